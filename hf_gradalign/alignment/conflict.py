@@ -1,0 +1,89 @@
+"""Conflict statistics of an update, and their means over many: what the paper plots."""
+
+from collections.abc import Sequence
+from itertools import combinations
+from typing import Any
+
+import torch
+from torch import Tensor
+
+
+@torch.no_grad()
+def conflict_statistics(gramian: Tensor, weights: Tensor, views: Sequence[str]) -> dict[str, Tensor]:
+    """Statistics of one update, as scalars on the Gramian's device.
+
+    Args:
+        gramian: Shape (K, K), the views' inner products.
+        weights: Shape (K,), what the alignment method made of it.
+        views: The K views' names.
+
+    Returns:
+        `conflict_rate` (1 where any two views have a negative cosine, else 0), `cosine_<a>_<b>` in [-1, 1] (0 where a
+        gradient is zero) and `norm_ratio_<b>_<a>` = |g_b| / |g_a| for each pair, `grad_norm_<view>` and
+        `weight_<view>`.
+    """
+    norms = gramian.diagonal().clamp(min=0).sqrt()
+    statistics: dict[str, Tensor] = {"conflict_rate": (gramian < 0).any().to(gramian.dtype)}
+    for i, j in combinations(range(len(views)), 2):
+        product = norms[i] * norms[j]
+        cosine = torch.where(product > 0, gramian[i, j] / product, torch.zeros_like(product))
+        statistics[f"cosine_{views[i]}_{views[j]}"] = cosine.clamp(-1, 1)
+        statistics[f"norm_ratio_{views[j]}_{views[i]}"] = norms[j] / norms[i]
+    for i, view in enumerate(views):
+        statistics[f"grad_norm_{view}"] = norms[i]
+        statistics[f"weight_{view}"] = weights[i]
+    return statistics
+
+
+class RunningMeans:
+    """Means of named scalars, summed on their device and read out only when asked for.
+
+    A value that is not finite (an overflowed update, a ratio to a zero norm) is left out of its own mean and counted
+    in `nonfinite`, so that one bad step does not blot out the record of an epoch.
+    """
+
+    def __init__(self) -> None:
+        self._sums: dict[str, Tensor] = {}
+        self._counts: dict[str, Tensor] = {}
+        self._steps = 0
+
+    def __len__(self) -> int:
+        """Number of updates since the last `reset`."""
+        return self._steps
+
+    @torch.no_grad()
+    def update(self, values: dict[str, Tensor]) -> None:
+        """Add one update's scalars. No device is waited for."""
+        self._steps += 1
+        for name, value in values.items():
+            value = value.detach().float()
+            finite = torch.isfinite(value)
+            self._sums[name] = self._sums.get(name, 0.0) + torch.where(finite, value, torch.zeros_like(value))
+            self._counts[name] = self._counts.get(name, 0) + finite.long()
+
+    def means(self) -> dict[str, float]:
+        """The means so far; a name that never had a finite value is left out."""
+        if not self._sums:
+            return {}
+        # One transfer for all of them.
+        sums = torch.stack([torch.as_tensor(value) for value in self._sums.values()]).tolist()
+        counts = torch.stack([torch.as_tensor(value) for value in self._counts.values()]).tolist()
+        return {name: total / n for name, total, n in zip(self._sums, sums, counts, strict=True) if n}
+
+    def reset(self) -> None:
+        """Start anew."""
+        self.__init__()
+
+    def state_dict(self) -> dict[str, Any]:
+        """Plain numbers, fit for JSON."""
+        return {
+            "steps": self._steps,
+            "sums": {name: float(value) for name, value in self._sums.items()},
+            "counts": {name: int(value) for name, value in self._counts.items()},
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Take up where `state_dict` left off."""
+        self._steps = state["steps"]
+        self._sums = {name: torch.tensor(value, dtype=torch.float32) for name, value in state["sums"].items()}
+        self._counts = {name: torch.tensor(value) for name, value in state["counts"].items()}

@@ -1,0 +1,78 @@
+"""What every alignment method has in common: a Gramian in, weights out, and a state that survives a resume."""
+
+from abc import ABC, abstractmethod
+from typing import Any
+
+import torch
+from torch import Tensor
+
+
+class AlignmentMethod(ABC):
+    """A callable from the K x K Gramian of the views' gradients to the K weights of their combination.
+
+    Non-finite Gramians give the weights of the plain mean and leave the method's state alone: a gradient that
+    overflowed then stays non-finite in the combination, where loss scaling and NaN filters look for it, and finite
+    gradients whose products overflowed stay finite. Nothing here waits for the device.
+    """
+
+    @torch.no_grad()
+    def __call__(self, gramian: Tensor) -> Tensor:
+        """Weights of the views' gradients.
+
+        Args:
+            gramian: Shape (K, K), K >= 1, floating point, entry (i, j) the inner product g_i . g_j.
+
+        Returns:
+            Shape (K,), of the Gramian's type and device.
+
+        Raises:
+            ValueError: If the Gramian is not a square matrix.
+        """
+        if gramian.ndim != 2 or gramian.shape[0] != gramian.shape[1] or gramian.shape[0] == 0:
+            raise ValueError(f"a Gramian is a square matrix, got shape {tuple(gramian.shape)}")
+        views = gramian.shape[0]
+        if views == 1:
+            return torch.ones_like(gramian[0])
+        # Weights are ratios of near-cancelling terms; a K x K matrix in float64 costs nothing. Apple's GPU has none.
+        work = gramian if gramian.device.type == "mps" else gramian.double()
+        finite = torch.isfinite(work).all()
+        weights = self._weights(torch.where(finite, work, torch.eye(views).to(work)), finite).to(gramian.dtype)
+        return torch.where(finite & torch.isfinite(weights).all(), weights, torch.full_like(weights, 1 / views))
+
+    @abstractmethod
+    def _weights(self, gramian: Tensor, valid: Tensor) -> Tensor:
+        """Weights for a finite Gramian; state may change only where the boolean scalar `valid` is true."""
+
+    def state_dict(self) -> dict[str, Any]:
+        """What a resumed run needs, as plain numbers and lists (fit for JSON); empty for a stateless method."""
+        return {}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Restore what `state_dict` gave.
+
+        Raises:
+            ValueError: If the state is not this method's.
+        """
+        if state:
+            raise ValueError(f"{type(self).__name__} keeps no state, got {sorted(state)}")
+
+
+def check_reduction(reduction: str) -> str:
+    """Return `reduction` if it is "mean" or "sum".
+
+    Raises:
+        ValueError: If it is neither.
+    """
+    if reduction not in ("mean", "sum"):
+        raise ValueError(f"reduction must be 'mean' (the published code) or 'sum' (the papers), got {reduction!r}")
+    return reduction
+
+
+def check_state_keys(method: AlignmentMethod, state: dict[str, Any], keys: set[str]) -> None:
+    """Refuse a state that belongs to another method.
+
+    Raises:
+        ValueError: If `state` does not have exactly `keys`.
+    """
+    if set(state) != keys:
+        raise ValueError(f"{type(method).__name__} expects the state {sorted(keys)}, got {sorted(state)}")

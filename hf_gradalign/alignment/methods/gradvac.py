@@ -1,0 +1,95 @@
+"""GradVac: gradients are drawn towards a target cosine, also where they do not conflict."""
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from hf_gradalign.alignment.methods.base import AlignmentMethod, check_reduction, check_state_keys
+from hf_gradalign.alignment.methods.random_order import visiting_order
+
+# The adjustment grows without bound as the target nears 1, where rounding alone would decide on it.
+_LARGEST_TARGET = 1 - 1e-6
+
+
+class GradVac(AlignmentMethod):
+    r"""Raises the cosine of each pair of gradients to a target, a moving average of the cosines seen.
+
+    Equations 2 and 3 of Wang et al., "Gradient Vaccine" (ICLR 2021, arXiv 2010.05874). With :math:`\rho` the cosine of
+    :math:`g_i'` and :math:`g_j` and :math:`t` the target of the pair, where :math:`\rho < t`,
+
+    .. math::
+
+        g_i' \leftarrow g_i' + w g_j, \quad
+        w = \frac{\|g_i'\| (t \sqrt{1 - \rho^2} - \rho \sqrt{1 - t^2})}{\|g_j\| \sqrt{1 - t^2}} ;
+
+    then :math:`t \leftarrow (1 - \beta) t + \beta \rho`. The targets start at 0, so that the first update is PCGrad's.
+    A pair with a zero gradient is left alone.
+
+    Args:
+        beta: Weight of the newest cosine in the target, in [0, 1].
+        update_on_conflict: Whether negative cosines enter the moving average too. The published code of
+            arXiv 2509.20682 leaves the target alone where the cosine is not positive; the GradVac paper always updates.
+        reduction: "mean" of the adjusted gradients (the published code) or "sum" (the paper).
+        seed: Seeds the random order of the pairs; it matters for three views and more.
+
+    Raises:
+        ValueError: If `beta` is outside [0, 1] or `reduction` unknown.
+    """
+
+    def __init__(
+        self, beta: float = 0.5, update_on_conflict: bool = False, reduction: str = "mean", seed: int = 0
+    ) -> None:
+        if not 0 <= beta <= 1:
+            raise ValueError(f"beta must be in [0, 1], got {beta}")
+        self.beta = beta
+        self.update_on_conflict = update_on_conflict
+        self.reduction = check_reduction(reduction)
+        self.seed = seed
+        self._calls = 0
+        self._targets: Tensor | None = None
+
+    def _weights(self, gramian: Tensor, valid: Tensor) -> Tensor:
+        views = gramian.shape[0]
+        targets = self._targets_for(gramian)
+        updated = targets.clone()
+        norms = gramian.diagonal().clamp(min=0).sqrt()
+        weights = torch.zeros_like(gramian[0])
+        for i in range(views):
+            coefficients = torch.zeros_like(weights)
+            coefficients[i] = 1.0
+            for j in visiting_order(views, i, self.seed, self._calls):
+                norm = (coefficients @ gramian @ coefficients).clamp(min=0).sqrt()
+                product = norm * norms[j]
+                defined = product > 0
+                cosine = torch.where(defined, (coefficients @ gramian[j]) / product, 0.0).clamp(-1, 1)
+                target = targets[i, j]
+                low = target.clamp(max=_LARGEST_TARGET)
+                sine, target_sine = (1 - cosine**2).sqrt(), (1 - low**2).sqrt()
+                change = norm * (low * sine - cosine * target_sine) / (norms[j] * target_sine)
+                coefficients[j] += torch.where(defined & (cosine < low), change, 0.0)
+                counts = defined & valid & ((cosine > 0) | self.update_on_conflict)
+                updated[i, j] = torch.where(counts, (1 - self.beta) * target + self.beta * cosine, target)
+            weights += coefficients
+        self._targets = updated
+        self._calls += 1
+        return weights / views if self.reduction == "mean" else weights
+
+    def _targets_for(self, gramian: Tensor) -> Tensor:
+        if self._targets is None:
+            return torch.zeros_like(gramian)
+        if self._targets.shape != gramian.shape:
+            raise ValueError(
+                f"GradVac has targets for {self._targets.shape[0]} views and was given {gramian.shape[0]}; "
+                "use a fresh method for another number of views"
+            )
+        return self._targets.to(gramian)
+
+    def state_dict(self) -> dict[str, Any]:  # noqa: D102
+        return {"calls": self._calls, "targets": None if self._targets is None else self._targets.tolist()}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:  # noqa: D102
+        check_state_keys(self, state, {"calls", "targets"})
+        self._calls = int(state["calls"])
+        targets = state["targets"]
+        self._targets = None if targets is None else torch.tensor(targets, dtype=torch.float64)

@@ -1,0 +1,13 @@
+"""Dual-path training without alignment: the mean of the views' gradients."""
+
+import torch
+from torch import Tensor
+
+from hf_gradalign.alignment.methods.base import AlignmentMethod
+
+
+class NoAlignment(AlignmentMethod):
+    """Every view weighs 1/K: the gradient of the views' mean loss (DPDA in arXiv 2509.20682)."""
+
+    def _weights(self, gramian: Tensor, valid: Tensor) -> Tensor:
+        return torch.full_like(gramian[0], 1 / gramian.shape[0])

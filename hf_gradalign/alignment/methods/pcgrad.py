@@ -1,0 +1,53 @@
+"""PCGrad: projecting conflicting gradients."""
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from hf_gradalign.alignment.methods.base import AlignmentMethod, check_reduction, check_state_keys
+from hf_gradalign.alignment.methods.random_order import visiting_order
+
+
+class PCGrad(AlignmentMethod):
+    r"""Removes from each gradient its component along the gradients it conflicts with.
+
+    Algorithm 1 of Yu et al., "Gradient Surgery for Multi-Task Learning" (NeurIPS 2020, arXiv 2001.06782): for each
+    view i, over the other views j in random order, where :math:`g_i' \cdot g_j < 0`,
+
+    .. math:: g_i' \leftarrow g_i' - \frac{g_i' \cdot g_j}{\|g_j\|^2} g_j .
+
+    For two views with Gramian [[a, c], [c, b]] and c < 0 the weights of the mean are
+    :math:`((1 - c/a)/2, (1 - c/b)/2)`. A zero gradient conflicts with nothing.
+
+    Args:
+        reduction: "mean" of the adjusted gradients (the published code of arXiv 2509.20682) or "sum" (the paper).
+        seed: Seeds the random order; it matters for three views and more.
+    """
+
+    def __init__(self, reduction: str = "mean", seed: int = 0) -> None:
+        self.reduction = check_reduction(reduction)
+        self.seed = seed
+        self._calls = 0
+
+    def _weights(self, gramian: Tensor, valid: Tensor) -> Tensor:
+        views = gramian.shape[0]
+        weights = torch.zeros_like(gramian[0])
+        for i in range(views):
+            coefficients = torch.zeros_like(weights)  # of the adjusted gradient i in terms of all views' gradients
+            coefficients[i] = 1.0
+            for j in visiting_order(views, i, self.seed, self._calls):
+                product = coefficients @ gramian[j]
+                square = gramian[j, j]
+                conflict = (product < 0) & (square > 0)
+                coefficients[j] -= torch.where(conflict, product / square, torch.zeros_like(product))
+            weights += coefficients
+        self._calls += 1
+        return weights / views if self.reduction == "mean" else weights
+
+    def state_dict(self) -> dict[str, Any]:  # noqa: D102
+        return {"calls": self._calls}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:  # noqa: D102
+        check_state_keys(self, state, {"calls"})
+        self._calls = int(state["calls"])

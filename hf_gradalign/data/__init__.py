@@ -1,0 +1,39 @@
+"""From a corpus to batches: load it, check it, decode, crop, show each clip in several views, collate."""
+
+from hf_gradalign.data.audio_dataset import AudioDataset
+from hf_gradalign.data.checking import BadAudioError, BadClip, check_audio
+from hf_gradalign.data.clip_dataset import ClipDataset
+from hf_gradalign.data.collator import ViewCollator
+from hf_gradalign.data.cropping import Window, crop, draw_position, repeat_pad
+from hf_gradalign.data.decoding import AudioDecodingError, decode_audio
+from hf_gradalign.data.demo_corpus import demo_corpus_files
+from hf_gradalign.data.errors import CorpusError
+from hf_gradalign.data.labels import LABEL_NAMES, canonical_label, map_labels, parse_label_map, require_both_classes
+from hf_gradalign.data.loading import load_corpus
+from hf_gradalign.data.seeding import seeded_generators
+from hf_gradalign.data.view_dataset import ViewDataset
+
+__all__ = [
+    "LABEL_NAMES",
+    "AudioDataset",
+    "AudioDecodingError",
+    "BadAudioError",
+    "BadClip",
+    "ClipDataset",
+    "CorpusError",
+    "ViewCollator",
+    "ViewDataset",
+    "Window",
+    "canonical_label",
+    "check_audio",
+    "crop",
+    "decode_audio",
+    "demo_corpus_files",
+    "draw_position",
+    "load_corpus",
+    "map_labels",
+    "parse_label_map",
+    "repeat_pad",
+    "require_both_classes",
+    "seeded_generators",
+]

@@ -1,0 +1,134 @@
+"""A data set that shows each clip in several views, for training on all of them in one step."""
+
+from __future__ import annotations
+
+import operator
+import zlib
+from collections.abc import Callable, Mapping
+from typing import Any, Literal, get_args
+
+import numpy as np
+import torch
+from datasets import Dataset
+
+from hf_gradalign.data.audio_dataset import AudioDataset, ModelItem
+from hf_gradalign.data.cropping import CropMode, check_crop_mode, draw_position
+from hf_gradalign.data.seeding import seeded_generators
+
+Transform = Callable[..., np.ndarray]
+AugmentStage = Literal["utterance", "window"]
+
+
+class ViewDataset(AudioDataset):
+    """Each clip in several views, for dual-path augmented training (arXiv 2509.20682, section on DPDA).
+
+    An item is `{view: {"input_values": float32 (time,), "labels": int}}`. Item i of epoch e depends on (seed, e, i)
+    alone: not on the order of access, the number of loader workers or how they are started. All views of an item show
+    the same stretch of the clip, and a view's draws do not depend on which others there are.
+
+    Args:
+        dataset: as for `AudioDataset`.
+        views: a transform for each view's name, None for the clip as it is. Called as
+            `transform(samples, sample_rate=...)` with float32 samples of shape (time,), which it may change in place;
+            it gives an array of shape (time,), of another length if need be. Draws from the global generators of
+            Python, NumPy and torch, as audiomentations makes them, are reproducible; a generator of its own is not.
+        sampling_rate: the rate that the model wants, in Hz.
+        window_seconds: the length of every clip for the model, in seconds.
+        window_samples: the same in samples; give one of the two, or neither for whole clips.
+        crop: which part of a clip that is longer, `random` (anew in each epoch) or `leading`.
+        seed: at least 0.
+        label2id: the model's number for each class; by default 0 for spoof and 1 for bonafide.
+        augment: what transforms see. `utterance`: the whole clip before the crop, as in the published recipe;
+            `window`: only the window, which costs less where clips are long.
+
+    Raises:
+        ValueError: if an argument is out of its range.
+    """
+
+    def __init__(
+        self,
+        dataset: Dataset,
+        views: Mapping[str, Transform | None],
+        *,
+        sampling_rate: int,
+        window_seconds: float | None = None,
+        window_samples: int | None = None,
+        crop: CropMode = "random",
+        seed: int = 0,
+        label2id: Mapping[str, int] | None = None,
+        augment: AugmentStage = "utterance",
+    ) -> None:
+        super().__init__(
+            dataset,
+            sampling_rate=sampling_rate,
+            window_seconds=window_seconds,
+            window_samples=window_samples,
+            label2id=label2id,
+        )
+        if not views:
+            raise ValueError("views must name at least one view.")
+        check_crop_mode(crop)
+        if augment not in get_args(AugmentStage):
+            raise ValueError(f"augment must be one of {', '.join(get_args(AugmentStage))}, not {augment!r}.")
+        if seed < 0:
+            raise ValueError(f"seed must be at least 0, not {seed}.")
+        self._views = dict(views)
+        self._crop: CropMode = crop
+        self._seed = seed
+        self._decodes_whole = augment == "utterance" and any(transform is not None for transform in views.values())
+        # In shared memory, so that workers that are already running see it change.
+        self._epoch = torch.zeros((), dtype=torch.int64).share_memory_()
+
+    @property
+    def epoch(self) -> int:
+        """The epoch whose items are given."""
+        return int(self._epoch)
+
+    def set_epoch(self, epoch: int) -> None:
+        """Go to an epoch, counted from 0, in running loader workers too. The Trainer's loader calls this by itself.
+
+        Raises:
+            ValueError: if `epoch` is negative.
+        """
+        if epoch < 0:
+            raise ValueError(f"epoch must be at least 0, not {epoch}.")
+        self._epoch.fill_(int(epoch))
+
+    def __getitem__(self, index: int) -> dict[str, ModelItem]:
+        """All views of the clip at `index`.
+
+        Raises:
+            AudioDecodingError: if it cannot be decoded.
+            ValueError: if a transform gives anything but finite samples of shape (time,).
+        """
+        index = range(len(self))[operator.index(index)]  # -1 and the last index are the same item.
+        row = self._row(index)
+        position = draw_position(self._crop, np.random.default_rng(self._item_seed(index)))
+        samples = self._decode(row, None if self._decodes_whole else position)
+        return {view: self._item(self._view(view, samples, position, index, row), row) for view in self._views}
+
+    def _view(self, view: str, samples: np.ndarray, position: float, index: int, row: dict[str, Any]) -> np.ndarray:
+        transform = self._views[view]
+        if transform is not None:
+            # A copy, lest a transform that works in place reach into the other views.
+            with seeded_generators(self._item_seed(index, view)):
+                samples = transform(samples.copy(), sample_rate=self.sampling_rate)
+            samples = _checked(samples, view, row["utterance_id"])
+        return self._fit(samples, position)
+
+    def _item_seed(self, index: int, view: str | None = None) -> np.random.SeedSequence:
+        key = () if view is None else (zlib.crc32(view.encode()),)
+        return np.random.SeedSequence([self._seed, self.epoch, index], spawn_key=key)
+
+
+def _checked(samples: Any, view: str, utterance_id: str) -> np.ndarray:
+    with np.errstate(over="ignore"):  # Overflow gives infinities, which are refused below.
+        samples = np.asarray(samples, dtype=np.float32)
+    if samples.ndim != 1 or samples.size == 0:
+        raise ValueError(
+            f"The transform of view {view!r} gave an array of shape {samples.shape} for {utterance_id}; "
+            "it must give one of shape (time,)."
+        )
+    if not np.isfinite(samples).all():
+        raise ValueError(f"The transform of view {view!r} gave NaN or infinite samples for {utterance_id}.")
+    return samples

@@ -1,0 +1,183 @@
+"""What a run is told beside how to train: the model, the data and the views."""
+
+from dataclasses import dataclass, field
+
+import torch
+from transformers.trainer_utils import IntervalStrategy, SaveStrategy
+
+from hf_gradalign.training import GradientAlignmentArguments
+
+PAPER_WINDOW_SECONDS = 66_800 / 16_000
+
+
+@dataclass
+class ModelArguments:
+    """Which model is trained."""
+
+    model_name_or_path: str | None = field(
+        default=None,
+        metadata={
+            "help": "Hub id or folder of any wav2vec2-family model (facebook/wav2vec2-xls-r-300m, "
+            "microsoft/wavlm-base, your own). Without it a small wav2vec 2.0 is trained from scratch, sized for two CPU cores."
+        },
+    )
+    model_revision: str | None = field(default=None, metadata={"help": "Branch, tag or commit of the model."})
+    trust_remote_code: bool = field(
+        default=False, metadata={"help": "Run modelling code that comes with the model on the Hub."}
+    )
+    attention_implementation: str | None = field(
+        default=None, metadata={"help": "eager, sdpa, flash_attention_2, ...; transformers' choice by default."}
+    )
+    freeze_feature_encoder: bool = field(
+        default=False, metadata={"help": "Keep the convolutional feature encoder as it is."}
+    )
+    class_weights: list[float] | None = field(
+        default=None,
+        metadata={
+            "help": "Weights of spoof and bona fide in the cross-entropy, e.g. 0.1 0.9 as in the paper. Stored in the "
+            "model's config. Equal by default, or as a reloaded model's config says."
+        },
+    )
+
+    model_license: str = field(
+        default="apache-2.0", metadata={"help": "Licence of the trained weights, for the model card."}
+    )
+
+    def __post_init__(self) -> None:
+        """Check the class weights."""
+        weights = self.class_weights
+        if weights is not None and (len(weights) != 2 or min(weights) <= 0):
+            raise ValueError(f"--class_weights takes two positive numbers, spoof and bona fide, got {weights}")
+
+
+@dataclass
+class DataArguments:
+    """Which clips are trained and evaluated on, and what the model hears of them."""
+
+    dataset_name: str | None = field(
+        default=None,
+        metadata={
+            "aliases": ["--dataset_name_or_path"],
+            "help": "Hub id, folder that load_dataset reads, parquet file, folder with metadata.csv, or folder written "
+            "by save_to_disk. Without it the demo corpus that comes with the package.",
+        },
+    )
+    dataset_config_name: str | None = field(default=None, metadata={"help": "Configuration of the data set."})
+    dataset_revision: str | None = field(default=None, metadata={"help": "Branch, tag or commit of the data set."})
+    train_split_name: str = field(default="train", metadata={"help": "Split to train on."})
+    eval_split_name: str = field(
+        default="validation", metadata={"help": "Split that checkpoints are selected on, always heard clean."}
+    )
+    test_split_name: str = field(
+        default="test", metadata={"help": "Split that is evaluated once, at the end, if the data set has it."}
+    )
+    validation_fraction: float | None = field(
+        default=None, metadata={"help": "Without a validation split: this share of the training split, stratified."}
+    )
+    audio_column_name: str = field(default="audio", metadata={"help": "Column with the audio."})
+    label_column_name: str = field(default="label", metadata={"help": "Column with the label."})
+    system_column_name: str = field(
+        default="system",
+        metadata={"help": "Column with the spoofing system, for error rates by system."},
+    )
+    label_map: list[str] | None = field(
+        default=None, metadata={"help": "What other labels mean, e.g. --label_map 0=spoof 1=bonafide."}
+    )
+    on_bad_audio: str = field(
+        default="stop", metadata={"choices": ["stop", "skip"], "help": "What to do about clips that cannot be decoded."}
+    )
+    preprocessing_num_workers: int | None = field(
+        default=None, metadata={"help": "Processes that check the audio before training."}
+    )
+    max_train_samples: int | None = field(default=None, metadata={"help": "Train on this many clips only."})
+    max_eval_samples: int | None = field(default=None, metadata={"help": "Evaluate on this many clips a split only."})
+    augmentation: str = field(
+        default="rawboost",
+        metadata={
+            "help": "What the augmented view hears: rawboost (algorithm 4), rawboost1 to rawboost8, or a YAML or JSON "
+            "file with a list of audiomentations transforms."
+        },
+    )
+    augmentation_scope: str = field(
+        default="utterance",
+        metadata={
+            "choices": ["utterance", "window"],
+            "help": "Augment the whole utterance and then take the window (as the paper does), or the window alone "
+            "(cheaper where recordings are long: only the window is decoded).",
+        },
+    )
+    crop: str = field(
+        default="random",
+        metadata={"choices": ["random", "leading"], "help": "Where the training window lies; the same in every view."},
+    )
+    window_seconds: float | None = field(
+        default=None,
+        metadata={
+            "help": "Length of the training window; shorter clips are repeated. By default 2 for the small model and "
+            "4.175 (66,800 samples, as in the paper) with --model_name_or_path."
+        },
+    )
+    eval_window_seconds: float | None = field(
+        default=None, metadata={"help": "Length of the leading window that is scored. By default 4.175."}
+    )
+
+    def __post_init__(self) -> None:
+        """Check the lengths."""
+        for name in ("window_seconds", "eval_window_seconds", "max_train_samples", "max_eval_samples"):
+            value = getattr(self, name)
+            if value is not None and value <= 0:
+                raise ValueError(f"--{name} must be positive, got {value}")
+        if self.validation_fraction is not None and not 0 < self.validation_fraction < 1:
+            raise ValueError(f"--validation_fraction must be between 0 and 1, got {self.validation_fraction}")
+
+
+@dataclass
+class AudioSpoofTrainingArguments(GradientAlignmentArguments):
+    """`GradientAlignmentArguments` with the defaults of this task: ten epochs, selected by validation loss."""
+
+    output_dir: str | None = field(
+        default=None,
+        metadata={"help": "Where everything is written. By default a new folder below runs/."},
+    )
+    per_device_train_batch_size: int = field(default=16, metadata={"help": "Utterances a batch; each has two views."})
+    per_device_eval_batch_size: int = field(default=16, metadata={"help": "Utterances an evaluation batch."})
+    num_train_epochs: float = field(default=10.0, metadata={"help": "Number of epochs."})
+    learning_rate: float | None = field(
+        default=None,
+        metadata={"help": "Peak learning rate. By default 1e-3 for the small model, 1e-5 with --model_name_or_path."},
+    )
+    lr_scheduler_type: str = field(default="cosine", metadata={"help": "Learning rate schedule."})
+    warmup_steps: float = field(default=0.15, metadata={"help": "Warm-up steps; below 1, their share of all steps."})
+    weight_decay: float = field(default=0.01, metadata={"help": "Weight decay."})
+    logging_steps: float = field(default=10, metadata={"help": "Log every so many updates."})
+    logging_first_step: bool = field(default=True, metadata={"help": "Log the first update too."})
+    eval_strategy: IntervalStrategy | str = field(default="epoch", metadata={"help": "When to evaluate."})
+    save_strategy: SaveStrategy | str = field(default="epoch", metadata={"help": "When to save a checkpoint."})
+    save_total_limit: int | None = field(default=2, metadata={"help": "How many checkpoints to keep beside the best."})
+    load_best_model_at_end: bool = field(default=True, metadata={"help": "End with the best checkpoint's weights."})
+    metric_for_best_model: str | None = field(
+        default="loss",
+        metadata={"help": "What checkpoints are selected by on the validation split: loss (as in the paper) or eer."},
+    )
+    dataloader_pin_memory: bool = field(
+        default=torch.accelerator.is_available(), metadata={"help": "Pin memory; on where there is an accelerator."}
+    )
+    resume_from_checkpoint: str | None = field(
+        default=None,
+        metadata={
+            "nargs": "?",
+            "const": "last",
+            "help": "Checkpoint or run folder to go on from; without a value the last checkpoint of --output_dir.",
+        },
+    )
+
+    def __post_init__(self) -> None:
+        """Keep the output folder open until the run knows whether it resumes."""
+        chosen = self.output_dir
+        if self.greater_is_better is None and (self.metric_for_best_model or "").endswith("eer"):
+            self.greater_is_better = False
+        rate = self.learning_rate
+        self.learning_rate = 0.0 if rate is None else rate
+        super().__post_init__()
+        self.learning_rate = rate
+        self.output_dir = chosen

@@ -1,0 +1,96 @@
+"""The model card of a run, from what the run knows."""
+
+import shlex
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from hf_gradalign.experiment.arguments import AudioSpoofTrainingArguments, DataArguments, ModelArguments
+from hf_gradalign.experiment.preparation import Preparation
+from hf_gradalign.experiment.results import RunResults
+from hf_gradalign.hub import ModelCardFacts, write_model_card
+
+_DEMO_LANGUAGES = ("en", "es", "fr", "it", "ru")
+_SPLITS = {"eval": "validation", "test": "test"}
+
+
+def write_run_card(
+    results: RunResults,
+    preparation: Preparation,
+    model_args: ModelArguments,
+    data_args: DataArguments,
+    args: AudioSpoofTrainingArguments,
+    command: Sequence[str],
+) -> Path:
+    """Write the model card into the run's folder.
+
+    Args:
+        results: What the run found.
+        preparation: What it trained with.
+        model_args: The run's arguments.
+        data_args: The run's arguments.
+        args: The run's arguments.
+        command: The words of the command line; folders of this machine are cut to their names.
+
+    Returns:
+        Path of the card.
+    """
+    is_demo = data_args.dataset_name is None
+    dataset = "the hf_gradalign demo corpus" if is_demo else data_args.dataset_name.rstrip("/")
+    on_hub = not is_demo and not Path(data_args.dataset_name).exists()
+    facts = ModelCardFacts(
+        model_name=(args.hub_model_id or Path(args.output_dir).name).split("/")[-1],
+        repo_id=args.hub_model_id,
+        base_model=model_args.model_name_or_path,
+        dataset_name=dataset if is_demo or on_hub else Path(dataset).name,
+        dataset_id=dataset if on_hub else None,
+        is_demo_corpus=is_demo,
+        license=model_args.model_license,
+        languages=_DEMO_LANGUAGES if is_demo else (),
+        alignment_method=args.align_gradients,
+        alignment_options=args.alignment_options or {},
+        augmentation=data_args.augmentation,
+        hyperparameters=_hyperparameters(data_args, args, preparation),
+        results={
+            split: {
+                "eer": results.metrics[f"{prefix}_eer"],
+                "threshold": results.metrics[f"{prefix}_eer_threshold"],
+                "by_system": results.eer_by_system.get(prefix, {}),
+            }
+            for prefix, split in _SPLITS.items()
+            if f"{prefix}_eer" in results.metrics
+        },
+        conflict_rate=results.conflict_rate,
+        conflict_rate_by_epoch=list(results.conflict_rate_by_epoch.values()),
+        sampling_rate=preparation.feature_extractor.sampling_rate,
+        window_seconds=data_args.eval_window_seconds,
+        id2label=preparation.model.config.id2label,
+        n_parameters=preparation.model.num_parameters(),
+        versions=results.versions,
+        command=shlex.join(Path(word).name if Path(word).is_absolute() else word for word in command),
+    )
+    return write_model_card(args.output_dir, facts)
+
+
+def _hyperparameters(
+    data_args: DataArguments, args: AudioSpoofTrainingArguments, preparation: Preparation
+) -> dict[str, Any]:
+    weights = getattr(preparation.model.config, "class_weights", None)
+    return {
+        "training clips": len(preparation.train_dataset),
+        "epochs": args.num_train_epochs if args.max_steps <= 0 else None,
+        "updates": args.max_steps if args.max_steps > 0 else None,
+        "utterances a batch (per device)": args.per_device_train_batch_size,
+        "processes": args.world_size,
+        "accumulation steps": args.gradient_accumulation_steps,
+        "learning rate": args.learning_rate,
+        "schedule": args.lr_scheduler_type.value,
+        "weight decay": args.weight_decay,
+        "gradient norm clipped at": args.max_grad_norm,
+        "class weights (spoof, bona fide)": None if weights is None else ", ".join(f"{w:g}" for w in weights),
+        "training window (s)": data_args.window_seconds,
+        "crop": data_args.crop,
+        "selected by": args.metric_for_best_model if args.load_best_model_at_end else None,
+        "checkpoints averaged": args.average_best_checkpoints if args.average_best_checkpoints > 1 else None,
+        "seed": args.seed,
+    }

@@ -1,0 +1,125 @@
+"""From a run's arguments to its data sets and model; everything that can be wrong is found here, before training."""
+
+from dataclasses import dataclass
+from typing import Any
+
+from datasets import Dataset, DatasetDict
+from transformers import PreTrainedModel, set_seed
+from transformers.feature_extraction_utils import FeatureExtractionMixin
+from transformers.utils import logging
+
+from hf_gradalign.augmentation import get_augmentation
+from hf_gradalign.data import ClipDataset, ViewDataset, check_audio, load_corpus, parse_label_map
+from hf_gradalign.experiment.arguments import (
+    PAPER_WINDOW_SECONDS,
+    AudioSpoofTrainingArguments,
+    DataArguments,
+    ModelArguments,
+)
+from hf_gradalign.models import LABEL2ID, load_audio_classifier
+
+logger = logging.get_logger(__name__)
+
+
+@dataclass
+class Preparation:
+    """What a run trains and evaluates with.
+
+    Attributes:
+        corpus: The checked splits: `train`, `validation` and, where there is one, `test`.
+        train_dataset: The training split's views.
+        eval_datasets: The other splits' clips, by split.
+        model: The model.
+        feature_extractor: Makes the model's inputs from waveforms.
+    """
+
+    corpus: DatasetDict
+    train_dataset: ViewDataset
+    eval_datasets: dict[str, ClipDataset]
+    model: PreTrainedModel
+    feature_extractor: FeatureExtractionMixin
+
+
+def settle_defaults(model: ModelArguments, data: DataArguments, training: AudioSpoofTrainingArguments) -> None:
+    """Fill in the defaults that depend on whether a model was named."""
+    from_scratch = model.model_name_or_path is None
+    if training.learning_rate is None:
+        training.learning_rate = 1e-3 if from_scratch else 1e-5
+    if data.window_seconds is None:
+        data.window_seconds = 2.0 if from_scratch else PAPER_WINDOW_SECONDS
+    if data.eval_window_seconds is None:
+        data.eval_window_seconds = PAPER_WINDOW_SECONDS
+
+
+def prepare(model_args: ModelArguments, data_args: DataArguments, args: AudioSpoofTrainingArguments) -> Preparation:
+    """Load and check the data, the augmentation and the model.
+
+    Raises:
+        ValueError: On wrong labels, columns, splits, bad audio, or an unknown augmentation.
+        OSError: If a data set or a model is not found.
+    """
+    logging.set_verbosity(args.get_process_log_level())
+    set_seed(args.seed)
+    settle_defaults(model_args, data_args, args)
+    augmentation = get_augmentation(data_args.augmentation)
+    weights = model_args.class_weights
+    model, feature_extractor = load_audio_classifier(
+        model_args.model_name_or_path,
+        class_weights=None if weights is None else dict(zip(("spoof", "bonafide"), weights, strict=True)),
+        attention_implementation=model_args.attention_implementation,
+        revision=model_args.model_revision,
+        token=args.hub_token,
+        trust_remote_code=model_args.trust_remote_code,
+    )
+    if model_args.freeze_feature_encoder:
+        model.freeze_feature_encoder()
+    with args.main_process_first(desc="loading and checking the audio"):
+        corpus = _load_splits(data_args, args, feature_extractor.sampling_rate)
+    common: dict[str, Any] = {"sampling_rate": feature_extractor.sampling_rate, "label2id": LABEL2ID}
+    train_dataset = ViewDataset(
+        corpus["train"],
+        {"clean": None, "augmented": augmentation},
+        window_seconds=data_args.window_seconds,
+        crop=data_args.crop,
+        seed=args.seed if args.data_seed is None else args.data_seed,
+        augment=data_args.augmentation_scope,
+        **common,
+    )
+    eval_datasets = {
+        split: ClipDataset(clips, window_seconds=data_args.eval_window_seconds, **common)
+        for split, clips in corpus.items()
+        if split != "train"
+    }
+    return Preparation(corpus, train_dataset, eval_datasets, model, feature_extractor)
+
+
+def _load_splits(data_args: DataArguments, args: AudioSpoofTrainingArguments, sampling_rate: int) -> DatasetDict:
+    corpus = load_corpus(
+        data_args.dataset_name,
+        config_name=data_args.dataset_config_name,
+        revision=data_args.dataset_revision,
+        token=args.hub_token,
+        train_split=data_args.train_split_name,
+        validation_split=data_args.eval_split_name,
+        test_split=data_args.test_split_name,
+        audio_column=data_args.audio_column_name,
+        label_column=data_args.label_column_name,
+        label_map=parse_label_map(data_args.label_map) if data_args.label_map else None,
+        validation_fraction=data_args.validation_fraction,
+    )
+    for split in corpus:
+        limit = data_args.max_train_samples if split == "train" else data_args.max_eval_samples
+        if limit is not None and limit < len(corpus[split]):
+            corpus[split] = _stratified_subset(corpus[split], limit)
+        corpus[split] = check_audio(
+            corpus[split],
+            sampling_rate=sampling_rate,
+            num_proc=data_args.preprocessing_num_workers,
+            on_bad_audio=data_args.on_bad_audio,
+        )
+    return corpus
+
+
+def _stratified_subset(split: Dataset, size: int) -> Dataset:
+    # Corpora are often sorted by label: their first clips would all be of one class.
+    return split.train_test_split(train_size=size, stratify_by_column="label", seed=0)["train"]

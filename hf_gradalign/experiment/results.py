@@ -1,0 +1,67 @@
+"""What a run found, and the file that says so."""
+
+import json
+import platform
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import accelerate
+import datasets
+import numpy
+import torch
+import transformers
+
+import hf_gradalign
+from hf_gradalign.experiment.arguments import AudioSpoofTrainingArguments, DataArguments, ModelArguments
+from hf_gradalign.experiment.output_folder import RESULTS_NAME
+
+
+@dataclass
+class RunResults:
+    """A run's findings; rates are fractions in [0, 1].
+
+    Attributes:
+        metrics: `eval_eer`, `test_eer`, `eval_loss`, `train_loss`, `train_runtime` (s), ...
+        eer_by_system: Split to spoofing system to EER.
+        conflict_rate: Fraction of the updates in which the views conflicted.
+        conflict_rate_by_epoch: The same by epoch, from the first.
+        nonfinite_updates: Updates whose gradients were not finite.
+        settings: The arguments that the run was given, and the defaults it took.
+    """
+
+    metrics: dict[str, float]
+    eer_by_system: dict[str, dict[str, float]]
+    conflict_rate: float | None
+    conflict_rate_by_epoch: dict[int, float]
+    nonfinite_updates: int
+    settings: dict[str, Any]
+    versions: dict[str, str] = field(default_factory=lambda: package_versions())
+
+    def write(self, folder: str | Path) -> Path:
+        """Write `all_results.json` into `folder`."""
+        content: dict[str, Any] = dict(self.metrics)
+        for split, rates in self.eer_by_system.items():
+            content[f"{split}_eer_by_system"] = rates
+        content["train_conflict_rate"] = self.conflict_rate
+        content["train_conflict_rate_by_epoch"] = list(self.conflict_rate_by_epoch.values())
+        content["train_nonfinite_updates"] = self.nonfinite_updates
+        content["settings"] = self.settings
+        content["versions"] = self.versions
+        path = Path(folder, RESULTS_NAME)
+        path.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+        return path
+
+
+def describe_settings(
+    model_args: ModelArguments, data_args: DataArguments, args: AudioSpoofTrainingArguments
+) -> dict[str, Any]:
+    """The arguments of a run, ready for JSON and without tokens."""
+    # to_dict masks every *_token.
+    return {"model": asdict(model_args), "data": asdict(data_args), "training": args.to_dict()}
+
+
+def package_versions() -> dict[str, str]:
+    """Versions of what a run's figures depend on."""
+    packages = (hf_gradalign, torch, transformers, datasets, accelerate, numpy)
+    return {"python": platform.python_version()} | {package.__name__: package.__version__ for package in packages}

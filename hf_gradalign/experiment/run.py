@@ -1,0 +1,152 @@
+"""One run: train, select, average, evaluate, save."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from transformers import EarlyStoppingCallback
+from transformers.trainer_utils import get_last_checkpoint
+from transformers.utils import logging
+
+from hf_gradalign.data import ViewCollator
+from hf_gradalign.experiment.arguments import AudioSpoofTrainingArguments, DataArguments, ModelArguments
+from hf_gradalign.experiment.evaluation import (
+    CountermeasureMetrics,
+    countermeasure_scores,
+    error_rates_by_system,
+    write_scores,
+)
+from hf_gradalign.experiment.preparation import Preparation
+from hf_gradalign.experiment.results import RunResults, describe_settings
+from hf_gradalign.training import (
+    BestCheckpoints,
+    GradientAlignmentTrainer,
+    SaveOnInterrupt,
+    average_checkpoints,
+)
+
+logger = logging.get_logger(__name__)
+
+# The Trainer's names for the splits that are evaluated.
+_PREFIXES = {"validation": "eval", "test": "test"}
+
+
+class Interrupted(Exception):
+    """The run was stopped by a signal.
+
+    Attributes:
+        checkpoint: The checkpoint to resume from.
+    """
+
+    def __init__(self, checkpoint: str) -> None:
+        super().__init__(f"interrupted; the checkpoint to go on from is {checkpoint}")
+        self.checkpoint = checkpoint
+
+
+def run(
+    preparation: Preparation,
+    model_args: ModelArguments,
+    data_args: DataArguments,
+    args: AudioSpoofTrainingArguments,
+    resume_from: str | None = None,
+) -> RunResults:
+    """Train and evaluate, and leave everything in `args.output_dir`.
+
+    Selection (early stopping, the best checkpoint or the average of the best) sees the validation split alone; the
+    test split is scored once, at the end.
+
+    Args:
+        preparation: Data and model, from `prepare`.
+        model_args: As given to `prepare`.
+        data_args: As given to `prepare`.
+        args: As given to `prepare`; `output_dir` is settled by now.
+        resume_from: Checkpoint to go on from.
+
+    Returns:
+        The results, as written to `all_results.json`.
+
+    Raises:
+        Interrupted: On Ctrl-C or SIGTERM, after a checkpoint was saved.
+    """
+    interrupt = SaveOnInterrupt()
+    trainer = _make_trainer(preparation, args, interrupt)
+    try:
+        train_metrics = trainer.train(resume_from_checkpoint=resume_from).metrics
+    finally:
+        interrupt.restore_handlers()
+    if interrupt.interrupted:
+        raise Interrupted(str(get_last_checkpoint(args.output_dir)))
+    if args.average_best_checkpoints > 1:
+        _load_average(trainer)
+    trainer.save_model(_internal_call=True)
+    trainer.save_state()
+
+    metrics: dict[str, float] = dict(train_metrics)
+    by_system: dict[str, dict[str, float]] = {}
+    for split in preparation.eval_datasets:
+        prefix = _PREFIXES[split]
+        split_metrics, by_system[prefix] = _evaluate(trainer, preparation, split, data_args.system_column_name)
+        metrics.update(split_metrics)
+    results = RunResults(
+        metrics=metrics,
+        eer_by_system=by_system,
+        conflict_rate=trainer.conflict_record.rate(),
+        conflict_rate_by_epoch=trainer.conflict_record.rates(),
+        nonfinite_updates=trainer.conflict_record.nonfinite(),
+        settings=describe_settings(model_args, data_args, args),
+    )
+    if trainer.is_world_process_zero():
+        results.write(args.output_dir)
+    return results
+
+
+def _make_trainer(
+    preparation: Preparation, args: AudioSpoofTrainingArguments, interrupt: SaveOnInterrupt
+) -> GradientAlignmentTrainer:
+    callbacks: list[Any] = [interrupt]
+    if args.early_stopping_patience is not None:
+        callbacks.append(EarlyStoppingCallback(args.early_stopping_patience))
+    if args.average_best_checkpoints > 1:
+        callbacks.append(BestCheckpoints(args.average_best_checkpoints))
+    return GradientAlignmentTrainer(
+        model=preparation.model,
+        args=args,
+        train_dataset=preparation.train_dataset,
+        eval_dataset=preparation.eval_datasets["validation"],
+        data_collator=ViewCollator(preparation.feature_extractor),
+        processing_class=preparation.feature_extractor,
+        compute_metrics=CountermeasureMetrics(),
+        callbacks=callbacks,
+    )
+
+
+def _load_average(trainer: GradientAlignmentTrainer) -> None:
+    paths = BestCheckpoints.paths(trainer.args)
+    if not paths:
+        logger.warning("There is no evaluated checkpoint to average; the weights are those at the end of training.")
+        return
+    model = trainer.accelerator.unwrap_model(trainer.model)
+    # Tied weights are saved once, and only they may be missing.
+    outcome = model.load_state_dict(average_checkpoints(paths), strict=False)
+    missing = set(outcome.missing_keys) - set(getattr(model, "all_tied_weights_keys", None) or ())
+    if missing or outcome.unexpected_keys:
+        raise RuntimeError(
+            f"the averaged checkpoints do not fit the model: {sorted(missing)} {outcome.unexpected_keys}"
+        )
+    logger.info(f"Averaged {len(paths)} checkpoints: {', '.join(path.stem for path in paths)}")
+
+
+def _evaluate(
+    trainer: GradientAlignmentTrainer, preparation: Preparation, split: str, system_column: str
+) -> tuple[dict[str, float], dict[str, float]]:
+    clips = preparation.corpus[split]
+    prefix = _PREFIXES[split]
+    output = trainer.predict(preparation.eval_datasets[split], metric_key_prefix=prefix)
+    trainer.log(dict(output.metrics))
+    scores = countermeasure_scores(output.predictions)
+    if not np.array_equal(np.asarray(output.label_ids), np.asarray(clips["label"])):
+        raise RuntimeError(f"the scores of the {split} split did not come back in the order of its clips")
+    if trainer.is_world_process_zero():
+        write_scores(Path(trainer.args.output_dir, f"scores_{split}.txt"), clips["utterance_id"], scores)
+    systems = clips[system_column] if system_column in clips.column_names else None
+    return output.metrics, error_rates_by_system(scores, clips["label"], systems)

@@ -1,0 +1,15 @@
+"""Publishing a trained model on the Hugging Face Hub: the model card and the upload."""
+
+from hf_gradalign.hub.model_card import ModelCardFacts, SplitResult, write_model_card
+from hf_gradalign.hub.publishing import IGNORED_PATTERNS, PublishingError, check_access, publish, push_command
+
+__all__ = [
+    "IGNORED_PATTERNS",
+    "ModelCardFacts",
+    "PublishingError",
+    "SplitResult",
+    "check_access",
+    "publish",
+    "push_command",
+    "write_model_card",
+]

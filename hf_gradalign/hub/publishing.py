@@ -1,0 +1,173 @@
+"""Uploading a trained model's folder to the Hub, with errors that say what to do next."""
+
+import os
+import shlex
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from huggingface_hub import HfApi, constants, get_token
+from huggingface_hub.errors import (
+    HfHubHTTPError,
+    HFValidationError,
+    HTTPError,
+    LocalTokenNotFoundError,
+    OfflineModeIsEnabled,
+)
+from huggingface_hub.utils import validate_repo_id
+
+# What a training run leaves beside the model. Pickles (optimizer, scheduler, random states, training arguments) help
+# nobody who loads the model, and no one should have to trust them. `*` crosses folders in the Hub's patterns.
+IGNORED_PATTERNS: tuple[str, ...] = (
+    "checkpoint-*",
+    "best_checkpoints/*",
+    "runs/*",
+    "_*",
+    "*tfevents*",
+    "*.bin",
+    "*.pt",
+    "*.pth",
+    "*.pkl",
+)
+
+
+class PublishingError(RuntimeError):
+    """The model could not be published; the message says why, where the model is, and how to push it later."""
+
+
+def publish(
+    folder: str | os.PathLike[str],
+    repo_id: str,
+    *,
+    token: str | None = None,
+    private: bool | None = None,
+    revision: str | None = None,
+    commit_message: str = "Upload model trained with hf_gradalign",
+) -> str:
+    """Upload a model's folder to the Hub in one commit; the repository (and branch) is created where it is missing.
+
+    Checkpoints, logs, pickles and names that start with an underscore stay behind (`IGNORED_PATTERNS`).
+
+    Args:
+        folder: Folder that holds the model, its configuration and its README.
+        repo_id: `namespace/name`, or `name` for the namespace of the token's owner.
+        token: Access token with write permission; None takes the one of `HF_TOKEN` or of `hf auth login`.
+        private: Whether a repository that is created here is private; None leaves it to the namespace's default.
+        revision: Branch to commit to; None is the main one.
+        commit_message: First line of the commit.
+
+    Returns:
+        The address of the repository, or of its branch.
+
+    Raises:
+        FileNotFoundError: If there is no such folder.
+        PublishingError: If anything else keeps the upload from succeeding.
+    """
+    folder = Path(folder)
+    if not folder.is_dir():
+        raise FileNotFoundError(f"There is no folder {folder} to publish.")
+    later = push_command(folder, _name_to_suggest(repo_id), private=private, revision=revision)
+    advice = f"\nThe trained model is safe in {folder}. To push it later:\n    {later}"
+    with _explained(repo_id, token, advice):
+        api = HfApi(token=token)
+        repo = api.create_repo(repo_id, private=private, exist_ok=True)
+        if revision is not None:
+            api.create_branch(repo.repo_id, branch=revision, exist_ok=True)
+        api.upload_folder(
+            repo_id=repo.repo_id,
+            folder_path=folder,
+            revision=revision,
+            commit_message=commit_message,
+            ignore_patterns=list(IGNORED_PATTERNS),  # a copy: the client appends to it
+        )
+    return str(repo) if revision is None else f"{repo}/tree/{revision}"
+
+
+def check_access(repo_id: str, token: str | None = None, *, private: bool | None = None) -> None:
+    """Make sure, before hours of training, that the model can be published afterwards; creates the repository.
+
+    Args:
+        repo_id: As in `publish`.
+        token: As in `publish`.
+        private: As in `publish`.
+
+    Raises:
+        PublishingError: If the Hub cannot be reached, or the token may not write to the repository.
+    """
+    with _explained(repo_id, token, "\nMend this before training, or train without publishing."):
+        api = HfApi(token=token)
+        repo = api.create_repo(repo_id, private=private, exist_ok=True)
+        # A token that may not create the repository passes so far where it exists already.
+        api.auth_check(repo.repo_id, write=True)
+
+
+def push_command(
+    folder: str | os.PathLike[str], repo_id: str, *, private: bool | None = None, revision: str | None = None
+) -> str:
+    """The shell command that uploads what `publish` would, with huggingface_hub's own tool.
+
+    Args:
+        folder: As in `publish`.
+        repo_id: As in `publish`.
+        private: As in `publish`.
+        revision: As in `publish`.
+
+    Returns:
+        One line for a POSIX shell, which works from any folder.
+    """
+    command = ["hf", "upload", repo_id, str(Path(folder).resolve()), "."]
+    for pattern in IGNORED_PATTERNS:
+        command += ["--exclude", pattern]
+    if private is not None:
+        command.append("--private" if private else "--no-private")
+    if revision is not None:
+        command += ["--revision", revision]
+    return shlex.join(command)
+
+
+@contextmanager
+def _explained(repo_id: str, token: str | None, advice: str) -> Iterator[None]:
+    try:
+        yield
+    except Exception as error:  # whatever it was (storage backends raise their own kinds), the advice must be heard
+        raise PublishingError(f"Cannot publish to '{repo_id}': {_reason(error, token)}{advice}") from error
+
+
+def _reason(error: Exception, token: str | None) -> str:
+    login = (
+        "run `hf auth login`, or set HF_TOKEN, with a token that has write permission (huggingface.co/settings/tokens)."
+    )
+    if isinstance(error, OfflineModeIsEnabled):
+        return "offline mode is on. Unset HF_HUB_OFFLINE to reach the Hub."
+    if isinstance(error, HFValidationError):
+        return f"this is not a valid name for a repository, which looks like 'namespace/name'. {error}"
+    status = error.response.status_code if isinstance(error, HfHubHTTPError) else None
+    if isinstance(error, LocalTokenNotFoundError) or (status == 401 and (token or get_token()) is None):
+        return f"no access token was found. Please {login}"
+    if status == 401:
+        return f"the Hub refused the access token (401). It may be mistyped, expired or revoked: {login}"
+    if status == 403:
+        return (
+            "the access token has no permission to write there (403). Use a token with write permission, and a "
+            "namespace that is yours or your organisation's."
+        )
+    if status is not None:
+        return f"the Hub answered {status}. {_one_line(error)}"
+    if isinstance(error, HTTPError):
+        return (
+            f"the Hub at {constants.ENDPOINT} cannot be reached ({type(error).__name__}: {_one_line(error)}). "
+            "Check the network connection."
+        )
+    return f"{type(error).__name__}: {_one_line(error)}"
+
+
+def _one_line(error: Exception) -> str:
+    return " ".join(str(error).split())
+
+
+def _name_to_suggest(repo_id: str) -> str:
+    try:
+        validate_repo_id(repo_id)
+    except HFValidationError:
+        return "your-name/your-model"
+    return repo_id

@@ -1,0 +1,80 @@
+"""A two-class audio classifier and its feature extractor, from scratch or from any wav2vec2-family checkpoint."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from transformers import (
+    AutoConfig,
+    AutoFeatureExtractor,
+    AutoModelForAudioClassification,
+    PreTrainedModel,
+    Wav2Vec2FeatureExtractor,
+)
+from transformers.feature_extraction_utils import FeatureExtractionMixin
+from transformers.utils import logging
+
+from hf_gradalign.models.label_names import ID2LABEL, LABEL2ID
+from hf_gradalign.models.small import small_feature_extractor, small_wav2vec2_config
+
+logger = logging.get_logger(__name__)
+
+
+def load_audio_classifier(
+    model_name_or_path: str | None = None,
+    *,
+    class_weights: Mapping[str, float] | None = None,
+    attention_implementation: str | None = None,
+    **hub_options: Any,
+) -> tuple[PreTrainedModel, FeatureExtractionMixin]:
+    """Load a classifier of spoof (0) against bona fide (1) speech.
+
+    Args:
+        model_name_or_path: A Hub id or a folder with any model of `AutoModelForAudioClassification`; None for the
+            small wav2vec 2.0, randomly initialised. A checkpoint without a two-class head gets a new one.
+        class_weights: Weight of each class in the loss, by name; stored in the configuration as `class_weights`, a
+            list in the order of the labels, so that training goes on with the same loss after a reload.
+        attention_implementation: "eager", "sdpa" or another that transformers knows.
+        hub_options: `revision`, `token`, `cache_dir`, `trust_remote_code`.
+
+    Returns:
+        The model, and the feature extractor that makes its inputs from waveforms.
+
+    Raises:
+        OSError: If there is no such model (transformers' message says where it looked).
+        ValueError: If the model is a two-class classifier whose labels are the other way round.
+    """
+    extra = {"attn_implementation": attention_implementation} if attention_implementation else {}
+    if model_name_or_path is None:
+        model = AutoModelForAudioClassification.from_config(small_wav2vec2_config(), **extra)
+        feature_extractor = small_feature_extractor()
+    else:
+        config = AutoConfig.from_pretrained(model_name_or_path, **hub_options)
+        _check_label_order(model_name_or_path, config.id2label)
+        config.id2label, config.label2id = dict(ID2LABEL), dict(LABEL2ID)
+        model = AutoModelForAudioClassification.from_pretrained(
+            model_name_or_path, config=config, ignore_mismatched_sizes=True, **extra, **hub_options
+        )
+        feature_extractor = _load_feature_extractor(model_name_or_path, hub_options)
+    if class_weights is not None:
+        model.config.class_weights = [float(class_weights[ID2LABEL[index]]) for index in range(len(ID2LABEL))]
+    return model, feature_extractor
+
+
+def _check_label_order(name: str, id2label: Mapping[int, str]) -> None:
+    names = [str(id2label[index]).lower() for index in sorted(id2label)]
+    genuine = ("bonafide", "bona-fide", "bona_fide", "genuine", "real", "human")
+    if len(names) == 2 and names[0] in genuine and names[1] not in genuine:
+        raise ValueError(
+            f"{name} is a detector whose labels are {names}, and here spoof is 0 and bonafide is 1: training would "
+            "start from an inverted head. Swap the rows of its classifier and its id2label first."
+        )
+
+
+def _load_feature_extractor(name: str, hub_options: Mapping[str, Any]) -> FeatureExtractionMixin:
+    try:
+        return AutoFeatureExtractor.from_pretrained(name, **hub_options)
+    except OSError as error:
+        if "preprocessor_config.json" not in str(error):
+            raise
+    logger.warning(f"{name} has no preprocessor_config.json: taking 16 kHz waveforms of zero mean and unit variance.")
+    return Wav2Vec2FeatureExtractor(sampling_rate=16_000, do_normalize=True, return_attention_mask=False)

@@ -1,0 +1,97 @@
+"""Keeps the weights of the n best checkpoints, to be averaged when training ends."""
+
+import json
+import os
+import shutil
+from pathlib import Path
+from typing import Any
+
+from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
+from transformers.utils import SAFE_WEIGHTS_NAME
+
+BEST_CHECKPOINTS_DIR = "best_checkpoints"
+_RECORD_NAME = "best_checkpoints.json"
+
+
+class BestCheckpoints(TrainerCallback):
+    """Holds on to the weights of the n best checkpoints by `metric_for_best_model`, whatever the Trainer deletes.
+
+    The weights are hard links into the Trainer's checkpoints (copies where the file system has no links) under
+    `<output_dir>/best_checkpoints/`, and the record lies beside them, so that a resumed run goes on with it.
+
+    Args:
+        count: How many to keep.
+    """
+
+    def __init__(self, count: int) -> None:
+        self.count = count
+        self._evaluated: tuple[int, float] | None = None
+
+    def on_train_begin(  # noqa: D102
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        if state.is_world_process_zero:
+            # What was recorded after the checkpoint that is resumed from will be trained, and recorded, again.
+            record = self._read(args)
+            self._write(args, [entry for entry in record if entry["step"] <= state.global_step])
+
+    def on_evaluate(  # noqa: D102
+        self,
+        args: TrainingArguments,
+        state: TrainerState,
+        control: TrainerControl,
+        metrics: dict[str, float] | None = None,
+        **kwargs: Any,
+    ) -> None:
+        name = args.metric_for_best_model
+        name = name if name.startswith("eval_") else f"eval_{name}"
+        if metrics and name in metrics:
+            self._evaluated = (state.global_step, metrics[name])
+
+    def on_save(  # noqa: D102
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        if not state.is_world_process_zero or self._evaluated is None or self._evaluated[0] != state.global_step:
+            return
+        step, value = self._evaluated
+        record = [entry for entry in self._read(args) if entry["step"] != step] + [{"step": step, "value": value}]
+        record.sort(key=lambda entry: (-entry["value"] if args.greater_is_better else entry["value"], entry["step"]))
+        record = record[: self.count]
+        if any(entry["step"] == step for entry in record):
+            source = Path(args.output_dir, f"{PREFIX_CHECKPOINT_DIR}-{step}", SAFE_WEIGHTS_NAME)
+            _link(source, _weights_path(args, step))
+        self._write(args, record)
+
+    @classmethod
+    def paths(cls, args: TrainingArguments) -> list[Path]:
+        """The weights kept for a run, best first."""
+        return [_weights_path(args, entry["step"]) for entry in cls._read(args)]
+
+    @staticmethod
+    def _read(args: TrainingArguments) -> list[dict[str, Any]]:
+        path = Path(args.output_dir, BEST_CHECKPOINTS_DIR, _RECORD_NAME)
+        return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else []
+
+    @staticmethod
+    def _write(args: TrainingArguments, record: list[dict[str, Any]]) -> None:
+        folder = Path(args.output_dir, BEST_CHECKPOINTS_DIR)
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / _RECORD_NAME).write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
+        kept = {_weights_path(args, entry["step"]) for entry in record}
+        for path in folder.glob("*.safetensors"):
+            if path not in kept:
+                path.unlink()
+
+
+def _weights_path(args: TrainingArguments, step: int) -> Path:
+    return Path(args.output_dir, BEST_CHECKPOINTS_DIR, f"step-{step}.safetensors")
+
+
+def _link(source: Path, target: Path) -> None:
+    target.parent.mkdir(parents=True, exist_ok=True)
+    target.unlink(missing_ok=True)
+    try:
+        os.link(source, target)
+    except OSError:
+        shutil.copyfile(source, target)

@@ -1,0 +1,65 @@
+#!/usr/bin/env python
+"""Train a speech deepfake detector on clean and augmented views with aligned gradients.
+
+python scripts/run_audio_spoof.py --align_gradients
+python scripts/run_audio_spoof.py --align_gradients --model_name_or_path facebook/wav2vec2-xls-r-300m --dataset_name a/b
+python scripts/run_audio_spoof.py config.yaml --seed 1
+"""
+
+import shlex
+import sys
+
+from hf_gradalign.experiment import (
+    Interrupted,
+    announce_hub,
+    parse_arguments,
+    prepare,
+    publish_run,
+    resolve_output_folder,
+    run,
+    summary_table,
+    write_run_card,
+)
+from hf_gradalign.hub import PublishingError
+
+
+def main(argv: list[str]) -> int:
+    """Run from the command line; returns the exit status."""
+    model_args, data_args, args = parse_arguments(argv)
+    try:
+        args.output_dir, checkpoint = resolve_output_folder(
+            args.output_dir, args.resume_from_checkpoint, args.align_gradients
+        )
+        preparation = prepare(model_args, data_args, args)
+    except (ValueError, OSError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    push = announce_hub(args)
+    command = ["python", "scripts/run_audio_spoof.py", *argv]
+
+    try:
+        results = run(preparation, model_args, data_args, args, checkpoint)
+    except Interrupted as interruption:
+        print(
+            f"\n{interruption}\nTo go on:\n  {shlex.join([*command, '--resume_from_checkpoint', interruption.checkpoint])}"
+        )
+        return 130
+    if not args.should_save:
+        return 0
+
+    write_run_card(results, preparation, model_args, data_args, args, command)
+    print(f"\n{summary_table(results, args.align_gradients)}\n")
+    print(f"Model, model card, scores and all_results.json are in {args.output_dir}")
+    other = "none" if args.align_gradients != "none" else "pcgrad"
+    print(f"To compare:\n  python scripts/run_audio_spoof.py --align_gradients {other} --seed {args.seed}")
+    if push:
+        try:
+            print(f"Published at {publish_run(args)}")
+        except PublishingError as error:
+            print(f"error: {error}", file=sys.stderr)
+            return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,97 @@
+import json
+
+import pytest
+import torch
+
+from hf_gradalign.alignment import available_methods, get_method
+
+GRAMIANS = [torch.tensor([[1.0, c], [c, 2.0]]) for c in (0.5, 0.9, -0.4, 0.1)]
+
+
+def test_names():
+    assert available_methods() == ["none", "pcgrad", "gradvac", "cagrad"]
+    assert type(get_method("PCGrad")) is type(get_method("pcgrad"))
+
+
+def test_unknown_name_lists_the_known():
+    with pytest.raises(ValueError, match="no alignment method 'pcgard'; available: none, pcgrad, gradvac, cagrad"):
+        get_method("pcgard")
+
+
+def test_unknown_option_lists_the_known():
+    with pytest.raises(ValueError, match="'gradvac' has no option betta; it takes beta, update_on_conflict"):
+        get_method("gradvac", betta=0.1)
+    with pytest.raises(ValueError, match="'none' has no option c; it takes none"):
+        get_method("none", c=1)
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "message"),
+    [
+        ("gradvac", {"beta": 1.5}, r"beta must be in \[0, 1\], got 1.5"),
+        ("cagrad", {"c": -0.1}, "c must not be negative, got -0.1"),
+        ("pcgrad", {"reduction": "max"}, "reduction must be 'mean'.*got 'max'"),
+        ("gradvac", {"reduction": "max"}, "reduction must be 'mean'.*got 'max'"),
+    ],
+)
+def test_wrong_values(name, options, message):
+    with pytest.raises(ValueError, match=message):
+        get_method(name, **options)
+
+
+@pytest.mark.parametrize("shape", [(2,), (2, 3), (0, 0)])
+def test_a_gramian_is_square(shape):
+    with pytest.raises(ValueError, match="a Gramian is a square matrix"):
+        get_method("pcgrad")(torch.zeros(shape))
+
+
+@pytest.mark.parametrize("views", [2, 3])
+@pytest.mark.parametrize("name", available_methods())
+def test_state_goes_through_json(name, views):
+    torch.manual_seed(views)
+    rows = [torch.randn(views, 3) for _ in range(6)]
+    whole, before = get_method(name), get_method(name)
+    for matrix in rows[:3]:
+        whole(matrix @ matrix.T)
+        before(matrix @ matrix.T)
+    after = get_method(name)
+    after.load_state_dict(json.loads(json.dumps(before.state_dict())))
+    for matrix in rows[3:]:
+        assert torch.equal(after(matrix @ matrix.T), whole(matrix @ matrix.T))
+
+
+@pytest.mark.parametrize("name", available_methods())
+def test_another_methods_state_is_refused(name):
+    with pytest.raises(ValueError, match="state"):
+        get_method(name).load_state_dict({"momentum": 1})
+
+
+def test_gradvac_keeps_to_its_number_of_views():
+    method = get_method("gradvac")
+    method(torch.eye(2))
+    with pytest.raises(ValueError, match="targets for 2 views and was given 3"):
+        method(torch.eye(3))
+
+
+def test_sum_is_the_papers_reduction():
+    for name in ("pcgrad", "gradvac"):
+        for gramian in GRAMIANS:
+            torch.testing.assert_close(get_method(name, reduction="sum")(gramian), 2 * get_method(name)(gramian))
+
+
+def test_gradvac_target_and_conflicts():
+    published, paper = get_method("gradvac"), get_method("gradvac", update_on_conflict=True)
+    for method in (published, paper):
+        method(torch.tensor([[1.0, 0.8], [0.8, 1.0]]))
+        method(torch.tensor([[1.0, -0.5], [-0.5, 1.0]]))
+    assert published.state_dict()["targets"][0][1] == pytest.approx(0.4)
+    assert paper.state_dict()["targets"][0][1] == pytest.approx(-0.05)
+
+
+def test_random_order_depends_on_seed_and_call():
+    rows = torch.tensor([[1.0, 0.0], [-0.9, 0.3], [-0.8, -0.6]])
+    gramian = rows @ rows.T
+    weights = {tuple(get_method("pcgrad", seed=seed)(gramian).tolist()) for seed in range(8)}
+    assert len(weights) > 1
+    method = get_method("pcgrad")
+    assert len({tuple(method(gramian).tolist()) for _ in range(8)}) > 1

@@ -1,0 +1,59 @@
+import math
+
+import pytest
+import torch
+
+from hf_gradalign.alignment import RunningMeans, conflict_statistics
+
+VIEWS = ["clean", "augmented"]
+
+
+def test_statistics_of_two_views():
+    gramian = torch.tensor([[4.0, -3.0], [-3.0, 9.0]])
+    statistics = conflict_statistics(gramian, torch.tensor([0.6, 0.7]), VIEWS)
+    values = {name: pytest.approx(float(value)) for name, value in statistics.items()}
+    assert values == {
+        "conflict_rate": 1.0,
+        "cosine_clean_augmented": -0.5,
+        "norm_ratio_augmented_clean": 1.5,
+        "grad_norm_clean": 2.0,
+        "grad_norm_augmented": 3.0,
+        "weight_clean": 0.6,
+        "weight_augmented": 0.7,
+    }
+
+
+def test_no_conflict_at_a_right_angle():
+    assert conflict_statistics(torch.eye(2), torch.ones(2), VIEWS)["conflict_rate"] == 0
+
+
+def test_every_pair_of_three_views():
+    statistics = conflict_statistics(torch.eye(3), torch.ones(3), ["a", "b", "c"])
+    assert [name for name in statistics if name.startswith("cosine")] == ["cosine_a_b", "cosine_a_c", "cosine_b_c"]
+
+
+def test_a_zero_gradient_has_cosine_zero():
+    statistics = conflict_statistics(torch.tensor([[0.0, 0.0], [0.0, 1.0]]), torch.ones(2), VIEWS)
+    assert statistics["cosine_clean_augmented"] == 0
+
+
+def test_running_means_leave_out_what_is_not_finite():
+    means = RunningMeans()
+    for value in (1.0, math.nan, 3.0, math.inf):
+        means.update({"cosine": torch.tensor(value), "always": torch.tensor(2.0)})
+    assert len(means) == 4
+    assert means.means() == {"cosine": 2.0, "always": 2.0}
+    means.reset()
+    assert means.means() == {}
+    means.update({"cosine": torch.tensor(math.nan)})
+    assert means.means() == {}
+
+
+def test_running_means_go_on_from_their_state():
+    first, second = RunningMeans(), RunningMeans()
+    first.update({"x": torch.tensor(0.1)})
+    second.load_state_dict(first.state_dict())
+    for means in (first, second):
+        means.update({"x": torch.tensor(0.7)})
+    assert first.means() == second.means()
+    assert len(second) == 2

@@ -1,0 +1,101 @@
+import pytest
+import torch
+from torch import nn
+
+from hf_gradalign.alignment import ViewGradients
+
+
+def make_parameters():
+    torch.manual_seed(0)
+    return [nn.Parameter(torch.randn(3)), nn.Parameter(torch.randn(2, 2)), nn.Parameter(torch.randn(4))]
+
+
+def backward(parameters, factors):
+    """Gives each parameter the gradient factor * parameter; None gives it none."""
+    sum((f * p.square() / 2).sum() for p, f in zip(parameters, factors, strict=True) if f is not None).backward()
+
+
+def test_views_accumulate_apart_and_combine():
+    parameters = make_parameters()
+    gradients = ViewGradients(parameters)
+    for factors in ((1.0, 1.0, 1.0), (2.0, 2.0, 2.0)):
+        for view, sign in (("clean", 1), ("augmented", -1)):
+            with gradients.accumulate(view):
+                backward(parameters, [sign * f for f in factors])
+            assert all(p.grad is None for p in parameters)
+    assert gradients.views == ["clean", "augmented"]
+    square = 9 * sum(p.detach().square().sum() for p in parameters)
+    torch.testing.assert_close(gradients.gramian(), square * torch.tensor([[1.0, -1.0], [-1.0, 1.0]]))
+    gradients.combine(torch.tensor([0.75, 0.25]))
+    for parameter in parameters:
+        torch.testing.assert_close(parameter.grad, 3 * 0.5 * parameter.detach())
+    assert gradients.views == []
+
+
+def test_parameters_without_a_gradient():
+    parameters = make_parameters()
+    gradients = ViewGradients(parameters)
+    with gradients.accumulate("clean"):
+        backward(parameters, [1.0, None, None])
+    with gradients.accumulate("augmented"):
+        backward(parameters, [1.0, 2.0, None])
+    gradients.combine(torch.tensor([0.5, 0.25]))
+    torch.testing.assert_close(parameters[0].grad, 0.75 * parameters[0].detach())
+    torch.testing.assert_close(parameters[1].grad, 0.5 * parameters[1].detach())
+    assert parameters[2].grad is None
+
+
+def test_nothing_is_copied():
+    parameters = make_parameters()
+    gradients = ViewGradients(parameters)
+    with gradients.accumulate("clean"):
+        backward(parameters, [1.0, 1.0, 1.0])
+        first = [p.grad.data_ptr() for p in parameters]
+    with gradients.accumulate("augmented"):
+        backward(parameters, [1.0, 1.0, 1.0])
+    gradients.combine(torch.tensor([0.5, 0.5]))
+    assert [p.grad.data_ptr() for p in parameters] == first
+
+
+def test_frozen_parameters_may_thaw():
+    parameters = make_parameters()
+    parameters[1].requires_grad_(False)
+    gradients = ViewGradients(parameters)
+    with gradients.accumulate("clean"):
+        backward(parameters, [1.0, 1.0, 1.0])
+    gradients.combine(torch.tensor([1.0]))
+    assert parameters[1].grad is None
+    parameters[1].requires_grad_(True)
+    with gradients.accumulate("clean"):
+        backward(parameters, [1.0, 1.0, 1.0])
+    assert parameters[1].grad is None
+    gradients.combine(torch.tensor([1.0]))
+    torch.testing.assert_close(parameters[1].grad, parameters[1].detach())
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_half_precision_keeps_its_type(dtype):
+    parameter = nn.Parameter(torch.ones(4, dtype=dtype))
+    gradients = ViewGradients([parameter])
+    for view in "ab":
+        with gradients.accumulate(view):
+            parameter.sum().backward()
+    gradients.combine(torch.tensor([0.5, 0.25]))
+    assert parameter.grad.dtype == dtype
+    assert parameter.grad.tolist() == [0.75] * 4
+
+
+def test_gradients_survive_an_error_in_a_pass():
+    parameters = make_parameters()
+    gradients = ViewGradients(parameters)
+    with pytest.raises(RuntimeError, match="out of memory"), gradients.accumulate("clean"):
+        raise RuntimeError("out of memory")
+    assert all(p.grad is None for p in parameters)
+
+
+def test_one_weight_a_view():
+    gradients = ViewGradients(make_parameters())
+    with gradients.accumulate("clean"):
+        pass
+    with pytest.raises(ValueError, match=r"1 views \['clean'\] need as many weights, got \(2,\)"):
+        gradients.combine(torch.ones(2))

@@ -1,0 +1,146 @@
+import json
+import random
+import re
+
+import audiomentations
+import numpy as np
+import pytest
+import yaml
+
+from hf_gradalign.augmentation import RawBoost, available_augmentations, get_augmentation
+
+NAMES = ["rawboost", *(f"rawboost{algorithm}" for algorithm in range(1, 9))]
+
+
+def write(folder, text, name="recipe.yaml"):
+    path = folder / name
+    path.write_text(text if isinstance(text, str) else yaml.safe_dump(text), encoding="utf-8")
+    return path
+
+
+def test_names():
+    assert available_augmentations() == NAMES
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_rawboost_by_name(name):
+    transform = get_augmentation(name)
+    assert isinstance(transform, RawBoost)
+    assert transform.algorithm == int(name.removeprefix("rawboost") or 4)
+    assert transform.p == 1
+
+
+@pytest.mark.parametrize("name", ["rawboost9", "rawboost0", "", "missing.yaml"])
+def test_unknown_names_are_refused_with_the_list(name):
+    with pytest.raises(ValueError, match=f"unknown augmentation .*: give one of {', '.join(NAMES)}, or the path"):
+        get_augmentation(name)
+
+
+@pytest.mark.parametrize("file_name", ["recipe.yaml", "recipe.yml", "recipe.json"])
+def test_a_file_of_transforms(tmp_path, file_name):
+    entries = [
+        {"transform": "AddGaussianNoise", "min_amplitude": 0.01, "max_amplitude": 0.02, "p": 1.0},
+        {"transform": "RawBoost", "algorithm": 2, "impulsive_gain": 3},
+    ]
+    path = write(tmp_path, json.dumps(entries) if file_name.endswith("json") else entries, file_name)
+    for given in (path, str(path)):
+        compose = get_augmentation(given)
+        assert isinstance(compose, audiomentations.Compose)
+        noise, rawboost = compose.transforms
+        assert isinstance(noise, audiomentations.AddGaussianNoise)
+        assert (noise.min_amplitude, noise.max_amplitude, noise.p) == (0.01, 0.02, 1.0)
+        assert (rawboost.algorithm, rawboost.impulsive_gain, rawboost.p) == (2, 3, 1)
+
+
+def test_json_may_be_indented_with_tabs(tmp_path):
+    path = write(tmp_path, '[\n\t{\n\t\t"transform": "PolarityInversion",\n\t\t"p": 1.0\n\t}\n]', "recipe.json")
+    assert len(get_augmentation(path).transforms) == 1
+
+
+def test_the_composition_augments(tmp_path):
+    path = write(tmp_path, [{"transform": "PolarityInversion", "p": 1.0}, {"transform": "RawBoost", "algorithm": 3}])
+    samples = np.random.default_rng(0).uniform(-0.5, 0.5, 4000).astype(np.float32)
+    random.seed(0)
+    noisy = get_augmentation(path)(samples, 16000)
+    assert np.corrcoef(noisy, samples)[0, 1] < -0.9
+    assert not np.array_equal(noisy, -samples)
+
+
+def test_transforms_nest(tmp_path):
+    path = write(
+        tmp_path,
+        [
+            {
+                "transform": "OneOf",
+                "p": 0.5,
+                "transforms": [{"transform": "RawBoost", "algorithm": 5}, {"transform": "Gain", "p": 1.0}],
+            }
+        ],
+    )
+    (one_of,) = get_augmentation(path).transforms
+    assert isinstance(one_of, audiomentations.OneOf)
+    assert one_of.p == 0.5
+    assert [type(transform).__name__ for transform in one_of.transforms] == ["RawBoost", "Gain"]
+
+
+@pytest.mark.parametrize("text", ["[{transform: Gain", "{\x00}", "\t- a"])
+def test_broken_files_are_refused(tmp_path, text):
+    with pytest.raises(ValueError, match=r"recipe\.yaml: not a readable YAML or JSON file: "):
+        get_augmentation(write(tmp_path, text))
+
+
+def test_broken_json_and_bytes_that_are_not_text_are_refused(tmp_path):
+    with pytest.raises(ValueError, match=r"recipe\.json: not a readable YAML or JSON file: "):
+        get_augmentation(write(tmp_path, "[1, ", "recipe.json"))
+    path = tmp_path / "audio.wav"
+    path.write_bytes(b"RIFF\xff\xfe\x00\x00")
+    with pytest.raises(ValueError, match=r"audio\.wav: not a readable YAML or JSON file: "):
+        get_augmentation(path)
+
+
+@pytest.mark.parametrize("text", ["", "[]", "transform: Gain", "3"])
+def test_anything_but_a_list_is_refused(tmp_path, text):
+    with pytest.raises(
+        ValueError, match=r"recipe\.yaml: expected a list with at least one {transform: NAME, ...}; got"
+    ):
+        get_augmentation(write(tmp_path, text))
+
+
+@pytest.mark.parametrize("entry", ["Gain", {"name": "Gain"}, 3, None])
+def test_entries_without_a_transform_are_refused(tmp_path, entry):
+    path = write(tmp_path, [{"transform": "Gain"}, entry])
+    with pytest.raises(ValueError, match=r"entry 2: expected a mapping with the key 'transform'; got "):
+        get_augmentation(path)
+
+
+@pytest.mark.parametrize("name", ["Gian", "Lambda", "core", "BaseWaveformTransform", "os.system", 3, []])
+def test_unknown_transforms_are_refused_with_the_list(tmp_path, name):
+    message = rf"entry 1: unknown transform {re.escape(repr(name))}; available: AddBackgroundNoise, .*RawBoost, .*Trim$"
+    with pytest.raises(ValueError, match=message):
+        get_augmentation(write(tmp_path, [{"transform": name}]))
+
+
+def test_unknown_arguments_are_refused_with_the_list(tmp_path):
+    path = write(tmp_path, [{"transform": "Gain", "gain": 3}])
+    with pytest.raises(
+        ValueError, match=r"entry 1 \(Gain\): unknown argument 'gain'; it takes min_gain_db, max_gain_db"
+    ):
+        get_augmentation(path)
+
+
+@pytest.mark.parametrize(
+    ("entry", "message"),
+    [
+        ({"transform": "RawBoost", "algorithm": 9}, r"\(RawBoost\): algorithm must be an integer in \[1, 8\]; got 9"),
+        ({"transform": "AddGaussianSNR", "min_snr_db": 9, "max_snr_db": 1}, r"\(AddGaussianSNR\): min_snr_db must not"),
+        ({"transform": "AddBackgroundNoise"}, r"\(AddBackgroundNoise\): .*missing 1 required .*'sounds_path'"),
+        ({"transform": "Gain", "p": 2}, r"\(Gain\): AssertionError for {'p': 2}"),
+        (
+            {"transform": "OneOf", "transforms": [{"transform": "Gain", "gain": 3}]},
+            r"\(OneOf\) \(Gain\): unknown argument 'gain'",
+        ),
+    ],
+)
+def test_impossible_arguments_are_refused_with_the_place(tmp_path, entry, message):
+    with pytest.raises(ValueError, match=r"recipe\.yaml: entry 1 " + message):
+        get_augmentation(write(tmp_path, [entry]))

@@ -1,0 +1,38 @@
+"""A local Hub for each test, and clients of it in processes of their own (they read the environment on import)."""
+
+import json
+import subprocess
+import sys
+
+import pytest
+from hub_server import VALID_TOKEN, HubServer
+
+import hf_gradalign  # noqa: F401  (makes torchaudio importable before transformers and evaluate look for it)
+
+
+@pytest.fixture
+def hub():
+    with HubServer() as server:
+        yield server
+    assert not server.unknown_calls
+
+
+@pytest.fixture
+def run_client(hub, tmp_path):
+    """Run a program against the hub; give what it passed to `report`, a function that it finds defined."""
+
+    def run(program, *args, token=VALID_TOKEN, home="home", **environment):
+        prelude = "import json, sys\nargs = sys.argv[1:]\ndef report(x): print('REPORT', json.dumps(x))\n"
+        done = subprocess.run(
+            [sys.executable, "-c", prelude + program, *map(str, args)],
+            env=hub.environment(tmp_path / home, token, **environment),
+            cwd=tmp_path,
+            capture_output=True,
+            text=True,
+            timeout=200,
+        )
+        assert done.returncode == 0, done.stdout + done.stderr
+        reports = [line.removeprefix("REPORT ") for line in done.stdout.splitlines() if line.startswith("REPORT ")]
+        return json.loads(reports[-1])
+
+    return run

@@ -1,0 +1,61 @@
+import datasets
+import numpy as np
+import pytest
+import soundfile
+from datasets import ClassLabel, Dataset
+
+RATE = 16_000
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _private_datasets_cache(tmp_path_factory):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path_factory.mktemp("datasets_cache"))
+        yield
+
+
+@pytest.fixture
+def make_samples():
+    """A tone in noise, shape (time,) or (time, channels), every stretch of it unlike every other."""
+
+    def make(n_samples, channels=1, seed=0):
+        rng = np.random.default_rng(seed)
+        tone = 0.4 * np.sin(np.arange(n_samples) ** 1.3 * 0.01)[:, None] * np.linspace(0.4, 1, channels)
+        samples = tone + rng.normal(0, 0.03, (n_samples, channels))
+        return samples.squeeze(1) if channels == 1 else samples
+
+    return make
+
+
+@pytest.fixture
+def write_clip(tmp_path, make_samples):
+    """Write a clip into tmp_path; gives its path."""
+
+    def write(name, n_samples=8000, *, rate=RATE, channels=1, subtype=None, seed=0):
+        path = tmp_path / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        file_format = {"opus": "OGG"}.get(path.suffix[1:])
+        soundfile.write(path, make_samples(n_samples, channels, seed), rate, subtype=subtype, format=file_format)
+        return path
+
+    return write
+
+
+@pytest.fixture
+def make_dataset():
+    """A data set as load_corpus gives it, of these paths (or None for a null audio)."""
+
+    def make(paths):
+        return (
+            Dataset.from_dict(
+                {
+                    "audio": [path and str(path) for path in paths],
+                    "utterance_id": [f"utt_{index}" for index in range(len(paths))],
+                    "label": [index % 2 for index in range(len(paths))],
+                }
+            )
+            .cast_column("audio", datasets.Audio(decode=False))
+            .cast_column("label", ClassLabel(names=["spoof", "bonafide"]))
+        )
+
+    return make

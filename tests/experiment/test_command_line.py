@@ -1,0 +1,69 @@
+import json
+
+import pytest
+
+from hf_gradalign.experiment import parse_arguments
+
+
+def test_defaults():
+    model, data, training = parse_arguments([])
+    assert model.model_name_or_path is None
+    assert data.augmentation == "rawboost"
+    assert training.align_gradients == "none"
+    assert training.output_dir is None
+    assert training.greater_is_better is False
+
+
+@pytest.mark.parametrize("suffix", ["yaml", "json"])
+def test_options_win_over_the_file(tmp_path, suffix):
+    config = tmp_path / f"config.{suffix}"
+    content = {"align_gradients": "cagrad", "learning_rate": "1e-4", "num_train_epochs": 3, "class_weights": [0.1, 0.9]}
+    config.write_text(json.dumps(content) if suffix == "json" else "\n".join(f"{k}: {v}" for k, v in content.items()))
+    model, _, training = parse_arguments([str(config), "--num_train_epochs", "5"])
+    assert training.align_gradients == "cagrad"
+    assert training.learning_rate == 1e-4
+    assert training.num_train_epochs == 5
+    assert model.class_weights == [0.1, 0.9]
+
+
+@pytest.mark.parametrize(("value", "method"), [("true", "pcgrad"), ("false", "none"), ("gradvac", "gradvac")])
+def test_align_gradients_in_a_file_needs_no_name(tmp_path, value, method):
+    config = tmp_path / "config.yaml"
+    config.write_text(f"align_gradients: {value}\n")
+    assert parse_arguments([str(config)])[2].align_gradients == method
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--align_gradient"], "unknown argument --align_gradient; did you mean --align_gradients"),
+        (["--frobnicate", "1"], "unknown argument --frobnicate; see --help"),
+        (["--align_gradients", "pcgard"], "no alignment method 'pcgard'; available: none, pcgrad, gradvac, cagrad"),
+        (["--class_weights", "1"], "--class_weights takes two positive numbers"),
+        (["--window_seconds", "-1"], "--window_seconds must be positive, got -1.0"),
+        (["--validation_fraction", "2"], "--validation_fraction must be between 0 and 1"),
+        (["--on_bad_audio", "ignore"], "invalid choice: 'ignore'"),
+        (["missing.yaml"], "there is no configuration file missing.yaml"),
+    ],
+)
+def test_mistakes_end_with_a_message(capsys, arguments, message):
+    with pytest.raises(SystemExit) as end:
+        parse_arguments(arguments)
+    assert end.value.code == 2
+    assert message in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("algin_gradients: pcgrad", "unknown key algin_gradients; did you mean align_gradients"),
+        ("- a list", "must hold a mapping"),
+        ("a: [", "cannot be read"),
+    ],
+)
+def test_mistakes_in_a_file(tmp_path, capsys, content, message):
+    config = tmp_path / "config.yaml"
+    config.write_text(content)
+    with pytest.raises(SystemExit):
+        parse_arguments([str(config)])
+    assert message in capsys.readouterr().err

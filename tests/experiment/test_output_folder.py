@@ -1,0 +1,64 @@
+import pytest
+
+from hf_gradalign.experiment import resolve_output_folder
+
+
+def make_checkpoint(run, step):
+    folder = run / f"checkpoint-{step}"
+    folder.mkdir(parents=True)
+    (folder / "trainer_state.json").write_text("{}")
+    return folder
+
+
+def test_every_run_gets_a_new_folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    folders = set()
+    for _ in range(3):
+        folder, checkpoint = resolve_output_folder(None, None, "pcgrad")
+        assert checkpoint is None
+        assert folder.startswith("runs/")
+        assert "pcgrad" in folder
+        (tmp_path / folder).mkdir(parents=True)
+        folders.add(folder)
+    assert len(folders) == 3
+
+
+def test_a_named_folder_may_exist_but_not_hold_a_run(tmp_path):
+    (tmp_path / "notes.txt").write_text("mine")
+    assert resolve_output_folder(str(tmp_path), None, "") == (str(tmp_path), None)
+    make_checkpoint(tmp_path, 3)
+    with pytest.raises(FileExistsError, match=r"already holds a run \(checkpoint-3\).*--resume_from_checkpoint"):
+        resolve_output_folder(str(tmp_path), None, "")
+
+
+@pytest.mark.parametrize("name", ["all_results.json", "model.safetensors", "config.json"])
+def test_a_finished_run_is_not_overwritten(tmp_path, name):
+    (tmp_path / name).write_text("{}")
+    with pytest.raises(FileExistsError, match=f"already holds a run .{name}"):
+        resolve_output_folder(str(tmp_path), None, "")
+
+
+def test_a_file_is_no_folder(tmp_path):
+    (tmp_path / "out").write_text("")
+    with pytest.raises(FileExistsError, match="out is a file"):
+        resolve_output_folder(str(tmp_path / "out"), None, "")
+
+
+def test_what_a_run_resumes_from(tmp_path):
+    run = tmp_path / "run"
+    make_checkpoint(run, 2)
+    last = make_checkpoint(run, 10)
+    assert resolve_output_folder(None, str(run), "") == (str(run), str(last))
+    assert resolve_output_folder(str(run), "last", "") == (str(run), str(last))
+    assert resolve_output_folder(None, str(run / "checkpoint-2"), "") == (str(run), str(run / "checkpoint-2"))
+    other = str(tmp_path / "other")
+    assert resolve_output_folder(other, str(run / "checkpoint-2"), "") == (other, str(run / "checkpoint-2"))
+
+
+def test_nothing_to_resume_from(tmp_path):
+    with pytest.raises(FileNotFoundError, match="name the run's folder with --output_dir"):
+        resolve_output_folder(None, "last", "")
+    with pytest.raises(FileNotFoundError, match="there is no checkpoint at"):
+        resolve_output_folder(None, str(tmp_path / "typo"), "")
+    with pytest.raises(FileNotFoundError, match="holds no checkpoint to resume from"):
+        resolve_output_folder(None, str(tmp_path), "")

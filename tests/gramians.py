@@ -1,0 +1,24 @@
+"""Random view gradients for property tests: alike, opposed, vanishing and of very different size."""
+
+import torch
+from hypothesis import strategies as st
+
+
+@st.composite
+def gradient_rows(draw, min_views=2, max_views=2, dimension=5):
+    """A float64 matrix of shape (K, dimension), a view's gradient a row."""
+    views = draw(st.integers(min_views, max_views))
+    generator = torch.Generator().manual_seed(draw(st.integers(0, 2**32)))
+    rows = torch.randn(views, dimension, generator=generator, dtype=torch.float64)
+    for i in range(1, views):
+        kind = draw(st.sampled_from(["free", "free", "free", "parallel", "opposed", "zero", "conflicting"]))
+        if kind == "parallel":
+            rows[i] = rows[0]
+        elif kind == "opposed":
+            rows[i] = -rows[0]
+        elif kind == "zero":
+            rows[i] = 0
+        elif kind == "conflicting":
+            rows[i] -= 2 * rows[0]
+        rows[i] *= draw(st.sampled_from([1.0, 1.0, 1e-3, 1e3]))
+    return rows

@@ -1,0 +1,198 @@
+"""Publishing to a local Hub: what goes up, what comes down, and what the user is told when it does not work."""
+
+import os
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+from hub_server import READ_ONLY_TOKEN, REFUSED_TOKEN
+
+from hf_gradalign.hub import ModelCardFacts, push_command, write_model_card
+
+PUBLISHED = {"README.md", "config.json", "model.safetensors", "notes/curve.png", "all_results.json", "vocab.txt"}
+LEFT_BEHIND = {
+    "checkpoint-10/model.safetensors",
+    "checkpoint-10/optimizer.pt",
+    "best_checkpoints/step-5/model.safetensors",
+    "runs/today/events.out.tfevents.1.host",
+    "training_args.bin",
+    "optimizer.pt",
+    "rng_state.pth",
+    "state.pkl",
+    "_interrupted/config.json",
+}
+
+
+@pytest.fixture
+def folder(tmp_path):
+    path = tmp_path / "out put"
+    for name in PUBLISHED | LEFT_BEHIND:
+        (path / name).parent.mkdir(parents=True, exist_ok=True)
+        (path / name).write_bytes(f"content of {name}".encode())
+    (path / "README.md").write_text("---\nlibrary_name: transformers\n---\n")
+    return path
+
+
+PUBLISH = """
+from hf_gradalign.hub import PublishingError, check_access, publish
+def outcome(action, *positional, **options):
+    try:
+        return action(*positional, **options)
+    except PublishingError as error:
+        return str(error)
+"""
+
+
+def test_publishes_the_model_and_nothing_else(hub, run_client, folder):
+    program = PUBLISH + (
+        "urls = [publish(args[0], 'tester/model', commit_message='The model')]\n"
+        "urls += [publish(args[0], 'short-name', private=True), publish(args[0], 'tester/model', revision='v2')]\n"
+        "report(urls + [check_access('tester/checked')])"
+    )
+    *urls, checked = run_client(program, folder)
+    model, short = f"{hub.url}/tester/model", f"{hub.url}/tester/short-name"
+    assert (urls, checked) == ([model, short, f"{model}/tree/v2"], None)
+    repository = hub.repos["tester/model"]
+    assert set(repository.files) == PUBLISHED
+    assert repository.files["model.safetensors"].data == b"content of model.safetensors"
+    assert repository.commit("main").title == "The model"
+    assert not repository.private
+    assert hub.repos["tester/short-name"].private
+    assert set(repository.commit("v2").files) == PUBLISHED
+    assert hub.repos["tester/checked"].files == {}
+
+
+def test_a_refused_publication_is_explained(hub, run_client, folder):
+    program = PUBLISH + (
+        "folder, refused, read_only = args\n"
+        "publish(folder, 'tester/mine')\n"
+        "report({\n"
+        "    'refused': outcome(publish, folder, 'tester/model', token=refused),\n"
+        "    'refused check': outcome(check_access, 'tester/model', refused),\n"
+        "    'read-only': outcome(publish, folder, 'tester/mine', token=read_only),\n"
+        "    'read-only check': outcome(check_access, 'tester/mine', read_only),\n"
+        "    'name': outcome(publish, folder, 'not a name'),\n"
+        "    'name check': outcome(check_access, 'a/b/c'),\n"
+        "})"
+    )
+    told = run_client(program, folder, REFUSED_TOKEN, READ_ONLY_TOKEN)
+    assert "the Hub refused the access token (401). It may be mistyped, expired or revoked" in told["refused"]
+    assert "the access token has no permission to write there (403)" in told["read-only"]
+    assert "Cannot publish to 'not a name': this is not a valid name for a repository" in told["name"]
+    for case in ("refused", "read-only", "name"):
+        assert f"\nThe trained model is safe in {folder}. To push it later:\n    hf upload " in told[case]
+    assert f"hf upload tester/model '{folder}' . --exclude" in told["refused"]
+    assert f"hf upload your-name/your-model '{folder}' ." in told["name"]
+    assert "the Hub refused the access token (401)" in told["refused check"]
+    assert "no permission to write there (403)" in told["read-only check"]
+    assert "this is not a valid name" in told["name check"]
+    for case in ("refused check", "read-only check", "name check"):
+        assert told[case].endswith("Mend this before training, or train without publishing.")
+    assert set(hub.repos) == {"tester/mine"}
+    assert len(hub.repos["tester/mine"].branches["main"]) == 2
+    assert (folder / "model.safetensors").exists()
+
+
+@pytest.fixture
+def closed_port():
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        yield f"http://127.0.0.1:{listener.getsockname()[1]}"  # bound, but nobody listens
+
+
+@pytest.mark.parametrize("trouble", ["no token", "offline", "no network"])
+def test_missing_token_offline_mode_and_missing_network_are_explained(hub, run_client, folder, closed_port, trouble):
+    token, environment, message = {
+        "no token": (None, {}, "no access token was found. Please run `hf auth login`, or set HF_TOKEN,"),
+        "offline": ("hf_any", {"HF_HUB_OFFLINE": "1"}, "offline mode is on. Unset HF_HUB_OFFLINE"),
+        "no network": ("hf_any", {"HF_ENDPOINT": closed_port}, f"the Hub at {closed_port} cannot be reached (Connect"),
+    }[trouble]
+    program = PUBLISH + "report([outcome(publish, args[0], 'tester/model'), outcome(check_access, 'tester/model')])"
+    published, checked = run_client(program, folder, token=token, **environment)
+    assert message in published
+    assert f"The trained model is safe in {folder}. To push it later:\n    hf upload tester/model" in published
+    assert message in checked
+    assert not hub.repos
+
+
+def test_a_missing_folder_is_no_matter_of_the_hub(hub, run_client, tmp_path):
+    program = PUBLISH + "try: publish(args[0], 'tester/model')\nexcept FileNotFoundError as error: report(str(error))"
+    assert run_client(program, tmp_path / "nowhere") == f"There is no folder {tmp_path / 'nowhere'} to publish."
+    assert not hub.calls
+
+
+@pytest.mark.parametrize("options", [{}, {"private": True, "revision": "v2"}])
+def test_push_command_uploads_what_publish_would(hub, folder, tmp_path, options):
+    command = push_command(os.path.relpath(folder), "tester/later", **options)
+    environment = hub.environment(tmp_path / "home")
+    environment["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{environment['PATH']}"
+    (tmp_path / "_bait").touch()  # that the shell must not put in place of a pattern
+    (tmp_path / "bait.bin").touch()
+    done = subprocess.run(command, shell=True, env=environment, cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert set(hub.repos["tester/later"].commit(options.get("revision", "main")).files) == PUBLISHED
+    assert hub.repos["tester/later"].private == options.get("private", False)
+
+
+@pytest.fixture
+def tiny_model(tmp_path):
+    """A saved classifier with random weights, its card, and the same kind of audio file that its card reads."""
+    from transformers import Wav2Vec2Config, Wav2Vec2FeatureExtractor, Wav2Vec2ForSequenceClassification, set_seed
+
+    set_seed(0)
+    config = Wav2Vec2Config(
+        hidden_size=32,
+        num_hidden_layers=1,
+        num_attention_heads=2,
+        intermediate_size=32,
+        conv_dim=(16, 16),
+        conv_kernel=(10, 8),
+        conv_stride=(10, 8),
+        num_conv_pos_embeddings=16,
+        num_conv_pos_embedding_groups=2,
+        classifier_proj_size=16,
+        id2label={0: "spoof", 1: "bonafide"},
+        label2id={"spoof": 0, "bonafide": 1},
+    )
+    folder = tmp_path / "tiny"
+    Wav2Vec2ForSequenceClassification(config).save_pretrained(folder)
+    Wav2Vec2FeatureExtractor(sampling_rate=16_000).save_pretrained(folder)
+    write_model_card(
+        folder,
+        ModelCardFacts(model_name="tiny", dataset_name="noise", repo_id="tester/tiny", window_seconds=1.0),
+    )
+    soundfile.write(tmp_path / "speech.wav", np.random.default_rng(0).normal(0, 0.1, (20_000, 2)), 16_000)
+    return folder
+
+
+def test_published_model_scores_as_the_local_one(hub, run_client, tiny_model):
+    url = run_client(PUBLISH + "report(publish(args[0], 'tester/tiny'))", tiny_model)
+    assert url == f"{hub.url}/tester/tiny"
+    program = (
+        "import hf_gradalign, numpy, soundfile, torch\n"
+        "from transformers import AutoFeatureExtractor, AutoModelForAudioClassification, pipeline\n"
+        "samples = soundfile.read('speech.wav', dtype='float32')[0].mean(axis=1)[:16000]\n"
+        "def logits(name):\n"
+        "    inputs = AutoFeatureExtractor.from_pretrained(name)(samples, sampling_rate=16000, return_tensors='pt')\n"
+        "    with torch.no_grad():\n"
+        "        return AutoModelForAudioClassification.from_pretrained(name).eval()(**inputs).logits[0].tolist()\n"
+        "outputs = pipeline('audio-classification', model='tester/tiny')(\n"
+        "    {'array': samples, 'sampling_rate': 16000}, function_to_apply='none'\n"
+        ")\n"
+        "from huggingface_hub import ModelCard\n"
+        "example = ModelCard.load('tester/tiny').text.split('```python')[1].split('```')[0]\n"
+        "shown = {}\n"
+        "exec(example, shown)\n"
+        "by_label = {output['label']: output['score'] for output in outputs}\n"
+        "piped = [by_label['spoof'], by_label['bonafide']]\n"
+        "report([logits(args[0]), logits('tester/tiny'), piped, float(shown['score'])])"
+    )
+    local, published, piped, score = run_client(program, tiny_model, home="another home")
+    assert local[0] != local[1]
+    np.testing.assert_allclose(published, local, rtol=0, atol=1e-5)
+    np.testing.assert_allclose(piped, local, rtol=0, atol=1e-5)
+    assert score == pytest.approx(local[1] - local[0], abs=1e-5)  # the card's own example

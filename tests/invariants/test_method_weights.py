@@ -1,0 +1,148 @@
+"""Invariant 5: a method's weights are the published formula and TorchJD's, and never NaN."""
+
+import math
+
+import pytest
+import torch
+from gramians import gradient_rows
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torchjd.aggregation import CAGradWeighting, GradVacWeighting, PCGradWeighting
+
+from hf_gradalign.alignment import available_methods, get_method
+
+MANY = settings(max_examples=200, deadline=None)
+
+
+def combined(weights, rows):
+    return weights @ rows
+
+
+def is_close(first, second, rows, tolerance=1e-9):
+    return bool((first - second).norm() <= tolerance * max(float(rows.norm()), 1e-300))
+
+
+@MANY
+@given(gradient_rows())
+def test_none_is_the_mean(rows):
+    assert get_method("none")(rows @ rows.T).tolist() == [0.5, 0.5]
+
+
+@MANY
+@given(gradient_rows())
+def test_pcgrad_formula(rows):
+    gramian = rows @ rows.T
+    a, b, c = gramian[0, 0], gramian[1, 1], gramian[0, 1]
+    expected = [0.5, 0.5] if c >= 0 else [(1 - c / a) / 2, (1 - c / b) / 2]
+    assert get_method("pcgrad")(gramian).tolist() == pytest.approx([float(weight) for weight in expected])
+
+
+@MANY
+@given(gradient_rows(max_views=4))
+def test_pcgrad_projects_vectors(rows):
+    """Algorithm 1 of the paper, on the gradients themselves."""
+    adjusted = rows.clone()
+    method = get_method("pcgrad", reduction="sum", seed=5)
+    from hf_gradalign.alignment.methods.random_order import visiting_order
+
+    for i in range(len(rows)):
+        for j in visiting_order(len(rows), i, 5, 0):
+            product = adjusted[i] @ rows[j]
+            if product < 0 and rows[j].norm() > 0:
+                adjusted[i] -= product / rows[j].square().sum() * rows[j]
+    assert is_close(combined(method(rows @ rows.T), rows), adjusted.sum(0), rows, 1e-7)
+
+
+@MANY
+@given(gradient_rows())
+def test_pcgrad_is_torchjd(rows):
+    gramian = rows @ rows.T
+    theirs = PCGradWeighting()(gramian) / 2
+    if torch.isfinite(theirs).all():
+        assert is_close(combined(get_method("pcgrad")(gramian), rows), combined(theirs, rows), rows)
+
+
+@MANY
+@given(st.lists(gradient_rows(), min_size=1, max_size=5), st.sampled_from([0.0, 0.1, 0.5, 1.0]))
+def test_gradvac_formula(sequence, beta):
+    """Equation 2 of the paper over a run, with the published code's rule for the target."""
+    method = get_method("gradvac", beta=beta)
+    target = 0.0
+    for rows in sequence:
+        gramian = rows @ rows.T
+        norms = [math.sqrt(gramian[i, i]) for i in range(2)]
+        expected = [0.5, 0.5]
+        if min(norms) > 0:
+            cosine = max(-1.0, min(1.0, float(gramian[0, 1]) / (norms[0] * norms[1])))
+            low = min(target, 1 - 1e-6)
+            if cosine < low:
+                for i, j in ((0, 1), (1, 0)):
+                    numerator = low * math.sqrt(1 - cosine**2) - cosine * math.sqrt(1 - low**2)
+                    expected[j] += norms[i] * numerator / (norms[j] * math.sqrt(1 - low**2)) / 2
+            if cosine > 0:
+                target = (1 - beta) * target + beta * cosine
+        expected = torch.tensor(expected, dtype=torch.float64)
+        assert is_close(combined(method(gramian), rows), combined(expected, rows), rows, 1e-6)
+
+
+def test_gradvac_is_torchjd():
+    torch.manual_seed(1)
+    ours, theirs = get_method("gradvac", update_on_conflict=True), GradVacWeighting(beta=0.5, eps=0.0)
+    for _ in range(300):
+        rows = torch.randn(2, 5, dtype=torch.float64) * torch.tensor([[1.0], [10 ** float(torch.randn(1))]])
+        gramian = rows @ rows.T
+        torch.testing.assert_close(ours(gramian), theirs(gramian) / 2)
+
+
+@MANY
+@given(gradient_rows(max_views=4), st.sampled_from([0.0, 0.2, 0.5, 0.9]))
+def test_cagrad_is_the_best_of_its_ball(rows, c):
+    """No point of the ball around the mean gradient does better by the worst view."""
+    mean = rows.mean(0)
+    radius = c * mean.norm()
+    update = combined(get_method("cagrad", c=c, rescale=False)(rows @ rows.T), rows)
+    scale = rows.norm(dim=1).clamp(min=1e-12)
+    assert (update - mean).norm() <= radius * (1 + 1e-6) + 1e-9 * rows.norm()
+    if is_close(update, mean, rows):
+        return  # some weighted mean of the gradients vanishes, and the update is their plain mean by definition
+    worst = (rows @ update).min()
+    generator = torch.Generator().manual_seed(0)
+    for _ in range(30):
+        direction = torch.randn(rows.shape[1], generator=generator, dtype=rows.dtype)
+        other = mean + radius * direction / direction.norm()
+        assert (rows @ other).min() <= worst + 1e-5 * scale.max() * max(mean.norm(), 1e-12)
+
+
+def test_cagrad_is_torchjd():
+    torch.manual_seed(2)
+    for views in (2, 2, 3, 4):
+        for _ in range(10):
+            rows = torch.randn(views, 6, dtype=torch.float64)
+            gramian = rows @ rows.T
+            ours = get_method("cagrad", rescale=False)(gramian)
+            theirs = CAGradWeighting(c=0.5, norm_eps=1e-9)(gramian)
+            assert is_close(combined(ours, rows), combined(theirs, rows), rows, 1e-3)
+            torch.testing.assert_close(get_method("cagrad")(gramian), ours / 1.25)
+
+
+@MANY
+@given(gradient_rows(max_views=4), st.sampled_from([torch.float32, torch.float64]), st.integers(-24, 24))
+@pytest.mark.parametrize("name", available_methods())
+def test_finite_gradients_give_no_nan(name, rows, dtype, exponent):
+    rows = (rows * 10.0**exponent).to(dtype)
+    method = get_method(name)
+    for _ in range(3):
+        weights = method(rows @ rows.T)
+        assert weights.dtype == dtype
+        assert torch.isfinite(weights).all()
+
+
+@pytest.mark.parametrize("name", available_methods())
+@pytest.mark.parametrize("bad", [math.nan, math.inf])
+def test_nonfinite_gramian_gives_the_mean_and_leaves_the_state(name, bad):
+    method, untouched = get_method(name), get_method(name)
+    for other in (method, untouched):
+        other(torch.tensor([[1.0, 0.4], [0.4, 1.0]]))
+    assert method(torch.tensor([[bad, 1.0], [1.0, 1.0]])).tolist() == [0.5, 0.5]
+    conflicting = torch.tensor([[1.0, -0.2], [-0.2, 1.0]])
+    assert torch.equal(method(conflicting), untouched(conflicting))

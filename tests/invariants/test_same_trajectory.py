@@ -1,0 +1,93 @@
+"""Invariant 1: batch x accumulation x processes give the same trajectory, also with class weights."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from toy import ToyViews, largest_difference, make_model, make_trainer, read_run, weights_of
+
+TOY = Path(__file__).parents[1] / "toy.py"
+MEANS = ("conflict_rate", "cosine_clean_augmented", "grad_norm_clean", "grad_norm_augmented")
+LOSSES = ("loss", "loss_clean", "loss_augmented")
+METHODS = ("none", "pcgrad", "gradvac", "cagrad")
+CLASS_WEIGHTS = [None, (0.1, 0.9)]
+
+
+def train(tmp_path, method, class_weights, n_items=48, **options):
+    trainer = make_trainer(
+        tmp_path, ToyViews(n_items), make_model(class_weights), align_gradients=method, max_grad_norm=0.3, **options
+    )
+    trainer.train()
+    return weights_of(trainer), trainer.state.log_history
+
+
+def assert_same(first, second):
+    (weights, history), (other_weights, other_history) = first, second
+    assert largest_difference(weights, other_weights) < 1e-6
+    for row, other in zip(history[:-1], other_history[:-1], strict=True):
+        for name in MEANS + LOSSES:
+            assert row[name] == pytest.approx(other[name], abs=1e-4), name
+
+
+@pytest.mark.parametrize("class_weights", CLASS_WEIGHTS)
+@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize(("batch", "accumulation"), [(6, 2), (4, 3), (3, 4), (1, 12)])
+def test_accumulation(tmp_path, method, class_weights, batch, accumulation):
+    whole = train(tmp_path, method, class_weights)
+    parts = train(
+        tmp_path,
+        method,
+        class_weights,
+        per_device_train_batch_size=batch,
+        gradient_accumulation_steps=accumulation,
+    )
+    assert_same(whole, parts)
+
+
+@pytest.mark.parametrize("class_weights", CLASS_WEIGHTS)
+@pytest.mark.parametrize(("batch", "accumulation"), [(4, 3), (3, 4)])
+def test_uneven_last_group(tmp_path, class_weights, batch, accumulation):
+    # 44 items: an epoch ends with an update of 8, from 2 micro-batches of 4 or from 3 of 3, 3 and 2.
+    whole = train(tmp_path, "pcgrad", class_weights, n_items=44)
+    parts = train(
+        tmp_path,
+        "pcgrad",
+        class_weights,
+        n_items=44,
+        per_device_train_batch_size=batch,
+        gradient_accumulation_steps=accumulation,
+    )
+    assert_same(whole, parts)
+
+
+@pytest.mark.parametrize("class_weights", CLASS_WEIGHTS)
+@pytest.mark.parametrize(("batch", "accumulation"), [(6, 1), (3, 2)])
+def test_two_processes(tmp_path, class_weights, batch, accumulation):
+    method = "gradvac"
+    whole = train(tmp_path / "whole", method, class_weights)
+    specification = {
+        "align_gradients": method,
+        "max_grad_norm": 0.3,
+        "class_weights": class_weights,
+        "per_device_train_batch_size": batch,
+        "gradient_accumulation_steps": accumulation,
+        "ddp_backend": "gloo",
+    }
+    run_processes(2, tmp_path / "parts", specification)
+    assert_same(whole, read_run(tmp_path / "parts"))
+
+
+def run_processes(count, output_dir, specification):
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", str(count)]
+    result = subprocess.run(
+        [*command, str(TOY), str(output_dir), json.dumps(specification)],
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+        timeout=240,
+        check=False,
+    )
+    assert result.returncode == 0, result.stderr[-3000:]

@@ -1,0 +1,151 @@
+"""The equal error rate against a definition written out by hand, its invariances, and what it refuses."""
+
+import warnings
+from fractions import Fraction
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import assume, given, settings
+from hypothesis import strategies as st
+
+from hf_gradalign.metrics import detection_error_curve, equal_error_rate
+
+finite = st.floats(-1e6, 1e6, allow_nan=False)
+
+
+@st.composite
+def scored_clips(draw, values=finite, unique=False):
+    scores = draw(st.lists(values, min_size=2, max_size=40, unique=unique))
+    labels = draw(st.lists(st.integers(0, 1), min_size=len(scores), max_size=len(scores)))
+    assume(0 < sum(labels) < len(labels) and len(set(scores)) > 1)
+    return scores, labels
+
+
+def error_rates_at(threshold, scores, labels):
+    """Both rates of one threshold, exactly: a clip is rejected up to and including it."""
+    bonafide = [score for score, label in zip(scores, labels, strict=True) if label == 1]
+    spoof = [score for score, label in zip(scores, labels, strict=True) if label == 0]
+    rejected = Fraction(sum(score <= threshold for score in bonafide), len(bonafide))
+    accepted = Fraction(sum(score > threshold for score in spoof), len(spoof))
+    return rejected, accepted
+
+
+@given(scored_clips(unique=True))
+def test_agrees_with_trying_every_threshold(clips):
+    scores, labels = clips
+    tried = [error_rates_at(threshold, scores, labels) for threshold in [min(scores) - 1, *sorted(scores)]]
+    smallest_gap = min(abs(rejected - accepted) for rejected, accepted in tried)
+    # Two neighbours can be equally near; which of them floating point takes does not matter.
+    candidates = [float((r + a) / 2) for r, a in tried if abs(r - a) == smallest_gap]
+    result = equal_error_rate(scores, labels)
+    assert min(abs(result["eer"] - candidate) for candidate in candidates) < 1e-12
+    rejected, accepted = error_rates_at(result["threshold"], scores, labels)
+    assert abs(rejected - accepted) == smallest_gap
+
+
+@given(scored_clips(values=st.integers(-3, 3)))
+def test_tied_scores_are_walked_bonafide_first(clips):
+    scores, labels = clips
+    ranking = sorted(zip(scores, labels, strict=True), key=lambda clip: (clip[0], -clip[1]))
+    n_bonafide, n_spoof = sum(labels), len(labels) - sum(labels)
+    walked = []
+    for n_rejected in range(len(ranking) + 1):
+        bonafide = sum(label for _, label in ranking[:n_rejected])
+        walked.append((bonafide / n_bonafide, (n_spoof - (n_rejected - bonafide)) / n_spoof))
+    curve = detection_error_curve(scores, labels)
+    assert list(zip(curve.false_rejection_rate, curve.false_acceptance_rate, strict=True)) == walked
+    gaps = [abs(rejected - accepted) for rejected, accepted in walked]
+    expected = sum(walked[gaps.index(min(gaps))]) / 2
+    assert equal_error_rate(scores, labels)["eer"] == expected
+
+
+@given(scored_clips(values=st.integers(-1000, 1000)), st.sampled_from([np.exp, np.cbrt, lambda x: 3 * x - 7]))
+def test_does_not_depend_on_the_scale_of_the_scores(clips, increasing):
+    scores, labels = np.array(clips[0]) / 100, clips[1]
+    assert equal_error_rate(increasing(scores), labels)["eer"] == equal_error_rate(scores, labels)["eer"]
+
+
+@given(scored_clips(), st.randoms(use_true_random=False))
+def test_does_not_depend_on_the_order_of_the_clips(clips, random):
+    scores, labels = clips
+    shuffled = random.sample(range(len(scores)), len(scores))
+    expected = equal_error_rate(scores, labels)
+    assert equal_error_rate([scores[i] for i in shuffled], [labels[i] for i in shuffled]) == expected
+
+
+def test_hand_made_values():
+    # Rejecting up to 0.0 costs one of three bona fide clips and lets one of three spoofed ones (0.5) pass.
+    result = equal_error_rate([-2.0, -1.0, 0.5, 0.0, 1.0, 2.0], [0, 0, 0, 1, 1, 1])
+    assert result == {"eer": pytest.approx(1 / 3), "threshold": 0.0}
+    # One bona fide clip against two spoofed ones, one on each side: (0 + 1/2) / 2 before it, (1 + 1/2) / 2 after it.
+    assert equal_error_rate([1, 2, 3], [0, 1, 0]) == {"eer": 0.25, "threshold": 1.0}
+
+
+def test_perfect_inverted_and_random_scores():
+    rng = np.random.default_rng(0)
+    labels = np.repeat([0, 1], 2000)
+    assert equal_error_rate(labels, labels) == {"eer": 0.0, "threshold": 0.0}
+    assert equal_error_rate(1 - labels, labels)["eer"] == 1.0
+    assert equal_error_rate(rng.normal(size=4000), labels)["eer"] == pytest.approx(0.5, abs=0.03)
+
+
+def test_ties_between_the_classes_count_against_the_detector():
+    assert equal_error_rate([0, 1, 1, 2], [0, 1, 0, 1])["eer"] == 0.5
+
+
+def test_curve_runs_from_accepting_all_to_rejecting_all():
+    curve = detection_error_curve([3.0, 1.0, 2.0], [1, 0, 1])
+    np.testing.assert_allclose(curve.thresholds, [0.999, 1, 2, 3])
+    np.testing.assert_allclose(curve.false_rejection_rate, [0, 0, 0.5, 1])
+    np.testing.assert_allclose(curve.false_acceptance_rate, [1, 0, 0, 0])
+
+
+@pytest.mark.parametrize(
+    "kind",
+    [list, tuple, lambda x: np.array(x, dtype=np.float32), lambda x: np.array(x, dtype=np.int8), torch.tensor],
+)
+@pytest.mark.parametrize("label_kind", [list, lambda x: np.array(x, dtype=bool), lambda x: np.array(x, dtype=float)])
+def test_takes_any_array_and_returns_python_floats(kind, label_kind):
+    result = equal_error_rate(kind([1, 3, 2, 4]), label_kind([0, 0, 1, 1]))
+    assert result == {"eer": 0.5, "threshold": 2.0}
+    assert [type(value) for value in result.values()] == [float, float]
+
+
+def test_single_precision_scores_are_ranked_in_double_precision():
+    # 0.001 below a hundred thousand does not exist in single precision.
+    curve = detection_error_curve(np.array([1e5, 2e5], dtype=np.float32), [0, 1])
+    assert curve.thresholds.tolist() == [1e5 - 0.001, 1e5, 2e5]
+
+
+@settings(max_examples=20)
+@given(finite, st.integers(1, 5), st.integers(1, 5))
+def test_equal_scores_carry_no_information(score, n_bonafide, n_spoof):
+    with pytest.warns(UserWarning, match=r"All \d+ scores are equal .* carry no information"):
+        result = equal_error_rate([score] * (n_bonafide + n_spoof), [1] * n_bonafide + [0] * n_spoof)
+    assert result == {"eer": 0.5, "threshold": score}
+
+
+def test_ordinary_scores_do_not_warn():
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        equal_error_rate([0.0, 0.0, 1.0], [0, 1, 1])
+
+
+@pytest.mark.parametrize(
+    ("scores", "labels", "message"),
+    [
+        ([1.0, 2.0], [0, 1, 1], "There are 2 scores but 3 labels"),
+        ([], [], "There are no scores"),
+        ([1.0, np.nan, np.inf], [0, 1, 1], r"2 of 3 scores are NaN or infinite \(the first at position 1\)"),
+        ([1.0, 2.0, 3.0], [0, 1, 2], r"must be 1 \(bona fide\) or 0 \(spoof\), but these were found: 0, 1, 2\."),
+        ([1.0, 2.0], ["spoof", "bonafide"], "these were found: 'bonafide', 'spoof'"),
+        ([1.0, 2.0], [1, 1], "All 2 clips are bona fide: .* at least one spoofed clip"),
+        ([1.0, 2.0], [0, 0], "All 2 clips are spoofed: .* at least one bona fide clip"),
+        ([[1.0, 2.0], [0.0, 1.0]], [0, 1], r"one dimension.*shapes \(2, 2\) and \(2,\)"),
+        (list(range(12)), list(range(12)), r"found: 0, 1, 10, 11, 2, 3, 4, 5, 6, 7, \.\.\.\."),
+    ],
+)
+def test_refusals_say_what_was_wrong(scores, labels, message):
+    with pytest.raises(ValueError, match=message):
+        equal_error_rate(scores, labels)

@@ -1,0 +1,55 @@
+import importlib.util
+from pathlib import Path
+
+import datasets
+import pytest
+
+SCRIPTS = Path(__file__).parents[2] / "scripts"
+
+# A run of seconds: two updates of four short windows.
+QUICK = {
+    "max_steps": 2,
+    "per_device_train_batch_size": 4,
+    "max_train_samples": 16,
+    "max_eval_samples": 12,
+    "window_seconds": 0.5,
+    "eval_window_seconds": 0.5,
+    "disable_tqdm": True,
+}
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _private_datasets_cache(tmp_path_factory):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path_factory.mktemp("datasets_cache"))
+        yield
+
+
+def load_script(name):
+    specification = importlib.util.spec_from_file_location(name, SCRIPTS / f"{name}.py")
+    module = importlib.util.module_from_spec(specification)
+    specification.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture
+def quick_options():
+    def options(**changes):
+        words = []
+        for name, value in {**QUICK, **changes}.items():
+            words.append(f"--{name}")
+            words += [str(v) for v in value] if isinstance(value, list | tuple) else [str(value)]
+        return words
+
+    return options
+
+
+@pytest.fixture
+def run_script(quick_options):
+    """Run run_audio_spoof.py in this process with a quick run's options; gives its exit status."""
+    script = load_script("run_audio_spoof")
+
+    def run(*words, **changes):
+        return script.main([*words, *quick_options(**changes)])
+
+    return run

@@ -1,0 +1,243 @@
+"""The main job as a user types it."""
+
+import json
+
+import datasets
+import numpy as np
+import pytest
+import soundfile
+import torch
+from safetensors.torch import load_file
+from transformers import (
+    AutoFeatureExtractor,
+    AutoModelForAudioClassification,
+    HubertConfig,
+    HubertForSequenceClassification,
+    Wav2Vec2FeatureExtractor,
+    WavLMConfig,
+    WavLMForSequenceClassification,
+    pipeline,
+)
+
+from hf_gradalign.data import decode_audio, load_corpus
+from hf_gradalign.models import small_wav2vec2_config
+
+TINY = {
+    "conv_dim": (16, 16),
+    "conv_stride": (10, 16),
+    "conv_kernel": (10, 16),
+    "num_feat_extract_layers": 2,
+    "hidden_size": 16,
+    "num_hidden_layers": 1,
+    "num_attention_heads": 2,
+    "intermediate_size": 16,
+    "num_conv_pos_embeddings": 8,
+    "num_conv_pos_embedding_groups": 2,
+    "classifier_proj_size": 8,
+}
+
+
+def results_of(folder):
+    return json.loads((folder / "all_results.json").read_text())
+
+
+@pytest.fixture
+def user_corpus(tmp_path):
+    """A user's folder: wavs of another rate, metadata.csv with splits and labels of their own."""
+    corpus = load_corpus(None)
+    folder = tmp_path / "mine"
+    rows = ["file_name,split,label"]
+    for split, count in (("train", 12), ("validation", 8)):
+        clips = corpus[split]
+        chosen = list(range(count // 2)) + list(range(len(clips) - count // 2, len(clips)))
+        labels = [clips[i]["label"] for i in chosen]
+        assert set(labels) == {0, 1}
+        for i, label in zip(chosen, labels, strict=True):
+            name = f"{split}_{i}.wav"
+            folder.mkdir(exist_ok=True)
+            soundfile.write(folder / name, decode_audio(clips[i]["audio"], 16_000), 22_050)
+            rows.append(f"{name},{split},{'genuine' if label else 'deepfake'}")
+    (folder / "metadata.csv").write_text("\n".join(rows) + "\n")
+    return folder
+
+
+def test_writes_all_that_was_promised(run_script, tmp_path, capsys):
+    out = tmp_path / "out"
+    assert run_script("--align_gradients", output_dir=out) == 0
+    for name in ("config.json", "model.safetensors", "preprocessor_config.json", "README.md", "scores_test.txt"):
+        assert (out / name).is_file(), name
+    results = results_of(out)
+    for name in ("eval_eer", "test_eer", "train_conflict_rate"):
+        assert 0 <= results[name] <= 1
+    assert len(results["train_conflict_rate_by_epoch"]) == 1
+    assert results["settings"]["training"]["align_gradients"] == "pcgrad"
+    assert results["settings"]["training"]["learning_rate"] == 1e-3
+    assert set(results["test_eer_by_system"]) <= {"W01", "A08", "A09", "W05"}
+    printed = capsys.readouterr().out
+    assert "Equal error rate (%)" in printed
+    assert f"validation  {100 * results['eval_eer']:6.2f}" in printed
+    assert "by epoch" in printed
+    assert str(out) in printed
+    assert "python scripts/run_audio_spoof.py --align_gradients none" in printed
+
+    # The score file, the reloaded model and the pipeline agree.
+    clip = load_corpus(None)["test"]
+    by_name = dict(line.split() for line in (out / "scores_test.txt").read_text().splitlines())
+    row = next(row for row in clip if row["utterance_id"] in by_name)
+    samples = np.resize(decode_audio(row["audio"], 16_000), 8000)
+    model = AutoModelForAudioClassification.from_pretrained(out)
+    inputs = AutoFeatureExtractor.from_pretrained(out)(samples, sampling_rate=16_000, return_tensors="pt")
+    with torch.no_grad():
+        logits = model(**inputs).logits[0]
+    assert float(by_name[row["utterance_id"]]) == pytest.approx(float(logits[1] - logits[0]), abs=1e-5)
+    answers = pipeline("audio-classification", model=str(out))(
+        {"array": samples, "sampling_rate": 16_000}, function_to_apply="none"
+    )
+    assert {a["label"]: pytest.approx(a["score"], abs=1e-5) for a in answers} == {
+        "spoof": float(logits[0]),
+        "bonafide": float(logits[1]),
+    }
+
+
+def test_repeats_to_the_bit_and_differs_by_seed(run_script, tmp_path):
+    for name, seed in (("a", 1), ("b", 1), ("c", 2)):
+        assert run_script("--align_gradients", output_dir=tmp_path / name, seed=seed, dataloader_num_workers=0) == 0
+    a, b, c = (load_file(tmp_path / name / "model.safetensors") for name in "abc")
+    assert all(torch.equal(value, b[name]) for name, value in a.items())
+    assert not all(torch.equal(value, c[name]) for name, value in a.items())
+
+
+def test_can_be_typed_twice(run_script, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert run_script("--align_gradients") == 0
+    assert run_script("--align_gradients") == 0
+    assert len(list((tmp_path / "runs").iterdir())) == 2
+
+
+def test_a_run_is_not_overwritten(run_script, tmp_path, capsys):
+    out = tmp_path / "out"
+    assert run_script(output_dir=out) == 0
+    before = (out / "model.safetensors").read_bytes()
+    assert run_script(output_dir=out) == 2
+    assert "already holds a run" in capsys.readouterr().err
+    assert (out / "model.safetensors").read_bytes() == before
+
+
+def test_averages_the_best_and_weighs_classes(run_script, tmp_path):
+    out = tmp_path / "out"
+    status = run_script(
+        "--align_gradients",
+        "cagrad",
+        output_dir=out,
+        max_steps=6,
+        eval_strategy="steps",
+        eval_steps=1,
+        save_strategy="steps",
+        save_steps=1,
+        average_best_checkpoints=3,
+        early_stopping_patience=6,
+        class_weights=(0.1, 0.9),
+    )
+    assert status == 0
+    assert json.loads((out / "config.json").read_text())["class_weights"] == [0.1, 0.9]
+    kept = [load_file(path) for path in sorted((out / "best_checkpoints").glob("*.safetensors"))]
+    assert len(kept) == 3
+    for name, value in load_file(out / "model.safetensors").items():
+        torch.testing.assert_close(value, sum(state[name] for state in kept) / 3)
+
+
+def test_a_users_folder(run_script, tmp_path, user_corpus):
+    out = tmp_path / "out"
+    assert run_script("--align_gradients", output_dir=out, dataset_name=user_corpus) == 0
+    results = results_of(out)
+    assert "eval_eer" in results
+    assert "test_eer" not in results
+    card = (out / "README.md").read_text()
+    assert "mine" in card
+    assert str(tmp_path) not in card
+
+
+def test_labels_of_their_own(run_script, tmp_path, user_corpus, capsys):
+    metadata = user_corpus / "metadata.csv"
+    metadata.write_text(metadata.read_text().replace("genuine", "yes").replace("deepfake", "no"))
+    assert run_script(output_dir=tmp_path / "out", dataset_name=user_corpus) == 2
+    error = capsys.readouterr().err
+    assert "--label_map" in error
+    assert "yes" in error
+    status = run_script(output_dir=tmp_path / "out", dataset_name=user_corpus, label_map=("yes=bonafide", "no=spoof"))
+    assert status == 0
+
+
+def test_corrupt_clips_stop_the_run_or_are_skipped(run_script, tmp_path, user_corpus, capsys):
+    for name in ("train_0.wav", "train_1.wav"):
+        (user_corpus / name).write_bytes(b"not audio")
+    assert run_script(output_dir=tmp_path / "out", dataset_name=user_corpus) == 2
+    error = capsys.readouterr().err
+    assert "train_0.wav" in error
+    assert "train_1.wav" in error
+    assert "--on_bad_audio skip" in error
+    assert run_script(output_dir=tmp_path / "out", dataset_name=user_corpus, on_bad_audio="skip") == 0
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"dataset_name": "no/such/folder"}, "no/such/folder"),
+        ({"eval_split_name": "dev"}, "--eval_split_name"),
+        ({"label_column_name": "key"}, "--label_column_name"),
+        ({"augmentation": "rawbost"}, "rawboost"),
+        ({"model_name_or_path": "no/such/model"}, "no/such/model"),
+    ],
+)
+def test_mistakes_end_with_a_message(run_script, tmp_path, capsys, monkeypatch, options, message):
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    assert run_script(output_dir=tmp_path / "out", **options) == 2
+    error = capsys.readouterr().err
+    assert error.startswith("error: ")
+    assert message in error
+    assert not (tmp_path / "out" / "model.safetensors").exists()
+
+
+@pytest.mark.parametrize(
+    ("config_class", "model_class"),
+    [(HubertConfig, HubertForSequenceClassification), (WavLMConfig, WavLMForSequenceClassification)],
+)
+def test_any_wav2vec2_family_model(run_script, tmp_path, config_class, model_class):
+    base = tmp_path / "base"
+    model_class(config_class(**TINY)).save_pretrained(base)
+    Wav2Vec2FeatureExtractor(return_attention_mask=True).save_pretrained(base)
+    out = tmp_path / "out"
+    assert run_script("--align_gradients", output_dir=out, model_name_or_path=base) == 0
+    assert type(AutoModelForAudioClassification.from_pretrained(out)) is model_class
+    assert results_of(out)["settings"]["training"]["learning_rate"] == 1e-5
+    assert results_of(out)["settings"]["data"]["window_seconds"] == 0.5
+
+
+def test_an_inverted_detector_is_refused(run_script, tmp_path, capsys):
+    config = small_wav2vec2_config(id2label={0: "real", 1: "fake"}, label2id={"real": 0, "fake": 1})
+    AutoModelForAudioClassification.from_config(config).save_pretrained(tmp_path / "base")
+    assert run_script(output_dir=tmp_path / "out", model_name_or_path=tmp_path / "base") == 2
+    assert "labels are ['real', 'fake']" in capsys.readouterr().err
+
+
+def test_reports_to_tensorboard(run_script, tmp_path):
+    assert run_script("--align_gradients", output_dir=tmp_path / "out", report_to="tensorboard") == 0
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    events = next((tmp_path / "out").rglob("events.out.tfevents*"))
+    accumulator = EventAccumulator(str(events.parent))
+    accumulator.Reload()
+    assert {"train/conflict_rate", "train/cosine_clean_augmented", "eval/eer"} <= set(accumulator.Tags()["scalars"])
+
+
+def test_reports_to_trackio(run_script, tmp_path, monkeypatch):
+    monkeypatch.setenv("TRACKIO_DIR", str(tmp_path / "trackio"))
+    assert run_script("--align_gradients", output_dir=tmp_path / "out", report_to="trackio") == 0
+
+
+def test_parquet_by_path(run_script, tmp_path):
+    corpus = load_corpus(None)
+    for split in ("train", "validation"):
+        rows = corpus[split].train_test_split(train_size=12, stratify_by_column="label", seed=0)["train"]
+        rows.cast_column("audio", datasets.Audio(decode=False)).to_parquet(tmp_path / "data" / f"{split}.parquet")
+    assert run_script(output_dir=tmp_path / "out", dataset_name=tmp_path / "data") == 0

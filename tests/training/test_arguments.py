@@ -1,0 +1,46 @@
+import pytest
+from toy import make_arguments
+from transformers import HfArgumentParser
+
+from hf_gradalign.training import GradientAlignmentArguments
+
+
+def parse(*arguments):
+    parser = HfArgumentParser(GradientAlignmentArguments)
+    return parser.parse_args_into_dataclasses(list(arguments), look_for_args_file=False)[0]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "method"),
+    [
+        ((), "none"),
+        (("--align_gradients",), "pcgrad"),
+        (("--align_gradients", "cagrad"), "cagrad"),
+        (("--align_gradients", "--max_steps", "4"), "pcgrad"),
+    ],
+)
+def test_bare_flag_means_pcgrad(arguments, method):
+    assert parse(*arguments).align_gradients == method
+
+
+def test_options_are_json():
+    arguments = parse("--align_gradients", "gradvac", "--alignment_options", '{"beta": 0.1}')
+    assert arguments.make_method().beta == 0.1
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"align_gradients": "pcgard"}, "no alignment method 'pcgard'; available: none, pcgrad"),
+        ({"align_gradients": "cagrad", "alignment_options": {"beta": 1}}, "no option beta; it takes c, rescale"),
+        ({"align_gradients": "cagrad", "alignment_options": "c=1"}, "--alignment_options is not JSON"),
+        ({"remove_unused_columns": True}, "would remove the views"),
+        ({"early_stopping_patience": 0}, "--early_stopping_patience must be 1 or more, got 0"),
+        ({"average_best_checkpoints": 0}, "--average_best_checkpoints must be 1 or more, got 0"),
+        ({"early_stopping_patience": 2}, "needs --metric_for_best_model"),
+        ({"average_best_checkpoints": 2, "metric_for_best_model": "eer"}, "needs --eval_strategy"),
+    ],
+)
+def test_mistakes_are_told(tmp_path, options, message):
+    with pytest.raises(ValueError, match=message):
+        make_arguments(tmp_path, **options)

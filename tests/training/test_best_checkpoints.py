@@ -1,0 +1,68 @@
+import json
+
+import pytest
+from safetensors.torch import load_file
+from toy import ToyViews, make_trainer, weights_of
+from transformers import EarlyStoppingCallback
+
+from hf_gradalign.training import BestCheckpoints, average_checkpoints
+
+LOSSES = [0.5, 0.3, 0.9, 0.2, 0.4, 0.8, 0.7, 0.6]
+
+
+def make(tmp_path, count, callbacks=(), **options):
+    losses = dict(enumerate(LOSSES, start=1))
+    options = {"eval_strategy": "steps", "eval_steps": 1, "save_strategy": "steps", "save_steps": 1} | options
+    trainer = make_trainer(
+        tmp_path,
+        callbacks=[BestCheckpoints(count), *callbacks],
+        eval_dataset=[item["clean"] for item in ToyViews(4)],
+        average_best_checkpoints=count,
+        metric_for_best_model="score",
+        load_best_model_at_end=False,
+        save_total_limit=1,
+        **{"greater_is_better": False, **options},
+    )
+    trainer.compute_metrics = lambda _: {"score": losses[trainer.state.global_step]}
+    return trainer
+
+
+@pytest.mark.parametrize(("greater", "best"), [(False, [4, 2, 5]), (True, [3, 6, 7])])
+def test_keeps_the_best_whatever_the_trainer_deletes(tmp_path, greater, best):
+    seen = {}
+    trainer = make(tmp_path, 3, greater_is_better=greater)
+    save = trainer._save_checkpoint
+    trainer._save_checkpoint = lambda *args: (
+        seen.update({trainer.state.global_step: weights_of(trainer)}),
+        save(*args),
+    )
+    trainer.train()
+    paths = BestCheckpoints.paths(trainer.args)
+    assert [path.name for path in paths] == [f"step-{step}.safetensors" for step in best]
+    assert len(list((tmp_path / "best_checkpoints").glob("*.safetensors"))) == 3
+    for path, step in zip(paths, best, strict=True):
+        assert all((value == seen[step][name]).all() for name, value in load_file(path).items())
+    assert average_checkpoints(paths).keys() == weights_of(trainer).keys()
+
+
+def test_a_resumed_run_goes_on_with_its_record(tmp_path):
+    make(tmp_path, 2, max_steps=5).train()
+    record = json.loads((tmp_path / "best_checkpoints" / "best_checkpoints.json").read_text())
+    assert [entry["step"] for entry in record] == [4, 2]
+    resumed = make(tmp_path, 2)
+    resumed.train(resume_from_checkpoint=True)
+    assert [path.stem for path in BestCheckpoints.paths(resumed.args)] == ["step-4", "step-2"]
+
+
+def test_early_stopping_counts_on_after_a_resume(tmp_path):
+    def run(folder, **options):
+        stopping = EarlyStoppingCallback(3)
+        return make(tmp_path / folder, 1, [stopping], **options)
+
+    whole = run("whole")
+    whole.train()
+    assert whole.state.global_step == 7  # step 4 is the best, and three more are not better
+    run("parts", max_steps=6).train()
+    parts = run("parts")
+    parts.train(resume_from_checkpoint=True)
+    assert parts.state.global_step == 7

@@ -1,0 +1,53 @@
+import pytest
+import torch
+from safetensors.torch import save_file
+from torch import nn
+
+from hf_gradalign.training import average_checkpoints
+
+
+def save(tmp_path, states):
+    paths = []
+    for i, state in enumerate(states):
+        (tmp_path / str(i)).mkdir()
+        save_file(state, tmp_path / str(i) / "model.safetensors")
+        paths.append(tmp_path / str(i))
+    return paths
+
+
+def test_is_the_honest_mean(tmp_path):
+    # A running average of averages would weigh the last checkpoint most.
+    states = [{"w": torch.tensor([float(i)]), "h": torch.tensor([i], dtype=torch.bfloat16)} for i in (1, 2, 6)]
+    average = average_checkpoints(save(tmp_path, states))
+    assert average["w"].tolist() == [3.0]
+    assert average["h"].dtype == torch.bfloat16
+    assert average["h"].tolist() == [3.0]
+
+
+def test_sums_in_float64(tmp_path):
+    states = [{"w": torch.tensor([value])} for value in (1e8, 1.0, -1e8)]
+    assert average_checkpoints(save(tmp_path, states))["w"].item() == pytest.approx(1 / 3)
+
+
+def test_batch_norm_counter_is_the_largest(tmp_path):
+    states = []
+    for steps in (3, 8, 5):
+        norm = nn.BatchNorm1d(2)
+        for _ in range(steps):
+            norm(torch.randn(4, 2))
+        states.append(norm.state_dict())
+    average = average_checkpoints(save(tmp_path, states))
+    assert average["num_batches_tracked"].item() == 8
+    assert average["num_batches_tracked"].dtype == torch.int64
+    torch.testing.assert_close(average["running_mean"], sum(state["running_mean"] for state in states) / 3)
+    nn.BatchNorm1d(2).load_state_dict(average)
+
+
+def test_mistakes_are_told(tmp_path):
+    paths = save(tmp_path, [{"a": torch.ones(2), "b": torch.ones(1)}, {"a": torch.ones(3), "c": torch.ones(1)}])
+    with pytest.raises(ValueError, match="not checkpoints of one model; they differ in b, c, a"):
+        average_checkpoints(paths)
+    with pytest.raises(ValueError, match="nothing to average"):
+        average_checkpoints([])
+    with pytest.raises(FileNotFoundError, match="no weights at"):
+        average_checkpoints([tmp_path])

@@ -1,0 +1,78 @@
+import os
+import signal
+
+import pytest
+import torch
+from toy import ToyViews, make_trainer, weights_of
+from transformers import TrainerCallback
+
+from hf_gradalign.training import SaveOnInterrupt
+
+
+class SignalAt(TrainerCallback):
+    def __init__(self, step, number, times=1):
+        self.step, self.number, self.times = step, number, times
+
+    def on_step_begin(self, args, state, control, **kwargs):
+        if state.global_step == self.step:
+            for _ in range(self.times):
+                os.kill(os.getpid(), self.number)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_saves_a_checkpoint_and_stops(tmp_path, number):
+    before = signal.getsignal(number)
+    options = {"align_gradients": "gradvac", "gradient_accumulation_steps": 2, "per_device_train_batch_size": 6}
+    whole = make_trainer(tmp_path / "whole", **options)
+    whole.train()
+    interrupt = SaveOnInterrupt()
+    stopped = make_trainer(tmp_path / "run", callbacks=[interrupt, SignalAt(2, number)], **options)
+    stopped.train()
+    assert interrupt.interrupted
+    assert stopped.state.global_step == 3
+    assert signal.getsignal(number) is before
+    resumed = make_trainer(tmp_path / "run", ToyViews(), **options)
+    resumed.train(resume_from_checkpoint=True)
+    assert resumed.state.global_step == 8
+    assert all(torch.equal(value, weights_of(whole)[name]) for name, value in weights_of(resumed).items())
+
+
+@pytest.mark.parametrize("step", [2, 3])
+def test_the_best_checkpoint_is_that_of_the_uninterrupted_run(tmp_path, step):
+    # Four updates an epoch: stopped in the middle of one, and at its very end.
+    def make(folder, *callbacks):
+        return make_trainer(
+            tmp_path / folder,
+            callbacks=list(callbacks),
+            eval_dataset=[item["clean"] for item in ToyViews(8)],
+            eval_strategy="epoch",
+            save_strategy="epoch",
+            metric_for_best_model="loss",
+            greater_is_better=True,
+            load_best_model_at_end=True,
+            max_steps=12,
+        )
+
+    whole = make("whole")
+    whole.train()
+    make("run", SaveOnInterrupt(), SignalAt(step, signal.SIGINT)).train()
+    resumed = make("run")
+    resumed.train(resume_from_checkpoint=True)
+    evaluated = [[row["step"] for row in t.state.log_history if "eval_loss" in row] for t in (whole, resumed)]
+    assert evaluated[0] == evaluated[1] == [4, 8, 12]
+    assert resumed.state.best_metric == whole.state.best_metric
+    assert all(torch.equal(value, weights_of(whole)[name]) for name, value in weights_of(resumed).items())
+
+
+def test_a_second_ctrl_c_interrupts_at_once(tmp_path):
+    before = signal.getsignal(signal.SIGINT)
+    trainer = make_trainer(tmp_path, callbacks=[SaveOnInterrupt(), SignalAt(2, signal.SIGINT, times=2)])
+    with pytest.raises(KeyboardInterrupt):
+        trainer.train()
+    assert signal.getsignal(signal.SIGINT) is before
+
+
+def test_an_undisturbed_run_is_not_interrupted(tmp_path):
+    interrupt = SaveOnInterrupt()
+    make_trainer(tmp_path, callbacks=[interrupt]).train()
+    assert not interrupt.interrupted

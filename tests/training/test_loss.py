@@ -1,0 +1,48 @@
+import pytest
+import torch
+from transformers import PretrainedConfig
+from transformers.modeling_outputs import SequenceClassifierOutput
+
+from hf_gradalign.training import WeightedCrossEntropy
+from hf_gradalign.training.loss import class_weights_of, items_weight
+
+WEIGHTS = torch.tensor([0.1, 0.9])
+
+
+def test_weighted_mean():
+    torch.manual_seed(0)
+    logits, labels = torch.randn(5, 2), torch.tensor([0, 1, 1, 0, 1])
+    single = torch.nn.functional.cross_entropy(logits, labels, reduction="none")
+    loss = WeightedCrossEntropy(WEIGHTS)(SequenceClassifierOutput(logits=logits), labels)
+    torch.testing.assert_close(loss, (WEIGHTS[labels] * single).sum() / WEIGHTS[labels].sum())
+
+
+def test_parts_make_the_whole():
+    torch.manual_seed(0)
+    logits, labels = torch.randn(6, 2), torch.tensor([0, 1, 1, 0, 1, 0])
+    loss = WeightedCrossEntropy(WEIGHTS, label_smoothing=0.1)
+    parts = [slice(0, 1), slice(1, 4), slice(4, 6)]
+    total = items_weight({"labels": labels}, WEIGHTS)
+    pieces = [
+        loss((logits[part],), labels[part]) * items_weight({"labels": labels[part]}, WEIGHTS) / total for part in parts
+    ]
+    torch.testing.assert_close(sum(pieces), loss((logits,), labels))
+
+
+def test_items_weight():
+    labels = torch.tensor([0, 1, -100])
+    assert items_weight({"labels": labels}, None) == 2
+    assert items_weight({"labels": labels}, WEIGHTS) == pytest.approx(1.0)
+    assert items_weight({"x": torch.zeros(7, 3), "labels": torch.zeros(7)}, None) == 7
+    assert items_weight({"x": torch.zeros(7, 3)}, None) == 7
+
+
+@pytest.mark.parametrize("weights", [[1.0], [1.0, -1.0], [1.0, 0.0], [1.0, float("nan")]])
+def test_impossible_weights(weights):
+    with pytest.raises(ValueError, match="class_weights must be 2 positive numbers, one a label"):
+        class_weights_of(PretrainedConfig(num_labels=2, class_weights=weights))
+
+
+def test_no_weights():
+    assert class_weights_of(PretrainedConfig()) is None
+    assert class_weights_of(None) is None

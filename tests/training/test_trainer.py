@@ -1,0 +1,99 @@
+import json
+
+import pytest
+import torch
+from toy import ToyViews, make_model, make_trainer, weights_of
+from transformers import Wav2Vec2ForSequenceClassification
+
+from hf_gradalign.models import small_wav2vec2_config
+
+LOGGED = ("conflict_rate", "cosine_clean_augmented", "grad_norm_clean", "grad_norm_augmented", "loss_clean")
+
+
+def test_logs_means_since_the_last(tmp_path):
+    every = make_trainer(tmp_path, align_gradients="pcgrad", logging_steps=1)
+    every.train()
+    fourth = make_trainer(tmp_path, align_gradients="pcgrad", logging_steps=4)
+    fourth.train()
+    single, means = every.state.log_history[:-1], fourth.state.log_history[:-1]
+    assert [row["step"] for row in means] == [4, 8]
+    for i, row in enumerate(means):
+        for name in (*LOGGED, "loss_augmented", "loss"):
+            expected = sum(other[name] for other in single[4 * i : 4 * i + 4]) / 4
+            assert row[name] == pytest.approx(expected, rel=1e-4, abs=1e-6), name
+    assert {row["conflict_rate"] for row in single} == {0.0, 1.0}
+    rate = sum(row["conflict_rate"] for row in single) / 8
+    assert fourth.conflict_record.rate() == pytest.approx(rate)
+    assert list(fourth.conflict_record.rates()) == [0, 1]
+
+
+def test_evaluation_is_of_an_ordinary_batch(tmp_path):
+    items = [item["clean"] for item in ToyViews(12)]
+    trainer = make_trainer(tmp_path, eval_dataset=items, per_device_eval_batch_size=5)
+    metrics = trainer.evaluate()
+    x, labels = torch.stack([item["x"] for item in items]), torch.stack([item["labels"] for item in items])
+    assert metrics["eval_loss"] == pytest.approx(float(trainer.model(x, labels=labels).loss), abs=1e-5)
+    assert "conflict_rate" not in metrics
+
+
+def test_a_reloaded_model_has_the_same_loss(tmp_path):
+    config = small_wav2vec2_config(num_hidden_layers=1, class_weights=[0.1, 0.9])
+    model = Wav2Vec2ForSequenceClassification(config)
+    items = [{"input_values": torch.randn(4000), "labels": torch.tensor(i % 2)} for i in range(4)]
+    first = make_trainer(tmp_path, model=model, eval_dataset=items, per_device_eval_batch_size=4)
+    first.save_model(str(tmp_path / "model"))
+    reloaded = Wav2Vec2ForSequenceClassification.from_pretrained(tmp_path / "model")
+    second = make_trainer(tmp_path, model=reloaded, eval_dataset=items, per_device_eval_batch_size=4)
+    unweighted = Wav2Vec2ForSequenceClassification.from_pretrained(tmp_path / "model", class_weights=None)
+    third = make_trainer(tmp_path, model=unweighted, eval_dataset=items, per_device_eval_batch_size=4)
+    assert first.evaluate()["eval_loss"] == second.evaluate()["eval_loss"]
+    assert abs(third.evaluate()["eval_loss"] - second.evaluate()["eval_loss"]) > 1e-3
+
+
+def test_every_parameter_moves(tmp_path):
+    model = make_model()
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    trainer = make_trainer(tmp_path, model=model, align_gradients="pcgrad")
+    trainer.train()
+    assert all(not torch.equal(value, before[name]) for name, value in weights_of(trainer).items())
+
+
+def test_the_data_set_hears_of_epochs(tmp_path):
+    dataset = ToyViews()
+    make_trainer(tmp_path, dataset, max_steps=12).train()
+    assert dataset.epochs[0] == 0
+    assert sorted(set(dataset.epochs)) == [0, 1, 2]
+
+
+def test_data_parallel_is_refused(tmp_path, monkeypatch):
+    monkeypatch.setattr("transformers.TrainingArguments.n_gpu", property(lambda self: 2))
+    with pytest.raises(ValueError, match=r"2 GPUs in one process.*torchrun --nproc_per_node"):
+        make_trainer(tmp_path)
+
+
+def test_an_update_that_was_given_up_leaves_nothing(tmp_path):
+    trainer = make_trainer(tmp_path, gradient_accumulation_steps=2)
+    trainer.accelerator.gradient_state._set_sync_gradients(False)
+    batch = {"clean": {"x": torch.randn(2, 6), "labels": torch.tensor([0, 1])}}
+    trainer.current_gradient_accumulation_steps = 2
+    trainer.training_step(trainer.model, batch)
+    whole = make_trainer(tmp_path)
+    whole.train()
+    trainer.args.gradient_accumulation_steps = 1
+    trainer.train()
+    assert all(torch.equal(value, weights_of(whole)[name]) for name, value in weights_of(trainer).items())
+
+
+def test_resuming_another_method_says_so(tmp_path, caplog):
+    make_trainer(tmp_path, align_gradients="gradvac", save_strategy="steps", save_steps=4).train()
+    state = json.loads((tmp_path / "checkpoint-4" / "alignment_state.json").read_text())
+    assert state["method"] == "gradvac"
+    trainer = make_trainer(tmp_path, align_gradients="pcgrad")
+    messages = []
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("hf_gradalign.training.trainer.logger.warning", messages.append)
+        trainer.train(resume_from_checkpoint=str(tmp_path / "checkpoint-4"))
+        (tmp_path / "checkpoint-4" / "alignment_state.json").unlink()
+        make_trainer(tmp_path).train(resume_from_checkpoint=str(tmp_path / "checkpoint-4"))
+    assert "trained with --align_gradients gradvac; this run goes on with pcgrad" in messages[0]
+    assert "has no alignment_state.json" in messages[1]
