@@ -2,7 +2,7 @@
 """Train with several alignment methods and seeds, and print a Markdown table of means and spreads.
 
 python scripts/compare_methods.py --output_dir runs/comparison
-python scripts/compare_methods.py --output_dir runs/comparison --methods none pcgrad --seeds 0 1 2 3 4 -- --max_steps 100
+python scripts/compare_methods.py --output_dir runs/comparison --methods none pcgrad --seeds 0 1 2 -- --max_steps 100
 
 Runs that are finished are not repeated, so an interrupted comparison goes on where it was. What follows `--` goes to
 `run_audio_spoof.py`.

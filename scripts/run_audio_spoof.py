@@ -40,9 +40,8 @@ def main(argv: list[str]) -> int:
     try:
         results = run(preparation, model_args, data_args, args, checkpoint)
     except Interrupted as interruption:
-        print(
-            f"\n{interruption}\nTo go on:\n  {shlex.join([*command, '--resume_from_checkpoint', interruption.checkpoint])}"
-        )
+        again = shlex.join([*command, "--resume_from_checkpoint", interruption.checkpoint])
+        print(f"\n{interruption}\nTo go on:\n  {again}")
         return 130
     if not args.should_save:
         return 0

@@ -18,7 +18,8 @@ class ModelArguments:
         default=None,
         metadata={
             "help": "Hub id or folder of any wav2vec2-family model (facebook/wav2vec2-xls-r-300m, "
-            "microsoft/wavlm-base, your own). Without it a small wav2vec 2.0 is trained from scratch, sized for two CPU cores."
+            "microsoft/wavlm-base, your own). Without it a small wav2vec 2.0 is trained from scratch, sized for two "
+            "CPU cores."
         },
     )
     model_revision: str | None = field(default=None, metadata={"help": "Branch, tag or commit of the model."})

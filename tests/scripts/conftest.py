@@ -25,11 +25,17 @@ def _private_datasets_cache(tmp_path_factory):
         yield
 
 
-def load_script(name):
-    specification = importlib.util.spec_from_file_location(name, SCRIPTS / f"{name}.py")
-    module = importlib.util.module_from_spec(specification)
-    specification.loader.exec_module(module)
-    return module
+@pytest.fixture
+def load_script():
+    """Import a script, which is not in a package."""
+
+    def load(name):
+        specification = importlib.util.spec_from_file_location(name, SCRIPTS / f"{name}.py")
+        module = importlib.util.module_from_spec(specification)
+        specification.loader.exec_module(module)
+        return module
+
+    return load
 
 
 @pytest.fixture
@@ -45,7 +51,7 @@ def quick_options():
 
 
 @pytest.fixture
-def run_script(quick_options):
+def run_script(load_script, quick_options):
     """Run run_audio_spoof.py in this process with a quick run's options; gives its exit status."""
     script = load_script("run_audio_spoof")
 

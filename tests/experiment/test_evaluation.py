@@ -1,0 +1,35 @@
+import numpy as np
+import pytest
+from transformers import EvalPrediction
+
+from hf_gradalign.experiment.evaluation import (
+    CountermeasureMetrics,
+    countermeasure_scores,
+    error_rates_by_system,
+    write_scores,
+)
+
+LOGITS = np.array([[2.0, -1.0], [0.0, 1.5], [1.0, 1.0]], dtype=np.float32)
+
+
+def test_scores_are_higher_for_bona_fide():
+    assert countermeasure_scores(LOGITS).tolist() == [-3.0, 1.5, 0.0]
+    assert countermeasure_scores((LOGITS, "hidden states")).tolist() == [-3.0, 1.5, 0.0]
+
+
+def test_metrics_of_the_trainer():
+    metrics = CountermeasureMetrics()(EvalPrediction(predictions=LOGITS, label_ids=np.array([0, 1, 0])))
+    assert metrics == {"eer": 0.0, "eer_threshold": 0.0}
+
+
+def test_by_system():
+    scores = np.array([1.0, 2.0, 0.0, 3.0])
+    rates = error_rates_by_system(scores, [1, 1, 0, 0], ["-", "-", "A01", "A02"])
+    assert rates == {"A01": 0.0, "A02": pytest.approx(1.0, abs=0.5)}
+    assert rates["A02"] > 0.4
+    assert error_rates_by_system(scores, [1, 1, 0, 0], None) == {}
+
+
+def test_score_file(tmp_path):
+    write_scores(tmp_path / "scores.txt", ["a", "b"], np.array([0.1234567, -2.0]))
+    assert (tmp_path / "scores.txt").read_text() == "a 0.123457\nb -2.000000\n"

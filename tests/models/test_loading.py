@@ -1,0 +1,69 @@
+import json
+
+import pytest
+import torch
+from transformers import AutoModelForAudioClassification, Wav2Vec2FeatureExtractor
+
+from hf_gradalign.models import ID2LABEL, LABEL2ID, load_audio_classifier, small_wav2vec2_config
+
+TINY = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 16}
+TINY |= {"num_conv_pos_embedding_groups": 2}
+
+
+@pytest.fixture
+def checkpoint(tmp_path):
+    def make(labels=None, extractor=True, **options):
+        if labels is not None:
+            options |= {"id2label": dict(enumerate(labels)), "label2id": {name: i for i, name in enumerate(labels)}}
+        config = small_wav2vec2_config(**TINY, **options)
+        AutoModelForAudioClassification.from_config(config).save_pretrained(tmp_path / "checkpoint")
+        if extractor:
+            Wav2Vec2FeatureExtractor(do_normalize=False).save_pretrained(tmp_path / "checkpoint")
+        return str(tmp_path / "checkpoint")
+
+    return make
+
+
+def test_the_small_model():
+    model, extractor = load_audio_classifier()
+    assert 0.6e6 < model.num_parameters() < 0.8e6
+    assert model.config.id2label == ID2LABEL == {0: "spoof", 1: "bonafide"}
+    inputs = extractor([[0.0, 1.0] * 8000], sampling_rate=16_000, return_tensors="pt")
+    assert model(**inputs).logits.shape == (1, 2)
+
+
+def test_class_weights_go_by_name_and_survive(tmp_path):
+    model, _ = load_audio_classifier(class_weights={"bonafide": 0.9, "spoof": 0.1})
+    model.save_pretrained(tmp_path)
+    assert json.loads((tmp_path / "config.json").read_text())["class_weights"] == [0.1, 0.9]
+    reloaded, _ = load_audio_classifier(str(tmp_path))
+    assert reloaded.config.class_weights == [0.1, 0.9]
+
+
+def test_a_head_of_another_size_is_replaced(checkpoint):
+    path = checkpoint(labels=["a", "b", "c"])
+    model, extractor = load_audio_classifier(path)
+    assert model.classifier.out_features == 2
+    assert model.config.label2id == LABEL2ID
+    assert extractor.do_normalize is False
+    trained = AutoModelForAudioClassification.from_pretrained(path)
+    assert torch.equal(model.wav2vec2.encoder.layer_norm.weight, trained.wav2vec2.encoder.layer_norm.weight)
+    assert torch.equal(model.projector.weight, trained.projector.weight)
+
+
+def test_a_detector_keeps_its_head(checkpoint):
+    path = checkpoint(labels=["fake", "real"])
+    model, _ = load_audio_classifier(path)
+    trained = AutoModelForAudioClassification.from_pretrained(path)
+    assert torch.equal(model.classifier.weight, trained.classifier.weight)
+
+
+def test_an_inverted_detector_is_refused(checkpoint):
+    with pytest.raises(ValueError, match=r"labels are \['bonafide', 'spoof'\], and here spoof is 0"):
+        load_audio_classifier(checkpoint(labels=["bonafide", "spoof"]))
+
+
+def test_without_a_preprocessor_config(checkpoint):
+    _, extractor = load_audio_classifier(checkpoint(extractor=False))
+    assert extractor.do_normalize is True
+    assert extractor.sampling_rate == 16_000
