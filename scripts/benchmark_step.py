@@ -42,7 +42,7 @@ def main() -> int:
     parser.add_argument("--size", choices=sorted(SIZES), default="small")
     parser.add_argument("--batch", type=int, default=2, help="utterances; each has two views")
     parser.add_argument("--seconds", type=float, default=66_800 / 16_000)
-    parser.add_argument("--steps", type=int, default=15)
+    parser.add_argument("--steps", type=int, default=15, help="at least 2")
     parser.add_argument("--methods", nargs="+", default=[name for name in available_methods() if name != "none"])
     arguments = parser.parse_args()
 
@@ -135,6 +135,7 @@ def peak_memory(arguments: argparse.Namespace, variant: str) -> float:
     receiver, sender = context.Pipe(duplex=False)
     process = context.Process(target=_measure, args=(arguments, variant, sender))
     process.start()
+    sender.close()
     peak = receiver.recv()
     process.join()
     return peak

@@ -28,7 +28,12 @@ def main() -> int:
     cells = list(product(arguments.seeds, arguments.methods))
     with ThreadPoolExecutor(arguments.slots) as slots:
         jobs = [slots.submit(train, arguments, method, seed, run_options) for seed, method in cells]
-        failed = [cell for cell, job in zip(cells, jobs, strict=True) if not job.result()]
+        try:
+            failed = [cell for cell, job in zip(cells, jobs, strict=True) if not job.result()]
+        except KeyboardInterrupt:
+            # The runs at hand got the signal too and save a checkpoint; none of the others is to start.
+            slots.shutdown(wait=True, cancel_futures=True)
+            return 130
     for seed, method in failed:
         print(f"failed: {method}, seed {seed}; see {folder_of(arguments, method, seed)}.log", file=sys.stderr)
     print(table(arguments))
@@ -60,7 +65,7 @@ def train(arguments: argparse.Namespace, method: str, seed: int, run_options: li
     folder.mkdir(parents=True, exist_ok=True)
     command = [sys.executable, str(RUN), "--align_gradients", method, "--seed", str(seed), "--output_dir", str(folder)]
     if any(folder.glob("checkpoint-*")):
-        command.append("--resume_from_checkpoint")
+        command += ["--resume_from_checkpoint", "last"]
     threads = max(1, (os.cpu_count() or 1) // arguments.slots)
     print(f"training {method}, seed {seed}", flush=True)
     with Path(f"{folder}.log").open("a", encoding="utf-8") as log:
@@ -82,7 +87,8 @@ def table(arguments: argparse.Namespace) -> str:
         runs = [json.loads(path.read_text(encoding="utf-8")) for path in paths if path.is_file()]
         if not runs:
             continue
-        columns = [spread([run[key] for run in runs]) for key in ("eval_eer", "test_eer", "train_conflict_rate")]
+        keys = ("eval_eer", "test_eer", "train_conflict_rate")
+        columns = [spread([run[key] for run in runs if run.get(key) is not None]) for key in keys]
         by_epoch = zip(*(run["train_conflict_rate_by_epoch"] for run in runs), strict=False)
         columns.append(" ".join(f"{100 * statistics.mean(rates):.0f}" for rates in by_epoch))
         lines.append(f"| {method} | " + " | ".join(columns) + " |")
@@ -94,7 +100,9 @@ def table(arguments: argparse.Namespace) -> str:
 
 
 def spread(fractions: list[float]) -> str:
-    """Mean and standard deviation in per cent, and the single values."""
+    """Mean and standard deviation in per cent, and the single values; a dash where there are none."""
+    if not fractions:
+        return "-"
     deviation = statistics.stdev(fractions) if len(fractions) > 1 else 0.0
     values = ", ".join(f"{100 * fraction:.1f}" for fraction in fractions)
     return f"{100 * statistics.mean(fractions):.1f} ± {100 * deviation:.1f} ({values})"

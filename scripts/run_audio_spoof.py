@@ -12,9 +12,12 @@ import sys
 from hf_gradalign.experiment import (
     Interrupted,
     announce_hub,
-    parse_arguments,
+    command_words,
+    keep_arguments,
+    make_arguments,
     prepare,
     publish_run,
+    read_arguments,
     resolve_output_folder,
     run,
     summary_table,
@@ -25,7 +28,8 @@ from hf_gradalign.hub import PublishingError
 
 def main(argv: list[str]) -> int:
     """Run from the command line; returns the exit status."""
-    model_args, data_args, args = parse_arguments(argv)
+    given = read_arguments(argv)
+    model_args, data_args, args = make_arguments(given)
     try:
         args.output_dir, checkpoint = resolve_output_folder(
             args.output_dir, args.resume_from_checkpoint, args.align_gradients
@@ -35,22 +39,24 @@ def main(argv: list[str]) -> int:
         print(f"error: {error}", file=sys.stderr)
         return 2
     push = announce_hub(args)
-    command = ["python", "scripts/run_audio_spoof.py", *argv]
+    if args.should_save:
+        keep_arguments(given, args.output_dir)
 
     try:
         results = run(preparation, model_args, data_args, args, checkpoint)
     except Interrupted as interruption:
-        again = shlex.join([*command, "--resume_from_checkpoint", interruption.checkpoint])
-        print(f"\n{interruption}\nTo go on:\n  {again}")
+        if args.should_save:
+            again = ["python", "scripts/run_audio_spoof.py", "--resume_from_checkpoint", interruption.checkpoint]
+            print(f"\n{interruption}\nTo go on, with the same options:\n  {shlex.join(again)}")
         return 130
     if not args.should_save:
         return 0
 
-    write_run_card(results, preparation, model_args, data_args, args, command)
+    write_run_card(results, preparation, model_args, data_args, args, command_words(given))
     print(f"\n{summary_table(results, args.align_gradients)}\n")
     print(f"Model, model card, scores and all_results.json are in {args.output_dir}")
-    other = "none" if args.align_gradients != "none" else "pcgrad"
-    print(f"To compare:\n  python scripts/run_audio_spoof.py --align_gradients {other} --seed {args.seed}")
+    other = {**given, "align_gradients": "pcgrad" if args.align_gradients == "none" else "none"}
+    print(f"To compare, the same with another alignment:\n  {shlex.join(command_words(other))}")
     if push:
         try:
             print(f"Published at {publish_run(args)}")
@@ -61,4 +67,8 @@ def main(argv: list[str]) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    try:
+        sys.exit(main(sys.argv[1:]))
+    except KeyboardInterrupt:
+        print("\ninterrupted; --resume_from_checkpoint RUN_FOLDER goes on from what was saved", file=sys.stderr)
+        sys.exit(130)

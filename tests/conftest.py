@@ -1,8 +1,12 @@
 """A local Hub for each test, and clients of it in processes of their own (they read the environment on import)."""
 
 import json
+import os
 import subprocess
 import sys
+
+# Before torch is imported, here and in the processes that tests start: several at a time would fight for the cores.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import pytest
 from hub_server import VALID_TOKEN, HubServer

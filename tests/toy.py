@@ -116,6 +116,8 @@ def main(output_dir, specification):
     options = json.loads(specification)
     model = make_model(options.pop("class_weights", None))
     dataset = ToyViews(options.pop("n_items", 48))
+    if (bad := options.pop("bad_item", None)) is not None:
+        dataset.augmented[bad] = float("nan")
     trainer = make_trainer(output_dir, dataset, model, **options)
     trainer.train()
     if trainer.is_world_process_zero():

@@ -1,6 +1,6 @@
 """Conflict statistics of an update, and their means over many: what the paper plots."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from itertools import combinations
 from typing import Any
 
@@ -18,12 +18,14 @@ def conflict_statistics(gramian: Tensor, weights: Tensor, views: Sequence[str]) 
         views: The K views' names.
 
     Returns:
-        `conflict_rate` (1 where any two views have a negative cosine, else 0), `cosine_<a>_<b>` in [-1, 1] (0 where a
-        gradient is zero) and `norm_ratio_<b>_<a>` = |g_b| / |g_a| for each pair, `grad_norm_<view>` and
+        `conflict_rate` (1 where any two views have a negative cosine, else 0; NaN for a non-finite Gramian),
+        `cosine_<a>_<b>` in [-1, 1] (0 where a gradient is zero) and
+        `norm_ratio_<b>_<a>` = |g_b| / |g_a| for each pair, `grad_norm_<view>` and
         `weight_<view>`.
     """
     norms = gramian.diagonal().clamp(min=0).sqrt()
-    statistics: dict[str, Tensor] = {"conflict_rate": (gramian < 0).any().to(gramian.dtype)}
+    conflict = torch.where(torch.isfinite(gramian).all(), (gramian < 0).any().to(gramian.dtype), torch.nan)
+    statistics: dict[str, Tensor] = {"conflict_rate": conflict}
     for i, j in combinations(range(len(views)), 2):
         product = norms[i] * norms[j]
         cosine = torch.where(product > 0, gramian[i, j] / product, torch.zeros_like(product))
@@ -38,8 +40,8 @@ def conflict_statistics(gramian: Tensor, weights: Tensor, views: Sequence[str]) 
 class RunningMeans:
     """Means of named scalars, summed on their device and read out only when asked for.
 
-    A value that is not finite (an overflowed update, a ratio to a zero norm) is left out of its own mean and counted
-    in `nonfinite`, so that one bad step does not blot out the record of an epoch.
+    A value that is not finite (an overflowed update, a ratio to a zero norm) is left out of its own mean, so that one
+    bad step does not blot out the record of an epoch.
     """
 
     def __init__(self) -> None:
@@ -58,16 +60,21 @@ class RunningMeans:
         for name, value in values.items():
             value = value.detach().float()
             finite = torch.isfinite(value)
-            self._sums[name] = self._sums.get(name, 0.0) + torch.where(finite, value, torch.zeros_like(value))
-            self._counts[name] = self._counts.get(name, 0) + finite.long()
+            total = self._sums.get(name, torch.zeros_like(value)).to(value.device)
+            self._sums[name] = total + torch.where(finite, value, torch.zeros_like(value))
+            self._counts[name] = self._counts.get(name, torch.zeros_like(finite)).to(value.device) + finite.long()
 
-    def means(self) -> dict[str, float]:
-        """The means so far; a name that never had a finite value is left out."""
+    def means(self, over_processes: Callable[[Tensor], Tensor] | None = None) -> dict[str, float]:
+        """The means so far; a name that never had a finite value is left out.
+
+        Args:
+            over_processes: Sums a tensor over the processes of a distributed run, if the means are to be theirs all.
+        """
         if not self._sums:
             return {}
-        # One transfer for all of them.
-        sums = torch.stack([torch.as_tensor(value) for value in self._sums.values()]).tolist()
-        counts = torch.stack([torch.as_tensor(value) for value in self._counts.values()]).tolist()
+        # All in one tensor, whose shape does not depend on what was finite: one reduction and one transfer.
+        totals = torch.stack([torch.stack(list(self._sums.values())), torch.stack(list(self._counts.values())).float()])
+        sums, counts = (over_processes(totals) if over_processes else totals).tolist()
         return {name: total / n for name, total, n in zip(self._sums, sums, counts, strict=True) if n}
 
     def reset(self) -> None:

@@ -75,5 +75,10 @@ def _weighted_sum_(gradients: Sequence[Tensor | None], weights: Tensor) -> Tenso
         if gradient is None:
             continue
         weight = weight.to(gradient.device)
-        total = gradient.mul_(weight) if total is None else total.addcmul_(gradient, weight.to(gradient.dtype))
+        if total is None:
+            total = gradient.mul_(weight)
+        elif gradient.dtype == weight.dtype:
+            total.addcmul_(gradient, weight)
+        else:
+            total.add_(gradient.mul_(weight))  # a weight rounded to half precision would favour a view
     return total

@@ -13,6 +13,7 @@ from torch.utils.data import Dataset as TorchDataset
 from hf_gradalign.data.cropping import Window, crop, repeat_pad
 from hf_gradalign.data.decoding import decode_audio
 from hf_gradalign.data.labels import LABEL_NAMES, canonical_label
+from hf_gradalign.data.level import scale_to_rms
 
 ModelItem = dict[str, Any]
 """`{"input_values": float32 (time,), "labels": int}`."""
@@ -29,14 +30,16 @@ class AudioDataset(TorchDataset):
         sampling_rate: the rate that the model wants, in Hz.
         window_seconds: the length of every clip for the model, in seconds.
         window_samples: the same in samples; give one of the two, or neither for whole clips.
+        rms_level: bring every clip (or, where only the window is decoded, the window) to this root mean square first;
+            None leaves the level alone.
         label2id: the model's number for each class, keys in any spelling of spoof and bonafide; by default 0 and 1.
 
     Attributes:
         window_samples: the length of every clip for the model in samples, None for whole clips.
 
     Raises:
-        ValueError: if a column is missing, both lengths are given, the length is less than a sample, or `label2id`
-            does not give each class its number.
+        ValueError: if a column is missing, both lengths are given, the length is less than a sample, the level is out
+            of its range, or `label2id` does not give each class its number.
     """
 
     def __init__(
@@ -46,6 +49,7 @@ class AudioDataset(TorchDataset):
         sampling_rate: int,
         window_seconds: float | None = None,
         window_samples: int | None = None,
+        rms_level: float | None = None,
         label2id: Mapping[str, int] | None = None,
     ) -> None:
         missing = [column for column in _COLUMNS if column not in dataset.column_names]
@@ -55,7 +59,10 @@ class AudioDataset(TorchDataset):
         self._dataset = (
             dataset.with_format(None).select_columns(list(_COLUMNS)).cast_column("audio", datasets.Audio(decode=False))
         )
+        if rms_level is not None and not 0 < rms_level <= 1:
+            raise ValueError(f"rms_level must be above 0 and at most 1, not {rms_level}.")
         self.sampling_rate = sampling_rate
+        self._rms_level = rms_level
         self.window_samples = _window_samples(sampling_rate, window_seconds, window_samples)
         self._label_ids = _label_ids(label2id)
 
@@ -70,7 +77,8 @@ class AudioDataset(TorchDataset):
         window = None
         if position is not None and self.window_samples is not None:
             window = Window(self.window_samples, position)
-        return decode_audio(row["audio"], self.sampling_rate, window=window, name=row["utterance_id"])
+        samples = decode_audio(row["audio"], self.sampling_rate, window=window, name=row["utterance_id"])
+        return samples if self._rms_level is None else scale_to_rms(samples, self._rms_level)
 
     def _fit(self, samples: np.ndarray, position: float) -> np.ndarray:
         """Crop or repeat to the window's length, where there is one."""

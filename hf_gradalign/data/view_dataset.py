@@ -35,6 +35,8 @@ class ViewDataset(AudioDataset):
         sampling_rate: the rate that the model wants, in Hz.
         window_seconds: the length of every clip for the model, in seconds.
         window_samples: the same in samples; give one of the two, or neither for whole clips.
+        rms_level: bring every clip to this root mean square before the transforms; None leaves the level alone. What
+            RawBoost does to a clip depends on its level.
         crop: which part of a clip that is longer, `random` (anew in each epoch) or `leading`.
         seed: at least 0.
         label2id: the model's number for each class; by default 0 for spoof and 1 for bonafide.
@@ -53,6 +55,7 @@ class ViewDataset(AudioDataset):
         sampling_rate: int,
         window_seconds: float | None = None,
         window_samples: int | None = None,
+        rms_level: float | None = None,
         crop: CropMode = "random",
         seed: int = 0,
         label2id: Mapping[str, int] | None = None,
@@ -63,6 +66,7 @@ class ViewDataset(AudioDataset):
             sampling_rate=sampling_rate,
             window_seconds=window_seconds,
             window_samples=window_samples,
+            rms_level=rms_level,
             label2id=label2id,
         )
         if not views:

@@ -2,7 +2,14 @@
 
 from hf_gradalign.experiment.arguments import AudioSpoofTrainingArguments, DataArguments, ModelArguments
 from hf_gradalign.experiment.card import write_run_card
-from hf_gradalign.experiment.command_line import parse_arguments
+from hf_gradalign.experiment.command_line import (
+    command_words,
+    keep_arguments,
+    make_arguments,
+    parse_arguments,
+    read_arguments,
+)
+from hf_gradalign.experiment.evaluation import CountermeasureMetrics
 from hf_gradalign.experiment.output_folder import resolve_output_folder
 from hf_gradalign.experiment.preparation import Preparation, prepare
 from hf_gradalign.experiment.publication import announce_hub, publish_run
@@ -12,15 +19,20 @@ from hf_gradalign.experiment.summary import summary_table
 
 __all__ = [
     "AudioSpoofTrainingArguments",
+    "CountermeasureMetrics",
     "DataArguments",
     "Interrupted",
     "ModelArguments",
     "Preparation",
     "RunResults",
     "announce_hub",
+    "command_words",
+    "keep_arguments",
+    "make_arguments",
     "parse_arguments",
     "prepare",
     "publish_run",
+    "read_arguments",
     "resolve_output_folder",
     "run",
     "summary_table",

@@ -1,5 +1,6 @@
 """What a run is told beside how to train: the model, the data and the views."""
 
+import os
 from dataclasses import dataclass, field
 
 import torch
@@ -40,8 +41,9 @@ class ModelArguments:
         },
     )
 
-    model_license: str = field(
-        default="apache-2.0", metadata={"help": "Licence of the trained weights, for the model card."}
+    model_license: str | None = field(
+        default=None,
+        metadata={"help": "Licence of the trained weights, for the model card; apache-2.0 if trained from scratch."},
     )
 
     def __post_init__(self) -> None:
@@ -107,6 +109,13 @@ class DataArguments:
             "(cheaper where recordings are long: only the window is decoded).",
         },
     )
+    rms_level: float | None = field(
+        default=None,
+        metadata={
+            "help": "Bring every clip to this root mean square before it is augmented, on which RawBoost's distortion "
+            "depends. By default 0.1 for the small model; with --model_name_or_path levels are left alone."
+        },
+    )
     crop: str = field(
         default="random",
         metadata={"choices": ["random", "leading"], "help": "Where the training window lies; the same in every view."},
@@ -119,12 +128,13 @@ class DataArguments:
         },
     )
     eval_window_seconds: float | None = field(
-        default=None, metadata={"help": "Length of the leading window that is scored. By default 4.175."}
+        default=None,
+        metadata={"help": "Length of the leading window that is scored. By default that of the training window."},
     )
 
     def __post_init__(self) -> None:
         """Check the lengths."""
-        for name in ("window_seconds", "eval_window_seconds", "max_train_samples", "max_eval_samples"):
+        for name in ("window_seconds", "eval_window_seconds", "rms_level", "max_train_samples", "max_eval_samples"):
             value = getattr(self, name)
             if value is not None and value <= 0:
                 raise ValueError(f"--{name} must be positive, got {value}")
@@ -154,7 +164,10 @@ class AudioSpoofTrainingArguments(GradientAlignmentArguments):
     logging_first_step: bool = field(default=True, metadata={"help": "Log the first update too."})
     eval_strategy: IntervalStrategy | str = field(default="epoch", metadata={"help": "When to evaluate."})
     save_strategy: SaveStrategy | str = field(default="epoch", metadata={"help": "When to save a checkpoint."})
-    save_total_limit: int | None = field(default=2, metadata={"help": "How many checkpoints to keep beside the best."})
+    save_total_limit: int | None = field(default=2, metadata={"help": "How many checkpoints to keep, with the best."})
+    average_best_checkpoints: int = field(
+        default=3, metadata={"help": "Average the weights of this many best checkpoints at the end; 1 takes the best."}
+    )
     load_best_model_at_end: bool = field(default=True, metadata={"help": "End with the best checkpoint's weights."})
     metric_for_best_model: str | None = field(
         default="loss",
@@ -175,10 +188,12 @@ class AudioSpoofTrainingArguments(GradientAlignmentArguments):
     def __post_init__(self) -> None:
         """Keep the output folder open until the run knows whether it resumes."""
         chosen = self.output_dir
-        if self.greater_is_better is None and (self.metric_for_best_model or "").endswith("eer"):
-            self.greater_is_better = False
         rate = self.learning_rate
         self.learning_rate = 0.0 if rate is None else rate
+        if self.hub_strategy != "end":
+            raise ValueError(
+                f"--hub_strategy {self.hub_strategy}: the run is pushed once, complete, when it ends (end)"
+            )
         super().__post_init__()
         self.learning_rate = rate
-        self.output_dir = chosen
+        self.output_dir = None if chosen is None else os.path.expanduser(chosen)

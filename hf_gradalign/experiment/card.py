@@ -50,7 +50,7 @@ def write_run_card(
         alignment_method=args.align_gradients,
         alignment_options=args.alignment_options or {},
         augmentation=data_args.augmentation,
-        hyperparameters=_hyperparameters(data_args, args, preparation),
+        hyperparameters=_hyperparameters(results, data_args, args, preparation),
         results={
             split: {
                 "eer": results.metrics[f"{prefix}_eer"],
@@ -73,7 +73,7 @@ def write_run_card(
 
 
 def _hyperparameters(
-    data_args: DataArguments, args: AudioSpoofTrainingArguments, preparation: Preparation
+    results: RunResults, data_args: DataArguments, args: AudioSpoofTrainingArguments, preparation: Preparation
 ) -> dict[str, Any]:
     weights = getattr(preparation.model.config, "class_weights", None)
     return {
@@ -90,7 +90,7 @@ def _hyperparameters(
         "class weights (spoof, bona fide)": None if weights is None else ", ".join(f"{w:g}" for w in weights),
         "training window (s)": data_args.window_seconds,
         "crop": data_args.crop,
-        "selected by": args.metric_for_best_model if args.load_best_model_at_end else None,
-        "checkpoints averaged": args.average_best_checkpoints if args.average_best_checkpoints > 1 else None,
+        "selected by": f"validation {args.metric_for_best_model}" if args.load_best_model_at_end else None,
+        "checkpoints averaged": results.averaged_checkpoints or None,
         "seed": args.seed,
     }

@@ -1,68 +1,135 @@
-"""A run's arguments from the command line, a configuration file, or both."""
+"""A run's arguments: from the command line and a configuration file, and back into a command."""
 
 import difflib
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import yaml
 from transformers import HfArgumentParser
+from transformers.hf_argparser import string_to_bool
 
 from hf_gradalign.experiment.arguments import AudioSpoofTrainingArguments, DataArguments, ModelArguments
+from hf_gradalign.experiment.output_folder import find_checkpoint
+
+ARGUMENTS_NAME = "run_arguments.json"
 
 _CONFIG_SUFFIXES = (".json", ".yaml", ".yml")
+# What belongs to one start of a run and not to the run; and no token is ever written anywhere.
+_NOT_KEPT = ("output_dir", "resume_from_checkpoint", "hub_token")
 
 
-def parse_arguments(argv: Sequence[str]) -> tuple[ModelArguments, DataArguments, AudioSpoofTrainingArguments]:
-    """Parse `[CONFIG.yaml|CONFIG.json] [--option value ...]`; options win over the file.
+def read_arguments(argv: Sequence[str]) -> dict[str, Any]:
+    """Read `[CONFIG.yaml|CONFIG.json] [--option value ...]`; options win over the file.
+
+    A resumed run has the options that it was started with, as far as they are not given anew.
 
     A mistake (unknown option or key, wrong value, missing file) ends the program with status 2 and a message, as
     argparse does.
+
+    Returns:
+        The options whose values are not the defaults, by name.
     """
-    parser = HfArgumentParser(
+    parser = _make_parser()
+    words = list(argv)
+    if words and words[0].endswith(_CONFIG_SUFFIXES):
+        words[:1] = _words_of_file(Path(words[0]), parser)
+    defaults = dict(vars(parser.parse_args([])))
+    given, unknown = parser.parse_known_args(words)
+    if unknown:
+        _fail_unknown(parser, "argument", unknown[0], [f"--{name}" for name in defaults])
+    if given.resume_from_checkpoint is not None:
+        try:
+            kept = find_checkpoint(given.resume_from_checkpoint, given.output_dir).parent / ARGUMENTS_NAME
+        except FileNotFoundError as error:
+            parser.error(str(error))
+        if kept.is_file():
+            parser.set_defaults(**json.loads(kept.read_text(encoding="utf-8")))
+            given = parser.parse_args(words)
+    return {name: value for name, value in vars(given).items() if value != defaults[name]}
+
+
+def make_arguments(given: Mapping[str, Any]) -> tuple[ModelArguments, DataArguments, AudioSpoofTrainingArguments]:
+    """The arguments' data classes, from what `read_arguments` gave; mistakes end the program as there."""
+    parser = _make_parser()
+    parser.set_defaults(**given)
+    try:
+        return parser.parse_args_into_dataclasses([], look_for_args_file=False)
+    except ValueError as error:
+        parser.error(str(error))
+
+
+def parse_arguments(argv: Sequence[str]) -> tuple[ModelArguments, DataArguments, AudioSpoofTrainingArguments]:
+    """`make_arguments` of `read_arguments`."""
+    return make_arguments(read_arguments(argv))
+
+
+def keep_arguments(given: Mapping[str, Any], folder: str | Path) -> None:
+    """Write a run's options into its folder, for when it is resumed."""
+    kept = {name: value for name, value in given.items() if name not in _NOT_KEPT}
+    Path(folder).mkdir(parents=True, exist_ok=True)
+    Path(folder, ARGUMENTS_NAME).write_text(json.dumps(kept, indent=2) + "\n", encoding="utf-8")
+
+
+def command_words(given: Mapping[str, Any]) -> list[str]:
+    """The command that starts such a run, without its token, folder and checkpoint.
+
+    Args:
+        given: Options by name.
+
+    Returns:
+        Words for a shell.
+    """
+    words = ["python", "scripts/run_audio_spoof.py"]
+    for name, value in given.items():
+        if name not in _NOT_KEPT:
+            words.append(f"--{name}")
+            words += [str(item) for item in value] if isinstance(value, list) else [_word(value)]
+    return words
+
+
+def _make_parser() -> HfArgumentParser:
+    return HfArgumentParser(
         (ModelArguments, DataArguments, AudioSpoofTrainingArguments),
         allow_abbrev=False,
+        prog="run_audio_spoof.py",
         usage="%(prog)s [CONFIG.yaml | CONFIG.json] [--option value ...]",
         description="Train a speech deepfake detector on clean and augmented views with aligned gradients.",
     )
-    arguments = list(argv)
-    try:
-        if arguments and arguments[0].endswith(_CONFIG_SUFFIXES):
-            parser.set_defaults(**_read_config(Path(arguments.pop(0)), _known_options(parser)))
-        *parsed, unknown = parser.parse_args_into_dataclasses(
-            arguments, return_remaining_strings=True, look_for_args_file=False
-        )
-    except ValueError as error:
-        parser.error(str(error))
-    if unknown:
-        parser.error(_unknown("argument", unknown[0], [f"--{name}" for name in _known_options(parser)]))
-    return tuple(parsed)
 
 
-def _known_options(parser: HfArgumentParser) -> list[str]:
-    return [action.dest for action in parser._actions if action.dest != "help"]
-
-
-def _read_config(path: Path, known: Sequence[str]) -> dict[str, Any]:
+def _words_of_file(path: Path, parser: HfArgumentParser) -> list[str]:
     if not path.is_file():
-        raise ValueError(f"there is no configuration file {path}")
+        parser.error(f"there is no configuration file {path}")
     text = path.read_text(encoding="utf-8")
     try:
         content = json.loads(text) if path.suffix == ".json" else yaml.safe_load(text)
     except (json.JSONDecodeError, yaml.YAMLError) as error:
-        raise ValueError(f"{path} cannot be read: {error}") from None
+        parser.error(f"{path} cannot be read: {error}")
     if not isinstance(content, dict):
-        raise ValueError(f"{path} must hold a mapping from options to values")
-    for key in content:
-        if key not in known:
-            raise ValueError(f"{path}: {_unknown('key', str(key), known)}")
-    # As on the command line, where --align_gradients needs no name.
-    if isinstance(content.get("align_gradients"), bool):
-        content["align_gradients"] = "pcgrad" if content["align_gradients"] else "none"
-    return content
+        parser.error(f"{path} must hold a mapping from options to values")
+    # The first of a name: an option that is on by default has a second, --no_<name>.
+    actions = {action.dest: action for action in reversed(parser._actions)}
+    words = []
+    for name, value in content.items():
+        if name not in actions:
+            _fail_unknown(parser, f"key in {path}:", str(name), list(actions))
+        if value is None:
+            continue
+        words.append(f"--{name}")
+        if isinstance(value, bool) and actions[name].type is not string_to_bool:
+            # YAML reads `no` as false, and an option whose value may be left out (--align_gradients) as true.
+            words += [] if value else ["no" if name.endswith("_strategy") else "none"]
+        else:
+            words += [_word(item) for item in value] if isinstance(value, list) else [_word(value)]
+    return words
 
 
-def _unknown(kind: str, name: str, known: Sequence[str]) -> str:
+def _word(value: Any) -> str:
+    return json.dumps(value) if isinstance(value, dict) else str(value)
+
+
+def _fail_unknown(parser: HfArgumentParser, kind: str, name: str, known: Sequence[str]) -> NoReturn:
     close = difflib.get_close_matches(name, known, n=3)
-    return f"unknown {kind} {name}" + (f"; did you mean {' or '.join(close)}?" if close else "; see --help")
+    parser.error(f"unknown {kind} {name}" + (f"; did you mean {' or '.join(close)}?" if close else "; see --help"))

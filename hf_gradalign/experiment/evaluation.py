@@ -5,7 +5,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
+from torch.nn.functional import cross_entropy
 from transformers import EvalPrediction
 
 from hf_gradalign.metrics import equal_error_rate, equal_error_rate_by_system
@@ -21,12 +23,22 @@ def countermeasure_scores(predictions: Any) -> NDArray[np.float64]:
     Returns:
         Shape (N,).
     """
-    logits = np.asarray(predictions[0] if isinstance(predictions, tuple) else predictions, dtype=np.float64)
+    logits = _logits(predictions)
     return logits[:, LABEL2ID["bonafide"]] - logits[:, LABEL2ID["spoof"]]
 
 
 class CountermeasureMetrics:
-    """`compute_metrics` of the Trainer: the equal error rate, a fraction in [0, 1], and its threshold."""
+    """`compute_metrics` of the Trainer: the equal error rate, a fraction in [0, 1], its threshold, and the loss.
+
+    The loss is taken over all clips at once. The Trainer's own is a mean over batches, which with class weights
+    depends on how the clips fall into batches; this one takes its place.
+
+    Args:
+        class_weights: Weight of each class in the loss, in the order of the labels; equal where there are none.
+    """
+
+    def __init__(self, class_weights: Sequence[float] | None = None) -> None:
+        self._weights = None if class_weights is None else torch.tensor(class_weights, dtype=torch.float64)
 
     def __call__(self, prediction: EvalPrediction) -> dict[str, float]:
         """Metrics of one evaluation.
@@ -34,9 +46,15 @@ class CountermeasureMetrics:
         Raises:
             ValueError: If the scores are not finite, or the split holds one class only.
         """
-        labels = np.asarray(prediction.label_ids) == LABEL2ID["bonafide"]
-        result = equal_error_rate(countermeasure_scores(prediction.predictions), labels.astype(int))
-        return {"eer": result["eer"], "eer_threshold": result["threshold"]}
+        logits = _logits(prediction.predictions)
+        labels = np.asarray(prediction.label_ids)
+        result = equal_error_rate(countermeasure_scores(logits), (labels == LABEL2ID["bonafide"]).astype(int))
+        loss = cross_entropy(torch.from_numpy(logits), torch.from_numpy(labels).long(), weight=self._weights)
+        return {"eer": result["eer"], "eer_threshold": result["threshold"], "loss": float(loss)}
+
+
+def _logits(predictions: Any) -> NDArray[np.float64]:
+    return np.asarray(predictions[0] if isinstance(predictions, tuple) else predictions, dtype=np.float64)
 
 
 def error_rates_by_system(

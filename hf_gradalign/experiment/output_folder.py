@@ -4,7 +4,7 @@ from datetime import datetime
 from pathlib import Path
 
 from accelerate.utils import broadcast_object_list
-from transformers.trainer_utils import get_last_checkpoint
+from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR, get_last_checkpoint
 from transformers.utils import CONFIG_NAME, SAFE_WEIGHTS_NAME
 
 RUNS_DIR = "runs"
@@ -30,6 +30,23 @@ def resolve_output_folder(output_dir: str | None, resume_from: str | None, label
         folder = Path(output_dir) if output_dir else _new_folder(label)
         _refuse_occupied(folder)
         return str(folder), None
+    checkpoint = find_checkpoint(resume_from, output_dir)
+    folder = Path(output_dir) if output_dir else checkpoint.parent
+    if folder.resolve() != checkpoint.parent.resolve():
+        _refuse_occupied(folder)
+    return str(folder), str(checkpoint)
+
+
+def find_checkpoint(resume_from: str, output_dir: str | None = None) -> Path:
+    """The checkpoint that a run resumes from.
+
+    Args:
+        resume_from: A checkpoint, a run folder (its last checkpoint is meant), or "last" for that of `output_dir`.
+        output_dir: The folder that the user named, if any.
+
+    Raises:
+        FileNotFoundError: If there is no checkpoint.
+    """
     if resume_from == "last":
         if output_dir is None:
             raise FileNotFoundError(
@@ -37,12 +54,8 @@ def resolve_output_folder(output_dir: str | None, resume_from: str | None, label
                 "folder with --output_dir, or the checkpoint itself"
             )
         resume_from = output_dir
-    checkpoint = _find_checkpoint(Path(resume_from))
-    return output_dir or str(checkpoint.parent), str(checkpoint)
-
-
-def _find_checkpoint(path: Path) -> Path:
-    if (path / "trainer_state.json").is_file():
+    path = Path(resume_from).expanduser()
+    if (path / "trainer_state.json").is_file() and path.name.startswith(PREFIX_CHECKPOINT_DIR):
         return path
     if not path.is_dir():
         raise FileNotFoundError(f"there is no checkpoint at {path}")

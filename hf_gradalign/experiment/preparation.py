@@ -3,13 +3,21 @@
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 from datasets import Dataset, DatasetDict
 from transformers import PreTrainedModel, set_seed
 from transformers.feature_extraction_utils import FeatureExtractionMixin
 from transformers.utils import logging
 
 from hf_gradalign.augmentation import get_augmentation
-from hf_gradalign.data import ClipDataset, ViewDataset, check_audio, load_corpus, parse_label_map
+from hf_gradalign.data import (
+    ClipDataset,
+    ViewDataset,
+    check_audio,
+    load_corpus,
+    parse_label_map,
+    require_both_classes,
+)
 from hf_gradalign.experiment.arguments import (
     PAPER_WINDOW_SECONDS,
     AudioSpoofTrainingArguments,
@@ -48,7 +56,10 @@ def settle_defaults(model: ModelArguments, data: DataArguments, training: AudioS
     if data.window_seconds is None:
         data.window_seconds = 2.0 if from_scratch else PAPER_WINDOW_SECONDS
     if data.eval_window_seconds is None:
-        data.eval_window_seconds = PAPER_WINDOW_SECONDS
+        data.eval_window_seconds = data.window_seconds
+    if from_scratch:
+        data.rms_level = data.rms_level or 0.1
+        model.model_license = model.model_license or "apache-2.0"
 
 
 def prepare(model_args: ModelArguments, data_args: DataArguments, args: AudioSpoofTrainingArguments) -> Preparation:
@@ -72,10 +83,16 @@ def prepare(model_args: ModelArguments, data_args: DataArguments, args: AudioSpo
         trust_remote_code=model_args.trust_remote_code,
     )
     if model_args.freeze_feature_encoder:
+        if not hasattr(model, "freeze_feature_encoder"):
+            raise ValueError(f"--freeze_feature_encoder: {type(model).__name__} has no feature encoder to freeze")
         model.freeze_feature_encoder()
     with args.main_process_first(desc="loading and checking the audio"):
         corpus = _load_splits(data_args, args, feature_extractor.sampling_rate)
-    common: dict[str, Any] = {"sampling_rate": feature_extractor.sampling_rate, "label2id": LABEL2ID}
+    common: dict[str, Any] = {
+        "sampling_rate": feature_extractor.sampling_rate,
+        "rms_level": data_args.rms_level,
+        "label2id": LABEL2ID,
+    }
     train_dataset = ViewDataset(
         corpus["train"],
         {"clean": None, "augmented": augmentation},
@@ -117,9 +134,15 @@ def _load_splits(data_args: DataArguments, args: AudioSpoofTrainingArguments, sa
             num_proc=data_args.preprocessing_num_workers,
             on_bad_audio=data_args.on_bad_audio,
         )
+        # An equal error rate needs both; better known now than after the training.
+        require_both_classes(corpus[split]["label"][:], split)
     return corpus
 
 
 def _stratified_subset(split: Dataset, size: int) -> Dataset:
     # Corpora are often sorted by label: their first clips would all be of one class.
-    return split.train_test_split(train_size=size, stratify_by_column="label", seed=0)["train"]
+    labels = np.asarray(split["label"][:])
+    order = np.random.default_rng(0).permutation(len(labels))
+    classes = [order[labels[order] == label] for label in np.unique(labels)]
+    ranks = np.concatenate([np.arange(len(members)) / len(members) for members in classes])
+    return split.select(sorted(np.concatenate(classes)[np.argsort(ranks, kind="stable")][:size].tolist()))

@@ -2,7 +2,6 @@
 
 from pathlib import Path
 
-from transformers.trainer_utils import HubStrategy
 from transformers.utils import logging
 
 from hf_gradalign.experiment.arguments import AudioSpoofTrainingArguments
@@ -14,8 +13,7 @@ logger = logging.get_logger(__name__)
 def announce_hub(args: AudioSpoofTrainingArguments) -> bool:
     """See before training whether the Hub will take the model; train in any case.
 
-    Leaves `args.push_to_hub` on only where the Trainer itself is to push checkpoints as it goes (`--hub_strategy`
-    other than "end") and can.
+    Turns `args.push_to_hub` off: the Trainer would push by itself, and fail where the Hub cannot be reached.
 
     Returns:
         Whether the run is to be published when it ends.
@@ -24,12 +22,11 @@ def announce_hub(args: AudioSpoofTrainingArguments) -> bool:
     if not wanted:
         return False
     args.hub_model_id = args.hub_model_id or Path(args.output_dir).name
-    args.push_to_hub = args.hub_strategy != HubStrategy.END
+    args.push_to_hub = False
     if args.should_save:
         try:
             check_access(args.hub_model_id, args.hub_token, private=args.hub_private_repo)
         except PublishingError as error:
-            args.push_to_hub = False
             logger.warning(f"{error}\nTraining goes on; the push is tried again when it ends.")
     return True
 

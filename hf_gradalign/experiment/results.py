@@ -11,6 +11,8 @@ import datasets
 import numpy
 import torch
 import transformers
+from transformers import TrainerState
+from transformers.trainer import TRAINER_STATE_NAME
 
 import hf_gradalign
 from hf_gradalign.experiment.arguments import AudioSpoofTrainingArguments, DataArguments, ModelArguments
@@ -26,6 +28,7 @@ class RunResults:
         eer_by_system: Split to spoofing system to EER.
         conflict_rate: Fraction of the updates in which the views conflicted.
         conflict_rate_by_epoch: The same by epoch, from the first.
+        averaged_checkpoints: How many checkpoints the weights are the mean of; 0 where none were averaged.
         nonfinite_updates: Updates whose gradients were not finite.
         settings: The arguments that the run was given, and the defaults it took.
     """
@@ -34,6 +37,7 @@ class RunResults:
     eer_by_system: dict[str, dict[str, float]]
     conflict_rate: float | None
     conflict_rate_by_epoch: dict[int, float]
+    averaged_checkpoints: int
     nonfinite_updates: int
     settings: dict[str, Any]
     versions: dict[str, str] = field(default_factory=lambda: package_versions())
@@ -45,6 +49,7 @@ class RunResults:
             content[f"{split}_eer_by_system"] = rates
         content["train_conflict_rate"] = self.conflict_rate
         content["train_conflict_rate_by_epoch"] = list(self.conflict_rate_by_epoch.values())
+        content["averaged_checkpoints"] = self.averaged_checkpoints
         content["train_nonfinite_updates"] = self.nonfinite_updates
         content["settings"] = self.settings
         content["versions"] = self.versions
@@ -59,6 +64,21 @@ def describe_settings(
     """The arguments of a run, ready for JSON and without tokens."""
     # to_dict masks every *_token.
     return {"model": asdict(model_args), "data": asdict(data_args), "training": args.to_dict()}
+
+
+def read_train_metrics(folder: str | Path) -> dict[str, float]:
+    """What an earlier start of the run found of its training; empty where it did not get to write it."""
+    path = Path(folder, RESULTS_NAME)
+    if not path.is_file():
+        return {}
+    results = json.loads(path.read_text(encoding="utf-8"))
+    names = ("epoch", "total_flos", "train_loss", "train_runtime", "train_samples_per_second", "train_steps_per_second")
+    return {name: results[name] for name in names if name in results}
+
+
+def steps_of(checkpoint: str) -> int:
+    """The number of updates behind a checkpoint."""
+    return TrainerState.load_from_json(str(Path(checkpoint, TRAINER_STATE_NAME))).global_step
 
 
 def package_versions() -> dict[str, str]:

@@ -4,8 +4,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from transformers import EarlyStoppingCallback
-from transformers.trainer_utils import get_last_checkpoint
+from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 from transformers.utils import logging
 
 from hf_gradalign.data import ViewCollator
@@ -17,10 +16,11 @@ from hf_gradalign.experiment.evaluation import (
     write_scores,
 )
 from hf_gradalign.experiment.preparation import Preparation
-from hf_gradalign.experiment.results import RunResults, describe_settings
+from hf_gradalign.experiment.results import RunResults, describe_settings, read_train_metrics, steps_of
 from hf_gradalign.training import (
     BestCheckpoints,
     GradientAlignmentTrainer,
+    ResumableEarlyStopping,
     SaveOnInterrupt,
     average_checkpoints,
 )
@@ -70,18 +70,21 @@ def run(
     """
     interrupt = SaveOnInterrupt()
     trainer = _make_trainer(preparation, args, interrupt)
+    averaged = 0
     try:
         train_metrics = trainer.train(resume_from_checkpoint=resume_from).metrics
     finally:
         interrupt.restore_handlers()
     if interrupt.interrupted:
-        raise Interrupted(str(get_last_checkpoint(args.output_dir)))
+        raise Interrupted(str(Path(args.output_dir, f"{PREFIX_CHECKPOINT_DIR}-{trainer.state.global_step}")))
     if args.average_best_checkpoints > 1:
-        _load_average(trainer)
+        averaged = _load_average(trainer)
     trainer.save_model(_internal_call=True)
     trainer.save_state()
 
-    metrics: dict[str, float] = dict(train_metrics)
+    # A finished run that is resumed trains nothing, and what it once found of its training still holds.
+    trained = resume_from is None or trainer.state.global_step > steps_of(resume_from)
+    metrics: dict[str, float] = dict(train_metrics) if trained else read_train_metrics(args.output_dir)
     by_system: dict[str, dict[str, float]] = {}
     for split in preparation.eval_datasets:
         prefix = _PREFIXES[split]
@@ -92,6 +95,7 @@ def run(
         eer_by_system=by_system,
         conflict_rate=trainer.conflict_record.rate(),
         conflict_rate_by_epoch=trainer.conflict_record.rates(),
+        averaged_checkpoints=averaged,
         nonfinite_updates=trainer.conflict_record.nonfinite(),
         settings=describe_settings(model_args, data_args, args),
     )
@@ -105,7 +109,7 @@ def _make_trainer(
 ) -> GradientAlignmentTrainer:
     callbacks: list[Any] = [interrupt]
     if args.early_stopping_patience is not None:
-        callbacks.append(EarlyStoppingCallback(args.early_stopping_patience))
+        callbacks.append(ResumableEarlyStopping(args.early_stopping_patience))
     if args.average_best_checkpoints > 1:
         callbacks.append(BestCheckpoints(args.average_best_checkpoints))
     return GradientAlignmentTrainer(
@@ -115,16 +119,16 @@ def _make_trainer(
         eval_dataset=preparation.eval_datasets["validation"],
         data_collator=ViewCollator(preparation.feature_extractor),
         processing_class=preparation.feature_extractor,
-        compute_metrics=CountermeasureMetrics(),
+        compute_metrics=CountermeasureMetrics(getattr(preparation.model.config, "class_weights", None)),
         callbacks=callbacks,
     )
 
 
-def _load_average(trainer: GradientAlignmentTrainer) -> None:
+def _load_average(trainer: GradientAlignmentTrainer) -> int:
     paths = BestCheckpoints.paths(trainer.args)
     if not paths:
         logger.warning("There is no evaluated checkpoint to average; the weights are those at the end of training.")
-        return
+        return 0
     model = trainer.accelerator.unwrap_model(trainer.model)
     # Tied weights are saved once, and only they may be missing.
     outcome = model.load_state_dict(average_checkpoints(paths), strict=False)
@@ -134,6 +138,7 @@ def _load_average(trainer: GradientAlignmentTrainer) -> None:
             f"the averaged checkpoints do not fit the model: {sorted(missing)} {outcome.unexpected_keys}"
         )
     logger.info(f"Averaged {len(paths)} checkpoints: {', '.join(path.stem for path in paths)}")
+    return len(paths)
 
 
 def _evaluate(
@@ -142,7 +147,6 @@ def _evaluate(
     clips = preparation.corpus[split]
     prefix = _PREFIXES[split]
     output = trainer.predict(preparation.eval_datasets[split], metric_key_prefix=prefix)
-    trainer.log(dict(output.metrics))
     scores = countermeasure_scores(output.predictions)
     if not np.array_equal(np.asarray(output.label_ids), np.asarray(clips["label"])):
         raise RuntimeError(f"the scores of the {split} split did not come back in the order of its clips")

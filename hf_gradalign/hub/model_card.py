@@ -52,7 +52,7 @@ class ModelCardFacts:
         conflict_rate: Share of the updates whose two gradients had a negative cosine, a fraction in [0, 1].
         conflict_rate_by_epoch: The same of each epoch.
         sampling_rate: Sampling rate that the model expects, in Hz.
-        window_seconds: Length of the window that the model was trained and evaluated on, in seconds.
+        window_seconds: Length of the window that is scored, in seconds.
         id2label: Names of the model's outputs.
         n_parameters: Number of the model's parameters.
         versions: Versions of the libraries, by name.

@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
+import torch
 from transformers import (
     AutoConfig,
     AutoFeatureExtractor,
@@ -37,7 +38,8 @@ def load_audio_classifier(
         hub_options: `revision`, `token`, `cache_dir`, `trust_remote_code`.
 
     Returns:
-        The model, and the feature extractor that makes its inputs from waveforms.
+        The model, in float32 whatever the checkpoint's type, and the feature extractor that makes its inputs from
+        waveforms.
 
     Raises:
         OSError: If there is no such model (transformers' message says where it looked).
@@ -52,7 +54,7 @@ def load_audio_classifier(
         _check_label_order(model_name_or_path, config.id2label)
         config.id2label, config.label2id = dict(ID2LABEL), dict(LABEL2ID)
         model = AutoModelForAudioClassification.from_pretrained(
-            model_name_or_path, config=config, ignore_mismatched_sizes=True, **extra, **hub_options
+            model_name_or_path, config=config, ignore_mismatched_sizes=True, dtype=torch.float32, **extra, **hub_options
         )
         feature_extractor = _load_feature_extractor(model_name_or_path, hub_options)
     if class_weights is not None:

@@ -23,6 +23,7 @@ class GradientAlignmentArguments(TrainingArguments):
         average_best_checkpoints: Average the weights of this many best checkpoints when training ends.
 
     Parameters whose default differs from `TrainingArguments`:
+        greater_is_better: False where the metric is "eer", as for a loss.
         remove_unused_columns: False, because a batch of views has views where the Trainer looks for columns.
         restore_callback_states_from_checkpoint: True, so that early stopping counts on after a resume.
         hub_strategy: "end", so that one complete commit is pushed and not each checkpoint's.
@@ -70,7 +71,11 @@ class GradientAlignmentArguments(TrainingArguments):
                 self.alignment_options = json.loads(self.alignment_options)
             except json.JSONDecodeError as error:
                 raise ValueError(f"--alignment_options is not JSON ({error}): {self.alignment_options}") from None
+        self.align_gradients = self.align_gradients.lower()
         self.make_method()
+        metric = (self.metric_for_best_model or "").removeprefix("eval_")
+        if self.greater_is_better is None and metric == "eer":
+            self.greater_is_better = False
         if self.early_stopping_patience is not None and self.early_stopping_patience < 1:
             raise ValueError(f"--early_stopping_patience must be 1 or more, got {self.early_stopping_patience}")
         if self.average_best_checkpoints < 1:
@@ -86,6 +91,8 @@ class GradientAlignmentArguments(TrainingArguments):
                 raise ValueError(f"{option} compares checkpoints and needs --metric_for_best_model (e.g. eer or loss)")
             if wanted and self.eval_strategy == "no":
                 raise ValueError(f"{option} compares evaluations and needs --eval_strategy epoch or steps")
+        if self.average_best_checkpoints > 1 and self.save_strategy == "no":
+            raise ValueError("--average_best_checkpoints averages checkpoints and needs --save_strategy epoch or steps")
 
     def make_method(self) -> AlignmentMethod:
         """A fresh alignment method as these arguments describe it."""

@@ -1,6 +1,7 @@
 """Keeps the weights of the n best checkpoints, to be averaged when training ends."""
 
 import json
+import math
 import os
 import shutil
 from pathlib import Path
@@ -46,7 +47,7 @@ class BestCheckpoints(TrainerCallback):
     ) -> None:
         name = args.metric_for_best_model
         name = name if name.startswith("eval_") else f"eval_{name}"
-        if metrics and name in metrics:
+        if metrics and math.isfinite(metrics.get(name, math.nan)):
             self._evaluated = (state.global_step, metrics[name])
 
     def on_save(  # noqa: D102

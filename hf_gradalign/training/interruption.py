@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import distributed
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+from transformers.trainer_utils import SaveStrategy
 from transformers.utils import logging
 
 logger = logging.get_logger(__name__)
@@ -39,6 +40,9 @@ class SaveOnInterrupt(TrainerCallback):
     ) -> None:
         if self._any_process_signalled(args):
             self.interrupted = True
+            # Whatever the run saves otherwise (the best only, weights only), this checkpoint is to go on from.
+            args.save_strategy = SaveStrategy.STEPS
+            args.save_only_model = False
             control.should_save = True
             control.should_training_stop = True
 
@@ -47,7 +51,11 @@ class SaveOnInterrupt(TrainerCallback):
     ) -> None:
         # The Trainer ends the epoch wherever training stops. What belongs to the end of an epoch waits for its real
         # end after the resume, or a checkpoint that the uninterrupted run never compared could become the best.
-        if self.interrupted and not float(state.epoch).is_integer():
+        if not self.interrupted:
+            return
+        if float(state.epoch).is_integer():
+            control.should_save = True  # once more, with what the evaluation at the epoch's end finds
+        else:
             control.should_evaluate = control.should_save = control.should_log = False
 
     def on_train_end(  # noqa: D102

@@ -59,9 +59,9 @@ def items_weight(inputs: dict[str, Any], class_weights: Tensor | None) -> Tensor
     """
     labels = inputs.get("labels")
     if isinstance(labels, Tensor) and not labels.is_floating_point():
-        kept = labels[labels != -100]
-        if class_weights is None:
-            return torch.as_tensor(kept.numel(), dtype=torch.float32, device=labels.device)
-        return class_weights.to(labels.device)[kept].sum()
+        # Without indexing by a mask, for which the host would have to wait for the device.
+        counts = (labels != -100).float()
+        weights = 1.0 if class_weights is None else class_weights.to(labels.device)[labels.clamp(min=0)]
+        return (counts * weights).sum()
     tensors = [value for value in inputs.values() if isinstance(value, Tensor)]
     return torch.as_tensor(tensors[0].shape[0] if tensors else 1, dtype=torch.float32)

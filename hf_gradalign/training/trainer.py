@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel, Trainer
+from transformers.trainer_utils import TrainOutput
 from transformers.utils import logging
 
 from hf_gradalign.alignment import RunningMeans, ViewGradients, conflict_statistics
@@ -32,7 +33,8 @@ class GradientAlignmentTrainer(Trainer):
 
     The loss is a mean over items, put together exactly from micro-batches and processes of any size: with class
     weights in `model.config.class_weights` the weighted cross-entropy, else what the model returns. A
-    `compute_loss_func` of your own must return the mean over the items it is given.
+    `compute_loss_func` of your own must return the mean over the items it is given. (Where the last batch of an epoch
+    does not divide by the processes, accelerate repeats items to fill it, as in every `Trainer`.)
 
     Logged at the Trainer's logging steps, as means over the updates since the last: `conflict_rate`,
     `cosine_<a>_<b>`, `norm_ratio_<b>_<a>`, `grad_norm_<view>`, `weight_<view>`, `loss_<view>`.
@@ -44,7 +46,8 @@ class GradientAlignmentTrainer(Trainer):
 
     Raises:
         ValueError: If the model's class weights do not fit its labels, or the run is set up in a way in which the
-            views' gradients could not be kept apart (DataParallel, DeepSpeed, FSDP).
+            views' gradients could not be kept apart (DataParallel, DeepSpeed, FSDP, optimisers that update within the
+            backward pass).
     """
 
     args: GradientAlignmentArguments
@@ -55,10 +58,10 @@ class GradientAlignmentTrainer(Trainer):
 
     def __init__(self, model: PreTrainedModel | nn.Module, args: GradientAlignmentArguments, **kwargs: Any) -> None:
         self.class_weights = class_weights_of(getattr(model, "config", None))
+        if kwargs.get("compute_loss_func") is not None:
+            self.class_weights = None  # a loss of the user's own weighs as it likes
         if self.class_weights is not None:
-            kwargs.setdefault(
-                "compute_loss_func", WeightedCrossEntropy(self.class_weights, args.label_smoothing_factor)
-            )
+            kwargs["compute_loss_func"] = WeightedCrossEntropy(self.class_weights, args.label_smoothing_factor)
         super().__init__(model=model, args=args, **kwargs)
         self._refuse_unfit_setup()
         self.model_accepts_loss_kwargs = False
@@ -142,9 +145,24 @@ class GradientAlignmentTrainer(Trainer):
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         """Log, with the means of the conflict statistics since the last training log."""
         if "loss" in logs and len(self._since_last_log):
-            logs = {**logs, **self._means_over_processes()}
+            over_processes = self.accelerator.reduce if self.args.world_size > 1 else None
+            logs = {**logs, **self._since_last_log.means(over_processes)}
             self._since_last_log.reset()
         super().log(logs, start_time)
+
+    def _inner_training_loop(self, *args: Any, **kwargs: Any) -> TrainOutput:
+        # A second train(), or a start with a smaller batch, is a new run; a resumed one loads its state further down.
+        self.alignment_method = self.args.make_method()
+        self.conflict_record = ConflictRecord()
+        self._since_last_log = RunningMeans()
+        return super()._inner_training_loop(*args, **kwargs)
+
+    def _run_epoch(self, *args: Any, **kwargs: Any) -> None:
+        # Left to itself the base class trains one more update when a finished run is resumed.
+        if self.state.global_step >= self.state.max_steps:
+            self.control.should_training_stop = True
+        if not self.control.should_training_stop:
+            super()._run_epoch(*args, **kwargs)
 
     def floating_point_ops(self, inputs: dict[str, Any]) -> int:
         """Floating-point operations of a batch, summed over its views."""
@@ -168,21 +186,18 @@ class GradientAlignmentTrainer(Trainer):
         self._since_last_log.update(statistics)
         self.conflict_record.update(int(self.state.epoch or 0), gramian)
 
-    def _means_over_processes(self) -> dict[str, float]:
-        means = self._since_last_log.means()
-        # Gradients, and with them their statistics, are the same on every process; losses are each process's own.
-        losses = [name for name in means if name.startswith("loss_")]
-        if losses and self.args.world_size > 1:
-            local = torch.tensor([means[name] for name in losses], device=self.args.device)
-            means.update(zip(losses, self.accelerator.reduce(local, reduction="mean").tolist(), strict=True))
-        return means
-
     def _refuse_unfit_setup(self) -> None:
         if self.args.n_gpu > 1:
             raise ValueError(
                 f"{self.args.n_gpu} GPUs in one process would be used through DataParallel, which cannot keep the "
                 "views' gradients apart; start one process a GPU with `torchrun --nproc_per_node N` or "
                 "`accelerate launch`, or show one GPU only (CUDA_VISIBLE_DEVICES=0)"
+            )
+        optimiser = str(getattr(self.args.optim, "value", self.args.optim))
+        if "lomo" in optimiser or "layerwise" in optimiser:
+            raise ValueError(
+                f"--optim {optimiser} updates parameters within the backward pass, before the views' gradients can be "
+                "aligned; use another optimiser, such as adamw_torch"
             )
         if self.is_deepspeed_enabled or self.is_fsdp_enabled:
             owner = "DeepSpeed" if self.is_deepspeed_enabled else "FSDP"

@@ -2,7 +2,7 @@ import json
 
 import pytest
 
-from hf_gradalign.experiment import parse_arguments
+from hf_gradalign.experiment import command_words, keep_arguments, parse_arguments, read_arguments
 
 
 def test_defaults():
@@ -56,7 +56,9 @@ def test_mistakes_end_with_a_message(capsys, arguments, message):
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        ("algin_gradients: pcgrad", "unknown key algin_gradients; did you mean align_gradients"),
+        ("algin_gradients: pcgrad", "config.yaml: algin_gradients; did you mean align_gradients"),
+        ("class_weights: [0.1]", "--class_weights takes two positive numbers"),
+        ("on_bad_audio: ignore", "invalid choice: 'ignore'"),
         ("- a list", "must hold a mapping"),
         ("a: [", "cannot be read"),
     ],
@@ -67,3 +69,47 @@ def test_mistakes_in_a_file(tmp_path, capsys, content, message):
     with pytest.raises(SystemExit):
         parse_arguments([str(config)])
     assert message in capsys.readouterr().err
+
+
+def test_what_yaml_makes_of_words(tmp_path):
+    config = tmp_path / "config.yaml"
+    config.write_text(
+        "eval_strategy: no\nsave_strategy: no\nload_best_model_at_end: false\naverage_best_checkpoints: 1\n"
+        "freeze_feature_encoder: true\nlabel_map: [0=spoof, 1=bonafide]\nalignment_options: {beta: 0.2}\n"
+        "align_gradients: gradvac\nrun_name:\n"
+    )
+    model, data, training = parse_arguments([str(config)])
+    assert training.eval_strategy == training.save_strategy == "no"
+    assert training.load_best_model_at_end is False
+    assert model.freeze_feature_encoder is True
+    assert training.alignment_options == {"beta": 0.2}
+    assert data.label_map == ["0=spoof", "1=bonafide"]
+
+
+@pytest.mark.parametrize("words", [["--hub_token", "hf_secret"], ["--hub-token=hf_secret"], ["--hub_token=hf_secret"]])
+def test_tokens_are_written_nowhere(tmp_path, words):
+    given = read_arguments([*words, "--seed", "5", "--class_weights", "0.1", "0.9", "--output_dir", "out"])
+    assert given["hub_token"] == "hf_secret"
+    keep_arguments(given, tmp_path)
+    assert "hf_secret" not in (tmp_path / "run_arguments.json").read_text()
+    expected = "python scripts/run_audio_spoof.py --class_weights 0.1 0.9 --seed 5"
+    assert " ".join(command_words(given)) == expected
+
+
+def test_a_resumed_run_keeps_its_options(tmp_path):
+    keep_arguments(
+        read_arguments(["--align_gradients", "cagrad", "--seed", "5", "--logging_first_step", "false"]), tmp_path
+    )
+    checkpoint = tmp_path / "checkpoint-3"
+    checkpoint.mkdir()
+    (checkpoint / "trainer_state.json").write_text("{}")
+    _, _, training = parse_arguments(["--resume_from_checkpoint", str(tmp_path), "--seed", "6"])
+    assert training.align_gradients == "cagrad"
+    assert training.logging_first_step is False
+    assert training.seed == 6
+    assert training.resume_from_checkpoint == str(tmp_path)
+
+
+def test_home_is_expanded(monkeypatch, tmp_path):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert parse_arguments(["--output_dir", "~/out"])[2].output_dir == str(tmp_path / "out")

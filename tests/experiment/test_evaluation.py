@@ -18,8 +18,12 @@ def test_scores_are_higher_for_bona_fide():
 
 
 def test_metrics_of_the_trainer():
-    metrics = CountermeasureMetrics()(EvalPrediction(predictions=LOGITS, label_ids=np.array([0, 1, 0])))
-    assert metrics == {"eer": 0.0, "eer_threshold": 0.0}
+    prediction = EvalPrediction(predictions=LOGITS, label_ids=np.array([0, 1, 0]))
+    metrics = CountermeasureMetrics()(prediction)
+    single = np.log(1 + np.exp([-3.0, -1.5, 0.0]))
+    assert metrics == {"eer": 0.0, "eer_threshold": 0.0, "loss": pytest.approx(single.mean())}
+    weighted = CountermeasureMetrics([0.1, 0.9])(prediction)
+    assert weighted["loss"] == pytest.approx(np.average(single, weights=[0.1, 0.9, 0.1]))
 
 
 def test_by_system():

@@ -55,6 +55,13 @@ def test_what_a_run_resumes_from(tmp_path):
     assert resolve_output_folder(other, str(run / "checkpoint-2"), "") == (other, str(run / "checkpoint-2"))
 
 
+def test_another_run_is_not_overwritten_by_a_resumed_one(tmp_path):
+    make_checkpoint(tmp_path / "run", 2)
+    make_checkpoint(tmp_path / "finished", 9)
+    with pytest.raises(FileExistsError, match="finished already holds a run"):
+        resolve_output_folder(str(tmp_path / "finished"), str(tmp_path / "run"), "")
+
+
 def test_nothing_to_resume_from(tmp_path):
     with pytest.raises(FileNotFoundError, match="name the run's folder with --output_dir"):
         resolve_output_folder(None, "last", "")

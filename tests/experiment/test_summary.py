@@ -7,6 +7,7 @@ def make_results(**changes):
         "eer_by_system": {"eval": {"A01": 0.01}, "test": {"W01": 0.4}},
         "conflict_rate": 0.125,
         "conflict_rate_by_epoch": {0: 0.0, 1: 0.25},
+        "averaged_checkpoints": 0,
         "nonfinite_updates": 0,
         "settings": {},
     }

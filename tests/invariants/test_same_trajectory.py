@@ -80,6 +80,21 @@ def test_two_processes(tmp_path, class_weights, batch, accumulation):
     assert_same(whole, read_run(tmp_path / "parts"))
 
 
+def test_a_nan_loss_on_one_process_is_logged_and_does_not_hang(tmp_path):
+    specification = {
+        "per_device_train_batch_size": 6,
+        "ddp_backend": "gloo",
+        "ddp_timeout": 60,
+        "logging_steps": 1,
+        "max_steps": 2,
+        "bad_item": 3,
+    }
+    run_processes(2, tmp_path, specification)
+    _, history = read_run(tmp_path)
+    assert len(history) == 3
+    assert "loss_clean" in history[0]
+
+
 def run_processes(count, output_dir, specification):
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", str(count)]
     result = subprocess.run(

@@ -67,3 +67,10 @@ def test_without_a_preprocessor_config(checkpoint):
     _, extractor = load_audio_classifier(checkpoint(extractor=False))
     assert extractor.do_normalize is True
     assert extractor.sampling_rate == 16_000
+
+
+def test_half_precision_checkpoints_train_in_float32(checkpoint):
+    path = checkpoint()
+    AutoModelForAudioClassification.from_pretrained(path).half().save_pretrained(path)
+    model, _ = load_audio_classifier(path)
+    assert {parameter.dtype for parameter in model.parameters()} == {torch.float32}

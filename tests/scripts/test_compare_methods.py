@@ -37,3 +37,4 @@ def test_failed_runs_are_listed(compare, tmp_path, capsys):
 
 def test_mean_and_spread(load_script):
     assert load_script("compare_methods").spread([0.1, 0.2, 0.3]) == "20.0 ± 10.0 (10.0, 20.0, 30.0)"
+    assert load_script("compare_methods").spread([]) == "-"

@@ -1,6 +1,11 @@
 """The main job as a user types it."""
 
 import json
+import os
+import sqlite3
+import subprocess
+import sys
+from pathlib import Path
 
 import datasets
 import numpy as np
@@ -21,6 +26,8 @@ from transformers import (
 
 from hf_gradalign.data import decode_audio, load_corpus
 from hf_gradalign.models import small_wav2vec2_config
+
+SCRIPT = Path(__file__).parents[2] / "scripts" / "run_audio_spoof.py"
 
 TINY = {
     "conv_dim": (16, 16),
@@ -168,6 +175,36 @@ def test_labels_of_their_own(run_script, tmp_path, user_corpus, capsys):
     assert status == 0
 
 
+def test_a_split_of_one_class_is_told_before_training(run_script, tmp_path, user_corpus, capsys):
+    metadata = user_corpus / "metadata.csv"
+    rows = metadata.read_text().splitlines()
+    kept = [row for row in rows if not (",validation," in row and "genuine" in row)]
+    metadata.write_text("\n".join(kept) + "\n")
+    assert run_script(output_dir=tmp_path / "out", dataset_name=user_corpus) == 2
+    assert "validation" in capsys.readouterr().err
+    assert not list(tmp_path.glob("out/checkpoint-*"))
+
+
+def test_all_clips_but_one(run_script, tmp_path, user_corpus):
+    assert run_script(output_dir=tmp_path / "out", dataset_name=user_corpus, max_train_samples=11) == 0
+
+
+def test_a_finished_run_resumed_is_the_same_run(run_script, tmp_path, capsys):
+    out = tmp_path / "out"
+    assert run_script("--align_gradients", output_dir=out, class_weights=(0.2, 0.8), seed=7) == 0
+    before, weights = results_of(out), (out / "model.safetensors").read_bytes()
+    capsys.readouterr()
+    assert run_script("--resume_from_checkpoint", str(out)) == 0
+    after = results_of(out)
+    assert (out / "model.safetensors").read_bytes() == weights
+    assert {name: after[name] for name in ("eval_eer", "test_eer", "train_loss", "train_conflict_rate")} == {
+        name: before[name] for name in ("eval_eer", "test_eer", "train_loss", "train_conflict_rate")
+    }
+    assert after["settings"]["model"]["class_weights"] == [0.2, 0.8]
+    assert after["settings"]["training"]["seed"] == 7
+    assert json.loads((out / "config.json").read_text())["class_weights"] == [0.2, 0.8]
+
+
 def test_corrupt_clips_stop_the_run_or_are_skipped(run_script, tmp_path, user_corpus, capsys):
     for name in ("train_0.wav", "train_1.wav"):
         (user_corpus / name).write_bytes(b"not audio")
@@ -230,9 +267,18 @@ def test_reports_to_tensorboard(run_script, tmp_path):
     assert {"train/conflict_rate", "train/cosine_clean_augmented", "eval/eer"} <= set(accumulator.Tags()["scalars"])
 
 
-def test_reports_to_trackio(run_script, tmp_path, monkeypatch):
-    monkeypatch.setenv("TRACKIO_DIR", str(tmp_path / "trackio"))
-    assert run_script("--align_gradients", output_dir=tmp_path / "out", report_to="trackio") == 0
+def test_reports_to_trackio(tmp_path, quick_options):
+    # In a process of its own: trackio fixes its folder at import.
+    command = [sys.executable, str(SCRIPT), "--align_gradients", "--report_to", "trackio", "--run_name", "mine"]
+    environment = {**os.environ, "TRACKIO_DIR": str(tmp_path / "trackio")}
+    command += quick_options(output_dir=tmp_path / "out", logging_steps=1)
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=200, check=False)
+    assert done.returncode == 0, done.stderr
+    [database] = (tmp_path / "trackio").glob("*.db")
+    with sqlite3.connect(database) as connection:
+        rows = connection.execute("SELECT run_name, metrics FROM metrics").fetchall()
+    assert {row[0] for row in rows} == {"mine"}
+    assert any("conflict_rate" in str(row[1]) for row in rows)
 
 
 def test_parquet_by_path(run_script, tmp_path):

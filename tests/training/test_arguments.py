@@ -37,6 +37,10 @@ def test_options_are_json():
         ({"remove_unused_columns": True}, "would remove the views"),
         ({"early_stopping_patience": 0}, "--early_stopping_patience must be 1 or more, got 0"),
         ({"average_best_checkpoints": 0}, "--average_best_checkpoints must be 1 or more, got 0"),
+        (
+            {"average_best_checkpoints": 2, "metric_for_best_model": "eer", "eval_strategy": "epoch"},
+            "needs --save_strategy",
+        ),
         ({"early_stopping_patience": 2}, "needs --metric_for_best_model"),
         ({"average_best_checkpoints": 2, "metric_for_best_model": "eer"}, "needs --eval_strategy"),
     ],
@@ -44,3 +48,13 @@ def test_options_are_json():
 def test_mistakes_are_told(tmp_path, options, message):
     with pytest.raises(ValueError, match=message):
         make_arguments(tmp_path, **options)
+
+
+@pytest.mark.parametrize(("metric", "greater"), [("eer", False), ("eval_eer", False), ("loss", False), ("f1", True)])
+def test_less_error_is_better(tmp_path, metric, greater):
+    arguments = make_arguments(tmp_path, metric_for_best_model=metric, load_best_model_at_end=False)
+    assert arguments.greater_is_better is greater
+
+
+def test_names_in_any_case(tmp_path):
+    assert make_arguments(tmp_path, align_gradients="PCGrad").align_gradients == "pcgrad"

@@ -3,15 +3,15 @@ import json
 import pytest
 from safetensors.torch import load_file
 from toy import ToyViews, make_trainer, weights_of
-from transformers import EarlyStoppingCallback
 
-from hf_gradalign.training import BestCheckpoints, average_checkpoints
+from hf_gradalign.training import BestCheckpoints, ResumableEarlyStopping, average_checkpoints
 
+NAN = float("nan")
 LOSSES = [0.5, 0.3, 0.9, 0.2, 0.4, 0.8, 0.7, 0.6]
 
 
-def make(tmp_path, count, callbacks=(), **options):
-    losses = dict(enumerate(LOSSES, start=1))
+def make(tmp_path, count, callbacks=(), losses=LOSSES, **options):
+    losses = dict(enumerate(losses, start=1))
     options = {"eval_strategy": "steps", "eval_steps": 1, "save_strategy": "steps", "save_steps": 1} | options
     trainer = make_trainer(
         tmp_path,
@@ -20,8 +20,7 @@ def make(tmp_path, count, callbacks=(), **options):
         average_best_checkpoints=count,
         metric_for_best_model="score",
         load_best_model_at_end=False,
-        save_total_limit=1,
-        **{"greater_is_better": False, **options},
+        **{"save_total_limit": 1, "greater_is_better": False, **options},
     )
     trainer.compute_metrics = lambda _: {"score": losses[trainer.state.global_step]}
     return trainer
@@ -54,9 +53,21 @@ def test_a_resumed_run_goes_on_with_its_record(tmp_path):
     assert [path.stem for path in BestCheckpoints.paths(resumed.args)] == ["step-4", "step-2"]
 
 
+def test_what_comes_after_the_checkpoint_is_forgotten(tmp_path):
+    make(tmp_path, 2, save_total_limit=None).train()  # the best are those of steps 4 and 2
+    make(tmp_path, 2, max_steps=3).train(resume_from_checkpoint=str(tmp_path / "checkpoint-2"))
+    assert [path.stem for path in BestCheckpoints.paths(make(tmp_path, 2).args)] == ["step-2", "step-3"]
+
+
+def test_a_diverged_model_is_not_among_the_best(tmp_path):
+    trainer = make(tmp_path, 3, losses=[0.5, NAN, 0.4, NAN, 0.3, 0.7, NAN, NAN])
+    trainer.train()
+    assert [path.stem for path in BestCheckpoints.paths(trainer.args)] == ["step-5", "step-3", "step-1"]
+
+
 def test_early_stopping_counts_on_after_a_resume(tmp_path):
     def run(folder, **options):
-        stopping = EarlyStoppingCallback(3)
+        stopping = ResumableEarlyStopping(3)
         return make(tmp_path / folder, 1, [stopping], **options)
 
     whole = run("whole")
@@ -66,3 +77,7 @@ def test_early_stopping_counts_on_after_a_resume(tmp_path):
     parts = run("parts")
     parts.train(resume_from_checkpoint=True)
     assert parts.state.global_step == 7
+    # And once it has stopped, it stays so.
+    stopped = run("parts")
+    stopped.train(resume_from_checkpoint=True)
+    assert stopped.state.global_step == 7

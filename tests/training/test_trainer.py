@@ -97,3 +97,58 @@ def test_resuming_another_method_says_so(tmp_path, caplog):
         make_trainer(tmp_path).train(resume_from_checkpoint=str(tmp_path / "checkpoint-4"))
     assert "trained with --align_gradients gradvac; this run goes on with pcgrad" in messages[0]
     assert "has no alignment_state.json" in messages[1]
+
+
+def test_a_second_training_starts_anew(tmp_path):
+    trainer = make_trainer(tmp_path, align_gradients="gradvac")
+    trainer.train()
+    first = trainer.alignment_method.state_dict()
+    trainer.model.load_state_dict(make_model().state_dict())
+    trainer.optimizer = trainer.lr_scheduler = None
+    trainer.train()
+    assert trainer.alignment_method.state_dict() == first
+    assert sum(counts[0] for counts in trainer.conflict_record.state_dict().values()) == 8
+
+
+@pytest.mark.parametrize("length", [{"max_steps": 6}, {"max_steps": -1, "num_train_epochs": 1.5}])
+def test_a_finished_run_trains_no_further(tmp_path, length):
+    options = {"save_strategy": "steps", "save_steps": 6, **length}
+    first = make_trainer(tmp_path, **options)
+    first.train()
+    resumed = make_trainer(tmp_path, **options)
+    resumed.train(resume_from_checkpoint=True)
+    assert resumed.state.global_step == 6
+    assert all(torch.equal(value, weights_of(first)[name]) for name, value in weights_of(resumed).items())
+
+
+@pytest.mark.parametrize("optimiser", ["lomo", "galore_adamw_layerwise"])
+def test_optimisers_that_update_within_backward_are_refused(tmp_path, optimiser):
+    with pytest.raises(ValueError, match=f"--optim {optimiser} updates parameters within the backward pass"):
+        make_trainer(tmp_path, optim=optimiser)
+
+
+def test_a_users_own_loss_is_weighed_by_items(tmp_path):
+    def loss(outputs, labels, num_items_in_batch=None):
+        return torch.nn.functional.cross_entropy(outputs.logits, labels)
+
+    runs = []
+    for batch, accumulation in ((12, 1), (4, 3)):
+        trainer = make_trainer(
+            tmp_path,
+            model=make_model(class_weights=(0.1, 0.9)),
+            compute_loss_func=loss,
+            per_device_train_batch_size=batch,
+            gradient_accumulation_steps=accumulation,
+        )
+        trainer.train()
+        runs.append(weights_of(trainer))
+    unweighted = make_trainer(tmp_path, model=make_model())
+    unweighted.train()
+    for run in runs:
+        for name, value in weights_of(unweighted).items():
+            torch.testing.assert_close(run[name], value, atol=1e-6, rtol=0)
+
+
+def test_a_loss_of_none_is_no_loss_of_the_users(tmp_path):
+    trainer = make_trainer(tmp_path, model=make_model(class_weights=(0.1, 0.9)), compute_loss_func=None)
+    assert trainer.compute_loss_func is not None

@@ -10,7 +10,7 @@ from torch import Tensor
 class AlignmentMethod(ABC):
     """A callable from the K x K Gramian of the views' gradients to the K weights of their combination.
 
-    Non-finite Gramians give the weights of the plain mean and leave the method's state alone: a gradient that
+    Non-finite Gramians give the weights of the plain mean and leave what the method has learned alone: a gradient that
     overflowed then stays non-finite in the combination, where loss scaling and NaN filters look for it, and finite
     gradients whose products overflowed stay finite. Nothing here waits for the device.
     """
@@ -36,12 +36,17 @@ class AlignmentMethod(ABC):
         # Weights are ratios of near-cancelling terms; a K x K matrix in float64 costs nothing. Apple's GPU has none.
         work = gramian if gramian.device.type == "mps" else gramian.double()
         finite = torch.isfinite(work).all()
-        weights = self._weights(torch.where(finite, work, torch.eye(views).to(work)), finite).to(gramian.dtype)
+        work = torch.where(finite, work, torch.eye(views).to(work))
+        weights = self._weights(work, finite, torch.finfo(gramian.dtype).eps).to(gramian.dtype)
         return torch.where(finite & torch.isfinite(weights).all(), weights, torch.full_like(weights, 1 / views))
 
     @abstractmethod
-    def _weights(self, gramian: Tensor, valid: Tensor) -> Tensor:
-        """Weights for a finite Gramian; state may change only where the boolean scalar `valid` is true."""
+    def _weights(self, gramian: Tensor, valid: Tensor, precision: float) -> Tensor:
+        """Weights for a finite Gramian.
+
+        What is learned may change only where the boolean scalar `valid` is true. The Gramian's entries are known to
+        `precision`, relative to the largest, whatever type they come in.
+        """
 
     def state_dict(self) -> dict[str, Any]:
         """What a resumed run needs, as plain numbers and lists (fit for JSON); empty for a stateless method."""

@@ -21,7 +21,8 @@ class CAGrad(AlignmentMethod):
 
     and then :math:`g = g_0 + c \|g_0\| g_w / \|g_w\|`. The objective is convex, and along the line on which two views
     exchange weight its minimum has a closed form: exact for two views, a descent over pairs for more. Where
-    :math:`g_w` vanishes (the views cannot all be improved) the update is :math:`g_0` alone.
+    :math:`g_w` vanishes (the views cannot all be improved), or is too small to have a direction, the update is
+    :math:`g_0` alone; in no case is it worse for the worst view than :math:`g_0`.
 
     Args:
         c: Radius of the ball in units of the mean gradient's norm, >= 0; 0 gives the mean.
@@ -37,7 +38,7 @@ class CAGrad(AlignmentMethod):
         self.c = c
         self.rescale = rescale
 
-    def _weights(self, gramian: Tensor, valid: Tensor) -> Tensor:
+    def _weights(self, gramian: Tensor, valid: Tensor, precision: float) -> Tensor:
         views = gramian.shape[0]
         # Weights do not depend on the gradients' common scale, and squares of tiny or huge norms leave the range.
         largest = gramian.diagonal().max()
@@ -51,8 +52,10 @@ class CAGrad(AlignmentMethod):
                 w[i] += step
                 w[j] -= step
         norm = (w @ gramian @ w).clamp(min=0).sqrt()
-        vanishes = norm <= 1e-7
-        weights = mean + torch.where(vanishes, torch.zeros_like(norm), radius / norm) * w
+        # Below the precision of the products its direction would be rounding's.
+        towards = torch.where(norm > (8 * precision) ** 0.5, radius / norm, torch.zeros_like(norm)) * w
+        improves = (gramian @ (mean + towards)).min() >= (gramian @ mean).min()
+        weights = mean + torch.where(improves, towards, torch.zeros_like(towards))
         return weights / (1 + self.c**2) if self.rescale else weights
 
 

@@ -49,7 +49,7 @@ class GradVac(AlignmentMethod):
         self._calls = 0
         self._targets: Tensor | None = None
 
-    def _weights(self, gramian: Tensor, valid: Tensor) -> Tensor:
+    def _weights(self, gramian: Tensor, valid: Tensor, precision: float) -> Tensor:
         views = gramian.shape[0]
         targets = self._targets_for(gramian)
         updated = targets.clone()

@@ -9,5 +9,5 @@ from hf_gradalign.alignment.methods.base import AlignmentMethod
 class NoAlignment(AlignmentMethod):
     """Every view weighs 1/K: the gradient of the views' mean loss (DPDA in arXiv 2509.20682)."""
 
-    def _weights(self, gramian: Tensor, valid: Tensor) -> Tensor:
+    def _weights(self, gramian: Tensor, valid: Tensor, precision: float) -> Tensor:
         return torch.full_like(gramian[0], 1 / gramian.shape[0])

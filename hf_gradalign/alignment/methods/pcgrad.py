@@ -30,7 +30,7 @@ class PCGrad(AlignmentMethod):
         self.seed = seed
         self._calls = 0
 
-    def _weights(self, gramian: Tensor, valid: Tensor) -> Tensor:
+    def _weights(self, gramian: Tensor, valid: Tensor, precision: float) -> Tensor:
         views = gramian.shape[0]
         weights = torch.zeros_like(gramian[0])
         for i in range(views):
