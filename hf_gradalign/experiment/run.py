@@ -71,6 +71,7 @@ def run(
     interrupt = SaveOnInterrupt()
     trainer = _make_trainer(preparation, args, interrupt)
     averaged = 0
+    steps_before = steps_of(resume_from) if resume_from else -1  # asked now: training may delete the checkpoint
     try:
         train_metrics = trainer.train(resume_from_checkpoint=resume_from).metrics
     finally:
@@ -83,7 +84,7 @@ def run(
     trainer.save_state()
 
     # A finished run that is resumed trains nothing, and what it once found of its training still holds.
-    trained = resume_from is None or trainer.state.global_step > steps_of(resume_from)
+    trained = trainer.state.global_step > steps_before
     metrics: dict[str, float] = dict(train_metrics) if trained else read_train_metrics(args.output_dir)
     by_system: dict[str, dict[str, float]] = {}
     for split in preparation.eval_datasets:
