@@ -9,7 +9,9 @@ from typing import Any
 
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
-from transformers.utils import SAFE_WEIGHTS_NAME
+from transformers.utils import SAFE_WEIGHTS_NAME, logging
+
+logger = logging.get_logger(__name__)
 
 BEST_CHECKPOINTS_DIR = "best_checkpoints"
 _RECORD_NAME = "best_checkpoints.json"
@@ -56,11 +58,14 @@ class BestCheckpoints(TrainerCallback):
         if not state.is_world_process_zero or self._evaluated is None or self._evaluated[0] != state.global_step:
             return
         step, value = self._evaluated
+        source = Path(args.output_dir, f"{PREFIX_CHECKPOINT_DIR}-{step}", SAFE_WEIGHTS_NAME)
+        if not source.is_file():
+            logger.warning(f"There is no {source}; it is not among the checkpoints to average.")
+            return
         record = [entry for entry in self._read(args) if entry["step"] != step] + [{"step": step, "value": value}]
         record.sort(key=lambda entry: (-entry["value"] if args.greater_is_better else entry["value"], entry["step"]))
         record = record[: self.count]
         if any(entry["step"] == step for entry in record):
-            source = Path(args.output_dir, f"{PREFIX_CHECKPOINT_DIR}-{step}", SAFE_WEIGHTS_NAME)
             _link(source, _weights_path(args, step))
         self._write(args, record)
 

@@ -85,7 +85,9 @@ def test_writes_all_that_was_promised(run_script, tmp_path, capsys):
     assert f"validation  {100 * results['eval_eer']:6.2f}" in printed
     assert "by epoch" in printed
     assert str(out) in printed
-    assert "python scripts/run_audio_spoof.py --align_gradients none" in printed
+    [command] = [line.strip() for line in printed.splitlines() if "python scripts/run_audio_spoof.py" in line]
+    assert "--align_gradients none" in command
+    assert "--max_steps 2" in command
 
     # The score file, the reloaded model and the pipeline agree.
     clip = load_corpus(None)["test"]

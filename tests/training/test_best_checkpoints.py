@@ -55,8 +55,15 @@ def test_a_resumed_run_goes_on_with_its_record(tmp_path):
 
 def test_what_comes_after_the_checkpoint_is_forgotten(tmp_path):
     make(tmp_path, 2, save_total_limit=None).train()  # the best are those of steps 4 and 2
-    make(tmp_path, 2, max_steps=3).train(resume_from_checkpoint=str(tmp_path / "checkpoint-2"))
+    make(tmp_path, 2, max_steps=3, save_total_limit=None).train(resume_from_checkpoint=str(tmp_path / "checkpoint-2"))
     assert [path.stem for path in BestCheckpoints.paths(make(tmp_path, 2).args)] == ["step-2", "step-3"]
+
+
+def test_a_checkpoint_that_is_deleted_at_once_is_passed_over(tmp_path):
+    # The Trainer deletes by age of the folder: it may take the one that it has just written over.
+    make(tmp_path, 2, save_total_limit=None).train()
+    make(tmp_path, 2, max_steps=3, save_total_limit=1).train(resume_from_checkpoint=str(tmp_path / "checkpoint-2"))
+    assert [path.stem for path in BestCheckpoints.paths(make(tmp_path, 2).args)] == ["step-2"]
 
 
 def test_a_diverged_model_is_not_among_the_best(tmp_path):
