@@ -18,6 +18,8 @@ from hf_gradalign.data.level import scale_to_rms
 ModelItem = dict[str, Any]
 """`{"input_values": float32 (time,), "labels": int}`."""
 
+# Enough for a small corpus to be decoded once, and little beside a model; each loader worker has its own.
+_KEPT_BYTES = 2**28
 _COLUMNS = ("audio", "label", "utterance_id")
 
 
@@ -63,17 +65,37 @@ class AudioDataset(TorchDataset):
             raise ValueError(f"rms_level must be above 0 and at most 1, not {rms_level}.")
         self.sampling_rate = sampling_rate
         self._rms_level = rms_level
+        self._kept: dict[int, np.ndarray] = {}
+        self._kept_bytes = 0
         self.window_samples = _window_samples(sampling_rate, window_seconds, window_samples)
         self._label_ids = _label_ids(label2id)
 
     def __len__(self) -> int:
         return len(self._dataset)
 
+    def __getstate__(self) -> dict[str, Any]:
+        # What was decoded is not sent to loader workers that are spawned.
+        return {**self.__dict__, "_kept": {}, "_kept_bytes": 0}
+
     def _row(self, index: int) -> dict[str, Any]:
         return self._dataset[index]
 
-    def _decode(self, row: dict[str, Any], position: float | None) -> np.ndarray:
-        """The clip, shape (time,): the window at `position`, or all of it for None or where there is no window."""
+    def _decode(self, index: int, row: dict[str, Any], position: float | None) -> np.ndarray:
+        """The clip, shape (time,): the window at `position`, or all of it for None or where there is no window.
+
+        Read-only. Whole clips and leading windows are the same in every epoch, and are kept as far as they fit.
+        """
+        stays = position is None or position == 0 or self.window_samples is None
+        if stays and index in self._kept:
+            return self._kept[index]
+        samples = self._read(row, position)
+        samples.setflags(write=False)
+        if stays and self._kept_bytes + samples.nbytes <= _KEPT_BYTES:
+            self._kept[index] = samples
+            self._kept_bytes += samples.nbytes
+        return samples
+
+    def _read(self, row: dict[str, Any], position: float | None) -> np.ndarray:
         window = None
         if position is not None and self.window_samples is not None:
             window = Window(self.window_samples, position)

@@ -16,4 +16,4 @@ class ClipDataset(AudioDataset):
             AudioDecodingError: if it cannot be decoded.
         """
         row = self._row(index)
-        return self._item(self._fit(self._decode(row, 0.0), 0.0), row)
+        return self._item(self._fit(self._decode(index, row, 0.0), 0.0), row)

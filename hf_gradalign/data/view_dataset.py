@@ -108,7 +108,7 @@ class ViewDataset(AudioDataset):
         index = range(len(self))[operator.index(index)]  # -1 and the last index are the same item.
         row = self._row(index)
         position = draw_position(self._crop, np.random.default_rng(self._item_seed(index)))
-        samples = self._decode(row, None if self._decodes_whole else position)
+        samples = self._decode(index, row, None if self._decodes_whole else position)
         return {view: self._item(self._view(view, samples, position, index, row), row) for view in self._views}
 
     def _view(self, view: str, samples: np.ndarray, position: float, index: int, row: dict[str, Any]) -> np.ndarray:

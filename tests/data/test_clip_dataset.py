@@ -1,3 +1,5 @@
+import pickle
+
 import numpy as np
 import pytest
 
@@ -83,3 +85,23 @@ def test_a_bad_clip_is_named(make_dataset):
 
 def test_a_format_set_on_the_data_set_does_not_matter(dataset):
     assert isinstance(_items(dataset.with_format("torch", columns=["label"]))[0]["labels"], int)
+
+
+def test_a_clip_is_decoded_once(make_dataset, write_clip, monkeypatch):
+    dataset = ClipDataset(make_dataset([write_clip("a.wav"), write_clip("b.wav", seed=1)]), sampling_rate=16_000)
+    first = [dataset[index]["input_values"] for index in range(2)]
+    before = [samples.copy() for samples in first]
+    for samples in first:
+        samples *= 0  # an item is the caller's own
+    monkeypatch.setattr("hf_gradalign.data.audio_dataset.decode_audio", None)
+    for index in range(2):
+        np.testing.assert_array_equal(dataset[index]["input_values"], before[index])
+    assert pickle.loads(pickle.dumps(dataset))._kept == {}
+
+
+def test_what_does_not_fit_is_decoded_again(make_dataset, write_clip, monkeypatch):
+    monkeypatch.setattr("hf_gradalign.data.audio_dataset._KEPT_BYTES", 8000 * 4)
+    dataset = ClipDataset(make_dataset([write_clip("a.wav"), write_clip("b.wav", seed=1)]), sampling_rate=16_000)
+    items = [dataset[index]["input_values"] for index in (0, 1, 0, 1)]
+    assert list(dataset._kept) == [0]
+    np.testing.assert_array_equal(items[1], items[3])
