@@ -1,154 +1,199 @@
 #!/usr/bin/env python
-"""Time and memory of a training step with alignment, against the same two passes without it, in one run.
+"""Time and memory of a training step: with one view, with two, aligned, and aligned the plain way, in one run.
 
 python scripts/benchmark_step.py
-python scripts/benchmark_step.py --size base --steps 10
+python scripts/benchmark_step.py --size base --steps 10 --profile --json base.json
+python scripts/benchmark_step.py --size large --batch 1 --seconds 1 --dtype bf16 --methods pcgrad
 
-Each variant is timed in turn, step by step, in one process, so that whatever else the machine does falls on both; peak
-memory is taken in a process of its own for each.
+A step is what comes before the optimiser: the passes, and what is done with their gradients. All variants share one
+model and one batch in one process and take turns, so that whatever else the machine does falls on all of them; the
+ratios are taken within each round. Peak memory is taken in a process of its own for each.
 """
 
 import argparse
-import multiprocessing
-import resource
-import statistics
+import json
+import platform
 import sys
-import tempfile
-import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
 import torch
+from step_cost.measuring import MIB, interleaved_times, peak_memory, quartiles
+from step_cost.models import SIZES
+from step_cost.stopwatch import PARTS, Stopwatch
+from step_cost.stopwatch import PASSES as PASSES_WITHIN
+from step_cost.variants import PASSES, PUBLISHED, VARIANTS, Workbench, names_of
 
 from hf_gradalign.alignment import available_methods
-from hf_gradalign.models import small_wav2vec2_config
-from hf_gradalign.training import GradientAlignmentArguments, GradientAlignmentTrainer
-
-SIZES: dict[str, dict[str, Any]] = {
-    # 11.5M parameters: the seven-layer extractor of wav2vec 2.0 and a transformer of width 256.
-    "small": {"hidden_size": 256, "num_hidden_layers": 12, "num_attention_heads": 4, "intermediate_size": 1088},
-    # 94.6M parameters: wav2vec2-base.
-    "base": {"hidden_size": 768, "num_hidden_layers": 12, "num_attention_heads": 12, "intermediate_size": 3072},
-}
-EXTRACTORS: dict[str, dict[str, Any]] = {
-    "small": {"conv_dim": (256,) * 7},
-    "base": {"conv_dim": (512,) * 7},
-}
-PASSES = "two passes"
 
 
-def main() -> int:
-    """Print the table; returns the exit status."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--size", choices=sorted(SIZES), default="small")
-    parser.add_argument("--batch", type=int, default=2, help="utterances; each has two views")
-    parser.add_argument("--seconds", type=float, default=66_800 / 16_000)
-    parser.add_argument("--steps", type=int, default=15, help="at least 2")
-    parser.add_argument("--methods", nargs="+", default=[name for name in available_methods() if name != "none"])
-    arguments = parser.parse_args()
-
-    memory = {variant: peak_memory(arguments, variant) for variant in (PASSES, *arguments.methods)}
-    steps = {variant: Step(arguments, variant) for variant in (PASSES, *arguments.methods)}
-    times: dict[str, list[float]] = {variant: [] for variant in steps}
-    for _ in range(arguments.steps):
-        for variant, step in steps.items():
-            start = time.perf_counter()
-            step()
-            times[variant].append(time.perf_counter() - start)
-
-    parameters = steps[PASSES].parameters
-    gradient = 4 * parameters / 2**20
-    print(
-        f"{parameters / 1e6:.1f}M parameters, {arguments.batch} utterances of {arguments.seconds:.2f} s in two views, "
-        f"float32, {torch.get_num_threads()} threads, {arguments.steps} steps; one gradient is {gradient:.0f} MiB\n"
-    )
-    header = ("step", "median (s)", "ratio", "ratio step by step (quartiles)", "peak (MiB)", "more than two passes")
-    print(f"| {' | '.join(header)} |\n|{'---|' * len(header)}")
-    for variant in steps:
-        ratios = [ours / plain for ours, plain in zip(times[variant], times[PASSES], strict=True)]
-        low, middle, high = statistics.quantiles(ratios, n=4)
-        median = statistics.median(times[variant])
-        extra = memory[variant] - memory[PASSES]
-        row = (
-            variant,
-            f"{median:.3f}",
-            f"{median / statistics.median(times[PASSES]):.3f}",
-            f"{middle:.3f} ({low:.3f} to {high:.3f})",
-            f"{memory[variant]:.0f}",
-            f"{extra:+.0f} MiB, {extra / gradient:+.2f} gradients",
-        )
-        print(f"| {' | '.join(row)} |")
+def main(words: Sequence[str] | None = None) -> int:
+    """Print the tables; returns the exit status."""
+    options = parse(words)
+    torch.set_num_threads(options.threads)
+    names = names_of(options.variants, options.methods)
+    memory = {}
+    if options.memory:
+        for name in names:
+            memory[name] = peak_memory(make_step, options, name, threads=options.threads)
+    bench = make_bench(options, names)
+    times = interleaved_times(bench.steps, options.steps, options.warm_up)
+    results: dict[str, Any] = {
+        "options": {name: value for name, value in vars(options).items() if name != "json"},
+        "parameters": bench.parameters,
+        "machine": {"platform": platform.platform(), "torch": torch.__version__, "threads": torch.get_num_threads()},
+        "seconds": times,
+        "peak_mib": {name: peak for name, (peak, _) in memory.items()},
+        "peak_of_steps_mib": {name: of_steps for name, (_, of_steps) in memory.items()},
+    }
+    print_conditions(options, bench.parameters)
+    print_times(times)
+    if memory:
+        print_memory(memory, 4 * bench.parameters / MIB)
+    if options.profile:
+        results["profile"] = {}
+        for method in options.methods:
+            results["profile"][method] = profile(bench, method, options.steps)
+            print_profile(method, results["profile"][method])
+    if options.json:
+        Path(options.json).write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
     return 0
 
 
-class Step:
-    """One optimiser-free training step: two forward and two backward passes, aligned or not."""
-
-    def __init__(self, arguments: argparse.Namespace, variant: str) -> None:
-        torch.manual_seed(0)
-        from transformers import Wav2Vec2ForSequenceClassification
-
-        extractor = {"conv_stride": (5, 2, 2, 2, 2, 2, 2), "conv_kernel": (10, 3, 3, 3, 3, 2, 2)}
-        config = small_wav2vec2_config(
-            **SIZES[arguments.size],
-            **EXTRACTORS[arguments.size],
-            **extractor,
-            num_conv_pos_embeddings=128,
-            num_conv_pos_embedding_groups=16,
-            hidden_dropout=0.0,
-            final_dropout=0.0,
-        )
-        model = Wav2Vec2ForSequenceClassification(config)
-        samples = round(arguments.seconds * 16_000)
-        self.batch = {
-            view: {"input_values": torch.randn(arguments.batch, samples), "labels": torch.arange(arguments.batch) % 2}
-            for view in ("clean", "augmented")
-        }
-        self.trainer = GradientAlignmentTrainer(
-            model=model,
-            args=GradientAlignmentArguments(
-                output_dir=tempfile.mkdtemp(),
-                align_gradients="none" if variant == PASSES else variant,
-                use_cpu=not torch.cuda.is_available(),
-                report_to="none",
-            ),
-        )
-        self.model = model
-        self.aligned = variant != PASSES
-        self.parameters = model.num_parameters()
-        self()  # the first step is not like the others
-
-    def __call__(self) -> None:
-        """Do the step."""
-        self.model.zero_grad()
-        if self.aligned:
-            self.trainer.training_step(self.model, self.batch)
-        else:
-            for view in self.batch.values():
-                super(GradientAlignmentTrainer, self.trainer).training_step(self.model, view)
-        if torch.cuda.is_available():
-            torch.cuda.synchronize()
+def parse(words: Sequence[str] | None) -> argparse.Namespace:
+    """The options."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--size", choices=SIZES, default="small")
+    parser.add_argument("--dtype", choices=("float32", "bf16"), default="float32", help="bf16: autocast")
+    parser.add_argument("--batch", type=int, default=2, help="utterances; each has two views")
+    parser.add_argument("--seconds", type=float, default=66_800 / 16_000, help="length of an utterance")
+    parser.add_argument("--steps", type=int, default=15, help="rounds that are timed, 2 or more")
+    parser.add_argument("--warm_up", type=int, default=2, help="rounds before")
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--methods", nargs="+", choices=available_methods(), default=None)
+    parser.add_argument(
+        "--variants",
+        nargs="+",
+        choices=VARIANTS,
+        default=list(VARIANTS),
+        help="; ".join(f"{name}: {what}" for name, what in VARIANTS.items()),
+    )
+    parser.add_argument("--memory", action=argparse.BooleanOptionalAction, default=True, help="take peak memory too")
+    parser.add_argument("--profile", action="store_true", help="show where an aligned step's time goes")
+    parser.add_argument("--json", help="file to write every figure to")
+    options = parser.parse_args(words)
+    if options.methods is None:
+        options.methods = ["pcgrad", "gradvac", "cagrad"]
+    if options.steps < 2:
+        parser.error("--steps must be 2 or more, or there is no spread to give")
+    if options.profile and not {"passes", "ours"} <= set(options.variants):
+        parser.error("--profile compares an aligned step with two passes; leave passes and ours among --variants")
+    return options
 
 
-def peak_memory(arguments: argparse.Namespace, variant: str) -> float:
-    """Peak resident memory in MiB of a process that does nothing but three steps of a variant."""
-    context = multiprocessing.get_context("spawn")
-    receiver, sender = context.Pipe(duplex=False)
-    process = context.Process(target=_measure, args=(arguments, variant, sender))
-    process.start()
-    sender.close()
-    peak = receiver.recv()
-    process.join()
-    return peak
+def make_bench(options: argparse.Namespace, names: list[str]) -> Workbench:
+    """A model with the steps `names`."""
+    return Workbench(options.size, options.batch, options.seconds, options.dtype, names)
 
 
-def _measure(arguments: argparse.Namespace, variant: str, sender: Any) -> None:
-    step = Step(arguments, variant)
-    for _ in range(3):
-        step()
-    if torch.cuda.is_available():
-        sender.send(torch.cuda.max_memory_allocated() / 2**20)
-    else:
-        sender.send(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
+def make_step(options: argparse.Namespace, name: str) -> Callable[[], None]:
+    """One step, for a process that does nothing else."""
+    return make_bench(options, [name]).steps[name]
+
+
+def profile(bench: Workbench, method: str, rounds: int) -> dict[str, list[float]]:
+    """Seconds of each part of an aligned step, of the whole of it, and of two passes, by round."""
+    stopwatch = Stopwatch()
+    parts: list[dict[str, float]] = []
+
+    def step() -> None:
+        stopwatch.__init__()
+        with stopwatch.running():
+            bench.steps[method]()
+        parts.append(stopwatch.seconds)
+
+    times = interleaved_times({PASSES: bench.steps[PASSES], method: step}, rounds, warm_up=1)
+    seconds = {part: [row[part] for row in parts[-rounds:]] for part in PARTS}
+    return {**seconds, "step": times[method], PASSES: times[PASSES]}
+
+
+def print_conditions(options: argparse.Namespace, parameters: int) -> None:
+    """What was measured."""
+    print(
+        f"{parameters / 1e6:.1f}M parameters, {options.batch} utterance{'s' * (options.batch > 1)} of "
+        f"{options.seconds:.2f} s in two views, {options.dtype}{' autocast' * (options.dtype == 'bf16')}, "
+        f"{'GPU' if torch.cuda.is_available() else f'{torch.get_num_threads()} threads'}, {options.steps} rounds; one "
+        f"gradient is {4 * parameters / MIB:.0f} MiB. Medians (and quartiles); no optimiser."
+    )
+
+
+def print_times(times: dict[str, list[float]]) -> None:
+    """Seconds, and ratios within each round."""
+    header = ["step", "seconds"]
+    references = [name for name in (PASSES, PUBLISHED) if name in times]
+    header += [f"of {name}, round by round" if name == PASSES else f"{name} takes" for name in references]
+    rows = []
+    for name, seconds in times.items():
+        row = [name, spread(seconds)]
+        for reference in references:
+            pairs = list(zip(seconds, times[reference], strict=True))
+            row.append(
+                spread([s / r for s, r in pairs]) if reference == PASSES else spread([r / s for s, r in pairs], "x")
+            )
+        rows.append(row)
+    print_table(header, rows)
+
+
+def print_memory(memory: dict[str, tuple[float, float]], gradient: float) -> None:
+    """Peaks, and how they compare."""
+    header = ["step", "peak (MiB)", "of it, the step's"]
+    references = [name for name in (PASSES, PUBLISHED) if name in memory]
+    header += [f"above {name}" if name == PASSES else f"of {name}'s" for name in references]
+    rows = []
+    for name, (peak, of_steps) in memory.items():
+        row = [name, f"{peak:.0f}", f"{of_steps:.0f}"]
+        for reference in references:
+            if reference == PASSES:
+                extra = peak - memory[reference][0]
+                row.append(f"{extra:+.0f} MiB, {extra / gradient:+.2f} gradients")
+            else:
+                row.append(f"{peak / memory[reference][0]:.2f} ({of_steps / memory[reference][1]:.2f} of the step's)")
+        rows.append(row)
+    print_table(header, rows)
+
+
+def print_profile(method: str, seconds: dict[str, list[float]]) -> None:
+    """Milliseconds of each part, and its share of the step."""
+    step = seconds["step"]
+
+    def row(part: str, values: list[float]) -> list[str]:
+        share = quartiles([value / whole for value, whole in zip(values, step, strict=True)])[1]
+        return [part, spread([1000 * value for value in values], digits=1), f"{100 * share:.2f} %"]
+
+    added = [part for part in PARTS if part != PASSES_WITHIN]
+    sums = [sum(column) for column in zip(*(seconds[part] for part in added), strict=True)]
+    rows = [row(part, seconds[part]) for part in added]
+    rows += [
+        row("all of these", sums),
+        row("forward and backward passes, in this step", seconds[PASSES_WITHIN]),
+        row("two passes, by themselves", seconds[PASSES]),
+        row("this step beyond two passes", [a - b for a, b in zip(step, seconds[PASSES], strict=True)]),
+    ]
+    print_table([f"part of a step with {method}", "ms", "of the step"], rows)
+
+
+def spread(values: list[float], unit: str = "", digits: int = 3) -> str:
+    """Median and quartiles."""
+    low, middle, high = quartiles(values)
+    return f"{middle:.{digits}f}{unit} ({low:.{digits}f} to {high:.{digits}f})"
+
+
+def print_table(header: list[str], rows: list[list[str]]) -> None:
+    """A table in Markdown."""
+    print(f"\n| {' | '.join(header)} |\n|{'---|' * len(header)}")
+    for row in rows:
+        print(f"| {' | '.join(row)} |")
 
 
 if __name__ == "__main__":

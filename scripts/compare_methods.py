@@ -90,7 +90,7 @@ def table(arguments: argparse.Namespace) -> str:
         keys = ("eval_eer", "test_eer", "train_conflict_rate")
         columns = [spread([run[key] for run in runs if run.get(key) is not None]) for key in keys]
         by_epoch = zip(*(run["train_conflict_rate_by_epoch"] for run in runs), strict=False)
-        columns.append(" ".join(f"{100 * statistics.mean(rates):.0f}" for rates in by_epoch))
+        columns.append(" ".join(f"{100 * statistics.mean(rates):.0f}" for rates in by_epoch) or "-")
         lines.append(f"| {method} | " + " | ".join(columns) + " |")
     seeds = ", ".join(map(str, arguments.seeds))
     lines.append(

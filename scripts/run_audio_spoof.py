@@ -3,6 +3,7 @@
 
 python scripts/run_audio_spoof.py --align_gradients
 python scripts/run_audio_spoof.py --align_gradients --model_name_or_path facebook/wav2vec2-xls-r-300m --dataset_name a/b
+python scripts/run_audio_spoof.py --align_gradients --views clean,rawboost,codec --view_weights '{"codec": 0.5}'
 python scripts/run_audio_spoof.py config.yaml --seed 1
 """
 
@@ -55,8 +56,10 @@ def main(argv: list[str]) -> int:
     write_run_card(results, preparation, model_args, data_args, args, command_words(given))
     print(f"\n{summary_table(results, args.align_gradients)}\n")
     print(f"Model, model card, scores and all_results.json are in {args.output_dir}")
-    other = {**given, "align_gradients": "pcgrad" if args.align_gradients == "none" else "none"}
-    print(f"To compare, the same with another alignment:\n  {shlex.join(command_words(other))}")
+    if len(data_args.view_recipes) > 1:
+        other = {**given, "align_gradients": "pcgrad" if args.align_gradients == "none" else "none"}
+        other.pop("alignment_options", None)  # the other method does not take them
+        print(f"To compare, the same with another alignment:\n  {shlex.join(command_words(other))}")
     if push:
         try:
             print(f"Published at {publish_run(args)}")

@@ -1,6 +1,8 @@
 """A small problem whose two views conflict, to compare training runs with; also a program for torchrun."""
 
 import json
+import os
+import subprocess
 import sys
 from pathlib import Path
 
@@ -106,6 +108,12 @@ def weights_of(trainer):
     return {name: value.detach().clone() for name, value in model.state_dict().items()}
 
 
+def timeless(rows):
+    """A log without what depends on the clock."""
+    timing = ("_runtime", "_samples_per_second", "_steps_per_second")
+    return [{name: value for name, value in row.items() if not name.endswith(timing)} for row in rows]
+
+
 def largest_difference(first, second):
     assert first.keys() == second.keys()
     return max(float((first[name].double() - second[name].double()).abs().max()) for name in first)
@@ -128,6 +136,20 @@ def main(output_dir, specification):
 def read_run(output_dir):
     history = json.loads(Path(output_dir, "history.json").read_text())
     return load_file(Path(output_dir, "weights.safetensors")), history
+
+
+def run_processes(count, output_dir, specification):
+    """Train in `count` gloo processes as `main` would in one."""
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", str(count)]
+    result = subprocess.run(
+        [*command, __file__, str(output_dir), json.dumps(specification)],
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+        timeout=240,
+        check=False,
+    )
+    assert result.returncode == 0, result.stderr[-3000:]
 
 
 if __name__ == "__main__":

@@ -13,28 +13,62 @@ def conflict_statistics(gramian: Tensor, weights: Tensor, views: Sequence[str]) 
     """Statistics of one update, as scalars on the Gramian's device.
 
     Args:
-        gramian: Shape (K, K), the views' inner products.
-        weights: Shape (K,), what the alignment method made of it.
+        gramian: Shape (K, K), the views' inner products; or (G, K, K), those of each group of parameters, whose sum is
+            that of all.
+        weights: Shape (K,) or (G, K), what the alignment method made of it.
         views: The K views' names.
 
     Returns:
-        `conflict_rate` (1 where any two views have a negative cosine, else 0; NaN for a non-finite Gramian),
+        `conflict_rate` (1 where any two views have a negative cosine, else 0; NaN for a non-finite Gramian; left out
+        where there is one view),
         `cosine_<a>_<b>` in [-1, 1] (0 where a gradient is zero) and
         `norm_ratio_<b>_<a>` = |g_b| / |g_a| for each pair, `grad_norm_<view>` and
-        `weight_<view>`.
+        `weight_<view>` (the groups' mean); for more than one group also `group_conflict_rate`, the fraction of the
+        groups in which any two views conflict.
     """
-    norms = gramian.diagonal().clamp(min=0).sqrt()
-    conflict = torch.where(torch.isfinite(gramian).all(), (gramian < 0).any().to(gramian.dtype), torch.nan)
-    statistics: dict[str, Tensor] = {"conflict_rate": conflict}
-    for i, j in combinations(range(len(views)), 2):
-        product = norms[i] * norms[j]
-        cosine = torch.where(product > 0, gramian[i, j] / product, torch.zeros_like(product))
-        statistics[f"cosine_{views[i]}_{views[j]}"] = cosine.clamp(-1, 1)
-        statistics[f"norm_ratio_{views[j]}_{views[i]}"] = norms[j] / norms[i]
+    groups = gramian if gramian.ndim == 3 else gramian[None]
+    gramian = groups.sum(0)
+    weights = weights if weights.ndim == 1 else weights.mean(0)
+    statistics = {}
+    if len(views) > 1:
+        statistics["conflict_rate"] = conflicts(gramian)
+        if len(groups) > 1:
+            statistics["group_conflict_rate"] = conflicts(groups).mean()
+    statistics |= gradient_statistics(gramian, views)
     for i, view in enumerate(views):
-        statistics[f"grad_norm_{view}"] = norms[i]
         statistics[f"weight_{view}"] = weights[i]
     return statistics
+
+
+@torch.no_grad()
+def gradient_statistics(gramians: Tensor, views: Sequence[str]) -> dict[str, Tensor]:
+    """What Gramians say of the gradients themselves.
+
+    Args:
+        gramians: Shape (..., K, K).
+        views: The K views' names.
+
+    Returns:
+        Tensors of shape (...): `cosine_<a>_<b>` in [-1, 1] (0 where a gradient is zero) and `norm_ratio_<b>_<a>` =
+        |g_b| / |g_a| for each pair, `grad_norm_<view>`. What is not finite stays so.
+    """
+    norms = gramians.diagonal(dim1=-2, dim2=-1).clamp(min=0).sqrt()
+    statistics = {}
+    for i, j in combinations(range(len(views)), 2):
+        product = norms[..., i] * norms[..., j]
+        cosine = torch.where(product == 0, torch.zeros_like(product), gramians[..., i, j] / product)
+        statistics[f"cosine_{views[i]}_{views[j]}"] = cosine.clamp(-1, 1)
+        statistics[f"norm_ratio_{views[j]}_{views[i]}"] = norms[..., j] / norms[..., i]
+    for i, view in enumerate(views):
+        statistics[f"grad_norm_{view}"] = norms[..., i]
+    return statistics
+
+
+@torch.no_grad()
+def conflicts(gramians: Tensor) -> Tensor:
+    """Whether any two views have a negative product: (..., K, K) -> (...), 1 or 0, NaN for a non-finite Gramian."""
+    finite = torch.isfinite(gramians).flatten(-2).all(-1)
+    return torch.where(finite, (gramians < 0).flatten(-2).any(-1).to(gramians.dtype), torch.nan)
 
 
 class RunningMeans:

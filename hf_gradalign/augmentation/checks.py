@@ -1,8 +1,11 @@
-"""Checks of constructor arguments: each returns the value as a plain Python number, or says what is allowed."""
+"""Checks of constructor arguments (each returns the value as a plain Python number) and of samples, with a message."""
 
 import math
 import numbers
 from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
 
 
 def check_number(name: str, value: Any, low: float, high: float) -> float:
@@ -45,3 +48,25 @@ def check_ordered(min_name: str, min_value: float, max_name: str, max_value: flo
     """
     if min_value > max_value:
         raise ValueError(f"{min_name} must be <= {max_name}; got {min_name}={min_value!r} and {max_name}={max_value!r}")
+
+
+def check_samples(transform: str, samples: NDArray[Any]) -> None:
+    """Refuse what a transform of waveforms does not take.
+
+    Args:
+        transform: The transform's name, for the message.
+        samples: What it was called with.
+
+    Raises:
+        ValueError: If the samples are not floating-point, not finite, or have more than two axes.
+    """
+    if not np.issubdtype(samples.dtype, np.floating):
+        raise ValueError(
+            f"{transform} takes floating-point samples; got {samples.dtype}: convert them and scale them to [-1, 1]"
+        )
+    if samples.ndim > 2:
+        raise ValueError(f"samples must have shape (samples,) or (channels, samples); got {samples.shape}")
+    if not np.isfinite(samples).all():
+        raise ValueError(
+            f"samples must be finite; {np.count_nonzero(~np.isfinite(samples))} of {samples.size} are NaN or infinite"
+        )

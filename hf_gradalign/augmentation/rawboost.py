@@ -3,7 +3,6 @@ import random
 from typing import Any
 
 import numpy as np
-from audiomentations.core.transforms_interface import BaseWaveformTransform
 from numpy.typing import NDArray
 
 from hf_gradalign.augmentation.checks import check_integer, check_number, check_ordered
@@ -11,6 +10,7 @@ from hf_gradalign.augmentation.convolutive import add_convolutive_noise
 from hf_gradalign.augmentation.impulsive import add_impulsive_noise
 from hf_gradalign.augmentation.levels import limit_peak
 from hf_gradalign.augmentation.notch_filter import NotchFilter
+from hf_gradalign.augmentation.speech_transform import SpeechTransform
 from hf_gradalign.augmentation.stationary import add_stationary_noise
 
 # The kinds of noise in each algorithm, in their order; algorithm 8 applies its two in parallel, the others in series.
@@ -33,7 +33,7 @@ MAX_POWERS = 7
 MAX_IMPULSIVE_GAIN = 1e6
 
 
-class RawBoost(BaseWaveformTransform):
+class RawBoost(SpeechTransform):
     """RawBoost: the channel distortion and noise of telephony, made without any recorded noise or impulse response.
 
     Source: Tak et al., "RawBoost: A Raw Data Boosting and Augmentation Method applied to Automatic Speaker
@@ -58,8 +58,6 @@ class RawBoost(BaseWaveformTransform):
     be written as JSON; bulk noise is in it as a seed, so that frozen parameters fit a clip of any length. Applying
     frozen parameters draws nothing.
     """
-
-    supports_multichannel = True
 
     def __init__(
         self,
@@ -130,12 +128,6 @@ class RawBoost(BaseWaveformTransform):
             low, high = f"min_{quantity}", f"max_{quantity}"
             check_ordered(low, getattr(self, low), high, getattr(self, high))
 
-    def __call__(self, samples: NDArray[np.floating], sample_rate: int) -> NDArray[np.floating]:
-        """Draw parameters, unless they are frozen, and apply them."""
-        if samples.size == 0:  # the base class takes (channels, 0) for a clip with its axes swapped
-            return samples
-        return super().__call__(samples, sample_rate)
-
     def randomize_parameters(self, samples: NDArray[np.floating], sample_rate: int) -> None:
         """Draw whether to apply the transform, and if so everything that is random in it, into `self.parameters`.
 
@@ -157,31 +149,13 @@ class RawBoost(BaseWaveformTransform):
             for kind in kinds:
                 self.parameters[kind] = self._draw(kind, sample_rate)
 
-    def apply(self, samples: NDArray[np.floating], sample_rate: int) -> NDArray[np.float32]:
-        """Apply the drawn parameters: a function of the samples and of `self.parameters`, without chance.
-
-        Args:
-            samples: Finite floating-point waveform of shape (samples,) or (channels, samples).
-            sample_rate: In Hz.
-
-        Returns:
-            A new float32 array of the same shape, finite. Empty samples are returned as they are.
-
-        Raises:
-            ValueError: If the samples are not floating-point, not finite, or have more than two axes.
-        """
-        if samples.size == 0:
-            return samples
-        _check_samples(samples)
+    def _transform(self, samples: NDArray[np.float64], sample_rate: int) -> NDArray[np.float64]:
         kinds = ALGORITHMS[self.algorithm]
-        noisy = samples.astype(np.float64)
         if self.algorithm == PARALLEL_ALGORITHM:
-            noisy = limit_peak(sum(self._add(kind, noisy, sample_rate) for kind in kinds))
-        else:
-            for kind in kinds:
-                noisy = self._add(kind, noisy, sample_rate)
-        limits = np.finfo(np.float32)
-        return np.clip(noisy, limits.min, limits.max).astype(np.float32)
+            return limit_peak(sum(self._add(kind, samples, sample_rate) for kind in kinds))
+        for kind in kinds:
+            samples = self._add(kind, samples, sample_rate)
+        return samples
 
     def _draw(self, kind: str, sample_rate: int) -> dict[str, Any]:
         if kind == "convolutive":
@@ -217,16 +191,3 @@ class RawBoost(BaseWaveformTransform):
 
 def _draw_seed() -> int:
     return random.getrandbits(53)  # every reader of JSON keeps integers of 53 bits
-
-
-def _check_samples(samples: NDArray[Any]) -> None:
-    if not np.issubdtype(samples.dtype, np.floating):
-        raise ValueError(
-            f"RawBoost takes floating-point samples; got {samples.dtype}: convert them and scale them to [-1, 1]"
-        )
-    if samples.ndim > 2:
-        raise ValueError(f"samples must have shape (samples,) or (channels, samples); got {samples.shape}")
-    if not np.isfinite(samples).all():
-        raise ValueError(
-            f"samples must be finite; {np.count_nonzero(~np.isfinite(samples))} of {samples.size} are NaN or infinite"
-        )

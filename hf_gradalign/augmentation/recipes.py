@@ -4,6 +4,7 @@ import inspect
 import json
 import os
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,49 +15,54 @@ from audiomentations.core.composition import BaseCompose
 from audiomentations.core.transforms_interface import BaseWaveformTransform
 from numpy.typing import NDArray
 
+from hf_gradalign.augmentation.codec import Codec
 from hf_gradalign.augmentation.rawboost import ALGORITHMS, RawBoost
 
 # `transform(samples, sample_rate) -> samples`: any audiomentations transform or composition.
 Augmentation = Callable[[NDArray[np.float32], int], NDArray[np.float32]]
 
-_ALGORITHM_BY_NAME = {"rawboost": 4, **{f"rawboost{algorithm}": algorithm for algorithm in ALGORITHMS}}
+_RECIPES: dict[str, Callable[[], Augmentation]] = {
+    "rawboost": RawBoost,
+    **{f"rawboost{algorithm}": partial(RawBoost, algorithm) for algorithm in ALGORITHMS},
+    "codec": Codec,
+}
 
 _TRANSFORMS: dict[str, type] = {
     name: item
     for name, item in vars(audiomentations).items()
     if inspect.isclass(item) and issubclass(item, (BaseWaveformTransform, BaseCompose))
-} | {"RawBoost": RawBoost}
+} | {"Codec": Codec, "RawBoost": RawBoost}
 # A function cannot be written in a file.
 _TRANSFORMS.pop("Lambda")
 
 
 def available_augmentations() -> list[str]:
     """Return the names that `get_augmentation` knows."""
-    return list(_ALGORITHM_BY_NAME)
+    return list(_RECIPES)
 
 
 def get_augmentation(name_or_path: str | os.PathLike[str]) -> Augmentation:
     """Build an augmentation from its name or from a file.
 
     Args:
-        name_or_path: "rawboost" (algorithm 4), "rawboost1" to "rawboost8", or the path of a YAML or JSON file with a
-            list of transforms, applied in this order:
+        name_or_path: "rawboost" (algorithm 4), "rawboost1" to "rawboost8", "codec" (any of its codecs), or the path of
+            a YAML or JSON file with a list of transforms, applied in this order:
 
                 - {transform: AddGaussianNoise, min_amplitude: 0.001, max_amplitude: 0.015, p: 0.5}
                 - {transform: OneOf, transforms: [{transform: RawBoost, algorithm: 5}, {transform: PitchShift, p: 1.0}]}
 
-            Transforms are those of audiomentations, other than Lambda, and RawBoost; the other keys are their
+            Transforms are those of audiomentations, other than Lambda, RawBoost and Codec; the other keys are their
             arguments.
 
     Returns:
-        A `RawBoost`, or an `audiomentations.Compose` of the file's transforms.
+        A `RawBoost` or `Codec`, or an `audiomentations.Compose` of the file's transforms.
 
     Raises:
         ValueError: If it is neither a known name nor a file, if the file is not a list of transforms, or if a transform
             or one of its arguments is unknown or impossible.
     """
-    if name_or_path in _ALGORITHM_BY_NAME:
-        return RawBoost(algorithm=_ALGORITHM_BY_NAME[name_or_path])
+    if name_or_path in _RECIPES:
+        return _RECIPES[name_or_path]()
     path = Path(name_or_path)
     if not path.is_file():
         raise ValueError(

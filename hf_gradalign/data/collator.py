@@ -1,4 +1,4 @@
-"""Make a batch of model inputs from items, once for each view."""
+"""Make a batch of model inputs from clips, once for each view."""
 
 from __future__ import annotations
 
@@ -9,10 +9,12 @@ from typing import Any
 import torch
 from transformers import SequenceFeatureExtractor
 
+from hf_gradalign.training import ViewBatchCollator
+
 ModelInputs = dict[str, torch.Tensor]
 
 
-class ViewCollator:
+class ViewCollator(ViewBatchCollator):
     """Collate items of a `ViewDataset` or a `ClipDataset`.
 
     Args:
@@ -24,27 +26,20 @@ class ViewCollator:
     """
 
     def __init__(self, feature_extractor: SequenceFeatureExtractor) -> None:
+        super().__init__(_ClipCollator(feature_extractor))
+        self.feature_extractor = feature_extractor
+
+
+class _ClipCollator:
+    """Model inputs, tensors of shape (batch, ...), and `labels`, int64 of shape (batch,), from single clips."""
+
+    def __init__(self, feature_extractor: SequenceFeatureExtractor) -> None:
         self.feature_extractor = feature_extractor
         # Some extractors always pad (to 30 s, say) and must be left to it; some do not know the argument.
         padding = inspect.signature(feature_extractor.__call__).parameters.get("padding")
         self._pads_on_request = padding is not None and padding.default is False
 
-    def __call__(self, items: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-        """Collate items.
-
-        Args:
-            items: all of one kind, at least one.
-
-        Returns:
-            For items of views `{view: model inputs}`, else the model inputs alone: tensors of shape (batch, ...) and
-            `labels`, int64 of shape (batch,).
-        """
-        first = items[0]
-        if not all(isinstance(view, Mapping) for view in first.values()):
-            return self._model_inputs(items)
-        return {view: self._model_inputs([item[view] for item in items]) for view in first}
-
-    def _model_inputs(self, items: Sequence[Mapping[str, Any]]) -> ModelInputs:
+    def __call__(self, items: Sequence[Mapping[str, Any]]) -> ModelInputs:
         clips = [item["input_values"] for item in items]
         lengths_differ = len({len(clip) for clip in clips}) > 1
         padding = {"padding": True} if lengths_differ and self._pads_on_request else {}

@@ -9,6 +9,8 @@ from hf_gradalign.experiment.command_line import (
     parse_arguments,
     read_arguments,
 )
+from hf_gradalign.experiment.conflict_history import ConflictHistory
+from hf_gradalign.experiment.conflict_plots import draw_conflicts, draw_run_figures
 from hf_gradalign.experiment.evaluation import CountermeasureMetrics
 from hf_gradalign.experiment.output_folder import resolve_output_folder
 from hf_gradalign.experiment.preparation import Preparation, prepare
@@ -19,6 +21,7 @@ from hf_gradalign.experiment.summary import summary_table
 
 __all__ = [
     "AudioSpoofTrainingArguments",
+    "ConflictHistory",
     "CountermeasureMetrics",
     "DataArguments",
     "Interrupted",
@@ -27,6 +30,8 @@ __all__ = [
     "RunResults",
     "announce_hub",
     "command_words",
+    "draw_conflicts",
+    "draw_run_figures",
     "keep_arguments",
     "make_arguments",
     "parse_arguments",

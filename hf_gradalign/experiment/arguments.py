@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 import torch
 from transformers.trainer_utils import IntervalStrategy, SaveStrategy
 
+from hf_gradalign.experiment.views import CLEAN, parse_views
 from hf_gradalign.training import GradientAlignmentArguments
 
 PAPER_WINDOW_SECONDS = 66_800 / 16_000
@@ -94,11 +95,19 @@ class DataArguments:
     )
     max_train_samples: int | None = field(default=None, metadata={"help": "Train on this many clips only."})
     max_eval_samples: int | None = field(default=None, metadata={"help": "Evaluate on this many clips a split only."})
-    augmentation: str = field(
-        default="rawboost",
+    views: str | None = field(
+        default=None,
         metadata={
-            "help": "What the augmented view hears: rawboost (algorithm 4), rawboost1 to rawboost8, or a YAML or JSON "
-            "file with a list of audiomentations transforms."
+            "help": "What each view of a clip hears, with commas between them, e.g. clean,rawboost,codec: clean (the "
+            "clip as it is), a recipe as --augmentation takes it, or name=recipe. By default clean and augmented, of "
+            "which --augmentation says what it hears."
+        },
+    )
+    augmentation: str | None = field(
+        default=None,
+        metadata={
+            "help": "What the augmented view hears: rawboost (algorithm 4, the default), rawboost1 to rawboost8, codec "
+            "(MP3, Opus, Vorbis, GSM or G.711), or a YAML or JSON file with a list of audiomentations transforms."
         },
     )
     augmentation_scope: str = field(
@@ -133,13 +142,33 @@ class DataArguments:
     )
 
     def __post_init__(self) -> None:
-        """Check the lengths."""
+        """Check the lengths and the views' names, and fill in the augmentation."""
         for name in ("window_seconds", "eval_window_seconds", "rms_level", "max_train_samples", "max_eval_samples"):
             value = getattr(self, name)
             if value is not None and value <= 0:
                 raise ValueError(f"--{name} must be positive, got {value}")
         if self.validation_fraction is not None and not 0 < self.validation_fraction < 1:
             raise ValueError(f"--validation_fraction must be between 0 and 1, got {self.validation_fraction}")
+        if self.views is None:
+            self.augmentation = self.augmentation or "rawboost"
+            return
+        parse_views(self.views)
+        if self.augmentation is not None:
+            raise ValueError(
+                "--augmentation says what the view 'augmented' hears, and --views names every view: use one of them, "
+                f"as in --views {self.views},augmented={self.augmentation}"
+            )
+
+    @property
+    def view_recipes(self) -> dict[str, str]:
+        """Each view's recipe by name, `clean` for the clip as it is.
+
+        Raises:
+            ValueError: If `views` is not a list of views (`parse_views`).
+        """
+        if self.views is None:
+            return {CLEAN: CLEAN, "augmented": self.augmentation}
+        return parse_views(self.views)
 
 
 @dataclass
@@ -150,7 +179,9 @@ class AudioSpoofTrainingArguments(GradientAlignmentArguments):
         default=None,
         metadata={"help": "Where everything is written. By default a new folder below runs/."},
     )
-    per_device_train_batch_size: int = field(default=16, metadata={"help": "Utterances a batch; each has two views."})
+    per_device_train_batch_size: int = field(
+        default=16, metadata={"help": "Utterances a batch; each is seen in every view."}
+    )
     per_device_eval_batch_size: int = field(default=16, metadata={"help": "Utterances an evaluation batch."})
     num_train_epochs: float = field(default=10.0, metadata={"help": "Number of epochs."})
     learning_rate: float | None = field(
@@ -172,6 +203,16 @@ class AudioSpoofTrainingArguments(GradientAlignmentArguments):
     metric_for_best_model: str | None = field(
         default="loss",
         metadata={"help": "What checkpoints are selected by on the validation split: loss (as in the paper) or eer."},
+    )
+    conflict_record: str = field(
+        default="jsonl",
+        metadata={
+            "choices": ["none", "jsonl", "parquet"],
+            "nargs": "?",
+            "const": "jsonl",
+            "help": "Write the cosine, norms, weights and losses of each update to a file in the output folder; the "
+            "model card shows figures of it.",
+        },
     )
     dataloader_pin_memory: bool = field(
         default=torch.accelerator.is_available(), metadata={"help": "Pin memory; on where there is an accelerator."}

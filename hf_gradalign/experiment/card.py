@@ -1,14 +1,17 @@
 """The model card of a run, from what the run knows."""
 
 import shlex
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 from hf_gradalign.experiment.arguments import AudioSpoofTrainingArguments, DataArguments, ModelArguments
+from hf_gradalign.experiment.conflict_plots import draw_run_figures
 from hf_gradalign.experiment.preparation import Preparation
 from hf_gradalign.experiment.results import RunResults
+from hf_gradalign.experiment.views import CLEAN, parse_views, shown_recipe, shown_views
 from hf_gradalign.hub import ModelCardFacts, write_model_card
+from hf_gradalign.training import find_conflict_record
 
 _DEMO_LANGUAGES = ("en", "es", "fr", "it", "ru")
 _SPLITS = {"eval": "validation", "test": "test"}
@@ -22,7 +25,7 @@ def write_run_card(
     args: AudioSpoofTrainingArguments,
     command: Sequence[str],
 ) -> Path:
-    """Write the model card into the run's folder.
+    """Write the model card into the run's folder, and the figures of the conflict record that it shows.
 
     Args:
         results: What the run found.
@@ -38,6 +41,7 @@ def write_run_card(
     is_demo = data_args.dataset_name is None
     dataset = "the hf_gradalign demo corpus" if is_demo else data_args.dataset_name.rstrip("/")
     on_hub = not is_demo and not Path(data_args.dataset_name).exists()
+    record = find_conflict_record(args.output_dir) if args.conflict_record != "none" else None
     facts = ModelCardFacts(
         model_name=(args.hub_model_id or Path(args.output_dir).name).split("/")[-1],
         repo_id=args.hub_model_id,
@@ -49,7 +53,11 @@ def write_run_card(
         languages=_DEMO_LANGUAGES if is_demo else (),
         alignment_method=args.align_gradients,
         alignment_options=args.alignment_options or {},
-        augmentation=data_args.augmentation,
+        views={
+            name: None if recipe == CLEAN else shown_recipe(recipe) for name, recipe in data_args.view_recipes.items()
+        },
+        view_weights=args.view_weights or {},
+        joint_backward=args.joint_backward,
         hyperparameters=_hyperparameters(results, data_args, args, preparation),
         results={
             split: {
@@ -62,14 +70,24 @@ def write_run_card(
         },
         conflict_rate=results.conflict_rate,
         conflict_rate_by_epoch=list(results.conflict_rate_by_epoch.values()),
+        conflict_record=record and record.name,
+        figures=draw_run_figures(args.output_dir) if record else {},
         sampling_rate=preparation.feature_extractor.sampling_rate,
         window_seconds=data_args.eval_window_seconds,
         id2label=preparation.model.config.id2label,
         n_parameters=preparation.model.num_parameters(),
         versions=results.versions,
-        command=shlex.join(Path(word).name if Path(word).is_absolute() else word for word in command),
+        command=shlex.join(_shown_words(command)),
     )
     return write_model_card(args.output_dir, facts)
+
+
+def _shown_words(command: Sequence[str]) -> Iterator[str]:
+    for before, word in zip(["", *command], command, strict=False):
+        if before == "--views":
+            yield shown_views(parse_views(word))
+        else:
+            yield Path(word).name if Path(word).is_absolute() else word
 
 
 def _hyperparameters(
@@ -86,6 +104,10 @@ def _hyperparameters(
         "learning rate": args.learning_rate,
         "schedule": args.lr_scheduler_type.value,
         "weight decay": args.weight_decay,
+        "alignment scope": args.alignment_scope if args.alignment_scope != "model" else None,
+        "modules aligned apart": ", ".join(args.alignment_modules or ()) or None,
+        "parameters aligned": ", ".join(args.alignment_parameters or ()) or None,
+        "joint backward pass": "yes" if args.joint_backward else None,
         "gradient norm clipped at": args.max_grad_norm,
         "class weights (spoof, bona fide)": None if weights is None else ", ".join(f"{w:g}" for w in weights),
         "training window (s)": data_args.window_seconds,

@@ -11,9 +11,8 @@ from transformers import HfArgumentParser
 from transformers.hf_argparser import string_to_bool
 
 from hf_gradalign.experiment.arguments import AudioSpoofTrainingArguments, DataArguments, ModelArguments
-from hf_gradalign.experiment.output_folder import find_checkpoint
-
-ARGUMENTS_NAME = "run_arguments.json"
+from hf_gradalign.experiment.output_folder import ARGUMENTS_NAME, find_run
+from hf_gradalign.training.atomic_writing import write_text_atomically
 
 _CONFIG_SUFFIXES = (".json", ".yaml", ".yml")
 # What belongs to one start of a run and not to the run; and no token is ever written anywhere.
@@ -41,7 +40,7 @@ def read_arguments(argv: Sequence[str]) -> dict[str, Any]:
         _fail_unknown(parser, "argument", unknown[0], [f"--{name}" for name in defaults])
     if given.resume_from_checkpoint is not None:
         try:
-            kept = find_checkpoint(given.resume_from_checkpoint, given.output_dir).parent / ARGUMENTS_NAME
+            kept = find_run(given.resume_from_checkpoint, given.output_dir)[0] / ARGUMENTS_NAME
         except FileNotFoundError as error:
             parser.error(str(error))
         if kept.is_file():
@@ -69,7 +68,7 @@ def keep_arguments(given: Mapping[str, Any], folder: str | Path) -> None:
     """Write a run's options into its folder, for when it is resumed."""
     kept = {name: value for name, value in given.items() if name not in _NOT_KEPT}
     Path(folder).mkdir(parents=True, exist_ok=True)
-    Path(folder, ARGUMENTS_NAME).write_text(json.dumps(kept, indent=2) + "\n", encoding="utf-8")
+    write_text_atomically(Path(folder, ARGUMENTS_NAME), json.dumps(kept, indent=2) + "\n")
 
 
 def command_words(given: Mapping[str, Any]) -> list[str]:
@@ -95,7 +94,7 @@ def _make_parser() -> HfArgumentParser:
         allow_abbrev=False,
         prog="run_audio_spoof.py",
         usage="%(prog)s [CONFIG.yaml | CONFIG.json] [--option value ...]",
-        description="Train a speech deepfake detector on clean and augmented views with aligned gradients.",
+        description="Train a speech deepfake detector on several views of each clip with aligned gradients.",
     )
 
 
@@ -122,6 +121,8 @@ def _words_of_file(path: Path, parser: HfArgumentParser) -> list[str]:
             # YAML reads `no` as false, and an option whose value may be left out (--align_gradients) as true.
             words += [] if value else ["no" if name.endswith("_strategy") else "none"]
         else:
+            if isinstance(value, list) and actions[name].nargs is None:
+                value = ",".join(map(str, value))  # what takes one word takes commas: views: [clean, rawboost]
             words += [_word(item) for item in value] if isinstance(value, list) else [_word(value)]
     return words
 

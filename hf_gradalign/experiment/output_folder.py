@@ -1,13 +1,19 @@
 """Where a run is written, and how runs are kept from overwriting each other."""
 
+import re
 from datetime import datetime
 from pathlib import Path
 
 from accelerate.utils import broadcast_object_list
-from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR, get_last_checkpoint
-from transformers.utils import CONFIG_NAME, SAFE_WEIGHTS_NAME
+from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
+from transformers.utils import CONFIG_NAME, SAFE_WEIGHTS_NAME, logging
+
+from hf_gradalign.training.run_checkpoints import RunCheckpoints, describe, require_complete
+
+logger = logging.get_logger(__name__)
 
 RUNS_DIR = "runs"
+ARGUMENTS_NAME = "run_arguments.json"
 RESULTS_NAME = "all_results.json"
 
 
@@ -20,59 +26,81 @@ def resolve_output_folder(output_dir: str | None, resume_from: str | None, label
         label: Put into the name of a new folder.
 
     Returns:
-        The output folder, and the checkpoint to resume from (None for a new run).
+        The output folder, and the checkpoint to resume from (None for a new run, and for one that begins anew, see
+        `find_run`).
 
     Raises:
         FileExistsError: If the folder holds a run already and nothing is resumed.
-        FileNotFoundError: If there is no checkpoint where one should be.
+        FileNotFoundError: If there is no complete checkpoint where one should be.
     """
     if resume_from is None:
         folder = Path(output_dir) if output_dir else _new_folder(label)
         _refuse_occupied(folder)
         return str(folder), None
-    checkpoint = find_checkpoint(resume_from, output_dir)
-    folder = Path(output_dir) if output_dir else checkpoint.parent
-    if folder.resolve() != checkpoint.parent.resolve():
+    run, checkpoint = find_run(resume_from, output_dir)
+    folder = Path(output_dir) if output_dir else run
+    if folder.resolve() != run.resolve():
         _refuse_occupied(folder)
-    return str(folder), str(checkpoint)
+    # Every process of a distributed run must take the same, whatever its view of a shared disk.
+    found = [None if checkpoint is None else str(checkpoint)]
+    broadcast_object_list(found)
+    if found[0] is None:
+        logger.warning(f"{run} holds no complete checkpoint to resume from: the run begins anew, in {folder}.")
+    return str(folder), found[0]
 
 
-def find_checkpoint(resume_from: str, output_dir: str | None = None) -> Path:
-    """The checkpoint that a run resumes from.
+def find_run(resume_from: str, output_dir: str | None = None) -> tuple[Path, Path | None]:
+    """The run that is resumed, and the checkpoint that it goes on from.
+
+    A run that was killed before its first checkpoint was complete begins anew. So does "last" where there is no run
+    yet: a cluster's job may have one command line for its first start and all others.
 
     Args:
-        resume_from: A checkpoint, a run folder (its last checkpoint is meant), or "last" for that of `output_dir`.
+        resume_from: A checkpoint, a run folder (its last complete checkpoint is meant), or "last" for that of
+            `output_dir`.
         output_dir: The folder that the user named, if any.
 
+    Returns:
+        The run's folder, and the checkpoint; None where the run is to begin anew.
+
     Raises:
-        FileNotFoundError: If there is no checkpoint.
+        FileNotFoundError: If there is no checkpoint, or the one that was named is not complete.
     """
-    if resume_from == "last":
-        if output_dir is None:
-            raise FileNotFoundError(
-                "--resume_from_checkpoint without a checkpoint takes the last one of --output_dir: name the run's "
-                "folder with --output_dir, or the checkpoint itself"
-            )
-        resume_from = output_dir
-    path = Path(resume_from).expanduser()
-    if (path / "trainer_state.json").is_file() and path.name.startswith(PREFIX_CHECKPOINT_DIR):
-        return path
-    if not path.is_dir():
+    by_name = resume_from != "last"
+    if not by_name and output_dir is None:
+        raise FileNotFoundError(
+            "--resume_from_checkpoint without a checkpoint takes the last one of --output_dir: name the run's "
+            "folder with --output_dir, or the checkpoint itself"
+        )
+    path = Path(resume_from if by_name else output_dir).expanduser()
+    if path.is_file() or (by_name and not path.is_dir()):
         raise FileNotFoundError(f"there is no checkpoint at {path}")
-    last = get_last_checkpoint(str(path))
-    if last is None:
-        raise FileNotFoundError(f"{path} holds no checkpoint to resume from (a folder named checkpoint-<step>)")
-    return Path(last)
+    if path.is_dir() and path.name.startswith(f"{PREFIX_CHECKPOINT_DIR}-"):
+        require_complete(path)
+        return path.parent, path
+    checkpoints = RunCheckpoints(path)
+    last = checkpoints.last_complete()
+    is_unfinished = (path / ARGUMENTS_NAME).is_file() and not (path / RESULTS_NAME).is_file()
+    is_free = not by_name and not _traces(path)
+    if last is None and not is_unfinished and not is_free:
+        incomplete = "; ".join(f"{p.name}: {describe(missing)}" for p, missing in checkpoints.incomplete().items())
+        raise FileNotFoundError(
+            f"{path} holds no checkpoint to resume from ({incomplete or 'a folder named checkpoint-<step>'})"
+        )
+    return path, last
+
+
+def _traces(folder: Path) -> list[str]:
+    if not folder.is_dir():
+        return []
+    traces = [name for name in (RESULTS_NAME, CONFIG_NAME, SAFE_WEIGHTS_NAME) if (folder / name).exists()]
+    return traces + sorted(path.name for path in folder.glob(f"{PREFIX_CHECKPOINT_DIR}-*"))
 
 
 def _refuse_occupied(folder: Path) -> None:
     if folder.is_file():
         raise FileExistsError(f"--output_dir {folder} is a file")
-    if not folder.is_dir():
-        return
-    traces = [name for name in (RESULTS_NAME, CONFIG_NAME, SAFE_WEIGHTS_NAME) if (folder / name).exists()]
-    traces += sorted(path.name for path in folder.glob("checkpoint-*"))
-    if traces:
+    if traces := _traces(folder):
         raise FileExistsError(
             f"{folder} already holds a run ({', '.join(traces[:4])}). Go on with it by --resume_from_checkpoint "
             f"{folder}, name another --output_dir, or delete it yourself"
@@ -80,7 +108,8 @@ def _refuse_occupied(folder: Path) -> None:
 
 
 def _new_folder(label: str) -> Path:
-    stem = f"{datetime.now():%Y-%m-%d_%H-%M-%S}_{label}"
+    # Parentheses, as of crmogm(pcgrad), would have to be quoted in every shell.
+    stem = f"{datetime.now():%Y-%m-%d_%H-%M-%S}_{re.sub(r'[^A-Za-z0-9_.-]+', '-', label).strip('-')}"
     folder, copies = Path(RUNS_DIR, stem), 1
     while folder.exists():
         copies += 1

@@ -4,12 +4,12 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import torch
 from datasets import Dataset, DatasetDict
 from transformers import PreTrainedModel, set_seed
 from transformers.feature_extraction_utils import FeatureExtractionMixin
 from transformers.utils import logging
 
-from hf_gradalign.augmentation import get_augmentation
 from hf_gradalign.data import (
     ClipDataset,
     ViewDataset,
@@ -24,7 +24,9 @@ from hf_gradalign.experiment.arguments import (
     DataArguments,
     ModelArguments,
 )
+from hf_gradalign.experiment.views import build_views
 from hf_gradalign.models import LABEL2ID, load_audio_classifier
+from hf_gradalign.training import check_view_weights
 
 logger = logging.get_logger(__name__)
 
@@ -63,16 +65,24 @@ def settle_defaults(model: ModelArguments, data: DataArguments, training: AudioS
 
 
 def prepare(model_args: ModelArguments, data_args: DataArguments, args: AudioSpoofTrainingArguments) -> Preparation:
-    """Load and check the data, the augmentation and the model.
+    """Load and check the views, the data and the model.
 
     Raises:
-        ValueError: On wrong labels, columns, splits, bad audio, or an unknown augmentation.
+        ValueError: On wrong labels, columns, splits, bad audio, an unknown augmentation, a weight for a view that is
+            not there, or an alignment method that cannot weigh so many views.
         OSError: If a data set or a model is not found.
     """
     logging.set_verbosity(args.get_process_log_level())
     set_seed(args.seed)
     settle_defaults(model_args, data_args, args)
-    augmentation = get_augmentation(data_args.augmentation)
+    views = build_views(data_args.view_recipes)
+    check_view_weights(list(views), args.view_weights)
+    if len(views) == 1 and args.align_gradients != "none":
+        logger.warning(
+            f"There is one view, {next(iter(views))}: --align_gradients {args.align_gradients} does nothing."
+        )
+    if len(views) > 1:
+        args.make_method()(torch.eye(len(views)))  # a method that cannot weigh so many says so
     weights = model_args.class_weights
     model, feature_extractor = load_audio_classifier(
         model_args.model_name_or_path,
@@ -95,7 +105,7 @@ def prepare(model_args: ModelArguments, data_args: DataArguments, args: AudioSpo
     }
     train_dataset = ViewDataset(
         corpus["train"],
-        {"clean": None, "augmented": augmentation},
+        views,
         window_seconds=data_args.window_seconds,
         crop=data_args.crop,
         seed=args.seed if args.data_seed is None else args.data_seed,

@@ -17,6 +17,7 @@ from transformers.trainer import TRAINER_STATE_NAME
 import hf_gradalign
 from hf_gradalign.experiment.arguments import AudioSpoofTrainingArguments, DataArguments, ModelArguments
 from hf_gradalign.experiment.output_folder import RESULTS_NAME
+from hf_gradalign.training.atomic_writing import write_text_atomically
 
 
 @dataclass
@@ -26,11 +27,11 @@ class RunResults:
     Attributes:
         metrics: `eval_eer`, `test_eer`, `eval_loss`, `train_loss`, `train_runtime` (s), ...
         eer_by_system: Split to spoofing system to EER.
-        conflict_rate: Fraction of the updates in which the views conflicted.
+        conflict_rate: Fraction of the updates in which any two views conflicted; None with one view.
         conflict_rate_by_epoch: The same by epoch, from the first.
         averaged_checkpoints: How many checkpoints the weights are the mean of; 0 where none were averaged.
         nonfinite_updates: Updates whose gradients were not finite.
-        settings: The arguments that the run was given, and the defaults it took.
+        settings: The arguments that the run was given, and the defaults it took; `views` has the recipes by name.
     """
 
     metrics: dict[str, float]
@@ -54,7 +55,7 @@ class RunResults:
         content["settings"] = self.settings
         content["versions"] = self.versions
         path = Path(folder, RESULTS_NAME)
-        path.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+        write_text_atomically(path, json.dumps(content, indent=2) + "\n")
         return path
 
 
@@ -63,7 +64,8 @@ def describe_settings(
 ) -> dict[str, Any]:
     """The arguments of a run, ready for JSON and without tokens."""
     # to_dict masks every *_token.
-    return {"model": asdict(model_args), "data": asdict(data_args), "training": args.to_dict()}
+    settings = {"model": asdict(model_args), "data": asdict(data_args), "training": args.to_dict()}
+    return settings | {"views": data_args.view_recipes}
 
 
 def read_train_metrics(folder: str | Path) -> dict[str, float]:
@@ -74,6 +76,12 @@ def read_train_metrics(folder: str | Path) -> dict[str, float]:
     results = json.loads(path.read_text(encoding="utf-8"))
     names = ("epoch", "total_flos", "train_loss", "train_runtime", "train_samples_per_second", "train_steps_per_second")
     return {name: results[name] for name in names if name in results}
+
+
+def without_timing(metrics: dict[str, float]) -> dict[str, float]:
+    """Metrics without those that say how long something took."""
+    timing = ("_runtime", "_samples_per_second", "_steps_per_second")
+    return {name: value for name, value in metrics.items() if not name.endswith(timing)}
 
 
 def steps_of(checkpoint: str) -> int:

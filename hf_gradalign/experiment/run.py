@@ -16,13 +16,20 @@ from hf_gradalign.experiment.evaluation import (
     write_scores,
 )
 from hf_gradalign.experiment.preparation import Preparation
-from hf_gradalign.experiment.results import RunResults, describe_settings, read_train_metrics, steps_of
+from hf_gradalign.experiment.results import (
+    RunResults,
+    describe_settings,
+    read_train_metrics,
+    steps_of,
+    without_timing,
+)
 from hf_gradalign.training import (
     BestCheckpoints,
     GradientAlignmentTrainer,
     ResumableEarlyStopping,
     SaveOnInterrupt,
     average_checkpoints,
+    load_whole_state,
 )
 
 logger = logging.get_logger(__name__)
@@ -83,21 +90,24 @@ def run(
     trainer.save_model(_internal_call=True)
     trainer.save_state()
 
-    # A finished run that is resumed trains nothing, and what it once found of its training still holds.
-    trained = trainer.state.global_step > steps_before
-    metrics: dict[str, float] = dict(train_metrics) if trained else read_train_metrics(args.output_dir)
+    metrics: dict[str, float] = dict(train_metrics)
+    if trainer.state.global_step <= steps_before:
+        # A finished run that is resumed trains nothing, and what it once found of its training still holds.
+        metrics = without_timing(train_metrics) | read_train_metrics(args.output_dir)
     by_system: dict[str, dict[str, float]] = {}
     for split in preparation.eval_datasets:
         prefix = _PREFIXES[split]
         split_metrics, by_system[prefix] = _evaluate(trainer, preparation, split, data_args.system_column_name)
         metrics.update(split_metrics)
+    counts = trainer.conflict_counts
+    has_pairs = len(data_args.view_recipes) > 1  # else there is nothing that could conflict
     results = RunResults(
         metrics=metrics,
         eer_by_system=by_system,
-        conflict_rate=trainer.conflict_record.rate(),
-        conflict_rate_by_epoch=trainer.conflict_record.rates(),
+        conflict_rate=counts.rate() if has_pairs else None,
+        conflict_rate_by_epoch=counts.rates() if has_pairs else {},
         averaged_checkpoints=averaged,
-        nonfinite_updates=trainer.conflict_record.nonfinite(),
+        nonfinite_updates=counts.nonfinite(),
         settings=describe_settings(model_args, data_args, args),
     )
     if trainer.is_world_process_zero():
@@ -132,12 +142,10 @@ def _load_average(trainer: GradientAlignmentTrainer) -> int:
         return 0
     model = trainer.accelerator.unwrap_model(trainer.model)
     # Tied weights are saved once, and only they may be missing.
-    outcome = model.load_state_dict(average_checkpoints(paths), strict=False)
-    missing = set(outcome.missing_keys) - set(getattr(model, "all_tied_weights_keys", None) or ())
-    if missing or outcome.unexpected_keys:
-        raise RuntimeError(
-            f"the averaged checkpoints do not fit the model: {sorted(missing)} {outcome.unexpected_keys}"
-        )
+    missing, unexpected = load_whole_state(model, average_checkpoints(paths))
+    missing = set(missing) - set(getattr(model, "all_tied_weights_keys", None) or ())
+    if missing or unexpected:
+        raise RuntimeError(f"the averaged checkpoints do not fit the model: {sorted(missing)} {unexpected}")
     logger.info(f"Averaged {len(paths)} checkpoints: {', '.join(path.stem for path in paths)}")
     return len(paths)
 

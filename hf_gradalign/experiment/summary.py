@@ -14,7 +14,12 @@ def summary_table(results: RunResults, method: str) -> str:
         lines.append(f"  {split:<12}{100 * results.metrics[f'{prefix}_eer']:6.2f}")
         for system, rate in sorted(results.eer_by_system.get(prefix, {}).items()):
             lines.append(f"    {system:<10}{100 * rate:6.2f}")
-    lines.append(f"Updates in which the views' gradients conflicted (%), alignment: {method}")
+    views = results.settings.get("views", {})
+    if len(views) == 1:
+        lines.append(f"One view ({', '.join(views)}), so no gradients to align")
+    else:
+        which = f"any two of the views ({', '.join(views)})" if len(views) > 2 else "the views"
+        lines.append(f"Updates in which the gradients of {which} conflicted (%), alignment: {method}")
     if results.conflict_rate is not None:
         by_epoch = [f"{100 * rate:.0f}" for rate in results.conflict_rate_by_epoch.values()]
         lines.append(f"  {'all':<12}{100 * results.conflict_rate:6.2f}")

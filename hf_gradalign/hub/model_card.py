@@ -14,7 +14,20 @@ from huggingface_hub.utils import validate_repo_id
 
 _TEMPLATE = Path(__file__).with_name("model_card_template.md")
 _TAGS = ["hf_gradalign", "audio-deepfake-detection", "anti-spoofing", "gradient-alignment", "speech"]
-_METHOD_NAMES = {"pcgrad": "PCGrad", "gradvac": "GradVac", "cagrad": "CAGrad"}
+_METHOD_NAMES = {
+    "none": "the mean",
+    "pcgrad": "PCGrad",
+    "gradvac": "GradVac",
+    "cagrad": "CAGrad",
+    "upgrad": "UPGrad",
+    "dualproj": "DualProj",
+    "mgda": "MGDA",
+    "imtlg": "IMTL-G",
+    "aligned_mtl": "Aligned-MTL",
+    "fairgrad": "FairGrad",
+    "krum": "Krum",
+    "pcd": "PCD",
+}
 
 
 class SplitResult(TypedDict, total=False):
@@ -46,11 +59,16 @@ class ModelCardFacts:
         languages: Languages of the corpus (ISO 639).
         alignment_method: Name of the gradient alignment method, "none" for the mean of the views.
         alignment_options: The method's options.
-        augmentation: Name of the augmented view's transform, None if there was no such view.
+        views: What each view heard, by the view's name: the name of its recipe, None for the clip as it is. Empty if
+            clips were seen as they are and in no views.
+        view_weights: How much each view counted, by name; 1 where nothing is said.
+        joint_backward: Whether the views were weighed by the classification head's gradients alone.
         hyperparameters: Training settings, in the order to show them; None values are left out.
         results: Results by split, in the order to show them.
-        conflict_rate: Share of the updates whose two gradients had a negative cosine, a fraction in [0, 1].
+        conflict_rate: Share of the updates in which two views' gradients had a negative cosine, a fraction in [0, 1].
         conflict_rate_by_epoch: The same of each epoch.
+        conflict_record: Path of the file with every update's cosine, norms, weights and losses, relative to the card.
+        figures: Paths of images of it, relative to the card, and what each shows.
         sampling_rate: Sampling rate that the model expects, in Hz.
         window_seconds: Length of the window that is scored, in seconds.
         id2label: Names of the model's outputs.
@@ -72,11 +90,15 @@ class ModelCardFacts:
     languages: Sequence[str] = ()
     alignment_method: str = "none"
     alignment_options: Mapping[str, Any] = field(default_factory=dict)
-    augmentation: str | None = None
+    views: Mapping[str, str | None] = field(default_factory=dict)
+    view_weights: Mapping[str, float] = field(default_factory=dict)
+    joint_backward: bool = False
     hyperparameters: Mapping[str, Any] = field(default_factory=dict)
     results: Mapping[str, SplitResult] = field(default_factory=dict)
     conflict_rate: float | None = None
     conflict_rate_by_epoch: Sequence[float] = ()
+    conflict_record: str | None = None
+    figures: Mapping[str, str] = field(default_factory=dict)
     sampling_rate: int = 16_000
     window_seconds: float | None = None
     id2label: Mapping[int, str] = field(default_factory=lambda: {0: "spoof", 1: "bonafide"})
@@ -156,9 +178,14 @@ def _wording(facts: ModelCardFacts) -> dict[str, Any]:
         "base_model_name": _shown_name(facts.base_model),
         "base_model_on_hub": _is_hub_id(facts.base_model),
         "dataset_on_hub": _is_hub_id(facts.dataset_id),
-        "method": _METHOD_NAMES.get(facts.alignment_method, facts.alignment_method),
+        "method": _method_name(facts.alignment_method),
         "options": ", ".join(f"{name}={value}" for name, value in facts.alignment_options.items() if value is not None),
-        "uses_rawboost": "rawboost" in (facts.augmentation or "").lower(),
+        "views": _listed([_view(facts, name) for name in facts.views]),
+        "weights_differ": bool(_weights(facts)),
+        "n_views": _number(len(facts.views)),
+        "times": {1: "once", 2: "twice"}.get(len(facts.views), f"{_number(len(facts.views))} times"),
+        "uses_augmentation": any(recipe is not None for recipe in facts.views.values()),
+        "uses_rawboost": any("rawboost" in (recipe or "").lower() for recipe in facts.views.values()),
         "window": f"{facts.window_seconds:g}" if facts.window_seconds else None,
         "millions": f"{facts.n_parameters / 1e6:.2f}" if facts.n_parameters else None,
         "outputs": ", ".join(f"{index} = {name}" for index, name in sorted(facts.id2label.items())),
@@ -171,8 +198,36 @@ def _wording(facts: ModelCardFacts) -> dict[str, Any]:
     }
 
 
+def _view(facts: ModelCardFacts, name: str) -> str:
+    recipe, weights = facts.views[name], _weights(facts)
+    details = [] if recipe == name or (recipe is None and name == "clean") else [recipe or "as it is"]
+    details += [f"weight {weights[name]:g}"] if name in weights else []
+    return f"{name} ({', '.join(details)})" if details else name
+
+
+def _weights(facts: ModelCardFacts) -> dict[str, float]:
+    """Each view's weight, where not all count alike."""
+    weights = {name: facts.view_weights.get(name, 1.0) for name in facts.views}
+    return weights if len(set(weights.values())) > 1 else {}
+
+
+def _listed(words: Sequence[str]) -> str:
+    *first, last = words or [""]
+    return f"{', '.join(first)} and {last}" if first else last
+
+
+def _number(count: int) -> str:
+    return {1: "one", 2: "two", 3: "three", 4: "four", 5: "five", 6: "six"}.get(count, str(count))
+
+
 def _measured(facts: ModelCardFacts) -> dict[str, SplitResult]:
     return {split: result for split, result in facts.results.items() if result.get("eer") is not None}
+
+
+def _method_name(name: str) -> str:
+    if name.startswith("crmogm(") and name.endswith(")"):
+        return f"{_method_name(name[7:-1])}, its weights smoothed by CR-MOGM"
+    return _METHOD_NAMES.get(name, name)
 
 
 def _is_hub_id(name: str | None) -> bool:

@@ -1,19 +1,34 @@
 """Training: the `Trainer` subclass, its arguments and its callbacks. Knows nothing of audio."""
 
+from hf_gradalign.training.aligned_update import check_view_weights
 from hf_gradalign.training.arguments import GradientAlignmentArguments
 from hf_gradalign.training.best_checkpoints import BestCheckpoints
 from hf_gradalign.training.checkpoint_averaging import average_checkpoints
+from hf_gradalign.training.conflict_record import find_conflict_record, read_conflict_rows
+from hf_gradalign.training.conflict_recorder import ConflictRecorder
 from hf_gradalign.training.early_stopping import ResumableEarlyStopping
+from hf_gradalign.training.fsdp import load_whole_state
 from hf_gradalign.training.interruption import SaveOnInterrupt
 from hf_gradalign.training.loss import WeightedCrossEntropy
+from hf_gradalign.training.resumable_trainer import ResumableTrainer
+from hf_gradalign.training.run_checkpoints import RunCheckpoints
 from hf_gradalign.training.trainer import GradientAlignmentTrainer
+from hf_gradalign.training.view_batch import ViewBatchCollator
 
 __all__ = [
     "BestCheckpoints",
+    "ConflictRecorder",
     "GradientAlignmentArguments",
     "GradientAlignmentTrainer",
     "ResumableEarlyStopping",
+    "ResumableTrainer",
+    "RunCheckpoints",
     "SaveOnInterrupt",
+    "ViewBatchCollator",
     "WeightedCrossEntropy",
     "average_checkpoints",
+    "check_view_weights",
+    "find_conflict_record",
+    "load_whole_state",
+    "read_conflict_rows",
 ]

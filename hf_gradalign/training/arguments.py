@@ -6,7 +6,9 @@ from typing import Any, ClassVar
 
 from transformers import TrainingArguments
 
-from hf_gradalign.alignment import AlignmentMethod, get_method
+from hf_gradalign.alignment import AlignmentMethod, canonical_name, check_scope, get_method
+
+_RECORDS = ("none", "jsonl", "parquet")
 
 
 @dataclass
@@ -14,9 +16,25 @@ class GradientAlignmentArguments(TrainingArguments):
     """`transformers.TrainingArguments` plus the arguments of gradient alignment.
 
     Parameters that control alignment:
-        align_gradients: Alignment method by name ("none", "pcgrad", "gradvac", "cagrad"). On the command line a bare
-            `--align_gradients` means "pcgrad".
-        alignment_options: Options of the method, as a mapping or as JSON.
+        align_gradients: Alignment method by name: "none", "pcgrad", "gradvac", "cagrad", with the extra `torchjd` also
+            those of `TorchJDWeighting` ("upgrad", "mgda", ...), and "crmogm(NAME)" around any of them. On the command
+            line a bare `--align_gradients` means "pcgrad".
+        alignment_options: Options of the method, as a mapping or as JSON (see `get_method`).
+        alignment_scope: What has a Gramian of its own: the "model" (the paper), each "module" (transformer layer), or
+            each "parameter".
+        alignment_modules: With the scope "module", prefixes of parameters' names, a Gramian each, instead of layers.
+        alignment_parameters: Regular expressions; only parameters in whose name one is found are aligned, the others
+            get the mean of the views' gradients. With `joint_backward`: the head.
+        view_weights: How much each view counts, by name, as a mapping or as JSON; 1 where nothing is said. Gradients
+            are scaled by these weights, divided by their mean, before they are aligned.
+        joint_backward: Align by the gradients of the classification head alone, and take one backward pass through
+            the model for all views. An approximation of the paper's step that needs no second gradient.
+
+    Parameters that control what is recorded:
+        conflict_record: Format of the conflict record, "jsonl" or "parquet"; "none" writes none. It is a file
+            `conflicts.*` in the output folder with a row an update (`ConflictRecorder`). On the command line a bare
+            `--conflict_record` means "jsonl".
+        conflict_record_modules: Whether each transformer layer (and other module) is recorded too.
 
     Parameters that control the choice of the final weights:
         early_stopping_patience: Stop after this many evaluations without a better `metric_for_best_model`.
@@ -29,22 +47,67 @@ class GradientAlignmentArguments(TrainingArguments):
         hub_strategy: "end", so that one complete commit is pushed and not each checkpoint's.
 
     Raises:
-        ValueError: On an unknown method or option, a patience or number of checkpoints below 1, or where these need
-            an evaluation or a metric that is not configured.
+        ValueError: On an unknown method, option or scope, a view's weight that is not positive, a patience or number
+            of checkpoints below 1, or where these need an evaluation or a metric that is not configured; with
+            `joint_backward` on accumulation or another scope than "model"; on a record of modules without a record.
     """
 
-    _VALID_DICT_FIELDS: ClassVar[list[str]] = [*TrainingArguments._VALID_DICT_FIELDS, "alignment_options"]
+    _VALID_DICT_FIELDS: ClassVar[list[str]] = [
+        *TrainingArguments._VALID_DICT_FIELDS,
+        "alignment_options",
+        "view_weights",
+    ]
 
     align_gradients: str = field(
         default="none",
         metadata={
             "nargs": "?",
             "const": "pcgrad",
-            "help": "How the views' gradients are aligned: none, pcgrad, gradvac or cagrad. Without a name: pcgrad.",
+            "help": (
+                "How the views' gradients are aligned: none, pcgrad, gradvac, cagrad; with TorchJD installed upgrad, "
+                "dualproj, mgda, imtlg, aligned_mtl, fairgrad, krum, pcd; 'crmogm(NAME)' smooths the weights of any. "
+                "Without a name: pcgrad."
+            ),
         },
     )
     alignment_options: dict[str, Any] | str | None = field(
-        default=None, metadata={"help": "Options of the alignment method as JSON, e.g. '{\"beta\": 0.1}'."}
+        default=None,
+        metadata={
+            "help": "Options of the alignment method as JSON, e.g. '{\"beta\": 0.1}'; a wrong one lists what it takes."
+        },
+    )
+    alignment_scope: str = field(
+        default="model",
+        metadata={"choices": ["model", "module", "parameter"], "help": "What has a Gramian of its own."},
+    )
+    alignment_modules: list[str] | None = field(
+        default=None,
+        metadata={"help": "With --alignment_scope module: prefixes of names, a Gramian each, instead of layers."},
+    )
+    alignment_parameters: list[str] | None = field(
+        default=None,
+        metadata={
+            "help": "Regular expressions: align only parameters in whose name one is found; the rest get the mean."
+        },
+    )
+    view_weights: dict[str, float] | str | None = field(
+        default=None, metadata={"help": "How much each view counts, as JSON, e.g. '{\"codec\": 0.5}'; 1 by default."}
+    )
+    joint_backward: bool = field(
+        default=False,
+        metadata={"help": "Align by the classification head's gradients; one backward pass for all views."},
+    )
+    conflict_record: str = field(
+        default="none",
+        metadata={
+            "choices": _RECORDS,
+            "nargs": "?",
+            "const": "jsonl",
+            "help": "Write the cosine, norms, weights and losses of each update to a file in the output folder.",
+        },
+    )
+    conflict_record_modules: bool = field(
+        default=False, metadata={"help": "Record each transformer layer and other module too."}
     )
     early_stopping_patience: int | None = field(
         default=None,
@@ -66,13 +129,26 @@ class GradientAlignmentArguments(TrainingArguments):
 
     def __post_init__(self) -> None:
         """Check what can be checked before anything is loaded."""
-        if isinstance(self.alignment_options, str):
-            try:
-                self.alignment_options = json.loads(self.alignment_options)
-            except json.JSONDecodeError as error:
-                raise ValueError(f"--alignment_options is not JSON ({error}): {self.alignment_options}") from None
-        self.align_gradients = self.align_gradients.lower()
+        self.alignment_options = _mapping("--alignment_options", self.alignment_options)
+        self.view_weights = _mapping("--view_weights", self.view_weights)
+        if self.view_weights is not None:
+            self.view_weights = {view: _view_weight(view, weight) for view, weight in self.view_weights.items()}
+        self.align_gradients = canonical_name(self.align_gradients)
         self.make_method()
+        check_scope(self.alignment_scope, self.alignment_modules, self.alignment_parameters)
+        if self.joint_backward and self.alignment_scope != "model":
+            raise ValueError("--joint_backward weighs each view as a whole; leave --alignment_scope model")
+        if self.joint_backward and self.gradient_accumulation_steps > 1:
+            raise ValueError(
+                "--joint_backward knows the head's gradients of one batch only, and with accumulation the update would "
+                "depend on how it is split; leave --gradient_accumulation_steps at 1, or --joint_backward out"
+            )
+        if self.conflict_record not in _RECORDS:
+            raise ValueError(f"--conflict_record must be one of {', '.join(_RECORDS)}, got {self.conflict_record!r}")
+        if self.conflict_record_modules and self.conflict_record == "none":
+            raise ValueError("--conflict_record_modules adds to the conflict record: give --conflict_record jsonl too")
+        if isinstance(self.fsdp, str) and self.fsdp.lower() == "true":
+            self.fsdp = True  # as a bare --fsdp is, and as a kept command line says it
         metric = (self.metric_for_best_model or "").removeprefix("eval_")
         if self.greater_is_better is None and metric == "eer":
             self.greater_is_better = False
@@ -97,3 +173,20 @@ class GradientAlignmentArguments(TrainingArguments):
     def make_method(self) -> AlignmentMethod:
         """A fresh alignment method as these arguments describe it."""
         return get_method(self.align_gradients, **(self.alignment_options or {}))
+
+
+def _mapping(option: str, value: dict[str, Any] | str | None) -> dict[str, Any] | None:
+    if isinstance(value, str):
+        try:
+            value = json.loads(value)
+        except json.JSONDecodeError as error:
+            raise ValueError(f"{option} is not JSON ({error}): {value}") from None
+    if value is not None and not isinstance(value, dict):
+        raise ValueError(f"{option} must be a mapping from names to values, got {value!r}")
+    return value
+
+
+def _view_weight(view: str, weight: Any) -> float:
+    if isinstance(weight, bool) or not isinstance(weight, (int, float)) or not 0 < weight < float("inf"):
+        raise ValueError(f"--view_weights: the weight of {view!r} must be a positive number, got {weight!r}")
+    return float(weight)

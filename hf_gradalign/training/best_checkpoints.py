@@ -11,6 +11,8 @@ from transformers import TrainerCallback, TrainerControl, TrainerState, Training
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 from transformers.utils import SAFE_WEIGHTS_NAME, logging
 
+from hf_gradalign.training.atomic_writing import flush_to_disk, write_text_atomically
+
 logger = logging.get_logger(__name__)
 
 BEST_CHECKPOINTS_DIR = "best_checkpoints"
@@ -21,7 +23,8 @@ class BestCheckpoints(TrainerCallback):
     """Holds on to the weights of the n best checkpoints by `metric_for_best_model`, whatever the Trainer deletes.
 
     The weights are hard links into the Trainer's checkpoints (copies where the file system has no links) under
-    `<output_dir>/best_checkpoints/`, and the record lies beside them, so that a resumed run goes on with it.
+    `<output_dir>/best_checkpoints/`, and the record lies beside them, so that a resumed run goes on with it, wherever
+    it was killed.
 
     Args:
         count: How many to keep.
@@ -38,6 +41,11 @@ class BestCheckpoints(TrainerCallback):
             # What was recorded after the checkpoint that is resumed from will be trained, and recorded, again.
             record = self._read(args)
             self._write(args, [entry for entry in record if entry["step"] <= state.global_step])
+            # The run may have been killed when the checkpoint was whole and not yet recorded.
+            if _weights_of_checkpoint(args, state.global_step).is_file():
+                for metrics in (row for row in state.log_history if row["step"] == state.global_step):
+                    self.on_evaluate(args, state, control, metrics)
+                self.on_save(args, state, control)
 
     def on_evaluate(  # noqa: D102
         self,
@@ -58,7 +66,7 @@ class BestCheckpoints(TrainerCallback):
         if not state.is_world_process_zero or self._evaluated is None or self._evaluated[0] != state.global_step:
             return
         step, value = self._evaluated
-        source = Path(args.output_dir, f"{PREFIX_CHECKPOINT_DIR}-{step}", SAFE_WEIGHTS_NAME)
+        source = _weights_of_checkpoint(args, step)
         if not source.is_file():
             logger.warning(f"There is no {source}; it is not among the checkpoints to average.")
             return
@@ -83,9 +91,9 @@ class BestCheckpoints(TrainerCallback):
     def _write(args: TrainingArguments, record: list[dict[str, Any]]) -> None:
         folder = Path(args.output_dir, BEST_CHECKPOINTS_DIR)
         folder.mkdir(parents=True, exist_ok=True)
-        (folder / _RECORD_NAME).write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
+        write_text_atomically(folder / _RECORD_NAME, json.dumps(record, indent=2) + "\n")
         kept = {_weights_path(args, entry["step"]) for entry in record}
-        for path in folder.glob("*.safetensors"):
+        for path in folder.glob("*.safetensors*"):
             if path not in kept:
                 path.unlink()
 
@@ -94,10 +102,18 @@ def _weights_path(args: TrainingArguments, step: int) -> Path:
     return Path(args.output_dir, BEST_CHECKPOINTS_DIR, f"step-{step}.safetensors")
 
 
+def _weights_of_checkpoint(args: TrainingArguments, step: int) -> Path:
+    return Path(args.output_dir, f"{PREFIX_CHECKPOINT_DIR}-{step}", SAFE_WEIGHTS_NAME)
+
+
 def _link(source: Path, target: Path) -> None:
     target.parent.mkdir(parents=True, exist_ok=True)
-    target.unlink(missing_ok=True)
+    draft = target.with_name(f"{target.name}.draft")
+    draft.unlink(missing_ok=True)
     try:
-        os.link(source, target)
+        os.link(source, draft)
     except OSError:
-        shutil.copyfile(source, target)
+        shutil.copyfile(source, draft)
+        flush_to_disk(draft)
+    os.replace(draft, target)
+    draft.unlink(missing_ok=True)  # replacing a link by one to the same file does nothing

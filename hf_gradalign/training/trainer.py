@@ -7,22 +7,29 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from transformers import PreTrainedModel, Trainer
+from transformers import PreTrainedModel
 from transformers.trainer_utils import TrainOutput
 from transformers.utils import logging
 
-from hf_gradalign.alignment import RunningMeans, ViewGradients, conflict_statistics
+from hf_gradalign.alignment import ParameterGroups, RunningMeans, ViewGradients, conflict_statistics
+from hf_gradalign.training.aligned_update import AlignedUpdate, view_scale, weigh_views
 from hf_gradalign.training.arguments import GradientAlignmentArguments
-from hf_gradalign.training.conflict_record import ConflictRecord
+from hf_gradalign.training.conflict_counts import ConflictCounts
+from hf_gradalign.training.conflict_recorder import ConflictRecorder
+from hf_gradalign.training.fsdp import is_sharded, prepare_for_fsdp
+from hf_gradalign.training.joint_backward import JointBackward
 from hf_gradalign.training.loss import WeightedCrossEntropy, class_weights_of, items_weight
+from hf_gradalign.training.resumable_trainer import ResumableTrainer
+from hf_gradalign.training.setup_checks import refuse_unfit_setup, shares_gradient_storage
 from hf_gradalign.training.update_boundaries import UpdateBoundaries
+from hf_gradalign.training.view_batch import ViewBatchCollator, is_view_batch
 
 logger = logging.get_logger(__name__)
 
 ALIGNMENT_STATE_NAME = "alignment_state.json"
 
 
-class GradientAlignmentTrainer(Trainer):
+class GradientAlignmentTrainer(ResumableTrainer):
     """Dual-path training with gradient alignment (arXiv 2509.20682) on the Hugging Face `Trainer`.
 
     A training batch is a mapping from a view's name to that view's model inputs, `{"clean": {...}, "augmented":
@@ -42,12 +49,20 @@ class GradientAlignmentTrainer(Trainer):
     Args:
         model: As for `Trainer`.
         args: As for `Trainer`, with the arguments of alignment.
-        kwargs: As for `Trainer`.
+        kwargs: As for `Trainer`. A `data_collator` must know of views (`ViewBatchCollator` teaches any collator);
+            without one the Trainer's default is applied to each view.
 
     Raises:
-        ValueError: If the model's class weights do not fit its labels, or the run is set up in a way in which the
-            views' gradients could not be kept apart (DataParallel, DeepSpeed, FSDP, optimisers that update within the
-            backward pass).
+        ValueError: If the model's class weights do not fit its labels, the names of what is to be aligned do not fit
+            its parameters, or the run is set up in a way in which the views' gradients could not be kept apart
+            (`refuse_unfit_setup`).
+
+    Attributes:
+        alignment_method: The method, with its state.
+        parameter_groups: Which parameters are aligned together.
+        last_update: The figures of the last update.
+        conflict_counts: Conflicts by epoch.
+        conflict_recorder: Writes the conflict record, where one was asked for.
     """
 
     args: GradientAlignmentArguments
@@ -61,16 +76,26 @@ class GradientAlignmentTrainer(Trainer):
         if kwargs.get("compute_loss_func") is not None:
             self.class_weights = None  # a loss of the user's own weighs as it likes
         if self.class_weights is not None:
+            self.class_weights = self.class_weights.to(args.device)  # once, not with a wait at every loss
             kwargs["compute_loss_func"] = WeightedCrossEntropy(self.class_weights, args.label_smoothing_factor)
         super().__init__(model=model, args=args, **kwargs)
-        self._refuse_unfit_setup()
+        if kwargs.get("data_collator") is None:
+            self.data_collator = ViewBatchCollator(self.data_collator)
+        refuse_unfit_setup(self)
         self.model_accepts_loss_kwargs = False
         self.alignment_method = args.make_method()
-        self.conflict_record = ConflictRecord()
+        self.parameter_groups = self._make_groups()
+        self.conflict_counts = ConflictCounts()
+        self.last_update: AlignedUpdate | None = None
+        self._joint = JointBackward(self) if args.joint_backward else None
         self._since_last_log = RunningMeans()
         self._view_losses: dict[str, Tensor] = {}
         self._view_gradients: ViewGradients | None = None
         self.add_callback(UpdateBoundaries(self))
+        self.conflict_recorder: ConflictRecorder | None = None
+        if args.conflict_record != "none":
+            self.conflict_recorder = ConflictRecorder(self, args.conflict_record, args.conflict_record_modules)
+            self.add_callback(self.conflict_recorder)
 
     def training_step(
         self,
@@ -91,8 +116,14 @@ class GradientAlignmentTrainer(Trainer):
         if not is_view_batch(inputs):
             return super().training_step(model, inputs, num_items_in_batch)
         totals = num_items_in_batch if num_items_in_batch is not None else {}
+        if self._joint is not None:
+            with self._joint.batch(inputs, totals) as joined:
+                super().training_step(model, joined)
+            self._view_losses = self._joint.losses
+            self._record_update(self._joint.views, *self._joint.alignment)
+            return self._mean_loss(self._joint.losses)
         if self._view_gradients is None:
-            self._view_gradients = ViewGradients(model.parameters())
+            self._view_gradients = ViewGradients(model.parameters(), shares_gradient_storage(model))
 
         losses = {}
         for view, view_inputs in inputs.items():
@@ -101,11 +132,24 @@ class GradientAlignmentTrainer(Trainer):
             self._view_losses[view] = self._view_losses.get(view, 0) + losses[view]
 
         if self.accelerator.sync_gradients:
-            gramian = self._view_gradients.gramian()
-            weights = self.alignment_method(gramian)
-            self._record_update(gramian, weights)
-            self._view_gradients.combine(weights)
-        return torch.stack(list(losses.values())).mean()
+            self._align(self._view_gradients)
+        return self._mean_loss(losses)
+
+    def _align(self, gradients: ViewGradients) -> None:
+        """Put the aligned combination of the views' gradients into `p.grad`."""
+        products = gradients.products()
+        gramians = self.parameter_groups.gramians(products)
+        scale = view_scale(gradients.views, self.args.view_weights, gramians.device)
+        weights = weigh_views(self.alignment_method, gramians, scale)
+        self._record_update(gradients.views, products, gramians, weights)
+        rest = torch.ones_like(weights[:1]) if scale is None else scale[None]
+        rows = torch.cat([weights, rest / len(gradients.views)])
+        gradients.combine(rows, [len(weights) if group is None else group for group in self.parameter_groups.index])
+
+    def _mean_loss(self, losses: dict[str, Tensor]) -> Tensor:
+        stacked = torch.stack(list(losses.values()))
+        scale = view_scale(list(losses), self.args.view_weights, stacked.device)
+        return stacked.mean() if scale is None else (stacked * scale).mean()
 
     def compute_loss(
         self,
@@ -115,14 +159,20 @@ class GradientAlignmentTrainer(Trainer):
         num_items_in_batch: Tensor | None = None,
     ) -> Tensor | tuple[Tensor, Any]:
         """The mean loss of the micro-batch, times its share of the update's items when training."""
+        if self._joint is not None and self._joint.is_open:
+            return self._joint.loss(model, inputs)
         # The base class may take the labels out of the inputs.
         weight = items_weight(inputs, self.class_weights) if model.training and num_items_in_batch is not None else None
         loss, outputs = super().compute_loss(model, inputs, return_outputs=True)
         if weight is not None:
-            # DDP takes the mean of the processes' gradients where the sum of their shares is wanted.
-            processes = self.args.world_size if self.args.average_tokens_across_devices else 1
-            loss = loss / (num_items_in_batch.to(loss.device) / (weight.to(loss.device) * processes))
+            loss = self.share_of_update(loss, weight, num_items_in_batch)
         return (loss, outputs) if return_outputs else loss
+
+    def share_of_update(self, loss: Tensor, weight: Tensor, total: Tensor) -> Tensor:
+        """A micro-batch's mean loss, times its items' weight over that of the whole update's items."""
+        # DDP takes the mean of the processes' gradients where the sum of their shares is wanted.
+        processes = self.args.world_size if self.args.average_tokens_across_devices else 1
+        return loss / (total.to(loss.device) / (weight.to(loss.device) * processes))
 
     def get_batch_samples(
         self, epoch_iterator: Iterator, num_batches: int, device: torch.device
@@ -153,8 +203,15 @@ class GradientAlignmentTrainer(Trainer):
     def _inner_training_loop(self, *args: Any, **kwargs: Any) -> TrainOutput:
         # A second train(), or a start with a smaller batch, is a new run; a resumed one loads its state further down.
         self.alignment_method = self.args.make_method()
-        self.conflict_record = ConflictRecord()
+        self.parameter_groups = self._make_groups()
+        self.conflict_counts = ConflictCounts()
+        self.last_update = None
         self._since_last_log = RunningMeans()
+        if is_sharded(self.model) or self.is_fsdp_enabled:
+            prepare_for_fsdp(self.model, self.accelerator)
+        if self.args.ddp_static_graph:
+            # torch cannot leave the reduction out in the first of a static graph's backward passes.
+            self.accelerator.gradient_state.plugin_kwargs["sync_each_batch"] = True
         return super()._inner_training_loop(*args, **kwargs)
 
     def _run_epoch(self, *args: Any, **kwargs: Any) -> None:
@@ -175,42 +232,43 @@ class GradientAlignmentTrainer(Trainer):
         self._view_gradients = None
         self._view_losses = {}
 
-    def _record_update(self, gramian: Tensor, weights: Tensor) -> None:
-        statistics = conflict_statistics(gramian, weights, self._view_gradients.views)
-        if (scaler := getattr(self.accelerator, "scaler", None)) is not None:
-            for name in [name for name in statistics if name.startswith("grad_norm_")]:
-                statistics[name] = statistics[name] / scaler.get_scale()
-        for view, loss in self._view_losses.items():
-            statistics[f"loss_{view}"] = loss
+    def _record_update(self, views: list[str], products: Tensor, gramians: Tensor, weights: Tensor) -> None:
+        one = torch.ones((), device=gramians.device)
+        scaler = getattr(self.accelerator, "scaler", None)
+        loss_scale = one if scaler is None else scaler.scale(one)  # get_scale() would wait for the device
+        statistics = conflict_statistics(gramians, weights, views)
+        for view in views:
+            statistics[f"grad_norm_{view}"] = statistics[f"grad_norm_{view}"] / loss_scale
+            statistics[f"loss_{view}"] = self._view_losses[view]
+        self.last_update = AlignedUpdate(views, products, gramians, weights, self._view_losses, loss_scale)
         self._view_losses = {}
         self._since_last_log.update(statistics)
-        self.conflict_record.update(int(self.state.epoch or 0), gramian)
+        self.conflict_counts.update(int(self.state.epoch or 0), gramians.sum(0))
 
-    def _refuse_unfit_setup(self) -> None:
-        if self.args.n_gpu > 1:
-            raise ValueError(
-                f"{self.args.n_gpu} GPUs in one process would be used through DataParallel, which cannot keep the "
-                "views' gradients apart; start one process a GPU with `torchrun --nproc_per_node N` or "
-                "`accelerate launch`, or show one GPU only (CUDA_VISIBLE_DEVICES=0)"
-            )
-        optimiser = str(getattr(self.args.optim, "value", self.args.optim))
-        if "lomo" in optimiser or "layerwise" in optimiser:
-            raise ValueError(
-                f"--optim {optimiser} updates parameters within the backward pass, before the views' gradients can be "
-                "aligned; use another optimiser, such as adamw_torch"
-            )
-        if self.is_deepspeed_enabled or self.is_fsdp_enabled:
-            owner = "DeepSpeed" if self.is_deepspeed_enabled else "FSDP"
-            raise ValueError(f"{owner} owns the gradients and is not supported; use DDP (`torchrun`)")
+    def _make_groups(self) -> ParameterGroups:
+        names = [name for name, _ in self.accelerator.unwrap_model(self.model).named_parameters()]
+        return ParameterGroups(
+            names, self.args.alignment_scope, self.args.alignment_modules, self.args.alignment_parameters
+        )
+
+    def process_state(self) -> dict[str, Any]:
+        """The base class's, with the statistics since the last log."""
+        return {**super().process_state(), "since_last_log": self._since_last_log.state_dict()}
+
+    def load_process_state(self, state: dict[str, Any]) -> None:
+        """Take up where `process_state` left off."""
+        super().load_process_state(state)
+        self._since_last_log.load_state_dict(state["since_last_log"])
 
     def _save_optimizer_and_scheduler(self, output_dir: str) -> None:
+        if self.conflict_recorder is not None:
+            self.conflict_recorder.flush()  # before there is a checkpoint to resume from: no row must be missing then
         super()._save_optimizer_and_scheduler(output_dir)
         if self.args.should_save:
             state = {
                 "method": self.args.align_gradients,
                 "method_state": self.alignment_method.state_dict(),
-                "since_last_log": self._since_last_log.state_dict(),
-                "conflict_record": self.conflict_record.state_dict(),
+                "conflict_counts": self.conflict_counts.state_dict(),
             }
             Path(output_dir, ALIGNMENT_STATE_NAME).write_text(json.dumps(state, indent=2) + "\n", encoding="utf-8")
 
@@ -218,6 +276,8 @@ class GradientAlignmentTrainer(Trainer):
         super()._load_optimizer_and_scheduler(checkpoint)
         if checkpoint is None:
             return
+        if self.conflict_recorder is not None:
+            self.conflict_recorder.resumed_from = Path(checkpoint).parent
         path = Path(checkpoint, ALIGNMENT_STATE_NAME)
         if not path.is_file():
             logger.warning(
@@ -233,13 +293,9 @@ class GradientAlignmentTrainer(Trainer):
                 f"{checkpoint} was trained with --align_gradients {state['method']}; this run goes on with "
                 f"{self.args.align_gradients}, which starts anew."
             )
-        self._since_last_log.load_state_dict(state["since_last_log"])
-        self.conflict_record.load_state_dict(state["conflict_record"])
+        if "since_last_log" in state:  # as it was before each process had a state of its own
+            self._since_last_log.load_state_dict(state["since_last_log"])
+        self.conflict_counts.load_state_dict(state["conflict_counts"])
 
 
-def is_view_batch(inputs: Any) -> bool:
-    """Whether a batch maps views to model inputs, rather than being model inputs itself."""
-    return isinstance(inputs, Mapping) and len(inputs) > 0 and all(isinstance(v, Mapping) for v in inputs.values())
-
-
-__all__ = ["ALIGNMENT_STATE_NAME", "GradientAlignmentTrainer", "is_view_batch"]
+__all__ = ["ALIGNMENT_STATE_NAME", "GradientAlignmentTrainer"]

@@ -3,7 +3,7 @@ import math
 import pytest
 import torch
 
-from hf_gradalign.alignment import RunningMeans, conflict_statistics
+from hf_gradalign.alignment import RunningMeans, conflict_statistics, conflicts, gradient_statistics
 
 VIEWS = ["clean", "augmented"]
 
@@ -27,6 +27,13 @@ def test_no_conflict_at_a_right_angle():
     assert conflict_statistics(torch.eye(2), torch.ones(2), VIEWS)["conflict_rate"] == 0
 
 
+def test_one_view_has_nothing_to_conflict_with():
+    statistics = conflict_statistics(torch.tensor([[4.0]]), torch.ones(1), ["only"])
+    assert statistics == {"grad_norm_only": 2, "weight_only": 1}
+    groups = torch.tensor([[[4.0]], [[5.0]]])
+    assert set(conflict_statistics(groups, torch.ones(2, 1), ["only"])) == {"grad_norm_only", "weight_only"}
+
+
 def test_every_pair_of_three_views():
     statistics = conflict_statistics(torch.eye(3), torch.ones(3), ["a", "b", "c"])
     assert [name for name in statistics if name.startswith("cosine")] == ["cosine_a_b", "cosine_a_c", "cosine_b_c"]
@@ -35,6 +42,22 @@ def test_every_pair_of_three_views():
 def test_a_zero_gradient_has_cosine_zero():
     statistics = conflict_statistics(torch.tensor([[0.0, 0.0], [0.0, 1.0]]), torch.ones(2), VIEWS)
     assert statistics["cosine_clean_augmented"] == 0
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf])
+def test_a_gradient_that_is_not_finite_has_no_cosine(value):
+    gramian = torch.tensor([[value, value], [value, 1.0]])
+    statistics = conflict_statistics(gramian, torch.ones(2), VIEWS)
+    assert math.isnan(statistics["cosine_clean_augmented"])
+    assert math.isnan(statistics["conflict_rate"])
+
+
+def test_many_gramians_at_once():
+    gramians = torch.tensor([[[4.0, -3.0], [-3.0, 9.0]], [[1.0, 0.5], [0.5, 1.0]]]).expand(3, 2, 2, 2)
+    statistics = gradient_statistics(gramians, VIEWS)
+    torch.testing.assert_close(statistics["cosine_clean_augmented"], torch.tensor([-0.5, 0.5]).expand(3, 2))
+    torch.testing.assert_close(statistics["grad_norm_augmented"], torch.tensor([3.0, 1.0]).expand(3, 2))
+    assert conflicts(gramians).tolist() == [[1, 0]] * 3
 
 
 def test_running_means_leave_out_what_is_not_finite():

@@ -7,9 +7,10 @@ import numpy as np
 import pytest
 import yaml
 
-from hf_gradalign.augmentation import RawBoost, available_augmentations, get_augmentation
+from hf_gradalign.augmentation import Codec, RawBoost, available_augmentations, get_augmentation
 
-NAMES = ["rawboost", *(f"rawboost{algorithm}" for algorithm in range(1, 9))]
+RAWBOOST_NAMES = ["rawboost", *(f"rawboost{algorithm}" for algorithm in range(1, 9))]
+NAMES = [*RAWBOOST_NAMES, "codec"]
 
 
 def write(folder, text, name="recipe.yaml"):
@@ -22,12 +23,23 @@ def test_names():
     assert available_augmentations() == NAMES
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", RAWBOOST_NAMES)
 def test_rawboost_by_name(name):
     transform = get_augmentation(name)
     assert isinstance(transform, RawBoost)
     assert transform.algorithm == int(name.removeprefix("rawboost") or 4)
     assert transform.p == 1
+
+
+def test_codec_by_name_and_in_a_file(tmp_path):
+    transform = get_augmentation("codec")
+    assert isinstance(transform, Codec)
+    assert transform.p == 1
+    entry = {"transform": "Codec", "codecs": ["opus", "gsm"], "max_kbps": 24, "p": 0.5}
+    (codec,) = get_augmentation(write(tmp_path, [entry])).transforms
+    assert (codec.codecs, codec.max_kbps, codec.p) == (("opus", "gsm"), 24, 0.5)
+    with pytest.raises(ValueError, match=r"entry 1 \(Codec\): unknown codec 'aac'; there are mp3, "):
+        get_augmentation(write(tmp_path, [{"transform": "Codec", "codecs": ["aac"]}]))
 
 
 @pytest.mark.parametrize("name", ["rawboost9", "rawboost0", "", "missing.yaml"])

@@ -223,6 +223,7 @@ def test_any_number_of_workers_gives_the_same_bits(dataset, augment):
         assert _of_workers(views, num_workers) == expected
 
 
+@pytest.mark.slow
 def test_spawned_workers_give_the_same_bits(dataset):
     transform = audiomentations.AddGaussianNoise(p=1.0)
     views = _make(dataset, {"clean": None, "augmented": transform})

@@ -1,6 +1,9 @@
+import sys
 from pathlib import Path
 from types import SimpleNamespace
 
+import pytest
+from conflict_rows import make_rows, write_rows
 from huggingface_hub import ModelCard
 from test_summary import make_results
 
@@ -9,15 +12,18 @@ from hf_gradalign.experiment.preparation import settle_defaults
 from hf_gradalign.models import load_audio_classifier
 
 
-def write(tmp_path, model_args=None, **data):
+def write(tmp_path, model_args=None, training=None, words=(), conflict_record="jsonl", **data):
     model, extractor = load_audio_classifier()
     model_args, data_args = model_args or ModelArguments(), DataArguments(**data)
-    args = AudioSpoofTrainingArguments(output_dir=str(tmp_path / "my-run"), align_gradients="cagrad")
+    args = AudioSpoofTrainingArguments(
+        output_dir=str(tmp_path / "my-run"), align_gradients="cagrad", **(training or {})
+    )
+    args.conflict_record = conflict_record
     settle_defaults(model_args, data_args, args)
     preparation = SimpleNamespace(model=model, feature_extractor=extractor, train_dataset=range(7))
     metrics = {"eval_eer": 0.03, "eval_eer_threshold": 0.5, "test_eer": 0.2, "test_eer_threshold": 0.1}
     results = make_results(metrics=metrics, averaged_checkpoints=2)
-    command = ["python", "run.py", "--dataset_name", str(Path(tmp_path, "private", "corpus"))]
+    command = ["python", "run.py", "--dataset_name", str(Path(tmp_path, "private", "corpus")), *words]
     return write_run_card(results, preparation, model_args, data_args, args, command)
 
 
@@ -37,6 +43,29 @@ def test_demo_run(tmp_path):
     assert str(tmp_path) not in card.text
 
 
+def test_views_and_their_alignment(tmp_path):
+    views = f"clean,rawboost2,line={tmp_path}/private/line.yaml"
+    training = {
+        "view_weights": {"line": 0.5},
+        "alignment_scope": "module",
+        "alignment_modules": ["classifier", "projector"],
+        "alignment_parameters": ["weight$"],
+    }
+    text = write(tmp_path, training=training, views=views, words=["--views", views]).read_text()
+    assert "three times in a step, clean (weight 1), rawboost2 (weight 1) and line (line.yaml, weight 0.5), in" in text
+    assert "| alignment scope | module |\n| modules aligned apart | classifier, projector |\n" in text
+    assert "| parameters aligned | weight$ |" in text
+    assert "--views clean,rawboost2,line.yaml" in text
+    assert str(tmp_path) not in text
+
+
+def test_ordinary_alignment_is_not_explained(tmp_path):
+    text = write(tmp_path).read_text()
+    assert "seen twice in a step, clean and augmented (rawboost), in two forward and backward passes, and the" in text
+    for absent in ("alignment scope", "aligned |", "joint", "(weight"):
+        assert absent not in text.split("## How it was trained")[1]
+
+
 def test_fine_tuned_on_the_hubs_data(tmp_path):
     model_args = ModelArguments(model_name_or_path="facebook/wav2vec2-xls-r-300m")
     card = ModelCard.load(write(tmp_path, model_args, dataset_name="someone/corpus"))
@@ -44,3 +73,30 @@ def test_fine_tuned_on_the_hubs_data(tmp_path):
     assert card.data.datasets == ["someone/corpus"]
     assert card.data.license is None
     assert "This is a demonstration" not in card.text
+
+
+def test_shows_the_conflict_record(tmp_path):
+    write_rows(tmp_path / "my-run", make_rows(modules=["encoder.layers.0", "classifier"]))
+    text = ModelCard.load(write(tmp_path)).text
+    lines = text.splitlines()
+    shown = [line for line in lines if line.startswith("![")]
+    assert [line.partition("](")[2] for line in shown] == [
+        "figures/conflicts.png)",
+        "figures/conflicts_by_module.png)",
+    ]
+    for line in shown:
+        assert (lines[lines.index(line) - 1], lines[lines.index(line) + 1]) == ("", "")
+        assert (tmp_path / "my-run" / line.partition("](")[2].rstrip(")")).is_file()
+    assert "every update are in [conflicts.jsonl](conflicts.jsonl)." in text
+
+
+@pytest.mark.parametrize("reason", ["no matplotlib", "no record", "not asked for"])
+def test_without_figures_the_card_has_the_table(tmp_path, monkeypatch, reason):
+    if reason != "no record":
+        write_rows(tmp_path / "my-run", make_rows())
+    if reason == "no matplotlib":
+        monkeypatch.setitem(sys.modules, "matplotlib", None)
+    text = ModelCard.load(write(tmp_path, conflict_record="none" if reason == "not asked for" else "jsonl")).text
+    assert "![" not in text
+    assert "| 2 | 25.00 % |" in text
+    assert ("(conflicts.jsonl)" in text) == (reason == "no matplotlib")

@@ -42,6 +42,8 @@ def test_align_gradients_in_a_file_needs_no_name(tmp_path, value, method):
         (["--class_weights", "1"], "--class_weights takes two positive numbers"),
         (["--window_seconds", "-1"], "--window_seconds must be positive, got -1.0"),
         (["--validation_fraction", "2"], "--validation_fraction must be between 0 and 1"),
+        (["--views", "clean,clean"], "two views are named clean"),
+        (["--views", "clean,codec", "--augmentation", "rawboost"], "use one of them, as in --views clean,codec,aug"),
         (["--on_bad_audio", "ignore"], "invalid choice: 'ignore'"),
         (["missing.yaml"], "there is no configuration file missing.yaml"),
     ],
@@ -84,6 +86,16 @@ def test_what_yaml_makes_of_words(tmp_path):
     assert model.freeze_feature_encoder is True
     assert training.alignment_options == {"beta": 0.2}
     assert data.label_map == ["0=spoof", "1=bonafide"]
+
+
+@pytest.mark.parametrize("value", ["clean,rawboost,codec", "[clean, rawboost, codec]"])
+def test_views_in_a_file(tmp_path, value):
+    config = tmp_path / "config.yaml"
+    config.write_text(f"views: {value}\nview_weights: {{codec: 0.5}}\n")
+    _, data, training = parse_arguments([str(config)])
+    assert list(data.view_recipes) == ["clean", "rawboost", "codec"]
+    assert training.view_weights == {"codec": 0.5}
+    assert data.augmentation is None
 
 
 @pytest.mark.parametrize("words", [["--hub_token", "hf_secret"], ["--hub-token=hf_secret"], ["--hub_token=hf_secret"]])

@@ -1,4 +1,6 @@
 import pytest
+import torch
+from safetensors.torch import save_file
 
 from hf_gradalign.experiment import resolve_output_folder
 
@@ -6,6 +8,7 @@ from hf_gradalign.experiment import resolve_output_folder
 def make_checkpoint(run, step):
     folder = run / f"checkpoint-{step}"
     folder.mkdir(parents=True)
+    save_file({"weight": torch.zeros(2)}, folder / "model.safetensors")
     (folder / "trainer_state.json").write_text("{}")
     return folder
 
@@ -21,6 +24,12 @@ def test_every_run_gets_a_new_folder(tmp_path, monkeypatch):
         (tmp_path / folder).mkdir(parents=True)
         folders.add(folder)
     assert len(folders) == 3
+
+
+def test_a_new_folder_needs_no_quotes(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    folder, _ = resolve_output_folder(None, None, "crmogm(aligned_mtl)")
+    assert folder.endswith("_crmogm-aligned_mtl")
 
 
 def test_a_named_folder_may_exist_but_not_hold_a_run(tmp_path):
@@ -69,3 +78,40 @@ def test_nothing_to_resume_from(tmp_path):
         resolve_output_folder(None, str(tmp_path / "typo"), "")
     with pytest.raises(FileNotFoundError, match="holds no checkpoint to resume from"):
         resolve_output_folder(None, str(tmp_path), "")
+
+
+def test_incomplete_checkpoints_are_passed_over(tmp_path):
+    run = tmp_path / "run"
+    whole, half = make_checkpoint(run, 2), make_checkpoint(run, 4)
+    (half / "trainer_state.json").unlink()
+    assert resolve_output_folder(str(run), "last", "") == (str(run), str(whole))
+    with pytest.raises(FileNotFoundError, match=r"-4 is not .* trainer_state.json is missing; resume from .*point-2"):
+        resolve_output_folder(None, str(half), "")
+    (whole / "model.safetensors").write_bytes(b"")
+    with pytest.raises(FileNotFoundError, match=r"to resume from \(checkpoint-2: model.safetensors is cut"):
+        resolve_output_folder(str(run), "last", "")
+
+
+def test_one_command_line_for_every_start(tmp_path, caplog):
+    run = tmp_path / "run"
+    begin_anew = (str(run), None)
+    assert resolve_output_folder(str(run), "last", "") == begin_anew  # the first start
+    run.mkdir()
+    (run / "run_arguments.json").write_text("{}")
+    (run / "config.json").write_text("{}")
+    (run / "checkpoint-4").mkdir()
+    caplog.clear()
+    assert resolve_output_folder(str(run), "last", "") == begin_anew  # killed before the first checkpoint was complete
+    assert f"{run} holds no complete checkpoint to resume from: the run begins anew" in caplog.text
+    assert resolve_output_folder(None, str(run), "") == begin_anew
+    (run / "all_results.json").write_text("{}")
+    with pytest.raises(FileNotFoundError, match="holds no checkpoint to resume from"):
+        resolve_output_folder(str(run), "last", "")  # finished, and its checkpoints deleted
+
+
+def test_another_model_is_not_taken_for_a_run_to_begin_anew(tmp_path):
+    (tmp_path / "config.json").write_text("{}")
+    with pytest.raises(FileNotFoundError, match="holds no checkpoint to resume from"):
+        resolve_output_folder(str(tmp_path), "last", "")
+    with pytest.raises(FileNotFoundError, match="there is no checkpoint at"):
+        resolve_output_folder(str(tmp_path / "config.json"), "last", "")

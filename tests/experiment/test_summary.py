@@ -25,6 +25,15 @@ def test_per_cent_for_people():
     assert len(table) == 8
 
 
+def test_more_than_two_views_and_only_one():
+    three = {"views": {"clean": "clean", "rawboost": "rawboost", "codec": "codec"}}
+    table = summary_table(make_results(settings=three), "pcgrad")
+    assert "Updates in which the gradients of any two of the views (clean, rawboost, codec) conflicted" in table
+    one = make_results(settings={"views": {"codec": "codec"}}, conflict_rate=None, conflict_rate_by_epoch={})
+    assert "One view (codec), so no gradients to align" in summary_table(one, "none")
+    assert "conflicted" not in summary_table(one, "none")
+
+
 def test_what_is_not_known_is_left_out():
     table = summary_table(make_results(metrics={"eval_eer": 0.5}, eer_by_system={}, conflict_rate=None), "none")
     assert "test" not in table

@@ -21,7 +21,7 @@ def facts():
         languages=["en", "it"],
         alignment_method="gradvac",
         alignment_options={"beta": 0.5, "unset": None},
-        augmentation="RawBoost(algorithm=4)",
+        views={"clean": None, "augmented": "RawBoost(algorithm=4)"},
         hyperparameters={"learning_rate": 1e-6, "warm-up": None, "seed": 1234},
         results={
             "validation": {"eer": 0.03125, "threshold": -0.25, "by_system": {"A01": 0.0, "A|7": 0.0625}},
@@ -29,6 +29,8 @@ def facts():
         },
         conflict_rate=0.2134,
         conflict_rate_by_epoch=[0.0, 0.4268],
+        conflict_record="conflicts.parquet",
+        figures={"figures/a.png": "Histogram of cosines", "figures/b.png": "Heat map"},
         window_seconds=4.175,
         n_parameters=94_600_000,
         versions={"torch": "2.13.0"},
@@ -86,7 +88,8 @@ def test_card_is_plain_yaml_and_survives_saving_again(tmp_path, facts):
         "clean and augmented (RawBoost(algorithm=4))",
         "aligned with GradVac (beta=0.5) before",
         "in conflict (negative cosine) in 21.34 % of the updates",
-        "| 1 | 0.00 % |\n| 2 | 42.68 % |\n",
+        "| 1 | 0.00 % |\n| 2 | 42.68 % |\n\n![Histogram of cosines](figures/a.png)\n\n![Heat map](figures/b.png)\n\n",
+        "every update are in [conflicts.parquet](conflicts.parquet).\n\n| setting |",
         "| learning_rate | 1e-06 |\n| seed | 1234 |\n",
         "```\npython scripts/run_audio_spoof.py --align_gradients gradvac\n```",
         "| torch | 2.13.0 |",
@@ -105,7 +108,9 @@ def test_what_is_not_known_is_not_mentioned(tmp_path, bare_facts):
     assert "trained from scratch on Corpus with" in text
     assert "No results were measured." in text
     assert "without an augmented view" in text
-    for absent in ["None", "nan", "{}", "()", "[]", "%", "|", "RawBoost", "conflict", "Licence", "demonstration", "{{"]:
+    for absent in ["None", "nan", "{}", "()", "[]", "![", "%", "|", "{{"]:
+        assert absent not in text
+    for absent in ["RawBoost", "conflict", "Licence", "demonstration"]:
         assert absent not in text
     assert "\n\n\n" not in text
 
@@ -124,11 +129,48 @@ def test_demonstration_corpus_is_called_one(tmp_path, bare_facts, facts):
 
 
 def test_two_views_without_alignment(tmp_path, bare_facts):
-    bare_facts.augmentation = "AddGaussianNoise"
+    bare_facts.views = {"clean": None, "augmented": "AddGaussianNoise"}
     text = write_model_card(tmp_path, bare_facts).read_text()
     assert "clean and augmented (AddGaussianNoise)" in text
-    assert "mean of the two gradients, without alignment" in text
+    assert "followed the mean of the two gradients, without alignment" in text
+    assert "weight" not in text.split("## How it was trained")[1].split("##")[0]
     assert "tak2022rawboost" not in text
+
+
+def training_of(folder, facts, **changes):
+    for name, value in changes.items():
+        setattr(facts, name, value)
+    return write_model_card(folder, facts).read_text().split("## How it was trained")[1].split("##")[0]
+
+
+def test_three_views(tmp_path, facts):
+    views = {"clean": None, "rawboost": "rawboost", "line": "codec"}
+    text = training_of(tmp_path, facts, views=views, view_weights={"line": 0.5})
+    assert (
+        "seen three times in a step, clean (weight 1), rawboost (weight 1) and line (codec, weight 0.5), in three "
+        "forward and backward passes, and the three gradients were aligned with GradVac (beta=0.5) before the update."
+    ) in text
+    assert "The gradients of at least two views were in conflict" in text
+    text = training_of(tmp_path, facts, alignment_method="none")
+    assert "the update followed the weighted mean of the three gradients, without alignment." in text
+    text = training_of(tmp_path, facts, view_weights={"clean": 2, "rawboost": 2, "line": 2})
+    assert "clean, rawboost and line (codec), in three" in text
+    assert "followed the mean of the three" in text
+
+
+def test_joint_backward(tmp_path, facts):
+    text = training_of(tmp_path, facts, joint_backward=True)
+    assert "in one forward and backward pass, and the two losses were weighed with GradVac (beta=0.5) by" in text
+    assert "The head's gradients of the two views were in conflict" in text
+
+
+def test_one_view(tmp_path, facts, bare_facts):
+    facts.conflict_rate, facts.conflict_rate_by_epoch = None, []
+    text = training_of(tmp_path, facts, views={"codec": "codec"})
+    assert "seen once in a step, in the view codec alone, so there were no gradients to align." in text
+    assert "GradVac" not in text
+    assert "tak2022rawboost" not in (tmp_path / "README.md").read_text()
+    assert "without an augmented view" in training_of(tmp_path, bare_facts, views={"clean": None})
 
 
 def test_local_names_are_not_given_out_as_hub_ids(tmp_path, facts):
@@ -152,6 +194,19 @@ def test_a_relative_folder_is_not_taken_for_a_hub_id(tmp_path, facts, monkeypatc
     path = write_model_card("card", facts)
     assert ModelCard.load(path).data.base_model is None
     assert "It is first, fine-tuned on" in path.read_text()
+
+
+@pytest.mark.parametrize(
+    ("method", "text"),
+    [
+        ("imtlg", "aligned with IMTL-G before"),
+        ("crmogm(pcgrad)", "aligned with PCGrad, its weights smoothed by CR-MOGM before"),
+        ("crmogm(none)", "aligned with the mean, its weights smoothed by CR-MOGM before"),
+    ],
+)
+def test_methods_have_their_names(tmp_path, facts, method, text):
+    facts.alignment_method, facts.alignment_options = method, {}
+    assert text in write_model_card(tmp_path, facts).read_text()
 
 
 def test_an_older_card_is_replaced(tmp_path, facts):

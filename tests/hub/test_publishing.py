@@ -14,6 +14,7 @@ from hub_server import READ_ONLY_TOKEN, REFUSED_TOKEN
 from hf_gradalign.hub import ModelCardFacts, push_command, write_model_card
 
 PUBLISHED = {"README.md", "config.json", "model.safetensors", "notes/curve.png", "all_results.json", "vocab.txt"}
+PUBLISHED |= {"conflicts.jsonl", "figures/conflicts.png"}
 LEFT_BEHIND = {
     "checkpoint-10/model.safetensors",
     "checkpoint-10/optimizer.pt",
@@ -24,6 +25,7 @@ LEFT_BEHIND = {
     "rng_state.pth",
     "state.pkl",
     "_interrupted/config.json",
+    "_conflicts.jsonl",
 }
 
 

@@ -28,5 +28,5 @@ def test_differs_from_alignment(tmp_path):
     aligned.train()
     unaligned = make_trainer(tmp_path, align_gradients="none")
     unaligned.train()
-    assert aligned.conflict_record.rate() > 0
+    assert aligned.conflict_counts.rate() > 0
     assert largest_difference(weights_of(aligned), weights_of(unaligned)) > 1e-4

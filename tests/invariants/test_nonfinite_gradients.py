@@ -18,7 +18,8 @@ class OneBadBatch(ToyViews):
 
 
 @pytest.mark.parametrize("bad", [math.nan, math.inf])
-@pytest.mark.parametrize("method", available_methods())
+# Krum needs three views.
+@pytest.mark.parametrize("method", [*(name for name in available_methods() if name != "krum"), "crmogm(gradvac)"])
 def test_reach_the_optimiser(tmp_path, method, bad):
     seen = []
 
@@ -38,7 +39,7 @@ def test_reach_the_optimiser(tmp_path, method, bad):
     trainer.optimizer.step = skip_nonfinite
     trainer.train()
     assert sorted(seen) == [False, True]
-    assert trainer.conflict_record.nonfinite() == 1
+    assert trainer.conflict_counts.nonfinite() == 1
     assert all(torch.isfinite(value).all() for value in weights_of(trainer).values())
     # One bad update does not blot out the means of the others.
     assert all(math.isfinite(v) for k, v in trainer.state.log_history[0].items() if k.startswith("cosine"))

@@ -1,15 +1,8 @@
 """Invariant 1: batch x accumulation x processes give the same trajectory, also with class weights."""
 
-import json
-import os
-import subprocess
-import sys
-from pathlib import Path
-
 import pytest
-from toy import ToyViews, largest_difference, make_model, make_trainer, read_run, weights_of
+from toy import ToyViews, largest_difference, make_model, make_trainer, read_run, run_processes, weights_of
 
-TOY = Path(__file__).parents[1] / "toy.py"
 MEANS = ("conflict_rate", "cosine_clean_augmented", "grad_norm_clean", "grad_norm_augmented")
 LOSSES = ("loss", "loss_clean", "loss_augmented")
 METHODS = ("none", "pcgrad", "gradvac", "cagrad")
@@ -80,6 +73,7 @@ def test_two_processes(tmp_path, class_weights, batch, accumulation):
     assert_same(whole, read_run(tmp_path / "parts"))
 
 
+@pytest.mark.slow
 def test_a_nan_loss_on_one_process_is_logged_and_does_not_hang(tmp_path):
     specification = {
         "per_device_train_batch_size": 6,
@@ -93,16 +87,3 @@ def test_a_nan_loss_on_one_process_is_logged_and_does_not_hang(tmp_path):
     _, history = read_run(tmp_path)
     assert len(history) == 3
     assert "loss_clean" in history[0]
-
-
-def run_processes(count, output_dir, specification):
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", str(count)]
-    result = subprocess.run(
-        [*command, str(TOY), str(output_dir), json.dumps(specification)],
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-        capture_output=True,
-        text=True,
-        timeout=240,
-        check=False,
-    )
-    assert result.returncode == 0, result.stderr[-3000:]

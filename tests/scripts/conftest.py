@@ -26,8 +26,9 @@ def _private_datasets_cache(tmp_path_factory):
 
 
 @pytest.fixture
-def load_script():
-    """Import a script, which is not in a package."""
+def load_script(monkeypatch):
+    """Import a script, which is not in a package, with what lies beside it."""
+    monkeypatch.syspath_prepend(SCRIPTS)
 
     def load(name):
         specification = importlib.util.spec_from_file_location(name, SCRIPTS / f"{name}.py")

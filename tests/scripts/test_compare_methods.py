@@ -1,5 +1,6 @@
 import json
 import sys
+from types import SimpleNamespace
 
 import pytest
 
@@ -15,6 +16,7 @@ def compare(load_script, monkeypatch, quick_options):
     return run
 
 
+@pytest.mark.slow
 def test_goes_on_where_it_was(compare, tmp_path, capsys):
     finished = tmp_path / "none-seed5"
     finished.mkdir()
@@ -33,6 +35,16 @@ def test_failed_runs_are_listed(compare, tmp_path, capsys):
     assert compare("--output_dir", tmp_path, "--methods", "pcgard", "--seeds", "1") == 1
     assert "failed: pcgard, seed 1; see" in capsys.readouterr().err
     assert "no alignment method 'pcgard'" in (tmp_path / "pcgard-seed1.log").read_text()
+
+
+def test_runs_of_one_view_have_no_conflicts(load_script, tmp_path):
+    script = load_script("compare_methods")
+    folder = tmp_path / "none-seed1"
+    folder.mkdir()
+    results = {"eval_eer": 0.05, "train_conflict_rate": None, "train_conflict_rate_by_epoch": []}
+    (folder / "all_results.json").write_text(json.dumps(results))
+    arguments = SimpleNamespace(output_dir=tmp_path, methods=["none"], seeds=[1])
+    assert "| none | 5.0 ± 0.0 (5.0) | - | - | - |" in script.table(arguments)
 
 
 def test_mean_and_spread(load_script):

@@ -132,6 +132,18 @@ def test_a_run_is_not_overwritten(run_script, tmp_path, capsys):
     assert (out / "model.safetensors").read_bytes() == before
 
 
+def test_methods_of_torchjd(run_script, tmp_path, capsys):
+    out = tmp_path / "out"
+    options = ("--alignment_options", '{"alpha": 0.5}')
+    assert run_script("--align_gradients", "CR-MOGM(IMTL-G)", *options, output_dir=out) == 0
+    assert results_of(out)["settings"]["training"]["align_gradients"] == "crmogm(imtlg)"
+    [command] = [line for line in capsys.readouterr().out.splitlines() if "python scripts/run_audio_spoof.py" in line]
+    assert "--align_gradients none" in command
+    assert "alignment_options" not in command
+    assert run_script("--align_gradients", "krum", output_dir=tmp_path / "other") == 2
+    assert "error: alignment method 'krum' cannot weigh 2 views" in capsys.readouterr().err
+
+
 def test_averages_the_best_and_weighs_classes(run_script, tmp_path):
     out = tmp_path / "out"
     status = run_script(
@@ -225,6 +237,11 @@ def test_corrupt_clips_stop_the_run_or_are_skipped(run_script, tmp_path, user_co
         ({"eval_split_name": "dev"}, "--eval_split_name"),
         ({"label_column_name": "key"}, "--label_column_name"),
         ({"augmentation": "rawbost"}, "rawboost"),
+        ({"views": "clean,codek"}, "view 'codek': unknown augmentation 'codek': give one of rawboost"),
+        (
+            {"views": "clean,codec", "view_weights": '{"rawboost": 2}'},
+            "--view_weights has a weight for rawboost; the views are clean, codec",
+        ),
         ({"model_name_or_path": "no/such/model"}, "no/such/model"),
     ],
 )
@@ -232,7 +249,7 @@ def test_mistakes_end_with_a_message(run_script, tmp_path, capsys, monkeypatch, 
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     assert run_script(output_dir=tmp_path / "out", **options) == 2
     error = capsys.readouterr().err
-    assert error.startswith("error: ")
+    assert "error: " in error  # after a bar, if the data set was read for the first time
     assert message in error
     assert not (tmp_path / "out" / "model.safetensors").exists()
 
@@ -252,6 +269,52 @@ def test_any_wav2vec2_family_model(run_script, tmp_path, config_class, model_cla
     assert results_of(out)["settings"]["data"]["window_seconds"] == 0.5
 
 
+def test_three_weighted_views(run_script, tmp_path, capsys):
+    out = tmp_path / "out"
+    options = {"views": "clean,rawboost,codec", "view_weights": '{"codec": 0.5}', "logging_steps": 1}
+    steps = {"eval_strategy": "steps", "eval_steps": 1, "save_strategy": "steps", "save_steps": 1}
+    assert run_script("--align_gradients", output_dir=out, average_best_checkpoints=1, **steps, **options) == 0
+    rows = json.loads((out / "trainer_state.json").read_text())["log_history"]
+    row = next(row for row in rows if row["step"] == 2 and "loss" in row)
+    for a, b in (("clean", "rawboost"), ("clean", "codec"), ("rawboost", "codec")):
+        assert -1 <= row[f"cosine_{a}_{b}"] <= 1
+        assert f"norm_ratio_{b}_{a}" in row
+    assert {
+        f"{what}_{view}" for what in ("weight", "loss", "grad_norm") for view in options["views"].split(",")
+    } <= set(row)
+    results = results_of(out)
+    assert results["settings"]["views"] == {"clean": "clean", "rawboost": "rawboost", "codec": "codec"}
+    assert results["settings"]["training"]["view_weights"] == {"codec": 0.5}
+    assert 0 <= results["train_conflict_rate"] <= 1
+    assert "any two of the views (clean, rawboost, codec) conflicted" in capsys.readouterr().out
+    card = (out / "README.md").read_text()
+    assert "clean (weight 1), rawboost (weight 1) and codec (weight 0.5), in three forward and backward passes" in card
+    assert "--views clean,rawboost,codec" in card
+    # A resumed run has the same views, and their draws go on where they were.
+    again = tmp_path / "again"
+    assert run_script("--resume_from_checkpoint", str(out / "checkpoint-1"), output_dir=again) == 0
+    assert results_of(again)["settings"]["views"] == results["settings"]["views"]
+    resumed = load_file(again / "model.safetensors")
+    assert all(torch.equal(value, resumed[name]) for name, value in load_file(out / "model.safetensors").items())
+
+
+@pytest.mark.parametrize("method", ["none", "pcgrad"])
+def test_one_augmented_view(run_script, tmp_path, capsys, method):
+    out = tmp_path / "out"
+    assert run_script("--align_gradients", method, output_dir=out, views="rawboost", logging_steps=1) == 0
+    results = results_of(out)
+    assert results["train_conflict_rate"] is None
+    assert results["train_conflict_rate_by_epoch"] == []
+    rows = json.loads((out / "trainer_state.json").read_text())["log_history"]
+    assert not any("conflict_rate" in row for row in rows)
+    assert any("loss_rawboost" in row for row in rows)
+    printed = capsys.readouterr().out
+    assert "One view (rawboost), so no gradients to align" in printed
+    assert "To compare" not in printed
+    card = (out / "README.md").read_text()
+    assert "once in a step, in the view rawboost alone, so there were no gradients to align" in card
+
+
 def test_an_inverted_detector_is_refused(run_script, tmp_path, capsys):
     config = small_wav2vec2_config(id2label={0: "real", 1: "fake"}, label2id={"real": 0, "fake": 1})
     AutoModelForAudioClassification.from_config(config).save_pretrained(tmp_path / "base")
@@ -260,15 +323,24 @@ def test_an_inverted_detector_is_refused(run_script, tmp_path, capsys):
 
 
 def test_reports_to_tensorboard(run_script, tmp_path):
-    assert run_script("--align_gradients", output_dir=tmp_path / "out", report_to="tensorboard") == 0
+    out = tmp_path / "out"
+    assert run_script("--align_gradients", output_dir=out, report_to="tensorboard", logging_steps=1) == 0
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-    events = next((tmp_path / "out").rglob("events.out.tfevents*"))
+    events = next(out.rglob("events.out.tfevents*"))
     accumulator = EventAccumulator(str(events.parent))
     accumulator.Reload()
-    assert {"train/conflict_rate", "train/cosine_clean_augmented", "eval/eer"} <= set(accumulator.Tags()["scalars"])
+    assert {"train/conflict_rate", "eval/eer"} <= set(accumulator.Tags()["scalars"])
+    # What the conflict record has of each update is there too.
+    rows = [json.loads(line) for line in (out / "conflicts.jsonl").read_text().splitlines()]
+    names = [name for name in rows[0] if name not in ("step", "epoch", "conflict")]
+    assert len(names) == 8
+    for name in names:
+        scalars = [(event.step, event.value) for event in accumulator.Scalars(f"train/{name}")]
+        assert scalars == [(row["step"], pytest.approx(row[name], rel=1e-4, abs=1e-6)) for row in rows], name
 
 
+@pytest.mark.slow
 def test_reports_to_trackio(tmp_path, quick_options):
     # In a process of its own: trackio fixes its folder at import.
     command = [sys.executable, str(SCRIPT), "--align_gradients", "--report_to", "trackio", "--run_name", "mine"]
@@ -280,7 +352,9 @@ def test_reports_to_trackio(tmp_path, quick_options):
     with sqlite3.connect(database) as connection:
         rows = connection.execute("SELECT run_name, metrics FROM metrics").fetchall()
     assert {row[0] for row in rows} == {"mine"}
-    assert any("conflict_rate" in str(row[1]) for row in rows)
+    logged = " ".join(str(row[1]) for row in rows)
+    for name in ("conflict_rate", "cosine_clean_augmented", "norm_ratio_augmented_clean", "weight_clean", "loss_clean"):
+        assert name in logged
 
 
 def test_parquet_by_path(run_script, tmp_path):

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -12,13 +13,15 @@ import pytest
 import torch
 from hub_server import REFUSED_TOKEN
 from safetensors.torch import load_file
+from transformers import AutoModelForAudioClassification
 
 SCRIPT = Path(__file__).parents[2] / "scripts" / "run_audio_spoof.py"
+FSDP_ON_CPU = Path(__file__).parents[1] / "fsdp_on_cpu.py"
 ONE_THREAD = {**os.environ, "OMP_NUM_THREADS": "1"}
 
 
 def run(*words, launcher=(), environment=ONE_THREAD):
-    command = [sys.executable, *launcher, str(SCRIPT), *words]
+    command = [sys.executable, *map(str, launcher), str(SCRIPT), *words]
     return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=200, check=False)
 
 
@@ -27,6 +30,7 @@ def assert_same_weights(first, second):
     assert all(torch.equal(value, weights[name]) for name, value in load_file(second / "model.safetensors").items())
 
 
+@pytest.mark.slow
 def test_ctrl_c_and_again(quick_options, tmp_path):
     options = {"max_steps": 30, "logging_steps": 1, "dataloader_num_workers": 2}
     whole = quick_options(**options, output_dir=tmp_path / "whole")
@@ -91,6 +95,7 @@ print(json.dumps([logits, [dict((a["label"], a["score"]) for a in answers)[n] fo
 """
 
 
+@pytest.mark.slow
 def test_published_model_loads_elsewhere(hub, quick_options, tmp_path):
     out = tmp_path / "out"
     words = ["--push_to_hub", "--hub_model_id", "tester/detector", *quick_options(output_dir=out)]
@@ -99,6 +104,7 @@ def test_published_model_loads_elsewhere(hub, quick_options, tmp_path):
     assert "tester/detector" in pushed.stdout
     files = set(hub.repos["tester/detector"].files)
     assert {"config.json", "model.safetensors", "preprocessor_config.json", "README.md", "all_results.json"} <= files
+    assert {"conflicts.jsonl", "figures/conflicts.png"} <= files
     assert not [name for name in files if name.endswith((".bin", ".pt", ".pth")) or name.startswith("checkpoint-")]
 
     samples = tmp_path / "samples.npy"
@@ -137,3 +143,25 @@ def test_trouble_with_the_hub_costs_no_model(hub, quick_options, tmp_path, troub
     assert f"hf upload tester/detector {out}" in result.stderr
     assert (out / "model.safetensors").is_file()
     assert (out / "README.md").is_file()
+
+
+@pytest.mark.long
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+def test_fsdp2_and_again(quick_options, tmp_path):
+    launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2", str(FSDP_ON_CPU)]
+    options = {"max_steps": 4, "eval_strategy": "steps", "eval_steps": 2, "save_strategy": "steps", "save_steps": 2}
+    options |= {"gradient_accumulation_steps": 2, "per_device_train_batch_size": 2, "ddp_backend": "gloo"}
+    words = quick_options(**options, output_dir=tmp_path)
+    first = run("--align_gradients", "gradvac", "--fsdp", *words, launcher=launcher)
+    assert first.returncode == 0, first.stderr
+    assert json.loads((tmp_path / "all_results.json").read_text())["averaged_checkpoints"] == 2
+    (tmp_path / "whole").mkdir()
+    (tmp_path / "model.safetensors").rename(tmp_path / "whole" / "model.safetensors")
+    shutil.rmtree(tmp_path / "checkpoint-4")
+
+    again = run("--resume_from_checkpoint", str(tmp_path), launcher=launcher)
+    assert again.returncode == 0, again.stderr
+    assert_same_weights(tmp_path / "whole", tmp_path)
+    model = AutoModelForAudioClassification.from_pretrained(tmp_path)
+    assert all(torch.isfinite(parameter).all() for parameter in model.parameters())

@@ -34,6 +34,14 @@ def test_options_are_json():
         ({"align_gradients": "pcgard"}, "no alignment method 'pcgard'; available: none, pcgrad"),
         ({"align_gradients": "cagrad", "alignment_options": {"beta": 1}}, "no option beta; it takes c, rescale"),
         ({"align_gradients": "cagrad", "alignment_options": "c=1"}, "--alignment_options is not JSON"),
+        (
+            {"align_gradients": "mgda", "alignment_options": {"epsilon": -1}},
+            "wrong options .* epsilon must be positive",
+        ),
+        (
+            {"align_gradients": "crmogm(mgda)", "alignment_options": {"beta": 1}},
+            "crmogm takes alpha, .* mgda takes eps",
+        ),
         ({"remove_unused_columns": True}, "would remove the views"),
         ({"early_stopping_patience": 0}, "--early_stopping_patience must be 1 or more, got 0"),
         ({"average_best_checkpoints": 0}, "--average_best_checkpoints must be 1 or more, got 0"),
@@ -58,3 +66,14 @@ def test_less_error_is_better(tmp_path, metric, greater):
 
 def test_names_in_any_case(tmp_path):
     assert make_arguments(tmp_path, align_gradients="PCGrad").align_gradients == "pcgrad"
+    assert make_arguments(tmp_path, align_gradients="CR-MOGM(GradVac)").align_gradients == "crmogm(gradvac)"
+
+
+def test_options_of_smoothed_methods():
+    words = ("--align_gradients", "crmogm(gradvac)", "--alignment_options", '{"alpha": 0.4, "beta": 0.1}')
+    method = parse(*words).make_method()
+    assert (method.alpha, method.method.beta) == (0.4, 0.1)
+
+
+def test_fsdp_as_a_kept_command_line_says_it(tmp_path):
+    assert make_arguments(tmp_path, fsdp="True").fsdp is True

@@ -23,8 +23,8 @@ def test_logs_means_since_the_last(tmp_path):
             assert row[name] == pytest.approx(expected, rel=1e-4, abs=1e-6), name
     assert {row["conflict_rate"] for row in single} == {0.0, 1.0}
     rate = sum(row["conflict_rate"] for row in single) / 8
-    assert fourth.conflict_record.rate() == pytest.approx(rate)
-    assert list(fourth.conflict_record.rates()) == [0, 1]
+    assert fourth.conflict_counts.rate() == pytest.approx(rate)
+    assert list(fourth.conflict_counts.rates()) == [0, 1]
 
 
 def test_evaluation_is_of_an_ordinary_batch(tmp_path):
@@ -93,7 +93,8 @@ def test_resuming_another_method_says_so(tmp_path, caplog):
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("hf_gradalign.training.trainer.logger.warning", messages.append)
         trainer.train(resume_from_checkpoint=str(tmp_path / "checkpoint-4"))
-        (tmp_path / "checkpoint-4" / "alignment_state.json").unlink()
+        for name in ("alignment_state.json", "checkpoint_manifest.json"):
+            (tmp_path / "checkpoint-4" / name).unlink()
         make_trainer(tmp_path).train(resume_from_checkpoint=str(tmp_path / "checkpoint-4"))
     assert "trained with --align_gradients gradvac; this run goes on with pcgrad" in messages[0]
     assert "has no alignment_state.json" in messages[1]
@@ -107,7 +108,7 @@ def test_a_second_training_starts_anew(tmp_path):
     trainer.optimizer = trainer.lr_scheduler = None
     trainer.train()
     assert trainer.alignment_method.state_dict() == first
-    assert sum(counts[0] for counts in trainer.conflict_record.state_dict().values()) == 8
+    assert sum(counts[0] for counts in trainer.conflict_counts.state_dict().values()) == 8
 
 
 @pytest.mark.parametrize("length", [{"max_steps": 6}, {"max_steps": -1, "num_train_epochs": 1.5}])

@@ -2,9 +2,22 @@
 
 from hf_gradalign.alignment.methods.base import AlignmentMethod
 from hf_gradalign.alignment.methods.cagrad import CAGrad
+from hf_gradalign.alignment.methods.crmogm import CRMOGM
 from hf_gradalign.alignment.methods.gradvac import GradVac
 from hf_gradalign.alignment.methods.no_alignment import NoAlignment
 from hf_gradalign.alignment.methods.pcgrad import PCGrad
-from hf_gradalign.alignment.methods.registry import available_methods, get_method
+from hf_gradalign.alignment.methods.registry import available_methods, canonical_name, get_method
+from hf_gradalign.alignment.methods.torchjd_weighting import TorchJDWeighting
 
-__all__ = ["AlignmentMethod", "CAGrad", "GradVac", "NoAlignment", "PCGrad", "available_methods", "get_method"]
+__all__ = [
+    "CRMOGM",
+    "AlignmentMethod",
+    "CAGrad",
+    "GradVac",
+    "NoAlignment",
+    "PCGrad",
+    "TorchJDWeighting",
+    "available_methods",
+    "canonical_name",
+    "get_method",
+]

@@ -20,32 +20,36 @@ class AlignmentMethod(ABC):
         """Weights of the views' gradients.
 
         Args:
-            gramian: Shape (K, K), K >= 1, floating point, entry (i, j) the inner product g_i . g_j.
+            gramian: Shape (K, K), K >= 1, floating point, entry (i, j) the inner product g_i . g_j; or (G, K, K), one
+                Gramian for each of G groups of parameters, always in the same order.
 
         Returns:
-            Shape (K,), of the Gramian's type and device.
+            Shape (K,) or (G, K), of the Gramian's type and device.
 
         Raises:
-            ValueError: If the Gramian is not a square matrix.
+            ValueError: If the Gramian is not a square matrix, or not as many of them as before.
         """
-        if gramian.ndim != 2 or gramian.shape[0] != gramian.shape[1] or gramian.shape[0] == 0:
+        if gramian.ndim not in (2, 3) or gramian.shape[-2] != gramian.shape[-1] or gramian.shape[-1] == 0:
             raise ValueError(f"a Gramian is a square matrix, got shape {tuple(gramian.shape)}")
-        views = gramian.shape[0]
+        views = gramian.shape[-1]
         if views == 1:
-            return torch.ones_like(gramian[0])
-        # Weights are ratios of near-cancelling terms; a K x K matrix in float64 costs nothing. Apple's GPU has none.
+            return torch.ones_like(gramian[..., 0])
+        # Weights are ratios of near-cancelling terms; K x K matrices in float64 cost nothing. Apple's GPU has none.
         work = gramian if gramian.device.type == "mps" else gramian.double()
-        finite = torch.isfinite(work).all()
-        work = torch.where(finite, work, torch.eye(views).to(work))
+        work = work.reshape(-1, views, views)
+        finite = torch.isfinite(work).flatten(1).all(1)
+        work = torch.where(finite[:, None, None], work, torch.eye(views, dtype=work.dtype, device=work.device))
         weights = self._weights(work, finite, torch.finfo(gramian.dtype).eps).to(gramian.dtype)
-        return torch.where(finite & torch.isfinite(weights).all(), weights, torch.full_like(weights, 1 / views))
+        usable = finite & torch.isfinite(weights).all(1)
+        weights = torch.where(usable[:, None], weights, torch.full_like(weights, 1 / views))
+        return weights.reshape(gramian.shape[:-1])
 
     @abstractmethod
     def _weights(self, gramian: Tensor, valid: Tensor, precision: float) -> Tensor:
-        """Weights for a finite Gramian.
+        """Weights (G, K) for finite Gramians (G, K, K).
 
-        What is learned may change only where the boolean scalar `valid` is true. The Gramian's entries are known to
-        `precision`, relative to the largest, whatever type they come in.
+        What is learned of a group may change only where the boolean `valid` (G,) is true. The Gramians' entries are
+        known to `precision`, relative to the largest, whatever type they come in.
         """
 
     def state_dict(self) -> dict[str, Any]:

@@ -50,26 +50,27 @@ class GradVac(AlignmentMethod):
         self._targets: Tensor | None = None
 
     def _weights(self, gramian: Tensor, valid: Tensor, precision: float) -> Tensor:
-        views = gramian.shape[0]
+        views = gramian.shape[-1]
         targets = self._targets_for(gramian)
         updated = targets.clone()
-        norms = gramian.diagonal().clamp(min=0).sqrt()
-        weights = torch.zeros_like(gramian[0])
+        norms = gramian.diagonal(dim1=-2, dim2=-1).clamp(min=0).sqrt()
+        weights = torch.zeros_like(norms)
         for i in range(views):
             coefficients = torch.zeros_like(weights)
-            coefficients[i] = 1.0
+            coefficients[:, i] = 1.0
             for j in visiting_order(views, i, self.seed, self._calls):
-                norm = (coefficients @ gramian @ coefficients).clamp(min=0).sqrt()
-                product = norm * norms[j]
+                products = (coefficients[:, None] * gramian).sum(-1)  # of the adjusted gradient with each view's
+                norm = (coefficients * products).sum(-1).clamp(min=0).sqrt()
+                product = norm * norms[:, j]
                 defined = product > 0
-                cosine = torch.where(defined, (coefficients @ gramian[j]) / product, 0.0).clamp(-1, 1)
-                target = targets[i, j]
+                cosine = torch.where(defined, products[:, j] / product, 0.0).clamp(-1, 1)
+                target = targets[:, i, j]
                 low = target.clamp(max=_LARGEST_TARGET)
                 sine, target_sine = (1 - cosine**2).sqrt(), (1 - low**2).sqrt()
-                change = norm * (low * sine - cosine * target_sine) / (norms[j] * target_sine)
-                coefficients[j] += torch.where(defined & (cosine < low), change, 0.0)
+                change = norm * (low * sine - cosine * target_sine) / (norms[:, j] * target_sine)
+                coefficients[:, j] += torch.where(defined & (cosine < low), change, 0.0)
                 counts = defined & valid & ((cosine > 0) | self.update_on_conflict)
-                updated[i, j] = torch.where(counts, (1 - self.beta) * target + self.beta * cosine, target)
+                updated[:, i, j] = torch.where(counts, (1 - self.beta) * target + self.beta * cosine, target)
             weights += coefficients
         self._targets = updated
         self._calls += 1
@@ -80,8 +81,8 @@ class GradVac(AlignmentMethod):
             return torch.zeros_like(gramian)
         if self._targets.shape != gramian.shape:
             raise ValueError(
-                f"GradVac has targets for {self._targets.shape[0]} views and was given {gramian.shape[0]}; "
-                "use a fresh method for another number of views"
+                f"GradVac has targets for (groups, views, views) = {tuple(self._targets.shape)} and was given Gramians "
+                f"{tuple(gramian.shape)}; use a fresh method for other views or another scope"
             )
         return self._targets.to(gramian)
 

@@ -10,4 +10,4 @@ class NoAlignment(AlignmentMethod):
     """Every view weighs 1/K: the gradient of the views' mean loss (DPDA in arXiv 2509.20682)."""
 
     def _weights(self, gramian: Tensor, valid: Tensor, precision: float) -> Tensor:
-        return torch.full_like(gramian[0], 1 / gramian.shape[0])
+        return torch.full_like(gramian[..., 0], 1 / gramian.shape[-1])

@@ -31,16 +31,16 @@ class PCGrad(AlignmentMethod):
         self._calls = 0
 
     def _weights(self, gramian: Tensor, valid: Tensor, precision: float) -> Tensor:
-        views = gramian.shape[0]
-        weights = torch.zeros_like(gramian[0])
+        views = gramian.shape[-1]
+        weights = torch.zeros_like(gramian[..., 0])
         for i in range(views):
             coefficients = torch.zeros_like(weights)  # of the adjusted gradient i in terms of all views' gradients
-            coefficients[i] = 1.0
+            coefficients[:, i] = 1.0
             for j in visiting_order(views, i, self.seed, self._calls):
-                product = coefficients @ gramian[j]
-                square = gramian[j, j]
+                product = (coefficients * gramian[:, j]).sum(-1)
+                square = gramian[:, j, j]
                 conflict = (product < 0) & (square > 0)
-                coefficients[j] -= torch.where(conflict, product / square, torch.zeros_like(product))
+                coefficients[:, j] -= torch.where(conflict, product / square, torch.zeros_like(product))
             weights += coefficients
         self._calls += 1
         return weights / views if self.reduction == "mean" else weights

@@ -1,13 +1,18 @@
 """Alignment methods by name."""
 
 import inspect
+import re
+from collections.abc import Sequence
 from typing import Any
 
 from hf_gradalign.alignment.methods.base import AlignmentMethod
 from hf_gradalign.alignment.methods.cagrad import CAGrad
+from hf_gradalign.alignment.methods.crmogm import CRMOGM
 from hf_gradalign.alignment.methods.gradvac import GradVac
 from hf_gradalign.alignment.methods.no_alignment import NoAlignment
 from hf_gradalign.alignment.methods.pcgrad import PCGrad
+from hf_gradalign.alignment.methods.torchjd_names import TORCHJD_KINDS, usable_torchjd_names
+from hf_gradalign.alignment.methods.torchjd_weighting import TorchJDWeighting
 
 _METHODS: dict[str, type[AlignmentMethod]] = {
     "none": NoAlignment,
@@ -15,36 +20,112 @@ _METHODS: dict[str, type[AlignmentMethod]] = {
     "gradvac": GradVac,
     "cagrad": CAGrad,
 }
+_WRAPPER = "crmogm"
+_WRAPPER_OPTIONS = list(inspect.signature(CRMOGM).parameters)[1:]
+_WRAPPED = re.compile(r"([^()]*)\((.*)\)\s*")
 
 
 def available_methods() -> list[str]:
-    """Names that `get_method` takes."""
-    return list(_METHODS)
+    """Names that `get_method` takes: the package's own and, where it is installed, TorchJD's.
+
+    Each is also to be had with smoothed weights, as `crmogm(NAME)`.
+    """
+    return [*_METHODS, *usable_torchjd_names()]
+
+
+def canonical_name(name: str) -> str:
+    """The one spelling of a method's name: "Aligned-MTL" is "aligned_mtl", "CR-MOGM(PCGrad)" "crmogm(pcgrad)".
+
+    Args:
+        name: A name in any case, with or without hyphens, underscores and spaces; of a method of TorchJD whether or
+            not that is installed.
+
+    Raises:
+        ValueError: If there is no such method.
+    """
+    inner = name
+    if wrapped := _WRAPPED.fullmatch(name):
+        outer, inner = wrapped.groups()
+        if _plain(outer) != _WRAPPER:
+            raise _unknown(name)
+    for known in (*_METHODS, *TORCHJD_KINDS):
+        if _plain(known) == _plain(inner):
+            return f"{_WRAPPER}({known})" if wrapped else known
+    raise _unknown(name)
 
 
 def get_method(name: str, **options: Any) -> AlignmentMethod:
     """Make an alignment method.
 
     Args:
-        name: One of `available_methods()`, in any case.
-        options: What the method's class takes; see `PCGrad`, `GradVac` and `CAGrad`.
+        name: One of `available_methods()`, or `crmogm(NAME)` around one; in any spelling that `canonical_name` takes.
+        options: What the method's class takes; see `PCGrad`, `GradVac`, `CAGrad`, `TorchJDWeighting` and `CRMOGM`. With
+            `crmogm(NAME)` those of both. Where both have an option of one name (the `alpha` of fairgrad), say which is
+            meant: `{"crmogm.alpha": 0.9, "fairgrad.alpha": 2}`.
 
     Returns:
         A callable from a (K, K) Gramian to (K,) weights, with `state_dict` and `load_state_dict`.
 
     Raises:
-        ValueError: If there is no such method, or it does not take one of the options, or an option's value is wrong.
+        ValueError: If there is no such method, or a package that it needs is missing, or it does not take one of the
+            options, or an option's value is wrong.
     """
-    try:
-        method = _METHODS[name.lower()]
-    except KeyError:
-        raise ValueError(
-            f"there is no alignment method {name!r}; available: {', '.join(available_methods())}"
-        ) from None
+    name = canonical_name(name)
+    wrapped = _WRAPPED.fullmatch(name)
+    if wrapped is None:
+        return _make(name, _belonging(name, {name: _known_options(name)}, options)[name])
+    inner = wrapped.group(2)
+    shares = _belonging(name, {_WRAPPER: _WRAPPER_OPTIONS, inner: _known_options(inner)}, options)
+    return CRMOGM(_make(inner, shares[inner]), **shares[_WRAPPER])
+
+
+def _make(name: str, options: dict[str, Any]) -> AlignmentMethod:
+    return _METHODS[name](**options) if name in _METHODS else TorchJDWeighting(name, **options)
+
+
+def _known_options(name: str) -> list[str]:
+    if name not in _METHODS:
+        return TorchJDWeighting.known_options(name)
+    method = _METHODS[name]
     # A class without a constructor of its own shows object's, which takes anything.
-    known = [] if method.__init__ is object.__init__ else list(inspect.signature(method).parameters)
-    unknown = sorted(set(options) - set(known))
+    return [] if method.__init__ is object.__init__ else list(inspect.signature(method).parameters)
+
+
+def _belonging(name: str, known: dict[str, list[str]], options: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    """Which of the options each of the methods in `known` is meant to take."""
+    shares: dict[str, dict[str, Any]] = {owner: {} for owner in known}
+    unknown = []
+    for option, value in options.items():
+        prefix, _, rest = option.rpartition(".")
+        owners = [owner for owner in known if rest in known[owner] and prefix in ("", owner)]
+        if len(owners) > 1:
+            spellings = " or ".join(f"{owner}.{rest}" for owner in owners)
+            raise ValueError(f"in {name} both {' and '.join(owners)} have an option {rest}; say {spellings}")
+        if owners:
+            shares[owners[0]][rest] = value
+        else:
+            unknown.append(option)
     if unknown:
-        takes = f"it takes {', '.join(known)}" if known else "it takes none"
-        raise ValueError(f"alignment method {name!r} has no option {', '.join(unknown)}; {takes}")
-    return method(**options)
+        raise ValueError(f"alignment method {name!r} has no option {', '.join(sorted(unknown))}; {_takes(known)}")
+    return shares
+
+
+def _takes(known: dict[str, Sequence[str]]) -> str:
+    if len(known) == 1:
+        options = next(iter(known.values()))
+        return f"it takes {', '.join(options)}" if options else "it takes none"
+    return "; ".join(f"{owner} takes {', '.join(options) or 'none'}" for owner, options in known.items())
+
+
+def _plain(name: str) -> str:
+    return re.sub(r"[-_\s]", "", name.lower())
+
+
+def _unknown(name: str) -> ValueError:
+    message = (
+        f"there is no alignment method {name!r}; available: {', '.join(available_methods())}, and "
+        f"{_WRAPPER}(NAME) around each of them"
+    )
+    if missing := [known for known in TORCHJD_KINDS if known not in usable_torchjd_names()]:
+        message += f'; pip install "hf-gradalign[torchjd]" adds {", ".join(missing)}'
+    return ValueError(message)

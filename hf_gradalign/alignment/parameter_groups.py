@@ -1,0 +1,124 @@
+"""Which parameters are aligned together, and which take part at all."""
+
+import re
+from collections.abc import Sequence
+from typing import Literal, get_args
+
+import torch
+from torch import Tensor
+
+AlignmentScope = Literal["model", "module", "parameter"]
+
+# Layers are modules of a list: the shortest prefix of a name that ends in a number is one.
+_LAYER = re.compile(r"(.+?\.\d+)\.")
+# What DDP, torch.compile and activation checkpointing put into the names of parameters.
+_WRAPPERS = re.compile(r"(^module\.|_orig_mod\.|_checkpoint_wrapped_module\.|_fsdp_wrapped_module\.)")
+
+
+class ParameterGroups:
+    """Sorts parameters by name into groups that have a Gramian each.
+
+    Args:
+        names: The P parameters' names, as `named_parameters` gives them.
+        scope: "model" puts all in one group, as in arXiv 2509.20682; "module" makes one of each transformer layer (and
+            other member of a module list), and of each other module with parameters of its own; "parameter" makes one
+            of each parameter.
+        modules: With "module", the prefixes whose parameters form a group, instead; what none of them covers forms a
+            group "other".
+        patterns: Regular expressions; only parameters in whose name one is found take part. All do by default.
+
+    Attributes:
+        groups: The G groups' names, in the order of their first parameter.
+        index: For each parameter its group's position, or None where it takes no part.
+
+    Raises:
+        ValueError: On an unknown scope, a pattern that is no regular expression or fits no parameter, or a prefix
+            that fits none or is given with another scope than "module".
+    """
+
+    def __init__(
+        self,
+        names: Sequence[str],
+        scope: AlignmentScope = "model",
+        modules: Sequence[str] | None = None,
+        patterns: Sequence[str] | None = None,
+    ) -> None:
+        check_scope(scope, modules, patterns)
+        names = [_WRAPPERS.sub("", name) for name in names]
+        for pattern in patterns or ():
+            if not any(re.search(pattern, name) for name in names):
+                raise ValueError(f"no parameter's name has {pattern!r} in it; there are {_some(names)}")
+        for module in modules or ():
+            if not any(_is_within(name, module) for name in names):
+                raise ValueError(f"there is no parameter in a module {module!r}; there are {_some(names)}")
+        self.names = names
+        self.groups: list[str] = []
+        self.index: list[int | None] = []
+        positions: dict[str, int] = {}
+        for name in names:
+            if patterns and not any(re.search(pattern, name) for pattern in patterns):
+                self.index.append(None)
+                continue
+            self.index.append(positions.setdefault(_group_of(name, scope, modules), len(positions)))
+        self.groups = list(positions)
+        self._members: Tensor | None = None
+
+    @torch.no_grad()
+    def gramians(self, products: Tensor) -> Tensor:
+        """Sum the products of parameters (see `compute_products`) within each group: (P, K, K) -> (G, K, K).
+
+        A product that is not finite makes an entry of its own group NaN, and of no other.
+        """
+        if self._members is None or self._members.device != products.device:
+            # Not index_add_, which on a GPU adds in a different order each time; and float64, lest TF32 round.
+            wide = torch.float32 if products.device.type == "mps" else torch.float64
+            members = torch.zeros(len(self.groups), len(self.index), dtype=wide)
+            for parameter, group in enumerate(self.index):
+                if group is not None:
+                    members[group, parameter] = 1
+            self._members = members.to(products.device)
+        flat = products.flatten(1).to(self._members.dtype)
+        finite = torch.isfinite(flat)
+        sums = self._members @ torch.where(finite, flat, 0.0)
+        sums = torch.where(self._members @ (~finite).to(flat) > 0, torch.nan, sums)  # 0 * inf would spoil every group
+        return sums.to(products.dtype).unflatten(1, products.shape[1:])
+
+
+def check_scope(scope: str, modules: Sequence[str] | None, patterns: Sequence[str] | None) -> None:
+    """Check what can be checked without a model.
+
+    Raises:
+        ValueError: On an unknown scope, prefixes with another scope than "module", or a pattern that is none.
+    """
+    if scope not in get_args(AlignmentScope):
+        raise ValueError(f"the alignment scope must be one of {', '.join(get_args(AlignmentScope))}, got {scope!r}")
+    if modules and scope != "module":
+        raise ValueError(f"prefixes of modules ({', '.join(modules)}) need the alignment scope 'module', got {scope!r}")
+    for pattern in patterns or ():
+        try:
+            re.compile(pattern)
+        except re.error as error:
+            raise ValueError(f"{pattern!r} is no regular expression: {error}") from None
+
+
+def _group_of(name: str, scope: str, modules: Sequence[str] | None) -> str:
+    if scope == "model":
+        return "model"
+    if scope == "parameter":
+        return name
+    if modules:
+        return max((module for module in modules if _is_within(name, module)), key=len, default="other")
+    layer = _LAYER.match(name)
+    return layer.group(1) if layer else name.rpartition(".")[0] or name
+
+
+def _is_within(name: str, module: str) -> bool:
+    return name == module or name.startswith(f"{module.rstrip('.')}.")
+
+
+def _some(names: Sequence[str]) -> str:
+    shown = ", ".join(names[:4])
+    return f"{shown}, ... ({len(names)} in all)" if len(names) > 4 else shown
+
+
+__all__ = ["AlignmentScope", "ParameterGroups", "check_scope"]

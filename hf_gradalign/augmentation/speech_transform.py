@@ -1,0 +1,51 @@
+"""What this package's transforms of waveforms have in common."""
+
+from abc import abstractmethod
+
+import numpy as np
+from audiomentations.core.transforms_interface import BaseWaveformTransform
+from numpy.typing import NDArray
+
+from hf_gradalign.augmentation.checks import check_samples
+
+
+class SpeechTransform(BaseWaveformTransform):
+    """A transform that works in float64 on checked samples and gives float32 within its range.
+
+    Subclasses draw in `randomize_parameters` and transform in `_transform`, without chance.
+    """
+
+    supports_multichannel = True
+
+    def __call__(self, samples: NDArray[np.floating], sample_rate: int) -> NDArray[np.floating]:
+        """Draw parameters, unless they are frozen, and apply them."""
+        if samples.size == 0:  # the base class takes (channels, 0) for a clip with its axes swapped
+            return samples
+        return super().__call__(samples, sample_rate)
+
+    def apply(self, samples: NDArray[np.floating], sample_rate: int) -> NDArray[np.float32]:
+        """Apply the drawn parameters: a function of the samples and of `self.parameters`, without chance.
+
+        Args:
+            samples: Finite floating-point waveform of shape (samples,) or (channels, samples).
+            sample_rate: In Hz.
+
+        Returns:
+            A new float32 array of the same shape, finite. Empty samples are returned as they are.
+
+        Raises:
+            ValueError: If the samples are not floating-point, not finite, or have more than two axes.
+        """
+        if samples.size == 0:
+            return samples
+        check_samples(type(self).__name__, samples)
+        limits = np.finfo(np.float32)
+        transformed = self._transform(samples.astype(np.float64), sample_rate)
+        return np.clip(transformed, limits.min, limits.max).astype(np.float32)
+
+    @abstractmethod
+    def _transform(self, samples: NDArray[np.float64], sample_rate: int) -> NDArray[np.float64]:
+        """The transformed samples, of the same shape; `samples` are a copy that may be changed."""
+
+
+__all__ = ["SpeechTransform"]

@@ -1,0 +1,246 @@
+"""Figures of a run's conflict record (matplotlib, the extra `plots`)."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.ndimage import median_filter
+from transformers.utils import logging
+
+from hf_gradalign.experiment.conflict_history import ConflictHistory, Pair
+
+logger = logging.get_logger(__name__)
+
+FIGURES_DIR = "figures"
+OVERVIEW_NAME = "conflicts"
+MODULES_NAME = "conflicts_by_module"
+
+PAPER_CONFLICT_RATE = 0.25  # about, arXiv 2509.20682
+MOST_COLUMNS = 500  # of the heat map
+_MOST_LABELS = 60
+_DPI = 150
+
+# Okabe and Ito's colours, which everyone can tell apart.
+_BLUE, _VERMILION, _GREY = "#0072B2", "#D55E00", "#666666"
+_STYLE = {
+    "font.size": 9,
+    "axes.titlesize": 10,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "legend.frameon": False,
+    "legend.fontsize": 8,
+    "svg.fonttype": "none",  # text stays text
+    "svg.hashsalt": "hf_gradalign",  # the same record, the same file
+}
+
+
+def draw_conflicts(
+    source: str | Path, output_dir: str | Path | None = None, formats: Sequence[str] = ("png", "svg")
+) -> list[Path]:
+    """Draw a run's conflict record.
+
+    Args:
+        source: A run's folder, or a record.
+        output_dir: Where the figures are written; by default `figures/` beside the record.
+        formats: File formats that matplotlib knows, such as "png", "svg" or "pdf".
+
+    Returns:
+        The files: `conflicts.*` with, for each pair of views, conflict rate by epoch, histogram of cosines and ratio of
+        norms; and `conflicts_by_module.*`, a heat map of cosines, if modules were recorded.
+
+    Raises:
+        FileNotFoundError: If there is no such path, or the run has no record.
+        ValueError: If the file is no record, or has no pair of views; or on an unknown format.
+        ImportError: If matplotlib is not installed.
+    """
+    _import_matplotlib()
+    history = ConflictHistory.read(source)
+    if not history.pairs:
+        raise ValueError(f"{source} is of a run with a single view ({history.views[0]}): nothing can conflict")
+    if output_dir is None:
+        output_dir = Path(source, FIGURES_DIR) if Path(source).is_dir() else Path(source).parent / FIGURES_DIR
+    return _draw(history, Path(output_dir), formats)
+
+
+def draw_run_figures(folder: str | Path) -> dict[str, str]:
+    """The figures of a run's model card, where they can be drawn; trouble with them never costs a run its card.
+
+    Args:
+        folder: The run's folder.
+
+    Returns:
+        Paths of PNG files relative to `folder`, and what each shows.
+    """
+    shown = {
+        f"{OVERVIEW_NAME}.png": "Conflict rate by epoch, histogram of cosines, and ratio of the gradients' norms",
+        f"{MODULES_NAME}.png": "Cosine of the views' gradients by module and update",
+    }
+    try:
+        _import_matplotlib()
+        history = ConflictHistory.read(folder)
+        paths = _draw(history, Path(folder, FIGURES_DIR), ["png"]) if history.pairs else []
+    except ImportError as error:
+        logger.info(f"The model card has no figures: {error}")
+        return {}
+    except Exception as error:
+        logger.warning(f"The conflict record was not drawn: {error}")
+        return {}
+    return {f"{FIGURES_DIR}/{path.name}": shown[path.name] for path in paths}
+
+
+def draw_overview(history: ConflictHistory) -> Any:
+    """Conflict rate by epoch, histogram of cosines and ratio of norms, a row a pair; gives a matplotlib `Figure`."""
+    figure = _figure(12, 3.2 * len(history.pairs))
+    rows = figure.subplots(len(history.pairs), 3, squeeze=False)
+    for (rates, cosines, ratios), pair in zip(rows, history.pairs, strict=True):
+        _draw_rates(rates, history, pair)
+        _draw_cosines(cosines, history, pair)
+        _draw_ratios(ratios, history, pair)
+    return figure
+
+
+def draw_modules(history: ConflictHistory) -> Any:
+    """Heat maps of the cosine, modules by updates, one below the other for each pair; gives a `Figure`."""
+    modules = len(history.modules)
+    height = min(1.2 + 0.16 * modules, 11)
+    figure = _figure(10, height * len(history.pairs))
+    every = -(-modules // _MOST_LABELS)
+    axes = figure.subplots(len(history.pairs), 1, squeeze=False)[:, 0]
+    for axis, pair in zip(axes, history.pairs, strict=True):
+        edges, values = bin_steps(history.steps, history.module_cosines[pair])
+        image = axis.pcolormesh(
+            edges,
+            np.arange(modules + 1) - 0.5,
+            np.ma.masked_invalid(values.T),
+            cmap="RdBu",  # red against blue, not green
+            vmin=-1,
+            vmax=1,
+            rasterized=True,
+        )
+        axis.set_facecolor("#d9d9d9")  # of a module without a gradient
+        axis.set_ylim(modules - 0.5, -0.5)
+        axis.set_yticks(range(0, modules, every), history.modules[::every], fontsize=7)
+        axis.set_xlabel("update")
+        axis.set_title(f"Cosine of the gradients of {_named(pair)}, by module")
+        axis.spines[:].set_visible(False)
+        figure.colorbar(image, ax=axis, ticks=[-1, -0.5, 0, 0.5, 1], label="cosine (red: conflict)", pad=0.01)
+    return figure
+
+
+def bin_steps(steps: NDArray[Any], values: NDArray[Any]) -> tuple[NDArray[Any], NDArray[Any]]:
+    """Means over bins of consecutive updates, at most `MOST_COLUMNS` of them.
+
+    Args:
+        steps: Shape (S,), increasing.
+        values: Shape (S, M); what is not finite is left out of the means.
+
+    Returns:
+        The bins' edges, shape (B + 1,), and their means, shape (B, M), NaN where a bin has no finite value.
+    """
+    starts = np.linspace(0, len(steps), min(len(steps), MOST_COLUMNS), endpoint=False).astype(int)
+    finite = np.isfinite(values)
+    sums = np.add.reduceat(np.where(finite, values, 0), starts)
+    counts = np.add.reduceat(finite.astype(int), starts)
+    means = np.divide(sums, counts, out=np.full(sums.shape, np.nan), where=counts > 0)
+    return np.append(steps[starts], steps[-1] + 1) - 0.5, means
+
+
+def _draw(history: ConflictHistory, folder: Path, formats: Sequence[str]) -> list[Path]:
+    folder.mkdir(parents=True, exist_ok=True)
+    paths = []
+    with _import_matplotlib().rc_context(_STYLE):
+        for name, draw in ((OVERVIEW_NAME, draw_overview), (MODULES_NAME, draw_modules)):
+            if name == MODULES_NAME and not history.modules:
+                continue
+            figure = draw(history)
+            for file_format in formats:
+                paths.append(folder / f"{name}.{file_format}")
+                metadata = {"Date": None} if file_format == "svg" else None
+                figure.savefig(paths[-1], dpi=_DPI, metadata=metadata)
+    return paths
+
+
+def _draw_rates(axis: Any, history: ConflictHistory, pair: Pair) -> None:
+    epochs, rates = history.conflict_rates(pair)
+    axis.bar(epochs, 100 * rates, color=_BLUE)
+    highest = rates.max(initial=0)
+    if len(history.views) == 2:
+        label = f"about {100 * PAPER_CONFLICT_RATE:g} % in arXiv 2509.20682"
+        axis.axhline(100 * PAPER_CONFLICT_RATE, color=_GREY, linewidth=1, linestyle="--", label=label)
+        axis.legend(loc="upper left")
+        highest = max(highest, PAPER_CONFLICT_RATE)
+    axis.set_ylim(0, min(100, 130 * highest) or 1)
+    axis.xaxis.get_major_locator().set_params(integer=True)
+    if len(epochs) < 10:
+        axis.set_xticks(epochs)
+    axis.set_xlabel("epoch")
+    axis.set_ylabel("updates in conflict (%)")
+    axis.set_title(f"Conflict rate of {_named(pair)}")
+
+
+def _draw_cosines(axis: Any, history: ConflictHistory, pair: Pair) -> None:
+    cosines = history.cosines[pair]
+    cosines = cosines[np.isfinite(cosines)]
+    edges = np.arange(-20, 21) / 20
+    conflicting = cosines < 0
+    share = conflicting.mean() if len(cosines) else 0.0
+    axis.hist(cosines[conflicting], edges, color=_VERMILION, label=f"in conflict ({100 * share:.1f} %)")
+    axis.hist(cosines[~conflicting], edges, color=_BLUE, label="not in conflict")
+    axis.axvline(0, color=_GREY, linewidth=1)
+    axis.set_xlim(-1, 1)
+    axis.set_xticks([-1, -0.5, 0, 0.5, 1])
+    axis.set_xlabel(f"cosine of the gradients of {_named(pair)}")
+    axis.set_ylabel("updates")
+    if axis.get_subplotspec().is_first_row():
+        axis.set_title("Histogram of cosines")
+    axis.legend(loc="upper left")
+
+
+def _draw_ratios(axis: Any, history: ConflictHistory, pair: Pair) -> None:
+    from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
+
+    ratios = history.norm_ratios[pair]
+    there = np.isfinite(ratios) & (ratios > 0)
+    steps, ratios = history.steps[there], ratios[there]
+    axis.axhline(1, color=_GREY, linewidth=1)
+    if len(steps):
+        window = max(11, len(steps) // 20) | 1
+        size = 5 if len(steps) < 1000 else 3
+        axis.plot(steps, ratios, ".", markersize=size, alpha=0.4, color=_BLUE, markeredgewidth=0, rasterized=True)
+        median = median_filter(ratios, size=window)
+        axis.plot(steps, median, color=_VERMILION, label=f"running median of {window}")
+        axis.legend(loc="upper left")
+    axis.set_yscale("log")
+    axis.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    axis.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    axis.yaxis.set_minor_formatter(NullFormatter())
+    axis.set_xlabel("update")
+    axis.set_ylabel(f"|{pair[1]}| / |{pair[0]}|")
+    if axis.get_subplotspec().is_first_row():
+        axis.set_title("Ratio of the gradients' norms")
+
+
+def _named(pair: Pair) -> str:
+    return " and ".join(pair)
+
+
+def _figure(width: float, height: float) -> Any:
+    from matplotlib.figure import Figure  # not pyplot: no window, no state
+
+    return Figure(figsize=(width, height), layout="constrained")
+
+
+def _import_matplotlib() -> Any:
+    try:
+        import matplotlib
+    except ImportError as error:
+        raise ImportError(
+            "figures need matplotlib, which is not installed: `pip install matplotlib`, or install hf_gradalign with "
+            "its extra `plots`"
+        ) from error
+    return matplotlib
+
+
+__all__ = ["bin_steps", "draw_conflicts", "draw_modules", "draw_overview", "draw_run_figures"]

@@ -1,0 +1,101 @@
+"""The views of a run, from what `--views` says."""
+
+import os
+import re
+from collections import Counter
+from collections.abc import Mapping
+from itertools import combinations
+from pathlib import Path
+
+from hf_gradalign.augmentation import available_augmentations, get_augmentation
+from hf_gradalign.augmentation.recipes import Augmentation
+
+CLEAN = "clean"
+
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
+
+
+def parse_views(text: str) -> dict[str, str]:
+    """Read a list of views, such as `clean,augmented=rawboost4,codec,recipes/noise.yaml`.
+
+    Args:
+        text: Views with commas between them, each a recipe or `name=recipe`. A recipe is `clean` (the clip as it is),
+            a name that `get_augmentation` knows, or the path of a YAML or JSON file. A view without a name is named
+            after its recipe; a file without its folder and ending.
+
+    Returns:
+        Each view's recipe by name, in the order given. Whether files exist is not looked at.
+
+    Raises:
+        ValueError: If there is no view, one lacks its name or recipe, a name is unfit for the log or comes twice, or
+            the view named `clean` is not.
+    """
+    views: list[tuple[str, str]] = []
+    for part in text.split(","):
+        name, is_named, recipe = (word.strip() for word in part.partition("="))
+        if not is_named:
+            name, recipe = _name_of(name), name
+        if not recipe or (is_named and not name):
+            raise ValueError(
+                f"--views {text}: {part.strip()!r} is no view; give recipes with commas between them, each {CLEAN}, "
+                f"one of {', '.join(available_augmentations())}, or a YAML or JSON file; name=recipe names one"
+            )
+        if not _NAME.fullmatch(name):
+            raise ValueError(
+                f"--views: {name!r} is no name for a view, which has letters, digits, '_', '-' and '.'; name it "
+                f"yourself, as in noise={recipe}"
+            )
+        if name == CLEAN and recipe != CLEAN:
+            raise ValueError(f"--views: the view named {CLEAN} is the clip as it is, not {recipe}; name it otherwise")
+        views.append((name, recipe))
+    _check_names([name for name, _ in views])
+    return dict(views)
+
+
+def build_views(views: Mapping[str, str]) -> dict[str, Augmentation | None]:
+    """The transform of each view, None for the clip as it is.
+
+    Args:
+        views: Recipes by name, as `parse_views` gives them.
+
+    Raises:
+        ValueError: If a recipe is neither known nor a file that describes one.
+    """
+    transforms: dict[str, Augmentation | None] = {}
+    for name, recipe in views.items():
+        try:
+            # After a comma or "=" the shell leaves ~ as it is.
+            transforms[name] = None if recipe == CLEAN else get_augmentation(os.path.expanduser(recipe))
+        except ValueError as error:
+            hint = "" if Path(recipe).exists() else f"; or {CLEAN}, the clip as it is"
+            raise ValueError(f"view {name!r}: {error}{hint}") from error
+    return transforms
+
+
+def shown_recipe(recipe: str) -> str:
+    """A recipe for others to read: where on this machine a file lies says nothing to them."""
+    return recipe if recipe in (CLEAN, *available_augmentations()) else Path(recipe).name
+
+
+def shown_views(views: Mapping[str, str]) -> str:
+    """Views as `--views` takes them, files without their folders."""
+    return ",".join(
+        shown_recipe(recipe) if name == _name_of(recipe) else f"{name}={shown_recipe(recipe)}"
+        for name, recipe in views.items()
+    )
+
+
+def _name_of(recipe: str) -> str:
+    return recipe if recipe in (CLEAN, *available_augmentations()) else Path(recipe).stem
+
+
+def _check_names(names: list[str]) -> None:
+    twice = [name for name, count in Counter(names).items() if count > 1]
+    if twice:
+        raise ValueError(f"--views: two views are named {twice[0]}; name them apart, as in a={twice[0]},b={twice[0]}")
+    # Views a, b_c, a_b and c; norm_ratio names the pairs the other way round.
+    for names_of_pair in (names, names[::-1]):
+        pairs = Counter("_".join(pair) for pair in combinations(names_of_pair, 2))
+        same = [pair for pair, count in pairs.items() if count > 1]
+        if same:
+            raise ValueError(f"--views: {same[0]} in the log would mean two pairs of views; name them otherwise")

@@ -1,0 +1,33 @@
+"""Small files that are whole or not there, whenever the process is killed."""
+
+import contextlib
+import os
+from pathlib import Path
+
+
+def write_text_atomically(path: str | Path, text: str) -> None:
+    """Write a text file such that a reader finds the old content or the new, also after a kill or a power cut.
+
+    Args:
+        path: The file; its folder must be there.
+        text: Its content, written as UTF-8.
+    """
+    path = Path(path)
+    draft = path.with_name(f"{path.name}.draft")  # what a kill leaves of it the next writing takes away
+    draft.write_text(text, encoding="utf-8")
+    flush_to_disk(draft)
+    os.replace(draft, path)
+    flush_to_disk(path.parent)
+
+
+def flush_to_disk(path: Path) -> None:
+    """Have the system write a file, or a folder's list of entries, to the disk, as far as it can.
+
+    A killed process loses nothing that it wrote; a machine that is taken away does.
+    """
+    with contextlib.suppress(OSError):  # not every file system flushes folders, and not every system opens them
+        descriptor = os.open(path, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)

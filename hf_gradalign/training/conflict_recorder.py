@@ -1,0 +1,176 @@
+"""A callback that writes the conflict record: what each update's gradients were like."""
+
+import math
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+from accelerate import Accelerator
+from torch import Tensor
+from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+from transformers.utils import logging
+
+from hf_gradalign.alignment import ParameterGroups, conflicts, gradient_statistics
+from hf_gradalign.training.aligned_update import AlignedUpdate
+from hf_gradalign.training.conflict_record import ConflictRecord, RecordFormat, Row
+
+logger = logging.get_logger(__name__)
+
+_DIGITS = 6  # of the seven that float32 has: what is left out is noise, and a third of the file
+
+
+class _Trainer(Protocol):
+    accelerator: Accelerator
+    last_update: AlignedUpdate | None
+    parameter_groups: ParameterGroups
+
+
+class ConflictRecorder(TrainerCallback):
+    """Writes `<output_dir>/conflicts.jsonl` (or `.parquet`), a row an update.
+
+    The columns, with a and b for views' names:
+
+    - `step`; `epoch`, as the Trainer logs it: the update belongs to epoch ceil(`epoch`), counted from 1;
+    - `conflict`: whether any two views' gradients have a negative cosine;
+    - `cosine_<a>_<b>`, `norm_ratio_<b>_<a>` = |g_b| / |g_a|, `grad_norm_<a>`, over all parameters that are aligned
+      (with `joint_backward`: the head);
+    - `weight_<a>`: what the view's gradient was multiplied by (the mean over groups, where these are several);
+    - `loss_<a>`: its mean loss over all processes;
+    - with `modules`: `module`, a list of the names of the modules that have a gradient, and, as lists of equal length,
+      `module_cosine_<a>_<b>` and `module_grad_norm_<a>`. The columns do not depend on the model, the names take no
+      room in Parquet, and `frame.explode([c for c in frame if c.startswith("module")])` makes a row of each module in
+      pandas. Modules are transformer layers and other modules with parameters of their own
+      (`ParameterGroups(names, "module")`), whatever is aligned; their products are those that alignment needed anyway.
+
+    What is not finite is null. Norms are those of the unscaled gradients in fp16 training.
+
+    An update costs a small tensor on the device; these are read out in one transfer every `flush_every` updates, and
+    when a checkpoint is saved or training ends. A run that is killed lacks the rows since; when it is resumed they are
+    trained, and recorded, again. Only the main process writes; the losses are averaged over processes, once a transfer.
+
+    Args:
+        trainer: A `GradientAlignmentTrainer`.
+        file_format: "jsonl" or "parquet"; see `ConflictRecord`.
+        modules: Whether to record each module.
+        flush_every: Number of updates held on the device.
+
+    Attributes:
+        resumed_from: Folder of the run whose checkpoint is resumed from.
+    """
+
+    def __init__(
+        self, trainer: _Trainer, file_format: RecordFormat = "jsonl", modules: bool = False, flush_every: int = 50
+    ) -> None:
+        self.resumed_from: Path | None = None
+        self._trainer = trainer
+        self._file_format = file_format
+        self._by_module = modules
+        self._flush_every = flush_every
+        self._record: ConflictRecord | None = None
+        self._groups: ParameterGroups | None = None
+        self._start()
+
+    def on_train_begin(  # noqa: D102
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        self._start()
+        self._groups = ParameterGroups(self._trainer.parameter_groups.names, "module") if self._by_module else None
+        self._record = ConflictRecord(args.output_dir, self._file_format) if state.is_world_process_zero else None
+        if self._record is not None:
+            last = self._record.begin(state.global_step, self.resumed_from)
+            if last < state.global_step:
+                logger.warning(f"The conflict record lacks the updates {last + 1} to {state.global_step}.")
+        self.resumed_from = None
+
+    def on_step_end(  # noqa: D102
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        update = self._trainer.last_update
+        if update is None or update is self._seen:  # a batch without views
+            return
+        if update.views != self._views:
+            self.flush()
+            self._views = update.views
+        self._seen = update
+        self._when.append((state.global_step, float(state.epoch or 0)))
+        self._figures.append(self._pack(update))
+        if len(self._figures) >= self._flush_every:
+            self.flush()
+
+    def on_save(  # noqa: D102
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        self.flush()
+
+    def on_train_end(  # noqa: D102
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        self.flush()
+        if self._record is not None:
+            self._record.finish()
+
+    @torch.no_grad()
+    def flush(self) -> None:
+        """Read out and write what was gathered. Every process of a distributed run must call this alike."""
+        if not self._figures:
+            return
+        figures = torch.stack(self._figures)
+        views = len(self._views)
+        if self._trainer.accelerator.num_processes > 1:
+            # The gradients are the same everywhere by now, but of the loss every process knows its own share.
+            losses = figures[:, :views].contiguous()
+            figures[:, :views] = self._trainer.accelerator.reduce(losses, reduction="mean")
+        if self._record is not None:
+            self._record.append(self._rows(figures.cpu().double()))
+        self._figures, self._when = [], []
+
+    def _start(self) -> None:
+        self._views: list[str] = []
+        self._seen: AlignedUpdate | None = None
+        self._when: list[tuple[int, float]] = []
+        self._figures: list[Tensor] = []
+
+    def _pack(self, update: AlignedUpdate) -> Tensor:
+        gramians = update.gramians.sum(0, keepdim=True)
+        if self._groups is not None:
+            gramians = torch.cat([gramians, self._groups.gramians(update.products)])
+        losses = torch.stack([update.losses[view].to(gramians) for view in update.views])
+        parts = [losses, update.weights.mean(0).to(gramians), update.loss_scale.to(gramians)[None], gramians.flatten()]
+        return torch.cat(parts)
+
+    def _rows(self, figures: Tensor) -> list[Row]:
+        k = len(self._views)
+        losses, weights, scale, gramians = figures.split([k, k, 1, figures.shape[1] - 2 * k - 1], dim=1)
+        gramians = gramians.unflatten(1, (-1, k, k))
+        conflict = conflicts(gramians[:, 0])
+        statistics = gradient_statistics(gramians, self._views)
+        for view in self._views:
+            statistics[f"grad_norm_{view}"] = statistics[f"grad_norm_{view}"] / scale
+        columns = {name: values[:, 0] for name, values in statistics.items()}
+        columns |= {f"weight_{view}": weights[:, i] for i, view in enumerate(self._views)}
+        columns |= {f"loss_{view}": losses[:, i] for i, view in enumerate(self._views)}
+        columns = {name: values.tolist() for name, values in columns.items()}
+        rows = []
+        for i, ((step, epoch), conflicting) in enumerate(zip(self._when, conflict.tolist(), strict=True)):
+            row = {"step": step, "epoch": epoch, "conflict": None if math.isnan(conflicting) else bool(conflicting)}
+            row |= {name: _number(values[i]) for name, values in columns.items()}
+            if self._groups is not None:
+                row |= self._module_columns(gramians[i, 1:], {name: v[i, 1:] for name, v in statistics.items()})
+            rows.append(row)
+        return rows
+
+    def _module_columns(self, gramians: Tensor, statistics: dict[str, Tensor]) -> dict[str, list[Any]]:
+        # Frozen modules, layers that were dropped, and with joint_backward all but the head have no gradient.
+        there = (gramians != 0).flatten(1).any(1).nonzero().flatten()
+        columns: dict[str, list[Any]] = {"module": [self._groups.groups[index] for index in there]}
+        for name, values in statistics.items():
+            if not name.startswith("norm_ratio_"):  # follows from the norms
+                columns[f"module_{name}"] = [_number(value) for value in values[there].tolist()]
+        return columns
+
+
+def _number(value: float) -> float | None:
+    return float(f"{value:.{_DIGITS}g}") if math.isfinite(value) else None
+
+
+__all__ = ["ConflictRecorder"]

@@ -1,0 +1,208 @@
+"""A `Trainer` whose runs may be killed at any moment and resumed to the same end."""
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import torch
+from accelerate.utils import gather_object
+from torch import nn
+from torch.utils.data import DataLoader
+from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+from transformers.trainer import TRAINER_STATE_NAME
+from transformers.trainer_utils import TrainOutput
+
+from hf_gradalign.training.run_checkpoints import RunCheckpoints, describe, require_complete
+
+PROCESS_STATES_NAME = "process_states.json"
+
+
+class ResumableTrainer(Trainer):
+    """Adds to the base class what a run needs to go on from its last whole checkpoint as if nothing had happened.
+
+    - A checkpoint appears under its name when it is whole, on every process, and an old one is deleted after that
+      (`RunCheckpoints`): from its first checkpoint on, a run always has one to resume from.
+    - `train(resume_from_checkpoint=True)` passes over checkpoints that are not whole, and a path to one is refused.
+    - What an epoch ends with (evaluation, log) is done before the checkpoint at its end is written, where the base
+      class would write first, and a run that is killed in between would go without.
+    - Each process's running sums, and with them the `loss` that is logged, go on where they were.
+    - Persistent loader workers take no random number that new ones would take once more.
+
+    Items that the data set returns must depend on nothing but their index and the epoch (`set_epoch`).
+    """
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        self._unfinished: Path | None = None
+        self._process_state: dict[str, Any] | None = None
+        self._epoch_is_over = False
+        self._save_is_due = False
+        super().__init__(*args, **kwargs)
+        self.add_callback(_TrainingStages(self))
+
+    def train(self, resume_from_checkpoint: str | bool | None = None, *args: Any, **kwargs: Any) -> TrainOutput:
+        """Train, from the beginning or from a checkpoint.
+
+        Args:
+            resume_from_checkpoint: A checkpoint's folder; True for the last whole one in `args.output_dir`.
+            args: As for `Trainer.train`.
+            kwargs: As for `Trainer.train`.
+
+        Raises:
+            FileNotFoundError: If the checkpoint is not whole.
+            ValueError: If there is no whole one in `args.output_dir`.
+        """
+        checkpoints = RunCheckpoints(self.args.output_dir)
+        if resume_from_checkpoint is True:
+            resume_from_checkpoint = str(_last_on_every_process(checkpoints))
+        elif resume_from_checkpoint:
+            require_complete(resume_from_checkpoint)
+        if self.args.should_save:
+            checkpoints.clear_unfinished()
+        return super().train(resume_from_checkpoint, *args, **kwargs)
+
+    def process_state(self) -> dict[str, Any]:
+        """What this process has summed up so far, fit for JSON; subclasses add to it."""
+        return {
+            "loss": float(self._tr_loss),
+            "total_loss": self._total_loss_scalar,
+            "last_logged_step": self._globalstep_last_logged,
+        }
+
+    def load_process_state(self, state: dict[str, Any]) -> None:
+        """Take up where `process_state` left off."""
+        self._tr_loss.fill_(state["loss"])
+        self._total_loss_scalar = state["total_loss"]
+        self._globalstep_last_logged = state["last_logged_step"]
+
+    def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
+        """Log; `train_loss` is the mean over all updates, those before a resume too."""
+        if "train_loss" in logs:
+            logs["train_loss"] = self._total_loss_scalar / max(self.state.global_step, 1)
+        super().log(logs, start_time)
+
+    def start_training(self) -> None:
+        """Called when all is loaded."""
+        self._epoch_is_over = self._save_is_due = False
+        state, self._process_state = self._process_state, None
+        if state is not None:
+            self.load_process_state(state)
+
+    def end_epoch(self) -> None:
+        """Called when the updates of an epoch are done, before its evaluation."""
+        self._epoch_is_over = True
+
+    def _maybe_log_save_evaluate(self, *args: Any, **kwargs: Any) -> None:
+        if self._epoch_is_over:
+            self.control.should_save |= self._save_is_due
+            self._epoch_is_over = self._save_is_due = False
+        elif self.control.should_save and self._is_last_of_epoch():
+            self.control.should_save, self._save_is_due = False, True
+        super()._maybe_log_save_evaluate(*args, **kwargs)
+
+    def _is_last_of_epoch(self) -> bool:
+        return float(self.state.epoch).is_integer() or self.state.global_step >= self.state.max_steps
+
+    def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:
+        run_folder = super()._get_output_dir(trial)
+        checkpoints = RunCheckpoints(run_folder)
+        if self.args.should_save:
+            checkpoints.clear_unfinished()
+        self.accelerator.wait_for_everyone()  # or another process's part might be cleared away
+        self._unfinished = checkpoints.unfinished
+        try:
+            super()._save_checkpoint(model, trial)
+        finally:
+            self._unfinished = None
+        place = checkpoints.path(self.state.global_step)
+        if self.state.best_global_step:
+            best = checkpoints.path(self.state.best_global_step)
+            if best == place or best.is_dir():
+                # The base class looked for it where the new one was being written.
+                self.state.best_model_checkpoint = os.path.join(run_folder, best.name)
+        if self.args.should_save:
+            self.state.save_to_json(str(checkpoints.unfinished / place.name / TRAINER_STATE_NAME))
+        self.accelerator.wait_for_everyone()  # only now every process's part is written
+        if self.args.should_save:
+            checkpoints.finish(self.state.global_step)
+        self.accelerator.wait_for_everyone()  # and only now it is whole wherever it is written
+        if self.args.should_save:
+            checkpoints.remove_oldest(self.args.save_total_limit, keep=[self.state.best_model_checkpoint])
+        if self.args.push_to_hub:
+            self._push_from_checkpoint(str(place))
+
+    def _get_output_dir(self, trial: Any) -> str:
+        return super()._get_output_dir(trial) if self._unfinished is None else str(self._unfinished)
+
+    def _push_from_checkpoint(self, checkpoint_folder: str) -> None:
+        if self._unfinished is None:  # an upload goes on in the background, and its files must stay where they are
+            super()._push_from_checkpoint(checkpoint_folder)
+
+    def _save_optimizer_and_scheduler(self, output_dir: str) -> None:
+        super()._save_optimizer_and_scheduler(output_dir)
+        states = gather_object([self.process_state()])
+        if self.args.should_save:
+            Path(output_dir, PROCESS_STATES_NAME).write_text(json.dumps(states, indent=2) + "\n", encoding="utf-8")
+
+    def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
+        super()._load_optimizer_and_scheduler(checkpoint)
+        path = Path(checkpoint or "", PROCESS_STATES_NAME)
+        if checkpoint is not None and path.is_file():
+            states = json.loads(path.read_text(encoding="utf-8"))
+            # On another number of processes the sums are an approximation, until the next log.
+            self._process_state = states[self.args.process_index % len(states)]
+
+    def _get_dataloader(self, *args: Any, **kwargs: Any) -> DataLoader:
+        loader = super()._get_dataloader(*args, **kwargs)
+        if self.args.dataloader_num_workers > 0 and self.args.dataloader_persistent_workers:
+            # A loader takes a seed for its workers when it starts them: at every epoch and evaluation, or, where they
+            # persist, once. Taken from the global generator it would shift a resumed run's dropout.
+            generator = torch.Generator().manual_seed(self.args.seed)
+            getattr(loader, "base_dataloader", loader).generator = generator
+        return loader
+
+    def _finalize_training(self, trial: Any, *args: Any, **kwargs: Any) -> TrainOutput:
+        best = self.state.best_model_checkpoint
+        if self.args.should_save and self.args.save_total_limit == 1 and best is not None and Path(best).is_dir():
+            # As the base class is about to do, file by file.
+            checkpoints = RunCheckpoints(self._get_output_dir(trial))
+            for path in checkpoints.all():
+                if not path.samefile(best):
+                    checkpoints.remove(path)
+        output = super()._finalize_training(trial, *args, **kwargs)
+        return output._replace(training_loss=output.metrics["train_loss"])
+
+
+class _TrainingStages(TrainerCallback):
+    """Tells the trainer at which stage the training is."""
+
+    def __init__(self, trainer: ResumableTrainer) -> None:
+        self._trainer = trainer
+
+    def on_train_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        self._trainer.start_training()
+
+    def on_epoch_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        self._trainer.end_epoch()
+
+
+def _last_on_every_process(checkpoints: RunCheckpoints) -> Path:
+    # Where each machine keeps checkpoints of its own, one may have been killed before it had the last.
+    steps = gather_object([[path.name for path in checkpoints.complete()]])
+    common = [path for path in checkpoints.all() if all(path.name in names for names in steps)]
+    if not common:
+        incomplete = checkpoints.incomplete()
+        found = "; ".join(f"{path.name}: {describe(missing)}" for path, missing in incomplete.items())
+        raise ValueError(
+            f"No valid checkpoint found in output directory ({checkpoints.folder})"
+            + (f", only incomplete ones ({found})" if found else "")
+            + "; to start anew, train without resume_from_checkpoint"
+        )
+    return common[-1]
+
+
+__all__ = ["PROCESS_STATES_NAME", "ResumableTrainer"]

@@ -1,0 +1,76 @@
+"""Set-ups in which the views' gradients cannot be kept apart are refused before the first step."""
+
+from typing import Any
+
+from accelerate.utils import DistributedType
+from torch import nn
+from torch.nn.parallel import DistributedDataParallel
+
+from hf_gradalign.training.fsdp import is_sharded
+
+
+def refuse_unfit_setup(trainer: Any) -> None:
+    """Look at how a `Trainer` is set up, and say what to use where alignment would be wrong.
+
+    Raises:
+        ValueError: On DataParallel, DeepSpeed, FSDP1, Megatron-LM, XLA, tensor, context or sequence parallelism,
+            optimisers that update within the backward pass, saving in the middle of an update, and for
+            `joint_backward` on FSDP and torch.compile.
+    """
+    args = trainer.args
+    if args.n_gpu > 1:
+        raise ValueError(
+            f"{args.n_gpu} GPUs in one process would be used through DataParallel, which cannot keep the "
+            "views' gradients apart; start one process a GPU with `torchrun --nproc_per_node N` or "
+            "`accelerate launch`, or show one GPU only (CUDA_VISIBLE_DEVICES=0)"
+        )
+    optimiser = str(getattr(args.optim, "value", args.optim))
+    if "lomo" in optimiser or "layerwise" in optimiser:
+        raise ValueError(
+            f"--optim {optimiser} updates parameters within the backward pass, before the views' gradients can be "
+            "aligned; use another optimiser, such as adamw_torch"
+        )
+    if trainer.is_deepspeed_enabled:
+        raise ValueError(
+            "DeepSpeed keeps the gradients to itself, and the views' could not be told apart; use DDP (`torchrun`) or, "
+            "for models that do not fit, FSDP2 (--fsdp, or `accelerate launch` with fsdp_version: 2)"
+        )
+    if args.enable_jit_checkpoint:
+        raise ValueError(
+            "--enable_jit_checkpoint saves in the middle of an update, which the alignment's state has seen and the "
+            "weights have not, and a resumed run would differ; use the callback SaveOnInterrupt, which saves when the "
+            "update is done (scripts/run_audio_spoof.py has it)"
+        )
+    kind = getattr(trainer.accelerator, "distributed_type", None)
+    if kind in (DistributedType.MEGATRON_LM, DistributedType.XLA):
+        raise ValueError(f"{kind.value} is not supported: nobody has seen alignment work there; use DDP (`torchrun`)")
+    plugin = getattr(trainer.accelerator.state, "fsdp_plugin", None)
+    if plugin is not None and plugin.fsdp_version != 2:
+        raise ValueError(
+            "FSDP1 flattens the gradients of many parameters into one, and the views' could not be told apart; use "
+            "FSDP2 (--fsdp_config '{\"version\": 2}', or fsdp_version: 2 in the configuration of accelerate)"
+        )
+    parallelism = getattr(trainer.accelerator, "parallelism_config", None)
+    splits_items = parallelism is not None and (parallelism.cp_enabled or parallelism.sp_enabled)
+    if trainer.get_tp_size() > 1 or splits_items:
+        raise ValueError(
+            "tensor, context and sequence parallelism split an item over processes, and the share of an update that a "
+            "process's items stand for would be wrong; use DDP (`torchrun`) or FSDP2 (--fsdp)"
+        )
+    if args.joint_backward:
+        for unfit, name in (
+            (plugin is not None or is_sharded(trainer.model), "FSDP"),
+            (args.torch_compile, "torch.compile"),
+        ):
+            if unfit:
+                raise ValueError(
+                    f"--joint_backward takes gradients of the head by themselves, which {name} does not allow; leave "
+                    "one of the two out"
+                )
+
+
+def shares_gradient_storage(model: nn.Module) -> bool:
+    """Whether every backward pass leaves its gradients in the same buffers (DDP's `gradient_as_bucket_view`)."""
+    return any(
+        isinstance(module, DistributedDataParallel) and module.gradient_as_bucket_view for module in model.modules()
+    )

@@ -1,0 +1,51 @@
+"""A batch of views, and how to make one with a collator that knows of no views."""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from transformers import default_data_collator
+
+
+def is_view_batch(inputs: Any) -> bool:
+    """Whether a batch (or an item) maps views to model inputs, rather than being model inputs itself."""
+    return isinstance(inputs, Mapping) and len(inputs) > 0 and all(isinstance(v, Mapping) for v in inputs.values())
+
+
+class ViewBatchCollator:
+    """Collates items of views, `{"clean": {...}, "augmented": {...}}`, view by view with an ordinary collator.
+
+    The views may so be padded to different lengths. Ordinary items (evaluation) go to the ordinary collator as they
+    are. `GradientAlignmentTrainer` does this by itself to the collator that it takes where none is given.
+
+    Args:
+        collator: Makes a batch of model inputs from a list of items, such as transformers' `default_data_collator`
+            (which cannot do it with mappings of mappings) or `DataCollatorWithPadding(tokenizer)`.
+    """
+
+    def __init__(self, collator: Callable[[list[Any]], Mapping[str, Any]] = default_data_collator) -> None:
+        self.collator = collator
+        # The Trainer saves the tokenizer of its collator where it is given no processing_class.
+        self.tokenizer = getattr(collator, "tokenizer", None)
+
+    def __call__(self, items: Sequence[Any]) -> Mapping[str, Any]:
+        """Collate items.
+
+        Args:
+            items: All of one kind, at least one.
+
+        Returns:
+            For items of views `{view: model inputs}`, in the order of the first item, else the model inputs alone.
+
+        Raises:
+            ValueError: If the items do not have the same views.
+        """
+        first = items[0]
+        if not is_view_batch(first):
+            return self.collator(list(items))
+        other = next((item for item in items if set(item) != set(first)), None)
+        if other is not None:
+            raise ValueError(f"every item needs the same views, got {', '.join(first)} and {', '.join(other)}")
+        return {view: self.collator([item[view] for item in items]) for view in first}
+
+
+__all__ = ["ViewBatchCollator", "is_view_batch"]

@@ -1,0 +1,1 @@
+"""What `check_modes.py` compares."""

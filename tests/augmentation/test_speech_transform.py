@@ -1,0 +1,75 @@
+"""What RawBoost and Codec have in common."""
+
+import random
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
+
+from hf_gradalign.augmentation import Codec, RawBoost
+from hf_gradalign.augmentation.lossy_coding import CODECS
+from hf_gradalign.augmentation.rawboost import ALGORITHMS
+
+SAMPLE_RATE = 16_000
+LARGEST = np.finfo(np.float32).max
+TRANSFORMS = [*(RawBoost(algorithm) for algorithm in ALGORITHMS), *(Codec(name) for name in CODECS)]
+TRANSFORMS_ONCE = [RawBoost(), Codec("gsm")]
+
+
+def shown(transform):
+    return type(transform).__name__
+
+
+@settings(max_examples=80, deadline=None)
+@given(
+    samples=hnp.arrays(
+        np.float32,
+        hnp.array_shapes(min_dims=1, max_dims=1, min_side=1, max_side=40),
+        elements=st.floats(-float(LARGEST), float(LARGEST), width=32),
+    ),
+    rate=st.sampled_from([8000, 16_000, 44_100]),
+    seed=st.integers(0, 1000),
+    transform=st.sampled_from([*TRANSFORMS, Codec(min_kbps=6, max_kbps=320)]),
+)
+def test_finite_float32_whatever_the_samples(samples, rate, seed, transform):
+    random.seed(seed)
+    changed = transform(samples, rate)
+    assert changed.dtype == np.float32
+    assert changed.shape == samples.shape
+    assert np.isfinite(changed).all()
+
+
+@pytest.mark.parametrize("shape", [(0,), (2, 0)])
+@pytest.mark.parametrize("transform", TRANSFORMS_ONCE, ids=shown)
+def test_empty_clips_come_back_unchanged(transform, shape):
+    samples = np.zeros(shape, dtype=np.float32)
+    assert transform(samples, SAMPLE_RATE) is samples
+    assert transform.apply(samples, SAMPLE_RATE) is samples
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_leaves_its_input_alone(speech, dtype):
+    samples = speech[0].astype(dtype)
+    before = samples.copy()
+    for transform in TRANSFORMS:
+        transform(samples, SAMPLE_RATE)
+        np.testing.assert_array_equal(samples, before)
+
+
+@pytest.mark.parametrize(
+    ("samples", "message"),
+    [
+        (np.zeros(10, np.int16), r" takes floating-point samples; got int16: convert them and scale them to \[-1, 1\]"),
+        (np.zeros((1, 2, 3), np.float32), r"must have shape \(samples,\) or \(channels, samples\); got \(1, 2, 3\)"),
+        (np.array([0, np.nan, np.inf], np.float32), "samples must be finite; 2 of 3 are NaN or infinite"),
+        (np.array([0, -np.inf], np.float32), "samples must be finite; 1 of 2 are NaN or infinite"),
+    ],
+)
+@pytest.mark.parametrize("transform", TRANSFORMS_ONCE, ids=shown)
+def test_unfit_samples_are_refused(transform, samples, message):
+    with pytest.raises(ValueError, match=message) as refusal:
+        transform(samples, SAMPLE_RATE)
+    if samples.dtype == np.int16:
+        assert str(refusal.value).startswith(shown(transform))

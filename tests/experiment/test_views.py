@@ -1,0 +1,95 @@
+import numpy as np
+import pytest
+
+from hf_gradalign.augmentation import Codec, RawBoost
+from hf_gradalign.experiment import DataArguments
+from hf_gradalign.experiment.views import build_views, parse_views, shown_views
+
+
+@pytest.mark.parametrize(
+    ("text", "views"),
+    [
+        ("clean,rawboost,codec", {"clean": "clean", "rawboost": "rawboost", "codec": "codec"}),
+        (" clean , augmented = rawboost4,codec", {"clean": "clean", "augmented": "rawboost4", "codec": "codec"}),
+        ("rawboost", {"rawboost": "rawboost"}),
+        (
+            "original=clean,recipes/street_noise.yaml",
+            {"original": "clean", "street_noise": "recipes/street_noise.yaml"},
+        ),
+        ("n=/a/b=c.json,a=codec,b=codec", {"n": "/a/b=c.json", "a": "codec", "b": "codec"}),
+    ],
+)
+def test_names_and_recipes_in_order(text, views):
+    assert parse_views(text) == views
+    assert list(parse_views(text)) == list(views)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("", "'' is no view; give recipes with commas between them, each clean, one of rawboost, .*codec, or a YAML"),
+        ("clean,,codec", "--views clean,,codec: '' is no view"),
+        ("clean,", "'' is no view"),
+        ("clean,noise=", "'noise=' is no view"),
+        ("clean,=codec", "'=codec' is no view"),
+        ("clean,clean", "two views are named clean; name them apart, as in a=clean,b=clean"),
+        ("x=codec,a/x.yaml", "two views are named x;"),
+        ("clean,my noise.yaml", "'my noise' is no name for a view, .* as in noise=my noise.yaml"),
+        ("clean,a/b=codec", "'a/b' is no name for a view"),
+        ("clean=rawboost", "the view named clean is the clip as it is, not rawboost"),
+        ("a=clean,b_c=codec,a_b=codec,c=codec", "a_b_c in the log would mean two pairs of views"),
+        ("c=clean,a_b=codec,b_c=codec,a=codec", "a_b_c in the log would mean two pairs of views"),
+    ],
+)
+def test_mistakes_are_named(text, message):
+    with pytest.raises(ValueError, match=message):
+        parse_views(text)
+    with pytest.raises(ValueError, match=message):
+        DataArguments(views=text)
+
+
+def test_builds_what_each_view_hears(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    (tmp_path / "noise.yaml").write_text("[{transform: PolarityInversion, p: 1.0}]")
+    views = build_views(parse_views("clean,strong=rawboost2,codec,~/noise.yaml"))
+    assert list(views) == ["clean", "strong", "codec", "noise"]
+    assert views["clean"] is None
+    assert isinstance(views["strong"], RawBoost)
+    assert views["strong"].algorithm == 2
+    assert isinstance(views["codec"], Codec)
+    samples = np.ones(4, np.float32)
+    np.testing.assert_array_equal(views["noise"](samples, 16_000), -samples)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (
+            "clean,rawbost",
+            "view 'rawbost': unknown augmentation 'rawbost': give one of rawboost, .*; or clean, the clip as it is",
+        ),
+        ("clean,noise=missing.yaml", "view 'noise': unknown augmentation 'missing.yaml'"),
+    ],
+)
+def test_unknown_recipes_are_refused(text, message):
+    with pytest.raises(ValueError, match=message):
+        build_views(parse_views(text))
+
+
+def test_defaults_and_the_shorter_option():
+    assert DataArguments().view_recipes == {"clean": "clean", "augmented": "rawboost"}
+    assert DataArguments(augmentation="rawboost5").view_recipes == {"clean": "clean", "augmented": "rawboost5"}
+    assert DataArguments(views="clean,codec").view_recipes == {"clean": "clean", "codec": "codec"}
+
+
+@pytest.mark.parametrize("augmentation", ["rawboost", "codec"])
+def test_only_one_of_the_two_options(augmentation):
+    message = f"use one of them, as in --views clean,codec,augmented={augmentation}"
+    with pytest.raises(ValueError, match=message):
+        DataArguments(views="clean,codec", augmentation=augmentation)
+
+
+def test_folders_are_not_shown():
+    views = parse_views("clean,augmented=rawboost,/home/me/noise.yaml,far=/home/me/rooms.json")
+    assert shown_views(views) == "clean,augmented=rawboost,noise.yaml,far=rooms.json"
+    assert parse_views(shown_views(views)).keys() == views.keys()

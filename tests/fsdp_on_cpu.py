@@ -1,0 +1,25 @@
+"""Runs a script with FSDP2 on the CPU, for torchrun: accelerate shards on accelerators only, and is told it has one."""
+
+import runpy
+import sys
+
+from accelerate import PartialState
+from accelerate.utils import DistributedType
+
+from hf_gradalign.training import GradientAlignmentTrainer
+
+
+def main(script, *words):
+    create = GradientAlignmentTrainer.create_accelerator_and_postprocess
+
+    def create_for_fsdp(trainer):
+        PartialState().distributed_type = DistributedType.MULTI_GPU
+        create(trainer)
+
+    GradientAlignmentTrainer.create_accelerator_and_postprocess = create_for_fsdp
+    sys.argv = [script, *words]
+    runpy.run_path(script, run_name="__main__")
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

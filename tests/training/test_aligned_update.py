@@ -1,0 +1,68 @@
+import pytest
+import torch
+from gramians import OUR_METHODS, gradient_rows
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from toy import ToyViews, collate, make_trainer
+
+from hf_gradalign.alignment import get_method
+from hf_gradalign.training.aligned_update import view_scale, weigh_views
+
+CPU = torch.device("cpu")
+
+
+@pytest.mark.parametrize("weights", [None, {}, {"clean": 1.0}, {"clean": 3.0, "augmented": 3.0}])
+def test_views_that_count_alike_need_no_scale(weights):
+    assert view_scale(["clean", "augmented"], weights, CPU) is None
+
+
+def test_scale_has_mean_one():
+    scale = view_scale(["clean", "codec", "noise"], {"codec": 0.5, "clean": 3.0}, CPU)
+    assert scale.tolist() == pytest.approx([2.0, 1 / 3, 2 / 3])
+
+
+def test_a_weight_for_a_view_that_is_not_there(tmp_path):
+    with pytest.raises(ValueError, match="--view_weights has a weight for codec; the views are clean, augmented"):
+        view_scale(["clean", "augmented"], {"clean": 2.0, "codec": 0.5}, CPU)
+    with pytest.raises(ValueError, match="--view_weights has a weight for codec"):
+        make_trainer(tmp_path, view_weights={"codec": 0.5}).train()
+
+
+@settings(max_examples=30, deadline=None)
+@given(gradient_rows(max_views=4), st.lists(st.sampled_from([0.25, 1.0, 3.0]), min_size=4, max_size=4))
+@pytest.mark.parametrize("name", OUR_METHODS)
+def test_the_method_sees_scaled_gradients(name, rows, factors):
+    scale = torch.tensor(factors[: len(rows)], dtype=rows.dtype)
+    scaled = rows * scale[:, None]
+    weights = weigh_views(get_method(name), (rows @ rows.T)[None], scale)
+    expected = get_method(name)((scaled @ scaled.T)[None])
+    torch.testing.assert_close(weights @ rows, expected @ scaled, atol=1e-6 * float(rows.norm()), rtol=1e-6)
+
+
+@pytest.mark.parametrize("scope", ["model", "module", "parameter"])
+def test_figures_of_an_update(tmp_path, scope):
+    trainer = make_trainer(tmp_path, align_gradients="pcgrad", alignment_scope=scope)
+    assert trainer.last_update is None
+    dataset = ToyViews()
+    batch = collate([dataset[index] for index in range(12)])
+    loss = trainer.training_step(trainer.model, batch)
+    update = trainer.last_update
+    groups, parameters = len(trainer.parameter_groups.groups), len(list(trainer.model.parameters()))
+    assert update.views == ["clean", "augmented"]
+    assert update.products.shape == (parameters, 2, 2)
+    assert update.gramians.shape == (groups, 2, 2)
+    assert update.weights.shape == (groups, 2)
+    torch.testing.assert_close(update.gramians.sum(0), update.products.sum(0))
+    torch.testing.assert_close(update.weights, get_method("pcgrad")(update.gramians))
+    assert update.loss_scale == 1
+    for view, inputs in batch.items():
+        torch.testing.assert_close(update.losses[view], trainer.model(**inputs).loss.detach())
+    torch.testing.assert_close(loss, sum(update.losses.values()) / 2)
+
+
+def test_the_loss_is_the_views_weighted_mean(tmp_path):
+    trainer = make_trainer(tmp_path, view_weights={"clean": 3.0})
+    dataset = ToyViews()
+    loss = trainer.training_step(trainer.model, collate([dataset[index] for index in range(12)]))
+    losses = trainer.last_update.losses
+    torch.testing.assert_close(loss, (3 * losses["clean"] + losses["augmented"]) / 4)

@@ -1,0 +1,134 @@
+import json
+
+import pyarrow as pa
+import pytest
+from pyarrow import parquet
+
+from hf_gradalign.training.conflict_record import ConflictRecord, find_conflict_record, read_conflict_rows
+
+
+def row(step, **columns):
+    return {"step": step, "epoch": step / 4, "conflict": False, "grad_norm_clean": 0.5 * step, **columns}
+
+
+def steps(path):
+    return [row["step"] for row in read_conflict_rows(path)]
+
+
+def write(folder, last, file_format="jsonl"):
+    record = ConflictRecord(folder, file_format)
+    record.begin(0)
+    record.append(row(step) for step in range(1, last + 1))
+    record.finish()
+    return find_conflict_record(folder)
+
+
+@pytest.mark.parametrize("file_format", ["jsonl", "parquet"])
+def test_finished_in_the_format_asked_for(tmp_path, file_format):
+    path = write(tmp_path, 5, file_format)
+    assert [path.name for path in tmp_path.iterdir()] == [path.name] == [f"conflicts.{file_format}"]
+    assert list(read_conflict_rows(path)) == [row(step) for step in range(1, 6)]
+
+
+@pytest.mark.parametrize("file_format", ["jsonl", "parquet"])
+@pytest.mark.parametrize("before", ["jsonl", "parquet"])
+def test_goes_on_after_the_checkpoints_step(tmp_path, before, file_format):
+    write(tmp_path, 7, before)
+    record = ConflictRecord(tmp_path, file_format)
+    assert record.begin(4) == 4
+    assert steps(find_conflict_record(tmp_path)) == [1, 2, 3, 4]
+    record.append([row(5)])
+    record.finish()
+    assert [path.name for path in tmp_path.iterdir()] == [f"conflicts.{file_format}"]
+    assert list(read_conflict_rows(tmp_path / f"conflicts.{file_format}")) == [row(step) for step in range(1, 6)]
+
+
+def test_a_half_written_line_is_dropped(tmp_path):
+    path = write(tmp_path, 3)
+    whole = path.read_bytes()
+    for cut in (1, 20, len(json.dumps(row(3)))):
+        path.write_bytes(whole[:-cut])
+        # The last is whole but for its end of line: to be read, but nothing could be appended.
+        assert steps(path) == ([1, 2, 3] if cut == 1 else [1, 2])
+        record = ConflictRecord(tmp_path)
+        assert record.begin(3) == 2
+        record.append([row(3)])
+        assert path.read_bytes() == whole
+
+
+def test_what_a_crash_left_behind(tmp_path):
+    # Killed while the Parquet record was made, or before the other was removed: the other is whole.
+    path = write(tmp_path, 3)
+    (tmp_path / "conflicts.parquet").write_bytes(b"PAR1 half")
+    assert find_conflict_record(tmp_path) == path
+    assert ConflictRecord(tmp_path).begin(2) == 2
+    assert [path.name for path in tmp_path.iterdir()] == ["conflicts.jsonl"]
+
+
+def test_a_new_run_begins_a_new_record(tmp_path):
+    write(tmp_path, 3)
+    assert ConflictRecord(tmp_path).begin(0) == 0
+    assert find_conflict_record(tmp_path) is None
+
+
+def test_another_runs_record_is_gone_on_with(tmp_path):
+    earlier = write(tmp_path / "earlier", 6)
+    assert ConflictRecord(tmp_path / "later").begin(4, tmp_path / "earlier") == 4
+    assert steps(tmp_path / "later" / "conflicts.jsonl") == [1, 2, 3, 4]
+    assert steps(earlier) == [1, 2, 3, 4, 5, 6]
+    # A record of its own comes first.
+    assert ConflictRecord(tmp_path / "later").begin(3, tmp_path / "earlier") == 3
+
+
+def test_parquet_takes_columns_that_come_late_and_values_that_are_missing(tmp_path):
+    record = ConflictRecord(tmp_path, "parquet")
+    record.begin(0)
+    modules = {"module": ["a", "b"], "module_cosine_clean_augmented": [0.5, None]}
+    record.append([row(1) | {"conflict": None, "grad_norm_clean": None}, row(2, **modules)])
+    record.finish()
+    table = parquet.read_table(tmp_path / "conflicts.parquet")
+    assert table.schema.field("conflict").type == pa.bool_()
+    assert table.schema.field("grad_norm_clean").type == pa.float64()
+    assert table["grad_norm_clean"].to_pylist() == [None, 1.0]
+    assert table["module"].to_pylist() == [None, ["a", "b"]]
+    assert table["module_cosine_clean_augmented"].to_pylist() == [None, [0.5, None]]
+
+
+def test_a_run_without_an_update_has_no_record(tmp_path):
+    record = ConflictRecord(tmp_path, "parquet")
+    record.begin(0)
+    record.finish()
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("scores.txt", b"clip_1 0.25\nclip_2 0.5\n", "line 1 is not JSON"),
+        ("one.txt", b"clip_1 0.25", "line 1 is not JSON"),
+        ("results.jsonl", b'{"step": 1, "loss": 2}\n', "a row without `step` or `grad_norm_<view>`"),
+        ("list.jsonl", b"[1, 2]\n", "a row without `step`"),
+        ("model.bin", b"\x80\x02\x95\n\xff\xfe\n", "line 1 is not JSON"),
+        ("broken.parquet", b"no parquet at all", "is no conflict record"),
+    ],
+)
+def test_other_files_are_told_from_records(tmp_path, name, content, message):
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(ValueError, match=f"{name} is no conflict record|{message}") as raised:
+        list(read_conflict_rows(tmp_path / name))
+    assert name in str(raised.value)
+    assert message in str(raised.value)
+
+
+def test_a_record_broken_in_the_middle_is_told(tmp_path):
+    path = write(tmp_path, 3)
+    lines = path.read_text().splitlines(keepends=True)
+    path.write_text(lines[0] + "{half\n" + lines[2])
+    with pytest.raises(ValueError, match=r"conflicts\.jsonl is no conflict record: line 2 is not JSON"):
+        list(read_conflict_rows(path))
+
+
+def test_no_such_file(tmp_path):
+    for name in ("a.jsonl", "a.parquet"):
+        with pytest.raises(FileNotFoundError, match=name):
+            list(read_conflict_rows(tmp_path / name))

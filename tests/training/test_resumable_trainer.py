@@ -1,0 +1,144 @@
+import json
+import shutil
+import signal
+
+import pytest
+import torch
+from toy import ToyViews, make_trainer, weights_of
+from transformers import Trainer
+
+from hf_gradalign.training.checkpoint_manifest import MANIFEST_NAME
+from hf_gradalign.training.resumable_trainer import PROCESS_STATES_NAME
+
+SAVING = {"save_strategy": "steps", "save_steps": 1, "max_steps": 6, "align_gradients": "gradvac", "logging_steps": 4}
+
+
+def make(folder, **options):
+    return make_trainer(folder, **{**SAVING, **options})
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    trainer = make(tmp_path_factory.mktemp("whole"))
+    trainer.train()
+    return trainer
+
+
+@pytest.fixture
+def run(whole, tmp_path):
+    """A copy of the run's folder as it was after five updates, the last checkpoint of them half-written."""
+    folder = shutil.copytree(whole.args.output_dir, tmp_path / "run")
+    shutil.rmtree(folder / "checkpoint-6")
+    path = folder / "checkpoint-5" / "optimizer.pt"
+    path.write_bytes(path.read_bytes()[:-100])
+    return folder
+
+
+def assert_same_end(first, second):
+    assert all(torch.equal(value, weights_of(second)[name]) for name, value in weights_of(first).items())
+    assert first.alignment_method.state_dict() == second.alignment_method.state_dict()
+
+
+@pytest.mark.parametrize("has_manifest", [True, False])
+def test_the_last_whole_checkpoint_is_taken(run, whole, caplog, has_manifest):
+    if not has_manifest:
+        for path in run.glob(f"checkpoint-*/{MANIFEST_NAME}"):
+            path.unlink()
+    resumed = make(run)
+    resumed.train(resume_from_checkpoint=True)
+    assert f"{run}/checkpoint-5 is not complete and is passed over: optimizer.pt" in caplog.text
+    assert_same_end(resumed, whole)
+    # Written again, the checkpoint is whole.
+    make(run).train(resume_from_checkpoint=str(run / "checkpoint-5"))
+
+
+def test_half_a_checkpoint_by_name_is_refused(run):
+    with pytest.raises(FileNotFoundError, match=r"-5 is not a complete .*: optimizer.pt .*; resume from .*-4 in"):
+        make(run).train(resume_from_checkpoint=str(run / "checkpoint-5"))
+
+
+def test_nothing_whole_to_resume_from(run, tmp_path):
+    for step in (1, 2, 3, 4):
+        shutil.rmtree(run / f"checkpoint-{step}")
+    with pytest.raises(ValueError, match=r"No valid checkpoint found .* incomplete ones \(checkpoint-5: optimizer"):
+        make(run).train(resume_from_checkpoint=True)
+    with pytest.raises(ValueError, match=r"No valid checkpoint found .*empty\); to start anew, train without"):
+        make(tmp_path / "empty").train(resume_from_checkpoint=True)
+
+
+def test_an_ordinary_trainers_run_goes_on(tmp_path):
+    items = [item["clean"] for item in ToyViews()]
+    options = {"dataset": items, "align_gradients": "none"}
+    make(tmp_path, trainer_class=Trainer, max_steps=3, **options).train()
+    resumed = make(tmp_path, **options)
+    resumed.train(resume_from_checkpoint=True)
+    whole = make(tmp_path / "whole", trainer_class=Trainer, **options)
+    whole.train()
+    assert all(torch.equal(value, weights_of(whole)[name]) for name, value in weights_of(resumed).items())
+
+
+def test_the_state_of_an_older_version(run, whole):
+    # The statistics since the last log stood with the alignment's state, and the sums of the loss nowhere.
+    checkpoint = run / "checkpoint-3"
+    (checkpoint / MANIFEST_NAME).unlink()
+    [state] = json.loads((checkpoint / PROCESS_STATES_NAME).read_text())
+    (checkpoint / PROCESS_STATES_NAME).unlink()
+    path = checkpoint / "alignment_state.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), "since_last_log": state["since_last_log"]}))
+    resumed = make(run)
+    resumed.train(resume_from_checkpoint=str(checkpoint))
+    assert_same_end(resumed, whole)
+    for name in ("conflict_rate", "loss_clean"):
+        assert resumed.state.log_history[0][name] == whole.state.log_history[0][name]
+
+
+@pytest.mark.parametrize("limit", [1, 2])
+def test_the_best_checkpoint_stays_under_its_name(tmp_path, limit):
+    losses = {1: 0.5, 2: 0.3, 3: 0.4, 4: 0.6, 5: 0.7, 6: 0.8}
+
+    def trainer(steps):
+        made = make(
+            tmp_path,
+            max_steps=steps,
+            eval_dataset=[item["clean"] for item in ToyViews(4)],
+            eval_strategy="steps",
+            eval_steps=1,
+            save_total_limit=limit,
+            metric_for_best_model="score",
+            greater_is_better=False,
+            load_best_model_at_end=True,
+        )
+        made.compute_metrics = lambda _: {"score": losses[made.state.global_step]}
+        return made
+
+    first = trainer(5)
+    first.train()
+    assert first.state.best_model_checkpoint == f"{tmp_path}/checkpoint-2"
+    state = json.loads((tmp_path / "checkpoint-2" / "trainer_state.json").read_text())
+    assert state["best_model_checkpoint"] == f"{tmp_path}/checkpoint-2"
+    # With a limit of 1 the base class keeps the best alone when training ends.
+    left = {"checkpoint-2"} if limit == 1 else {"checkpoint-2", "checkpoint-5"}
+    assert {path.name for path in tmp_path.iterdir()} == left
+
+
+def test_pushes_what_is_in_its_place(tmp_path, monkeypatch):
+    pushed = []
+    trainer = make(tmp_path, max_steps=2)
+    trainer.args.push_to_hub = True
+    monkeypatch.setattr(
+        Trainer,
+        "_push_from_checkpoint",
+        lambda self, folder: pushed.append((folder, sorted(p.name for p in tmp_path.glob("checkpoint-*")))),
+    )
+    trainer.train()
+    places = [f"{tmp_path}/checkpoint-{step}" for step in (1, 2)]
+    assert pushed == [(places[0], ["checkpoint-1"]), (places[1], ["checkpoint-1", "checkpoint-2"])]
+
+
+def test_saving_in_the_middle_of_an_update_is_refused(tmp_path):
+    handler = signal.getsignal(signal.SIGTERM)
+    try:
+        with pytest.raises(ValueError, match=r"--enable_jit_checkpoint saves in the middle .* SaveOnInterrupt"):
+            make(tmp_path, enable_jit_checkpoint=True)
+    finally:
+        signal.signal(signal.SIGTERM, handler)

@@ -1,0 +1,167 @@
+import shutil
+
+import pytest
+import torch
+from kill_simulation import Killed, every_kill, killed_before
+from safetensors.torch import load_file, save_file
+
+from hf_gradalign.training.checkpoint_manifest import MANIFEST_NAME, read_manifest
+from hf_gradalign.training.run_checkpoints import RunCheckpoints, require_complete
+
+
+def write(checkpoints, step, value=0.0):
+    draft = checkpoints.unfinished / f"checkpoint-{step}"
+    draft.mkdir(parents=True)
+    save_file({"weight": torch.tensor([value])}, draft / "model.safetensors")
+    (draft / "trainer_state.json").write_text("{}")
+    return draft
+
+
+def finish(run, *steps):
+    checkpoints = RunCheckpoints(run)
+    for step in steps:
+        write(checkpoints, step)
+        checkpoints.finish(step)
+    return checkpoints
+
+
+def names(paths):
+    return [path.name for path in paths]
+
+
+def test_what_is_written_is_seen_when_it_is_whole(tmp_path):
+    checkpoints = RunCheckpoints(tmp_path)
+    draft = write(checkpoints, 3)
+    assert checkpoints.all() == []
+    place = checkpoints.finish(3)
+    assert checkpoints.all() == [place] == [tmp_path / "checkpoint-3"]
+    assert checkpoints.last_complete() == place
+    assert not draft.parent.exists()
+    assert read_manifest(place)["files"] == {"model.safetensors": 76, "trainer_state.json": 2}
+
+
+def test_the_last_whole_one(tmp_path, caplog):
+    assert RunCheckpoints(tmp_path / "nothing").last_complete() is None
+    checkpoints = finish(tmp_path, 2, 10, 9)
+    (tmp_path / "checkpoint-x").mkdir()
+    (tmp_path / "checkpoint-11").write_text("")
+    assert names(checkpoints.all()) == ["checkpoint-2", "checkpoint-9", "checkpoint-10"]
+    (tmp_path / "checkpoint-10" / "model.safetensors").unlink()
+    assert checkpoints.last_complete().name == "checkpoint-9"
+    assert "checkpoint-10 is not complete and is passed over: model.safetensors is missing" in caplog.text
+    assert checkpoints.incomplete() == {tmp_path / "checkpoint-10": ["model.safetensors is missing"]}
+
+
+def test_whole_and_not_yet_in_its_place(tmp_path):
+    checkpoints = finish(tmp_path, 2)
+    shutil.copytree(tmp_path / "checkpoint-2", checkpoints.unfinished / "checkpoint-4")
+    write(checkpoints, 6)
+    assert checkpoints.last_complete().name == "checkpoint-4"
+    # Where both are whole, the one in its place stays.
+    write(checkpoints, 2, value=1.0)
+    shutil.copy(tmp_path / "checkpoint-2" / MANIFEST_NAME, checkpoints.unfinished / "checkpoint-2")
+    before = (tmp_path / "checkpoint-2" / "model.safetensors").read_bytes()
+    assert names(checkpoints.complete()) == ["checkpoint-2", "checkpoint-4"]
+    assert (tmp_path / "checkpoint-2" / "model.safetensors").read_bytes() == before
+
+
+def test_a_step_written_again_is_replaced(tmp_path):
+    checkpoints = finish(tmp_path, 2)
+    before = (tmp_path / "checkpoint-2" / "model.safetensors").read_bytes()
+    write(checkpoints, 2, value=1.0)
+    checkpoints.finish(2)
+    assert (tmp_path / "checkpoint-2" / "model.safetensors").read_bytes() != before
+    assert names(tmp_path.iterdir()) == ["checkpoint-2"]
+
+
+@pytest.mark.parametrize(
+    ("limit", "keep", "left"),
+    [
+        (None, [], [2, 3, 4, 9]),
+        (0, [], [2, 3, 4, 9]),
+        (5, [], [2, 3, 4, 9]),
+        (3, [], [2, 3, 9]),
+        (2, [], [2, 3]),
+        (1, [], [3]),
+        (2, [4], [3, 4]),
+        (1, [4], [3, 4]),
+        (1, [9, 4], [3, 4, 9]),
+    ],
+)
+def test_the_oldest_go_first(tmp_path, limit, keep, left):
+    # As where a run is resumed from before its last checkpoints: what is older is not what has fewer steps.
+    checkpoints = finish(tmp_path, 4, 9, 2, 3)
+    checkpoints.remove_oldest(limit, [None, *(tmp_path / f"checkpoint-{step}" for step in keep)])
+    assert checkpoints.all() == [tmp_path / f"checkpoint-{step}" for step in left]
+    assert not checkpoints.unfinished.exists()
+
+
+def test_checkpoints_without_a_manifest_are_the_oldest(tmp_path):
+    checkpoints = finish(tmp_path, 4, 9, 2)
+    (tmp_path / "checkpoint-9" / MANIFEST_NAME).unlink()
+    checkpoints.remove_oldest(2)
+    assert names(checkpoints.all()) == ["checkpoint-2", "checkpoint-4"]
+
+
+def test_leftovers_are_cleared_and_nothing_else(tmp_path):
+    checkpoints = finish(tmp_path, 2)
+    write(checkpoints, 4)
+    write(checkpoints, 2).rename(checkpoints.unfinished / "removed-checkpoint-2")
+    checkpoints.clear_unfinished()
+    assert names(tmp_path.iterdir()) == ["checkpoint-2"]
+    checkpoints.unfinished.mkdir()
+    (checkpoints.unfinished / "checkpoint-4.txt").write_text("mine")
+    checkpoints.clear_unfinished()
+    assert names(checkpoints.unfinished.iterdir()) == ["checkpoint-4.txt"]
+
+
+def test_a_path_to_half_a_checkpoint(tmp_path):
+    finish(tmp_path, 2, 4, 6)
+    require_complete(str(tmp_path / "checkpoint-6"))
+    (tmp_path / "checkpoint-6" / "model.safetensors").write_bytes(b"half")
+    message = (
+        r"-6 is not a complete checkpoint: model.safetensors has 4 bytes instead of 76; resume from .*-4 instead \(if"
+    )
+    with pytest.raises(FileNotFoundError, match=message):
+        require_complete(tmp_path / "checkpoint-6")
+    with pytest.raises(FileNotFoundError, match=r"the folder is missing; resume from .*checkpoint-4 instead"):
+        require_complete(tmp_path / "checkpoint-5")
+    for step in (2, 4):
+        (tmp_path / f"checkpoint-{step}" / "trainer_state.json").unlink()
+    with pytest.raises(FileNotFoundError, match="there is no complete checkpoint beside it"):
+        require_complete(tmp_path / "checkpoint-6")
+
+
+def test_killed_while_the_only_checkpoint_is_replaced(tmp_path):
+    found = set()
+
+    def attempt(change):
+        checkpoints = finish(tmp_path / str(change), 2)
+        write(checkpoints, 2, value=1.0)
+        try:
+            with killed_before(change):
+                checkpoints.finish(2)
+        except Killed:
+            found.add(float(load_file(checkpoints.last_complete() / "model.safetensors")["weight"]))
+            return False
+        return True
+
+    assert every_kill(attempt) > 5
+    assert found == {0.0, 1.0}
+
+
+def test_killed_while_one_is_deleted(tmp_path):
+    def attempt(change):
+        checkpoints = finish(tmp_path / str(change), 2, 4)
+        try:
+            with killed_before(change):
+                checkpoints.remove_oldest(1)
+        except Killed:
+            assert checkpoints.incomplete() == {}
+            assert checkpoints.last_complete().name == "checkpoint-4"
+            checkpoints.clear_unfinished()
+            assert not checkpoints.unfinished.exists()
+            return False
+        return True
+
+    assert every_kill(attempt) > 4

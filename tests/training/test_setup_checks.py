@@ -1,0 +1,99 @@
+from types import SimpleNamespace
+
+import pytest
+import torch
+from accelerate.utils import DistributedType, FullyShardedDataParallelPlugin
+from torch import distributed, nn
+from torch.distributed.device_mesh import init_device_mesh
+from torch.distributed.tensor import Shard, distribute_tensor
+from torch.nn.parallel import DistributedDataParallel
+from toy import make_model, make_trainer
+
+from hf_gradalign.training.fsdp import is_sharded
+from hf_gradalign.training.setup_checks import refuse_unfit_setup, shares_gradient_storage
+
+
+def make_setup(
+    optim="adamw_torch", kind=DistributedType.NO, fsdp_version=None, deepspeed=False, tp=1, cp=False, **arguments
+):
+    """What `refuse_unfit_setup` looks at in a trainer; set-ups that this machine could not even start."""
+    plugin = None if fsdp_version is None else FullyShardedDataParallelPlugin(fsdp_version=fsdp_version)
+    defaults = {"n_gpu": 0, "joint_backward": False, "torch_compile": False, "enable_jit_checkpoint": False}
+    return SimpleNamespace(
+        args=SimpleNamespace(optim=optim, **{**defaults, **arguments}),
+        model=make_model(),
+        is_deepspeed_enabled=deepspeed,
+        get_tp_size=lambda: tp,
+        accelerator=SimpleNamespace(
+            distributed_type=kind,
+            state=SimpleNamespace(fsdp_plugin=plugin),
+            parallelism_config=SimpleNamespace(cp_enabled=cp, sp_enabled=False),
+        ),
+    )
+
+
+@pytest.mark.parametrize(
+    ("setup", "message"),
+    [
+        ({"n_gpu": 4}, r"4 GPUs in one process.*DataParallel.*torchrun --nproc_per_node"),
+        ({"optim": "adalomo"}, r"--optim adalomo updates parameters within the backward pass.*adamw_torch"),
+        ({"optim": "apollo_adamw_layerwise"}, r"--optim apollo_adamw_layerwise updates parameters"),
+        ({"deepspeed": True}, r"DeepSpeed keeps the gradients to itself.*use DDP.*FSDP2"),
+        ({"fsdp_version": 1}, r"FSDP1 flattens the gradients.*use FSDP2.*version"),
+        ({"tp": 2}, r"tensor, context and sequence parallelism split an item.*FSDP2"),
+        ({"cp": True}, r"tensor, context and sequence parallelism split an item"),
+        ({"kind": DistributedType.MEGATRON_LM}, r"MEGATRON_LM is not supported.*use DDP"),
+        ({"kind": DistributedType.XLA}, r"XLA is not supported.*use DDP"),
+        ({"joint_backward": True, "fsdp_version": 2}, r"--joint_backward takes gradients of the head.*FSDP does not"),
+        ({"joint_backward": True, "torch_compile": True}, r"--joint_backward.*torch.compile does not allow; leave one"),
+    ],
+)
+def test_refused(setup, message):
+    with pytest.raises(ValueError, match=message):
+        refuse_unfit_setup(make_setup(**setup))
+
+
+@pytest.mark.parametrize(
+    "setup",
+    [
+        {},
+        {"fsdp_version": 2, "kind": DistributedType.FSDP},
+        {"kind": DistributedType.MULTI_CPU},
+        {"torch_compile": True},
+        {"joint_backward": True},
+    ],
+)
+def test_let_through(setup):
+    refuse_unfit_setup(make_setup(**setup))
+
+
+def test_a_trainer_asks_before_its_first_step(tmp_path):
+    options = {"joint_backward": True, "alignment_parameters": ["classifier"]}
+    make_trainer(tmp_path, **options)
+    with pytest.raises(ValueError, match=r"torch\.compile does not allow"):
+        make_trainer(tmp_path, **options, torch_compile=True)
+
+
+@pytest.fixture
+def process_group(tmp_path):
+    distributed.init_process_group("gloo", init_method=f"file://{tmp_path / 'rendezvous'}", rank=0, world_size=1)
+    yield
+    distributed.destroy_process_group()
+
+
+@pytest.mark.parametrize("as_view", [False, True])
+def test_gradients_in_ddps_buckets(process_group, as_view):
+    model = nn.Sequential(nn.Linear(2, 2))
+    assert not shares_gradient_storage(model)
+    wrapped = DistributedDataParallel(model, gradient_as_bucket_view=as_view)
+    assert shares_gradient_storage(wrapped) == as_view
+
+
+def test_a_model_with_one_sharded_parameter_is_sharded(process_group):
+    setup = make_setup(joint_backward=True)
+    assert not is_sharded(setup.model)
+    mesh = init_device_mesh("cpu", (1,))
+    setup.model.classifier.weight = nn.Parameter(distribute_tensor(torch.ones(2, 16), mesh, [Shard(0)]))
+    assert is_sharded(setup.model)
+    with pytest.raises(ValueError, match="FSDP does not allow"):
+        refuse_unfit_setup(setup)
