@@ -119,18 +119,18 @@ def largest_difference(first, second):
     return max(float((first[name].double() - second[name].double()).abs().max()) for name in first)
 
 
-def main(output_dir, specification):
-    """Train as a JSON specification says and write `weights.safetensors` and `history.json`."""
-    options = json.loads(specification)
-    model = make_model(options.pop("class_weights", None))
-    dataset = ToyViews(options.pop("n_items", 48))
-    if (bad := options.pop("bad_item", None)) is not None:
-        dataset.augmented[bad] = float("nan")
-    trainer = make_trainer(output_dir, dataset, model, **options)
-    trainer.train()
-    if trainer.is_world_process_zero():
-        save_file(weights_of(trainer), Path(output_dir, "weights.safetensors"))
-        Path(output_dir, "history.json").write_text(json.dumps(trainer.state.log_history))
+def main(specifications):
+    """Train as each specification says, by the folder it is for; write `weights.safetensors` and `history.json`."""
+    for output_dir, options in json.loads(specifications).items():
+        model = make_model(options.pop("class_weights", None))
+        dataset = ToyViews(options.pop("n_items", 48))
+        if (bad := options.pop("bad_item", None)) is not None:
+            dataset.augmented[bad] = float("nan")
+        trainer = make_trainer(output_dir, dataset, model, **options)
+        trainer.train()
+        if trainer.is_world_process_zero():
+            save_file(weights_of(trainer), Path(output_dir, "weights.safetensors"))
+            Path(output_dir, "history.json").write_text(json.dumps(trainer.state.log_history))
 
 
 def read_run(output_dir):
@@ -138,11 +138,11 @@ def read_run(output_dir):
     return load_file(Path(output_dir, "weights.safetensors")), history
 
 
-def run_processes(count, output_dir, specification):
+def run_processes(count, specifications):
     """Train in `count` gloo processes as `main` would in one."""
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", str(count)]
     result = subprocess.run(
-        [*command, __file__, str(output_dir), json.dumps(specification)],
+        [*command, __file__, json.dumps({str(folder): options for folder, options in specifications.items()})],
         env={**os.environ, "OMP_NUM_THREADS": "1"},
         capture_output=True,
         text=True,
@@ -153,4 +153,4 @@ def run_processes(count, output_dir, specification):
 
 
 if __name__ == "__main__":
-    main(*sys.argv[1:])
+    main(sys.argv[1])

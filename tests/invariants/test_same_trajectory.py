@@ -7,6 +7,7 @@ MEANS = ("conflict_rate", "cosine_clean_augmented", "grad_norm_clean", "grad_nor
 LOSSES = ("loss", "loss_clean", "loss_augmented")
 METHODS = ("none", "pcgrad", "gradvac", "cagrad")
 CLASS_WEIGHTS = [None, (0.1, 0.9)]
+TWO_PROCESSES = [(6, 1), (3, 2)]
 
 
 def train(tmp_path, method, class_weights, n_items=48, **options):
@@ -15,6 +16,26 @@ def train(tmp_path, method, class_weights, n_items=48, **options):
     )
     trainer.train()
     return weights_of(trainer), trainer.state.log_history
+
+
+@pytest.fixture(scope="module")
+def in_two_processes(tmp_path_factory):
+    """What two processes come to, by batch, accumulation and class weights; all of it in one launch."""
+    folders, specifications = {}, {}
+    for batch, accumulation in TWO_PROCESSES:
+        for class_weights in CLASS_WEIGHTS:
+            folder = tmp_path_factory.mktemp("parts")
+            folders[batch, accumulation, class_weights] = folder
+            specifications[folder] = {
+                "align_gradients": "gradvac",
+                "max_grad_norm": 0.3,
+                "class_weights": class_weights,
+                "per_device_train_batch_size": batch,
+                "gradient_accumulation_steps": accumulation,
+                "ddp_backend": "gloo",
+            }
+    run_processes(2, specifications)
+    return {case: read_run(folder) for case, folder in folders.items()}
 
 
 def assert_same(first, second):
@@ -57,20 +78,10 @@ def test_uneven_last_group(tmp_path, class_weights, batch, accumulation):
 
 
 @pytest.mark.parametrize("class_weights", CLASS_WEIGHTS)
-@pytest.mark.parametrize(("batch", "accumulation"), [(6, 1), (3, 2)])
-def test_two_processes(tmp_path, class_weights, batch, accumulation):
-    method = "gradvac"
-    whole = train(tmp_path / "whole", method, class_weights)
-    specification = {
-        "align_gradients": method,
-        "max_grad_norm": 0.3,
-        "class_weights": class_weights,
-        "per_device_train_batch_size": batch,
-        "gradient_accumulation_steps": accumulation,
-        "ddp_backend": "gloo",
-    }
-    run_processes(2, tmp_path / "parts", specification)
-    assert_same(whole, read_run(tmp_path / "parts"))
+@pytest.mark.parametrize(("batch", "accumulation"), TWO_PROCESSES)
+def test_two_processes(tmp_path, in_two_processes, class_weights, batch, accumulation):
+    whole = train(tmp_path, "gradvac", class_weights)
+    assert_same(whole, in_two_processes[batch, accumulation, class_weights])
 
 
 @pytest.mark.slow
@@ -83,7 +94,7 @@ def test_a_nan_loss_on_one_process_is_logged_and_does_not_hang(tmp_path):
         "max_steps": 2,
         "bad_item": 3,
     }
-    run_processes(2, tmp_path, specification)
+    run_processes(2, {tmp_path: specification})
     _, history = read_run(tmp_path)
     assert len(history) == 3
     assert "loss_clean" in history[0]

@@ -128,7 +128,7 @@ def test_published_model_loads_elsewhere(hub, quick_options, tmp_path):
     assert hub_scores == pytest.approx(logits, abs=1e-5)
 
 
-@pytest.mark.parametrize("trouble", ["network", "token"])
+@pytest.mark.parametrize("trouble", ["network", pytest.param("token", marks=pytest.mark.slow)])
 def test_trouble_with_the_hub_costs_no_model(hub, quick_options, tmp_path, trouble):
     if trouble == "network":
         environment = {**hub.environment(tmp_path / "home"), "HF_ENDPOINT": "http://127.0.0.1:9"}

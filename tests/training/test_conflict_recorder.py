@@ -1,24 +1,20 @@
 import json
 import math
-import subprocess
-import sys
 from copy import deepcopy
 from itertools import combinations
-from pathlib import Path
 from types import SimpleNamespace
 
 import datasets
 import pandas
 import pytest
 import torch
-from toy import ToyViews, make_arguments, make_model, make_trainer
+from toy import ToyViews, make_arguments, make_model, make_trainer, run_processes
 from transformers import HfArgumentParser, TrainerCallback, TrainerState
 
 from hf_gradalign.training import GradientAlignmentArguments, GradientAlignmentTrainer, read_conflict_rows
 from hf_gradalign.training.aligned_update import AlignedUpdate
 from hf_gradalign.training.conflict_record import ConflictRecord
 
-TOY = Path(__file__).parents[1] / "toy.py"
 MODULES = ["hidden", "norm", "classifier"]
 RECORD = {"conflict_record": "jsonl", "conflict_record_modules": True}
 
@@ -157,10 +153,7 @@ class Beside:
 def test_two_processes_write_what_one_writes(tmp_path):
     make_trainer(tmp_path / "whole", align_gradients="pcgrad", **RECORD).train()
     specification = {"align_gradients": "pcgrad", "per_device_train_batch_size": 6, "ddp_backend": "gloo", **RECORD}
-    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
-    command = [*launcher, str(TOY), str(tmp_path / "parts"), json.dumps(specification)]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=240, check=False)
-    assert done.returncode == 0, done.stderr
+    run_processes(2, {tmp_path / "parts": specification})
     assert_same(rows_of(tmp_path / "whole"), rows_of(tmp_path / "parts"))
 
 

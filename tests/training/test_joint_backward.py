@@ -71,7 +71,7 @@ def test_two_processes(tmp_path, head, class_weights):
         "per_device_train_batch_size": 6,
         "ddp_backend": "gloo",
     }
-    run_processes(2, tmp_path / "parts", specification)
+    run_processes(2, {tmp_path / "parts": specification})
     weights, history = read_run(tmp_path / "parts")
     assert largest_difference(weights_of(whole), weights) < 1e-6
     for row, other in zip(whole.state.log_history[:-1], history[:-1], strict=True):

@@ -1,36 +1,36 @@
 """CAGrad: the update in a ball around the mean gradient that is best for the worst view."""
 
-from itertools import combinations
-
 import torch
 from torch import Tensor
 
 from hf_gradalign.alignment.methods.base import AlignmentMethod
 
-# One exact line search settles two views; more views are cycled through in pairs.
-_SWEEPS = 40
+# The optimum is looked for over every set of views: 4095 small systems.
+_MOST_VIEWS = 12
 
 
 class CAGrad(AlignmentMethod):
-    r"""Conflict-averse gradient descent.
+    r"""Conflict-averse gradient descent, exactly.
 
     Algorithm 1 of Liu et al. (NeurIPS 2021, arXiv 2110.14048). With :math:`g_0` the mean gradient, the update
-    maximises the worst view's improvement within :math:`\|g - g_0\| \le c \|g_0\|`; its dual finds, on the simplex,
+    :math:`g = g_0 + d` maximises the worst view's improvement :math:`\min_i g_i \cdot g` within
+    :math:`\|d\| \le c \|g_0\|`. Its dual finds, on the simplex,
 
     .. math:: w^* = \arg\min_w \; g_w \cdot g_0 + c \|g_0\| \|g_w\|, \quad g_w = \sum_i w_i g_i ,
 
-    and then :math:`g = g_0 + c \|g_0\| g_w / \|g_w\|`. The objective is convex, and along the line on which two views
-    exchange weight its minimum has a closed form: exact for two views, a descent over pairs for more (which
-    for four views and more may stop short of it where the gradients' lengths differ a thousandfold). Where
-    :math:`g_w` vanishes (the views cannot all be improved), or is too small to have a direction, the update is
-    :math:`g_0` alone; in no case is it worse for the worst view than :math:`g_0`.
+    and then :math:`d = c \|g_0\| g_w / \|g_w\|`. At the optimum the views with :math:`w_i > 0` improve alike and no
+    other improves less. For a given set of such views that is a linear system and a quadratic equation, and with two to
+    a handful of views there are few sets: all are solved, and the one that meets these conditions is taken.
+
+    A view whose gradient vanishes cannot improve and has no say. Where :math:`g_w` vanishes (the views cannot all be
+    improved), or is too small to have a direction, the update is :math:`g_0` alone.
 
     Args:
         c: Radius of the ball in units of the mean gradient's norm, >= 0; 0 gives the mean.
         rescale: Divide by :math:`1 + c^2`, as the published code does and the paper does not.
 
     Raises:
-        ValueError: If `c` is negative.
+        ValueError: If `c` is negative; when called, if there are more than 12 views.
     """
 
     def __init__(self, c: float = 0.5, rescale: bool = True) -> None:
@@ -41,51 +41,56 @@ class CAGrad(AlignmentMethod):
 
     def _weights(self, gramian: Tensor, valid: Tensor, precision: float) -> Tensor:
         views = gramian.shape[-1]
+        if views > _MOST_VIEWS:
+            raise ValueError(f"CAGrad takes at most {_MOST_VIEWS} views, got {views}; PCGrad takes any number")
         # Weights do not depend on the gradients' common scale, and squares of tiny or huge norms leave the range.
         largest = gramian.diagonal(dim1=-2, dim2=-1).amax(-1)
         gramian = gramian / torch.where(largest > 0, largest, torch.ones_like(largest))[:, None, None]
-        mean = torch.full_like(gramian[..., 0], 1 / views)
-        radius = self.c * _norm(gramian, mean)
-        w = mean.clone()
-        for _ in range(1 if views == 2 else _SWEEPS):
-            for i, j in combinations(range(views), 2):
-                step = _best_exchange(gramian, mean, w, i, j, radius)
-                w[:, i] += step
-                w[:, j] -= step
-        norm = _norm(gramian, w)
-        # Below the precision of the products its direction would be rounding's.
-        scale = torch.where(norm > (8 * precision) ** 0.5, radius / norm, torch.zeros_like(norm))
-        towards = scale[:, None] * w
-        improves = _apply(gramian, mean + towards).amin(-1) >= _apply(gramian, mean).amin(-1)
-        weights = mean + torch.where(improves[:, None], towards, torch.zeros_like(towards))
+        weights = torch.full_like(gramian[..., 0], 1 / views) + _ascent(gramian, self.c, precision)
         return weights / (1 + self.c**2) if self.rescale else weights
 
 
-def _apply(gramian: Tensor, weights: Tensor) -> Tensor:
-    """Inner products (G, K) of the views' gradients with their weighted sum."""
-    return (gramian * weights[:, None]).sum(-1)
+def _ascent(gramian: Tensor, c: float, precision: float) -> Tensor:
+    r"""The weights (G, K) of d: zero where it has no direction.
 
-
-def _norm(gramian: Tensor, weights: Tensor) -> Tensor:
-    """Norm (G,) of the weighted sum."""
-    return (weights * _apply(gramian, weights)).sum(-1).clamp(min=0).sqrt()
-
-
-def _best_exchange(gramian: Tensor, mean: Tensor, w: Tensor, i: int, j: int, radius: Tensor) -> Tensor:
-    """The t (G,) in [-w_i, w_j] that minimises the objective at w + t (e_i - e_j).
-
-    Along d = g_i - g_j the objective is A t + k sqrt(B t^2 + 2 C t + D), with A = d . g_0, B = |d|^2, C = d . g_w,
-    D = |g_w|^2 and k the radius. Its derivative vanishes where u = B t + C satisfies u = -A sqrt(S / (B k^2 - A^2)),
-    S = B D - C^2; without such a point it falls all the way to an end.
+    In unit gradients :math:`u_i = g_i / n_i` with Gramian C, and :math:`p_i = u_i \cdot g_0`, the views of a set
+    improve alike, by :math:`\lambda`, under :math:`d = \sum_i v_i u_i` with :math:`C v = \lambda / n - p`. So
+    :math:`v = \lambda x - y` with :math:`C x = 1 / n` and :math:`C y = p`, and the ball's surface
+    :math:`v^T C v = c^2 \|g_0\|^2` gives :math:`\lambda`; the larger root is the maximum.
     """
-    direction = gramian[:, i] - gramian[:, j]
-    a, c = (direction * mean).sum(-1), (direction * w).sum(-1)
-    b = (direction[:, i] - direction[:, j]).clamp(min=0)
-    d = (w * _apply(gramian, w)).sum(-1).clamp(min=0)
-    spread = (b * d - c * c).clamp(min=0)
-    curvature = b * radius**2 - a**2
-    inside = (-a * (spread / curvature.clamp(min=1e-300)).sqrt() - c) / b
-    end = torch.where(a > 0, -w[:, i], torch.where(a < 0, w[:, j], torch.zeros_like(a)))
-    step = torch.where(curvature > 0, inside, end)
-    step = torch.where(b > 0, step, torch.zeros_like(step))
-    return torch.minimum(torch.maximum(step, -w[:, i]), w[:, j])
+    norms = gramian.diagonal(dim1=-2, dim2=-1).clamp(min=0).sqrt()
+    present = norms > 0
+    inverse = torch.where(present, 1 / norms, torch.zeros_like(norms))
+    unit = gramian * inverse[:, :, None] * inverse[:, None, :]
+    products = gramian.mean(-1) * inverse
+    radius = c * gramian.mean((-2, -1)).clamp(min=0).sqrt()[:, None]
+
+    members = _subsets(gramian.shape[-1], gramian.device)
+    sets = (members & present[:, None]).to(gramian.dtype)
+    systems = unit[:, None] * sets[..., :, None] * sets[..., None, :] + torch.diag_embed(1 - sets)
+    sides = torch.stack([inverse[:, None] * sets, products[:, None] * sets], -1)
+    x, y = torch.linalg.solve_ex(systems, sides)[0].unbind(-1)
+    a, b = (x * sides[..., 0]).sum(-1), (x * sides[..., 1]).sum(-1)
+    spread = b**2 - a * ((y * sides[..., 1]).sum(-1) - radius**2)
+    improvement = (b + spread.sqrt()) / a
+    v = improvement[..., None] * x - y
+
+    # How far from the optimum: a negative share, or a view outside the set that improves less.
+    total, length = v.abs().sum(-1), (v * (v @ unit)).sum(-1).clamp(min=0).sqrt()
+    behind = (improvement[..., None] * inverse[:, None] - products[:, None] - v @ unit) * present[:, None]
+    furthest = radius * (1 + 1 / c if c > 0 else 1)
+    off = torch.maximum((-v).amax(-1) / total, behind.amax(-1) / furthest)
+    # A sum below the precision of the products is rounding's, and so would its direction be.
+    sound = (sets.sum(-1) > 0) & (spread > 0) & (length > (8 * precision) ** 0.5 * total)
+    off, best = torch.where(sound & torch.isfinite(off), off, torch.inf).min(-1)
+
+    chosen = best[:, None, None].expand(-1, 1, v.shape[-1])
+    weights = (v * (radius / length)[..., None] * inverse[:, None]).gather(1, chosen).squeeze(1).clamp(min=0)
+    found = off <= torch.finfo(off.dtype).eps ** 0.5
+    return torch.where(found[:, None], weights, torch.zeros_like(weights))
+
+
+def _subsets(views: int, device: torch.device) -> Tensor:
+    """Membership (2^K - 1, K) of every set of views but the empty one."""
+    numbers = torch.arange(1, 2**views, device=device)
+    return (numbers[:, None] >> torch.arange(views, device=device)) % 2 == 1
