@@ -1,7 +1,31 @@
-"""Models: what is trained where no model is named, and how any other is loaded."""
+"""Models: the detectors and their heads, what is trained where no model is named, and loading of any other."""
 
+from transformers import AutoConfig, AutoFeatureExtractor, AutoModelForAudioClassification
+
+from hf_gradalign.models.configuration_spoof_detector import SpoofDetectorConfig
+from hf_gradalign.models.feature_extraction_spoof_detector import SpoofDetectorFeatureExtractor
+from hf_gradalign.models.heads import HEADS
 from hf_gradalign.models.label_names import ID2LABEL, LABEL2ID
 from hf_gradalign.models.loading import load_audio_classifier
+from hf_gradalign.models.modeling_spoof_detector import SpoofDetectorForAudioClassification
 from hf_gradalign.models.small import small_feature_extractor, small_wav2vec2_config
 
-__all__ = ["ID2LABEL", "LABEL2ID", "load_audio_classifier", "small_feature_extractor", "small_wav2vec2_config"]
+# So that `from_pretrained` of the Auto classes knows them, and saved models bring their code along.
+AutoConfig.register(SpoofDetectorConfig.model_type, SpoofDetectorConfig)
+AutoModelForAudioClassification.register(SpoofDetectorConfig, SpoofDetectorForAudioClassification)
+AutoFeatureExtractor.register(SpoofDetectorConfig, SpoofDetectorFeatureExtractor)
+SpoofDetectorConfig.register_for_auto_class()
+SpoofDetectorForAudioClassification.register_for_auto_class("AutoModelForAudioClassification")
+SpoofDetectorFeatureExtractor.register_for_auto_class()
+
+__all__ = [
+    "HEADS",
+    "ID2LABEL",
+    "LABEL2ID",
+    "SpoofDetectorConfig",
+    "SpoofDetectorFeatureExtractor",
+    "SpoofDetectorForAudioClassification",
+    "load_audio_classifier",
+    "small_feature_extractor",
+    "small_wav2vec2_config",
+]

@@ -1,0 +1,67 @@
+"""Configuration of a detector: any self-supervised speech encoder, and a head."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from transformers import AutoConfig, PretrainedConfig
+
+from .label_names import ID2LABEL, LABEL2ID
+
+
+class SpoofDetectorConfig(PretrainedConfig):
+    """What a `SpoofDetectorForAudioClassification` is made of.
+
+    Args:
+        backbone_config: Configuration of the encoder, or its fields with `model_type`: wav2vec 2.0 (XLS-R), HuBERT,
+            WavLM, data2vec-audio, wav2vec 2.0 Conformer, UniSpeech-SAT or any other model of `AutoModel` that takes raw
+            waveforms as `input_values`. By default a wav2vec 2.0 of the sizes of XLS-R 300M, without what only
+            pre-training needs: no masking and no layer drop.
+        head: Name of the head: aasist, conformer_tcm, linear, mamba, mhfa or sls.
+        head_options: Options of the head (`hf_gradalign.models.heads`); those left out take their defaults.
+        class_weights: Weight of each label in the cross-entropy, in their order; equal by default.
+        kwargs: What every configuration takes. The labels are spoof (0) and bonafide (1) unless given.
+    """
+
+    model_type = "spoof_detector"
+    sub_configs = {"backbone_config": AutoConfig}  # noqa: RUF012  (transformers' own form)
+
+    def __init__(
+        self,
+        backbone_config: PretrainedConfig | Mapping[str, Any] | None = None,
+        head: str = "aasist",
+        head_options: Mapping[str, Any] | None = None,
+        class_weights: Sequence[float] | None = None,
+        **kwargs: Any,
+    ) -> None:
+        if not isinstance(backbone_config, PretrainedConfig):
+            fields = dict(XLS_R_300M if backbone_config is None else backbone_config)
+            backbone_config = AutoConfig.for_model(fields.pop("model_type", "wav2vec2"), **fields)
+        self.backbone_config = backbone_config
+        self.head = head
+        self.head_options = dict(head_options or {})
+        self.class_weights = None if class_weights is None else [float(weight) for weight in class_weights]
+        if "num_labels" not in kwargs:
+            kwargs.setdefault("id2label", dict(ID2LABEL))
+            kwargs.setdefault("label2id", dict(LABEL2ID))
+        super().__init__(**kwargs)
+
+    @property
+    def hidden_size(self) -> int:
+        """Width of the backbone's frames."""
+        return self.backbone_config.hidden_size
+
+
+XLS_R_300M: dict[str, Any] = {
+    "model_type": "wav2vec2",
+    "hidden_size": 1024,
+    "num_hidden_layers": 24,
+    "num_attention_heads": 16,
+    "intermediate_size": 4096,
+    "conv_bias": True,
+    "feat_extract_norm": "layer",
+    "do_stable_layer_norm": True,
+    "layerdrop": 0.0,
+    "apply_spec_augment": False,
+    "mask_time_prob": 0.0,
+    "mask_feature_prob": 0.0,
+}

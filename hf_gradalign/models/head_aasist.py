@@ -1,0 +1,271 @@
+"""AASIST: spectral and temporal graphs of the backbone's frames, and two branches that let them attend to each other."""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import max_pool2d
+
+from .frame_masking import hide, mask_of_lengths, masked_max, masked_mean, silence
+
+_NODE_DROPOUT, _POOL_DROPOUT, _READOUT_DROPOUT = 0.2, 0.3, 0.5
+_GRAPH_TEMPERATURE, _BRANCH_TEMPERATURE = 2.0, 100.0
+
+
+class AASISTHead(nn.Module):
+    """Integrated spectro-temporal graph attention on self-supervised features.
+
+    Jung et al., "AASIST" (ICASSP 2022, arXiv 2110.01200), on a wav2vec 2.0 as in Tak et al. (Odyssey 2022,
+    arXiv 2202.12233)::
+
+        frames -> linear -> residual encoder -> attention over time      -> spectral graph -> pool --+--> branch 1 --+
+                                             -> attention over frequency -> temporal graph -> pool --+--> branch 2 --+
+                                                                                                                     |
+                                             logits <- linear <- readout of both graphs and master <- maximum <------+
+
+    Args:
+        backbone_size: Width D of the backbone's frames.
+        num_layers: Hidden states of the backbone; of no use here.
+        num_labels: Number of classes C.
+        projection_size: Width E of the projected frames; the map has F = E // 3 spectral nodes.
+        channels: Output channels of each residual block; the last is the width of the map.
+        attention_size: Width of the attention over the map.
+        graph_sizes: Width of the two graphs' nodes, and of the branches' nodes.
+        pool_ratios: Share of the nodes that are kept: of the spectral graph, of the temporal graph, within a branch.
+    """
+
+    def __init__(
+        self,
+        backbone_size: int,
+        num_layers: int,
+        num_labels: int,
+        *,
+        projection_size: int = 128,
+        channels: Sequence[int] = (32, 32, 64, 64, 64, 64),
+        attention_size: int = 128,
+        graph_sizes: Sequence[int] = (64, 32),
+        pool_ratios: Sequence[float] = (0.5, 0.5, 0.5),
+    ) -> None:
+        super().__init__()
+        width, (graph_size, branch_size) = channels[-1], graph_sizes
+        spectral_ratio, temporal_ratio, branch_ratio = pool_ratios
+        self.projection = nn.Linear(backbone_size, projection_size)
+        self.projection_norm = nn.BatchNorm2d(1)
+        self.encoder = nn.ModuleList(
+            ResidualBlock(before, after, first=index == 0)
+            for index, (before, after) in enumerate(zip([1, *channels[:-1]], channels, strict=True))
+        )
+        self.encoder_norm = nn.BatchNorm2d(width)
+        self.attention = MapAttention(width, attention_size)
+        self.spectral_position = nn.Parameter(torch.empty(1, projection_size // 3, width))
+        self.spectral_graph = GraphAttention(width, graph_size)
+        self.temporal_graph = GraphAttention(width, graph_size)
+        self.spectral_pool = GraphPool(graph_size, spectral_ratio)
+        self.temporal_pool = GraphPool(graph_size, temporal_ratio)
+        self.branches = nn.ModuleList(Branch(graph_size, branch_size, branch_ratio) for _ in range(2))
+        self.activation = nn.SELU()
+        self.node_dropout = nn.Dropout(_NODE_DROPOUT)
+        self.readout_dropout = nn.Dropout(_READOUT_DROPOUT)
+        self.classifier = nn.Linear(5 * branch_size, num_labels)
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        """Draw the spectral nodes' positions."""
+        nn.init.normal_(self.spectral_position)
+
+    def forward(self, frames: Tensor, mask: Tensor | None = None) -> Tensor:
+        """Frames (B, T, D) and mask (B, T) to logits (B, C)."""
+        x = max_pool2d(self.projection(frames).mT.unsqueeze(1), 3)  # (B, 1, F, T / 3)
+        if mask is not None:
+            mask = mask_of_lengths((mask.sum(1) // 3).clamp(min=1), x.shape[-1])
+        x = self.activation(self.projection_norm(x))
+        for block in self.encoder:
+            x = block(x, mask)
+        x = self.activation(self.encoder_norm(x))  # (B, W, F, T / 3)
+
+        spectral, temporal = self.attention(x, mask)  # (B, F, W), (B, T / 3, W)
+        spectral, _ = self.spectral_pool(self.spectral_graph(spectral + self.spectral_position))
+        temporal, mask = self.temporal_pool(self.temporal_graph(temporal, mask), mask)
+
+        first, second = (branch(temporal, spectral, mask) for branch in self.branches)
+        temporal, spectral, master = (
+            torch.maximum(self.node_dropout(one), self.node_dropout(other))
+            for one, other in zip(first[:3], second[:3], strict=True)
+        )
+        mask = first[3]
+        readout = [masked_max(temporal.abs(), mask), masked_mean(temporal, mask)]
+        readout += [spectral.abs().amax(1), spectral.mean(1), master.squeeze(1)]
+        return self.classifier(self.readout_dropout(torch.cat(readout, 1)))
+
+
+class ResidualBlock(nn.Module):
+    """Two convolutions over (frequency, time) beside a shortcut."""
+
+    def __init__(self, before: int, after: int, first: bool) -> None:
+        super().__init__()
+        self.norm1 = None if first else nn.BatchNorm2d(before)
+        self.conv1 = nn.Conv2d(before, after, (2, 3), padding=(1, 1))
+        self.norm2 = nn.BatchNorm2d(after)
+        self.conv2 = nn.Conv2d(after, after, (2, 3), padding=(0, 1))
+        self.shortcut = nn.Conv2d(before, after, (1, 3), padding=(0, 1)) if before != after else nn.Identity()
+        self.activation = nn.SELU()
+
+    def forward(self, x: Tensor, mask: Tensor | None) -> Tensor:
+        """(B, W, F, T) to (B, W', F, T)."""
+        x = silence(x, mask, dim=3)
+        y = x if self.norm1 is None else silence(self.activation(self.norm1(x)), mask, dim=3)
+        y = self.activation(self.norm2(self.conv1(y)))  # one more row of frequencies
+        return self.conv2(silence(y, mask, dim=3)) + self.shortcut(x)
+
+
+class MapAttention(nn.Module):
+    """The map's weighted sums over time, its spectral nodes, and over frequency, its temporal nodes."""
+
+    def __init__(self, width: int, hidden_size: int) -> None:
+        super().__init__()
+        self.conv1 = nn.Conv2d(width, hidden_size, 1)
+        self.norm = nn.BatchNorm2d(hidden_size)
+        self.conv2 = nn.Conv2d(hidden_size, width, 1)
+        self.activation = nn.SELU()
+
+    def forward(self, x: Tensor, mask: Tensor | None) -> tuple[Tensor, Tensor]:
+        """(B, W, F, T) to (B, F, W) and (B, T, W)."""
+        scores = self.conv2(self.norm(self.activation(self.conv1(x))))
+        spectral = (x * hide(scores, mask, dim=3).softmax(3)).sum(3)
+        temporal = (x * scores.softmax(2)).sum(2)
+        return spectral.mT, temporal.mT
+
+
+class GraphAttention(nn.Module):
+    """Nodes attend to all nodes; how much is a function of their product."""
+
+    def __init__(self, before: int, after: int) -> None:
+        super().__init__()
+        self.dropout = nn.Dropout(_NODE_DROPOUT)
+        self.pair = nn.Linear(before, after)
+        self.pair_score = nn.Parameter(torch.empty(after, 1))
+        self.attended = nn.Linear(before, after)
+        self.itself = nn.Linear(before, after)
+        self.norm = nn.BatchNorm1d(after)
+        self.activation = nn.SELU()
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        """Draw the scores' weights."""
+        nn.init.xavier_normal_(self.pair_score)
+
+    def forward(self, nodes: Tensor, mask: Tensor | None = None) -> Tensor:
+        """Nodes (B, N, W) to (B, N, W')."""
+        nodes = self.dropout(nodes)
+        pairs = self.pair(nodes[:, :, None] * nodes[:, None]).tanh()  # (B, N, N, W')
+        scores = (pairs @ self.pair_score).squeeze(3) / _GRAPH_TEMPERATURE
+        attention = hide(scores, mask, dim=2).softmax(2)
+        nodes = self.attended(attention @ nodes) + self.itself(nodes)
+        return self.activation(_normalise(self.norm, nodes))
+
+
+class GraphPool(nn.Module):
+    """Scale nodes by their scores and keep the best, in the order of the scores."""
+
+    def __init__(self, width: int, ratio: float) -> None:
+        super().__init__()
+        self.ratio = ratio
+        self.dropout = nn.Dropout(_POOL_DROPOUT)
+        self.score = nn.Linear(width, 1)
+
+    def forward(self, nodes: Tensor, mask: Tensor | None = None) -> tuple[Tensor, Tensor | None]:
+        """Nodes (B, N, W) and their mask to those kept."""
+        scores = self.score(self.dropout(nodes)).sigmoid()  # (B, N, 1)
+        keep = max(int(nodes.shape[1] * self.ratio), 1)
+        best = hide(scores, mask).topk(keep, dim=1).indices
+        kept = (nodes * scores).gather(1, best.expand(-1, -1, nodes.shape[2]))
+        if mask is not None:
+            mask = mask_of_lengths((mask.sum(1) * self.ratio).int().clamp(min=1), keep)
+        return kept, mask
+
+
+class Branch(nn.Module):
+    """Two heterogeneous layers with pooling between them, and a master node of the branch's own."""
+
+    def __init__(self, before: int, after: int, ratio: float) -> None:
+        super().__init__()
+        self.master = nn.Parameter(torch.empty(1, 1, before))
+        self.layer1 = HeterogeneousAttention(before, after)
+        self.temporal_pool = GraphPool(after, ratio)
+        self.spectral_pool = GraphPool(after, ratio)
+        self.layer2 = HeterogeneousAttention(after, after)
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        """Draw the master."""
+        nn.init.normal_(self.master)
+
+    def forward(
+        self, temporal: Tensor, spectral: Tensor, mask: Tensor | None
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor | None]:
+        """Temporal (B, N, W) and spectral nodes (B, M, W) to both, the master (B, 1, W') and the temporal mask."""
+        master = self.master.expand(len(temporal), -1, -1)
+        temporal, spectral, master = self.layer1(temporal, spectral, master, mask)
+        temporal, mask = self.temporal_pool(temporal, mask)
+        spectral, _ = self.spectral_pool(spectral)
+        more = self.layer2(temporal, spectral, master, mask)
+        return temporal + more[0], spectral + more[1], master + more[2], mask
+
+
+class HeterogeneousAttention(nn.Module):
+    """Graph attention over nodes of two types, with a score for each pairing of types; the master attends to all."""
+
+    def __init__(self, before: int, after: int) -> None:
+        super().__init__()
+        self.temporal = nn.Linear(before, before)
+        self.spectral = nn.Linear(before, before)
+        self.dropout = nn.Dropout(_NODE_DROPOUT)
+        self.pair = nn.Linear(before, after)
+        self.temporal_score = nn.Parameter(torch.empty(after, 1))
+        self.spectral_score = nn.Parameter(torch.empty(after, 1))
+        self.cross_score = nn.Parameter(torch.empty(after, 1))
+        self.attended = nn.Linear(before, after)
+        self.itself = nn.Linear(before, after)
+        self.master_pair = nn.Linear(before, after)
+        self.master_score = nn.Parameter(torch.empty(after, 1))
+        self.master_attended = nn.Linear(before, after)
+        self.master_itself = nn.Linear(before, after)
+        self.norm = nn.BatchNorm1d(after)
+        self.activation = nn.SELU()
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        """Draw the scores' weights."""
+        for weight in (self.temporal_score, self.spectral_score, self.cross_score, self.master_score):
+            nn.init.xavier_normal_(weight)
+
+    def forward(
+        self, temporal: Tensor, spectral: Tensor, master: Tensor, mask: Tensor | None
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Nodes (B, N, W), (B, M, W) and master (B, 1, W) to the same of width W'; the mask is the temporal nodes'."""
+        n_temporal = temporal.shape[1]
+        nodes = self.dropout(torch.cat([self.temporal(temporal), self.spectral(spectral)], 1))
+        if mask is not None:
+            mask = torch.cat([mask, mask.new_ones(spectral.shape[:2])], 1)
+
+        pairs = self.pair(nodes[:, :, None] * nodes[:, None]).tanh()  # (B, N + M, N + M, W')
+        within_temporal = pairs[:, :n_temporal, :n_temporal] @ self.temporal_score
+        across = pairs[:, :n_temporal, n_temporal:] @ self.cross_score
+        across_back = pairs[:, n_temporal:, :n_temporal] @ self.cross_score
+        within_spectral = pairs[:, n_temporal:, n_temporal:] @ self.spectral_score
+        upper, lower = torch.cat([within_temporal, across], 2), torch.cat([across_back, within_spectral], 2)
+        scores = torch.cat([upper, lower], 1).squeeze(3) / _BRANCH_TEMPERATURE
+        attention = hide(scores, mask, dim=2).softmax(2)
+
+        master_scores = self.master_pair(nodes * master).tanh() @ self.master_score / _BRANCH_TEMPERATURE
+        master_attention = hide(master_scores, mask).softmax(1)  # (B, N + M, 1)
+        master = self.master_attended(master_attention.mT @ nodes) + self.master_itself(master)
+
+        nodes = self.attended(attention @ nodes) + self.itself(nodes)
+        nodes = self.activation(_normalise(self.norm, nodes))
+        return nodes[:, :n_temporal], nodes[:, n_temporal:], master
+
+
+def _normalise(norm: nn.BatchNorm1d, nodes: Tensor) -> Tensor:
+    """Batch norm over all nodes of all clips: (B, N, W)."""
+    return norm(nodes.flatten(0, 1)).view_as(nodes)

@@ -1,0 +1,151 @@
+"""XLSR-Mamba's head: a column of Mamba blocks forward in time and one backward, each pooled by attention."""
+
+import math
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import pad, softplus
+from transformers import initialization as init
+
+from .frame_masking import hide, silence
+from .frame_projection import FrameProjection
+from .selective_scan import selective_scan
+
+_DROPOUT = 0.1
+
+
+class MambaHead(nn.Module):
+    """Dual-column bidirectional Mamba.
+
+    Xiao and Das, "XLSR-Mamba: a dual-column bidirectional state space model for spoofing attack detection" (IEEE SPL
+    2025, arXiv 2411.10027)::
+
+        frames -> projection -> h +-> forward blocks  -> norm(h + residual) -> attention pooling -+
+                                  +-> backward blocks -> norm(h + residual) -> attention pooling -+-> linear -> logits
+
+    As published, a column gives the residual that enters its last block, and that block's own output is dropped; and
+    the backward column's residual, which runs backward, is added to h, which does not. So the last block of a column
+    has no part in the logits. It is kept for the checkpoints' sake, as buffers, which do not train.
+
+    Args:
+        backbone_size: Width D of the backbone's frames.
+        num_layers: Hidden states of the backbone; of no use here.
+        num_labels: Number of classes C.
+        size: Width E of the columns.
+        num_blocks: Blocks of each column.
+        state_size: States N of each channel.
+        kernel_size: Of the causal convolution.
+        expansion: Inner width of a block, in E.
+    """
+
+    def __init__(
+        self,
+        backbone_size: int,
+        num_layers: int,
+        num_labels: int,
+        *,
+        size: int = 144,
+        num_blocks: int = 6,
+        state_size: int = 16,
+        kernel_size: int = 4,
+        expansion: int = 2,
+    ) -> None:
+        super().__init__()
+        self.projection = FrameProjection(backbone_size, size)
+        self.dropout = nn.Dropout(_DROPOUT)
+        self.forward_column, self.backward_column = (
+            nn.ModuleList(MambaBlock(size, state_size, kernel_size, expansion) for _ in range(num_blocks))
+            for _ in range(2)
+        )
+        for column in (self.forward_column, self.backward_column):
+            _keep_untrained(column[-1])
+        self.norm = nn.RMSNorm(size, eps=1e-5)
+        self.forward_pool = nn.Linear(size, 1)
+        self.backward_pool = nn.Linear(size, 1)
+        self.merge = nn.Linear(2 * size, size)
+        self.classifier = nn.Linear(size, num_labels)
+
+    def forward(self, frames: Tensor, mask: Tensor | None = None) -> Tensor:
+        """Frames (B, T, D) and mask (B, T) to logits (B, C)."""
+        h = self.dropout(self.projection(frames))  # (B, T, E)
+        forward = self.norm(h + _residual(self.forward_column, h))
+        backward = self.norm(h + _residual(self.backward_column, reverse(h, mask)))
+        pooled = torch.cat([_pool(self.forward_pool, forward, mask), _pool(self.backward_pool, backward, mask)], 1)
+        return self.classifier(self.dropout(self.merge(pooled)))
+
+
+class MambaBlock(nn.Module):
+    """Norm and mixer."""
+
+    def __init__(self, size: int, state_size: int, kernel_size: int, expansion: int) -> None:
+        super().__init__()
+        self.norm = nn.RMSNorm(size, eps=1e-5)
+        self.mixer = MambaMixer(size, state_size, kernel_size, expansion)
+
+    def forward(self, residual: Tensor) -> Tensor:
+        """What the block adds to the residual (B, T, E)."""
+        return self.mixer(self.norm(residual))
+
+
+class MambaMixer(nn.Module):
+    """Mamba-1 (Gu and Dao, arXiv 2312.00752, figure 3): causal convolution and selective scan under a gate."""
+
+    def __init__(self, size: int, state_size: int, kernel_size: int, expansion: int) -> None:
+        super().__init__()
+        inner, rank = expansion * size, math.ceil(size / 16)
+        self.rank, self.state_size = rank, state_size
+        self.in_proj = nn.Linear(size, 2 * inner, bias=False)
+        self.conv1d = nn.Conv1d(inner, inner, kernel_size, groups=inner)
+        self.x_proj = nn.Linear(inner, rank + 2 * state_size, bias=False)
+        self.dt_proj = nn.Linear(rank, inner)
+        self.A_log = nn.Parameter(torch.empty(inner, state_size))
+        self.D = nn.Parameter(torch.empty(inner))
+        self.out_proj = nn.Linear(inner, size, bias=False)
+        self.activation = nn.SiLU()
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        """States decay at rates 1 to N, steps are 0.001 to 0.1 long, the skip connection is open."""
+        init.copy_(self.A_log, torch.arange(1.0, self.state_size + 1).log().expand_as(self.A_log))
+        steps = torch.empty(self.dt_proj.out_features).uniform_(math.log(0.001), math.log(0.1)).exp()
+        init.copy_(self.dt_proj.bias, steps + torch.log(-torch.expm1(-steps)))  # softplus gives the steps back
+        nn.init.ones_(self.D)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, T, E) to the same shape; a frame depends on those before it alone."""
+        x, gate = self.in_proj(x).mT.chunk(2, 1)  # (B, inner, T) each
+        x = self.activation(self.conv1d(pad(x, (self.conv1d.kernel_size[0] - 1, 0))))
+        step, b, c = self.x_proj(x.mT).split([self.rank, self.state_size, self.state_size], -1)
+        step = softplus(self.dt_proj(step)).mT  # (B, inner, T)
+        y = selective_scan(x, step, -torch.exp(self.A_log), b.mT, c.mT, self.D)
+        return self.out_proj((y * self.activation(gate)).mT)
+
+
+def _keep_untrained(block: nn.Module) -> None:
+    """Parameters into buffers: they are saved and loaded, and neither optimiser nor DDP wait for their gradients."""
+    for module in block.modules():
+        for name, parameter in list(module.named_parameters(recurse=False)):
+            delattr(module, name)
+            module.register_buffer(name, parameter.detach())
+
+
+def _residual(column: nn.ModuleList, h: Tensor) -> Tensor:
+    """The residual that enters the column's last block."""
+    for block in column[:-1]:
+        h = h + block(h)
+    return h
+
+
+def _pool(score: nn.Linear, x: Tensor, mask: Tensor | None) -> Tensor:
+    """Mean over time (B, E) under the softmax of the frames' scores."""
+    return (hide(score(x), mask).softmax(1) * x).sum(1)
+
+
+def reverse(x: Tensor, mask: Tensor | None) -> Tensor:
+    """Each clip's real frames (B, T, E) in reverse order, padding left where it is."""
+    if mask is None:
+        return x.flip(1)
+    time = torch.arange(x.shape[1], device=x.device)
+    lengths = mask.sum(1, keepdim=True)
+    index = torch.where(mask, lengths - 1 - time, time)
+    return silence(x.gather(1, index[:, :, None].expand_as(x)), mask)

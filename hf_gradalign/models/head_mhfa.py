@@ -1,0 +1,70 @@
+"""MHFA: attention over time whose keys and values are each a mixture of their own of the backbone's layers."""
+
+import torch
+from torch import Tensor, nn
+
+from .frame_masking import hide
+
+
+class MHFAHead(nn.Module):
+    r"""Multi-head factorised attentive pooling.
+
+    Peng et al., "An attention-based backend allowing efficient fine-tuning of transformer models for speaker
+    verification" (SLT 2022, arXiv 2210.01273): with layer outputs :math:`Z_l`,
+
+    .. math:: K = \sum_l \mathrm{softmax}(w^k)_l Z_l S^k, \quad V = \sum_l \mathrm{softmax}(w^v)_l Z_l S^v, \quad
+              A = \mathrm{softmax}_t(K Q), \quad c_h = \sum_t A_{t,h} V_t .
+
+    The heads' :math:`c_h` side by side pass a linear layer to the embedding that is classified.
+
+    Args:
+        backbone_size: Width D of the backbone's frames.
+        num_layers: Hidden states L of the backbone, the one before its first layer among them.
+        num_labels: Number of classes C.
+        num_heads: Attention heads H.
+        compression_size: Width E of keys and values.
+        embedding_size: Width of the utterance's embedding.
+    """
+
+    takes_all_layers = True
+
+    def __init__(
+        self,
+        backbone_size: int,
+        num_layers: int,
+        num_labels: int,
+        *,
+        num_heads: int = 32,
+        compression_size: int = 128,
+        embedding_size: int = 256,
+    ) -> None:
+        super().__init__()
+        self.key_layers = nn.Parameter(torch.empty(num_layers))
+        self.value_layers = nn.Parameter(torch.empty(num_layers))
+        self.key = nn.Linear(backbone_size, compression_size)
+        self.value = nn.Linear(backbone_size, compression_size)
+        self.query = nn.Linear(compression_size, num_heads, bias=False)
+        self.embedding = nn.Linear(num_heads * compression_size, embedding_size)
+        self.classifier = nn.Linear(embedding_size, num_labels)
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        """All layers count alike at first."""
+        nn.init.ones_(self.key_layers)
+        nn.init.ones_(self.value_layers)
+
+    def forward(self, layers: tuple[Tensor, ...], mask: Tensor | None = None) -> Tensor:
+        """L layers' frames (B, T, D) and mask (B, T) to logits (B, C)."""
+        keys = self.key(mixture(layers, self.key_layers))  # (B, T, E)
+        values = self.value(mixture(layers, self.value_layers))  # (B, T, E)
+        attention = hide(self.query(keys), mask).softmax(1)  # (B, T, H)
+        pooled = attention.mT @ values  # (B, H, E)
+        return self.classifier(self.embedding(pooled.flatten(1)))
+
+
+def mixture(layers: tuple[Tensor, ...], weights: Tensor) -> Tensor:
+    """The layers' sum under the softmax of their weights (L,), one layer at a time: (B, T, D)."""
+    total = torch.zeros_like(layers[0])
+    for layer, weight in zip(layers, weights.softmax(0), strict=True):
+        total = total + weight * layer
+    return total
