@@ -1,4 +1,4 @@
-"""AASIST: spectral and temporal graphs of the backbone's frames, and two branches that let them attend to each other."""
+"""AASIST: spectral and temporal graphs of the frames, and two branches in which they attend to each other."""
 
 from collections.abc import Sequence
 
@@ -7,6 +7,7 @@ from torch import Tensor, nn
 from torch.nn.functional import max_pool2d
 
 from .frame_masking import hide, mask_of_lengths, masked_max, masked_mean, silence
+from .untrained import keep_untrained
 
 _NODE_DROPOUT, _POOL_DROPOUT, _READOUT_DROPOUT = 0.2, 0.3, 0.5
 _GRAPH_TEMPERATURE, _BRANCH_TEMPERATURE = 2.0, 100.0
@@ -99,11 +100,16 @@ class AASISTHead(nn.Module):
 
 
 class ResidualBlock(nn.Module):
-    """Two convolutions over (frequency, time) beside a shortcut."""
+    """Two convolutions over (frequency, time) beside a shortcut.
+
+    The published code normalises the input of every block but the first, and then convolves the input all the same.
+    Its checkpoints come from that: the norm is kept for their sake and not computed.
+    """
 
     def __init__(self, before: int, after: int, first: bool) -> None:
         super().__init__()
-        self.norm1 = None if first else nn.BatchNorm2d(before)
+        if not first:
+            self.norm1 = keep_untrained(nn.BatchNorm2d(before))
         self.conv1 = nn.Conv2d(before, after, (2, 3), padding=(1, 1))
         self.norm2 = nn.BatchNorm2d(after)
         self.conv2 = nn.Conv2d(after, after, (2, 3), padding=(0, 1))
@@ -113,8 +119,7 @@ class ResidualBlock(nn.Module):
     def forward(self, x: Tensor, mask: Tensor | None) -> Tensor:
         """(B, W, F, T) to (B, W', F, T)."""
         x = silence(x, mask, dim=3)
-        y = x if self.norm1 is None else silence(self.activation(self.norm1(x)), mask, dim=3)
-        y = self.activation(self.norm2(self.conv1(y)))  # one more row of frequencies
+        y = self.activation(self.norm2(self.conv1(x)))  # one more row of frequencies
         return self.conv2(silence(y, mask, dim=3)) + self.shortcut(x)
 
 
@@ -204,7 +209,7 @@ class Branch(nn.Module):
         self, temporal: Tensor, spectral: Tensor, mask: Tensor | None
     ) -> tuple[Tensor, Tensor, Tensor, Tensor | None]:
         """Temporal (B, N, W) and spectral nodes (B, M, W) to both, the master (B, 1, W') and the temporal mask."""
-        master = self.master.expand(len(temporal), -1, -1)
+        master = self.master.expand(temporal.shape[0], -1, -1)  # len() would fix the batch of an export
         temporal, spectral, master = self.layer1(temporal, spectral, master, mask)
         temporal, mask = self.temporal_pool(temporal, mask)
         spectral, _ = self.spectral_pool(spectral)

@@ -10,8 +10,6 @@ from transformers import initialization as init
 from .frame_masking import masked_mean, silence
 from .frame_projection import FrameProjection
 
-_POSITIONS = 10_000
-
 
 class ConformerTCMHead(nn.Module):
     """Conformer blocks with temporal-channel modelling.
@@ -31,6 +29,7 @@ class ConformerTCMHead(nn.Module):
         kernel_size: Of the depthwise convolution.
         feed_forward_factor: Inner width of the feed-forward modules, in E.
         conv_factor: Width of the depthwise convolution, in E.
+        num_positions: Frames that have a position, the most that a clip may have; 10,000 are 200 s.
 
     Raises:
         ValueError: If the heads do not divide the width.
@@ -48,12 +47,13 @@ class ConformerTCMHead(nn.Module):
         kernel_size: int = 31,
         feed_forward_factor: int = 4,
         conv_factor: int = 2,
+        num_positions: int = 10_000,
     ) -> None:
         super().__init__()
         if size % num_heads:
             raise ValueError(f"conformer_tcm: num_heads ({num_heads}) must divide size ({size})")
         self.projection = FrameProjection(backbone_size, size)
-        self.register_buffer("positions", torch.empty(1, _POSITIONS, size))
+        self.register_buffer("positions", torch.empty(1, num_positions, size))
         self.class_token = nn.Parameter(torch.empty(1, size))
         self.blocks = nn.ModuleList(
             ConformerBlock(size, num_heads, kernel_size, feed_forward_factor, conv_factor) for _ in range(num_blocks)
@@ -70,15 +70,16 @@ class ConformerTCMHead(nn.Module):
         """Frames (B, T, D) and mask (B, T) to logits (B, C).
 
         Raises:
-            ValueError: If there are more frames than positions (10,000, which is 200 s).
+            ValueError: If there are more frames than positions.
         """
-        if frames.shape[1] > _POSITIONS:
-            raise ValueError(f"conformer_tcm takes at most {_POSITIONS} frames, got {frames.shape[1]}")
+        if frames.shape[1] > self.positions.shape[1]:
+            raise ValueError(f"conformer_tcm takes at most {self.positions.shape[1]} frames, got {frames.shape[1]}")
         x = self.projection(frames)
         x = x + self.positions[:, : x.shape[1]]
-        x = torch.cat([self.class_token.expand(len(x), 1, -1), x], 1)  # (B, 1 + T, E)
+        class_token = self.class_token.expand(x.shape[0], 1, -1)  # len() would fix the batch of an export
+        x = torch.cat([class_token, x], 1)  # (B, 1 + T, E)
         if mask is not None:
-            mask = torch.cat([mask.new_ones(len(mask), 1), mask], 1)
+            mask = torch.cat([mask.new_ones(mask.shape[0], 1), mask], 1)
         for block in self.blocks:
             x = block(x, mask)
         return self.classifier(x[:, 0])
@@ -162,7 +163,7 @@ class HeadTokenAttention(nn.Module):
 
     def forward(self, x: Tensor, mask: Tensor | None) -> Tensor:
         """Tokens (B, N, E), the first of them the class token, to the same shape."""
-        batch, n_tokens, size = x.shape
+        batch, n_tokens, _ = x.shape
         x = torch.cat([x, self._head_tokens(x, mask)], 1)  # (B, N + H, E)
         query, key, value = (self._split_heads(part) for part in self.query_key_value(x).chunk(3, -1))
         allowed = None

@@ -10,6 +10,7 @@ from transformers import initialization as init
 from .frame_masking import hide, silence
 from .frame_projection import FrameProjection
 from .selective_scan import selective_scan
+from .untrained import keep_untrained
 
 _DROPOUT = 0.1
 
@@ -58,7 +59,7 @@ class MambaHead(nn.Module):
             for _ in range(2)
         )
         for column in (self.forward_column, self.backward_column):
-            _keep_untrained(column[-1])
+            keep_untrained(column[-1])
         self.norm = nn.RMSNorm(size, eps=1e-5)
         self.forward_pool = nn.Linear(size, 1)
         self.backward_pool = nn.Linear(size, 1)
@@ -119,14 +120,6 @@ class MambaMixer(nn.Module):
         step = softplus(self.dt_proj(step)).mT  # (B, inner, T)
         y = selective_scan(x, step, -torch.exp(self.A_log), b.mT, c.mT, self.D)
         return self.out_proj((y * self.activation(gate)).mT)
-
-
-def _keep_untrained(block: nn.Module) -> None:
-    """Parameters into buffers: they are saved and loaded, and neither optimiser nor DDP wait for their gradients."""
-    for module in block.modules():
-        for name, parameter in list(module.named_parameters(recurse=False)):
-            delattr(module, name)
-            module.register_buffer(name, parameter.detach())
 
 
 def _residual(column: nn.ModuleList, h: Tensor) -> Tensor:

@@ -1,0 +1,199 @@
+"""Published state dicts into detectors, and detectors back into published state dicts."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from hf_gradalign.conversion import wav2vec2_layout
+from hf_gradalign.conversion.errors import ConversionError
+from hf_gradalign.conversion.head_layouts import HEAD_LAYOUTS, detect_head
+from hf_gradalign.conversion.report import ConversionReport
+from hf_gradalign.models import SpoofDetectorConfig, SpoofDetectorForAudioClassification
+
+_COUNTER = "num_batches_tracked"
+
+
+def convert_state_dict(
+    state: Mapping[str, Tensor],
+    *,
+    head: str = "auto",
+    num_attention_heads: int = 16,
+    conv_stride: Sequence[int] | None = None,
+    do_stable_layer_norm: bool = True,
+    head_options: Mapping[str, Any] | None = None,
+    class_weights: Sequence[float] | None = None,
+) -> tuple[SpoofDetectorForAudioClassification, ConversionReport]:
+    """A detector from a published state dict (DPDA-GA, SSL_Anti-spoofing, TCM, XLSR-Mamba).
+
+    Args:
+        state: The state dict, e.g. of `read_state_dict`.
+        head: aasist, conformer_tcm or mamba; "auto" tells it from the keys.
+        num_attention_heads: Of the backbone, which no shape tells; the published value by default.
+        conv_stride: Strides of the feature extractor, which no shape tells; wav2vec 2.0's by default.
+        do_stable_layer_norm: Of the backbone, which no shape tells; XLS-R's by default.
+        head_options: Options of the head that no shape tells (AASIST's `pool_ratios`).
+        class_weights: Weight of spoof and bona fide in the loss, to store in the configuration.
+
+    Returns:
+        The detector, in float32 and evaluation mode, and what was done.
+
+    Raises:
+        ConversionError: If the head is not known, sizes cannot be read, or keys are unknown, missing or of another
+            shape: all of them in one message, by their published names.
+    """
+    if head == "auto":
+        head = detect_head(state)
+    elif head not in HEAD_LAYOUTS:
+        raise ConversionError(f"there is no published layout {head!r}; there are auto, {', '.join(HEAD_LAYOUTS)}")
+    backbone_state = wav2vec2_layout.normalise_keys(state)
+    head_state = {key: value for key, value in state.items() if not key.startswith(wav2vec2_layout.PREFIX)}
+    backbone_config = wav2vec2_layout.config_from_shapes(
+        backbone_state,
+        num_attention_heads=num_attention_heads,
+        conv_stride=conv_stride,
+        do_stable_layer_norm=do_stable_layer_norm,
+    )
+    options = {**_read_options(head, head_state), **(head_options or {})}
+    config = SpoofDetectorConfig(backbone_config, head, options, class_weights)
+    try:
+        with torch.device("meta"):
+            model = SpoofDetectorForAudioClassification(config)
+    except (ValueError, RuntimeError) as error:
+        raise ConversionError(f"the checkpoint's sizes make no {head} detector: {error}") from error
+
+    names = wav2vec2_layout.key_names(config.backbone_config.feat_extract_norm)
+    ignored = [key for key in backbone_state if wav2vec2_layout.is_ignored(key)]
+    theirs = {f"{wav2vec2_layout.PREFIX}{key}": names.to_ours(key) for key in backbone_state if key not in ignored}
+    theirs = {key: None if name is None else f"backbone.{name}" for key, name in theirs.items()}
+    for key in head_state:
+        name = HEAD_LAYOUTS[head].keys.to_ours(key)
+        theirs[key] = None if name is None else f"head.{name}"
+    values = {f"{wav2vec2_layout.PREFIX}{key}": value for key, value in backbone_state.items()} | head_state
+
+    expected = model.state_dict()
+    found = {name: values[key] for key, name in theirs.items() if name in expected}
+    filled_in = [name for name in expected if name not in found and name.endswith(_COUNTER)]
+    found |= {name: torch.zeros_like(expected[name], device="cpu") for name in filled_in}
+    _check(expected, found, [key for key, name in theirs.items() if name not in expected], model)
+
+    casted: dict[str, int] = {}
+    for name, value in found.items():
+        if value.is_floating_point() and value.dtype != torch.float32:
+            kind = str(value.dtype).removeprefix("torch.")
+            casted[kind] = casted.get(kind, 0) + 1
+        # A copy of its own: mapped files do not stay, and entries may share storage.
+        found[name] = value.float().clone() if value.is_floating_point() else value.clone()
+    model.load_state_dict(found, assign=True)
+    for parameter in model.parameters():
+        parameter.requires_grad_(True)
+    report = ConversionReport(
+        head=head,
+        converted=len(found) - len(filled_in),
+        n_parameters=sum(value.numel() for name, value in found.items() if not name.endswith(_COUNTER)),
+        ignored=[wav2vec2_layout.PREFIX + key for key in ignored],
+        filled_in=filled_in,
+        casted=casted,
+        settings={
+            "num_attention_heads": num_attention_heads,
+            "conv_stride": list(config.backbone_config.conv_stride),
+            "do_stable_layer_norm": do_stable_layer_norm,
+        },
+    )
+    return model.eval(), report
+
+
+def published_state_dict(model: SpoofDetectorForAudioClassification) -> dict[str, Tensor]:
+    """A detector's weights under their published names: the reverse of `convert_state_dict`.
+
+    Args:
+        model: A detector with a wav2vec 2.0 backbone and one of the three published heads.
+
+    Returns:
+        State dict that the published code loads, `mask_emb` and other leftovers of pre-training aside (strict=False).
+
+    Raises:
+        ConversionError: If there is no published layout of the backbone or the head.
+    """
+    head = model.config.head
+    if head not in HEAD_LAYOUTS or model.config.backbone_config.model_type != "wav2vec2":
+        raise ConversionError(
+            f"there is no published layout of a {model.config.backbone_config.model_type} with the head {head}; there "
+            f"is one of wav2vec2 with {', '.join(HEAD_LAYOUTS)}"
+        )
+    state = {}
+    for name, value in model.state_dict().items():
+        key = published_name(model, name)
+        if key is None:
+            raise ConversionError(f"{name} has no published name")
+        state[key] = value.detach().clone()
+    return state
+
+
+def published_name(model: SpoofDetectorForAudioClassification, name: str) -> str | None:
+    """The published name of one of the model's entries, None if it has none."""
+    part, _, rest = name.partition(".")
+    if part == "head":
+        return HEAD_LAYOUTS[model.config.head].keys.to_theirs(rest)
+    key = wav2vec2_layout.key_names(model.config.backbone_config.feat_extract_norm).to_theirs(rest)
+    return None if key is None else wav2vec2_layout.PREFIX + key
+
+
+def average_state_dicts(states: Sequence[Mapping[str, Tensor]], names: Sequence[str]) -> dict[str, Tensor]:
+    """The arithmetic mean of state dicts, entry by entry in float64; of counters the largest.
+
+    Args:
+        states: One or more state dicts of one model.
+        names: What to call them in errors.
+
+    Raises:
+        ConversionError: If their names or shapes differ.
+    """
+    first = states[0]
+    for name, state in zip(names[1:], states[1:], strict=True):
+        differing = sorted(set(first) ^ set(state))
+        differing += sorted(key for key in set(first) & set(state) if first[key].shape != state[key].shape)
+        if differing:
+            raise ConversionError(
+                f"{names[0]} and {name} are not checkpoints of one model; they differ in {', '.join(differing)}"
+            )
+    return {key: _mean([state[key] for state in states]) for key in first}
+
+
+def _mean(values: Sequence[Tensor]) -> Tensor:
+    if len(values) == 1:
+        return values[0]
+    if not values[0].is_floating_point():
+        return torch.stack(list(values)).amax(0)
+    total = values[0].double()
+    for value in values[1:]:
+        total = total + value.double()
+    return (total / len(values)).float()
+
+
+def _read_options(head: str, state: Mapping[str, Tensor]) -> dict[str, Any]:
+    try:
+        return HEAD_LAYOUTS[head].options(state)
+    except (KeyError, IndexError) as error:
+        raise ConversionError(f"the {head} head's sizes cannot be read: no {error.args[0]}") from error
+
+
+def _check(
+    expected: Mapping[str, Tensor],
+    found: Mapping[str, Tensor],
+    unknown: Sequence[str],
+    model: SpoofDetectorForAudioClassification,
+) -> None:
+    missing = [published_name(model, name) or name for name in expected if name not in found]
+    misshapen = [
+        f"{published_name(model, name)} is {tuple(found[name].shape)}, not {tuple(value.shape)}"
+        for name, value in expected.items()
+        if name in found and found[name].shape != value.shape
+    ]
+    wrong = []
+    for what, keys in (("unknown", unknown), ("missing", missing), ("of another shape", misshapen)):
+        if keys:
+            wrong.append(f"{len(keys)} {what}:\n    " + "\n    ".join(keys))
+    if wrong:
+        raise ConversionError("the checkpoint does not fit the layout:\n  " + "\n  ".join(wrong))

@@ -1,0 +1,43 @@
+"""What a conversion did, for people."""
+
+from dataclasses import dataclass, field
+
+
+@dataclass
+class ConversionReport:
+    """What became of a checkpoint's entries.
+
+    Attributes:
+        head: The head's name.
+        converted: Number of entries that were renamed into the model.
+        n_parameters: Number of values in them, counters aside.
+        ignored: Entries that only pre-training needs, by their published names.
+        filled_in: Counters that the checkpoint lacks, set to 0.
+        casted: Types that were cast to float32, with the number of entries.
+        settings: What no shape tells, as it was taken.
+    """
+
+    head: str
+    converted: int
+    n_parameters: int
+    ignored: list[str] = field(default_factory=list)
+    filled_in: list[str] = field(default_factory=list)
+    casted: dict[str, int] = field(default_factory=dict)
+    settings: dict[str, object] = field(default_factory=dict)
+
+    def __str__(self) -> str:
+        lines = [
+            f"head                 {self.head}",
+            f"entries converted    {self.converted} ({self.n_parameters / 1e6:.4f}M values)",
+            f"entries ignored      {len(self.ignored)}{_listed(self.ignored)}",
+        ]
+        if self.filled_in:
+            lines.append(f"counters filled in   {len(self.filled_in)}")
+        if self.casted:
+            lines.append("cast to float32      " + ", ".join(f"{n} of {kind}" for kind, n in self.casted.items()))
+        lines.append("taken as given       " + ", ".join(f"{name} {value}" for name, value in self.settings.items()))
+        return "\n".join(lines)
+
+
+def _listed(names: list[str]) -> str:
+    return f": {', '.join(names)}" if names else ""
