@@ -21,7 +21,7 @@ def convert_state_dict(
     head: str = "auto",
     num_attention_heads: int = 16,
     conv_stride: Sequence[int] | None = None,
-    do_stable_layer_norm: bool = True,
+    do_stable_layer_norm: bool | None = None,
     head_options: Mapping[str, Any] | None = None,
     class_weights: Sequence[float] | None = None,
 ) -> tuple[SpoofDetectorForAudioClassification, ConversionReport]:
@@ -32,7 +32,7 @@ def convert_state_dict(
         head: aasist, conformer_tcm or mamba; "auto" tells it from the keys.
         num_attention_heads: Of the backbone, which no shape tells; the published value by default.
         conv_stride: Strides of the feature extractor, which no shape tells; wav2vec 2.0's by default.
-        do_stable_layer_norm: Of the backbone, which no shape tells; XLS-R's by default.
+        do_stable_layer_norm: Of the backbone, which no shape tells; by default as its feature extractor suggests.
         head_options: Options of the head that no shape tells (AASIST's `pool_ratios`).
         class_weights: Weight of spoof and bona fide in the loss, to store in the configuration.
 
@@ -48,6 +48,8 @@ def convert_state_dict(
     elif head not in HEAD_LAYOUTS:
         raise ConversionError(f"there is no published layout {head!r}; there are auto, {', '.join(HEAD_LAYOUTS)}")
     backbone_state = wav2vec2_layout.normalise_keys(state)
+    identity = wav2vec2_layout.identity_projection(backbone_state)
+    backbone_state |= identity
     head_state = {key: value for key, value in state.items() if not key.startswith(wav2vec2_layout.PREFIX)}
     backbone_config = wav2vec2_layout.config_from_shapes(
         backbone_state,
@@ -74,8 +76,8 @@ def convert_state_dict(
 
     expected = model.state_dict()
     found = {name: values[key] for key, name in theirs.items() if name in expected}
-    filled_in = [name for name in expected if name not in found and name.endswith(_COUNTER)]
-    found |= {name: torch.zeros_like(expected[name], device="cpu") for name in filled_in}
+    counters = [name for name in expected if name not in found and name.endswith(_COUNTER)]
+    found |= {name: torch.zeros_like(expected[name], device="cpu") for name in counters}
     _check(expected, found, [key for key, name in theirs.items() if name not in expected], model)
 
     casted: dict[str, int] = {}
@@ -90,15 +92,15 @@ def convert_state_dict(
         parameter.requires_grad_(True)
     report = ConversionReport(
         head=head,
-        converted=len(found) - len(filled_in),
+        converted=len(found) - len(counters) - len(identity),
         n_parameters=sum(value.numel() for name, value in found.items() if not name.endswith(_COUNTER)),
         ignored=[wav2vec2_layout.PREFIX + key for key in ignored],
-        filled_in=filled_in,
+        filled_in=[*counters, *(wav2vec2_layout.PREFIX + key for key in identity)],
         casted=casted,
         settings={
             "num_attention_heads": num_attention_heads,
             "conv_stride": list(config.backbone_config.conv_stride),
-            "do_stable_layer_norm": do_stable_layer_norm,
+            "do_stable_layer_norm": config.backbone_config.do_stable_layer_norm,
         },
     )
     return model.eval(), report

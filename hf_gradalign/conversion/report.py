@@ -12,7 +12,8 @@ class ConversionReport:
         converted: Number of entries that were renamed into the model.
         n_parameters: Number of values in them, counters aside.
         ignored: Entries that only pre-training needs, by their published names.
-        filled_in: Counters that the checkpoint lacks, set to 0.
+        filled_in: What the checkpoint lacks and can only have one value: counters (0), and the projection between
+            convolutions and transformer where fairseq has none (the identity).
         casted: Types that were cast to float32, with the number of entries.
         settings: What no shape tells, as it was taken.
     """
@@ -32,7 +33,7 @@ class ConversionReport:
             f"entries ignored      {len(self.ignored)}{_listed(self.ignored)}",
         ]
         if self.filled_in:
-            lines.append(f"counters filled in   {len(self.filled_in)}")
+            lines.append(f"entries filled in    {len(self.filled_in)}{_listed(self.filled_in)}")
         if self.casted:
             lines.append("cast to float32      " + ", ".join(f"{n} of {kind}" for kind, n in self.casted.items()))
         lines.append("taken as given       " + ", ".join(f"{name} {value}" for name, value in self.settings.items()))

@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from hf_gradalign.conversion.errors import ConversionError
@@ -48,6 +49,22 @@ def normalise_keys(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return {_PARAMETRIZED.get(key, key): value for key, value in entries.items()}
 
 
+def identity_projection(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The projection between convolutions and transformer that fairseq leaves out where their widths are the same.
+
+    Args:
+        state: The backbone's entries, from `normalise_keys`.
+
+    Returns:
+        Its entries, empty where the checkpoint has one or the widths differ.
+    """
+    norms = [state.get(key) for key in ("layer_norm.weight", "encoder.layer_norm.weight")]
+    if "post_extract_proj.weight" in state or any(norm is None for norm in norms) or len(norms[0]) != len(norms[1]):
+        return {}
+    size = len(norms[0])
+    return {"post_extract_proj.weight": torch.eye(size), "post_extract_proj.bias": torch.zeros(size)}
+
+
 def is_ignored(key: str) -> bool:
     """Whether an entry (without prefix) is of use in pre-training only."""
     return key.startswith(IGNORED)
@@ -58,7 +75,7 @@ def config_from_shapes(
     *,
     num_attention_heads: int,
     conv_stride: Sequence[int] | None = None,
-    do_stable_layer_norm: bool = True,
+    do_stable_layer_norm: bool | None = None,
 ) -> dict[str, Any]:
     """Fields of `Wav2Vec2Config`.
 
@@ -67,7 +84,8 @@ def config_from_shapes(
         num_attention_heads: Which no shape tells.
         conv_stride: Strides of the feature extractor's layers, which no shape tells; by default wav2vec 2.0's own for
             its seven layers.
-        do_stable_layer_norm: Layer norm before attention and feed-forward, as in XLS-R, and not after them.
+        do_stable_layer_norm: Layer norm before attention and feed-forward, as in XLS-R, or after them, which no shape
+            tells; by default before them where the feature extractor has layer norm, as in all of fairseq's models.
 
     Raises:
         ConversionError: If something is missing that the sizes are read from, or the arguments do not fit them.
@@ -94,6 +112,7 @@ def config_from_shapes(
     if len(strides) != n_convs:
         raise ConversionError(f"--conv_stride has {len(strides)} strides for {n_convs} layers")
     positions = state["encoder.pos_conv.0.weight_v"]
+    has_layer_norm = "feature_extractor.conv_layers.0.2.1.weight" in state
     return {
         "model_type": "wav2vec2",
         "hidden_size": hidden_size,
@@ -105,10 +124,10 @@ def config_from_shapes(
         "conv_stride": strides,
         "num_feat_extract_layers": n_convs,
         "conv_bias": "feature_extractor.conv_layers.0.0.bias" in state,
-        "feat_extract_norm": "layer" if "feature_extractor.conv_layers.0.2.1.weight" in state else "group",
+        "feat_extract_norm": "layer" if has_layer_norm else "group",
         "num_conv_pos_embeddings": positions.shape[2],
         "num_conv_pos_embedding_groups": hidden_size // positions.shape[1],
-        "do_stable_layer_norm": do_stable_layer_norm,
+        "do_stable_layer_norm": has_layer_norm if do_stable_layer_norm is None else do_stable_layer_norm,
         "layerdrop": 0.0,
         "apply_spec_augment": False,
         "mask_time_prob": 0.0,

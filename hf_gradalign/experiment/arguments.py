@@ -1,7 +1,9 @@
 """What a run is told beside how to train: the model, the data and the views."""
 
+import json
 import os
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from transformers.trainer_utils import IntervalStrategy, SaveStrategy
@@ -24,6 +26,16 @@ class ModelArguments:
             "CPU cores."
         },
     )
+    head: str | None = field(
+        default=None,
+        metadata={
+            "help": "Put a new head on the encoder: aasist, conformer_tcm, linear, mamba, mhfa or sls. Without it the "
+            "model's own head is trained, or transformers' plain one."
+        },
+    )
+    head_options: dict[str, Any] | str | None = field(
+        default=None, metadata={"help": """Options of the head, as JSON: '{"num_blocks": 2}'."""}
+    )
     model_revision: str | None = field(default=None, metadata={"help": "Branch, tag or commit of the model."})
     trust_remote_code: bool = field(
         default=False, metadata={"help": "Run modelling code that comes with the model on the Hub."}
@@ -33,6 +45,9 @@ class ModelArguments:
     )
     freeze_feature_encoder: bool = field(
         default=False, metadata={"help": "Keep the convolutional feature encoder as it is."}
+    )
+    freeze_backbone: bool = field(
+        default=False, metadata={"help": "Keep the whole encoder of a detector as it is, and train its head."}
     )
     class_weights: list[float] | None = field(
         default=None,
@@ -48,7 +63,14 @@ class ModelArguments:
     )
 
     def __post_init__(self) -> None:
-        """Check the class weights."""
+        """Check the class weights and read the head's options."""
+        if isinstance(self.head_options, str):
+            try:
+                self.head_options = json.loads(self.head_options)
+            except ValueError as error:
+                raise ValueError(f"--head_options is not JSON: {error}") from error
+        if self.head_options is not None and (self.head is None or not isinstance(self.head_options, dict)):
+            raise ValueError("""--head_options takes a JSON object and goes with --head: '{"num_blocks": 2}'""")
         weights = self.class_weights
         if weights is not None and (len(weights) != 2 or min(weights) <= 0):
             raise ValueError(f"--class_weights takes two positive numbers, spoof and bona fide, got {weights}")

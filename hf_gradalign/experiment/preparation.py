@@ -25,7 +25,7 @@ from hf_gradalign.experiment.arguments import (
     ModelArguments,
 )
 from hf_gradalign.experiment.views import build_views
-from hf_gradalign.models import LABEL2ID, load_audio_classifier
+from hf_gradalign.models import LABEL2ID, SpoofDetectorFeatureExtractor, load_audio_classifier, load_detector
 from hf_gradalign.training import check_view_weights
 
 logger = logging.get_logger(__name__)
@@ -83,19 +83,7 @@ def prepare(model_args: ModelArguments, data_args: DataArguments, args: AudioSpo
         )
     if len(views) > 1:
         args.make_method()(torch.eye(len(views)))  # a method that cannot weigh so many says so
-    weights = model_args.class_weights
-    model, feature_extractor = load_audio_classifier(
-        model_args.model_name_or_path,
-        class_weights=None if weights is None else dict(zip(("spoof", "bonafide"), weights, strict=True)),
-        attention_implementation=model_args.attention_implementation,
-        revision=model_args.model_revision,
-        token=args.hub_token,
-        trust_remote_code=model_args.trust_remote_code,
-    )
-    if model_args.freeze_feature_encoder:
-        if not hasattr(model, "freeze_feature_encoder"):
-            raise ValueError(f"--freeze_feature_encoder: {type(model).__name__} has no feature encoder to freeze")
-        model.freeze_feature_encoder()
+    model, feature_extractor = _load_model(model_args, data_args, args)
     with args.main_process_first(desc="loading and checking the audio"):
         corpus = _load_splits(data_args, args, feature_extractor.sampling_rate)
     common: dict[str, Any] = {
@@ -118,6 +106,41 @@ def prepare(model_args: ModelArguments, data_args: DataArguments, args: AudioSpo
         if split != "train"
     }
     return Preparation(corpus, train_dataset, eval_datasets, model, feature_extractor)
+
+
+def _load_model(
+    model_args: ModelArguments, data_args: DataArguments, args: AudioSpoofTrainingArguments
+) -> tuple[PreTrainedModel, FeatureExtractionMixin]:
+    weights = model_args.class_weights
+    common: dict[str, Any] = {
+        "class_weights": None if weights is None else dict(zip(("spoof", "bonafide"), weights, strict=True)),
+        "attention_implementation": model_args.attention_implementation,
+        "revision": model_args.model_revision,
+        "token": args.hub_token,
+        "trust_remote_code": model_args.trust_remote_code,
+    }
+    if model_args.head is None:
+        model, feature_extractor = load_audio_classifier(model_args.model_name_or_path, **common)
+    else:
+        model, feature_extractor = load_detector(
+            model_args.model_name_or_path,
+            head=model_args.head,
+            head_options=model_args.head_options,
+            n_samples=round(data_args.eval_window_seconds * 16_000),
+            # Where clips are brought to a level here, the model must not depend on the level of those it hears later.
+            do_normalize=data_args.rms_level is not None,
+            **common,
+        )
+    if isinstance(feature_extractor, SpoofDetectorFeatureExtractor):
+        # What is saved with the model scores clips as they are evaluated here.
+        feature_extractor.n_samples = round(data_args.eval_window_seconds * feature_extractor.sampling_rate)
+    for part in ("feature_encoder", "backbone"):
+        if getattr(model_args, f"freeze_{part}"):
+            freeze = getattr(model, f"freeze_{part}", None)
+            if freeze is None:
+                raise ValueError(f"--freeze_{part}: {type(model).__name__} has no {part.replace('_', ' ')} to freeze")
+            freeze()
+    return model, feature_extractor
 
 
 def _load_splits(data_args: DataArguments, args: AudioSpoofTrainingArguments, sampling_rate: int) -> DatasetDict:

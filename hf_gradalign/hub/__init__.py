@@ -1,15 +1,20 @@
 """Publishing a trained model on the Hugging Face Hub: the model card and the upload."""
 
+from hf_gradalign.hub.conversion_card import ConversionCardFacts, write_conversion_card
 from hf_gradalign.hub.model_card import ModelCardFacts, SplitResult, write_model_card
+from hf_gradalign.hub.published_detectors import PUBLISHED_DETECTORS
 from hf_gradalign.hub.publishing import IGNORED_PATTERNS, PublishingError, check_access, publish, push_command
 
 __all__ = [
     "IGNORED_PATTERNS",
+    "PUBLISHED_DETECTORS",
+    "ConversionCardFacts",
     "ModelCardFacts",
     "PublishingError",
     "SplitResult",
     "check_access",
     "publish",
     "push_command",
+    "write_conversion_card",
     "write_model_card",
 ]

@@ -5,7 +5,7 @@ from typing import Any
 
 from transformers import AutoConfig, PretrainedConfig
 
-from .label_names import ID2LABEL, LABEL2ID
+from .label_names import LABEL2ID
 
 
 class SpoofDetectorConfig(PretrainedConfig):
@@ -40,9 +40,10 @@ class SpoofDetectorConfig(PretrainedConfig):
         self.head = head
         self.head_options = dict(head_options or {})
         self.class_weights = None if class_weights is None else [float(weight) for weight in class_weights]
-        if "num_labels" not in kwargs:
-            kwargs.setdefault("id2label", dict(ID2LABEL))
-            kwargs.setdefault("label2id", dict(LABEL2ID))
+        if kwargs.get("id2label") is None and kwargs.get("num_labels") is None:
+            kwargs["id2label"] = {index: name for name, index in (kwargs.get("label2id") or LABEL2ID).items()}
+        if kwargs.get("id2label") is not None and kwargs.get("label2id") is None:
+            kwargs["label2id"] = {name: int(index) for index, name in kwargs["id2label"].items()}
         super().__init__(**kwargs)
 
     @property

@@ -185,7 +185,9 @@ class GraphPool(nn.Module):
         best = hide(scores, mask).topk(keep, dim=1).indices
         kept = (nodes * scores).gather(1, best.expand(-1, -1, nodes.shape[2]))
         if mask is not None:
-            mask = mask_of_lengths((mask.sum(1) * self.ratio).int().clamp(min=1), keep)
+            # Looked up: the product of a tensor may be rounded otherwise than that of a float.
+            sizes = [max(int(n * self.ratio), 1) for n in range(nodes.shape[1] + 1)]
+            mask = mask_of_lengths(torch.tensor(sizes, device=mask.device)[mask.sum(1)], keep)
         return kept, mask
 
 

@@ -8,13 +8,18 @@ from transformers import (
     AutoConfig,
     AutoFeatureExtractor,
     AutoModelForAudioClassification,
+    PretrainedConfig,
     PreTrainedModel,
     Wav2Vec2FeatureExtractor,
 )
 from transformers.feature_extraction_utils import FeatureExtractionMixin
 from transformers.utils import logging
 
+from hf_gradalign.models.configuration_spoof_detector import SpoofDetectorConfig
+from hf_gradalign.models.feature_extraction_spoof_detector import SpoofDetectorFeatureExtractor
+from hf_gradalign.models.heads import head_options as complete_head_options
 from hf_gradalign.models.label_names import ID2LABEL, LABEL2ID
+from hf_gradalign.models.modeling_spoof_detector import SpoofDetectorForAudioClassification
 from hf_gradalign.models.small import small_feature_extractor, small_wav2vec2_config
 
 logger = logging.get_logger(__name__)
@@ -57,9 +62,75 @@ def load_audio_classifier(
             model_name_or_path, config=config, ignore_mismatched_sizes=True, dtype=torch.float32, **extra, **hub_options
         )
         feature_extractor = _load_feature_extractor(model_name_or_path, hub_options)
+    _store_class_weights(model, class_weights)
+    return model, feature_extractor
+
+
+def load_detector(
+    backbone_name_or_path: str | None = None,
+    *,
+    head: str,
+    head_options: Mapping[str, Any] | None = None,
+    n_samples: int = 66_800,
+    do_normalize: bool = False,
+    class_weights: Mapping[str, float] | None = None,
+    attention_implementation: str | None = None,
+    **hub_options: Any,
+) -> tuple[PreTrainedModel, FeatureExtractionMixin]:
+    """A new detector: a head, randomly initialised, on an encoder.
+
+    Args:
+        backbone_name_or_path: A Hub id or a folder with the encoder; None for the small wav2vec 2.0, randomly
+            initialised.
+        head: Name of the head.
+        head_options: Options of the head. `n_frames` of `sls` is by default what `n_samples` give.
+        n_samples: Samples that the model is to hear of a clip.
+        do_normalize: Whether it is to hear them with zero mean and unit variance.
+        class_weights: As in `load_audio_classifier`.
+        attention_implementation: As in `load_audio_classifier`.
+        hub_options: As in `load_audio_classifier`.
+
+    Returns:
+        The model, in float32, and its feature extractor.
+
+    Raises:
+        OSError: If there is no such encoder.
+        ValueError: If there is no such head or option, or the name is that of a whole detector.
+    """
+    options = complete_head_options(head, head_options)
+    extra = {"attn_implementation": attention_implementation} if attention_implementation else {}
+    if backbone_name_or_path is None:
+        backbone_config: PretrainedConfig = small_wav2vec2_config()
+    else:
+        backbone_config = AutoConfig.from_pretrained(backbone_name_or_path, **hub_options)
+        if isinstance(backbone_config, SpoofDetectorConfig):
+            raise ValueError(
+                f"{backbone_name_or_path} is a detector with the head {backbone_config.head}: leave --head out to "
+                "train it further, or name an encoder to put a new head on"
+            )
+    if head == "sls" and "n_frames" not in (head_options or {}):
+        options["n_frames"] = _count_frames(backbone_config, n_samples)
+    if backbone_name_or_path is None:
+        config = SpoofDetectorConfig(backbone_config, head, options)
+        model = AutoModelForAudioClassification.from_config(config, **extra)
+    else:
+        model = SpoofDetectorForAudioClassification.from_backbone(
+            backbone_name_or_path, head=head, head_options=options, **extra, **hub_options
+        )
+    _store_class_weights(model, class_weights)
+    return model, SpoofDetectorFeatureExtractor(n_samples=n_samples, do_normalize=do_normalize)
+
+
+def _store_class_weights(model: PreTrainedModel, class_weights: Mapping[str, float] | None) -> None:
     if class_weights is not None:
         model.config.class_weights = [float(class_weights[ID2LABEL[index]]) for index in range(len(ID2LABEL))]
-    return model, feature_extractor
+
+
+def _count_frames(config: PretrainedConfig, n_samples: int) -> int:
+    """Frames that the encoder's convolutions make of so many samples."""
+    for kernel, stride in zip(config.conv_kernel, config.conv_stride, strict=True):
+        n_samples = (n_samples - kernel) // stride + 1
+    return n_samples
 
 
 def _check_label_order(name: str, id2label: Mapping[int, str]) -> None:

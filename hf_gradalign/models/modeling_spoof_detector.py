@@ -5,11 +5,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
-from transformers import AutoModel, PreTrainedModel
+from transformers import AutoConfig, AutoModel, PreTrainedModel
 from transformers.modeling_outputs import SequenceClassifierOutput
 
 from .configuration_spoof_detector import SpoofDetectorConfig
-from .heads import HEADS, head_options
+from .heads import HEADS
+from .heads import head_options as complete_head_options
 
 
 class SpoofDetectorPreTrainedModel(PreTrainedModel):
@@ -51,7 +52,7 @@ class SpoofDetectorForAudioClassification(SpoofDetectorPreTrainedModel):
 
     def __init__(self, config: SpoofDetectorConfig, backbone: PreTrainedModel | None = None) -> None:
         super().__init__(config)
-        config.head_options = head_options(config.head, config.head_options)
+        config.head_options = complete_head_options(config.head, config.head_options)
         self.backbone = AutoModel.from_config(config.backbone_config) if backbone is None else backbone
         num_layers = config.backbone_config.num_hidden_layers + 1  # with what enters the first
         self.head = HEADS[config.head](config.hidden_size, num_layers, config.num_labels, **config.head_options)
@@ -84,14 +85,23 @@ class SpoofDetectorForAudioClassification(SpoofDetectorPreTrainedModel):
 
         Raises:
             OSError: If there is no such encoder.
-            ValueError: If there is no such head or head option, or the encoder does not take waveforms.
+            ValueError: If there is no such head, head option or encoder option, or the encoder does not take waveforms.
         """
-        options = dict.fromkeys(("mask_time_prob", "mask_feature_prob", "layerdrop"), 0.0)
-        options |= {"apply_spec_augment": False, **(backbone_options or {})}
-        backbone = AutoModel.from_pretrained(name_or_path, **{"dtype": torch.float32, **options, **hub_options})
+        complete_head_options(head, head_options)  # a wrong name or option is to be known before anything is loaded
+        backbone_config = AutoConfig.from_pretrained(name_or_path, **hub_options)
+        off = {"mask_time_prob": 0.0, "mask_feature_prob": 0.0, "layerdrop": 0.0, "apply_spec_augment": False}
+        off = {name: value for name, value in off.items() if hasattr(backbone_config, name)}
+        for name, value in {**off, **(backbone_options or {})}.items():
+            if not hasattr(backbone_config, name):
+                raise ValueError(f"{name_or_path} ({backbone_config.model_type}) has no option {name}")
+            setattr(backbone_config, name, value)
+        loading = {"dtype": torch.float32, **hub_options, "config": backbone_config}
+        backbone = AutoModel.from_pretrained(name_or_path, **loading)
         if backbone.main_input_name != "input_values" or not hasattr(backbone, "_get_feature_vector_attention_mask"):
             raise ValueError(f"{name_or_path} ({type(backbone).__name__}) is no encoder of raw waveforms")
-        config = SpoofDetectorConfig(backbone.config, head, head_options, class_weights)
+        # A configuration hands its attention down to those it is made of, so it has to have the encoder's.
+        attention = backbone.config._attn_implementation
+        config = SpoofDetectorConfig(backbone.config, head, head_options, class_weights, attn_implementation=attention)
         # post_init of the whole would draw the encoder's weights anew.
         for module in backbone.modules():
             module._is_hf_initialized = True
@@ -119,10 +129,21 @@ class SpoofDetectorForAudioClassification(SpoofDetectorPreTrainedModel):
         Returns:
             `loss` (with labels: cross-entropy under `config.class_weights`), `logits` of shape (B, 2), and on request
             `hidden_states` and `attentions` of the encoder.
+
+        Raises:
+            ValueError: If the head takes all layers and the encoder, in training, would drop some.
         """
         all_layers = getattr(self.head, "takes_all_layers", False)
+        if all_layers and self.training and getattr(self.backbone.config, "layerdrop", 0.0) > 0:
+            raise ValueError(
+                f"the head {self.config.head} takes all layers: set the encoder's layerdrop to 0 to train it"
+            )
+        if output_attentions is None:
+            output_attentions = self.config.output_attentions
         if output_hidden_states is None:
             output_hidden_states = self.config.output_hidden_states
+        if return_dict is None:
+            return_dict = self.config.return_dict
         encoded = self.backbone(
             input_values,
             attention_mask=attention_mask,
@@ -146,7 +167,7 @@ class SpoofDetectorForAudioClassification(SpoofDetectorPreTrainedModel):
             hidden_states=encoded.hidden_states if output_hidden_states else None,
             attentions=encoded.attentions,
         )
-        return output if return_dict is not False else output.to_tuple()
+        return output if return_dict else output.to_tuple()
 
     def freeze_feature_encoder(self) -> None:
         """Keep the encoder's convolutions as they are."""
@@ -169,5 +190,11 @@ class SpoofDetectorForAudioClassification(SpoofDetectorPreTrainedModel):
             raise ValueError(f"the encoder has {len(layers)} layers, cannot freeze {count}")
         self.freeze_feature_encoder()
         self.backbone.feature_projection.requires_grad_(False)
+        encoder, config = self.backbone.encoder, self.backbone.config
+        if getattr(encoder, "pos_conv_embed", None) is not None:
+            encoder.pos_conv_embed.requires_grad_(False)
+        # The encoder's own norm comes after its layers in these, before them in the others.
+        if not getattr(config, "do_stable_layer_norm", False) and config.model_type != "wav2vec2-conformer":
+            encoder.layer_norm.requires_grad_(False)
         for layer in layers[:count]:
             layer.requires_grad_(False)

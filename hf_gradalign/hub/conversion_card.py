@@ -1,0 +1,102 @@
+"""The README of a converted model: whose weights they are, what was done to them, and how to score with them."""
+
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from huggingface_hub import ModelCard, ModelCardData, constants
+
+_TEMPLATE = Path(__file__).with_name("conversion_card_template.md")
+_HEAD_SENTENCES = {
+    "aasist": "A wav2vec 2.0 with an AASIST head (spectro-temporal graph attention, Jung et al. 2022).",
+    "conformer_tcm": "A wav2vec 2.0 with a Conformer-TCM head (temporal-channel modelling, Truong et al. 2024).",
+    "mamba": "A wav2vec 2.0 with a dual-column bidirectional Mamba head (Xiao and Das 2024).",
+}
+_HEAD_PECULIARITIES = {
+    "aasist": "As in the published code, the first batch norm of each residual block is stored and not computed.",
+    "conformer_tcm": None,
+    "mamba": "As in the published code, the last Mamba block of each direction is stored and has no part in the score, "
+    "and the backward residual is added to the features without being turned round.",
+}
+
+
+@dataclass(kw_only=True)
+class ConversionCardFacts:
+    """What is known of a converted model. Whatever is left out is said to be unknown.
+
+    Attributes:
+        title: The card's title.
+        head: aasist, conformer_tcm or mamba.
+        source: File, or `org/repo:filename`, of the checkpoint.
+        load_from: What the code example loads.
+        n_parameters: Number of the model's parameters and buffers' values.
+        n_samples: Samples that are scored; None for whole clips.
+        report: What the conversion did, a paragraph of Markdown.
+        authors: Whose weights they are.
+        revision: Of the source on the Hub.
+        sha256: Hash of each converted file, by name.
+        averaged: Number of checkpoints that were averaged here, if several.
+        training_data: What it was trained on.
+        results: (test set, equal error rate in per cent, source) of each published result.
+        largest_difference: Largest difference from reference logits, if it was checked.
+        license: Licence of the weights as the Hub abbreviates it.
+        peculiarities: What else users should know of these weights, a sentence each.
+        bibtex: What to cite.
+    """
+
+    title: str
+    head: str
+    source: str
+    load_from: str
+    n_parameters: int
+    n_samples: int | None = 66_800
+    report: str = ""
+    authors: str | None = None
+    revision: str | None = None
+    sha256: Mapping[str, str] = field(default_factory=dict)
+    averaged: int | None = None
+    training_data: str | None = None
+    results: Sequence[tuple[str, float, str]] = ()
+    largest_difference: float | None = None
+    license: str | None = None
+    peculiarities: Sequence[str] = ()
+    bibtex: str | None = None
+
+    def __post_init__(self) -> None:
+        own = _HEAD_PECULIARITIES.get(self.head)
+        if own is not None and own not in self.peculiarities:
+            self.peculiarities = [*self.peculiarities, own]
+
+
+def write_conversion_card(path: str | os.PathLike[str], facts: ConversionCardFacts) -> Path:
+    """Write the card of a converted model.
+
+    Args:
+        path: A folder, for its README.md, or a file.
+        facts: What is known.
+
+    Returns:
+        The path of the card.
+    """
+    path = Path(path)
+    if path.is_dir():
+        path = path / constants.REPOCARD_NAME
+    metadata = ModelCardData(
+        library_name="transformers",
+        pipeline_tag="audio-classification",
+        license=facts.license,
+        metrics=["eer"],
+        tags=["hf_gradalign", "audio-deepfake-detection", "anti-spoofing", "speech", "custom_code"],
+    )
+    card = ModelCard.from_template(
+        metadata,
+        template_path=str(_TEMPLATE),
+        facts=facts,
+        head_sentence=_HEAD_SENTENCES.get(facts.head, f"A detector with the head {facts.head}."),
+        millions=f"{facts.n_parameters / 1e6:.2f}",
+        window=f"{facts.n_samples / 16_000:g}" if facts.n_samples else None,
+        report=facts.report,
+    )
+    card.save(path)
+    return path

@@ -1,0 +1,31 @@
+#!/usr/bin/env python
+"""Write the cards of the published detectors' conversions, as they are before a checkpoint was downloaded.
+
+python scripts/write_model_cards.py [FOLDER]
+
+`scripts/convert_checkpoint.py` writes the same cards with the hash of the file and the report of the conversion.
+"""
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from hf_gradalign.hub import PUBLISHED_DETECTORS, ConversionCardFacts, write_conversion_card
+
+
+def main(argv: Sequence[str]) -> int:
+    """Write the cards; returns the exit status."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("folder", nargs="?", type=Path, default=Path(__file__).parents[1] / "model_cards")
+    folder = parser.parse_args(argv).folder
+    for source, known in PUBLISHED_DETECTORS.items():
+        name = source.split(":")[0].split("/")[1].lower()
+        command = f"python scripts/convert_checkpoint.py {source} --output_dir {name}"
+        facts = ConversionCardFacts(**known, load_from=name, report=f"```\n{command}\n```")
+        print(write_conversion_card(folder / f"{name}.md", facts))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,154 @@
+from pathlib import Path
+
+import pytest
+import torch
+from published_layout import HEAD_OPTIONS, logits_of, make_detector, make_published
+from transformers import AutoModelForAudioClassification
+
+from hf_gradalign.conversion import (
+    ConversionError,
+    average_state_dicts,
+    convert_state_dict,
+    published_state_dict,
+    read_state_dict,
+)
+from hf_gradalign.models import SpoofDetectorConfig, SpoofDetectorForAudioClassification
+
+GOLDEN = Path(__file__).parents[1] / "fixtures"
+HEADS = list(HEAD_OPTIONS)
+
+
+@pytest.mark.parametrize("head", HEADS)
+def test_golden_logits(head):
+    model, report = convert_state_dict(read_state_dict(GOLDEN / f"{head}.pth"), num_attention_heads=4)
+    reference = torch.load(GOLDEN / f"{head}.io.pth", weights_only=True)
+    with torch.no_grad():
+        logits = model(reference["input_values"].float()).logits
+    torch.testing.assert_close(logits, reference["logits"], atol=1e-5, rtol=0)
+    assert report.head == head
+    assert len(report.ignored) == 8
+    assert set(report.casted) == {"float16"}
+
+
+@pytest.mark.parametrize("head", HEADS)
+def test_back_to_the_published_layout(head):
+    state = read_state_dict(GOLDEN / f"{head}.pth")
+    model, report = convert_state_dict(state, num_attention_heads=4)
+    back = published_state_dict(model)
+    assert set(back) == set(state) - set(report.ignored)
+    assert all(torch.equal(value.float(), state[name].float()) for name, value in back.items())
+
+
+@pytest.mark.parametrize("head", HEADS)
+def test_other_sizes(head, tmp_path):
+    model, state = make_published(head)
+    converted, report = convert_state_dict(state, num_attention_heads=6)
+    assert report.converted == len(state) - 2
+    assert {k: v for k, v in converted.config.head_options.items() if k in HEAD_OPTIONS[head]} == HEAD_OPTIONS[head]
+    assert torch.equal(logits_of(converted), logits_of(model))
+    converted.save_pretrained(tmp_path)
+    assert torch.equal(logits_of(AutoModelForAudioClassification.from_pretrained(tmp_path)), logits_of(model))
+    assert [n for n, _ in converted.named_parameters()] == [n for n, _ in model.named_parameters()]
+
+
+@pytest.mark.parametrize(
+    "backbone", [{"feat_extract_norm": "group", "do_stable_layer_norm": False}, {"conv_bias": False}]
+)
+def test_other_wav2vec2s(backbone):
+    model, state = make_published("mamba", **backbone)
+    converted, _ = convert_state_dict(state, num_attention_heads=6)
+    assert torch.equal(logits_of(converted), logits_of(model))
+
+
+def test_other_convolutions():
+    convolutions = {"conv_dim": [10, 12, 14], "conv_kernel": [10, 8, 4], "conv_stride": [5, 8, 4]}
+    model, state = make_published("mamba", **convolutions)
+    with pytest.raises(
+        ConversionError, match=r"has 3 layers, not wav2vec 2.0's 7: give their strides, .* --conv_stride"
+    ):
+        convert_state_dict(state, num_attention_heads=6)
+    with pytest.raises(ConversionError, match="--conv_stride has 2 strides for 3 layers"):
+        convert_state_dict(state, num_attention_heads=6, conv_stride=[5, 8])
+    converted, _ = convert_state_dict(state, num_attention_heads=6, conv_stride=[5, 8, 4])
+    assert torch.equal(logits_of(converted), logits_of(model))
+
+
+def test_fairseq_has_no_projection_between_equal_widths():
+    model = make_detector("mamba", conv_dim=[36] * 7)
+    projection = model.backbone.feature_projection.projection
+    projection.weight.data.copy_(torch.eye(36))
+    projection.bias.data.zero_()
+    state = {name: value for name, value in published_state_dict(model).items() if "post_extract_proj" not in name}
+    converted, report = convert_state_dict(state, num_attention_heads=6)
+    assert torch.equal(logits_of(converted), logits_of(model))
+    assert "ssl_model.model.post_extract_proj.weight" in report.filled_in
+
+
+def test_counters_may_be_missing():
+    model, state = make_published("aasist")
+    state = {name: value for name, value in state.items() if "num_batches_tracked" not in name}
+    converted, report = convert_state_dict(state, num_attention_heads=6)
+    assert torch.equal(logits_of(converted), logits_of(model))
+    assert len(report.filled_in) == sum("num_batches_tracked" in name for name in model.state_dict())
+
+
+def test_the_positional_convolution_as_torch_names_it_now():
+    model, state = make_published("mamba")
+    conv = "ssl_model.model.encoder.pos_conv.0"
+    state[f"{conv}.parametrizations.weight.original0"] = state.pop(f"{conv}.weight_g")
+    state[f"{conv}.parametrizations.weight.original1"] = state.pop(f"{conv}.weight_v")
+    assert torch.equal(logits_of(convert_state_dict(state, num_attention_heads=6)[0]), logits_of(model))
+
+
+def test_all_that_is_wrong_is_told_at_once():
+    _, state = make_published("conformer_tcm")
+    state["conformer.fc6.weight"] = torch.zeros(2)
+    state["ssl_model.model.encoder.layers.0.adapter.weight"] = torch.zeros(2)
+    del state["conformer.fc5.bias"], state["ssl_model.model.encoder.layers.1.fc2.bias"]
+    state["LL.bias"] = torch.zeros(3)
+    with pytest.raises(ConversionError) as caught:
+        convert_state_dict(state, num_attention_heads=6)
+    message = str(caught.value)
+    assert "2 unknown:" in message
+    assert "ssl_model.model.encoder.layers.0.adapter.weight" in message
+    assert "conformer.fc6.weight" in message
+    assert "2 missing:" in message
+    assert "conformer.fc5.bias" in message
+    assert "ssl_model.model.encoder.layers.1.fc2.bias" in message
+    assert "1 of another shape:" in message
+    assert "LL.bias is (3,), not (24,)" in message
+
+
+def test_errors():
+    _, state = make_published("mamba")
+    with pytest.raises(ConversionError, match="--num_attention_heads 16 does not divide the backbone's width of 36"):
+        convert_state_dict(state)
+    with pytest.raises(
+        ConversionError, match="no published layout 'aasist2'; there are auto, aasist, conformer_tcm, mamba"
+    ):
+        convert_state_dict(state, head="aasist2", num_attention_heads=6)
+    with pytest.raises(ConversionError, match="aasist head's sizes cannot be read"):
+        convert_state_dict(state, head="aasist", num_attention_heads=6)
+    with pytest.raises(ConversionError, match="no head that is known here; looked for GAT_layer_S"):
+        convert_state_dict({"fc.weight": torch.zeros(1)})
+    head_alone = {name: value for name, value in state.items() if not name.startswith("ssl_model")}
+    with pytest.raises(
+        ConversionError, match=r"the backbone's sizes cannot be read: no ssl_model.model.encoder.layer_norm"
+    ):
+        convert_state_dict(head_alone)
+
+
+def test_only_published_heads_go_back():
+    config = SpoofDetectorConfig(make_detector("mamba").config.backbone_config, "linear")
+    with pytest.raises(ConversionError, match="no published layout of a wav2vec2 with the head linear"):
+        published_state_dict(SpoofDetectorForAudioClassification(config))
+
+
+def test_average_is_honest():
+    states = [{"w": torch.full((2,), float(value)), "n": torch.tensor(value)} for value in (1, 2, 6)]
+    average = average_state_dicts(states, "abc")
+    assert average["w"].tolist() == [3.0, 3.0]
+    assert average["n"] == 6
+    assert states[0]["w"].tolist() == [1.0, 1.0]
+    with pytest.raises(ConversionError, match="a and c are not checkpoints of one model; they differ in v, w"):
+        average_state_dicts([states[0], {"v": torch.zeros(2), "n": torch.tensor(1)}], "ac")

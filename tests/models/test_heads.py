@@ -1,0 +1,285 @@
+"""The heads, on random frames and small."""
+
+import re
+
+import pytest
+import torch
+
+from hf_gradalign.models import HEADS, SpoofDetectorConfig
+from hf_gradalign.models.head_conformer_tcm import sinusoids
+from hf_gradalign.models.head_mamba import reverse
+from hf_gradalign.models.heads import head_options
+
+WIDTH, LAYERS = 32, 3
+SMALL = {
+    "aasist": {"projection_size": 24, "channels": [4, 4, 8, 8], "attention_size": 8, "graph_sizes": [8, 4]},
+    "conformer_tcm": {"size": 16, "num_blocks": 2, "num_heads": 2, "kernel_size": 5},
+    "linear": {"dropout": 0.2},
+    "mamba": {"size": 16, "num_blocks": 3, "state_size": 4},
+    "mhfa": {"num_heads": 2, "compression_size": 8, "embedding_size": 8},
+    "sls": {"n_frames": 30, "hidden_size": 8},
+}
+# Biases that a batch norm or a softmax after them takes out again, as published: in training they have a gradient of 0.
+WITHOUT_EFFECT = {
+    "aasist": (
+        r"encoder\.\d\.conv1\.bias|encoder\.3\.conv2\.bias|attention\.(norm|conv2)\.bias"
+        r"|(\w+_graph|branches\.\d\.layer\d)\.(attended|itself)\.bias"
+    ),
+    "conformer_tcm": r"blocks\.\d\.convolution\.depthwise\.bias",
+    "mamba": r"(forward|backward)_pool\.bias",
+    "mhfa": r"key\.bias",
+}
+EVERY = pytest.mark.parametrize("name", HEADS)
+
+
+def make_head(name, **options):
+    """A head in evaluation mode that is not fresh: its batch norms have seen something."""
+    torch.manual_seed(0)
+    head = HEADS[name](WIDTH, LAYERS, 2, **{**SMALL[name], **options}).eval()
+    for module in head.modules():
+        if isinstance(module, torch.nn.modules.batchnorm._BatchNorm):
+            torch.nn.init.uniform_(module.running_mean, -0.5, 0.5)
+            torch.nn.init.uniform_(module.running_var, 0.5, 2)
+            torch.nn.init.uniform_(module.bias, -0.5, 0.5)
+    return head
+
+
+def make_frames(batch=4, length=40, seed=1, dtype=torch.float32):
+    """What enters a head: frames of as many layers as the backbone gives."""
+    generator = torch.Generator().manual_seed(seed)
+    return tuple(torch.randn(batch, length, WIDTH, generator=generator, dtype=dtype) for _ in range(LAYERS))
+
+
+def apply(head, layers, mask=None):
+    return head(layers if getattr(head, "takes_all_layers", False) else layers[-1], mask)
+
+
+def test_every_head_is_tested():
+    assert set(SMALL) == set(HEADS)
+
+
+@EVERY
+@pytest.mark.parametrize("small", [True, False], ids=["small", "published size"])
+def test_a_padded_clip_gets_the_logits_that_it_gets_alone(name, small):
+    head = make_head(name) if small else make_head(name, **head_options(name))
+    lengths = [40, 6, 25, 13, 3]
+    layers = make_frames(len(lengths))
+    mask = torch.arange(40) < torch.tensor(lengths)[:, None]
+    padded = tuple(torch.where(mask[:, :, None], layer, 100.0) for layer in layers)
+    with torch.no_grad():
+        together = apply(head, padded, mask)
+        alone = [apply(head, tuple(x[i : i + 1, :n] for x in layers)) for i, n in enumerate(lengths)]
+    assert torch.allclose(together, torch.cat(alone), atol=1e-5)
+    assert together.std(0).min() > 1e-4  # the clips do differ
+
+
+def test_aasist_keeps_as_many_nodes_of_a_padded_clip_as_of_it_alone():
+    """0.7 of 90 nodes are 62 in double precision, 63 in single."""
+    head = make_head("aasist", pool_ratios=[0.5, 0.7, 0.5])
+    layers = make_frames(2, 330)
+    mask = torch.arange(330) < torch.tensor([330, 270])[:, None]
+    with torch.no_grad():
+        together = apply(head, layers, mask)
+        alone = apply(head, tuple(x[1:, :270] for x in layers))
+    assert int(90 * 0.7) == 62
+    assert torch.allclose(together[1:], alone, atol=1e-6)
+
+
+@EVERY
+def test_a_mask_that_hides_nothing_changes_nothing(name):
+    head, layers = make_head(name), make_frames()
+    assert torch.allclose(apply(head, layers, torch.ones(4, 40, dtype=torch.bool)), apply(head, layers), atol=1e-5)
+
+
+@EVERY
+def test_training_with_padding_gives_finite_gradients(name):
+    head = make_head(name).train()
+    mask = torch.arange(40) < torch.tensor([40, 5, 25, 13])[:, None]
+    layers = tuple(layer.requires_grad_() for layer in make_frames())
+    apply(head, layers, mask).square().sum().backward()
+    assert all(parameter.grad.isfinite().all() for parameter in head.parameters())
+    assert layers[-1].grad.isfinite().all()
+
+
+@EVERY
+def test_logits_depend_on_every_parameter(name):
+    head = make_head(name).double().train()
+    logits = apply(head, make_frames(6, dtype=torch.float64))
+    (logits * torch.randn_like(logits)).sum().backward()
+    size = {key: parameter.grad.abs().max().item() for key, parameter in head.named_parameters()}
+    idle = re.compile(WITHOUT_EFFECT.get(name, "none"))
+    assert {key for key, value in size.items() if value < 1e-9} == {key for key in size if idle.fullmatch(key)}
+
+
+@EVERY
+def test_evaluation_depends_on_every_frame(name):
+    head, layers = make_head(name, **({"n_frames": 40} if name == "sls" else {})), make_frames(1, 39)
+    layers = tuple(layer.requires_grad_() for layer in layers)
+    apply(head, layers)[0, 0].backward()
+    used = layers if name in ("mhfa", "sls") else layers[-1:]
+    if name == "sls":  # not what enters the encoder's first layer
+        assert layers[0].grad is None
+        used = layers[1:]
+    for layer in used:
+        share = (layer.grad[0].abs().amax(1) > 0).double().mean()
+        assert share == 1 if name != "aasist" else share > 0.8  # its max-pooling may pass a frame over
+
+
+@EVERY
+def test_half_precision(name):
+    head, layers = make_head(name).train(), make_frames()
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        logits = apply(head, layers, torch.arange(40) < torch.tensor([40, 9, 25, 13])[:, None])
+        loss = torch.nn.functional.cross_entropy(logits.float(), torch.tensor([0, 1, 0, 1]))
+    loss.backward()
+    assert all(p.grad.dtype == torch.float32 and p.grad.isfinite().all() for p in head.parameters())
+    head.eval()
+    plain = apply(head, layers)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        autocast = apply(head, layers)
+    assert torch.allclose(autocast.float(), plain, atol=0.1)
+    halved = apply(head.bfloat16(), tuple(layer.bfloat16() for layer in layers))
+    assert halved.dtype == torch.bfloat16
+    assert torch.allclose(halved.float(), plain, atol=0.2)
+
+
+@EVERY
+def test_more_labels_than_two(name):
+    torch.manual_seed(0)
+    head = HEADS[name](WIDTH, LAYERS, 5, **SMALL[name]).eval()
+    assert apply(head, make_frames()).shape == (4, 5)
+
+
+def test_an_unknown_head_is_named_and_the_known_ones_listed():
+    expected = r"there is no head 'assist'; there are aasist, conformer_tcm, linear, mamba, mhfa, sls"
+    with pytest.raises(ValueError, match=expected):
+        head_options("assist")
+
+
+def test_an_unknown_option_is_named_and_the_known_ones_listed():
+    with pytest.raises(ValueError, match=r"the head sls has no option depth, width; it has n_frames, hidden_size"):
+        head_options("sls", {"width": 3, "depth": 1, "n_frames": 30})
+
+
+@EVERY
+def test_options_are_completed_and_survive_the_configuration(name, tmp_path):
+    options = head_options(name, SMALL[name])
+    assert SMALL[name].items() <= options.items()
+    assert head_options(name, options) == options
+    SpoofDetectorConfig(head=name, head_options=options).save_pretrained(tmp_path)
+    loaded = SpoofDetectorConfig.from_pretrained(tmp_path)
+    assert (loaded.head, loaded.head_options) == (name, options)
+    assert make_head(name, **loaded.head_options)
+
+
+def test_conformer_heads_must_divide_its_width():
+    with pytest.raises(ValueError, match=r"num_heads \(3\) must divide size \(16\)"):
+        make_head("conformer_tcm", num_heads=3)
+
+
+def test_conformer_has_ten_thousand_positions():
+    head = make_head("conformer_tcm", size=8, num_blocks=1)
+    with torch.no_grad():
+        assert head(torch.randn(1, 10_000, WIDTH)).isfinite().all()
+        with pytest.raises(ValueError, match=r"at most 10000 frames, got 10001"):
+            head(torch.randn(1, 10_001, WIDTH))
+    assert "positions" in head.state_dict()
+    assert "positions" not in dict(head.named_parameters())
+
+
+@pytest.mark.parametrize("kernel_size", [3, 4, 31, 32])
+def test_conformer_convolution_keeps_the_length(kernel_size):
+    head = make_head("conformer_tcm", kernel_size=kernel_size)
+    convolution, x = head.blocks[0].convolution, torch.randn(2, 17, 16)
+    assert convolution(x, None).shape == x.shape
+
+
+def test_sinusoids():
+    table = sinusoids(50, 6)
+    for position in (0, 1, 49):
+        for channel in range(3):
+            angle = torch.tensor(position / 10_000 ** (2 * channel / 6))
+            assert torch.allclose(table[0, position, 2 * channel], angle.sin(), atol=1e-5)
+            assert torch.allclose(table[0, position, 2 * channel + 1], angle.cos(), atol=1e-5)
+    assert sinusoids(3, 5).shape == (1, 3, 5)
+
+
+def test_sls_repeats_and_crops_to_its_frames():
+    head = make_head("sls", n_frames=30)
+    layers = make_frames(2, 12)
+    repeated = tuple(layer.repeat(1, 3, 1)[:, :30] for layer in layers)
+    # The gate takes the mean of the clip, not of what it is repeated to: give it the whole repetitions.
+    head.gate.weight.data.zero_()
+    assert torch.allclose(apply(head, layers), apply(head, repeated), atol=1e-6)
+    long = make_frames(2, 50)
+    assert torch.allclose(apply(head, long), apply(head, tuple(layer[:, :30] for layer in long)), atol=1e-6)
+
+
+def test_sls_gate_hears_the_whole_clip():
+    head, layers = make_head("sls", n_frames=30), make_frames(1, 50)
+    louder = tuple(torch.cat([layer[:, :30], layer[:, 30:] + 3], 1) for layer in layers)
+    assert not torch.allclose(apply(head, layers), apply(head, louder), atol=1e-4)
+
+
+def test_mamba_last_blocks_are_saved_and_not_trained():
+    head = make_head("mamba")
+    buffers, parameters = dict(head.named_buffers()), dict(head.named_parameters())
+    for column in ("forward_column", "backward_column"):
+        first = {key.removeprefix(f"{column}.0.") for key in parameters if key.startswith(f"{column}.0.")}
+        assert "mixer.A_log" in first
+        last = {f"{column}.2.{key}" for key in first}
+        assert last <= buffers.keys() & head.state_dict().keys()
+        assert not last & parameters.keys()
+    before = apply(head, make_frames())
+    for column in (head.forward_column, head.backward_column):
+        column[-1].mixer.A_log.fill_(3.0)
+    assert torch.equal(apply(head, make_frames()), before)
+    other = make_head("mamba")
+    other.load_state_dict(head.state_dict())
+    assert (other.backward_column[-1].mixer.A_log == 3.0).all()
+
+
+def test_mamba_turns_each_clip_around_and_leaves_its_padding():
+    x = torch.arange(1.0, 11).view(2, 5, 1)
+    mask = torch.tensor([[1, 1, 1, 0, 0], [1, 1, 1, 1, 1]]).bool()
+    assert reverse(x, mask)[:, :, 0].tolist() == [[3, 2, 1, 0, 0], [10, 9, 8, 7, 6]]
+    assert torch.equal(reverse(x, None), x.flip(1))
+
+
+def test_mamba_columns_look_forward_and_backward():
+    """A block's output knows no later frame."""
+    block, x = make_head("mamba").forward_column[0], torch.randn(1, 20, 16)
+    changed = x.clone()
+    changed[:, 12] += 1
+    before, after = block(x), block(changed)
+    assert torch.allclose(before[:, :12], after[:, :12], atol=1e-6)
+    assert not torch.allclose(before[:, 12:], after[:, 12:], atol=1e-4)
+
+
+def test_mhfa_is_its_formula():
+    """arXiv 2210.01273, equations 1 to 4, head by head."""
+    head, layers = make_head("mhfa"), make_frames(1)
+    with torch.no_grad():
+        head.key_layers.copy_(torch.tensor([0.3, -1.0, 2.0]))
+        head.value_layers.copy_(torch.tensor([1.0, 0.0, -0.5]))
+        stack = torch.stack(layers)[:, 0]  # (L, T, D)
+        weighted = [torch.einsum("l,ltd->td", w.softmax(0), stack) for w in (head.key_layers, head.value_layers)]
+        keys, values = head.key(weighted[0]), head.value(weighted[1])
+        attention = (keys @ head.query.weight.T).softmax(0)  # (T, H)
+        pooled = [sum(attention[t, h] * values[t] for t in range(40)) for h in range(2)]
+        expected = head.classifier(head.embedding(torch.cat(pooled)))
+        assert torch.allclose(apply(head, layers)[0], expected, atol=1e-5)
+
+
+def test_sls_is_its_formula():
+    head, layers = make_head("sls", n_frames=40), make_frames(1)
+    with torch.no_grad():
+        picture = torch.zeros(40, WIDTH)
+        for layer in layers[1:]:
+            picture += torch.sigmoid(layer[0].mean(0) @ head.gate.weight[0] + head.gate.bias) * layer[0]
+        norm = head.norm
+        picture = (picture - norm.running_mean) / (norm.running_var + norm.eps).sqrt() * norm.weight + norm.bias
+        picture = torch.nn.functional.selu(picture)
+        pooled = picture[:39, :30].reshape(13, 3, 10, 3).amax((1, 3))
+        hidden = torch.nn.functional.selu(pooled.flatten() @ head.hidden.weight.T + head.hidden.bias)
+        assert torch.allclose(apply(head, layers)[0], head.classifier(hidden), atol=1e-5)

@@ -1,0 +1,177 @@
+"""Saved detectors bring their code along: they run where hf_gradalign is not installed."""
+
+import ast
+import json
+import os
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import torch
+from transformers import AutoConfig
+
+from hf_gradalign.models import (
+    HEADS,
+    SpoofDetectorConfig,
+    SpoofDetectorFeatureExtractor,
+    SpoofDetectorForAudioClassification,
+)
+
+# As on a machine without this package. torchaudio counts as missing too: transformers has no need of it here, and
+# beside a torch without CUDA it does not import (`hf_gradalign._torchaudio` mends that where it is there).
+ELSEWHERE = """
+import sys
+sys.modules["hf_gradalign"] = None
+sys.modules["torchaudio"] = None
+import json
+import numpy as np
+import torch
+from transformers import AutoFeatureExtractor, AutoModelForAudioClassification, pipeline
+
+waves = list(np.load(sys.argv[-1]))
+
+def scores(name, **options):
+    model = AutoModelForAudioClassification.from_pretrained(name, **options)
+    extractor = AutoFeatureExtractor.from_pretrained(name, **options)
+    with torch.no_grad():
+        logits = model(**extractor(waves, sampling_rate=16_000, return_tensors="pt")).logits
+    return model, {"class": type(model).__module__, "logits": logits.tolist()}
+
+def refusal(name):
+    messages = []
+    for auto in (AutoModelForAudioClassification, AutoFeatureExtractor):
+        try:
+            auto.from_pretrained(name, trust_remote_code=False)
+        except ValueError as error:
+            messages.append(str(error))
+    return messages
+
+def of_pipeline(name):
+    classify = pipeline("audio-classification", model=name, trust_remote_code=True)
+    found = [{score["label"]: score["score"] for score in one} for one in classify(waves)]
+    return [[one["spoof"], one["bonafide"]] for one in found]
+"""
+
+
+@pytest.fixture
+def make_detector(tmp_path):
+    """A function that gives a detector, its extractor, a file of clips, and its logits of them."""
+
+    def make(head, **options):
+        backbone = AutoConfig.for_model(
+            "wav2vec2", hidden_size=32, num_hidden_layers=2, num_attention_heads=2, intermediate_size=32,
+            conv_dim=[16] * 3, conv_stride=[5, 4, 4], conv_kernel=[10, 8, 4], num_feat_extract_layers=3,
+            num_conv_pos_embeddings=8, num_conv_pos_embedding_groups=2, feat_extract_norm="layer", conv_bias=True,
+        )  # fmt: skip
+        torch.manual_seed(0)
+        model = SpoofDetectorForAudioClassification(SpoofDetectorConfig(backbone, head, options)).eval()
+        for name, buffer in model.named_buffers():
+            if "running" in name:
+                buffer.add_(torch.rand_like(buffer))
+        extractor = SpoofDetectorFeatureExtractor(n_samples=3200)
+        waves = np.random.default_rng(0).normal(0, 0.1, (2, 3000)).astype(np.float32)
+        np.save(tmp_path / "waves.npy", waves)
+        with torch.no_grad():
+            logits = model(**extractor(waves, return_tensors="pt")).logits
+        return model, extractor, tmp_path / "waves.npy", logits
+
+    return make
+
+
+def run_elsewhere(program, *args, tmp_path):
+    kept = {name: value for name, value in os.environ.items() if not name.startswith(("HF_", "PYTHON"))}
+    (tmp_path / "cwd").mkdir()
+    done = subprocess.run(
+        [sys.executable, "-I", "-c", f"{ELSEWHERE}\n{program}", *map(str, args)],
+        env={**kept, "HF_HOME": str(tmp_path / "home"), "HF_HUB_OFFLINE": "1"},
+        cwd=tmp_path / "cwd",
+        capture_output=True,
+        text=True,
+        timeout=200,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+def assert_same(found, logits):
+    assert found["class"].startswith("transformers_modules.")
+    assert torch.allclose(torch.tensor(found["logits"]), logits, atol=1e-6)
+
+
+def test_the_saved_code_is_whole_and_needs_no_package(make_detector, tmp_path):
+    """Flat relative imports of files that are there, torch and transformers: what the Hub's loader can follow."""
+    model, extractor, _, _ = make_detector("linear")
+    model.save_pretrained(tmp_path)
+    extractor.save_pretrained(tmp_path)
+    files = {path.stem: ast.parse(path.read_text()) for path in tmp_path.glob("*.py")}
+    assert {"modeling_spoof_detector", "feature_extraction_spoof_detector", "heads", "selective_scan"} <= files.keys()
+    for name, tree in files.items():
+        optional = {node for attempt in ast.walk(tree) if isinstance(attempt, ast.Try) for node in ast.walk(attempt)}
+        for node in set(ast.walk(tree)) - optional:
+            if isinstance(node, ast.ImportFrom) and node.level:
+                assert node.level == 1, name
+                assert node.module in files, name
+            elif isinstance(node, (ast.Import, ast.ImportFrom)):
+                modules = [node.module] if isinstance(node, ast.ImportFrom) else [alias.name for alias in node.names]
+                roots = {module.partition(".")[0] for module in modules}
+                assert roots <= {"torch", "transformers", "numpy"} | set(sys.stdlib_module_names), name
+
+
+def test_runs_without_the_package(make_detector, tmp_path):
+    model, extractor, waves, logits = make_detector("linear")
+    model.save_pretrained(tmp_path / "detector")
+    extractor.save_pretrained(tmp_path / "detector")
+    program = (
+        "folder, again = sys.argv[1:3]\n"
+        "model, found = scores(folder, trust_remote_code=True)\n"
+        "model.save_pretrained(again)\n"
+        "print(json.dumps([found, of_pipeline(folder), refusal(folder)]))"
+    )
+    args = (tmp_path / "detector", tmp_path / "again", waves)
+    found, by_pipeline, refusals = run_elsewhere(program, *args, tmp_path=tmp_path)
+    assert_same(found, logits)
+    assert torch.allclose(torch.tensor(by_pipeline), logits.softmax(1), atol=1e-6)
+    assert len(refusals) == 2
+    assert all("trust_remote_code=True" in message for message in refusals)
+    # Whoever trains it further hands its code on.
+    code = {path.name for path in (tmp_path / "detector").glob("*.py")} - {"feature_extraction_spoof_detector.py"}
+    assert {path.name for path in (tmp_path / "again").glob("*.py")} == code
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("head", sorted(set(HEADS) - {"linear"}))
+def test_every_head_runs_without_the_package(head, make_detector, tmp_path):
+    model, extractor, waves, logits = make_detector(head, **({"num_positions": 300} if head == "conformer_tcm" else {}))
+    model.save_pretrained(tmp_path / "detector")
+    extractor.save_pretrained(tmp_path / "detector")
+    program = "print(json.dumps(scores(sys.argv[1], trust_remote_code=True)[1]))"
+    assert_same(run_elsewhere(program, tmp_path / "detector", waves, tmp_path=tmp_path), logits)
+
+
+PUSH = """
+import hf_gradalign.models
+from transformers import AutoFeatureExtractor, AutoModelForAudioClassification
+for auto in (AutoModelForAudioClassification, AutoFeatureExtractor):
+    auto.from_pretrained(args[0]).push_to_hub("tester/detector")
+report("pushed")
+"""
+
+
+@pytest.mark.slow
+def test_the_hub_takes_the_code_along(hub, run_client, make_detector, tmp_path):
+    model, extractor, waves, logits = make_detector("aasist")
+    model.save_pretrained(tmp_path / "detector")
+    extractor.save_pretrained(tmp_path / "detector")
+    run_client(PUSH, tmp_path / "detector")
+    published = set(hub.repos["tester/detector"].files)
+    assert {path.name for path in (tmp_path / "detector").iterdir()} <= published
+
+    program = (
+        "name = 'tester/detector'\nreport([scores(name, trust_remote_code=True)[1], of_pipeline(name), refusal(name)])"
+    )
+    found, by_pipeline, refusals = run_client(ELSEWHERE + program, waves, home="another home")
+    assert_same(found, logits)
+    assert torch.allclose(torch.tensor(by_pipeline), logits.softmax(1), atol=1e-6)
+    assert len(refusals) == 2
+    assert all("trust_remote_code=True" in message for message in refusals)

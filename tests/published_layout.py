@@ -1,0 +1,57 @@
+"""Detectors of odd sizes in the published layout, made of random weights."""
+
+import torch
+
+from hf_gradalign.conversion import published_state_dict
+from hf_gradalign.models import SpoofDetectorConfig, SpoofDetectorForAudioClassification
+
+HEAD_OPTIONS = {
+    "aasist": {"projection_size": 60, "channels": [8, 8, 12], "attention_size": 20, "graph_sizes": [10, 6]},
+    "conformer_tcm": {"size": 24, "num_blocks": 3, "num_heads": 6, "kernel_size": 7, "num_positions": 500},
+    "mamba": {"size": 20, "num_blocks": 3, "state_size": 5, "kernel_size": 3, "expansion": 3},
+}
+BACKBONE = {
+    "model_type": "wav2vec2",
+    "hidden_size": 36,
+    "num_hidden_layers": 3,
+    "num_attention_heads": 6,
+    "intermediate_size": 50,
+    "conv_dim": [10, 12, 14, 14, 14, 14, 14],
+    "conv_kernel": [10, 3, 3, 3, 3, 2, 2],
+    "conv_stride": [5, 2, 2, 2, 2, 2, 2],
+    "conv_bias": True,
+    "feat_extract_norm": "layer",
+    "do_stable_layer_norm": True,
+    "num_conv_pos_embeddings": 8,
+    "num_conv_pos_embedding_groups": 3,
+    "layerdrop": 0.0,
+    "apply_spec_augment": False,
+    "mask_time_prob": 0.0,
+}
+
+
+def make_detector(head, **backbone):
+    """A detector in evaluation mode whose batch norms have seen something."""
+    torch.manual_seed(0)
+    config = SpoofDetectorConfig({**BACKBONE, **backbone}, head, HEAD_OPTIONS[head])
+    model = SpoofDetectorForAudioClassification(config)
+    for name, buffer in model.named_buffers():
+        if name.endswith(("running_mean", "running_var")):
+            buffer.uniform_(0.5, 1.5)
+    return model.eval()
+
+
+def make_published(head, **backbone):
+    """A detector, and a state dict as its authors would have published it."""
+    model = make_detector(head, **backbone)
+    state = published_state_dict(model)
+    state["ssl_model.model.mask_emb"] = torch.zeros(model.config.hidden_size)
+    state["ssl_model.model.quantizer.vars"] = torch.zeros(1, 4, 4)
+    return model, state
+
+
+def logits_of(model, samples=12_000):
+    """The model's logits of two clips of noise."""
+    waveforms = torch.randn(2, samples, generator=torch.Generator().manual_seed(1))
+    with torch.no_grad():
+        return model(waveforms).logits

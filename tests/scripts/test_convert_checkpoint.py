@@ -1,0 +1,120 @@
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from published_layout import logits_of, make_published
+from transformers import AutoFeatureExtractor, AutoModelForAudioClassification
+
+from hf_gradalign.hub import PUBLISHED_DETECTORS
+
+GOLDEN = Path(__file__).parents[1] / "fixtures"
+SCRIPT = Path(__file__).parents[2] / "scripts" / "convert_checkpoint.py"
+
+
+@pytest.fixture
+def convert(load_script):
+    script = load_script("convert_checkpoint")
+    return lambda *words: script.main([str(word) for word in words])
+
+
+def test_golden(convert, tmp_path, capsys):
+    out = tmp_path / "out"
+    check = ("--check", GOLDEN / "aasist.io.pth")
+    assert convert(GOLDEN / "aasist.pth", "--output_dir", out, "--num_attention_heads", 4, *check) == 0
+    printed = capsys.readouterr().out
+    assert "head                 aasist" in printed
+    assert "entries ignored      8: ssl_model.model.mask_emb" in printed
+    assert "from the reference logits of 3 clips" in printed
+    reference = torch.load(GOLDEN / "aasist.io.pth", weights_only=True)
+    inputs = AutoFeatureExtractor.from_pretrained(out)(
+        list(reference["input_values"].float().numpy()), sampling_rate=16_000, return_tensors="pt"
+    )
+    with torch.no_grad():
+        logits = AutoModelForAudioClassification.from_pretrained(out)(**inputs).logits
+    torch.testing.assert_close(logits, reference["logits"], atol=1e-4, rtol=0)
+    files = {path.name for path in out.iterdir()}
+    assert {"model.safetensors", "config.json", "preprocessor_config.json", "README.md"} <= files
+    assert {"modeling_spoof_detector.py", "feature_extraction_spoof_detector.py", "head_aasist.py"} <= files
+    card = (out / "README.md").read_text()
+    assert "SHA-256 of `aasist.pth`" in card
+    assert "entries converted    314" in card
+
+
+def test_a_check_that_fails_writes_nothing(convert, tmp_path, capsys):
+    out = tmp_path / "out"
+    check = ("--check", GOLDEN / "mamba.io.pth")
+    assert convert(GOLDEN / "mamba.pth", "--output_dir", out, "--num_attention_heads", 8, *check) == 1
+    assert "that is more than 0.0001; nothing was written. Is --num_attention_heads right" in capsys.readouterr().err
+    assert not out.exists()
+
+
+def test_average_and_reverse(convert, tmp_path):
+    model, state = make_published("mamba")
+    for index, factor in enumerate((1.0, 3.0)):
+        scaled = {name: value * factor if value.is_floating_point() else value for name, value in state.items()}
+        torch.save(scaled, tmp_path / f"best_{index}.pth")
+    paths = [tmp_path / f"best_{index}.pth" for index in range(2)]
+    out = tmp_path / "out"
+    assert convert("--average", *paths, "--output_dir", out, "--num_attention_heads", 6) == 0
+    assert "the arithmetic mean of 2 checkpoints" in (out / "README.md").read_text()
+    assert convert(out, "--reverse", "--output_file", tmp_path / "back.pth") == 0
+    back = torch.load(tmp_path / "back.pth", weights_only=True)
+    torch.testing.assert_close(back["LL.weight"], 2 * state["LL.weight"])
+    assert convert(paths[0], "--output_dir", out, "--num_attention_heads", 6, "--class_weights", 0.1, 0.9) == 0
+    converted = AutoModelForAudioClassification.from_pretrained(out)
+    assert torch.equal(logits_of(converted), logits_of(model))
+    assert converted.config.class_weights == [0.1, 0.9]
+
+
+def test_errors(convert, tmp_path, capsys):
+    out = ("--output_dir", tmp_path / "out")
+    assert convert("nowhere.pth", *out) == 2
+    assert (
+        "error: nowhere.pth is no file; a checkpoint on the Hub is written org/repo:filename" in capsys.readouterr().err
+    )
+    whole = (GOLDEN / "mamba.pth").read_bytes()
+    (tmp_path / "cut.pth").write_bytes(whole[:100_000])
+    assert convert(tmp_path / "cut.pth", *out) == 2
+    assert "cut.pth (100,000 bytes) is truncated or no checkpoint; get it again" in capsys.readouterr().err
+    assert convert(GOLDEN / "mamba.pth", "--check", GOLDEN / "mamba.pth", "--num_attention_heads", 4, *out) == 2
+    assert "it needs input_values and logits" in capsys.readouterr().err
+    with pytest.raises(SystemExit):
+        convert(GOLDEN / "mamba.pth")
+    assert not (tmp_path / "out").exists()
+
+
+def test_from_the_hub_and_to_it(hub, tmp_path):
+    import subprocess
+
+    environment = hub.environment(tmp_path / "home")
+
+    def run(*words):
+        command = [sys.executable, *map(str, words)]
+        return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=200, check=False)
+
+    upload = (
+        "from huggingface_hub import HfApi; import sys; api = HfApi(); api.create_repo('tester/published');"
+        "api.upload_file(path_or_fileobj=sys.argv[1], path_in_repo='best.pth', repo_id='tester/published')"
+    )
+    assert run("-c", upload, GOLDEN / "mamba.pth").returncode == 0
+    options = ["--output_dir", tmp_path / "out", "--num_attention_heads", "4", "--check", GOLDEN / "mamba.io.pth"]
+    done = run(SCRIPT, "tester/published:best.pth", "--push_to_hub", "tester/converted", *options)
+    assert done.returncode == 0, done.stderr
+    assert "sha256 " in done.stdout
+    files = set(hub.repos["tester/converted"].files)
+    assert {"model.safetensors", "head_mamba.py", "selective_scan.py", "preprocessor_config.json", "README.md"} <= files
+    missing = run(SCRIPT, "tester/published:worst.pth", *options)
+    assert missing.returncode == 2
+    assert "cannot get worst.pth of tester/published from the Hub" in missing.stderr
+
+
+def test_model_cards_are_those_that_the_code_writes(load_script, tmp_path, capsys):
+    load_script("write_model_cards").main([str(tmp_path)])
+    kept = Path(__file__).parents[2] / "model_cards"
+    written = sorted(tmp_path.iterdir())
+    assert len(written) == len(PUBLISHED_DETECTORS) == 3
+    for path in written:
+        assert (kept / path.name).read_text() == path.read_text()
+        assert "| In-the-Wild |" in path.read_text()
+    assert (kept / "conversion_card_template.md").is_file()
