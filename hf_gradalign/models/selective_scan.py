@@ -4,12 +4,16 @@ import math
 
 import torch
 from torch import Tensor
-from torch.nn.functional import pad
+from torch.nn.functional import pad, threshold
 
 try:
     from mamba_ssm.ops.selective_scan_interface import selective_scan_fn as _kernel
 except ImportError:
     _kernel = None
+
+
+# Products of decays run into numbers so small that a CPU takes a hundred times as long for them.
+_NOTHING = 1e-30
 
 
 def selective_scan(u: Tensor, delta: Tensor, a: Tensor, b: Tensor, c: Tensor, d: Tensor) -> Tensor:
@@ -32,42 +36,45 @@ def selective_scan(u: Tensor, delta: Tensor, a: Tensor, b: Tensor, c: Tensor, d:
     """
     if _kernel is not None and u.is_cuda:
         return _kernel(u, delta, a, b, c, d)
-    decay = torch.exp(delta.unsqueeze(2) * a.unsqueeze(2))  # (B, E, N, T)
-    drive = (delta * u).unsqueeze(2) * b.unsqueeze(1)  # (B, E, N, T)
+    # Time first, so that each step works on memory in one piece.
+    u, delta, b, c = (x.permute(2, 0, 1).contiguous() for x in (u, delta, b, c))
+    decay = torch.exp(delta.unsqueeze(3) * a)  # (T, B, E, N)
+    drive = (delta * u).unsqueeze(3) * b.unsqueeze(2)  # (T, B, E, N)
     states = linear_recurrence(decay, drive)
-    return (states * c.unsqueeze(1)).sum(2) + d[:, None] * u
+    y = (states @ c.unsqueeze(3)).squeeze(3) + d * u  # (T, B, E)
+    return y.permute(1, 2, 0)
 
 
 def linear_recurrence(decay: Tensor, drive: Tensor) -> Tensor:
-    """h_t = decay_t h_{t-1} + drive_t along the last dimension, from h_0 = 0.
+    """h_t = decay_t h_{t-1} + drive_t along the first dimension, from h_0 = 0.
 
     The sequence is cut into chunks of about the square root of its length. All chunks go forward together from a state
     of zero; then the states at their ends are carried from chunk to chunk. Nothing is divided, so nothing overflows.
 
     Args:
-        decay: Shape (..., T).
-        drive: Shape (..., T).
+        decay: Shape (T, ...), 0 to 1.
+        drive: Shape (T, ...).
 
     Returns:
-        Shape (..., T).
+        Shape (T, ...).
     """
-    length = drive.shape[-1]
+    length = drive.shape[0]
     chunk = max(math.isqrt(length), 1)
-    missing = -length % chunk
-    decay, drive = (pad(x, (0, missing)).unflatten(-1, (-1, chunk)) for x in (decay, drive))  # (..., chunks, chunk)
+    missing = (0,) * (2 * drive.ndim - 1) + (-length % chunk,)
+    decay, drive = (pad(x, missing).unflatten(0, (-1, chunk)) for x in (decay, drive))  # (chunks, chunk, ...)
 
-    state, product = torch.zeros_like(drive[..., 0]), torch.ones_like(decay[..., 0])
-    states, products = [], []
-    for t in range(chunk):
-        state = decay[..., t] * state + drive[..., t]
-        product = decay[..., t] * product
+    state, reach = drive[:, 0], decay[:, 0]
+    states, reaches = [state], [reach]
+    for rate, push in zip(decay.unbind(1)[1:], drive.unbind(1)[1:], strict=True):
+        state = torch.addcmul(push, rate, state)
+        reach = threshold(rate * reach, _NOTHING, 0.0)
         states.append(state)
-        products.append(product)
-    local, reach = torch.stack(states, -1), torch.stack(products, -1)  # (..., chunks, chunk)
+        reaches.append(reach)
 
-    carry, carries = torch.zeros_like(state[..., 0]), []
-    for k in range(local.shape[-2]):
+    carry, carries = torch.zeros_like(state[0]), []
+    for last_reach, last_state in zip(reach.unbind(0), state.unbind(0), strict=True):
         carries.append(carry)
-        carry = reach[..., k, -1] * carry + local[..., k, -1]
-    whole = local + reach * torch.stack(carries, -1).unsqueeze(-1)
-    return whole.flatten(-2)[..., :length]
+        carry = torch.addcmul(last_state, last_reach, carry)
+    before = torch.stack(carries)  # (chunks, ...)
+    whole = [torch.addcmul(state, reach, before) for state, reach in zip(states, reaches, strict=True)]
+    return torch.stack(whole, 1).flatten(0, 1)[:length]

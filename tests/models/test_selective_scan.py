@@ -10,8 +10,14 @@ from torch.autograd import gradcheck
 from transformers import MambaConfig
 from transformers.models.mamba.modeling_mamba import MambaMixer as ReferenceMixer
 
+from hf_gradalign.models import selective_scan as module
 from hf_gradalign.models.head_mamba import MambaMixer
-from hf_gradalign.models.selective_scan import linear_recurrence, selective_scan
+from hf_gradalign.models.selective_scan import selective_scan
+
+
+def linear_recurrence(decay, drive):
+    """With time last."""
+    return module.linear_recurrence(decay.movedim(-1, 0), drive.movedim(-1, 0)).movedim(0, -1)
 
 
 def loop(decay, drive):

@@ -1,0 +1,141 @@
+import copy
+import sys
+
+import onnxruntime
+import pytest
+import torch
+
+from hf_gradalign.export import OnnxMismatchError, export_onnx, export_program
+from hf_gradalign.export import onnx as exporting
+from hf_gradalign.models import HEADS, SpoofDetectorConfig, SpoofDetectorForAudioClassification, small_wav2vec2_config
+
+N_SAMPLES = 4000
+BATCHES = (1, 2, 5)
+SMALL_HEADS = {
+    "aasist": {"channels": (4, 4)},
+    "conformer_tcm": {"size": 16, "num_blocks": 1, "kernel_size": 5},
+    "linear": {},
+    "mamba": {"size": 16, "num_blocks": 2},
+    "mhfa": {"num_heads": 4, "compression_size": 8, "embedding_size": 8},
+    "sls": {"n_frames": 15},  # of 12: some are repeated
+}
+
+
+def make_detector(head, options=None, attention=None):
+    torch.manual_seed(0)
+    backbone = small_wav2vec2_config(
+        conv_dim=(8,) * 5,
+        hidden_size=16,
+        num_hidden_layers=1,
+        num_attention_heads=2,
+        intermediate_size=32,
+        num_conv_pos_embeddings=8,
+        num_conv_pos_embedding_groups=2,
+    )
+    config = SpoofDetectorConfig(backbone, head, SMALL_HEADS[head] if options is None else options)
+    config._attn_implementation = attention
+    return SpoofDetectorForAudioClassification(config).eval()
+
+
+@torch.no_grad()
+def check(run, detector, n_samples=N_SAMPLES):
+    """What `run` gives for several batches of several clips is what the detector gives, which differs by clip."""
+    for batch in BATCHES:
+        waveforms = torch.randn(batch, n_samples)
+        logits = detector(waveforms).logits
+        torch.testing.assert_close(run(waveforms), logits, atol=1e-5, rtol=0)
+        assert batch == 1 or (logits[0] - logits[1]).abs().max() > 1e-4
+
+
+def by_onnxruntime(path):
+    session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+    return lambda waveforms: torch.from_numpy(session.run(["logits"], {"input_values": waveforms.numpy()})[0])
+
+
+@pytest.mark.parametrize("head", HEADS)
+def test_program_gives_the_models_logits(head):
+    detector = make_detector(head)
+    check(export_program(detector, n_samples=N_SAMPLES).module(), detector)
+
+
+@pytest.mark.parametrize("head", [pytest.param(h, marks=[pytest.mark.slow] * (h != "mhfa")) for h in HEADS])
+def test_onnx_gives_the_models_logits(head, tmp_path):
+    detector = make_detector(head)
+    report = export_onnx(detector, tmp_path / "new" / "detector.onnx", n_samples=N_SAMPLES)
+    assert report.path == tmp_path / "new" / "detector.onnx"
+    assert [path.name for path in report.path.parent.iterdir()] == ["detector.onnx"]
+    assert report.size == report.path.stat().st_size
+    assert report.opset >= 18
+    assert (report.n_samples, report.check_batches) == (N_SAMPLES, (1, 3))
+    assert 0 <= report.largest_difference < 1e-5
+    check(by_onnxruntime(report.path), detector)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("head", [head for head in HEADS if head != "mamba"])  # whose graph takes minutes
+def test_heads_of_their_published_sizes(head, tmp_path):
+    detector = make_detector(head, {})
+    report = export_onnx(detector, tmp_path / "detector.onnx")
+    check(by_onnxruntime(report.path), detector, report.n_samples)
+
+
+@pytest.mark.slow
+def test_large_models_have_their_weights_beside_the_file(tmp_path, monkeypatch):
+    monkeypatch.setattr(exporting, "_ONE_FILE_BYTES", 1)
+    detector = make_detector("linear")
+    report = export_onnx(detector, tmp_path / "detector.onnx", n_samples=N_SAMPLES)
+    assert {path.name for path in tmp_path.iterdir()} == {"detector.onnx", "detector.onnx.data"}
+    assert report.size == sum(path.stat().st_size for path in tmp_path.iterdir())
+    check(by_onnxruntime(report.path), detector)
+
+
+def test_the_model_stays_as_it_is():
+    detector = make_detector("linear", attention="sdpa").train()
+    detector.backbone.encoder.eval()
+    detector.freeze_feature_encoder()
+    modes = [module.training for module in detector.modules()]
+    trained = [parameter.requires_grad for parameter in detector.parameters()]
+    config, weights = detector.config.to_dict(), copy.deepcopy(detector.state_dict())
+    program = export_program(detector, n_samples=N_SAMPLES)
+    assert [module.training for module in detector.modules()] == modes
+    assert [parameter.requires_grad for parameter in detector.parameters()] == trained
+    assert detector.config.to_dict() == config
+    assert detector.config._attn_implementation == detector.backbone.config._attn_implementation == "sdpa"
+    torch.testing.assert_close(detector.state_dict(), weights, atol=0, rtol=0)
+    logits = program.module()(torch.ones(1, N_SAMPLES))
+    torch.nn.init.zeros_(next(detector.head.parameters()))
+    assert torch.equal(program.module()(torch.ones(1, N_SAMPLES)), logits)
+
+
+def test_a_file_that_disagrees_is_not_left(tmp_path, monkeypatch):
+    class Session:
+        def __init__(self, path, providers):
+            pass
+
+        def run(self, names, inputs):
+            return [torch.full((len(inputs["input_values"]), 2), torch.nan).numpy()]
+
+    monkeypatch.setattr(onnxruntime, "InferenceSession", Session)
+    monkeypatch.setattr(torch.onnx, "export", lambda *args, **kwargs: None)
+    with pytest.raises(OnnxMismatchError, match=r"by up to nan, more than 0.001: .*detector.onnx was not written"):
+        export_onnx(make_detector("linear"), tmp_path / "detector.onnx", n_samples=N_SAMPLES)
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("package", ["onnx", "onnxruntime", "onnxscript"])
+def test_without_a_package(package, tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, package, None)
+    with pytest.raises(ImportError, match=rf'needs {package}, .*: pip install "hf-gradalign\[onnx\]"'):
+        export_onnx(make_detector("linear"), tmp_path / "detector.onnx")
+
+
+def test_mistakes_are_told(tmp_path):
+    detector = make_detector("linear")
+    with pytest.raises(ValueError, match="does not take waveforms of 100 samples"):
+        export_program(detector, n_samples=100)
+    with pytest.raises(ValueError, match="does not take waveforms of -1 samples"):
+        export_program(detector, n_samples=-1)
+    with pytest.raises(ValueError, match=r"one batch size or more, of 1 and more, got \(\)"):
+        export_onnx(detector, tmp_path / "detector.onnx", check_batches=())
+    with pytest.raises(ValueError, match=r"this one has bfloat16: call model.float\(\)"):
+        export_program(detector.bfloat16(), n_samples=N_SAMPLES)
