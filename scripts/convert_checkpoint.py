@@ -36,7 +36,7 @@ from hf_gradalign.hub import (
     publish,
     write_conversion_card,
 )
-from hf_gradalign.models import SpoofDetectorFeatureExtractor, SpoofDetectorForAudioClassification
+from hf_gradalign.models import SpoofDetectorForAudioClassification
 
 
 def parse(argv: Sequence[str]) -> argparse.Namespace:
@@ -130,8 +130,9 @@ def convert(arguments: argparse.Namespace) -> int:
             )
             return 1
 
+    model.config.n_samples = arguments.n_samples
     model.save_pretrained(arguments.output_dir)
-    SpoofDetectorFeatureExtractor(n_samples=arguments.n_samples).save_pretrained(arguments.output_dir)
+    model.make_feature_extractor().save_pretrained(arguments.output_dir)  # over one that is there
     known = {} if len(sources) > 1 else PUBLISHED_DETECTORS.get(sources[0], {})
     facts = {
         "title": f"{arguments.output_dir.resolve().name}: a converted {report.head} detector",

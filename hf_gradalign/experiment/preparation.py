@@ -133,7 +133,8 @@ def _load_model(
         )
     if isinstance(feature_extractor, SpoofDetectorFeatureExtractor):
         # What is saved with the model scores clips as they are evaluated here.
-        feature_extractor.n_samples = round(data_args.eval_window_seconds * feature_extractor.sampling_rate)
+        n_samples = round(data_args.eval_window_seconds * feature_extractor.sampling_rate)
+        feature_extractor.n_samples = model.config.n_samples = n_samples
     for part in ("feature_encoder", "backbone"):
         if getattr(model_args, f"freeze_{part}"):
             freeze = getattr(model, f"freeze_{part}", None)

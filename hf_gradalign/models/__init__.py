@@ -16,7 +16,6 @@ AutoModelForAudioClassification.register(SpoofDetectorConfig, SpoofDetectorForAu
 AutoFeatureExtractor.register(SpoofDetectorConfig, SpoofDetectorFeatureExtractor)
 SpoofDetectorConfig.register_for_auto_class()
 SpoofDetectorForAudioClassification.register_for_auto_class("AutoModelForAudioClassification")
-SpoofDetectorFeatureExtractor.register_for_auto_class()
 
 __all__ = [
     "HEADS",

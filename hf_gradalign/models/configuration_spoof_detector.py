@@ -19,6 +19,10 @@ class SpoofDetectorConfig(PretrainedConfig):
         head: Name of the head: aasist, conformer_tcm, linear, mamba, mhfa or sls.
         head_options: Options of the head (`hf_gradalign.models.heads`); those left out take their defaults.
         class_weights: Weight of each label in the cross-entropy, in their order; equal by default.
+        sampling_rate: Of the waveforms, in Hz.
+        n_samples: Samples that the model hears of a clip, None for whole clips; this and the next are what the feature
+            extractor does that is saved with the model (`SpoofDetectorFeatureExtractor`).
+        do_normalize: Whether it hears them with zero mean and unit variance.
         kwargs: What every configuration takes. The labels are spoof (0) and bonafide (1) unless given.
     """
 
@@ -31,6 +35,9 @@ class SpoofDetectorConfig(PretrainedConfig):
         head: str = "aasist",
         head_options: Mapping[str, Any] | None = None,
         class_weights: Sequence[float] | None = None,
+        sampling_rate: int = 16_000,
+        n_samples: int | None = 66_800,
+        do_normalize: bool = False,
         **kwargs: Any,
     ) -> None:
         if not isinstance(backbone_config, PretrainedConfig):
@@ -40,6 +47,9 @@ class SpoofDetectorConfig(PretrainedConfig):
         self.head = head
         self.head_options = dict(head_options or {})
         self.class_weights = None if class_weights is None else [float(weight) for weight in class_weights]
+        self.sampling_rate = sampling_rate
+        self.n_samples = n_samples
+        self.do_normalize = do_normalize
         if kwargs.get("id2label") is None and kwargs.get("num_labels") is None:
             kwargs["id2label"] = {index: name for name, index in (kwargs.get("label2id") or LABEL2ID).items()}
         if kwargs.get("id2label") is not None and kwargs.get("label2id") is None:

@@ -90,3 +90,7 @@ def _as_clips(raw_speech: Any) -> list[np.ndarray]:
     if not several and np.ndim(raw_speech) < 2:
         raw_speech = [raw_speech]
     return [np.asarray(clip, dtype=np.float32) for clip in raw_speech]
+
+
+# Here, so that also a model that was loaded with this code from the Hub saves it on.
+SpoofDetectorFeatureExtractor.register_for_auto_class()

@@ -16,7 +16,6 @@ from transformers.feature_extraction_utils import FeatureExtractionMixin
 from transformers.utils import logging
 
 from hf_gradalign.models.configuration_spoof_detector import SpoofDetectorConfig
-from hf_gradalign.models.feature_extraction_spoof_detector import SpoofDetectorFeatureExtractor
 from hf_gradalign.models.heads import head_options as complete_head_options
 from hf_gradalign.models.label_names import ID2LABEL, LABEL2ID
 from hf_gradalign.models.modeling_spoof_detector import SpoofDetectorForAudioClassification
@@ -118,7 +117,8 @@ def load_detector(
             backbone_name_or_path, head=head, head_options=options, **extra, **hub_options
         )
     _store_class_weights(model, class_weights)
-    return model, SpoofDetectorFeatureExtractor(n_samples=n_samples, do_normalize=do_normalize)
+    model.config.n_samples, model.config.do_normalize = n_samples, do_normalize
+    return model, model.make_feature_extractor()
 
 
 def _store_class_weights(model: PreTrainedModel, class_weights: Mapping[str, float] | None) -> None:

@@ -1,5 +1,7 @@
 """A detector: a self-supervised speech encoder and a head, for `AutoModelForAudioClassification`."""
 
+import os
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -7,8 +9,10 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 from transformers import AutoConfig, AutoModel, PreTrainedModel
 from transformers.modeling_outputs import SequenceClassifierOutput
+from transformers.utils import FEATURE_EXTRACTOR_NAME
 
 from .configuration_spoof_detector import SpoofDetectorConfig
+from .feature_extraction_spoof_detector import SpoofDetectorFeatureExtractor
 from .heads import HEADS
 from .heads import head_options as complete_head_options
 
@@ -168,6 +172,25 @@ class SpoofDetectorForAudioClassification(SpoofDetectorPreTrainedModel):
             attentions=encoded.attentions,
         )
         return output if return_dict else output.to_tuple()
+
+    def save_pretrained(self, save_directory: str | os.PathLike[str], *args: Any, **kwargs: Any) -> None:
+        """Save the model as every model, with its code and, where there is none yet, its feature extractor.
+
+        So `push_to_hub` takes all that is needed to score.
+
+        Args:
+            save_directory: The folder.
+            args: As `PreTrainedModel.save_pretrained` takes them.
+            kwargs: As `PreTrainedModel.save_pretrained` takes them.
+        """
+        super().save_pretrained(save_directory, *args, **kwargs)
+        if kwargs.get("is_main_process", True) and not Path(save_directory, FEATURE_EXTRACTOR_NAME).exists():
+            self.make_feature_extractor().save_pretrained(save_directory)
+
+    def make_feature_extractor(self) -> SpoofDetectorFeatureExtractor:
+        """The feature extractor that the configuration describes."""
+        config = self.config
+        return SpoofDetectorFeatureExtractor(config.sampling_rate, config.n_samples, config.do_normalize)
 
     def freeze_feature_encoder(self) -> None:
         """Keep the encoder's convolutions as they are."""

@@ -71,6 +71,7 @@ def test_onnx_gives_the_models_logits(head, tmp_path):
     check(by_onnxruntime(report.path), detector)
 
 
+@pytest.mark.long
 @pytest.mark.slow
 @pytest.mark.parametrize("head", [head for head in HEADS if head != "mamba"])  # whose graph takes minutes
 def test_heads_of_their_published_sizes(head, tmp_path):

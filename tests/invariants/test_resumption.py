@@ -84,7 +84,9 @@ def test_what_an_epoch_ends_with_is_done_once(tmp_path, stop):
     resume_at(stop, whole, trainer("resumed"))
 
 
-@pytest.mark.parametrize("stop", [4, *(pytest.param(step, marks=pytest.mark.slow) for step in (1, 3, 6))])
+@pytest.mark.parametrize(
+    "stop", [4, *(pytest.param(step, marks=[pytest.mark.slow, pytest.mark.long]) for step in (1, 3, 6))]
+)
 def test_workers_that_persist(tmp_path, stop):
     # Before and after the first evaluation, which starts workers too; in the first and at the end of an epoch.
     def trainer(folder):

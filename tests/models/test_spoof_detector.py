@@ -9,7 +9,7 @@ import torch
 from peft import LoraConfig, PeftModel, get_peft_model
 from safetensors.torch import load_file, save_file
 from torch.nn.functional import cross_entropy, softplus
-from transformers import AutoConfig, AutoModel, AutoModelForAudioClassification
+from transformers import AutoConfig, AutoFeatureExtractor, AutoModel, AutoModelForAudioClassification
 
 from hf_gradalign.models import HEADS, ID2LABEL, LABEL2ID, SpoofDetectorConfig, SpoofDetectorForAudioClassification
 from hf_gradalign.models.head_conformer_tcm import sinusoids
@@ -451,3 +451,15 @@ def test_one_missing_tensor_leaves_the_others_as_they_are_saved(head, missing, t
 def test_a_batch_is_not_scaled_by_the_number_of_items():
     """The Trainer divides the loss over accumulated micro-batches itself; see `accepts_loss_kwargs`."""
     assert make_detector().accepts_loss_kwargs is False
+
+
+def test_saving_takes_the_feature_extractor_along(tmp_path):
+    config = make_config(n_samples=3_000, do_normalize=True)
+    model = SpoofDetectorForAudioClassification(config)
+    model.save_pretrained(tmp_path)
+    extractor = AutoFeatureExtractor.from_pretrained(tmp_path)
+    assert (extractor.sampling_rate, extractor.n_samples, extractor.do_normalize) == (16_000, 3_000, True)
+    extractor.n_samples = 5_000
+    extractor.save_pretrained(tmp_path)
+    model.save_pretrained(tmp_path)
+    assert AutoFeatureExtractor.from_pretrained(tmp_path).n_samples == 5_000  # one that is there stays

@@ -67,6 +67,7 @@ def test_mistakes_are_told(script, capsys):
     assert "--steps must be 2 or more" in capsys.readouterr().err
 
 
+@pytest.mark.long
 @pytest.mark.slow
 def test_takes_peak_memory_in_processes():
     path = Path(__file__).parents[2] / "scripts" / "benchmark_heads.py"

@@ -1,0 +1,95 @@
+"""Detectors through the main job: every head trains, and what is saved scores by itself as the run did."""
+
+import json
+
+import pytest
+import torch
+from transformers import AutoFeatureExtractor, AutoModel, AutoModelForAudioClassification
+
+from hf_gradalign.data import decode_audio, load_corpus
+from hf_gradalign.experiment import make_arguments, prepare, read_arguments, run
+from hf_gradalign.models import small_wav2vec2_config
+
+SMALL_HEADS = {
+    "mamba": {"num_blocks": 2, "size": 16},
+    "mhfa": {"num_heads": 2, "compression_size": 8, "embedding_size": 8},
+}
+
+
+@pytest.mark.parametrize("head", SMALL_HEADS)
+def test_trains_saves_and_goes_on(run_script, tmp_path, head):
+    words = ["--head", head, "--head_options", json.dumps(SMALL_HEADS[head]), "--class_weights", "0.1", "0.9"]
+    assert run_script("--align_gradients", *words, output_dir=tmp_path / "out") == 0
+    model = AutoModelForAudioClassification.from_pretrained(tmp_path / "out")
+    extractor = AutoFeatureExtractor.from_pretrained(tmp_path / "out")
+    assert model.config.head == head
+    assert model.config.class_weights == [0.1, 0.9]
+    assert extractor.n_samples == 8_000
+    assert {"modeling_spoof_detector.py", f"head_{head}.py"} <= {path.name for path in (tmp_path / "out").iterdir()}
+
+    name, score = (tmp_path / "out" / "scores_test.txt").read_text().splitlines()[0].split()
+    clips = load_corpus(None)["test"]
+    clip = next(clip for clip in clips if clip["utterance_id"] == name)
+    inputs = extractor(decode_audio(clip["audio"], 16_000), sampling_rate=16_000, return_tensors="pt")
+    with torch.no_grad():
+        logits = model(**inputs).logits[0]
+    assert float(logits[1] - logits[0]) == pytest.approx(float(score), abs=1e-4)
+
+    again = ["--model_name_or_path", str(tmp_path / "out"), "--freeze_backbone"]
+    assert run_script("--align_gradients", *again, output_dir=tmp_path / "more") == 0
+    assert AutoModelForAudioClassification.from_pretrained(tmp_path / "more").config.class_weights == [0.1, 0.9]
+
+
+def test_a_head_on_a_pretrained_encoder(run_script, tmp_path, capsys):
+    encoder = AutoModel.from_config(small_wav2vec2_config(num_hidden_layers=1))
+    encoder.save_pretrained(tmp_path / "encoder")
+    words = ["--head", "sls", "--model_name_or_path", str(tmp_path / "encoder")]
+    assert run_script("--align_gradients", *words, output_dir=tmp_path / "out") == 0
+    model = AutoModelForAudioClassification.from_pretrained(tmp_path / "out")
+    assert model.config.head_options["n_frames"] == 23  # of half a second
+    assert AutoFeatureExtractor.from_pretrained(tmp_path / "out").do_normalize is False
+    words = ["--head", "linear", "--model_name_or_path", str(tmp_path / "out")]
+    assert run_script(*words, output_dir=tmp_path / "wrong") == 2
+    assert "is a detector with the head sls: leave --head out to train it further" in capsys.readouterr().err
+
+
+def test_mistakes(run_script, tmp_path, capsys):
+    assert run_script("--head", "aasits", output_dir=tmp_path / "a") == 2
+    assert "there is no head 'aasits'; there are aasist, conformer_tcm" in capsys.readouterr().err
+    assert run_script("--head", "linear", "--head_options", '{"size": 3}', output_dir=tmp_path / "b") == 2
+    assert "the head linear has no option size; it has dropout" in capsys.readouterr().err
+    for words in (["--head", "linear", "--head_options", "{size"], ["--head_options", "{}"]):
+        with pytest.raises(SystemExit):
+            run_script(*words, output_dir=tmp_path / "c")
+        assert "--head_options" in capsys.readouterr().err
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("head", ["aasist", "conformer_tcm", "mamba"])
+def test_thirty_steps(quick_options, tmp_path, head):
+    changes = {
+        "max_steps": 30,
+        "max_train_samples": 120,
+        "per_device_train_batch_size": 12,
+        "window_seconds": 1.0,
+        "logging_steps": 1,
+        "learning_rate": 2e-3,
+        "seed": 1,
+        "head_options": json.dumps({"size": 48} if head == "mamba" else {}),
+        "output_dir": tmp_path / "out",
+    }
+    plain = ["--eval_strategy", "no", "--save_strategy", "no", "--load_best_model_at_end", "false"]
+    words = ["--align_gradients", "--head", head, *plain, "--average_best_checkpoints", "1"]
+    arguments = make_arguments(read_arguments([*words, *quick_options(**changes)]))
+    preparation = prepare(*arguments)
+    before = {name: value.detach().clone() for name, value in preparation.model.named_parameters()}
+    results = run(preparation, *arguments)
+    unmoved = [name for name, value in preparation.model.named_parameters() if torch.equal(value, before[name])]
+    assert not unmoved
+    rows = [json.loads(line) for line in (tmp_path / "out" / "conflicts.jsonl").read_text().splitlines()]
+    losses = [row["loss_clean"] + row["loss_augmented"] for row in rows]
+    assert len(losses) == 30
+    assert sum(losses[-6:]) < 0.9 * sum(losses[:6])
+    assert all(row["grad_norm_clean"] > 0 and row["grad_norm_augmented"] > 0 for row in rows)
+    assert all(-1 <= row["cosine_clean_augmented"] <= 1 for row in rows)
+    assert 0 <= results.conflict_rate <= 1
