@@ -14,22 +14,26 @@ import torch
 _LOADER = "torchaudio._extension.utils"
 
 
-def ensure_torchaudio_imports() -> None:
+def ensure_torchaudio_imports() -> bool:
     """Import torchaudio, and where its extension needs a CUDA that this torch lacks, import it without.
 
     Does nothing where the plain import works, where torchaudio is not installed, or where torch has CUDA (there the
     error is a real one, and it is left for whoever needs torchaudio to see).
+
+    Returns:
+        Whether transformers' audio models can be imported: torchaudio works, or is not there.
     """
     try:
         import torchaudio
     except ImportError:
-        return
+        return True
     except OSError:
         if torch.version.cuda is not None:
-            return
+            return False
         _forget_failed_import()
         sys.modules[_LOADER] = _loader_without_extension()
         import torchaudio  # noqa: F401
+    return True
 
 
 def _forget_failed_import() -> None:

@@ -11,6 +11,7 @@ from hf_gradalign.experiment.preparation import Preparation
 from hf_gradalign.experiment.results import RunResults
 from hf_gradalign.experiment.views import CLEAN, parse_views, shown_recipe, shown_views
 from hf_gradalign.hub import ModelCardFacts, write_model_card
+from hf_gradalign.models import SpoofDetectorForAudioClassification
 from hf_gradalign.training import find_conflict_record
 
 _DEMO_LANGUAGES = ("en", "es", "fr", "it", "ru")
@@ -74,6 +75,7 @@ def write_run_card(
         figures=draw_run_figures(args.output_dir) if record else {},
         sampling_rate=preparation.feature_extractor.sampling_rate,
         window_seconds=data_args.eval_window_seconds,
+        brings_code=isinstance(preparation.model, SpoofDetectorForAudioClassification),
         id2label=preparation.model.config.id2label,
         n_parameters=preparation.model.num_parameters(),
         versions=results.versions,

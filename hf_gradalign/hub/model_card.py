@@ -71,6 +71,7 @@ class ModelCardFacts:
         figures: Paths of images of it, relative to the card, and what each shows.
         sampling_rate: Sampling rate that the model expects, in Hz.
         window_seconds: Length of the window that is scored, in seconds.
+        brings_code: Whether the model's code comes with it, which transformers runs on request only.
         id2label: Names of the model's outputs.
         n_parameters: Number of the model's parameters.
         versions: Versions of the libraries, by name.
@@ -101,6 +102,7 @@ class ModelCardFacts:
     figures: Mapping[str, str] = field(default_factory=dict)
     sampling_rate: int = 16_000
     window_seconds: float | None = None
+    brings_code: bool = False
     id2label: Mapping[int, str] = field(default_factory=lambda: {0: "spoof", 1: "bonafide"})
     n_parameters: int | None = None
     versions: Mapping[str, str] = field(default_factory=dict)

@@ -30,6 +30,7 @@ def assert_same_weights(first, second):
     assert all(torch.equal(value, weights[name]) for name, value in load_file(second / "model.safetensors").items())
 
 
+@pytest.mark.long
 @pytest.mark.slow
 def test_ctrl_c_and_again(quick_options, tmp_path):
     options = {"max_steps": 30, "logging_steps": 1, "dataloader_num_workers": 2}
