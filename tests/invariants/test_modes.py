@@ -41,6 +41,7 @@ def test_all_modes(tmp_path):
     assert len(rows) > 45
 
 
+@pytest.mark.slow
 def test_a_mode_that_is_not_there(tmp_path):
     done = subprocess.run([sys.executable, str(SCRIPT), "--only", "DPP"], capture_output=True, text=True, check=False)
     assert done.returncode == 2

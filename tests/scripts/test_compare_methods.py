@@ -31,6 +31,7 @@ def test_goes_on_where_it_was(compare, tmp_path, capsys):
     assert "| pcgrad | " in printed
 
 
+@pytest.mark.slow
 def test_failed_runs_are_listed(compare, tmp_path, capsys):
     assert compare("--output_dir", tmp_path, "--methods", "pcgard", "--seeds", "1") == 1
     assert "failed: pcgard, seed 1; see" in capsys.readouterr().err

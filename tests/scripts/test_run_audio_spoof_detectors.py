@@ -66,7 +66,9 @@ def test_mistakes(run_script, tmp_path, capsys):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("head", ["aasist", "conformer_tcm", "mamba"])
+@pytest.mark.parametrize(
+    "head", ["aasist", *(pytest.param(head, marks=pytest.mark.long) for head in ("conformer_tcm", "mamba"))]
+)
 def test_thirty_steps(quick_options, tmp_path, head):
     changes = {
         "max_steps": 30,

@@ -96,6 +96,7 @@ print(json.dumps([logits, [dict((a["label"], a["score"]) for a in answers)[n] fo
 """
 
 
+@pytest.mark.long
 @pytest.mark.slow
 def test_published_model_loads_elsewhere(hub, quick_options, tmp_path):
     out = tmp_path / "out"
@@ -129,7 +130,7 @@ def test_published_model_loads_elsewhere(hub, quick_options, tmp_path):
     assert hub_scores == pytest.approx(logits, abs=1e-5)
 
 
-@pytest.mark.parametrize("trouble", ["network", pytest.param("token", marks=pytest.mark.slow)])
+@pytest.mark.parametrize("trouble", ["network", pytest.param("token", marks=[pytest.mark.slow, pytest.mark.long])])
 def test_trouble_with_the_hub_costs_no_model(hub, quick_options, tmp_path, trouble):
     if trouble == "network":
         environment = {**hub.environment(tmp_path / "home"), "HF_ENDPOINT": "http://127.0.0.1:9"}

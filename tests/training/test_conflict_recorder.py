@@ -150,6 +150,7 @@ class Beside:
 
 
 @pytest.mark.slow
+@pytest.mark.long
 def test_two_processes_write_what_one_writes(tmp_path):
     make_trainer(tmp_path / "whole", align_gradients="pcgrad", **RECORD).train()
     specification = {"align_gradients": "pcgrad", "per_device_train_batch_size": 6, "ddp_backend": "gloo", **RECORD}
