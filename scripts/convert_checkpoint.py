@@ -22,7 +22,6 @@ from transformers.utils import logging
 
 from hf_gradalign.conversion import (
     ConversionError,
-    average_state_dicts,
     convert_state_dict,
     locate_checkpoint,
     published_state_dict,
@@ -37,6 +36,7 @@ from hf_gradalign.hub import (
     write_conversion_card,
 )
 from hf_gradalign.models import SpoofDetectorForAudioClassification
+from hf_gradalign.training import average_state_dicts
 
 
 def parse(argv: Sequence[str]) -> argparse.Namespace:
@@ -86,7 +86,7 @@ def main(argv: Sequence[str]) -> int:
     logging.set_verbosity_warning()
     try:
         return reverse(arguments) if arguments.reverse else convert(arguments)
-    except (ConversionError, OSError) as error:
+    except (ValueError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
     except PublishingError as error:
@@ -102,7 +102,8 @@ def convert(arguments: argparse.Namespace) -> int:
     for name, digest in digests.items():
         print(f"sha256 {digest}  {name}")
     reference = None if arguments.check is None else read_reference(arguments.check)
-    state = average_state_dicts([read_state_dict(path) for path in paths], sources)
+    states = map(read_state_dict, paths)
+    state = next(states) if len(paths) == 1 else average_state_dicts(map(in_float32, states), sources)
     options = {} if arguments.pool_ratios is None else {"pool_ratios": arguments.pool_ratios}
     model, report = convert_state_dict(
         state,
@@ -161,6 +162,11 @@ def convert(arguments: argparse.Namespace) -> int:
         )
         print(f"Published at {where}")
     return 0
+
+
+def in_float32(state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """Values that are averaged in float32 and more, whatever they are stored in."""
+    return {name: value.float() if value.is_floating_point() else value for name, value in state.items()}
 
 
 def read_reference(path: str) -> dict[str, torch.Tensor]:

@@ -65,20 +65,16 @@ def convert_state_dict(
     except (ValueError, RuntimeError) as error:
         raise ConversionError(f"the checkpoint's sizes make no {head} detector: {error}") from error
 
-    names = wav2vec2_layout.key_names(config.backbone_config.feat_extract_norm)
     ignored = [key for key in backbone_state if wav2vec2_layout.is_ignored(key)]
-    theirs = {f"{wav2vec2_layout.PREFIX}{key}": names.to_ours(key) for key in backbone_state if key not in ignored}
-    theirs = {key: None if name is None else f"backbone.{name}" for key, name in theirs.items()}
-    for key in head_state:
-        name = HEAD_LAYOUTS[head].keys.to_ours(key)
-        theirs[key] = None if name is None else f"head.{name}"
-    values = {f"{wav2vec2_layout.PREFIX}{key}": value for key, value in backbone_state.items()} | head_state
+    values = {f"{wav2vec2_layout.PREFIX}{key}": value for key, value in backbone_state.items() if key not in ignored}
+    values |= head_state
+    ours = {key: _our_name(config, key) for key in values}
 
     expected = model.state_dict()
-    found = {name: values[key] for key, name in theirs.items() if name in expected}
+    found = {name: values[key] for key, name in ours.items() if name in expected}
     counters = [name for name in expected if name not in found and name.endswith(_COUNTER)]
     found |= {name: torch.zeros_like(expected[name], device="cpu") for name in counters}
-    _check(expected, found, [key for key, name in theirs.items() if name not in expected], model)
+    _check(expected, found, [key for key, name in ours.items() if name not in expected], config)
 
     casted: dict[str, int] = {}
     for name, value in found.items():
@@ -88,8 +84,6 @@ def convert_state_dict(
         # A copy of its own: mapped files do not stay, and entries may share storage.
         found[name] = value.float().clone() if value.is_floating_point() else value.clone()
     model.load_state_dict(found, assign=True)
-    for parameter in model.parameters():
-        parameter.requires_grad_(True)
     report = ConversionReport(
         head=head,
         converted=len(found) - len(counters) - len(identity),
@@ -126,52 +120,30 @@ def published_state_dict(model: SpoofDetectorForAudioClassification) -> dict[str
         )
     state = {}
     for name, value in model.state_dict().items():
-        key = published_name(model, name)
+        key = _published_name(model.config, name)
         if key is None:
             raise ConversionError(f"{name} has no published name")
         state[key] = value.detach().clone()
     return state
 
 
-def published_name(model: SpoofDetectorForAudioClassification, name: str) -> str | None:
-    """The published name of one of the model's entries, None if it has none."""
+def _published_name(config: SpoofDetectorConfig, name: str) -> str | None:
+    """The published name of one of a model's entries, None if it has none."""
     part, _, rest = name.partition(".")
     if part == "head":
-        return HEAD_LAYOUTS[model.config.head].keys.to_theirs(rest)
-    key = wav2vec2_layout.key_names(model.config.backbone_config.feat_extract_norm).to_theirs(rest)
+        return HEAD_LAYOUTS[config.head].keys.to_theirs(rest)
+    key = wav2vec2_layout.key_names(config.backbone_config.feat_extract_norm).to_theirs(rest)
     return None if key is None else wav2vec2_layout.PREFIX + key
 
 
-def average_state_dicts(states: Sequence[Mapping[str, Tensor]], names: Sequence[str]) -> dict[str, Tensor]:
-    """The arithmetic mean of state dicts, entry by entry in float64; of counters the largest.
-
-    Args:
-        states: One or more state dicts of one model.
-        names: What to call them in errors.
-
-    Raises:
-        ConversionError: If their names or shapes differ.
-    """
-    first = states[0]
-    for name, state in zip(names[1:], states[1:], strict=True):
-        differing = sorted(set(first) ^ set(state))
-        differing += sorted(key for key in set(first) & set(state) if first[key].shape != state[key].shape)
-        if differing:
-            raise ConversionError(
-                f"{names[0]} and {name} are not checkpoints of one model; they differ in {', '.join(differing)}"
-            )
-    return {key: _mean([state[key] for state in states]) for key in first}
-
-
-def _mean(values: Sequence[Tensor]) -> Tensor:
-    if len(values) == 1:
-        return values[0]
-    if not values[0].is_floating_point():
-        return torch.stack(list(values)).amax(0)
-    total = values[0].double()
-    for value in values[1:]:
-        total = total + value.double()
-    return (total / len(values)).float()
+def _our_name(config: SpoofDetectorConfig, key: str) -> str | None:
+    """The reverse of `_published_name`."""
+    if key.startswith(wav2vec2_layout.PREFIX):
+        part, names = "backbone", wav2vec2_layout.key_names(config.backbone_config.feat_extract_norm)
+    else:
+        part, names = "head", HEAD_LAYOUTS[config.head].keys
+    name = names.to_ours(key.removeprefix(wav2vec2_layout.PREFIX))
+    return None if name is None else f"{part}.{name}"
 
 
 def _read_options(head: str, state: Mapping[str, Tensor]) -> dict[str, Any]:
@@ -185,11 +157,11 @@ def _check(
     expected: Mapping[str, Tensor],
     found: Mapping[str, Tensor],
     unknown: Sequence[str],
-    model: SpoofDetectorForAudioClassification,
+    config: SpoofDetectorConfig,
 ) -> None:
-    missing = [published_name(model, name) or name for name in expected if name not in found]
+    missing = [_published_name(config, name) or name for name in expected if name not in found]
     misshapen = [
-        f"{published_name(model, name)} is {tuple(found[name].shape)}, not {tuple(value.shape)}"
+        f"{_published_name(config, name)} is {tuple(found[name].shape)}, not {tuple(value.shape)}"
         for name, value in expected.items()
         if name in found and found[name].shape != value.shape
     ]

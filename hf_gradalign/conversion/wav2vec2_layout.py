@@ -1,6 +1,7 @@
 """fairseq's wav2vec 2.0 and transformers': names, and the configuration that the shapes tell."""
 
 from collections.abc import Mapping, Sequence
+from functools import cache
 from typing import Any
 
 import torch
@@ -38,6 +39,7 @@ _PARAMETRIZED = {
 _STRIDES = (5, 2, 2, 2, 2, 2, 2)
 
 
+@cache
 def key_names(feat_extract_norm: str) -> KeyNames:
     """Names of a backbone whose feature extractor has layer norm ("layer") or group norm ("group")."""
     return KeyNames((_LAYER_NORM_EXTRACTOR if feat_extract_norm == "layer" else _GROUP_NORM_EXTRACTOR) + _ENCODER)

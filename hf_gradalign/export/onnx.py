@@ -93,9 +93,8 @@ def export_onnx(
                 f"onnxruntime's logits differ from PyTorch's by up to {difference:.3g}, more than {TOLERANCE:g}: "
                 f"{path} was not written"
             )
-        files = sorted(
-            Path(folder).iterdir(), reverse=True
-        )  # the data first: what names them comes when they are there
+        # The data first: what names them comes when they are there.
+        files = sorted(Path(folder).iterdir(), reverse=True)
         size = sum(file.stat().st_size for file in files)
         for file in files:
             os.replace(file, path.with_name(file.name))

@@ -37,7 +37,10 @@ class SpoofDetectorPreTrainedModel(PreTrainedModel):
 
 
 class SpoofDetectorForAudioClassification(SpoofDetectorPreTrainedModel):
-    """Waveforms to the logits of spoof (0) and bona fide (1) speech; the countermeasure score is the latter's.
+    """Waveforms to the logits of spoof (0) and bona fide (1) speech.
+
+    A countermeasure score is the bona fide logit minus the spoof logit, or, as the published detectors are scored, the
+    bona fide logit alone; higher for bona fide.
 
     Args:
         config: The configuration.

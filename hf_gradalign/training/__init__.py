@@ -3,7 +3,7 @@
 from hf_gradalign.training.aligned_update import check_view_weights
 from hf_gradalign.training.arguments import GradientAlignmentArguments
 from hf_gradalign.training.best_checkpoints import BestCheckpoints
-from hf_gradalign.training.checkpoint_averaging import average_checkpoints
+from hf_gradalign.training.checkpoint_averaging import average_checkpoints, average_state_dicts
 from hf_gradalign.training.conflict_record import find_conflict_record, read_conflict_rows
 from hf_gradalign.training.conflict_recorder import ConflictRecorder
 from hf_gradalign.training.early_stopping import ResumableEarlyStopping
@@ -27,6 +27,7 @@ __all__ = [
     "ViewBatchCollator",
     "WeightedCrossEntropy",
     "average_checkpoints",
+    "average_state_dicts",
     "check_view_weights",
     "find_conflict_record",
     "load_whole_state",

@@ -1,6 +1,6 @@
 """The mean of several checkpoints' weights."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 import torch
@@ -31,22 +31,45 @@ def average_checkpoints(paths: Sequence[str | Path]) -> dict[str, Tensor]:
     for file in files:
         if not file.is_file():
             raise FileNotFoundError(f"no weights at {file}")
-    first = load_file(files[0])
-    totals = {name: value.double() if value.is_floating_point() else value for name, value in first.items()}
-    for file in files[1:]:
-        state = load_file(file)
-        _check_same_entries(files[0], first, file, state)
-        for name, value in state.items():
-            total = totals[name]
-            totals[name] = total + value.double() if value.is_floating_point() else torch.maximum(total, value)
+    return average_state_dicts(map(load_file, files), files)
+
+
+def average_state_dicts(states: Iterable[Mapping[str, Tensor]], names: Sequence[str | Path]) -> dict[str, Tensor]:
+    """The same of state dicts; of an iterator one at a time is held.
+
+    Args:
+        states: One state dict or more.
+        names: What to call each of them in errors.
+
+    Returns:
+        State dict of the first one's names, shapes and types.
+
+    Raises:
+        ValueError: If their names or shapes differ.
+    """
+    first: Mapping[str, Tensor] = {}
+    totals: dict[str, Tensor] = {}
+    for name, state in zip(names, states, strict=True):
+        if not totals:
+            first = state
+            totals = {entry: value.double() if value.is_floating_point() else value for entry, value in state.items()}
+            continue
+        _check_same_entries(names[0], first, name, state)
+        for entry, value in state.items():
+            total = totals[entry]
+            totals[entry] = total + value.double() if value.is_floating_point() else torch.maximum(total, value)
     return {
-        name: (total / len(files)).to(first[name].dtype) if first[name].is_floating_point() else total
-        for name, total in totals.items()
+        entry: (total / len(names)).to(first[entry].dtype) if first[entry].is_floating_point() else total
+        for entry, total in totals.items()
     }
 
 
-def _check_same_entries(file: Path, state: dict[str, Tensor], other: Path, other_state: dict[str, Tensor]) -> None:
+def _check_same_entries(
+    name: str | Path, state: Mapping[str, Tensor], other: str | Path, other_state: Mapping[str, Tensor]
+) -> None:
     differing = sorted(set(state) ^ set(other_state))
-    differing += sorted(name for name in set(state) & set(other_state) if state[name].shape != other_state[name].shape)
+    differing += sorted(
+        entry for entry in set(state) & set(other_state) if state[entry].shape != other_state[entry].shape
+    )
     if differing:
-        raise ValueError(f"{file} and {other} are not checkpoints of one model; they differ in {', '.join(differing)}")
+        raise ValueError(f"{name} and {other} are not checkpoints of one model; they differ in {', '.join(differing)}")

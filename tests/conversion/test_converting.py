@@ -7,7 +7,6 @@ from transformers import AutoModelForAudioClassification
 
 from hf_gradalign.conversion import (
     ConversionError,
-    average_state_dicts,
     convert_state_dict,
     published_state_dict,
     read_state_dict,
@@ -142,13 +141,3 @@ def test_only_published_heads_go_back():
     config = SpoofDetectorConfig(make_detector("mamba").config.backbone_config, "linear")
     with pytest.raises(ConversionError, match="no published layout of a wav2vec2 with the head linear"):
         published_state_dict(SpoofDetectorForAudioClassification(config))
-
-
-def test_average_is_honest():
-    states = [{"w": torch.full((2,), float(value)), "n": torch.tensor(value)} for value in (1, 2, 6)]
-    average = average_state_dicts(states, "abc")
-    assert average["w"].tolist() == [3.0, 3.0]
-    assert average["n"] == 6
-    assert states[0]["w"].tolist() == [1.0, 1.0]
-    with pytest.raises(ConversionError, match="a and c are not checkpoints of one model; they differ in v, w"):
-        average_state_dicts([states[0], {"v": torch.zeros(2), "n": torch.tensor(1)}], "ac")

@@ -67,6 +67,29 @@ def test_average_and_reverse(convert, tmp_path):
     assert converted.config.class_weights == [0.1, 0.9]
 
 
+def test_half_precision_is_averaged_in_float32(convert, tmp_path):
+    _, state = make_published("mamba")
+    halves = [
+        {name: (value * factor).half() if value.is_floating_point() else value for name, value in state.items()}
+        for factor in (1.0, 1.001)
+    ]
+    paths = [tmp_path / f"best_{index}.pth" for index in range(2)]
+    for half, path in zip(halves, paths, strict=True):
+        torch.save(half, path)
+    assert convert("--average", *paths, "--output_dir", tmp_path / "out", "--num_attention_heads", 6) == 0
+    merged = AutoModelForAudioClassification.from_pretrained(tmp_path / "out").head.projection.linear.weight
+    assert torch.equal(merged, (halves[0]["LL.weight"].float() + halves[1]["LL.weight"].float()) / 2)
+
+
+def test_checkpoints_of_two_models_have_no_average(convert, tmp_path, capsys):
+    for head in ("mamba", "aasist"):
+        torch.save(make_published(head)[1], tmp_path / f"{head}.pth")
+    paths = [tmp_path / "mamba.pth", tmp_path / "aasist.pth"]
+    assert convert("--average", *paths, "--output_dir", tmp_path / "out") == 2
+    assert "mamba.pth and" in (said := capsys.readouterr().err)
+    assert "are not checkpoints of one model; they differ in GAT_layer_S.att_proj.bias" in said
+
+
 def test_errors(convert, tmp_path, capsys):
     out = ("--output_dir", tmp_path / "out")
     assert convert("nowhere.pth", *out) == 2

@@ -1,0 +1,65 @@
+"""Detectors so small that a test trains them, over every encoder."""
+
+import torch
+from transformers import AutoConfig
+
+from hf_gradalign.models import SpoofDetectorConfig, SpoofDetectorForAudioClassification
+
+FAMILIES = ["wav2vec2", "hubert", "wavlm", "data2vec-audio", "wav2vec2-conformer", "unispeech-sat"]
+# In transformers the convolutions of these two's encoders read padding, so that a padded clip is not as it is alone.
+READ_PADDING = ["data2vec-audio", "wav2vec2-conformer"]
+TINY = {
+    "hidden_size": 32,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 2,
+    "intermediate_size": 32,
+    "conv_dim": [16, 16, 16],
+    "conv_stride": [5, 4, 4],
+    "conv_kernel": [10, 8, 4],
+    "num_feat_extract_layers": 3,
+    "num_conv_pos_embeddings": 8,
+    "num_conv_pos_embedding_groups": 2,
+    "feat_extract_norm": "layer",
+    "conv_bias": True,
+    "layerdrop": 0.0,
+    "apply_spec_augment": False,
+    "mask_time_prob": 0.0,
+}
+SMALL = {
+    "aasist": {"projection_size": 24, "channels": [4, 8], "attention_size": 8, "graph_sizes": [8, 4]},
+    "conformer_tcm": {"size": 16, "num_blocks": 1, "num_heads": 2, "kernel_size": 5, "num_positions": 300},
+    "linear": {},
+    "mamba": {"size": 16, "num_blocks": 2, "state_size": 4},
+    "mhfa": {"num_heads": 2, "compression_size": 8, "embedding_size": 8},
+    "sls": {"n_frames": 30, "hidden_size": 8},
+}
+
+
+def make_config(family="wav2vec2", head="linear", backbone=None, **options):
+    return SpoofDetectorConfig(AutoConfig.for_model(family, **TINY | (backbone or {})), head, SMALL[head], **options)
+
+
+def make_detector(*positional, **options):
+    """In evaluation mode; its weights are no longer those of a fresh one, the batch norms' statistics included."""
+    torch.manual_seed(0)
+    model = SpoofDetectorForAudioClassification(make_config(*positional, **options)).eval()
+    for name, tensor in model.state_dict().items():
+        if tensor.is_floating_point() and "original0" not in name:
+            tensor.add_(torch.rand_like(tensor) * 0.05)
+    return model
+
+
+def make_clips(batch=3, length=3200, seed=1):
+    return torch.randn(batch, length, generator=torch.Generator().manual_seed(seed))
+
+
+ROUNDING = 1e-6  # of the same sums over weights that lie elsewhere in memory
+LABELS = torch.tensor([0, 1, 0])
+LENGTHS = torch.tensor([3200, 1900, 2500])
+PADDED = torch.arange(3200) < LENGTHS[:, None]
+
+
+def gradients(model, clips, **inputs):
+    model.zero_grad()
+    model(clips, labels=LABELS, **inputs).loss.backward()
+    return {name: p.grad.clone() for name, p in model.named_parameters() if p.grad is not None}
