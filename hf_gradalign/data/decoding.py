@@ -82,11 +82,12 @@ def decode_audio(
             file_rate = file.samplerate
     # TypeError is soundfile's answer to a headerless `.raw`.
     except (soundfile.SoundFileError, OSError, TypeError) as error:
-        raise AudioDecodingError(f"not audio that libsndfile can read, or corrupt ({error})", name) from error
+        said = getattr(error, "error_string", error)  # without the address of the bytes, which differs from run to run
+        raise AudioDecodingError(f"not audio that libsndfile can read, or corrupt ({said})", name) from error
     if not np.isfinite(samples).all():
         raise AudioDecodingError("it has NaN or infinite samples", name)
     if sampling_rate is not None and file_rate != sampling_rate:
-        samples = _resample(samples, file_rate, sampling_rate, name)
+        samples = resample_clip(samples, file_rate, sampling_rate, name)
     return samples if window is None or done else crop(samples, window)
 
 
@@ -111,7 +112,18 @@ def _read(
     return samples.mean(axis=1), can_seek
 
 
-def _resample(samples: np.ndarray, source_rate: int, target_rate: int, name: str) -> np.ndarray:
+def resample_clip(samples: np.ndarray, source_rate: int, target_rate: int, name: str | None = None) -> np.ndarray:
+    """Bring a waveform to another rate.
+
+    Args:
+        samples: float32, shape (time,).
+        source_rate: its rate in Hz.
+        target_rate: the rate wanted, in Hz.
+        name: how errors call the clip.
+
+    Raises:
+        AudioDecodingError: if the rates have too small a common divisor.
+    """
     if source_rate * target_rate // math.gcd(source_rate, target_rate) ** 2 > _MAX_FILTER_BANK:
         raise AudioDecodingError(
             f"its sampling rate of {source_rate} Hz has too small a common divisor with {target_rate} Hz; "

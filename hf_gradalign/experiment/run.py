@@ -1,11 +1,9 @@
 """One run: train, select, average, evaluate, save."""
 
-from copy import copy
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from transformers.feature_extraction_utils import FeatureExtractionMixin
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 from transformers.utils import logging
 
@@ -25,7 +23,7 @@ from hf_gradalign.experiment.results import (
     steps_of,
     without_timing,
 )
-from hf_gradalign.models import SpoofDetectorFeatureExtractor
+from hf_gradalign.scoring.protocol import taking_windows_as_they_are
 from hf_gradalign.training import (
     BestCheckpoints,
     GradientAlignmentTrainer,
@@ -131,19 +129,11 @@ def _make_trainer(
         args=args,
         train_dataset=preparation.train_dataset,
         eval_dataset=preparation.eval_datasets["validation"],
-        data_collator=ViewCollator(_taking_windows_as_they_are(preparation.feature_extractor)),
+        data_collator=ViewCollator(taking_windows_as_they_are(preparation.feature_extractor)),
         processing_class=preparation.feature_extractor,
         compute_metrics=CountermeasureMetrics(getattr(preparation.model.config, "class_weights", None)),
         callbacks=callbacks,
     )
-
-
-def _taking_windows_as_they_are(feature_extractor: FeatureExtractionMixin) -> FeatureExtractionMixin:
-    # The data sets have cut and repeated clips already, those of training to a length of their own.
-    if isinstance(feature_extractor, SpoofDetectorFeatureExtractor):
-        feature_extractor = copy(feature_extractor)
-        feature_extractor.n_samples = None
-    return feature_extractor
 
 
 def _load_average(trainer: GradientAlignmentTrainer) -> int:

@@ -6,7 +6,7 @@ from hf_gradalign.models.configuration_spoof_detector import SpoofDetectorConfig
 from hf_gradalign.models.feature_extraction_spoof_detector import SpoofDetectorFeatureExtractor
 from hf_gradalign.models.heads import HEADS
 from hf_gradalign.models.label_names import ID2LABEL, LABEL2ID
-from hf_gradalign.models.loading import load_audio_classifier, load_detector
+from hf_gradalign.models.loading import load_audio_classifier, load_detector, load_feature_extractor
 from hf_gradalign.models.modeling_spoof_detector import SpoofDetectorForAudioClassification
 from hf_gradalign.models.small import small_feature_extractor, small_wav2vec2_config
 
@@ -26,6 +26,7 @@ __all__ = [
     "SpoofDetectorForAudioClassification",
     "load_audio_classifier",
     "load_detector",
+    "load_feature_extractor",
     "small_feature_extractor",
     "small_wav2vec2_config",
 ]

@@ -60,7 +60,7 @@ def load_audio_classifier(
         model = AutoModelForAudioClassification.from_pretrained(
             model_name_or_path, config=config, ignore_mismatched_sizes=True, dtype=torch.float32, **extra, **hub_options
         )
-        feature_extractor = _load_feature_extractor(model_name_or_path, hub_options)
+        feature_extractor = load_feature_extractor(model_name_or_path, hub_options)
     _store_class_weights(model, class_weights)
     return model, feature_extractor
 
@@ -143,7 +143,16 @@ def _check_label_order(name: str, id2label: Mapping[int, str]) -> None:
         )
 
 
-def _load_feature_extractor(name: str, hub_options: Mapping[str, Any]) -> FeatureExtractionMixin:
+def load_feature_extractor(name: str, hub_options: Mapping[str, Any]) -> FeatureExtractionMixin:
+    """A model's feature extractor; that of a plain wav2vec 2.0 where it has none, with a warning.
+
+    Args:
+        name: A Hub id or a folder.
+        hub_options: `revision`, `token`, `cache_dir`, `trust_remote_code`.
+
+    Raises:
+        OSError: If there is no such model.
+    """
     try:
         return AutoFeatureExtractor.from_pretrained(name, **hub_options)
     except OSError as error:

@@ -1,0 +1,18 @@
+"""The scorer: audio in, countermeasure scores out."""
+
+from hf_gradalign.scoring.audio_files import list_audio_files
+from hf_gradalign.scoring.corpus_scoring import ScoringReport, process_state, score_corpus
+from hf_gradalign.scoring.score_file import read_score_file, write_score_file
+from hf_gradalign.scoring.scorer import SpoofScorer
+from hf_gradalign.scoring.windowing import Windowing
+
+__all__ = [
+    "ScoringReport",
+    "SpoofScorer",
+    "Windowing",
+    "list_audio_files",
+    "process_state",
+    "read_score_file",
+    "score_corpus",
+    "write_score_file",
+]

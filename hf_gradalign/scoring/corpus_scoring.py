@@ -1,0 +1,242 @@
+"""Score a corpus into a score file: by several processes if need be, and resumably."""
+
+import json
+import time
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import torch
+from accelerate import PartialState
+from accelerate.utils import broadcast_object_list, parse_flag_from_env
+from datasets import Audio, Dataset
+from tqdm.auto import tqdm
+from transformers.utils import logging
+
+from hf_gradalign.data import LABEL_NAMES, BadClip, CorpusError
+from hf_gradalign.scoring.chunks import ChunkDataset
+from hf_gradalign.scoring.progress_store import ProgressStore, ScoredChunk, differences, finite_or_none
+from hf_gradalign.scoring.score_file import write_bad_clips, write_score_file
+from hf_gradalign.scoring.scorer import SpoofScorer
+from hf_gradalign.scoring.settings import describe_scoring
+from hf_gradalign.training.atomic_writing import write_text_atomically
+
+logger = logging.get_logger(__name__)
+
+# A machine that is taken away loses no more than this.
+_FLUSH_SECONDS = 10.0
+# Processes that are done wait for the slowest one, which may have hours to go.
+_PATIENCE = timedelta(days=7)
+
+
+@dataclass(frozen=True)
+class ScoringReport:
+    """What a scoring came to.
+
+    Attributes:
+        score_file: The score file.
+        n_clips: Clips of the corpus.
+        n_scored: Those with a score.
+        bad_clips: Those without one.
+        was_complete: Whether the file was there already, of the same scoring.
+    """
+
+    score_file: Path
+    n_clips: int
+    n_scored: int
+    bad_clips: list[BadClip]
+    was_complete: bool = False
+
+    @property
+    def bad_audio_file(self) -> Path:
+        """Where the clips without a score are listed; it exists only if there are some."""
+        return self.score_file.with_name(f"{self.score_file.stem}_bad_audio.tsv")
+
+
+def process_state() -> PartialState:
+    """Accelerate's view of this process among others, with patience for the slowest of them."""
+    if PartialState._shared_state:
+        return PartialState()
+    # Without being told that there is no accelerator, it does not see that it is one of several processes.
+    on_cpu = parse_flag_from_env("ACCELERATE_USE_CPU") or not torch.accelerator.is_available()
+    return PartialState(cpu=on_cpu, timeout=_PATIENCE)
+
+
+def score_corpus(
+    scorer: SpoofScorer,
+    dataset: Dataset,
+    score_file: str | Path,
+    *,
+    columns: Sequence[str] = (),
+    overwrite: bool = False,
+    progress: bool = True,
+) -> ScoringReport:
+    """Score every clip of a corpus and write `utterance_id score`, a line a clip, in the corpus' order.
+
+    While it runs, what has been scored is in the folder `<score_file>.partial`, complete after every chunk of clips;
+    the same call goes on from there after a kill, with any number of processes, and the score file comes out the same.
+    It exists only when it is complete. Beside it come `<stem>.json` with the settings, and, where clips could not be
+    scored, `<stem>_bad_audio.tsv`. Under `accelerate launch` or `torchrun` every process must make the same call.
+
+    Args:
+        scorer: The scorer.
+        dataset: With the columns `audio` (not decoded) and `utterance_id`, as `load_corpus` gives it.
+        score_file: Where to write.
+        columns: Further columns of the data set for the score file, such as `label` and `system`. The file then has
+            a header and tabs.
+        overwrite: Begin anew where there is a score file or part of one.
+        progress: Show a progress bar with rate and time left.
+
+    Returns:
+        The report, the same in every process.
+
+    Raises:
+        CorpusError: If a column is missing or utterance ids are not unique.
+        ValueError: If there is a score file, or part of one, with other settings and `overwrite` is not set, or if no
+            clip at all can be scored.
+    """
+    score_file = Path(score_file)
+    state = process_state()
+    ids = _checked_ids(dataset, columns)
+    settings = describe_scoring(scorer, ids, columns=list(columns))
+    settings_file = score_file.with_suffix(".json")
+    store = ProgressStore(score_file.with_name(f"{score_file.name}.partial"))
+    error: list[str] = []
+    if state.is_main_process:
+        if overwrite:
+            for path in (score_file, settings_file):
+                path.unlink(missing_ok=True)
+            store.remove()
+        try:
+            if score_file.exists():
+                _require_same(score_file, settings_file, settings)
+                store.remove()  # a kill may have come between
+            else:
+                store.open(settings)
+        except ValueError as found:
+            error.append(str(found))
+    error = _from_main(error, state)
+    if error:
+        raise ValueError(f"{error[0]}. To begin anew: --overwrite (overwrite=True), or another output file")
+    if score_file.exists():
+        report = json.loads(settings_file.read_text(encoding="utf-8"))["report"]
+        bad = [BadClip(**clip) for clip in report["bad_clips"]]
+        return ScoringReport(score_file, report["n_clips"], report["n_scored"], bad, was_complete=True)
+
+    audio = dataset.with_format(None).select_columns(["audio"]).cast_column("audio", Audio(decode=False))
+    chunks = scorer.chunks(_AudioColumn(audio))
+    _score_pending(scorer, chunks, store, state, progress)
+    state.wait_for_everyone()
+    scored = store.read()
+    scores: list[float | None] = [score for number in range(len(chunks)) for score in scored[number].scores]
+    bad_clips = [
+        BadClip(ids[place], (audio[place]["audio"] or {}).get("path"), reason)
+        for chunk in sorted(scored.values(), key=lambda chunk: chunk.number)
+        for place, reason in ((chunks.bounds(chunk.number)[0] + p, r) for p, r in sorted(chunk.bad.items()))
+    ]
+    report = ScoringReport(score_file, len(ids), len(ids) - len(bad_clips), bad_clips)
+    if report.n_scored == 0:
+        listed = "\n".join(f"  {clip}" for clip in bad_clips[:20])
+        raise ValueError(f"none of the {len(ids)} clips can be scored:\n{listed}")
+    if state.is_main_process:
+        kept = [place for place, score in enumerate(scores) if score is not None]
+        extra = {name: _plain(dataset, name) for name in columns}
+        write_bad_clips(report.bad_audio_file, bad_clips)
+        content = {"settings": settings, "report": {**asdict(report), "score_file": score_file.name}}
+        write_text_atomically(settings_file, json.dumps(content, indent=2) + "\n")
+        # Last of all, since its being there says that everything is.
+        write_score_file(
+            score_file,
+            [ids[place] for place in kept],
+            [scores[place] for place in kept],
+            {name: [values[place] for place in kept] for name, values in extra.items()},
+        )
+        store.remove()
+    state.wait_for_everyone()
+    return report
+
+
+class _AudioColumn(Sequence[Any]):
+    """Slices of the audio column, read from the table only when they are needed."""
+
+    def __init__(self, dataset: Dataset) -> None:
+        self._dataset = dataset
+
+    def __len__(self) -> int:
+        return len(self._dataset)
+
+    def __getitem__(self, index: Any) -> Any:
+        return self._dataset[index]["audio"]
+
+
+def _score_pending(
+    scorer: SpoofScorer, chunks: ChunkDataset, store: ProgressStore, state: PartialState, progress: bool
+) -> None:
+    if state.is_main_process:
+        # Files of an earlier start with more processes, too.
+        for path in store.folder.glob("process-*.jsonl"):
+            store.recover(int(path.stem.removeprefix("process-")))
+    state.wait_for_everyone()
+    done = store.read()
+    pending = [number for number in range(len(chunks)) if number not in done]
+    state.wait_for_everyone()  # before any process writes, all must have seen the same
+    mine = pending[state.process_index :: state.num_processes]
+
+    def n_clips(numbers: Sequence[int]) -> int:
+        return sum(stop - start for start, stop in map(chunks.bounds, numbers))
+
+    flushed = time.monotonic()
+    total = n_clips(range(len(chunks)))
+    with tqdm(
+        total=total,
+        initial=total - n_clips(pending),
+        unit="clip",
+        desc="Scoring",
+        disable=not (progress and state.is_main_process),
+        smoothing=0.05,
+    ) as bar:
+        for position, (chunk, scores) in enumerate(scorer.score_chunks(chunks, mine)):
+            store.append(state.process_index, ScoredChunk(chunk.number, finite_or_none(scores), chunk.bad))
+            if time.monotonic() - flushed > _FLUSH_SECONDS:
+                store.flush(state.process_index)
+                flushed = time.monotonic()
+            # The other processes keep pace, give or take a chunk.
+            share = pending[position * state.num_processes : (position + 1) * state.num_processes]
+            bar.update(n_clips(share))
+
+
+def _checked_ids(dataset: Dataset, columns: Sequence[str]) -> list[str]:
+    missing = [name for name in ("audio", "utterance_id", *columns) if name not in dataset.column_names]
+    if missing:
+        raise CorpusError(
+            f"the corpus has no column {', '.join(missing)}; its columns are {', '.join(dataset.column_names)}"
+        )
+    if len(dataset) == 0:
+        raise CorpusError("the corpus has no clips to score")
+    ids = [str(name) for name in dataset["utterance_id"][:]]
+    if len(set(ids)) != len(ids):
+        seen: set[str] = set()
+        twice = next(name for name in ids if name in seen or seen.add(name))
+        raise CorpusError(f"{len(ids) - len(set(ids))} utterance ids are not unique, such as {twice!r}")
+    return ids
+
+
+def _plain(dataset: Dataset, name: str) -> list[Any]:
+    values = dataset[name][:]
+    return [None if value < 0 else LABEL_NAMES[value] for value in values] if name == "label" else values
+
+
+def _require_same(score_file: Path, settings_file: Path, settings: dict[str, Any]) -> None:
+    if not settings_file.is_file():
+        raise ValueError(f"{score_file} exists, and nothing beside it says what it is of")
+    before = json.loads(settings_file.read_text(encoding="utf-8"))["settings"]
+    if differing := differences(before, json.loads(json.dumps(settings))):
+        raise ValueError(f"{score_file} is of another scoring: {differing}")
+
+
+def _from_main(value: list[str], state: PartialState) -> list[str]:
+    if state.num_processes == 1:
+        return value
+    return broadcast_object_list([value])[0]

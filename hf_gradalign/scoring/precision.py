@@ -1,0 +1,29 @@
+"""Where and in which type a model computes."""
+
+from typing import Literal, get_args
+
+import torch
+
+DType = Literal["float32", "bfloat16", "float16", "auto"]
+
+
+def default_device() -> torch.device:
+    """The accelerator, if there is one, else the CPU."""
+    accelerator = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else None
+    return accelerator or torch.device("cpu")
+
+
+def resolve_dtype(dtype: DType, device: torch.device) -> str:
+    """What "auto" means on a device: bfloat16 where it has units for it, else float32.
+
+    Raises:
+        ValueError: If the type is unknown, or the device has no use for it.
+    """
+    if dtype not in get_args(DType):
+        raise ValueError(f"dtype must be one of {', '.join(get_args(DType))}, not {dtype!r}")
+    if dtype == "float16" and device.type == "cpu":
+        raise ValueError("dtype float16 needs an accelerator; take bfloat16 or float32 on the CPU")
+    if dtype != "auto":
+        return dtype
+    has_units = device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
+    return "bfloat16" if has_units else "float32"

@@ -1,0 +1,107 @@
+"""What has been scored so far, on disk after every chunk, so that a kill at any moment loses one chunk at most."""
+
+import json
+import math
+import shutil
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from hf_gradalign.training.atomic_writing import flush_to_disk, write_text_atomically
+
+_SETTINGS_NAME = "settings.json"
+
+
+@dataclass(frozen=True)
+class ScoredChunk:
+    """What came of a chunk.
+
+    Attributes:
+        number: Its place in the corpus.
+        scores: One a clip; None where the clip could not be scored.
+        bad: What was wrong with such a clip, by its place in the chunk.
+    """
+
+    number: int
+    scores: list[float | None]
+    bad: dict[int, str]
+
+
+class ProgressStore:
+    """A folder with the settings of a scoring and a file a process, to which each chunk adds a line.
+
+    A line that a kill cut short is taken away when the file is opened again, and its chunk is scored anew.
+
+    Args:
+        folder: Where; made where it is missing.
+    """
+
+    def __init__(self, folder: str | Path) -> None:
+        self.folder = Path(folder)
+
+    def open(self, settings: Mapping[str, Any]) -> None:
+        """Begin a scoring, or go on with one that has the same settings; by one process, before `append`.
+
+        Raises:
+            ValueError: If the folder holds a scoring with other settings; the message names them.
+        """
+        path = self.folder / _SETTINGS_NAME
+        if not path.is_file():
+            # Lines without settings are of nobody: a kill came before the settings were written, or in `remove`.
+            self.remove()
+            self.folder.mkdir(parents=True)
+            write_text_atomically(path, json.dumps(settings, indent=2) + "\n")
+            return
+        differing = differences(json.loads(path.read_text(encoding="utf-8")), settings)
+        if differing:
+            raise ValueError(f"{self.folder} holds an unfinished scoring with other settings: {differing}")
+
+    def append(self, process: int, chunk: ScoredChunk) -> None:
+        """Add a chunk to a process's file, with one write."""
+        line = json.dumps({"chunk": chunk.number, "scores": chunk.scores, "bad": chunk.bad}, allow_nan=False)
+        with self._file_of(process).open("ab") as file:
+            file.write(line.encode() + b"\n")
+
+    def recover(self, process: int) -> None:
+        """Take away what a kill left half written at the end of a process's file."""
+        path = self._file_of(process)
+        if not path.is_file():
+            return
+        with path.open("rb+") as file:
+            whole = file.read().rfind(b"\n") + 1
+            file.truncate(whole)
+
+    def read(self) -> dict[int, ScoredChunk]:
+        """All whole chunks by number, whichever process wrote them."""
+        chunks = {}
+        for path in sorted(self.folder.glob("process-*.jsonl")):
+            for line in path.read_bytes().split(b"\n")[:-1]:
+                found = json.loads(line)
+                bad = {int(place): reason for place, reason in found["bad"].items()}
+                chunks[found["chunk"]] = ScoredChunk(found["chunk"], found["scores"], bad)
+        return chunks
+
+    def flush(self, process: int) -> None:
+        """Have the process's file written to the disk, for when the machine is taken away."""
+        flush_to_disk(self._file_of(process))
+
+    def remove(self) -> None:
+        """Delete the folder, the settings last."""
+        for path in sorted(self.folder.glob("process-*.jsonl")):
+            path.unlink()
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+    def _file_of(self, process: int) -> Path:
+        return self.folder / f"process-{process}.jsonl"
+
+
+def differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> str:
+    """Which settings differ, with their values, as text; empty where none does."""
+    names = [name for name in {**before, **now} if before.get(name) != now.get(name)]
+    return "; ".join(f"{name} was {before.get(name)!r} and is now {now.get(name)!r}" for name in names)
+
+
+def finite_or_none(scores: Sequence[float]) -> list[float | None]:
+    """Scores for JSON."""
+    return [float(score) if math.isfinite(score) else None for score in scores]

@@ -1,0 +1,231 @@
+"""Countermeasure scores of clips, by a trained model."""
+
+import os
+import signal
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch.utils.data import DataLoader, Sampler
+from tqdm.auto import tqdm
+from transformers import PreTrainedModel
+from transformers.feature_extraction_utils import FeatureExtractionMixin
+from transformers.utils import logging
+
+from hf_gradalign.data import BadAudioError, BadClip
+from hf_gradalign.scoring.chunks import Chunk, ChunkDataset
+from hf_gradalign.scoring.given_clips import as_clips, name_of
+from hf_gradalign.scoring.model_loading import label_columns, load_trained_classifier
+from hf_gradalign.scoring.precision import DType, default_device, resolve_dtype
+from hf_gradalign.scoring.protocol import padding_is_harmless, settle_windowing, taking_windows_as_they_are
+from hf_gradalign.scoring.windowing import Combination, WindowMode
+
+logger = logging.get_logger(__name__)
+
+
+class SpoofScorer:
+    """Scores clips with a model: the bona fide logit minus the spoof logit, higher for bona fide.
+
+        SpoofScorer("runs/my-run").score(["a.wav", "b.flac"])
+
+    Args:
+        model: A folder or Hub id of a trained classifier of audio (ours, or any of transformers whose two labels say
+            which is bona fide), or a model.
+        feature_extractor: The model's; needed only with a model that is not loaded by name.
+        batch_size: Windows (or whole clips) that share a forward pass.
+        device: Where to compute; by default the accelerator, if there is one.
+        dtype: "float32", or "bfloat16" or "float16" by autocast, or "auto": bfloat16 on an accelerator that has it.
+            Scores in half precision differ a little, and error rates with them.
+        windows: What the model hears: "first" (window; the protocol), "all" windows from start to end with their
+            scores combined, or the "whole" clip at once, batched by length where that does not change the score. By
+            default what the model was saved with.
+        window_seconds: A window's length; by default what the model was saved with, or else 4.175 s (66,800 samples).
+        hop_seconds: From window to window in "all"; by default a window's length.
+        combine: "mean", "median", "min" (the most suspicious window's) or "max" of the windows' scores.
+        rms_level: Bring clips to this root mean square first, if the model was trained so and does not normalise.
+        bonafide_label: Name of the bona fide label, where it is not one that is known.
+        num_workers: Processes that decode; 0 decodes in this one.
+        hub_options: `revision`, `token`, `cache_dir`, `trust_remote_code`, for a model given by name.
+
+    Attributes:
+        model: The model, in evaluation mode, on its device.
+        feature_extractor: Makes its inputs; takes windows as they are.
+        windowing: What the model hears of a clip.
+        sampling_rate: Of the model, in Hz.
+        device: Where it computes.
+        dtype: "float32", "bfloat16" or "float16".
+
+    Raises:
+        OSError: If there is no such model.
+        ValueError: If an argument is out of its range, the model is not trained to classify, or its labels do not say
+            which is bona fide.
+    """
+
+    def __init__(
+        self,
+        model: str | os.PathLike[str] | PreTrainedModel,
+        feature_extractor: FeatureExtractionMixin | None = None,
+        *,
+        batch_size: int = 16,
+        device: str | torch.device | None = None,
+        dtype: DType = "float32",
+        windows: WindowMode | None = None,
+        window_seconds: float | None = None,
+        hop_seconds: float | None = None,
+        combine: Combination = "mean",
+        rms_level: float | None = None,
+        bonafide_label: str | None = None,
+        num_workers: int = 0,
+        **hub_options: Any,
+    ) -> None:
+        if num_workers < 0:
+            raise ValueError(f"num_workers must be at least 0, not {num_workers}")
+        if batch_size < 1:
+            raise ValueError(f"batch_size must be at least 1, not {batch_size}")
+        if isinstance(model, str | os.PathLike):
+            model, feature_extractor = load_trained_classifier(
+                os.fspath(model), feature_extractor=feature_extractor, **hub_options
+            )
+        elif feature_extractor is None:
+            raise ValueError("a model that is given as such needs its feature_extractor too")
+        self._bonafide, self._spoof = label_columns(model.config.id2label, bonafide_label)
+        self.windowing = settle_windowing(feature_extractor, windows, window_seconds, hop_seconds, combine)
+        self.device = torch.device(device) if device is not None else default_device()
+        self.dtype = resolve_dtype(dtype, self.device)
+        self.model = model.to(self.device).eval()
+        self.feature_extractor = taking_windows_as_they_are(feature_extractor)
+        self.sampling_rate: int = feature_extractor.sampling_rate
+        self.batch_size = batch_size
+        self.rms_level = rms_level
+        self.num_workers = num_workers
+
+    def score(
+        self,
+        clips: Any,
+        sampling_rate: int | None = None,
+        *,
+        on_bad_audio: Literal["stop", "nan"] = "stop",
+        progress: bool = False,
+    ) -> NDArray[np.float64]:
+        """Score clips.
+
+        Args:
+            clips: A sequence of clips, or one: paths, encoded files' bytes, floating-point waveforms in [-1, 1] of
+                shape (time,), or mappings with `array` and `sampling_rate`, or with `bytes` or `path`.
+            sampling_rate: Of the waveforms, in Hz; by default the model's.
+            on_bad_audio: "stop" raises if clips cannot be scored; "nan" gives those NaN and logs a warning.
+            progress: Show a progress bar.
+
+        Returns:
+            Shape (clips,), higher for bona fide, in the order of the clips.
+
+        Raises:
+            BadAudioError: If clips cannot be scored; `bad_clips` has all of them.
+            ValueError: If `on_bad_audio` is neither.
+        """
+        if on_bad_audio not in ("stop", "nan"):
+            raise ValueError(f"on_bad_audio must be stop or nan, not {on_bad_audio!r}")
+        clips = as_clips(clips, sampling_rate)
+        scores = np.full(len(clips), np.nan)
+        bad: list[BadClip] = []
+        chunks = self.chunks(clips)
+        with tqdm(total=len(clips), unit="clip", desc="Scoring", disable=not progress) as bar:
+            for chunk, chunk_scores in self.score_chunks(chunks):
+                start, stop = chunks.bounds(chunk.number)
+                scores[start:stop] = chunk_scores
+                bad += [
+                    BadClip(name_of(clips[start + p], start + p), None, why) for p, why in sorted(chunk.bad.items())
+                ]
+                bar.update(stop - start)
+        if bad:
+            listed = "\n".join(f"  {clip}" for clip in bad[:20]) + (f"\n  ... {len(bad) - 20} more" * (len(bad) > 20))
+            message = f"{len(bad)} of {len(clips)} clips cannot be scored:\n{listed}"
+            if on_bad_audio == "stop":
+                raise BadAudioError(f'{message}\nMend them, or have them scored as NaN by on_bad_audio="nan".', bad)
+            logger.warning(f"Scored as NaN: {message}")
+        return scores
+
+    def chunks(self, clips: Sequence[Any]) -> ChunkDataset:
+        """The clips in chunks, as `score_chunks` takes them."""
+        return ChunkDataset(
+            clips,
+            feature_extractor=self.feature_extractor,
+            windowing=self.windowing,
+            batch_size=self.batch_size,
+            pads=padding_is_harmless(self.model, self.feature_extractor),
+            rms_level=self.rms_level,
+        )
+
+    def score_chunks(
+        self, chunks: ChunkDataset, numbers: Sequence[int] | None = None
+    ) -> Iterator[tuple[Chunk, NDArray[np.float64]]]:
+        """Score chunks one after the other, while loader workers decode the next ones.
+
+        Args:
+            chunks: From `chunks`.
+            numbers: Which of them, in this order; by default all.
+
+        Yields:
+            Each chunk, and the scores of its clips, shape (clips of the chunk,): NaN where the audio is bad.
+        """
+        # On an accelerator the next chunk is put on the way before the last one's scores are waited for.
+        before: tuple[Chunk, list[torch.Tensor]] | None = None
+        for chunk in self._loader(chunks, numbers):
+            logits = [self._forward(batch) for batch in chunk.batches]
+            if before is not None:
+                yield before[0], self._clip_scores(*before)
+            before = (chunk, logits)
+        if before is not None:
+            yield before[0], self._clip_scores(*before)
+
+    def _loader(self, chunks: ChunkDataset, numbers: Sequence[int] | None) -> Iterable[Chunk]:
+        return DataLoader(
+            chunks,
+            batch_size=None,
+            sampler=_Listed(range(len(chunks)) if numbers is None else numbers),
+            num_workers=self.num_workers,
+            pin_memory=self.device.type not in ("cpu", "mps"),
+            worker_init_fn=_leave_interrupts_to_the_parent,
+        )
+
+    def _forward(self, batch: dict[str, torch.Tensor]) -> torch.Tensor:
+        inputs = {name: tensor.to(self.device, non_blocking=True) for name, tensor in batch.items()}
+        with torch.inference_mode(), self._autocast():
+            return self.model(**inputs).logits
+
+    def _autocast(self) -> AbstractContextManager:
+        if self.dtype == "float32":
+            return nullcontext()
+        return torch.autocast(self.device.type, dtype=getattr(torch, self.dtype))
+
+    def _clip_scores(self, chunk: Chunk, logits: list[torch.Tensor]) -> NDArray[np.float64]:
+        scores = np.full(chunk.n_clips, np.nan)
+        if not logits:
+            return scores
+        by_window = torch.cat(logits).double().cpu().numpy()
+        by_window = by_window[:, self._bonafide] - (0.0 if self._spoof is None else by_window[:, self._spoof])
+        owners = np.concatenate(chunk.owners)
+        for place in np.unique(owners):
+            scores[place] = self.windowing.combined(by_window[owners == place])
+            if not np.isfinite(scores[place]):
+                chunk.bad[int(place)] = f"the model gave a score that is not finite ({scores[place]})"
+                scores[place] = np.nan
+        return scores
+
+
+def _leave_interrupts_to_the_parent(worker: int) -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # else each worker prints a traceback on Ctrl-C
+
+
+class _Listed(Sampler[int]):
+    def __init__(self, numbers: Sequence[int]) -> None:
+        self._numbers = numbers
+
+    def __iter__(self) -> Iterator[int]:
+        return iter(self._numbers)
+
+    def __len__(self) -> int:
+        return len(self._numbers)

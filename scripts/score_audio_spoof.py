@@ -1,0 +1,176 @@
+#!/usr/bin/env python
+"""Score corpora with a trained detector: a line `utterance_id score` a clip, higher for bona fide.
+
+python scripts/score_audio_spoof.py runs/my-run
+python scripts/score_audio_spoof.py you/your-detector --corpus asvspoof2021_df:/data/DF in_the_wild:/data/itw
+python scripts/score_audio_spoof.py runs/my-run --audio recordings/ interview.wav --windows all --combine min
+torchrun --nproc_per_node 8 scripts/score_audio_spoof.py you/your-detector --corpus asvspoof5:/data/asvspoof5
+
+Interrupted or killed, the same command goes on where it was. Error rates: scripts/evaluate_scores.py.
+"""
+
+import argparse
+import re
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from datasets import Dataset
+from transformers.utils import logging
+
+from hf_gradalign.data import load_corpus, parse_label_map
+from hf_gradalign.metrics import equal_error_rate
+from hf_gradalign.scoring import SpoofScorer, list_audio_files, process_state, read_score_file, score_corpus
+
+logger = logging.get_logger("hf_gradalign")
+
+
+def parse(argv: Sequence[str]) -> argparse.Namespace:
+    """Read the command line."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
+    )
+    parser.add_argument("model", help="folder or Hub id of a trained detector, or of any two-class audio classifier")
+    parser.add_argument(
+        "--corpus",
+        nargs="+",
+        metavar="NAME[:PATH]",
+        help="corpora to score: a name with its path (asvspoof2019_la:PATH, ...), a folder, a file or a Hub id; by "
+        "default the demo corpus",
+    )
+    parser.add_argument("--audio", nargs="+", type=Path, help="audio files, or folders of them, in place of a corpus")
+    parser.add_argument("--split", default="test", help="train, validation or test (test)")
+    parser.add_argument("--subset", help="of corpora that have some (ASVspoof 2021: eval, progress, hidden or all)")
+    parser.add_argument("--config_name", help="configuration of a data set that has several")
+    parser.add_argument("--audio_column_name", default="audio", help="column with the audio (audio)")
+    parser.add_argument("--label_column_name", default="label", help="column with the label (label)")
+    parser.add_argument("--label_map", nargs="+", help="what other labels mean: 0=spoof 1=bonafide")
+    output = parser.add_argument_group("output")
+    output.add_argument("--output_dir", type=Path, help="folder for the score files (scores/<model>)")
+    output.add_argument("--output_file", type=Path, help="the score file, where there is one corpus")
+    output.add_argument("--columns", nargs="+", default=[], help="further columns for the file, e.g. label system")
+    output.add_argument("--overwrite", action="store_true", help="begin anew where there are scores already")
+    hearing = parser.add_argument_group("what the model hears")
+    hearing.add_argument(
+        "--windows",
+        choices=["first", "all", "whole"],
+        help="the first window (the protocol), windows over all of it, or the whole clip at once; by default as the "
+        "model was saved",
+    )
+    hearing.add_argument("--window_seconds", type=float, help="by default as the model was saved, or else 4.175")
+    hearing.add_argument("--hop_seconds", type=float, help="from window to window with --windows all (a window)")
+    hearing.add_argument(
+        "--combine", default="mean", choices=["mean", "median", "min", "max"], help="of windows (mean)"
+    )
+    hearing.add_argument("--rms_level", type=float, help="bring clips to this root mean square first")
+    hearing.add_argument("--bonafide_label", help="the model's bona fide label, if it has an unusual name")
+    work = parser.add_argument_group("work")
+    work.add_argument("--batch_size", type=int, default=16, help="windows a forward pass (16)")
+    work.add_argument("--num_workers", type=int, default=2, help="processes that decode (2)")
+    work.add_argument("--dtype", default="float32", choices=["float32", "bfloat16", "float16", "auto"])
+    work.add_argument("--device", help="cpu, cuda, cuda:1, ...; by default the accelerator, if there is one")
+    work.add_argument("--no_progress", action="store_true", help="show no progress bar")
+    hub = parser.add_argument_group("Hub")
+    hub.add_argument("--revision", help="branch, tag or commit of the model")
+    hub.add_argument("--token", help="access token; by default that of `hf auth login`")
+    hub.add_argument("--trust_remote_code", action="store_true", help="run modelling code that comes with the model")
+    arguments = parser.parse_args(argv)
+    if arguments.corpus and arguments.audio:
+        parser.error("give --corpus or --audio, not both")
+    if arguments.output_file and len(arguments.corpus or ()) > 1:
+        parser.error("--output_file is for one corpus; with several take --output_dir")
+    return arguments
+
+
+def main(argv: Sequence[str]) -> int:
+    """Run from the command line; returns the exit status."""
+    arguments = parse(argv)
+    state = process_state()
+    logging.set_verbosity_warning() if state.is_main_process else logging.set_verbosity_error()
+    try:
+        scorer = SpoofScorer(
+            arguments.model,
+            batch_size=arguments.batch_size,
+            device=arguments.device or state.device,
+            dtype=arguments.dtype,
+            windows=arguments.windows,
+            window_seconds=arguments.window_seconds,
+            hop_seconds=arguments.hop_seconds,
+            combine=arguments.combine,
+            rms_level=arguments.rms_level,
+            bonafide_label=arguments.bonafide_label,
+            num_workers=arguments.num_workers,
+            revision=arguments.revision,
+            token=arguments.token,
+            trust_remote_code=arguments.trust_remote_code,
+        )
+        for corpus in arguments.corpus or ["demo"]:
+            score(scorer, corpus, arguments)
+    except (ValueError, OSError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("\ninterrupted; the same command goes on where it was", file=sys.stderr)
+        return 130
+    return 0
+
+
+def score(scorer: SpoofScorer, corpus: str, arguments: argparse.Namespace) -> None:
+    """Score one corpus and say what came of it."""
+    state = process_state()
+    if arguments.audio:
+        dataset, name = list_audio_files(arguments.audio), "audio"
+    else:
+        with state.main_process_first():
+            dataset = load_split(corpus, arguments)
+        name = f"{file_stem(corpus)}_{arguments.split}" + (f"_{arguments.subset}" if arguments.subset else "")
+    folder = arguments.output_dir or Path("scores", file_stem(arguments.model))
+    output = arguments.output_file or folder / f"{name}.txt"
+    output.parent.mkdir(parents=True, exist_ok=True)
+    report = score_corpus(
+        scorer,
+        dataset,
+        output,
+        columns=arguments.columns,
+        overwrite=arguments.overwrite,
+        progress=not arguments.no_progress,
+    )
+    if not state.is_main_process:
+        return
+    done = "were scored already" if report.was_complete else "are scored"
+    print(f"{report.n_scored} of {report.n_clips} clips of {corpus if not arguments.audio else name} {done}: {output}")
+    if report.bad_clips:
+        print(f"{len(report.bad_clips)} could not be scored; they are in {report.bad_audio_file}")
+    if "label" in dataset.column_names:
+        labels = dict(zip(dataset["utterance_id"][:], dataset["label"][:], strict=True))
+        scores = read_score_file(output)
+        truth = np.array([labels[name] for name in scores])
+        if 0 < truth.sum() < len(truth):
+            rate = equal_error_rate(np.array(list(scores.values())), truth)["eer"]
+            print(f"Equal error rate: {100 * rate:.2f} %")
+
+
+def load_split(corpus: str, arguments: argparse.Namespace) -> Dataset:
+    """The split of a corpus that is asked for."""
+    return load_corpus(
+        None if corpus == "demo" else corpus,
+        splits=(arguments.split,),
+        **({} if arguments.subset is None else {"subset": arguments.subset}),
+        config_name=arguments.config_name,
+        token=arguments.token,
+        audio_column=arguments.audio_column_name,
+        label_column=arguments.label_column_name,
+        label_map=parse_label_map(arguments.label_map),
+    )[arguments.split]
+
+
+def file_stem(name: str) -> str:
+    """A corpus' or model's name, fit for a file."""
+    known, is_path, _ = name.partition(":")
+    stem = known if is_path and len(known) > 1 else Path(name).name or name
+    return re.sub(r"[^\w.-]+", "_", stem).strip("_") or "model"
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,146 @@
+import json
+
+import numpy as np
+import pytest
+from kill_simulation import Killed, every_kill, killed_before
+from tiny_detectors import make_detector
+
+from hf_gradalign.data import CorpusError
+from hf_gradalign.scoring import SpoofScorer, score_corpus
+from hf_gradalign.scoring.score_file import read_score_file
+
+
+@pytest.fixture
+def scorer(detector, extractor):
+    return SpoofScorer(detector, extractor, batch_size=4)
+
+
+def test_scores_come_in_the_corpus_order(scorer, make_corpus, tmp_path):
+    corpus = make_corpus(10)
+    report = score_corpus(scorer, corpus, tmp_path / "scores.txt", progress=False)
+    assert (report.n_clips, report.n_scored, report.bad_clips, report.was_complete) == (10, 10, [], False)
+    scores = read_score_file(tmp_path / "scores.txt")
+    assert list(scores) == corpus["utterance_id"][:]
+    np.testing.assert_allclose(list(scores.values()), scorer.score(corpus["audio"]), atol=6e-7)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["scores.json", "scores.txt"]
+    assert json.loads((tmp_path / "scores.json").read_text())["settings"]["windows"] == "first"
+
+
+def test_columns(scorer, make_corpus, tmp_path):
+    score_corpus(scorer, make_corpus(3), tmp_path / "scores.txt", columns=["label", "system"], progress=False)
+    lines = [line.split("\t") for line in (tmp_path / "scores.txt").read_text().splitlines()]
+    assert lines[0] == ["utterance_id", "score", "label", "system"]
+    assert [(line[0], *line[2:]) for line in lines[1:]] == [
+        ("utt_0000", "spoof", "A01"),
+        ("utt_0001", "bonafide", "-"),
+        ("utt_0002", "spoof", "A03"),
+    ]
+
+
+def test_bad_audio_is_listed_beside_the_scores(scorer, make_corpus, tmp_path):
+    report = score_corpus(scorer, make_corpus(10, bad=(0, 5)), tmp_path / "scores.txt", progress=False)
+    assert (report.n_clips, report.n_scored) == (10, 8)
+    assert [clip.utterance_id for clip in report.bad_clips] == ["utt_0000", "utt_0005"]
+    scores = read_score_file(tmp_path / "scores.txt")
+    assert len(scores) == 8
+    assert not {"utt_0000", "utt_0005"} & set(scores)
+    lines = report.bad_audio_file.read_text().splitlines()
+    assert lines[0] == "utterance_id\tpath\treason"
+    assert lines[1].startswith("utt_0000\tclip_0.wav\tnot audio that libsndfile can read")
+    again = score_corpus(scorer, make_corpus(10, bad=(0, 5)), tmp_path / "scores.txt", progress=False)
+    assert again.was_complete
+    assert again.bad_clips == report.bad_clips
+
+
+def test_a_corpus_of_nothing_but_bad_audio(scorer, make_corpus, tmp_path):
+    with pytest.raises(ValueError, match=r"none of the 3 clips can be scored:\n  utt_0000"):
+        score_corpus(scorer, make_corpus(3, bad=range(3)), tmp_path / "scores.txt", progress=False)
+    assert not (tmp_path / "scores.txt").exists()
+
+
+def test_killed_before_every_change_on_the_disk(scorer, make_corpus, tmp_path):
+    corpus = make_corpus(9, bad=(2,))
+    whole = tmp_path / "whole.txt"
+    score_corpus(scorer, corpus, whole, columns=["label"], progress=False)
+
+    def attempt(change):
+        folder = tmp_path / str(change)
+        folder.mkdir()
+        killed = False
+        try:
+            with killed_before(change):
+                score_corpus(scorer, corpus, folder / "scores.txt", columns=["label"], progress=False)
+        except Killed:
+            killed = True
+        score_corpus(scorer, corpus, folder / "scores.txt", columns=["label"], progress=False)
+        assert (folder / "scores.txt").read_bytes() == whole.read_bytes()
+        assert (folder / "scores_bad_audio.tsv").read_bytes() == (tmp_path / "whole_bad_audio.tsv").read_bytes()
+        assert not (folder / "scores.txt.partial").exists()
+        return not killed
+
+    assert every_kill(attempt) > 8
+
+
+def test_what_was_scored_is_not_scored_again(scorer, make_corpus, tmp_path, monkeypatch):
+    corpus = make_corpus(12)
+    forwards = []
+    original = SpoofScorer._forward
+    monkeypatch.setattr(SpoofScorer, "_forward", lambda self, batch: forwards.append(1) or original(self, batch))
+
+    def fail(self, *arguments):
+        if len(forwards) == 3:
+            raise KeyboardInterrupt
+        return scored(self, *arguments)
+
+    scored = SpoofScorer._clip_scores
+    monkeypatch.setattr(SpoofScorer, "_clip_scores", fail)
+    with pytest.raises(KeyboardInterrupt):
+        score_corpus(scorer, corpus, tmp_path / "scores.txt", progress=False)
+    before = len(forwards)
+    score_corpus(scorer, corpus, tmp_path / "scores.txt", progress=False)
+    assert before == 3
+    assert len(forwards) - before == 2  # of three chunks one was written
+    assert score_corpus(scorer, corpus, tmp_path / "scores.txt", progress=False).was_complete
+    assert len(forwards) - before == 2
+
+
+@pytest.mark.parametrize("is_complete", [True, False])
+def test_another_model_corpus_or_setting_is_refused(detector, extractor, make_corpus, tmp_path, is_complete):
+    scorer = SpoofScorer(detector, extractor, batch_size=4)
+    path = tmp_path / "scores.txt"
+    if is_complete:
+        score_corpus(scorer, make_corpus(6), path, progress=False)
+    else:
+        with killed_before(9), pytest.raises(Killed):
+            score_corpus(scorer, make_corpus(6), path, progress=False)
+        assert (tmp_path / "scores.txt.partial" / "settings.json").exists()
+    other = make_detector()
+    next(iter(other.parameters())).data.add_(0.01)
+    for changed, corpus, said in [
+        (SpoofScorer(other, extractor, batch_size=4), make_corpus(6), "model_sha256"),
+        (scorer, make_corpus(7), "clips was 6 and is now 7"),
+        (SpoofScorer(detector, extractor, batch_size=4, windows="all"), make_corpus(6), "windows was 'first'"),
+    ]:
+        with pytest.raises(ValueError, match=rf"{said}.*--overwrite"):
+            score_corpus(changed, corpus, path, progress=False)
+    report = score_corpus(scorer, make_corpus(7), path, overwrite=True, progress=False)
+    assert report.n_scored == 7
+    assert not report.was_complete
+
+
+def test_a_score_file_of_unknown_origin_is_not_overwritten(scorer, make_corpus, tmp_path):
+    (tmp_path / "scores.txt").write_text("precious")
+    with pytest.raises(ValueError, match="nothing beside it says what it is of"):
+        score_corpus(scorer, make_corpus(3), tmp_path / "scores.txt", progress=False)
+    assert (tmp_path / "scores.txt").read_text() == "precious"
+
+
+def test_refusals(scorer, make_corpus, tmp_path):
+    corpus = make_corpus(3)
+    with pytest.raises(CorpusError, match="no column speaker; its columns are"):
+        score_corpus(scorer, corpus, tmp_path / "scores.txt", columns=["speaker"])
+    same = corpus.remove_columns("utterance_id").add_column("utterance_id", ["a", "b", "a"])
+    with pytest.raises(CorpusError, match="1 utterance ids are not unique, such as 'a'"):
+        score_corpus(scorer, same, tmp_path / "scores.txt")
+    with pytest.raises(CorpusError, match="no clips"):
+        score_corpus(scorer, corpus.select([]), tmp_path / "scores.txt")

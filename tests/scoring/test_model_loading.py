@@ -1,0 +1,45 @@
+import numpy as np
+import pytest
+from noise_clips import draw_clip
+from tiny_detectors import TINY
+from transformers import AutoConfig, Wav2Vec2FeatureExtractor, Wav2Vec2ForSequenceClassification, Wav2Vec2Model
+
+from hf_gradalign.scoring import SpoofScorer
+from hf_gradalign.scoring.model_loading import label_columns
+
+CLIP = draw_clip(0, 8000)
+
+
+def test_a_detectors_folder(detector_folder, detector, extractor):
+    scorer = SpoofScorer(detector_folder)
+    assert scorer.windowing.n_samples == 3200
+    np.testing.assert_allclose(scorer.score([CLIP]), SpoofScorer(detector, extractor).score([CLIP]), atol=1e-6)
+
+
+def test_a_stock_classifiers_folder(tmp_path):
+    config = AutoConfig.for_model("wav2vec2", **TINY, classifier_proj_size=8)
+    config.id2label = {0: "fake", 1: "real"}
+    Wav2Vec2ForSequenceClassification(config).save_pretrained(tmp_path)
+    Wav2Vec2FeatureExtractor().save_pretrained(tmp_path)
+    assert np.isfinite(SpoofScorer(str(tmp_path)).score([CLIP])).all()
+
+
+def test_an_encoder_that_was_never_trained_to_classify_is_refused(tmp_path):
+    Wav2Vec2Model(AutoConfig.for_model("wav2vec2", **TINY)).save_pretrained(tmp_path)
+    Wav2Vec2FeatureExtractor().save_pretrained(tmp_path)
+    with pytest.raises(ValueError, match=r"lacks \d+ weights .*random weights say nothing"):
+        SpoofScorer(tmp_path)
+
+
+def test_no_such_model(tmp_path):
+    with pytest.raises(OSError, match="nowhere"):
+        SpoofScorer(tmp_path / "nowhere")
+
+
+def test_label_columns():
+    assert label_columns({0: "spoof", 1: "bonafide"}) == (1, 0)
+    assert label_columns({"0": "Bona-Fide", "1": "AI"}) == (0, 1)
+    assert label_columns({0: "bonafide"}) == (0, None)
+    assert label_columns({0: "x", 1: "y"}, "x") == (0, 1)
+    with pytest.raises(ValueError, match="cannot tell"):
+        label_columns({0: "bonafide", 1: "tts", 2: "vc"})

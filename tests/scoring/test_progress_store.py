@@ -1,0 +1,58 @@
+import pytest
+
+from hf_gradalign.scoring.progress_store import ProgressStore, ScoredChunk
+
+SETTINGS = {"model": "a", "batch_size": 4}
+
+
+@pytest.fixture
+def store(tmp_path):
+    store = ProgressStore(tmp_path / "scores.txt.partial")
+    store.open(SETTINGS)
+    return store
+
+
+def test_chunks_come_back_whichever_process_wrote_them(store):
+    chunks = [ScoredChunk(0, [1.5, None], {1: "bad"}), ScoredChunk(2, [0.1 + 0.2], {})]
+    store.append(0, chunks[1])
+    store.append(3, chunks[0])
+    assert store.read() == {0: chunks[0], 2: chunks[1]}
+
+
+def test_a_torn_line_is_taken_away_wherever_it_was_torn(store):
+    store.append(0, ScoredChunk(0, [1.0], {}))
+    path = store.folder / "process-0.jsonl"
+    whole = path.read_bytes()
+    store.append(0, ScoredChunk(1, [2.0], {}))
+    for torn in range(len(whole), len(path.read_bytes())):
+        content = path.read_bytes()
+        path.write_bytes(content[:torn])
+        store.recover(0)
+        assert path.read_bytes() == whole
+        path.write_bytes(content)
+    store.recover(0)
+    assert set(store.read()) == {0, 1}
+    store.recover(7)  # a process that wrote nothing
+
+
+def test_other_settings_are_refused_and_named(store, tmp_path):
+    store.append(0, ScoredChunk(0, [1.0], {}))
+    again = ProgressStore(store.folder)
+    again.open(dict(SETTINGS))
+    assert set(again.read()) == {0}
+    with pytest.raises(ValueError, match="batch_size was 4 and is now 8"):
+        again.open({**SETTINGS, "batch_size": 8})
+
+
+def test_lines_without_settings_are_of_nobody(store):
+    store.append(0, ScoredChunk(0, [1.0], {}))
+    (store.folder / "settings.json").unlink()
+    store.open(SETTINGS)
+    assert store.read() == {}
+
+
+def test_remove(store):
+    store.append(0, ScoredChunk(0, [1.0], {}))
+    store.remove()
+    assert not store.folder.exists()
+    store.remove()

@@ -1,0 +1,53 @@
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from hf_gradalign.scoring import Windowing
+
+
+@given(st.integers(1, 60), st.integers(1, 20), st.one_of(st.none(), st.integers(1, 25)))
+def test_windows_cover_the_clip_from_start_to_end(total, length, hop):
+    clip = np.arange(total, dtype=np.float32)
+    windows = Windowing(length, "all", hop).cut(clip)
+    assert {len(window) for window in windows} == {length}
+    starts = [int(window[0]) for window in windows]
+    assert starts == sorted(set(starts))
+    assert starts[0] == 0
+    assert windows[-1][-1] == clip[-1] or total < length
+    if hop is None or hop <= length:
+        assert {float(x) for window in windows for x in window} == set(clip.tolist())
+    if len(starts) > 2:
+        assert set(np.diff(starts)[:-1]) == {hop or length}
+
+
+def test_first_window_is_the_leading_one_repeated_where_the_clip_is_shorter():
+    windowing = Windowing(4)
+    assert [w.tolist() for w in windowing.cut(np.arange(9.0))] == [[0, 1, 2, 3]]
+    assert [w.tolist() for w in windowing.cut(np.arange(3.0))] == [[0, 1, 2, 0]]
+    assert windowing.decoded.n_samples == 4
+
+
+def test_whole_is_the_clip():
+    clip = np.arange(9.0)
+    assert Windowing(4, "whole").cut(clip)[0] is clip
+    assert Windowing(4, "whole").decoded is None
+
+
+@pytest.mark.parametrize(("combine", "score"), [("mean", 2.0), ("median", 1.0), ("min", 0.0), ("max", 5.0)])
+def test_combination(combine, score):
+    assert Windowing(4, "all", combine=combine).combined(np.array([1.0, 0.0, 5.0])) == score
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        ({"n_samples": 0}, "at least one sample"),
+        ({"n_samples": 4, "mode": "last"}, "first, all, whole"),
+        ({"n_samples": 4, "hop_samples": 0}, "hop"),
+        ({"n_samples": 4, "combine": "sum"}, "mean, median"),
+    ],
+)
+def test_refusals(arguments, said):
+    with pytest.raises(ValueError, match=said):
+        Windowing(**arguments)

@@ -1,0 +1,137 @@
+import os
+import subprocess
+import sys
+
+import pytest
+import soundfile
+from noise_clips import RATE, draw_clip
+from tiny_detectors import make_detector
+
+from hf_gradalign.models import SpoofDetectorFeatureExtractor
+
+WINDOW = 1600
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("models") / "tiny"
+    detector = make_detector(n_samples=WINDOW)
+    detector.save_pretrained(folder)
+    SpoofDetectorFeatureExtractor(n_samples=WINDOW).save_pretrained(folder)
+    return str(folder)
+
+
+@pytest.fixture
+def corpus(tmp_path):
+    """A folder with a metadata.csv: three splits, a clip that is no audio."""
+    folder = tmp_path / "my corpus"
+    lines = ["file_name,label,split,system"]
+    for split, count in (("train", 4), ("validation", 4), ("test", 9)):
+        for i in range(count):
+            name = f"{split}_{i}.wav"
+            folder.mkdir(exist_ok=True)
+            soundfile.write(folder / name, draw_clip(i, 2000 + 100 * i), RATE)
+            lines.append(f"{name},{'bonafide' if i % 2 else 'spoof'},{split},{'-' if i % 2 else 'A01'}")
+    (folder / "test_4.wav").write_bytes(b"no audio")
+    (folder / "metadata.csv").write_text("\n".join(lines))
+    return folder
+
+
+@pytest.fixture
+def script(load_script, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    return load_script("score_audio_spoof")
+
+
+def run(script, *words):
+    return script.main([*map(str, words), "--no_progress", "--num_workers", "0"])
+
+
+def test_a_corpus(script, model, corpus, capsys, tmp_path):
+    assert run(script, model, "--corpus", corpus, "--columns", "label", "system") == 0
+    path = tmp_path / "scores" / "tiny" / "my_corpus_test.txt"
+    lines = path.read_text().splitlines()
+    assert lines[0] == "utterance_id\tscore\tlabel\tsystem"
+    assert [line.split("\t")[0] for line in lines[1:]] == [f"test_{i}" for i in range(9) if i != 4]
+    said = capsys.readouterr().out
+    assert "8 of 9 clips" in said
+    assert "1 could not be scored; they are in scores/tiny/my_corpus_test_bad_audio.tsv" in said
+    assert "Equal error rate: " in said
+    assert run(script, model, "--corpus", corpus, "--columns", "label", "system") == 0
+    assert "were scored already" in capsys.readouterr().out
+
+
+def test_other_settings_need_a_word(script, model, corpus, capsys):
+    assert run(script, model, "--corpus", corpus) == 0
+    assert run(script, model, "--corpus", corpus, "--windows", "whole") == 2
+    assert "windows was 'first' and is now 'whole'" in capsys.readouterr().err
+    assert run(script, model, "--corpus", corpus, "--windows", "whole", "--overwrite") == 0
+
+
+def test_another_split_and_several_corpora(script, model, corpus, tmp_path):
+    other = tmp_path / "other"
+    corpus.rename(other)
+    assert run(script, model, "--corpus", other, other / "metadata.csv", "--split", "train", "--output_dir", "out") == 0
+    expected = (tmp_path / "out" / "other_train.txt").read_text()
+    assert len(expected.splitlines()) == 4
+    assert (tmp_path / "out" / "metadata.csv_train.txt").read_text() == expected
+
+
+def test_audio_without_a_corpus(script, model, corpus, tmp_path, capsys):
+    assert (
+        run(script, model, "--audio", corpus, "--output_file", "out.txt", "--windows", "all", "--combine", "min") == 0
+    )
+    names = [line.split()[0] for line in (tmp_path / "out.txt").read_text().splitlines()]
+    assert names == sorted({path.name for path in corpus.glob("*.wav")} - {"test_4.wav"})
+    assert "Equal error rate" not in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["--corpus", "no/such/corpus/here"], "no/such/corpus/here is neither a local path"),
+        (["--audio", "nowhere"], "no file or folder nowhere"),
+        (["--window_seconds", "-1"], "window_seconds must be positive"),
+        (["--columns", "codec"], "no column codec; its columns are"),
+        (["--split", "tset"], "has no split 'tset'; its splits are train, validation, test"),
+    ],
+)
+def test_mistakes(script, model, words, said, capsys):
+    assert run(script, model, *words) == 2
+    assert said in capsys.readouterr().err
+
+
+def test_no_such_model(script, capsys):
+    assert run(script, "./no/such/model") == 2
+    assert "cannot load the model ./no/such/model" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("words", [["--corpus", "a", "--audio", "b"], ["--corpus", "a", "b", "--output_file", "c"]])
+def test_options_that_do_not_go_together(script, model, words, capsys):
+    with pytest.raises(SystemExit):
+        run(script, model, *words)
+
+
+def test_the_scores_of_a_run_are_found_again(run_script, load_script, tmp_path, monkeypatch):
+    assert run_script("--align_gradients", output_dir=tmp_path / "run") == 0
+    monkeypatch.chdir(tmp_path)
+    script = load_script("score_audio_spoof")
+    assert run(script, tmp_path / "run", "--output_file", "again.txt", "--batch_size", "5") == 0
+    again = dict(line.split() for line in (tmp_path / "again.txt").read_text().splitlines())
+    before = dict(line.split() for line in (tmp_path / "run" / "scores_test.txt").read_text().splitlines())
+    assert len(before) == 12  # a quick run evaluates on as many
+    assert len(again) == 240
+    assert all(abs(float(again[name]) - float(score)) < 2e-5 for name, score in before.items())
+
+
+@pytest.mark.slow
+def test_two_processes_under_torchrun(model, corpus, tmp_path):
+    script = os.path.join(os.path.dirname(__file__), "..", "..", "scripts", "score_audio_spoof.py")
+    words = [script, model, "--corpus", str(corpus), "--batch_size", "2", "--output_file"]
+    one = [sys.executable, *words, "one.txt"]
+    two = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2", *words, "two.txt"]
+    for command in (one, two):
+        done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=200)
+        assert done.returncode == 0, done.stderr[-3000:]
+        assert done.stdout.count("8 of 9 clips") == 1
+    assert (tmp_path / "one.txt").read_bytes() == (tmp_path / "two.txt").read_bytes()
