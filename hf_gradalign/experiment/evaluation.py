@@ -1,7 +1,6 @@
 """Countermeasure scores of a split, their equal error rate, and the score file."""
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -65,9 +64,3 @@ def error_rates_by_system(
         return {}
     bona_fide = (np.asarray(labels) == LABEL2ID["bonafide"]).astype(int)
     return equal_error_rate_by_system(scores, bona_fide, [str(system) for system in systems])
-
-
-def write_scores(path: Path, utterance_ids: Sequence[str], scores: NDArray[np.float64]) -> None:
-    """Write a line `utterance_id score` for each clip, as ASVspoof and the Arena do."""
-    lines = [f"{utterance} {score:.6f}\n" for utterance, score in zip(utterance_ids, scores, strict=True)]
-    path.write_text("".join(lines), encoding="utf-8")

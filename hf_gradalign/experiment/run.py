@@ -13,7 +13,6 @@ from hf_gradalign.experiment.evaluation import (
     CountermeasureMetrics,
     countermeasure_scores,
     error_rates_by_system,
-    write_scores,
 )
 from hf_gradalign.experiment.preparation import Preparation
 from hf_gradalign.experiment.results import (
@@ -23,6 +22,7 @@ from hf_gradalign.experiment.results import (
     steps_of,
     without_timing,
 )
+from hf_gradalign.scoring import write_score_file
 from hf_gradalign.scoring.protocol import taking_windows_as_they_are
 from hf_gradalign.training import (
     BestCheckpoints,
@@ -161,6 +161,6 @@ def _evaluate(
     if not np.array_equal(np.asarray(output.label_ids), np.asarray(clips["label"])):
         raise RuntimeError(f"the scores of the {split} split did not come back in the order of its clips")
     if trainer.is_world_process_zero():
-        write_scores(Path(trainer.args.output_dir, f"scores_{split}.txt"), clips["utterance_id"], scores)
+        write_score_file(Path(trainer.args.output_dir, f"scores_{split}.txt"), clips["utterance_id"], scores)
     systems = clips[system_column] if system_column in clips.column_names else None
     return output.metrics, error_rates_by_system(scores, clips["label"], systems)

@@ -6,7 +6,6 @@ from hf_gradalign.experiment.evaluation import (
     CountermeasureMetrics,
     countermeasure_scores,
     error_rates_by_system,
-    write_scores,
 )
 
 LOGITS = np.array([[2.0, -1.0], [0.0, 1.5], [1.0, 1.0]], dtype=np.float32)
@@ -32,8 +31,3 @@ def test_by_system():
     assert rates == {"A01": 0.0, "A02": pytest.approx(1.0, abs=0.5)}
     assert rates["A02"] > 0.4
     assert error_rates_by_system(scores, [1, 1, 0, 0], None) == {}
-
-
-def test_score_file(tmp_path):
-    write_scores(tmp_path / "scores.txt", ["a", "b"], np.array([0.1234567, -2.0]))
-    assert (tmp_path / "scores.txt").read_text() == "a 0.123457\nb -2.000000\n"
