@@ -1,6 +1,69 @@
-"""Metrics of spoofing countermeasures; `eer/` beside this file is the same as an `evaluate` module."""
+"""Metrics of spoofing countermeasures; the folders beside this file are the same as modules of `evaluate`."""
 
+from hf_gradalign.metrics.agnostic_cost import ASVSPOOF5_AGNOSTIC_COSTS, AgnosticCosts, min_agnostic_detection_cost
+from hf_gradalign.metrics.asv_errors import ASVSPOOF5_ASV, TRIAL_TYPES, AsvErrorRates, asv_error_rates
+from hf_gradalign.metrics.bootstrap import Interval, bootstrap_intervals
+from hf_gradalign.metrics.breakdown import Breakdown, Group, break_down
 from hf_gradalign.metrics.by_system import equal_error_rate_by_system
-from hf_gradalign.metrics.det_curve import DetectionErrorCurve, detection_error_curve, equal_error_rate
+from hf_gradalign.metrics.comparison import Comparison, compare_systems
+from hf_gradalign.metrics.decisions import accuracy_at_threshold, spoof_acceptance_rate
+from hf_gradalign.metrics.det_curve import (
+    DetectionErrorCurve,
+    detection_error_curve,
+    equal_error_rate,
+    interpolated_equal_error_rate,
+)
+from hf_gradalign.metrics.detection_cost import DetectionCosts, actual_detection_cost, min_detection_cost
+from hf_gradalign.metrics.likelihood_ratio_cost import log_likelihood_ratio_cost
+from hf_gradalign.metrics.measures import (
+    MEASURES,
+    Measure,
+    Metric,
+    decision_measures,
+    detection_cost_measures,
+    tandem_measure,
+)
+from hf_gradalign.metrics.ranked_scores import CountedScores, RankedScores
+from hf_gradalign.metrics.ranking_quality import roc_auc
+from hf_gradalign.metrics.score_problems import score_problems
+from hf_gradalign.metrics.tandem_cost import TandemCosts, min_tandem_detection_cost
 
-__all__ = ["DetectionErrorCurve", "detection_error_curve", "equal_error_rate", "equal_error_rate_by_system"]
+__all__ = [
+    "ASVSPOOF5_AGNOSTIC_COSTS",
+    "ASVSPOOF5_ASV",
+    "MEASURES",
+    "TRIAL_TYPES",
+    "AgnosticCosts",
+    "AsvErrorRates",
+    "Breakdown",
+    "Comparison",
+    "CountedScores",
+    "DetectionCosts",
+    "DetectionErrorCurve",
+    "Group",
+    "Interval",
+    "Measure",
+    "Metric",
+    "RankedScores",
+    "TandemCosts",
+    "accuracy_at_threshold",
+    "actual_detection_cost",
+    "asv_error_rates",
+    "bootstrap_intervals",
+    "break_down",
+    "compare_systems",
+    "decision_measures",
+    "detection_cost_measures",
+    "detection_error_curve",
+    "equal_error_rate",
+    "equal_error_rate_by_system",
+    "interpolated_equal_error_rate",
+    "log_likelihood_ratio_cost",
+    "min_agnostic_detection_cost",
+    "min_detection_cost",
+    "min_tandem_detection_cost",
+    "roc_auc",
+    "score_problems",
+    "spoof_acceptance_rate",
+    "tandem_measure",
+]

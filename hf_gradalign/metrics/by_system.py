@@ -6,13 +6,17 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike
 
-from hf_gradalign.metrics.det_curve import equal_error_rate
+from hf_gradalign.metrics.checks import checked
+from hf_gradalign.metrics.equal_error import official_equal_error
+from hf_gradalign.metrics.ranked_scores import RankedScores
 
 _UNNAMED = "unknown"
 
 
 def equal_error_rate_by_system(scores: ArrayLike, labels: ArrayLike, systems: Sequence[Any]) -> dict[str, float]:
     """Equal error rate of each spoofing system's clips against all bona fide clips.
+
+    Other metrics, other columns and intervals: `break_down`.
 
     Args:
         scores: One number a clip, higher for bona fide, shape (clips,).
@@ -26,13 +30,12 @@ def equal_error_rate_by_system(scores: ArrayLike, labels: ArrayLike, systems: Se
     Raises:
         ValueError: If there is not one system a clip, or as `equal_error_rate`.
     """
-    equal_error_rate(scores, labels)  # refuses what cannot be scored, before the clips are taken apart
-    scores, is_bonafide = np.asarray(scores, dtype=np.float64), np.asarray(labels) == 1
+    scores, is_bonafide = checked(scores, labels)
     if len(systems) != len(scores):
         raise ValueError(f"There are {len(scores)} scores but {len(systems)} systems: give one of each a clip.")
     names = np.array([_UNNAMED if name is None or name == "" else str(name) for name in systems], dtype=object)
     rates = {}
     for name in sorted(set(names[~is_bonafide])):
         chosen = is_bonafide | (names == name)
-        rates[name] = equal_error_rate(scores[chosen], is_bonafide[chosen])["eer"]
+        rates[name] = official_equal_error(RankedScores(scores[chosen], is_bonafide[chosen]).counted()).rate
     return rates

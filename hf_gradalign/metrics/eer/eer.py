@@ -3,10 +3,10 @@
 `evaluate` copies this file elsewhere before it runs it and reads its imports line by line, one package a line.
 """
 
-import datasets
 import evaluate
 
 from hf_gradalign.metrics import equal_error_rate
+from hf_gradalign.metrics.evaluate_module import ASVSPOOF2019, LABELS, SCORES, module_info, usage
 
 _DESCRIPTION = """
 The equal error rate (EER) of a detector of spoofed speech is the error at the threshold where as large a share of
@@ -15,48 +15,24 @@ error curve where the two rates are nearest is taken, without interpolation, as 
 the ASVspoof challenges.
 """
 
-_CITATION = """
-@article{wang2020asvspoof,
-  title   = {{ASVspoof} 2019: A large-scale public database of synthesized, converted and replayed speech},
-  author  = {Wang, Xin and Yamagishi, Junichi and Todisco, Massimiliano and others},
-  journal = {Computer Speech \\& Language},
-  volume  = {64},
-  pages   = {101114},
-  year    = {2020}
-}
-"""
-
-_KWARGS_DESCRIPTION = """
-Args:
-    prediction_scores (`list` of `float`): a score a clip, higher for bona fide speech. Any finite numbers will do:
-        probabilities, logits (bona fide minus spoof), log-likelihood ratios.
-    references (`list` of `int`): a label a clip, 1 for bona fide and 0 for spoof.
-
-Returns:
-    eer (`float`): the equal error rate, a fraction in [0, 1].
-    threshold (`float`): the score up to and including which a clip is rejected at that point.
-
-Examples:
-    >>> eer = evaluate.load("hf_gradalign/metrics/eer")
+_USAGE = usage(
+    takes=[SCORES, LABELS],
+    gives=[
+        "eer (`float`): the equal error rate, a fraction in [0, 1].",
+        "threshold (`float`): the score up to and including which a clip is rejected at that point.",
+    ],
+    example="""    >>> eer = evaluate.load("hf_gradalign/metrics/eer")
     >>> eer.compute(prediction_scores=[-2.0, -1.0, 0.5, 0.0, 1.0, 2.0], references=[0, 0, 0, 1, 1, 1])
-    {'eer': 0.3333333333333333, 'threshold': 0.0}
-"""
+    {'eer': 0.3333333333333333, 'threshold': 0.0}""",
+)
 
 
-@evaluate.utils.file_utils.add_start_docstrings(_DESCRIPTION, _KWARGS_DESCRIPTION)
+@evaluate.utils.file_utils.add_start_docstrings(_DESCRIPTION, _USAGE)
 class EqualErrorRate(evaluate.Metric):
     """Equal error rate over all the clips that were added."""
 
     def _info(self) -> evaluate.MetricInfo:
-        return evaluate.MetricInfo(
-            description=_DESCRIPTION,
-            citation=_CITATION,
-            inputs_description=_KWARGS_DESCRIPTION,
-            features=datasets.Features(
-                {"prediction_scores": datasets.Value("float64"), "references": datasets.Value("int64")}
-            ),
-            reference_urls=["https://www.asvspoof.org"],
-        )
+        return module_info(_DESCRIPTION, ASVSPOOF2019, _USAGE)
 
     def _compute(self, prediction_scores: list[float], references: list[int]) -> dict[str, float]:
         return equal_error_rate(prediction_scores, references)

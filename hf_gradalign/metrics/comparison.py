@@ -1,0 +1,106 @@
+"""Whether two systems differ by more than chance on the same clips."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from hf_gradalign.metrics.bootstrap import N_DRAWS, defined, require_settings
+from hf_gradalign.metrics.checks import aligned
+from hf_gradalign.metrics.measures import Metric
+from hf_gradalign.metrics.resampling import draw_order, make_draws
+from hf_gradalign.metrics.sample_values import SampleValues
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """One metric of two systems.
+
+    Attributes:
+        first: The first system's value.
+        second: The second system's value.
+        difference: First minus second.
+        low: The lower end of the difference's confidence interval.
+        high: The upper end.
+        p_value: How often chance alone would give such a difference or a larger one, either way.
+        confidence: The interval's coverage.
+        n_draws: How many draws it is from.
+    """
+
+    first: float
+    second: float
+    difference: float
+    low: float
+    high: float
+    p_value: float
+    confidence: float
+    n_draws: int
+
+
+def compare_systems(
+    first: ArrayLike,
+    second: ArrayLike,
+    labels: ArrayLike,
+    metrics: Metric | Sequence[Metric] = "eer",
+    *,
+    clusters: Sequence[Any] | NDArray | None = None,
+    n_draws: int = N_DRAWS,
+    confidence: float = 0.95,
+    seed: int = 0,
+) -> dict[str, Comparison]:
+    """Paired bootstrap test of two systems that scored the same clips.
+
+    Each draw takes the same clips (or speakers) for both systems, so what makes clips easy or hard for both cancels.
+    The interval is that of the differences between the draws' values. The p-value is of the two-sided test with the
+    differences centred on the one that was found, `(1 + #{|d* - d| >= |d|}) / (1 + draws)` (Efron and Tibshirani,
+    1993, chapter 16); it cannot be less than `1 / (1 + draws)`. Scores of the two may be of different scales, which a
+    permutation of scores between systems would not allow.
+
+    Args:
+        first: One number a clip of the first system, shape (clips,).
+        second: One number for each of the same clips of the second system, shape (clips,).
+        labels: One label a clip, 1 bona fide and 0 spoof, shape (clips,).
+        metrics: As `bootstrap_intervals` takes them.
+        clusters: The speaker of each clip.
+        n_draws: How many draws.
+        confidence: Coverage of the interval.
+        seed: The same seed, the same result.
+
+    Returns:
+        A comparison for each metric, by name.
+
+    Raises:
+        ValueError: As `bootstrap_intervals`.
+    """
+    require_settings(n_draws, confidence)
+    first, labels = aligned(first, labels, "labels")
+    second, labels = aligned(second, labels, "labels")
+    order = draw_order(first, labels)
+    draws = make_draws(labels, clusters, seed, order)
+    systems = [SampleValues(metrics, scores[order], labels[order]) for scores in (first, second)]
+    value, other = (system() for system in systems)
+    drawn = np.empty((n_draws, len(value)))
+    for number in range(n_draws):
+        counts = draws(number)
+        drawn[number] = systems[0](counts) - systems[1](counts)
+    tails = [(1 - confidence) / 2, (1 + confidence) / 2]
+    comparisons = {}
+    for place, name in enumerate(systems[0].names):
+        samples = defined(drawn[:, place], name)
+        difference = float(value[place] - other[place])
+        low, high = np.quantile(samples, tails)
+        # Draws of equal systems differ by rounding alone, and that is no difference.
+        n_larger = np.count_nonzero(np.abs(samples - difference) >= abs(difference) - 1e-12)
+        comparisons[name] = Comparison(
+            first=float(value[place]),
+            second=float(other[place]),
+            difference=difference,
+            low=float(low),
+            high=float(high),
+            p_value=(1 + int(n_larger)) / (1 + len(samples)),
+            confidence=confidence,
+            n_draws=len(samples),
+        )
+    return comparisons

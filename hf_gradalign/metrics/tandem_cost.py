@@ -1,0 +1,124 @@
+"""The tandem detection cost: a countermeasure in front of a speaker verifier (ASVspoof 2019 and 2021)."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from hf_gradalign.metrics.asv_errors import AsvErrorRates
+from hf_gradalign.metrics.ranked_scores import CountedScores, RankedScores
+from hf_gradalign.metrics.score_problems import warn_of_problems
+
+TandemForm = Literal["2021", "2019"]
+
+
+@dataclass(frozen=True)
+class TandemCosts:
+    """Priors and costs of the tandem; by default those of ASVspoof 2019 and 2021.
+
+    Attributes:
+        p_target: Prior probability of a target trial.
+        p_nontarget: Prior probability of a bona fide trial of another speaker.
+        p_spoof: Prior probability of a spoof.
+        c_miss: Cost of rejecting a target, by the verifier or by the countermeasure.
+        c_fa: Cost of accepting a non-target.
+        c_fa_spoof: Cost of accepting a spoof.
+
+    Raises:
+        ValueError: If a prior or cost is negative, or the priors do not add up to 1.
+    """
+
+    p_target: float = (1 - 0.05) * 0.99
+    p_nontarget: float = (1 - 0.05) * 0.01
+    p_spoof: float = 0.05
+    c_miss: float = 1.0
+    c_fa: float = 10.0
+    c_fa_spoof: float = 10.0
+
+    def __post_init__(self) -> None:
+        priors = (self.p_target, self.p_nontarget, self.p_spoof)
+        if min(priors) < 0 or abs(sum(priors) - 1) > 1e-10:
+            raise ValueError(f"Priors must not be negative and must add up to 1, but they are {priors}.")
+        if min(self.c_miss, self.c_fa, self.c_fa_spoof) < 0:
+            raise ValueError(f"Costs must not be negative: {self}.")
+
+
+def min_tandem_detection_cost(
+    scores: ArrayLike,
+    labels: ArrayLike,
+    asv: AsvErrorRates,
+    *,
+    form: TandemForm = "2021",
+    costs: TandemCosts | None = None,
+) -> dict[str, float]:
+    """The min t-DCF, that is the normalised cost of countermeasure and verifier at the countermeasure's best threshold.
+
+    With the verifier fixed at `asv`, the cost is a line in both error rates of the countermeasure:
+
+    - `form="2021"` (Kinnunen et al., "Tandem assessment of spoofing countermeasures and automatic speaker
+      verification: fundamentals", IEEE/ACM TASLP 28, 2020, equations 10 and 11; ASVspoof 2021 and 5):
+      `C0 = p_target c_miss miss + p_nontarget c_fa false_alarm`, `C1 = p_target c_miss - C0`,
+      `C2 = p_spoof c_fa_spoof spoof_false_alarm`, cost `(C0 + C1 FRR + C2 FAR) / (C0 + min(C1, C2))`.
+    - `form="2019"` (the legacy one; Kinnunen et al., Odyssey 2018; ASVspoof 2019): without C0, that is
+      `(C1 FRR + C2 FAR) / min(C1, C2)` with the same C1 and C2.
+
+    Rates are those of `detection_error_curve`: among equals the bona fide clips are rejected first.
+
+    Args:
+        scores: One countermeasure score a clip, higher for bona fide, shape (clips,).
+        labels: One label a clip, 1 bona fide and 0 spoof, shape (clips,).
+        asv: The verifier's error rates (`asv_error_rates`, `ASVSPOOF5_ASV`).
+        form: "2021" or "2019".
+        costs: Priors and costs.
+
+    Returns:
+        `min_tdcf`, in [0, 1], and `threshold`, the score up to and including which a clip is rejected there.
+
+    Warns:
+        UserWarning: As `equal_error_rate`.
+
+    Raises:
+        ValueError: If the verifier's rates are no fractions, or such that there is nothing to normalise by; if `form`
+            is another; as `equal_error_rate`.
+    """
+    weights = tandem_weights(asv, form, costs)
+    counted = RankedScores(scores, labels).counted()
+    warn_of_problems(counted)
+    cost, place = cheapest_tandem(counted, weights)
+    return {"min_tdcf": cost, "threshold": counted.official_threshold(place)}
+
+
+def tandem_weights(
+    asv: AsvErrorRates, form: TandemForm = "2021", costs: TandemCosts | None = None
+) -> tuple[float, float, float]:
+    """C0, C1 and C2 of the cost `C0 + C1 FRR + C2 FAR`; C0 is 0 in the legacy form."""
+    costs = costs or TandemCosts()
+    if form not in ("2021", "2019"):
+        raise ValueError(f"There is no form {form!r} of the t-DCF; there are '2021' and '2019'.")
+    if not all(0 <= rate <= 1 for rate in asv):
+        raise ValueError(f"The verifier's error rates must be fractions between 0 and 1, not per cent: {asv}.")
+    c0 = costs.p_target * costs.c_miss * asv.miss + costs.p_nontarget * costs.c_fa * asv.false_alarm
+    c2 = costs.p_spoof * costs.c_fa_spoof * asv.spoof_false_alarm
+    if form == "2021":
+        c1 = costs.p_target * costs.c_miss - c0
+    else:
+        # The same number, in the order in which the legacy package adds it up.
+        c1 = (
+            costs.p_target * (costs.c_miss - costs.c_miss * asv.miss) - costs.p_nontarget * costs.c_fa * asv.false_alarm
+        )
+        c0 = 0.0
+    if c1 < 0 or c0 + min(c1, c2) <= 0:
+        raise ValueError(
+            f"With {asv} the tandem cost has nothing to be normalised by (C0 {c0:g}, C1 {c1:g}, C2 {c2:g}): a verifier "
+            "that accepts no spoof, or errs so much that it costs more than rejecting everyone, has no t-DCF."
+        )
+    return c0, c1, c2
+
+
+def cheapest_tandem(counted: CountedScores, weights: tuple[float, float, float]) -> tuple[float, int]:
+    """The min t-DCF of counted scores, and the number of its threshold."""
+    c0, c1, c2 = weights
+    cost = c0 + c1 * counted.false_rejection_rate + c2 * counted.false_acceptance_rate
+    place = int(np.argmin(cost))
+    return float(cost[place] / (c0 + min(c1, c2))), place

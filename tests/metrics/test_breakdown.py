@@ -1,0 +1,92 @@
+"""Metrics by the values of a column."""
+
+import numpy as np
+import pytest
+
+from hf_gradalign.metrics import MEASURES, break_down, equal_error_rate, equal_error_rate_by_system, tandem_measure
+from hf_gradalign.metrics.asv_errors import ASVSPOOF5_ASV
+
+RNG = np.random.default_rng(1)
+LABELS = np.repeat([1, 0, 0], 40)
+SCORES = RNG.normal(size=120) + 2 * LABELS
+ATTACKS = np.repeat(["-", "A10", "A9"], 40)
+CODECS = np.array(["none", "opus"] * 60)
+
+
+def test_attacks_are_compared_with_all_bonafide_clips():
+    found = break_down("eer", SCORES, LABELS, ATTACKS)
+    assert found.against == "all_bonafide"
+    assert [group.value for group in found.groups] == ["A9", "A10"]  # not by letters
+    assert {group.value: group.metrics["eer"] for group in found.groups} == equal_error_rate_by_system(
+        SCORES, LABELS, ATTACKS
+    )
+    assert [(group.n_bonafide, group.n_spoof) for group in found.groups] == [(40, 40)] * 2
+
+
+@pytest.mark.parametrize("bonafide", [None, "", "-", "bonafide", "human", float("nan")])
+def test_the_bonafide_clips_of_attacks_may_be_called_anything(bonafide):
+    attacks = [bonafide] * 40 + ["A1"] * 79 + [None]
+    found = break_down("eer", SCORES, LABELS, attacks)
+    assert found.against == "all_bonafide"
+    assert [(group.value, group.n_spoof) for group in found.groups] == [("A1", 79), ("unknown", 1)]
+
+
+def test_codecs_are_compared_within():
+    found = break_down(["eer", "cllr"], SCORES, LABELS, CODECS)
+    assert found.against == "within"
+    for group in found.groups:
+        own = group.value == CODECS
+        assert group.metrics["eer"] == equal_error_rate(SCORES[own], LABELS[own])["eer"]
+        assert group.metrics["cllr"] == MEASURES["cllr"](SCORES[own], LABELS[own])
+        assert (group.n_bonafide, group.n_spoof) == (20, 40)
+
+
+def test_groups_of_one_class_are_listed():
+    values = np.array(["both"] * 60 + ["spoof only"] * 60, dtype=object)
+    values[:10] = "bona fide only"
+    values[30] = None
+    found = break_down("eer", SCORES, LABELS, values)
+    by_name = {group.value: group for group in found.groups}
+    assert list(by_name) == ["bona fide only", "both", "spoof only", "unknown"]
+    assert np.isnan(by_name["spoof only"].metrics["eer"])
+    assert np.isnan(by_name["bona fide only"].metrics["eer"])
+    assert (by_name["unknown"].n_bonafide, by_name["unknown"].n_spoof) == (1, 0)
+    assert by_name["both"].metrics["eer"] >= 0
+
+
+def test_a_column_whose_values_are_of_one_class_each_is_compared_within():
+    speakers = [f"bona fide {k % 2}" if label else f"spoof {k % 2}" for k, label in enumerate(LABELS)]
+    found = break_down("eer", SCORES, LABELS, speakers)
+    assert found.against == "within"
+    assert [group.value for group in found.groups] == ["bona fide 0", "bona fide 1", "spoof 0", "spoof 1"]
+    assert all(np.isnan(group.metrics["eer"]) for group in found.groups)
+
+
+def test_how_to_compare_can_be_said():
+    found = break_down("eer", SCORES, LABELS, CODECS, against="all_bonafide")
+    assert [(group.n_bonafide, group.n_spoof) for group in found.groups] == [(40, 40)] * 2
+    within = break_down("eer", SCORES, LABELS, ATTACKS, against="within")
+    assert all(np.isnan(group.metrics["eer"]) for group in within.groups)
+    assert len(within.groups) == 3
+    with pytest.raises(ValueError, match="all_bonafide or within, not 'both'"):
+        break_down("eer", SCORES, LABELS, CODECS, against="both")
+
+
+def test_any_metric():
+    def spread(scores, labels):
+        return float(np.ptp(scores))
+
+    found = break_down([tandem_measure(ASVSPOOF5_ASV), spread], SCORES, LABELS, ATTACKS)
+    own = (ATTACKS == "A9") | (LABELS == 1)
+    assert found.groups[0].metrics["spread"] == np.ptp(SCORES[own])
+    assert found.groups[0].metrics["min_tdcf"] == tandem_measure(ASVSPOOF5_ASV)(SCORES[own], LABELS[own])
+
+
+def test_numbers_and_other_kinds_of_values():
+    found = break_down("eer", SCORES, LABELS, [10, 9, 2] * 40)
+    assert [group.value for group in found.groups] == ["2", "9", "10"]
+
+
+def test_one_value_a_clip():
+    with pytest.raises(ValueError, match="There are 120 scores but 1 values"):
+        break_down("eer", SCORES, LABELS, ["A1"])

@@ -1,0 +1,41 @@
+"""The cost of log-likelihood ratios."""
+
+import math
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from score_samples import scored_clips
+
+from hf_gradalign.metrics import log_likelihood_ratio_cost
+
+
+@given(scored_clips(values=st.floats(-30, 30)))
+def test_agrees_with_the_formula(clips):
+    scores, labels = clips
+    bonafide = [math.log2(1 + math.exp(-s)) for s, label in zip(scores, labels, strict=True) if label == 1]
+    spoof = [math.log2(1 + math.exp(s)) for s, label in zip(scores, labels, strict=True) if label == 0]
+    expected = (sum(bonafide) / len(bonafide) + sum(spoof) / len(spoof)) / 2
+    assert log_likelihood_ratio_cost(scores, labels)["cllr"] == pytest.approx(expected, abs=1e-12)
+
+
+def test_by_hand():
+    assert log_likelihood_ratio_cost([0.0, 0.0], [0, 1]) == {"cllr": pytest.approx(1.0)}
+    # ln 3 to 1 for the truth costs log2(4/3), against it log2(4) = 2.
+    assert log_likelihood_ratio_cost([math.log(3), math.log(3)], [1, 0])["cllr"] == pytest.approx(
+        (math.log2(4 / 3) + 2) / 2
+    )
+
+
+def test_scores_of_any_size_do_not_overflow():
+    with np.errstate(over="raise", invalid="raise"):
+        assert log_likelihood_ratio_cost([1e4, -1e4], [1, 0])["cllr"] == 0.0
+        assert log_likelihood_ratio_cost([1e4, -1e4], [0, 1])["cllr"] == pytest.approx(1e4 / math.log(2))
+        assert log_likelihood_ratio_cost([1e300, -1e300], [0, 1])["cllr"] > 1e300
+
+
+def test_classes_count_alike_whatever_their_size():
+    scores, labels = [1.0, -2.0, 0.5], [1, 0, 0]
+    more = log_likelihood_ratio_cost([*scores, *[1.0] * 9], [*labels, *[1] * 9])
+    assert more["cllr"] == pytest.approx(log_likelihood_ratio_cost(scores, labels)["cllr"])
