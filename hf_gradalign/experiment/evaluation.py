@@ -1,5 +1,6 @@
 """Countermeasure scores of a split, their equal error rate, and the score file."""
 
+import warnings
 from collections.abc import Sequence
 from typing import Any
 
@@ -47,7 +48,10 @@ class CountermeasureMetrics:
         """
         logits = _logits(prediction.predictions)
         labels = np.asarray(prediction.label_ids)
-        result = equal_error_rate(countermeasure_scores(logits), (labels == LABEL2ID["bonafide"]).astype(int))
+        with warnings.catch_warnings():
+            # A model that has only begun to learn may be worse than chance, evaluation after evaluation.
+            warnings.filterwarnings("ignore", message=".*scores may be inverted", category=UserWarning)
+            result = equal_error_rate(countermeasure_scores(logits), (labels == LABEL2ID["bonafide"]).astype(int))
         loss = cross_entropy(torch.from_numpy(logits), torch.from_numpy(labels).long(), weight=self._weights)
         return {"eer": result["eer"], "eer_threshold": result["threshold"], "loss": float(loss)}
 

@@ -31,3 +31,9 @@ def test_by_system():
     assert rates == {"A01": 0.0, "A02": pytest.approx(1.0, abs=0.5)}
     assert rates["A02"] > 0.4
     assert error_rates_by_system(scores, [1, 1, 0, 0], None) == {}
+
+
+def test_a_model_that_has_only_begun_to_learn_is_not_told_off(recwarn):
+    inverted = EvalPrediction(predictions=LOGITS[[1, 0]], label_ids=np.array([0, 1]))
+    assert CountermeasureMetrics()(inverted)["eer"] > 0.5
+    assert not recwarn.list
