@@ -24,6 +24,8 @@ import torch
 from training_modes.modes import Mode, all_modes
 from training_modes.tiny_training import make_model, train
 
+from hf_gradalign.training import leave_process_group
+
 
 def largest_difference(first: dict[str, torch.Tensor], second: dict[str, torch.Tensor]) -> float:
     """Largest difference of any weight."""
@@ -99,6 +101,7 @@ def main() -> int:
     arguments = parser.parse_args()
     if arguments.work:
         work(arguments)
+        leave_process_group()
         return 0
     if not chosen_modes(arguments):
         parser.error(f"no mode has {' or '.join(arguments.only)} in its name and as many processes")

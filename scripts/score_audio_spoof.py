@@ -22,6 +22,7 @@ from transformers.utils import logging
 from hf_gradalign.data import load_corpus, parse_label_map
 from hf_gradalign.metrics import equal_error_rate
 from hf_gradalign.scoring import SpoofScorer, list_audio_files, process_state, read_score_file, score_corpus
+from hf_gradalign.training import leave_process_group
 
 logger = logging.get_logger("hf_gradalign")
 
@@ -42,6 +43,12 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("--audio", nargs="+", type=Path, help="audio files, or folders of them, in place of a corpus")
     parser.add_argument("--split", default="test", help="train, validation or test (test)")
     parser.add_argument("--subset", help="of corpora that have some (ASVspoof 2021: eval, progress, hidden or all)")
+    parser.add_argument(
+        "--on_missing_audio",
+        choices=["stop", "skip"],
+        default="stop",
+        help="what to do about files that the corpus names and that are not there (stop)",
+    )
     parser.add_argument("--config_name", help="configuration of a data set that has several")
     parser.add_argument("--audio_column_name", default="audio", help="column with the audio (audio)")
     parser.add_argument("--label_column_name", default="label", help="column with the label (label)")
@@ -154,9 +161,11 @@ def score(scorer: SpoofScorer, corpus: str, arguments: argparse.Namespace) -> No
 def load_split(corpus: str, arguments: argparse.Namespace) -> Dataset:
     """The split of a corpus that is asked for."""
     return load_corpus(
-        None if corpus == "demo" else corpus,
+        corpus,
         splits=(arguments.split,),
-        **({} if arguments.subset is None else {"subset": arguments.subset}),
+        subset=arguments.subset,
+        on_missing_audio=arguments.on_missing_audio,
+        require_labels=False,
         config_name=arguments.config_name,
         token=arguments.token,
         audio_column=arguments.audio_column_name,
@@ -173,4 +182,6 @@ def file_stem(name: str) -> str:
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    status = main(sys.argv[1:])
+    leave_process_group()
+    sys.exit(status)

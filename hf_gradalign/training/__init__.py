@@ -10,6 +10,7 @@ from hf_gradalign.training.early_stopping import ResumableEarlyStopping
 from hf_gradalign.training.fsdp import load_whole_state
 from hf_gradalign.training.interruption import SaveOnInterrupt
 from hf_gradalign.training.loss import WeightedCrossEntropy
+from hf_gradalign.training.process_group import leave_process_group
 from hf_gradalign.training.resumable_trainer import ResumableTrainer
 from hf_gradalign.training.run_checkpoints import RunCheckpoints
 from hf_gradalign.training.trainer import GradientAlignmentTrainer
@@ -30,6 +31,7 @@ __all__ = [
     "average_state_dicts",
     "check_view_weights",
     "find_conflict_record",
+    "leave_process_group",
     "load_whole_state",
     "read_conflict_rows",
 ]

@@ -1,0 +1,31 @@
+from pathlib import Path
+
+import pytest
+from torch import distributed, nn
+from torch.nn.parallel import DistributedDataParallel
+
+from hf_gradalign.training import leave_process_group
+
+TASKS = Path("/proc/self/task")
+
+
+def gloo_threads():
+    return [name for task in TASKS.iterdir() if "gloo" in (name := (task / "comm").read_text())]
+
+
+@pytest.mark.skipif(not TASKS.is_dir(), reason="threads are counted where Linux lists them")
+def test_no_thread_of_the_group_is_left(tmp_path):
+    # A thread that lets go of a tensor while the interpreter shuts down would abort the process.
+    distributed.init_process_group("gloo", init_method=f"file://{tmp_path / 'rendezvous'}", rank=0, world_size=1)
+    wrapped = DistributedDataParallel(nn.Linear(2, 2))
+    wrapped.itself = [wrapped]  # as a trainer and its callbacks hold each other
+    del wrapped
+    assert gloo_threads()
+    leave_process_group()
+    assert not gloo_threads()
+    assert not distributed.is_initialized()
+
+
+def test_a_single_process_has_nothing_to_leave():
+    leave_process_group()
+    assert not distributed.is_initialized()
