@@ -3,6 +3,7 @@
 
 python scripts/run_audio_spoof.py --align_gradients
 python scripts/run_audio_spoof.py --align_gradients --model_name_or_path facebook/wav2vec2-xls-r-300m --dataset_name a/b
+python scripts/run_audio_spoof.py --align_gradients --corpus asvspoof2019_la:/data/LA --test_corpus in_the_wild:/data
 python scripts/run_audio_spoof.py --align_gradients --views clean,rawboost,codec --view_weights '{"codec": 0.5}'
 python scripts/run_audio_spoof.py config.yaml --seed 1
 """
@@ -10,6 +11,7 @@ python scripts/run_audio_spoof.py config.yaml --seed 1
 import shlex
 import sys
 
+from hf_gradalign.data import AudioDecodingError
 from hf_gradalign.experiment import (
     Interrupted,
     announce_hub,
@@ -25,6 +27,7 @@ from hf_gradalign.experiment import (
     write_run_card,
 )
 from hf_gradalign.hub import PublishingError
+from hf_gradalign.training import leave_process_group
 
 
 def main(argv: list[str]) -> int:
@@ -50,6 +53,9 @@ def main(argv: list[str]) -> int:
             again = ["python", "scripts/run_audio_spoof.py", "--resume_from_checkpoint", interruption.checkpoint]
             print(f"\n{interruption}\nTo go on, with the same options:\n  {shlex.join(again)}")
         return 130
+    except AudioDecodingError as error:
+        print(f"error: {error}\nTo leave bad clips out: --check_audio --on_bad_audio skip", file=sys.stderr)
+        return 1
     if not args.should_save:
         return 0
 
@@ -71,7 +77,9 @@ def main(argv: list[str]) -> int:
 
 if __name__ == "__main__":
     try:
-        sys.exit(main(sys.argv[1:]))
+        status = main(sys.argv[1:])
+        leave_process_group()
+        sys.exit(status)
     except KeyboardInterrupt:
         print("\ninterrupted; --resume_from_checkpoint RUN_FOLDER goes on from what was saved", file=sys.stderr)
         sys.exit(130)

@@ -14,7 +14,7 @@ from transformers import PretrainedConfig
 from transformers.modeling_outputs import SequenceClassifierOutput
 
 import hf_gradalign  # noqa: F401
-from hf_gradalign.training import GradientAlignmentArguments, GradientAlignmentTrainer
+from hf_gradalign.training import GradientAlignmentArguments, GradientAlignmentTrainer, leave_process_group
 
 N_FEATURES = 6
 
@@ -93,7 +93,9 @@ def make_model(class_weights=None, dropout=0.0):
 
 
 def make_trainer(output_dir, dataset=None, model=None, trainer_class=GradientAlignmentTrainer, **options):
-    trainer_options = {k: options.pop(k) for k in ("callbacks", "compute_loss_func", "eval_dataset") if k in options}
+    trainer_options = {
+        k: options.pop(k) for k in ("batch_transform", "callbacks", "compute_loss_func", "eval_dataset") if k in options
+    }
     return trainer_class(
         model=model or make_model(),
         args=make_arguments(output_dir, **options),
@@ -154,3 +156,4 @@ def run_processes(count, specifications):
 
 if __name__ == "__main__":
     main(sys.argv[1])
+    leave_process_group()

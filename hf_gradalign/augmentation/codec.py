@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hf_gradalign.augmentation.checks import check_number, check_ordered
-from hf_gradalign.augmentation.lossy_coding import CODECS, available_codecs, code_and_decode
+from hf_gradalign.augmentation.lossy_coding import ALL_CODECS, CODECS, available_codecs, code_and_decode
 from hf_gradalign.augmentation.speech_transform import SpeechTransform
 
 # The ends of what MP3 and Opus can be set to.
@@ -20,6 +20,10 @@ class Codec(SpeechTransform):
     the sample rate or the next that they take: `mp3` (constant bit rate), `opus` and `vorbis` (variable bit rate; for
     Vorbis a quality is drawn in place of a bit rate). All of them run in memory through libsndfile, without FFmpeg.
     (audiomentations' `Mp3Compression` needs a package of its own for MP3 and has none of the others.)
+
+    More have to be named, and need the extra `codecs`: `g722` (wideband telephony, 16 kHz), and by PyAV, whose wheels
+    bring FFmpeg's libraries along, `aac`, `amr_nb` (mobile telephony, 8 kHz) and `g723_1` (Internet telephony, 8 kHz).
+    What is drawn from never depends on what is installed: a codec that is named and missing is an error.
 
     Takes finite floating-point samples of shape (samples,) or (channels, samples) and gives float32 of that shape, in
     time with what went in; channels are coded apart, each as it would be alone. A channel whose peak is above 1 is
@@ -44,15 +48,15 @@ class Codec(SpeechTransform):
 
         Args:
             codecs: Names of codecs, see above; a name that comes twice is twice as likely.
-            min_kbps: Least bit rate of MP3 and Opus in kbit/s, 6 to 320. MP3 takes the nearest that it has at the
-                sample rate: 8 to 160 at 16 to 24 kHz, 8 to 64 below, 32 to 320 above. Opus ends at 256.
+            min_kbps: Least bit rate of MP3, Opus and AAC in kbit/s, 6 to 320. MP3 takes the nearest that it has at
+                the sample rate: 8 to 160 at 16 to 24 kHz, 8 to 64 below, 32 to 320 above. Opus ends at 256.
             max_kbps: Greatest bit rate in kbit/s.
             min_vorbis_quality: Least quality of Vorbis, 0 to 1. At 16 kHz, 0 is about 35 and 1 about 80 kbit/s.
             max_vorbis_quality: Greatest quality of Vorbis.
             p: Probability of applying the transform, 0 to 1.
 
         Raises:
-            ValueError: If a codec is unknown or not in the installed libsndfile, a number is outside its range, or a
+            ValueError: If a codec is unknown or cannot be used here, a number is outside its range, or a
                 `min_` argument is above its `max_` argument.
         """
         super().__init__(check_number("p", p, 0, 1))
@@ -76,16 +80,18 @@ class Codec(SpeechTransform):
             name = random.choice(self.codecs)
             self.parameters |= {"codec": name, "setting": self._draw_setting(name)}
 
-    def _transform(self, samples: NDArray[np.float64], sample_rate: int) -> NDArray[np.float64]:
-        channels = [self._pass(channel, sample_rate) for channel in np.atleast_2d(samples)]
+    def _transform(self, samples: NDArray[np.floating], sample_rate: int) -> NDArray[np.float64]:
+        channels = [self._pass(channel, sample_rate) for channel in np.atleast_2d(samples.astype(np.float64))]
         return np.reshape(channels, samples.shape)
 
     def _draw_setting(self, name: str) -> float | None:
-        setting = CODECS[name].setting
+        setting = ALL_CODECS[name].setting
         if setting == "kbps":
             return random.uniform(self.min_kbps, self.max_kbps)
         if setting == "quality":
             return random.uniform(self.min_vorbis_quality, self.max_vorbis_quality)
+        if setting == "choice":
+            return random.choice(ALL_CODECS[name].choices)
         return None
 
     def _pass(self, channel: NDArray[np.float64], sample_rate: int) -> NDArray[np.float64]:
@@ -97,12 +103,12 @@ class Codec(SpeechTransform):
 def _check_codecs(codecs: Sequence[str]) -> tuple[str, ...]:
     names = (codecs,) if isinstance(codecs, str) else tuple(codecs)
     if not names:
-        raise ValueError(f"codecs must name at least one of {', '.join(CODECS)}")
-    if unknown := [name for name in names if name not in CODECS]:
-        raise ValueError(f"unknown codec {unknown[0]!r}; there are {', '.join(CODECS)}")
-    if missing := [name for name in names if name not in available_codecs()]:
+        raise ValueError(f"codecs must name at least one of {', '.join(ALL_CODECS)}")
+    if unknown := [name for name in names if name not in ALL_CODECS]:
+        raise ValueError(f"unknown codec {unknown[0]!r}; there are {', '.join(ALL_CODECS)}")
+    missing = [f"{name}: {reason}" for name in dict.fromkeys(names) if (reason := ALL_CODECS[name].missing())]
+    if missing:
         raise ValueError(
-            f"the installed libsndfile cannot write {', '.join(missing)}; it has {', '.join(available_codecs())}: name "
-            "those in codecs, or install soundfile as a wheel from PyPI, which brings a libsndfile with all of them"
+            f"codecs that cannot be used here: {'; '.join(missing)}. There are {', '.join(available_codecs())}"
         )
     return names

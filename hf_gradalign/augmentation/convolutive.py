@@ -1,16 +1,10 @@
-from collections.abc import Sequence
-from itertools import accumulate, repeat
-
-import numpy as np
-from numpy.typing import NDArray
+from torch import Tensor
 
 from hf_gradalign.augmentation.levels import limit_peak
-from hf_gradalign.augmentation.notch_filter import NotchFilter, design_notch_filter, filter_and_sum
+from hf_gradalign.augmentation.zero_phase_filtering import filter_powers
 
 
-def add_convolutive_noise(
-    samples: NDArray[np.float64], notches: Sequence[NotchFilter], sample_rate: int
-) -> NDArray[np.float64]:
+def add_convolutive_noise(samples: Tensor, responses: Tensor, reach: int, mask: Tensor | None = None) -> Tensor:
     """Linear and non-linear convolutive noise: the sum of the signal's powers, each through its own notch filter.
 
     y = sum_i filter_i(x^i), i = 1, 2, ...; minus its mean; scaled down to peak 1 if above.
@@ -18,14 +12,20 @@ def add_convolutive_noise(
     Source: Tak et al., "RawBoost", ICASSP 2022 (arXiv 2111.04433), the first of its three noises.
 
     Args:
-        samples: Waveforms of shape (..., samples).
-        notches: One filter a power, the first for x itself.
-        sample_rate: In Hz.
+        samples: Waveforms of shape (batch, samples).
+        responses: Of one notch filter a power, the first for x itself, of shape (batch, powers, bins), as
+            `filter_powers` takes them.
+        reach: How far the filters reach to either side of a sample, at most.
+        mask: 1 where there are samples and 0 where a shorter waveform was padded, of the samples' shape and type; the
+            samples are 0 there, and the result is.
 
     Returns:
-        An array of the same shape, within [-1, 1].
+        A tensor of the same shape and type, within [-1, 1].
     """
-    filters = [design_notch_filter(notch, sample_rate) for notch in notches]
-    powers = list(accumulate(repeat(samples, len(filters)), np.multiply))
-    distorted = filter_and_sum(powers, filters)
-    return limit_peak(distorted - distorted.mean(axis=-1, keepdims=True))
+    distorted = filter_powers(samples, responses, reach)
+    if mask is None:
+        distorted -= distorted.mean(dim=-1, keepdim=True)
+    else:
+        distorted = distorted * mask
+        distorted = distorted - distorted.sum(dim=-1, keepdim=True) / mask.sum(dim=-1, keepdim=True) * mask
+    return limit_peak(distorted)

@@ -1,10 +1,12 @@
 import numpy as np
+import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from hf_gradalign.augmentation.levels import limit_peak
 
 
-def add_impulsive_noise(samples: NDArray[np.float64], percent: float, gain: float, seed: int) -> NDArray[np.float64]:
+def add_impulsive_noise(samples: Tensor, factors: Tensor) -> Tensor:
     """Impulsive, signal-dependent noise: disturb a share of the samples in proportion to themselves.
 
     y[t] = x[t] + gain * x[t] * u1 * u2 at random distinct t, u1 and u2 ~ U(-1, 1); scaled down to peak 1 if above.
@@ -12,22 +14,40 @@ def add_impulsive_noise(samples: NDArray[np.float64], percent: float, gain: floa
     Source: Tak et al., "RawBoost", ICASSP 2022 (arXiv 2111.04433), the second of its three noises.
 
     Args:
-        samples: Waveforms of shape (..., samples). Channels are disturbed at the same positions by the same factors.
-        percent: Share of the samples to disturb, 0 to 100; their number is rounded down.
-        gain: Strength of the noise, >= 0.
-        seed: Fixes positions and factors.
+        samples: Waveforms of shape (batch, samples).
+        factors: What each sample is multiplied with, from `impulse_factors`, of shape (batch, samples).
 
     Returns:
-        An array of the same shape, within [-1, 1].
+        A tensor of the same shape and type, within [-1, 1].
     """
-    positions, factors = draw_impulses(samples.shape[-1], percent, seed)
-    disturbed = samples.copy()
-    disturbed[..., positions] += gain * samples[..., positions] * factors
-    return limit_peak(disturbed)
+    return limit_peak(samples * factors)
+
+
+def impulse_factors(n_samples: int, percent: float, seed: int, gain: float) -> Tensor:
+    """What impulsive noise multiplies each sample with: 1 + gain * u1 * u2 where there is an impulse, and 1 elsewhere.
+
+    Args:
+        n_samples: Length of the waveform.
+        percent: As for `draw_impulses`.
+        seed: As for `draw_impulses`.
+        gain: Strength of the noise, >= 0.
+
+    Returns:
+        Float32 factors of shape (samples,).
+    """
+    positions, products = draw_impulses(n_samples, percent, seed)
+    factors = np.ones(n_samples, dtype=np.float32)
+    factors[positions] = 1 + gain * products
+    return torch.from_numpy(factors)
 
 
 def draw_impulses(n_samples: int, percent: float, seed: int) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
     """Draw where the impulses are and how strong, from a private generator.
+
+    Args:
+        n_samples: Length of the waveform.
+        percent: Share of the samples to disturb, 0 to 100; their number is rounded down.
+        seed: Fixes positions and factors.
 
     Returns:
         Distinct positions in [0, n_samples) in no particular order, and products u1 * u2 in [-1, 1]: both of shape

@@ -1,15 +1,14 @@
-import numpy as np
-from numpy.typing import NDArray
+from torch import Tensor
 
 
-def limit_peak(samples: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Scale down to peak 1 each channel whose peak is above 1, and leave the others alone.
+def limit_peak(samples: Tensor) -> Tensor:
+    """Scale down to peak 1 each waveform whose peak is above 1, and leave the others alone.
 
     Args:
         samples: Waveforms of shape (..., samples), at least one sample each.
 
     Returns:
-        An array of the same shape, within [-1, 1].
+        A tensor of the same shape, within [-1, 1].
     """
-    peaks = np.abs(samples).max(axis=-1, keepdims=True)
-    return samples / np.maximum(peaks, 1.0)
+    # A division, since a product with the reciprocal could come out above 1.
+    return samples / samples.abs().amax(dim=-1, keepdim=True).clamp(min=1.0)

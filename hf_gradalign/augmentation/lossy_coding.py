@@ -1,16 +1,18 @@
-"""Lossy codecs by name: a waveform coded and decoded in memory by libsndfile, in time with what went in."""
+"""Lossy codecs by name: a waveform coded and decoded in memory, in time with what went in."""
 
 import io
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cache
 from math import gcd
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import soundfile
 from numpy.typing import NDArray
 from scipy.signal import resample_poly
+
+from hf_gradalign.augmentation.extra_codecs import EXTRA_CODECS
+from hf_gradalign.augmentation.lossy_codec import LossyCodec
 
 _MPEG_RATES = (8000, 11025, 12000, 16000, 22050, 24000, 32000, 44100, 48000)
 _OPUS_RATES = (8000, 12000, 16000, 24000, 48000)
@@ -22,30 +24,46 @@ _MP3_DELAY = 1105
 
 
 @dataclass(frozen=True)
-class LossyCodec:
+class SoundfileCodec(LossyCodec):
     """How libsndfile is told to use a codec.
 
     Attributes:
         format: File format, as soundfile names it.
         subtype: Coding within the file, as soundfile names it.
-        sample_rates: The rates in Hz that the codec takes, in rising order.
-        setting: What there is to set: a bit rate in kbit/s, a quality in [0, 1], or nothing.
-        compression_level: libsndfile's level in [0, 1] for that setting at a rate in Hz.
+        compression_level: libsndfile's level in [0, 1] for a setting at a rate in Hz.
         bitrate_mode: As soundfile names it, where the codec has modes.
         delay: Samples that the decoder puts first where it gives more samples than were coded.
     """
 
-    format: str
-    subtype: str
-    sample_rates: tuple[int, ...]
-    setting: Literal["kbps", "quality"] | None = None
+    format: str = ""
+    subtype: str = ""
     compression_level: Callable[[float, int], float] = lambda setting, rate: 0.0
     bitrate_mode: str | None = None
     delay: int = 0
 
-    def coding_rate(self, sample_rate: int) -> int:
-        """The lowest of the codec's rates that holds all of the band, or else the highest there is."""
-        return min((rate for rate in self.sample_rates if rate >= sample_rate), default=self.sample_rates[-1])
+    def missing(self) -> str | None:
+        """Which libsndfile to install, where the one at hand cannot write the codec."""
+        formats = soundfile.available_formats()
+        if self.format in formats and self.subtype in soundfile.available_subtypes(self.format):
+            return None
+        return "the installed libsndfile cannot write it; install soundfile as a wheel, which brings one that can"
+
+    def code(self, samples: NDArray[np.float64], rate: int, setting: float | None) -> NDArray[np.float64]:
+        """Code and decode; see `LossyCodec.code`."""
+        level = None if setting is None else float(np.clip(self.compression_level(setting, rate), 0, 1))
+        file = io.BytesIO()
+        soundfile.write(
+            file,
+            samples,
+            rate,
+            subtype=self.subtype,
+            format=self.format,
+            compression_level=level,
+            bitrate_mode=self.bitrate_mode,
+        )
+        file.seek(0)
+        decoded, _ = soundfile.read(file, dtype="float64")
+        return decoded[self.delay :] if len(decoded) > len(samples) else decoded
 
 
 def _mp3_level(kbps: float, rate: int) -> float:
@@ -63,25 +81,35 @@ def _vorbis_level(quality: float, rate: int) -> float:
     return 1 - quality
 
 
-CODECS = {
-    "mp3": LossyCodec("MP3", "MPEG_LAYER_III", _MPEG_RATES, "kbps", _mp3_level, "CONSTANT", _MP3_DELAY),
-    "vorbis": LossyCodec("OGG", "VORBIS", _MPEG_RATES, "quality", _vorbis_level),
-    "opus": LossyCodec("OGG", "OPUS", _OPUS_RATES, "kbps", _opus_level),
-    "gsm": LossyCodec("WAV", "GSM610", _TELEPHONE_RATES),
-    "mu_law": LossyCodec("WAV", "ULAW", _TELEPHONE_RATES),
-    "a_law": LossyCodec("WAV", "ALAW", _TELEPHONE_RATES),
+def _by_soundfile(
+    format: str,
+    subtype: str,
+    rates: tuple[int, ...],
+    setting: Literal["kbps", "quality"] | None = None,
+    level: Callable[[float, int], float] = lambda setting, rate: 0.0,
+    **options: Any,
+) -> SoundfileCodec:
+    return SoundfileCodec(rates, setting, format=format, subtype=subtype, compression_level=level, **options)
+
+
+CODECS: dict[str, LossyCodec] = {
+    "mp3": _by_soundfile(
+        "MP3", "MPEG_LAYER_III", _MPEG_RATES, "kbps", _mp3_level, bitrate_mode="CONSTANT", delay=_MP3_DELAY
+    ),
+    "vorbis": _by_soundfile("OGG", "VORBIS", _MPEG_RATES, "quality", _vorbis_level),
+    "opus": _by_soundfile("OGG", "OPUS", _OPUS_RATES, "kbps", _opus_level),
+    "gsm": _by_soundfile("WAV", "GSM610", _TELEPHONE_RATES),
+    "mu_law": _by_soundfile("WAV", "ULAW", _TELEPHONE_RATES),
+    "a_law": _by_soundfile("WAV", "ALAW", _TELEPHONE_RATES),
 }
+"""The codecs that soundfile's libsndfile has."""
+
+ALL_CODECS: dict[str, LossyCodec] = CODECS | EXTRA_CODECS
 
 
-@cache
 def available_codecs() -> tuple[str, ...]:
-    """The names in `CODECS` that the libsndfile at hand can write."""
-    formats = soundfile.available_formats()
-    return tuple(
-        name
-        for name, codec in CODECS.items()
-        if codec.format in formats and codec.subtype in soundfile.available_subtypes(codec.format)
-    )
+    """The names in `ALL_CODECS` that can be used here."""
+    return tuple(name for name, codec in ALL_CODECS.items() if codec.missing() is None)
 
 
 def code_and_decode(
@@ -91,37 +119,23 @@ def code_and_decode(
 
     Where the codec does not take the sample rate, the waveform is resampled for it and back; the telephone's codecs
     work at 8 kHz, which cuts the band at 4 kHz. The result is in time with the samples: measured on speech, to the
-    sample for all codecs but Opus, which below 20 kbit/s is up to 0.1 ms late.
+    sample for most codecs; Opus is up to 0.1 ms late below 20 kbit/s.
 
     Args:
         samples: Shape (samples,), at least one, within [-1, 1].
-        name: Key of `CODECS`.
+        name: Key of `ALL_CODECS`.
         sample_rate: In Hz.
         setting: The bit rate in kbit/s or quality in [0, 1]; a bit rate beyond the codec's ends is taken to the end.
 
     Returns:
         Shape (samples,), finite.
     """
-    codec = CODECS[name]
+    codec = ALL_CODECS[name]
     rate = codec.coding_rate(sample_rate)
     # Resampling overshoots, and what is beyond full scale has no code.
     coded = np.clip(_resample(samples, sample_rate, rate), -1, 1)
-    level = None if setting is None else float(np.clip(codec.compression_level(setting, rate), 0, 1))
-    file = io.BytesIO()
-    soundfile.write(
-        file,
-        coded,
-        rate,
-        subtype=codec.subtype,
-        format=codec.format,
-        compression_level=level,
-        bitrate_mode=codec.bitrate_mode,
-    )
-    file.seek(0)
-    decoded, _ = soundfile.read(file, dtype="float64")
-    if len(decoded) > len(coded):
-        decoded = decoded[codec.delay :]
-    return _resample(decoded[: len(coded)], rate, sample_rate)[: len(samples)]
+    decoded = codec.code(coded, rate, setting)[: len(coded)]
+    return _resample(decoded, rate, sample_rate)[: len(samples)]
 
 
 def _resample(samples: NDArray[np.float64], rate: int, new_rate: int) -> NDArray[np.float64]:

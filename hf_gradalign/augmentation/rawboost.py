@@ -3,34 +3,22 @@ import random
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
+from hf_gradalign.augmentation.batched_rawboost import BatchedRawBoost
 from hf_gradalign.augmentation.checks import check_integer, check_number, check_ordered
-from hf_gradalign.augmentation.convolutive import add_convolutive_noise
-from hf_gradalign.augmentation.impulsive import add_impulsive_noise
-from hf_gradalign.augmentation.levels import limit_peak
 from hf_gradalign.augmentation.notch_filter import NotchFilter
+from hf_gradalign.augmentation.one_thread import one_thread
+from hf_gradalign.augmentation.rawboost_algorithms import ALGORITHMS, MAX_IMPULSIVE_GAIN
 from hf_gradalign.augmentation.speech_transform import SpeechTransform
-from hf_gradalign.augmentation.stationary import add_stationary_noise
-
-# The kinds of noise in each algorithm, in their order; algorithm 8 applies its two in parallel, the others in series.
-ALGORITHMS: dict[int, tuple[str, ...]] = {
-    1: ("convolutive",),
-    2: ("impulsive",),
-    3: ("stationary",),
-    4: ("convolutive", "impulsive", "stationary"),
-    5: ("convolutive", "impulsive"),
-    6: ("convolutive", "stationary"),
-    7: ("impulsive", "stationary"),
-    8: ("convolutive", "impulsive"),
-}
-PARALLEL_ALGORITHM = 8
 
 # Decibels beyond this are of no use and would leave the range of floating-point numbers.
 MAX_DB = 200.0
 # The seventh power of the greatest float32 still is a float64.
 MAX_POWERS = 7
-MAX_IMPULSIVE_GAIN = 1e6
+# What float32 holds with some room: the square of the one, and the other.
+MIN_SINGLE_PEAK, MAX_SINGLE_POWER = 1e-15, 1e32
 
 
 class RawBoost(SpeechTransform):
@@ -50,9 +38,9 @@ class RawBoost(SpeechTransform):
     Algorithm 0 of the published code (no noise) does not exist here: use `p=0`.
 
     Takes finite floating-point samples of shape (samples,) or (channels, samples) and gives float32 of that shape;
-    channels are treated alike and apart: each becomes what it would become alone. Inside it works in float64, and
-    what would leave the range of float32 is clipped to it. An empty clip is returned as it is. Scale integer samples to
-    [-1, 1] first: they are refused, since the distortion depends on the scale.
+    channels are treated alike and apart: each becomes what it would become alone. An empty clip is returned as it is.
+    Scale integer samples to [-1, 1] first: they are refused, since the distortion depends on the scale. Inside it works
+    in float32, and in float64 for samples whose powers float32 could not hold; what leaves its range is clipped.
 
     `randomize_parameters` draws from Python's global `random`, as other audiomentations transforms do. `parameters` can
     be written as JSON; bulk noise is in it as a seed, so that frozen parameters fit a clip of any length. Applying
@@ -149,13 +137,29 @@ class RawBoost(SpeechTransform):
             for kind in kinds:
                 self.parameters[kind] = self._draw(kind, sample_rate)
 
-    def _transform(self, samples: NDArray[np.float64], sample_rate: int) -> NDArray[np.float64]:
-        kinds = ALGORITHMS[self.algorithm]
-        if self.algorithm == PARALLEL_ALGORITHM:
-            return limit_peak(sum(self._add(kind, samples, sample_rate) for kind in kinds))
-        for kind in kinds:
-            samples = self._add(kind, samples, sample_rate)
-        return samples
+    def batched(self) -> BatchedRawBoost:
+        """The same for batches of waveforms on any device, of parameters that this transform draws."""
+        return BatchedRawBoost(self.algorithm, self.impulsive_gain)
+
+    def fits_single(self, samples: NDArray[np.floating]) -> bool:
+        """Whether float32 can hold what the drawn parameters make of samples: their energy and their powers."""
+        peak = float(np.abs(samples).max())
+        notches = self.parameters.get("convolutive", {}).get("notches", [{"gain_db": 0.0}])
+        gain = 10 ** (max(notch["gain_db"] for notch in notches) / 20)
+        return peak >= MIN_SINGLE_PEAK and max(peak, 1.0) ** len(notches) * max(gain, 1.0) <= MAX_SINGLE_POWER
+
+    def _transform(self, samples: NDArray[np.floating], sample_rate: int) -> NDArray[np.floating]:
+        channels = np.atleast_2d(samples)
+        # Each by itself: in a batch, and with other threads, the last digits may be others.
+        types = [torch.float32 if self.fits_single(channel) else torch.float64 for channel in channels]
+        batched = self.batched()
+        with torch.inference_mode(), one_thread():
+            draws = batched.prepare([self.parameters], [samples.shape[-1]], sample_rate, dtype=max(types, key=_digits))
+            noisy = [
+                batched.apply(torch.from_numpy(channel[None]).to(dtype), draws).numpy()
+                for channel, dtype in zip(channels, types, strict=True)
+            ]
+        return noisy[0].reshape(samples.shape) if len(noisy) == 1 else np.concatenate(noisy)
 
     def _draw(self, kind: str, sample_rate: int) -> dict[str, Any]:
         if kind == "convolutive":
@@ -180,13 +184,9 @@ class RawBoost(SpeechTransform):
             "gain_db": random.uniform(self.min_gain_db - min_bias_db, self.max_gain_db - max_bias_db),
         }
 
-    def _add(self, kind: str, samples: NDArray[np.float64], sample_rate: int) -> NDArray[np.float64]:
-        drawn = self.parameters[kind]
-        if kind == "convolutive":
-            return add_convolutive_noise(samples, sample_rate=sample_rate, **drawn)
-        if kind == "impulsive":
-            return add_impulsive_noise(samples, gain=self.impulsive_gain, **drawn)
-        return add_stationary_noise(samples, sample_rate=sample_rate, **drawn)
+
+def _digits(dtype: torch.dtype) -> int:
+    return torch.finfo(dtype).bits
 
 
 def _draw_seed() -> int:

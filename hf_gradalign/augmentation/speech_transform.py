@@ -10,7 +10,7 @@ from hf_gradalign.augmentation.checks import check_samples
 
 
 class SpeechTransform(BaseWaveformTransform):
-    """A transform that works in float64 on checked samples and gives float32 within its range.
+    """A transform of checked samples that gives float32 within its range.
 
     Subclasses draw in `randomize_parameters` and transform in `_transform`, without chance.
     """
@@ -22,6 +22,11 @@ class SpeechTransform(BaseWaveformTransform):
         if samples.size == 0:  # the base class takes (channels, 0) for a clip with its axes swapped
             return samples
         return super().__call__(samples, sample_rate)
+
+    def randomize_parameters(self, samples: NDArray[np.floating], sample_rate: int) -> None:
+        """Draw whether to apply the transform, into a new `self.parameters`: earlier ones may be kept."""
+        self.parameters = {}
+        super().randomize_parameters(samples, sample_rate)
 
     def apply(self, samples: NDArray[np.floating], sample_rate: int) -> NDArray[np.float32]:
         """Apply the drawn parameters: a function of the samples and of `self.parameters`, without chance.
@@ -39,13 +44,15 @@ class SpeechTransform(BaseWaveformTransform):
         if samples.size == 0:
             return samples
         check_samples(type(self).__name__, samples)
+        transformed = self._transform(samples, sample_rate)
+        if transformed.dtype == np.float32:
+            return transformed
         limits = np.finfo(np.float32)
-        transformed = self._transform(samples.astype(np.float64), sample_rate)
         return np.clip(transformed, limits.min, limits.max).astype(np.float32)
 
     @abstractmethod
-    def _transform(self, samples: NDArray[np.float64], sample_rate: int) -> NDArray[np.float64]:
-        """The transformed samples, of the same shape; `samples` are a copy that may be changed."""
+    def _transform(self, samples: NDArray[np.floating], sample_rate: int) -> NDArray[np.floating]:
+        """The transformed samples, of the same shape, finite in the type that they have; `samples` stay as they are."""
 
 
 __all__ = ["SpeechTransform"]

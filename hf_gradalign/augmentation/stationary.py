@@ -1,12 +1,14 @@
-import numpy as np
-from numpy.typing import NDArray
+import math
 
-from hf_gradalign.augmentation.notch_filter import NotchFilter, design_notch_filter, filter_and_sum
+import torch
+from torch import Tensor
+
+from hf_gradalign.augmentation.zero_phase_filtering import filter_powers
 
 
 def add_stationary_noise(
-    samples: NDArray[np.float64], notch: NotchFilter, snr_db: float, seed: int, sample_rate: int
-) -> NDArray[np.float64]:
+    samples: Tensor, white: Tensor, response: Tensor, snr_db: Tensor, reach: int, mask: Tensor | None = None
+) -> Tensor:
     """Stationary, signal-independent noise: add white noise through a notch filter at a signal-to-noise ratio.
 
     The published code scales the filtered noise to peak 1 before it scales it to the ratio; that, like the filter's
@@ -15,19 +17,27 @@ def add_stationary_noise(
     Source: Tak et al., "RawBoost", ICASSP 2022 (arXiv 2111.04433), the third of its three noises.
 
     Args:
-        samples: Waveforms of shape (..., samples). Channels get the same noise, each at its own level.
-        notch: The filter that colours the noise.
-        snr_db: Ratio of the energies of signal and noise, in dB.
-        seed: The white noise is `numpy.random.default_rng(seed).standard_normal(n_samples)`.
-        sample_rate: In Hz.
+        samples: Waveforms of shape (batch, samples).
+        white: White noise of that shape, from `draw_white_noise`.
+        response: Of the filters that colour the noise, of shape (batch, 1, bins), as `filter_powers` takes them.
+        snr_db: Ratios of the energies of signal and noise, in dB, of shape (batch,).
+        reach: How far the filters reach to either side of a sample, at most.
+        mask: 1 where there are samples and 0 where a shorter waveform was padded, of the samples' shape and type; the
+            samples and the white noise are 0 there, and the result is.
 
     Returns:
-        An array of the same shape.
+        A tensor of the same shape and type.
     """
-    white = np.random.default_rng(seed).standard_normal(samples.shape[-1])
-    noise = filter_and_sum([white], [design_notch_filter(notch, sample_rate)])
-    noise_norm = np.linalg.norm(noise)
-    if noise_norm == 0:  # nothing is left of a single sample when the one tap there is has been skipped as delay
-        return samples.copy()
-    level = np.linalg.norm(samples, axis=-1, keepdims=True) / (noise_norm * 10 ** (snr_db / 20))
-    return samples + level * noise
+    noise = filter_powers(white, response, reach)
+    if mask is not None:
+        noise = noise * mask
+    signal_energy, noise_energy = (x.square().sum(dim=-1, keepdim=True) for x in (samples, noise))
+    ratio = torch.exp(snr_db.to(samples.dtype) * (math.log(10) / 20))[:, None]
+    # Nothing is left of a single sample of noise when the one tap there is has been skipped as delay.
+    levels = torch.where(noise_energy > 0, (signal_energy / noise_energy).sqrt() / ratio, 0.0)
+    return torch.addcmul(samples, levels, noise)
+
+
+def draw_white_noise(n_samples: int, seed: int) -> Tensor:
+    """Draw float32 white noise of unit variance and shape (samples,), from a private generator of torch's."""
+    return torch.randn(n_samples, generator=torch.Generator().manual_seed(seed))

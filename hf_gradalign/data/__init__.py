@@ -4,26 +4,38 @@ from hf_gradalign.data.audio_dataset import AudioDataset
 from hf_gradalign.data.checking import BadAudioError, BadClip, check_audio
 from hf_gradalign.data.clip_dataset import ClipDataset
 from hf_gradalign.data.collator import ViewCollator
+from hf_gradalign.data.corpora import METADATA_COLUMNS, CorpusSpec, available_corpora, parse_corpus
 from hf_gradalign.data.cropping import Window, crop, draw_position, repeat_pad
 from hf_gradalign.data.decoding import AudioDecodingError, decode_audio
+from hf_gradalign.data.deferred_augmentation import DeferredAugmentation
 from hf_gradalign.data.demo_corpus import demo_corpus_files
 from hf_gradalign.data.errors import CorpusError
 from hf_gradalign.data.labels import LABEL_NAMES, canonical_label, map_labels, parse_label_map, require_both_classes
 from hf_gradalign.data.loading import load_corpus
+from hf_gradalign.data.mixing import mix_corpora, unique_names
 from hf_gradalign.data.seeding import seeded_generators
+from hf_gradalign.data.splits import split_off_validation
+from hf_gradalign.data.stream_mixing import mix_streams
+from hf_gradalign.data.streamed_view_dataset import StreamedViewDataset
+from hf_gradalign.data.streaming import stream_corpus
 from hf_gradalign.data.view_dataset import ViewDataset
 
 __all__ = [
     "LABEL_NAMES",
+    "METADATA_COLUMNS",
     "AudioDataset",
     "AudioDecodingError",
     "BadAudioError",
     "BadClip",
     "ClipDataset",
     "CorpusError",
+    "CorpusSpec",
+    "DeferredAugmentation",
+    "StreamedViewDataset",
     "ViewCollator",
     "ViewDataset",
     "Window",
+    "available_corpora",
     "canonical_label",
     "check_audio",
     "crop",
@@ -32,8 +44,14 @@ __all__ = [
     "draw_position",
     "load_corpus",
     "map_labels",
+    "mix_corpora",
+    "mix_streams",
+    "parse_corpus",
     "parse_label_map",
     "repeat_pad",
     "require_both_classes",
     "seeded_generators",
+    "split_off_validation",
+    "stream_corpus",
+    "unique_names",
 ]

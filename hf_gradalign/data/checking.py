@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import logging
 from dataclasses import dataclass
-from typing import Any, Literal, get_args
+from typing import Any
 
 import datasets
 import torch
 from datasets import Dataset, Features, Value
 
+from hf_gradalign.data.bad_audio import OnBadAudio, check_on_bad_audio
 from hf_gradalign.data.decoding import AudioDecodingError, decode_audio
 
 logger = logging.getLogger(__name__)
 
-OnBadAudio = Literal["stop", "skip"]
 _SHOWN = 20
 
 
@@ -70,8 +70,7 @@ def check_audio(
         BadAudioError: if there are bad clips and `on_bad_audio` is `stop`, or if all clips are bad.
         ValueError: if `on_bad_audio` is neither.
     """
-    if on_bad_audio not in get_args(OnBadAudio):
-        raise ValueError(f"on_bad_audio must be one of {', '.join(get_args(OnBadAudio))}, not {on_bad_audio!r}.")
+    check_on_bad_audio(on_bad_audio)
     dataset = dataset.with_format(None).cast_column("audio", datasets.Audio(decode=False))
     parallel = num_proc is not None and num_proc > 1
     checked = dataset.select_columns(["audio"]).map(

@@ -9,9 +9,10 @@ from typing import Any
 import torch
 from transformers import SequenceFeatureExtractor
 
+from hf_gradalign.data.deferred_augmentation import DEFERRED, collate_deferred
 from hf_gradalign.training import ViewBatchCollator
 
-ModelInputs = dict[str, torch.Tensor]
+ModelInputs = dict[str, Any]
 
 
 class ViewCollator(ViewBatchCollator):
@@ -23,6 +24,9 @@ class ViewCollator(ViewBatchCollator):
 
     Clips of different lengths are padded as the feature extractor does it. An attention mask that masks nothing is
     left out unless the feature extractor is set to return one (`return_attention_mask`): it only costs time.
+
+    Views whose augmentation was left to be done (`ViewDataset` with `defer`) come as waveforms and draws, which
+    `DeferredAugmentation` makes model inputs of.
     """
 
     def __init__(self, feature_extractor: SequenceFeatureExtractor) -> None:
@@ -40,6 +44,8 @@ class _ClipCollator:
         self._pads_on_request = padding is not None and padding.default is False
 
     def __call__(self, items: Sequence[Mapping[str, Any]]) -> ModelInputs:
+        if DEFERRED in items[0]:
+            return collate_deferred(items)
         clips = [item["input_values"] for item in items]
         lengths_differ = len({len(clip) for clip in clips}) > 1
         padding = {"padding": True} if lengths_differ and self._pads_on_request else {}

@@ -2,46 +2,66 @@
 
 from __future__ import annotations
 
-import logging
-from collections.abc import Mapping
-from pathlib import PurePath
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 
-import datasets
-import pyarrow as pa
-import pyarrow.compute as pc
-from datasets import ClassLabel, Dataset, DatasetDict, Value
+import numpy as np
+from datasets import Dataset, DatasetDict
 
+from hf_gradalign.data.common_form import audio_paths, in_common_form
+from hf_gradalign.data.corpora import CorpusSpec, OnMissingAudio, parse_corpus, read_named
+from hf_gradalign.data.corpora.arena import label_map_of, with_notes
+from hf_gradalign.data.corpora.missing_audio import MissingAudio
 from hf_gradalign.data.errors import CorpusError
-from hf_gradalign.data.labels import LABEL_NAMES, map_labels, require_both_classes
+from hf_gradalign.data.files_on_disk import files_on_disk
+from hf_gradalign.data.labels import require_both_classes
 from hf_gradalign.data.sources import read_source
-
-logger = logging.getLogger(__name__)
-
-_DEFAULT_TEST_SPLIT = "test"
-# A constant, so that runs with different seeds are validated on the same clips.
-_VALIDATION_SEED = 0
+from hf_gradalign.data.splits import DEFAULT_TEST_SPLIT, choose_splits, split_off_validation
 
 
 def load_corpus(
-    name_or_path: str | None = None,
+    name_or_path: str | Path | None = None,
     *,
+    path: str | Path | None = None,
+    splits: Sequence[str] | None = None,
+    optional_splits: Sequence[str] = (),
+    subset: str | None = None,
+    on_missing_audio: OnMissingAudio = "stop",
     config_name: str | None = None,
     revision: str | None = None,
     token: str | bool | None = None,
     train_split: str = "train",
     validation_split: str = "validation",
-    test_split: str | None = _DEFAULT_TEST_SPLIT,
+    test_split: str | None = DEFAULT_TEST_SPLIT,
     validation_fraction: float | None = None,
     audio_column: str = "audio",
     label_column: str = "label",
     label_map: Mapping[str, str] | None = None,
+    require_labels: bool = True,
 ) -> DatasetDict:
-    """Load a corpus of bona fide and spoofed speech.
+    """Load a corpus of bona fide and spoofed speech. No audio is opened.
 
     Args:
-        name_or_path: None for the demo corpus, which ships with the package; `owner/name` on the Hub; a folder that
-            `load_dataset` or `load_from_disk` reads; a parquet file or a glob of them; a folder with a `metadata.csv`
-            or `metadata.jsonl` that has a column `file_name`.
+        name_or_path: one of
+
+            - a named corpus with its path, `NAME:PATH` (or `NAME` and `path`, or `NAME` alone where the environment
+              variable HF_GRADALIGN_CORPORA names a folder that holds it): `asvspoof2019_la`, `asvspoof2021_la`,
+              `asvspoof2021_df`, `asvspoof5`, `in_the_wild`, `for`, `mlaad` (see `docs/corpora/`). Case, hyphens,
+              underscores and spaces do not matter;
+            - `arena:NAME`: a data set of the Speech Anti-Spoofing Arena on the Hub, or a local folder in its form;
+            - None or `demo`: the demo corpus, which ships with the package;
+            - `owner/name` on the Hub; a folder that `load_dataset` or `load_from_disk` reads; a parquet file or a glob
+              of them; a CSV or JSON Lines file, or a folder with a `metadata.csv` or `metadata.jsonl`, with a column
+              `file_name`.
+        path: where a named corpus is: its root, a folder in it, or one around it.
+        splits: which splits to load, all of them needed: `train`, `validation`, `test`, or names of the corpus' own
+            (`dev`, `eval`). By default the training and validation splits, which are needed, and the test split, if it
+            is there; of a corpus for evaluation only, the test split.
+        optional_splits: those of `splits` that may be absent.
+        subset: of ASVspoof 2021: `eval` (the default, as in papers), `progress`, `hidden` or `all`; also of data sets
+            of the Arena that know it, where the default is `all`, as the Arena has it.
+        on_missing_audio: what to do about audio files that are named but not on disk: `stop` raises, `skip` leaves
+            their clips out, with a warning.
         config_name: the data set's configuration, where it has several.
         revision: the Hub repository's branch, tag or commit.
         token: the Hub token; None for the one that is logged in.
@@ -51,138 +71,118 @@ def load_corpus(
             leaves the test split out.
         validation_fraction: where there is no validation split, this part of the training split, in (0, 1), becomes
             it: always the same clips, with the classes in proportion.
-        audio_column: the column with audio files: their paths or their bytes.
+        audio_column: the column with audio files: their paths or their bytes. Not for named corpora, as the next two.
         label_column: the column with labels.
         label_map: what the corpus' labels mean, where their names do not say (`parse_label_map`).
+        require_labels: whether there must be labels; without them clips can be scored, but no more.
 
     Returns:
-        The splits `train`, `validation` and, if there is one, `test`, each with the columns `audio`
-        (`Audio(decode=False)`: `{"bytes", "path"}`), `label` (`ClassLabel` with `LABEL_NAMES`: 0 spoof, 1 bonafide) and
-        `utterance_id` (the corpus' own, else made from the file's name or the row's number), beside all others.
+        The splits, by the names that they were asked for, each with the columns `audio` (`Audio(decode=False)`:
+        `{"bytes", "path"}`), `label` (`ClassLabel` with `LABEL_NAMES`: 0 spoof, 1 bonafide) and `utterance_id` (the
+        corpus' own, else made from the file's name or the row's number). Named corpora have the columns of
+        `METADATA_COLUMNS` beside, null where nothing is known; other sources all of their own.
 
     Raises:
-        CorpusError: if the corpus, a split or a column is not found, if a label's meaning is not known or missing, or
-            if the training split lacks a class.
+        CorpusError: if the corpus, a split, a column or audio files are not found, if a protocol has corrupt lines, if
+            a label's meaning is not known or missing, or if the training split lacks a class (without `splits`: what
+            is asked for by name may be one half of a mix).
     """
     if validation_fraction is not None and not 0 < validation_fraction < 1:
         raise CorpusError(f"--validation_fraction must lie between 0 and 1, not {validation_fraction}.")
-    wanted = {"train": train_split, "validation": validation_split, "test": test_split}
-    source = read_source(
-        name_or_path,
-        config_name=config_name,
-        revision=revision,
-        token=token,
-        audio_column=audio_column,
-        split_names=tuple(name for name in wanted.values() if name is not None),
-    )
-    shown = name_or_path or "the demo corpus"
-    chosen = _choose_splits(source, wanted, may_lack_validation=validation_fraction is not None, shown=shown)
-    corpus = DatasetDict(
-        {
-            split: _in_common_form(dataset, f"{shown}, split {wanted[split]!r}", audio_column, label_column, label_map)
-            for split, dataset in chosen.items()
-        }
-    )
-    require_both_classes(corpus["train"]["label"][:], train_split)
-    if "validation" not in corpus and validation_fraction is not None:
-        corpus["train"], corpus["validation"] = _split_off_validation(corpus["train"], validation_fraction)
-    return DatasetDict({split: corpus[split] for split in wanted if split in corpus})
-
-
-def _choose_splits(
-    source: DatasetDict, wanted: Mapping[str, str | None], *, may_lack_validation: bool, shown: str
-) -> dict[str, Dataset]:
-    options = {"train": "--train_split_name", "validation": "--eval_split_name", "test": "--test_split_name"}
-    chosen = {}
-    for split, name in wanted.items():
-        if name in source:
-            chosen[split] = source[name]
-            continue
-        if name is None or (split == "test" and name == _DEFAULT_TEST_SPLIT):
-            continue
-        if split == "validation" and may_lack_validation:
-            continue
-        hint = " or split part of the training data off with --validation_fraction 0.1" if split == "validation" else ""
-        raise CorpusError(
-            f"{shown} has no split {name!r}; its splits are {', '.join(source)}. "
-            f"Name the {split} split with {options[split]}{hint}."
+    spec = parse_corpus(None if name_or_path is None else str(name_or_path), None if path is None else str(path))
+    wanted = wanted_splits(spec, splits, train_split, validation_split, test_split)
+    optional = set(optional_splits)
+    if splits is None:
+        if spec.is_arena:
+            optional |= {"train", "validation"}
+        elif test_split == DEFAULT_TEST_SPLIT and "train" in wanted:
+            optional.add("test")
+        if validation_fraction is not None:
+            optional.add("validation")
+    if spec.layout is not None:
+        corpus = read_named(
+            spec, wanted, optional=frozenset(optional), subset=subset, on_missing_audio=on_missing_audio
         )
-    names = [wanted[split] for split in chosen]
-    for name in {name for name in names if names.count(name) > 1}:
-        logger.warning("The split %r serves more than one purpose: the results will be too good.", name)
-    return chosen
+    else:
+        source = read_source(
+            spec,
+            config_name=config_name,
+            revision=revision,
+            token=token,
+            audio_column=audio_column,
+            split_names=tuple(name for name in wanted.values() if name is not None),
+            lists_audio=not require_labels,
+        )
+        chosen = choose_splits(source, wanted, frozenset(optional), shown_name(spec))
+        corpus = _in_one_form(
+            spec, chosen, wanted, subset, on_missing_audio, audio_column, label_column, label_map, require_labels
+        )
+    if splits is None and "train" in corpus:
+        require_both_classes(corpus["train"]["label"][:], train_split)
+        if "validation" not in corpus and validation_fraction is not None:
+            corpus["train"], corpus["validation"] = split_off_validation(corpus["train"], validation_fraction)
+    order = dict.fromkeys(["train", "validation", "test", *wanted])
+    return DatasetDict({split: corpus[split] for split in order if split in corpus})
 
 
-def _in_common_form(
-    dataset: Dataset, shown: str, audio_column: str, label_column: str, label_map: Mapping[str, str] | None
-) -> Dataset:
-    for column, option in ((audio_column, "--audio_column_name"), (label_column, "--label_column_name")):
-        if column not in dataset.column_names:
-            raise CorpusError(
-                f"{shown} has no column {column!r}; its columns are {', '.join(dataset.column_names)}. "
-                f"Name the right one with {option}."
-            )
-    dataset = _with_audio(dataset, shown, audio_column)
-    dataset = _with_labels(dataset, shown, label_column, label_map)
-    return _with_utterance_ids(dataset)
+def wanted_splits(
+    spec: CorpusSpec, splits: Sequence[str] | None, train_split: str, validation_split: str, test_split: str | None
+) -> dict[str, str | None]:
+    """The corpus' names of the splits that are to be loaded, by what they shall be called."""
+    names = {"train": train_split, "validation": validation_split, "test": test_split}
+    if splits is not None:
+        return {split: names.get(split) or split for split in splits}
+    if spec.layout is None:
+        return names
+    # Corpora for evaluation have their test split alone, and nobody asked for others.
+    has = {split for split, own in names.items() if own and spec.layout.split_of(own) is not None}
+    if not spec.layout.is_partitioned:
+        has -= {split for split in ("train", "validation") if names[split] == split}
+    return {split: own for split, own in names.items() if own and (split in has or own != split)}
 
 
-def _with_audio(dataset: Dataset, shown: str, column: str) -> Dataset:
-    # Columns of audio must not be decoded by datasets: that takes torchcodec and FFmpeg.
-    for name, feature in dataset.features.items():
-        if name == column or isinstance(feature, datasets.Audio):
-            try:
-                dataset = dataset.cast_column(name, datasets.Audio(decode=False))
-            except (pa.ArrowException, TypeError, ValueError) as error:
-                raise CorpusError(
-                    f"{shown}: the column {name!r} holds {feature}, not audio files (paths or encoded bytes). "
-                    "Name the right one with --audio_column_name."
-                ) from error
-    return _renamed(dataset, column, "audio")
+def shown_name(spec: CorpusSpec) -> str:
+    """What messages call a corpus."""
+    return "the demo corpus" if spec.is_demo else spec.hub_id or spec.text
 
 
-def _with_labels(dataset: Dataset, shown: str, column: str, label_map: Mapping[str, str] | None) -> Dataset:
-    feature = dataset.features[column]
-    if not isinstance(feature, ClassLabel | Value):
-        raise CorpusError(f"{shown}: the column {column!r} holds {feature}, not one label a clip.")
-    names = feature.names if isinstance(feature, ClassLabel) else None
-    try:
-        labels = map_labels(dataset[column][:], names=names, label_map=label_map)
-    except CorpusError as error:
-        raise CorpusError(f"{shown}, column {column!r}: {error}") from error
-    dataset = _renamed(dataset, column, "label").remove_columns("label")
-    return dataset.add_column("label", labels, feature=ClassLabel(names=list(LABEL_NAMES)))
+def _in_one_form(
+    spec: CorpusSpec,
+    chosen: Mapping[str, Dataset],
+    wanted: Mapping[str, str | None],
+    subset: str | None,
+    on_missing_audio: OnMissingAudio,
+    audio_column: str,
+    label_column: str,
+    label_map: Mapping[str, str] | None,
+    require_labels: bool,
+) -> dict[str, Dataset]:
+    if subset is not None and not spec.is_arena:
+        raise CorpusError(f"{shown_name(spec)} has no subsets.")
+    missing = MissingAudio(shown_name(spec), on_missing_audio)
+    corpus = {}
+    for split, dataset in chosen.items():
+        shown = f"{shown_name(spec)}, split {wanted[split]!r}"
+        if spec.is_arena and label_map is None and label_column in dataset.features:
+            label_map = label_map_of(dataset.features[label_column])
+        dataset = in_common_form(dataset, shown, audio_column, label_column, label_map, require_labels=require_labels)
+        if spec.is_arena:
+            dataset = _subset(with_notes(dataset), subset, shown)
+        paths = audio_paths(dataset)
+        is_there = files_on_disk(paths)
+        missing.note(str(wanted[split]), is_there, paths)
+        there = np.asarray(is_there)
+        corpus[split] = dataset if there.all() else dataset.select(np.flatnonzero(there))
+    missing.settle()
+    return corpus
 
 
-def _with_utterance_ids(dataset: Dataset) -> Dataset:
-    if "utterance_id" in dataset.column_names:
+def _subset(dataset: Dataset, subset: str | None, shown: str) -> Dataset:
+    if subset is None or subset == "all":
         return dataset
-    # Through Arrow, which does not copy the audio beside the paths.
-    table = dataset.select_columns(["audio"]).with_format("arrow")[:]
-    paths = pc.struct_field(table["audio"], "path").to_pylist()
-    stems = [PurePath(path).stem if path else "" for path in paths]
-    candidates = (stems, [path or "" for path in paths])
-    rows = [f"row_{index:06d}" for index in range(len(paths))]
-    ids = next((names for names in candidates if all(names) and len(set(names)) == len(names)), rows)
-    return dataset.add_column("utterance_id", ids)
-
-
-def _renamed(dataset: Dataset, column: str, name: str) -> Dataset:
-    if column == name:
-        return dataset
-    if name in dataset.column_names:
-        logger.warning("The column %r is left out: %r is used in its place.", name, column)
-        dataset = dataset.remove_columns(name)
-    return dataset.rename_column(column, name)
-
-
-def _split_off_validation(train: Dataset, fraction: float) -> tuple[Dataset, Dataset]:
-    try:
-        parts = train.train_test_split(test_size=fraction, stratify_by_column="label", seed=_VALIDATION_SEED)
-    except ValueError as error:
-        raise CorpusError(
-            f"--validation_fraction {fraction}: the training split's {len(train)} clips cannot be split so that both "
-            f"parts have both classes ({error})."
-        ) from error
-    logger.info("Validation: %d clips split off the training data.", len(parts["test"]))
-    return parts["train"], parts["test"]
+    values = np.asarray(dataset["subset"][:]) if "subset" in dataset.column_names else np.array([])
+    kept = np.flatnonzero(values == subset)
+    if not len(kept):
+        there = ", ".join(sorted({str(value) for value in values if value is not None})) or "none"
+        raise CorpusError(f"{shown} has no subset {subset!r}; its subsets: {there}.")
+    return dataset.select(kept)

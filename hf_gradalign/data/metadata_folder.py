@@ -5,21 +5,19 @@ Read here and not by the `audiofolder` builder, which needs torchcodec and with 
 
 from __future__ import annotations
 
-import csv
 import json
-from collections import defaultdict
 from pathlib import Path
-from typing import Any
 
+import pyarrow as pa
+import pyarrow.compute as pc
 from datasets import Dataset, DatasetDict
 
+from hf_gradalign.data.corpora.protocol_file import read_delimited
 from hf_gradalign.data.errors import CorpusError
 
 METADATA_NAMES = ("metadata.csv", "metadata.jsonl")
 _FILE_COLUMN = "file_name"
 _SPLIT_COLUMN = "split"
-
-Row = dict[str, Any]
 
 
 def find_metadata(folder: Path) -> dict[str | None, Path]:
@@ -54,62 +52,63 @@ def read_metadata(files: dict[str | None, Path], *, audio_column: str, train_spl
     Raises:
         CorpusError: if a file is empty, cannot be read, or names no audio files.
     """
-    splits: dict[str, list[Row]] = defaultdict(list)
+    splits: dict[str, list[pa.Table]] = {}
     for subfolder, file in files.items():
-        rows = _read_rows(file)
-        names = _take_file_names(rows, file, audio_column)
-        for row, name, split in zip(rows, names, _splits_of(rows, names, subfolder, train_split), strict=True):
-            splits[split].append({audio_column: str(file.parent / name), **row})
-    return DatasetDict({split: Dataset.from_list(rows) for split, rows in splits.items()})
+        table = read_delimited(file, ",") if file.suffix == ".csv" else _read_jsonl(file)
+        names, table = _take_file_names(table, file, audio_column)
+        split, table = _splits_of(table, names, subfolder, train_split)
+        table = table.add_column(0, audio_column, _absolute(names, file.parent))
+        for name in pc.unique(split).to_pylist():
+            splits.setdefault(name, []).append(table.filter(pc.equal(split, name)))
+    return DatasetDict({name: Dataset(pa.concat_tables(tables)) for name, tables in splits.items()})
 
 
-def _read_rows(file: Path) -> list[Row]:
+def _read_jsonl(file: Path) -> pa.Table:
     try:
-        rows = _read_csv(file) if file.suffix == ".csv" else _read_jsonl(file)
-    except (UnicodeDecodeError, csv.Error, json.JSONDecodeError) as error:
+        rows = [json.loads(line) for line in file.read_text(encoding="utf-8-sig").splitlines() if line.strip()]
+    except (UnicodeDecodeError, json.JSONDecodeError) as error:
         raise CorpusError(f"Cannot read {file}: {error}") from error
     if not rows:
         raise CorpusError(f"{file} has no rows.")
-    return rows
-
-
-def _read_csv(file: Path) -> list[Row]:
-    with file.open(newline="", encoding="utf-8-sig") as stream:
-        reader = csv.DictReader(stream, strict=True)
-        rows = []
-        for row in reader:
-            if None in row or None in row.values():
-                raise CorpusError(f"{file}, line {reader.line_num}: not {len(reader.fieldnames or ())} values.")
-            rows.append({column: value or None for column, value in row.items()})
-        return rows
-
-
-def _read_jsonl(file: Path) -> list[Row]:
-    rows = [json.loads(line) for line in file.read_text(encoding="utf-8-sig").splitlines() if line.strip()]
     if not all(isinstance(row, dict) for row in rows):
         raise CorpusError(f"{file}: each line must be a JSON object.")
     # from_list looks at the first row only for the columns that there are.
     columns = list(dict.fromkeys(column for row in rows for column in row))
-    return [{column: row.get(column) for column in columns} for row in rows]
+    return Dataset.from_list([{column: row.get(column) for column in columns} for row in rows]).data.table
 
 
-def _take_file_names(rows: list[Row], file: Path, audio_column: str) -> list[str]:
-    column = next((column for column in (_FILE_COLUMN, audio_column) if column in rows[0]), None)
+def _take_file_names(table: pa.Table, file: Path, audio_column: str) -> tuple[pa.ChunkedArray, pa.Table]:
+    column = next((column for column in (_FILE_COLUMN, audio_column) if column in table.column_names), None)
     if column is None:
         raise CorpusError(
             f"{file} has no column {_FILE_COLUMN!r} with the audio files' names; its columns are "
-            f"{', '.join(rows[0])}. Name the right one with --audio_column_name."
+            f"{', '.join(table.column_names)}. Name the right one with --audio_column_name."
         )
-    names = [row.pop(column) for row in rows]
-    if not all(isinstance(name, str) for name in names):
+    names = table[column]
+    if not pa.types.is_string(names.type) or names.null_count:
         raise CorpusError(f"{file} has rows without a file name in the column {column!r}.")
-    return names
+    if audio_column in table.column_names and column != audio_column:
+        table = table.drop_columns(audio_column)
+    return pc.replace_substring_regex(names, r"^(\./+)+", ""), table.drop_columns(column)
 
 
-def _splits_of(rows: list[Row], names: list[str], subfolder: str | None, train_split: str) -> list[str]:
+def _splits_of(
+    table: pa.Table, names: pa.ChunkedArray, subfolder: str | None, train_split: str
+) -> tuple[pa.ChunkedArray | pa.Array, pa.Table]:
+    everything = pa.repeat(subfolder or train_split, len(table))
     if subfolder is not None:
-        return [subfolder] * len(rows)
-    if _SPLIT_COLUMN in rows[0]:
-        return [str(row.pop(_SPLIT_COLUMN) or train_split) for row in rows]
-    folders = [Path(name).parts[0] if len(Path(name).parts) > 1 else None for name in names]
-    return [folder or train_split for folder in folders] if train_split in folders else [train_split] * len(rows)
+        return everything, table
+    if _SPLIT_COLUMN in table.column_names:
+        split = table[_SPLIT_COLUMN].cast(pa.string())
+        split = pc.if_else(pc.equal(split, ""), None, split)
+        return pc.fill_null(split, train_split), table.drop_columns(_SPLIT_COLUMN)
+    is_below = pc.match_substring_regex(names, "^[^/]+/")
+    folders = pc.if_else(is_below, pc.replace_substring_regex(names, "/.*$", ""), None)
+    if not pc.any(pc.equal(folders, train_split)).as_py():
+        return everything, table
+    return pc.fill_null(folders, train_split), table
+
+
+def _absolute(names: pa.ChunkedArray, folder: Path) -> pa.ChunkedArray:
+    below = pc.binary_join_element_wise(f"{folder}/", names, "")
+    return pc.if_else(pc.starts_with(names, "/"), names, below)

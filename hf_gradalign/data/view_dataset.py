@@ -11,9 +11,16 @@ import numpy as np
 import torch
 from datasets import Dataset
 
+from hf_gradalign.augmentation.deferral import deferrable, draw_deferred
 from hf_gradalign.data.audio_dataset import AudioDataset, ModelItem
-from hf_gradalign.data.cropping import CropMode, check_crop_mode, draw_position
+from hf_gradalign.data.bad_audio import BadAudioReport, OnBadAudio
+from hf_gradalign.data.cropping import CropMode, Window, check_crop_mode, draw_position
+from hf_gradalign.data.decoding import AudioDecodingError
+from hf_gradalign.data.deferred_augmentation import DEFERRED
 from hf_gradalign.data.seeding import seeded_generators
+
+# More than one file in a row that is bad by chance; a missing disk should end the training.
+_MAX_BAD_IN_A_ROW = 100
 
 Transform = Callable[..., np.ndarray]
 AugmentStage = Literal["utterance", "window"]
@@ -42,6 +49,11 @@ class ViewDataset(AudioDataset):
         label2id: the model's number for each class; by default 0 for spoof and 1 for bonafide.
         augment: what transforms see. `utterance`: the whole clip before the crop, as in the published recipe;
             `window`: only the window, which costs less where clips are long.
+        on_bad_audio: what to do about a clip that cannot be decoded, where `check_audio` has not been asked before:
+            `stop` raises, `skip` takes the next one in its place and warns.
+        defer: of views that end with RawBoost, only draw: their items hold the clip as RawBoost would hear it (with
+            `augment` `utterance` the whole one) and what was drawn, under `deferred`, and `DeferredAugmentation` does
+            the rest on the accelerator. Needs a window.
 
     Raises:
         ValueError: if an argument is out of its range.
@@ -60,6 +72,8 @@ class ViewDataset(AudioDataset):
         seed: int = 0,
         label2id: Mapping[str, int] | None = None,
         augment: AugmentStage = "utterance",
+        on_bad_audio: OnBadAudio = "stop",
+        defer: bool = False,
     ) -> None:
         super().__init__(
             dataset,
@@ -77,11 +91,29 @@ class ViewDataset(AudioDataset):
         if seed < 0:
             raise ValueError(f"seed must be at least 0, not {seed}.")
         self._views = dict(views)
+        self._report = BadAudioReport(on_bad_audio)
         self._crop: CropMode = crop
         self._seed = seed
+        self._deferred = self._find_deferred() if defer else {}
         self._decodes_whole = augment == "utterance" and any(transform is not None for transform in views.values())
         # In shared memory, so that workers that are already running see it change.
         self._epoch = torch.zeros((), dtype=torch.int64).share_memory_()
+
+    def _find_deferred(self) -> dict[str, dict[str, Any]]:
+        """Of each view that can be finished on the accelerator, what `DeferredAugmentation` must know."""
+        rawboosts = {view: rawboost for view, t in self._views.items() if (rawboost := deferrable(t)) is not None}
+        if not rawboosts:
+            raise ValueError(
+                f"No view ends with RawBoost, the only augmentation that can be done on the accelerator: "
+                f"{', '.join(self._views)}. Leave out defer (--augment_on_device)."
+            )
+        if self.window_samples is None:
+            raise ValueError("Augmentation on the accelerator (defer) needs a window; give window_seconds.")
+        common = {"sampling_rate": self.sampling_rate, "window_samples": self.window_samples}
+        return {
+            view: {"algorithm": rawboost.algorithm, "impulsive_gain": rawboost.impulsive_gain, **common}
+            for view, rawboost in rawboosts.items()
+        }
 
     @property
     def epoch(self) -> int:
@@ -102,14 +134,33 @@ class ViewDataset(AudioDataset):
         """All views of the clip at `index`.
 
         Raises:
-            AudioDecodingError: if it cannot be decoded.
+            AudioDecodingError: if it cannot be decoded (nor any of those after it, with `on_bad_audio` `skip`).
             ValueError: if a transform gives anything but finite samples of shape (time,).
         """
         index = range(len(self))[operator.index(index)]  # -1 and the last index are the same item.
-        row = self._row(index)
+        tried = min(len(self), _MAX_BAD_IN_A_ROW)
+        for ahead in range(tried):
+            place = (index + ahead) % len(self)
+            try:
+                return self._views_of(place, self._row(place))
+            except AudioDecodingError as error:
+                self._report.bad(error)
+        raise AudioDecodingError(f"nor can any of the {tried} clips from there on", f"clip {index}")
+
+    def _views_of(self, index: Any, row: dict[str, Any]) -> dict[str, ModelItem]:
         position = draw_position(self._crop, np.random.default_rng(self._item_seed(index)))
         samples = self._decode(index, row, None if self._decodes_whole else position)
-        return {view: self._item(self._view(view, samples, position, index, row), row) for view in self._views}
+        return {view: self._view_item(view, samples, position, index, row) for view in self._views}
+
+    def _view_item(self, view: str, samples: np.ndarray, position: float, index: int, row: dict[str, Any]) -> ModelItem:
+        if view not in self._deferred:
+            return self._item(self._view(view, samples, position, index, row), row)
+        with seeded_generators(self._item_seed(index, view)):
+            samples, parameters = draw_deferred(self._views[view], samples.copy(), self.sampling_rate)
+        samples = _checked(samples, view, row["utterance_id"])
+        start, _ = Window(self.window_samples, position).bounds(len(samples))
+        left = {"parameters": parameters, "start": start, "settings": self._deferred[view]}
+        return {**self._item(samples, row), DEFERRED: left}
 
     def _view(self, view: str, samples: np.ndarray, position: float, index: int, row: dict[str, Any]) -> np.ndarray:
         transform = self._views[view]

@@ -8,10 +8,14 @@ from typing import Any
 import torch
 from transformers.trainer_utils import IntervalStrategy, SaveStrategy
 
+from hf_gradalign.data.mixing import check_weights
+from hf_gradalign.experiment.repeatable_option import ExtendAnew
 from hf_gradalign.experiment.views import CLEAN, parse_views
 from hf_gradalign.training import GradientAlignmentArguments
 
 PAPER_WINDOW_SECONDS = 66_800 / 16_000
+CHECKED_BY_DEFAULT = 20_000
+"""Splits of more clips are not decoded before training, unless asked for: 50,000 of 4 s take about a minute."""
 
 
 @dataclass
@@ -80,13 +84,48 @@ class ModelArguments:
 class DataArguments:
     """Which clips are trained and evaluated on, and what the model hears of them."""
 
-    dataset_name: str | None = field(
+    corpus: list[str] | None = field(
         default=None,
         metadata={
-            "aliases": ["--dataset_name_or_path"],
-            "help": "Hub id, folder that load_dataset reads, parquet file, folder with metadata.csv, or folder written "
-            "by save_to_disk. Without it the demo corpus that comes with the package.",
+            "action": ExtendAnew,
+            "help": "One or more corpora to train on, each NAME:PATH of a named corpus (asvspoof2019_la, asvspoof5, "
+            "for, mlaad, ...), arena:NAME, a Hub id, a folder that load_dataset reads, a parquet or CSV file, a folder "
+            "with metadata.csv, or one written by save_to_disk. By default the demo corpus in the package.",
         },
+    )
+    dataset_name: str | None = field(
+        default=None,
+        metadata={"aliases": ["--dataset_name_or_path"], "help": "The same as --corpus, for a single one."},
+    )
+    corpus_weights: list[float] | None = field(
+        default=None,
+        metadata={"help": "How often each corpus comes in training, e.g. 0.7 0.3. By default each clip comes once."},
+    )
+    balance_classes: bool = field(
+        default=False, metadata={"help": "Train on both classes equally often, the rarer one's clips repeated."}
+    )
+    eval_corpus: str | None = field(
+        default=None,
+        metadata={"help": "Corpus to take the validation split from. By default the first of --corpus that has one."},
+    )
+    test_corpus: str | None = field(
+        default=None,
+        metadata={"help": "Corpus to take the test split from. By default the first of --corpus that has one."},
+    )
+    subset: str | None = field(
+        default=None,
+        metadata={"help": "Subset of ASVspoof 2021: eval (the default), progress, hidden or all."},
+    )
+    streaming: bool = field(
+        default=False,
+        metadata={
+            "help": "Read the training data as it is gone through, from the Hub or parquet files, and keep no copy on "
+            "disk. Needs --max_steps."
+        },
+    )
+    shuffle_buffer_size: int = field(
+        default=1000,
+        metadata={"help": "With --streaming: the clips from among which the next one is drawn, in each loader worker."},
     )
     dataset_config_name: str | None = field(default=None, metadata={"help": "Configuration of the data set."})
     dataset_revision: str | None = field(default=None, metadata={"help": "Branch, tag or commit of the data set."})
@@ -109,6 +148,19 @@ class DataArguments:
     label_map: list[str] | None = field(
         default=None, metadata={"help": "What other labels mean, e.g. --label_map 0=spoof 1=bonafide."}
     )
+    on_missing_audio: str = field(
+        default="stop",
+        metadata={"choices": ["stop", "skip"], "help": "What to do about audio files that are not on disk."},
+    )
+    check_audio: bool | None = field(
+        default=None,
+        metadata={
+            "nargs": "?",
+            "const": True,
+            "help": "Decode every clip once before training. By default where a split has at most "
+            f"{CHECKED_BY_DEFAULT} clips.",
+        },
+    )
     on_bad_audio: str = field(
         default="stop", metadata={"choices": ["stop", "skip"], "help": "What to do about clips that cannot be decoded."}
     )
@@ -129,7 +181,17 @@ class DataArguments:
         default=None,
         metadata={
             "help": "What the augmented view hears: rawboost (algorithm 4, the default), rawboost1 to rawboost8, codec "
-            "(MP3, Opus, Vorbis, GSM or G.711), or a YAML or JSON file with a list of audiomentations transforms."
+            "(MP3, Opus, Vorbis, GSM or G.711; codec:g722:aac chooses), musan_rir (noise, music, babble or a room: "
+            "simulated, or as in musan_rir:/data/musan:/data/RIRS_NOISES), telephone, time_frequency_mask, or a YAML "
+            "or JSON file with a list of audiomentations transforms; a + between them applies one after the other, as "
+            "in musan_rir+rawboost."
+        },
+    )
+    augment_on_device: bool = field(
+        default=False,
+        metadata={
+            "help": "Let loader workers only draw RawBoost's parameters and noise, and apply them to whole batches on "
+            "the accelerator. The run is the same to float precision."
         },
     )
     augmentation_scope: str = field(
@@ -171,6 +233,7 @@ class DataArguments:
                 raise ValueError(f"--{name} must be positive, got {value}")
         if self.validation_fraction is not None and not 0 < self.validation_fraction < 1:
             raise ValueError(f"--validation_fraction must be between 0 and 1, got {self.validation_fraction}")
+        self._check_corpora()
         if self.views is None:
             self.augmentation = self.augmentation or "rawboost"
             return
@@ -180,6 +243,25 @@ class DataArguments:
                 "--augmentation says what the view 'augmented' hears, and --views names every view: use one of them, "
                 f"as in --views {self.views},augmented={self.augmentation}"
             )
+
+    def _check_corpora(self) -> None:
+        if self.corpus is not None and self.dataset_name is not None:
+            raise ValueError("--dataset_name is another name for --corpus: use one of them")
+        check_weights(self.corpus_weights, len(self.corpora))
+        if self.shuffle_buffer_size < 0:
+            raise ValueError(f"--shuffle_buffer_size must be at least 0, got {self.shuffle_buffer_size}")
+        if self.streaming:
+            for name, needed in (
+                ("max_train_samples", "the whole training data, which are not at hand"),
+                ("validation_fraction", "training data that can be divided; name a corpus with --eval_corpus"),
+            ):
+                if getattr(self, name) is not None:
+                    raise ValueError(f"--{name} takes {needed}: leave it out, or --streaming")
+
+    @property
+    def corpora(self) -> list[str | None]:
+        """The corpora to train on, None for the demo corpus."""
+        return list(self.corpus) if self.corpus else [self.dataset_name]
 
     @property
     def view_recipes(self) -> dict[str, str]:

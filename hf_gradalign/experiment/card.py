@@ -5,6 +5,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from hf_gradalign.data.corpora import CorpusSpec, parse_corpus
 from hf_gradalign.experiment.arguments import AudioSpoofTrainingArguments, DataArguments, ModelArguments
 from hf_gradalign.experiment.conflict_plots import draw_run_figures
 from hf_gradalign.experiment.preparation import Preparation
@@ -39,16 +40,15 @@ def write_run_card(
     Returns:
         Path of the card.
     """
-    is_demo = data_args.dataset_name is None
-    dataset = "the hf_gradalign demo corpus" if is_demo else data_args.dataset_name.rstrip("/")
-    on_hub = not is_demo and not Path(data_args.dataset_name).exists()
+    trained_on = [parse_corpus(text) for text in data_args.corpora]
+    is_demo = all(spec.is_demo for spec in trained_on)
     record = find_conflict_record(args.output_dir) if args.conflict_record != "none" else None
     facts = ModelCardFacts(
         model_name=(args.hub_model_id or Path(args.output_dir).name).split("/")[-1],
         repo_id=args.hub_model_id,
         base_model=model_args.model_name_or_path,
-        dataset_name=dataset if is_demo or on_hub else Path(dataset).name,
-        dataset_id=dataset if on_hub else None,
+        dataset_name=_listed([_shown_name(spec) for spec in trained_on]),
+        dataset_id=trained_on[0].hub_id if len(trained_on) == 1 else None,
         is_demo_corpus=is_demo,
         license=model_args.model_license,
         languages=_DEMO_LANGUAGES if is_demo else (),
@@ -65,6 +65,7 @@ def write_run_card(
                 "eer": results.metrics[f"{prefix}_eer"],
                 "threshold": results.metrics[f"{prefix}_eer_threshold"],
                 "by_system": results.eer_by_system.get(prefix, {}),
+                **_measured_on(split, data_args, preparation),
             }
             for prefix, split in _SPLITS.items()
             if f"{prefix}_eer" in results.metrics
@@ -84,12 +85,39 @@ def write_run_card(
     return write_model_card(args.output_dir, facts)
 
 
+def _shown_name(spec: CorpusSpec) -> str:
+    """A corpus for others to read: where on this machine it lies says nothing to them."""
+    if spec.is_demo:
+        return "the hf_gradalign demo corpus"
+    if spec.layout is not None:
+        return spec.layout.title
+    return spec.hub_id or spec.name
+
+
+def _measured_on(split: str, data_args: DataArguments, preparation: Preparation) -> dict[str, str | None]:
+    """The corpus of a split, where it is not simply the one that was trained on."""
+    held_out_of = getattr(preparation, "held_out_of", {})
+    if split not in held_out_of or data_args.corpora == [held_out_of[split]]:
+        return {}
+    spec = parse_corpus(held_out_of[split])
+    return {"dataset_name": _shown_name(spec), "dataset_id": spec.hub_id}
+
+
+def _listed(names: Sequence[str]) -> str:
+    *first, last = names
+    return f"{', '.join(first)} and {last}" if first else last
+
+
 def _shown_words(command: Sequence[str]) -> Iterator[str]:
     for before, word in zip(["", *command], command, strict=False):
-        if before == "--views":
-            yield shown_views(parse_views(word))
-        else:
-            yield Path(word).name if Path(word).is_absolute() else word
+        yield shown_views(parse_views(word)) if before == "--views" else _without_folders(word)
+
+
+def _without_folders(word: str) -> str:
+    name, colon, path = word.partition(":")
+    if colon and Path(path).expanduser().is_absolute():  # a named corpus and where it is
+        return f"{name}:{Path(path).name}"
+    return Path(word).name if Path(word).is_absolute() else word
 
 
 def _hyperparameters(
@@ -97,7 +125,9 @@ def _hyperparameters(
 ) -> dict[str, Any]:
     weights = getattr(preparation.model.config, "class_weights", None)
     return {
-        "training clips": len(preparation.train_dataset),
+        "corpus weights": ", ".join(f"{weight:g}" for weight in data_args.corpus_weights or ()) or None,
+        "classes balanced": "yes" if data_args.balance_classes else None,
+        "training clips": "streamed" if data_args.streaming else len(preparation.train_dataset),
         "epochs": args.num_train_epochs if args.max_steps <= 0 else None,
         "updates": args.max_steps if args.max_steps > 0 else None,
         "utterances a batch (per device)": args.per_device_train_batch_size,

@@ -1,5 +1,6 @@
 """A run's arguments: from the command line and a configuration file, and back into a command."""
 
+import argparse
 import difflib
 import json
 from collections.abc import Mapping, Sequence
@@ -32,10 +33,11 @@ def read_arguments(argv: Sequence[str]) -> dict[str, Any]:
     """
     parser = _make_parser()
     words = list(argv)
-    if words and words[0].endswith(_CONFIG_SUFFIXES):
-        words[:1] = _words_of_file(Path(words[0]), parser)
     defaults = dict(vars(parser.parse_args([])))
-    given, unknown = parser.parse_known_args(words)
+    words_of_file: list[str] = []
+    if words and words[0].endswith(_CONFIG_SUFFIXES):
+        words_of_file = _words_of_file(Path(words.pop(0)), parser)
+    given, unknown = _parse(parser, words_of_file, words)
     if unknown:
         _fail_unknown(parser, "argument", unknown[0], [f"--{name}" for name in defaults])
     if given.resume_from_checkpoint is not None:
@@ -44,9 +46,17 @@ def read_arguments(argv: Sequence[str]) -> dict[str, Any]:
         except FileNotFoundError as error:
             parser.error(str(error))
         if kept.is_file():
-            parser.set_defaults(**json.loads(kept.read_text(encoding="utf-8")))
-            given = parser.parse_args(words)
+            parser.set_defaults(**defaults | json.loads(kept.read_text(encoding="utf-8")))
+            given, _ = _parse(parser, words_of_file, words)
     return {name: value for name, value in vars(given).items() if value != defaults[name]}
+
+
+def _parse(
+    parser: HfArgumentParser, words_of_file: list[str], words: list[str]
+) -> tuple[argparse.Namespace, list[str]]:
+    # The file's values are defaults to the command line: an option that may be given again replaces them.
+    parser.set_defaults(**vars(parser.parse_args(words_of_file)))
+    return parser.parse_known_args(words)
 
 
 def make_arguments(given: Mapping[str, Any]) -> tuple[ModelArguments, DataArguments, AudioSpoofTrainingArguments]:

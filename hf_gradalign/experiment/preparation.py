@@ -1,31 +1,25 @@
 """From a run's arguments to its data sets and model; everything that can be wrong is found here, before training."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
-import numpy as np
 import torch
-from datasets import Dataset, DatasetDict
+from datasets import DatasetDict
 from transformers import PreTrainedModel, set_seed
 from transformers.feature_extraction_utils import FeatureExtractionMixin
 from transformers.utils import logging
 
-from hf_gradalign.data import (
-    ClipDataset,
-    ViewDataset,
-    check_audio,
-    load_corpus,
-    parse_label_map,
-    require_both_classes,
-)
+from hf_gradalign.data import ClipDataset, DeferredAugmentation, StreamedViewDataset, ViewDataset
 from hf_gradalign.experiment.arguments import (
     PAPER_WINDOW_SECONDS,
     AudioSpoofTrainingArguments,
     DataArguments,
     ModelArguments,
 )
+from hf_gradalign.experiment.corpora import data_seed, load_run_corpora, stream_training_corpora
 from hf_gradalign.experiment.views import build_views
 from hf_gradalign.models import LABEL2ID, SpoofDetectorFeatureExtractor, load_audio_classifier, load_detector
+from hf_gradalign.scoring.protocol import taking_windows_as_they_are
 from hf_gradalign.training import check_view_weights
 
 logger = logging.get_logger(__name__)
@@ -36,18 +30,22 @@ class Preparation:
     """What a run trains and evaluates with.
 
     Attributes:
-        corpus: The checked splits: `train`, `validation` and, where there is one, `test`.
+        corpus: The checked splits: `train` (unless it is streamed), `validation` and, where there is one, `test`.
         train_dataset: The training split's views.
         eval_datasets: The other splits' clips, by split.
         model: The model.
         feature_extractor: Makes the model's inputs from waveforms.
+        held_out_of: The corpus that each split other than `train` is of, as it was named.
+        batch_transform: What is left to do to training batches on the accelerator, if anything is.
     """
 
     corpus: DatasetDict
-    train_dataset: ViewDataset
+    train_dataset: ViewDataset | StreamedViewDataset
     eval_datasets: dict[str, ClipDataset]
     model: PreTrainedModel
     feature_extractor: FeatureExtractionMixin
+    held_out_of: dict[str, str | None] = field(default_factory=dict)
+    batch_transform: DeferredAugmentation | None = None
 
 
 def settle_defaults(model: ModelArguments, data: DataArguments, training: AudioSpoofTrainingArguments) -> None:
@@ -75,37 +73,70 @@ def prepare(model_args: ModelArguments, data_args: DataArguments, args: AudioSpo
     logging.set_verbosity(args.get_process_log_level())
     set_seed(args.seed)
     settle_defaults(model_args, data_args, args)
+    if data_args.streaming and args.max_steps <= 0:
+        raise ValueError("--streaming: a stream has no length and no epochs; say how long to train with --max_steps")
+    if data_args.streaming and args.eval_strategy == "epoch":
+        logger.warning("A stream has no epochs: --eval_strategy epoch evaluates once, at the end; try steps.")
     views = build_views(data_args.view_recipes)
     check_view_weights(list(views), args.view_weights)
     if len(views) == 1 and args.align_gradients != "none":
         logger.warning(
             f"There is one view, {next(iter(views))}: --align_gradients {args.align_gradients} does nothing."
         )
+    if data_args.augment_on_device and args.device.type == "cpu":
+        logger.warning(
+            "--augment_on_device: there is no accelerator, and the training process takes over the work of its loader "
+            "workers."
+        )
     if len(views) > 1:
         args.make_method()(torch.eye(len(views)))  # a method that cannot weigh so many says so
     model, feature_extractor = _load_model(model_args, data_args, args)
+    batch_transform = None
+    if data_args.augment_on_device:
+        batch_transform = DeferredAugmentation(taking_windows_as_they_are(feature_extractor))
     with args.main_process_first(desc="loading and checking the audio"):
-        corpus = _load_splits(data_args, args, feature_extractor.sampling_rate)
+        corpora = load_run_corpora(data_args, args, feature_extractor.sampling_rate)
     common: dict[str, Any] = {
         "sampling_rate": feature_extractor.sampling_rate,
         "rms_level": data_args.rms_level,
         "label2id": LABEL2ID,
     }
-    train_dataset = ViewDataset(
-        corpus["train"],
-        views,
-        window_seconds=data_args.window_seconds,
-        crop=data_args.crop,
-        seed=args.seed if args.data_seed is None else args.data_seed,
-        augment=data_args.augmentation_scope,
+    for_training: dict[str, Any] = {
+        "window_seconds": data_args.window_seconds,
+        "crop": data_args.crop,
+        "seed": data_seed(args),
+        "augment": data_args.augmentation_scope,
+        "on_bad_audio": data_args.on_bad_audio,
+        "defer": data_args.augment_on_device,
         **common,
-    )
+    }
+    train_dataset: ViewDataset | StreamedViewDataset
+    if data_args.streaming:
+        train_dataset = StreamedViewDataset(
+            stream_training_corpora(data_args, args),
+            views,
+            shuffle_buffer_size=data_args.shuffle_buffer_size,
+            process_index=args.process_index,
+            n_processes=args.world_size,
+            repeats=data_args.balance_classes or data_args.corpus_weights is not None,
+            **for_training,
+        )
+    else:
+        train_dataset = ViewDataset(corpora.splits["train"], views, **for_training)
     eval_datasets = {
         split: ClipDataset(clips, window_seconds=data_args.eval_window_seconds, **common)
-        for split, clips in corpus.items()
+        for split, clips in corpora.splits.items()
         if split != "train"
     }
-    return Preparation(corpus, train_dataset, eval_datasets, model, feature_extractor)
+    return Preparation(
+        corpora.splits,
+        train_dataset,
+        eval_datasets,
+        model,
+        feature_extractor,
+        held_out_of=corpora.held_out_of,
+        batch_transform=batch_transform,
+    )
 
 
 def _load_model(
@@ -131,10 +162,12 @@ def _load_model(
             do_normalize=data_args.rms_level is not None,
             **common,
         )
+    # What is saved with the model scores clips as they are evaluated here.
+    n_samples = round(data_args.eval_window_seconds * feature_extractor.sampling_rate)
     if isinstance(feature_extractor, SpoofDetectorFeatureExtractor):
-        # What is saved with the model scores clips as they are evaluated here.
-        n_samples = round(data_args.eval_window_seconds * feature_extractor.sampling_rate)
         feature_extractor.n_samples = model.config.n_samples = n_samples
+    else:
+        feature_extractor.n_scored_samples = n_samples  # `hf_gradalign.scoring` asks for it
     for part in ("feature_encoder", "backbone"):
         if getattr(model_args, f"freeze_{part}"):
             freeze = getattr(model, f"freeze_{part}", None)
@@ -142,41 +175,3 @@ def _load_model(
                 raise ValueError(f"--freeze_{part}: {type(model).__name__} has no {part.replace('_', ' ')} to freeze")
             freeze()
     return model, feature_extractor
-
-
-def _load_splits(data_args: DataArguments, args: AudioSpoofTrainingArguments, sampling_rate: int) -> DatasetDict:
-    corpus = load_corpus(
-        data_args.dataset_name,
-        config_name=data_args.dataset_config_name,
-        revision=data_args.dataset_revision,
-        token=args.hub_token,
-        train_split=data_args.train_split_name,
-        validation_split=data_args.eval_split_name,
-        test_split=data_args.test_split_name,
-        audio_column=data_args.audio_column_name,
-        label_column=data_args.label_column_name,
-        label_map=parse_label_map(data_args.label_map) if data_args.label_map else None,
-        validation_fraction=data_args.validation_fraction,
-    )
-    for split in corpus:
-        limit = data_args.max_train_samples if split == "train" else data_args.max_eval_samples
-        if limit is not None and limit < len(corpus[split]):
-            corpus[split] = _stratified_subset(corpus[split], limit)
-        corpus[split] = check_audio(
-            corpus[split],
-            sampling_rate=sampling_rate,
-            num_proc=data_args.preprocessing_num_workers,
-            on_bad_audio=data_args.on_bad_audio,
-        )
-        # An equal error rate needs both; better known now than after the training.
-        require_both_classes(corpus[split]["label"][:], split)
-    return corpus
-
-
-def _stratified_subset(split: Dataset, size: int) -> Dataset:
-    # Corpora are often sorted by label: their first clips would all be of one class.
-    labels = np.asarray(split["label"][:])
-    order = np.random.default_rng(0).permutation(len(labels))
-    classes = [order[labels[order] == label] for label in np.unique(labels)]
-    ranks = np.concatenate([np.arange(len(members)) / len(members) for members in classes])
-    return split.select(sorted(np.concatenate(classes)[np.argsort(ranks, kind="stable")][:size].tolist()))

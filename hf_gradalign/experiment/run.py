@@ -133,6 +133,7 @@ def _make_trainer(
         processing_class=preparation.feature_extractor,
         compute_metrics=CountermeasureMetrics(getattr(preparation.model.config, "class_weights", None)),
         callbacks=callbacks,
+        batch_transform=preparation.batch_transform,
     )
 
 

@@ -7,8 +7,8 @@ from collections.abc import Mapping
 from itertools import combinations
 from pathlib import Path
 
-from hf_gradalign.augmentation import available_augmentations, get_augmentation
-from hf_gradalign.augmentation.recipes import Augmentation
+from hf_gradalign.augmentation import available_augmentations, get_augmentation, recipe_name
+from hf_gradalign.augmentation.recipe_files import Augmentation
 
 CLEAN = "clean"
 
@@ -20,8 +20,9 @@ def parse_views(text: str) -> dict[str, str]:
 
     Args:
         text: Views with commas between them, each a recipe or `name=recipe`. A recipe is `clean` (the clip as it is),
-            a name that `get_augmentation` knows, or the path of a YAML or JSON file. A view without a name is named
-            after its recipe; a file without its folder and ending.
+            what `get_augmentation` takes by name, or the path of a YAML or JSON file. A view without a name is named
+            after its recipe: `musan_rir_rawboost` after `musan_rir:/data/musan+rawboost`, a file without its folder and
+            ending.
 
     Returns:
         Each view's recipe by name, in the order given. Whether files exist is not looked at.
@@ -73,8 +74,14 @@ def build_views(views: Mapping[str, str]) -> dict[str, Augmentation | None]:
 
 
 def shown_recipe(recipe: str) -> str:
-    """A recipe for others to read: where on this machine a file lies says nothing to them."""
-    return recipe if recipe in (CLEAN, *available_augmentations()) else Path(recipe).name
+    """A recipe for others to read: where on this machine a file or a folder lies says nothing to them."""
+    if recipe == CLEAN or not recipe_name(recipe):
+        return Path(recipe).name
+    return "+".join(":".join(map(_shown_argument, part.split(":"))) for part in recipe.split("+"))
+
+
+def _shown_argument(argument: str) -> str:
+    return Path(argument).name if Path(argument).expanduser().is_dir() else argument
 
 
 def shown_views(views: Mapping[str, str]) -> str:
@@ -86,7 +93,8 @@ def shown_views(views: Mapping[str, str]) -> str:
 
 
 def _name_of(recipe: str) -> str:
-    return recipe if recipe in (CLEAN, *available_augmentations()) else Path(recipe).stem
+    known = recipe_name(recipe)
+    return Path(recipe).stem if recipe == CLEAN or known is None else known.replace("+", "_")
 
 
 def _check_names(names: list[str]) -> None:

@@ -37,11 +37,15 @@ class SplitResult(TypedDict, total=False):
         eer: Equal error rate over all clips.
         threshold: The score at which it was found.
         by_system: Equal error rate of each spoofing system against all bona fide clips.
+        dataset_name: The corpus, where it is not the one of the card.
+        dataset_id: Its Hub id, if it is on the Hub.
     """
 
     eer: float
     threshold: float
     by_system: Mapping[str, float]
+    dataset_name: str
+    dataset_id: str | None
 
 
 @dataclass(kw_only=True)
@@ -142,8 +146,8 @@ def _metadata(facts: ModelCardFacts) -> ModelCardData:
         EvalResult(
             task_type="audio-classification",
             task_name="Speech deepfake detection",
-            dataset_type=dataset_id or _slug(facts.dataset_name),
-            dataset_name=facts.dataset_name,
+            dataset_type=_dataset_type(facts, result),
+            dataset_name=result.get("dataset_name", facts.dataset_name),
             dataset_split=split,
             metric_type="eer",
             metric_name="Equal error rate, a fraction in [0, 1]",
@@ -166,12 +170,20 @@ def _metadata(facts: ModelCardFacts) -> ModelCardData:
     )
 
 
+def _dataset_type(facts: ModelCardFacts, result: SplitResult) -> str:
+    name, hub_id = result.get("dataset_name"), result.get("dataset_id")
+    if name is None:
+        name, hub_id = facts.dataset_name, facts.dataset_id
+    return hub_id if _is_hub_id(hub_id) else _slug(name)
+
+
 def _wording(facts: ModelCardFacts) -> dict[str, Any]:
     """What the template shows and cannot work out for itself: numbers and names made fit for people."""
     rows = []
     for split, result in _measured(facts).items():
-        rows.append((_cell(split), "all", _per_cent(result["eer"])))
-        rows += [(_cell(split), _cell(name), _per_cent(eer)) for name, eer in result.get("by_system", {}).items()]
+        shown = _cell(f"{split} ({result['dataset_name']})" if "dataset_name" in result else split)
+        rows.append((shown, "all", _per_cent(result["eer"])))
+        rows += [(shown, _cell(name), _per_cent(eer)) for name, eer in result.get("by_system", {}).items()]
     thresholds = {
         split: f"{result['threshold']:.3f}" for split, result in _measured(facts).items() if "threshold" in result
     }

@@ -28,6 +28,8 @@ class ResumableTrainer(Trainer):
       class would write first, and a run that is killed in between would go without.
     - Each process's running sums, and with them the `loss` that is logged, go on where they were.
     - Persistent loader workers take no random number that new ones would take once more.
+    - A stream that divides itself among the processes (`splits_by_process`) is not divided once more, and one with
+      `leave_blank` is told what a resumed run will throw away.
 
     Items that the data set returns must depend on nothing but their index and the epoch (`set_epoch`).
     """
@@ -151,6 +153,30 @@ class ResumableTrainer(Trainer):
             states = json.loads(path.read_text(encoding="utf-8"))
             # On another number of processes the sums are an approximation, until the next log.
             self._process_state = states[self.args.process_index % len(states)]
+
+    def get_train_dataloader(self) -> DataLoader:
+        """The training loader; that of a stream that divides itself is not touched by accelerate, which would too."""
+        if not getattr(self.train_dataset, "splits_by_process", False):
+            return super().get_train_dataloader()
+        return DataLoader(
+            self.train_dataset,
+            batch_size=self._train_batch_size,
+            collate_fn=self.data_collator,
+            num_workers=self.args.dataloader_num_workers,
+            pin_memory=self.args.dataloader_pin_memory,
+            persistent_workers=self.args.dataloader_persistent_workers,
+            prefetch_factor=self.args.dataloader_prefetch_factor,
+            multiprocessing_context=self.args.dataloader_multiprocessing_context,
+            in_order=self.args.dataloader_in_order,
+            generator=torch.Generator().manual_seed(self.args.seed),
+        )
+
+    def _init_training_state(self, *args: Any, **kwargs: Any) -> tuple[int, int]:
+        epochs, batches = super()._init_training_state(*args, **kwargs)
+        leave_blank = getattr(self.train_dataset, "leave_blank", None)
+        if leave_blank is not None:
+            leave_blank(batches, self._train_batch_size)
+        return epochs, batches
 
     def _get_dataloader(self, *args: Any, **kwargs: Any) -> DataLoader:
         loader = super()._get_dataloader(*args, **kwargs)

@@ -1,7 +1,7 @@
 """The `Trainer` subclass: several views of a batch, one aligned update."""
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -49,6 +49,8 @@ class GradientAlignmentTrainer(ResumableTrainer):
     Args:
         model: As for `Trainer`.
         args: As for `Trainer`, with the arguments of alignment.
+        batch_transform: Applied to each training batch when it is on the device, before anything else sees it: what
+            costs less there than in the loader's workers, such as augmentation. Evaluation is left alone.
         kwargs: As for `Trainer`. A `data_collator` must know of views (`ViewBatchCollator` teaches any collator);
             without one the Trainer's default is applied to each view.
 
@@ -71,7 +73,15 @@ class GradientAlignmentTrainer(ResumableTrainer):
     # scaled its own, and accumulates a sum where it should accumulate a mean.
     loss_is_scaled_for_ga = True
 
-    def __init__(self, model: PreTrainedModel | nn.Module, args: GradientAlignmentArguments, **kwargs: Any) -> None:
+    def __init__(
+        self,
+        model: PreTrainedModel | nn.Module,
+        args: GradientAlignmentArguments,
+        *,
+        batch_transform: Callable[[Mapping[str, Any]], Mapping[str, Any]] | None = None,
+        **kwargs: Any,
+    ) -> None:
+        self.batch_transform = batch_transform
         self.class_weights = class_weights_of(getattr(model, "config", None))
         if kwargs.get("compute_loss_func") is not None:
             self.class_weights = None  # a loss of the user's own weighs as it likes
@@ -181,6 +191,8 @@ class GradientAlignmentTrainer(ResumableTrainer):
         batches, _ = super().get_batch_samples(epoch_iterator, num_batches, device)
         if not batches:
             return batches, None
+        if self.batch_transform is not None:
+            batches = [self.batch_transform(self._prepare_inputs(batch)) for batch in batches]
         by_view = is_view_batch(batches[0])
         totals: dict[str, Tensor] = {}
         for batch in batches:

@@ -12,6 +12,7 @@ from scipy import signal
 
 import hf_gradalign
 from hf_gradalign.augmentation.impulsive import draw_impulses
+from hf_gradalign.augmentation.stationary import draw_white_noise
 
 
 def direct_notch_filter(notch, sample_rate):
@@ -46,7 +47,7 @@ def direct_impulsive(samples, percent, gain, seed):
 
 
 def direct_stationary(samples, notch, snr_db, seed, sample_rate):
-    noise = np.random.default_rng(seed).standard_normal(len(samples))
+    noise = draw_white_noise(len(samples), seed).numpy().astype(np.float64)
     noise = direct_filtering(noise, direct_notch_filter(notch, sample_rate))
     noise = noise / np.abs(noise).max()
     noise = noise / np.linalg.norm(noise) * np.linalg.norm(samples) / 10 ** (snr_db / 20)

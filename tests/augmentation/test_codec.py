@@ -10,8 +10,9 @@ import pytest
 import soundfile
 from scipy.signal import correlate, resample_poly
 
-from hf_gradalign.augmentation import Codec, lossy_coding
-from hf_gradalign.augmentation.lossy_coding import CODECS, available_codecs
+from hf_gradalign.augmentation import Codec, extra_codecs, lossy_coding
+from hf_gradalign.augmentation.extra_codecs import EXTRA_CODECS
+from hf_gradalign.augmentation.lossy_coding import ALL_CODECS, CODECS, available_codecs
 
 SAMPLE_RATE = 16000
 RATES = [8000, 16000, 22050, 44100, 96000]
@@ -245,8 +246,8 @@ def test_composes(speech):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"codecs": []}, "codecs must name at least one of mp3, vorbis, opus, gsm, mu_law, a_law"),
-        ({"codecs": ["mp3", "aac"]}, "unknown codec 'aac'; there are mp3, vorbis, opus, gsm, mu_law, a_law"),
+        ({"codecs": []}, "codecs must name at least one of mp3, vorbis, opus, gsm, mu_law, a_law, g722, aac, "),
+        ({"codecs": ["mp3", "celp"]}, "unknown codec 'celp'; there are mp3, vorbis, opus, gsm, mu_law, a_law, g722, "),
         ({"min_kbps": 5}, "min_kbps must be a finite number in [6, 320]; got 5"),
         ({"max_kbps": 321}, "max_kbps must be a finite number in [6, 320]; got 321"),
         ({"min_kbps": 65}, "min_kbps must be <= max_kbps; got min_kbps=65.0 and max_kbps=64.0"),
@@ -265,14 +266,69 @@ def test_a_codec_that_is_not_installed_is_refused_with_what_is(monkeypatch):
     formats = {name: full for name, full in soundfile.available_formats().items() if name != "MP3"}
     monkeypatch.setattr(lossy_coding.soundfile, "available_formats", lambda: formats)
     monkeypatch.setattr(lossy_coding.soundfile, "available_subtypes", lambda format: {"GSM610": "", "VORBIS": ""})
-    available_codecs.cache_clear()
-    try:
-        message = "libsndfile cannot write mp3, opus; it has vorbis, gsm: name those in codecs, or install soundfile"
-        with pytest.raises(ValueError, match=message):
-            Codec(["mp3", "gsm", "opus"])
-        assert Codec(["gsm"]).codecs == ("gsm",)
-    finally:
-        available_codecs.cache_clear()
+    monkeypatch.setattr(extra_codecs, "find_spec", lambda name: None)
+    message = (
+        r"codecs that cannot be used here: mp3: the installed libsndfile cannot write it; .*; opus: .*; "
+        r"g722: it needs the package G722: pip install \"hf-gradalign\[codecs\]\"; aac: it needs PyAV: .*\. "
+        "There are vorbis, gsm$"
+    )
+    with pytest.raises(ValueError, match=message):
+        Codec(["mp3", "gsm", "opus", "g722", "aac"])
+    assert Codec(["gsm"]).codecs == ("gsm",)
+
+
+def test_a_pyav_without_the_codec_is_refused(monkeypatch):
+    av_codec = pytest.importorskip("av.codec")
+    monkeypatch.setattr(av_codec, "codecs_available", {"aac"})
+    with pytest.raises(ValueError, match="amr_nb: the installed PyAV was built without libopencore_amrnb"):
+        Codec(["aac", "amr_nb"])
+
+
+# With packages of their own
+
+
+@pytest.mark.parametrize("name", EXTRA_CODECS)
+@pytest.mark.parametrize("rate", [8000, 16_000, 44_100])
+def test_codecs_of_other_packages_are_in_time(speech, name, rate):
+    pytest.importorskip("G722" if name == "g722" else "av")
+    samples = at_rate(speech[0], rate)
+    for setting in ALL_CODECS[name].choices[::7] or (16.0, 64.0):
+        coded = holding(name, setting)(samples, rate)
+        assert coded.shape == samples.shape
+        assert np.isfinite(coded).all()
+        assert abs(seconds_late(samples, coded, rate)) <= 2e-4
+        assert np.corrcoef(coded, samples)[0, 1] > 0.7
+        assert not np.array_equal(coded, samples)
+
+
+@pytest.mark.parametrize("name", EXTRA_CODECS)
+@pytest.mark.parametrize("n_samples", [1, 2, 161, 1025])
+def test_codecs_of_other_packages_take_any_length(speech, name, n_samples):
+    pytest.importorskip("G722" if name == "g722" else "av")
+    samples = speech[0][8000:][:n_samples]
+    transform = holding(name, (ALL_CODECS[name].choices or (32.0,))[0])
+    coded = transform(samples, SAMPLE_RATE)
+    assert coded.shape == samples.shape
+    np.testing.assert_array_equal(transform(samples, SAMPLE_RATE), coded)
+
+
+def test_less_is_lost_with_more_bits_of_other_packages(speech):
+    pytest.importorskip("av"), pytest.importorskip("G722")
+    for name, low, high in (("aac", 12.0, 64.0), ("g722", 48.0, 64.0)):
+        errors = [error_to_signal(speech[0], holding(name, x)(speech[0], SAMPLE_RATE)) for x in (low, high)]
+        assert errors[1] < 0.6 * errors[0], name
+
+
+def test_bit_rates_that_a_codec_has_are_drawn_from():
+    pytest.importorskip("av"), pytest.importorskip("G722")
+    transform, drawn = Codec(["g722", "amr_nb", "aac"], min_kbps=20, max_kbps=30), {}
+    random.seed(0)
+    for _ in range(300):
+        transform.randomize_parameters(np.zeros(10, np.float32), SAMPLE_RATE)
+        drawn.setdefault(transform.parameters["codec"], set()).add(transform.parameters["setting"])
+    assert drawn["g722"] == {48.0, 56.0, 64.0}
+    assert drawn["amr_nb"] == {4.75, 5.15, 5.9, 6.7, 7.4, 7.95, 10.2, 12.2}
+    assert 20 <= min(drawn["aac"]) < max(drawn["aac"]) <= 30
 
 
 def test_one_codec_may_be_given_by_its_name():
@@ -280,7 +336,7 @@ def test_one_codec_may_be_given_by_its_name():
 
 
 def test_defaults():
-    assert available_codecs() == tuple(CODECS)
+    assert available_codecs()[:6] == tuple(CODECS)
     assert Codec().get_transform_init_args() == {
         "codecs": ("mp3", "vorbis", "opus", "gsm", "mu_law", "a_law"),
         "min_kbps": 16,

@@ -5,12 +5,21 @@ import re
 import audiomentations
 import numpy as np
 import pytest
+import soundfile
+import torch
 import yaml
 
-from hf_gradalign.augmentation import Codec, RawBoost, available_augmentations, get_augmentation
+from hf_gradalign.augmentation import (
+    Codec,
+    MusanRir,
+    RawBoost,
+    available_augmentations,
+    get_augmentation,
+    recipe_name,
+)
 
 RAWBOOST_NAMES = ["rawboost", *(f"rawboost{algorithm}" for algorithm in range(1, 9))]
-NAMES = [*RAWBOOST_NAMES, "codec"]
+NAMES = [*RAWBOOST_NAMES, "codec", "musan_rir", "telephone", "time_frequency_mask"]
 
 
 def write(folder, text, name="recipe.yaml"):
@@ -38,8 +47,118 @@ def test_codec_by_name_and_in_a_file(tmp_path):
     entry = {"transform": "Codec", "codecs": ["opus", "gsm"], "max_kbps": 24, "p": 0.5}
     (codec,) = get_augmentation(write(tmp_path, [entry])).transforms
     assert (codec.codecs, codec.max_kbps, codec.p) == (("opus", "gsm"), 24, 0.5)
-    with pytest.raises(ValueError, match=r"entry 1 \(Codec\): unknown codec 'aac'; there are mp3, "):
-        get_augmentation(write(tmp_path, [{"transform": "Codec", "codecs": ["aac"]}]))
+    with pytest.raises(ValueError, match=r"entry 1 \(Codec\): unknown codec 'celp'; there are mp3, "):
+        get_augmentation(write(tmp_path, [{"transform": "Codec", "codecs": ["celp"]}]))
+
+
+def test_names_with_what_they_take(tmp_path):
+    assert get_augmentation("codec:opus:gsm").codecs == ("opus", "gsm")
+    (tmp_path / "musan" / "speech").mkdir(parents=True)
+    soundfile.write(tmp_path / "musan" / "speech" / "a.wav", np.zeros(100), 16_000)
+    transform = get_augmentation(f"musan_rir:{tmp_path / 'musan'}")
+    assert isinstance(transform, MusanRir)
+    assert transform.sounds == [str(tmp_path / "musan")]
+    assert transform.transforms[1].sounds_path == [str(tmp_path / "musan" / "speech" / "a.wav")]
+    assert get_augmentation("musan_rir").sounds is None
+
+
+def test_one_after_the_other(speech):
+    chain = get_augmentation("rawboost2+codec:mu_law+time_frequency_mask")
+    rawboost, codec, masks = chain.transforms
+    assert (rawboost.algorithm, codec.codecs) == (2, ("mu_law",))
+    random.seed(0)
+    together = chain(speech[0], 16_000)
+    random.seed(0)
+    random.random()  # the composition's own probability
+    expected = speech[0]
+    for transform in (rawboost, codec, masks):
+        expected = transform(expected, 16_000)
+    np.testing.assert_array_equal(together, expected)
+
+
+def test_a_file_in_a_chain(tmp_path):
+    path = write(tmp_path, [{"transform": "Gain", "p": 1.0}])
+    gain, rawboost = get_augmentation(f"{path}+rawboost").transforms
+    assert isinstance(gain, audiomentations.Compose)
+    assert isinstance(rawboost, RawBoost)
+
+
+@pytest.mark.parametrize("name", ["musan_rir", "telephone", "time_frequency_mask", "codec", "musan_rir+rawboost"])
+def test_recipes_augment_and_are_reproducible(name, speech):
+    def run():
+        random.seed(5), np.random.seed(5), torch.manual_seed(5)
+        return [transform(clip, 16_000) for clip in speech[:2]]
+
+    transform = get_augmentation(name)
+    first = run()
+    for before, once, again in zip(speech, first, run(), strict=False):
+        assert once.dtype == np.float32
+        assert once.shape == before.shape
+        assert not np.array_equal(once, before)
+        np.testing.assert_array_equal(once, again)
+
+
+def test_a_telephone_call_has_the_telephones_band(speech):
+    noise = np.random.default_rng(0).uniform(-0.3, 0.3, 32_000).astype(np.float32)
+    call = get_augmentation("telephone")
+    random.seed(1)
+    power = np.mean([np.abs(np.fft.rfft(call(noise, 16_000))) ** 2 for _ in range(8)], axis=0)
+    hertz = np.fft.rfftfreq(32_000, 1 / 16_000)
+    inside = power[(hertz > 500) & (hertz < 3000)].mean()
+    assert power[hertz > 4300].mean() < 1e-3 * inside
+    assert power[hertz < 100].mean() < 0.05 * inside
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("rawboost:5", r"rawboost:5: rawboost takes nothing after a colon; codec:NAME:NAME\.\.\. and musan_rir"),
+        ("codec:", r"codec:: nothing stands after a colon; the form is codec:NAME:NAME\.\.\."),
+        ("codec:celp", "unknown codec 'celp'; there are mp3"),
+        ("musan_rir:/no/where", "/no/where is neither a folder nor the name of a data set on the Hub"),
+        ("rawboost+", "unknown augmentation ''"),
+        ("rawboost+rawboost9", "unknown augmentation 'rawboost9'"),
+    ],
+)
+def test_mistakes_in_names_are_told(name, message):
+    with pytest.raises(ValueError, match=message):
+        get_augmentation(name)
+
+
+def test_what_recipes_are_called():
+    assert recipe_name("musan_rir:/data/musan:/data/RIRS_NOISES+rawboost5") == "musan_rir+rawboost5"
+    assert recipe_name("codec:g722") == "codec"
+    assert recipe_name("telephone") == "telephone"
+    assert recipe_name("noise.yaml") is recipe_name("noise.yaml+codec") is recipe_name("clean") is None
+
+
+def test_recipes_in_a_file(tmp_path):
+    entries = [
+        {"transform": "OneOf", "transforms": [{"recipe": "telephone"}, {"recipe": "codec:opus"}]},
+        {"recipe": "rawboost3"},
+    ]
+    one_of, rawboost = get_augmentation(write(tmp_path, entries)).transforms
+    assert [type(each).__name__ for each in one_of.transforms] == ["Compose", "Codec"]
+    assert rawboost.algorithm == 3
+    with pytest.raises(ValueError, match=r"recipe\.yaml: entry 1: unknown augmentation 'rawboost9'"):
+        get_augmentation(write(tmp_path, [{"recipe": "rawboost9"}]))
+    with pytest.raises(
+        ValueError, match=r"entry 1: expected a mapping with the key 'transform', or {recipe: NAME} alone"
+    ):
+        get_augmentation(write(tmp_path, [{"recipe": "rawboost", "p": 0.5}]))
+
+
+def test_own_transforms_in_a_file(tmp_path):
+    entries = [
+        {"transform": "MusanRir", "p": 0.5},
+        {"transform": "AddBabble", "min_talkers": 4},
+        {"transform": "Reverberation", "p": 0.3},
+        {"transform": "FrequencyMask", "max_width": 800},
+        {"transform": "PacketLoss", "max_percent": 20},
+    ]
+    built = get_augmentation(write(tmp_path, entries)).transforms
+    assert [type(each).__name__ for each in built] == [entry["transform"] for entry in entries]
+    assert (built[0].p, built[1].min_talkers, built[2].p, built[3].max_width) == (0.5, 4, 0.3, 800)
 
 
 @pytest.mark.parametrize("name", ["rawboost9", "rawboost0", "", "missing.yaml"])
@@ -121,13 +240,13 @@ def test_anything_but_a_list_is_refused(tmp_path, text):
 @pytest.mark.parametrize("entry", ["Gain", {"name": "Gain"}, 3, None])
 def test_entries_without_a_transform_are_refused(tmp_path, entry):
     path = write(tmp_path, [{"transform": "Gain"}, entry])
-    with pytest.raises(ValueError, match=r"entry 2: expected a mapping with the key 'transform'; got "):
+    with pytest.raises(ValueError, match=r"entry 2: expected a mapping with the key 'transform', or .*; got "):
         get_augmentation(path)
 
 
 @pytest.mark.parametrize("name", ["Gian", "Lambda", "core", "BaseWaveformTransform", "os.system", 3, []])
 def test_unknown_transforms_are_refused_with_the_list(tmp_path, name):
-    message = rf"entry 1: unknown transform {re.escape(repr(name))}; available: AddBackgroundNoise, .*RawBoost, .*Trim$"
+    message = rf"entry 1: unknown transform {re.escape(repr(name))}; available: AddBabble, .*RawBoost, .*Trim$"
     with pytest.raises(ValueError, match=message):
         get_augmentation(write(tmp_path, [{"transform": name}]))
 

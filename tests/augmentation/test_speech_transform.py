@@ -1,21 +1,24 @@
 """What RawBoost and Codec have in common."""
 
+import multiprocessing
 import random
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from hf_gradalign.augmentation import Codec, RawBoost
+from hf_gradalign.augmentation import AddBabble, Codec, FrequencyMask, PacketLoss, RawBoost, Reverberation
 from hf_gradalign.augmentation.lossy_coding import CODECS
 from hf_gradalign.augmentation.rawboost import ALGORITHMS
 
 SAMPLE_RATE = 16_000
 LARGEST = np.finfo(np.float32).max
 TRANSFORMS = [*(RawBoost(algorithm) for algorithm in ALGORITHMS), *(Codec(name) for name in CODECS)]
-TRANSFORMS_ONCE = [RawBoost(), Codec("gsm")]
+TRANSFORMS += [AddBabble(), FrequencyMask(), PacketLoss(), Reverberation()]
+TRANSFORMS_ONCE = [RawBoost(), *TRANSFORMS[-5:]]
 
 
 def shown(transform):
@@ -73,3 +76,26 @@ def test_unfit_samples_are_refused(transform, samples, message):
         transform(samples, SAMPLE_RATE)
     if samples.dtype == np.int16:
         assert str(refusal.value).startswith(shown(transform))
+
+
+@pytest.mark.skipif("fork" not in multiprocessing.get_all_start_methods(), reason="there is no fork")
+@pytest.mark.filterwarnings("ignore:This process")
+def test_works_in_a_process_that_was_forked_from_one_with_threads(speech):
+    """As `datasets.map` forks them: torch with more than one thread would wait there for ever."""
+
+    def work():
+        torch.set_num_threads(2)
+        for transform in TRANSFORMS:
+            transform(speech[0], SAMPLE_RATE)
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        torch.randn(1_000_000).exp()  # the threads are started
+        child = multiprocessing.get_context("fork").Process(target=work, daemon=True)
+        child.start()
+        child.join(timeout=60)
+        assert child.exitcode == 0
+    finally:
+        child.kill()
+        torch.set_num_threads(before)

@@ -200,3 +200,58 @@ def test_a_metadata_folder_from_end_to_end(tmp_path, write_clip):
     assert corpus["test"]["utterance_id"][:] == [f"test{index}" for index in range(4)]
     assert corpus["test"]["system"][:] == ["A00", "A01", "A02", "A03"]
     assert len(check_audio(corpus["test"], 16_000)) == 4
+
+
+def test_chosen_splits(save):
+    folder = save({"train": 4, "validation": 4, "dev": 2, "test": 1})
+    assert list(load_corpus(folder, splits=("test",))) == ["test"]  # of one class: nothing is trained
+    assert list(load_corpus(folder, splits=("dev", "test"))) == ["test", "dev"]
+    corpus = load_corpus(folder, splits=("validation",), validation_split="dev")
+    assert {split: len(clips) for split, clips in corpus.items()} == {"validation": 2}
+    with pytest.raises(CorpusError, match="has no split 'eval'; its splits are train, validation, dev, test"):
+        load_corpus(folder, splits=("eval",))
+
+
+def test_optional_splits(save):
+    folder = save({"train": 4, "validation": 2})
+    assert list(load_corpus(folder, splits=("train", "test"), optional_splits=("test",))) == ["train"]
+    with pytest.raises(CorpusError, match="has no split 'test'"):
+        load_corpus(folder, splits=("train", "test"))
+
+
+def test_files_without_split_names_are_what_is_asked_for(tmp_path, write_clip):
+    rows = [f"{write_clip(f'{index}.wav', 400)},{'fake' if index % 2 else 'real'}" for index in range(4)]
+    (tmp_path / "mine.csv").write_text("\n".join(["file_name,label", *rows]))
+    assert len(load_corpus(tmp_path / "mine.csv", splits=("test",))["test"]) == 4
+    assert len(load_corpus(path=tmp_path / "mine.csv", splits=("validation",))["validation"]) == 4
+
+
+def test_missing_audio_of_any_corpus(save, tmp_path, caplog):
+    folder = save()
+    (tmp_path / "audio" / "validation_1.wav").unlink()
+    with pytest.raises(
+        CorpusError, match=r"(?s)missing on disk are 1 of 4 audio .* validation split:\n.*validation_1.wav"
+    ):
+        load_corpus(folder)
+    corpus = load_corpus(folder, on_missing_audio="skip")
+    assert corpus["validation"]["utterance_id"][:] == ["validation_0", "validation_2", "validation_3"]
+    assert "These clips are left out" in caplog.text
+
+
+def test_clips_to_be_scored_need_no_labels(tmp_path, write_clip):
+    paths = [write_clip(f"clips/{name}.wav", 400) for name in "ab"]
+    (tmp_path / "clips" / "notes.txt").write_text("no audio")
+    clips = load_corpus(tmp_path / "clips", splits=("test",), require_labels=False)["test"]
+    assert [row["audio"]["path"] for row in clips] == [str(path) for path in paths]
+    assert clips["utterance_id"][:] == ["a", "b"]
+    assert clips["label"][:] == [None, None]
+    assert clips.features["label"].names == ["spoof", "bonafide"]
+    with pytest.raises(CorpusError, match=r"metadata.csv or metadata.jsonl that labels them"):
+        load_corpus(tmp_path / "clips", splits=("test",))
+    (tmp_path / "list.csv").write_text("file_name\nclips/a.wav\n")
+    assert load_corpus(tmp_path / "list.csv", splits=("test",), require_labels=False)["test"]["label"][:] == [None]
+
+
+def test_no_subsets_elsewhere(save):
+    with pytest.raises(CorpusError, match="has no subsets"):
+        load_corpus(save(), subset="eval")

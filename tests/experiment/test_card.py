@@ -12,15 +12,16 @@ from hf_gradalign.experiment.preparation import settle_defaults
 from hf_gradalign.models import load_audio_classifier
 
 
-def write(tmp_path, model_args=None, training=None, words=(), conflict_record="jsonl", **data):
+def write(tmp_path, model_args=None, training=None, words=(), conflict_record="jsonl", more=(), **data):
     model, extractor = load_audio_classifier()
+    more = dict(more)
     model_args, data_args = model_args or ModelArguments(), DataArguments(**data)
     args = AudioSpoofTrainingArguments(
         output_dir=str(tmp_path / "my-run"), align_gradients="cagrad", **(training or {})
     )
     args.conflict_record = conflict_record
     settle_defaults(model_args, data_args, args)
-    preparation = SimpleNamespace(model=model, feature_extractor=extractor, train_dataset=range(7))
+    preparation = SimpleNamespace(model=model, feature_extractor=extractor, train_dataset=range(7), **more)
     metrics = {"eval_eer": 0.03, "eval_eer_threshold": 0.5, "test_eer": 0.2, "test_eer_threshold": 0.1}
     results = make_results(metrics=metrics, averaged_checkpoints=2)
     command = ["python", "run.py", "--dataset_name", str(Path(tmp_path, "private", "corpus")), *words]
@@ -100,3 +101,35 @@ def test_without_figures_the_card_has_the_table(tmp_path, monkeypatch, reason):
     assert "![" not in text
     assert "| 2 | 25.00 % |" in text
     assert ("(conflicts.jsonl)" in text) == (reason == "no matplotlib")
+
+
+def test_a_mix_and_what_it_was_tested_on(tmp_path):
+    corpora = [f"asvspoof2019_la:{tmp_path}/private/LA", "someone/corpus"]
+    held_out = {"validation": corpora[0], "test": "arena:DFADD"}
+    words = ["--corpus", *corpora, "--test_corpus", f"in_the_wild:{tmp_path}/private"]
+    path = write(
+        tmp_path,
+        corpus=corpora,
+        corpus_weights=[0.5, 2],
+        balance_classes=True,
+        words=words,
+        more={"held_out_of": held_out},
+    )
+    card = ModelCard.load(path)
+    assert "ASVspoof 2019 LA and someone/corpus" in card.text
+    assert "| corpus weights | 0.5, 2 |" in card.text
+    assert "| classes balanced | yes |" in card.text
+    assert [(result.dataset_name, result.dataset_type) for result in card.data.eval_results] == [
+        ("ASVspoof 2019 LA", "asvspoof-2019-la"),
+        ("SpeechAntiSpoofingBenchmarks/DFADD", "SpeechAntiSpoofingBenchmarks/DFADD"),
+    ]
+    assert "| test (SpeechAntiSpoofingBenchmarks/DFADD) |" in card.text
+    assert "--corpus asvspoof2019_la:LA someone/corpus --test_corpus in_the_wild:private" in card.text
+    assert str(tmp_path) not in card.text
+
+
+def test_the_corpus_that_was_trained_on_is_named_once(tmp_path):
+    text = write(tmp_path, corpus=["someone/corpus"], more={"held_out_of": {"test": "someone/corpus"}}).read_text()
+    assert "| test |" in text
+    assert "streamed" not in text
+    assert "| training clips | streamed |" in write(tmp_path, corpus=["someone/corpus"], streaming=True).read_text()

@@ -125,3 +125,38 @@ def test_a_resumed_run_keeps_its_options(tmp_path):
 def test_home_is_expanded(monkeypatch, tmp_path):
     monkeypatch.setenv("HOME", str(tmp_path))
     assert parse_arguments(["--output_dir", "~/out"])[2].output_dir == str(tmp_path / "out")
+
+
+@pytest.mark.parametrize("words", [["--corpus", "a", "b:/c"], ["--corpus", "a", "--corpus", "b:/c"]])
+def test_several_corpora(words):
+    _, data, _ = parse_arguments([*words, "--corpus_weights", "0.7", "0.3"])
+    assert data.corpora == data.corpus == ["a", "b:/c"]
+    assert data.corpus_weights == [0.7, 0.3]
+    assert " ".join(command_words(read_arguments(words))) == "python scripts/run_audio_spoof.py --corpus a b:/c"
+
+
+@pytest.mark.parametrize("name", ["--dataset_name", "--dataset_name_or_path"])
+def test_other_names_for_a_single_corpus(name):
+    assert parse_arguments([name, "someone/corpus"])[1].corpora == ["someone/corpus"]
+    assert parse_arguments([])[1].corpora == [None]
+
+
+def test_corpora_of_the_command_line_replace_those_of_a_file(tmp_path):
+    config = tmp_path / "config.yaml"
+    config.write_text("corpus: [a, b]\ncorpus_weights: [1, 2]\n")
+    assert parse_arguments([str(config)])[1].corpus == ["a", "b"]
+    words = [str(config), "--corpus", "c", "--corpus", "d"]
+    assert parse_arguments(words)[1].corpus == ["c", "d"]
+    keep_arguments(read_arguments(words), tmp_path)
+    (tmp_path / "checkpoint-3").mkdir()
+    (tmp_path / "checkpoint-3" / "trainer_state.json").write_text("{}")
+    again = ["--resume_from_checkpoint", str(tmp_path)]
+    assert parse_arguments(again)[1].corpus == ["c", "d"]
+    assert parse_arguments([*again, "--corpus", "e", "--corpus", "f"])[1].corpus == ["e", "f"]
+    assert parse_arguments([str(config), *again])[1].corpus == ["a", "b"]
+    assert parse_arguments([str(config), *again])[1].corpus_weights == [1, 2]
+
+
+@pytest.mark.parametrize(("words", "value"), [([], None), (["--check_audio"], True), (["--check_audio", "no"], False)])
+def test_whether_audio_is_checked(words, value):
+    assert parse_arguments(words)[1].check_audio is value

@@ -16,6 +16,14 @@ from hf_gradalign.experiment.views import build_views, parse_views, shown_views
             "original=clean,recipes/street_noise.yaml",
             {"original": "clean", "street_noise": "recipes/street_noise.yaml"},
         ),
+        (
+            "clean,musan_rir:/data/musan:/data/RIRS_NOISES+rawboost,codec:g722",
+            {
+                "clean": "clean",
+                "musan_rir_rawboost": "musan_rir:/data/musan:/data/RIRS_NOISES+rawboost",
+                "codec": "codec:g722",
+            },
+        ),
         ("n=/a/b=c.json,a=codec,b=codec", {"n": "/a/b=c.json", "a": "codec", "b": "codec"}),
     ],
 )
@@ -27,7 +35,10 @@ def test_names_and_recipes_in_order(text, views):
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("", "'' is no view; give recipes with commas between them, each clean, one of rawboost, .*codec, or a YAML"),
+        (
+            "",
+            "'' is no view; give recipes .*, each clean, one of rawboost, .*time_frequency_mask, or a YAML",
+        ),
         ("clean,,codec", "--views clean,,codec: '' is no view"),
         ("clean,", "'' is no view"),
         ("clean,noise=", "'noise=' is no view"),
@@ -93,3 +104,18 @@ def test_folders_are_not_shown():
     views = parse_views("clean,augmented=rawboost,/home/me/noise.yaml,far=/home/me/rooms.json")
     assert shown_views(views) == "clean,augmented=rawboost,noise.yaml,far=rooms.json"
     assert parse_views(shown_views(views)).keys() == views.keys()
+
+
+def test_folders_of_recordings_are_not_shown(tmp_path):
+    (tmp_path / "musan").mkdir()
+    text = f"clean,far=musan_rir:{tmp_path}/musan:someone/rirs+codec:opus,telephone"
+    assert shown_views(parse_views(text)) == "clean,far=musan_rir:musan:someone/rirs+codec:opus,telephone"
+
+
+def test_builds_recipes_one_after_the_other():
+    views = build_views(parse_views("clean,musan_rir+rawboost5"))
+    assert list(views) == ["clean", "musan_rir_rawboost5"]
+    assert [type(transform).__name__ for transform in views["musan_rir_rawboost5"].transforms] == [
+        "MusanRir",
+        "RawBoost",
+    ]

@@ -1,0 +1,196 @@
+"""RawBoost on batches of waveforms, on any device."""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from hf_gradalign.augmentation.checks import check_integer, check_number
+from hf_gradalign.augmentation.convolutive import add_convolutive_noise
+from hf_gradalign.augmentation.impulsive import add_impulsive_noise, impulse_factors
+from hf_gradalign.augmentation.notch_filter import NotchFilter, notch_responses, reach_of
+from hf_gradalign.augmentation.rawboost_algorithms import ALGORITHMS, MAX_IMPULSIVE_GAIN, combine_noises
+from hf_gradalign.augmentation.stationary import add_stationary_noise, draw_white_noise
+from hf_gradalign.augmentation.zero_phase_filtering import block_length
+
+Draws = dict[str, Any]
+"""What is random in a batch: tensors by kind of noise and name, their first axis being the batch, and plain numbers."""
+
+
+class BatchedRawBoost:
+    """RawBoost of a whole batch at once, in torch, on the device on which the waveforms are.
+
+    For the same drawn parameters it gives what `RawBoost` gives, to about 1e-6 of full scale. The parameters are those
+    that `RawBoost.randomize_parameters` drew, so that a batch is a function of its items' parameters alone. Bulk noise
+    is drawn on the host, from the parameters' seeds, and moved: it is the same on every device.
+
+        drawn = []
+        for _ in waveforms:
+            rawboost.randomize_parameters(samples, sample_rate)
+            drawn.append(rawboost.parameters)
+        augmented = BatchedRawBoost(rawboost.algorithm)(waveforms.to("cuda"), drawn, sample_rate)
+
+    Args:
+        algorithm: RawBoost's algorithm, 1 to 8, that the parameters were drawn for.
+        impulsive_gain: Strength of impulsive noise relative to the signal.
+
+    Raises:
+        ValueError: If an argument is outside its range.
+    """
+
+    def __init__(self, algorithm: int = 4, impulsive_gain: float = 2.0) -> None:
+        self.algorithm = check_integer("algorithm", algorithm, 1, len(ALGORITHMS))
+        self.impulsive_gain = check_number("impulsive_gain", impulsive_gain, 0, MAX_IMPULSIVE_GAIN)
+
+    def __call__(
+        self,
+        waveforms: Tensor,
+        parameters: Sequence[Mapping[str, Any]],
+        sample_rate: int,
+        lengths: Tensor | Sequence[int] | None = None,
+    ) -> Tensor:
+        """Augment a batch.
+
+        Args:
+            waveforms: Finite floating-point waveforms of shape (batch, samples); shorter ones are padded at their end.
+            parameters: The drawn parameters of each, as `RawBoost` holds them.
+            sample_rate: In Hz.
+            lengths: How many samples each waveform has, of shape (batch,); all of them where it is None.
+
+        Returns:
+            A new tensor of the same shape, type and device, 0 beyond a waveform's length.
+
+        Raises:
+            ValueError: If there are not as many parameters and lengths as waveforms, a length is out of range, or
+                parameters are missing.
+        """
+        batch, time = waveforms.shape
+        n_samples = [time] * batch if lengths is None else [int(length) for length in lengths]
+        if len(parameters) != batch or len(n_samples) != batch:
+            raise ValueError(
+                f"{batch} waveforms need as many parameters and lengths; got {len(parameters)} and {len(n_samples)}"
+            )
+        if not all(0 < n <= time for n in n_samples):
+            raise ValueError(f"lengths must be in [1, {time}]; got {n_samples}")
+        draws = _to_device(self.prepare(parameters, n_samples, sample_rate, time), waveforms.device)
+        ragged = None if lengths is None else torch.as_tensor(lengths, device=waveforms.device)
+        return self.apply(waveforms, draws, ragged)
+
+    def prepare(
+        self,
+        parameters: Sequence[Mapping[str, Any]],
+        n_samples: Sequence[int],
+        sample_rate: int,
+        width: int | None = None,
+        dtype: torch.dtype = torch.float32,
+    ) -> Draws:
+        """Design a batch's filters and draw its bulk noise: the host's share of the work, for loader workers.
+
+        Args:
+            parameters: The drawn parameters of each waveform.
+            n_samples: The length of each.
+            sample_rate: In Hz.
+            width: To how many samples waveforms are padded; by default the longest one's.
+            dtype: Of the filters' responses.
+
+        Returns:
+            Draws on the CPU, with zeros after the shorter waveforms' ends in what runs along time.
+
+        Raises:
+            ValueError: If parameters are missing, or the filters' numbers differ from waveform to waveform.
+        """
+        applied = torch.tensor([bool(drawn["should_apply"]) for drawn in parameters])
+        draws: Draws = {"should_apply": applied}
+        if not applied.any():
+            return draws
+        if applied.all():
+            del draws["should_apply"]
+        kinds = ALGORITHMS[self.algorithm]
+        for i, drawn in enumerate(parameters):
+            if applied[i] and (missing := [kind for kind in kinds if kind not in drawn]):
+                raise ValueError(
+                    f"algorithm {self.algorithm} needs {missing[0]!r} among the parameters; those of waveform {i} are "
+                    f"{', '.join(drawn)}"
+                )
+        # What stands for a waveform that is left alone is not used.
+        stand_in = next(drawn for drawn in parameters if drawn["should_apply"])
+        drawn = [each if each["should_apply"] else stand_in for each in parameters]
+        if "convolutive" in kinds or "stationary" in kinds:
+            notches = [_notches_of(each, kinds) for each in drawn]
+            draws["reach"] = reach_of(notches)
+            responses = notch_responses(notches, sample_rate, block_length(draws["reach"]))
+            draws["responses"] = torch.from_numpy(responses).to(dtype)
+        if "impulsive" in kinds:
+            impulses = [each["impulsive"] | {"gain": self.impulsive_gain} for each in drawn]
+            draws["impulses"] = _padded(impulse_factors, impulses, n_samples, width)
+        if "stationary" in kinds:
+            draws["snr_db"] = torch.tensor([each["stationary"]["snr_db"] for each in drawn])
+            seeds = [{"seed": each["stationary"]["seed"]} for each in drawn]
+            draws["white"] = _padded(draw_white_noise, seeds, n_samples, width)
+        return draws
+
+    @torch.no_grad()
+    def apply(self, waveforms: Tensor, draws: Draws, lengths: Tensor | None = None) -> Tensor:
+        """Apply what was prepared, on the device where all of it is: the host does not wait for the device.
+
+        Args:
+            waveforms: As for `__call__`.
+            draws: From `prepare`, moved.
+            lengths: As for `__call__`, on the device.
+
+        Returns:
+            As `__call__`.
+        """
+        given = waveforms.dtype
+        waveforms = waveforms.to(given if given == torch.float64 else torch.float32)
+        mask = None
+        if lengths is not None:
+            mask = (torch.arange(waveforms.shape[-1], device=waveforms.device) < lengths[:, None]).to(waveforms.dtype)
+            waveforms = waveforms * mask
+        applied = draws.get("should_apply")
+        if set(draws) == {"should_apply"}:
+            return waveforms.to(given, copy=True)
+
+        def add(kind: str, samples: Tensor) -> Tensor:
+            if kind == "convolutive":
+                own = draws["responses"][:, :-1] if "white" in draws else draws["responses"]
+                return add_convolutive_noise(samples, own, draws["reach"], mask)
+            if kind == "impulsive":
+                return add_impulsive_noise(samples, draws["impulses"].to(samples.dtype))
+            white = draws["white"].to(samples.dtype)
+            last = draws["responses"][:, -1:]
+            return add_stationary_noise(samples, white, last, draws["snr_db"], draws["reach"], mask)
+
+        noisy = combine_noises(self.algorithm, waveforms, add)
+        if applied is not None:
+            noisy = torch.where(applied[:, None], noisy, waveforms)
+        return noisy.to(given)
+
+
+def _notches_of(parameters: Mapping[str, Any], kinds: Sequence[str]) -> list[NotchFilter]:
+    """The filters of convolutive noise, and last the one of stationary noise, whose gain does not matter."""
+    notches = [*parameters["convolutive"]["notches"]] if "convolutive" in kinds else []
+    if "stationary" in kinds:
+        notches.append(parameters["stationary"]["notch"] | {"gain_db": 0.0})
+    return notches
+
+
+def _padded(
+    draw: Callable[..., Tensor], parameters: Sequence[Mapping[str, Any]], n_samples: Sequence[int], width: int | None
+) -> Tensor:
+    """Draw along time for each waveform, with zeros after the shorter ones."""
+    rows = [draw(n, **each) for n, each in zip(n_samples, parameters, strict=True)]
+    width = max(n_samples) if width is None else width
+    if all(len(row) == width for row in rows):
+        return torch.stack(rows) if len(rows) > 1 else rows[0][None]
+    padded = rows[0].new_zeros(len(rows), width)
+    for target, row in zip(padded, rows, strict=True):
+        target[: len(row)] = row
+    return padded
+
+
+def _to_device(draws: Any, device: torch.device) -> Any:
+    if isinstance(draws, dict):
+        return {key: _to_device(value, device) for key, value in draws.items()}
+    return draws.to(device) if isinstance(draws, Tensor) else draws

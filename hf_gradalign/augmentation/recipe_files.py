@@ -1,0 +1,99 @@
+"""Augmentations from a YAML or JSON file that lists audiomentations transforms."""
+
+import inspect
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import audiomentations
+import numpy as np
+import yaml
+from audiomentations.core.composition import BaseCompose
+from audiomentations.core.transforms_interface import BaseWaveformTransform
+from numpy.typing import NDArray
+
+from hf_gradalign.augmentation.babble import AddBabble
+from hf_gradalign.augmentation.codec import Codec
+from hf_gradalign.augmentation.frequency_mask import FrequencyMask
+from hf_gradalign.augmentation.musan_rir import MusanRir
+from hf_gradalign.augmentation.packet_loss import PacketLoss
+from hf_gradalign.augmentation.rawboost import RawBoost
+from hf_gradalign.augmentation.reverberation import Reverberation
+
+# `transform(samples, sample_rate) -> samples`: any audiomentations transform or composition.
+Augmentation = Callable[[NDArray[np.float32], int], NDArray[np.float32]]
+
+OWN_TRANSFORMS = (AddBabble, Codec, FrequencyMask, MusanRir, PacketLoss, RawBoost, Reverberation)
+
+_TRANSFORMS: dict[str, type] = {
+    name: item
+    for name, item in vars(audiomentations).items()
+    if inspect.isclass(item) and issubclass(item, (BaseWaveformTransform, BaseCompose))
+} | {transform.__name__: transform for transform in OWN_TRANSFORMS}
+# A function cannot be written in a file.
+_TRANSFORMS.pop("Lambda")
+
+
+def read_recipe(path: Path, by_name: Callable[[str], Augmentation]) -> audiomentations.Compose:
+    """Build the transforms that a file lists.
+
+    Args:
+        path: The file; JSON if it ends in `.json`, else YAML.
+        by_name: What builds an entry `{recipe: NAME}`.
+
+    Returns:
+        The transforms, applied in their order.
+
+    Raises:
+        ValueError: If the file is not a list of transforms, or a transform or one of its arguments is unknown or
+            impossible.
+    """
+    entries = _read(path)
+    if not (isinstance(entries, list) and entries):
+        raise ValueError(f"{path}: expected a list with at least one {{transform: NAME, ...}}; got {entries!r:.100}")
+    return audiomentations.Compose([_build(entry, f"{path}: entry {i}", by_name) for i, entry in enumerate(entries, 1)])
+
+
+def _read(path: Path) -> Any:
+    try:
+        text = path.read_text(encoding="utf-8")
+        return json.loads(text) if path.suffix.lower() == ".json" else yaml.safe_load(text)
+    except (ValueError, yaml.YAMLError) as error:  # text that is not UTF-8 and broken JSON are ValueErrors
+        raise ValueError(f"{path}: not a readable YAML or JSON file: {error}") from error
+
+
+def _build(entry: Any, where: str, by_name: Callable[[str], Augmentation]) -> Augmentation:
+    """Build one entry's transform; `where` says in messages which entry it is."""
+    if isinstance(entry, dict) and set(entry) == {"recipe"}:
+        try:
+            return by_name(str(entry["recipe"]))
+        except ValueError as error:
+            raise ValueError(f"{where}: {error}") from error
+    if not (isinstance(entry, dict) and "transform" in entry):
+        raise ValueError(
+            f"{where}: expected a mapping with the key 'transform', or {{recipe: NAME}} alone; got {entry!r:.100}"
+        )
+    name = entry["transform"]
+    if not isinstance(name, str) or name not in _TRANSFORMS:
+        raise ValueError(f"{where}: unknown transform {name!r}; available: {', '.join(sorted(_TRANSFORMS))}")
+    where = f"{where} ({name})"
+    transform = _TRANSFORMS[name]
+    accepted = inspect.signature(transform).parameters
+    unknown = [key for key in entry if key != "transform" and key not in accepted]
+    if unknown:
+        raise ValueError(f"{where}: unknown argument {unknown[0]!r}; it takes {', '.join(accepted)}")
+    arguments = {key: _build_argument(value, where, by_name) for key, value in entry.items() if key != "transform"}
+    try:
+        return transform(**arguments)
+    except Exception as error:  # third-party constructors refuse with whatever they like, assertions included
+        raise ValueError(f"{where}: {str(error) or f'{type(error).__name__} for {arguments}'}") from error
+
+
+def _build_argument(value: Any, where: str, by_name: Callable[[str], Augmentation]) -> Any:
+    """Build transforms nested in an argument, such as OneOf's, and leave other values alone."""
+    if isinstance(value, dict) and ("transform" in value or "recipe" in value):
+        return _build(value, where, by_name)
+    if isinstance(value, list):
+        return [_build_argument(item, where, by_name) for item in value]
+    return value

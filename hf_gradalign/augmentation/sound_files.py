@@ -1,0 +1,54 @@
+"""Read recordings that are mixed into clips, by audiomentations' own loader (libsndfile; no FFmpeg)."""
+
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import lru_cache
+
+import numpy as np
+import soundfile
+from audiomentations.core.audio_loading_utils import load_sound_file
+from numpy.typing import NDArray
+
+
+@contextmanager
+def without_resampling_warnings() -> Iterator[None]:
+    """Let audiomentations resample recordings without a warning for each of thousands of files."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message=".* had to be resampled from")
+        yield
+
+
+def read_stretch(path: str, sample_rate: int, position: float, n_samples: int) -> NDArray[np.float32]:
+    """A stretch of a recording, repeated where the recording is shorter.
+
+    Args:
+        path: The recording; several channels are averaged.
+        sample_rate: In Hz; the recording is resampled to it.
+        position: Where in the recording, in [0, 1]: from its start to the last place where the stretch fits.
+        n_samples: Length of the stretch.
+
+    Returns:
+        Shape (n_samples,); silence where the recording is empty.
+    """
+    duration = n_samples / sample_rate
+    spare = max(_duration(path) - duration, 0.0)
+    with without_resampling_warnings():
+        # A little more, lest rounding to the recording's own rate leaves a sample out.
+        stretch, _ = load_sound_file(path, sample_rate, offset=position * spare, duration=duration + 0.01)
+    return np.resize(stretch, n_samples) if stretch.size else np.zeros(n_samples, np.float32)
+
+
+@lru_cache(maxsize=256)
+def read_impulse_response(path: str, sample_rate: int) -> NDArray[np.float32]:
+    """The first channel of a recorded impulse response, shape (samples,), read-only."""
+    with without_resampling_warnings():
+        channels, _ = load_sound_file(path, sample_rate, mono=False)
+    response = np.atleast_2d(channels)[0].copy()
+    response.setflags(write=False)
+    return response
+
+
+@lru_cache(maxsize=100_000)
+def _duration(path: str) -> float:
+    return soundfile.info(path).duration

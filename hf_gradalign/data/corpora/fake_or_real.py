@@ -1,0 +1,68 @@
+"""Fake-or-Real (Reimao and Tzerpos, SpeD 2019)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import ClassVar
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from hf_gradalign.data.corpora.audio_listing import AudioListing
+from hf_gradalign.data.corpora.folder_tree import FolderTree
+from hf_gradalign.data.corpora.layout import Clips, Layout, Located
+from hf_gradalign.data.errors import CorpusError
+from hf_gradalign.data.labels import LABEL_NAMES
+
+# The published one first; archives unpack into a folder of another name, some into one of the same.
+_VERSIONS = ("for-norm", "for-2sec", "for-2seconds", "for-rerec", "for-rerecorded", "for-original")
+_CLASSES = ("real", "fake")
+
+
+class FakeOrReal(Layout):
+    """No protocol: `{training,validation,testing}/{real,fake}/*.wav` in a folder a version.
+
+    Which version is read is the given folder's choice; where it holds several, for-norm goes first.
+    """
+
+    name = "for"
+    aliases = ("fake_or_real",)
+    title = "Fake-or-Real"
+    home = "for-norm.tar.gz (or for-2sec, for-rerec) from https://bil.eecs.yorku.ca/datasets/"
+    page = "for.md"
+    splits: ClassVar[Mapping[str, str]] = {"train": "training", "validation": "validation", "test": "testing"}
+    expects: ClassVar[Mapping[str, str]] = {
+        split: f"for-norm/{own}/real/ and for-norm/{own}/fake/" for split, own in splits.items()
+    }
+
+    def locate(self, tree: FolderTree, split: str) -> Located | None:
+        """See `Layout`."""
+        own = self.splits[split]
+        there = set(tree.folders)
+        roots = [path for path in tree.folders if path.name == own and all(path / name in there for name in _CLASSES)]
+        if not roots:
+            return None
+        root = min(roots, key=lambda path: (_rank(path), len(path.parts)))
+        return Located(None, tuple(root / name for name in _CLASSES))
+
+    def read(self, located: Located, split: str, subset: str | None) -> Clips:
+        """See `Layout`."""
+        names, paths, labels = [], [], []
+        for folder in located.folders:
+            listing = AudioListing([folder])
+            if not len(listing):
+                raise CorpusError(f"{folder} holds no audio files.")
+            # The same names come in both classes and in every split.
+            prefix = f"{self.splits[split]}/{folder.name}/"
+            names.append(pc.binary_join_element_wise(prefix, listing.names, ""))
+            paths.append(listing.paths)
+            label = LABEL_NAMES.index("bonafide" if folder.name == "real" else "spoof")
+            labels.append(pa.repeat(label, len(listing)).cast(pa.int64()))
+        found = pa.concat_arrays(paths)
+        names = pc.replace_substring_regex(pa.concat_arrays(names), r"\s+", "_")
+        return Clips(pa.concat_arrays(labels), names, found, found)
+
+
+def _rank(path: Path) -> int:
+    return next((rank for rank, name in enumerate(_VERSIONS) if name in path.parts), len(_VERSIONS))

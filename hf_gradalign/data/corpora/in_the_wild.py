@@ -1,0 +1,49 @@
+"""In-the-Wild (Müller et al., Interspeech 2022; arXiv 2203.16263)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import ClassVar
+
+import pyarrow.compute as pc
+
+from hf_gradalign.data.corpora.audio_listing import AudioListing
+from hf_gradalign.data.corpora.folder_tree import FolderTree
+from hf_gradalign.data.corpora.layout import Clips, Layout, Located
+from hf_gradalign.data.corpora.protocol_file import first_words, read_delimited
+from hf_gradalign.data.corpora.schema import labels_of
+
+_HEADER = {"file", "speaker", "label"}
+
+
+class InTheWild(Layout):
+    """`meta.csv`, with the columns `file,speaker,label`, beside the audio."""
+
+    name = "in_the_wild"
+    aliases = ("itw",)
+    title = "In-the-Wild"
+    home = "release_in_the_wild.zip from https://deepfake-total.com/in_the_wild"
+    page = "in_the_wild.md"
+    splits: ClassVar[Mapping[str, str]] = {"test": "all"}
+    is_partitioned = False
+    expects: ClassVar[Mapping[str, str]] = {"test": "release_in_the_wild/meta.csv, with the audio beside it"}
+
+    def locate(self, tree: FolderTree, split: str) -> Located | None:
+        """See `Layout`."""
+        for path in tree.files:
+            if path.name == "meta.csv" and set("".join(first_words(path)).replace('"', "").split(",")) >= _HEADER:
+                beside = (path.parent / name for name in ("wav", "wavs"))
+                return Located(path, (path.parent, *(folder for folder in beside if folder.is_dir())))
+        return None
+
+    def read(self, located: Located, split: str, subset: str | None) -> Clips:
+        """See `Layout`."""
+        table = read_delimited(located.protocol, ",")
+        names = pc.replace_substring_regex(table["file"], r"^.*/|\.[^./]*$", "")
+        return Clips(
+            labels=labels_of(table["label"], str(located.protocol)),
+            utterance_ids=names,
+            paths=AudioListing(located.folders).find(names),
+            expected=table["file"],
+            metadata={"speaker": table["speaker"]},
+        )

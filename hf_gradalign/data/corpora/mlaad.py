@@ -1,0 +1,79 @@
+"""MLAAD, the multi-language audio anti-spoofing data set (Müller et al., IJCNN 2024; arXiv 2401.09512)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import ClassVar
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from hf_gradalign.data.corpora.audio_listing import AudioListing
+from hf_gradalign.data.corpora.folder_tree import FolderTree
+from hf_gradalign.data.corpora.layout import Clips, Layout, Located
+from hf_gradalign.data.corpora.protocol_file import first_words, read_delimited
+from hf_gradalign.data.errors import CorpusError
+from hf_gradalign.data.labels import LABEL_NAMES
+
+_META = "meta.csv"
+
+
+class MLAAD(Layout):
+    """`fake/<language>/<model>/`, each with audio and a `meta.csv` whose columns a `|` separates; all of it spoof."""
+
+    name = "mlaad"
+    title = "MLAAD"
+    home = "MLAAD from https://deepfake-total.com/mlaad"
+    page = "mlaad.md"
+    splits: ClassVar[Mapping[str, str]] = {"test": "all"}
+    is_partitioned = False
+    expects: ClassVar[Mapping[str, str]] = {"test": "fake/<language>/<model>/meta.csv, with the audio beside it"}
+
+    def locate(self, tree: FolderTree, split: str) -> Located | None:
+        """See `Layout`."""
+        metas = [path for path in tree.files if path.name == _META and _is_mine(path)]
+        if not metas:
+            return None
+        return Located(None, tuple(sorted(path.parent for path in metas)))
+
+    def read(self, located: Located, split: str, subset: str | None) -> Clips:
+        """See `Layout`."""
+        parts = [_read_model(folder) for folder in located.folders]
+        table = pa.concat_tables([part for part in parts if part.num_rows])
+        labels = pa.repeat(LABEL_NAMES.index("spoof"), table.num_rows).cast(pa.int64())
+        metadata = {"language": table["language"], "system": table["system"]}
+        paths = table["path"].combine_chunks()
+        return Clips(labels, table["utterance_id"], paths, table["expected"], metadata)
+
+
+def _is_mine(path: Path) -> bool:
+    header = " ".join(first_words(path))
+    return "|" in header and "path" in header.split("|")
+
+
+def _read_model(folder: Path) -> pa.Table:
+    meta = folder / _META
+    try:
+        # Quotation marks are the transcripts' own: two lone ones would join all lines between them.
+        table = read_delimited(meta, "|", quoted=False)
+    except CorpusError:
+        table = read_delimited(meta, "|")
+    # Paths are relative to the corpus' root in some releases and to this folder in others.
+    files = pc.replace_substring_regex(table["path"], r"^.*/", "")
+    names = pc.replace_substring_regex(files, r"\.[^.]*$", "")
+    prefix = "/".join(folder.parts[-3:] if "fake" in folder.parts[-3:] else folder.parts[-2:])
+    language = table["language"] if "language" in table.column_names else pa.repeat(folder.parent.name, len(table))
+    system = table["model_name"] if "model_name" in table.column_names else pa.repeat(folder.name, len(table))
+    return pa.table(
+        {
+            # One word, as score files need it: vendors' folders have spaces in their names.
+            "utterance_id": pc.replace_substring_regex(
+                pc.binary_join_element_wise(f"{prefix}/", names, ""), r"\s+", "_"
+            ),
+            "path": AudioListing([folder]).find(names),
+            "expected": pc.binary_join_element_wise(f"{folder}/", files, ""),
+            "language": language,
+            "system": system,
+        }
+    )

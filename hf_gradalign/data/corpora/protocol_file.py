@@ -1,0 +1,162 @@
+"""Read protocols: words in columns, or delimited with a header; in blocks, into Arrow."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.csv as pa_csv
+
+from hf_gradalign.data.errors import CorpusError
+
+_BLOCK_BYTES = 2**22
+_SPACES = re.compile(rb"[ \t\r\f\v]+")
+
+
+def read_words(path: Path, columns: Callable[[list[str]], dict[str, int]]) -> pa.Table:
+    """Read a protocol whose lines are words with any white space between them.
+
+    Windows line ends, tabs, leading, trailing and repeated spaces, empty lines and a byte order mark do not matter.
+
+    Args:
+        path: the file.
+        columns: given the first line's words, says which place each wanted column has.
+
+    Returns:
+        The wanted columns, as strings.
+
+    Raises:
+        CorpusError: if the file is empty or not UTF-8, or a line has not as many words as the first.
+    """
+    first = _first_words(path)
+    wanted = columns(first)
+    names = [str(place) for place in range(len(first))]
+    with pa.OSFile(str(path)) as file:
+        table = _read(
+            pa.TransformInputStream(file, _SingleSpaces()),
+            path,
+            lambda line: len(line.split()) == len(first),
+            f"{len(first)} words, as the first has",
+            read=pa_csv.ReadOptions(column_names=names, use_threads=False, block_size=_BLOCK_BYTES),
+            parse={"delimiter": " ", "quote_char": False, "escape_char": False},
+            include=[str(place) for place in dict.fromkeys(wanted.values())],
+        )
+    return pa.table({name: table[str(place)] for name, place in wanted.items()})
+
+
+def read_delimited(path: Path, delimiter: str, *, quoted: bool = True) -> pa.Table:
+    """Read a file with a header and a delimiter, all columns as strings, empty values as null.
+
+    Args:
+        path: the file.
+        delimiter: one character.
+        quoted: whether values may stand in double quotes.
+
+    Raises:
+        CorpusError: if the file is not UTF-8, a line has more or fewer values than the header, a quotation mark is
+            not closed, or there is no row.
+    """
+    try:
+        with path.open(encoding="utf-8-sig", newline="") as file:
+            header = file.readline().rstrip("\r\n")
+    except UnicodeDecodeError as error:
+        raise CorpusError(f"Cannot read {path}: {error}") from error
+    names = [name.strip().strip('"') for name in header.split(delimiter)]
+    if not header.strip():
+        raise CorpusError(f"{path} has no rows.")
+    if len(set(names)) != len(names):
+        raise CorpusError(f"{path}: the header names a column twice: {header}")
+    if quoted and _count(path, b'"') % 2:
+        raise CorpusError(f"{path}: a quotation mark opens a value and none closes it.")
+    table = _read(
+        str(path),
+        path,
+        None,
+        f"{len(names)} values",
+        read=pa_csv.ReadOptions(column_names=names, skip_rows=1, use_threads=False, block_size=_BLOCK_BYTES),
+        parse={"delimiter": delimiter, "quote_char": '"' if quoted else False, "newlines_in_values": quoted},
+        include=names,
+        empty_is_null=True,
+    )
+    if table.num_rows == 0:
+        raise CorpusError(f"{path} has no rows.")
+    return table
+
+
+def _read(
+    stream: object,
+    path: Path,
+    is_sound: Callable[[str], bool] | None,
+    expected: str,
+    *,
+    read: pa_csv.ReadOptions,
+    parse: dict[str, object],
+    include: Sequence[str],
+    empty_is_null: bool = False,
+) -> pa.Table:
+    bad: list[pa_csv.InvalidRow] = []
+
+    def note(row: pa_csv.InvalidRow) -> str:
+        bad.append(row)
+        return "skip"
+
+    convert = pa_csv.ConvertOptions(
+        column_types={name: pa.string() for name in include},
+        include_columns=list(include),
+        strings_can_be_null=empty_is_null,
+        quoted_strings_can_be_null=empty_is_null,
+        null_values=[""],
+    )
+    try:
+        table = pa_csv.read_csv(stream, read, pa_csv.ParseOptions(invalid_row_handler=note, **parse), convert)
+    except (pa.ArrowException, UnicodeDecodeError) as error:
+        raise CorpusError(f"Cannot read {path}: {str(error).replace('UTF8', 'UTF-8')} (is it UTF-8 text?)") from error
+    if bad:
+        number, text = (is_sound and _first_bad_line(path, is_sound)) or (bad[0].number, bad[0].text)
+        others = f", nor have {len(bad) - 1} other lines" if len(bad) > 1 else ""
+        raise CorpusError(f"{path}, line {number}: not {expected}{others}: {text!r}. Mend it, or download it anew.")
+    return table
+
+
+def _first_bad_line(path: Path, is_sound: Callable[[str], bool]) -> tuple[int, str] | None:
+    # The CSV reader does not count empty lines, and a line's number must be the one that an editor shows.
+    with path.open(encoding="utf-8-sig", errors="replace") as file:
+        lines = ((number, line.strip()) for number, line in enumerate(file, start=1))
+        return next(((number, line) for number, line in lines if line and not is_sound(line)), None)
+
+
+def _count(path: Path, sign: bytes) -> int:
+    with path.open("rb") as file:
+        return sum(block.count(sign) for block in iter(lambda: file.read(_BLOCK_BYTES), b""))
+
+
+def first_words(path: Path) -> list[str]:
+    """The words of a text file's first line that has any; none if the file is empty or cannot be read."""
+    try:
+        with path.open(encoding="utf-8-sig", errors="replace") as file:
+            return next((words for words in (line.split() for line in file) if words), [])
+    except OSError:
+        return []
+
+
+def _first_words(path: Path) -> list[str]:
+    words = first_words(path)
+    if not words:
+        raise CorpusError(f"{path} is empty.")
+    return words
+
+
+class _SingleSpaces:
+    """Makes any white space between words one space, whole lines at a time."""
+
+    def __init__(self) -> None:
+        self._rest = b""
+
+    def __call__(self, block: bytes) -> bytes:
+        text = self._rest + bytes(block)
+        # At the end of the file the block is empty, and what was kept is its last line.
+        cut = text.rfind(b"\n") + 1 if len(block) else len(text)
+        text, self._rest = text[:cut], text[cut:]
+        return _SPACES.sub(b" ", text).replace(b" \n", b"\n").replace(b"\n ", b"\n").strip(b" ")

@@ -1,0 +1,195 @@
+"""A run's corpora: what is trained on, mixed, and what it is validated and tested on."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+from datasets import Dataset, DatasetDict, IterableDataset
+
+from hf_gradalign.data import (
+    CorpusError,
+    load_corpus,
+    mix_corpora,
+    mix_streams,
+    parse_corpus,
+    parse_label_map,
+    require_both_classes,
+    split_off_validation,
+    stream_corpus,
+    unique_names,
+)
+from hf_gradalign.experiment.arguments import AudioSpoofTrainingArguments, DataArguments
+from hf_gradalign.experiment.clip_selection import checked, limited
+
+# What names the corpus of a split, and what the split itself.
+_CORPUS_OF = {"validation": "eval_corpus", "test": "test_corpus"}
+_NAME_OF = {"train": "train_split_name", "validation": "eval_split_name", "test": "test_split_name"}
+
+
+@dataclass
+class RunCorpora:
+    """What a run trains, validates and tests on.
+
+    Attributes:
+        splits: `train` (unless it is streamed), `validation` and, where there is one, `test`.
+        held_out_of: The corpus that each of the latter two is of, as it was named; None for the demo corpus.
+    """
+
+    splits: DatasetDict
+    held_out_of: dict[str, str | None]
+
+
+def load_run_corpora(data_args: DataArguments, args: AudioSpoofTrainingArguments, sampling_rate: int) -> RunCorpora:
+    """Load, check and mix what a run trains, validates and tests on.
+
+    Validation and test split are those of `eval_corpus` and `test_corpus`, else of the first training corpus that has
+    one. A training corpus without a partition of its own is trained on entirely.
+
+    Args:
+        data_args: The run's arguments.
+        args: The run's arguments.
+        sampling_rate: What clips will be resampled to, in Hz.
+
+    Raises:
+        ValueError: If a corpus or split is not found or cannot be used, or clips cannot be decoded.
+    """
+    _require_subsets(data_args)
+    parts: dict[str, Dataset] = {}
+    held_out: dict[str, Dataset] = {}
+    held_out_of: dict[str, str | None] = {}
+    for name, text in _named(data_args):
+        loaded = _load(text, held_out, data_args, args)
+        if "train" in loaded:
+            parts[name] = loaded.pop("train")
+        held_out |= loaded
+        held_out_of |= dict.fromkeys(loaded, text)
+    for split, option in _CORPUS_OF.items():
+        text = getattr(data_args, option)
+        if text is not None:
+            held_out[split] = load_corpus(text, splits=(split,), **_options(text, data_args, args))[split]
+            held_out_of[split] = text
+    if "validation" not in held_out and data_args.validation_fraction is not None:
+        held_out["validation"] = _split_off(parts, data_args.validation_fraction)
+    _require_held_out(held_out, data_args)
+
+    splits = {split: limited(clips, data_args.max_eval_samples) for split, clips in held_out.items()}
+    splits = {split: checked(clips, data_args, sampling_rate) for split, clips in splits.items()}
+    if parts:
+        parts = {name: limited(clips, data_args.max_train_samples) for name, clips in parts.items()}
+        parts = {name: checked(clips, data_args, sampling_rate) for name, clips in parts.items()}
+        mixed = mix_corpora(
+            parts, weights=data_args.corpus_weights, balance_classes=data_args.balance_classes, seed=data_seed(args)
+        )
+        splits["train"] = limited(mixed, data_args.max_train_samples)
+    for split, clips in splits.items():
+        # An equal error rate needs both; better known now than after the training.
+        require_both_classes(clips["label"][:], split)
+    return RunCorpora(DatasetDict({split: splits[split] for split in _NAME_OF if split in splits}), held_out_of)
+
+
+def stream_training_corpora(data_args: DataArguments, args: AudioSpoofTrainingArguments) -> IterableDataset:
+    """The training stream of a run with `streaming`, mixed, not yet shuffled or divided.
+
+    Raises:
+        ValueError: If a corpus or split is not found or cannot be used.
+    """
+    readers = max(1, args.dataloader_num_workers) * args.world_size
+    streams = {
+        name: stream_corpus(
+            text,
+            split=data_args.train_split_name,
+            min_shards=readers,
+            **{option: value for option, value in _options(text, data_args, args).items() if option in _OF_STREAMS},
+        )
+        for name, text in _named(data_args)
+    }
+    return mix_streams(
+        streams, weights=data_args.corpus_weights, balance_classes=data_args.balance_classes, seed=data_seed(args)
+    )
+
+
+def data_seed(args: AudioSpoofTrainingArguments) -> int:
+    """The seed of everything that concerns the data."""
+    return args.seed if args.data_seed is None else args.data_seed
+
+
+def _named(data_args: DataArguments) -> list[tuple[str, str | None]]:
+    names = unique_names([parse_corpus(text).name for text in data_args.corpora])
+    return list(zip(names, data_args.corpora, strict=True))
+
+
+def _load(
+    text: str | None, held_out: Iterable[str], data_args: DataArguments, args: AudioSpoofTrainingArguments
+) -> DatasetDict:
+    """The training split and, as far as nothing else is named for them and no earlier corpus has them, the others."""
+    layout = parse_corpus(text).layout
+    wanted = [
+        split
+        for split, option in _CORPUS_OF.items()
+        if split not in held_out and getattr(data_args, option) is None and (layout is None or layout.is_partitioned)
+    ]
+    is_alone = len(data_args.corpora) == 1
+    optional = [split for split in wanted if not is_alone or _may_be_absent(split, data_args)]
+    training = [] if data_args.streaming else ["train"]
+    if not training and not wanted:
+        return DatasetDict()
+    options = _options(text, data_args, args)
+    return load_corpus(text, splits=[*training, *wanted], optional_splits=optional, **options)
+
+
+def _may_be_absent(split: str, data_args: DataArguments) -> bool:
+    if split == "validation":
+        return data_args.validation_fraction is not None
+    return getattr(data_args, _NAME_OF[split]) == split
+
+
+def _options(text: str | None, data_args: DataArguments, args: AudioSpoofTrainingArguments) -> dict[str, Any]:
+    return {
+        "subset": data_args.subset if _has_subsets(text) else None,
+        "on_missing_audio": data_args.on_missing_audio,
+        "config_name": data_args.dataset_config_name,
+        "revision": data_args.dataset_revision,
+        "token": args.hub_token,
+        "train_split": data_args.train_split_name,
+        "validation_split": data_args.eval_split_name,
+        "test_split": data_args.test_split_name,
+        "audio_column": data_args.audio_column_name,
+        "label_column": data_args.label_column_name,
+        "label_map": parse_label_map(data_args.label_map) if data_args.label_map else None,
+    }
+
+
+def _has_subsets(text: str | None) -> bool:
+    spec = parse_corpus(text)
+    return spec.is_arena or (spec.layout is not None and bool(spec.layout.subsets))
+
+
+def _require_subsets(data_args: DataArguments) -> None:
+    texts = [*data_args.corpora, *(text for text in (data_args.eval_corpus, data_args.test_corpus) if text)]
+    if data_args.subset is not None and not any(_has_subsets(text) for text in texts):
+        raise CorpusError(f"--subset {data_args.subset}: none of the corpora has subsets.")
+
+
+_OF_STREAMS = frozenset(
+    ["subset", "on_missing_audio", "config_name", "revision", "token", "audio_column", "label_column", "label_map"]
+)
+
+
+def _split_off(parts: dict[str, Dataset], fraction: float) -> Dataset:
+    validation = []
+    for name, clips in parts.items():
+        parts[name], split_off = split_off_validation(clips, fraction)
+        validation.append(split_off)
+    return validation[0] if len(validation) == 1 else mix_corpora(dict(zip(parts, validation, strict=True)))
+
+
+def _require_held_out(held_out: Iterable[str], data_args: DataArguments) -> None:
+    for split, option in _CORPUS_OF.items():
+        name = getattr(data_args, _NAME_OF[split])
+        if split in held_out or (split == "test" and name == split):
+            continue
+        raise CorpusError(
+            f"None of the corpora has a {split} split {name!r}: name one that has with --{option}, or its split with "
+            f"--{_NAME_OF[split]}"
+            + (", or split part of the training data off with --validation_fraction 0.1." if split != "test" else ".")
+        )

@@ -1,0 +1,134 @@
+"""A detector as the Arena's own tool takes a model: a class that loads, scores batches and unloads."""
+
+import gc
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+import torch
+
+from hf_gradalign.data import BadAudioError
+from hf_gradalign.scoring import SpoofScorer
+
+_PREFIX = "HF_GRADALIGN_"
+_NO = ("", "0", "false", "no", "off")
+
+
+class GradAlignModel:
+    """Any detector of ours, or two-class audio classifier of transformers, in the interface of the Arena's tool.
+
+        HF_GRADALIGN_MODEL=runs/my-run speech-spoof-bench run --model-module hf_gradalign.hub.arena:GradAlignModel ...
+
+    or, to have a class with a name of its own:
+
+        class MyDetector(GradAlignModel):
+            name = "my-detector"
+            model = "you/my-detector"
+
+    A subclass's `model` and `name` win over the environment; elsewhere the environment wins: `HF_GRADALIGN_MODEL`,
+    `_NAME`, `_BATCH_SIZE`, `_DEVICE`, `_DTYPE`, `_REVISION`, `_RMS_LEVEL` and `_TRUST_REMOTE_CODE`.
+
+    The tool gives a batch up when `score_batch` raises, tries its clips one by one, and counts those that still raise
+    as skipped (over 5 % end its run). So a clip that cannot be scored raises here, and no NaN gets into a score file.
+
+    Attributes:
+        model: Folder or Hub id of the model.
+        name: What the tool calls the system; by default the last part of `model`.
+        batch_size: Clips that the tool passes at a time, and windows in a forward pass.
+        expected_sample_rate: What the tool resamples to, in Hz; once loaded, the model's own.
+        device: Where to compute; None takes the accelerator, if there is one.
+        dtype: "float32", "bfloat16", "float16" or "auto"; what is published is in float32.
+        trust_remote_code: Whether to run code that comes with the model.
+        scorer_options: Further arguments of `SpoofScorer`.
+    """
+
+    model: str | os.PathLike[str] | None = None
+    name: str = "hf_gradalign"
+    batch_size: int = 16
+    expected_sample_rate: int = 16_000
+    device: str | None = None
+    dtype: str = "float32"
+    trust_remote_code: bool = False
+    scorer_options: ClassVar[Mapping[str, Any]] = {}
+
+    def __init__(self) -> None:
+        own = type(self)
+        self._source = own.model if own.model is not None else _setting("MODEL")
+        if own.name == GradAlignModel.name:
+            named = Path(os.fspath(self._source)).name if self._source else own.name
+            self.name = _setting("NAME") or named
+        self.batch_size = _whole_number("BATCH_SIZE", own.batch_size)
+        self.device = _setting("DEVICE") or own.device
+        self.dtype = _setting("DTYPE") or own.dtype
+        trusted = _setting("TRUST_REMOTE_CODE")
+        self.trust_remote_code = own.trust_remote_code if trusted is None else trusted.lower() not in _NO
+        self._scorer: SpoofScorer | None = None
+
+    def load(self) -> None:
+        """Load the model; the tool calls this once.
+
+        Raises:
+            OSError: If there is no such model.
+            ValueError: If no model is named, or an option is out of its range.
+        """
+        if not self._source:
+            raise ValueError(
+                f"no model is named: set {_PREFIX}MODEL to a folder or Hub id, or give a subclass a `model`"
+            )
+        options: dict[str, Any] = {"trust_remote_code": self.trust_remote_code}
+        if revision := _setting("REVISION"):
+            options["revision"] = revision
+        if level := _setting("RMS_LEVEL"):
+            options["rms_level"] = float(level)
+        self._scorer = SpoofScorer(
+            self._source,
+            batch_size=self.batch_size,
+            device=self.device,
+            dtype=self.dtype,  # type: ignore[arg-type]  # checked there
+            **{**self.scorer_options, **options},
+        )
+        self.expected_sample_rate = self._scorer.sampling_rate
+
+    def score_batch(self, audios: Sequence[np.ndarray], srs: Sequence[int]) -> list[float]:
+        """Score clips.
+
+        Args:
+            audios: Floating-point waveforms in [-1, 1], shape (time,), or with channels, which are averaged.
+            srs: Each one's sampling rate, in Hz; other rates than the model's are resampled.
+
+        Returns:
+            One finite score a clip, higher for bona fide.
+
+        Raises:
+            BadAudioError: If a clip is empty or has non-finite samples, or its score is not finite.
+            RuntimeError: If the model is not loaded.
+        """
+        if self._scorer is None:
+            raise RuntimeError("load() comes before score_batch()")
+        clips = [{"array": audio, "sampling_rate": int(rate)} for audio, rate in zip(audios, srs, strict=True)]
+        try:
+            return self._scorer.score(clips).tolist()
+        except BadAudioError as error:  # in a line, for the tool logs it for each clip
+            raise BadAudioError("; ".join(map(str, error.bad_clips)), error.bad_clips) from None
+
+    def unload(self) -> None:
+        """Let the model go, and the accelerator's memory with it."""
+        self._scorer = None
+        gc.collect()
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
+
+
+def _setting(name: str) -> str | None:
+    return os.environ.get(_PREFIX + name) or None
+
+
+def _whole_number(name: str, default: int) -> int:
+    given = _setting(name)
+    if given is None:
+        return default
+    if not given.isdecimal() or int(given) < 1:
+        raise ValueError(f"{_PREFIX}{name} must be a whole number of at least 1, not {given!r}")
+    return int(given)

@@ -1,0 +1,99 @@
+"""Results on the Hub: first the scores, which then have an address, then the badges and submissions that name it."""
+
+import hashlib
+from collections.abc import Iterator
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import yaml
+from huggingface_hub import HfApi, constants, hf_hub_download
+from huggingface_hub.errors import HTTPError, RemoteEntryNotFoundError
+from transformers.utils import logging
+
+from hf_gradalign.hub.arena.errors import ArenaError
+from hf_gradalign.hub.arena.records import RUN_VERSION, as_yaml, badge
+from hf_gradalign.hub.arena.results import RECORD_FILE, RESULTS_FOLDER, SCORES_FILE
+from hf_gradalign.hub.publishing import publish
+from hf_gradalign.training.atomic_writing import write_text_atomically
+
+logger = logging.get_logger(__name__)
+
+
+def push_arena_results(
+    model_dir: str | Path, repo_id: str, *, token: str | None = None, private: bool | None = None
+) -> dict[str, str]:
+    """Push a model with its results, and make the records of its runs badges that name the scores' address.
+
+    Two commits: a badge names the commit of the scores, which is known only when they are there.
+
+    Args:
+        model_dir: The model's folder, with what `write_arena_results` wrote.
+        repo_id: As in `publish`.
+        token: As in `publish`.
+        private: As in `publish`. The Arena can only read what is public.
+
+    Returns:
+        The address of each data set's scores at the commit that was pushed, by the data set's id.
+
+    Raises:
+        PublishingError: If the Hub does not take the model.
+        ArenaError: If the model's folder has no results.
+    """
+    if not list(_records(model_dir)):
+        raise ArenaError(f"{model_dir} has no results of the Arena's data sets to push")
+    upload = partial(publish, model_dir, repo_id, token=token, private=private)
+    where = upload(commit_message="Upload model and Arena scores")
+    repo_id = "/".join(where.split("/")[-2:])  # the namespace included
+    commit = str(HfApi(token=token).model_info(repo_id).sha)
+    addresses = {}
+    for path, record in _records(model_dir):
+        address = addresses[record["dataset"]["id"]] = scores_url(repo_id, commit, record["dataset"]["id"])
+        if record["schema_version"] != RUN_VERSION:
+            continue  # a badge, whose scores were pushed before
+        if record["system"]["paper"]:
+            record = badge(record, address)
+        else:
+            record["artifact"]["scores_url"] = address
+            logger.warning(f"{path} is no badge yet: the Arena's badges name a paper (--paper_arxiv).")
+        write_text_atomically(path, as_yaml(record))
+    if constants.ENDPOINT != constants._HF_DEFAULT_ENDPOINT:
+        logger.warning(f"The addresses are those of huggingface.co, but the model is at {where}.")
+    upload(commit_message="Arena results: where the scores are")
+    return addresses
+
+
+def find_scores(model_dir: str | Path, repo_id: str, dataset_id: str, *, token: str | None = None) -> str:
+    """The address of scores that have been pushed: they are fetched and compared, as the Arena does it.
+
+    Args:
+        model_dir: The model's folder.
+        repo_id: `namespace/name` of its repository.
+        dataset_id: The data set's id.
+        token: Access token; None takes the one that is logged in.
+
+    Raises:
+        ArenaError: If other scores, or none, are there.
+    """
+    name = f"{RESULTS_FOLDER}/{dataset_id}/{SCORES_FILE}"
+    try:
+        commit = str(HfApi(token=token).model_info(repo_id).sha)
+        there = Path(hf_hub_download(repo_id, name, revision=commit, token=token)).read_bytes()
+    except RemoteEntryNotFoundError as error:
+        raise ArenaError(f"{repo_id} has no {name} yet: push the results first (--push_to_hub)") from error
+    except (HTTPError, OSError) as error:
+        raise ArenaError(f"{repo_id} cannot be read: {' '.join(str(error).split())}") from error
+    if hashlib.sha256(there).digest() != hashlib.sha256(Path(model_dir, name).read_bytes()).digest():
+        raise ArenaError(f"{repo_id} has other scores of {dataset_id} than {model_dir}: push again (--push_to_hub)")
+    return scores_url(repo_id, commit, dataset_id)
+
+
+def scores_url(repo_id: str, commit: str, dataset_id: str) -> str:
+    """The address of a score file at a commit of a model's repository."""
+    return f"https://huggingface.co/{repo_id}/resolve/{commit}/{RESULTS_FOLDER}/{dataset_id}/{SCORES_FILE}"
+
+
+def _records(model_dir: str | Path) -> Iterator[tuple[Path, dict[str, Any]]]:
+    for path in sorted(Path(model_dir, RESULTS_FOLDER).glob(f"*/*/{RECORD_FILE}")):
+        if path.with_name(SCORES_FILE).is_file():
+            yield path, yaml.safe_load(path.read_text(encoding="utf-8"))

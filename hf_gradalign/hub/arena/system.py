@@ -1,0 +1,144 @@
+"""What the Arena wants to know of a system, as far as the model's folder can tell."""
+
+import json
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from huggingface_hub import constants, get_local_safetensors_metadata
+from huggingface_hub.errors import NotASafetensorsRepoError
+
+from hf_gradalign.hub.arena.errors import ArenaError
+from hf_gradalign.models import SpoofDetectorConfig
+
+_SLUG = re.compile(r"[a-z0-9][a-z0-9-]*")
+_BIBTEX = re.compile(r"```bibtex\n(.*?)\n```", re.DOTALL)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ArenaPaper:
+    """A system's paper; systems without one are listed, but not ranked.
+
+    Attributes:
+        arxiv_id: Such as "2509.20682".
+        bibtex: Its entry; a submission needs one.
+    """
+
+    arxiv_id: str
+    bibtex: str | None = None
+
+    @property
+    def url(self) -> str:
+        """Where it is."""
+        return f"https://arxiv.org/abs/{self.arxiv_id}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class ArenaSystem:
+    """A system as the Arena lists it.
+
+    Attributes:
+        name: For people.
+        slug: Its identity there: lower-case letters, digits and hyphens.
+        description: A sentence.
+        code: Address of its code.
+        checkpoint: Address of its weights.
+        paper: Its paper, if there is one.
+        params_millions: Its size, in millions of parameters.
+
+    Raises:
+        ArenaError: If the slug is not of that form.
+    """
+
+    name: str
+    slug: str
+    description: str = ""
+    code: str | None = None
+    checkpoint: str | None = None
+    paper: ArenaPaper | None = None
+    params_millions: float | None = None
+
+    def __post_init__(self) -> None:
+        if not _SLUG.fullmatch(self.slug):
+            raise ArenaError(
+                f"'{self.slug}' is no slug: lower-case letters, digits and hyphens, the first one no hyphen"
+            )
+
+
+def describe_system(
+    model_dir: str | Path,
+    *,
+    repo_id: str | None = None,
+    name: str | None = None,
+    slug: str | None = None,
+    description: str | None = None,
+    code: str | None = None,
+    checkpoint: str | None = None,
+    paper_arxiv: str | None = None,
+    paper_bibtex: str | None = None,
+) -> ArenaSystem:
+    """Describe a model; what is not given comes from its folder.
+
+    Args:
+        model_dir: The model's folder.
+        repo_id: `namespace/name` where it is, or will be, on the Hub.
+        name: By default the repository's name, or else the folder's.
+        slug: By default made of the name.
+        description: By default the encoder, head and size.
+        code: By default the model's page, where the card has the commands (and a detector its code).
+        checkpoint: By default the model's page.
+        paper_arxiv: The paper's arXiv number.
+        paper_bibtex: Its BibTeX entry; by default the one in the model card with that `eprint`.
+
+    Raises:
+        ArenaError: If there is no model in the folder, or a name or number is not of its form.
+    """
+    folder = Path(model_dir)
+    config = folder / constants.CONFIG_NAME
+    if not config.is_file():
+        raise ArenaError(f"{folder} is no model's folder: it has no {constants.CONFIG_NAME}")
+    name = name or (repo_id or folder.resolve().name).split("/")[-1]
+    page = f"https://huggingface.co/{repo_id}" if repo_id else None
+    size = count_millions(folder)
+    return ArenaSystem(
+        name=name,
+        slug=slug or re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-"),
+        description=description or _description(json.loads(config.read_text(encoding="utf-8")), size),
+        code=code or page,
+        checkpoint=checkpoint or page,
+        paper=_paper(folder, paper_arxiv, paper_bibtex),
+        params_millions=size,
+    )
+
+
+def count_millions(folder: Path) -> float | None:
+    """Millions of values in a model's safetensors files, None where there are none; reads their headers alone."""
+    try:
+        counts = get_local_safetensors_metadata(folder).parameter_count
+    except (NotASafetensorsRepoError, FileNotFoundError):
+        return None
+    return round(sum(counts.values()) / 1e6, 4)
+
+
+def _description(config: dict[str, Any], size: float | None) -> str:
+    if config.get("model_type") == SpoofDetectorConfig.model_type:
+        encoder = config["backbone_config"].get("model_type", "speech")
+        what = f"{encoder} encoder, {config['head']} head"
+    else:
+        what = ", ".join(config.get("architectures") or [config.get("model_type", "audio classifier")])
+    return f"{what}, {size:.2f} million parameters; hf_gradalign" if size else f"{what}; hf_gradalign"
+
+
+def _paper(folder: Path, arxiv_id: str | None, bibtex: str | None) -> ArenaPaper | None:
+    if arxiv_id is None:
+        if bibtex is not None:
+            raise ArenaError("a BibTeX entry needs the paper's arXiv number beside it")
+        return None
+    if not re.fullmatch(r"\d{4}\.\d{4,5}(v\d+)?|[a-z-]+(\.[A-Z]{2})?/\d{7}(v\d+)?", arxiv_id):
+        raise ArenaError(f"'{arxiv_id}' is no arXiv number, such as 2509.20682")
+    card = folder / constants.REPOCARD_NAME
+    if bibtex is None and card.is_file():
+        entries = _BIBTEX.findall(card.read_text(encoding="utf-8"))
+        bibtex = next((entry for entry in entries if arxiv_id in entry), None)
+    return ArenaPaper(arxiv_id=arxiv_id, bibtex=bibtex)

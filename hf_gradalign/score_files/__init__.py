@@ -1,0 +1,41 @@
+"""Score and key files of all kinds of systems and corpora, evaluated: tables, comparisons, figures."""
+
+from hf_gradalign.score_files.asv_scores import read_asv_error_rates
+from hf_gradalign.score_files.clips import Clips
+from hf_gradalign.score_files.corpus_keys import names_corpus, read_keys_of_corpus
+from hf_gradalign.score_files.errors import ScoreFileError
+from hf_gradalign.score_files.evaluation import compare_clips, evaluate_clips, measures_of
+from hf_gradalign.score_files.figures import draw_bars, draw_det, draw_histograms, import_matplotlib, save_figures
+from hf_gradalign.score_files.matching import match_keys, match_systems
+from hf_gradalign.score_files.reading import read_keys, read_scores
+from hf_gradalign.score_files.results import Evaluation, Row, Settings
+from hf_gradalign.score_files.tables import breakdown_table, comparison_table, described, overall_table
+from hf_gradalign.score_files.trial_evaluation import evaluate_trials
+
+__all__ = [
+    "Clips",
+    "Evaluation",
+    "Row",
+    "ScoreFileError",
+    "Settings",
+    "breakdown_table",
+    "compare_clips",
+    "comparison_table",
+    "described",
+    "draw_bars",
+    "draw_det",
+    "draw_histograms",
+    "evaluate_clips",
+    "evaluate_trials",
+    "import_matplotlib",
+    "match_keys",
+    "match_systems",
+    "measures_of",
+    "names_corpus",
+    "overall_table",
+    "read_asv_error_rates",
+    "read_keys",
+    "read_keys_of_corpus",
+    "read_scores",
+    "save_figures",
+]

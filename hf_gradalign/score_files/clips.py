@@ -1,0 +1,164 @@
+"""Score and key files as columns, and the checks that both need."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from numpy.typing import NDArray
+
+from hf_gradalign.data import LABEL_NAMES, canonical_label
+from hf_gradalign.metrics import TRIAL_TYPES
+from hf_gradalign.score_files.errors import ScoreFileError
+
+StringColumn = pa.Array | pa.ChunkedArray
+
+BONAFIDE = LABEL_NAMES.index("bonafide")
+
+
+@dataclass(frozen=True)
+class Clips:
+    """What a file says of clips, or of trials of speaker verification: columns of one length.
+
+    Attributes:
+        source: The file's name, for messages.
+        utterance_ids: Unique names.
+        scores: Higher for bona fide; None if the file has none.
+        labels: 1 bona fide and 0 spoof; None if the file has none.
+        trial_types: "target", "nontarget" or "spoof"; None if the file has none.
+        columns: Further columns by name, strings.
+        notes: What a reader should be told.
+        other_ids: Names of clips that were left out on purpose, such as those of another subset.
+    """
+
+    source: str
+    utterance_ids: pa.Array
+    scores: NDArray[np.float64] | None = None
+    labels: NDArray[np.int64] | None = None
+    trial_types: NDArray | None = None
+    columns: Mapping[str, pa.Array] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
+    other_ids: pa.Array | None = None
+
+    def __len__(self) -> int:
+        return len(self.utterance_ids)
+
+    def scores_and_labels(self) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
+        """Both of each clip.
+
+        Raises:
+            ScoreFileError: If there are no scores or no labels.
+        """
+        if self.scores is None or self.labels is None:
+            raise ScoreFileError(
+                f"{self.source} has {'no scores' if self.scores is None else 'no labels'}: match_keys."
+            )
+        return self.scores, self.labels
+
+    def at(self, places: NDArray[np.integer]) -> Clips:
+        """The clips at these places, in that order."""
+        taken = pa.array(places, pa.int64())
+        return Clips(
+            self.source,
+            self.utterance_ids.take(taken),
+            None if self.scores is None else self.scores[places],
+            None if self.labels is None else self.labels[places],
+            None if self.trial_types is None else self.trial_types[places],
+            {name: column.take(taken) for name, column in self.columns.items()},
+            self.notes,
+            self.other_ids,
+        )
+
+
+def flat(column: StringColumn) -> pa.Array:
+    """One array of strings."""
+    column = column.combine_chunks() if isinstance(column, pa.ChunkedArray) else column
+    return column.cast(pa.string())
+
+
+def read_labels(
+    values: StringColumn, source: str, label_map: Mapping[str, str] | None
+) -> tuple[NDArray[np.int64], NDArray | None]:
+    """Labels, 1 bona fide and 0 spoof, and trial types where the values are such (target and nontarget are bona fide).
+
+    Raises:
+        ScoreFileError: If a label is missing or means neither class as far as is known.
+    """
+    encoded = flat(values).dictionary_encode()
+    names = encoded.dictionary.to_pylist()
+    indices = encoded.indices.to_numpy(zero_copy_only=False)
+    types = [name if name in TRIAL_TYPES else None for name in names]
+    if {"target", "nontarget"} & set(types) and None not in types and not encoded.null_count:
+        meanings = np.array([name != "spoof" for name in types], dtype=np.int64)
+        return meanings[indices], np.array(types)[indices]
+    known = [canonical_label(name, label_map) for name in names]
+    unknown = [repr(name) for name, meaning in zip(names, known, strict=True) if meaning is None]
+    if encoded.null_count:
+        unknown.append("nothing")
+    if unknown:
+        shown = ", ".join(unknown[:10]) + (", ..." if len(unknown) > 10 else "")
+        raise ScoreFileError(
+            f"{source}: labels should be bonafide or spoof, but there is {shown}. Say what each label means with "
+            "--label_map, for example --label_map 0=spoof 1=bonafide, or which column has the labels with "
+            "--label_column."
+        )
+    return np.array([LABEL_NAMES.index(name) for name in known], dtype=np.int64)[indices], None
+
+
+def read_numbers(values: StringColumn, source: str, what: str) -> NDArray[np.float64]:
+    """Numbers from strings.
+
+    Raises:
+        ScoreFileError: If one is not a finite number; the message says which.
+    """
+    try:
+        numbers = pc.cast(values, pa.float64())
+    except pa.ArrowInvalid:
+        texts = flat(values).to_pylist()
+        place = next(place for place, text in enumerate(texts) if not _is_number(text))
+        raise ScoreFileError(f"{source}: {what} number {place + 1} is {texts[place]!r}, which is no number.") from None
+    array = numbers.combine_chunks().to_numpy(zero_copy_only=False) if isinstance(numbers, pa.ChunkedArray) else numbers
+    array = np.asarray(array, dtype=np.float64)
+    n_bad = int(np.count_nonzero(~np.isfinite(array)))
+    if n_bad:
+        place = int(np.argmin(np.isfinite(array)))
+        raise ScoreFileError(
+            f"{source}: {n_bad} of {len(array)} {what}s are NaN or infinite, the first of them number {place + 1}. "
+            "Score these clips anew, or leave their lines out."
+        )
+    return array
+
+
+def with_unique_ids(clips: Clips, what: str) -> Clips:
+    """The clips without lines that say the same twice.
+
+    Raises:
+        ScoreFileError: If an id is there twice with different scores or labels.
+    """
+    encoded = clips.utterance_ids.dictionary_encode()
+    if len(encoded.dictionary) == len(clips):
+        return clips
+    codes = encoded.indices.to_numpy(zero_copy_only=False)
+    _, first, inverse = np.unique(codes, return_index=True, return_inverse=True)
+    for column in (clips.scores, clips.labels, clips.trial_types):
+        if column is not None and (column != column[first][inverse]).any():
+            place = int(np.argmax(column != column[first][inverse]))
+            name = clips.utterance_ids[place].as_py()
+            raise ScoreFileError(
+                f"{clips.source}: {what} of {name!r} is there twice, and not the same: {column[first][inverse][place]} "
+                f"and {column[place]}. {len(clips) - len(first)} of its {len(clips)} lines repeat an utterance id."
+            )
+    note = f"{len(clips) - len(first)} of {len(clips)} lines of {clips.source} repeat others word for word: left out."
+    kept = clips.at(np.sort(first))
+    return Clips(**{**vars(kept), "notes": (*clips.notes, note)})
+
+
+def _is_number(text: str | None) -> bool:
+    try:
+        float(text)  # type: ignore[arg-type]
+    except (TypeError, ValueError):
+        return False
+    return True

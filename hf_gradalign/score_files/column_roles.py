@@ -1,0 +1,152 @@
+"""Which column of a score or key file is what: by its name in the header, or else by what it holds."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+import pyarrow.compute as pc
+
+from hf_gradalign.data import canonical_label
+from hf_gradalign.metrics import TRIAL_TYPES
+from hf_gradalign.score_files.column_names import (
+    IDS,
+    LABELS,
+    SCORES,
+    TRIAL_LABELS,
+    TRIAL_SCORES,
+    common_name,
+    plain_name,
+)
+from hf_gradalign.score_files.errors import ScoreFileError
+from hf_gradalign.score_files.text_table import TextTable, is_number
+from hf_gradalign.score_files.unnamed_columns import name_unnamed, usual_place_of_ids
+
+
+@dataclass(frozen=True)
+class Roles:
+    """Names of a table's columns.
+
+    Attributes:
+        utterance: The utterance ids; None if no column can be that.
+        label: The labels, of clips or of trials; None if there are none.
+        score: The scores; None if there are none.
+        others: Further columns, by what to call them: speaker, system, codec, ..., else as in the file.
+    """
+
+    utterance: str | None
+    label: str | None
+    score: str | None
+    others: dict[str, str] = field(default_factory=dict)
+
+
+def find_roles(
+    table: TextTable,
+    *,
+    wants_score: bool,
+    id_column: str | None = None,
+    score_column: str | None = None,
+    label_column: str | None = None,
+    label_map: Mapping[str, str] | None = None,
+    of_trials: bool = False,
+) -> Roles:
+    """Find out which column is what.
+
+    Args:
+        table: The file.
+        wants_score: Whether there must be a column of scores.
+        id_column: The ids' column: its name, or its number, counted from 1. Found if not given, as the next two.
+        score_column: The scores' column.
+        label_column: The labels' column.
+        label_map: What labels mean whose names do not say.
+        of_trials: Whether scores and labels of speaker verification are looked for before those of countermeasures.
+
+    Raises:
+        ScoreFileError: If a named column is not there, or it is not clear which one holds the scores.
+    """
+    names = list(table.columns)
+    label = _named(table, label_column, "--label_column") or _find_label(table, label_map, of_trials)
+    score = _named(table, score_column, "--score_column")
+    if score is None and wants_score:
+        score = _find_score(table, label, id_column, of_trials)
+    utterance = _named(table, id_column, "--id_column") or _find_ids(table, label, score)
+    taken = {utterance, label, score}
+    others = {} if not table.has_header else {common_name(name): name for name in names if name not in taken}
+    if not table.has_header:
+        others = name_unnamed(table, utterance, label, score)
+    return Roles(utterance, label, score, others)
+
+
+def _named(table: TextTable, given: str | None, option: str) -> str | None:
+    if given is None:
+        return None
+    names = list(table.columns)
+    by_plain_name = {plain_name(name): name for name in names}
+    if plain_name(given) in by_plain_name:
+        return by_plain_name[plain_name(given)]
+    if given.isdigit() and 1 <= int(given) <= len(names):
+        return names[int(given) - 1]
+    raise ScoreFileError(f"{table.source} has no column {given!r} ({option}); its columns are {', '.join(names)}.")
+
+
+def _find_label(table: TextTable, label_map: Mapping[str, str] | None, of_trials: bool) -> str | None:
+    if table.has_header:
+        return _by_name(table, TRIAL_LABELS if of_trials else LABELS)
+    for name in reversed(table.columns):  # keys stand behind attacks, whose values may be such words too
+        if _all_labels(table, name, label_map):
+            return name
+    return None
+
+
+def _all_labels(table: TextTable, name: str, label_map: Mapping[str, str] | None) -> bool:
+    def is_label(value: str) -> bool:
+        return value in TRIAL_TYPES or canonical_label(value, label_map) is not None
+
+    return all(map(is_label, table.sample(name))) and all(map(is_label, pc.unique(table.columns[name]).to_pylist()))
+
+
+def _find_score(table: TextTable, label: str | None, id_column: str | None, of_trials: bool) -> str:
+    if table.has_header:
+        found = _by_name(table, TRIAL_SCORES if of_trials else SCORES)
+        if found is not None:
+            return found
+    names = list(table.columns)
+    ids = _named(table, id_column, "--id_column") or names[0]
+    numeric = [name for name in names if name not in (ids, label) and all(map(is_number, table.sample(name)))]
+    if len(numeric) == 1:
+        return numeric[0]
+    shown = ", ".join(numeric) if numeric else "none of them"
+    raise ScoreFileError(
+        f"{table.source} has the columns {', '.join(names)}, and {shown} hold numbers that might be the scores; say "
+        "which one with --score_column (its name, or its number counted from 1)."
+    )
+
+
+def _find_ids(table: TextTable, label: str | None, score: str | None) -> str | None:
+    if table.has_header and (found := _by_name(table, IDS)) is not None:
+        return found
+    names = list(table.columns)
+    free = [name for name in names if name not in (label, score) and not _has_fractions(table, name)]
+    if not table.has_header and free:
+        usual = names[usual_place_of_ids(names, label, score)]
+        free = [usual, *free] if usual in free else free
+    unique = next((name for name in free if _n_distinct(table, name) == table.n_rows), None)
+    if unique is not None or table.has_header or not free:
+        return unique
+    # Then the file names some utterances twice, which is told when ids are checked.
+    return max(free, key=lambda name: _n_distinct(table, name))
+
+
+def _has_fractions(table: TextTable, name: str) -> bool:
+    """Whether a column is of numbers that are no names, which whole numbers may be."""
+    sample = table.sample(name)
+    return all(map(is_number, sample)) and any(not text.strip().lstrip("+-").isdigit() for text in sample)
+
+
+def _n_distinct(table: TextTable, name: str) -> int:
+    return pc.count_distinct(table.columns[name]).as_py()
+
+
+def _by_name(table: TextTable, wanted: Sequence[str]) -> str | None:
+    by_plain_name = {plain_name(name): name for name in table.columns}
+    return next((by_plain_name[name] for name in wanted if name in by_plain_name), None)

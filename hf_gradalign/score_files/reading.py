@@ -1,0 +1,178 @@
+"""Read score files and key files of whatever system and corpus."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from hf_gradalign.score_files.clips import Clips, flat, read_labels, read_numbers, with_unique_ids
+from hf_gradalign.score_files.column_roles import Roles, find_roles
+from hf_gradalign.score_files.errors import ScoreFileError
+from hf_gradalign.score_files.parquet_keys import is_parquet, read_parquet_keys
+from hf_gradalign.score_files.text_table import TextTable, read_text_table
+
+DEFAULT_SUBSET = "eval"
+_KEY_FILES = ("trial_metadata.txt", "CM/trial_metadata.txt", "meta.csv")
+_SUBSET_SPELLINGS = {"hidden_track": "hidden"}
+
+
+def read_scores(
+    path: str | Path,
+    *,
+    id_column: str | None = None,
+    score_column: str | None = None,
+    label_column: str | None = None,
+    label_map: Mapping[str, str] | None = None,
+    higher_is: Literal["bonafide", "spoof"] = "bonafide",
+    of_trials: bool = False,
+) -> Clips:
+    """Read a score file.
+
+    Read without being told more: `utterance score` (2021 and the Arena, and what this project writes), `utterance
+    attack key score` (ASVspoof 2019), `speaker utterance score key`, `speaker utterance attack key score`, and files
+    with a header, such as ASVspoof 5's `filename cm-score`; apart by blanks, tabs, commas, semicolons or bars.
+
+    Args:
+        path: The file.
+        id_column: The column with utterance ids: its name, or its number counted from 1. Found by itself, as the next
+            two, unless it is not clear.
+        score_column: The column with scores.
+        label_column: The column with labels, if there is one.
+        label_map: What labels mean whose names do not say.
+        higher_is: Which class a high score speaks for; scores for "spoof" are turned.
+        of_trials: Whether to take the scores of speaker verification (`sasv-score`) before those of countermeasures.
+
+    Returns:
+        The clips, with scores, and labels if the file has them.
+
+    Raises:
+        ScoreFileError: If the file cannot be read, its columns are not clear, a score is no finite number, or an
+            utterance has two scores.
+    """
+    table = read_text_table(path)
+    roles = find_roles(
+        table,
+        wants_score=True,
+        id_column=id_column,
+        score_column=score_column,
+        label_column=label_column,
+        label_map=label_map,
+        of_trials=of_trials,
+    )
+    scores = read_numbers(table.columns[roles.score], table.source, "score")
+    if higher_is == "spoof":
+        scores = -scores
+    clips = replace(_clips_of(table, roles, label_map, label_column), scores=scores)
+    return with_unique_ids(clips, "the score")
+
+
+def read_keys(
+    path: str | Path,
+    *,
+    subset: str | None = None,
+    id_column: str | None = None,
+    label_column: str | None = None,
+    label_map: Mapping[str, str] | None = None,
+    of_trials: bool = False,
+) -> Clips:
+    """Read a file with the labels: a protocol or keys of ASVspoof, a `meta.csv`, any table, a data set of the Arena.
+
+    Args:
+        path: The file, or a folder with `trial_metadata.txt`, `CM/trial_metadata.txt`, `meta.csv` or `data/*.parquet`
+            in it. Audio in parquet files is not read.
+        subset: Of keys with subsets (ASVspoof 2021): `eval`, which is the default, `progress`, `hidden` or `all`.
+        id_column: See `read_scores`.
+        label_column: See `read_scores`.
+        label_map: See `read_scores`.
+        of_trials: Whether to take the labels of speaker verification (`asv-label`) before those of countermeasures.
+
+    Returns:
+        The clips, with labels.
+
+    Raises:
+        ScoreFileError: If the file cannot be read, has no labels, has no such subset, or an utterance has two labels.
+    """
+    path = Path(path)
+    if is_parquet(path):
+        clips = read_parquet_keys(path, id_column=id_column, label_column=label_column, label_map=label_map)
+    else:
+        table = read_text_table(_key_file(path) if path.is_dir() else path)
+        roles = find_roles(
+            table,
+            wants_score=False,
+            id_column=id_column,
+            label_column=label_column,
+            label_map=label_map,
+            of_trials=of_trials,
+        )
+        if roles.label is None:
+            raise ScoreFileError(
+                f"{table.source} has no column with labels among {', '.join(table.columns)}; say which one it is with "
+                "--label_column, and what the labels mean with --label_map."
+            )
+        if roles.utterance is None:
+            raise ScoreFileError(
+                f"{table.source} has no column with utterance ids among {', '.join(table.columns)}; say which one it "
+                "is with --id_column."
+            )
+        clips = _clips_of(table, roles, label_map, label_column)
+    return with_unique_ids(_of_subset(clips, subset), "the label")
+
+
+def _clips_of(table: TextTable, roles: Roles, label_map: Mapping[str, str] | None, label_column: str | None) -> Clips:
+    columns = {name: flat(table.columns[column]) for name, column in roles.others.items()}
+    labels = types = None
+    notes: tuple[str, ...] = ()
+    if roles.label is not None:
+        labels, types = read_labels(table.columns[roles.label], table.source, label_map)
+    if roles.utterance is not None:
+        ids = flat(table.columns[roles.utterance])
+        # Trials of speaker verification: the same utterance with several claimed speakers.
+        if types is not None or table.has_header:
+            ids = _with_speakers(ids, columns)
+    else:
+        ids = pa.array([str(number) for number in range(1, table.n_rows + 1)])
+        notes = (f"{table.source} has no utterance ids: its lines are numbered.",)
+    if labels is not None and "system" in columns:
+        columns["system"] = pc.if_else(pa.array(labels == 1), "-", columns["system"])
+    return Clips(table.source, ids, labels=labels, trial_types=types, columns=columns, notes=notes)
+
+
+def _with_speakers(ids: pa.Array, columns: Mapping[str, pa.Array]) -> pa.Array:
+    if "speaker" not in columns or pc.count_distinct(ids).as_py() == len(ids):
+        return ids
+    pairs = pc.binary_join_element_wise(columns["speaker"], ids, " ")
+    return pairs if pc.count_distinct(pairs).as_py() == len(pairs) else ids
+
+
+def _of_subset(clips: Clips, subset: str | None) -> Clips:
+    column = clips.columns.get("subset")
+    names = set() if column is None else {str(name) for name in pc.unique(column).to_pylist()}
+    wanted = _SUBSET_SPELLINGS.get(subset or DEFAULT_SUBSET, subset or DEFAULT_SUBSET)
+    names = {_SUBSET_SPELLINGS.get(name, name) for name in names}
+    if subset == "all" or (subset is None and DEFAULT_SUBSET not in names):
+        return clips
+    if wanted not in names:
+        there = f"only {', '.join(sorted(names))}" if names else "nor any other"
+        raise ScoreFileError(f"{clips.source} has no subset {subset!r}, {there}. Leave --subset out, or name another.")
+    spelled = [name for name, common in {**_SUBSET_SPELLINGS, wanted: wanted}.items() if common == wanted]
+    chosen = pc.is_in(column, pa.array(spelled)).to_numpy(zero_copy_only=False)
+    kept = clips.at(np.flatnonzero(chosen))
+    note = f"Subset {wanted} of {clips.source}: {len(kept)} of {len(clips)} clips."
+    others = clips.utterance_ids.filter(pa.array(~chosen))
+    return replace(kept, notes=(*clips.notes, note) if len(kept) < len(clips) else clips.notes, other_ids=others)
+
+
+def _key_file(folder: Path) -> Path:
+    for name in _KEY_FILES:
+        if (folder / name).is_file():
+            return folder / name
+    raise ScoreFileError(
+        f"{folder} is a folder without {', '.join(_KEY_FILES)} or data/*.parquet in it: name the file with the labels."
+    )

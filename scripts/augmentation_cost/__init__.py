@@ -1,0 +1,1 @@
+"""What benchmark_augmentation.py and benchmark_data.py measure with."""

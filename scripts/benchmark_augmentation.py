@@ -1,0 +1,199 @@
+#!/usr/bin/env python
+"""RawBoost beside a direct SciPy implementation: the greatest difference and the ratio of times, in one run.
+
+python scripts/benchmark_augmentation.py
+python scripts/benchmark_augmentation.py --samples 160000 --rounds 30 --json figures.json
+
+Real speech of the demo corpus, repeated to the length and scaled to peak 1, on one thread. For the difference both
+take the same drawn parameters and the same bulk noise; for the time each draws bulk noise in its own way, and the time
+of RawBoost includes drawing the parameters, too, which the direct one is given. They take turns, and ratios are taken
+within each round. After that: where the time of algorithm 4 goes, milliseconds a clip of every recipe, and of RawBoost
+on batches (on the accelerator, where there is one).
+"""
+
+import argparse
+import json
+import platform
+import random
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from augmentation_cost.direct_rawboost import OwnBulk, SameBulk, direct_rawboost
+from augmentation_cost.parts import PARTS, RawBoostParts
+from augmentation_cost.speech import SAMPLE_RATE, demo_clips
+from benchmark_step import print_table, spread
+from step_cost.measuring import interleaved_times
+from step_cost.variants import synchronise
+
+from hf_gradalign.augmentation import RawBoost, get_augmentation
+from hf_gradalign.augmentation.rawboost_algorithms import ALGORITHMS
+
+RECIPES = ("rawboost", "musan_rir", "musan_rir+rawboost", "telephone", "time_frequency_mask", "codec")
+LARGEST_DIFFERENCE = 1e-5
+
+
+def main(words: Sequence[str] | None = None) -> int:
+    """Print the tables; returns 1 if the outputs differ by more than 1e-5."""
+    options = parse(words)
+    torch.set_num_threads(1)
+    random.seed(0), np.random.seed(0), torch.manual_seed(0)
+    clips = demo_clips(options.samples)
+    print(
+        f"{options.samples} samples at {SAMPLE_RATE} Hz, one thread, {options.rounds} rounds of {options.calls} clips. "
+        "Medians (and quartiles)."
+    )
+    comparison = {algorithm: compare(RawBoost(algorithm), clips, options) for algorithm in options.algorithms}
+    results: dict[str, Any] = {"comparison": comparison}
+    results["parts_ms"] = {part: milliseconds(t) for part, t in time_parts(clips, options).items()}
+    results["recipes_ms"] = {recipe: time_recipe(recipe, clips, options) for recipe in options.recipes}
+    results["batched_ms"] = time_batches(clips, options)
+    print_comparison(comparison)
+    print_parts(results["parts_ms"])
+    print_recipes(results["recipes_ms"])
+    print_batches(results["batched_ms"], options)
+    if options.json:
+        results["options"] = {name: value for name, value in vars(options).items() if name != "json"}
+        results["machine"] = {"platform": platform.platform(), "torch": torch.__version__, "numpy": np.__version__}
+        Path(options.json).write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
+    return int(any(figures["largest_difference"] > LARGEST_DIFFERENCE for figures in comparison.values()))
+
+
+def parse(words: Sequence[str] | None) -> argparse.Namespace:
+    """The options."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--samples", type=int, default=66_800, help="length of a clip, at 16 kHz")
+    parser.add_argument("--rounds", type=int, default=20, help="rounds that are timed, 2 or more")
+    parser.add_argument("--calls", type=int, default=5, help="clips a round")
+    parser.add_argument("--algorithms", type=int, nargs="+", choices=list(ALGORITHMS), default=list(ALGORITHMS))
+    parser.add_argument("--recipes", nargs="*", default=list(RECIPES), help="names, as --augmentation takes them")
+    parser.add_argument("--batch", type=int, default=16, help="clips a batch of the batched RawBoost")
+    parser.add_argument("--json", help="file to write every figure to")
+    options = parser.parse_args(words)
+    if options.rounds < 2:
+        parser.error("--rounds must be 2 or more, or there is no spread to give")
+    return options
+
+
+def compare(transform: RawBoost, clips: Sequence[np.ndarray], options: argparse.Namespace) -> dict[str, Any]:
+    """Both implementations in turns, and the greatest difference over all clips and as many draws as rounds."""
+    difference = 0.0
+    for round_number in range(options.rounds):
+        clip = clips[round_number % len(clips)]
+        augmented = transform(clip, SAMPLE_RATE)
+        expected = direct_rawboost(transform, clip, SAMPLE_RATE, SameBulk())
+        difference = max(difference, float(np.abs(augmented - expected).max()))
+    drawn = []
+    for _ in range(options.calls):
+        transform.randomize_parameters(clips[0], SAMPLE_RATE)
+        drawn.append(transform.parameters)
+    given = RawBoost(transform.algorithm)
+    some = [clips[number % len(clips)] for number in range(options.calls)]
+
+    def ours() -> None:
+        for clip in some:
+            transform(clip, SAMPLE_RATE)
+
+    def direct() -> None:
+        for clip, given.parameters in zip(some, drawn, strict=True):
+            direct_rawboost(given, clip, SAMPLE_RATE, OwnBulk())
+
+    times = interleaved_times({"ours": ours, "direct": direct}, options.rounds, warm_up=2)
+    own, plain = milliseconds(times["ours"], options.calls), milliseconds(times["direct"], options.calls)
+    ratios = [theirs / mine for mine, theirs in zip(own, plain, strict=True)]
+    return {"largest_difference": difference, "ours_ms": own, "direct_ms": plain, "ratio": ratios}
+
+
+def time_parts(clips: Sequence[np.ndarray], options: argparse.Namespace) -> dict[str, list[float]]:
+    """Seconds of each part of algorithm 4, by itself."""
+    parts = RawBoostParts(clips[0])
+    return interleaved_times({part: getattr(parts, part) for part in PARTS}, max(options.rounds, 2) * 2, warm_up=3)
+
+
+def time_recipe(recipe: str, clips: Sequence[np.ndarray], options: argparse.Namespace) -> list[float]:
+    """Milliseconds of each clip: what a recipe takes depends on what it draws."""
+    transform = get_augmentation(recipe)
+    clips = [clips[number % len(clips)] for number in range(options.rounds * options.calls + 3)]
+    numbers = iter(clips)
+    times = interleaved_times({"": lambda: transform(next(numbers), SAMPLE_RATE)}, len(clips) - 3, warm_up=3)
+    return milliseconds(times[""])
+
+
+def time_batches(clips: Sequence[np.ndarray], options: argparse.Namespace) -> dict[str, list[float]]:
+    """Milliseconds a clip of the worker's share and of the device's, for algorithm 4 on batches."""
+    device = torch.accelerator.current_accelerator() or torch.device("cpu")
+    transform, batched = RawBoost(), RawBoost().batched()
+    waveforms = torch.from_numpy(np.stack([clips[i % len(clips)] for i in range(options.batch)])).to(device)
+    prepared: list[dict[str, Any]] = []
+
+    def draw() -> None:
+        drawn = []
+        for _ in range(options.batch):
+            transform.randomize_parameters(clips[0], SAMPLE_RATE)
+            drawn.append(transform.parameters)
+        prepared[:] = [batched.prepare(drawn, [options.samples] * options.batch, SAMPLE_RATE)]
+
+    def move(draws: Any) -> Any:
+        if isinstance(draws, dict):
+            return {name: move(value) for name, value in draws.items()}
+        return draws.to(device) if isinstance(draws, torch.Tensor) else draws
+
+    def apply() -> None:
+        batched.apply(waveforms, move(prepared[0]))
+        synchronise()
+
+    applied = "applied on the CPU" if device.type == "cpu" else f"moved to and applied on {device.type}"
+    steps: dict[str, Callable[[], None]] = {"drawn in a loader worker": draw, applied: apply}
+    draw()
+    times = interleaved_times(steps, options.rounds, warm_up=2)
+    return {name: milliseconds(seconds, options.batch) for name, seconds in times.items()}
+
+
+def milliseconds(seconds: Sequence[float], clips: int = 1) -> list[float]:
+    """Of one clip."""
+    return [1000 * second / clips for second in seconds]
+
+
+def print_comparison(comparison: dict[int, dict[str, Any]]) -> None:
+    """A row an algorithm."""
+    header = ["algorithm", "largest difference", "RawBoost (ms)", "direct SciPy (ms)", "times as fast, round by round"]
+    rows = [
+        [
+            f"{algorithm}: {', '.join(ALGORITHMS[algorithm])}",
+            f"{figures['largest_difference']:.1e}",
+            spread(figures["ours_ms"], digits=2),
+            spread(figures["direct_ms"], digits=2),
+            spread(figures["ratio"], digits=1),
+        ]
+        for algorithm, figures in comparison.items()
+    ]
+    print_table(header, rows)
+
+
+def print_parts(parts: dict[str, list[float]]) -> None:
+    """A row a part; the first is the whole."""
+    whole = parts["whole"]
+    rows = []
+    for part, own in parts.items():
+        shares = [100 * mine / all_of_it for mine, all_of_it in zip(own, whole, strict=True)]
+        rows.append([PARTS[part], spread(own), f"{np.median(shares):.0f} %"])
+    print_table(["part of algorithm 4, by itself", "ms", "of the whole"], rows)
+
+
+def print_recipes(recipes: dict[str, list[float]]) -> None:
+    """A row a recipe."""
+    rows = [[name, f"{np.mean(own):.2f}", spread(own, digits=2)] for name, own in recipes.items()]
+    print_table(["recipe", "ms a clip, mean", "median"], rows)
+
+
+def print_batches(batches: dict[str, list[float]], options: argparse.Namespace) -> None:
+    """A row a share."""
+    rows = [[name, spread(own)] for name, own in batches.items()]
+    print_table([f"algorithm 4, batches of {options.batch}", "ms a clip"], rows)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

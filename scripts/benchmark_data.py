@@ -1,0 +1,145 @@
+#!/usr/bin/env python
+"""Is training from disk bound by its data? The demo model, its loader with 0, 1 and 2 workers, and both together.
+
+python scripts/benchmark_data.py
+python scripts/benchmark_data.py --augmentation musan_rir+rawboost --workers 0 2 4 --json figures.json
+
+The training split of the demo corpus is written to files in a temporary folder. Measured are
+- the model alone: updates (two views, aligned, clipping and optimiser included) on batches that are in memory,
+- the loader alone: batches with nothing else going on, for each number of workers,
+- both together: updates of the same training from disk, and how long the loop waits for the next batch.
+Nothing that was decoded is kept, as with a corpus that is larger than memory. Files are read from the system's cache
+after the first time, which `--cold` empties before each turn (it needs the rights for it). The turns alternate, and
+ratios are taken within each round.
+
+"Waits" is the share of a step that the training loop spends getting its next batch: with workers it takes it from a
+queue, without workers it makes it itself. A loader is fast enough if there is next to nothing to wait for. That says
+nothing of cores: where workers and model share them, the workers' own time slows the model down, which the column
+beside it shows (a step of both together, of the model alone).
+"""
+
+import argparse
+import json
+import platform
+import sys
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from augmentation_cost.disk_corpus import write_corpus
+from augmentation_cost.loader_parts import time_loader_parts
+from augmentation_cost.training_turns import MODEL_ALONE, TrainingTurns
+from benchmark_step import print_table, spread
+from step_cost.measuring import quartiles
+
+
+def main(words: Sequence[str] | None = None) -> int:
+    """Print the tables; returns the exit status."""
+    options = parse(words)
+    torch.set_num_threads(options.threads)
+    with tempfile.TemporaryDirectory() as folder:
+        clips = write_corpus(Path(folder), options.clips)
+        parts = time_loader_parts(clips, options)
+        turns = TrainingTurns(clips, options, Path(folder, "out"))
+        for number in range(options.rounds):
+            turns.take(number)
+    print_conditions(options, len(clips))
+    print_loader_parts(parts, options)
+    print_turns(turns, options)
+    print_verdict(turns, options)
+    if options.json:
+        results = {
+            "options": {name: value for name, value in vars(options).items() if name != "json"},
+            "machine": {"platform": platform.platform(), "torch": torch.__version__, "threads": options.threads},
+            "loader_parts_seconds": parts,
+            "loader_seconds_a_batch": turns.loader_seconds,
+            "step_seconds": turns.step_seconds,
+            "waiting_share": turns.waiting,
+        }
+        Path(options.json).write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
+    return 0
+
+
+def parse(words: Sequence[str] | None) -> argparse.Namespace:
+    """The options."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--augmentation", default="rawboost", help="of the second view, as in run_audio_spoof.py")
+    parser.add_argument("--augmentation_scope", choices=["utterance", "window"], default="utterance")
+    parser.add_argument("--augment_on_device", action="store_true", help="as in run_audio_spoof.py")
+    parser.add_argument("--workers", type=int, nargs="+", default=[0, 1, 2], help="numbers of loader workers")
+    parser.add_argument("--batch", type=int, default=16, help="utterances a batch, each in two views")
+    parser.add_argument("--window_seconds", type=float, default=2.0)
+    parser.add_argument("--updates", type=int, default=12, help="a turn, 4 or more; the first two are not counted")
+    parser.add_argument("--rounds", type=int, default=3, help="2 or more")
+    parser.add_argument("--clips", type=int, help="take this many clips of the corpus only")
+    parser.add_argument("--threads", type=int, default=2, help="of the model; a loader worker has one")
+    parser.add_argument("--cold", action="store_true", help="empty the system's cache of files before each turn")
+    parser.add_argument("--json", help="file to write every figure to")
+    options = parser.parse_args(words)
+    if options.rounds < 2 or options.updates < 4:
+        parser.error("--rounds must be 2 or more and --updates 4 or more, or there is no spread to give")
+    return options
+
+
+def print_conditions(options: argparse.Namespace, n_clips: int) -> None:
+    """What was measured."""
+    print(
+        f"{n_clips} files, batches of {options.batch} utterances in two views (clean, {options.augmentation} of the "
+        f"{options.augmentation_scope}) of {options.window_seconds:.2f} s, model of 0.68M parameters with "
+        f"{options.threads} threads, {options.rounds} rounds of {options.updates} updates. Medians (and quartiles)."
+    )
+
+
+def print_loader_parts(parts: dict[str, list[float]], options: argparse.Namespace) -> None:
+    """Milliseconds a batch of each part, in one process."""
+    sums = [sum(batch) for batch in zip(*parts.values(), strict=True)]
+    rows = []
+    for part, seconds in {**parts, "all of these": sums}.items():
+        shares = [100 * own / whole for own, whole in zip(seconds, sums, strict=True)]
+        rows.append([part, spread([1000 * s for s in seconds], digits=1), f"{quartiles(shares)[1]:.0f} %"])
+    print_table([f"of a batch of {options.batch} utterances, in one process", "ms", "of all"], rows)
+
+
+def print_turns(turns: TrainingTurns, options: argparse.Namespace) -> None:
+    """A row for the model alone and one for each number of workers."""
+    header = ["loader workers", "loader alone (ms a batch)", "of the model alone", "step of both together (ms)"]
+    header += ["of the model alone", "waits for the next batch"]
+    model = turns.step_seconds[MODEL_ALONE]
+    rows = [[MODEL_ALONE, "", "", spread([1000 * s for s in model], digits=0), "1", share(turns.waiting[MODEL_ALONE])]]
+    for workers in map(str, options.workers):
+        loader, step = turns.loader_seconds[workers], turns.step_seconds[workers]
+        rows.append(
+            [
+                workers,
+                spread([1000 * s for s in loader], digits=0),
+                spread([a / b for a, b in zip(loader, model, strict=True)], digits=2),
+                spread([1000 * s for s in step], digits=0),
+                spread([a / b for a, b in zip(step, model, strict=True)], digits=2),
+                share(turns.waiting[workers]),
+            ]
+        )
+    print_table(header, rows)
+
+
+def print_verdict(turns: TrainingTurns, options: argparse.Namespace) -> None:
+    """Whether the training waits for its data, in a sentence for each number of workers."""
+    print()
+    model = turns.step_seconds[MODEL_ALONE]
+    for workers in map(str, options.workers):
+        waiting = quartiles(turns.waiting[workers])[1]
+        faster = quartiles([a / b for a, b in zip(model, turns.loader_seconds[workers], strict=True)])[1]
+        bound = "is data-bound" if waiting > 0.05 else "is not data-bound"
+        print(
+            f"With {workers} loader workers training {bound} (which is to wait for more than 5 % of a step): it waits "
+            f"for {100 * waiting:.1f} %, and the loader alone is {faster:.1f} times as fast as the model alone."
+        )
+
+
+def share(values: Sequence[float]) -> str:
+    """Per cent, with quartiles."""
+    return spread([100 * value for value in values], " %", digits=1)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,123 @@
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+import soundfile
+
+from hf_gradalign.augmentation import sound_folders
+from hf_gradalign.augmentation.sound_folders import find_sounds
+
+MUSAN = ["musan/noise/free-sound/noise-free-sound-0001.wav", "musan/noise/sound-bible/noise-sound-bible-0000.wav"]
+MUSAN += ["musan/music/fma/music-fma-0000.wav", "musan/speech/librivox/speech-librivox-0000.wav"]
+RIRS = [
+    "RIRS_NOISES/simulated_rirs/smallroom/Room001/Room001-00001.wav",
+    "RIRS_NOISES/simulated_rirs/mediumroom/Room001/Room001-00001.wav",
+    "RIRS_NOISES/simulated_rirs/largeroom/Room001/Room001-00001.wav",
+    "RIRS_NOISES/real_rirs_isotropic_noises/RVB2014_type1_rir_largeroom1_far_angla.wav",
+    "RIRS_NOISES/real_rirs_isotropic_noises/RVB2014_type1_noise_largeroom1_1.wav",
+    "RIRS_NOISES/pointsource_noises/noise-free-sound-0100.wav",
+]
+
+
+def write(path, n_samples=1600, rate=16_000):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    soundfile.write(path, np.random.default_rng(0).uniform(-0.1, 0.1, n_samples), rate)
+    return path
+
+
+@pytest.fixture
+def official(tmp_path):
+    """The official trees in miniature."""
+    for name in MUSAN + RIRS:
+        write(tmp_path / name)
+    (tmp_path / "musan" / "README").write_text("MUSAN")
+    (tmp_path / "musan" / "noise" / "free-sound" / "LICENSE").write_text("CC0")
+    return tmp_path
+
+
+def relative(sounds, folder):
+    return {kind: [path.removeprefix(f"{folder}/") for path in paths] for kind, paths in sounds.items()}
+
+
+def test_the_official_layouts(official):
+    expected_rirs = [RIRS[3], RIRS[1], RIRS[0]]
+    assert relative(find_sounds([official / "musan", official / "RIRS_NOISES"]), official) == {
+        "noise": [*MUSAN[:2], RIRS[5]],
+        "music": [MUSAN[2]],
+        "speech": [MUSAN[3]],
+        "impulse response": expected_rirs,
+    }
+    both = relative(find_sounds([str(official)]), official)
+    assert both["impulse response"] == expected_rirs
+    assert both["noise"] == [RIRS[5], *MUSAN[:2]]
+
+
+def test_one_kind_by_the_folders_own_name(tmp_path):
+    path = write(tmp_path / "speech" / "deep" / "a.flac")
+    assert find_sounds([tmp_path / "speech"]) == {"speech": [str(path)]}
+    path = write(tmp_path / "RIRs" / "kitchen noise.wav")
+    with pytest.raises(ValueError, match="no recordings of known kind"):  # a noise among impulse responses
+        find_sounds([tmp_path / "RIRs"])
+
+
+def test_a_relative_folder(official, monkeypatch):
+    monkeypatch.chdir(official / "musan")
+    assert set(find_sounds(["."])) == {"noise", "music", "speech"}
+
+
+def test_copies_without_folders_are_known_by_their_names(tmp_path):
+    for name in MUSAN:
+        write(tmp_path / name.rpartition("/")[2])
+    write(tmp_path / "other.wav")
+    found = find_sounds([tmp_path])
+    assert {kind: len(paths) for kind, paths in found.items()} == {"noise": 2, "music": 1, "speech": 1}
+
+
+def test_folders_without_recordings_are_refused(tmp_path):
+    with pytest.raises(
+        ValueError, match=r"no recordings of known kind\. Expected MUSAN's folders noise, music and speech"
+    ):
+        find_sounds([tmp_path])
+    with pytest.raises(ValueError, match="is neither a folder nor the name of a data set on the Hub"):
+        find_sounds([tmp_path / "missing"])
+
+
+def test_a_hub_repository_of_files(official, monkeypatch):
+    asked = []
+
+    def download(name, repo_type):
+        asked.append((name, repo_type))
+        return str(official / "musan")
+
+    monkeypatch.setattr(sound_folders, "snapshot_download", download)
+    assert len(find_sounds(["someone/musan"])["noise"]) == 2
+    assert asked == [("someone/musan", "dataset")]
+
+
+def test_a_hub_repository_of_parquet_files_is_unpacked_once(official, tmp_path, monkeypatch):
+    revision = tmp_path / "hub" / "0123abc"
+    revision.mkdir(parents=True)
+    audio = [{"path": name.removeprefix("musan/"), "bytes": (official / name).read_bytes()} for name in MUSAN]
+    audio.append({"path": "../../outside/noise-1.wav", "bytes": (official / MUSAN[0]).read_bytes()})
+    pq.write_table(pa.table({"audio": audio, "other": list(range(5))}), revision / "train-0.parquet")
+    monkeypatch.setattr(sound_folders, "snapshot_download", lambda name, repo_type: str(revision))
+    assets = tmp_path / "assets"
+    monkeypatch.setattr(
+        sound_folders, "cached_assets_path", lambda library, namespace, subfolder: assets / namespace / subfolder
+    )
+    found = find_sounds(["someone/musan"])
+    assert {kind: len(paths) for kind, paths in found.items()} == {"noise": 3, "music": 1, "speech": 1}
+    assert all(
+        path.startswith(str(assets / "someone--musan" / "0123abc")) for paths in found.values() for path in paths
+    )
+    monkeypatch.setattr(sound_folders.pq, "ParquetFile", None)
+    assert find_sounds(["someone/musan"]) == found
+
+
+def test_a_hub_that_cannot_be_reached(monkeypatch):
+    def fail(name, repo_type):
+        raise OSError("no network")
+
+    monkeypatch.setattr(sound_folders, "snapshot_download", fail)
+    with pytest.raises(ValueError, match=r"someone/musan is neither a folder nor a data set .*: no network"):
+        find_sounds(["someone/musan"])

@@ -1,0 +1,90 @@
+import pytest
+
+from hf_gradalign.data import CorpusError, available_corpora, load_corpus, parse_corpus
+from hf_gradalign.data.corpora import did_you_mean
+
+
+def test_the_names():
+    assert available_corpora() == [
+        "demo",
+        "asvspoof2019_la",
+        "asvspoof2021_la",
+        "asvspoof2021_df",
+        "asvspoof5",
+        "in_the_wild",
+        "for",
+        "mlaad",
+        "arena:NAME",
+    ]
+
+
+@pytest.mark.parametrize(
+    "text", ["asvspoof2019_la", "ASVspoof2019-LA", "ASVspoof 2019 LA", "asvspoof2019la", "ASVspoof19_LA"]
+)
+def test_case_and_separators_do_not_matter(text):
+    spec = parse_corpus(f"{text}:/data/LA")
+    assert (spec.layout.name, spec.name, spec.path) == ("asvspoof2019_la", "asvspoof2019_la", "/data/LA")
+    assert parse_corpus(text, "/data/LA").path == "/data/LA"
+    assert parse_corpus(text).path is None
+
+
+@pytest.mark.parametrize("text", [None, "demo", "Demo"])
+def test_the_demo_corpus(text):
+    assert parse_corpus(text).is_demo
+    assert len(load_corpus(text, splits=("test",))["test"]) == 240
+
+
+def test_the_arena():
+    spec = parse_corpus("Arena:dfadd")
+    assert (spec.hub_id, spec.name, spec.is_arena) == ("SpeechAntiSpoofingBenchmarks/DFADD", "DFADD", True)
+    spec = parse_corpus("arena:DFADD:/data/dfadd")
+    assert (spec.hub_id, spec.name, spec.path) == (None, "DFADD", "/data/dfadd")
+
+
+def test_everything_else_is_a_source(tmp_path):
+    spec = parse_corpus("someone/corpus")
+    assert (spec.hub_id, spec.name, spec.layout) == ("someone/corpus", "corpus", None)
+    spec = parse_corpus(str(tmp_path))
+    assert (spec.hub_id, spec.path, spec.name) == (None, str(tmp_path), tmp_path.name)
+    assert parse_corpus(None, str(tmp_path)) == spec
+    assert parse_corpus("clips/mine.csv").name == "mine"
+
+
+@pytest.mark.parametrize(
+    ("text", "path", "message"),
+    [
+        ("mlaad:/a", "/b", "mlaad:/a names a path, and path='/b' another one"),
+        ("arena:DFADD:/a", "/b", "names a path, and path='/b' another one"),
+        ("demo:/a", None, "demo corpus comes with the package and takes no path"),
+        ("demo", "/a", "demo corpus comes with the package and takes no path"),
+        ("arena:", None, "name a data set of the Arena"),
+        ("someone/corpus", "/a", "'someone/corpus' is no named corpus, which alone take a path"),
+        ("asvspof2019_la", "/a", r"is no named corpus.* Did you mean asvspoof2019_la\?"),
+    ],
+)
+def test_mistakes(text, path, message):
+    with pytest.raises(CorpusError, match=message):
+        parse_corpus(text, path)
+
+
+@pytest.mark.parametrize(
+    ("text", "meant"),
+    [
+        ("asvspof2019_la:/data/LA", "asvspoof2019_la:/data/LA"),
+        ("asvspoof2019", "asvspoof2019_la"),
+        ("ASVspoof6", "asvspoof5"),
+        ("in_the_wld", "in_the_wild"),
+        ("mlad", "mlaad"),
+        ("arena2:DFADD", "arena:DFADD"),
+    ],
+)
+def test_typos_get_a_hint(text, meant, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert did_you_mean(text) == f" Did you mean {meant}?"
+    if text != "asvspoof2019":  # which is another name of it
+        with pytest.raises(CorpusError, match=rf"neither a local path .* Did you mean {meant}\?"):
+            load_corpus(text)
+
+
+def test_no_hint_where_nothing_is_like_it():
+    assert did_you_mean("my_recordings") == ""

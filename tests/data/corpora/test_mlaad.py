@@ -1,0 +1,43 @@
+import corpus_trees
+import pytest
+
+from hf_gradalign.data import CorpusError, check_audio, load_corpus
+
+
+@pytest.mark.parametrize("is_relative_to_root", [True, False])
+@pytest.mark.parametrize("place", [".", "MLAAD", "MLAAD/fake"])
+def test_the_official_layout(tmp_path, is_relative_to_root, place):
+    corpus_trees.mlaad(tmp_path, is_relative_to_root)
+    corpus = load_corpus(f"mlaad:{tmp_path / place}")
+    assert list(corpus) == ["test"]
+    split = corpus["test"]
+    assert set(split["label"]) == {0}
+    assert split["utterance_id"][:3] == [
+        "fake/de/Edge-TTS/one_01",
+        "fake/de/Edge-TTS/two_02",
+        "fake/en/OpenAI_TTS-1_HD/one_01",  # one word, for score files
+    ]
+    assert split["language"][:] == ["de", "de", "en", "en", "en", "en"]
+    assert split["system"][:3] == ["edge", "edge", "openai/tts-1-hd"]
+    assert len(check_audio(split, 16_000)) == 6
+
+
+def test_lone_quotation_marks_do_not_join_lines(tmp_path):
+    # As in the test above: each transcript has one. With two of them a CSV reader would find one line of three.
+    root = corpus_trees.mlaad(tmp_path)
+    assert b'|"Oh, he said 0\n' in (root / "fake/de/Edge-TTS/meta.csv").read_bytes()
+    assert len(load_corpus(f"mlaad:{root}")["test"]) == 6
+
+
+def test_transcripts_that_need_their_quotation_marks(tmp_path):
+    root = corpus_trees.mlaad(tmp_path)
+    meta = root / "fake/de/Edge-TTS/meta.csv"
+    corpus_trees.edit(meta, lambda text: text.replace(b'"Oh, he said 0', b'"Oh|no"').replace(b'"Oh, he said 1', b"no"))
+    assert len(load_corpus(f"mlaad:{root}")["test"]) == 6
+
+
+def test_it_has_no_bona_fide_speech_to_train_with(tmp_path):
+    root = corpus_trees.mlaad(tmp_path)
+    assert len(load_corpus(f"mlaad:{root}", splits=("train",))["train"]) == 6
+    with pytest.raises(CorpusError, match="no bonafide clips"):
+        load_corpus(f"mlaad:{root}", train_split="test")

@@ -1,0 +1,303 @@
+import os
+import shutil
+import socket
+import subprocess
+import sys
+from collections import Counter
+from itertools import islice
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch.utils.data import DataLoader
+from toy import make_arguments, timeless, weights_of
+from transformers import Wav2Vec2ForSequenceClassification
+
+from hf_gradalign.augmentation import RawBoost
+from hf_gradalign.data import AudioDecodingError, StreamedViewDataset, ViewCollator
+from hf_gradalign.data.streaming import as_stream
+from hf_gradalign.models import LABEL2ID, small_feature_extractor, small_wav2vec2_config
+from hf_gradalign.training import GradientAlignmentTrainer
+
+N_CLIPS = 20
+
+
+def say_which(samples, sample_rate):
+    """A view that keeps the clip's first sample, which names it, and draws the second."""
+    samples[1] = np.random.rand()
+    return samples
+
+
+@pytest.fixture
+def clips(write_clip, make_dataset, monkeypatch):
+    """Clip i starts with a sample that tells i."""
+    import soundfile
+
+    paths = []
+    for index in range(N_CLIPS):
+        path = write_clip(f"{index}.wav", 600, subtype="FLOAT", seed=index)
+        samples = soundfile.read(path, dtype="float32")[0]
+        samples[0] = index / 100
+        soundfile.write(path, samples, 16_000, subtype="FLOAT")
+        paths.append(path)
+    return make_dataset(paths)
+
+
+def views_of(clips, **options):
+    options = {"sampling_rate": 16_000, "window_samples": 500, "crop": "leading", "seed": 3, **options}
+    return StreamedViewDataset(as_stream(clips), {"clean": None, "drawn": say_which}, **options)
+
+
+def which(item):
+    return round(100 * float(item["clean"]["input_values"][0]))
+
+
+def batches(dataset, n_batches, workers=0, batch_size=3):
+    loader = DataLoader(dataset, batch_size=batch_size, num_workers=workers, collate_fn=list)
+    return list(islice(loader, n_batches))
+
+
+def bits(items):
+    return [(item["drawn"]["input_values"].tobytes(), item["drawn"]["labels"]) for item in items]
+
+
+def test_items(clips):
+    items = list(islice(views_of(clips), N_CLIPS))
+    assert Counter(map(which, items)) == Counter(range(N_CLIPS))
+    for item in items:
+        assert list(item) == ["clean", "drawn"]
+        assert item["clean"]["input_values"].shape == (500,)
+        assert item["clean"]["input_values"].dtype == np.float32
+        assert item["clean"]["labels"] == which(item) % 2
+        assert (item["clean"]["input_values"][2:] == item["drawn"]["input_values"][2:]).all()
+
+
+def test_it_goes_on_with_another_order_and_other_draws(clips):
+    items = list(islice(views_of(clips), 2 * N_CLIPS))
+    first, second = ({which(item): item for item in part} for part in (items[:N_CLIPS], items[N_CLIPS:]))
+    assert list(first) != list(second)
+    assert set(first) == set(second) == set(range(N_CLIPS))
+    for index in range(N_CLIPS):
+        assert first[index]["drawn"]["input_values"][1] != second[index]["drawn"]["input_values"][1]
+
+
+def test_order_and_draws_depend_on_the_seed(clips):
+    expected = bits(islice(views_of(clips), 30))
+    assert bits(islice(views_of(clips), 30)) == expected
+    assert [which(item) for item in islice(views_of(clips, seed=4), 9)] != [
+        which(item) for item in islice(views_of(clips), 9)
+    ]
+    plain = views_of(clips, shuffle_buffer_size=0)
+    assert [which(item) for item in islice(plain, N_CLIPS)] == list(range(N_CLIPS))
+
+
+@pytest.mark.parametrize("workers", [1, 3])
+def test_what_is_drawn_for_a_clip_does_not_depend_on_workers(clips, workers):
+    expected = dict(zip(range(N_CLIPS), bits(islice(views_of(clips, shuffle_buffer_size=0), N_CLIPS)), strict=True))
+    found = [item for batch in batches(views_of(clips), 12, workers) for item in batch]
+    for item, drawn in zip(found, bits(found), strict=True):
+        if which(item) in expected:
+            assert expected.pop(which(item)) == drawn
+    assert len(expected) < N_CLIPS / 2
+
+
+@pytest.mark.parametrize("n_processes", [2, 3])
+@pytest.mark.parametrize("workers", [0, 2])
+def test_processes_share_the_clips(clips, n_processes, workers):
+    # Twenty shards divide by two, and each process takes half of them; not by three, and each takes every third clip.
+    parts = [views_of(clips, process_index=rank, n_processes=n_processes) for rank in range(n_processes)]
+    seen = [[which(item) for batch in batches(part, 2, workers, 2) for item in batch] for part in parts]
+    everything = [index for part in seen for index in part]
+    assert len(set(everything)) == len(everything) == 4 * n_processes
+    assert bits(i for b in batches(parts[1], 4, workers) for i in b) == bits(
+        i for b in batches(parts[1], 4, workers) for i in b
+    )
+
+
+@pytest.mark.parametrize("workers", [0, 1, 2, 3])
+@pytest.mark.parametrize("skipped", [1, 4, 9])
+def test_what_is_left_blank(clips, workers, skipped):
+    expected = batches(views_of(clips), skipped + 5, workers)
+    dataset = views_of(clips)
+    dataset.leave_blank(skipped, 3)
+    found = batches(dataset, skipped + 5, workers)
+    for number, (whole, blank) in enumerate(zip(expected, found, strict=True)):
+        assert (bits(whole) == bits(blank)) == (number >= skipped)
+        assert number >= skipped or not np.any([item["clean"]["input_values"] for item in blank])
+
+
+def test_what_is_left_blank_is_not_decoded(clips, monkeypatch):
+    from hf_gradalign.data import audio_dataset
+
+    calls = []
+    decode = audio_dataset.decode_audio
+    monkeypatch.setattr(audio_dataset, "decode_audio", lambda *args, **kw: calls.append(1) or decode(*args, **kw))
+    dataset = views_of(clips)
+    dataset.leave_blank(5, 3)
+    batches(dataset, 6)
+    assert len(calls) == 1 + 3
+
+
+def spoil(clips, places):
+    for place in places:
+        Path(clips[place]["audio"]["path"]).write_bytes(b"no audio")
+
+
+def test_a_bad_clip_ends_it(clips):
+    spoil(clips, [3])
+    with pytest.raises(AudioDecodingError, match="utt_3"):
+        list(islice(views_of(clips), N_CLIPS))
+
+
+@pytest.mark.parametrize("places", [[0], [0, 1, 2], [4, 5, 9]])
+@pytest.mark.parametrize("blank", [0, 2])
+def test_another_takes_a_bad_ones_place(clips, places, blank, caplog):
+    spoil(clips, places)
+    options = {"shuffle_buffer_size": 0, "on_bad_audio": "skip"}
+    expected = batches(views_of(clips, **options), 10)
+    names = [which(item) for batch in expected for item in batch]
+    assert not set(names) & set(places)
+    for place in places:
+        assert f"Cannot decode utt_{place}: not audio" in caplog.text
+    dataset = views_of(clips, **options)
+    dataset.leave_blank(blank, 3)
+    found = batches(dataset, 10)
+    assert list(map(bits, found[blank:])) == list(map(bits, expected[blank:]))
+
+
+def test_nothing_but_bad_clips(clips):
+    spoil(clips, range(N_CLIPS))
+    with pytest.raises(ValueError, match="no clips for this process"):
+        next(iter(views_of(clips, on_bad_audio="skip")))
+
+
+def test_many_bad_clips_in_a_row(clips, monkeypatch):
+    from hf_gradalign.data import streamed_view_dataset
+
+    monkeypatch.setattr(streamed_view_dataset, "_KEPT_ROWS", 2)
+    items = iter(views_of(clips, shuffle_buffer_size=0, on_bad_audio="skip"))
+    next(items), next(items)
+    spoil(clips, range(N_CLIPS))
+    with pytest.raises(AudioDecodingError, match="utt_2: nor can the 2 clips before it"):
+        next(items)
+
+
+def test_a_clip_that_comes_again_is_drawn_anew(clips):
+    stream = clips.select([0, 0, 1])
+    for repeats in (False, True):
+        dataset = views_of(stream, shuffle_buffer_size=0, repeats=repeats)
+        first, again, _ = islice(dataset, 3)
+        assert (bits([first]) == bits([again])) != repeats
+
+
+def test_more_workers_than_shards(clips):
+    few = views_of(clips.select([0, 1]))
+    assert few.n_shards == 2
+    assert len(batches(few, 8, workers=3)) == 8
+
+
+def test_arguments_out_of_range(clips):
+    with pytest.raises(ValueError, match="shuffle_buffer_size must be at least 0, not -1"):
+        views_of(clips, shuffle_buffer_size=-1)
+    with pytest.raises(ValueError, match="crop must be one of random, leading"):
+        views_of(clips, crop="middle")
+    with pytest.raises(ValueError, match="views must name at least one view"):
+        StreamedViewDataset(as_stream(clips), {}, sampling_rate=16_000)
+
+
+TINY = {"conv_dim": (8, 8), "conv_stride": (10, 8), "conv_kernel": (10, 8), "hidden_size": 16, "num_hidden_layers": 1}
+TINY |= {"num_attention_heads": 2, "intermediate_size": 16, "num_conv_pos_embedding_groups": 2}
+
+
+def trainer_of(clips, folder, **options):
+    torch.manual_seed(0)
+    arguments = {"max_steps": 10, "per_device_train_batch_size": 4, "align_gradients": "gradvac", "logging_steps": 1}
+    args = make_arguments(folder, **{**arguments, "save_strategy": "steps", "save_steps": 1, **options})
+    return GradientAlignmentTrainer(
+        model=Wav2Vec2ForSequenceClassification(small_wav2vec2_config(**TINY)),
+        args=args,
+        train_dataset=StreamedViewDataset(
+            as_stream(clips),
+            {"clean": None, "augmented": RawBoost()},
+            sampling_rate=16_000,
+            window_samples=500,
+            seed=1,
+            shuffle_buffer_size=5,
+            label2id=LABEL2ID,
+            process_index=args.process_index,
+            n_processes=args.world_size,
+        ),
+        data_collator=ViewCollator(small_feature_extractor()),
+    )
+
+
+def assert_resumes(clips, tmp_path, stop, **options):
+    whole, resumed = (trainer_of(clips, tmp_path / name, **options) for name in ("whole", "resumed"))
+    whole.train()
+    shutil.copytree(tmp_path / "whole" / f"checkpoint-{stop}", tmp_path / "resumed" / f"checkpoint-{stop}")
+    resumed.train(resume_from_checkpoint=True)
+    for name, value in weights_of(whole).items():
+        assert torch.equal(value, weights_of(resumed)[name]), name
+    assert timeless(whole.state.log_history) == timeless(resumed.state.log_history)
+    assert len({row["loss"] for row in whole.state.log_history if "loss" in row}) > 1
+
+
+@pytest.mark.parametrize(("workers", "accumulation", "stop"), [(0, 2, 7), (2, 1, 3)])
+def test_a_resumed_run_is_the_same_to_the_bit(clips, tmp_path, workers, accumulation, stop):
+    # Ten updates of four to eight of twenty clips: several times through the stream.
+    options = {"dataloader_num_workers": workers, "gradient_accumulation_steps": accumulation}
+    assert_resumes(clips, tmp_path, stop, **options)
+
+
+def test_a_stream_takes_steps_and_not_epochs(clips, tmp_path):
+    with pytest.raises(ValueError, match="max_steps"):
+        trainer_of(clips, tmp_path, max_steps=-1)
+
+
+TWO_PROCESSES = """
+import sys
+sys.path[:0] = [sys.argv[1], sys.argv[2]]
+import json, os
+from pathlib import Path
+import datasets
+from test_streamed_view_dataset import trainer_of
+from toy import weights_of
+from safetensors.torch import save_file
+clips = datasets.load_from_disk(sys.argv[3])
+trainer = trainer_of(clips, sys.argv[4], use_cpu=True, ddp_backend="gloo", dataloader_num_workers=int(sys.argv[5]))
+trainer.train(resume_from_checkpoint=len(sys.argv) > 6)
+save_file(weights_of(trainer), f"{sys.argv[4]}/rank-{trainer.args.process_index}.safetensors")
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("workers", [0, 2])
+def test_two_processes_and_again(clips, tmp_path, workers):
+    clips.save_to_disk(tmp_path / "clips")
+    here = Path(__file__).parent
+
+    def run(folder, *more):
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            port = free.getsockname()[1]
+        words = [str(here), str(here.parent), str(tmp_path / "clips"), str(tmp_path / folder), str(workers), *more]
+        common = {**os.environ, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "WORLD_SIZE": "2"}
+        processes = [
+            subprocess.Popen(
+                [sys.executable, "-c", TWO_PROCESSES, *words],
+                env={**common, "RANK": str(rank), "LOCAL_RANK": str(rank), "OMP_NUM_THREADS": "1"},
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT,
+                text=True,
+            )
+            for rank in range(2)
+        ]
+        outputs = [process.communicate(timeout=200)[0] for process in processes]
+        assert [process.returncode for process in processes] == [0, 0], "\n".join(outputs)
+        return [(tmp_path / folder / f"rank-{rank}.safetensors").read_bytes() for rank in range(2)]
+
+    first, second = run("whole")
+    assert first == second
+    shutil.copytree(tmp_path / "whole" / "checkpoint-6", tmp_path / "resumed" / "checkpoint-6")
+    assert run("resumed", "resume") == [first, second]

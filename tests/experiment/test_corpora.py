@@ -1,0 +1,166 @@
+from collections import Counter
+
+import corpus_trees
+import pytest
+
+from hf_gradalign.data import BadAudioError, CorpusError
+from hf_gradalign.experiment import AudioSpoofTrainingArguments, DataArguments
+from hf_gradalign.experiment.corpora import load_run_corpora, stream_training_corpora
+
+
+def load(tmp_path, seed=1, **options):
+    data_args = DataArguments(**options)
+    args = AudioSpoofTrainingArguments(output_dir=str(tmp_path / "out"), seed=seed, max_steps=1)
+    return load_run_corpora(data_args, args, 16_000)
+
+
+def names_of(clips):
+    return [name.rpartition("/")[2] for name in clips["utterance_id"]]
+
+
+@pytest.fixture
+def la(tmp_path):
+    return f"asvspoof2019_la:{corpus_trees.asvspoof2019_la(tmp_path / 'a')}"
+
+
+@pytest.fixture
+def five(tmp_path):
+    return f"asvspoof5:{corpus_trees.asvspoof5(tmp_path / 'b')}"
+
+
+def test_one_corpus(tmp_path, la):
+    corpora = load(tmp_path, corpus=[la])
+    assert list(corpora.splits) == ["train", "validation", "test"]
+    assert corpora.held_out_of == {"validation": la, "test": la}
+    assert corpora.splits["train"]["utterance_id"][0] == "LA_T_1000137"  # its own name
+
+
+def test_two_corpora_are_mixed_and_the_first_one_is_validated_on(tmp_path, la, five):
+    corpora = load(tmp_path, corpus=[la, five])
+    train = corpora.splits["train"]
+    assert Counter(train["corpus"]) == {"asvspoof2019_la": 4, "asvspoof5": 2}
+    assert train["utterance_id"][4] == "asvspoof5/T_0000000000"
+    assert corpora.splits["validation"]["utterance_id"][0] == "LA_D_1000137"
+    assert corpora.splits["test"]["utterance_id"][0] == "LA_E_1000137"
+    assert corpora.held_out_of == {"validation": la, "test": la}
+
+
+def test_the_first_one_that_has_a_split(tmp_path, la, five):
+    mlaad = f"mlaad:{corpus_trees.mlaad(tmp_path)}"
+    corpora = load(tmp_path, corpus=[mlaad, five, la])
+    assert Counter(corpora.splits["train"]["corpus"]) == {"mlaad": 6, "asvspoof5": 2, "asvspoof2019_la": 4}
+    assert corpora.held_out_of == {"validation": five, "test": five}  # what is trained on is not tested on
+
+
+def test_named_corpora_to_validate_and_test_on(tmp_path, la, five):
+    wild = f"in_the_wild:{corpus_trees.in_the_wild(tmp_path)}"
+    corpora = load(tmp_path, corpus=[la], eval_corpus=five, test_corpus=wild)
+    assert names_of(corpora.splits["validation"]) == ["D_0000000001", "D_0000000022"]
+    assert corpora.splits["test"]["utterance_id"][:] == ["0", "1", "2"]
+    assert corpora.held_out_of == {"validation": five, "test": wild}
+
+
+def test_weights_and_balance(tmp_path, la, five):
+    plain = load(tmp_path, corpus=[la, five], corpus_weights=[1, 9])
+    shares = Counter(plain.splits["train"]["corpus"])
+    assert shares["asvspoof5"] > shares["asvspoof2019_la"]
+    again = load(tmp_path, corpus=[la, five], corpus_weights=[1, 9])
+    other = load(tmp_path, corpus=[la, five], corpus_weights=[1, 9], seed=2)
+    names = [corpora.splits["train"]["utterance_id"][:] for corpora in (plain, again, other)]
+    assert names[0] == names[1] != names[2]
+    balanced = load(tmp_path, corpus=[la], balance_classes=True)
+    assert set(balanced.splits["train"]["label"]) == {0, 1}
+
+
+def test_the_same_corpus_twice_has_two_names(tmp_path, la):
+    corpora = load(tmp_path, corpus=[la, la])
+    assert Counter(corpora.splits["train"]["corpus"]) == {"asvspoof2019_la": 4, "asvspoof2019_la-2": 4}
+
+
+def test_validation_split_off_a_mix(tmp_path):
+    wild = f"in_the_wild:{corpus_trees.in_the_wild(tmp_path / 'c')}"
+    files = [f"{row['audio']['path']},{'bonafide' if i % 2 else 'spoof'}" for i, row in enumerate(demo_clips(tmp_path))]
+    corpus_trees.write_lines(tmp_path / "mine.csv", ["file_name,label", *files])
+    mine = str(tmp_path / "mine.csv")
+    with pytest.raises(CorpusError, match=r"None of the corpora has a validation split .*--eval_corpus"):
+        load(tmp_path, corpus=[mine, mine])
+    corpora = load(tmp_path, corpus=[mine, mine], validation_fraction=0.5, test_corpus=wild)
+    assert len(corpora.splits["train"]) == len(corpora.splits["validation"]) == 8
+    assert not set(corpora.splits["train"]["utterance_id"]) & set(corpora.splits["validation"]["utterance_id"])
+
+
+def demo_clips(tmp_path):
+    for index in range(8):
+        corpus_trees.write_clip(tmp_path / "wavs" / f"{index}.wav", index)
+    return [{"audio": {"path": str(tmp_path / "wavs" / f"{index}.wav")}} for index in range(8)]
+
+
+def test_a_corpus_for_evaluation_is_not_trained_on(tmp_path):
+    df = f"asvspoof2021_df:{corpus_trees.asvspoof2021_df(tmp_path)}"
+    with pytest.raises(CorpusError, match=r"has no split 'train'.*--eval_corpus and --test_corpus"):
+        load(tmp_path, corpus=[df])
+
+
+def test_subsets_go_to_the_corpora_that_have_them(tmp_path, la):
+    df = f"asvspoof2021_df:{corpus_trees.asvspoof2021_df(tmp_path)}"
+    for subset, count in ((None, 3), ("all", 4)):
+        assert len(load(tmp_path, corpus=[la], test_corpus=df, subset=subset).splits["test"]) == count
+    with pytest.raises(CorpusError, match="--subset all: none of the corpora has subsets"):
+        load(tmp_path, corpus=[la], subset="all")
+
+
+def test_limits(tmp_path, la, five):
+    corpora = load(tmp_path, corpus=[la, five], max_train_samples=3, max_eval_samples=2)
+    assert {split: len(clips) for split, clips in corpora.splits.items()} == {"train": 3, "validation": 2, "test": 2}
+    for clips in corpora.splits.values():
+        assert set(clips["label"]) == {0, 1}
+
+
+def test_missing_audio(tmp_path, la):
+    [path] = tmp_path.rglob("LA_T_1000138.flac")
+    path.unlink()
+    with pytest.raises(CorpusError, match="--on_missing_audio skip"):
+        load(tmp_path, corpus=[la])
+    assert len(load(tmp_path, corpus=[la], on_missing_audio="skip").splits["train"]) == 3
+
+
+@pytest.mark.parametrize("limit", [2, 100])
+def test_what_is_checked_depends_on_the_size(tmp_path, la, limit, monkeypatch):
+    monkeypatch.setattr("hf_gradalign.experiment.clip_selection.CHECKED_BY_DEFAULT", limit)
+    [path] = tmp_path.rglob("LA_T_1000138.flac")
+    path.write_bytes(b"no audio")
+    if limit == 2:
+        assert len(load(tmp_path, corpus=[la]).splits["train"]) == 4  # told when it is met
+    for options in ({"check_audio": True}, {} if limit == 100 else {"check_audio": True}):
+        with pytest.raises(BadAudioError, match="LA_T_1000138"):
+            load(tmp_path, corpus=[la], **options)
+    assert len(load(tmp_path, corpus=[la], check_audio=False).splits["train"]) == 4
+
+
+def test_a_stream_of_several(tmp_path, la, five):
+    options = {"corpus": [la, five], "streaming": True}
+    corpora = load(tmp_path, **options)
+    assert list(corpora.splits) == ["validation", "test"]
+    assert corpora.held_out_of == {"validation": la, "test": la}
+    args = AudioSpoofTrainingArguments(output_dir=str(tmp_path / "out"), seed=1, max_steps=1)
+    names = [row["utterance_id"] for row in stream_training_corpora(DataArguments(**options), args)]
+    assert sorted(names) == sorted(load(tmp_path, corpus=[la, five]).splits["train"]["utterance_id"])
+    weighted = DataArguments(**options, corpus_weights=[1, 9], balance_classes=True)
+    names = [row["utterance_id"] for row in stream_training_corpora(weighted, args)]
+    assert sum(name.startswith("asvspoof5") for name in names) > len(names) / 2
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"corpus": ["demo"], "dataset_name": "demo"}, "--dataset_name is another name for --corpus"),
+        ({"corpus": ["a", "b"], "corpus_weights": [1.0]}, "a number for each corpus: there are 2, not 1"),
+        ({"corpus_weights": [-1.0]}, "must be positive"),
+        ({"streaming": True, "max_train_samples": 5}, "--max_train_samples takes the whole training data"),
+        ({"streaming": True, "validation_fraction": 0.1}, "--validation_fraction takes training data"),
+        ({"shuffle_buffer_size": -1}, "--shuffle_buffer_size must be at least 0"),
+    ],
+)
+def test_options_that_do_not_go_together(options, message):
+    with pytest.raises(ValueError, match=message):
+        DataArguments(**options)

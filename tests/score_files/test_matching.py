@@ -1,0 +1,116 @@
+"""Scores and labels of the same utterances come together, and what does not is told of."""
+
+import numpy as np
+import pyarrow as pa
+import pytest
+
+from hf_gradalign.score_files import Clips, ScoreFileError, match_keys, match_systems
+
+
+def scores_of(names, values=None, **more):
+    values = np.arange(len(names), dtype=float) if values is None else np.array(values, dtype=float)
+    return Clips("scores.txt", pa.array(names, pa.string()), scores=values, **more)
+
+
+def keys_of(names, labels=None, **more):
+    labels = np.arange(len(names)) % 2 if labels is None else np.array(labels)
+    return Clips("keys.txt", pa.array(names, pa.string()), labels=labels, **more)
+
+
+def test_in_the_keys_order_with_both_files_columns():
+    scores = scores_of(["b", "a", "c"], columns={"codec": pa.array(["x", "y", "z"]), "system": pa.array(["?"] * 3)})
+    keys = keys_of(["a", "b", "c"], [1, 0, 0], columns={"system": pa.array(["-", "A1", "A2"])})
+    found = match_keys(scores, keys)
+    assert found.utterance_ids.to_pylist() == ["a", "b", "c"]
+    assert found.scores.tolist() == [1.0, 0.0, 2.0]
+    assert found.labels.tolist() == [1, 0, 0]
+    assert found.columns["system"].to_pylist() == ["-", "A1", "A2"]
+    assert found.columns["codec"].to_pylist() == ["y", "x", "z"]
+    assert found.notes == ()
+    assert found.source == "scores.txt"
+
+
+@pytest.mark.parametrize(
+    ("scored", "keyed", "how"),
+    [
+        (["0", "1", "2"], ["0.wav", "1.wav", "2.wav"], "without the audio files' endings"),
+        (["a.FLAC", "b.flac"], ["a", "b"], "without the audio files' endings"),
+        (["x/y/a.wav", "x/b.wav"], ["a", "b"], "without folders and the audio files' endings"),
+        (["a", "b"], ["real/a.mp3", "fake\\b.mp3"], "without folders and the audio files' endings"),
+    ],
+)
+def test_by_stem(scored, keyed, how):
+    found = match_keys(scores_of(scored), keys_of(keyed))
+    assert found.scores.tolist() == list(range(len(scored)))
+    (note,) = found.notes
+    assert note.endswith(how + ".")
+
+
+def test_points_in_names_are_no_endings():
+    found = match_keys(scores_of(["a.1", "a.2"]), keys_of(["a.2", "a.1"]))
+    assert found.scores.tolist() == [1.0, 0.0]
+    with pytest.raises(ScoreFileError, match="No utterance of"):
+        match_keys(scores_of(["a.1", "a.2"]), keys_of(["a"]))
+
+
+def test_exact_names_come_first():
+    # With the folders they are different clips; without, they would be the same.
+    found = match_keys(scores_of(["x/a", "y/a"]), keys_of(["y/a", "x/a"]))
+    assert found.scores.tolist() == [1.0, 0.0]
+
+
+@pytest.mark.parametrize(
+    ("scored", "keyed", "whose"),
+    [(["x/a", "y/a", "b"], ["a", "b"], "scores.txt"), (["a", "b"], ["x/a", "y/a", "b"], "keys.txt")],
+)
+def test_ambiguous_stems_are_refused(scored, keyed, whose):
+    with pytest.raises(ScoreFileError, match=rf"{whose} has both 'x/a' and 'y/a': name them alike"):
+        match_keys(scores_of(scored), keys_of(keyed))
+
+
+def test_keys_without_scores():
+    names = [f"u{k}" for k in range(40)]
+    found = match_keys(scores_of(names[:38]), keys_of(names))
+    assert len(found) == 38
+    assert "2 of 40 utterances of keys.txt have no score in scores.txt (u38, u39)" in found.notes[0]
+    with pytest.raises(ScoreFileError, match=r"3 of 40 utterances .* more than 5%: .*--partial"):
+        match_keys(scores_of(names[:37]), keys_of(names))
+    assert len(match_keys(scores_of(names[:7]), keys_of(names), allow_missing=True)) == 7
+
+
+def test_scores_without_keys():
+    found = match_keys(scores_of(["a", "b", "c", "d", "e"]), keys_of(["a", "b"]))
+    assert len(found) == 2
+    assert found.notes == ("3 of 5 utterances of scores.txt have no label in keys.txt (c, d, e): left out.",)
+    # Those of another subset are left out on purpose.
+    keys = keys_of(["a", "b"], other_ids=pa.array(["c", "d"]))
+    found = match_keys(scores_of(["a", "b", "c", "d"]), keys)
+    assert found.notes == ()
+    assert match_keys(scores_of(["a", "b", "c", "e"]), keys).notes[0].startswith("1 of 4 utterances")
+    assert match_keys(scores_of(["a.wav", "b.wav", "c.wav"]), keys).notes == (
+        "Utterances of scores.txt and keys.txt were matched without the audio files' endings.",
+    )
+
+
+def test_nothing_in_common():
+    with pytest.raises(ScoreFileError, match=r"No utterance of scores.txt \(a, b\) is in keys.txt \(c, d, e, ...\)"):
+        match_keys(scores_of(["a", "b"]), keys_of(["c", "d", "e", "f"]))
+
+
+def test_labels_that_disagree_are_told_of():
+    scores = scores_of(["a", "b", "c"], labels=np.array([1, 1, 0]))
+    found = match_keys(scores, keys_of(["a", "b", "c"], [1, 0, 0]))
+    assert found.labels.tolist() == [1, 0, 0]
+    assert found.notes == ("1 labels in scores.txt are not those of keys.txt: the latter were taken.",)
+
+
+def test_two_systems():
+    first = scores_of(["a", "b", "c"], labels=np.array([1, 0, 1]))
+    second = scores_of(["c.wav", "a.wav", "d.wav"], [30.0, 10.0, 40.0])
+    common, other, notes = match_systems(first, second)
+    assert common.utterance_ids.to_pylist() == ["a", "c"]
+    assert common.scores.tolist() == [0.0, 2.0]
+    assert other.tolist() == [10.0, 30.0]
+    assert "2 utterances are in both scores.txt (3) and scores.txt (3)" in notes[1]
+    with pytest.raises(ScoreFileError, match="two systems are compared on the same clips"):
+        match_systems(first, scores_of(["x"]))

@@ -1,0 +1,195 @@
+"""Key files: protocols and keys of the challenges, tables, the Arena's parquet files, and corpora."""
+
+import json
+
+import datasets
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from hf_gradalign.score_files import ScoreFileError, read_keys, read_keys_of_corpus
+
+
+@pytest.fixture
+def write(tmp_path):
+    def write(text, name="keys.txt"):
+        path = tmp_path / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text, encoding="utf-8")
+        return path
+
+    return write
+
+
+def columns_of(clips):
+    return {name: column.to_pylist() for name, column in clips.columns.items()}
+
+
+def test_asvspoof2019(write):
+    clips = read_keys(write("LA_0069 LA_D_1047731 - - bonafide\nLA_0069 LA_D_1105538 - A01 spoof\n"))
+    assert clips.utterance_ids.to_pylist() == ["LA_D_1047731", "LA_D_1105538"]
+    assert clips.labels.tolist() == [1, 0]
+    columns = columns_of(clips)
+    assert columns["speaker"] == ["LA_0069", "LA_0069"]
+    assert columns["system"] == ["-", "A01"]
+
+
+LA2021 = """LA_0009 LA_E_9332881 alaw ita_tx A07 spoof notrim eval
+LA_0020 LA_E_6866159 alaw ita_tx bonafide bonafide notrim eval
+LA_0009 LA_E_5464494 alaw ita_tx A07 spoof notrim progress
+LA_0010 LA_E_5932896 ulaw loc_tx bonafide bonafide trim hidden
+"""
+
+
+def test_asvspoof2021_la(write):
+    path = write(LA2021, "trial_metadata.txt")
+    clips = read_keys(path)
+    assert clips.utterance_ids.to_pylist() == ["LA_E_9332881", "LA_E_6866159"]
+    assert clips.labels.tolist() == [0, 1]
+    assert clips.notes == (f"Subset eval of {path}: 2 of 4 clips.",)
+    columns = columns_of(clips)
+    assert columns["system"] == ["A07", "-"]
+    assert columns["codec"] == ["alaw", "alaw"]
+    assert columns["condition"] == ["ita_tx", "ita_tx"]
+    assert clips.other_ids.to_pylist() == ["LA_E_5464494", "LA_E_5932896"]
+    for subset, n_clips in (("progress", 1), ("hidden", 1), ("hidden_track", 1), ("all", 4)):
+        assert len(read_keys(path, subset=subset)) == n_clips
+    with pytest.raises(ScoreFileError, match="has no subset 'dev', only eval, hidden, progress"):
+        read_keys(path, subset="dev")
+    assert len(read_keys(path.parent)) == 2  # the folder that it lies in
+
+
+def test_the_first_keys_of_2021_call_the_hidden_subset_otherwise(write):
+    path = write(LA2021.replace("hidden", "hidden_track"))
+    assert read_keys(path, subset="hidden").utterance_ids.to_pylist() == ["LA_E_5932896"]
+
+
+def test_asvspoof2021_df(write):
+    text = (
+        "LA_0023 DF_E_2000011 nocodec asvspoof A14 spoof notrim progress traditional_vocoder - - - -\n"
+        "TEF2 DF_E_2000013 low_m4a vcc2020 Task1-team20 spoof notrim eval neural_vocoder_autoregressive Task1 team20 "
+        "FF E\n"
+        "TGF1 DF_E_2000024 mp3m4a vcc2020 - bonafide notrim eval bonafide - - - -\n"
+    )
+    clips = read_keys(write(text))
+    assert clips.utterance_ids.to_pylist() == ["DF_E_2000013", "DF_E_2000024"]
+    columns = columns_of(clips)
+    assert columns["vocoder"] == ["neural_vocoder_autoregressive", "bonafide"]
+    assert columns["language"] == ["E", "-"]
+    assert columns["codec"] == ["low_m4a", "mp3m4a"]
+
+
+def test_asvspoof5(write):
+    text = (
+        "E_1607 E_0009538969 M - - - - bonafide bonafide -\nE_1607 E_0000001226 F C05 1 E_0000000001 AC3 A17 spoof -\n"
+    )
+    clips = read_keys(write(text, "ASVspoof5.eval.track_1.tsv"))
+    assert clips.utterance_ids.to_pylist() == ["E_0009538969", "E_0000001226"]
+    assert clips.labels.tolist() == [1, 0]
+    columns = columns_of(clips)
+    assert columns["system"] == ["-", "A17"]
+    assert columns["codec"] == ["-", "C05"]
+    assert columns["gender"] == ["M", "F"]
+
+
+def test_keys_of_the_asvspoof5_package(write):
+    clips = read_keys(write("filename\tcm-label\nE_1\tbonafide\nE_2\tspoof\n"))
+    assert clips.labels.tolist() == [1, 0]
+    lines = [
+        "spk filename cm-label asv-label codec attack_anon",
+        "E_1 U_1 bonafide target - bonafide",
+        "E_2 U_1 bonafide nontarget C1 bonafide",
+        "E_1 U_2 spoof spoof - A1",
+    ]
+    path = write("\n".join(lines))
+    clips = read_keys(path)
+    assert clips.labels.tolist() == [1, 1, 0]
+    assert clips.trial_types is None
+    assert columns_of(clips)["system"] == ["-", "-", "A1"]
+    trials = read_keys(path, of_trials=True)
+    assert trials.trial_types.tolist() == ["target", "nontarget", "spoof"]
+    assert trials.utterance_ids.to_pylist() == ["E_1 U_1", "E_2 U_1", "E_1 U_2"]
+
+
+def test_in_the_wild(write):
+    path = write('file,speaker,label\n0.wav,Alec Guinness,spoof\n1.wav,"Guinness, Alec",bona-fide\n', "itw/meta.csv")
+    clips = read_keys(path)
+    assert clips.utterance_ids.to_pylist() == ["0.wav", "1.wav"]
+    assert clips.labels.tolist() == [0, 1]
+    assert columns_of(clips) == {"speaker": ["Alec Guinness", "Guinness, Alec"]}
+    assert len(read_keys(path.parent)) == 2
+
+
+def test_other_tables(write):
+    clips = read_keys(write("utt;Key;language\na;Real;en\nb;Fake;de\n", "x.csv"))
+    assert clips.labels.tolist() == [1, 0]
+    assert columns_of(clips) == {"language": ["en", "de"]}
+    path = write("name,class\na,0\nb,1\n", "y.csv")
+    with pytest.raises(ScoreFileError, match="labels should be bonafide or spoof, but there is '0', '1'"):
+        read_keys(path)
+    assert read_keys(path, label_map={"0": "bonafide", "1": "spoof"}).labels.tolist() == [1, 0]
+
+
+def test_the_arenas_folder(tmp_path):
+    (tmp_path / "data").mkdir()
+    notes = [{"utterance_id": f"u{k}", "speaker_id": "s", "attack": "A1", "codec": "opus"} for k in range(4)]
+    rows = {
+        "path": [f"flac/u{k}.flac" for k in range(4)],
+        "audio": [{"bytes": b"never read", "path": None}] * 4,
+        "label": pa.array([0, 1, 1, 0], pa.int64()),
+        "notes": list(map(json.dumps, notes)),
+    }
+    for shard in (0, 1):
+        part = {name: column[2 * shard : 2 * shard + 2] for name, column in rows.items()}
+        pq.write_table(pa.table(part), tmp_path / f"data/test-0000{shard}-of-00002.parquet")
+    clips = read_keys(tmp_path)
+    assert clips.utterance_ids.to_pylist() == ["u0", "u1", "u2", "u3"]
+    assert clips.labels.tolist() == [1, 0, 0, 1]  # the Arena's 0 is bona fide
+    columns = columns_of(clips)
+    assert columns["system"] == ["-", "A1", "A1", "-"]
+    assert columns["codec"] == ["opus"] * 4
+    (tmp_path / "only_labels").mkdir()
+    table = pa.table({"utterance_id": ["a", "b"], "label": pa.array([1, 1], pa.int8())})
+    pq.write_table(table, tmp_path / "only_labels/labels.parquet")
+    assert read_keys(tmp_path / "only_labels").labels.tolist() == [0, 0]
+
+
+def test_parquet_whose_schema_names_the_labels(tmp_path):
+    features = datasets.Features(
+        {"id": datasets.Value("string"), "label": datasets.ClassLabel(names=["spoof", "bonafide"])}
+    )
+    dataset = datasets.Dataset.from_dict({"id": ["a", "b", "c"], "label": [1, 0, 1]}, features=features)
+    path = tmp_path / "keys.parquet"
+    dataset.to_parquet(path)
+    assert read_keys(path).labels.tolist() == [1, 0, 1]
+    dataset.add_item({"id": "d", "label": -1}).to_parquet(path)
+    with pytest.raises(ScoreFileError, match="there is nothing"):
+        read_keys(path)
+    pq.write_table(pa.table({"id": ["a"], "label": [1]}), path)
+    with pytest.raises(ScoreFileError, match="there is '1'"):
+        read_keys(path)
+    with pytest.raises(ScoreFileError, match="There is no file"):
+        read_keys(tmp_path / "nothing.parquet")
+
+
+def test_a_corpus_in_place_of_keys():
+    clips = read_keys_of_corpus("demo")
+    assert set(clips.labels.tolist()) == {0, 1}
+    assert len(set(clips.utterance_ids.to_pylist())) == len(clips) > 10
+
+
+def test_without_labels_or_ids(write, tmp_path):
+    with pytest.raises(ScoreFileError, match=r"has no column with labels among column_1, column_2; .*--label_column"):
+        read_keys(write("a 1.0\nb 2.0\n"))
+    with pytest.raises(ScoreFileError, match=r"has no column with utterance ids .*--id_column"):
+        read_keys(write("label,speaker\nspoof,a\nspoof,a\n"))
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(ScoreFileError, match=r"is a folder without trial_metadata.txt"):
+        read_keys(tmp_path / "empty")
+
+
+def test_an_utterance_has_one_label(write):
+    with pytest.raises(ScoreFileError, match=r"the label of 'a' is there twice, and not the same: 1 and 0"):
+        read_keys(write("utt,label\na,bonafide\nb,spoof\na,spoof\n"))
+    clips = read_keys(write("utt,label\na,bonafide\nb,spoof\na,bonafide\n"))
+    assert len(clips) == 2

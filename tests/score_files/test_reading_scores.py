@@ -1,0 +1,192 @@
+"""Score files of all kinds: ours, the challenges', other people's."""
+
+import numpy as np
+import pytest
+
+from hf_gradalign.score_files import ScoreFileError, read_scores
+from hf_gradalign.scoring.score_file import write_score_file
+
+IDS = ["LA_E_1000147", "LA_E_1000273", "LA_E_1000791"]
+SCORES = [1.25, -0.5, 3.0]
+
+
+@pytest.fixture
+def write(tmp_path):
+    def write(text, name="scores.txt"):
+        path = tmp_path / name
+        path.write_bytes(text if isinstance(text, bytes) else text.encode())
+        return path
+
+    return write
+
+
+def lines(separator, *columns, header=None):
+    rows = [separator.join(map(str, row)) for row in zip(*columns, strict=True)]
+    return "\n".join([*([header] if header else []), *rows]) + "\n"
+
+
+def check(clips, labels=None):
+    assert clips.utterance_ids.to_pylist() == IDS
+    assert clips.scores.tolist() == SCORES
+    assert (None if clips.labels is None else clips.labels.tolist()) == labels
+
+
+@pytest.mark.parametrize("separator", [" ", "\t", ",", ";", "|", "   ", ", ", " \t"])
+@pytest.mark.parametrize("header", [False, True])
+def test_two_columns(write, separator, header):
+    check(read_scores(write(lines(separator, IDS, SCORES, header=f"filename{separator}score" if header else None))))
+
+
+def test_line_ends_byte_order_marks_and_blanks_do_not_matter(write):
+    text = "\r\n ".join(f"{name}  {score} " for name, score in zip(IDS, SCORES, strict=True))
+    check(read_scores(write(b"\xef\xbb\xbf" + text.encode() + b"\r\n\r\n")))
+
+
+def test_asvspoof2019(write):
+    text = lines(" ", IDS, ["-", "A07", "-"], ["bonafide", "spoof", "bonafide"], SCORES)
+    clips = read_scores(write(text))
+    check(clips, [1, 0, 1])
+    assert clips.columns["system"].to_pylist() == ["-", "A07", "-"]
+
+
+def test_speaker_first(write):
+    speakers, keys = ["LA_0015", "LA_0007", "LA_0007"], ["bonafide", "spoof", "bonafide"]
+    for text in (
+        lines(" ", speakers, IDS, SCORES, keys),
+        lines(" ", speakers, IDS, ["-", "A07", "-"], keys, SCORES),
+    ):
+        clips = read_scores(write(text))
+        check(clips, [1, 0, 1])
+        assert clips.columns["speaker"].to_pylist() == speakers
+
+
+def test_asvspoof5(write):
+    check(read_scores(write(lines("\t", IDS, SCORES, header="filename\tcm-score"))))
+    text = lines(
+        "\t",
+        ["E_1", "E_1", "E_2"],
+        IDS,
+        SCORES,
+        [9, 8, 7],
+        [5, 6, 7],
+        header="spk\tfilename\tcm-score\tasv-score\tsasv-score",
+    )
+    clips = read_scores(write(text))
+    check(clips)
+    assert clips.columns["speaker"].to_pylist() == ["E_1", "E_1", "E_2"]
+    assert read_scores(write(text), of_trials=True).scores.tolist() == [5, 6, 7]
+
+
+def test_what_this_project_writes(tmp_path):
+    write_score_file(tmp_path / "plain.txt", IDS, SCORES)
+    check(read_scores(tmp_path / "plain.txt"))
+    columns = {"label": ["bonafide", "spoof", "bonafide"], "system": ["-", "A01", "-"], "speaker": ["a b", "c", None]}
+    write_score_file(tmp_path / "more.txt", IDS, SCORES, columns)
+    clips = read_scores(tmp_path / "more.txt")
+    check(clips, [1, 0, 1])
+    assert clips.columns["speaker"].to_pylist() == ["a b", "c", ""]
+    write_score_file(tmp_path / "blanks.txt", [f"{name} x" for name in IDS], SCORES)
+    assert read_scores(tmp_path / "blanks.txt").utterance_ids.to_pylist() == [f"{name} x" for name in IDS]
+
+
+def test_names_that_are_numbers(write):
+    clips = read_scores(write("0 -13.84\n1 -16.22\n10 -1.4e-05\n"))
+    assert clips.utterance_ids.to_pylist() == ["0", "1", "10"]
+    assert clips.scores.tolist() == [-13.84, -16.22, -1.4e-05]
+
+
+def test_scores_keep_every_digit(write):
+    clips = read_scores(write("a -1.1324817933200393e-05\nb -13.842713356018066\n"))
+    assert clips.scores.tolist() == [-1.1324817933200393e-05, -13.842713356018066]
+
+
+def test_two_scores_must_be_told_apart(write):
+    path = write(lines(" ", IDS, [-2.9, -0.2, -0.0], SCORES))
+    with pytest.raises(ScoreFileError, match="column_2, column_3 hold numbers that might be the scores; say which"):
+        read_scores(path)
+    check(read_scores(path, score_column="3"))
+
+
+def test_columns_can_be_named(write):
+    path = write(lines(",", [9, 8, 7], SCORES, IDS, [1, 0, 1], header="number,Bona Fide LLR,clip,is real"))
+    with pytest.raises(ScoreFileError, match="has the columns number, Bona Fide LLR, clip, is real"):
+        read_scores(path)
+    names = {"score_column": "bona fide llr", "id_column": "clip", "label_column": "4"}
+    with pytest.raises(ScoreFileError, match=r"there is '1', '0'\. .*--label_map 0=spoof 1=bonafide"):
+        read_scores(path, **names)
+    check(read_scores(path, **names, label_map={"0": "spoof", "1": "bonafide"}), [1, 0, 1])
+    with pytest.raises(ScoreFileError, match=r"has no column 'llr' \(--score_column\); its columns are number, Bona"):
+        read_scores(path, score_column="llr")
+
+
+def test_a_column_of_integers_is_no_label_unless_told(write):
+    path = write(lines(" ", IDS, SCORES, [1, 0, 1]))
+    with pytest.raises(ScoreFileError, match="column_2, column_3 hold numbers"):
+        read_scores(path)
+    check(read_scores(path, score_column="2", label_column="3", label_map={"1": "bonafide", "0": "spoof"}), [1, 0, 1])
+
+
+def test_files_without_ids(write):
+    clips = read_scores(
+        write("asv_score,cm_score,sasv_label\n0.1,1.25,1.0\n0.2,-0.5,3.0\n0.3,3,2.0\n"),
+        label_map={"1.0": "bonafide", "2.0": "bonafide", "3.0": "spoof"},
+    )
+    assert clips.scores.tolist() == SCORES
+    assert clips.labels.tolist() == [1, 0, 1]
+    assert "has no utterance ids: its lines are numbered" in clips.notes[0]
+
+
+def test_scores_that_are_high_for_spoofs(write):
+    path = write(lines(" ", IDS, [-score for score in SCORES]))
+    check(read_scores(path, higher_is="spoof"))
+
+
+def test_trials_of_speaker_verification(write):
+    text = "LA_0015 LA_E_1 6.9 target\nLA_0007 LA_E_1 6.1 nontarget\nLA_0007 LA_E_2 -2.3 spoof\n"
+    clips = read_scores(write(text))
+    assert clips.trial_types.tolist() == ["target", "nontarget", "spoof"]
+    assert clips.labels.tolist() == [1, 1, 0]
+    assert clips.utterance_ids.to_pylist() == ["LA_0015 LA_E_1", "LA_0007 LA_E_1", "LA_0007 LA_E_2"]
+
+
+def test_lines_that_repeat_others(write):
+    path = write("a 1.0\nb 2.0\na 1.0\n")
+    clips = read_scores(path)
+    assert clips.utterance_ids.to_pylist() == ["a", "b"]
+    assert "1 of 3 lines of" in clips.notes[0]
+    with pytest.raises(ScoreFileError, match=r"the score of 'a' is there twice, and not the same: 1\.0 and 1\.5"):
+        read_scores(write("a 1.0\nb 2.0\na 1.5\n"))
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("", "is empty"),
+        ("\n\n", "is empty"),
+        ("utt score\n", "has a header but no rows"),
+        ("a 1.0\nb nan\nc inf\n", "2 of 3 scores are NaN or infinite, the first of them number 2"),
+        ("a 1.0\nb 2.0 3.0\n", r"line 2: not 2 words, as the first has: 'b 2\.0 3\.0'"),
+        ("a,1.0\nb,2.0,3.0\n", "1 lines have not 2 columns, .* The first of them is line 2, with 3"),
+        ("utt score\na 1.0\nb -\n", "score number 2 is '-', which is no number"),
+        ("a -\nb 2.0\n", r"none of them hold numbers that might be the scores"),
+        ("a bonafide\nb spoof\n", "none of them hold numbers"),
+        ("utt score score\na 1 2\n", "the header has score more than once"),
+        (b"\xff\xfe\x00a", "no UTF-8 text"),
+    ],
+)
+def test_refusals(write, text, message):
+    with pytest.raises(ScoreFileError, match=message):
+        read_scores(write(text))
+
+
+def test_a_file_must_be_there(tmp_path):
+    with pytest.raises(ScoreFileError, match="There is no file"):
+        read_scores(tmp_path / "nothing.txt")
+    with pytest.raises(ScoreFileError, match="is a folder"):
+        read_scores(tmp_path)
+
+
+def test_scores_are_arrays_that_metrics_take(write):
+    clips = read_scores(write(lines(" ", IDS, SCORES)))
+    assert clips.scores.dtype == np.float64
+    assert len(clips) == 3

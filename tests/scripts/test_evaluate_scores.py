@@ -1,0 +1,236 @@
+import json
+import sys
+
+import numpy as np
+import pytest
+
+from hf_gradalign.metrics import (
+    accuracy_at_threshold,
+    actual_detection_cost,
+    asv_error_rates,
+    equal_error_rate,
+    interpolated_equal_error_rate,
+    log_likelihood_ratio_cost,
+    min_detection_cost,
+    min_tandem_detection_cost,
+    roc_auc,
+)
+
+RNG = np.random.default_rng(0)
+N = 300
+LABELS = (RNG.random(N) < 0.4).astype(int)
+SCORES = np.round(3 * (RNG.normal(size=N) + 2 * LABELS - 1), 6)
+NAMES = [f"LA_E_{k:07d}" for k in range(N)]
+KEYS = ["bonafide" if label else "spoof" for label in LABELS]
+ATTACKS = ["-" if label else f"A{k % 2 + 17}" for k, label in enumerate(LABELS)]
+
+
+@pytest.fixture
+def evaluate(load_script, monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    return load_script("evaluate_scores").main
+
+
+@pytest.fixture
+def write(tmp_path):
+    def write(name, *columns, separator=" ", header=None):
+        rows = [separator.join(map(str, row)) for row in zip(*columns, strict=True)]
+        path = tmp_path / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text("\n".join([*([header] if header else []), *rows]) + "\n")
+        return str(path)
+
+    return write
+
+
+@pytest.fixture
+def protocol(write):
+    speakers = [f"LA_{k % 10:04d}" for k in range(N)]
+    subsets = ["eval" if k % 3 else "progress" for k in range(N)]
+    codecs = [["alaw", "gsm"][k % 2] for k in range(N)]
+    return write("CM/trial_metadata.txt", speakers, NAMES, codecs, ["loc"] * N, ATTACKS, KEYS, ["notrim"] * N, subsets)
+
+
+def rows_of(text, title=None):
+    lines = [line for line in text.splitlines() if line.startswith("|")]
+    cells = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines]
+    return {row[0]: row[1:] for row in cells}
+
+
+def test_a_table_from_a_score_file_alone(evaluate, write, capsys):
+    path = write("cm.txt", NAMES, ATTACKS, KEYS, SCORES)
+    assert evaluate([path, "--bootstrap", "0", "--threshold", "0.5"]) == 0
+    captured = capsys.readouterr()
+    assert captured.err == ""
+    rows = rows_of(captured.out)
+    assert rows["EER (%)"] == [f"{100 * equal_error_rate(SCORES, LABELS)['eer']:.3f}"]
+    interpolated = interpolated_equal_error_rate(SCORES, LABELS)["eer"]
+    assert rows["EER (interpolated) (%)"] == [f"{100 * interpolated:.3f}"]
+    assert rows["minDCF"] == [f"{min_detection_cost(SCORES, LABELS)['min_dcf']:.5f}"]
+    assert rows["actDCF"] == [f"{actual_detection_cost(SCORES, LABELS)['act_dcf']:.5f}"]
+    assert rows["Cllr"] == [f"{log_likelihood_ratio_cost(SCORES, LABELS)['cllr']:.5f}"]
+    assert rows["ROC-AUC (%)"] == [f"{100 * roc_auc(SCORES, LABELS)['roc_auc']:.3f}"]
+    decided = accuracy_at_threshold(SCORES, LABELS, 0.5)
+    assert rows["accuracy (%)"] == [f"{100 * decided['accuracy']:.3f}"]
+    assert rows["F1 (spoof) (%)"] == [f"{100 * decided['f1_spoof']:.3f}"]
+
+
+def test_keys_subset_breakdowns_json_and_figures(evaluate, write, protocol, tmp_path, capsys):
+    order = RNG.permutation(N)
+    path = write("scores.txt", np.array(NAMES)[order], SCORES[order])
+    words = [path, protocol, "--by", "system", "codec", "--bootstrap", "20", "--output_dir", "out"]
+    assert evaluate(words) == 0
+    captured = capsys.readouterr()
+    assert "note: Subset eval of" in captured.err
+    chosen = np.arange(N) % 3 > 0
+    content = json.loads((tmp_path / "out/evaluation.json").read_text())
+    assert content["metrics"]["eer"]["value"] == equal_error_rate(SCORES[chosen], LABELS[chosen])["eer"]
+    assert content["metrics"]["eer"]["low"] < content["metrics"]["eer"]["high"]
+    assert content["n_bonafide"] + content["n_spoof"] == chosen.sum()
+    assert content["breakdowns"]["system"]["against"] == "all_bonafide"
+    assert content["breakdowns"]["codec"]["against"] == "within"
+    rows = rows_of(captured.out)
+    assert set(rows) >= {"A17", "A18", "alaw", "gsm"}
+    names = {path.name for path in (tmp_path / "out").iterdir()}
+    figures = {
+        f"{name}.{kind}" for name in ("det", "scores", "eer_by_system", "eer_by_codec") for kind in ("png", "svg")
+    }
+    assert names == {"evaluation.json", *figures}
+    assert all(f"out/{name}" in captured.out for name in names)
+    assert evaluate([path, protocol, "--subset", "all", "--bootstrap", "0", "--output_json", "all.json"]) == 0
+    content = json.loads((tmp_path / "all.json").read_text())
+    assert content["metrics"]["eer"]["value"] == equal_error_rate(SCORES, LABELS)["eer"]
+    assert not (tmp_path / "all").exists()
+
+
+def test_tandem_cost(evaluate, write, capsys):
+    kinds = ["target", "nontarget", "spoof"] * 30
+    asv = RNG.normal(size=90) + 3 * (np.array(kinds) != "nontarget")
+    verifier = write("asv.txt", ["x"] * 90, kinds, asv)
+    path = write("cm.txt", NAMES, ATTACKS, KEYS, SCORES)
+    assert evaluate([path, "--asv_scores", verifier, "--bootstrap", "0"]) == 0
+    rows = rows_of(capsys.readouterr().out)
+    rates = asv_error_rates(asv, kinds)
+    for title, form in (("min t-DCF", "2021"), ("min t-DCF (2019)", "2019")):
+        expected = min_tandem_detection_cost(SCORES, LABELS, rates, form=form)["min_tdcf"]
+        assert rows[title] == [f"{expected:.5f}"]
+    assert evaluate([path, "--asv_rates", *map(str, rates), "--bootstrap", "0"]) == 0
+    again = capsys.readouterr()
+    assert rows_of(again.out) == rows
+    assert f"miss {100 * rates.miss:.4f} %" in again.out
+
+
+def test_two_systems(evaluate, write, protocol, tmp_path, capsys):
+    first = write("a/scores.txt", NAMES, SCORES)
+    second = write("b/scores.txt", [f"flac/{name}.flac" for name in NAMES], SCORES - 2 * LABELS, separator="\t")
+    words = [first, protocol, "--subset", "all", "--compare", second, "--bootstrap", "50", "--output_dir", "out"]
+    assert evaluate([*words, "--formats", "svg"]) == 0
+    captured = capsys.readouterr()
+    assert "matched without folders and the audio files' endings" in captured.err
+    assert "(first) against" in captured.out
+    content = json.loads((tmp_path / "out/evaluation.json").read_text())["comparisons"][second]
+    assert content["n_clips"] == N
+    assert content["eer"]["difference"] < 0
+    assert content["eer"]["p_value"] < 0.05
+    assert "b/scores.txt: EER" in (tmp_path / "out/det.svg").read_text()  # two files of one name are told apart
+
+
+def test_a_threshold_from_development_data(evaluate, write, capsys):
+    dev = write("dev.txt", NAMES, ATTACKS, KEYS, SCORES + 1)
+    path = write("cm.txt", NAMES, ATTACKS, KEYS, SCORES)
+    assert evaluate([dev, "--bootstrap", "0", "--output_json", "dev.json"]) == 0
+    capsys.readouterr()
+    assert evaluate([path, "--bootstrap", "0", "--threshold", "dev.json"]) == 0
+    threshold = equal_error_rate(SCORES + 1, LABELS)["threshold"]
+    accuracy = accuracy_at_threshold(SCORES, LABELS, threshold)["accuracy"]
+    assert rows_of(capsys.readouterr().out)["accuracy (%)"] == [f"{100 * accuracy:.3f}"]
+    assert evaluate([path, "--threshold", "nothing.json"]) == 2
+    assert "takes a number or the evaluation.json" in capsys.readouterr().err
+
+
+def test_speaker_verification(evaluate, write, capsys):
+    kinds = ["target", "nontarget", "spoof"] * 20
+    scores = RNG.normal(size=60) + 3 * (np.array(kinds) == "target")
+    columns = [[f"s{k}" for k in range(60)], NAMES[:60], scores - 5, scores]
+    path = write("sasv.tsv", *columns, separator="\t", header="spk\tfilename\tcm-score\tsasv-score")
+    cm = ["spoof" if kind == "spoof" else "bonafide" for kind in kinds]
+    keys = write(
+        "keys.tsv", columns[0], NAMES[:60], cm, kinds, separator="\t", header="spk\tfilename\tcm-label\tasv-label"
+    )
+    assert evaluate([path, keys, "--sasv", "--bootstrap", "0"]) == 0
+    assert set(rows_of(capsys.readouterr().out)) >= {"min a-DCF", "min a-DCF (ASVspoof 5)", "SASV-EER (%)"}
+    assert evaluate([path, keys, "--bootstrap", "0"]) == 0  # the countermeasure's scores and labels by default
+    assert "minDCF" in rows_of(capsys.readouterr().out)
+    assert evaluate([write("cm.txt", NAMES, ATTACKS, KEYS, SCORES), "--sasv"]) == 2
+    assert "--sasv wants labels that are target, nontarget or spoof" in capsys.readouterr().err
+
+
+def test_what_is_odd_is_told(evaluate, write, capsys):
+    path = write("cm.txt", NAMES, ATTACKS, KEYS, -SCORES)
+    assert evaluate([path, "--bootstrap", "0"]) == 0
+    assert "warning: The equal error rate is" in capsys.readouterr().err
+    assert evaluate([path, "--bootstrap", "0", "--higher_is", "spoof"]) == 0
+    assert capsys.readouterr().err == ""
+    path = write("ties.txt", NAMES, ATTACKS, KEYS, np.round(SCORES / 4))
+    assert evaluate([path, "--bootstrap", "0"]) == 0
+    assert "warning: Clips of both classes share scores" in capsys.readouterr().err
+
+
+def test_few_speakers(evaluate, write, capsys):
+    speakers = ["only bona fide" if label else f"spoof {k % 3}" for k, label in enumerate(LABELS)]
+    path = write("cm.tsv", NAMES, SCORES, KEYS, speakers, separator="\t", header="utterance_id\tscore\tlabel\tspeaker")
+    assert evaluate([path, "--bootstrap", "40", "--bootstrap_over", "speaker"]) == 0
+    assert "undefined in" in capsys.readouterr().err
+
+
+def test_a_corpus_in_place_of_keys(evaluate, write, capsys):
+    from hf_gradalign.score_files import read_keys_of_corpus
+
+    keys = read_keys_of_corpus("demo")
+    names = keys.utterance_ids.to_pylist()
+    path = write("demo.txt", names, RNG.normal(size=len(names)) + keys.labels)
+    assert evaluate([path, "demo", "--bootstrap", "0", "--by", "system"]) == 0
+    assert "EER (%)" in rows_of(capsys.readouterr().out)
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["nothing.txt"], "error: There is no file nothing.txt"),
+        (["plain.txt"], "plain.txt has no labels in it: give KEYS"),
+        (["plain.txt", "nowhere/keys"], "error: There is no file nowhere/keys"),
+        (["plain.txt", "in_the_wild:nowhere"], "there is no nowhere"),
+        (["cm.txt", "--by", "codec"], "error: There is no column 'codec' (--by)"),
+        (["cm.txt", "--asv_rates", "5", "5", "50"], "not per cent"),
+        (["cm.txt", "--output_dir", "out", "--formats", "xyz", "--bootstrap", "0"], "'xyz' is not supported"),
+    ],
+)
+def test_mistakes_are_told(evaluate, write, capsys, words, message):
+    write("plain.txt", NAMES, SCORES)
+    write("cm.txt", NAMES, ATTACKS, KEYS, SCORES)
+    assert evaluate(words) == 2
+    assert message in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["--asv_rates", "0", "0", "1", "--asv_scores", "x"],
+        ["--bootstrap", "1"],
+        ["--compare", "y", "--bootstrap", "0"],
+        [],
+    ],
+)
+def test_options_that_do_not_fit(evaluate, words, capsys):
+    with pytest.raises(SystemExit) as stopped:
+        evaluate(["cm.txt", *words] if words else [])
+    assert stopped.value.code == 2
+    assert capsys.readouterr().err
+
+
+def test_without_matplotlib(evaluate, write, monkeypatch, capsys):
+    path = write("cm.txt", NAMES, ATTACKS, KEYS, SCORES)
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
+    assert evaluate([path, "--output_dir", "out"]) == 2
+    assert "its extra `plots`" in capsys.readouterr().err
+    assert evaluate([path, "--output_dir", "out", "--formats", "none", "--bootstrap", "0"]) == 0

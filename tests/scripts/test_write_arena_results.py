@@ -1,0 +1,76 @@
+"""The script without the Hub: what it writes, says and refuses."""
+
+import pytest
+import yaml
+from arena_world import COMMIT, LABELS, check_run_record, make_dataset_folder, make_model_folder, make_scores
+
+
+@pytest.fixture
+def words(tmp_path):
+    """Those of a run from a data set on disk."""
+    make_model_folder(tmp_path / "model")
+    make_dataset_folder(tmp_path / "set")
+    lines = [f"{name} {score:.6f}\n" for name, score in make_scores().items()]
+    (tmp_path / "scores.txt").write_text("".join(lines))
+    words = [tmp_path / "model", "--scores", tmp_path / "scores.txt", "--dataset", "o/set", "--revision", COMMIT]
+    return [*map(str, words), "--dataset_folder", str(tmp_path / "set")]
+
+
+@pytest.fixture
+def run(load_script, capsys):
+    script = load_script("write_arena_results")
+
+    def run(*words):
+        try:
+            status = script.main(words)
+        except SystemExit as error:
+            status = error.code
+        captured = capsys.readouterr()
+        return status, captured.out, captured.err
+
+    return run
+
+
+def test_writes_and_says_what_it_found(run, words, tmp_path):
+    status, out, err = run(*words)
+    assert (status, err) == (0, "")
+    record = yaml.safe_load((tmp_path / "model" / ".eval_results" / "o" / "set" / "result.yaml").read_text())
+    check_run_record(record)
+    assert f"o/set at 0123456789ab: eer_percent {record['scores']['eer_percent']:.4f}\n60 of 60 clips are scored" in out
+    assert "threshold at the equal error rate: 0." in out
+
+
+def test_spoof_only_data_sets_take_the_threshold_of_another(run, words, tmp_path):
+    spoof_only = {name: 0 for name, label in LABELS.items() if label == 0}
+    folder = make_dataset_folder(tmp_path / "spoof", spoof_only, metrics="[srr_complement]")
+    lines = [f"{name} {place / 8}\n" for place, name in enumerate(spoof_only)]
+    (tmp_path / "scores.txt").write_text("".join(lines))
+    status, _, err = run(*words, "--dataset_folder", str(folder))
+    assert (status, "give it with --calibration_threshold" in err) == (2, True)
+    status, out, _ = run(*words, "--dataset_folder", str(folder), "--calibration_threshold", "3.75")
+    assert status == 0
+    assert "srr_complement 25.0000" in out
+
+
+@pytest.mark.parametrize(
+    ("more", "trouble"),
+    [
+        (["--slug", "No Slug"], "'No Slug' is no slug"),
+        (["--revision", "0123"], "give the one that was scored with --revision"),
+        (["--scores", "nowhere.txt"], "There is no file nowhere.txt"),
+        (["--paper_arxiv", "2509.20682", "--paper_bibtex", "nowhere.bib"], "nowhere.bib"),
+        (["--push_to_hub"], "need --hub_model_id namespace/name"),
+        (["--push_to_hub", "--hub_model_id", "name"], "--hub_model_id is namespace/name"),
+        (["--submission", "a.yaml", "--hub_model_id", "a/b"], "needs --scores, --dataset, --hub_username"),
+    ],
+)
+def test_what_is_wrong_is_said(run, words, monkeypatch, more, trouble):
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    status, out, err = run(*words, *more)
+    assert (status, out) == (2, "")
+    assert trouble.replace("hub_username", "hf_username") in err
+
+
+def test_there_must_be_something_to_do(run, words):
+    assert run(words[0])[0] == 2
+    assert "--scores and --dataset go together" in run(*words[:3])[2]
