@@ -64,7 +64,6 @@ class TrainingTurns:
                 self.waiting[name].append(waiting)
 
     def _time_loader(self, workers: int) -> float:
-        batches = max(self._options.updates, 4 * max(workers, 1))
         loader = DataLoader(
             self._dataset(),
             batch_size=self._options.batch,
@@ -74,16 +73,23 @@ class TrainingTurns:
             num_workers=workers,
             drop_last=True,
         )
-        # Workers begin with several batches at once: what they need on average is seen from start to end.
-        count, start, before = 0, time.perf_counter(), torch.get_num_threads()
+        # Starting the workers is not counted, nor are the batches that they make before the first is taken.
+        started = 1 + 2 * workers
+        before = torch.get_num_threads()
         torch.set_num_threads(1)
-        while count < batches:
-            for _ in loader:
-                count += 1
-                if count == batches:
-                    break
+        count, start = 0, 0.0
+        for count, _ in enumerate(loader, start=1):
+            if count == started:
+                start = time.perf_counter()
+            elif count >= started + self._options.updates:
+                break
+        end = time.perf_counter()
         torch.set_num_threads(before)
-        return (time.perf_counter() - start) / count
+        if count <= started:
+            raise ValueError(
+                f"{len(self._clips)} clips are too few for batches of {self._options.batch}; lower --batch"
+            )
+        return (end - start) / (count - started)
 
     def _time_training(self, name: str) -> tuple[float, float]:
         set_seed(0)
