@@ -82,6 +82,7 @@ class AddBabble(SpeechTransform):
     def _add(self, channel: NDArray[np.float64], sample_rate: int) -> NDArray[np.float64]:
         babble = np.zeros(len(channel))
         for talker in self.parameters["talkers"]:
+            voice: NDArray[np.floating]
             if "file" in talker:
                 voice = read_stretch(talker["file"], sample_rate, talker["position"], len(channel))
             else:

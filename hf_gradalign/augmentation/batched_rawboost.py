@@ -114,19 +114,19 @@ class BatchedRawBoost:
                     f"{', '.join(drawn)}"
                 )
         # What stands for a waveform that is left alone is not used.
-        stand_in = next(drawn for drawn in parameters if drawn["should_apply"])
-        drawn = [each if each["should_apply"] else stand_in for each in parameters]
+        stand_in = next(own for own in parameters if own["should_apply"])
+        filled = [own if own["should_apply"] else stand_in for own in parameters]
         if "convolutive" in kinds or "stationary" in kinds:
-            notches = [_notches_of(each, kinds) for each in drawn]
+            notches = [_notches_of(each, kinds) for each in filled]
             draws["reach"] = reach_of(notches)
             responses = notch_responses(notches, sample_rate, block_length(draws["reach"]))
             draws["responses"] = torch.from_numpy(responses).to(dtype)
         if "impulsive" in kinds:
-            impulses = [each["impulsive"] | {"gain": self.impulsive_gain} for each in drawn]
+            impulses = [each["impulsive"] | {"gain": self.impulsive_gain} for each in filled]
             draws["impulses"] = _padded(impulse_factors, impulses, n_samples, width)
         if "stationary" in kinds:
-            draws["snr_db"] = torch.tensor([each["stationary"]["snr_db"] for each in drawn])
-            seeds = [{"seed": each["stationary"]["seed"]} for each in drawn]
+            draws["snr_db"] = torch.tensor([each["stationary"]["snr_db"] for each in filled])
+            seeds = [{"seed": each["stationary"]["seed"]} for each in filled]
             draws["white"] = _padded(draw_white_noise, seeds, n_samples, width)
         return draws
 

@@ -61,14 +61,14 @@ class AvCodec(LossyCodec):
         """Code and decode; see `LossyCodec.code`."""
         import av
 
-        encoder = av.CodecContext.create(self.encoder, "w")
+        encoder: Any = av.CodecContext.create(self.encoder, "w")
         encoder.sample_rate, encoder.layout, encoder.time_base = rate, "mono", Fraction(1, rate)
         encoder.format = encoder.codec.audio_formats[0]
         if setting is not None:
             encoder.bit_rate = round(1000 * setting)
         encoder.open()
         packets = [packet for frame in _frames(samples, encoder, self.delay) for packet in encoder.encode(frame)]
-        decoder = av.CodecContext.create(self.decoder, "r")
+        decoder: Any = av.CodecContext.create(self.decoder, "r")
         decoder.sample_rate, decoder.layout = rate, "mono"
         if encoder.extradata:
             decoder.extradata = encoder.extradata

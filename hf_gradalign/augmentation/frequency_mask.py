@@ -1,4 +1,5 @@
 import random
+from typing import Any
 
 import numpy as np
 import torch
@@ -58,7 +59,7 @@ class FrequencyMask(SpeechTransform):
         peaks = np.abs(channels).max(axis=-1, keepdims=True)
         scaled = (channels / np.maximum(peaks, np.finfo(np.float64).tiny)).astype(np.float32)
         with torch.inference_mode(), one_thread():
-            options = {"n_fft": n_fft, "hop_length": n_fft // 2, "window": torch.hann_window(n_fft)}
+            options: dict[str, Any] = {"n_fft": n_fft, "hop_length": n_fft // 2, "window": torch.hann_window(n_fft)}
             spectra = torch.stft(torch.from_numpy(scaled), **options, pad_mode="constant", return_complex=True)
             spectra[:, torch.from_numpy(masked)] = 0
             filtered = torch.istft(spectra, **options, length=samples.shape[-1])

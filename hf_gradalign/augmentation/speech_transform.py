@@ -1,6 +1,7 @@
 """What this package's transforms of waveforms have in common."""
 
 from abc import abstractmethod
+from typing import Any
 
 import numpy as np
 from audiomentations.core.transforms_interface import BaseWaveformTransform
@@ -25,7 +26,7 @@ class SpeechTransform(BaseWaveformTransform):
 
     def randomize_parameters(self, samples: NDArray[np.floating], sample_rate: int) -> None:
         """Draw whether to apply the transform, into a new `self.parameters`: earlier ones may be kept."""
-        self.parameters = {}
+        self.parameters: dict[str, Any] = {}
         super().randomize_parameters(samples, sample_rate)
 
     def apply(self, samples: NDArray[np.floating], sample_rate: int) -> NDArray[np.float32]:
