@@ -90,7 +90,7 @@ def parse(words: Sequence[str] | None) -> argparse.Namespace:
     """Read the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--size", choices=SIZES, default="base", help="of the model (base: 94.6M parameters)")
-    parser.add_argument("--clips", type=int, default=24, help="clips a round (24)")
+    parser.add_argument("--clips", type=int, default=48, help="clips a round (48)")
     parser.add_argument("--batch_size", type=int, default=8, help="windows a forward pass (8)")
     parser.add_argument("--workers", type=int, nargs="+", default=[0, 1, 2], help="loader workers to try (0 1 2)")
     parser.add_argument("--dtype", default="float32", choices=["float32", "bfloat16", "float16", "auto"])

@@ -1,6 +1,6 @@
 from torch import Tensor
 
-from hf_gradalign.augmentation.levels import limit_peak
+from hf_gradalign.augmentation.levels import limit_peak_
 from hf_gradalign.augmentation.zero_phase_filtering import filter_powers
 
 
@@ -28,4 +28,4 @@ def add_convolutive_noise(samples: Tensor, responses: Tensor, reach: int, mask: 
     else:
         distorted = distorted * mask
         distorted = distorted - distorted.sum(dim=-1, keepdim=True) / mask.sum(dim=-1, keepdim=True) * mask
-    return limit_peak(distorted)
+    return limit_peak_(distorted)

@@ -3,7 +3,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from hf_gradalign.augmentation.levels import limit_peak
+from hf_gradalign.augmentation.levels import limit_peak_
 
 
 def add_impulsive_noise(samples: Tensor, factors: Tensor) -> Tensor:
@@ -20,7 +20,7 @@ def add_impulsive_noise(samples: Tensor, factors: Tensor) -> Tensor:
     Returns:
         A tensor of the same shape and type, within [-1, 1].
     """
-    return limit_peak(samples * factors)
+    return limit_peak_(samples * factors)
 
 
 def impulse_factors(n_samples: int, percent: float, seed: int, gain: float) -> Tensor:
@@ -41,7 +41,7 @@ def impulse_factors(n_samples: int, percent: float, seed: int, gain: float) -> T
     return torch.from_numpy(factors)
 
 
-def draw_impulses(n_samples: int, percent: float, seed: int) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+def draw_impulses(n_samples: int, percent: float, seed: int) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
     """Draw where the impulses are and how strong, from a private generator.
 
     Args:
@@ -56,4 +56,5 @@ def draw_impulses(n_samples: int, percent: float, seed: int) -> tuple[NDArray[np
     generator = np.random.default_rng(seed)
     count = int(n_samples * percent / 100)
     positions = generator.choice(n_samples, count, replace=False, shuffle=False)
-    return positions, generator.uniform(-1, 1, (2, count)).prod(axis=0)
+    first, second = 2 * generator.random((2, count), dtype=np.float32) - 1
+    return positions, first * second

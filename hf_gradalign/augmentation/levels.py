@@ -1,14 +1,16 @@
+import torch
 from torch import Tensor
 
 
-def limit_peak(samples: Tensor) -> Tensor:
-    """Scale down to peak 1 each waveform whose peak is above 1, and leave the others alone.
+def limit_peak_(samples: Tensor) -> Tensor:
+    """Scale down to peak 1, in place, each waveform whose peak is above 1, and leave the others alone.
 
     Args:
         samples: Waveforms of shape (..., samples), at least one sample each.
 
     Returns:
-        A tensor of the same shape, within [-1, 1].
+        The same tensor, now within [-1, 1].
     """
+    peaks = torch.maximum(samples.amax(dim=-1, keepdim=True), -samples.amin(dim=-1, keepdim=True))
     # A division, since a product with the reciprocal could come out above 1.
-    return samples / samples.abs().amax(dim=-1, keepdim=True).clamp(min=1.0)
+    return samples.div_(peaks.clamp_(min=1.0))

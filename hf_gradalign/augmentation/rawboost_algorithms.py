@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 from torch import Tensor
 
-from hf_gradalign.augmentation.levels import limit_peak
+from hf_gradalign.augmentation.levels import limit_peak_
 
 # The kinds of noise in each algorithm, in their order; algorithm 8 applies its two in parallel, the others in series.
 ALGORITHMS: dict[int, tuple[str, ...]] = {
@@ -32,7 +32,7 @@ def combine_noises(algorithm: int, samples: Tensor, add: Callable[[str, Tensor],
     """
     kinds = ALGORITHMS[algorithm]
     if algorithm == PARALLEL_ALGORITHM:
-        return limit_peak(sum(add(kind, samples) for kind in kinds))
+        return limit_peak_(sum(add(kind, samples) for kind in kinds))
     for kind in kinds:
         samples = add(kind, samples)
     return samples

@@ -1,9 +1,14 @@
 import math
 
+import numpy as np
 import torch
+from scipy.special import ndtri
 from torch import Tensor
 
 from hf_gradalign.augmentation.zero_phase_filtering import filter_powers
+
+_QUANTILES = ndtri((np.arange(2**16) + 0.5) / 2**16)
+_QUANTILES = (_QUANTILES / _QUANTILES.std()).astype(np.float32)
 
 
 def add_stationary_noise(
@@ -31,13 +36,18 @@ def add_stationary_noise(
     noise = filter_powers(white, response, reach)
     if mask is not None:
         noise = noise * mask
-    signal_energy, noise_energy = (x.square().sum(dim=-1, keepdim=True) for x in (samples, noise))
+    signal_norm, noise_norm = (torch.linalg.vector_norm(x, dim=-1, keepdim=True) for x in (samples, noise))
     ratio = torch.exp(snr_db.to(samples.dtype) * (math.log(10) / 20))[:, None]
     # Nothing is left of a single sample of noise when the one tap there is has been skipped as delay.
-    levels = torch.where(noise_energy > 0, (signal_energy / noise_energy).sqrt() / ratio, 0.0)
+    levels = torch.where(noise_norm > 0, signal_norm / noise_norm / ratio, 0.0)
     return torch.addcmul(samples, levels, noise)
 
 
 def draw_white_noise(n_samples: int, seed: int) -> Tensor:
-    """Draw float32 white noise of unit variance and shape (samples,), from a private generator of torch's."""
-    return torch.randn(n_samples, generator=torch.Generator().manual_seed(seed))
+    """Draw float32 white Gaussian noise of unit variance and shape (samples,), from a private generator.
+
+    A sample is one of 65,536 quantiles of the normal distribution, the largest 4.32: random bits and a table, which
+    take half the time of exact normal deviates and are as good for noise that a filter mixes.
+    """
+    bits = np.random.SFC64(seed).random_raw(-(-n_samples // 4))
+    return torch.from_numpy(_QUANTILES.take(bits.view(np.uint16)[:n_samples]))
