@@ -1,9 +1,10 @@
 """One run: train, select, average, evaluate, save."""
 
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
+from transformers import TrainerCallback
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 from transformers.utils import logging
 
@@ -57,6 +58,7 @@ def run(
     data_args: DataArguments,
     args: AudioSpoofTrainingArguments,
     resume_from: str | None = None,
+    callbacks: Sequence[TrainerCallback] = (),
 ) -> RunResults:
     """Train and evaluate, and leave everything in `args.output_dir`.
 
@@ -69,6 +71,7 @@ def run(
         data_args: As given to `prepare`.
         args: As given to `prepare`; `output_dir` is settled by now.
         resume_from: Checkpoint to go on from.
+        callbacks: Further callbacks of the Trainer.
 
     Returns:
         The results, as written to `all_results.json`.
@@ -77,7 +80,7 @@ def run(
         Interrupted: On Ctrl-C or SIGTERM, after a checkpoint was saved.
     """
     interrupt = SaveOnInterrupt()
-    trainer = _make_trainer(preparation, args, interrupt)
+    trainer = _make_trainer(preparation, args, [interrupt, *callbacks])
     averaged = 0
     steps_before = steps_of(resume_from) if resume_from else -1  # asked now: training may delete the checkpoint
     try:
@@ -117,9 +120,8 @@ def run(
 
 
 def _make_trainer(
-    preparation: Preparation, args: AudioSpoofTrainingArguments, interrupt: SaveOnInterrupt
+    preparation: Preparation, args: AudioSpoofTrainingArguments, callbacks: list[TrainerCallback]
 ) -> GradientAlignmentTrainer:
-    callbacks: list[Any] = [interrupt]
     if args.early_stopping_patience is not None:
         callbacks.append(ResumableEarlyStopping(args.early_stopping_patience))
     if args.average_best_checkpoints > 1:

@@ -1,0 +1,22 @@
+"""Studies: many runs over a grid of settings and seeds, and what is to be learnt from them."""
+
+from hf_gradalign.study.cell import AXES, Cell
+from hf_gradalign.study.definition import EvaluationSet, Study
+from hf_gradalign.study.errors import StudyError
+from hf_gradalign.study.report import write_report
+from hf_gradalign.study.report_tables import ReportSettings
+from hf_gradalign.study.runner import StudyReport, StudyRunner
+from hf_gradalign.study.tables import StudyTables
+
+__all__ = [
+    "AXES",
+    "Cell",
+    "EvaluationSet",
+    "ReportSettings",
+    "Study",
+    "StudyError",
+    "StudyReport",
+    "StudyRunner",
+    "StudyTables",
+    "write_report",
+]

@@ -1,0 +1,191 @@
+"""What the process of one cell does."""
+
+import contextlib
+import json
+import os
+import shutil
+import signal
+import sys
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict
+from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import Any, NoReturn
+
+import numpy as np
+from filelock import FileLock
+from transformers import TrainerState
+from transformers.trainer import TRAINER_STATE_NAME
+from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
+from transformers.utils import logging
+
+from hf_gradalign.data import load_corpus
+from hf_gradalign.experiment import (
+    Interrupted,
+    keep_arguments,
+    make_arguments,
+    prepare,
+    read_arguments,
+    resolve_output_folder,
+    run,
+)
+from hf_gradalign.experiment.output_folder import RESULTS_NAME
+from hf_gradalign.metrics import MEASURES
+from hf_gradalign.scoring import SpoofScorer, read_score_file, score_corpus
+from hf_gradalign.study.cell_folder import CellFolder
+from hf_gradalign.study.clip_tables import write_clips
+from hf_gradalign.study.definition import EvaluationSet, expand_variables
+from hf_gradalign.study.epoch_rows import epoch_rows
+from hf_gradalign.study.run_meter import RunMeter
+from hf_gradalign.training.best_checkpoints import BEST_CHECKPOINTS_DIR
+
+logger = logging.get_logger(__name__)
+
+METRICS = ("eer", "min_dcf", "cllr", "roc_auc")
+INTERRUPTED = 130
+_RESOURCES_NAME = "resources.json"
+
+
+def run_cell(folder: CellFolder, clips_folder: Path, evaluation_sets: Sequence[EvaluationSet]) -> None:
+    """Train the cell unless that is done, score what is not scored, and write what came of it.
+
+    Args:
+        folder: With the cell's options.
+        clips_folder: Gets a table of each evaluation set's clips, unless it is there.
+        evaluation_sets: What it is scored on.
+
+    Raises:
+        Interrupted: On SIGINT or SIGTERM in training, after a checkpoint was saved.
+        ValueError: If options, data or model cannot be used.
+        OSError: If data or a model is not found.
+    """
+    if not folder.is_trained:
+        _train(folder)
+    # The states of optimisers and weights that nothing will need; the model itself is in the folder.
+    for path in (*folder.path.glob(f"{PREFIX_CHECKPOINT_DIR}-*"), folder.path / BEST_CHECKPOINTS_DIR):
+        shutil.rmtree(path, ignore_errors=True)
+    results = json.loads((folder.path / RESULTS_NAME).read_text(encoding="utf-8"))
+    scorer = SpoofScorer(
+        folder.path,
+        batch_size=results["settings"]["training"]["per_device_eval_batch_size"],
+        rms_level=results["settings"]["data"]["rms_level"],
+    )
+    evaluations = [_evaluate(scorer, folder, clips_folder, evaluation) for evaluation in evaluation_sets]
+    state = TrainerState.load_from_json(str(folder.path / TRAINER_STATE_NAME))
+    epochs = epoch_rows(state.log_history, folder.path)
+    resources = json.loads((folder.path / _RESOURCES_NAME).read_text(encoding="utf-8"))
+    folder.finish({"run": _describe(results, state) | resources, "evaluations": evaluations, "epochs": epochs})
+    folder.tell_progress(1.0)
+
+
+def _train(folder: CellFolder) -> None:
+    given = read_arguments(
+        [str(folder.options_file), "--output_dir", str(folder.path), "--resume_from_checkpoint", "last"]
+    )
+    model_args, data_args, args = make_arguments(given)
+    args.output_dir, checkpoint = resolve_output_folder(
+        args.output_dir, args.resume_from_checkpoint, args.align_gradients
+    )
+    preparation = prepare(model_args, data_args, args)
+    preparation.eval_datasets.pop("test", None)  # the scorer's business
+    keep_arguments(given, args.output_dir)
+    meter = RunMeter(folder.path / _RESOURCES_NAME, folder.tell_progress)
+    run(preparation, model_args, data_args, args, checkpoint, callbacks=[meter])
+
+
+def _evaluate(scorer: SpoofScorer, folder: CellFolder, clips_folder: Path, evaluation: EvaluationSet) -> dict[str, Any]:
+    options = expand_variables(asdict(evaluation))
+    clips = load_corpus(options["corpus"], splits=(evaluation.split,), subset=options["subset"])[evaluation.split]
+    score_file = folder.score_file(evaluation.name)
+    score_file.parent.mkdir(exist_ok=True)
+    report = score_corpus(scorer, clips, score_file, progress=False)
+    write_clips(clips, evaluation, clips_folder)
+    by_name = read_score_file(score_file)
+    scores = np.array([by_name.get(name, np.nan) for name in clips["utterance_id"][:]])
+    labels = np.array(clips["label"][:])
+    there = np.isfinite(scores)
+    metrics: dict[str, float | None] = dict.fromkeys(METRICS)
+    if len(np.unique(labels[there])) == 2:
+        metrics = {name: MEASURES[name](scores[there], labels[there]) for name in METRICS}
+    described = asdict(evaluation)
+    return {
+        "evaluation_set": described.pop("name"),
+        **described,
+        "n_clips": len(clips),
+        "n_bad_clips": len(report.bad_clips),
+        **metrics,
+    }
+
+
+def _describe(results: Mapping[str, Any], state: TrainerState) -> dict[str, Any]:
+    training = results["settings"]["training"]
+    batch = state.train_batch_size * training["gradient_accumulation_steps"]
+    return {
+        "n_updates": state.global_step,
+        "n_forward_passes": state.global_step * batch * len(results["settings"]["views"]),
+        "train_loss": results["train_loss"],
+        "validation_loss": results["eval_loss"],
+        "validation_eer": results["eval_eer"],
+        "conflict_rate": results["train_conflict_rate"],
+        "n_nonfinite_updates": results["train_nonfinite_updates"],
+        "versions": results["versions"],
+    }
+
+
+def main(
+    path: Path,
+    clips_folder: Path,
+    evaluation_sets: Sequence[EvaluationSet],
+    parent: Connection,
+    device: str | None = None,
+) -> NoReturn:
+    """Run a cell in this process, which is its own, and end it.
+
+    The exit status is 130 if it was interrupted and can be gone on with. What it prints goes to the cell's log.
+
+    Args:
+        path: The cell's folder.
+        clips_folder: As for `run_cell`.
+        evaluation_sets: As for `run_cell`.
+        parent: Nothing comes from it; when its other end closes, since the parent is gone, the cell ends, too.
+        device: Number of the accelerator to take; by default any.
+    """
+    folder = CellFolder(path)
+    with folder.log.open("ab") as log:
+        os.dup2(log.fileno(), 1)
+        os.dup2(log.fileno(), 2)
+    if device is not None:
+        os.environ["CUDA_VISIBLE_DEVICES"] = device  # nothing has looked at the accelerators yet
+    threading.Thread(target=_end_with_parent, args=(parent,), daemon=True).start()
+    status = _status_of(lambda: run_cell(folder, clips_folder, evaluation_sets), folder)
+    sys.exit(status)
+
+
+def _status_of(work: Callable[[], None], folder: CellFolder) -> int:
+    try:
+        # The last start's process may still be saving a checkpoint.
+        with FileLock(folder.lock):
+            work()
+    except Interrupted as interruption:
+        logger.warning(str(interruption))
+        return INTERRUPTED
+    except KeyboardInterrupt:
+        return INTERRUPTED
+    except (ValueError, OSError) as error:
+        logger.error(f"error: {error}")
+        return 2
+    except Exception:
+        logger.exception("the cell failed")
+        return 1
+    return 0
+
+
+def _end_with_parent(parent: Connection) -> None:
+    """Do as if told to terminate (a checkpoint, then the end) when the parent's end closes."""
+    with contextlib.suppress(EOFError, OSError):
+        parent.recv()
+    os.kill(os.getpid(), signal.SIGTERM)
+
+
+__all__ = ["INTERRUPTED", "METRICS", "main", "run_cell"]

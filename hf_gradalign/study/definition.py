@@ -1,0 +1,196 @@
+"""A study as its YAML file defines it: a grid of cells, and what each is evaluated on."""
+
+import difflib
+import os
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import product
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from hf_gradalign.study.cell import TAKEN_OPTIONS, Cell, Value, make_cell
+from hf_gradalign.study.errors import StudyError
+
+_KEYS = ("name", "options", "methods", "evaluate", "cells")
+_EVALUATION_KEYS = ("corpus", "split", "subset")
+_OF_THE_RUNNER = ("output_dir", "resume_from_checkpoint", "push_to_hub", "hub_model_id", "dry_run")
+_RANGE = re.compile(r"(\d+)\.\.(\d+)")
+_VARIABLE = re.compile(r"\$\{(\w+)\}")
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
+
+
+@dataclass(frozen=True)
+class EvaluationSet:
+    """A split that every cell's model is scored on.
+
+    Attributes:
+        name: What the results call it.
+        corpus: As `load_corpus` takes it; None for the demo corpus.
+        split: "train", "validation" or "test".
+        subset: Of corpora that have some.
+    """
+
+    name: str
+    corpus: str | None = None
+    split: str = "test"
+    subset: str | None = None
+
+
+@dataclass(frozen=True)
+class Study:
+    """A study.
+
+    Attributes:
+        name: Its name, fit for a folder.
+        cells: Its cells, each once, in the order of the file.
+        evaluation_sets: What each is evaluated on.
+    """
+
+    name: str
+    cells: Sequence[Cell]
+    evaluation_sets: Sequence[EvaluationSet]
+
+    @classmethod
+    def read(cls, path: str | Path) -> "Study":
+        """Read a study's file.
+
+        Args:
+            path: A YAML file with the keys `name` (by default that of the file), `options` (of
+                `run_audio_spoof.py`, for all cells), `methods` (names and options of methods beside those that have a
+                name), `evaluate` (name to `corpus`, `split`, `subset`) and `cells`: a list of mappings from axes to a
+                value, a list of values, or a range `0..9`, each standing for all combinations of its values. A cell
+                that comes twice is run once.
+
+        Raises:
+            FileNotFoundError: If there is no such file.
+            StudyError: If it does not define a study.
+        """
+        path = Path(path)
+        if not path.is_file():
+            raise FileNotFoundError(f"there is no study file {path}")
+        try:
+            content = yaml.safe_load(path.read_text(encoding="utf-8"))
+        except (yaml.YAMLError, UnicodeDecodeError) as error:
+            raise StudyError(f"{path} is not YAML: {error}") from error
+        try:
+            return cls.from_mapping(content, path.stem)
+        except StudyError as error:
+            raise StudyError(f"{path}: {error}") from error
+
+    @classmethod
+    def from_mapping(cls, content: Any, name: str = "study") -> "Study":
+        """A study from the content of its file.
+
+        Raises:
+            StudyError: If it does not define a study.
+        """
+        content = _mapping(content, "the file")
+        _require_known(content, _KEYS, "")
+        name = str(content.get("name", name))
+        if not _NAME.fullmatch(name):
+            raise StudyError(f"name: {name!r} has characters that a folder's name had better not have")
+        common = _mapping(content.get("options"), "options")
+        methods = {
+            str(method): _mapping(options, f"methods: {method}")
+            for method, options in _mapping(content.get("methods"), "methods").items()
+        }
+        _refuse_taken(common, methods)
+        blocks = content.get("cells")
+        if not isinstance(blocks, list) or not blocks:
+            raise StudyError("cells: give a list of mappings, such as - {method: [dual_path, pcgrad], seed: 0..4}")
+        cells: dict[str, Cell] = {}
+        for number, block in enumerate(blocks, start=1):
+            for settings in _combinations(_mapping(block, f"cells: entry {number}"), number):
+                cell = make_cell(settings, common, methods)
+                cells.setdefault(cell.id, cell)
+        return cls(name, list(cells.values()), _evaluation_sets(content.get("evaluate")))
+
+
+def expand_variables(value: Any) -> Any:
+    """Replace `${NAME}` in all strings by the environment variable.
+
+    Raises:
+        StudyError: If it is not set.
+    """
+    if isinstance(value, str):
+        return _VARIABLE.sub(_variable, value)
+    if isinstance(value, Mapping):
+        return {name: expand_variables(item) for name, item in value.items()}
+    if isinstance(value, list):
+        return [expand_variables(item) for item in value]
+    return value
+
+
+def _variable(match: re.Match[str]) -> str:
+    value = os.environ.get(match[1])
+    if value is None:
+        raise StudyError(f"the study names {match[0]}: set the environment variable {match[1]} first")
+    return value
+
+
+def _combinations(block: Mapping[str, Any], number: int) -> Iterator[dict[str, Value]]:
+    if "method" not in block:
+        raise StudyError(f"cells: entry {number} names no method")
+    values = {axis: _values(value, axis) for axis, value in block.items()}
+    for combination in product(*values.values()):
+        yield dict(zip(values, combination, strict=True))
+
+
+def _values(value: Any, axis: str) -> list[Value]:
+    if isinstance(value, str) and (bounds := _RANGE.fullmatch(value.strip())):
+        return list(range(int(bounds[1]), int(bounds[2]) + 1))
+    values = value if isinstance(value, list) else [value]
+    for item in values:
+        if not isinstance(item, str | int | float):
+            raise StudyError(f"cells: {axis} takes a value, a list of values or a range 0..9, not {item!r}")
+    if not values:
+        raise StudyError(f"cells: {axis} has no value")
+    return values
+
+
+def _evaluation_sets(content: Any) -> list[EvaluationSet]:
+    entries = _mapping(content, "evaluate")
+    if not entries:
+        raise StudyError("evaluate: name at least one set, such as test: {corpus: demo}")
+    sets = []
+    for name, entry in entries.items():
+        entry = _mapping(entry, f"evaluate: {name}")
+        _require_known(entry, _EVALUATION_KEYS, f"evaluate: {name}: ")
+        if not _NAME.fullmatch(str(name)):
+            raise StudyError(f"evaluate: {name!r} has characters that a file's name had better not have")
+        sets.append(EvaluationSet(str(name), **entry))
+    return sets
+
+
+def _refuse_taken(common: Mapping[str, Any], methods: Mapping[str, Mapping[str, Any]]) -> None:
+    for name in common:
+        if name in TAKEN_OPTIONS:
+            raise StudyError(f"options: {name} is what {TAKEN_OPTIONS[name]} says, in cells")
+        if name in _OF_THE_RUNNER:
+            raise StudyError(f"options: {name} is the runner's business")
+    for method, options in methods.items():
+        for name in options:
+            if TAKEN_OPTIONS.get(name, "method") not in ("method", "augmentation"):
+                raise StudyError(f"methods: {method}: {name} is what {TAKEN_OPTIONS[name]} says, in cells")
+
+
+def _mapping(content: Any, what: str) -> dict[str, Any]:
+    if content is None:
+        return {}
+    if not isinstance(content, dict):
+        raise StudyError(f"{what} must be a mapping, not {content!r}")
+    return content
+
+
+def _require_known(content: Mapping[str, Any], known: Sequence[str], where: str) -> None:
+    for key in content:
+        if key not in known:
+            close = difflib.get_close_matches(str(key), known, n=1)
+            hint = f"; did you mean {close[0]}?" if close else f"; there are {', '.join(known)}"
+            raise StudyError(f"{where}unknown key {key!r}{hint}")
+
+
+__all__ = ["EvaluationSet", "Study", "expand_variables"]

@@ -1,0 +1,279 @@
+"""A study's report: Markdown, CSV files and figures, made from its tables alone."""
+
+import csv
+import io
+from collections.abc import Iterable, Sequence
+from itertools import groupby
+from pathlib import Path
+from typing import Any
+
+from hf_gradalign.study.arms import StudyResults
+from hf_gradalign.study.report_tables import ReportSettings, ReportTables, Row, make_tables
+from hf_gradalign.study.tables import StudyTables
+from hf_gradalign.training.atomic_writing import write_text_atomically
+
+REPORT_NAME = "report.md"
+_CSV_NAMES = ("eer", "by_system", "training", "epochs", "modules")
+
+
+def write_report(
+    folder: str | Path,
+    output_dir: str | Path | None = None,
+    settings: ReportSettings | None = None,
+    formats: Sequence[str] = ("png",),
+) -> Path:
+    """Write a study's report.
+
+    Args:
+        folder: With the study's tables.
+        output_dir: Gets `report.md`, the CSV files and `figures/`; by default `report/` in the folder.
+        settings: How comparisons are made.
+        formats: Of the figures, as matplotlib names them; none without.
+
+    Returns:
+        The path of `report.md`.
+
+    Raises:
+        StudyError: If there are no results.
+        ValueError: If the comparison cannot be made so.
+        ImportError: If figures are wanted and matplotlib is not installed.
+    """
+    settings = settings or ReportSettings()
+    results = StudyResults(StudyTables(folder))
+    tables = make_tables(results, settings)
+    output_dir = Path(folder, "report") if output_dir is None else Path(output_dir)
+    output_dir.mkdir(parents=True, exist_ok=True)
+    for name in _CSV_NAMES:
+        write_text_atomically(output_dir / f"{name}.csv", _as_csv(getattr(tables, name)))
+    figures: list[str] = []
+    if formats:
+        from hf_gradalign.study.report_figures import draw_report
+
+        figures = draw_report(results, tables, output_dir / "figures", formats)
+    path = output_dir / REPORT_NAME
+    write_text_atomically(path, render(results, tables, settings, figures))
+    return path
+
+
+def render(results: StudyResults, tables: ReportTables, settings: ReportSettings, figures: Sequence[str]) -> str:
+    """The report as Markdown.
+
+    Args:
+        results: The study's results.
+        tables: Made of them.
+        settings: With these.
+        figures: Paths of figures relative to the report.
+    """
+    n_cells = sum(len(arm.seeds) for arm in {id(a): a for arms in results.arms.values() for a in arms}.values())
+    parts = [
+        "# Report",
+        f"{n_cells} runs, scored on {', '.join(results.evaluation_sets)}. Rates in %, mean ± standard deviation over "
+        "seeds. A difference is to the baseline with the same seeds and clips; its interval is a bootstrap over "
+        f"{settings.over}s and seeds ({settings.n_draws} draws, {100 * settings.confidence:g} %), p is of the "
+        "signed-rank test over seeds. **noise**: the interval holds zero. Of twenty comparisons of equal methods one "
+        "is expected to look like more.",
+        *_at_a_glance(tables),
+        *_error_rates(results, tables),
+        *_systems(results, tables),
+        *_dynamics(tables),
+        *_modules(tables),
+        *_cost(tables),
+    ]
+    if figures:
+        parts += ["## Figures", *(f"![{Path(path).stem}]({path})" for path in figures)]
+    return "\n\n".join(parts) + "\n"
+
+
+def _at_a_glance(tables: ReportTables) -> list[str]:
+    compared = [row for row in tables.eer if row["verdict"]]
+    if not compared:
+        return []
+    clear = [row for row in compared if row["verdict"] != "noise"]
+    lines = [
+        "## At a glance",
+        f"Of {len(compared)} differences {len(compared) - len(clear)} are noise"
+        + (f" and {len(clear)} are not:" if clear else "."),
+    ]
+    lines += [
+        "\n".join(
+            f"- {row['evaluation_set']}: {row['method']} ({row['condition']}, {row['epochs']:g} epochs) is "
+            f"**{row['verdict']}** than {row['against']} by {_points(abs(row['difference']))} points "
+            f"({_points(row['low'])} to {_points(row['high'])}, p = {row['p_value']:.3f}, {row['n_paired']} seeds)"
+            if row["p_value"] is not None
+            else f"- {row['evaluation_set']}: {row['method']} ({row['condition']}): one seed, no judgement"
+            for row in clear
+        )
+    ] * bool(clear)
+    return lines
+
+
+def _error_rates(results: StudyResults, tables: ReportTables) -> list[str]:
+    parts = ["## Equal error rates"]
+    for name in results.evaluation_sets:
+        rows = [row for row in tables.eer if row["evaluation_set"] == name]
+        parts.append(f"### {name}")
+        parts.append(
+            _table(
+                ["condition", "method", "epochs", "passes", "EER", "seeds", "difference", "interval", "p", ""],
+                [
+                    [
+                        row["condition"],
+                        row["method"],
+                        f"{row['epochs']:g}",
+                        f"{row['passes'] / 1000:.1f}k",
+                        _mean_sd(row, "eer"),
+                        str(row["n_seeds"]),
+                        _signed(row["difference"]),
+                        "" if row["low"] is None else f"{_points(row['low'])} to {_points(row['high'])}",
+                        "" if row["p_value"] is None else f"{row['p_value']:.3f}",
+                        row["verdict"] or "",
+                    ]
+                    for row in rows
+                ],
+            )
+        )
+    return parts
+
+
+def _systems(results: StudyResults, tables: ReportTables) -> list[str]:
+    parts = ["## By spoofing system", "Each system's clips against all bona fide ones, EER in %, mean over seeds."]
+    for name in results.evaluation_sets:
+        rows = [row for row in tables.by_system if row["evaluation_set"] == name]
+        systems = sorted({row["system"] for row in rows})
+        if not systems:
+            continue
+        lines = []
+        for key, group in groupby(rows, key=lambda row: (row["condition"], row["method"], row["epochs"])):
+            rates = {row["system"]: row["eer_mean"] for row in group}
+            lines.append([key[0], key[1], f"{key[2]:g}", *(_points(rates.get(system), 1) for system in systems)])
+        parts += [f"### {name}", _table(["condition", "method", "epochs", *systems], lines)]
+    return parts
+
+
+def _dynamics(tables: ReportTables) -> list[str]:
+    rows = [
+        [
+            row["condition"],
+            row["method"],
+            f"{row['epochs']:g}",
+            _plain_mean_sd(row, "best_epoch"),
+            "" if row["best_epoch_difference"] is None else f"{row['best_epoch_difference']:+.1f}",
+            "" if row["best_epoch_p_value"] is None else f"{row['best_epoch_p_value']:.3f}",
+            _mean_sd(row, "conflict_rate"),
+            _number(row["norm_ratio"]),
+            _points(row["second_loss_larger"], 0),
+            _points(row["second_norm_larger"], 0),
+        ]
+        for row in tables.training
+    ]
+    header = [
+        "condition",
+        "method",
+        "epochs",
+        "best epoch",
+        "to baseline",
+        "p",
+        "conflicts (%)",
+        "norm ratio",
+        "loss larger (%)",
+        "norm larger (%)",
+    ]
+    by_epoch: list[list[str]] = []
+    for key, group in groupby(
+        [row for row in tables.epochs if row["conflict_rate_mean"] is not None],
+        key=lambda row: (row["condition"], row["method"], row["epochs"]),
+    ):
+        rates = " ".join(f"{100 * row['conflict_rate_mean']:.0f}" for row in group)
+        by_epoch.append([key[0], key[1], rates])
+    return [
+        "## Training",
+        "Best epoch: that with the lowest validation loss. Norm ratio: median of the second view's gradient norm over "
+        "the first's, mean over epochs and seeds. Larger: share of updates in which the second view's loss, or norm, "
+        "is the larger.",
+        _table(header, rows),
+        "Updates in conflict by epoch (%), mean over seeds:",
+        _table(["condition", "method", "epochs from the first"], by_epoch),
+    ]
+
+
+def _modules(tables: ReportTables) -> list[str]:
+    if not tables.modules:
+        return []
+    keys = list(dict.fromkeys((row["condition"], row["method"]) for row in tables.modules))
+    chosen = [row for row in tables.modules if (row["condition"], row["method"]) == keys[0]]
+    return [
+        "## By module",
+        f"{keys[0][1]}, {keys[0][0]} (all others: modules.csv). Share: of the clean view's squared gradient norm.",
+        _table(
+            ["module", "updates in conflict (%)", "share of the norm (%)"],
+            [[row["module"], _points(row["conflict_rate"], 1), _points(row["norm_share"], 1)] for row in chosen],
+        ),
+    ]
+
+
+def _cost(tables: ReportTables) -> list[str]:
+    rows = [
+        [
+            row["condition"],
+            row["method"],
+            "" if row["seconds_per_update"] is None else f"{row['seconds_per_update']:.3f}",
+            _number(row["time_ratio"]),
+            "" if row["peak_memory_mib"] is None else f"{row['peak_memory_mib']:.0f}",
+        ]
+        for row in tables.training
+    ]
+    return [
+        "## Cost",
+        "Median seconds an update over the seeds' medians, and most memory. Cells that run side by side disturb each "
+        "other: scripts/benchmark_step.py compares in one run.",
+        _table(["condition", "method", "seconds an update", "of baseline's", "peak memory (MiB)"], rows),
+    ]
+
+
+def _table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    lines = ["| " + " | ".join(header) + " |", "|" + "---|" * len(header)]
+    return "\n".join(lines + ["| " + " | ".join(row) + " |" for row in rows])
+
+
+def _points(fraction: float | None, digits: int = 2) -> str:
+    if fraction is None:
+        return ""
+    text = f"{100 * fraction:.{digits}f}"
+    return text.lstrip("-") if float(text) == 0 else text  # no minus zero
+
+
+def _signed(fraction: float | None) -> str:
+    text = _points(fraction)
+    return text if not text or text.startswith("-") or float(text) == 0 else f"+{text}"
+
+
+def _mean_sd(row: Row, name: str) -> str:
+    mean, deviation = row[f"{name}_mean"], row[f"{name}_sd"]
+    return _points(mean) + ("" if deviation is None else f" ± {_points(deviation)}")
+
+
+def _plain_mean_sd(row: Row, name: str) -> str:
+    mean, deviation = row[f"{name}_mean"], row[f"{name}_sd"]
+    if mean is None:
+        return ""
+    return f"{mean:.1f}" + ("" if deviation is None else f" ± {deviation:.1f}")
+
+
+def _number(value: float | None) -> str:
+    return "" if value is None else f"{value:.3f}"
+
+
+def _as_csv(rows: Sequence[Row]) -> str:
+    text = io.StringIO()
+    writer = csv.DictWriter(text, list(rows[0]) if rows else [], lineterminator="\n")
+    writer.writeheader()
+    writer.writerows({name: _cell(value) for name, value in row.items()} for row in rows)
+    return text.getvalue()
+
+
+def _cell(value: Any) -> Any:
+    # Digits beyond these differ from machine to machine.
+    return f"{value:.8g}" if isinstance(value, float) else value
+
+
+__all__ = ["REPORT_NAME", "render", "write_report"]

@@ -1,0 +1,230 @@
+"""Runs a study's cells, some side by side, each in a process of its own."""
+
+import multiprocessing
+import os
+import threading
+import time
+from collections.abc import Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from dataclasses import asdict, dataclass, field
+from multiprocessing.connection import Connection
+from multiprocessing.context import BaseContext
+from pathlib import Path
+from queue import SimpleQueue
+
+import torch
+from filelock import FileLock, Timeout
+from tqdm.auto import tqdm
+
+from hf_gradalign.experiment import parse_arguments
+from hf_gradalign.study import cell_process
+from hf_gradalign.study.cell import Cell
+from hf_gradalign.study.cell_folder import CellFolder
+from hf_gradalign.study.definition import Study, expand_variables
+from hf_gradalign.study.errors import StudyError
+from hf_gradalign.study.tables import StudyTables
+
+_LOOK_EVERY = 0.5  # seconds
+
+
+@dataclass
+class StudyReport:
+    """What a start of a study came to.
+
+    Attributes:
+        n_cells: Cells of the study.
+        n_finished_before: Of them finished when it started.
+        finished: Cells that this start finished.
+        failed: Cells that failed, with their logs.
+        interrupted: Whether it was stopped by Ctrl-C.
+    """
+
+    n_cells: int
+    n_finished_before: int
+    finished: list[Cell] = field(default_factory=list)
+    failed: dict[str, Path] = field(default_factory=dict)
+    interrupted: bool = False
+
+
+class StudyRunner:
+    """Runs what is not finished of a study.
+
+    Every cell is a process that trains and scores in a folder of its own and is resumed from its last checkpoint.
+    When the runner is killed, its cells save a checkpoint and end; the next start waits for that.
+
+    Args:
+        study: The study.
+        folder: Its folder: `cells/<cell>/`, and the tables.
+        slots: Cells side by side. The processor's cores are shared out among them, and accelerators are assigned in
+            turn.
+        progress: Show a progress bar over all updates of all cells.
+
+    Raises:
+        StudyError: If a cell's options are wrong, or an environment variable that the file names is not set.
+    """
+
+    def __init__(self, study: Study, folder: str | Path, *, slots: int = 1, progress: bool = True) -> None:
+        if slots < 1:
+            raise StudyError(f"there must be a slot at least, not {slots}")
+        self.study = study
+        self.folder = Path(folder)
+        self.slots = slots
+        self._progress = progress
+        self._cells = {cell.id: CellFolder(self.folder / "cells" / cell.id) for cell in study.cells}
+        self._clips = self.folder / "evaluation_sets"
+        expand_variables([asdict(evaluation) for evaluation in study.evaluation_sets])
+        self._connections: dict[str, Connection] = {}
+        self._context = _make_context(slots)
+        self._stopping = threading.Event()
+
+    def run(self) -> StudyReport:
+        """Run the cells that are not finished, and write the tables whenever one is.
+
+        Raises:
+            StudyError: If another process is running the study in this folder, or a cell's options are wrong.
+        """
+        self.folder.mkdir(parents=True, exist_ok=True)
+        try:
+            with FileLock(self.folder / "study.lock", timeout=0):
+                return self._run()
+        except Timeout:
+            raise StudyError(f"another process is running the study in {self.folder}") from None
+
+    def _run(self) -> StudyReport:
+        tables = StudyTables(self.folder)
+        tables.update(self.study, self._cells, self._clips)  # a kill may have come before that
+        pending = [cell for cell in self.study.cells if not tables.has(cell, self.study.evaluation_sets)]
+        report = StudyReport(len(self.study.cells), len(self.study.cells) - len(pending))
+        for cell in pending:
+            self._check(cell)
+        free: SimpleQueue[int] = SimpleQueue()
+        for slot in range(self.slots):
+            free.put(slot)
+        with ThreadPoolExecutor(self.slots) as pool, _GridBar(self, pending, self._progress) as bar:
+            jobs: dict[Future[int], Cell] = {pool.submit(self._run_cell, cell, free): cell for cell in pending}
+            try:
+                waiting = set(jobs)
+                while waiting:
+                    done, waiting = wait(waiting, timeout=_LOOK_EVERY, return_when=FIRST_COMPLETED)
+                    for job in done:
+                        self._take(jobs[job], job.result(), report)
+                    if done:
+                        tables.update(self.study, self._cells, self._clips)
+                    bar.show(report)
+            except KeyboardInterrupt:
+                report.interrupted = True
+                self._stop(pool)
+        return report
+
+    def _stop(self, pool: ThreadPoolExecutor) -> None:
+        """Have the cells at hand save a checkpoint and end, and start no other."""
+        self._stopping.set()
+        for connection in list(self._connections.values()):
+            connection.close()  # as if this process were gone; Ctrl-C in a terminal has reached them, too
+        pool.shutdown(wait=True, cancel_futures=True)
+
+    def _take(self, cell: Cell, status: int, report: StudyReport) -> None:
+        if status == 0:
+            report.finished.append(cell)
+        elif not (self._stopping.is_set() or status == cell_process.INTERRUPTED):
+            report.failed[cell.id] = self._cells[cell.id].log
+
+    def _run_cell(self, cell: Cell, free: "SimpleQueue[int]") -> int:
+        if self._stopping.is_set():
+            return cell_process.INTERRUPTED
+        slot = free.get()
+        folder = self._cells[cell.id]
+        folder.write_options({"disable_tqdm": True, **expand_variables(cell.options)})
+        with folder.log.open("a", encoding="utf-8") as log:
+            log.write(f"--- {time.strftime('%Y-%m-%d %H:%M:%S')} {cell.title}\n")
+        ours, theirs = self._context.Pipe()
+        process = self._context.Process(
+            target=cell_process.main,
+            args=(folder.path, self._clips, self.study.evaluation_sets, theirs, self._device(slot)),
+        )
+        try:
+            process.start()
+            theirs.close()
+            self._connections[cell.id] = ours
+            process.join()
+            return process.exitcode
+        finally:
+            self._connections.pop(cell.id, None)
+            ours.close()
+            free.put(slot)
+
+    def _device(self, slot: int) -> str | None:
+        chosen = os.environ.get("CUDA_VISIBLE_DEVICES")
+        devices = chosen.split(",") if chosen else [str(number) for number in range(torch.cuda.device_count())]
+        return devices[slot % len(devices)] if devices else None
+
+    def _check(self, cell: Cell) -> None:
+        folder = self._cells[cell.id]
+        folder.write_options(expand_variables(cell.options))
+        try:
+            parse_arguments([str(folder.options_file)])
+        except SystemExit:  # argparse has said what is wrong
+            raise StudyError(f"the options of the cell {cell.title} are wrong (see above)") from None
+        finally:
+            # An empty folder of a cell that never ran would only be in the way.
+            if not folder.log.exists():
+                folder.options_file.unlink(missing_ok=True)
+                folder.path.rmdir()
+
+
+def _make_context(slots: int) -> BaseContext:
+    """How cells' processes are started: from one that has imported everything, where the system can."""
+    # It is read when the processor's threads are first needed, and the same for all cells.
+    os.environ["OMP_NUM_THREADS"] = str(max(1, _cores() // slots))
+    if "forkserver" not in multiprocessing.get_all_start_methods():
+        return multiprocessing.get_context("spawn")
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload([cell_process.__name__])
+    return context
+
+
+def _cores() -> int:
+    """The processor's cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else (os.cpu_count() or 1)
+
+
+class _GridBar:
+    """A progress bar over the work of all cells: their views times their epochs."""
+
+    def __init__(self, runner: StudyRunner, pending: Sequence[Cell], shown: bool) -> None:
+        self._runner = runner
+        self._pending = pending
+        self._work = {cell.id: cell.views * float(cell.settings["epochs"]) for cell in runner.study.cells}
+        total = sum(self._work.values())
+        before = total - sum(self._work[cell.id] for cell in pending)
+        self._before = before
+        self._bar = tqdm(
+            total=total,
+            initial=before,
+            disable=not shown,
+            smoothing=0,  # cells differ: the rate of all of this start says most
+            desc=runner.study.name,
+            bar_format="{desc}: {percentage:3.0f}%|{bar}| {elapsed} gone, {remaining} left{postfix}",
+        )
+
+    def __enter__(self) -> "_GridBar":
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self._bar.close()
+
+    def show(self, report: StudyReport) -> None:
+        """Bring it up to date."""
+        done = self._before
+        over = {cell.id for cell in report.finished} | set(report.failed)
+        for cell in self._pending:
+            share = 1.0 if cell.id in over else self._runner._cells[cell.id].progress()
+            done += share * self._work[cell.id]
+        self._bar.n = done
+        n_finished = report.n_finished_before + len(report.finished)
+        running = len(self._runner._connections)
+        text = f", {n_finished} of {report.n_cells} cells finished, {running} running"
+        self._bar.set_postfix_str((text + f", {len(report.failed)} failed" * bool(report.failed)).lstrip(", "))
+
+
+__all__ = ["StudyReport", "StudyRunner"]

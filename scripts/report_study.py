@@ -1,0 +1,51 @@
+#!/usr/bin/env python
+"""Report a study: tables, paired differences and figures, made from its Parquet files alone.
+
+python scripts/report_study.py runs/studies/quick
+python scripts/report_study.py runs/studies/quick --baseline augmented --bootstrap_over speaker --output_dir report
+
+A study that is still going on can be reported, too. Figures need matplotlib (the extra `plots`).
+"""
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from hf_gradalign.study import ReportSettings, write_report
+
+
+def main(argv: Sequence[str]) -> int:
+    """Report from the command line; returns the exit status."""
+    defaults = ReportSettings()
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
+    )
+    parser.add_argument("results", metavar="RESULTS", type=Path, help="folder with the study's Parquet files")
+    parser.add_argument("--output_dir", type=Path, help="by default report/ in that folder")
+    parser.add_argument(
+        "--baseline", default=defaults.baseline, help=f"method that others are compared with ({defaults.baseline})"
+    )
+    parser.add_argument("--bootstrap", type=int, default=defaults.n_draws, help=f"draws ({defaults.n_draws})")
+    parser.add_argument(
+        "--bootstrap_over", default=defaults.over, help="what is drawn: utterance, or a column such as speaker"
+    )
+    parser.add_argument("--confidence", type=float, default=defaults.confidence, help="of intervals (0.95)")
+    parser.add_argument("--seed", type=int, default=defaults.seed, help="of the draws (0)")
+    parser.add_argument("--formats", nargs="+", default=["png"], help="of figures, as matplotlib names them, or none")
+    arguments = parser.parse_args(argv)
+    settings = ReportSettings(
+        arguments.baseline, arguments.bootstrap, arguments.bootstrap_over, arguments.confidence, arguments.seed
+    )
+    formats = [] if arguments.formats == ["none"] else arguments.formats
+    try:
+        path = write_report(arguments.results, arguments.output_dir, settings, formats)
+    except (ValueError, OSError, ImportError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    print(path)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

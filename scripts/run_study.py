@@ -1,0 +1,67 @@
+#!/usr/bin/env python
+"""Run a study: a grid of methods, augmentations, models, heads, batch sizes and seeds, scored on several sets.
+
+python scripts/run_study.py scripts/studies/quick.yaml
+python scripts/run_study.py my_study.yaml --slots 4 --output_dir runs/my_study
+python scripts/run_study.py my_study.yaml --list
+
+Interrupted or killed, the same command goes on; cells that are finished are not repeated, and what has failed is tried
+again. Results: scripts/report_study.py.
+"""
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from hf_gradalign.study import Study, StudyRunner, StudyTables
+from hf_gradalign.study.tables import EPOCHS_NAME, RESULTS_NAME
+
+STUDIES_DIR = Path("runs", "studies")
+
+
+def main(argv: Sequence[str]) -> int:
+    """Run from the command line; returns the exit status."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
+    )
+    parser.add_argument("study", metavar="STUDY.yaml", type=Path)
+    parser.add_argument("--output_dir", type=Path, help=f"folder of the study ({STUDIES_DIR}/<its name>)")
+    parser.add_argument(
+        "--slots", type=int, default=1, help="cells side by side, the cores and accelerators shared out (1)"
+    )
+    parser.add_argument("--list", action="store_true", help="list the cells and which are finished, and run nothing")
+    parser.add_argument("--no_progress", action="store_true", help="show no progress bar")
+    arguments = parser.parse_args(argv)
+    try:
+        study = Study.read(arguments.study)
+        folder = arguments.output_dir or STUDIES_DIR / study.name
+        if arguments.list:
+            return list_cells(study, folder)
+        runner = StudyRunner(study, folder, slots=arguments.slots, progress=not arguments.no_progress)
+        report = runner.run()
+    except (ValueError, OSError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    n_finished = report.n_finished_before + len(report.finished)
+    print(f"{n_finished} of {report.n_cells} cells are finished: {folder / RESULTS_NAME}, {folder / EPOCHS_NAME}")
+    for cell, log in report.failed.items():
+        print(f"failed: {cell}; see {log}", file=sys.stderr)
+    if report.interrupted:
+        print("interrupted; the same command goes on where it was", file=sys.stderr)
+        return 130
+    return 1 if report.failed else 0
+
+
+def list_cells(study: Study, folder: Path) -> int:
+    """Print a line a cell; returns the exit status."""
+    tables = StudyTables(folder)
+    for cell in study.cells:
+        mark = "finished" if tables.has(cell, study.evaluation_sets) else "to do   "
+        print(f"{mark}  {cell.title}")
+    print(f"{len(study.cells)} cells, each scored on {', '.join(e.name for e in study.evaluation_sets)}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
