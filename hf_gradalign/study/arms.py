@@ -104,7 +104,13 @@ class Clips:
         self._rows = rows
 
     def column(self, name: str) -> list[Any]:
-        """A column, such as `system`."""
+        """A column, such as `system`.
+
+        Raises:
+            StudyError: If there is none.
+        """
+        if self._rows and name not in self._rows[0]:
+            raise StudyError(f"clips have no column {name!r}; there are {', '.join(self._rows[0])}")
         return [row[name] for row in self._rows]
 
 

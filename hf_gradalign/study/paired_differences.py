@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 from scipy import stats
 
 from hf_gradalign.metrics import RankedScores
+from hf_gradalign.metrics.bootstrap import require_settings
 from hf_gradalign.metrics.equal_error import official_equal_error
 from hf_gradalign.metrics.resampling import draw_order, make_draws
 from hf_gradalign.study.arms import Arm, Clips
@@ -53,11 +54,16 @@ class PairedBootstrap:
         over: "utterance", or the column of the clips that says which belong together.
         confidence: Of the percentile interval.
         seed: The draws'.
+
+    Raises:
+        StudyError: If the clips have no such column.
+        ValueError: If the number of draws or the confidence is out of range, or clips come in fewer than two groups.
     """
 
     def __init__(
         self, clips: Clips, *, n_draws: int = 1000, over: str = "utterance", confidence: float = 0.95, seed: int = 0
     ) -> None:
+        require_settings(n_draws, confidence)
         self._labels = clips.labels
         self._clusters: Sequence[Any] | None = None if over == "utterance" else clips.column(over)
         self._n_draws = n_draws

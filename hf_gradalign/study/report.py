@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from hf_gradalign.study.arms import StudyResults
+from hf_gradalign.study.errors import StudyError
 from hf_gradalign.study.report_tables import ReportSettings, ReportTables, Row, make_tables
 from hf_gradalign.study.tables import StudyTables
 from hf_gradalign.training.atomic_writing import write_text_atomically
@@ -34,12 +35,17 @@ def write_report(
         The path of `report.md`.
 
     Raises:
-        StudyError: If there are no results.
+        StudyError: If there are no results, or none of the baseline.
         ValueError: If the comparison cannot be made so.
         ImportError: If figures are wanted and matplotlib is not installed.
     """
     settings = settings or ReportSettings()
     results = StudyResults(StudyTables(folder))
+    methods = dict.fromkeys(arm.method for arms in results.arms.values() for arm in arms)
+    if settings.baseline not in methods:
+        raise StudyError(
+            f"no finished cell has the baseline's method {settings.baseline!r}; there are {', '.join(methods)}"
+        )
     tables = make_tables(results, settings)
     output_dir = Path(folder, "report") if output_dir is None else Path(output_dir)
     output_dir.mkdir(parents=True, exist_ok=True)

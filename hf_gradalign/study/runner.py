@@ -2,6 +2,7 @@
 
 import multiprocessing
 import os
+import sys
 import threading
 import time
 from collections.abc import Sequence
@@ -25,6 +26,7 @@ from hf_gradalign.study.errors import StudyError
 from hf_gradalign.study.tables import StudyTables
 
 _LOOK_EVERY = 0.5  # seconds
+_LOG_EVERY = 60.0
 
 
 @dataclass
@@ -198,6 +200,8 @@ class _GridBar:
         total = sum(self._work.values())
         before = total - sum(self._work[cell.id] for cell in pending)
         self._before = before
+        self._every = 0.0 if sys.stderr.isatty() else _LOG_EVERY
+        self._shown = -_LOG_EVERY
         self._bar = tqdm(
             total=total,
             initial=before,
@@ -214,7 +218,10 @@ class _GridBar:
         self._bar.close()
 
     def show(self, report: StudyReport) -> None:
-        """Bring it up to date."""
+        """Bring it up to date; in a file, which keeps every line, now and then."""
+        if time.monotonic() - self._shown < self._every:
+            return
+        self._shown = time.monotonic()
         done = self._before
         over = {cell.id for cell in report.finished} | set(report.failed)
         for cell in self._pending:

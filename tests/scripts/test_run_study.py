@@ -1,0 +1,148 @@
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import yaml
+from pyarrow import parquet
+
+from hf_gradalign.study.tables import RESOURCES
+
+SCRIPT = Path(__file__).parents[2] / "scripts" / "run_study.py"
+
+TINY = {
+    "options": {
+        "max_steps": 4,
+        "max_train_samples": 16,
+        "max_eval_samples": 12,
+        "window_seconds": 0.5,
+        "check_audio": False,
+        "conflict_record_modules": True,
+        "save_strategy": "steps",
+        "save_steps": 2,
+        "eval_strategy": "steps",
+        "eval_steps": 2,
+    },
+    "evaluate": {"dev": {"corpus": "demo", "split": "validation"}},
+    "cells": [{"method": ["augmented", "pcgrad"], "batch_size": [2, 4], "seed": "0..1", "head": "linear"}],
+}
+
+
+@pytest.fixture
+def study_file(tmp_path):
+    def write(**changes):
+        path = tmp_path / "tiny.yaml"
+        path.write_text(yaml.safe_dump({**TINY, **changes}))
+        return path
+
+    return write
+
+
+def start(study, folder, *words):
+    command = [sys.executable, SCRIPT, study, "--output_dir", folder, "--no_progress", *words]
+    return subprocess.Popen(
+        [str(word) for word in command],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        start_new_session=True,
+    )
+
+
+def rows(folder, name):
+    table = parquet.read_table(folder / name)
+    return table.drop_columns([column for column in RESOURCES if column in table.column_names]).to_pylist()
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_a_killed_study_ends_with_the_same_results(study_file, tmp_path):
+    study, chance = study_file(), random.Random(0)
+    whole = start(study, tmp_path / "whole", "--slots", "2")
+    output, _ = whole.communicate()
+    assert whole.returncode == 0, output
+    killed, n_before = tmp_path / "killed", -1
+    for kill in range(3):
+        process = start(study, killed, "--slots", "2")
+        # In three different stretches of the work: a fresh one, and ones that go on.
+        while process.poll() is None and len(list(killed.glob("cells/*/cell.json"))) < 2 * kill + 1:
+            time.sleep(0.05)
+        time.sleep(chance.uniform(0, 4))
+        assert process.poll() is None, process.stdout.read()
+        # The runner alone, or all that it started too.
+        (os.killpg if kill % 2 else os.kill)(process.pid, signal.SIGKILL)
+        process.wait()
+        n_now = len(list(killed.glob("cells/*/cell.json")))
+        assert n_now > n_before
+        n_before = n_now
+    before = {path: path.stat().st_mtime_ns for path in killed.glob("cells/*/cell.json")}
+    last = start(study, killed, "--slots", "2")
+    output, _ = last.communicate()
+    assert last.returncode == 0, output
+    assert "8 of 8 cells are finished" in output
+    for name in ("results.parquet", "epochs.parquet", "clips.parquet"):
+        assert rows(killed, name) == rows(tmp_path / "whole", name)
+    assert len(rows(killed, "results.parquet")) == 8
+    # What was finished was not done again.
+    assert {path: path.stat().st_mtime_ns for path in before} == before
+
+
+@pytest.mark.slow
+def test_failed_cells_are_listed_and_tried_again(study_file, tmp_path):
+    cells = [{"method": "pcgrad", "seed": 0, "batch_size": 4, "model": ["small", str(tmp_path / "nothing")]}]
+    process = start(study_file(cells=cells), tmp_path / "out")
+    output, _ = process.communicate()
+    assert process.returncode == 1
+    assert "1 of 2 cells are finished" in output
+    (line,) = [line for line in output.splitlines() if line.startswith("failed: ")]
+    assert "nothing" in Path(line.split("; see ")[1]).read_text()
+    assert start(study_file(cells=cells), tmp_path / "out").communicate()[0].count("failed: ") == 1
+
+
+@pytest.fixture
+def script(load_script):
+    return load_script("run_study")
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"cells": [{"metod": "pcgrad"}]}, "entry 1 names no method"),
+        ({"options": {"learning_rat": 1}}, "the options of the cell method pcgrad"),
+        ({"options": {"corpus": "${NOWHERE_AT_ALL}"}}, "set the environment variable NOWHERE_AT_ALL first"),
+    ],
+)
+def test_mistakes_are_told_before_anything_starts(script, study_file, tmp_path, capsys, changes, message):
+    path = study_file(**{"cells": [{"method": "pcgrad"}], **changes})
+    assert script.main([str(path), "--output_dir", str(tmp_path / "out")]) == 2
+    assert message in capsys.readouterr().err
+    assert not list(tmp_path.glob("out/cells/*"))
+
+
+def test_cells_are_listed(script, study_file, tmp_path, capsys):
+    assert script.main([str(study_file()), "--list", "--output_dir", str(tmp_path)]) == 0
+    printed = capsys.readouterr().out
+    assert printed.count("to do") == 8
+    assert "8 cells, each scored on dev" in printed
+
+
+def test_a_study_is_run_once_at_a_time(script, study_file, tmp_path, capsys):
+    from filelock import FileLock
+
+    (tmp_path / "out").mkdir()
+    with FileLock(tmp_path / "out" / "study.lock"):
+        assert script.main([str(study_file()), "--output_dir", str(tmp_path / "out")]) == 2
+    assert "another process is running the study" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("name", ["quick", "small_scale"])
+def test_studies_in_the_repository_are_sound(script, monkeypatch, tmp_path, capsys, name):
+    monkeypatch.setenv("CORPORA", str(tmp_path))
+    assert (
+        script.main([str(SCRIPT.with_name("studies") / f"{name}.yaml"), "--list", "--output_dir", str(tmp_path)]) == 0
+    )
+    assert "cells, each scored on" in capsys.readouterr().out

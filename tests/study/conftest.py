@@ -1,0 +1,110 @@
+import numpy as np
+import pytest
+
+from hf_gradalign.metrics import MEASURES
+from hf_gradalign.study import Study, StudyTables
+from hf_gradalign.study.cell_folder import CellFolder
+from hf_gradalign.study.cell_process import METRICS
+
+N_CLIPS = 60
+LABELS = np.arange(N_CLIPS) % 2
+
+
+@pytest.fixture
+def small_study():
+    """Twelve cells: three methods over two seeds, two of them on two batch sizes, and clean training for longer."""
+    return Study.from_mapping(
+        {
+            "evaluate": {"test": {"corpus": "demo"}, "dev": {"corpus": "demo", "split": "validation"}},
+            "cells": [
+                {"method": ["dual_path", "pcgrad"], "batch_size": [5, 16], "epochs": 2, "seed": "0..1"},
+                {"method": "clean", "batch_size": 16, "epochs": [2, 4], "seed": "0..1"},
+            ],
+        }
+    )
+
+
+@pytest.fixture
+def write_cell(tmp_path):
+    """Writes what a finished cell leaves, without any training; its scores depend on its settings."""
+
+    def write(study, cell, sets=None):
+        folder = CellFolder(tmp_path / "cells" / cell.id)
+        evaluations = []
+        for evaluation in study.evaluation_sets if sets is None else sets:
+            own = [cell.settings["seed"], len(str(cell.settings["method"])), cell.settings["batch_size"]]
+            scores = np.random.default_rng(own).normal(size=N_CLIPS).round(6) + LABELS
+            path = folder.score_file(evaluation.name)
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text("".join(f"clip{i} {score:.6f}\n" for i, score in enumerate(scores)))
+            evaluations.append(
+                {
+                    "evaluation_set": evaluation.name,
+                    "corpus": evaluation.corpus,
+                    "split": evaluation.split,
+                    "subset": evaluation.subset,
+                    "n_clips": N_CLIPS,
+                    "n_bad_clips": 0,
+                    **{name: MEASURES[name](scores, LABELS) for name in METRICS},
+                }
+            )
+        epochs = int(cell.settings["epochs"])
+        run = {
+            "n_updates": 10 * epochs,
+            "n_forward_passes": 10 * epochs * cell.settings["batch_size"] * cell.views,
+            "train_loss": 0.5,
+            "validation_loss": 0.6,
+            "validation_eer": 0.1,
+            "conflict_rate": 0.25 if cell.views > 1 else None,
+            "n_nonfinite_updates": 0,
+            "seconds_per_update": 0.1 * cell.views,
+            "peak_memory_mib": 500.0,
+            "versions": {"torch": "2"},
+        }
+        history = [
+            {"epoch": epoch, "eval_loss": 1.0 / epoch, "eval_eer": 0.2, "n_updates": 10, "loss_first": 0.5}
+            | (_conflicts(epoch) if cell.views > 1 else {})
+            for epoch in range(1, epochs + 1)
+        ]
+        folder.finish({"run": run, "evaluations": evaluations, "epochs": history})
+        return folder
+
+    return write
+
+
+@pytest.fixture
+def clips_folder(tmp_path, small_study):
+    """Tables of the evaluation sets' clips."""
+    from datasets import Dataset
+
+    from hf_gradalign.study.clip_tables import write_clips
+
+    systems = ["-" if label else f"A0{1 + index // 2 % 2}" for index, label in enumerate(LABELS)]
+    names = [f"clip{index}" for index in range(N_CLIPS)]
+    for evaluation in small_study.evaluation_sets:
+        clips = Dataset.from_dict({"utterance_id": names, "label": LABELS.tolist(), "system": systems})
+        write_clips(clips, evaluation, tmp_path / "evaluation_sets")
+    return tmp_path / "evaluation_sets"
+
+
+@pytest.fixture
+def finished_study(tmp_path, small_study, write_cell, clips_folder):
+    """The folder of a study all of whose cells are finished."""
+    folders = {cell.id: write_cell(small_study, cell) for cell in small_study.cells}
+    StudyTables(tmp_path).update(small_study, folders, clips_folder)
+    return tmp_path
+
+
+def _conflicts(epoch):
+    return {
+        "loss_second": 0.6,
+        "conflict_rate": 0.1 * epoch,
+        "cosine_mean": 0.3,
+        "cosine_quantiles": [-0.2, 0.1, 0.3, 0.5, 0.8],
+        "norm_ratio": 1.5,
+        "second_loss_larger": 1.0,
+        "second_norm_larger": 0.75,
+        "module": ["encoder", "head"],
+        "module_conflict_rate": [0.2, 0.4],
+        "module_norm_share": [0.75, 0.25],
+    }

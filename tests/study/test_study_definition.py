@@ -1,0 +1,117 @@
+import pytest
+import yaml
+
+from hf_gradalign.study import Study, StudyError
+from hf_gradalign.study.definition import EvaluationSet, expand_variables
+
+DEMO = {"test": {"corpus": "demo"}}
+
+
+def study(**content):
+    return Study.from_mapping({"evaluate": DEMO, "cells": [{"method": "pcgrad"}], **content})
+
+
+def test_a_block_stands_for_all_combinations():
+    cells = study(cells=[{"method": ["dual_path", "pcgrad"], "batch_size": [5, 16], "seed": "3..5"}]).cells
+    found = [(c.settings["method"], c.settings["batch_size"], c.settings["seed"]) for c in cells]
+    assert found == [(m, b, s) for m in ("dual_path", "pcgrad") for b in (5, 16) for s in (3, 4, 5)]
+    assert len({cell.id for cell in cells}) == 12
+
+
+def test_a_cell_that_comes_twice_is_run_once():
+    cells = study(cells=[{"method": "pcgrad", "seed": [0, 1]}, {"method": ["pcgrad", "none"], "seed": 1}]).cells
+    assert [(c.settings["method"], c.settings["seed"]) for c in cells] == [("pcgrad", 0), ("pcgrad", 1), ("none", 1)]
+
+
+def test_options_are_those_of_a_run():
+    block = {"method": "gradvac", "augmentation": "codec", "model": "a/b", "head": "aasist", "weight_decay": 0.1}
+    (cell,) = study(options={"learning_rate": 1e-4}, cells=[block]).cells
+    assert cell.options == {
+        "learning_rate": 1e-4,
+        "align_gradients": "gradvac",
+        "augmentation": "codec",
+        "model_name_or_path": "a/b",
+        "head": "aasist",
+        "per_device_train_batch_size": 16,
+        "num_train_epochs": 10,
+        "seed": 42,
+        "weight_decay": 0.1,
+    }
+    assert cell.views == 2
+
+
+def test_clean_training_is_the_same_run_for_every_augmentation():
+    cells = study(cells=[{"method": "clean", "augmentation": ["rawboost", "codec"]}]).cells
+    assert [(c.options["views"], c.settings["augmentation"], c.views) for c in cells] == [("clean", "none", 1)]
+
+
+def test_augmented_and_dual_path_training():
+    augmented, dual = study(cells=[{"method": ["augmented", "dual_path"], "augmentation": "rawboost5"}]).cells
+    assert augmented.options["views"] == "augmented=rawboost5"
+    assert augmented.views == 1
+    assert dual.options["align_gradients"] == "none"
+    assert dual.options["augmentation"] == "rawboost5"
+
+
+def test_methods_of_the_study_s_own():
+    own = {"paper_gradvac": {"align_gradients": "gradvac", "alignment_options": {"update_on_conflict": True}}}
+    (cell,) = study(methods=own, cells=[{"method": "paper_gradvac", "augmentation": "codec"}]).cells
+    assert cell.options["alignment_options"] == {"update_on_conflict": True}
+    assert cell.options["augmentation"] == "codec"
+
+
+def test_other_options_are_another_cell():
+    first, second = (study(options={"learning_rate": rate}).cells[0] for rate in (1e-3, 1e-4))
+    assert first.settings == second.settings
+    assert first.id != second.id
+
+
+def test_evaluation_sets():
+    sets = study(evaluate={"a": {"corpus": "demo", "split": "validation"}, "b": None}).evaluation_sets
+    assert sets == [EvaluationSet("a", "demo", "validation"), EvaluationSet("b")]
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ({"cell": []}, "unknown key 'cell'; did you mean cells"),
+        ({"cells": []}, "give a list of mappings"),
+        ({"cells": [{"seed": 1}]}, "entry 1 names no method"),
+        ({"cells": [{"method": [["a"]]}]}, "method takes a value, a list of values or a range"),
+        ({"cells": [{"method": []}]}, "method has no value"),
+        ({"cells": [{"method": "pcgrad", "align_gradients": "none"}]}, "align_gradients is not an axis: vary method"),
+        ({"options": {"seed": 1}}, "seed is what seed says, in cells"),
+        ({"options": {"output_dir": "x"}}, "output_dir is the runner's business"),
+        ({"methods": {"x": {"head": "aasist"}}}, "methods: x: head is what head says"),
+        ({"evaluate": {}}, "name at least one set"),
+        ({"evaluate": {"a": {"corpora": "demo"}}}, "unknown key 'corpora'; did you mean corpus"),
+        ({"evaluate": {"a/b": {}}}, "had better not have"),
+        ({"name": "a/b"}, "had better not have"),
+        ({"options": ["x"]}, "options must be a mapping"),
+    ],
+)
+def test_mistakes_are_told(content, message):
+    with pytest.raises(StudyError, match=message):
+        study(**content)
+
+
+def test_a_file_names_the_study(tmp_path):
+    path = tmp_path / "mine.yaml"
+    path.write_text(yaml.safe_dump({"evaluate": DEMO, "cells": [{"method": "pcgrad"}]}))
+    assert Study.read(path).name == "mine"
+    path.write_text("cells: [")
+    with pytest.raises(StudyError, match=r"mine\.yaml is not YAML"):
+        Study.read(path)
+    with pytest.raises(FileNotFoundError, match="no study file"):
+        Study.read(tmp_path / "other.yaml")
+
+
+def test_variables_of_the_environment(monkeypatch):
+    monkeypatch.setenv("PLACE", "/data")
+    assert expand_variables({"a": ["${PLACE}/x", 1]}) == {"a": ["/data/x", 1]}
+    with pytest.raises(StudyError, match="set the environment variable NOT_THERE first"):
+        expand_variables("${NOT_THERE}")
+    # What a cell is called does not depend on where its data lie.
+    there = study(options={"corpus": "${PLACE}"}).cells[0].id
+    monkeypatch.setenv("PLACE", "/elsewhere")
+    assert study(options={"corpus": "${PLACE}"}).cells[0].id == there

@@ -1,0 +1,105 @@
+import csv
+
+import numpy as np
+import pytest
+
+from hf_gradalign.study import ReportSettings, StudyError, StudyTables, write_report
+from hf_gradalign.study.arms import StudyResults, baseline_of
+from hf_gradalign.study.report_tables import best_epoch, make_tables
+
+QUICK = ReportSettings(n_draws=40)
+
+
+def table(path):
+    with path.open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def test_arms_that_need_no_augmentation_stand_under_every_condition(finished_study):
+    results = StudyResults(StudyTables(finished_study))
+    found = {c.title: [(arm.method, arm.epochs, arm.seeds) for arm in arms] for c, arms in results.arms.items()}
+    assert found == {
+        "rawboost, own, batch 5": [("dual_path", 2, [0, 1]), ("pcgrad", 2, [0, 1])],
+        "rawboost, own, batch 16": [
+            ("clean", 4, [0, 1]),
+            ("clean", 2, [0, 1]),
+            ("dual_path", 2, [0, 1]),
+            ("pcgrad", 2, [0, 1]),
+        ],
+    }
+
+
+def test_baselines_have_as_many_epochs_or_as_many_forward_passes(finished_study):
+    arms = next(a for c, a in StudyResults(StudyTables(finished_study)).arms.items() if c.batch_size == 16)
+    long, short, dual, pcgrad = arms
+    assert baseline_of(long, arms) is dual  # of one view, for twice as long
+    assert baseline_of(short, arms) is dual
+    assert baseline_of(pcgrad, arms) is dual
+    assert baseline_of(dual, arms) is None
+    assert baseline_of(dual, arms, "clean") is short
+    assert baseline_of(dual, arms, "nothing") is None
+
+
+def test_tables_say_what_the_results_say(finished_study):
+    results = StudyResults(StudyTables(finished_study))
+    tables = make_tables(results, QUICK)
+    assert len(tables.eer) == 12
+    row = next(
+        r for r in tables.eer if r["method"] == "pcgrad" and r["evaluation_set"] == "dev" and "16" in r["condition"]
+    )
+    arm = next(a for c, arms in results.arms.items() if c.batch_size == 16 for a in arms if a.method == "pcgrad")
+    rates = list(arm.values("dev").values())
+    assert row["eer_mean"] == pytest.approx(np.mean(rates))
+    assert row["eer_sd"] == pytest.approx(np.std(rates, ddof=1))
+    assert row["against"] == "dual path"
+    assert row["n_paired"] == 2
+    assert {r["system"] for r in tables.by_system} == {"A01", "A02"}
+    training = next(r for r in tables.training if r["method"] == "pcgrad")
+    assert (training["best_epoch_mean"], training["best_epoch_difference"]) == (2, 0)
+    assert (training["conflict_rate_mean"], training["time_ratio"]) == (0.25, 1.0)
+    clean = next(r for r in tables.training if r["method"] == "clean only" and r["epochs"] == 4)
+    assert (clean["conflict_rate_mean"], clean["time_ratio"], clean["best_epoch_mean"]) == (None, 0.5, 4)
+    assert next(r for r in tables.eer if r["epochs"] == 4)["against"] == "dual path, 2 epochs"
+
+
+def test_a_report_is_made_of_the_tables_alone_and_always_the_same(finished_study, tmp_path_factory):
+    pytest.importorskip("matplotlib")
+    first, second = tmp_path_factory.mktemp("first"), tmp_path_factory.mktemp("second")
+    for place in (first, second):
+        write_report(finished_study, place, QUICK, ["svg"])
+    names = sorted(str(path.relative_to(first)) for path in first.rglob("*") if path.is_file())
+    assert "report.md" in names
+    assert {"eer.csv", "by_system.csv", "training.csv", "epochs.csv", "modules.csv"} <= set(names)
+    assert {"figures/eer_test.svg", "figures/conflicts_by_epoch.svg", "figures/conflicts_by_module.svg"} <= set(names)
+    for name in names:
+        assert (first / name).read_bytes() == (second / name).read_bytes()
+    text = (first / "report.md").read_text()
+    assert "(figures/differences_dev.svg)" in text
+    for row in table(first / "eer.csv"):
+        assert f"{100 * float(row['eer_mean']):.2f} ± {100 * float(row['eer_sd']):.2f}" in text
+    assert len(table(first / "epochs.csv")) == 4 * 2 + 4 + 2
+
+
+def test_what_is_noise_is_said_first(finished_study, tmp_path):
+    text = write_report(finished_study, tmp_path / "out", QUICK, []).read_text()
+    rows = table(tmp_path / "out" / "eer.csv")
+    verdicts = [row["verdict"] for row in rows if row["verdict"]]
+    assert f"Of {len(verdicts)} differences {verdicts.count('noise')} are noise" in text
+    assert not (tmp_path / "out" / "figures").exists()
+
+
+def test_the_best_epoch_is_the_first_of_equals():
+    rows = [{"epoch": e, "eval_loss": loss} for e, loss in ((1, 0.5), (2, None), (3, 0.3), (4, 0.3))]
+    assert best_epoch(rows) == 3
+    assert best_epoch(rows[1:2]) is None
+
+
+def test_nothing_to_report(tmp_path):
+    with pytest.raises(StudyError, match="no results of finished cells"):
+        write_report(tmp_path)
+
+
+def test_a_baseline_that_is_not_there(finished_study):
+    settings = ReportSettings(baseline="dual")
+    with pytest.raises(StudyError, match="no finished cell has the baseline's method 'dual'; there are"):
+        write_report(finished_study, settings=settings)
