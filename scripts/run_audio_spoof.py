@@ -6,6 +6,7 @@ python scripts/run_audio_spoof.py --align_gradients --model_name_or_path faceboo
 python scripts/run_audio_spoof.py --align_gradients --corpus asvspoof2019_la:/data/LA --test_corpus in_the_wild:/data
 python scripts/run_audio_spoof.py --align_gradients --views clean,rawboost,codec --view_weights '{"codec": 0.5}'
 python scripts/run_audio_spoof.py config.yaml --seed 1
+python scripts/run_audio_spoof.py scripts/recipes/tcm_pcgrad.yaml --corpus asvspoof2019_la:/data/LA --dry_run
 """
 
 import shlex
@@ -16,6 +17,7 @@ from hf_gradalign.experiment import (
     Interrupted,
     announce_hub,
     command_words,
+    dry_run,
     keep_arguments,
     make_arguments,
     prepare,
@@ -38,6 +40,11 @@ def main(argv: list[str]) -> int:
         args.output_dir, checkpoint = resolve_output_folder(
             args.output_dir, args.resume_from_checkpoint, args.align_gradients
         )
+        if args.dry_run:
+            report = dry_run(model_args, data_args, args)
+            if args.should_log:
+                print(report.text())
+            return 0
         preparation = prepare(model_args, data_args, args)
     except (ValueError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)

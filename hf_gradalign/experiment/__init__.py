@@ -11,6 +11,8 @@ from hf_gradalign.experiment.command_line import (
 )
 from hf_gradalign.experiment.conflict_history import ConflictHistory
 from hf_gradalign.experiment.conflict_plots import draw_conflicts, draw_run_figures
+from hf_gradalign.experiment.dry_run import dry_run
+from hf_gradalign.experiment.dry_run_report import DryRunReport
 from hf_gradalign.experiment.evaluation import CountermeasureMetrics
 from hf_gradalign.experiment.output_folder import resolve_output_folder
 from hf_gradalign.experiment.preparation import Preparation, prepare
@@ -24,6 +26,7 @@ __all__ = [
     "ConflictHistory",
     "CountermeasureMetrics",
     "DataArguments",
+    "DryRunReport",
     "Interrupted",
     "ModelArguments",
     "Preparation",
@@ -32,6 +35,7 @@ __all__ = [
     "command_words",
     "draw_conflicts",
     "draw_run_figures",
+    "dry_run",
     "keep_arguments",
     "make_arguments",
     "parse_arguments",

@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 from transformers.trainer_utils import IntervalStrategy, SaveStrategy
+from transformers.training_args import OptimizerNames
 
 from hf_gradalign.data.mixing import check_weights
 from hf_gradalign.experiment.repeatable_option import ExtendAnew
@@ -14,6 +15,7 @@ from hf_gradalign.experiment.views import CLEAN, parse_views
 from hf_gradalign.training import GradientAlignmentArguments
 
 PAPER_WINDOW_SECONDS = 66_800 / 16_000
+_ADAMW = (OptimizerNames.ADAMW_TORCH, OptimizerNames.ADAMW_TORCH_FUSED)  # the Trainer's default, by torch's version
 CHECKED_BY_DEFAULT = 20_000
 """Splits of more clips are not decoded before training, unless asked for: 50,000 of 4 s take about a minute."""
 
@@ -295,6 +297,13 @@ class AudioSpoofTrainingArguments(GradientAlignmentArguments):
     lr_scheduler_type: str = field(default="cosine", metadata={"help": "Learning rate schedule."})
     warmup_steps: float = field(default=0.15, metadata={"help": "Warm-up steps; below 1, their share of all steps."})
     weight_decay: float = field(default=0.01, metadata={"help": "Weight decay."})
+    coupled_weight_decay: bool = field(
+        default=False,
+        metadata={
+            "help": "Take torch.optim.Adam, which adds the weight decay of all parameters to their gradients (as the "
+            "paper's code does), in place of AdamW, which takes it off weights and leaves biases and norms alone."
+        },
+    )
     logging_steps: float = field(default=10, metadata={"help": "Log every so many updates."})
     logging_first_step: bool = field(default=True, metadata={"help": "Log the first update too."})
     eval_strategy: IntervalStrategy | str = field(default="epoch", metadata={"help": "When to evaluate."})
@@ -330,6 +339,14 @@ class AudioSpoofTrainingArguments(GradientAlignmentArguments):
         },
     )
 
+    dry_run: bool = field(
+        default=False,
+        metadata={
+            "help": "Train nothing: check options and corpora, build the model (with random weights where the Hub is "
+            "out of reach), take two updates on synthetic audio, and tell parameters, memory, and time of the run."
+        },
+    )
+
     def __post_init__(self) -> None:
         """Keep the output folder open until the run knows whether it resumes."""
         chosen = self.output_dir
@@ -341,4 +358,6 @@ class AudioSpoofTrainingArguments(GradientAlignmentArguments):
             )
         super().__post_init__()
         self.learning_rate = rate
+        if self.coupled_weight_decay and self.optim not in _ADAMW:
+            raise ValueError(f"--coupled_weight_decay takes torch.optim.Adam: leave out --optim {self.optim.value}")
         self.output_dir = None if chosen is None else os.path.expanduser(chosen)

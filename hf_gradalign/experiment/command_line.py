@@ -17,7 +17,7 @@ from hf_gradalign.training.atomic_writing import write_text_atomically
 
 _CONFIG_SUFFIXES = (".json", ".yaml", ".yml")
 # What belongs to one start of a run and not to the run; and no token is ever written anywhere.
-_NOT_KEPT = ("output_dir", "resume_from_checkpoint", "hub_token")
+_NOT_KEPT = ("output_dir", "resume_from_checkpoint", "hub_token", "dry_run")
 
 
 def read_arguments(argv: Sequence[str]) -> dict[str, Any]:

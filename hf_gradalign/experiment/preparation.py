@@ -1,14 +1,16 @@
 """From a run's arguments to its data sets and model; everything that can be wrong is found here, before training."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 from datasets import DatasetDict
-from transformers import PreTrainedModel, set_seed
+from transformers import PretrainedConfig, PreTrainedModel, set_seed
 from transformers.feature_extraction_utils import FeatureExtractionMixin
 from transformers.utils import logging
 
+from hf_gradalign.augmentation.recipe_files import Augmentation
 from hf_gradalign.data import ClipDataset, DeferredAugmentation, StreamedViewDataset, ViewDataset
 from hf_gradalign.experiment.arguments import (
     PAPER_WINDOW_SECONDS,
@@ -16,7 +18,7 @@ from hf_gradalign.experiment.arguments import (
     DataArguments,
     ModelArguments,
 )
-from hf_gradalign.experiment.corpora import data_seed, load_run_corpora, stream_training_corpora
+from hf_gradalign.experiment.corpora import RunCorpora, data_seed, load_run_corpora, stream_training_corpora
 from hf_gradalign.experiment.views import build_views
 from hf_gradalign.models import LABEL2ID, SpoofDetectorFeatureExtractor, load_audio_classifier, load_detector
 from hf_gradalign.scoring.protocol import taking_windows_as_they_are
@@ -73,6 +75,84 @@ def prepare(model_args: ModelArguments, data_args: DataArguments, args: AudioSpo
     logging.set_verbosity(args.get_process_log_level())
     set_seed(args.seed)
     settle_defaults(model_args, data_args, args)
+    views = check_views(data_args, args)
+    model, feature_extractor = load_model(model_args, data_args, args)
+    with args.main_process_first(desc="loading and checking the audio"):
+        corpora = load_run_corpora(data_args, args, feature_extractor.sampling_rate)
+    return put_together(corpora, views, model, feature_extractor, data_args, args)
+
+
+def put_together(
+    corpora: RunCorpora,
+    views: Mapping[str, Augmentation | None],
+    model: PreTrainedModel,
+    feature_extractor: FeatureExtractionMixin,
+    data_args: DataArguments,
+    args: AudioSpoofTrainingArguments,
+) -> Preparation:
+    """What a run trains and evaluates with, from its parts.
+
+    Args:
+        corpora: The clips; without a training split it is streamed from what the arguments name.
+        views: From `check_views`.
+        model: From `load_model`.
+        feature_extractor: From `load_model`.
+        data_args: The run's arguments, after `settle_defaults`.
+        args: The run's arguments.
+    """
+    common: dict[str, Any] = {
+        "sampling_rate": feature_extractor.sampling_rate,
+        "rms_level": data_args.rms_level,
+        "label2id": LABEL2ID,
+    }
+    for_training: dict[str, Any] = {
+        "window_seconds": data_args.window_seconds,
+        "crop": data_args.crop,
+        "seed": data_seed(args),
+        "augment": data_args.augmentation_scope,
+        "on_bad_audio": data_args.on_bad_audio,
+        "defer": data_args.augment_on_device,
+        **common,
+    }
+    train_dataset: ViewDataset | StreamedViewDataset
+    if "train" in corpora.splits:
+        train_dataset = ViewDataset(corpora.splits["train"], views, **for_training)
+    else:
+        train_dataset = StreamedViewDataset(
+            stream_training_corpora(data_args, args),
+            views,
+            shuffle_buffer_size=data_args.shuffle_buffer_size,
+            process_index=args.process_index,
+            n_processes=args.world_size,
+            repeats=data_args.balance_classes or data_args.corpus_weights is not None,
+            **for_training,
+        )
+    eval_datasets = {
+        split: ClipDataset(clips, window_seconds=data_args.eval_window_seconds, **common)
+        for split, clips in corpora.splits.items()
+        if split != "train"
+    }
+    batch_transform = None
+    if data_args.augment_on_device:
+        batch_transform = DeferredAugmentation(taking_windows_as_they_are(feature_extractor))
+    return Preparation(
+        corpora.splits,
+        train_dataset,
+        eval_datasets,
+        model,
+        feature_extractor,
+        held_out_of=corpora.held_out_of,
+        batch_transform=batch_transform,
+    )
+
+
+def check_views(data_args: DataArguments, args: AudioSpoofTrainingArguments) -> dict[str, Augmentation | None]:
+    """Each view's transform, None for the clip as it is, after a look at whether the run can be done with them.
+
+    Raises:
+        ValueError: On an unknown augmentation, a weight for a view that is not there, an alignment method that cannot
+            weigh so many views, or a stream without an end.
+    """
     if data_args.streaming and args.max_steps <= 0:
         raise ValueError("--streaming: a stream has no length and no epochs; say how long to train with --max_steps")
     if data_args.streaming and args.eval_strategy == "epoch":
@@ -90,58 +170,28 @@ def prepare(model_args: ModelArguments, data_args: DataArguments, args: AudioSpo
         )
     if len(views) > 1:
         args.make_method()(torch.eye(len(views)))  # a method that cannot weigh so many says so
-    model, feature_extractor = _load_model(model_args, data_args, args)
-    batch_transform = None
-    if data_args.augment_on_device:
-        batch_transform = DeferredAugmentation(taking_windows_as_they_are(feature_extractor))
-    with args.main_process_first(desc="loading and checking the audio"):
-        corpora = load_run_corpora(data_args, args, feature_extractor.sampling_rate)
-    common: dict[str, Any] = {
-        "sampling_rate": feature_extractor.sampling_rate,
-        "rms_level": data_args.rms_level,
-        "label2id": LABEL2ID,
-    }
-    for_training: dict[str, Any] = {
-        "window_seconds": data_args.window_seconds,
-        "crop": data_args.crop,
-        "seed": data_seed(args),
-        "augment": data_args.augmentation_scope,
-        "on_bad_audio": data_args.on_bad_audio,
-        "defer": data_args.augment_on_device,
-        **common,
-    }
-    train_dataset: ViewDataset | StreamedViewDataset
-    if data_args.streaming:
-        train_dataset = StreamedViewDataset(
-            stream_training_corpora(data_args, args),
-            views,
-            shuffle_buffer_size=data_args.shuffle_buffer_size,
-            process_index=args.process_index,
-            n_processes=args.world_size,
-            repeats=data_args.balance_classes or data_args.corpus_weights is not None,
-            **for_training,
-        )
-    else:
-        train_dataset = ViewDataset(corpora.splits["train"], views, **for_training)
-    eval_datasets = {
-        split: ClipDataset(clips, window_seconds=data_args.eval_window_seconds, **common)
-        for split, clips in corpora.splits.items()
-        if split != "train"
-    }
-    return Preparation(
-        corpora.splits,
-        train_dataset,
-        eval_datasets,
-        model,
-        feature_extractor,
-        held_out_of=corpora.held_out_of,
-        batch_transform=batch_transform,
-    )
+    return views
 
 
-def _load_model(
-    model_args: ModelArguments, data_args: DataArguments, args: AudioSpoofTrainingArguments
+def load_model(
+    model_args: ModelArguments,
+    data_args: DataArguments,
+    args: AudioSpoofTrainingArguments,
+    random_config: PretrainedConfig | None = None,
 ) -> tuple[PreTrainedModel, FeatureExtractionMixin]:
+    """The model that the arguments name, and its feature extractor.
+
+    Args:
+        model_args: The run's arguments.
+        data_args: The run's arguments, after `settle_defaults`.
+        args: The run's arguments.
+        random_config: A configuration to make the model or, with `head`, its encoder of, with random weights, in place
+            of what is named.
+
+    Raises:
+        OSError: If there is no such model.
+        ValueError: If it cannot be trained as the arguments say.
+    """
     weights = model_args.class_weights
     common: dict[str, Any] = {
         "class_weights": None if weights is None else dict(zip(("spoof", "bonafide"), weights, strict=True)),
@@ -150,11 +200,14 @@ def _load_model(
         "token": args.hub_token,
         "trust_remote_code": model_args.trust_remote_code,
     }
+    name = model_args.model_name_or_path
+    if random_config is not None:
+        name, common["random_config"] = None, random_config
     if model_args.head is None:
-        model, feature_extractor = load_audio_classifier(model_args.model_name_or_path, **common)
+        model, feature_extractor = load_audio_classifier(name, **common)
     else:
         model, feature_extractor = load_detector(
-            model_args.model_name_or_path,
+            name,
             head=model_args.head,
             head_options=model_args.head_options,
             n_samples=round(data_args.eval_window_seconds * 16_000),
@@ -168,6 +221,8 @@ def _load_model(
         feature_extractor.n_samples = model.config.n_samples = n_samples
     else:
         feature_extractor.n_scored_samples = n_samples  # `hf_gradalign.scoring` asks for it
+    if data_args.augment_on_device:
+        DeferredAugmentation(taking_windows_as_they_are(feature_extractor))  # refused now rather than after the corpora
     for part in ("feature_encoder", "backbone"):
         if getattr(model_args, f"freeze_{part}"):
             freeze = getattr(model, f"freeze_{part}", None)

@@ -8,13 +8,8 @@ from transformers import TrainerCallback
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 from transformers.utils import logging
 
-from hf_gradalign.data import ViewCollator
 from hf_gradalign.experiment.arguments import AudioSpoofTrainingArguments, DataArguments, ModelArguments
-from hf_gradalign.experiment.evaluation import (
-    CountermeasureMetrics,
-    countermeasure_scores,
-    error_rates_by_system,
-)
+from hf_gradalign.experiment.evaluation import countermeasure_scores, error_rates_by_system
 from hf_gradalign.experiment.preparation import Preparation
 from hf_gradalign.experiment.results import (
     RunResults,
@@ -23,12 +18,11 @@ from hf_gradalign.experiment.results import (
     steps_of,
     without_timing,
 )
+from hf_gradalign.experiment.run_trainer import make_trainer
 from hf_gradalign.scoring import write_score_file
-from hf_gradalign.scoring.protocol import taking_windows_as_they_are
 from hf_gradalign.training import (
     BestCheckpoints,
     GradientAlignmentTrainer,
-    ResumableEarlyStopping,
     SaveOnInterrupt,
     average_checkpoints,
     load_whole_state,
@@ -80,7 +74,7 @@ def run(
         Interrupted: On Ctrl-C or SIGTERM, after a checkpoint was saved.
     """
     interrupt = SaveOnInterrupt()
-    trainer = _make_trainer(preparation, args, [interrupt, *callbacks])
+    trainer = make_trainer(preparation, args, [interrupt, *callbacks])
     averaged = 0
     steps_before = steps_of(resume_from) if resume_from else -1  # asked now: training may delete the checkpoint
     try:
@@ -117,26 +111,6 @@ def run(
     if trainer.is_world_process_zero():
         results.write(args.output_dir)
     return results
-
-
-def _make_trainer(
-    preparation: Preparation, args: AudioSpoofTrainingArguments, callbacks: list[TrainerCallback]
-) -> GradientAlignmentTrainer:
-    if args.early_stopping_patience is not None:
-        callbacks.append(ResumableEarlyStopping(args.early_stopping_patience))
-    if args.average_best_checkpoints > 1:
-        callbacks.append(BestCheckpoints(args.average_best_checkpoints))
-    return GradientAlignmentTrainer(
-        model=preparation.model,
-        args=args,
-        train_dataset=preparation.train_dataset,
-        eval_dataset=preparation.eval_datasets["validation"],
-        data_collator=ViewCollator(taking_windows_as_they_are(preparation.feature_extractor)),
-        processing_class=preparation.feature_extractor,
-        compute_metrics=CountermeasureMetrics(getattr(preparation.model.config, "class_weights", None)),
-        callbacks=callbacks,
-        batch_transform=preparation.batch_transform,
-    )
 
 
 def _load_average(trainer: GradientAlignmentTrainer) -> int:

@@ -29,6 +29,7 @@ def load_audio_classifier(
     *,
     class_weights: Mapping[str, float] | None = None,
     attention_implementation: str | None = None,
+    random_config: PretrainedConfig | None = None,
     **hub_options: Any,
 ) -> tuple[PreTrainedModel, FeatureExtractionMixin]:
     """Load a classifier of spoof (0) against bona fide (1) speech.
@@ -39,6 +40,7 @@ def load_audio_classifier(
         class_weights: Weight of each class in the loss, by name; stored in the configuration as `class_weights`, a
             list in the order of the labels, so that training goes on with the same loss after a reload.
         attention_implementation: "eager", "sdpa" or another that transformers knows.
+        random_config: Without a name: another configuration than the small one's to initialise randomly.
         hub_options: `revision`, `token`, `cache_dir`, `trust_remote_code`.
 
     Returns:
@@ -51,7 +53,9 @@ def load_audio_classifier(
     """
     extra = {"attn_implementation": attention_implementation} if attention_implementation else {}
     if model_name_or_path is None:
-        model = AutoModelForAudioClassification.from_config(small_wav2vec2_config(), **extra)
+        config = small_wav2vec2_config() if random_config is None else random_config
+        config.id2label, config.label2id = dict(ID2LABEL), dict(LABEL2ID)
+        model = AutoModelForAudioClassification.from_config(config, **extra)
         feature_extractor = small_feature_extractor()
     else:
         config = AutoConfig.from_pretrained(model_name_or_path, **hub_options)
@@ -74,6 +78,7 @@ def load_detector(
     do_normalize: bool = False,
     class_weights: Mapping[str, float] | None = None,
     attention_implementation: str | None = None,
+    random_config: PretrainedConfig | None = None,
     **hub_options: Any,
 ) -> tuple[PreTrainedModel, FeatureExtractionMixin]:
     """A new detector: a head, randomly initialised, on an encoder.
@@ -87,6 +92,7 @@ def load_detector(
         do_normalize: Whether it is to hear them with zero mean and unit variance.
         class_weights: As in `load_audio_classifier`.
         attention_implementation: As in `load_audio_classifier`.
+        random_config: Without a name: another encoder's configuration than the small one's to initialise randomly.
         hub_options: As in `load_audio_classifier`.
 
     Returns:
@@ -99,7 +105,7 @@ def load_detector(
     options = complete_head_options(head, head_options)
     extra = {"attn_implementation": attention_implementation} if attention_implementation else {}
     if backbone_name_or_path is None:
-        backbone_config: PretrainedConfig = small_wav2vec2_config()
+        backbone_config: PretrainedConfig = small_wav2vec2_config() if random_config is None else random_config
     else:
         backbone_config = AutoConfig.from_pretrained(backbone_name_or_path, **hub_options)
         if isinstance(backbone_config, SpoofDetectorConfig):

@@ -2,16 +2,15 @@
 
 import json
 import statistics
-import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import torch
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from hf_gradalign.training.atomic_writing import write_text_atomically
+from hf_gradalign.training.peak_memory import peak_memory
 
 _TELL_EVERY = 1.0  # seconds
 _MOST = 10_000  # durations kept: a median needs no more
@@ -60,16 +59,4 @@ class RunMeter(TrainerCallback):
             write_text_atomically(self._file, json.dumps(content) + "\n")
 
 
-def peak_memory(device: torch.device) -> float | None:
-    """The most memory so far, in MiB: of the accelerator, or of this process; None where nothing says."""
-    if device.type == "cuda":
-        return torch.cuda.max_memory_allocated(device) / 2**20
-    try:
-        import resource
-    except ImportError:  # not on Windows
-        return None
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak / 2**20 if sys.platform == "darwin" else peak / 2**10
-
-
-__all__ = ["RunMeter", "peak_memory"]
+__all__ = ["RunMeter"]

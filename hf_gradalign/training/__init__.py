@@ -6,6 +6,7 @@ from hf_gradalign.training.best_checkpoints import BestCheckpoints
 from hf_gradalign.training.checkpoint_averaging import average_checkpoints, average_state_dicts
 from hf_gradalign.training.conflict_record import find_conflict_record, read_conflict_rows
 from hf_gradalign.training.conflict_recorder import ConflictRecorder
+from hf_gradalign.training.coupled_adam import CoupledDecayAdam
 from hf_gradalign.training.early_stopping import ResumableEarlyStopping
 from hf_gradalign.training.fsdp import load_whole_state
 from hf_gradalign.training.interruption import SaveOnInterrupt
@@ -19,6 +20,7 @@ from hf_gradalign.training.view_batch import ViewBatchCollator
 __all__ = [
     "BestCheckpoints",
     "ConflictRecorder",
+    "CoupledDecayAdam",
     "GradientAlignmentArguments",
     "GradientAlignmentTrainer",
     "ResumableEarlyStopping",

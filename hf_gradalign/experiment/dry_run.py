@@ -1,0 +1,183 @@
+"""A run's rehearsal: all that can be wrong with it, and what it will take, in a minute."""
+
+import copy
+import statistics
+import tempfile
+import time
+from typing import Any
+
+import torch
+from datasets import DatasetDict
+from transformers import PreTrainedModel, PrinterCallback, set_seed
+from transformers.feature_extraction_utils import FeatureExtractionMixin
+from transformers.trainer_utils import IntervalStrategy, SaveStrategy
+from transformers.utils import logging
+
+from hf_gradalign.data import ViewDataset
+from hf_gradalign.experiment.arguments import AudioSpoofTrainingArguments, DataArguments, ModelArguments
+from hf_gradalign.experiment.corpora import RunCorpora, load_run_corpora, stream_training_corpora
+from hf_gradalign.experiment.dry_run_report import DryRunReport
+from hf_gradalign.experiment.preparation import Preparation, check_views, load_model, put_together, settle_defaults
+from hf_gradalign.experiment.run_estimate import estimate_run
+from hf_gradalign.experiment.run_trainer import make_trainer
+from hf_gradalign.experiment.stand_in_model import is_out_of_reach, stand_in_config
+from hf_gradalign.experiment.step_clock import StepClock
+from hf_gradalign.experiment.synthetic_clips import synthetic_clips
+from hf_gradalign.training.peak_memory import peak_memory
+
+logger = logging.get_logger(__name__)
+
+_STEPS = 2  # the first warms up
+_CLIPS_TIMED = 8
+
+
+def dry_run(model_args: ModelArguments, data_args: DataArguments, args: AudioSpoofTrainingArguments) -> DryRunReport:
+    """Check all that a run needs, and take two updates and two evaluation batches of it on synthetic audio.
+
+    Options, views, corpora and model are looked at as in a run; corpora must be there. A model that is neither in reach
+    nor in the cache is built with random weights where its sizes are known. Nothing is written but to a folder that is
+    deleted at the end (and, where corpora or models are downloaded, to the caches of the libraries that do so).
+
+    Args:
+        model_args: The run's arguments.
+        data_args: The run's arguments.
+        args: The run's arguments. They are not changed, but for the defaults that are filled in.
+
+    Raises:
+        ValueError: If the run could not be done as it is set up, or does not fit into the accelerator's memory.
+        OSError: If a corpus is not found, or a model that cannot be stood in for.
+    """
+    logging.set_verbosity(args.get_process_log_level())
+    set_seed(args.seed)
+    settle_defaults(model_args, data_args, args)
+    views = check_views(data_args, args)
+    model, feature_extractor, is_random = _load_model(model_args, data_args, args)
+    with args.main_process_first(desc="loading and checking the audio"):
+        clips = _clip_counts(data_args, args, feature_extractor.sampling_rate)
+    corpora = _synthetic_corpora(data_args, args, feature_extractor.sampling_rate)
+    preparation = put_together(corpora, views, model, feature_extractor, data_args, args)
+    seconds_per_clip = _seconds_per_clip(preparation.train_dataset)
+    clock = StepClock()
+    with tempfile.TemporaryDirectory(prefix="hf_gradalign_dry_run_") as folder:
+        try:
+            _rehearse(preparation, _rehearsal_arguments(args, folder), clock)
+        except torch.OutOfMemoryError as error:
+            raise ValueError(
+                f"the run does not fit into the memory of {args.device} with --per_device_train_batch_size "
+                f"{args.per_device_train_batch_size}: halve it and double --gradient_accumulation_steps (the updates "
+                f"stay the same), or try --gradient_checkpointing or --bf16 ({error})"
+            ) from error
+    per_update = args.train_batch_size * args.gradient_accumulation_steps
+    seconds_per_update = clock.updates[-1] - clock.updates[-2]
+    if args.dataloader_num_workers:
+        # Two updates' batches were fetched ahead; in the long run an update is no faster than its loading.
+        seconds_per_update = max(seconds_per_update, seconds_per_clip * per_update / args.dataloader_num_workers)
+    evaluation_seconds = clock.evaluations[-1] - clock.evaluations[-2]
+    n_parameters = model.num_parameters()
+    n_trained = model.num_parameters(only_trainable=True)
+    return DryRunReport(
+        model=f"{model_args.model_name_or_path or 'small wav2vec 2.0'}, {model_args.head or 'its own'} head",
+        has_random_weights=is_random,
+        corpus=", ".join("the demo corpus (no --corpus given)" if c is None else c for c in data_args.corpora),
+        clips=clips,
+        views=data_args.view_recipes,
+        alignment=args.align_gradients,
+        n_parameters=n_parameters,
+        n_trained=n_trained,
+        utterances=per_update * args.world_size,
+        device=args.device.type,
+        peak_memory_mib=peak_memory(args.device),
+        seconds_per_update=seconds_per_update,
+        seconds_per_clip=seconds_per_clip,
+        loader_workers=args.dataloader_num_workers,
+        seconds_per_evaluation_batch=evaluation_seconds,
+        utterances_per_evaluation_batch=args.eval_batch_size,
+        estimate=estimate_run(args, clips, seconds_per_update, evaluation_seconds),
+        checkpoint_bytes=4 * n_parameters + 8 * n_trained,  # with the two moments of Adam
+        weights_bytes=4 * n_parameters,
+        checkpoints=_checkpoints(args),
+        averaged=args.average_best_checkpoints if args.average_best_checkpoints > 1 else 0,
+        epochs=None if args.max_steps > 0 else args.num_train_epochs,
+        patience=args.early_stopping_patience,
+    )
+
+
+def _load_model(
+    model_args: ModelArguments, data_args: DataArguments, args: AudioSpoofTrainingArguments
+) -> tuple[PreTrainedModel, FeatureExtractionMixin, bool]:
+    """The model, its feature extractor, and whether its weights are random in place of the Hub's."""
+    try:
+        return *load_model(model_args, data_args, args), False
+    except OSError as error:
+        if not is_out_of_reach(error):
+            raise
+        name = model_args.model_name_or_path
+        options: dict[str, Any] = {"revision": model_args.model_revision, "token": args.hub_token}
+        config = stand_in_config(name, trust_remote_code=model_args.trust_remote_code, **options)
+        if config is None:
+            raise OSError(
+                f"{name} is neither a folder nor in the Hub's cache, and the Hub is out of reach: download it where "
+                f"there is a connection (hf download {name}) and name the folder, or try the dry run with "
+                "facebook/wav2vec2-xls-r-300m, whose sizes are known here"
+            ) from error
+    logger.warning(f"{name}: the Hub is out of reach, and the weights are random. The run itself will need the Hub.")
+    return *load_model(model_args, data_args, args, config), True
+
+
+def _clip_counts(data_args: DataArguments, args: AudioSpoofTrainingArguments, sampling_rate: int) -> dict[str, int]:
+    corpora = load_run_corpora(data_args, args, sampling_rate)
+    if data_args.streaming:
+        stream_training_corpora(data_args, args)
+    return {split: len(clips) for split, clips in corpora.splits.items()}
+
+
+def _synthetic_corpora(data_args: DataArguments, args: AudioSpoofTrainingArguments, sampling_rate: int) -> RunCorpora:
+    per_update = args.train_batch_size * args.gradient_accumulation_steps * args.world_size
+    sizes = {
+        "train": (_STEPS * per_update, data_args.window_seconds),
+        # Two clips are needed for an equal error rate.
+        "validation": (_STEPS * args.eval_batch_size * args.world_size, data_args.eval_window_seconds),
+    }
+    splits = {split: synthetic_clips(count, seconds, sampling_rate, split) for split, (count, seconds) in sizes.items()}
+    return RunCorpora(DatasetDict(splits), {})
+
+
+def _seconds_per_clip(dataset: ViewDataset) -> float:
+    times = []
+    for index in range(min(_CLIPS_TIMED, len(dataset))):
+        start = time.perf_counter()
+        dataset[index]
+        times.append(time.perf_counter() - start)
+    return statistics.median(times)
+
+
+def _rehearsal_arguments(args: AudioSpoofTrainingArguments, folder: str) -> AudioSpoofTrainingArguments:
+    """The run's arguments for two updates that leave nothing behind."""
+    args = copy.copy(args)
+    args.output_dir = folder
+    args.max_steps = _STEPS
+    args.eval_strategy = args.logging_strategy = IntervalStrategy.NO
+    args.save_strategy = SaveStrategy.NO
+    args.load_best_model_at_end = args.push_to_hub = args.eval_on_start = args.conflict_record_modules = False
+    args.conflict_record = "none"
+    args.early_stopping_patience = args.resume_from_checkpoint = None
+    args.average_best_checkpoints = 1
+    args.report_to = []
+    args.disable_tqdm = True
+    return args
+
+
+def _rehearse(preparation: Preparation, args: AudioSpoofTrainingArguments, clock: StepClock) -> None:
+    trainer = make_trainer(preparation, args, [clock])
+    trainer.remove_callback(PrinterCallback)  # a loss on synthetic audio says nothing
+    trainer.train()
+    trainer.evaluate()
+
+
+def _checkpoints(args: AudioSpoofTrainingArguments) -> int | None:
+    if args.save_strategy == "no":
+        return 0
+    return None if args.save_total_limit is None else args.save_total_limit + 1  # one is being written
+
+
+__all__ = ["dry_run"]
