@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from hf_gradalign.score_files.figures import save_figures
 from hf_gradalign.study.arms import StudyResults
@@ -44,6 +45,7 @@ def draw_report(results: StudyResults, tables: ReportTables, folder: Path, forma
     aligned = [row for row in tables.epochs if row["conflict_rate_mean"] is not None]
     if aligned:
         figures["conflicts_by_epoch"] = draw_by_epoch(aligned)
+        figures["cosines_by_epoch"] = draw_cosines(aligned)
     modules = [row for row in tables.modules if row["conflict_rate"] is not None]
     if modules:
         figures["conflicts_by_module"] = draw_modules(modules)
@@ -93,14 +95,48 @@ def draw_by_epoch(rows: Sequence[Row]) -> Any:
         style["linestyle"] = ("-", "--", ":", "-.")[place // len(_COLOURS) % 4]
         for axis, name in zip(axes, ("conflict_rate_mean", "cosine_mean", "norm_ratio_mean"), strict=True):
             scale = 100 if name == "conflict_rate_mean" else 1
-            values = [np.nan if row[name] is None else scale * row[name] for row in own]
+            values = _column(own, name, scale)
             axis.plot(epochs, values, label=f"{key[1]}, {key[0]}", **style)
-    titles = ("updates in conflict (%)", "mean cosine of the views' gradients", "norm of the second view's / first's")
+            if name == "conflict_rate_mean":
+                spread = _column(own, "conflict_rate_sd", scale)
+                axis.fill_between(
+                    epochs, values - spread, values + spread, color=style["color"], alpha=0.1, linewidth=0
+                )
+    titles = (
+        "updates in conflict (%), with spread of seeds",
+        "mean cosine of the views' gradients",
+        "norm of the second view's / first's",
+    )
     for axis, title in zip(axes, titles, strict=True):
         axis.set_title(title)
         axis.set_xlabel("epoch")
         axis.xaxis.get_major_locator().set_params(integer=True)
     figure.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=3, fontsize=7)
+    return figure
+
+
+def draw_cosines(rows: Sequence[Row]) -> Any:
+    """Distribution of the cosine by epoch: median, middle half and 5 to 95 %, a panel an arm, mean over seeds."""
+    from matplotlib.figure import Figure
+
+    arms = [list(group) for _, group in groupby(rows, key=lambda row: (row["condition"], row["method"], row["epochs"]))]
+    columns = min(len(arms), 4)
+    lines = -(-len(arms) // columns)
+    figure = Figure(figsize=(3 * columns, 2.4 * lines), layout="constrained")
+    panels = figure.subplots(lines, columns, squeeze=False, sharex=True, sharey=True).flatten()
+    for axis, own in zip(panels, arms, strict=False):
+        epochs = [row["epoch"] for row in own]
+        for low, high, alpha in ((5, 95, 0.2), (25, 75, 0.35)):
+            bounds = (_column(own, f"cosine_{percent}") for percent in (low, high))
+            axis.fill_between(epochs, *bounds, color=_COLOURS[0], alpha=alpha, linewidth=0)
+        axis.plot(epochs, _column(own, "cosine_50"), color=_COLOURS[0])
+        axis.axhline(0, color=_GREY, linewidth=1)
+        axis.set_title(f"{own[0]['method']}\n{own[0]['condition']}", fontsize=7)
+        axis.xaxis.get_major_locator().set_params(integer=True)
+    for axis in panels[len(arms) :]:
+        axis.set_visible(False)
+    figure.supxlabel("epoch", fontsize=8)
+    figure.supylabel("cosine of the views' gradients", fontsize=8)
     return figure
 
 
@@ -124,6 +160,10 @@ def draw_modules(rows: Sequence[Row]) -> Any:
     return figure
 
 
+def _column(rows: Sequence[Row], name: str, scale: float = 1) -> NDArray[np.float64]:
+    return scale * np.array([row[name] for row in rows], dtype=float)
+
+
 def _lines(n: int) -> tuple[Any, Any]:
     from matplotlib.figure import Figure
 
@@ -138,4 +178,4 @@ def _label(axis: Any, rows: Sequence[Row]) -> None:
     axis.grid(axis="x", alpha=0.3)
 
 
-__all__ = ["draw_by_epoch", "draw_differences", "draw_error_rates", "draw_modules", "draw_report"]
+__all__ = ["draw_by_epoch", "draw_cosines", "draw_differences", "draw_error_rates", "draw_modules", "draw_report"]

@@ -1,0 +1,61 @@
+"""What docs/small_scale says is what its Parquet files say."""
+
+import csv
+import math
+import re
+from pathlib import Path
+
+import pytest
+
+from hf_gradalign.study import ReportSettings, Study, StudyTables, write_report
+
+ROOT = Path(__file__).parents[2]
+FOLDER = ROOT / "docs" / "small_scale"
+
+
+def text_of(path):
+    return path.read_text(encoding="utf-8")
+
+
+def numbers_apart(text):
+    """A text with its numbers taken out, and the numbers."""
+    return re.sub(r"-?\d+\.\d+", "#", text), [float(number) for number in re.findall(r"-?\d+\.\d+", text)]
+
+
+@pytest.mark.slow
+def test_the_report_is_made_of_the_results(tmp_path):
+    pytest.importorskip("matplotlib")
+    write_report(FOLDER, tmp_path, ReportSettings())
+    names = ["report.md", *(f"{name}.csv" for name in ("eer", "by_system", "training", "epochs", "modules"))]
+    for name in names:
+        committed, made = (numbers_apart(text_of(folder / name)) for folder in (FOLDER / "report", tmp_path))
+        assert made[0] == committed[0], name
+        # On another processor or with another NumPy the last digit may be another.
+        assert all(math.isclose(a, b, rel_tol=1e-6, abs_tol=0.011) for a, b in zip(made[1], committed[1], strict=True))
+    assert sorted(p.name for p in (tmp_path / "figures").iterdir()) == sorted(
+        p.name for p in (FOLDER / "report" / "figures").iterdir()
+    )
+
+
+def test_results_are_those_of_the_study_s_file():
+    study = Study.read(ROOT / "scripts" / "studies" / "small_scale.yaml")
+    tables = StudyTables(FOLDER)
+    known = {cell.id for cell in study.cells}
+    assert tables.results.keys() <= known
+    finished = [cell for cell in study.cells if tables.has(cell, study.evaluation_sets)]
+    assert len(finished) == len(tables.results)
+    assert f"{len(finished)} of {len(study.cells)} cells" in text_of(FOLDER / "README.md")
+
+
+def test_figures_of_the_page_are_in_the_report():
+    with (FOLDER / "report" / "eer.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    page = text_of(FOLDER / "README.md")
+    quoted = re.findall(r"(\d+\.\d+) ± (\d+\.\d+)", page)
+    there = {(f"{100 * float(row['eer_mean']):.2f}", f"{100 * float(row['eer_sd'] or 0):.2f}") for row in rows}
+    with (FOLDER / "report" / "training.csv").open(newline="") as file:
+        for row in csv.DictReader(file):
+            if row["conflict_rate_mean"]:
+                there.add(tuple(f"{100 * float(row[f'conflict_rate_{what}'] or 0):.2f}" for what in ("mean", "sd")))
+    assert quoted
+    assert set(quoted) <= there
