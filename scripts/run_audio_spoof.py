@@ -42,7 +42,7 @@ def main(argv: list[str]) -> int:
         )
         if args.dry_run:
             report = dry_run(model_args, data_args, args)
-            if args.should_log:
+            if args.process_index == 0:
                 print(report.text())
             return 0
         preparation = prepare(model_args, data_args, args)

@@ -42,7 +42,8 @@ def rows_of(printed):
     return dict(re.findall(r"^  (\S.*?)  +(\S.*)$", printed, flags=re.MULTILINE))
 
 
-def test_tells_what_the_run_takes_and_leaves_nothing(run_script, tmp_path, temporary, capsys):
+def test_tells_what_the_run_takes_and_leaves_nothing(run_script, tmp_path, temporary, monkeypatch, capsys):
+    monkeypatch.setattr(GradientAlignmentTrainer, "_save_checkpoint", None)  # gigabytes, for nothing
     words = ["--dry_run", "--align_gradients", "--num_train_epochs", "3", "--gradient_accumulation_steps", "2"]
     assert run_script(*words, output_dir=tmp_path / "out", max_steps=-1, early_stopping_patience=1) == 0
     printed = capsys.readouterr().out
@@ -73,6 +74,23 @@ def test_a_recipe_where_the_hub_is_out_of_reach(run_script, tmp_path, small_xls_
     assert rows["corpus"] == corpus
     assert rows["alignment"] == "pcgrad"
     assert "(patience 7)" in rows["at least"]
+
+
+@pytest.mark.parametrize("name", ["aasist_augmented", "mamba_pcgrad", "tcm_musan_rir_rawboost_dpda"])
+def test_recipes_with_their_own_window(load_script, small_xls_r, capsys, name):
+    words = [str(RECIPES / f"{name}.yaml"), "--dry_run", "--dataloader_num_workers", "0", "--disable_tqdm", "true"]
+    words += ["--max_train_samples", "4", "--max_eval_samples", "4", "--per_device_train_batch_size", "1"]
+    words += ["--per_device_eval_batch_size", "1"]
+    main = load_script("run_audio_spoof").main
+    if "musan" in name:
+        if Path("/data/musan").exists():
+            pytest.skip("this machine has what the test says is missing")
+        assert main(words) == 2
+        assert "/data/musan is neither a folder" in capsys.readouterr().err  # nothing is simulated unasked
+        words += ["--augmentation", "musan_rir+rawboost"]
+    assert main(words) == 0
+    rows = rows_of(capsys.readouterr().out)
+    assert rows["an update"] == f"1 utterance in {'1 view' if 'augmented' in name else '2 views'}"
 
 
 def run_script_with(run_script, *words):
