@@ -93,14 +93,19 @@ def score_corpus(
         The report, the same in every process.
 
     Raises:
-        CorpusError: If a column is missing or utterance ids are not unique.
-        ValueError: If there is a score file, or part of one, with other settings and `overwrite` is not set, or if no
-            clip at all can be scored.
+        CorpusError: If a column is missing or is none for a score file, or utterance ids are not unique.
+        ValueError: If there is a score file, or part of one, with other settings and `overwrite` is not set, if the
+            score file is a folder or ends in `.json`, or if no clip at all can be scored.
     """
     score_file = Path(score_file)
+    if score_file.suffix == ".json" or score_file.is_dir():
+        raise ValueError(
+            f"{score_file} cannot be the score file: name one like scores.txt (scores.json comes beside it)"
+        )
     state = process_state()
     ids = _checked_ids(dataset, columns)
-    settings = describe_scoring(scorer, ids, columns=list(columns))
+    audio = dataset.with_format(None).select_columns(["audio"]).cast_column("audio", Audio(decode=False))
+    settings = describe_scoring(scorer, ids, _AudioColumn(audio), columns=list(columns))
     settings_file = score_file.with_suffix(".json")
     store = ProgressStore(score_file.with_name(f"{score_file.name}.partial"))
     error: list[str] = []
@@ -125,7 +130,6 @@ def score_corpus(
         bad = [BadClip(**clip) for clip in report["bad_clips"]]
         return ScoringReport(score_file, report["n_clips"], report["n_scored"], bad, was_complete=True)
 
-    audio = dataset.with_format(None).select_columns(["audio"]).cast_column("audio", Audio(decode=False))
     chunks = scorer.chunks(_AudioColumn(audio))
     _score_pending(scorer, chunks, store, state, progress)
     state.wait_for_everyone()
@@ -213,6 +217,8 @@ def _checked_ids(dataset: Dataset, columns: Sequence[str]) -> list[str]:
         raise CorpusError(
             f"the corpus has no column {', '.join(missing)}; its columns are {', '.join(dataset.column_names)}"
         )
+    if unfit := {"audio", "utterance_id", "score"} & set(columns):
+        raise CorpusError(f"{', '.join(sorted(unfit))} cannot be a further column of a score file")
     if len(dataset) == 0:
         raise CorpusError("the corpus has no clips to score")
     ids = [str(name) for name in dataset["utterance_id"][:]]

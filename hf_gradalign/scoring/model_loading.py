@@ -1,6 +1,7 @@
 """A trained classifier as it was saved, ready to score: nothing is trained, replaced or guessed."""
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -26,7 +27,8 @@ def load_trained_classifier(
 
     Raises:
         OSError: If there is no such model.
-        ValueError: If some of its weights are missing, as of an encoder that has never been trained to classify.
+        ValueError: If it is no classifier of audio, or some of its weights are missing, as of an encoder that has never
+            been trained to classify.
     """
     try:
         model, loading = AutoModelForAudioClassification.from_pretrained(
@@ -34,7 +36,10 @@ def load_trained_classifier(
         )
         extractor = feature_extractor or load_feature_extractor(name_or_path, hub_options)
     except OSError as error:
-        raise OSError(f"cannot load the model {name_or_path}: {error}") from error
+        here = "" if Path(name_or_path).exists() else f" (there is no folder {Path(name_or_path).absolute()})"
+        raise OSError(f"cannot load the model {name_or_path}{here}: {error}") from error
+    except ValueError as error:
+        raise ValueError(f"cannot load the model {name_or_path}: {error}") from error
     absent = sorted(loading["missing_keys"]) + sorted(str(key) for key in loading.get("mismatched_keys", ()))
     if absent:
         raise ValueError(

@@ -13,6 +13,21 @@ def default_device() -> torch.device:
     return accelerator or torch.device("cpu")
 
 
+def usable_device(device: str | torch.device | None) -> torch.device:
+    """A device that a tensor has been on; None for the default one.
+
+    Raises:
+        ValueError: If there is no such device, or this torch cannot use it.
+    """
+    if device is None:
+        return default_device()
+    try:
+        return torch.empty(1, device=device).device
+    except (RuntimeError, AssertionError, ImportError) as error:
+        reason = str(error).partition("\n")[0].rstrip(".")
+        raise ValueError(f"cannot compute on the device {str(device)!r}: {reason}") from error
+
+
 def resolve_dtype(dtype: DType, device: torch.device) -> str:
     """What "auto" means on a device: bfloat16 where it has units for it, else float32.
 

@@ -1,5 +1,6 @@
 """The protocol that a model was saved with: what it is to hear of a clip."""
 
+import math
 from copy import copy
 
 from transformers import PreTrainedModel
@@ -27,18 +28,24 @@ def settle_windowing(
     `n_scored_samples`. A model of someone else's is given the leading 4.175 s.
 
     Raises:
-        ValueError: If an argument is out of its range.
+        ValueError: If an argument is out of its range, or has no meaning for these windows.
     """
     rate = feature_extractor.sampling_rate
     is_detectors = isinstance(feature_extractor, SpoofDetectorFeatureExtractor)
     # Not `n_samples` of any: Whisper's means something else by it.
     saved = getattr(feature_extractor, "n_samples" if is_detectors else "n_scored_samples", None)
-    for name, seconds in (("window_seconds", window_seconds), ("hop_seconds", hop_seconds)):
-        if seconds is not None and not seconds > 0:
-            raise ValueError(f"{name} must be positive, not {seconds}")
+    if window_seconds is not None and not _LEAST_SECONDS <= window_seconds < math.inf:
+        raise ValueError(f"window_seconds must be at least {_LEAST_SECONDS}, not {window_seconds}")
+    if hop_seconds is not None and not 0 < hop_seconds < math.inf:
+        raise ValueError(f"hop_seconds must be positive, not {hop_seconds}")
+    mode = mode or ("whole" if is_detectors and saved is None and window_seconds is None else "first")
+    if mode != "all" and (hop_seconds is not None or combine != "mean"):
+        raise ValueError(f"hop_seconds and combine are for windows 'all' (--windows all), and windows are {mode!r}")
+    if mode == "whole" and window_seconds is not None:
+        raise ValueError("window_seconds has no meaning for windows 'whole': a clip is heard in one piece")
     return Windowing(
         (saved or round(_PROTOCOL_SECONDS * rate)) if window_seconds is None else round(window_seconds * rate),
-        mode or ("whole" if is_detectors and saved is None and window_seconds is None else "first"),
+        mode,
         None if hop_seconds is None else round(hop_seconds * rate),
         combine,
         round(_LEAST_SECONDS * rate),

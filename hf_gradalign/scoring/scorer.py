@@ -19,7 +19,7 @@ from hf_gradalign.data import BadAudioError, BadClip
 from hf_gradalign.scoring.chunks import Chunk, ChunkDataset
 from hf_gradalign.scoring.given_clips import as_clips, name_of
 from hf_gradalign.scoring.model_loading import label_columns, load_trained_classifier
-from hf_gradalign.scoring.precision import DType, default_device, resolve_dtype
+from hf_gradalign.scoring.precision import DType, resolve_dtype, usable_device
 from hf_gradalign.scoring.protocol import padding_is_harmless, settle_windowing, taking_windows_as_they_are
 from hf_gradalign.scoring.windowing import Combination, WindowMode
 
@@ -85,6 +85,9 @@ class SpoofScorer:
             raise ValueError(f"num_workers must be at least 0, not {num_workers}")
         if batch_size < 1:
             raise ValueError(f"batch_size must be at least 1, not {batch_size}")
+        if rms_level is not None and not 0 < rms_level <= 1:
+            raise ValueError(f"rms_level must be above 0 and at most 1, not {rms_level}")
+        self.device = usable_device(device)
         if isinstance(model, str | os.PathLike):
             model, feature_extractor = load_trained_classifier(
                 os.fspath(model), feature_extractor=feature_extractor, **hub_options
@@ -93,7 +96,6 @@ class SpoofScorer:
             raise ValueError("a model that is given as such needs its feature_extractor too")
         self._bonafide, self._spoof = label_columns(model.config.id2label, bonafide_label)
         self.windowing = settle_windowing(feature_extractor, windows, window_seconds, hop_seconds, combine)
-        self.device = torch.device(device) if device is not None else default_device()
         self.dtype = resolve_dtype(dtype, self.device)
         self.model = model.to(self.device).eval()
         self.feature_extractor = taking_windows_as_they_are(feature_extractor)

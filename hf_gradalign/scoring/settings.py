@@ -1,25 +1,34 @@
 """What scores depend on, so that a scoring is never continued, or taken for done, with anything else."""
 
 import hashlib
-from collections.abc import Sequence
+import os
+from collections.abc import Mapping, Sequence
 from typing import Any
 
+import numpy as np
 import torch
 from torch import nn
 
 from hf_gradalign.scoring.scorer import SpoofScorer
 
+# Other audio of the same names (another folder, a copy through a codec) differs nearly everywhere: a few clips tell it.
+_CLIPS_LOOKED_AT = 64
+_BYTES_LOOKED_AT = 2**16
 
-def describe_scoring(scorer: SpoofScorer, utterance_ids: Sequence[str], **further: Any) -> dict[str, Any]:
+
+def describe_scoring(
+    scorer: SpoofScorer, utterance_ids: Sequence[str], audio: Sequence[Mapping[str, Any] | None], **further: Any
+) -> dict[str, Any]:
     """Everything that a score file is the result of, ready for JSON.
 
     Args:
         scorer: The scorer.
         utterance_ids: Of the clips, in order.
+        audio: Of the clips, `{"bytes", "path"}` each.
         further: What else the file depends on.
 
     Returns:
-        Settings by name; digests stand for the model's weights and the list of clips.
+        Settings by name; digests stand for the model's weights, the list of clips and their audio.
     """
     windowing = scorer.windowing
     return {
@@ -35,8 +44,32 @@ def describe_scoring(scorer: SpoofScorer, utterance_ids: Sequence[str], **furthe
         "batch_size": scorer.batch_size,
         "clips": len(utterance_ids),
         "clips_sha256": hashlib.sha256("\n".join(utterance_ids).encode()).hexdigest(),
+        "audio_sha256": digest_of_audio(audio),
         **further,
     }
+
+
+def digest_of_audio(audio: Sequence[Mapping[str, Any] | None]) -> str:
+    """SHA-256 over the size, start and end of up to 64 clips, evenly spread, as encoded; wherever the files lie."""
+    digest = hashlib.sha256()
+    for place in np.unique(np.linspace(0, len(audio) - 1, _CLIPS_LOOKED_AT).round().astype(int)).tolist():
+        size, ends = _size_and_ends(audio[place] or {})
+        digest.update(f"{place} {size}\n".encode() + ends)
+    return digest.hexdigest()
+
+
+def _size_and_ends(clip: Mapping[str, Any]) -> tuple[int, bytes]:
+    """How many bytes a clip has, and the first and last of them; none of a file that is not there."""
+    if clip.get("bytes") is not None:
+        return len(clip["bytes"]), clip["bytes"][:_BYTES_LOOKED_AT] + clip["bytes"][-_BYTES_LOOKED_AT:]
+    try:
+        with open(clip.get("path") or "", "rb") as file:
+            size = os.fstat(file.fileno()).st_size
+            start = file.read(_BYTES_LOOKED_AT)
+            file.seek(max(size - _BYTES_LOOKED_AT, 0))
+            return size, start + file.read(_BYTES_LOOKED_AT)
+    except OSError:
+        return 0, b""
 
 
 def digest_of_weights(model: nn.Module) -> str:

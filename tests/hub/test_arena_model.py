@@ -159,6 +159,10 @@ def test_what_is_missing_or_wrong_is_said(folders, environment):
         model.load()
     with pytest.raises(RuntimeError, match="load"):
         model.score_batch(clips(1), [16_000])
+    environment.setenv("HF_GRADALIGN_MODEL", str(folders / "detector"))
+    environment.setenv("HF_GRADALIGN_RMS_LEVEL", "loud")
+    with pytest.raises(ValueError, match="HF_GRADALIGN_RMS_LEVEL must be a number, not 'loud'"):
+        GradAlignModel().load()
     environment.setenv("HF_GRADALIGN_BATCH_SIZE", "many")
     with pytest.raises(ValueError, match="HF_GRADALIGN_BATCH_SIZE must be a whole number of at least 1, not 'many'"):
         GradAlignModel()

@@ -2,12 +2,15 @@ import json
 
 import numpy as np
 import pytest
+import soundfile
 from kill_simulation import Killed, every_kill, killed_before
+from noise_clips import RATE, draw_clip
 from tiny_detectors import make_detector
 
 from hf_gradalign.data import CorpusError
-from hf_gradalign.scoring import SpoofScorer, score_corpus
+from hf_gradalign.scoring import SpoofScorer, list_audio_files, score_corpus
 from hf_gradalign.scoring.score_file import read_score_file
+from hf_gradalign.scoring.settings import digest_of_audio
 
 
 @pytest.fixture
@@ -144,3 +147,29 @@ def test_refusals(scorer, make_corpus, tmp_path):
         score_corpus(scorer, same, tmp_path / "scores.txt")
     with pytest.raises(CorpusError, match="no clips"):
         score_corpus(scorer, corpus.select([]), tmp_path / "scores.txt")
+
+
+def test_other_audio_of_the_same_names_is_another_scoring(scorer, make_corpus, tmp_path):
+    folders = [tmp_path / name for name in ("original", "coded", "moved")]
+    for seed, folder in enumerate(folders[:2]):
+        folder.mkdir()
+        for i in range(5):
+            soundfile.write(folder / f"{i}.wav", draw_clip(10 * seed + i, 2000), RATE)
+    score_corpus(scorer, list_audio_files([folders[0]]), tmp_path / "scores.txt", progress=False)
+    with pytest.raises(ValueError, match=r"is of another scoring: audio_sha256 was '.*--overwrite"):
+        score_corpus(scorer, list_audio_files([folders[1]]), tmp_path / "scores.txt", progress=False)
+    folders[0].rename(folders[2])
+    assert score_corpus(scorer, list_audio_files([folders[2]]), tmp_path / "scores.txt", progress=False).was_complete
+    # The same for audio in the table.
+    corpus = make_corpus(3)
+    other = corpus.map(lambda row: {"audio": {"bytes": row["audio"]["bytes"] + b"\0", "path": row["audio"]["path"]}})
+    assert digest_of_audio(corpus["audio"][:]) == digest_of_audio(make_corpus(3)["audio"][:])
+    assert digest_of_audio(corpus["audio"][:]) != digest_of_audio(other["audio"][:])
+
+
+def test_what_cannot_be_a_score_file_or_its_column(scorer, make_corpus, tmp_path):
+    for path in (tmp_path, tmp_path / "scores.json"):
+        with pytest.raises(ValueError, match=r"cannot be the score file: name one like scores\.txt"):
+            score_corpus(scorer, make_corpus(3), path, progress=False)
+    with pytest.raises(CorpusError, match="audio, utterance_id cannot be a further column"):
+        score_corpus(scorer, make_corpus(3), tmp_path / "scores.txt", columns=["label", "utterance_id", "audio"])

@@ -86,12 +86,22 @@ def test_audio_without_a_corpus(script, model, corpus, tmp_path, capsys):
     assert "Equal error rate" not in capsys.readouterr().out
 
 
+@pytest.mark.parametrize("labels", [None, ["spoof", "spoof", "spoof"]])
+def test_a_corpus_without_both_labels(script, model, corpus, tmp_path, capsys, labels):
+    lines = [f"{corpus.name}/test_{i}.wav" + (f",{labels[i]}" if labels else "") for i in range(3)]
+    (tmp_path / "clips.csv").write_text("\n".join(["file_name" + (",label" if labels else ""), *lines]))
+    assert run(script, model, "--corpus", "clips.csv") == 0
+    said = capsys.readouterr().out
+    assert "3 of 3 clips" in said
+    assert "Equal error rate" not in said
+
+
 @pytest.mark.parametrize(
     ("words", "said"),
     [
         (["--corpus", "no/such/corpus/here"], "no/such/corpus/here is neither a local path"),
         (["--audio", "nowhere"], "no file or folder nowhere"),
-        (["--window_seconds", "-1"], "window_seconds must be positive"),
+        (["--window_seconds", "-1"], "window_seconds must be at least 0.1"),
         (["--columns", "codec"], "no column codec; its columns are"),
         (["--split", "tset"], "has no split 'tset'; its splits are train, validation, test"),
     ],

@@ -81,7 +81,10 @@ class GradAlignModel:
         if revision := _setting("REVISION"):
             options["revision"] = revision
         if level := _setting("RMS_LEVEL"):
-            options["rms_level"] = float(level)
+            try:
+                options["rms_level"] = float(level)
+            except ValueError:
+                raise ValueError(f"{_PREFIX}RMS_LEVEL must be a number, not {level!r}") from None
         self._scorer = SpoofScorer(
             self._source,
             batch_size=self.batch_size,
