@@ -1,3 +1,4 @@
+import os
 import random
 from collections.abc import Sequence
 from typing import Any
@@ -6,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hf_gradalign.augmentation.checks import check_integer, check_number, check_ordered
-from hf_gradalign.augmentation.sound_files import read_stretch
+from hf_gradalign.augmentation.sound_files import list_recordings, read_stretch
 from hf_gradalign.augmentation.speech_transform import SpeechTransform
 
 MAX_DB = 200.0
@@ -28,7 +29,7 @@ class AddBabble(SpeechTransform):
 
     def __init__(
         self,
-        sounds_path: Sequence[str] | None = None,
+        sounds_path: str | os.PathLike[str] | Sequence[str | os.PathLike[str]] | None = None,
         min_talkers: int = 3,
         max_talkers: int = 7,
         min_snr_db: float = 13.0,
@@ -38,7 +39,8 @@ class AddBabble(SpeechTransform):
         """Check and keep what to draw from.
 
         Args:
-            sounds_path: Paths of recordings of speech, in an order that stays; None to simulate talkers.
+            sounds_path: Recordings of speech, in an order that stays, or folders of them, one or several; None to
+                simulate talkers.
             min_talkers: Least number of talkers, >= 1; they may come from the same recording.
             max_talkers: Greatest number.
             min_snr_db: Least ratio of the energies of clip and babble in dB, -200 to 200.
@@ -47,12 +49,12 @@ class AddBabble(SpeechTransform):
 
         Raises:
             ValueError: If a number is outside its range, a `min_` argument is above its `max_` argument, or there are
-                no recordings in the list.
+                no such recordings.
         """
         super().__init__(check_number("p", p, 0, 1))
-        if sounds_path is not None and len(sounds_path) == 0:
+        self.sounds_path = [] if sounds_path is None else list_recordings(sounds_path, "sounds_path")
+        if sounds_path is not None and not self.sounds_path:
             raise ValueError("sounds_path has no recordings; leave it out to simulate talkers")
-        self.sounds_path = list(map(str, sounds_path or ()))
         self.min_talkers = check_integer("min_talkers", min_talkers, 1)
         self.max_talkers = check_integer("max_talkers", max_talkers, 1)
         self.min_snr_db = check_number("min_snr_db", min_snr_db, -MAX_DB, MAX_DB)

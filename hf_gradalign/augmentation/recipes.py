@@ -106,12 +106,19 @@ def get_augmentation(name_or_path: str | os.PathLike[str]) -> Augmentation:
         ValueError: If it is neither a known name nor a file, if the file is not a list of transforms, or if a transform
             or one of its arguments is unknown or impossible.
     """
-    text = str(name_or_path)
+    return _build(str(name_or_path), ())
+
+
+def _build(text: str, around: tuple[Path, ...]) -> Augmentation:
+    """Build what `get_augmentation` is asked for; `around` are the files that have it as an entry."""
     if Path(text).is_file() and recipe_name(text) is None:
-        return read_recipe(Path(text), get_augmentation)
+        path = Path(text).resolve()
+        if path in around:
+            raise ValueError(f"{text} is an entry of itself")
+        return read_recipe(Path(text), lambda name: _build(name, (*around, path)))
     parts = text.split("+")
     if len(parts) > 1:
-        return Compose([get_augmentation(part) for part in parts])
+        return Compose([_build(part, around) for part in parts])
     name, *arguments = text.split(":")
     if name not in _RECIPES:
         raise ValueError(

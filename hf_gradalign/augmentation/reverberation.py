@@ -1,3 +1,4 @@
+import os
 import random
 from collections.abc import Sequence
 
@@ -7,7 +8,7 @@ from scipy.signal import oaconvolve
 
 from hf_gradalign.augmentation.checks import check_number
 from hf_gradalign.augmentation.simulated_room import draw_room, room_impulse_response
-from hf_gradalign.augmentation.sound_files import read_impulse_response
+from hf_gradalign.augmentation.sound_files import list_recordings, read_impulse_response
 from hf_gradalign.augmentation.speech_transform import SpeechTransform
 
 
@@ -21,21 +22,23 @@ class Reverberation(SpeechTransform):
     `randomize_parameters` draws from Python's global `random`; `parameters` can be written as JSON.
     """
 
-    def __init__(self, ir_path: Sequence[str] | None = None, p: float = 1.0) -> None:
+    def __init__(
+        self, ir_path: str | os.PathLike[str] | Sequence[str | os.PathLike[str]] | None = None, p: float = 1.0
+    ) -> None:
         """Check and keep what to draw from.
 
         Args:
-            ir_path: Paths of impulse responses, in an order that stays, each equally likely; of several channels the
-                first is taken. None to simulate rooms (`simulated_room`).
+            ir_path: Impulse responses, in an order that stays, or folders of them, one or several; each response is
+                equally likely, and of several channels the first is taken. None to simulate rooms (`simulated_room`).
             p: Probability of applying the transform, 0 to 1.
 
         Raises:
-            ValueError: If `p` is outside its range or there are no impulse responses in the list.
+            ValueError: If `p` is outside its range or there are no such impulse responses.
         """
         super().__init__(check_number("p", p, 0, 1))
-        if ir_path is not None and len(ir_path) == 0:
+        self.ir_path = [] if ir_path is None else list_recordings(ir_path, "ir_path")
+        if ir_path is not None and not self.ir_path:
             raise ValueError("ir_path has no impulse responses; leave it out to simulate rooms")
-        self.ir_path = list(map(str, ir_path or ()))
 
     def randomize_parameters(self, samples: NDArray[np.floating], sample_rate: int) -> None:
         """Draw whether to apply the transform, and if so the room, into `self.parameters`."""

@@ -1,14 +1,37 @@
 """Read recordings that are mixed into clips, by audiomentations' own loader (libsndfile; no FFmpeg)."""
 
+import os
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import lru_cache
 
 import numpy as np
 import soundfile
 from audiomentations.core.audio_loading_utils import load_sound_file
+from audiomentations.core.utils import find_audio_files
 from numpy.typing import NDArray
+
+
+def list_recordings(paths: str | os.PathLike[str] | Sequence[str | os.PathLike[str]], argument: str) -> list[str]:
+    """The recordings that are meant by files and folders: of folders all audio files below, sorted.
+
+    Args:
+        paths: One or several.
+        argument: What they are called, for messages.
+
+    Raises:
+        ValueError: If there is no such file or folder.
+    """
+    recordings: list[str] = []
+    for path in [paths] if isinstance(paths, str | os.PathLike) else paths:
+        if os.path.isdir(path):
+            recordings += sorted(map(str, find_audio_files(path)))
+        elif os.path.isfile(path):
+            recordings.append(str(path))
+        else:
+            raise ValueError(f"{argument}: there is no file or folder {path}")
+    return recordings
 
 
 @contextmanager

@@ -148,6 +148,19 @@ def test_recipes_in_a_file(tmp_path):
         get_augmentation(write(tmp_path, [{"recipe": "rawboost", "p": 0.5}]))
 
 
+def test_a_file_that_is_an_entry_of_itself_is_refused(tmp_path):
+    inner, outer = tmp_path / "inner.yaml", tmp_path / "outer.yaml"
+    inner.write_text(f"- {{recipe: rawboost+{outer}}}")
+    outer.write_text(f"- {{recipe: {inner}}}\n- {{recipe: {tmp_path / 'plain.yaml'}}}")
+    with pytest.raises(
+        ValueError, match=r"outer\.yaml: entry 1: .*inner\.yaml: entry 1: .*outer\.yaml is an entry of itself"
+    ):
+        get_augmentation(outer)
+    (tmp_path / "plain.yaml").write_text("- {transform: RawBoost}")
+    inner.write_text(f"- {{recipe: {tmp_path / 'plain.yaml'}}}")
+    assert len(get_augmentation(outer).transforms) == 2  # a file may come twice
+
+
 def test_own_transforms_in_a_file(tmp_path):
     entries = [
         {"transform": "MusanRir", "p": 0.5},

@@ -1,5 +1,6 @@
 import copy
 import json
+import os
 import random
 
 import numpy as np
@@ -79,3 +80,15 @@ def test_frozen_parameters_repeat_and_survive_json(speech, write_response):
 def test_no_responses_are_refused():
     with pytest.raises(ValueError, match="ir_path has no impulse responses; leave it out to simulate rooms"):
         Reverberation([])
+    with pytest.raises(ValueError, match="ir_path: there is no file or folder /nowhere"):
+        Reverberation("/nowhere")
+
+
+def test_a_folder_of_responses(write_response, tmp_path):
+    paths = [write_response([1, 0.1 * number]) for number in range(3)]
+    (tmp_path / "deeper").mkdir()
+    os.rename(paths[0], tmp_path / "deeper" / "z.wav")
+    expected = sorted([*paths[1:], str(tmp_path / "deeper" / "z.wav")])
+    assert Reverberation(tmp_path).ir_path == expected
+    assert Reverberation([str(tmp_path / "deeper"), paths[1]]).ir_path == [str(tmp_path / "deeper" / "z.wav"), paths[1]]
+    assert Reverberation(paths[1]).ir_path == [paths[1]]
