@@ -123,19 +123,23 @@ def main(argv: Sequence[str]) -> int:
 def run(arguments: argparse.Namespace, draws_figures: bool) -> None:
     """Read, evaluate, print and write."""
     clips = load(arguments.scores, arguments)
+    others = [load(path, arguments) for path in arguments.compare]  # mistakes in them before the work, not after
+    if clips.trial_types is None and arguments.sasv:
+        raise ScoreFileError("--sasv wants labels that are target, nontarget or spoof (asv-label), and these are not.")
+    unfit = ("by", "threshold", "asv_scores", "asv_rates", "compare")
+    if clips.trial_types is not None and (given := [f"--{name}" for name in unfit if getattr(arguments, name)]):
+        raise ScoreFileError(
+            f"{', '.join(given)}: for countermeasures, and {arguments.scores} has trials of speaker verification "
+            "(labels that are target, nontarget or spoof)."
+        )
     settings = make_settings(arguments, is_trials=clips.trial_types is not None)
     evaluation = evaluate_trials(clips, settings) if clips.trial_types is not None else evaluate_clips(clips, settings)
     show(evaluation)
     result = evaluation.as_dict()
     systems = [(clips.scores, clips.labels)]
-    if arguments.sasv and clips.trial_types is None:
-        raise ScoreFileError("--sasv wants labels that are target, nontarget or spoof (asv-label), and these are not.")
-    if arguments.compare:
-        if clips.trial_types is not None:
-            raise ScoreFileError("--compare is for countermeasures: trials of speaker verification are not compared.")
+    if others:
         result["comparisons"] = {}
-        for other in arguments.compare:
-            theirs = load(other, arguments)
+        for other, theirs in zip(arguments.compare, others, strict=True):
             result["comparisons"][other] = compare(clips, theirs, settings)
             systems.append((theirs.scores, theirs.labels))
     if arguments.output_dir is not None or arguments.output_json is not None:

@@ -39,11 +39,11 @@ def choose_splits(
         if name in source:
             chosen[split] = source[name]
         elif name is not None and split not in optional:
-            hint = " or split part of the training data off with --validation_fraction 0.1"
-            raise CorpusError(
-                f"{shown} has no split {name!r}; its splits are {', '.join(source)}. Name the {split} split with "
-                f"{_OPTIONS.get(split, 'splits=...')}{hint if split == 'validation' else ''}."
-            )
+            message = f"{shown} has no split {name!r}; its splits are {', '.join(source)}."
+            if split in _OPTIONS:
+                hint = " or split part of the training data off with --validation_fraction 0.1"
+                message += f" Name the {split} split with {_OPTIONS[split]}{hint if split == 'validation' else ''}."
+            raise CorpusError(message)
     names = [wanted[split] for split in chosen]
     for name in {name for name in names if names.count(name) > 1}:
         logger.warning("The split %r serves more than one purpose: the results will be too good.", name)

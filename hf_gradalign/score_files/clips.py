@@ -118,7 +118,7 @@ def read_numbers(values: StringColumn, source: str, what: str) -> NDArray[np.flo
         numbers = pc.cast(values, pa.float64())
     except pa.ArrowInvalid:
         texts = flat(values).to_pylist()
-        place = next(place for place, text in enumerate(texts) if not _is_number(text))
+        place = next(place for place, text in enumerate(texts) if not _is_number(text))  # as Arrow reads numbers
         raise ScoreFileError(f"{source}: {what} number {place + 1} is {texts[place]!r}, which is no number.") from None
     array = numbers.combine_chunks().to_numpy(zero_copy_only=False) if isinstance(numbers, pa.ChunkedArray) else numbers
     array = np.asarray(array, dtype=np.float64)
@@ -158,7 +158,7 @@ def with_unique_ids(clips: Clips, what: str) -> Clips:
 
 def _is_number(text: str | None) -> bool:
     try:
-        float(text)  # type: ignore[arg-type]
-    except (TypeError, ValueError):
+        pa.scalar(text, pa.string()).cast(pa.float64())
+    except pa.ArrowInvalid:
         return False
     return True

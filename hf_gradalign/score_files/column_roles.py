@@ -115,6 +115,8 @@ def _find_score(table: TextTable, label: str | None, id_column: str | None, of_t
     numeric = [name for name in names if name not in (ids, label) and all(map(is_number, table.sample(name)))]
     if len(numeric) == 1:
         return numeric[0]
+    if len(names) == 1:
+        raise ScoreFileError(f"{table.source} has one column: scores need the utterances' names beside them.")
     shown = ", ".join(numeric) if numeric else "none of them"
     raise ScoreFileError(
         f"{table.source} has the columns {', '.join(names)}, and {shown} hold numbers that might be the scores; say "

@@ -86,7 +86,8 @@ def _range(interval: Interval | None, is_percentage: bool) -> str:
 
 
 def _markdown(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    widths = [max(map(len, column)) for column in zip(header, *rows, strict=True)]
+    # Markdown wants a hyphen beside the colon of the rule.
+    widths = [max(2, *map(len, column)) for column in zip(header, *rows, strict=True)]
     # The first column is of names, the others of numbers.
     rule = [":" + "-" * (widths[0] - 1), *("-" * (width - 1) + ":" for width in widths[1:])]
     lines = [

@@ -11,7 +11,7 @@ import pyarrow.compute as pc
 import pyarrow.csv as pa_csv
 
 from hf_gradalign.data import CorpusError
-from hf_gradalign.data.corpora.protocol_file import read_words
+from hf_gradalign.data.corpora.protocol_file import read_words, shown
 from hf_gradalign.score_files.column_names import HEADER_WORDS, plain_name
 from hf_gradalign.score_files.errors import ScoreFileError
 
@@ -89,7 +89,9 @@ def _first_lines(path: Path) -> list[str]:
     except FileNotFoundError:
         raise ScoreFileError(f"There is no file {path}.") from None
     except UnicodeDecodeError as error:
-        raise ScoreFileError(f"{path} is no UTF-8 text: {error}.") from error
+        raise ScoreFileError(
+            f"{path} is no UTF-8 text ({error}): unpack it if it is compressed, or save it as UTF-8."
+        ) from error
     lines = [line for line in lines if line.strip()]
     if not lines:
         raise ScoreFileError(f"{path} is empty.")
@@ -137,6 +139,6 @@ def _read_delimited(path: Path, delimiter: str, n_columns: int) -> pa.Table:
     if bad:
         raise ScoreFileError(
             f"{path}: {len(bad)} lines have not {n_columns} columns, as the first has. The first of them is line "
-            f"{bad[0].number}, with {bad[0].actual_columns}: {bad[0].text!r}."
+            f"{bad[0].number}, with {bad[0].actual_columns}: {shown(bad[0].text)}."
         )
     return pa.table([pc.utf8_trim_whitespace(column) for column in table.columns], names=names)

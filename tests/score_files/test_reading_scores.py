@@ -171,12 +171,21 @@ def test_lines_that_repeat_others(write):
         ("a -\nb 2.0\n", r"none of them hold numbers that might be the scores"),
         ("a bonafide\nb spoof\n", "none of them hold numbers"),
         ("utt score score\na 1 2\n", "the header has score more than once"),
-        (b"\xff\xfe\x00a", "no UTF-8 text"),
+        ("utt score\na 1\nb 1_000\n", "score number 2 is '1_000', which is no number"),
+        ("1.0\n2.0\n", "has one column: scores need the utterances' names"),
+        (b"\xff\xfe\x00a", "no UTF-8 text .*: unpack it if it is compressed"),
     ],
 )
 def test_refusals(write, text, message):
     with pytest.raises(ScoreFileError, match=message):
         read_scores(write(text))
+
+
+def test_a_message_does_not_quote_a_whole_file(write):
+    for text in ("a 1.0\rb 2.0\r" * 1000, "a,1.0\n" + "b," * 5000):
+        with pytest.raises(ScoreFileError) as caught:
+            read_scores(write(text))
+        assert len(str(caught.value)) < 600
 
 
 def test_a_file_must_be_there(tmp_path):

@@ -131,6 +131,8 @@ def test_two_systems():
     table = comparison_table(found, measures_of(settings))
     assert f" {100 * found['eer'].difference:.3f} |" in table
     assert f"{found['cllr'].low:.5f} to {found['cllr'].high:.5f}" in table
+    same = comparison_table(compare_clips(make_clips(), SCORES, settings), measures_of(settings))
+    assert same.splitlines()[1].split("|")[-2].strip() == "-:"  # over p-values of 1; a colon alone is no rule
 
 
 def test_trials():

@@ -133,6 +133,8 @@ def test_two_systems(evaluate, write, protocol, tmp_path, capsys):
     assert content["eer"]["difference"] < 0
     assert content["eer"]["p_value"] < 0.05
     assert "b/scores.txt: EER" in (tmp_path / "out/det.svg").read_text()  # two files of one name are told apart
+    assert evaluate([first, protocol, "--subset", "all", "--compare", second, "nothing.txt"]) == 2
+    assert capsys.readouterr().out == ""  # no work is done before all files are read
 
 
 def test_a_threshold_from_development_data(evaluate, write, capsys):
@@ -202,12 +204,14 @@ def test_a_corpus_in_place_of_keys(evaluate, write, capsys):
         (["plain.txt", "in_the_wild:nowhere"], "there is no nowhere"),
         (["cm.txt", "--by", "codec"], "error: There is no column 'codec' (--by)"),
         (["cm.txt", "--asv_rates", "5", "5", "50"], "not per cent"),
+        (["trials.txt", "--by", "speaker", "--threshold", "0"], "--by, --threshold: for countermeasures"),
         (["cm.txt", "--output_dir", "out", "--formats", "xyz", "--bootstrap", "0"], "'xyz' is not supported"),
     ],
 )
 def test_mistakes_are_told(evaluate, write, capsys, words, message):
     write("plain.txt", NAMES, SCORES)
     write("cm.txt", NAMES, ATTACKS, KEYS, SCORES)
+    write("trials.txt", NAMES[:3], SCORES[:3], ["target", "nontarget", "spoof"])
     assert evaluate(words) == 2
     assert message in capsys.readouterr().err
 

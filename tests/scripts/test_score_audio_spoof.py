@@ -103,7 +103,7 @@ def test_a_corpus_without_both_labels(script, model, corpus, tmp_path, capsys, l
         (["--audio", "nowhere"], "no file or folder nowhere"),
         (["--window_seconds", "-1"], "window_seconds must be at least 0.1"),
         (["--columns", "codec"], "no column codec; its columns are"),
-        (["--split", "tset"], "has no split 'tset'; its splits are train, validation, test"),
+        (["--split", "tset"], "has no split 'tset'; its splits are train, validation, test.\n"),
     ],
 )
 def test_mistakes(script, model, words, said, capsys):

@@ -26,7 +26,9 @@ class InTheWild(Layout):
     page = "in_the_wild.md"
     splits: ClassVar[Mapping[str, str]] = {"test": "all"}
     is_partitioned = False
-    expects: ClassVar[Mapping[str, str]] = {"test": "release_in_the_wild/meta.csv, with the audio beside it"}
+    expects: ClassVar[Mapping[str, str]] = {
+        "test": "release_in_the_wild/meta.csv (file,speaker,label), with the audio beside it"
+    }
 
     def locate(self, tree: FolderTree, split: str) -> Located | None:
         """See `Layout`."""

@@ -12,6 +12,7 @@ import pyarrow.csv as pa_csv
 from hf_gradalign.data.errors import CorpusError
 
 _BLOCK_BYTES = 2**22
+_SHOWN = 200
 _SPACES = re.compile(rb"[ \t\r\f\v]+")
 
 
@@ -116,8 +117,15 @@ def _read(
     if bad:
         number, text = (is_sound and _first_bad_line(path, is_sound)) or (bad[0].number, bad[0].text)
         others = f", nor have {len(bad) - 1} other lines" if len(bad) > 1 else ""
-        raise CorpusError(f"{path}, line {number}: not {expected}{others}: {text!r}. Mend it, or download it anew.")
+        raise CorpusError(
+            f"{path}, line {number}: not {expected}{others}: {shown(text)}. Mend it, or download it anew."
+        )
     return table
+
+
+def shown(line: str) -> str:
+    """A line as messages quote it; a whole file is one line to a reader that does not know its line ends."""
+    return repr(line) if len(line) <= _SHOWN else f"{line[:_SHOWN]!r}..."
 
 
 def _first_bad_line(path: Path, is_sound: Callable[[str], bool]) -> tuple[int, str] | None:
