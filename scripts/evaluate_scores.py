@@ -165,6 +165,7 @@ def load(path: str, arguments: argparse.Namespace) -> Clips:
         label_map=label_map,
         higher_is=arguments.higher_is,
         of_trials=arguments.sasv,
+        has_keys=has_keys,
     )
     if not has_keys:
         if scores.labels is None:

@@ -31,6 +31,7 @@ def read_scores(
     label_map: Mapping[str, str] | None = None,
     higher_is: Literal["bonafide", "spoof"] = "bonafide",
     of_trials: bool = False,
+    has_keys: bool = False,
 ) -> Clips:
     """Read a score file.
 
@@ -47,6 +48,8 @@ def read_scores(
         label_map: What labels mean whose names do not say.
         higher_is: Which class a high score speaks for; scores for "spoof" are turned.
         of_trials: Whether to take the scores of speaker verification (`sasv-score`) before those of countermeasures.
+        has_keys: Whether labels come from another file. The file's own are then left aside if it is not clear what
+            they mean, and a note says so.
 
     Returns:
         The clips, with scores, and labels if the file has them.
@@ -68,8 +71,15 @@ def read_scores(
     scores = read_numbers(table.columns[roles.score], table.source, "score")
     if higher_is == "spoof":
         scores = -scores
-    clips = replace(_clips_of(table, roles, label_map, label_column), scores=scores)
-    return with_unique_ids(clips, "the score")
+    try:
+        clips = _clips_of(table, roles, label_map, label_column)
+    except ScoreFileError:
+        if not has_keys or label_column is not None:
+            raise
+        clips = _clips_of(table, replace(roles, label=None), label_map, None)
+        note = f"What the labels in {table.source} mean is not clear: only those of the keys were taken."
+        clips = replace(clips, notes=(*clips.notes, note))
+    return with_unique_ids(replace(clips, scores=scores), "the score")
 
 
 def read_keys(

@@ -137,6 +137,16 @@ def test_two_systems(evaluate, write, protocol, tmp_path, capsys):
     assert capsys.readouterr().out == ""  # no work is done before all files are read
 
 
+def test_numbers_for_labels_do_not_matter_beside_keys(evaluate, write, protocol, capsys):
+    path = write("numbered.csv", NAMES, 1 - LABELS, SCORES, separator=",", header="file,label,score")
+    assert evaluate([path, protocol, "--subset", "all", "--bootstrap", "0"]) == 0
+    captured = capsys.readouterr()
+    assert rows_of(captured.out)["EER (%)"] == [f"{100 * equal_error_rate(SCORES, LABELS)['eer']:.3f}"]
+    assert "numbered.csv mean is not clear: only those of the keys were taken" in captured.err
+    assert evaluate([path, "--bootstrap", "0"]) == 2
+    assert "labels should be bonafide or spoof" in capsys.readouterr().err
+
+
 def test_a_threshold_from_development_data(evaluate, write, capsys):
     dev = write("dev.txt", NAMES, ATTACKS, KEYS, SCORES + 1)
     path = write("cm.txt", NAMES, ATTACKS, KEYS, SCORES)
