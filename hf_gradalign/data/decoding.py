@@ -6,6 +6,7 @@ Neither FFmpeg nor torchcodec is needed. Read: WAV, FLAC, AIFF, CAF, W64, RF64, 
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Mapping
 from io import BytesIO
 from pathlib import Path
@@ -27,6 +28,11 @@ _EXACT_ENCODINGS = ("PCM_", "FLOAT", "DOUBLE", "ULAW", "ALAW")
 _UNKNOWN_FRAMES = 2**62
 # The lossy formats' length is what an encoder noted down; only a clip that lacks more than this share is truncated.
 _LOSSY_TOLERANCE = 0.1
+# What libsndfile notes where a file is shorter than its header says: it goes on with what there is.
+_SIZES = re.compile(r"^\s*(?:RIFF|FORM|Riff size)\s*: (\d+) \(should be (\d+)\)", re.IGNORECASE | re.MULTILINE)
+# Headers are off by a few bytes now and then, and written before the length is known have the greatest number there is.
+_HEADER_TOLERANCE = 0.01
+_UNKNOWN_SIZE = 0x7FFF0000
 # Two rates with a small common divisor need a filter bank of this many values; beyond it memory goes into gigabytes.
 _MAX_FILTER_BANK = 50_000_000
 
@@ -100,6 +106,7 @@ def _read(
         raise AudioDecodingError("its header does not give its length (a streamed FLAC?); write the file anew", name)
     if total == 0:
         raise AudioDecodingError("it is empty (no samples)", name)
+    _refuse_cut_off(file, name)
     exact = file.subtype.startswith(_EXACT_ENCODINGS)
     can_seek = exact and sampling_rate in (None, file.samplerate)
     start, stop = window.bounds(total) if window is not None and can_seek else (0, total)
@@ -110,6 +117,13 @@ def _read(
     if missing > (0 if exact else _LOSSY_TOLERANCE * total) or len(samples) == 0:
         raise AudioDecodingError(f"it is truncated: {len(samples)} of {stop - start} samples could be read", name)
     return samples.mean(axis=1), can_seek
+
+
+def _refuse_cut_off(file: soundfile.SoundFile, name: str) -> None:
+    for match in _SIZES.finditer(file.extra_info):
+        said, there = int(match[1]), int(match[2])
+        if there < (1 - _HEADER_TOLERANCE) * said and said < _UNKNOWN_SIZE:
+            raise AudioDecodingError(f"it is truncated: {there} of {said} bytes are there", name)
 
 
 def resample_clip(samples: np.ndarray, source_rate: int, target_rate: int, name: str | None = None) -> np.ndarray:

@@ -181,3 +181,27 @@ def test_the_error_survives_being_rebuilt_from_its_message():
     # That is what torch's loader does with an error from a worker.
     error = AudioDecodingError("no good", "utt_1")
     assert str(AudioDecodingError(str(error))) == "Cannot decode utt_1: no good"
+
+
+@pytest.mark.parametrize(
+    ("file_format", "subtype"), [("WAV", "PCM_16"), ("WAV", "FLOAT"), ("AIFF", "PCM_16"), ("W64", "PCM_16")]
+)
+@pytest.mark.parametrize("kept", [0.5, 0.98])
+def test_files_that_are_cut_off_are_told(tmp_path, file_format, subtype, kept):
+    path = tmp_path / f"clip.{file_format.lower()}"
+    soundfile.write(path, np.zeros(16_000, np.float32), 16_000, format=file_format, subtype=subtype)
+    decode_audio(path, 16_000)
+    whole = path.read_bytes()
+    path.write_bytes(whole[: int(kept * len(whole))])
+    with pytest.raises(AudioDecodingError, match="it is truncated"):
+        decode_audio(path, 16_000)
+
+
+@pytest.mark.parametrize("size", [b"\xff\xff\xff\xff", b"\x24\xf0\xff\x7f"])
+def test_headers_written_before_the_length_is_known(tmp_path, size):
+    path = tmp_path / "piped.wav"
+    soundfile.write(path, np.zeros(16_000, np.float32), 16_000, subtype="PCM_16")
+    whole = path.read_bytes()
+    place = whole.index(b"data")
+    path.write_bytes(whole[:4] + size + whole[8 : place + 4] + size + whole[place + 8 :])
+    assert len(decode_audio(path, 16_000)) == 16_000
