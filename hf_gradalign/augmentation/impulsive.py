@@ -3,6 +3,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from hf_gradalign.augmentation.bulk_seed import BulkSeed
 from hf_gradalign.augmentation.levels import limit_peak_
 
 
@@ -53,7 +54,7 @@ def draw_impulses(n_samples: int, percent: float, seed: int) -> tuple[NDArray[np
         Distinct positions in [0, n_samples) in no particular order, and products u1 * u2 in [-1, 1]: both of shape
         (floor(n_samples * percent / 100),).
     """
-    generator = np.random.default_rng(seed)
+    generator = np.random.Generator(np.random.SFC64(BulkSeed(seed)))
     count = int(n_samples * percent / 100)
     positions = generator.choice(n_samples, count, replace=False, shuffle=False)
     first, second = 2 * generator.random((2, count), dtype=np.float32) - 1

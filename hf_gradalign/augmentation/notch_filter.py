@@ -91,14 +91,19 @@ def _band_responses(bands: NDArray[np.float64], nyquist: float, n_fft: int) -> N
         nyquist: In Hz.
         n_fft: Twice the longest reach, or more.
     """
-    centers, widths, reaches = bands[..., None]
-    low, high = np.clip([centers - widths / 2, centers + widths / 2], EDGE_HZ, nyquist - EDGE_HZ) / nyquist
+    centers, widths, reaches = bands
+    edges = np.stack([centers - widths / 2, centers + widths / 2], axis=-1)
+    edges = np.clip(edges, EDGE_HZ, nyquist - EDGE_HZ) * (np.pi / nyquist)
     times = np.arange(1, int(reaches.max()) + 1)
     # A low-pass filter up to the lower cut-off, plus all of the signal, minus a low-pass filter up to the upper one.
-    phases = np.pi * times
-    half = np.zeros((*low.shape[:-1], len(times) + 1))
-    half[..., :1] = 1 + low - high
-    half[..., 1:] = (np.sin(low * phases) - np.sin(high * phases)) * (2 / phases)
-    half[..., 1:] *= 0.54 + 0.46 * np.cos(phases / np.maximum(reaches, 1))
-    half[..., 1:] *= times <= reaches
+    half = np.empty((*centers.shape, len(times) + 1))
+    half[..., 0] = 1 + (edges[..., 0] - edges[..., 1]) / np.pi
+    sines = np.sin(edges[..., None] * times)
+    np.subtract(sines[..., 0, :], sines[..., 1, :], out=half[..., 1:])
+    window = np.cos(times * (np.pi / np.maximum(reaches, 1))[..., None])
+    window *= 0.46
+    window += 0.54
+    window *= 2 / (np.pi * times)
+    window *= times <= reaches[..., None]
+    half[..., 1:] *= window
     return np.fft.rfft(half, n_fft).real

@@ -143,7 +143,7 @@ class RawBoost(SpeechTransform):
 
     def fits_single(self, samples: NDArray[np.floating]) -> bool:
         """Whether float32 can hold what the drawn parameters make of samples: their energy and their powers."""
-        peak = float(np.abs(samples).max())
+        peak = float(max(samples.max(), -samples.min()))
         notches = self.parameters.get("convolutive", {}).get("notches", [{"gain_db": 0.0}])
         gain = 10 ** (max(notch["gain_db"] for notch in notches) / 20)
         return peak >= MIN_SINGLE_PEAK and max(peak, 1.0) ** len(notches) * max(gain, 1.0) <= MAX_SINGLE_POWER
