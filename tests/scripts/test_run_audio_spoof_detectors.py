@@ -72,12 +72,12 @@ def test_mistakes(run_script, tmp_path, capsys):
 def test_thirty_steps(quick_options, tmp_path, head):
     changes = {
         "max_steps": 30,
-        "max_train_samples": 24,
+        "max_train_samples": 8,  # one batch, which is learnt by heart
         "per_device_train_batch_size": 8,
         "window_seconds": 0.8,
         "logging_steps": 1,
         "learning_rate": 1e-3,
-        "seed": 1,
+        "seed": 6,
         "head_options": json.dumps({"size": 48} if head == "mamba" else {}),
         "output_dir": tmp_path / "out",
     }
@@ -92,7 +92,7 @@ def test_thirty_steps(quick_options, tmp_path, head):
     rows = [json.loads(line) for line in (tmp_path / "out" / "conflicts.jsonl").read_text().splitlines()]
     losses = [row["loss_clean"] + row["loss_augmented"] for row in rows]
     assert len(losses) == 30
-    assert sum(losses[-6:]) < sum(losses[:6])  # 0.92, 0.75 and 0.66 of it here
+    assert sum(losses[-6:]) < 0.9 * sum(losses[:6])  # 0.47, 0.39 and 0.43 of it here
     assert all(row["grad_norm_clean"] > 0 and row["grad_norm_augmented"] > 0 for row in rows)
     assert all(-1 <= row["cosine_clean_augmented"] <= 1 for row in rows)
     assert 0 <= results.conflict_rate <= 1
