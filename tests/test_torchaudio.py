@@ -17,12 +17,15 @@ def run(program):
     return subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=120, check=False)
 
 
-@pytest.mark.parametrize("name", IMPORTS)
+@pytest.mark.parametrize(
+    "name", ["resample", *(pytest.param(n, marks=pytest.mark.slow) for n in IMPORTS if n != "resample")]
+)
 def test_works_after_hf_gradalign(name):
     result = run(f"import hf_gradalign; {IMPORTS[name]}")
     assert result.returncode == 0, result.stderr
 
 
+@pytest.mark.slow
 def test_leaves_a_working_torchaudio_alone():
     plain = run("import torchaudio, sys; print(sys.modules['torchaudio._extension.utils'].__file__)")
     ours = run("import hf_gradalign, sys; print(getattr(sys.modules['torchaudio._extension.utils'], '__file__', None))")
@@ -33,6 +36,7 @@ def test_leaves_a_working_torchaudio_alone():
         assert ours.stdout == "None\n"
 
 
+@pytest.mark.slow
 def test_missing_torchaudio_is_no_error():
     result = run("import sys; sys.modules['torchaudio'] = None; import hf_gradalign")
     assert result.returncode == 0, result.stderr

@@ -137,6 +137,7 @@ def test_a_builders_name_is_no_corpus():
         _read("csv")
 
 
+@pytest.mark.slow
 def test_the_hub_is_out_of_reach(tmp_path):
     # The setting is read when huggingface_hub is imported: hence a process of its own.
     code = (

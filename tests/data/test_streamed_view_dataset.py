@@ -272,7 +272,7 @@ save_file(weights_of(trainer), f"{sys.argv[4]}/rank-{trainer.args.process_index}
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("workers", [0, 2])
+@pytest.mark.parametrize("workers", [pytest.param(0, marks=pytest.mark.long), 2])
 def test_two_processes_and_again(clips, tmp_path, workers):
     clips.save_to_disk(tmp_path / "clips")
     here = Path(__file__).parent

@@ -52,13 +52,21 @@ def by_onnxruntime(path):
     return lambda waveforms: torch.from_numpy(session.run(["logits"], {"input_values": waveforms.numpy()})[0])
 
 
-@pytest.mark.parametrize("head", HEADS)
+@pytest.mark.parametrize(
+    "head", [pytest.param(h, marks=[pytest.mark.slow] * (h in ("aasist", "mamba"))) for h in HEADS]
+)
 def test_program_gives_the_models_logits(head):
     detector = make_detector(head)
     check(export_program(detector, n_samples=N_SAMPLES).module(), detector)
 
 
-@pytest.mark.parametrize("head", [pytest.param(h, marks=[pytest.mark.slow] * (h != "mhfa")) for h in HEADS])
+@pytest.mark.parametrize(
+    "head",
+    [
+        pytest.param(h, marks=[pytest.mark.slow] if h in ("aasist", "mhfa") else [pytest.mark.slow, pytest.mark.long])
+        for h in HEADS
+    ],
+)
 def test_onnx_gives_the_models_logits(head, tmp_path):
     detector = make_detector(head)
     report = export_onnx(detector, tmp_path / "new" / "detector.onnx", n_samples=N_SAMPLES)

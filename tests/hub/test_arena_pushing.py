@@ -3,6 +3,7 @@
 import re
 from pathlib import Path
 
+import pytest
 import yaml
 from arena_world import COMMIT, LABELS, check_badge, check_run_record, check_submission, make_model_folder, make_scores
 
@@ -39,6 +40,7 @@ report(answers)
 """
 
 
+@pytest.mark.slow
 def test_pushed_scores_have_an_address_that_badges_and_submissions_name(hub, run_client, tmp_path):
     folder, empty = make_model_folder(tmp_path / "model"), make_model_folder(tmp_path / "without results")
     for name, paper in (("DFADD", "2509.20682"), ("HABLA", None)):

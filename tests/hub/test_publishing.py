@@ -68,6 +68,7 @@ def test_publishes_the_model_and_nothing_else(hub, run_client, folder):
     assert hub.repos["tester/checked"].files == {}
 
 
+@pytest.mark.slow
 def test_a_refused_publication_is_explained(hub, run_client, folder):
     program = PUBLISH + (
         "folder, refused, read_only = args\n"
@@ -106,7 +107,9 @@ def closed_port():
         yield f"http://127.0.0.1:{listener.getsockname()[1]}"  # bound, but nobody listens
 
 
-@pytest.mark.parametrize("trouble", ["no token", "offline", "no network"])
+@pytest.mark.parametrize(
+    "trouble", ["no token", *(pytest.param(t, marks=pytest.mark.slow) for t in ("offline", "no network"))]
+)
 def test_missing_token_offline_mode_and_missing_network_are_explained(hub, run_client, folder, closed_port, trouble):
     token, environment, message = {
         "no token": (None, {}, "no access token was found. Please run `hf auth login`, or set HF_TOKEN,"),
@@ -121,6 +124,7 @@ def test_missing_token_offline_mode_and_missing_network_are_explained(hub, run_c
     assert not hub.repos
 
 
+@pytest.mark.slow
 def test_a_missing_folder_is_no_matter_of_the_hub(hub, run_client, tmp_path):
     program = PUBLISH + "try: publish(args[0], 'tester/model')\nexcept FileNotFoundError as error: report(str(error))"
     assert run_client(program, tmp_path / "nowhere") == f"There is no folder {tmp_path / 'nowhere'} to publish."

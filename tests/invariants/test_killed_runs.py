@@ -127,6 +127,7 @@ def test_three_kills(start, tmp_path):
     compare(start, tmp_path, kills=3, seed=0)
 
 
+@pytest.mark.long
 @pytest.mark.slow
 @pytest.mark.timeout(3000)
 def test_twenty_kills(start, tmp_path):

@@ -26,6 +26,7 @@ def check_modes(path, *options):
     return rows
 
 
+@pytest.mark.long
 @pytest.mark.slow
 def test_some_modes(tmp_path):
     rows = check_modes(tmp_path / "rows.json", "--processes", "2", "--only", *QUICK)

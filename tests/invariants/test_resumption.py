@@ -36,7 +36,7 @@ def resume_at(step, whole, resumed):
 
 
 @pytest.mark.parametrize("method", ["pcgrad", "gradvac", "crmogm(gradvac)", "pcd"])
-@pytest.mark.parametrize("stop", [2, 4, 5])
+@pytest.mark.parametrize("stop", [2, pytest.param(4, marks=pytest.mark.slow), 5])
 def test_toy_resumes(tmp_path, method, stop):
     # Four updates an epoch, two micro-batches an update: in mid-epoch, and between epochs.
     def trainer(folder, **options):

@@ -48,7 +48,9 @@ def assert_same(first, second):
 
 @pytest.mark.parametrize("class_weights", CLASS_WEIGHTS)
 @pytest.mark.parametrize("method", METHODS)
-@pytest.mark.parametrize(("batch", "accumulation"), [(6, 2), (4, 3), (3, 4), (1, 12)])
+@pytest.mark.parametrize(
+    ("batch", "accumulation"), [(6, 2), (1, 12), *(pytest.param(*e, marks=pytest.mark.slow) for e in ((4, 3), (3, 4)))]
+)
 def test_accumulation(tmp_path, method, class_weights, batch, accumulation):
     whole = train(tmp_path, method, class_weights)
     parts = train(

@@ -28,6 +28,7 @@ def rows_of(text):
     return [[cell.strip() for cell in line.strip("|").split("|")] for line in lines]
 
 
+@pytest.mark.long
 @pytest.mark.slow
 def test_says_where_time_goes_and_whether_training_waits(script, capsys, tmp_path):
     words = [*QUICK, "--workers", "0", "1", "--json", str(tmp_path / "figures.json")]

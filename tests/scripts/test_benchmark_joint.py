@@ -61,6 +61,7 @@ def test_nothing_to_compare(script):
     assert script.spread([1.0, 3.0], 1) == "2.0 ± 1.4"
 
 
+@pytest.mark.slow
 def test_prints_both_tables(script, monkeypatch, capsys, quick_options):
     monkeypatch.setattr(script, "peak_memory", lambda make_step, folder, variant, threads: (100.0, 10.0))
     words = ["--max_steps", "3", "--seeds", "0", "1", "--timing_steps", "2", "--", *quick_options(max_steps=3)]

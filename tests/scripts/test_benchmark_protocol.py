@@ -3,6 +3,7 @@ import json
 import pytest
 
 
+@pytest.mark.long
 @pytest.mark.slow
 def test_it_measures_each_layout(load_script, tmp_path, capsys):
     out = tmp_path / "protocol.json"

@@ -86,6 +86,7 @@ def test_bf16_is_what_the_model_computes_in(script, capsys):
         bench._check_autocast()
 
 
+@pytest.mark.slow
 def test_peak_memory_is_that_of_the_steps(script):
     peak, of_steps = script.peak_memory(allocate, 64, threads=1)
     assert 64 < of_steps < 80

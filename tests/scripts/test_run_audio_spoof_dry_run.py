@@ -76,7 +76,13 @@ def test_a_recipe_where_the_hub_is_out_of_reach(run_script, tmp_path, small_xls_
     assert "(patience 7)" in rows["at least"]
 
 
-@pytest.mark.parametrize("name", ["aasist_augmented", "mamba_pcgrad", "tcm_musan_rir_rawboost_dpda"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "tcm_musan_rir_rawboost_dpda",
+        *(pytest.param(n, marks=pytest.mark.slow) for n in ("aasist_augmented", "mamba_pcgrad")),
+    ],
+)
 def test_recipes_with_their_own_window(load_script, small_xls_r, capsys, name):
     words = [str(RECIPES / f"{name}.yaml"), "--dry_run", "--dataloader_num_workers", "0", "--disable_tqdm", "true"]
     words += ["--max_train_samples", "4", "--max_eval_samples", "4", "--per_device_train_batch_size", "1"]

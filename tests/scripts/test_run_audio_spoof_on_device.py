@@ -7,6 +7,7 @@ import torch
 from safetensors.torch import load_file
 
 
+@pytest.mark.slow
 def test_the_same_run_with_batches_augmented_in_the_training_process(run_script, tmp_path):
     figures, weights = [], []
     for name, more in (("workers", []), ("device", ["--augment_on_device"])):

@@ -130,7 +130,13 @@ def test_published_model_loads_elsewhere(hub, quick_options, tmp_path):
     assert hub_scores == pytest.approx(logits, abs=1e-5)
 
 
-@pytest.mark.parametrize("trouble", ["network", pytest.param("token", marks=[pytest.mark.slow, pytest.mark.long])])
+@pytest.mark.parametrize(
+    "trouble",
+    [
+        pytest.param("network", marks=pytest.mark.slow),
+        pytest.param("token", marks=[pytest.mark.slow, pytest.mark.long]),
+    ],
+)
 def test_trouble_with_the_hub_costs_no_model(hub, quick_options, tmp_path, trouble):
     if trouble == "network":
         environment = {**hub.environment(tmp_path / "home"), "HF_ENDPOINT": "http://127.0.0.1:9"}

@@ -58,6 +58,7 @@ def rows(folder, name):
     return table.drop_columns([column for column in RESOURCES if column in table.column_names]).to_pylist()
 
 
+@pytest.mark.long
 @pytest.mark.slow
 @pytest.mark.timeout(900)
 def test_a_killed_study_ends_with_the_same_results(study_file, tmp_path):
@@ -91,6 +92,7 @@ def test_a_killed_study_ends_with_the_same_results(study_file, tmp_path):
     assert {path: path.stat().st_mtime_ns for path in before} == before
 
 
+@pytest.mark.long
 @pytest.mark.slow
 def test_failed_cells_are_listed_and_tried_again(study_file, tmp_path):
     cells = [{"method": "pcgrad", "seed": 0, "batch_size": 4, "model": ["small", str(tmp_path / "nothing")]}]

@@ -351,6 +351,7 @@ def test_missing_solver_is_told(monkeypatch):
     assert ValueError in torchjd_weighting._solver_errors()
 
 
+@pytest.mark.slow
 def test_torchjd_is_imported_when_it_is_asked_for():
     program = (
         "import sys; from hf_gradalign.alignment import get_method; get_method('crmogm(pcgrad)'); "
