@@ -14,6 +14,7 @@ meta.csv, any table with a header, a parquet file or folder of the Arena's form,
 import argparse
 import json
 import sys
+import tempfile
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
@@ -133,6 +134,7 @@ def run(arguments: argparse.Namespace, draws_figures: bool) -> None:
             "(labels that are target, nontarget or spoof)."
         )
     settings = make_settings(arguments, is_trials=clips.trial_types is not None)
+    path = output_file(arguments)
     evaluation = evaluate_trials(clips, settings) if clips.trial_types is not None else evaluate_clips(clips, settings)
     show(evaluation)
     result = evaluation.as_dict()
@@ -142,15 +144,25 @@ def run(arguments: argparse.Namespace, draws_figures: bool) -> None:
         for other, theirs in zip(arguments.compare, others, strict=True):
             result["comparisons"][other] = compare(clips, theirs, settings)
             systems.append((theirs.scores, theirs.labels))
-    if arguments.output_dir is not None or arguments.output_json is not None:
-        path = arguments.output_json or arguments.output_dir / "evaluation.json"
-        path.parent.mkdir(parents=True, exist_ok=True)
+    if path is not None:
         path.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
         print(f"\n{path}")
     if draws_figures and evaluation.eer_threshold is not None:
         named = dict(zip(names_of([arguments.scores, *arguments.compare]), systems, strict=True))
         for path in draw(evaluation, clips, named, arguments):
             print(path)
+
+
+def output_file(arguments: argparse.Namespace) -> Path | None:
+    """Where the results go, if anywhere; the folders are there after it and can be written to."""
+    if arguments.output_dir is None and arguments.output_json is None:
+        return None
+    path = arguments.output_json or arguments.output_dir / "evaluation.json"
+    for folder in {path.parent, arguments.output_dir or path.parent}:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):  # an error now, not after the work
+            pass
+    return path
 
 
 def load(path: str, arguments: argparse.Namespace) -> Clips:

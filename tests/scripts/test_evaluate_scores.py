@@ -248,3 +248,12 @@ def test_without_matplotlib(evaluate, write, monkeypatch, capsys):
     assert evaluate([path, "--output_dir", "out"]) == 2
     assert "its extra `plots`" in capsys.readouterr().err
     assert evaluate([path, "--output_dir", "out", "--formats", "none", "--bootstrap", "0"]) == 0
+
+
+def test_where_nothing_can_be_written(evaluate, write, capsys):
+    path = write("cm.txt", NAMES, ATTACKS, KEYS, SCORES)
+    for words in (["--output_dir", "cm.txt/out"], ["--output_json", "/proc/none.json"]):
+        assert evaluate([path, *words]) == 2
+        output = capsys.readouterr()
+        assert output.err.startswith("error: ")
+        assert not output.out  # told before the work

@@ -99,6 +99,10 @@ def _locate(layout: Layout, root: Path, own: Mapping[str, str | None], optional:
             f"folders below, for\n{looked}\nand found there: {tree.described()}.\nTo get the corpus: {layout.home}. "
             f"Its page is docs/corpora/{layout.page}."
         )
+    for name, place in found.items():
+        if place is None:
+            expected = layout.expects[own[name]]
+            logger.warning("%s has no %s part of %s (%s): going on without it.", root, name, layout.title, expected)
     return {name: place for name, place in found.items() if place is not None}
 
 

@@ -1,3 +1,5 @@
+import shutil
+
 import corpus_trees
 import pytest
 
@@ -32,3 +34,13 @@ def test_an_empty_class(tmp_path):
         path.unlink()
     with pytest.raises(CorpusError, match="testing/fake holds no audio files"):
         load_corpus(f"for:{root}")
+
+
+def test_a_split_that_is_not_there_is_told(tmp_path, caplog):
+    root = corpus_trees.fake_or_real(tmp_path)
+    shutil.rmtree(root / "testing")
+    assert list(load_corpus(f"for:{root}")) == ["train", "validation"]
+    assert "no test part of Fake-or-Real (for-norm/testing/real/ and for-norm/testing/fake/)" in caplog.text
+    caplog.clear()
+    load_corpus(f"for:{root}", splits=("train",))
+    assert not caplog.records
