@@ -47,11 +47,14 @@ def test_results_are_those_of_the_study_s_file():
     assert f"{len(finished)} of {len(study.cells)} cells" in text_of(FOLDER / "README.md")
 
 
-def test_figures_of_the_page_are_in_the_report():
+@pytest.mark.parametrize("page", ["docs/small_scale/README.md", "README.md"])
+def test_figures_of_the_page_are_in_the_report(page):
     with (FOLDER / "report" / "eer.csv").open(newline="") as file:
         rows = list(csv.DictReader(file))
-    page = text_of(FOLDER / "README.md")
-    quoted = re.findall(r"(\d+\.\d+) ± (\d+\.\d+)", page)
+    text = text_of(ROOT / page)
+    if page == "README.md":
+        text = text[text.index("## Results") : text.index("## Cost of a step")]
+    quoted = re.findall(r"(\d+\.\d+) ± (\d+\.\d+)", text)
     there = {(f"{100 * float(row['eer_mean']):.2f}", f"{100 * float(row['eer_sd'] or 0):.2f}") for row in rows}
     with (FOLDER / "report" / "training.csv").open(newline="") as file:
         for row in csv.DictReader(file):
