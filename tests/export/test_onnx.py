@@ -62,10 +62,7 @@ def test_program_gives_the_models_logits(head):
 
 @pytest.mark.parametrize(
     "head",
-    [
-        pytest.param(h, marks=[pytest.mark.slow] if h in ("aasist", "mhfa") else [pytest.mark.slow, pytest.mark.long])
-        for h in HEADS
-    ],
+    [pytest.param(h, marks=[pytest.mark.slow] if h == "mhfa" else [pytest.mark.slow, pytest.mark.long]) for h in HEADS],
 )
 def test_onnx_gives_the_models_logits(head, tmp_path):
     detector = make_detector(head)

@@ -183,6 +183,7 @@ def test_cagrad_is_torchjd(batch, c):
     check_cagrad(batch, c)
 
 
+@pytest.mark.long
 @pytest.mark.slow
 @settings(max_examples=125, deadline=None)
 @given(gradient_batches(max_views=4, degenerate=False), st.sampled_from([0.2, 0.5, 0.9]))

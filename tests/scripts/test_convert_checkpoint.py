@@ -107,6 +107,7 @@ def test_errors(convert, tmp_path, capsys):
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.long
 @pytest.mark.slow
 def test_from_the_hub_and_to_it(hub, tmp_path):
     import subprocess

@@ -134,6 +134,7 @@ def test_the_scores_of_a_run_are_found_again(run_script, load_script, tmp_path, 
     assert all(abs(float(again[name]) - float(score)) < 2e-5 for name, score in before.items())
 
 
+@pytest.mark.long
 @pytest.mark.slow
 def test_two_processes_under_torchrun(model, corpus, tmp_path):
     script = os.path.join(os.path.dirname(__file__), "..", "..", "scripts", "score_audio_spoof.py")
