@@ -6,10 +6,10 @@ from numpy.typing import NDArray
 
 
 class BulkSeed(ISeedSequence):
-    """A seed of 64 bits for `numpy.random.SFC64`, as that generator's author seeds it: in every word of its state.
+    """A seed of 64 bits for `numpy.random.SFC64`, which is put into every word of its state.
 
-    SFC64 runs its first rounds by itself, which is all the mixing that it needs; NumPy's general `SeedSequence` takes
-    longer than some of the draws of a clip.
+    NumPy discards SFC64's first rounds, and after these neighbouring seeds have nothing in common (tests); the general
+    `SeedSequence` would take as long as some of a clip's draws.
     """
 
     def __init__(self, seed: int) -> None:
