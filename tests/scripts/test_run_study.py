@@ -66,20 +66,20 @@ def test_a_killed_study_ends_with_the_same_results(study_file, tmp_path):
     whole = start(study, tmp_path / "whole", "--slots", "2")
     output, _ = whole.communicate()
     assert whole.returncode == 0, output
-    killed, n_before = tmp_path / "killed", -1
+    killed, n_before = tmp_path / "killed", 0
     for kill in range(3):
         process = start(study, killed, "--slots", "2")
-        # In three different stretches of the work: a fresh one, and ones that go on.
-        while process.poll() is None and len(list(killed.glob("cells/*/cell.json"))) < 2 * kill + 1:
+        # In three different stretches of the work: the first cells, and what is left after another kill. How much of it
+        # is done in a second is the machine's affair.
+        while process.poll() is None and len(list(killed.glob("cells/*/cell.json"))) <= n_before:
             time.sleep(0.05)
-        time.sleep(chance.uniform(0, 4))
+        time.sleep(chance.uniform(0, 1))
         assert process.poll() is None, process.stdout.read()
         # The runner alone, or all that it started too.
         (os.killpg if kill % 2 else os.kill)(process.pid, signal.SIGKILL)
         process.wait()
-        n_now = len(list(killed.glob("cells/*/cell.json")))
-        assert n_now > n_before
-        n_before = n_now
+        n_before = len(list(killed.glob("cells/*/cell.json")))
+    assert n_before < 8
     before = {path: path.stat().st_mtime_ns for path in killed.glob("cells/*/cell.json")}
     last = start(study, killed, "--slots", "2")
     output, _ = last.communicate()
