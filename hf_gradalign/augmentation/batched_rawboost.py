@@ -100,12 +100,10 @@ class BatchedRawBoost:
         Raises:
             ValueError: If parameters are missing, or the filters' numbers differ from waveform to waveform.
         """
-        applied = torch.tensor([bool(drawn["should_apply"]) for drawn in parameters])
-        draws: Draws = {"should_apply": applied}
-        if not applied.any():
+        applied = [bool(drawn["should_apply"]) for drawn in parameters]
+        draws: Draws = {} if all(applied) else {"should_apply": torch.tensor(applied)}
+        if not any(applied):
             return draws
-        if applied.all():
-            del draws["should_apply"]
         kinds = ALGORITHMS[self.algorithm]
         for i, drawn in enumerate(parameters):
             if applied[i] and (missing := [kind for kind in kinds if kind not in drawn]):
