@@ -94,8 +94,9 @@ def score_corpus(
 
     Raises:
         CorpusError: If a column is missing or is none for a score file, or utterance ids are not unique.
-        ValueError: If there is a score file, or part of one, with other settings and `overwrite` is not set, if the
-            score file is a folder or ends in `.json`, or if no clip at all can be scored.
+        ValueError: If there is a score file, or part of one, with other settings and `overwrite` is not set, if
+            `<stem>.json` is of something else, if the score file is a folder or ends in `.json`, or if no clip at all
+            can be scored.
     """
     score_file = Path(score_file)
     if score_file.suffix == ".json" or score_file.is_dir():
@@ -110,21 +111,24 @@ def score_corpus(
     store = ProgressStore(score_file.with_name(f"{score_file.name}.partial"))
     error: list[str] = []
     if state.is_main_process:
-        if overwrite:
-            for path in (score_file, settings_file):
-                path.unlink(missing_ok=True)
-            store.remove()
         try:
+            _require_free(settings_file, score_file)
+            if overwrite:
+                for path in (score_file, settings_file):
+                    path.unlink(missing_ok=True)
+                store.remove()
             if score_file.exists():
                 _require_same(score_file, settings_file, settings)
                 store.remove()  # a kill may have come between
             else:
                 store.open(settings)
-        except ValueError as found:
+        except _SettingsOfAnother as found:
             error.append(str(found))
+        except ValueError as found:
+            error.append(f"{found}. To begin anew: --overwrite (overwrite=True), or another output file")
     error = _from_main(error, state)
     if error:
-        raise ValueError(f"{error[0]}. To begin anew: --overwrite (overwrite=True), or another output file")
+        raise ValueError(error[0])
     if score_file.exists():
         report = json.loads(settings_file.read_text(encoding="utf-8"))["report"]
         bad = [BadClip(**clip) for clip in report["bad_clips"]]
@@ -232,6 +236,26 @@ def _checked_ids(dataset: Dataset, columns: Sequence[str]) -> list[str]:
 def _plain(dataset: Dataset, name: str) -> list[Any]:
     values = dataset[name][:]
     return [None if value < 0 else LABEL_NAMES[value] for value in values] if name == "label" else values
+
+
+class _SettingsOfAnother(ValueError):
+    """What lies where the settings go is not this score file's, and not to be overwritten."""
+
+
+def _require_free(settings_file: Path, score_file: Path) -> None:
+    """Refuse to write settings over a file that is of something else, such as of `scores.tsv` beside `scores.txt`."""
+    if not settings_file.exists():
+        return
+    try:
+        content = json.loads(settings_file.read_text(encoding="utf-8"))
+        owner = content["report"]["score_file"] if "settings" in content else None
+    except (ValueError, KeyError, TypeError):
+        owner = None
+    if owner != score_file.name:
+        raise _SettingsOfAnother(
+            f"the settings of {score_file} would be written to {settings_file}, which is "
+            f"{'another file' if owner is None else f'of {owner}'}: give the score file another name"
+        )
 
 
 def _require_same(score_file: Path, settings_file: Path, settings: dict[str, Any]) -> None:

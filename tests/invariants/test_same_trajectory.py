@@ -1,5 +1,7 @@
 """Invariant 1: batch x accumulation x processes give the same trajectory, also with class weights."""
 
+from functools import cache
+
 import pytest
 from toy import ToyViews, largest_difference, make_model, make_trainer, read_run, run_processes, weights_of
 
@@ -16,6 +18,17 @@ def train(tmp_path, method, class_weights, n_items=48, **options):
     )
     trainer.train()
     return weights_of(trainer), trainer.state.log_history
+
+
+@pytest.fixture(scope="module")
+def train_whole(tmp_path_factory):
+    """The run that the others are compared with, once for all of them."""
+
+    @cache
+    def train_once(method, class_weights, n_items=48):
+        return train(tmp_path_factory.mktemp("whole"), method, class_weights, n_items)
+
+    return train_once
 
 
 @pytest.fixture(scope="module")
@@ -51,8 +64,8 @@ def assert_same(first, second):
 @pytest.mark.parametrize(
     ("batch", "accumulation"), [(6, 2), (1, 12), *(pytest.param(*e, marks=pytest.mark.slow) for e in ((4, 3), (3, 4)))]
 )
-def test_accumulation(tmp_path, method, class_weights, batch, accumulation):
-    whole = train(tmp_path, method, class_weights)
+def test_accumulation(tmp_path, train_whole, method, class_weights, batch, accumulation):
+    whole = train_whole(method, class_weights)
     parts = train(
         tmp_path,
         method,
@@ -65,9 +78,9 @@ def test_accumulation(tmp_path, method, class_weights, batch, accumulation):
 
 @pytest.mark.parametrize("class_weights", CLASS_WEIGHTS)
 @pytest.mark.parametrize(("batch", "accumulation"), [(4, 3), (3, 4)])
-def test_uneven_last_group(tmp_path, class_weights, batch, accumulation):
+def test_uneven_last_group(tmp_path, train_whole, class_weights, batch, accumulation):
     # 44 items: an epoch ends with an update of 8, from 2 micro-batches of 4 or from 3 of 3, 3 and 2.
-    whole = train(tmp_path, "pcgrad", class_weights, n_items=44)
+    whole = train_whole("pcgrad", class_weights, n_items=44)
     parts = train(
         tmp_path,
         "pcgrad",
@@ -81,8 +94,8 @@ def test_uneven_last_group(tmp_path, class_weights, batch, accumulation):
 
 @pytest.mark.parametrize("class_weights", CLASS_WEIGHTS)
 @pytest.mark.parametrize(("batch", "accumulation"), TWO_PROCESSES)
-def test_two_processes(tmp_path, in_two_processes, class_weights, batch, accumulation):
-    whole = train(tmp_path, "gradvac", class_weights)
+def test_two_processes(train_whole, in_two_processes, class_weights, batch, accumulation):
+    whole = train_whole("gradvac", class_weights)
     assert_same(whole, in_two_processes[batch, accumulation, class_weights])
 
 

@@ -138,6 +138,20 @@ def test_a_score_file_of_unknown_origin_is_not_overwritten(scorer, make_corpus, 
     assert (tmp_path / "scores.txt").read_text() == "precious"
 
 
+@pytest.mark.parametrize("overwrite", [False, True])
+@pytest.mark.parametrize("content", ['{"EER": 1}', "[1, 2]", "not JSON at all", None])
+def test_a_file_where_the_settings_go_is_left_alone(scorer, make_corpus, tmp_path, content, overwrite):
+    corpus, settings_file = make_corpus(2), tmp_path / "scores.json"
+    if content is None:  # of a score file with another suffix
+        score_corpus(scorer, corpus, tmp_path / "scores.tsv", progress=False)
+        content = settings_file.read_text()
+    settings_file.write_text(content)
+    with pytest.raises(ValueError, match=r"scores.json, which is (another file|of scores.tsv): give the score file"):
+        score_corpus(scorer, corpus, tmp_path / "scores.txt", overwrite=overwrite, progress=False)
+    assert settings_file.read_text() == content
+    assert not list(tmp_path.glob("scores.txt*"))
+
+
 def test_refusals(scorer, make_corpus, tmp_path):
     corpus = make_corpus(3)
     with pytest.raises(CorpusError, match="no column speaker; its columns are"):
