@@ -141,14 +141,18 @@ def draw_cosines(rows: Sequence[Row]) -> Any:
 
 
 def draw_modules(rows: Sequence[Row]) -> Any:
-    """Share of updates in conflict, modules by arms."""
+    """Share of updates in conflict, modules by arms; of many modules those with most of the gradient in any arm."""
     from matplotlib.figure import Figure
 
     arms = list(dict.fromkeys((row["condition"], row["method"], row["epochs"]) for row in rows))
-    modules = list(dict.fromkeys(row["module"] for row in rows))[:_MOST_MODULES]
+    shares: dict[str, float] = {}
+    for row in rows:
+        shares[row["module"]] = max(shares.get(row["module"], 0.0), row["norm_share"] or 0.0)
+    shown = set(sorted(shares, key=shares.__getitem__, reverse=True)[:_MOST_MODULES])
+    modules = [module for module in shares if module in shown]
     values = np.full((len(modules), len(arms)), np.nan)
     for row in rows:
-        if row["module"] in modules:
+        if row["module"] in shown:
             column = arms.index((row["condition"], row["method"], row["epochs"]))
             values[modules.index(row["module"]), column] = 100 * row["conflict_rate"]
     figure = Figure(figsize=(3.5 + 0.5 * len(arms), 2.5 + 0.17 * len(modules)), layout="constrained")
@@ -157,6 +161,8 @@ def draw_modules(rows: Sequence[Row]) -> Any:
     axis.set_yticks(range(len(modules)), modules, fontsize=6)
     axis.set_xticks(range(len(arms)), [f"{arm[1]}, {arm[0]}" for arm in arms], rotation=60, ha="right", fontsize=6)
     figure.colorbar(image, ax=axis, label="updates in conflict (%)")
+    if len(modules) < len(shares):
+        axis.set_title(f"the {len(modules)} of {len(shares)} modules with most of the gradient's norm", fontsize=8)
     return figure
 
 
