@@ -2,7 +2,7 @@
 """RawBoost beside a direct SciPy implementation: the greatest difference and the ratio of times, in one run.
 
 python scripts/benchmark_augmentation.py
-python scripts/benchmark_augmentation.py --samples 160000 --rounds 30 --json figures.json
+python scripts/benchmark_augmentation.py --samples 160000 --rounds 100 --json figures.json
 
 Real speech of the demo corpus, repeated to the length and scaled to peak 1, on one thread. For the difference both
 take the same drawn parameters and the same bulk noise; for the time each draws bulk noise in its own way, and the time
@@ -66,7 +66,7 @@ def parse(words: Sequence[str] | None) -> argparse.Namespace:
     """The options."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--samples", type=int, default=66_800, help="length of a clip, at 16 kHz")
-    parser.add_argument("--rounds", type=int, default=20, help="rounds that are timed, 2 or more")
+    parser.add_argument("--rounds", type=int, default=60, help="rounds that are timed, 2 or more")
     parser.add_argument("--calls", type=int, default=5, help="clips a round")
     parser.add_argument("--algorithms", type=int, nargs="+", choices=list(ALGORITHMS), default=list(ALGORITHMS))
     parser.add_argument("--recipes", nargs="*", default=list(RECIPES), help="names, as --augmentation takes them")
