@@ -249,8 +249,10 @@ def _require_free(settings_file: Path, score_file: Path) -> None:
     try:
         content = json.loads(settings_file.read_text(encoding="utf-8"))
         owner = content["report"]["score_file"] if "settings" in content else None
-    except (ValueError, KeyError, TypeError):
+    except (OSError, ValueError, KeyError, TypeError):
         owner = None
+    if owner is not None and score_file.exists() and not score_file.with_name(owner).exists():
+        return  # both were renamed together
     if owner != score_file.name:
         raise _SettingsOfAnother(
             f"the settings of {score_file} would be written to {settings_file}, which is "

@@ -152,6 +152,23 @@ def test_a_file_where_the_settings_go_is_left_alone(scorer, make_corpus, tmp_pat
     assert not list(tmp_path.glob("scores.txt*"))
 
 
+def test_a_folder_where_the_settings_go_is_told(scorer, make_corpus, tmp_path):
+    (tmp_path / "scores.json").mkdir()
+    with pytest.raises(ValueError, match=r"scores.json, which is another file"):
+        score_corpus(scorer, make_corpus(2), tmp_path / "scores.txt", progress=False)
+
+
+@pytest.mark.parametrize("overwrite", [False, True])
+def test_scores_that_were_renamed_with_their_settings_are_known_again(scorer, make_corpus, tmp_path, overwrite):
+    corpus = make_corpus(2)
+    score_corpus(scorer, corpus, tmp_path / "scores.txt", progress=False)
+    for suffix in ("txt", "json"):
+        (tmp_path / f"scores.{suffix}").rename(tmp_path / f"first.{suffix}")
+    report = score_corpus(scorer, corpus, tmp_path / "first.txt", overwrite=overwrite, progress=False)
+    assert report.was_complete != overwrite
+    assert json.loads((tmp_path / "first.json").read_text())["report"]["n_scored"] == 2
+
+
 def test_refusals(scorer, make_corpus, tmp_path):
     corpus = make_corpus(3)
     with pytest.raises(CorpusError, match="no column speaker; its columns are"):
