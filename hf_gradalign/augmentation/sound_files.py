@@ -2,15 +2,19 @@
 
 import os
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from functools import lru_cache
 
+import librosa
 import numpy as np
 import soundfile
 from audiomentations.core.audio_loading_utils import load_sound_file
 from audiomentations.core.utils import find_audio_files
 from numpy.typing import NDArray
+
+_SHOWN = 20
 
 
 def list_recordings(paths: str | os.PathLike[str] | Sequence[str | os.PathLike[str]], argument: str) -> list[str]:
@@ -32,6 +36,58 @@ def list_recordings(paths: str | os.PathLike[str] | Sequence[str | os.PathLike[s
         else:
             raise ValueError(f"{argument}: there is no file or folder {path}")
     return recordings
+
+
+def find_unreadable(paths: Sequence[str]) -> dict[str, str]:
+    """The recordings that cannot be read, and why; each is opened, and its first and last sample are read.
+
+    The last one, because a recording that ends before its header says would end a run at a random update, or never let
+    audiomentations' loop over a noise that it repeats come to an end.
+    """
+    with ThreadPoolExecutor() as pool:
+        problems = pool.map(_problem, paths)
+    return {path: problem for path, problem in zip(paths, problems, strict=True) if problem is not None}
+
+
+def describe_unreadable(unreadable: Mapping[str, str], count: int) -> str:
+    """What `find_unreadable` found among `count` recordings, as a message."""
+    listed = [f"  {path}: {problem}" for path, problem in unreadable.items()]
+    more = [f"  and {len(listed) - _SHOWN} more"] if len(listed) > _SHOWN else []
+    return "\n".join(
+        [
+            f"{len(unreadable)} of {count} recordings cannot be read:",
+            *listed[:_SHOWN],
+            *more,
+            "Convert them to WAV or FLAC (ffmpeg -i recording.m4a recording.wav), or move them out of the folder.",
+        ]
+    )
+
+
+def _problem(path: str) -> str | None:
+    if not os.path.isfile(path):
+        return "there is no such file"
+    try:
+        file = soundfile.SoundFile(path)
+    except soundfile.LibsndfileError as error:
+        return _problem_without_libsndfile(path, error.error_string)
+    with file:
+        try:
+            if not len(file.read(1)):
+                return "it holds no samples"
+            file.seek(file.frames - 1)
+            return None if len(file.read(1)) else "it ends before its header says"
+        except (soundfile.LibsndfileError, ValueError) as error:
+            return f"it cannot be read to its end ({error})"
+
+
+def _problem_without_libsndfile(path: str, reason: str) -> str | None:
+    """What librosa, which audiomentations reads with, cannot read by any of its other decoders either."""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # that libsndfile cannot read it, and that librosa is to change
+            return None if load_sound_file(path, None, duration=0.1)[0].size else "it holds no samples"
+    except Exception:  # each decoder has errors of its own, some of them without a word
+        return reason.strip().rstrip(".")
 
 
 @contextmanager
@@ -74,4 +130,4 @@ def read_impulse_response(path: str, sample_rate: int) -> NDArray[np.float32]:
 
 @lru_cache(maxsize=100_000)
 def _duration(path: str) -> float:
-    return soundfile.info(path).duration
+    return librosa.get_duration(path=path)  # soundfile's, or another decoder's where it cannot read the file

@@ -23,6 +23,7 @@ from hf_gradalign.experiment.run_trainer import make_trainer
 from hf_gradalign.experiment.stand_in_model import is_out_of_reach, stand_in_config
 from hf_gradalign.experiment.step_clock import StepClock
 from hf_gradalign.experiment.synthetic_clips import synthetic_clips
+from hf_gradalign.experiment.views import try_views
 from hf_gradalign.training.peak_memory import peak_memory
 
 logger = logging.get_logger(__name__)
@@ -52,6 +53,7 @@ def dry_run(model_args: ModelArguments, data_args: DataArguments, args: AudioSpo
     settle_defaults(model_args, data_args, args)
     views = check_views(data_args, args)
     model, feature_extractor, is_random = _load_model(model_args, data_args, args)
+    try_views(views, feature_extractor.sampling_rate, args.device if data_args.augment_on_device else None)
     with args.main_process_first(desc="loading and checking the audio"):
         clips = _clip_counts(data_args, args, feature_extractor.sampling_rate)
     corpora = _synthetic_corpora(data_args, args, feature_extractor.sampling_rate)

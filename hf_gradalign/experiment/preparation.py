@@ -19,7 +19,7 @@ from hf_gradalign.experiment.arguments import (
     ModelArguments,
 )
 from hf_gradalign.experiment.corpora import RunCorpora, data_seed, load_run_corpora, stream_training_corpora
-from hf_gradalign.experiment.views import build_views
+from hf_gradalign.experiment.views import build_views, try_views
 from hf_gradalign.models import LABEL2ID, SpoofDetectorFeatureExtractor, load_audio_classifier, load_detector
 from hf_gradalign.scoring.protocol import taking_windows_as_they_are
 from hf_gradalign.training import check_view_weights
@@ -68,8 +68,8 @@ def prepare(model_args: ModelArguments, data_args: DataArguments, args: AudioSpo
     """Load and check the views, the data and the model.
 
     Raises:
-        ValueError: On wrong labels, columns, splits, bad audio, an unknown augmentation, a weight for a view that is
-            not there, or an alignment method that cannot weigh so many views.
+        ValueError: On wrong labels, columns, splits, bad audio, an unknown augmentation or one that fails when it is
+            tried, a weight for a view that is not there, or an alignment method that cannot weigh so many views.
         OSError: If a data set or a model is not found.
     """
     logging.set_verbosity(args.get_process_log_level())
@@ -77,6 +77,7 @@ def prepare(model_args: ModelArguments, data_args: DataArguments, args: AudioSpo
     settle_defaults(model_args, data_args, args)
     views = check_views(data_args, args)
     model, feature_extractor = load_model(model_args, data_args, args)
+    try_views(views, feature_extractor.sampling_rate, args.device if data_args.augment_on_device else None)
     with args.main_process_first(desc="loading and checking the audio"):
         corpora = load_run_corpora(data_args, args, feature_extractor.sampling_rate)
     return put_together(corpora, views, model, feature_extractor, data_args, args)

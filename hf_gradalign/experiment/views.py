@@ -7,8 +7,13 @@ from collections.abc import Mapping
 from itertools import combinations
 from pathlib import Path
 
+import numpy as np
+import torch
+
 from hf_gradalign.augmentation import available_augmentations, get_augmentation, recipe_name
 from hf_gradalign.augmentation.recipe_files import Augmentation
+from hf_gradalign.augmentation.trial import try_augmentation
+from hf_gradalign.data.seeding import seeded_generators
 
 CLEAN = "clean"
 
@@ -71,6 +76,31 @@ def build_views(views: Mapping[str, str]) -> dict[str, Augmentation | None]:
             hint = "" if Path(recipe).exists() else f"; or {CLEAN}, the clip as it is"
             raise ValueError(f"view {name!r}: {error}{hint}") from error
     return transforms
+
+
+def try_views(
+    views: Mapping[str, Augmentation | None], sampling_rate: int, device: torch.device | str | None = None
+) -> None:
+    """Apply each transform of each view to a second of noise, and open the recordings that they draw from.
+
+    Nothing is drawn from the global generators, and the transforms stay as they are.
+
+    Args:
+        views: From `build_views`.
+        sampling_rate: In Hz.
+        device: Where RawBoost is applied in batches; None where it is applied on the host.
+
+    Raises:
+        ValueError: If a package is missing, a recording cannot be read, or a transform fails.
+    """
+    for name, augmentation in views.items():
+        if augmentation is None:
+            continue
+        try:
+            with seeded_generators(np.random.SeedSequence(0)):
+                try_augmentation(augmentation, sampling_rate, device)
+        except ValueError as error:
+            raise ValueError(f"view {name!r}: {error}") from error
 
 
 def shown_recipe(recipe: str) -> str:

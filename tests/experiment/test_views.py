@@ -1,9 +1,13 @@
+import random
+import sys
+
 import numpy as np
 import pytest
+import torch
 
 from hf_gradalign.augmentation import Codec, RawBoost
 from hf_gradalign.experiment import DataArguments
-from hf_gradalign.experiment.views import build_views, parse_views, shown_views
+from hf_gradalign.experiment.views import build_views, parse_views, shown_views, try_views
 
 
 @pytest.mark.parametrize(
@@ -119,3 +123,17 @@ def test_builds_recipes_one_after_the_other():
         "MusanRir",
         "RawBoost",
     ]
+
+
+def test_trying_names_the_view_and_draws_nothing(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "fast_mp3_augment", None)
+    (tmp_path / "mp3.yaml").write_text("- {transform: Mp3Compression, p: 0.3}")
+    views = build_views({"clean": "clean", "far": "musan_rir+rawboost", "augmented": str(tmp_path / "mp3.yaml")})
+    before = random.getstate(), np.random.get_state()[1].copy(), torch.get_rng_state()
+    with pytest.raises(
+        ValueError, match=r"^view 'augmented': entry 1 \(Mp3Compression\) needs pip install fast-mp3-augment$"
+    ):
+        try_views(views, 16_000)
+    assert random.getstate() == before[0]
+    assert np.array_equal(np.random.get_state()[1], before[1])
+    assert torch.equal(torch.get_rng_state(), before[2])
