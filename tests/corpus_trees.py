@@ -29,20 +29,34 @@ def write_lines(path, lines):
     path.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
 
 
-def asvspoof2019_la(root, splits=("train", "dev", "eval"), folder="LA"):
-    """Four clips a split, as LA.zip unpacks."""
-    root = root / folder
+def _asvspoof2019(root, track, ids, splits):
+    """Four clips a split; `ids` are a protocol's words between utterance and key."""
     letters = {"train": "T", "dev": "D", "eval": "E"}
     endings = {"train": "trn", "dev": "trl", "eval": "trl"}
     for split in splits:
         lines = []
-        for index in range(4):
-            name = f"LA_{letters[split]}_{1000137 + index}"
-            write_clip(root / f"ASVspoof2019_LA_{split}" / "flac" / f"{name}.flac", index)
-            lines.append(f"LA_00{70 + index} {name} - {'- bonafide' if index < 2 else f'A0{index} spoof'}")
-        write_lines(root / "ASVspoof2019_LA_cm_protocols" / f"ASVspoof2019.LA.cm.{split}.{endings[split]}.txt", lines)
-        write_lines(root / "ASVspoof2019_LA_asv_protocols" / f"ASVspoof2019.LA.asv.{split}.gi.trl.txt", ["no protocol"])
-    write_lines(root / "README.LA.txt", ["ASVspoof 2019"])
+        for index, words in enumerate(ids):
+            name = f"{track}_{letters[split]}_{1000137 + index}"
+            write_clip(root / f"ASVspoof2019_{track}_{split}" / "flac" / f"{name}.flac", index)
+            lines.append(f"{track}_00{70 + index} {name} {words} {'bonafide' if index < 2 else 'spoof'}")
+        protocol = f"ASVspoof2019.{track}.cm.{split}.{endings[split]}.txt"
+        write_lines(root / f"ASVspoof2019_{track}_cm_protocols" / protocol, lines)
+        asv_protocol = f"ASVspoof2019.{track}.asv.{split}.gi.trl.txt"
+        write_lines(root / f"ASVspoof2019_{track}_asv_protocols" / asv_protocol, ["no protocol"])
+    write_lines(root / f"README.{track}.txt", ["ASVspoof 2019"])
+    return root
+
+
+def asvspoof2019_la(root, splits=("train", "dev", "eval"), folder="LA"):
+    """As LA.zip unpacks."""
+    return _asvspoof2019(root / folder, "LA", ["- -", "- -", "- A02", "- A03"], splits)
+
+
+def asvspoof2019_pa(root, splits=("train", "dev", "eval"), folder="PA"):
+    """As PA.zip unpacks, with recordings that enroll speakers and are in no protocol of countermeasures."""
+    root = _asvspoof2019(root / folder, "PA", ["aaa -", "bca -", "aaa AA", "cbb BC"], splits)
+    if "dev" in splits:
+        write_clip(root / "ASVspoof2019_PA_dev" / "flac" / "PA_D_0000001.flac")
     return root
 
 
@@ -57,6 +71,15 @@ DF_KEYS = [
     "TEF2 DF_E_2000013 low_m4a vcc2020 Task1-team20 spoof notrim eval neural_vocoder Task1 team20 FF E",
     "TGF1 DF_E_2000024 mp3m4a vcc2020 Task2-team12 spoof notrim eval traditional_vocoder Task2 team12 FF G",
     "LA_0043 DF_E_2000026 mp3m4a asvspoof - bonafide notrim eval bonafide - - - -",
+]
+
+
+PA_KEYS = [
+    "PA_0010 PA_E_1000001 R3 M3 d4 r1 m1 s4 c4 spoof notrim eval",
+    "PA_0011 PA_E_1000002 R3 M1 D4 - - - - bonafide notrim eval",
+    "PA_0012 PA_E_1000003 R6 M1 d1 r4 m2 s2 c2 spoof notrim progress",
+    "PA_0012 PA_E_1000004 R6 M2 d1 r4 m2 s3 c3 spoof trim hidden",
+    "PA_0013 PA_E_1000005 R7 M2 d5 r4 m2 s3 c3 spoof notrim hidden",
 ]
 
 
@@ -79,6 +102,16 @@ def asvspoof2021_df(root, keys=DF_KEYS, n_parts=1, keys_folder="keys/DF"):
         part = f"ASVspoof2021_DF_eval_part{index % n_parts:02d}/" if n_parts > 1 else ""
         write_clip(root / f"{part}ASVspoof2021_DF_eval" / "flac" / f"{line.split()[1]}.flac", index)
     write_lines(root / keys_folder / "CM" / "trial_metadata.txt", keys)
+    return root
+
+
+def asvspoof2021_pa(root, keys=PA_KEYS, n_parts=1, keys_folder="keys/PA"):
+    for index, line in enumerate(keys):
+        part = f"ASVspoof2021_PA_eval_part{index % n_parts:02d}/" if n_parts > 1 else ""
+        write_clip(root / f"{part}ASVspoof2021_PA_eval" / "flac" / f"{line.split()[1]}.flac", index)
+    write_lines(root / keys_folder / "CM" / "trial_metadata.txt", keys)
+    trial = "PA_0010-R3 PA_E_1000001 R3 M3 d4 r1 m1 s4 c4 spoof notrim eval"
+    write_lines(root / keys_folder / "ASV" / "trial_metadata.txt", [trial])
     return root
 
 

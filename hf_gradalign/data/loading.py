@@ -45,8 +45,9 @@ def load_corpus(
         name_or_path: one of
 
             - a named corpus with its path, `NAME:PATH` (or `NAME` and `path`, or `NAME` alone where the environment
-              variable HF_GRADALIGN_CORPORA names a folder that holds it): `asvspoof2019_la`, `asvspoof2021_la`,
-              `asvspoof2021_df`, `asvspoof5`, `in_the_wild`, `for`, `mlaad` (see `docs/corpora/`). Case, hyphens,
+              variable HF_GRADALIGN_CORPORA names a folder that holds it): `asvspoof2019_la`, `asvspoof2019_pa`,
+              `asvspoof2021_la`, `asvspoof2021_df`, `asvspoof2021_pa`, `asvspoof5`, `in_the_wild`, `for`, `mlaad` (see
+              `docs/corpora/`). Case, hyphens,
               underscores and spaces do not matter;
             - `arena:NAME`: a data set of the Speech Anti-Spoofing Arena on the Hub, or a local folder in its form;
             - None or `demo`: the demo corpus, which ships with the package;
@@ -80,7 +81,7 @@ def load_corpus(
         The splits, by the names that they were asked for, each with the columns `audio` (`Audio(decode=False)`:
         `{"bytes", "path"}`), `label` (`ClassLabel` with `LABEL_NAMES`: 0 spoof, 1 bonafide) and `utterance_id` (the
         corpus' own, else made from the file's name or the row's number). Named corpora have the columns of
-        `METADATA_COLUMNS` beside, null where nothing is known; other sources all of their own.
+        `METADATA_COLUMNS` too, null where nothing is known, and some have further ones; other sources all of their own.
 
     Raises:
         CorpusError: if the corpus, a split, a column or audio files are not found, if a protocol has corrupt lines, if

@@ -20,6 +20,12 @@ OTHERS = {
     "subset": ("subset", "phase"),
     "codec": ("codec",),
     "language": ("language",),
+    # As the evaluation package of ASVspoof 2021 calls the columns of its physical access.
+    "distance_to_asv": ("distance_to_asv", "dis_to_asv"),
+    "attacker_room": ("attacker_room", "att_room"),
+    "attacker_mic": ("attacker_mic", "att_mic"),
+    "replay_device": ("replay_device", "att_d"),
+    "distance_to_talker": ("distance_to_talker", "att_to_spk"),
 }
 # fmt: on
 

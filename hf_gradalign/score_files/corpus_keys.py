@@ -49,6 +49,8 @@ def read_keys_of_corpus(
         if name not in ("label", "utterance_id") and table[name].null_count < len(table) and _is_text(table[name].type)
     }
     labels = table["label"].to_numpy().astype(np.int64)
+    if "system" in columns and not columns["system"].filter(pa.array(labels == 0)).drop_null():
+        del columns["system"]  # bona fide clips alone have one, which is none
     clips = Clips(str(name_or_path), flat(table["utterance_id"]), labels=labels, columns=columns)
     return with_unique_ids(clips, "the label")
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -20,6 +21,7 @@ from hf_gradalign.metrics import (
     spoof_acceptance_rate,
     tandem_measure,
 )
+from hf_gradalign.metrics.breakdown import Against
 from hf_gradalign.metrics.equal_error import official_equal_error
 from hf_gradalign.score_files.clips import Clips
 from hf_gradalign.score_files.errors import ScoreFileError
@@ -71,7 +73,10 @@ def evaluate_clips(clips: Clips, settings: Settings | None = None) -> Evaluation
         rows=rows,
         eer_threshold=official_equal_error(counted).threshold,
         settings=settings,
-        breakdowns={name: break_down(shown, scores, labels, values) for name, values in columns.items()},
+        breakdowns={
+            name: break_down(shown, scores, labels, values, against=_against(name, values, labels))
+            for name, values in columns.items()
+        },
         problems=score_problems(counted),
         notes=list(clips.notes),
     )
@@ -96,6 +101,18 @@ def compare_clips(clips: Clips, other: NDArray[np.float64], settings: Settings |
         n_draws=max(settings.n_draws, 2),
         confidence=settings.confidence,
         seed=settings.seed,
+    )
+
+
+def _against(column: str, values: Sequence[str | None], labels: NDArray[np.int64]) -> Against | None:
+    """What to say to `break_down`: in physical access talkers' distances (D1) and replay devices' (d1) never meet."""
+    if column != "distance_to_asv":
+        return None
+    of_bonafide = {value for value, label in zip(values, labels, strict=True) if label == 1}
+    return (
+        None
+        if any(label == 0 and value in of_bonafide for value, label in zip(values, labels, strict=True))
+        else ("all_bonafide")
     )
 
 

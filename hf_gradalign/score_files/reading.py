@@ -19,7 +19,7 @@ from hf_gradalign.score_files.text_table import TextTable, read_text_table
 
 DEFAULT_SUBSET = "eval"
 _KEY_FILES = ("trial_metadata.txt", "CM/trial_metadata.txt", "meta.csv")
-_SUBSET_SPELLINGS = {"hidden_track": "hidden"}
+_SUBSET_SPELLINGS = dict.fromkeys(("hidden_track", "hidden_track_1", "hidden_track_2"), "hidden")
 
 
 def read_scores(
@@ -164,8 +164,10 @@ def _with_speakers(ids: pa.Array, columns: Mapping[str, pa.Array]) -> pa.Array:
 def _of_subset(clips: Clips, subset: str | None) -> Clips:
     column = clips.columns.get("subset")
     names = set() if column is None else {str(name) for name in pc.unique(column).to_pylist()}
-    wanted = _SUBSET_SPELLINGS.get(subset or DEFAULT_SUBSET, subset or DEFAULT_SUBSET)
-    names = {_SUBSET_SPELLINGS.get(name, name) for name in names}
+    wanted = subset or DEFAULT_SUBSET
+    if wanted not in names:
+        wanted = _SUBSET_SPELLINGS.get(wanted, wanted)
+    names |= {_SUBSET_SPELLINGS.get(name, name) for name in names}
     if subset == "all" or (subset is None and DEFAULT_SUBSET not in names):
         return clips
     if wanted not in names:

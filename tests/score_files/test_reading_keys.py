@@ -2,6 +2,7 @@
 
 import json
 
+import corpus_trees
 import datasets
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -77,6 +78,56 @@ def test_asvspoof2021_df(write):
     assert columns["vocoder"] == ["neural_vocoder_autoregressive", "bonafide"]
     assert columns["language"] == ["E", "-"]
     assert columns["codec"] == ["low_m4a", "mp3m4a"]
+
+
+PA2021 = """PA_0010 PA_E_1000001 R3 M3 d4 r1 m1 s4 c4 spoof notrim eval
+PA_0011 PA_E_1000002 R3 M1 D4 - - - - bonafide notrim eval
+PA_0012 PA_E_1000004 R6 M2 d1 r4 m2 s3 c3 spoof trim hidden
+"""
+PA_COLUMNS = {
+    "speaker": ["PA_0010", "PA_0011"],
+    "asv_room": ["R3", "R3"],
+    "asv_mic": ["M3", "M1"],
+    "distance_to_asv": ["d4", "D4"],
+    "attacker_room": ["r1", "-"],
+    "attacker_mic": ["m1", "-"],
+    "replay_device": ["s4", "-"],
+    "distance_to_talker": ["c4", "-"],
+}
+
+
+def test_physical_access_of_2021(write):
+    clips = read_keys(write(PA2021, "trial_metadata.txt"))
+    assert clips.utterance_ids.to_pylist() == ["PA_E_1000001", "PA_E_1000002"]
+    assert clips.labels.tolist() == [0, 1]
+    assert columns_of(clips) == {**PA_COLUMNS, "subset": ["eval", "eval"], "trim": ["notrim", "notrim"]}
+
+
+def test_physical_access_with_fewer_or_named_columns(write):
+    # A distance is no system, wherever it stands.
+    shorter = write("\n".join(" ".join(line.split()[:10]) for line in PA2021.splitlines()[:2]))
+    assert columns_of(read_keys(shorter)) == PA_COLUMNS
+    header = "spk trial asv_room asv_mic dis_to_asv att_room att_mic att_d att_to_spk label trim subset\n"
+    named = read_keys(write(header + PA2021))
+    assert {name: columns_of(named)[name] for name in PA_COLUMNS} == PA_COLUMNS
+    first_release = read_keys(
+        write("PA_0010 PA_E_1 x1 y1 spoof notrim eval\nPA_0011 PA_E_2 x2 - bonafide notrim eval\n")
+    )
+    assert set(first_release.columns) == {"speaker", "column_3", "column_4", "trim", "subset"}
+
+
+def test_physical_access_of_2019(write):
+    clips = read_keys(write("PA_0079 PA_T_1 aaa - bonafide\nPA_0079 PA_T_2 cbb BC spoof\n"))
+    assert clips.utterance_ids.to_pylist() == ["PA_T_1", "PA_T_2"]
+    assert columns_of(clips) == {"speaker": ["PA_0079"] * 2, "system": ["-", "BC"], "environment": ["aaa", "cbb"]}
+
+
+def test_the_numbered_hidden_subsets_of_the_first_release(write):
+    path = write(
+        PA2021.replace("notrim eval", "notrim hidden_track_1").replace("trim hidden\n", "trim hidden_track_2\n")
+    )
+    for subset, n_clips in (("hidden", 3), ("hidden_track_1", 2), ("hidden_track_2", 1), ("all", 3)):
+        assert len(read_keys(path, subset=subset)) == n_clips
 
 
 def test_asvspoof5(write):
@@ -176,6 +227,13 @@ def test_a_corpus_in_place_of_keys():
     clips = read_keys_of_corpus("demo")
     assert set(clips.labels.tolist()) == {0, 1}
     assert len(set(clips.utterance_ids.to_pylist())) == len(clips) > 10
+
+
+def test_a_corpus_whose_attacks_have_no_names(tmp_path):
+    corpus_trees.asvspoof2021_pa(tmp_path)
+    clips = read_keys_of_corpus(f"asvspoof2021_pa:{tmp_path}")
+    assert columns_of(clips)["replay_device"] == ["s4", "-"]
+    assert "system" not in clips.columns
 
 
 def test_without_labels_or_ids(write, tmp_path):

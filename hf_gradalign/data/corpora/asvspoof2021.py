@@ -1,4 +1,4 @@
-"""ASVspoof 2021, logical access and deepfake (Liu et al., IEEE/ACM TASLP 2023)."""
+"""ASVspoof 2021: logical access, deepfake and physical access (Liu et al., IEEE/ACM TASLP 2023)."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import ClassVar
 
+import pyarrow as pa
 import pyarrow.compute as pc
 
 from hf_gradalign.data.corpora.folder_tree import FolderTree
@@ -21,21 +22,36 @@ _COLUMNS = {
     "utterance_id": 1,
     "codec": 2,
     "condition": 3,
-    "attack": 4,
+    "system": 4,
     "key": 5,
     "subset": 7,
 }
+PHYSICAL_ACCESS = {
+    "asv_room": 2,
+    "asv_mic": 3,
+    "distance_to_asv": 4,
+    "attacker_room": 5,
+    "attacker_mic": 6,
+    "replay_device": 7,
+    "distance_to_talker": 8,
+}
+"""Words of the keys of physical access, which has no attacks by name: the verifier's room and microphone, how far from
+it the talker or the replay device is; the attacker's room, microphone, replay device and distance to the talker."""
+
+_PHYSICAL_COLUMNS = {"speaker": 0, "utterance_id": 1, **PHYSICAL_ACCESS, "key": 9, "trim": 10, "subset": 11}
 
 
 class _ASVspoof2021(Layout):
     """Lines of the keys: `speaker utterance codec transmission|source attack key trim subset ...`.
 
-    The archives of both tracks name their keys alike, and those of the first release lie in `keys/CM/` instead of
-    `keys/LA/CM/`; so which is which is read from the first utterance's name. The deepfake track comes in four
-    archives, whose audio may lie in four folders.
+    The archives of all tracks name their keys alike, and those of the first release lie in `keys/CM/` instead of
+    `keys/LA/CM/`; so which is which is read from the first utterance's name. The deepfake and physical access tracks
+    come in several archives, whose audio may lie in as many folders.
     """
 
-    track: str
+    track: ClassVar[str]
+    columns: ClassVar[Mapping[str, int]] = _COLUMNS
+    words: ClassVar[str] = "at least eight words, speaker utterance codec transmission attack key trim subset"
     splits: ClassVar[Mapping[str, str]] = {"test": "eval"}
     subsets = ("eval", "progress", "hidden", "all")
 
@@ -48,21 +64,29 @@ class _ASVspoof2021(Layout):
 
     def read(self, located: Located, split: str, subset: str | None) -> Clips:
         """See `Layout`."""
-        table = read_words(located.protocol, lambda words: _columns(located.protocol, words))
+        table = read_words(located.protocol, lambda words: self._columns(located.protocol, words))
         subset = subset or self.subsets[0]
         if subset != "all":
             there = pc.unique(table["subset"]).to_pylist()
-            table = table.filter(pc.equal(table["subset"], subset))
+            # The first release calls the hidden subsets hidden_track, hidden_track_1 and hidden_track_2.
+            own = [name for name in there if name == subset or name.startswith(f"{subset}_track")]
+            table = table.filter(pc.is_in(table["subset"], pa.array(own, pa.string())))
             if table.num_rows == 0:
                 raise CorpusError(f"{located.protocol} has no subset {subset!r}, only {', '.join(there)}.")
-        metadata = {name: table[name] for name in ("speaker", "codec", "condition", "subset")}
         return Clips(
             labels=labels_of(table["key"], str(located.protocol)),
             utterance_ids=table["utterance_id"],
             paths=find_files(located, table["utterance_id"]),
             expected=flac_names(table["utterance_id"]),
-            metadata=metadata | {"system": table["attack"]},
+            metadata={name: table[name] for name in table.column_names if name not in ("utterance_id", "key")},
         )
+
+    def _columns(self, path: Path, words: list[str]) -> Mapping[str, int]:
+        if len(words) <= max(self.columns.values()):
+            raise CorpusError(
+                f"{path}: its first line is {' '.join(words)!r}, where the keys of {self.title} have {self.words}."
+            )
+        return self.columns
 
     def _has_my_keys(self, path: Path) -> bool:
         if path.name != _KEYS or path.parent.name == "ASV":  # the keys of speaker verification lie beside
@@ -104,10 +128,25 @@ class ASVspoof2021DF(_ASVspoof2021):
     }
 
 
-def _columns(path: Path, words: list[str]) -> dict[str, int]:
-    if len(words) <= max(_COLUMNS.values()):
-        raise CorpusError(
-            f"{path}: its first line is {' '.join(words)!r}, where the keys of ASVspoof 2021 have at least eight "
-            "words, speaker utterance codec transmission attack key trim subset."
-        )
-    return _COLUMNS
+class ASVspoof2021PA(_ASVspoof2021):
+    """The physical access track: speech replayed in real rooms; the hidden subset without trimming is simulated."""
+
+    name = "asvspoof2021_pa"
+    aliases = ("asvspoof21_pa",)
+    title = "ASVspoof 2021 PA"
+    home = (
+        "ASVspoof2021_PA_eval_part00.tar.gz to part06.tar.gz from https://zenodo.org/record/4834716 and "
+        "PA-keys-full.tar.gz from https://www.asvspoof.org/index2021.html"
+    )
+    page = "asvspoof2021_pa.md"
+    track = "PA"
+    columns: ClassVar[Mapping[str, int]] = _PHYSICAL_COLUMNS
+    words = (
+        "twelve words, speaker utterance and, of the ASV, room microphone distance, of the attacker, room microphone "
+        "device distance, then key trim subset (PA-keys-full; those of stage 1 have fewer)"
+    )
+    further_columns = (*PHYSICAL_ACCESS, "trim")
+    expects: ClassVar[Mapping[str, str]] = {
+        "test": "ASVspoof2021_PA_eval/flac/ (or ASVspoof2021_PA_eval_part00/ to part06/) and "
+        "keys/PA/CM/trial_metadata.txt"
+    }

@@ -38,7 +38,7 @@ class Clips:
         utterance_ids: unique names.
         paths: the audio files, null for those that are not there.
         expected: the files as the protocol names them.
-        metadata: columns of `METADATA_COLUMNS`.
+        metadata: columns of `METADATA_COLUMNS`, and the layout's `further_columns`.
     """
 
     labels: pa.Array
@@ -72,6 +72,7 @@ class Layout(ABC):
         is_partitioned: False if the corpus has no partition of its own; all of it is then `test`, and all of it is
             what one gets that asks for `train` or `validation`.
         subsets: parts of a split that may be asked for, the default first.
+        further_columns: what the protocol knows of a clip that is none of `METADATA_COLUMNS`.
     """
 
     name: ClassVar[str]
@@ -83,6 +84,7 @@ class Layout(ABC):
     splits: ClassVar[Mapping[str, str]]
     is_partitioned: ClassVar[bool] = True
     subsets: ClassVar[tuple[str, ...]] = ()
+    further_columns: ClassVar[tuple[str, ...]] = ()
 
     @abstractmethod
     def locate(self, tree: FolderTree, split: str) -> Located | None:

@@ -13,7 +13,7 @@ from datasets import Dataset
 from hf_gradalign.data.corpora.folder_tree import FolderTree
 from hf_gradalign.data.corpora.layout import Clips, Layout, Located
 from hf_gradalign.data.corpora.missing_audio import MissingAudio, OnMissingAudio
-from hf_gradalign.data.corpora.registry import CorpusSpec, corpus_root
+from hf_gradalign.data.corpora.registry import LAYOUTS, CorpusSpec, corpus_root
 from hf_gradalign.data.corpora.schema import make_dataset
 from hf_gradalign.data.errors import CorpusError
 
@@ -96,7 +96,8 @@ def _locate(layout: Layout, root: Path, own: Mapping[str, str | None], optional:
         looked = "\n".join(f"  {split}: {layout.expects[split]}" for split in dict.fromkeys(own[n] for n in absent))
         raise CorpusError(
             f"{root} does not hold {'all of ' if any(found.values()) else ''}{layout.title}. Looked, there and in "
-            f"folders below, for\n{looked}\nand found there: {tree.described()}.\nTo get the corpus: {layout.home}. "
+            f"folders below, for\n{looked}\nand found there: {tree.described()}.{_others(layout, tree)}\n"
+            f"To get the corpus: {layout.home}. "
             f"Its page is docs/corpora/{layout.page}."
         )
     for name, place in found.items():
@@ -104,6 +105,16 @@ def _locate(layout: Layout, root: Path, own: Mapping[str, str | None], optional:
             expected = layout.expects[own[name]]
             logger.warning("%s has no %s part of %s (%s): going on without it.", root, name, layout.title, expected)
     return {name: place for name, place in found.items() if place is not None}
+
+
+def _others(layout: Layout, tree: FolderTree) -> str:
+    """Other corpora that lie there."""
+    there = [
+        other.name
+        for other in LAYOUTS.values()
+        if other is not layout and other.is_partitioned and any(other.locate(tree, split) for split in other.splits)
+    ]
+    return f" It holds {' and '.join(there)}." if there else ""
 
 
 def _expected_files(clips: Clips, place: Located) -> pa.Array | pa.ChunkedArray:

@@ -11,8 +11,8 @@ from pathlib import Path
 from hf_gradalign.data.corpora.arena import is_arena_folder
 from hf_gradalign.data.corpora.arena_names import arena_repository, name_key
 from hf_gradalign.data.corpora.asvspoof5 import ASVspoof5
-from hf_gradalign.data.corpora.asvspoof2019_la import ASVspoof2019LA
-from hf_gradalign.data.corpora.asvspoof2021 import ASVspoof2021DF, ASVspoof2021LA
+from hf_gradalign.data.corpora.asvspoof2019 import ASVspoof2019LA, ASVspoof2019PA
+from hf_gradalign.data.corpora.asvspoof2021 import ASVspoof2021DF, ASVspoof2021LA, ASVspoof2021PA
 from hf_gradalign.data.corpora.fake_or_real import FakeOrReal
 from hf_gradalign.data.corpora.in_the_wild import InTheWild
 from hf_gradalign.data.corpora.layout import Layout
@@ -21,7 +21,17 @@ from hf_gradalign.data.errors import CorpusError
 
 LAYOUTS: dict[str, Layout] = {
     kind.name: kind()
-    for kind in (ASVspoof2019LA, ASVspoof2021LA, ASVspoof2021DF, ASVspoof5, InTheWild, FakeOrReal, MLAAD)
+    for kind in (
+        ASVspoof2019LA,
+        ASVspoof2019PA,
+        ASVspoof2021LA,
+        ASVspoof2021DF,
+        ASVspoof2021PA,
+        ASVspoof5,
+        InTheWild,
+        FakeOrReal,
+        MLAAD,
+    )
 }
 """Every corpus with a layout of its own, by name."""
 
@@ -29,6 +39,9 @@ DEMO = "demo"
 ARENA = "arena"
 CORPORA_FOLDER = "HF_GRADALIGN_CORPORA"
 """The environment variable with the folder in which named corpora without a path are looked for."""
+
+_YEAR = re.compile(r"(?<!\d)20\d\d(?!\d)")
+_TRACK = re.compile(r"(la|pa|df)$")
 
 
 @dataclass(frozen=True)
@@ -117,9 +130,21 @@ def corpus_root(spec: CorpusSpec) -> Path:
 
 
 def did_you_mean(text: str) -> str:
-    """A hint at a corpus' name that was perhaps meant, or nothing."""
+    """A hint at a corpus' name that was perhaps meant, or nothing.
+
+    Another year or another track is another corpus: of a year only the names that there are get listed.
+    """
     name, colon, rest = text.partition(":")
-    close = difflib.get_close_matches(name_key(name), [*_BY_KEY, DEMO, ARENA], n=1, cutoff=0.75)
+    key = name_key(name)
+    year = _YEAR.search(key)
+    known = [*_BY_KEY, DEMO, ARENA]
+    if year is not None:
+        known = [other for other in known if year[0] in other]
+        track = _TRACK.search(key)
+        if known and track is not None and not any(other.endswith(track[0]) for other in known):
+            return f" There are {' and '.join(dict.fromkeys(_BY_KEY[other].name for other in known))}."
+        known = [other for other in known if track is None or other.endswith(track[0])]
+    close = difflib.get_close_matches(key, known, n=1, cutoff=0.75)
     if not close:
         return ""
     layout = _BY_KEY.get(close[0])

@@ -25,7 +25,7 @@ FEATURES = Features(
         **{column: Value("string") for column in METADATA_COLUMNS},
     }
 )
-"""The schema of every named corpus."""
+"""The schema of every named corpus; some have further columns of text behind these."""
 
 BONA_FIDE_SYSTEM = "-"
 
@@ -58,21 +58,23 @@ def make_dataset(
         paths: the audio files.
         labels: indices into `LABEL_NAMES`.
         utterance_ids: unique names.
-        metadata: columns of `METADATA_COLUMNS`; a missing one is all null. Whatever `system` says of bona fide speech,
-            of which some protocols repeat the key there, becomes `-`.
+        metadata: columns of `METADATA_COLUMNS`, of which a missing one is all null, and further ones. Whatever `system`
+            says of bona fide speech, of which some protocols repeat the key there, becomes `-`.
         identity: what the contents are made from, for the data set's fingerprint (its own would hash all of it).
     """
     n_clips = len(labels)
     path_column = _flat(paths).cast(pa.string())
     audio = pa.StructArray.from_arrays([pa.nulls(n_clips, pa.binary()), path_column], names=["bytes", "path"])
     columns = {"audio": audio, "label": labels, "utterance_id": _flat(utterance_ids).cast(pa.string())}
-    for column in METADATA_COLUMNS:
+    further = [column for column in metadata if column not in METADATA_COLUMNS]
+    for column in (*METADATA_COLUMNS, *further):
         values = metadata.get(column)
         columns[column] = pa.nulls(n_clips, pa.string()) if values is None else _flat(values).cast(pa.string())
     is_bona_fide = pc.equal(labels, LABEL_NAMES.index("bonafide"))
     columns["system"] = pc.if_else(is_bona_fide, BONA_FIDE_SYSTEM, columns["system"])
-    table = pa.table([columns[name] for name in FEATURES], schema=FEATURES.arrow_schema)
-    return Dataset(table, info=DatasetInfo(features=FEATURES), fingerprint=Hasher.hash(identity))
+    features = Features({**FEATURES, **{column: Value("string") for column in further}})
+    table = pa.table([columns[name] for name in features], schema=features.arrow_schema)
+    return Dataset(table, info=DatasetInfo(features=features), fingerprint=Hasher.hash(identity))
 
 
 def _flat(column: StringColumn) -> pa.Array:

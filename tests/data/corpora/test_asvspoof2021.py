@@ -42,12 +42,52 @@ def test_a_subset_that_is_not_there(tmp_path):
         load_corpus(f"asvspoof2021_df:{tmp_path}", subset="dev")
 
 
-def test_both_tracks_side_by_side(tmp_path):
-    # Both keys are called trial_metadata.txt.
+def test_all_tracks_side_by_side(tmp_path):
+    # All keys are called trial_metadata.txt.
     corpus_trees.asvspoof2021_la(tmp_path)
     corpus_trees.asvspoof2021_df(tmp_path)
+    corpus_trees.asvspoof2021_pa(tmp_path)
+    assert load_corpus(f"asvspoof2021_pa:{tmp_path}")["test"]["utterance_id"][0].startswith("PA_E_")
     assert load_corpus(f"asvspoof2021_la:{tmp_path}")["test"]["utterance_id"][0].startswith("LA_E_")
     assert load_corpus(f"asvspoof2021_df:{tmp_path}")["test"]["utterance_id"][0].startswith("DF_E_")
+
+
+@pytest.mark.parametrize("n_parts", [1, 7])
+def test_physical_access(tmp_path, n_parts):
+    corpus_trees.asvspoof2021_pa(tmp_path, n_parts=n_parts, keys_folder="PA-keys-full/keys/PA")
+    [split] = load_corpus(f"asvspoof2021_pa:{tmp_path}").values()
+    assert split["utterance_id"][:] == ["PA_E_1000001", "PA_E_1000002"]
+    assert split["label"][:] == [0, 1]
+    assert split["system"][:] == [None, "-"]  # attacks have no names here, and a distance is none
+    assert split[0] | {"audio": None} == {
+        **dict.fromkeys(split.column_names),
+        "label": 0,
+        "utterance_id": "PA_E_1000001",
+        "speaker": "PA_0010",
+        "subset": "eval",
+        "asv_room": "R3",
+        "asv_mic": "M3",
+        "distance_to_asv": "d4",
+        "attacker_room": "r1",
+        "attacker_mic": "m1",
+        "replay_device": "s4",
+        "distance_to_talker": "c4",
+        "trim": "notrim",
+    }
+    assert len(check_audio(split, 16_000)) == 2
+    hidden = load_corpus(f"asvspoof2021_pa:{tmp_path}", subset="hidden")["test"]
+    assert hidden["trim"][:] == ["trim", "notrim"]  # replayed, and simulated
+
+
+def test_keys_of_physical_access_without_its_columns(tmp_path):
+    corpus_trees.asvspoof2021_pa(tmp_path, keys=["PA_0010 PA_E_1000001 x y spoof notrim eval"])
+    with pytest.raises(CorpusError, match=r"the keys of ASVspoof 2021 PA have twelve words, .* \(PA-keys-full;"):
+        load_corpus(f"asvspoof2021_pa:{tmp_path}")
+
+
+def test_the_hidden_subset_of_the_first_release(tmp_path):
+    corpus_trees.asvspoof2021_la(tmp_path)
+    assert load_corpus(f"asvspoof2021_la:{tmp_path}", subset="hidden")["test"]["utterance_id"][:] == ["LA_E_5464495"]
 
 
 def test_it_is_for_evaluation(tmp_path):

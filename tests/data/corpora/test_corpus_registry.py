@@ -8,8 +8,10 @@ def test_the_names():
     assert available_corpora() == [
         "demo",
         "asvspoof2019_la",
+        "asvspoof2019_pa",
         "asvspoof2021_la",
         "asvspoof2021_df",
+        "asvspoof2021_pa",
         "asvspoof5",
         "in_the_wild",
         "for",
@@ -72,6 +74,8 @@ def test_mistakes(text, path, message):
     [
         ("asvspof2019_la:/data/LA", "asvspoof2019_la:/data/LA"),
         ("asvspoof2019", "asvspoof2019_la"),
+        ("asvspof2019_pa:/data/PA", "asvspoof2019_pa:/data/PA"),
+        ("asvspoof_2021_pah", "asvspoof2021_pa"),
         ("ASVspoof6", "asvspoof5"),
         ("in_the_wld", "in_the_wild"),
         ("mlad", "mlaad"),
@@ -86,5 +90,11 @@ def test_typos_get_a_hint(text, meant, tmp_path, monkeypatch):
             load_corpus(text)
 
 
-def test_no_hint_where_nothing_is_like_it():
-    assert did_you_mean("my_recordings") == ""
+@pytest.mark.parametrize("text", ["my_recordings", "asvspoof2015:/data", "asvspoof2017_pa:/data/PA", "asvspoof2023"])
+def test_no_hint_where_nothing_is_like_it(text):
+    # Another year is another corpus, however alike the names are.
+    assert did_you_mean(text) == ""
+
+
+def test_another_track_is_another_corpus():
+    assert did_you_mean("asvspoof2019_df:/data/DF") == " There are asvspoof2019_la and asvspoof2019_pa."

@@ -15,8 +15,10 @@ from hf_gradalign.data.corpora import FEATURES, LAYOUTS
 
 TREES = {
     "asvspoof2019_la": corpus_trees.asvspoof2019_la,
+    "asvspoof2019_pa": corpus_trees.asvspoof2019_pa,
     "asvspoof2021_la": corpus_trees.asvspoof2021_la,
     "asvspoof2021_df": corpus_trees.asvspoof2021_df,
+    "asvspoof2021_pa": corpus_trees.asvspoof2021_pa,
     "asvspoof5": corpus_trees.asvspoof5,
     "in_the_wild": corpus_trees.in_the_wild,
     "for": corpus_trees.fake_or_real,
@@ -44,8 +46,9 @@ def test_a_page_in_the_documentation(name):
 def test_one_schema(tmp_path, name):
     root = TREES[name](tmp_path)
     for split in load_corpus(f"{name}:{root}").values():
-        assert split.features == FEATURES
-        assert list(split.features) == ["audio", "label", "utterance_id", *METADATA_COLUMNS]
+        further = LAYOUTS[name].further_columns
+        assert split.features == {**FEATURES, **dict.fromkeys(further, datasets.Value("string"))}
+        assert list(split.features) == ["audio", "label", "utterance_id", *METADATA_COLUMNS, *further]
         assert split.features["audio"] == datasets.Audio(decode=False)
         for row in split:
             assert set(row["audio"]) == {"bytes", "path"}

@@ -79,3 +79,29 @@ def test_a_corrupt_protocol(tmp_path, change, message):
     corpus_trees.edit(root / PROTOCOL, change)
     with pytest.raises(CorpusError, match=message):
         load_corpus(f"asvspoof2019_la:{root}", splits=("train",))
+
+
+def test_physical_access(tmp_path):
+    root = corpus_trees.asvspoof2019_pa(tmp_path)
+    corpus = load_corpus(f"asvspoof2019_pa:{root}")
+    assert list(corpus) == ["train", "validation", "test"]
+    dev = corpus["validation"]
+    assert dev["utterance_id"][:] == [f"PA_D_{1000137 + index}" for index in range(4)]  # not those that enroll
+    assert dev["label"][:] == [1, 1, 0, 0]
+    assert dev["system"][:] == ["-", "-", "AA", "BC"]
+    assert dev["environment"][:] == ["aaa", "bca", "aaa", "cbb"]
+    assert len(check_audio(dev, 16_000)) == 4
+
+
+def test_both_tracks_side_by_side(tmp_path):
+    corpus_trees.asvspoof2019_la(tmp_path)
+    corpus_trees.asvspoof2019_pa(tmp_path)
+    for track in ("la", "pa"):
+        names = load_corpus(f"ASVspoof2019-{track}:{tmp_path}", splits=("train",))["train"]["utterance_id"][:]
+        assert all(name.startswith(f"{track.upper()}_T_") for name in names)
+
+
+def test_the_other_track_is_named_where_it_lies(tmp_path):
+    corpus_trees.asvspoof2019_la(tmp_path)
+    with pytest.raises(CorpusError, match=r"(?s)does not hold ASVspoof 2019 PA.* It holds asvspoof2019_la\."):
+        load_corpus(f"asvspoof2019_pa:{tmp_path}")
