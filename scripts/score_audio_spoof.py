@@ -12,13 +12,13 @@ Interrupted or killed, the same command goes on where it was. Error rates: scrip
 import argparse
 import re
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from datasets import Dataset
 from transformers.utils import logging
 
-from hf_gradalign.data import load_corpus, parse_label_map
+from hf_gradalign.data import LABEL_NAMES, load_corpus, parse_label_map
 from hf_gradalign.metrics import equal_error_rate
 from hf_gradalign.scoring import SpoofScorer, list_audio_files, process_state, read_score_file, score_corpus
 from hf_gradalign.training import leave_process_group
@@ -50,7 +50,10 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
     )
     parser.add_argument("--config_name", help="configuration of a data set that has several")
     parser.add_argument("--audio_column_name", default="audio", help="column with the audio (audio)")
-    parser.add_argument("--label_column_name", default="label", help="column with the label (label)")
+    parser.add_argument("--label_column_name", default="label", help="column with the label (label); none for none")
+    parser.add_argument(
+        "--id_column_name", help="column with the utterance ids (utterance_id, if there is one), or none"
+    )
     parser.add_argument("--label_map", nargs="+", help="what other labels mean: 0=spoof 1=bonafide")
     output = parser.add_argument_group("output")
     output.add_argument("--output_dir", type=Path, help="folder for the score files (scores/<model>)")
@@ -149,12 +152,22 @@ def score(scorer: SpoofScorer, corpus: str, arguments: argparse.Namespace) -> No
     if report.bad_clips:
         print(f"{len(report.bad_clips)} could not be scored; they are in {report.bad_audio_file}")
     if "label" in dataset.column_names:
-        labels = dict(zip(dataset["utterance_id"][:], dataset["label"][:], strict=True))
-        scores = read_score_file(output)
-        truth = [labels[name] for name in scores]
-        if set(truth) == {0, 1}:  # a corpus need not have labels to be scored
-            rate = equal_error_rate(list(scores.values()), truth)["eer"]
-            print(f"Equal error rate: {100 * rate:.2f} %")
+        print(error_rate(dataset, read_score_file(output)))
+
+
+def error_rate(dataset: Dataset, scores: Mapping[str, float]) -> str:
+    """The equal error rate of the clips that have a score and a label, or why there is none, as a sentence."""
+    labels = dict(zip(dataset["utterance_id"][:], dataset["label"][:], strict=True))
+    truth = {name: labels[name] for name in scores if labels[name] is not None}
+    if not truth:
+        return f"No error rate: none of the {len(scores)} clips has a label."
+    if len(set(truth.values())) == 1:
+        only = LABEL_NAMES[next(iter(truth.values()))]
+        return f"No error rate: all {len(truth)} clips that have a label are {only}."
+    rate = equal_error_rate([scores[name] for name in truth], list(truth.values()))["eer"]
+    unlabeled = len(scores) - len(truth)
+    left_out = f" (of the {len(truth)} clips that have a label; {unlabeled} have none)" if unlabeled else ""
+    return f"Equal error rate: {100 * rate:.2f} %{left_out}"
 
 
 def load_split(corpus: str, arguments: argparse.Namespace) -> Dataset:
@@ -170,6 +183,7 @@ def load_split(corpus: str, arguments: argparse.Namespace) -> Dataset:
         audio_column=arguments.audio_column_name,
         label_column=arguments.label_column_name,
         label_map=parse_label_map(arguments.label_map),
+        id_column=arguments.id_column_name,
     )[arguments.split]
 
 

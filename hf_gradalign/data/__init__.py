@@ -10,7 +10,14 @@ from hf_gradalign.data.decoding import AudioDecodingError, decode_audio
 from hf_gradalign.data.deferred_augmentation import DeferredAugmentation
 from hf_gradalign.data.demo_corpus import demo_corpus_files
 from hf_gradalign.data.errors import CorpusError
-from hf_gradalign.data.labels import LABEL_NAMES, canonical_label, map_labels, parse_label_map, require_both_classes
+from hf_gradalign.data.labels import (
+    LABEL_NAMES,
+    canonical_label,
+    is_no_label,
+    map_labels,
+    parse_label_map,
+    require_both_classes,
+)
 from hf_gradalign.data.loading import load_corpus
 from hf_gradalign.data.mixing import mix_corpora, unique_names
 from hf_gradalign.data.seeding import seeded_generators
@@ -42,6 +49,7 @@ __all__ = [
     "decode_audio",
     "demo_corpus_files",
     "draw_position",
+    "is_no_label",
     "load_corpus",
     "map_labels",
     "mix_corpora",

@@ -1,4 +1,4 @@
-"""Bring a data set of any source into the common form: encoded audio, labels by name, utterance ids."""
+"""Bring a data set of any source into the common form: encoded audio, labels by name, utterance ids as text."""
 
 from __future__ import annotations
 
@@ -12,8 +12,19 @@ from datasets import ClassLabel, Dataset, Value
 
 from hf_gradalign.data.errors import CorpusError
 from hf_gradalign.data.labels import LABEL_NAMES, map_labels
+from hf_gradalign.data.utterance_ids import ids_as_text
 
 logger = logging.getLogger(__name__)
+
+NO_COLUMN = "none"
+"""In place of a column's name: there is none."""
+LABEL_COLUMN = "label"
+"""The column with labels, unless another one is named."""
+ID_COLUMN = "utterance_id"
+"""The column with utterance ids, unless another one is named."""
+
+_NO_LABELS = {"audio", ID_COLUMN, "split"}
+_LABEL = ClassLabel(names=list(LABEL_NAMES))
 
 
 def in_common_form(
@@ -23,38 +34,52 @@ def in_common_form(
     label_column: str,
     label_map: Mapping[str, str] | None,
     *,
+    id_column: str | None = None,
     require_labels: bool = True,
 ) -> Dataset:
-    """The data set with `audio` (`Audio(decode=False)`), `label` (`LABEL_NAMES`) and `utterance_id` beside the rest.
+    """The data set with `audio` (`Audio(decode=False)`) and `label` (`LABEL_NAMES`) beside the rest.
 
     Args:
         dataset: one split, as its source has it.
         shown: what errors call it.
         audio_column: its column with audio.
-        label_column: its column with labels.
+        label_column: its column with labels; `none` for none.
         label_map: what the labels mean, where their names do not say.
-        require_labels: whether there must be labels; else `label` is null where there is no such column.
+        id_column: its column with utterance ids; None for `utterance_id`, if it is there; `none` for none.
+        require_labels: whether there must be labels; else `label` is null for clips that have none.
+
+    Returns:
+        The data set; with `utterance_id` as text, null for empty ones, where it has a column for it.
 
     Raises:
         CorpusError: if a column is missing or holds something else, or a label is missing or not understood.
     """
+    if require_labels and label_column == NO_COLUMN:
+        raise CorpusError(f"{shown}: there must be labels; name their column with --label_column_name.")
+    # Without a word about them, labels are taken where there are any.
+    has_labels = require_labels or label_column not in (NO_COLUMN, LABEL_COLUMN) or label_column in dataset.column_names
+    has_labels &= label_column != NO_COLUMN
     needed = [(audio_column, "--audio_column_name")]
-    has_labels = require_labels or label_column in dataset.column_names
     if has_labels:
         needed.append((label_column, "--label_column_name"))
+    if id_column not in (None, NO_COLUMN):
+        needed.append((id_column, "--id_column_name"))
     for column, option in needed:
         if column not in dataset.column_names:
             raise CorpusError(
                 f"{shown} has no column {column!r}; its columns are {', '.join(dataset.column_names)}. "
                 f"Name the right one with {option}."
             )
+    dataset = _with_ids(dataset, shown, id_column)
     dataset = _with_audio(dataset, shown, audio_column)
     if has_labels:
-        dataset = _with_labels(dataset, shown, label_column, label_map)
-    else:
-        nothing = [None] * len(dataset)
-        dataset = dataset.add_column("label", nothing, feature=ClassLabel(names=list(LABEL_NAMES)))
-    return _with_utterance_ids(dataset)
+        return _with_labels(dataset, shown, label_column, label_map, require_labels=require_labels)
+    if label_column != NO_COLUMN and (others := [name for name in dataset.column_names if name not in _NO_LABELS]):
+        found = ", ".join(others)
+        logger.warning("%s has no column %r (it has %s): no error rate.", shown, label_column, found)
+    if "label" in dataset.column_names:
+        dataset = dataset.remove_columns("label")
+    return dataset.add_column("label", [None] * len(dataset), feature=_LABEL)
 
 
 def audio_paths(dataset: Dataset) -> pa.Array:
@@ -79,30 +104,41 @@ def _with_audio(dataset: Dataset, shown: str, column: str) -> Dataset:
     return _renamed(dataset, column, "audio")
 
 
-def _with_labels(dataset: Dataset, shown: str, column: str, label_map: Mapping[str, str] | None) -> Dataset:
+def _with_labels(
+    dataset: Dataset, shown: str, column: str, label_map: Mapping[str, str] | None, *, require_labels: bool
+) -> Dataset:
     feature = dataset.features[column]
     if not isinstance(feature, ClassLabel | Value):
         raise CorpusError(f"{shown}: the column {column!r} holds {feature}, not one label a clip.")
     names = feature.names if isinstance(feature, ClassLabel) else None
+    values = dataset[column][:]
     try:
-        labels = map_labels(dataset[column][:], names=names, label_map=label_map)
+        labels = map_labels(values, names=names, label_map=label_map, allow_missing=not require_labels)
     except CorpusError as error:
-        raise CorpusError(f"{shown}, column {column!r}: {error}") from error
+        way_out = "" if require_labels else " To score without labels: --label_column_name none."
+        raise CorpusError(f"{shown}, column {column!r}: {error}{way_out}") from error
+    if unlabeled := [value for value, label in zip(values, labels, strict=True) if label is None]:
+        logger.warning(
+            "%s: %d of %d clips have no label (%s), and count in no error rate.",
+            *(shown, len(unlabeled), len(labels), ", ".join(sorted({repr(value) for value in unlabeled}))),
+        )
     dataset = _renamed(dataset, column, "label").remove_columns("label")
-    return dataset.add_column("label", labels, feature=ClassLabel(names=list(LABEL_NAMES)))
+    return dataset.add_column("label", labels, feature=_LABEL)
 
 
-def _with_utterance_ids(dataset: Dataset) -> Dataset:
-    if "utterance_id" in dataset.column_names:
+def _with_ids(dataset: Dataset, shown: str, column: str | None) -> Dataset:
+    if column == NO_COLUMN:
+        return dataset.remove_columns([name for name in dataset.column_names if name == ID_COLUMN])
+    if column is None and ID_COLUMN not in dataset.column_names:
         return dataset
-    table = dataset.select_columns(["audio"]).with_format("arrow")[:]
-    paths = pc.fill_null(pc.struct_field(table["audio"], "path"), "")
-    # The name without folders and its last ending, as pathlib has it: a leading dot is no ending.
-    stems = pc.replace_substring_regex(pc.replace_substring_regex(paths, r"^.*/", ""), r"([^.])\.[^.]*$", r"\1")
-    for names in (stems, paths):
-        if pc.count_distinct(names).as_py() == len(names) and not pc.any(pc.equal(names, "")).as_py():
-            return dataset.add_column("utterance_id", names)
-    return dataset.add_column("utterance_id", [f"row_{index:06d}" for index in range(len(dataset))])
+    column = column or ID_COLUMN
+    given = dataset.select_columns([column]).with_format("arrow")[:][column]
+    ids = ids_as_text(given, dataset.features[column], f"{shown}: the column {column!r}")
+    if column == ID_COLUMN and dataset.features[column] == Value("string") and given.equals(pa.chunked_array([ids])):
+        return dataset
+    return dataset.remove_columns([name for name in dataset.column_names if name == ID_COLUMN]).add_column(
+        ID_COLUMN, ids, feature=Value("string")
+    )
 
 
 def _renamed(dataset: Dataset, column: str, name: str) -> Dataset:

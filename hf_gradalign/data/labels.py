@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 
 from hf_gradalign.data.errors import CorpusError
+from hf_gradalign.data.text_values import stripped_text
 
 LABEL_NAMES: tuple[str, str] = ("spoof", "bonafide")
 """The project's two classes; the index is the label's number."""
@@ -21,10 +22,16 @@ _ALIASES = {
     "fake": "spoof",
     "deepfake": "spoof",
 }
+# What stands in tables where there is no label; a label map that names one of them goes first.
+_NO_LABEL = {
+    *("", "-", "--", "---", "\u2013", "\u2014", "?", "??", "???", ".", "*", "_", "-1"),
+    *("unknown", "unk", "<unk>", "unlabeled", "unlabelled", "nolabel", "notlabeled", "notlabelled", "undefined"),
+    *("nan", "none", "null", "nil", "na", "n/a", "n.a.", "<na>", "#n/a", "notavailable", "missing", "hidden", "tbd"),
+}
 _EXAMPLE = "--label_map 0=spoof 1=bonafide"
 _SHOWN = 20
 
-Label = str | int | float | bool
+Label = str | bytes | int | float | bool
 
 
 def canonical_label(name: Label, label_map: Mapping[str, str] | None = None) -> str | None:
@@ -37,12 +44,24 @@ def canonical_label(name: Label, label_map: Mapping[str, str] | None = None) -> 
     return _ALIASES.get(_normalise(mapped.get(key, key)))
 
 
+def is_no_label(name: Label | None, label_map: Mapping[str, str] | None = None) -> bool:
+    """Whether a value says that a clip has no label: None, NaN, blank, -1, a dash, `unknown`, `?`, ...
+
+    `label_map` is asked first: what it names is a label.
+    """
+    if name is None:
+        return True
+    key = _normalise(name)
+    return key in _NO_LABEL and key not in map(_normalise, label_map or ())
+
+
 def map_labels(
     labels: Iterable[Label | None],
     *,
     names: Sequence[str] | None = None,
     label_map: Mapping[str, str] | None = None,
-) -> list[int]:
+    allow_missing: bool = False,
+) -> list[int | None]:
     """Map a corpus' labels to 0 (spoof) and 1 (bonafide), by name.
 
     Args:
@@ -50,31 +69,37 @@ def map_labels(
         names: a `ClassLabel`'s names; the labels are then indices into it, -1 standing for no label.
         label_map: what a label of the corpus (its name, or its number where it has none) means, `spoof` or `bonafide`
             (see `parse_label_map`).
+        allow_missing: whether clips may have no label (`is_no_label`).
 
     Returns:
-        An index into `LABEL_NAMES` for each label.
+        An index into `LABEL_NAMES` for each label, None where there is none.
 
     Raises:
-        CorpusError: if a label is missing, or is not known by name; the message lists what was found.
+        CorpusError: if a label is missing and may not be, or is not known by name; the message lists what was found.
     """
     labels = list(labels)
     if names is not None:
         labels = [None if label is None or int(label) < 0 else names[int(label)] for label in labels]
-    missing = sum(label is None or label == "" for label in labels)
-    if missing:
-        raise CorpusError(
-            f"{missing} of {len(labels)} clips have no label. Leave them out of the corpus or label them."
-        )
-    counts = Counter(labels)
-    known = {label: canonical_label(label, label_map) for label in counts if label is not None}
+    # By their text: NaN is not equal to itself.
+    texts = [None if label is None else label if isinstance(label, str) else repr(label) for label in labels]
+    values = dict(zip(texts, labels, strict=True))
+    counts = Counter(texts)
+    missing = [text for text in counts if is_no_label(values[text], label_map)]
+    known = {text: canonical_label(values[text], label_map) for text in counts if text not in missing}
     if None in known.values():
-        found = ", ".join(f"{label!r} ({count} clips)" for label, count in counts.most_common(_SHOWN))
-        more = f" and {len(counts) - _SHOWN} more" if len(counts) > _SHOWN else ""
         raise CorpusError(
-            f"Cannot tell which labels mean spoof and which bonafide. Found: {found}{more}. "
+            "Cannot tell which labels mean spoof and which bonafide. Found: "
+            f"{_listed({text: counts[text] for text in known}, values)}. "
             f"Say what each means with --label_map, for example {_EXAMPLE}."
         )
-    return [LABEL_NAMES.index(known[label]) for label in labels]
+    if missing and not allow_missing:
+        raise CorpusError(
+            f"{sum(counts[text] for text in missing)} of {len(labels)} clips have no label "
+            f"({_listed({text: counts[text] for text in missing}, values)}). Label them or remove their rows; if this "
+            "is a label after all, say what it means, for example --label_map all:-1=spoof."
+        )
+    numbers = {text: LABEL_NAMES.index(name) for text, name in known.items()}
+    return [numbers.get(text) for text in texts]
 
 
 def parse_label_map(items: Sequence[str] | None) -> dict[str, str] | None:
@@ -114,8 +139,15 @@ def require_both_classes(labels: Sequence[int], split: str) -> None:
         )
 
 
+def _listed(counts: Mapping[str | None, int], values: Mapping[str | None, Label | None]) -> str:
+    most = sorted(counts, key=lambda text: -counts[text])
+    found = ", ".join(f"{values[text]!r} ({counts[text]} clips)" for text in most[:_SHOWN])
+    return found + (f" and {len(most) - _SHOWN} more" if len(most) > _SHOWN else "")
+
+
 def _normalise(name: Label) -> str:
     if isinstance(name, float) and name.is_integer():
         name = int(name)  # A column with gaps turns 1 into 1.0 on its way through pandas.
+    text = re.sub(r"^([+-]?\d+)\.0+$", r"\1", stripped_text(name).lower())
     # Between letters only: a minus sign is no hyphen.
-    return re.sub(r"(?<=[^\W\d])[-_\s]+(?=[^\W\d])", "", str(name).strip().lower())
+    return re.sub(r"(?<=[^\W\d])[-_\s]+(?=[^\W\d])", "", text)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from datasets import Dataset, DatasetDict
@@ -15,6 +16,7 @@ from hf_gradalign.data.corpora.missing_audio import MissingAudio
 from hf_gradalign.data.errors import CorpusError
 from hf_gradalign.data.files_on_disk import files_on_disk
 from hf_gradalign.data.labels import require_both_classes
+from hf_gradalign.data.repeated_rows import refuse_contradictions_between, with_unique_ids
 from hf_gradalign.data.sources import read_source
 from hf_gradalign.data.splits import DEFAULT_TEST_SPLIT, choose_splits, split_off_validation
 
@@ -37,6 +39,7 @@ def load_corpus(
     audio_column: str = "audio",
     label_column: str = "label",
     label_map: Mapping[str, str] | None = None,
+    id_column: str | None = None,
     require_labels: bool = True,
 ) -> DatasetDict:
     """Load a corpus of bona fide and spoofed speech. No audio is opened.
@@ -75,7 +78,10 @@ def load_corpus(
         audio_column: the column with audio files: their paths or their bytes. Not for named corpora, as the next two.
         label_column: the column with labels.
         label_map: what the corpus' labels mean, where their names do not say (`parse_label_map`).
-        require_labels: whether there must be labels; without them clips can be scored, but no more.
+        id_column: the column with utterance ids, of text, numbers or bytes; None for `utterance_id`, if it is there;
+            `none` to name clips by their files.
+        require_labels: whether all clips must have labels; without them they can be scored, but no more. Their `label`
+            is then None. No label are also -1, blanks, dashes, `unknown`, `?` and their like (`is_no_label`).
 
     Returns:
         The splits, by the names that they were asked for, each with the columns `audio` (`Audio(decode=False)`:
@@ -85,8 +91,9 @@ def load_corpus(
 
     Raises:
         CorpusError: if the corpus, a split, a column or audio files are not found, if a protocol has corrupt lines, if
-            a label's meaning is not known or missing, or if the training split lacks a class (without `splits`: what
-            is asked for by name may be one half of a mix).
+            a label's meaning is not known or missing, if utterance ids are missing or not unique, if a clip has both
+            labels, or if the training split lacks a class (without `splits`: what is asked for by name may be one half
+            of a mix).
     """
     if validation_fraction is not None and not 0 < validation_fraction < 1:
         raise CorpusError(f"--validation_fraction must lie between 0 and 1, not {validation_fraction}.")
@@ -115,9 +122,14 @@ def load_corpus(
             lists_audio=not require_labels,
         )
         chosen = choose_splits(source, wanted, frozenset(optional), shown_name(spec))
-        corpus = _in_one_form(
-            spec, chosen, wanted, subset, on_missing_audio, audio_column, label_column, label_map, require_labels
-        )
+        columns: dict[str, Any] = {
+            "audio_column": audio_column,
+            "label_column": label_column,
+            "label_map": label_map,
+            "id_column": id_column,
+            "require_labels": require_labels,
+        }
+        corpus = _in_one_form(spec, chosen, wanted, subset, on_missing_audio, columns)
     if splits is None and "train" in corpus:
         require_both_classes(corpus["train"]["label"][:], train_split)
         if "validation" not in corpus and validation_fraction is not None:
@@ -153,10 +165,7 @@ def _in_one_form(
     wanted: Mapping[str, str | None],
     subset: str | None,
     on_missing_audio: OnMissingAudio,
-    audio_column: str,
-    label_column: str,
-    label_map: Mapping[str, str] | None,
-    require_labels: bool,
+    columns: Mapping[str, Any],
 ) -> dict[str, Dataset]:
     if subset is not None and not spec.is_arena:
         raise CorpusError(f"{shown_name(spec)} has no subsets.")
@@ -164,16 +173,19 @@ def _in_one_form(
     corpus = {}
     for split, dataset in chosen.items():
         shown = f"{shown_name(spec)}, split {wanted[split]!r}"
-        if spec.is_arena and label_map is None and label_column in dataset.features:
-            label_map = label_map_of(dataset.features[label_column])
-        dataset = in_common_form(dataset, shown, audio_column, label_column, label_map, require_labels=require_labels)
+        named = dict(columns)
+        if spec.is_arena and named["label_map"] is None and named["label_column"] in dataset.features:
+            named["label_map"] = label_map_of(dataset.features[named["label_column"]])
+        dataset = in_common_form(dataset, shown, **named)
         if spec.is_arena:
             dataset = _subset(with_notes(dataset), subset, shown)
+        dataset = with_unique_ids(dataset, shown)
         paths = audio_paths(dataset)
         is_there = files_on_disk(paths)
         missing.note(str(wanted[split]), is_there, paths)
         there = np.asarray(is_there)
         corpus[split] = dataset if there.all() else dataset.select(np.flatnonzero(there))
+    refuse_contradictions_between({f"split {wanted[split]!r}": dataset for split, dataset in corpus.items()})
     missing.settle()
     return corpus
 

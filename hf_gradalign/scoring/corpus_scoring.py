@@ -235,7 +235,7 @@ def _checked_ids(dataset: Dataset, columns: Sequence[str]) -> list[str]:
 
 def _plain(dataset: Dataset, name: str) -> list[Any]:
     values = dataset[name][:]
-    return [None if value < 0 else LABEL_NAMES[value] for value in values] if name == "label" else values
+    return [LABEL_NAMES[value] if value in (0, 1) else None for value in values] if name == "label" else values
 
 
 class _SettingsOfAnother(ValueError):

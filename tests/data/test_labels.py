@@ -4,6 +4,7 @@ from hf_gradalign.data import (
     LABEL_NAMES,
     CorpusError,
     canonical_label,
+    is_no_label,
     map_labels,
     parse_label_map,
     require_both_classes,
@@ -78,6 +79,40 @@ def test_a_label_map_speaks_of_a_class_labels_names():
 def test_missing_labels_are_counted(labels, names):
     with pytest.raises(CorpusError, match="2 of 3 clips have no label"):
         map_labels(labels, names=names)
+
+
+NO_LABELS = [None, "", " ", "-", "\u2013", "unknown", "UNK", "?", "nan", float("nan"), -1, -1.0, "-1", "None", "n/a"]
+
+
+@pytest.mark.parametrize("label", NO_LABELS)
+def test_what_is_no_label(label):
+    assert is_no_label(label)
+    assert map_labels(["spoof", label, "real"], allow_missing=True) == [0, None, 1]
+    with pytest.raises(CorpusError, match=r"1 of 3 clips have no label \(.*\(1 clips\)\).*--label_map"):
+        map_labels(["spoof", label, "real"])
+
+
+def test_what_a_label_map_names_is_a_label():
+    assert map_labels([1, -1, "unknown"], label_map={"-1": "spoof", "1": "real"}, allow_missing=True) == [1, 0, None]
+    assert map_labels([1.0, -1.0], label_map={"-1": "spoof", "1": "real"}) == [1, 0]
+
+
+def test_a_class_labels_own_name_for_no_label():
+    assert map_labels([0, 1, 2, -1], names=["unknown", "real", "fake"], allow_missing=True) == [None, 1, 0, None]
+
+
+def test_a_label_that_is_not_understood_is_no_missing_one():
+    with pytest.raises(CorpusError, match=r"Found: 'A01' \(1 clips\)"):
+        map_labels(["A01", None], allow_missing=True)
+
+
+@pytest.mark.parametrize("label", ["'spoof'", '"spoof"', "\ufeffspoof", " spoof\r", b"spoof", "\u00a0Spoof"])
+def test_labels_are_stripped(label):
+    assert map_labels([label]) == [0]
+
+
+def test_numbers_as_pandas_writes_them():
+    assert map_labels(["1.0", "0.0"], label_map={"0": "spoof", "1": "real"}) == [1, 0]
 
 
 def test_parse_label_map():

@@ -1,3 +1,4 @@
+import json
 import os
 import subprocess
 import sys
@@ -86,14 +87,34 @@ def test_audio_without_a_corpus(script, model, corpus, tmp_path, capsys):
     assert "Equal error rate" not in capsys.readouterr().out
 
 
-@pytest.mark.parametrize("labels", [None, ["spoof", "spoof", "spoof"]])
-def test_a_corpus_without_both_labels(script, model, corpus, tmp_path, capsys, labels):
+@pytest.mark.parametrize(
+    ("labels", "words", "rate"),
+    [
+        (None, [], "No error rate: none of the 3 clips has a label."),
+        (["spoof", "spoof", "spoof"], [], "No error rate: all 3 clips that have a label are spoof."),
+        (["-", "unknown", ""], [], "No error rate: none of the 3 clips has a label."),
+        (["-1", "spoof", "-1"], [], "No error rate: all 1 clips that have a label are spoof."),
+        (["real", "?", "fake"], [], " % (of the 2 clips that have a label; 1 have none)"),
+        (["a", "b", "c"], ["--label_column_name", "none"], "No error rate: none of the 3 clips has a label."),
+    ],
+)
+def test_a_corpus_without_both_labels(script, model, corpus, tmp_path, capsys, labels, words, rate):
     lines = [f"{corpus.name}/test_{i}.wav" + (f",{labels[i]}" if labels else "") for i in range(3)]
     (tmp_path / "clips.csv").write_text("\n".join(["file_name" + (",label" if labels else ""), *lines]))
-    assert run(script, model, "--corpus", "clips.csv") == 0
+    assert run(script, model, "--corpus", "clips.csv", "--columns", "label", *words) == 0
     said = capsys.readouterr().out
     assert "3 of 3 clips" in said
-    assert "Equal error rate" not in said
+    assert rate in said
+    rows = [line.split("\t") for line in (tmp_path / "scores/tiny/clips.csv_test.txt").read_text().splitlines()]
+    expected = [{"fake": "spoof", "spoof": "spoof", "real": "bonafide"}.get(label, "") for label in labels or "   "]
+    assert [row[2] for row in rows] == ["label", *expected]
+
+
+def test_numbers_as_utterance_ids(script, model, corpus, tmp_path, capsys):
+    lines = [json.dumps({"file_name": f"test_{i}.wav", "label": "real", "utterance_id": 1000 + i}) for i in range(3)]
+    (corpus / "clips.jsonl").write_text("\n".join(lines))
+    assert run(script, model, "--corpus", corpus / "clips.jsonl", "--output_file", "out.txt") == 0
+    assert [line.split()[0] for line in (tmp_path / "out.txt").read_text().splitlines()] == ["1000", "1001", "1002"]
 
 
 @pytest.mark.parametrize(
