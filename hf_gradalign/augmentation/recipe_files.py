@@ -20,6 +20,7 @@ from hf_gradalign.augmentation.musan_rir import MusanRir
 from hf_gradalign.augmentation.packet_loss import PacketLoss
 from hf_gradalign.augmentation.rawboost import RawBoost
 from hf_gradalign.augmentation.reverberation import Reverberation
+from hf_gradalign.augmentation.sound_files import list_for_audiomentations
 
 # `transform(samples, sample_rate) -> samples`: any audiomentations transform or composition.
 Augmentation = Callable[[NDArray[np.float32], int], NDArray[np.float32]]
@@ -31,6 +32,8 @@ _TRANSFORMS: dict[str, type] = {
     for name, item in vars(audiomentations).items()
     if inspect.isclass(item) and issubclass(item, (BaseWaveformTransform, BaseCompose))
 } | {transform.__name__: transform for transform in OWN_TRANSFORMS}
+# Where audiomentations takes files and folders of recordings; this package's own transforms list them themselves.
+_RECORDINGS = ("sounds_path", "ir_path")
 # A function cannot be written in a file.
 _TRANSFORMS.pop("Lambda")
 
@@ -85,6 +88,8 @@ def _build(entry: Any, where: str, by_name: Callable[[str], Augmentation]) -> Au
         raise ValueError(f"{where}: unknown argument {unknown[0]!r}; it takes {', '.join(accepted)}")
     arguments = {key: _build_argument(value, where, by_name) for key, value in entry.items() if key != "transform"}
     try:
+        if transform not in OWN_TRANSFORMS:
+            arguments |= {key: list_for_audiomentations(arguments[key]) for key in _RECORDINGS if arguments.get(key)}
         return transform(**arguments)
     except Exception as error:  # third-party constructors refuse with whatever they like, assertions included
         raise ValueError(f"{where}: {str(error) or f'{type(error).__name__} for {arguments}'}") from error

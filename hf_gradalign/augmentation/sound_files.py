@@ -1,23 +1,33 @@
 """Read recordings that are mixed into clips, by audiomentations' own loader (libsndfile; no FFmpeg)."""
 
+import logging
 import os
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from functools import lru_cache
+from pathlib import Path
 
 import librosa
 import numpy as np
 import soundfile
 from audiomentations.core.audio_loading_utils import load_sound_file
-from audiomentations.core.utils import find_audio_files
+from audiomentations.core.utils import SUPPORTED_EXTENSIONS, find_audio_files_in_paths
 from numpy.typing import NDArray
 
+from hf_gradalign.folder_listing import list_folder
+
+logger = logging.getLogger(__name__)
+
 _SHOWN = 20
+_told: set[tuple[str, int]] = set()
 
 
-def list_recordings(paths: str | os.PathLike[str] | Sequence[str | os.PathLike[str]], argument: str) -> list[str]:
+Paths = str | os.PathLike[str] | Sequence[str | os.PathLike[str]]
+
+
+def list_recordings(paths: Paths, argument: str) -> list[str]:
     """The recordings that are meant by files and folders: of folders all audio files below, sorted.
 
     Args:
@@ -30,11 +40,44 @@ def list_recordings(paths: str | os.PathLike[str] | Sequence[str | os.PathLike[s
     recordings: list[str] = []
     for path in [paths] if isinstance(paths, str | os.PathLike) else paths:
         if os.path.isdir(path):
-            recordings += sorted(map(str, find_audio_files(path)))
+            recordings += sorted(map(str, recordings_below(os.path.abspath(path))))
         elif os.path.isfile(path):
             recordings.append(str(path))
         else:
             raise ValueError(f"{argument}: there is no file or folder {path}")
+    return recordings
+
+
+def recordings_below(folder: str | os.PathLike[str]) -> list[Path]:
+    """The recordings in a folder and below that audiomentations takes. What else there is is logged, once."""
+    listing = list_folder(folder)
+    listing.tell()
+    taken = [file for file in listing.audio if file.name.lower().endswith(SUPPORTED_EXTENSIONS)]
+    others = sorted(set(listing.audio) - set(taken))
+    if others and (os.fspath(folder), len(others)) not in _told:
+        _told.add((os.fspath(folder), len(others)))
+        shown = ", ".join(map(str, others[:_SHOWN])) + (f" and {len(others) - _SHOWN} more" * (len(others) > _SHOWN))
+        logger.warning(
+            "%s: %d of %d recordings are left out, since audiomentations does not take their formats: %s. Convert "
+            "them to WAV or FLAC.",
+            folder,
+            len(others),
+            len(listing.audio),
+            shown,
+        )
+    return taken
+
+
+def list_for_audiomentations(paths: Paths) -> list[str]:
+    """As `list_recordings`, in the order of audiomentations' own listing where that has the same files.
+
+    Draws depend on the order, and its own is that of the disk. Files need not be there.
+    """
+    recordings: list[str] = []
+    for path in [paths] if isinstance(paths, str | os.PathLike) else paths:
+        ours = list_recordings(path, "") if os.path.isdir(path) else [str(path)]
+        theirs = [str(file) for file in find_audio_files_in_paths(path)] if os.path.isdir(path) else ours
+        recordings += theirs if sorted(theirs) == sorted(ours) else ours
     return recordings
 
 

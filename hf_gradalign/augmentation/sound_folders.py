@@ -6,8 +6,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import pyarrow.parquet as pq
-from audiomentations.core.utils import find_audio_files
 from huggingface_hub import cached_assets_path, snapshot_download
+
+from hf_gradalign.augmentation.sound_files import recordings_below
 
 NOISE, MUSIC, SPEECH, IMPULSE_RESPONSE = "noise", "music", "speech", "impulse response"
 
@@ -51,7 +52,7 @@ def find_sounds(names: Sequence[str | os.PathLike[str]]) -> dict[str, list[str]]
     sounds: dict[str, list[str]] = {}
     for name in names:
         folder = _local_folder(str(name))
-        found = {str(path): kind for path in find_audio_files(folder) if (kind := _kind_of(path, folder))}
+        found = {str(path): kind for path in recordings_below(folder.resolve()) if (kind := _kind_of(path, folder))}
         if not found:
             raise ValueError(
                 f"{name}: no recordings of known kind. Expected MUSAN's folders noise, music and speech, RIRS_NOISES' "

@@ -3,8 +3,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import soundfile
+from audiomentations.core.utils import find_audio_files
 
-from hf_gradalign.augmentation import sound_folders
+from hf_gradalign.augmentation import get_augmentation, sound_folders
+from hf_gradalign.augmentation.sound_files import list_for_audiomentations, list_recordings
 from hf_gradalign.augmentation.sound_folders import find_sounds
 
 MUSAN = ["musan/noise/free-sound/noise-free-sound-0001.wav", "musan/noise/sound-bible/noise-sound-bible-0000.wav"]
@@ -121,3 +123,35 @@ def test_a_hub_that_cannot_be_reached(monkeypatch):
     monkeypatch.setattr(sound_folders, "snapshot_download", fail)
     with pytest.raises(ValueError, match=r"someone/musan is neither a folder nor a data set .*: no network"):
         find_sounds(["someone/musan"])
+
+
+def test_one_listing_for_noise_too(official, tmp_path, caplog):
+    noise = official / "musan" / "noise"
+    (noise / "._a.wav").touch()
+    (noise / "phone.amr").touch()
+    (noise / "voice.M4A").touch()  # to be refused when it is opened
+    elsewhere = write(tmp_path / "elsewhere" / "rain.wav").parent
+    (noise / "linked").symlink_to(elsewhere)
+    (elsewhere / "back").symlink_to(noise)
+    found = relative(find_sounds([official / "musan"]), noise)["noise"]
+    theirs = [name.removeprefix("musan/noise/") for name in MUSAN[:2]]
+    assert found == [theirs[0], "linked/rain.wav", theirs[1], "voice.M4A"]
+    assert [path.removeprefix(f"{noise}/") for path in list_recordings(noise, "sounds_path")] == found
+    assert "Left out: 1 hidden file or folder, 2 files that are not audio (2 without an ending)" in caplog.text
+    assert f"are left out, since audiomentations does not take their formats: {noise / 'phone.amr'}" in caplog.text
+
+
+def test_a_link_to_the_folder_of_sounds(official, tmp_path):
+    (tmp_path / "link").symlink_to(official / "musan")
+    assert set(find_sounds([tmp_path / "link"])) == {"noise", "music", "speech"}
+
+
+def test_folders_of_audiomentations_transforms(official, tmp_path):
+    noise = official / "musan" / "noise"
+    theirs = [str(path) for path in find_audio_files(noise)]
+    assert list_for_audiomentations(str(noise)) == theirs  # draws are what they were
+    (noise / "._a.wav").touch()
+    recipe = tmp_path / "noise.yaml"
+    recipe.write_text(f"- {{transform: AddBackgroundNoise, sounds_path: {noise}}}\n")
+    found = get_augmentation(recipe).transforms[0].sound_file_paths
+    assert sorted(map(str, found)) == sorted(theirs)

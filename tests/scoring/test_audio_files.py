@@ -1,3 +1,5 @@
+from pathlib import Path
+
 import pytest
 
 from hf_gradalign.data import CorpusError
@@ -20,6 +22,7 @@ def tree(tmp_path, monkeypatch):
         (["a"], ["deep/y.FLAC", "x.wav"]),
         (["a", "b"], ["a/deep/y.FLAC", "a/x.wav", "b/x.wav"]),
         (["single.mp3", "b"], ["single.mp3", "x.wav"]),
+        (["a/x.wav", "a"], ["a/x.wav", "deep/y.FLAC"]),
     ],
 )
 def test_files_and_folders(tree, paths, ids):
@@ -32,3 +35,26 @@ def test_files_and_folders(tree, paths, ids):
 def test_refusals(tree, path, said):
     with pytest.raises(CorpusError, match=said):
         list_audio_files([path])
+
+
+def test_whatever_sounds_is_handed_to_the_scorer(tmp_path, caplog):
+    names = ["a.M4A", "b.mp4", "c.webm", "d.amr", "e.sph", "f.wma", "g.wav"]
+    for name in [*names, "cover.jpg", "._g.wav"]:
+        (tmp_path / name).touch()
+    assert list_audio_files([tmp_path])["utterance_id"][:] == names
+    assert "7 audio files. Left out: 1 hidden file or folder, 1 file that is not audio (1 .jpg)" in caplog.text
+
+
+def test_linked_folders(tree):
+    Path("linked").mkdir()
+    Path("linked", "to_a").symlink_to(Path("a").absolute())
+    assert list_audio_files(["linked"])["utterance_id"][:] == ["to_a/deep/y.FLAC", "to_a/x.wav"]
+
+
+def test_files_that_would_share_an_id_keep_their_paths(tree):
+    # Before, the last of them took the place of the others.
+    Path("x.wav").touch()
+    assert list_audio_files(["x.wav", "b"])["utterance_id"][:] == ["x.wav", "b/x.wav"]
+    Path("other/b").mkdir(parents=True)
+    Path("other/b/x.wav").touch()
+    assert list_audio_files(["b", "other/b"])["utterance_id"][:] == ["b/x.wav", "other/b/x.wav"]

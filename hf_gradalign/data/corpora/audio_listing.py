@@ -9,8 +9,7 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.compute as pc
 
-AUDIO_SUFFIXES = (".flac", ".wav", ".ogg", ".opus", ".mp3", ".aiff", ".aif", ".m4a")
-"""Endings of audio files, the one that wins where there are several of a name first."""
+from hf_gradalign.folder_listing import AUDIO_SUFFIXES, is_hidden
 
 
 class AudioListing:
@@ -52,8 +51,7 @@ def list_audio(folder: Path) -> pa.Array:
         with os.scandir(folder) as entries:
             for entry in entries:
                 found = by_suffix.get(os.path.splitext(entry.name)[1].lower())
-                # macOS leaves a file ._name beside every one that it unpacks elsewhere.
-                if found is not None and not entry.name.startswith("._"):
+                if found is not None and not is_hidden(entry.name):
                     found.append(entry.name)
     except OSError:
         pass

@@ -1,0 +1,140 @@
+"""The files of a folder and of all folders below it, told apart by their endings: one listing for every command."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+logger = logging.getLogger(__name__)
+
+# What the project always listed comes first: where several files have one name, the first ending wins.
+_ENDINGS = """
+    flac wav ogg opus mp3 aiff aif m4a
+    3g2 3ga 3gp 3gpp aa3 aac ac3 aifc aifr alac alaw amr ape asf au avi avr awb caf dff dsf dts eac3 f4a f4v flv g722
+    g723 g729 gsm ircam m2a m2ts m4b m4p m4r m4v mka mkv mov mp1 mp2 mp4 mpa mpc mpeg mpg mts mulaw mxf nist oga ogm
+    ogv ogx oma paf pcm pvf qcp ra raw rf64 rm rmvb sd2 sds shn silk slk snd sph spx svx tak tta ulaw vob voc vox w64
+    wave wavex weba webm wma wmv wv wv1 wv2 wve xi
+"""
+AUDIO_SUFFIXES = tuple(f".{ending}" for ending in _ENDINGS.split())
+"""Endings of files that hold sound, readable here or not, in lower case: what cannot be read is to be listed."""
+
+_AUDIO = frozenset(AUDIO_SUFFIXES)
+_SHOWN = 8
+_told: set[str] = set()
+
+
+@dataclass(frozen=True)
+class FolderListing:
+    """What lies in a folder and below.
+
+    Attributes:
+        folder: the folder.
+        audio: its audio files, sorted; links that lead nowhere among them.
+        others: all other files, sorted.
+        n_hidden: hidden files and folders, which are left out.
+        unreadable: folders that could not be listed, sorted.
+    """
+
+    folder: Path
+    audio: list[Path]
+    others: list[Path]
+    n_hidden: int
+    unreadable: list[Path]
+
+    def tell(self, used: Iterable[Path] = ()) -> None:
+        """Log what of the folder is left out, once; nothing where nothing is.
+
+        Args:
+            used: files that are no audio and were read all the same.
+        """
+        used = set(used)
+        counts = Counter(file.suffix.lower() for file in self.others if file not in used)
+        parts = []
+        if self.n_hidden:
+            parts.append(_counted(self.n_hidden, "hidden file or folder", "hidden files or folders"))
+        if counts:
+            kinds = ", ".join(f"{count} {suffix or 'without an ending'}" for suffix, count in counts.most_common())
+            parts.append(f"{_counted(sum(counts.values()), 'file that is', 'files that are')} not audio ({kinds})")
+        if self.unreadable:
+            names = ", ".join(map(str, self.unreadable[:_SHOWN]))
+            more = f" and {len(self.unreadable) - _SHOWN} more" if len(self.unreadable) > _SHOWN else ""
+            count = _counted(len(self.unreadable), "folder", "folders")
+            parts.append(f"{count} that cannot be opened ({names}{more})")
+        if not parts:
+            return
+        message = (
+            f"{self.folder}: {_counted(len(self.audio), 'audio file', 'audio files')}. Left out: {', '.join(parts)}."
+        )
+        if message not in _told:
+            _told.add(message)
+            logger.warning("%s", message)
+
+
+def list_folder(folder: str | os.PathLike[str]) -> FolderListing:
+    """List the files in a folder and below it by name. No file is opened.
+
+    Links to folders are followed, and each real folder is listed once, under its own path where that lies below
+    `folder`. Names that begin with a dot, such as the `._name` files that macOS leaves, are left out and counted.
+
+    Args:
+        folder: the folder.
+    """
+    root = Path(folder)
+    audio: list[Path] = []
+    others: list[Path] = []
+    unreadable: list[Path] = []
+    n_hidden = 0
+    visited: set[str] = set()
+    pending = [(root, os.path.realpath(root))]
+    links: list[Path] = []
+    while pending or links:
+        if not pending:
+            # Only now, so that a folder reached both ways keeps its own path.
+            link = min(links)
+            links.remove(link)
+            pending.append((link, os.path.realpath(link)))
+        path, real = pending.pop()
+        if real in visited:
+            continue
+        visited.add(real)
+        try:
+            with os.scandir(path) as entries:
+                found = [(entry.name, _is_folder(entry), entry.is_symlink()) for entry in entries]
+        except OSError:
+            unreadable.append(path)
+            continue
+        for name, is_folder, is_link in found:
+            if is_hidden(name):
+                n_hidden += 1
+            elif is_folder and is_link:
+                links.append(path / name)
+            elif is_folder:
+                pending.append((path / name, os.path.join(real, name)))
+            else:
+                (audio if is_audio(name) else others).append(path / name)
+    return FolderListing(root, sorted(audio), sorted(others), n_hidden, sorted(unreadable))
+
+
+def is_audio(name: str | os.PathLike[str]) -> bool:
+    """Whether a file's name has the ending of an audio file, in capitals or not."""
+    return os.path.splitext(name)[1].lower() in _AUDIO
+
+
+def is_hidden(name: str) -> bool:
+    """Whether a file or folder of this name (without folders) is left out of every listing."""
+    return name.startswith(".")
+
+
+def _is_folder(entry: os.DirEntry[str]) -> bool:
+    try:
+        return entry.is_dir()
+    except OSError:  # a link to itself
+        return False
+
+
+def _counted(count: int, one: str, many: str) -> str:
+    return f"{count} {one if count == 1 else many}"
