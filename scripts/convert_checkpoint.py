@@ -36,6 +36,7 @@ from hf_gradalign.hub import (
     write_conversion_card,
 )
 from hf_gradalign.models import SpoofDetectorForAudioClassification
+from hf_gradalign.plain_text import plain_text
 from hf_gradalign.training import average_state_dicts
 
 
@@ -87,10 +88,10 @@ def main(argv: Sequence[str]) -> int:
     try:
         return reverse(arguments) if arguments.reverse else convert(arguments)
     except (ValueError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
+        print(f"error: {plain_text(error)}", file=sys.stderr)
         return 2
     except PublishingError as error:
-        print(f"error: {error}", file=sys.stderr)
+        print(f"error: {plain_text(error)}", file=sys.stderr)
         return 1
 
 

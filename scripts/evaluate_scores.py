@@ -23,6 +23,7 @@ from typing import Any
 
 from hf_gradalign.data import parse_label_map
 from hf_gradalign.metrics import AsvErrorRates
+from hf_gradalign.plain_text import plain_text
 from hf_gradalign.score_files import (
     Clips,
     Evaluation,
@@ -116,7 +117,7 @@ def main(argv: Sequence[str]) -> int:
         for message in dict.fromkeys(str(item.message) for item in caught if issubclass(item.category, UserWarning)):
             print(f"warning: {message}", file=sys.stderr)
     except (ValueError, OSError, ImportError) as error:
-        print(f"error: {error}", file=sys.stderr)
+        print(f"error: {plain_text(error)}", file=sys.stderr)
         return 2
     return 0
 

@@ -20,6 +20,7 @@ from transformers import AutoConfig, AutoFeatureExtractor, AutoModelForAudioClas
 import hf_gradalign  # noqa: F401  (makes torchaudio importable before transformers looks for it)
 from hf_gradalign.export import OnnxMismatchError, OnnxReport, export_onnx
 from hf_gradalign.models import SpoofDetectorConfig
+from hf_gradalign.plain_text import plain_text
 
 
 def main(argv: Sequence[str]) -> int:
@@ -34,7 +35,7 @@ def main(argv: Sequence[str]) -> int:
     try:
         report = export(arguments)
     except (ValueError, OSError, ImportError, OnnxMismatchError) as error:
-        print(f"error: {error}", file=sys.stderr)
+        print(f"error: {plain_text(error)}", file=sys.stderr)
         return 2
     print(
         f"{report.path}: {report.size / 1e6:.1f} MB, opset {report.opset}, input_values (batch, {report.n_samples}) to "

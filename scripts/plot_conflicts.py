@@ -14,6 +14,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from hf_gradalign.experiment import draw_conflicts
+from hf_gradalign.plain_text import plain_text
 
 
 def main(argv: Sequence[str]) -> int:
@@ -26,7 +27,7 @@ def main(argv: Sequence[str]) -> int:
     try:
         paths = draw_conflicts(arguments.source, arguments.output_dir, arguments.formats)
     except (ValueError, OSError, ImportError) as error:
-        print(f"error: {error}", file=sys.stderr)
+        print(f"error: {plain_text(error)}", file=sys.stderr)
         return 2
     for path in paths:
         print(path)

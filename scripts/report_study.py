@@ -12,6 +12,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from hf_gradalign.plain_text import plain_text
 from hf_gradalign.study import ReportSettings, write_report
 
 
@@ -41,7 +42,7 @@ def main(argv: Sequence[str]) -> int:
     try:
         path = write_report(arguments.results, arguments.output_dir, settings, formats)
     except (ValueError, OSError, ImportError) as error:
-        print(f"error: {error}", file=sys.stderr)
+        print(f"error: {plain_text(error)}", file=sys.stderr)
         return 2
     print(path)
     return 0

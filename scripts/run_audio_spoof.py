@@ -29,6 +29,7 @@ from hf_gradalign.experiment import (
     write_run_card,
 )
 from hf_gradalign.hub import PublishingError
+from hf_gradalign.plain_text import plain_text
 from hf_gradalign.training import leave_process_group
 
 
@@ -47,7 +48,7 @@ def main(argv: list[str]) -> int:
             return 0
         preparation = prepare(model_args, data_args, args)
     except (ValueError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
+        print(f"error: {plain_text(error)}", file=sys.stderr)
         return 2
     push = announce_hub(args)
     if args.should_save:
@@ -61,7 +62,7 @@ def main(argv: list[str]) -> int:
             print(f"\n{interruption}\nTo go on, with the same options:\n  {shlex.join(again)}")
         return 130
     except AudioDecodingError as error:
-        print(f"error: {error}\nTo leave bad clips out: --check_audio --on_bad_audio skip", file=sys.stderr)
+        print(f"error: {plain_text(error)}\nTo leave bad clips out: --check_audio --on_bad_audio skip", file=sys.stderr)
         return 1
     if not args.should_save:
         return 0
@@ -77,7 +78,7 @@ def main(argv: list[str]) -> int:
         try:
             print(f"Published at {publish_run(args)}")
         except PublishingError as error:
-            print(f"error: {error}", file=sys.stderr)
+            print(f"error: {plain_text(error)}", file=sys.stderr)
             return 1
     return 0
 

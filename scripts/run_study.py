@@ -14,6 +14,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from hf_gradalign.plain_text import plain_text
 from hf_gradalign.study import Study, StudyRunner, StudyTables
 from hf_gradalign.study.tables import EPOCHS_NAME, RESULTS_NAME
 
@@ -41,7 +42,7 @@ def main(argv: Sequence[str]) -> int:
         runner = StudyRunner(study, folder, slots=arguments.slots, progress=not arguments.no_progress)
         report = runner.run()
     except (ValueError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
+        print(f"error: {plain_text(error)}", file=sys.stderr)
         return 2
     n_finished = report.n_finished_before + len(report.finished)
     print(f"{n_finished} of {report.n_cells} cells are finished: {folder / RESULTS_NAME}, {folder / EPOCHS_NAME}")

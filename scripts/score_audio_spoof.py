@@ -20,6 +20,7 @@ from transformers.utils import logging
 
 from hf_gradalign.data import LABEL_NAMES, load_corpus, parse_label_map
 from hf_gradalign.metrics import equal_error_rate
+from hf_gradalign.plain_text import plain_text
 from hf_gradalign.scoring import SpoofScorer, list_audio_files, process_state, read_score_file, score_corpus
 from hf_gradalign.training import leave_process_group
 
@@ -73,7 +74,11 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
         "--combine", default="mean", choices=["mean", "median", "min", "max"], help="of windows (mean)"
     )
     hearing.add_argument("--rms_level", type=float, help="bring clips to this root mean square first")
-    hearing.add_argument("--bonafide_label", help="the model's bona fide label, if it has an unusual name")
+    hearing.add_argument(
+        "--bonafide_label",
+        help="the model's bona fide label (its name or number), if its names do not say which one it is; none for a "
+        "model of one output that is higher for spoof",
+    )
     work = parser.add_argument_group("work")
     work.add_argument("--batch_size", type=int, default=16, help="windows a forward pass (16)")
     work.add_argument("--num_workers", type=int, default=2, help="processes that decode (2)")
@@ -117,7 +122,7 @@ def main(argv: Sequence[str]) -> int:
         for corpus in arguments.corpus or ["demo"]:
             score(scorer, corpus, arguments)
     except (ValueError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
+        print(f"error: {plain_text(error)}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print("\ninterrupted; the same command goes on where it was", file=sys.stderr)

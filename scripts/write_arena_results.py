@@ -33,6 +33,7 @@ from hf_gradalign.hub.arena import (
     submission,
     write_arena_results,
 )
+from hf_gradalign.plain_text import plain_text
 
 
 def parse(argv: Sequence[str]) -> argparse.Namespace:
@@ -98,10 +99,10 @@ def main(argv: Sequence[str]) -> int:
     try:
         run(arguments)
     except (ValueError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
+        print(f"error: {plain_text(error)}", file=sys.stderr)
         return 2
     except PublishingError as error:
-        print(f"error: {error}", file=sys.stderr)
+        print(f"error: {plain_text(error)}", file=sys.stderr)
         return 1
     return 0
 

@@ -2,26 +2,12 @@
 
 from __future__ import annotations
 
-import re
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 
 from hf_gradalign.data.errors import CorpusError
-from hf_gradalign.data.text_values import stripped_text
+from hf_gradalign.labels import LABEL_NAMES, Label, canonical_label, normalize_label
 
-LABEL_NAMES: tuple[str, str] = ("spoof", "bonafide")
-"""The project's two classes; the index is the label's number."""
-
-_ALIASES = {
-    "bonafide": "bonafide",
-    "genuine": "bonafide",
-    "real": "bonafide",
-    "human": "bonafide",
-    "spoof": "spoof",
-    "spoofed": "spoof",
-    "fake": "spoof",
-    "deepfake": "spoof",
-}
 # What stands in tables where there is no label; a label map that names one of them goes first.
 _NO_LABEL = {
     *("", "-", "--", "---", "\u2013", "\u2014", "?", "??", "???", ".", "*", "_", "-1"),
@@ -31,18 +17,6 @@ _NO_LABEL = {
 _EXAMPLE = "--label_map 0=spoof 1=bonafide"
 _SHOWN = 20
 
-Label = str | bytes | int | float | bool
-
-
-def canonical_label(name: Label, label_map: Mapping[str, str] | None = None) -> str | None:
-    """`spoof` or `bonafide` for a label's name in any of its usual spellings; None for any other.
-
-    Case, spaces, hyphens and underscores do not matter. `label_map` is asked first.
-    """
-    mapped = {_normalise(source): target for source, target in (label_map or {}).items()}
-    key = _normalise(name)
-    return _ALIASES.get(_normalise(mapped.get(key, key)))
-
 
 def is_no_label(name: Label | None, label_map: Mapping[str, str] | None = None) -> bool:
     """Whether a value says that a clip has no label: None, NaN, blank, -1, a dash, `unknown`, `?`, ...
@@ -51,8 +25,8 @@ def is_no_label(name: Label | None, label_map: Mapping[str, str] | None = None) 
     """
     if name is None:
         return True
-    key = _normalise(name)
-    return key in _NO_LABEL and key not in map(_normalise, label_map or ())
+    key = normalize_label(name)
+    return key in _NO_LABEL and key not in map(normalize_label, label_map or ())
 
 
 def map_labels(
@@ -123,7 +97,7 @@ def parse_label_map(items: Sequence[str] | None) -> dict[str, str] | None:
         target = canonical_label(meaning)
         if target is None:
             raise CorpusError(f"--label_map: {meaning!r} in {item!r} is neither spoof nor bonafide; {_EXAMPLE}.")
-        if _normalise(source) in map(_normalise, label_map):
+        if normalize_label(source) in map(normalize_label, label_map):
             raise CorpusError(f"--label_map names the label {source.strip()!r} twice.")
         label_map[source.strip()] = target
     return label_map or None
@@ -143,11 +117,3 @@ def _listed(counts: Mapping[str | None, int], values: Mapping[str | None, Label 
     most = sorted(counts, key=lambda text: -counts[text])
     found = ", ".join(f"{values[text]!r} ({counts[text]} clips)" for text in most[:_SHOWN])
     return found + (f" and {len(most) - _SHOWN} more" if len(most) > _SHOWN else "")
-
-
-def _normalise(name: Label) -> str:
-    if isinstance(name, float) and name.is_integer():
-        name = int(name)  # A column with gaps turns 1 into 1.0 on its way through pandas.
-    text = re.sub(r"^([+-]?\d+)\.0+$", r"\1", stripped_text(name).lower())
-    # Between letters only: a minus sign is no hyphen.
-    return re.sub(r"(?<=[^\W\d])[-_\s]+(?=[^\W\d])", "", text)

@@ -42,6 +42,13 @@ class ModelArguments:
     head_options: dict[str, Any] | str | None = field(
         default=None, metadata={"help": """Options of the head, as JSON: '{"num_blocks": 2}'."""}
     )
+    bonafide_label: str | None = field(
+        default=None,
+        metadata={
+            "help": "Bona fide label (its name or number) of a detector that is trained further, if its names do not "
+            "say which one it is; none for a detector of one output that is higher for spoof."
+        },
+    )
     model_revision: str | None = field(default=None, metadata={"help": "Branch, tag or commit of the model."})
     trust_remote_code: bool = field(
         default=False, metadata={"help": "Run modelling code that comes with the model on the Hub."}
@@ -77,6 +84,8 @@ class ModelArguments:
                 raise ValueError(f"--head_options is not JSON: {error}") from error
         if self.head_options is not None and (self.head is None or not isinstance(self.head_options, dict)):
             raise ValueError("""--head_options takes a JSON object and goes with --head: '{"num_blocks": 2}'""")
+        if self.head is not None and self.bonafide_label is not None:
+            raise ValueError("--bonafide_label is about a trained head, and --head puts a new one on: leave one out")
         weights = self.class_weights
         if weights is not None and (len(weights) != 2 or min(weights) <= 0):
             raise ValueError(f"--class_weights takes two positive numbers, spoof and bona fide, got {weights}")

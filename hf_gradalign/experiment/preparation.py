@@ -205,7 +205,9 @@ def load_model(
     if random_config is not None:
         name, common["random_config"] = None, random_config
     if model_args.head is None:
-        model, feature_extractor = load_audio_classifier(name, **common)
+        model, feature_extractor = load_audio_classifier(
+            name, bonafide_label=None if random_config is not None else model_args.bonafide_label, **common
+        )
     else:
         model, feature_extractor = load_detector(
             name,

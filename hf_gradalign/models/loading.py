@@ -13,12 +13,14 @@ from transformers import (
     Wav2Vec2FeatureExtractor,
 )
 from transformers.feature_extraction_utils import FeatureExtractionMixin
-from transformers.utils import logging
+from transformers.utils import CONFIG_NAME, FEATURE_EXTRACTOR_NAME, cached_file, logging
 
 from hf_gradalign.models.configuration_spoof_detector import SpoofDetectorConfig
 from hf_gradalign.models.heads import head_options as complete_head_options
 from hf_gradalign.models.label_names import ID2LABEL, LABEL2ID
-from hf_gradalign.models.modeling_spoof_detector import SpoofDetectorForAudioClassification
+from hf_gradalign.models.label_order import output_labels, put_in_order
+from hf_gradalign.models.model_files import loading_model
+from hf_gradalign.models.modeling_spoof_detector import SpoofDetectorForAudioClassification, refuse_random_weights
 from hf_gradalign.models.small import small_feature_extractor, small_wav2vec2_config
 
 logger = logging.get_logger(__name__)
@@ -28,6 +30,7 @@ def load_audio_classifier(
     model_name_or_path: str | None = None,
     *,
     class_weights: Mapping[str, float] | None = None,
+    bonafide_label: str | None = None,
     attention_implementation: str | None = None,
     random_config: PretrainedConfig | None = None,
     **hub_options: Any,
@@ -36,9 +39,13 @@ def load_audio_classifier(
 
     Args:
         model_name_or_path: A Hub id or a folder with any model of `AutoModelForAudioClassification`; None for the
-            small wav2vec 2.0, randomly initialised. A checkpoint without a two-class head gets a new one.
+            small wav2vec 2.0, randomly initialised. A checkpoint without a trained head of one output or two gets a
+            new one. A trained head is kept, and its outputs are put in order: rows are swapped where bona fide comes
+            first, so that its scores are what they were.
         class_weights: Weight of each class in the loss, by name; stored in the configuration as `class_weights`, a
             list in the order of the labels, so that training goes on with the same loss after a reload.
+        bonafide_label: Name (or number) of the trained head's bona fide label, where its names do not say which one it
+            is; "none" for a head of one output that is higher for spoof.
         attention_implementation: "eager", "sdpa" or another that transformers knows.
         random_config: Without a name: another configuration than the small one's to initialise randomly.
         hub_options: `revision`, `token`, `cache_dir`, `trust_remote_code`.
@@ -49,7 +56,7 @@ def load_audio_classifier(
 
     Raises:
         OSError: If there is no such model (transformers' message says where it looked).
-        ValueError: If the model is a two-class classifier whose labels are the other way round.
+        ValueError: If the labels of a trained head do not say which is bona fide.
     """
     extra = {"attn_implementation": attention_implementation} if attention_implementation else {}
     if model_name_or_path is None:
@@ -57,14 +64,16 @@ def load_audio_classifier(
         config.id2label, config.label2id = dict(ID2LABEL), dict(LABEL2ID)
         model = AutoModelForAudioClassification.from_config(config, **extra)
         feature_extractor = small_feature_extractor()
+        has_new_head = True
     else:
-        config = AutoConfig.from_pretrained(model_name_or_path, **hub_options)
-        _check_label_order(model_name_or_path, config.id2label)
-        config.id2label, config.label2id = dict(ID2LABEL), dict(LABEL2ID)
-        model = AutoModelForAudioClassification.from_pretrained(
-            model_name_or_path, config=config, ignore_mismatched_sizes=True, dtype=torch.float32, **extra, **hub_options
+        model, feature_extractor, has_new_head = _load_in_order(
+            model_name_or_path, bonafide_label, {**extra, **hub_options}, hub_options
         )
-        feature_extractor = load_feature_extractor(model_name_or_path, hub_options)
+    if has_new_head and bonafide_label is not None:
+        raise ValueError(
+            f"--bonafide_label {bonafide_label}: {model_name_or_path or 'the small model'} has no trained head of one "
+            "output or two, and gets a new one, spoof and bonafide. Leave the option out"
+        )
     _store_class_weights(model, class_weights)
     return model, feature_extractor
 
@@ -107,7 +116,8 @@ def load_detector(
     if backbone_name_or_path is None:
         backbone_config: PretrainedConfig = small_wav2vec2_config() if random_config is None else random_config
     else:
-        backbone_config = AutoConfig.from_pretrained(backbone_name_or_path, **hub_options)
+        with loading_model(backbone_name_or_path, hub_options):
+            backbone_config = AutoConfig.from_pretrained(backbone_name_or_path, **hub_options)
         if isinstance(backbone_config, SpoofDetectorConfig):
             raise ValueError(
                 f"{backbone_name_or_path} is a detector with the head {backbone_config.head}: leave --head out to "
@@ -119,9 +129,10 @@ def load_detector(
         config = SpoofDetectorConfig(backbone_config, head, options)
         model = AutoModelForAudioClassification.from_config(config, **extra)
     else:
-        model = SpoofDetectorForAudioClassification.from_backbone(
-            backbone_name_or_path, head=head, head_options=options, **extra, **hub_options
-        )
+        with loading_model(backbone_name_or_path, hub_options):
+            model = SpoofDetectorForAudioClassification.from_backbone(
+                backbone_name_or_path, head=head, head_options=options, **extra, **hub_options
+            )
     _store_class_weights(model, class_weights)
     model.config.n_samples, model.config.do_normalize = n_samples, do_normalize
     return model, model.make_feature_extractor()
@@ -139,14 +150,49 @@ def _count_frames(config: PretrainedConfig, n_samples: int) -> int:
     return n_samples
 
 
-def _check_label_order(name: str, id2label: Mapping[int, str]) -> None:
-    names = [str(id2label[index]).lower() for index in sorted(id2label)]
-    genuine = ("bonafide", "bona-fide", "bona_fide", "genuine", "real", "human")
-    if len(names) == 2 and names[0] in genuine and names[1] not in genuine:
+def _load_in_order(
+    name: str, bonafide_label: str | None, loading: Mapping[str, Any], hub_options: Mapping[str, Any]
+) -> tuple[PreTrainedModel, FeatureExtractionMixin, bool]:
+    """A model with the outputs spoof and bona fide, its feature extractor, and whether its head is new."""
+    with loading_model(name, hub_options):
+        config = AutoConfig.from_pretrained(name, **hub_options)
+    id2label, label2id = dict(config.id2label), dict(config.label2id or {})
+    if len(id2label) != 1:
+        config.id2label, config.label2id = dict(ID2LABEL), dict(LABEL2ID)
+    model, has_new_head = _load_weights(name, config, loading, hub_options)
+    if has_new_head and len(id2label) == 1:
+        config.id2label, config.label2id = dict(ID2LABEL), dict(LABEL2ID)
+        model, _ = _load_weights(name, config, loading, hub_options)
+    feature_extractor = load_feature_extractor(name, hub_options)
+    if has_new_head:
+        if len(id2label) > 2:
+            logger.warning(f"{name} has {len(id2label)} labels: it gets a new head for two, spoof and bonafide.")
+        return model, feature_extractor, True
+    try:
+        order = output_labels(id2label, label2id, bonafide_label)
+    except ValueError as error:
         raise ValueError(
-            f"{name} is a detector whose labels are {names}, and here spoof is 0 and bonafide is 1: training would "
-            "start from an inverted head. Swap the rows of its classifier and its id2label first."
-        )
+            f"{name}: {error}. If it is no detector of spoofed speech, put a new head on its encoder with --head linear"
+        ) from error
+    layer = put_in_order(model, feature_extractor, order)
+    if layer:
+        were = ", ".join(f"{number}: {name}" for number, name in sorted(id2label.items()))
+        how = "the rows are swapped" if len(order) == 2 else "one row is made two"
+        logger.warning(f"{name} has the labels {were}: {how} in {layer}, and the labels are 0: spoof, 1: bonafide.")
+    return model, feature_extractor, False
+
+
+def _load_weights(
+    name: str, config: PretrainedConfig, loading: Mapping[str, Any], hub_options: Mapping[str, Any]
+) -> tuple[PreTrainedModel, bool]:
+    """The model, in float32, and whether its head is not, or not whole, in the checkpoint."""
+    options = {"ignore_mismatched_sizes": True, "output_loading_info": True, "dtype": torch.float32, **loading}
+    with loading_model(name, hub_options):
+        model, info = AutoModelForAudioClassification.from_pretrained(name, config=config, **options)
+    absent = {*info["missing_keys"], *(key[0] for key in info["mismatched_keys"])}
+    encoder = f"{model.base_model_prefix}."
+    refuse_random_weights(name, [key for key in absent if key.startswith(encoder)])
+    return model, any(not key.startswith(encoder) for key in absent)
 
 
 def load_feature_extractor(name: str, hub_options: Mapping[str, Any]) -> FeatureExtractionMixin:
@@ -159,10 +205,13 @@ def load_feature_extractor(name: str, hub_options: Mapping[str, Any]) -> Feature
     Raises:
         OSError: If there is no such model.
     """
-    try:
-        return AutoFeatureExtractor.from_pretrained(name, **hub_options)
-    except OSError as error:
-        if "preprocessor_config.json" not in str(error):
-            raise
-    logger.warning(f"{name} has no preprocessor_config.json: taking 16 kHz waveforms of zero mean and unit variance.")
+    with loading_model(name, hub_options):
+        try:
+            return AutoFeatureExtractor.from_pretrained(name, **hub_options)
+        except OSError:
+            where = {key: value for key, value in hub_options.items() if key != "trust_remote_code"}
+            if cached_file(name, FEATURE_EXTRACTOR_NAME, _raise_exceptions_for_missing_entries=False, **where):
+                raise
+            cached_file(name, CONFIG_NAME, **where)  # there is no such model, and this says so
+    logger.warning(f"{name} has no {FEATURE_EXTRACTOR_NAME}: taking 16 kHz waveforms of zero mean and unit variance.")
     return Wav2Vec2FeatureExtractor(sampling_rate=16_000, do_normalize=True, return_attention_mask=False)

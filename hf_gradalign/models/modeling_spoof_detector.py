@@ -1,6 +1,7 @@
 """A detector: a self-supervised speech encoder and a head, for `AutoModelForAudioClassification`."""
 
 import os
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -92,7 +93,8 @@ class SpoofDetectorForAudioClassification(SpoofDetectorPreTrainedModel):
 
         Raises:
             OSError: If there is no such encoder.
-            ValueError: If there is no such head, head option or encoder option, or the encoder does not take waveforms.
+            ValueError: If there is no such head, head option or encoder option, the encoder does not take waveforms, or
+                the checkpoint has only a part of it.
         """
         complete_head_options(head, head_options)  # a wrong name or option is to be known before anything is loaded
         backbone_config = AutoConfig.from_pretrained(name_or_path, **hub_options)
@@ -102,10 +104,11 @@ class SpoofDetectorForAudioClassification(SpoofDetectorPreTrainedModel):
             if not hasattr(backbone_config, name):
                 raise ValueError(f"{name_or_path} ({backbone_config.model_type}) has no option {name}")
             setattr(backbone_config, name, value)
-        loading = {"dtype": torch.float32, **hub_options, "config": backbone_config}
-        backbone = AutoModel.from_pretrained(name_or_path, **loading)
+        loading = {"dtype": torch.float32, **hub_options, "config": backbone_config, "output_loading_info": True}
+        backbone, info = AutoModel.from_pretrained(name_or_path, **loading)
         if backbone.main_input_name != "input_values" or not hasattr(backbone, "_get_feature_vector_attention_mask"):
             raise ValueError(f"{name_or_path} ({type(backbone).__name__}) is no encoder of raw waveforms")
+        refuse_random_weights(name_or_path, info["missing_keys"])
         # A configuration hands its attention down to those it is made of, so it has to have the encoder's.
         attention = backbone.config._attn_implementation
         config = SpoofDetectorConfig(backbone.config, head, head_options, class_weights, attn_implementation=attention)
@@ -224,3 +227,17 @@ class SpoofDetectorForAudioClassification(SpoofDetectorPreTrainedModel):
             encoder.layer_norm.requires_grad_(False)
         for layer in layers[:count]:
             layer.requires_grad_(False)
+
+
+def refuse_random_weights(name_or_path: str, absent: Iterable[str]) -> None:
+    """Raise ValueError if an encoder has weights that its checkpoint lacks.
+
+    Only the stand-in for masked frames may be missing: where nothing is masked, nothing comes of it.
+    """
+    absent = sorted(key for key in absent if not key.endswith("masked_spec_embed"))
+    if absent:
+        shown = ", ".join(absent[:3]) + (", ..." if len(absent) > 3 else "")
+        raise ValueError(
+            f"{name_or_path} lacks {len(absent)} weights of its encoder, or has them in other shapes than its "
+            f"config.json says ({shown}): they would be random. Get the model again"
+        )

@@ -29,6 +29,8 @@ logger = logging.get_logger(__name__)
 class SpoofScorer:
     """Scores clips with a model: the bona fide logit minus the spoof logit, higher for bona fide.
 
+    The score of a model with one output is that output, or, if it speaks for spoof, its negative.
+
         SpoofScorer("runs/my-run").score(["a.wav", "b.flac"])
 
     Args:
@@ -46,7 +48,8 @@ class SpoofScorer:
         hop_seconds: From window to window in "all"; by default a window's length.
         combine: "mean", "median", "min" (the most suspicious window's) or "max" of the windows' scores.
         rms_level: Bring clips to this root mean square first, if the model was trained so and does not normalise.
-        bonafide_label: Name of the bona fide label, where it is not one that is known.
+        bonafide_label: Name (or number) of the bona fide label, where the names do not say which one it is; "none" for
+            a model of one output that is higher for spoof.
         num_workers: Processes that decode; 0 decodes in this one.
         hub_options: `revision`, `token`, `cache_dir`, `trust_remote_code`, for a model given by name.
 
@@ -88,13 +91,15 @@ class SpoofScorer:
         if rms_level is not None and not 0 < rms_level <= 1:
             raise ValueError(f"rms_level must be above 0 and at most 1, not {rms_level}")
         self.device = usable_device(device)
+        label2id = None  # of a model that is given as such, id2label counts: it alone may have been set
         if isinstance(model, str | os.PathLike):
             model, feature_extractor = load_trained_classifier(
                 os.fspath(model), feature_extractor=feature_extractor, **hub_options
             )
+            label2id = model.config.label2id
         elif feature_extractor is None:
             raise ValueError("a model that is given as such needs its feature_extractor too")
-        self._bonafide, self._spoof = label_columns(model.config.id2label, bonafide_label)
+        self._bonafide, self._spoof = label_columns(model.config.id2label, bonafide_label, label2id)
         self.windowing = settle_windowing(feature_extractor, windows, window_seconds, hop_seconds, combine)
         self.dtype = resolve_dtype(dtype, self.device)
         self.model = model.to(self.device).eval()
@@ -208,7 +213,8 @@ class SpoofScorer:
         if not logits:
             return scores
         by_window = torch.cat(logits).double().cpu().numpy()
-        by_window = by_window[:, self._bonafide] - (0.0 if self._spoof is None else by_window[:, self._spoof])
+        bonafide, spoof = (0.0 if n is None else by_window[:, n] for n in (self._bonafide, self._spoof))
+        by_window = bonafide - spoof
         owners = np.concatenate(chunk.owners)
         for place in np.unique(owners):
             scores[place] = self.windowing.combined(by_window[owners == place])

@@ -1,7 +1,6 @@
 """Whether a checkpoint is whole: by its manifest, or by opening its files where it has none."""
 
 import json
-import zipfile
 from pathlib import Path
 
 from transformers.trainer import OPTIMIZER_NAME, SCHEDULER_NAME, TRAINER_STATE_NAME
@@ -14,6 +13,7 @@ from transformers.utils import (
     WEIGHTS_NAME,
 )
 
+from hf_gradalign.file_faults import weights_fault
 from hf_gradalign.training.checkpoint_manifest import read_manifest
 
 _WEIGHTS = (
@@ -85,10 +85,10 @@ def _missing_files(checkpoint: Path) -> list[str]:
 
 
 def _broken_files(checkpoint: Path) -> list[str]:
-    checks = {".json": _parses, ".safetensors": _is_whole_safetensors}
-    checks |= dict.fromkeys((".pt", ".pth", ".bin"), _is_whole_pickle)
+    checks = {".json": lambda path: not _parses(path)}
+    checks |= dict.fromkeys((".safetensors", ".pt", ".pth", ".bin"), weights_fault)
     files = [path for path in sorted(checkpoint.rglob("*")) if path.suffix in checks and path.is_file()]
-    broken = [path for path in files if not checks[path.suffix](path)]
+    broken = [path for path in files if checks[path.suffix](path)]
     return [f"{path.relative_to(checkpoint).as_posix()} is cut off or damaged" for path in broken]
 
 
@@ -102,27 +102,6 @@ def _parses(path: Path) -> bool:
     except (OSError, ValueError):
         return False
     return True
-
-
-def _is_whole_safetensors(path: Path) -> bool:
-    # Eight bytes give the length of a JSON header, which says where in the rest each tensor ends.
-    with path.open("rb") as file:
-        length = int.from_bytes(file.read(8), "little")
-        if not 0 < length < path.stat().st_size:
-            return False
-        try:
-            header = json.loads(file.read(length))
-        except ValueError:
-            return False
-    end = max((entry["data_offsets"][1] for name, entry in header.items() if name != "__metadata__"), default=0)
-    return path.stat().st_size == 8 + length + end
-
-
-def _is_whole_pickle(path: Path) -> bool:
-    # torch.save writes zip archives, whose list of contents comes last; what has another form is not ours to judge.
-    with path.open("rb") as file:
-        start = file.read(4)
-    return zipfile.is_zipfile(path) if start.startswith(b"PK") else len(start) == 4
 
 
 __all__ = ["shortcomings"]

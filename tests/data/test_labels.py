@@ -22,6 +22,21 @@ def test_names_of_bonafide(name):
     assert map_labels([name]) == [1]
 
 
+@pytest.mark.parametrize("name", ["Authentic", "original", "natural", "real speech", "Human_Voice", "bona fide audio"])
+def test_further_names_of_bonafide(name):
+    assert map_labels([name]) == [1]
+
+
+@pytest.mark.parametrize("name", ["synthetic", "AI-generated", "ai", "fake audio", "cloned voice", "manipulated"])
+def test_further_names_of_spoof(name):
+    assert map_labels([name]) == [0]
+
+
+@pytest.mark.parametrize("name", ["speech", "audio", "A01", "real_001", "not real", "tts", "false", ""])
+def test_what_is_no_name_of_either(name):
+    assert canonical_label(name) is None
+
+
 @pytest.mark.parametrize("name", ["spoof", "Spoofed", "fake", "FAKE", "deepfake", "deep-fake", "Deep Fake"])
 def test_names_of_spoof(name):
     assert map_labels([name]) == [0]

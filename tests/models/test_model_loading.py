@@ -2,6 +2,7 @@ import json
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 from transformers import AutoModelForAudioClassification, Wav2Vec2FeatureExtractor
 
 from hf_gradalign.models import ID2LABEL, LABEL2ID, load_audio_classifier, small_wav2vec2_config
@@ -58,9 +59,27 @@ def test_a_detector_keeps_its_head(checkpoint):
     assert torch.equal(model.classifier.weight, trained.classifier.weight)
 
 
-def test_an_inverted_detector_is_refused(checkpoint):
-    with pytest.raises(ValueError, match=r"labels are \['bonafide', 'spoof'\], and here spoof is 0"):
-        load_audio_classifier(checkpoint(labels=["bonafide", "spoof"]))
+def test_a_single_label_without_a_trained_head_gets_two(checkpoint, tmp_path):
+    path = checkpoint(labels=["LABEL_0"])
+    AutoModelForAudioClassification.from_pretrained(path).wav2vec2.save_pretrained(path)
+    model, _ = load_audio_classifier(path)
+    assert model.classifier.out_features == 2
+    assert model.config.id2label == ID2LABEL
+    with pytest.raises(ValueError, match=r"--bonafide_label LABEL_0: .* has no trained head"):
+        load_audio_classifier(path, bonafide_label="LABEL_0")
+
+
+def test_an_encoder_that_is_not_whole_is_refused(checkpoint):
+    path = checkpoint()
+    weights = load_file(f"{path}/model.safetensors")
+    lacking = {name: value for name, value in weights.items() if "layers.0.attention.k_proj" not in name}
+    save_file(lacking, f"{path}/model.safetensors", {"format": "pt"})
+    with pytest.raises(ValueError, match=r"lacks 2 weights of its encoder.*k_proj\.bias"):
+        load_audio_classifier(path)
+    weights["wav2vec2.encoder.layer_norm.weight"] = torch.ones(17)
+    save_file(weights, f"{path}/model.safetensors", {"format": "pt"})
+    with pytest.raises(ValueError, match=r"in other shapes.*\(wav2vec2.encoder.layer_norm.weight\)"):
+        load_audio_classifier(path)
 
 
 def test_without_a_preprocessor_config(checkpoint):

@@ -1,0 +1,146 @@
+"""What a file of weights or settings is, where it is not what it should be: a pointer, a web page, half of it, ..."""
+
+import json
+import zipfile
+from pathlib import Path
+from typing import Literal
+
+from hf_gradalign.plain_text import plain_text
+
+WeightsKind = Literal["safetensors", "torch"]
+
+_START = 1024
+_SHOWN = 60
+_POINTER = b"version https://git-lfs.github.com/spec/"
+_AGAIN = "get it again"
+_OTHER_KINDS = {
+    b"\x1f\x8b": "is compressed (gzip): unpack it first",
+    b"BZh": "is compressed (bzip2): unpack it first",
+    b"\xfd7zXZ": "is compressed (xz): unpack it first",
+    b"7z\xbc\xaf": "is a 7z archive: unpack it first",
+    b"Rar!": "is a RAR archive: unpack it first",
+    b"\x89HDF": "is an HDF5 file, of Keras or TensorFlow, and holds no PyTorch weights",
+    b"GGUF": "is a GGUF file and holds no PyTorch weights",
+}
+
+
+def weights_kind(path: Path) -> WeightsKind | None:
+    """What a file of weights is by its content, whatever its name; None for neither."""
+    try:
+        with path.open("rb") as file:
+            start = file.read(16)
+    except OSError:
+        return None
+    # First, for the length of the header that safetensors begins with may look like anything.
+    if start[8:9] == b"{" and int.from_bytes(start[:8], "little") < 2**40:
+        return "safetensors"
+    return "torch" if start[:2] == b"PK" or start[:1] == b"\x80" else None
+
+
+def weights_fault(path: Path) -> str | None:
+    """What is wrong with a file of weights, as far as its ends tell; nothing in it is loaded.
+
+    Args:
+        path: A file of safetensors or of torch.save.
+
+    Returns:
+        A phrase to follow the file's name, with what to do about it; None for a file that looks whole.
+    """
+    if fault := _fault_of_any(path):
+        return fault
+    kind = weights_kind(path)
+    if kind == "safetensors":
+        return _safetensors_fault(path)
+    with path.open("rb") as file:
+        start = file.read(_START)
+    if kind == "torch":
+        return _zip_fault(path) if start[:2] == b"PK" else None
+    for magic, fault in _OTHER_KINDS.items():
+        if start.startswith(magic):
+            return fault
+    if _is_text(start):
+        kind_of_text = "JSON (a server's answer?)" if start.lstrip()[:1] in (b"{", b"[") else "text"
+        return f"is {kind_of_text} and no weights, beginning with {_excerpt(start)}: {_AGAIN}"
+    return f"({path.stat().st_size:,} bytes) holds neither safetensors nor what torch.save writes, or its start is " + (
+        f"damaged: {_AGAIN}"
+    )
+
+
+def json_fault(path: Path) -> str | None:
+    """The same of a JSON file that holds an object, such as config.json."""
+    if fault := _fault_of_any(path):
+        return fault
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (ValueError, RecursionError) as error:
+        with path.open("rb") as file:
+            start = file.read(_START)
+        if not _is_text(start):
+            return f"is no JSON, but binary: {_AGAIN}"
+        return f"is cut off or no JSON ({plain_text(error)}): {_AGAIN}"
+    return (
+        None if isinstance(content, dict) else f"is JSON, but no object: it begins with {_excerpt(path.read_bytes())}"
+    )
+
+
+def _fault_of_any(path: Path) -> str | None:
+    if path.is_dir():
+        return "is a folder where a file belongs"
+    if not path.exists():
+        return "is a link to a file that is not there" if path.is_symlink() else "is missing"
+    try:
+        with path.open("rb") as file:
+            start = file.read(_START)
+    except OSError as error:
+        return f"cannot be read ({error.strerror})"
+    if not start:
+        return f"is empty: {_AGAIN}"
+    if start.startswith(_POINTER):
+        return "is a Git LFS pointer and not the file itself: run git lfs pull where it was cloned, or download it"
+    if start.lstrip(b"\xef\xbb\xbf \t\r\n")[:14].lower().startswith((b"<!doctype html", b"<html")):
+        return f"is a web page (HTML) and not the file itself: {_AGAIN}, from the link that downloads it"
+    return None
+
+
+def _safetensors_fault(path: Path) -> str | None:
+    # Eight bytes give the length of a JSON header, which says where in the rest each tensor ends.
+    size = path.stat().st_size
+    with path.open("rb") as file:
+        length = int.from_bytes(file.read(8), "little")
+        text = file.read(min(length, size))
+    if len(text) < length:
+        return f"is cut off: it has {size:,} bytes, and its header alone {8 + length:,}; {_AGAIN}"
+    try:
+        header = json.loads(text)
+        ends = [entry["data_offsets"][1] for name, entry in header.items() if name != "__metadata__"]
+        whole = 8 + length + max(ends, default=0)
+    except (ValueError, TypeError, KeyError, AttributeError, IndexError):
+        return f"has a damaged header: {_AGAIN}"
+    if size < whole:
+        return f"is cut off: it has {size:,} of {whole:,} bytes; {_AGAIN}"
+    return f"has {size - whole:,} bytes too many: {_AGAIN}" if size > whole else None
+
+
+def _zip_fault(path: Path) -> str | None:
+    # torch.save writes zip archives, whose list of contents comes last.
+    try:
+        with zipfile.ZipFile(path) as archive:
+            names = archive.namelist()
+    except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError):
+        return (
+            f"is cut off ({path.stat().st_size:,} bytes; its list of contents, which comes last, is missing): {_AGAIN}"
+        )
+    if any(name.rpartition("/")[2] == "data.pkl" for name in names):
+        return None
+    return f"is a zip archive of {', '.join(plain_text(name) for name in names[:3]) or 'nothing'}: unpack it first"
+
+
+def _is_text(start: bytes) -> bool:
+    text = start.decode("utf-8", errors="replace")
+    odd = sum(not (character.isprintable() or character in "\t\r\n\f\x1b") for character in text.rstrip("\ufffd"))
+    return odd + text.rstrip("\ufffd").count("\ufffd") == 0
+
+
+def _excerpt(start: bytes) -> str:
+    text = " ".join(plain_text(start.decode("utf-8", errors="replace")).split())
+    return repr(text[:_SHOWN] + ("..." if len(text) > _SHOWN else ""))

@@ -1,0 +1,193 @@
+"""What a model's outputs speak for, and how they are put into this package's order: spoof, bona fide."""
+
+import re
+from collections.abc import Iterator, Mapping
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from transformers import PreTrainedModel
+from transformers.feature_extraction_utils import FeatureExtractionMixin
+
+from hf_gradalign.labels import canonical_label, normalize_label
+from hf_gradalign.models.label_names import ID2LABEL, LABEL2ID
+
+_SECONDS = 66_800 / 16_000
+_OTHER = {"spoof": "bonafide", "bonafide": "spoof"}
+
+
+def output_labels(
+    id2label: Mapping[int, str], label2id: Mapping[str, int] | None = None, bonafide_label: str | None = None
+) -> tuple[str, ...]:
+    """What each output of a model speaks for.
+
+    Names are understood in any spelling that `canonical_label` knows. Of two labels, one that is known is enough.
+
+    Args:
+        id2label: The model's labels by number, of one output or two.
+        label2id: The reverse, as the model's configuration has it: it is read where `id2label` says nothing.
+        bonafide_label: The bona fide label's name or number, where the names do not say it; "none" for a model whose
+            one output speaks for spoof.
+
+    Returns:
+        `spoof` or `bonafide` for each output, in their order.
+
+    Raises:
+        ValueError: If that cannot be told, or there is no such label.
+    """
+    names = [str(name) for _, name in sorted((int(number), name) for number, name in id2label.items())]
+    shown = ", ".join(f"{number}: {name}" for number, name in enumerate(names))
+    if bonafide_label is not None:
+        return _as_said(names, bonafide_label, shown)
+    known = _order([_meaning(name) for name in names])
+    reverse = {int(number): str(name) for name, number in (label2id or {}).items()}
+    also = None
+    if sorted(reverse) == list(range(len(names))):
+        also = _order([_meaning(reverse[number]) for number in range(len(names))])
+    if known and also and known != also:
+        contrary = ", ".join(f"{number}: {name}" for number, name in sorted(reverse.items()))
+        raise ValueError(
+            f"the model's configuration contradicts itself: id2label says {shown}, and label2id {contrary}. Say which "
+            "output is bona fide speech with --bonafide_label 0 or --bonafide_label 1 (bonafide_label in Python)"
+        )
+    if order := known or also:
+        return order
+    if len(names) == 1:
+        raise ValueError(
+            f"cannot tell whether the model's one output ({shown}) is higher for bona fide speech or for spoof: say "
+            f"--bonafide_label {names[0]} or --bonafide_label none (bonafide_label in Python)"
+        )
+    raise ValueError(
+        f"cannot tell which of the model's labels ({shown}) is bona fide speech and which is spoof: name the bona fide "
+        f"one of two with --bonafide_label, e.g. --bonafide_label {names[-1]} (bonafide_label in Python)"
+    )
+
+
+def put_in_order(model: PreTrainedModel, feature_extractor: FeatureExtractionMixin, order: tuple[str, ...]) -> str:
+    """Make a model's outputs spoof (0) and bona fide (1), whichever they are; its scores stay the same.
+
+    The rows of the layer that gives the logits are swapped. One output z becomes two, -z/2 and z/2. Which layer that is
+    is not guessed from names: the one is taken whose rows do this to the logits of a noise.
+
+    Args:
+        model: A classifier with the outputs `order`. It is changed in place, with its labels and class weights.
+        feature_extractor: The model's.
+        order: From `output_labels`.
+
+    Returns:
+        Name of the layer; empty if all was in order.
+
+    Raises:
+        ValueError: If no layer, or more than one, does it.
+    """
+    changed = ""
+    if order != tuple(LABEL2ID):
+        changed, layer = _find_last_layer(model, feature_extractor, order)
+        _replace_rows(layer, order)
+        module = model.get_submodule(changed)
+        if hasattr(module, "out_features"):
+            module.out_features = len(ID2LABEL)
+        weights = getattr(model.config, "class_weights", None)
+        if len(order) == 2 and weights:
+            model.config.class_weights = list(reversed(weights))
+    model.config.id2label, model.config.label2id = dict(ID2LABEL), dict(LABEL2ID)
+    if len(order) == 1:
+        model.config.problem_type = None  # no longer the regression that one label means to transformers
+        if hasattr(model, "num_labels"):
+            model.num_labels = len(ID2LABEL)
+    return changed
+
+
+def _as_said(names: list[str], bonafide_label: str, shown: str) -> tuple[str, ...]:
+    if len(names) == 1 and bonafide_label == "none":
+        return ("spoof",)
+    numbers = [number for number, name in enumerate(names) if name == bonafide_label]
+    wanted = normalize_label(bonafide_label)
+    numbers = numbers or [number for number, name in enumerate(names) if normalize_label(name) == wanted]
+    numbers = numbers or [number for number in range(len(names)) if str(number) == bonafide_label]
+    if not numbers:
+        raise ValueError(f"the model has no label {bonafide_label!r}; its labels are {shown}")
+    if len(numbers) > 1 or len(names) > 2:
+        raise ValueError(
+            f"the model's labels are {shown}, and one output or two can be scored"
+            if len(names) > 2
+            else f"both of the model's labels are {bonafide_label!r}: give its number, 0 or 1, as --bonafide_label"
+        )
+    return tuple("bonafide" if number == numbers[0] else "spoof" for number in range(len(names)))
+
+
+def _meaning(name: str) -> str | None:
+    """What a label's name means, also where a number or a second name is with it: "0_real", "bona fide (real)"."""
+    parts = [part.strip(" -_.") for part in re.split(r"[()\[\]/,;:|]|\d+", name)]
+    meanings = {canonical_label(part) for part in parts if part}
+    return meanings.pop() if len(meanings) == 1 else None
+
+
+def _order(meanings: list[str | None]) -> tuple[str, ...] | None:
+    if len(meanings) == 1:
+        return None if meanings[0] is None else (meanings[0],)
+    if len(meanings) != 2:
+        return None
+    first, second = meanings
+    first, second = first or _OTHER.get(second), second or _OTHER.get(first)
+    return None if first is None or first == second else (first, second)
+
+
+@torch.no_grad()
+def _find_last_layer(
+    model: PreTrainedModel, feature_extractor: FeatureExtractionMixin, order: tuple[str, ...]
+) -> tuple[str, list[nn.Parameter]]:
+    rate = feature_extractor.sampling_rate
+    noise = np.random.default_rng(0).normal(0, 0.1, round(_SECONDS * rate)).astype(np.float32)
+    inputs = feature_extractor(noise, sampling_rate=rate, return_tensors="pt")
+    was_training = model.training
+    model.eval()
+    fitting = []
+    with torch.random.fork_rng(devices=[]):  # some encoders draw for layer drop in evaluation too
+        logits = model(**inputs).logits
+        score = logits[:, order.index("bonafide")] if "bonafide" in order else -logits[:, 0]
+        score = score - logits[:, order.index("spoof")] if len(order) == 2 else score
+        for name, layer in _layers_of_rows(model, len(order)):
+            before = [parameter.data for parameter in layer]
+            _replace_rows(layer, order)
+            try:
+                after = model(**inputs).logits
+            except RuntimeError:
+                after = logits
+            if after.shape == (len(logits), 2) and torch.allclose(after[:, 1] - after[:, 0], score, 1e-3, 1e-5):
+                fitting.append((name, layer))
+            for parameter, data in zip(layer, before, strict=True):
+                parameter.data = data
+    model.train(was_training)
+    if len(fitting) != 1:
+        found = ", ".join(name for name, _ in fitting) or "none"
+        raise ValueError(
+            f"the outputs of this {type(model).__name__} are {', '.join(order)}, and here they are spoof, bonafide. "
+            f"Swapping the rows of one layer should do that, and the layers that do it are: {found}. Swap the outputs "
+            "yourself, or put a new head on the encoder with --head linear"
+        )
+    return fitting[0]
+
+
+def _layers_of_rows(model: nn.Module, n_rows: int) -> Iterator[tuple[str, list[nn.Parameter]]]:
+    """The modules all of whose parameters have a row for each output, the last first."""
+    owners: dict[str, list[nn.Parameter]] = {}
+    for name, parameter in model.named_parameters():
+        # A weight that is computed (weight norm) has its parts in modules of their own.
+        owner = name.partition(".parametrizations.")[0] if ".parametrizations." in name else name.rpartition(".")[0]
+        owners.setdefault(owner, []).append(parameter)
+    for name, parameters in reversed(owners.items()):
+        if all(parameter.ndim and len(parameter) == n_rows for parameter in parameters):
+            yield name, parameters
+
+
+def _replace_rows(layer: list[nn.Parameter], order: tuple[str, ...]) -> None:
+    for parameter in layer:
+        parameter.data = _rows(parameter.data, order).contiguous()
+
+
+def _rows(rows: Tensor, order: tuple[str, ...]) -> Tensor:
+    if len(order) == 2:
+        return rows.flip(0)
+    half = rows / 2 if order[0] == "bonafide" else -rows / 2
+    return torch.cat([-half, half])
