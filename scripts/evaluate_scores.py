@@ -21,7 +21,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from hf_gradalign.data import parse_label_map
+from hf_gradalign.data import CorpusOptions, parse_label_map
 from hf_gradalign.metrics import AsvErrorRates
 from hf_gradalign.plain_text import plain_text
 from hf_gradalign.score_files import (
@@ -185,7 +185,15 @@ def load(path: str, arguments: argparse.Namespace) -> Clips:
             raise ScoreFileError(f"{path} has no labels in it: give KEYS, the file that has them, after it.")
         return scores
     if not Path(arguments.keys).exists() and names_corpus(arguments.keys):
-        keys = read_keys_of_corpus(arguments.keys, split=arguments.split, subset=arguments.subset, label_map=label_map)
+        options = CorpusOptions([arguments.keys])
+        keys = read_keys_of_corpus(
+            arguments.keys,
+            split=options.values("--split", arguments.split)[arguments.keys],
+            subset=arguments.subset,
+            label_map=options.label_maps(arguments.label_map)[arguments.keys],
+            label_column=options.values("--label_column", arguments.label_column)[arguments.keys],
+            id_column=options.values("--key_id_column", arguments.key_id_column)[arguments.keys],
+        )
     else:
         keys = read_keys(
             arguments.keys,

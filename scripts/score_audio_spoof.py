@@ -18,7 +18,7 @@ from pathlib import Path
 from datasets import Dataset
 from transformers.utils import logging
 
-from hf_gradalign.data import LABEL_NAMES, load_corpus, parse_label_map
+from hf_gradalign.data import LABEL_NAMES, CorpusError, CorpusOptions, load_corpus
 from hf_gradalign.metrics import equal_error_rate
 from hf_gradalign.plain_text import plain_text
 from hf_gradalign.scoring import SpoofScorer, list_audio_files, process_state, read_score_file, score_corpus
@@ -41,7 +41,7 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
         "default the demo corpus",
     )
     parser.add_argument("--audio", nargs="+", type=Path, help="audio files, or folders of them, in place of a corpus")
-    parser.add_argument("--split", default="test", help="train, validation or test (test)")
+    parser.add_argument("--split", nargs="+", help="train, validation or test (test)")
     parser.add_argument("--subset", help="of corpora that have some (ASVspoof 2021: eval, progress, hidden or all)")
     parser.add_argument(
         "--on_missing_audio",
@@ -49,13 +49,14 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
         default="stop",
         help="what to do about files that the corpus names and that are not there (stop)",
     )
-    parser.add_argument("--config_name", help="configuration of a data set that has several")
-    parser.add_argument("--audio_column_name", default="audio", help="column with the audio (audio)")
-    parser.add_argument("--label_column_name", default="label", help="column with the label (label); none for none")
-    parser.add_argument(
-        "--id_column_name", help="column with the utterance ids (utterance_id, if there is one), or none"
+    columns = parser.add_argument_group("columns: of all corpora, or as CORPUS:VALUE of one, which --split takes too")
+    columns.add_argument("--config_name", nargs="+", help="configuration of a data set that has several")
+    columns.add_argument("--audio_column_name", nargs="+", help="column with the audio (audio)")
+    columns.add_argument("--label_column_name", nargs="+", help="column with the label (label), or none")
+    columns.add_argument(
+        "--id_column_name", nargs="+", help="column with the utterance ids (utterance_id, if it is there); none: files"
     )
-    parser.add_argument("--label_map", nargs="+", help="what other labels mean: 0=spoof 1=bonafide")
+    columns.add_argument("--label_map", nargs="+", help="what other labels mean: 0=spoof 1=bonafide, CORPUS:0=spoof")
     output = parser.add_argument_group("output")
     output.add_argument("--output_dir", type=Path, help="folder for the score files (scores/<model>)")
     output.add_argument("--output_file", type=Path, help="the score file, where there is one corpus")
@@ -119,8 +120,8 @@ def main(argv: Sequence[str]) -> int:
             token=arguments.token,
             trust_remote_code=arguments.trust_remote_code,
         )
-        for corpus in arguments.corpus or ["demo"]:
-            score(scorer, corpus, arguments)
+        for corpus, split, dataset in load(arguments):
+            score(scorer, corpus, split, dataset, arguments)
     except (ValueError, OSError) as error:
         print(f"error: {plain_text(error)}", file=sys.stderr)
         return 2
@@ -130,15 +131,53 @@ def main(argv: Sequence[str]) -> int:
     return 0
 
 
-def score(scorer: SpoofScorer, corpus: str, arguments: argparse.Namespace) -> None:
+def load(arguments: argparse.Namespace) -> list[tuple[str, str, Dataset]]:
+    """All that is to be scored, before any of it is: a name, the split and the clips of each."""
+    if arguments.audio:
+        return [("audio", "", list_audio_files(arguments.audio))]
+    with process_state().main_process_first():
+        return load_splits(arguments.corpus or ["demo"], arguments)
+
+
+def load_splits(corpora: Sequence[str], arguments: argparse.Namespace) -> list[tuple[str, str, Dataset]]:
+    """The split of each corpus that is asked for, as `load` gives them."""
+    options = CorpusOptions(corpora)
+    splits = options.values("--split", arguments.split, "test")
+    configs = options.values("--config_name", arguments.config_name)
+    audio = options.values("--audio_column_name", arguments.audio_column_name, "audio")
+    labels = options.values("--label_column_name", arguments.label_column_name, "label")
+    ids = options.values("--id_column_name", arguments.id_column_name)
+    label_maps = options.label_maps(arguments.label_map)
+    stems = [output_stem(corpus, splits[corpus], arguments) for corpus in corpora]
+    if again := [stem for stem in dict.fromkeys(stems) if stems.count(stem) > 1]:
+        raise CorpusError(
+            f"The scores of several corpora would all be written to {again[0]}.txt: score them one by one, each with "
+            "an --output_file of its own."
+        )
+    loaded = []
+    for corpus in corpora:
+        dataset = load_corpus(
+            corpus,
+            splits=(splits[corpus],),
+            subset=arguments.subset,
+            on_missing_audio=arguments.on_missing_audio,
+            require_labels=False,
+            config_name=configs[corpus],
+            token=arguments.token,
+            audio_column=audio[corpus],
+            label_column=labels[corpus],
+            label_map=label_maps[corpus],
+            id_column=ids[corpus],
+        )[splits[corpus]]
+        loaded.append((corpus, splits[corpus], dataset))
+    options.check_label_maps(label_maps)
+    return loaded
+
+
+def score(scorer: SpoofScorer, corpus: str, split: str, dataset: Dataset, arguments: argparse.Namespace) -> None:
     """Score one corpus and say what came of it."""
     state = process_state()
-    if arguments.audio:
-        dataset, name = list_audio_files(arguments.audio), "audio"
-    else:
-        with state.main_process_first():
-            dataset = load_split(corpus, arguments)
-        name = f"{file_stem(corpus)}_{arguments.split}" + (f"_{arguments.subset}" if arguments.subset else "")
+    name = corpus if arguments.audio else output_stem(corpus, split, arguments)
     folder = arguments.output_dir or Path("scores", file_stem(arguments.model))
     output = arguments.output_file or folder / f"{name}.txt"
     output.parent.mkdir(parents=True, exist_ok=True)
@@ -153,7 +192,7 @@ def score(scorer: SpoofScorer, corpus: str, arguments: argparse.Namespace) -> No
     if not state.is_main_process:
         return
     done = "were scored already" if report.was_complete else "are scored"
-    print(f"{report.n_scored} of {report.n_clips} clips of {corpus if not arguments.audio else name} {done}: {output}")
+    print(f"{report.n_scored} of {report.n_clips} clips of {corpus} {done}: {output}")
     if report.bad_clips:
         print(f"{len(report.bad_clips)} could not be scored; they are in {report.bad_audio_file}")
     if "label" in dataset.column_names:
@@ -175,21 +214,9 @@ def error_rate(dataset: Dataset, scores: Mapping[str, float]) -> str:
     return f"Equal error rate: {100 * rate:.2f} %{left_out}"
 
 
-def load_split(corpus: str, arguments: argparse.Namespace) -> Dataset:
-    """The split of a corpus that is asked for."""
-    return load_corpus(
-        corpus,
-        splits=(arguments.split,),
-        subset=arguments.subset,
-        on_missing_audio=arguments.on_missing_audio,
-        require_labels=False,
-        config_name=arguments.config_name,
-        token=arguments.token,
-        audio_column=arguments.audio_column_name,
-        label_column=arguments.label_column_name,
-        label_map=parse_label_map(arguments.label_map),
-        id_column=arguments.id_column_name,
-    )[arguments.split]
+def output_stem(corpus: str, split: str, arguments: argparse.Namespace) -> str:
+    """The name of a corpus' score file."""
+    return f"{file_stem(corpus)}_{split}" + (f"_{arguments.subset}" if arguments.subset else "")
 
 
 def file_stem(name: str) -> str:

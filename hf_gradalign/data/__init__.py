@@ -5,6 +5,7 @@ from hf_gradalign.data.checking import BadAudioError, BadClip, check_audio
 from hf_gradalign.data.clip_dataset import ClipDataset
 from hf_gradalign.data.collator import ViewCollator
 from hf_gradalign.data.corpora import METADATA_COLUMNS, CorpusSpec, available_corpora, parse_corpus
+from hf_gradalign.data.corpus_options import CorpusOptions
 from hf_gradalign.data.cropping import Window, crop, draw_position, repeat_pad
 from hf_gradalign.data.decoding import AudioDecodingError, decode_audio
 from hf_gradalign.data.deferred_augmentation import DeferredAugmentation
@@ -36,6 +37,7 @@ __all__ = [
     "BadClip",
     "ClipDataset",
     "CorpusError",
+    "CorpusOptions",
     "CorpusSpec",
     "DeferredAugmentation",
     "StreamedViewDataset",

@@ -11,6 +11,7 @@ import pyarrow.compute as pc
 from datasets import ClassLabel, Dataset, Value
 
 from hf_gradalign.data.errors import CorpusError
+from hf_gradalign.data.label_map import LabelMap
 from hf_gradalign.data.labels import LABEL_NAMES, map_labels
 from hf_gradalign.data.utterance_ids import ids_as_text
 
@@ -68,7 +69,7 @@ def in_common_form(
         if column not in dataset.column_names:
             raise CorpusError(
                 f"{shown} has no column {column!r}; its columns are {', '.join(dataset.column_names)}. "
-                f"Name the right one with {option}."
+                f"Name the right one with {option}; for one corpus of several, as in {option} CORPUS:COLUMN."
             )
     dataset = _with_ids(dataset, shown, id_column)
     dataset = _with_audio(dataset, shown, audio_column)
@@ -112,6 +113,8 @@ def _with_labels(
         raise CorpusError(f"{shown}: the column {column!r} holds {feature}, not one label a clip.")
     names = feature.names if isinstance(feature, ClassLabel) else None
     values = dataset[column][:]
+    if isinstance(label_map, LabelMap):
+        label_map.note(names or {value for value in values if value is not None})
     try:
         labels = map_labels(values, names=names, label_map=label_map, allow_missing=not require_labels)
     except CorpusError as error:

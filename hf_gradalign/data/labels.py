@@ -77,7 +77,7 @@ def map_labels(
 
 
 def parse_label_map(items: Sequence[str] | None) -> dict[str, str] | None:
-    """Read the command line's `0=spoof 1=bonafide`.
+    """Read the command line's `0=spoof 1=bonafide`, of one corpus (of several: `CorpusOptions`).
 
     Args:
         items: one `label=meaning` each; the meaning in any spelling that `canonical_label` knows. None or nothing
@@ -91,7 +91,7 @@ def parse_label_map(items: Sequence[str] | None) -> dict[str, str] | None:
     """
     label_map: dict[str, str] = {}
     for item in items or ():
-        source, equals, meaning = item.rpartition("=")
+        source, equals, meaning = item.removeprefix("all:").rpartition("=")
         if not equals or not source.strip():
             raise CorpusError(f"--label_map takes items of the form label=meaning, not {item!r}; {_EXAMPLE}.")
         target = canonical_label(meaning)

@@ -174,8 +174,8 @@ def _in_one_form(
     for split, dataset in chosen.items():
         shown = f"{shown_name(spec)}, split {wanted[split]!r}"
         named = dict(columns)
-        if spec.is_arena and named["label_map"] is None and named["label_column"] in dataset.features:
-            named["label_map"] = label_map_of(dataset.features[named["label_column"]])
+        if spec.is_arena and named["label_column"] in dataset.features:
+            named["label_map"] = label_map_of(dataset.features[named["label_column"]], named["label_map"])
         dataset = in_common_form(dataset, shown, **named)
         if spec.is_arena:
             dataset = _subset(with_notes(dataset), subset, shown)

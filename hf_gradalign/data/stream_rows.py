@@ -7,11 +7,14 @@ from collections.abc import Mapping
 from pathlib import PurePath
 from typing import Any
 
-from datasets import Audio, Dataset, Features, IterableDataset, Value
+import pyarrow as pa
+from datasets import Audio, ClassLabel, Dataset, Features, IterableDataset, Value
 
+from hf_gradalign.data.common_form import ID_COLUMN
 from hf_gradalign.data.corpora.arena import read_notes
 from hf_gradalign.data.errors import CorpusError
 from hf_gradalign.data.labels import map_labels
+from hf_gradalign.data.utterance_ids import ids_as_text
 
 # Not `Audio`: datasets takes torchcodec to put a clip into such a column, even if it is not to be decoded.
 STREAMED_AUDIO = {"bytes": Value("binary"), "path": Value("string")}
@@ -47,16 +50,18 @@ class CommonForm:
     def __init__(
         self,
         shown: str,
-        audio_column: str,
-        label_column: str,
-        names: tuple[str, ...] | None,
+        columns: Mapping[str, str | None],
+        features: Features,
         label_map: Mapping[str, str] | None,
         is_arena: bool,
     ) -> None:
         self._shown = shown
-        self._audio_column = audio_column
-        self._label_column = label_column
-        self._names = names
+        self._audio_column = columns["audio"]
+        self._label_column = columns["label"]
+        self._id_column = columns["utterance_id"] or ID_COLUMN
+        label = features[self._label_column]
+        self._names = tuple(label.names) if isinstance(label, ClassLabel) else None
+        self._id_feature = features.get(self._id_column)
         self._label_map = label_map
         self._is_arena = is_arena
         self._labels: dict[Any, int] = {}
@@ -84,11 +89,14 @@ class CommonForm:
         return self._labels[label]
 
     def _utterance_id(self, row: dict[str, Any], audio: dict[str, Any] | None, label: int) -> str:
-        own = row.get("utterance_id")
+        own = row.get(self._id_column)
+        if own is not None:
+            shown = f"{self._shown}: the column {self._id_column!r}"
+            own = ids_as_text(pa.array([own]), self._id_feature, shown)[0].as_py()
         if own is None and self._is_arena:
             own = read_notes(row.get("notes"), label)["utterance_id"]
         if own is not None:
-            return str(own)
+            return own
         audio = audio or {}
         if audio.get("path"):
             return PurePath(audio["path"]).stem

@@ -6,9 +6,11 @@ from collections.abc import Mapping
 
 from datasets import ClassLabel, Dataset, IterableDataset, Value
 
+from hf_gradalign.data.common_form import NO_COLUMN
 from hf_gradalign.data.corpora import OnMissingAudio, parse_corpus
 from hf_gradalign.data.corpora.arena import label_map_of
 from hf_gradalign.data.errors import CorpusError
+from hf_gradalign.data.label_map import LabelMap
 from hf_gradalign.data.labels import map_labels
 from hf_gradalign.data.loading import load_corpus, shown_name
 from hf_gradalign.data.sources import read_source
@@ -24,6 +26,7 @@ from hf_gradalign.data.stream_rows import (
 
 # What is not streamed can still be divided between so many loader workers and processes.
 _SHARDS = 64
+_COLUMN_OPTIONS = {"audio": "--audio_column_name", "label": "--label_column_name", "utterance_id": "--id_column_name"}
 
 
 def stream_corpus(
@@ -38,6 +41,7 @@ def stream_corpus(
     audio_column: str = "audio",
     label_column: str = "label",
     label_map: Mapping[str, str] | None = None,
+    id_column: str | None = None,
     min_shards: int = 1,
 ) -> IterableDataset:
     """Stream a split of a corpus.
@@ -56,11 +60,13 @@ def stream_corpus(
         audio_column: as for `load_corpus`.
         label_column: as for `load_corpus`.
         label_map: as for `load_corpus`.
+        id_column: as for `load_corpus`.
         min_shards: into how many parts the stream should divide, one for each loader worker of each process: where it
             has fewer files, parquet files are divided into their row groups.
 
     Returns:
-        A stream with the columns `audio` (`{"bytes", "path"}`), `label` (index into `LABEL_NAMES`) and `utterance_id`.
+        A stream with the columns `audio` (`{"bytes", "path"}`), `label` (index into `LABEL_NAMES`) and `utterance_id`,
+        of which it is not seen to that they are unique.
 
     Raises:
         CorpusError: as `load_corpus` does; a label that is not understood, when the stream comes to it.
@@ -81,7 +87,8 @@ def stream_corpus(
             shown = f"{shown_name(spec)}, split {split!r}"
             if stream.num_shards < min_shards:
                 stream = stream.reshard()
-            return _in_common_form(stream, shown, audio_column, label_column, label_map, spec.is_arena, subset)
+            columns = {"audio": audio_column, "label": label_column, "utterance_id": id_column}
+            return _in_common_form(stream, shown, columns, label_map, spec.is_arena, subset)
     dataset = load_corpus(
         name_or_path,
         splits=("train",),
@@ -92,6 +99,7 @@ def stream_corpus(
         audio_column=audio_column,
         label_column=label_column,
         label_map=label_map,
+        id_column=id_column,
     )["train"]
     return as_stream(dataset)
 
@@ -106,29 +114,32 @@ def as_stream(dataset: Dataset) -> IterableDataset:
 def _in_common_form(
     stream: IterableDataset,
     shown: str,
-    audio_column: str,
-    label_column: str,
+    columns: Mapping[str, str | None],
     label_map: Mapping[str, str] | None,
     is_arena: bool,
     subset: str | None,
 ) -> IterableDataset:
     stream = without_decoding(stream)
     features = features_of(stream)
-    for column, option in ((audio_column, "--audio_column_name"), (label_column, "--label_column_name")):
-        if column not in features:
+    for role, option in _COLUMN_OPTIONS.items():
+        column = columns[role]
+        if column not in features and not (role == "utterance_id" and column in (None, NO_COLUMN)):
             raise CorpusError(
                 f"{shown} has no column {column!r}; its columns are {', '.join(features)}. Name the right one with "
-                f"{option}."
+                f"{option}; for one corpus of several, as in {option} CORPUS:COLUMN."
             )
     if subset is not None and not is_arena:
         raise CorpusError(f"{shown} has no subsets.")
-    if is_arena and label_map is None:
-        label_map = label_map_of(features[label_column])
-    label = features[label_column]
+    label = features[columns["label"]]
+    if is_arena:
+        label_map = label_map_of(label, label_map)
     names = tuple(label.names) if isinstance(label, ClassLabel) else None
     if names is not None and label_map is None:
-        map_labels(range(len(names)), names=names)  # said now, not hours later
+        map_labels(range(len(names)), names=names, allow_missing=True)  # said now, not hours later
+    if isinstance(label_map, LabelMap) and label_map.shared:
+        # Loader workers cannot say what they come to.
+        label_map.note(names or [row[columns["label"]] for row in stream.take(1)])
     if subset not in (None, "all"):
         stream = stream.filter(InSubset(subset))
-    form = CommonForm(shown, audio_column, label_column, names, label_map, is_arena)
+    form = CommonForm(shown, columns, features, label_map, is_arena)
     return stream.map(form, remove_columns=list(features), features=STREAM_FEATURES)

@@ -2,7 +2,7 @@
 
 import json
 import os
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import Any
 
 import torch
@@ -18,6 +18,11 @@ PAPER_WINDOW_SECONDS = 66_800 / 16_000
 _ADAMW = (OptimizerNames.ADAMW_TORCH, OptimizerNames.ADAMW_TORCH_FUSED)  # the Trainer's default, by torch's version
 CHECKED_BY_DEFAULT = 20_000
 """Splits of more clips are not decoded before training, unless asked for: 50,000 of 4 s take about a minute."""
+
+
+def of_corpora(default: str | None, about: str) -> dict[str, Any]:
+    """An option that takes a value for all corpora, or `CORPUS:VALUE` for one of them (`CorpusOptions`)."""
+    return {"nargs": "+", "default": default, "help": f"{about} Of one corpus among several: CORPUS:VALUE."}
 
 
 @dataclass
@@ -138,26 +143,44 @@ class DataArguments:
         default=1000,
         metadata={"help": "With --streaming: the clips from among which the next one is drawn, in each loader worker."},
     )
-    dataset_config_name: str | None = field(default=None, metadata={"help": "Configuration of the data set."})
-    dataset_revision: str | None = field(default=None, metadata={"help": "Branch, tag or commit of the data set."})
-    train_split_name: str = field(default="train", metadata={"help": "Split to train on."})
-    eval_split_name: str = field(
-        default="validation", metadata={"help": "Split that checkpoints are selected on, always heard clean."}
+    dataset_config_name: list[str] | str | None = field(
+        default=None, metadata=of_corpora(None, "Configuration of the data set.")
     )
-    test_split_name: str = field(
-        default="test", metadata={"help": "Split that is evaluated once, at the end, if the data set has it."}
+    dataset_revision: list[str] | str | None = field(
+        default=None, metadata=of_corpora(None, "Branch, tag or commit of the data set.")
+    )
+    train_split_name: list[str] | str = field(default="train", metadata=of_corpora("train", "Split to train on."))
+    eval_split_name: list[str] | str = field(
+        default="validation",
+        metadata=of_corpora("validation", "Split that checkpoints are selected on, always heard clean."),
+    )
+    test_split_name: list[str] | str = field(
+        default="test",
+        metadata=of_corpora(
+            "test", "Split that is evaluated once, at the end, if the data set has it; none for no test."
+        ),
     )
     validation_fraction: float | None = field(
         default=None, metadata={"help": "Without a validation split: this share of the training split, stratified."}
     )
-    audio_column_name: str = field(default="audio", metadata={"help": "Column with the audio."})
-    label_column_name: str = field(default="label", metadata={"help": "Column with the label."})
-    system_column_name: str = field(
-        default="system",
-        metadata={"help": "Column with the spoofing system, for error rates by system."},
+    audio_column_name: list[str] | str = field(default="audio", metadata=of_corpora("audio", "Column with the audio."))
+    label_column_name: list[str] | str = field(default="label", metadata=of_corpora("label", "Column with the label."))
+    id_column_name: list[str] | str | None = field(
+        default=None,
+        metadata=of_corpora(
+            None,
+            "Column with the utterance ids. By default utterance_id, if it is there; none names clips by their files.",
+        ),
+    )
+    system_column_name: list[str] | str = field(
+        default="system", metadata=of_corpora("system", "Column with the spoofing system, for error rates by system.")
     )
     label_map: list[str] | None = field(
-        default=None, metadata={"help": "What other labels mean, e.g. --label_map 0=spoof 1=bonafide."}
+        default=None,
+        metadata={
+            "help": "What other labels mean, e.g. --label_map 0=spoof 1=bonafide; of one corpus among several "
+            "--label_map CORPUS:0=spoof, of all of them --label_map all:0=spoof."
+        },
     )
     on_missing_audio: str = field(
         default="stop",
@@ -244,6 +267,10 @@ class DataArguments:
                 raise ValueError(f"--{name} must be positive, got {value}")
         if self.validation_fraction is not None and not 0 < self.validation_fraction < 1:
             raise ValueError(f"--validation_fraction must be between 0 and 1, got {self.validation_fraction}")
+        for name in OF_CORPORA:
+            value = getattr(self, name)
+            if isinstance(value, list) and len(value) == 1:
+                setattr(self, name, value[0])
         self._check_corpora()
         if self.views is None:
             self.augmentation = self.augmentation or "rawboost"
@@ -284,6 +311,12 @@ class DataArguments:
         if self.views is None:
             return {CLEAN: CLEAN, "augmented": self.augmentation}
         return parse_views(self.views)
+
+
+OF_CORPORA: dict[str, str | None] = {
+    option.name: option.default for option in fields(DataArguments) if option.metadata.get("nargs") == "+"
+}
+"""The options that may have a value for each corpus, and their defaults."""
 
 
 @dataclass

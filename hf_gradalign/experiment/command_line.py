@@ -11,7 +11,7 @@ import yaml
 from transformers import HfArgumentParser
 from transformers.hf_argparser import string_to_bool
 
-from hf_gradalign.experiment.arguments import AudioSpoofTrainingArguments, DataArguments, ModelArguments
+from hf_gradalign.experiment.arguments import OF_CORPORA, AudioSpoofTrainingArguments, DataArguments, ModelArguments
 from hf_gradalign.experiment.output_folder import ARGUMENTS_NAME, find_run
 from hf_gradalign.training.atomic_writing import write_text_atomically
 
@@ -130,11 +130,25 @@ def _words_of_file(path: Path, parser: HfArgumentParser) -> list[str]:
         if isinstance(value, bool) and actions[name].type is not string_to_bool:
             # YAML reads `no` as false, and an option whose value may be left out (--align_gradients) as true.
             words += [] if value else ["no" if name.endswith("_strategy") else "none"]
+        elif isinstance(value, dict) and name in (*OF_CORPORA, "label_map"):
+            words += _words_of_corpora(value, "=" if name == "label_map" else ":")
         else:
             if isinstance(value, list) and actions[name].nargs is None:
                 value = ",".join(map(str, value))  # what takes one word takes commas: views: [clean, rawboost]
             words += [_word(item) for item in value] if isinstance(value, list) else [_word(value)]
     return words
+
+
+def _words_of_corpora(values: Mapping[Any, Any], sign: str) -> list[str]:
+    """`{CORPUS: VALUE}` as `CORPUS:VALUE`; of a label map `{LABEL: MEANING}`, or one of these for each corpus."""
+    words = []
+    for key, value in values.items():
+        if isinstance(value, dict):
+            words += [f"{key}:{word}" for word in _words_of_corpora(value, sign)]
+        else:
+            words.append(f"{key}{sign}{value}")
+    # A blank before what starts with a dash, lest it be taken for an option.
+    return [f" {word}" if word.startswith("-") else word for word in words]
 
 
 def _word(value: Any) -> str:

@@ -8,17 +8,18 @@ from datasets import Dataset, DatasetDict, IterableDataset
 
 from hf_gradalign.data import (
     CorpusError,
+    CorpusOptions,
     load_corpus,
     mix_corpora,
     mix_streams,
     parse_corpus,
-    parse_label_map,
     require_both_classes,
     split_off_validation,
     stream_corpus,
     unique_names,
 )
-from hf_gradalign.experiment.arguments import AudioSpoofTrainingArguments, DataArguments
+from hf_gradalign.data.repeated_rows import refuse_contradictions_between
+from hf_gradalign.experiment.arguments import OF_CORPORA, AudioSpoofTrainingArguments, DataArguments
 from hf_gradalign.experiment.clip_selection import checked, limited
 
 # What names the corpus of a split, and what the split itself.
@@ -54,11 +55,12 @@ def load_run_corpora(data_args: DataArguments, args: AudioSpoofTrainingArguments
         ValueError: If a corpus or split is not found or cannot be used, or clips cannot be decoded.
     """
     _require_subsets(data_args)
+    options = _Options(data_args, args)
     parts: dict[str, Dataset] = {}
     held_out: dict[str, Dataset] = {}
     held_out_of: dict[str, str | None] = {}
     for name, text in _named(data_args):
-        loaded = _load(text, held_out, data_args, args)
+        loaded = _load(text, held_out, data_args, options)
         if "train" in loaded:
             parts[name] = loaded.pop("train")
         held_out |= loaded
@@ -66,11 +68,16 @@ def load_run_corpora(data_args: DataArguments, args: AudioSpoofTrainingArguments
     for split, option in _CORPUS_OF.items():
         text = getattr(data_args, option)
         if text is not None:
-            held_out[split] = load_corpus(text, splits=(split,), **_options(text, data_args, args))[split]
+            held_out[split] = load_corpus(text, splits=(split,), **options.of(text))[split]
             held_out_of[split] = text
+    options.check()
+    refuse_contradictions_between(
+        {f"the training data of {name}": clips for name, clips in parts.items()}
+        | {f"the {split} split": clips for split, clips in held_out.items()}
+    )
     if "validation" not in held_out and data_args.validation_fraction is not None:
         held_out["validation"] = _split_off(parts, data_args.validation_fraction)
-    _require_held_out(held_out, data_args)
+    _require_held_out(held_out, data_args, options)
 
     splits = {split: limited(clips, data_args.max_eval_samples) for split, clips in held_out.items()}
     splits = {split: checked(clips, data_args, sampling_rate) for split, clips in splits.items()}
@@ -94,15 +101,14 @@ def stream_training_corpora(data_args: DataArguments, args: AudioSpoofTrainingAr
         ValueError: If a corpus or split is not found or cannot be used.
     """
     readers = max(1, args.dataloader_num_workers) * args.world_size
-    streams = {
-        name: stream_corpus(
-            text,
-            split=data_args.train_split_name,
-            min_shards=readers,
-            **{option: value for option, value in _options(text, data_args, args).items() if option in _OF_STREAMS},
-        )
-        for name, text in _named(data_args)
-    }
+    options = _Options(data_args, args)
+    streams = {}
+    for name, text in _named(data_args):
+        given = options.of(text)
+        split = given["train_split"]
+        given = {option: value for option, value in given.items() if option not in _NOT_OF_STREAMS}
+        streams[name] = stream_corpus(text, split=split, min_shards=readers, **given)
+    options.check()
     return mix_streams(
         streams, weights=data_args.corpus_weights, balance_classes=data_args.balance_classes, seed=data_seed(args)
     )
@@ -118,45 +124,79 @@ def _named(data_args: DataArguments) -> list[tuple[str, str | None]]:
     return list(zip(names, data_args.corpora, strict=True))
 
 
-def _load(
-    text: str | None, held_out: Iterable[str], data_args: DataArguments, args: AudioSpoofTrainingArguments
-) -> DatasetDict:
+def system_column(data_args: DataArguments, corpus: str | None) -> str | None:
+    """The column with the spoofing systems of a split of this corpus, None for the demo corpus."""
+    name = "system_column_name"
+    options = CorpusOptions(_all_corpora(data_args))
+    return options.values(f"--{name}", getattr(data_args, name), OF_CORPORA[name])[corpus]
+
+
+class _Options:
+    """What a run's options say of each of its corpora."""
+
+    def __init__(self, data_args: DataArguments, args: AudioSpoofTrainingArguments) -> None:
+        self._corpora = CorpusOptions(_all_corpora(data_args))
+        self._values = {
+            name: self._corpora.values(f"--{name}", getattr(data_args, name), default)
+            for name, default in OF_CORPORA.items()
+        }
+        self._label_maps = self._corpora.label_maps(data_args.label_map)
+        self._common = {"on_missing_audio": data_args.on_missing_audio, "token": args.hub_token}
+        self._subset = data_args.subset
+
+    def of(self, text: str | None) -> dict[str, Any]:
+        """The options of `load_corpus` for a corpus."""
+        value = {name: values[text] for name, values in self._values.items()}
+        return {
+            "subset": self._subset if _has_subsets(text) else None,
+            "config_name": value["dataset_config_name"],
+            "revision": value["dataset_revision"],
+            "train_split": value["train_split_name"],
+            "validation_split": value["eval_split_name"],
+            "test_split": None if value["test_split_name"] == "none" else value["test_split_name"],
+            "audio_column": value["audio_column_name"],
+            "label_column": value["label_column_name"],
+            "id_column": value["id_column_name"],
+            "label_map": self._label_maps[text],
+            **self._common,
+        }
+
+    def split_name(self, split: str, text: str | None) -> str:
+        """What a corpus calls a split."""
+        return self._values[_NAME_OF[split]][text]
+
+    def check(self) -> None:
+        """See that no two corpora's numbers were read through one map, after they were loaded."""
+        self._corpora.check_label_maps(self._label_maps)
+
+
+def _all_corpora(data_args: DataArguments) -> list[str | None]:
+    return [*data_args.corpora, *(text for text in (data_args.eval_corpus, data_args.test_corpus) if text)]
+
+
+def _load(text: str | None, held_out: Iterable[str], data_args: DataArguments, options: _Options) -> DatasetDict:
     """The training split and, as far as nothing else is named for them and no earlier corpus has them, the others."""
     layout = parse_corpus(text).layout
     wanted = [
         split
         for split, option in _CORPUS_OF.items()
-        if split not in held_out and getattr(data_args, option) is None and (layout is None or layout.is_partitioned)
+        if split not in held_out
+        and getattr(data_args, option) is None
+        and (layout is None or layout.is_partitioned)
+        and not (split == "test" and options.of(text)["test_split"] is None)
     ]
     is_alone = len(data_args.corpora) == 1
-    optional = [split for split in wanted if not is_alone or _may_be_absent(split, data_args)]
+    optional = [split for split in wanted if not is_alone or _may_be_absent(split, text, data_args, options)]
     training = [] if data_args.streaming else ["train"]
     if not training and not wanted:
         return DatasetDict()
-    options = _options(text, data_args, args)
-    return load_corpus(text, splits=[*training, *wanted], optional_splits=optional, **options)
+    return load_corpus(text, splits=[*training, *wanted], optional_splits=optional, **options.of(text))
 
 
-def _may_be_absent(split: str, data_args: DataArguments) -> bool:
+def _may_be_absent(split: str, text: str | None, data_args: DataArguments, options: _Options) -> bool:
     if split == "validation":
         return data_args.validation_fraction is not None
-    return getattr(data_args, _NAME_OF[split]) == split
-
-
-def _options(text: str | None, data_args: DataArguments, args: AudioSpoofTrainingArguments) -> dict[str, Any]:
-    return {
-        "subset": data_args.subset if _has_subsets(text) else None,
-        "on_missing_audio": data_args.on_missing_audio,
-        "config_name": data_args.dataset_config_name,
-        "revision": data_args.dataset_revision,
-        "token": args.hub_token,
-        "train_split": data_args.train_split_name,
-        "validation_split": data_args.eval_split_name,
-        "test_split": data_args.test_split_name,
-        "audio_column": data_args.audio_column_name,
-        "label_column": data_args.label_column_name,
-        "label_map": parse_label_map(data_args.label_map) if data_args.label_map else None,
-    }
+    return options.split_name(split, text) == split
 
 
 def _has_subsets(text: str | None) -> bool:
@@ -165,14 +205,11 @@ def _has_subsets(text: str | None) -> bool:
 
 
 def _require_subsets(data_args: DataArguments) -> None:
-    texts = [*data_args.corpora, *(text for text in (data_args.eval_corpus, data_args.test_corpus) if text)]
-    if data_args.subset is not None and not any(_has_subsets(text) for text in texts):
+    if data_args.subset is not None and not any(_has_subsets(text) for text in _all_corpora(data_args)):
         raise CorpusError(f"--subset {data_args.subset}: none of the corpora has subsets.")
 
 
-_OF_STREAMS = frozenset(
-    ["subset", "on_missing_audio", "config_name", "revision", "token", "audio_column", "label_column", "label_map"]
-)
+_NOT_OF_STREAMS = {"train_split", "validation_split", "test_split"}
 
 
 def _split_off(parts: dict[str, Dataset], fraction: float) -> Dataset:
@@ -183,13 +220,13 @@ def _split_off(parts: dict[str, Dataset], fraction: float) -> Dataset:
     return validation[0] if len(validation) == 1 else mix_corpora(dict(zip(parts, validation, strict=True)))
 
 
-def _require_held_out(held_out: Iterable[str], data_args: DataArguments) -> None:
+def _require_held_out(held_out: Iterable[str], data_args: DataArguments, options: _Options) -> None:
     for split, option in _CORPUS_OF.items():
-        name = getattr(data_args, _NAME_OF[split])
-        if split in held_out or (split == "test" and name == split):
+        names = list(dict.fromkeys(options.split_name(split, text) for text in data_args.corpora))
+        if split in held_out or (split == "test" and set(names) <= {split, "none"}):
             continue
         raise CorpusError(
-            f"None of the corpora has a {split} split {name!r}: name one that has with --{option}, or its split with "
-            f"--{_NAME_OF[split]}"
+            f"None of the corpora has a {split} split {' or '.join(map(repr, names))}: name one that has with "
+            f"--{option}, or its split with --{_NAME_OF[split]}"
             + (", or split part of the training data off with --validation_fraction 0.1." if split != "test" else ".")
         )

@@ -9,6 +9,7 @@ from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 from transformers.utils import logging
 
 from hf_gradalign.experiment.arguments import AudioSpoofTrainingArguments, DataArguments, ModelArguments
+from hf_gradalign.experiment.corpora import system_column
 from hf_gradalign.experiment.evaluation import countermeasure_scores, error_rates_by_system
 from hf_gradalign.experiment.preparation import Preparation
 from hf_gradalign.experiment.results import (
@@ -95,7 +96,8 @@ def run(
     by_system: dict[str, dict[str, float]] = {}
     for split in preparation.eval_datasets:
         prefix = _PREFIXES[split]
-        split_metrics, by_system[prefix] = _evaluate(trainer, preparation, split, data_args.system_column_name)
+        systems = system_column(data_args, preparation.held_out_of.get(split, data_args.corpora[0]))
+        split_metrics, by_system[prefix] = _evaluate(trainer, preparation, split, systems)
         metrics.update(split_metrics)
     counts = trainer.conflict_counts
     has_pairs = len(data_args.view_recipes) > 1  # else there is nothing that could conflict

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from hf_gradalign.data import load_corpus
 from hf_gradalign.data.corpora import parse_corpus
-from hf_gradalign.score_files.clips import Clips, flat, with_unique_ids
+from hf_gradalign.score_files.clips import Clips, flat
+from hf_gradalign.score_files.errors import ScoreFileError
 
 
 def names_corpus(text: str) -> bool:
@@ -24,6 +27,8 @@ def read_keys_of_corpus(
     split: str = "test",
     subset: str | None = None,
     label_map: Mapping[str, str] | None = None,
+    label_column: str | None = None,
+    id_column: str | None = None,
 ) -> Clips:
     """Read the labels of a corpus, as training and scoring take it. No audio is opened.
 
@@ -32,15 +37,21 @@ def read_keys_of_corpus(
         split: Which split.
         subset: Of corpora that have some.
         label_map: What labels mean whose names do not say.
+        label_column: The column with labels, of a corpus without a layout of its own.
+        id_column: The column with utterance ids, likewise.
 
     Returns:
-        The clips, with labels and what the corpus knows of them.
+        The clips that have labels, and what the corpus knows of them.
 
     Raises:
         CorpusError: As `load_corpus`.
-        ScoreFileError: If an utterance is there twice with different labels.
+        ScoreFileError: If no clip has a label.
     """
-    dataset = load_corpus(name_or_path, splits=(split,), subset=subset, label_map=label_map)[split]
+    columns = {"label_column": label_column or "label", "id_column": id_column}
+    corpus = load_corpus(
+        name_or_path, splits=(split,), subset=subset, label_map=label_map, require_labels=False, **columns
+    )
+    dataset = corpus[split]
     names = [name for name in dataset.column_names if name != "audio"]
     table = dataset.select_columns(names).with_format("arrow")[:]
     columns = {
@@ -48,11 +59,19 @@ def read_keys_of_corpus(
         for name in names
         if name not in ("label", "utterance_id") and table[name].null_count < len(table) and _is_text(table[name].type)
     }
-    labels = table["label"].to_numpy().astype(np.int64)
+    has_label = pc.is_valid(table["label"])
+    labels = pc.fill_null(table["label"], -1).to_numpy().astype(np.int64)
     if "system" in columns and not columns["system"].filter(pa.array(labels == 0)).drop_null():
         del columns["system"]  # bona fide clips alone have one, which is none
     clips = Clips(str(name_or_path), flat(table["utterance_id"]), labels=labels, columns=columns)
-    return with_unique_ids(clips, "the label")
+    kept = np.flatnonzero(has_label)
+    if len(kept) == 0:
+        raise ScoreFileError(f"None of the {len(clips)} clips of {name_or_path}, split {split}, has a label.")
+    if len(kept) < len(clips):
+        note = f"{len(clips) - len(kept)} of {len(clips)} clips of {name_or_path} have no label: they are left out."
+        others = clips.utterance_ids.filter(pc.invert(has_label))
+        clips = replace(clips.at(kept), notes=(note,), other_ids=others)
+    return clips
 
 
 def _is_text(kind: pa.DataType) -> bool:

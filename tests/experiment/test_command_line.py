@@ -160,3 +160,36 @@ def test_corpora_of_the_command_line_replace_those_of_a_file(tmp_path):
 @pytest.mark.parametrize(("words", "value"), [([], None), (["--check_audio"], True), (["--check_audio", "no"], False)])
 def test_whether_audio_is_checked(words, value):
     assert parse_arguments(words)[1].check_audio is value
+
+
+PER_CORPUS = """
+corpus: [a, b]
+label_map: {a: {0: spoof, -1: bonafide}, b: {0: bonafide}}
+label_column_name: {a: key, b: class}
+train_split_name: trn
+"""
+
+
+def test_options_of_each_corpus(tmp_path):
+    config = tmp_path / "config.yaml"
+    config.write_text(PER_CORPUS)
+    _, data, _ = parse_arguments([str(config)])
+    assert data.label_map == ["a:0=spoof", "a: -1=bonafide", "b:0=bonafide"]
+    assert data.label_column_name == ["a:key", "b:class"]
+    assert data.train_split_name == "trn"
+    assert data.audio_column_name == "audio"
+    assert data.id_column_name is None
+    words = ["--corpus", "a", "b", "--label_column_name", "a:key", "b:class", "--id_column_name", "name"]
+    _, data, _ = parse_arguments(words)
+    assert (data.label_column_name, data.id_column_name) == (["a:key", "b:class"], "name")
+    given = read_arguments(words)
+    assert parse_arguments(command_words(given)[2:])[1] == data
+
+
+@pytest.mark.parametrize("mapping", ["{-1: spoof, 1: bonafide}", "{'-': spoof, 1: real}"])
+def test_a_label_map_as_a_mapping(tmp_path, mapping):
+    config = tmp_path / "config.yaml"
+    config.write_text(f"label_map: {mapping}")
+    _, data, _ = parse_arguments([str(config)])
+    assert [word.partition("=")[2] for word in data.label_map] == ["spoof", mapping.rpartition(" ")[2][:-1]]
+    assert data.label_map[0].startswith(" -")  # and is no option

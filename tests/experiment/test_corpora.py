@@ -1,4 +1,5 @@
 from collections import Counter
+from pathlib import Path
 
 import corpus_trees
 import pytest
@@ -93,6 +94,100 @@ def demo_clips(tmp_path):
     for index in range(8):
         corpus_trees.write_clip(tmp_path / "wavs" / f"{index}.wav", index)
     return [{"audio": {"path": str(tmp_path / "wavs" / f"{index}.wav")}} for index in range(8)]
+
+
+@pytest.fixture
+def tables(tmp_path):
+    """Two tables of eight clips that number the classes oppositely, in columns of other names."""
+
+    def write(name, spoof, columns=("file_name", "label", "split")):
+        lines = [",".join(columns)]
+        for index in range(8):
+            corpus_trees.write_clip(tmp_path / name / f"{name}{index}.wav", index)
+            label = spoof if index % 2 == 0 else 1 - spoof
+            lines.append(f"{name}/{name}{index}.wav,{label},{'train' if index < 4 else 'validation'}")
+        corpus_trees.write_lines(tmp_path / f"{name}.csv", lines)
+        return str(tmp_path / f"{name}.csv")
+
+    return write
+
+
+def labels_of(corpora):
+    return {split: clips["label"][:] for split, clips in corpora.splits.items()}
+
+
+def test_numbers_of_two_corpora_take_a_map_each(tmp_path, tables):
+    both = [tables("a", spoof=0), tables("b", spoof=1)]
+    with pytest.raises(CorpusError, match=r"--label_map 0=spoof 1=bonafide names no corpus, and a and b number"):
+        load(tmp_path, corpus=both, label_map=["0=spoof", "1=bonafide"])
+    with pytest.raises(CorpusError, match=r"--label_map 0=spoof 1=bonafide names no corpus, and a and b number"):
+        load(tmp_path, corpus=both[:1], test_corpus=both[1], test_split_name="train", label_map=["0=spoof", "1=real"])
+    each = ["a:0=spoof", "a:1=bonafide", "b:0=bonafide", "b:1=spoof"]
+    assert labels_of(load(tmp_path, corpus=both, label_map=each)) == {"train": [0, 1] * 4, "validation": [0, 1] * 2}
+    one = load(tmp_path, corpus=["demo", both[0]], label_map=["0=spoof", "1=bonafide"], check_audio=False)
+    assert one.splits["train"]["label"][-4:] == [0, 1, 0, 1]  # the other has names
+    stream = {"corpus": both, "streaming": True, "eval_corpus": "demo"}
+    args = AudioSpoofTrainingArguments(output_dir=str(tmp_path / "out"), seed=1, max_steps=1)
+    with pytest.raises(CorpusError, match="names no corpus, and a and b number"):
+        stream_training_corpora(DataArguments(**stream, label_map=["0=spoof", "1=bonafide"]), args)
+    rows = stream_training_corpora(DataArguments(**stream, label_map=each), args)
+    assert {row["utterance_id"]: row["label"] for row in rows} == {
+        f"{name}/{name}{index}": index % 2 for name in "ab" for index in range(4)
+    }
+
+
+def test_columns_and_splits_of_one_corpus_among_several(tmp_path, tables):
+    mine = tables("mine", spoof=1, columns=("wav", "key", "part"))
+    text = Path(mine).read_text().replace("part", "split").replace(",validation", ",dev")
+    Path(mine).write_text(text)
+    corpora = load(
+        tmp_path,
+        corpus=["demo", mine],
+        audio_column_name=["mine:wav"],
+        label_column_name=["label", "mine:key"],
+        label_map=["0=real", "1=fake"],
+        test_corpus=mine,
+        test_split_name=["mine:dev"],
+        check_audio=False,
+    )
+    assert corpora.splits["train"]["utterance_id"][-1] == "mine/mine3"
+    assert corpora.splits["test"]["utterance_id"][:] == ["mine4", "mine5", "mine6", "mine7"]
+    assert len(corpora.splits["validation"]) == 128
+    with pytest.raises(CorpusError, match=r"the demo corpus, split 'train' has no column 'wav'.*_name CORPUS:COLUMN"):
+        load(tmp_path, corpus=["demo", mine], audio_column_name=["wav"])
+    with pytest.raises(CorpusError, match=r"None of the corpora has a test split 'eval' or 'test'"):
+        load(
+            tmp_path,
+            corpus=[mine, mine.replace("mine.csv", "./mine.csv")],
+            **{
+                "audio_column_name": "wav",
+                "label_column_name": "key",
+                "label_map": ["0=real", "1=fake"],
+                "eval_split_name": "dev",
+                "test_split_name": ["test", f"{mine}:eval"],
+            },
+        )
+
+
+def test_no_test_split(tmp_path, la):
+    assert list(load(tmp_path, corpus=[la], test_split_name="none").splits) == ["train", "validation"]
+
+
+def test_a_file_that_two_corpora_label_differently(tmp_path, tables):
+    one = tables("a", spoof=0)
+    other = tmp_path / "b.csv"
+    other.write_text(Path(one).read_text())
+    maps = ["a:0=spoof", "a:1=real", "b:0=real", "b:1=spoof"]
+    message = r"4 audio files have both labels, such as .*a0.wav: spoof in the training data of a, bonafide in .* of b"
+    with pytest.raises(CorpusError, match=message):
+        load(tmp_path, corpus=[one, str(other)], label_map=maps)
+
+
+def test_unlabeled_clips_are_not_trained_on(tmp_path, tables):
+    path = Path(tables("a", spoof=0))
+    path.write_text(path.read_text().replace("a0.wav,0", "a0.wav,unknown"))
+    with pytest.raises(CorpusError, match=r"split 'train', column 'label': 1 of 4 clips have no label \('unknown' "):
+        load(tmp_path, corpus=[str(path)], label_map=["0=spoof", "1=bonafide"])
 
 
 def test_a_corpus_for_evaluation_is_not_trained_on(tmp_path):

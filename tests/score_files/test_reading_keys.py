@@ -223,6 +223,22 @@ def test_parquet_whose_schema_names_the_labels(tmp_path):
         read_keys(tmp_path / "nothing.parquet")
 
 
+def test_clips_of_a_corpus_without_a_label_are_left_out(tmp_path):
+    lines = ["file_name,key,id"]
+    for index, label in enumerate(["1", "?", "0", "-1"]):
+        corpus_trees.write_clip(tmp_path / f"{index}.wav", index)
+        lines.append(f"{index}.wav,{label},{index + 10}")
+    corpus_trees.write_lines(tmp_path / "clips.csv", lines)
+    options = {"label_column": "key", "id_column": "id"}
+    clips = read_keys_of_corpus(str(tmp_path / "clips.csv"), label_map={"0": "spoof", "1": "bonafide"}, **options)
+    assert clips.utterance_ids.to_pylist() == ["10", "12"]
+    assert clips.labels.tolist() == [1, 0]
+    assert "2 of 4 clips of" in clips.notes[0]
+    assert clips.other_ids.to_pylist() == ["11", "13"]
+    with pytest.raises(ScoreFileError, match=r"None of the 4 clips of .*clips.csv, split test, has a label"):
+        read_keys_of_corpus(str(tmp_path / "clips.csv"))
+
+
 def test_a_corpus_in_place_of_keys():
     clips = read_keys_of_corpus("demo")
     assert set(clips.labels.tolist()) == {0, 1}

@@ -110,6 +110,29 @@ def test_a_corpus_without_both_labels(script, model, corpus, tmp_path, capsys, l
     assert [row[2] for row in rows] == ["label", *expected]
 
 
+def test_options_of_each_corpus(script, model, corpus, tmp_path, capsys):
+    for name, labels, column in (("a", "01", "key"), ("b", "10", "label")):
+        lines = [f"{corpus.name}/test_{i}.wav,{label}" for i, label in enumerate(labels)]
+        (tmp_path / f"{name}.csv").write_text("\n".join([f"file_name,{column}", *lines]))
+    words = [model, "--corpus", "a.csv", "b.csv", "--label_column_name", "a:key", "--columns", "label", "--output_dir"]
+    assert run(script, *words, "out", "--label_map", "0=spoof", "1=bonafide") == 2
+    assert "--label_map 0=spoof 1=bonafide names no corpus, and a and b number" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()  # refused before any of them was scored
+    maps = ["a:0=spoof", "a:1=bonafide", "b:0=bonafide", "b:1=spoof"]
+    assert run(script, *words, "out", "--label_map", *maps) == 0
+    for name in "ab":
+        rows = [line.split("\t") for line in (tmp_path / "out" / f"{name}.csv_test.txt").read_text().splitlines()]
+        assert [row[2] for row in rows] == ["label", "spoof", "bonafide"]
+
+
+def test_two_corpora_with_one_score_file(script, model, corpus, tmp_path, capsys):
+    (tmp_path / "b").mkdir()
+    for folder in (tmp_path, tmp_path / "b"):
+        (folder / "clips.csv").write_text(f"file_name,label\n{corpus}/test_0.wav,real\n")
+    assert run(script, model, "--corpus", "clips.csv", "b/clips.csv", "--overwrite") == 2
+    assert "would all be written to clips.csv_test.txt: score them one by one" in capsys.readouterr().err
+
+
 def test_numbers_as_utterance_ids(script, model, corpus, tmp_path, capsys):
     lines = [json.dumps({"file_name": f"test_{i}.wav", "label": "real", "utterance_id": 1000 + i}) for i in range(3)]
     (corpus / "clips.jsonl").write_text("\n".join(lines))

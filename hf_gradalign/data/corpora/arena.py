@@ -12,6 +12,7 @@ from datasets.features.features import FeatureType
 
 from hf_gradalign.data.corpora.schema import BONA_FIDE_SYSTEM
 from hf_gradalign.data.errors import CorpusError
+from hf_gradalign.data.label_map import says_nothing
 from hf_gradalign.data.labels import LABEL_NAMES
 
 LABEL_MAP = {"0": "bonafide", "1": "spoof"}
@@ -49,9 +50,11 @@ def arena_files(folder: Path) -> dict[str, list[str]]:
     return splits
 
 
-def label_map_of(feature: FeatureType) -> Mapping[str, str] | None:
-    """What labels mean: nothing need be said of those that have names."""
-    return None if isinstance(feature, ClassLabel) else LABEL_MAP
+def label_map_of(feature: FeatureType, said: Mapping[str, str] | None = None) -> Mapping[str, str] | None:
+    """What labels mean, unless something was said of numbers: nothing need be said of labels that have names."""
+    if isinstance(feature, ClassLabel) or any(says_nothing(label) for label in said or ()):
+        return said
+    return {**LABEL_MAP, **(said or {})}
 
 
 def with_notes(dataset: Dataset) -> Dataset:

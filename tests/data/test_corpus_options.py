@@ -1,0 +1,132 @@
+import pytest
+from datasets import ClassLabel, Value
+
+from hf_gradalign.data import CorpusError, CorpusOptions
+from hf_gradalign.data.corpora.arena import label_map_of
+from hf_gradalign.data.label_map import says_nothing
+
+A, B = "data/corpus_a", "data/corpus_b.csv"
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        (None, ["label", "label"]),
+        ("key", ["key", "key"]),
+        (["key"], ["key", "key"]),
+        (["all:a:b"], ["a:b", "a:b"]),
+        (["corpus_b:key"], ["label", "key"]),
+        (["class", f"{B}:key"], ["class", "key"]),
+        (["corpus_b:key", "corpus_a:meta:class"], ["meta:class", "key"]),
+    ],
+)
+def test_a_value_for_all_or_for_one(words, expected):
+    assert CorpusOptions([A, B]).values("--label_column_name", words, default="label") == dict(
+        zip([A, B], expected, strict=True)
+    )
+
+
+def test_how_corpora_are_called():
+    corpora = ["asvspoof5:/data/five", "owner/name", None, "a/clips.csv", "b/clips.csv", "owner/name"]
+    words = ["asvspoof5:1", "name:2", "demo:3", "a/clips.csv:4", "clips-2:5"]
+    values = CorpusOptions(corpora).values("--train_split_name", words)
+    assert values == dict(zip(dict.fromkeys(corpora), "12345", strict=True))
+    assert CorpusOptions(corpora).values("--split", "asvspoof5:/data/five:eval")["asvspoof5:/data/five"] == "eval"
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["corpus_c:key"], r"--label_column_name corpus_c:key: none of the corpora, .*corpus_a, .*all: before it"),
+        (["a", "b"], r"takes one value, not a and b; .*--label_column_name corpus_a:VALUE"),
+        (["corpus_a:a", "corpus_a:b"], r"names two values for data/corpus_a"),
+    ],
+)
+def test_words_that_fit_no_corpus(words, message):
+    with pytest.raises(CorpusError, match=message):
+        CorpusOptions([A, B]).values("--label_column_name", words)
+
+
+def test_a_name_that_two_corpora_have():
+    with pytest.raises(CorpusError, match=r"or more than one, is called 'clips'; they are called a/clips.csv, "):
+        CorpusOptions(["a/clips.csv", "b/clips.csv"]).values("--label_column_name", ["clips:key"])
+
+
+def test_of_one_corpus_nobody_need_say_that_it_is_meant():
+    options = CorpusOptions([A])
+    assert options.values("--label_column_name", ["meta:class"]) == {A: "meta:class"}
+    assert options.values("--label_column_name", ["corpus_a:key"]) == {A: "key"}
+    assert options.label_maps(["x:y=spoof", "corpus_a:0=real"]) == {A: {"x:y": "spoof", "0": "bonafide"}}
+    assert not options.label_maps(["0=spoof"])[A].shared
+
+
+def maps(words, corpora=(A, B)):
+    return list(CorpusOptions(corpora).label_maps(words).values())
+
+
+def test_label_maps():
+    assert maps(None) == [None, None]
+    assert maps(["tts=spoof"]) == [{"tts": "spoof"}] * 2
+    assert maps(["corpus_a:0=spoof", "corpus_a:1=real", "corpus_b:0=real"]) == [
+        {"0": "spoof", "1": "bonafide"},
+        {"0": "bonafide"},
+    ]
+    assert maps(["tts=spoof", "corpus_b:TTS=real", "corpus_b:x=fake"]) == [
+        {"tts": "spoof"},
+        {"TTS": "bonafide", "x": "spoof"},
+    ]
+
+
+def test_numbers_of_one_corpus_are_not_read_through_what_was_said_of_all():
+    assert maps(["0=spoof", "1=real", "corpus_b:1=fake"]) == [{"0": "spoof", "1": "bonafide"}, {"1": "spoof"}]
+    assert maps(["0=spoof", "1=real", "tts=spoof"], (A, "arena:ASVspoof5"))[1] == {"tts": "spoof"}
+    assert maps(["0=spoof", "1=real"], ("arena:ASVspoof5",)) == [{"0": "spoof", "1": "bonafide"}]
+
+
+def test_two_corpora_with_one_map_of_numbers():
+    options = CorpusOptions([A, B])
+    label_maps = options.label_maps(["0=spoof", "1=real", "tts=spoof"])
+    label_maps[A].note([0, 1])
+    label_maps[B].note(["tts", "real"])
+    options.check_label_maps(label_maps)  # the other has names
+    label_maps[B].note(["1.0"])
+    message = (
+        r"--label_map 0=spoof 1=bonafide names no corpus, and corpus_a and corpus_b number their classes.*"
+        r"--label_map corpus_a:0=spoof corpus_a:1=bonafide corpus_b:0=\.\.\. corpus_b:1=\.\.\., or, if they agree, "
+        r"of all: --label_map all:0=spoof all:1=bonafide"
+    )
+    with pytest.raises(CorpusError, match=message):
+        options.check_label_maps(label_maps)
+
+
+def test_what_was_said_of_all_in_so_many_words(tmp_path):
+    options = CorpusOptions([A, B])
+    label_maps = options.label_maps(["all:0=spoof", "all:1=real"])
+    for label_map in label_maps.values():
+        label_map.note([0, 1])
+    options.check_label_maps(label_maps)
+    same = CorpusOptions([f"{tmp_path}/x.csv", f"{tmp_path}/./x.csv"])
+    label_maps = same.label_maps(["0=spoof", "1=real"])
+    for label_map in label_maps.values():
+        label_map.note([0, 1])
+    same.check_label_maps(label_maps)  # one corpus, written in two ways
+
+
+def test_labels_that_are_known_take_no_map():
+    with pytest.raises(CorpusError, match="ASVspoof 5 has labels of its own, whose meaning is known"):
+        maps(["asvspoof5:0=spoof"], (A, "asvspoof5:/data/five"))
+    with pytest.raises(CorpusError, match="takes items of the form label=meaning"):
+        maps(["corpus_a:0"])
+
+
+@pytest.mark.parametrize("label", [0, 1.0, "-1", True, "no", " Yes ", "1.0"])
+def test_labels_that_say_nothing(label):
+    assert says_nothing(label)
+    assert not says_nothing(f"{label}x")
+
+
+def test_the_arenas_numbers():
+    assert label_map_of(Value("int64")) == {"0": "bonafide", "1": "spoof"}
+    assert label_map_of(Value("int64"), {"tts": "spoof"}) == {"0": "bonafide", "1": "spoof", "tts": "spoof"}
+    assert label_map_of(Value("int64"), {"0": "spoof"}) == {"0": "spoof"}
+    assert label_map_of(ClassLabel(names=["a", "b"])) is None
