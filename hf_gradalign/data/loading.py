@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from datasets import Dataset, DatasetDict
 
-from hf_gradalign.data.common_form import audio_paths, in_common_form
+from hf_gradalign.data.common_form import NO_COLUMN, audio_paths, in_common_form
 from hf_gradalign.data.corpora import CorpusSpec, OnMissingAudio, parse_corpus, read_named
 from hf_gradalign.data.corpora.arena import label_map_of, with_notes
 from hf_gradalign.data.corpora.missing_audio import MissingAudio
@@ -19,6 +19,7 @@ from hf_gradalign.data.labels import require_both_classes
 from hf_gradalign.data.repeated_rows import refuse_contradictions_between, with_unique_ids
 from hf_gradalign.data.sources import read_source
 from hf_gradalign.data.splits import DEFAULT_TEST_SPLIT, choose_splits, split_off_validation
+from hf_gradalign.data.wanted import Wanted
 
 
 def load_corpus(
@@ -54,9 +55,9 @@ def load_corpus(
               underscores and spaces do not matter;
             - `arena:NAME`: a data set of the Speech Anti-Spoofing Arena on the Hub, or a local folder in its form;
             - None or `demo`: the demo corpus, which ships with the package;
-            - `owner/name` on the Hub; a folder that `load_dataset` or `load_from_disk` reads; a parquet file or a glob
-              of them; a CSV or JSON Lines file, or a folder with a `metadata.csv` or `metadata.jsonl`, with a column
-              `file_name`.
+            - `owner/name` on the Hub; parquet or Arrow files; a CSV or JSON Lines file with a column `file_name`; tar
+              or zip archives, one or a glob of them; a folder of any of these, of audio files with `metadata.csv` or
+              `metadata.jsonl` or in class folders, or one that `save_to_disk` wrote (see `docs/corpora/your_own.md`).
         path: where a named corpus is: its root, a folder in it, or one around it.
         splits: which splits to load, all of them needed: `train`, `validation`, `test`, or names of the corpus' own
             (`dev`, `eval`). By default the training and validation splits, which are needed, and the test split, if it
@@ -114,12 +115,16 @@ def load_corpus(
     else:
         source = read_source(
             spec,
-            config_name=config_name,
+            Wanted(
+                splits=tuple(name for name in wanted.values() if name is not None),
+                audio_column=audio_column,
+                label_column=None if label_column == NO_COLUMN else label_column,
+                label_map=label_map,
+                requires_labels=require_labels,
+                config_name=config_name,
+            ),
             revision=revision,
             token=token,
-            audio_column=audio_column,
-            split_names=tuple(name for name in wanted.values() if name is not None),
-            lists_audio=not require_labels,
         )
         chosen = choose_splits(source, wanted, frozenset(optional), shown_name(spec))
         columns: dict[str, Any] = {

@@ -6,6 +6,11 @@ Read here and not by the `audiofolder` builder, which needs torchcodec and with 
 from __future__ import annotations
 
 import json
+import logging
+import os
+import unicodedata
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import pyarrow as pa
@@ -14,31 +19,80 @@ from datasets import Dataset, DatasetDict
 
 from hf_gradalign.data.corpora.protocol_file import read_delimited
 from hf_gradalign.data.errors import CorpusError
+from hf_gradalign.data.folder_names import listed, split_word
+from hf_gradalign.data.table_rows import joined, table_of_rows
+from hf_gradalign.folder_listing import FolderListing
+
+logger = logging.getLogger(__name__)
 
 METADATA_NAMES = ("metadata.csv", "metadata.jsonl")
 _FILE_COLUMN = "file_name"
 _SPLIT_COLUMN = "split"
 
 
-def find_metadata(folder: Path) -> dict[str | None, Path]:
-    """The metadata files of a folder: its own under None, else those of its subfolders under their names."""
-    for name in METADATA_NAMES:
-        if (folder / name).is_file():
-            return {None: folder / name}
-    found: dict[str | None, Path] = {}
-    for subfolder in sorted(path for path in folder.iterdir() if path.is_dir()):
-        file = next((subfolder / name for name in METADATA_NAMES if (subfolder / name).is_file()), None)
-        if file is not None:
-            found[subfolder.name] = file
-    return found
+@dataclass(frozen=True)
+class Metadata:
+    """A metadata file.
+
+    Attributes:
+        file: where it is.
+        split: the split that its folder says; None where the file itself says it.
+    """
+
+    file: Path
+    split: str | None = None
 
 
-def read_metadata(files: dict[str | None, Path], *, audio_column: str, train_split: str) -> DatasetDict:
+def find_metadata(listing: FolderListing, split_names: Sequence[str] = ()) -> list[Metadata]:
+    """The metadata files of a folder, at any depth; what lies below a folder that has one is not looked at.
+
+    Where a folder on the way to some file has the name of a split, that file is of the split, and others are of a
+    split with the name of the folder that they are in. Where none has, the files themselves say the splits.
+
+    Args:
+        listing: what lies in the folder.
+        split_names: names of splits, whatever they look like.
+    """
+    by_folder: dict[Path, list[Path]] = {}
+    for file in listing.others:
+        if file.name.lower() in METADATA_NAMES:
+            by_folder.setdefault(file.parent, []).append(file)
+    found = {}
+    passed_over = []
+    for folder in sorted(by_folder, key=lambda folder: (len(folder.parts), folder)):
+        first, *others = sorted(by_folder[folder], key=lambda file: METADATA_NAMES.index(file.name.lower()))
+        if any(above in found for above in folder.parents):
+            passed_over.append(first)
+        else:
+            found[folder] = first
+        passed_over += others
+    if passed_over:
+        logger.warning(
+            "Not read, since there is another metadata file for the same folder: %s.", listed([*map(str, passed_over)])
+        )
+    below = {folder: folder.relative_to(listing.folder).parts for folder in found}
+    words = {
+        folder: next((word for part in reversed(parts) if (word := _split_of_folder(part, split_names))), None)
+        for folder, parts in below.items()
+    }
+    says_splits = any(words.values())
+    return [
+        Metadata(file, words[folder] or (folder.name if says_splits and below[folder] else None))
+        for folder, file in sorted(found.items())
+    ]
+
+
+def _split_of_folder(name: str, split_names: Sequence[str]) -> str | None:
+    # By its own name: it is what --train_split_name and the like have always meant.
+    word = split_word(name, split_names)
+    return name if word is not None and word == name.lower() else word
+
+
+def read_metadata(files: Sequence[Metadata], *, audio_column: str, train_split: str) -> DatasetDict:
     """Read metadata files into one data set a split.
 
-    The splits are the subfolders that have a metadata file each; for a single file at the root its `split` column;
-    without one the first folder in each file name, if one of these folders is called `train_split`; else everything
-    is `train_split`.
+    The splits are those of the files' folders; for a file that has none its `split` column; without one the first
+    folder in each file name, if one of these folders is called `train_split`; else everything is `train_split`.
 
     Args:
         files: as `find_metadata` gives them.
@@ -53,14 +107,37 @@ def read_metadata(files: dict[str | None, Path], *, audio_column: str, train_spl
         CorpusError: if a file is empty, cannot be read, or names no audio files.
     """
     splits: dict[str, list[pa.Table]] = {}
-    for subfolder, file in files.items():
-        table = read_delimited(file, ",") if file.suffix == ".csv" else _read_jsonl(file)
+    for metadata in files:
+        file = metadata.file
+        table = read_delimited(file, ",") if file.suffix.lower() == ".csv" else _read_jsonl(file)
         names, table = _take_file_names(table, file, audio_column)
-        split, table = _splits_of(table, names, subfolder, train_split)
+        split, table = _splits_of(table, names, metadata.split, train_split)
         table = table.add_column(0, audio_column, _absolute(names, file.parent))
         for name in pc.unique(split).to_pylist():
             splits.setdefault(name, []).append(table.filter(pc.equal(split, name)))
-    return DatasetDict({name: Dataset(pa.concat_tables(tables)) for name, tables in splits.items()})
+    return DatasetDict({name: Dataset(joined(tables)) for name, tables in splits.items()})
+
+
+def tell_what_is_left_out(listing: FolderListing, corpus: DatasetDict, audio_column: str) -> None:
+    """Log the audio files of a folder that no metadata file names, and its other files, which are not read."""
+    listing.tell([file for file in listing.others if file.name.lower() in METADATA_NAMES])
+    named = {_plain(path) for dataset in corpus.values() for path in dataset[audio_column][:]}
+    lacking = [str(file) for file in listing.audio if _plain(str(file)) not in named]
+    if lacking:  # unless it is only named by another way to it
+        real = {_plain(os.path.realpath(path)) for path in named}
+        lacking = [file for file in lacking if _plain(os.path.realpath(file)) not in real]
+    if lacking:
+        logger.warning(
+            "%s: %d of %d audio files are in no metadata file and are left out: %s.",
+            listing.folder,
+            len(lacking),
+            len(listing.audio),
+            listed(lacking),
+        )
+
+
+def _plain(path: str) -> str:
+    return unicodedata.normalize("NFC", os.path.abspath(path))
 
 
 def _read_jsonl(file: Path) -> pa.Table:
@@ -72,9 +149,7 @@ def _read_jsonl(file: Path) -> pa.Table:
         raise CorpusError(f"{file} has no rows.")
     if not all(isinstance(row, dict) for row in rows):
         raise CorpusError(f"{file}: each line must be a JSON object.")
-    # from_list looks at the first row only for the columns that there are.
-    columns = list(dict.fromkeys(column for row in rows for column in row))
-    return Dataset.from_list([{column: row.get(column) for column in columns} for row in rows]).data.table
+    return table_of_rows(rows)
 
 
 def _take_file_names(table: pa.Table, file: Path, audio_column: str) -> tuple[pa.ChunkedArray, pa.Table]:
@@ -93,10 +168,10 @@ def _take_file_names(table: pa.Table, file: Path, audio_column: str) -> tuple[pa
 
 
 def _splits_of(
-    table: pa.Table, names: pa.ChunkedArray, subfolder: str | None, train_split: str
+    table: pa.Table, names: pa.ChunkedArray, of_folder: str | None, train_split: str
 ) -> tuple[pa.ChunkedArray | pa.Array, pa.Table]:
-    everything = pa.repeat(subfolder or train_split, len(table))
-    if subfolder is not None:
+    everything = pa.repeat(of_folder or train_split, len(table))
+    if of_folder is not None:
         return everything, table
     if _SPLIT_COLUMN in table.column_names:
         split = table[_SPLIT_COLUMN].cast(pa.string())

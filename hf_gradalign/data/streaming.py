@@ -23,6 +23,7 @@ from hf_gradalign.data.stream_rows import (
     features_of,
     without_decoding,
 )
+from hf_gradalign.data.wanted import Wanted
 
 # What is not streamed can still be divided between so many loader workers and processes.
 _SHARDS = 64
@@ -73,15 +74,15 @@ def stream_corpus(
     """
     spec = parse_corpus(name_or_path)
     if spec.layout is None:
-        source = read_source(
-            spec,
-            config_name=config_name,
-            revision=revision,
-            token=token,
+        wanted = Wanted(
+            splits=(split,),
             audio_column=audio_column,
-            split_names=(split,),
+            label_column=label_column,
+            label_map=label_map,
+            config_name=config_name,
             streaming=True,
         )
+        source = read_source(spec, wanted, revision=revision, token=token)
         stream = choose_splits(source, {"train": split}, frozenset(), shown_name(spec))["train"]
         if isinstance(stream, IterableDataset):
             shown = f"{shown_name(spec)}, split {split!r}"

@@ -105,8 +105,9 @@ class DataArguments:
         metadata={
             "action": ExtendAnew,
             "help": "One or more corpora to train on, each NAME:PATH of a named corpus (asvspoof2019_la, asvspoof5, "
-            "for, mlaad, ...), arena:NAME, a Hub id, a folder that load_dataset reads, a parquet or CSV file, a folder "
-            "with metadata.csv, or one written by save_to_disk. By default the demo corpus in the package.",
+            "for, mlaad, ...), arena:NAME, a Hub id, parquet files, a CSV file, a folder with metadata.csv or with "
+            "class folders such as real/ and fake/, tar or zip archives, or a folder written by save_to_disk. By "
+            "default the demo corpus in the package.",
         },
     )
     dataset_name: str | None = field(

@@ -1,3 +1,7 @@
+import io
+import tarfile
+import zipfile
+
 import datasets
 import numpy as np
 import pytest
@@ -59,3 +63,43 @@ def make_dataset():
         )
 
     return make
+
+
+@pytest.fixture
+def cache(tmp_path, monkeypatch):
+    """A folder of the test's own for what is unpacked."""
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "cache")
+    return tmp_path / "cache"
+
+
+@pytest.fixture
+def clip(write_clip):
+    """The bytes of a clip, another one for each seed."""
+
+    def clip(seed=0, suffix="wav"):
+        return write_clip(f"made/clip_{seed}.{suffix}", 400, seed=seed).read_bytes()
+
+    return clip
+
+
+@pytest.fixture
+def pack(tmp_path, cache):
+    """Write an archive with these members, bytes by name; gives its path."""
+
+    def pack(name, members):
+        path = tmp_path / "set" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if path.suffix == ".zip":
+            with zipfile.ZipFile(path, "w") as file:
+                for member, data in members.items():
+                    file.writestr(member, data)
+        else:
+            mode = {"gz": "w:gz", "tgz": "w:gz", "bz2": "w:bz2", "xz": "w:xz"}.get(path.name.rpartition(".")[2], "w")
+            with tarfile.open(path, mode) as file:
+                for member, data in members.items():
+                    information = tarfile.TarInfo(member)
+                    information.size = len(data)
+                    file.addfile(information, io.BytesIO(data))
+        return path
+
+    return pack

@@ -4,10 +4,13 @@ import pytest
 
 from hf_gradalign.data import CorpusError
 from hf_gradalign.data.metadata_folder import find_metadata, read_metadata
+from hf_gradalign.data.sources import read_source
+from hf_gradalign.data.wanted import Wanted
+from hf_gradalign.folder_listing import list_folder
 
 
-def _read(folder):
-    return read_metadata(find_metadata(folder), audio_column="audio", train_split="train")
+def _read(folder, audio_column="audio"):
+    return read_metadata(find_metadata(list_folder(folder)), audio_column=audio_column, train_split="train")
 
 
 def _summary(corpus):
@@ -16,7 +19,7 @@ def _summary(corpus):
 
 def test_no_metadata_is_found_where_there_is_none(tmp_path):
     (tmp_path / "train").mkdir()
-    assert find_metadata(tmp_path) == {}
+    assert find_metadata(list_folder(tmp_path)) == []
 
 
 def test_split_column(tmp_path):
@@ -71,7 +74,7 @@ def test_absolute_paths_stay(tmp_path):
 
 def test_the_audio_column_may_be_called_otherwise(tmp_path):
     (tmp_path / "metadata.csv").write_text("wav,label\na.wav,real\n")
-    corpus = read_metadata(find_metadata(tmp_path), audio_column="wav", train_split="train")
+    corpus = _read(tmp_path, "wav")
     assert corpus["train"][0] == {"wav": str(tmp_path / "a.wav"), "label": "real"}
 
 
@@ -98,3 +101,83 @@ def test_not_utf_8(tmp_path):
     (tmp_path / "metadata.csv").write_bytes(b"file_name,label\n\xff\xfe.wav,real\n")
     with pytest.raises(CorpusError, match=r"Cannot read .*metadata.csv.*utf-8"):
         _read(tmp_path)
+
+
+@pytest.fixture
+def write(tmp_path):
+    """Write text files; gives the folder around them."""
+
+    def write(files):
+        for name, text in files.items():
+            path = tmp_path / name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(text)
+        return tmp_path
+
+    return write
+
+
+def test_deep_files_of_splits(write):
+    folder = write(
+        {
+            "data/train/metadata.csv": "file_name,label\na.wav,spoof\n",
+            "data/dev/part1/metadata.csv": "file_name,label,system\nb.wav,spoof,A01\n",
+            "data/dev/part2/metadata.jsonl": '{"file_name": "c.wav", "label": 1}\n',
+            "data/extra/metadata.csv": "file_name,label\nd.wav,spoof\n",
+        }
+    )
+    corpus = _read(folder)
+    assert _summary(corpus) == {"dev": ["b.wav", "c.wav"], "extra": ["d.wav"], "train": ["a.wav"]}
+    assert corpus["dev"][0]["audio"] == str(folder / "data/dev/part1/b.wav")
+    assert corpus["dev"]["system"][:] == ["A01", None]
+    assert corpus["dev"]["label"][:] == ["spoof", "1"]
+
+
+def test_one_deep_file_says_the_splits_itself(write):
+    folder = write({"archive/corpus/metadata.csv": "file_name,label,split\na.wav,spoof,train\nb.wav,real,test\n"})
+    assert _summary(_read(folder)) == {"train": ["a.wav"], "test": ["b.wav"]}
+
+
+def test_files_of_class_folders_are_of_one_split(write):
+    rows = "file_name,label\na{0}.wav,{0}\n"
+    folder = write({f"{place}/metadata.csv": rows.format(place) for place in ("real", "fake")})
+    assert _summary(_read(folder)) == {"train": ["afake.wav", "areal.wav"]}
+
+
+def test_names_of_splits_that_are_asked_for(write):
+    folder = write({f"{place}/metadata.csv": "file_name,label\na.wav,real\n" for place in ("clean", "noisy")})
+    assert list(_read(folder)) == ["train"]
+    assert [metadata.split for metadata in find_metadata(list_folder(folder), ["noisy"])] == ["clean", "noisy"]
+
+
+def test_a_metadata_file_that_another_one_hides_is_named(write, caplog):
+    row = "file_name,label\n{}.wav,real\n"
+    folder = write({"metadata.csv": row.format("a"), "metadata.jsonl": "{}", "train/metadata.csv": row.format("b")})
+    assert _summary(_read(folder)) == {"train": ["a.wav"]}
+    assert f"Not read, since there is another metadata file for the same folder: {folder / 'metadata.jsonl'}" in (
+        caplog.text
+    )
+    assert str(folder / "train" / "metadata.csv") in caplog.text
+
+
+def test_hidden_metadata_is_none(write):
+    folder = write({"._metadata.csv": "", "train/._metadata.csv": "", ".old/metadata.csv": ""})
+    assert find_metadata(list_folder(folder)) == []
+
+
+def test_audio_that_no_metadata_names_is_told(write, monkeypatch, caplog):
+    rows = "file_name,label\na.wav,real\nlinked/b.wav,real\n"
+    folder = write({"metadata.csv": rows, "a.wav": "", "c.wav": "", "real/b.wav": "", "notes.txt": ""})
+    (folder / "linked").symlink_to(folder / "real")
+    monkeypatch.chdir(folder.parent)
+    read_source(folder.name, Wanted(("train",)))
+    assert f"{folder.name}: 1 of 3 audio files are in no metadata file and are left out: {folder.name}/c.wav." in (
+        caplog.text
+    )
+    assert "Left out: 1 file that is not audio (1 .txt)." in caplog.text
+
+
+def test_values_of_several_types_become_text(write):
+    lines = [{"file_name": "a.wav", "label": "real", "id": 1}, {"file_name": "b.wav", "label": "fake", "id": "x"}]
+    folder = write({"metadata.jsonl": "\n".join(map(json.dumps, lines))})
+    assert _read(folder)["train"]["id"][:] == ["1", "x"]

@@ -7,17 +7,12 @@ from datasets import Dataset, DatasetDict
 
 from hf_gradalign.data import CorpusError
 from hf_gradalign.data.sources import read_source
+from hf_gradalign.data.wanted import Wanted
 
 
-def _read(name_or_path, split_names=("train", "validation", "test"), config_name=None):
-    return read_source(
-        name_or_path if name_or_path is None else str(name_or_path),
-        config_name=config_name,
-        revision=None,
-        token=None,
-        audio_column="audio",
-        split_names=split_names,
-    )
+def _read(name_or_path, split_names=("train", "validation", "test"), config_name=None, **options):
+    wanted = Wanted(split_names, config_name=config_name, **options)
+    return read_source(name_or_path if name_or_path is None else str(name_or_path), wanted)
 
 
 def _table(value):
@@ -95,7 +90,7 @@ def test_a_metadata_folder(tmp_path):
 
 
 def test_audio_without_metadata(write_clip, tmp_path):
-    write_clip("bonafide/a.wav")
+    write_clip("clips/a.wav")
     with pytest.raises(CorpusError, match=r"holds audio files but no metadata.csv or metadata.jsonl.*file_name"):
         _read(tmp_path)
 

@@ -1,0 +1,148 @@
+import tarfile
+
+import pytest
+
+from hf_gradalign.data import CorpusError, archives, decode_audio, load_corpus
+
+
+def labels(dataset):
+    return dict(zip(dataset["utterance_id"], dataset["label"], strict=True))
+
+
+@pytest.mark.parametrize("ending", ["zip", "tar", "tar.gz", "tgz", "tar.bz2", "tar.xz"])
+def test_metadata_in_an_archive(pack, clip, tmp_path, ending):
+    metadata = b"file_name,label\na.wav,real\nsub/b.wav,fake\n"
+    members = {"c/metadata.csv": metadata, "c/a.wav": clip(1), "c/sub/b.wav": clip(2), "__MACOSX/c/._a.wav": b"x"}
+    path = pack(f"test.{ending}", members)
+    for corpus in (path, path.parent):
+        split = load_corpus(corpus, splits=("test",))["test"]
+        assert labels(split) == {"a": 1, "b": 0}
+    assert len(decode_audio(split[0]["audio"], None)) == 400
+
+
+def test_class_folders_in_archives(pack, clip):
+    names = ["real/a.wav", "fake/a.wav"]
+    for number, name in enumerate(("train.zip", "test-00000.zip", "test-00001.zip")):
+        pack(name, {member: clip(3 * number + place) for place, member in enumerate(names)})
+    folder = pack("validation.zip", {"real/b.wav": clip(8)}).parent
+    corpus = load_corpus(folder)
+    assert {split: labels(dataset) for split, dataset in corpus.items()} == {
+        "train": {"train/fake/a.wav": 0, "train/real/a.wav": 1},
+        "validation": {"b": 1},
+        "test": {
+            "test-00000/fake/a.wav": 0,
+            "test-00000/real/a.wav": 1,
+            "test-00001/fake/a.wav": 0,
+            "test-00001/real/a.wav": 1,
+        },
+    }
+
+
+def test_archives_that_are_classes(pack, clip):
+    folder = pack("real.zip", {"a.wav": clip(1), "b.wav": clip(2)}).parent
+    pack("fake.tar.gz", {"a.wav": clip(3), "c/d.wav": clip(4)})
+    split = load_corpus(folder, splits=("train",))["train"]
+    # Names that come twice have the way to them in the archives, and nothing of the cache's.
+    assert labels(split) == {"real/a.wav": 1, "b": 1, "fake/a.wav": 0, "d": 0}
+
+
+def test_unpacked_once_and_again_when_it_changes(pack, clip, monkeypatch):
+    path = pack("x.zip", {"real/a.wav": clip(1)})
+    first = load_corpus(path, splits=("test",))["test"]
+    with monkeypatch.context() as patch:
+        patch.setattr(archives, "_unpack", None)
+        assert load_corpus(path, splits=("test",))["test"]["audio"][:] == first["audio"][:]
+    pack("x.zip", {"fake/b.wav": clip(2)})
+    assert labels(load_corpus(path, splits=("test",))["test"]) == {"b": 0}
+
+
+def test_unlabelled_archives_are_scored(pack, clip):
+    path = pack("recordings.zip", {"a.wav": clip(1), "b.M4A": b"", "notes.txt": b""})
+    split = load_corpus(path, splits=("test",), require_labels=False)["test"]
+    assert split["utterance_id"][:] == ["a", "b"]
+    with pytest.raises(CorpusError, match=r"recordings.zip, unpacked: .* holds audio files but no metadata"):
+        load_corpus(path, splits=("test",))
+
+
+def test_names_that_windows_wrote(pack, clip):
+    path = pack("x.zip", {"train\\real\\a.wav": clip(1)})
+    assert labels(load_corpus(path, splits=("train",))["train"]) == {"a": 1}
+
+
+@pytest.mark.parametrize("name", ["../evil.wav", "real/../../evil.wav", "/evil.wav", "C:/evil.wav", "..\\evil.wav"])
+@pytest.mark.parametrize("ending", ["zip", "tar"])
+def test_names_that_lead_out_are_refused(pack, clip, cache, tmp_path, name, ending):
+    if ending == "tar" and "\\" in name:
+        return  # a plain name there
+    path = pack(f"x.{ending}", {"real/a.wav": clip(1), name: clip(2)})
+    with pytest.raises(CorpusError, match=r"whose name leads out of it, .*evil.wav'. It is not unpacked"):
+        load_corpus(path, splits=("test",))
+    assert not list(cache.rglob("*.wav"))
+    assert not list(tmp_path.rglob("evil.wav"))
+
+
+def test_links_within_a_tar(pack, clip):
+    path = pack("x.tar", {"real/a.wav": clip(1)})
+    with tarfile.open(path, "a") as file:
+        for kind, name, target in (
+            (tarfile.LNKTYPE, "real/hard.wav", "real/a.wav"),
+            (tarfile.SYMTYPE, "fake/soft.wav", "../real/a.wav"),
+        ):
+            link = tarfile.TarInfo(name)
+            link.type, link.linkname = kind, target
+            file.addfile(link)
+    split = load_corpus(path, splits=("test",))["test"]
+    assert labels(split) == {"soft": 0, "a": 1, "hard": 1}
+    assert all(len(decode_audio(audio, None)) == 400 for audio in split["audio"])
+    with tarfile.open(path, "a") as file:
+        link = tarfile.TarInfo("real/passwd.wav")
+        link.type, link.linkname = tarfile.SYMTYPE, "/etc/passwd"
+        file.addfile(link)
+    with pytest.raises(CorpusError, match=r"links to what is not in it: real/passwd.wav"):
+        load_corpus(path, splits=("test",))
+
+
+@pytest.mark.parametrize("ending", ["zip", "tar", "tar.gz"])
+def test_a_part_of_an_archive_is_refused(pack, clip, cache, ending):
+    path = pack(f"x.{ending}", {"real/a.wav": clip(1), "fake/b.wav": clip(2)})
+    path.write_bytes(path.read_bytes()[:900])
+    with pytest.raises(CorpusError, match=r"Cannot unpack .*x\..*Download it again"):
+        load_corpus(path, splits=("test",))
+    assert not list(cache.rglob("*.wav"))
+
+
+def test_joined_tars_are_refused(pack, clip):
+    path = pack("x.tar", {"real/a.wav": clip(1)})
+    other = pack("y.tar", {"fake/b.wav": clip(2)})
+    path.write_bytes(path.read_bytes() + other.read_bytes())
+    with pytest.raises(CorpusError, match=r"goes on behind its end"):
+        load_corpus(path, splits=("test",))
+
+
+def test_a_tar_without_an_end_is_told(pack, clip, caplog):
+    path = pack("x.tar", {"real/a.wav": clip(1)})
+    path.write_bytes(path.read_bytes().rstrip(b"\0").ljust(1536, b"\0"))
+    load_corpus(path, splits=("test",))
+    assert "x.tar has no mark at its end: it may be cut short" in caplog.text
+
+
+def test_a_name_that_comes_twice_is_refused(pack, clip):
+    path = pack("x.tar", {"real/a.wav": clip(1)})
+    with tarfile.open(path, "a") as file:
+        file.addfile(tarfile.TarInfo("./real/a.wav"))
+    with pytest.raises(CorpusError, match=r"holds './real/a.wav' twice"):
+        load_corpus(path, splits=("test",))
+
+
+def test_no_space(pack, clip, monkeypatch):
+    path = pack("x.zip", {"real/a.wav": clip(1)})
+    monkeypatch.setattr(archives.shutil, "disk_usage", lambda folder: type("Usage", (), {"free": 10}))
+    with pytest.raises(CorpusError, match=r"No space to unpack .*HF_DATASETS_CACHE"):
+        load_corpus(path, splits=("test",))
+
+
+def test_a_folder_of_both_is_refused(pack, write_clip):
+    pack("more.zip", {})
+    write_clip("set/real/a.wav", 400)
+    with pytest.raises(CorpusError, match=r"holds both archives \(.*more.zip\) and audio files or metadata"):
+        load_corpus(pack("more.zip", {}).parent, splits=("test",))

@@ -1,0 +1,167 @@
+import pytest
+
+from hf_gradalign.data import CorpusError, load_corpus
+from hf_gradalign.data.folder_names import label_word, split_word
+
+
+@pytest.fixture
+def make(tmp_path, write_clip):
+    """Write clips; gives the folder around them."""
+
+    def make(*names):
+        for index, name in enumerate(names):
+            write_clip(f"set/{name}", 400, seed=index)
+        return tmp_path / "set"
+
+    return make
+
+
+def contents(corpus, folder):
+    return {
+        split: {row["audio"]["path"].removeprefix(f"{folder}/"): ("spoof", "bonafide")[row["label"]] for row in dataset}
+        for split, dataset in corpus.items()
+    }
+
+
+def test_classes_below_splits(make):
+    folder = make("train/real/a.wav", "train/fake/b.wav", "test/real/c.wav", "test/fake/deep/d.flac", "dev/real/e.wav")
+    corpus = load_corpus(folder)
+    assert contents(corpus, folder) == {
+        "train": {"train/fake/b.wav": "spoof", "train/real/a.wav": "bonafide"},
+        "validation": {"dev/real/e.wav": "bonafide"},
+        "test": {"test/fake/deep/d.flac": "spoof", "test/real/c.wav": "bonafide"},
+    }
+    assert corpus["train"]["utterance_id"][:] == ["b", "a"]
+    assert list(load_corpus(folder, splits=("dev",))) == ["dev"]  # by its own name, too
+
+
+def test_splits_below_classes(make):
+    folder = make("REAL/Training/a.wav", "Fake/Training/b.wav", "Fake/eval/c.wav")
+    corpus = load_corpus(folder, splits=("train", "test"))
+    assert contents(corpus, folder) == {
+        "train": {"Fake/Training/b.wav": "spoof", "REAL/Training/a.wav": "bonafide"},
+        "test": {"Fake/eval/c.wav": "spoof"},
+    }
+
+
+@pytest.mark.parametrize(
+    ("real", "fake"),
+    [
+        ("bonafide", "spoof"),
+        ("bona-fide", "Spoofed"),
+        ("Bona Fide", "deepfake"),
+        ("genuine", "fakes"),
+        ("human", "deepfakes"),
+        ("real_audio", "FakeVoices"),
+        ("0_real", "1_fake"),
+        ("data/clips/real", "data/clips/fake"),
+    ],
+)
+def test_names_of_classes(make, real, fake):
+    folder = make(f"{real}/a.wav", f"{fake}/speaker 1/b.wav")
+    [split] = load_corpus(folder, splits=("test",)).values()
+    assert dict(zip(split["utterance_id"], split["label"], strict=True)) == {"a": 1, "b": 0}
+
+
+@pytest.mark.parametrize("name", ["unreal", "non-fake", "not_real", "real_or_fake", "A07", "clips", "realtime"])
+def test_names_that_say_no_class(name):
+    assert label_word(name) is None
+
+
+@pytest.mark.parametrize(
+    ("name", "split"),
+    [
+        ("Train", "train"),
+        ("train-00003-of-00010", "train"),
+        ("dev_wavs", "dev"),
+        ("train_real", "train"),
+        ("trained", None),
+        ("train_test", None),
+        ("training_speaker", None),
+        ("clips", None),
+    ],
+)
+def test_names_of_splits(name, split):
+    assert split_word(name) == split
+
+
+def test_a_validation_folder_wins_over_a_dev_folder(make):
+    folder = make("validation/real/a.wav", "dev/fake/b.wav")
+    assert contents(load_corpus(folder, splits=("validation",)), folder) == {
+        "validation": {"validation/real/a.wav": "bonafide"}
+    }
+
+
+def test_two_folders_of_one_split_are_not_guessed_between(make):
+    folder = make("train/real/a.wav", "dev/real/b.wav", "val/fake/c.wav")
+    with pytest.raises(
+        CorpusError, match=r"has no split 'validation'; its splits are dev, train, val.*eval_split_name"
+    ):
+        load_corpus(folder, splits=("validation",))
+
+
+def test_other_names_take_a_label_map(make):
+    folder = make("vocoded/a.wav", "studio/b.wav")
+    with pytest.raises(CorpusError, match=r"no metadata.csv.*class folders.*--label_map vocoded=spoof"):
+        load_corpus(folder, splits=("train",))
+    corpus = load_corpus(folder, splits=("train",), label_map={"vocoded": "spoof", "studio": "bonafide"})
+    assert corpus["train"]["label"][:] == [1, 0]
+    numbers = make("more/0/c.wav", "more/1/d.wav") / "more"
+    assert load_corpus(numbers, splits=("test",), label_map={"0": "bonafide", "1": "spoof"})["test"]["label"][:] == [
+        1,
+        0,
+    ]
+
+
+def test_files_outside_the_class_folders_are_refused_or_scored_without_a_label(make, caplog):
+    folder = make("real/a.wav", "fake/b.wav", "other/c.m4a.wav", "d.wav")
+    with pytest.raises(CorpusError, match=r"2 of 4 audio files lie in no class folder \(d.wav, other/c.m4a.wav\)"):
+        load_corpus(folder, splits=("train",))
+    split = load_corpus(folder, splits=("test",), require_labels=False)["test"]
+    assert split["label"][:] == [None, 0, None, 1]
+    assert "2 of 4 clips have no label" in caplog.text
+
+
+def test_contradictions_are_refused(make):
+    with pytest.raises(CorpusError, match=r"folders of real/fake/a.wav say both classes \(real, fake\).*metadata.csv"):
+        load_corpus(make("real/fake/a.wav", "real/b.wav"), splits=("test",))
+
+
+def test_what_all_files_have_above_says_nothing(make):
+    folder = make("original/real/a.wav", "original/fake/b.wav")
+    assert load_corpus(folder, splits=("test",))["test"]["label"][:] == [0, 1]
+
+
+def test_splits_that_contradict_each_other_are_refused(make):
+    with pytest.raises(CorpusError, match=r"train/real/test/a.wav say more than one split \(train, test\)"):
+        load_corpus(make("train/real/test/a.wav", "train/real/b.wav"), splits=("test",))
+
+
+def test_files_in_no_split_are_refused(make):
+    folder = make("train/real/a.wav", "fake/b.wav")
+    with pytest.raises(CorpusError, match=r"1 of 2 audio files lie in no folder of a split: fake/b.wav"):
+        load_corpus(folder, splits=("train",))
+
+
+def test_labels_can_be_left_aside(make):
+    folder = make("real/a.wav", "fake/b.wav")
+    split = load_corpus(folder, splits=("test",), label_column="none", require_labels=False)["test"]
+    assert split["label"][:] == [None, None]
+
+
+def test_unreadable_formats_are_handed_on_and_what_is_no_audio_is_told(make, caplog):
+    folder = make("real/a.wav", "fake/b.wav")
+    for name in ("fake/c.M4A", "fake/._b.wav", "fake/readme.txt"):
+        (folder / name).touch()
+    (folder / "fake" / "more").symlink_to(make("../elsewhere/e.wav").parent / "elsewhere")
+    split = load_corpus(folder, splits=("test",))["test"]
+    assert split["utterance_id"][:] == ["b", "c", "e", "a"]
+    assert "4 audio files. Left out: 1 hidden file or folder, 1 file that is not audio (1 .txt)" in caplog.text
+
+
+def test_the_table_that_may_be_meant_is_named(make):
+    folder = make("clips/a.wav")
+    (folder / "labels.csv").write_text("file_name,label\nclips/a.wav,real\n")
+    with pytest.raises(CorpusError, match=r"If a table in the folder labels them.*labels.csv"):
+        load_corpus(folder, splits=("test",))
+    assert load_corpus(folder / "labels.csv", splits=("test",))["test"]["label"][:] == [1]
