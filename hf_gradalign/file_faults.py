@@ -1,6 +1,8 @@
 """What a file of weights or settings is, where it is not what it should be: a pointer, a web page, half of it, ..."""
 
 import json
+import pickle
+import re
 import zipfile
 from pathlib import Path
 from typing import Literal
@@ -11,7 +13,9 @@ WeightsKind = Literal["safetensors", "torch"]
 
 _START = 1024
 _SHOWN = 60
+_REASON = 200
 _POINTER = b"version https://git-lfs.github.com/spec/"
+_BYTE_ORDER_MARKS = (b"\xef\xbb\xbf", b"\xff\xfe", b"\xfe\xff")
 _AGAIN = "get it again"
 _OTHER_KINDS = {
     b"\x1f\x8b": "is compressed (gzip): unpack it first",
@@ -75,11 +79,35 @@ def json_fault(path: Path) -> str | None:
     except (ValueError, RecursionError) as error:
         with path.open("rb") as file:
             start = file.read(_START)
+        if start.startswith(_BYTE_ORDER_MARKS):
+            return "begins with a byte order mark: save it as plain UTF-8"
         if not _is_text(start):
             return f"is no JSON, but binary: {_AGAIN}"
         return f"is cut off or no JSON ({plain_text(error)}): {_AGAIN}"
     return (
         None if isinstance(content, dict) else f"is JSON, but no object: it begins with {_excerpt(path.read_bytes())}"
+    )
+
+
+def fault_met_in_loading(error: BaseException) -> str:
+    """What an error says that was raised when weights were loaded, in place of a library's own words.
+
+    Args:
+        error: Of torch, safetensors or pickle.
+
+    Returns:
+        A phrase to follow the file's name.
+    """
+    said = " ".join(plain_text(error).split())
+    if isinstance(error, pickle.UnpicklingError) and "weights" in said.lower():
+        named = re.search(r"Unsupported global: GLOBAL (\S+)", said)
+        what = f" ({named.group(1)})" if named else ""
+        return (
+            f"holds more than weights{what}, which could run code when it is loaded, and is not loaded. Save its state "
+            "dict alone where you trust it: torch.save(model.state_dict(), ...)"
+        )
+    return (
+        f"is damaged, or is not what it should be ({type(error).__name__}{': ' * bool(said)}{said[:_REASON]}): {_AGAIN}"
     )
 
 

@@ -17,7 +17,6 @@ from pathlib import Path
 
 import torch
 from safetensors.torch import save_file
-from transformers import AutoModelForAudioClassification
 from transformers.utils import logging
 
 from hf_gradalign.conversion import (
@@ -35,8 +34,9 @@ from hf_gradalign.hub import (
     publish,
     write_conversion_card,
 )
-from hf_gradalign.models import SpoofDetectorForAudioClassification
+from hf_gradalign.models import SpoofDetectorForAudioClassification, output_labels, put_in_order
 from hf_gradalign.plain_text import plain_text
+from hf_gradalign.scoring.model_loading import load_trained_classifier
 from hf_gradalign.training import average_state_dicts
 
 
@@ -71,6 +71,7 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("--private", action="store_true", default=None, help="as a private repository")
     parser.add_argument("--reverse", action="store_true", help="from a folder of ours to a published state dict")
     parser.add_argument("--output_file", type=Path, help="file for --reverse: .pth or .safetensors")
+    parser.add_argument("--bonafide_label", help="for --reverse: the bona fide label, if the labels' names do not say")
     arguments = parser.parse_args(argv)
     if (arguments.checkpoint is None) == (arguments.average is None):
         parser.error("give one checkpoint, or several with --average")
@@ -184,9 +185,11 @@ def read_reference(path: str) -> dict[str, torch.Tensor]:
 
 def reverse(arguments: argparse.Namespace) -> int:
     """Ours to published."""
-    model = AutoModelForAudioClassification.from_pretrained(arguments.checkpoint, dtype=torch.float32)
+    model, feature_extractor = load_trained_classifier(arguments.checkpoint)
     if not isinstance(model, SpoofDetectorForAudioClassification):
         raise ConversionError(f"{arguments.checkpoint} is a {type(model).__name__}, not a detector of hf_gradalign")
+    labels = output_labels(model.config.id2label, model.config.label2id, arguments.bonafide_label)
+    put_in_order(model, feature_extractor, labels)  # the published code takes the second logit for bona fide
     state = published_state_dict(model)
     if arguments.output_file.suffix == ".safetensors":
         save_file(state, arguments.output_file)

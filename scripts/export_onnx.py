@@ -13,14 +13,19 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-import torch
-from huggingface_hub.errors import HFValidationError
-from transformers import AutoConfig, AutoFeatureExtractor, AutoModelForAudioClassification
+from transformers import AutoConfig
 
 import hf_gradalign  # noqa: F401  (makes torchaudio importable before transformers looks for it)
 from hf_gradalign.export import OnnxMismatchError, OnnxReport, export_onnx
-from hf_gradalign.models import SpoofDetectorConfig
+from hf_gradalign.models import (
+    SpoofDetectorConfig,
+    load_feature_extractor,
+    loading_model,
+    output_labels,
+    put_in_order,
+)
 from hf_gradalign.plain_text import plain_text
+from hf_gradalign.scoring.model_loading import load_trained_classifier
 
 
 def main(argv: Sequence[str]) -> int:
@@ -30,6 +35,7 @@ def main(argv: Sequence[str]) -> int:
     parser.add_argument("--output", metavar="FILE", type=Path, required=True)
     parser.add_argument("--n_samples", type=int, help="of a waveform; by default what its feature extractor gives")
     parser.add_argument("--revision", help="of a model on the Hub")
+    parser.add_argument("--bonafide_label", help="name or number of the bona fide label, if its names do not say")
     parser.add_argument("--trust_remote_code", action="store_true", help="run the code that the model brings along")
     arguments = parser.parse_args(argv)
     try:
@@ -49,25 +55,25 @@ def export(arguments: argparse.Namespace) -> OnnxReport:
     """Load the detector and export it.
 
     Raises:
-        OSError: If there is no such model.
-        ValueError: If it is no detector, or takes whole clips and no length is given.
+        OSError: If there is no such model, or one of its files is broken.
+        ValueError: If it is no trained detector, its labels do not say which output is which, or it takes
+            whole clips and no length is given.
     """
     name = arguments.model
     hub_options = {"revision": arguments.revision, "trust_remote_code": arguments.trust_remote_code}
-    try:
+    with loading_model(name, hub_options):
         config = AutoConfig.from_pretrained(name, **hub_options)
-    except (OSError, HFValidationError) as error:
-        if Path(name).is_dir():
-            raise
-        raise OSError(f"there is no folder {name}, and no such model came from the Hub: {error}") from error
     if config.model_type != SpoofDetectorConfig.model_type:
         raise ValueError(f"{name} is no detector with a head of hf_gradalign, but a {config.model_type} model")
     n_samples = arguments.n_samples
     if n_samples is None:
-        n_samples = getattr(AutoFeatureExtractor.from_pretrained(name, **hub_options), "n_samples", None)
+        n_samples = getattr(load_feature_extractor(name, hub_options), "n_samples", None)
     if n_samples is None:
         raise ValueError(f"{name} takes whole clips, and an exported one clips of one length: give --n_samples")
-    model = AutoModelForAudioClassification.from_pretrained(name, dtype=torch.float32, **hub_options)
+    model, feature_extractor = load_trained_classifier(name, **hub_options)
+    put_in_order(
+        model, feature_extractor, output_labels(model.config.id2label, model.config.label2id, arguments.bonafide_label)
+    )
     return export_onnx(model, arguments.output, n_samples=n_samples)
 
 

@@ -16,7 +16,7 @@ from transformers.utils import (
     WEIGHTS_NAME,
 )
 
-from hf_gradalign.file_faults import json_fault, weights_fault, weights_kind
+from hf_gradalign.file_faults import fault_met_in_loading, json_fault, weights_fault, weights_kind
 from hf_gradalign.plain_text import plain_text
 
 # In the order in which transformers takes them; the first that is there counts.
@@ -47,6 +47,8 @@ def require_whole_files(folder: str | Path) -> None:
         others = sorted(path.name for path in folder.iterdir() if path.suffix in _OF_SCRIPTS)
         hint = f"; {others[0]} may be what scripts/convert_checkpoint.py converts" if others else ""
         raise OSError(f"{folder} has no weights ({SAFE_WEIGHTS_NAME} or {WEIGHTS_NAME}){hint}")
+    if used and not any(_is_there(folder / name) for name in (CONFIG_NAME, _SETTINGS[-1])):
+        raise OSError(f"{folder} has no {CONFIG_NAME}, without which {used[0]} cannot be loaded")
     for name in used:
         for path in _shards(folder / name) if name.endswith(".index.json") else [folder / name]:
             _require_whole_weights(path)
@@ -79,9 +81,14 @@ def loading_model(name: str, hub_options: Mapping[str, Any]) -> Iterator[None]:
             require_whole_files(snapshot)
         kind = ValueError if isinstance(error, ValueError) else OSError
         here = "" if path.exists() else f" (there is no folder {path.absolute()})"
-        what = plain_text(error).strip()
-        if not isinstance(error, OSError | ValueError):
-            what = f"{type(error).__name__}: {what}"
+        if "ignore_mismatched_sizes" in str(error):
+            what = (
+                "its weights have other shapes than its config.json says. The one is not of the other: get both again"
+            )
+        elif isinstance(error, OSError | ValueError | ImportError):
+            what = plain_text(error).strip()
+        else:
+            what = f"it {fault_met_in_loading(error)}"
         raise kind(f"cannot load the model {name}{here}: {what}") from error
 
 

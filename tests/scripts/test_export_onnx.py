@@ -63,7 +63,8 @@ def test_of_another_length(load_script, save, tmp_path, monkeypatch, capsys):
 
 def test_a_missing_folder(export, tmp_path, capsys):
     assert export([str(tmp_path / "nowhere"), "--output", str(tmp_path / "detector.onnx")]) == 2
-    assert f"error: there is no folder {tmp_path / 'nowhere'}, and no such model" in capsys.readouterr().err
+    nowhere = tmp_path / "nowhere"
+    assert f"error: cannot load the model {nowhere} (there is no folder {nowhere})" in capsys.readouterr().err
 
 
 def test_no_detector(export, tmp_path, capsys):

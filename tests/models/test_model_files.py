@@ -1,0 +1,164 @@
+"""Broken models end in a sentence, whoever loads them."""
+
+import json
+import shutil
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from tiny_detectors import make_detector
+
+from hf_gradalign.models import load_audio_classifier, load_detector
+from hf_gradalign.scoring import SpoofScorer
+
+POINTER = b"version https://git-lfs.github.com/spec/v1\noid sha256:" + b"a" * 64 + b"\nsize 377620000\n"
+LOADERS = {
+    "train": lambda folder: load_audio_classifier(str(folder)),
+    "new head": lambda folder: load_detector(str(folder), head="linear"),
+    "score": SpoofScorer,
+}
+
+
+class Malicious:
+    def __reduce__(self):
+        return print, ("this ran",)
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("models") / "whole"
+    make_detector(n_samples=3200).save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture
+def broken(whole, tmp_path):
+    def make(name, content):
+        folder = tmp_path / "broken"
+        shutil.copytree(whole, folder)
+        if name == "pytorch_model.bin":
+            (folder / "model.safetensors").unlink()
+        path = folder / name
+        if content is None:
+            path.unlink()
+        elif content == "folder":
+            path.unlink()
+            path.mkdir()
+        elif callable(content):
+            path.write_bytes(content(path.read_bytes()))
+        else:
+            path.write_bytes(content)
+        return folder
+
+    return make
+
+
+FILES = [
+    ("model.safetensors", POINTER, "model.safetensors is a Git LFS pointer"),
+    (
+        "model.safetensors",
+        lambda data: data[: len(data) // 2],
+        r"model.safetensors is cut off: it has [\d,]+ of",
+    ),
+    ("model.safetensors", "folder", "model.safetensors is a folder where a file belongs"),
+    ("model.safetensors", None, r"has no weights \(model.safetensors or pytorch_model.bin\)"),
+    ("model.safetensors", b"\x80\x02}q\x00.", "holds what torch.save writes.* rename it to pytorch_model.bin"),
+    ("pytorch_model.bin", b"<html>", "pytorch_model.bin is a web page"),
+    ("pytorch_model.bin", b"", "pytorch_model.bin is empty"),
+    ("config.json", POINTER, "config.json is a Git LFS pointer"),
+    ("config.json", b'{"model_type"', "config.json is cut off or no JSON"),
+    ("config.json", None, "has no config.json, without which model.safetensors cannot be loaded"),
+    ("config.json", lambda data: data.replace(b'"sampling_rate"', b'"hidden_size"'), "cannot load the model"),
+]
+
+
+@pytest.mark.parametrize("loader", ["train", "score"])
+@pytest.mark.parametrize(
+    ("name", "content", "said"), [*FILES, ("preprocessor_config.json", POINTER, "Git LFS pointer")]
+)
+def test_broken_files(loader, name, content, said, broken):
+    with pytest.raises(OSError, match=said):
+        LOADERS[loader](broken(name, content))
+
+
+@pytest.mark.parametrize(("name", "content", "said"), FILES[:1] + FILES[7:9])
+def test_an_encoder_for_a_new_head(name, content, said, broken):
+    with pytest.raises(OSError, match=said):
+        LOADERS["new head"](broken(name, content))
+
+
+@pytest.mark.parametrize("loader", ["train", "score"])
+def test_shards(loader, whole, tmp_path):
+    def sharded(name):
+        make_detector(n_samples=3200).save_pretrained(tmp_path / name, max_shard_size="20KB")
+        return tmp_path / name, sorted((tmp_path / name).glob("model-*.safetensors"))
+
+    folder, _ = sharded("whole")
+    LOADERS[loader](folder)
+    folder, shards = sharded("missing")
+    shards[1].unlink()
+    with pytest.raises(OSError, match=f"{shards[1].name} is missing"):
+        LOADERS[loader](folder)
+    folder, shards = sharded("cut")
+    shards[0].write_bytes(shards[0].read_bytes()[:-10])
+    with pytest.raises(OSError, match=f"{shards[0].name} is cut off"):
+        LOADERS[loader](folder)
+    folder, shards = sharded("twice")
+    shutil.copy(shards[0], shards[1])
+    with pytest.raises(ValueError, match=r"lacks \d+ weights"):
+        LOADERS[loader](folder)
+    for index, said in ((b"{}", "no weight_map"), (b"[1]", "no object"), (POINTER, "Git LFS pointer")):
+        (folder / "model.safetensors.index.json").write_bytes(index)
+        with pytest.raises(OSError, match=f"model.safetensors.index.json .*{said}"):
+            LOADERS[loader](folder)
+
+
+@pytest.mark.parametrize("loader", ["train", "score"])
+def test_a_pickle_that_would_run_code(loader, broken, whole, capsys):
+    folder = broken("pytorch_model.bin", b"")
+    state = load_file(whole / "model.safetensors")
+    torch.save(state, folder / "pytorch_model.bin")
+    LOADERS[loader](folder)
+    torch.save({**state, "more": Malicious()}, folder / "pytorch_model.bin")
+    with pytest.raises(OSError, match=r"holds more than weights.*could run code") as raised:
+        LOADERS[loader](folder)
+    assert "\x1b" not in str(raised.value)
+    assert "this ran" not in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("loader", ["train", "score"])
+def test_an_encoder_that_is_not_of_its_settings(loader, broken):
+    def twice_as_wide(data):
+        content = json.loads(data)
+        content["backbone_config"]["hidden_size"] *= 2
+        return json.dumps(content).encode()
+
+    with pytest.raises((OSError, ValueError), match=r"other shapes than its config\.json"):
+        LOADERS[loader](broken("config.json", twice_as_wide))
+
+
+def test_a_file_in_place_of_a_folder(whole):
+    for loader in LOADERS.values():
+        with pytest.raises(OSError, match=r"is a file, and a model is a folder.*convert_checkpoint"):
+            loader(whole / "model.safetensors")
+
+
+@pytest.mark.parametrize("script", ["score_audio_spoof", "run_audio_spoof", "export_onnx", "convert_checkpoint"])
+def test_every_script_says_it(script, broken, tmp_path, capsys, monkeypatch):
+    import importlib.util
+    from pathlib import Path
+
+    place = Path(__file__).parents[2] / "scripts" / f"{script}.py"
+    monkeypatch.syspath_prepend(place.parent)
+    specification = importlib.util.spec_from_file_location(script, place)
+    module = importlib.util.module_from_spec(specification)
+    specification.loader.exec_module(module)
+    folder, out = str(broken("model.safetensors", POINTER)), str(tmp_path / "out")
+    words = {
+        "score_audio_spoof": [folder, "--output_file", out],
+        "run_audio_spoof": ["--align_gradients", "--model_name_or_path", folder, "--output_dir", out],
+        "export_onnx": [folder, "--output", out],
+        "convert_checkpoint": [folder, "--reverse", "--output_file", out],
+    }[script]
+    assert module.main(words) == 2
+    assert f"error: {folder}/model.safetensors is a Git LFS pointer" in capsys.readouterr().err
