@@ -49,6 +49,7 @@ from hf_gradalign.score_files import (
     read_keys_of_corpus,
     read_scores,
     save_figures,
+    with_own_labels,
 )
 
 
@@ -72,8 +73,11 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
     columns.add_argument("--key_id_column", help="with the utterance ids in KEYS")
     columns.add_argument("--label_column", help="with the labels, in KEYS or, without KEYS, in SCORES")
     columns.add_argument("--label_map", nargs="+", help="what other labels mean: 0=spoof 1=bonafide")
+    columns.add_argument("--higher_is", choices=["bonafide", "spoof"], help="what a high score means (bonafide)")
     columns.add_argument(
-        "--higher_is", choices=["bonafide", "spoof"], default="bonafide", help="what a high score means"
+        "--score_is",
+        choices=["score", "confidence"],
+        help="confidence: of the label in SCORES, a prediction; score: to be ranked as it is (by default found out)",
     )
     columns.add_argument("--sasv", action="store_true", help="scores of spoofing-robust speaker verification: a-DCF")
     metrics = parser.add_argument_group("metrics")
@@ -177,13 +181,12 @@ def load(path: str, arguments: argparse.Namespace) -> Clips:
         label_column=None if has_keys else arguments.label_column,
         label_map=label_map,
         higher_is=arguments.higher_is,
+        score_is=arguments.score_is,
         of_trials=arguments.sasv,
         has_keys=has_keys,
     )
     if not has_keys:
-        if scores.labels is None:
-            raise ScoreFileError(f"{path} has no labels in it: give KEYS, the file that has them, after it.")
-        return scores
+        return with_own_labels(scores)
     if not Path(arguments.keys).exists() and names_corpus(arguments.keys):
         options = CorpusOptions([arguments.keys])
         keys = read_keys_of_corpus(

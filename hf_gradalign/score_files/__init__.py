@@ -7,6 +7,7 @@ from hf_gradalign.score_files.errors import ScoreFileError
 from hf_gradalign.score_files.evaluation import compare_clips, evaluate_clips, measures_of
 from hf_gradalign.score_files.figures import draw_bars, draw_det, draw_histograms, import_matplotlib, save_figures
 from hf_gradalign.score_files.matching import match_keys, match_systems
+from hf_gradalign.score_files.predictions import with_own_labels
 from hf_gradalign.score_files.reading import read_keys, read_scores
 from hf_gradalign.score_files.results import Evaluation, Row, Settings
 from hf_gradalign.score_files.tables import breakdown_table, comparison_table, described, overall_table
@@ -38,4 +39,5 @@ __all__ = [
     "read_keys_of_corpus",
     "read_scores",
     "save_figures",
+    "with_own_labels",
 ]

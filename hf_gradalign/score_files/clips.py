@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import pyarrow as pa
@@ -11,12 +11,29 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from hf_gradalign.data import LABEL_NAMES, canonical_label
+from hf_gradalign.data.text_values import stripped
 from hf_gradalign.metrics import TRIAL_TYPES
 from hf_gradalign.score_files.errors import ScoreFileError
 
 StringColumn = pa.Array | pa.ChunkedArray
 
-BONAFIDE = LABEL_NAMES.index("bonafide")
+_DECIMAL_COMMA = r"[-+]?\d+,\d+([eE][-+]?\d+)?"
+_THOUSANDS = r"[-+]?[1-9]\d{0,2}(,\d{3})+"
+
+
+@dataclass(frozen=True)
+class Verdicts:
+    """What a score file says of clips that may be its system's predictions instead of the truth.
+
+    Attributes:
+        labels: 1 bona fide and 0 spoof; where it is not known which is which, two numbers, -1 for any further value.
+        are_known: Whether it is known which is which.
+        is_direction_given: Whether someone said what a high score means.
+    """
+
+    labels: NDArray[np.int64]
+    are_known: bool = True
+    is_direction_given: bool = False
 
 
 @dataclass(frozen=True)
@@ -32,6 +49,7 @@ class Clips:
         columns: Further columns by name, strings.
         notes: What a reader should be told.
         other_ids: Names of clips that were left out on purpose, such as those of another subset.
+        verdicts: Labels of a score file that may be predictions; None if there are none, or they are the truth.
     """
 
     source: str
@@ -42,6 +60,7 @@ class Clips:
     columns: Mapping[str, pa.Array] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
     other_ids: pa.Array | None = None
+    verdicts: Verdicts | None = None
 
     def __len__(self) -> int:
         return len(self.utterance_ids)
@@ -61,22 +80,24 @@ class Clips:
     def at(self, places: NDArray[np.integer]) -> Clips:
         """The clips at these places, in that order."""
         taken = pa.array(places, pa.int64())
-        return Clips(
-            self.source,
-            self.utterance_ids.take(taken),
-            None if self.scores is None else self.scores[places],
-            None if self.labels is None else self.labels[places],
-            None if self.trial_types is None else self.trial_types[places],
-            {name: column.take(taken) for name, column in self.columns.items()},
-            self.notes,
-            self.other_ids,
+        return replace(
+            self,
+            utterance_ids=self.utterance_ids.take(taken),
+            scores=None if self.scores is None else self.scores[places],
+            labels=None if self.labels is None else self.labels[places],
+            trial_types=None if self.trial_types is None else self.trial_types[places],
+            columns={name: column.take(taken) for name, column in self.columns.items()},
+            verdicts=None if self.verdicts is None else replace(self.verdicts, labels=self.verdicts.labels[places]),
         )
 
 
 def flat(column: StringColumn) -> pa.Array:
-    """One array of strings."""
+    """One array of strings, whatever the type was; whole numbers have no `.0`, and nothing stands around the values."""
     column = column.combine_chunks() if isinstance(column, pa.ChunkedArray) else column
-    return column.cast(pa.string())
+    if pa.types.is_floating(column.type):
+        column = pc.if_else(pc.is_nan(column), None, column)
+    encoded = column.cast(pa.string()).dictionary_encode()  # most columns have few values, and stripping takes time
+    return stripped(encoded.dictionary).take(encoded.indices)
 
 
 def read_labels(
@@ -109,17 +130,15 @@ def read_labels(
 
 
 def read_numbers(values: StringColumn, source: str, what: str) -> NDArray[np.float64]:
-    """Numbers from strings.
+    """Numbers from strings, with a decimal point, a decimal comma or a percent sign (then fractions come of them).
 
     Raises:
-        ScoreFileError: If one is not a finite number; the message says which.
+        ScoreFileError: If one is not a finite number, or may have a decimal comma as well as one between thousands.
     """
     try:
         numbers = pc.cast(values, pa.float64())
     except pa.ArrowInvalid:
-        texts = flat(values).to_pylist()
-        place = next(place for place, text in enumerate(texts) if not _is_number(text))  # as Arrow reads numbers
-        raise ScoreFileError(f"{source}: {what} number {place + 1} is {texts[place]!r}, which is no number.") from None
+        numbers = _written_otherwise(flat(values), source, what)
     array = numbers.combine_chunks().to_numpy(zero_copy_only=False) if isinstance(numbers, pa.ChunkedArray) else numbers
     array = np.asarray(array, dtype=np.float64)
     n_bad = int(np.count_nonzero(~np.isfinite(array)))
@@ -127,18 +146,48 @@ def read_numbers(values: StringColumn, source: str, what: str) -> NDArray[np.flo
         place = int(np.argmin(np.isfinite(array)))
         raise ScoreFileError(
             f"{source}: {n_bad} of {len(array)} {what}s are NaN or infinite, the first of them number {place + 1}. "
-            "Score these clips anew, or leave their lines out."
+            "Score these clips again, or leave their lines out."
         )
     return array
+
+
+def _written_otherwise(texts: pa.Array, source: str, what: str) -> pa.Array:
+    """Numbers that are not written as Arrow reads them."""
+    is_percentage = pc.all(pc.ends_with(texts, "%")).as_py()
+    texts = pc.utf8_rtrim(texts, "% ") if is_percentage else texts
+    has_comma = pc.match_substring_regex(texts, f"^{_DECIMAL_COMMA}$")
+    # A decimal comma is one only in a file that has no decimal points.
+    if pc.any(has_comma).as_py() and not pc.any(pc.match_substring(texts, ".")).as_py():
+        if pc.all(pc.match_substring_regex(texts.filter(has_comma), f"^{_THOUSANDS}$")).as_py():
+            raise ScoreFileError(
+                f"{source}: {what}s such as {texts.filter(has_comma)[0]} may have a decimal comma or one between "
+                "thousands. Write them with a decimal point."
+            )
+        texts = pc.replace_substring(texts, ",", ".")
+    try:
+        numbers = pc.cast(texts, pa.float64())
+    except pa.ArrowInvalid:
+        values = texts.to_pylist()
+        place = next(place for place, text in enumerate(values) if not _is_number(text))  # as Arrow reads numbers
+        raise ScoreFileError(f"{source}: {what} number {place + 1} is {values[place]!r}, which is no number.") from None
+    return pc.divide(numbers, 100.0) if is_percentage else numbers
 
 
 def with_unique_ids(clips: Clips, what: str) -> Clips:
     """The clips without lines that say the same twice.
 
     Raises:
-        ScoreFileError: If an id is there twice with different scores or labels.
+        ScoreFileError: If a line has no id, or an id is there twice with different scores or labels.
     """
-    encoded = clips.utterance_ids.dictionary_encode()
+    names = pc.fill_null(clips.utterance_ids, "")
+    n_nameless = pc.sum(pc.equal(names, "")).as_py() or 0
+    if n_nameless:
+        place = pc.index(names, "").as_py()
+        raise ScoreFileError(
+            f"{clips.source}: {n_nameless} of {len(clips)} lines have no utterance id, the first of them number "
+            f"{place + 1}. Name these clips, leave their lines out, or say which column has the ids with --id_column."
+        )
+    encoded = names.dictionary_encode()
     if len(encoded.dictionary) == len(clips):
         return clips
     codes = encoded.indices.to_numpy(zero_copy_only=False)
@@ -151,9 +200,11 @@ def with_unique_ids(clips: Clips, what: str) -> Clips:
                 f"{clips.source}: {what} of {name!r} is there twice, and not the same: {column[first][inverse][place]} "
                 f"and {column[place]}. {len(clips) - len(first)} of its {len(clips)} lines repeat an utterance id."
             )
-    note = f"{len(clips) - len(first)} of {len(clips)} lines of {clips.source} repeat others word for word: left out."
-    kept = clips.at(np.sort(first))
-    return Clips(**{**vars(kept), "notes": (*clips.notes, note)})
+    same = pa.array(first[inverse])
+    differing = [name for name, column in clips.columns.items() if not column.equals(column.take(same))]
+    how = "others word for word" if not differing else f"an utterance id, with another {' and '.join(differing)}"
+    note = f"{len(clips) - len(first)} of {len(clips)} lines of {clips.source} repeat {how}: left out."
+    return replace(clips.at(np.sort(first)), notes=(*clips.notes, note))
 
 
 def _is_number(text: str | None) -> bool:

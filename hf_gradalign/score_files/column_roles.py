@@ -10,12 +10,17 @@ import pyarrow.compute as pc
 from hf_gradalign.data import canonical_label
 from hf_gradalign.metrics import TRIAL_TYPES
 from hf_gradalign.score_files.column_names import (
+    CONFIDENCES,
     IDS,
     LABELS,
+    PREDICTIONS,
     SCORES,
     TRIAL_LABELS,
     TRIAL_SCORES,
+    TRUE_LABELS,
+    class_of,
     common_name,
+    is_one_of,
     plain_name,
 )
 from hf_gradalign.score_files.errors import ScoreFileError
@@ -30,14 +35,21 @@ class Roles:
     Attributes:
         utterance: The utterance ids; None if no column can be that.
         label: The labels, of clips or of trials; None if there are none.
-        score: The scores; None if there are none.
+        score: The scores; None if there are none. Where there is a column per class, that of bona fide.
         others: Further columns, by what to call them: speaker, system, codec, ..., else as in the file.
+        spoof_score: The scores of the class spoof, where there is a column per class.
+        verdict: Labels that are, or may be, the system's predictions; None if there are none, or it is known that they
+            are the truth.
+        is_prediction: Whether the verdicts' name says that they are predictions.
     """
 
     utterance: str | None
     label: str | None
     score: str | None
     others: dict[str, str] = field(default_factory=dict)
+    spoof_score: str | None = None
+    verdict: str | None = None
+    is_prediction: bool = False
 
 
 def find_roles(
@@ -66,15 +78,21 @@ def find_roles(
     """
     names = list(table.columns)
     label = _named(table, label_column, "--label_column") or _find_label(table, label_map, of_trials)
-    score = _named(table, score_column, "--score_column")
+    verdict = _find_prediction(table, label_map) if wants_score and table.has_header else None
+    is_prediction = verdict is not None
+    score, spoof_score = _named(table, score_column, "--score_column"), None
     if score is None and wants_score:
-        score = _find_score(table, label, id_column, of_trials)
+        score, spoof_score = _find_score(table, label, verdict, id_column, label_map, of_trials)
     utterance = _named(table, id_column, "--id_column") or _find_ids(table, label, score)
     taken = {utterance, label, score}
     others = {} if not table.has_header else {common_name(name): name for name in names if name not in taken}
     if not table.has_header:
         others = name_unnamed(table, utterance, label, score)
-    return Roles(utterance, label, score, others)
+    if verdict is None and wants_score and not of_trials:
+        verdict = _possible_prediction(table, label, label_map, others)
+        if verdict != label and verdict in (utterance, score):
+            verdict = None
+    return Roles(utterance, label, score, others, spoof_score, verdict, is_prediction)
 
 
 def _named(table: TextTable, given: str | None, option: str) -> str | None:
@@ -91,11 +109,35 @@ def _named(table: TextTable, given: str | None, option: str) -> str | None:
 
 def _find_label(table: TextTable, label_map: Mapping[str, str] | None, of_trials: bool) -> str | None:
     if table.has_header:
-        return _by_name(table, TRIAL_LABELS if of_trials else LABELS)
+        found = _by_name(table, TRIAL_LABELS if of_trials else LABELS)
+        if found is not None and not is_one_of(found, TRUE_LABELS):
+            # Where there is a "ground_truth" too, a "label" is a prediction.
+            truths = [name for name in table.columns if is_one_of(name, TRUE_LABELS)]
+            found = next((name for name in truths if _all_labels(table, name, label_map)), found)
+        return found
     for name in reversed(table.columns):  # keys stand behind attacks, whose values may be such words too
         if _all_labels(table, name, label_map):
             return name
     return None
+
+
+def _find_prediction(table: TextTable, label_map: Mapping[str, str] | None) -> str | None:
+    """Labels whose name says that they are predictions."""
+    named = [name for name in table.columns if is_one_of(name, PREDICTIONS) and not _has_fractions(table, name)]
+    return named[0] if named else None
+
+
+def _possible_prediction(
+    table: TextTable, label: str | None, label_map: Mapping[str, str] | None, others: Mapping[str, str]
+) -> str | None:
+    """Labels of a score file that may be predictions, which they are not in a file that knows the attacks."""
+    if label is None:
+        columns = list(table.columns) if table.has_header else []
+        return next((name for name in columns if _all_labels(table, name, label_map)), None)
+    if table.has_header and is_one_of(label, TRUE_LABELS):
+        return next((name for name in table.columns if name != label and is_one_of(name, LABELS)), None)
+    is_own = table.has_header and [*table.columns][:2] == ["utterance_id", "score"]  # as this project writes them
+    return None if is_own or "system" in others else label
 
 
 def _all_labels(table: TextTable, name: str, label_map: Mapping[str, str] | None) -> bool:
@@ -105,22 +147,40 @@ def _all_labels(table: TextTable, name: str, label_map: Mapping[str, str] | None
     return all(map(is_label, table.sample(name))) and all(map(is_label, pc.unique(table.columns[name]).to_pylist()))
 
 
-def _find_score(table: TextTable, label: str | None, id_column: str | None, of_trials: bool) -> str:
+def _find_score(
+    table: TextTable,
+    label: str | None,
+    verdict: str | None,
+    id_column: str | None,
+    label_map: Mapping[str, str] | None,
+    of_trials: bool,
+) -> tuple[str, str | None]:
+    """The column of scores; where there is one per class, that of bona fide and that of spoof."""
     if table.has_header:
         found = _by_name(table, TRIAL_SCORES if of_trials else SCORES)
         if found is not None:
-            return found
+            return found, None
     names = list(table.columns)
     ids = _named(table, id_column, "--id_column") or names[0]
-    numeric = [name for name in names if name not in (ids, label) and all(map(is_number, table.sample(name)))]
+    numeric = [name for name in names if name not in (ids, label, verdict) and all(map(is_number, table.sample(name)))]
     if len(numeric) == 1:
-        return numeric[0]
+        return numeric[0], None
+    if table.has_header and len(numeric) == 2:
+        by_class = {class_of(name, label_map): name for name in numeric}
+        if by_class.keys() == {"bonafide", "spoof"}:
+            return by_class["bonafide"], by_class["spoof"]
+    confidences = [name for name in numeric if is_one_of(name, CONFIDENCES)]
+    if table.has_header and len(confidences) == 1:
+        return confidences[0], None
     if len(names) == 1:
-        raise ScoreFileError(f"{table.source} has one column: scores need the utterances' names beside them.")
+        raise ScoreFileError(f"{table.source} has one column: scores need the utterances' names in another one.")
     shown = ", ".join(numeric) if numeric else "none of them"
+    decisions = (
+        "" if numeric or label is verdict is None else " Predicted labels cannot be ranked: evaluation takes scores."
+    )
     raise ScoreFileError(
         f"{table.source} has the columns {', '.join(names)}, and {shown} hold numbers that might be the scores; say "
-        "which one with --score_column (its name, or its number counted from 1)."
+        f"which one with --score_column (its name, or its number counted from 1).{decisions}"
     )
 
 
@@ -150,5 +210,4 @@ def _n_distinct(table: TextTable, name: str) -> int:
 
 
 def _by_name(table: TextTable, wanted: Sequence[str]) -> str | None:
-    by_plain_name = {plain_name(name): name for name in table.columns}
-    return next((by_plain_name[name] for name in wanted if name in by_plain_name), None)
+    return next((column for name in wanted for column in table.columns if is_one_of(column, (name,))), None)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -9,21 +10,37 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
+from hf_gradalign.data.corpora.audio_listing import AUDIO_SUFFIXES
 from hf_gradalign.score_files.clips import Clips
 from hf_gradalign.score_files.errors import ScoreFileError
+from hf_gradalign.score_files.predictions import settle_with_keys
 
 # Of the keys that may lack a score before it is an error; the Arena's tool draws the line there too.
 MAX_MISSING = 0.05
 _SHOWN = 3
-_ENDING = r"(?i)\.(wav|flac|mp3|ogg|opus|m4a|aac|sph)$"
+_ENDINGS = "|".join(sorted({suffix[1:] for suffix in AUDIO_SUFFIXES} | {"mp4", "aac", "sph", "webm", "wma", "amr"}))
+_ENDING = rf"(?i)\.({_ENDINGS})$"
 _FOLDERS = r"^.*[/\\]"
+_WHOLE_NUMBER = r"^0*(\d+?)(?:\.0+)?$"
+# What does not matter in names where it must not, one thing after another, and how it is told of.
+_CHANGES: dict[str, Callable[[pa.Array], pa.Array]] = {
+    "in one Unicode form (NFC)": lambda names: pc.utf8_normalize(names, form="NFC"),
+    "without the audio files' endings": lambda names: pc.replace_substring_regex(names, _ENDING, ""),
+    "without folders": lambda names: pc.replace_substring_regex(names, _FOLDERS, ""),
+    "in lower case": pc.utf8_lower,
+    "as whole numbers": lambda names: pc.replace_substring_regex(names, _WHOLE_NUMBER, r"\1"),
+}
 
 
 def match_keys(scores: Clips, keys: Clips, *, allow_missing: bool = False) -> Clips:
     """The clips that have both a score and a label, in the keys' order.
 
-    Names are compared as they are; where that leaves some without a partner, without the audio's file ending, and then
-    without folders too, if that is unambiguous. What was done is told in the notes.
+    Names are compared as they are; where that leaves some without a partner, in one Unicode form, without the audio's
+    file ending, without folders, in lower case and as whole numbers (007, 7.0), one after the other, as far as it is
+    needed and if that is unambiguous. What was done is told in the notes.
+
+    Labels in the score file are compared with the keys: where they are predictions and the scores their confidence,
+    these are turned into scores of bona fide.
 
     Args:
         scores: Clips with scores.
@@ -34,7 +51,8 @@ def match_keys(scores: Clips, keys: Clips, *, allow_missing: bool = False) -> Cl
         Scores, labels and the further columns of both; of a column of both, the keys'.
 
     Raises:
-        ScoreFileError: If no name is in both, if too many keys lack a score, or if names match ambiguously.
+        ScoreFileError: If no name is in both, if too many keys lack a score, if names match ambiguously, or if scores
+            belong to predicted labels.
     """
     places, how = _places_of(keys.utterance_ids, scores.utterance_ids, keys.source, scores.source)
     found = places >= 0
@@ -60,9 +78,9 @@ def match_keys(scores: Clips, keys: Clips, *, allow_missing: bool = False) -> Cl
     kept, own = keys.at(np.flatnonzero(found)), scores.at(places[found])
     if own.labels is not None and (n_other := int(np.count_nonzero(own.labels != kept.labels))):
         notes.append(f"{n_other} labels in {scores.source} are not those of {keys.source}: the latter were taken.")
-    return replace(
-        kept, source=scores.source, scores=own.scores, columns={**own.columns, **kept.columns}, notes=tuple(notes)
-    )
+    values, told = settle_with_keys(own, kept.labels, keys.source)
+    columns = {**own.columns, **kept.columns}
+    return replace(kept, source=scores.source, scores=values, columns=columns, notes=(*notes, *told))
 
 
 def match_systems(first: Clips, second: Clips) -> tuple[Clips, NDArray[np.float64], list[str]]:
@@ -95,36 +113,58 @@ def match_systems(first: Clips, second: Clips) -> tuple[Clips, NDArray[np.float6
 
 def _places_of(wanted: pa.Array, there: pa.Array, wanted_source: str, source: str) -> tuple[NDArray[np.int64], str]:
     """Where each wanted name is among those that are there, -1 where it is not, and how names had to be changed."""
-    best = _index(wanted, there)
-    how = ""
-    for pattern, described in (
-        ((_ENDING,), "the audio files' endings"),
-        ((_ENDING, _FOLDERS), "folders and the audio files' endings"),
-    ):
+    best, how = _index(wanted, there), ""
+    tried: list[str] = []
+    for change in _CHANGES:
         if (best >= 0).all():
             break
-        short_wanted, short_there = _without(wanted, pattern), _without(there, pattern)
-        places = _index(short_wanted, short_there)
-        if np.count_nonzero(places >= 0) <= np.count_nonzero(best >= 0):
+        tried.append(change)
+        n_found = int(np.count_nonzero(best >= 0))
+        if _n_found(wanted, there, tried) <= n_found:
             continue
+        needed = _needed(wanted, there, tried)
+        short_wanted, short_there = _changed(wanted, needed), _changed(there, needed)
+        described = _described(needed)
         for names, short, whose in ((wanted, short_wanted, wanted_source), (there, short_there, source)):
             if pair := _ambiguous(names, short):
                 raise ScoreFileError(
-                    f"Utterances of {source} and {wanted_source} would match without {described}, but {whose} has both "
+                    f"Utterances of {source} and {wanted_source} would match {described}, but {whose} has both "
                     f"{pair[0]!r} and {pair[1]!r}: name them alike in both files."
                 )
-        best, how = places, f"Utterances of {source} and {wanted_source} were matched without {described}."
+        best = _index(short_wanted, short_there)
+        how = f"Utterances of {source} and {wanted_source} were matched {described}."
     return best, how
+
+
+def _changed(names: pa.Array, changes: Sequence[str]) -> pa.Array:
+    for change in changes:
+        names = _CHANGES[change](names)
+    return names
+
+
+def _n_found(wanted: pa.Array, there: pa.Array, changes: Sequence[str]) -> int:
+    return int(np.count_nonzero(_index(_changed(wanted, changes), _changed(there, changes)) >= 0))
+
+
+def _needed(wanted: pa.Array, there: pa.Array, changes: Sequence[str]) -> list[str]:
+    """Those of the changes without which fewer names would match."""
+    n_found = _n_found(wanted, there, changes)
+    needed = list(changes)
+    for change in changes[:-1]:  # the last one is why there are more
+        fewer = [other for other in needed if other != change]
+        if _n_found(wanted, there, fewer) == n_found:
+            needed = fewer
+    return needed
+
+
+def _described(changes: Sequence[str]) -> str:
+    removed = [change.removeprefix("without ") for change in reversed(changes) if change.startswith("without ")]
+    others = [change for change in changes if not change.startswith("without ")]
+    return " and ".join(([f"without {' and '.join(removed)}"] if removed else []) + others)
 
 
 def _index(wanted: pa.Array, there: pa.Array) -> NDArray[np.int64]:
     return pc.fill_null(pc.index_in(wanted, there), -1).to_numpy(zero_copy_only=False).astype(np.int64)
-
-
-def _without(names: pa.Array, patterns: tuple[str, ...]) -> pa.Array:
-    for pattern in patterns:
-        names = pc.replace_substring_regex(names, pattern, "")
-    return names
 
 
 def _ambiguous(names: pa.Array, short: pa.Array) -> tuple[str, str] | None:

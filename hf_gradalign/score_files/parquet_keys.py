@@ -14,11 +14,12 @@ from numpy.typing import NDArray
 
 from hf_gradalign.data.corpora.arena import LABEL_MAP, read_notes
 from hf_gradalign.score_files.clips import Clips, flat, read_labels
+from hf_gradalign.score_files.column_names import IDS, LABELS, is_one_of
 from hf_gradalign.score_files.errors import ScoreFileError
 
 _AUDIO = "audio"
-_LABELS = ("label", "labels", "key")
-_IDS = ("utterance_id", "id", "path", "file", "file_name")
+_USUAL_LABELS = ("label", "labels", "key", *LABELS)
+_USUAL_IDS = ("utterance_id", "id", "path", "file", "file_name", *IDS)
 _ARENA_LABELS = "labels.parquet"
 
 
@@ -52,7 +53,7 @@ def read_parquet_keys(
     except (OSError, pa.ArrowException) as error:
         raise ScoreFileError(f"Cannot read {path}: {error}") from error
     source = str(path)
-    label = _column(source, names, label_column, _LABELS, "labels", "--label_column")
+    label = _column(source, names, label_column, _USUAL_LABELS, "labels", "--label_column")
     values = table[label]
     feature = Features.from_arrow_schema(schema).get(label)
     if isinstance(feature, ClassLabel):
@@ -69,7 +70,7 @@ def read_parquet_keys(
     }
     if "notes" in names:
         columns |= _from_notes(table["notes"], labels)
-    ids = columns.pop(_column(source, list(columns), id_column, _IDS, "utterance ids", "--id_column"))
+    ids = columns.pop(_column(source, list(columns), id_column, _USUAL_IDS, "utterance ids", "--id_column"))
     return Clips(source, ids, labels=labels, trial_types=types, columns=columns)
 
 
@@ -85,17 +86,17 @@ def _files(path: Path) -> list[Path]:
 
 def _column(source: str, names: list[str], given: str | None, usual: tuple[str, ...], what: str, option: str) -> str:
     wanted = usual if given is None else (given,)
-    found = next((name for name in wanted if name in names), None)
+    found = next((name for other in wanted for name in names if is_one_of(name, (other,))), None)
     if found is None:
+        looked_for = given or " or ".join(wanted[:3])
         raise ScoreFileError(
-            f"{source} has no column {' or '.join(wanted)} with {what} among {', '.join(names)}; name it with {option}."
+            f"{source} has no column {looked_for} with {what} among {', '.join(names)}; name it with {option}."
         )
     return found
 
 
 def _is_plain(field: pa.Field) -> bool:
-    kind = field.type
-    return pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_integer(kind)
+    return not pa.types.is_nested(field.type) and not pa.types.is_null(field.type)
 
 
 def _from_notes(notes: pa.ChunkedArray, labels: NDArray[np.int64]) -> dict[str, pa.Array]:

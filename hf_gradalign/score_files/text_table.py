@@ -12,13 +12,18 @@ import pyarrow.csv as pa_csv
 
 from hf_gradalign.data import CorpusError
 from hf_gradalign.data.corpora.protocol_file import read_words, shown
-from hf_gradalign.score_files.column_names import HEADER_WORDS, plain_name
+from hf_gradalign.data.text_values import stripped
+from hf_gradalign.plain_text import stripped_text
+from hf_gradalign.score_files.column_names import HEADER_WORDS, is_one_of
 from hf_gradalign.score_files.errors import ScoreFileError
 
 _DELIMITERS = "\t,;|"
 _SAMPLE_LINES = 50
-_NUMBER = re.compile(r"[-+]?(\d+\.?\d*|\.\d+)([eE][-+]?\d+)?|nan|[-+]?inf", re.IGNORECASE)
+_NUMBER = re.compile(r"([-+]?(\d+\.?\d*|\.\d+|\d+,\d+)([eE][-+]?\d+)?|nan|[-+]?inf) ?%?", re.IGNORECASE)
+_DECIMAL_COMMA = re.compile(r"[-+]?\d+,\d+([eE][-+]?\d+)?")
+_SAYS_DELIMITER = re.compile(r'"?sep=(.)"?')  # as Excel writes it
 _NAME = re.compile(r"[A-Za-z_]")
+_WORKBOOK = b"PK\x03\x04"  # .xlsx is a zip archive
 
 
 @dataclass(frozen=True)
@@ -42,41 +47,47 @@ class TextTable:
 
     def sample(self, name: str) -> list[str]:
         """The first values of a column."""
-        return self.columns[name].slice(0, _SAMPLE_LINES).to_pylist()
+        return pc.fill_null(self.columns[name].slice(0, _SAMPLE_LINES), "").to_pylist()
 
 
 def read_text_table(path: str | Path) -> TextTable:
     """Read columns apart by tabs, commas, semicolons, bars, or else by any white space, with a header or without.
 
-    Empty lines, Windows line ends and a byte order mark do not matter.
+    Empty lines, Windows line ends, a byte order mark, quotes and a delimiter at the ends of lines do not matter.
 
     Raises:
         ScoreFileError: If there is no such file, it is empty or no text, or lines differ in their number of columns.
     """
     path = Path(path)
     lines = _first_lines(path)
-    delimiter = _delimiter_of(lines)
+    said = _SAYS_DELIMITER.fullmatch(lines[0].strip())
+    lines = lines[1:] if said and len(lines) > 1 else lines
+    delimiter = said[1] if said else _delimiter_of(lines)
     first = _split(lines[0], delimiter)
     has_header = _is_header(first, _split(lines[1], delimiter) if len(lines) > 1 else [])
-    names = [name.strip() for name in first] if has_header else [f"column_{n + 1}" for n in range(len(first))]
+    names = first if has_header else [f"column_{n + 1}" for n in range(len(first))]
     names = [name or f"column_{place + 1}" for place, name in enumerate(names)]
     if twice := {name for name in names if names.count(name) > 1}:
         raise ScoreFileError(f"{path}: the header has {', '.join(sorted(twice))} more than once.")
     try:
         if delimiter is None:
             table = read_words(path, lambda words: {str(place): place for place in range(len(words))})
+            table = pa.table([_unquoted(column) for column in table.columns], names=table.column_names)
         else:
-            table = _read_delimited(path, delimiter, len(names))
+            table = _read_delimited(path, delimiter, len(names), n_skipped=int(said is not None))
     except CorpusError as error:
         raise ScoreFileError(str(error)) from error
     table = table.slice(1) if has_header else table
     if table.num_rows == 0:
         raise ScoreFileError(f"{path} has a header but no rows.")
-    return TextTable(str(path), dict(zip(names, table.columns, strict=True)), has_header)
+    columns = dict(zip(names, table.columns, strict=True))
+    if len(names) > 1 and not first[-1] and not pc.any(pc.not_equal(columns[names[-1]], "")).as_py():
+        del columns[names[-1]]  # each line ends with a delimiter
+    return TextTable(str(path), columns, has_header)
 
 
 def is_number(text: str | None) -> bool:
-    """Whether a value is written as a number, NaN and infinity among them."""
+    """Whether a value is written as a number, with a point or a comma, NaN and infinity among them."""
     return text is not None and _NUMBER.fullmatch(text.strip()) is not None
 
 
@@ -89,6 +100,10 @@ def _first_lines(path: Path) -> list[str]:
     except FileNotFoundError:
         raise ScoreFileError(f"There is no file {path}.") from None
     except UnicodeDecodeError as error:
+        if path.read_bytes()[: len(_WORKBOOK)] == _WORKBOOK:
+            raise ScoreFileError(
+                f"{path} is an Excel workbook or another archive: save its sheet as CSV UTF-8."
+            ) from None
         raise ScoreFileError(
             f"{path} is no UTF-8 text ({error}): unpack it if it is compressed, or save it as UTF-8."
         ) from error
@@ -99,19 +114,42 @@ def _first_lines(path: Path) -> list[str]:
 
 
 def _delimiter_of(lines: list[str]) -> str | None:
-    for delimiter in _DELIMITERS:
-        counts = {line.count(delimiter) for line in lines}
-        if 0 not in counts and (len(counts) == 1 or delimiter == ","):
+    possible = [delimiter for delimiter in _DELIMITERS if _is_between(delimiter, lines)]
+    if "," not in possible:
+        return possible[0] if possible else None
+    # A comma may also be in all of the numbers.
+    for delimiter in (*possible, None):
+        if delimiter != "," and _has_decimal_commas([_split(line, delimiter) for line in lines]):
             return delimiter
-    return None
+    return possible[0]
+
+
+def _is_between(delimiter: str, lines: list[str]) -> bool:
+    counts = {line.count(delimiter) for line in lines}
+    return 0 not in counts and (len(counts) == 1 or delimiter == ",")
+
+
+def _has_decimal_commas(rows: list[list[str]]) -> bool:
+    """Whether lines split so have names, each once, and in another column numbers that all have a decimal comma."""
+    if len({len(row) for row in rows}) > 1 or len(rows[0]) < 2:
+        return False
+    columns = list(zip(*rows, strict=True))
+    numeric = [all(map(_DECIMAL_COMMA.fullmatch, column)) or _is_decimal_below_name(column) for column in columns]
+    return any(numeric) and any(
+        len(set(column)) == len(column) and not any("," in value for value in column) for column in columns
+    )
+
+
+def _is_decimal_below_name(column: tuple[str, ...]) -> bool:
+    return len(column) > 1 and not is_number(column[0]) and all(map(_DECIMAL_COMMA.fullmatch, column[1:]))
 
 
 def _split(line: str, delimiter: str | None) -> list[str]:
-    return [word.strip().strip('"') for word in line.split(delimiter)]
+    return [stripped_text(word) for word in line.split(delimiter)]
 
 
 def _is_header(first: list[str], second: list[str]) -> bool:
-    if any(plain_name(word) in HEADER_WORDS for word in first):
+    if any(is_one_of(word, HEADER_WORDS) for word in first):
         return True
     # Names above numbers.
     return (
@@ -119,7 +157,11 @@ def _is_header(first: list[str], second: list[str]) -> bool:
     )
 
 
-def _read_delimited(path: Path, delimiter: str, n_columns: int) -> pa.Table:
+def _unquoted(column: pa.ChunkedArray) -> pa.ChunkedArray:
+    return stripped(column) if pc.any(pc.starts_with(column, '"')).as_py() else column
+
+
+def _read_delimited(path: Path, delimiter: str, n_columns: int, n_skipped: int) -> pa.Table:
     bad: list[pa_csv.InvalidRow] = []
 
     def note(row: pa_csv.InvalidRow) -> str:
@@ -130,7 +172,7 @@ def _read_delimited(path: Path, delimiter: str, n_columns: int) -> pa.Table:
     try:
         table = pa_csv.read_csv(
             path,
-            pa_csv.ReadOptions(column_names=names, use_threads=False),
+            pa_csv.ReadOptions(column_names=names, skip_rows=n_skipped, use_threads=False),
             pa_csv.ParseOptions(delimiter=delimiter, invalid_row_handler=note),
             pa_csv.ConvertOptions(column_types=dict.fromkeys(names, pa.string()), strings_can_be_null=False),
         )

@@ -37,6 +37,26 @@ def test_in_the_keys_order_with_both_files_columns():
         (["a.FLAC", "b.flac"], ["a", "b"], "without the audio files' endings"),
         (["x/y/a.wav", "x/b.wav"], ["a", "b"], "without folders and the audio files' endings"),
         (["a", "b"], ["real/a.mp3", "fake\\b.mp3"], "without folders and the audio files' endings"),
+        (["x/a", "y/b"], ["a", "b"], "without folders"),
+        (["C:\\x\\a.WAV", "C:\\y\\b.WAV"], ["a", "b"], "without folders and the audio files' endings"),
+        (
+            ["gro\u0308\u00dfe_1", "gro\u0308\u00dfe_2"],
+            ["gr\u00f6\u00dfe_1", "gr\u00f6\u00dfe_2"],
+            "in one Unicode form (NFC)",
+        ),
+        (
+            ["\u1112\u1161\u11ab.wav", "b.wav"],
+            ["\ud55c", "b"],
+            "the audio files' endings and in one Unicode form (NFC)",
+        ),
+        (["LA_E_1", "LA_E_2"], ["la_e_1", "la_e_2"], "in lower case"),
+        (
+            ["set/U1.flac", "set/U2.flac"],
+            ["u1", "u2"],
+            "without folders and the audio files' endings and in lower case",
+        ),
+        (["7", "8"], ["0007", "0008"], "as whole numbers"),
+        (["7.0", "8.0"], ["7", "8"], "as whole numbers"),
     ],
 )
 def test_by_stem(scored, keyed, how):
@@ -66,6 +86,23 @@ def test_exact_names_come_first():
 def test_ambiguous_stems_are_refused(scored, keyed, whose):
     with pytest.raises(ScoreFileError, match=rf"{whose} has both 'x/a' and 'y/a': name them alike"):
         match_keys(scores_of(scored), keys_of(keyed))
+
+
+@pytest.mark.parametrize(
+    ("scored", "keyed"),
+    [
+        (["a", "A", "B"], ["a", "b"]),
+        (["\u00e4", "a\u0308"], ["\u00e4", "a\u0308", "x"]),
+        (["7", "07", "8"], ["007", "8"]),
+    ],
+)
+def test_other_forms_of_a_name_are_told_apart_or_refused(scored, keyed):
+    # Names that are there as they are stay what they are; others match only if there is one that they can mean.
+    if set(scored) < set(keyed):
+        assert match_keys(scores_of(scored), keys_of(keyed), allow_missing=True).utterance_ids.to_pylist() == scored
+    else:
+        with pytest.raises(ScoreFileError, match=r"has both .* name them alike in both files"):
+            match_keys(scores_of(scored), keys_of(keyed))
 
 
 def test_keys_without_scores():

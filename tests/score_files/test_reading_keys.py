@@ -1,5 +1,6 @@
 """Key files: protocols and keys of the challenges, tables, the Arena's parquet files, and corpora."""
 
+import decimal
 import json
 
 import corpus_trees
@@ -237,6 +238,58 @@ def test_clips_of_a_corpus_without_a_label_are_left_out(tmp_path):
     assert clips.other_ids.to_pylist() == ["11", "13"]
     with pytest.raises(ScoreFileError, match=r"None of the 4 clips of .*clips.csv, split test, has a label"):
         read_keys_of_corpus(str(tmp_path / "clips.csv"))
+
+
+@pytest.mark.parametrize(
+    "ids",
+    [
+        pa.array([1000, 1001], pa.int32()),
+        pa.array([1000.0, 1001.0]),
+        pa.array(["1000", "1001"]).dictionary_encode(),
+        pa.array([" 1000", "1001\u00a0"], pa.large_string()),
+        pa.array([decimal.Decimal(1000), decimal.Decimal(1001)]),
+    ],
+    ids=lambda ids: str(ids.type),
+)
+@pytest.mark.parametrize("labels", [["bonafide", "spoof"], pa.array(["real ", " Fake"]).dictionary_encode()])
+def test_ids_and_labels_of_any_type(tmp_path, ids, labels):
+    path = tmp_path / "keys.parquet"
+    pq.write_table(pa.table({"Utterance ID": ids, "Label": labels, "snr": [1.5, 2.5]}), path)
+    clips = read_keys(path)
+    assert clips.utterance_ids.to_pylist() == ["1000", "1001"]
+    assert clips.labels.tolist() == [1, 0]
+    assert columns_of(clips) == {"snr": ["1.5", "2.5"]}
+
+
+def test_labels_that_pandas_made_floats(tmp_path, write):
+    pq.write_table(pa.table({"id": ["a", "b"], "label": [1.0, 0.0]}), tmp_path / "keys.parquet")
+    for path in (tmp_path / "keys.parquet", write("id,label\na,1.0\nb,0.0\n", "keys.csv")):
+        assert read_keys(path, label_map={"1": "bonafide", "0": "spoof"}).labels.tolist() == [1, 0]
+
+
+@pytest.mark.parametrize("name", ["keys.json", "keys.jsonl"])
+def test_json(write, name):
+    rows = [{"utterance_id": 1000, "label": "bona fide ", "speaker": None}, {"utterance_id": 1001, "label": "Spoof"}]
+    clips = read_keys(write(json.dumps(rows) if name.endswith("json") else "\n".join(map(json.dumps, rows)), name))
+    assert clips.utterance_ids.to_pylist() == ["1000", "1001"]
+    assert clips.labels.tolist() == [1, 0]
+    assert read_keys(write('{"a": "real", "b": "fake"}', "by_id.json")).labels.tolist() == [1, 0]
+
+
+def test_lines_without_an_id(write, tmp_path):
+    path = write("utt,label\na,bonafide\n ,spoof\n,spoof\n")
+    with pytest.raises(ScoreFileError, match=r"2 of 3 lines have no utterance id, the first of them number 2\. Name"):
+        read_keys(path)
+    pq.write_table(pa.table({"id": [1.0, None], "label": ["real", "fake"]}), tmp_path / "keys.parquet")
+    with pytest.raises(ScoreFileError, match="1 of 2 lines have no utterance id"):
+        read_keys(tmp_path / "keys.parquet")
+
+
+def test_repeated_lines_that_differ_in_something_else_are_told(write):
+    clips = read_keys(write("utt,label,attack,language\na,spoof,A1,en\nb,bonafide,-,en\na,spoof,A2,en\n"))
+    assert columns_of(clips)["system"] == ["A1", "-"]
+    assert "1 of 3 lines of" in clips.notes[0]
+    assert "repeat an utterance id, with another system: left out" in clips.notes[0]
 
 
 def test_a_corpus_in_place_of_keys():

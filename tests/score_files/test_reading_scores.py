@@ -1,6 +1,10 @@
 """Score files of all kinds: ours, the challenges', other people's."""
 
+import json
+
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from hf_gradalign.score_files import ScoreFileError, read_scores
@@ -40,6 +44,88 @@ def test_two_columns(write, separator, header):
 def test_line_ends_byte_order_marks_and_blanks_do_not_matter(write):
     text = "\r\n ".join(f"{name}  {score} " for name, score in zip(IDS, SCORES, strict=True))
     check(read_scores(write(b"\xef\xbb\xbf" + text.encode() + b"\r\n\r\n")))
+
+
+COMMAS = [str(score).replace(".", ",") for score in SCORES]
+OTHER_FORMS = {
+    "a header in another case": lines(",", IDS, SCORES, header="FileName,CM_Score"),
+    "names in one word": lines(";", IDS, SCORES, header="UtteranceID;cmScore"),
+    "a spreadsheet's semicolons and decimal commas": "\ufeff" + lines(";", IDS, COMMAS, header="Datei;Wert"),
+    "the same without a header": lines(";", IDS, COMMAS),
+    "decimal commas behind blanks": lines(" ", IDS, COMMAS),
+    "decimal commas behind tabs": lines("\t", IDS, COMMAS, header="utt\tscore"),
+    "decimal commas in quotes": lines(",", IDS, [f'"{score}"' for score in COMMAS], header="utt,score"),
+    "quotes behind blanks": lines(" ", [f'"{name}"' for name in IDS], SCORES),
+    "quotes around all": "\ufeff"
+    + lines(",", [f'"{n}"' for n in IDS], [f'" {s}"' for s in SCORES], header='"utt","score"'),
+    "a delimiter at the end": lines(",", IDS, SCORES, [""] * 3),
+    "a delimiter at the end of the header too": lines(",", IDS, SCORES, [""] * 3, header="utt,score,"),
+    "what Excel puts first": "sep=;\r\n" + lines(";", IDS, SCORES, header="utt;score"),
+    "an index in front": lines(",", range(3), IDS, SCORES, header=",utt,score"),
+    "hard blanks": lines(",", [f"\u00a0{name}\u200b" for name in IDS], SCORES),
+}
+
+
+@pytest.mark.parametrize("form", OTHER_FORMS)
+def test_other_forms(write, form):
+    for line_end in ("\n", "\r\n"):
+        clips = read_scores(write(OTHER_FORMS[form].replace("\r", "").replace("\n", line_end)))
+        check(clips)
+        assert not clips.columns or "index" in form
+
+
+def test_commas_between_names_and_numbers_stay_delimiters(write):
+    clips = read_scores(write("speaker 1,25\nspeaker 2,3\nspeaker 3,125\n"))
+    assert clips.utterance_ids.to_pylist() == ["speaker 1", "speaker 2", "speaker 3"]
+    assert clips.scores.tolist() == [25, 3, 125]
+    clips = read_scores(write("clip 1,25\nclip 2,31\nclip 3,12\n"))
+    assert clips.scores.tolist() == [25, 31, 12]
+
+
+def test_commas_that_may_be_between_thousands(write):
+    with pytest.raises(ScoreFileError, match="scores such as 1,250 may have a decimal comma or one between thousands"):
+        read_scores(write("a;1,250\nb;-2,500\n"))
+    assert read_scores(write("a;1,250\nb;-0,500\n")).scores.tolist() == [1.25, -0.5]
+
+
+def test_json_parquet_and_numbers_for_names(write, tmp_path):
+    rows = [{"utterance_id": number, "score": score} for number, score in zip((7, 8, 9), SCORES, strict=True)]
+    forms = {
+        "a.json": json.dumps(rows),
+        "a.jsonl": "\n".join(map(json.dumps, rows)),
+        "b.json": json.dumps({str(row["utterance_id"]): row["score"] for row in rows}),
+        "c.json": json.dumps({"utterance_id": dict(enumerate((7, 8, 9))), "score": dict(enumerate(SCORES))}),
+        "d.json": json.dumps({"utterance_id": [7, 8, 9], "score": SCORES}),
+    }
+    paths = [write(text, name) for name, text in forms.items()]
+    for name, ids in (("a", [7, 8, 9]), ("b", [7.0, 8.0, 9.0]), ("c", pa.array(["7", "8", "9"]).dictionary_encode())):
+        paths.append(tmp_path / f"{name}.parquet")
+        pq.write_table(pa.table({"utterance_id": ids, "score": SCORES}), paths[-1])
+    for path in paths:
+        clips = read_scores(path)
+        assert clips.utterance_ids.to_pylist() == ["7", "8", "9"], path
+        assert clips.scores.tolist() == SCORES
+    digits = write('{"a": -1.1324817933200393e-05, "b": -13.842713356018066}', "e.json")
+    assert read_scores(digits).scores.tolist() == [-1.1324817933200393e-05, -13.842713356018066]
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "message"),
+    [
+        ("a.json", "{}", "has no rows: it should be a list of objects"),
+        ("a.json", '{"dtype": "float32", "n_clips": 3, "model": {"a": 1}}', "has no rows"),
+        ("a.json", '{"a": 1}\n{"a": 2}', r"Cannot read .* as JSON: .*\. JSON Lines end in \.jsonl"),
+        ("a.jsonl", "a 1.0", "Cannot read .* as JSON"),
+        ("a.jsonl", '{"utt": "a", "score": null}', "score number 1 is '', which is no number"),
+        ("a.json", '{"a": NaN, "b": 1.0}', "1 of 2 scores are NaN or infinite"),
+        ("a.parquet", "no parquet", "Cannot read"),
+        ("a.csv", b"PK\x03\x04\xff\xff", "is an Excel workbook or another archive: save its sheet as CSV UTF-8"),
+        ("a.csv", "utt,score\na,1.0\n,2.0\n", "1 of 2 lines have no utterance id, the first of them number 2"),
+    ],
+)
+def test_refusals_of_other_kinds_of_files(write, name, text, message):
+    with pytest.raises(ScoreFileError, match=message):
+        read_scores(write(text, name))
 
 
 def test_asvspoof2019(write):

@@ -147,6 +147,47 @@ def test_numbers_for_labels_do_not_matter_beside_keys(evaluate, write, protocol,
     assert "labels should be bonafide or spoof" in capsys.readouterr().err
 
 
+def test_predicted_labels_with_their_confidence(evaluate, write, protocol, capsys):
+    probabilities = 1 / (1 + np.exp(-SCORES))
+    predicted = ["bonafide" if p > 0.5 else "spoof" for p in probabilities]
+    confidence = np.maximum(probabilities, 1 - probabilities)
+    files = [f"{name}.flac" for name in NAMES]
+    path = write("best.csv", files, predicted, confidence, separator=",", header="file,label,score")
+    assert evaluate([path, protocol, "--subset", "all", "--bootstrap", "0"]) == 0
+    captured = capsys.readouterr()
+    assert rows_of(captured.out)["EER (%)"] == [f"{100 * equal_error_rate(SCORES, LABELS)['eer']:.3f}"]
+    assert "best.csv are predictions" in captured.err
+    for words, message in (
+        ([], "without keys nothing tells: give KEYS"),
+        (["--score_is", "confidence"], "has no labels in it: give KEYS"),
+        (["--score_is", "score"], "they may not be the truth"),
+        ([protocol, "--higher_is", "spoof"], "Say --score_is confidence if they are"),
+    ):
+        assert evaluate([path, *words, "--bootstrap", "0"]) == 2
+        captured = capsys.readouterr()
+        assert message in captured.err
+        assert captured.out == ""
+
+
+def test_physical_access_by_its_columns(evaluate, write, capsys):
+    rooms = [f"R{k % 2 + 1}" for k in range(N)]
+    distances = [f"{'D' if label else 'd'}{k % 3 + 1}" for k, label in enumerate(LABELS)]
+    devices = ["-" if label else f"s{k % 2 + 2}" for k, label in enumerate(LABELS)]
+    words = ["-" if label else "r1" for label in LABELS], ["-" if label else "m1" for label in LABELS]
+    talkers = ["-" if label else f"c{k % 3 + 2}" for k, label in enumerate(LABELS)]
+    names = [name.replace("LA", "PA") for name in NAMES]
+    columns = [names, names, rooms, ["M1"] * N, distances, *words, devices, talkers, KEYS, ["notrim"] * N, ["eval"] * N]
+    keys = write("keys/trial_metadata.txt", *columns)
+    path = write("scores.txt", names, SCORES)
+    assert evaluate([path, keys, "--bootstrap", "0", "--by", "system"]) == 2
+    assert "no column 'system' (--by)" in capsys.readouterr().err
+    by = ["asv_room", "distance_to_asv", "replay_device", "distance_to_talker"]
+    assert evaluate([path, keys, "--bootstrap", "0", "--by", *by, "--output_json", "pa.json"]) == 0
+    rows = rows_of(capsys.readouterr().out)
+    assert set(rows) >= {"R1", "R2", "d1", "d2", "d3", "s2", "s3", "c2", "c3", "c4"}
+    assert "n/a" not in rows["d1"]  # against all talkers, whose distances are D1 to D3
+
+
 def test_a_threshold_from_development_data(evaluate, write, capsys):
     dev = write("dev.txt", NAMES, ATTACKS, KEYS, SCORES + 1)
     path = write("cm.txt", NAMES, ATTACKS, KEYS, SCORES)

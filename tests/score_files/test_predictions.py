@@ -1,0 +1,251 @@
+"""Predicted labels are not the truth, and their confidence is ranked only after it became a score of bona fide."""
+
+import json
+
+import numpy as np
+import pytest
+
+from hf_gradalign.score_files import ScoreFileError, match_keys, read_keys, read_scores, with_own_labels
+
+RNG = np.random.default_rng(3)
+N = 40
+TRUTH = np.arange(N) % 2
+LOGITS = np.round(RNG.normal(size=N) + 2 * TRUTH - 1, 4)
+P = 1 / (1 + np.exp(-LOGITS))
+NAMES = [f"u{k:02d}" for k in range(N)]
+PREDICTED = ["bonafide" if p > 0.5 else "spoof" for p in P]
+CONFIDENCE = np.maximum(P, 1 - P)
+N_WRONG = int(np.count_nonzero((P > 0.5) != TRUTH))
+assert 2 <= N_WRONG < N / 2
+
+
+@pytest.fixture
+def write(tmp_path):
+    def write(name, *columns, header=None, separator=","):
+        rows = [separator.join(map(str, row)) for row in zip(*columns, strict=True)]
+        path = tmp_path / name
+        path.write_text("\n".join([*([header] if header else []), *rows]) + "\n", encoding="utf-8")
+        return path
+
+    return write
+
+
+@pytest.fixture
+def keys(write):
+    return read_keys(write("keys.txt", NAMES, ["bonafide" if label else "spoof" for label in TRUTH], separator=" "))
+
+
+def matched(path, keys, **options):
+    clips = match_keys(read_scores(path, has_keys=True, **options), keys)
+    assert clips.utterance_ids.to_pylist() == NAMES
+    assert clips.labels.tolist() == TRUTH.tolist()
+    return clips
+
+
+REAL_FAKE = ["real" if p > 0.5 else "fake" for p in P]
+CONFIDENCES = {
+    "as pipelines write it": ((NAMES, PREDICTED, CONFIDENCE), "file,label,score"),
+    "other words": ((NAMES, REAL_FAKE, CONFIDENCE), "path,Label,Score"),
+    "without a header": ((NAMES, PREDICTED, CONFIDENCE), None),
+    "percentages": ((NAMES, PREDICTED, 100 * CONFIDENCE), "file,label,score"),
+    "per cent signs": ((NAMES, PREDICTED, [f"{100 * p}%" for p in CONFIDENCE]), "file,label,score"),
+    "another name": ((NAMES, PREDICTED, CONFIDENCE), "utt,result,confidence"),
+}
+
+
+@pytest.mark.parametrize("kind", CONFIDENCES)
+def test_confidence_becomes_a_score_where_keys_show_what_it_is(write, keys, kind):
+    columns, header = CONFIDENCES[kind]
+    clips = matched(write("s.csv", *columns, header=header), keys)
+    np.testing.assert_allclose(clips.scores, P, atol=1e-12)
+    assert (
+        f"({N_WRONG} of {N} are not those of {keys.source}) and its scores the confidence of these" in clips.notes[-1]
+    )
+
+
+@pytest.mark.parametrize("kind", CONFIDENCES)
+def test_confidence_without_keys_is_refused(write, kind):
+    columns, header = CONFIDENCES[kind]
+    path = write("s.csv", *columns, header=header)
+    with pytest.raises(ScoreFileError, match=r"No score of .* without keys nothing tells: give KEYS, .*--score_is"):
+        read_scores(path)
+    # Whoever says that it is confidence has no true labels in the file.
+    clips = read_scores(path, score_is="confidence")
+    np.testing.assert_allclose(clips.scores, P, atol=1e-12)
+    with pytest.raises(ScoreFileError, match="has no labels in it: give KEYS"):
+        with_own_labels(clips)
+
+
+def test_a_detector_without_errors_is_ambiguous(write):
+    right = ["bonafide" if label else "spoof" for label in TRUTH]
+    keys = read_keys(write("keys.txt", NAMES, right, separator=" "))
+    path = write("s.csv", NAMES, right, CONFIDENCE, header="file,label,score")
+    scores = read_scores(path, has_keys=True)
+    with pytest.raises(ScoreFileError, match=r"its labels are those of .*: say --score_is confidence if .*score if"):
+        match_keys(scores, keys)
+    clips = match_keys(read_scores(path, has_keys=True, score_is="confidence"), keys)
+    np.testing.assert_allclose(clips.scores, np.where(TRUTH == 1, CONFIDENCE, 1 - CONFIDENCE))
+    clips = match_keys(read_scores(path, has_keys=True, score_is="score"), keys)
+    assert clips.scores.tolist() == CONFIDENCE.tolist()
+
+
+def test_true_labels_that_are_named_do_not_make_confidence_a_score(write):
+    path = write("s.csv", NAMES, PREDICTED, CONFIDENCE, header="file,label,score")
+    with pytest.raises(ScoreFileError, match="No score of"):
+        read_scores(path, label_column="label")
+    clips = read_scores(path, label_column="label", score_is="score")
+    with_own_labels(clips)
+    assert clips.scores.tolist() == CONFIDENCE.tolist()
+    with pytest.raises(ScoreFileError, match="stand next to scores that are all above one half"):
+        with_own_labels(read_scores(path, score_is="score"))
+
+
+@pytest.mark.parametrize("header", ["file,prediction,score", "file,Predicted Label,Confidence", "utt,pred,p"])
+def test_a_column_of_predictions_tells_it_alone(write, header):
+    clips = read_scores(write("s.csv", NAMES, PREDICTED, CONFIDENCE, header=header))
+    np.testing.assert_allclose(clips.scores, P, atol=1e-12)
+    assert clips.labels is None
+    with pytest.raises(ScoreFileError, match="has no labels in it: give KEYS"):
+        with_own_labels(clips)
+
+
+@pytest.mark.parametrize(
+    "header", ["file,label,prediction,score", "file,ground_truth,label,score", "file,key,label,score"]
+)
+def test_truth_and_predictions_in_one_file(write, header):
+    truth = ["bonafide" if label else "spoof" for label in TRUTH]
+    clips = read_scores(write("s.csv", NAMES, truth, PREDICTED, CONFIDENCE, header=header))
+    with_own_labels(clips)
+    assert clips.labels.tolist() == TRUTH.tolist()
+    np.testing.assert_allclose(clips.scores, P, atol=1e-12)
+
+
+@pytest.mark.parametrize("names", [("0", "1"), ("LABEL_0", "LABEL_1")])
+def test_confidence_of_labels_without_a_meaning(write, keys, names):
+    path = write("s.csv", NAMES, [names[int(p > 0.5)] for p in P], CONFIDENCE, header="file,label,score")
+    with pytest.raises(ScoreFileError, match=r"what these mean is not clear\. Say it with --label_map"):
+        matched(path, keys)
+    clips = matched(path, keys, label_map={names[0]: "spoof", names[1]: "bonafide"})
+    np.testing.assert_allclose(clips.scores, P)
+
+
+def test_predictions_from_the_score_itself(write, keys):
+    path = write("s.csv", NAMES, PREDICTED, LOGITS, header="file,label,score")
+    assert matched(path, keys).scores.tolist() == LOGITS.tolist()
+    clips = read_scores(path)
+    with pytest.raises(ScoreFileError, match=r"follow from its scores without exception.*Give KEYS.*--label_column"):
+        with_own_labels(clips)
+    with_own_labels(read_scores(path, label_column="label"))
+
+
+def test_the_probability_of_spoof(write, keys):
+    path = write("s.csv", NAMES, PREDICTED, 1 - P, header="file,label,score")
+    with pytest.raises(ScoreFileError, match=r"labeled spoof have the higher scores\. Say --higher_is spoof"):
+        matched(path, keys)
+    np.testing.assert_allclose(matched(path, keys, higher_is="spoof").scores, P - 1)
+    with pytest.raises(ScoreFileError, match="follow from its scores"):
+        with_own_labels(read_scores(path))
+
+
+@pytest.mark.parametrize("name", ["p_spoof", "FakeProb", "Score (fake)", "spoof score", "logit-deepfake"])
+def test_a_column_that_is_named_for_spoof(write, name):
+    path = write("s.csv", NAMES, 1 - P, header=f"file,{name}")
+    with pytest.raises(ScoreFileError, match=r"is named for spoof\. Say --higher_is spoof .* or --higher_is bonafide"):
+        read_scores(path)
+    np.testing.assert_allclose(read_scores(path, higher_is="spoof").scores, P - 1)
+    np.testing.assert_allclose(read_scores(path, higher_is="bonafide").scores, 1 - P)
+
+
+@pytest.mark.parametrize("name", ["anti-spoof score", "p_bonafide", "bona_fide_llr", "RealProb"])
+def test_a_column_that_is_not(write, name):
+    np.testing.assert_allclose(read_scores(write("s.csv", NAMES, P, header=f"file,{name}")).scores, P)
+
+
+LOGIT_OF_LABEL = np.abs(LOGITS) / 2 + 1
+
+
+@pytest.mark.parametrize("header", ["file,label,score", "file,predicted_label,logit"])
+def test_the_logit_of_the_predicted_label_cannot_be_converted(write, keys, header):
+    path = write("s.csv", NAMES, PREDICTED, LOGIT_OF_LABEL, header=header)
+    for has_keys in (True, False):
+        with pytest.raises(ScoreFileError, match=r"each label's own, such as its logit: these cannot be compared"):
+            match_keys(read_scores(path, has_keys=has_keys), keys)
+    assert matched(path, keys, score_is="score").scores.tolist() == LOGIT_OF_LABEL.tolist()
+
+
+@pytest.mark.parametrize("values", [(0, 1), (-1, 1), (1, 2)])
+def test_decisions_are_no_scores(write, values):
+    path = write("s.txt", NAMES, [values[int(p > 0.5)] for p in P], separator=" ")
+    with pytest.raises(ScoreFileError, match=r"these are decisions, and error rates need scores .*--score_is score"):
+        read_scores(path, has_keys=True)
+    assert set(read_scores(path, has_keys=True, score_is="score").scores) == set(values)
+
+
+def test_predictions_without_scores(write):
+    for header in ("file,prediction", "file,label"):
+        with pytest.raises(ScoreFileError, match=r"none of them hold numbers .* Predicted labels cannot be ranked"):
+            read_scores(write("s.csv", NAMES, PREDICTED, header=header))
+
+
+def test_confidence_of_nobody_knows_what(write, keys):
+    with pytest.raises(ScoreFileError, match="'confidence' and no labels, so of which class"):
+        read_scores(write("s.csv", NAMES, CONFIDENCE, header="file,confidence"), has_keys=True)
+    clips = matched(write("s.txt", NAMES, CONFIDENCE, separator=" "), keys)
+    assert "No score of" in clips.notes[-1]
+    assert "write the probability of bona fide" in clips.notes[-1]
+
+
+def both(p, words=("real", "fake")):
+    return sorted(
+        ({"label": w, "score": float(s)} for w, s in zip(words, (p, 1 - p), strict=True)), key=lambda e: -e["score"]
+    )
+
+
+ROWS = list(zip(NAMES, PREDICTED, CONFIDENCE, strict=True))
+JSON = {
+    "rows": [{"file": n, "label": w, "score": float(s)} for n, w, s in ROWS],
+    "a list of one": [{"audio": {"path": f"{n}.wav"}, "pred": [{"label": w, "score": float(s)}]} for n, w, s in ROWS],
+    "within rows": [{"file": n, "top": {"label": w, "score": float(s)}} for n, w, s in ROWS],
+    "by id": {n: {"label": w, "score": float(s)} for n, w, s in ROWS},
+    "below a name": {"results": [{"file": n, "label": w, "score": float(s)} for n, w, s in ROWS]},
+    "columns": {"file": NAMES, "label": PREDICTED, "score": CONFIDENCE.tolist()},
+    "best two": [{"file": n, "predictions": both(p)} for n, p in zip(NAMES, P, strict=True)],
+    "best two by id": {n: both(p, ("bonafide", "spoof")) for n, p in zip(NAMES, P, strict=True)},
+}
+
+
+@pytest.mark.parametrize("kind", JSON)
+def test_what_pipelines_return(tmp_path, keys, kind):
+    texts = {".json": json.dumps(JSON[kind])}
+    if isinstance(JSON[kind], list):
+        texts[".jsonl"] = "\n".join(map(json.dumps, JSON[kind]))
+    for suffix, text in texts.items():
+        (tmp_path / f"s{suffix}").write_text(text, encoding="utf-8")
+        np.testing.assert_allclose(matched(tmp_path / f"s{suffix}", keys).scores, P, atol=1e-12)
+
+
+def test_both_classes_in_two_columns_or_two_lines(write, keys):
+    wide = write("wide.csv", NAMES, 1 - P, P, header="file,spoof,bonafide")
+    np.testing.assert_allclose(matched(wide, keys).scores, P)
+    logits = write("logits.csv", NAMES, 3 - LOGITS / 2, 3 + LOGITS / 2, header="file,logit_fake,logit_real")
+    np.testing.assert_allclose(matched(logits, keys).scores, LOGITS)
+    lines = [(name, entry["label"], entry["score"]) for name, p in zip(NAMES, P, strict=True) for entry in both(p)]
+    for columns, header in ((lines, "file,label,score"), (lines[::-1], "file,prediction,confidence")):
+        clips = matched(write("long.csv", *zip(*columns, strict=True), header=header), keys)
+        np.testing.assert_allclose(clips.scores, P)
+        assert "has a line for each class of an utterance" in clips.notes[0]
+
+
+def test_true_labels_and_attacks_in_a_score_file_stay_what_they_are(write):
+    truth = ["bonafide" if label else "spoof" for label in TRUTH]
+    attacks = ["-" if label else "A07" for label in TRUTH]
+    perfect = LOGITS + 20 * TRUTH
+    for columns, header in (
+        ((NAMES, attacks, truth, perfect), None),
+        ((NAMES, perfect, truth), "utterance_id,score,label"),
+        ((NAMES, truth, perfect), "file,cm-label,score"),
+        ((NAMES, truth, P), "file,label,score"),
+    ):
+        clips = with_own_labels(read_scores(write("s.csv", *columns, header=header)))
+        assert clips.labels.tolist() == TRUTH.tolist()
+        assert bool(clips.notes) == (header == "file,label,score")  # which was taken on trust
