@@ -23,6 +23,9 @@ from hf_gradalign.experiment import (
     prepare,
     publish_run,
     read_arguments,
+    rehearse,
+    require_disk_space,
+    require_publishable,
     resolve_output_folder,
     run,
     summary_table,
@@ -41,12 +44,17 @@ def main(argv: list[str]) -> int:
         args.output_dir, checkpoint = resolve_output_folder(
             args.output_dir, args.resume_from_checkpoint, args.align_gradients
         )
+        require_publishable(args)
         if args.dry_run:
             report = dry_run(model_args, data_args, args)
             if args.process_index == 0:
                 print(report.text())
+            if not report.disk.is_enough:
+                raise ValueError(report.disk.shortage())
             return 0
         preparation = prepare(model_args, data_args, args)
+        require_disk_space(preparation, args)
+        rehearse(preparation, model_args, data_args, args, command_words(given))
     except (ValueError, OSError) as error:
         print(f"error: {plain_text(error)}", file=sys.stderr)
         return 2

@@ -1,5 +1,8 @@
 """A data set of clips as they are, for evaluation and ordinary training."""
 
+import copy
+from collections.abc import Sequence
+
 from hf_gradalign.data.audio_dataset import AudioDataset, ModelItem
 
 
@@ -17,3 +20,10 @@ class ClipDataset(AudioDataset):
         """
         row = self._row(index)
         return self._item(self._fit(self._decode(index, row, 0.0), 0.0), row)
+
+    def select(self, indices: Sequence[int]) -> "ClipDataset":
+        """A data set of some of the clips, in this order."""
+        selected = copy.copy(self)
+        selected._dataset = self._dataset.select(list(indices))
+        selected._kept, selected._kept_bytes = {}, 0
+        return selected

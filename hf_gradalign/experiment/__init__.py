@@ -11,12 +11,14 @@ from hf_gradalign.experiment.command_line import (
 )
 from hf_gradalign.experiment.conflict_history import ConflictHistory
 from hf_gradalign.experiment.conflict_plots import draw_conflicts, draw_run_figures
+from hf_gradalign.experiment.disk_space import require_disk_space
 from hf_gradalign.experiment.dry_run import dry_run
 from hf_gradalign.experiment.dry_run_report import DryRunReport
 from hf_gradalign.experiment.evaluation import CountermeasureMetrics
 from hf_gradalign.experiment.output_folder import resolve_output_folder
 from hf_gradalign.experiment.preparation import Preparation, prepare
-from hf_gradalign.experiment.publication import announce_hub, publish_run
+from hf_gradalign.experiment.publication import announce_hub, publish_run, require_publishable
+from hf_gradalign.experiment.rehearsal import rehearse
 from hf_gradalign.experiment.results import RunResults
 from hf_gradalign.experiment.run import Interrupted, run
 from hf_gradalign.experiment.summary import summary_table
@@ -42,6 +44,9 @@ __all__ = [
     "prepare",
     "publish_run",
     "read_arguments",
+    "rehearse",
+    "require_disk_space",
+    "require_publishable",
     "resolve_output_folder",
     "run",
     "summary_table",

@@ -17,7 +17,7 @@ from hf_gradalign.training import GradientAlignmentArguments
 PAPER_WINDOW_SECONDS = 66_800 / 16_000
 _ADAMW = (OptimizerNames.ADAMW_TORCH, OptimizerNames.ADAMW_TORCH_FUSED)  # the Trainer's default, by torch's version
 CHECKED_BY_DEFAULT = 20_000
-"""Splits of more clips are not decoded before training, unless asked for: 50,000 of 4 s take about a minute."""
+"""More training clips are not decoded before training, unless asked for: 50,000 of 4 s take about a minute."""
 
 
 def of_corpora(default: str | None, about: str) -> dict[str, Any]:
@@ -192,8 +192,8 @@ class DataArguments:
         metadata={
             "nargs": "?",
             "const": True,
-            "help": "Decode every clip once before training. By default where a split has at most "
-            f"{CHECKED_BY_DEFAULT} clips.",
+            "help": "Decode every clip once before training. By default those of validation and test, and those that "
+            f"are trained on where they are at most {CHECKED_BY_DEFAULT}.",
         },
     )
     on_bad_audio: str = field(

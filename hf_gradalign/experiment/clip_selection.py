@@ -22,15 +22,21 @@ def limited(clips: Dataset, size: int | None) -> Dataset:
     return clips.select(sorted(np.concatenate(classes)[np.argsort(ranks, kind="stable")][:size].tolist()))
 
 
-def checked(clips: Dataset, data_args: DataArguments, sampling_rate: int) -> Dataset:
+def checked(clips: Dataset, data_args: DataArguments, sampling_rate: int, *, of_any_number: bool = False) -> Dataset:
     """The clips, decoded once if the arguments or their number say so, without those that are bad if these are skipped.
+
+    Args:
+        clips: Of one split.
+        data_args: The run's arguments.
+        sampling_rate: What clips will be resampled to, in Hz.
+        of_any_number: Whether they are decoded by default however many they are.
 
     Raises:
         BadAudioError: If clips are bad and are not skipped.
     """
     is_checked = data_args.check_audio
     if is_checked is None:
-        is_checked = len(clips) <= CHECKED_BY_DEFAULT
+        is_checked = of_any_number or len(clips) <= CHECKED_BY_DEFAULT
     if not is_checked:
         logger.info(f"{len(clips)} clips are not decoded beforehand; --check_audio does.")
         return clips

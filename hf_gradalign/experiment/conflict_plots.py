@@ -90,6 +90,15 @@ def draw_run_figures(folder: str | Path) -> dict[str, str]:
     return {f"{FIGURES_DIR}/{path.name}": shown[path.name] for path in paths}
 
 
+def can_draw() -> bool:
+    """Whether matplotlib is installed."""
+    try:
+        _import_matplotlib()
+    except ImportError:
+        return False
+    return True
+
+
 def draw_overview(history: ConflictHistory) -> Any:
     """Conflict rate by epoch, histogram of cosines and ratio of norms, a row a pair; gives a matplotlib `Figure`."""
     figure = _figure(12, 3.2 * len(history.pairs))

@@ -16,8 +16,10 @@ from transformers.utils import logging
 from hf_gradalign.data import ViewDataset
 from hf_gradalign.experiment.arguments import AudioSpoofTrainingArguments, DataArguments, ModelArguments
 from hf_gradalign.experiment.corpora import RunCorpora, load_run_corpora, stream_training_corpora
+from hf_gradalign.experiment.disk_space import disk_space
 from hf_gradalign.experiment.dry_run_report import DryRunReport
 from hf_gradalign.experiment.preparation import Preparation, check_views, load_model, put_together, settle_defaults
+from hf_gradalign.experiment.rehearsal import rehearse
 from hf_gradalign.experiment.run_estimate import estimate_run
 from hf_gradalign.experiment.run_trainer import make_trainer
 from hf_gradalign.experiment.stand_in_model import is_out_of_reach, stand_in_config
@@ -55,14 +57,20 @@ def dry_run(model_args: ModelArguments, data_args: DataArguments, args: AudioSpo
     model, feature_extractor, is_random = _load_model(model_args, data_args, args)
     try_views(views, feature_extractor.sampling_rate, args.device if data_args.augment_on_device else None)
     with args.main_process_first(desc="loading and checking the audio"):
-        clips = _clip_counts(data_args, args, feature_extractor.sampling_rate)
+        real = load_run_corpora(data_args, args, feature_extractor.sampling_rate)
+        if data_args.streaming:
+            stream_training_corpora(data_args, args)
+    clips = {split: len(each) for split, each in real.splits.items()}
     corpora = _synthetic_corpora(data_args, args, feature_extractor.sampling_rate)
     preparation = put_together(corpora, views, model, feature_extractor, data_args, args)
+    held_out = RunCorpora(DatasetDict({**real.splits, "train": corpora.splits["train"]}), real.held_out_of)
+    evaluated = put_together(held_out, views, model, feature_extractor, data_args, args)
     seconds_per_clip = _seconds_per_clip(preparation.train_dataset)
     clock = StepClock()
     with tempfile.TemporaryDirectory(prefix="hf_gradalign_dry_run_") as folder:
+        rehearse(evaluated, model_args, data_args, args, folder=folder, saves=False)
         try:
-            _rehearse(preparation, _rehearsal_arguments(args, folder), clock)
+            _take_steps(preparation, _step_arguments(args, folder), clock)
         except torch.OutOfMemoryError as error:
             raise ValueError(
                 f"the run does not fit into the memory of {args.device} with --per_device_train_batch_size "
@@ -77,6 +85,7 @@ def dry_run(model_args: ModelArguments, data_args: DataArguments, args: AudioSpo
     evaluation_seconds = clock.evaluations[-1] - clock.evaluations[-2]
     n_parameters = model.num_parameters()
     n_trained = model.num_parameters(only_trainable=True)
+    estimate = estimate_run(args, clips, seconds_per_update, evaluation_seconds)
     return DryRunReport(
         model=f"{model_args.model_name_or_path or 'small wav2vec 2.0'}, {model_args.head or 'its own'} head",
         has_random_weights=is_random,
@@ -94,11 +103,8 @@ def dry_run(model_args: ModelArguments, data_args: DataArguments, args: AudioSpo
         loader_workers=args.dataloader_num_workers,
         seconds_per_evaluation_batch=evaluation_seconds,
         utterances_per_evaluation_batch=args.eval_batch_size,
-        estimate=estimate_run(args, clips, seconds_per_update, evaluation_seconds),
-        checkpoint_bytes=4 * n_parameters + 8 * n_trained,  # with the two moments of Adam
-        weights_bytes=4 * n_parameters,
-        checkpoints=_checkpoints(args),
-        averaged=args.average_best_checkpoints if args.average_best_checkpoints > 1 else 0,
+        estimate=estimate,
+        disk=disk_space(model, args, clips, estimate),
         epochs=None if args.max_steps > 0 else args.num_train_epochs,
         patience=args.early_stopping_patience,
     )
@@ -126,13 +132,6 @@ def _load_model(
     return *load_model(model_args, data_args, args, config), True
 
 
-def _clip_counts(data_args: DataArguments, args: AudioSpoofTrainingArguments, sampling_rate: int) -> dict[str, int]:
-    corpora = load_run_corpora(data_args, args, sampling_rate)
-    if data_args.streaming:
-        stream_training_corpora(data_args, args)
-    return {split: len(clips) for split, clips in corpora.splits.items()}
-
-
 def _synthetic_corpora(data_args: DataArguments, args: AudioSpoofTrainingArguments, sampling_rate: int) -> RunCorpora:
     per_update = args.train_batch_size * args.gradient_accumulation_steps * args.world_size
     sizes = {
@@ -153,7 +152,7 @@ def _seconds_per_clip(dataset: ViewDataset) -> float:
     return statistics.median(times)
 
 
-def _rehearsal_arguments(args: AudioSpoofTrainingArguments, folder: str) -> AudioSpoofTrainingArguments:
+def _step_arguments(args: AudioSpoofTrainingArguments, folder: str) -> AudioSpoofTrainingArguments:
     """The run's arguments for two updates that leave nothing behind."""
     args = copy.copy(args)
     args.output_dir = folder
@@ -169,17 +168,11 @@ def _rehearsal_arguments(args: AudioSpoofTrainingArguments, folder: str) -> Audi
     return args
 
 
-def _rehearse(preparation: Preparation, args: AudioSpoofTrainingArguments, clock: StepClock) -> None:
+def _take_steps(preparation: Preparation, args: AudioSpoofTrainingArguments, clock: StepClock) -> None:
     trainer = make_trainer(preparation, args, [clock])
     trainer.remove_callback(PrinterCallback)  # a loss on synthetic audio says nothing
     trainer.train()
     trainer.evaluate()
-
-
-def _checkpoints(args: AudioSpoofTrainingArguments) -> int | None:
-    if args.save_strategy == "no":
-        return 0
-    return None if args.save_total_limit is None else args.save_total_limit + 1  # one is being written
 
 
 __all__ = ["dry_run"]

@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from hf_gradalign.experiment.disk_space import DiskSpace
 from hf_gradalign.experiment.run_estimate import RunEstimate
 
 
@@ -28,10 +29,7 @@ class DryRunReport:
         seconds_per_evaluation_batch: Of the second of two evaluation batches.
         utterances_per_evaluation_batch: On one process.
         estimate: What it all comes to.
-        checkpoint_bytes: Size of a checkpoint to resume from.
-        weights_bytes: Size of the weights alone.
-        checkpoints: How many of the former there are at a time, None for any number; 0 where none is saved.
-        averaged: How many weights are kept to be averaged.
+        disk: What the run writes, and what is free.
         epochs: The largest number of epochs; None where updates are counted.
         patience: Of early stopping, in evaluations; None without.
     """
@@ -53,10 +51,7 @@ class DryRunReport:
     seconds_per_evaluation_batch: float
     utterances_per_evaluation_batch: int
     estimate: RunEstimate
-    checkpoint_bytes: int
-    weights_bytes: int
-    checkpoints: int | None
-    averaged: int
+    disk: DiskSpace
     epochs: float | None
     patience: int | None
 
@@ -92,7 +87,7 @@ class DryRunReport:
                 "an evaluation batch",
                 f"{self.seconds_per_evaluation_batch:.3g} s for {_utterances(self.utterances_per_evaluation_batch)}",
             ),
-            ("disk", self._disk()),
+            ("disk", self.disk.described() + ("" if self.disk.is_enough else ": too little")),
             ("updates an epoch", None if estimate.updates_per_epoch is None else str(estimate.updates_per_epoch)),
             (
                 "whole run, at most",
@@ -110,21 +105,9 @@ class DryRunReport:
         shown = {} if "train" in self.clips else {"train": "streamed"}
         return ", ".join(f"{split} {size}" for split, size in {**shown, **self.clips}.items())
 
-    def _disk(self) -> str:
-        copies = self.averaged + 1
-        weights = f"{_size(self.weights_bytes)} for the weights" + f", {copies} times" * (copies > 1)
-        if self.checkpoints == 0:
-            return weights
-        most = "all are kept" if self.checkpoints is None else f"at most {self.checkpoints} at a time"
-        return f"{_size(self.checkpoint_bytes)} a checkpoint, {most}; {weights}"
-
 
 def _utterances(count: int) -> str:
     return f"{count} utterance{'s' * (count != 1)}"
-
-
-def _size(n_bytes: int) -> str:
-    return f"{n_bytes / 1e9:.1f} GB" if n_bytes >= 1e9 else f"{n_bytes / 1e6:.0f} MB"
 
 
 def duration(seconds: float) -> str:

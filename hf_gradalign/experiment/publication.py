@@ -2,12 +2,35 @@
 
 from pathlib import Path
 
+from huggingface_hub import get_token
+from huggingface_hub.errors import HFValidationError
+from huggingface_hub.utils import validate_repo_id
 from transformers.utils import logging
 
 from hf_gradalign.experiment.arguments import AudioSpoofTrainingArguments
 from hf_gradalign.hub import PublishingError, check_access, publish
 
 logger = logging.get_logger(__name__)
+
+
+def require_publishable(args: AudioSpoofTrainingArguments) -> None:
+    """Refuse, before anything is loaded, to publish what can never be published.
+
+    Raises:
+        ValueError: If the repository's name is not valid, or no access token is found.
+    """
+    if not args.push_to_hub:
+        return
+    name = args.hub_model_id or Path(args.output_dir).name
+    try:
+        validate_repo_id(name)
+    except HFValidationError as error:
+        raise ValueError(f"--push_to_hub: give a valid name with --hub_model_id namespace/name. {error}") from error
+    if (args.hub_token or get_token()) is None:
+        raise ValueError(
+            "--push_to_hub: no access token was found. Run `hf auth login`, or set HF_TOKEN, with a token that has "
+            "write permission; or train without --push_to_hub"
+        )
 
 
 def announce_hub(args: AudioSpoofTrainingArguments) -> bool:

@@ -1,6 +1,6 @@
 """One run: train, select, average, evaluate, save."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -93,6 +93,32 @@ def run(
     if trainer.state.global_step <= steps_before:
         # A finished run that is resumed trains nothing, and what it once found of its training still holds.
         metrics = without_timing(train_metrics) | read_train_metrics(args.output_dir)
+    return conclude(trainer, preparation, model_args, data_args, metrics, averaged)
+
+
+def conclude(
+    trainer: GradientAlignmentTrainer,
+    preparation: Preparation,
+    model_args: ModelArguments,
+    data_args: DataArguments,
+    train_metrics: Mapping[str, float],
+    averaged: int = 0,
+) -> RunResults:
+    """Score each split, and leave scores and results in the trainer's output folder.
+
+    Args:
+        trainer: With the weights that are scored.
+        preparation: Data and model.
+        model_args: The run's arguments.
+        data_args: The run's arguments.
+        train_metrics: What training found.
+        averaged: How many checkpoints the weights are the mean of.
+
+    Returns:
+        The results.
+    """
+    args = trainer.args
+    metrics = dict(train_metrics)
     by_system: dict[str, dict[str, float]] = {}
     for split in preparation.eval_datasets:
         prefix = _PREFIXES[split]

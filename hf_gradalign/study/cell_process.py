@@ -27,6 +27,8 @@ from hf_gradalign.experiment import (
     make_arguments,
     prepare,
     read_arguments,
+    rehearse,
+    require_disk_space,
     resolve_output_folder,
     run,
 )
@@ -89,6 +91,8 @@ def _train(folder: CellFolder) -> None:
     )
     preparation = prepare(model_args, data_args, args)
     preparation.eval_datasets.pop("test", None)  # the scorer's business
+    require_disk_space(preparation, args)
+    rehearse(preparation, model_args, data_args, args)
     keep_arguments(given, args.output_dir)
     meter = RunMeter(folder.path / _RESOURCES_NAME, folder.tell_progress)
     run(preparation, model_args, data_args, args, checkpoint, callbacks=[meter])

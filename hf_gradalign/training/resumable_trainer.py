@@ -63,6 +63,16 @@ class ResumableTrainer(Trainer):
             checkpoints.clear_unfinished()
         return super().train(resume_from_checkpoint, *args, **kwargs)
 
+    def rehearse_checkpoint(self) -> None:
+        """Save a checkpoint before the first update, with an optimizer that was made and has not stepped.
+
+        For a trainer that does not train: it shows whether model, optimizer and state can be saved.
+        """
+        self._tr_loss = torch.zeros((), device=self.args.device)
+        self._total_loss_scalar, self._globalstep_last_logged = 0.0, 0
+        self._save_checkpoint(self.model, trial=None)
+        self.control = self.callback_handler.on_save(self.args, self.state, self.control)
+
     def process_state(self) -> dict[str, Any]:
         """What this process has summed up so far, fit for JSON; subclasses add to it."""
         return {

@@ -59,4 +59,5 @@ def run_script(load_script, quick_options):
     def run(*words, **changes):
         return script.main([*words, *quick_options(**changes)])
 
+    run.script = script
     return run

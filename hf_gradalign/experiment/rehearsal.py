@@ -1,0 +1,291 @@
+"""What a run does apart from its updates, done once on two clips before the first update."""
+
+import copy
+import dataclasses
+import shutil
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+import torch
+from accelerate.utils import gather_object
+from datasets import DatasetDict
+from safetensors import safe_open
+from torch import nn
+from transformers import PrinterCallback
+from transformers.integrations import get_reporting_integration_callbacks
+from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
+from transformers.utils import logging
+
+from hf_gradalign.data.seeding import seeded_generators
+from hf_gradalign.experiment.arguments import AudioSpoofTrainingArguments, DataArguments, ModelArguments
+from hf_gradalign.experiment.card import write_run_card
+from hf_gradalign.experiment.conflict_plots import FIGURES_DIR, can_draw
+from hf_gradalign.experiment.evaluation import error_rates_by_system
+from hf_gradalign.experiment.output_folder import ARGUMENTS_NAME
+from hf_gradalign.experiment.preparation import Preparation
+from hf_gradalign.experiment.run import conclude
+from hf_gradalign.experiment.run_trainer import make_trainer
+from hf_gradalign.experiment.summary import summary_table
+from hf_gradalign.scoring import write_score_file
+from hf_gradalign.training import BestCheckpoints, GradientAlignmentTrainer
+from hf_gradalign.training.conflict_record import PARQUET_NAME, RUNNING_NAME
+
+logger = logging.get_logger(__name__)
+
+# The underscore keeps it out of what is pushed to the Hub, should the process be killed meanwhile.
+REHEARSAL_DIR = "_rehearsal"
+
+
+def rehearse(
+    preparation: Preparation,
+    model_args: ModelArguments,
+    data_args: DataArguments,
+    args: AudioSpoofTrainingArguments,
+    command: Sequence[str] = (),
+    *,
+    folder: str | Path | None = None,
+    saves: bool = True,
+) -> None:
+    """Evaluate, score, save a checkpoint and write results and model card, on two clips of each split.
+
+    All is written to a folder that is deleted at the end. Weights, random states and what the run will write stay as
+    they are. In a run of several processes every process must call this, and all fail alike. With FSDP, which would
+    shard the model, nothing is evaluated or saved.
+
+    Args:
+        preparation: Data and model of the run.
+        model_args: The run's arguments.
+        data_args: The run's arguments.
+        args: The run's arguments; `output_dir` is settled by now.
+        command: The words of the command line, for the model card.
+        folder: Where the folder is made; by default the run's folder, which is taken away again if anything fails.
+        saves: Whether to save a checkpoint, of the size that the run's have.
+
+    Raises:
+        ValueError: If something fails. The message names what, and what to do.
+    """
+    parent = Path(args.output_dir if folder is None else folder)
+    cuda = [args.device] if args.device.type == "cuda" else []
+    with (
+        torch.random.fork_rng(devices=cuda),
+        seeded_generators(np.random.SeedSequence(0)),
+        _left_as_it_is(preparation.model, has_other_dtype=args.bf16_full_eval or args.fp16_full_eval),
+    ):
+        _on_every_process("reporting", lambda: _check_reports(args))
+        with _temporary_folder(parent, args) as temporary:
+            rehearsal = _Rehearsal(preparation, model_args, data_args, args, temporary)
+            _on_every_process("reading the clips", rehearsal.read)
+            if not rehearsal.trainer.is_fsdp_enabled:
+                # Processes wait for each other within these: one that fails cannot wait for the others.
+                with _named("evaluation"):
+                    rehearsal.evaluate()
+                with _named("making the optimizer"):
+                    rehearsal.trainer.create_optimizer_and_scheduler(num_training_steps=1)
+                if saves:
+                    with _named("saving a checkpoint"):
+                        rehearsal.save()
+            _on_every_process("writing the results", lambda: rehearsal.write(command))
+
+
+class _Refusal(ValueError):
+    """What says by itself what is wrong."""
+
+
+class _Rehearsal:
+    """The steps of a rehearsal, in their order."""
+
+    def __init__(
+        self,
+        preparation: Preparation,
+        model_args: ModelArguments,
+        data_args: DataArguments,
+        args: AudioSpoofTrainingArguments,
+        folder: Path,
+    ) -> None:
+        self.whole, self.model_args, self.data_args, self.run_args = preparation, model_args, data_args, args
+        self.args = _arguments(args, folder)
+        self.folder = folder
+        chosen = {split: _one_of_each(preparation.corpus[split]["label"][:]) for split in preparation.eval_datasets}
+        clips = {split: preparation.corpus[split].select(indices) for split, indices in chosen.items()}
+        datasets = {split: preparation.eval_datasets[split].select(indices) for split, indices in chosen.items()}
+        self.preparation = dataclasses.replace(preparation, corpus=DatasetDict(clips), eval_datasets=datasets)
+        with _named("making the trainer"):
+            self.trainer = make_trainer(self.preparation, self.args)
+        self.trainer.remove_callback(PrinterCallback)
+        self.results = None
+
+    def read(self) -> None:
+        for dataset in self.preparation.eval_datasets.values():
+            self.trainer.data_collator([dataset[index] for index in range(len(dataset))])
+
+    def evaluate(self) -> None:
+        metrics = self.trainer.evaluate()
+        _check_metric(self.run_args, metrics)
+        self.results = conclude(self.trainer, self.preparation, self.model_args, self.data_args, {})
+
+    def save(self) -> None:
+        if self.args.save_strategy == "no":
+            self.trainer.save_model(_internal_call=True)
+            return
+        self.trainer.rehearse_checkpoint()
+        if self.trainer.is_world_process_zero() and self.args.average_best_checkpoints > 1:
+            _check_weights(self.trainer)
+
+    def write(self, command: Sequence[str]) -> None:
+        if not self.trainer.is_world_process_zero():
+            return
+        for split in self.whole.eval_datasets:
+            clips = self.whole.corpus[split]
+            labels = clips["label"][:]
+            scores = np.linspace(-1, 1, len(labels))
+            # Two clips do not have every name.
+            write_score_file(self.folder / f"scores_{split}.txt", clips["utterance_id"][:], scores)
+            if self.data_args.system_column_name in clips.column_names:
+                error_rates_by_system(scores, labels, clips[self.data_args.system_column_name][:])
+        if self.results is not None:
+            summary_table(self.results, self.args.align_gradients)
+            write_run_card(
+                self.results, self.preparation, self.model_args, self.data_args, self.args, command or ["python"]
+            )
+        if self.args.conflict_record != "none" and len(self.data_args.view_recipes) > 1 and not can_draw():
+            logger.warning(
+                'The model card will have no figures: they need matplotlib (pip install "hf-gradalign[plots]").'
+            )
+        _check_places(self.folder, Path(self.run_args.output_dir))
+
+
+def _arguments(args: AudioSpoofTrainingArguments, folder: Path) -> AudioSpoofTrainingArguments:
+    args = copy.copy(args)
+    args.output_dir = str(folder)
+    args.push_to_hub = args.dataloader_persistent_workers = False
+    args.resume_from_checkpoint = args.dataloader_prefetch_factor = None
+    args.dataloader_num_workers = 0  # two clips are not worth starting them
+    args.report_to = []
+    args.disable_tqdm = True
+    return args
+
+
+def _one_of_each(labels: Sequence[int]) -> list[int]:
+    """The first clip of each class, in the order of the clips."""
+    return sorted(labels.index(label) for label in set(labels))
+
+
+def _check_reports(args: AudioSpoofTrainingArguments) -> None:
+    for name in args.report_to:
+        try:
+            for callback in get_reporting_integration_callbacks([name]):
+                callback()
+        except (ValueError, RuntimeError, ImportError) as error:
+            raise _Refusal(f"--report_to {name}: {error}") from error
+
+
+def _check_metric(args: AudioSpoofTrainingArguments, metrics: dict[str, float]) -> None:
+    """See that what checkpoints are compared by is measured, in the spelling that the Trainer looks for."""
+    wanted = args.metric_for_best_model
+    if wanted is None or args.eval_strategy == "no":
+        return
+    if f"eval_{wanted.removeprefix('eval_')}" not in metrics:
+        measured = [name.removeprefix("eval_") for name in metrics if name.startswith("eval_")]
+        known = ", ".join(name for name in measured if not name.endswith(("_per_second", "time")))
+        raise _Refusal(f"--metric_for_best_model {wanted} is not measured; there are {known}")
+
+
+def _check_weights(trainer: GradientAlignmentTrainer) -> None:
+    """See that the weights which are kept to be averaged are the model's."""
+    model = trainer.accelerator.unwrap_model(trainer.model)
+    for path in BestCheckpoints.paths(trainer.args):
+        with safe_open(path, "pt") as file:
+            saved = set(file.keys())
+        names = set(model.state_dict())
+        missing = names - saved - set(getattr(model, "all_tied_weights_keys", None) or ())
+        if missing or saved - names:
+            raise ValueError(
+                f"what is saved are not the model's weights ({sorted(missing | (saved - names))[:3]}), and cannot be "
+                "averaged: --average_best_checkpoints 1 leaves it out"
+            )
+
+
+def _check_places(written: Path, folder: Path) -> None:
+    """See that no folder in the run's folder is where the run writes a file, nor the other way round."""
+    paths = [path for place in (written, *written.glob(f"{PREFIX_CHECKPOINT_DIR}-*")) for path in place.iterdir()]
+    is_folder = {path.name: path.is_dir() for path in paths}
+    is_folder |= {ARGUMENTS_NAME: False, RUNNING_NAME: False, PARQUET_NAME: False, FIGURES_DIR: True}
+    for name, expected in is_folder.items():
+        place = folder / name
+        if place.exists() and place.is_dir() != expected:
+            there, wanted = ("a file", "a folder") if expected else ("a folder", "a file")
+            raise _Refusal(f"{place} is {there}, where the run writes {wanted}: move it away")
+
+
+@contextmanager
+def _temporary_folder(parent: Path, args: AudioSpoofTrainingArguments) -> Iterator[Path]:
+    """The same folder in every process. It is deleted, and if anything fails, `parent` too, where it is new."""
+    new = [path for path in (parent, *parent.parents) if not path.exists()]
+    folder = parent / REHEARSAL_DIR
+    succeeded = False
+    try:
+        _on_every_process("writing to the output folder", lambda: _make(folder) if args.should_save else None)
+        yield folder
+        succeeded = True
+    finally:
+        if args.should_save:
+            shutil.rmtree(folder, ignore_errors=True)
+            for path in [] if succeeded else new:
+                if path.is_dir() and not any(path.iterdir()):
+                    path.rmdir()
+
+
+def _make(folder: Path) -> None:
+    if folder.is_dir():
+        shutil.rmtree(folder)  # of a run that was killed meanwhile
+    folder.mkdir(parents=True)
+
+
+@contextmanager
+def _left_as_it_is(model: nn.Module, has_other_dtype: bool) -> Iterator[None]:
+    """Give a model back as it was: its modes, what accelerate hangs on it, and weights that evaluation rounds."""
+    attributes = dict(vars(model))
+    modes = [(module, module.training) for module in model.modules()]
+    tensors = [*model.parameters(), *model.buffers()] if has_other_dtype else []
+    kept = [(tensor, tensor.detach().cpu().clone()) for tensor in tensors]
+    try:
+        yield
+    finally:
+        vars(model).clear()
+        vars(model).update(attributes)
+        for module, training in modes:
+            module.training = training
+        for tensor, values in kept:
+            tensor.data = values.to(tensor.device)
+
+
+def _on_every_process(step: str, work: Callable[[], None]) -> None:
+    """Do one step, in which no process waits for another, and fail on all processes if it fails on one."""
+    problem, cause = None, None
+    try:
+        with _named(step):
+            work()
+    except ValueError as error:
+        problem, cause = str(error), error
+    problems = [each for each in gather_object([problem]) if each is not None]
+    if problems:
+        raise ValueError(problems[0]) from cause
+
+
+@contextmanager
+def _named(step: str) -> Iterator[None]:
+    """Say which step an error is of, and that training has not begun."""
+    try:
+        yield
+    except _Refusal:
+        raise
+    except Exception as error:  # whatever it is, without this it would come after training
+        reason = str(error) or type(error).__name__
+        if not isinstance(error, ValueError | OSError):
+            reason = f"{type(error).__name__}: {reason}"
+        raise ValueError(f"{step} was tried before training and failed: {reason}") from error
+
+
+__all__ = ["REHEARSAL_DIR", "rehearse"]

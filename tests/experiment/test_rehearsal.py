@@ -1,0 +1,148 @@
+"""A rehearsal leaves everything as it is, and says what fails."""
+
+import copy
+import random
+
+import numpy as np
+import pytest
+import tiny_detectors
+import torch
+from datasets import DatasetDict
+
+from hf_gradalign.experiment import parse_arguments, rehearsal, rehearse
+from hf_gradalign.experiment.corpora import RunCorpora
+from hf_gradalign.experiment.preparation import check_views, put_together, settle_defaults
+from hf_gradalign.experiment.synthetic_clips import synthetic_clips
+from hf_gradalign.models import SpoofDetectorFeatureExtractor
+from hf_gradalign.training import GradientAlignmentTrainer
+
+WORDS = [
+    "--align_gradients",
+    "--use_cpu",
+    "--max_steps",
+    "4",
+    "--per_device_train_batch_size",
+    "2",
+    "--window_seconds",
+    "0.25",
+]
+
+
+@pytest.fixture
+def rehearsed(tmp_path):
+    """A preparation over a detector with batch norms, and a function that rehearses it."""
+    model = tiny_detectors.make_detector(head="aasist", n_samples=4000)
+    extractor = SpoofDetectorFeatureExtractor(n_samples=4000)
+
+    def prepare(*words):
+        model_args, data_args, args = parse_arguments(["--output_dir", str(tmp_path / "out"), *WORDS, *words])
+        settle_defaults(model_args, data_args, args)
+        clips = {split: synthetic_clips(8, 0.25, 16_000, split) for split in ("train", "validation", "test")}
+        corpora = RunCorpora(DatasetDict(clips), {})
+        preparation = put_together(corpora, check_views(data_args, args), model, extractor, data_args, args)
+        return preparation, model_args, data_args, args
+
+    return prepare
+
+
+def random_states():
+    return [random.getstate(), np.random.get_state()[1].tolist(), torch.get_rng_state().tolist()]
+
+
+@pytest.mark.parametrize("words", [[], ["--bf16"], ["--save_strategy", "no", "--load_best_model_at_end", "no"]])
+def test_model_and_random_states_stay_as_they_are(rehearsed, tmp_path, words):
+    if "no" in words:
+        words = [*words, "--average_best_checkpoints", "1"]
+    preparation, *arguments = rehearsed(*words)
+    model = preparation.model
+    next(model.children()).train()
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    modes = [module.training for module in model.modules()]
+    attributes, options = dict(vars(model)), copy.copy(vars(arguments[-1]))
+    states = random_states()
+    rehearse(preparation, *arguments)
+    assert random_states() == states
+    assert vars(model) == attributes
+    assert vars(arguments[-1]) == options
+    assert [module.training for module in model.modules()] == modes
+    for name, value in model.state_dict().items():
+        assert value.dtype == before[name].dtype
+        assert torch.equal(value, before[name]), name
+    assert not list((tmp_path / "out").iterdir())
+
+
+@pytest.mark.parametrize(
+    ("place", "message"),
+    [
+        (
+            "hf_gradalign.experiment.evaluation.CountermeasureMetrics.__call__",
+            "evaluation was tried before training and failed: no room",
+        ),
+        (
+            "hf_gradalign.experiment.rehearsal.error_rates_by_system",
+            "writing the results was tried before training and",
+        ),
+        (
+            "hf_gradalign.experiment.rehearsal.write_run_card",
+            "writing the results was tried before training and failed",
+        ),
+        (
+            "hf_gradalign.experiment.rehearsal.write_score_file",
+            "writing the results was tried before training and failed",
+        ),
+        (
+            "hf_gradalign.training.GradientAlignmentTrainer.save_model",
+            "saving a checkpoint was tried before training and",
+        ),
+        ("hf_gradalign.training.resumable_trainer.RunCheckpoints.finish", "saving a checkpoint was tried before"),
+        (
+            "hf_gradalign.data.ClipDataset.__getitem__",
+            "reading the clips was tried before training and failed: no room",
+        ),
+    ],
+)
+def test_what_fails_is_named_and_nothing_is_left(rehearsed, tmp_path, monkeypatch, place, message):
+    def fail(*args, **options):
+        raise OSError("no room")
+
+    monkeypatch.setattr(place, fail)
+    with pytest.raises(ValueError, match=message):
+        rehearse(*rehearsed())
+    assert not (tmp_path / "out").exists()
+
+
+def test_every_name_is_written_and_not_those_of_two_clips_alone(rehearsed, monkeypatch):
+    written = []
+    monkeypatch.setattr(rehearsal, "write_score_file", lambda path, names, scores: written.append(list(names)))
+    preparation, *arguments = rehearsed()
+    rehearse(preparation, *arguments)
+    assert written == [preparation.corpus[split]["utterance_id"][:] for split in ("validation", "test")]
+
+
+def test_weights_that_could_not_be_averaged(rehearsed, monkeypatch):
+    save = GradientAlignmentTrainer.save_model
+
+    def save_another(self, *args, **options):
+        model, self.model = self.model, tiny_detectors.make_detector(head="linear")
+        save(self, *args, **options)
+        self.model = model
+
+    monkeypatch.setattr(GradientAlignmentTrainer, "save_model", save_another)
+    with pytest.raises(ValueError, match=r"what is saved are not the model's weights .* --average_best_checkpoints 1"):
+        rehearse(*rehearsed())
+
+
+def test_what_a_killed_rehearsal_left_is_cleared(rehearsed, tmp_path):
+    (tmp_path / "out" / rehearsal.REHEARSAL_DIR / "checkpoint-0").mkdir(parents=True)
+    rehearse(*rehearsed())
+    assert not list((tmp_path / "out").iterdir())
+
+
+def test_weights_that_evaluation_rounds_are_given_back(rehearsed):
+    model = rehearsed()[0].model
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    with rehearsal._left_as_it_is(model, has_other_dtype=True):
+        model.to(torch.bfloat16)
+    for name, value in model.state_dict().items():
+        assert value.dtype == before[name].dtype
+        assert torch.equal(value, before[name]), name
