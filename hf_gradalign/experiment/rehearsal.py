@@ -248,8 +248,13 @@ def _left_as_it_is(model: nn.Module, has_other_dtype: bool) -> Iterator[None]:
     """Give a model back as it was: its modes, what accelerate hangs on it, and weights that evaluation rounds."""
     attributes = dict(vars(model))
     modes = [(module, module.training) for module in model.modules()]
-    tensors = [*model.parameters(), *model.buffers()] if has_other_dtype else []
-    kept = [(tensor, tensor.detach().cpu().clone()) for tensor in tensors]
+    stores = [store for module in model.modules() for store in (module._parameters, module._buffers)]
+    kept = [
+        (store, name, tensor, tensor.detach().cpu().clone())
+        for store in (stores if has_other_dtype else [])
+        for name, tensor in store.items()
+        if tensor is not None
+    ]
     try:
         yield
     finally:
@@ -257,8 +262,9 @@ def _left_as_it_is(model: nn.Module, has_other_dtype: bool) -> Iterator[None]:
         vars(model).update(attributes)
         for module, training in modes:
             module.training = training
-        for tensor, values in kept:
+        for store, name, tensor, values in kept:
             tensor.data = values.to(tensor.device)
+            store[name] = tensor
 
 
 def _on_every_process(step: str, work: Callable[[], None]) -> None:
