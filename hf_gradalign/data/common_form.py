@@ -91,6 +91,36 @@ def audio_paths(dataset: Dataset) -> pa.Array:
     return paths.combine_chunks() if isinstance(paths, pa.ChunkedArray) else paths
 
 
+def with_audio_paths(dataset: Dataset, paths: pa.Array, found: pa.Array, shown: str) -> Dataset:
+    """The data set with audio files where they were found, with a note if that is not where they were said to be.
+
+    Args:
+        dataset: in the common form.
+        paths: from `audio_paths`.
+        found: from `find_on_disk`; those that are not there stay as they are.
+        shown: what messages call the data set.
+    """
+    differs = pc.fill_null(pc.not_equal(paths, found), False)
+    n_differing = pc.sum(differs).as_py() or 0
+    if n_differing == 0:
+        return dataset
+    logger.warning(
+        "%s: %d audio files are called otherwise on disk (in another Unicode form, without blanks or quotes, or with "
+        "slashes for backslashes), such as %s. They are taken for the same.",
+        *(shown, n_differing, found.filter(differs)[0].as_py()),
+    )
+    audio = dataset.select_columns(["audio"]).with_format("arrow")[:]["audio"]
+    chunks, start = [], 0
+    for chunk in audio.chunks:
+        said = pc.struct_field(chunk, "path")
+        moved = pc.if_else(differs.slice(start, len(chunk)), found.slice(start, len(chunk)), said)
+        fields = [pc.struct_field(chunk, "bytes"), moved]
+        chunks.append(pa.StructArray.from_arrays(fields, names=["bytes", "path"], mask=pc.is_null(chunk)))
+        start += len(chunk)
+    feature = dataset.features["audio"]
+    return dataset.remove_columns("audio").add_column("audio", pa.chunked_array(chunks), feature=feature)
+
+
 def _with_audio(dataset: Dataset, shown: str, column: str) -> Dataset:
     # Columns of audio must not be decoded by datasets: that takes torchcodec and FFmpeg.
     for name, feature in dataset.features.items():

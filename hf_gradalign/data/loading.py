@@ -7,14 +7,15 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow.compute as pc
 from datasets import Dataset, DatasetDict
 
-from hf_gradalign.data.common_form import NO_COLUMN, audio_paths, in_common_form
+from hf_gradalign.data.common_form import NO_COLUMN, audio_paths, in_common_form, with_audio_paths
 from hf_gradalign.data.corpora import CorpusSpec, OnMissingAudio, parse_corpus, read_named
 from hf_gradalign.data.corpora.arena import label_map_of, with_notes
 from hf_gradalign.data.corpora.missing_audio import MissingAudio
 from hf_gradalign.data.errors import CorpusError
-from hf_gradalign.data.files_on_disk import files_on_disk
+from hf_gradalign.data.files_on_disk import find_on_disk
 from hf_gradalign.data.labels import require_both_classes
 from hf_gradalign.data.repeated_rows import refuse_contradictions_between, with_unique_ids
 from hf_gradalign.data.sources import read_source
@@ -184,9 +185,11 @@ def _in_one_form(
         dataset = in_common_form(dataset, shown, **named)
         if spec.is_arena:
             dataset = _subset(with_notes(dataset), subset, shown)
-        dataset = with_unique_ids(dataset, shown)
         paths = audio_paths(dataset)
-        is_there = files_on_disk(paths)
+        found = find_on_disk(paths)
+        dataset = with_unique_ids(with_audio_paths(dataset, paths, found, shown), shown)
+        paths = audio_paths(dataset)
+        is_there = pc.or_(pc.is_null(paths), pc.is_in(paths, value_set=found.drop_null()))
         missing.note(str(wanted[split]), is_there, paths)
         there = np.asarray(is_there)
         corpus[split] = dataset if there.all() else dataset.select(np.flatnonzero(there))

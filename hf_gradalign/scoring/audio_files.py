@@ -1,5 +1,6 @@
 """Audio files without a corpus around them."""
 
+import unicodedata
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
@@ -41,6 +42,7 @@ def list_audio_files(paths: Sequence[str | Path]) -> Dataset:
             found |= {str(file): str(file.relative_to(root)) for file in listing.audio if str(file) not in found}
         else:
             raise CorpusError(f"there is no file or folder {path} (looked for {path.absolute()})")
-    counts = Counter(found.values())
-    ids = [path if counts[name] > 1 else name for path, name in found.items()]
+    composed = {path: unicodedata.normalize("NFC", name) for path, name in found.items()}  # as in tables of keys
+    counts = Counter(composed.values())
+    ids = [path if counts[name] > 1 else name for path, name in composed.items()]
     return Dataset.from_dict({"audio": list(found), "utterance_id": ids}).cast_column("audio", Audio(decode=False))

@@ -1,7 +1,9 @@
+from pathlib import Path
+
 import pyarrow as pa
 import pytest
 
-from hf_gradalign.data.files_on_disk import files_on_disk
+from hf_gradalign.data.files_on_disk import find_on_disk
 
 
 def test_files_folders_and_what_is_no_file(tmp_path, monkeypatch):
@@ -20,10 +22,42 @@ def test_files_folders_and_what_is_no_file(tmp_path, monkeypatch):
         "hf://datasets/someone/clips/x.wav",
         None,
     ]
-    expected = [True, False, False, False, True, False, True, True, True]
-    assert files_on_disk(pa.array(paths, pa.string())).to_pylist() == expected
+    expected = [paths[0], None, None, None, "here.wav", None, "a/x.wav", paths[7], None]
+    assert find_on_disk(pa.array(paths, pa.string())).to_pylist() == expected
 
 
 @pytest.mark.parametrize("paths", [[], [None, None]])
 def test_nothing_to_look_for(paths):
-    assert files_on_disk(pa.array(paths, pa.string())).to_pylist() == [True] * len(paths)
+    assert find_on_disk(pa.array(paths, pa.string())).to_pylist() == paths
+
+
+COMPOSED, DECOMPOSED = "gr\u00f6\u00dfe", "gro\u0308\u00dfe"
+
+
+@pytest.mark.parametrize(("on_disk", "said"), [(COMPOSED, DECOMPOSED), (DECOMPOSED, COMPOSED)])
+def test_another_unicode_form(tmp_path, on_disk, said):
+    (tmp_path / on_disk / on_disk).mkdir(parents=True)
+    for name in (f"{on_disk}.wav", f"{on_disk}/x.wav"):
+        (tmp_path / on_disk / name).touch()
+    paths = [f"{tmp_path}/{said}/{said}.wav", f"{tmp_path}/{said}/{said}/x.wav", f"{tmp_path}/{said}/{said}"]
+    expected = [f"{tmp_path}/{on_disk}/{on_disk}.wav", f"{tmp_path}/{on_disk}/{on_disk}/x.wav", None]
+    assert find_on_disk(pa.array(paths)).to_pylist() == expected
+
+
+def test_both_unicode_forms(tmp_path):
+    paths = [f"{tmp_path}/{name}.wav" for name in (COMPOSED, DECOMPOSED)]
+    for path in paths:
+        Path(path).touch()
+    assert find_on_disk(pa.array([*paths, f"{tmp_path}/ {COMPOSED}.wav"])).to_pylist() == [*paths, None]
+
+
+@pytest.mark.parametrize("said", ["x.wav ", "\ufeffx.wav", '"x.wav"', "x.wav\r", " 'x.wav'"])
+def test_blanks_and_quotes_around_a_name(tmp_path, said):
+    (tmp_path / "x.wav").touch()
+    assert find_on_disk(pa.array([f"{tmp_path}/{said}"])).to_pylist() == [f"{tmp_path}/x.wav"]
+
+
+def test_backslashes(tmp_path):
+    (tmp_path / "a" / "b").mkdir(parents=True)
+    (tmp_path / "a" / "b" / "x.wav").touch()
+    assert find_on_disk(pa.array([f"{tmp_path}/a\\b\\x.wav"])).to_pylist() == [f"{tmp_path}/a/b/x.wav"]

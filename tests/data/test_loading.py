@@ -238,6 +238,20 @@ def test_missing_audio_of_any_corpus(save, tmp_path, caplog):
     assert "These clips are left out" in caplog.text
 
 
+def test_names_in_another_unicode_form_than_on_disk(tmp_path, write_clip, caplog):
+    composed, decomposed = "gr\u00f6\u00dfe", "gro\u0308\u00dfe"
+    for name in (f"{decomposed}_1", f"{decomposed}_2", "plain"):
+        write_clip(f"set/{name}.wav", 400, seed=len(name))
+    rows = [f"{composed}_1.wav, spoof", f"{decomposed}_2.wav,bonafide", '" plain.wav ","\ufeffspoof "']
+    (tmp_path / "set" / "metadata.csv").write_text("\n".join(["file_name,label", *rows]))
+    clips = load_corpus(tmp_path / "set", splits=("test",))["test"]
+    assert clips["utterance_id"][:] == [f"{composed}_1", f"{composed}_2", "plain"]
+    assert clips["label"][:] == [0, 1, 0]
+    assert len(check_audio(clips)) == 3
+    assert clips.features["audio"] == datasets.Audio(decode=False)
+    assert "split 'test': 2 audio files are called otherwise on disk" in caplog.text
+
+
 def test_clips_to_be_scored_need_no_labels(tmp_path, write_clip):
     paths = [write_clip(f"clips/{name}.wav", 400) for name in "ab"]
     (tmp_path / "clips" / "notes.txt").write_text("no audio")

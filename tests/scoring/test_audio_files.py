@@ -58,3 +58,10 @@ def test_files_that_would_share_an_id_keep_their_paths(tree):
     Path("other/b").mkdir(parents=True)
     Path("other/b/x.wav").touch()
     assert list_audio_files(["b", "other/b"])["utterance_id"][:] == ["b/x.wav", "other/b/x.wav"]
+
+
+def test_names_are_in_one_unicode_form(tmp_path):
+    (tmp_path / "gro\u0308\u00dfe.wav").touch()
+    clips = list_audio_files([tmp_path])
+    assert clips["utterance_id"][:] == ["gr\u00f6\u00dfe.wav"]
+    assert clips[0]["audio"]["path"] == str(tmp_path / "gro\u0308\u00dfe.wav")

@@ -39,8 +39,13 @@ class AudioListing:
 
     def find(self, names: pa.Array | pa.ChunkedArray) -> pa.Array:
         """The files of these names, null where there is none."""
+        names = names.combine_chunks() if isinstance(names, pa.ChunkedArray) else names
         places = pc.index_in(names, value_set=self.names)
-        places = places.combine_chunks() if isinstance(places, pa.ChunkedArray) else places
+        if places.null_count:
+            # In Unicode's composed form: macOS writes two characters for one.
+            composed = pc.utf8_normalize(self.names, form="NFC")
+            others = pc.index_in(pc.utf8_normalize(names, form="NFC"), value_set=composed)
+            places = pc.coalesce(places, others)
         return self.paths.take(places)
 
 

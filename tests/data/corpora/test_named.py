@@ -197,3 +197,11 @@ def test_the_fingerprint_follows_the_contents(tmp_path):
     keys = root / "keys" / "DF" / "CM" / "trial_metadata.txt"
     corpus_trees.edit(keys, lambda text: text.replace(b"A14", b"A15").replace(b"vcc2020", b"vcc2018"))
     assert fingerprint() != first
+
+
+def test_files_whose_names_are_in_another_unicode_form(tmp_path):
+    corpus_trees.write_clip(tmp_path / "gro\u0308\u00dfe.wav", 1)
+    corpus_trees.write_lines(tmp_path / "meta.csv", ["file,speaker,label", "gr\u00f6\u00dfe.wav,x,spoof"])
+    clips = load_corpus(f"in_the_wild:{tmp_path}", splits=("test",))["test"]
+    assert clips["utterance_id"][:] == ["gr\u00f6\u00dfe"]
+    assert clips[0]["audio"]["path"].endswith("gro\u0308\u00dfe.wav")
