@@ -21,7 +21,9 @@ from hf_gradalign.data.corpora.protocol_file import read_delimited
 from hf_gradalign.data.errors import CorpusError
 from hf_gradalign.data.folder_names import listed, split_word
 from hf_gradalign.data.table_rows import joined, table_of_rows
+from hf_gradalign.data.text_values import stripped
 from hf_gradalign.folder_listing import FolderListing
+from hf_gradalign.plain_text import BLANKS
 
 logger = logging.getLogger(__name__)
 
@@ -110,7 +112,7 @@ def read_metadata(files: Sequence[Metadata], *, audio_column: str, train_split: 
     for metadata in files:
         file = metadata.file
         table = read_delimited(file, ",") if file.suffix.lower() == ".csv" else _read_jsonl(file)
-        names, table = _take_file_names(table, file, audio_column)
+        names, table = _take_file_names(_without_blanks(table, file), file, audio_column)
         split, table = _splits_of(table, names, metadata.split, train_split)
         table = table.add_column(0, audio_column, _absolute(names, file.parent))
         for name in pc.unique(split).to_pylist():
@@ -152,6 +154,15 @@ def _read_jsonl(file: Path) -> pa.Table:
     return table_of_rows(rows)
 
 
+def _without_blanks(table: pa.Table, file: Path) -> pa.Table:
+    """A table without white space and byte order marks around the columns' names and the texts in them."""
+    names = [name.strip(BLANKS) for name in table.column_names]
+    if len(set(names)) < len(names):
+        raise CorpusError(f"{file} names a column twice, but for blanks: {', '.join(map(repr, table.column_names))}.")
+    columns = [pc.utf8_trim(text, BLANKS) if pa.types.is_string(text.type) else text for text in table.columns]
+    return pa.table(columns, names=names)
+
+
 def _take_file_names(table: pa.Table, file: Path, audio_column: str) -> tuple[pa.ChunkedArray, pa.Table]:
     column = next((column for column in (_FILE_COLUMN, audio_column) if column in table.column_names), None)
     if column is None:
@@ -164,7 +175,8 @@ def _take_file_names(table: pa.Table, file: Path, audio_column: str) -> tuple[pa
         raise CorpusError(f"{file} has rows without a file name in the column {column!r}.")
     if audio_column in table.column_names and column != audio_column:
         table = table.drop_columns(audio_column)
-    return pc.replace_substring_regex(names, r"^(\./+)+", ""), table.drop_columns(column)
+    names = pc.replace_substring_regex(stripped(names), r"^(\./+)+", "")
+    return names, table.drop_columns(column)
 
 
 def _splits_of(
@@ -174,7 +186,7 @@ def _splits_of(
     if of_folder is not None:
         return everything, table
     if _SPLIT_COLUMN in table.column_names:
-        split = table[_SPLIT_COLUMN].cast(pa.string())
+        split = stripped(table[_SPLIT_COLUMN].cast(pa.string()))
         split = pc.if_else(pc.equal(split, ""), None, split)
         return pc.fill_null(split, train_split), table.drop_columns(_SPLIT_COLUMN)
     is_below = pc.match_substring_regex(names, "^[^/]+/")

@@ -31,6 +31,26 @@ def test_split_column(tmp_path):
     assert corpus["train"][0] == {"audio": str(tmp_path / "x/a.wav"), "label": "spoof"}
 
 
+ROWS = [
+    ("x/a.wav", "spoof", "train", "A01"),
+    (" ./x/b.wav", "spoof ", "train\u00a0", " A01"),
+    ('"x/c.wav"', "", "", ""),
+]
+
+
+def test_values_are_stripped(tmp_path):
+    names = ("file_name", " label", "split ", "\ufeffsystem")
+    text = "".join(json.dumps(dict(zip(names, row, strict=True))) + "\n" for row in ROWS)
+    (tmp_path / "metadata.jsonl").write_text(text)
+    corpus = _read(tmp_path)
+    assert corpus["train"]["audio"][:] == [str(tmp_path / "x" / name) for name in ("a.wav", "b.wav", "c.wav")]
+    assert corpus["train"]["label"][:] == ["spoof", "spoof", ""]
+    assert corpus["train"]["system"][:] == ["A01", "A01", ""]
+    (tmp_path / "metadata.jsonl").write_text('{"file_name": "a.wav", "label": 0, "label ": 1}')
+    with pytest.raises(CorpusError, match="names a column twice, but for blanks: 'file_name', 'label', 'label '"):
+        _read(tmp_path)
+
+
 def test_split_from_the_first_folder(tmp_path):
     (tmp_path / "metadata.csv").write_text("file_name,label\ntrain/sub/a.wav,spoof\ntest/b.wav,real\n")
     assert _summary(_read(tmp_path)) == {"train": ["a.wav"], "test": ["b.wav"]}
