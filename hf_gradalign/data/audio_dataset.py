@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-import datasets
 import numpy as np
 from datasets import Dataset
 from torch.utils.data import Dataset as TorchDataset
 
 from hf_gradalign.data.cropping import Window, crop, repeat_pad
 from hf_gradalign.data.decoding import decode_audio
+from hf_gradalign.data.encoded_audio import with_encoded_audio
 from hf_gradalign.data.labels import LABEL_NAMES, canonical_label
 from hf_gradalign.data.level import scale_to_rms
 
@@ -58,9 +58,7 @@ class AudioDataset(TorchDataset):
         if missing:
             raise ValueError(f"The data set lacks the columns {', '.join(missing)}; load_corpus provides them.")
         # Only what is needed: every row is read with all of its columns.
-        self._dataset = (
-            dataset.with_format(None).select_columns(list(_COLUMNS)).cast_column("audio", datasets.Audio(decode=False))
-        )
+        self._dataset = with_encoded_audio(dataset.with_format(None).select_columns(list(_COLUMNS)))
         if rms_level is not None and not 0 < rms_level <= 1:
             raise ValueError(f"rms_level must be above 0 and at most 1, not {rms_level}.")
         self.sampling_rate = sampling_rate

@@ -6,12 +6,12 @@ import logging
 from dataclasses import dataclass
 from typing import Any
 
-import datasets
 import torch
 from datasets import Dataset, Features, Value
 
 from hf_gradalign.data.bad_audio import OnBadAudio, check_on_bad_audio
 from hf_gradalign.data.decoding import AudioDecodingError, decode_audio
+from hf_gradalign.data.encoded_audio import with_encoded_audio
 
 logger = logging.getLogger(__name__)
 
@@ -71,7 +71,7 @@ def check_audio(
         ValueError: if `on_bad_audio` is neither.
     """
     check_on_bad_audio(on_bad_audio)
-    dataset = dataset.with_format(None).cast_column("audio", datasets.Audio(decode=False))
+    dataset = with_encoded_audio(dataset.with_format(None))
     parallel = num_proc is not None and num_proc > 1
     checked = dataset.select_columns(["audio"]).map(
         _reason,

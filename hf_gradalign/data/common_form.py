@@ -10,6 +10,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from datasets import ClassLabel, Dataset, Value
 
+from hf_gradalign.data.encoded_audio import with_encoded_audio
 from hf_gradalign.data.errors import CorpusError
 from hf_gradalign.data.label_map import LabelMap
 from hf_gradalign.data.labels import LABEL_NAMES, map_labels
@@ -126,7 +127,9 @@ def _with_audio(dataset: Dataset, shown: str, column: str) -> Dataset:
     for name, feature in dataset.features.items():
         if name == column or isinstance(feature, datasets.Audio):
             try:
-                dataset = dataset.cast_column(name, datasets.Audio(decode=False))
+                dataset = with_encoded_audio(dataset, name)
+            except CorpusError as error:
+                raise CorpusError(f"{shown}: {error}") from error
             except (pa.ArrowException, TypeError, ValueError) as error:
                 raise CorpusError(
                     f"{shown}: the column {name!r} holds {feature}, not audio files (paths or encoded bytes). "

@@ -12,13 +12,12 @@ from datasets import Audio, ClassLabel, Dataset, Features, IterableDataset, Valu
 
 from hf_gradalign.data.common_form import ID_COLUMN
 from hf_gradalign.data.corpora.arena import read_notes
+from hf_gradalign.data.encoded_audio import ENCODED, encode_clip, sample_type
 from hf_gradalign.data.errors import CorpusError
 from hf_gradalign.data.labels import map_labels
 from hf_gradalign.data.utterance_ids import ids_as_text
 
-# Not `Audio`: datasets takes torchcodec to put a clip into such a column, even if it is not to be decoded.
-STREAMED_AUDIO = {"bytes": Value("binary"), "path": Value("string")}
-STREAM_FEATURES = Features({"audio": STREAMED_AUDIO, "label": Value("int64"), "utterance_id": Value("string")})
+STREAM_FEATURES = Features({"audio": ENCODED, "label": Value("int64"), "utterance_id": Value("string")})
 """The columns of a stream."""
 
 
@@ -26,7 +25,7 @@ def without_decoding(stream: IterableDataset) -> IterableDataset:
     """The stream with columns of audio as `{"bytes", "path"}`, whatever they were."""
     for name, kind in features_of(stream).items():
         if isinstance(kind, Audio):
-            stream = stream.cast_column(name, STREAMED_AUDIO)
+            stream = stream.cast_column(name, ENCODED)
     return stream
 
 
@@ -59,6 +58,7 @@ class CommonForm:
         self._audio_column = columns["audio"]
         self._label_column = columns["label"]
         self._id_column = columns["utterance_id"] or ID_COLUMN
+        self._sample_type = sample_type(features, self._audio_column)
         label = features[self._label_column]
         self._names = tuple(label.names) if isinstance(label, ClassLabel) else None
         self._id_feature = features.get(self._id_column)
@@ -77,6 +77,10 @@ class CommonForm:
             audio = {"bytes": None, "path": audio}
         elif isinstance(audio, bytes):
             audio = {"bytes": audio, "path": None}
+        elif isinstance(audio, Mapping) and "array" in audio:
+            audio = encode_clip(audio, self._sample_type)
+        elif isinstance(audio, list):
+            audio = encode_clip({"array": audio, "sampling_rate": row.get("sampling_rate")}, self._sample_type)
         label = self._label(row[self._label_column])
         return {"audio": audio, "label": label, "utterance_id": self._utterance_id(row, audio, label)}
 

@@ -9,6 +9,7 @@ from datasets import ClassLabel, Dataset, IterableDataset, Value
 from hf_gradalign.data.common_form import NO_COLUMN
 from hf_gradalign.data.corpora import OnMissingAudio, parse_corpus
 from hf_gradalign.data.corpora.arena import label_map_of
+from hf_gradalign.data.encoded_audio import ENCODED
 from hf_gradalign.data.errors import CorpusError
 from hf_gradalign.data.label_map import LabelMap
 from hf_gradalign.data.labels import map_labels
@@ -17,7 +18,6 @@ from hf_gradalign.data.sources import read_source
 from hf_gradalign.data.splits import choose_splits
 from hf_gradalign.data.stream_rows import (
     STREAM_FEATURES,
-    STREAMED_AUDIO,
     CommonForm,
     InSubset,
     features_of,
@@ -109,7 +109,7 @@ def as_stream(dataset: Dataset) -> IterableDataset:
     """A data set in the common form as a stream."""
     dataset = dataset.with_format(None).select_columns(list(STREAM_FEATURES))
     stream = dataset.to_iterable_dataset(num_shards=max(1, min(_SHARDS, len(dataset))))
-    return stream.cast_column("audio", STREAMED_AUDIO).cast_column("label", Value("int64"))
+    return stream.cast_column("audio", ENCODED).cast_column("label", Value("int64"))
 
 
 def _in_common_form(

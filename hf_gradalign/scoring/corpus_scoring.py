@@ -11,11 +11,12 @@ from typing import Any
 import torch
 from accelerate import PartialState
 from accelerate.utils import broadcast_object_list, parse_flag_from_env
-from datasets import Audio, Dataset
+from datasets import Dataset
 from tqdm.auto import tqdm
 from transformers.utils import logging
 
 from hf_gradalign.data import LABEL_NAMES, BadClip, CorpusError
+from hf_gradalign.data.encoded_audio import with_encoded_audio
 from hf_gradalign.scoring.chunks import ChunkDataset
 from hf_gradalign.scoring.progress_store import ProgressStore, ScoredChunk, differences, finite_or_none
 from hf_gradalign.scoring.score_file import write_bad_clips, write_score_file
@@ -105,7 +106,7 @@ def score_corpus(
         )
     state = process_state()
     ids = _checked_ids(dataset, columns)
-    audio = dataset.with_format(None).select_columns(["audio"]).cast_column("audio", Audio(decode=False))
+    audio = with_encoded_audio(dataset.with_format(None).select_columns(["audio"]))
     settings = describe_scoring(scorer, ids, _AudioColumn(audio), columns=list(columns))
     settings_file = score_file.with_suffix(".json")
     store = ProgressStore(score_file.with_name(f"{score_file.name}.partial"))
