@@ -21,8 +21,8 @@ class Codec(SpeechTransform):
     Vorbis a quality is drawn in place of a bit rate). All of them run in memory through libsndfile, without FFmpeg.
     (audiomentations' `Mp3Compression` needs a package of its own for MP3 and has none of the others.)
 
-    More have to be named, and need the extra `codecs`: `g722` (wideband telephony, 16 kHz), and by PyAV, whose wheels
-    bring FFmpeg's libraries along, `aac`, `amr_nb` (mobile telephony, 8 kHz) and `g723_1` (Internet telephony, 8 kHz).
+    More have to be named: `g722` (wideband telephony, 16 kHz), which needs the extra `codecs`, and by FFmpeg's
+    libraries in PyAV's wheels `aac`, `amr_nb` (mobile telephony, 8 kHz) and `g723_1` (Internet telephony, 8 kHz).
     What is drawn from never depends on what is installed: a codec that is named and missing is an error.
 
     Takes finite floating-point samples of shape (samples,) or (channels, samples) and gives float32 of that shape, in

@@ -1,4 +1,4 @@
-"""Codecs that need packages of their own (extra `codecs`): G.722, and what FFmpeg's libraries in PyAV's wheels have."""
+"""Codecs beyond libsndfile's: G.722 by a package of its own (extra `codecs`), others by FFmpeg's libraries in PyAV."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -48,14 +48,12 @@ class AvCodec(LossyCodec):
     delay: int = 0
 
     def missing(self) -> str | None:
-        """How to install PyAV, where it is not, or that it was built without the codec."""
-        if find_spec("av") is None:
-            return f"it needs PyAV: {_INSTALL}"
+        """That PyAV was built without the codec."""
         from av.codec import codecs_available
 
         if {self.encoder, self.decoder} <= codecs_available:
             return None
-        return f"the installed PyAV was built without {self.encoder}; install it as a wheel: {_INSTALL}"
+        return f"the installed PyAV was built without {self.encoder}; install it as a wheel: pip install av"
 
     def code(self, samples: NDArray[np.float64], rate: int, setting: float | None) -> NDArray[np.float64]:
         """Code and decode; see `LossyCodec.code`."""

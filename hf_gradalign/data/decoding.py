@@ -1,57 +1,36 @@
-"""Decode audio with libsndfile, from a path or from bytes: mono float32 at the rate asked for, a window where possible.
+"""Decode audio, from a path or from bytes: mono float32 at the rate asked for, a window where possible.
 
-Neither FFmpeg nor torchcodec is needed. Read: WAV, FLAC, AIFF, CAF, W64, RF64, Ogg Vorbis, Ogg Opus, MP3.
+Read: what libsndfile reads (WAV, FLAC, AIFF, CAF, W64, RF64, AU, NIST SPHERE, Ogg Vorbis, Ogg Opus, MP3), and what
+FFmpeg's libraries read beyond it (M4A, MP4, WebM, Matroska, AAC, AMR, WMA, AC-3, ...), which PyAV's wheels bring along.
 """
 
 from __future__ import annotations
 
-import math
-import re
 from collections.abc import Mapping
-from io import BytesIO
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import soundfile
-import torch
-from torchaudio.functional import resample
 
+from hf_gradalign.audio import AudioDecodingError, read_sound, resample_clip
 from hf_gradalign.data.cropping import Window, crop
 
 Audio = Mapping[str, Any] | str | bytes | Path
 
-# Encodings in which a seek lands on the very sample, so that a part decodes to the bits that decoding the whole would
-# give; FLAC's is called PCM too. MP3, Ogg Vorbis and Ogg Opus carry state from frame to frame and do not (measured).
-_EXACT_ENCODINGS = ("PCM_", "FLOAT", "DOUBLE", "ULAW", "ALAW")
-# libsndfile gives this many frames when the header does not say (a FLAC written to a pipe).
-_UNKNOWN_FRAMES = 2**62
-# The lossy formats' length is what an encoder noted down; only a clip that lacks more than this share is truncated.
-_LOSSY_TOLERANCE = 0.1
-# What libsndfile notes where a file is shorter than its header says: it goes on with what there is.
-_SIZES = re.compile(r"^\s*(?:RIFF|FORM|Riff size)\s*: (\d+) \(should be (\d+)\)", re.IGNORECASE | re.MULTILINE)
-# Headers are off by a few bytes now and then, and written before the length is known have the greatest number there is.
-_HEADER_TOLERANCE = 0.01
-_UNKNOWN_SIZE = 0x7FFF0000
-# Two rates with a small common divisor need a filter bank of this many values; beyond it memory goes into gigabytes.
-_MAX_FILTER_BANK = 50_000_000
 
-
-class AudioDecodingError(ValueError):
-    """A clip that cannot be decoded.
-
-    Args:
-        reason: what is wrong with it.
-        name: the clip's name, put before the reason.
+@dataclass(frozen=True)
+class DecodedClip:
+    """A decoded clip.
 
     Attributes:
-        reason: as given.
+        samples: float32, shape (time,).
+        peak: the largest absolute value where the file has floating-point numbers, which can lie outside [-1, 1];
+            None of all other files, whose samples cannot but by a hair.
     """
 
-    def __init__(self, reason: str, name: str | None = None) -> None:
-        # One argument must do: that is how an error comes out of a DataLoader worker.
-        super().__init__(f"Cannot decode {name}: {reason}" if name else reason)
-        self.reason = reason
+    samples: np.ndarray
+    peak: float | None
 
 
 def decode_audio(
@@ -78,81 +57,38 @@ def decode_audio(
             sampling rate that cannot be brought to the wanted one.
         ValueError: if `sampling_rate` is not positive.
     """
+    return decode_clip(audio, sampling_rate, window=window, name=name).samples
+
+
+def decode_clip(
+    audio: Audio | None, sampling_rate: int | None, *, window: Window | None = None, name: str | None = None
+) -> DecodedClip:
+    """Decode a clip as `decode_audio` does, and say whether its samples are in range."""
     if sampling_rate is not None and sampling_rate <= 0:
         raise ValueError(f"sampling_rate must be positive, not {sampling_rate}.")
     name = name or _name_of(audio)
     source = _source_of(audio, name)
     try:
-        with soundfile.SoundFile(source) as file:
-            samples, done = _read(file, sampling_rate, window, name)
-            file_rate = file.samplerate
-    # TypeError is soundfile's answer to a headerless `.raw`.
-    except (soundfile.SoundFileError, OSError, TypeError) as error:
-        said = getattr(error, "error_string", error)  # without the address of the bytes, which differs from run to run
-        raise AudioDecodingError(f"not audio that libsndfile can read, or corrupt ({said})", name) from error
-    if not np.isfinite(samples).all():
-        raise AudioDecodingError("it has NaN or infinite samples", name)
-    if sampling_rate is not None and file_rate != sampling_rate:
-        samples = resample_clip(samples, file_rate, sampling_rate, name)
-    return samples if window is None or done else crop(samples, window)
+        sound = read_sound(source, None if window is None else window.bounds, sampling_rate)
+        samples = sound.samples
+        if not np.isfinite(samples).all():
+            raise AudioDecodingError("it has NaN or infinite samples")
+        peak = float(np.abs(samples).max()) if sound.stored_as_floats else None
+        if sampling_rate is not None:
+            samples = resample_clip(samples, sound.rate, sampling_rate)
+    except AudioDecodingError as error:
+        raise AudioDecodingError(error.reason, name) from error.__cause__
+    except OSError as error:
+        raise AudioDecodingError(f"it cannot be read ({error.strerror or error})", name) from error
+    return DecodedClip(samples if window is None or sound.is_window else crop(samples, window), peak)
 
 
-def _read(
-    file: soundfile.SoundFile, sampling_rate: int | None, window: Window | None, name: str
-) -> tuple[np.ndarray, bool]:
-    """Mono samples, and whether they are all that was asked for: a window needs no more cutting."""
-    total = file.frames
-    if total >= _UNKNOWN_FRAMES:
-        raise AudioDecodingError("its header does not give its length (a streamed FLAC?); write the file anew", name)
-    if total == 0:
-        raise AudioDecodingError("it is empty (no samples)", name)
-    _refuse_cut_off(file, name)
-    exact = file.subtype.startswith(_EXACT_ENCODINGS)
-    can_seek = exact and sampling_rate in (None, file.samplerate)
-    start, stop = window.bounds(total) if window is not None and can_seek else (0, total)
-    if start:
-        file.seek(start)
-    samples = file.read(stop - start, dtype="float32", always_2d=True)
-    missing = stop - start - len(samples)
-    if missing > (0 if exact else _LOSSY_TOLERANCE * total) or len(samples) == 0:
-        raise AudioDecodingError(f"it is truncated: {len(samples)} of {stop - start} samples could be read", name)
-    return samples.mean(axis=1), can_seek
-
-
-def _refuse_cut_off(file: soundfile.SoundFile, name: str) -> None:
-    for match in _SIZES.finditer(file.extra_info):
-        said, there = int(match[1]), int(match[2])
-        if there < (1 - _HEADER_TOLERANCE) * said and said < _UNKNOWN_SIZE:
-            raise AudioDecodingError(f"it is truncated: {there} of {said} bytes are there", name)
-
-
-def resample_clip(samples: np.ndarray, source_rate: int, target_rate: int, name: str | None = None) -> np.ndarray:
-    """Bring a waveform to another rate.
-
-    Args:
-        samples: float32, shape (time,).
-        source_rate: its rate in Hz.
-        target_rate: the rate wanted, in Hz.
-        name: how errors call the clip.
-
-    Raises:
-        AudioDecodingError: if the rates have too small a common divisor.
-    """
-    if source_rate * target_rate // math.gcd(source_rate, target_rate) ** 2 > _MAX_FILTER_BANK:
-        raise AudioDecodingError(
-            f"its sampling rate of {source_rate} Hz has too small a common divisor with {target_rate} Hz; "
-            "resample the file beforehand",
-            name,
-        )
-    return resample(torch.from_numpy(samples), source_rate, target_rate).numpy()
-
-
-def _source_of(audio: Audio | None, name: str) -> str | BytesIO:
+def _source_of(audio: Audio | None, name: str) -> str | bytes:
     data, path = _bytes_and_path(audio)
     if data is not None:
         if len(data) == 0:
             raise AudioDecodingError("it is empty (zero bytes)", name)
-        return BytesIO(data)
+        return data
     if path is None:
         raise AudioDecodingError("there is no audio (null)", name)
     if not Path(path).is_file():

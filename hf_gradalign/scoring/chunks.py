@@ -10,8 +10,8 @@ from numpy.typing import NDArray
 from torch.utils.data import Dataset
 from transformers.feature_extraction_utils import FeatureExtractionMixin
 
+from hf_gradalign.audio import resample_clip
 from hf_gradalign.data import AudioDecodingError, ViewCollator, decode_audio
-from hf_gradalign.data.decoding import resample_clip
 from hf_gradalign.data.level import scale_to_rms
 from hf_gradalign.scoring.windowing import Windowing
 

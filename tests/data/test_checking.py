@@ -32,7 +32,7 @@ def bad_paths(tmp_path, write_clip):
 
 REASONS = [
     r"utt_1 \(.*half.flac\): .*(corrupt|truncated)",
-    r"utt_2 \(.*text.wav\): not audio that libsndfile can read",
+    r"utt_2 \(.*text.wav\): not audio that libsndfile or FFmpeg can read",
     r"utt_3 \(.*zero.wav\): it is empty \(zero bytes\)",
     r"utt_4 \(.*header.wav\): it is empty \(no samples\)",
     r"utt_5 \(.*nan.wav\): it has NaN or infinite samples",

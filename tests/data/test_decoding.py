@@ -120,12 +120,12 @@ def test_zero_length_file(tmp_path):
 
 def test_text_called_wav(tmp_path):
     (tmp_path / "a.wav").write_text("This is no audio. " * 50)
-    _fails(tmp_path / "a.wav", "not audio that libsndfile can read, or corrupt")
+    _fails(tmp_path / "a.wav", "not audio that libsndfile or FFmpeg can read, or corrupt")
 
 
 def test_headerless_audio(tmp_path):
     (tmp_path / "a.raw").write_bytes(bytes(100))
-    _fails(tmp_path / "a.raw", "not audio that libsndfile can read")
+    _fails(tmp_path / "a.raw", "not audio that libsndfile or FFmpeg can read")
 
 
 def test_a_header_without_samples(write_clip):
@@ -145,10 +145,11 @@ def test_half_a_file(write_clip, name, subtype, as_bytes):
 
 
 def test_a_flac_that_does_not_say_its_length(write_clip):
-    data = bytearray(write_clip("a.flac").read_bytes())
+    path = write_clip("a.flac")
+    data = bytearray(path.read_bytes())
     data[21] &= 0xF0  # The 36 bits of STREAMINFO's total samples.
     data[22:26] = bytes(4)
-    _fails(bytes(data), "its header does not give its length")
+    np.testing.assert_array_equal(decode_audio(bytes(data), RATE), decode_audio(path, RATE))
 
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
@@ -167,7 +168,7 @@ def _with_rate(path, rate):
 
 def test_rates_that_cannot_be(write_clip):
     path = write_clip("a.wav")
-    _fails(_with_rate(path, 0), "not audio that libsndfile can read, or corrupt")
+    _fails(_with_rate(path, 0), "not audio that libsndfile or FFmpeg can read, or corrupt")
     _fails(_with_rate(path, 999_983), "sampling rate of 999983 Hz has too small a common divisor with 16000 Hz")
 
 

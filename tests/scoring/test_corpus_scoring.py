@@ -49,7 +49,7 @@ def test_bad_audio_is_listed_beside_the_scores(scorer, make_corpus, tmp_path):
     assert not {"utt_0000", "utt_0005"} & set(scores)
     lines = report.bad_audio_file.read_text().splitlines()
     assert lines[0] == "utterance_id\tpath\treason"
-    assert lines[1].startswith("utt_0000\tclip_0.wav\tnot audio that libsndfile can read")
+    assert lines[1].startswith("utt_0000\tclip_0.wav\tnot audio that libsndfile or FFmpeg can read")
     again = score_corpus(scorer, make_corpus(10, bad=(0, 5)), tmp_path / "scores.txt", progress=False)
     assert again.was_complete
     assert again.bad_clips == report.bad_clips

@@ -1,0 +1,89 @@
+"""Where recordings begin in a file that holds several, one behind the other.
+
+Files are joined by `cat`, and streams chained: a reader that stops where the first one ends hears a part.
+"""
+
+from __future__ import annotations
+
+from hf_gradalign.audio.riff import Data, find_riff_sound
+
+# What a recording begins with; long enough not to be met by chance.
+_STARTS = (b"fLaC\0\0\0\x22", b"fLaC\x80\0\0\x22", b"#!AMR\n", b"#!AMR-WB\n")
+_EBML = b"\x1a\x45\xdf\xa3"
+
+
+def find_recordings(data: Data) -> list[tuple[int, int]]:
+    """Begin and end of each recording in a file's bytes, in order; one of all the bytes where they hold no second one.
+
+    Known: WAV, AIFF, Ogg, FLAC, AMR, MP4 and Matroska. (FFmpeg reads joined MP3 and AAC as one.)
+
+    Raises:
+        AudioDecodingError: if a WAV or AIFF file's header contradicts what is there.
+    """
+    begins = _begins(data)
+    return list(zip(begins, [*begins[1:], len(data)], strict=True))
+
+
+def _begins(data: Data) -> list[int]:
+    head = data[:16]
+    if head[8:12] in (b"WAVE", b"AIFF", b"AIFC"):
+        return _riff_files(data)
+    if head.startswith(b"OggS"):
+        return _ogg_links(data)
+    if head[4:8] == b"ftyp":
+        return _mp4_files(data)
+    if head.startswith(_EBML):
+        places = _places(data, _EBML)
+        return [
+            place
+            for place in places
+            if place == 0 or b"webm" in (near := data[place : place + 64]) or b"matroska" in near
+        ]
+    for start in _STARTS:
+        if head.startswith(start[:6]):
+            return [0, *_places(data, start, 1)]
+    return [0]
+
+
+def _places(data: Data, sought: bytes, start: int = 0) -> list[int]:
+    places = []
+    place = start - 1
+    while (place := data.find(sought, place + 1)) != -1:
+        places.append(place)
+    return places
+
+
+def _riff_files(data: Data) -> list[int]:
+    begins = [0]
+    while (sound := find_riff_sound(data, begins[-1])) is not None and data[sound.end + 8 : sound.end + 12] in (
+        b"WAVE",
+        b"AIFF",
+        b"AIFC",
+    ):
+        begins.append(sound.end)
+    return begins
+
+
+def _ogg_links(data: Data) -> list[int]:
+    """Links of a chained stream: each begins with a first page, or with several where streams are interleaved."""
+    begins, after_first_page = [], None
+    for place in _places(data, b"OggS\0\x02"):
+        if place != after_first_page:
+            begins.append(place)
+        n_segments = data[place + 26]
+        after_first_page = place + 27 + n_segments + sum(data[place + 27 : place + 27 + n_segments])
+    return begins or [0]
+
+
+def _mp4_files(data: Data) -> list[int]:
+    begins, place = [], 0
+    while place + 8 <= len(data):
+        size = int.from_bytes(data[place : place + 4], "big")
+        if data[place + 4 : place + 8] == b"ftyp":
+            begins.append(place)
+        if size == 1:
+            size = int.from_bytes(data[place + 8 : place + 16], "big")
+        if size < 8:
+            break
+        place += size
+    return begins
