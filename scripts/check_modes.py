@@ -71,7 +71,9 @@ def chosen_modes(arguments: argparse.Namespace) -> list[Mode]:
     return [
         mode
         for mode in all_modes()
-        if mode.processes in arguments.processes and any(word in mode.label for word in arguments.only)
+        if mode.processes in arguments.processes
+        and any(word in mode.label for word in arguments.only)
+        and (arguments.accelerator or not mode.needs_gpu)
     ]
 
 

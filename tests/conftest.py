@@ -9,6 +9,12 @@ import sys
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import pytest
+import torch
+
+if not torch.cuda.is_available():
+    # Before Triton is imported: without a GPU its kernels run in the interpreter, on tensors of the CPU.
+    os.environ.setdefault("TRITON_INTERPRET", "1")
+
 from hub_server import VALID_TOKEN, HubServer
 
 import hf_gradalign  # noqa: F401  (makes torchaudio importable before transformers and evaluate look for it)
@@ -40,3 +46,10 @@ def run_client(hub, tmp_path):
         return json.loads(reports[-1])
 
     return run
+
+
+def pytest_collection_modifyitems(items):
+    if not torch.cuda.is_available():
+        for item in items:
+            if item.get_closest_marker("gpu"):
+                item.add_marker(pytest.mark.skip(reason="needs a GPU"))

@@ -56,7 +56,7 @@ def gradient_statistics(gramians: Tensor, views: Sequence[str]) -> dict[str, Ten
     statistics = {}
     for i, j in combinations(range(len(views)), 2):
         product = norms[..., i] * norms[..., j]
-        cosine = torch.where(product == 0, torch.zeros_like(product), gramians[..., i, j] / product)
+        cosine = torch.where(product == 0, 0.0, gramians[..., i, j] / product)
         statistics[f"cosine_{views[i]}_{views[j]}"] = cosine.clamp(-1, 1)
         statistics[f"norm_ratio_{views[j]}_{views[i]}"] = norms[..., j] / norms[..., i]
     for i, view in enumerate(views):
@@ -67,7 +67,7 @@ def gradient_statistics(gramians: Tensor, views: Sequence[str]) -> dict[str, Ten
 @torch.no_grad()
 def conflicts(gramians: Tensor) -> Tensor:
     """Whether any two views have a negative product: (..., K, K) -> (...), 1 or 0, NaN for a non-finite Gramian."""
-    finite = torch.isfinite(gramians).flatten(-2).all(-1)
+    finite = gramians.flatten(-2).abs().amax(-1) < torch.inf  # nor NaN, which is in no order
     return torch.where(finite, (gramians < 0).flatten(-2).any(-1).to(gramians.dtype), torch.nan)
 
 
@@ -79,8 +79,8 @@ class RunningMeans:
     """
 
     def __init__(self) -> None:
-        self._sums: dict[str, Tensor] = {}
-        self._counts: dict[str, Tensor] = {}
+        # Updates with the same names share two vectors, so that an update is a few launches on a GPU.
+        self._totals: dict[tuple[str, ...], Tensor] = {}  # (2, names): sums of finite values, and how many there were
         self._steps = 0
 
     def __len__(self) -> int:
@@ -91,12 +91,11 @@ class RunningMeans:
     def update(self, values: dict[str, Tensor]) -> None:
         """Add one update's scalars. No device is waited for."""
         self._steps += 1
-        for name, value in values.items():
-            value = value.detach().float()
-            finite = torch.isfinite(value)
-            total = self._sums.get(name, torch.zeros_like(value)).to(value.device)
-            self._sums[name] = total + torch.where(finite, value, torch.zeros_like(value))
-            self._counts[name] = self._counts.get(name, torch.zeros_like(finite)).to(value.device) + finite.long()
+        names = tuple(values)
+        stacked = torch.stack([value.detach().float() for value in values.values()])
+        finite = stacked.abs() < torch.inf  # NaN is not
+        new = torch.stack([torch.where(finite, stacked, 0.0), finite.float()])
+        self._totals[names] = self._totals[names].to(new.device) + new if names in self._totals else new
 
     def means(self, over_processes: Callable[[Tensor], Tensor] | None = None) -> dict[str, float]:
         """The means so far; a name that never had a finite value is left out.
@@ -104,27 +103,38 @@ class RunningMeans:
         Args:
             over_processes: Sums a tensor over the processes of a distributed run, if the means are to be theirs all.
         """
-        if not self._sums:
+        if not self._totals:
             return {}
         # All in one tensor, whose shape does not depend on what was finite: one reduction and one transfer.
-        totals = torch.stack([torch.stack(list(self._sums.values())), torch.stack(list(self._counts.values())).float()])
-        sums, counts = (over_processes(totals) if over_processes else totals).tolist()
-        return {name: total / n for name, total, n in zip(self._sums, sums, counts, strict=True) if n}
+        device = next(iter(self._totals.values())).device
+        totals = torch.cat([total.to(device) for total in self._totals.values()], dim=1)
+        gathered = over_processes(totals) if over_processes else totals
+        return {name: total / n for name, (total, n) in self._by_name(gathered.tolist()).items() if n}
 
     def reset(self) -> None:
-        """Start anew."""
+        """Start over."""
         self.__init__()
 
     def state_dict(self) -> dict[str, Any]:
         """Plain numbers, fit for JSON."""
+        parts = [total.cpu() for total in self._totals.values()]
+        totals = self._by_name(torch.cat(parts, dim=1).tolist()) if parts else {}
         return {
             "steps": self._steps,
-            "sums": {name: float(value) for name, value in self._sums.items()},
-            "counts": {name: int(value) for name, value in self._counts.items()},
+            "sums": {name: total for name, (total, _) in totals.items()},
+            "counts": {name: int(n) for name, (_, n) in totals.items()},
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Take up where `state_dict` left off."""
         self._steps = state["steps"]
-        self._sums = {name: torch.tensor(value, dtype=torch.float32) for name, value in state["sums"].items()}
-        self._counts = {name: torch.tensor(value) for name, value in state["counts"].items()}
+        rows = [list(state["sums"].values()), [state["counts"][name] for name in state["sums"]]]
+        self._totals = {tuple(state["sums"]): torch.tensor(rows, dtype=torch.float32)} if state["sums"] else {}
+
+    def _by_name(self, rows: list[list[float]]) -> dict[str, tuple[float, float]]:
+        totals: dict[str, tuple[float, float]] = {}
+        names = [name for group in self._totals for name in group]
+        for name, total, n in zip(names, *rows, strict=True):
+            before = totals.get(name, (0.0, 0.0))
+            totals[name] = (before[0] + total, before[1] + n)
+        return totals

@@ -78,7 +78,7 @@ class ParameterGroups:
                     members[group, parameter] = 1
             self._members = members.to(products.device)
         flat = products.flatten(1).to(self._members.dtype)
-        finite = torch.isfinite(flat)
+        finite = flat.abs() < torch.inf  # NaN is not
         sums = self._members @ torch.where(finite, flat, 0.0)
         sums = torch.where(self._members @ (~finite).to(flat) > 0, torch.nan, sums)  # 0 * inf would spoil every group
         return sums.to(products.dtype).unflatten(1, products.shape[1:])

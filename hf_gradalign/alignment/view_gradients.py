@@ -6,9 +6,7 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor, nn
 
-from hf_gradalign.alignment.buckets import Bucket, buckets, widened
-from hf_gradalign.alignment.gramian import compute_products
-from hf_gradalign.alignment.sharding import local_part
+from hf_gradalign.alignment.gradient_passes import GradientPasses
 
 
 class ViewGradients:
@@ -22,13 +20,14 @@ class ViewGradients:
     Args:
         parameters: The model's parameters. A frozen one has no gradient in any view, and may be unfrozen at any time.
         shared_storage: Whether `p.grad` lies in a buffer that the next backward pass writes to again (DDP's
-            `gradient_as_bucket_view`). Only then gradients are copied, once a pass.
+            `gradient_as_bucket_view`, CUDA graphs). Only then gradients are copied, once a pass.
     """
 
     def __init__(self, parameters: Iterable[nn.Parameter], shared_storage: bool = False) -> None:
         self._parameters = list(parameters)
         self._shared_storage = shared_storage
         self._held: dict[str, list[Tensor | None]] = {}
+        self._passes: GradientPasses | None = None
 
     @property
     def views(self) -> list[str]:
@@ -44,13 +43,14 @@ class ViewGradients:
         try:
             yield
         finally:
+            self._passes = None
             self._held[view] = [self._take(parameter.grad) for parameter in self._parameters]
             for parameter in self._parameters:
                 parameter.grad = None
 
     def products(self) -> Tensor:
         """The views' inner products by parameter, (P, K, K), in the order of `views` (see `compute_products`)."""
-        return compute_products(list(self._held.values()))
+        return self._over_held().products()
 
     def gramian(self) -> Tensor:
         """The K x K Gramian of the views held, over all parameters, in the order of `views`."""
@@ -72,50 +72,16 @@ class ViewGradients:
         """
         if weights.shape[-1:] != (len(self._held),):
             raise ValueError(f"{len(self._held)} views {self.views} need as many weights, got {tuple(weights.shape)}")
-        # The weights stay on the device: reading them out would make the host wait for the backward passes.
-        rows = [row.unbind() for row in weights.unbind()] if index is not None else [weights.unbind()]
-        held = list(self._held.values())
-        self._held = {}
+        passes, held = self._over_held(), list(self._held.values())
+        self._held, self._passes = {}, None
         for parameter, *gradients in zip(self._parameters, *held, strict=True):
             parameter.grad = next((gradient for gradient in gradients if gradient is not None), None)
-        local = [[None if g is None else local_part(g) for g in view] for view in held]
-        for bucket in buckets(local, index):
-            _weighted_sum_(bucket, rows[index[bucket.parameters[0]] if index is not None else 0])
+        passes.combine_(weights if index is not None else weights[None], index)
+
+    def _over_held(self) -> GradientPasses:
+        if self._passes is None:
+            self._passes = GradientPasses(list(self._held.values()))
+        return self._passes
 
     def _take(self, gradient: Tensor | None) -> Tensor | None:
         return gradient.clone() if self._shared_storage and gradient is not None else gradient
-
-
-def _weighted_sum_(bucket: Bucket, weights: Sequence[Tensor]) -> None:
-    """Put the weighted sum of the views' pieces where the first view that has one keeps it."""
-    kept = [next(piece for piece in pieces if piece is not None) for pieces in zip(*bucket.views, strict=True)]
-    totals: list[Tensor | None] = [None] * len(kept)
-    for column, weight in zip(bucket.views, weights, strict=True):
-        # In half precision the weights themselves would be rounded, and one view favoured.
-        pieces = widened(column)
-        first = [n for n, piece in enumerate(pieces) if piece is not None and totals[n] is None]
-        later = [n for n, piece in enumerate(pieces) if piece is not None and totals[n] is not None]
-        if later:
-            _add_weighted_([totals[n] for n in later], [pieces[n] for n in later], weight)
-        if first:
-            _scale_([pieces[n] for n in first], weight)
-            for n in first:
-                totals[n] = pieces[n]
-    if totals[0] is not kept[0]:
-        torch._foreach_copy_(kept, totals)
-
-
-def _scale_(pieces: list[Tensor], weight: Tensor) -> None:
-    torch._foreach_mul_(pieces, weight.to(pieces[0]))
-
-
-def _add_weighted_(totals: list[Tensor], pieces: list[Tensor], weight: Tensor) -> None:
-    """Add weighted pieces, which lose what they held."""
-    if totals[0].device.type == "cpu":
-        # Memory is what takes the time there: one pass over it instead of two.
-        weight = weight.to(totals[0])
-        for total, piece in zip(totals, pieces, strict=True):
-            total.addcmul_(piece, weight)
-    else:
-        _scale_(pieces, weight)
-        torch._foreach_add_(totals, pieces)

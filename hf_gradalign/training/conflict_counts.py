@@ -13,16 +13,14 @@ class ConflictCounts:
         self._counts: dict[int, Tensor] = {}
 
     @torch.no_grad()
-    def update(self, epoch: int, gramian: Tensor) -> None:
+    def update(self, epoch: int, conflict: Tensor) -> None:
         """Count one update.
 
         Args:
             epoch: Index of the epoch, from 0.
-            gramian: Shape (K, K).
+            conflict: Scalar, 1 for a conflict, 0 for none, NaN where the Gramian is not finite (`conflicts`).
         """
-        finite = torch.isfinite(gramian).all()
-        conflict = (gramian < 0).any() & finite
-        counts = torch.stack([torch.ones_like(finite), conflict, ~finite]).long()
+        counts = torch.stack([torch.ones_like(conflict), conflict == 1, conflict.isnan()]).long()
         self._counts[epoch] = self._counts[epoch].to(counts) + counts if epoch in self._counts else counts
 
     def rates(self) -> dict[int, float]:

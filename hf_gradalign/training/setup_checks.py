@@ -5,6 +5,7 @@ from typing import Any
 from accelerate.utils import DistributedType
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
+from transformers import TrainingArguments
 
 from hf_gradalign.training.fsdp import is_sharded
 
@@ -69,8 +70,14 @@ def refuse_unfit_setup(trainer: Any) -> None:
                 )
 
 
-def shares_gradient_storage(model: nn.Module) -> bool:
-    """Whether every backward pass leaves its gradients in the same buffers (DDP's `gradient_as_bucket_view`)."""
+def shares_gradient_storage(model: nn.Module, args: TrainingArguments) -> bool:
+    """Whether every backward pass leaves its gradients in the same memory.
+
+    DDP's `gradient_as_bucket_view` does, and so do CUDA graphs (`torch_compile_mode` "reduce-overhead" and
+    "max-autotune"), whose next replay writes over what the last one gave.
+    """
+    if args.torch_compile and args.torch_compile_mode in ("reduce-overhead", "max-autotune"):
+        return True
     return any(
         isinstance(module, DistributedDataParallel) and module.gradient_as_bucket_view for module in model.modules()
     )

@@ -11,7 +11,7 @@ from transformers import PreTrainedModel
 from transformers.trainer_utils import TrainOutput
 from transformers.utils import logging
 
-from hf_gradalign.alignment import ParameterGroups, RunningMeans, ViewGradients, conflict_statistics
+from hf_gradalign.alignment import ParameterGroups, RunningMeans, ViewGradients, conflict_statistics, conflicts
 from hf_gradalign.training.aligned_update import AlignedUpdate, view_scale, weigh_views
 from hf_gradalign.training.arguments import GradientAlignmentArguments
 from hf_gradalign.training.conflict_counts import ConflictCounts
@@ -133,7 +133,7 @@ class GradientAlignmentTrainer(ResumableTrainer):
             self._record_update(self._joint.views, *self._joint.alignment)
             return self._mean_loss(self._joint.losses)
         if self._view_gradients is None:
-            self._view_gradients = ViewGradients(model.parameters(), shares_gradient_storage(model))
+            self._view_gradients = ViewGradients(model.parameters(), shares_gradient_storage(model, self.args))
 
         losses = {}
         for view, view_inputs in inputs.items():
@@ -255,7 +255,8 @@ class GradientAlignmentTrainer(ResumableTrainer):
         self.last_update = AlignedUpdate(views, products, gramians, weights, self._view_losses, loss_scale)
         self._view_losses = {}
         self._since_last_log.update(statistics)
-        self.conflict_counts.update(int(self.state.epoch or 0), gramians.sum(0))
+        conflict = statistics["conflict_rate"] if len(views) > 1 else conflicts(gramians.sum(0))
+        self.conflict_counts.update(int(self.state.epoch or 0), conflict)
 
     def _make_groups(self) -> ParameterGroups:
         names = [name for name, _ in self.accelerator.unwrap_model(self.model).named_parameters()]

@@ -7,6 +7,9 @@ from typing import Any
 FLOAT32_BOUND = 1e-5
 # bfloat16 has 8 bits of mantissa; its trainings are compared with the float32 one too.
 BFLOAT16_BOUND = 0.003
+# TF32 has 10 bits, and so has float16.
+TF32_BOUND = 0.001
+FLOAT16_BOUND = 0.002
 # Where a layer's views nearly agree, GradVac's weights are ratios of rounding errors.
 GRADVAC_BY_LAYER_BOUND = 1e-4
 
@@ -22,6 +25,7 @@ class Mode:
         task: What the result depends on: arguments, and `items`, `model`, `views`.
         execution: What it must not depend on: arguments, and `bucket_view`.
         bound: Largest difference allowed, as a fraction of the largest movement of a weight.
+        needs_gpu: Whether it is left out where there is no GPU.
     """
 
     name: str
@@ -30,6 +34,7 @@ class Mode:
     task: dict[str, Any] = field(default_factory=dict)
     execution: dict[str, Any] = field(default_factory=dict)
     bound: float = FLOAT32_BOUND
+    needs_gpu: bool = False
 
     @property
     def label(self) -> str:
@@ -95,3 +100,15 @@ def all_modes() -> Iterator[Mode]:
     yield Mode("by parameter, DDP", 2, 2, {"alignment_scope": "parameter"})
     yield Mode("attention only, DDP", 2, 2, {"alignment_parameters": ["attention"]})
     yield Mode("joint backward, DDP", 2, 1, {"joint_backward": True})
+    yield Mode("TF32", 1, 2, {}, {"tf32": True}, TF32_BOUND, needs_gpu=True)
+    yield Mode("fp16, GradScaler", 1, 2, {}, {"fp16": True}, FLOAT16_BOUND, needs_gpu=True)
+    yield Mode("gradient checkpointing, bf16", 1, 2, {}, {"gradient_checkpointing": True, "bf16": True},
+               BFLOAT16_BOUND, needs_gpu=True)  # fmt: skip
+    yield Mode("fused AdamW", 1, 2, {"optim": "adamw_torch", "learning_rate": 0.01, "adam_epsilon": 1e-3},
+               {"optim": "adamw_torch_fused"}, needs_gpu=True)  # fmt: skip
+    for compiler in ("default", "reduce-overhead", "max-autotune-no-cudagraphs"):
+        yield Mode(f"torch.compile, {compiler}", 1, 2, {}, {"torch_compile": True, "torch_compile_mode": compiler},
+                   needs_gpu=True)  # fmt: skip
+        yield Mode(f"torch.compile, {compiler}, bf16", 1, 2, {},
+                   {"torch_compile": True, "torch_compile_mode": compiler, "bf16": True},
+                   BFLOAT16_BOUND, needs_gpu=True)  # fmt: skip

@@ -8,6 +8,7 @@ from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.tensor import Shard, distribute_tensor
 from torch.nn.parallel import DistributedDataParallel
 from toy import make_model, make_trainer
+from transformers import TrainingArguments
 
 from hf_gradalign.training.fsdp import is_sharded
 from hf_gradalign.training.setup_checks import refuse_unfit_setup, shares_gradient_storage
@@ -84,9 +85,19 @@ def process_group(tmp_path):
 @pytest.mark.parametrize("as_view", [False, True])
 def test_gradients_in_ddps_buckets(process_group, as_view):
     model = nn.Sequential(nn.Linear(2, 2))
-    assert not shares_gradient_storage(model)
+    args = TrainingArguments("unused", use_cpu=True)
+    assert not shares_gradient_storage(model, args)
     wrapped = DistributedDataParallel(model, gradient_as_bucket_view=as_view)
-    assert shares_gradient_storage(wrapped) == as_view
+    assert shares_gradient_storage(wrapped, args) == as_view
+
+
+@pytest.mark.parametrize(
+    ("mode", "replays"),
+    [("default", False), ("reduce-overhead", True), ("max-autotune", True), ("max-autotune-no-cudagraphs", False)],
+)
+def test_a_cuda_graph_writes_over_its_gradients(mode, replays):
+    args = TrainingArguments("unused", use_cpu=True, torch_compile=True, torch_compile_mode=mode)
+    assert shares_gradient_storage(nn.Linear(2, 2), args) == replays
 
 
 def test_a_model_with_one_sharded_parameter_is_sharded(process_group):

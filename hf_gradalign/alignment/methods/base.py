@@ -1,5 +1,6 @@
 """What every alignment method has in common: a Gramian in, weights out, and a state that survives a resume."""
 
+import functools
 from abc import ABC, abstractmethod
 from typing import Any
 
@@ -37,11 +38,11 @@ class AlignmentMethod(ABC):
         # Weights are ratios of near-cancelling terms; K x K matrices in float64 cost nothing. Apple's GPU has none.
         work = gramian if gramian.device.type == "mps" else gramian.double()
         work = work.reshape(-1, views, views)
-        finite = torch.isfinite(work).flatten(1).all(1)
-        work = torch.where(finite[:, None, None], work, torch.eye(views, dtype=work.dtype, device=work.device))
+        finite = work.flatten(1).abs().amax(1) < torch.inf  # nor NaN, which is in no order
+        work = torch.where(finite[:, None, None], work, _identity(views, work.dtype, work.device))
         weights = self._weights(work, finite, torch.finfo(gramian.dtype).eps).to(gramian.dtype)
-        usable = finite & torch.isfinite(weights).all(1)
-        weights = torch.where(usable[:, None], weights, torch.full_like(weights, 1 / views))
+        usable = finite & (weights.abs().amax(1) < torch.inf)
+        weights = torch.where(usable[:, None], weights, 1 / views)
         return weights.reshape(gramian.shape[:-1])
 
     @abstractmethod
@@ -85,3 +86,8 @@ def check_state_keys(method: AlignmentMethod, state: dict[str, Any], keys: set[s
     """
     if set(state) != keys:
         raise ValueError(f"{type(method).__name__} expects the state {sorted(keys)}, got {sorted(state)}")
+
+
+@functools.lru_cache(maxsize=16)
+def _identity(views: int, dtype: torch.dtype, device: torch.device) -> Tensor:
+    return torch.eye(views, dtype=dtype, device=device)

@@ -1,5 +1,7 @@
 """CAGrad: the update in a ball around the mean gradient that is best for the worst view."""
 
+import functools
+
 import torch
 from torch import Tensor
 
@@ -45,7 +47,7 @@ class CAGrad(AlignmentMethod):
             raise ValueError(f"CAGrad takes at most {_MOST_VIEWS} views, got {views}; PCGrad takes any number")
         # Weights do not depend on the gradients' common scale, and squares of tiny or huge norms leave the range.
         largest = gramian.diagonal(dim1=-2, dim2=-1).amax(-1)
-        gramian = gramian / torch.where(largest > 0, largest, torch.ones_like(largest))[:, None, None]
+        gramian = gramian / torch.where(largest > 0, largest, 1.0)[:, None, None]
         weights = torch.full_like(gramian[..., 0], 1 / views) + _ascent(gramian, self.c, precision)
         return weights / (1 + self.c**2) if self.rescale else weights
 
@@ -60,7 +62,7 @@ def _ascent(gramian: Tensor, c: float, precision: float) -> Tensor:
     """
     norms = gramian.diagonal(dim1=-2, dim2=-1).clamp(min=0).sqrt()
     present = norms > 0
-    inverse = torch.where(present, 1 / norms, torch.zeros_like(norms))
+    inverse = torch.where(present, 1 / norms, 0.0)
     unit = gramian * inverse[:, :, None] * inverse[:, None, :]
     products = gramian.mean(-1) * inverse
     radius = c * gramian.mean((-2, -1)).clamp(min=0).sqrt()[:, None]
@@ -70,26 +72,28 @@ def _ascent(gramian: Tensor, c: float, precision: float) -> Tensor:
     systems = unit[:, None] * sets[..., :, None] * sets[..., None, :] + torch.diag_embed(1 - sets)
     sides = torch.stack([inverse[:, None] * sets, products[:, None] * sets], -1)
     x, y = torch.linalg.solve_ex(systems, sides)[0].unbind(-1)
-    a, b = (x * sides[..., 0]).sum(-1), (x * sides[..., 1]).sum(-1)
+    a, b = (x[..., None] * sides).sum(-2).unbind(-1)
     spread = b**2 - a * ((y * sides[..., 1]).sum(-1) - radius**2)
     improvement = (b + spread.sqrt()) / a
     v = improvement[..., None] * x - y
 
     # How far from the optimum: a negative share, or a view outside the set that improves less.
-    total, length = v.abs().sum(-1), (v * (v @ unit)).sum(-1).clamp(min=0).sqrt()
-    behind = (improvement[..., None] * inverse[:, None] - products[:, None] - v @ unit) * present[:, None]
+    gains = v @ unit
+    total, length = v.abs().sum(-1), (v * gains).sum(-1).clamp(min=0).sqrt()
+    behind = (improvement[..., None] * inverse[:, None] - products[:, None] - gains) * present[:, None]
     furthest = radius * (1 + 1 / c if c > 0 else 1)
     off = torch.maximum((-v).amax(-1) / total, behind.amax(-1) / furthest)
     # A sum below the precision of the products is rounding's, and so would its direction be.
     sound = (sets.sum(-1) > 0) & (spread > 0) & (length > (8 * precision) ** 0.5 * total)
-    off, best = torch.where(sound & torch.isfinite(off), off, torch.inf).min(-1)
+    off, best = torch.where(sound & (off.abs() < torch.inf), off, torch.inf).min(-1)
 
     chosen = best[:, None, None].expand(-1, 1, v.shape[-1])
     weights = (v * (radius / length)[..., None] * inverse[:, None]).gather(1, chosen).squeeze(1).clamp(min=0)
     found = off <= torch.finfo(off.dtype).eps ** 0.5
-    return torch.where(found[:, None], weights, torch.zeros_like(weights))
+    return torch.where(found[:, None], weights, 0.0)
 
 
+@functools.lru_cache(maxsize=16)
 def _subsets(views: int, device: torch.device) -> Tensor:
     """Membership (2^K - 1, K) of every set of views but the empty one."""
     numbers = torch.arange(1, 2**views, device=device)

@@ -1,5 +1,6 @@
 """GradVac: gradients are drawn towards a target cosine, also where they do not conflict."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -54,24 +55,29 @@ class GradVac(AlignmentMethod):
         targets = self._targets_for(gramian)
         updated = targets.clone()
         norms = gramian.diagonal(dim1=-2, dim2=-1).clamp(min=0).sqrt()
-        weights = torch.zeros_like(norms)
-        for i in range(views):
-            coefficients = torch.zeros_like(weights)
-            coefficients[:, i] = 1.0
-            for j in visiting_order(views, i, self.seed, self._calls):
-                products = (coefficients[:, None] * gramian).sum(-1)  # of the adjusted gradient with each view's
-                norm = (coefficients * products).sum(-1).clamp(min=0).sqrt()
-                product = norm * norms[:, j]
-                defined = product > 0
-                cosine = torch.where(defined, products[:, j] / product, 0.0).clamp(-1, 1)
-                target = targets[:, i, j]
-                low = target.clamp(max=_LARGEST_TARGET)
-                sine, target_sine = (1 - cosine**2).sqrt(), (1 - low**2).sqrt()
-                change = norm * (low * sine - cosine * target_sine) / (norms[:, j] * target_sine)
-                coefficients[:, j] += torch.where(defined & (cosine < low), change, 0.0)
-                counts = defined & valid & ((cosine > 0) | self.update_on_conflict)
-                updated[:, i, j] = torch.where(counts, (1 - self.beta) * target + self.beta * cosine, target)
-            weights += coefficients
+        orders = [visiting_order(views, i, self.seed, self._calls) for i in range(views)]
+        # Row i: the adjusted gradient i in terms of all views' gradients. All rows take a step at once.
+        coefficients = torch.eye(views, dtype=gramian.dtype, device=gramian.device).repeat(len(gramian), 1, 1)
+        for others in zip(*orders, strict=True):
+            products = (coefficients[:, :, None] * gramian[:, None]).sum(-1)  # of adjusted gradients with each view's
+            norm = (coefficients * products).sum(-1).clamp(min=0).sqrt()
+            product_with, target = _picked(products, others), _picked(targets, others)
+            norm_of = torch.stack([norms[:, j] for j in others], 1)
+            product = norm * norm_of
+            defined = product > 0
+            cosine = torch.where(defined, product_with / product, 0.0).clamp(-1, 1)
+            low = target.clamp(max=_LARGEST_TARGET)
+            sine, target_sine = (1 - cosine**2).sqrt(), (1 - low**2).sqrt()
+            change = norm * (low * sine - cosine * target_sine) / (norm_of * target_sine)
+            change = torch.where(defined & (cosine < low), change, 0.0)
+            counts = defined & valid[:, None] & ((cosine > 0) | self.update_on_conflict)
+            latest = torch.where(counts, (1 - self.beta) * target + self.beta * cosine, target)
+            for i, j in enumerate(others):
+                coefficients[:, i, j] += change[:, i]
+                updated[:, i, j] = latest[:, i]
+        weights = coefficients[:, 0].clone()
+        for i in range(1, views):
+            weights += coefficients[:, i]
         self._targets = updated
         self._calls += 1
         return weights / views if self.reduction == "mean" else weights
@@ -94,3 +100,8 @@ class GradVac(AlignmentMethod):
         self._calls = int(state["calls"])
         targets = state["targets"]
         self._targets = None if targets is None else torch.tensor(targets, dtype=torch.float64)
+
+
+def _picked(matrices: Tensor, columns: Sequence[int]) -> Tensor:
+    """Of row i of each matrix (G, K, K) the entry in column `columns[i]`, shape (G, K)."""
+    return torch.stack([matrices[:, i, j] for i, j in enumerate(columns)], 1)

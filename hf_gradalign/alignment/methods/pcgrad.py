@@ -40,7 +40,7 @@ class PCGrad(AlignmentMethod):
                 product = (coefficients * gramian[:, j]).sum(-1)
                 square = gramian[:, j, j]
                 conflict = (product < 0) & (square > 0)
-                coefficients[:, j] -= torch.where(conflict, product / square, torch.zeros_like(product))
+                coefficients[:, j] -= torch.where(conflict, product / square, 0.0)
             weights += coefficients
         self._calls += 1
         return weights / views if self.reduction == "mean" else weights

@@ -1,0 +1,378 @@
+"""Products and weighted sums of the views' gradients on a GPU: three launches for a whole model (Triton).
+
+The kernels find the gradients through a table of addresses, so the number of parameters does not matter. A parameter
+is cut into chunks of `CHUNK` elements, and a program takes one chunk: it reads each view's part once and adds up their
+products, or writes their weighted sum. A second kernel adds the chunks' products up by parameter. Every sum has a fixed
+order, so results are the same to the bit from run to run.
+
+Nothing here waits for the device: addresses travel through pinned memory, which torch keeps until the copy is done.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import combinations
+
+import torch
+import triton
+import triton.language as tl
+from torch import Tensor
+
+CHUNK = 16_384
+"""Elements of one view that a program reads: large enough to outweigh looking up addresses, small enough that a model
+of a few million parameters still occupies every multiprocessor."""
+BLOCK = 4_096
+"""Elements of one view that a program holds in registers."""
+_CHUNKS_AT_ONCE = 256
+
+_TYPES = {torch.float32: tl.float32, torch.float64: tl.float64, torch.bfloat16: tl.bfloat16, torch.float16: tl.float16}
+
+
+@triton.jit(do_not_specialize=["parameters", "chunks"])
+def _products_kernel(
+    addresses,  # int64 (K + 1, P): where each view's gradients begin, 0 for none
+    parameter_of_chunk,  # int32 (chunks,)
+    first_chunk,  # int32 (P + 1,)
+    sizes,  # int64 (P,): elements of a gradient
+    pairs,  # int32 (pairs, 2): views
+    sums,  # float32 or float64 (pairs, 3, chunks): left.left, left.right, right.right
+    parameters,
+    chunks,
+    TYPE: tl.constexpr,
+    WIDE: tl.constexpr,
+    ALIGNED: tl.constexpr,
+    CHUNK: tl.constexpr,
+    BLOCK: tl.constexpr,
+):
+    chunk, pair = tl.program_id(0), tl.program_id(1)
+    parameter = tl.load(parameter_of_chunk + chunk)
+    left_address = tl.load(addresses + tl.load(pairs + 2 * pair) * parameters + parameter)
+    right_address = tl.load(addresses + tl.load(pairs + 2 * pair + 1) * parameters + parameter)
+    has_left, has_right = left_address != 0, right_address != 0
+    start = (chunk - tl.load(first_chunk + parameter)).to(tl.int64) * CHUNK
+    count = tl.minimum(tl.load(sizes + parameter) - start, CHUNK)
+    count = tl.where(has_left | has_right, count, 0)
+    # A view without a gradient reads the other's, as zeros: no loop needs a condition of its own.
+    left = tl.where(has_left, left_address, right_address).to(tl.pointer_type(TYPE))
+    right = tl.where(has_right, right_address, left_address).to(tl.pointer_type(TYPE))
+    if ALIGNED:
+        left, right = tl.multiple_of(left, 16), tl.multiple_of(right, 16)
+    left += start
+    right += start
+
+    elements = tl.arange(0, BLOCK)
+    left_left = tl.zeros((BLOCK,), WIDE)
+    left_right = tl.zeros((BLOCK,), WIDE)
+    right_right = tl.zeros((BLOCK,), WIDE)
+    whole = (count // BLOCK).to(tl.int32)
+    for block in range(whole):  # without a mask, so that 16 bytes are read at a time
+        a = tl.where(has_left, tl.load(left + block * BLOCK + elements).to(WIDE), 0.0)
+        b = tl.where(has_right, tl.load(right + block * BLOCK + elements).to(WIDE), 0.0)
+        left_left += a * a
+        left_right += a * b
+        right_right += b * b
+    rest = whole * BLOCK + elements
+    a = tl.where(has_left, tl.load(left + rest, rest < count, 0.0).to(WIDE), 0.0)
+    b = tl.where(has_right, tl.load(right + rest, rest < count, 0.0).to(WIDE), 0.0)
+    left_left += a * a
+    left_right += a * b
+    right_right += b * b
+
+    place = sums + pair * 3 * chunks + chunk
+    tl.store(place, tl.sum(left_left))
+    # Not what a view has times the other's zeros: it may be infinite.
+    tl.store(place + chunks, tl.where(has_left & has_right, tl.sum(left_right), 0.0))
+    tl.store(place + 2 * chunks, tl.sum(right_right))
+
+
+@triton.jit(do_not_specialize=["parameters", "chunks"])
+def _add_up_kernel(
+    sums,  # (pairs, 3, chunks), from _products_kernel
+    first_chunk,  # int32 (P + 1,)
+    rows,  # int32 (P,): where a parameter's products go
+    pairs,  # int32 (pairs, 2)
+    products,  # float32 (rows, VIEWS, VIEWS)
+    chunks,
+    VIEWS: tl.constexpr,
+    WIDTH: tl.constexpr,
+):
+    parameter, pair = tl.program_id(0), tl.program_id(1)
+    left, right = tl.load(pairs + 2 * pair), tl.load(pairs + 2 * pair + 1)
+    first, last = tl.load(first_chunk + parameter), tl.load(first_chunk + parameter + 1)
+    within = tl.arange(0, WIDTH)
+    left_left = tl.zeros((WIDTH,), tl.float64)
+    left_right = tl.zeros((WIDTH,), tl.float64)
+    right_right = tl.zeros((WIDTH,), tl.float64)
+    start = sums + pair * 3 * chunks
+    for chunk in range(first, last, WIDTH):
+        some = chunk + within
+        left_left += tl.load(start + some, some < last, 0.0).to(tl.float64)
+        left_right += tl.load(start + chunks + some, some < last, 0.0).to(tl.float64)
+        right_right += tl.load(start + 2 * chunks + some, some < last, 0.0).to(tl.float64)
+    matrix = products + tl.load(rows + parameter).to(tl.int64) * VIEWS * VIEWS
+    product = tl.sum(left_right).to(tl.float32)
+    # The squares come with every pair that a view is in, and are the same to the bit in each.
+    tl.store(matrix + left * VIEWS + left, tl.sum(left_left).to(tl.float32))
+    tl.store(matrix + right * VIEWS + right, tl.sum(right_right).to(tl.float32))
+    tl.store(matrix + left * VIEWS + right, product)
+    tl.store(matrix + right * VIEWS + left, product)
+
+
+@triton.jit(do_not_specialize=["parameters", "chunks"])
+def _combine_kernel(
+    addresses,  # int64 (K + 1, P); the last row is where the sum goes
+    parameter_of_chunk,  # int32 (chunks,)
+    first_chunk,  # int32 (P + 1,)
+    sizes,  # int64 (P,)
+    weights,  # (groups, VIEWS)
+    group_of_parameter,  # int32 (P,)
+    parameters,
+    TYPE: tl.constexpr,
+    WIDE: tl.constexpr,
+    VIEWS: tl.constexpr,
+    ALIGNED: tl.constexpr,
+    CHUNK: tl.constexpr,
+    BLOCK: tl.constexpr,
+):
+    chunk = tl.program_id(0)
+    parameter = tl.load(parameter_of_chunk + chunk)
+    target = tl.load(addresses + VIEWS * parameters + parameter)
+    start = (chunk - tl.load(first_chunk + parameter)).to(tl.int64) * CHUNK
+    count = tl.where(target != 0, tl.minimum(tl.load(sizes + parameter) - start, CHUNK), 0)
+    weight = weights + tl.load(group_of_parameter + parameter) * VIEWS
+    out = target.to(tl.pointer_type(TYPE))
+    if ALIGNED:
+        out = tl.multiple_of(out, 16)
+    out += start
+    elements = tl.arange(0, BLOCK)
+    whole = (count // BLOCK).to(tl.int32)
+    for block in range(whole):
+        total = tl.zeros((BLOCK,), WIDE)
+        for view in tl.static_range(VIEWS):
+            address = tl.load(addresses + view * parameters + parameter)
+            there = address != 0
+            gradient = tl.where(there, address, target).to(tl.pointer_type(TYPE))
+            if ALIGNED:
+                gradient = tl.multiple_of(gradient, 16)
+            values = tl.load(gradient + start + block * BLOCK + elements).to(WIDE)
+            total += tl.where(there, values * tl.load(weight + view).to(WIDE), 0.0)
+        tl.store(out + block * BLOCK + elements, total.to(TYPE))
+    rest = whole * BLOCK + elements
+    if whole * BLOCK < count:
+        total = tl.zeros((BLOCK,), WIDE)
+        for view in tl.static_range(VIEWS):
+            address = tl.load(addresses + view * parameters + parameter)
+            there = address != 0
+            gradient = tl.where(there, address, target).to(tl.pointer_type(TYPE))
+            values = tl.load(gradient + start + rest, rest < count, 0.0).to(WIDE)
+            total += tl.where(there, values * tl.load(weight + view).to(WIDE), 0.0)
+        tl.store(out + rest, total.to(TYPE), rest < count)
+
+
+@dataclass(frozen=True)
+class _Launch:
+    """Gradients of one type on one device, which a launch takes together.
+
+    Attributes:
+        positions: Of its parameters among all.
+        addresses: int64 (K + 1, parameters), on the device; see the kernels.
+        sizes: Elements of each parameter's gradients.
+        dtype: Of the gradients.
+        aligned: Whether every address is a multiple of 16 bytes.
+    """
+
+    positions: tuple[int, ...]
+    addresses: Tensor
+    sizes: tuple[int, ...]
+    dtype: torch.dtype
+    aligned: bool
+
+
+class GradientTable:
+    """Where the gradients of K views lie, and what the kernels make of them.
+
+    Args:
+        gradients: K sequences of P local gradients, `None` where a view has none. Taken are those whose elements lie in
+            one piece, in the same order and type in every view.
+
+    Attributes:
+        covered: Positions of the parameters that are taken. The others are left to the caller.
+    """
+
+    def __init__(self, gradients: Sequence[Sequence[Tensor | None]]) -> None:
+        self._views = len(gradients)
+        self._gradients = gradients  # kept alive: the kernels know only their addresses
+        kinds: dict[tuple[torch.device, torch.dtype], list[int]] = {}
+        for position, column in enumerate(zip(*gradients, strict=True)):
+            if (kind := _kind_of(column)) is not None:
+                kinds.setdefault(kind, []).append(position)
+        self._launches = [_make_launch(gradients, positions, *kind) for kind, positions in kinds.items()]
+        self.covered = frozenset(position for launch in self._launches for position in launch.positions)
+
+    def products_(self, products: Tensor) -> None:
+        """Write the inner products of the parameters that are taken into float32 `products` (P, K, K)."""
+        for launch in self._launches:
+            device = launch.addresses.device
+            out = products if products.device == device else torch.zeros_like(products, device=device)
+            chunks = _cut(launch.positions, launch.sizes, device)
+            pairs, n_pairs = _pairs(self._views, device)
+            wide = _wide(launch.dtype)
+            sums = torch.empty(n_pairs, 3, chunks.n_chunks, dtype=wide, device=device)
+            with _on(device):
+                _products_kernel[(chunks.n_chunks, n_pairs)](
+                    launch.addresses,
+                    chunks.parameter_of_chunk,
+                    chunks.first_chunk,
+                    chunks.sizes,
+                    pairs,
+                    sums,
+                    len(launch.positions),
+                    chunks.n_chunks,
+                    TYPE=_TYPES[launch.dtype],
+                    WIDE=_TYPES[wide],
+                    ALIGNED=launch.aligned,
+                    CHUNK=CHUNK,
+                    BLOCK=BLOCK,
+                    num_warps=8,
+                )
+                _add_up_kernel[(len(launch.positions), n_pairs)](
+                    sums,
+                    chunks.first_chunk,
+                    chunks.rows,
+                    pairs,
+                    out,
+                    chunks.n_chunks,
+                    VIEWS=self._views,
+                    WIDTH=_CHUNKS_AT_ONCE,
+                )
+            if out is not products:
+                products += out.to(products.device)
+
+    def combine_(self, weights: Tensor, index: Sequence[int] | None = None) -> None:
+        """Put the weighted sums into the first tensor that each parameter has.
+
+        Args:
+            weights: Shape (G, K).
+            index: For each of the P parameters its row; by default the first.
+        """
+        for launch in self._launches:
+            device = launch.addresses.device
+            chunks = _cut(launch.positions, launch.sizes, device)
+            groups = tuple(0 if index is None else index[position] for position in launch.positions)
+            wide = _wide(launch.dtype)
+            with _on(device):
+                _combine_kernel[(chunks.n_chunks,)](
+                    launch.addresses,
+                    chunks.parameter_of_chunk,
+                    chunks.first_chunk,
+                    chunks.sizes,
+                    weights.to(device, wide).contiguous(),
+                    _on_device(groups, torch.int32, device),
+                    len(launch.positions),
+                    TYPE=_TYPES[launch.dtype],
+                    WIDE=_TYPES[wide],
+                    VIEWS=self._views,
+                    ALIGNED=launch.aligned,
+                    CHUNK=CHUNK,
+                    BLOCK=BLOCK,
+                    num_warps=8,
+                )
+
+
+@dataclass(frozen=True)
+class _Chunks:
+    """How some parameters are cut; on their device."""
+
+    n_chunks: int
+    parameter_of_chunk: Tensor
+    first_chunk: Tensor
+    sizes: Tensor
+    rows: Tensor
+
+
+@functools.lru_cache(maxsize=16)
+def _cut(positions: tuple[int, ...], sizes: tuple[int, ...], device: torch.device) -> _Chunks:
+    """Cut parameters into chunks. Cached: a model's parameters are cut alike at every update."""
+    each = (torch.tensor(sizes) + CHUNK - 1) // CHUNK
+    first = torch.cat([torch.zeros(1, dtype=torch.int64), each.cumsum(0)])
+    owners = torch.repeat_interleave(torch.arange(len(sizes)), each)
+    return _Chunks(
+        n_chunks=len(owners),
+        parameter_of_chunk=_sent(owners.int(), device),
+        first_chunk=_sent(first.int(), device),
+        sizes=_sent(torch.tensor(sizes, dtype=torch.int64), device),
+        rows=_sent(torch.tensor(positions, dtype=torch.int32), device),
+    )
+
+
+@functools.lru_cache(maxsize=16)
+def _pairs(views: int, device: torch.device) -> tuple[Tensor, int]:
+    """Every pair of views, and how many; of one view alone, the pair that it makes with itself."""
+    pairs = list(combinations(range(views), 2)) or [(0, 0)]
+    return _sent(torch.tensor(pairs, dtype=torch.int32), device), len(pairs)
+
+
+@functools.lru_cache(maxsize=16)
+def _on_device(values: tuple[int, ...], dtype: torch.dtype, device: torch.device) -> Tensor:
+    return _sent(torch.tensor(values, dtype=dtype), device)
+
+
+def _sent(tensor: Tensor, device: torch.device) -> Tensor:
+    """A tensor on its way to the device; nothing waits for it to arrive."""
+    return tensor if device.type == "cpu" else tensor.pin_memory().to(device, non_blocking=True)
+
+
+def _make_launch(
+    gradients: Sequence[Sequence[Tensor | None]], positions: list[int], device: torch.device, dtype: torch.dtype
+) -> _Launch:
+    taken = [[view[position] for position in positions] for view in gradients]
+    # Of each parameter the first gradient there is, which the sum goes to.
+    some = taken[0]
+    for view in taken[1:]:
+        some = [other if gradient is None else gradient for gradient, other in zip(some, view, strict=True)]
+    addresses = [[0 if gradient is None else gradient.data_ptr() for gradient in view] for view in [*taken, some]]
+    return _Launch(
+        positions=tuple(positions),
+        addresses=_sent(torch.tensor(addresses), device),
+        sizes=tuple([gradient.numel() for gradient in some]),
+        dtype=dtype,
+        aligned=not any(address % 16 for row in addresses for address in row),
+    )
+
+
+def _kind_of(column: Sequence[Tensor | None]) -> tuple[torch.device, torch.dtype] | None:
+    """Device and type of one parameter's gradients; None where the kernels cannot take them.
+
+    They can where elements of the same place in memory are of the same place in the gradient, with none between them.
+    """
+    first = None
+    for gradient in column:
+        if gradient is None:
+            continue
+        if first is None:
+            first, device, dtype, contiguous = gradient, gradient.device, gradient.dtype, gradient.is_contiguous()
+            if dtype not in _TYPES or gradient.numel() == 0 or not (contiguous or _is_dense(gradient)):
+                return None
+        elif (
+            gradient.dtype != dtype
+            or gradient.device != device
+            or (not (contiguous and gradient.is_contiguous()) and gradient.stride() != first.stride())
+        ):
+            return None
+    return None if first is None else (device, dtype)
+
+
+def _is_dense(gradient: Tensor) -> bool:
+    """Whether a gradient is contiguous but for the order of its dimensions."""
+    return gradient.permute(sorted(range(gradient.ndim), key=gradient.stride, reverse=True)).is_contiguous()
+
+
+def _wide(dtype: torch.dtype) -> torch.dtype:
+    return torch.float64 if dtype == torch.float64 else torch.float32
+
+
+def _on(device: torch.device) -> torch.cuda.device:
+    """Triton launches on the current device, which need not be that of the gradients."""
+    return torch.cuda.device(device if device.type == "cuda" else -1)
