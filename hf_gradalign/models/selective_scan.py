@@ -1,16 +1,24 @@
-"""Mamba's recurrence in plain PyTorch, in a number of steps that grows with the square root of the length."""
+"""Mamba's recurrence: by a kernel on a GPU, in plain PyTorch elsewhere.
 
+In plain PyTorch it takes a number of steps that grows with the square root of the length.
+"""
+
+import functools
 import math
 
 import torch
 from torch import Tensor
 from torch.nn.functional import pad, threshold
+from transformers.utils import logging
+
+from .selective_scan_kernels import SelectiveScan
 
 try:
     from mamba_ssm.ops.selective_scan_interface import selective_scan_fn as _kernel
 except ImportError:
     _kernel = None
 
+logger = logging.get_logger(__name__)
 
 # Products of decays run into numbers so small that a CPU takes a hundred times as long for them.
 _NOTHING = 1e-30
@@ -21,7 +29,8 @@ def selective_scan(u: Tensor, delta: Tensor, a: Tensor, b: Tensor, c: Tensor, d:
 
     .. math:: h_t = \exp(\Delta_t A) \odot h_{t-1} + \Delta_t B_t u_t, \qquad y_t = C_t \cdot h_t + D u_t .
 
-    On CUDA mamba_ssm's kernel computes it where that is installed.
+    On CUDA mamba_ssm's kernel computes it where that is installed, and Triton's where it is not: in float32, also under
+    autocast.
 
     Args:
         u: Input, shape (B, E, T).
@@ -36,6 +45,8 @@ def selective_scan(u: Tensor, delta: Tensor, a: Tensor, b: Tensor, c: Tensor, d:
     """
     if _kernel is not None and u.is_cuda:
         return _kernel(u, delta, a, b, c, d)
+    if u.is_cuda and _triton_runs(u.device):
+        return SelectiveScan.apply(u, delta, a, b, c, d)
     # Time first, so that each step works on memory in one piece.
     u, delta, b, c = (x.permute(2, 0, 1).contiguous() for x in (u, delta, b, c))
     decay = torch.exp(delta.unsqueeze(3) * a)  # (T, B, E, N)
@@ -43,6 +54,21 @@ def selective_scan(u: Tensor, delta: Tensor, a: Tensor, b: Tensor, c: Tensor, d:
     states = linear_recurrence(decay, drive)
     y = (states @ c.unsqueeze(3)).squeeze(3) + d * u  # (T, B, E)
     return y.permute(1, 2, 0)
+
+
+@functools.cache
+def _triton_runs(device: torch.device) -> bool:
+    """Whether Triton can build and run the kernels on a device; tried once, on one frame."""
+    try:
+        u, a, d = torch.ones(1, 1, 1, device=device), -torch.ones(1, 1, device=device), torch.ones(1, device=device)
+        with torch.no_grad():
+            SelectiveScan.apply(u, u, a, u, u, d)
+    except Exception as error:
+        # It fails in many ways: it is not installed, there is no C compiler, the GPU is too old for it.
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        logger.warning(f"The Mamba head runs on {device} in plain PyTorch, which takes longer: {reason}")
+        return False
+    return True
 
 
 def linear_recurrence(decay: Tensor, drive: Tensor) -> Tensor:
