@@ -6,15 +6,21 @@ python scripts/benchmark_scoring.py --size large --clips 16 --batch_size 4 --dty
 
 The clips are FLAC files of the demo corpus' speech, repeated to different lengths; the bare model runs over the very
 batches that the scorer makes of them. All take turns in one process, and ratios are taken within each round. The
-scorer writes, and flushes, its files as always.
+scorer writes, and flushes, its files as always. Its start-up (until the first scores are there) is told apart, and
+each part of its work is timed by itself: what takes longest by itself is what holds the scorer back.
 """
 
 import argparse
 import json
+import os
 import sys
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Any
+from unittest import mock
 
 import soundfile
 import torch
@@ -27,9 +33,13 @@ from step_cost.variants import synchronise
 from hf_gradalign.data import decode_audio, load_corpus, repeat_pad
 from hf_gradalign.models import ID2LABEL, small_feature_extractor
 from hf_gradalign.scoring import SpoofScorer, score_corpus
+from hf_gradalign.scoring.chunks import ChunkDataset
+from hf_gradalign.scoring.progress_store import ProgressStore, ScoredChunk, finite_or_none
 
 BARE = "bare model"
 RATE = 16_000
+_CHUNKS_HELD = 32
+_DIFFERENT_CLIPS = 512
 
 
 def main(words: Sequence[str] | None = None) -> int:
@@ -42,20 +52,25 @@ def main(words: Sequence[str] | None = None) -> int:
         corpus = write_corpus(Path(folder), options.clips)
         scorer = SpoofScorer(model, small_feature_extractor(), batch_size=options.batch_size, dtype=options.dtype)
         chunks = scorer.chunks(corpus["audio"])
-        batches = [batch for number in range(len(chunks)) for batch in chunks[number].batches]
+        # Some stand for all: 8,192 windows are 2 GiB.
+        batches = [batch for number in range(min(len(chunks), _CHUNKS_HELD)) for batch in chunks[number].batches]
 
         def run_bare() -> None:
-            for batch in batches:
-                scorer._forward(batch).cpu()
+            for number in range(len(chunks)):
+                scorer._forward(batches[number % len(batches)]).cpu()
             synchronise()
+
+        startups: dict[int, list[float]] = {}
 
         def run_scorer(workers: int) -> None:
             scorer.num_workers = workers
-            score_corpus(scorer, corpus, Path(folder, "scores.txt"), overwrite=True, progress=False)
+            with first_scores(scorer, startups.setdefault(workers, [])):
+                score_corpus(scorer, corpus, Path(folder, "scores.txt"), overwrite=True, progress=False)
 
         runs = {f"scorer, {n} loader worker{'s' * (n != 1)}": n for n in options.workers}
         steps = {BARE: run_bare} | {name: (lambda n=n: run_scorer(n)) for name, n in runs.items()}
         times = interleaved_times(steps, options.rounds, warm_up=1)
+        parts = time_parts(scorer, chunks, Path(folder), max(options.workers))
     size = model.num_parameters() / 1e6
     print(
         f"{size:.1f}M parameters, {options.clips} clips, batches of {options.batch_size} windows of 4.175 s, "
@@ -67,11 +82,75 @@ def main(words: Sequence[str] | None = None) -> int:
         ratios = [bare / own for bare, own in zip(times[BARE], seconds, strict=True)]
         rate = [options.clips / own for own in seconds]
         rows.append([name, spread(rate, digits=2), spread(ratios)])
-    print_table(["", "clips a second", "of the bare model's, round by round"], rows)
+    print_table(["", "clips per second", "of the bare model's, round by round"], rows)
+    print_table(
+        ["", "start-up (s)", "clips per second after it"],
+        [
+            [
+                name,
+                spread(own),
+                spread([options.clips / (t - s) for t, s in zip(times[name], own, strict=True)], digits=2),
+            ]
+            for name, n in runs.items()
+            if (own := startups[n][-options.rounds :])
+        ],
+    )
+    print_table(["part, by itself", "clips per second"], [[name, f"{rate:.0f}"] for name, rate in parts.items()])
     if options.json:
         figures = {"options": {k: v for k, v in vars(options).items() if k != "json"}, "seconds": times}
+        figures |= {"startup_seconds": startups, "parts_clips_per_second": parts}
         options.json.write_text(json.dumps(figures, indent=2) + "\n")
     return 0
+
+
+@contextmanager
+def first_scores(scorer: SpoofScorer, seconds: list[float]) -> Iterator[None]:
+    """Within this context, notes how long it takes until a scoring has its first scores."""
+    start = time.perf_counter()
+    original = scorer.score_chunks
+
+    def noting(*args: Any, **kwargs: Any) -> Iterator[Any]:
+        for number, scored in enumerate(original(*args, **kwargs)):
+            if number == 0:
+                seconds.append(time.perf_counter() - start)
+            yield scored
+
+    with mock.patch.object(scorer, "score_chunks", noting):
+        yield
+
+
+def time_parts(scorer: SpoofScorer, chunks: ChunkDataset, folder: Path, workers: int) -> dict[str, float]:
+    """Clips per second of each part of a scoring, by itself."""
+    some = range(min(len(chunks), _CHUNKS_HELD))
+    rates = {}
+
+    def note(name: str, work: Callable[[], Any]) -> Any:
+        synchronise()
+        start = time.perf_counter()
+        result = work()
+        synchronise()
+        rates[name] = sum(stop - first for first, stop in map(chunks.bounds, some)) / (time.perf_counter() - start)
+        return result
+
+    made = note("decode and batch, one process", lambda: [chunks[number] for number in some])
+    scorer.num_workers = workers
+    loader = iter(scorer._loader(chunks, [*some, *some]))
+    for _ in some:  # the workers' start is not what is asked for
+        next(loader)
+    note(f"hand over, from {workers} workers", lambda: [next(loader) for _ in some])
+    if scorer.device.type not in ("cpu", "mps"):
+        pinned = [chunk.pin_memory() for chunk in made]
+        note(
+            "copy",
+            lambda: [t.to(scorer.device, non_blocking=True) for c in pinned for b in c.batches for t in b.values()],
+        )
+    logits = note("model", lambda: [[scorer._forward(batch) for batch in chunk.batches] for chunk in made])
+    scores = note("scores from logits", lambda: [scorer._clip_scores(*pair) for pair in zip(made, logits, strict=True)])
+    store = ProgressStore(folder / "parts")
+    store.open({})
+    scored = [ScoredChunk(c.number, finite_or_none(s), c.bad) for c, s in zip(made, scores, strict=True)]
+    note("write", lambda: [store.append(0, chunk) for chunk in scored])
+    return rates
 
 
 def write_corpus(folder: Path, n_clips: int) -> Dataset:
@@ -79,8 +158,11 @@ def write_corpus(folder: Path, n_clips: int) -> Dataset:
     source = load_corpus()["test"]
     paths = []
     for index in range(n_clips):
-        samples = decode_audio(source[index % len(source)]["audio"], RATE)
         paths.append(str(folder / f"clip_{index}.flac"))
+        if index >= _DIFFERENT_CLIPS:  # a file of its own all the same, without the time to write it
+            os.link(paths[index % _DIFFERENT_CLIPS], paths[-1])
+            continue
+        samples = decode_audio(source[index % len(source)]["audio"], RATE)
         soundfile.write(paths[-1], repeat_pad(samples, (2 + index % 7) * RATE), RATE)
     names = [Path(path).stem for path in paths]
     return Dataset.from_dict({"audio": paths, "utterance_id": names}).cast_column("audio", Audio(decode=False))

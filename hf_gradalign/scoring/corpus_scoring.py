@@ -3,6 +3,7 @@
 import json
 import time
 from collections.abc import Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from datetime import timedelta
 from pathlib import Path
@@ -107,36 +108,28 @@ def score_corpus(
     state = process_state()
     ids = _checked_ids(dataset, columns)
     audio = with_encoded_audio(dataset.with_format(None).select_columns(["audio"]))
-    settings = describe_scoring(scorer, ids, _AudioColumn(audio), columns=list(columns))
     settings_file = score_file.with_suffix(".json")
     store = ProgressStore(score_file.with_name(f"{score_file.name}.partial"))
-    error: list[str] = []
-    if state.is_main_process:
-        try:
-            _require_free(settings_file, score_file)
-            if overwrite:
-                for path in (score_file, settings_file):
-                    path.unlink(missing_ok=True)
-                store.remove()
-            if score_file.exists():
-                _require_same(score_file, settings_file, settings)
-                store.remove()  # a kill may have come between
-            else:
-                store.open(settings)
-        except _SettingsOfAnother as found:
-            error.append(str(found))
-        except ValueError as found:
-            error.append(f"{found}. To begin anew: --overwrite (overwrite=True), or another output file")
-    error = _from_main(error, state)
-    if error:
-        raise ValueError(error[0])
-    if score_file.exists():
-        report = json.loads(settings_file.read_text(encoding="utf-8"))["report"]
-        bad = [BadClip(**clip) for clip in report["bad_clips"]]
-        return ScoringReport(score_file, report["n_clips"], report["n_scored"], bad, was_complete=True)
-
     chunks = scorer.chunks(_AudioColumn(audio))
-    _score_pending(scorer, chunks, store, state, progress)
+    with ThreadPoolExecutor(1, "describe_scoring") as pool:
+        # It takes a second per GiB of weights. A new scoring has nothing to compare it with, and begins meanwhile.
+        settings = pool.submit(describe_scoring, scorer, ids, _AudioColumn(audio), columns=list(columns))
+        error: list[str] = []
+        if state.is_main_process:
+            try:
+                _begin(score_file, settings_file, store, settings, overwrite, at_once=state.num_processes > 1)
+            except _SettingsOfAnother as found:
+                error.append(str(found))
+            except ValueError as found:
+                error.append(f"{found}. To start over: --overwrite (overwrite=True), or another output file")
+        error = _from_main(error, state)
+        if error:
+            raise ValueError(error[0])
+        if score_file.exists():
+            report = json.loads(settings_file.read_text(encoding="utf-8"))["report"]
+            bad = [BadClip(**clip) for clip in report["bad_clips"]]
+            return ScoringReport(score_file, report["n_clips"], report["n_scored"], bad, was_complete=True)
+        _score_pending(scorer, chunks, store, settings, state, progress)
     state.wait_for_everyone()
     scored = store.read()
     scores: list[float | None] = [score for number in range(len(chunks)) for score in scored[number].scores]
@@ -153,7 +146,7 @@ def score_corpus(
         kept = [place for place, score in enumerate(scores) if score is not None]
         extra = {name: _plain(dataset, name) for name in columns}
         write_bad_clips(report.bad_audio_file, bad_clips)
-        content = {"settings": settings, "report": {**asdict(report), "score_file": score_file.name}}
+        content = {"settings": settings.result(), "report": {**asdict(report), "score_file": score_file.name}}
         write_text_atomically(settings_file, json.dumps(content, indent=2) + "\n")
         # Last of all, since its being there says that everything is.
         write_score_file(
@@ -180,8 +173,34 @@ class _AudioColumn(Sequence[Any]):
         return self._dataset[index]["audio"]
 
 
+def _begin(
+    score_file: Path,
+    settings_file: Path,
+    store: ProgressStore,
+    settings: Future[dict[str, Any]],
+    overwrite: bool,
+    at_once: bool,
+) -> None:
+    """Check what lies on the disk, and open the store unless it is new and there is time to."""
+    _require_free(settings_file, score_file)
+    if overwrite:
+        for path in (score_file, settings_file):
+            path.unlink(missing_ok=True)
+        store.remove()
+    if score_file.exists():
+        _require_same(score_file, settings_file, settings.result())
+        store.remove()  # a kill may have come between
+    elif store.is_open or at_once:
+        store.open(settings.result())
+
+
 def _score_pending(
-    scorer: SpoofScorer, chunks: ChunkDataset, store: ProgressStore, state: PartialState, progress: bool
+    scorer: SpoofScorer,
+    chunks: ChunkDataset,
+    store: ProgressStore,
+    settings: Future[dict[str, Any]],
+    state: PartialState,
+    progress: bool,
 ) -> None:
     if state.is_main_process:
         # Files of an earlier start with more processes, too.
@@ -197,6 +216,14 @@ def _score_pending(
         return sum(stop - start for start, stop in map(chunks.bounds, numbers))
 
     flushed = time.monotonic()
+    held: list[ScoredChunk] = []  # until the settings are known, which come first
+
+    def write(wait: bool = False) -> None:
+        if not store.is_open and (wait or settings.done()):
+            store.open(settings.result())
+        while held and store.is_open:
+            store.append(state.process_index, held.pop(0))
+
     total = n_clips(range(len(chunks)))
     with tqdm(
         total=total,
@@ -207,13 +234,15 @@ def _score_pending(
         smoothing=0.05,
     ) as bar:
         for position, (chunk, scores) in enumerate(scorer.score_chunks(chunks, mine)):
-            store.append(state.process_index, ScoredChunk(chunk.number, finite_or_none(scores), chunk.bad))
-            if time.monotonic() - flushed > _FLUSH_SECONDS:
+            held.append(ScoredChunk(chunk.number, finite_or_none(scores), chunk.bad))
+            write()
+            if store.is_open and time.monotonic() - flushed > _FLUSH_SECONDS:
                 store.flush(state.process_index)
                 flushed = time.monotonic()
             # The other processes keep pace, give or take a chunk.
             share = pending[position * state.num_processes : (position + 1) * state.num_processes]
             bar.update(n_clips(share))
+    write(wait=True)
 
 
 def _checked_ids(dataset: Dataset, columns: Sequence[str]) -> list[str]:

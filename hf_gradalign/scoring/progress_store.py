@@ -40,6 +40,11 @@ class ProgressStore:
     def __init__(self, folder: str | Path) -> None:
         self.folder = Path(folder)
 
+    @property
+    def is_open(self) -> bool:
+        """Whether the folder has settings, so that chunks can be added."""
+        return (self.folder / _SETTINGS_NAME).is_file()
+
     def open(self, settings: Mapping[str, Any]) -> None:
         """Begin a scoring, or go on with one that has the same settings; by one process, before `append`.
 

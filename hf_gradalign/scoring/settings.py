@@ -3,6 +3,7 @@
 import hashlib
 import os
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import numpy as np
@@ -17,7 +18,11 @@ _BYTES_LOOKED_AT = 2**16
 
 
 def describe_scoring(
-    scorer: SpoofScorer, utterance_ids: Sequence[str], audio: Sequence[Mapping[str, Any] | None], **further: Any
+    scorer: SpoofScorer,
+    utterance_ids: Sequence[str],
+    audio: Sequence[Mapping[str, Any] | None],
+    model_sha256: str | None = None,
+    **further: Any,
 ) -> dict[str, Any]:
     """Everything that a score file is the result of, ready for JSON.
 
@@ -25,6 +30,7 @@ def describe_scoring(
         scorer: The scorer.
         utterance_ids: Of the clips, in order.
         audio: Of the clips, `{"bytes", "path"}` each.
+        model_sha256: `digest_of_weights(scorer.model)`, where it is known already.
         further: What else the file depends on.
 
     Returns:
@@ -32,7 +38,7 @@ def describe_scoring(
     """
     windowing = scorer.windowing
     return {
-        "model_sha256": digest_of_weights(scorer.model),
+        "model_sha256": model_sha256 or digest_of_weights(scorer.model),
         "feature_extractor": type(scorer.feature_extractor).__name__,
         "sampling_rate": scorer.sampling_rate,
         "windows": windowing.mode,
@@ -73,10 +79,24 @@ def _size_and_ends(clip: Mapping[str, Any]) -> tuple[int, bytes]:
 
 
 def digest_of_weights(model: nn.Module) -> str:
-    """SHA-256 over all of a model's parameters and buffers, their names included; a second per GiB."""
+    """SHA-256 over all of a model's parameters and buffers, their names included; a second per GiB.
+
+    Weights come from an accelerator by a stream of their own, so that a model that computes meanwhile is not waited
+    for.
+    """
     digest = hashlib.sha256()
-    for name, tensor in sorted(model.state_dict().items()):
-        data = tensor.detach().cpu().contiguous().view(-1).view(torch.uint8)
-        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
-        digest.update(data.numpy())
+    tensors = sorted(model.state_dict().items())
+    with _stream_of_its_own(next((tensor.device for _, tensor in tensors), torch.device("cpu"))):
+        for name, tensor in tensors:
+            data = tensor.detach().cpu().contiguous().view(-1).view(torch.uint8)
+            digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
+            digest.update(data.numpy())
     return digest.hexdigest()
+
+
+def _stream_of_its_own(device: torch.device) -> AbstractContextManager[Any]:
+    if device.type != "cuda":
+        return nullcontext()
+    stream = torch.cuda.Stream(device)
+    stream.wait_stream(torch.cuda.current_stream(device))  # what is still writing the weights comes first
+    return torch.cuda.stream(stream)
