@@ -21,9 +21,10 @@ class CoupledDecayAdam(torch.optim.Adam):
     """
 
     def __init__(self, groups: Iterable[Mapping[str, Any]], *, weight_decay: float, **options: Any) -> None:
-        super().__init__(
-            [{**group, "weight_decay": weight_decay} for group in groups], weight_decay=weight_decay, **options
-        )
+        groups = [{**group, "params": list(group["params"]), "weight_decay": weight_decay} for group in groups]
+        if all(parameter.is_cuda for group in groups for parameter in group["params"]):
+            options.setdefault("fused", True)  # one kernel for many parameters, as in the Trainer's own default
+        super().__init__(groups, weight_decay=weight_decay, **options)
 
 
 __all__ = ["CoupledDecayAdam"]
