@@ -16,7 +16,7 @@ _SHOWN = 60
 _REASON = 200
 _POINTER = b"version https://git-lfs.github.com/spec/"
 _BYTE_ORDER_MARKS = (b"\xef\xbb\xbf", b"\xff\xfe", b"\xfe\xff")
-_AGAIN = "get it again"
+_AGAIN = "download it again"
 _OTHER_KINDS = {
     b"\x1f\x8b": "is compressed (gzip): unpack it first",
     b"BZh": "is compressed (bzip2): unpack it first",
@@ -83,7 +83,7 @@ def json_fault(path: Path) -> str | None:
             return "begins with a byte order mark: save it as plain UTF-8"
         if not _is_text(start):
             return f"is no JSON, but binary: {_AGAIN}"
-        return f"is cut off or no JSON ({plain_text(error)}): {_AGAIN}"
+        return f"is truncated or no JSON ({plain_text(error)}): {_AGAIN}"
     return (
         None if isinstance(content, dict) else f"is JSON, but no object: it begins with {_excerpt(path.read_bytes())}"
     )
@@ -103,12 +103,11 @@ def fault_met_in_loading(error: BaseException) -> str:
         named = re.search(r"Unsupported global: GLOBAL (\S+)", said)
         what = f" ({named.group(1)})" if named else ""
         return (
-            f"holds more than weights{what}, which could run code when it is loaded, and is not loaded. Save its state "
+            f"holds more than tensors{what}, which could run code when it is loaded, and is not loaded. Save its state "
             "dict alone where you trust it: torch.save(model.state_dict(), ...)"
         )
-    return (
-        f"is damaged, or is not what it should be ({type(error).__name__}{': ' * bool(said)}{said[:_REASON]}): {_AGAIN}"
-    )
+    reason = ": ".join(filter(None, (type(error).__name__, said[:_REASON])))
+    return f"is truncated, damaged or not what it should be ({reason}): {_AGAIN}"
 
 
 def _fault_of_any(path: Path) -> str | None:
@@ -137,7 +136,7 @@ def _safetensors_fault(path: Path) -> str | None:
         length = int.from_bytes(file.read(8), "little")
         text = file.read(min(length, size))
     if len(text) < length:
-        return f"is cut off: it has {size:,} bytes, and its header alone {8 + length:,}; {_AGAIN}"
+        return f"is truncated: it has {size:,} bytes, and its header alone {8 + length:,}; {_AGAIN}"
     try:
         header = json.loads(text)
         ends = [entry["data_offsets"][1] for name, entry in header.items() if name != "__metadata__"]
@@ -145,7 +144,7 @@ def _safetensors_fault(path: Path) -> str | None:
     except (ValueError, TypeError, KeyError, AttributeError, IndexError):
         return f"has a damaged header: {_AGAIN}"
     if size < whole:
-        return f"is cut off: it has {size:,} of {whole:,} bytes; {_AGAIN}"
+        return f"is truncated: it has {size:,} of {whole:,} bytes; {_AGAIN}"
     return f"has {size - whole:,} bytes too many: {_AGAIN}" if size > whole else None
 
 
@@ -155,9 +154,8 @@ def _zip_fault(path: Path) -> str | None:
         with zipfile.ZipFile(path) as archive:
             names = archive.namelist()
     except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError):
-        return (
-            f"is cut off ({path.stat().st_size:,} bytes; its list of contents, which comes last, is missing): {_AGAIN}"
-        )
+        size = f"{path.stat().st_size:,} bytes"
+        return f"is truncated ({size}; its list of contents, which comes last, is missing): {_AGAIN}"
     if any(name.rpartition("/")[2] == "data.pkl" for name in names):
         return None
     return f"is a zip archive of {', '.join(plain_text(name) for name in names[:3]) or 'nothing'}: unpack it first"

@@ -46,6 +46,7 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("checkpoint", nargs="?", help=".pth or .safetensors file, or org/repo:filename on the Hub")
     parser.add_argument("--average", nargs="+", metavar="CHECKPOINT", help="convert the mean of several checkpoints")
     parser.add_argument("--head", default="auto", help="aasist, conformer_tcm, mamba, or auto: told from the keys")
+    parser.add_argument("--prefix", help="what the keys begin with, if there are several detectors in it")
     parser.add_argument("--output_dir", type=Path, help="folder for the model")
     parser.add_argument("--revision", help="branch, tag or commit of a checkpoint on the Hub")
     parser.add_argument("--token", help="access token for the Hub; by default that of `hf auth login`")
@@ -115,6 +116,7 @@ def convert(arguments: argparse.Namespace) -> int:
         do_stable_layer_norm=arguments.do_stable_layer_norm,
         head_options=options,
         class_weights=arguments.class_weights,
+        prefix=arguments.prefix,
     )
     del state
     print(report)

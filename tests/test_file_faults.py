@@ -33,19 +33,19 @@ ZIP, LEGACY = torch_bytes(), torch_bytes(_use_new_zipfile_serialization=False)
         (b"<!DOCTYPE html>\n<html>Sign in</html>", "is a web page (HTML)"),
         (b"\xef\xbb\xbf\n<HTML lang=en>", "is a web page (HTML)"),
         (b'{"error": "Repository not found"}', "is JSON (a server's answer?) and no weights"),
-        (b"Not Found\n", "is text and no weights, beginning with 'Not Found': get it again"),
+        (b"Not Found\n", "is text and no weights, beginning with 'Not Found': download it again"),
         ("Zugriff verweigert: größer".encode(), "is text and no weights"),
         (b"<?xml version='1.0'?><Code>AccessDenied</Code>", "is text and no weights"),
         (b"\x1b[31mNo\x1b[0mthing", "beginning with 'Nothing'"),
-        (b"", "is empty: get it again"),
+        (b"", "is empty: download it again"),
         (b"\0" * 500, "(500 bytes) holds neither safetensors nor what torch.save writes"),
         (b"\x1f\x8b\x08" + b"x" * 50, "is compressed (gzip): unpack it first"),
         (b"GGUF" + b"\0" * 50, "is a GGUF file"),
-        (SAFE[: len(SAFE) // 2], f"is cut off: it has {len(SAFE) // 2:,} of {len(SAFE):,} bytes"),
+        (SAFE[: len(SAFE) // 2], f"is truncated: it has {len(SAFE) // 2:,} of {len(SAFE):,} bytes"),
         (SAFE[:60], "and its header alone"),
         (SAFE + b"x", "has 1 bytes too many"),
         (SAFE[:12] + b"\xff" * 9 + SAFE[21:], "has a damaged header"),
-        (ZIP[: len(ZIP) // 2], f"is cut off ({len(ZIP) // 2:,} bytes"),
+        (ZIP[: len(ZIP) // 2], f"is truncated ({len(ZIP) // 2:,} bytes"),
     ],
 )
 def test_weights(name, content, said, tmp_path):
@@ -80,7 +80,7 @@ def test_what_is_no_file(tmp_path):
         (POINTER, "is a Git LFS pointer"),
         (b"<html>", "is a web page"),
         (b"", "is empty"),
-        (b'{"a": 1', "is cut off or no JSON (Expecting"),
+        (b'{"a": 1', "is truncated or no JSON (Expecting"),
         (b"[]", "is JSON, but no object: it begins with '[]'"),
         (b"null", "is JSON, but no object"),
         (b"\x80\x02}q\x00.", "is no JSON, but binary"),
@@ -110,8 +110,11 @@ def test_what_is_said_of_an_error():
             "Weights only load failed. \x1b[1mDo\x1b[0m ... Unsupported global: GLOBAL posix.system was"
         )
     )
-    assert said.startswith("holds more than weights (posix.system), which could run code")
-    assert fault_met_in_loading(EOFError()) == "is damaged, or is not what it should be (EOFError): get it again"
+    assert said.startswith("holds more than tensors (posix.system), which could run code")
+    assert (
+        fault_met_in_loading(EOFError())
+        == "is truncated, damaged or not what it should be (EOFError): download it again"
+    )
 
 
 @pytest.mark.parametrize(

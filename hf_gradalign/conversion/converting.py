@@ -24,17 +24,20 @@ def convert_state_dict(
     do_stable_layer_norm: bool | None = None,
     head_options: Mapping[str, Any] | None = None,
     class_weights: Sequence[float] | None = None,
+    prefix: str | None = None,
 ) -> tuple[SpoofDetectorForAudioClassification, ConversionReport]:
     """A detector from a published state dict (DPDA-GA, SSL_Anti-spoofing, TCM, XLSR-Mamba).
 
     Args:
-        state: The state dict, e.g. of `read_state_dict`.
+        state: The state dict, e.g. of `read_state_dict`. A prefix of its keys (Lightning's `model.`) is taken off, and
+            what has no such prefix (a loss' class weights, metrics) is left out and reported.
         head: aasist, conformer_tcm or mamba; "auto" tells it from the keys.
         num_attention_heads: Of the backbone, which no shape tells; the published value by default.
         conv_stride: Strides of the feature extractor, which no shape tells; wav2vec 2.0's by default.
         do_stable_layer_norm: Of the backbone, which no shape tells; by default as its feature extractor suggests.
         head_options: Options of the head that no shape tells (AASIST's `pool_ratios`).
         class_weights: Weight of spoof and bona fide in the loss, to store in the configuration.
+        prefix: What the detector's keys begin with, where the checkpoint has several.
 
     Returns:
         The detector, in float32 and evaluation mode, and what was done.
@@ -43,10 +46,11 @@ def convert_state_dict(
         ConversionError: If the head is not known, sizes cannot be read, or keys are unknown, missing or of another
             shape: all of them in one message, by their published names.
     """
-    if head == "auto":
-        head = detect_head(state)
-    elif head not in HEAD_LAYOUTS:
+    if head != "auto" and head not in HEAD_LAYOUTS:
         raise ConversionError(f"there is no published layout {head!r}; there are auto, {', '.join(HEAD_LAYOUTS)}")
+    head, prefix = detect_head(state, head, prefix)
+    beside = [key for key in state if not key.startswith(prefix)]
+    state = {key.removeprefix(prefix): value for key, value in state.items() if key.startswith(prefix)}
     backbone_state = wav2vec2_layout.normalise_keys(state)
     identity = wav2vec2_layout.identity_projection(backbone_state)
     backbone_state |= identity
@@ -91,6 +95,8 @@ def convert_state_dict(
         ignored=[wav2vec2_layout.PREFIX + key for key in ignored],
         filled_in=[*counters, *(wav2vec2_layout.PREFIX + key for key in identity)],
         casted=casted,
+        prefix=prefix,
+        beside=beside,
         settings={
             "num_attention_heads": num_attention_heads,
             "conv_stride": list(config.backbone_config.conv_stride),

@@ -9,6 +9,7 @@ from torch import Tensor
 from hf_gradalign.conversion.errors import ConversionError
 from hf_gradalign.conversion.key_names import KeyNames
 from hf_gradalign.conversion.wav2vec2_layout import count
+from hf_gradalign.plain_text import plain_text
 
 State = Mapping[str, Tensor]
 
@@ -30,18 +31,45 @@ class HeadLayout:
     classifier: str
 
 
-def detect_head(state: State) -> str:
-    """The head that a state dict has.
+def detect_head(state: State, head: str = "auto", prefix: str | None = None) -> tuple[str, str]:
+    """The head that a state dict has, and what a training framework put before its keys.
+
+    Lightning's modules hold the detector as an attribute (`model.`), and so do many wrappers, one in another.
+
+    Args:
+        state: A state dict.
+        head: The head to look for; "auto" for any.
+        prefix: The prefix, where there are several.
+
+    Returns:
+        Its name, and the prefix, often empty.
 
     Raises:
-        ConversionError: If it has none that is known.
+        ConversionError: If it has none that is known, or several.
     """
-    found = [name for name, layout in HEAD_LAYOUTS.items() if layout.signature in state]
-    if len(found) != 1:
-        signatures = ", ".join(f"{layout.signature} ({name})" for name, layout in HEAD_LAYOUTS.items())
-        what = "several heads" if found else "no head that is known here"
-        raise ConversionError(f"the checkpoint has {what}; looked for {signatures}")
-    return found[0]
+    layouts = HEAD_LAYOUTS if head == "auto" else {head: HEAD_LAYOUTS[head]}
+    found = [
+        (name, key.removesuffix(layout.signature))
+        for name, layout in layouts.items()
+        for key in state
+        if (prefix is None and key.endswith(f".{layout.signature}")) or key == f"{prefix or ''}{layout.signature}"
+    ]
+    if len(found) == 1:
+        return found[0]
+    if not found and head != "auto":
+        return head, prefix or ""  # what is missing is listed later, by name
+    if found:
+        where = ", ".join(f"{plain_text(prefix) or '(none)'} ({name})" for name, prefix in found)
+        raise ConversionError(
+            f"the checkpoint has several detectors, whose keys begin with {where}: say which one with --prefix, e.g. "
+            f"--prefix {plain_text(found[-1][1])}"
+        )
+    signatures = ", ".join(f"{layout.signature} ({name})" for name, layout in HEAD_LAYOUTS.items())
+    keys = ", ".join(plain_text(key) for key in list(state)[:3])
+    raise ConversionError(
+        f"the checkpoint has no head that is known here; looked for {signatures}, also with a prefix. Its first keys "
+        f"are {keys}"
+    )
 
 
 def _aasist_options(state: State) -> dict[str, Any]:

@@ -1,7 +1,7 @@
 """State dicts from files, ours or strangers', local or on the Hub; nothing in them is executed."""
 
 import hashlib
-import pickle
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -13,10 +13,15 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from hf_gradalign.conversion.errors import ConversionError
+from hf_gradalign.conversion.harmless_classes import harmless_classes
+from hf_gradalign.file_faults import fault_met_in_loading, weights_fault, weights_kind
+from hf_gradalign.plain_text import plain_text
 
-# What training scripts wrap a state dict in, and what DataParallel, DDP and torch.compile put before its keys.
-_WRAPPERS = ("model", "state_dict", "model_state_dict", "net")
-_KEY_PREFIXES = ("module.", "_orig_mod.")
+# What training scripts wrap a state dict in, and what DataParallel and DDP put before its keys.
+_WRAPPERS = ("model", "state_dict", "model_state_dict", "model_state", "net", "network", "weights")
+_KEY_PREFIX = "module."
+# What torch.compile, activation checkpointing and FSDP put into keys, wherever the wrapped module is.
+_INNER_WRAPPERS = re.compile(r"\b(?:_orig_mod|_checkpoint_wrapped_module|_fsdp_wrapped_module)\.")
 
 
 def locate_checkpoint(source: str, *, revision: str | None = None, token: str | None = None) -> Path:
@@ -51,29 +56,27 @@ def read_state_dict(path: str | Path) -> dict[str, Tensor]:
     """The tensors of a checkpoint, on the CPU, under their names.
 
     Args:
-        path: A safetensors file (.safetensors), or anything that torch.save wrote (weights only: no code is run).
+        path: A file of safetensors, or anything that torch.save wrote, whatever its suffix. Weights only: no code is
+            run, and of what else lies beside them the harmless (numbers, arrays, dates, paths, an argparse.Namespace)
+            is passed over.
 
     Returns:
-        Names without the prefixes of DataParallel and torch.compile; wrappers such as {"model": ...} are opened.
+        Names without what DataParallel, FSDP and torch.compile put into them. Wrappers such as {"model": ...} are
+        opened; of several state dicts of other names each entry's name begins with its own.
 
     Raises:
-        ConversionError: If the file is truncated or no checkpoint, or has entries that are no tensors.
+        ConversionError: If the file is broken or no checkpoint (the message says what it is), or has entries that are
+            no tensors.
     """
     path = Path(path)
+    if fault := weights_fault(path):
+        raise ConversionError(f"{path} {fault}")
     try:
-        content = load_file(path) if path.suffix == ".safetensors" else _load_pickle(path)
+        content = load_file(path) if weights_kind(path) == "safetensors" else _load_pickle(path)
     except Exception as error:  # a damaged pickle fails in every way
-        reason = " ".join(str(error).split())
-        if isinstance(error, pickle.UnpicklingError) and "weights_only" in reason.lower():
-            raise ConversionError(
-                f"{path} holds more than tensors, which could run code when it is loaded; save its state dict alone. "
-                f"({reason[:300]})"
-            ) from error
-        raise ConversionError(
-            f"{path} ({path.stat().st_size:,} bytes) is truncated or no checkpoint; get it again. ({reason[:200]})"
-        ) from error
+        raise ConversionError(f"{path} {fault_met_in_loading(error)}") from error
     state = _unwrap(content)
-    others = [str(name) for name, value in state.items() if not isinstance(value, Tensor)]
+    others = [plain_text(name) for name, value in state.items() if not isinstance(value, Tensor)]
     if others or not state:
         what = f"entries that are no tensors: {', '.join(others[:10])}" if others else "no entries"
         raise ConversionError(f"{path} is no state dict: it has {what}")
@@ -87,24 +90,33 @@ def sha256_of(path: str | Path) -> str:
 
 
 def _load_pickle(path: Path) -> Any:
-    try:
-        return torch.load(path, map_location="cpu", weights_only=True, mmap=True)
-    except RuntimeError as error:
-        if "mmap can only be used" not in str(error):
-            raise
-    return torch.load(path, map_location="cpu", weights_only=True)  # a format of before torch 1.6
+    with torch.serialization.safe_globals(harmless_classes()):
+        if path.suffix == ".safetensors":  # which torch.load would go by, and not by the content
+            with path.open("rb") as file:
+                return torch.load(file, map_location="cpu", weights_only=True)
+        try:
+            return torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+        except RuntimeError as error:
+            if "mmap can only be used" not in str(error):
+                raise
+        with path.open("rb") as file:  # a format of before torch 1.6
+            return torch.load(file, map_location="cpu", weights_only=True)
 
 
 def _unwrap(content: Any) -> dict[str, Any]:
-    while isinstance(content, Mapping):
-        wrapped = [name for name in _WRAPPERS if isinstance(content.get(name), Mapping)]
-        if not wrapped:
+    while isinstance(content, Mapping) and not any(isinstance(value, Tensor) for value in content.values()):
+        inner = [name for name, value in content.items() if isinstance(value, Mapping)]
+        named = [name for name in _WRAPPERS if name in inner]
+        holding = [name for name in inner if any(isinstance(value, Tensor) for value in content[name].values())]
+        if not named and len(holding) > 1:  # whose is whose is told by the keys, each with its own prefix
+            content = {f"{name}.{key}": value for name in holding for key, value in content[name].items()}
             break
-        content = content[wrapped[0]]
+        if not (named or holding):
+            break
+        content = content[(named or holding)[0]]
     if not isinstance(content, Mapping):
         raise ConversionError(f"the checkpoint is a {type(content).__name__}, not a state dict")
-    state = dict(content)
-    for prefix in _KEY_PREFIXES * 2:
-        if state and all(str(name).startswith(prefix) for name in state):
-            state = {name.removeprefix(prefix): value for name, value in state.items()}
+    state = {_INNER_WRAPPERS.sub("", str(name)): value for name, value in content.items()}
+    while state and all(name.startswith(_KEY_PREFIX) for name in state):
+        state = {name.removeprefix(_KEY_PREFIX): value for name, value in state.items()}
     return state

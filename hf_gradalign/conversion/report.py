@@ -2,6 +2,8 @@
 
 from dataclasses import dataclass, field
 
+from hf_gradalign.plain_text import plain_text
+
 
 @dataclass
 class ConversionReport:
@@ -16,6 +18,8 @@ class ConversionReport:
             convolutions and transformer where fairseq has none (the identity).
         casted: Types that were cast to float32, with the number of entries.
         settings: What no shape tells, as it was taken.
+        prefix: What was taken off the keys.
+        beside: Entries without that prefix, which are left out.
     """
 
     head: str
@@ -25,6 +29,8 @@ class ConversionReport:
     filled_in: list[str] = field(default_factory=list)
     casted: dict[str, int] = field(default_factory=dict)
     settings: dict[str, object] = field(default_factory=dict)
+    prefix: str = ""
+    beside: list[str] = field(default_factory=list)
 
     def __str__(self) -> str:
         lines = [
@@ -32,6 +38,10 @@ class ConversionReport:
             f"entries converted    {self.converted} ({self.n_parameters / 1e6:.4f}M values)",
             f"entries ignored      {len(self.ignored)}{_listed(self.ignored)}",
         ]
+        if self.prefix:
+            lines.append(f"prefix taken off     {plain_text(self.prefix)}")
+        if self.beside:
+            lines.append(f"not of the detector  {len(self.beside)}{_listed(self.beside)}")
         if self.filled_in:
             lines.append(f"entries filled in    {len(self.filled_in)}{_listed(self.filled_in)}")
         if self.casted:
@@ -41,4 +51,4 @@ class ConversionReport:
 
 
 def _listed(names: list[str]) -> str:
-    return f": {', '.join(names)}" if names else ""
+    return f": {plain_text(', '.join(names))}" if names else ""

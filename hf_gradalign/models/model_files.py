@@ -82,9 +82,7 @@ def loading_model(name: str, hub_options: Mapping[str, Any]) -> Iterator[None]:
         kind = ValueError if isinstance(error, ValueError) else OSError
         here = "" if path.exists() else f" (there is no folder {path.absolute()})"
         if "ignore_mismatched_sizes" in str(error):
-            what = (
-                "its weights have other shapes than its config.json says. The one is not of the other: get both again"
-            )
+            what = f"its weights have other shapes than its {CONFIG_NAME} says: download the model again"
         elif isinstance(error, OSError | ValueError | ImportError):
             what = plain_text(error).strip()
         else:
@@ -106,7 +104,7 @@ def _shards(index: Path) -> list[Path]:
         raise OSError(f"{index} {fault}")
     names = json.loads(index.read_text(encoding="utf-8")).get("weight_map")
     if not isinstance(names, dict) or not names or not all(isinstance(name, str) for name in names.values()):
-        raise OSError(f"{index} has no weight_map from the weights' names to their files: get it again")
+        raise OSError(f"{index} has no weight_map from the names of weights to their files: download it again")
     return [index.with_name(name) for name in sorted(set(names.values()))]
 
 

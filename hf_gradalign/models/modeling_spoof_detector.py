@@ -239,5 +239,5 @@ def refuse_random_weights(name_or_path: str, absent: Iterable[str]) -> None:
         shown = ", ".join(absent[:3]) + (", ..." if len(absent) > 3 else "")
         raise ValueError(
             f"{name_or_path} lacks {len(absent)} weights of its encoder, or has them in other shapes than its "
-            f"config.json says ({shown}): they would be random. Get the model again"
+            f"config.json says ({shown}): they would be random. Download the model again"
         )

@@ -30,6 +30,43 @@ def test_golden_logits(head):
 
 
 @pytest.mark.parametrize("head", HEADS)
+@pytest.mark.parametrize(
+    "prefix",
+    ["model.", "net.", "detector.module.", "0.", "modules.0.", "_forward_module.model."],
+)
+def test_prefixes_of_frameworks(head, prefix, tmp_path):
+    """Lightning's, SpeechBrain's (a ModuleList), and whatever else one is called."""
+    model, state = make_published(head)
+    content = {f"{prefix}{name}": value for name, value in state.items()}
+    content |= {"criterion.weight": torch.tensor([0.1, 0.9]), "val_eer.total": torch.zeros(1)}
+    torch.save({"state_dict": content, "epoch": 3, "hyper_parameters": {"lr": 1e-6}}, tmp_path / "last.ckpt")
+    for name in ("auto", head):
+        converted, report = convert_state_dict(
+            read_state_dict(tmp_path / "last.ckpt"), head=name, num_attention_heads=6
+        )
+        assert torch.equal(logits_of(converted), logits_of(model))
+    assert report.prefix == prefix
+    assert report.beside == ["criterion.weight", "val_eer.total"]
+    assert f"prefix taken off     {prefix}" in str(report)
+    assert "not of the detector  2: criterion.weight, val_eer.total" in str(report)
+
+
+def test_several_detectors_in_a_checkpoint(tmp_path):
+    (model, state), ema = make_published("aasist"), make_published("aasist")[1]
+    ema = {name: value * 0.5 if value.is_floating_point() else value for name, value in ema.items()}
+    both = {f"model.{name}": value for name, value in state.items()}
+    both |= {f"ema.{name}": value for name, value in ema.items()}
+    with pytest.raises(ConversionError, match=r"several detectors.*model. \(aasist\), ema. .*--prefix ema\."):
+        convert_state_dict(both, num_attention_heads=6)
+    converted, report = convert_state_dict(both, num_attention_heads=6, prefix="model.")
+    assert torch.equal(logits_of(converted), logits_of(model))
+    assert len(report.beside) == len(ema)
+    torch.save({"student": state, "teacher": ema}, tmp_path / "a.pth")
+    converted, _ = convert_state_dict(read_state_dict(tmp_path / "a.pth"), num_attention_heads=6, prefix="student.")
+    assert torch.equal(logits_of(converted), logits_of(model))
+
+
+@pytest.mark.parametrize("head", HEADS)
 def test_back_to_the_published_layout(head):
     state = read_state_dict(GOLDEN / f"{head}.pth")
     model, report = convert_state_dict(state, num_attention_heads=4)

@@ -1,10 +1,21 @@
+import argparse
+import collections
+import datetime
+import functools
+import io
+import os
+import pathlib
 import pickle
+import sys
+import types
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import save_file
 
 from hf_gradalign.conversion import ConversionError, locate_checkpoint, read_state_dict, sha256_of
+from hf_gradalign.conversion.harmless_classes import harmless_classes
 
 STATE = {"a.weight": torch.ones(40, 3), "b": torch.arange(4)}
 
@@ -27,6 +38,8 @@ def same(state):
         {f"module.{name}": value for name, value in STATE.items()},
         {f"_orig_mod.module.{name}": value for name, value in STATE.items()},
         {f"module._orig_mod.{name}": value for name, value in STATE.items()},
+        {f"_fsdp_wrapped_module.{name}": value for name, value in STATE.items()},
+        {name.replace("a.", "a._orig_mod."): value for name, value in STATE.items()},
     ],
 )
 def test_wrappers(content, tmp_path):
@@ -50,20 +63,131 @@ def test_truncated_files(share, kind, tmp_path):
     else:
         torch.save(STATE, path, _use_new_zipfile_serialization=kind == "new.pth")
     path.write_bytes(path.read_bytes()[: int(share * path.stat().st_size)])
-    with pytest.raises(ConversionError, match=r"bytes\) is truncated or no checkpoint; get it again"):
+    with pytest.raises(ConversionError, match=r"is (truncated|empty).*download it again"):
         read_state_dict(path)
 
 
-def test_nothing_is_executed(tmp_path, capsys):
-    with (tmp_path / "a.pth").open("wb") as file:
-        pickle.dump(Malicious(), file)
-    torch.save({"a": torch.ones(1), "b": Malicious()}, tmp_path / "b.pth")
-    for name in ("a.pth", "b.pth"):
-        with pytest.raises(ConversionError):
+@pytest.mark.parametrize("name", ["a.pth", "a.ckpt", "a.safetensors"])
+def test_what_is_read_does_not_depend_on_the_suffix(name, tmp_path):
+    save_file(STATE, tmp_path / name)
+    assert same(read_state_dict(tmp_path / name))
+    torch.save(STATE, tmp_path / name)
+    assert same(read_state_dict(tmp_path / name))
+
+
+@pytest.mark.parametrize("name", ["a.pth", "a.safetensors"])
+def test_a_pointer_and_a_page(name, tmp_path):
+    for content, said in (
+        (b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 1\n", "Git LFS"),
+        (b"<html>", "web page"),
+    ):
+        (tmp_path / name).write_bytes(content)
+        with pytest.raises(ConversionError, match=f"{name} is a .*{said}"):
             read_state_dict(tmp_path / name)
-    assert "this ran" not in capsys.readouterr().out
-    with pytest.raises(ConversionError, match="holds more than tensors, which could run code"):
+
+
+def run_at_import(*args):
+    sys.stdout.write("this ran")
+
+
+class MaliciousState:
+    def __setstate__(self, state):
+        sys.stdout.write("this ran")
+
+
+def harmful():
+    state = MaliciousState()
+    state.a = 1
+    return [Malicious(), state, run_at_import, functools.partial(print, "this ran"), os.system, eval]
+
+
+@pytest.mark.parametrize("number", range(len(harmful())))
+@pytest.mark.parametrize("legacy", [False, True])
+def test_nothing_is_executed(number, legacy, tmp_path, capsys):
+    thing = harmful()[number]
+    with (tmp_path / "a.pth").open("wb") as file:
+        pickle.dump(thing, file)
+    torch.save({"a": torch.ones(1), "b": thing}, tmp_path / "b.pth", _use_new_zipfile_serialization=not legacy)
+    for name in ("a.pth", "b.pth"):
+        with pytest.raises(ConversionError) as raised:
+            read_state_dict(tmp_path / name)
+        assert "\x1b" not in str(raised.value)
+    with pytest.raises(ConversionError, match=r"holds more than tensors.*, which could run code"):
         read_state_dict(tmp_path / "b.pth")
+    assert "this ran" not in capsys.readouterr().out
+
+
+HARMLESS = {
+    "NumPy scalars": {
+        "best_eer": np.float64(0.83),
+        "step": np.int64(3),
+        "lr": np.float32(1e-4),
+        "done": np.bool_(True),
+    },
+    "NumPy text": {"name": np.str_("a"), "when": np.datetime64("2026-01-01")},
+    "NumPy arrays": {
+        "scores": np.arange(4.0),
+        "names": np.array(["a", "bc"]),
+        "of things": np.array([None, 1], object),
+    },
+    "NumPy random state": np.random.RandomState(0).get_state(),
+    "namespace": argparse.Namespace(lr=1e-6, path=pathlib.Path("/data"), nested=argparse.Namespace(a=1)),
+    "simple namespace": types.SimpleNamespace(a=[1, 2]),
+    "paths": [pathlib.Path("a"), pathlib.PurePosixPath("b"), pathlib.PureWindowsPath("c")],
+    "mappings": [collections.OrderedDict(a=1), collections.defaultdict(list, a=[1]), collections.Counter("aab")],
+    "a defaultdict of dicts": collections.defaultdict(dict, a={"b": torch.ones(1)}),
+    "torch": [torch.float16, torch.Size([1]), torch.device("cpu"), torch.__version__, torch.get_rng_state()],
+    "times": [
+        datetime.datetime(2026, 1, 2, tzinfo=datetime.timezone.utc),
+        datetime.date(2026, 1, 2),
+        datetime.timedelta(1),
+        datetime.time(1),
+    ],
+    "python": [{1, 2}, frozenset([1]), 1j, b"x", bytearray(b"x"), 2**70],
+}
+
+
+@pytest.mark.parametrize("kind", HARMLESS)
+@pytest.mark.parametrize("legacy", [False, True])
+def test_harmless_extras(kind, legacy, tmp_path):
+    content = {"model": STATE, "epoch": 7, "more": HARMLESS[kind]}
+    torch.save(content, tmp_path / "a.pth", _use_new_zipfile_serialization=not legacy)
+    assert same(read_state_dict(tmp_path / "a.pth"))
+    assert argparse.Namespace not in torch.serialization.get_safe_globals()  # allowed here, and nowhere else
+
+
+def test_classes_of_other_systems_and_versions():
+    """As another NumPy, another Python, Windows and Lightning name them; they are not installed here."""
+
+    def saved_under(module, name, thing, needs):
+        data = pickle.dumps({"model": {"epoch": 1}, "more": thing}, protocol=2)
+        assert needs in data
+        return data.replace(needs, f"c{module}\n{name}\n".encode())
+
+    cases = [
+        ("numpy.core.multiarray", "scalar", np.float64(1), b"cnumpy._core.multiarray\nscalar\n"),
+        ("pathlib._local", "PosixPath", pathlib.PurePosixPath("a"), b"cpathlib\nPurePosixPath\n"),
+        ("pathlib", "WindowsPath", pathlib.PurePosixPath("a"), b"cpathlib\nPurePosixPath\n"),
+        (
+            "lightning_fabric.utilities.data",
+            "AttributeDict",
+            collections.defaultdict(int, a=1),
+            b"ccollections\ndefaultdict\n",
+        ),
+    ]
+    for module, name, thing, needs in cases:
+        with torch.serialization.safe_globals(harmless_classes()):
+            unpickler = torch._weights_only_unpickler.Unpickler(io.BytesIO(saved_under(module, name, thing, needs)))
+            assert unpickler.load()["model"] == {"epoch": 1}
+
+
+def test_several_state_dicts(tmp_path):
+    torch.save({"generator": STATE, "discriminator": STATE}, tmp_path / "a.pth")
+    assert set(read_state_dict(tmp_path / "a.pth")) == {
+        f"{a}.{b}" for a in ("generator", "discriminator") for b in STATE
+    }
+    torch.save({"detector": STATE, "optimizer": {"state": {0: {"step": torch.ones(1)}}}}, tmp_path / "a.pth")
+    assert same(read_state_dict(tmp_path / "a.pth"))
 
 
 def test_no_state_dict(tmp_path):

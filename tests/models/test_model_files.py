@@ -58,7 +58,7 @@ FILES = [
     (
         "model.safetensors",
         lambda data: data[: len(data) // 2],
-        r"model.safetensors is cut off: it has [\d,]+ of",
+        r"model.safetensors is truncated: it has [\d,]+ of",
     ),
     ("model.safetensors", "folder", "model.safetensors is a folder where a file belongs"),
     ("model.safetensors", None, r"has no weights \(model.safetensors or pytorch_model.bin\)"),
@@ -66,7 +66,7 @@ FILES = [
     ("pytorch_model.bin", b"<html>", "pytorch_model.bin is a web page"),
     ("pytorch_model.bin", b"", "pytorch_model.bin is empty"),
     ("config.json", POINTER, "config.json is a Git LFS pointer"),
-    ("config.json", b'{"model_type"', "config.json is cut off or no JSON"),
+    ("config.json", b'{"model_type"', "config.json is truncated or no JSON"),
     ("config.json", None, "has no config.json, without which model.safetensors cannot be loaded"),
     ("config.json", lambda data: data.replace(b'"sampling_rate"', b'"hidden_size"'), "cannot load the model"),
 ]
@@ -101,7 +101,7 @@ def test_shards(loader, whole, tmp_path):
         LOADERS[loader](folder)
     folder, shards = sharded("cut")
     shards[0].write_bytes(shards[0].read_bytes()[:-10])
-    with pytest.raises(OSError, match=f"{shards[0].name} is cut off"):
+    with pytest.raises(OSError, match=f"{shards[0].name} is truncated"):
         LOADERS[loader](folder)
     folder, shards = sharded("twice")
     shutil.copy(shards[0], shards[1])
@@ -120,7 +120,7 @@ def test_a_pickle_that_would_run_code(loader, broken, whole, capsys):
     torch.save(state, folder / "pytorch_model.bin")
     LOADERS[loader](folder)
     torch.save({**state, "more": Malicious()}, folder / "pytorch_model.bin")
-    with pytest.raises(OSError, match=r"holds more than weights.*could run code") as raised:
+    with pytest.raises(OSError, match=r"holds more than tensors.*could run code") as raised:
         LOADERS[loader](folder)
     assert "\x1b" not in str(raised.value)
     assert "this ran" not in capsys.readouterr().out

@@ -99,7 +99,10 @@ def test_errors(convert, tmp_path, capsys):
     whole = (GOLDEN / "mamba.pth").read_bytes()
     (tmp_path / "cut.pth").write_bytes(whole[:100_000])
     assert convert(tmp_path / "cut.pth", *out) == 2
-    assert "cut.pth (100,000 bytes) is truncated or no checkpoint; get it again" in capsys.readouterr().err
+    assert (
+        "cut.pth is truncated (100,000 bytes; its list of contents, which comes last, is missing)"
+        in capsys.readouterr().err
+    )
     assert convert(GOLDEN / "mamba.pth", "--check", GOLDEN / "mamba.pth", "--num_attention_heads", 4, *out) == 2
     assert "it needs input_values and logits" in capsys.readouterr().err
     with pytest.raises(SystemExit):
