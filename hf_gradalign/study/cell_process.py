@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 import numpy as np
+from datasets import Dataset
 from filelock import FileLock
 from transformers import TrainerState
 from transformers.trainer import TRAINER_STATE_NAME
@@ -62,6 +63,8 @@ def run_cell(folder: CellFolder, clips_folder: Path, evaluation_sets: Sequence[E
         ValueError: If options, data or model cannot be used.
         OSError: If data or a model is not found.
     """
+    # Loaded before training: a corpus that is not there must not be missed after it.
+    clips = [_load(evaluation) for evaluation in evaluation_sets]
     if not folder.is_trained:
         _train(folder)
     # The states of optimisers and weights that nothing will need; the model itself is in the folder.
@@ -73,7 +76,10 @@ def run_cell(folder: CellFolder, clips_folder: Path, evaluation_sets: Sequence[E
         batch_size=results["settings"]["training"]["per_device_eval_batch_size"],
         rms_level=results["settings"]["data"]["rms_level"],
     )
-    evaluations = [_evaluate(scorer, folder, clips_folder, evaluation) for evaluation in evaluation_sets]
+    evaluations = [
+        _evaluate(scorer, folder, clips_folder, evaluation, each)
+        for evaluation, each in zip(evaluation_sets, clips, strict=True)
+    ]
     state = TrainerState.load_from_json(str(folder.path / TRAINER_STATE_NAME))
     epochs = epoch_rows(state.log_history, folder.path)
     resources = json.loads((folder.path / _RESOURCES_NAME).read_text(encoding="utf-8"))
@@ -98,9 +104,14 @@ def _train(folder: CellFolder) -> None:
     run(preparation, model_args, data_args, args, checkpoint, callbacks=[meter])
 
 
-def _evaluate(scorer: SpoofScorer, folder: CellFolder, clips_folder: Path, evaluation: EvaluationSet) -> dict[str, Any]:
+def _load(evaluation: EvaluationSet) -> Dataset:
     options = expand_variables(asdict(evaluation))
-    clips = load_corpus(options["corpus"], splits=(evaluation.split,), subset=options["subset"])[evaluation.split]
+    return load_corpus(options["corpus"], splits=(evaluation.split,), subset=options["subset"])[evaluation.split]
+
+
+def _evaluate(
+    scorer: SpoofScorer, folder: CellFolder, clips_folder: Path, evaluation: EvaluationSet, clips: Dataset
+) -> dict[str, Any]:
     score_file = folder.score_file(evaluation.name)
     score_file.parent.mkdir(exist_ok=True)
     report = score_corpus(scorer, clips, score_file, progress=False)
