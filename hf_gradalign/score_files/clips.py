@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from hf_gradalign.data import LABEL_NAMES, canonical_label
 from hf_gradalign.data.text_values import stripped
 from hf_gradalign.metrics import TRIAL_TYPES
+from hf_gradalign.plain_text import BLANKS
 from hf_gradalign.score_files.errors import ScoreFileError
 
 StringColumn = pa.Array | pa.ChunkedArray
@@ -96,8 +97,9 @@ def flat(column: StringColumn) -> pa.Array:
     column = column.combine_chunks() if isinstance(column, pa.ChunkedArray) else column
     if pa.types.is_floating(column.type):
         column = pc.if_else(pc.is_nan(column), None, column)
-    encoded = column.cast(pa.string()).dictionary_encode()  # most columns have few values, and stripping takes time
-    return stripped(encoded.dictionary).take(encoded.indices)
+    text = column.cast(pa.string())
+    # Most columns need no stripping, which takes time.
+    return text if pc.utf8_trim(text, BLANKS + "\"'").equals(text) else stripped(text)
 
 
 def read_labels(
