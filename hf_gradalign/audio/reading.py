@@ -53,6 +53,11 @@ class Sound:
     is_window: bool = False
     stored_as_floats: bool = False
 
+    @property
+    def peak(self) -> float | None:
+        """The largest absolute value of samples that can lie outside [-1, 1]; None of others."""
+        return float(np.abs(self.samples).max()) if self.stored_as_floats else None
+
 
 @dataclass(frozen=True)
 class _File:

@@ -10,8 +10,9 @@ import torch
 from datasets import Dataset, Features, Value
 
 from hf_gradalign.data.bad_audio import OnBadAudio, check_on_bad_audio
-from hf_gradalign.data.decoding import AudioDecodingError, decode_audio
+from hf_gradalign.data.decoding import AudioDecodingError, decode_clip
 from hf_gradalign.data.encoded_audio import with_encoded_audio
+from hf_gradalign.data.out_of_range import OutOfRangeClips, is_out_of_range
 
 logger = logging.getLogger(__name__)
 
@@ -55,7 +56,7 @@ def check_audio(
     on_bad_audio: OnBadAudio = "stop",
     num_proc: int | None = None,
 ) -> Dataset:
-    """Decode every clip once, with a progress bar.
+    """Decode every clip once, with a progress bar; a note in the log says whether samples lie outside [-1, 1].
 
     Args:
         dataset: with the columns `audio` (not decoded) and, if there is one, `utterance_id`.
@@ -77,13 +78,14 @@ def check_audio(
         _reason,
         input_columns="audio",
         remove_columns="audio",
-        features=Features({"reason": Value("string")}),
+        features=Features({"reason": Value("string"), "peak": Value("float32")}),
         fn_kwargs={"sampling_rate": sampling_rate, "one_thread": parallel},
         num_proc=num_proc if parallel else None,
         desc="Checking audio",
         # And not in the cache: the files may change though the table that names them does not.
         keep_in_memory=True,
     )
+    _tell_of_out_of_range(dataset, checked["peak"][:])
     reasons = checked["reason"][:]
     bad = [index for index, reason in enumerate(reasons) if reason is not None]
     if not bad:
@@ -99,19 +101,31 @@ def check_audio(
     return dataset.select([index for index in range(len(dataset)) if index not in is_bad])
 
 
-def _reason(audio: dict[str, Any] | None, sampling_rate: int | None, one_thread: bool) -> dict[str, str | None]:
+def _reason(audio: dict[str, Any] | None, sampling_rate: int | None, one_thread: bool) -> dict[str, Any]:
     if one_thread:
         torch.set_num_threads(1)  # In a forked process OpenMP may hang, and the processes would compete anyway.
     try:
-        decode_audio(audio, sampling_rate)
+        return {"reason": None, "peak": decode_clip(audio, sampling_rate).peak}
     except AudioDecodingError as error:
-        return {"reason": error.reason}
-    return {"reason": None}
+        return {"reason": error.reason, "peak": None}
+
+
+def _tell_of_out_of_range(dataset: Dataset, peaks: list[float | None]) -> None:
+    clips = OutOfRangeClips()
+    for index, peak in enumerate(peaks):
+        if is_out_of_range(peak):
+            clips.add(_name(dataset[index], index), peak)
+    if note := clips.note(len(dataset)):
+        logger.warning("%s.", note)
+
+
+def _name(row: dict[str, Any], index: int) -> str:
+    return str(row.get("utterance_id", f"row {index}"))
 
 
 def _bad_clip(dataset: Dataset, index: int, reason: str) -> BadClip:
     row = dataset[index]
-    return BadClip(str(row.get("utterance_id", f"row {index}")), (row["audio"] or {}).get("path"), reason)
+    return BadClip(_name(row, index), (row["audio"] or {}).get("path"), reason)
 
 
 def _listed(bad_clips: list[BadClip]) -> str:

@@ -73,14 +73,13 @@ def decode_clip(
         samples = sound.samples
         if not np.isfinite(samples).all():
             raise AudioDecodingError("it has NaN or infinite samples")
-        peak = float(np.abs(samples).max()) if sound.stored_as_floats else None
         if sampling_rate is not None:
             samples = resample_clip(samples, sound.rate, sampling_rate)
     except AudioDecodingError as error:
         raise AudioDecodingError(error.reason, name) from error.__cause__
     except OSError as error:
         raise AudioDecodingError(f"it cannot be read ({error.strerror or error})", name) from error
-    return DecodedClip(samples if window is None or sound.is_window else crop(samples, window), peak)
+    return DecodedClip(samples if window is None or sound.is_window else crop(samples, window), sound.peak)
 
 
 def _source_of(audio: Audio | None, name: str) -> str | bytes:

@@ -10,9 +10,11 @@ from numpy.typing import NDArray
 from torch.utils.data import Dataset
 from transformers.feature_extraction_utils import FeatureExtractionMixin
 
-from hf_gradalign.audio import resample_clip
-from hf_gradalign.data import AudioDecodingError, ViewCollator, decode_audio
+from hf_gradalign.audio import AudioDecodingError, resample_clip, sound_of_array
+from hf_gradalign.data import ViewCollator
+from hf_gradalign.data.decoding import DecodedClip, decode_clip
 from hf_gradalign.data.level import scale_to_rms
+from hf_gradalign.data.out_of_range import is_out_of_range
 from hf_gradalign.scoring.windowing import Windowing
 
 OwnedWindow = tuple[int, NDArray[np.float32]]
@@ -32,6 +34,7 @@ class Chunk:
         batches: Model inputs, tensors of shape (windows, ...).
         owners: For each batch, the place in the chunk of the clip that each window is of.
         bad: What is wrong with clips that cannot be scored, by their place in the chunk.
+        loud: Largest absolute value of clips that have samples outside [-1, 1], by their place in the chunk.
     """
 
     number: int
@@ -39,6 +42,7 @@ class Chunk:
     batches: list[dict[str, torch.Tensor]] = field(default_factory=list)
     owners: list[NDArray[np.int64]] = field(default_factory=list)
     bad: dict[int, str] = field(default_factory=dict)
+    loud: dict[int, float] = field(default_factory=dict)
 
     def pin_memory(self) -> "Chunk":
         """In page-locked memory; called by the loader where there is an accelerator."""
@@ -93,7 +97,10 @@ class ChunkDataset(Dataset):
         windows: list[OwnedWindow] = []
         for place, clip in enumerate(self._clips[start:stop]):
             try:
-                windows += [(place, window) for window in self._windowing.cut(self._decode(clip))]
+                decoded = self._decode(clip)
+                windows += [(place, window) for window in self._windowing.cut(decoded.samples)]
+                if is_out_of_range(decoded.peak):
+                    chunk.loud[place] = decoded.peak
             except AudioDecodingError as error:
                 chunk.bad[place] = error.reason
         if self._windowing.mode == "whole":
@@ -116,25 +123,12 @@ class ChunkDataset(Dataset):
         if batch:
             yield batch
 
-    def _decode(self, clip: Any) -> NDArray[np.float32]:
+    def _decode(self, clip: Any) -> DecodedClip:
         if isinstance(clip, Mapping) and clip.get("array") is not None:
-            samples = _from_array(clip["array"], clip.get("sampling_rate") or self._sampling_rate, self._sampling_rate)
+            sound = sound_of_array(clip["array"], clip.get("sampling_rate") or self._sampling_rate)
+            decoded = DecodedClip(resample_clip(sound.samples, sound.rate, self._sampling_rate), sound.peak)
         else:
-            samples = decode_audio(clip, self._sampling_rate, window=self._windowing.decoded)
-        return samples if self._rms_level is None else scale_to_rms(samples, self._rms_level)
-
-
-def _from_array(array: Any, source_rate: int, target_rate: int) -> NDArray[np.float32]:
-    samples = np.asarray(array)
-    if samples.ndim == 2:  # channels first or last: there are fewer of them than samples
-        samples = samples.mean(axis=int(np.argmin(samples.shape)))
-    if samples.ndim != 1:
-        raise AudioDecodingError(f"an array of shape {samples.shape} is no waveform of shape (time,)")
-    if samples.size == 0:
-        raise AudioDecodingError("it is empty (no samples)")
-    if np.issubdtype(samples.dtype, np.integer):
-        raise AudioDecodingError(f"its samples are {samples.dtype}: give floating-point samples in [-1, 1]")
-    samples = samples.astype(np.float32)
-    if not np.isfinite(samples).all():
-        raise AudioDecodingError("it has NaN or infinite samples")
-    return samples if source_rate == target_rate else resample_clip(samples, source_rate, target_rate)
+            decoded = decode_clip(clip, self._sampling_rate, window=self._windowing.decoded)
+        if self._rms_level is None:
+            return decoded
+        return DecodedClip(scale_to_rms(decoded.samples, self._rms_level), decoded.peak)

@@ -18,6 +18,7 @@ from transformers.utils import logging
 
 from hf_gradalign.data import LABEL_NAMES, BadClip, CorpusError
 from hf_gradalign.data.encoded_audio import with_encoded_audio
+from hf_gradalign.data.out_of_range import OutOfRangeClips
 from hf_gradalign.scoring.chunks import ChunkDataset
 from hf_gradalign.scoring.progress_store import ProgressStore, ScoredChunk, differences, finite_or_none
 from hf_gradalign.scoring.score_file import write_bad_clips, write_score_file
@@ -43,6 +44,7 @@ class ScoringReport:
         n_scored: Those with a score.
         bad_clips: Those without one.
         was_complete: Whether the file was there already, of the same scoring.
+        out_of_range: What is to say about clips with samples outside [-1, 1]; None where there are none.
     """
 
     score_file: Path
@@ -50,6 +52,7 @@ class ScoringReport:
     n_scored: int
     bad_clips: list[BadClip]
     was_complete: bool = False
+    out_of_range: str | None = None
 
     @property
     def bad_audio_file(self) -> Path:
@@ -128,7 +131,8 @@ def score_corpus(
         if score_file.exists():
             report = json.loads(settings_file.read_text(encoding="utf-8"))["report"]
             bad = [BadClip(**clip) for clip in report["bad_clips"]]
-            return ScoringReport(score_file, report["n_clips"], report["n_scored"], bad, was_complete=True)
+            counts = report["n_clips"], report["n_scored"]
+            return _told(ScoringReport(score_file, *counts, bad, True, report.get("out_of_range")), state)
         _score_pending(scorer, chunks, store, settings, state, progress)
     state.wait_for_everyone()
     scored = store.read()
@@ -138,7 +142,12 @@ def score_corpus(
         for chunk in sorted(scored.values(), key=lambda chunk: chunk.number)
         for place, reason in ((chunks.bounds(chunk.number)[0] + p, r) for p, r in sorted(chunk.bad.items()))
     ]
-    report = ScoringReport(score_file, len(ids), len(ids) - len(bad_clips), bad_clips)
+    loud = OutOfRangeClips()
+    for number, chunk in sorted(scored.items()):
+        for place, peak in sorted(chunk.loud.items()):
+            loud.add(ids[chunks.bounds(number)[0] + place], peak)
+    note = loud.note(len(ids))
+    report = ScoringReport(score_file, len(ids), len(ids) - len(bad_clips), bad_clips, out_of_range=note)
     if report.n_scored == 0:
         listed = "\n".join(f"  {clip}" for clip in bad_clips[:20])
         raise ValueError(f"none of the {len(ids)} clips can be scored:\n{listed}")
@@ -157,6 +166,12 @@ def score_corpus(
         )
         store.remove()
     state.wait_for_everyone()
+    return _told(report, state)
+
+
+def _told(report: ScoringReport, state: PartialState) -> ScoringReport:
+    if report.out_of_range and state.is_main_process:
+        logger.warning(f"{report.out_of_range}.")
     return report
 
 
@@ -234,7 +249,7 @@ def _score_pending(
         smoothing=0.05,
     ) as bar:
         for position, (chunk, scores) in enumerate(scorer.score_chunks(chunks, mine)):
-            held.append(ScoredChunk(chunk.number, finite_or_none(scores), chunk.bad))
+            held.append(ScoredChunk(chunk.number, finite_or_none(scores), chunk.bad, chunk.loud))
             write()
             if store.is_open and time.monotonic() - flushed > _FLUSH_SECONDS:
                 store.flush(state.process_index)

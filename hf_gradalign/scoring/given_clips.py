@@ -2,10 +2,13 @@
 
 import os
 from collections.abc import Mapping, Sequence
+from numbers import Real
 from typing import Any
 
 import numpy as np
 import torch
+
+from hf_gradalign.audio.arrays import MOST_CHANNELS
 
 
 def as_clips(clips: Any, sampling_rate: int | None = None) -> list[Any]:
@@ -13,13 +16,41 @@ def as_clips(clips: Any, sampling_rate: int | None = None) -> list[Any]:
 
     Args:
         clips: A sequence of clips, or one: paths, encoded files' bytes, waveforms (NumPy, torch, lists), or mappings
-            with `array` and `sampling_rate`, or with `bytes` or `path`.
+            with `array` and `sampling_rate`, or with `bytes` or `path`. An array of numbers is one clip, whatever its
+            shape; so is a list of numbers, and one of many short lists (a clip by samples and channels). Any other
+            list has a clip in each place.
         sampling_rate: Of the waveforms, in Hz.
+
+    Raises:
+        ValueError: If there is a number where a clip should be.
     """
-    is_waveform = isinstance(clips, np.ndarray | torch.Tensor) and clips.ndim == 1
-    if is_waveform or isinstance(clips, str | bytes | os.PathLike | Mapping):
+    if isinstance(clips, str | bytes | bytearray | os.PathLike | Mapping) or _is_waveform(clips):
         clips = [clips]
+    clips = list(clips)
+    for place, clip in enumerate(clips):
+        if isinstance(clip, Real):
+            raise ValueError(
+                f"clip {place} is the number {clip}. Give a waveform's rate as sampling_rate=..., or a clip as "
+                '{"array": ..., "sampling_rate": ...}'
+            )
     return [_as_clip(clip, sampling_rate) for clip in clips]
+
+
+def _is_waveform(clips: Any) -> bool:
+    if isinstance(clips, torch.Tensor):
+        return True
+    if isinstance(clips, np.ndarray):
+        return clips.dtype.kind not in "OSU"  # arrays of paths, of bytes and of arrays are sequences
+    if not isinstance(clips, list | tuple) or not clips:
+        return False
+    if all(isinstance(value, Real) for value in clips):
+        return True
+    return len(clips) > MOST_CHANNELS and all(
+        isinstance(values, list | tuple)
+        and 0 < len(values) <= MOST_CHANNELS
+        and all(isinstance(value, Real) for value in values)
+        for values in clips
+    )
 
 
 def name_of(clip: Any, place: int) -> str:
@@ -32,8 +63,10 @@ def _as_clip(clip: Any, sampling_rate: int | None) -> Any:
     if hasattr(clip, "get_all_samples"):  # a torchcodec decoder, as datasets gives it for a decoded column
         samples = clip.get_all_samples()
         return {"array": samples.data.numpy(), "sampling_rate": samples.sample_rate}
-    if isinstance(clip, torch.Tensor):
-        clip = clip.detach().cpu().numpy()
-    if isinstance(clip, np.ndarray) or (isinstance(clip, Sequence) and not isinstance(clip, str | bytes)):
-        return {"array": np.asarray(clip), "sampling_rate": sampling_rate}
+    if isinstance(clip, bytearray | memoryview):
+        return bytes(clip)
+    if isinstance(clip, torch.Tensor | np.ndarray) or (
+        isinstance(clip, Sequence) and not isinstance(clip, str | bytes)
+    ):
+        return {"array": clip, "sampling_rate": sampling_rate}
     return clip

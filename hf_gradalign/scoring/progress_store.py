@@ -4,7 +4,7 @@ import json
 import math
 import shutil
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -21,11 +21,13 @@ class ScoredChunk:
         number: Its place in the corpus.
         scores: One a clip; None where the clip could not be scored.
         bad: What was wrong with such a clip, by its place in the chunk.
+        loud: Largest absolute value of clips that have samples outside [-1, 1], by their place in the chunk.
     """
 
     number: int
     scores: list[float | None]
     bad: dict[int, str]
+    loud: dict[int, float] = field(default_factory=dict)
 
 
 class ProgressStore:
@@ -64,7 +66,8 @@ class ProgressStore:
 
     def append(self, process: int, chunk: ScoredChunk) -> None:
         """Add a chunk to a process's file, with one write."""
-        line = json.dumps({"chunk": chunk.number, "scores": chunk.scores, "bad": chunk.bad}, allow_nan=False)
+        found = {"chunk": chunk.number, "scores": chunk.scores, "bad": chunk.bad, "loud": chunk.loud}
+        line = json.dumps(found, allow_nan=False)
         with self._file_of(process).open("ab") as file:
             file.write(line.encode() + b"\n")
 
@@ -84,7 +87,8 @@ class ProgressStore:
             for line in path.read_bytes().split(b"\n")[:-1]:
                 found = json.loads(line)
                 bad = {int(place): reason for place, reason in found["bad"].items()}
-                chunks[found["chunk"]] = ScoredChunk(found["chunk"], found["scores"], bad)
+                loud = {int(place): peak for place, peak in found.get("loud", {}).items()}
+                chunks[found["chunk"]] = ScoredChunk(found["chunk"], found["scores"], bad, loud)
         return chunks
 
     def flush(self, process: int) -> None:

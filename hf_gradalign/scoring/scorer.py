@@ -16,6 +16,7 @@ from transformers.feature_extraction_utils import FeatureExtractionMixin
 from transformers.utils import logging
 
 from hf_gradalign.data import BadAudioError, BadClip
+from hf_gradalign.data.out_of_range import OutOfRangeClips
 from hf_gradalign.scoring.chunks import Chunk, ChunkDataset
 from hf_gradalign.scoring.given_clips import as_clips, name_of
 from hf_gradalign.scoring.model_loading import label_columns, load_trained_classifier
@@ -120,8 +121,10 @@ class SpoofScorer:
         """Score clips.
 
         Args:
-            clips: A sequence of clips, or one: paths, encoded files' bytes, floating-point waveforms in [-1, 1] of
-                shape (time,), or mappings with `array` and `sampling_rate`, or with `bytes` or `path`.
+            clips: A sequence of clips, or one: paths, encoded files' bytes, waveforms, or mappings with `array` and
+                `sampling_rate`, or with `bytes` or `path`. Waveforms are NumPy arrays, tensors or lists of numbers of
+                shape (time,), or (time, channels) or (channels, time) with up to 8 channels, which are averaged: floats
+                in [-1, 1], int16 or int32. An array is one clip; several clips are a list of arrays.
             sampling_rate: Of the waveforms, in Hz; by default the model's.
             on_bad_audio: "stop" raises if clips cannot be scored; "nan" gives those NaN and logs a warning.
             progress: Show a progress bar.
@@ -131,13 +134,14 @@ class SpoofScorer:
 
         Raises:
             BadAudioError: If clips cannot be scored; `bad_clips` has all of them.
-            ValueError: If `on_bad_audio` is neither.
+            ValueError: If `on_bad_audio` is neither, or a number is where a clip should be.
         """
         if on_bad_audio not in ("stop", "nan"):
             raise ValueError(f"on_bad_audio must be stop or nan, not {on_bad_audio!r}")
         clips = as_clips(clips, sampling_rate)
         scores = np.full(len(clips), np.nan)
         bad: list[BadClip] = []
+        loud = OutOfRangeClips()
         chunks = self.chunks(clips)
         with tqdm(total=len(clips), unit="clip", desc="Scoring", disable=not progress) as bar:
             for chunk, chunk_scores in self.score_chunks(chunks):
@@ -146,7 +150,11 @@ class SpoofScorer:
                 bad += [
                     BadClip(name_of(clips[start + p], start + p), None, why) for p, why in sorted(chunk.bad.items())
                 ]
+                for place, peak in chunk.loud.items():
+                    loud.add(name_of(clips[start + place], start + place), peak)
                 bar.update(stop - start)
+        if note := loud.note(len(clips)):
+            logger.warning(f"{note}.")
         if bad:
             listed = "\n".join(f"  {clip}" for clip in bad[:20]) + (f"\n  ... {len(bad) - 20} more" * (len(bad) > 20))
             message = f"{len(bad)} of {len(clips)} clips cannot be scored:\n{listed}"

@@ -107,3 +107,16 @@ def test_without_utterance_ids(write_clip, make_dataset):
 def test_an_unknown_choice(write_clip, make_dataset):
     with pytest.raises(ValueError, match="on_bad_audio must be one of stop, skip, not 'ignore'"):
         check_audio(make_dataset([write_clip("a.wav")]), on_bad_audio="ignore")
+
+
+@pytest.mark.parametrize("num_proc", [None, 2])
+def test_samples_outside_the_range_are_told(tmp_path, write_clip, make_dataset, make_samples, num_proc, caplog):
+    loud = [tmp_path / "integers.wav", tmp_path / "loud.wav"]
+    for path, scale in zip(loud, (32768, 10), strict=True):
+        soundfile.write(path, scale * make_samples(8000), 16_000, subtype="FLOAT")
+    with caplog.at_level(logging.WARNING, logger="hf_gradalign"):
+        assert len(check_audio(make_dataset([write_clip("a.wav"), write_clip("b.mp3")]), 16_000)) == 2
+        assert not caplog.text
+        check_audio(make_dataset([write_clip("a.wav"), *loud]), 16_000, num_proc=num_proc)
+    assert "2 of 3 clips have samples outside [-1, 1]: up to " in caplog.text
+    assert "in utt_1. They look like 16-bit integers: divide them by 32768." in caplog.text

@@ -1,4 +1,5 @@
 import json
+import logging
 
 import numpy as np
 import pytest
@@ -53,6 +54,20 @@ def test_bad_audio_is_listed_beside_the_scores(scorer, make_corpus, tmp_path):
     again = score_corpus(scorer, make_corpus(10, bad=(0, 5)), tmp_path / "scores.txt", progress=False)
     assert again.was_complete
     assert again.bad_clips == report.bad_clips
+
+
+def test_samples_outside_the_range_are_told(scorer, tmp_path, caplog, monkeypatch):
+    monkeypatch.setattr(logging.getLogger("hf_gradalign"), "propagate", True)
+    for number, scale in enumerate((1, 2**15, 1, 1, 1, 20)):
+        soundfile.write(tmp_path / f"{number}.wav", scale * draw_clip(number, 2000), RATE, subtype="FLOAT")
+    corpus = list_audio_files([tmp_path])
+    for _ in range(2):  # and again where the scores are there already
+        report = score_corpus(scorer, corpus, tmp_path / "scores.txt", progress=False)
+        assert report.n_scored == 6
+        assert report.out_of_range.startswith("2 of 6 clips have samples outside [-1, 1]: up to ")
+        assert report.out_of_range in caplog.text
+        assert ", in 1.wav. They look like 16-bit integers: divide them by 32768." in report.out_of_range
+        caplog.clear()
 
 
 def test_a_corpus_of_nothing_but_bad_audio(scorer, make_corpus, tmp_path):

@@ -57,6 +57,46 @@ def test_every_form_of_a_clip_gets_the_same_score(scorer, tmp_path):
     assert scorer.score([]).shape == (0,)
 
 
+@pytest.mark.parametrize("make", [np.asarray, torch.from_numpy, np.ndarray.tolist])
+def test_an_array_of_several_channels_is_one_clip(scorer, make):
+    clip = CLIPS[2]
+    expected = scorer.score(clip)
+    channels_last = np.stack([clip, clip], axis=1)
+    np.testing.assert_allclose(scorer.score(make(channels_last)), expected, atol=1e-6)
+    if make is not np.ndarray.tolist:  # a list of two long lists is two clips
+        np.testing.assert_allclose(scorer.score(make(channels_last.T.copy())), expected, atol=1e-6)
+    with pytest.raises(BadAudioError, match=r"an array of shape \(5, 6, 7\) is no clip"):
+        scorer.score(np.zeros((5, 6, 7)))
+
+
+def test_lists_of_clips_and_of_numbers(scorer):
+    clip = CLIPS[2]
+    expected = scorer.score(clip)[0]
+    np.testing.assert_allclose(scorer.score(clip.tolist()), [expected], atol=1e-6)
+    several = ([clip, clip], (clip, clip.tolist()), iter([clip, clip]), np.array([encode(clip)] * 2, object))
+    for clips in several:
+        np.testing.assert_allclose(scorer.score(clips), [expected] * 2, atol=1e-6)
+    np.testing.assert_allclose(scorer.score((clip * 2**15).astype(np.int16)), [expected], atol=1e-3)
+    np.testing.assert_allclose(scorer.score(bytearray(encode(clip))), [expected], atol=1e-6)
+
+
+@pytest.mark.parametrize("pair", [(CLIPS[2], RATE), (RATE, CLIPS[2])])
+def test_a_rate_among_the_clips_is_refused(scorer, pair):
+    with pytest.raises(ValueError, match=r"clip \d is the number 16000. Give a waveform's rate as sampling_rate=..."):
+        scorer.score(pair)
+
+
+def test_samples_outside_the_range_are_told(scorer, caplog, monkeypatch):
+    monkeypatch.setattr(logging.getLogger("hf_gradalign"), "propagate", True)
+    scorer.score([CLIPS[0], encode(CLIPS[1])])
+    assert "outside" not in caplog.text
+    scorer.score([CLIPS[0], {"path": "a.wav", "bytes": encode(CLIPS[2] * 2**15)}, CLIPS[1] * 20])
+    peak = np.abs(CLIPS[2] * 2**15).max()
+    assert (
+        f"2 of 3 clips have samples outside [-1, 1]: up to {peak:.6g}, in a.wav. They look like 16-bit" in caplog.text
+    )
+
+
 def test_other_rates_are_resampled(detector, extractor):
     whole = SpoofScorer(detector, extractor, windows="whole")
     time = np.arange(RATE) / RATE
