@@ -103,19 +103,19 @@ def list_folder(folder: str | os.PathLike[str]) -> FolderListing:
         visited.add(real)
         try:
             with os.scandir(path) as entries:
-                found = [(entry.name, _is_folder(entry), entry.is_symlink()) for entry in entries]
+                found = [(entry.name, _kind(entry), entry.is_symlink()) for entry in entries]
         except OSError:
             unreadable.append(path)
             continue
-        for name, is_folder, is_link in found:
+        for name, kind, is_link in found:
             if is_hidden(name):
                 n_hidden += 1
-            elif is_folder and is_link:
+            elif kind == "folder" and is_link:
                 links.append(path / name)
-            elif is_folder:
+            elif kind == "folder":
                 pending.append((path / name, os.path.join(real, name)))
             else:
-                (audio if is_audio(name) else others).append(path / name)
+                (audio if is_audio(name) and kind == "file" else others).append(path / name)
     return FolderListing(root, sorted(audio), sorted(others), n_hidden, sorted(unreadable))
 
 
@@ -129,11 +129,14 @@ def is_hidden(name: str) -> bool:
     return name.startswith(".")
 
 
-def _is_folder(entry: os.DirEntry[str]) -> bool:
+def _kind(entry: os.DirEntry[str]) -> str:
     try:
-        return entry.is_dir()
+        if entry.is_dir():
+            return "folder"
+        # A link that leads nowhere is a missing file. A pipe or a socket is none: to open it may take for ever.
+        return "file" if entry.is_file() or (entry.is_symlink() and not os.path.exists(entry.path)) else "other"
     except OSError:  # a link to itself
-        return False
+        return "file"
 
 
 def _counted(count: int, one: str, many: str) -> str:

@@ -86,6 +86,15 @@ def test_links_are_followed_and_real_folders_listed_once(make, tmp_path):
     assert names(found.others, folder) == ["loop"]
 
 
+def test_a_pipe_is_no_audio(make):
+    folder = make("x.wav")
+    os.mkfifo(folder / "pipe.wav")
+    (folder / "link.wav").symlink_to(folder / "pipe.wav")
+    found = list_folder(folder)
+    assert names(found.audio, folder) == ["x.wav"]
+    assert names(found.others, folder) == ["link.wav", "pipe.wav"]
+
+
 def test_a_link_as_the_folder(make, tmp_path):
     make("set/x.wav")
     (tmp_path / "link").symlink_to(tmp_path / "set")

@@ -70,10 +70,10 @@ def load_splits_of_any(shown: str, path: str, *, streaming: bool, **options: obj
     """
     builder = load_dataset_builder(path, **options)
     if builder.name in _OF_AUDIO_FILES and not (streaming and builder.name == "webdataset"):
-        raise CorpusError(
-            f"{shown} is a data set of audio files or archives. They are read from a folder: hf download {shown} "
-            f"--repo-type dataset --local-dir FOLDER, and --corpus FOLDER."
-        )
+        way_out = f"download it (hf download {shown} --repo-type dataset --local-dir FOLDER) and give --corpus FOLDER"
+        if Path(path).is_dir():
+            way_out = f"where tables are meant that lie among them, name these, as in --corpus '{shown}/**/*.parquet'"
+        raise CorpusError(f"{shown} is a data set of audio files or archives, which are read from a folder: {way_out}.")
     if not streaming and ParquetSplits.is_lazy(builder):
         return ParquetSplits(builder, shown, options.get("token"))
     return _as_splits(load_dataset(path, streaming=streaming, **options))

@@ -34,7 +34,7 @@ def read_folder(folder: Path, wanted: Wanted) -> Splits:
         wanted: what is asked for.
 
     Raises:
-        CorpusError: if it is none of these, several of them at once, or cannot be read.
+        CorpusError: if it is none of these, or cannot be read.
     """
     if is_saved(folder):
         return read_saved(folder, wanted.splits[0])
@@ -42,13 +42,13 @@ def read_folder(folder: Path, wanted: Wanted) -> Splits:
     archives = [file for file in listing.others if is_archive(file)]
     has_parquet = any(file.suffix.lower() == ".parquet" for file in listing.others)
     files = _read_audio_files(listing, wanted, in_class_folders=not has_parquet)
-    if files is not None and archives:
-        raise CorpusError(
-            f"{folder} holds both archives ({listed([*map(str, archives)])}) and audio files or metadata. Unpack the "
-            "archives there, or move one or the other into a folder of its own."
-        )
     if files is not None:
+        if archives:  # perhaps what the files came in
+            shown = listed([*map(str, archives)])
+            logger.warning("%s: archives are not read where there are audio files or metadata: %s.", folder, shown)
         return files
+    if listing.unreadable:
+        listing.tell()
     if archives and not has_parquet:
         return read_archives(archives, folder, wanted)
     if has_parquet and (listing.audio or archives):

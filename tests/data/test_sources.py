@@ -113,6 +113,23 @@ def test_a_file_of_another_kind(tmp_path):
         _read(tmp_path / "a.txt")
 
 
+def test_parquet_among_audio_files(write_clip, tmp_path, caplog):
+    _table(1).to_parquet(tmp_path / "train.parquet")
+    write_clip("a.wav")
+    _table(1).to_parquet(tmp_path / "train-2.parquet")
+    assert _values(_read(tmp_path)) == {"train": [1, 1]}
+    assert "read are its parquet files; 1 audio files and 0 archives" in caplog.text
+
+
+def test_parquet_that_load_dataset_passes_over_for_audio_files(write_clip, tmp_path):
+    _table(1).to_parquet(tmp_path / "clips.parquet")
+    for name in "abc":
+        write_clip(f"{name}.wav")  # it goes by what there is more of
+    with pytest.raises(CorpusError, match=r"name these, as in --corpus '.*/\*\*/\*\.parquet'"):
+        _read(tmp_path)
+    assert _values(_read(tmp_path / "**" / "*.parquet")) == {"train": [1]}
+
+
 def test_a_glob_without_matches(tmp_path):
     with pytest.raises(CorpusError, match=r"\*.parquet matches no files"):
         _read(tmp_path / "*.parquet")

@@ -6,6 +6,8 @@ import os
 import re
 from pathlib import Path
 
+from hf_gradalign.folder_listing import is_hidden
+
 MAX_DEPTH = 7
 """How many folders deep a corpus is looked for: keys/LA/CM/ in an archive in another one, and some to spare."""
 
@@ -47,7 +49,7 @@ class FolderTree:
                 if is_folder:
                     path = folder / name
                     self.folders.append(path)
-                    if not _AUDIO_FOLDERS.fullmatch(name) and not name.startswith("."):
+                    if not _AUDIO_FOLDERS.fullmatch(name) and not is_hidden(name) and not _leads_back(path):
                         self._next.append(path)
                 elif os.path.splitext(name)[1].lower() in _TEXT_SUFFIXES:
                     self.files.append(folder / name)
@@ -68,6 +70,11 @@ class FolderTree:
         names = sorted(name + ("/" if is_folder else "") for name, is_folder in _entries(self.root))
         shown = ", ".join(names[:8]) or "nothing"
         return shown + (f" and {len(names) - 8} more" if len(names) > 8 else "")
+
+
+def _leads_back(path: Path) -> bool:
+    """Whether a folder is a link to one that it lies in."""
+    return path.is_symlink() and Path(os.path.realpath(path.parent)).is_relative_to(os.path.realpath(path))
 
 
 def _entries(folder: Path) -> list[tuple[str, bool]]:

@@ -12,6 +12,7 @@ import soundfile
 
 from hf_gradalign.data import METADATA_COLUMNS, CorpusError, load_corpus
 from hf_gradalign.data.corpora import FEATURES, LAYOUTS
+from hf_gradalign.data.corpora.folder_tree import FolderTree
 
 TREES = {
     "asvspoof2019_la": corpus_trees.asvspoof2019_la,
@@ -205,3 +206,14 @@ def test_files_whose_names_are_in_another_unicode_form(tmp_path):
     clips = load_corpus(f"in_the_wild:{tmp_path}", splits=("test",))["test"]
     assert clips["utterance_id"][:] == ["gr\u00f6\u00dfe"]
     assert clips[0]["audio"]["path"].endswith("gro\u0308\u00dfe.wav")
+
+
+def test_links_that_lead_back_are_not_followed(tmp_path):
+    (tmp_path / "a" / "b").mkdir(parents=True)
+    (tmp_path / "a" / "b" / "up").symlink_to(tmp_path)
+    (tmp_path / "linked").symlink_to(tmp_path / "a" / "b")
+    tree = FolderTree(tmp_path)
+    while tree.deepen():
+        pass
+    found = [str(folder.relative_to(tmp_path)) for folder in tree.folders]
+    assert found == [".", "a", "linked", "a/b", "linked/up", "a/b/up"]
