@@ -2,7 +2,7 @@
 
 from hf_gradalign.audio.arrays import sound_of_array
 from hf_gradalign.audio.errors import AudioDecodingError
-from hf_gradalign.audio.reading import Sound, read_sound
+from hf_gradalign.audio.reading import Sound, read_sound, unheard_by_libsndfile
 from hf_gradalign.audio.resampling import resample_clip
 
-__all__ = ["AudioDecodingError", "Sound", "read_sound", "resample_clip", "sound_of_array"]
+__all__ = ["AudioDecodingError", "Sound", "read_sound", "resample_clip", "sound_of_array", "unheard_by_libsndfile"]

@@ -5,7 +5,8 @@ from __future__ import annotations
 import mmap
 import os
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
 from io import BytesIO
@@ -98,9 +99,29 @@ def read_sound(source: str | Path | bytes, bounds: Bounds | None = None, bounds_
     """
     if isinstance(source, bytes):
         return _read(_File(source), bounds, bounds_rate)
-    with open(source, "rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
+    with _opened(source) as file:
+        return _read(file, bounds, bounds_rate)
+
+
+def unheard_by_libsndfile(path: str | Path) -> str | None:
+    """Why libsndfile alone would read only a part of a file that it can open; None where it reads all of it."""
+    with _opened(path) as file, soundfile.SoundFile(file.path) as sound_file:
+        try:
+            recordings, _ = file.measured(_layout)
+        except AudioDecodingError as error:
+            return error.reason
+        if len(recordings) > 1:
+            return f"libsndfile reads the first of its {len(recordings)} recordings only"
+        if sound_file.format == "MP3" and sound_file.frames < file.measured(measure_mp3).least:
+            return "libsndfile reads a part of it only, since no header says how long it is"
+    return None
+
+
+@contextmanager
+def _opened(path: str | Path) -> Iterator[_File]:
+    with open(path, "rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
         status = os.fstat(file.fileno())
-        return _read(_File(data, os.path.abspath(source), (status.st_size, status.st_mtime_ns)), bounds, bounds_rate)
+        yield _File(data, os.path.abspath(path), (status.st_size, status.st_mtime_ns))
 
 
 def _layout(data: Data) -> tuple[list[tuple[int, int]], RiffSound | None]:

@@ -72,7 +72,7 @@ def _ogg_links(data: Data) -> list[int]:
             begins.append(place)
         n_segments = data[place + 26]
         after_first_page = place + 27 + n_segments + sum(data[place + 27 : place + 27 + n_segments])
-    return begins or [0]
+    return sorted({0, *begins})
 
 
 def _mp4_files(data: Data) -> list[int]:

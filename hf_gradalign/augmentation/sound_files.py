@@ -16,6 +16,7 @@ from audiomentations.core.audio_loading_utils import load_sound_file
 from audiomentations.core.utils import SUPPORTED_EXTENSIONS, find_audio_files_in_paths
 from numpy.typing import NDArray
 
+from hf_gradalign.audio import unheard_by_libsndfile
 from hf_gradalign.folder_listing import list_folder
 
 logger = logging.getLogger(__name__)
@@ -118,9 +119,11 @@ def _problem(path: str) -> str | None:
             if not len(file.read(1)):
                 return "it holds no samples"
             file.seek(file.frames - 1)
-            return None if len(file.read(1)) else "it ends before its header says"
+            if not len(file.read(1)):
+                return "it ends before its header says"
         except (soundfile.LibsndfileError, ValueError) as error:
             return f"it cannot be read to its end ({error})"
+    return unheard_by_libsndfile(path)
 
 
 def _problem_without_libsndfile(path: str, reason: str) -> str | None:

@@ -7,7 +7,7 @@ import pytest
 import soundfile
 from encoded_audio import RATE, encode, loud_then_quiet, mp3, rf64, wav
 
-from hf_gradalign.audio import AudioDecodingError, read_sound
+from hf_gradalign.audio import AudioDecodingError, read_sound, unheard_by_libsndfile
 from hf_gradalign.data import Window, crop, decode_audio
 
 SAMPLES = loud_then_quiet()
@@ -95,6 +95,29 @@ def test_joined_files_and_chained_streams_are_heard_whole(file_format, subtype, 
     (tmp_path / "joined").write_bytes(b"".join(parts))
     for source in (b"".join(parts), tmp_path / "joined"):
         np.testing.assert_array_equal(heard(source), np.concatenate(alone))
+
+
+def test_a_chained_stream_whose_beginning_is_missing_is_told():
+    part = by_libsndfile(SAMPLES, "OGG", "VORBIS")
+    middle = part[part.index(b"OggS", 4) :]
+    with pytest.raises(AudioDecodingError):
+        read_sound(middle + part)
+
+
+def test_what_libsndfile_alone_would_not_hear(tmp_path):
+    files = {
+        "joined.ogg": by_libsndfile(SAMPLES, "OGG", "VORBIS") * 2,
+        "a.mp3": mp3(SAMPLES, header=False),
+        "b.mp3": mp3(SAMPLES, header=True),
+        "c.flac": by_libsndfile(SAMPLES, "FLAC", "PCM_16"),
+        "d.wav": wav(SAMPLES, data=20_000),
+    }
+    for name, data in files.items():
+        (tmp_path / name).write_bytes(data)
+    reasons = {name: unheard_by_libsndfile(tmp_path / name) for name in files}
+    assert [name for name, reason in reasons.items() if reason is None] == ["b.mp3", "c.flac"]
+    assert "first of its 2 recordings" in reasons["joined.ogg"]
+    assert "no header says how long it is" in reasons["a.mp3"]
 
 
 def test_links_of_other_codecs_and_rates():

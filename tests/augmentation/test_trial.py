@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import soundfile
 import torch
+from encoded_audio import loud_then_quiet, mp3
 
 from hf_gradalign.augmentation import Codec, MusanRir, RawBoost, get_augmentation
 from hf_gradalign.augmentation.lossy_coding import ALL_CODECS
@@ -123,7 +124,14 @@ def _cut(path):
     path.write_bytes(content[: len(content) // 2])
 
 
+def _joined(path):
+    soundfile.write(path, np.zeros(RATE), RATE)
+    path.write_bytes(2 * path.read_bytes())
+
+
 BAD = {
+    "without_a_header.mp3": lambda path: path.write_bytes(mp3(loud_then_quiet(), header=False)),
+    "joined.flac": _joined,
     "voice_note.m4a": _no_audio,
     "empty.wav": lambda path: soundfile.write(path, np.zeros(0), RATE),
     "nothing.wav": lambda path: path.write_bytes(b""),
