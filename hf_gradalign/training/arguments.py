@@ -4,6 +4,7 @@ import json
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
+import torch
 from transformers import TrainingArguments
 
 from hf_gradalign.alignment import AlignmentMethod, canonical_name, check_scope, get_method
@@ -45,6 +46,10 @@ class GradientAlignmentArguments(TrainingArguments):
         remove_unused_columns: False, because a batch of views has views where the Trainer looks for columns.
         restore_callback_states_from_checkpoint: True, so that early stopping counts on after a resume.
         hub_strategy: "end", so that one complete commit is pushed and not each checkpoint's.
+        logging_nan_inf_filter: False, because it waits for the device after every pass, and hides a loss that is not
+            finite.
+        accelerator_config: With a GPU and pinned memory `{"non_blocking": True}`, so that the next batch travels while
+            the last one is still computed.
 
     Raises:
         ValueError: On an unknown method, option or scope, a view's weight that is not positive, a patience or number
@@ -126,6 +131,10 @@ class GradientAlignmentArguments(TrainingArguments):
     hub_strategy: str = field(
         default="end", metadata={"help": "When to push: end, every_save, checkpoint or all_checkpoints."}
     )
+    logging_nan_inf_filter: bool = field(
+        default=False,
+        metadata={"help": "Log the last finite loss in place of one that is not; waits for the device at every pass."},
+    )
 
     def __post_init__(self) -> None:
         """Check what can be checked before anything is loaded."""
@@ -158,6 +167,8 @@ class GradientAlignmentArguments(TrainingArguments):
             raise ValueError(f"--average_best_checkpoints must be 1 or more, got {self.average_best_checkpoints}")
         if self.remove_unused_columns:
             raise ValueError("--remove_unused_columns would remove the views from the batch; leave it off")
+        if self.accelerator_config is None and torch.cuda.is_available() and not self.use_cpu:
+            self.accelerator_config = {"non_blocking": self.dataloader_pin_memory}
         super().__post_init__()
         for option, wanted in (
             ("--early_stopping_patience", self.early_stopping_patience is not None),

@@ -15,6 +15,7 @@ from hf_gradalign.models import load_audio_classifier, small_wav2vec2_config
 WORDS = ["--max_steps", "1", "--per_device_train_batch_size", "2", "--window_seconds", "0.25", "--disable_tqdm", "true"]
 WORDS += ["--eval_strategy", "no", "--save_strategy", "no", "--load_best_model_at_end", "no", "--lr_scheduler_type"]
 WORDS += ["constant", "--warmup_steps", "0", "--average_best_checkpoints", "1", "--max_grad_norm", "0"]
+WORDS += ["--use_cpu", "true"]  # the step is repeated here, where the model is
 WORDS += ["--conflict_record", "none", "--weight_decay", "0.1", "--learning_rate", "0.001"]
 
 

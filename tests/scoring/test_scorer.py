@@ -18,7 +18,8 @@ CLIPS = [draw_clip(seed, length) for seed, length in enumerate(LENGTHS)]
 def by_hand(detector, clips):
     """Bona fide minus spoof, of each clip alone."""
     with torch.inference_mode():
-        logits = torch.cat([detector(torch.from_numpy(clip)[None]).logits for clip in clips]).double().numpy()
+        inputs = [torch.from_numpy(clip)[None].to(detector.device) for clip in clips]
+        logits = torch.cat([detector(each).logits for each in inputs]).double().cpu().numpy()
     return logits[:, 1] - logits[:, 0]
 
 

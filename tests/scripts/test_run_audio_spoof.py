@@ -89,7 +89,8 @@ def test_writes_all_that_was_promised(run_script, tmp_path, capsys):
     assert "--align_gradients none" in command
     assert "--max_steps 2" in command
 
-    # The score file, the reloaded model and the pipeline agree.
+    # The score file, the reloaded model and the pipeline agree, as far as a GPU's TF32 convolutions do with a CPU's.
+    bound = 1e-3 if torch.cuda.is_available() else 1e-5
     clip = load_corpus(None)["test"]
     by_name = dict(line.split() for line in (out / "scores_test.txt").read_text().splitlines())
     row = next(row for row in clip if row["utterance_id"] in by_name)
@@ -98,11 +99,11 @@ def test_writes_all_that_was_promised(run_script, tmp_path, capsys):
     inputs = AutoFeatureExtractor.from_pretrained(out)(samples, sampling_rate=16_000, return_tensors="pt")
     with torch.no_grad():
         logits = model(**inputs).logits[0]
-    assert float(by_name[row["utterance_id"]]) == pytest.approx(float(logits[1] - logits[0]), abs=1e-5)
+    assert float(by_name[row["utterance_id"]]) == pytest.approx(float(logits[1] - logits[0]), abs=bound)
     answers = pipeline("audio-classification", model=str(out))(
         {"array": samples, "sampling_rate": 16_000}, function_to_apply="none"
     )
-    assert {a["label"]: pytest.approx(a["score"], abs=1e-5) for a in answers} == {
+    assert {a["label"]: pytest.approx(a["score"], abs=bound) for a in answers} == {
         "spoof": float(logits[0]),
         "bonafide": float(logits[1]),
     }

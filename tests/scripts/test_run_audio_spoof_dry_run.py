@@ -57,7 +57,8 @@ def test_tells_what_the_run_takes_and_leaves_nothing(run_script, tmp_path, tempo
     assert "4 evaluations and the test: " in rows["whole run, at most"]
     assert "(patience 1)" in rows["at least"]
     assert float(rows["seconds an update"]) > 0
-    assert float(rows["peak memory"].split()[0]) > 100
+    # Of the whole process on a CPU, of what torch allocates on a GPU.
+    assert float(rows["peak memory"].split()[0]) > (10 if torch.cuda.is_available() else 100)
     assert "loss" not in printed
     assert not (tmp_path / "out").exists()
     assert not list(temporary.iterdir())
@@ -171,6 +172,6 @@ def test_too_little_memory(run_script, temporary, monkeypatch, capsys):
     monkeypatch.setattr(GradientAlignmentTrainer, "training_step", fail)
     assert run_script("--dry_run") == 2
     error = capsys.readouterr().err
-    assert "does not fit into the memory of cpu with --per_device_train_batch_size 4" in error
+    assert re.search(r"does not fit into the memory of (cpu|cuda:0) with --per_device_train_batch_size 4", error)
     assert "--gradient_checkpointing" in error
     assert not list(temporary.iterdir())

@@ -1,0 +1,104 @@
+#!/usr/bin/env python
+"""How busy a run keeps the GPU: its updates per second, of those of the bare step with its optimizer.
+
+python scripts/benchmark_run.py scripts/recipes/tcm_pcgrad.yaml --corpus asvspoof2019_la:PATH --updates 300
+python scripts/benchmark_run.py --align_gradients --corpus demo --dataloader_num_workers 4
+
+Takes the options of `run_audio_spoof.py`. First the run itself, from the corpus and with its logs and its conflict
+record but without evaluations; its start-up (until the first update is done) is told apart. Then, in the same process,
+the bare step: the same batch again and again, on the device, with the aligned step and the optimizer alone.
+"""
+
+import argparse
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from benchmark_step import print_table
+from step_cost.variants import synchronise
+from transformers import PrinterCallback, TrainerCallback
+
+from hf_gradalign.experiment import make_arguments, prepare, read_arguments
+from hf_gradalign.experiment.run_trainer import make_trainer
+from hf_gradalign.training import GradientAlignmentTrainer
+
+WARM_UP = 20
+
+
+class Moments(TrainerCallback):
+    """When the updates ended; waits for the device at the first, the last of the warm-up and the last alone."""
+
+    def __init__(self, updates: int) -> None:
+        self.ends: dict[int, float] = {}
+        self._wanted = (1, WARM_UP, updates)
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:  # noqa: D102
+        if state.global_step in self._wanted:
+            synchronise()
+            self.ends[state.global_step] = time.perf_counter()
+
+
+def main(words: Sequence[str]) -> int:
+    """Print the table; returns the exit status."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--updates", type=int, default=300, help="of the run (300)")
+    options, rest = parser.parse_known_args(words)
+    if options.updates <= WARM_UP:
+        parser.error(f"--updates must be more than {WARM_UP}, which warm up")
+    with tempfile.TemporaryDirectory() as folder:
+        given = read_arguments(rest)
+        given |= {"output_dir": folder, "max_steps": options.updates, "eval_strategy": "no", "save_strategy": "no"}
+        given |= {"load_best_model_at_end": False, "average_best_checkpoints": 1, "report_to": "none"}
+        given.pop("early_stopping_patience", None)
+        start = time.perf_counter()
+        model_args, data_args, args = make_arguments(given)
+        preparation = prepare(model_args, data_args, args)
+        moments = Moments(options.updates)
+        trainer = make_trainer(preparation, args, [moments])
+        trainer.remove_callback(PrinterCallback)
+        loaded = time.perf_counter()
+        trainer.train()
+        done = options.updates - WARM_UP
+        rate = done / (moments.ends[options.updates] - moments.ends[WARM_UP])
+        bare = done / bare_seconds(trainer, done)
+    device = torch.cuda.get_device_name() if torch.cuda.is_available() else f"{torch.get_num_threads()} CPU threads"
+    print(
+        f"{preparation.model.num_parameters() / 1e6:.1f}M parameters, batches of {args.train_batch_size} utterances, "
+        f"{args.dataloader_num_workers} loader workers, {device}, {done} updates after {WARM_UP}."
+    )
+    rows = [
+        ["loading of corpus and model (s)", f"{loaded - start:.1f}"],
+        ["start-up of the training, until its first update is done (s)", f"{moments.ends[1] - loaded:.1f}"],
+        ["updates per second of the run", f"{rate:.2f}"],
+        ["updates per second of the bare step", f"{bare:.2f}"],
+        ["run, of the bare step", f"**{rate / bare:.3f}**"],
+    ]
+    print_table(["", ""], rows)
+    return 0
+
+
+def bare_seconds(trainer: GradientAlignmentTrainer, updates: int) -> float:
+    """Seconds of so many updates on one batch that is on the device."""
+    model, optimizer = trainer.model_wrapped, trainer.optimizer
+    batch = next(iter(trainer.get_train_dataloader()))
+    if trainer.batch_transform is not None:
+        batch = trainer.batch_transform(trainer._prepare_inputs(batch))
+    trainer.accelerator.gradient_state._set_sync_gradients(True)
+    model.train()
+    for number in range(-5, updates):
+        if number == 0:
+            synchronise()
+            start = time.perf_counter()
+        trainer.start_update()
+        trainer.training_step(model, batch)
+        optimizer.step()
+        optimizer.zero_grad()
+    synchronise()
+    return time.perf_counter() - start
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
