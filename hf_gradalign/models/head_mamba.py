@@ -4,7 +4,7 @@ import math
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import pad, softplus
+from torch.nn.functional import pad
 from transformers import initialization as init
 
 from .frame_masking import hide, silence
@@ -117,9 +117,9 @@ class MambaMixer(nn.Module):
         x, gate = self.in_proj(x).mT.chunk(2, 1)  # (B, inner, T) each
         x = self.activation(self.conv1d(pad(x, (self.conv1d.kernel_size[0] - 1, 0))))
         step, b, c = self.x_proj(x.mT).split([self.rank, self.state_size, self.state_size], -1)
-        step = softplus(self.dt_proj(step)).mT  # (B, inner, T)
-        y = selective_scan(x, step, -torch.exp(self.A_log), b.mT, c.mT, self.D)
-        return self.out_proj((y * self.activation(gate)).mT)
+        step = self.dt_proj(step).mT  # (B, inner, T)
+        y = selective_scan(x, step, -torch.exp(self.A_log), b.mT, c.mT, self.D, gate, softplus=True)
+        return self.out_proj(y.mT)
 
 
 def _residual(column: nn.ModuleList, h: Tensor) -> Tensor:

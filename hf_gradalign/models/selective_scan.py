@@ -8,6 +8,7 @@ import math
 
 import torch
 from torch import Tensor
+from torch.nn import functional
 from torch.nn.functional import pad, threshold
 from transformers.utils import logging
 
@@ -24,7 +25,16 @@ logger = logging.get_logger(__name__)
 _NOTHING = 1e-30
 
 
-def selective_scan(u: Tensor, delta: Tensor, a: Tensor, b: Tensor, c: Tensor, d: Tensor) -> Tensor:
+def selective_scan(
+    u: Tensor,
+    delta: Tensor,
+    a: Tensor,
+    b: Tensor,
+    c: Tensor,
+    d: Tensor,
+    gate: Tensor | None = None,
+    softplus: bool = False,
+) -> Tensor:
     r"""Selective state space model, Gu and Dao (arXiv 2312.00752, section 3 and algorithm 2).
 
     .. math:: h_t = \exp(\Delta_t A) \odot h_{t-1} + \Delta_t B_t u_t, \qquad y_t = C_t \cdot h_t + D u_t .
@@ -34,26 +44,31 @@ def selective_scan(u: Tensor, delta: Tensor, a: Tensor, b: Tensor, c: Tensor, d:
 
     Args:
         u: Input, shape (B, E, T).
-        delta: Step sizes, shape (B, E, T), positive.
+        delta: Step sizes, shape (B, E, T), positive once they have gone through `softplus`.
         a: State matrix, diagonal, shape (E, N), negative.
         b: Shape (B, N, T).
         c: Shape (B, N, T).
         d: Shape (E,).
+        gate: Shape (B, E, T); y is multiplied by its SiLU.
+        softplus: Whether delta is to go through softplus.
 
     Returns:
         Shape (B, E, T).
     """
     if _kernel is not None and u.is_cuda:
-        return _kernel(u, delta, a, b, c, d)
+        return _kernel(u, delta, a, b, c, d, z=gate, delta_softplus=softplus)
     if u.is_cuda and _triton_runs(u.device):
-        return SelectiveScan.apply(u, delta, a, b, c, d)
+        return SelectiveScan.apply(u, delta, a, b, c, d, gate, softplus)
+    if softplus:
+        delta = functional.softplus(delta)
     # Time first, so that each step works on memory in one piece.
     u, delta, b, c = (x.permute(2, 0, 1).contiguous() for x in (u, delta, b, c))
     decay = torch.exp(delta.unsqueeze(3) * a)  # (T, B, E, N)
     drive = (delta * u).unsqueeze(3) * b.unsqueeze(2)  # (T, B, E, N)
     states = linear_recurrence(decay, drive)
     y = (states @ c.unsqueeze(3)).squeeze(3) + d * u  # (T, B, E)
-    return y.permute(1, 2, 0)
+    y = y.permute(1, 2, 0)
+    return y if gate is None else y * functional.silu(gate)
 
 
 @functools.cache

@@ -27,6 +27,11 @@ def _jit(function: Any) -> Any:
 
 
 @_jit
+def _softplus(x):
+    return tl.where(x > 20, x, tl.log(1 + tl.exp(tl.minimum(x, 20.0))))  # as torch's, the identity beyond 20
+
+
+@_jit
 def _forward_kernel(
     u,  # (B, E, T), any strides, as delta
     delta,
@@ -34,6 +39,7 @@ def _forward_kernel(
     b,  # (B, N, T), any strides, as c
     c,
     d,  # (E,)
+    gate,  # (B, E, T), any strides
     y,  # (B, T, E), contiguous
     states,  # (B, T, E, N), contiguous
     length,
@@ -50,10 +56,15 @@ def _forward_kernel(
     c_clip,
     c_state,
     c_time,
+    gate_clip,
+    gate_channel,
+    gate_time,
     WIDE: tl.constexpr,
     STATES: tl.constexpr,
     WIDTH: tl.constexpr,  # STATES, rounded up to a power of two
     CHANNELS: tl.constexpr,
+    SOFTPLUS: tl.constexpr,  # whether delta is still to go through it
+    GATED: tl.constexpr,  # whether there is a gate; else u stands for it, unread
     KEEP: tl.constexpr,  # whether to write the states
 ):
     clip = tl.program_id(0).to(tl.int64)
@@ -66,6 +77,7 @@ def _forward_kernel(
     delta += clip * delta_clip + channel * delta_channel
     b += clip * b_clip + state * b_state
     c += clip * c_clip + state * c_state
+    gate += clip * gate_clip + channel * gate_channel
     y += clip * length * channels + channel
     states += clip * length * channels * STATES + square
     rates = tl.load(a + square, is_both, 0.0).to(WIDE)
@@ -76,6 +88,8 @@ def _forward_kernel(
     b_next, c_next = tl.load(b, is_state, 0.0), tl.load(c, is_state, 0.0)
     for time in range(length):
         u_now, delta_now = u_next.to(WIDE), delta_next.to(WIDE)
+        if SOFTPLUS:
+            delta_now = _softplus(delta_now)
         b_now, c_now = b_next.to(WIDE), c_next.to(WIDE)
         later = time + 1 < length
         u_next = tl.load(u + (time + 1) * u_time, is_channel & later, 0.0)
@@ -86,7 +100,11 @@ def _forward_kernel(
         if KEEP:
             tl.store(states, h, is_both)
             states += channels * STATES
-        tl.store(y, tl.sum(h * c_now[None, :], 1) + skip * u_now, is_channel)
+        y_now = tl.sum(h * c_now[None, :], 1) + skip * u_now
+        if GATED:
+            gate_now = tl.load(gate + time * gate_time, is_channel, 0.0).to(WIDE)
+            y_now *= gate_now / (1 + tl.exp(-gate_now))
+        tl.store(y, y_now, is_channel)
         y += channels
 
 
@@ -99,13 +117,14 @@ def _backward_kernel(
     b,
     c,
     d,
+    gate,
     states,
-    u_gradient,  # (B, T, E), contiguous, as delta_gradient
+    u_gradient,  # (B, T, E), contiguous, as delta_gradient and gate_gradient
     delta_gradient,
-    a_gradient,  # (B, E, N), contiguous: to be summed over clips
+    gate_gradient,
+    channel_gradients,  # (B, E, N + 1), contiguous: of a, and last of d; to be summed over clips
     b_gradient,  # (blocks of channels, B, T, N), contiguous, as c_gradient: to be summed over blocks
     c_gradient,
-    d_gradient,  # (B, E), contiguous: to be summed over clips
     length,
     channels,
     clips,
@@ -124,10 +143,15 @@ def _backward_kernel(
     c_clip,
     c_state,
     c_time,
+    gate_clip,
+    gate_channel,
+    gate_time,
     WIDE: tl.constexpr,
     STATES: tl.constexpr,
     WIDTH: tl.constexpr,
     CHANNELS: tl.constexpr,
+    SOFTPLUS: tl.constexpr,
+    GATED: tl.constexpr,
 ):
     clip, block = tl.program_id(0).to(tl.int64), tl.program_id(1)
     channel = block * CHANNELS + tl.arange(0, CHANNELS)
@@ -141,6 +165,7 @@ def _backward_kernel(
     delta += clip * delta_clip + channel * delta_channel + last * delta_time
     b += clip * b_clip + state * b_state + last * b_time
     c += clip * c_clip + state * c_state + last * c_time
+    gate += clip * gate_clip + channel * gate_channel + last * gate_time
     frame = (clip * length + last) * channels + channel
     states += (clip * length + last) * channels * STATES + square
     parts = ((block * clips + clip) * length + last) * STATES + state
@@ -156,8 +181,9 @@ def _backward_kernel(
     delta_next = tl.load(delta, is_channel, 0.0)
     b_next, c_next = tl.load(b, is_state, 0.0), tl.load(c, is_state, 0.0)
     for step in range(length):
-        dy, u_now, delta_now = y_next.to(WIDE), u_next.to(WIDE), delta_next.to(WIDE)
+        dy, u_now, raw = y_next.to(WIDE), u_next.to(WIDE), delta_next.to(WIDE)
         b_now, c_now, h_before = b_next.to(WIDE), c_next.to(WIDE), h_next
+        delta_now = _softplus(raw) if SOFTPLUS else raw
         back, earlier = step + 1, step + 1 < length
         y_next = tl.load(y_gradient - back * y_time, is_channel & earlier, 0.0)
         u_next = tl.load(u - back * u_time, is_channel & earlier, 0.0)
@@ -166,12 +192,21 @@ def _backward_kernel(
         c_next = tl.load(c - back * c_time, is_state & earlier, 0.0)
         h_next = tl.load(states - (back + 1) * channels * STATES, is_both & (back + 1 < length), 0.0)
 
+        if GATED:
+            gate_now = tl.load(gate - step * gate_time, is_channel, 0.0).to(WIDE)
+            share = 1 / (1 + tl.exp(-gate_now))
+            y_now = tl.sum(h * c_now[None, :], 1) + skip * u_now
+            tl.store(gate_gradient + frame, dy * y_now * share * (1 + gate_now * (1 - share)), is_channel)
+            dy *= gate_now * share
         h_gradient = carry + dy[:, None] * c_now[None, :]
         carry = tl.exp(delta_now[:, None] * rates) * h_gradient
         through_decay = carry * h_before
         from_drive = tl.sum(h_gradient * b_now[None, :], 1)
         tl.store(u_gradient + frame, from_drive * delta_now + skip * dy, is_channel)
-        tl.store(delta_gradient + frame, tl.sum(through_decay * rates, 1) + from_drive * u_now, is_channel)
+        ddelta = tl.sum(through_decay * rates, 1) + from_drive * u_now
+        if SOFTPLUS:
+            ddelta *= tl.where(raw > 20, 1.0, 1 / (1 + tl.exp(-raw)))
+        tl.store(delta_gradient + frame, ddelta, is_channel)
         tl.store(b_gradient + parts, tl.sum(h_gradient * (delta_now * u_now)[:, None], 0), is_state)
         tl.store(c_gradient + parts, tl.sum(h * dy[:, None], 0), is_state)
         rates_gradient += through_decay * delta_now[:, None]
@@ -179,58 +214,78 @@ def _backward_kernel(
         h = h_before
         frame -= channels
         parts -= STATES
-    tl.store(a_gradient + clip * channels * STATES + square, rates_gradient, is_both)
-    tl.store(d_gradient + clip * channels + channel, skip_gradient, is_channel)
+    channel_gradients += (clip * channels + channel) * (STATES + 1)
+    tl.store(channel_gradients[:, None] + state[None, :], rates_gradient, is_both)
+    tl.store(channel_gradients + STATES, skip_gradient, is_channel)
 
 
 class SelectiveScan(torch.autograd.Function):
     """`selective_scan` by the kernels; computes in float32, or in float64 where an argument is."""
 
     @staticmethod
-    def forward(ctx: Any, u: Tensor, delta: Tensor, a: Tensor, b: Tensor, c: Tensor, d: Tensor) -> Tensor:  # noqa: D102
+    def forward(  # noqa: D102
+        ctx: Any,
+        u: Tensor,
+        delta: Tensor,
+        a: Tensor,
+        b: Tensor,
+        c: Tensor,
+        d: Tensor,
+        gate: Tensor | None = None,
+        softplus: bool = False,
+    ) -> Tensor:
         a, d = a.contiguous(), d.contiguous()
         clips, channels, length = u.shape
         wide = torch.float64 if torch.float64 in {x.dtype for x in (u, delta, a, b, c, d)} else torch.float32
         keep = any(ctx.needs_input_grad)
         y = torch.empty(clips, length, channels, dtype=wide, device=u.device)
         states = torch.empty((clips, length, channels, a.shape[1]) if keep else 1, dtype=wide, device=u.device)
+        z = u if gate is None else gate
         if y.numel():
             _forward_kernel[clips, triton.cdiv(channels, _CHANNELS)](
-                *(u, delta, a, b, c, d, y, states, length, channels),
-                *(stride for x in (u, delta, b, c) for stride in x.stride()),
-                **_constants(a, wide),
+                *(u, delta, a, b, c, d, z, y, states, length, channels),
+                *(stride for x in (u, delta, b, c, z) for stride in x.stride()),
+                **_constants(a, wide, gate, softplus),
                 KEEP=keep,
                 num_warps=1,
             )
-        ctx.save_for_backward(u, delta, a, b, c, d, states)
+        ctx.save_for_backward(u, delta, a, b, c, d, gate, states)
+        ctx.softplus = softplus
         return y.mT
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, y_gradient: Tensor) -> tuple[Tensor, ...]:  # noqa: D102
-        u, delta, a, b, c, d, states = ctx.saved_tensors
+    def backward(ctx: Any, y_gradient: Tensor) -> tuple[Tensor | None, ...]:  # noqa: D102
+        u, delta, a, b, c, d, gate, states = ctx.saved_tensors
         clips, channels, length = u.shape
         blocks = triton.cdiv(channels, _CHANNELS)
         n_states, new = a.shape[1], {"dtype": states.dtype, "device": u.device}
-        du, ddelta = torch.empty(2, clips, length, channels, **new).unbind()
-        db, dc = torch.empty(2, blocks, clips, length, n_states, **new).unbind()
-        da, dd = torch.empty(clips, channels, n_states, **new), torch.empty(clips, channels, **new)
+        du, ddelta, dgate = torch.empty(3, clips, length, channels, **new).unbind()
+        both = torch.empty(2, blocks, clips, length, n_states, **new)
+        by_channel = torch.empty(clips, channels, n_states + 1, **new)
+        z = u if gate is None else gate
         if du.numel():
             _backward_kernel[clips, blocks](
-                *(y_gradient, u, delta, a, b, c, d, states, du, ddelta, da, db, dc, dd, length, channels, clips),
-                *(stride for x in (y_gradient, u, delta, b, c) for stride in x.stride()),
-                **_constants(a, states.dtype),
+                *(y_gradient, u, delta, a, b, c, d, z, states, du, ddelta, dgate, by_channel, *both.unbind()),
+                *(length, channels, clips),
+                *(stride for x in (y_gradient, u, delta, b, c, z) for stride in x.stride()),
+                **_constants(a, states.dtype, gate, ctx.softplus),
                 num_warps=1,
             )
-        gradients = (du.mT, ddelta.mT, da.sum(0), db.sum(0).mT, dc.sum(0).mT, dd.sum(0))
-        return tuple(x.to(of.dtype) for x, of in zip(gradients, (u, delta, a, b, c, d), strict=True))
+        db, dc = both.sum(1).unbind()
+        by_channel = by_channel.sum(0)
+        gradients = (du.mT, ddelta.mT, by_channel[:, :-1], db.mT, dc.mT, by_channel[:, -1], dgate.mT)
+        arguments = (u, delta, a, b, c, d, gate)
+        return *(None if of is None else x.to(of.dtype) for x, of in zip(gradients, arguments, strict=True)), None
 
 
-def _constants(a: Tensor, wide: torch.dtype) -> dict[str, Any]:
+def _constants(a: Tensor, wide: torch.dtype, gate: Tensor | None, softplus: bool) -> dict[str, Any]:
     states = a.shape[1]
     return {
         "WIDE": tl.float64 if wide == torch.float64 else tl.float32,
         "STATES": states,
         "WIDTH": triton.next_power_of_2(states),
         "CHANNELS": _CHANNELS,
+        "SOFTPLUS": softplus,
+        "GATED": gate is not None,
     }

@@ -90,6 +90,8 @@ def train(mode: Mode, accelerator: bool) -> dict[str, torch.Tensor]:
     AcceleratorState._reset_state()
     GradientState._reset_state()
     torch._dynamo.reset()
+    torch.set_float32_matmul_precision("highest")  # the last mode may have left TF32 on
+    torch.backends.cudnn.allow_tf32 = False
     task, execution = dict(mode.task), dict(mode.execution)
     items, kind, views = task.pop("items", 48), task.pop("model", "plain"), task.pop("views", 2)
     bucket_view = execution.pop("bucket_view", False)
