@@ -38,9 +38,11 @@ class GradientPasses:
         local = [[None if g is None else local_part(_dense(g)) for g in view] for view in gradients]
         self._device = next((g.device for view in local for g in view if g is not None), torch.device("cpu"))
         self._table = _make_table(local, self._device)
-        covered = self._table.covered if self._table is not None else ()
-        self._rest = [[None if p in covered else g for p, g in enumerate(view)] for view in local] if covered else local
-        self._has_rest = any(gradient is not None for view in self._rest for gradient in view)
+        covered = frozenset() if self._table is None else self._table.covered
+        parameters = range(len(local[0]) if local else 0)
+        rest = [p for p in parameters if p not in covered and any(view[p] is not None for view in local)]
+        self._has_rest = bool(rest)
+        self._rest = [[g if p not in covered else None for p, g in enumerate(view)] for view in local] if rest else []
 
     def products(self) -> Tensor:
         """The views' inner products by parameter, float32 (P, K, K); see `compute_products`.
@@ -49,7 +51,7 @@ class GradientPasses:
         """
         views, parameters = len(self._gradients), len(self._gradients[0]) if self._gradients else 0
         if self._table is None:
-            products = torch.zeros(0, views, views) if parameters == 0 else self._rest_products()
+            products = self._rest_products() if self._has_rest else torch.zeros(parameters, views, views)
         else:
             products = torch.zeros(parameters, views, views, device=self._device)
             self._table.products_(products)

@@ -4,10 +4,11 @@ import copy
 import statistics
 import tempfile
 import time
+from pathlib import Path
 from typing import Any
 
 import torch
-from datasets import DatasetDict
+from datasets import Dataset, DatasetDict
 from transformers import PreTrainedModel, PrinterCallback, set_seed
 from transformers.feature_extraction_utils import FeatureExtractionMixin
 from transformers.trainer_utils import IntervalStrategy, SaveStrategy
@@ -78,10 +79,13 @@ def dry_run(model_args: ModelArguments, data_args: DataArguments, args: AudioSpo
                 f"stay the same), or try --gradient_checkpointing or --bf16 ({error})"
             ) from error
     per_update = args.train_batch_size * args.gradient_accumulation_steps
-    seconds_per_update = clock.updates[-1] - clock.updates[-2]
+    measured, loading = clock.updates[-1] - clock.updates[-2], seconds_per_clip * per_update
     if args.dataloader_num_workers:
         # Two updates' batches were fetched ahead; in the long run an update is no faster than its loading.
-        seconds_per_update = max(seconds_per_update, seconds_per_clip * per_update / args.dataloader_num_workers)
+        computing, loading = measured, loading / args.dataloader_num_workers
+        seconds_per_update = max(computing, loading)
+    else:
+        computing, seconds_per_update = max(measured - loading, 0.0), measured
     evaluation_seconds = clock.evaluations[-1] - clock.evaluations[-2]
     n_parameters = model.num_parameters()
     n_trained = model.num_parameters(only_trainable=True)
@@ -100,6 +104,7 @@ def dry_run(model_args: ModelArguments, data_args: DataArguments, args: AudioSpo
         peak_memory_mib=peak_memory(args.device),
         seconds_per_update=seconds_per_update,
         seconds_per_clip=seconds_per_clip,
+        bound=_bound(computing, loading, seconds_per_clip, _seconds_per_read(real.splits.get("train"))),
         loader_workers=args.dataloader_num_workers,
         seconds_per_evaluation_batch=evaluation_seconds,
         utterances_per_evaluation_batch=args.eval_batch_size,
@@ -150,6 +155,34 @@ def _seconds_per_clip(dataset: ViewDataset) -> float:
         dataset[index]
         times.append(time.perf_counter() - start)
     return statistics.median(times)
+
+
+def _seconds_per_read(clips: Dataset | None) -> float:
+    """Of getting a clip's file from the disk, without decoding it; 0 where clips are no files, or are streamed."""
+    places = [] if clips is None else range(0, len(clips), max(1, len(clips) // _CLIPS_TIMED))
+    times = []
+    for place in places:
+        audio = clips[place]["audio"] or {}
+        if audio.get("bytes") is None and audio.get("path"):
+            start = time.perf_counter()
+            Path(audio["path"]).read_bytes()
+            times.append(time.perf_counter() - start)
+    return statistics.median(times) if times else 0.0
+
+
+def _bound(computing: float, loading: float, seconds_per_clip: float, seconds_per_read: float) -> str:
+    """What an update waits for most, in words."""
+    if loading < computing:
+        return f"the model: {computing:.3g} s an update, loading {loading:.3g} s"
+    if seconds_per_read > seconds_per_clip / 2:
+        return (
+            f"the disk: {1000 * seconds_per_read:.3g} ms to read a clip, loading {loading:.3g} s an update, the model "
+            f"{computing:.3g} s; a faster disk, or clips packed in parquet, would help"
+        )
+    return (
+        f"the data: loading {loading:.3g} s an update, the model {computing:.3g} s; more --dataloader_num_workers, or "
+        "--augment_on_device, would help"
+    )
 
 
 def _step_arguments(args: AudioSpoofTrainingArguments, folder: str) -> AudioSpoofTrainingArguments:

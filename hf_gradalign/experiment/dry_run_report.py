@@ -25,6 +25,7 @@ class DryRunReport:
         peak_memory_mib: Of the accelerator, or of this process; None where nothing says.
         seconds_per_update: Of the second of two updates, with the loading of its batches.
         seconds_per_clip: Of loading and augmenting one utterance in all views, on one process.
+        bound: What an update waits for most: the model, the data or the disk.
         loader_workers: Processes that do that; 0 for the training process itself.
         seconds_per_evaluation_batch: Of the second of two evaluation batches.
         utterances_per_evaluation_batch: On one process.
@@ -47,6 +48,7 @@ class DryRunReport:
     peak_memory_mib: float | None
     seconds_per_update: float
     seconds_per_clip: float
+    bound: str
     loader_workers: int
     seconds_per_evaluation_batch: float
     utterances_per_evaluation_batch: int
@@ -83,6 +85,7 @@ class DryRunReport:
             ("peak memory", None if self.peak_memory_mib is None else f"{self.peak_memory_mib:.0f} MiB, {memory}"),
             ("seconds an update", f"{self.seconds_per_update:.3g}"),
             ("loading a clip", f"{1000 * self.seconds_per_clip:.3g} ms in all views, by {workers}"),
+            ("held back by", self.bound),
             (
                 "an evaluation batch",
                 f"{self.seconds_per_evaluation_batch:.3g} s for {_utterances(self.utterances_per_evaluation_batch)}",

@@ -11,6 +11,7 @@ import pytest
 import torch
 
 from hf_gradalign.experiment import stand_in_model
+from hf_gradalign.experiment.dry_run import _bound
 from hf_gradalign.models import small_wav2vec2_config
 from hf_gradalign.training import GradientAlignmentTrainer
 
@@ -57,6 +58,7 @@ def test_tells_what_the_run_takes_and_leaves_nothing(run_script, tmp_path, tempo
     assert "4 evaluations and the test: " in rows["whole run, at most"]
     assert "(patience 1)" in rows["at least"]
     assert float(rows["seconds an update"]) > 0
+    assert rows["held back by"].startswith(("the model: ", "the data: "))
     # Of the whole process on a CPU, of what torch allocates on a GPU.
     assert float(rows["peak memory"].split()[0]) > (10 if torch.cuda.is_available() else 100)
     assert "loss" not in printed
@@ -175,3 +177,11 @@ def test_too_little_memory(run_script, temporary, monkeypatch, capsys):
     assert re.search(r"does not fit into the memory of (cpu|cuda:0) with --per_device_train_batch_size 4", error)
     assert "--gradient_checkpointing" in error
     assert not list(temporary.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("computing", "loading", "seconds_per_read", "bound"),
+    [(0.2, 0.1, 0.09, "the model"), (0.1, 0.2, 0.0, "the data"), (0.1, 0.2, 0.03, "the disk")],
+)
+def test_what_holds_a_run_back(computing, loading, seconds_per_read, bound):
+    assert _bound(computing, loading, 0.04, seconds_per_read).startswith(f"{bound}: ")
