@@ -13,14 +13,12 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from transformers import AutoConfig
-
 import hf_gradalign  # noqa: F401  (makes torchaudio importable before transformers looks for it)
 from hf_gradalign.export import OnnxMismatchError, OnnxReport, export_onnx
 from hf_gradalign.models import (
     SpoofDetectorConfig,
+    load_config,
     load_feature_extractor,
-    loading_model,
     output_labels,
     put_in_order,
 )
@@ -61,8 +59,7 @@ def export(arguments: argparse.Namespace) -> OnnxReport:
     """
     name = arguments.model
     hub_options = {"revision": arguments.revision, "trust_remote_code": arguments.trust_remote_code}
-    with loading_model(name, hub_options):
-        config = AutoConfig.from_pretrained(name, **hub_options)
+    config = load_config(name, hub_options)
     if config.model_type != SpoofDetectorConfig.model_type:
         raise ValueError(f"{name} is no detector with a head of hf_gradalign, but a {config.model_type} model")
     n_samples = arguments.n_samples

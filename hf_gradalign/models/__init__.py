@@ -2,13 +2,13 @@
 
 from transformers import AutoConfig, AutoFeatureExtractor, AutoModelForAudioClassification
 
+from hf_gradalign.models.adapters import load_classifier, load_config
 from hf_gradalign.models.configuration_spoof_detector import SpoofDetectorConfig
 from hf_gradalign.models.feature_extraction_spoof_detector import SpoofDetectorFeatureExtractor
 from hf_gradalign.models.heads import HEADS
 from hf_gradalign.models.label_names import ID2LABEL, LABEL2ID
 from hf_gradalign.models.label_order import output_labels, put_in_order
 from hf_gradalign.models.loading import load_audio_classifier, load_detector, load_feature_extractor
-from hf_gradalign.models.model_files import loading_model
 from hf_gradalign.models.modeling_spoof_detector import SpoofDetectorForAudioClassification
 from hf_gradalign.models.small import small_feature_extractor, small_wav2vec2_config
 
@@ -27,9 +27,10 @@ __all__ = [
     "SpoofDetectorFeatureExtractor",
     "SpoofDetectorForAudioClassification",
     "load_audio_classifier",
+    "load_classifier",
+    "load_config",
     "load_detector",
     "load_feature_extractor",
-    "loading_model",
     "output_labels",
     "put_in_order",
     "small_feature_extractor",

@@ -3,7 +3,6 @@
 from collections.abc import Mapping
 from typing import Any
 
-import torch
 from transformers import (
     AutoConfig,
     AutoFeatureExtractor,
@@ -13,8 +12,9 @@ from transformers import (
     Wav2Vec2FeatureExtractor,
 )
 from transformers.feature_extraction_utils import FeatureExtractionMixin
-from transformers.utils import CONFIG_NAME, FEATURE_EXTRACTOR_NAME, cached_file, logging
+from transformers.utils import FEATURE_EXTRACTOR_NAME, cached_file, logging
 
+from hf_gradalign.models.adapters import base_of_adapter, load_classifier, load_config
 from hf_gradalign.models.configuration_spoof_detector import SpoofDetectorConfig
 from hf_gradalign.models.heads import head_options as complete_head_options
 from hf_gradalign.models.label_names import ID2LABEL, LABEL2ID
@@ -66,9 +66,7 @@ def load_audio_classifier(
         feature_extractor = small_feature_extractor()
         has_new_head = True
     else:
-        model, feature_extractor, has_new_head = _load_in_order(
-            model_name_or_path, bonafide_label, {**extra, **hub_options}, hub_options
-        )
+        model, feature_extractor, has_new_head = _load_in_order(model_name_or_path, bonafide_label, extra, hub_options)
     if has_new_head and bonafide_label is not None:
         raise ValueError(
             f"--bonafide_label {bonafide_label}: {model_name_or_path or 'the small model'} has no trained head of one "
@@ -154,8 +152,7 @@ def _load_in_order(
     name: str, bonafide_label: str | None, loading: Mapping[str, Any], hub_options: Mapping[str, Any]
 ) -> tuple[PreTrainedModel, FeatureExtractionMixin, bool]:
     """A model with the outputs spoof and bona fide, its feature extractor, and whether its head is new."""
-    with loading_model(name, hub_options):
-        config = AutoConfig.from_pretrained(name, **hub_options)
+    config = load_config(name, hub_options)
     id2label, label2id = dict(config.id2label), dict(config.label2id or {})
     if len(id2label) != 1:
         config.id2label, config.label2id = dict(ID2LABEL), dict(LABEL2ID)
@@ -176,6 +173,8 @@ def _load_in_order(
         ) from error
     layer = put_in_order(model, feature_extractor, order)
     if layer:
+        # Adapters that are trained now are of this model, not of the one of that name.
+        model.name_or_path = model.config.name_or_path = ""
         were = ", ".join(f"{number}: {name}" for number, name in sorted(id2label.items()))
         how = "the rows are swapped" if len(order) == 2 else "one row is made two"
         logger.warning(f"{name} has the labels {were}: {how} in {layer}, and the labels are 0: spoof, 1: bonafide.")
@@ -186,10 +185,7 @@ def _load_weights(
     name: str, config: PretrainedConfig, loading: Mapping[str, Any], hub_options: Mapping[str, Any]
 ) -> tuple[PreTrainedModel, bool]:
     """The model, in float32, and whether its head is not, or not whole, in the checkpoint."""
-    options = {"ignore_mismatched_sizes": True, "output_loading_info": True, "dtype": torch.float32, **loading}
-    with loading_model(name, hub_options):
-        model, info = AutoModelForAudioClassification.from_pretrained(name, config=config, **options)
-    absent = {*info["missing_keys"], *(key[0] for key in info["mismatched_keys"])}
+    model, absent = load_classifier(name, hub_options, config=config, ignore_mismatched_sizes=True, **loading)
     encoder = f"{model.base_model_prefix}."
     refuse_random_weights(name, [key for key in absent if key.startswith(encoder)])
     return model, any(not key.startswith(encoder) for key in absent)
@@ -212,6 +208,9 @@ def load_feature_extractor(name: str, hub_options: Mapping[str, Any]) -> Feature
             where = {key: value for key, value in hub_options.items() if key != "trust_remote_code"}
             if cached_file(name, FEATURE_EXTRACTOR_NAME, _raise_exceptions_for_missing_entries=False, **where):
                 raise
-            cached_file(name, CONFIG_NAME, **where)  # there is no such model, and this says so
+    base = base_of_adapter(name, hub_options)
+    if base is not None:
+        return load_feature_extractor(base, {key: value for key, value in hub_options.items() if key != "revision"})
+    load_config(name, hub_options)  # raises if there is no such model
     logger.warning(f"{name} has no {FEATURE_EXTRACTOR_NAME}: taking 16 kHz waveforms of zero mean and unit variance.")
     return Wav2Vec2FeatureExtractor(sampling_rate=16_000, do_normalize=True, return_attention_mask=False)

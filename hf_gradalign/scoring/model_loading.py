@@ -3,11 +3,10 @@
 from collections.abc import Mapping
 from typing import Any
 
-import torch
-from transformers import AutoModelForAudioClassification, PreTrainedModel
+from transformers import PreTrainedModel
 from transformers.feature_extraction_utils import FeatureExtractionMixin
 
-from hf_gradalign.models import load_feature_extractor, loading_model, output_labels
+from hf_gradalign.models import load_classifier, load_feature_extractor, output_labels
 
 
 def load_trained_classifier(
@@ -28,12 +27,9 @@ def load_trained_classifier(
         ValueError: If it is no classifier of audio, or some of its weights are missing, as of an encoder that has never
             been trained to classify.
     """
-    with loading_model(name_or_path, hub_options):
-        model, loading = AutoModelForAudioClassification.from_pretrained(
-            name_or_path, dtype=torch.float32, output_loading_info=True, **hub_options
-        )
+    model, random = load_classifier(name_or_path, hub_options)
     extractor = feature_extractor or load_feature_extractor(name_or_path, hub_options)
-    absent = sorted(loading["missing_keys"]) + sorted(str(key) for key in loading.get("mismatched_keys", ()))
+    absent = sorted(random)
     if absent:
         raise ValueError(
             f"{name_or_path} lacks {len(absent)} weights of a {type(model).__name__} ({', '.join(absent[:3])}, ...): "

@@ -13,6 +13,7 @@ from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState,
 from transformers.trainer import TRAINER_STATE_NAME
 from transformers.trainer_utils import TrainOutput
 
+from hf_gradalign.training.merged_adapters import ADAPTER_DIR, has_adapters, merged_copy
 from hf_gradalign.training.run_checkpoints import RunCheckpoints, describe, require_complete
 
 PROCESS_STATES_NAME = "process_states.json"
@@ -28,6 +29,8 @@ class ResumableTrainer(Trainer):
       class would write first, and a run that is killed in between would go without.
     - Each process's running sums, and with them the `loss` that is logged, go on where they were.
     - Persistent loader workers take no random number that new ones would take once more.
+    - A model with PEFT's adapters is saved merged at the end, with the adapters by themselves in `adapter/`: it loads
+      like any model, though its base may be nowhere. Checkpoints have the adapters alone.
     - A stream that divides itself among the processes (`splits_by_process`) is not divided once more, and one with
       `leave_blank` is told what a resumed run will throw away.
 
@@ -142,6 +145,23 @@ class ResumableTrainer(Trainer):
             checkpoints.remove_oldest(self.args.save_total_limit, keep=[self.state.best_model_checkpoint])
         if self.args.push_to_hub:
             self._push_from_checkpoint(str(place))
+
+    def _save(self, output_dir: str | None = None, state_dict: dict[str, Any] | None = None) -> None:
+        # A checkpoint has the adapters alone, to be resumed from; sharded ones, whose state comes gathered, too.
+        model = self.accelerator.unwrap_model(self.model, keep_torch_compile=False)
+        merged = None
+        if self.args.should_save and self._unfinished is None and state_dict is None and has_adapters(model):
+            merged = merged_copy(model)
+        if merged is None:
+            super()._save(output_dir, state_dict)
+            return
+        output_dir = self.args.output_dir if output_dir is None else output_dir
+        model.save_pretrained(os.path.join(output_dir, ADAPTER_DIR))
+        wrapped, self.model = self.model, merged
+        try:
+            super()._save(output_dir)
+        finally:
+            self.model = wrapped
 
     def _get_output_dir(self, trial: Any) -> str:
         return super()._get_output_dir(trial) if self._unfinished is None else str(self._unfinished)
