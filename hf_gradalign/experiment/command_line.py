@@ -13,6 +13,7 @@ from transformers.hf_argparser import string_to_bool
 
 from hf_gradalign.experiment.arguments import OF_CORPORA, AudioSpoofTrainingArguments, DataArguments, ModelArguments
 from hf_gradalign.experiment.output_folder import ARGUMENTS_NAME, find_run
+from hf_gradalign.plain_text import plain_text
 from hf_gradalign.training.atomic_writing import write_text_atomically
 
 _CONFIG_SUFFIXES = (".json", ".yaml", ".yml")
@@ -44,7 +45,7 @@ def read_arguments(argv: Sequence[str]) -> dict[str, Any]:
         try:
             kept = find_run(given.resume_from_checkpoint, given.output_dir)[0] / ARGUMENTS_NAME
         except FileNotFoundError as error:
-            parser.error(str(error))
+            parser.error(plain_text(error))
         if kept.is_file():
             parser.set_defaults(**defaults | json.loads(kept.read_text(encoding="utf-8")))
             given, _ = _parse(parser, words_of_file, words)
@@ -66,7 +67,7 @@ def make_arguments(given: Mapping[str, Any]) -> tuple[ModelArguments, DataArgume
     try:
         return parser.parse_args_into_dataclasses([], look_for_args_file=False)
     except ValueError as error:
-        parser.error(str(error))
+        parser.error(plain_text(error))
 
 
 def parse_arguments(argv: Sequence[str]) -> tuple[ModelArguments, DataArguments, AudioSpoofTrainingArguments]:
@@ -115,7 +116,7 @@ def _words_of_file(path: Path, parser: HfArgumentParser) -> list[str]:
     try:
         content = json.loads(text) if path.suffix == ".json" else yaml.safe_load(text)
     except (json.JSONDecodeError, yaml.YAMLError) as error:
-        parser.error(f"{path} cannot be read: {error}")
+        parser.error(f"{path} cannot be read: {plain_text(error)}")
     if not isinstance(content, dict):
         parser.error(f"{path} must hold a mapping from options to values")
     # The first of a name: an option that is on by default has a second, --no_<name>.

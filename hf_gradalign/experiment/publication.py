@@ -9,6 +9,7 @@ from transformers.utils import logging
 
 from hf_gradalign.experiment.arguments import AudioSpoofTrainingArguments
 from hf_gradalign.hub import PublishingError, check_access, publish
+from hf_gradalign.plain_text import plain_text
 
 logger = logging.get_logger(__name__)
 
@@ -50,7 +51,7 @@ def announce_hub(args: AudioSpoofTrainingArguments) -> bool:
         try:
             check_access(args.hub_model_id, args.hub_token, private=args.hub_private_repo)
         except PublishingError as error:
-            logger.warning(f"{error}\nTraining goes on; the push is tried again when it ends.")
+            logger.warning(f"{plain_text(error)}\nTraining goes on; the push is tried again when it ends.")
     return True
 
 

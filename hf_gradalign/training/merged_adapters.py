@@ -6,6 +6,8 @@ import sys
 from torch import nn
 from transformers.utils import logging
 
+from hf_gradalign.plain_text import plain_text
+
 logger = logging.get_logger(__name__)
 
 ADAPTER_DIR = "adapter"
@@ -31,7 +33,7 @@ def merged_copy(model: nn.Module) -> nn.Module | None:
         return copy.deepcopy(model).merge_and_unload()
     except (AttributeError, NotImplementedError, ValueError, TypeError) as error:
         logger.warning(
-            f"The adapters cannot be merged into the model ({error}): they are saved alone, and load only with the "
-            "base model, which is not saved with them."
+            f"The adapters cannot be merged into the model ({plain_text(error)}): they are saved alone, and load only "
+            "with the base model, which is not saved with them."
         )
         return None
