@@ -180,6 +180,24 @@ def test_no_more_is_downloaded_than_asked_for(hub, run_client, shards, tmp_path)
 
 
 @pytest.mark.slow
+def test_audio_files_on_the_hub_are_downloaded_first(hub, run_client, write_clip):
+    clip = write_clip("a.wav", 400).read_bytes()
+    dataset_hub.add_dataset(hub, "tester/files", {"train/real/a.wav": clip, "train/fake/b.wav": clip})
+    program = (
+        "from hf_gradalign.data import CorpusError, load_corpus, stream_corpus\n"
+        "messages = []\n"
+        "for read in (load_corpus, stream_corpus):\n"
+        "    try:\n        read('tester/files')\n"
+        "    except CorpusError as error:\n        messages.append(str(error))\n"
+        "report(messages)\n"
+    )
+    messages = run_client(program)
+    assert len(messages) == 2
+    for message in messages:
+        assert "download it (hf download tester/files --repo-type dataset --local-dir FOLDER)" in message
+
+
+@pytest.mark.slow
 def test_an_arena_set_from_the_hub(hub, run_client, tmp_path):
     folder = corpus_trees.arena(tmp_path)
     files = {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}

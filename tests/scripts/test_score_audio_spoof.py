@@ -2,7 +2,10 @@ import json
 import os
 import subprocess
 import sys
+import tarfile
+import zipfile
 
+import datasets
 import pytest
 import soundfile
 from noise_clips import RATE, draw_clip
@@ -190,3 +193,45 @@ def test_two_processes_under_torchrun(model, corpus, tmp_path):
         assert done.returncode == 0, done.stderr[-3000:]
         assert done.stdout.count("8 of 9 clips") == 1
     assert (tmp_path / "one.txt").read_bytes() == (tmp_path / "two.txt").read_bytes()
+
+
+def test_every_file_of_a_folder_is_accounted_for(script, model, tmp_path, capsys, caplog):
+    folder = tmp_path / "recordings"
+    for number, name in enumerate(("real/a.wav", "real/b.FLAC", "fake/c.ogg", "elsewhere/d.wav", "real/.hidden.wav")):
+        path = folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        soundfile.write(path, draw_clip(number, 2000), RATE)
+    (folder / "elsewhere").rename(tmp_path / "elsewhere")
+    (folder / "fake" / "linked").symlink_to(tmp_path / "elsewhere")
+    (folder / "fake" / "loop").symlink_to(folder)
+    (folder / "fake" / "gone.wav").symlink_to(tmp_path / "nowhere.wav")
+    for name in ("real/voice.M4A", "real/stream.aac", "fake/empty.wav", "real/._a.wav", "notes.txt", "cover.jpg"):
+        (folder / name).write_bytes(b"" if name == "fake/empty.wav" else b"no audio")
+    assert run(script, model, "--audio", folder, "--output_file", "audio.txt") == 0
+    assert run(script, model, "--corpus", folder, "--output_file", "corpus.txt", "--columns", "label") == 0
+    scored = {"fake/c.ogg", "fake/linked/d.wav", "real/a.wav", "real/b.FLAC"}
+    bad = {"fake/empty.wav", "fake/gone.wav", "real/stream.aac", "real/voice.M4A"}
+    assert {line.split()[0] for line in (tmp_path / "audio.txt").read_text().splitlines()} == scored
+    assert {line.split()[0] for line in (tmp_path / "audio_bad_audio.tsv").read_text().splitlines()[1:]} == bad
+    assert (tmp_path / "corpus.txt").read_text().count("spoof") == 2
+    assert "4 of 8 clips" in capsys.readouterr().out
+    assert f"{folder}: 8 audio files. Left out: 2 hidden files or folders, 2 files that are not audio" in caplog.text
+    assert caplog.text.count("Left out: 2 hidden") == 1  # both commands read it, and it is said once
+
+
+def test_shards_and_zipped_folders(script, model, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "cache")
+    for number, name in enumerate(("a", "b")):
+        soundfile.write(tmp_path / f"{name}.flac", draw_clip(number, 2000), RATE)
+        (tmp_path / f"{name}.cls").write_text(str(number))
+    with tarfile.open(tmp_path / "test-00000.tar", "w") as tar, zipfile.ZipFile(tmp_path / "test.zip", "w") as zipped:
+        for number, name in enumerate(("a", "b")):
+            tar.add(tmp_path / f"{name}.flac", f"{name}.flac")
+            tar.add(tmp_path / f"{name}.cls", f"{name}.cls")
+            zipped.write(tmp_path / f"{name}.flac", f"{('real', 'fake')[number]}/{name}.flac")
+    columns = ["--audio_column_name", "flac", "--label_column_name", "cls", "--label_map", "0=bonafide", "1=spoof"]
+    assert run(script, model, "--corpus", tmp_path / "test-00000.tar", *columns, "--output_file", "tar.txt") == 0
+    assert run(script, model, "--corpus", tmp_path / "test.zip", "--output_file", "zip.txt") == 0
+    lines = [sorted((tmp_path / name).read_text().splitlines()) for name in ("tar.txt", "zip.txt")]
+    assert lines[0] == lines[1]
+    assert capsys.readouterr().out.count("Equal error rate: ") == 2
