@@ -30,13 +30,16 @@ def read_class_folders(listing: FolderListing, wanted: Wanted) -> DatasetDict:
     """
     paths = sorted(map(str, listing.audio))
     below = [Path(path).relative_to(listing.folder) for path in paths]
-    labels = [None] * len(paths) if wanted.label_column is None else labels_of_paths(below, wanted.label_map)
+    labels = labels_of_paths(below, wanted.label_map, may_contradict=wanted.label_column is None)
     lacking = [str(path) for path, label in zip(below, labels, strict=True) if label is None]
     if lacking and wanted.requires_labels:
         raise CorpusError(_unlabelled(listing, lacking))
     if len(lacking) == len(paths):
         return DatasetDict({wanted.splits[0]: Dataset.from_dict({wanted.audio_column: paths})})
-    clips = Dataset.from_dict({wanted.audio_column: paths, wanted.label_column: labels})
+    columns = {wanted.audio_column: paths}
+    if wanted.label_column is not None:
+        columns[wanted.label_column] = labels
+    clips = Dataset.from_dict(columns)
     return by_split(clips, splits_of_paths(below, wanted.splits))
 
 

@@ -63,23 +63,29 @@ def _words(name: str, label_map: Mapping[str, str] | None) -> tuple[str | None, 
     return next(iter(splits), None), label
 
 
-def labels_of_paths(paths: Sequence[Path], label_map: Mapping[str, str] | None) -> list[str | None]:
+def labels_of_paths(
+    paths: Sequence[Path], label_map: Mapping[str, str] | None, *, may_contradict: bool = False
+) -> list[str | None]:
     """The label that each file's folders say, None where they say nothing.
 
     Args:
         paths: the files, relative to the corpus.
         label_map: what other labels mean.
+        may_contradict: take the outermost folder's word for it where they say both classes.
 
     Raises:
-        CorpusError: if the folders of a file say both classes.
+        CorpusError: if the folders of a file say both classes, unless they may.
     """
     words = _by_folder(paths, lambda name: label_word(name, label_map))
     labels: list[str | None] = []
     for path, found in zip(paths, words, strict=True):
-        if len({canonical_label(word, label_map) for word in found}) > 1:
+        meanings = {canonical_label(word, label_map) for word in found}
+        if len(meanings) > 1 and not may_contradict:
+            inner = path.parts[max(place for place, name in enumerate(path.parts[:-1]) if label_word(name, label_map))]
             raise CorpusError(
-                f"The folders of {path} say both classes ({', '.join(found)}). Write a metadata.csv with the columns "
-                "file_name, label and, if you like, split."
+                f"The folders of {path} say both classes ({', '.join(found)}). Say what the inner one means, as in "
+                f"--label_map '{inner}={canonical_label(found[0], label_map)}', or write a metadata.csv with the "
+                "columns file_name, label and, if you like, split."
             )
         labels.append(found[0] if found else None)
     return labels

@@ -123,8 +123,14 @@ def test_files_outside_the_class_folders_are_refused_or_scored_without_a_label(m
 
 
 def test_contradictions_are_refused(make):
-    with pytest.raises(CorpusError, match=r"folders of real/fake/a.wav say both classes \(real, fake\).*metadata.csv"):
-        load_corpus(make("real/fake/a.wav", "real/b.wav"), splits=("test",))
+    folder = make("fake/NaturalSpeech/a.wav", "fake/b.wav", "real/c.wav")
+    with pytest.raises(
+        CorpusError, match=r"folders of fake/NaturalSpeech/a.wav say both classes .*metadata.csv"
+    ) as said:
+        load_corpus(folder, splits=("test",))
+    assert "--label_map 'NaturalSpeech=spoof'" in str(said.value)
+    split = load_corpus(folder, splits=("test",), label_map={"NaturalSpeech": "spoof"})["test"]
+    assert dict(zip(split["utterance_id"], split["label"], strict=True)) == {"a": 0, "b": 0, "c": 1}
 
 
 def test_what_all_files_have_above_says_nothing(make):
@@ -144,8 +150,9 @@ def test_files_in_no_split_are_refused(make):
 
 
 def test_labels_can_be_left_aside(make):
-    folder = make("real/a.wav", "fake/b.wav")
+    folder = make("test/real/a.wav", "test/fake/original/b.wav", "train/real/c.wav")
     split = load_corpus(folder, splits=("test",), label_column="none", require_labels=False)["test"]
+    assert split["utterance_id"][:] == ["b", "a"]
     assert split["label"][:] == [None, None]
 
 
