@@ -1,15 +1,20 @@
 """What a run with gradient alignment is told, beside what any `Trainer` run is told."""
 
 import json
+import os
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
 import torch
+from accelerate.utils import get_int_from_env
 from transformers import TrainingArguments
 
 from hf_gradalign.alignment import AlignmentMethod, canonical_name, check_scope, get_method
+from hf_gradalign.training.setup_checks import NO_DEEPSPEED
 
 _RECORDS = ("none", "jsonl", "parquet")
+_FOR_METRICS = ("inputs", "loss")
+_TOKENS_SEEN = ("no", "all", "non_padding")
 
 
 @dataclass
@@ -54,7 +59,8 @@ class GradientAlignmentArguments(TrainingArguments):
     Raises:
         ValueError: On an unknown method, option or scope, a view's weight that is not positive, a patience or number
             of checkpoints below 1, or where these need an evaluation or a metric that is not configured; with
-            `joint_backward` on accumulation or another scope than "model"; on a record of modules without a record.
+            `joint_backward` on accumulation or another scope than "model"; on a record of modules without a record;
+            on options of the base class that would do nothing, or fail when the first batch is loaded.
     """
 
     _VALID_DICT_FIELDS: ClassVar[list[str]] = [
@@ -122,6 +128,14 @@ class GradientAlignmentArguments(TrainingArguments):
         default=1,
         metadata={"help": "Average the weights of this many best checkpoints at the end of training; 1 averages none."},
     )
+    include_num_input_tokens_seen: str = field(
+        default="no",
+        metadata={
+            "nargs": "?",
+            "const": "all",
+            "help": "Count the samples (tokens) that the model is given, over all views: no, all or non_padding.",
+        },
+    )
     remove_unused_columns: bool = field(
         default=False, metadata={"help": "Kept off: a batch of views has views where the Trainer looks for columns."}
     )
@@ -138,6 +152,8 @@ class GradientAlignmentArguments(TrainingArguments):
 
     def __post_init__(self) -> None:
         """Check what can be checked before anything is loaded."""
+        if self.deepspeed:
+            raise ValueError(NO_DEEPSPEED)
         self.alignment_options = _mapping("--alignment_options", self.alignment_options)
         self.view_weights = _mapping("--view_weights", self.view_weights)
         if self.view_weights is not None:
@@ -165,6 +181,7 @@ class GradientAlignmentArguments(TrainingArguments):
             raise ValueError(f"--early_stopping_patience must be 1 or more, got {self.early_stopping_patience}")
         if self.average_best_checkpoints < 1:
             raise ValueError(f"--average_best_checkpoints must be 1 or more, got {self.average_best_checkpoints}")
+        self._check_options_of_the_trainer()
         if self.remove_unused_columns:
             raise ValueError("--remove_unused_columns would remove the views from the batch; leave it off")
         if self.accelerator_config is None and torch.cuda.is_available() and not self.use_cpu:
@@ -181,9 +198,38 @@ class GradientAlignmentArguments(TrainingArguments):
         if self.average_best_checkpoints > 1 and self.save_strategy == "no":
             raise ValueError("--average_best_checkpoints averages checkpoints and needs --save_strategy epoch or steps")
 
+    def _check_options_of_the_trainer(self) -> None:
+        """Refuse what the base class would accept and then ignore, or fail on when the first batch is loaded."""
+        seen = self.include_num_input_tokens_seen
+        if isinstance(seen, bool) or str(seen).lower() in ("true", "false"):
+            self.include_num_input_tokens_seen = "all" if str(seen).lower() == "true" else "no"
+        elif seen == "none":
+            self.include_num_input_tokens_seen = "no"
+        elif seen not in _TOKENS_SEEN:
+            raise ValueError(f"--include_num_input_tokens_seen must be one of {', '.join(_TOKENS_SEEN)}, got {seen!r}")
+        if unknown := sorted(set(self.include_for_metrics or ()) - set(_FOR_METRICS)):
+            raise ValueError(f"--include_for_metrics takes {' and '.join(_FOR_METRICS)}, got {', '.join(unknown)}")
+        if self.dataloader_num_workers == 0:
+            for option in ("dataloader_persistent_workers", "dataloader_multiprocessing_context"):
+                if getattr(self, option):
+                    raise ValueError(
+                        f"--{option} is about loader workers, and there are none: give "
+                        "--dataloader_num_workers too, or leave it out"
+                    )
+        if self.ddp_backend is not None and _is_single_process():
+            raise ValueError("--ddp_backend is for several processes (torchrun), and this is one; leave it out")
+        if self.fsdp_config and not self.fsdp:
+            raise ValueError("--fsdp_config says how the model is sharded, and it is not: give --fsdp too")
+
     def make_method(self) -> AlignmentMethod:
         """A fresh alignment method as these arguments describe it."""
         return get_method(self.align_gradients, **(self.alignment_options or {}))
+
+
+def _is_single_process() -> bool:
+    # As accelerate finds out.
+    counts = ("WORLD_SIZE", "PMI_SIZE", "OMPI_COMM_WORLD_SIZE", "MV2_COMM_WORLD_SIZE")
+    return get_int_from_env(counts, 1) == 1 and "LOCAL_RANK" not in os.environ
 
 
 def _mapping(option: str, value: dict[str, Any] | str | None) -> dict[str, Any] | None:

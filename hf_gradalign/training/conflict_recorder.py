@@ -1,6 +1,7 @@
 """A callback that writes the conflict record: what each update's gradients were like."""
 
 import math
+import weakref
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -23,10 +24,11 @@ class _Trainer(Protocol):
     accelerator: Accelerator
     last_update: AlignedUpdate | None
     parameter_groups: ParameterGroups
+    run_folder: str
 
 
 class ConflictRecorder(TrainerCallback):
-    """Writes `<output_dir>/conflicts.jsonl` (or `.parquet`), a row an update.
+    """Writes `conflicts.jsonl` (or `.parquet`) into the run's folder, a row an update.
 
     The columns, with a and b for views' names:
 
@@ -62,7 +64,7 @@ class ConflictRecorder(TrainerCallback):
         self, trainer: _Trainer, file_format: RecordFormat = "jsonl", modules: bool = False, flush_every: int = 50
     ) -> None:
         self.resumed_from: Path | None = None
-        self._trainer = trainer
+        self._trainer = weakref.proxy(trainer)  # or the two would keep each other, and the loaders' workers, alive
         self._file_format = file_format
         self._by_module = modules
         self._flush_every = flush_every
@@ -75,7 +77,9 @@ class ConflictRecorder(TrainerCallback):
     ) -> None:
         self._start()
         self._groups = ParameterGroups(self._trainer.parameter_groups.names, "module") if self._by_module else None
-        self._record = ConflictRecord(args.output_dir, self._file_format) if state.is_world_process_zero else None
+        self._record = (
+            ConflictRecord(self._trainer.run_folder, self._file_format) if state.is_world_process_zero else None
+        )
         if self._record is not None:
             last = self._record.begin(state.global_step, self.resumed_from)
             if last < state.global_step:

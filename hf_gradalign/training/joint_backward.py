@@ -1,5 +1,6 @@
 """Alignment by the classification head's gradients, with one backward pass through the model for all views."""
 
+import weakref
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -39,7 +40,7 @@ class JointBackward:
     """
 
     def __init__(self, trainer: Any) -> None:
-        self._trainer = trainer
+        self._trainer = weakref.proxy(trainer)  # or the two would keep each other, and the loaders' workers, alive
         self._totals: Mapping[str, Tensor] = {}
         self.is_open = False
         self.views: list[str] = []

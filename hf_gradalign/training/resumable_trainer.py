@@ -2,6 +2,7 @@
 
 import json
 import os
+import weakref
 from pathlib import Path
 from typing import Any
 
@@ -9,17 +10,18 @@ import torch
 from accelerate.utils import gather_object
 from torch import nn
 from torch.utils.data import DataLoader
-from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 from transformers.trainer import TRAINER_STATE_NAME
 from transformers.trainer_utils import TrainOutput
 
+from hf_gradalign.training.evaluating_trainer import EvaluatingTrainer
 from hf_gradalign.training.merged_adapters import ADAPTER_DIR, has_adapters, merged_copy
 from hf_gradalign.training.run_checkpoints import RunCheckpoints, describe, require_complete
 
 PROCESS_STATES_NAME = "process_states.json"
 
 
-class ResumableTrainer(Trainer):
+class ResumableTrainer(EvaluatingTrainer):
     """Adds to the base class what a run needs to go on from its last whole checkpoint as if nothing had happened.
 
     - A checkpoint appears under its name when it is whole, on every process, and an old one is deleted after that
@@ -75,6 +77,11 @@ class ResumableTrainer(Trainer):
         self._total_loss_scalar, self._globalstep_last_logged = 0.0, 0
         self._save_checkpoint(self.model, trial=None)
         self.control = self.callback_handler.on_save(self.args, self.state, self.control)
+
+    @property
+    def run_folder(self) -> str:
+        """Where the run is written: `args.output_dir`, or within it the folder of a hyperparameter search's trial."""
+        return super()._get_output_dir(getattr(self, "_trial", None))
 
     def process_state(self) -> dict[str, Any]:
         """What this process has summed up so far, fit for JSON; subclasses add to it."""
@@ -208,15 +215,6 @@ class ResumableTrainer(Trainer):
             leave_blank(batches, self._train_batch_size)
         return epochs, batches
 
-    def _get_dataloader(self, *args: Any, **kwargs: Any) -> DataLoader:
-        loader = super()._get_dataloader(*args, **kwargs)
-        if self.args.dataloader_num_workers > 0 and self.args.dataloader_persistent_workers:
-            # A loader takes a seed for its workers when it starts them: at every epoch and evaluation, or, where they
-            # persist, once. Taken from the global generator it would shift a resumed run's dropout.
-            generator = torch.Generator().manual_seed(self.args.seed)
-            getattr(loader, "base_dataloader", loader).generator = generator
-        return loader
-
     def _finalize_training(self, trial: Any, *args: Any, **kwargs: Any) -> TrainOutput:
         best = self.state.best_model_checkpoint
         if self.args.should_save and self.args.save_total_limit == 1 and best is not None and Path(best).is_dir():
@@ -233,7 +231,7 @@ class _TrainingStages(TrainerCallback):
     """Tells the trainer at which stage the training is."""
 
     def __init__(self, trainer: ResumableTrainer) -> None:
-        self._trainer = trainer
+        self._trainer = weakref.proxy(trainer)  # or the two would keep each other, and the loaders' workers, alive
 
     def on_train_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any

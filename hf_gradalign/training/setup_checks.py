@@ -9,6 +9,11 @@ from transformers import TrainingArguments
 
 from hf_gradalign.training.fsdp import is_sharded
 
+NO_DEEPSPEED = (
+    "DeepSpeed keeps the gradients to itself, and the views' could not be told apart; use DDP (`torchrun`) or, for "
+    "models that do not fit, FSDP2 (--fsdp, or `accelerate launch` with fsdp_version: 2)"
+)
+
 
 def refuse_unfit_setup(trainer: Any) -> None:
     """Look at how a `Trainer` is set up, and say what to use where alignment would be wrong.
@@ -32,10 +37,7 @@ def refuse_unfit_setup(trainer: Any) -> None:
             "aligned; use another optimiser, such as adamw_torch"
         )
     if trainer.is_deepspeed_enabled:
-        raise ValueError(
-            "DeepSpeed keeps the gradients to itself, and the views' could not be told apart; use DDP (`torchrun`) or, "
-            "for models that do not fit, FSDP2 (--fsdp, or `accelerate launch` with fsdp_version: 2)"
-        )
+        raise ValueError(NO_DEEPSPEED)
     if args.enable_jit_checkpoint:
         raise ValueError(
             "--enable_jit_checkpoint saves in the middle of an update, which the alignment's state has seen and the "

@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.utils.data import Dataset, Sampler
 from transformers import PreTrainedModel
 from transformers.trainer_utils import TrainOutput
 from transformers.utils import logging
@@ -19,10 +20,11 @@ from hf_gradalign.training.conflict_recorder import ConflictRecorder
 from hf_gradalign.training.fsdp import is_sharded, prepare_for_fsdp
 from hf_gradalign.training.joint_backward import JointBackward
 from hf_gradalign.training.loss import WeightedCrossEntropy, class_weights_of, items_weight
+from hf_gradalign.training.option_checks import refuse_missing_metric, refuse_unfit_options
 from hf_gradalign.training.resumable_trainer import ResumableTrainer
 from hf_gradalign.training.setup_checks import refuse_unfit_setup, shares_gradient_storage
 from hf_gradalign.training.update_boundaries import UpdateBoundaries
-from hf_gradalign.training.view_batch import ViewBatchCollator, is_view_batch
+from hf_gradalign.training.view_batch import ViewBatchCollator, is_view_batch, with_longest_view
 
 logger = logging.get_logger(__name__)
 
@@ -47,7 +49,7 @@ class GradientAlignmentTrainer(ResumableTrainer):
     `cosine_<a>_<b>`, `norm_ratio_<b>_<a>`, `grad_norm_<view>`, `weight_<view>`, `loss_<view>`.
 
     Args:
-        model: As for `Trainer`.
+        model: As for `Trainer`; without one `model_init` makes it, at the start of every training.
         args: As for `Trainer`, with the arguments of alignment.
         batch_transform: Applied to each training batch when it is on the device, before anything else sees it: what
             costs less there than in the loader's workers, such as augmentation. Evaluation is left alone.
@@ -56,8 +58,8 @@ class GradientAlignmentTrainer(ResumableTrainer):
 
     Raises:
         ValueError: If the model's class weights do not fit its labels, the names of what is to be aligned do not fit
-            its parameters, or the run is set up in a way in which the views' gradients could not be kept apart
-            (`refuse_unfit_setup`).
+            its parameters, the run is set up in a way in which the views' gradients could not be kept apart
+            (`refuse_unfit_setup`), or an option of the Trainer would fail later (`refuse_unfit_options`).
 
     Attributes:
         alignment_method: The method, with its state.
@@ -75,37 +77,55 @@ class GradientAlignmentTrainer(ResumableTrainer):
 
     def __init__(
         self,
-        model: PreTrainedModel | nn.Module,
-        args: GradientAlignmentArguments,
+        model: PreTrainedModel | nn.Module | None = None,
+        args: GradientAlignmentArguments | None = None,
         *,
         batch_transform: Callable[[Mapping[str, Any]], Mapping[str, Any]] | None = None,
         **kwargs: Any,
     ) -> None:
         self.batch_transform = batch_transform
-        self.class_weights = class_weights_of(getattr(model, "config", None))
-        if kwargs.get("compute_loss_func") is not None:
-            self.class_weights = None  # a loss of the user's own weighs as it likes
-        if self.class_weights is not None:
-            self.class_weights = self.class_weights.to(args.device)  # once, not with a wait at every loss
-            kwargs["compute_loss_func"] = WeightedCrossEntropy(self.class_weights, args.label_smoothing_factor)
-        super().__init__(model=model, args=args, **kwargs)
+        self.class_weights: Tensor | None = None
+        self._weighted_loss: WeightedCrossEntropy | None = None
+        super().__init__(model=model, args=args or GradientAlignmentArguments(), **kwargs)
         if kwargs.get("data_collator") is None:
             self.data_collator = ViewBatchCollator(self.data_collator)
         refuse_unfit_setup(self)
+        refuse_unfit_options(self)
         self.model_accepts_loss_kwargs = False
-        self.alignment_method = args.make_method()
-        self.parameter_groups = self._make_groups()
-        self.conflict_counts = ConflictCounts()
-        self.last_update: AlignedUpdate | None = None
-        self._joint = JointBackward(self) if args.joint_backward else None
-        self._since_last_log = RunningMeans()
+        self._begin_run()
         self._view_losses: dict[str, Tensor] = {}
         self._view_gradients: ViewGradients | None = None
         self.add_callback(UpdateBoundaries(self))
         self.conflict_recorder: ConflictRecorder | None = None
-        if args.conflict_record != "none":
-            self.conflict_recorder = ConflictRecorder(self, args.conflict_record, args.conflict_record_modules)
+        if self.args.conflict_record != "none":
+            self.conflict_recorder = ConflictRecorder(
+                self, self.args.conflict_record, self.args.conflict_record_modules
+            )
             self.add_callback(self.conflict_recorder)
+
+    def _begin_run(self) -> None:
+        """Start afresh, with the model and the arguments as they are now (`model_init` or a search may change both)."""
+        self._weigh_classes()
+        self.alignment_method = self.args.make_method()
+        self.parameter_groups = self._make_groups()
+        self._joint = JointBackward(self) if self.args.joint_backward else None
+        self.conflict_counts = ConflictCounts()
+        self.last_update: AlignedUpdate | None = None
+        self._since_last_log = RunningMeans()
+
+    def _weigh_classes(self) -> None:
+        """Take the loss that the model's class weights ask for."""
+        if self.compute_loss_func is not self._weighted_loss:
+            return  # a loss of the user's own weighs as it likes
+        weights = class_weights_of(getattr(self.model, "config", None))
+        # Moved once, not with a wait at every loss.
+        self.class_weights = None if weights is None else weights.to(self.args.device)
+        self._weighted_loss = (
+            None
+            if self.class_weights is None
+            else WeightedCrossEntropy(self.class_weights, self.args.label_smoothing_factor)
+        )
+        self.compute_loss_func = self._weighted_loss
 
     def training_step(
         self,
@@ -214,11 +234,8 @@ class GradientAlignmentTrainer(ResumableTrainer):
 
     def _inner_training_loop(self, *args: Any, **kwargs: Any) -> TrainOutput:
         # A second train(), or a start with a smaller batch, is a new run; a resumed one loads its state further down.
-        self.alignment_method = self.args.make_method()
-        self.parameter_groups = self._make_groups()
-        self.conflict_counts = ConflictCounts()
-        self.last_update = None
-        self._since_last_log = RunningMeans()
+        refuse_missing_metric(self)
+        self._begin_run()
         if is_sharded(self.model) or self.is_fsdp_enabled:
             prepare_for_fsdp(self.model, self.accelerator)
         if self.args.ddp_static_graph:
@@ -238,6 +255,17 @@ class GradientAlignmentTrainer(ResumableTrainer):
         if is_view_batch(inputs):
             return sum(super(GradientAlignmentTrainer, self).floating_point_ops(view) for view in inputs.values())
         return super().floating_point_ops(inputs)
+
+    def _track_num_input_tokens(self, inputs: dict[str, Any]) -> None:
+        for view_inputs in inputs.values() if is_view_batch(inputs) else [inputs]:
+            super()._track_num_input_tokens(view_inputs)
+
+    def _get_train_sampler(self, train_dataset: Dataset | None = None) -> Sampler | None:
+        """As the base class's; where it groups by length, an item of views is as long as its longest view."""
+        dataset = self.train_dataset if train_dataset is None else train_dataset
+        if self.args.train_sampling_strategy in ("group_by_length", "batch_rebalance"):
+            dataset = with_longest_view(dataset, self.args.length_column_name)
+        return super()._get_train_sampler(dataset)
 
     def start_update(self) -> None:
         """Forget what an update that was given up (out of memory, interrupted) may have left behind."""

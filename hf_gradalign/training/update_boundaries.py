@@ -1,5 +1,6 @@
 """Tells the trainer and its data set where updates and epochs begin."""
 
+import weakref
 from typing import Any, Protocol
 
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
@@ -19,7 +20,7 @@ class UpdateBoundaries(TrainerCallback):
     """
 
     def __init__(self, trainer: _Trainer) -> None:
-        self._trainer = trainer
+        self._trainer = weakref.proxy(trainer)  # or the two would keep each other, and the loaders' workers, alive
 
     def on_epoch_begin(  # noqa: D102
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any

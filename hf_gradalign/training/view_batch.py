@@ -4,11 +4,47 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from transformers import default_data_collator
+from transformers.trainer_utils import has_length
 
 
 def is_view_batch(inputs: Any) -> bool:
     """Whether a batch (or an item) maps views to model inputs, rather than being model inputs itself."""
     return isinstance(inputs, Mapping) and len(inputs) > 0 and all(isinstance(v, Mapping) for v in inputs.values())
+
+
+def with_longest_view(dataset: Any, length_column: str) -> Any:
+    """A data set of views as the Trainer's samplers by length can read it: each item is its longest view.
+
+    Args:
+        dataset: Any data set.
+        length_column: Column that has the items' lengths, where the data set is a table with one.
+
+    Returns:
+        The data set itself where its lengths are known or its items are ordinary ones.
+    """
+    has_lengths = length_column in (getattr(dataset, "column_names", None) or ())
+    if not has_length(dataset) or has_lengths or not is_view_batch(dataset[0]):
+        return dataset
+    return _LongestViews(dataset)
+
+
+class _LongestViews:
+    def __init__(self, dataset: Any) -> None:
+        self._dataset = dataset
+
+    def __len__(self) -> int:
+        return len(self._dataset)
+
+    def __getitem__(self, index: int) -> Mapping[str, Any]:
+        if index >= len(self):
+            raise IndexError(index)  # ends the iteration of a data set that has no __iter__
+        item = self._dataset[index]
+        names = next(iter(item.values()))
+        return {name: max((view[name] for view in item.values()), key=_length) for name in names}
+
+
+def _length(value: Any) -> int:
+    return len(value) if hasattr(value, "__len__") and getattr(value, "shape", True) != () else 0
 
 
 class ViewBatchCollator:
@@ -48,4 +84,4 @@ class ViewBatchCollator:
         return {view: self.collator([item[view] for item in items]) for view in first}
 
 
-__all__ = ["ViewBatchCollator", "is_view_batch"]
+__all__ = ["ViewBatchCollator", "is_view_batch", "with_longest_view"]

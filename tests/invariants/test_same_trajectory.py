@@ -10,6 +10,13 @@ LOSSES = ("loss", "loss_clean", "loss_augmented")
 METHODS = ("none", "pcgrad", "gradvac", "cagrad")
 CLASS_WEIGHTS = [None, (0.1, 0.9)]
 TWO_PROCESSES = [(6, 1), (3, 2)]
+DDP = {
+    "ddp_find_unused_parameters": False,
+    "ddp_bucket_cap_mb": 1,
+    "ddp_broadcast_buffers": False,
+    "ddp_static_graph": True,
+    "ddp_timeout": 60,
+}
 
 
 def train(tmp_path, method, class_weights, n_items=48, **options):
@@ -47,6 +54,8 @@ def in_two_processes(tmp_path_factory):
                 "gradient_accumulation_steps": accumulation,
                 "ddp_backend": "gloo",
             }
+    folder = folders["with DDP's options"] = tmp_path_factory.mktemp("parts")
+    specifications[folder] = {**specifications[folders[3, 2, None]], **DDP}
     run_processes(2, specifications)
     return {case: read_run(folder) for case, folder in folders.items()}
 
@@ -97,6 +106,10 @@ def test_uneven_last_group(tmp_path, train_whole, class_weights, batch, accumula
 def test_two_processes(train_whole, in_two_processes, class_weights, batch, accumulation):
     whole = train_whole("gradvac", class_weights)
     assert_same(whole, in_two_processes[batch, accumulation, class_weights])
+
+
+def test_two_processes_with_options_of_ddp(train_whole, in_two_processes):
+    assert_same(train_whole("gradvac", None), in_two_processes["with DDP's options"])
 
 
 @pytest.mark.slow

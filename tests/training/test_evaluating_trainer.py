@@ -1,0 +1,100 @@
+"""Evaluations see every item once, in the precision that was asked for, and leave the model as it was."""
+
+import pytest
+import torch
+from toy import ToyClassifier, ToyViews, make_model, make_trainer, weights_of
+
+
+class PickyClassifier(ToyClassifier):
+    """As a convolution over samples: what it is given must have the type of its weights. Remembers which that was."""
+
+    def __init__(self):
+        super().__init__()
+        self.register_buffer("scale", torch.tensor(1 / 3))
+        self.seen = []
+
+    def forward(self, x, labels=None, **kwargs):
+        assert x.dtype == self.hidden.weight.dtype
+        self.seen.append((self.training, x.dtype))
+        return super().forward(x * self.scale, labels, **kwargs)
+
+
+@pytest.fixture
+def items():
+    views = ToyViews(11)
+    return [views[i]["clean"] for i in range(11)]
+
+
+def seen_dtypes(model, training):
+    return {dtype for was_training, dtype in model.seen if was_training == training}
+
+
+@pytest.mark.parametrize(
+    ("option", "dtype"), [("bf16_full_eval", torch.bfloat16), ("fp16_full_eval", torch.float16)], ids=str
+)
+def test_full_half_precision(tmp_path, items, option, dtype):
+    torch.manual_seed(0)
+    trainer = make_trainer(tmp_path, model=PickyClassifier(), **{option: True})
+    before = weights_of(trainer)
+    loss = trainer.evaluate(items)["eval_loss"]
+    assert seen_dtypes(trainer.model, training=False) == {dtype}
+    after = weights_of(trainer)
+    assert all(torch.equal(after[name], value) and after[name].dtype == torch.float32 for name, value in before.items())
+    trainer.train()  # in full precision, from the weights as they were
+    assert seen_dtypes(trainer.model, training=True) == {torch.float32}
+    trained = weights_of(trainer)
+    trainer.predict(items)
+    trainer.save_model()
+    assert all(torch.equal(value, trained[name]) for name, value in weights_of(trainer).items())
+
+    torch.manual_seed(0)
+    plain = make_trainer(tmp_path, model=PickyClassifier())
+    assert plain.evaluate(items)["eval_loss"] == pytest.approx(loss, abs=2e-2)
+    plain.train()
+    assert all(torch.equal(value, trained[name]) for name, value in weights_of(plain).items())
+
+
+def test_an_evaluation_within_training_is_in_the_precision_of_training(tmp_path, items):
+    options = {"bf16_full_eval": True, "eval_strategy": "steps", "eval_steps": 4, "eval_dataset": items}
+    trainer = make_trainer(tmp_path, model=PickyClassifier(), **options)
+    trainer.train()
+    assert seen_dtypes(trainer.model, training=False) == {torch.float32}
+
+
+def test_weights_are_put_back_when_an_evaluation_fails(tmp_path, items):
+    trainer = make_trainer(tmp_path, model=PickyClassifier(), bf16_full_eval=True)
+    with pytest.raises(TypeError):
+        trainer.evaluate([{"x": "no tensor", "labels": 0}])
+    assert trainer.model.hidden.weight.dtype == trainer.model.scale.dtype == torch.float32
+
+
+@pytest.mark.parametrize("options", [{}, {"dataloader_num_workers": 1}])
+def test_dropping_the_last_batch_keeps_the_evaluation_whole(tmp_path, items, options):
+    options |= {"dataloader_drop_last": True, "per_device_eval_batch_size": 4, "per_device_train_batch_size": 5}
+    trainer = make_trainer(tmp_path, ToyViews(11), max_steps=-1, num_train_epochs=1, **options)
+    assert trainer.predict(items).predictions.shape == (11, 2)
+    plain = make_trainer(tmp_path, per_device_eval_batch_size=4)
+    assert trainer.evaluate(items)["eval_loss"] == plain.evaluate(items)["eval_loss"]
+    trainer.train()
+    assert trainer.state.global_step == 2  # of three batches the last is not full
+    assert trainer.args.dataloader_drop_last
+
+
+def test_metrics_by_batch_begin_with_the_evaluation(tmp_path, items):
+    class Count:
+        def __init__(self):
+            self.labels = 0
+
+        def reset(self):
+            self.labels = 0
+
+        def __call__(self, prediction, compute_result):
+            self.labels += len(prediction.label_ids)
+            return {"count": self.labels} if compute_result else {}
+
+    trainer = make_trainer(tmp_path, model=make_model(), batch_eval_metrics=True, per_device_eval_batch_size=4)
+    trainer.compute_metrics = Count()
+    with pytest.raises(TypeError):
+        trainer.evaluate([*items[:8], {"x": None, "labels": 1}])
+    assert trainer.compute_metrics.labels > 0
+    assert trainer.evaluate(items)["eval_count"] == 11

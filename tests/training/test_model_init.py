@@ -1,0 +1,145 @@
+"""Models that the trainer makes by itself: at the start of every training, and for every trial of a search."""
+
+import optuna
+import pytest
+import torch
+from toy import (
+    ToyClassifier,
+    ToyViews,
+    collate,
+    largest_difference,
+    make_arguments,
+    make_model,
+    make_trainer,
+    weights_of,
+)
+
+from hf_gradalign.training import GradientAlignmentTrainer, WeightedCrossEntropy
+
+WEIGHTS = [0.1, 0.9]
+
+
+@pytest.fixture(autouse=True)
+def _without_collections(monkeypatch):
+    # accelerate makes several a training, which take longer than all else.
+    monkeypatch.setattr("accelerate.utils.memory.gc.collect", lambda *args: 0)
+
+
+def trainer_that_makes_its_model(folder, model_init, **options):
+    trainer_options = {k: options.pop(k) for k in ("compute_loss_func", "eval_dataset") if k in options}
+    return GradientAlignmentTrainer(
+        args=make_arguments(folder, align_gradients="pcgrad", **options),
+        model_init=model_init,
+        train_dataset=ToyViews(),
+        data_collator=collate,
+        **trainer_options,
+    )
+
+
+@pytest.mark.parametrize("options", [{}, {"label_smoothing_factor": 0.1}, {"joint_backward": True}])
+def test_class_weights_count_as_with_a_model(tmp_path, options):
+    if "joint_backward" in options:
+        options = {**options, "alignment_parameters": ["classifier"]}
+    given = make_trainer(tmp_path / "a", model=make_model(WEIGHTS), align_gradients="pcgrad", **options)
+    made = trainer_that_makes_its_model(tmp_path / "b", lambda: make_model(WEIGHTS), **options)
+    assert made.class_weights.tolist() == given.class_weights.tolist()
+    assert given.train().training_loss == made.train().training_loss
+    assert largest_difference(weights_of(given), weights_of(made)) == 0
+    unweighted = trainer_that_makes_its_model(tmp_path / "c", lambda: make_model(), **options)
+    assert unweighted.class_weights is None
+    assert unweighted.train().training_loss != made.train().training_loss
+
+
+def test_each_training_starts_from_a_model_of_its_own(tmp_path):
+    made = []
+    trainer = trainer_that_makes_its_model(tmp_path, lambda: made.append(make_model(WEIGHTS)) or made[-1])
+    first, second = trainer.train().training_loss, trainer.train().training_loss
+    assert first == second
+    assert trainer.model is made[-1]
+    assert len(made) == 3  # one to look at, one for each training
+
+
+def test_class_weights_are_those_of_the_model_that_is_trained(tmp_path):
+    weights = iter([None, WEIGHTS, None])
+    trainer = trainer_that_makes_its_model(tmp_path, lambda: make_model(next(weights)))
+    assert trainer.class_weights is None
+    trainer.train()
+    torch.testing.assert_close(trainer.class_weights, torch.tensor(WEIGHTS))
+    assert isinstance(trainer.compute_loss_func, WeightedCrossEntropy)
+    trainer.train()
+    assert trainer.class_weights is trainer.compute_loss_func is None
+
+
+def test_a_loss_of_the_users_own_stays(tmp_path):
+    called = []
+
+    def loss(outputs, labels, num_items_in_batch=None):
+        called.append(len(labels))
+        return torch.nn.functional.cross_entropy(outputs["logits"], labels)
+
+    trainer = trainer_that_makes_its_model(tmp_path, lambda: make_model(WEIGHTS), compute_loss_func=loss)
+    trainer.train()
+    assert called
+    assert trainer.class_weights is None
+    assert trainer.compute_loss_func is loss
+
+
+def test_neither_a_model_nor_a_way_to_make_one(tmp_path):
+    with pytest.raises(RuntimeError, match="requires either a `model` or `model_init`"):
+        GradientAlignmentTrainer(args=make_arguments(tmp_path))
+    with pytest.raises(ValueError, match="not both"):
+        GradientAlignmentTrainer(make_model(), make_arguments(tmp_path), model_init=lambda: make_model())
+
+
+class WideClassifier(ToyClassifier):
+    def __init__(self, width, class_weights):
+        super().__init__(class_weights)
+        self.hidden = torch.nn.Linear(6, width)
+        self.norm = torch.nn.LayerNorm(width)
+        self.classifier = torch.nn.Linear(width, 2)
+
+
+def test_hyperparameter_search(tmp_path):
+    """Trials differ in model, class weights, method and rate; each is as the same training by itself."""
+    methods = ["none", "gradvac", "pcgrad"]
+    evaluated = [ToyViews(24)[i]["augmented"] for i in range(24)]
+    common = {"eval_strategy": "steps", "eval_steps": 4, "save_strategy": "steps", "save_steps": 4}
+    common |= {"eval_dataset": evaluated, "conflict_record": "jsonl", "load_best_model_at_end": True}
+
+    def make(number):
+        torch.manual_seed(number)
+        return WideClassifier(8 + 8 * number, [0.5, 0.5 + 0.1 * number])
+
+    def space(trial):
+        return {
+            "align_gradients": trial.suggest_categorical("align_gradients", methods),
+            "learning_rate": trial.suggest_float("learning_rate", 0.01, 0.2),
+        }
+
+    trained = []
+    trainer = trainer_that_makes_its_model(
+        tmp_path / "search", lambda trial: make(0 if trial is None else trial.number), **common
+    )
+
+    def objective(metrics):
+        trained.append((trainer.args.align_gradients, trainer.args.learning_rate, metrics["eval_loss"]))
+        return metrics["eval_loss"]
+
+    sampler = optuna.samplers.RandomSampler(seed=0)
+    best = trainer.hyperparameter_search(space, objective, n_trials=3, backend="optuna", sampler=sampler)
+    last = trained[1::2]  # of two evaluations a trial
+    assert len(last) == 3
+    assert best.objective == min(loss for _, _, loss in last)
+    assert best.hyperparameters.keys() == {"align_gradients", "learning_rate"}
+    for number, (method, rate, loss) in enumerate(last):
+        alone = make_trainer(
+            tmp_path / f"alone-{number}",
+            model=make(number),
+            **common | {"align_gradients": method, "learning_rate": rate},
+        )
+        alone.train()
+        assert alone.state.log_history[-2]["eval_loss"] == loss
+        folder, record = tmp_path / "search" / f"run-{number}", "conflicts.jsonl"
+        assert (folder / record).read_text() == (tmp_path / f"alone-{number}" / record).read_text()
+        assert sorted(path.name for path in folder.glob("checkpoint-*")) == ["checkpoint-4", "checkpoint-8"]
+    assert not (tmp_path / "search" / "conflicts.jsonl").exists()

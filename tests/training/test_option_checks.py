@@ -1,0 +1,151 @@
+"""Options of the Trainer that would end a training late, or do nothing, are refused before its first step."""
+
+import itertools
+
+import pytest
+import torch
+from toy import ToyViews, collate, make_arguments, make_model, make_trainer
+from transformers import BertConfig, BertForSequenceClassification
+
+from hf_gradalign.training import GradientAlignmentTrainer
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"neftune_noise_alpha": 5.0}, "--neftune_noise_alpha adds noise.*ToyClassifier has none"),
+        ({"debug": "tpu_metrics_debug"}, "for TPUs"),
+        ({"use_liger_kernel": True}, "pip install liger-kernel"),
+        ({"optim_target_modules": ["hidden"]}, "--optim_target_modules is for GaLore and APOLLO, and --optim sgd"),
+        ({"optim_args": "momentum"}, "takes NAME=VALUE, with commas between them, got 'momentum'"),
+        ({"optim_args": "momentum=0.9, dampning=0"}, "--optim_args dampning=0 changes nothing about --optim sgd"),
+        ({"optim_args": "momentum=much"}, "--optim sgd with --optim_args momentum=much cannot be made"),
+        ({"optim": "adamw_bnb_8bit"}, "--optim adamw_bnb_8bit cannot be made.*bitsandbytes"),
+        ({"lr_scheduler_type": "cosine_with_min_lr"}, "--lr_scheduler_type cosine_with_min_lr cannot be made"),
+        ({"lr_scheduler_kwargs": {"x": 1}}, "--lr_scheduler_type constant takes none and ignores them"),
+        ({"lr_scheduler_type": "linear", "lr_scheduler_kwargs": {"x": 1}}, r"linear with .* \{'x': 1\} cannot be made"),
+        (
+            {"dataloader_drop_last": True, "per_device_train_batch_size": 49},
+            "48 items, which do not fill a batch of 49",
+        ),
+        ({"deepspeed": "ds.json"}, "DeepSpeed keeps the gradients to itself"),
+        ({"dataloader_persistent_workers": True}, "give --dataloader_num_workers too"),
+        ({"include_for_metrics": ["labels"]}, "--include_for_metrics takes inputs and loss, got labels"),
+        ({"fsdp_config": {"version": 2}}, "give --fsdp too"),
+        ({"ddp_backend": "gloo"}, "--ddp_backend is for several processes"),
+        ({"include_num_input_tokens_seen": "some"}, "must be one of no, all, non_padding, got 'some'"),
+    ],
+)
+def test_refused(tmp_path, options, message):
+    with pytest.raises(ValueError, match=message):
+        make_trainer(tmp_path, **options)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"optim_args": "momentum=0.9, nesterov=true"},
+        {"lr_scheduler_type": "cosine_with_min_lr", "lr_scheduler_kwargs": {"min_lr": 1e-3}},
+        {"dataloader_drop_last": True, "per_device_train_batch_size": 48},
+        {"include_for_metrics": ["inputs", "loss"]},
+        {"dataloader_persistent_workers": True, "dataloader_num_workers": 1},
+    ],
+)
+def test_let_through(tmp_path, options):
+    make_trainer(tmp_path, **options)
+
+
+def test_what_the_user_makes_is_not_asked_about(tmp_path):
+    model = make_model()
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    schedule = torch.optim.lr_scheduler.ConstantLR(optimizer)
+    arguments = make_arguments(tmp_path, optim="adamw_bnb_8bit", lr_scheduler_kwargs={"x": 1}, max_steps=1)
+    GradientAlignmentTrainer(
+        model, arguments, train_dataset=ToyViews(), data_collator=collate, optimizers=(optimizer, schedule)
+    ).train()
+
+
+def test_a_metric_that_nothing_computes(tmp_path):
+    items = [ToyViews(4)[i]["clean"] for i in range(4)]
+    options = {"eval_strategy": "steps", "eval_steps": 2, "eval_dataset": items}
+    trainer = make_trainer(tmp_path, metric_for_best_model="eer", **options)
+    with pytest.raises(ValueError, match="--metric_for_best_model eer: without compute_metrics"):
+        trainer.train()
+    assert trainer.state.global_step == 0
+    trainer.compute_metrics = lambda prediction: {"eer": 0.1}
+    trainer.train()
+    trainer = make_trainer(tmp_path, metric_for_best_model="eval_eer", prediction_loss_only=True, **options)
+    trainer.compute_metrics = lambda prediction: {"eer": 0.1}
+    with pytest.raises(ValueError, match="with --prediction_loss_only an evaluation has no metric but the loss"):
+        trainer.train()
+    make_trainer(tmp_path, metric_for_best_model="eval_loss", prediction_loss_only=True, **options).train()
+
+
+def test_half_precision_that_does_nothing_is_said(tmp_path, caplog):
+    make_trainer(tmp_path, fp16=True)
+    assert "--fp16 does nothing on the CPU" in caplog.text
+
+
+class TokenViews(ToyViews):
+    """Sentences of different lengths; the augmented view is a token shorter or longer."""
+
+    def __getitem__(self, index):
+        length = 3 + index % 7
+        view = {"input_ids": [5] * length, "attention_mask": [1] * length, "labels": int(self.labels[index])}
+        other = length + (1 if index % 2 else -1)
+        return {"clean": view, "augmented": {**view, "input_ids": [6] * other, "attention_mask": [1] * other}}
+
+
+def pad(items):
+    def stack(rows):
+        width = max(len(row["input_ids"]) for row in rows)
+        padded = {
+            name: torch.tensor([row[name] + [0] * (width - len(row[name])) for row in rows])
+            for name in ("input_ids", "attention_mask")
+        }
+        return {**padded, "labels": torch.tensor([row["labels"] for row in rows])}
+
+    return {view: stack([item[view] for item in items]) for view in items[0]}
+
+
+def text_trainer(folder, **options):
+    torch.manual_seed(0)
+    sizes = {"hidden_size": 8, "num_hidden_layers": 1, "num_attention_heads": 1, "intermediate_size": 8}
+    model = BertForSequenceClassification(BertConfig(vocab_size=10, max_position_embeddings=12, **sizes))
+    arguments = make_arguments(folder, **{"max_steps": 8, "logging_steps": 1, **options})
+    return GradientAlignmentTrainer(model, arguments, train_dataset=TokenViews(), data_collator=pad)
+
+
+@pytest.mark.parametrize("strategy", ["group_by_length", "batch_rebalance"])
+def test_sorting_by_the_length_of_views(tmp_path, strategy):
+    trainer = text_trainer(tmp_path, train_sampling_strategy=strategy, per_device_train_batch_size=6)
+    widths = [
+        {view: [int(mask.sum()) for mask in inputs["attention_mask"]] for view, inputs in batch.items()}
+        for batch in trainer.get_train_dataloader()
+    ]
+    longest = [[max(pair) for pair in zip(*batch.values(), strict=True)] for batch in widths]
+    lengths = [max(len(view["input_ids"]) for view in TokenViews()[i].values()) for i in range(48)]
+    assert sorted(itertools.chain(*longest)) == sorted(lengths)
+    if strategy == "group_by_length":
+        # Batches are more alike inside than the whole set, whose lengths are 4 to 10.
+        assert sum(max(batch) - min(batch) for batch in longest) / len(longest) < 5
+    trainer.train()
+
+
+@pytest.mark.parametrize("counted", ["all", "non_padding", True])
+def test_tokens_are_counted_in_every_view(tmp_path, counted):
+    trainer = text_trainer(tmp_path, include_num_input_tokens_seen=counted, max_steps=4)
+    trainer.train()
+    views = [view for item in map(TokenViews().__getitem__, range(48)) for view in item.values()]
+    tokens = sum(len(view["input_ids"]) for view in views)
+    if counted == "non_padding":
+        assert trainer.state.num_input_tokens_seen == tokens
+    else:
+        assert tokens < trainer.state.num_input_tokens_seen <= len(views) * 10
+
+
+def test_noise_on_embeddings(tmp_path):
+    trainer = text_trainer(tmp_path, neftune_noise_alpha=50.0)
+    noisy = trainer.train().training_loss
+    assert noisy != text_trainer(tmp_path).train().training_loss
+    assert not trainer.model.get_input_embeddings()._forward_hooks
