@@ -10,6 +10,7 @@ from transformers.trainer_utils import IntervalStrategy, SaveStrategy
 from transformers.training_args import OptimizerNames
 
 from hf_gradalign.data.mixing import check_weights
+from hf_gradalign.experiment.options_without_use import refuse_options_without_use
 from hf_gradalign.experiment.repeatable_option import ExtendAnew
 from hf_gradalign.experiment.views import CLEAN, parse_views
 from hf_gradalign.training import GradientAlignmentArguments
@@ -395,10 +396,7 @@ class AudioSpoofTrainingArguments(GradientAlignmentArguments):
         chosen = self.output_dir
         rate = self.learning_rate
         self.learning_rate = 0.0 if rate is None else rate
-        if self.hub_strategy != "end":
-            raise ValueError(
-                f"--hub_strategy {self.hub_strategy}: the run is pushed once, complete, when it ends (end)"
-            )
+        refuse_options_without_use(self)
         super().__post_init__()
         self.learning_rate = rate
         if self.coupled_weight_decay and self.optim not in _ADAMW:

@@ -8,11 +8,10 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 import yaml
-from transformers import HfArgumentParser
-from transformers.hf_argparser import string_to_bool
 
 from hf_gradalign.experiment.arguments import OF_CORPORA, AudioSpoofTrainingArguments, DataArguments, ModelArguments
 from hf_gradalign.experiment.output_folder import ARGUMENTS_NAME, find_run
+from hf_gradalign.experiment.parser import RunParser
 from hf_gradalign.plain_text import plain_text
 from hf_gradalign.training.atomic_writing import write_text_atomically
 
@@ -24,7 +23,8 @@ _NOT_KEPT = ("output_dir", "resume_from_checkpoint", "hub_token", "dry_run")
 def read_arguments(argv: Sequence[str]) -> dict[str, Any]:
     """Read `[CONFIG.yaml|CONFIG.json] [--option value ...]`; options win over the file.
 
-    A resumed run has the options that it was started with, as far as they are not given anew.
+    A resumed run has the options that it was started with, as far as no others are given. What a file or a resumed run
+    has set is unset by `--option none` (a null in a file), `--option false` or `--no_option`.
 
     A mistake (unknown option or key, wrong value, missing file) ends the program with status 2 and a message, as
     argparse does.
@@ -32,7 +32,7 @@ def read_arguments(argv: Sequence[str]) -> dict[str, Any]:
     Returns:
         The options whose values are not the defaults, by name.
     """
-    parser = _make_parser()
+    parser = RunParser()
     words = list(argv)
     defaults = dict(vars(parser.parse_args([])))
     words_of_file: list[str] = []
@@ -52,9 +52,7 @@ def read_arguments(argv: Sequence[str]) -> dict[str, Any]:
     return {name: value for name, value in vars(given).items() if value != defaults[name]}
 
 
-def _parse(
-    parser: HfArgumentParser, words_of_file: list[str], words: list[str]
-) -> tuple[argparse.Namespace, list[str]]:
+def _parse(parser: RunParser, words_of_file: list[str], words: list[str]) -> tuple[argparse.Namespace, list[str]]:
     # The file's values are defaults to the command line: an option that may be given again replaces them.
     parser.set_defaults(**vars(parser.parse_args(words_of_file)))
     return parser.parse_known_args(words)
@@ -62,12 +60,12 @@ def _parse(
 
 def make_arguments(given: Mapping[str, Any]) -> tuple[ModelArguments, DataArguments, AudioSpoofTrainingArguments]:
     """The arguments' data classes, from what `read_arguments` gave; mistakes end the program as there."""
-    parser = _make_parser()
+    parser = RunParser()
     parser.set_defaults(**given)
     try:
         return parser.parse_args_into_dataclasses([], look_for_args_file=False)
-    except ValueError as error:
-        parser.error(plain_text(error))
+    except (ValueError, TypeError, ImportError, OSError, NotImplementedError) as error:
+        parser.error(plain_text(error))  # of the data classes: a value, a missing package, a file that is not there
 
 
 def parse_arguments(argv: Sequence[str]) -> tuple[ModelArguments, DataArguments, AudioSpoofTrainingArguments]:
@@ -95,21 +93,11 @@ def command_words(given: Mapping[str, Any]) -> list[str]:
     for name, value in given.items():
         if name not in _NOT_KEPT:
             words.append(f"--{name}")
-            words += [str(item) for item in value] if isinstance(value, list) else [_word(value)]
+            words += [_word(item) for item in value] if isinstance(value, list) and value else [_word(value)]
     return words
 
 
-def _make_parser() -> HfArgumentParser:
-    return HfArgumentParser(
-        (ModelArguments, DataArguments, AudioSpoofTrainingArguments),
-        allow_abbrev=False,
-        prog="run_audio_spoof.py",
-        usage="%(prog)s [CONFIG.yaml | CONFIG.json] [--option value ...]",
-        description="Train a speech deepfake detector on several views of each clip with aligned gradients.",
-    )
-
-
-def _words_of_file(path: Path, parser: HfArgumentParser) -> list[str]:
+def _words_of_file(path: Path, parser: RunParser) -> list[str]:
     if not path.is_file():
         parser.error(f"there is no configuration file {path}")
     text = path.read_text(encoding="utf-8")
@@ -119,16 +107,16 @@ def _words_of_file(path: Path, parser: HfArgumentParser) -> list[str]:
         parser.error(f"{path} cannot be read: {plain_text(error)}")
     if not isinstance(content, dict):
         parser.error(f"{path} must hold a mapping from options to values")
-    # The first of a name: an option that is on by default has a second, --no_<name>.
-    actions = {action.dest: action for action in reversed(parser._actions)}
+    actions = parser.options
     words = []
     for name, value in content.items():
         if name not in actions:
             _fail_unknown(parser, f"key in {path}:", str(name), list(actions))
-        if value is None:
+        if value is None or value == []:
+            words += [f"--{name}", "none"] if parser.can_unset(name) else []
             continue
         words.append(f"--{name}")
-        if isinstance(value, bool) and actions[name].type is not string_to_bool:
+        if isinstance(value, bool) and not parser.reads_switch(name):
             # YAML reads `no` as false, and an option whose value may be left out (--align_gradients) as true.
             words += [] if value else ["no" if name.endswith("_strategy") else "none"]
         elif isinstance(value, dict) and name in (*OF_CORPORA, "label_map"):
@@ -153,9 +141,11 @@ def _words_of_corpora(values: Mapping[Any, Any], sign: str) -> list[str]:
 
 
 def _word(value: Any) -> str:
-    return json.dumps(value) if isinstance(value, dict) else str(value)
+    if value is None or value == []:
+        return "none"
+    return json.dumps(value) if isinstance(value, dict) else str(getattr(value, "value", value))
 
 
-def _fail_unknown(parser: HfArgumentParser, kind: str, name: str, known: Sequence[str]) -> NoReturn:
+def _fail_unknown(parser: RunParser, kind: str, name: str, known: Sequence[str]) -> NoReturn:
     close = difflib.get_close_matches(name, known, n=3)
     parser.error(f"unknown {kind} {name}" + (f"; did you mean {' or '.join(close)}?" if close else "; see --help"))

@@ -18,7 +18,7 @@ def countermeasure_scores(predictions: Any) -> NDArray[np.float64]:
     """Scores of a classifier's logits: bona fide minus spoof, higher for bona fide.
 
     Args:
-        predictions: Logits of shape (N, 2), or a tuple that starts with them.
+        predictions: Logits of shape (N, 2), or a tuple that starts with them, or a list of such batches.
 
     Returns:
         Shape (N,).
@@ -39,25 +39,54 @@ class CountermeasureMetrics:
 
     def __init__(self, class_weights: Sequence[float] | None = None) -> None:
         self._weights = None if class_weights is None else torch.tensor(class_weights, dtype=torch.float64)
+        self._batches: list[tuple[NDArray[np.float64], NDArray[np.int64]]] = []
 
-    def __call__(self, prediction: EvalPrediction) -> dict[str, float]:
+    def reset(self) -> None:
+        """Forget the batches of an evaluation that was broken off; the trainer calls this before each."""
+        self._batches = []
+
+    def __call__(self, prediction: EvalPrediction, compute_result: bool = True) -> dict[str, float]:
         """Metrics of one evaluation.
+
+        Args:
+            prediction: All of it, or with `batch_eval_metrics` one batch.
+            compute_result: False where further batches follow; what is returned is then empty.
 
         Raises:
             ValueError: If the scores are not finite, or the split holds one class only.
         """
-        logits = _logits(prediction.predictions)
-        labels = np.asarray(prediction.label_ids)
+        self._batches.append((_logits(prediction.predictions), class_indices(prediction.label_ids)))
+        if not compute_result:
+            return {}
+        logits, labels = (np.concatenate(parts) for parts in zip(*self._batches, strict=True))
+        self.reset()
         with warnings.catch_warnings():
             # A model that has only begun to learn may be worse than chance, evaluation after evaluation.
             warnings.filterwarnings("ignore", message=".*scores may be inverted", category=UserWarning)
             result = equal_error_rate(countermeasure_scores(logits), (labels == LABEL2ID["bonafide"]).astype(int))
-        loss = cross_entropy(torch.from_numpy(logits), torch.from_numpy(labels).long(), weight=self._weights)
+        loss = cross_entropy(torch.from_numpy(logits), torch.from_numpy(labels), weight=self._weights)
         return {"eer": result["eer"], "eer_threshold": result["threshold"], "loss": float(loss)}
 
 
+def class_indices(label_ids: Any) -> NDArray[np.int64]:
+    """Labels as the Trainer gives them (one array, or a list of batches), shape (N,)."""
+    return np.concatenate([_array(labels, np.int64) for labels in _batches(label_ids)])
+
+
 def _logits(predictions: Any) -> NDArray[np.float64]:
-    return np.asarray(predictions[0] if isinstance(predictions, tuple) else predictions, dtype=np.float64)
+    batches = [batch[0] if isinstance(batch, tuple) else batch for batch in _batches(predictions)]
+    return np.concatenate([_array(batch, np.float64) for batch in batches])
+
+
+def _batches(values: Any) -> list[Any]:
+    """With `eval_do_concat_batches` off the Trainer gives a list of what it otherwise puts together."""
+    return values if isinstance(values, list) else [values]
+
+
+def _array(values: Any, dtype: type) -> NDArray[Any]:
+    if isinstance(values, torch.Tensor):  # with `batch_eval_metrics`, where the device left it; NumPy has no bfloat16
+        values = values.cpu().double() if values.is_floating_point() else values.cpu()
+    return np.asarray(values, dtype=dtype)
 
 
 def error_rates_by_system(

@@ -10,7 +10,7 @@ from transformers.utils import logging
 
 from hf_gradalign.experiment.arguments import AudioSpoofTrainingArguments, DataArguments, ModelArguments
 from hf_gradalign.experiment.corpora import system_column
-from hf_gradalign.experiment.evaluation import countermeasure_scores, error_rates_by_system
+from hf_gradalign.experiment.evaluation import class_indices, countermeasure_scores, error_rates_by_system
 from hf_gradalign.experiment.preparation import Preparation
 from hf_gradalign.experiment.results import (
     RunResults,
@@ -163,7 +163,7 @@ def _evaluate(
     prefix = _PREFIXES[split]
     output = trainer.predict(preparation.eval_datasets[split], metric_key_prefix=prefix)
     scores = countermeasure_scores(output.predictions)
-    if not np.array_equal(np.asarray(output.label_ids), np.asarray(clips["label"])):
+    if not np.array_equal(class_indices(output.label_ids), np.asarray(clips["label"])):
         raise RuntimeError(f"the scores of the {split} split did not come back in the order of its clips")
     if trainer.is_world_process_zero():
         write_score_file(Path(trainer.args.output_dir, f"scores_{split}.txt"), clips["utterance_id"], scores)

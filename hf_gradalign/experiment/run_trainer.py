@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from typing import Any
 
+import torch
 from torch.optim import Optimizer
 from transformers import TrainerCallback
 
@@ -19,6 +20,10 @@ from hf_gradalign.training import (
 )
 
 
+class SetupError(ValueError):
+    """The trainer cannot be made as the arguments say, or a package that they need is not there."""
+
+
 def make_trainer(
     preparation: Preparation, args: AudioSpoofTrainingArguments, callbacks: Sequence[TrainerCallback] = ()
 ) -> GradientAlignmentTrainer:
@@ -30,25 +35,31 @@ def make_trainer(
         callbacks: Further callbacks; they come first.
 
     Raises:
-        ValueError: If the run is set up in a way in which gradients cannot be aligned.
+        SetupError: If the run is set up in a way in which gradients cannot be aligned, or an option of the Trainer
+            could not do its work.
     """
     callbacks = list(callbacks)
     if args.early_stopping_patience is not None:
         callbacks.append(ResumableEarlyStopping(args.early_stopping_patience))
     if args.average_best_checkpoints > 1:
         callbacks.append(BestCheckpoints(args.average_best_checkpoints))
-    return GradientAlignmentTrainer(
-        model=preparation.model,
-        args=args,
-        train_dataset=preparation.train_dataset,
-        eval_dataset=preparation.eval_datasets["validation"],
-        data_collator=ViewCollator(taking_windows_as_they_are(preparation.feature_extractor)),
-        processing_class=preparation.feature_extractor,
-        compute_metrics=CountermeasureMetrics(getattr(preparation.model.config, "class_weights", None)),
-        callbacks=callbacks,
-        batch_transform=preparation.batch_transform,
-        optimizer_cls_and_kwargs=_optimiser(args),
-    )
+    try:
+        return GradientAlignmentTrainer(
+            model=preparation.model,
+            args=args,
+            train_dataset=preparation.train_dataset,
+            eval_dataset=preparation.eval_datasets["validation"],
+            data_collator=ViewCollator(taking_windows_as_they_are(preparation.feature_extractor)),
+            processing_class=preparation.feature_extractor,
+            compute_metrics=CountermeasureMetrics(getattr(preparation.model.config, "class_weights", None)),
+            callbacks=callbacks,
+            batch_transform=preparation.batch_transform,
+            optimizer_cls_and_kwargs=_optimiser(args),
+        )
+    except torch.OutOfMemoryError:
+        raise
+    except (ValueError, ImportError, RuntimeError) as error:  # transformers' own checks raise all three
+        raise SetupError(str(error)) from error
 
 
 def _optimiser(args: AudioSpoofTrainingArguments) -> tuple[type[Optimizer], dict[str, Any]] | None:
@@ -63,4 +74,4 @@ def _optimiser(args: AudioSpoofTrainingArguments) -> tuple[type[Optimizer], dict
     }
 
 
-__all__ = ["make_trainer"]
+__all__ = ["SetupError", "make_trainer"]

@@ -193,3 +193,125 @@ def test_a_label_map_as_a_mapping(tmp_path, mapping):
     _, data, _ = parse_arguments([str(config)])
     assert [word.partition("=")[2] for word in data.label_map] == ["spoof", mapping.rpartition(" ")[2][:-1]]
     assert data.label_map[0].startswith(" -")  # and is no option
+
+
+IN_A_FILE = """
+early_stopping_patience: 3
+save_total_limit: 5
+learning_rate: 0.5
+metric_for_best_model: eer
+greater_is_better: true
+run_name: mine
+label_map: [0=spoof, 1=bonafide]
+class_weights: [0.1, 0.9]
+corpus: [a, b]
+include_for_metrics: [inputs]
+alignment_modules: [encoder]
+alignment_scope: module
+view_weights: {clean: 0.5}
+lr_scheduler_kwargs: {num_cycles: 2}
+bf16: true
+use_cpu: true
+activation_checkpointing: true
+logging_first_step: false
+check_audio: true
+rms_level: 0.3
+dataloader_num_workers: 2
+dataloader_multiprocessing_context: fork
+debug: [underflow_overflow]
+align_gradients: true
+conflict_record: parquet
+include_num_input_tokens_seen: true
+"""
+
+
+@pytest.mark.parametrize(
+    ("words", "where", "name", "value"),
+    [
+        ("--early_stopping_patience none", 2, "early_stopping_patience", None),
+        ("--early_stopping_patience=None", 2, "early_stopping_patience", None),
+        ("--early-stopping-patience null", 2, "early_stopping_patience", None),
+        ("--save_total_limit none", 2, "save_total_limit", None),
+        ("--learning_rate none", 2, "learning_rate", None),
+        ("--greater_is_better none", 2, "greater_is_better", False),
+        ("--run_name none", 2, "run_name", None),
+        ("--label_map none", 1, "label_map", None),
+        ("--class_weights none", 0, "class_weights", None),
+        ("--corpus none", 1, "corpus", None),
+        ("--include_for_metrics none", 2, "include_for_metrics", []),
+        ("--alignment_modules none", 2, "alignment_modules", None),
+        ("--view_weights none", 2, "view_weights", None),
+        ("--lr_scheduler_kwargs none", 2, "lr_scheduler_kwargs", None),
+        ("--bf16 false", 2, "bf16", False),
+        ("--no_bf16", 2, "bf16", False),
+        ("--no-bf16", 2, "bf16", False),
+        ("--no_activation_checkpointing", 2, "activation_checkpointing", False),
+        ("--activation_checkpointing none", 2, "activation_checkpointing", False),
+        ("--logging_first_step", 2, "logging_first_step", True),
+        ("--check_audio none", 1, "check_audio", None),
+        ("--no_check_audio", 1, "check_audio", False),
+        ("--rms_level none", 1, "rms_level", None),
+        ("--dataloader_multiprocessing_context none", 2, "dataloader_multiprocessing_context", None),
+        ("--debug none", 2, "debug", []),
+        ("--align_gradients none", 2, "align_gradients", "none"),
+        ("--conflict_record none", 2, "conflict_record", "none"),
+        ("--include_num_input_tokens_seen no", 2, "include_num_input_tokens_seen", "no"),
+    ],
+)
+def test_what_a_file_sets_the_command_line_can_unset(tmp_path, words, where, name, value):
+    config = tmp_path / "config.yaml"
+    config.write_text(IN_A_FILE)
+    set_by_file = getattr(parse_arguments([str(config)])[where], name)
+    assert set_by_file != value
+    given = [str(config), *words.split()]
+    assert getattr(parse_arguments(given)[where], name) == value
+    # And so in the command that the card shows.
+    again = command_words(read_arguments(given))[2:]
+    assert getattr(parse_arguments(again)[where], name) == value
+
+
+def test_an_unset_option_is_checked_as_one_that_was_never_set(tmp_path):
+    config = tmp_path / "config.yaml"
+    config.write_text("early_stopping_patience: 3\neval_strategy: no\nload_best_model_at_end: no\n")
+    words = [str(config), "--average_best_checkpoints", "1"]
+    with pytest.raises(SystemExit):
+        parse_arguments(words)
+    parse_arguments([*words, "--early_stopping_patience", "none"])
+
+
+def test_nothing_in_a_file_unsets_too(tmp_path):
+    keep_arguments(
+        read_arguments(["--early_stopping_patience", "3", "--label_map", "0=spoof", "--seed", "5"]), tmp_path
+    )
+    (tmp_path / "checkpoint-3").mkdir()
+    (tmp_path / "checkpoint-3" / "trainer_state.json").write_text("{}")
+    config = tmp_path / "config.yaml"
+    config.write_text("early_stopping_patience:\nlabel_map: []\nseed:\n")
+    again = ["--resume_from_checkpoint", str(tmp_path)]
+    assert parse_arguments(again)[2].early_stopping_patience == 3
+    assert parse_arguments([*again, "--early_stopping_patience", "none"])[2].early_stopping_patience is None
+    _, data, training = parse_arguments([str(config), *again])
+    assert (training.early_stopping_patience, data.label_map, training.seed) == (None, None, 5)
+
+
+@pytest.mark.parametrize("name", ["disable_tqdm", "hub_private_repo", "greater_is_better", "ddp_broadcast_buffers"])
+def test_a_switch_needs_no_value(name):
+    for words, value in (([f"--{name}"], True), ([f"--{name}", "no"], False), ([f"--no_{name}"], False)):
+        assert getattr(parse_arguments(words)[2], name) is value
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--corpus", "a", "none"], "--corpus none stands for an empty list, and takes no other values"),
+        (["--average_best_checkpoints", "none"], "invalid int value: 'none'"),
+        (["--early_stopping_patience", "never"], "invalid int value: 'never'"),
+        (["--accelerator_config", "missing.json"], "missing.json"),
+        (["--no_seed"], "unknown argument --no_seed"),
+    ],
+)
+def test_what_cannot_be_unset(capsys, words, message):
+    with pytest.raises(SystemExit) as end:
+        parse_arguments(words)
+    assert end.value.code == 2
+    assert message in capsys.readouterr().err

@@ -1,5 +1,6 @@
 import numpy as np
 import pytest
+import torch
 from transformers import EvalPrediction
 
 from hf_gradalign.experiment.evaluation import (
@@ -23,6 +24,29 @@ def test_metrics_of_the_trainer():
     assert metrics == {"eer": 0.0, "eer_threshold": 0.0, "loss": pytest.approx(single.mean())}
     weighted = CountermeasureMetrics([0.1, 0.9])(prediction)
     assert weighted["loss"] == pytest.approx(np.average(single, weights=[0.1, 0.9, 0.1]))
+
+
+def test_metrics_of_an_evaluation_that_comes_in_batches():
+    metrics, labels = CountermeasureMetrics([0.1, 0.9]), np.array([0, 1, 0])
+    whole = metrics(EvalPrediction(predictions=LOGITS, label_ids=labels))
+    # With eval_do_concat_batches off the Trainer gives lists, of tuples where the model has further outputs.
+    listed = [(LOGITS[:2], "hidden states"), (LOGITS[2:], "hidden states")]
+    assert metrics(EvalPrediction(predictions=listed, label_ids=[labels[:2], labels[2:]])) == whole
+    assert countermeasure_scores(listed).tolist() == countermeasure_scores(LOGITS).tolist()
+    # With batch_eval_metrics it gives the batches one by one, as they are on the device.
+    for _ in range(2):
+        for part, last in ((slice(0, 2), False), (slice(2, 3), True)):
+            logits, given = torch.from_numpy(LOGITS[part]).bfloat16(), torch.from_numpy(labels[part])
+            result = metrics(EvalPrediction(predictions=logits, label_ids=given), compute_result=last)
+            assert result == (whole if last else {})
+
+
+def test_an_evaluation_that_was_broken_off_does_not_count():
+    metrics, labels = CountermeasureMetrics(), np.array([0, 1, 0])
+    prediction = EvalPrediction(predictions=LOGITS, label_ids=labels)
+    metrics(prediction, compute_result=False)
+    metrics.reset()
+    assert metrics(prediction) == CountermeasureMetrics()(prediction)
 
 
 def test_by_system():

@@ -1,0 +1,46 @@
+"""What a run is told about the Hub reaches it."""
+
+import pytest
+
+from hf_gradalign.experiment import announce_hub, parse_arguments, publication, publish_run
+from hf_gradalign.hub import PublishingError
+
+WORDS = [
+    "--push_to_hub",
+    "--hub_model_id",
+    "me/mine",
+    "--hub_token",
+    "hf_x",
+    "--hub_private_repo",
+    "--hub_revision",
+    "b",
+]
+
+
+def test_options_of_the_hub(monkeypatch, tmp_path):
+    calls = []
+    monkeypatch.setattr(publication, "check_access", lambda *args, **options: calls.append((args, options)))
+    monkeypatch.setattr(publication, "publish", lambda *args, **options: calls.append((args, options)) or "address")
+    *_, args = parse_arguments([*WORDS, "--output_dir", str(tmp_path)])
+    assert announce_hub(args)
+    assert not args.push_to_hub  # or the Trainer would push by itself
+    assert publish_run(args) == "address"
+    assert calls == [
+        (("me/mine", "hf_x"), {"private": True}),
+        ((str(tmp_path), "me/mine"), {"token": "hf_x", "private": True, "revision": "b"}),
+    ]
+
+
+def test_a_hub_that_is_out_of_reach_does_not_keep_from_training(monkeypatch, tmp_path):
+    def fail(*args, **options):
+        raise PublishingError("no connection")
+
+    monkeypatch.setattr(publication, "check_access", fail)
+    *_, args = parse_arguments(["--push_to_hub", "--output_dir", str(tmp_path / "run-7")])
+    assert announce_hub(args)
+    assert args.hub_model_id == "run-7"
+    monkeypatch.setattr(publication, "publish", fail)
+    with pytest.raises(PublishingError, match="no connection"):
+        publish_run(args)
+    *_, args = parse_arguments(["--output_dir", str(tmp_path)])
+    assert not announce_hub(args)
