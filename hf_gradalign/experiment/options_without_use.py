@@ -15,6 +15,11 @@ def refuse_options_without_use(args: Any) -> None:
         raise ValueError(f"--hub_strategy {args.hub_strategy}: the run is pushed once, complete, when it ends (end)")
     if args.hub_always_push:
         raise ValueError("--hub_always_push is about pushing checkpoints, and a run is pushed once, when it ends")
+    if args.max_steps == 0 or (args.max_steps < 0 and not args.num_train_epochs > 0):
+        raise ValueError(
+            f"--num_train_epochs {args.num_train_epochs:g} and --max_steps {args.max_steps} would train nothing; "
+            "scripts/score_audio_spoof.py scores with a model that is there"
+        )
     if args.prediction_loss_only:
         raise ValueError(
             "--prediction_loss_only leaves an evaluation without scores, which are what a run reports; leave it out"

@@ -10,6 +10,7 @@ from accelerate.utils import get_int_from_env
 from transformers import TrainingArguments
 
 from hf_gradalign.alignment import AlignmentMethod, canonical_name, check_scope, get_method
+from hf_gradalign.training.number_checks import check_numbers
 from hf_gradalign.training.setup_checks import NO_DEEPSPEED
 
 _RECORDS = ("none", "jsonl", "parquet")
@@ -200,6 +201,7 @@ class GradientAlignmentArguments(TrainingArguments):
 
     def _check_options_of_the_trainer(self) -> None:
         """Refuse what the base class would accept and then ignore, or fail on when the first batch is loaded."""
+        check_numbers(self)
         seen = self.include_num_input_tokens_seen
         if isinstance(seen, bool) or str(seen).lower() in ("true", "false"):
             self.include_num_input_tokens_seen = "all" if str(seen).lower() == "true" else "no"
@@ -216,6 +218,8 @@ class GradientAlignmentArguments(TrainingArguments):
                         f"--{option} is about loader workers, and there are none: give "
                         "--dataloader_num_workers too, or leave it out"
                     )
+        if (self.bf16 or self.bf16_full_eval) and not torch.accelerator.is_available():
+            self.use_cpu = True  # as it would be; the base class wants it said
         if self.ddp_backend is not None and _is_single_process():
             raise ValueError("--ddp_backend is for several processes (torchrun), and this is one; leave it out")
         if self.fsdp_config and not self.fsdp:

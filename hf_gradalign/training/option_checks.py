@@ -63,6 +63,7 @@ def _check_optimizer(trainer: Any) -> None:
     if bad := [pair for pair in pairs if pair.count("=") != 1]:
         raise ValueError(f"--optim_args takes NAME=VALUE, with commas between them, got {bad[0]!r}")
     made = _optimizer(trainer, pairs)
+    _try_optimizer(f"--optim {name}", *made)
     for pair in pairs:
         if _optimizer(trainer, [other for other in pairs if other != pair]) == made:
             raise ValueError(f"--optim_args {pair} changes nothing about --optim {name}; leave it out")
@@ -77,6 +78,16 @@ def _optimizer(trainer: Any, pairs: list[str]) -> Any:
         name = getattr(args.optim, "value", args.optim)
         options = f" with --optim_args {args.optim_args}" if pairs else ""
         raise ValueError(f"--optim {name}{options} cannot be made: {error}") from error
+
+
+def _try_optimizer(name: str, kind: Any, options: dict[str, Any]) -> None:
+    """With a parameter of its own: the figures that it was given are looked at by the optimizer itself."""
+    if not (isinstance(kind, type) and issubclass(kind, torch.optim.Optimizer)) or "params" in options:
+        return  # made of the whole model
+    try:
+        kind([torch.nn.Parameter(torch.zeros(1))], **options)
+    except (ValueError, TypeError) as error:
+        raise ValueError(f"{name} cannot be made: {error}") from error
 
 
 def _check_schedule(trainer: Any) -> None:

@@ -77,3 +77,12 @@ def test_options_of_smoothed_methods():
 
 def test_fsdp_as_a_kept_command_line_says_it(tmp_path):
     assert make_arguments(tmp_path, fsdp="True").fsdp is True
+
+
+@pytest.mark.parametrize("option", ["bf16", "bf16_full_eval"])
+def test_bf16_is_for_the_cpu_where_there_is_no_accelerator(tmp_path, monkeypatch, option):
+    monkeypatch.setattr("torch.accelerator.is_available", lambda: False)
+    arguments = GradientAlignmentArguments(str(tmp_path), **{option: True})
+    assert arguments.use_cpu
+    assert arguments.device.type == "cpu"
+    assert not GradientAlignmentArguments(str(tmp_path)).use_cpu
