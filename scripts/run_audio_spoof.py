@@ -15,7 +15,6 @@ import sys
 from hf_gradalign.data import AudioDecodingError
 from hf_gradalign.experiment import (
     Interrupted,
-    SetupError,
     announce_hub,
     command_words,
     dry_run,
@@ -70,9 +69,6 @@ def main(argv: list[str]) -> int:
             again = ["python", "scripts/run_audio_spoof.py", "--resume_from_checkpoint", interruption.checkpoint]
             print(f"\n{interruption}\nTo go on, with the same options:\n  {shlex.join(again)}")
         return 130
-    except SetupError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
     except AudioDecodingError as error:
         print(f"error: {plain_text(error)}\nTo leave bad clips out: --check_audio --on_bad_audio skip", file=sys.stderr)
         return 1

@@ -21,7 +21,6 @@ from hf_gradalign.experiment.publication import announce_hub, publish_run, requi
 from hf_gradalign.experiment.rehearsal import rehearse
 from hf_gradalign.experiment.results import RunResults
 from hf_gradalign.experiment.run import Interrupted, run
-from hf_gradalign.experiment.run_trainer import SetupError
 from hf_gradalign.experiment.summary import summary_table
 
 __all__ = [
@@ -34,7 +33,6 @@ __all__ = [
     "ModelArguments",
     "Preparation",
     "RunResults",
-    "SetupError",
     "announce_hub",
     "command_words",
     "draw_conflicts",

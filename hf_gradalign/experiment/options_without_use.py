@@ -2,8 +2,6 @@
 
 from typing import Any
 
-_METRICS = ("loss", "eer")
-
 
 def refuse_options_without_use(args: Any) -> None:
     """Look at a run's training arguments as they were given.
@@ -38,9 +36,6 @@ def refuse_options_without_use(args: Any) -> None:
             f"--label_names {' '.join(args.label_names)}: what the model is given as its label is always called "
             "labels; for a column of the corpus use --label_column_name"
         )
-    metric = args.metric_for_best_model
-    if metric is not None and metric.removeprefix("eval_") not in _METRICS:
-        raise ValueError(f"--metric_for_best_model {metric}: an evaluation has {' and '.join(_METRICS)}")
     if (args.do_eval or args.do_predict) and not args.do_train:
         raise ValueError(
             "--do_eval and --do_predict without --do_train: this script always trains, and evaluates as it does; "

@@ -26,7 +26,7 @@ from hf_gradalign.experiment.evaluation import error_rates_by_system
 from hf_gradalign.experiment.output_folder import ARGUMENTS_NAME
 from hf_gradalign.experiment.preparation import Preparation
 from hf_gradalign.experiment.run import conclude
-from hf_gradalign.experiment.run_trainer import make_trainer
+from hf_gradalign.experiment.run_trainer import SetupError, make_trainer
 from hf_gradalign.experiment.summary import summary_table
 from hf_gradalign.scoring import write_score_file
 from hf_gradalign.training import BestCheckpoints, GradientAlignmentTrainer
@@ -71,7 +71,7 @@ def rehearse(
     with (
         torch.random.fork_rng(devices=cuda),
         seeded_generators(np.random.SeedSequence(0)),
-        _left_as_it_is(preparation.model, has_other_dtype=args.bf16_full_eval or args.fp16_full_eval),
+        _left_as_it_is(preparation.model),
     ):
         _on_every_process("reporting", lambda: _check_reports(args))
         with _temporary_folder(parent, args) as temporary:
@@ -160,7 +160,7 @@ def _arguments(args: AudioSpoofTrainingArguments, folder: Path) -> AudioSpoofTra
     args = copy.copy(args)
     args.output_dir = str(folder)
     args.push_to_hub = args.dataloader_persistent_workers = False
-    args.resume_from_checkpoint = args.dataloader_prefetch_factor = None
+    args.resume_from_checkpoint = args.dataloader_prefetch_factor = args.dataloader_multiprocessing_context = None
     args.dataloader_num_workers = 0  # two clips are not worth starting them
     args.report_to = []
     args.disable_tqdm = True
@@ -244,17 +244,10 @@ def _make(folder: Path) -> None:
 
 
 @contextmanager
-def _left_as_it_is(model: nn.Module, has_other_dtype: bool) -> Iterator[None]:
-    """Give a model back as it was: its modes, what accelerate hangs on it, and weights that evaluation rounds."""
+def _left_as_it_is(model: nn.Module) -> Iterator[None]:
+    """Give a model back as it was: its modes, and what accelerate hangs on it."""
     attributes = dict(vars(model))
     modes = [(module, module.training) for module in model.modules()]
-    stores = [store for module in model.modules() for store in (module._parameters, module._buffers)]
-    kept = [
-        (store, name, tensor, tensor.detach().cpu().clone())
-        for store in (stores if has_other_dtype else [])
-        for name, tensor in store.items()
-        if tensor is not None
-    ]
     try:
         yield
     finally:
@@ -262,9 +255,6 @@ def _left_as_it_is(model: nn.Module, has_other_dtype: bool) -> Iterator[None]:
         vars(model).update(attributes)
         for module, training in modes:
             module.training = training
-        for store, name, tensor, values in kept:
-            tensor.data = values.to(tensor.device)
-            store[name] = tensor
 
 
 def _on_every_process(step: str, work: Callable[[], None]) -> None:
@@ -285,7 +275,7 @@ def _named(step: str) -> Iterator[None]:
     """Say which step an error is of, and that training has not begun."""
     try:
         yield
-    except _Refusal:
+    except (_Refusal, SetupError):
         raise
     except Exception as error:  # whatever it is, without this it would come after training
         reason = str(error) or type(error).__name__
