@@ -15,7 +15,6 @@ from typing import Any, NoReturn
 
 import numpy as np
 from datasets import Dataset
-from filelock import FileLock
 from transformers import TrainerState
 from transformers.trainer import TRAINER_STATE_NAME
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
@@ -34,6 +33,7 @@ from hf_gradalign.experiment import (
     run,
 )
 from hf_gradalign.experiment.output_folder import RESULTS_NAME
+from hf_gradalign.file_locks import hold_lock
 from hf_gradalign.metrics import MEASURES
 from hf_gradalign.scoring import SpoofScorer, read_score_file, score_corpus
 from hf_gradalign.study.cell_folder import CellFolder
@@ -180,7 +180,9 @@ def main(
 def _status_of(work: Callable[[], None], folder: CellFolder) -> int:
     try:
         # The last start's process may still be saving a checkpoint.
-        with FileLock(folder.lock):
+        with hold_lock(
+            folder.lock, f"the run in {folder.path}", lambda holder: logger.warning(f"waiting for {holder}")
+        ):
             work()
     except Interrupted as interruption:
         logger.warning(str(interruption))

@@ -14,10 +14,10 @@ from pathlib import Path
 from queue import SimpleQueue
 
 import torch
-from filelock import FileLock, Timeout
 from tqdm.auto import tqdm
 
 from hf_gradalign.experiment import parse_arguments
+from hf_gradalign.file_locks import hold_lock
 from hf_gradalign.study import cell_process
 from hf_gradalign.study.cell import Cell
 from hf_gradalign.study.cell_folder import CellFolder
@@ -83,14 +83,12 @@ class StudyRunner:
         """Run the cells that are not finished, and write the tables whenever one is.
 
         Raises:
-            StudyError: If another process is running the study in this folder, or a cell's options are wrong.
+            LockHeldError: If another process is running a study in this folder.
+            StudyError: If a cell's options are wrong.
         """
         self.folder.mkdir(parents=True, exist_ok=True)
-        try:
-            with FileLock(self.folder / "study.lock", timeout=0):
-                return self._run()
-        except Timeout:
-            raise StudyError(f"another process is running the study in {self.folder}") from None
+        with hold_lock(self.folder / "study.lock", f"the study in {self.folder}"):
+            return self._run()
 
     def _run(self) -> StudyReport:
         tables = StudyTables(self.folder)

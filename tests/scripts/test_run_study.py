@@ -10,6 +10,7 @@ import pytest
 import yaml
 from pyarrow import parquet
 
+from hf_gradalign.file_locks import hold_lock
 from hf_gradalign.study.tables import RESOURCES
 
 SCRIPT = Path(__file__).parents[2] / "scripts" / "run_study.py"
@@ -133,12 +134,10 @@ def test_cells_are_listed(script, study_file, tmp_path, capsys):
 
 
 def test_a_study_is_run_once_at_a_time(script, study_file, tmp_path, capsys):
-    from filelock import FileLock
-
     (tmp_path / "out").mkdir()
-    with FileLock(tmp_path / "out" / "study.lock"):
+    with hold_lock(tmp_path / "out" / "study.lock", "it"):
         assert script.main([str(study_file()), "--output_dir", str(tmp_path / "out")]) == 2
-    assert "another process is running the study" in capsys.readouterr().err
+    assert f"the study in {tmp_path / 'out'} is in use by process {os.getpid()} on" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("name", ["quick", "small_scale"])

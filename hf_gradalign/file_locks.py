@@ -1,0 +1,66 @@
+"""Locks that say who holds them."""
+
+import contextlib
+import os
+import socket
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+from filelock import FileLock, Timeout
+
+
+class LockHeldError(OSError):
+    """Another process holds the lock; the message says which, and since when."""
+
+
+@contextlib.contextmanager
+def hold_lock(path: str | Path, what: str, on_wait: Callable[[str], None] | None = None) -> Iterator[None]:
+    """Hold a lock that no other process can take; it ends with the process, however that ends.
+
+    `<path>.holder` says who holds it. The lock is the system's, so what a dead process left does not block.
+
+    Args:
+        path: The lock's file, which stays; its folder must be there.
+        what: What it is for, to begin a message with: "the study in runs/mine".
+        on_wait: Wait for a lock that is held, and call this with its holder first; without it, refuse.
+
+    Raises:
+        LockHeldError: If another process holds it, and `on_wait` is not given.
+        OSError: If the file cannot be written.
+    """
+    path = Path(path)
+    holder = path.with_name(f"{path.name}.holder")
+    if not path.exists():
+        path.touch()  # filelock would not let the group write it, whatever the umask
+    lock = FileLock(path)
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        if on_wait is None:
+            raise LockHeldError(
+                f"{what} is in use by {_read(holder)}. Wait until it ends, stop it, or use another folder"
+            ) from None
+        on_wait(_read(holder))
+        lock.acquire()
+    try:
+        with contextlib.suppress(OSError):  # on a full disk the lock holds all the same
+            now = time.strftime("%Y-%m-%d %H:%M:%S")
+            holder.unlink(missing_ok=True)  # a link to elsewhere is not written through
+            with holder.open("x", encoding="utf-8") as file:
+                file.write(f"process {os.getpid()} on {socket.gethostname()} since {now}\n")
+        yield
+    finally:
+        with contextlib.suppress(OSError):
+            holder.unlink()
+        lock.release()
+
+
+def _read(holder: Path) -> str:
+    try:
+        return " ".join(holder.read_text(encoding="utf-8", errors="replace")[:200].split()) or "another process"
+    except OSError:
+        return "another process"
+
+
+__all__ = ["LockHeldError", "hold_lock"]

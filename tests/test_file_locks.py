@@ -1,0 +1,69 @@
+import multiprocessing
+import os
+import signal
+import socket
+import stat
+
+import pytest
+
+from hf_gradalign.file_locks import LockHeldError, hold_lock
+
+
+def _hold(path, ready):
+    with hold_lock(path, "it"):
+        ready.send(os.getpid())
+        signal.pause()
+
+
+@pytest.fixture
+def other_process(tmp_path):
+    context = multiprocessing.get_context("fork")
+    ours, theirs = context.Pipe()
+    process = context.Process(target=_hold, args=(tmp_path / "a.lock", theirs))
+    process.start()
+    assert ours.recv() == process.pid
+    yield process
+    process.kill()
+    process.join()
+
+
+def test_the_second_process_reads_who_holds_it_and_a_dead_one_does_not_block(tmp_path, other_process):
+    for _ in range(2):  # the refused attempt leaves the holder's name there
+        with pytest.raises(LockHeldError) as told, hold_lock(tmp_path / "a.lock", "the study in x"):
+            pass
+        message = str(told.value)
+        assert f"the study in x is in use by process {other_process.pid} on {socket.gethostname()} since 20" in message
+    other_process.kill()
+    other_process.join()
+    assert (tmp_path / "a.lock.holder").is_file()  # what the dead process left
+    with hold_lock(tmp_path / "a.lock", "it"):
+        assert f"process {os.getpid()} on" in (tmp_path / "a.lock.holder").read_text()
+    assert not (tmp_path / "a.lock.holder").exists()
+
+
+def test_one_may_wait(tmp_path, other_process):
+    waited = []
+
+    def on_wait(holder):
+        waited.append(holder)
+        other_process.kill()
+
+    with hold_lock(tmp_path / "a.lock", "it", on_wait):
+        pass
+    assert str(other_process.pid) in waited[0]
+
+
+def test_files_have_the_umask(tmp_path):
+    before = os.umask(0o002)
+    try:
+        with hold_lock(tmp_path / "a.lock", "it"):
+            modes = [stat.S_IMODE(path.stat().st_mode) for path in tmp_path.iterdir()]
+    finally:
+        os.umask(before)
+    assert modes == [0o664, 0o664]
+
+
+def test_a_folder_in_its_place_is_named(tmp_path):
+    (tmp_path / "a.lock").mkdir()
+    with pytest.raises(OSError, match=r"a\.lock"), hold_lock(tmp_path / "a.lock", "it"):
+        pass
