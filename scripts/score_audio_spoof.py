@@ -82,7 +82,7 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
     )
     work = parser.add_argument_group("work")
     work.add_argument("--batch_size", type=int, default=16, help="windows a forward pass (16)")
-    work.add_argument("--num_workers", type=int, default=2, help="processes that decode (2)")
+    work.add_argument("--num_workers", type=int, help="processes that decode (2; up to 12 where there is a GPU)")
     work.add_argument("--dtype", default="float32", choices=["float32", "bfloat16", "float16", "auto"])
     work.add_argument("--device", help="cpu, cuda, cuda:1, ...; by default the accelerator, if there is one")
     work.add_argument("--no_progress", action="store_true", help="show no progress bar")

@@ -1,5 +1,6 @@
-"""Where and in which type a model computes."""
+"""Where and in which type a model computes, and how many processes decode for it."""
 
+import os
 from typing import Literal, get_args
 
 import torch
@@ -42,3 +43,14 @@ def resolve_dtype(dtype: DType, device: torch.device) -> str:
         return dtype
     has_units = device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
     return "bfloat16" if has_units else "float32"
+
+
+def suitable_workers(device: torch.device) -> int:
+    """How many loader workers keep a model busy on this machine.
+
+    With an accelerator one for each core but one, at most 12; on a CPU, which the model needs itself, at most 2.
+    Several processes on a machine (`LOCAL_WORLD_SIZE`, as torchrun sets it) share its cores.
+    """
+    available = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    cores = max(1, available // int(os.environ.get("LOCAL_WORLD_SIZE", 1)))
+    return min(2, cores) if device.type == "cpu" else min(12, max(1, cores - 1))

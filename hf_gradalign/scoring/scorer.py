@@ -20,7 +20,7 @@ from hf_gradalign.data.out_of_range import OutOfRangeClips
 from hf_gradalign.scoring.chunks import Chunk, ChunkDataset
 from hf_gradalign.scoring.given_clips import as_clips, name_of
 from hf_gradalign.scoring.model_loading import label_columns, load_trained_classifier
-from hf_gradalign.scoring.precision import DType, resolve_dtype, usable_device
+from hf_gradalign.scoring.precision import DType, resolve_dtype, suitable_workers, usable_device
 from hf_gradalign.scoring.protocol import padding_is_harmless, settle_windowing, taking_windows_as_they_are
 from hf_gradalign.scoring.windowing import Combination, WindowMode
 
@@ -51,7 +51,7 @@ class SpoofScorer:
         rms_level: Bring clips to this root mean square first, if the model was trained so and does not normalise.
         bonafide_label: Name (or number) of the bona fide label, where the names do not say which one it is; "none" for
             a model of one output that is higher for spoof.
-        num_workers: Processes that decode; 0 decodes in this one.
+        num_workers: Processes that decode; 0 decodes in this one, None takes as many as suit the machine.
         hub_options: `revision`, `token`, `cache_dir`, `trust_remote_code`, for a model given by name.
 
     Attributes:
@@ -82,10 +82,10 @@ class SpoofScorer:
         combine: Combination = "mean",
         rms_level: float | None = None,
         bonafide_label: str | None = None,
-        num_workers: int = 0,
+        num_workers: int | None = 0,
         **hub_options: Any,
     ) -> None:
-        if num_workers < 0:
+        if num_workers is not None and num_workers < 0:
             raise ValueError(f"num_workers must be at least 0, not {num_workers}")
         if batch_size < 1:
             raise ValueError(f"batch_size must be at least 1, not {batch_size}")
@@ -108,7 +108,7 @@ class SpoofScorer:
         self.sampling_rate: int = feature_extractor.sampling_rate
         self.batch_size = batch_size
         self.rms_level = rms_level
-        self.num_workers = num_workers
+        self.num_workers = suitable_workers(self.device) if num_workers is None else num_workers
 
     def score(
         self,
