@@ -27,7 +27,7 @@ _ROUNDING = 0.05  # seconds
 # These are found by looking for what could be their frames, and in noise some bytes seem to be such.
 _WITHOUT_CONTAINER = {"mp3", "aac", "ac3", "eac3", "ac4", "dts", "loas", "mlp", "truehd"}
 _LEAST_SHARE = 0.8
-_SCALES = {"u1": 2**7, "i2": 2**15, "i4": 2**31}
+_SCALES = {"u1": 2**7, "i2": 2**15, "i4": 2**31, "i8": 2**63}
 
 
 class UnknownFormatError(AudioDecodingError):
@@ -65,6 +65,8 @@ def read_by_ffmpeg(data: Data, format_name: str | None = None) -> tuple[np.ndarr
             if not container.streams.audio:
                 raise AudioDecodingError("it has no sound (FFmpeg finds no audio stream)")
             stream = container.streams.audio[0]
+            if stream.codec_context is None:
+                raise UnknownFormatError("FFmpeg: no decoder for its codec")
             n_packets = n_bad = n_bytes = 0
             first, end = None, 0.0
             for packet in container.demux(stream):
@@ -89,6 +91,8 @@ def read_by_ffmpeg(data: Data, format_name: str | None = None) -> tuple[np.ndarr
                 _refuse_noise(n_bytes, len(data) - (first or 0))
     except av.error.FFmpegError as error:
         raise UnknownFormatError(f"FFmpeg: {error.strerror or error}") from error
+    except IndexError as error:  # PyAV's answer to a stream that first shows up in the midst of a corrupt file
+        raise AudioDecodingError("it is corrupt (FFmpeg finds streams that its header does not name)") from error
     if not stretches and container_format in _WITHOUT_CONTAINER:
         raise UnknownFormatError("FFmpeg: no frame can be decoded")
     if not stretches:

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from hf_gradalign.audio.errors import AudioDecodingError
 from hf_gradalign.audio.ffmpeg import count_samples
+from hf_gradalign.audio.id3 import end_of_id3v2
 from hf_gradalign.audio.riff import Data
 
 # Bytes within which the header lies, from the first frame on: behind four of the frame's header and its side info.
@@ -33,7 +34,7 @@ class Mp3Length:
 
 def measure_mp3(data: Data) -> Mp3Length:
     """Compare the header with the frames that are there, without decoding them."""
-    start = _after_tag(data)
+    start = end_of_id3v2(data)
     area = data[start : start + _HEADER_AREA]
     place = max(area.find(b"Xing"), area.find(b"Info"))
     if place != -1 and len(area) == _HEADER_AREA and area[place + 7] & 3 == 3:  # it has the frames and the bytes
@@ -48,12 +49,3 @@ def measure_mp3(data: Data) -> Mp3Length:
     has_header = any(name in head for name in (b"Xing", b"Info", b"VBRI"))
     left_out = _LEFT_OUT if has_header else 0
     return Mp3Length(has_header, max(there - left_out, 1), left_out)
-
-
-def _after_tag(data: Data) -> int:
-    """Where an ID3v2 tag ends."""
-    head = data[:10]
-    if not head.startswith(b"ID3"):
-        return 0
-    size = sum(byte << shift for byte, shift in zip(head[6:10], (21, 14, 7, 0), strict=True))
-    return 10 + size + (10 if head[5] & 0x10 else 0)

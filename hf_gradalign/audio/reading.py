@@ -165,7 +165,10 @@ def _read_window(file: soundfile.SoundFile, bounds: Bounds | None) -> Sound:
     start, stop = bounds(file.frames) if can_seek else (0, file.frames)
     if start:
         file.seek(start)
-    samples = file.read(stop - start, dtype="float32", always_2d=True)
+    try:
+        samples = file.read(stop - start, dtype="float32", always_2d=True)
+    except MemoryError as error:
+        raise AudioDecodingError(f"it is corrupt: its header says that it has {file.frames} samples") from error
     missing = stop - start - len(samples)
     if missing > (0 if exact else LOSSY_TOLERANCE * file.frames) or len(samples) == 0:
         raise AudioDecodingError(f"it is truncated: {len(samples)} of {stop - start} samples could be read")
@@ -177,7 +180,7 @@ def _read_mp3(file: _File, sound_file: soundfile.SoundFile) -> Sound:
     length: Mp3Length = file.measured(measure_mp3)
     try:
         samples = sound_file.read(sound_file.frames, dtype="float32", always_2d=True).mean(axis=1)
-    except soundfile.SoundFileError as error:
+    except (soundfile.SoundFileError, MemoryError) as error:  # a header may say that there are terabytes
         return _read_what_libsndfile_cannot(file.data, error, "mp3")
     if len(samples) < length.least:
         heard = _to_the_end(file.data, "mp3")

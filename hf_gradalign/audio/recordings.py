@@ -5,10 +5,11 @@ Files are joined by `cat`, and streams chained: a reader that stops where the fi
 
 from __future__ import annotations
 
+from hf_gradalign.audio.id3 import end_of_id3v2
 from hf_gradalign.audio.riff import Data, find_riff_sound
 
-# What a recording begins with; long enough not to be met by chance.
-_STARTS = (b"fLaC\0\0\0\x22", b"fLaC\x80\0\0\x22", b"#!AMR\n", b"#!AMR-WB\n")
+# What recordings begin with, by their first bytes; long enough not to be met by chance.
+_STARTS = {b"fLaC": (b"fLaC\0\0\0\x22", b"fLaC\x80\0\0\x22"), b"#!AMR": (b"#!AMR\n", b"#!AMR-WB\n")}
 _EBML = b"\x1a\x45\xdf\xa3"
 
 
@@ -39,9 +40,10 @@ def _begins(data: Data) -> list[int]:
             for place in places
             if place == 0 or b"webm" in (near := data[place : place + 64]) or b"matroska" in near
         ]
-    for start in _STARTS:
-        if head.startswith(start[:6]):
-            return [0, *_places(data, start, 1)]
+    after_tag = end_of_id3v2(data)
+    for first, starts in _STARTS.items():
+        if data[after_tag : after_tag + len(first)] == first:
+            return sorted({0, *(place for start in starts for place in _places(data, start, after_tag + 1))})
     return [0]
 
 
@@ -70,7 +72,7 @@ def _ogg_links(data: Data) -> list[int]:
     for place in _places(data, b"OggS\0\x02"):
         if place != after_first_page:
             begins.append(place)
-        n_segments = data[place + 26]
+        n_segments = sum(data[place + 26 : place + 27])
         after_first_page = place + 27 + n_segments + sum(data[place + 27 : place + 27 + n_segments])
     return sorted({0, *begins})
 

@@ -120,6 +120,27 @@ def test_what_libsndfile_alone_would_not_hear(tmp_path):
     assert "no header says how long it is" in reasons["a.mp3"]
 
 
+def test_flac_with_tags():
+    part = ID3V2 + by_libsndfile(SAMPLES, "FLAC", "PCM_16")
+    assert len(heard(part)) == N
+    assert len(heard(part + part)) == 2 * N
+
+
+@pytest.mark.parametrize(
+    "data", [b"OggS\0\x02", b"RIFF\0\0\0\0WAVE", b"fLaC", b"ID3", b"\x1aE\xdf\xa3", b"\0\0\0\x08ftyp"]
+)
+def test_beginnings_without_a_rest(data):
+    with pytest.raises(AudioDecodingError):
+        read_sound(data)
+
+
+def test_a_length_that_no_memory_holds():
+    data = bytearray(by_libsndfile(SAMPLES, "FLAC", "PCM_16"))
+    data[21] |= 0x0F  # of the 36 bits of STREAMINFO's total samples
+    with pytest.raises(AudioDecodingError, match=r"corrupt|truncated"):
+        read_sound(bytes(data))
+
+
 def test_links_of_other_codecs_and_rates():
     parts = [by_libsndfile(SAMPLES, "OGG", "VORBIS"), by_libsndfile(SAMPLES[:8000], "OGG", "OPUS", 8000)]
     assert len(heard(b"".join(parts))) == N + 16_000
