@@ -67,10 +67,16 @@ def map_labels(
             f"Say what each means with --label_map, for example {_EXAMPLE}."
         )
     if missing and not allow_missing:
+        said = [str(values[text]).strip() for text in missing if values[text] is not None]
+        example = next((text for text in said if text), None)
         raise CorpusError(
             f"{sum(counts[text] for text in missing)} of {len(labels)} clips have no label "
-            f"({_listed({text: counts[text] for text in missing}, values)}). Label them or remove their rows; if this "
-            "is a label after all, say what it means, for example --label_map all:-1=spoof."
+            f"({_listed({text: counts[text] for text in missing}, values)}). Label them or remove their rows"
+            + (
+                f"; if {example} is a label, say what it means, as in --label_map all:{example}=spoof."
+                if example
+                else "."
+            )
         )
     numbers = {text: LABEL_NAMES.index(name) for text, name in known.items()}
     return [numbers.get(text) for text in texts]

@@ -60,18 +60,19 @@ def with_unique_ids(dataset: Dataset, shown: str) -> Dataset:
     """
     ids = _own_ids(dataset, shown)
     audio = _Audio(dataset)
-    paths = audio.paths
-    candidates = _candidates(paths if ids is None else ids, audio.files)
+    candidates = _candidates(audio.paths if ids is None else ids, audio.files)
+    dropped: set[int] = set()
     if candidates.size:
         rows = _rows(dataset, candidates, ids, audio)
         _refuse_contradictions(rows, shown, has_ids=ids is not None)
         dropped = _repeats(rows, shown)
         if ids is not None:
             _refuse_doubled_ids([row for row in rows if row.number not in dropped], shown)
-        if dropped:
-            kept = np.setdiff1d(np.arange(len(dataset)), list(dropped))
-            dataset, paths = dataset.select(kept), paths.take(pa.array(kept))
-    return dataset if ids is not None else _named_by_files(dataset, paths, shown)
+    kept = np.setdiff1d(np.arange(len(dataset)), list(dropped))
+    if ids is None:
+        dataset = _named_by_files(dataset, audio.paths, kept, shown)
+    # Last of all: a column that is added to chosen rows copies them, audio and all.
+    return dataset.select(kept) if dropped else dataset
 
 
 def refuse_contradictions_between(parts: Mapping[str, Dataset]) -> None:
@@ -134,17 +135,21 @@ def _own_ids(dataset: Dataset, shown: str) -> pa.Array | None:
     return ids
 
 
-def _named_by_files(dataset: Dataset, paths: pa.Array, shown: str) -> Dataset:
+def _named_by_files(dataset: Dataset, paths: pa.Array, kept: np.ndarray, shown: str) -> Dataset:
+    """The data set with names for the rows that are kept."""
     if "utterance_id" in dataset.column_names:
         logger.warning("%s: the column of utterance ids is empty; clips are named by their files.", shown)
         dataset = dataset.remove_columns("utterance_id")
-    names = file_ids(paths)
+    names = file_ids(paths.take(pa.array(kept)))
     if pc.count_distinct(names).as_py() != len(names):
         raise CorpusError(
             f"{shown}: files are called {', '.join(repeated(names).to_pylist()[:_SHOWN])}, as others are named by "
             "their rows or paths. Give clips a column utterance_id."
         )
-    return dataset.add_column("utterance_id", names)
+    is_kept = np.zeros(len(dataset), dtype=bool)
+    is_kept[kept] = True
+    of_all = pc.replace_with_mask(pa.nulls(len(dataset), pa.string()), pa.array(is_kept), names)
+    return dataset.add_column("utterance_id", of_all)
 
 
 def _candidates(names: pa.Array, files: pa.Array) -> np.ndarray:
@@ -216,12 +221,13 @@ def _repeats(rows: Sequence[_Row], shown: str) -> set[int]:
         listed = _few([str(row) for row in dropped])
         count = _counted(len(dropped), "row repeats an earlier one and is", "rows repeat earlier ones and are")
         logger.warning("%s: %s left out: %s.", shown, count, listed)
-    left = [row for row in rows if row not in dropped]
+    numbers = {row.number for row in dropped}
+    left = [row for row in rows if row.number not in numbers]
     again = [row for group in _groups(left, "file") for row in group[1:] if not isinstance(row.file, tuple)]
     if again:
         count = _counted(len(again), "row names an audio file that an earlier one names", "rows name such files")
         logger.warning("%s: %s, with other values: %s.", shown, count, _few([str(row) for row in again]))
-    return {row.number for row in dropped}
+    return numbers
 
 
 def _refuse_doubled_ids(rows: Sequence[_Row], shown: str) -> None:

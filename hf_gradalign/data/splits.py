@@ -36,18 +36,27 @@ def choose_splits(
     """
     chosen = {}
     for split, name in wanted.items():
-        if name in source:
-            chosen[split] = source[name]
+        if (found := _matching(source, name)) is not None:
+            chosen[split] = source[found]
         elif name is not None and split not in optional:
             message = f"{shown} has no split {name!r}; its splits are {', '.join(source)}."
             if split in _OPTIONS:
                 hint = " or split part of the training data off with --validation_fraction 0.1"
-                message += f" Name the {split} split with {_OPTIONS[split]}{hint if split == 'validation' else ''}."
+                message += f" Name the {split} split with {_OPTIONS[split]}{hint if split == 'validation' else ''}"
+                message += " (score_audio_spoof.py: --split)."
             raise CorpusError(message)
     names = [wanted[split] for split in chosen]
     for name in {name for name in names if names.count(name) > 1}:
         logger.warning("The split %r serves more than one purpose: the results will be too good.", name)
     return chosen
+
+
+def _matching(source: Mapping[str, Split], name: str | None) -> str | None:
+    """A source's own name of a split: the same, or but for case and blanks the same, if that is one alone."""
+    if name is None or name in source:
+        return name
+    alike = [own for own in source if own.strip().lower() == name.strip().lower()]
+    return alike[0] if len(alike) == 1 else None
 
 
 def split_off_validation(train: Dataset, fraction: float) -> tuple[Dataset, Dataset]:

@@ -103,13 +103,20 @@ NO_LABELS = [None, "", " ", "-", "\u2013", "unknown", "UNK", "?", "nan", float("
 def test_what_is_no_label(label):
     assert is_no_label(label)
     assert map_labels(["spoof", label, "real"], allow_missing=True) == [0, None, 1]
-    with pytest.raises(CorpusError, match=r"1 of 3 clips have no label \(.*\(1 clips\)\).*--label_map"):
+    with pytest.raises(CorpusError, match=r"1 of 3 clips have no label \(.*\(1 clips\)\)"):
         map_labels(["spoof", label, "real"])
 
 
 def test_what_a_label_map_names_is_a_label():
     assert map_labels([1, -1, "unknown"], label_map={"-1": "spoof", "1": "real"}, allow_missing=True) == [1, 0, None]
     assert map_labels([1.0, -1.0], label_map={"-1": "spoof", "1": "real"}) == [1, 0]
+
+
+@pytest.mark.parametrize(("label", "end"), [("-1", ":-1=spoof."), ("unknown ", ":unknown=spoof."), (None, "rows.")])
+def test_what_to_do_about_missing_labels(label, end):
+    with pytest.raises(CorpusError, match="Label them or remove their rows") as caught:
+        map_labels(["real", label])
+    assert str(caught.value).endswith(end)
 
 
 def test_a_class_labels_own_name_for_no_label():

@@ -110,6 +110,14 @@ def test_a_missing_split(save, splits, message):
         load_corpus(save(splits))
 
 
+def test_splits_but_for_case(save):
+    corpus = load_corpus(save({"Train": 4, "VALIDATION": 2, "test": 1}))
+    assert {split: len(clips) for split, clips in corpus.items()} == {"train": 4, "validation": 2, "test": 1}
+    message = r"no split 'test'; its splits are Test, TEST.*--test_split_name \(score_audio_spoof.py: --split\)"
+    with pytest.raises(CorpusError, match=message):
+        load_corpus(save({"Test": 2, "TEST": 2}), splits=("test",))
+
+
 def test_the_test_split_may_be_absent_unless_it_is_asked_for(save):
     folder = save({"train": 4, "validation": 4})
     assert list(load_corpus(folder)) == ["train", "validation"]
