@@ -6,6 +6,7 @@ import os
 from collections import defaultdict
 from collections.abc import Callable, Mapping
 from functools import cache
+from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -36,6 +37,15 @@ def find_on_disk(paths: pa.Array) -> pa.Array:
     entries = cache(_entries_by_name)
     found = [_find(path, entries) for path in paths.filter(is_absent).to_pylist()]
     return pc.replace_with_mask(paths, is_absent, pa.array(found, pa.string()))
+
+
+def as_on_disk(path: Path) -> Path:
+    """A file's or folder's path as it is on disk, in whichever Unicode form; the path itself where there is none."""
+    if path.exists():
+        return path
+    entries = cache(_entries_by_name)
+    found = _find(str(path), entries) or _find(str(path), entries, is_folder=True)
+    return path if found is None else Path(found)
 
 
 def _files_in(prefix: str) -> pa.Array:

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 
 from hf_gradalign.data.errors import CorpusError
 from hf_gradalign.labels import LABEL_NAMES, Label, canonical_label, normalize_label
+from hf_gradalign.plain_text import stripped_text
 
 # What stands in tables where there is no label; a label map that names one of them goes first.
 _NO_LABEL = {
@@ -63,11 +64,12 @@ def map_labels(
     if None in known.values():
         raise CorpusError(
             "Cannot tell which labels mean spoof and which bonafide. Found: "
-            f"{_listed({text: counts[text] for text in known}, values)}. "
-            f"Say what each means with --label_map, for example {_EXAMPLE}."
+            f"{_listed({text: counts[text] for text in known}, values)}"
+            + (f", and for no label {_listed({text: counts[text] for text in missing}, values)}. " if missing else ". ")
+            + f"Say what each means with --label_map, for example {_EXAMPLE}."
         )
     if missing and not allow_missing:
-        said = [str(values[text]).strip() for text in missing if values[text] is not None]
+        said = [stripped_text(values[text]) for text in missing if values[text] is not None]
         example = next((text for text in said if text), None)
         raise CorpusError(
             f"{sum(counts[text] for text in missing)} of {len(labels)} clips have no label "

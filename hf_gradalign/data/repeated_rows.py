@@ -65,7 +65,7 @@ def with_unique_ids(dataset: Dataset, shown: str) -> Dataset:
     if candidates.size:
         rows = _rows(dataset, candidates, ids, audio)
         _refuse_contradictions(rows, shown, has_ids=ids is not None)
-        dropped = _repeats(rows, shown)
+        dropped = _repeats(rows, shown, has_ids=ids is not None)
         if ids is not None:
             _refuse_doubled_ids([row for row in rows if row.number not in dropped], shown)
     kept = np.setdiff1d(np.arange(len(dataset)), list(dropped))
@@ -165,7 +165,7 @@ def _rows(dataset: Dataset, candidates: np.ndarray, ids: pa.Array | None, audio:
     rest = chosen.select_columns(others) if others else None
     labels = chosen["label"][:]
     numbers = candidates.tolist()
-    names = audio.paths if ids is None else ids
+    names = pc.coalesce(audio.files, audio.paths) if ids is None else ids
     files = _files(dataset, numbers, audio)
     return [
         _Row(
@@ -210,7 +210,7 @@ def _refuse_contradictions(rows: Sequence[_Row], shown: str, *, has_ids: bool) -
         )
 
 
-def _repeats(rows: Sequence[_Row], shown: str) -> set[int]:
+def _repeats(rows: Sequence[_Row], shown: str, *, has_ids: bool) -> set[int]:
     """The rows that say what an earlier one says."""
     first: dict[Hashable, _Row] = {}
     dropped = []
@@ -225,8 +225,10 @@ def _repeats(rows: Sequence[_Row], shown: str) -> set[int]:
     left = [row for row in rows if row.number not in numbers]
     again = [row for group in _groups(left, "file") for row in group[1:] if not isinstance(row.file, tuple)]
     if again:
-        count = _counted(len(again), "row names an audio file that an earlier one names", "rows name such files")
-        logger.warning("%s: %s, with other values: %s.", shown, count, _few([str(row) for row in again]))
+        count = _counted(len(again), "row names an audio file", "rows name audio files")
+        called = "" if has_ids else " These clips are named by their rows."
+        listed = _few([str(row) for row in again])
+        logger.warning("%s: %s that an earlier one names, with other values: %s.%s", shown, count, listed, called)
     return numbers
 
 

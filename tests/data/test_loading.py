@@ -260,6 +260,16 @@ def test_names_in_another_unicode_form_than_on_disk(tmp_path, write_clip, caplog
     assert "split 'test': 1 audio files are called otherwise on disk" in caplog.text
 
 
+@pytest.mark.parametrize("layout", ["", "in_the_wild:"])
+def test_a_corpus_in_another_unicode_form_than_on_disk(tmp_path, write_clip, layout):
+    write_clip("gro\u0308\u00dfe/a.wav", 400)
+    text = {"metadata.csv": "file_name,label\na.wav,real", "meta.csv": "file,speaker,label\na.wav,x,bona-fide"}
+    for name, content in text.items():
+        (tmp_path / "gro\u0308\u00dfe" / name).write_text(content)
+    clips = load_corpus(f"{layout}{tmp_path}/gr\u00f6\u00dfe", splits=("test",))["test"]
+    assert clips["utterance_id"][:] == ["a"]
+
+
 def test_clips_to_be_scored_need_no_labels(tmp_path, write_clip):
     paths = [write_clip(f"clips/{name}.wav", 400) for name in "ab"]
     (tmp_path / "clips" / "notes.txt").write_text("no audio")

@@ -56,6 +56,15 @@ def test_a_file_with_other_values_is_kept_and_told(write, caplog):
     clips = load(write(row("a.wav", start=0), row("b.wav", start=0), row("a.wav", start=2)))
     assert clips["utterance_id"][:] == ["row_000000", "b", "row_000002"]
     assert "1 row names an audio file that an earlier one names, with other values: row 3 (" in caplog.text
+    assert "These clips are named by their rows." in caplog.text
+
+
+def test_a_file_however_its_path_is_written(write, tmp_path, caplog):
+    path = write(row("x/a.wav"), row("b.wav"))
+    repeats = [row(str(tmp_path / "x/a.wav")), row("x/../x/a.wav"), row(f"{tmp_path}//x/./a.wav")]
+    path.write_text(path.read_text() + "".join(json.dumps(entry) + "\n" for entry in repeats))
+    assert load(path)["utterance_id"][:] == ["a", "b"]
+    assert "3 rows repeat earlier ones" in caplog.text
 
 
 @pytest.mark.parametrize("has_ids", [False, True])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import os
 import re
+import unicodedata
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,6 +19,7 @@ from hf_gradalign.data.corpora.in_the_wild import InTheWild
 from hf_gradalign.data.corpora.layout import Layout
 from hf_gradalign.data.corpora.mlaad import MLAAD
 from hf_gradalign.data.errors import CorpusError
+from hf_gradalign.data.files_on_disk import as_on_disk
 
 LAYOUTS: dict[str, Layout] = {
     kind.name: kind()
@@ -101,11 +103,15 @@ def parse_corpus(text: str | None, path: str | None = None) -> CorpusSpec:
         return CorpusSpec(text, layout.name, layout=layout, path=place)
     if path is not None:
         raise CorpusError(f"{text!r} is no named corpus, which alone take a path.{did_you_mean(text)}")
-    source = Path(text).expanduser()
+    given = Path(text).expanduser()
+    source = as_on_disk(given)
     is_on_hub = not source.exists() and re.fullmatch(r"[\w.-]+/[\w.-]+", text) is not None
-    name = source.stem if source.suffix else source.name
+    name = unicodedata.normalize("NFC", source.stem if source.suffix else source.name)
     is_arena = is_arena_folder(source)
-    return CorpusSpec(text, name, path=text, hub_id=text if is_on_hub else None, is_arena=is_arena)
+    place = text if source == given else str(source)
+    return CorpusSpec(
+        text, unicodedata.normalize("NFC", name), path=place, hub_id=text if is_on_hub else None, is_arena=is_arena
+    )
 
 
 def corpus_root(spec: CorpusSpec) -> Path:
@@ -122,7 +128,7 @@ def corpus_root(spec: CorpusSpec) -> Path:
             f"Its page, docs/corpora/{layout.page}, has the details; with all corpora in one folder, "
             f"{CORPORA_FOLDER} can name that folder."
         )
-    root = Path(path).expanduser()
+    root = as_on_disk(Path(path).expanduser())
     if not root.exists():
         source = "" if spec.path else f" (from {CORPORA_FOLDER})"
         raise CorpusError(f"{layout.title}: there is no {root}{source}. To get the corpus: {layout.home}.")
