@@ -64,7 +64,7 @@ def in_common_form(
     needed = [(audio_column, "--audio_column_name")]
     if has_labels:
         needed.append((label_column, "--label_column_name"))
-    if id_column not in (None, NO_COLUMN):
+    if id_column not in (None, NO_COLUMN, ID_COLUMN):
         needed.append((id_column, "--id_column_name"))
     for column, option in needed:
         if column not in dataset.column_names:
@@ -165,7 +165,7 @@ def _with_labels(
 def _with_ids(dataset: Dataset, shown: str, column: str | None) -> Dataset:
     if column == NO_COLUMN:
         return dataset.remove_columns([name for name in dataset.column_names if name == ID_COLUMN])
-    if column is None and ID_COLUMN not in dataset.column_names:
+    if column in (None, ID_COLUMN) and ID_COLUMN not in dataset.column_names:
         return dataset
     column = column or ID_COLUMN
     given = dataset.select_columns([column]).with_format("arrow")[:][column]

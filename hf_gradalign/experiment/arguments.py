@@ -319,6 +319,8 @@ OF_CORPORA: dict[str, str | None] = {
     option.name: option.default for option in fields(DataArguments) if option.metadata.get("nargs") == "+"
 }
 """The options that may have a value for each corpus, and their defaults."""
+NONE_IS_A_VALUE = ("label_column_name", "id_column_name", "test_split_name")
+"""The options of which `none` says that there is no such column or split, and not that nothing was said."""
 
 
 @dataclass

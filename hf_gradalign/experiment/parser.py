@@ -10,7 +10,12 @@ from typing import Any, get_args, get_origin, get_type_hints
 from transformers import HfArgumentParser
 from transformers.hf_argparser import string_to_bool
 
-from hf_gradalign.experiment.arguments import AudioSpoofTrainingArguments, DataArguments, ModelArguments
+from hf_gradalign.experiment.arguments import (
+    NONE_IS_A_VALUE,
+    AudioSpoofTrainingArguments,
+    DataArguments,
+    ModelArguments,
+)
 
 _CLASSES = (ModelArguments, DataArguments, AudioSpoofTrainingArguments)
 _UNSET = ("none", "null")
@@ -44,7 +49,7 @@ class RunParser(HfArgumentParser):
 
     def _open(self, action: argparse.Action, field: dataclasses.Field, hint: Any) -> None:
         alternatives = get_args(hint) or (hint,)
-        is_list = action.nargs == "+"
+        is_list = action.nargs == "+" and field.name not in NONE_IS_A_VALUE
         if action.type is string_to_bool:
             action.nargs, action.const = "?", True
             if f"--no_{field.name}" not in self._option_string_actions:
@@ -53,7 +58,8 @@ class RunParser(HfArgumentParser):
         elif any(get_origin(kind) is dict for kind in alternatives):
             action.type = str  # as JSON, which the data classes read
         # Where "none" is a value of its own (--report_to), it stays one.
-        if (type(None) in alternatives and field.default != "none") or is_list:
+        has_none = field.default == "none" or field.name in NONE_IS_A_VALUE
+        if (type(None) in alternatives and not has_none) or is_list:
             action.type = _or_none(action.type)
             action.choices = None if action.choices is None else [*action.choices, None]
         if is_list:

@@ -315,3 +315,12 @@ def test_what_cannot_be_unset(capsys, words, message):
         parse_arguments(words)
     assert end.value.code == 2
     assert message in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("name", ["label_column_name", "id_column_name", "test_split_name"])
+def test_where_none_is_a_value(name, tmp_path):
+    assert getattr(parse_arguments([f"--{name}", "none"])[1], name) == "none"
+    assert getattr(parse_arguments([f"--{name}", "a:none", "b:x"])[1], name) == ["a:none", "b:x"]
+    config = tmp_path / "config.yaml"
+    config.write_text(f"{name}: null")
+    assert getattr(parse_arguments([str(config)])[1], name) == getattr(parse_arguments([])[1], name)
