@@ -31,24 +31,24 @@ class Pipe:
         return len(data)
 
 
-def encode(samples, container, codec, *, rate=RATE, piped=False, muxer=None, encoder=None):
+def encode(samples, container, codec, *, rate=RATE, piped=False, muxer=None, encoder=None, layout="mono"):
     """The file's bytes; `muxer` and `encoder` are FFmpeg's options."""
     if "faststart" in (muxer or {}).get("movflags", ""):  # for which FFmpeg opens the file twice
         with tempfile.TemporaryDirectory() as folder:
-            _encode(f"{folder}/a", samples, container, codec, rate, muxer, encoder)
+            _encode(f"{folder}/a", samples, container, codec, rate, muxer, encoder, layout)
             return pathlib.Path(folder, "a").read_bytes()
     file = Pipe() if piped else io.BytesIO()
-    _encode(file, samples, container, codec, rate, muxer, encoder)
+    _encode(file, samples, container, codec, rate, muxer, encoder, layout)
     return bytes(file.data) if piped else file.getvalue()
 
 
-def _encode(file, samples, container, codec, rate, muxer, encoder):
+def _encode(file, samples, container, codec, rate, muxer, encoder, layout):
     with av.open(file, "w", format=container, options=muxer or {}) as out:
-        stream = out.add_stream(codec, rate=rate, layout="mono", options=encoder or {})
+        stream = out.add_stream(codec, rate=rate, layout=layout, options=encoder or {})
         frame = av.AudioFrame.from_ndarray((samples[None] * 32767).astype("int16"), format="s16p", layout="mono")
         frame.sample_rate = RATE
         size = stream.codec_context.frame_size or 0
-        resampler = av.AudioResampler(stream.codec_context.format.name, "mono", rate, frame_size=size)
+        resampler = av.AudioResampler(stream.codec_context.format.name, layout, rate, frame_size=size)
         for frames in (resampler.resample(frame), resampler.resample(None)):
             for piece in frames:
                 out.mux(stream.encode(piece))

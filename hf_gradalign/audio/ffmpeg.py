@@ -27,6 +27,8 @@ _ROUNDING = 0.05  # seconds
 # These are found by looking for what could be their frames, and in noise some bytes seem to be such.
 _WITHOUT_CONTAINER = {"mp3", "aac", "ac3", "eac3", "ac4", "dts", "loas", "mlp", "truehd"}
 _LEAST_SHARE = 0.8
+# Of so many channels, each in a memory of its own, PyAV reads one more than there are, which can crash (18.1).
+_MOST_PLANES = 8
 _SCALES = {"u1": 2**7, "i2": 2**15, "i4": 2**31, "i8": 2**63}
 
 
@@ -168,6 +170,8 @@ class _Reader(io.BufferedIOBase):
 
 
 def _add(stretches: list[_Stretch], frame: Any) -> None:
+    if frame.format.is_planar and frame.layout.nb_channels >= _MOST_PLANES:
+        frame = _packed(frame)
     values = frame.to_ndarray()
     if not frame.format.is_planar:
         values = values.reshape(-1, frame.layout.nb_channels).T
@@ -178,6 +182,14 @@ def _add(stretches: list[_Stretch], frame: Any) -> None:
     if not stretches or stretches[-1].rate != frame.sample_rate:
         stretches.append(_Stretch(frame.sample_rate, []))
     stretches[-1].samples.append(mono)
+
+
+def _packed(frame: Any) -> Any:
+    import av
+
+    resampler = av.AudioResampler(frame.format.packed.name, frame.layout, frame.sample_rate)
+    [packed] = [*resampler.resample(frame), *resampler.resample(None)]
+    return packed
 
 
 def _refuse_cut_off(container: Any, stream: Any, end: float, tolerance: float) -> None:

@@ -281,6 +281,13 @@ def test_what_phones_and_browsers_record_is_heard(container, codec, rate, muxer,
         np.testing.assert_array_equal(decode_audio(data, RATE, window=window), crop(whole, window))
 
 
+@pytest.mark.parametrize("layout", ["stereo", "5.1", "7.1"])
+@pytest.mark.parametrize(("container", "codec"), [("ipod", "aac"), ("matroska", "pcm_s16le"), ("wv", "wavpack")])
+def test_channels_are_averaged(layout, container, codec):
+    # FFmpeg puts mono sound into one or two of the channels.
+    assert_hears_all(encode(SAMPLES, container, codec, layout=layout), 0.8)
+
+
 @pytest.mark.parametrize(
     ("container", "codec", "muxer"),
     [
