@@ -6,7 +6,7 @@ python scripts/score_audio_spoof.py you/your-detector --corpus asvspoof2021_df:/
 python scripts/score_audio_spoof.py runs/my-run --audio recordings/ interview.wav --windows all --combine min
 torchrun --nproc_per_node 8 scripts/score_audio_spoof.py you/your-detector --corpus asvspoof5:/data/asvspoof5
 
-Interrupted or killed, the same command goes on where it was. Error rates: scripts/evaluate_scores.py.
+Interrupted or killed, the same command continues where it was. Error rates: scripts/evaluate_scores.py.
 """
 
 import argparse
@@ -61,7 +61,9 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
     output.add_argument("--output_dir", type=Path, help="folder for the score files (scores/<model>)")
     output.add_argument("--output_file", type=Path, help="the score file, where there is one corpus")
     output.add_argument("--columns", nargs="+", default=[], help="further columns for the file, e.g. label system")
-    output.add_argument("--overwrite", action="store_true", help="begin anew where there are scores already")
+    output.add_argument(
+        "--overwrite", action="store_true", help="start over; the old scores stay until the new ones are complete"
+    )
     hearing = parser.add_argument_group("what the model hears")
     hearing.add_argument(
         "--windows",
@@ -126,7 +128,8 @@ def main(argv: Sequence[str]) -> int:
         print(f"error: {plain_text(error)}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
-        print("\ninterrupted; the same command goes on where it was", file=sys.stderr)
+        again = "the same command" + " without --overwrite" * arguments.overwrite
+        print(f"\ninterrupted; {again} continues where it was", file=sys.stderr)
         return 130
     return 0
 

@@ -4,6 +4,7 @@ import json
 import time
 from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from datetime import timedelta
 from pathlib import Path
@@ -19,8 +20,9 @@ from transformers.utils import logging
 from hf_gradalign.data import LABEL_NAMES, BadClip, CorpusError
 from hf_gradalign.data.encoded_audio import with_encoded_audio
 from hf_gradalign.data.out_of_range import OutOfRangeClips
+from hf_gradalign.scoring.beginning import begin
 from hf_gradalign.scoring.chunks import ChunkDataset
-from hf_gradalign.scoring.progress_store import ProgressStore, ScoredChunk, differences, finite_or_none
+from hf_gradalign.scoring.progress_store import ProgressStore, ScoredChunk, finite_or_none
 from hf_gradalign.scoring.score_file import write_bad_clips, write_score_file
 from hf_gradalign.scoring.scorer import SpoofScorer
 from hf_gradalign.scoring.settings import describe_scoring
@@ -83,7 +85,8 @@ def score_corpus(
     While it runs, what has been scored is in the folder `<score_file>.partial`, complete after every chunk of clips;
     the same call goes on from there after a kill, with any number of processes, and the score file comes out the same.
     It exists only when it is complete. Beside it come `<stem>.json` with the settings, and, where clips could not be
-    scored, `<stem>_bad_audio.tsv`. Under `accelerate launch` or `torchrun` every process must make the same call.
+    scored, `<stem>_bad_audio.tsv`. Under `accelerate launch` or `torchrun` every process must make the same call; they
+    count as one scoring, and no second one can write the same file meanwhile.
 
     Args:
         scorer: The scorer.
@@ -91,7 +94,8 @@ def score_corpus(
         score_file: Where to write.
         columns: Further columns of the data set for the score file, such as `label` and `system`. The file then has
             a header and tabs.
-        overwrite: Begin anew where there is a score file or part of one.
+        overwrite: Start over where there is a score file or part of one. The old files stay until the new ones are
+            complete.
         progress: Show a progress bar with rate and time left.
 
     Returns:
@@ -99,6 +103,7 @@ def score_corpus(
 
     Raises:
         CorpusError: If a column is missing or is none for a score file, or utterance ids are not unique.
+        LockHeldError: If another process is writing the score file; the message says which, and since when.
         ValueError: If there is a score file, or part of one, with other settings and `overwrite` is not set, if
             `<stem>.json` is of something else, if the score file is a folder or ends in `.json`, or if no clip at all
             can be scored.
@@ -114,59 +119,66 @@ def score_corpus(
     settings_file = score_file.with_suffix(".json")
     store = ProgressStore(score_file.with_name(f"{score_file.name}.partial"))
     chunks = scorer.chunks(_AudioColumn(audio))
-    with ThreadPoolExecutor(1, "describe_scoring") as pool:
+    with ThreadPoolExecutor(1, "describe_scoring") as pool, ExitStack() as held:
         # It takes a second per GiB of weights. A new scoring has nothing to compare it with, and begins meanwhile.
         settings = pool.submit(describe_scoring, scorer, ids, _AudioColumn(audio), columns=list(columns))
-        error: list[str] = []
+        error: ValueError | OSError | None = None
+        is_complete = False
         if state.is_main_process:
             try:
-                _begin(score_file, settings_file, store, settings, overwrite, at_once=state.num_processes > 1)
-            except _SettingsOfAnother as found:
-                error.append(str(found))
-            except ValueError as found:
-                error.append(f"{found}. To start over: --overwrite (overwrite=True), or another output file")
-        error = _from_main(error, state)
-        if error:
-            raise ValueError(error[0])
-        if score_file.exists():
+                at_once = state.num_processes > 1
+                is_complete = held.enter_context(begin(score_file, store, settings, overwrite, at_once))
+            except (ValueError, OSError) as found:
+                error = found
+        error, is_complete = _from_main((error, is_complete), state)
+        if error is not None:
+            raise error
+        if is_complete:
             report = json.loads(settings_file.read_text(encoding="utf-8"))["report"]
             bad = [BadClip(**clip) for clip in report["bad_clips"]]
             counts = report["n_clips"], report["n_scored"]
             return _told(ScoringReport(score_file, *counts, bad, True, report.get("out_of_range")), state)
         _score_pending(scorer, chunks, store, settings, state, progress)
-    state.wait_for_everyone()
-    scored = store.read()
-    scores: list[float | None] = [score for number in range(len(chunks)) for score in scored[number].scores]
-    bad_clips = [
-        BadClip(ids[place], (audio[place]["audio"] or {}).get("path"), reason)
-        for chunk in sorted(scored.values(), key=lambda chunk: chunk.number)
-        for place, reason in ((chunks.bounds(chunk.number)[0] + p, r) for p, r in sorted(chunk.bad.items()))
-    ]
-    loud = OutOfRangeClips()
-    for number, chunk in sorted(scored.items()):
-        for place, peak in sorted(chunk.loud.items()):
-            loud.add(ids[chunks.bounds(number)[0] + place], peak)
-    note = loud.note(len(ids))
-    report = ScoringReport(score_file, len(ids), len(ids) - len(bad_clips), bad_clips, out_of_range=note)
-    if report.n_scored == 0:
-        listed = "\n".join(f"  {clip}" for clip in bad_clips[:20])
-        raise ValueError(f"none of the {len(ids)} clips can be scored:\n{listed}")
-    if state.is_main_process:
-        kept = [place for place, score in enumerate(scores) if score is not None]
-        extra = {name: _plain(dataset, name) for name in columns}
-        write_bad_clips(report.bad_audio_file, bad_clips)
-        content = {"settings": settings.result(), "report": {**asdict(report), "score_file": score_file.name}}
-        write_text_atomically(settings_file, json.dumps(content, indent=2) + "\n")
-        # Last of all, since its being there says that everything is.
-        write_score_file(
-            score_file,
-            [ids[place] for place in kept],
-            [scores[place] for place in kept],
-            {name: [values[place] for place in kept] for name, values in extra.items()},
-        )
-        store.remove()
-    state.wait_for_everyone()
+        state.wait_for_everyone()
+        scored = _all_chunks(store, settings, len(chunks))
+        scores: list[float | None] = [score for chunk in scored for score in chunk.scores]
+        bad_clips, loud = [], OutOfRangeClips()
+        for chunk in scored:
+            start = chunks.bounds(chunk.number)[0]
+            for place, reason in sorted(chunk.bad.items()):
+                path = (audio[start + place]["audio"] or {}).get("path")
+                bad_clips.append(BadClip(ids[start + place], path, reason))
+            for place, peak in sorted(chunk.loud.items()):
+                loud.add(ids[start + place], peak)
+        note = loud.note(len(ids))
+        report = ScoringReport(score_file, len(ids), len(ids) - len(bad_clips), bad_clips, out_of_range=note)
+        if report.n_scored == 0:
+            listed = "\n".join(f"  {clip}" for clip in bad_clips[:20])
+            raise ValueError(f"none of the {len(ids)} clips can be scored:\n{listed}")
+        if state.is_main_process:
+            kept = [place for place, score in enumerate(scores) if score is not None]
+            extra = {name: _plain(dataset, name) for name in columns}
+            content = {"settings": settings.result(), "report": {**asdict(report), "score_file": score_file.name}}
+            # Older files are replaced here. As long as the store is there, it counts (see `begin`).
+            write_text_atomically(settings_file, json.dumps(content, indent=2) + "\n")
+            write_bad_clips(report.bad_audio_file, bad_clips)
+            # After the others, since its being there says that everything is.
+            write_score_file(
+                score_file,
+                [ids[place] for place in kept],
+                [scores[place] for place in kept],
+                {name: [values[place] for place in kept] for name, values in extra.items()},
+            )
+            store.remove()
+        state.wait_for_everyone()
     return _told(report, state)
+
+
+def _all_chunks(store: ProgressStore, settings: Future[dict[str, Any]], n_chunks: int) -> list[ScoredChunk]:
+    scored = store.read(settings.result())
+    if missing := n_chunks - len(scored):
+        raise OSError(f"{store.folder} lost {missing} of {n_chunks} parts while it was written: run the command again")
+    return [scored[number] for number in range(n_chunks)]
 
 
 def _told(report: ScoringReport, state: PartialState) -> ScoringReport:
@@ -188,27 +200,6 @@ class _AudioColumn(Sequence[Any]):
         return self._dataset[index]["audio"]
 
 
-def _begin(
-    score_file: Path,
-    settings_file: Path,
-    store: ProgressStore,
-    settings: Future[dict[str, Any]],
-    overwrite: bool,
-    at_once: bool,
-) -> None:
-    """Check what lies on the disk, and open the store unless it is new and there is time to."""
-    _require_free(settings_file, score_file)
-    if overwrite:
-        for path in (score_file, settings_file):
-            path.unlink(missing_ok=True)
-        store.remove()
-    if score_file.exists():
-        _require_same(score_file, settings_file, settings.result())
-        store.remove()  # a kill may have come between
-    elif store.is_open or at_once:
-        store.open(settings.result())
-
-
 def _score_pending(
     scorer: SpoofScorer,
     chunks: ChunkDataset,
@@ -222,7 +213,7 @@ def _score_pending(
         for path in store.folder.glob("process-*.jsonl"):
             store.recover(int(path.stem.removeprefix("process-")))
     state.wait_for_everyone()
-    done = store.read()
+    done = store.read(settings.result()) if store.is_open else {}
     pending = [number for number in range(len(chunks)) if number not in done]
     state.wait_for_everyone()  # before any process writes, all must have seen the same
     mine = pending[state.process_index :: state.num_processes]
@@ -236,8 +227,8 @@ def _score_pending(
     def write(wait: bool = False) -> None:
         if not store.is_open and (wait or settings.done()):
             store.open(settings.result())
-        while held and store.is_open:
-            store.append(state.process_index, held.pop(0))
+        while held and store.is_open and (wait or settings.done()):
+            store.append(state.process_index, held.pop(0), settings.result())
 
     total = n_clips(range(len(chunks)))
     with tqdm(
@@ -283,37 +274,5 @@ def _plain(dataset: Dataset, name: str) -> list[Any]:
     return [LABEL_NAMES[value] if value in (0, 1) else None for value in values] if name == "label" else values
 
 
-class _SettingsOfAnother(ValueError):
-    """What lies where the settings go is not this score file's, and not to be overwritten."""
-
-
-def _require_free(settings_file: Path, score_file: Path) -> None:
-    """Refuse to write settings over a file that is of something else, such as of `scores.tsv` beside `scores.txt`."""
-    if not settings_file.exists():
-        return
-    try:
-        content = json.loads(settings_file.read_text(encoding="utf-8"))
-        owner = content["report"]["score_file"] if "settings" in content else None
-    except (OSError, ValueError, KeyError, TypeError):
-        owner = None
-    if owner is not None and score_file.exists() and not score_file.with_name(owner).exists():
-        return  # both were renamed together
-    if owner != score_file.name:
-        raise _SettingsOfAnother(
-            f"the settings of {score_file} would be written to {settings_file}, which is "
-            f"{'another file' if owner is None else f'of {owner}'}: give the score file another name"
-        )
-
-
-def _require_same(score_file: Path, settings_file: Path, settings: dict[str, Any]) -> None:
-    if not settings_file.is_file():
-        raise ValueError(f"{score_file} exists, and nothing beside it says what it is of")
-    before = json.loads(settings_file.read_text(encoding="utf-8"))["settings"]
-    if differing := differences(before, json.loads(json.dumps(settings))):
-        raise ValueError(f"{score_file} is of another scoring: {differing}")
-
-
-def _from_main(value: list[str], state: PartialState) -> list[str]:
-    if state.num_processes == 1:
-        return value
-    return broadcast_object_list([value])[0]
+def _from_main(value: Any, state: PartialState) -> Any:
+    return value if state.num_processes == 1 else broadcast_object_list([value])[0]

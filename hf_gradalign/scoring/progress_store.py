@@ -1,5 +1,6 @@
 """What has been scored so far, on disk after every chunk, so that a kill at any moment loses one chunk at most."""
 
+import hashlib
 import json
 import math
 import shutil
@@ -64,9 +65,10 @@ class ProgressStore:
         if differing:
             raise ValueError(f"{self.folder} holds an unfinished scoring with other settings: {differing}")
 
-    def append(self, process: int, chunk: ScoredChunk) -> None:
-        """Add a chunk to a process's file, with one write."""
+    def append(self, process: int, chunk: ScoredChunk, settings: Mapping[str, Any]) -> None:
+        """Add a chunk of a scoring with these settings to a process's file, with one write."""
         found = {"chunk": chunk.number, "scores": chunk.scores, "bad": chunk.bad, "loud": chunk.loud}
+        found["of"] = _digest(settings)
         line = json.dumps(found, allow_nan=False)
         with self._file_of(process).open("ab") as file:
             file.write(line.encode() + b"\n")
@@ -80,12 +82,18 @@ class ProgressStore:
             whole = file.read().rfind(b"\n") + 1
             file.truncate(whole)
 
-    def read(self) -> dict[int, ScoredChunk]:
-        """All whole chunks by number, whichever process wrote them."""
+    def read(self, settings: Mapping[str, Any]) -> dict[int, ScoredChunk]:
+        """All whole chunks of a scoring with these settings by number, whichever process wrote them.
+
+        Others are there where a process of a killed scoring lived on and wrote into its successor's folder.
+        """
         chunks = {}
+        digest = _digest(settings)
         for path in sorted(self.folder.glob("process-*.jsonl")):
             for line in path.read_bytes().split(b"\n")[:-1]:
                 found = json.loads(line)
+                if found.get("of", digest) != digest:
+                    continue
                 bad = {int(place): reason for place, reason in found["bad"].items()}
                 loud = {int(place): peak for place, peak in found.get("loud", {}).items()}
                 chunks[found["chunk"]] = ScoredChunk(found["chunk"], found["scores"], bad, loud)
@@ -103,6 +111,10 @@ class ProgressStore:
 
     def _file_of(self, process: int) -> Path:
         return self.folder / f"process-{process}.jsonl"
+
+
+def _digest(settings: Mapping[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:16]
 
 
 def differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> str:

@@ -1,5 +1,7 @@
 import json
 import logging
+import os
+import socket
 
 import numpy as np
 import pytest
@@ -9,7 +11,8 @@ from noise_clips import RATE, draw_clip
 from tiny_detectors import make_detector
 
 from hf_gradalign.data import CorpusError
-from hf_gradalign.scoring import SpoofScorer, list_audio_files, score_corpus
+from hf_gradalign.file_locks import LockHeldError
+from hf_gradalign.scoring import SpoofScorer, beginning, list_audio_files, score_corpus
 from hf_gradalign.scoring.score_file import read_score_file
 from hf_gradalign.scoring.settings import digest_of_audio
 
@@ -219,3 +222,101 @@ def test_what_cannot_be_a_score_file_or_its_column(scorer, make_corpus, tmp_path
             score_corpus(scorer, make_corpus(3), path, progress=False)
     with pytest.raises(CorpusError, match="audio, utterance_id cannot be a further column"):
         score_corpus(scorer, make_corpus(3), tmp_path / "scores.txt", columns=["label", "utterance_id", "audio"])
+
+
+def test_a_second_scoring_of_a_file_reads_who_writes_it(scorer, make_corpus, tmp_path, monkeypatch):
+    path = tmp_path / "scores.txt"
+    second = []
+
+    def interrupt(numbers):
+        # In the midst of the first scoring: the same file, and one that shares its settings file.
+        for name in ("scores.txt", "scores.tsv"):
+            for overwrite in (False, True):
+                with pytest.raises(LockHeldError) as told:
+                    score_corpus(scorer, make_corpus(7), tmp_path / name, overwrite=overwrite, progress=False)
+                second.append(str(told.value))
+        return score_chunks(numbers[0], numbers[1])
+
+    score_chunks = scorer.score_chunks
+    with monkeypatch.context() as patch:
+        patch.setattr(scorer, "score_chunks", lambda *arguments: interrupt(arguments))
+        report = score_corpus(scorer, make_corpus(6), path, progress=False)
+    assert report.n_scored == 6
+    assert all(f"is in use by process {os.getpid()} on {socket.gethostname()} since 20" in said for said in second)
+    assert str(path) in second[0]
+    assert sorted(file.name for file in tmp_path.iterdir()) == ["scores.json", "scores.txt"]  # no lock is left
+
+
+def test_finished_scores_are_known_in_a_folder_that_cannot_be_written_to(scorer, make_corpus, tmp_path, monkeypatch):
+    path = tmp_path / "scores.txt"
+    score_corpus(scorer, make_corpus(3), path, progress=False)
+    monkeypatch.setattr(beginning, "hold_lock", lambda *_: pytest.fail("nothing is to be written"))
+    assert score_corpus(scorer, make_corpus(3), path, progress=False).was_complete
+
+
+@pytest.fixture
+def replacing(detector, extractor, make_corpus, tmp_path):
+    """Old scores with bad audio and all, and a scoring that replaces them; gives what all files are of."""
+    first, second = SpoofScorer(detector, extractor, batch_size=4), SpoofScorer(detector, extractor, batch_size=2)
+
+    def contents(folder):
+        files = sorted(path for path in folder.iterdir() if path.name not in ("scores.lock", "scores.lock.holder"))
+        return {path.name: path.read_bytes() for path in files if path.is_file() and path.suffix != ".draft"}
+
+    def start(folder):
+        folder.mkdir()
+        score_corpus(first, make_corpus(6, bad=(2,)), folder / "scores.txt", progress=False)
+        return contents(folder)
+
+    def replace(folder, overwrite):
+        return score_corpus(second, make_corpus(7), folder / "scores.txt", overwrite=overwrite, progress=False)
+
+    start(tmp_path / "new")
+    replace(tmp_path / "new", True)
+    return start, replace, contents, contents(tmp_path / "new")
+
+
+def test_old_scores_stay_until_the_new_ones_are_complete(replacing, tmp_path, monkeypatch):
+    start, replace, contents, new = replacing
+    before = start(tmp_path / "folder")
+
+    def fail(*_):
+        assert contents(tmp_path / "folder") == before
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(SpoofScorer, "score_chunks", fail)
+        with pytest.raises(OSError, match="No space left"):
+            replace(tmp_path / "folder", True)
+    assert contents(tmp_path / "folder") == before
+    with pytest.raises(ValueError, match="is of another scoring"):
+        replace(tmp_path / "folder", False)
+    replace(tmp_path / "folder", True)
+    assert contents(tmp_path / "folder") == new
+    assert "scores_bad_audio.tsv" in before
+    assert "scores_bad_audio.tsv" not in new
+
+
+def test_replacing_that_is_killed_mixes_nothing(replacing, tmp_path, detector, extractor, make_corpus):
+    start, replace, contents, new = replacing
+
+    def attempt(change):
+        folder = tmp_path / str(change)
+        before = start(folder)
+        killed = False
+        try:
+            with killed_before(change):
+                replace(folder, True)
+        except Killed:
+            killed = True
+        found = contents(folder)
+        assert found["scores.txt"] in (before["scores.txt"], new["scores.txt"])
+        if json.loads(found["scores.json"])["settings"] == json.loads(before["scores.json"])["settings"]:
+            assert found == before  # settings of the old scores mean the old scores
+            first = SpoofScorer(detector, extractor, batch_size=4)
+            assert score_corpus(first, make_corpus(6, bad=(2,)), folder / "scores.txt", progress=False).was_complete
+        replace(folder, killed and not (folder / "scores.txt.partial" / "settings.json").exists())
+        assert contents(folder) == new
+        return not killed
+
+    assert every_kill(attempt) > 8

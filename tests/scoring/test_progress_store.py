@@ -14,16 +14,16 @@ def store(tmp_path):
 
 def test_chunks_come_back_whichever_process_wrote_them(store):
     chunks = [ScoredChunk(0, [1.5, None], {1: "bad"}), ScoredChunk(2, [0.1 + 0.2], {})]
-    store.append(0, chunks[1])
-    store.append(3, chunks[0])
-    assert store.read() == {0: chunks[0], 2: chunks[1]}
+    store.append(0, chunks[1], SETTINGS)
+    store.append(3, chunks[0], SETTINGS)
+    assert store.read(SETTINGS) == {0: chunks[0], 2: chunks[1]}
 
 
 def test_a_torn_line_is_taken_away_wherever_it_was_torn(store):
-    store.append(0, ScoredChunk(0, [1.0], {}))
+    store.append(0, ScoredChunk(0, [1.0], {}), SETTINGS)
     path = store.folder / "process-0.jsonl"
     whole = path.read_bytes()
-    store.append(0, ScoredChunk(1, [2.0], {}))
+    store.append(0, ScoredChunk(1, [2.0], {}), SETTINGS)
     for torn in range(len(whole), len(path.read_bytes())):
         content = path.read_bytes()
         path.write_bytes(content[:torn])
@@ -31,28 +31,36 @@ def test_a_torn_line_is_taken_away_wherever_it_was_torn(store):
         assert path.read_bytes() == whole
         path.write_bytes(content)
     store.recover(0)
-    assert set(store.read()) == {0, 1}
+    assert set(store.read(SETTINGS)) == {0, 1}
     store.recover(7)  # a process that wrote nothing
 
 
 def test_other_settings_are_refused_and_named(store, tmp_path):
-    store.append(0, ScoredChunk(0, [1.0], {}))
+    store.append(0, ScoredChunk(0, [1.0], {}), SETTINGS)
     again = ProgressStore(store.folder)
     again.open(dict(SETTINGS))
-    assert set(again.read()) == {0}
+    assert set(again.read(SETTINGS)) == {0}
     with pytest.raises(ValueError, match="batch_size was 4 and is now 8"):
         again.open({**SETTINGS, "batch_size": 8})
 
 
 def test_lines_without_settings_are_of_nobody(store):
-    store.append(0, ScoredChunk(0, [1.0], {}))
+    store.append(0, ScoredChunk(0, [1.0], {}), SETTINGS)
     (store.folder / "settings.json").unlink()
     store.open(SETTINGS)
-    assert store.read() == {}
+    assert store.read(SETTINGS) == {}
 
 
 def test_remove(store):
-    store.append(0, ScoredChunk(0, [1.0], {}))
+    store.append(0, ScoredChunk(0, [1.0], {}), SETTINGS)
     store.remove()
     assert not store.folder.exists()
     store.remove()
+
+
+def test_chunks_of_another_scoring_in_the_folder_do_not_count(store):
+    # A process of a killed scoring may live on, and write into the folder of the next one.
+    store.append(0, ScoredChunk(0, [1.0], {}), SETTINGS)
+    store.append(1, ScoredChunk(0, [7.0], {}), {**SETTINGS, "model": "b"})
+    store.append(1, ScoredChunk(1, [8.0], {}), {**SETTINGS, "model": "b"})
+    assert store.read(SETTINGS) == {0: ScoredChunk(0, [1.0], {})}
