@@ -12,6 +12,7 @@ from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 from transformers.utils import SAFE_WEIGHTS_NAME, logging
 
 from hf_gradalign.training.atomic_writing import flush_to_disk, write_text_atomically
+from hf_gradalign.training.checkpoint_manifest import read_manifest, sha256_of
 
 logger = logging.get_logger(__name__)
 
@@ -75,12 +76,26 @@ class BestCheckpoints(TrainerCallback):
         record = record[: self.count]
         if any(entry["step"] == step for entry in record):
             _link(source, _weights_path(args, step))
+            manifest = read_manifest(source.parent) or {}
+            digest = manifest.get("sha256", {}).get(source.name) or sha256_of(source)
+            next(entry for entry in record if entry["step"] == step)["sha256"] = digest
         self._write(args, record)
 
     @classmethod
     def paths(cls, args: TrainingArguments) -> list[Path]:
-        """The weights kept for a run, best first."""
-        return [_weights_path(args, entry["step"]) for entry in cls._read(args)]
+        """The weights kept for a run, best first; those that are missing or damaged are left out, with a warning.
+
+        Raises:
+            FileNotFoundError: If all that were kept are missing or damaged.
+        """
+        record = cls._read(args)
+        paths = [_weights_path(args, entry["step"]) for entry in record if _is_sound(args, entry)]
+        if record and not paths:
+            raise FileNotFoundError(
+                f"All of the best checkpoints in {Path(args.output_dir, BEST_CHECKPOINTS_DIR)} are missing or damaged. "
+                "Training is done: resume with --average_best_checkpoints 1 to keep the weights at its end"
+            )
+        return paths
 
     @staticmethod
     def _read(args: TrainingArguments) -> list[dict[str, Any]]:
@@ -100,6 +115,18 @@ class BestCheckpoints(TrainerCallback):
 
 def _weights_path(args: TrainingArguments, step: int) -> Path:
     return Path(args.output_dir, BEST_CHECKPOINTS_DIR, f"step-{step}.safetensors")
+
+
+def _is_sound(args: TrainingArguments, entry: dict[str, Any]) -> bool:
+    path = _weights_path(args, entry["step"])
+    if not path.is_file():
+        fault = "is missing"
+    elif entry.get("sha256") not in (None, sha256_of(path)):  # older records have no digests
+        fault = "is damaged (its content is not what was saved)"
+    else:
+        return True
+    logger.warning(f"{path} {fault}: it is not among the checkpoints that are averaged.")
+    return False
 
 
 def _weights_of_checkpoint(args: TrainingArguments, step: int) -> Path:

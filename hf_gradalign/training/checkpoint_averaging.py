@@ -7,6 +7,8 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
+from hf_gradalign.training.checkpoint_manifest import read_manifest, sha256_of
+
 
 def average_checkpoints(paths: Sequence[str | Path]) -> dict[str, Tensor]:
     """The arithmetic mean of checkpoints, entry by entry.
@@ -22,7 +24,8 @@ def average_checkpoints(paths: Sequence[str | Path]) -> dict[str, Tensor]:
         State dict of the first checkpoint's names, shapes and types.
 
     Raises:
-        ValueError: If no checkpoint is given, or their names or shapes differ.
+        ValueError: If no checkpoint is given, their names or shapes differ, or the weights in a folder are not those
+            that its manifest was written for.
         FileNotFoundError: If one has no weights.
     """
     files = [path / "model.safetensors" if path.is_dir() else path for path in map(Path, paths)]
@@ -31,6 +34,9 @@ def average_checkpoints(paths: Sequence[str | Path]) -> dict[str, Tensor]:
     for file in files:
         if not file.is_file():
             raise FileNotFoundError(f"no weights at {file}")
+        digests = (read_manifest(file.parent) or {}).get("sha256", {})
+        if digests.get(file.name) not in (None, sha256_of(file)):
+            raise ValueError(f"{file} is damaged: its content is not what was saved; leave it out")
     return average_state_dicts(map(load_file, files), files)
 
 

@@ -1,6 +1,7 @@
-"""Whether a checkpoint is whole: by its manifest, or by opening its files where it has none."""
+"""Whether a checkpoint is whole and sound: by its manifest, or by opening its files where it has none."""
 
 import json
+from fnmatch import fnmatch
 from pathlib import Path
 
 from transformers.trainer import OPTIMIZER_NAME, SCHEDULER_NAME, TRAINER_STATE_NAME
@@ -14,7 +15,7 @@ from transformers.utils import (
 )
 
 from hf_gradalign.file_faults import weights_fault
-from hf_gradalign.training.checkpoint_manifest import read_manifest
+from hf_gradalign.training.checkpoint_manifest import MANIFEST_NAME, Manifest, read_manifest, sha256_of
 
 _WEIGHTS = (
     SAFE_WEIGHTS_NAME,
@@ -37,33 +38,63 @@ _TRAINING_STATE = {
 _SENTINEL = "checkpoint-is-incomplete.txt"
 
 
-def shortcomings(checkpoint: Path) -> list[str]:
+# A user may edit these; a resumed run takes nothing from them.
+_EDITABLE = ("*config*.json", "*.md")
+# What has no say where the weights alone are loaded.
+_OF_TRAINING = ("optimizer*", "scheduler*", "rng_state*", "scaler*", "*_state.json", "process_states.json")
+
+
+def shortcomings(checkpoint: Path, contents: bool = True) -> list[str]:
     """What a checkpoint lacks to be resumed from; empty for a whole one.
 
-    With a manifest, each file on it must be there in its size (JSON files may have been edited, and must parse).
-    Without one (an ordinary `Trainer`, or this package before it wrote manifests), each file of a known kind must
-    open to its end, and what the Trainer writes must be there, `trainer_state.json`, its last, above all. Optimizer,
-    scheduler and random states may be missing together: `save_only_model` leaves them out.
+    With a manifest, each file on it must be there with the content that was saved (configurations may have been
+    edited, and must parse). Manifests of older versions tell the size alone. Without one (an ordinary `Trainer`, or
+    this package before it wrote manifests), each file of a known kind must open to its end, and what the Trainer
+    writes must be there, `trainer_state.json`, its last, above all. Optimizer, scheduler and random states may be
+    missing together: `save_only_model` leaves them out.
 
     Args:
         checkpoint: Its folder.
+        contents: Whether to read all files for their digests, which takes about as long as loading them; else their
+            sizes are compared.
 
     Returns:
-        Short descriptions, each naming a file.
+        Short descriptions, each beginning with a file's name.
     """
     if not checkpoint.is_dir():
         return ["the folder is missing"]
     manifest = read_manifest(checkpoint)
-    if manifest is None:
-        return _missing_files(checkpoint) + _broken_files(checkpoint)
-    found = []
-    for name, size in manifest["files"].items():
-        path = checkpoint / name
-        if not path.is_file():
-            found.append(f"{name} is missing")
-        elif path.stat().st_size != size and not (path.suffix == ".json" and _parses(path)):
-            found.append(f"{name} has {path.stat().st_size} bytes instead of {size}")
-    return found
+    if manifest is not None:
+        faults = ((name, _fault(checkpoint, manifest, name, contents)) for name in manifest["files"])
+        return [f"{name} {fault}" for name, fault in faults if fault]
+    if (checkpoint / MANIFEST_NAME).exists():
+        return [f"{MANIFEST_NAME} is damaged, and nothing else can be checked"]
+    return _missing_files(checkpoint) + _broken_files(checkpoint)
+
+
+def weights_shortcomings(checkpoint: Path) -> list[str]:
+    """The same for one whose model alone is loaded: what only training needs may be damaged."""
+    return [
+        found for found in shortcomings(checkpoint) if not any(fnmatch(found, f"{name} *") for name in _OF_TRAINING)
+    ]
+
+
+def _fault(checkpoint: Path, manifest: Manifest, name: str, contents: bool) -> str | None:
+    path = checkpoint / name
+    if not path.is_file():
+        return "is missing"
+    if any(fnmatch(path.name, pattern) for pattern in _EDITABLE):
+        return None if path.suffix != ".json" or _parses(path) else "is cut off or damaged"
+    size, digests = path.stat().st_size, manifest.get("sha256")
+    if size != manifest["files"][name]:
+        return f"has {size} bytes instead of {manifest['files'][name]}"
+    if not contents or digests is None:
+        return None
+    try:
+        is_same = sha256_of(path) == digests.get(name)
+    except OSError as error:
+        return f"cannot be read ({error.strerror})"
+    return None if is_same else "is damaged: its content is not what was saved"
 
 
 def _missing_files(checkpoint: Path) -> list[str]:
@@ -99,9 +130,9 @@ def _any_of(checkpoint: Path, patterns: tuple[str, ...]) -> bool:
 def _parses(path: Path) -> bool:
     try:
         json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         return False
     return True
 
 
-__all__ = ["shortcomings"]
+__all__ = ["shortcomings", "weights_shortcomings"]

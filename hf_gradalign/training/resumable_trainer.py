@@ -14,6 +14,7 @@ from transformers import TrainerCallback, TrainerControl, TrainerState, Training
 from transformers.trainer import TRAINER_STATE_NAME
 from transformers.trainer_utils import TrainOutput
 
+from hf_gradalign.training.checkpoint_soundness import weights_shortcomings
 from hf_gradalign.training.evaluating_trainer import EvaluatingTrainer
 from hf_gradalign.training.merged_adapters import ADAPTER_DIR, has_adapters, merged_copy
 from hf_gradalign.training.run_checkpoints import RunCheckpoints, describe, require_complete
@@ -26,7 +27,8 @@ class ResumableTrainer(EvaluatingTrainer):
 
     - A checkpoint appears under its name when it is whole, on every process, and an old one is deleted after that
       (`RunCheckpoints`): from its first checkpoint on, a run always has one to resume from.
-    - `train(resume_from_checkpoint=True)` passes over checkpoints that are not whole, and a path to one is refused.
+    - `train(resume_from_checkpoint=True)` passes over checkpoints that are not whole, or whose files are not what was
+      saved, and a path to one is refused. So is a damaged best checkpoint when `load_best_model_at_end` is to load it.
     - What an epoch ends with (evaluation, log) is done before the checkpoint at its end is written, where the base
       class would write first, and a run that is killed in between would go without.
     - Each process's running sums, and with them the `loss` that is logged, go on where they were.
@@ -215,6 +217,15 @@ class ResumableTrainer(EvaluatingTrainer):
             leave_blank(batches, self._train_batch_size)
         return epochs, batches
 
+    def _load_best_model(self) -> None:
+        best = Path(self.state.best_model_checkpoint)
+        if missing := weights_shortcomings(best):
+            raise FileNotFoundError(
+                f"The best checkpoint, {best}, cannot be loaded: {describe(missing)}. Training is done: resume from "
+                "the last checkpoint with --load_best_model_at_end False to keep the weights at its end"
+            )
+        super()._load_best_model()
+
     def _finalize_training(self, trial: Any, *args: Any, **kwargs: Any) -> TrainOutput:
         best = self.state.best_model_checkpoint
         if self.args.should_save and self.args.save_total_limit == 1 and best is not None and Path(best).is_dir():
@@ -246,17 +257,17 @@ class _TrainingStages(TrainerCallback):
 
 def _last_on_every_process(checkpoints: RunCheckpoints) -> Path:
     # Where each machine keeps checkpoints of its own, one may have been killed before it had the last.
-    steps = gather_object([[path.name for path in checkpoints.complete()]])
-    common = [path for path in checkpoints.all() if all(path.name in names for names in steps)]
-    if not common:
-        incomplete = checkpoints.incomplete()
-        found = "; ".join(f"{path.name}: {describe(missing)}" for path, missing in incomplete.items())
-        raise ValueError(
-            f"No valid checkpoint found in output directory ({checkpoints.folder})"
-            + (f", only incomplete ones ({found})" if found else "")
-            + "; to start anew, train without resume_from_checkpoint"
-        )
-    return common[-1]
+    names = gather_object([[path.name for path in checkpoints.adopt_finished()]])
+    common = [name for name in names[0] if all(name in others for others in names)]
+    for path in (checkpoints.folder / name for name in reversed(common)):
+        if all(gather_object([checkpoints.is_complete(path)])):
+            return path
+    found = "; ".join(f"{path.name}: {describe(missing)}" for path, missing in checkpoints.incomplete().items())
+    raise ValueError(
+        f"No valid checkpoint found in output directory ({checkpoints.folder})"
+        + (f", only incomplete ones ({found})" if found else "")
+        + "; to start anew, train without resume_from_checkpoint"
+    )
 
 
 __all__ = ["PROCESS_STATES_NAME", "ResumableTrainer"]

@@ -51,27 +51,35 @@ class RunCheckpoints:
         return [path for _, path in sorted(_numbered(self.folder))]
 
     def incomplete(self) -> dict[Path, list[str]]:
-        """What is missing in the checkpoints that are not whole."""
+        """What is missing or damaged in the checkpoints that are not whole."""
         return {path: missing for path in self.all() if (missing := shortcomings(path))}
 
     def complete(self) -> list[Path]:
-        """The checkpoints that are whole, by step; of the others, each is named in a warning.
+        """The checkpoints that are whole, by step, as `last_complete` finds them; all files of all are read."""
+        return [path for path in self.adopt_finished() if self.is_complete(path)]
 
-        One that was whole when the run was killed, and not yet in its place, is put there.
+    def last_complete(self) -> Path | None:
+        """The whole checkpoint of the most steps, or None.
+
+        Those of more steps that are not whole, or damaged, are each named in a warning. One that was whole when the
+        run was killed, and not yet in its place, is put there.
         """
+        return next((path for path in reversed(self.adopt_finished()) if self.is_complete(path)), None)
+
+    def is_complete(self, checkpoint: Path) -> bool:
+        """Whether a checkpoint is whole; if not, a warning says what is missing or damaged."""
+        if missing := shortcomings(checkpoint):
+            logger.warning_once(f"{checkpoint} is not complete and is passed over: {describe(missing)}.")
+        return not missing
+
+    def adopt_finished(self) -> list[Path]:
+        """Put what was whole when the run was killed in its place; gives `all()`."""
         for _, path in _numbered(self.unfinished):
-            if read_manifest(path) is not None and not shortcomings(path):
+            if read_manifest(path) is not None and not shortcomings(path, contents=False):
                 # Another process may be quicker, and where there is one of the step already, it stays.
                 with contextlib.suppress(OSError):
                     os.rename(path, self.folder / path.name)
-        incomplete = self.incomplete()
-        for path, missing in incomplete.items():
-            logger.warning_once(f"{path} is not complete and is passed over: {describe(missing)}.")
-        return [path for path in self.all() if path not in incomplete]
-
-    def last_complete(self) -> Path | None:
-        """The whole checkpoint of the most steps, or None."""
-        return next(reversed(self.complete()), None)
+        return self.all()
 
     def finish(self, step: int) -> Path:
         """Declare the checkpoint that was written in `unfinished` whole, and put it in its place.
@@ -142,16 +150,17 @@ def require_complete(checkpoint: str | Path) -> None:
         checkpoint: Its folder.
 
     Raises:
-        FileNotFoundError: If it is not whole; the message says what is missing and which one to use instead.
+        FileNotFoundError: If it is not whole, or damaged; the message says what is missing or damaged, and which one to
+            use instead.
     """
     path = Path(checkpoint)
     missing = shortcomings(path)
     if not missing:
         return
-    others = RunCheckpoints(path.parent).complete() if path.parent.is_dir() else []
-    advice = f"resume from {others[-1]} instead" if others else "there is no complete checkpoint beside it"
+    other = RunCheckpoints(path.parent).last_complete()
+    advice = "there is no complete checkpoint beside it" if other is None else f"resume from {other} instead"
     if (path / MANIFEST_NAME).is_file():
-        advice += f" (if that was done on purpose, delete its {MANIFEST_NAME} too)"
+        advice += f" (if that was done on purpose, delete its {MANIFEST_NAME} too: without it files are not compared)"
     raise FileNotFoundError(f"{path} is not a complete checkpoint: {describe(missing)}; {advice}")
 
 

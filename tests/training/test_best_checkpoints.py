@@ -96,3 +96,40 @@ def test_early_stopping_counts_on_after_a_resume(tmp_path):
     stopped = run("parts")
     stopped.train(resume_from_checkpoint=True)
     assert stopped.state.global_step == 7
+
+
+def damage(path):
+    content = bytearray(path.read_bytes())
+    content[-8:] = bytes(8)
+    path.write_bytes(content)
+
+
+def test_damaged_weights_are_not_averaged(tmp_path, caplog):
+    trainer = make(tmp_path, 3)
+    trainer.train()
+    best, *others = BestCheckpoints.paths(trainer.args)
+    damage(best)
+    others[0].unlink()
+    assert BestCheckpoints.paths(trainer.args) == others[1:]
+    assert f"{best} is damaged" in caplog.text
+    assert f"{others[0]} is missing" in caplog.text
+    damage(others[1])
+    with pytest.raises(FileNotFoundError, match=r"All of the best .* --average_best_checkpoints 1 to keep"):
+        BestCheckpoints.paths(trainer.args)
+
+
+def test_a_record_without_digests_is_read(tmp_path):
+    trainer = make(tmp_path, 2)
+    trainer.train()
+    path = tmp_path / "best_checkpoints" / "best_checkpoints.json"
+    record = json.loads(path.read_text())
+    path.write_text(json.dumps([{"step": entry["step"], "value": entry["value"]} for entry in record]))
+    assert [path.stem for path in BestCheckpoints.paths(trainer.args)] == ["step-4", "step-2"]
+
+
+def test_a_damaged_checkpoint_is_not_averaged(tmp_path):
+    make(tmp_path, 2, save_total_limit=None, max_steps=3).train()
+    average_checkpoints([tmp_path / "checkpoint-2", tmp_path / "checkpoint-3"])
+    damage(tmp_path / "checkpoint-2" / "model.safetensors")
+    with pytest.raises(ValueError, match=r"checkpoint-2/model.safetensors is damaged: .*; leave it out"):
+        average_checkpoints([tmp_path / "checkpoint-2", tmp_path / "checkpoint-3"])

@@ -6,8 +6,8 @@ from toy import ToyViews, make_trainer
 from transformers import Trainer
 
 from hf_gradalign.training import GradientAlignmentTrainer
-from hf_gradalign.training.checkpoint_manifest import MANIFEST_NAME
-from hf_gradalign.training.checkpoint_soundness import shortcomings
+from hf_gradalign.training.checkpoint_manifest import MANIFEST_NAME, write_manifest
+from hf_gradalign.training.checkpoint_soundness import shortcomings, weights_shortcomings
 
 
 def train(folder, trainer_class, dataset):
@@ -91,21 +91,102 @@ def test_weights_alone(tmp_path):
     assert shortcomings(checkpoint) == []
 
 
-def test_an_edited_configuration_is_no_damage(ours, tmp_path):
+def flip(path, position=0.5):
+    content = bytearray(path.read_bytes())
+    content[int(position * len(content))] ^= 0x10
+    path.write_bytes(content)
+
+
+def zero(path):
+    content = bytearray(path.read_bytes())
+    content[len(content) // 3 : len(content) // 3 + 1000] = bytes(min(1000, len(content) - len(content) // 3))
+    path.write_bytes(content)
+
+
+@pytest.mark.parametrize("damage", [flip, zero])
+def test_every_file_damaged_in_its_size(ours, tmp_path, damage):
     checkpoint = shutil.copytree(ours, tmp_path / "checkpoint-1")
-    path = checkpoint / "alignment_state.json"
-    path.write_text(json.dumps(json.loads(path.read_text())))
+    for path in files_of(checkpoint):
+        content = path.read_bytes()
+        damage(path)
+        assert shortcomings(checkpoint) == [f"{path.name} is damaged: its content is not what was saved"]
+        assert shortcomings(checkpoint, contents=False) == []
+        path.write_bytes(content)
     assert shortcomings(checkpoint) == []
+
+
+def test_without_digests_the_sizes_are_compared(ours, tmp_path):
+    checkpoint = shutil.copytree(ours, tmp_path / "checkpoint-1")
+    manifest = json.loads((checkpoint / MANIFEST_NAME).read_text())
+    del manifest["sha256"]
+    (checkpoint / MANIFEST_NAME).write_text(json.dumps(manifest))
+    assert shortcomings(checkpoint) == []
+    (checkpoint / "optimizer.pt").write_bytes(b"")
+    [found] = shortcomings(checkpoint)
+    assert found.startswith("optimizer.pt has 0 bytes instead of ")
+
+
+@pytest.mark.parametrize(
+    ("names", "damaged", "of_model"),
+    [
+        (["adapter_model.safetensors", "adapter_config.json", "README.md"], "adapter_model.safetensors", True),
+        (["second/adapter_model.safetensors", "optimizer.pt"], "second/adapter_model.safetensors", True),
+        (["model-00001-of-00002.safetensors", "model.safetensors.index.json"], "model.safetensors.index.json", True),
+        (["model-00001-of-00002.safetensors"], "model-00001-of-00002.safetensors", True),
+        (
+            ["pytorch_model_fsdp_0/__0_0.distcp", "pytorch_model_fsdp_0/.metadata"],
+            "pytorch_model_fsdp_0/.metadata",
+            True,
+        ),
+        (["pytorch_model_fsdp_0/__1_0.distcp", "optimizer_0/__0_0.distcp"], "optimizer_0/__0_0.distcp", False),
+        (["pytorch_model_fsdp.bin", "optimizer.bin"], "optimizer.bin", False),
+        (["model.safetensors", "rng_state_1.pth"], "rng_state_1.pth", False),
+        (["model.safetensors", "scaler.pt"], "scaler.pt", False),
+        (["model.safetensors", "scheduler.pt"], "scheduler.pt", False),
+        (["model.safetensors", "trainer_state.json"], "trainer_state.json", False),
+        (["model.safetensors", "process_states.json"], "process_states.json", False),
+    ],
+)
+def test_other_kinds_of_checkpoints(tmp_path, names, damaged, of_model):
+    checkpoint = tmp_path / "checkpoint-1"
+    for name in names:
+        (checkpoint / name).parent.mkdir(parents=True, exist_ok=True)
+        (checkpoint / name).write_bytes(b'{"weights": 1234567890}')
+    write_manifest(checkpoint, 1)
+    assert shortcomings(checkpoint) == weights_shortcomings(checkpoint) == []
+    flip(checkpoint / damaged, 0.7)
+    assert shortcomings(checkpoint) == [f"{damaged} is damaged: its content is not what was saved"]
+    assert weights_shortcomings(checkpoint) == (shortcomings(checkpoint) if of_model else [])
+
+
+@pytest.mark.parametrize("name", ["config.json", "adapter_config.json", "preprocessor_config.json", "README.md"])
+def test_an_edited_configuration_is_no_damage(ours, tmp_path, name):
+    checkpoint = shutil.copytree(ours, tmp_path / "checkpoint-1")
+    (checkpoint / name).write_text('{"dropout": 0.1}')
+    write_manifest(checkpoint, 1)
+    (checkpoint / name).write_text('{"dropout": 0.2, "note": "mine"}')
     (checkpoint / "notes.txt").write_text("mine")
     assert shortcomings(checkpoint) == []
+    if name.endswith(".json"):
+        (checkpoint / name).write_text('{"dropout": ')
+        assert shortcomings(checkpoint) == [f"{name} is cut off or damaged"]
 
 
-def test_a_damaged_manifest_is_none(ours, tmp_path):
+def test_an_edited_state_is_named(ours, tmp_path):
+    # Nothing tells it from damage, and a run that resumes from it is another.
     checkpoint = shutil.copytree(ours, tmp_path / "checkpoint-1")
-    (checkpoint / "optimizer.pt").unlink()
-    for content in ("[]", '{"files": {}}'):
-        (checkpoint / MANIFEST_NAME).write_text(content)
-        assert shortcomings(checkpoint) == ["optimizer.pt is missing"]
+    path = checkpoint / "alignment_state.json"
+    path.write_text(path.read_text().replace("0", "1", 1))
+    assert shortcomings(checkpoint) == ["alignment_state.json is damaged: its content is not what was saved"]
+
+
+@pytest.mark.parametrize("content", ["[]", '{"files": {}}', '{"sequence": 1, "files": [1]}', "{", "[" * 100_000])
+def test_a_damaged_manifest_is_named(ours, tmp_path, content):
+    checkpoint = shutil.copytree(ours, tmp_path / "checkpoint-1")
+    (checkpoint / MANIFEST_NAME).write_text(content)
+    assert shortcomings(checkpoint) == [f"{MANIFEST_NAME} is damaged, and nothing else can be checked"]
+    (checkpoint / MANIFEST_NAME).unlink()
+    assert shortcomings(checkpoint) == []
 
 
 def test_shards_and_other_processes_random_states(ordinary, tmp_path):

@@ -52,6 +52,60 @@ def test_the_last_whole_checkpoint_is_taken(run, whole, caplog, has_manifest):
     make(run).train(resume_from_checkpoint=str(run / "checkpoint-5"))
 
 
+DAMAGED = ["model.safetensors", "optimizer.pt", "scheduler.pt", "rng_state.pth", "alignment_state.json"]
+
+
+@pytest.mark.parametrize("name", DAMAGED)
+def test_a_damaged_checkpoint_is_passed_over(run, whole, caplog, name):
+    shutil.rmtree(run / "checkpoint-5")
+    path = run / "checkpoint-4" / name
+    size = path.stat().st_size
+    with path.open("rb+") as file:
+        file.seek(size // 2)
+        file.write(b"7" * min(40, size // 3))
+    assert path.stat().st_size == size
+    with pytest.raises(FileNotFoundError, match=rf"-4 is not .*: {name} is damaged: .*; resume from .*-3 instead"):
+        make(run).train(resume_from_checkpoint=str(run / "checkpoint-4"))
+    resumed = make(run)
+    resumed.train(resume_from_checkpoint=True)
+    assert f"{run}/checkpoint-4 is not complete and is passed over: {name} is damaged" in caplog.text
+    assert_same_end(resumed, whole)
+
+
+@pytest.mark.parametrize(("name", "is_refused"), [("model.safetensors", True), ("optimizer.pt", False)])
+def test_a_damaged_best_checkpoint_is_not_loaded(tmp_path, name, is_refused):
+    def trainer(**options):
+        made = make(
+            tmp_path,
+            eval_dataset=[item["clean"] for item in ToyViews(4)],
+            eval_strategy="steps",
+            eval_steps=1,
+            greater_is_better=False,
+            **{"metric_for_best_model": "score", "load_best_model_at_end": True, **options},
+        )
+        made.compute_metrics = lambda _: {"score": abs(made.state.global_step - 2)}
+        return made
+
+    first = trainer()
+    save = first._save_checkpoint
+
+    def save_and_damage(*args):
+        save(*args)
+        if first.state.global_step == 2:
+            path = tmp_path / "checkpoint-2" / name
+            content = bytearray(path.read_bytes())
+            content[-40:] = bytes(40)
+            path.write_bytes(content)
+
+    first._save_checkpoint = save_and_damage
+    if not is_refused:
+        first.train()
+        return
+    with pytest.raises(FileNotFoundError, match=r"best checkpoint, .*-2, cannot be loaded: model.safetensors is dam"):
+        first.train()
+    trainer(load_best_model_at_end=False).train(resume_from_checkpoint=True)  # as the message says
+
+
 def test_half_a_checkpoint_by_name_is_refused(run):
     with pytest.raises(FileNotFoundError, match=r"-5 is not a complete .*: optimizer.pt .*; resume from .*-4 in"):
         make(run).train(resume_from_checkpoint=str(run / "checkpoint-5"))
