@@ -8,6 +8,7 @@ from accelerate.utils import broadcast_object_list
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 from transformers.utils import CONFIG_NAME, SAFE_WEIGHTS_NAME, logging
 
+from hf_gradalign.training.links import refuse_links_out
 from hf_gradalign.training.run_checkpoints import RunCheckpoints, describe, require_complete
 
 logger = logging.get_logger(__name__)
@@ -32,15 +33,18 @@ def resolve_output_folder(output_dir: str | None, resume_from: str | None, label
     Raises:
         FileExistsError: If the folder holds a run already and nothing is resumed.
         FileNotFoundError: If there is no complete checkpoint where one should be.
+        PermissionError: If a link in the folder leads out of it, where something would be written.
     """
     if resume_from is None:
         folder = Path(output_dir) if output_dir else _new_folder(label)
         _refuse_occupied(folder)
+        refuse_links_out(folder)
         return str(folder), None
     run, checkpoint = find_run(resume_from, output_dir)
     folder = Path(output_dir) if output_dir else run
     if folder.resolve() != run.resolve():
         _refuse_occupied(folder)
+    refuse_links_out(folder)
     # Every process of a distributed run must take the same, whatever its view of a shared disk.
     found = [None if checkpoint is None else str(checkpoint)]
     broadcast_object_list(found)

@@ -14,7 +14,9 @@ def write_text_atomically(path: str | Path, text: str) -> None:
     """
     path = Path(path)
     draft = path.with_name(f"{path.name}.draft")  # what a kill leaves of it the next writing takes away
-    draft.write_text(text, encoding="utf-8")
+    draft.unlink(missing_ok=True)  # a link to elsewhere is not written through
+    with draft.open("x", encoding="utf-8") as file:
+        file.write(text)
     flush_to_disk(draft)
     os.replace(draft, path)
     flush_to_disk(path.parent)

@@ -13,6 +13,7 @@ from transformers.utils import SAFE_WEIGHTS_NAME, logging
 
 from hf_gradalign.training.atomic_writing import flush_to_disk, write_text_atomically
 from hf_gradalign.training.checkpoint_manifest import read_manifest, sha256_of
+from hf_gradalign.training.links import refuse_link_out
 
 logger = logging.get_logger(__name__)
 
@@ -105,6 +106,7 @@ class BestCheckpoints(TrainerCallback):
     @staticmethod
     def _write(args: TrainingArguments, record: list[dict[str, Any]]) -> None:
         folder = Path(args.output_dir, BEST_CHECKPOINTS_DIR)
+        refuse_link_out(folder, args.output_dir)
         folder.mkdir(parents=True, exist_ok=True)
         write_text_atomically(folder / _RECORD_NAME, json.dumps(record, indent=2) + "\n")
         kept = {_weights_path(args, entry["step"]) for entry in record}
@@ -134,6 +136,7 @@ def _weights_of_checkpoint(args: TrainingArguments, step: int) -> Path:
 
 
 def _link(source: Path, target: Path) -> None:
+    refuse_link_out(target.parent, target.parent.parent)
     target.parent.mkdir(parents=True, exist_ok=True)
     draft = target.with_name(f"{target.name}.draft")
     draft.unlink(missing_ok=True)

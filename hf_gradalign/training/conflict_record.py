@@ -9,6 +9,8 @@ from typing import Any, Literal
 import pyarrow as pa
 from pyarrow import parquet
 
+from hf_gradalign.training.links import refuse_link_out
+
 RecordFormat = Literal["jsonl", "parquet"]
 Row = dict[str, Any]
 
@@ -48,6 +50,7 @@ class ConflictRecord:
         """
         self.folder.mkdir(parents=True, exist_ok=True)
         running, finished = self.folder / RUNNING_NAME, self.folder / PARQUET_NAME
+        refuse_link_out(running, self.folder)
         source = find_conflict_record(self.folder)
         if source is None and resumed_from is not None:
             source = find_conflict_record(resumed_from)
@@ -58,6 +61,7 @@ class ConflictRecord:
             last = _cut(running, step)
         else:
             temporary = self.folder / f"_{RUNNING_NAME}"  # publishing leaves such names out
+            temporary.unlink(missing_ok=True)  # a link to elsewhere is not written through
             with temporary.open("w", encoding="utf-8") as file:
                 for row in read_conflict_rows(source):
                     if row["step"] <= step:
@@ -69,6 +73,7 @@ class ConflictRecord:
 
     def append(self, rows: Iterable[Row]) -> None:
         """Write rows; numbers that are not finite must be None."""
+        refuse_link_out(self.folder / RUNNING_NAME, self.folder)
         text = "".join(map(_line, rows))
         with (self.folder / RUNNING_NAME).open("a", encoding="utf-8") as file:
             file.write(text)
@@ -81,6 +86,7 @@ class ConflictRecord:
         names = {name: None for row in read_conflict_rows(running) for name in row}
         schema = pa.schema([(name, _type_of(name)) for name in names])
         temporary = self.folder / f"_{PARQUET_NAME}"
+        temporary.unlink(missing_ok=True)
         with parquet.ParquetWriter(temporary, schema) as writer:
             for rows in _batched(read_conflict_rows(running), _ROW_GROUP):
                 writer.write_table(pa.Table.from_pylist(rows, schema))

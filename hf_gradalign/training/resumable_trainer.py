@@ -16,6 +16,7 @@ from transformers.trainer_utils import TrainOutput
 
 from hf_gradalign.training.checkpoint_soundness import weights_shortcomings
 from hf_gradalign.training.evaluating_trainer import EvaluatingTrainer
+from hf_gradalign.training.links import refuse_links_out
 from hf_gradalign.training.merged_adapters import ADAPTER_DIR, has_adapters, merged_copy
 from hf_gradalign.training.run_checkpoints import RunCheckpoints, describe, require_complete
 
@@ -60,7 +61,9 @@ class ResumableTrainer(EvaluatingTrainer):
         Raises:
             FileNotFoundError: If the checkpoint is not whole.
             ValueError: If there is no whole one in `args.output_dir`.
+            PermissionError: If a link in `args.output_dir` leads out of it, where something would be written.
         """
+        refuse_links_out(self.args.output_dir)
         checkpoints = RunCheckpoints(self.args.output_dir)
         if resume_from_checkpoint is True:
             resume_from_checkpoint = str(_last_on_every_process(checkpoints))

@@ -3,7 +3,6 @@
 import contextlib
 import os
 import re
-import shutil
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -13,6 +12,7 @@ from transformers.utils import logging
 from hf_gradalign.training.atomic_writing import flush_to_disk
 from hf_gradalign.training.checkpoint_manifest import MANIFEST_NAME, read_manifest, write_manifest
 from hf_gradalign.training.checkpoint_soundness import shortcomings
+from hf_gradalign.training.links import refuse_link_out, remove_tree
 
 logger = logging.get_logger(__name__)
 
@@ -28,7 +28,8 @@ class RunCheckpoints:
 
     A checkpoint is written in a folder aside, `<run>/_unfinished_checkpoints/`. When it is whole its files are listed
     in a manifest, and a renaming, which happens wholly or not at all, makes it `<run>/checkpoint-<step>`. One that is
-    deleted goes the way back first. So every reader, transformers' own included, finds whole checkpoints only.
+    deleted goes the way back first. So every reader, transformers' own included, finds whole checkpoints only. Of a
+    checkpoint that is a link the link is deleted; a folder aside that leads out of the run's raises PermissionError.
 
     Args:
         folder: The run's folder.
@@ -97,13 +98,13 @@ class RunCheckpoints:
         os.rename(draft, place)
         flush_to_disk(self.folder)
         if replaced is not None:
-            shutil.rmtree(replaced, ignore_errors=True)
+            remove_tree(replaced)
         self._tidy()
         return place
 
     def remove(self, checkpoint: Path) -> None:
         """Delete a checkpoint; it is gone as a whole before its first file is."""
-        shutil.rmtree(self._put_aside(checkpoint), ignore_errors=True)
+        remove_tree(self._put_aside(checkpoint))
         self._tidy()
 
     def remove_oldest(self, limit: int | None, keep: Iterable[str | Path | None] = ()) -> None:
@@ -124,16 +125,18 @@ class RunCheckpoints:
 
     def clear_unfinished(self) -> None:
         """Delete what a killed run left of checkpoints that it was writing or deleting."""
+        refuse_link_out(self.unfinished, self.folder)
         if not self.unfinished.is_dir():
             return
         for path in self.unfinished.iterdir():
             if _NAME.fullmatch(path.name.removeprefix(_REMOVED)):
-                shutil.rmtree(path, ignore_errors=True)
+                remove_tree(path)
         self._tidy()
 
     def _put_aside(self, checkpoint: Path) -> Path:
+        refuse_link_out(self.unfinished, self.folder)
         aside = self.unfinished / f"{_REMOVED}{checkpoint.name}"
-        shutil.rmtree(aside, ignore_errors=True)
+        remove_tree(aside)
         self.unfinished.mkdir(exist_ok=True)
         os.rename(checkpoint, aside)
         return aside
