@@ -1,14 +1,12 @@
 """Augmentations from a YAML or JSON file that lists audiomentations transforms."""
 
 import inspect
-import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import audiomentations
 import numpy as np
-import yaml
 from audiomentations.core.composition import BaseCompose
 from audiomentations.core.transforms_interface import BaseWaveformTransform
 from numpy.typing import NDArray
@@ -21,6 +19,7 @@ from hf_gradalign.augmentation.packet_loss import PacketLoss
 from hf_gradalign.augmentation.rawboost import RawBoost
 from hf_gradalign.augmentation.reverberation import Reverberation
 from hf_gradalign.augmentation.sound_files import list_for_audiomentations
+from hf_gradalign.settings_files import read_settings
 
 # `transform(samples, sample_rate) -> samples`: any audiomentations transform or composition.
 Augmentation = Callable[[NDArray[np.float32], int], NDArray[np.float32]]
@@ -52,18 +51,10 @@ def read_recipe(path: Path, by_name: Callable[[str], Augmentation]) -> audioment
         ValueError: If the file is not a list of transforms, or a transform or one of its arguments is unknown or
             impossible.
     """
-    entries = _read(path)
+    entries = read_settings(path)
     if not (isinstance(entries, list) and entries):
         raise ValueError(f"{path}: expected a list with at least one {{transform: NAME, ...}}; got {entries!r:.100}")
     return audiomentations.Compose([_build(entry, f"{path}: entry {i}", by_name) for i, entry in enumerate(entries, 1)])
-
-
-def _read(path: Path) -> Any:
-    try:
-        text = path.read_text(encoding="utf-8")
-        return json.loads(text) if path.suffix.lower() == ".json" else yaml.safe_load(text)
-    except (ValueError, yaml.YAMLError) as error:  # text that is not UTF-8 and broken JSON are ValueErrors
-        raise ValueError(f"{path}: not a readable YAML or JSON file: {error}") from error
 
 
 def _build(entry: Any, where: str, by_name: Callable[[str], Augmentation]) -> Augmentation:

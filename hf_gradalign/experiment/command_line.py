@@ -7,12 +7,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
-import yaml
-
 from hf_gradalign.experiment.arguments import OF_CORPORA, AudioSpoofTrainingArguments, DataArguments, ModelArguments
 from hf_gradalign.experiment.output_folder import ARGUMENTS_NAME, find_run
 from hf_gradalign.experiment.parser import RunParser
 from hf_gradalign.plain_text import plain_text
+from hf_gradalign.settings_files import read_settings
 from hf_gradalign.training.atomic_writing import write_text_atomically
 
 _CONFIG_SUFFIXES = (".json", ".yaml", ".yml")
@@ -100,11 +99,10 @@ def command_words(given: Mapping[str, Any]) -> list[str]:
 def _words_of_file(path: Path, parser: RunParser) -> list[str]:
     if not path.is_file():
         parser.error(f"there is no configuration file {path}")
-    text = path.read_text(encoding="utf-8")
     try:
-        content = json.loads(text) if path.suffix == ".json" else yaml.safe_load(text)
-    except (json.JSONDecodeError, yaml.YAMLError) as error:
-        parser.error(f"{path} cannot be read: {plain_text(error)}")
+        content = read_settings(path)
+    except (ValueError, OSError) as error:
+        parser.error(plain_text(error))
     if not isinstance(content, dict):
         parser.error(f"{path} must hold a mapping from options to values")
     actions = parser.options

@@ -9,8 +9,7 @@ from itertools import product
 from pathlib import Path
 from typing import Any
 
-import yaml
-
+from hf_gradalign.settings_files import read_settings
 from hf_gradalign.study.cell import TAKEN_OPTIONS, Cell, Value, make_cell
 from hf_gradalign.study.errors import StudyError
 
@@ -66,15 +65,13 @@ class Study:
 
         Raises:
             FileNotFoundError: If there is no such file.
+            ValueError: If it is not YAML (see `read_settings`).
             StudyError: If it does not define a study.
         """
         path = Path(path)
         if not path.is_file():
             raise FileNotFoundError(f"there is no study file {path}")
-        try:
-            content = yaml.safe_load(path.read_text(encoding="utf-8"))
-        except (yaml.YAMLError, UnicodeDecodeError) as error:
-            raise StudyError(f"{path} is not YAML: {error}") from error
+        content = read_settings(path)
         try:
             return cls.from_mapping(content, path.stem)
         except StudyError as error:

@@ -62,7 +62,7 @@ def test_mistakes_end_with_a_message(capsys, arguments, message):
         ("class_weights: [0.1]", "--class_weights takes two positive numbers"),
         ("on_bad_audio: ignore", "invalid choice: 'ignore'"),
         ("- a list", "must hold a mapping"),
-        ("a: [", "cannot be read"),
+        ("a: [", "not a readable YAML or JSON file"),
     ],
 )
 def test_mistakes_in_a_file(tmp_path, capsys, content, message):

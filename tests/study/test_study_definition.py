@@ -100,7 +100,7 @@ def test_a_file_names_the_study(tmp_path):
     path.write_text(yaml.safe_dump({"evaluate": DEMO, "cells": [{"method": "pcgrad"}]}))
     assert Study.read(path).name == "mine"
     path.write_text("cells: [")
-    with pytest.raises(StudyError, match=r"mine\.yaml is not YAML"):
+    with pytest.raises(ValueError, match=r"mine\.yaml: not a readable YAML or JSON file"):
         Study.read(path)
     with pytest.raises(FileNotFoundError, match="no study file"):
         Study.read(tmp_path / "other.yaml")

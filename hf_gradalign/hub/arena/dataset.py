@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import yaml
 from huggingface_hub import HfApi, constants, hf_hub_download
 from huggingface_hub.errors import (
     HfHubHTTPError,
@@ -20,6 +19,7 @@ from huggingface_hub.utils import validate_repo_id
 from hf_gradalign.data.corpora.arena_names import ARENA_OWNER, arena_repository
 from hf_gradalign.hub.arena.errors import ArenaError
 from hf_gradalign.hub.arena.labels import hub_labels, read_labels
+from hf_gradalign.settings_files import read_settings
 
 EQUAL_ERROR_RATE, SPOOF_ACCEPTANCE = "eer_percent", "srr_complement"
 _COMMIT = re.compile(r"[0-9a-f]{7,40}")
@@ -159,13 +159,13 @@ def check_dataset_id(dataset_id: str) -> None:
 def _evaluation(path: Path) -> dict[str, Any]:
     """Name, split and metrics as a data set's eval.yaml gives them."""
     try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+        content = read_settings(path)
         task = content["tasks"][0]
         metrics: Iterable[str] = task["metrics"]
         return {"name": str(content["name"]), "split": str(task.get("split", "test")), "metrics": tuple(metrics)}
     except FileNotFoundError as error:
         raise ArenaError(f"there is no {path}: a data set in the Arena's form has one") from error
-    except (yaml.YAMLError, KeyError, IndexError, TypeError) as error:
+    except (ValueError, KeyError, IndexError, TypeError) as error:
         raise ArenaError(f"{path} is not of the Arena's form (name, tasks: [{{split, metrics}}]): {error!r}") from error
 
 
