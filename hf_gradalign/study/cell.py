@@ -35,6 +35,8 @@ TAKEN_OPTIONS = {
 } | {option: axis for axis, option in _OPTION_OF.items()}
 """Options of a run that an axis speaks for, and which one."""
 
+_NUMBERS = {"seed": (int, 0, 2**32 - 1), "batch_size": (int, 1, 2**31 - 1), "epochs": (int | float, 0, 10**6)}
+
 Value = str | int | float | bool
 
 
@@ -55,7 +57,7 @@ class Cell:
         """A name that is a folder's, too. Cells of other options have other names."""
         parts = [f"{_SHORT.get(axis, axis + '=')}{value}" for axis, value in self.settings.items()]
         text = re.sub(r"[^A-Za-z0-9_.=+-]+", "-", "-".join(parts)).strip("-.")
-        digest = hashlib.sha256(json.dumps(self.options, sort_keys=True).encode()).hexdigest()
+        digest = hashlib.sha256(_as_json(self.options).encode()).hexdigest()
         return f"{text[:120]}-{digest[:8]}"
 
     @property
@@ -67,6 +69,13 @@ class Cell:
     def views(self) -> int:
         """How many views a clip is seen in."""
         return len(str(self.options["views"]).split(",")) if "views" in self.options else 2
+
+
+def _as_json(options: Mapping[str, Any]) -> str:
+    try:
+        return json.dumps(options, sort_keys=True)
+    except TypeError:  # keys of several kinds, such as a label map's 0 and fake, have no order
+        return json.dumps(options)
 
 
 _SHORT = {"method": "", "augmentation": "", "model": "", "head": "", "batch_size": "b", "epochs": "e", "seed": "s"}
@@ -83,9 +92,14 @@ def make_cell(
         methods: Options of the methods that the study defines, by name.
 
     Raises:
-        StudyError: If an option is given both as such and by an axis.
+        StudyError: If an option is given both as such and by an axis, or an axis has an impossible value.
     """
     settings = {**AXES, **settings}
+    for axis, (kind, least, most) in _NUMBERS.items():
+        value = settings[axis]
+        if isinstance(value, bool) or not isinstance(value, kind) or not least <= value <= most:
+            what = "a whole number" if kind is int else "a number"
+            raise StudyError(f"cells: {axis} takes {what} from {least} to {most}, not {value!r:.80}")
     method = str(settings["method"])
     options: dict[str, Any] = {**common, **_method_options(method, str(settings["augmentation"]), methods)}
     if options.get("views") == "clean":

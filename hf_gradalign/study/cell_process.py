@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from multiprocessing.connection import Connection
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, NoReturn
 
 import numpy as np
@@ -50,13 +51,19 @@ INTERRUPTED = 130
 _RESOURCES_NAME = "resources.json"
 
 
-def run_cell(folder: CellFolder, clips_folder: Path, evaluation_sets: Sequence[EvaluationSet]) -> None:
+def run_cell(
+    folder: CellFolder,
+    clips_folder: Path,
+    evaluation_sets: Sequence[EvaluationSet],
+    tokens: Mapping[str, str] = MappingProxyType({}),
+) -> None:
     """Train the cell unless that is done, score what is not scored, and write what came of it.
 
     Args:
         folder: With the cell's options.
         clips_folder: Gets a table of each evaluation set's clips, unless it is there.
         evaluation_sets: What it is scored on.
+        tokens: Options that nothing writes down.
 
     Raises:
         Interrupted: On SIGINT or SIGTERM in training, after a checkpoint was saved.
@@ -66,7 +73,7 @@ def run_cell(folder: CellFolder, clips_folder: Path, evaluation_sets: Sequence[E
     # Loaded before training: a corpus that is not there must not be missed after it.
     clips = [_load(evaluation) for evaluation in evaluation_sets]
     if not folder.is_trained:
-        _train(folder)
+        _train(folder, tokens)
     # The states of optimisers and weights that nothing will need; the model itself is in the folder.
     for path in (*folder.path.glob(f"{PREFIX_CHECKPOINT_DIR}-*"), folder.path / BEST_CHECKPOINTS_DIR):
         shutil.rmtree(path, ignore_errors=True)
@@ -87,10 +94,14 @@ def run_cell(folder: CellFolder, clips_folder: Path, evaluation_sets: Sequence[E
     folder.tell_progress(1.0)
 
 
-def _train(folder: CellFolder) -> None:
-    given = read_arguments(
-        [str(folder.options_file), "--output_dir", str(folder.path), "--resume_from_checkpoint", "last"]
-    )
+def token_words(tokens: Mapping[str, str]) -> list[str]:
+    """Tokens as words of a command line, which is none that the system shows."""
+    return [f"--{name}={token}" for name, token in tokens.items()]
+
+
+def _train(folder: CellFolder, tokens: Mapping[str, str]) -> None:
+    words = [str(folder.options_file), "--output_dir", str(folder.path), "--resume_from_checkpoint", "last"]
+    given = read_arguments([*words, *token_words(tokens)])
     model_args, data_args, args = make_arguments(given)
     args.output_dir, checkpoint = resolve_output_folder(
         args.output_dir, args.resume_from_checkpoint, args.align_gradients
@@ -154,6 +165,7 @@ def main(
     evaluation_sets: Sequence[EvaluationSet],
     parent: Connection,
     device: str | None = None,
+    tokens: Mapping[str, str] = MappingProxyType({}),
 ) -> NoReturn:
     """Run a cell in this process, which is its own, and end it.
 
@@ -165,6 +177,7 @@ def main(
         evaluation_sets: As for `run_cell`.
         parent: Nothing comes from it; when its other end closes, since the parent is gone, the cell ends, too.
         device: Number of the accelerator to take; by default any.
+        tokens: As for `run_cell`.
     """
     folder = CellFolder(path)
     with folder.log.open("ab") as log:
@@ -173,7 +186,7 @@ def main(
     if device is not None:
         os.environ["CUDA_VISIBLE_DEVICES"] = device  # nothing has looked at the accelerators yet
     threading.Thread(target=_end_with_parent, args=(parent,), daemon=True).start()
-    status = _status_of(lambda: run_cell(folder, clips_folder, evaluation_sets), folder)
+    status = _status_of(lambda: run_cell(folder, clips_folder, evaluation_sets, tokens), folder)
     sys.exit(status)
 
 
@@ -205,4 +218,4 @@ def _end_with_parent(parent: Connection) -> None:
     os.kill(os.getpid(), signal.SIGTERM)
 
 
-__all__ = ["INTERRUPTED", "METRICS", "main", "run_cell"]
+__all__ = ["INTERRUPTED", "METRICS", "main", "run_cell", "token_words"]

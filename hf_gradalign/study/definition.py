@@ -3,9 +3,10 @@
 import difflib
 import os
 import re
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
 from itertools import product
+from math import prod
 from pathlib import Path
 from typing import Any
 
@@ -16,9 +17,13 @@ from hf_gradalign.study.errors import StudyError
 _KEYS = ("name", "options", "methods", "evaluate", "cells")
 _EVALUATION_KEYS = ("corpus", "split", "subset")
 _OF_THE_RUNNER = ("output_dir", "resume_from_checkpoint", "push_to_hub", "hub_model_id", "dry_run")
-_RANGE = re.compile(r"(\d+)\.\.(\d+)")
+_RANGE = re.compile(r"(\d{1,18})\.\.(\d{1,18})")
 _VARIABLE = re.compile(r"\$\{(\w+)\}")
-_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,99}")
+_TOKEN_NAME = re.compile(r"(\w*_)?(token|api_key|password)", re.IGNORECASE)
+_TOKEN = re.compile(r"\b(hf|api_org)_[A-Za-z0-9]{20,}")
+MAX_CELLS = 10_000
+"""Cells of a study: each is a training."""
 
 
 @dataclass(frozen=True)
@@ -46,11 +51,13 @@ class Study:
         name: Its name, fit for a folder.
         cells: Its cells, each once, in the order of the file.
         evaluation_sets: What each is evaluated on.
+        tokens: Options that all cells have and that nothing writes down.
     """
 
     name: str
     cells: Sequence[Cell]
     evaluation_sets: Sequence[EvaluationSet]
+    tokens: Mapping[str, str] = field(default_factory=dict, repr=False)
 
     @classmethod
     def read(cls, path: str | Path) -> "Study":
@@ -88,22 +95,34 @@ class Study:
         _require_known(content, _KEYS, "")
         name = str(content.get("name", name))
         if not _NAME.fullmatch(name):
-            raise StudyError(f"name: {name!r} has characters that a folder's name had better not have")
+            raise StudyError(
+                f"name: {name!r:.120} is too long, or has characters that a folder's name had better not have"
+            )
         common = _mapping(content.get("options"), "options")
+        tokens = {option: str(common.pop(option)) for option in list(common) if _TOKEN_NAME.fullmatch(option)}
         methods = {
             str(method): _mapping(options, f"methods: {method}")
-            for method, options in _mapping(content.get("methods"), "methods").items()
+            for method, options in _mapping(content.get("methods"), "methods", any_keys=True).items()
         }
         _refuse_taken(common, methods)
         blocks = content.get("cells")
         if not isinstance(blocks, list) or not blocks:
             raise StudyError("cells: give a list of mappings, such as - {method: [dual_path, pcgrad], seed: 0..4}")
-        cells: dict[str, Cell] = {}
-        for number, block in enumerate(blocks, start=1):
-            for settings in _combinations(_mapping(block, f"cells: entry {number}"), number):
-                cell = make_cell(settings, common, methods)
-                cells.setdefault(cell.id, cell)
-        return cls(name, list(cells.values()), _evaluation_sets(content.get("evaluate")))
+        grids = [_grid(_mapping(block, f"cells: entry {number}"), number) for number, block in enumerate(blocks, 1)]
+        n_cells = sum(prod(len(values) for values in grid.values()) for grid in grids)
+        if n_cells > MAX_CELLS:
+            raise StudyError(f"cells: {n_cells:,} cells are more than {MAX_CELLS:,}, and each is a training")
+        cells: dict[Any, Cell] = {}
+        for grid in grids:
+            for combination in product(*grid.values()):
+                cell = make_cell(dict(zip(grid, combination, strict=True)), common, methods)
+                alike = frozenset({**cell.settings, "epochs": float(cell.settings["epochs"])}.items())  # 2 and 2.0
+                cells.setdefault(alike, cell)
+        sets = _evaluation_sets(content.get("evaluate"))
+        refuse_tokens(
+            [common, methods, [asdict(evaluation) for evaluation in sets], *(list(grid.values()) for grid in grids)]
+        )
+        return cls(name, list(cells.values()), sets, tokens)
 
 
 def expand_variables(value: Any) -> Any:
@@ -128,28 +147,50 @@ def _variable(match: re.Match[str]) -> str:
     return value
 
 
-def _combinations(block: Mapping[str, Any], number: int) -> Iterator[dict[str, Value]]:
+def refuse_tokens(value: Any) -> None:
+    """See that no text looks like an access token of the Hub, which would be written into a study's files.
+
+    Raises:
+        StudyError: If one does.
+    """
+    if isinstance(value, Mapping):
+        value = [*value, *value.values()]
+    if isinstance(value, list):
+        for item in value:
+            refuse_tokens(item)
+    elif isinstance(value, str) and (match := _TOKEN.search(value)):
+        raise StudyError(
+            f"{match[0][:6]}... looks like an access token, and would be written into the study's files: set the "
+            "environment variable HF_TOKEN instead"
+        )
+
+
+def _grid(block: Mapping[str, Any], number: int) -> dict[str, Sequence[Value]]:
     if "method" not in block:
         raise StudyError(f"cells: entry {number} names no method")
-    values = {axis: _values(value, axis) for axis, value in block.items()}
-    for combination in product(*values.values()):
-        yield dict(zip(values, combination, strict=True))
+    for axis in block:
+        if _TOKEN_NAME.fullmatch(axis):
+            raise StudyError(f"cells: {axis} is no axis, and tokens are not written down: give it in options")
+    return {axis: _values(value, axis) for axis, value in block.items()}
 
 
-def _values(value: Any, axis: str) -> list[Value]:
+def _values(value: Any, axis: str) -> Sequence[Value]:
     if isinstance(value, str) and (bounds := _RANGE.fullmatch(value.strip())):
-        return list(range(int(bounds[1]), int(bounds[2]) + 1))
+        first, last = int(bounds[1]), int(bounds[2])
+        if last < first:
+            raise StudyError(f"cells: {axis}: the range {value} goes down; write {last}..{first}")
+        return range(first, last + 1)
     values = value if isinstance(value, list) else [value]
     for item in values:
         if not isinstance(item, str | int | float):
-            raise StudyError(f"cells: {axis} takes a value, a list of values or a range 0..9, not {item!r}")
+            raise StudyError(f"cells: {axis} takes a value, a list of values or a range 0..9, not {item!r:.80}")
     if not values:
         raise StudyError(f"cells: {axis} has no value")
     return values
 
 
 def _evaluation_sets(content: Any) -> list[EvaluationSet]:
-    entries = _mapping(content, "evaluate")
+    entries = _mapping(content, "evaluate", any_keys=True)
     if not entries:
         raise StudyError("evaluate: name at least one set, such as test: {corpus: demo}")
     sets = []
@@ -157,8 +198,15 @@ def _evaluation_sets(content: Any) -> list[EvaluationSet]:
         entry = _mapping(entry, f"evaluate: {name}")
         _require_known(entry, _EVALUATION_KEYS, f"evaluate: {name}: ")
         if not _NAME.fullmatch(str(name)):
-            raise StudyError(f"evaluate: {name!r} has characters that a file's name had better not have")
+            raise StudyError(
+                f"evaluate: {name!r:.120} is too long, or has characters that a file's name had better not have"
+            )
+        for key, value in entry.items():
+            if not isinstance(value, str) and not (value is None and key != "split"):
+                raise StudyError(f"evaluate: {name}: {key} takes text, not {value!r:.80}")
         sets.append(EvaluationSet(str(name), **entry))
+    if len({evaluation.name for evaluation in sets}) < len(sets):
+        raise StudyError("evaluate: two sets have the same name")
     return sets
 
 
@@ -170,16 +218,21 @@ def _refuse_taken(common: Mapping[str, Any], methods: Mapping[str, Mapping[str, 
             raise StudyError(f"options: {name} is the runner's business")
     for method, options in methods.items():
         for name in options:
+            if _TOKEN_NAME.fullmatch(name):
+                raise StudyError(f"methods: {method}: tokens are not written down: give {name} in options")
             if TAKEN_OPTIONS.get(name, "method") not in ("method", "augmentation"):
                 raise StudyError(f"methods: {method}: {name} is what {TAKEN_OPTIONS[name]} says, in cells")
 
 
-def _mapping(content: Any, what: str) -> dict[str, Any]:
+def _mapping(content: Any, what: str, any_keys: bool = False) -> dict[str, Any]:
     if content is None:
         return {}
     if not isinstance(content, dict):
-        raise StudyError(f"{what} must be a mapping, not {content!r}")
-    return content
+        raise StudyError(f"{what} must be a mapping, not {content!r:.80}")
+    for key in content:
+        if not (any_keys or isinstance(key, str)):
+            raise StudyError(f"{what}: the key {key!r:.80} is no text; put quotation marks around it")
+    return dict(content)
 
 
 def _require_known(content: Mapping[str, Any], known: Sequence[str], where: str) -> None:
@@ -190,4 +243,4 @@ def _require_known(content: Mapping[str, Any], known: Sequence[str], where: str)
             raise StudyError(f"{where}unknown key {key!r}{hint}")
 
 
-__all__ = ["EvaluationSet", "Study", "expand_variables"]
+__all__ = ["MAX_CELLS", "EvaluationSet", "Study", "expand_variables", "refuse_tokens"]

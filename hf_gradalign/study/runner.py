@@ -3,6 +3,7 @@
 import multiprocessing
 import os
 import sys
+import tempfile
 import threading
 import time
 from collections.abc import Sequence
@@ -21,7 +22,8 @@ from hf_gradalign.file_locks import hold_lock
 from hf_gradalign.study import cell_process
 from hf_gradalign.study.cell import Cell
 from hf_gradalign.study.cell_folder import CellFolder
-from hf_gradalign.study.definition import Study, expand_variables
+from hf_gradalign.study.cell_process import token_words
+from hf_gradalign.study.definition import Study, expand_variables, refuse_tokens
 from hf_gradalign.study.errors import StudyError
 from hf_gradalign.study.tables import StudyTables
 
@@ -75,6 +77,7 @@ class StudyRunner:
         self._cells = {cell.id: CellFolder(self.folder / "cells" / cell.id) for cell in study.cells}
         self._clips = self.folder / "evaluation_sets"
         expand_variables([asdict(evaluation) for evaluation in study.evaluation_sets])
+        self._tokens = expand_variables(study.tokens)
         self._connections: dict[str, Connection] = {}
         self._context = _make_context(slots)
         self._stopping = threading.Event()
@@ -140,7 +143,7 @@ class StudyRunner:
         ours, theirs = self._context.Pipe()
         process = self._context.Process(
             target=cell_process.main,
-            args=(folder.path, self._clips, self.study.evaluation_sets, theirs, self._device(slot)),
+            args=(folder.path, self._clips, self.study.evaluation_sets, theirs, self._device(slot), self._tokens),
         )
         try:
             process.start()
@@ -159,17 +162,15 @@ class StudyRunner:
         return devices[slot % len(devices)] if devices else None
 
     def _check(self, cell: Cell) -> None:
-        folder = self._cells[cell.id]
-        folder.write_options(expand_variables(cell.options))
+        options = expand_variables(cell.options)
+        refuse_tokens(options)
         try:
-            parse_arguments([str(folder.options_file)])
+            with tempfile.TemporaryDirectory() as folder:
+                file = CellFolder(folder)
+                file.write_options(options)
+                parse_arguments([str(file.options_file), *token_words(self._tokens)])
         except SystemExit:  # argparse has said what is wrong
             raise StudyError(f"the options of the cell {cell.title} are wrong (see above)") from None
-        finally:
-            # An empty folder of a cell that never ran would only be in the way.
-            if not folder.log.exists():
-                folder.options_file.unlink(missing_ok=True)
-                folder.path.rmdir()
 
 
 def _make_context(slots: int) -> BaseContext:

@@ -1,3 +1,4 @@
+import multiprocessing
 import os
 import random
 import signal
@@ -5,12 +6,16 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import yaml
 from pyarrow import parquet
 
+from hf_gradalign.experiment import read_arguments
 from hf_gradalign.file_locks import hold_lock
+from hf_gradalign.study import Study, StudyError, StudyRunner, cell_process
+from hf_gradalign.study.cell_folder import CellFolder
 from hf_gradalign.study.tables import RESOURCES
 
 SCRIPT = Path(__file__).parents[2] / "scripts" / "run_study.py"
@@ -124,6 +129,50 @@ def test_mistakes_are_told_before_anything_starts(script, study_file, tmp_path, 
     assert script.main([str(path), "--output_dir", str(tmp_path / "out")]) == 2
     assert message in capsys.readouterr().err
     assert not list(tmp_path.glob("out/cells/*"))
+
+
+class InThisProcess:
+    """Stands in for multiprocessing: a cell's work is a function's, called at once."""
+
+    Pipe = staticmethod(multiprocessing.Pipe)
+
+    def __init__(self, work):
+        self._work = work
+
+    def Process(self, target, args):
+        process = SimpleNamespace(join=lambda: None, pid=None)
+        process.start = lambda: setattr(process, "exitcode", self._work(*args))
+        return process
+
+
+def test_tokens_are_written_nowhere(study_file, tmp_path, monkeypatch):
+    """Neither as they are nor expanded; the run gets them all the same."""
+    seen = []
+
+    def train(folder, tokens):
+        seen.append(read_arguments([str(folder.options_file), *cell_process.token_words(tokens)])["hub_token"])
+        raise ValueError("enough")
+
+    def work(path, clips, sets, parent, device, tokens):
+        with pytest.raises(ValueError, match="enough"):
+            cell_process.run_cell(CellFolder(path), clips, sets, tokens)
+        return 2
+
+    monkeypatch.setattr(cell_process, "_train", train)
+    token = "hf_" + "Secret1" * 5
+    monkeypatch.setenv("MY_TOKEN", token)
+    cells = [{"method": "pcgrad", "seed": 0}]
+    study = Study.read(study_file(cells=cells, options={**TINY["options"], "hub_token": "${MY_TOKEN}"}))
+    runner = StudyRunner(study, tmp_path / "out", progress=False)
+    runner._context = InThisProcess(work)
+    assert len(runner.run().failed) == 1
+    assert seen == [token]
+    written = [path for path in (tmp_path / "out").rglob("*") if path.is_file()]
+    assert "options.yaml" in [path.name for path in written]
+    assert not [path for path in written if b"Secret1" in path.read_bytes()]
+    study = Study.read(study_file(cells=cells, options={**TINY["options"], "corpus": "${MY_TOKEN}"}))
+    with pytest.raises(StudyError, match="looks like an access token"):
+        StudyRunner(study, tmp_path / "out2", progress=False).run()
 
 
 def test_cells_are_listed(script, study_file, tmp_path, capsys):

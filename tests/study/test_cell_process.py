@@ -7,7 +7,7 @@ from hf_gradalign.study.definition import EvaluationSet
 
 
 def test_an_evaluation_set_that_is_not_there_is_missed_before_training(tmp_path, monkeypatch):
-    def train(folder):
+    def train(folder, tokens):
         raise AssertionError("it trains")
 
     monkeypatch.setattr(cell_process, "_train", train)

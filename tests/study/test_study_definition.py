@@ -23,6 +23,21 @@ def test_a_cell_that_comes_twice_is_run_once():
     assert [(c.settings["method"], c.settings["seed"]) for c in cells] == [("pcgrad", 0), ("pcgrad", 1), ("none", 1)]
 
 
+def test_numbers_that_are_equal_make_one_cell():
+    assert len(study(cells=[{"method": "pcgrad", "epochs": [2, 2.0]}]).cells) == 1
+
+
+def test_tokens_are_no_part_of_a_cell():
+    with_token = study(options={"hub_token": "secret"})
+    assert with_token.tokens == {"hub_token": "secret"}
+    assert with_token.cells == study().cells
+    assert "secret" not in repr(with_token)
+
+
+def test_keys_of_several_kinds_have_a_name_too():
+    assert study(options={"label_map": {0: "spoof", "fake": "spoof"}}).cells[0].id
+
+
 def test_options_are_those_of_a_run():
     block = {"method": "gradvac", "augmentation": "codec", "model": "a/b", "head": "aasist", "weight_decay": 0.1}
     (cell,) = study(options={"learning_rate": 1e-4}, cells=[block]).cells
@@ -88,6 +103,25 @@ def test_evaluation_sets():
         ({"evaluate": {"a/b": {}}}, "had better not have"),
         ({"name": "a/b"}, "had better not have"),
         ({"options": ["x"]}, "options must be a mapping"),
+        ({"options": {1: "x"}}, "options: the key 1 is no text"),
+        ({"name": "a" * 300}, "too long"),
+        ({"evaluate": {"a" * 300: {}}}, "too long"),
+        ({"evaluate": {"a": {"subset": ["x"]}}}, "evaluate: a: subset takes text"),
+        ({"evaluate": {1: {}, "1": {}}}, "two sets have the same name"),
+        ({"cells": [{"method": "pcgrad", "seed": "0..300000000"}]}, "300,000,001 cells are more than 10,000"),
+        ({"cells": [{"method": "pcgrad", "seed": "0..999", "rms_level": "0..999"}]}, "1,000,000 cells are more than"),
+        ({"cells": [{"method": "pcgrad", "seed": "0.." + "9" * 20_000}]}, "seed takes a whole number from 0 to"),
+        ({"cells": [{"method": "pcgrad", "seed": "4..0"}]}, "the range 4..0 goes down"),
+        ({"cells": [{"method": "pcgrad", "seed": -1}]}, "seed takes a whole number from 0 to 4294967295, not -1"),
+        ({"cells": [{"method": "pcgrad", "seed": "${SEED}"}]}, "seed takes a whole number"),
+        ({"cells": [{"method": "pcgrad", "seed": True}]}, "seed takes a whole number"),
+        ({"cells": [{"method": "pcgrad", "batch_size": "16"}]}, "batch_size takes a whole number"),
+        ({"cells": [{"method": "pcgrad", "epochs": "1e1"}]}, "epochs takes a number from 0"),
+        ({"cells": [{"method": "pcgrad", "epochs": float("nan")}]}, "epochs takes a number from 0"),
+        ({"cells": [{"method": "pcgrad", "hub_token": ["a", "b"]}]}, "hub_token is no axis"),
+        ({"methods": {"x": {"hub_token": "a"}}}, "give hub_token in options"),
+        ({"options": {"corpus": "https://me:hf_" + "Ab1" * 11 + "@hub/x"}}, "looks like an access token.*HF_TOKEN"),
+        ({"evaluate": {"a": {"corpus": "hf_" + "Ab1" * 11}}}, "looks like an access token"),
     ],
 )
 def test_mistakes_are_told(content, message):
