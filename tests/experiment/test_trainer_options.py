@@ -81,7 +81,7 @@ TABLE = {
     "fp16": Works("--fp16", alone=True),
     "bf16_full_eval": Works("--bf16_full_eval True", alone=True),
     "fp16_full_eval": Works("--fp16_full_eval True", alone=True),
-    "tf32": Refused("--tf32", "--tf32 requires Ampere"),
+    "tf32": Works("--tf32", alone=True) if torch.cuda.is_available() else Refused("--tf32", "--tf32 requires Ampere"),
     "activation_checkpointing": Works("--activation_checkpointing", alone=True),
     "activation_checkpointing_kwargs": Works(
         "--activation_checkpointing --activation_checkpointing_kwargs '{\"use_reentrant\": false}'", alone=True
