@@ -34,6 +34,7 @@ from hf_gradalign.hub import (
     publish,
     write_conversion_card,
 )
+from hf_gradalign.hub_waits import limit_hub_waits
 from hf_gradalign.models import SpoofDetectorForAudioClassification, output_labels, put_in_order
 from hf_gradalign.plain_text import plain_text
 from hf_gradalign.scoring.model_loading import load_trained_classifier
@@ -86,6 +87,7 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
 def main(argv: Sequence[str]) -> int:
     """Convert from the command line; returns the exit status."""
     arguments = parse(argv)
+    limit_hub_waits()
     logging.set_verbosity_warning()
     try:
         return reverse(arguments) if arguments.reverse else convert(arguments)

@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from hf_gradalign.data import CorpusOptions, parse_label_map
+from hf_gradalign.hub_waits import limit_hub_waits
 from hf_gradalign.metrics import AsvErrorRates
 from hf_gradalign.plain_text import plain_text
 from hf_gradalign.score_files import (
@@ -111,6 +112,7 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
 def main(argv: Sequence[str]) -> int:
     """Evaluate from the command line; returns the exit status."""
     arguments = parse(argv)
+    limit_hub_waits()
     draws_figures = arguments.output_dir is not None and arguments.formats != ["none"]
     try:
         if draws_figures:

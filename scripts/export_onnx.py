@@ -15,6 +15,7 @@ from pathlib import Path
 
 import hf_gradalign  # noqa: F401  (makes torchaudio importable before transformers looks for it)
 from hf_gradalign.export import OnnxMismatchError, OnnxReport, export_onnx
+from hf_gradalign.hub_waits import limit_hub_waits
 from hf_gradalign.models import (
     SpoofDetectorConfig,
     load_config,
@@ -36,6 +37,7 @@ def main(argv: Sequence[str]) -> int:
     parser.add_argument("--bonafide_label", help="name or number of the bona fide label, if its names do not say")
     parser.add_argument("--trust_remote_code", action="store_true", help="run the code that the model brings along")
     arguments = parser.parse_args(argv)
+    limit_hub_waits()
     try:
         report = export(arguments)
     except (ValueError, OSError, ImportError, OnnxMismatchError) as error:

@@ -32,6 +32,7 @@ from hf_gradalign.experiment import (
     write_run_card,
 )
 from hf_gradalign.hub import PublishingError
+from hf_gradalign.hub_waits import limit_hub_waits
 from hf_gradalign.plain_text import plain_text
 from hf_gradalign.training import leave_process_group
 
@@ -40,6 +41,7 @@ def main(argv: list[str]) -> int:
     """Run from the command line; returns the exit status."""
     given = read_arguments(argv)
     model_args, data_args, args = make_arguments(given)
+    limit_hub_waits()
     try:
         args.output_dir, checkpoint = resolve_output_folder(
             args.output_dir, args.resume_from_checkpoint, args.align_gradients

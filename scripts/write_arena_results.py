@@ -33,6 +33,7 @@ from hf_gradalign.hub.arena import (
     submission,
     write_arena_results,
 )
+from hf_gradalign.hub_waits import limit_hub_waits
 from hf_gradalign.plain_text import plain_text
 
 
@@ -95,6 +96,7 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
 def main(argv: Sequence[str]) -> int:
     """Write and push from the command line; returns the exit status."""
     arguments = parse(argv)
+    limit_hub_waits()
     logging.set_verbosity_warning()
     try:
         run(arguments)

@@ -12,6 +12,7 @@ must be told where the server is before `huggingface_hub` is imported, so client
 from __future__ import annotations
 
 import base64
+import contextlib
 import hashlib
 import json
 import os
@@ -122,6 +123,10 @@ class HubServer:
         read_only_tokens: Tokens that may read but not write (403).
 
     Attributes:
+        mood: None, or what is wrong with every answer from now on: "hang" (none comes), "drop" (the connection is
+            closed), "slow" (a byte a tenth of a second), "html" (a page of some other server), or a status such as
+            "500", "401" and "429" (with `retry_after`).
+        retry_after: Seconds that the mood "429" asks the client to wait.
         url: Where it listens, for `HF_ENDPOINT`.
         repos: Repositories by id.
         lfs: Contents of LFS storage by SHA-256.
@@ -138,6 +143,9 @@ class HubServer:
         self.lfs: dict[str, bytes] = {}
         self.calls: list[Call] = []
         self.unknown_calls: list[Call] = []
+        self.mood: str | None = None
+        self.retry_after = 1
+        self.ended = threading.Event()
         self.lock = threading.Lock()
         self._http = ThreadingHTTPServer(("127.0.0.1", 0), type("Handler", (HubRequestHandler,), {"hub": self}))
         self._thread = threading.Thread(target=self._http.serve_forever, daemon=True)
@@ -152,6 +160,7 @@ class HubServer:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        self.ended.set()
         self._http.shutdown()
         self._http.server_close()
         self._thread.join()
@@ -203,6 +212,9 @@ class HubRequestHandler(BaseHTTPRequestHandler):
         address = urlsplit(self.path)
         self.query = {name: values[-1] for name, values in parse_qs(address.query).items()}
         call = Call(self.command, self.path, self.token, self.body)
+        if self.hub.mood not in (None, "slow"):
+            self.hub.calls.append(call)
+            return self._answer_in_mood(self.hub.mood)
         with self.hub.lock:
             self.hub.calls.append(call)
             try:
@@ -212,6 +224,17 @@ class HubRequestHandler(BaseHTTPRequestHandler):
                 self.send(refusal.status, refusal.content, refusal.headers)
 
     do_GET = do_HEAD = do_POST = do_PUT = do_DELETE = handle_request
+
+    def _answer_in_mood(self, mood: str) -> None:
+        if mood == "hang":
+            self.hub.ended.wait()
+        if mood in ("hang", "drop"):
+            self.close_connection = True
+        elif mood == "html":
+            self.send(200, b"<!DOCTYPE html><html><body>Please log in to this network</body></html>")
+        else:
+            asked = {"Retry-After": str(self.hub.retry_after)} if mood == "429" else {}
+            self.send(int(mood), {"error": "in a mood"}, asked)
 
     def _find_route(self, path: str, call: Call) -> None:
         for method, pattern, handler in _ROUTES:
@@ -241,8 +264,17 @@ class HubRequestHandler(BaseHTTPRequestHandler):
         self.send_header("Content-Type", "application/octet-stream" if raw is content else "application/json")
         self.send_header("Content-Length", str(len(raw)))
         self.end_headers()
-        if self.command != "HEAD":
+        if self.command == "HEAD":
+            return
+        if self.hub.mood != "slow":
             self.wfile.write(raw)
+            return
+        with contextlib.suppress(OSError):  # the client may have given up
+            for byte in raw:
+                self.wfile.write(bytes([byte]))
+                self.wfile.flush()
+                if self.hub.ended.wait(0.1):
+                    return
 
     def log_message(self, format: str, *args: Any) -> None:
         """Keep quiet: the calls are recorded."""

@@ -8,13 +8,14 @@ from typing import Any
 
 import torch
 from huggingface_hub import hf_hub_download
-from huggingface_hub.errors import HfHubHTTPError, HFValidationError, HTTPError, LocalEntryNotFoundError
+from huggingface_hub.errors import HfHubHTTPError, HFValidationError, HTTPError
 from safetensors.torch import load_file
 from torch import Tensor
 
 from hf_gradalign.conversion.errors import ConversionError
 from hf_gradalign.conversion.harmless_classes import harmless_classes
 from hf_gradalign.file_faults import fault_met_in_loading, weights_fault, weights_kind
+from hf_gradalign.hub_waits import hub_fault
 from hf_gradalign.plain_text import plain_text
 
 # What training scripts wrap a state dict in, and what DataParallel and DDP put before its keys.
@@ -44,10 +45,10 @@ def locate_checkpoint(source: str, *, revision: str | None = None, token: str | 
         raise ConversionError(f"{source} {what}; a checkpoint on the Hub is written org/repo:filename")
     try:
         return Path(hf_hub_download(repo, filename, revision=revision, token=token))
-    except (HfHubHTTPError, HFValidationError, HTTPError, LocalEntryNotFoundError) as error:
-        reason = " ".join(str(error).split())
+    except (HfHubHTTPError, HFValidationError, HTTPError, OSError) as error:
+        reason = " ".join((hub_fault(error) or str(error)).split()).rstrip(".")
         raise ConversionError(
-            f"cannot get {filename} of {repo} from the Hub: {reason} Check the names, the network and, for a private "
+            f"cannot get {filename} of {repo} from the Hub: {reason}. Check the names, the network and, for a private "
             "or gated repository, `hf auth login`."
         ) from error
 

@@ -1,5 +1,6 @@
 """Publishing a run: trouble with the Hub is told early and never costs the trained model."""
 
+import threading
 from pathlib import Path
 
 from huggingface_hub import get_token
@@ -35,7 +36,7 @@ def require_publishable(args: AudioSpoofTrainingArguments) -> None:
 
 
 def announce_hub(args: AudioSpoofTrainingArguments) -> bool:
-    """See before training whether the Hub will take the model; train in any case.
+    """See aside whether the Hub will take the model, with a warning where it will not; training need not wait for it.
 
     Turns `args.push_to_hub` off: the Trainer would push by itself, and fail where the Hub cannot be reached.
 
@@ -48,11 +49,15 @@ def announce_hub(args: AudioSpoofTrainingArguments) -> bool:
     args.hub_model_id = args.hub_model_id or Path(args.output_dir).name
     args.push_to_hub = False
     if args.should_save:
-        try:
-            check_access(args.hub_model_id, args.hub_token, private=args.hub_private_repo)
-        except PublishingError as error:
-            logger.warning(f"{plain_text(error)}\nTraining goes on; the push is tried again when it ends.")
+        threading.Thread(target=_check_access, args=(args,), name="hub-access", daemon=True).start()
     return True
+
+
+def _check_access(args: AudioSpoofTrainingArguments) -> None:
+    try:
+        check_access(args.hub_model_id, args.hub_token, private=args.hub_private_repo)
+    except PublishingError as error:
+        logger.warning(f"{plain_text(error)}\nTraining continues; the push is tried again when it ends.")
 
 
 def publish_run(args: AudioSpoofTrainingArguments) -> str:

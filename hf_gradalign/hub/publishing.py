@@ -1,5 +1,6 @@
 """Uploading a trained model's folder to the Hub, with errors that say what to do next."""
 
+import json
 import os
 import shlex
 from collections.abc import Iterator
@@ -15,6 +16,8 @@ from huggingface_hub.errors import (
     OfflineModeIsEnabled,
 )
 from huggingface_hub.utils import validate_repo_id
+
+from hf_gradalign.hub_waits import NO_HUB, HubNotReachedError
 
 # What a training run leaves beside the model. Pickles (optimizer, scheduler, random states, training arguments) help
 # nobody who loads the model, and no one should have to trust them. `*` crosses folders in the Hub's patterns.
@@ -137,6 +140,8 @@ def _reason(error: Exception, token: str | None) -> str:
     login = (
         "run `hf auth login`, or set HF_TOKEN, with a token that has write permission (huggingface.co/settings/tokens)."
     )
+    if isinstance(error, HubNotReachedError):
+        return f"{error}. Check the network connection."
     if isinstance(error, OfflineModeIsEnabled):
         return "offline mode is on. Unset HF_HUB_OFFLINE to reach the Hub."
     if isinstance(error, HFValidationError):
@@ -153,6 +158,8 @@ def _reason(error: Exception, token: str | None) -> str:
         )
     if status is not None:
         return f"the Hub answered {status}. {_one_line(error)}"
+    if isinstance(error, json.JSONDecodeError):
+        return f"{NO_HUB.format(constants.ENDPOINT)}. {_one_line(error)}"
     if isinstance(error, HTTPError):
         return (
             f"the Hub at {constants.ENDPOINT} cannot be reached ({type(error).__name__}: {_one_line(error)}). "

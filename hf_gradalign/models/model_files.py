@@ -17,6 +17,7 @@ from transformers.utils import (
 )
 
 from hf_gradalign.file_faults import fault_met_in_loading, json_fault, weights_fault, weights_kind
+from hf_gradalign.hub_waits import hub_fault
 from hf_gradalign.plain_text import plain_text
 
 # In the order in which transformers takes them; the first that is there counts.
@@ -81,7 +82,9 @@ def loading_model(name: str, hub_options: Mapping[str, Any]) -> Iterator[None]:
             require_whole_files(snapshot)
         kind = ValueError if isinstance(error, ValueError) else OSError
         here = "" if path.exists() else f" (there is no folder {path.absolute()})"
-        if "ignore_mismatched_sizes" in str(error):
+        if not path.exists() and (fault := hub_fault(error)):
+            what = f"{fault}. Not all of the model is in the cache, which HF_HUB_OFFLINE=1 takes alone"
+        elif "ignore_mismatched_sizes" in str(error):
             what = f"its weights have other shapes than its {CONFIG_NAME} says: download the model again"
         elif isinstance(error, OSError | ValueError | ImportError):
             what = plain_text(error).strip()

@@ -1,5 +1,7 @@
 """What a run is told about the Hub reaches it."""
 
+import threading
+
 import pytest
 
 from hf_gradalign.experiment import announce_hub, parse_arguments, publication, publish_run
@@ -23,12 +25,35 @@ def test_options_of_the_hub(monkeypatch, tmp_path):
     monkeypatch.setattr(publication, "publish", lambda *args, **options: calls.append((args, options)) or "address")
     *_, args = parse_arguments([*WORDS, "--output_dir", str(tmp_path)])
     assert announce_hub(args)
+    _join_the_check()
     assert not args.push_to_hub  # or the Trainer would push by itself
     assert publish_run(args) == "address"
     assert calls == [
         (("me/mine", "hf_x"), {"private": True}),
         ((str(tmp_path), "me/mine"), {"token": "hf_x", "private": True, "revision": "b"}),
     ]
+
+
+def _join_the_check():
+    for thread in threading.enumerate():
+        if thread.name == "hub-access":
+            thread.join()
+
+
+def test_training_begins_while_the_hub_is_asked(monkeypatch, tmp_path):
+    begun = threading.Event()
+    answers = []
+
+    def wait(*args, **options):
+        answers.append(begun.wait(60))
+
+    monkeypatch.setattr(publication, "check_access", wait)
+    *_, args = parse_arguments([*WORDS, "--output_dir", str(tmp_path)])
+    assert announce_hub(args)  # the Hub has not answered yet
+    assert answers == []
+    begun.set()
+    _join_the_check()
+    assert answers == [True]
 
 
 def test_a_hub_that_is_out_of_reach_does_not_keep_from_training(monkeypatch, tmp_path):
@@ -39,6 +64,7 @@ def test_a_hub_that_is_out_of_reach_does_not_keep_from_training(monkeypatch, tmp
     *_, args = parse_arguments(["--push_to_hub", "--output_dir", str(tmp_path / "run-7")])
     assert announce_hub(args)
     assert args.hub_model_id == "run-7"
+    _join_the_check()
     monkeypatch.setattr(publication, "publish", fail)
     with pytest.raises(PublishingError, match="no connection"):
         publish_run(args)

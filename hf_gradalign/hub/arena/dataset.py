@@ -1,5 +1,6 @@
 """A data set of the Arena: its name, the commit that is scored, its metrics and its labels; audio is never touched."""
 
+import json
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -11,7 +12,6 @@ from huggingface_hub.errors import (
     HfHubHTTPError,
     HFValidationError,
     HTTPError,
-    OfflineModeIsEnabled,
     RemoteEntryNotFoundError,
 )
 from huggingface_hub.utils import validate_repo_id
@@ -19,11 +19,12 @@ from huggingface_hub.utils import validate_repo_id
 from hf_gradalign.data.corpora.arena_names import ARENA_OWNER, arena_repository
 from hf_gradalign.hub.arena.errors import ArenaError
 from hf_gradalign.hub.arena.labels import hub_labels, read_labels
+from hf_gradalign.hub_waits import NO_HUB, hub_fault
 from hf_gradalign.settings_files import read_settings
 
 EQUAL_ERROR_RATE, SPOOF_ACCEPTANCE = "eer_percent", "srr_complement"
 _COMMIT = re.compile(r"[0-9a-f]{7,40}")
-_TROUBLE = (HfHubHTTPError, HTTPError, OfflineModeIsEnabled, OSError)
+_TROUBLE = (HfHubHTTPError, HTTPError, OSError, json.JSONDecodeError)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -170,4 +171,5 @@ def _evaluation(path: Path) -> dict[str, Any]:
 
 
 def _one_line(error: Exception) -> str:
-    return " ".join(str(error).split())
+    said = NO_HUB.format(constants.ENDPOINT) if isinstance(error, json.JSONDecodeError) else hub_fault(error)
+    return " ".join((said or str(error)).split())

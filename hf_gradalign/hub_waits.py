@@ -1,0 +1,161 @@
+"""Bounds on how long a Hub that does not answer may keep a command waiting."""
+
+import re
+import time
+from collections.abc import Iterator
+from functools import partial
+from typing import Any
+
+import httpx2
+from huggingface_hub import constants, set_client_factory
+from huggingface_hub.errors import FileMetadataError, HfHubHTTPError, OfflineModeIsEnabled, RepositoryNotFoundError
+from huggingface_hub.utils._http import default_client_factory
+from transformers.utils import logging
+
+logger = logging.get_logger(__name__)
+
+_WRITE_S = 60.0  # a commit of many files takes its time on the Hub's side
+_LONGEST_PAUSE_S = 60
+_ENOUGH = 4  # refusals (429, 5xx) in a row; a connection that fails counts for two
+_CUT_OFF_S = 60.0
+_SLOWEST = 1024  # bytes a second
+NO_HUB = "what answers at {} is not the Hub (a login page of the network, or a wrong HF_ENDPOINT?)"
+
+
+class HubNotReachedError(OfflineModeIsEnabled):
+    """The Hub does not answer, or not in time; handled like the offline mode: what is in the cache is used."""
+
+
+def limit_hub_waits() -> None:
+    """Bound the waits of huggingface_hub's client in this process, and with it those of transformers and datasets.
+
+    The client alone waits without end for a Hub that accepts connections and does not answer, a minute six times over
+    for a file that is not in its cache, and as long as a Hub under load asks it to. With this:
+
+    - Every request has a timeout: HF_HUB_ETAG_TIMEOUT (10 s; half of it until there was an answer), for downloads
+      HF_HUB_DOWNLOAD_TIMEOUT (10 s), for uploads a minute.
+    - After two connections that failed, or four refusals (429, 5xx), all requests of the next minute end at once with
+      `HubNotReachedError`, which is said once. Downloads that have begun keep the client's own five retries.
+    - Pauses that the Hub asks for are kept up to a minute.
+    - Answers that come in at less than 1 kB a second, seen over three download timeouts, are given up.
+    """
+    reach = _Reach()
+
+    def bounded_client() -> httpx2.Client:
+        client = default_client_factory()
+        client.send = partial(_send, client.send, reach)  # type: ignore[method-assign]
+        return client
+
+    set_client_factory(bounded_client)
+
+
+class _Reach:
+    """Whether the Hub answers, as far as is known."""
+
+    def __init__(self) -> None:
+        self.has_answered = False
+        self.failures = 0
+        self.last_failure = 0.0
+        self.reason = ""
+
+    def check(self, request: httpx2.Request) -> None:
+        is_download = self.has_answered and request.method == "GET"
+        if not is_download and self.failures >= _ENOUGH and time.monotonic() - self.last_failure < _CUT_OFF_S:
+            raise HubNotReachedError(self.reason)
+
+    def fail(self, weight: int, does_what: str) -> None:
+        was_reached = self.failures < _ENOUGH
+        self.failures += weight
+        self.last_failure = time.monotonic()
+        self.reason = f"the Hub at {constants.ENDPOINT} {does_what}"
+        if was_reached and self.failures >= _ENOUGH:
+            logger.warning(f"{self.reason[0].upper()}{self.reason[1:]}: what is in the cache is used.")
+
+    def succeed(self) -> None:
+        self.has_answered, self.failures = True, 0
+
+
+def hub_fault(error: BaseException) -> str | None:
+    """Why the Hub was not reached, where an error comes of that; None for other errors."""
+    cause: BaseException | None = error
+    while cause is not None:
+        if isinstance(cause, HubNotReachedError):
+            return str(cause)
+        if isinstance(cause, FileMetadataError):
+            return NO_HUB.format(constants.ENDPOINT)
+        if _refuses_token(cause):
+            return f"the Hub at {constants.ENDPOINT} refuses the token (401): run `hf auth login`, or unset HF_TOKEN"
+        cause = cause.__cause__ or cause.__context__
+    return None
+
+
+def _refuses_token(error: BaseException) -> bool:
+    is_status = isinstance(error, HfHubHTTPError) and not isinstance(error, RepositoryNotFoundError)
+    return is_status and error.response.status_code == 401
+
+
+def _send(send: Any, reach: _Reach, request: httpx2.Request, *, stream: bool = False, **options: Any) -> Any:
+    reach.check(request)
+    request.extensions["timeout"] = _timeout(request, reach)
+    try:
+        response = send(request, stream=True, **options)
+    except httpx2.TransportError as error:
+        reach.fail(2, f"does not answer ({type(error).__name__}: {error})")
+        reach.check(request)
+        raise
+    if response.status_code == 429 or response.status_code >= 500:
+        answer = f"answers {response.status_code} {response.reason_phrase}".strip()
+        if (pause := _asked_pause(response)) > _LONGEST_PAUSE_S:
+            response.close()
+            reach.fail(_ENOUGH, f"{answer} and asks to wait {pause} s")
+            raise HubNotReachedError(reach.reason)
+        reach.fail(1, answer)
+    else:
+        reach.succeed()
+    response.stream = _Watched(response.stream)
+    if not stream:
+        try:
+            response.read()
+        finally:
+            response.close()
+    return response
+
+
+def _timeout(request: httpx2.Request, reach: _Reach) -> dict[str, float]:
+    is_read = request.method in ("GET", "HEAD")
+    longest = constants.HF_HUB_ETAG_TIMEOUT if reach.has_answered else constants.HF_HUB_ETAG_TIMEOUT / 2
+    if reach.has_answered and request.method != "HEAD":
+        longest = constants.HF_HUB_DOWNLOAD_TIMEOUT if is_read else _WRITE_S
+    asked = request.extensions.get("timeout") or {}
+    return {kind: min(asked.get(kind) or longest, longest) for kind in ("connect", "read", "write", "pool")}
+
+
+def _asked_pause(response: httpx2.Response) -> int:
+    headers = response.headers
+    asked = re.search(r"^\s*(\d{1,9})\s*$", headers.get("retry-after", ""))
+    asked = asked or re.search(r"\br=0;t=(\d{1,9})", headers.get("ratelimit", ""))
+    return int(asked[1]) if asked else 0
+
+
+class _Watched(httpx2.SyncByteStream):
+    """A body that is given up where next to nothing of it comes."""
+
+    def __init__(self, stream: httpx2.SyncByteStream) -> None:
+        self._stream = stream
+
+    def __iter__(self) -> Iterator[bytes]:
+        start, n_bytes, patience = time.monotonic(), 0, 3 * constants.HF_HUB_DOWNLOAD_TIMEOUT
+        for part in self._stream:
+            n_bytes += len(part)
+            seconds = time.monotonic() - start
+            if seconds > patience and n_bytes < _SLOWEST * seconds:
+                raise HubNotReachedError(
+                    f"the Hub at {constants.ENDPOINT} sends too little: {n_bytes:,} bytes in {seconds:.0f} s"
+                )
+            yield part
+
+    def close(self) -> None:
+        self._stream.close()
+
+
+__all__ = ["NO_HUB", "HubNotReachedError", "hub_fault", "limit_hub_waits"]

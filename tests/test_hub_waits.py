@@ -1,0 +1,74 @@
+"""A Hub in every mood: commands end with a reason, and what is in the cache is used."""
+
+import re
+
+import pytest
+
+CLIENT = """
+import time
+from hf_gradalign.hub_waits import limit_hub_waits
+from hf_gradalign.models import load_config
+from hf_gradalign.hub import PublishingError, publish
+time.sleep = lambda seconds: None if seconds <= 60 else exit(f"waits {seconds} s")
+limit_hub_waits()
+def said(action):
+    try:
+        return str(action())
+    except (OSError, ValueError, PublishingError) as error:
+        return str(error)
+"""
+QUICK = {"HF_HUB_ETAG_TIMEOUT": "2", "HF_HUB_DOWNLOAD_TIMEOUT": "1"}
+NOT_REACHED = r"cannot load the model me/model \(there is no folder .*/me/model\): the Hub at http://\S+ "
+REASONS = {
+    "hang": NOT_REACHED + r"does not answer \(ReadTimeout: timed out\)\. Not all of the model is in the cache",
+    "drop": NOT_REACHED + r"does not answer \(RemoteProtocolError: ",
+    "500": NOT_REACHED + r"answers 500 Internal Server Error",
+    "503": NOT_REACHED + r"answers 503 Service Unavailable\.",
+    "429": NOT_REACHED + r"answers 429 Too Many Requests\.",
+    "html": r"what answers at http://\S+ is not the Hub \(a login page of the network",
+    "401": r"the Hub at http://\S+ refuses the token \(401\): run `hf auth login`",
+}
+
+
+@pytest.mark.parametrize("mood", [pytest.param(m, marks=() if m == "hang" else pytest.mark.slow) for m in REASONS])
+def test_a_hub_in_a_mood_is_given_up_with_its_reason(hub, run_client, tmp_path, mood):
+    hub.mood = mood
+    (tmp_path / "folder").mkdir()
+    program = CLIENT + (
+        "report([said(lambda: load_config('me/model', {})), said(lambda: publish(args[0], 'tester/new'))])"
+    )
+    loading, publishing = run_client(program, tmp_path / "folder", **QUICK)
+    assert re.search(REASONS[mood], loading), loading
+    assert re.match(r"Cannot publish to 'tester/new': (the Hub|what answers at) .*", publishing), publishing
+    assert "hf upload tester/new" in publishing
+    assert len(hub.calls) <= 8
+    hub.unknown_calls.clear()
+
+
+@pytest.mark.slow
+def test_a_long_pause_is_refused_and_a_slow_answer_given_up(hub, run_client):
+    hub.mood, hub.retry_after = "429", 3600
+    loading = run_client(CLIENT + "report(said(lambda: load_config('me/model', {})))", **QUICK)
+    assert "answers 429 Too Many Requests and asks to wait 3600 s. Not" in loading
+    hub.mood = "slow"
+    hub.repos["me/model"] = hub_server_model({"config.json": b'{"model_type": "wav2vec2"}' + b" " * 10_000})
+    loading = run_client(CLIENT + "report(said(lambda: load_config('me/model', {})))", **QUICK)
+    assert re.search(NOT_REACHED + r"sends too little: \d+ bytes in \d+ s", loading), loading
+
+
+def test_a_cached_model_loads_without_the_hub(hub, run_client):
+    hub.repos["me/model"] = hub_server_model({"config.json": b'{"model_type": "wav2vec2", "hidden_size": 24}'})
+    load = "report(load_config('me/model', {}).hidden_size)"
+    assert run_client(CLIENT + load, **QUICK) == 24
+    hub.mood = "hang"
+    n_calls = len(hub.calls)
+    assert run_client(CLIENT + load, **QUICK) == 24
+    assert len(hub.calls) - n_calls == 2  # after which nothing waits
+
+
+def hub_server_model(files):
+    from hub_server import Repository, StoredFile
+
+    repository = Repository("me/model")
+    repository.add("main", "model", {name: StoredFile(data) for name, data in files.items()})
+    return repository
