@@ -9,6 +9,7 @@ python scripts/run_audio_spoof.py config.yaml --seed 1
 python scripts/run_audio_spoof.py scripts/recipes/tcm_pcgrad.yaml --corpus asvspoof2019_la:/data/LA --dry_run
 """
 
+import contextlib
 import shlex
 import sys
 
@@ -18,16 +19,20 @@ from hf_gradalign.experiment import (
     announce_hub,
     command_words,
     dry_run,
+    hold_output_folder,
+    is_finished_run,
     keep_arguments,
     make_arguments,
     prepare,
     publish_run,
     read_arguments,
     rehearse,
+    remove_replaced,
     require_disk_space,
     require_publishable,
     resolve_output_folder,
     run,
+    set_aside,
     summary_table,
     write_run_card,
 )
@@ -39,12 +44,26 @@ from hf_gradalign.training import leave_process_group
 
 def main(argv: list[str]) -> int:
     """Run from the command line; returns the exit status."""
+    with contextlib.ExitStack() as held:
+        return _main(argv, held)
+
+
+def _main(argv: list[str], held: contextlib.ExitStack) -> int:
     given = read_arguments(argv)
     model_args, data_args, args = make_arguments(given)
     limit_hub_waits()
     try:
+        where = (args.output_dir, args.resume_from_checkpoint, args.align_gradients)
+        folder, waited = held.enter_context(hold_output_folder(*where, overwrite=args.overwrite, dry_run=args.dry_run))
+        if waited:
+            given = read_arguments(argv)  # the other run has kept its own meanwhile
+            model_args, data_args, args = make_arguments(given)
+            if is_finished_run(folder, given) and not args.push_to_hub:
+                if args.should_save:
+                    print(f"The run in {folder} is complete: the start that was waited for has finished it.")
+                return 0
         args.output_dir, checkpoint = resolve_output_folder(
-            args.output_dir, args.resume_from_checkpoint, args.align_gradients
+            folder, args.resume_from_checkpoint, args.align_gradients, overwrite=args.overwrite
         )
         require_publishable(args)
         if args.dry_run:
@@ -62,6 +81,8 @@ def main(argv: list[str]) -> int:
         return 2
     push = announce_hub(args)
     if args.should_save:
+        if args.overwrite and checkpoint is None:
+            set_aside(args.output_dir)
         keep_arguments(given, args.output_dir)
 
     try:
@@ -78,6 +99,7 @@ def main(argv: list[str]) -> int:
         return 0
 
     write_run_card(results, preparation, model_args, data_args, args, command_words(given))
+    remove_replaced(args.output_dir)
     print(f"\n{summary_table(results, args.align_gradients)}\n")
     print(f"Model, model card, scores and all_results.json are in {args.output_dir}")
     if len(data_args.view_recipes) > 1:

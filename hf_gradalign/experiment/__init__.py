@@ -4,6 +4,7 @@ from hf_gradalign.experiment.arguments import AudioSpoofTrainingArguments, DataA
 from hf_gradalign.experiment.card import write_run_card
 from hf_gradalign.experiment.command_line import (
     command_words,
+    is_finished_run,
     keep_arguments,
     make_arguments,
     parse_arguments,
@@ -15,12 +16,13 @@ from hf_gradalign.experiment.disk_space import require_disk_space
 from hf_gradalign.experiment.dry_run import dry_run
 from hf_gradalign.experiment.dry_run_report import DryRunReport
 from hf_gradalign.experiment.evaluation import CountermeasureMetrics
-from hf_gradalign.experiment.output_folder import resolve_output_folder
+from hf_gradalign.experiment.output_folder import remove_replaced, resolve_output_folder, set_aside
 from hf_gradalign.experiment.preparation import Preparation, prepare
 from hf_gradalign.experiment.publication import announce_hub, publish_run, require_publishable
 from hf_gradalign.experiment.rehearsal import rehearse
 from hf_gradalign.experiment.results import RunResults
 from hf_gradalign.experiment.run import Interrupted, run
+from hf_gradalign.experiment.run_lock import hold_output_folder
 from hf_gradalign.experiment.summary import summary_table
 
 __all__ = [
@@ -38,6 +40,8 @@ __all__ = [
     "draw_conflicts",
     "draw_run_figures",
     "dry_run",
+    "hold_output_folder",
+    "is_finished_run",
     "keep_arguments",
     "make_arguments",
     "parse_arguments",
@@ -45,10 +49,12 @@ __all__ = [
     "publish_run",
     "read_arguments",
     "rehearse",
+    "remove_replaced",
     "require_disk_space",
     "require_publishable",
     "resolve_output_folder",
     "run",
+    "set_aside",
     "summary_table",
     "write_run_card",
 ]

@@ -385,6 +385,19 @@ class AudioSpoofTrainingArguments(GradientAlignmentArguments):
         },
     )
 
+    overwrite: bool = field(
+        default=False,
+        metadata={
+            "help": "Replace what --output_dir holds, a run or other files of the names that a run writes. They are "
+            "kept in _replaced/ until the new run is complete."
+        },
+    )
+    allow_changes: bool = field(
+        default=False,
+        metadata={
+            "help": "Resume though the data, views, model or options differ from those that the run was started with."
+        },
+    )
     dry_run: bool = field(
         default=False,
         metadata={

@@ -8,15 +8,16 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from hf_gradalign.experiment.arguments import OF_CORPORA, AudioSpoofTrainingArguments, DataArguments, ModelArguments
-from hf_gradalign.experiment.output_folder import ARGUMENTS_NAME, find_run
+from hf_gradalign.experiment.output_folder import ARGUMENTS_NAME, RESULTS_NAME, run_folder
 from hf_gradalign.experiment.parser import RunParser
+from hf_gradalign.experiment.processes import on_main_process
 from hf_gradalign.plain_text import plain_text
 from hf_gradalign.settings_files import read_settings
 from hf_gradalign.training.atomic_writing import write_text_atomically
 
 _CONFIG_SUFFIXES = (".json", ".yaml", ".yml")
 # What belongs to one start of a run and not to the run; and no token is ever written anywhere.
-_NOT_KEPT = ("output_dir", "resume_from_checkpoint", "hub_token", "dry_run")
+_NOT_KEPT = ("output_dir", "resume_from_checkpoint", "hub_token", "dry_run", "overwrite", "allow_changes")
 
 
 def read_arguments(argv: Sequence[str]) -> dict[str, Any]:
@@ -42,7 +43,7 @@ def read_arguments(argv: Sequence[str]) -> dict[str, Any]:
         _fail_unknown(parser, "argument", unknown[0], [f"--{name}" for name in defaults])
     if given.resume_from_checkpoint is not None:
         try:
-            kept = find_run(given.resume_from_checkpoint, given.output_dir)[0] / ARGUMENTS_NAME
+            kept = run_folder(given.resume_from_checkpoint, given.output_dir) / ARGUMENTS_NAME
         except FileNotFoundError as error:
             parser.error(plain_text(error))
         if kept.is_file():
@@ -74,9 +75,23 @@ def parse_arguments(argv: Sequence[str]) -> tuple[ModelArguments, DataArguments,
 
 def keep_arguments(given: Mapping[str, Any], folder: str | Path) -> None:
     """Write a run's options into its folder, for when it is resumed."""
-    kept = {name: value for name, value in given.items() if name not in _NOT_KEPT}
     Path(folder).mkdir(parents=True, exist_ok=True)
-    write_text_atomically(Path(folder, ARGUMENTS_NAME), json.dumps(kept, indent=2) + "\n")
+    write_text_atomically(Path(folder, ARGUMENTS_NAME), _kept_text(given))
+
+
+def is_finished_run(folder: str | Path, given: Mapping[str, Any]) -> bool:
+    """Whether a folder holds a finished run of these options, as the main process finds it."""
+    names = (RESULTS_NAME, "README.md", ARGUMENTS_NAME)
+    return on_main_process(
+        lambda: (
+            all(Path(folder, name).is_file() for name in names)
+            and Path(folder, ARGUMENTS_NAME).read_text(encoding="utf-8") == _kept_text(given)
+        )
+    )
+
+
+def _kept_text(given: Mapping[str, Any]) -> str:
+    return json.dumps({name: value for name, value in given.items() if name not in _NOT_KEPT}, indent=2) + "\n"
 
 
 def command_words(given: Mapping[str, Any]) -> list[str]:

@@ -1,56 +1,109 @@
 """Where a run is written, and how runs are kept from overwriting each other."""
 
+import contextlib
+import os
 import re
+import shutil
 from datetime import datetime
 from pathlib import Path
 
-from accelerate.utils import broadcast_object_list
+from transformers.trainer import TRAINER_STATE_NAME, TRAINING_ARGS_NAME
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
-from transformers.utils import CONFIG_NAME, SAFE_WEIGHTS_NAME, logging
+from transformers.utils import (
+    ADAPTER_CONFIG_NAME,
+    ADAPTER_SAFE_WEIGHTS_NAME,
+    CONFIG_NAME,
+    FEATURE_EXTRACTOR_NAME,
+    SAFE_WEIGHTS_INDEX_NAME,
+    SAFE_WEIGHTS_NAME,
+    logging,
+)
 
+import hf_gradalign.models
+from hf_gradalign.experiment.processes import on_main_process
+from hf_gradalign.training.best_checkpoints import BEST_CHECKPOINTS_DIR
+from hf_gradalign.training.conflict_record import PARQUET_NAME, RUNNING_NAME
 from hf_gradalign.training.links import refuse_links_out
+from hf_gradalign.training.merged_adapters import ADAPTER_DIR
 from hf_gradalign.training.run_checkpoints import RunCheckpoints, describe, require_complete
 
 logger = logging.get_logger(__name__)
 
 RUNS_DIR = "runs"
 ARGUMENTS_NAME = "run_arguments.json"
+FINGERPRINT_NAME = "run_fingerprint.json"
 RESULTS_NAME = "all_results.json"
+REPLACED_DIR = "_replaced"
+"""Where `--overwrite` puts what a run replaces until the run is complete; not pushed, as its underscore says."""
+
+# What a run writes as soon as it trains.
+_EARLY_NAMES = (ARGUMENTS_NAME, FINGERPRINT_NAME, RUNNING_NAME, PARQUET_NAME)
+_NAMES = (
+    *("README.md", RESULTS_NAME, CONFIG_NAME, SAFE_WEIGHTS_NAME, SAFE_WEIGHTS_INDEX_NAME, FEATURE_EXTRACTOR_NAME),
+    *(TRAINER_STATE_NAME, TRAINING_ARGS_NAME, ADAPTER_CONFIG_NAME, ADAPTER_SAFE_WEIGHTS_NAME),
+    *("scores_validation.txt", "scores_test.txt", "figures", BEST_CHECKPOINTS_DIR, ADAPTER_DIR),
+    *_EARLY_NAMES,
+    # The code that a detector brings.
+    *sorted(path.name for path in Path(hf_gradalign.models.__file__).parent.glob("*.py")),
+)
 
 
-def resolve_output_folder(output_dir: str | None, resume_from: str | None, label: str) -> tuple[str, str | None]:
+def resolve_output_folder(
+    output_dir: str | None, resume_from: str | None, label: str, *, overwrite: bool = False, create: bool = True
+) -> tuple[str, str | None]:
     """Settle where a run is written and what it resumes from.
 
     Args:
         output_dir: The folder that the user named, if any.
         resume_from: A checkpoint, a run folder, "last" for the last checkpoint of `output_dir`, or None.
         label: Put into the name of a new folder.
+        overwrite: Whether what is in the folder may be replaced (`set_aside`).
+        create: Whether to make a new folder below `runs/` at once, so that no other run takes the name.
 
     Returns:
         The output folder, and the checkpoint to resume from (None for a new run, and for one that begins anew, see
         `find_run`).
 
     Raises:
-        FileExistsError: If the folder holds a run already and nothing is resumed.
+        FileExistsError: If the folder holds a run, or other files that a run would replace, and nothing is resumed.
         FileNotFoundError: If there is no complete checkpoint where one should be.
         PermissionError: If a link in the folder leads out of it, where something would be written.
     """
+    # Every process of a distributed run must take the same, whatever its view of a shared disk.
+    return on_main_process(lambda: _resolve(output_dir, resume_from, label, overwrite, create))
+
+
+def _resolve(
+    output_dir: str | None, resume_from: str | None, label: str, overwrite: bool, create: bool
+) -> tuple[str, str | None]:
     if resume_from is None:
-        folder = Path(output_dir) if output_dir else _new_folder(label)
-        _refuse_occupied(folder)
+        folder = Path(output_dir) if output_dir else _new_folder(label, create)
+        refuse_occupied(folder, overwrite)
         refuse_links_out(folder)
         return str(folder), None
     run, checkpoint = find_run(resume_from, output_dir)
     folder = Path(output_dir) if output_dir else run
-    if folder.resolve() != run.resolve():
-        _refuse_occupied(folder)
+    if folder.resolve() != run.resolve() or not (checkpoint or (run / ARGUMENTS_NAME).is_file()):
+        refuse_occupied(folder, overwrite)
     refuse_links_out(folder)
-    # Every process of a distributed run must take the same, whatever its view of a shared disk.
-    found = [None if checkpoint is None else str(checkpoint)]
-    broadcast_object_list(found)
-    if found[0] is None:
+    if checkpoint is None:
         logger.warning(f"{run} holds no complete checkpoint to resume from: the run begins anew, in {folder}.")
-    return str(folder), found[0]
+        return str(folder), None
+    return str(folder), str(checkpoint)
+
+
+def run_folder(resume_from: str, output_dir: str | None = None) -> Path:
+    """The folder of the run that is resumed, which is looked at and not into; arguments and errors as in `find_run`."""
+    by_name = resume_from != "last"
+    if not by_name and output_dir is None:
+        raise FileNotFoundError(
+            "--resume_from_checkpoint without a checkpoint takes the last one of --output_dir: name the run's "
+            "folder with --output_dir, or the checkpoint itself"
+        )
+    path = Path(resume_from if by_name else output_dir).expanduser()
+    if path.is_file() or (by_name and not path.is_dir()):
+        raise FileNotFoundError(f"there is no checkpoint at {path}")
+    return path.parent if _is_checkpoint(path) else path
 
 
 def find_run(resume_from: str, output_dir: str | None = None) -> tuple[Path, Path | None]:
@@ -70,28 +123,25 @@ def find_run(resume_from: str, output_dir: str | None = None) -> tuple[Path, Pat
     Raises:
         FileNotFoundError: If there is no checkpoint, or the one that was named is not complete.
     """
-    by_name = resume_from != "last"
-    if not by_name and output_dir is None:
-        raise FileNotFoundError(
-            "--resume_from_checkpoint without a checkpoint takes the last one of --output_dir: name the run's "
-            "folder with --output_dir, or the checkpoint itself"
-        )
-    path = Path(resume_from if by_name else output_dir).expanduser()
-    if path.is_file() or (by_name and not path.is_dir()):
-        raise FileNotFoundError(f"there is no checkpoint at {path}")
-    if path.is_dir() and path.name.startswith(f"{PREFIX_CHECKPOINT_DIR}-"):
+    folder = run_folder(resume_from, output_dir)
+    path = Path(output_dir if resume_from == "last" else resume_from).expanduser()
+    if _is_checkpoint(path):
         require_complete(path)
-        return path.parent, path
+        return folder, path
     checkpoints = RunCheckpoints(path)
     last = checkpoints.last_complete()
     is_unfinished = (path / ARGUMENTS_NAME).is_file() and not (path / RESULTS_NAME).is_file()
-    is_free = not by_name and not _traces(path)
+    is_free = resume_from == "last" and not _traces(path)
     if last is None and not is_unfinished and not is_free:
         incomplete = "; ".join(f"{p.name}: {describe(missing)}" for p, missing in checkpoints.incomplete().items())
         raise FileNotFoundError(
             f"{path} holds no checkpoint to resume from ({incomplete or 'a folder named checkpoint-<step>'})"
         )
     return path, last
+
+
+def _is_checkpoint(path: Path) -> bool:
+    return path.is_dir() and path.name.startswith(f"{PREFIX_CHECKPOINT_DIR}-")
 
 
 def _traces(folder: Path) -> list[str]:
@@ -101,24 +151,75 @@ def _traces(folder: Path) -> list[str]:
     return traces + sorted(path.name for path in folder.glob(f"{PREFIX_CHECKPOINT_DIR}-*"))
 
 
-def _refuse_occupied(folder: Path) -> None:
+def refuse_occupied(folder: Path, overwrite: bool = False) -> None:
+    """See that a new run would replace nothing in its folder.
+
+    Raises:
+        FileExistsError: If it would; the message has the names.
+    """
     if folder.is_file():
         raise FileExistsError(f"--output_dir {folder} is a file")
+    if overwrite:
+        return
     if traces := _traces(folder):
         raise FileExistsError(
             f"{folder} already holds a run ({', '.join(traces[:4])}). Go on with it by --resume_from_checkpoint "
-            f"{folder}, name another --output_dir, or delete it yourself"
+            f"{folder}, name another --output_dir, or replace it with --overwrite"
+        )
+    if others := _in_the_way(folder):
+        raise FileExistsError(
+            f"{folder} holds files that a run would replace ({', '.join(others[:6])}"
+            + (f" and {len(others) - 6} more" if len(others) > 6 else "")
+            + "). Name another --output_dir, or replace them with --overwrite"
         )
 
 
-def _new_folder(label: str) -> Path:
+def _in_the_way(folder: Path) -> list[str]:
+    """What a run would replace; not what a run left that was killed before its first checkpoint."""
+    is_unfinished_run = (folder / ARGUMENTS_NAME).is_file()
+    return [
+        name for name in _NAMES if os.path.lexists(folder / name) and not (is_unfinished_run and name in _EARLY_NAMES)
+    ]
+
+
+def set_aside(folder: str | Path) -> None:
+    """Move what a new run replaces into `_replaced/` in its folder; `remove_replaced` deletes it.
+
+    Args:
+        folder: The run's folder. What the run does not write stays where it is.
+    """
+    folder = Path(folder)
+    checkpoints = sorted(path.name for path in folder.glob(f"{PREFIX_CHECKPOINT_DIR}-*"))
+    names = [name for name in (*_NAMES, *checkpoints) if os.path.lexists(folder / name)]
+    if not names:
+        return
+    aside, copies = folder / REPLACED_DIR, 1
+    while aside.exists():  # of a run that was killed
+        copies += 1
+        aside = folder / f"{REPLACED_DIR}_{copies}"
+    aside.mkdir()
+    for name in names:
+        os.rename(folder / name, aside / name)
+    logger.warning(f"--overwrite: {', '.join(names)} are in {aside} until this run is complete, and then deleted.")
+
+
+def remove_replaced(folder: str | Path) -> None:
+    """Delete what `set_aside` kept, when the run that replaces it is complete."""
+    for path in Path(folder).glob(f"{REPLACED_DIR}*"):
+        if path.is_dir() and not path.is_symlink() and re.fullmatch(rf"{REPLACED_DIR}(_\d+)?", path.name):
+            shutil.rmtree(path, ignore_errors=True)
+
+
+def _new_folder(label: str, create: bool) -> Path:
     # Parentheses, as of crmogm(pcgrad), would have to be quoted in every shell.
     stem = f"{datetime.now():%Y-%m-%d_%H-%M-%S}_{re.sub(r'[^A-Za-z0-9_.-]+', '-', label).strip('-')}"
     folder, copies = Path(RUNS_DIR, stem), 1
-    while folder.exists():
+    while True:
+        if create:
+            with contextlib.suppress(FileExistsError):
+                folder.mkdir(parents=True)  # another run may be started in the same second
+                return folder
+        elif not folder.exists():
+            return folder
         copies += 1
         folder = Path(RUNS_DIR, f"{stem}_{copies}")
-    # Every process of a distributed run must take the same.
-    names = [str(folder)]
-    broadcast_object_list(names)
-    return Path(names[0])

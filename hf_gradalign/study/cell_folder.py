@@ -8,6 +8,7 @@ from typing import Any
 import yaml
 
 from hf_gradalign.experiment.output_folder import RESULTS_NAME
+from hf_gradalign.experiment.run_lock import LOCK_NAME
 from hf_gradalign.training.atomic_writing import write_text_atomically
 
 
@@ -28,7 +29,7 @@ class CellFolder:
         self.path = Path(path)
         self.options_file = self.path / "options.yaml"
         self.log = self.path / "log.txt"
-        self.lock = self.path / "running.lock"
+        self.lock = self.path / LOCK_NAME
         self._progress = self.path / "progress.txt"
         self._outcome = self.path / "cell.json"
 

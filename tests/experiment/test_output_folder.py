@@ -1,8 +1,10 @@
+import re
+
 import pytest
 import torch
 from safetensors.torch import save_file
 
-from hf_gradalign.experiment import resolve_output_folder
+from hf_gradalign.experiment import remove_replaced, resolve_output_folder, set_aside
 
 
 def make_checkpoint(run, step):
@@ -21,7 +23,7 @@ def test_every_run_gets_a_new_folder(tmp_path, monkeypatch):
         assert checkpoint is None
         assert folder.startswith("runs/")
         assert "pcgrad" in folder
-        (tmp_path / folder).mkdir(parents=True)
+        assert (tmp_path / folder).is_dir()  # at once: another run may be started in the same second
         folders.add(folder)
     assert len(folders) == 3
 
@@ -38,6 +40,46 @@ def test_a_named_folder_may_exist_but_not_hold_a_run(tmp_path):
     make_checkpoint(tmp_path, 3)
     with pytest.raises(FileExistsError, match=r"already holds a run \(checkpoint-3\).*--resume_from_checkpoint"):
         resolve_output_folder(str(tmp_path), None, "")
+
+
+@pytest.mark.parametrize(
+    "name", ["README.md", "scores_test.txt", "conflicts.jsonl", "figures", "preprocessor_config.json", "heads.py"]
+)
+def test_files_of_others_are_not_replaced(tmp_path, name):
+    (tmp_path / "notes.txt").write_text("mine")
+    (tmp_path / name).symlink_to("nowhere")  # a link that leads nowhere is theirs, too
+    for resume_from in (None, "last"):
+        with pytest.raises(FileExistsError, match=rf"would replace \({re.escape(name)}\).*--overwrite"):
+            resolve_output_folder(str(tmp_path), resume_from, "")
+        assert resolve_output_folder(str(tmp_path), resume_from, "", overwrite=True) == (str(tmp_path), None)
+
+
+def test_what_a_run_left_that_was_killed_early_is_in_nobodys_way(tmp_path):
+    for name in ("run_arguments.json", "conflicts.jsonl", "run_fingerprint.json"):
+        (tmp_path / name).write_text("{}")
+    assert resolve_output_folder(str(tmp_path), None, "") == (str(tmp_path), None)
+    (tmp_path / "README.md").write_text("mine")
+    with pytest.raises(FileExistsError, match=r"\(README.md\)"):
+        resolve_output_folder(str(tmp_path), None, "")
+
+
+def test_what_is_replaced_is_kept_until_the_run_is_complete(tmp_path, caplog):
+    for name in ("README.md", "all_results.json", "notes.txt", "_replaced.txt"):
+        (tmp_path / name).write_text(f"first {name}")
+    make_checkpoint(tmp_path, 3)
+    assert resolve_output_folder(str(tmp_path), None, "", overwrite=True) == (str(tmp_path), None)
+    set_aside(tmp_path)
+    assert "README.md, all_results.json, checkpoint-3 are in" in caplog.text
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["_replaced", "_replaced.txt", "notes.txt"]
+    assert (tmp_path / "_replaced" / "README.md").read_text() == "first README.md"
+    (tmp_path / "README.md").write_text("second")
+    set_aside(tmp_path)  # the run that was to replace it was killed and started again
+    assert (tmp_path / "_replaced" / "README.md").read_text() == "first README.md"
+    assert (tmp_path / "_replaced_2" / "README.md").read_text() == "second"
+    remove_replaced(tmp_path)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["_replaced.txt", "notes.txt"]
+    set_aside(tmp_path)
+    assert not (tmp_path / "_replaced").exists()
 
 
 @pytest.mark.parametrize("name", ["all_results.json", "model.safetensors", "config.json"])

@@ -1,0 +1,31 @@
+"""What one process of a distributed run does for all of them."""
+
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+from accelerate import PartialState
+from accelerate.utils import broadcast_object_list
+
+T = TypeVar("T")
+
+
+def on_main_process(work: Callable[[], T]) -> T:
+    """Do something in the main process alone; every process gets what came of it.
+
+    Raises:
+        ValueError: Whatever the work raised of it, in every process.
+        OSError: Likewise.
+    """
+    outcome: list[Any] = [None, None]
+    if PartialState().is_main_process:
+        try:
+            outcome[0] = work()
+        except (ValueError, OSError) as error:
+            outcome[1] = error
+    broadcast_object_list(outcome)
+    if outcome[1] is not None:
+        raise outcome[1]
+    return outcome[0]
+
+
+__all__ = ["on_main_process"]

@@ -1,0 +1,123 @@
+"""The main job and its folder: one writer, nothing of others replaced, two starts of a preemptible job."""
+
+import json
+import multiprocessing
+import os
+import shutil
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from safetensors.torch import load_file
+
+from hf_gradalign.experiment import run_lock
+from hf_gradalign.file_locks import hold_lock
+
+SCRIPT = Path(__file__).parents[2] / "scripts" / "run_audio_spoof.py"
+
+
+def _hold(folder, ready):
+    folder.mkdir(parents=True, exist_ok=True)
+    with hold_lock(folder / run_lock.LOCK_NAME, "it"):
+        ready.send(True)
+        signal.pause()
+
+
+@pytest.fixture
+def other_run(tmp_path):
+    """A process that holds `out`, where nothing is yet."""
+    context = multiprocessing.get_context("fork")
+    ours, theirs = context.Pipe()
+    process = context.Process(target=_hold, args=(tmp_path / "out", theirs))
+    process.start()
+    assert ours.recv()
+    yield process
+    process.kill()
+    process.join()
+
+
+def test_a_second_start_is_refused_and_one_of_a_preemptible_job_waits(
+    run_script, tmp_path, capsys, other_run, monkeypatch
+):
+    out = tmp_path / "out"
+    before = sorted(out.iterdir())
+    assert run_script(output_dir=out) == 2
+    assert f"is in use by process {other_run.pid} on" in capsys.readouterr().err
+    assert sorted(out.iterdir()) == before
+
+    words = ("--align_gradients", "--resume_from_checkpoint")
+    finished = tmp_path / "finished"
+    assert run_script(*words, output_dir=finished) == 0
+
+    def finish(seconds):
+        for path in finished.iterdir():
+            if not path.name.startswith("_"):
+                (shutil.copytree if path.is_dir() else shutil.copy2)(path, out / path.name)
+        other_run.kill()
+        other_run.join()
+
+    monkeypatch.setattr(run_lock.time, "sleep", finish)
+    weights = (finished / "model.safetensors").read_bytes()
+    assert run_script(*words, output_dir=out) == 0
+    assert f"The run in {out} is complete" in capsys.readouterr().out
+    assert (out / "model.safetensors").read_bytes() == weights
+
+
+def test_files_of_others_are_replaced_on_request_when_the_run_is_whole(run_script, tmp_path, capsys):
+    out = tmp_path / "out"
+    out.mkdir()
+    for name in ("README.md", "scores_test.txt", "conflicts.jsonl", "notes.txt"):
+        (out / name).write_text("mine")
+    assert run_script(output_dir=out) == 2
+    assert "(README.md, scores_test.txt, conflicts.jsonl)" in capsys.readouterr().err
+    assert run_script("--overwrite", output_dir=out, dataset_name="no/such") == 2
+    assert sorted(path.name for path in out.iterdir() if path.read_bytes() == b"mine") == [
+        "README.md",
+        "conflicts.jsonl",
+        "notes.txt",
+        "scores_test.txt",
+    ]
+    assert run_script("--overwrite", output_dir=out) == 0
+    assert (out / "notes.txt").read_text() == "mine"
+    assert "mine" not in (out / "README.md").read_text().splitlines()
+    assert len((out / "scores_test.txt").read_text().splitlines()) == 12
+    assert not (out / "_replaced").exists()
+
+    # A run, too: its checkpoints are not taken for those of the new one.
+    assert run_script("--overwrite", output_dir=out, seed=3) == 0
+    assert json.loads((out / "run_arguments.json").read_text())["seed"] == 3
+    assert run_script(output_dir=out) == 2
+    assert "already holds a run" in capsys.readouterr().err
+
+
+@pytest.mark.slow
+def test_a_preemptible_job_started_three_times_at_once_ends_as_once(quick_options, tmp_path):
+    words = ["--align_gradients", "--resume_from_checkpoint"]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+
+    def start(folder):
+        command = [sys.executable, str(SCRIPT), *words, *quick_options(output_dir=folder, save_total_limit=1)]
+        return subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+
+    once, out = start(tmp_path / "once"), [start(tmp_path / "out") for _ in range(3)]
+    said = [process.communicate(timeout=300)[0] for process in (once, *out)]
+    assert [process.returncode for process in (once, *out)] == [0] * 4, said
+    assert sum("is complete: the start that was waited for" in text for text in said) == 2
+    first, second = (load_file(tmp_path / name / "model.safetensors") for name in ("once", "out"))
+    assert all((value == second[name]).all() for name, value in first.items())
+    names = [sorted(path.name for path in (tmp_path / name).iterdir()) for name in ("once", "out")]
+    assert names[0] == names[1]
+
+
+@pytest.mark.slow
+def test_two_processes_count_as_one_and_are_refused_together(quick_options, tmp_path, other_run):
+    launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
+    options = quick_options(output_dir=tmp_path / "out", use_cpu=True, ddp_backend="gloo", max_eval_samples=11)
+    command = [sys.executable, *launcher, str(SCRIPT), "--align_gradients", *options]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=200, check=False)
+    assert done.returncode != 0
+    assert f"is in use by process {other_run.pid} on" in done.stderr
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["_running.lock", "_running.lock.holder"]
