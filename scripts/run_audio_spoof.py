@@ -17,11 +17,13 @@ from hf_gradalign.data import AudioDecodingError
 from hf_gradalign.experiment import (
     Interrupted,
     announce_hub,
+    check_resumed,
     command_words,
     dry_run,
     hold_output_folder,
     is_finished_run,
     keep_arguments,
+    keep_fingerprint,
     make_arguments,
     prepare,
     publish_run,
@@ -74,6 +76,7 @@ def _main(argv: list[str], held: contextlib.ExitStack) -> int:
                 raise ValueError(report.disk.shortage())
             return 0
         preparation = prepare(model_args, data_args, args)
+        fingerprint = check_resumed(preparation, model_args, data_args, args, checkpoint)
         require_disk_space(preparation, args)
         rehearse(preparation, model_args, data_args, args, command_words(given))
     except (ValueError, OSError) as error:
@@ -84,6 +87,8 @@ def _main(argv: list[str], held: contextlib.ExitStack) -> int:
         if args.overwrite and checkpoint is None:
             set_aside(args.output_dir)
         keep_arguments(given, args.output_dir)
+        if fingerprint is not None:
+            keep_fingerprint(fingerprint, args.output_dir)
 
     try:
         results = run(preparation, model_args, data_args, args, checkpoint)

@@ -22,6 +22,7 @@ from hf_gradalign.experiment.publication import announce_hub, publish_run, requi
 from hf_gradalign.experiment.rehearsal import rehearse
 from hf_gradalign.experiment.results import RunResults
 from hf_gradalign.experiment.run import Interrupted, run
+from hf_gradalign.experiment.run_fingerprint import check_resumed, keep_fingerprint
 from hf_gradalign.experiment.run_lock import hold_output_folder
 from hf_gradalign.experiment.summary import summary_table
 
@@ -36,6 +37,7 @@ __all__ = [
     "Preparation",
     "RunResults",
     "announce_hub",
+    "check_resumed",
     "command_words",
     "draw_conflicts",
     "draw_run_figures",
@@ -43,6 +45,7 @@ __all__ = [
     "hold_output_folder",
     "is_finished_run",
     "keep_arguments",
+    "keep_fingerprint",
     "make_arguments",
     "parse_arguments",
     "prepare",

@@ -12,6 +12,7 @@ from transformers.utils import logging
 from hf_gradalign.experiment.output_folder import RUNS_DIR, refuse_occupied, resolve_output_folder, run_folder
 from hf_gradalign.experiment.processes import on_main_process
 from hf_gradalign.file_locks import LockHeldError, hold_lock
+from hf_gradalign.training.links import refuse_link_out
 
 logger = logging.get_logger(__name__)
 
@@ -73,6 +74,7 @@ def hold_output_folder(
 def _take(folder: Path, stack: contextlib.ExitStack, may_wait: bool) -> str | None:
     """Take the folder's lock, or say who has it."""
     folder.mkdir(parents=True, exist_ok=True)
+    refuse_link_out(folder / LOCK_NAME, folder)
     try:
         stack.enter_context(hold_lock(folder / LOCK_NAME, f"the run in {folder}"))
     except LockHeldError as held:

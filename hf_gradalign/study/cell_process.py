@@ -24,7 +24,9 @@ from transformers.utils import logging
 from hf_gradalign.data import load_corpus
 from hf_gradalign.experiment import (
     Interrupted,
+    check_resumed,
     keep_arguments,
+    keep_fingerprint,
     make_arguments,
     prepare,
     read_arguments,
@@ -108,10 +110,12 @@ def _train(folder: CellFolder, tokens: Mapping[str, str]) -> None:
         args.output_dir, args.resume_from_checkpoint, args.align_gradients
     )
     preparation = prepare(model_args, data_args, args)
+    fingerprint = check_resumed(preparation, model_args, data_args, args, checkpoint)
     preparation.eval_datasets.pop("test", None)  # the scorer's business
     require_disk_space(preparation, args)
     rehearse(preparation, model_args, data_args, args)
     keep_arguments(given, args.output_dir)
+    keep_fingerprint(fingerprint, args.output_dir)
     meter = RunMeter(folder.path / _RESOURCES_NAME, folder.tell_progress)
     run(preparation, model_args, data_args, args, checkpoint, callbacks=[meter])
 

@@ -94,6 +94,14 @@ def test_a_folder_that_is_not_the_runs_gets_no_file(tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["README.md"]
 
 
+def test_a_lock_is_not_written_through_a_link(tmp_path):
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "_running.lock").symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(PermissionError, match="elsewhere"), hold_output_folder(str(tmp_path / "run"), None, ""):
+        pass
+    assert not (tmp_path / "elsewhere").exists()
+
+
 def test_runs_started_in_the_same_second(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     barrier, folders = threading.Barrier(8), []

@@ -85,8 +85,10 @@ def test_what_would_fail_later(run_script, tmp_path, monkeypatch, never_train, c
 def test_what_is_in_the_way_of_a_result(run_script, tmp_path, never_train, capsys, name):
     (tmp_path / "out" / name).mkdir(parents=True)
     assert run_script(output_dir=tmp_path / "out") == 2
+    assert f"holds files that a run would replace ({name})" in capsys.readouterr().err
+    assert run_script("--overwrite", output_dir=tmp_path / "out") == 2
     assert f"{name} is a folder, where the run writes a file: move it away" in capsys.readouterr().err
-    assert [path.name for path in (tmp_path / "out").iterdir()] == [name]
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == sorted(["_running.lock", name])
 
 
 def test_class_weights_that_do_not_fit(run_script, tmp_path, never_train, capsys):

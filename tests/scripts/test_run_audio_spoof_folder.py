@@ -92,6 +92,25 @@ def test_files_of_others_are_replaced_on_request_when_the_run_is_whole(run_scrip
     assert "already holds a run" in capsys.readouterr().err
 
 
+def test_a_run_is_resumed_on_the_same_thing(run_script, tmp_path, capsys):
+    out = tmp_path / "out"
+    assert run_script("--align_gradients", output_dir=out) == 0
+    weights = (out / "model.safetensors").read_bytes()
+    resume = ("--resume_from_checkpoint", str(out))
+    assert run_script(*resume, seed=7, max_train_samples=12) == 2
+    error = capsys.readouterr().err
+    assert "clips of train: 16 then, 12 now" in error
+    assert "--seed: 42 then, 7 now" in error
+    assert (out / "model.safetensors").read_bytes() == weights
+    assert run_script(*resume, logging_steps=1, dataloader_num_workers=1) == 0
+    assert run_script(*resume, "--allow_changes", seed=7) == 0
+    assert run_script(*resume) == 0  # it has the seed of the last start
+    assert json.loads((out / "run_arguments.json").read_text())["seed"] == 7
+    (out / "run_fingerprint.json").unlink()
+    assert run_script(*resume, seed=8) == 0
+    assert run_script(*resume, seed=9) == 2
+
+
 @pytest.mark.slow
 def test_a_preemptible_job_started_three_times_at_once_ends_as_once(quick_options, tmp_path):
     words = ["--align_gradients", "--resume_from_checkpoint"]
