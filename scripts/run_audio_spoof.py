@@ -79,7 +79,7 @@ def _main(argv: list[str], held: contextlib.ExitStack) -> int:
         fingerprint = check_resumed(preparation, model_args, data_args, args, checkpoint)
         require_disk_space(preparation, args)
         rehearse(preparation, model_args, data_args, args, command_words(given))
-    except (ValueError, OSError) as error:
+    except (ValueError, OSError, FloatingPointError) as error:
         print(f"error: {plain_text(error)}", file=sys.stderr)
         return 2
     push = announce_hub(args)
@@ -99,6 +99,9 @@ def _main(argv: list[str], held: contextlib.ExitStack) -> int:
         return 130
     except AudioDecodingError as error:
         print(f"error: {plain_text(error)}\nTo leave bad clips out: --check_audio --on_bad_audio skip", file=sys.stderr)
+        return 1
+    except (FloatingPointError, FileNotFoundError) as error:
+        print(f"error: {plain_text(error)}", file=sys.stderr)
         return 1
     if not args.should_save:
         return 0

@@ -18,6 +18,7 @@ from hf_gradalign.data.cropping import CropMode, Window, check_crop_mode, draw_p
 from hf_gradalign.data.decoding import AudioDecodingError
 from hf_gradalign.data.deferred_augmentation import DEFERRED
 from hf_gradalign.data.seeding import seeded_generators
+from hf_gradalign.training.view_batch import ViewsWithIds
 
 # More than one file in a row that is bad by chance; a missing disk should end the training.
 _MAX_BAD_IN_A_ROW = 100
@@ -150,7 +151,8 @@ class ViewDataset(AudioDataset):
     def _views_of(self, index: Any, row: dict[str, Any]) -> dict[str, ModelItem]:
         position = draw_position(self._crop, np.random.default_rng(self._item_seed(index)))
         samples = self._decode(index, row, None if self._decodes_whole else position)
-        return {view: self._view_item(view, samples, position, index, row) for view in self._views}
+        views = {view: self._view_item(view, samples, position, index, row) for view in self._views}
+        return ViewsWithIds(views, [row["utterance_id"]])
 
     def _view_item(self, view: str, samples: np.ndarray, position: float, index: int, row: dict[str, Any]) -> ModelItem:
         if view not in self._deferred:

@@ -30,7 +30,8 @@ class RunResults:
         conflict_rate: Fraction of the updates in which any two views conflicted; None with one view.
         conflict_rate_by_epoch: The same by epoch, from the first.
         averaged_checkpoints: How many checkpoints the weights are the mean of; 0 where none were averaged.
-        nonfinite_updates: Updates whose gradients were not finite.
+        nonfinite_updates: Updates whose gradients were not finite, those that fp16's loss scaling left out included.
+        skipped_updates: Updates that `--on_nonfinite skip` dropped.
         settings: The arguments that the run was given, and the defaults it took; `views` has the recipes by name.
     """
 
@@ -42,6 +43,7 @@ class RunResults:
     nonfinite_updates: int
     settings: dict[str, Any]
     versions: dict[str, str] = field(default_factory=lambda: package_versions())
+    skipped_updates: int = 0
 
     def write(self, folder: str | Path) -> Path:
         """Write `all_results.json` into `folder`."""
@@ -52,6 +54,7 @@ class RunResults:
         content["train_conflict_rate_by_epoch"] = list(self.conflict_rate_by_epoch.values())
         content["averaged_checkpoints"] = self.averaged_checkpoints
         content["train_nonfinite_updates"] = self.nonfinite_updates
+        content["train_skipped_updates"] = self.skipped_updates
         content["settings"] = self.settings
         content["versions"] = self.versions
         path = Path(folder, RESULTS_NAME)

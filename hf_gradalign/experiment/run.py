@@ -73,6 +73,7 @@ def run(
 
     Raises:
         Interrupted: On Ctrl-C or SIGTERM, after a checkpoint was saved.
+        FloatingPointError: If a loss or gradient is not finite (see `on_nonfinite`).
     """
     interrupt = SaveOnInterrupt()
     trainer = make_trainer(preparation, args, [interrupt, *callbacks])
@@ -134,6 +135,7 @@ def conclude(
         conflict_rate_by_epoch=counts.rates() if has_pairs else {},
         averaged_checkpoints=averaged,
         nonfinite_updates=counts.nonfinite(),
+        skipped_updates=trainer.nonfinite.skipped,
         settings=describe_settings(model_args, data_args, args),
     )
     if trainer.is_world_process_zero():

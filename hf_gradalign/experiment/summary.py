@@ -26,4 +26,6 @@ def summary_table(results: RunResults, method: str) -> str:
         lines.append(f"  {'by epoch':<12}{' '.join(f'{rate:>5}' for rate in by_epoch)}")
     if results.nonfinite_updates:
         lines.append(f"  {results.nonfinite_updates} updates had gradients that were not finite")
+    if results.skipped_updates:
+        lines.append(f"  {results.skipped_updates} updates were skipped (--on_nonfinite skip)")
     return "\n".join(lines)

@@ -11,11 +11,12 @@ from hf_gradalign.training.early_stopping import ResumableEarlyStopping
 from hf_gradalign.training.fsdp import load_whole_state
 from hf_gradalign.training.interruption import SaveOnInterrupt
 from hf_gradalign.training.loss import WeightedCrossEntropy
+from hf_gradalign.training.nonfinite import NonFiniteGuard
 from hf_gradalign.training.process_group import leave_process_group
 from hf_gradalign.training.resumable_trainer import ResumableTrainer
 from hf_gradalign.training.run_checkpoints import RunCheckpoints
 from hf_gradalign.training.trainer import GradientAlignmentTrainer
-from hf_gradalign.training.view_batch import ViewBatchCollator
+from hf_gradalign.training.view_batch import ViewBatchCollator, ViewsWithIds
 
 __all__ = [
     "BestCheckpoints",
@@ -23,11 +24,13 @@ __all__ = [
     "CoupledDecayAdam",
     "GradientAlignmentArguments",
     "GradientAlignmentTrainer",
+    "NonFiniteGuard",
     "ResumableEarlyStopping",
     "ResumableTrainer",
     "RunCheckpoints",
     "SaveOnInterrupt",
     "ViewBatchCollator",
+    "ViewsWithIds",
     "WeightedCrossEntropy",
     "average_checkpoints",
     "average_state_dicts",

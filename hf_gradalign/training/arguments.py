@@ -10,6 +10,7 @@ from accelerate.utils import get_int_from_env
 from transformers import TrainingArguments
 
 from hf_gradalign.alignment import AlignmentMethod, canonical_name, check_scope, get_method
+from hf_gradalign.training.nonfinite import ON_NONFINITE
 from hf_gradalign.training.number_checks import check_numbers
 from hf_gradalign.training.setup_checks import NO_DEEPSPEED
 
@@ -42,6 +43,10 @@ class GradientAlignmentArguments(TrainingArguments):
             `conflicts.*` in the output folder with a row an update (`ConflictRecorder`). On the command line a bare
             `--conflict_record` means "jsonl".
         conflict_record_modules: Whether each transformer layer (and other module) is recorded too.
+
+    Parameters that control what is done about losses and gradients that are not finite:
+        on_nonfinite: "stop" ends training with what gave them; "skip" drops the update's step, counts it, and waits
+            for the device once an update (`NonFiniteGuard`).
 
     Parameters that control the choice of the final weights:
         early_stopping_patience: Stop after this many evaluations without a better `metric_for_best_model`.
@@ -121,6 +126,13 @@ class GradientAlignmentArguments(TrainingArguments):
     conflict_record_modules: bool = field(
         default=False, metadata={"help": "Record each transformer layer and other module too."}
     )
+    on_nonfinite: str = field(
+        default="stop",
+        metadata={
+            "choices": ON_NONFINITE,
+            "help": "A loss or gradient that is not finite: stop and name what gave it, or skip the update.",
+        },
+    )
     early_stopping_patience: int | None = field(
         default=None,
         metadata={"help": "Stop after this many evaluations without a better metric_for_best_model. Off by default."},
@@ -171,6 +183,8 @@ class GradientAlignmentArguments(TrainingArguments):
             )
         if self.conflict_record not in _RECORDS:
             raise ValueError(f"--conflict_record must be one of {', '.join(_RECORDS)}, got {self.conflict_record!r}")
+        if self.on_nonfinite not in ON_NONFINITE:
+            raise ValueError(f"--on_nonfinite must be one of {', '.join(ON_NONFINITE)}, got {self.on_nonfinite!r}")
         if self.conflict_record_modules and self.conflict_record == "none":
             raise ValueError("--conflict_record_modules adds to the conflict record: give --conflict_record jsonl too")
         if isinstance(self.fsdp, str) and self.fsdp.lower() == "true":

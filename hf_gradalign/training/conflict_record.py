@@ -1,5 +1,6 @@
 """The conflict record as a file: a row an update, readable at any moment and however the run ends."""
 
+import errno
 import json
 import os
 from collections.abc import Iterable, Iterator, Sequence
@@ -18,7 +19,13 @@ RUNNING_NAME = "conflicts.jsonl"
 PARQUET_NAME = "conflicts.parquet"
 
 _ROW_GROUP = 5000
-_TYPES = {"step": pa.int64(), "epoch": pa.float64(), "conflict": pa.bool_(), "module": pa.list_(pa.string())}
+_TYPES = {
+    "step": pa.int64(),
+    "epoch": pa.float64(),
+    "conflict": pa.bool_(),
+    "skipped": pa.bool_(),
+    "module": pa.list_(pa.string()),
+}
 
 
 class ConflictRecord:
@@ -75,8 +82,15 @@ class ConflictRecord:
         """Write rows; numbers that are not finite must be None."""
         refuse_link_out(self.folder / RUNNING_NAME, self.folder)
         text = "".join(map(_line, rows))
-        with (self.folder / RUNNING_NAME).open("a", encoding="utf-8") as file:
-            file.write(text)
+        content, path = text.encode(), self.folder / RUNNING_NAME
+        with path.open("ab", buffering=0) as file:
+            end = file.tell()
+            try:
+                if file.write(content) < len(content):
+                    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
+            except OSError:  # half a line would make all that follow unreadable
+                file.truncate(end)
+                raise
 
     def finish(self) -> None:
         """Bring the record into the format asked for."""

@@ -14,6 +14,7 @@ from transformers.utils import logging
 from hf_gradalign.alignment import ParameterGroups, conflicts, gradient_statistics
 from hf_gradalign.training.aligned_update import AlignedUpdate
 from hf_gradalign.training.conflict_record import ConflictRecord, RecordFormat, Row
+from hf_gradalign.training.nonfinite import NonFiniteGuard
 
 logger = logging.get_logger(__name__)
 
@@ -25,6 +26,7 @@ class _Trainer(Protocol):
     last_update: AlignedUpdate | None
     parameter_groups: ParameterGroups
     run_folder: str
+    nonfinite: NonFiniteGuard
 
 
 class ConflictRecorder(TrainerCallback):
@@ -34,6 +36,7 @@ class ConflictRecorder(TrainerCallback):
 
     - `step`; `epoch`, as the Trainer logs it: the update belongs to epoch ceil(`epoch`), counted from 1;
     - `conflict`: whether any two views' gradients have a negative cosine;
+    - with `on_nonfinite` "skip": `skipped`, whether the update was dropped;
     - `cosine_<a>_<b>`, `norm_ratio_<b>_<a>` = |g_b| / |g_a|, `grad_norm_<a>`, over all parameters that are aligned
       (with `joint_backward`: the head);
     - `weight_<a>`: what the view's gradient was multiplied by (the mean over groups, where these are several);
@@ -47,8 +50,9 @@ class ConflictRecorder(TrainerCallback):
     What is not finite is null. Norms are those of the unscaled gradients in fp16 training.
 
     An update costs a small tensor on the device; these are read out in one transfer every `flush_every` updates, and
-    when a checkpoint is saved or training ends. A run that is killed lacks the rows since; when it is resumed they are
-    trained, and recorded, again. Only the main process writes; the losses are averaged over processes, once a transfer.
+    when a checkpoint is saved or training ends, by an error too (other processes' shares of the losses are then
+    missing, and the losses null). A run that is killed lacks the rows since; when it is resumed they are trained, and
+    recorded, again. Only the main process writes; the losses are averaged over processes, once a transfer.
 
     Args:
         trainer: A `GradientAlignmentTrainer`.
@@ -96,7 +100,9 @@ class ConflictRecorder(TrainerCallback):
             self.flush()
             self._views = update.views
         self._seen = update
-        self._when.append((state.global_step, float(state.epoch or 0)))
+        when = {"step": state.global_step, "epoch": float(state.epoch or 0)}
+        skipped = {"skipped": self._trainer.nonfinite.last_was_skipped} if args.on_nonfinite == "skip" else {}
+        self._when.append((when, skipped))
         self._figures.append(self._pack(update))
         if len(self._figures) >= self._flush_every:
             self.flush()
@@ -113,17 +119,33 @@ class ConflictRecorder(TrainerCallback):
         if self._record is not None:
             self._record.finish()
 
-    @torch.no_grad()
     def flush(self) -> None:
         """Read out and write what was gathered. Every process of a distributed run must call this alike."""
-        if not self._figures:
+        if self._figures:
+            self._write(self._gather(torch.stack(self._figures)))
+
+    def rescue(self) -> None:
+        """Write what was gathered when training has ended by an error, without the other processes."""
+        if not self._figures or self._record is None:
             return
-        figures = torch.stack(self._figures)
-        views = len(self._views)
+        try:
+            figures = torch.stack(self._figures)
+            if self._trainer.accelerator.num_processes > 1:
+                figures[:, : len(self._views)] = torch.nan  # they had a share in the losses
+            self._write(figures)
+        except Exception as error:  # a full disk or a lost device; what ended training is to be told
+            logger.warning(f"The last {len(self._figures)} rows of the conflict record could not be written: {error}")
+
+    @torch.no_grad()
+    def _gather(self, figures: Tensor) -> Tensor:
         if self._trainer.accelerator.num_processes > 1:
             # The gradients are the same everywhere by now, but of the loss every process knows its own share.
+            views = len(self._views)
             losses = figures[:, :views].contiguous()
             figures[:, :views] = self._trainer.accelerator.reduce(losses, reduction="mean")
+        return figures
+
+    def _write(self, figures: Tensor) -> None:
         if self._record is not None:
             self._record.append(self._rows(figures.cpu().double()))
         self._figures, self._when = [], []
@@ -131,7 +153,7 @@ class ConflictRecorder(TrainerCallback):
     def _start(self) -> None:
         self._views: list[str] = []
         self._seen: AlignedUpdate | None = None
-        self._when: list[tuple[int, float]] = []
+        self._when: list[tuple[Row, Row]] = []
         self._figures: list[Tensor] = []
 
     def _pack(self, update: AlignedUpdate) -> Tensor:
@@ -155,8 +177,8 @@ class ConflictRecorder(TrainerCallback):
         columns |= {f"loss_{view}": losses[:, i] for i, view in enumerate(self._views)}
         columns = {name: values.tolist() for name, values in columns.items()}
         rows = []
-        for i, ((step, epoch), conflicting) in enumerate(zip(self._when, conflict.tolist(), strict=True)):
-            row = {"step": step, "epoch": epoch, "conflict": None if math.isnan(conflicting) else bool(conflicting)}
+        for i, ((when, skipped), conflicting) in enumerate(zip(self._when, conflict.tolist(), strict=True)):
+            row = {**when, "conflict": None if math.isnan(conflicting) else bool(conflicting), **skipped}
             row |= {name: _number(values[i]) for name, values in columns.items()}
             if self._groups is not None:
                 row |= self._module_columns(gramians[i, 1:], {name: v[i, 1:] for name, v in statistics.items()})

@@ -1,7 +1,7 @@
 """The `Trainer` subclass: several views of a batch, one aligned update."""
 
 import json
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,7 @@ from hf_gradalign.training.conflict_recorder import ConflictRecorder
 from hf_gradalign.training.fsdp import is_sharded, prepare_for_fsdp
 from hf_gradalign.training.joint_backward import JointBackward
 from hf_gradalign.training.loss import WeightedCrossEntropy, class_weights_of, items_weight
+from hf_gradalign.training.nonfinite import MicroBatch, NonFiniteGuard
 from hf_gradalign.training.option_checks import refuse_missing_metric, refuse_unfit_options
 from hf_gradalign.training.resumable_trainer import ResumableTrainer
 from hf_gradalign.training.setup_checks import refuse_unfit_setup, shares_gradient_storage
@@ -46,7 +47,8 @@ class GradientAlignmentTrainer(ResumableTrainer):
     does not divide by the processes, accelerate repeats items to fill it, as in every `Trainer`.)
 
     Logged at the Trainer's logging steps, as means over the updates since the last: `conflict_rate`,
-    `cosine_<a>_<b>`, `norm_ratio_<b>_<a>`, `grad_norm_<view>`, `weight_<view>`, `loss_<view>`.
+    `cosine_<a>_<b>`, `norm_ratio_<b>_<a>`, `grad_norm_<view>`, `weight_<view>`, `loss_<view>`. With
+    `on_nonfinite` "skip" also `skipped_updates`, of the run so far.
 
     Args:
         model: As for `Trainer`; without one `model_init` makes it, at the start of every training.
@@ -67,6 +69,9 @@ class GradientAlignmentTrainer(ResumableTrainer):
         last_update: The figures of the last update.
         conflict_counts: Conflicts by epoch.
         conflict_recorder: Writes the conflict record, where one was asked for.
+        nonfinite: Watches for losses and gradients that are not finite, and counts the updates that were skipped.
+        micro_batches: Losses and items of the update at hand, by micro-batch.
+        grad_norm: Norm of the last update's gradient, on the device.
     """
 
     args: GradientAlignmentArguments
@@ -92,7 +97,11 @@ class GradientAlignmentTrainer(ResumableTrainer):
         refuse_unfit_setup(self)
         refuse_unfit_options(self)
         self.model_accepts_loss_kwargs = False
+        self.nonfinite = NonFiniteGuard(self)
         self._begin_run()
+        self.micro_batches: list[MicroBatch] = []
+        self.grad_norm: Tensor | None = None
+        self._ids: list[Sequence[str]] = []
         self._view_losses: dict[str, Tensor] = {}
         self._view_gradients: ViewGradients | None = None
         self.add_callback(UpdateBoundaries(self))
@@ -102,6 +111,7 @@ class GradientAlignmentTrainer(ResumableTrainer):
                 self, self.args.conflict_record, self.args.conflict_record_modules
             )
             self.add_callback(self.conflict_recorder)
+        self.add_callback(self.nonfinite)
 
     def _begin_run(self) -> None:
         """Start afresh, with the model and the arguments as they are now (`model_init` or a search may change both)."""
@@ -112,6 +122,7 @@ class GradientAlignmentTrainer(ResumableTrainer):
         self.conflict_counts = ConflictCounts()
         self.last_update: AlignedUpdate | None = None
         self._since_last_log = RunningMeans()
+        self.nonfinite.reset()
 
     def _weigh_classes(self) -> None:
         """Take the loss that the model's class weights ask for."""
@@ -143,15 +154,31 @@ class GradientAlignmentTrainer(ResumableTrainer):
         Returns:
             The views' mean loss, detached, scaled for accumulation.
         """
-        if not is_view_batch(inputs):
-            return super().training_step(model, inputs, num_items_in_batch)
+        if is_view_batch(inputs):
+            losses = self._step_of_views(model, inputs, num_items_in_batch)
+            loss = self._mean_loss(losses)
+        else:
+            loss = super().training_step(model, inputs, num_items_in_batch)
+            losses = {"": loss}
+        place = len(self.micro_batches)
+        self.micro_batches.append(MicroBatch(losses, self._ids[place] if place < len(self._ids) else ()))
+        if self.args.on_nonfinite == "skip":
+            # The updates that are skipped do not blot out the loss that is logged for the others.
+            since = max(self.state.global_step - self._globalstep_last_logged, 1)
+            loss = torch.where(loss.isfinite(), loss, self._tr_loss / since)
+        return loss
+
+    def _step_of_views(
+        self, model: nn.Module, inputs: dict[str, Any], num_items_in_batch: Mapping[str, Tensor] | None
+    ) -> dict[str, Tensor]:
+        """The losses by view."""
         totals = num_items_in_batch if num_items_in_batch is not None else {}
         if self._joint is not None:
             with self._joint.batch(inputs, totals) as joined:
                 super().training_step(model, joined)
             self._view_losses = self._joint.losses
             self._record_update(self._joint.views, *self._joint.alignment)
-            return self._mean_loss(self._joint.losses)
+            return self._joint.losses
         if self._view_gradients is None:
             self._view_gradients = ViewGradients(model.parameters(), shares_gradient_storage(model, self.args))
 
@@ -163,7 +190,7 @@ class GradientAlignmentTrainer(ResumableTrainer):
 
         if self.accelerator.sync_gradients:
             self._align(self._view_gradients)
-        return self._mean_loss(losses)
+        return losses
 
     def _align(self, gradients: ViewGradients) -> None:
         """Put the aligned combination of the views' gradients into `p.grad`."""
@@ -209,6 +236,7 @@ class GradientAlignmentTrainer(ResumableTrainer):
     ) -> tuple[list[Any], Mapping[str, Tensor] | Tensor | None]:
         """The update's micro-batches and, over all of them (and all processes), the weight of their items by view."""
         batches, _ = super().get_batch_samples(epoch_iterator, num_batches, device)
+        self._ids = [getattr(batch, "ids", ()) for batch in batches]
         if not batches:
             return batches, None
         if self.batch_transform is not None:
@@ -230,7 +258,27 @@ class GradientAlignmentTrainer(ResumableTrainer):
             over_processes = self.accelerator.reduce if self.args.world_size > 1 else None
             logs = {**logs, **self._since_last_log.means(over_processes)}
             self._since_last_log.reset()
+        if "loss" in logs and self.args.on_nonfinite == "skip":
+            logs = {**logs, "skipped_updates": self.nonfinite.skipped}
         super().log(logs, start_time)
+
+    def train(self, *args: Any, **kwargs: Any) -> TrainOutput:
+        """As the base class; however training ends, the conflict record has all updates.
+
+        Raises:
+            FloatingPointError: If a loss or gradient is not finite and `on_nonfinite` is "stop", or "skip" and no
+                update is left; the message names the update, the views, parameters and items.
+        """
+        try:
+            return super().train(*args, **kwargs)
+        except BaseException:
+            if self.conflict_recorder is not None:
+                self.conflict_recorder.rescue()
+            raise
+
+    def _get_grad_norm(self, *args: Any, **kwargs: Any) -> Any:
+        self.grad_norm = super()._get_grad_norm(*args, **kwargs)
+        return self.grad_norm
 
     def _inner_training_loop(self, *args: Any, **kwargs: Any) -> TrainOutput:
         # A second train(), or a start with a smaller batch, is a new run; a resumed one loads its state further down.
@@ -269,6 +317,7 @@ class GradientAlignmentTrainer(ResumableTrainer):
 
     def start_update(self) -> None:
         """Forget what an update that was given up (out of memory, interrupted) may have left behind."""
+        self.micro_batches = []
         self._view_gradients = None
         self._view_losses = {}
 
@@ -310,6 +359,7 @@ class GradientAlignmentTrainer(ResumableTrainer):
                 "method": self.args.align_gradients,
                 "method_state": self.alignment_method.state_dict(),
                 "conflict_counts": self.conflict_counts.state_dict(),
+                "skipped_updates": self.nonfinite.skipped,
             }
             Path(output_dir, ALIGNMENT_STATE_NAME).write_text(json.dumps(state, indent=2) + "\n", encoding="utf-8")
 
@@ -337,6 +387,7 @@ class GradientAlignmentTrainer(ResumableTrainer):
         if "since_last_log" in state:  # as it was before each process had a state of its own
             self._since_last_log.load_state_dict(state["since_last_log"])
         self.conflict_counts.load_state_dict(state["conflict_counts"])
+        self.nonfinite.skipped = state.get("skipped_updates", 0)
 
 
 __all__ = ["ALIGNMENT_STATE_NAME", "GradientAlignmentTrainer"]

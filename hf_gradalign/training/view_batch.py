@@ -3,6 +3,8 @@
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+import torch
+from accelerate.utils import send_to_device
 from transformers import default_data_collator
 from transformers.trainer_utils import has_length
 
@@ -10,6 +12,23 @@ from transformers.trainer_utils import has_length
 def is_view_batch(inputs: Any) -> bool:
     """Whether a batch (or an item) maps views to model inputs, rather than being model inputs itself."""
     return isinstance(inputs, Mapping) and len(inputs) > 0 and all(isinstance(v, Mapping) for v in inputs.values())
+
+
+class ViewsWithIds(dict[str, Any]):
+    """Views that know whose they are: an item of a data set, or a batch.
+
+    Args:
+        views: Model inputs by view.
+        ids: What each item is called, to name it in messages.
+    """
+
+    def __init__(self, views: Mapping[str, Any], ids: Sequence[str] = ()) -> None:
+        super().__init__(views)
+        self.ids = tuple(ids)
+
+    def to(self, device: torch.device | str, non_blocking: bool = False) -> "ViewsWithIds":
+        """The same on a device; accelerate's loaders, which would make a mapping without ids, call it."""
+        return ViewsWithIds(send_to_device(dict(self), device, non_blocking=non_blocking), self.ids)
 
 
 def with_longest_view(dataset: Any, length_column: str) -> Any:
@@ -70,7 +89,8 @@ class ViewBatchCollator:
             items: All of one kind, at least one.
 
         Returns:
-            For items of views `{view: model inputs}`, in the order of the first item, else the model inputs alone.
+            For items of views `{view: model inputs}`, in the order of the first item, with the items' ids where these
+            have some (`ViewsWithIds`), else the model inputs alone.
 
         Raises:
             ValueError: If the items do not have the same views.
@@ -81,7 +101,9 @@ class ViewBatchCollator:
         other = next((item for item in items if set(item) != set(first)), None)
         if other is not None:
             raise ValueError(f"every item needs the same views, got {', '.join(first)} and {', '.join(other)}")
-        return {view: self.collator([item[view] for item in items]) for view in first}
+        batch = {view: self.collator([item[view] for item in items]) for view in first}
+        ids = [name for item in items for name in getattr(item, "ids", ())]
+        return ViewsWithIds(batch, ids) if ids else batch
 
 
-__all__ = ["ViewBatchCollator", "is_view_batch", "with_longest_view"]
+__all__ = ["ViewBatchCollator", "ViewsWithIds", "is_view_batch", "with_longest_view"]

@@ -121,8 +121,10 @@ def test_a_nan_loss_on_one_process_is_logged_and_does_not_hang(tmp_path):
         "logging_steps": 1,
         "max_steps": 2,
         "bad_item": 3,
+        "on_nonfinite": "skip",
     }
     run_processes(2, {tmp_path: specification})
     _, history = read_run(tmp_path)
     assert len(history) == 3
     assert "loss_clean" in history[0]
+    assert [row["skipped_updates"] for row in history[:2]] in ([1, 1], [0, 1], [0, 0])

@@ -11,7 +11,12 @@ import torch
 from toy import ToyViews, make_arguments, make_model, make_trainer, run_processes
 from transformers import HfArgumentParser, TrainerCallback, TrainerState
 
-from hf_gradalign.training import GradientAlignmentArguments, GradientAlignmentTrainer, read_conflict_rows
+from hf_gradalign.training import (
+    ConflictRecorder,
+    GradientAlignmentArguments,
+    GradientAlignmentTrainer,
+    read_conflict_rows,
+)
 from hf_gradalign.training.aligned_update import AlignedUpdate
 from hf_gradalign.training.conflict_record import ConflictRecord
 
@@ -252,7 +257,8 @@ def test_rows_are_written_before_their_checkpoint(tmp_path, monkeypatch):
     assert [row["step"] for row in rows_of(tmp_path)] == [1, 2, 3, 4]
 
 
-def test_a_checkpoint_of_weights_alone_has_its_rows_too(tmp_path):
+def test_a_checkpoint_of_weights_alone_has_its_rows_too(tmp_path, monkeypatch):
+    monkeypatch.setattr(ConflictRecorder, "rescue", lambda self: None)  # a kill leaves no time for it
     options = {"save_strategy": "steps", "save_steps": 4, "save_only_model": True, **RECORD}
     with pytest.raises(KeyboardInterrupt):
         make_trainer(tmp_path, **options, callbacks=[Killed(6)]).train()
@@ -288,18 +294,48 @@ def test_a_second_training_starts_anew(tmp_path):
     assert [row["step"] for row in rows_of(tmp_path)] == [1, 2, 3]
 
 
-def test_what_is_not_finite_is_null(tmp_path):
+@pytest.mark.parametrize("file_format", ["jsonl", "parquet"])
+def test_what_is_not_finite_is_null(tmp_path, file_format):
     dataset = ToyViews()
     dataset.augmented[5] = math.nan
-    make_trainer(tmp_path, dataset, max_steps=4, **RECORD).train()
-    text = (tmp_path / "conflicts.jsonl").read_text()
-    rows = [json.loads(line, parse_constant=pytest.fail) for line in text.splitlines()]
-    row = rows[-1]  # the weights are lost by now
+    options = {**RECORD, "conflict_record": file_format, "on_nonfinite": "skip"}
+    make_trainer(tmp_path, dataset, max_steps=4, **options).train()
+    rows = list(read_conflict_rows(tmp_path / f"conflicts.{file_format}"))
+    assert sorted(row["skipped"] for row in rows) == [False, False, False, True]
+    [row] = [row for row in rows if row["skipped"]]
     assert row["conflict"] is None
     assert row["cosine_clean_augmented"] is None
     assert row["grad_norm_augmented"] is None
     assert row["module"] == MODULES
     assert row["module_grad_norm_augmented"] == [None] * 3
+    if file_format == "jsonl":
+        text = (tmp_path / "conflicts.jsonl").read_text()
+        assert all(json.loads(line, parse_constant=pytest.fail) for line in text.splitlines())
+
+
+@pytest.mark.parametrize("ending", [KeyboardInterrupt, SystemExit, RuntimeError, MemoryError])
+@pytest.mark.parametrize("file_format", ["jsonl", "parquet"])
+def test_all_rows_are_there_however_training_ends(tmp_path, ending, file_format):
+    class Ending(TrainerCallback):
+        def on_step_begin(self, args, state, control, **kwargs):
+            if state.global_step == 5:
+                raise ending
+
+    trainer = make_trainer(tmp_path, **{**RECORD, "conflict_record": file_format}, callbacks=[Ending()])
+    with pytest.raises(ending):
+        trainer.train()
+    assert [row["step"] for row in read_conflict_rows(tmp_path / "conflicts.jsonl")] == [1, 2, 3, 4, 5]
+
+
+def test_a_record_that_cannot_be_written_hides_no_error(tmp_path, monkeypatch, caplog):
+    def full(self, rows):
+        raise OSError(28, "No space left on device")
+
+    trainer = make_trainer(tmp_path, **RECORD, callbacks=[Killed(3)])
+    monkeypatch.setattr(ConflictRecord, "append", full)
+    with pytest.raises(KeyboardInterrupt):
+        trainer.train()
+    assert "The last 2 rows of the conflict record could not be written: [Errno 28] No space" in caplog.text
 
 
 def test_norms_are_those_of_unscaled_gradients(tmp_path):

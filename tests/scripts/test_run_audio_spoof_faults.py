@@ -1,0 +1,48 @@
+"""The main job where a run meets what must not pass in silence: an update that is not finite, damage, a link."""
+
+import json
+import re
+
+import pytest
+
+STEPS = {"save_strategy": "steps", "save_steps": 1, "eval_strategy": "steps", "eval_steps": 1, "logging_steps": 1}
+DIVERGING = {"learning_rate": 1e18, "max_grad_norm": 0, "warmup_steps": 0, "lr_scheduler_type": "constant"}
+
+
+def test_an_update_that_is_not_finite(tmp_path, run_script, capsys):
+    out = tmp_path / "out"
+    assert run_script("--align_gradients", output_dir=out, max_steps=3, **DIVERGING) == 1
+    said = capsys.readouterr().err
+    assert re.search(r"error: Update 2 of 3 is not finite: the loss of views? clean.* is nan", said)
+    assert re.search(r"Items: train_\d+, train_\d+, train_\d+, train_\d+\. ", said)
+    assert "--on_nonfinite skip" in said
+    assert [json.loads(line)["step"] for line in (out / "conflicts.jsonl").read_text().splitlines()] == [1]
+
+
+@pytest.mark.parametrize("name", ["best_checkpoints", "conflicts.jsonl"])
+def test_a_link_out_of_the_folder(tmp_path, run_script, capsys, name):
+    out, outside = tmp_path / "out", tmp_path / "outside"
+    out.mkdir()
+    outside.mkdir()
+    (out / name).symlink_to(outside)
+    assert run_script("--align_gradients", output_dir=out) == 2
+    assert f"{name} is a link out of the run's folder, to {outside}" in capsys.readouterr().err
+    assert not list(outside.iterdir())
+    assert [path.name for path in out.iterdir()] == [name]
+
+
+def test_a_damaged_checkpoint(tmp_path, run_script, capsys, caplog):
+    out = tmp_path / "out"
+    options = {"load_best_model_at_end": False, "average_best_checkpoints": 1, **STEPS}
+    assert run_script("--align_gradients", output_dir=out, **options) == 0
+    path = out / "checkpoint-2" / "model.safetensors"
+    with path.open("rb+") as file:
+        file.seek(path.stat().st_size // 2)
+        file.write(bytes(10_000))
+    (out / "all_results.json").unlink()
+    with pytest.raises(SystemExit) as ending:
+        run_script("--resume_from_checkpoint", str(out / "checkpoint-2"), **options)
+    assert ending.value.code == 2
+    assert "model.safetensors is damaged: its content is not what was saved; resume from" in capsys.readouterr().err
+    assert run_script("--resume_from_checkpoint", str(out), **options) == 0
+    assert f"{out}/checkpoint-2 is not complete and is passed over: model.safetensors is damaged" in caplog.text
