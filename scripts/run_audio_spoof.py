@@ -12,6 +12,7 @@ python scripts/run_audio_spoof.py scripts/recipes/tcm_pcgrad.yaml --corpus asvsp
 import contextlib
 import shlex
 import sys
+from pathlib import Path
 
 from hf_gradalign.data import AudioDecodingError
 from hf_gradalign.experiment import (
@@ -19,6 +20,7 @@ from hf_gradalign.experiment import (
     announce_hub,
     check_resumed,
     command_words,
+    describe_resumed,
     dry_run,
     hold_output_folder,
     is_finished_run,
@@ -33,6 +35,7 @@ from hf_gradalign.experiment import (
     require_disk_space,
     require_publishable,
     resolve_output_folder,
+    resume_words,
     run,
     set_aside,
     summary_table,
@@ -67,6 +70,9 @@ def _main(argv: list[str], held: contextlib.ExitStack) -> int:
         args.output_dir, checkpoint = resolve_output_folder(
             folder, args.resume_from_checkpoint, args.align_gradients, overwrite=args.overwrite
         )
+        is_resumed = args.resume_from_checkpoint is not None and args.should_save
+        if is_resumed and (taken := describe_resumed(given, Path(checkpoint).parent if checkpoint else folder)):
+            print(taken)
         require_publishable(args)
         if args.dry_run:
             report = dry_run(model_args, data_args, args)
@@ -94,8 +100,8 @@ def _main(argv: list[str], held: contextlib.ExitStack) -> int:
         results = run(preparation, model_args, data_args, args, checkpoint)
     except Interrupted as interruption:
         if args.should_save:
-            again = ["python", "scripts/run_audio_spoof.py", "--resume_from_checkpoint", interruption.checkpoint]
-            print(f"\n{interruption}\nTo go on, with the same options:\n  {shlex.join(again)}")
+            again = shlex.join(resume_words(given, interruption.checkpoint))
+            print(f"\n{interruption}\nTo go on, with the same options:\n  {again}")
         return 130
     except AudioDecodingError as error:
         print(f"error: {plain_text(error)}\nTo leave bad clips out: --check_audio --on_bad_audio skip", file=sys.stderr)

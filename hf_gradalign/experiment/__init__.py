@@ -4,11 +4,13 @@ from hf_gradalign.experiment.arguments import AudioSpoofTrainingArguments, DataA
 from hf_gradalign.experiment.card import write_run_card
 from hf_gradalign.experiment.command_line import (
     command_words,
+    describe_resumed,
     is_finished_run,
     keep_arguments,
     make_arguments,
     parse_arguments,
     read_arguments,
+    resume_words,
 )
 from hf_gradalign.experiment.conflict_history import ConflictHistory
 from hf_gradalign.experiment.conflict_plots import draw_conflicts, draw_run_figures
@@ -39,6 +41,7 @@ __all__ = [
     "announce_hub",
     "check_resumed",
     "command_words",
+    "describe_resumed",
     "draw_conflicts",
     "draw_run_figures",
     "dry_run",
@@ -56,6 +59,7 @@ __all__ = [
     "require_disk_space",
     "require_publishable",
     "resolve_output_folder",
+    "resume_words",
     "run",
     "set_aside",
     "summary_table",

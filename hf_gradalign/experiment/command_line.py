@@ -3,6 +3,7 @@
 import argparse
 import difflib
 import json
+import shlex
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
@@ -15,15 +16,17 @@ from hf_gradalign.plain_text import plain_text
 from hf_gradalign.settings_files import read_settings
 from hf_gradalign.training.atomic_writing import write_text_atomically
 
+_COMMAND = ("python", "scripts/run_audio_spoof.py")
 _CONFIG_SUFFIXES = (".json", ".yaml", ".yml")
 # What belongs to one start of a run and not to the run; and no token is ever written anywhere.
-_NOT_KEPT = ("output_dir", "resume_from_checkpoint", "hub_token", "dry_run", "overwrite", "allow_changes")
+_OF_ONE_START = ("output_dir", "resume_from_checkpoint", "hub_token", "dry_run", "overwrite", "allow_changes")
 
 
 def read_arguments(argv: Sequence[str]) -> dict[str, Any]:
     """Read `[CONFIG.yaml|CONFIG.json] [--option value ...]`; options win over the file.
 
-    A resumed run has the options that it was started with, as far as no others are given. What a file or a resumed run
+    A resumed run has the options that it was started with, as far as no others are given, and but for those that run
+    code or send something away: the folder may be a stranger's (`is_for_the_user`). What a file or a resumed run
     has set is unset by `--option none` (a null in a file), `--option false` or `--no_option`.
 
     A mistake (unknown option or key, wrong value, missing file) ends the program with status 2 and a message, as
@@ -47,9 +50,56 @@ def read_arguments(argv: Sequence[str]) -> dict[str, Any]:
         except FileNotFoundError as error:
             parser.error(plain_text(error))
         if kept.is_file():
-            parser.set_defaults(**defaults | json.loads(kept.read_text(encoding="utf-8")))
+            words_of_run = _words_of(_taken(_read_mapping(kept, parser)), kept, parser)
+            parser.set_defaults(**defaults | vars(parser.parse_args(words_of_run)))
             given, _ = _parse(parser, words_of_file, words)
     return {name: value for name, value in vars(given).items() if value != defaults[name]}
+
+
+def is_for_the_user(name: str, value: Any) -> bool:
+    """Whether an option is taken from the user alone, and from no run's folder: it runs code or sends something away.
+
+    Args:
+        name: Of the option.
+        value: Its value: an attention implementation with a slash is a kernel that is loaded from the Hub.
+    """
+    return (
+        name in (*_OF_ONE_START, "trust_remote_code", "report_to", "push_to_hub")
+        or name.startswith(("hub_", "push_to_hub_", "trackio_"))
+        or (name == "attention_implementation" and "/" in str(value))
+    )
+
+
+def describe_resumed(given: Mapping[str, Any], folder: str | Path) -> str:
+    """What a resumed run takes from `run_arguments.json` in its folder, and what it leaves; empty without that file.
+
+    Args:
+        given: From `read_arguments`.
+        folder: The folder of the run that is resumed.
+    """
+    path = Path(folder, ARGUMENTS_NAME)
+    if not path.is_file():
+        return ""
+    kept = _read_mapping(path, RunParser())
+    taken = {name: value for name, value in _taken(kept).items() if _word(value) == _word(given.get(name))}
+    left = {name: value for name, value in kept.items() if is_for_the_user(name, value) and name not in _OF_ONE_START}
+    text = f"Taken from {path}: {shlex.join(_words(taken)) or 'nothing'}"
+    if left:
+        text += (
+            f"\nNot taken from it: {shlex.join(_words(left))} (what runs code or sends something away is taken from "
+            "the command line alone)"
+        )
+    return plain_text(text)
+
+
+def resume_words(given: Mapping[str, Any], checkpoint: str) -> list[str]:
+    """The command that resumes such a run; with what its folder does not keep, but for a token."""
+    alone = {n: v for n, v in given.items() if is_for_the_user(n, v) and n not in _OF_ONE_START}
+    return [*_COMMAND, "--resume_from_checkpoint", checkpoint, *_words(alone)]
+
+
+def _taken(kept: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in kept.items() if not is_for_the_user(name, value)}
 
 
 def _parse(parser: RunParser, words_of_file: list[str], words: list[str]) -> tuple[argparse.Namespace, list[str]]:
@@ -91,11 +141,11 @@ def is_finished_run(folder: str | Path, given: Mapping[str, Any]) -> bool:
 
 
 def _kept_text(given: Mapping[str, Any]) -> str:
-    return json.dumps({name: value for name, value in given.items() if name not in _NOT_KEPT}, indent=2) + "\n"
+    return json.dumps(_taken(given), indent=2) + "\n"
 
 
 def command_words(given: Mapping[str, Any]) -> list[str]:
-    """The command that starts such a run, without its token, folder and checkpoint.
+    """The command that starts such a run, without its token, folder and checkpoint, its name and where it is published.
 
     Args:
         given: Options by name.
@@ -103,23 +153,36 @@ def command_words(given: Mapping[str, Any]) -> list[str]:
     Returns:
         Words for a shell.
     """
-    words = ["python", "scripts/run_audio_spoof.py"]
-    for name, value in given.items():
-        if name not in _NOT_KEPT:
-            words.append(f"--{name}")
-            words += [_word(item) for item in value] if isinstance(value, list) and value else [_word(value)]
+    mine = ("run_name", *_OF_ONE_START)
+    shown = {n: v for n, v in given.items() if n not in mine and not n.startswith(("hub_", "push_to_hub", "trackio_"))}
+    return [*_COMMAND, *_words(shown)]
+
+
+def _words(options: Mapping[str, Any]) -> list[str]:
+    words = []
+    for name, value in options.items():
+        words.append(f"--{name}")
+        words += [_word(item) for item in value] if isinstance(value, list) and value else [_word(value)]
     return words
 
 
 def _words_of_file(path: Path, parser: RunParser) -> list[str]:
     if not path.is_file():
         parser.error(f"there is no configuration file {path}")
+    return _words_of(_read_mapping(path, parser), path, parser)
+
+
+def _read_mapping(path: Path, parser: RunParser) -> dict[str, Any]:
     try:
         content = read_settings(path)
     except (ValueError, OSError) as error:
         parser.error(plain_text(error))
     if not isinstance(content, dict):
         parser.error(f"{path} must hold a mapping from options to values")
+    return content
+
+
+def _words_of(content: Mapping[str, Any], path: Path, parser: RunParser) -> list[str]:
     actions = parser.options
     words = []
     for name, value in content.items():

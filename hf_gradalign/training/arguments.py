@@ -241,6 +241,10 @@ class GradientAlignmentArguments(TrainingArguments):
         if self.fsdp_config and not self.fsdp:
             raise ValueError("--fsdp_config says how the model is sharded, and it is not: give --fsdp too")
 
+    def __getstate__(self) -> dict[str, Any]:
+        """As it is pickled, into `training_args.bin` of each checkpoint: without the token."""
+        return {**vars(self), "hub_token": None}
+
     def make_method(self) -> AlignmentMethod:
         """A fresh alignment method as these arguments describe it."""
         return get_method(self.align_gradients, **(self.alignment_options or {}))

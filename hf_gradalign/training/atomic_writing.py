@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import stat
 from pathlib import Path
 
 
@@ -20,6 +21,16 @@ def write_text_atomically(path: str | Path, text: str) -> None:
     flush_to_disk(draft)
     os.replace(draft, path)
     flush_to_disk(path.parent)
+
+
+def give_usual_mode(path: Path) -> None:
+    """Give a file the permissions that a new file has there; safetensors gives its own to the owner alone."""
+    probe = path.with_name(f"{path.name}.draft")
+    probe.unlink(missing_ok=True)
+    probe.open("x").close()
+    mode = probe.stat().st_mode
+    probe.unlink()
+    path.chmod(stat.S_IMODE(mode))
 
 
 def flush_to_disk(path: Path) -> None:

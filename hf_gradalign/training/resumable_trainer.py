@@ -14,6 +14,7 @@ from transformers import TrainerCallback, TrainerControl, TrainerState, Training
 from transformers.trainer import TRAINER_STATE_NAME
 from transformers.trainer_utils import TrainOutput
 
+from hf_gradalign.training.atomic_writing import give_usual_mode
 from hf_gradalign.training.checkpoint_soundness import weights_shortcomings
 from hf_gradalign.training.evaluating_trainer import EvaluatingTrainer
 from hf_gradalign.training.links import refuse_links_out
@@ -157,6 +158,14 @@ class ResumableTrainer(EvaluatingTrainer):
             checkpoints.remove_oldest(self.args.save_total_limit, keep=[self.state.best_model_checkpoint])
         if self.args.push_to_hub:
             self._push_from_checkpoint(str(place))
+
+    def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
+        """As the base class's; all files have the permissions that the user's umask gives."""
+        super().save_model(output_dir, _internal_call=_internal_call)
+        if self.args.should_save:
+            folder = Path(output_dir or self.args.output_dir)
+            for path in (*folder.glob("*.safetensors"), *(folder / ADAPTER_DIR).glob("*.safetensors")):
+                give_usual_mode(path)
 
     def _save(self, output_dir: str | None = None, state_dict: dict[str, Any] | None = None) -> None:
         # A checkpoint has the adapters alone, to be resumed from; sharded ones, whose state comes gathered, too.

@@ -2,7 +2,14 @@ import json
 
 import pytest
 
-from hf_gradalign.experiment import command_words, keep_arguments, parse_arguments, read_arguments
+from hf_gradalign.experiment import (
+    command_words,
+    describe_resumed,
+    keep_arguments,
+    parse_arguments,
+    read_arguments,
+    resume_words,
+)
 
 
 def test_defaults():
@@ -106,6 +113,85 @@ def test_tokens_are_written_nowhere(tmp_path, words):
     assert "hf_secret" not in (tmp_path / "run_arguments.json").read_text()
     expected = "python scripts/run_audio_spoof.py --class_weights 0.1 0.9 --seed 5"
     assert " ".join(command_words(given)) == expected
+
+
+RECEIVED = {
+    "seed": 5,
+    "align_gradients": "cagrad",
+    "trust_remote_code": True,
+    "output_dir": "/somewhere/else",
+    "push_to_hub": True,
+    "hub_model_id": "stranger/model",
+    "hub_private_repo": False,
+    "hub_token": "hf_theirs",
+    "report_to": ["wandb"],
+    "trackio_space_id": "stranger/space",
+    "attention_implementation": "stranger/kernel",
+    "resume_from_checkpoint": "/somewhere/else",
+    "overwrite": True,
+    "allow_changes": True,
+    "dry_run": True,
+}
+
+
+def receive(folder, content):
+    (folder / "run_arguments.json").write_text(content if isinstance(content, str) else json.dumps(content))
+    (folder / "checkpoint-3").mkdir()
+    return ["--resume_from_checkpoint", str(folder / "checkpoint-3")]
+
+
+def test_a_received_run_neither_runs_code_nor_publishes(tmp_path):
+    resume = receive(tmp_path, RECEIVED)
+    given = read_arguments(resume)
+    assert given == {"align_gradients": "cagrad", "seed": 5, "resume_from_checkpoint": resume[1]}
+    said = describe_resumed(given, tmp_path)
+    taken, left = said.splitlines()
+    assert taken == f"Taken from {tmp_path}/run_arguments.json: --seed 5 --align_gradients cagrad"
+    assert left.startswith(
+        "Not taken from it: --trust_remote_code True --push_to_hub True --hub_model_id stranger/model"
+    )
+    assert "hf_theirs" not in said
+    # Whoever wants it says so, on the command line or in a file that they name.
+    words = ["--push_to_hub", "--hub_model_id", "me/mine", "--attention_implementation", "me/kernel", "--seed", "6"]
+    given = read_arguments([*resume, *words, "--hub_token", "hf_mine"])
+    assert (given["push_to_hub"], given["hub_model_id"], given["hub_token"]) == (True, "me/mine", "hf_mine")
+    assert "trust_remote_code" not in given
+    assert describe_resumed(given, tmp_path).splitlines()[0].endswith(": --align_gradients cagrad")
+    assert " ".join(resume_words(given, "run/checkpoint-3")[2:]) == (
+        "--resume_from_checkpoint run/checkpoint-3 --attention_implementation me/kernel --push_to_hub True "
+        "--hub_model_id me/mine"
+    )
+    config = tmp_path / "config.yaml"
+    config.write_text("trust_remote_code: true\nreport_to: tensorboard\n")
+    given = read_arguments([str(config), *resume])
+    assert (given["trust_remote_code"], given["report_to"], given["seed"]) == (True, "tensorboard", 5)
+
+
+def test_what_is_for_the_user_is_not_kept(tmp_path):
+    words = ["--push_to_hub", "--trust_remote_code", "--report_to", "wandb", "--attention_implementation", "eager"]
+    given = read_arguments([*words, "--run_name", "mine"])
+    keep_arguments(given, tmp_path)
+    kept = json.loads((tmp_path / "run_arguments.json").read_text())
+    assert kept == {"attention_implementation": "eager", "run_name": "mine"}
+    assert "--push_to_hub" not in command_words(given)
+    assert "mine" not in command_words(given)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("[1]", "run_arguments.json must hold a mapping"),
+        ("{", "run_arguments.json: not a readable"),
+        ({"sed": 1}, "run_arguments.json: sed; did you mean seed"),
+        ({"seed": {"a": 1}}, "argument --seed: invalid int value"),
+        ({"seed": "x"}, "argument --seed: invalid int value: 'x'"),
+    ],
+)
+def test_edited_arguments_end_with_a_message(tmp_path, capsys, content, message):
+    with pytest.raises(SystemExit) as end:
+        parse_arguments(receive(tmp_path, content))
+    assert end.value.code == 2
+    assert message in capsys.readouterr().err
 
 
 def test_a_resumed_run_keeps_its_options(tmp_path):

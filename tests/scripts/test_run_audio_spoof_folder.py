@@ -5,6 +5,7 @@ import multiprocessing
 import os
 import shutil
 import signal
+import stat
 import subprocess
 import sys
 from pathlib import Path
@@ -109,6 +110,38 @@ def test_a_run_is_resumed_on_the_same_thing(run_script, tmp_path, capsys):
     (out / "run_fingerprint.json").unlink()
     assert run_script(*resume, seed=8) == 0
     assert run_script(*resume, seed=9) == 2
+
+
+def test_a_token_is_written_nowhere_and_files_have_the_umask(run_script, tmp_path, capsys):
+    out, token = tmp_path / "out", "hf_secretsecretsecret"
+    before = os.umask(0o027)
+    try:
+        assert run_script("--align_gradients", "--hub_token", token, output_dir=out, report_to="tensorboard") == 0
+    finally:
+        os.umask(before)
+    files = [path for path in out.rglob("*") if path.is_file()]
+    assert len(files) > 20
+    assert {path.name for path in files} >= {"training_args.bin", "run_arguments.json", "README.md"}
+    for path in files:
+        assert token.encode() not in path.read_bytes(), path
+        assert stat.S_IMODE(path.stat().st_mode) == 0o640, path
+    printed = capsys.readouterr()
+    assert token not in printed.out + printed.err
+
+
+def test_a_received_run_is_resumed_without_what_it_asks_for(run_script, tmp_path, capsys, monkeypatch):
+    out = tmp_path / "out"
+    assert run_script("--align_gradients", output_dir=out) == 0
+    assert "Taken from" not in capsys.readouterr().out
+    kept = json.loads((out / "run_arguments.json").read_text())
+    hostile = {"push_to_hub": True, "hub_model_id": "a/b", "hub_token": "hf_x", "report_to": ["wandb"]}
+    (out / "run_arguments.json").write_text(json.dumps({**kept, **hostile, "output_dir": str(tmp_path / "other")}))
+    monkeypatch.setattr(run_script.script, "publish_run", None)
+    assert run_script("--resume_from_checkpoint", str(out)) == 0
+    printed = capsys.readouterr().out
+    assert "--align_gradients pcgrad" in printed
+    assert "Not taken from it: --push_to_hub True --hub_model_id a/b --report_to wandb (what runs code" in printed
+    assert not (tmp_path / "other").exists()
 
 
 @pytest.mark.slow
