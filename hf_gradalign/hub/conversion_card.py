@@ -1,11 +1,15 @@
 """The README of a converted model: whose weights they are, what was done to them, and how to score with them."""
 
+import json
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from huggingface_hub import ModelCard, ModelCardData, constants
+
+from hf_gradalign.hub.local_paths import without_local_paths
+from hf_gradalign.plain_text import code_span, markdown_text
 
 _TEMPLATE = Path(__file__).with_name("conversion_card_template.md")
 _HEAD_SENTENCES = {
@@ -97,6 +101,13 @@ def write_conversion_card(path: str | os.PathLike[str], facts: ConversionCardFac
         millions=f"{facts.n_parameters / 1e6:.2f}",
         window=f"{facts.n_samples / 16_000:g}" if facts.n_samples else None,
         report=facts.report,
+        title=markdown_text(facts.title),
+        source=code_span(facts.source),
+        revision=facts.revision and code_span(facts.revision),
+        digests={code_span(name): digest for name, digest in facts.sha256.items()},
+        load_from=json.dumps(facts.load_from),
+        license=facts.license and markdown_text(facts.license),
     )
+    card = ModelCard(without_local_paths(str(card)))
     card.save(path)
     return path

@@ -1,5 +1,6 @@
 """The README of a published model: metadata for the Hub, and what a person needs to know, from what the run knows."""
 
+import json
 import math
 import os
 import re
@@ -7,10 +8,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypedDict
+from urllib.parse import quote
 
 from huggingface_hub import EvalResult, ModelCard, ModelCardData, constants
 from huggingface_hub.errors import HFValidationError
 from huggingface_hub.utils import validate_repo_id
+
+from hf_gradalign.hub.local_paths import without_local_paths
+from hf_gradalign.plain_text import code_block, markdown_cell, markdown_text
 
 _TEMPLATE = Path(__file__).with_name("model_card_template.md")
 _TAGS = ["hf_gradalign", "audio-deepfake-detection", "anti-spoofing", "gradient-alignment", "speech"]
@@ -136,6 +141,7 @@ def write_model_card(folder: str | os.PathLike[str], facts: ModelCardFacts) -> P
     """
     card = ModelCard.from_template(_metadata(facts), template_path=str(_TEMPLATE), facts=facts, **_wording(facts))
     path = Path(folder) / constants.REPOCARD_NAME
+    card = ModelCard(without_local_paths(str(card)))
     card.save(path)
     return path
 
@@ -188,13 +194,18 @@ def _wording(facts: ModelCardFacts) -> dict[str, Any]:
         split: f"{result['threshold']:.3f}" for split, result in _measured(facts).items() if "threshold" in result
     }
     return {
-        "load_from": facts.repo_id or facts.model_name,
-        "base_model_name": _shown_name(facts.base_model),
+        "title": markdown_text(facts.model_name),
+        "load_from": json.dumps(facts.repo_id or facts.model_name),
+        "base_model_name": facts.base_model and markdown_text(_shown_name(facts.base_model)),
         "base_model_on_hub": _is_hub_id(facts.base_model),
+        "dataset_name": markdown_text(facts.dataset_name),
         "dataset_on_hub": _is_hub_id(facts.dataset_id),
-        "method": _method_name(facts.alignment_method),
-        "options": ", ".join(f"{name}={value}" for name, value in facts.alignment_options.items() if value is not None),
-        "views": _listed([_view(facts, name) for name in facts.views]),
+        "license": facts.license and markdown_text(facts.license),
+        "method": markdown_text(_method_name(facts.alignment_method)),
+        "options": markdown_text(
+            ", ".join(f"{name}={value}" for name, value in facts.alignment_options.items() if value is not None)
+        ),
+        "views": markdown_text(_listed([_view(facts, name) for name in facts.views])),
         "weights_differ": bool(_weights(facts)),
         "n_views": _number(len(facts.views)),
         "times": {1: "once", 2: "twice"}.get(len(facts.views), f"{_number(len(facts.views))} times"),
@@ -202,12 +213,14 @@ def _wording(facts: ModelCardFacts) -> dict[str, Any]:
         "uses_rawboost": any("rawboost" in (recipe or "").lower() for recipe in facts.views.values()),
         "window": f"{facts.window_seconds:g}" if facts.window_seconds else None,
         "millions": f"{facts.n_parameters / 1e6:.2f}" if facts.n_parameters else None,
-        "outputs": ", ".join(f"{index} = {name}" for index, name in sorted(facts.id2label.items())),
+        "outputs": markdown_text(", ".join(f"{index} = {name}" for index, name in sorted(facts.id2label.items()))),
         "result_rows": rows,
-        "thresholds": thresholds,
+        "thresholds": {markdown_text(split): threshold for split, threshold in thresholds.items()},
         "conflict_rate": None if facts.conflict_rate is None else _per_cent(facts.conflict_rate),
         "conflict_rates": [_per_cent(rate) for rate in facts.conflict_rate_by_epoch],
+        "figures": {quote(path): markdown_text(shown) for path, shown in facts.figures.items()},
         "settings": {_cell(k): _cell(v) for k, v in facts.hyperparameters.items() if v is not None},
+        "command": facts.command and code_block(facts.command),
         "libraries": {_cell(k): _cell(v) for k, v in facts.versions.items() if v is not None},
     }
 
@@ -271,4 +284,4 @@ def _cell(value: Any) -> str:
     """Text that does not break a Markdown table."""
     if isinstance(value, float) and math.isfinite(value):
         value = f"{value:g}"
-    return " ".join(str(value).split()).replace("|", "\\|")
+    return markdown_cell(value)

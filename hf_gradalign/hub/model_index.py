@@ -11,6 +11,8 @@ from huggingface_hub import EvalResult, constants
 from huggingface_hub.repocard import metadata_load, metadata_save
 from huggingface_hub.repocard_data import eval_results_to_model_index
 
+from hf_gradalign.plain_text import markdown_text
+
 _NEW_CARD = """---
 library_name: transformers
 pipeline_tag: audio-classification
@@ -45,7 +47,7 @@ def add_results_to_card(folder: str | os.PathLike[str], model_name: str, results
     if path.is_file():
         shutil.copyfile(path, draft)
     else:
-        draft.write_text(_NEW_CARD.format(name=model_name), encoding="utf-8")
+        draft.write_text(_NEW_CARD.format(name=markdown_text(model_name)), encoding="utf-8")
     try:
         metadata = metadata_load(draft) or {}
         models = metadata.setdefault("model-index", [])

@@ -6,6 +6,7 @@ import shlex
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 from huggingface_hub import HfApi, constants, get_token
 from huggingface_hub.errors import (
@@ -15,8 +16,9 @@ from huggingface_hub.errors import (
     LocalTokenNotFoundError,
     OfflineModeIsEnabled,
 )
-from huggingface_hub.utils import validate_repo_id
+from huggingface_hub.utils import filter_repo_objects, validate_repo_id
 
+from hf_gradalign.hub.local_paths import files_with_local_paths
 from hf_gradalign.hub_waits import NO_HUB, HubNotReachedError
 
 # What a training run leaves beside the model. Pickles (optimizer, scheduler, random states, training arguments) help
@@ -31,7 +33,13 @@ IGNORED_PATTERNS: tuple[str, ...] = (
     "*.pt",
     "*.pth",
     "*.pkl",
+    "*.lock",
+    "*.holder",
+    "run_arguments.json",
+    "trainer_state.json",
 )
+# Without these there is no model.
+_NEEDED = ("README.md", "config.json", "adapter_config.json", "preprocessor_config.json")
 
 
 class PublishingError(RuntimeError):
@@ -49,7 +57,8 @@ def publish(
 ) -> str:
     """Upload a model's folder to the Hub in one commit; the repository (and branch) is created where it is missing.
 
-    Checkpoints, logs, pickles and names that start with an underscore stay behind (`IGNORED_PATTERNS`).
+    Checkpoints, logs, pickles and names that start with an underscore stay behind (`IGNORED_PATTERNS`). Absolute paths
+    of this machine are cut to their last names in the texts that go up; the folder stays as it is.
 
     Args:
         folder: Folder that holds the model, its configuration and its README.
@@ -76,13 +85,14 @@ def publish(
         repo = api.create_repo(repo_id, private=private, exist_ok=True)
         if revision is not None:
             api.create_branch(repo.repo_id, branch=revision, exist_ok=True)
-        api.upload_folder(
-            repo_id=repo.repo_id,
-            folder_path=folder,
-            revision=revision,
-            commit_message=commit_message,
-            ignore_patterns=list(IGNORED_PATTERNS),  # a copy: the client appends to it
-        )
+        with _without_local_paths(folder) as cleaned:
+            api.upload_folder(
+                repo_id=repo.repo_id,
+                folder_path=cleaned,
+                revision=revision,
+                commit_message=commit_message,
+                ignore_patterns=list(IGNORED_PATTERNS),  # a copy: the client appends to it
+            )
     return str(repo) if revision is None else f"{repo}/tree/{revision}"
 
 
@@ -119,13 +129,38 @@ def push_command(
         One line for a POSIX shell, which works from any folder.
     """
     command = ["hf", "upload", repo_id, str(Path(folder).resolve()), "."]
-    for pattern in IGNORED_PATTERNS:
+    private_files = [str(path.relative_to(folder)) for path in files_with_local_paths(_pushed_files(Path(folder)))]
+    for pattern in [*IGNORED_PATTERNS, *(name for name in private_files if name not in _NEEDED)]:
         command += ["--exclude", pattern]
     if private is not None:
         command.append("--private" if private else "--no-private")
     if revision is not None:
         command += ["--revision", revision]
     return shlex.join(command)
+
+
+def _pushed_files(folder: Path) -> list[Path]:
+    names = (str(path.relative_to(folder)) for path in sorted(folder.rglob("*")) if path.is_file())
+    return [folder / name for name in filter_repo_objects(names, ignore_patterns=list(IGNORED_PATTERNS))]
+
+
+@contextmanager
+def _without_local_paths(folder: Path) -> Iterator[Path]:
+    """The folder, or where it names paths of this machine one of links to its files and of cleaned ones."""
+    pushed = _pushed_files(folder)
+    cleaned = files_with_local_paths(pushed)
+    if not cleaned:
+        yield folder
+        return
+    with TemporaryDirectory(prefix="hf_gradalign_push_") as temporary:
+        for path in pushed:
+            target = Path(temporary, path.relative_to(folder))
+            target.parent.mkdir(parents=True, exist_ok=True)
+            if path in cleaned:
+                target.write_text(cleaned[path], encoding="utf-8")
+            else:
+                target.symlink_to(path.resolve())
+        yield Path(temporary)
 
 
 @contextmanager

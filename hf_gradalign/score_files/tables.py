@@ -7,8 +7,10 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from hf_gradalign.metrics import Breakdown, Comparison, Interval, Measure
+from hf_gradalign.plain_text import plain_text
 from hf_gradalign.score_files.results import UTTERANCE, Evaluation
 
+_IN_CELLS = str.maketrans({"|": "\\|", "\n": " ", "\t": " "})
 _AGAINST = {
     "all_bonafide": "each one's spoofed clips against all bona fide clips",
     "within": "each one's clips with one another",
@@ -30,7 +32,7 @@ def overall_table(evaluation: Evaluation) -> str:
 
 def described(evaluation: Evaluation) -> str:
     """How many clips there are, and how intervals came about."""
-    text = f"{evaluation.source}: {evaluation.n_bonafide} bona fide and {evaluation.n_spoof} spoofed clips."
+    text = f"{plain_text(evaluation.source)}: {evaluation.n_bonafide} bona fide and {evaluation.n_spoof} spoofed clips."
     settings = evaluation.settings
     if settings.n_draws and any(row.interval is not None for row in evaluation.rows.values()):
         of = "clips, class by class" if settings.over == UTTERANCE else f"the values of {settings.over}"
@@ -53,7 +55,7 @@ def breakdown_table(column: str, breakdown: Breakdown, measures: Mapping[str, Me
         ]
         for group in breakdown.groups
     ]
-    return f"By {column}, {_AGAINST[breakdown.against]}:\n\n{_markdown(header, rows)}"
+    return f"By {plain_text(column)}, {_AGAINST[breakdown.against]}:\n\n{_markdown(header, rows)}"
 
 
 def comparison_table(comparisons: Mapping[str, Comparison], measures: Mapping[str, Measure]) -> str:
@@ -87,6 +89,7 @@ def _range(interval: Interval | None, is_percentage: bool) -> str:
 
 def _markdown(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     # Markdown wants a hyphen beside the colon of the rule.
+    header, *rows = [[plain_text(cell).translate(_IN_CELLS) for cell in line] for line in (header, *rows)]
     widths = [max(2, *map(len, column)) for column in zip(header, *rows, strict=True)]
     # The first column is of names, the others of numbers.
     rule = [":" + "-" * (widths[0] - 1), *("-" * (width - 1) + ":" for width in widths[1:])]

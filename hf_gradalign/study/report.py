@@ -6,7 +6,9 @@ from collections.abc import Iterable, Sequence
 from itertools import groupby
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
+from hf_gradalign.plain_text import markdown_cell, markdown_text
 from hf_gradalign.study.arms import StudyResults
 from hf_gradalign.study.errors import StudyError
 from hf_gradalign.study.report_tables import ReportSettings, ReportTables, Row, make_tables
@@ -71,11 +73,12 @@ def render(results: StudyResults, tables: ReportTables, settings: ReportSettings
         figures: Paths of figures relative to the report.
     """
     n_cells = sum(len(arm.seeds) for arm in {id(a): a for arms in results.arms.values() for a in arms}.values())
+    scored_on, over = markdown_text(", ".join(results.evaluation_sets)), markdown_text(settings.over)
     parts = [
         "# Report",
-        f"{n_cells} runs, scored on {', '.join(results.evaluation_sets)}. Rates in %, mean ± standard deviation over "
+        f"{n_cells} runs, scored on {scored_on}. Rates in %, mean ± standard deviation over "
         "seeds. A difference is to the baseline with the same seeds and clips; its interval is a bootstrap over "
-        f"{settings.over}s and seeds ({settings.n_draws} draws, {100 * settings.confidence:g} %), p is of the "
+        f"{over}s and seeds ({settings.n_draws} draws, {100 * settings.confidence:g} %), p is of the "
         "signed-rank test over seeds. **noise**: the interval holds zero. Of twenty comparisons of equal methods one "
         "is expected to look like more.",
         *_at_a_glance(tables),
@@ -86,7 +89,7 @@ def render(results: StudyResults, tables: ReportTables, settings: ReportSettings
         *_cost(tables),
     ]
     if figures:
-        parts += ["## Figures", *(f"![{Path(path).stem}]({path})" for path in figures)]
+        parts += ["## Figures", *(f"![{markdown_text(Path(path).stem)}]({quote(path)})" for path in figures)]
     return "\n\n".join(parts) + "\n"
 
 
@@ -102,22 +105,26 @@ def _at_a_glance(tables: ReportTables) -> list[str]:
     ]
     lines += [
         "\n".join(
-            f"- {row['evaluation_set']}: {row['method']} ({row['condition']}, {row['epochs']:g} epochs) is "
-            f"**{row['verdict']}** than {row['against']} by {_points(abs(row['difference']))} points "
+            f"- {_named(row)} ({markdown_text(row['condition'])}, {row['epochs']:g} epochs) is "
+            f"**{row['verdict']}** than {markdown_text(row['against'])} by {_points(abs(row['difference']))} points "
             f"({_points(row['low'])} to {_points(row['high'])}, p = {row['p_value']:.3f}, {row['n_paired']} seeds)"
             if row["p_value"] is not None
-            else f"- {row['evaluation_set']}: {row['method']} ({row['condition']}): one seed, no judgement"
+            else f"- {_named(row)} ({markdown_text(row['condition'])}): one seed, no judgement"
             for row in clear
         )
     ] * bool(clear)
     return lines
 
 
+def _named(row: Row) -> str:
+    return markdown_text(f"{row['evaluation_set']}: {row['method']}")
+
+
 def _error_rates(results: StudyResults, tables: ReportTables) -> list[str]:
     parts = ["## Equal error rates"]
     for name in results.evaluation_sets:
         rows = [row for row in tables.eer if row["evaluation_set"] == name]
-        parts.append(f"### {name}")
+        parts.append(f"### {markdown_text(name)}")
         parts.append(
             _table(
                 ["condition", "method", "epochs", "passes", "EER", "seeds", "difference", "interval", "p", ""],
@@ -152,7 +159,7 @@ def _systems(results: StudyResults, tables: ReportTables) -> list[str]:
         for key, group in groupby(rows, key=lambda row: (row["condition"], row["method"], row["epochs"])):
             rates = {row["system"]: row["eer_mean"] for row in group}
             lines.append([key[0], key[1], f"{key[2]:g}", *(_points(rates.get(system), 1) for system in systems)])
-        parts += [f"### {name}", _table(["condition", "method", "epochs", *systems], lines)]
+        parts += [f"### {markdown_text(name)}", _table(["condition", "method", "epochs", *systems], lines)]
     return parts
 
 
@@ -209,7 +216,8 @@ def _modules(tables: ReportTables) -> list[str]:
     chosen = [row for row in tables.modules if (row["condition"], row["method"]) == keys[0]]
     return [
         "## By module",
-        f"{keys[0][1]}, {keys[0][0]} (all others: modules.csv). Share: of the clean view's squared gradient norm.",
+        f"{markdown_text(', '.join(reversed(keys[0])))} (all others: modules.csv). Share: of the clean view's squared "
+        "gradient norm.",
         _table(
             ["module", "updates in conflict (%)", "share of the norm (%)"],
             [[row["module"], _points(row["conflict_rate"], 1), _points(row["norm_share"], 1)] for row in chosen],
@@ -237,8 +245,10 @@ def _cost(tables: ReportTables) -> list[str]:
 
 
 def _table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    lines = ["| " + " | ".join(header) + " |", "|" + "---|" * len(header)]
-    return "\n".join(lines + ["| " + " | ".join(row) + " |" for row in rows])
+    def line(cells: Sequence[str]) -> str:
+        return f"| {' | '.join(map(markdown_cell, cells))} |"
+
+    return "\n".join([line(header), "|" + "---|" * len(header), *map(line, rows)])
 
 
 def _points(fraction: float | None, digits: int = 2) -> str:

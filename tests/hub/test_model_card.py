@@ -1,6 +1,7 @@
 """The card's metadata is what the Hub reads, and its text says neither more nor less than the run knew."""
 
 import math
+import re
 
 import pytest
 import yaml
@@ -227,3 +228,56 @@ def test_an_older_card_is_replaced(tmp_path, facts):
 def test_rates_in_per_cent_are_refused(field, value, message):
     with pytest.raises(ValueError, match=message):
         ModelCardFacts(model_name="m", dataset_name="d", **{field: value})
+
+
+HOSTILE = (
+    "x|y](javascript:a)<img src=q onerror=1>\n---\nlicense: mit\n# h **b** `c` {{ 7*7 }} {% raw %} "
+    '![i](http://e.org/i) "'
+)
+
+
+def test_what_others_wrote_is_text(tmp_path):
+    facts = ModelCardFacts(
+        model_name=HOSTILE,
+        dataset_name=HOSTILE,
+        base_model=HOSTILE,
+        license="other",
+        views={"clean": None, "loud": HOSTILE},
+        alignment_method="pcgrad",
+        alignment_options={"beta": HOSTILE},
+        hyperparameters={HOSTILE: HOSTILE},
+        results={HOSTILE: {"eer": 0.1, "threshold": 0.0, "by_system": {HOSTILE: 0.2}, "dataset_name": HOSTILE}},
+        figures={"figures/a b).png": HOSTILE},
+        id2label={0: "spoof", 1: HOSTILE},
+        command=f"python x.py '{HOSTILE}' ```",
+    )
+    path = write_model_card(tmp_path, facts)
+    card = ModelCard.load(path)
+    assert card.data.license == "other"
+    assert card.data.model_name == HOSTILE  # as a value of YAML
+    text = card.text
+    in_code = text[text.index("````") : text.rindex("````")]
+    code = text[text.index("```python") : text.index("```\n\nIf transformers")]
+    prose = text.replace(in_code, "").replace(code, "")
+    assert not re.search(r"(?<!\\)<img|(?<!\\)\]\(javascript|(?<!\\)\*\*b|(?<!\\)`c|(?<!\\)!\[i\]\(", prose)
+    assert "49" not in prose
+    assert "\nlicense: mit" not in prose
+    rows = [line for line in prose.splitlines() if line.startswith("|") and "onerror" in line]
+    assert {len(re.findall(r"(?<!\\)\|", row)) for row in rows} == {3, 4}
+    compile(code.removeprefix("```python"), "example", "exec")
+
+
+def test_paths_of_this_machine_stay_here(tmp_path):
+    (tmp_path / "my model").mkdir()
+    facts = ModelCardFacts(
+        model_name="detector",
+        dataset_name=f"{tmp_path}/corpus",
+        base_model=f"{tmp_path}/my model",
+        hyperparameters={"noise": f'{{"musan": "{tmp_path}/musan"}}'},
+        command=f"python x.py --corpus asvspoof2019_la:{tmp_path}/LA --noise '{tmp_path}/my noise' --a={tmp_path}/b",
+    )
+    text = write_model_card(tmp_path, facts).read_text()
+    assert str(tmp_path) not in text
+    assert tmp_path.name not in text
+    assert "--corpus asvspoof2019_la:LA --noise 'my noise' --a=b" in text
+    assert "https://huggingface.co/docs/transformers" in text

@@ -68,6 +68,25 @@ def test_publishes_the_model_and_nothing_else(hub, run_client, folder):
     assert hub.repos["tester/checked"].files == {}
 
 
+def test_paths_of_this_machine_are_not_published(hub, run_client, folder):
+    settings, row = f'{{"output_dir": "{folder}", "n": 1}}', f"c1\t{folder}/a b.wav\tbroken\n"
+    (folder / "all_results.json").write_text(settings)
+    (folder / "bad_clips.tsv").write_text(row)
+    (folder / "vocab.json").write_text(f'{{"{folder}": 1}}')  # the model's own
+    (folder / "run_arguments.json").write_text(settings)
+    run_client(PUBLISH + "report(publish(args[0], 'tester/model'))", folder)
+    files = {name: file.data.decode() for name, file in hub.repos["tester/model"].files.items()}
+    assert files["all_results.json"] == '{"output_dir": "out put", "n": 1}'
+    assert files["bad_clips.tsv"] == "c1\ta b.wav\tbroken\n"
+    assert files["vocab.json"] == (folder / "vocab.json").read_text()
+    assert files["model.safetensors"] == "content of model.safetensors"
+    assert "run_arguments.json" not in files
+    assert (folder / "all_results.json").read_text() == settings  # here they stay
+    assert (folder / "bad_clips.tsv").read_text() == row
+    command = push_command(folder, "tester/model")
+    assert "--exclude all_results.json --exclude bad_clips.tsv" in command
+
+
 @pytest.mark.slow
 def test_a_refused_publication_is_explained(hub, run_client, folder):
     program = PUBLISH + (

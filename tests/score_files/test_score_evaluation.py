@@ -25,6 +25,7 @@ from hf_gradalign.score_files import (
     evaluate_trials,
     measures_of,
     overall_table,
+    tables,
 )
 
 RNG = np.random.default_rng(0)
@@ -154,3 +155,10 @@ def test_trials():
     assert found.rows["sasv_eer"].value == equal_error_rate(scores, (types == "target").astype(int))["eer"]
     assert all(row.interval.low <= row.value <= row.interval.high for row in found.rows.values())
     assert (found.n_bonafide, found.n_spoof) == (150, 50)
+
+
+def test_names_stay_in_their_cells():
+    lines = tables._markdown(["sys|tem", "n"], [["a|b\nc\x1b[31m", "1"]]).splitlines()
+    assert [line.count(" | ") for line in lines] == [1, 1, 1]
+    assert r"a\|b c" in lines[2]
+    assert "\x1b" not in lines[2]

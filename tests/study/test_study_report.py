@@ -3,7 +3,7 @@ import csv
 import numpy as np
 import pytest
 
-from hf_gradalign.study import ReportSettings, StudyError, StudyTables, write_report
+from hf_gradalign.study import ReportSettings, StudyError, StudyTables, report, write_report
 from hf_gradalign.study.arms import StudyResults, baseline_of
 from hf_gradalign.study.report_tables import best_epoch, make_tables
 
@@ -105,3 +105,17 @@ def test_a_baseline_that_is_not_there(finished_study):
     settings = ReportSettings(baseline="dual")
     with pytest.raises(StudyError, match="no finished cell has the baseline's method 'dual'; there are"):
         write_report(finished_study, settings=settings)
+
+
+def test_names_in_a_report_are_text():
+    assert report._table(["a|b"], [["<b>x</b>\n| y"]]).splitlines() == [r"| a\|b |", "|---|", r"| \<b>x\</b> \| y |"]
+
+
+def test_a_hostile_system_stays_in_its_cell(finished_study, monkeypatch):
+    results = StudyResults(StudyTables(finished_study))
+    tables = make_tables(results, QUICK)
+    for row in tables.by_system:
+        row["system"] = "![x](http://e.org)|" + row["system"]
+    text = report.render(results, tables, QUICK, ["figures/a b).png"])
+    assert r"\[x\](http\://e.org)\|A01" in text
+    assert "](figures/a%20b%29.png)" in text

@@ -1,0 +1,37 @@
+import pytest
+
+from hf_gradalign.hub.local_paths import without_local_paths
+from hf_gradalign.plain_text import code_block, code_span, markdown_cell, markdown_text, plain_text
+
+
+@pytest.mark.parametrize(
+    ("name", "shown"),
+    [
+        ("spoof_system_A01", "spoof_system_A01"),
+        ("facebook/wav2vec2-base (60/40), weight 0.5", "facebook/wav2vec2-base (60/40), weight 0.5"),
+        ("_x_ *y* `z`", r"\_x\_ \*y\* \`z\`"),
+        ("[a](javascript:b)", r"\[a\](javascript:b)"),
+        ("<img src=x>", r"\<img src=x>"),
+        ("http://e.org www.e.org &lt; &", r"http\://e.org www\.e.org \&lt; &"),
+        ("two\n---\nlines\x1b[31m", "two --- lines"),
+        ("x\u202egnp.exe", "xgnp.exe"),
+    ],
+)
+def test_a_name_is_shown_as_it_is(name, shown):
+    assert markdown_text(name) == shown
+    assert markdown_cell(f"{name}|") == shown + r"\|"
+
+
+def test_code_cannot_be_left():
+    assert code_span("a`b") == "``a`b``"
+    assert code_span("`") == "`` ` ``"
+    assert code_block("x\n```\n# y") == "````\nx\n```\n# y\n````"
+    assert plain_text("\u2066a") == "a"
+
+
+def test_paths_of_this_machine_are_cut(tmp_path):
+    assert without_local_paths(f'{{"a": "{tmp_path}/b c/d e.wav"}}') == '{"a": "d e.wav"}'
+    assert without_local_paths(f"x\t{tmp_path}/b c.wav\ty") == "x\tb c.wav\ty"
+    assert without_local_paths(f"la:{tmp_path}/LA --a={tmp_path}/x/ ({tmp_path}/y)") == "la:LA --a=x (y)"
+    for text in ("https://e.org/tmp/x", "60/40", "a/b", "/no-such-folder/x", "</p>", "/tmp"):
+        assert without_local_paths(text) == text
