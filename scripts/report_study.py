@@ -4,7 +4,10 @@
 python scripts/report_study.py runs/studies/quick
 python scripts/report_study.py runs/studies/quick --baseline augmented --bootstrap_over speaker --output_dir report
 
-A study that is still going on can be reported, too. Figures need matplotlib (the extra `plots`).
+python scripts/report_study.py runs/studies/quick --rebuild_tables
+
+A study that is still going on can be reported, too. Tables that were lost or damaged are made again of what the cells'
+folders hold by --rebuild_tables. Figures need matplotlib (the extra `plots`).
 """
 
 import argparse
@@ -12,12 +15,26 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from hf_gradalign.plain_text import plain_text
-from hf_gradalign.study import ReportSettings, write_report
-
 
 def main(argv: Sequence[str]) -> int:
     """Report from the command line; returns the exit status."""
+    try:  # what is imported takes seconds, in which Ctrl-C is pressed, too
+        from hf_gradalign.error_lines import error_line
+
+        try:
+            return report(argv)
+        except (ValueError, OSError, ImportError) as error:
+            print(error_line(error), file=sys.stderr)
+            return 2
+    except KeyboardInterrupt:
+        print("\ninterrupted; the same command makes the report from the start", file=sys.stderr)
+        return 130
+
+
+def report(argv: Sequence[str]) -> int:
+    """Write a report; returns the exit status."""
+    from hf_gradalign.study import ReportSettings, rebuild_tables, write_report
+
     defaults = ReportSettings()
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
@@ -34,16 +51,23 @@ def main(argv: Sequence[str]) -> int:
     parser.add_argument("--confidence", type=float, default=defaults.confidence, help="of intervals (0.95)")
     parser.add_argument("--seed", type=int, default=defaults.seed, help="of the draws (0)")
     parser.add_argument("--formats", nargs="+", default=["png"], help="of figures, as matplotlib names them, or none")
+    parser.add_argument(
+        "--rebuild_tables",
+        action="store_true",
+        help="first make the Parquet files again of what the cells' folders hold",
+    )
     arguments = parser.parse_args(argv)
     settings = ReportSettings(
         arguments.baseline, arguments.bootstrap, arguments.bootstrap_over, arguments.confidence, arguments.seed
     )
     formats = [] if arguments.formats == ["none"] else arguments.formats
-    try:
-        path = write_report(arguments.results, arguments.output_dir, settings, formats)
-    except (ValueError, OSError, ImportError) as error:
-        print(f"error: {plain_text(error)}", file=sys.stderr)
-        return 2
+    if arguments.rebuild_tables:
+        aside, unknown = rebuild_tables(arguments.results)
+        for path in aside:
+            print(f"damaged, and now called {path}")
+        for path in unknown:
+            print(f"left out, for only its study's file says what it is (scripts/run_study.py takes it in): {path}")
+    path = write_report(arguments.results, arguments.output_dir, settings, formats)
     print(path)
     return 0
 

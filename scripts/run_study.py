@@ -10,15 +10,17 @@ again. Results: scripts/report_study.py.
 """
 
 import argparse
+import shlex
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from hf_gradalign.plain_text import plain_text
-from hf_gradalign.study import Study, StudyRunner, StudyTables
-from hf_gradalign.study.tables import EPOCHS_NAME, RESULTS_NAME
+if TYPE_CHECKING:
+    from hf_gradalign.study import Study
 
 STUDIES_DIR = Path("runs", "studies")
+INTERRUPTED = "interrupted; the same command goes on where it was"
 
 
 def main(argv: Sequence[str]) -> int:
@@ -34,29 +36,48 @@ def main(argv: Sequence[str]) -> int:
     parser.add_argument("--list", action="store_true", help="list the cells and which are finished, and run nothing")
     parser.add_argument("--no_progress", action="store_true", help="show no progress bar")
     arguments = parser.parse_args(argv)
-    try:
-        study = Study.read(arguments.study)
-        folder = arguments.output_dir or STUDIES_DIR / study.name
-        if arguments.list:
-            return list_cells(study, folder)
-        runner = StudyRunner(study, folder, slots=arguments.slots, progress=not arguments.no_progress)
-        report = runner.run()
-    except (ValueError, OSError) as error:
-        print(f"error: {plain_text(error)}", file=sys.stderr)
-        return 2
+    try:  # what is imported takes seconds, in which Ctrl-C is pressed, too
+        from hf_gradalign.error_lines import error_line
+
+        try:
+            return run(arguments)
+        except (ValueError, OSError) as error:
+            print(error_line(error), file=sys.stderr)
+            return 2
+    except KeyboardInterrupt:
+        print(f"\n{INTERRUPTED}", file=sys.stderr)
+        return 130
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Run or list a study; returns the exit status."""
+    from hf_gradalign.study import Study, StudyRunner
+    from hf_gradalign.study.schemas import EPOCHS_NAME, RESULTS_NAME
+
+    study = Study.read(arguments.study)
+    folder = arguments.output_dir or STUDIES_DIR / study.name
+    if arguments.list:
+        return list_cells(study, folder)
+    runner = StudyRunner(study, folder, slots=arguments.slots, progress=not arguments.no_progress)
+    report = runner.run()
     n_finished = report.n_finished_before + len(report.finished)
     print(f"{n_finished} of {report.n_cells} cells are finished: {folder / RESULTS_NAME}, {folder / EPOCHS_NAME}")
+    if n_finished:
+        print(f"For tables, comparisons and figures:\n  python scripts/report_study.py {shlex.quote(str(folder))}")
     for cell, log in report.failed.items():
-        print(f"failed: {cell}; see {log}", file=sys.stderr)
+        print(f"failed: {cell}: {report.reasons[cell]}; see {log}", file=sys.stderr)
     if report.interrupted:
-        print("interrupted; the same command goes on where it was", file=sys.stderr)
+        print(INTERRUPTED, file=sys.stderr)
         return 130
     return 1 if report.failed else 0
 
 
-def list_cells(study: Study, folder: Path) -> int:
+def list_cells(study: "Study", folder: Path) -> int:
     """Print a line a cell; returns the exit status."""
+    from hf_gradalign.study import StudyTables
+
     tables = StudyTables(folder)
+    tables.refuse_mixing(study)
     for cell in study.cells:
         mark = "finished" if tables.has(cell, study.evaluation_sets) else "to do   "
         print(f"{mark}  {cell.title}")

@@ -6,7 +6,7 @@ from hf_gradalign.study.errors import StudyError
 from hf_gradalign.study.report import write_report
 from hf_gradalign.study.report_tables import ReportSettings
 from hf_gradalign.study.runner import StudyReport, StudyRunner
-from hf_gradalign.study.tables import StudyTables
+from hf_gradalign.study.tables import StudyTables, rebuild_tables
 
 __all__ = [
     "AXES",
@@ -18,5 +18,6 @@ __all__ = [
     "StudyReport",
     "StudyRunner",
     "StudyTables",
+    "rebuild_tables",
     "write_report",
 ]

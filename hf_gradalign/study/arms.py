@@ -11,7 +11,8 @@ from numpy.typing import NDArray
 
 from hf_gradalign.study.cell import DUAL_PATH, NO_AUGMENTATION
 from hf_gradalign.study.errors import StudyError
-from hf_gradalign.study.tables import StudyTables
+from hf_gradalign.study.schemas import RESULTS_NAME
+from hf_gradalign.study.tables import CELLS_DIR, StudyTables
 
 _ALIKE = 0.02  # forward passes that differ by less count as as many
 _TITLES = {"clean": "clean only", "augmented": "augmented only", "dual_path": "dual path"}
@@ -130,7 +131,11 @@ class StudyResults:
 
     def __init__(self, tables: StudyTables) -> None:
         if not tables.results:
-            raise StudyError(f"{tables.folder} has no results of finished cells")
+            raise StudyError(
+                f"{tables.folder} has no results of finished cells. If {RESULTS_NAME} was lost, --rebuild_tables makes "
+                f"it of what is in {CELLS_DIR}/"
+            )
+        tables.require_sound()
         self._clips = tables.clips
         arms: dict[tuple[Condition, str, float], Arm] = {}
         sets: dict[str, None] = {}
@@ -141,6 +146,11 @@ class StudyResults:
             )
             key = (condition, first["method"], first["epochs"])
             arm = arms.setdefault(key, Arm(*key))
+            if first["seed"] in arm.cells:
+                raise StudyError(
+                    f"the cells {arm.cells[first['seed']]} and {cell} in {tables.folder} have the same settings: keep "
+                    "the results of only one of them in the folder"
+                )
             arm.cells[first["seed"]] = cell
             arm.results[first["seed"]] = {row["evaluation_set"]: row for row in rows}
             arm.history[first["seed"]] = tables.epochs.get(cell, [])

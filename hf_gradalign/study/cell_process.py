@@ -1,7 +1,6 @@
 """What the process of one cell does."""
 
 import contextlib
-import json
 import os
 import shutil
 import signal
@@ -40,10 +39,11 @@ from hf_gradalign.file_locks import hold_lock
 from hf_gradalign.hub_waits import limit_hub_waits
 from hf_gradalign.metrics import MEASURES
 from hf_gradalign.scoring import SpoofScorer, read_score_file, score_corpus
-from hf_gradalign.study.cell_folder import CellFolder
-from hf_gradalign.study.clip_tables import write_clips
+from hf_gradalign.study.cell_folder import CellFolder, read_json
+from hf_gradalign.study.clip_tables import require_same_clips, write_clips
 from hf_gradalign.study.definition import EvaluationSet, expand_variables
 from hf_gradalign.study.epoch_rows import epoch_rows
+from hf_gradalign.study.errors import StudyError
 from hf_gradalign.study.run_meter import RunMeter
 from hf_gradalign.training.best_checkpoints import BEST_CHECKPOINTS_DIR
 
@@ -75,25 +75,35 @@ def run_cell(
     """
     # Loaded before training: a corpus that is not there must not be missed after it.
     clips = [_load(evaluation) for evaluation in evaluation_sets]
+    for evaluation, each in zip(evaluation_sets, clips, strict=True):
+        require_same_clips(each, evaluation, clips_folder)
+    folder.scores.mkdir(exist_ok=True)
     if not folder.is_trained:
         _train(folder, tokens)
     # The states of optimisers and weights that nothing will need; the model itself is in the folder.
     for path in (*folder.path.glob(f"{PREFIX_CHECKPOINT_DIR}-*"), folder.path / BEST_CHECKPOINTS_DIR):
         shutil.rmtree(path, ignore_errors=True)
-    results = json.loads((folder.path / RESULTS_NAME).read_text(encoding="utf-8"))
-    scorer = SpoofScorer(
-        folder.path,
-        batch_size=results["settings"]["training"]["per_device_eval_batch_size"],
-        rms_level=results["settings"]["data"]["rms_level"],
-    )
+    results, resources = read_json(folder.path / RESULTS_NAME), read_json(folder.path / _RESOURCES_NAME)
+    try:
+        state = TrainerState.load_from_json(str(folder.path / TRAINER_STATE_NAME))
+        described = _describe(results, state) | resources
+        training, data = results["settings"]["training"], results["settings"]["data"]
+        batch_size, rms_level = training["per_device_eval_batch_size"], data["rms_level"]
+    except (KeyError, TypeError, ValueError) as error:
+        raise StudyError(
+            f"{RESULTS_NAME} or {TRAINER_STATE_NAME} in {folder.path} is not as the run wrote it "
+            f"({type(error).__name__}: {error}). Delete the folder, and the study's command runs the cell again"
+        ) from error
+    scorer = SpoofScorer(folder.path, batch_size=batch_size, rms_level=rms_level)
     evaluations = [
         _evaluate(scorer, folder, clips_folder, evaluation, each)
         for evaluation, each in zip(evaluation_sets, clips, strict=True)
     ]
-    state = TrainerState.load_from_json(str(folder.path / TRAINER_STATE_NAME))
+    names = [evaluation.name for evaluation in evaluation_sets]
+    earlier = folder.outcome() or {"evaluations": []}  # of another study of the same cell, on other sets
+    evaluations += [entry for entry in earlier["evaluations"] if entry["evaluation_set"] not in names]
     epochs = epoch_rows(state.log_history, folder.path)
-    resources = json.loads((folder.path / _RESOURCES_NAME).read_text(encoding="utf-8"))
-    folder.finish({"run": _describe(results, state) | resources, "evaluations": evaluations, "epochs": epochs})
+    folder.finish({"run": described, "evaluations": evaluations, "epochs": epochs})
     folder.tell_progress(1.0)
 
 
@@ -129,7 +139,6 @@ def _evaluate(
     scorer: SpoofScorer, folder: CellFolder, clips_folder: Path, evaluation: EvaluationSet, clips: Dataset
 ) -> dict[str, Any]:
     score_file = folder.score_file(evaluation.name)
-    score_file.parent.mkdir(exist_ok=True)
     report = score_corpus(scorer, clips, score_file, progress=False)
     write_clips(clips, evaluation, clips_folder)
     by_name = read_score_file(score_file)

@@ -1,19 +1,14 @@
 """The clips of evaluation sets, kept once for all cells."""
 
-import os
 from pathlib import Path
 
 import pyarrow as pa
 from datasets import Dataset
-from pyarrow import parquet
 
 from hf_gradalign.study.definition import EvaluationSet
-
-_COLUMNS = ("speaker", "system", "codec", "condition", "language")
-CLIPS_SCHEMA = pa.schema(
-    [("evaluation_set", pa.string()), ("utterance_id", pa.string()), ("label", pa.int8())]
-    + [(name, pa.string()) for name in _COLUMNS]
-)
+from hf_gradalign.study.errors import StudyError
+from hf_gradalign.study.schemas import CLIP_COLUMNS, CLIPS_SCHEMA
+from hf_gradalign.study.table_files import read_table, write_table
 
 
 def write_clips(clips: Dataset, evaluation: EvaluationSet, folder: Path) -> None:
@@ -28,24 +23,37 @@ def write_clips(clips: Dataset, evaluation: EvaluationSet, folder: Path) -> None
             name: [None if value is None else str(value) for value in clips[name][:]]
             if name in clips.column_names
             else [None] * len(clips)
-            for name in _COLUMNS
+            for name in CLIP_COLUMNS
         },
         schema=CLIPS_SCHEMA,
     )
     folder.mkdir(parents=True, exist_ok=True)
-    draft = folder / f"{evaluation.name}.{os.getpid()}.draft"  # cells side by side write the same
-    parquet.write_table(table, draft)
-    os.replace(draft, _path(folder, evaluation))
+    write_table(clips_path(folder, evaluation.name), CLIPS_SCHEMA, table)
 
 
-def read_clips(folder: Path, evaluation: EvaluationSet) -> pa.Table | None:
-    """The table of an evaluation set; None where no cell has been scored on it."""
-    path = _path(folder, evaluation)
-    return parquet.read_table(path) if path.is_file() else None
+def require_same_clips(clips: Dataset, evaluation: EvaluationSet, folder: Path) -> None:
+    """See that an evaluation set has the clips that other cells were scored on, in the same order.
+
+    Raises:
+        StudyError: If not.
+    """
+    path = clips_path(folder, evaluation.name)
+    table = read_table(path, CLIPS_SCHEMA)
+    if table is None:
+        return
+    there = list(zip(table["utterance_id"].to_pylist(), table["label"].to_pylist(), strict=True))
+    given = list(zip(clips["utterance_id"][:], clips["label"][:], strict=True))
+    if there != given:
+        raise StudyError(
+            f"the evaluation set {evaluation.name} has other clips or labels ({len(given):,}) than those in {path} "
+            f"({len(there):,}), on which cells were scored: give the set another name, or start a new folder with "
+            "--output_dir"
+        )
 
 
-def _path(folder: Path, evaluation: EvaluationSet) -> Path:
-    return folder / f"{evaluation.name}.parquet"
+def clips_path(folder: Path, name: str) -> Path:
+    """Where the table of an evaluation set of this name is."""
+    return folder / f"{name}.parquet"
 
 
-__all__ = ["CLIPS_SCHEMA", "read_clips", "write_clips"]
+__all__ = ["clips_path", "require_same_clips", "write_clips"]

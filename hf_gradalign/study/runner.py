@@ -2,6 +2,7 @@
 
 import multiprocessing
 import os
+import signal
 import sys
 import tempfile
 import threading
@@ -11,6 +12,7 @@ from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import asdict, dataclass, field
 from multiprocessing.connection import Connection
 from multiprocessing.context import BaseContext
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 from queue import SimpleQueue
 
@@ -25,7 +27,7 @@ from hf_gradalign.study.cell_folder import CellFolder
 from hf_gradalign.study.cell_process import token_words
 from hf_gradalign.study.definition import Study, expand_variables, refuse_tokens
 from hf_gradalign.study.errors import StudyError
-from hf_gradalign.study.tables import StudyTables
+from hf_gradalign.study.tables import CELLS_DIR, CLIPS_DIR, LOCK_NAME, StudyTables, settings_row
 
 _LOOK_EVERY = 0.5  # seconds
 _LOG_EVERY = 60.0
@@ -40,6 +42,7 @@ class StudyReport:
         n_finished_before: Of them finished when it started.
         finished: Cells that this start finished.
         failed: Cells that failed, with their logs.
+        reasons: Why, as far as the logs say.
         interrupted: Whether it was stopped by Ctrl-C.
     """
 
@@ -47,6 +50,7 @@ class StudyReport:
     n_finished_before: int
     finished: list[Cell] = field(default_factory=list)
     failed: dict[str, Path] = field(default_factory=dict)
+    reasons: dict[str, str] = field(default_factory=dict)
     interrupted: bool = False
 
 
@@ -74,11 +78,12 @@ class StudyRunner:
         self.folder = Path(folder)
         self.slots = slots
         self._progress = progress
-        self._cells = {cell.id: CellFolder(self.folder / "cells" / cell.id) for cell in study.cells}
-        self._clips = self.folder / "evaluation_sets"
+        self._cells = {cell.id: CellFolder(self.folder / CELLS_DIR / cell.id) for cell in study.cells}
+        self._clips = self.folder / CLIPS_DIR
         expand_variables([asdict(evaluation) for evaluation in study.evaluation_sets])
         self._tokens = expand_variables(study.tokens)
         self._connections: dict[str, Connection] = {}
+        self._processes: dict[str, BaseProcess] = {}
         self._context = _make_context(slots)
         self._stopping = threading.Event()
 
@@ -90,12 +95,14 @@ class StudyRunner:
             StudyError: If a cell's options are wrong.
         """
         self.folder.mkdir(parents=True, exist_ok=True)
-        with hold_lock(self.folder / "study.lock", f"the study in {self.folder}"):
+        with hold_lock(self.folder / LOCK_NAME, f"the study in {self.folder}"):
             return self._run()
 
     def _run(self) -> StudyReport:
         tables = StudyTables(self.folder)
-        tables.update(self.study, self._cells, self._clips)  # a kill may have come before that
+        tables.update(self.study)  # a kill may have come before that
+        tables.refuse_mixing(self.study)
+        tables.write_clips(self.study)
         pending = [cell for cell in self.study.cells if not tables.has(cell, self.study.evaluation_sets)]
         report = StudyReport(len(self.study.cells), len(self.study.cells) - len(pending))
         for cell in pending:
@@ -104,40 +111,60 @@ class StudyRunner:
         for slot in range(self.slots):
             free.put(slot)
         with ThreadPoolExecutor(self.slots) as pool, _GridBar(self, pending, self._progress) as bar:
-            jobs: dict[Future[int], Cell] = {pool.submit(self._run_cell, cell, free): cell for cell in pending}
             try:
-                waiting = set(jobs)
-                while waiting:
-                    done, waiting = wait(waiting, timeout=_LOOK_EVERY, return_when=FIRST_COMPLETED)
-                    for job in done:
-                        self._take(jobs[job], job.result(), report)
-                    if done:
-                        tables.update(self.study, self._cells, self._clips)
-                    bar.show(report)
+                self._watch({pool.submit(self._run_cell, cell, free): cell for cell in pending}, tables, report, bar)
             except KeyboardInterrupt:
                 report.interrupted = True
                 self._stop(pool)
+                tables.update(self.study)
+            except BaseException:  # such as a full disk: what follows would fail, too
+                self._stop(pool)
+                raise
         return report
+
+    def _watch(self, jobs: dict[Future[int], Cell], tables: StudyTables, report: StudyReport, bar: "_GridBar") -> None:
+        waiting = set(jobs)
+        while waiting:
+            done, waiting = wait(waiting, timeout=_LOOK_EVERY, return_when=FIRST_COMPLETED)
+            for job in done:
+                self._take(jobs[job], job.result(), report)
+            if done:
+                tables.update(self.study)
+            bar.show(report)
 
     def _stop(self, pool: ThreadPoolExecutor) -> None:
         """Have the cells at hand save a checkpoint and end, and start no other."""
         self._stopping.set()
         for connection in list(self._connections.values()):
             connection.close()  # as if this process were gone; Ctrl-C in a terminal has reached them, too
-        pool.shutdown(wait=True, cancel_futures=True)
+        try:
+            pool.shutdown(wait=True, cancel_futures=True)
+        except KeyboardInterrupt:  # once more: not even a checkpoint is waited for
+            for process in list(self._processes.values()):
+                process.kill()
+            pool.shutdown(wait=True)
 
     def _take(self, cell: Cell, status: int, report: StudyReport) -> None:
         if status == 0:
             report.finished.append(cell)
         elif not (self._stopping.is_set() or status == cell_process.INTERRUPTED):
             report.failed[cell.id] = self._cells[cell.id].log
+            killed = "killed, perhaps for memory" if status == -signal.SIGKILL else f"exit status {status}"
+            report.reasons[cell.id] = self._cells[cell.id].error() or killed
 
     def _run_cell(self, cell: Cell, free: "SimpleQueue[int]") -> int:
-        if self._stopping.is_set():
-            return cell_process.INTERRUPTED
         slot = free.get()
+        try:
+            return cell_process.INTERRUPTED if self._stopping.is_set() else self._run_in(slot, cell)
+        except OSError as error:
+            raise OSError(error.errno, error.strerror, error.filename or str(self._cells[cell.id].path)) from error
+        finally:
+            free.put(slot)
+
+    def _run_in(self, slot: int, cell: Cell) -> int:
         folder = self._cells[cell.id]
         folder.write_options({"disable_tqdm": True, **expand_variables(cell.options)})
+        folder.write_settings(settings_row(cell))
         with folder.log.open("a", encoding="utf-8") as log:
             log.write(f"--- {time.strftime('%Y-%m-%d %H:%M:%S')} {cell.title}\n")
         ours, theirs = self._context.Pipe()
@@ -148,13 +175,15 @@ class StudyRunner:
         try:
             process.start()
             theirs.close()
-            self._connections[cell.id] = ours
+            self._connections[cell.id], self._processes[cell.id] = ours, process
+            if self._stopping.is_set():  # since it was looked at
+                ours.close()
             process.join()
             return process.exitcode
         finally:
             self._connections.pop(cell.id, None)
+            self._processes.pop(cell.id, None)
             ours.close()
-            free.put(slot)
 
     def _device(self, slot: int) -> str | None:
         chosen = os.environ.get("CUDA_VISIBLE_DEVICES")

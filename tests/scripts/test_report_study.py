@@ -12,6 +12,26 @@ def test_nothing_to_report(script, tmp_path, capsys):
     assert "has no results of finished cells" in capsys.readouterr().err
 
 
+def test_tables_that_cannot_be_read_or_made_are_lines(script, tmp_path, capsys):
+    (tmp_path / "results.parquet").write_text("<html>")
+    assert script.main([str(tmp_path)]) == 2
+    printed = capsys.readouterr().err
+    assert f"{tmp_path / 'results.parquet'} is damaged or no table of a study" in printed
+    assert f"python scripts/report_study.py {tmp_path} --rebuild_tables" in printed
+    assert script.main([str(tmp_path), "--rebuild_tables"]) == 2
+    assert "has no finished cells to make tables of" in capsys.readouterr().err
+    assert (tmp_path / "results.parquet").read_text() == "<html>"
+
+
+def test_ctrl_c_is_a_line(script, tmp_path, capsys, monkeypatch):
+    def interrupt(*args):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("hf_gradalign.study.write_report", interrupt)
+    assert script.main([str(tmp_path)]) == 130
+    assert "interrupted" in capsys.readouterr().err
+
+
 @pytest.mark.slow
 def test_a_study_from_its_file_to_its_report(load_script, script, tmp_path, capsys):
     options = {"max_steps": 2, "max_train_samples": 8, "max_eval_samples": 8, "window_seconds": 0.5}

@@ -1,3 +1,4 @@
+import errno
 import multiprocessing
 import os
 import random
@@ -14,7 +15,8 @@ from pyarrow import parquet
 
 from hf_gradalign.experiment import read_arguments
 from hf_gradalign.file_locks import hold_lock
-from hf_gradalign.study import Study, StudyError, StudyRunner, cell_process
+from hf_gradalign.study import Study, StudyError, StudyRunner, StudyTables, cell_process
+from hf_gradalign.study import runner as runner_module
 from hf_gradalign.study.cell_folder import CellFolder
 from hf_gradalign.study.tables import RESOURCES
 
@@ -143,6 +145,108 @@ class InThisProcess:
         process = SimpleNamespace(join=lambda: None, pid=None)
         process.start = lambda: setattr(process, "exitcode", self._work(*args))
         return process
+
+
+@pytest.fixture
+def run_in_process(script, study_file, tmp_path, monkeypatch):
+    """Runs the script; the work of cells is a function's that gets their folders."""
+
+    def start(work, *words):
+        stand_in = InThisProcess(lambda path, *rest: work(CellFolder(path)))
+        monkeypatch.setattr(runner_module, "_make_context", lambda slots: stand_in)
+        return script.main([str(study_file()), "--output_dir", str(tmp_path / "out"), "--no_progress", *words])
+
+    return start
+
+
+def test_a_failed_cell_says_why_and_finished_ones_how_to_report(run_in_process, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(StudyTables, "update", lambda self, study: None)
+    statuses = [0, 2, -signal.SIGKILL]
+
+    def work(folder):
+        status = statuses.pop(0) if statuses else 0
+        if status == 2:
+            with folder.log.open("a") as log:
+                log.write("loading\nerror: \x1b[31mno corpus at /x\n")
+        return status
+
+    assert run_in_process(work) == 1
+    printed = capsys.readouterr()
+    assert "6 of 8 cells are finished" in printed.out
+    assert f"python scripts/report_study.py {tmp_path / 'out'}\n" in printed.out
+    first, second = [line for line in printed.err.splitlines() if line.startswith("failed: ")]
+    assert ": error: no corpus at /x; see " in first
+    assert ": killed, perhaps for memory; see " in second
+
+
+def test_a_full_disk_ends_the_study_with_a_line(run_in_process, capsys, monkeypatch, tmp_path):
+    updates, ran = [], []
+
+    def update(self, study):
+        updates.append(study)
+        if len(updates) > 1:
+            raise OSError(errno.ENOSPC, "No space left on device", "/disk/results.parquet")
+
+    monkeypatch.setattr(StudyTables, "update", update)
+
+    def work(folder):
+        ran.append(folder)
+        time.sleep(0.1)
+        return 0
+
+    assert run_in_process(work) == 2
+    assert capsys.readouterr().err.splitlines()[-1] == (
+        "error: /disk/results.parquet: No space left on device; free some space, and run the same command again"
+    )
+    assert len(ran) < 8  # and not all of them, for nothing
+
+
+@pytest.mark.parametrize("name", ["out", "out/cells", "out/evaluation_sets", "out/results.parquet", "out/study.lock"])
+def test_what_stands_in_the_way_is_named(run_in_process, tmp_path, capsys, name):
+    path = tmp_path / name
+    path.parent.mkdir(exist_ok=True)
+    path.mkdir() if path.suffix else path.write_text("a file")
+    assert run_in_process(lambda folder: 0) == 2
+    last = capsys.readouterr().err.splitlines()[-1]
+    assert last.startswith("error: ")
+    assert str(path) in last
+
+
+def test_a_cell_s_folder_that_cannot_be_written_ends_the_study(run_in_process, tmp_path, capsys):
+    first = Study.from_mapping(TINY, "tiny").cells[0]
+    (tmp_path / "out" / "cells").mkdir(parents=True)
+    (tmp_path / "out" / "cells" / first.id).write_text("a file")
+    assert run_in_process(lambda folder: 0) == 2
+    assert f"{first.id}: File exists; move away what is there" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("moment", ["hf_gradalign.study.definition.Study.read", "hf_gradalign.study.StudyRunner.run"])
+def test_ctrl_c_is_a_line_at_any_time(run_in_process, capsys, monkeypatch, moment):
+    def interrupt(*args):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(moment, interrupt)
+    assert run_in_process(lambda folder: 0) == 130
+    assert capsys.readouterr().err.strip() == "interrupted; the same command goes on where it was"
+
+
+def test_ctrl_c_while_cells_run_starts_no_other(run_in_process, capsys, monkeypatch):
+    ran = []
+
+    def wait(*args, **options):
+        while not ran:
+            time.sleep(0.01)
+        raise KeyboardInterrupt
+
+    def work(folder):
+        ran.append(folder)
+        time.sleep(0.2)
+        return 0
+
+    monkeypatch.setattr(runner_module, "wait", wait)
+    assert run_in_process(work) == 130
+    assert "interrupted" in capsys.readouterr().err
+    assert len(ran) == 1
 
 
 def test_tokens_are_written_nowhere(study_file, tmp_path, monkeypatch):

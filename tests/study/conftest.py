@@ -5,6 +5,7 @@ from hf_gradalign.metrics import MEASURES
 from hf_gradalign.study import Study, StudyTables
 from hf_gradalign.study.cell_folder import CellFolder
 from hf_gradalign.study.cell_process import METRICS
+from hf_gradalign.study.tables import settings_row
 
 N_CLIPS = 60
 LABELS = np.arange(N_CLIPS) % 2
@@ -66,6 +67,7 @@ def write_cell(tmp_path):
             | (_conflicts(epoch) if cell.views > 1 else {})
             for epoch in range(1, epochs + 1)
         ]
+        folder.write_settings(settings_row(cell))
         folder.finish({"run": run, "evaluations": evaluations, "epochs": history})
         return folder
 
@@ -90,8 +92,9 @@ def clips_folder(tmp_path, small_study):
 @pytest.fixture
 def finished_study(tmp_path, small_study, write_cell, clips_folder):
     """The folder of a study all of whose cells are finished."""
-    folders = {cell.id: write_cell(small_study, cell) for cell in small_study.cells}
-    StudyTables(tmp_path).update(small_study, folders, clips_folder)
+    for cell in small_study.cells:
+        write_cell(small_study, cell)
+    StudyTables(tmp_path).update(small_study)
     return tmp_path
 
 

@@ -1,15 +1,16 @@
+import errno
 import shutil
 
+import pyarrow as pa
 import pytest
+from datasets import Dataset
 from pyarrow import parquet
 
-from hf_gradalign.study import StudyTables
-from hf_gradalign.study.cell_folder import CellFolder
+from hf_gradalign.study import Study, StudyError, StudyTables, rebuild_tables
+from hf_gradalign.study.arms import StudyResults
+from hf_gradalign.study.clip_tables import require_same_clips
 from hf_gradalign.study.definition import EvaluationSet
-
-
-def folders(study, place):
-    return {cell.id: CellFolder(place / "cells" / cell.id) for cell in study.cells}
+from hf_gradalign.study.schemas import SCHEMAS
 
 
 def test_a_row_a_cell_and_evaluation_set(finished_study, small_study):
@@ -32,14 +33,14 @@ def test_finished_cells_are_known_without_their_folders(finished_study, small_st
     shutil.rmtree(finished_study / "evaluation_sets")
     tables = StudyTables(finished_study)
     assert all(tables.has(cell, small_study.evaluation_sets) for cell in small_study.cells)
-    tables.update(small_study, folders(small_study, finished_study), finished_study / "evaluation_sets")
+    tables.update(small_study)
     assert (finished_study / "results.parquet").read_bytes() == before
 
 
 def test_a_cell_is_unfinished_until_it_is_scored_on_every_set(tmp_path, small_study, write_cell, clips_folder):
     cell = small_study.cells[0]
     write_cell(small_study, cell, sets=small_study.evaluation_sets[:1])
-    StudyTables(tmp_path).update(small_study, folders(small_study, tmp_path), clips_folder)
+    StudyTables(tmp_path).update(small_study)
     tables = StudyTables(tmp_path)
     assert tables.has(cell, small_study.evaluation_sets[:1])
     assert not tables.has(cell, small_study.evaluation_sets)
@@ -50,3 +51,171 @@ def test_a_set_that_is_defined_anew_is_not_scored_yet(finished_study, small_stud
     tables = StudyTables(finished_study)
     other = EvaluationSet(**{"name": "test", "corpus": "demo", **changed})
     assert not tables.has(small_study.cells[0], [other])
+
+
+def rows(folder, name="results.parquet"):
+    return parquet.read_table(folder / name).to_pylist()
+
+
+def study(**changes):
+    content = {
+        "evaluate": {"test": {"corpus": "demo"}, "dev": {"corpus": "demo", "split": "validation"}},
+        "cells": [{"method": "clean", "batch_size": 16, "epochs": 2, "seed": 0}],
+    }
+    return Study.from_mapping({**content, **changes})
+
+
+def snapshot(folder):
+    return {name: (folder / name).read_bytes() for name in SCHEMAS}
+
+
+def test_rows_of_another_study_stay(finished_study):
+    before = {name: rows(finished_study, name) for name in SCHEMAS}
+    shutil.rmtree(finished_study / "cells")
+    other = study(evaluate={"test": {"corpus": "demo"}})  # one cell of twelve, one set of two
+    tables = StudyTables(finished_study)
+    tables.update(other)
+    tables.refuse_mixing(other)
+    for name, earlier in before.items():
+        later = rows(finished_study, name)
+        assert len(later) == len(earlier)
+        assert all(row in later for row in earlier)
+    assert rows(finished_study)[0]["method"] == "clean"  # its own come first
+
+
+def test_a_set_that_another_study_scored_stays(finished_study, write_cell, clips_folder):
+    other = study(evaluate={"more": {"corpus": "demo", "split": "train"}})
+    shutil.copy(clips_folder / "test.parquet", clips_folder / "more.parquet")
+    table = parquet.read_table(clips_folder / "more.parquet")
+    table = table.set_column(0, "evaluation_set", [["more"] * table.num_rows])
+    parquet.write_table(table, clips_folder / "more.parquet")
+    write_cell(other, other.cells[0])
+    tables = StudyTables(finished_study)
+    tables.update(other)
+    found = [row["evaluation_set"] for row in tables.results[other.cells[0].id]]
+    assert found == ["more", "test", "dev"]
+    StudyResults(StudyTables(finished_study))
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"options": {"learning_rate": 1}}, "a cell with the same settings .*but other options.*--output_dir"),
+        ({"evaluate": {"test": {"corpus": "other"}}}, "another evaluation set of the name test .*--output_dir"),
+        ({"evaluate": {"dev": {"corpus": "demo", "split": "test"}}}, "another evaluation set of the name dev"),
+    ],
+)
+def test_what_could_not_be_told_apart_is_refused(finished_study, changes, message):
+    with pytest.raises(StudyError, match=message):
+        StudyTables(finished_study).refuse_mixing(study(**changes))
+
+
+def test_tables_are_made_again_of_the_cells_folders(finished_study, small_study):
+    before = snapshot(finished_study)
+    (finished_study / "results.parquet").unlink()
+    (finished_study / "epochs.parquet").write_bytes(b"PAR1 and no more")
+    (finished_study / "clips.parquet").write_bytes(before["clips.parquet"][:100])
+    (finished_study / "epochs.parquet.damaged").write_text("of last time")
+    with pytest.raises(StudyError, match=r"epochs\.parquet is damaged or no table of a study .*--rebuild_tables"):
+        StudyTables(finished_study)
+    aside, unknown = rebuild_tables(finished_study)
+    assert [path.name for path in aside] == ["clips.parquet.damaged", "epochs.parquet.damaged1"]
+    assert unknown == []
+    StudyTables(finished_study).update(small_study)  # in the study's order
+    assert snapshot(finished_study) == before
+    cell = finished_study / "cells" / small_study.cells[0].id
+    (cell / "settings.json").unlink()  # as cells of earlier versions are
+    (finished_study / "results.parquet").unlink()
+    assert rebuild_tables(finished_study) == ([], [cell])
+    assert len(rows(finished_study)) == 22
+    StudyTables(finished_study).update(small_study)  # its file says what they are, for the next time
+    (finished_study / "results.parquet").unlink()
+    assert rebuild_tables(finished_study) == ([], [])
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        (lambda table: table.drop_columns(["scores"]), "it has no column 'scores'"),
+        (lambda table: table.append_column("mine", [[1] * table.num_rows]), "column 'mine' is not known"),
+        (lambda table: table.set_column(7, "seed", [["x"] * table.num_rows]), "x"),
+        (lambda table: table.set_column(0, "cell", [[None] * table.num_rows]), "rows have no cell"),
+    ],
+)
+def test_foreign_tables_are_not_taken(finished_study, change, reason):
+    path = finished_study / "results.parquet"
+    parquet.write_table(change(parquet.read_table(path)), path)
+    with pytest.raises(StudyError, match=rf"results\.parquet is damaged or no table of a study \(.*{reason}"):
+        StudyTables(finished_study)
+
+
+def test_scores_and_clips_of_different_studies_are_not_reported(finished_study):
+    path = finished_study / "clips.parquet"
+    parquet.write_table(parquet.read_table(path).slice(1), path)
+    with pytest.raises(StudyError, match=r"has 60 scores of the cell .* on test, and .* 59 clips"):
+        StudyResults(StudyTables(finished_study))
+
+
+def test_cells_with_the_same_settings_are_not_reported_as_one(finished_study):
+    path = finished_study / "results.parquet"
+    table = parquet.read_table(path)
+    copy = table.slice(0, 2).set_column(0, "cell", [["by_hand"] * 2])
+    parquet.write_table(pa.concat_tables([table, copy]), path)
+    with pytest.raises(StudyError, match=r"the cells .* and by_hand .* have the same settings"):
+        StudyResults(StudyTables(finished_study))
+
+
+@pytest.mark.parametrize(
+    ("name", "change", "reason"),
+    [
+        ("cell.json", lambda text: text[:100], "truncated or no JSON"),
+        ("cell.json", lambda text: "[]", "no object"),
+        ("cell.json", lambda text: "[" * 100_000, "no JSON"),
+        ("cell.json", lambda text: text.replace('"run"', '"ran"'), "run is missing"),
+        ("cell.json", lambda text: text.replace('"versions"', '"version"'), "KeyError: 'versions'"),
+        ("cell.json", lambda text: text.replace('"n_updates": 20', '"n_updates": "many"'), "ArrowInvalid"),
+        ("cell.json", lambda text: text.replace('"n_updates": 20', '"n_updates": ' + "9" * 30), "Overflow|Arrow"),
+        ("settings.json", lambda text: text.replace('"seed"', '"sed"'), "seed is missing"),
+        ("scores/test.txt", lambda text: text.partition("\n")[2], "it has scores of 59 of 60 clips"),
+        ("scores/test.txt", lambda text: text.replace(" ", ",", 1), "not enough values"),
+    ],
+)
+def test_files_of_a_cell_that_were_changed_are_named(finished_study, small_study, name, change, reason):
+    folder = finished_study / "cells" / small_study.cells[0].id
+    text = (folder / name).read_text()
+    (folder / name).write_text(change(text))
+    before = snapshot(finished_study)
+    with pytest.raises(
+        StudyError, match=rf"{name.replace('.', '[.]')} is not as the cell wrote it: .*{reason}.*Delete it"
+    ):
+        StudyTables(finished_study).update(None if name == "settings.json" else small_study)
+    assert snapshot(finished_study) == before
+
+
+def test_clips_that_changed_are_refused(finished_study, small_study):
+    path = finished_study / "evaluation_sets" / "test.parquet"
+    parquet.write_table(parquet.read_table(path).slice(1), path)
+    with pytest.raises(StudyError, match=r"test\.parquet and .*clips\.parquet have different clips"):
+        StudyTables(finished_study).update(small_study)
+
+
+def test_clips_come_back_from_the_tables(finished_study, small_study):
+    shutil.rmtree(finished_study / "evaluation_sets")
+    StudyTables(finished_study).write_clips(small_study)
+    clips = Dataset.from_dict({"utterance_id": ["other"], "label": [1]})
+    with pytest.raises(StudyError, match=r"the evaluation set test has other clips or labels .*new folder"):
+        require_same_clips(clips, small_study.evaluation_sets[0], finished_study / "evaluation_sets")
+
+
+def test_a_full_disk_leaves_the_tables_that_were_there(finished_study, small_study, monkeypatch):
+    before = snapshot(finished_study)
+
+    def write(table, path, **options):
+        path.write_bytes(b"half")
+        raise OSError(errno.ENOSPC, "No space left on device")  # as pyarrow's: without the path
+
+    monkeypatch.setattr(parquet, "write_table", write)
+    with pytest.raises(OSError, match=r"No space left on device: '.*clips\.parquet'"):
+        StudyTables(finished_study).update(small_study)
+    assert snapshot(finished_study) == before
+    assert not list(finished_study.glob("*.draft"))
