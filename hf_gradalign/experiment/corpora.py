@@ -5,8 +5,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from datasets import Dataset, DatasetDict, IterableDataset
+from transformers.utils import logging
 
 from hf_gradalign.data import (
+    LABEL_NAMES,
     CorpusError,
     CorpusOptions,
     load_corpus,
@@ -21,6 +23,8 @@ from hf_gradalign.data import (
 from hf_gradalign.data.repeated_rows import refuse_contradictions_between
 from hf_gradalign.experiment.arguments import OF_CORPORA, AudioSpoofTrainingArguments, DataArguments
 from hf_gradalign.experiment.clip_selection import checked, limited
+
+logger = logging.get_logger(__name__)
 
 # What names the corpus of a split, and what the split itself.
 _CORPUS_OF = {"validation": "eval_corpus", "test": "test_corpus"}
@@ -94,7 +98,15 @@ def load_run_corpora(data_args: DataArguments, args: AudioSpoofTrainingArguments
         splits["train"] = limited(mixed, data_args.max_train_samples)
     for split, clips in splits.items():
         # An equal error rate needs both; better known now than after the training.
-        require_both_classes(clips["label"][:], split)
+        try:
+            require_both_classes(clips["label"][:], split)
+        except CorpusError:
+            if split != "test" or not len(clips):
+                raise
+            logger.warning(
+                f"All {len(clips)} clips of the test split are {LABEL_NAMES[clips['label'][0]]}: they are scored, and "
+                "there is no equal error rate, which needs both classes. --test_split_name none leaves them out."
+            )
     return RunCorpora(DatasetDict({split: splits[split] for split in _NAME_OF if split in splits}), held_out_of)
 
 

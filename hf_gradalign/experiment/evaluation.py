@@ -10,7 +10,10 @@ from numpy.typing import NDArray
 from torch.nn.functional import cross_entropy
 from transformers import EvalPrediction
 
+from hf_gradalign.data import LABEL_NAMES
 from hf_gradalign.metrics import equal_error_rate, equal_error_rate_by_system
+from hf_gradalign.metrics.ranked_scores import RankedScores
+from hf_gradalign.metrics.score_problems import score_problems
 from hf_gradalign.models import LABEL2ID
 
 
@@ -29,6 +32,8 @@ def countermeasure_scores(predictions: Any) -> NDArray[np.float64]:
 
 class CountermeasureMetrics:
     """`compute_metrics` of the Trainer: the equal error rate, a fraction in [0, 1], its threshold, and the loss.
+
+    Of clips of one class there is the loss alone.
 
     The loss is taken over all clips at once. The Trainer's own is a mean over batches, which with class weights
     depends on how the clips fall into batches; this one takes its place.
@@ -53,19 +58,23 @@ class CountermeasureMetrics:
             compute_result: False where further batches follow; what is returned is then empty.
 
         Raises:
-            ValueError: If the scores are not finite, or the split holds one class only.
+            ValueError: If the scores are not finite.
         """
         self._batches.append((_logits(prediction.predictions), class_indices(prediction.label_ids)))
         if not compute_result:
             return {}
         logits, labels = (np.concatenate(parts) for parts in zip(*self._batches, strict=True))
         self.reset()
-        with warnings.catch_warnings():
-            # A model that has only begun to learn may be worse than chance, evaluation after evaluation.
-            warnings.filterwarnings("ignore", message=".*scores may be inverted", category=UserWarning)
-            result = equal_error_rate(countermeasure_scores(logits), (labels == LABEL2ID["bonafide"]).astype(int))
+        metrics: dict[str, float] = {}
+        scores, bona_fide = countermeasure_scores(logits), labels == LABEL2ID["bonafide"]
+        if len(np.unique(bona_fide)) == 2:
+            with warnings.catch_warnings():
+                # A model that has only begun to learn may be worse than chance, evaluation after evaluation.
+                warnings.filterwarnings("ignore", message=".*scores may be inverted", category=UserWarning)
+                result = equal_error_rate(scores, bona_fide.astype(int))
+            metrics = {"eer": result["eer"], "eer_threshold": result["threshold"]}
         loss = cross_entropy(torch.from_numpy(logits), torch.from_numpy(labels), weight=self._weights)
-        return {"eer": result["eer"], "eer_threshold": result["threshold"], "loss": float(loss)}
+        return metrics | {"loss": float(loss)}
 
 
 def class_indices(label_ids: Any) -> NDArray[np.int64]:
@@ -92,8 +101,17 @@ def _array(values: Any, dtype: type) -> NDArray[Any]:
 def error_rates_by_system(
     scores: NDArray[np.float64], labels: Sequence[int], systems: Sequence[str] | None
 ) -> dict[str, float]:
-    """EER of each spoofing system's clips against all bona fide ones; empty without systems."""
-    if systems is None:
-        return {}
+    """EER of each spoofing system's clips against all bona fide ones; empty without systems, or with one class."""
     bona_fide = (np.asarray(labels) == LABEL2ID["bonafide"]).astype(int)
+    if systems is None or len(np.unique(bona_fide)) < 2:
+        return {}
     return equal_error_rate_by_system(scores, bona_fide, [str(system) for system in systems])
+
+
+def remarks_on(scores: NDArray[np.float64], labels: Sequence[int]) -> list[str]:
+    """What is odd about the scores of a trained model, a sentence each: inverted, equal, or of one class."""
+    bona_fide = np.asarray(labels) == LABEL2ID["bonafide"]
+    if len(np.unique(bona_fide)) < 2:
+        name = LABEL_NAMES[labels[0]]
+        return [f"All {len(bona_fide)} clips are {name}: they are scored, and there is no equal error rate."]
+    return score_problems(RankedScores(scores, bona_fide).counted())

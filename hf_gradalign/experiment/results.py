@@ -32,6 +32,7 @@ class RunResults:
         averaged_checkpoints: How many checkpoints the weights are the mean of; 0 where none were averaged.
         nonfinite_updates: Updates whose gradients were not finite, those that fp16's loss scaling left out included.
         skipped_updates: Updates that `--on_nonfinite skip` dropped.
+        remarks: What is odd about the scores, a sentence each, which begins with the split.
         settings: The arguments that the run was given, and the defaults it took; `views` has the recipes by name.
     """
 
@@ -43,6 +44,7 @@ class RunResults:
     nonfinite_updates: int
     settings: dict[str, Any]
     versions: dict[str, str] = field(default_factory=lambda: package_versions())
+    remarks: list[str] = field(default_factory=list)
     skipped_updates: int = 0
 
     def write(self, folder: str | Path) -> Path:
@@ -55,6 +57,8 @@ class RunResults:
         content["averaged_checkpoints"] = self.averaged_checkpoints
         content["train_nonfinite_updates"] = self.nonfinite_updates
         content["train_skipped_updates"] = self.skipped_updates
+        if self.remarks:
+            content["remarks"] = self.remarks
         content["settings"] = self.settings
         content["versions"] = self.versions
         path = Path(folder, RESULTS_NAME)

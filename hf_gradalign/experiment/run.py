@@ -10,7 +10,7 @@ from transformers.utils import logging
 
 from hf_gradalign.experiment.arguments import AudioSpoofTrainingArguments, DataArguments, ModelArguments
 from hf_gradalign.experiment.corpora import system_column
-from hf_gradalign.experiment.evaluation import class_indices, countermeasure_scores, error_rates_by_system
+from hf_gradalign.experiment.evaluation import class_indices, countermeasure_scores, error_rates_by_system, remarks_on
 from hf_gradalign.experiment.preparation import Preparation
 from hf_gradalign.experiment.results import (
     RunResults,
@@ -121,11 +121,13 @@ def conclude(
     args = trainer.args
     metrics = dict(train_metrics)
     by_system: dict[str, dict[str, float]] = {}
+    remarks: list[str] = []
     for split in preparation.eval_datasets:
         prefix = _PREFIXES[split]
         systems = system_column(data_args, preparation.held_out_of.get(split, data_args.corpora[0]))
-        split_metrics, by_system[prefix] = _evaluate(trainer, preparation, split, systems)
+        split_metrics, by_system[prefix], odd = _evaluate(trainer, preparation, split, systems)
         metrics.update(split_metrics)
+        remarks += [f"{split.capitalize()} split: {remark}" for remark in odd]
     counts = trainer.conflict_counts
     has_pairs = len(data_args.view_recipes) > 1  # else there is nothing that could conflict
     results = RunResults(
@@ -136,6 +138,7 @@ def conclude(
         averaged_checkpoints=averaged,
         nonfinite_updates=counts.nonfinite(),
         skipped_updates=trainer.nonfinite.skipped,
+        remarks=remarks,
         settings=describe_settings(model_args, data_args, args),
     )
     if trainer.is_world_process_zero():
@@ -160,7 +163,7 @@ def _load_average(trainer: GradientAlignmentTrainer) -> int:
 
 def _evaluate(
     trainer: GradientAlignmentTrainer, preparation: Preparation, split: str, system_column: str
-) -> tuple[dict[str, float], dict[str, float]]:
+) -> tuple[dict[str, float], dict[str, float], list[str]]:
     clips = preparation.corpus[split]
     prefix = _PREFIXES[split]
     output = trainer.predict(preparation.eval_datasets[split], metric_key_prefix=prefix)
@@ -170,4 +173,5 @@ def _evaluate(
     if trainer.is_world_process_zero():
         write_score_file(Path(trainer.args.output_dir, f"scores_{split}.txt"), clips["utterance_id"], scores)
     systems = clips[system_column] if system_column in clips.column_names else None
-    return output.metrics, error_rates_by_system(scores, clips["label"], systems)
+    labels = clips["label"][:]
+    return output.metrics, error_rates_by_system(scores, labels, systems), remarks_on(scores, labels)

@@ -28,4 +28,5 @@ def summary_table(results: RunResults, method: str) -> str:
         lines.append(f"  {results.nonfinite_updates} updates had gradients that were not finite")
     if results.skipped_updates:
         lines.append(f"  {results.skipped_updates} updates were skipped (--on_nonfinite skip)")
+    lines += results.remarks
     return "\n".join(lines)

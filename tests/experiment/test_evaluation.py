@@ -7,6 +7,7 @@ from hf_gradalign.experiment.evaluation import (
     CountermeasureMetrics,
     countermeasure_scores,
     error_rates_by_system,
+    remarks_on,
 )
 
 LOGITS = np.array([[2.0, -1.0], [0.0, 1.5], [1.0, 1.0]], dtype=np.float32)
@@ -61,3 +62,22 @@ def test_a_model_that_has_only_begun_to_learn_is_not_told_off(recwarn):
     inverted = EvalPrediction(predictions=LOGITS[[1, 0]], label_ids=np.array([0, 1]))
     assert CountermeasureMetrics()(inverted)["eer"] > 0.5
     assert not recwarn.list
+
+
+def test_one_class_has_a_loss_and_no_error_rate():
+    prediction = EvalPrediction(predictions=np.array([[1.0, 0.0], [0.0, 1.0]]), label_ids=np.array([0, 0]))
+    metrics = CountermeasureMetrics()(prediction)
+    assert set(metrics) == {"loss"}
+    assert metrics["loss"] > 0
+    assert error_rates_by_system(np.array([1.0, 2.0]), [1, 1], ["a", "b"]) == {}
+    assert remarks_on(np.array([1.0, 2.0]), [1, 1]) == [
+        "All 2 clips are bonafide: they are scored, and there is no equal error rate."
+    ]
+
+
+def test_scores_worse_than_chance_are_remarked_on():
+    scores = np.linspace(-1, 1, 20)
+    labels = [1] * 10 + [0] * 10
+    [remark] = remarks_on(scores, labels)
+    assert "is 1.0000, above 0.5: the scores may be inverted" in remark
+    assert remarks_on(-scores, labels) == []

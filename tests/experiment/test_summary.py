@@ -41,3 +41,8 @@ def test_what_is_not_known_is_left_out():
     assert "3 updates had gradients that were not finite" in summary_table(make_results(nonfinite_updates=3), "none")
     table = summary_table(make_results(nonfinite_updates=3, skipped_updates=2), "none")
     assert "2 updates were skipped (--on_nonfinite skip)" in table
+
+
+def test_remarks_come_last():
+    table = summary_table(make_results(remarks=["Test split: odd."]), "pcgrad").splitlines()
+    assert table[-1] == "Test split: odd."

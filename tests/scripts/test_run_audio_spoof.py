@@ -199,6 +199,45 @@ def test_a_split_of_one_class_is_told_before_training(run_script, tmp_path, user
     assert not list(tmp_path.glob("out/checkpoint-*"))
 
 
+@pytest.mark.parametrize("kept", ["genuine", "deepfake"])
+def test_a_test_split_of_one_class_is_scored_without_an_error_rate(run_script, tmp_path, user_corpus, capsys, kept):
+    metadata = user_corpus / "metadata.csv"
+    header, *rows = metadata.read_text().splitlines()
+    held_out = [row.replace("validation", "test").replace(".wav", "_.wav", 1) for row in rows if ",validation," in row]
+    held_out = [row.replace("test_", "validation_", 1) for row in held_out if row.endswith(kept)]
+    for row in held_out:
+        name = row.split(",")[0]
+        (user_corpus / name).write_bytes((user_corpus / name.replace("_.wav", ".wav")).read_bytes())
+    metadata.write_text("\n".join([header, *rows, *held_out]) + "\n")
+    out = tmp_path / "out"
+    assert run_script("--align_gradients", output_dir=out, dataset_name=user_corpus) == 0
+    printed = capsys.readouterr().out
+    name = {"genuine": "bonafide", "deepfake": "spoof"}[kept]
+    assert (
+        f"Test split: All {len(held_out)} clips are {name}: they are scored, and there is no equal error rate."
+        in printed
+    )
+    results = results_of(out)
+    assert "test_eer" not in results
+    assert results["test_loss"] > 0
+    assert len((out / "scores_test.txt").read_text().splitlines()) == len(held_out)
+    assert "eval_eer" in results
+
+
+def test_the_command_to_compare_publishes_nothing(run_script, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(run_script.script, "require_publishable", lambda args: None)
+    monkeypatch.setattr(run_script.script, "announce_hub", lambda args: setattr(args, "push_to_hub", False) or True)
+    monkeypatch.setattr(run_script.script, "publish_run", lambda args: "there")
+    words = ("--push_to_hub", "--hub_model_id", "me/mine", "--hub_private_repo", "--run_name", "this-one")
+    assert run_script("--align_gradients", *words, output_dir=tmp_path / "out") == 0
+    [command] = [line for line in capsys.readouterr().out.splitlines() if "python scripts/run_audio_spoof.py" in line]
+    assert "--align_gradients none" in command
+    for word in ("push", "hub", "mine", "this-one", "out"):
+        assert word not in command
+    card = (tmp_path / "out" / "README.md").read_text()
+    assert "--push_to_hub" not in card
+
+
 def test_all_clips_but_one(run_script, tmp_path, user_corpus):
     assert run_script(output_dir=tmp_path / "out", dataset_name=user_corpus, max_train_samples=11) == 0
 
