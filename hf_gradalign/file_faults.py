@@ -14,6 +14,7 @@ WeightsKind = Literal["safetensors", "torch"]
 _START = 1024
 _SHOWN = 60
 _REASON = 200
+_LARGEST_HEADER = 100_000_000  # of safetensors, which itself refuses larger ones
 _POINTER = b"version https://git-lfs.github.com/spec/"
 _BYTE_ORDER_MARKS = (b"\xef\xbb\xbf", b"\xff\xfe", b"\xfe\xff")
 _AGAIN = "download it again"
@@ -74,6 +75,8 @@ def json_fault(path: Path) -> str | None:
     """The same of a JSON file that holds an object, such as config.json."""
     if fault := _fault_of_any(path):
         return fault
+    if (size := path.stat().st_size) > _LARGEST_HEADER:
+        return f"has {size:,} bytes, which is no file of settings: {_AGAIN}"
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
     except (ValueError, RecursionError) as error:
@@ -134,6 +137,11 @@ def _safetensors_fault(path: Path) -> str | None:
     size = path.stat().st_size
     with path.open("rb") as file:
         length = int.from_bytes(file.read(8), "little")
+        if length > _LARGEST_HEADER:
+            return (
+                f"says that its header has {length:,} bytes, and safetensors allows {_LARGEST_HEADER:,}: it is "
+                f"damaged or no such file; {_AGAIN}"
+            )
         text = file.read(min(length, size))
     if len(text) < length:
         return f"is truncated: it has {size:,} bytes, and its header alone {8 + length:,}; {_AGAIN}"
@@ -141,7 +149,7 @@ def _safetensors_fault(path: Path) -> str | None:
         header = json.loads(text)
         ends = [entry["data_offsets"][1] for name, entry in header.items() if name != "__metadata__"]
         whole = 8 + length + max(ends, default=0)
-    except (ValueError, TypeError, KeyError, AttributeError, IndexError):
+    except (ValueError, TypeError, KeyError, AttributeError, IndexError, RecursionError):
         return f"has a damaged header: {_AGAIN}"
     if size < whole:
         return f"is truncated: it has {size:,} of {whole:,} bytes; {_AGAIN}"

@@ -5,7 +5,6 @@ Read here and not by the `audiofolder` builder, which needs torchcodec and with 
 
 from __future__ import annotations
 
-import json
 import logging
 import os
 import unicodedata
@@ -24,6 +23,7 @@ from hf_gradalign.data.table_rows import joined, table_of_rows
 from hf_gradalign.data.text_values import stripped
 from hf_gradalign.folder_listing import FolderListing
 from hf_gradalign.plain_text import BLANKS
+from hf_gradalign.table_bounds import columns_of, parse_json, require_lines
 
 logger = logging.getLogger(__name__)
 
@@ -144,13 +144,18 @@ def _plain(path: str) -> str:
 
 def _read_jsonl(file: Path) -> pa.Table:
     try:
-        rows = [json.loads(line) for line in file.read_text(encoding="utf-8-sig").splitlines() if line.strip()]
-    except (UnicodeDecodeError, json.JSONDecodeError) as error:
+        require_lines(file)
+        rows = [parse_json(line) for line in file.read_text(encoding="utf-8-sig").splitlines() if line.strip()]
+    except ValueError as error:
         raise CorpusError(f"Cannot read {file}: {error}") from error
     if not rows:
         raise CorpusError(f"{file} has no rows.")
     if not all(isinstance(row, dict) for row in rows):
         raise CorpusError(f"{file}: each line must be a JSON object.")
+    try:
+        columns_of(rows, file)
+    except ValueError as error:
+        raise CorpusError(str(error)) from error
     return table_of_rows(rows)
 
 

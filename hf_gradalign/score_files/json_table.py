@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -12,6 +11,7 @@ import pyarrow as pa
 from hf_gradalign.score_files.column_names import IDS, SCORES, plain_name
 from hf_gradalign.score_files.errors import ScoreFileError
 from hf_gradalign.score_files.text_table import TextTable, is_number
+from hf_gradalign.table_bounds import columns_of, parse_json, require_lines
 
 _LINES = {".jsonl", ".ndjson"}
 SUFFIXES = frozenset({".json", *_LINES})
@@ -33,6 +33,7 @@ def read_json_table(path: Path) -> TextTable:
     try:
         text = path.read_text(encoding="utf-8-sig")
         if path.suffix.lower() in _LINES:
+            require_lines(path)
             content = [_parsed(line) for line in text.splitlines() if line.strip()]
         else:
             content = _parsed(text)
@@ -46,13 +47,16 @@ def read_json_table(path: Path) -> TextTable:
             f"{path} has no rows: it should be a list of objects such as "
             '{"utterance_id": ..., "score": ...}, one such object per line (.jsonl), or scores by utterance id.'
         )
-    names = list(dict.fromkeys(name for row in rows for name in row))
+    try:
+        names = columns_of(rows, path)
+    except ValueError as error:
+        raise ScoreFileError(str(error)) from error
     columns = {name: pa.chunked_array([[row.get(name, "") for row in rows]], pa.string()) for name in names}
     return TextTable(str(path), columns, has_header=True)
 
 
 def _parsed(text: str) -> Any:
-    return json.loads(text, parse_float=str, parse_int=str, parse_constant=str)
+    return parse_json(text, parse_float=str, parse_int=str, parse_constant=str)
 
 
 def _rows(content: Any) -> list[Row]:

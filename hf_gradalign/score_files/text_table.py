@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,6 +17,7 @@ from hf_gradalign.data.text_values import stripped
 from hf_gradalign.plain_text import stripped_text
 from hf_gradalign.score_files.column_names import HEADER_WORDS, is_one_of
 from hf_gradalign.score_files.errors import ScoreFileError
+from hf_gradalign.table_bounds import MAX_COLUMNS, require_lines
 
 _DELIMITERS = "\t,;|"
 _SAMPLE_LINES = 50
@@ -67,7 +69,9 @@ def read_text_table(path: str | Path) -> TextTable:
     has_header = _is_header(first, _split(lines[1], delimiter) if len(lines) > 1 else [])
     names = first if has_header else [f"column_{n + 1}" for n in range(len(first))]
     names = [name or f"column_{place + 1}" for place, name in enumerate(names)]
-    if twice := {name for name in names if names.count(name) > 1}:
+    if len(names) > MAX_COLUMNS:
+        raise ScoreFileError(f"{path} has {len(names):,} columns, and a table may have {MAX_COLUMNS:,}.")
+    if twice := [name for name, count in Counter(names).items() if count > 1]:
         raise ScoreFileError(f"{path}: the header has {', '.join(sorted(twice))} more than once.")
     try:
         if delimiter is None:
@@ -95,10 +99,13 @@ def _first_lines(path: Path) -> list[str]:
     if path.is_dir():
         raise ScoreFileError(f"{path} is a folder, not a file.")
     try:
+        require_lines(path)
         with path.open(encoding="utf-8-sig", newline=None) as file:
             lines = [line.rstrip("\n") for line, _ in zip(file, range(_SAMPLE_LINES), strict=False)]
     except FileNotFoundError:
         raise ScoreFileError(f"There is no file {path}.") from None
+    except OSError as error:
+        raise ScoreFileError(f"Cannot read {path}: {error.strerror}.") from error
     except UnicodeDecodeError as error:
         if path.read_bytes()[: len(_WORKBOOK)] == _WORKBOOK:
             raise ScoreFileError(
@@ -107,6 +114,8 @@ def _first_lines(path: Path) -> list[str]:
         raise ScoreFileError(
             f"{path} is no UTF-8 text ({error}): unpack it if it is compressed, or save it as UTF-8."
         ) from error
+    except ValueError as error:
+        raise ScoreFileError(str(error)) from error
     lines = [line for line in lines if line.strip()]
     if not lines:
         raise ScoreFileError(f"{path} is empty.")

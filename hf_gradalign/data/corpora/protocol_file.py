@@ -10,6 +10,7 @@ import pyarrow as pa
 import pyarrow.csv as pa_csv
 
 from hf_gradalign.data.errors import CorpusError
+from hf_gradalign.table_bounds import require_columns, require_lines
 
 _BLOCK_BYTES = 2**22
 _SHOWN = 200
@@ -31,7 +32,9 @@ def read_words(path: Path, columns: Callable[[list[str]], dict[str, int]]) -> pa
     Raises:
         CorpusError: if the file is empty or not UTF-8, or a line has not as many words as the first.
     """
+    _require_bounds(path)
     first = _first_words(path)
+    _require_bounds(path, first)
     wanted = columns(first)
     names = [str(place) for place in range(len(first))]
     with pa.OSFile(str(path)) as file:
@@ -59,16 +62,18 @@ def read_delimited(path: Path, delimiter: str, *, quoted: bool = True) -> pa.Tab
         CorpusError: if the file is not UTF-8, a line has more or fewer values than the header, a quotation mark is
             not closed, or there is no row.
     """
+    _require_bounds(path)
     try:
         with path.open(encoding="utf-8-sig", newline="") as file:
             header = file.readline().rstrip("\r\n")
     except UnicodeDecodeError as error:
         raise CorpusError(f"Cannot read {path}: {error}") from error
     names = [name.strip().strip('"') for name in header.split(delimiter)]
+    _require_bounds(path, names)
     if not header.strip():
         raise CorpusError(f"{path} has no rows.")
     if len(set(names)) != len(names):
-        raise CorpusError(f"{path}: the header names a column twice: {header}")
+        raise CorpusError(f"{path}: the header names a column twice: {shown(header)}")
     if quoted and _count(path, b'"') % 2:
         raise CorpusError(f"{path}: a quotation mark opens a value and none closes it.")
     table = _read(
@@ -147,6 +152,15 @@ def first_words(path: Path) -> list[str]:
             return next((words for words in (line.split() for line in file) if words), [])
     except OSError:
         return []
+
+
+def _require_bounds(path: Path, names: Sequence[str] = ()) -> None:
+    try:
+        require_columns(names, path)
+        if not names:
+            require_lines(path)
+    except ValueError as error:
+        raise CorpusError(str(error)) from error
 
 
 def _first_words(path: Path) -> list[str]:

@@ -1,0 +1,62 @@
+"""Bounds on tables that others wrote: refused quickly, with a reason, where reading them would take hours or memory."""
+
+import json
+from collections.abc import Iterable, Mapping, Sized
+from pathlib import Path
+from typing import Any
+
+MAX_COLUMNS = 10_000
+MAX_LINE_BYTES = 2**21
+_BLOCK = MAX_LINE_BYTES // 2
+
+
+def require_lines(path: Path) -> None:
+    """Refuse a file with a line of more than `MAX_LINE_BYTES`; one of up to half of that is never refused.
+
+    Raises:
+        ValueError: If there is one; the message begins with the file's name.
+        OSError: If the file cannot be read.
+    """
+    with path.open("rb") as file:
+        for number, block in enumerate(iter(lambda: file.read(_BLOCK), b"")):
+            if len(block) == _BLOCK and b"\n" not in block and b"\r" not in block:
+                where = f"after {number * _BLOCK:,} bytes" if number else "at its start"
+                raise ValueError(f"{path} is no table: {where} there is no line end for {_BLOCK:,} bytes.")
+
+
+def require_columns(columns: Sized, path: object) -> None:
+    """Refuse a table with more than `MAX_COLUMNS` columns.
+
+    Raises:
+        ValueError: If it has; the message begins with the file's name.
+    """
+    if len(columns) > MAX_COLUMNS:
+        raise ValueError(f"{path} has {len(columns):,} columns, and a table may have {MAX_COLUMNS:,}.")
+
+
+def columns_of(rows: Iterable[Mapping[str, Any]], path: object) -> list[str]:
+    """The names in rows, each once, in the order in which they come.
+
+    Raises:
+        ValueError: If there are more than `MAX_COLUMNS`.
+    """
+    names: dict[str, None] = {}
+    for row in rows:
+        names.update(dict.fromkeys(row))
+        require_columns(names, path)
+    return list(names)
+
+
+def parse_json(text: str, **options: Any) -> Any:
+    """As `json.loads`.
+
+    Raises:
+        ValueError: If it is no JSON, or nested too deeply.
+    """
+    try:
+        return json.loads(text, **options)
+    except RecursionError:
+        raise ValueError("its lists and objects are nested too deeply") from None
+
+
+__all__ = ["MAX_COLUMNS", "MAX_LINE_BYTES", "columns_of", "parse_json", "require_columns", "require_lines"]
