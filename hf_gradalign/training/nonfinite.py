@@ -48,7 +48,12 @@ class _Update:
     copied: torch.cuda.Event | None = field(default=None)
 
 
+class _Recorder(Protocol):
+    def flush(self) -> None: ...
+
+
 class _Trainer(Protocol):
+    conflict_recorder: _Recorder | None
     accelerator: Accelerator
     model: nn.Module
     last_update: AlignedUpdate | None
@@ -143,8 +148,10 @@ class NonFiniteGuard(TrainerCallback):
             found = self._describe(update, state)
             if not self._scales_loss():
                 self._pending.clear()
+                if self._trainer.conflict_recorder is not None:
+                    self._trainer.conflict_recorder.flush()  # here all processes are; later each is on its own
                 raise FloatingPointError(
-                    f"{found} Nothing was saved since. Look at these items, lower --learning_rate, or leave such "
+                    f"{found} Nothing was saved since. Look at its items, lower --learning_rate, or leave such "
                     "updates out with --on_nonfinite skip; --resume_from_checkpoint goes on from the last checkpoint"
                 )
             self._warn(state, f"{found} The step is left to fp16's loss scaling, which cannot mend a loss.")

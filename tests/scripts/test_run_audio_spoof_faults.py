@@ -25,10 +25,10 @@ def test_a_link_out_of_the_folder(tmp_path, run_script, capsys, name):
     out.mkdir()
     outside.mkdir()
     (out / name).symlink_to(outside)
-    assert run_script("--align_gradients", output_dir=out) == 2
+    assert run_script("--align_gradients", "--overwrite", output_dir=out) == 2
     assert f"{name} is a link out of the run's folder, to {outside}" in capsys.readouterr().err
     assert not list(outside.iterdir())
-    assert [path.name for path in out.iterdir()] == [name]
+    assert (out / name).is_symlink()
 
 
 def test_a_damaged_checkpoint(tmp_path, run_script, capsys, caplog):
@@ -40,9 +40,7 @@ def test_a_damaged_checkpoint(tmp_path, run_script, capsys, caplog):
         file.seek(path.stat().st_size // 2)
         file.write(bytes(10_000))
     (out / "all_results.json").unlink()
-    with pytest.raises(SystemExit) as ending:
-        run_script("--resume_from_checkpoint", str(out / "checkpoint-2"), **options)
-    assert ending.value.code == 2
+    assert run_script("--resume_from_checkpoint", str(out / "checkpoint-2"), **options) == 2
     assert "model.safetensors is damaged: its content is not what was saved; resume from" in capsys.readouterr().err
     assert run_script("--resume_from_checkpoint", str(out), **options) == 0
     assert f"{out}/checkpoint-2 is not complete and is passed over: model.safetensors is damaged" in caplog.text
