@@ -149,7 +149,7 @@ def time_parts(scorer: SpoofScorer, chunks: ChunkDataset, folder: Path, workers:
     store = ProgressStore(folder / "parts")
     store.open({})
     scored = [ScoredChunk(c.number, finite_or_none(s), c.bad) for c, s in zip(made, scores, strict=True)]
-    note("write", lambda: [store.append(0, chunk) for chunk in scored])
+    note("write", lambda: [store.append(0, chunk, {}) for chunk in scored])
     return rates
 
 

@@ -199,8 +199,6 @@ class GradientAlignmentArguments(TrainingArguments):
         self._check_options_of_the_trainer()
         if self.remove_unused_columns:
             raise ValueError("--remove_unused_columns would remove the views from the batch; leave it off")
-        if self.dataloader_num_workers == 0:
-            self.dataloader_persistent_workers = False  # there are none, and the loader would refuse
         if self.accelerator_config is None and torch.cuda.is_available() and not self.use_cpu:
             self.accelerator_config = {"non_blocking": self.dataloader_pin_memory}
         super().__post_init__()
