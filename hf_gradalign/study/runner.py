@@ -43,7 +43,7 @@ class StudyReport:
         finished: Cells that this start finished.
         failed: Cells that failed, with their logs.
         reasons: Why, as far as the logs say.
-        interrupted: Whether it was stopped by Ctrl-C.
+        interrupted: Whether it, or a cell, was stopped by Ctrl-C or the like.
     """
 
     n_cells: int
@@ -107,6 +107,8 @@ class StudyRunner:
         report = StudyReport(len(self.study.cells), len(self.study.cells) - len(pending))
         for cell in pending:
             self._check(cell)
+        if pending and self._context.get_start_method() == "forkserver":
+            _start_deaf_server()
         free: SimpleQueue[int] = SimpleQueue()
         for slot in range(self.slots):
             free.put(slot)
@@ -147,7 +149,9 @@ class StudyRunner:
     def _take(self, cell: Cell, status: int, report: StudyReport) -> None:
         if status == 0:
             report.finished.append(cell)
-        elif not (self._stopping.is_set() or status == cell_process.INTERRUPTED):
+        elif self._stopping.is_set() or status == cell_process.INTERRUPTED:
+            report.interrupted = True  # maybe the cell alone
+        else:
             report.failed[cell.id] = self._cells[cell.id].log
             killed = "killed, perhaps for memory" if status == -signal.SIGKILL else f"exit status {status}"
             report.reasons[cell.id] = self._cells[cell.id].error() or killed
@@ -211,6 +215,22 @@ def _make_context(slots: int) -> BaseContext:
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload([cell_process.__name__])
     return context
+
+
+def _start_deaf_server() -> None:
+    """Start the process that cells come from, such that Ctrl-C reaches this one alone, which has the cells end.
+
+    While it imports, Ctrl-C would have it print a traceback.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        return
+    from multiprocessing import forkserver  # Windows has none
+
+    previous = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        forkserver.ensure_running()
+    finally:
+        signal.signal(signal.SIGINT, previous)
 
 
 def _cores() -> int:

@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+from multiprocessing import forkserver
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -138,6 +139,9 @@ class InThisProcess:
 
     Pipe = staticmethod(multiprocessing.Pipe)
 
+    def get_start_method(self):
+        return "none"
+
     def __init__(self, work):
         self._work = work
 
@@ -177,6 +181,15 @@ def test_a_failed_cell_says_why_and_finished_ones_how_to_report(run_in_process, 
     first, second = [line for line in printed.err.splitlines() if line.startswith("failed: ")]
     assert ": error: no corpus at /x; see " in first
     assert ": killed, perhaps for memory; see " in second
+
+
+def test_a_cell_that_was_interrupted_by_itself_is_not_passed_over(run_in_process, capsys, monkeypatch):
+    monkeypatch.setattr(StudyTables, "update", lambda self, study: None)
+    statuses = [cell_process.INTERRUPTED]
+    assert run_in_process(lambda folder: statuses.pop() if statuses else 0) == 130
+    printed = capsys.readouterr()
+    assert "7 of 8 cells are finished" in printed.out
+    assert "the same command goes on" in printed.err
 
 
 def test_a_full_disk_ends_the_study_with_a_line(run_in_process, capsys, monkeypatch, tmp_path):
@@ -228,6 +241,16 @@ def test_ctrl_c_is_a_line_at_any_time(run_in_process, capsys, monkeypatch, momen
     monkeypatch.setattr(moment, interrupt)
     assert run_in_process(lambda folder: 0) == 130
     assert capsys.readouterr().err.strip() == "interrupted; the same command goes on where it was"
+
+
+def test_ctrl_c_does_not_reach_what_cells_come_from(monkeypatch):
+    """While it imports, it would print a traceback; what it does inherits how it was started."""
+    handlers = []
+    monkeypatch.setattr(forkserver, "ensure_running", lambda: handlers.append(signal.getsignal(signal.SIGINT)))
+    before = signal.getsignal(signal.SIGINT)
+    runner_module._start_deaf_server()
+    assert handlers == [signal.SIG_IGN]
+    assert signal.getsignal(signal.SIGINT) == before
 
 
 def test_ctrl_c_while_cells_run_starts_no_other(run_in_process, capsys, monkeypatch):
