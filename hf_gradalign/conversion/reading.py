@@ -1,6 +1,5 @@
 """State dicts from files, ours or strangers', local or on the Hub; nothing in them is executed."""
 
-import hashlib
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -9,6 +8,7 @@ from typing import Any
 import torch
 from huggingface_hub import hf_hub_download
 from huggingface_hub.errors import HfHubHTTPError, HFValidationError, HTTPError
+from huggingface_hub.utils.sha import sha_fileobj
 from safetensors.torch import load_file
 from torch import Tensor
 
@@ -87,7 +87,7 @@ def read_state_dict(path: str | Path) -> dict[str, Tensor]:
 def sha256_of(path: str | Path) -> str:
     """Hash of a file, as the Hub shows it."""
     with Path(path).open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+        return sha_fileobj(file).hex()
 
 
 def _load_pickle(path: Path) -> Any:
