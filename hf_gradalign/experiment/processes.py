@@ -4,7 +4,7 @@ from collections.abc import Callable
 from typing import Any, TypeVar
 
 from accelerate import PartialState
-from accelerate.utils import broadcast_object_list
+from torch import distributed
 
 T = TypeVar("T")
 
@@ -22,7 +22,8 @@ def on_main_process(work: Callable[[], T]) -> T:
             outcome[0] = work()
         except (ValueError, OSError) as error:
             outcome[1] = error
-    broadcast_object_list(outcome)
+    if distributed.is_available() and distributed.is_initialized():
+        distributed.broadcast_object_list(outcome)  # not accelerate's, which does nothing where it knows no accelerator
     if outcome[1] is not None:
         raise outcome[1]
     return outcome[0]

@@ -3,9 +3,10 @@
 from typing import Any
 
 from accelerate.utils import DistributedType
-from torch import nn
+from torch import distributed, nn
 from torch.nn.parallel import DistributedDataParallel
 from transformers import TrainingArguments
+from transformers.training_args import ParallelMode
 
 from hf_gradalign.training.fsdp import is_sharded
 
@@ -19,9 +20,9 @@ def refuse_unfit_setup(trainer: Any) -> None:
     """Look at how a `Trainer` is set up, and say what to use where alignment would be wrong.
 
     Raises:
-        ValueError: On DataParallel, DeepSpeed, FSDP1, Megatron-LM, XLA, tensor, context or sequence parallelism,
-            optimisers that update within the backward pass, saving in the middle of an update, and for
-            `joint_backward` on FSDP and torch.compile.
+        ValueError: On DataParallel, processes that do not know of each other, DeepSpeed, FSDP1, Megatron-LM, XLA,
+            tensor, context or sequence parallelism, optimisers that update within the backward pass, saving in the
+            middle of an update, and for `joint_backward` on FSDP and torch.compile.
     """
     args = trainer.args
     if args.n_gpu > 1:
@@ -29,6 +30,16 @@ def refuse_unfit_setup(trainer: Any) -> None:
             f"{args.n_gpu} GPUs in one process would be used through DataParallel, which cannot keep the "
             "views' gradients apart; start one process a GPU with `torchrun --nproc_per_node N` or "
             "`accelerate launch`, or show one GPU only (CUDA_VISIBLE_DEVICES=0)"
+        )
+    if (
+        distributed.is_available()
+        and distributed.is_initialized()
+        and distributed.get_world_size() > 1
+        and args.parallel_mode == ParallelMode.NOT_PARALLEL
+    ):
+        raise ValueError(
+            f"{distributed.get_world_size()} processes would each train a model of their own: accelerate found no "
+            "accelerator for them. To train on the CPU together, add --use_cpu"
         )
     optimiser = str(getattr(args.optim, "value", args.optim))
     if "lomo" in optimiser or "layerwise" in optimiser:

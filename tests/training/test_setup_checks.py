@@ -9,6 +9,7 @@ from torch.distributed.tensor import Shard, distribute_tensor
 from torch.nn.parallel import DistributedDataParallel
 from toy import make_model, make_trainer
 from transformers import TrainingArguments
+from transformers.training_args import ParallelMode
 
 from hf_gradalign.training.fsdp import is_sharded
 from hf_gradalign.training.setup_checks import refuse_unfit_setup, shares_gradient_storage
@@ -80,6 +81,15 @@ def process_group(tmp_path):
     distributed.init_process_group("gloo", init_method=f"file://{tmp_path / 'rendezvous'}", rank=0, world_size=1)
     yield
     distributed.destroy_process_group()
+
+
+def test_processes_that_would_train_apart_are_refused(tmp_path, process_group, monkeypatch):
+    # As torchrun on a machine without an accelerator, without --use_cpu.
+    monkeypatch.setattr(distributed, "get_world_size", lambda *args: 2)
+    setup = make_setup()
+    setup.args.parallel_mode = ParallelMode.NOT_PARALLEL
+    with pytest.raises(ValueError, match=r"2 processes would each train a model of their own.*add --use_cpu"):
+        refuse_unfit_setup(setup)
 
 
 @pytest.mark.parametrize("as_view", [False, True])
