@@ -13,7 +13,8 @@ def main(script, *words):
     create = GradientAlignmentTrainer.create_accelerator_and_postprocess
 
     def create_for_fsdp(trainer):
-        PartialState().distributed_type = DistributedType.MULTI_GPU
+        if PartialState().distributed_type == DistributedType.NO:  # else an earlier trainer made it FSDP already
+            PartialState().distributed_type = DistributedType.MULTI_GPU
         create(trainer)
 
     GradientAlignmentTrainer.create_accelerator_and_postprocess = create_for_fsdp
