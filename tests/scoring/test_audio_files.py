@@ -60,6 +60,31 @@ def test_files_that_would_share_an_id_keep_their_paths(tree):
     assert list_audio_files(["b", "other/b"])["utterance_id"][:] == ["b/x.wav", "other/b/x.wav"]
 
 
+def test_no_recording_is_lost_where_folders_share_a_name(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for name in ("a/rec/1.wav", "b/rec/1.wav", "b/rec/2.wav", "d/e/y.wav", "z/d/e/y.wav", "w/e/y.wav"):
+        Path(name).parent.mkdir(parents=True, exist_ok=True)
+        Path(name).touch()
+    assert list_audio_files(["a/rec", "b/rec"])["utterance_id"][:] == ["a/rec/1.wav", "b/rec/1.wav", "rec/2.wav"]
+    # The whole path of the first one is the short name of the second: before, this was refused.
+    clips = list_audio_files(["d/e", "z/d", "w/e"])
+    assert clips["utterance_id"][:] == ["d/e/y.wav", "z/d/e/y.wav", "w/e/y.wav"]
+    assert [audio["path"] for audio in clips["audio"]] == clips["utterance_id"][:]
+
+
+def test_a_recording_and_its_copy_in_another_format_are_two(tmp_path):
+    for name in ("rec.wav", "rec.flac", "rec.WAV"):
+        (tmp_path / name).touch()
+    assert list_audio_files([tmp_path])["utterance_id"][:] == ["rec.WAV", "rec.flac", "rec.wav"]
+
+
+def test_a_file_is_taken_once_however_its_path_is_written(tree):
+    Path("link").symlink_to("a")
+    for paths in (["b", "./b", Path("b").absolute(), "a/../b", "b/x.wav"], ["link/../b/x.wav", "b/x.wav"]):
+        assert len(list_audio_files(paths)) == 1
+    assert len(list_audio_files(["link/x.wav", "b/x.wav"])) == 2
+
+
 def test_names_are_in_one_unicode_form(tmp_path):
     (tmp_path / "gro\u0308\u00dfe.wav").touch()
     clips = list_audio_files([tmp_path])
