@@ -53,7 +53,9 @@ def main(words: Sequence[str] | None = None) -> int:
         scorer = SpoofScorer(model, small_feature_extractor(), batch_size=options.batch_size, dtype=options.dtype)
         chunks = scorer.chunks(corpus["audio"])
         # Some stand for all: 8,192 windows are 2 GiB.
-        batches = [batch for number in range(min(len(chunks), _CHUNKS_HELD)) for batch in chunks[number].batches]
+        batches = [
+            batch for number in range(min(len(chunks), _CHUNKS_HELD)) for batch in next(chunks.pieces(number)).batches
+        ]
 
         def run_bare() -> None:
             for number in range(len(chunks)):
@@ -132,7 +134,7 @@ def time_parts(scorer: SpoofScorer, chunks: ChunkDataset, folder: Path, workers:
         rates[name] = sum(stop - first for first, stop in map(chunks.bounds, some)) / (time.perf_counter() - start)
         return result
 
-    made = note("decode and batch, one process", lambda: [chunks[number] for number in some])
+    made = note("decode and batch, one process", lambda: [next(chunks.pieces(number)) for number in some])
     scorer.num_workers = workers
     loader = iter(scorer._loader(chunks, [*some, *some]))
     for _ in some:  # the workers' start is not what is asked for

@@ -8,7 +8,8 @@ import numpy as np
 import torch
 
 from hf_gradalign.audio.errors import AudioDecodingError
-from hf_gradalign.audio.reading import Sound
+from hf_gradalign.audio.resampling import check_rate
+from hf_gradalign.audio.sound import Sound
 
 # As many as a film's sound has. More could as well be a batch of clips, of which the average is nobody's voice.
 MOST_CHANNELS = 8
@@ -25,8 +26,9 @@ def sound_of_array(array: Any, rate: int) -> Sound:
         rate: in Hz.
 
     Raises:
-        AudioDecodingError: if it is empty, of another shape or type, or has samples that are not finite.
+        AudioDecodingError: if it is empty, of another shape, type or rate, or has samples that are not finite.
     """
+    check_rate(rate)
     samples = _as_numpy(array)
     if samples.size == 0:
         raise AudioDecodingError("it is empty (no samples)")

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import io
 import re
-from dataclasses import dataclass
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 
 from hf_gradalign.audio.errors import AudioDecodingError
-from hf_gradalign.audio.resampling import resample_clip
+from hf_gradalign.audio.resampling import check_rate
 from hf_gradalign.audio.riff import Data
+from hf_gradalign.audio.sound import Block
 
 # Files of sound and of film. Without such a list a text could be a playlist, which has FFmpeg open other addresses.
 _FORMATS = (
@@ -36,32 +37,23 @@ class UnknownFormatError(AudioDecodingError):
     """FFmpeg does not know what it is."""
 
 
-@dataclass
-class _Stretch:
-    """Frames of one rate and number of channels, mono."""
-
-    rate: int
-    samples: list[np.ndarray]
-
-
-def read_by_ffmpeg(data: Data, format_name: str | None = None) -> tuple[np.ndarray, int, bool]:
-    """Decode all of a recording.
+def blocks_by_ffmpeg(data: Data, format_name: str | None = None) -> Iterator[Block]:
+    """Decode all of a recording, a part of a second to a few seconds at a time.
 
     Args:
         data: the file's bytes.
         format_name: FFmpeg's name of its format; found from the bytes where there is none.
 
-    Returns:
-        float32 samples of shape (time,), channels averaged; their rate in Hz (the first frame's); and whether they
-        were stored as floating-point numbers, which can lie outside [-1, 1].
+    Yields:
+        At least one block; a new stretch begins where the rate changes.
 
     Raises:
         UnknownFormatError: if FFmpeg cannot read it.
-        AudioDecodingError: if it has no sound, or is corrupt or truncated.
+        AudioDecodingError: if it has no sound, or is corrupt or truncated; that may show at its end only.
     """
     import av  # tens of milliseconds, and few need it
 
-    stretches: list[_Stretch] = []
+    rate = None
     try:
         with _open(data, format_name) as container:
             if not container.streams.audio:
@@ -69,6 +61,8 @@ def read_by_ffmpeg(data: Data, format_name: str | None = None) -> tuple[np.ndarr
             stream = container.streams.audio[0]
             if stream.codec_context is None:
                 raise UnknownFormatError("FFmpeg: no decoder for its codec")
+            codec, container_format = stream.codec_context.codec, container.format.name
+            lossless = codec.lossless and not codec.lossy
             n_packets = n_bad = n_bytes = 0
             first, end = None, 0.0
             for packet in container.demux(stream):
@@ -82,11 +76,12 @@ def read_by_ffmpeg(data: Data, format_name: str | None = None) -> tuple[np.ndarr
                     end = max(end, float((packet.pts + (packet.duration or 0)) * packet.time_base))
                 try:
                     for frame in packet.decode():
-                        _add(stretches, frame)
+                        check_rate(frame.sample_rate)
+                        is_new = frame.sample_rate != rate
+                        rate = frame.sample_rate
+                        yield Block(_mono(frame), rate, codec.name.startswith("pcm_f"), is_new)
                 except av.error.InvalidDataError:
                     n_bad += 1
-            codec, container_format = stream.codec_context.codec, container.format.name
-            lossless = codec.lossless and not codec.lossy
             if container_format.split(",")[0] in _SAY_THEIR_LENGTH:
                 _refuse_cut_off(container, stream, end, 0.0 if lossless else LOSSY_TOLERANCE)
             elif container_format in _WITHOUT_CONTAINER:
@@ -95,15 +90,12 @@ def read_by_ffmpeg(data: Data, format_name: str | None = None) -> tuple[np.ndarr
         raise UnknownFormatError(f"FFmpeg: {error.strerror or error}") from error
     except IndexError as error:  # PyAV's answer to a stream that first shows up in the midst of a corrupt file
         raise AudioDecodingError("it is corrupt (FFmpeg finds streams that its header does not name)") from error
-    if not stretches and container_format in _WITHOUT_CONTAINER:
+    if rate is None and container_format in _WITHOUT_CONTAINER:
         raise UnknownFormatError("FFmpeg: no frame can be decoded")
-    if not stretches:
+    if rate is None:
         raise AudioDecodingError("it is empty (no samples)")
     if n_bad > (0 if lossless else LOSSY_TOLERANCE * n_packets):
         raise AudioDecodingError(f"it is corrupt: {n_bad} of {n_packets} packets cannot be decoded")
-    rate = stretches[0].rate
-    samples = [resample_clip(np.concatenate(stretch.samples), stretch.rate, rate) for stretch in stretches]
-    return np.concatenate(samples), rate, codec.name.startswith("pcm_f")
 
 
 def count_samples(data: Data, format_name: str) -> tuple[int, int]:
@@ -169,7 +161,7 @@ class _Reader(io.BufferedIOBase):
         return self._place
 
 
-def _add(stretches: list[_Stretch], frame: Any) -> None:
+def _mono(frame: Any) -> np.ndarray:
     if frame.format.is_planar and frame.layout.nb_channels >= _MOST_PLANES:
         frame = _packed(frame)
     values = frame.to_ndarray()
@@ -178,10 +170,7 @@ def _add(stretches: list[_Stretch], frame: Any) -> None:
     if values.dtype.kind != "f":
         offset = 128 if values.dtype.kind == "u" else 0
         values = (values.astype(np.float64) - offset) / _SCALES[values.dtype.str[1:]]
-    mono = values.astype(np.float32).mean(axis=0)
-    if not stretches or stretches[-1].rate != frame.sample_rate:
-        stretches.append(_Stretch(frame.sample_rate, []))
-    stretches[-1].samples.append(mono)
+    return values.astype(np.float32).mean(axis=0)
 
 
 def _packed(frame: Any) -> Any:

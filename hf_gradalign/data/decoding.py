@@ -6,14 +6,17 @@ FFmpeg's libraries read beyond it (M4A, MP4, WebM, Matroska, AAC, AMR, WMA, AC-3
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from hf_gradalign.audio import AudioDecodingError, read_sound, resample_clip
+from hf_gradalign.audio import AudioDecodingError, SteadyBlocks, open_sound, resample_blocks
+from hf_gradalign.audio.reader import SoundReader
+from hf_gradalign.audio.resampling import resample_span, resampled_length, source_span
 from hf_gradalign.data.cropping import Window, crop
 
 Audio = Mapping[str, Any] | str | bytes | Path
@@ -38,8 +41,8 @@ def decode_audio(
 ) -> np.ndarray:
     """Decode a clip, or a window of it.
 
-    The window is decoded alone where the format can seek to a sample and the rate is the wanted one; everywhere else
-    the clip is decoded whole and then cut. Both give the same samples.
+    The window is decoded alone where the format can seek to a sample; everywhere else the clip is decoded whole and
+    then cut. Both give the same samples.
 
     Args:
         audio: a path, an encoded file's bytes, or the `{"bytes", "path"}` of a `datasets.Audio(decode=False)` column
@@ -53,8 +56,8 @@ def decode_audio(
         never more than `window.n_samples`.
 
     Raises:
-        AudioDecodingError: if the file is missing, is no audio, is truncated, has no samples, non-finite ones or a
-            sampling rate that cannot be brought to the wanted one.
+        AudioDecodingError: if the file is missing, is no audio, is truncated, has no samples, non-finite ones, a
+            sampling rate that is none or cannot be brought to the wanted one, or does not fit in memory.
         ValueError: if `sampling_rate` is not positive.
     """
     return decode_clip(audio, sampling_rate, window=window, name=name).samples
@@ -64,22 +67,95 @@ def decode_clip(
     audio: Audio | None, sampling_rate: int | None, *, window: Window | None = None, name: str | None = None
 ) -> DecodedClip:
     """Decode a clip as `decode_audio` does, and say whether its samples are in range."""
+    with open_clip(audio, sampling_rate, name=name) as clip:
+        if window is None:
+            return DecodedClip(_joined(clip), clip.peak)
+        part = clip.sound.window(window.bounds, sampling_rate)
+        if part is not None:
+            _require_finite(part.samples)
+            return DecodedClip(part.samples, part.peak)
+        if window.position == 0:
+            return DecodedClip(clip.leading(window.n_samples), clip.peak)
+        return DecodedClip(crop(_joined(clip), window), clip.peak)
+
+
+class ClipStream:
+    """A clip's samples, block by block: joined, they are those that `decode_audio` gives.
+
+    Attributes:
+        sound: what reads the file.
+        peak: the largest absolute value so far where the file has floating-point numbers; None elsewhere.
+    """
+
+    def __init__(self, sound: SoundReader, sampling_rate: int | None) -> None:
+        self.sound = sound
+        self.peak: float | None = None
+        self._rate = sampling_rate
+
+    def __iter__(self) -> Iterator[np.ndarray]:
+        blocks = SteadyBlocks(self.sound.blocks())
+        yield from resample_blocks(self._checked(blocks), blocks.rate, self._rate or blocks.rate)
+
+    def leading(self, n_samples: int) -> np.ndarray:
+        """The first so many samples, or as many as there are; the rest is decoded, since it may be truncated."""
+        blocks = SteadyBlocks(self.sound.blocks())
+        rate = self._rate or blocks.rate
+        needed = n_samples if rate == blocks.rate else source_span(0, n_samples, 2**62, blocks.rate, rate)[1]
+        kept, total = [], 0
+        for block in self._checked(blocks):
+            if total < needed:
+                kept.append(block)
+            total += len(block)
+        samples = _joined(kept)[:needed]
+        if rate == blocks.rate:
+            return samples
+        stop = min(n_samples, resampled_length(total, blocks.rate, rate))
+        return resample_span(samples, 0, 0, stop, blocks.rate, rate)
+
+    def _checked(self, blocks: SteadyBlocks) -> Iterator[np.ndarray]:
+        for samples in blocks:
+            _require_finite(samples)
+            if blocks.are_floats:
+                self.peak = max(self.peak or 0.0, float(np.abs(samples).max()))
+            yield samples
+
+
+@contextmanager
+def open_clip(audio: Audio | None, sampling_rate: int | None, *, name: str | None = None) -> Iterator[ClipStream]:
+    """Open a clip to decode it block by block, so that a recording of hours needs no memory of its own.
+
+    Args:
+        audio: as in `decode_audio`.
+        sampling_rate: the rate wanted, in Hz; None keeps the file's.
+        name: how errors call the clip; by default its path.
+
+    Raises:
+        AudioDecodingError: as `decode_audio`, also for what is met within the block.
+        ValueError: if `sampling_rate` is not positive.
+    """
     if sampling_rate is not None and sampling_rate <= 0:
         raise ValueError(f"sampling_rate must be positive, not {sampling_rate}.")
     name = name or _name_of(audio)
     source = _source_of(audio, name)
     try:
-        sound = read_sound(source, None if window is None else window.bounds, sampling_rate)
-        samples = sound.samples
-        if not np.isfinite(samples).all():
-            raise AudioDecodingError("it has NaN or infinite samples")
-        if sampling_rate is not None:
-            samples = resample_clip(samples, sound.rate, sampling_rate)
+        with open_sound(source) as sound:
+            yield ClipStream(sound, sampling_rate)
     except AudioDecodingError as error:
         raise AudioDecodingError(error.reason, name) from error.__cause__
+    except MemoryError as error:
+        raise AudioDecodingError("it does not fit in memory: cut it into shorter recordings", name) from error
     except OSError as error:
         raise AudioDecodingError(f"it cannot be read ({error.strerror or error})", name) from error
-    return DecodedClip(samples if window is None or sound.is_window else crop(samples, window), sound.peak)
+
+
+def _joined(blocks: Iterable[np.ndarray]) -> np.ndarray:
+    samples = list(blocks)
+    return samples[0] if len(samples) == 1 else np.concatenate(samples)
+
+
+def _require_finite(samples: np.ndarray) -> None:
+    if not np.isfinite(samples).all():
+        raise AudioDecodingError("it has NaN or infinite samples")
 
 
 def _source_of(audio: Audio | None, name: str) -> str | bytes:

@@ -1,20 +1,19 @@
 """The corpus in chunks: what a loader worker decodes and batches at a time, and what is written at a time."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch.utils.data import Dataset
+from torch.utils.data import IterableDataset, get_worker_info
 from transformers.feature_extraction_utils import FeatureExtractionMixin
 
-from hf_gradalign.audio import AudioDecodingError, resample_clip, sound_of_array
+from hf_gradalign.audio import AudioDecodingError
 from hf_gradalign.data import ViewCollator
-from hf_gradalign.data.decoding import DecodedClip, decode_clip
-from hf_gradalign.data.level import scale_to_rms
 from hf_gradalign.data.out_of_range import is_out_of_range
+from hf_gradalign.scoring.clip_windows import ClipWindows
 from hf_gradalign.scoring.windowing import Windowing
 
 OwnedWindow = tuple[int, NDArray[np.float32]]
@@ -22,11 +21,15 @@ OwnedWindow = tuple[int, NDArray[np.float32]]
 
 # Whole clips are batched by length, for which there must be some to choose from.
 _BATCHES_OF_WHOLE_CLIPS = 8
+# Samples that a loader worker decodes before it hands them on: 64 MB, or 17 minutes at 16 kHz.
+_PIECE = 2**24
+# Samples of whole clips, padding included, that share a forward pass.
+_MOST_IN_A_BATCH = 2**24
 
 
 @dataclass
 class Chunk:
-    """Some neighbouring clips of a corpus, as the model takes them.
+    """Some neighboring clips of a corpus, as the model takes them, or a piece of them.
 
     Attributes:
         number: Place of the chunk in the corpus.
@@ -35,6 +38,9 @@ class Chunk:
         owners: For each batch, the place in the chunk of the clip that each window is of.
         bad: What is wrong with clips that cannot be scored, by their place in the chunk.
         loud: Largest absolute value of clips that have samples outside [-1, 1], by their place in the chunk.
+        is_last: Whether no further piece of the chunk follows.
+        progress: Of a piece that ends within a recording: the recording's place in the chunk, how many seconds of it
+            have been given, and how many it has, where that is known.
     """
 
     number: int
@@ -43,6 +49,8 @@ class Chunk:
     owners: list[NDArray[np.int64]] = field(default_factory=list)
     bad: dict[int, str] = field(default_factory=dict)
     loud: dict[int, float] = field(default_factory=dict)
+    is_last: bool = True
+    progress: tuple[int, float, float | None] | None = None
 
     def pin_memory(self) -> "Chunk":
         """In page-locked memory; called by the loader where there is an accelerator."""
@@ -50,7 +58,7 @@ class Chunk:
         return self
 
 
-class ChunkDataset(Dataset):
+class ChunkDataset:
     """Chunks of a sequence of clips; which clips share a batch depends on the clips and the batch size alone.
 
     Args:
@@ -90,32 +98,55 @@ class ChunkDataset(Dataset):
         """First clip of a chunk and one past its last."""
         return number * self.chunk_size, min((number + 1) * self.chunk_size, len(self._clips))
 
-    def __getitem__(self, number: int) -> Chunk:
-        """Decode a chunk; clips that cannot be decoded are noted and left out."""
+    def pieces(self, number: int) -> Iterator[Chunk]:
+        """Decode a chunk; clips that cannot be decoded are noted.
+
+        Yields:
+            All of it at once, or, where it has long recordings, piece by piece. Of a clip that turns out to be bad at
+            its end, earlier pieces have windows; they do not count.
+        """
         start, stop = self.bounds(number)
-        chunk = Chunk(number, stop - start)
+        piece = Chunk(number, stop - start)
         windows: list[OwnedWindow] = []
+        n_samples = 0
+        is_whole = self._windowing.mode == "whole"
         for place, clip in enumerate(self._clips[start:stop]):
+            heard = ClipWindows(clip, self._sampling_rate, self._windowing, self._rms_level)
             try:
-                decoded = self._decode(clip)
-                windows += [(place, window) for window in self._windowing.cut(decoded.samples)]
-                if is_out_of_range(decoded.peak):
-                    chunk.loud[place] = decoded.peak
+                for count, window in enumerate(heard, 1):
+                    windows.append((place, window))
+                    n_samples += len(window)
+                    # Only full batches, so that which windows share one does not depend on where pieces end.
+                    if n_samples >= _PIECE and (is_whole or len(windows) % self._batch_size == 0):
+                        piece.is_last = False
+                        seconds = count * (self._windowing.hop_samples or len(window)) / self._sampling_rate
+                        piece.progress = (place, seconds, heard.seconds)
+                        yield self._filled(piece, windows)
+                        piece, windows, n_samples = Chunk(number, stop - start), [], 0
+                if is_out_of_range(heard.peak):
+                    piece.loud[place] = heard.peak
             except AudioDecodingError as error:
-                chunk.bad[place] = error.reason
+                piece.bad[place] = error.reason
+                windows = [owned for owned in windows if owned[0] != place]
+                n_samples = sum(len(window) for _, window in windows)
+        yield self._filled(piece, windows)
+
+    def _filled(self, piece: Chunk, windows: list[OwnedWindow]) -> Chunk:
         if self._windowing.mode == "whole":
             windows.sort(key=lambda owned: len(owned[1]))  # clips of like lengths need little padding
         for batch in self._batches(windows):
             inputs = self._collate([{"input_values": window, "labels": 0} for _, window in batch])
             inputs.pop("labels")
-            chunk.batches.append(inputs)
-            chunk.owners.append(np.array([place for place, _ in batch], dtype=np.int64))
-        return chunk
+            piece.batches.append(inputs)
+            piece.owners.append(np.array([place for place, _ in batch], dtype=np.int64))
+        return piece
 
     def _batches(self, windows: list[OwnedWindow]) -> Iterator[list[OwnedWindow]]:
         batch: list[OwnedWindow] = []
         for window in windows:
             fits = not batch or self._pads or len(window[1]) == len(batch[0][1])
+            if self._windowing.mode == "whole" and (len(batch) + 1) * len(window[1]) > _MOST_IN_A_BATCH:
+                fits = not batch
             if len(batch) == self._batch_size or not fits:
                 yield batch
                 batch = []
@@ -123,12 +154,21 @@ class ChunkDataset(Dataset):
         if batch:
             yield batch
 
-    def _decode(self, clip: Any) -> DecodedClip:
-        if isinstance(clip, Mapping) and clip.get("array") is not None:
-            sound = sound_of_array(clip["array"], clip.get("sampling_rate") or self._sampling_rate)
-            decoded = DecodedClip(resample_clip(sound.samples, sound.rate, self._sampling_rate), sound.peak)
-        else:
-            decoded = decode_clip(clip, self._sampling_rate, window=self._windowing.decoded)
-        if self._rms_level is None:
-            return decoded
-        return DecodedClip(scale_to_rms(decoded.samples, self._rms_level), decoded.peak)
+
+class ChunkPieces(IterableDataset):
+    """The pieces of some chunks, one chunk after the other; loader workers take turns at the chunks.
+
+    Args:
+        chunks: The chunks.
+        numbers: Which of them, in this order.
+    """
+
+    def __init__(self, chunks: ChunkDataset, numbers: Sequence[int]) -> None:
+        self._chunks = chunks
+        self._numbers = numbers
+
+    def __iter__(self) -> Iterator[Chunk]:
+        worker = get_worker_info()
+        mine = self._numbers if worker is None else self._numbers[worker.id :: worker.num_workers]
+        for number in mine:
+            yield from self._chunks.pieces(number)

@@ -21,7 +21,7 @@ from hf_gradalign.data import LABEL_NAMES, BadClip, CorpusError
 from hf_gradalign.data.encoded_audio import with_encoded_audio
 from hf_gradalign.data.out_of_range import OutOfRangeClips
 from hf_gradalign.scoring.beginning import begin
-from hf_gradalign.scoring.chunks import ChunkDataset
+from hf_gradalign.scoring.chunks import Chunk, ChunkDataset
 from hf_gradalign.scoring.progress_store import ProgressStore, ScoredChunk, finite_or_none
 from hf_gradalign.scoring.score_file import write_bad_clips, write_score_file
 from hf_gradalign.scoring.scorer import SpoofScorer
@@ -138,7 +138,7 @@ def score_corpus(
             bad = [BadClip(**clip) for clip in report["bad_clips"]]
             counts = report["n_clips"], report["n_scored"]
             return _told(ScoringReport(score_file, *counts, bad, True, report.get("out_of_range")), state)
-        _score_pending(scorer, chunks, store, settings, state, progress)
+        _score_pending(scorer, chunks, ids, store, settings, state, progress)
         state.wait_for_everyone()
         scored = _all_chunks(store, settings, len(chunks))
         scores: list[float | None] = [score for chunk in scored for score in chunk.scores]
@@ -203,6 +203,7 @@ class _AudioColumn(Sequence[Any]):
 def _score_pending(
     scorer: SpoofScorer,
     chunks: ChunkDataset,
+    ids: Sequence[str],
     store: ProgressStore,
     settings: Future[dict[str, Any]],
     state: PartialState,
@@ -239,7 +240,14 @@ def _score_pending(
         disable=not (progress and state.is_main_process),
         smoothing=0.05,
     ) as bar:
-        for position, (chunk, scores) in enumerate(scorer.score_chunks(chunks, mine)):
+
+        def show_progress(piece: Chunk) -> None:
+            place, seconds, total = piece.progress
+            of = "" if total is None else f" of {total / 60:.0f}"
+            bar.set_postfix_str(f"{ids[chunks.bounds(piece.number)[0] + place]}: {seconds / 60:.0f}{of} min")
+
+        for position, (chunk, scores) in enumerate(scorer.score_chunks(chunks, mine, show_progress)):
+            bar.set_postfix_str("", refresh=False)
             held.append(ScoredChunk(chunk.number, finite_or_none(scores), chunk.bad, chunk.loud))
             write()
             if store.is_open and time.monotonic() - flushed > _FLUSH_SECONDS:

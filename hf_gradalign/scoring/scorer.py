@@ -2,14 +2,15 @@
 
 import os
 import signal
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any, Literal
 
 import numpy as np
 import torch
+from accelerate.utils.memory import should_reduce_batch_size
 from numpy.typing import NDArray
-from torch.utils.data import DataLoader, Sampler
+from torch.utils.data import DataLoader
 from tqdm.auto import tqdm
 from transformers import PreTrainedModel
 from transformers.feature_extraction_utils import FeatureExtractionMixin
@@ -17,7 +18,7 @@ from transformers.utils import logging
 
 from hf_gradalign.data import BadAudioError, BadClip
 from hf_gradalign.data.out_of_range import OutOfRangeClips
-from hf_gradalign.scoring.chunks import Chunk, ChunkDataset
+from hf_gradalign.scoring.chunks import Chunk, ChunkDataset, ChunkPieces
 from hf_gradalign.scoring.given_clips import as_clips, name_of
 from hf_gradalign.scoring.model_loading import label_columns, load_trained_classifier
 from hf_gradalign.scoring.precision import DType, resolve_dtype, suitable_workers, usable_device
@@ -175,36 +176,72 @@ class SpoofScorer:
         )
 
     def score_chunks(
-        self, chunks: ChunkDataset, numbers: Sequence[int] | None = None
+        self,
+        chunks: ChunkDataset,
+        numbers: Sequence[int] | None = None,
+        on_progress: Callable[[Chunk], None] | None = None,
     ) -> Iterator[tuple[Chunk, NDArray[np.float64]]]:
         """Score chunks one after the other, while loader workers decode the next ones.
 
         Args:
             chunks: From `chunks`.
             numbers: Which of them, in this order; by default all.
+            on_progress: Called with each piece of a chunk that is not its last, once it is on its way.
 
         Yields:
             Each chunk, and the scores of its clips, shape (clips of the chunk,): NaN where the audio is bad.
         """
         # On an accelerator the next chunk is put on the way before the last one's scores are waited for.
         before: tuple[Chunk, list[torch.Tensor]] | None = None
-        for chunk in self._loader(chunks, numbers):
-            logits = [self._forward(batch) for batch in chunk.batches]
+        begun: dict[int, tuple[Chunk, list[torch.Tensor]]] = {}
+        for piece in self._loader(chunks, range(len(chunks)) if numbers is None else numbers):
+            chunk, logits = begun.setdefault(piece.number, (Chunk(piece.number, piece.n_clips), []))
+            for batch, owners in zip(piece.batches, piece.owners, strict=True):
+                logits.append(self._forward_what_fits(batch, owners, chunk))
+            chunk.owners += piece.owners
+            chunk.bad |= piece.bad
+            chunk.loud |= piece.loud
+            if not piece.is_last:
+                if on_progress is not None:
+                    on_progress(piece)
+                continue
+            del begun[piece.number]
             if before is not None:
                 yield before[0], self._clip_scores(*before)
             before = (chunk, logits)
         if before is not None:
             yield before[0], self._clip_scores(*before)
 
-    def _loader(self, chunks: ChunkDataset, numbers: Sequence[int] | None) -> Iterable[Chunk]:
+    def _loader(self, chunks: ChunkDataset, numbers: Sequence[int]) -> Iterable[Chunk]:
         return DataLoader(
-            chunks,
+            ChunkPieces(chunks, numbers),
             batch_size=None,
-            sampler=_Listed(range(len(chunks)) if numbers is None else numbers),
             num_workers=self.num_workers,
             pin_memory=self.device.type not in ("cpu", "mps"),
             worker_init_fn=_leave_interrupts_to_the_parent,
         )
+
+    def _forward_what_fits(
+        self, batch: dict[str, torch.Tensor], owners: NDArray[np.int64], chunk: Chunk
+    ) -> torch.Tensor:
+        try:
+            return self._forward(batch)
+        except RuntimeError as error:
+            if not should_reduce_batch_size(error):
+                raise
+            if self.windowing.mode != "whole":
+                raise ValueError(
+                    f"{self.device} has no memory for {len(owners)} windows at once: use a smaller batch size "
+                    "(--batch_size)"
+                ) from error
+        if len(owners) > 1:  # whole clips one by one
+            rows = [{name: tensor[row : row + 1] for name, tensor in batch.items()} for row in range(len(owners))]
+            alone = [self._forward_what_fits(row, owners[n : n + 1], chunk) for n, row in enumerate(rows)]
+            return torch.cat(alone)
+        chunk.bad[int(owners[0])] = (
+            f"{self.device} has no memory for it in one piece: use windows 'all' (--windows all)"
+        )
+        return torch.full((1, self.model.config.num_labels), torch.nan, device=self.device)
 
     def _forward(self, batch: dict[str, torch.Tensor]) -> torch.Tensor:
         inputs = {name: tensor.to(self.device, non_blocking=True) for name, tensor in batch.items()}
@@ -225,6 +262,8 @@ class SpoofScorer:
         by_window = bonafide - spoof
         owners = np.concatenate(chunk.owners)
         for place in np.unique(owners):
+            if int(place) in chunk.bad:  # its end was, and its beginning does not count
+                continue
             scores[place] = self.windowing.combined(by_window[owners == place])
             if not np.isfinite(scores[place]):
                 chunk.bad[int(place)] = f"the model gave a score that is not finite ({scores[place]})"
@@ -234,14 +273,3 @@ class SpoofScorer:
 
 def _leave_interrupts_to_the_parent(worker: int) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # else each worker prints a traceback on Ctrl-C
-
-
-class _Listed(Sampler[int]):
-    def __init__(self, numbers: Sequence[int]) -> None:
-        self._numbers = numbers
-
-    def __iter__(self) -> Iterator[int]:
-        return iter(self._numbers)
-
-    def __len__(self) -> int:
-        return len(self._numbers)

@@ -1,5 +1,6 @@
 """What a model hears of a clip: its first window, windows over all of it, or the whole at once."""
 
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Literal, get_args
 
@@ -67,6 +68,21 @@ class Windowing:
         last = len(samples) - self.n_samples
         starts = [*range(0, last, self.hop_samples or self.n_samples), last]
         return [samples[start : start + self.n_samples] for start in starts]
+
+    def cut_blocks(self, blocks: Iterable[NDArray[np.float32]]) -> Iterator[NDArray[np.float32]]:
+        """What `cut` gives of a clip in the mode `all`, where the clip comes in blocks."""
+        length, hop = self.n_samples, self.hop_samples or self.n_samples
+        held = np.zeros(0, np.float32)
+        first = total = start = 0  # `first` is the place of the first sample that is held
+        for block in blocks:
+            held = np.concatenate([held, block])
+            total += len(block)
+            while start + length < total:  # there is more, so that it is not the last window
+                yield held[start - first : start - first + length]
+                start += hop
+            kept = max(first, min(start, total - length))
+            held, first = held[kept - first :], kept
+        yield held[-length:] if total > length else repeat_pad(held, length)
 
     def combined(self, scores: NDArray[np.float64]) -> float:
         """One score of a clip, from those of its windows, shape (windows,)."""

@@ -138,7 +138,7 @@ def test_whole_clips_share_padded_batches_only_where_that_is_harmless():
     for model, sizes in [(make_detector(), [5]), (group, [2, 1, 1, 1])]:
         scorer = SpoofScorer(model, SpoofDetectorFeatureExtractor(n_samples=None), batch_size=8)
         assert scorer.windowing.mode == "whole"
-        chunk = scorer.chunks([{"array": clip} for clip in CLIPS])[0]
+        chunk = next(scorer.chunks([{"array": clip} for clip in CLIPS]).pieces(0))
         assert [len(batch["input_values"]) for batch in chunk.batches] == sizes
         as_heard = [repeat_pad(clip, 1600) if len(clip) < 1600 else clip for clip in CLIPS]
         np.testing.assert_allclose(scorer.score(CLIPS), by_hand(model, as_heard), atol=1e-5)

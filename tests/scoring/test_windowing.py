@@ -21,6 +21,16 @@ def test_windows_cover_the_clip_from_start_to_end(total, length, hop):
         assert set(np.diff(starts)[:-1]) == {hop or length}
 
 
+@given(
+    st.lists(st.integers(1, 30), min_size=1, max_size=8), st.integers(1, 20), st.one_of(st.none(), st.integers(1, 50))
+)
+def test_windows_of_blocks_are_those_of_the_clip(blocks, length, hop):
+    clip = np.arange(sum(blocks), dtype=np.float32)
+    windowing = Windowing(length, "all", hop)
+    windows = list(windowing.cut_blocks(np.split(clip, np.cumsum(blocks)[:-1])))
+    np.testing.assert_array_equal(windows, windowing.cut(clip))
+
+
 def test_first_window_is_the_leading_one_repeated_where_the_clip_is_shorter():
     windowing = Windowing(4)
     assert [w.tolist() for w in windowing.cut(np.arange(9.0))] == [[0, 1, 2, 3]]

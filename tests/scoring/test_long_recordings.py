@@ -1,0 +1,192 @@
+"""Recordings of hours are cut on the way: the scores are those of decoding them whole."""
+
+import numpy as np
+import pytest
+import soundfile
+from noise_clips import RATE, WINDOW, draw_clip
+
+from hf_gradalign.audio import reader, resampling
+from hf_gradalign.data import BadAudioError, decoding
+from hf_gradalign.models import SpoofDetectorFeatureExtractor
+from hf_gradalign.scoring import SpoofScorer, chunks, clip_windows, list_audio_files, score_corpus
+
+
+def write(folder, name, seconds, rate=RATE, channels=1):
+    samples = draw_clip(len(name), channels * round(seconds * rate)).reshape(-1, channels)
+    soundfile.write(folder / name, samples, rate)
+
+
+@pytest.fixture
+def recordings(tmp_path):
+    """Short and long, of several rates and formats, one of them truncated: it shows at its end only."""
+    for name, *what in [
+        ("a.wav", 0.7),
+        ("b.flac", 9.3, 8000),
+        ("c.wav", 0.05),
+        ("d.wav", 12.1, 44_100, 2),
+        ("e.ogg", 8.0),
+        ("f.wav", 0.2),
+        ("g.flac", 7.77),
+        ("h.wav", 3 * WINDOW / RATE),
+        ("i.flac", 11.0),
+    ]:
+        write(tmp_path, name, *what)
+    whole = (tmp_path / "g.flac").read_bytes()
+    (tmp_path / "g.flac").write_bytes(whole[: len(whole) * 9 // 10])
+    return list_audio_files([tmp_path])
+
+
+@pytest.fixture
+def small_blocks(monkeypatch):
+    def shrink():
+        monkeypatch.setattr(reader, "_BLOCK", 10_000)
+        monkeypatch.setattr(resampling, "_STRETCH", 20_000)
+        monkeypatch.setattr(clip_windows, "_LONG", 60_000)
+        monkeypatch.setattr(chunks, "_PIECE", 5 * WINDOW)
+
+    return shrink
+
+
+@pytest.mark.parametrize("num_workers", [0, 2])
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"batch_size": 4},
+        {"batch_size": 3, "hop_seconds": 0.07, "combine": "min"},
+        {"batch_size": 1, "hop_seconds": 0.5},
+    ],
+    ids=str,
+)
+def test_scores_of_windows_that_are_cut_on_the_way(
+    detector, extractor, recordings, small_blocks, monkeypatch, tmp_path, options, num_workers
+):
+    options = {"windows": "all", "num_workers": num_workers, **options}
+    scorer = SpoofScorer(detector, extractor, **options)
+    whole = score_corpus(scorer, recordings, tmp_path / "whole.txt", progress=False)
+    small_blocks()
+    monkeypatch.setattr(SpoofScorer, "_loader", spy := Spy(SpoofScorer._loader))
+    streamed = score_corpus(scorer, recordings, tmp_path / "streamed.txt", progress=False)
+    if options["batch_size"] > 1:  # of one, there is no one to share a batch with
+        assert any(not piece.is_last for piece in spy.pieces)
+    assert max(sum(len(owners) for owners in piece.owners) for piece in spy.pieces) <= 5 + 2 * options["batch_size"]
+    assert (tmp_path / "streamed.txt").read_text() == (tmp_path / "whole.txt").read_text()
+    assert [clip.utterance_id for clip in streamed.bad_clips] == ["g.flac"]
+    assert streamed.bad_clips == whole.bad_clips
+
+
+class Spy:
+    def __init__(self, loader):
+        self.loader = loader
+        self.pieces = []
+
+    def __get__(self, scorer, _):
+        def load(*arguments):
+            for piece in self.loader(scorer, *arguments):
+                self.pieces.append(piece)
+                yield piece
+
+        return load
+
+
+def test_a_level_is_that_of_the_whole_recording(detector, extractor, recordings, small_blocks):
+    scorer = SpoofScorer(detector, extractor, windows="all", rms_level=0.05, batch_size=4)
+    paths = [audio["path"] for audio in recordings["audio"]]
+    whole = scorer.score(paths, on_bad_audio="nan")
+    small_blocks()
+    np.testing.assert_allclose(scorer.score(paths, on_bad_audio="nan"), whole, rtol=0, atol=1e-6)
+
+
+def test_the_first_window_of_another_rate_is_decoded_alone(detector, extractor, tmp_path, monkeypatch):
+    for name, rate in [("a.wav", 8000), ("b.flac", 44_100)]:
+        write(tmp_path, name, 60, rate)
+    n_read = []
+    read = soundfile.SoundFile.read
+    monkeypatch.setattr(soundfile.SoundFile, "read", lambda *args, **kw: n_read.append(args[1]) or read(*args, **kw))
+    scorer = SpoofScorer(detector, extractor)
+    scores = scorer.score([tmp_path / "a.wav", tmp_path / "b.flac"])
+    assert max(n_read) < 60 * 8000 / 5
+    monkeypatch.setattr(reader.SoundReader, "window", lambda *_: None)
+    monkeypatch.setattr(decoding.ClipStream, "leading", lambda clip, n_samples: np.concatenate(list(clip))[:n_samples])
+    np.testing.assert_array_equal(scorer.score([tmp_path / "a.wav", tmp_path / "b.flac"]), scores)
+
+
+def test_what_is_too_long_for_one_piece_names_what_to_use(detector, extractor, tmp_path, monkeypatch):
+    monkeypatch.setattr(clip_windows, "LONGEST_WHOLE_SECONDS", 2)
+    for name, seconds in [("a.wav", 1.9), ("b.wav", 30)]:
+        write(tmp_path, name, seconds)
+    scorer = SpoofScorer(detector, extractor, windows="whole")
+    report = score_corpus(scorer, list_audio_files([tmp_path]), tmp_path / "scores.txt", progress=False)
+    assert report.n_scored == 1
+    assert "lasts more than 2 s, too long to be heard in one piece: use windows 'all'" in report.bad_clips[0].reason
+
+
+def test_whole_clips_that_are_long_share_no_batch(detector, tmp_path, monkeypatch):
+    scorer = SpoofScorer(detector, SpoofDetectorFeatureExtractor(n_samples=None), batch_size=8)
+    clips = [draw_clip(seed, length) for seed, length in enumerate([2000, 30_000, 2000, 2100, 31_000])]
+    scores = scorer.score(clips)
+    monkeypatch.setattr(chunks, "_MOST_IN_A_BATCH", 40_000)
+    monkeypatch.setattr(chunks, "_PIECE", 33_000)
+    pieces = scorer.chunks([{"array": clip} for clip in clips]).pieces(0)
+    sizes = [len(owners) for piece in pieces for owners in piece.owners]
+    assert sizes == [2, 1, 1, 1]
+    np.testing.assert_allclose(scorer.score(clips), scores, atol=1e-5)
+
+
+@pytest.mark.parametrize("windows", ["first", "all", "whole"])
+def test_a_recording_that_does_not_fit_in_memory_is_bad_audio(detector, extractor, tmp_path, monkeypatch, windows):
+    for name in ("a.wav", "b.wav", "c.wav"):
+        write(tmp_path, name, 1)
+    audio = list_audio_files([tmp_path])
+    read = soundfile.SoundFile.read
+
+    def fail(file, *arguments, **options):
+        if file.name.endswith("b.wav"):
+            raise MemoryError
+        return read(file, *arguments, **options)
+
+    monkeypatch.setattr(soundfile.SoundFile, "read", fail)
+    scorer = SpoofScorer(detector, extractor, windows=windows)
+    report = score_corpus(scorer, audio, tmp_path / "scores.txt", progress=False)
+    assert report.n_scored == 2
+    assert "does not fit in memory" in report.bad_clips[0].reason
+
+
+@pytest.mark.parametrize("said", ["CUDA out of memory. Tried to", "DefaultCPUAllocator: can't allocate memory: you"])
+def test_what_the_model_has_no_memory_for(detector, extractor, monkeypatch, said):
+    clips = [draw_clip(seed, length) for seed, length in enumerate([2000, 2000, 50_000, 2100])]
+
+    def limited(self, batch, forward=SpoofScorer._forward):
+        if batch["input_values"].numel() > 3000:
+            raise RuntimeError(f"{said} allocate 9 GiB")
+        return forward(self, batch)
+
+    scorer = SpoofScorer(detector, SpoofDetectorFeatureExtractor(n_samples=None), batch_size=8)
+    scores = scorer.score(clips)
+    monkeypatch.setattr(SpoofScorer, "_forward", limited)
+    with pytest.raises(BadAudioError, match="no memory for it in one piece: use windows 'all'"):
+        scorer.score(clips)
+    found = scorer.score([clip for clip in clips if len(clip) < 50_000])
+    np.testing.assert_allclose(found, scores[[0, 1, 3]], atol=1e-5)
+    with pytest.raises(ValueError, match="no memory for 4 windows at once: use a smaller batch size"):
+        SpoofScorer(detector, extractor).score(clips)
+
+
+def test_progress_within_a_recording(detector, extractor, tmp_path, small_blocks, capsys):
+    write(tmp_path, "talk.wav", 200)
+    small_blocks()
+    scorer = SpoofScorer(detector, extractor, windows="all", batch_size=4)
+    score_corpus(scorer, list_audio_files([tmp_path]), tmp_path / "scores.txt")
+    assert "talk.wav: 2 of 3 min" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("rate", [1, 4_000_000_000])
+def test_a_rate_that_is_none_is_bad_audio(detector, extractor, tmp_path, rate):
+    write(tmp_path, "a.wav", 1)
+    damaged = bytearray((tmp_path / "a.wav").read_bytes())
+    damaged[24:28] = rate.to_bytes(4, "little")
+    for windows in ("first", "all", "whole"):
+        scores = SpoofScorer(detector, extractor, windows=windows).score(
+            [bytes(damaged), tmp_path / "a.wav", {"array": np.zeros(9, np.float32), "sampling_rate": 1}],
+            on_bad_audio="nan",
+        )
+        np.testing.assert_array_equal(np.isnan(scores), [True, False, True])
