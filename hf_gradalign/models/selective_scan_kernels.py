@@ -41,7 +41,7 @@ def _forward_kernel(
     d,  # (E,)
     gate,  # (B, E, T), any strides
     y,  # (B, T, E), contiguous
-    states,  # (B, T, E, N), contiguous
+    states,  # (B, T + 1, E, N), contiguous: before the first frame, and after each
     length,
     channels,
     u_clip,
@@ -79,7 +79,7 @@ def _forward_kernel(
     c += clip * c_clip + state * c_state
     gate += clip * gate_clip + channel * gate_channel
     y += clip * length * channels + channel
-    states += clip * length * channels * STATES + square
+    states += (clip * (length + 1) + 1) * channels * STATES + square
     rates = tl.load(a + square, is_both, 0.0).to(WIDE)
     skip = tl.load(d + channel, is_channel, 0.0).to(WIDE)
 
@@ -91,11 +91,11 @@ def _forward_kernel(
         if SOFTPLUS:
             delta_now = _softplus(delta_now)
         b_now, c_now = b_next.to(WIDE), c_next.to(WIDE)
-        later = time + 1 < length
-        u_next = tl.load(u + (time + 1) * u_time, is_channel & later, 0.0)
-        delta_next = tl.load(delta + (time + 1) * delta_time, is_channel & later, 0.0)
-        b_next = tl.load(b + (time + 1) * b_time, is_state & later, 0.0)
-        c_next = tl.load(c + (time + 1) * c_time, is_state & later, 0.0)
+        ahead = time + 1 if time + 1 < length else time
+        u_next = tl.load(u + ahead * u_time, is_channel, 0.0)
+        delta_next = tl.load(delta + ahead * delta_time, is_channel, 0.0)
+        b_next = tl.load(b + ahead * b_time, is_state, 0.0)
+        c_next = tl.load(c + ahead * c_time, is_state, 0.0)
         h = tl.exp(delta_now[:, None] * rates) * h + (delta_now * u_now)[:, None] * b_now[None, :]
         if KEEP:
             tl.store(states, h, is_both)
@@ -167,7 +167,7 @@ def _backward_kernel(
     c += clip * c_clip + state * c_state + last * c_time
     gate += clip * gate_clip + channel * gate_channel + last * gate_time
     frame = (clip * length + last) * channels + channel
-    states += (clip * length + last) * channels * STATES + square
+    states += (clip * (length + 1) + last) * channels * STATES + square  # before the last frame
     parts = ((block * clips + clip) * length + last) * STATES + state
     rates = tl.load(a + square, is_both, 0.0).to(WIDE)
     skip = tl.load(d + channel, is_channel, 0.0).to(WIDE)
@@ -175,8 +175,8 @@ def _backward_kernel(
     carry = tl.zeros((CHANNELS, WIDTH), WIDE)  # of the state after this one, through its decay
     rates_gradient = tl.zeros((CHANNELS, WIDTH), WIDE)
     skip_gradient = tl.zeros((CHANNELS,), WIDE)
-    h = tl.load(states, is_both, 0.0)
-    h_next = tl.load(states - channels * STATES, is_both & (length > 1), 0.0)
+    h = tl.load(states + channels * STATES, is_both, 0.0)
+    h_next = tl.load(states, is_both, 0.0)
     y_next, u_next = tl.load(y_gradient, is_channel, 0.0), tl.load(u, is_channel, 0.0)
     delta_next = tl.load(delta, is_channel, 0.0)
     b_next, c_next = tl.load(b, is_state, 0.0), tl.load(c, is_state, 0.0)
@@ -184,13 +184,13 @@ def _backward_kernel(
         dy, u_now, raw = y_next.to(WIDE), u_next.to(WIDE), delta_next.to(WIDE)
         b_now, c_now, h_before = b_next.to(WIDE), c_next.to(WIDE), h_next
         delta_now = _softplus(raw) if SOFTPLUS else raw
-        back, earlier = step + 1, step + 1 < length
-        y_next = tl.load(y_gradient - back * y_time, is_channel & earlier, 0.0)
-        u_next = tl.load(u - back * u_time, is_channel & earlier, 0.0)
-        delta_next = tl.load(delta - back * delta_time, is_channel & earlier, 0.0)
-        b_next = tl.load(b - back * b_time, is_state & earlier, 0.0)
-        c_next = tl.load(c - back * c_time, is_state & earlier, 0.0)
-        h_next = tl.load(states - (back + 1) * channels * STATES, is_both & (back + 1 < length), 0.0)
+        back = step + 1 if step + 1 < length else step
+        y_next = tl.load(y_gradient - back * y_time, is_channel, 0.0)
+        u_next = tl.load(u - back * u_time, is_channel, 0.0)
+        delta_next = tl.load(delta - back * delta_time, is_channel, 0.0)
+        b_next = tl.load(b - back * b_time, is_state, 0.0)
+        c_next = tl.load(c - back * c_time, is_state, 0.0)
+        h_next = tl.load(states - back * channels * STATES, is_both, 0.0)
 
         if GATED:
             gate_now = tl.load(gate - step * gate_time, is_channel, 0.0).to(WIDE)
@@ -239,7 +239,9 @@ class SelectiveScan(torch.autograd.Function):
         wide = torch.float64 if torch.float64 in {x.dtype for x in (u, delta, a, b, c, d)} else torch.float32
         keep = any(ctx.needs_input_grad)
         y = torch.empty(clips, length, channels, dtype=wide, device=u.device)
-        states = torch.empty((clips, length, channels, a.shape[1]) if keep else 1, dtype=wide, device=u.device)
+        states = torch.empty((clips, length + 1, channels, a.shape[1]) if keep else 1, dtype=wide, device=u.device)
+        if keep:
+            states[:, 0].zero_()
         z = u if gate is None else gate
         if y.numel():
             _forward_kernel[clips, triton.cdiv(channels, _CHANNELS)](
