@@ -10,7 +10,7 @@ from datasets import Dataset, DatasetDict, IterableDataset, load_dataset, load_d
 from datasets.exceptions import DatasetsError
 
 from hf_gradalign.data.errors import CorpusError
-from hf_gradalign.data.parquet_splits import ParquetSplits
+from hf_gradalign.data.parquet_splits import ParquetSplits, without_counting
 
 Splits = Mapping[str, Dataset | IterableDataset]
 
@@ -53,7 +53,8 @@ def load_splits(shown: str, path: str, *, streaming: bool, **options: object) ->
         CorpusError: if it cannot be read.
     """
     try:
-        return load_splits_of_any(shown, path, streaming=streaming, **options)
+        with without_counting():
+            return load_splits_of_any(shown, path, streaming=streaming, **options)
     except (OSError, ValueError, DatasetsError, pa.ArrowException) as error:
         if isinstance(error, CorpusError):
             raise

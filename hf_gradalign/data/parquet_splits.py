@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 
+import datasets
 import pyarrow as pa
 from datasets import Dataset, DatasetBuilder, load_dataset
 from datasets.exceptions import DatasetsError
@@ -51,7 +53,19 @@ class ParquetSplits(Mapping[str, Dataset]):
         options = {"columns": self._builder.config.columns, "filters": self._builder.config.filters}
         features = self._builder.info.features
         try:
-            found = load_dataset("parquet", data_files=files, features=features, token=self._token, **options)
+            with without_counting():
+                found = load_dataset("parquet", data_files=files, features=features, token=self._token, **options)
         except (OSError, ValueError, DatasetsError, pa.ArrowException) as error:
             raise CorpusError(f"Cannot read {self._shown} as a data set: {error.__cause__ or error}.") from error
         return found[split].with_format(None)
+
+
+@contextmanager
+def without_counting() -> Iterator[None]:
+    """Keeps `datasets` from telling the Hub that something on this disk was loaded: it would need a network."""
+    before = datasets.config.HF_UPDATE_DOWNLOAD_COUNTS
+    datasets.config.HF_UPDATE_DOWNLOAD_COUNTS = False
+    try:
+        yield
+    finally:
+        datasets.config.HF_UPDATE_DOWNLOAD_COUNTS = before

@@ -1,5 +1,6 @@
 from collections import Counter
 
+import datasets
 import pytest
 
 from hf_gradalign.data import check_audio, decode_audio, demo_corpus_files, load_corpus
@@ -23,6 +24,18 @@ def test_the_files_are_there():
 )
 def test_counts(demo_corpus, split, spoof, bonafide):
     assert Counter(demo_corpus[split]["label"]) == {0: spoof, 1: bonafide}
+
+
+def test_no_network_is_asked(monkeypatch):
+    counted = []  # `datasets` tells the Hub what is loaded, where this is set
+
+    def note(name):
+        counted.append(datasets.config.HF_UPDATE_DOWNLOAD_COUNTS)
+
+    monkeypatch.setattr(datasets.load, "increase_load_count", note)
+    assert len(load_corpus()["test"]) == 240
+    assert counted
+    assert not any(counted)
 
 
 def test_columns(demo_corpus):
