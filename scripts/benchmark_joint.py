@@ -59,7 +59,8 @@ def main() -> int:
             trainer, batch = make_run(folder, seed, arguments.max_steps, run_options)
             if seed == arguments.seeds[0]:
                 trainer.save_model(str(Path(folder, "model")))
-                torch.save(batch, Path(folder, "batch.pt"))
+                views = {view: dict(inputs) for view, inputs in batch.items()}  # plain, as torch.load takes them
+                torch.save(views, Path(folder, "batch.pt"))
             trainer.train()
             runs.append(trainer.pairs)
         sizes = [p.numel() for p in trainer.model.parameters()]
