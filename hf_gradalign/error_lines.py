@@ -1,6 +1,11 @@
 """An error as a line for the terminal: what is wrong, where, and what to do."""
 
 import errno
+import os
+import re
+import shutil
+import tempfile
+from pathlib import Path
 
 from hf_gradalign.plain_text import plain_text
 
@@ -15,18 +20,78 @@ _STEPS = {
     errno.EISDIR: "a folder is where a file belongs: move it away, or name another folder with --output_dir",
     errno.ENAMETOOLONG: "name a shorter path with --output_dir",
 }
+# torch.save loses the system's own words.
+_DISK_FULL = re.compile(r"No space left on device|\(os error 28\)|Disk quota exceeded|inline_container.*write")
+_LONGEST = 2000  # characters; strangers' files may have names and values of any length
 
 
-def error_line(error: BaseException) -> str:
+def is_disk_full(error: BaseException) -> bool:
+    """Whether an error means that there was no room on the disk; libraries say so in errors of their own."""
+    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return True
+    return bool(_DISK_FULL.search(str(error)))
+
+
+def require_room(folder: str | Path, n_bytes: int) -> None:
+    """See, before the work, that a folder can be written, or made, and that what comes into it fits.
+
+    Args:
+        folder: Where it will be written.
+        n_bytes: About how much it will be.
+
+    Raises:
+        OSError: If it cannot be written; where space is lacking, the message says how much.
+    """
+    there = _existing(folder)
+    if not there.is_dir():
+        raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), str(there))
+    try:
+        with tempfile.TemporaryFile(dir=there):
+            pass
+    except OSError as error:
+        raise OSError(error.errno, error.strerror, str(there)) from None
+    free = shutil.disk_usage(there).free
+    if n_bytes > free:
+        raise OSError(
+            f"{folder}: about {n_bytes / 1e6:,.1f} MB are needed there and {free / 1e6:,.1f} MB are free: free some "
+            "space, or name another folder"
+        )
+
+
+def error_line(error: BaseException, folder: str | Path | None = None) -> str:
     """What to print for an error that ends a command, in place of a traceback.
 
     Args:
         error: If the system raised it (a full disk, a read-only folder, ...), its path comes first and what to do last.
+        folder: Where the command writes, for errors that do not name their file.
     """
     if isinstance(error, OSError) and error.errno in _STEPS:
-        where = f"{error.filename}: " if error.filename else ""
-        return f"error: {plain_text(where)}{error.strerror}; {_STEPS[error.errno]}"
-    return f"error: {plain_text(error)}"
+        where = error.filename or folder
+        text = f"{plain_text(where)}: {error.strerror}" if where else str(error.strerror)
+        text += _free(error, where) + f"; {_STEPS[error.errno]}"
+    elif is_disk_full(error):
+        text = f"{folder}: " if folder else ""
+        text += f"No space left on device{_free(error, folder)}; {_STEPS[errno.ENOSPC]}"
+    else:
+        text = plain_text(error)
+    if len(text) > _LONGEST:
+        half = _LONGEST // 2  # what to do stands at the end
+        text = f"{text[:half]}... ({len(text) - _LONGEST:,} more characters) ...{text[-half:]}"
+    return f"error: {text}"
 
 
-__all__ = ["error_line"]
+def _free(error: BaseException, where: object) -> str:
+    if not (where and is_disk_full(error)):
+        return ""
+    return f" ({shutil.disk_usage(_existing(where)).free:,} bytes are free)"
+
+
+def _existing(where: object) -> Path:
+    """A path, or the folder that is there on the way to it."""
+    path = Path(str(where)).absolute()
+    while not path.exists():
+        path = path.parent
+    return path
+
+
+__all__ = ["error_line", "is_disk_full", "require_room"]

@@ -1,5 +1,6 @@
 """Bounds on how long a Hub that does not answer may keep a command waiting."""
 
+import logging as std_logging
 import re
 import time
 from collections.abc import Iterator
@@ -18,6 +19,7 @@ _WRITE_S = 60.0  # a commit of many files takes its time on the Hub's side
 _LONGEST_PAUSE_S = 60
 _ENOUGH = 4  # refusals (429, 5xx) in a row; a connection that fails counts for two
 _CUT_OFF_S = 60.0
+_ASIDE_S = 3.0
 _SLOWEST = 1024  # bytes a second
 NO_HUB = "what answers at {} is not the Hub (a login page of the network, or a wrong HF_ENDPOINT?)"
 
@@ -47,6 +49,20 @@ def limit_hub_waits() -> None:
         return client
 
     set_client_factory(bounded_client)
+    for handler in std_logging.getLogger("huggingface_hub").handlers:
+        handler.addFilter(_said_once)
+
+
+def _said_once(record: std_logging.LogRecord) -> bool:
+    """Let warnings of a Hub that is not reached, which come for every file, through once."""
+    text = record.getMessage()
+    is_new = text not in _said
+    if text.startswith("Could not reach the Hub"):
+        _said.add(text)
+    return is_new
+
+
+_said: set[str] = set()
 
 
 class _Reach:
@@ -95,8 +111,11 @@ def _refuses_token(error: BaseException) -> bool:
 
 
 def _send(send: Any, reach: _Reach, request: httpx2.Request, *, stream: bool = False, **options: Any) -> Any:
-    reach.check(request)
     request.extensions["timeout"] = _timeout(request, reach)
+    if _is_aside(request):
+        request.extensions["timeout"] = dict.fromkeys(request.extensions["timeout"], _ASIDE_S)
+        return send(request, stream=stream, **options)
+    reach.check(request)
     try:
         response = send(request, stream=True, **options)
     except httpx2.TransportError as error:
@@ -119,6 +138,12 @@ def _send(send: Any, reach: _Reach, request: httpx2.Request, *, stream: bool = F
         finally:
             response.close()
     return response
+
+
+def _is_aside(request: httpx2.Request) -> bool:
+    """Whether the client asks for itself, also where nothing of the Hub is wanted: agents' names, load counts."""
+    counts = request.method == "HEAD" and request.url.host == "s3.amazonaws.com"
+    return counts or request.url.path.endswith("/api/agent-harnesses")
 
 
 def _timeout(request: httpx2.Request, reach: _Reach) -> dict[str, float]:

@@ -47,7 +47,7 @@ def columns_of(rows: Iterable[Mapping[str, Any]], path: object) -> list[str]:
     return list(names)
 
 
-def parse_json(text: str, **options: Any) -> Any:
+def parse_json(text: str | bytes, **options: Any) -> Any:
     """As `json.loads`.
 
     Raises:

@@ -11,10 +11,14 @@ mamba_ssm nor the XLS-R file is needed, and nothing in a checkpoint is executed.
 """  # noqa: E501
 
 import argparse
+import errno
+import os
 import sys
+import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
+import commands
 import torch
 from safetensors.torch import save_file
 from transformers.utils import logging
@@ -27,6 +31,7 @@ from hf_gradalign.conversion import (
     read_state_dict,
     sha256_of,
 )
+from hf_gradalign.error_lines import error_line, require_room
 from hf_gradalign.hub import (
     PUBLISHED_DETECTORS,
     ConversionCardFacts,
@@ -35,10 +40,11 @@ from hf_gradalign.hub import (
     write_conversion_card,
 )
 from hf_gradalign.hub_waits import limit_hub_waits
+from hf_gradalign.library_bars import hide_library_bars
 from hf_gradalign.models import SpoofDetectorForAudioClassification, output_labels, put_in_order
-from hf_gradalign.plain_text import plain_text
 from hf_gradalign.scoring.model_loading import load_trained_classifier
 from hf_gradalign.training import average_state_dicts
+from hf_gradalign.training.atomic_writing import give_usual_mode
 
 
 def parse(argv: Sequence[str]) -> argparse.Namespace:
@@ -88,14 +94,15 @@ def main(argv: Sequence[str]) -> int:
     """Convert from the command line; returns the exit status."""
     arguments = parse(argv)
     limit_hub_waits()
+    hide_library_bars()
     logging.set_verbosity_warning()
     try:
         return reverse(arguments) if arguments.reverse else convert(arguments)
     except (ValueError, OSError) as error:
-        print(f"error: {plain_text(error)}", file=sys.stderr)
+        print(error_line(error, arguments.output_dir or arguments.output_file), file=sys.stderr)
         return 2
     except PublishingError as error:
-        print(f"error: {plain_text(error)}", file=sys.stderr)
+        print(error_line(error), file=sys.stderr)
         return 1
 
 
@@ -103,6 +110,7 @@ def convert(arguments: argparse.Namespace) -> int:
     """Published to ours."""
     sources = arguments.average or [arguments.checkpoint]
     paths = [locate_checkpoint(source, revision=arguments.revision, token=arguments.token) for source in sources]
+    require_room(arguments.output_dir, paths[0].stat().st_size)
     digests = {Path(source).name: sha256_of(path) for source, path in zip(sources, paths, strict=True)}
     for name, digest in digests.items():
         print(f"sha256 {digest}  {name}")
@@ -195,13 +203,22 @@ def reverse(arguments: argparse.Namespace) -> int:
     labels = output_labels(model.config.id2label, model.config.label2id, arguments.bonafide_label)
     put_in_order(model, feature_extractor, labels)  # the published code takes the second logit for bona fide
     state = published_state_dict(model)
-    if arguments.output_file.suffix == ".safetensors":
-        save_file(state, arguments.output_file)
-    else:
-        torch.save(state, arguments.output_file)
+    path = arguments.output_file
+    if path.is_dir():
+        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
+    require_room(path.parent, sum(value.nbytes for value in state.values()))
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=f".{path.name}.", dir=path.parent) as folder:
+        draft = Path(folder, path.name)  # what is cut short leaves nothing behind
+        if path.suffix == ".safetensors":
+            save_file(state, draft)
+            give_usual_mode(draft)
+        else:
+            torch.save(state, draft)
+        draft.replace(path)
     print(f"{len(state)} entries of the {model.config.head} layout are in {arguments.output_file}")
     return 0
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    commands.run_command(main)

@@ -12,7 +12,9 @@ meta.csv, any table with a header, a parquet file or folder of the Arena's form,
 """
 
 import argparse
+import errno
 import json
+import os
 import sys
 import tempfile
 import warnings
@@ -21,10 +23,13 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+import commands
+
 from hf_gradalign.data import CorpusOptions, parse_label_map
+from hf_gradalign.error_lines import error_line
 from hf_gradalign.hub_waits import limit_hub_waits
+from hf_gradalign.library_bars import hide_library_bars
 from hf_gradalign.metrics import AsvErrorRates
-from hf_gradalign.plain_text import plain_text
 from hf_gradalign.score_files import (
     Clips,
     Evaluation,
@@ -52,6 +57,7 @@ from hf_gradalign.score_files import (
     save_figures,
     with_own_labels,
 )
+from hf_gradalign.training.atomic_writing import write_text_atomically
 
 
 def parse(argv: Sequence[str]) -> argparse.Namespace:
@@ -113,6 +119,7 @@ def main(argv: Sequence[str]) -> int:
     """Evaluate from the command line; returns the exit status."""
     arguments = parse(argv)
     limit_hub_waits()
+    hide_library_bars()
     draws_figures = arguments.output_dir is not None and arguments.formats != ["none"]
     try:
         if draws_figures:
@@ -123,7 +130,7 @@ def main(argv: Sequence[str]) -> int:
         for message in dict.fromkeys(str(item.message) for item in caught if issubclass(item.category, UserWarning)):
             print(f"warning: {message}", file=sys.stderr)
     except (ValueError, OSError, ImportError) as error:
-        print(f"error: {plain_text(error)}", file=sys.stderr)
+        print(error_line(error, arguments.output_dir or arguments.output_json), file=sys.stderr)
         return 2
     return 0
 
@@ -152,7 +159,7 @@ def run(arguments: argparse.Namespace, draws_figures: bool) -> None:
             result["comparisons"][other] = compare(clips, theirs, settings)
             systems.append((theirs.scores, theirs.labels))
     if path is not None:
-        path.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
+        write_text_atomically(path, json.dumps(result, indent=2) + "\n")
         print(f"\n{path}")
     if draws_figures and evaluation.eer_threshold is not None:
         named = dict(zip(names_of([arguments.scores, *arguments.compare]), systems, strict=True))
@@ -165,6 +172,8 @@ def output_file(arguments: argparse.Namespace) -> Path | None:
     if arguments.output_dir is None and arguments.output_json is None:
         return None
     path = arguments.output_json or arguments.output_dir / "evaluation.json"
+    if path.is_dir():
+        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
     for folder in {path.parent, arguments.output_dir or path.parent}:
         folder.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=folder):  # an error now, not after the work
@@ -189,7 +198,7 @@ def load(path: str, arguments: argparse.Namespace) -> Clips:
     )
     if not has_keys:
         return with_own_labels(scores)
-    if not Path(arguments.keys).exists() and names_corpus(arguments.keys):
+    if names_corpus(arguments.keys):
         options = CorpusOptions([arguments.keys])
         keys = read_keys_of_corpus(
             arguments.keys,
@@ -239,7 +248,7 @@ def read_threshold(given: str | None) -> float | None:
         pass
     try:
         return float(json.loads(Path(given).read_text(encoding="utf-8"))["eer_threshold"])
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         raise ScoreFileError(
             f"--threshold takes a number or the evaluation.json of development data, not {given!r} ({error!r})."
         ) from error
@@ -293,4 +302,4 @@ def names_of(paths: Sequence[str]) -> list[str]:
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    commands.run_command(main)

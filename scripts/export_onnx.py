@@ -9,13 +9,18 @@ and bona fide. Needs onnx, onnxruntime and onnxscript (the extra `onnx`).
 """
 
 import argparse
+import logging
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+import commands
+
 import hf_gradalign  # noqa: F401  (makes torchaudio importable before transformers looks for it)
+from hf_gradalign.error_lines import error_line
 from hf_gradalign.export import OnnxMismatchError, OnnxReport, export_onnx
 from hf_gradalign.hub_waits import limit_hub_waits
+from hf_gradalign.library_bars import hide_library_bars
 from hf_gradalign.models import (
     SpoofDetectorConfig,
     load_config,
@@ -23,7 +28,6 @@ from hf_gradalign.models import (
     output_labels,
     put_in_order,
 )
-from hf_gradalign.plain_text import plain_text
 from hf_gradalign.scoring.model_loading import load_trained_classifier
 
 
@@ -38,10 +42,12 @@ def main(argv: Sequence[str]) -> int:
     parser.add_argument("--trust_remote_code", action="store_true", help="run the code that the model brings along")
     arguments = parser.parse_args(argv)
     limit_hub_waits()
+    hide_library_bars()
+    logging.getLogger("torch.onnx._internal.exporter").setLevel(logging.ERROR)  # what of torchvision is not there
     try:
         report = export(arguments)
     except (ValueError, OSError, ImportError, OnnxMismatchError) as error:
-        print(f"error: {plain_text(error)}", file=sys.stderr)
+        print(error_line(error, arguments.output.parent), file=sys.stderr)
         return 2
     print(
         f"{report.path}: {report.size / 1e6:.1f} MB, opset {report.opset}, input_values (batch, {report.n_samples}) to "
@@ -77,4 +83,4 @@ def export(arguments: argparse.Namespace) -> OnnxReport:
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    commands.run_command(main)

@@ -13,8 +13,10 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+import commands
+
+from hf_gradalign.error_lines import error_line
 from hf_gradalign.experiment import draw_conflicts
-from hf_gradalign.plain_text import plain_text
 
 
 def main(argv: Sequence[str]) -> int:
@@ -27,7 +29,7 @@ def main(argv: Sequence[str]) -> int:
     try:
         paths = draw_conflicts(arguments.source, arguments.output_dir, arguments.formats)
     except (ValueError, OSError, ImportError) as error:
-        print(f"error: {plain_text(error)}", file=sys.stderr)
+        print(error_line(error, arguments.output_dir or arguments.source), file=sys.stderr)
         return 2
     for path in paths:
         print(path)
@@ -35,4 +37,4 @@ def main(argv: Sequence[str]) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    commands.run_command(main)

@@ -43,6 +43,7 @@ from hf_gradalign.experiment import (
 )
 from hf_gradalign.hub import PublishingError
 from hf_gradalign.hub_waits import limit_hub_waits
+from hf_gradalign.library_bars import hide_library_bars
 from hf_gradalign.plain_text import plain_text
 from hf_gradalign.training import leave_process_group
 
@@ -57,6 +58,7 @@ def _main(argv: list[str], held: contextlib.ExitStack) -> int:
     given = read_arguments(argv)
     model_args, data_args, args = make_arguments(given)
     limit_hub_waits()
+    hide_library_bars(downloads=args.disable_tqdm)
     try:
         where = (args.output_dir, args.resume_from_checkpoint, args.align_gradients)
         folder, waited = held.enter_context(hold_output_folder(*where, overwrite=args.overwrite, dry_run=args.dry_run))

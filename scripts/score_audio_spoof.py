@@ -20,6 +20,7 @@ from transformers.utils import logging
 
 from hf_gradalign.data import LABEL_NAMES, CorpusError, CorpusOptions, load_corpus
 from hf_gradalign.hub_waits import limit_hub_waits
+from hf_gradalign.library_bars import hide_library_bars
 from hf_gradalign.metrics import equal_error_rate
 from hf_gradalign.plain_text import plain_text
 from hf_gradalign.scoring import SpoofScorer, list_audio_files, process_state, read_score_file, score_corpus
@@ -105,6 +106,7 @@ def main(argv: Sequence[str]) -> int:
     """Run from the command line; returns the exit status."""
     arguments = parse(argv)
     limit_hub_waits()
+    hide_library_bars(downloads=arguments.no_progress)
     state = process_state()
     logging.set_verbosity_warning() if state.is_main_process else logging.set_verbosity_error()
     try:

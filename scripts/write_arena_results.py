@@ -17,8 +17,10 @@ from collections.abc import Mapping, Sequence
 from datetime import date
 from pathlib import Path
 
+import commands
 from transformers.utils import logging
 
+from hf_gradalign.error_lines import error_line
 from hf_gradalign.hub import PublishingError
 from hf_gradalign.hub.arena import (
     ArenaResult,
@@ -34,7 +36,7 @@ from hf_gradalign.hub.arena import (
     write_arena_results,
 )
 from hf_gradalign.hub_waits import limit_hub_waits
-from hf_gradalign.plain_text import plain_text
+from hf_gradalign.library_bars import hide_library_bars
 
 
 def parse(argv: Sequence[str]) -> argparse.Namespace:
@@ -97,14 +99,15 @@ def main(argv: Sequence[str]) -> int:
     """Write and push from the command line; returns the exit status."""
     arguments = parse(argv)
     limit_hub_waits()
+    hide_library_bars()
     logging.set_verbosity_warning()
     try:
         run(arguments)
     except (ValueError, OSError) as error:
-        print(f"error: {plain_text(error)}", file=sys.stderr)
+        print(error_line(error, arguments.model_dir), file=sys.stderr)
         return 2
     except PublishingError as error:
-        print(f"error: {plain_text(error)}", file=sys.stderr)
+        print(error_line(error), file=sys.stderr)
         return 1
     return 0
 
@@ -195,4 +198,4 @@ def propose(
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    commands.run_command(main)

@@ -1,6 +1,7 @@
 """Detectors as ONNX files and as exported programs, for clips of one length in batches of any size."""
 
 import copy
+import errno
 import os
 import tempfile
 from collections.abc import Sequence
@@ -12,6 +13,8 @@ import torch
 from torch import Tensor, nn
 from torch.export import Dim, ExportedProgram
 from transformers import PreTrainedModel
+
+from hf_gradalign.error_lines import require_room
 
 TOLERANCE = 1e-3
 _ONE_FILE_BYTES = 1_900_000_000  # an ONNX file ends at 2 GiB; what is larger has its weights in a file beside it
@@ -65,11 +68,15 @@ def export_onnx(
         ImportError: If onnx, onnxruntime or onnxscript is not installed.
         ValueError: If the model is not in float32 or does not take `n_samples`, or no batch size is given.
         OnnxMismatchError: If a logit differs by more than 0.001.
+        OSError: If the file cannot be written there.
     """
     onnxruntime = _import_onnxruntime()
     if not check_batches or min(check_batches) < 1:
         raise ValueError(f"check_batches must be one batch size or more, of 1 and more, got {tuple(check_batches)}")
     path = Path(path)
+    if path.is_dir():
+        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
+    require_room(path.parent, sum(value.nbytes for value in model.state_dict().values()))
     path.parent.mkdir(parents=True, exist_ok=True)
     logits_of = _Logits(model)
     program = logits_of.export(n_samples)

@@ -4,19 +4,30 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from hf_gradalign.data import load_corpus
+from hf_gradalign.data import CorpusError, load_corpus
 from hf_gradalign.data.corpora import parse_corpus
+from hf_gradalign.folder_listing import list_folder
 from hf_gradalign.score_files.clips import Clips, flat
 from hf_gradalign.score_files.errors import ScoreFileError
+from hf_gradalign.score_files.parquet_keys import is_parquet
+from hf_gradalign.score_files.reading import key_file
 
 
 def names_corpus(text: str) -> bool:
-    """Whether a text names a corpus: the demo corpus, one with a layout of its own, or one of the Arena's."""
+    """Whether a text names a corpus in place of a key file.
+
+    That is the demo corpus, one with a layout of its own, one of the Arena's, or a folder of audio with labels (in
+    `metadata.csv` or `metadata.jsonl`, in folders by class, ...) in which there is no key file that is known.
+    """
+    path = Path(text)
+    if path.exists():
+        return path.is_dir() and key_file(path) is None and not is_parquet(path) and bool(list_folder(path).audio)
     spec = parse_corpus(text)
     return spec.layout is not None or spec.is_arena or spec.is_demo
 
@@ -48,9 +59,15 @@ def read_keys_of_corpus(
         ScoreFileError: If no clip has a label.
     """
     columns = {"label_column": label_column or "label", "id_column": id_column}
-    corpus = load_corpus(
-        name_or_path, splits=(split,), subset=subset, label_map=label_map, require_labels=False, **columns
-    )
+    try:
+        corpus = load_corpus(
+            name_or_path, splits=(split,), subset=subset, label_map=label_map, require_labels=False, **columns
+        )
+    except CorpusError as error:
+        text = (
+            str(error).replace("--label_column_name", "--label_column").replace("--id_column_name", "--key_id_column")
+        )
+        raise CorpusError(text) from error
     dataset = corpus[split]
     names = [name for name in dataset.column_names if name != "audio"]
     table = dataset.select_columns(names).with_format("arrow")[:]

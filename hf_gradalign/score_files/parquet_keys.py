@@ -47,11 +47,24 @@ def read_parquet_keys(
     if not files:
         raise ScoreFileError(f"There is no file {path}.")
     try:
-        schema = pq.read_schema(files[0])
-        names = [name for name in schema.names if name != _AUDIO]
-        table = pa.concat_tables([pq.read_table(file, columns=names) for file in files])
-    except (OSError, pa.ArrowException) as error:
-        raise ScoreFileError(f"Cannot read {path}: {error}") from error
+        return _read_keys(path, files, id_column, label_column, label_map)
+    except ScoreFileError:
+        raise
+    except (OSError, pa.ArrowException, KeyError, TypeError, AttributeError, ValueError) as error:
+        # The last are of what `datasets` takes the schema's notes for, where others wrote them.
+        raise ScoreFileError(f"Cannot read {path}: {error!r}") from error
+
+
+def _read_keys(
+    path: Path,
+    files: list[Path],
+    id_column: str | None,
+    label_column: str | None,
+    label_map: Mapping[str, str] | None,
+) -> Clips:
+    schema = pq.read_schema(files[0])
+    names = [name for name in schema.names if name != _AUDIO]
+    table = pa.concat_tables([pq.read_table(file, columns=names) for file in files])
     source = str(path)
     label = _column(source, names, label_column, _USUAL_LABELS, "labels", "--label_column")
     values = table[label]

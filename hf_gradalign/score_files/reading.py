@@ -207,7 +207,7 @@ def read_keys(
     if is_parquet(path):
         clips = read_parquet_keys(path, id_column=id_column, label_column=label_column, label_map=label_map)
     else:
-        table = read_table(_key_file(path) if path.is_dir() else path)
+        table = read_table(_require_key_file(path) if path.is_dir() else path)
         roles = find_roles(
             table,
             wants_score=False,
@@ -276,10 +276,15 @@ def _of_subset(clips: Clips, subset: str | None) -> Clips:
     return replace(kept, notes=(*clips.notes, note) if len(kept) < len(clips) else clips.notes, other_ids=others)
 
 
-def _key_file(folder: Path) -> Path:
-    for name in _KEY_FILES:
-        if (folder / name).is_file():
-            return folder / name
-    raise ScoreFileError(
-        f"{folder} is a folder without {', '.join(_KEY_FILES)} or data/*.parquet in it: name the file with the labels."
-    )
+def key_file(folder: Path) -> Path | None:
+    """The key file of a folder that is known by its name; None where there is none."""
+    return next((folder / name for name in _KEY_FILES if (folder / name).is_file()), None)
+
+
+def _require_key_file(folder: Path) -> Path:
+    if (path := key_file(folder)) is None:
+        raise ScoreFileError(
+            f"{folder} is a folder without {', '.join(_KEY_FILES)} or data/*.parquet in it: name the file with the "
+            "labels."
+        )
+    return path

@@ -37,6 +37,7 @@ from hf_gradalign.experiment import (
 from hf_gradalign.experiment.output_folder import RESULTS_NAME
 from hf_gradalign.file_locks import hold_lock
 from hf_gradalign.hub_waits import limit_hub_waits
+from hf_gradalign.library_bars import hide_library_bars
 from hf_gradalign.metrics import MEASURES
 from hf_gradalign.scoring import SpoofScorer, read_score_file, score_corpus
 from hf_gradalign.study.cell_folder import CellFolder, read_json
@@ -201,6 +202,7 @@ def main(
         os.environ["CUDA_VISIBLE_DEVICES"] = device  # nothing has looked at the accelerators yet
     threading.Thread(target=_end_with_parent, args=(parent,), daemon=True).start()
     limit_hub_waits()
+    hide_library_bars(downloads=True)
     status = _status_of(lambda: run_cell(folder, clips_folder, evaluation_sets, tokens), folder)
     sys.exit(status)
 

@@ -10,6 +10,7 @@ from typing import Any, Literal
 import pyarrow as pa
 from pyarrow import parquet
 
+from hf_gradalign.table_bounds import parse_json
 from hf_gradalign.training.links import refuse_link_out
 
 RecordFormat = Literal["jsonl", "parquet"]
@@ -147,7 +148,7 @@ def _json_rows(path: Path) -> Iterator[Any]:
             if broken is not None:
                 raise ValueError(f"{path} is no conflict record: line {broken} is not JSON")
             try:
-                yield json.loads(line)
+                yield parse_json(line)
             except ValueError:  # also for bytes that are not UTF-8
                 broken = number
     if broken == 1:
@@ -170,7 +171,7 @@ def _cut(path: Path, step: int) -> int:
     with path.open("rb+") as file:
         for line in file:
             try:
-                row = json.loads(line) if line.endswith(b"\n") else None
+                row = parse_json(line) if line.endswith(b"\n") else None
             except ValueError:
                 row = None
             if row is None or row["step"] > step:

@@ -74,3 +74,29 @@ def test_what_is_wrong_is_said(run, words, monkeypatch, more, trouble):
 def test_there_must_be_something_to_do(run, words):
     assert run(words[0])[0] == 2
     assert "--scores and --dataset go together" in run(*words[:3])[2]
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "trouble"),
+    [
+        ("config.json", '{"a":', "config.json is truncated or no JSON"),
+        ("config.json", "[1]", "config.json is JSON, but no object"),
+        ("model.safetensors", "\x10\0\0\0\0\0\0\0{", "the weights in "),
+        (".eval_results", "", "a file is where a folder belongs"),
+    ],
+)
+def test_edited_files_of_the_model_are_told(run, words, tmp_path, name, content, trouble):
+    (tmp_path / "model" / name).write_text(content)
+    status, out, err = run(*words)
+    assert (status, out) == (2, "")
+    assert trouble in err
+
+
+def test_an_edited_record_is_told(run, words, tmp_path):
+    assert run(*words)[0] == 0
+    record = tmp_path / "model" / ".eval_results" / "o" / "set" / "result.yaml"
+    for content in ("dataset: 3", "[1]", "a: &a [*a]", "a" * 3_000_000):
+        record.write_text(content)
+        status, _, err = run(words[0], "--push_to_hub", "--hub_model_id", "a/b")
+        assert status == 2
+        assert err.startswith(f"error: {record}")

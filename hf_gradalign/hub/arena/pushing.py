@@ -6,7 +6,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import yaml
 from huggingface_hub import HfApi, constants, hf_hub_download
 from huggingface_hub.errors import HTTPError, RemoteEntryNotFoundError
 from transformers.utils import logging
@@ -15,6 +14,7 @@ from hf_gradalign.hub.arena.errors import ArenaError
 from hf_gradalign.hub.arena.records import RUN_VERSION, as_yaml, badge
 from hf_gradalign.hub.arena.results import RECORD_FILE, RESULTS_FOLDER, SCORES_FILE
 from hf_gradalign.hub.publishing import publish
+from hf_gradalign.settings_files import read_settings
 from hf_gradalign.training.atomic_writing import write_text_atomically
 
 logger = logging.get_logger(__name__)
@@ -96,4 +96,9 @@ def scores_url(repo_id: str, commit: str, dataset_id: str) -> str:
 def _records(model_dir: str | Path) -> Iterator[tuple[Path, dict[str, Any]]]:
     for path in sorted(Path(model_dir, RESULTS_FOLDER).glob(f"*/*/{RECORD_FILE}")):
         if path.with_name(SCORES_FILE).is_file():
-            yield path, yaml.safe_load(path.read_text(encoding="utf-8"))
+            record = read_settings(path)
+            try:
+                record["dataset"]["id"], record["schema_version"], record["system"]["paper"], record["artifact"]
+            except (KeyError, TypeError) as error:
+                raise ArenaError(f"{path} is no record of results ({error!r}): write the results again") from error
+            yield path, record

@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import yaml
 from huggingface_hub import EvalResult
 
 from hf_gradalign.hub.arena.dataset import ArenaDataset
@@ -16,6 +15,7 @@ from hf_gradalign.hub.arena.scores import ArenaScores, judge_scores
 from hf_gradalign.hub.arena.system import ArenaSystem
 from hf_gradalign.hub.model_index import add_results_to_card
 from hf_gradalign.score_files import read_scores
+from hf_gradalign.settings_files import read_settings
 from hf_gradalign.training.atomic_writing import write_text_atomically
 
 RESULTS_FOLDER, SCORES_FILE, RECORD_FILE = ".eval_results", "scores.txt", "result.yaml"
@@ -117,6 +117,6 @@ def _tool_version(scores: Path | None) -> str | None:
     if scores is None or not (record := scores.with_name(RECORD_FILE)).is_file():
         return None
     try:
-        return yaml.safe_load(record.read_text(encoding="utf-8"))["artifact"]["bench_version"]
-    except (yaml.YAMLError, KeyError, TypeError):
+        return str(read_settings(record)["artifact"]["bench_version"])
+    except (ValueError, KeyError, TypeError):
         return None

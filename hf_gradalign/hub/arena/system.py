@@ -7,8 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from huggingface_hub import constants, get_local_safetensors_metadata
-from huggingface_hub.errors import NotASafetensorsRepoError
+from huggingface_hub.errors import NotASafetensorsRepoError, SafetensorsParsingError
 
+from hf_gradalign.file_faults import json_fault
 from hf_gradalign.hub.arena.errors import ArenaError
 from hf_gradalign.models import SpoofDetectorConfig
 
@@ -98,6 +99,8 @@ def describe_system(
     config = folder / constants.CONFIG_NAME
     if not config.is_file():
         raise ArenaError(f"{folder} is no model's folder: it has no {constants.CONFIG_NAME}")
+    if fault := json_fault(config):
+        raise ArenaError(f"{config} {fault}")
     name = name or (repo_id or folder.resolve().name).split("/")[-1]
     page = f"https://huggingface.co/{repo_id}" if repo_id else None
     size = count_millions(folder)
@@ -118,15 +121,19 @@ def count_millions(folder: Path) -> float | None:
         counts = get_local_safetensors_metadata(folder).parameter_count
     except (NotASafetensorsRepoError, FileNotFoundError):
         return None
+    except (SafetensorsParsingError, ValueError, RecursionError) as error:
+        raise ArenaError(f"the weights in {folder} cannot be read: {error}") from error
     return round(sum(counts.values()) / 1e6, 4)
 
 
 def _description(config: dict[str, Any], size: float | None) -> str:
     if config.get("model_type") == SpoofDetectorConfig.model_type:
-        encoder = config["backbone_config"].get("model_type", "speech")
-        what = f"{encoder} encoder, {config['head']} head"
+        backbone = config.get("backbone_config")
+        encoder = backbone.get("model_type", "speech") if isinstance(backbone, dict) else "speech"
+        what = f"{encoder} encoder, {config.get('head', 'unknown')} head"
     else:
-        what = ", ".join(config.get("architectures") or [config.get("model_type", "audio classifier")])
+        names = config.get("architectures") or [config.get("model_type", "audio classifier")]
+        what = ", ".join(map(str, names if isinstance(names, list) else [names]))
     return f"{what}, {size:.2f} million parameters; hf_gradalign" if size else f"{what}; hf_gradalign"
 
 
