@@ -25,6 +25,7 @@ from hf_gradalign.data.folders import read_archives, read_folder
 from hf_gradalign.data.metadata_folder import Metadata, read_metadata
 from hf_gradalign.data.parquet_splits import ParquetSplits
 from hf_gradalign.data.wanted import Wanted
+from hf_gradalign.hub_waits import hub_fault
 
 _HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
 # What load_dataset calls the builders of files that hold all that there is to a corpus.
@@ -89,7 +90,8 @@ def _find(spec: CorpusSpec, wanted: Wanted, revision: str | None, token: str | b
     except (OSError, ValueError, DatasetsError) as error:
         if "Config name is missing" in str(error) or "BuilderConfig" in str(error):
             raise CorpusError(f"{name}: {error}\nChoose one with --dataset_config_name.") from error
-        raise CorpusError(_not_found(path, name, f"nor reachable on the Hub ({error})")) from error
+        reason = " ".join(str(hub_fault(error) or error).split())
+        raise CorpusError(_not_found(path, name, f"nor reachable on the Hub ({reason})")) from error
 
 
 def _read_files(path: Path, wanted: Wanted) -> Splits:
