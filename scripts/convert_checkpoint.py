@@ -44,7 +44,9 @@ from hf_gradalign.library_bars import hide_library_bars
 from hf_gradalign.models import SpoofDetectorForAudioClassification, output_labels, put_in_order
 from hf_gradalign.scoring.model_loading import load_trained_classifier
 from hf_gradalign.training import average_state_dicts
-from hf_gradalign.training.atomic_writing import give_usual_mode
+from hf_gradalign.training.atomic_writing import give_usual_mode, require_free, written_when_whole
+
+_SIGNATURE = "By `scripts/convert_checkpoint.py` of hf_gradalign"  # in the card of what is converted
 
 
 def parse(argv: Sequence[str]) -> argparse.Namespace:
@@ -55,6 +57,7 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("--head", default="auto", help="aasist, conformer_tcm, mamba, or auto: told from the keys")
     parser.add_argument("--prefix", help="what the keys begin with, if there are several detectors in it")
     parser.add_argument("--output_dir", type=Path, help="folder for the model")
+    parser.add_argument("--overwrite", action="store_true", help="replace files that are not of an earlier conversion")
     parser.add_argument("--revision", help="branch, tag or commit of a checkpoint on the Hub")
     parser.add_argument("--token", help="access token for the Hub; by default that of `hf auth login`")
     parser.add_argument(
@@ -108,6 +111,7 @@ def main(argv: Sequence[str]) -> int:
 
 def convert(arguments: argparse.Namespace) -> int:
     """Published to ours."""
+    require_free(arguments.output_dir, arguments.overwrite or is_conversion(arguments.output_dir))
     sources = arguments.average or [arguments.checkpoint]
     paths = [locate_checkpoint(source, revision=arguments.revision, token=arguments.token) for source in sources]
     require_room(arguments.output_dir, paths[0].stat().st_size)
@@ -146,8 +150,6 @@ def convert(arguments: argparse.Namespace) -> int:
             return 1
 
     model.config.n_samples = arguments.n_samples
-    model.save_pretrained(arguments.output_dir)
-    model.make_feature_extractor().save_pretrained(arguments.output_dir)  # over one that is there
     known = {} if len(sources) > 1 else PUBLISHED_DETECTORS.get(sources[0], {})
     facts = {
         "title": f"{arguments.output_dir.resolve().name}: a converted {report.head} detector",
@@ -157,14 +159,19 @@ def convert(arguments: argparse.Namespace) -> int:
         "load_from": arguments.push_to_hub or str(arguments.output_dir),
         "n_parameters": report.n_parameters,
         "n_samples": arguments.n_samples,
-        "report": f"By `scripts/convert_checkpoint.py` of hf_gradalign:\n\n```\n{report}\n```",
+        "report": f"{_SIGNATURE}:\n\n```\n{report}\n```",
         "revision": arguments.revision,
         "sha256": digests,
         "averaged": len(sources) if len(sources) > 1 else None,
         "largest_difference": difference,
         "license": arguments.license,
     }
-    write_conversion_card(arguments.output_dir, ConversionCardFacts(**facts))
+    with written_when_whole(arguments.output_dir) as draft:
+        model.save_pretrained(draft)
+        for weights in draft.glob("*.safetensors"):
+            give_usual_mode(weights)
+        model.make_feature_extractor().save_pretrained(draft)
+        write_conversion_card(draft, ConversionCardFacts(**facts))
     print(f"\nModel, feature extractor, code and model card are in {arguments.output_dir}")
     if arguments.push_to_hub:
         where = publish(
@@ -176,6 +183,14 @@ def convert(arguments: argparse.Namespace) -> int:
         )
         print(f"Published at {where}")
     return 0
+
+
+def is_conversion(folder: Path) -> bool:
+    """Whether a folder holds what this script wrote, and no training run."""
+    card = folder / "README.md"
+    if not card.is_file() or (folder / "run_arguments.json").exists():
+        return False
+    return _SIGNATURE in card.read_text(encoding="utf-8", errors="replace")
 
 
 def in_float32(state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
@@ -197,6 +212,7 @@ def read_reference(path: str) -> dict[str, torch.Tensor]:
 
 def reverse(arguments: argparse.Namespace) -> int:
     """Ours to published."""
+    require_free(arguments.output_file, arguments.overwrite)
     model, feature_extractor = load_trained_classifier(arguments.checkpoint)
     if not isinstance(model, SpoofDetectorForAudioClassification):
         raise ConversionError(f"{arguments.checkpoint} is a {type(model).__name__}, not a detector of hf_gradalign")
@@ -207,15 +223,12 @@ def reverse(arguments: argparse.Namespace) -> int:
     if path.is_dir():
         raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
     require_room(path.parent, sum(value.nbytes for value in state.values()))
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=f".{path.name}.", dir=path.parent) as folder:
-        draft = Path(folder, path.name)  # what is cut short leaves nothing behind
-        if path.suffix == ".safetensors":
+    with written_when_whole(path) as draft:
+        if draft.suffix == ".safetensors":
             save_file(state, draft)
             give_usual_mode(draft)
         else:
             torch.save(state, draft)
-        draft.replace(path)
     print(f"{len(state)} entries of the {model.config.head} layout are in {arguments.output_file}")
     return 0
 

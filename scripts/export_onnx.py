@@ -1,5 +1,5 @@
 #!/usr/bin/env python
-"""Write a trained detector as an ONNX file, and compare it with PyTorch.
+"""Write a trained detector, or another classifier of waveforms, as an ONNX file, and compare it with PyTorch.
 
 python scripts/export_onnx.py runs/my-run --output detector.onnx
 python scripts/export_onnx.py name/of-a-detector --revision v1 --output detector.onnx --n_samples 64000
@@ -21,14 +21,10 @@ from hf_gradalign.error_lines import error_line
 from hf_gradalign.export import OnnxMismatchError, OnnxReport, export_onnx
 from hf_gradalign.hub_waits import limit_hub_waits
 from hf_gradalign.library_bars import hide_library_bars
-from hf_gradalign.models import (
-    SpoofDetectorConfig,
-    load_config,
-    load_feature_extractor,
-    output_labels,
-    put_in_order,
-)
+from hf_gradalign.models import output_labels, put_in_order
 from hf_gradalign.scoring.model_loading import load_trained_classifier
+from hf_gradalign.scoring.protocol import settle_windowing
+from hf_gradalign.training.atomic_writing import require_free
 
 
 def main(argv: Sequence[str]) -> int:
@@ -36,7 +32,8 @@ def main(argv: Sequence[str]) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("model", metavar="MODEL_DIR_OR_ID", help="a detector's folder, or its Hub id")
     parser.add_argument("--output", metavar="FILE", type=Path, required=True)
-    parser.add_argument("--n_samples", type=int, help="of a waveform; by default what its feature extractor gives")
+    parser.add_argument("--overwrite", action="store_true", help="replace a file that is there")
+    parser.add_argument("--n_samples", type=int, help="of a waveform; by default what it was trained to hear")
     parser.add_argument("--revision", help="of a model on the Hub")
     parser.add_argument("--bonafide_label", help="name or number of the bona fide label, if its names do not say")
     parser.add_argument("--trust_remote_code", action="store_true", help="run the code that the model brings along")
@@ -61,21 +58,26 @@ def export(arguments: argparse.Namespace) -> OnnxReport:
     """Load the detector and export it.
 
     Raises:
-        OSError: If there is no such model, or one of its files is broken.
+        OSError: If there is no such model, one of its files is broken, or the output exists.
         ValueError: If it is no trained detector, its labels do not say which output is which, or it takes
             whole clips and no length is given.
     """
     name = arguments.model
+    for path in (arguments.output, arguments.output.with_name(f"{arguments.output.name}.data")):
+        require_free(path, arguments.overwrite)
+    if arguments.output.is_dir():
+        raise ValueError(f"--output {arguments.output} is a folder: name a file, such as detector.onnx")
     hub_options = {"revision": arguments.revision, "trust_remote_code": arguments.trust_remote_code}
-    config = load_config(name, hub_options)
-    if config.model_type != SpoofDetectorConfig.model_type:
-        raise ValueError(f"{name} is no detector with a head of hf_gradalign, but a {config.model_type} model")
-    n_samples = arguments.n_samples
-    if n_samples is None:
-        n_samples = getattr(load_feature_extractor(name, hub_options), "n_samples", None)
+    model, feature_extractor = load_trained_classifier(name, **hub_options)
+    if feature_extractor.model_input_names[0] != "input_values":
+        raise ValueError(
+            f"{name}, a {type(model).__name__}, takes {feature_extractor.model_input_names[0]} and not waveforms; "
+            "models that take waveforms are exported"
+        )
+    windowing = settle_windowing(feature_extractor)
+    n_samples = arguments.n_samples or (None if windowing.mode == "whole" else windowing.n_samples)
     if n_samples is None:
         raise ValueError(f"{name} takes whole clips, and an exported one clips of one length: give --n_samples")
-    model, feature_extractor = load_trained_classifier(name, **hub_options)
     put_in_order(
         model, feature_extractor, output_labels(model.config.id2label, model.config.label2id, arguments.bonafide_label)
     )

@@ -28,6 +28,8 @@ from hf_gradalign.training import leave_process_group
 
 logger = logging.get_logger("hf_gradalign")
 
+_SHOWN = 20  # scores of recordings that are printed too
+
 
 def parse(argv: Sequence[str]) -> argparse.Namespace:
     """Read the command line."""
@@ -202,6 +204,10 @@ def score(scorer: SpoofScorer, corpus: str, split: str, dataset: Dataset, argume
     print(f"{report.n_scored} of {report.n_clips} clips of {corpus} {done}: {output}")
     if report.bad_clips:
         print(f"{len(report.bad_clips)} could not be scored; they are in {report.bad_audio_file}")
+    if arguments.audio and report.n_scored <= _SHOWN:
+        for name, value in read_score_file(output).items():
+            print(f"{value:.6f}  {plain_text(name)}")
+        print("A higher score is more likely bona fide.")
     if "label" in dataset.column_names:
         print(error_rate(dataset, read_score_file(output)))
 

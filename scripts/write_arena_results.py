@@ -32,11 +32,13 @@ from hf_gradalign.hub.arena import (
     load_arena_dataset,
     push_arena_results,
     read_labels,
+    require_form,
     submission,
     write_arena_results,
 )
 from hf_gradalign.hub_waits import limit_hub_waits
 from hf_gradalign.library_bars import hide_library_bars
+from hf_gradalign.training.atomic_writing import write_text_atomically
 
 
 def parse(argv: Sequence[str]) -> argparse.Namespace:
@@ -78,6 +80,7 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
     hub.add_argument("--token", help="access token; by default that of `hf auth login`")
     proposal = parser.add_argument_group("submission")
     proposal.add_argument("--submission", type=Path, metavar="FILE", help="write the YAML for the pull request here")
+    parser.add_argument("--overwrite", action="store_true", help="replace files that are not the Arena's forms")
     proposal.add_argument("--hf_username", help="who submits, on the Hub")
     proposal.add_argument("--contact", help="how to reach them")
     proposal.add_argument("--notes", help="anything that should be known of the result")
@@ -115,6 +118,8 @@ def main(argv: Sequence[str]) -> int:
 def run(arguments: argparse.Namespace) -> None:
     """Do what is asked for, in its order."""
     written, addresses = None, {}
+    if arguments.submission and not arguments.overwrite:
+        require_form(arguments.submission)
     if arguments.scores:
         system = describe(arguments)
         written = write(arguments, system)
@@ -154,7 +159,12 @@ def write(arguments: argparse.Namespace, system: ArenaSystem) -> ArenaResult:
         token=arguments.token,
     )
     written = write_arena_results(
-        arguments.model_dir, arguments.scores, dataset, system, calibration=calibration(arguments)
+        arguments.model_dir,
+        arguments.scores,
+        dataset,
+        system,
+        calibration=calibration(arguments),
+        overwrite=arguments.overwrite,
     )
     judged = written.scores
     for metric, value in judged.metrics.items():
@@ -190,7 +200,7 @@ def propose(
         calibration=calibration(arguments) if written.scores.threshold is None else None,
         notes=arguments.notes,
     )
-    arguments.submission.write_text(as_yaml(content), encoding="utf-8")
+    write_text_atomically(arguments.submission, as_yaml(content))
     print(
         f"the submission is in {arguments.submission}; to propose it:\n    hf upload {dataset_id} "
         f"{arguments.submission} submissions/{system.slug}.yaml --repo-type dataset --create-pr"

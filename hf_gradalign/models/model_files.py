@@ -25,6 +25,7 @@ _WEIGHTS = (SAFE_WEIGHTS_NAME, SAFE_WEIGHTS_INDEX_NAME, WEIGHTS_NAME, WEIGHTS_IN
 _ADAPTERS = ("adapter_model.safetensors", "adapter_model.bin")
 _SETTINGS = (CONFIG_NAME, FEATURE_EXTRACTOR_NAME, "processor_config.json", "adapter_config.json")
 _RENAMED = {"safetensors": SAFE_WEIGHTS_NAME, "torch": WEIGHTS_NAME}
+_CHECKPOINT = "checkpoint-"  # as the Trainer names them
 _OF_SCRIPTS = (".pth", ".pt", ".ckpt", ".tar")
 
 
@@ -48,6 +49,8 @@ def require_whole_files(folder: str | Path) -> None:
         others = sorted(path.name for path in folder.iterdir() if path.suffix in _OF_SCRIPTS)
         hint = f"; {others[0]} may be what scripts/convert_checkpoint.py converts" if others else ""
         raise OSError(f"{folder} has no weights ({SAFE_WEIGHTS_NAME} or {WEIGHTS_NAME}){hint}")
+    if not used and not any(_is_there(folder / name) for name in (CONFIG_NAME, _SETTINGS[-1])):
+        _refuse_unfinished_run(folder)
     if used and not any(_is_there(folder / name) for name in (CONFIG_NAME, _SETTINGS[-1])):
         raise OSError(f"{folder} has no {CONFIG_NAME}, without which {used[0]} cannot be loaded")
     for name in used:
@@ -91,6 +94,29 @@ def loading_model(name: str, hub_options: Mapping[str, Any]) -> Iterator[None]:
         else:
             what = f"it {fault_met_in_loading(error)}"
         raise kind(f"cannot load the model {name}{here}: {what}") from error
+
+
+def _refuse_unfinished_run(folder: Path) -> None:
+    """Name the best checkpoint of a run that has checkpoints and no model of its own yet."""
+    steps = sorted(
+        int(path.name.removeprefix(_CHECKPOINT))
+        for path in folder.glob(f"{_CHECKPOINT}*")
+        if path.name.removeprefix(_CHECKPOINT).isdecimal()
+        and any((path / name).is_file() for name in (CONFIG_NAME, _SETTINGS[-1]))
+    )
+    if not steps:
+        return
+    best, which = steps[-1], "last"
+    try:
+        state = json.loads((folder / f"{_CHECKPOINT}{best}" / "trainer_state.json").read_text(encoding="utf-8"))
+        step = int(Path(state["best_model_checkpoint"]).name.removeprefix(_CHECKPOINT))
+        best, which = (step, "best") if step in steps else (best, which)
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
+        pass  # nothing was evaluated yet
+    raise OSError(
+        f"{folder} is a run that is not finished and has no model of its own yet. Its {which} checkpoint so far is "
+        f"{folder / f'{_CHECKPOINT}{best}'}: name that one, or let the run finish"
+    )
 
 
 def _require_whole_weights(path: Path) -> None:

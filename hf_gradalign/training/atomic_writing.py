@@ -1,8 +1,10 @@
-"""Small files that are whole or not there, whenever the process is killed."""
+"""Files and folders that are whole or not there, whenever the process is killed."""
 
 import contextlib
 import os
+import shutil
 import stat
+from collections.abc import Iterator
 from pathlib import Path
 
 
@@ -31,6 +33,58 @@ def give_usual_mode(path: Path) -> None:
     mode = probe.stat().st_mode
     probe.unlink()
     path.chmod(stat.S_IMODE(mode))
+
+
+def require_free(path: str | Path, overwrite: bool = False) -> None:
+    """Refuse to write where something is already.
+
+    Args:
+        path: A file to be written, or a folder.
+        overwrite: Whether a file may be replaced, and files in a folder.
+
+    Raises:
+        FileExistsError: If the file is there, or the folder holds anything; the message says what to do.
+    """
+    path = Path(path)
+    if overwrite or not path.exists():
+        return
+    if not path.is_dir():
+        raise FileExistsError(f"{path} exists: name another file, or replace it with --overwrite")
+    if names := sorted(entry.name for entry in path.iterdir()):
+        shown = ", ".join(names[:4]) + (", ..." if len(names) > 4 else "")
+        raise FileExistsError(
+            f"{path} holds files already ({shown}): name another folder, or replace those of the same name with "
+            "--overwrite"
+        )
+
+
+@contextlib.contextmanager
+def written_when_whole(path: str | Path) -> Iterator[Path]:
+    """A draft next to a file or folder, which takes its place when the block ends; an error leaves all as it was.
+
+    Args:
+        path: The file, or the folder. Of a folder that is there, files of the same name are replaced, others stay.
+
+    Yields:
+        The draft's path, of the same name in a folder of its own. Write a file there, or make a folder.
+    """
+    path = Path(path).absolute()
+    path.parent.mkdir(parents=True, exist_ok=True)
+    workplace = path.with_name(f".{path.name}.draft")
+    shutil.rmtree(workplace, ignore_errors=True)  # what a kill left
+    workplace.mkdir()
+    draft = workplace / path.name
+    try:
+        yield draft
+        if draft.is_dir() and path.is_dir():
+            for file in sorted(file for file in draft.rglob("*") if file.is_file()):
+                target = path / file.relative_to(draft)
+                target.parent.mkdir(parents=True, exist_ok=True)
+                os.replace(file, target)
+        else:
+            os.replace(draft, path)
+    finally:
+        shutil.rmtree(workplace, ignore_errors=True)
 
 
 def flush_to_disk(path: Path) -> None:

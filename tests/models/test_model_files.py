@@ -162,3 +162,24 @@ def test_every_script_says_it(script, broken, tmp_path, capsys, monkeypatch):
     }[script]
     assert module.main(words) == 2
     assert f"error: {folder}/model.safetensors is a Git LFS pointer" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("loader", LOADERS.values(), ids=LOADERS)
+@pytest.mark.parametrize(
+    ("state", "which", "step"),
+    [
+        ('{"best_model_checkpoint": "/gone/run/checkpoint-20"}', "best", 20),
+        ('{"best_model_checkpoint": "/gone/run/checkpoint-10"}', "last", 30),  # it is no longer there
+        ('{"best_model_checkpoint": null}', "last", 30),
+        ("[[[", "last", 30),
+        (None, "last", 30),
+    ],
+)
+def test_a_run_that_is_not_finished_names_its_checkpoint(loader, state, which, step, whole, tmp_path):
+    for number in (20, 30, 40):
+        shutil.copytree(whole, tmp_path / f"checkpoint-{number}")
+    (tmp_path / "checkpoint-40" / "config.json").unlink()  # not written yet
+    if state is not None:
+        (tmp_path / "checkpoint-30" / "trainer_state.json").write_text(state)
+    with pytest.raises(OSError, match=f"is a run that is not finished .* Its {which} checkpoint so far is .*-{step}:"):
+        loader(tmp_path)

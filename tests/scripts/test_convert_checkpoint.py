@@ -1,3 +1,4 @@
+import stat
 import sys
 from pathlib import Path
 
@@ -47,6 +48,48 @@ def test_a_check_that_fails_writes_nothing(convert, tmp_path, capsys):
     assert convert(GOLDEN / "mamba.pth", "--output_dir", out, "--num_attention_heads", 8, *check) == 1
     assert "that is more than 0.0001; nothing was written. Is --num_attention_heads right" in capsys.readouterr().err
     assert not out.exists()
+
+
+def test_files_that_are_there_are_not_replaced(convert, tmp_path, capsys, monkeypatch):
+    run = tmp_path / "run"
+    run.mkdir()
+    for name in ("model.safetensors", "README.md", "run_arguments.json"):
+        (run / name).write_text(f"my {name}")
+
+    def contents():
+        return {path.name: path.read_bytes() for path in run.iterdir()}
+
+    before = contents()
+    words = (GOLDEN / "mamba.pth", "--output_dir", run, "--num_attention_heads", 4)
+    assert convert(*words) == 2
+    assert (
+        "holds files already (README.md, model.safetensors, run_arguments.json): name another folder, or replace"
+        in (capsys.readouterr().err)
+    )
+    with monkeypatch.context() as patch:  # the disk is full
+        patch.setattr("hf_gradalign.models.SpoofDetectorFeatureExtractor.save_pretrained", fail)
+        assert convert(*words, "--overwrite") == 2
+    assert contents() == before
+    assert convert(*words, "--overwrite") == 0
+    assert (run / "run_arguments.json").read_bytes() == before["run_arguments.json"]
+    assert AutoModelForAudioClassification.from_pretrained(run).config.head == "mamba"
+    assert stat.S_IMODE((run / "model.safetensors").stat().st_mode) == stat.S_IMODE((run / "README.md").stat().st_mode)
+    assert [path.name for path in tmp_path.iterdir()] == ["run"]  # no draft is left
+    assert convert(*words) == 2  # still a run
+    (run / "run_arguments.json").unlink()
+    assert convert(*words) == 0  # what this script wrote it replaces
+
+    back = tmp_path / "back.pth"
+    back.write_text("precious")
+    assert convert(run, "--reverse", "--output_file", back) == 2
+    assert f"{back} exists: name another file, or replace it with --overwrite" in capsys.readouterr().err
+    assert back.read_text() == "precious"
+    assert convert(run, "--reverse", "--output_file", back, "--overwrite") == 0
+    assert torch.load(back, weights_only=True)
+
+
+def fail(*_, **__):
+    raise OSError(28, "No space left on device")
 
 
 def test_average_and_reverse(convert, tmp_path):

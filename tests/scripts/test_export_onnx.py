@@ -1,7 +1,13 @@
 import numpy as np
 import onnxruntime
 import pytest
-from transformers import Wav2Vec2ForSequenceClassification
+import torch
+from transformers import (
+    Wav2Vec2ForSequenceClassification,
+    WhisperConfig,
+    WhisperFeatureExtractor,
+    WhisperForAudioClassification,
+)
 
 from hf_gradalign.models import (
     SpoofDetectorConfig,
@@ -67,11 +73,59 @@ def test_a_missing_folder(export, tmp_path, capsys):
     assert f"error: cannot load the model {nowhere} (there is no folder {nowhere})" in capsys.readouterr().err
 
 
-def test_no_detector(export, tmp_path, capsys):
-    Wav2Vec2ForSequenceClassification(small_wav2vec2_config(**TINY)).save_pretrained(tmp_path)
-    small_feature_extractor().save_pretrained(tmp_path)
+def test_exports_what_the_quick_start_makes(export, tmp_path, capsys):
+    # A stock classifier, whose bona fide label comes first here.
+    config = small_wav2vec2_config(**TINY)
+    config.id2label, config.label2id = {0: "bonafide", 1: "spoof"}, {"bonafide": 0, "spoof": 1}
+    model = Wav2Vec2ForSequenceClassification(config).eval()
+    model.save_pretrained(tmp_path / "run")
+    extractor = small_feature_extractor()
+    extractor.n_scored_samples = 3200  # as a run saves it
+    extractor.save_pretrained(tmp_path / "run")
+    path = tmp_path / "detector.onnx"
+    assert export([str(tmp_path / "run"), "--output", str(path)]) == 0
+    assert "input_values (batch, 3200) to logits (batch, 2)" in capsys.readouterr().out
+    clips = np.random.default_rng(0).standard_normal((3, 3200)).astype(np.float32)
+    session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+    (logits,) = session.run(["logits"], {"input_values": clips})
+    with torch.no_grad():
+        expected = model(torch.from_numpy(clips)).logits.numpy()
+    np.testing.assert_allclose(logits, expected[:, ::-1], atol=1e-5)
+
+
+def test_models_that_take_no_waveforms(export, tmp_path, capsys):
+    config = WhisperConfig(
+        d_model=16,
+        encoder_layers=1,
+        encoder_attention_heads=2,
+        encoder_ffn_dim=16,
+        num_mel_bins=8,
+        max_source_positions=50,
+        id2label={0: "spoof", 1: "bonafide"},
+        label2id={"spoof": 0, "bonafide": 1},
+    )
+    WhisperForAudioClassification(config).save_pretrained(tmp_path)
+    WhisperFeatureExtractor(feature_size=8, chunk_length=1).save_pretrained(tmp_path)
     assert export([str(tmp_path), "--output", str(tmp_path / "detector.onnx")]) == 2
-    assert f"error: {tmp_path} is no detector with a head of hf_gradalign, but a wav2vec2" in capsys.readouterr().err
+    assert "a WhisperForAudioClassification, takes input_features and not waveforms" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("name", ["detector.onnx", "detector.onnx.data"])
+def test_a_file_that_is_there_is_not_replaced(export, save, tmp_path, capsys, name):
+    (tmp_path / name).write_text("precious")
+    path = tmp_path / "detector.onnx"
+    assert export([save(), "--output", str(path)]) == 2
+    assert f"{tmp_path / name} exists: name another file, or replace it with --overwrite" in capsys.readouterr().err
+    assert (tmp_path / name).read_text() == "precious"
+    if name == path.name:
+        assert export([save(), "--output", str(path), "--overwrite"]) == 0
+        assert path.stat().st_size > 1000
+
+
+def test_a_folder_in_place_of_the_file(export, save, tmp_path, capsys):
+    (tmp_path / "folder").mkdir()
+    assert export([save(), "--output", str(tmp_path / "folder")]) == 2
+    assert "folder is a folder: name a file, such as detector.onnx" in capsys.readouterr().err
 
 
 def test_whole_clips_have_no_length(export, save, tmp_path, capsys):

@@ -90,6 +90,17 @@ def test_audio_without_a_corpus(script, model, corpus, tmp_path, capsys):
     assert "Equal error rate" not in capsys.readouterr().out
 
 
+def test_scores_of_a_few_recordings_are_printed(script, model, corpus, tmp_path, capsys):
+    for number in range(21):
+        (tmp_path / f"{number}.wav").write_bytes((corpus / f"test_{number % 3}.wav").read_bytes())
+    assert run(script, model, "--audio", "0.wav", "1.wav", "--output_file", "out.txt") == 0
+    said = capsys.readouterr().out.splitlines()
+    scores = [line.split() for line in (tmp_path / "out.txt").read_text().splitlines()]
+    assert said[1:] == [f"{score}  {name}" for name, score in scores] + ["A higher score is more likely bona fide."]
+    assert run(script, model, "--audio", *sorted(tmp_path.glob("*.wav")), "--output_file", "many.txt") == 0
+    assert len(capsys.readouterr().out.splitlines()) == 1
+
+
 @pytest.mark.parametrize(
     ("labels", "words", "rate"),
     [

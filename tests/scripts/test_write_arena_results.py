@@ -100,3 +100,30 @@ def test_an_edited_record_is_told(run, words, tmp_path):
         status, _, err = run(words[0], "--push_to_hub", "--hub_model_id", "a/b")
         assert status == 2
         assert err.startswith(f"error: {record}")
+
+
+@pytest.mark.parametrize(
+    ("name", "content"), [("scores.txt", "mine 1.0"), ("result.yaml", "mine: 1"), ("result.yaml", "[")]
+)
+def test_what_is_no_result_is_not_replaced(run, words, tmp_path, name, content):
+    folder = tmp_path / "model" / ".eval_results" / "o" / "set"
+    folder.mkdir(parents=True)
+    (folder / name).write_text(content)
+    card = (tmp_path / "model" / "README.md").read_bytes()
+    status, out, err = run(*words)
+    assert (status, out) == (2, "")
+    assert f"{folder / name} exists" in err
+    assert "--overwrite" in err
+    assert (folder / name).read_text() == content
+    assert (tmp_path / "model" / "README.md").read_bytes() == card
+    assert run(*words, "--overwrite")[0] == 0
+    assert run(*words)[0] == 0  # a result is replaced by a newer one
+
+
+def test_a_submission_replaces_no_other_file(run, words, tmp_path):
+    (tmp_path / "a.yaml").write_text("learning_rate: 1")
+    who = ["--hub_model_id", "a/b", "--hf_username", "a", "--contact", "c"]
+    status, _, err = run(*words, "--submission", str(tmp_path / "a.yaml"), *who)
+    assert status == 2
+    assert "a.yaml exists and is none of the Arena's forms: name another file, or replace it with --overwrite" in err
+    assert not (tmp_path / "model" / ".eval_results").exists()  # it was seen first

@@ -2,7 +2,7 @@ import os
 
 import pytest
 
-from hf_gradalign.training.atomic_writing import write_text_atomically
+from hf_gradalign.training.atomic_writing import require_free, write_text_atomically, written_when_whole
 
 
 def test_old_or_new(tmp_path, monkeypatch):
@@ -21,3 +21,54 @@ def test_old_or_new(tmp_path, monkeypatch):
     write_text_atomically(path, "new")
     assert path.read_text() == "new"
     assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_folder_is_written_beside_and_then_in_its_place(tmp_path):
+    folder = tmp_path / "deep" / "model"
+    with written_when_whole(folder) as draft:
+        draft.mkdir()
+        (draft / "a").write_text("1")
+        assert not folder.exists()
+    assert (folder / "a").read_text() == "1"
+    (folder / "own").write_text("mine")
+
+    def fail():
+        with written_when_whole(folder) as draft:
+            draft.mkdir()
+            (draft / "a").write_text("2")
+            (draft / "nowhere" / "b").write_text("3")
+
+    with pytest.raises(FileNotFoundError):
+        fail()
+    assert (folder / "a").read_text() == "1"
+    with written_when_whole(folder) as draft:
+        (draft / "sub").mkdir(parents=True)
+        (draft / "a").write_text("2")
+        (draft / "sub" / "b").write_text("3")
+    assert {str(path.relative_to(folder)): path.read_text() for path in folder.rglob("*") if path.is_file()} == {
+        "a": "2",
+        "own": "mine",
+        "sub/b": "3",
+    }
+    assert [path.name for path in folder.parent.iterdir()] == ["model"]
+
+
+def test_a_file_is_written_beside_and_then_in_its_place(tmp_path):
+    path = tmp_path / "a.pth"
+    for content in ("1", "2"):
+        with written_when_whole(path) as draft:
+            draft.write_text(content)
+        assert path.read_text() == content
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_what_is_there_is_named(tmp_path):
+    require_free(tmp_path / "new")
+    require_free(tmp_path)
+    for name in "abcde":
+        (tmp_path / name).touch()
+    with pytest.raises(FileExistsError, match=r"holds files already \(a, b, c, d, ...\): name another folder"):
+        require_free(tmp_path)
+    with pytest.raises(FileExistsError, match="a exists: name another file, or replace it with --overwrite"):
+        require_free(tmp_path / "a")
+    require_free(tmp_path, overwrite=True)

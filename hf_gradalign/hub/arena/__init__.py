@@ -5,7 +5,7 @@ from hf_gradalign.hub.arena.errors import ArenaError
 from hf_gradalign.hub.arena.labels import read_labels
 from hf_gradalign.hub.arena.model import GradAlignModel
 from hf_gradalign.hub.arena.pushing import find_scores, push_arena_results
-from hf_gradalign.hub.arena.records import ARENA_URL, Calibration, as_yaml, badge, run_record, submission
+from hf_gradalign.hub.arena.records import ARENA_URL, Calibration, as_yaml, badge, require_form, run_record, submission
 from hf_gradalign.hub.arena.results import ArenaResult, write_arena_results
 from hf_gradalign.hub.arena.scores import ArenaScores, judge_scores
 from hf_gradalign.hub.arena.system import ArenaPaper, ArenaSystem, describe_system
@@ -28,6 +28,7 @@ __all__ = [
     "load_arena_dataset",
     "push_arena_results",
     "read_labels",
+    "require_form",
     "run_record",
     "submission",
     "write_arena_results",

@@ -4,12 +4,14 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import date
+from pathlib import Path
 from typing import Any
 
 import yaml
 
 from hf_gradalign.hub.arena.errors import ArenaError
 from hf_gradalign.hub.arena.system import ArenaPaper, ArenaSystem
+from hf_gradalign.settings_files import read_settings
 
 ARENA_URL = "https://huggingface.co/spaces/SpeechAntiSpoofingBenchmarks/SpeechAntiSpoofingArena"
 RUN_VERSION, SUBMISSION_VERSION, CALIBRATED_SUBMISSION_VERSION, BADGE_VERSION = 4, 4, 5, 1
@@ -27,6 +29,25 @@ class Calibration:
 
     source_dataset: str
     threshold: float
+
+
+def require_form(path: str | Path) -> None:
+    """Refuse to replace a file that is none of the Arena's forms.
+
+    Raises:
+        FileExistsError: If there is such a file.
+    """
+    path = Path(path)
+    if not path.exists():
+        return
+    try:
+        content = read_settings(path)
+    except (OSError, ValueError):
+        content = None
+    if not isinstance(content, dict) or not {"system", "dataset", "scores"} <= content.keys():
+        raise FileExistsError(
+            f"{path} exists and is none of the Arena's forms: name another file, or replace it with --overwrite"
+        )
 
 
 def run_record(

@@ -10,13 +10,13 @@ import numpy as np
 from huggingface_hub import EvalResult
 
 from hf_gradalign.hub.arena.dataset import ArenaDataset
-from hf_gradalign.hub.arena.records import ARENA_URL, Calibration, as_yaml, run_record
+from hf_gradalign.hub.arena.records import ARENA_URL, Calibration, as_yaml, require_form, run_record
 from hf_gradalign.hub.arena.scores import ArenaScores, judge_scores
 from hf_gradalign.hub.arena.system import ArenaSystem
 from hf_gradalign.hub.model_index import add_results_to_card
 from hf_gradalign.score_files import read_scores
 from hf_gradalign.settings_files import read_settings
-from hf_gradalign.training.atomic_writing import write_text_atomically
+from hf_gradalign.training.atomic_writing import require_free, write_text_atomically
 
 RESULTS_FOLDER, SCORES_FILE, RECORD_FILE = ".eval_results", "scores.txt", "result.yaml"
 _CARD_METRICS = {
@@ -52,6 +52,7 @@ def write_arena_results(
     calibration: Calibration | None = None,
     bench_version: str | None = None,
     update_card: bool = True,
+    overwrite: bool = False,
 ) -> ArenaResult:
     """Write a scoring's results into a model's folder, in the Arena's form.
 
@@ -67,11 +68,18 @@ def write_arena_results(
         calibration: The threshold for data sets that have spoofed clips alone.
         bench_version: What measured; by default this library, or for the tool's own score files what its record says.
         update_card: Whether the model card's `model-index` gets the result; what else is in the card stays.
+        overwrite: Replace files in the place of the results that are something else; older results are replaced anyway.
 
     Raises:
         ArenaError: If the Arena would not take the scores.
+        FileExistsError: If there is something else in the place of the results.
         ScoreFileError: If the score file cannot be read.
     """
+    folder = Path(model_dir, RESULTS_FOLDER, *dataset.id.split("/"))
+    if not overwrite:
+        require_form(folder / RECORD_FILE)
+        if not (folder / RECORD_FILE).exists():  # nothing says whose scores they are
+            require_free(folder / SCORES_FILE)
     source = None if isinstance(scores, Mapping) else Path(scores)
     if not isinstance(scores, Mapping):
         clips = read_scores(scores)
@@ -84,7 +92,6 @@ def write_arena_results(
         judged.sha256,
         bench_version or _tool_version(source) or f"hf_gradalign=={version('hf-gradalign')}",
     )
-    folder = Path(model_dir, RESULTS_FOLDER, *dataset.id.split("/"))
     folder.mkdir(parents=True, exist_ok=True)
     write_text_atomically(folder / SCORES_FILE, judged.text)
     write_text_atomically(folder / RECORD_FILE, as_yaml(record))
