@@ -1,6 +1,6 @@
 """The corpus in chunks: what a loader worker decodes and batches at a time, and what is written at a time."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -39,6 +39,8 @@ class Chunk:
         bad: What is wrong with clips that cannot be scored, by their place in the chunk.
         loud: Largest absolute value of clips that have samples outside [-1, 1], by their place in the chunk.
         is_last: Whether no further piece of the chunk follows.
+        first: The place in the chunk of a piece's first window.
+        window_scores: Scores of the windows of earlier pieces.
         progress: Of a piece that ends within a recording: the recording's place in the chunk, how many seconds of it
             have been given, and how many it has, where that is known.
     """
@@ -50,6 +52,8 @@ class Chunk:
     bad: dict[int, str] = field(default_factory=dict)
     loud: dict[int, float] = field(default_factory=dict)
     is_last: bool = True
+    first: int = 0
+    window_scores: list[NDArray[np.float64]] = field(default_factory=list)
     progress: tuple[int, float, float | None] | None = None
 
     def pin_memory(self) -> "Chunk":
@@ -98,8 +102,12 @@ class ChunkDataset:
         """First clip of a chunk and one past its last."""
         return number * self.chunk_size, min((number + 1) * self.chunk_size, len(self._clips))
 
-    def pieces(self, number: int) -> Iterator[Chunk]:
+    def pieces(self, number: int, n_done: int = 0) -> Iterator[Chunk]:
         """Decode a chunk; clips that cannot be decoded are noted.
+
+        Args:
+            number: Of the chunk.
+            n_done: Windows that have been scored already: those of its first pieces, which are not given again.
 
         Yields:
             All of it at once, or, where it has long recordings, piece by piece. Of a clip that turns out to be bad at
@@ -108,7 +116,7 @@ class ChunkDataset:
         start, stop = self.bounds(number)
         piece = Chunk(number, stop - start)
         windows: list[OwnedWindow] = []
-        n_samples = 0
+        n_samples = n_given = 0
         is_whole = self._windowing.mode == "whole"
         for place, clip in enumerate(self._clips[start:stop]):
             heard = ClipWindows(clip, self._sampling_rate, self._windowing, self._rms_level)
@@ -121,14 +129,21 @@ class ChunkDataset:
                         piece.is_last = False
                         seconds = count * (self._windowing.hop_samples or len(window)) / self._sampling_rate
                         piece.progress = (place, seconds, heard.seconds)
-                        yield self._filled(piece, windows)
-                        piece, windows, n_samples = Chunk(number, stop - start), [], 0
+                        piece.first = n_given
+                        n_given += len(windows)
+                        if n_given > n_done:
+                            yield self._filled(piece, windows)
+                            piece = Chunk(number, stop - start)
+                        else:  # what was found out about its clips goes with the next one
+                            piece = Chunk(number, stop - start, bad=piece.bad, loud=piece.loud)
+                        windows, n_samples = [], 0
                 if is_out_of_range(heard.peak):
                     piece.loud[place] = heard.peak
             except AudioDecodingError as error:
                 piece.bad[place] = error.reason
                 windows = [owned for owned in windows if owned[0] != place]
                 n_samples = sum(len(window) for _, window in windows)
+        piece.first = n_given
         yield self._filled(piece, windows)
 
     def _filled(self, piece: Chunk, windows: list[OwnedWindow]) -> Chunk:
@@ -161,14 +176,16 @@ class ChunkPieces(IterableDataset):
     Args:
         chunks: The chunks.
         numbers: Which of them, in this order.
+        n_done: How many windows of a chunk have been scored already, where there are any.
     """
 
-    def __init__(self, chunks: ChunkDataset, numbers: Sequence[int]) -> None:
+    def __init__(self, chunks: ChunkDataset, numbers: Sequence[int], n_done: Mapping[int, int]) -> None:
         self._chunks = chunks
         self._numbers = numbers
+        self._n_done = n_done
 
     def __iter__(self) -> Iterator[Chunk]:
         worker = get_worker_info()
         mine = self._numbers if worker is None else self._numbers[worker.id :: worker.num_workers]
         for number in mine:
-            yield from self._chunks.pieces(number)
+            yield from self._chunks.pieces(number, self._n_done.get(number, 0))

@@ -22,7 +22,7 @@ from hf_gradalign.data.encoded_audio import with_encoded_audio
 from hf_gradalign.data.out_of_range import OutOfRangeClips
 from hf_gradalign.scoring.beginning import begin
 from hf_gradalign.scoring.chunks import Chunk, ChunkDataset
-from hf_gradalign.scoring.progress_store import ProgressStore, ScoredChunk, finite_or_none
+from hf_gradalign.scoring.progress_store import ProgressStore, ScoredChunk, ScoredPart, finite_or_none
 from hf_gradalign.scoring.score_file import write_bad_clips, write_score_file
 from hf_gradalign.scoring.scorer import SpoofScorer
 from hf_gradalign.scoring.settings import describe_scoring
@@ -215,6 +215,7 @@ def _score_pending(
             store.recover(int(path.stem.removeprefix("process-")))
     state.wait_for_everyone()
     done = store.read(settings.result()) if store.is_open else {}
+    parts = store.read_parts(settings.result()) if store.is_open else {}
     pending = [number for number in range(len(chunks)) if number not in done]
     state.wait_for_everyone()  # before any process writes, all must have seen the same
     mine = pending[state.process_index :: state.num_processes]
@@ -223,13 +224,18 @@ def _score_pending(
         return sum(stop - start for start, stop in map(chunks.bounds, numbers))
 
     flushed = time.monotonic()
-    held: list[ScoredChunk] = []  # until the settings are known, which come first
+    held: list[ScoredChunk | ScoredPart] = []  # until the settings are known, which come first
 
-    def write(wait: bool = False) -> None:
+    def write(*scored: ScoredChunk | ScoredPart, wait: bool = False) -> None:
+        nonlocal flushed
+        held.extend(scored)
         if not store.is_open and (wait or settings.done()):
             store.open(settings.result())
         while held and store.is_open and (wait or settings.done()):
             store.append(state.process_index, held.pop(0), settings.result())
+        if store.is_open and not held and time.monotonic() - flushed > _FLUSH_SECONDS:
+            store.flush(state.process_index)
+            flushed = time.monotonic()
 
     total = n_clips(range(len(chunks)))
     with tqdm(
@@ -241,18 +247,16 @@ def _score_pending(
         smoothing=0.05,
     ) as bar:
 
-        def show_progress(piece: Chunk) -> None:
+        def note_part(piece: Chunk, part: ScoredPart) -> None:
+            write(part)
             place, seconds, total = piece.progress
             of = "" if total is None else f" of {total / 60:.0f}"
             bar.set_postfix_str(f"{ids[chunks.bounds(piece.number)[0] + place]}: {seconds / 60:.0f}{of} min")
 
-        for position, (chunk, scores) in enumerate(scorer.score_chunks(chunks, mine, show_progress)):
+        mine_begun = {number: parts[number] for number in mine if number in parts}
+        for position, (chunk, scores) in enumerate(scorer.score_chunks(chunks, mine, note_part, mine_begun)):
             bar.set_postfix_str("", refresh=False)
-            held.append(ScoredChunk(chunk.number, finite_or_none(scores), chunk.bad, chunk.loud))
-            write()
-            if store.is_open and time.monotonic() - flushed > _FLUSH_SECONDS:
-                store.flush(state.process_index)
-                flushed = time.monotonic()
+            write(ScoredChunk(chunk.number, finite_or_none(scores), chunk.bad, chunk.loud))
             # The other processes keep pace, give or take a chunk.
             share = pending[position * state.num_processes : (position + 1) * state.num_processes]
             bar.update(n_clips(share))

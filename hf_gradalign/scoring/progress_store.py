@@ -1,10 +1,10 @@
-"""What has been scored so far, on disk after every chunk, so that a kill at any moment loses one chunk at most."""
+"""What has been scored so far, on disk after every chunk or part of one, so that a kill loses little."""
 
 import hashlib
 import json
 import math
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -29,6 +29,23 @@ class ScoredChunk:
     scores: list[float | None]
     bad: dict[int, str]
     loud: dict[int, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class ScoredPart:
+    """What came of some windows of a chunk with long recordings.
+
+    Attributes:
+        number: The chunk's place in the corpus.
+        first: The place in the chunk of the first window.
+        owners: The place in the chunk of the clip that each window is of.
+        scores: One a window; None where it is not finite.
+    """
+
+    number: int
+    first: int
+    owners: list[int]
+    scores: list[float | None]
 
 
 class ProgressStore:
@@ -65,11 +82,10 @@ class ProgressStore:
         if differing:
             raise ValueError(f"{self.folder} holds an unfinished scoring with other settings: {differing}")
 
-    def append(self, process: int, chunk: ScoredChunk, settings: Mapping[str, Any]) -> None:
-        """Add a chunk of a scoring with these settings to a process's file, with one write."""
-        found = {"chunk": chunk.number, "scores": chunk.scores, "bad": chunk.bad, "loud": chunk.loud}
-        found["of"] = _digest(settings)
-        line = json.dumps(found, allow_nan=False)
+    def append(self, process: int, scored: ScoredChunk | ScoredPart, settings: Mapping[str, Any]) -> None:
+        """Add a chunk, or a part of one, of a scoring with these settings to a process's file, with one write."""
+        found = {"chunk" if name == "number" else name: value for name, value in vars(scored).items()}
+        line = json.dumps({**found, "of": _digest(settings)}, allow_nan=False)
         with self._file_of(process).open("ab") as file:
             file.write(line.encode() + b"\n")
 
@@ -88,16 +104,31 @@ class ProgressStore:
         Others are there where a process of a killed scoring lived on and wrote into its successor's folder.
         """
         chunks = {}
-        digest = _digest(settings)
-        for path in sorted(self.folder.glob("process-*.jsonl")):
-            for line in path.read_bytes().split(b"\n")[:-1]:
-                found = json.loads(line)
-                if found.get("of", digest) != digest:
-                    continue
+        for found in self._lines(settings):
+            if "first" not in found:
                 bad = {int(place): reason for place, reason in found["bad"].items()}
                 loud = {int(place): peak for place, peak in found.get("loud", {}).items()}
                 chunks[found["chunk"]] = ScoredChunk(found["chunk"], found["scores"], bad, loud)
         return chunks
+
+    def read_parts(self, settings: Mapping[str, Any]) -> dict[int, ScoredPart]:
+        """What has been scored of each chunk from its first window on, of a scoring with these settings."""
+        begun: dict[int, ScoredPart] = {}
+        parts = [found for found in self._lines(settings) if "first" in found]
+        for found in sorted(parts, key=lambda found: found["first"]):
+            part = begun.setdefault(found["chunk"], ScoredPart(found["chunk"], 0, [], []))
+            if found["first"] == len(part.owners):  # neither a gap before it nor there already
+                part.owners.extend(found["owners"])
+                part.scores.extend(found["scores"])
+        return begun
+
+    def _lines(self, settings: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
+        digest = _digest(settings)
+        for path in sorted(self.folder.glob("process-*.jsonl")):
+            for line in path.read_bytes().split(b"\n")[:-1]:
+                found = json.loads(line)
+                if found.get("of", digest) == digest:
+                    yield found
 
     def flush(self, process: int) -> None:
         """Have the process's file written to the disk, for when the machine is taken away."""

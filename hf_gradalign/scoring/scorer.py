@@ -2,7 +2,7 @@
 
 import os
 import signal
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any, Literal
 
@@ -22,6 +22,7 @@ from hf_gradalign.scoring.chunks import Chunk, ChunkDataset, ChunkPieces
 from hf_gradalign.scoring.given_clips import as_clips, name_of
 from hf_gradalign.scoring.model_loading import label_columns, load_trained_classifier
 from hf_gradalign.scoring.precision import DType, resolve_dtype, suitable_workers, usable_device
+from hf_gradalign.scoring.progress_store import ScoredPart, finite_or_none
 from hf_gradalign.scoring.protocol import padding_is_harmless, settle_windowing, taking_windows_as_they_are
 from hf_gradalign.scoring.windowing import Combination, WindowMode
 
@@ -179,42 +180,56 @@ class SpoofScorer:
         self,
         chunks: ChunkDataset,
         numbers: Sequence[int] | None = None,
-        on_progress: Callable[[Chunk], None] | None = None,
+        on_part: Callable[[Chunk, ScoredPart], None] | None = None,
+        parts: Mapping[int, ScoredPart] | None = None,
     ) -> Iterator[tuple[Chunk, NDArray[np.float64]]]:
         """Score chunks one after the other, while loader workers decode the next ones.
 
         Args:
             chunks: From `chunks`.
             numbers: Which of them, in this order; by default all.
-            on_progress: Called with each piece of a chunk that is not its last, once it is on its way.
+            on_part: Called with each piece of a chunk that is not its last, and its windows' scores.
+            parts: What has been scored of chunks already, by number.
 
         Yields:
             Each chunk, and the scores of its clips, shape (clips of the chunk,): NaN where the audio is bad.
         """
+        parts = dict(parts or {})
+        begun: dict[int, Chunk] = {}
         # On an accelerator the next chunk is put on the way before the last one's scores are waited for.
         before: tuple[Chunk, list[torch.Tensor]] | None = None
-        begun: dict[int, tuple[Chunk, list[torch.Tensor]]] = {}
-        for piece in self._loader(chunks, range(len(chunks)) if numbers is None else numbers):
-            chunk, logits = begun.setdefault(piece.number, (Chunk(piece.number, piece.n_clips), []))
-            for batch, owners in zip(piece.batches, piece.owners, strict=True):
-                logits.append(self._forward_what_fits(batch, owners, chunk))
-            chunk.owners += piece.owners
+        numbers = range(len(chunks)) if numbers is None else numbers
+        for piece in self._loader(chunks, numbers, {n: len(part.owners) for n, part in parts.items()}):
+            if piece.number in parts:
+                begun[piece.number] = _resumed(parts.pop(piece.number), piece.first)
+            chunk = begun.pop(piece.number, None) or Chunk(piece.number, piece.n_clips)
+            chunk.n_clips = piece.n_clips
             chunk.bad |= piece.bad
             chunk.loud |= piece.loud
+            logits = [
+                self._forward_what_fits(batch, owners, chunk)
+                for batch, owners in zip(piece.batches, piece.owners, strict=True)
+            ]
+            chunk.owners += piece.owners
             if not piece.is_last:
-                if on_progress is not None:
-                    on_progress(piece)
+                begun[piece.number] = chunk
+                scores = self._window_scores(logits)
+                chunk.window_scores.append(scores)
+                if on_part is not None:
+                    owners = np.concatenate(piece.owners).tolist()
+                    on_part(piece, ScoredPart(piece.number, piece.first, owners, finite_or_none(scores)))
                 continue
-            del begun[piece.number]
             if before is not None:
                 yield before[0], self._clip_scores(*before)
             before = (chunk, logits)
         if before is not None:
             yield before[0], self._clip_scores(*before)
 
-    def _loader(self, chunks: ChunkDataset, numbers: Sequence[int]) -> Iterable[Chunk]:
+    def _loader(
+        self, chunks: ChunkDataset, numbers: Sequence[int], n_done: Mapping[int, int] | None = None
+    ) -> Iterable[Chunk]:
         return DataLoader(
-            ChunkPieces(chunks, numbers),
+            ChunkPieces(chunks, numbers, n_done or {}),
             batch_size=None,
             num_workers=self.num_workers,
             pin_memory=self.device.type not in ("cpu", "mps"),
@@ -253,13 +268,16 @@ class SpoofScorer:
             return nullcontext()
         return torch.autocast(self.device.type, dtype=getattr(torch, self.dtype))
 
-    def _clip_scores(self, chunk: Chunk, logits: list[torch.Tensor]) -> NDArray[np.float64]:
-        scores = np.full(chunk.n_clips, np.nan)
-        if not logits:
-            return scores
+    def _window_scores(self, logits: list[torch.Tensor]) -> NDArray[np.float64]:
         by_window = torch.cat(logits).double().cpu().numpy()
         bonafide, spoof = (0.0 if n is None else by_window[:, n] for n in (self._bonafide, self._spoof))
-        by_window = bonafide - spoof
+        return bonafide - spoof
+
+    def _clip_scores(self, chunk: Chunk, logits: list[torch.Tensor]) -> NDArray[np.float64]:
+        scores = np.full(chunk.n_clips, np.nan)
+        if not chunk.owners:
+            return scores
+        by_window = np.concatenate([*chunk.window_scores, *([self._window_scores(logits)] if logits else [])])
         owners = np.concatenate(chunk.owners)
         for place in np.unique(owners):
             if int(place) in chunk.bad:  # its end was, and its beginning does not count
@@ -269,6 +287,12 @@ class SpoofScorer:
                 chunk.bad[int(place)] = f"the model gave a score that is not finite ({scores[place]})"
                 scores[place] = np.nan
         return scores
+
+
+def _resumed(part: ScoredPart, n_windows: int) -> Chunk:
+    scores = np.array([np.nan if score is None else score for score in part.scores[:n_windows]])
+    owners = np.array(part.owners[:n_windows], dtype=np.int64)
+    return Chunk(part.number, 0, owners=[owners], window_scores=[scores])
 
 
 def _leave_interrupts_to_the_parent(worker: int) -> None:

@@ -1,5 +1,7 @@
 """Recordings of hours are cut on the way: the scores are those of decoding them whole."""
 
+from concurrent.futures import ThreadPoolExecutor
+
 import numpy as np
 import pytest
 import soundfile
@@ -8,7 +10,7 @@ from noise_clips import RATE, WINDOW, draw_clip
 from hf_gradalign.audio import reader, resampling
 from hf_gradalign.data import BadAudioError, decoding
 from hf_gradalign.models import SpoofDetectorFeatureExtractor
-from hf_gradalign.scoring import SpoofScorer, chunks, clip_windows, list_audio_files, score_corpus
+from hf_gradalign.scoring import SpoofScorer, chunks, clip_windows, corpus_scoring, list_audio_files, score_corpus
 
 
 def write(folder, name, seconds, rate=RATE, channels=1):
@@ -72,6 +74,47 @@ def test_scores_of_windows_that_are_cut_on_the_way(
     assert (tmp_path / "streamed.txt").read_text() == (tmp_path / "whole.txt").read_text()
     assert [clip.utterance_id for clip in streamed.bad_clips] == ["g.flac"]
     assert streamed.bad_clips == whole.bad_clips
+
+
+@pytest.mark.parametrize("other_size", [False, True])
+@pytest.mark.parametrize("after", [1, 4, 9, 14])
+def test_resumption_within_a_recording(
+    detector, extractor, recordings, small_blocks, monkeypatch, tmp_path, after, other_size
+):
+    small_blocks()
+    monkeypatch.setattr(corpus_scoring, "ThreadPoolExecutor", AtOnce)  # else parts may wait for the settings
+    scorer = SpoofScorer(detector, extractor, windows="all", batch_size=4, combine="median")
+    n_forwards = []
+    forward = SpoofScorer._forward
+
+    def counted(self, batch):
+        n_forwards.append(len(n_forwards))
+        if len(n_forwards) == after:
+            raise KeyboardInterrupt
+        return forward(self, batch)
+
+    monkeypatch.setattr(SpoofScorer, "_forward", lambda self, batch: n_forwards.append(0) or forward(self, batch))
+    whole = score_corpus(scorer, recordings, tmp_path / "whole.txt", progress=False)
+    needed = len(n_forwards)
+    n_forwards.clear()
+    monkeypatch.setattr(SpoofScorer, "_forward", counted)
+    with pytest.raises(KeyboardInterrupt):
+        score_corpus(scorer, recordings, tmp_path / "killed.txt", progress=False)
+    if other_size:  # as by another version
+        monkeypatch.setattr(chunks, "_PIECE", 9 * WINDOW)
+    report = score_corpus(scorer, recordings, tmp_path / "killed.txt", progress=False)
+    assert (tmp_path / "killed.txt").read_text() == (tmp_path / "whole.txt").read_text()
+    assert report.bad_clips == whole.bad_clips
+    if not other_size:
+        assert len(n_forwards) <= needed + 3  # what was scored is not scored again, but for the last piece
+    assert after < 9 or len(n_forwards) < needed + after - 2
+
+
+class AtOnce(ThreadPoolExecutor):
+    def submit(self, *arguments, **options):
+        future = super().submit(*arguments, **options)
+        future.result()
+        return future
 
 
 class Spy:

@@ -1,6 +1,6 @@
 import pytest
 
-from hf_gradalign.scoring.progress_store import ProgressStore, ScoredChunk
+from hf_gradalign.scoring.progress_store import ProgressStore, ScoredChunk, ScoredPart
 
 SETTINGS = {"model": "a", "batch_size": 4}
 
@@ -56,6 +56,19 @@ def test_remove(store):
     store.remove()
     assert not store.folder.exists()
     store.remove()
+
+
+def test_parts_are_joined_as_far_as_they_follow_each_other(store):
+    parts = [ScoredPart(3, 0, [0, 0], [1.5, None]), ScoredPart(3, 2, [1], [2.5]), ScoredPart(3, 4, [1], [9.0])]
+    for process, part in zip((1, 0, 0), parts, strict=True):
+        store.append(process, part, SETTINGS)
+    store.append(2, parts[0], SETTINGS)  # once more
+    store.append(2, ScoredPart(5, 1, [0], [1.0]), SETTINGS)
+    store.append(2, ScoredPart(3, 3, [1], [7.0]), {**SETTINGS, "model": "b"})
+    assert store.read(SETTINGS) == {}
+    found = store.read_parts(SETTINGS)
+    assert found[3] == ScoredPart(3, 0, [0, 0, 1], [1.5, None, 2.5])
+    assert found[5].owners == []
 
 
 def test_chunks_of_another_scoring_in_the_folder_do_not_count(store):
