@@ -45,7 +45,7 @@ def hold_lock(path: str | Path, what: str, on_wait: Callable[[str], None] | None
     except Timeout:
         if on_wait is None:
             refusal = LockHeldError(
-                f"{what} is in use by {_read(holder)}. Wait until it ends, stop it, or use another folder"
+                f"{what} is in use by {_read(holder)}. Wait until it ends, stop it, or write elsewhere"
             )
             refusal.holder = _read(holder)
             raise refusal from None
