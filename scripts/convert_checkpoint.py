@@ -14,7 +14,6 @@ import argparse
 import errno
 import os
 import sys
-import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
