@@ -211,16 +211,16 @@ def read_reference(path: str) -> dict[str, torch.Tensor]:
 
 def reverse(arguments: argparse.Namespace) -> int:
     """Ours to published."""
-    require_free(arguments.output_file, arguments.overwrite)
+    path = arguments.output_file
+    if path.is_dir():
+        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
+    require_free(path, arguments.overwrite)
     model, feature_extractor = load_trained_classifier(arguments.checkpoint)
     if not isinstance(model, SpoofDetectorForAudioClassification):
         raise ConversionError(f"{arguments.checkpoint} is a {type(model).__name__}, not a detector of hf_gradalign")
     labels = output_labels(model.config.id2label, model.config.label2id, arguments.bonafide_label)
     put_in_order(model, feature_extractor, labels)  # the published code takes the second logit for bona fide
     state = published_state_dict(model)
-    path = arguments.output_file
-    if path.is_dir():
-        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
     require_room(path.parent, sum(value.nbytes for value in state.values()))
     with written_when_whole(path) as draft:
         if draft.suffix == ".safetensors":

@@ -117,7 +117,10 @@ def test_outputs_that_cannot_be_written_are_told_before_the_work(load_script, cl
     assert evaluate([*words, "--output_dir", str(file)]) == 2
     assert "move away what is there" in capsys.readouterr().err
     checkpoint = SCRIPTS.parent / "tests" / "fixtures" / "aasist.pth"
-    assert convert([str(checkpoint), "--num_attention_heads", "4", "--output_dir", str(file)]) == 2
+    words = [str(checkpoint), "--num_attention_heads", "4", "--output_dir", str(file)]
+    assert convert(words) == 2
+    assert capsys.readouterr().err.startswith(f"error: {file} exists")
+    assert convert([*words, "--overwrite"]) == 2
     captured = capsys.readouterr()
     assert captured.out == ""
     assert captured.err.startswith(f"error: {file}: {os.strerror(errno.ENOTDIR)}")
@@ -152,7 +155,7 @@ def test_a_reversed_checkpoint_is_whole_or_not_there(load_script, tmp_path, caps
 
     monkeypatch.setattr(convert.torch, "save", interrupted)
     with pytest.raises(KeyboardInterrupt):
-        convert.main([*reverse, str(tmp_path / "new" / "file.pth")])
+        convert.main([*reverse, str(tmp_path / "new" / "file.pth"), "--overwrite"])
     assert [path.name for path in (tmp_path / "new").iterdir()] == ["file.pth"]
     assert (tmp_path / "new" / "file.pth").read_bytes() == old
 
