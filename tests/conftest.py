@@ -1,5 +1,6 @@
 """A local Hub for each test, and clients of it in processes of their own (they read the environment on import)."""
 
+import gc
 import json
 import os
 import subprocess
@@ -46,6 +47,20 @@ def run_client(hub, tmp_path):
         return json.loads(reports[-1])
 
     return run
+
+
+def pytest_collection_finish():
+    """What is imported stays: no collection looks through it again, of which each `train()` makes two."""
+    gc.collect()
+    gc.freeze()
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _no_waiting_for_the_disk():
+    """No test cuts the power. Kills, which some tests make, lose nothing that was written."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(os, "fsync", lambda descriptor: None)
+        yield
 
 
 def pytest_collection_modifyitems(items):

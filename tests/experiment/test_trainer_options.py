@@ -254,12 +254,6 @@ class FirstStep(TrainerCallback):
         self.began = True
 
 
-@pytest.fixture(autouse=True)
-def _without_collections(monkeypatch):
-    # accelerate makes several a training, which take longer than all else.
-    monkeypatch.setattr("accelerate.utils.memory.gc.collect", lambda *args: 0)
-
-
 @pytest.fixture(scope="module")
 def clips():
     return DatasetDict({split: synthetic_clips(size, 0.25, 16_000, split) for split, size in SIZES.items()})

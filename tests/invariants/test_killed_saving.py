@@ -1,7 +1,5 @@
 """A run that is killed while it saves loses nothing, whatever had been written by then."""
 
-import gc
-import os
 import shutil
 
 import pytest
@@ -57,17 +55,7 @@ def train_until_killed(trainer, step, change, resume):
     return False
 
 
-@pytest.fixture
-def _quick(monkeypatch):
-    # The Trainer collects garbage again and again, and what was imported is much to look through.
-    gc.freeze()
-    monkeypatch.setattr(os, "fsync", lambda descriptor: None)
-    yield
-    gc.unfreeze()
-
-
 @pytest.mark.parametrize("step", [1, 2])
-@pytest.mark.usefixtures("_quick")
 def test_killed_before_every_change_to_the_disk(tmp_path, step):
     whole = make(tmp_path / "whole")
     whole.train()

@@ -19,12 +19,6 @@ from hf_gradalign.training import GradientAlignmentTrainer, WeightedCrossEntropy
 WEIGHTS = [0.1, 0.9]
 
 
-@pytest.fixture(autouse=True)
-def _without_collections(monkeypatch):
-    # accelerate makes several a training, which take longer than all else.
-    monkeypatch.setattr("accelerate.utils.memory.gc.collect", lambda *args: 0)
-
-
 def trainer_that_makes_its_model(folder, model_init, **options):
     trainer_options = {k: options.pop(k) for k in ("compute_loss_func", "eval_dataset") if k in options}
     return GradientAlignmentTrainer(
