@@ -52,7 +52,8 @@ def _encode(file, samples, container, codec, rate, muxer, encoder, layout):
         for frames in (resampler.resample(frame), resampler.resample(None)):
             for piece in frames:
                 out.mux(stream.encode(piece))
-        out.mux(stream.encode(None))
+        # FLAC's last packet has no sound but a header, for which FFmpeg's Ogg has no place.
+        out.mux([packet for packet in stream.encode(None) if packet.size or container != "ogg"])
 
 
 def mp3(samples, *, header, encoder=None):

@@ -24,7 +24,7 @@ from hf_gradalign.audio.ffmpeg import LOSSY_TOLERANCE, UnknownFormatError, block
 from hf_gradalign.audio.mp3 import Mp3Length, measure_mp3
 from hf_gradalign.audio.recordings import find_recordings
 from hf_gradalign.audio.resampling import check_rate, resample_span, resampled_length, source_span
-from hf_gradalign.audio.riff import Data, RiffSound, find_riff_sound
+from hf_gradalign.audio.riff import Data
 from hf_gradalign.audio.sound import Block, Sound
 
 Bounds = Callable[[int], tuple[int, int]]
@@ -75,12 +75,6 @@ def opened_file(path: str | Path) -> Iterator[File]:
         yield File(data, os.path.abspath(path), (status.st_size, status.st_mtime_ns))
 
 
-def layout(data: Data) -> tuple[list[tuple[int, int]], RiffSound | None]:
-    """The recordings in a file, and of a single one its WAV or AIFF header."""
-    recordings = find_recordings(data)
-    return recordings, find_riff_sound(data) if len(recordings) == 1 else None
-
-
 class SoundReader:
     """Reads a file that is open.
 
@@ -98,13 +92,12 @@ class SoundReader:
         self._file = file
         self._sound_file: soundfile.SoundFile | None = None
         self._fault: Exception | None = None
-        self._recordings, riff = file.measured(layout)
+        self._recordings, mend = file.measured(find_recordings)
         self.seconds: float | None = None
         if len(self._recordings) > 1:
             return
-        mended = riff is not None and riff.mended_sizes
         self._open = lambda: soundfile.SoundFile(
-            BytesIO(riff.mended(file.data)) if mended else file.path or BytesIO(file.data)
+            file.path or BytesIO(file.data) if mend is None else BytesIO(mend.mended(file.data))
         )
         try:
             self._sound_file = self._open()

@@ -12,7 +12,8 @@ import soundfile
 
 from hf_gradalign.audio.errors import AudioDecodingError
 from hf_gradalign.audio.mp3 import measure_mp3
-from hf_gradalign.audio.reader import Bounds, File, SoundReader, layout, opened_file
+from hf_gradalign.audio.reader import Bounds, File, SoundReader, opened_file
+from hf_gradalign.audio.recordings import find_recordings
 from hf_gradalign.audio.resampling import resample_blocks
 from hf_gradalign.audio.sound import Block, Sound
 
@@ -98,7 +99,7 @@ def unheard_by_libsndfile(path: str | Path) -> str | None:
     """Why libsndfile alone would read only a part of a file that it can open; None where it reads all of it."""
     with opened_file(path) as file, soundfile.SoundFile(file.path) as sound_file:
         try:
-            recordings, _ = file.measured(layout)
+            recordings, _ = file.measured(find_recordings)
         except AudioDecodingError as error:
             return error.reason
         if len(recordings) > 1:

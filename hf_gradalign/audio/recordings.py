@@ -6,31 +6,41 @@ Files are joined by `cat`, and streams chained: a reader that stops where the fi
 from __future__ import annotations
 
 from hf_gradalign.audio.id3 import end_of_id3v2
-from hf_gradalign.audio.riff import Data, find_riff_sound
+from hf_gradalign.audio.ogg import OpenEnd, find_ogg_links
+from hf_gradalign.audio.riff import Data, RiffSound, find_riff_sound
 
 # What recordings begin with, by their first bytes; long enough not to be met by chance.
 _STARTS = {b"fLaC": (b"fLaC\0\0\0\x22", b"fLaC\x80\0\0\x22"), b"#!AMR": (b"#!AMR\n", b"#!AMR-WB\n")}
 _EBML = b"\x1a\x45\xdf\xa3"
 
 
-def find_recordings(data: Data) -> list[tuple[int, int]]:
+def find_recordings(data: Data) -> tuple[list[tuple[int, int]], RiffSound | OpenEnd | None]:
     """Begin and end of each recording in a file's bytes, in order; one of all the bytes where they hold no second one.
+
+    Of a single one also what mends the bytes on which libsndfile stumbles, if there are any.
 
     Known: WAV, AIFF, Ogg, FLAC, AMR, MP4 and Matroska. (FFmpeg reads joined MP3 and AAC as one.)
 
     Raises:
-        AudioDecodingError: if a WAV or AIFF file's header contradicts what is there.
+        AudioDecodingError: if a WAV or AIFF file's header contradicts what is there, or an Ogg file lacks pages.
     """
-    begins = _begins(data)
-    return list(zip(begins, [*begins[1:], len(data)], strict=True))
+    after_tag, open_end = end_of_id3v2(data), None
+    if data[after_tag : after_tag + 4] == b"OggS":
+        links, open_end = find_ogg_links(data, after_tag)
+        begins = [0, *links[1:]]
+    else:
+        begins = _begins(data, after_tag)
+    recordings = list(zip(begins, [*begins[1:], len(data)], strict=True))
+    if len(recordings) > 1:
+        return recordings, None
+    riff = find_riff_sound(data)
+    return recordings, riff if riff is not None and riff.mended_sizes else open_end
 
 
-def _begins(data: Data) -> list[int]:
+def _begins(data: Data, after_tag: int) -> list[int]:
     head = data[:16]
     if head[8:12] in (b"WAVE", b"AIFF", b"AIFC"):
         return _riff_files(data)
-    if head.startswith(b"OggS"):
-        return _ogg_links(data)
     if head[4:8] == b"ftyp":
         return _mp4_files(data)
     if head.startswith(_EBML):
@@ -40,7 +50,6 @@ def _begins(data: Data) -> list[int]:
             for place in places
             if place == 0 or b"webm" in (near := data[place : place + 64]) or b"matroska" in near
         ]
-    after_tag = end_of_id3v2(data)
     for first, starts in _STARTS.items():
         if data[after_tag : after_tag + len(first)] == first:
             return sorted({0, *(place for start in starts for place in _places(data, start, after_tag + 1))})
@@ -64,17 +73,6 @@ def _riff_files(data: Data) -> list[int]:
     ):
         begins.append(sound.end)
     return begins
-
-
-def _ogg_links(data: Data) -> list[int]:
-    """Links of a chained stream: each begins with a first page, or with several where streams are interleaved."""
-    begins, after_first_page = [], None
-    for place in _places(data, b"OggS\0\x02"):
-        if place != after_first_page:
-            begins.append(place)
-        n_segments = sum(data[place + 26 : place + 27])
-        after_first_page = place + 27 + n_segments + sum(data[place + 27 : place + 27 + n_segments])
-    return sorted({0, *begins})
 
 
 def _mp4_files(data: Data) -> list[int]:
