@@ -3,8 +3,6 @@
 import gc
 import json
 import os
-import subprocess
-import sys
 
 # Before torch is imported, here and in the processes that tests start: several at a time would fight for the cores.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -16,6 +14,7 @@ if not torch.cuda.is_available():
     # Before Triton is imported: without a GPU its kernels run in the interpreter, on tensors of the CPU.
     os.environ.setdefault("TRITON_INTERPRET", "1")
 
+import forked_python
 from hub_server import VALID_TOKEN, HubServer
 
 import hf_gradalign  # noqa: F401  (makes torchaudio importable before transformers and evaluate look for it)
@@ -34,14 +33,8 @@ def run_client(hub, tmp_path):
 
     def run(program, *args, token=VALID_TOKEN, home="home", **environment):
         prelude = "import json, sys\nargs = sys.argv[1:]\ndef report(x): print('REPORT', json.dumps(x))\n"
-        done = subprocess.run(
-            [sys.executable, "-c", prelude + program, *map(str, args)],
-            env=hub.environment(tmp_path / home, token, **environment),
-            cwd=tmp_path,
-            capture_output=True,
-            text=True,
-            timeout=200,
-        )
+        environment = hub.environment(tmp_path / home, token, **environment)
+        done = forked_python.run(["-c", prelude + program, *args], env=environment, cwd=tmp_path)
         assert done.returncode == 0, done.stdout + done.stderr
         reports = [line.removeprefix("REPORT ") for line in done.stdout.splitlines() if line.startswith("REPORT ")]
         return json.loads(reports[-1])

@@ -1,11 +1,7 @@
-"""A training run to be killed: a program for torchrun, and a function for a process of its own."""
+"""A training run to be killed: a program for torchrun, and a function for `forked_group.start`."""
 
-import gc
 import json
-import multiprocessing
-import os
 import sys
-import traceback
 from pathlib import Path
 
 import torch
@@ -64,39 +60,10 @@ def train(folder, options):
     write_text_atomically(folder / f"result-{rank}.json", json.dumps(found))
 
 
-def run(folder, options, processes, port):
-    """`train` in this process, or in several below it, all of one group that is this process's own."""
-    os.setsid()
-    Path(folder).mkdir(parents=True, exist_ok=True)
-    log = os.open(f"{folder}.log", os.O_WRONLY | os.O_CREAT | os.O_APPEND)
-    os.dup2(log, 1)
-    os.dup2(log, 2)
+def run(folder, options):
+    """`train`, and a sign that it begins: a kill is to hit the run."""
     Path(folder, STARTED).touch()
-    # Loader workers as in an ordinary process; and what was imported is much to look through for garbage.
-    multiprocessing.set_start_method("fork", force=True)
-    gc.freeze()
-    if processes == 1:
-        train(folder, options)
-        return
-    os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "WORLD_SIZE": str(processes)}
-    children = []
-    for rank in range(processes):
-        child = os.fork()
-        if child == 0:
-            status = 1
-            try:
-                os.environ |= {"RANK": str(rank), "LOCAL_RANK": str(rank)}
-                train(folder, options)
-                status = 0
-            except BaseException:
-                traceback.print_exc()
-            finally:
-                sys.stdout.flush()
-                os._exit(status)
-        children.append(child)
-    failed = [os.waitpid(child, 0)[1] for child in children]
-    if any(failed):
-        raise RuntimeError(f"processes ended with {failed}")
+    train(folder, options)
 
 
 if __name__ == "__main__":

@@ -1,11 +1,11 @@
-"""A small problem whose two views conflict, to compare training runs with; also a program for torchrun."""
+"""A small problem whose two views conflict, to compare training runs with."""
 
 import json
 import os
-import subprocess
-import sys
+import signal
 from pathlib import Path
 
+import forked_group
 import torch
 from safetensors.torch import load_file, save_file
 from torch import nn
@@ -14,7 +14,7 @@ from transformers import PretrainedConfig
 from transformers.modeling_outputs import SequenceClassifierOutput
 
 import hf_gradalign  # noqa: F401
-from hf_gradalign.training import GradientAlignmentArguments, GradientAlignmentTrainer, leave_process_group
+from hf_gradalign.training import GradientAlignmentArguments, GradientAlignmentTrainer
 
 N_FEATURES = 6
 
@@ -142,18 +142,10 @@ def read_run(output_dir):
 
 def run_processes(count, specifications):
     """Train in `count` gloo processes as `main` would in one."""
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", str(count)]
-    result = subprocess.run(
-        [*command, __file__, json.dumps({str(folder): options for folder, options in specifications.items()})],
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-        capture_output=True,
-        text=True,
-        timeout=240,
-        check=False,
-    )
-    assert result.returncode == 0, result.stderr[-3000:]
-
-
-if __name__ == "__main__":
-    main(sys.argv[1])
-    leave_process_group()
+    log = Path(next(iter(specifications))).with_suffix(".log")
+    words = json.dumps({str(folder): options for folder, options in specifications.items()})
+    process = forked_group.start(main, words, log=log, processes=count)
+    process.join(240)
+    if process.exitcode is None:
+        os.killpg(process.pid, signal.SIGKILL)
+    assert process.exitcode == 0, log.read_text()[-3000:]

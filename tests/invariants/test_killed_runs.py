@@ -2,17 +2,16 @@
 
 import contextlib
 import json
-import multiprocessing
 import os
 import random
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import time
 from pathlib import Path
 
+import forked_group
 import killed_run
 import psutil
 import pytest
@@ -25,27 +24,9 @@ STEPS = 24
 ONE_CORE = {"per_device_train_batch_size": 4, "max_steps": STEPS}
 
 
-@pytest.fixture(scope="module")
-def start():
-    """Start a run in a process that has all imports behind it: a kill is to hit the run."""
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["killed_run"])
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("PYTHONPATH", os.pathsep.join(filter(None, sys.path)))
-        patch.setenv("OMP_NUM_THREADS", "1")
-        process = context.Process(target=int)
-        process.start()
-        process.join()
-
-    def start(folder, options, processes=1):
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            port = free.getsockname()[1]
-        process = context.Process(target=killed_run.run, args=(str(folder), options, processes, port))
-        process.start()
-        return process
-
-    return start
+def start(folder, options, processes=1):
+    folder.mkdir(parents=True, exist_ok=True)
+    return forked_group.start(killed_run.run, str(folder), options, log=f"{folder}.log", processes=processes)
 
 
 def wait_until(condition, process, seconds=240):
@@ -67,7 +48,7 @@ def is_saving(folder):
     return any((folder / UNFINISHED_DIR).glob("checkpoint-*"))
 
 
-def kill_again_and_again(start, folder, kills, draw, options, processes=1):
+def kill_again_and_again(folder, kills, draw, options, processes=1):
     """Run to the end through kills; gives how many there were, and how many left half a checkpoint."""
     killed = torn = 0
     while True:
@@ -106,7 +87,7 @@ def assert_same_end(whole, run, processes):
     assert [path.name for path in run.glob("*checkpoint*")] == [f"checkpoint-{STEPS}"]
 
 
-def compare(start, tmp_path, kills, seed, processes=1, **options):
+def compare(tmp_path, kills, seed, processes=1, **options):
     """Kill runs of one kind until there were so many kills; each must end as the undisturbed one."""
     options = {**ONE_CORE, **options}
     process = start(tmp_path / "whole", options, processes)
@@ -116,21 +97,21 @@ def compare(start, tmp_path, kills, seed, processes=1, **options):
     killed = torn = attempt = 0
     while killed < kills:  # a run may be through before all its kills
         run = tmp_path / f"run-{attempt}"
-        more = kill_again_and_again(start, run, kills - killed, draw, options, processes)
+        more = kill_again_and_again(run, kills - killed, draw, options, processes)
         assert_same_end(tmp_path / "whole", run, processes)
         killed, torn, attempt = killed + more[0], torn + more[1], attempt + 1
         shutil.rmtree(run)
     return torn
 
 
-def test_three_kills(start, tmp_path):
-    compare(start, tmp_path, kills=3, seed=0)
+def test_three_kills(tmp_path):
+    compare(tmp_path, kills=3, seed=0)
 
 
 @pytest.mark.long
 @pytest.mark.slow
 @pytest.mark.timeout(3000)
-def test_twenty_kills(start, tmp_path):
+def test_twenty_kills(tmp_path):
     kinds = [
         (4, {"dataloader_num_workers": 0, "gradient_accumulation_steps": 3}),
         (3, {"dataloader_num_workers": 1}),
@@ -146,7 +127,7 @@ def test_twenty_kills(start, tmp_path):
         folder = tmp_path / str(seed)
         folder.mkdir()
         options = {"per_device_train_batch_size": 4 // options.get("processes", 1), **options}
-        torn += compare(start, folder, kills, seed, **options)
+        torn += compare(folder, kills, seed, **options)
     assert torn > 0, "no kill came while a checkpoint was being written"
 
 

@@ -1,15 +1,13 @@
 """A scorer that is killed (SIGKILL, all its processes) again and again ends with the file of an undisturbed one."""
 
 import contextlib
-import multiprocessing
 import os
 import random
 import signal
-import socket
-import sys
 import time
 from pathlib import Path
 
+import forked_group
 import killed_scoring
 import pytest
 
@@ -21,23 +19,10 @@ def start(detector_folder, make_corpus, tmp_path_factory):
     """Start a scoring in a process that has all imports behind it: a kill is to hit the scoring."""
     corpus = tmp_path_factory.mktemp("corpus") / "saved"
     make_corpus(CLIPS, bad=(7, 300)).save_to_disk(str(corpus))
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["killed_scoring"])
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("PYTHONPATH", os.pathsep.join(filter(None, sys.path)))
-        patch.setenv("OMP_NUM_THREADS", "1")
-        process = context.Process(target=int)
-        process.start()
-        process.join()
 
     def start(score_file, num_workers=0, processes=1):
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            port = free.getsockname()[1]
-        arguments = (str(detector_folder), str(corpus), str(score_file), num_workers, processes, port)
-        process = context.Process(target=killed_scoring.run, args=arguments)
-        process.start()
-        return process
+        arguments = (str(detector_folder), str(corpus), str(score_file), num_workers)
+        return forked_group.start(killed_scoring.score, *arguments, log=f"{score_file}.log", processes=processes)
 
     return start
 

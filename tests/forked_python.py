@@ -1,0 +1,133 @@
+"""Python processes that start at once: forks of one that has imported the slow libraries.
+
+`run` stands in for `subprocess.run([sys.executable, ...], capture_output=True, text=True)`. What reads its environment
+when it is imported (huggingface_hub, transformers, datasets, evaluate, hf_gradalign) is left to each process to import.
+"""
+
+import atexit
+import functools
+import importlib
+import json
+import os
+import random
+import runpy
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import types
+from pathlib import Path
+
+SLOW_LIBRARIES = (
+    *("aiohttp", "anyio", "av", "httpx", "httpx2", "jinja2", "multiprocess", "numpy", "pandas", "PIL.Image", "psutil"),
+    *("pyarrow.compute", "pyarrow.dataset", "pyarrow.parquet", "scipy.optimize", "scipy.signal", "scipy.stats"),
+    *("sklearn.metrics", "soundfile", "sympy", "torch", "torch._dynamo", "torch.distributed.tensor", "yaml"),
+)
+ENVIRONMENT_READERS = ("accelerate", "datasets", "evaluate", "hf_gradalign", "huggingface_hub", "peft", "transformers")
+
+
+def run(words, env=None, cwd=None, processes=1, timeout=200):
+    """Run `-c PROGRAM` or a script with its words; in several processes as torchrun would."""
+    with tempfile.TemporaryDirectory() as folder:
+        request = {
+            "words": [str(word) for word in words],
+            "env": dict(os.environ if env is None else env),
+            "cwd": str(cwd or os.getcwd()),
+            "outputs": [f"{folder}/stdout", f"{folder}/stderr"],
+            "processes": processes,
+            "timeout": timeout,
+        }
+        server = _server()
+        server.stdin.write(json.dumps(request) + "\n")
+        server.stdin.flush()
+        status = json.loads(server.stdout.readline())
+        stdout, stderr = (Path(path).read_text() for path in request["outputs"])
+    return subprocess.CompletedProcess(request["words"], status, stdout, stderr)
+
+
+@functools.cache
+def _server():
+    server = subprocess.Popen(
+        [sys.executable, __file__],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+    )
+    atexit.register(server.communicate)  # it ends with its input
+    return server
+
+
+def _serve():
+    for name in SLOW_LIBRARIES:
+        importlib.import_module(name)
+    early = sorted(name for name in ENVIRONMENT_READERS if name in sys.modules)
+    assert not early, f"{early} read the environment before there is one"
+    for line in sys.stdin:
+        request = json.loads(line)
+        ranks = _ranks(request["processes"])
+        children = set()
+        for rank in ranks:
+            child = os.fork()
+            if child == 0:
+                return _become(request, rank)
+            children.add(child)
+        sys.stdout.write(f"{_wait_for(children, request['timeout'])}\n")
+        sys.stdout.flush()
+    return None
+
+
+def _ranks(count):
+    if count == 1:
+        return [{}]
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    group = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "WORLD_SIZE": count, "LOCAL_WORLD_SIZE": count}
+    return [{k: str(v) for k, v in {**group, "RANK": rank, "LOCAL_RANK": rank}.items()} for rank in range(count)]
+
+
+def _wait_for(children, timeout):
+    """Wait for all; one that fails, or too long a time, ends the others."""
+
+    def end(*_):
+        for child in children:
+            os.kill(child, signal.SIGKILL)
+
+    signal.signal(signal.SIGALRM, end)
+    signal.alarm(timeout)
+    status = 0
+    while children:
+        child, ended = os.wait()
+        children.discard(child)
+        if ended and not status:
+            status = os.waitstatus_to_exitcode(ended)
+            end()
+    signal.alarm(0)
+    return status
+
+
+def _become(request, rank):
+    """Be the process that was asked for, up to an ordinary end of the interpreter."""
+    signal.signal(signal.SIGALRM, signal.SIG_DFL)
+    os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
+    for number, path in enumerate(request["outputs"], start=1):
+        os.dup2(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600), number)
+    os.environ.clear()
+    os.environ.update(request["env"] | rank)
+    os.chdir(request["cwd"])
+    random.seed()
+    sys.modules["numpy"].random.seed()
+    first, *words = request["words"]
+    main = sys.modules["__main__"] = types.ModuleType("__main__")
+    if first == "-c":
+        sys.argv, sys.path[0] = ["-c", *words[1:]], ""
+        exec(compile(words[0], "<string>", "exec"), main.__dict__)
+    else:
+        sys.argv, sys.path[0] = [first, *words], os.path.dirname(os.path.abspath(first))
+        runpy.run_path(first, run_name="__main__")
+
+
+if __name__ == "__main__":
+    _serve()
