@@ -3,6 +3,7 @@
 import gc
 import json
 import os
+import sys
 
 # Before torch is imported, here and in the processes that tests start: several at a time would fight for the cores.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -33,8 +34,8 @@ def run_client(hub, tmp_path):
 
     def run(program, *args, token=VALID_TOKEN, home="home", **environment):
         prelude = "import json, sys\nargs = sys.argv[1:]\ndef report(x): print('REPORT', json.dumps(x))\n"
-        environment = hub.environment(tmp_path / home, token, **environment)
-        done = forked_python.run(["-c", prelude + program, *args], env=environment, cwd=tmp_path)
+        command = [sys.executable, "-c", prelude + program, *args]
+        done = forked_python.run(command, hub.environment(tmp_path / home, token, **environment), tmp_path)
         assert done.returncode == 0, done.stdout + done.stderr
         reports = [line.removeprefix("REPORT ") for line in done.stdout.splitlines() if line.startswith("REPORT ")]
         return json.loads(reports[-1])

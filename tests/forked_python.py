@@ -27,11 +27,19 @@ SLOW_LIBRARIES = (
 ENVIRONMENT_READERS = ("accelerate", "datasets", "evaluate", "hf_gradalign", "huggingface_hub", "peft", "transformers")
 
 
-def run(words, env=None, cwd=None, processes=1, timeout=200):
-    """Run `-c PROGRAM` or a script with its words; in several processes as torchrun would."""
+TORCHRUN = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node"]
+
+
+def run(command, env=None, cwd=None, timeout=200, **_):
+    """Run `[sys.executable, "-c", PROGRAM, ...]` or a script; the latter in several processes as torchrun would."""
+    python, *words = map(str, command)
+    assert python == sys.executable
+    processes = 1
+    if words[: len(TORCHRUN)] == TORCHRUN:
+        processes, words = int(words[len(TORCHRUN)]), words[len(TORCHRUN) + 1 :]
     with tempfile.TemporaryDirectory() as folder:
         request = {
-            "words": [str(word) for word in words],
+            "words": words,
             "env": dict(os.environ if env is None else env),
             "cwd": str(cwd or os.getcwd()),
             "outputs": [f"{folder}/stdout", f"{folder}/stderr"],
@@ -43,7 +51,7 @@ def run(words, env=None, cwd=None, processes=1, timeout=200):
         server.stdin.flush()
         status = json.loads(server.stdout.readline())
         stdout, stderr = (Path(path).read_text() for path in request["outputs"])
-    return subprocess.CompletedProcess(request["words"], status, stdout, stderr)
+    return subprocess.CompletedProcess(command, status, stdout, stderr)
 
 
 @functools.cache

@@ -1,35 +1,59 @@
 """Every way of running a training gives the same update: `scripts/check_modes.py` in real processes."""
 
+import argparse
+import importlib
 import json
-import os
-import subprocess
 import sys
 from pathlib import Path
 
+import forked_group
 import pytest
 
-SCRIPT = Path(__file__).parents[2] / "scripts" / "check_modes.py"
+SCRIPTS = Path(__file__).parents[2] / "scripts"
 # One of each kind; the slow test has all.
 QUICK = ("static_graph, 2 x 2", "bucket_view, 2 x 2", "FSDP2, 2 x 2", "gradvac by module", "with weights", "LoRA, DDP")
 
 
-def check_modes(path, *options):
-    command = [sys.executable, str(SCRIPT), "--json", str(path), *options]
-    done = subprocess.run(
-        command, env={**os.environ, "OMP_NUM_THREADS": "1"}, capture_output=True, text=True, check=False
-    )
-    assert path.is_file(), done.stderr[-3000:]
+@pytest.fixture
+def script(monkeypatch):
+    monkeypatch.syspath_prepend(SCRIPTS)
+    return importlib.import_module("check_modes")
+
+
+@pytest.fixture
+def main(script, monkeypatch):
+    def main(*words):
+        monkeypatch.setattr(sys, "argv", ["check_modes.py", *map(str, words)])
+        return script.main()
+
+    return main
+
+
+@pytest.fixture
+def forked(script, monkeypatch, tmp_path):
+    """The script's processes are forked from one with all imports, where it starts them by torchrun."""
+
+    def launch(processes, arguments, folder):
+        arguments = argparse.Namespace(**{**vars(arguments), "work": processes, "folder": folder})
+        process = forked_group.start(script.work, arguments, log=tmp_path / "log", processes=processes)
+        process.join()
+        return process.exitcode
+
+    monkeypatch.setattr(script, "launch", launch)
+
+
+def check_modes(main, path, *options):
+    status = main("--json", path, *options)
     rows = json.loads(path.read_text())
     wrong = [row for row in rows if not row["same"]]
-    assert not wrong, f"{wrong}\n{done.stderr[-2000:]}"
-    assert done.returncode == 0
+    assert not wrong
+    assert status == 0
     return rows
 
 
-@pytest.mark.long
-@pytest.mark.slow
-def test_some_modes(tmp_path):
-    rows = check_modes(tmp_path / "rows.json", "--processes", "2", "--only", *QUICK)
+@pytest.mark.usefixtures("forked")
+def test_some_modes(main, tmp_path):
+    rows = check_modes(main, tmp_path / "rows.json", "--processes", "2", "--only", *QUICK)
     assert len(rows) == len(QUICK) + 1  # FSDP2 in float32 and in bf16
     assert all(row["movement"] > 0.05 for row in rows)
 
@@ -37,13 +61,12 @@ def test_some_modes(tmp_path):
 @pytest.mark.long
 @pytest.mark.slow
 @pytest.mark.timeout(900)
-def test_all_modes(tmp_path):
-    rows = check_modes(tmp_path / "rows.json")
+def test_all_modes(main, tmp_path):
+    rows = check_modes(main, tmp_path / "rows.json")
     assert len(rows) > 45
 
 
-@pytest.mark.slow
-def test_a_mode_that_is_not_there(tmp_path):
-    done = subprocess.run([sys.executable, str(SCRIPT), "--only", "DPP"], capture_output=True, text=True, check=False)
-    assert done.returncode == 2
-    assert "no mode has DPP in its name" in done.stderr
+def test_a_mode_that_is_not_there(main, capsys):
+    with pytest.raises(SystemExit, match="2"):
+        main("--only", "DPP")
+    assert "no mode has DPP in its name" in capsys.readouterr().err
