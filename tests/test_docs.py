@@ -1,0 +1,201 @@
+"""The README and the pages in docs/: their Python runs, their command lines parse, and their links lead somewhere."""
+
+import argparse
+import re
+import runpy
+import shlex
+import signal
+import sys
+import warnings
+from pathlib import Path
+from unittest.mock import create_autospec
+
+import corpus_trees
+import pytest
+import soundfile
+from arena_world import CARD, COMMIT, LABELS, make_dataset_folder, make_scores
+from tiny_detectors import make_config, make_detector
+from tokenizers import Tokenizer
+from tokenizers.models import WordLevel
+from transformers import AutoModel, PreTrainedTokenizerFast
+
+import hf_gradalign.hub.arena
+from hf_gradalign.experiment import parse_arguments
+from hf_gradalign.models import SpoofDetectorFeatureExtractor
+
+ROOT = Path(__file__).parents[1]
+PAGES = [
+    ROOT / "README.md",
+    ROOT / "CONTRIBUTING.md",
+    ROOT / "scripts" / "recipes" / "README.md",
+    *sorted((ROOT / "docs").rglob("*.md")),
+]
+FENCE = re.compile(r"(<!-- not run: .+ -->\n)?^ *```(\w*).*?\n(.*?)^ *```$", re.MULTILINE | re.DOTALL)
+
+# What stands for a corpus, a model or a training of minutes: text of a page, and what is run in its place.
+STAND_INS = {
+    "README.md": {
+        "learning_rate=1e-3)": "learning_rate=1e-3, max_steps=2, per_device_train_batch_size=4)",
+    },
+    "docs/train.md": {
+        'check_audio(corpus["train"])': 'check_audio(corpus["train"].select(range(4)))',
+        'corpus["validation"]': 'corpus["validation"].select(range(4))',
+    },
+    "docs/detectors.md": {
+        'SpoofDetectorConfig(head="mamba")': 'make_config(head="mamba")',
+        '"facebook/wav2vec2-xls-r-300m", head="aasist"': '"backbone", head="aasist"',
+    },
+    "docs/scoring.md": {"num_workers=4": "num_workers=0"},
+    "docs/arena.md": {
+        'load_arena_dataset("InTheWild")': f'load_arena_dataset("InTheWild", folder="set", revision="{COMMIT}")'
+    },
+    "docs/modalities.md": {"max_steps=40": "max_steps=2"},
+}
+
+
+def name_of(page):
+    return page.relative_to(ROOT).as_posix()
+
+
+def blocks(page, language):
+    """The fenced blocks of a language that are not marked as not run: (line, text)."""
+    text = page.read_text(encoding="utf-8")
+    for match in FENCE.finditer(text):
+        if match[2] == language and not match[1]:
+            yield text.count("\n", 0, match.start(3)) + 1, match[3]
+
+
+with_python = [page for page in PAGES if any(blocks(page, "python"))]
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory):
+    """A folder with what the pages take for granted: a trained model, recordings, corpora, score files."""
+    world = tmp_path_factory.mktemp("world")
+    run = world / "runs" / "my-run"
+    make_detector().save_pretrained(run)
+    SpoofDetectorFeatureExtractor(n_samples=3200).save_pretrained(run)
+    (run / "README.md").write_text(CARD, encoding="utf-8")
+    AutoModel.from_config(make_config().backbone_config).save_pretrained(world / "backbone")
+    for name in ("speech.wav", "a.wav", "b.flac"):
+        soundfile.write(world / name, corpus_trees.speech(0), corpus_trees.RATE)
+    (world / "broken.wav").write_bytes(b"RIFF")
+    (world / "config.yaml").write_text("learning_rate: 0.001\n")
+    corpus_trees.asvspoof2019_la(world / "data")
+    corpus_trees.asvspoof2021_df(world / "data" / "DF")
+    corpus_trees.in_the_wild(world / "data" / "itw")
+    keys = [
+        f"LA_000{i} LA_E_{i} alaw ita_tx {'A07 spoof' if i % 2 else 'bonafide bonafide'} notrim eval" for i in range(8)
+    ]
+    corpus_trees.write_lines(world / "keys" / "LA" / "CM" / "trial_metadata.txt", keys)
+    for name, step in (("scores.txt", 3), ("theirs.txt", 5)):
+        corpus_trees.write_lines(world / name, [f"LA_E_{i} {i * step % 8}.25" for i in range(8)])
+    make_dataset_folder(world / "set")
+    corpus_trees.write_lines(world / "itw.txt", [f"{name} {score:.6f}" for name, score in make_scores(LABELS).items()])
+    return world
+
+
+@pytest.fixture
+def given():
+    """What a page's blocks find defined, by page."""
+    words = ["[PAD]", "[UNK]", "[MASK]", "some", "words"]
+    tokenizer = Tokenizer(WordLevel({word: index for index, word in enumerate(words)}, unk_token="[UNK]"))
+    tokenizer = PreTrainedTokenizerFast(tokenizer_object=tokenizer, mask_token="[MASK]", pad_token="[PAD]")
+    return {
+        "docs/modalities.md": {"tokenizer": tokenizer, "text": "some words", "label": 1},
+        "docs/detectors.md": {"make_config": make_config},
+    }
+
+
+@pytest.mark.parametrize("page", with_python, ids=name_of)
+def test_python_runs(page, world, given, monkeypatch, tmp_path):
+    monkeypatch.chdir(world)
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    push = create_autospec(hf_gradalign.hub.arena.push_arena_results)
+    monkeypatch.setattr(hf_gradalign.hub.arena, "push_arena_results", push)
+    namespace = {"__name__": "page", **given.get(name_of(page), {})}
+    unused = STAND_INS.get(name_of(page), {}).copy()
+    for line, code in blocks(page, "python"):
+        for text, stand_in in STAND_INS.get(name_of(page), {}).items():
+            if text in code:
+                code, _ = code.replace(text, stand_in), unused.pop(text, None)
+        code = code.replace("/data/", f"{world}/data/").replace('"out"', f'"{tmp_path}"')
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", UserWarning)  # of scores as odd as eight made-up ones are
+            exec(compile("\n" * line + code, str(page), "exec"), namespace)
+    assert not unused, "the page no longer has this text"
+
+
+class Parsed(BaseException):
+    """A script has read its command line, and would begin."""
+
+
+def command_lines(page):
+    """Each `python scripts/...` of a page: in blocks of shell and in the text."""
+    text = page.read_text(encoding="utf-8")
+    for _, block in blocks(page, "bash"):
+        for line in block.replace("\\\n", " ").splitlines():
+            if re.search(r"\bscripts/\w+\.py", line):
+                yield from (part.strip() for part in line.split("&&") if "scripts/" in part)
+    for span in re.findall(r"`([^`]*)`", FENCE.sub("", text)):
+        if span.startswith("python scripts/"):
+            yield " ".join(span.split())
+
+
+COMMANDS = sorted({(name_of(page), line) for page in PAGES for line in command_lines(page)})
+
+
+@pytest.mark.parametrize(("page", "line"), COMMANDS)
+def test_command_lines_parse(page, line, world, monkeypatch):
+    monkeypatch.chdir(ROOT)
+    words = shlex.split(line, comments=True)
+    at = next(index for index, word in enumerate(words) if word.startswith("scripts/") and word.endswith(".py"))
+    script, arguments = words[at], words[at + 1 :]
+    assert (ROOT / script).is_file()
+    if script == "scripts/run_audio_spoof.py":
+        monkeypatch.chdir(world)
+        arguments = [str(ROOT / word) if word.startswith("scripts/recipes/") else word for word in arguments]
+        parse_arguments(arguments)
+        return
+
+    parse = argparse.ArgumentParser.parse_known_args
+
+    def parse_and_stop(parser, *positional, **options):
+        raise Parsed(parse(parser, *positional, **options)[1])
+
+    monkeypatch.setattr(argparse.ArgumentParser, "parse_known_args", parse_and_stop)
+    monkeypatch.setattr(signal, "signal", lambda *_: None)
+    monkeypatch.setattr(sys, "argv", [script, *arguments])
+    monkeypatch.syspath_prepend(ROOT / "scripts")
+    with pytest.raises(Parsed) as parsed:
+        runpy.run_path(script, run_name="__main__")
+    rest = parsed.value.args[0]
+    if script == "scripts/benchmark_run.py":  # which passes what it does not know on to a run
+        monkeypatch.undo()
+        monkeypatch.chdir(ROOT)
+        rest = parse_arguments(rest) and []
+    assert rest == []
+
+
+def anchors(page):
+    """The anchors of a page's headings, as GitHub and the site make them."""
+    for heading in re.findall(r"^#+ (.+)$", FENCE.sub("", page.read_text(encoding="utf-8")), re.MULTILINE):
+        plain = re.sub(r"[^\w\s-]", "", heading.lower()).strip()
+        yield re.sub(r"\s", "-", plain)
+
+
+@pytest.mark.parametrize("page", [*PAGES, ROOT / "CHANGELOG.md", ROOT / "model_cards" / "README.md"], ids=name_of)
+def test_links_lead_somewhere(page):
+    text = re.sub(r"`[^`]*`", "", FENCE.sub("", page.read_text(encoding="utf-8")))
+    for link in re.findall(r"\]\(([^)\s]+)\)", text):
+        if re.match(r"\w+:", link):
+            continue
+        path, _, anchor = link.partition("#")
+        target = (page.parent / path).resolve() if path else page
+        assert target.exists(), link
+        if anchor and not anchor.startswith("hf_gradalign."):  # of the API's pages, which mkdocs checks
+            assert anchor in list(anchors(target)), link
+
+
+def test_the_readme_is_short():
+    assert len((ROOT / "README.md").read_bytes()) <= 9 * 1024
