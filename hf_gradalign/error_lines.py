@@ -10,8 +10,8 @@ from pathlib import Path
 from hf_gradalign.plain_text import plain_text
 
 _STEPS = {
-    errno.ENOSPC: "free some space, and run the same command again",
-    errno.EDQUOT: "free some of your quota, and run the same command again",
+    errno.ENOSPC: "free some space, and {again}",
+    errno.EDQUOT: "free some of your quota, and {again}",
     errno.EROFS: "name a folder that can be written, with --output_dir",
     errno.EACCES: "change its permissions, or name another folder with --output_dir",
     errno.EPERM: "change its permissions, or name another folder with --output_dir",
@@ -22,6 +22,7 @@ _STEPS = {
 }
 # torch.save loses the system's own words.
 _DISK_FULL = re.compile(r"No space left on device|\(os error 28\)|Disk quota exceeded|inline_container.*write")
+_KILLED_WORKER = re.compile(r"^DataLoader worker \(pid.*(killed by signal|exited unexpectedly)", re.DOTALL)
 _LONGEST = 2000  # characters; strangers' files may have names and values of any length
 
 
@@ -30,6 +31,12 @@ def is_disk_full(error: BaseException) -> bool:
     if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
         return True
     return bool(_DISK_FULL.search(str(error)))
+
+
+def is_outside_fault(error: BaseException) -> bool:
+    """Whether an error comes of the machine (its disk, permissions, memory, a killed process) and not of the code."""
+    is_systems = isinstance(error, OSError) and error.errno in _STEPS
+    return is_systems or is_disk_full(error) or _memory_line(error) is not None
 
 
 def require_room(folder: str | Path, n_bytes: int) -> None:
@@ -53,31 +60,47 @@ def require_room(folder: str | Path, n_bytes: int) -> None:
     free = shutil.disk_usage(there).free
     if n_bytes > free:
         raise OSError(
-            f"{folder}: about {n_bytes / 1e6:,.1f} MB are needed there and {free / 1e6:,.1f} MB are free: free some "
+            f"{folder}: about {n_bytes / 1e6:,.1f} MB are needed and {free / 1e6:,.1f} MB are free: free some "
             "space, or name another folder"
         )
 
 
-def error_line(error: BaseException, folder: str | Path | None = None) -> str:
+def error_line(
+    error: BaseException, folder: str | Path | None = None, again: str = "run the same command again"
+) -> str:
     """What to print for an error that ends a command, in place of a traceback.
 
     Args:
         error: If the system raised it (a full disk, a read-only folder, ...), its path comes first and what to do last.
         folder: Where the command writes, for errors that do not name their file.
+        again: What to do when the cause is removed.
     """
-    if isinstance(error, OSError) and error.errno in _STEPS:
+    if line := _memory_line(error):
+        text = f"{line}, and {again}"
+    elif isinstance(error, OSError) and error.errno in _STEPS:
         where = error.filename or folder
         text = f"{plain_text(where)}: {error.strerror}" if where else str(error.strerror)
-        text += _free(error, where) + f"; {_STEPS[error.errno]}"
+        text += _free(error, where) + f"; {_STEPS[error.errno].format(again=again)}"
     elif is_disk_full(error):
         text = f"{folder}: " if folder else ""
-        text += f"No space left on device{_free(error, folder)}; {_STEPS[errno.ENOSPC]}"
+        text += f"No space left on device{_free(error, folder)}; {_STEPS[errno.ENOSPC].format(again=again)}"
     else:
         text = plain_text(error)
     if len(text) > _LONGEST:
         half = _LONGEST // 2  # what to do stands at the end
         text = f"{text[:half]}... ({len(text) - _LONGEST:,} more characters) ...{text[-half:]}"
     return f"error: {text}"
+
+
+def _memory_line(error: BaseException) -> str | None:
+    if _KILLED_WORKER.search(str(error)):
+        return (
+            "a worker process that loads data was killed, most often because memory (or /dev/shm) ran out: use fewer "
+            "loader workers or smaller batches"
+        )
+    if isinstance(error, MemoryError) or (isinstance(error, OSError) and error.errno == errno.ENOMEM):
+        return "there is not enough memory: use smaller batches, shorter windows or fewer loader workers"
+    return None
 
 
 def _free(error: BaseException, where: object) -> str:
@@ -94,4 +117,4 @@ def _existing(where: object) -> Path:
     return path
 
 
-__all__ = ["error_line", "is_disk_full", "require_room"]
+__all__ = ["error_line", "is_disk_full", "is_outside_fault", "require_room"]

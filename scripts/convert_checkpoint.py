@@ -56,7 +56,7 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("--head", default="auto", help="aasist, conformer_tcm, mamba, or auto: told from the keys")
     parser.add_argument("--prefix", help="what the keys begin with, if there are several detectors in it")
     parser.add_argument("--output_dir", type=Path, help="folder for the model")
-    parser.add_argument("--overwrite", action="store_true", help="replace files that are not of an earlier conversion")
+    parser.add_argument("--overwrite", action="store_true", help="replace files that no earlier conversion wrote")
     parser.add_argument("--revision", help="branch, tag or commit of a checkpoint on the Hub")
     parser.add_argument("--token", help="access token for the Hub; by default that of `hf auth login`")
     parser.add_argument(
@@ -82,6 +82,7 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("--reverse", action="store_true", help="from a folder of ours to a published state dict")
     parser.add_argument("--output_file", type=Path, help="file for --reverse: .pth or .safetensors")
     parser.add_argument("--bonafide_label", help="for --reverse: the bona fide label, if the labels' names do not say")
+    parser.add_argument("--no_progress", action="store_true", help="show no progress bars")
     arguments = parser.parse_args(argv)
     if (arguments.checkpoint is None) == (arguments.average is None):
         parser.error("give one checkpoint, or several with --average")
@@ -96,7 +97,7 @@ def main(argv: Sequence[str]) -> int:
     """Convert from the command line; returns the exit status."""
     arguments = parse(argv)
     limit_hub_waits()
-    hide_library_bars()
+    hide_library_bars(downloads=arguments.no_progress)
     logging.set_verbosity_warning()
     try:
         return reverse(arguments) if arguments.reverse else convert(arguments)

@@ -105,6 +105,7 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
     output.add_argument("--output_dir", type=Path, help="folder for evaluation.json and the figures")
     output.add_argument("--output_json", type=Path, help="the JSON file, if not evaluation.json in that folder")
     output.add_argument("--formats", nargs="+", default=["png", "svg"], help="of the figures (png svg); none for none")
+    output.add_argument("--no_progress", action="store_true", help="show no progress bars")
     arguments = parser.parse_args(argv)
     if arguments.asv_scores and arguments.asv_rates:
         parser.error("give --asv_scores or --asv_rates, not both")
@@ -119,7 +120,7 @@ def main(argv: Sequence[str]) -> int:
     """Evaluate from the command line; returns the exit status."""
     arguments = parse(argv)
     limit_hub_waits()
-    hide_library_bars()
+    hide_library_bars(downloads=arguments.no_progress)
     draws_figures = arguments.output_dir is not None and arguments.formats != ["none"]
     try:
         if draws_figures:

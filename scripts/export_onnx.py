@@ -33,13 +33,14 @@ def main(argv: Sequence[str]) -> int:
     parser.add_argument("model", metavar="MODEL_DIR_OR_ID", help="a detector's folder, or its Hub id")
     parser.add_argument("--output", metavar="FILE", type=Path, required=True)
     parser.add_argument("--overwrite", action="store_true", help="replace a file that is there")
-    parser.add_argument("--n_samples", type=int, help="of a waveform; by default what it was trained to hear")
+    parser.add_argument("--n_samples", type=int, help="length of the waveforms; by default that of training")
     parser.add_argument("--revision", help="of a model on the Hub")
     parser.add_argument("--bonafide_label", help="name or number of the bona fide label, if its names do not say")
-    parser.add_argument("--trust_remote_code", action="store_true", help="run the code that the model brings along")
+    parser.add_argument("--trust_remote_code", action="store_true", help="run modeling code that comes with the model")
+    parser.add_argument("--no_progress", action="store_true", help="show no progress bars")
     arguments = parser.parse_args(argv)
     limit_hub_waits()
-    hide_library_bars()
+    hide_library_bars(downloads=arguments.no_progress)
     logging.getLogger("torch.onnx._internal.exporter").setLevel(logging.ERROR)  # what of torchvision is not there
     try:
         report = export(arguments)
@@ -71,13 +72,13 @@ def export(arguments: argparse.Namespace) -> OnnxReport:
     model, feature_extractor = load_trained_classifier(name, **hub_options)
     if feature_extractor.model_input_names[0] != "input_values":
         raise ValueError(
-            f"{name}, a {type(model).__name__}, takes {feature_extractor.model_input_names[0]} and not waveforms; "
-            "models that take waveforms are exported"
+            f"{name}, a {type(model).__name__}, takes {feature_extractor.model_input_names[0]}, not waveforms; only "
+            "models that take waveforms can be exported"
         )
     windowing = settle_windowing(feature_extractor)
     n_samples = arguments.n_samples or (None if windowing.mode == "whole" else windowing.n_samples)
     if n_samples is None:
-        raise ValueError(f"{name} takes whole clips, and an exported one clips of one length: give --n_samples")
+        raise ValueError(f"{name} takes whole clips, and an exported model takes clips of one length: give --n_samples")
     put_in_order(
         model, feature_extractor, output_labels(model.config.id2label, model.config.label2id, arguments.bonafide_label)
     )

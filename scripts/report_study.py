@@ -15,20 +15,18 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+import commands
+
 
 def main(argv: Sequence[str]) -> int:
     """Report from the command line; returns the exit status."""
-    try:  # what is imported takes seconds, in which Ctrl-C is pressed, too
+    try:
+        return report(argv)
+    except (ValueError, OSError, ImportError) as error:
         from hf_gradalign.error_lines import error_line
 
-        try:
-            return report(argv)
-        except (ValueError, OSError, ImportError) as error:
-            print(error_line(error), file=sys.stderr)
-            return 2
-    except KeyboardInterrupt:
-        print("\ninterrupted; the same command makes the report from the start", file=sys.stderr)
-        return 130
+        print(error_line(error), file=sys.stderr)
+        return 2
 
 
 def report(argv: Sequence[str]) -> int:
@@ -73,4 +71,4 @@ def report(argv: Sequence[str]) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    commands.run_command(main)

@@ -14,7 +14,10 @@ import shlex
 import sys
 from pathlib import Path
 
+import commands
+
 from hf_gradalign.data import AudioDecodingError
+from hf_gradalign.error_lines import error_line, is_outside_fault
 from hf_gradalign.experiment import (
     Interrupted,
     announce_hub,
@@ -67,7 +70,7 @@ def _main(argv: list[str], held: contextlib.ExitStack) -> int:
             model_args, data_args, args = make_arguments(given)
             if is_finished_run(folder, given) and not args.push_to_hub:
                 if args.should_save:
-                    print(f"The run in {folder} is complete: the start that was waited for has finished it.")
+                    print(f"The run in {folder} is complete: the process that held it finished it.")
                 return 0
         args.output_dir, checkpoint = resolve_output_folder(
             folder, args.resume_from_checkpoint, args.align_gradients, overwrite=args.overwrite
@@ -88,7 +91,7 @@ def _main(argv: list[str], held: contextlib.ExitStack) -> int:
         require_disk_space(preparation, args)
         rehearse(preparation, model_args, data_args, args, command_words(given))
     except (ValueError, OSError, FloatingPointError) as error:
-        print(f"error: {plain_text(error)}", file=sys.stderr)
+        print(error_line(error, args.output_dir), file=sys.stderr)
         return 2
     push = announce_hub(args)
     if args.should_save:
@@ -109,7 +112,13 @@ def _main(argv: list[str], held: contextlib.ExitStack) -> int:
         print(f"error: {plain_text(error)}\nTo leave bad clips out: --check_audio --on_bad_audio skip", file=sys.stderr)
         return 1
     except (FloatingPointError, FileNotFoundError) as error:
-        print(f"error: {plain_text(error)}", file=sys.stderr)
+        print(error_line(error), file=sys.stderr)
+        return 1
+    except Exception as error:
+        if isinstance(error, BrokenPipeError) or not is_outside_fault(error):
+            raise
+        again = f"continue from the last checkpoint:\n  {shlex.join(resume_words(given, args.output_dir))}"
+        print(error_line(error, args.output_dir, again), file=sys.stderr)
         return 1
     if not args.should_save:
         return 0
@@ -126,16 +135,14 @@ def _main(argv: list[str], held: contextlib.ExitStack) -> int:
         try:
             print(f"Published at {publish_run(args)}")
         except PublishingError as error:
-            print(f"error: {plain_text(error)}", file=sys.stderr)
+            print(error_line(error), file=sys.stderr)
             return 1
     return 0
 
 
 if __name__ == "__main__":
-    try:
-        status = main(sys.argv[1:])
-        leave_process_group()
-        sys.exit(status)
-    except KeyboardInterrupt:
-        print("\ninterrupted; --resume_from_checkpoint RUN_FOLDER goes on from what was saved", file=sys.stderr)
-        sys.exit(130)
+    commands.run_command(
+        main,
+        after_interrupt="--resume_from_checkpoint RUN_FOLDER continues from the last checkpoint, if one was saved",
+        at_end=leave_process_group,
+    )

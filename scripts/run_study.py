@@ -16,11 +16,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import commands
+
 if TYPE_CHECKING:
     from hf_gradalign.study import Study
 
 STUDIES_DIR = Path("runs", "studies")
-INTERRUPTED = "interrupted; the same command goes on where it was"
+AFTER_INTERRUPT = "the same command continues where it was"
 
 
 def main(argv: Sequence[str]) -> int:
@@ -36,17 +38,13 @@ def main(argv: Sequence[str]) -> int:
     parser.add_argument("--list", action="store_true", help="list the cells and which are finished, and run nothing")
     parser.add_argument("--no_progress", action="store_true", help="show no progress bar")
     arguments = parser.parse_args(argv)
-    try:  # what is imported takes seconds, in which Ctrl-C is pressed, too
+    try:
+        return run(arguments)
+    except (ValueError, OSError) as error:
         from hf_gradalign.error_lines import error_line
 
-        try:
-            return run(arguments)
-        except (ValueError, OSError) as error:
-            print(error_line(error), file=sys.stderr)
-            return 2
-    except KeyboardInterrupt:
-        print(f"\n{INTERRUPTED}", file=sys.stderr)
-        return 130
+        print(error_line(error), file=sys.stderr)
+        return 2
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -67,7 +65,7 @@ def run(arguments: argparse.Namespace) -> int:
     for cell, log in report.failed.items():
         print(f"failed: {cell}: {report.reasons[cell]}; see {log}", file=sys.stderr)
     if report.interrupted:
-        print(INTERRUPTED, file=sys.stderr)
+        print(f"interrupted; {AFTER_INTERRUPT}", file=sys.stderr)
         return 130
     return 1 if report.failed else 0
 
@@ -86,4 +84,4 @@ def list_cells(study: "Study", folder: Path) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    commands.run_command(main, after_interrupt=AFTER_INTERRUPT)

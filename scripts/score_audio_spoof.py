@@ -15,10 +15,12 @@ import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+import commands
 from datasets import Dataset
 from transformers.utils import logging
 
 from hf_gradalign.data import LABEL_NAMES, CorpusError, CorpusOptions, load_corpus
+from hf_gradalign.error_lines import error_line
 from hf_gradalign.hub_waits import limit_hub_waits
 from hf_gradalign.library_bars import hide_library_bars
 from hf_gradalign.metrics import equal_error_rate
@@ -95,7 +97,7 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
     hub = parser.add_argument_group("Hub")
     hub.add_argument("--revision", help="branch, tag or commit of the model")
     hub.add_argument("--token", help="access token; by default that of `hf auth login`")
-    hub.add_argument("--trust_remote_code", action="store_true", help="run modelling code that comes with the model")
+    hub.add_argument("--trust_remote_code", action="store_true", help="run modeling code that comes with the model")
     arguments = parser.parse_args(argv)
     if arguments.corpus and arguments.audio:
         parser.error("give --corpus or --audio, not both")
@@ -131,7 +133,7 @@ def main(argv: Sequence[str]) -> int:
         for corpus, split, dataset in load(arguments):
             score(scorer, corpus, split, dataset, arguments)
     except (ValueError, OSError) as error:
-        print(f"error: {plain_text(error)}", file=sys.stderr)
+        print(error_line(error), file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         again = "the same command" + " without --overwrite" * arguments.overwrite
@@ -240,6 +242,4 @@ def file_stem(name: str) -> str:
 
 
 if __name__ == "__main__":
-    status = main(sys.argv[1:])
-    leave_process_group()
-    sys.exit(status)
+    commands.run_command(main, at_end=leave_process_group)

@@ -80,10 +80,11 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
     hub.add_argument("--token", help="access token; by default that of `hf auth login`")
     proposal = parser.add_argument_group("submission")
     proposal.add_argument("--submission", type=Path, metavar="FILE", help="write the YAML for the pull request here")
-    parser.add_argument("--overwrite", action="store_true", help="replace files that are not the Arena's forms")
+    parser.add_argument("--overwrite", action="store_true", help="replace files that this command did not write")
     proposal.add_argument("--hf_username", help="who submits, on the Hub")
     proposal.add_argument("--contact", help="how to reach them")
     proposal.add_argument("--notes", help="anything that should be known of the result")
+    parser.add_argument("--no_progress", action="store_true", help="show no progress bars")
     arguments = parser.parse_args(argv)
     if (arguments.scores is None) != (arguments.dataset is None):
         parser.error("--scores and --dataset go together")
@@ -102,7 +103,7 @@ def main(argv: Sequence[str]) -> int:
     """Write and push from the command line; returns the exit status."""
     arguments = parse(argv)
     limit_hub_waits()
-    hide_library_bars()
+    hide_library_bars(downloads=arguments.no_progress)
     logging.set_verbosity_warning()
     try:
         run(arguments)

@@ -95,7 +95,7 @@ def check_audio(
     if len(bad) == len(dataset):
         raise BadAudioError(f"{summary}\nNo clip is left.", bad_clips)
     if on_bad_audio == "stop":
-        raise BadAudioError(f"{summary}\nMend them, or leave them out with --on_bad_audio skip.", bad_clips)
+        raise BadAudioError(f"{summary}\nFix them, or leave them out with --on_bad_audio skip.", bad_clips)
     logger.warning("Left out: %s", summary)
     is_bad = set(bad)
     return dataset.select([index for index in range(len(dataset)) if index not in is_bad])

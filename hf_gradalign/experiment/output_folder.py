@@ -87,7 +87,7 @@ def _resolve(
         refuse_occupied(folder, overwrite)
     refuse_links_out(folder)
     if checkpoint is None:
-        logger.warning(f"{run} holds no complete checkpoint to resume from: the run begins anew, in {folder}.")
+        logger.warning(f"{run} holds no complete checkpoint to resume from: the run starts over, in {folder}.")
         return str(folder), None
     return str(folder), str(checkpoint)
 

@@ -38,6 +38,9 @@ class RunParser(HfArgumentParser):
             description="Train a speech deepfake detector on several views of each clip with aligned gradients. "
             "`--option none` unsets what a configuration file or a resumed run has set.",
         )
+        self.add_argument(  # as other commands call it
+            "--no_progress", action="store_true", dest="disable_tqdm", default=None, help="Show no progress bars."
+        )
         # The first of a name: an option that is on by default has a second, --no_<name>.
         self.options = {action.dest: action for action in reversed(self._actions)}
         self._empty: dict[str, Any] = {}

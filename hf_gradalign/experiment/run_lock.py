@@ -63,7 +63,7 @@ def hold_output_folder(
     with contextlib.ExitStack() as stack:
         while holder := on_main_process(lambda: _take(folder, stack, may_wait=resume_from == "last")):
             if not waited:
-                logger.warning(f"The run in {folder} is in use by {holder}: this start waits until it ends.")
+                logger.warning(f"The run in {folder} is in use by {holder}: waiting for it to end.")
             waited = True
             time.sleep(_LOOK_EVERY)
         if PartialState().is_main_process:

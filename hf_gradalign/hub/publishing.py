@@ -107,7 +107,7 @@ def check_access(repo_id: str, token: str | None = None, *, private: bool | None
     Raises:
         PublishingError: If the Hub cannot be reached, or the token may not write to the repository.
     """
-    with _explained(repo_id, token, "\nMend this before training, or train without publishing."):
+    with _explained(repo_id, token, "\nFix this, or train without publishing."):
         api = HfApi(token=token)
         repo = api.create_repo(repo_id, private=private, exist_ok=True)
         # A token that may not create the repository passes so far where it exists already.

@@ -114,7 +114,7 @@ def _refuse_unfinished_run(folder: Path) -> None:
     except (OSError, ValueError, KeyError, TypeError, RecursionError):
         pass  # nothing was evaluated yet
     raise OSError(
-        f"{folder} is a run that is not finished and has no model of its own yet. Its {which} checkpoint so far is "
+        f"{folder} is a run that is not finished yet. Its {which} checkpoint so far is "
         f"{folder / f'{_CHECKPOINT}{best}'}: name that one, or let the run finish"
     )
 

@@ -161,7 +161,7 @@ class SpoofScorer:
             listed = "\n".join(f"  {clip}" for clip in bad[:20]) + (f"\n  ... {len(bad) - 20} more" * (len(bad) > 20))
             message = f"{len(bad)} of {len(clips)} clips cannot be scored:\n{listed}"
             if on_bad_audio == "stop":
-                raise BadAudioError(f'{message}\nMend them, or have them scored as NaN by on_bad_audio="nan".', bad)
+                raise BadAudioError(f'{message}\nFix them, or have them scored as NaN by on_bad_audio="nan".', bad)
             logger.warning(f"Scored as NaN: {message}")
         return scores
 

@@ -154,7 +154,7 @@ class NonFiniteGuard(TrainerCallback):
                     f"{found} Nothing was saved since. Look at its items, lower --learning_rate, or leave such "
                     "updates out with --on_nonfinite skip; --resume_from_checkpoint goes on from the last checkpoint"
                 )
-            self._warn(state, f"{found} The step is left to fp16's loss scaling, which cannot mend a loss.")
+            self._warn(state, f"{found} The step is left to fp16's loss scaling, which cannot fix a loss.")
 
     @staticmethod
     def _is_bad(update: _Update) -> bool:

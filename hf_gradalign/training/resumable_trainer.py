@@ -278,7 +278,7 @@ def _last_on_every_process(checkpoints: RunCheckpoints) -> Path:
     raise ValueError(
         f"No valid checkpoint found in output directory ({checkpoints.folder})"
         + (f", only incomplete ones ({found})" if found else "")
-        + "; to start anew, train without resume_from_checkpoint"
+        + "; to start over, train without resume_from_checkpoint"
     )
 
 

@@ -372,7 +372,7 @@ class GradientAlignmentTrainer(ResumableTrainer):
         path = Path(checkpoint, ALIGNMENT_STATE_NAME)
         if not path.is_file():
             logger.warning(
-                f"{checkpoint} has no {ALIGNMENT_STATE_NAME}: the alignment method starts anew (the checkpoint was "
+                f"{checkpoint} has no {ALIGNMENT_STATE_NAME}: the alignment method starts over (the checkpoint was "
                 "not written by GradientAlignmentTrainer, or with save_only_model)."
             )
             return
@@ -382,7 +382,7 @@ class GradientAlignmentTrainer(ResumableTrainer):
         else:
             logger.warning(
                 f"{checkpoint} was trained with --align_gradients {state['method']}; this run goes on with "
-                f"{self.args.align_gradients}, which starts anew."
+                f"{self.args.align_gradients}, which starts over."
             )
         if "since_last_log" in state:  # as it was before each process had a state of its own
             self._since_last_log.load_state_dict(state["since_last_log"])

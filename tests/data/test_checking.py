@@ -53,7 +53,7 @@ def test_stop_lists_all_of_them(write_clip, make_dataset, bad_paths, num_proc):
     with pytest.raises(BadAudioError, match=r"7 of 8 clips cannot be decoded") as caught:
         check_audio(dataset, 16_000, num_proc=num_proc)
     lines = str(caught.value).splitlines()
-    assert lines[-1] == "Mend them, or leave them out with --on_bad_audio skip."
+    assert lines[-1] == "Fix them, or leave them out with --on_bad_audio skip."
     for clip, line, reason in zip(caught.value.bad_clips, lines[1:-1], REASONS, strict=True):
         assert str(clip) == line.strip()
         with pytest.raises(AssertionError, match=reason):

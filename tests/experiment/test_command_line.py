@@ -410,3 +410,9 @@ def test_where_none_is_a_value(name, tmp_path):
     config = tmp_path / "config.yaml"
     config.write_text(f"{name}: null")
     assert getattr(parse_arguments([str(config)])[1], name) == getattr(parse_arguments([])[1], name)
+
+
+def test_no_progress_is_an_option_as_of_other_commands():
+    assert parse_arguments([])[2].disable_tqdm is False
+    assert parse_arguments(["--no_progress"])[2].disable_tqdm is True
+    assert command_words(read_arguments(["--no_progress"]))[-2:] == ["--disable_tqdm", "True"]

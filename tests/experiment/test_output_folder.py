@@ -144,7 +144,7 @@ def test_one_command_line_for_every_start(tmp_path, caplog):
     (run / "checkpoint-4").mkdir()
     caplog.clear()
     assert resolve_output_folder(str(run), "last", "") == begin_anew  # killed before the first checkpoint was complete
-    assert f"{run} holds no complete checkpoint to resume from: the run begins anew" in caplog.text
+    assert f"{run} holds no complete checkpoint to resume from: the run starts over" in caplog.text
     assert resolve_output_folder(None, str(run), "") == begin_anew
     (run / "all_results.json").write_text("{}")
     with pytest.raises(FileNotFoundError, match="holds no checkpoint to resume from"):

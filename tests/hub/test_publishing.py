@@ -113,7 +113,7 @@ def test_a_refused_publication_is_explained(hub, run_client, folder):
     assert "no permission to write there (403)" in told["read-only check"]
     assert "this is not a valid name" in told["name check"]
     for case in ("refused check", "read-only check", "name check"):
-        assert told[case].endswith("Mend this before training, or train without publishing.")
+        assert told[case].endswith("Fix this, or train without publishing.")
     assert set(hub.repos) == {"tester/mine"}
     assert len(hub.repos["tester/mine"].branches["main"]) == 2
     assert (folder / "model.safetensors").exists()

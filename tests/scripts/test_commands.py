@@ -3,11 +3,13 @@
 import errno
 import json
 import os
+import runpy
 import signal
 import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pyarrow as pa
@@ -16,6 +18,10 @@ import pytest
 import soundfile
 
 SCRIPTS = Path(__file__).parents[2] / "scripts"
+COMMANDS = (
+    *("run_audio_spoof", "score_audio_spoof", "evaluate_scores", "run_study", "report_study", "plot_conflicts"),
+    *("convert_checkpoint", "export_onnx", "write_arena_results"),
+)
 
 
 @pytest.fixture
@@ -29,7 +35,18 @@ def commands(load_script):
     ("error", "status", "line"),
     [
         (KeyboardInterrupt(), 130, "interrupted; the same command starts again from the beginning"),
-        (MemoryError(), 2, "error: there is not enough memory for this"),
+        (MemoryError(), 2, "error: there is not enough memory: use smaller batches"),
+        (PermissionError(errno.EACCES, "Permission denied", "/a/b"), 2, "error: /a/b: Permission denied; change its"),
+        (
+            RuntimeError("DataLoader worker (pid 7) is killed by signal: Killed. "),
+            2,
+            "error: a worker process that loads data was killed, most often because memory (or /dev/shm) ran out",
+        ),
+        (
+            RuntimeError("DataLoader worker (pid(s) 7, 8) exited unexpectedly"),
+            2,
+            "error: a worker process that loads data was killed, most often because memory (or /dev/shm) ran out",
+        ),
         (RuntimeError("x: No space left on device (os error 28)"), 2, "error: No space left on device; free some"),
         (OSError(errno.ENOSPC, "No space left on device", "/a/b"), 2, "error: /a/b: No space left on device"),
     ],
@@ -44,6 +61,24 @@ def test_what_ends_a_command_has_a_line(commands, capsys, error, status, line):
     assert capsys.readouterr().err.strip().startswith(line)
 
 
+def test_ctrl_c_while_a_command_ends_prints_no_traceback(commands):
+    ends = []
+    with pytest.raises(SystemExit) as ended:
+        commands.run_command(lambda words: 0, at_end=lambda: ends.append(True))
+    assert ended.value.code == 0
+    assert ends == [True]
+    assert signal.getsignal(signal.SIGINT) not in (signal.default_int_handler, signal.SIG_DFL)
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_every_command_begins_and_ends_the_same_way(load_script, monkeypatch, name):
+    ran = []
+    load_script("commands")
+    monkeypatch.setitem(sys.modules, "commands", SimpleNamespace(run_command=lambda main, **options: ran.append(main)))
+    script = runpy.run_path(str(SCRIPTS / f"{name}.py"), run_name="__main__")
+    assert ran == [script["main"]]
+
+
 def test_a_mistake_of_the_code_keeps_its_traceback(commands):
     def main(words):
         raise RuntimeError("a bug")
@@ -53,9 +88,7 @@ def test_a_mistake_of_the_code_keeps_its_traceback(commands):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    "name", ["evaluate_scores", "convert_checkpoint", "export_onnx", "plot_conflicts", "write_arena_results"]
-)
+@pytest.mark.parametrize("name", COMMANDS)
 def test_ctrl_c_while_libraries_are_imported(name):
     process = subprocess.Popen([sys.executable, SCRIPTS / f"{name}.py"], stderr=subprocess.PIPE, text=True)
     time.sleep(1.0)

@@ -107,7 +107,7 @@ def test_models_that_take_no_waveforms(export, tmp_path, capsys):
     WhisperForAudioClassification(config).save_pretrained(tmp_path)
     WhisperFeatureExtractor(feature_size=8, chunk_length=1).save_pretrained(tmp_path)
     assert export([str(tmp_path), "--output", str(tmp_path / "detector.onnx")]) == 2
-    assert "a WhisperForAudioClassification, takes input_features and not waveforms" in capsys.readouterr().err
+    assert "a WhisperForAudioClassification, takes input_features, not waveforms" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("name", ["detector.onnx", "detector.onnx.data"])

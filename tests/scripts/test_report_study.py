@@ -23,15 +23,6 @@ def test_tables_that_cannot_be_read_or_made_are_lines(script, tmp_path, capsys):
     assert (tmp_path / "results.parquet").read_text() == "<html>"
 
 
-def test_ctrl_c_is_a_line(script, tmp_path, capsys, monkeypatch):
-    def interrupt(*args):
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr("hf_gradalign.study.write_report", interrupt)
-    assert script.main([str(tmp_path)]) == 130
-    assert "interrupted" in capsys.readouterr().err
-
-
 @pytest.mark.slow
 def test_a_study_from_its_file_to_its_report(load_script, script, tmp_path, capsys):
     options = {"max_steps": 2, "max_train_samples": 8, "max_eval_samples": 8, "window_seconds": 0.5}

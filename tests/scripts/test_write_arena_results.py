@@ -125,5 +125,5 @@ def test_a_submission_replaces_no_other_file(run, words, tmp_path):
     who = ["--hub_model_id", "a/b", "--hf_username", "a", "--contact", "c"]
     status, _, err = run(*words, "--submission", str(tmp_path / "a.yaml"), *who)
     assert status == 2
-    assert "a.yaml exists and is none of the Arena's forms: name another file, or replace it with --overwrite" in err
+    assert "a.yaml exists and was not written by this command: name another file, or replace it with --overwrite" in err
     assert not (tmp_path / "model" / ".eval_results").exists()  # it was seen first

@@ -280,7 +280,7 @@ def test_a_loss_that_no_scale_mends_is_told(tmp_path, caplog):
     trainer.accelerator.scaler = torch.amp.GradScaler("cpu", init_scale=8.0)
     trainer.train()
     assert caplog.text.count("the loss of view augmented is nan. Items: ") == 1
-    assert "The step is left to fp16's loss scaling, which cannot mend a loss." in caplog.text
+    assert "The step is left to fp16's loss scaling, which cannot fix a loss." in caplog.text
 
 
 def test_the_policy_has_two_names(tmp_path):

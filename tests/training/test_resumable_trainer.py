@@ -116,7 +116,7 @@ def test_nothing_whole_to_resume_from(run, tmp_path):
         shutil.rmtree(run / f"checkpoint-{step}")
     with pytest.raises(ValueError, match=r"No valid checkpoint found .* incomplete ones \(checkpoint-5: optimizer"):
         make(run).train(resume_from_checkpoint=True)
-    with pytest.raises(ValueError, match=r"No valid checkpoint found .*empty\); to start anew, train without"):
+    with pytest.raises(ValueError, match=r"No valid checkpoint found .*empty\); to start over, train without"):
         make(tmp_path / "empty").train(resume_from_checkpoint=True)
 
 

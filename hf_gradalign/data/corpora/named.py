@@ -131,7 +131,7 @@ def _require_unique(clips: Clips, layout: Layout, place: Located) -> None:
         first = counts.filter(pc.greater(counts.field("counts"), 1))[0]["values"]
         raise CorpusError(
             f"{place.protocol or layout.title} names {len(clips.labels) - n_names} utterances more than once, {first} "
-            "among them; download it anew."
+            "among them; download it again."
         )
 
 

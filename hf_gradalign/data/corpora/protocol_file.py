@@ -123,7 +123,7 @@ def _read(
         number, text = (is_sound and _first_bad_line(path, is_sound)) or (bad[0].number, bad[0].text)
         others = f", nor have {len(bad) - 1} other lines" if len(bad) > 1 else ""
         raise CorpusError(
-            f"{path}, line {number}: not {expected}{others}: {shown(text)}. Mend it, or download it anew."
+            f"{path}, line {number}: not {expected}{others}: {shown(text)}. Fix it, or download it again."
         )
     return table
 

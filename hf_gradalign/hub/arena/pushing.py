@@ -100,5 +100,5 @@ def _records(model_dir: str | Path) -> Iterator[tuple[Path, dict[str, Any]]]:
             try:
                 record["dataset"]["id"], record["schema_version"], record["system"]["paper"], record["artifact"]
             except (KeyError, TypeError) as error:
-                raise ArenaError(f"{path} is no record of results ({error!r}): write the results again") from error
+                raise ArenaError(f"{path} is not a record of results ({error!r}): write the results again") from error
             yield path, record

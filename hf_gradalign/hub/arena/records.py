@@ -46,7 +46,7 @@ def require_form(path: str | Path) -> None:
         content = None
     if not isinstance(content, dict) or not {"system", "dataset", "scores"} <= content.keys():
         raise FileExistsError(
-            f"{path} exists and is none of the Arena's forms: name another file, or replace it with --overwrite"
+            f"{path} exists and was not written by this command: name another file, or replace it with --overwrite"
         )
 
 
