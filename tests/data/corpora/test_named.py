@@ -36,7 +36,7 @@ def test_every_layout_has_a_tree_here():
 def test_a_page_in_the_documentation(name):
     docs = Path(__file__).parents[3] / "docs" / "corpora"
     page = (docs / LAYOUTS[name].page).read_text(encoding="utf-8")
-    for told in ("**Where:**", "**Licence:**", "**Splits:**", f"{name}:/data/"):
+    for told in ("**Where:**", "**License:**", "**Splits:**", f"{name}:/data/"):
         assert told in page
     assert f"`{name}:PATH`" in (Path(__file__).parents[3] / "docs" / "corpora" / "README.md").read_text(
         encoding="utf-8"
