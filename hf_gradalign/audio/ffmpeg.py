@@ -9,6 +9,8 @@ from typing import Any
 
 import numpy as np
 
+from hf_gradalign.audio.containers import check_structure
+from hf_gradalign.audio.course import BAD_PACKETS, Course
 from hf_gradalign.audio.errors import AudioDecodingError
 from hf_gradalign.audio.resampling import check_rate
 from hf_gradalign.audio.riff import Data
@@ -62,28 +64,31 @@ def blocks_by_ffmpeg(data: Data, format_name: str | None = None) -> Iterator[Blo
             if stream.codec_context is None:
                 raise UnknownFormatError("FFmpeg: no decoder for its codec")
             codec, container_format = stream.codec_context.codec, container.format.name
+            check_structure(data, container_format)
             lossless = codec.lossless and not codec.lossy
             n_packets = n_bad = n_bytes = 0
-            first, end = None, 0.0
+            first = None
+            course = Course(float(stream.time_base))
             for packet in container.demux(stream):
                 # (Sound without a codec is read in blocks, of which the last one need not be full.)
                 if packet.is_corrupt and not stream.codec_context.name.startswith("pcm_"):
                     raise AudioDecodingError("it is truncated: it ends within a packet")
                 n_packets += 1
                 n_bytes += packet.size
+                course.follow(packet)
                 first = packet.pos if first is None else first
-                if packet.pts is not None:
-                    end = max(end, float((packet.pts + (packet.duration or 0)) * packet.time_base))
                 try:
                     for frame in packet.decode():
                         check_rate(frame.sample_rate)
                         is_new = frame.sample_rate != rate
                         rate = frame.sample_rate
+                        course.hear(frame.samples, rate)
                         yield Block(_mono(frame), rate, codec.name.startswith("pcm_f"), is_new)
                 except av.error.InvalidDataError:
                     n_bad += 1
+            course.check(container, data)
             if container_format.split(",")[0] in _SAY_THEIR_LENGTH:
-                _refuse_cut_off(container, stream, end, 0.0 if lossless else LOSSY_TOLERANCE)
+                _refuse_cut_off(container, stream, course.end, lossless)
             elif container_format in _WITHOUT_CONTAINER:
                 _refuse_noise(n_bytes, len(data) - (first or 0))
     except av.error.FFmpegError as error:
@@ -94,7 +99,7 @@ def blocks_by_ffmpeg(data: Data, format_name: str | None = None) -> Iterator[Blo
         raise UnknownFormatError("FFmpeg: no frame can be decoded")
     if rate is None:
         raise AudioDecodingError("it is empty (no samples)")
-    if n_bad > (0 if lossless else LOSSY_TOLERANCE * n_packets):
+    if n_bad > (0 if lossless else BAD_PACKETS * n_packets):
         raise AudioDecodingError(f"it is corrupt: {n_bad} of {n_packets} packets cannot be decoded")
 
 
@@ -181,8 +186,8 @@ def _packed(frame: Any) -> Any:
     return packed
 
 
-def _refuse_cut_off(container: Any, stream: Any, end: float, tolerance: float) -> None:
-    """Compare when the last packet ends, in seconds, with when the header says that the recording does."""
+def _refuse_cut_off(container: Any, stream: Any, end: float, lossless: bool) -> None:
+    """Compare when the sound ends, in seconds, with when the header says that the recording does."""
     if stream.duration:
         said = float(stream.duration * stream.time_base)
     elif match := re.fullmatch(r"(\d+):(\d+):(\d+\.?\d*)", stream.metadata.get("DURATION", "")):
@@ -191,7 +196,7 @@ def _refuse_cut_off(container: Any, stream: Any, end: float, tolerance: float) -
         said = container.duration / 1e6
     else:
         return
-    if end < (1 - tolerance) * said - _ROUNDING:
+    if end < (1 - (0.0 if lossless else LOSSY_TOLERANCE)) * said - _ROUNDING:
         raise AudioDecodingError(f"it is truncated: {end:.2f} of {said:.2f} s are there")
 
 

@@ -5,6 +5,7 @@ Files are joined by `cat`, and streams chained: a reader that stops where the fi
 
 from __future__ import annotations
 
+from hf_gradalign.audio.containers import boxes
 from hf_gradalign.audio.id3 import end_of_id3v2
 from hf_gradalign.audio.ogg import OpenEnd, find_ogg_links
 from hf_gradalign.audio.riff import Data, RiffSound, find_riff_sound
@@ -42,7 +43,7 @@ def _begins(data: Data, after_tag: int) -> list[int]:
     if head[8:12] in (b"WAVE", b"AIFF", b"AIFC"):
         return _riff_files(data)
     if head[4:8] == b"ftyp":
-        return _mp4_files(data)
+        return [start - 8 for name, start, _ in boxes(data, 0, None) if name == b"ftyp"]
     if head.startswith(_EBML):
         places = _places(data, _EBML)
         return [
@@ -72,18 +73,4 @@ def _riff_files(data: Data) -> list[int]:
         b"AIFC",
     ):
         begins.append(sound.end)
-    return begins
-
-
-def _mp4_files(data: Data) -> list[int]:
-    begins, place = [], 0
-    while place + 8 <= len(data):
-        size = int.from_bytes(data[place : place + 4], "big")
-        if data[place + 4 : place + 8] == b"ftyp":
-            begins.append(place)
-        if size == 1:
-            size = int.from_bytes(data[place + 8 : place + 16], "big")
-        if size < 8:
-            break
-        place += size
     return begins
