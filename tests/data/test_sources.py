@@ -1,7 +1,7 @@
 import os
-import subprocess
 import sys
 
+import forked_python
 import pytest
 from datasets import Dataset, DatasetDict
 
@@ -157,9 +157,8 @@ def test_the_hub_is_out_of_reach(tmp_path):
         "try:\n    load_corpus('someone/some_corpus')\nexcept CorpusError as error:\n    print(error)"
     )
     environment = {**os.environ, "HF_HUB_OFFLINE": "1", "HF_HOME": str(tmp_path)}
-    run = subprocess.run(
-        [sys.executable, "-c", code], env=environment, cwd=tmp_path, capture_output=True, text=True, check=True
-    )
+    run = forked_python.run([sys.executable, "-c", code], environment, tmp_path)
+    assert run.returncode == 0, run.stderr
     assert run.stdout.startswith(
         f"someone/some_corpus is neither a local path (looked for {tmp_path}/someone/some_corpus) "
         "nor reachable on the Hub ("

@@ -1,15 +1,14 @@
-import os
 import shutil
-import socket
-import subprocess
-import sys
 from collections import Counter
 from itertools import islice
 from pathlib import Path
 
+import datasets
+import forked_group
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import save_file
 from torch.utils.data import DataLoader
 from toy import make_arguments, timeless, weights_of
 from transformers import Wav2Vec2ForSequenceClassification
@@ -255,49 +254,27 @@ def test_a_stream_takes_steps_and_not_epochs(clips, tmp_path):
         trainer_of(clips, tmp_path, max_steps=-1)
 
 
-TWO_PROCESSES = """
-import sys
-sys.path[:0] = [sys.argv[1], sys.argv[2]]
-import json, os
-from pathlib import Path
-import datasets
-from test_streamed_view_dataset import trainer_of
-from toy import weights_of
-from safetensors.torch import save_file
-clips = datasets.load_from_disk(sys.argv[3])
-trainer = trainer_of(clips, sys.argv[4], use_cpu=True, ddp_backend="gloo", dataloader_num_workers=int(sys.argv[5]))
-trainer.train(resume_from_checkpoint=len(sys.argv) > 6)
-save_file(weights_of(trainer), f"{sys.argv[4]}/rank-{trainer.args.process_index}.safetensors")
-"""
+def train_in_a_group(clips, folder, workers, resume):
+    options = {"use_cpu": True, "ddp_backend": "gloo", "dataloader_num_workers": workers}
+    trainer = trainer_of(datasets.load_from_disk(clips), folder, **options)
+    trainer.train(resume_from_checkpoint=resume)
+    save_file(weights_of(trainer), f"{folder}/rank-{trainer.args.process_index}.safetensors")
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("workers", [pytest.param(0, marks=pytest.mark.long), 2])
 def test_two_processes_and_again(clips, tmp_path, workers):
     clips.save_to_disk(tmp_path / "clips")
-    here = Path(__file__).parent
 
-    def run(folder, *more):
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            port = free.getsockname()[1]
-        words = [str(here), str(here.parent), str(tmp_path / "clips"), str(tmp_path / folder), str(workers), *more]
-        common = {**os.environ, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "WORLD_SIZE": "2"}
-        processes = [
-            subprocess.Popen(
-                [sys.executable, "-c", TWO_PROCESSES, *words],
-                env={**common, "RANK": str(rank), "LOCAL_RANK": str(rank), "OMP_NUM_THREADS": "1"},
-                stdout=subprocess.PIPE,
-                stderr=subprocess.STDOUT,
-                text=True,
-            )
-            for rank in range(2)
-        ]
-        outputs = [process.communicate(timeout=200)[0] for process in processes]
-        assert [process.returncode for process in processes] == [0, 0], "\n".join(outputs)
-        return [(tmp_path / folder / f"rank-{rank}.safetensors").read_bytes() for rank in range(2)]
+    def run(name, resume=False):
+        folder, log = tmp_path / name, tmp_path / "log"
+        words = (str(tmp_path / "clips"), str(folder), workers, resume)
+        process = forked_group.start(train_in_a_group, *words, log=log, processes=2)
+        process.join()
+        assert process.exitcode == 0, log.read_text()
+        return [(folder / f"rank-{rank}.safetensors").read_bytes() for rank in range(2)]
 
     first, second = run("whole")
     assert first == second
     shutil.copytree(tmp_path / "whole" / "checkpoint-6", tmp_path / "resumed" / "checkpoint-6")
-    assert run("resumed", "resume") == [first, second]
+    assert run("resumed", resume=True) == [first, second]

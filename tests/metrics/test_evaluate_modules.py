@@ -3,10 +3,10 @@
 import json
 import os
 import re
-import subprocess
 import sys
 from pathlib import Path
 
+import forked_python
 import numpy as np
 import pytest
 
@@ -95,12 +95,8 @@ def test_loads_offline_in_a_fresh_process(tmp_path):
         "print(json.dumps(result))"
     )
     offline = {"HF_HUB_OFFLINE": "1", "HF_EVALUATE_OFFLINE": "1", "HF_HOME": str(tmp_path)}
-    done = subprocess.run(
-        [sys.executable, "-c", program, str(FOLDER / "eer"), json.dumps(SCORES), json.dumps(LABELS)],
-        env={**os.environ, **offline},
-        capture_output=True,
-        text=True,
-    )
+    command = [sys.executable, "-c", program, FOLDER / "eer", json.dumps(SCORES), json.dumps(LABELS)]
+    done = forked_python.run(command, {**os.environ, **offline})
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout.splitlines()[-1]) == equal_error_rate(SCORES, LABELS)
 

@@ -2,6 +2,7 @@ import stat
 import sys
 from pathlib import Path
 
+import forked_python
 import pytest
 import torch
 from published_layout import logits_of, make_published
@@ -156,13 +157,11 @@ def test_errors(convert, tmp_path, capsys):
 @pytest.mark.long
 @pytest.mark.slow
 def test_from_the_hub_and_to_it(hub, tmp_path):
-    import subprocess
-
     environment = hub.environment(tmp_path / "home")
 
     def run(*words):
         command = [sys.executable, *map(str, words)]
-        return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=200, check=False)
+        return forked_python.run(command, environment)
 
     upload = (
         "from huggingface_hub import HfApi; import sys; api = HfApi(); api.create_repo('tester/published');"

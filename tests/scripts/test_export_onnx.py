@@ -46,7 +46,8 @@ def save(tmp_path):
 
 def test_exports_a_run(export, save, tmp_path, capsys):
     path = tmp_path / "detector.onnx"
-    assert export([save(), "--output", str(path)]) == 0
+    path.write_text("in place of this")
+    assert export([save(), "--output", str(path), "--overwrite"]) == 0
     printed = capsys.readouterr().out
     assert f"{path}: 0." in printed
     assert "input_values (batch, 3200) to logits (batch, 2)" in printed
@@ -117,9 +118,6 @@ def test_a_file_that_is_there_is_not_replaced(export, save, tmp_path, capsys, na
     assert export([save(), "--output", str(path)]) == 2
     assert f"{tmp_path / name} exists: name another file, or replace it with --overwrite" in capsys.readouterr().err
     assert (tmp_path / name).read_text() == "precious"
-    if name == path.name:
-        assert export([save(), "--output", str(path), "--overwrite"]) == 0
-        assert path.stat().st_size > 1000
 
 
 def test_a_folder_in_place_of_the_file(export, save, tmp_path, capsys):

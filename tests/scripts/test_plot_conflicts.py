@@ -46,6 +46,7 @@ def test_without_matplotlib(plot, tmp_path, monkeypatch, capsys):
 
 def test_draws_what_a_run_recorded(run_script, plot, tmp_path):
     out = tmp_path / "out"
+    run_script.draw_figures()
     assert run_script("--align_gradients", "--conflict_record_modules", output_dir=out) == 0
     card = (out / "README.md").read_text()
     for name in ("conflicts", "conflicts_by_module"):

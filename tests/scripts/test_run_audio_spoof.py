@@ -3,11 +3,11 @@
 import json
 import os
 import sqlite3
-import subprocess
 import sys
 from pathlib import Path
 
 import datasets
+import forked_python
 import numpy as np
 import pytest
 import soundfile
@@ -378,7 +378,7 @@ def test_reports_to_trackio(tmp_path, quick_options):
     command = [sys.executable, str(SCRIPT), "--align_gradients", "--report_to", "trackio", "--run_name", "mine"]
     environment = {**os.environ, "TRACKIO_DIR": str(tmp_path / "trackio")}
     command += quick_options(output_dir=tmp_path / "out", logging_steps=1)
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=200, check=False)
+    done = forked_python.run(command, environment)
     assert done.returncode == 0, done.stderr
     [database] = (tmp_path / "trackio").glob("*.db")
     with sqlite3.connect(database) as connection:

@@ -9,6 +9,7 @@ import sys
 import time
 from pathlib import Path
 
+import forked_python
 import pytest
 import torch
 from hub_server import REFUSED_TOKEN
@@ -22,7 +23,7 @@ ONE_THREAD = {**os.environ, "OMP_NUM_THREADS": "1"}
 
 def run(*words, launcher=(), environment=ONE_THREAD):
     command = [sys.executable, *map(str, launcher), str(SCRIPT), *words]
-    return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=200, check=False)
+    return forked_python.run(command, environment)
 
 
 def assert_same_weights(first, second):
@@ -115,14 +116,8 @@ def test_published_model_loads_elsewhere(hub, quick_options, tmp_path):
     np.save(samples, np.random.default_rng(0).standard_normal(16_000).astype(np.float32))
     answers = []
     for name, home in (("tester/detector", "elsewhere"), (str(out), "here")):
-        done = subprocess.run(
-            [sys.executable, "-c", LOAD_AND_SCORE, name, str(samples)],
-            env=hub.environment(tmp_path / home, token=None),
-            capture_output=True,
-            text=True,
-            timeout=200,
-            check=False,
-        )
+        command = [sys.executable, "-c", LOAD_AND_SCORE, name, samples]
+        done = forked_python.run(command, hub.environment(tmp_path / home, token=None))
         assert done.returncode == 0, done.stderr
         answers.append(json.loads(done.stdout.splitlines()[-1]))
     (hub_logits, hub_scores), (logits, _) = answers

@@ -1,11 +1,11 @@
 import json
 import os
-import subprocess
 import sys
 import tarfile
 import zipfile
 
 import datasets
+import forked_python
 import pytest
 import soundfile
 from noise_clips import RATE, draw_clip
@@ -200,7 +200,7 @@ def test_two_processes_under_torchrun(model, corpus, tmp_path):
     one = [sys.executable, *words, "one.txt"]
     two = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2", *words, "two.txt"]
     for command in (one, two):
-        done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=200)
+        done = forked_python.run(command, cwd=tmp_path)
         assert done.returncode == 0, done.stderr[-3000:]
         assert done.stdout.count("8 of 9 clips") == 1
     assert (tmp_path / "one.txt").read_bytes() == (tmp_path / "two.txt").read_bytes()
