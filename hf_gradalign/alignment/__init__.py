@@ -3,8 +3,7 @@
 The methods of TorchJD also need that package (the extra `torchjd`), which is imported when one is asked for.
 """
 
-from hf_gradalign.alignment.conflict import RunningMeans, conflict_statistics, conflicts, gradient_statistics
-from hf_gradalign.alignment.gramian import compute_gramian, compute_products
+from hf_gradalign.alignment.aligner import AlignedUpdate, Aligner, check_view_weights
 from hf_gradalign.alignment.methods import (
     CRMOGM,
     AlignmentMethod,
@@ -18,14 +17,29 @@ from hf_gradalign.alignment.methods import (
     get_method,
 )
 from hf_gradalign.alignment.parameter_groups import AlignmentScope, ParameterGroups, check_scope
-from hf_gradalign.alignment.sharding import is_sharded_tensor
-from hf_gradalign.alignment.view_gradients import ViewGradients
+from hf_gradalign.alignment.statistics import (
+    ConflictCounts,
+    RunningMeans,
+    conflict_statistics,
+    conflicts,
+    gradient_statistics,
+)
+from hf_gradalign.alignment.view_gradients import (
+    ViewGradients,
+    compute_gramian,
+    compute_products,
+    is_sharded_tensor,
+    local_part,
+)
 
 __all__ = [
     "CRMOGM",
+    "AlignedUpdate",
+    "Aligner",
     "AlignmentMethod",
     "AlignmentScope",
     "CAGrad",
+    "ConflictCounts",
     "GradVac",
     "NoAlignment",
     "PCGrad",
@@ -36,6 +50,7 @@ __all__ = [
     "available_methods",
     "canonical_name",
     "check_scope",
+    "check_view_weights",
     "compute_gramian",
     "compute_products",
     "conflict_statistics",
@@ -43,4 +58,5 @@ __all__ = [
     "get_method",
     "gradient_statistics",
     "is_sharded_tensor",
+    "local_part",
 ]

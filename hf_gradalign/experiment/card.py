@@ -58,7 +58,6 @@ def write_run_card(
             name: None if recipe == CLEAN else shown_recipe(recipe) for name, recipe in data_args.view_recipes.items()
         },
         view_weights=args.view_weights or {},
-        joint_backward=args.joint_backward,
         hyperparameters=_hyperparameters(results, data_args, args, preparation),
         results={
             split: {
@@ -140,7 +139,6 @@ def _hyperparameters(
         "alignment scope": args.alignment_scope if args.alignment_scope != "model" else None,
         "modules aligned apart": ", ".join(args.alignment_modules or ()) or None,
         "parameters aligned": ", ".join(args.alignment_parameters or ()) or None,
-        "joint backward pass": "yes" if args.joint_backward else None,
         "gradient norm clipped at": args.max_grad_norm or None,
         "class weights (spoof, bona fide)": None if weights is None else ", ".join(f"{w:g}" for w in weights),
         "training window (s)": data_args.window_seconds,

@@ -10,6 +10,7 @@ from transformers import PretrainedConfig, PreTrainedModel, set_seed
 from transformers.feature_extraction_utils import FeatureExtractionMixin
 from transformers.utils import logging
 
+from hf_gradalign.alignment import check_view_weights
 from hf_gradalign.augmentation.recipe_files import Augmentation
 from hf_gradalign.data import ClipDataset, DeferredAugmentation, StreamedViewDataset, ViewDataset
 from hf_gradalign.experiment.arguments import (
@@ -22,7 +23,6 @@ from hf_gradalign.experiment.corpora import RunCorpora, data_seed, load_run_corp
 from hf_gradalign.experiment.views import build_views, try_views
 from hf_gradalign.models import LABEL2ID, SpoofDetectorFeatureExtractor, load_audio_classifier, load_detector
 from hf_gradalign.scoring.protocol import taking_windows_as_they_are
-from hf_gradalign.training import check_view_weights
 
 logger = logging.get_logger(__name__)
 

@@ -71,7 +71,6 @@ class ModelCardFacts:
         views: What each view heard, by the view's name: the name of its recipe, None for the clip as it is. Empty if
             clips were seen as they are and in no views.
         view_weights: How much each view counted, by name; 1 where nothing is said.
-        joint_backward: Whether the views were weighed by the classification head's gradients alone.
         hyperparameters: Training settings, in the order to show them; None values are left out.
         results: Results by split, in the order to show them.
         conflict_rate: Share of the updates in which two views' gradients had a negative cosine, a fraction in [0, 1].
@@ -102,7 +101,6 @@ class ModelCardFacts:
     alignment_options: Mapping[str, Any] = field(default_factory=dict)
     views: Mapping[str, str | None] = field(default_factory=dict)
     view_weights: Mapping[str, float] = field(default_factory=dict)
-    joint_backward: bool = False
     hyperparameters: Mapping[str, Any] = field(default_factory=dict)
     results: Mapping[str, SplitResult] = field(default_factory=dict)
     conflict_rate: float | None = None

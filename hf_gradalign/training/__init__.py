@@ -1,6 +1,5 @@
 """Training: the `Trainer` subclass, its arguments and its callbacks. Knows nothing of audio."""
 
-from hf_gradalign.training.aligned_update import check_view_weights
 from hf_gradalign.training.arguments import GradientAlignmentArguments
 from hf_gradalign.training.best_checkpoints import BestCheckpoints
 from hf_gradalign.training.checkpoint_averaging import average_checkpoints, average_state_dicts
@@ -34,7 +33,6 @@ __all__ = [
     "WeightedCrossEntropy",
     "average_checkpoints",
     "average_state_dicts",
-    "check_view_weights",
     "find_conflict_record",
     "leave_process_group",
     "load_whole_state",

@@ -32,11 +32,9 @@ class GradientAlignmentArguments(TrainingArguments):
             each "parameter".
         alignment_modules: With the scope "module", prefixes of parameters' names, a Gramian each, instead of layers.
         alignment_parameters: Regular expressions; only parameters in whose name one is found are aligned, the others
-            get the mean of the views' gradients. With `joint_backward`: the head.
+            get the mean of the views' gradients.
         view_weights: How much each view counts, by name, as a mapping or as JSON; 1 where nothing is said. Gradients
             are scaled by these weights, divided by their mean, before they are aligned.
-        joint_backward: Align by the gradients of the classification head alone, and take one backward pass through
-            the model for all views. An approximation of the paper's step that needs no second gradient.
 
     Parameters that control what is recorded:
         conflict_record: Format of the conflict record, "jsonl" or "parquet"; "none" writes none. It is a file
@@ -64,9 +62,9 @@ class GradientAlignmentArguments(TrainingArguments):
 
     Raises:
         ValueError: On an unknown method, option or scope, a view's weight that is not positive, a patience or number
-            of checkpoints below 1, or where these need an evaluation or a metric that is not configured; with
-            `joint_backward` on accumulation or another scope than "model"; on a record of modules without a record;
-            on options of the base class that would do nothing, or fail when the first batch is loaded.
+            of checkpoints below 1, or where these need an evaluation or a metric that is not configured; on a record
+            of modules without a record; on options of the base class that would do nothing, or fail when the first
+            batch is loaded.
     """
 
     _VALID_DICT_FIELDS: ClassVar[list[str]] = [
@@ -109,10 +107,6 @@ class GradientAlignmentArguments(TrainingArguments):
     )
     view_weights: dict[str, float] | str | None = field(
         default=None, metadata={"help": "How much each view counts, as JSON, e.g. '{\"codec\": 0.5}'; 1 by default."}
-    )
-    joint_backward: bool = field(
-        default=False,
-        metadata={"help": "Align by the classification head's gradients; one backward pass for all views."},
     )
     conflict_record: str = field(
         default="none",
@@ -174,13 +168,6 @@ class GradientAlignmentArguments(TrainingArguments):
         self.align_gradients = canonical_name(self.align_gradients)
         self.make_method()
         check_scope(self.alignment_scope, self.alignment_modules, self.alignment_parameters)
-        if self.joint_backward and self.alignment_scope != "model":
-            raise ValueError("--joint_backward weighs each view as a whole; leave --alignment_scope model")
-        if self.joint_backward and self.gradient_accumulation_steps > 1:
-            raise ValueError(
-                "--joint_backward knows the head's gradients of one batch only, and with accumulation the update would "
-                "depend on how it is split; leave --gradient_accumulation_steps at 1, or --joint_backward out"
-            )
         if self.conflict_record not in _RECORDS:
             raise ValueError(f"--conflict_record must be one of {', '.join(_RECORDS)}, got {self.conflict_record!r}")
         if self.on_nonfinite not in ON_NONFINITE:

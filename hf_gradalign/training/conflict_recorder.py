@@ -11,8 +11,7 @@ from torch import Tensor
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 from transformers.utils import logging
 
-from hf_gradalign.alignment import ParameterGroups, conflicts, gradient_statistics
-from hf_gradalign.training.aligned_update import AlignedUpdate
+from hf_gradalign.alignment import AlignedUpdate, ParameterGroups, conflicts, gradient_statistics
 from hf_gradalign.training.conflict_record import ConflictRecord, RecordFormat, Row
 from hf_gradalign.training.nonfinite import NonFiniteGuard
 
@@ -37,8 +36,7 @@ class ConflictRecorder(TrainerCallback):
     - `step`; `epoch`, as the Trainer logs it: the update belongs to epoch ceil(`epoch`), counted from 1;
     - `conflict`: whether any two views' gradients have a negative cosine;
     - with `on_nonfinite` "skip": `skipped`, whether the update was dropped;
-    - `cosine_<a>_<b>`, `norm_ratio_<b>_<a>` = |g_b| / |g_a|, `grad_norm_<a>`, over all parameters that are aligned
-      (with `joint_backward`: the head);
+    - `cosine_<a>_<b>`, `norm_ratio_<b>_<a>` = |g_b| / |g_a|, `grad_norm_<a>`, over all parameters that are aligned;
     - `weight_<a>`: what the view's gradient was multiplied by (the mean over groups, where these are several);
     - `loss_<a>`: its mean loss over all processes;
     - with `modules`: `module`, a list of the names of the modules that have a gradient, and, as lists of equal length,
@@ -186,7 +184,7 @@ class ConflictRecorder(TrainerCallback):
         return rows
 
     def _module_columns(self, gramians: Tensor, statistics: dict[str, Tensor]) -> dict[str, list[Any]]:
-        # Frozen modules, layers that were dropped, and with joint_backward all but the head have no gradient.
+        # Frozen modules and layers that were dropped have no gradient.
         there = (gramians != 0).flatten(1).any(1).nonzero().flatten()
         columns: dict[str, list[Any]] = {"module": [self._groups.groups[index] for index in there]}
         for name, values in statistics.items():

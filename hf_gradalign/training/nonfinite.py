@@ -14,9 +14,7 @@ from torch import Tensor, nn
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 from transformers.utils import logging
 
-from hf_gradalign.alignment import ParameterGroups, is_sharded_tensor
-from hf_gradalign.alignment.sharding import local_part
-from hf_gradalign.training.aligned_update import AlignedUpdate
+from hf_gradalign.alignment import AlignedUpdate, ParameterGroups, is_sharded_tensor, local_part
 
 logger = logging.get_logger(__name__)
 

@@ -36,8 +36,6 @@ def refuse_unfit_options(trainer: Any) -> None:
         raise ValueError("--use_liger_kernel needs a package: pip install liger-kernel; or leave it out")
     if args.fp16 and args.device.type == "cpu":
         logger.warning("--fp16 does nothing on the CPU, where training stays in float32; --bf16 works there.")
-    if args.joint_backward and args.gradient_accumulation_steps > 1:  # the accelerator's configuration says it too
-        raise ValueError("--joint_backward takes no accumulation: leave num_steps out of --accelerator_config")
     _check_optimizer(trainer)
     _check_schedule(trainer)
     _check_last_batch(trainer)

@@ -8,8 +8,6 @@ from torch.nn.parallel import DistributedDataParallel
 from transformers import TrainingArguments
 from transformers.training_args import ParallelMode
 
-from hf_gradalign.training.fsdp import is_sharded
-
 NO_DEEPSPEED = (
     "DeepSpeed keeps the gradients to itself, and the views' could not be told apart; use DDP (`torchrun`) or, for "
     "models that do not fit, FSDP2 (--fsdp, or `accelerate launch` with fsdp_version: 2)"
@@ -21,8 +19,8 @@ def refuse_unfit_setup(trainer: Any) -> None:
 
     Raises:
         ValueError: On DataParallel, processes that do not know of each other, DeepSpeed, FSDP1, Megatron-LM, XLA,
-            tensor, context or sequence parallelism, optimisers that update within the backward pass, saving in the
-            middle of an update, and for `joint_backward` on FSDP and torch.compile.
+            tensor, context or sequence parallelism, optimisers that update within the backward pass, and saving
+            in the middle of an update.
     """
     args = trainer.args
     if args.n_gpu > 1:
@@ -71,16 +69,6 @@ def refuse_unfit_setup(trainer: Any) -> None:
             "tensor, context and sequence parallelism split an item over processes, and the share of an update that a "
             "process's items stand for would be wrong; use DDP (`torchrun`) or FSDP2 (--fsdp)"
         )
-    if args.joint_backward:
-        for unfit, name in (
-            (plugin is not None or is_sharded(trainer.model), "FSDP"),
-            (args.torch_compile, "torch.compile"),
-        ):
-            if unfit:
-                raise ValueError(
-                    f"--joint_backward takes gradients of the head by themselves, which {name} does not allow; leave "
-                    "one of the two out"
-                )
 
 
 def shares_gradient_storage(model: nn.Module, args: TrainingArguments) -> bool:

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,19 +13,24 @@ from transformers import PreTrainedModel
 from transformers.trainer_utils import TrainOutput
 from transformers.utils import logging
 
-from hf_gradalign.alignment import ParameterGroups, RunningMeans, ViewGradients, conflict_statistics, conflicts
-from hf_gradalign.training.aligned_update import AlignedUpdate, view_scale, weigh_views
+from hf_gradalign.alignment import (
+    AlignedUpdate,
+    Aligner,
+    AlignmentMethod,
+    ConflictCounts,
+    ParameterGroups,
+    RunningMeans,
+    ViewGradients,
+    conflicts,
+)
 from hf_gradalign.training.arguments import GradientAlignmentArguments
-from hf_gradalign.training.conflict_counts import ConflictCounts
 from hf_gradalign.training.conflict_recorder import ConflictRecorder
 from hf_gradalign.training.fsdp import is_sharded, prepare_for_fsdp
-from hf_gradalign.training.joint_backward import JointBackward
 from hf_gradalign.training.loss import WeightedCrossEntropy, class_weights_of, items_weight
 from hf_gradalign.training.nonfinite import MicroBatch, NonFiniteGuard
 from hf_gradalign.training.option_checks import refuse_missing_metric, refuse_unfit_options
 from hf_gradalign.training.resumable_trainer import ResumableTrainer
 from hf_gradalign.training.setup_checks import refuse_unfit_setup, shares_gradient_storage
-from hf_gradalign.training.update_boundaries import UpdateBoundaries
 from hf_gradalign.training.view_batch import ViewBatchCollator, is_view_batch, with_longest_view
 
 logger = logging.get_logger(__name__)
@@ -64,8 +70,7 @@ class GradientAlignmentTrainer(ResumableTrainer):
             (`refuse_unfit_setup`), or an option of the Trainer would fail later (`refuse_unfit_options`).
 
     Attributes:
-        alignment_method: The method, with its state.
-        parameter_groups: Which parameters are aligned together.
+        aligner: Combines the views' gradients, with the alignment method and its state.
         last_update: The figures of the last update.
         conflict_counts: Conflicts by epoch.
         conflict_recorder: Writes the conflict record, where one was asked for.
@@ -104,7 +109,6 @@ class GradientAlignmentTrainer(ResumableTrainer):
         self._ids: list[Sequence[str]] = []
         self._view_losses: dict[str, Tensor] = {}
         self._view_gradients: ViewGradients | None = None
-        self.add_callback(UpdateBoundaries(self))
         self.conflict_recorder: ConflictRecorder | None = None
         if self.args.conflict_record != "none":
             self.conflict_recorder = ConflictRecorder(
@@ -116,9 +120,7 @@ class GradientAlignmentTrainer(ResumableTrainer):
     def _begin_run(self) -> None:
         """Start afresh, with the model and the arguments as they are now (`model_init` or a search may change both)."""
         self._weigh_classes()
-        self.alignment_method = self.args.make_method()
-        self.parameter_groups = self._make_groups()
-        self._joint = JointBackward(self) if self.args.joint_backward else None
+        self.aligner = Aligner(self.args.make_method(), self._make_groups(), self.args.view_weights)
         self.conflict_counts = ConflictCounts()
         self.last_update: AlignedUpdate | None = None
         self._since_last_log = RunningMeans()
@@ -173,12 +175,6 @@ class GradientAlignmentTrainer(ResumableTrainer):
     ) -> dict[str, Tensor]:
         """The losses by view."""
         totals = num_items_in_batch if num_items_in_batch is not None else {}
-        if self._joint is not None:
-            with self._joint.batch(inputs, totals) as joined:
-                super().training_step(model, joined)
-            self._view_losses = self._joint.losses
-            self._record_update(self._joint.views, *self._joint.alignment)
-            return self._joint.losses
         if self._view_gradients is None:
             self._view_gradients = ViewGradients(model.parameters(), shares_gradient_storage(model, self.args))
 
@@ -189,23 +185,12 @@ class GradientAlignmentTrainer(ResumableTrainer):
             self._view_losses[view] = self._view_losses.get(view, 0) + losses[view]
 
         if self.accelerator.sync_gradients:
-            self._align(self._view_gradients)
+            self._record_update(self.aligner.align(self._view_gradients))
         return losses
-
-    def _align(self, gradients: ViewGradients) -> None:
-        """Put the aligned combination of the views' gradients into `p.grad`."""
-        products = gradients.products()
-        gramians = self.parameter_groups.gramians(products)
-        scale = view_scale(gradients.views, self.args.view_weights, gramians.device)
-        weights = weigh_views(self.alignment_method, gramians, scale)
-        self._record_update(gradients.views, products, gramians, weights)
-        rest = torch.ones_like(weights[:1]) if scale is None else scale[None]
-        rows = torch.cat([weights, rest / len(gradients.views)])
-        gradients.combine(rows, [len(weights) if group is None else group for group in self.parameter_groups.index])
 
     def _mean_loss(self, losses: dict[str, Tensor]) -> Tensor:
         stacked = torch.stack(list(losses.values()))
-        scale = view_scale(list(losses), self.args.view_weights, stacked.device)
+        scale = self.aligner.view_scale(list(losses), stacked.device)
         return stacked.mean() if scale is None else (stacked * scale).mean()
 
     def compute_loss(
@@ -216,25 +201,20 @@ class GradientAlignmentTrainer(ResumableTrainer):
         num_items_in_batch: Tensor | None = None,
     ) -> Tensor | tuple[Tensor, Any]:
         """The mean loss of the micro-batch, times its share of the update's items when training."""
-        if self._joint is not None and self._joint.is_open:
-            return self._joint.loss(model, inputs)
         # The base class may take the labels out of the inputs.
         weight = items_weight(inputs, self.class_weights) if model.training and num_items_in_batch is not None else None
         loss, outputs = super().compute_loss(model, inputs, return_outputs=True)
         if weight is not None:
-            loss = self.share_of_update(loss, weight, num_items_in_batch)
+            # DDP takes the mean of the processes' gradients where the sum of their shares is wanted.
+            processes = self.args.world_size if self.args.average_tokens_across_devices else 1
+            loss = loss / (num_items_in_batch.to(loss.device) / (weight.to(loss.device) * processes))
         return (loss, outputs) if return_outputs else loss
-
-    def share_of_update(self, loss: Tensor, weight: Tensor, total: Tensor) -> Tensor:
-        """A micro-batch's mean loss, times its items' weight over that of the whole update's items."""
-        # DDP takes the mean of the processes' gradients where the sum of their shares is wanted.
-        processes = self.args.world_size if self.args.average_tokens_across_devices else 1
-        return loss / (total.to(loss.device) / (weight.to(loss.device) * processes))
 
     def get_batch_samples(
         self, epoch_iterator: Iterator, num_batches: int, device: torch.device
     ) -> tuple[list[Any], Mapping[str, Tensor] | Tensor | None]:
         """The update's micro-batches and, over all of them (and all processes), the weight of their items by view."""
+        self.start_update()
         batches, _ = super().get_batch_samples(epoch_iterator, num_batches, device)
         self._ids = [getattr(batch, "ids", ()) for batch in batches]
         if not batches:
@@ -296,6 +276,10 @@ class GradientAlignmentTrainer(ResumableTrainer):
         if self.state.global_step >= self.state.max_steps:
             self.control.should_training_stop = True
         if not self.control.should_training_stop:
+            # accelerate's loaders tell the sampler or the data set of the epoch, not both. Items that depend on it
+            # (`ViewDataset`) need it always, in a resumed epoch too.
+            if hasattr(self.train_dataset, "set_epoch"):
+                self.train_dataset.set_epoch(int(self.state.epoch or 0))
             super()._run_epoch(*args, **kwargs)
 
     def floating_point_ops(self, inputs: dict[str, Any]) -> int:
@@ -316,24 +300,31 @@ class GradientAlignmentTrainer(ResumableTrainer):
         return super()._get_train_sampler(dataset)
 
     def start_update(self) -> None:
-        """Forget what an update that was given up (out of memory, interrupted) may have left behind."""
+        """Forget what an update that was given up (out of memory, interrupted) may have left."""
         self.micro_batches = []
         self._view_gradients = None
         self._view_losses = {}
 
-    def _record_update(self, views: list[str], products: Tensor, gramians: Tensor, weights: Tensor) -> None:
-        one = torch.ones((), device=gramians.device)
+    def _record_update(self, update: AlignedUpdate) -> None:
+        one = torch.ones((), device=update.gramians.device)
         scaler = getattr(self.accelerator, "scaler", None)
         loss_scale = one if scaler is None else scaler.scale(one)  # get_scale() would wait for the device
-        statistics = conflict_statistics(gramians, weights, views)
-        for view in views:
-            statistics[f"grad_norm_{view}"] = statistics[f"grad_norm_{view}"] / loss_scale
-            statistics[f"loss_{view}"] = self._view_losses[view]
-        self.last_update = AlignedUpdate(views, products, gramians, weights, self._view_losses, loss_scale)
+        self.last_update = replace(update, losses=self._view_losses, loss_scale=loss_scale)
         self._view_losses = {}
+        statistics = self.last_update.statistics()
         self._since_last_log.update(statistics)
-        conflict = statistics["conflict_rate"] if len(views) > 1 else conflicts(gramians.sum(0))
+        conflict = statistics["conflict_rate"] if len(update.views) > 1 else conflicts(update.gramians.sum(0))
         self.conflict_counts.update(int(self.state.epoch or 0), conflict)
+
+    @property
+    def alignment_method(self) -> AlignmentMethod:
+        """The aligner's method, with its state."""
+        return self.aligner.method
+
+    @property
+    def parameter_groups(self) -> ParameterGroups:
+        """Which parameters are aligned together."""
+        return self.aligner.groups
 
     def _make_groups(self) -> ParameterGroups:
         names = [name for name, _ in self.accelerator.unwrap_model(self.model).named_parameters()]
@@ -381,7 +372,7 @@ class GradientAlignmentTrainer(ResumableTrainer):
             self.alignment_method.load_state_dict(state["method_state"])
         else:
             logger.warning(
-                f"{checkpoint} was trained with --align_gradients {state['method']}; this run goes on with "
+                f"{checkpoint} was trained with --align_gradients {state['method']}; this run uses "
                 f"{self.args.align_gradients}, which starts over."
             )
         if "since_last_log" in state:  # as it was before each process had a state of its own

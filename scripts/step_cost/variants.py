@@ -12,20 +12,19 @@ from hf_gradalign.training import GradientAlignmentArguments, GradientAlignmentT
 from step_cost.models import VIEWS, make_batch, make_model
 from step_cost.published_step import PublishedStep
 
-SINGLE, PASSES, JOINT, PUBLISHED = "single path", "two passes", "joint backward", "published step"
+SINGLE, PASSES, PUBLISHED = "single path", "two passes", "published step"
 OURS = "ours"
 VARIANTS = {
     "single": "(a) one forward and backward pass, of the augmented view",
     "passes": "(b) one of each view, no alignment",
     "ours": "(c) aligned, by each method",
-    "joint": "(c') aligned by the head's gradients, one backward pass",
     "published": "(d) the step as published, done the plain way",
 }
 
 
 def names_of(variants: list[str], methods: list[str]) -> list[str]:
     """Rows of the table: a variant each, and for "ours" a method each."""
-    rows = {"single": [SINGLE], "passes": [PASSES], "ours": methods, "joint": [JOINT], "published": [PUBLISHED]}
+    rows = {"single": [SINGLE], "passes": [PASSES], "ours": methods, "published": [PUBLISHED]}
     return [name for variant in VARIANTS if variant in variants for name in rows[variant]]
 
 
@@ -75,8 +74,7 @@ class Workbench:
         if name == PUBLISHED:
             step = PublishedStep(self._model, self._plain.accelerator)
             return lambda: step(self._batch)
-        options = {"align_gradients": "pcgrad", "joint_backward": True} if name == JOINT else {"align_gradients": name}
-        trainer = self.trainers[name] = self._make_trainer(**options)
+        trainer = self.trainers[name] = self._make_trainer(align_gradients=name)
         return lambda: trainer.training_step(self._model, self._batch)
 
     def _two_passes(self) -> None:

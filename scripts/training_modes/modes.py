@@ -99,7 +99,6 @@ def all_modes() -> Iterator[Mode]:
     yield Mode("by module, DDP", 2, 2, {"alignment_scope": "module"})
     yield Mode("by parameter, DDP", 2, 2, {"alignment_scope": "parameter"})
     yield Mode("attention only, DDP", 2, 2, {"alignment_parameters": ["attention"]})
-    yield Mode("joint backward, DDP", 2, 1, {"joint_backward": True})
     yield Mode("TF32", 1, 2, {}, {"tf32": True}, TF32_BOUND, needs_gpu=True)
     yield Mode("fp16, GradScaler", 1, 2, {}, {"fp16": True}, FLOAT16_BOUND, needs_gpu=True)
     yield Mode("gradient checkpointing, bf16", 1, 2, {}, {"gradient_checkpointing": True, "bf16": True},

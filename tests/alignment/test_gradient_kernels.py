@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from torch.profiler import ProfilerActivity, profile
 
 from hf_gradalign.alignment import ParameterGroups, ViewGradients, compute_products, get_method
-from hf_gradalign.alignment import gradient_passes as passes
+from hf_gradalign.alignment import view_gradients as passes
 
 kernels = pytest.importorskip("hf_gradalign.alignment.gradient_kernels", reason="Triton is not installed")
 

@@ -63,7 +63,7 @@ def test_views_and_their_alignment(tmp_path):
 def test_ordinary_alignment_is_not_explained(tmp_path):
     text = write(tmp_path).read_text()
     assert "seen twice in a step, clean and augmented (rawboost), in two forward and backward passes, and the" in text
-    for absent in ("alignment scope", "aligned |", "joint", "(weight"):
+    for absent in ("alignment scope", "aligned |", "(weight"):
         assert absent not in text.split("## How it was trained")[1]
 
 

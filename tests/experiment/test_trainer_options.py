@@ -207,10 +207,6 @@ ALSO_REFUSED = [
     Refused("--debug tpu_metrics_debug", "is for TPUs"),
     Refused("--accelerator_config missing.json", "No such file"),
     Refused("--accelerator_config '{\"even\": true}'", "unexpected keyword argument 'even'"),
-    Refused(
-        '--joint_backward --accelerator_config \'{"gradient_accumulation_kwargs": {"num_steps": 2}}\'',
-        "--joint_backward takes no accumulation",
-    ),
     Refused("--max_steps 0", "would train nothing"),
     Refused("--max_steps -1 --num_train_epochs 0", "would train nothing"),
     Refused("--gradient_accumulation_steps 0", "must be at least 1, got 0"),

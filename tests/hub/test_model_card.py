@@ -159,12 +159,6 @@ def test_three_views(tmp_path, facts):
     assert "followed the mean of the three" in text
 
 
-def test_joint_backward(tmp_path, facts):
-    text = training_of(tmp_path, facts, joint_backward=True)
-    assert "in one forward and backward pass, and the two losses were weighed with GradVac (beta=0.5) by" in text
-    assert "The head's gradients of the two views were in conflict" in text
-
-
 def test_one_view(tmp_path, facts, bare_facts):
     facts.conflict_rate, facts.conflict_rate_by_epoch = None, []
     text = training_of(tmp_path, facts, views={"codec": "codec"})

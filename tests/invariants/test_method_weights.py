@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from torchjd.aggregation import CAGradWeighting, GradVacWeighting, PCGradWeighting
 
 from hf_gradalign.alignment import available_methods, get_method
-from hf_gradalign.alignment.methods.random_order import visiting_order
+from hf_gradalign.alignment.methods.base import visiting_order
 
 MANY = settings(max_examples=200, deadline=None)
 # An example is a batch of 16 Gramians.

@@ -16,7 +16,6 @@ from hf_gradalign.training import GradientAlignmentTrainer
 
 WORKERS = {"dataloader_num_workers": 2, "dataloader_persistent_workers": True}
 EVALUATED = {"eval_strategy": "steps", "eval_steps": 2}
-HEAD = {"joint_backward": True, "alignment_parameters": ["classifier"]}
 
 
 @pytest.fixture(autouse=True)
@@ -51,7 +50,6 @@ def _collects_by_itself(monkeypatch):
         {},
         EVALUATED,
         {"conflict_record": "jsonl", "conflict_record_modules": True},
-        {**HEAD, **EVALUATED},
         {"auto_find_batch_size": True},
         {"bf16": True},
     ],

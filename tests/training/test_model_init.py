@@ -30,10 +30,8 @@ def trainer_that_makes_its_model(folder, model_init, **options):
     )
 
 
-@pytest.mark.parametrize("options", [{}, {"label_smoothing_factor": 0.1}, {"joint_backward": True}])
+@pytest.mark.parametrize("options", [{}, {"label_smoothing_factor": 0.1}])
 def test_class_weights_count_as_with_a_model(tmp_path, options):
-    if "joint_backward" in options:
-        options = {**options, "alignment_parameters": ["classifier"]}
     given = make_trainer(tmp_path / "a", model=make_model(WEIGHTS), align_gradients="pcgrad", **options)
     made = trainer_that_makes_its_model(tmp_path / "b", lambda: make_model(WEIGHTS), **options)
     assert made.class_weights.tolist() == given.class_weights.tolist()

@@ -109,13 +109,6 @@ def test_the_loss_alone(tmp_path):
     assert "gradient" not in message
 
 
-def test_joint_backward(tmp_path):
-    options = {"joint_backward": True, "alignment_parameters": ["classifier"], "align_gradients": "pcgrad"}
-    message = stopped(make(tmp_path, Named([17]), **options))
-    assert "the loss of view augmented is nan" in message
-    assert "the gradient of view augmented is not finite in all 2 parameters (classifier.weight, classifier" in message
-
-
 def test_three_views_and_scopes(tmp_path):
     class Three(Named):
         @property

@@ -60,10 +60,9 @@ def test_a_step_reads_nothing_out(tmp_path, monkeypatch, method):
     assert counts == {}
 
 
-@pytest.mark.parametrize("options", [{}, {"joint_backward": True, "alignment_parameters": ["classifier"]}])
-def test_a_run_reads_out_at_logs_alone(tmp_path, monkeypatch, options):
+def test_a_run_reads_out_at_logs_alone(tmp_path, monkeypatch):
     monkeypatch.setattr(nonfinite, "_LAG", {})  # as on a GPU; on a CPU a look at each update costs no wait
-    trainer = make_trainer(tmp_path, align_gradients="pcgrad", max_steps=8, logging_steps=4, **options)
+    trainer = make_trainer(tmp_path, align_gradients="pcgrad", max_steps=8, logging_steps=4)
     with reads_by_package(monkeypatch) as counts:
         trainer.train()
     assert len(trainer.state.log_history) == 3
@@ -87,7 +86,7 @@ def test_an_update_does_not_wait_for_a_device(tmp_path):
                         parameter.grad = torch.zeros_like(parameter)
                 trainer._view_losses[view] = torch.zeros((), device=DEVICE)
             trainer._mean_loss(trainer._view_losses)
-            trainer._align(gradients)
+            trainer._record_update(trainer.aligner.align(gradients))
     assert transfers.to_host == []
     assert transfers.to_device == []
     assert all(parameter.grad is not None for parameter in parameters)

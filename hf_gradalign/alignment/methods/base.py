@@ -7,14 +7,25 @@ from typing import Any
 import torch
 from torch import Tensor
 
+METHODS: dict[str, "type[AlignmentMethod]"] = {}
+"""The methods that `get_method` makes, by name."""
+
 
 class AlignmentMethod(ABC):
     """A callable from the K x K Gramian of the views' gradients to the K weights of their combination.
+
+    A subclass that gives its name, `class PCGrad(AlignmentMethod, name="pcgrad")`, can be asked for by that name as
+    soon as its module is imported.
 
     Non-finite Gramians give the weights of the plain mean and leave what the method has learned alone: a gradient that
     overflowed then stays non-finite in the combination, where loss scaling and NaN filters look for it, and finite
     gradients whose products overflowed stay finite. Nothing here waits for the device.
     """
+
+    def __init_subclass__(cls, name: str | None = None) -> None:
+        super().__init_subclass__()
+        if name is not None:
+            METHODS[name] = cls
 
     @torch.no_grad()
     def __call__(self, gramian: Tensor) -> Tensor:
@@ -86,6 +97,25 @@ def check_state_keys(method: AlignmentMethod, state: dict[str, Any], keys: set[s
     """
     if set(state) != keys:
         raise ValueError(f"{type(method).__name__} expects the state {sorted(keys)}, got {sorted(state)}")
+
+
+def visiting_order(views: int, view: int, seed: int, call: int) -> list[int]:
+    """The other views in random order, a function of the arguments alone.
+
+    With two views there is no choice, and nothing is drawn. Every process of a distributed run gets the same order
+    without talking to the others, and a resumed run needs to remember only the number of calls.
+
+    Args:
+        views: Number of views K.
+        view: The view that is being adjusted, in [0, K).
+        seed: The method's seed.
+        call: How many times the method was called before.
+    """
+    others = [other for other in range(views) if other != view]
+    if len(others) < 2:
+        return others
+    generator = torch.Generator().manual_seed(hash((seed, call, view)) % 2**63)
+    return [others[index] for index in torch.randperm(len(others), generator=generator)]
 
 
 @functools.lru_cache(maxsize=16)

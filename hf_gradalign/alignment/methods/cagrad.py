@@ -11,7 +11,7 @@ from hf_gradalign.alignment.methods.base import AlignmentMethod
 _MOST_VIEWS = 12
 
 
-class CAGrad(AlignmentMethod):
+class CAGrad(AlignmentMethod, name="cagrad"):
     r"""Conflict-averse gradient descent, exactly.
 
     Algorithm 1 of Liu et al. (NeurIPS 2021, arXiv 2110.14048). With :math:`g_0` the mean gradient, the update

@@ -6,14 +6,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from hf_gradalign.alignment.methods.base import AlignmentMethod, check_reduction, check_state_keys
-from hf_gradalign.alignment.methods.random_order import visiting_order
+from hf_gradalign.alignment.methods.base import AlignmentMethod, check_reduction, check_state_keys, visiting_order
 
 # The adjustment grows without bound as the target nears 1, where rounding alone would decide on it.
 _LARGEST_TARGET = 1 - 1e-6
 
 
-class GradVac(AlignmentMethod):
+class GradVac(AlignmentMethod, name="gradvac"):
     r"""Raises the cosine of each pair of gradients to a target, a moving average of the cosines seen.
 
     Equations 2 and 3 of Wang et al., "Gradient Vaccine" (ICLR 2021, arXiv 2010.05874). With :math:`\rho` the cosine of

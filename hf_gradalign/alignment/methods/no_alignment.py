@@ -6,7 +6,7 @@ from torch import Tensor
 from hf_gradalign.alignment.methods.base import AlignmentMethod
 
 
-class NoAlignment(AlignmentMethod):
+class NoAlignment(AlignmentMethod, name="none"):
     """Every view weighs 1/K: the gradient of the views' mean loss (DPDA in arXiv 2509.20682)."""
 
     def _weights(self, gramian: Tensor, valid: Tensor, precision: float) -> Tensor:

@@ -5,11 +5,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from hf_gradalign.alignment.methods.base import AlignmentMethod, check_reduction, check_state_keys
-from hf_gradalign.alignment.methods.random_order import visiting_order
+from hf_gradalign.alignment.methods.base import AlignmentMethod, check_reduction, check_state_keys, visiting_order
 
 
-class PCGrad(AlignmentMethod):
+class PCGrad(AlignmentMethod, name="pcgrad"):
     r"""Removes from each gradient its component along the gradients it conflicts with.
 
     Algorithm 1 of Yu et al., "Gradient Surgery for Multi-Task Learning" (NeurIPS 2020, arXiv 2001.06782): for each

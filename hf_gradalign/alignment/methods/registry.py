@@ -5,21 +5,10 @@ import re
 from collections.abc import Sequence
 from typing import Any
 
-from hf_gradalign.alignment.methods.base import AlignmentMethod
-from hf_gradalign.alignment.methods.cagrad import CAGrad
+from hf_gradalign.alignment.methods.base import METHODS, AlignmentMethod
 from hf_gradalign.alignment.methods.crmogm import CRMOGM
-from hf_gradalign.alignment.methods.gradvac import GradVac
-from hf_gradalign.alignment.methods.no_alignment import NoAlignment
-from hf_gradalign.alignment.methods.pcgrad import PCGrad
-from hf_gradalign.alignment.methods.torchjd_names import TORCHJD_KINDS, usable_torchjd_names
-from hf_gradalign.alignment.methods.torchjd_weighting import TorchJDWeighting
+from hf_gradalign.alignment.methods.torchjd import TORCHJD_SPECS, TorchJDWeighting, usable_torchjd_names
 
-_METHODS: dict[str, type[AlignmentMethod]] = {
-    "none": NoAlignment,
-    "pcgrad": PCGrad,
-    "gradvac": GradVac,
-    "cagrad": CAGrad,
-}
 _WRAPPER = "crmogm"
 _WRAPPER_OPTIONS = list(inspect.signature(CRMOGM).parameters)[1:]
 _WRAPPED = re.compile(r"([^()]*)\((.*)\)\s*")
@@ -30,7 +19,7 @@ def available_methods() -> list[str]:
 
     Each is also to be had with smoothed weights, as `crmogm(NAME)`.
     """
-    return [*_METHODS, *usable_torchjd_names()]
+    return [*METHODS, *usable_torchjd_names()]
 
 
 def canonical_name(name: str) -> str:
@@ -48,7 +37,7 @@ def canonical_name(name: str) -> str:
         outer, inner = wrapped.groups()
         if _plain(outer) != _WRAPPER:
             raise _unknown(name)
-    for known in (*_METHODS, *TORCHJD_KINDS):
+    for known in (*METHODS, *TORCHJD_SPECS):
         if _plain(known) == _plain(inner):
             return f"{_WRAPPER}({known})" if wrapped else known
     raise _unknown(name)
@@ -80,13 +69,13 @@ def get_method(name: str, **options: Any) -> AlignmentMethod:
 
 
 def _make(name: str, options: dict[str, Any]) -> AlignmentMethod:
-    return _METHODS[name](**options) if name in _METHODS else TorchJDWeighting(name, **options)
+    return METHODS[name](**options) if name in METHODS else TorchJDWeighting(name, **options)
 
 
 def _known_options(name: str) -> list[str]:
-    if name not in _METHODS:
+    if name not in METHODS:
         return TorchJDWeighting.known_options(name)
-    method = _METHODS[name]
+    method = METHODS[name]
     # A class without a constructor of its own shows object's, which takes anything.
     return [] if method.__init__ is object.__init__ else list(inspect.signature(method).parameters)
 
@@ -126,6 +115,6 @@ def _unknown(name: str) -> ValueError:
         f"there is no alignment method {name!r}; available: {', '.join(available_methods())}, and "
         f"{_WRAPPER}(NAME) around each of them"
     )
-    if missing := [known for known in TORCHJD_KINDS if known not in usable_torchjd_names()]:
+    if missing := [known for known in TORCHJD_SPECS if known not in usable_torchjd_names()]:
         message += f'; pip install "hf-gradalign[torchjd]" adds {", ".join(missing)}'
     return ValueError(message)

@@ -39,7 +39,7 @@ def test_names_that_are_none(name):
 
 def test_our_own_are_never_replaced():
     for name in ("none", "pcgrad", "gradvac", "cagrad"):
-        assert type(get_method(name)).__module__ != "hf_gradalign.alignment.methods.torchjd_weighting"
+        assert type(get_method(name)).__module__ != "hf_gradalign.alignment.methods.torchjd"
         assert type(get_method(f"crmogm({name})").method) is type(get_method(name))
 
 

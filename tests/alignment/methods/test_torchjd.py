@@ -13,8 +13,8 @@ from torchjd import aggregation
 from torchjd.linalg import PSDMatrix
 
 from hf_gradalign.alignment import TorchJDWeighting, available_methods, get_method
-from hf_gradalign.alignment.methods import torchjd_weighting
-from hf_gradalign.alignment.methods.torchjd_names import TORCHJD_KINDS
+from hf_gradalign.alignment.methods import torchjd as torchjd_weighting
+from hf_gradalign.alignment.methods.torchjd import TORCHJD_SPECS
 
 OURS = ["none", "pcgrad", "gradvac", "cagrad"]
 NAMES = [name for name in available_methods() if name not in OURS]
@@ -24,7 +24,7 @@ CONFLICT = torch.tensor([[1.0, -0.3, 0.2], [-0.3, 2.0, -0.9], [0.2, -0.9, 1.5]],
 
 
 def their_class(name):
-    return getattr(aggregation, TORCHJD_KINDS[name].class_name)
+    return getattr(aggregation, TORCHJD_SPECS[name].class_name)
 
 
 def fewest_views(name):
@@ -40,9 +40,9 @@ def test_every_gramian_weighting_of_torchjd_has_a_name():
             if annotation in (PSDMatrix, "PSDMatrix"):
                 found.add(name)
     ours = {"PCGradWeighting", "GradVacWeighting", "CAGradWeighting"}
-    assert found - ours == {kind.class_name for kind in TORCHJD_KINDS.values()}
+    assert found - ours == {kind.class_name for kind in TORCHJD_SPECS.values()}
     assert ours <= found
-    assert set(NAMES) <= set(TORCHJD_KINDS)
+    assert set(NAMES) <= set(TORCHJD_SPECS)
 
 
 @pytest.mark.parametrize("name", NAMES)

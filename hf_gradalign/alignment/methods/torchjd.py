@@ -2,19 +2,89 @@
 
 import inspect
 import logging
+from collections.abc import Mapping
 from contextlib import suppress
+from dataclasses import dataclass, field
+from importlib.util import find_spec
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from hf_gradalign.alignment.methods.base import AlignmentMethod, check_state_keys
-from hf_gradalign.alignment.methods.torchjd_names import TORCHJD_KINDS, require_packages
 
 logger = logging.getLogger(__name__)
 
 # Which eigenvalues TorchJD takes for zero goes by the tensor's type, so the type must not promise more than is known.
 _FLOAT64_PRECISION = 1e-10
+
+
+@dataclass(frozen=True)
+class TorchJDSpec:
+    """One of TorchJD's Gramian weightings.
+
+    Attributes:
+        class_name: The class in `torchjd.aggregation`.
+        packages: What must be installed for it.
+        defaults: Options that have no default in TorchJD, or another one; the reason stands beside each.
+        stateful: Whether it keeps something from call to call. Such a one is given the Gramians as they are; all
+            others depend on the Gramian up to a factor only, and are given it scaled to a largest entry of 1.
+        normalize: Whether its weights mean something only relative to each other; they are then made to sum to 1.
+        requires_nonzero: Whether it is undefined where a view has no gradient; such a group gets the mean.
+        max_norm: Longest update, in units of the longest gradient, that is not taken for rounding's work.
+    """
+
+    class_name: str
+    packages: tuple[str, ...] = ("torchjd",)
+    defaults: Mapping[str, Any] = field(default_factory=dict)
+    stateful: bool = False
+    normalize: bool = False
+    requires_nonzero: bool = False
+    max_norm: float = float("inf")
+
+
+_QUADPROG = ("torchjd", "qpsolvers", "quadprog")
+
+TORCHJD_SPECS: dict[str, TorchJDSpec] = {
+    "upgrad": TorchJDSpec("UPGradWeighting", _QUADPROG),
+    "dualproj": TorchJDSpec("DualProjWeighting", _QUADPROG),
+    "mgda": TorchJDSpec("MGDAWeighting"),
+    # Where the Gramian is nearly singular its weights grow without bound.
+    "imtlg": TorchJDSpec("IMTLGWeighting", max_norm=10),
+    # With TorchJD's "min" two views with a cosine of 0.99 would make an update of 0.07 times the mean's length;
+    # "rmse", as in the authors' code, has the same direction at a length close to the mean's.
+    "aligned_mtl": TorchJDSpec("AlignedMTLWeighting", defaults={"scale_mode": "rmse"}),
+    # 2 is what the authors run their experiments with. The length of its update does not depend on the gradients'.
+    "fairgrad": TorchJDSpec(
+        "FairGradWeighting", ("torchjd", "scipy"), defaults={"alpha": 2.0}, normalize=True, requires_nonzero=True
+    ),
+    # None of the views is out to do harm.
+    "krum": TorchJDSpec("KrumWeighting", defaults={"n_byzantine": 0}),
+    "pcd": TorchJDSpec("PCDWeighting", stateful=True),
+}
+
+
+def usable_torchjd_names() -> list[str]:
+    """Names whose packages are all installed."""
+    return [name for name in TORCHJD_SPECS if not _missing_packages(name)]
+
+
+def require_packages(name: str) -> None:
+    """Check that a method can be used.
+
+    Raises:
+        ValueError: If a package that it needs is not installed.
+    """
+    if missing := _missing_packages(name):
+        verb = "is" if len(missing) == 1 else "are"
+        raise ValueError(
+            f"alignment method {name!r} needs {' and '.join(missing)}, which {verb} not installed; "
+            'pip install "hf-gradalign[torchjd]"'
+        )
+
+
+def _missing_packages(name: str) -> list[str]:
+    return [package for package in TORCHJD_SPECS[name].packages if find_spec(package) is None]
 
 
 class TorchJDWeighting(AlignmentMethod):
@@ -60,7 +130,7 @@ class TorchJDWeighting(AlignmentMethod):
     and SDMGrad (which need two independent batches).
 
     Args:
-        name: One of `TORCHJD_KINDS`.
+        name: One of `TORCHJD_SPECS`.
         options: What the class in TorchJD takes, with lists for vectors; `reg_eps` is that of its projector.
 
     Attributes:
@@ -75,8 +145,8 @@ class TorchJDWeighting(AlignmentMethod):
     def __init__(self, name: str, **options: Any) -> None:
         require_packages(name)
         self.name = name
-        self.options = {**TORCHJD_KINDS[name].defaults, **options}
-        self._kind = TORCHJD_KINDS[name]
+        self.options = {**TORCHJD_SPECS[name].defaults, **options}
+        self._spec = TORCHJD_SPECS[name]
         self._failures = _solver_errors()
         self._has_warned = False
         self._weightings: dict[torch.dtype, nn.Module] = {}
@@ -104,7 +174,7 @@ class TorchJDWeighting(AlignmentMethod):
         groups, views = gramian.shape[:2]
         if views != self._checked_views:
             self._check_views(views, f"alignment method {self.name!r} cannot weigh {views} views with {self.options}")
-        if self._kind.remembers:
+        if self._spec.stateful:
             self._check_groups(groups, views)
         # What is valid goes along, for the sake of one transfer.
         host = torch.cat([gramian.flatten(1), valid[:, None].to(gramian)], 1).cpu().double()
@@ -118,20 +188,20 @@ class TorchJDWeighting(AlignmentMethod):
     def _weigh(self, gramian: Tensor, group: int, dtype: torch.dtype) -> Tensor:
         """Weights (K,) of one group, float64; of a method that remembers, with a look into its past."""
         mean = torch.full((len(gramian),), 1 / len(gramian), dtype=torch.float64)
-        if self._kind.needs_all and not (gramian.diagonal() > 0).all():
+        if self._spec.requires_nonzero and not (gramian.diagonal() > 0).all():
             return mean
         largest = gramian.diagonal().amax()
-        if largest > 0 and not self._kind.remembers:
+        if largest > 0 and not self._spec.stateful:
             gramian = gramian / largest  # TorchJD takes a trace below 1e-4 for zero, whatever the unit of the loss
         try:
             weights = self._weighting(group, dtype)(gramian.to(dtype)).double()
         except self._failures as error:
             return self._give_up(mean, str(error))
-        if self._kind.relative:
+        if self._spec.normalize:
             weights = weights / weights.sum()
         if not torch.isfinite(weights).all():
             return self._give_up(mean, f"it gave {weights.tolist()}")
-        if weights @ gramian @ weights > self._kind.longest**2 * gramian.diagonal().amax():
+        if weights @ gramian @ weights > self._spec.max_norm**2 * gramian.diagonal().amax():
             return self._give_up(mean, f"{weights.tolist()} would make an update far longer than any gradient")
         return weights
 
@@ -193,14 +263,14 @@ class TorchJDWeighting(AlignmentMethod):
             )
 
     def state_dict(self) -> dict[str, Any]:  # noqa: D102
-        if not self._kind.remembers:
+        if not self._spec.stateful:
             return {}
         if self._groups is None:
             return {"views": None, "groups": None}
         return {"views": self._remembered_views, "groups": [_numbers_of(weighting) for weighting in self._groups]}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:  # noqa: D102
-        if not self._kind.remembers:
+        if not self._spec.stateful:
             super().load_state_dict(state)
             return
         check_state_keys(self, state, {"views", "groups"})
@@ -222,7 +292,7 @@ class TorchJDWeighting(AlignmentMethod):
 def _class_of(name: str) -> type[nn.Module]:
     from torchjd import aggregation
 
-    return getattr(aggregation, TORCHJD_KINDS[name].class_name)
+    return getattr(aggregation, TORCHJD_SPECS[name].class_name)
 
 
 def _numbers_of(weighting: nn.Module | None) -> dict[str, Any] | None:

@@ -5,25 +5,30 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from toy import ToyViews, collate, make_trainer
 
-from hf_gradalign.alignment import get_method
-from hf_gradalign.training.aligned_update import view_scale, weigh_views
+from hf_gradalign.alignment import Aligner, ParameterGroups, get_method
 
-CPU = torch.device("cpu")
+
+def make_aligner(method="none", weights=None):
+    return Aligner(get_method(method), ParameterGroups(["weight"]), weights)
+
+
+def view_scale(views, weights):
+    return make_aligner(weights=weights).view_scale(views, torch.device("cpu"))
 
 
 @pytest.mark.parametrize("weights", [None, {}, {"clean": 1.0}, {"clean": 3.0, "augmented": 3.0}])
 def test_views_that_count_alike_need_no_scale(weights):
-    assert view_scale(["clean", "augmented"], weights, CPU) is None
+    assert view_scale(["clean", "augmented"], weights) is None
 
 
 def test_scale_has_mean_one():
-    scale = view_scale(["clean", "codec", "noise"], {"codec": 0.5, "clean": 3.0}, CPU)
+    scale = view_scale(["clean", "codec", "noise"], {"codec": 0.5, "clean": 3.0})
     assert scale.tolist() == pytest.approx([2.0, 1 / 3, 2 / 3])
 
 
 def test_a_weight_for_a_view_that_is_not_there(tmp_path):
     with pytest.raises(ValueError, match="--view_weights has a weight for codec; the views are clean, augmented"):
-        view_scale(["clean", "augmented"], {"clean": 2.0, "codec": 0.5}, CPU)
+        view_scale(["clean", "augmented"], {"clean": 2.0, "codec": 0.5})
     with pytest.raises(ValueError, match="--view_weights has a weight for codec"):
         make_trainer(tmp_path, view_weights={"codec": 0.5}).train()
 
@@ -34,7 +39,7 @@ def test_a_weight_for_a_view_that_is_not_there(tmp_path):
 def test_the_method_sees_scaled_gradients(name, rows, factors):
     scale = torch.tensor(factors[: len(rows)], dtype=rows.dtype)
     scaled = rows * scale[:, None]
-    weights = weigh_views(get_method(name), (rows @ rows.T)[None], scale)
+    weights = make_aligner(name).weigh((rows @ rows.T)[None], scale)
     expected = get_method(name)((scaled @ scaled.T)[None])
     torch.testing.assert_close(weights @ rows, expected @ scaled, atol=1e-6 * float(rows.norm()), rtol=1e-6)
 
