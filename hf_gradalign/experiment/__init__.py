@@ -12,8 +12,6 @@ from hf_gradalign.experiment.command_line import (
     read_arguments,
     resume_words,
 )
-from hf_gradalign.experiment.conflict_history import ConflictHistory
-from hf_gradalign.experiment.conflict_plots import draw_conflicts, draw_run_figures
 from hf_gradalign.experiment.disk_space import require_disk_space
 from hf_gradalign.experiment.dry_run import dry_run
 from hf_gradalign.experiment.dry_run_report import DryRunReport
@@ -27,6 +25,8 @@ from hf_gradalign.experiment.run import Interrupted, run
 from hf_gradalign.experiment.run_fingerprint import check_resumed, keep_fingerprint
 from hf_gradalign.experiment.run_lock import hold_output_folder
 from hf_gradalign.experiment.summary import summary_table
+from hf_gradalign.training.conflicts.figures import draw_conflicts, draw_run_figures
+from hf_gradalign.training.conflicts.history import ConflictHistory
 
 __all__ = [
     "AudioSpoofTrainingArguments",

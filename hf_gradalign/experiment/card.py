@@ -7,13 +7,13 @@ from typing import Any
 
 from hf_gradalign.data.corpora import CorpusSpec, parse_corpus
 from hf_gradalign.experiment.arguments import AudioSpoofTrainingArguments, DataArguments, ModelArguments
-from hf_gradalign.experiment.conflict_plots import draw_run_figures
 from hf_gradalign.experiment.preparation import Preparation
 from hf_gradalign.experiment.results import RunResults
 from hf_gradalign.experiment.views import CLEAN, parse_views, shown_recipe, shown_views
 from hf_gradalign.hub import ModelCardFacts, write_model_card
 from hf_gradalign.models import SpoofDetectorForAudioClassification
 from hf_gradalign.training import find_conflict_record
+from hf_gradalign.training.conflicts.figures import draw_run_figures
 
 _DEMO_LANGUAGES = ("en", "es", "fr", "it", "ru")
 _SPLITS = {"eval": "validation", "test": "test"}

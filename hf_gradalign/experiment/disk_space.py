@@ -15,7 +15,7 @@ from transformers.utils import SAFE_WEIGHTS_NAME, logging
 from hf_gradalign.experiment.arguments import AudioSpoofTrainingArguments
 from hf_gradalign.experiment.preparation import Preparation
 from hf_gradalign.experiment.run_estimate import RunEstimate, estimate_run
-from hf_gradalign.training.best_checkpoints import BEST_CHECKPOINTS_DIR
+from hf_gradalign.training.callbacks import BEST_CHECKPOINTS_DIR
 
 logger = logging.get_logger(__name__)
 

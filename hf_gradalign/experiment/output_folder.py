@@ -21,8 +21,8 @@ from transformers.utils import (
 
 import hf_gradalign.models
 from hf_gradalign.experiment.processes import on_main_process
-from hf_gradalign.training.best_checkpoints import BEST_CHECKPOINTS_DIR
-from hf_gradalign.training.conflict_record import PARQUET_NAME, RUNNING_NAME
+from hf_gradalign.training.callbacks import BEST_CHECKPOINTS_DIR
+from hf_gradalign.training.conflicts.record import PARQUET_NAME, RUNNING_NAME
 from hf_gradalign.training.links import refuse_links_out
 from hf_gradalign.training.merged_adapters import ADAPTER_DIR
 from hf_gradalign.training.run_checkpoints import RunCheckpoints, describe, require_complete

@@ -21,7 +21,6 @@ from transformers.utils import logging
 from hf_gradalign.data.seeding import seeded_generators
 from hf_gradalign.experiment.arguments import AudioSpoofTrainingArguments, DataArguments, ModelArguments
 from hf_gradalign.experiment.card import write_run_card
-from hf_gradalign.experiment.conflict_plots import FIGURES_DIR, can_draw
 from hf_gradalign.experiment.evaluation import error_rates_by_system
 from hf_gradalign.experiment.output_folder import ARGUMENTS_NAME
 from hf_gradalign.experiment.preparation import Preparation
@@ -30,7 +29,8 @@ from hf_gradalign.experiment.run_trainer import SetupError, make_trainer
 from hf_gradalign.experiment.summary import summary_table
 from hf_gradalign.scoring import write_score_file
 from hf_gradalign.training import BestCheckpoints, GradientAlignmentTrainer
-from hf_gradalign.training.conflict_record import PARQUET_NAME, RUNNING_NAME
+from hf_gradalign.training.conflicts.figures import FIGURES_DIR, can_draw
+from hf_gradalign.training.conflicts.record import PARQUET_NAME, RUNNING_NAME
 
 logger = logging.get_logger(__name__)
 

@@ -46,7 +46,7 @@ from hf_gradalign.study.definition import EvaluationSet, expand_variables
 from hf_gradalign.study.epoch_rows import epoch_rows
 from hf_gradalign.study.errors import StudyError
 from hf_gradalign.study.run_meter import RunMeter
-from hf_gradalign.training.best_checkpoints import BEST_CHECKPOINTS_DIR
+from hf_gradalign.training.callbacks import BEST_CHECKPOINTS_DIR
 
 logger = logging.get_logger(__name__)
 

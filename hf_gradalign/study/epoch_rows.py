@@ -8,8 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from hf_gradalign.training import find_conflict_record, read_conflict_rows
-from hf_gradalign.training.conflict_record import views_of
+from hf_gradalign.training.conflicts.record import epoch_number, find_conflict_record, read_conflict_rows, views_of
 
 COSINE_EDGES = np.arange(-20, 21) / 20
 """Of the histogram of cosines."""
@@ -34,12 +33,12 @@ def epoch_rows(log_history: Sequence[Mapping[str, Any]], folder: str | Path) -> 
     evaluations: dict[int, dict[str, Any]] = {}
     for entry in log_history:
         if "eval_loss" in entry:
-            epoch = max(1, int(np.ceil(entry["epoch"] - 1e-9)))
+            epoch = epoch_number(entry["epoch"])
             evaluations[epoch] = {name: entry.get(name) for name in ("eval_loss", "eval_eer")}
     record = find_conflict_record(folder)
     updates: dict[int, list[dict[str, Any]]] = defaultdict(list)
     for row in read_conflict_rows(record) if record is not None else ():
-        updates[max(1, int(np.ceil(row["epoch"] - 1e-9)))].append(row)
+        updates[epoch_number(row["epoch"])].append(row)
     none = {"eval_loss": None, "eval_eer": None}
     return [
         {"epoch": epoch, **evaluations.get(epoch, none), **_summary(updates.get(epoch, []))}

@@ -1,17 +1,14 @@
 """Training: the `Trainer` subclass, its arguments and its callbacks. Knows nothing of audio."""
 
 from hf_gradalign.training.arguments import GradientAlignmentArguments
-from hf_gradalign.training.best_checkpoints import BestCheckpoints
+from hf_gradalign.training.callbacks import BestCheckpoints, ResumableEarlyStopping, SaveOnInterrupt
 from hf_gradalign.training.checkpoint_averaging import average_checkpoints, average_state_dicts
-from hf_gradalign.training.conflict_record import find_conflict_record, read_conflict_rows
-from hf_gradalign.training.conflict_recorder import ConflictRecorder
+from hf_gradalign.training.conflicts.record import find_conflict_record, read_conflict_rows
+from hf_gradalign.training.conflicts.recorder import ConflictRecorder
 from hf_gradalign.training.coupled_adam import CoupledDecayAdam
-from hf_gradalign.training.early_stopping import ResumableEarlyStopping
-from hf_gradalign.training.fsdp import load_whole_state
-from hf_gradalign.training.interruption import SaveOnInterrupt
+from hf_gradalign.training.distributed import leave_process_group, load_whole_state
 from hf_gradalign.training.loss import WeightedCrossEntropy
 from hf_gradalign.training.nonfinite import NonFiniteGuard
-from hf_gradalign.training.process_group import leave_process_group
 from hf_gradalign.training.resumable_trainer import ResumableTrainer
 from hf_gradalign.training.run_checkpoints import RunCheckpoints
 from hf_gradalign.training.trainer import GradientAlignmentTrainer

@@ -11,8 +11,7 @@ from transformers import TrainingArguments
 
 from hf_gradalign.alignment import AlignmentMethod, canonical_name, check_scope, get_method
 from hf_gradalign.training.nonfinite import ON_NONFINITE
-from hf_gradalign.training.number_checks import check_numbers
-from hf_gradalign.training.setup_checks import NO_DEEPSPEED
+from hf_gradalign.training.setup_checks import NO_DEEPSPEED, check_numbers
 
 _RECORDS = ("none", "jsonl", "parquet")
 _FOR_METRICS = ("inputs", "loss")

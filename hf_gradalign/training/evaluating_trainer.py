@@ -11,7 +11,7 @@ from torch.utils.data import DataLoader, Dataset
 from transformers import Trainer
 from transformers.trainer_utils import EvalLoopOutput
 
-from hf_gradalign.training.fsdp import is_sharded
+from hf_gradalign.training.distributed import is_sharded
 
 
 class EvaluatingTrainer(Trainer):

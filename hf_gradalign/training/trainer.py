@@ -24,13 +24,17 @@ from hf_gradalign.alignment import (
     conflicts,
 )
 from hf_gradalign.training.arguments import GradientAlignmentArguments
-from hf_gradalign.training.conflict_recorder import ConflictRecorder
-from hf_gradalign.training.fsdp import is_sharded, prepare_for_fsdp
+from hf_gradalign.training.conflicts.recorder import ConflictRecorder
+from hf_gradalign.training.distributed import is_sharded, prepare_for_fsdp
 from hf_gradalign.training.loss import WeightedCrossEntropy, class_weights_of, items_weight
 from hf_gradalign.training.nonfinite import MicroBatch, NonFiniteGuard
-from hf_gradalign.training.option_checks import refuse_missing_metric, refuse_unfit_options
 from hf_gradalign.training.resumable_trainer import ResumableTrainer
-from hf_gradalign.training.setup_checks import refuse_unfit_setup, shares_gradient_storage
+from hf_gradalign.training.setup_checks import (
+    check_metric_exists,
+    check_options,
+    check_supported_setup,
+    shares_gradient_storage,
+)
 from hf_gradalign.training.view_batch import ViewBatchCollator, is_view_batch, with_longest_view
 
 logger = logging.get_logger(__name__)
@@ -67,7 +71,7 @@ class GradientAlignmentTrainer(ResumableTrainer):
     Raises:
         ValueError: If the model's class weights do not fit its labels, the names of what is to be aligned do not fit
             its parameters, the run is set up in a way in which the views' gradients could not be kept apart
-            (`refuse_unfit_setup`), or an option of the Trainer would fail later (`refuse_unfit_options`).
+            (`check_supported_setup`), or an option of the Trainer would fail later (`check_options`).
 
     Attributes:
         aligner: Combines the views' gradients, with the alignment method and its state.
@@ -99,8 +103,8 @@ class GradientAlignmentTrainer(ResumableTrainer):
         super().__init__(model=model, args=args or GradientAlignmentArguments(), **kwargs)
         if kwargs.get("data_collator") is None:
             self.data_collator = ViewBatchCollator(self.data_collator)
-        refuse_unfit_setup(self)
-        refuse_unfit_options(self)
+        check_supported_setup(self)
+        check_options(self)
         self.model_accepts_loss_kwargs = False
         self.nonfinite = NonFiniteGuard(self)
         self._begin_run()
@@ -262,7 +266,7 @@ class GradientAlignmentTrainer(ResumableTrainer):
 
     def _inner_training_loop(self, *args: Any, **kwargs: Any) -> TrainOutput:
         # A second train(), or a start with a smaller batch, is a new run; a resumed one loads its state further down.
-        refuse_missing_metric(self)
+        check_metric_exists(self)
         self._begin_run()
         if is_sharded(self.model) or self.is_fsdp_enabled:
             prepare_for_fsdp(self.model, self.accelerator)

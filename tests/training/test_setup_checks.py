@@ -11,14 +11,14 @@ from toy import make_model, make_trainer
 from transformers import TrainingArguments
 from transformers.training_args import ParallelMode
 
-from hf_gradalign.training.fsdp import is_sharded
-from hf_gradalign.training.setup_checks import refuse_unfit_setup, shares_gradient_storage
+from hf_gradalign.training.distributed import is_sharded
+from hf_gradalign.training.setup_checks import check_supported_setup, shares_gradient_storage
 
 
 def make_setup(
     optim="adamw_torch", kind=DistributedType.NO, fsdp_version=None, deepspeed=False, tp=1, cp=False, **arguments
 ):
-    """What `refuse_unfit_setup` looks at in a trainer; set-ups that this machine could not even start."""
+    """What `check_supported_setup` looks at in a trainer; set-ups that this machine could not even start."""
     plugin = None if fsdp_version is None else FullyShardedDataParallelPlugin(fsdp_version=fsdp_version)
     defaults = {"n_gpu": 0, "torch_compile": False, "enable_jit_checkpoint": False}
     return SimpleNamespace(
@@ -50,7 +50,7 @@ def make_setup(
 )
 def test_refused(setup, message):
     with pytest.raises(ValueError, match=message):
-        refuse_unfit_setup(make_setup(**setup))
+        check_supported_setup(make_setup(**setup))
 
 
 @pytest.mark.parametrize(
@@ -63,7 +63,7 @@ def test_refused(setup, message):
     ],
 )
 def test_let_through(setup):
-    refuse_unfit_setup(make_setup(**setup))
+    check_supported_setup(make_setup(**setup))
 
 
 def test_a_trainer_asks_before_its_first_step(tmp_path):
@@ -84,7 +84,7 @@ def test_processes_that_would_train_apart_are_refused(tmp_path, process_group, m
     setup = make_setup()
     setup.args.parallel_mode = ParallelMode.NOT_PARALLEL
     with pytest.raises(ValueError, match=r"2 processes would each train a model of their own.*add --use_cpu"):
-        refuse_unfit_setup(setup)
+        check_supported_setup(setup)
 
 
 @pytest.mark.parametrize("as_view", [False, True])

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from scipy.ndimage import median_filter
 from transformers.utils import logging
 
-from hf_gradalign.experiment.conflict_history import ConflictHistory, Pair
+from hf_gradalign.training.conflicts.history import ConflictHistory, Pair
 
 logger = logging.get_logger(__name__)
 

@@ -7,7 +7,7 @@ from conflict_rows import make_rows, write_rows
 from matplotlib.image import imread
 
 from hf_gradalign.experiment import ConflictHistory, draw_conflicts, draw_run_figures
-from hf_gradalign.experiment.conflict_plots import MOST_COLUMNS, bin_steps, draw_modules, draw_overview
+from hf_gradalign.training.conflicts.figures import MOST_COLUMNS, bin_steps, draw_modules, draw_overview
 
 MODULES = ["encoder.layers.0", "encoder.layers.1", "classifier"]
 
@@ -132,7 +132,7 @@ def test_one_view_has_nothing_to_draw(tmp_path):
 @pytest.fixture
 def messages(monkeypatch):
     told = []
-    logger = "hf_gradalign.experiment.conflict_plots.logger"
+    logger = "hf_gradalign.training.conflicts.figures.logger"
     for level in ("info", "warning"):
         monkeypatch.setattr(f"{logger}.{level}", lambda text, level=level: told.append((level, text)))
     return told

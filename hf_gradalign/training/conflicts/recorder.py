@@ -12,7 +12,7 @@ from transformers import TrainerCallback, TrainerControl, TrainerState, Training
 from transformers.utils import logging
 
 from hf_gradalign.alignment import AlignedUpdate, ParameterGroups, conflicts, gradient_statistics
-from hf_gradalign.training.conflict_record import ConflictRecord, RecordFormat, Row
+from hf_gradalign.training.conflicts.record import ConflictRecord, RecordFormat, Row
 from hf_gradalign.training.nonfinite import NonFiniteGuard
 
 logger = logging.get_logger(__name__)

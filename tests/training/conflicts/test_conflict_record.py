@@ -4,7 +4,7 @@ import pyarrow as pa
 import pytest
 from pyarrow import parquet
 
-from hf_gradalign.training.conflict_record import ConflictRecord, find_conflict_record, read_conflict_rows
+from hf_gradalign.training.conflicts.record import ConflictRecord, find_conflict_record, read_conflict_rows
 
 
 def row(step, **columns):

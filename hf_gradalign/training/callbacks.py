@@ -1,14 +1,18 @@
-"""Keeps the weights of the n best checkpoints, to be averaged when training ends."""
+"""Callbacks: early stopping, a checkpoint on Ctrl-C, and the best checkpoints' weights."""
 
 import json
 import math
 import os
 import shutil
+import signal
 from pathlib import Path
+from types import FrameType
 from typing import Any
 
-from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
-from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
+import torch
+from torch import distributed
+from transformers import EarlyStoppingCallback, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR, SaveStrategy
 from transformers.utils import SAFE_WEIGHTS_NAME, logging
 
 from hf_gradalign.training.atomic_writing import flush_to_disk, write_text_atomically
@@ -16,6 +20,93 @@ from hf_gradalign.training.checkpoint_manifest import read_manifest, sha256_of
 from hf_gradalign.training.links import refuse_link_out
 
 logger = logging.get_logger(__name__)
+
+
+class ResumableEarlyStopping(EarlyStoppingCallback):
+    """transformers' early stopping, for runs that are resumed.
+
+    A run that had stopped for want of patience and is resumed trains no further. The count of evaluations without a
+    better value comes from the checkpoint (`restore_callback_states_from_checkpoint`).
+    """
+
+    def on_train_begin(  # noqa: D102
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        super().on_train_begin(args, state, control, **kwargs)
+        if self.early_stopping_patience_counter >= self.early_stopping_patience:
+            control.should_training_stop = True
+
+
+class SaveOnInterrupt(TrainerCallback):
+    """On the first SIGINT or SIGTERM, finishes the update at hand, saves a checkpoint and stops training.
+
+    A second Ctrl-C interrupts at once. Processes of a distributed run agree on the update at which they stop, so that
+    a signal to one of them is enough.
+
+    Attributes:
+        interrupted: Whether the run was stopped by a signal.
+    """
+
+    def __init__(self) -> None:
+        self.interrupted = False
+        self._signalled = False
+        self._previous: dict[int, Any] = {}
+
+    def on_train_begin(  # noqa: D102
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        # Loader workers are forked later and inherit the handler: a Ctrl-C that reaches them too does not kill them.
+        for number in (signal.SIGINT, signal.SIGTERM):
+            self._previous[number] = signal.signal(number, self._on_signal)
+
+    def on_step_end(  # noqa: D102
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        if self._any_process_signalled(args):
+            self.interrupted = True
+            # Whatever the run saves otherwise (the best only, weights only), this checkpoint is to go on from.
+            args.save_strategy = SaveStrategy.STEPS
+            args.save_only_model = False
+            control.should_save = True
+            control.should_training_stop = True
+
+    def on_epoch_end(  # noqa: D102
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        # The Trainer ends the epoch wherever training stops. What belongs to the end of an epoch waits for its real
+        # end after the resume, or a checkpoint that the uninterrupted run never compared could become the best.
+        if not self.interrupted:
+            return
+        if float(state.epoch).is_integer():
+            control.should_save = True  # once more, with what the evaluation at the epoch's end finds
+        else:
+            control.should_evaluate = control.should_save = control.should_log = False
+
+    def on_train_end(  # noqa: D102
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        self.restore_handlers()
+
+    def restore_handlers(self) -> None:
+        """Put the signal handlers back that were there before training."""
+        for number, handler in self._previous.items():
+            signal.signal(number, handler)
+        self._previous = {}
+
+    def _on_signal(self, number: int, frame: FrameType | None) -> None:
+        if self._signalled and number == signal.SIGINT:
+            self.restore_handlers()
+            raise KeyboardInterrupt
+        self._signalled = True
+        logger.warning(f"{signal.Signals(number).name}: saving a checkpoint after this update, then stopping.")
+
+    def _any_process_signalled(self, args: TrainingArguments) -> bool:
+        if args.world_size <= 1:
+            return self._signalled
+        flag = torch.tensor(int(self._signalled), device=args.device)
+        distributed.all_reduce(flag, op=distributed.ReduceOp.MAX)
+        return bool(flag)
+
 
 BEST_CHECKPOINTS_DIR = "best_checkpoints"
 _RECORD_NAME = "best_checkpoints.json"

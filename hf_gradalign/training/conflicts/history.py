@@ -8,8 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from hf_gradalign.training import find_conflict_record, read_conflict_rows
-from hf_gradalign.training.conflict_record import views_of
+from hf_gradalign.training.conflicts.record import epoch_number, find_conflict_record, read_conflict_rows, views_of
 
 Pair = tuple[str, str]
 Floats = NDArray[np.float64]
@@ -41,8 +40,7 @@ class ConflictHistory:
         known: dict[tuple[str, ...], tuple[str, ...]] = {}
         for position, row in enumerate(rows):
             steps.append(row["step"])
-            # An update ends in (epoch - 1, epoch].
-            epochs.append(int(np.ceil(row["epoch"])))
+            epochs.append(epoch_number(row["epoch"]))
             views.update(dict.fromkeys(views_of(row)))
             names = tuple(row.get("module") or ())
             if names not in known:

@@ -18,7 +18,7 @@ from hf_gradalign.training import (
     GradientAlignmentTrainer,
     read_conflict_rows,
 )
-from hf_gradalign.training.conflict_record import ConflictRecord
+from hf_gradalign.training.conflicts.record import ConflictRecord
 
 MODULES = ["hidden", "norm", "classifier"]
 RECORD = {"conflict_record": "jsonl", "conflict_record_modules": True}
@@ -277,7 +277,7 @@ def test_resumed_in_another_folder(tmp_path):
 def test_says_what_is_missing_after_a_resume(tmp_path, monkeypatch):
     make_trainer(tmp_path, save_strategy="steps", save_steps=4).train()
     messages = []
-    monkeypatch.setattr("hf_gradalign.training.conflict_recorder.logger.warning", messages.append)
+    monkeypatch.setattr("hf_gradalign.training.conflicts.recorder.logger.warning", messages.append)
     make_trainer(tmp_path, **RECORD).train(resume_from_checkpoint=str(tmp_path / "checkpoint-4"))
     assert messages == ["The conflict record lacks the updates 1 to 4."]
     assert [row["step"] for row in rows_of(tmp_path)] == [5, 6, 7, 8]

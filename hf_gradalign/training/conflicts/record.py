@@ -2,6 +2,7 @@
 
 import errno
 import json
+import math
 import os
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
@@ -141,6 +142,11 @@ def views_of(columns: Iterable[str]) -> list[str]:
     return [name.removeprefix("grad_norm_") for name in columns if name.startswith("grad_norm_")]
 
 
+def epoch_number(epoch: float) -> int:
+    """The epoch, from 1, that an update or evaluation belongs to, from the Trainer's fraction of epochs at its end."""
+    return max(1, math.ceil(epoch - 1e-9))  # the fraction is a sum of floats, and may end just above a whole number
+
+
 def _json_rows(path: Path) -> Iterator[Any]:
     broken = None
     with path.open("rb") as file:
@@ -200,4 +206,4 @@ def _batched(rows: Iterable[Row], size: int) -> Iterator[Sequence[Row]]:
         yield batch
 
 
-__all__ = ["ConflictRecord", "RecordFormat", "find_conflict_record", "read_conflict_rows", "views_of"]
+__all__ = ["ConflictRecord", "RecordFormat", "epoch_number", "find_conflict_record", "read_conflict_rows", "views_of"]
