@@ -25,8 +25,7 @@ from numpy.typing import NDArray
 from step_cost.measuring import interleaved_times
 
 from hf_gradalign.metrics import MEASURES, bootstrap_intervals, decision_measures
-from hf_gradalign.metrics.resampling import UtteranceDraws, draw_order
-from hf_gradalign.metrics.sample_values import SampleValues
+from hf_gradalign.metrics.stats.bootstrap import SampleValues, UtteranceDraws, draw_order
 
 N_SPEAKERS = 1000
 

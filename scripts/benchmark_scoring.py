@@ -34,7 +34,7 @@ from hf_gradalign.data import decode_audio, load_corpus, repeat_pad
 from hf_gradalign.models import ID2LABEL, small_feature_extractor
 from hf_gradalign.scoring import SpoofScorer, score_corpus
 from hf_gradalign.scoring.chunks import ChunkDataset
-from hf_gradalign.scoring.progress_store import ProgressStore, ScoredChunk, finite_or_none
+from hf_gradalign.scoring.progress import ProgressStore, ScoredChunk, finite_or_none
 
 BARE = "bare model"
 RATE = 16_000

@@ -23,7 +23,7 @@ from hf_gradalign.hub_waits import limit_hub_waits
 from hf_gradalign.library_bars import hide_library_bars
 from hf_gradalign.models import output_labels, put_in_order
 from hf_gradalign.scoring.model_loading import load_trained_classifier
-from hf_gradalign.scoring.protocol import settle_windowing
+from hf_gradalign.scoring.model_windows import settle_windowing
 from hf_gradalign.training.atomic_writing import require_free
 
 

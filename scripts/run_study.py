@@ -50,7 +50,7 @@ def main(argv: Sequence[str]) -> int:
 def run(arguments: argparse.Namespace) -> int:
     """Run or list a study; returns the exit status."""
     from hf_gradalign.study import Study, StudyRunner
-    from hf_gradalign.study.schemas import EPOCHS_NAME, RESULTS_NAME
+    from hf_gradalign.study.table_files import EPOCHS_NAME, RESULTS_NAME
 
     study = Study.read(arguments.study)
     folder = arguments.output_dir or STUDIES_DIR / study.name

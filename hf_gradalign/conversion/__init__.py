@@ -1,9 +1,8 @@
 """Published detectors' checkpoints into models of this package, and back."""
 
-from hf_gradalign.conversion.converting import convert_state_dict, published_state_dict
+from hf_gradalign.conversion.converting import ConversionReport, convert_state_dict, published_state_dict
 from hf_gradalign.conversion.errors import ConversionError
 from hf_gradalign.conversion.reading import locate_checkpoint, read_state_dict, sha256_of
-from hf_gradalign.conversion.report import ConversionReport
 
 __all__ = [
     "ConversionError",

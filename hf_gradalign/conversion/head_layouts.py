@@ -7,7 +7,7 @@ from typing import Any
 from torch import Tensor
 
 from hf_gradalign.conversion.errors import ConversionError
-from hf_gradalign.conversion.key_names import KeyNames
+from hf_gradalign.conversion.reading import KeyNames
 from hf_gradalign.conversion.wav2vec2_layout import count
 from hf_gradalign.plain_text import plain_text
 

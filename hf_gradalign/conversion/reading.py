@@ -1,10 +1,16 @@
-"""State dicts from files, ours or strangers', local or on the Hub; nothing in them is executed."""
+"""Reading published checkpoints: files of any kind, and one spelling of their keys."""
 
+import argparse
+import collections
+import datetime
+import pathlib
 import re
-from collections.abc import Mapping
+import types
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from huggingface_hub import hf_hub_download
 from huggingface_hub.errors import HfHubHTTPError, HFValidationError, HTTPError
@@ -13,10 +19,88 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from hf_gradalign.conversion.errors import ConversionError
-from hf_gradalign.conversion.harmless_classes import harmless_classes
 from hf_gradalign.file_faults import fault_met_in_loading, weights_fault, weights_kind
 from hf_gradalign.hub_waits import hub_fault
 from hf_gradalign.plain_text import plain_text
+
+_NUMBER = "{n}"
+
+
+class KeyNames:
+    """Pairs of templates, each the start of a key in one layout and in the other; `{n}` is a number kept as it is.
+
+    A template matches whole components: `encoder.layer_norm` is no start of `encoder.layer_norms.weight`. Where several
+    match, the longest counts.
+
+    Args:
+        pairs: (theirs, ours), where every template of either side is of its own kind.
+    """
+
+    def __init__(self, pairs: Sequence[tuple[str, str]]) -> None:
+        self._to_ours = _Renaming([(theirs, ours) for theirs, ours in pairs])
+        self._to_theirs = _Renaming([(ours, theirs) for theirs, ours in pairs])
+
+    def to_ours(self, key: str) -> str | None:
+        """The key in our layout, None if no template matches."""
+        return self._to_ours(key)
+
+    def to_theirs(self, key: str) -> str | None:
+        """The key in their layout, None if no template matches."""
+        return self._to_theirs(key)
+
+
+class _Renaming:
+    def __init__(self, pairs: Sequence[tuple[str, str]]) -> None:
+        longest_first = sorted(pairs, key=lambda pair: len(pair[0]), reverse=True)
+        self._rules = [
+            (re.compile(re.escape(start).replace(re.escape(_NUMBER), r"(\d+)") + r"(?=\.|$)"), end)
+            for start, end in longest_first
+        ]
+
+    def __call__(self, key: str) -> str | None:
+        for pattern, end in self._rules:
+            match = pattern.match(key)
+            if match:
+                for number in match.groups():
+                    end = end.replace(_NUMBER, number, 1)
+                return end + key[match.end() :]
+        return None
+
+
+_ARRAY_MODULES = ("numpy._core.multiarray", "numpy.core.multiarray")  # as NumPy 2 and NumPy 1 name it
+_PATHS = ("PosixPath", "PurePosixPath", "WindowsPath", "PureWindowsPath", "Path", "PurePath")
+_SETTINGS_OF_LIGHTNING = (
+    "lightning_fabric.utilities.data",
+    "lightning.fabric.utilities.data",
+    "pytorch_lightning.utilities.parsing",
+    "lightning.pytorch.utilities.parsing",
+)
+
+
+class _PlainDict:
+    """Stands in for classes of mappings, which torch fills only if they are plain."""
+
+    def __new__(cls, *args: Any) -> dict[Any, Any]:
+        return {}
+
+
+def harmless_classes() -> list[type | tuple[Callable[..., Any], str]]:
+    """Classes and functions for `torch.serialization.safe_globals`, those of other systems under their names there."""
+    allowed: list[type | tuple[Callable[..., Any], str]] = [
+        *(argparse.Namespace, types.SimpleNamespace, collections.OrderedDict, torch.torch_version.TorchVersion),
+        *(datetime.datetime, datetime.date, datetime.time, datetime.timedelta, datetime.timezone),
+        *(bool, int, float, complex, str, list, tuple, dict, frozenset),
+        *(np.ndarray, np.dtype, *(kind for kind in vars(np.dtypes).values() if isinstance(kind, type))),
+        (_PlainDict, "collections.defaultdict"),
+    ]
+    for name in ("_reconstruct", "scalar"):
+        allowed += [(getattr(np._core.multiarray, name), f"{module}.{name}") for module in _ARRAY_MODULES]
+    for name in _PATHS:
+        pure = pathlib.PureWindowsPath if "Windows" in name else pathlib.PurePosixPath
+        allowed += [(pure, f"{module}.{name}") for module in ("pathlib", "pathlib._local")]
+    allowed += [(_PlainDict, f"{module}.AttributeDict") for module in _SETTINGS_OF_LIGHTNING]
+    return allowed
+
 
 # What training scripts wrap a state dict in, and what DataParallel and DDP put before its keys.
 _WRAPPERS = ("model", "state_dict", "model_state_dict", "model_state", "net", "network", "weights")

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from hf_gradalign.conversion.errors import ConversionError
-from hf_gradalign.conversion.key_names import KeyNames
+from hf_gradalign.conversion.reading import KeyNames
 
 PREFIX = "ssl_model.model."
 

@@ -13,18 +13,17 @@ from hf_gradalign.experiment.command_line import (
     resume_words,
 )
 from hf_gradalign.experiment.disk_space import require_disk_space
-from hf_gradalign.experiment.dry_run import dry_run
-from hf_gradalign.experiment.dry_run_report import DryRunReport
+from hf_gradalign.experiment.dry_run.report import DryRunReport
+from hf_gradalign.experiment.dry_run.running import dry_run
 from hf_gradalign.experiment.evaluation import CountermeasureMetrics
 from hf_gradalign.experiment.output_folder import remove_replaced, resolve_output_folder, set_aside
 from hf_gradalign.experiment.preparation import Preparation, prepare
 from hf_gradalign.experiment.publication import announce_hub, publish_run, require_publishable
 from hf_gradalign.experiment.rehearsal import rehearse
-from hf_gradalign.experiment.results import RunResults
+from hf_gradalign.experiment.results import RunResults, summary_table
 from hf_gradalign.experiment.run import Interrupted, run
 from hf_gradalign.experiment.run_fingerprint import check_resumed, keep_fingerprint
 from hf_gradalign.experiment.run_lock import hold_output_folder
-from hf_gradalign.experiment.summary import summary_table
 from hf_gradalign.training.conflicts.figures import draw_conflicts, draw_run_figures
 from hf_gradalign.training.conflicts.history import ConflictHistory
 

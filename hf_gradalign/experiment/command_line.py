@@ -1,20 +1,110 @@
-"""A run's arguments: from the command line and a configuration file, and back into a command."""
+"""The command line of a run: its parser, and a run's own arguments kept and read again."""
 
 import argparse
+import dataclasses
 import difflib
+import functools
+import inspect
 import json
 import shlex
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any, NoReturn, get_args, get_origin, get_type_hints
 
-from hf_gradalign.experiment.arguments import OF_CORPORA, AudioSpoofTrainingArguments, DataArguments, ModelArguments
+from transformers import HfArgumentParser
+from transformers.hf_argparser import string_to_bool
+
+from hf_gradalign.experiment.arguments import (
+    NONE_IS_A_VALUE,
+    OF_CORPORA,
+    AudioSpoofTrainingArguments,
+    DataArguments,
+    ModelArguments,
+)
 from hf_gradalign.experiment.output_folder import ARGUMENTS_NAME, RESULTS_NAME, run_folder
-from hf_gradalign.experiment.parser import RunParser
 from hf_gradalign.experiment.processes import on_main_process
 from hf_gradalign.plain_text import plain_text
 from hf_gradalign.settings_files import read_settings
 from hf_gradalign.training.atomic_writing import write_text_atomically
+
+_CLASSES = (ModelArguments, DataArguments, AudioSpoofTrainingArguments)
+_UNSET = ("none", "null")
+
+
+class RunParser(HfArgumentParser):
+    """Parses options into `ModelArguments`, `DataArguments` and `AudioSpoofTrainingArguments`.
+
+    What a configuration file or a resumed run has set can be unset on the command line: `--option none` where an option
+    may be None or takes a list, `--option false` and `--no_option` where it is a switch. A bare `--option` turns every
+    switch on.
+    """
+
+    def __init__(self) -> None:
+        super().__init__(
+            _CLASSES,
+            allow_abbrev=False,
+            prog="run_audio_spoof.py",
+            usage="%(prog)s [CONFIG.yaml | CONFIG.json] [--option value ...]",
+            description="Train a speech deepfake detector on several views of each clip with aligned gradients. "
+            "`--option none` unsets what a configuration file or a resumed run has set.",
+        )
+        self.add_argument(  # as other commands call it
+            "--no_progress", action="store_true", dest="disable_tqdm", default=None, help="Show no progress bars."
+        )
+        # The first of a name: an option that is on by default has a second, --no_<name>.
+        self.options = {action.dest: action for action in reversed(self._actions)}
+        self._empty: dict[str, Any] = {}
+        for dataclass in _CLASSES:
+            hints = get_type_hints(dataclass)
+            for field in dataclasses.fields(dataclass):
+                if field.init:
+                    self._open(self.options[field.name], field, hints[field.name])
+
+    def _open(self, action: argparse.Action, field: dataclasses.Field, hint: Any) -> None:
+        alternatives = get_args(hint) or (hint,)
+        is_list = action.nargs == "+" and field.name not in NONE_IS_A_VALUE
+        if action.type is string_to_bool:
+            action.nargs, action.const = "?", True
+            if f"--no_{field.name}" not in self._option_string_actions:
+                words = [f"--no_{field.name}", f"--no-{field.name.replace('_', '-')}"]
+                self.add_argument(*dict.fromkeys(words), action="store_false", dest=field.name, help=argparse.SUPPRESS)
+        elif any(get_origin(kind) is dict for kind in alternatives):
+            action.type = str  # as JSON, which the data classes read
+        # Where "none" is a value of its own (--report_to), it stays one.
+        has_none = field.default == "none" or field.name in NONE_IS_A_VALUE
+        if (type(None) in alternatives and not has_none) or is_list:
+            action.type = _or_none(action.type)
+            action.choices = None if action.choices is None else [*action.choices, None]
+        if is_list:
+            self._empty[field.name] = None if type(None) in alternatives else action.default
+
+    def parse_known_args(self, args: Any = None, namespace: Any = None) -> tuple[argparse.Namespace, list[str]]:
+        """As argparse's; of a list, `none` leaves nothing."""
+        parsed, rest = super().parse_known_args(args, namespace)
+        for name, empty in self._empty.items():
+            value = getattr(parsed, name, None)
+            if isinstance(value, list) and None in value:
+                if len(value) > 1:
+                    self.error(f"--{name} none stands for an empty list, and takes no other values")
+                setattr(parsed, name, empty)
+        return parsed, rest
+
+    def reads_switch(self, name: str) -> bool:
+        """Whether an option is a switch, true or false."""
+        return inspect.unwrap(self.options[name].type) is string_to_bool
+
+    def can_unset(self, name: str) -> bool:
+        """Whether `--option none` unsets an option."""
+        return hasattr(self.options[name].type, "__wrapped__")
+
+
+def _or_none(read: Callable[[str], Any]) -> Callable[[str], Any]:
+    @functools.wraps(read)
+    def read_or_none(word: str) -> Any:
+        return None if word.lower() in _UNSET else read(word)
+
+    return read_or_none
+
 
 _COMMAND = ("python", "scripts/run_audio_spoof.py")
 _CONFIG_SUFFIXES = (".json", ".yaml", ".yml")
@@ -225,3 +315,6 @@ def _word(value: Any) -> str:
 def _fail_unknown(parser: RunParser, kind: str, name: str, known: Sequence[str]) -> NoReturn:
     close = difflib.get_close_matches(name, known, n=3)
     parser.error(f"unknown {kind} {name}" + (f"; did you mean {' or '.join(close)}?" if close else "; see --help"))
+
+
+__all__ = ["RunParser"]

@@ -13,8 +13,8 @@ from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 from transformers.utils import SAFE_WEIGHTS_NAME, logging
 
 from hf_gradalign.experiment.arguments import AudioSpoofTrainingArguments
+from hf_gradalign.experiment.dry_run.estimate import RunEstimate, estimate_run
 from hf_gradalign.experiment.preparation import Preparation
-from hf_gradalign.experiment.run_estimate import RunEstimate, estimate_run
 from hf_gradalign.training.callbacks import BEST_CHECKPOINTS_DIR
 
 logger = logging.get_logger(__name__)

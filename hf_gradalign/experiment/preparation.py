@@ -22,7 +22,7 @@ from hf_gradalign.experiment.arguments import (
 from hf_gradalign.experiment.corpora import RunCorpora, data_seed, load_run_corpora, stream_training_corpora
 from hf_gradalign.experiment.views import build_views, try_views
 from hf_gradalign.models import LABEL2ID, SpoofDetectorFeatureExtractor, load_audio_classifier, load_detector
-from hf_gradalign.scoring.protocol import taking_windows_as_they_are
+from hf_gradalign.scoring.model_windows import taking_windows_as_they_are
 
 logger = logging.get_logger(__name__)
 

@@ -1,21 +1,27 @@
 """Metrics of spoofing countermeasures; the folders beside this file are the same as modules of `evaluate`."""
 
-from hf_gradalign.metrics.agnostic_cost import ASVSPOOF5_AGNOSTIC_COSTS, AgnosticCosts, min_agnostic_detection_cost
-from hf_gradalign.metrics.asv_errors import ASVSPOOF5_ASV, TRIAL_TYPES, AsvErrorRates, asv_error_rates
-from hf_gradalign.metrics.bootstrap import Interval, bootstrap_intervals
-from hf_gradalign.metrics.breakdown import Breakdown, Group, break_down
-from hf_gradalign.metrics.by_system import equal_error_rate_by_system
-from hf_gradalign.metrics.comparison import Comparison, compare_systems
-from hf_gradalign.metrics.decisions import accuracy_at_threshold, spoof_acceptance_rate
-from hf_gradalign.metrics.det_curve import (
+from hf_gradalign.metrics.functional.a_dcf import ASVSPOOF5_AGNOSTIC_COSTS, AgnosticCosts, min_agnostic_detection_cost
+from hf_gradalign.metrics.functional.accuracy import accuracy_at_threshold, spoof_acceptance_rate
+from hf_gradalign.metrics.functional.auc import roc_auc
+from hf_gradalign.metrics.functional.cllr import log_likelihood_ratio_cost
+from hf_gradalign.metrics.functional.dcf import DetectionCosts, actual_detection_cost, min_detection_cost
+from hf_gradalign.metrics.functional.det_curve import (
     DetectionErrorCurve,
     detection_error_curve,
     equal_error_rate,
     interpolated_equal_error_rate,
 )
-from hf_gradalign.metrics.detection_cost import DetectionCosts, actual_detection_cost, min_detection_cost
-from hf_gradalign.metrics.likelihood_ratio_cost import log_likelihood_ratio_cost
-from hf_gradalign.metrics.measures import (
+from hf_gradalign.metrics.functional.ranked_scores import CountedScores, RankedScores
+from hf_gradalign.metrics.functional.score_problems import score_problems
+from hf_gradalign.metrics.functional.t_dcf import (
+    ASVSPOOF5_ASV,
+    TRIAL_TYPES,
+    AsvErrorRates,
+    TandemCosts,
+    asv_error_rates,
+    min_tandem_detection_cost,
+)
+from hf_gradalign.metrics.registry import (
     MEASURES,
     Measure,
     Metric,
@@ -23,10 +29,9 @@ from hf_gradalign.metrics.measures import (
     detection_cost_measures,
     tandem_measure,
 )
-from hf_gradalign.metrics.ranked_scores import CountedScores, RankedScores
-from hf_gradalign.metrics.ranking_quality import roc_auc
-from hf_gradalign.metrics.score_problems import score_problems
-from hf_gradalign.metrics.tandem_cost import TandemCosts, min_tandem_detection_cost
+from hf_gradalign.metrics.stats.bootstrap import Interval, bootstrap_intervals
+from hf_gradalign.metrics.stats.breakdown import Breakdown, Group, break_down, equal_error_rate_by_system
+from hf_gradalign.metrics.stats.comparison import Comparison, compare_systems
 
 __all__ = [
     "ASVSPOOF5_AGNOSTIC_COSTS",

@@ -11,9 +11,9 @@ from numpy.typing import NDArray
 from hf_gradalign.metrics import ASVSPOOF5_ASV, TRIAL_TYPES, AsvErrorRates, asv_error_rates
 from hf_gradalign.score_files.clips import flat, read_numbers
 from hf_gradalign.score_files.column_names import plain_name
+from hf_gradalign.score_files.columns import SUBSETS
 from hf_gradalign.score_files.errors import ScoreFileError
 from hf_gradalign.score_files.text_table import TextTable, is_number, read_text_table
-from hf_gradalign.score_files.unnamed_columns import SUBSETS
 
 _KEYS = "trial_metadata.txt"
 _SCORES = ("score.txt", "ASVTorch_Kaldi/score.txt", "ASVtorch_kaldi/score.txt")

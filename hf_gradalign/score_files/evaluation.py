@@ -1,31 +1,105 @@
-"""All that is said of a countermeasure's scores, and of two countermeasures against each other."""
+"""Score files against keys: the metrics of clips and of trials, and how results are written."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from hf_gradalign.metrics import (
+    ASVSPOOF5_AGNOSTIC_COSTS,
     MEASURES,
+    AsvErrorRates,
+    Breakdown,
     Comparison,
+    Interval,
     Measure,
     RankedScores,
     bootstrap_intervals,
     break_down,
     compare_systems,
     decision_measures,
+    min_agnostic_detection_cost,
     score_problems,
     spoof_acceptance_rate,
     tandem_measure,
 )
-from hf_gradalign.metrics.breakdown import Against
-from hf_gradalign.metrics.equal_error import official_equal_error
+from hf_gradalign.metrics.functional.eer import official_equal_error
+from hf_gradalign.metrics.stats.breakdown import Against
 from hf_gradalign.score_files.clips import Clips
 from hf_gradalign.score_files.errors import ScoreFileError
-from hf_gradalign.score_files.results import Evaluation, Row, Settings, clusters_of, column_of
+
+
+def evaluate_trials(clips: Clips, settings: Settings | None = None) -> Evaluation:
+    """Evaluate a speaker verifier that has to reject spoofs too: a-DCF, and equal error rates against each.
+
+    Args:
+        clips: With scores and trial types.
+        settings: What to compute; a countermeasure's threshold, verifier and columns do not apply.
+
+    Raises:
+        ScoreFileError: If there are no scores or no trial types.
+        ValueError: As `min_agnostic_detection_cost`.
+    """
+    settings = settings or Settings()
+    scores, types = clips.scores, clips.trial_types
+    if scores is None or types is None:
+        raise ScoreFileError(f"{clips.source} has not both scores and trial types (target, nontarget, spoof).")
+    intervals: Mapping[str, Interval] = {}
+    if settings.n_draws:
+        intervals = bootstrap_intervals(
+            list(_METRICS),
+            scores,
+            types,
+            clusters=clusters_of(clips, settings),
+            n_draws=settings.n_draws,
+            confidence=settings.confidence,
+            seed=settings.seed,
+        )
+    rows = {
+        metric.__name__: Row(title, metric(scores, types), intervals.get(metric.__name__), is_percentage)
+        for metric, (title, is_percentage) in _METRICS.items()
+    }
+    n_spoof = int(np.count_nonzero(types == "spoof"))
+    return Evaluation(clips.source, len(clips) - n_spoof, n_spoof, rows, None, settings, notes=list(clips.notes))
+
+
+def a_dcf(scores: NDArray[np.float64], types: NDArray[np.str_]) -> float:
+    """Minimum a-DCF with the paper's costs."""
+    return min_agnostic_detection_cost(scores, types)["a_dcf"]
+
+
+def a_dcf_asvspoof5(scores: NDArray[np.float64], types: NDArray[np.str_]) -> float:
+    """Minimum a-DCF with the costs of ASVspoof 5, track 2."""
+    return min_agnostic_detection_cost(scores, types, costs=ASVSPOOF5_AGNOSTIC_COSTS)["a_dcf"]
+
+
+def sasv_eer(scores: NDArray[np.float64], types: NDArray[np.str_]) -> float:
+    """Equal error rate of targets against all others (SASV challenge 2022)."""
+    return MEASURES["eer"](scores, (types == "target").astype(int))
+
+
+def sv_eer(scores: NDArray[np.float64], types: NDArray[np.str_]) -> float:
+    """Equal error rate of targets against non-targets."""
+    return sasv_eer(scores[types != "spoof"], types[types != "spoof"])
+
+
+def spf_eer(scores: NDArray[np.float64], types: NDArray[np.str_]) -> float:
+    """Equal error rate of targets against spoofs."""
+    return sasv_eer(scores[types != "nontarget"], types[types != "nontarget"])
+
+
+_METRICS: dict[Callable[[NDArray, NDArray], float], tuple[str, bool]] = {
+    a_dcf: ("min a-DCF", False),
+    a_dcf_asvspoof5: ("min a-DCF (ASVspoof 5)", False),
+    sasv_eer: ("SASV-EER", True),
+    sv_eer: ("SV-EER", True),
+    spf_eer: ("SPF-EER", True),
+}
+
 
 # What breakdowns show.
 _BY_GROUP = ("eer", "eer_interpolated", "min_dcf", "min_tdcf")
@@ -139,3 +213,121 @@ def _rows_of_spoofs(clips: Clips, settings: Settings, n_spoof: int) -> dict[str,
         )
     rate = spoof_acceptance_rate(*clips.scores_and_labels(), settings.threshold)["spoof_acceptance_rate"]
     return {"spoof_acceptance_rate": Row("spoofs accepted (1 - SRR)", rate, None, True)}
+
+
+UTTERANCE = "utterance"
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What an evaluation is made of.
+
+    Attributes:
+        threshold: For accuracy and F1; none of these without.
+        asv: The verifier for min t-DCF; none of that without.
+        by: Columns to break down by.
+        n_draws: Bootstrap draws; 0 for no intervals.
+        over: What is drawn: "utterance", or the column that says which clips belong together ("speaker").
+        confidence: Coverage of intervals.
+        seed: The draws' seed.
+    """
+
+    threshold: float | None = None
+    asv: AsvErrorRates | None = None
+    by: Sequence[str] = ()
+    n_draws: int = 1000
+    over: str = UTTERANCE
+    confidence: float = 0.95
+    seed: int = 0
+
+
+@dataclass(frozen=True)
+class Row:
+    """One metric of a table.
+
+    Attributes:
+        title: Its name for people.
+        value: Its value.
+        interval: How far it would vary; None without a bootstrap.
+        is_percentage: Whether it is shown in per cent.
+    """
+
+    title: str
+    value: float
+    interval: Interval | None = None
+    is_percentage: bool = False
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """All of one system.
+
+    Attributes:
+        source: The score file.
+        n_bonafide: Bona fide clips.
+        n_spoof: Spoofed clips.
+        rows: The metrics by name.
+        eer_threshold: The score up to and including which a clip is rejected at the official equal error point.
+        settings: What it was made of.
+        breakdowns: By column.
+        problems: What is odd about the scores.
+        notes: What should be told of the files.
+    """
+
+    source: str
+    n_bonafide: int
+    n_spoof: int
+    rows: dict[str, Row]
+    eer_threshold: float | None
+    settings: Settings
+    breakdowns: dict[str, Breakdown] = field(default_factory=dict)
+    problems: list[str] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+
+    def as_dict(self) -> dict[str, Any]:
+        """For JSON: NaN becomes None, fractions stay fractions."""
+        metrics = {}
+        for name, row in self.rows.items():
+            metrics[name] = {"value": row.value}
+            if row.interval is not None:
+                metrics[name] |= {key: getattr(row.interval, key) for key in ("low", "high", "standard_error")}
+        settings = asdict(self.settings)
+        settings["asv"] = None if self.settings.asv is None else self.settings.asv._asdict()
+        return _without_nan(
+            {
+                "scores": self.source,
+                "n_bonafide": self.n_bonafide,
+                "n_spoof": self.n_spoof,
+                "metrics": metrics,
+                "eer_threshold": self.eer_threshold,
+                "settings": settings,
+                "breakdowns": {column: asdict(breakdown) for column, breakdown in self.breakdowns.items()},
+                "problems": self.problems,
+                "notes": self.notes,
+            }
+        )
+
+
+def column_of(clips: Clips, name: str, option: str) -> list[str | None]:
+    """A column's values.
+
+    Raises:
+        ScoreFileError: If there is no such column; `option` is the one that asked for it.
+    """
+    if name not in clips.columns:
+        there = ", ".join(clips.columns) or "none"
+        raise ScoreFileError(f"There is no column {name!r} ({option}) in the score and key files; there are {there}.")
+    return clips.columns[name].to_pylist()
+
+
+def clusters_of(clips: Clips, settings: Settings) -> list[str | None] | None:
+    """What the bootstrap draws beside single clips; None if it draws these."""
+    return None if settings.over == UTTERANCE else column_of(clips, settings.over, "--bootstrap_over")
+
+
+def _without_nan(content: Any) -> Any:
+    if isinstance(content, dict):
+        return {key: _without_nan(value) for key, value in content.items()}
+    if isinstance(content, list | tuple):
+        return [_without_nan(value) for value in content]
+    return None if isinstance(content, float) and np.isnan(content) else content

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from scipy.special import ndtri
 
 from hf_gradalign.metrics import Breakdown, CountedScores, RankedScores
-from hf_gradalign.metrics.equal_error import official_equal_error
+from hf_gradalign.metrics.functional.eer import official_equal_error
 
 FORMATS = ("png", "svg")
 _DPI = 150

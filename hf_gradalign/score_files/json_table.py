@@ -1,4 +1,4 @@
-"""Read JSON and JSON Lines with rows, or with what a classification pipeline returns, into a table of strings."""
+"""Tables in JSON and JSON Lines, and which reader a file's form needs."""
 
 from __future__ import annotations
 
@@ -7,10 +7,12 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.parquet as pq
 
+from hf_gradalign.score_files.clips import flat
 from hf_gradalign.score_files.column_names import IDS, SCORES, plain_name
 from hf_gradalign.score_files.errors import ScoreFileError
-from hf_gradalign.score_files.text_table import TextTable, is_number
+from hf_gradalign.score_files.text_table import TextTable, is_number, read_text_table
 from hf_gradalign.table_bounds import columns_of, parse_json, require_lines
 
 _LINES = {".jsonl", ".ndjson"}
@@ -123,3 +125,32 @@ def _is_scalar(value: Any) -> bool:
 
 def _text(value: Any) -> str:
     return "" if value is None else str(value).strip()
+
+
+def read_table(path: str | Path) -> TextTable:
+    """Read a file's columns as strings.
+
+    Raises:
+        ScoreFileError: If it cannot be read.
+    """
+    path = Path(path)
+    if path.suffix.lower() in SUFFIXES:
+        return read_json_table(path)
+    if path.suffix.lower() == ".parquet" and path.is_file():
+        return _read_parquet(path)
+    return read_text_table(path)
+
+
+def _read_parquet(path: Path) -> TextTable:
+    try:
+        names = [field.name for field in pq.read_schema(path) if not pa.types.is_nested(field.type)]
+        table = pq.read_table(path, columns=names)
+        columns = {name: pa.chunked_array([flat(table[name])]) for name in names}
+    except (OSError, pa.ArrowException) as error:
+        raise ScoreFileError(f"Cannot read {path}: {error}") from error
+    if not columns or table.num_rows == 0:
+        raise ScoreFileError(f"{path} has no rows.")
+    return TextTable(str(path), columns, has_header=True)
+
+
+__all__ = ["TextTable", "read_table"]

@@ -15,8 +15,9 @@ from numpy.typing import NDArray
 from hf_gradalign.score_files.both_classes import of_both_classes, of_pairs
 from hf_gradalign.score_files.clips import Clips, Verdicts, flat, read_labels, read_numbers, with_unique_ids
 from hf_gradalign.score_files.column_names import CONFIDENCES, class_of, is_one_of
-from hf_gradalign.score_files.column_roles import Roles, find_roles
+from hf_gradalign.score_files.columns import Roles, find_roles
 from hf_gradalign.score_files.errors import ScoreFileError
+from hf_gradalign.score_files.json_table import TextTable, read_table
 from hf_gradalign.score_files.parquet_keys import is_parquet, read_parquet_keys
 from hf_gradalign.score_files.predictions import (
     ScoreIs,
@@ -27,7 +28,6 @@ from hf_gradalign.score_files.predictions import (
     settle_named,
     settle_with_keys,
 )
-from hf_gradalign.score_files.table_files import TextTable, read_table
 
 DEFAULT_SUBSET = "eval"
 _KEY_FILES = ("trial_metadata.txt", "CM/trial_metadata.txt", "meta.csv")

@@ -1,8 +1,8 @@
 """The scorer: audio in, countermeasure scores out."""
 
+from hf_gradalign.score_files.writing import read_score_file, write_score_file
 from hf_gradalign.scoring.audio_files import list_audio_files
 from hf_gradalign.scoring.corpus_scoring import ScoringReport, process_state, score_corpus
-from hf_gradalign.scoring.score_file import read_score_file, write_score_file
 from hf_gradalign.scoring.scorer import SpoofScorer
 from hf_gradalign.scoring.windowing import Windowing
 

@@ -20,12 +20,11 @@ from transformers.utils import logging
 from hf_gradalign.data import LABEL_NAMES, BadClip, CorpusError
 from hf_gradalign.data.encoded_audio import with_encoded_audio
 from hf_gradalign.data.out_of_range import OutOfRangeClips
-from hf_gradalign.scoring.beginning import begin
+from hf_gradalign.score_files.writing import write_bad_clips, write_score_file
 from hf_gradalign.scoring.chunks import Chunk, ChunkDataset
-from hf_gradalign.scoring.progress_store import ProgressStore, ScoredChunk, ScoredPart, finite_or_none
-from hf_gradalign.scoring.score_file import write_bad_clips, write_score_file
+from hf_gradalign.scoring.fingerprint import describe_scoring
+from hf_gradalign.scoring.progress import ProgressStore, ScoredChunk, ScoredPart, begin, finite_or_none
 from hf_gradalign.scoring.scorer import SpoofScorer
-from hf_gradalign.scoring.settings import describe_scoring
 from hf_gradalign.training.atomic_writing import write_text_atomically
 
 logger = logging.get_logger(__name__)

@@ -18,12 +18,11 @@ from transformers.utils import logging
 
 from hf_gradalign.data import BadAudioError, BadClip
 from hf_gradalign.data.out_of_range import OutOfRangeClips
-from hf_gradalign.scoring.chunks import Chunk, ChunkDataset, ChunkPieces
-from hf_gradalign.scoring.given_clips import as_clips, name_of
+from hf_gradalign.scoring.chunks import Chunk, ChunkDataset, ChunkPieces, as_clips, name_of
+from hf_gradalign.scoring.device import DType, resolve_dtype, suitable_workers, usable_device
 from hf_gradalign.scoring.model_loading import label_columns, load_trained_classifier
-from hf_gradalign.scoring.precision import DType, resolve_dtype, suitable_workers, usable_device
-from hf_gradalign.scoring.progress_store import ScoredPart, finite_or_none
-from hf_gradalign.scoring.protocol import padding_is_harmless, settle_windowing, taking_windows_as_they_are
+from hf_gradalign.scoring.model_windows import padding_is_harmless, settle_windowing, taking_windows_as_they_are
+from hf_gradalign.scoring.progress import ScoredPart, finite_or_none
 from hf_gradalign.scoring.windowing import Combination, WindowMode
 
 logger = logging.get_logger(__name__)

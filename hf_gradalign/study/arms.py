@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from hf_gradalign.study.cell import DUAL_PATH, NO_AUGMENTATION
 from hf_gradalign.study.errors import StudyError
-from hf_gradalign.study.schemas import RESULTS_NAME
+from hf_gradalign.study.table_files import RESULTS_NAME
 from hf_gradalign.study.tables import CELLS_DIR, StudyTables
 
 _ALIKE = 0.02  # forward passes that differ by less count as as many

@@ -41,11 +41,11 @@ from hf_gradalign.library_bars import hide_library_bars
 from hf_gradalign.metrics import MEASURES
 from hf_gradalign.scoring import SpoofScorer, read_score_file, score_corpus
 from hf_gradalign.study.cell_folder import CellFolder, read_json
-from hf_gradalign.study.clip_tables import require_same_clips, write_clips
 from hf_gradalign.study.definition import EvaluationSet, expand_variables
 from hf_gradalign.study.epoch_rows import epoch_rows
 from hf_gradalign.study.errors import StudyError
 from hf_gradalign.study.run_meter import RunMeter
+from hf_gradalign.study.table_files import require_same_clips, write_clips
 from hf_gradalign.training.callbacks import BEST_CHECKPOINTS_DIR
 
 logger = logging.get_logger(__name__)

@@ -9,9 +9,8 @@ from numpy.typing import NDArray
 from scipy import stats
 
 from hf_gradalign.metrics import RankedScores
-from hf_gradalign.metrics.bootstrap import require_settings
-from hf_gradalign.metrics.equal_error import official_equal_error
-from hf_gradalign.metrics.resampling import draw_order, make_draws
+from hf_gradalign.metrics.functional.eer import official_equal_error
+from hf_gradalign.metrics.stats.bootstrap import draw_order, make_draws, require_settings
 from hf_gradalign.study.arms import Arm, Clips
 
 _MOST_EXACT = 13  # seeds whose signs are all gone through by the signed-rank test

@@ -1,4 +1,4 @@
-"""A study's Parquet files, read and written whole."""
+"""Tables of a study as Parquet files: their columns, and each evaluation set's clips."""
 
 import os
 from collections.abc import Sequence
@@ -6,10 +6,87 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
+from datasets import Dataset
 from pyarrow import parquet
 
+from hf_gradalign.study.definition import EvaluationSet
 from hf_gradalign.study.errors import StudyError
 from hf_gradalign.training.atomic_writing import flush_to_disk
+
+RESULTS_NAME, EPOCHS_NAME, CLIPS_NAME = "results.parquet", "epochs.parquet", "clips.parquet"
+
+SETTINGS = [
+    ("cell", pa.string()),
+    ("method", pa.string()),
+    ("augmentation", pa.string()),
+    ("model", pa.string()),
+    ("head", pa.string()),
+    ("batch_size", pa.int32()),
+    ("epochs", pa.float64()),
+    ("seed", pa.int64()),
+    ("further_settings", pa.string()),
+]
+RESULTS_SCHEMA = pa.schema(
+    [
+        *SETTINGS,
+        ("evaluation_set", pa.string()),
+        ("corpus", pa.string()),
+        ("split", pa.string()),
+        ("subset", pa.string()),
+        ("n_clips", pa.int64()),
+        ("n_bad_clips", pa.int64()),
+        ("eer", pa.float64()),
+        ("min_dcf", pa.float64()),
+        ("cllr", pa.float64()),
+        ("roc_auc", pa.float64()),
+        ("n_updates", pa.int64()),
+        ("n_forward_passes", pa.int64()),
+        ("train_loss", pa.float64()),
+        ("validation_loss", pa.float64()),
+        ("validation_eer", pa.float64()),
+        ("conflict_rate", pa.float64()),
+        ("n_nonfinite_updates", pa.int64()),
+        ("seconds_per_update", pa.float64()),
+        ("peak_memory_mib", pa.float64()),
+        ("versions", pa.string()),
+        ("scores", pa.list_(pa.float64())),
+    ]
+)
+"""A row a cell and evaluation set; `scores` are in the order of the set's clips, null where the audio is bad."""
+
+EPOCHS_SCHEMA = pa.schema(
+    [
+        *SETTINGS,
+        ("epoch", pa.int32()),
+        ("eval_loss", pa.float64()),
+        ("eval_eer", pa.float64()),
+        ("n_updates", pa.int64()),
+        ("loss_first", pa.float64()),
+        ("loss_second", pa.float64()),
+        ("grad_norm_first", pa.float64()),
+        ("grad_norm_second", pa.float64()),
+        ("conflict_rate", pa.float64()),
+        ("cosine_mean", pa.float64()),
+        ("cosine_quantiles", pa.list_(pa.float64())),
+        ("cosine_counts", pa.list_(pa.int64())),
+        ("norm_ratio", pa.float64()),
+        ("second_loss_larger", pa.float64()),
+        ("second_norm_larger", pa.float64()),
+        ("module", pa.list_(pa.string())),
+        ("module_conflict_rate", pa.list_(pa.float64())),
+        ("module_norm_share", pa.list_(pa.float64())),
+    ]
+)
+"""A row a cell and epoch (see `epoch_rows`)."""
+
+CLIP_COLUMNS = ("speaker", "system", "codec", "condition", "language")
+CLIPS_SCHEMA = pa.schema(
+    [("evaluation_set", pa.string()), ("utterance_id", pa.string()), ("label", pa.int8())]
+    + [(name, pa.string()) for name in CLIP_COLUMNS]
+)
+"""A row a clip of an evaluation set."""
+
+SCHEMAS = {CLIPS_NAME: CLIPS_SCHEMA, EPOCHS_NAME: EPOCHS_SCHEMA, RESULTS_NAME: RESULTS_SCHEMA}
 
 
 def read_table(
@@ -63,4 +140,64 @@ def write_table(path: Path, schema: pa.Schema, rows: Sequence[dict[str, Any]] | 
         raise OSError(error.errno, error.strerror or str(error), str(path)) from error
 
 
-__all__ = ["read_table", "write_table"]
+def write_clips(clips: Dataset, evaluation: EvaluationSet, folder: Path) -> None:
+    """Write the table of an evaluation set, whole or not at all."""
+    table = pa.table(
+        {
+            "evaluation_set": [evaluation.name] * len(clips),
+            "utterance_id": clips["utterance_id"][:],
+            "label": clips["label"][:],
+        }
+        | {
+            name: [None if value is None else str(value) for value in clips[name][:]]
+            if name in clips.column_names
+            else [None] * len(clips)
+            for name in CLIP_COLUMNS
+        },
+        schema=CLIPS_SCHEMA,
+    )
+    folder.mkdir(parents=True, exist_ok=True)
+    write_table(clips_path(folder, evaluation.name), CLIPS_SCHEMA, table)
+
+
+def require_same_clips(clips: Dataset, evaluation: EvaluationSet, folder: Path) -> None:
+    """See that an evaluation set has the clips that other cells were scored on, in the same order.
+
+    Raises:
+        StudyError: If not.
+    """
+    path = clips_path(folder, evaluation.name)
+    table = read_table(path, CLIPS_SCHEMA)
+    if table is None:
+        return
+    there = list(zip(table["utterance_id"].to_pylist(), table["label"].to_pylist(), strict=True))
+    given = list(zip(clips["utterance_id"][:], clips["label"][:], strict=True))
+    if there != given:
+        raise StudyError(
+            f"the evaluation set {evaluation.name} has other clips or labels ({len(given):,}) than those in {path} "
+            f"({len(there):,}), on which cells were scored: give the set another name, or start a new folder with "
+            "--output_dir"
+        )
+
+
+def clips_path(folder: Path, name: str) -> Path:
+    """Where the table of an evaluation set of this name is."""
+    return folder / f"{name}.parquet"
+
+
+__all__ = [
+    "CLIPS_NAME",
+    "CLIPS_SCHEMA",
+    "CLIP_COLUMNS",
+    "EPOCHS_NAME",
+    "EPOCHS_SCHEMA",
+    "RESULTS_NAME",
+    "RESULTS_SCHEMA",
+    "SCHEMAS",
+    "SETTINGS",
+    "clips_path",
+    "read_table",
+    "require_same_clips",
+    "write_clips",
+    "write_table",
+]

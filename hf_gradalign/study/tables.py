@@ -12,10 +12,9 @@ from hf_gradalign.file_locks import hold_lock
 from hf_gradalign.scoring import read_score_file
 from hf_gradalign.study.cell import AXES, Cell
 from hf_gradalign.study.cell_folder import CellFolder, changed_file
-from hf_gradalign.study.clip_tables import clips_path
 from hf_gradalign.study.definition import EvaluationSet, Study
 from hf_gradalign.study.errors import StudyError
-from hf_gradalign.study.schemas import (
+from hf_gradalign.study.table_files import (
     CLIPS_NAME,
     CLIPS_SCHEMA,
     EPOCHS_NAME,
@@ -24,8 +23,10 @@ from hf_gradalign.study.schemas import (
     RESULTS_SCHEMA,
     SCHEMAS,
     SETTINGS,
+    clips_path,
+    read_table,
+    write_table,
 )
-from hf_gradalign.study.table_files import read_table, write_table
 
 CELLS_DIR, CLIPS_DIR, LOCK_NAME = "cells", "evaluation_sets", "study.lock"
 

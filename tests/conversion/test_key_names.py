@@ -1,4 +1,4 @@
-from hf_gradalign.conversion.key_names import KeyNames
+from hf_gradalign.conversion.reading import KeyNames
 
 NAMES = KeyNames([("a.{n}.x", "left.{n}.y"), ("a", "top"), ("a.{n}.0.{n}", "deep.{n}.in.{n}")])
 

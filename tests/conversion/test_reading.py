@@ -15,7 +15,7 @@ import torch
 from safetensors.torch import save_file
 
 from hf_gradalign.conversion import ConversionError, locate_checkpoint, read_state_dict, sha256_of
-from hf_gradalign.conversion.harmless_classes import harmless_classes
+from hf_gradalign.conversion.reading import harmless_classes
 
 STATE = {"a.weight": torch.ones(40, 3), "b": torch.arange(4)}
 

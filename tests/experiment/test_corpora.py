@@ -221,7 +221,7 @@ def test_missing_audio(tmp_path, la):
 
 @pytest.mark.parametrize("limit", [2, 100])
 def test_what_is_checked_depends_on_the_size(tmp_path, la, limit, monkeypatch):
-    monkeypatch.setattr("hf_gradalign.experiment.clip_selection.CHECKED_BY_DEFAULT", limit)
+    monkeypatch.setattr("hf_gradalign.experiment.corpora.CHECKED_BY_DEFAULT", limit)
     [path] = tmp_path.rglob("LA_T_1000138.flac")
     path.write_bytes(b"no audio")
     if limit == 2:

@@ -11,8 +11,8 @@ from datasets import DatasetDict
 
 from hf_gradalign.experiment import parse_arguments, rehearsal, rehearse
 from hf_gradalign.experiment.corpora import RunCorpora
+from hf_gradalign.experiment.dry_run.stand_ins import synthetic_clips
 from hf_gradalign.experiment.preparation import check_views, put_together, settle_defaults
-from hf_gradalign.experiment.synthetic_clips import synthetic_clips
 from hf_gradalign.models import SpoofDetectorFeatureExtractor
 from hf_gradalign.training import GradientAlignmentTrainer
 

@@ -2,7 +2,7 @@ import huggingface_hub.constants
 import pytest
 from transformers import AutoConfig, Wav2Vec2Config
 
-from hf_gradalign.experiment.stand_in_model import is_out_of_reach, stand_in_config
+from hf_gradalign.experiment.dry_run.stand_ins import is_out_of_reach, stand_in_config
 from hf_gradalign.models import SpoofDetectorConfig
 
 XLS_R = "facebook/wav2vec2-xls-r-300m"

@@ -1,7 +1,7 @@
 import numpy as np
 
 from hf_gradalign.data import decode_audio
-from hf_gradalign.experiment.synthetic_clips import synthetic_clips
+from hf_gradalign.experiment.dry_run.stand_ins import synthetic_clips
 
 
 def test_both_classes_in_two_lengths():

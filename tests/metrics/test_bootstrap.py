@@ -10,7 +10,7 @@ from hf_gradalign.metrics import (
     log_likelihood_ratio_cost,
     min_agnostic_detection_cost,
 )
-from hf_gradalign.metrics.resampling import ClusterDraws, UtteranceDraws
+from hf_gradalign.metrics.stats.bootstrap import ClusterDraws, UtteranceDraws
 
 
 def make_scores(n=400, shift=2.0, seed=0):

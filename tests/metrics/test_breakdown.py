@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from hf_gradalign.metrics import MEASURES, break_down, equal_error_rate, equal_error_rate_by_system, tandem_measure
-from hf_gradalign.metrics.asv_errors import ASVSPOOF5_ASV
+from hf_gradalign.metrics.functional.t_dcf import ASVSPOOF5_ASV
 
 RNG = np.random.default_rng(1)
 LABELS = np.repeat([1, 0, 0], 40)

@@ -24,7 +24,7 @@ from hf_gradalign.metrics import (
     roc_auc,
     tandem_measure,
 )
-from hf_gradalign.metrics.measures import as_measure, named_metrics
+from hf_gradalign.metrics.registry import as_measure, named_metrics
 
 ASV = AsvErrorRates(0.02, 0.05, 0.4)
 PLAIN = {
@@ -54,7 +54,7 @@ def test_counts_are_as_good_as_copies(measure, clips):
 
 @given(counted_clips())
 def test_counts_and_copies_have_the_same_threshold(clips):
-    from hf_gradalign.metrics.equal_error import interpolated_equal_error, official_equal_error
+    from hf_gradalign.metrics.functional.eer import interpolated_equal_error, official_equal_error
 
     scores, labels, counts = map(np.array, clips)
     counted = RankedScores(scores, labels).counted(counts)

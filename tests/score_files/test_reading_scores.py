@@ -8,7 +8,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from hf_gradalign.score_files import ScoreFileError, read_scores
-from hf_gradalign.scoring.score_file import write_score_file
+from hf_gradalign.score_files.writing import write_score_file
 
 IDS = ["LA_E_1000147", "LA_E_1000273", "LA_E_1000791"]
 SCORES = [1.25, -0.5, 3.0]

@@ -12,9 +12,9 @@ from tiny_detectors import make_detector
 
 from hf_gradalign.data import CorpusError
 from hf_gradalign.file_locks import LockHeldError
-from hf_gradalign.scoring import SpoofScorer, beginning, list_audio_files, score_corpus
-from hf_gradalign.scoring.score_file import read_score_file
-from hf_gradalign.scoring.settings import digest_of_audio
+from hf_gradalign.score_files.writing import read_score_file
+from hf_gradalign.scoring import SpoofScorer, list_audio_files, progress, score_corpus
+from hf_gradalign.scoring.fingerprint import digest_of_audio
 
 
 @pytest.fixture
@@ -250,7 +250,7 @@ def test_a_second_scoring_of_a_file_reads_who_writes_it(scorer, make_corpus, tmp
 def test_finished_scores_are_known_in_a_folder_that_cannot_be_written_to(scorer, make_corpus, tmp_path, monkeypatch):
     path = tmp_path / "scores.txt"
     score_corpus(scorer, make_corpus(3), path, progress=False)
-    monkeypatch.setattr(beginning, "hold_lock", lambda *_: pytest.fail("nothing is to be written"))
+    monkeypatch.setattr(progress, "hold_lock", lambda *_: pytest.fail("nothing is to be written"))
     assert score_corpus(scorer, make_corpus(3), path, progress=False).was_complete
 
 

@@ -10,7 +10,7 @@ from noise_clips import RATE, WINDOW, draw_clip
 from hf_gradalign.audio import reader, resampling
 from hf_gradalign.data import BadAudioError, decoding
 from hf_gradalign.models import SpoofDetectorFeatureExtractor
-from hf_gradalign.scoring import SpoofScorer, chunks, clip_windows, corpus_scoring, list_audio_files, score_corpus
+from hf_gradalign.scoring import SpoofScorer, chunks, corpus_scoring, list_audio_files, score_corpus, windowing
 
 
 def write(folder, name, seconds, rate=RATE, channels=1):
@@ -43,7 +43,7 @@ def small_blocks(monkeypatch):
     def shrink():
         monkeypatch.setattr(reader, "_BLOCK", 10_000)
         monkeypatch.setattr(resampling, "_STRETCH", 20_000)
-        monkeypatch.setattr(clip_windows, "_LONG", 60_000)
+        monkeypatch.setattr(windowing, "_LONG", 60_000)
         monkeypatch.setattr(chunks, "_PIECE", 5 * WINDOW)
 
     return shrink
@@ -154,7 +154,7 @@ def test_the_first_window_of_another_rate_is_decoded_alone(detector, extractor, 
 
 
 def test_what_is_too_long_for_one_piece_names_what_to_use(detector, extractor, tmp_path, monkeypatch):
-    monkeypatch.setattr(clip_windows, "LONGEST_WHOLE_SECONDS", 2)
+    monkeypatch.setattr(windowing, "LONGEST_WHOLE_SECONDS", 2)
     for name, seconds in [("a.wav", 1.9), ("b.wav", 30)]:
         write(tmp_path, name, seconds)
     scorer = SpoofScorer(detector, extractor, windows="whole")

@@ -1,6 +1,6 @@
 import pytest
 
-from hf_gradalign.scoring.progress_store import ProgressStore, ScoredChunk, ScoredPart
+from hf_gradalign.scoring.progress import ProgressStore, ScoredChunk, ScoredPart
 
 SETTINGS = {"model": "a", "batch_size": 4}
 

@@ -1,6 +1,6 @@
 from hf_gradalign.data import BadClip
+from hf_gradalign.score_files.writing import read_score_file, write_bad_clips
 from hf_gradalign.scoring import write_score_file
-from hf_gradalign.scoring.score_file import read_score_file, write_bad_clips
 
 
 def test_two_columns(tmp_path):

@@ -11,7 +11,7 @@ import soundfile
 from transformers import AutoModelForAudioClassification
 from transformers.integrations import integration_utils
 
-from hf_gradalign.experiment import clip_selection, disk_space, publication
+from hf_gradalign.experiment import corpora, disk_space, publication
 from hf_gradalign.models import small_wav2vec2_config
 from hf_gradalign.training import GradientAlignmentTrainer
 
@@ -102,7 +102,7 @@ def test_class_weights_that_do_not_fit(run_script, tmp_path, never_train, capsys
 
 
 def test_a_bad_clip_in_a_large_test_split(run_script, tmp_path, monkeypatch, never_train, capsys):
-    monkeypatch.setattr(clip_selection, "CHECKED_BY_DEFAULT", 2)
+    monkeypatch.setattr(corpora, "CHECKED_BY_DEFAULT", 2)
     folder = tmp_path / "mine"
     folder.mkdir()
     rows = ["file_name,split,label"]

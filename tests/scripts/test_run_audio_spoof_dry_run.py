@@ -10,8 +10,8 @@ import huggingface_hub.constants
 import pytest
 import torch
 
-from hf_gradalign.experiment import stand_in_model
-from hf_gradalign.experiment.dry_run import _bound
+from hf_gradalign.experiment.dry_run import stand_ins as stand_in_model
+from hf_gradalign.experiment.dry_run.running import _bound
 from hf_gradalign.models import small_wav2vec2_config
 from hf_gradalign.training import GradientAlignmentTrainer
 

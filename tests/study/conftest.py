@@ -79,7 +79,7 @@ def clips_folder(tmp_path, small_study):
     """Tables of the evaluation sets' clips."""
     from datasets import Dataset
 
-    from hf_gradalign.study.clip_tables import write_clips
+    from hf_gradalign.study.table_files import write_clips
 
     systems = ["-" if label else f"A0{1 + index // 2 % 2}" for index, label in enumerate(LABELS)]
     names = [f"clip{index}" for index in range(N_CLIPS)]

@@ -8,9 +8,8 @@ from pyarrow import parquet
 
 from hf_gradalign.study import Study, StudyError, StudyTables, rebuild_tables
 from hf_gradalign.study.arms import StudyResults
-from hf_gradalign.study.clip_tables import require_same_clips
 from hf_gradalign.study.definition import EvaluationSet
-from hf_gradalign.study.schemas import SCHEMAS
+from hf_gradalign.study.table_files import SCHEMAS, require_same_clips
 
 
 def test_a_row_a_cell_and_evaluation_set(finished_study, small_study):

@@ -5,9 +5,9 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from hf_gradalign.metrics.equal_error import interpolated_equal_error, official_equal_error
-from hf_gradalign.metrics.ranked_scores import BELOW_LOWEST, RankedScores
-from hf_gradalign.metrics.score_problems import warn_of_problems
+from hf_gradalign.metrics.functional.eer import interpolated_equal_error, official_equal_error
+from hf_gradalign.metrics.functional.ranked_scores import BELOW_LOWEST, RankedScores
+from hf_gradalign.metrics.functional.score_problems import warn_of_problems
 
 
 class DetectionErrorCurve(NamedTuple):

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from hf_gradalign.experiment.disk_space import DiskSpace
-from hf_gradalign.experiment.run_estimate import RunEstimate
+from hf_gradalign.experiment.dry_run.estimate import RunEstimate
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""A run's rehearsal: all that can be wrong with it, and what it will take, in a minute."""
+"""The dry run itself: a few real updates, timed."""
 
 import copy
 import statistics
@@ -9,7 +9,15 @@ from typing import Any
 
 import torch
 from datasets import Dataset, DatasetDict
-from transformers import PreTrainedModel, PrinterCallback, set_seed
+from transformers import (
+    PreTrainedModel,
+    PrinterCallback,
+    TrainerCallback,
+    TrainerControl,
+    TrainerState,
+    TrainingArguments,
+    set_seed,
+)
 from transformers.feature_extraction_utils import FeatureExtractionMixin
 from transformers.trainer_utils import IntervalStrategy, SaveStrategy
 from transformers.utils import logging
@@ -18,18 +26,46 @@ from hf_gradalign.data import ViewDataset
 from hf_gradalign.experiment.arguments import AudioSpoofTrainingArguments, DataArguments, ModelArguments
 from hf_gradalign.experiment.corpora import RunCorpora, load_run_corpora, stream_training_corpora
 from hf_gradalign.experiment.disk_space import disk_space
-from hf_gradalign.experiment.dry_run_report import DryRunReport
+from hf_gradalign.experiment.dry_run.estimate import estimate_run
+from hf_gradalign.experiment.dry_run.report import DryRunReport
+from hf_gradalign.experiment.dry_run.stand_ins import is_out_of_reach, stand_in_config, synthetic_clips
 from hf_gradalign.experiment.preparation import Preparation, check_views, load_model, put_together, settle_defaults
 from hf_gradalign.experiment.rehearsal import rehearse
-from hf_gradalign.experiment.run_estimate import estimate_run
 from hf_gradalign.experiment.run_trainer import make_trainer
-from hf_gradalign.experiment.stand_in_model import is_out_of_reach, stand_in_config
-from hf_gradalign.experiment.step_clock import StepClock
-from hf_gradalign.experiment.synthetic_clips import synthetic_clips
 from hf_gradalign.experiment.views import try_views
 from hf_gradalign.training.peak_memory import peak_memory
 
 logger = logging.get_logger(__name__)
+
+
+class StepClock(TrainerCallback):
+    """Notes the moments, in seconds; waits for the accelerator, so it is for a few steps and not for a run.
+
+    Attributes:
+        updates: The end of each update.
+        evaluations: The end of each evaluation batch.
+    """
+
+    def __init__(self) -> None:
+        self.updates: list[float] = []
+        self.evaluations: list[float] = []
+
+    def on_step_end(  # noqa: D102
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: object
+    ) -> None:
+        self.updates.append(_now(args.device))
+
+    def on_prediction_step(  # noqa: D102
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: object
+    ) -> None:
+        self.evaluations.append(_now(args.device))
+
+
+def _now(device: torch.device) -> float:
+    if device.type != "cpu":
+        torch.accelerator.synchronize(device)
+    return time.perf_counter()
+
 
 _STEPS = 2  # the first warms up
 _CLIPS_TIMED = 8
@@ -208,4 +244,4 @@ def _take_steps(preparation: Preparation, args: AudioSpoofTrainingArguments, clo
     trainer.evaluate()
 
 
-__all__ = ["dry_run"]
+__all__ = ["StepClock", "dry_run"]

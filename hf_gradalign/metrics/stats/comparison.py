@@ -7,11 +7,16 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from hf_gradalign.metrics.bootstrap import N_DRAWS, defined, require_settings
-from hf_gradalign.metrics.checks import aligned
-from hf_gradalign.metrics.measures import Metric
-from hf_gradalign.metrics.resampling import draw_order, make_draws
-from hf_gradalign.metrics.sample_values import SampleValues
+from hf_gradalign.metrics.functional.checks import aligned
+from hf_gradalign.metrics.registry import Metric
+from hf_gradalign.metrics.stats.bootstrap import (
+    N_DRAWS,
+    SampleValues,
+    defined,
+    draw_order,
+    make_draws,
+    require_settings,
+)
 
 
 @dataclass(frozen=True)

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike
 
-from hf_gradalign.metrics.ranked_scores import CountedScores, RankedScores
-from hf_gradalign.metrics.score_problems import warn_of_problems
+from hf_gradalign.metrics.functional.ranked_scores import CountedScores, RankedScores
+from hf_gradalign.metrics.functional.score_problems import warn_of_problems
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from hf_gradalign.metrics.asv_errors import by_trial_type
+from hf_gradalign.metrics.functional.t_dcf import by_trial_type
 
 _BELOW_LOWEST = 1e-8  # the published curve's first threshold, so far below the lowest score
 

@@ -5,8 +5,8 @@ import math
 import numpy as np
 from numpy.typing import ArrayLike
 
-from hf_gradalign.metrics.checks import checked_one_class
-from hf_gradalign.metrics.ranked_scores import CountedScores, RankedScores
+from hf_gradalign.metrics.functional.checks import checked_one_class
+from hf_gradalign.metrics.functional.ranked_scores import CountedScores, RankedScores
 
 
 def accuracy_at_threshold(scores: ArrayLike, labels: ArrayLike, threshold: float) -> dict[str, float]:

@@ -1,11 +1,11 @@
-"""What is odd about scores that can be ranked all the same: told in a sentence each."""
+"""Warnings for suspicious but valid scores, one sentence each."""
 
 import warnings
 
 import numpy as np
 
-from hf_gradalign.metrics.equal_error import official_equal_error
-from hf_gradalign.metrics.ranked_scores import CountedScores, RankedScores
+from hf_gradalign.metrics.functional.eer import official_equal_error
+from hf_gradalign.metrics.functional.ranked_scores import CountedScores, RankedScores
 
 # Ties are told of where the order of equals moves the equal error rate by more than this.
 _TIES_MATTER = 0.001

@@ -8,7 +8,7 @@ them, which keeps the last digit.
 from bisect import bisect_left
 from typing import NamedTuple
 
-from hf_gradalign.metrics.ranked_scores import CountedScores
+from hf_gradalign.metrics.functional.ranked_scores import CountedScores
 
 
 class EqualError(NamedTuple):

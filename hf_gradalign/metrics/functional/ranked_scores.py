@@ -7,7 +7,7 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from hf_gradalign.metrics.checks import checked
+from hf_gradalign.metrics.functional.checks import checked
 
 # The official curve starts with a threshold that lies this far below the lowest score, where every clip is accepted.
 BELOW_LOWEST = 0.001
@@ -28,7 +28,7 @@ class RankedScores:
         is_bonafide: Of the ranked clips, shape (clips,).
 
     Raises:
-        ValueError: As `hf_gradalign.metrics.checks.checked`.
+        ValueError: As `hf_gradalign.metrics.functional.checks.checked`.
     """
 
     def __init__(self, scores: ArrayLike, labels: ArrayLike) -> None:

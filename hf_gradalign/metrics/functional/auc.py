@@ -2,8 +2,8 @@
 
 from numpy.typing import ArrayLike
 
-from hf_gradalign.metrics.ranked_scores import CountedScores, RankedScores
-from hf_gradalign.metrics.score_problems import warn_of_problems
+from hf_gradalign.metrics.functional.ranked_scores import CountedScores, RankedScores
+from hf_gradalign.metrics.functional.score_problems import warn_of_problems
 
 
 def roc_auc(scores: ArrayLike, labels: ArrayLike) -> dict[str, float]:

@@ -4,7 +4,7 @@ import math
 
 from numpy.typing import ArrayLike
 
-from hf_gradalign.metrics.ranked_scores import CountedScores, RankedScores
+from hf_gradalign.metrics.functional.ranked_scores import CountedScores, RankedScores
 
 
 def log_likelihood_ratio_cost(scores: ArrayLike, labels: ArrayLike) -> dict[str, float]:

@@ -7,21 +7,26 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from hf_gradalign.metrics.asv_errors import AsvErrorRates
-from hf_gradalign.metrics.decisions import decisions
-from hf_gradalign.metrics.det_curve import equal_error_rate, interpolated_equal_error_rate
-from hf_gradalign.metrics.detection_cost import (
+from hf_gradalign.metrics.functional.accuracy import decisions
+from hf_gradalign.metrics.functional.auc import area_under_curve, roc_auc
+from hf_gradalign.metrics.functional.cllr import log_likelihood_ratio_cost, ratio_cost
+from hf_gradalign.metrics.functional.dcf import (
     DetectionCosts,
     actual_cost,
     actual_detection_cost,
     cheapest_threshold,
     min_detection_cost,
 )
-from hf_gradalign.metrics.equal_error import interpolated_equal_error, official_equal_error
-from hf_gradalign.metrics.likelihood_ratio_cost import log_likelihood_ratio_cost, ratio_cost
-from hf_gradalign.metrics.ranked_scores import CountedScores, RankedScores
-from hf_gradalign.metrics.ranking_quality import area_under_curve, roc_auc
-from hf_gradalign.metrics.tandem_cost import TandemCosts, TandemForm, cheapest_tandem, tandem_weights
+from hf_gradalign.metrics.functional.det_curve import equal_error_rate, interpolated_equal_error_rate
+from hf_gradalign.metrics.functional.eer import interpolated_equal_error, official_equal_error
+from hf_gradalign.metrics.functional.ranked_scores import CountedScores, RankedScores
+from hf_gradalign.metrics.functional.t_dcf import (
+    AsvErrorRates,
+    TandemCosts,
+    TandemForm,
+    cheapest_tandem,
+    tandem_weights,
+)
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,1 @@
+"""Uncertainty of metrics: bootstrap intervals, comparisons of systems, breakdowns by a column."""
