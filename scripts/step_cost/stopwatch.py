@@ -8,8 +8,8 @@ from unittest import mock
 
 from transformers import Trainer
 
-from hf_gradalign.alignment import ParameterGroups, ViewGradients
-from hf_gradalign.training import GradientAlignmentTrainer, trainer
+from hf_gradalign.alignment import Aligner, ParameterGroups, ViewGradients
+from hf_gradalign.training import GradientAlignmentTrainer
 from step_cost.variants import synchronise
 
 PASSES = "forward and backward passes"
@@ -19,7 +19,7 @@ PARTS: dict[str, tuple[Any, str]] = {
     SWAPPING: (ViewGradients, "accumulate"),
     "products": (ViewGradients, "products"),
     "Gramians of groups": (ParameterGroups, "gramians"),
-    "method": (trainer, "weigh_views"),
+    "method": (Aligner, "weigh"),
     "statistics": (GradientAlignmentTrainer, "_record_update"),
     "combining": (ViewGradients, "combine"),
 }

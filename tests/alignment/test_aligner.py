@@ -5,7 +5,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from toy import ToyViews, collate, make_trainer
 
-from hf_gradalign.alignment import Aligner, ParameterGroups, get_method
+from hf_gradalign.alignment import Aligner, ParameterGroups, ViewGradients, get_method
 
 
 def make_aligner(method="none", weights=None):
@@ -71,3 +71,35 @@ def test_the_loss_is_the_views_weighted_mean(tmp_path):
     loss = trainer.training_step(trainer.model, collate([dataset[index] for index in range(12)]))
     losses = trainer.last_update.losses
     torch.testing.assert_close(loss, (3 * losses["clean"] + losses["augmented"]) / 4)
+
+
+@pytest.mark.parametrize("weights", [None, {"clean": 3.0}])
+def test_a_plain_loop(weights):
+    model = torch.nn.Sequential(torch.nn.Linear(3, 4), torch.nn.Linear(4, 2)).double()
+    names = [name for name, _ in model.named_parameters()]
+    groups = ParameterGroups(names, patterns=["weight"])
+    gradients = ViewGradients(model.parameters())
+    generator = torch.Generator().manual_seed(0)
+    by_view = {}
+    for view in ("clean", "augmented"):
+        by_view[view] = [torch.randn(p.shape, generator=generator, dtype=p.dtype) for p in model.parameters()]
+        with gradients.accumulate(view):
+            for parameter, gradient in zip(model.parameters(), by_view[view], strict=True):
+                parameter.grad = gradient.clone()
+    update = Aligner(get_method("pcgrad"), groups, weights).align(gradients)
+    scale = [1.0, 1.0] if weights is None else [1.5, 0.5]
+    clean, augmented = ([s * g for g in view] for s, view in zip(scale, by_view.values(), strict=True))
+    flat = [
+        torch.cat([g.flatten() for g, n in zip(view, names, strict=True) if "weight" in n])
+        for view in (clean, augmented)
+    ]
+    product = flat[0] @ flat[1]
+    shares = [(1 - min(product, 0) / (vector @ vector)) / 2 for vector in flat]
+    for name, parameter, a, b in zip(names, model.parameters(), clean, augmented, strict=True):
+        expected = shares[0] * a + shares[1] * b if "weight" in name else (a + b) / 2
+        torch.testing.assert_close(parameter.grad, expected, rtol=1e-5, atol=1e-6)
+    assert gradients.views == []
+    statistics = update.statistics()
+    assert statistics["conflict_rate"] == float(product < 0)
+    assert "loss_clean" not in statistics
+    assert statistics["weight_clean"] == update.weights[0, 0]

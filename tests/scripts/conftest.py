@@ -5,7 +5,7 @@ import datasets
 import pytest
 from matplotlib.figure import Figure
 
-from hf_gradalign.experiment import conflict_plots
+from hf_gradalign.training.conflicts import figures as conflict_plots
 
 SCRIPTS = Path(__file__).parents[2] / "scripts"
 

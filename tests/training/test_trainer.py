@@ -96,7 +96,7 @@ def test_resuming_another_method_says_so(tmp_path, caplog):
         for name in ("alignment_state.json", "checkpoint_manifest.json"):
             (tmp_path / "checkpoint-4" / name).unlink()
         make_trainer(tmp_path).train(resume_from_checkpoint=str(tmp_path / "checkpoint-4"))
-    assert "trained with --align_gradients gradvac; this run goes on with pcgrad" in messages[0]
+    assert "trained with --align_gradients gradvac; this run uses pcgrad" in messages[0]
     assert "has no alignment_state.json" in messages[1]
 
 

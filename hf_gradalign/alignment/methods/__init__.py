@@ -1,13 +1,14 @@
 """Alignment methods, one file each: each maps a Gramian to weights. To add one, write its file and import it here."""
 
-from hf_gradalign.alignment.methods.base import AlignmentMethod
-from hf_gradalign.alignment.methods.cagrad import CAGrad
-from hf_gradalign.alignment.methods.crmogm import CRMOGM
-from hf_gradalign.alignment.methods.gradvac import GradVac
-from hf_gradalign.alignment.methods.no_alignment import NoAlignment
-from hf_gradalign.alignment.methods.pcgrad import PCGrad
-from hf_gradalign.alignment.methods.registry import available_methods, canonical_name, get_method
-from hf_gradalign.alignment.methods.torchjd import TorchJDWeighting
+# In the order in which messages and help list them: the paper's first.
+from hf_gradalign.alignment.methods.base import AlignmentMethod  # isort: skip
+from hf_gradalign.alignment.methods.no_alignment import NoAlignment  # isort: skip
+from hf_gradalign.alignment.methods.pcgrad import PCGrad  # isort: skip
+from hf_gradalign.alignment.methods.gradvac import GradVac  # isort: skip
+from hf_gradalign.alignment.methods.cagrad import CAGrad  # isort: skip
+from hf_gradalign.alignment.methods.crmogm import CRMOGM  # isort: skip
+from hf_gradalign.alignment.methods.torchjd import TorchJDWeighting  # isort: skip
+from hf_gradalign.alignment.methods.registry import available_methods, canonical_name, get_method  # isort: skip
 
 __all__ = [
     "CRMOGM",
