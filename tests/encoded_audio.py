@@ -52,8 +52,8 @@ def _encode(file, samples, container, codec, rate, muxer, encoder, layout):
         for frames in (resampler.resample(frame), resampler.resample(None)):
             for piece in frames:
                 out.mux(stream.encode(piece))
-        # FLAC's last packet has no sound but a header, for which FFmpeg's Ogg has no place.
-        out.mux([packet for packet in stream.encode(None) if packet.size or container != "ogg"])
+        # FLAC ends with a packet of no sound but a header, for which only its own files have a place.
+        out.mux([packet for packet in stream.encode(None) if packet.size or container in ("flac", "wav")])
 
 
 def mp3(samples, *, header, encoder=None):

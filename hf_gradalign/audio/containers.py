@@ -1,4 +1,4 @@
-"""Whether an MP4, Matroska, ASF or AVI file is all there, and its sound: decoders pass over contradictions."""
+"""Whether an MP4, Matroska, ASF, CAF or AVI file is all there, and its sound: decoders pass over contradictions."""
 
 from __future__ import annotations
 
@@ -40,6 +40,8 @@ def check_structure(data: Data, format_name: str) -> None:
         place = data.find(_ASF_PROPERTIES, 0, 2**16)
         is_stream = place == -1 or data[place + 88 : place + 89] in (b"", b"\1", b"\3")
         _refuse_cut(data, 0 if is_stream else int.from_bytes(data[place + 40 : place + 48], "little"))
+    elif format_name == "caf":
+        _refuse_cut(data, _end_of_caf(data))
     elif format_name == "avi":
         said = int.from_bytes(data[4:8], "little")
         _refuse_cut(data, 8 + said if said < _UNKNOWN_RIFF_SIZE else 0)
@@ -159,3 +161,14 @@ def _end_of_segment(data: Data, place: int) -> int:
     width = 9 - data[place].bit_length()
     size = _integer(data, place, width) & (2 ** (7 * width) - 1)
     return place + width + size if size != 2 ** (7 * width) - 1 else 0
+
+
+def _end_of_caf(data: Data) -> int:
+    """Where a CAF file's last chunk ends; 0 where the sound's size was written before it was known."""
+    place = 8
+    while place + 12 <= len(data):
+        size = int.from_bytes(data[place + 4 : place + 12], "big", signed=True)
+        if size < 0:
+            return 0
+        place += 12 + size
+    return place

@@ -15,6 +15,7 @@ BAD_PACKETS = 0.03
 _FEW_FRAMES = 4
 _ROUNDING = 0.05  # seconds
 _LEAST_HOLE = 256  # bytes; headers between packets are shorter
+_LEAST_REST = 512  # bytes; an index and tags are shorter
 
 
 class Course:
@@ -61,6 +62,16 @@ class Course:
     def end(self) -> float:
         """When the last packet ends, in seconds; not every format says how long it lasts."""
         return max(self._end * self._tick, self._begin * self._tick + self.seconds)
+
+    def has_hole(self, end: float, n_bytes: int) -> bool:
+        """Whether there are bytes behind the last packet for what is missing until `end`, in seconds.
+
+        Args:
+            end: when the stream ends, by its header.
+            n_bytes: of the file.
+        """
+        behind = n_bytes - self._stop
+        return behind > max(_LEAST_REST, self._n_bytes / max(self.end, 1e-3) * (end - self.end) / 2)
 
     def check(self, container: Any, data: Data) -> None:
         """Compare what is heard with what the packets say, once all were decoded.

@@ -24,12 +24,19 @@ _FORMATS = (
 )
 # Formats whose header says how long the recording is; for others FFmpeg guesses from the bit rate.
 _SAY_THEIR_LENGTH = ("3gp", "ape", "asf", "avi", "caf", "flac", "flv", "matroska", "mov", "tta", "wv")
-# A lossy stream that lacks no more than this share is taken for whole: lengths are what an encoder noted down.
+# A lossy stream that lacks no more than this share is taken for whole where no bytes speak against it: lengths are what
+# an encoder noted down, browsers by the clock.
 LOSSY_TOLERANCE = 0.1
 _ROUNDING = 0.05  # seconds
 # These are found by looking for what could be their frames, and in noise some bytes seem to be such.
 _WITHOUT_CONTAINER = {"mp3", "aac", "ac3", "eac3", "ac4", "dts", "loas", "mlp", "truehd"}
 _LEAST_SHARE = 0.8
+# Of formats whose every byte is of a frame, tags apart, so many may be passed over.
+_FRAMES_ONLY, _FRAMES_SHARE, _TAG_BYTES = ("aac", "loas"), 0.97, 1024
+# FFmpeg passes over wrong checksums of these unless asked not to.
+_WITH_CHECKSUMS = ("ape", "flac", "tak", "tta", "wavpack")
+# Nothing but an index and tags follows the last packet of these.
+_WITHOUT_PADDING = ("matroska", "flv")
 # Of so many channels, each in a memory of its own, PyAV reads one more than there are, which can crash (18.1).
 _MOST_PLANES = 8
 _SCALES = {"u1": 2**7, "i2": 2**15, "i4": 2**31, "i8": 2**63}
@@ -66,8 +73,10 @@ def blocks_by_ffmpeg(data: Data, format_name: str | None = None) -> Iterator[Blo
             codec, container_format = stream.codec_context.codec, container.format.name
             check_structure(data, container_format)
             lossless = codec.lossless and not codec.lossy
+            if codec.name in _WITH_CHECKSUMS:
+                stream.codec_context.options = {"err_detect": "crccheck+explode"}
             n_packets = n_bad = n_bytes = 0
-            first = None
+            first, ends_badly = None, False
             course = Course(float(stream.time_base))
             for packet in container.demux(stream):
                 # (Sound without a codec is read in blocks, of which the last one need not be full.)
@@ -84,20 +93,24 @@ def blocks_by_ffmpeg(data: Data, format_name: str | None = None) -> Iterator[Blo
                         rate = frame.sample_rate
                         course.hear(frame.samples, rate)
                         yield Block(_mono(frame), rate, codec.name.startswith("pcm_f"), is_new)
+                    is_bad = False
                 except av.error.InvalidDataError:
-                    n_bad += 1
+                    n_bad, is_bad = n_bad + 1, bool(packet.size)
+                ends_badly = is_bad if packet.size else ends_badly
+            if ends_badly and container_format == "amr":
+                raise AudioDecodingError("it is truncated: it ends within a packet")
             course.check(container, data)
             if container_format.split(",")[0] in _SAY_THEIR_LENGTH:
-                _refuse_cut_off(container, stream, course.end, lossless)
+                _refuse_cut_off(container, stream, course, lossless, len(data))
             elif container_format in _WITHOUT_CONTAINER:
-                _refuse_noise(n_bytes, len(data) - (first or 0))
+                _refuse_noise(n_bytes, len(data) - (first or 0), container_format)
     except av.error.FFmpegError as error:
         raise UnknownFormatError(f"FFmpeg: {error.strerror or error}") from error
     except IndexError as error:  # PyAV's answer to a stream that first shows up in the midst of a corrupt file
         raise AudioDecodingError("it is corrupt (FFmpeg finds streams that its header does not name)") from error
     if rate is None and container_format in _WITHOUT_CONTAINER:
         raise UnknownFormatError("FFmpeg: no frame can be decoded")
-    if rate is None:
+    if rate is None and not n_bad:
         raise AudioDecodingError("it is empty (no samples)")
     if n_bad > (0 if lossless else BAD_PACKETS * n_packets):
         raise AudioDecodingError(f"it is corrupt: {n_bad} of {n_packets} packets cannot be decoded")
@@ -186,7 +199,7 @@ def _packed(frame: Any) -> Any:
     return packed
 
 
-def _refuse_cut_off(container: Any, stream: Any, end: float, lossless: bool) -> None:
+def _refuse_cut_off(container: Any, stream: Any, course: Course, lossless: bool, n_bytes: int) -> None:
     """Compare when the sound ends, in seconds, with when the header says that the recording does."""
     if stream.duration:
         said = float(stream.duration * stream.time_base)
@@ -196,10 +209,16 @@ def _refuse_cut_off(container: Any, stream: Any, end: float, lossless: bool) -> 
         said = container.duration / 1e6
     else:
         return
-    if end < (1 - (0.0 if lossless else LOSSY_TOLERANCE)) * said - _ROUNDING:
+    end = course.end
+    has_hole = container.format.name.startswith(_WITHOUT_PADDING) and course.has_hole(said, n_bytes)
+    tolerance = 0.0 if lossless or has_hole else LOSSY_TOLERANCE
+    if end < (1 - tolerance) * said - _ROUNDING:
         raise AudioDecodingError(f"it is truncated: {end:.2f} of {said:.2f} s are there")
 
 
-def _refuse_noise(n_bytes: int, n_there: int) -> None:
-    if n_bytes < _LEAST_SHARE * n_there:
+def _refuse_noise(n_bytes: int, n_there: int, format_name: str) -> None:
+    least = _LEAST_SHARE * n_there
+    if format_name in _FRAMES_ONLY:
+        least = max(least, _FRAMES_SHARE * n_there - _TAG_BYTES)
+    if n_bytes < least:
         raise AudioDecodingError(f"only {n_bytes} of {n_there} bytes look like sound")

@@ -23,7 +23,7 @@ class Mp3Length:
 
     Attributes:
         has_header: whether an Xing, Info or VBRI header gives it.
-        least: samples a channel that a whole decode has at least; 0 where the header is right about its bytes.
+        least: samples a channel that a whole decode has at least; 0 where nothing says so.
         left_out: samples that decoders may leave out at start and end because the header says so.
     """
 
@@ -40,7 +40,9 @@ def measure_mp3(data: Data) -> Mp3Length:
     if place != -1 and len(area) == _HEADER_AREA and area[place + 7] & 3 == 3:  # it has the frames and the bytes
         said = int.from_bytes(area[place + 12 : place + 16], "big")
         if abs(len(data) - start - said) <= _UNCOUNTED:
-            return Mp3Length(True, 0)
+            frame = 1152 if data[start + 1] >> 3 & 3 == 3 else 576  # MPEG 1, or 2 and 2.5
+            n_frames = int.from_bytes(area[place + 8 : place + 12], "big")
+            return Mp3Length(True, max(n_frames * frame - _LEFT_OUT, 0), _LEFT_OUT)
     try:
         there, first = count_samples(data, "mp3")
     except AudioDecodingError:

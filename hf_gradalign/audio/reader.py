@@ -19,8 +19,9 @@ from typing import Any
 import numpy as np
 import soundfile
 
+from hf_gradalign.audio.containers import check_structure
 from hf_gradalign.audio.errors import AudioDecodingError
-from hf_gradalign.audio.ffmpeg import LOSSY_TOLERANCE, UnknownFormatError, blocks_by_ffmpeg
+from hf_gradalign.audio.ffmpeg import UnknownFormatError, blocks_by_ffmpeg
 from hf_gradalign.audio.mp3 import Mp3Length, measure_mp3
 from hf_gradalign.audio.recordings import find_recordings
 from hf_gradalign.audio.resampling import check_rate, resample_span, resampled_length, source_span
@@ -42,10 +43,18 @@ _KEPT = 2**24
 # libsndfile gives this many frames when the header does not say (a FLAC written to a pipe).
 _UNKNOWN_FRAMES = 2**62
 _NO_SUCH_FILE = 7  # by libsndfile's numbers
-# What libsndfile notes where a W64 file is shorter than its header says: it reads what there is.
-_W64_SIZES = re.compile(r"^\s*riff\s*: (\d+) \(should be (\d+)\)", re.IGNORECASE | re.MULTILINE)
-_W64_TOLERANCE = 0.01
-_W64_UNKNOWN_SIZE = 0x7FFF0000
+# What libsndfile notes where a file is shorter than its header says: it reads what there is. (Of WAV and AIFF, `riff`
+# knows more.)
+_SHORTER = {
+    "W64": re.compile(r"^\s*riff\s*: (\d+) \(should be (\d+)\)", re.IGNORECASE | re.MULTILINE),
+    "AU": re.compile(r"^\s*Data Size\s*: (\d+) \(should be (\d+)\)", re.MULTILINE),
+    "SVX": re.compile(r"^\s*BODY\s*: (\d+) \(should be (\d+)\)", re.MULTILINE),
+}
+_SIZE_TOLERANCE = 0.01
+_UNKNOWN_SIZE = 0x7FFF0000
+_NIST_SAMPLES = re.compile(rb"^sample_count -i (\d+)", re.MULTILINE)
+# A lossy stream may lack so large a share of the samples that its header gives it, or a frame.
+_LOSSY_SHARE, _LOSSY_FRAME = 0.03, 1152
 
 
 @dataclass(frozen=True)
@@ -187,8 +196,7 @@ class SoundReader:
         if self._sound_file.frames == 0:
             raise AudioDecodingError("it is empty (no samples)")
         check_rate(self._sound_file.samplerate)
-        if self._sound_file.format == "W64":
-            _refuse_cut_off_w64(self._sound_file)
+        _refuse_cut_off(self._sound_file, self._file.data)
         return True
 
     def _libsndfile_blocks(self, file: soundfile.SoundFile) -> Iterator[Block]:
@@ -199,7 +207,7 @@ class SoundReader:
             n_read += len(samples)
             if n_read == file.frames:
                 return
-        tolerance = 0 if file.subtype.startswith(_EXACT_ENCODINGS) else LOSSY_TOLERANCE * file.frames
+        tolerance = 0 if file.subtype.startswith(_EXACT_ENCODINGS) else _lossy_tolerance(file.frames)
         if file.format != "MP3" and (n_read == 0 or file.frames - n_read > tolerance):
             raise AudioDecodingError(f"it is truncated: {n_read} of {file.frames} samples could be read")
 
@@ -214,16 +222,17 @@ class SoundReader:
         try:
             n_heard, heard = _counted(by_libsndfile)
         except soundfile.SoundFileError as error:
-            yield from _what_libsndfile_cannot(self._file.data, error, "mp3")
-            return
-        if n_heard < length.least:
-            n_there, there = _counted(lambda: blocks_by_ffmpeg(self._file.data, "mp3"))
-            if n_there > n_heard + length.left_out:
-                yield from there()
-                return
+            fault = error
+            n_heard, heard = _counted(lambda: _what_libsndfile_cannot(self._file.data, fault, "mp3"))
+        else:
+            if n_heard < length.least:
+                n_there, there = _counted(lambda: blocks_by_ffmpeg(self._file.data, "mp3"))
+                if n_there > n_heard + length.left_out:
+                    yield from there()
+                    return
         frames = self._sound_file.frames
         claims = length.has_header or not length.least
-        if n_heard == 0 or (claims and n_heard < (1 - LOSSY_TOLERANCE) * frames):
+        if n_heard == 0 or (claims and n_heard < frames - _lossy_tolerance(frames)):
             raise AudioDecodingError(f"it is truncated: {n_heard} of {frames} samples could be read")
         yield from heard()
 
@@ -253,8 +262,20 @@ def _said(error: Exception) -> str:
     return str(getattr(error, "error_string", error))  # without the address of the bytes, which differs from run to run
 
 
-def _refuse_cut_off_w64(file: soundfile.SoundFile) -> None:
-    for match in _W64_SIZES.finditer(file.extra_info):
-        said, there = int(match[1]), int(match[2])
-        if there < (1 - _W64_TOLERANCE) * said and said < _W64_UNKNOWN_SIZE:
-            raise AudioDecodingError(f"it is truncated: {there} of {said} bytes are there")
+def _lossy_tolerance(frames: int) -> float:
+    return max(_LOSSY_SHARE * frames, _LOSSY_FRAME)
+
+
+def _refuse_cut_off(file: soundfile.SoundFile, data: Data) -> None:
+    notes = _SHORTER[file.format].findall(file.extra_info) if file.format in _SHORTER else []
+    pairs = [(int(said), int(there)) for said, there in notes]
+    if file.format == "NIST" and (match := _NIST_SAMPLES.search(data[:1024])):
+        pairs = [(int(match[1]), file.frames)]
+    for said, there in pairs:
+        if there < (1 - _SIZE_TOLERANCE) * said and said < _UNKNOWN_SIZE:
+            unit = "samples" if file.format == "NIST" else "bytes"
+            raise AudioDecodingError(f"it is truncated: {there} of {said} {unit} are there")
+    if file.format == "CAF":
+        check_structure(data, "caf")
+    if file.format == "VOC" and "truncated file" in file.extra_info:
+        raise AudioDecodingError("it is truncated (libsndfile: seems to be a truncated file)")
