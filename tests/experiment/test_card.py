@@ -53,7 +53,7 @@ def test_views_and_their_alignment(tmp_path):
         "alignment_parameters": ["weight$"],
     }
     text = write(tmp_path, training=training, views=views, words=["--views", views]).read_text()
-    assert "three times in a step, clean (weight 1), rawboost2 (weight 1) and line (line.yaml, weight 0.5), in" in text
+    assert "three times per step, clean (weight 1), rawboost2 (weight 1) and line (line.yaml, weight 0.5), in" in text
     assert "| alignment scope | module |\n| modules aligned apart | classifier, projector |\n" in text
     assert "| parameters aligned | weight$ |" in text
     assert "--views clean,rawboost2,line.yaml" in text
@@ -62,7 +62,7 @@ def test_views_and_their_alignment(tmp_path):
 
 def test_ordinary_alignment_is_not_explained(tmp_path):
     text = write(tmp_path).read_text()
-    assert "seen twice in a step, clean and augmented (rawboost), in two forward and backward passes, and the" in text
+    assert "seen twice per step, clean and augmented (rawboost), in two forward and backward passes, and the" in text
     for absent in ("alignment scope", "aligned |", "(weight"):
         assert absent not in text.split("## How it was trained")[1]
 

@@ -79,9 +79,9 @@ def test_card_is_plain_yaml_and_survives_saving_again(tmp_path, facts):
         "[facebook/wav2vec2-base](https://huggingface.co/facebook/wav2vec2-base), fine-tuned on "
         "[Some | corpus](https://huggingface.co/datasets/someone/corpus)",
         "- Input: mono speech at 16000 Hz, a window of 4.175 s",
-        "- Output: one logit a class (0 = spoof, 1 = bonafide);",
+        "- Output: one logit per class (0 = spoof, 1 = bonafide);",
         "- Size: 94.60 million parameters",
-        "- Licence: apache-2.0",
+        "- License: apache-2.0",
         'model="tester/detector"',
         "The score at the equal error rate was -0.250 on validation.",
         "| validation | all | 3.12 % |\n| validation | A01 | 0.00 % |\n| validation | A\\|7 | 6.25 % |\n",
@@ -111,7 +111,7 @@ def test_what_is_not_known_is_not_mentioned(tmp_path, bare_facts):
     assert "without an augmented view" in text
     for absent in ["None", "nan", "{}", "()", "[]", "![", "%", "|", "{{"]:
         assert absent not in text
-    for absent in ["RawBoost", "conflict", "Licence", "demonstration"]:
+    for absent in ["RawBoost", "conflict", "License", "demonstration"]:
         assert absent not in text
     assert "\n\n\n" not in text
 
@@ -148,7 +148,7 @@ def test_three_views(tmp_path, facts):
     views = {"clean": None, "rawboost": "rawboost", "line": "codec"}
     text = training_of(tmp_path, facts, views=views, view_weights={"line": 0.5})
     assert (
-        "seen three times in a step, clean (weight 1), rawboost (weight 1) and line (codec, weight 0.5), in three "
+        "seen three times per step, clean (weight 1), rawboost (weight 1) and line (codec, weight 0.5), in three "
         "forward and backward passes, and the three gradients were aligned with GradVac (beta=0.5) before the update."
     ) in text
     assert "The gradients of at least two views were in conflict" in text
@@ -162,7 +162,7 @@ def test_three_views(tmp_path, facts):
 def test_one_view(tmp_path, facts, bare_facts):
     facts.conflict_rate, facts.conflict_rate_by_epoch = None, []
     text = training_of(tmp_path, facts, views={"codec": "codec"})
-    assert "seen once in a step, in the view codec alone, so there were no gradients to align." in text
+    assert "seen once per step, in the view codec alone, so there were no gradients to align." in text
     assert "GradVac" not in text
     assert "tak2022rawboost" not in (tmp_path / "README.md").read_text()
     assert "without an augmented view" in training_of(tmp_path, bare_facts, views={"clean": None})

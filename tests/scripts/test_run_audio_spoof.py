@@ -351,7 +351,7 @@ def test_one_augmented_view(run_script, tmp_path, capsys, method):
     assert "One view (rawboost), so no gradients to align" in printed
     assert "To compare" not in printed
     card = (out / "README.md").read_text()
-    assert "once in a step, in the view rawboost alone, so there were no gradients to align" in card
+    assert "once per step, in the view rawboost alone, so there were no gradients to align" in card
 
 
 def test_reports_to_tensorboard(run_script, tmp_path):
