@@ -24,7 +24,16 @@ SLOW_LIBRARIES = (
     *("pyarrow.compute", "pyarrow.dataset", "pyarrow.parquet", "scipy.optimize", "scipy.signal", "scipy.stats"),
     *("sklearn.metrics", "soundfile", "sympy", "torch", "torch._dynamo", "torch.distributed.tensor", "yaml"),
 )
-ENVIRONMENT_READERS = ("accelerate", "datasets", "evaluate", "hf_gradalign", "huggingface_hub", "peft", "transformers")
+LEFT_TO_EACH = (
+    "accelerate",
+    "datasets",
+    "evaluate",
+    "hf_gradalign",
+    "huggingface_hub",
+    "peft",
+    "torchaudio",
+    "transformers",
+)
 
 
 TORCHRUN = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node"]
@@ -70,8 +79,8 @@ def _server():
 def _serve():
     for name in SLOW_LIBRARIES:
         importlib.import_module(name)
-    early = sorted(name for name in ENVIRONMENT_READERS if name in sys.modules)
-    assert not early, f"{early} read the environment before there is one"
+    early = sorted(name for name in LEFT_TO_EACH if name in sys.modules)
+    assert not early, f"{early} came with them, and would read no environment but this one"
     for line in sys.stdin:
         request = json.loads(line)
         ranks = _ranks(request["processes"])

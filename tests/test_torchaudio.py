@@ -1,8 +1,8 @@
-"""torchaudio beside a CPU-only torch; each case in a fresh process, since imports happen once."""
+"""torchaudio beside a CPU-only torch; each case in a process of its own, since imports happen once."""
 
-import subprocess
 import sys
 
+import forked_python
 import pytest
 import torch
 
@@ -14,7 +14,7 @@ IMPORTS = {
 
 
 def run(program):
-    return subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=120, check=False)
+    return forked_python.run([sys.executable, "-c", program])
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,6 @@
 """Gradients spread over two real processes, as FSDP2 leaves them."""
 
+import forked_group
 import pytest
 import torch
 from torch import distributed
@@ -98,8 +99,8 @@ def check_combination(mesh):
         torch.testing.assert_close(parameter.grad.full_tensor(), combined)
 
 
-def in_each_process(rank, address):
-    distributed.init_process_group("gloo", init_method=address, rank=rank, world_size=2)
+def in_each_process():
+    distributed.init_process_group("gloo")
     mesh = init_device_mesh("cpu", (2,))
     check_products(mesh)
     check_two_mesh_dimensions()
@@ -110,8 +111,10 @@ def in_each_process(rank, address):
 
 
 def test_two_processes(tmp_path):
-    # The name of a check that fails is in the traceback, which spawn passes on.
-    torch.multiprocessing.spawn(in_each_process, (f"file://{tmp_path / 'rendezvous'}",), nprocs=2)
+    # The name of a check that fails is in the traceback.
+    process = forked_group.start(in_each_process, log=tmp_path / "log", processes=2)
+    process.join()
+    assert process.exitcode == 0, (tmp_path / "log").read_text()
 
 
 def test_ordinary_tensors_need_no_process_group():

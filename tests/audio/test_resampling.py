@@ -22,7 +22,7 @@ def draw(n_samples):
 
 
 @given(rate=RATES, n_samples=st.integers(1, 200_000), ends=st.tuples(st.floats(0, 1), st.floats(0, 1)))
-@settings(deadline=None, max_examples=60)
+@settings(deadline=None, max_examples=30)
 def test_a_part(rate, n_samples, ends):
     samples = draw(n_samples)
     whole = resample_clip(samples, rate, 16_000)
@@ -36,7 +36,7 @@ def test_a_part(rate, n_samples, ends):
 
 
 @given(rate=RATES, cuts=st.lists(st.integers(1, 900_000), min_size=1, max_size=5))
-@settings(deadline=None, max_examples=40)
+@settings(deadline=None, max_examples=20)
 def test_block_by_block(rate, cuts):
     samples = draw(sum(cuts))
     blocks = np.split(samples, np.cumsum(cuts)[:-1])
@@ -44,12 +44,12 @@ def test_block_by_block(rate, cuts):
     np.testing.assert_array_equal(joined, resample_clip(samples, rate, 16_000))
 
 
-@pytest.mark.parametrize("n_samples", [2**24 + 1, 19_000_001])
-def test_lengths_that_torchaudio_rounds(n_samples):
+@pytest.mark.parametrize(("n_samples", "rate"), [(2**24 + 1, 8000), (12_582_914, 12_000)])
+def test_lengths_that_torchaudio_rounds(n_samples, rate):
     samples = np.ones(n_samples, np.float32)
-    whole = resample_clip(samples, 8000, 16_000)
-    assert resampled_length(n_samples, 8000, 16_000) == len(whole)
-    joined = np.concatenate(list(resample_blocks(np.array_split(samples, 20), 8000, 16_000)))
+    whole = resample_clip(samples, rate, 16_000)
+    assert resampled_length(n_samples, rate, 16_000) == len(whole)
+    joined = np.concatenate(list(resample_blocks(np.array_split(samples, 20), rate, 16_000)))
     np.testing.assert_array_equal(joined, whole)
 
 
