@@ -1,6 +1,7 @@
 """A `Trainer` whose runs may be killed at any moment and resumed to the same end."""
 
 import json
+import logging as std_logging
 import os
 import weakref
 from pathlib import Path
@@ -13,6 +14,7 @@ from torch.utils.data import DataLoader
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 from transformers.trainer import TRAINER_STATE_NAME
 from transformers.trainer_utils import TrainOutput
+from transformers.utils import logging
 
 from hf_gradalign.training.atomic_writing import give_usual_mode
 from hf_gradalign.training.checkpoint_soundness import weights_shortcomings
@@ -20,6 +22,8 @@ from hf_gradalign.training.evaluating_trainer import EvaluatingTrainer
 from hf_gradalign.training.links import refuse_links_out
 from hf_gradalign.training.merged_adapters import ADAPTER_DIR, has_adapters, merged_copy
 from hf_gradalign.training.run_checkpoints import RunCheckpoints, describe, require_complete
+
+logger = logging.get_logger(__name__)
 
 PROCESS_STATES_NAME = "process_states.json"
 
@@ -46,6 +50,7 @@ class ResumableTrainer(EvaluatingTrainer):
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         self._unfinished: Path | None = None
         self._process_state: dict[str, Any] | None = None
+        self._resumed_from: Path | None = None
         self._epoch_is_over = False
         self._save_is_due = False
         super().__init__(*args, **kwargs)
@@ -72,6 +77,7 @@ class ResumableTrainer(EvaluatingTrainer):
             require_complete(resume_from_checkpoint)
         if self.args.should_save:
             checkpoints.clear_unfinished()
+        self._resumed_from = Path(resume_from_checkpoint) if resume_from_checkpoint else None
         return super().train(resume_from_checkpoint, *args, **kwargs)
 
     def rehearse_checkpoint(self) -> None:
@@ -223,11 +229,31 @@ class ResumableTrainer(EvaluatingTrainer):
         )
 
     def _init_training_state(self, *args: Any, **kwargs: Any) -> tuple[int, int]:
-        epochs, batches = super()._init_training_state(*args, **kwargs)
+        base = std_logging.getLogger("transformers.trainer")
+        base.addFilter(_is_not_of_the_best)
+        try:
+            epochs, batches = super()._init_training_state(*args, **kwargs)
+        finally:
+            base.removeFilter(_is_not_of_the_best)
+        self._find_best_checkpoint()
         leave_blank = getattr(self.train_dataset, "leave_blank", None)
         if leave_blank is not None:
             leave_blank(batches, self._train_batch_size)
         return epochs, batches
+
+    def _find_best_checkpoint(self) -> None:
+        """Take the best checkpoint of the run that is resumed from its folder, wherever that was moved to."""
+        step = self.state.best_global_step
+        if self._resumed_from is None or not step:
+            return
+        beside = RunCheckpoints(self._resumed_from.parent).path(step)
+        if beside.is_dir():
+            self.state.best_model_checkpoint = str(beside)
+        elif self.state.best_model_checkpoint is None and self.args.load_best_model_at_end:
+            logger.warning(
+                f"The best checkpoint so far, {beside.name}, is no longer in {beside.parent} and cannot be loaded at "
+                "the end."
+            )
 
     def _load_best_model(self) -> None:
         best = Path(self.state.best_model_checkpoint)
@@ -265,6 +291,10 @@ class _TrainingStages(TrainerCallback):
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
         self._trainer.end_epoch()
+
+
+def _is_not_of_the_best(record: std_logging.LogRecord) -> bool:
+    return not record.getMessage().startswith("The best checkpoint ")  # which is looked for in the run's folder
 
 
 def _last_on_every_process(checkpoints: RunCheckpoints) -> Path:

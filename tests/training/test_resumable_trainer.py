@@ -106,6 +106,35 @@ def test_a_damaged_best_checkpoint_is_not_loaded(tmp_path, name, is_refused):
     trainer(load_best_model_at_end=False).train(resume_from_checkpoint=True)  # as the message says
 
 
+@pytest.mark.parametrize("copied", [False, True])
+def test_a_run_that_was_moved_or_copied_ends_with_its_best_checkpoint(tmp_path, caplog, copied):
+    def trainer(folder):
+        made = make(
+            tmp_path / folder,
+            eval_dataset=[item["clean"] for item in ToyViews(4)],
+            **{"eval_strategy": "steps", "eval_steps": 1, "greater_is_better": False},
+            **{"metric_for_best_model": "score", "load_best_model_at_end": True},
+        )
+        made.compute_metrics = lambda _: {"score": abs(made.state.global_step - 2)}
+        return made
+
+    whole = trainer("run")
+    whole.train()
+    (shutil.copytree if copied else shutil.move)(tmp_path / "run", tmp_path / "other")
+    if copied:  # what is in the folder that it came from is not its own any more
+        shutil.rmtree(tmp_path / "run" / "checkpoint-2")
+        shutil.copytree(tmp_path / "run" / "checkpoint-5", tmp_path / "run" / "checkpoint-2")
+    resumed = trainer("other")
+    resumed.train(resume_from_checkpoint=True)
+    assert resumed.state.best_model_checkpoint == str(tmp_path / "other" / "checkpoint-2")
+    assert_same_end(resumed, whole)
+    assert "does not exist anymore" not in caplog.text
+    if not copied:
+        shutil.rmtree(tmp_path / "other" / "checkpoint-2")
+        trainer("other").train(resume_from_checkpoint=True)
+        assert "The best checkpoint so far, checkpoint-2, is no longer in" in caplog.text
+
+
 def test_half_a_checkpoint_by_name_is_refused(run):
     with pytest.raises(FileNotFoundError, match=r"-5 is not a complete .*: optimizer.pt .*; resume from .*-4 in"):
         make(run).train(resume_from_checkpoint=str(run / "checkpoint-5"))

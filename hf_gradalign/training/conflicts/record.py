@@ -180,8 +180,8 @@ def _cut(path: Path, step: int) -> int:
                 row = parse_json(line) if line.endswith(b"\n") else None
             except ValueError:
                 row = None
-            if row is None or row["step"] > step:
-                break
+            if not isinstance(row, dict) or not isinstance(row.get("step"), int) or row["step"] > step:
+                break  # half-written by a killed run, or not one of its rows
             last, end = row["step"], end + len(line)
         file.truncate(end)
     return last

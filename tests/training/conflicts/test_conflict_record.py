@@ -56,6 +56,15 @@ def test_a_half_written_line_is_dropped(tmp_path):
         assert path.read_bytes() == whole
 
 
+@pytest.mark.parametrize("line", ["{}", "3", '{"step": "2"}', '{"step": null}', "[1]"])
+def test_a_line_that_is_no_row_is_dropped_with_those_behind_it(tmp_path, line):
+    path = write(tmp_path, 3)
+    first, _, third = path.read_text().splitlines()
+    path.write_text("\n".join([first, line, third]) + "\n")
+    assert ConflictRecord(tmp_path).begin(3) == 1
+    assert steps(path) == [1]
+
+
 def test_what_a_crash_left_behind(tmp_path):
     # Killed while the Parquet record was made, or before the other was removed: the other is whole.
     path = write(tmp_path, 3)
