@@ -14,6 +14,7 @@ from typing import Any, NoReturn, get_args, get_origin, get_type_hints
 from transformers import HfArgumentParser
 from transformers.hf_argparser import string_to_bool
 
+from hf_gradalign.error_lines import error_line
 from hf_gradalign.experiment.arguments import (
     NONE_IS_A_VALUE,
     OF_CORPORA,
@@ -77,6 +78,10 @@ class RunParser(HfArgumentParser):
             action.choices = None if action.choices is None else [*action.choices, None]
         if is_list:
             self._empty[field.name] = None if type(None) in alternatives else action.default
+
+    def error(self, message: str) -> NoReturn:
+        """As argparse's; what a stranger's file holds is shown as text, and not all of it."""
+        super().error(error_line(ValueError(message)).removeprefix("error: "))
 
     def parse_known_args(self, args: Any = None, namespace: Any = None) -> tuple[argparse.Namespace, list[str]]:
         """As argparse's; of a list, `none` leaves nothing."""

@@ -416,3 +416,16 @@ def test_no_progress_is_an_option_as_of_other_commands():
     assert parse_arguments([])[2].disable_tqdm is False
     assert parse_arguments(["--no_progress"])[2].disable_tqdm is True
     assert command_words(read_arguments(["--no_progress"]))[-2:] == ["--disable_tqdm", "True"]
+
+
+def test_what_a_received_run_holds_is_shown_as_text(tmp_path, capsys):
+    (tmp_path / "checkpoint-1").mkdir()
+    (tmp_path / "run_arguments.json").write_text(json.dumps({"\x1b[2J\u202e" + "x" * 100_000: 1}))
+    with pytest.raises(SystemExit):
+        read_arguments(["--resume_from_checkpoint", str(tmp_path)])
+    printed = capsys.readouterr().err
+    assert "unknown key in" in printed
+    assert "more characters" in printed
+    assert len(printed) < 3_000
+    assert "\x1b" not in printed
+    assert "\u202e" not in printed
