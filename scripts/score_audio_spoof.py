@@ -208,7 +208,7 @@ def score(scorer: SpoofScorer, corpus: str, split: str, dataset: Dataset, argume
         print(f"{len(report.bad_clips)} could not be scored; they are in {report.bad_audio_file}")
     if arguments.audio and report.n_scored <= _SHOWN:
         for name, value in read_score_file(output).items():
-            print(f"{value:.6f}  {plain_text(name)}")
+            print(f"{value:.6f}  {' '.join(plain_text(name).split())}")
         print("A higher score is more likely bona fide.")
     if "label" in dataset.column_names:
         print(error_rate(dataset, read_score_file(output)))
