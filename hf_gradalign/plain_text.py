@@ -24,9 +24,14 @@ def plain_text(said: object) -> str:
     return _CODES.sub("", str(said).replace("\r\n", "\n"))
 
 
+def one_line(value: object) -> str:
+    """A value as one line of plain text, for a terminal or a figure."""
+    return " ".join(plain_text(value).split())
+
+
 def markdown_text(value: object) -> str:
     """A value as one line of Markdown that shows it as it is: no markup, tag or link comes of it."""
-    return _ACTIVE.sub(r"\\\g<0>", " ".join(plain_text(value).split()))
+    return _ACTIVE.sub(r"\\\g<0>", one_line(value))
 
 
 def markdown_cell(value: object) -> str:

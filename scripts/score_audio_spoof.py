@@ -24,7 +24,7 @@ from hf_gradalign.error_lines import error_line
 from hf_gradalign.hub_waits import limit_hub_waits
 from hf_gradalign.library_bars import hide_library_bars
 from hf_gradalign.metrics import equal_error_rate
-from hf_gradalign.plain_text import plain_text
+from hf_gradalign.plain_text import one_line
 from hf_gradalign.scoring import SpoofScorer, list_audio_files, process_state, read_score_file, score_corpus
 from hf_gradalign.training import leave_process_group
 
@@ -208,7 +208,7 @@ def score(scorer: SpoofScorer, corpus: str, split: str, dataset: Dataset, argume
         print(f"{len(report.bad_clips)} could not be scored; they are in {report.bad_audio_file}")
     if arguments.audio and report.n_scored <= _SHOWN:
         for name, value in read_score_file(output).items():
-            print(f"{value:.6f}  {' '.join(plain_text(name).split())}")
+            print(f"{value:.6f}  {one_line(name)}")
         print("A higher score is more likely bona fide.")
     if "label" in dataset.column_names:
         print(error_rate(dataset, read_score_file(output)))

@@ -13,6 +13,7 @@ from scipy.special import ndtri
 
 from hf_gradalign.metrics import Breakdown, CountedScores, RankedScores
 from hf_gradalign.metrics.functional.eer import official_equal_error
+from hf_gradalign.plain_text import one_line
 
 FORMATS = ("png", "svg")
 _DPI = 150
@@ -27,6 +28,7 @@ _STYLE = {
     "legend.frameon": False,
     "legend.fontsize": 8,
     "svg.fonttype": "none",  # text stays text
+    "text.parse_math": False,  # so do names with a dollar sign
     "svg.hashsalt": "hf_gradalign",  # the same scores, the same file
 }
 _TICKS = (0.0001, 0.001, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.4, 0.6, 0.8, 0.9, 0.95, 0.99)
@@ -70,7 +72,7 @@ def draw_det(systems: Mapping[str, tuple[NDArray, NDArray]]) -> Any:
             for side in (curve.false_acceptance_rate, curve.false_rejection_rate)
         )
         kept = _corners(far, frr)
-        axis.plot(far[kept], frr[kept], color=colour, label=f"{name}: EER {100 * rate:.2f} %")
+        axis.plot(far[kept], frr[kept], color=colour, label=f"{one_line(name)}: EER {100 * rate:.2f} %")
         if lowest < rate < 1 - lowest:
             axis.plot(ndtri(rate), ndtri(rate), "o", color=colour, markersize=5)
     limits = ndtri(lowest), ndtri(highest)
@@ -120,11 +122,11 @@ def draw_bars(column: str, breakdown: Breakdown, pooled: float | None = None, me
     if pooled is not None:
         axis.axhline(100 * pooled, color=_VERMILION, linestyle="--", linewidth=1, label="all clips")
         axis.legend(loc="upper right", bbox_to_anchor=(1, 1.15))
-    axis.set_xticks(places, [group.value for group in groups], rotation=60, ha="right")
+    axis.set_xticks(places, [one_line(group.value) for group in groups], rotation=60, ha="right")
     axis.set_xlim(-0.6, len(groups) - 0.4)
     axis.margins(y=0.12)
     axis.set_ylabel("EER (%)")
-    axis.set_xlabel(column)
+    axis.set_xlabel(one_line(column))
     if len(breakdown.groups) > len(groups):
         axis.set_title(f"the first {len(groups)} of {len(breakdown.groups)}")
     return figure

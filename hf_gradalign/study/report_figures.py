@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from hf_gradalign.score_files.figures import save_figures
+from hf_gradalign.score_files.figures import import_matplotlib, save_figures
 from hf_gradalign.study.arms import StudyResults
 from hf_gradalign.study.report_tables import ReportTables, Row
 
@@ -33,6 +33,14 @@ def draw_report(results: StudyResults, tables: ReportTables, folder: Path, forma
     Raises:
         ImportError: If matplotlib is not installed.
     """
+    with import_matplotlib().rc_context({"text.parse_math": False}):  # names with a dollar sign stay text
+        figures = _draw_all(results, tables)
+    save_figures(figures, folder, formats)
+    ending = formats[0].lstrip(".")
+    return [f"{folder.name}/{name}.{ending}" for name in figures]
+
+
+def _draw_all(results: StudyResults, tables: ReportTables) -> dict[str, Any]:
     figures: dict[str, Any] = {}
     for name in results.evaluation_sets:
         rows = [row for row in tables.eer if row["evaluation_set"] == name]
@@ -49,9 +57,7 @@ def draw_report(results: StudyResults, tables: ReportTables, folder: Path, forma
     modules = [row for row in tables.modules if row["conflict_rate"] is not None]
     if modules:
         figures["conflicts_by_module"] = draw_modules(modules)
-    save_figures(figures, folder, formats)
-    ending = formats[0].lstrip(".")
-    return [f"{folder.name}/{name}.{ending}" for name in figures]
+    return figures
 
 
 def draw_error_rates(rows: Sequence[Row]) -> Any:

@@ -96,6 +96,19 @@ def test_bars_by_attack():
     assert axis.lines[0].get_ydata()[0] == 15
 
 
+def test_names_are_text(tmp_path):
+    names = np.where(LABELS == 1, "-", "$\\frac{$ <script>\x1b[31m\u202e\n`x`")
+    figures = {
+        "bars": draw_bars("a $x_", break_down("eer", SCORES, LABELS, names)),
+        "det": draw_det({"$\\frac{$\x1b[2J": (SCORES, LABELS)}),
+    }
+    bars, det = save_figures(figures, tmp_path, ["svg"])
+    text = " ".join(ElementTree.parse(bars).getroot().itertext())
+    assert "$\\frac{$ <script> `x`" in text
+    assert "a $x_" in text
+    assert "$\\frac{$: EER" in " ".join(ElementTree.parse(det).getroot().itertext())
+
+
 def test_bars_without_a_value():
     breakdown = break_down("eer", SCORES, LABELS, np.where(np.arange(4000) < 3999, "some", "none"), against="within")
     (axis,) = draw_bars("codec", breakdown).axes

@@ -32,6 +32,7 @@ _STYLE = {
     "legend.frameon": False,
     "legend.fontsize": 8,
     "svg.fonttype": "none",  # text stays text
+    "text.parse_math": False,  # so do names with a dollar sign
     "svg.hashsalt": "hf_gradalign",  # the same record, the same file
 }
 
