@@ -195,6 +195,16 @@ def test_links_lead_somewhere(page):
             assert anchor in list(anchors(target)), link
 
 
+def test_the_map_is_true():
+    text = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
+    paths = [span for span in re.findall(r"`([\w./]*/[\w./]*)`", text) if span.endswith(("/", ".py", ".md"))]
+    assert len(paths) > 30
+    for path in paths:
+        assert (ROOT / path).exists() or (ROOT / "hf_gradalign" / path).exists(), path
+    packages = {path.parent.name for path in (ROOT / "hf_gradalign").glob("*/__init__.py")}
+    assert packages == set(re.findall(r"^\| `(\w+)/` \|", text, re.MULTILINE))
+
+
 @pytest.mark.parametrize("name", ["pyproject.toml", "CITATION.cff"])
 def test_one_version(name):
     version = re.search(r'^version( =|:) "?([\w.]+)', (ROOT / name).read_text(encoding="utf-8"), re.MULTILINE)[2]
