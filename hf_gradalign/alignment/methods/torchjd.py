@@ -90,31 +90,29 @@ def _missing_packages(name: str) -> list[str]:
 class TorchJDWeighting(AlignmentMethod):
     r"""A weighting of TorchJD (torchjd.org) by name.
 
-    With the views' mean as the measure, so that a learning rate can be kept from method to method:
+    Updates are scaled like the views' mean, so that a learning rate can be kept from method to method:
 
-    =============  ====================================================================================================
-    `upgrad`       Each gradient's share 1/K of the mean is projected onto the cone of directions that harm no view
-                   (arXiv 2406.16232). As TorchJD gives it; without a conflict the mean.
-    `dualproj`     The mean is projected onto that cone (GEM, NeurIPS 2017). As TorchJD gives it; without a conflict
-                   the mean.
-    `mgda`         The shortest vector among the weighted means (arXiv 1810.04650). As TorchJD gives it: weights >= 0
-                   that sum to 1. The mean for gradients of one length; no update where a view has no gradient, since
-                   nothing can be gained for it.
-    `imtlg`        All views gain alike per unit of their gradients' length (IMTL-G, ICLR 2021). As TorchJD gives it:
-                   weights that sum to 1. Opposed gradients have no common gain, and next to them the weights grow
-                   without bound; where the update were over 10 times as long as the longest gradient, the mean.
-    `aligned_mtl`  Gradients made orthogonal and of one length (CVPR 2023). As TorchJD gives it with `scale_mode`
-                   "rmse": the update's squared length is the mean of the Gramian's eigenvalues times at most 1/K; for
-                   orthogonal gradients of one length the mean.
-    `fairgrad`     :math:`\alpha`-fair gains (arXiv 2402.15638); `alpha` is 2. TorchJD's weights divided by their sum:
-                   the length of its own update hangs on the unit of the loss (and on fp16's loss scale). With `alpha`
-                   1 it solves Nash-MTL's problem. Where a view has no gradient, the mean.
-    `krum`         The gradient closest to the others (NeurIPS 2017), for three views and more; `n_byzantine` is 0. As
-                   TorchJD gives it: weights that sum to 1.
-    `pcd`          The first view's gradient, turned as little as it takes to help the others (arXiv 2606.29521). As
-                   TorchJD gives it: as long as the first view's gradient. It keeps moving averages of the gradients'
-                   squared norms, in whose unit `eps` is.
-    =============  ====================================================================================================
+    - `upgrad`: Each gradient's share 1/K of the mean is projected onto the cone of directions that harm no view
+      (arXiv 2406.16232). As TorchJD gives it; without a conflict the mean.
+    - `dualproj`: The mean is projected onto that cone (GEM, NeurIPS 2017). As TorchJD gives it; without a conflict
+      the mean.
+    - `mgda`: The shortest vector among the weighted means (arXiv 1810.04650). As TorchJD gives it: weights >= 0
+      that sum to 1. The mean for gradients of one length; no update where a view has no gradient, since nothing can
+      be gained for it.
+    - `imtlg`: All views gain alike per unit of their gradients' length (IMTL-G, ICLR 2021). As TorchJD gives it:
+      weights that sum to 1. Opposed gradients have no common gain, and next to them the weights grow without bound;
+      where the update would be over 10 times as long as the longest gradient, the mean.
+    - `aligned_mtl`: Gradients made orthogonal and of one length (CVPR 2023). As TorchJD gives it with `scale_mode`
+      "rmse": the update's squared length is the mean of the Gramian's eigenvalues times at most 1/K; for orthogonal
+      gradients of one length the mean.
+    - `fairgrad`: :math:`\alpha`-fair gains (arXiv 2402.15638); `alpha` is 2. TorchJD's weights divided by their
+      sum: the length of its own update depends on the unit of the loss (and on fp16's loss scale). With `alpha` 1 it
+      solves Nash-MTL's problem. Where a view has no gradient, the mean.
+    - `krum`: The gradient closest to the others (NeurIPS 2017), for three views and more; `n_byzantine` is 0. As
+      TorchJD gives it: weights that sum to 1.
+    - `pcd`: The first view's gradient, turned as little as it takes to help the others (arXiv 2606.29521). As
+      TorchJD gives it: as long as the first view's gradient. It keeps moving averages of the gradients' squared
+      norms, in whose unit `eps` is.
 
     For opposed, vanishing and other degenerate gradients the weights are finite; where a solver fails, and where
     there is no finite answer, they are the mean's, with one warning. None of the methods draws random numbers. A
