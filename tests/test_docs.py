@@ -20,8 +20,10 @@ from tokenizers.models import WordLevel
 from transformers import AutoModel, PreTrainedTokenizerFast
 
 import hf_gradalign.hub.arena
+from hf_gradalign.augmentation import get_augmentation
 from hf_gradalign.experiment import parse_arguments
 from hf_gradalign.models import SpoofDetectorFeatureExtractor
+from hf_gradalign.study import Study
 
 ROOT = Path(__file__).parents[1]
 PAGES = [
@@ -125,6 +127,28 @@ def test_python_runs(page, world, given, monkeypatch, tmp_path):
             warnings.simplefilter("ignore", UserWarning)  # of scores as odd as eight made-up ones are
             exec(compile("\n" * line + code, str(page), "exec"), namespace)
     assert not unused, "the page no longer has this text"
+
+
+def test_the_study_file_reads(tmp_path, monkeypatch):
+    monkeypatch.setenv("DATA", str(tmp_path))
+    ((_, text),) = blocks(ROOT / "docs" / "studies.md", "yaml")
+    (tmp_path / "study.yaml").write_text(text)
+    study = Study.read(tmp_path / "study.yaml")
+    assert len(study.cells) == 2 * 2 * 5 + 3 * 5
+    assert {evaluation.name for evaluation in study.evaluation_sets} == {"21DF", "itw"}
+
+
+def test_the_file_of_corpora_parses(tmp_path):
+    ((_, text),) = blocks(ROOT / "docs" / "corpora" / "your_own.md", "yaml")
+    (tmp_path / "config.yaml").write_text(text)
+    assert parse_arguments([str(tmp_path / "config.yaml")])[1].corpus == ["data/corpus_a", "data/corpus_b.csv"]
+
+
+def test_the_augmentation_file_augments(tmp_path):
+    ((_, text),) = blocks(ROOT / "docs" / "augmentation.md", "yaml")
+    (tmp_path / "noise.yaml").write_text(text.replace(":/data/musan", "").replace("[opus, g722]", "[opus]"))
+    clip = corpus_trees.speech(0)
+    assert get_augmentation(str(tmp_path / "noise.yaml"))(clip, sample_rate=corpus_trees.RATE).shape == clip.shape
 
 
 class Parsed(BaseException):
