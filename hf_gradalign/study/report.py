@@ -79,8 +79,8 @@ def render(results: StudyResults, tables: ReportTables, settings: ReportSettings
         f"{n_cells} runs, scored on {scored_on}. Rates in %, mean ± standard deviation over "
         "seeds. A difference is to the baseline with the same seeds and clips; its interval is a bootstrap over "
         f"{over}s and seeds ({settings.n_draws} draws, {100 * settings.confidence:g} %), p is of the "
-        "signed-rank test over seeds. **noise**: the interval holds zero. Of twenty comparisons of equal methods one "
-        "is expected to look like more.",
+        "signed-rank test over seeds. **noise**: the interval contains zero. Expect about 1 in 20 comparisons of equal "
+        "methods to look like more.",
         *_at_a_glance(tables),
         *_error_rates(results, tables),
         *_systems(results, tables),
