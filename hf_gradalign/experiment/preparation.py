@@ -23,6 +23,7 @@ from hf_gradalign.experiment.corpora import RunCorpora, data_seed, load_run_corp
 from hf_gradalign.experiment.views import build_views, try_views
 from hf_gradalign.models import LABEL2ID, SpoofDetectorFeatureExtractor, load_audio_classifier, load_detector
 from hf_gradalign.scoring.model_windows import taking_windows_as_they_are
+from hf_gradalign.training.run_checkpoints import require_sound_model
 
 logger = logging.get_logger(__name__)
 
@@ -204,6 +205,8 @@ def load_model(
     name = model_args.model_name_or_path
     if random_config is not None:
         name, common["random_config"] = None, random_config
+    if name is not None:
+        require_sound_model(name)
     if model_args.head is None:
         model, feature_extractor = load_audio_classifier(
             name, bonafide_label=None if random_config is not None else model_args.bonafide_label, **common

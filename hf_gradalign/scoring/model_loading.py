@@ -7,6 +7,7 @@ from transformers import PreTrainedModel
 from transformers.feature_extraction_utils import FeatureExtractionMixin
 
 from hf_gradalign.models import load_classifier, load_feature_extractor, output_labels
+from hf_gradalign.training.run_checkpoints import require_sound_model
 
 
 def load_trained_classifier(
@@ -23,10 +24,12 @@ def load_trained_classifier(
         The model, in float32 and evaluation mode, and the feature extractor.
 
     Raises:
-        OSError: If there is no such model, or one of its files is broken; the message says what it is.
+        OSError: If there is no such model, or one of its files is broken, or a checkpoint's is not what was saved; the
+            message says what it is.
         ValueError: If it is no classifier of audio, or some of its weights are missing, as of an encoder that has never
             been trained to classify.
     """
+    require_sound_model(name_or_path)
     model, random = load_classifier(name_or_path, hub_options)
     extractor = feature_extractor or load_feature_extractor(name_or_path, hub_options)
     absent = sorted(random)

@@ -132,8 +132,8 @@ class BestCheckpoints(TrainerCallback):
     ) -> None:
         if state.is_world_process_zero:
             # What was recorded after the checkpoint that is resumed from will be trained, and recorded, again.
-            record = self._read(args)
-            self._write(args, [entry for entry in record if entry["step"] <= state.global_step])
+            record = [entry for entry in self._read(args, state) if entry["step"] <= state.global_step]
+            self._write(args, record[: self.count])
             # The run may have been killed when the checkpoint was whole and not yet recorded.
             if _weights_of_checkpoint(args, state.global_step).is_file():
                 for metrics in (row for row in state.log_history if row["step"] == state.global_step):
@@ -148,8 +148,7 @@ class BestCheckpoints(TrainerCallback):
         metrics: dict[str, float] | None = None,
         **kwargs: Any,
     ) -> None:
-        name = args.metric_for_best_model
-        name = name if name.startswith("eval_") else f"eval_{name}"
+        name = _metric(args)
         if metrics and math.isfinite(metrics.get(name, math.nan)):
             self._evaluated = (state.global_step, metrics[name])
 
@@ -164,8 +163,7 @@ class BestCheckpoints(TrainerCallback):
             logger.warning(f"There is no {source}; it is not among the checkpoints to average.")
             return
         record = [entry for entry in self._read(args) if entry["step"] != step] + [{"step": step, "value": value}]
-        record.sort(key=lambda entry: (-entry["value"] if args.greater_is_better else entry["value"], entry["step"]))
-        record = record[: self.count]
+        record = _ranked(record, args)[: self.count]
         if any(entry["step"] == step for entry in record):
             _link(source, _weights_path(args, step))
             manifest = read_manifest(source.parent) or {}
@@ -190,9 +188,29 @@ class BestCheckpoints(TrainerCallback):
         return paths
 
     @staticmethod
-    def _read(args: TrainingArguments) -> list[dict[str, Any]]:
+    def _read(args: TrainingArguments, state: TrainerState | None = None) -> list[dict[str, Any]]:
+        """The record, best first; with the state of a run that is resumed, made again of its log if it is damaged."""
         path = Path(args.output_dir, BEST_CHECKPOINTS_DIR, _RECORD_NAME)
-        return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else []
+        if not path.is_file():
+            return []
+        rows = [] if state is None else state.log_history
+        logged = {row["step"]: row[_metric(args)] for row in rows if _metric(args) in row}
+        try:
+            record = json.loads(path.read_text(encoding="utf-8"))
+            if all(logged.get(entry["step"], entry["value"]) == entry["value"] for entry in record):
+                return record
+        except (ValueError, TypeError, KeyError, RecursionError):
+            pass
+        logger.warning(f"{path} is damaged: what the run's log says of the weights in its folder is taken instead.")
+        paths = {step: _weights_path(args, step) for step in logged}
+        return _ranked(
+            [
+                {"step": step, "value": logged[step], "sha256": sha256_of(path)}
+                for step, path in paths.items()
+                if path.is_file()
+            ],
+            args,
+        )
 
     @staticmethod
     def _write(args: TrainingArguments, record: list[dict[str, Any]]) -> None:
@@ -204,6 +222,16 @@ class BestCheckpoints(TrainerCallback):
         for path in folder.glob("*.safetensors*"):
             if path not in kept:
                 path.unlink()
+
+
+def _ranked(record: list[dict[str, Any]], args: TrainingArguments) -> list[dict[str, Any]]:
+    sign = -1 if args.greater_is_better else 1
+    return sorted(record, key=lambda entry: (sign * entry["value"], entry["step"]))
+
+
+def _metric(args: TrainingArguments) -> str:
+    name = args.metric_for_best_model
+    return name if name.startswith("eval_") else f"eval_{name}"
 
 
 def _weights_path(args: TrainingArguments, step: int) -> Path:

@@ -79,6 +79,13 @@ def weights_shortcomings(checkpoint: Path) -> list[str]:
     ]
 
 
+def edited_files(checkpoint: Path) -> list[str]:
+    """Configurations and cards of a checkpoint that are not as they were saved: edited, or damaged."""
+    digests = (read_manifest(checkpoint) or {}).get("sha256", {})
+    there = [name for name in digests if any(fnmatch(Path(name).name, pattern) for pattern in _EDITABLE)]
+    return [name for name in there if (checkpoint / name).is_file() and sha256_of(checkpoint / name) != digests[name]]
+
+
 def _fault(checkpoint: Path, manifest: Manifest, name: str, contents: bool) -> str | None:
     path = checkpoint / name
     if not path.is_file():

@@ -11,7 +11,7 @@ from transformers.utils import logging
 
 from hf_gradalign.training.atomic_writing import flush_to_disk
 from hf_gradalign.training.checkpoint_manifest import MANIFEST_NAME, read_manifest, write_manifest
-from hf_gradalign.training.checkpoint_soundness import shortcomings
+from hf_gradalign.training.checkpoint_soundness import edited_files, shortcomings, weights_shortcomings
 from hf_gradalign.training.links import refuse_link_out, remove_tree
 
 logger = logging.get_logger(__name__)
@@ -93,9 +93,11 @@ class RunCheckpoints:
         """
         draft, place = self.unfinished / self.path(step).name, self.path(step)
         write_manifest(draft, sequence=1 + max(map(_sequence, self.all()), default=0))
-        # A kill between the two renamings leaves both aside and whole; `complete` then puts the new one in its place.
-        replaced = self._put_aside(place) if place.exists() else None
-        os.rename(draft, place)
+        replaced = None
+        if not _put_in_place(draft, place):
+            # A kill between the two renamings leaves both aside and whole; `complete` then puts the new one there.
+            replaced = self._put_aside(place)
+            _put_in_place(draft, place)
         flush_to_disk(self.folder)
         if replaced is not None:
             remove_tree(replaced)
@@ -167,9 +169,49 @@ def require_complete(checkpoint: str | Path) -> None:
     raise FileNotFoundError(f"{path} is not a complete checkpoint: {describe(missing)}; {advice}")
 
 
+def require_sound_model(folder: str | Path) -> None:
+    """Refuse a model from a checkpoint whose weights are not what was saved; others are not looked at.
+
+    A configuration that was edited is taken as it is, with a warning.
+
+    Args:
+        folder: A checkpoint's folder, or anything else that a model is loaded from.
+
+    Raises:
+        FileNotFoundError: If a file is missing or damaged; the message says which.
+    """
+    path = Path(folder)
+    if not (path / MANIFEST_NAME).is_file():
+        return
+    if missing := weights_shortcomings(path):
+        raise FileNotFoundError(
+            f"{path} is not as the run saved it: {describe(missing)}. Take another checkpoint, or delete its "
+            f"{MANIFEST_NAME} if that was done on purpose"
+        )
+    if edited := [name for name in edited_files(path) if name.endswith(".json")]:
+        logger.warning(f"{path}: {describe(edited)} was changed since the run saved it, and is taken as it is.")
+
+
 def describe(missing: list[str]) -> str:
     """Shortcomings as a phrase."""
     return ", ".join(missing[:3]) + (f" and {len(missing) - 3} more" if len(missing) > 3 else "")
+
+
+def _put_in_place(draft: Path, place: Path) -> bool:
+    """Rename a whole checkpoint; gives whether it is in its place, and not another one.
+
+    A process that looks for the run's last checkpoint meanwhile, to begin another run from it, may have been quicker.
+    """
+    try:
+        os.rename(draft, place)
+    except FileNotFoundError:
+        if not place.is_dir():
+            raise
+    except OSError:
+        if not place.exists():
+            raise
+        return False
+    return True
 
 
 def _numbered(folder: Path) -> list[tuple[int, Path]]:

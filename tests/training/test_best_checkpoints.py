@@ -133,3 +133,18 @@ def test_a_damaged_checkpoint_is_not_averaged(tmp_path):
     damage(tmp_path / "checkpoint-2" / "model.safetensors")
     with pytest.raises(ValueError, match=r"checkpoint-2/model.safetensors is damaged: .*; leave it out"):
         average_checkpoints([tmp_path / "checkpoint-2", tmp_path / "checkpoint-3"])
+
+
+@pytest.mark.parametrize(
+    "damage", [lambda text: text[:40], lambda text: text.replace("0.2", "0.7"), lambda text: "[1]"]
+)
+def test_a_damaged_record_is_made_again(tmp_path, caplog, damage):
+    make(tmp_path, 2, max_steps=5).train()
+    path = tmp_path / "best_checkpoints" / "best_checkpoints.json"
+    sound = path.read_text()
+    path.write_text(damage(sound))
+    resumed = make(tmp_path, 2)
+    resumed.train(resume_from_checkpoint=True)
+    assert f"{path} is damaged" in caplog.text
+    assert [each.stem for each in BestCheckpoints.paths(resumed.args)] == ["step-4", "step-2"]
+    assert path.read_text() == sound

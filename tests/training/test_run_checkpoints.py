@@ -5,8 +5,9 @@ import torch
 from kill_simulation import Killed, every_kill, killed_before
 from safetensors.torch import load_file, save_file
 
+from hf_gradalign.training import run_checkpoints
 from hf_gradalign.training.checkpoint_manifest import MANIFEST_NAME, read_manifest
-from hf_gradalign.training.run_checkpoints import RunCheckpoints, require_complete
+from hf_gradalign.training.run_checkpoints import RunCheckpoints, require_complete, require_sound_model
 
 
 def write(checkpoints, step, value=0.0):
@@ -165,3 +166,40 @@ def test_killed_while_one_is_deleted(tmp_path):
         return True
 
     assert every_kill(attempt) > 4
+
+
+@pytest.mark.parametrize("replaced", [False, True])
+def test_another_process_looks_for_the_last_one_while_it_is_finished(tmp_path, monkeypatch, replaced):
+    """As a run that begins in another folder from the last checkpoint of one that is going on."""
+    checkpoints = finish(tmp_path, *[2] * replaced)
+    write(checkpoints, 2, value=1.0)
+    write_it, put_aside = run_checkpoints.write_manifest, checkpoints._put_aside
+    look = RunCheckpoints(tmp_path).last_complete
+    monkeypatch.setattr(
+        run_checkpoints, "write_manifest", lambda *args, **options: (write_it(*args, **options), look())
+    )
+    monkeypatch.setattr(checkpoints, "_put_aside", lambda path: (put_aside(path), look())[0])
+    place = checkpoints.finish(2)
+    assert checkpoints.last_complete() == place
+    assert float(load_file(place / "model.safetensors")["weight"]) == 1.0
+    assert names(tmp_path.iterdir()) == ["checkpoint-2"]
+
+
+def test_a_model_from_a_damaged_checkpoint_is_refused(tmp_path, caplog):
+    require_sound_model("some/model")
+    checkpoints = RunCheckpoints(tmp_path)
+    draft = write(checkpoints, 2)
+    for name in ("config.json", "optimizer.pt"):
+        (draft / name).write_text("{}")
+    place = checkpoints.finish(2)
+    (place / "optimizer.pt").write_text("[]")  # of training
+    require_sound_model(place)
+    assert not caplog.text
+    (place / "config.json").write_text('{"n_samples": 3}')
+    require_sound_model(str(place))
+    assert f"{place}: config.json was changed since the run saved it" in caplog.text
+    content = bytearray((place / "model.safetensors").read_bytes())
+    content[-1] ^= 1
+    (place / "model.safetensors").write_bytes(content)
+    with pytest.raises(FileNotFoundError, match=r"-2 is not as the run saved it: model\.safetensors is damaged"):
+        require_sound_model(place)
