@@ -64,6 +64,27 @@ def hold_lock(path: str | Path, what: str, on_wait: Callable[[str], None] | None
         lock.release()
 
 
+@contextlib.contextmanager
+def hold_output(path: str | Path) -> Iterator[None]:
+    """Let no other process write a file or folder meanwhile; the lock, `.<name>.lock` next to it, is then taken away.
+
+    Args:
+        path: The file or folder; it need not be there. The folder that it is in is made.
+
+    Raises:
+        LockHeldError: If another process writes it.
+        OSError: If nothing can be written there.
+    """
+    path = Path(path).absolute()
+    path.parent.mkdir(parents=True, exist_ok=True)
+    lock = path.with_name(f".{path.name}.lock")
+    with hold_lock(lock, str(path)):
+        try:
+            yield
+        finally:
+            lock.unlink(missing_ok=True)
+
+
 def _read(holder: Path) -> str:
     try:
         return " ".join(holder.read_text(encoding="utf-8", errors="replace")[:200].split()) or "another process"
@@ -71,4 +92,4 @@ def _read(holder: Path) -> str:
         return "another process"
 
 
-__all__ = ["LockHeldError", "hold_lock"]
+__all__ = ["LockHeldError", "hold_lock", "hold_output"]

@@ -31,6 +31,7 @@ from hf_gradalign.conversion import (
     sha256_of,
 )
 from hf_gradalign.error_lines import error_line, require_room
+from hf_gradalign.file_locks import hold_output
 from hf_gradalign.hub import (
     PUBLISHED_DETECTORS,
     ConversionCardFacts,
@@ -100,7 +101,8 @@ def main(argv: Sequence[str]) -> int:
     hide_library_bars(downloads=arguments.no_progress)
     logging.set_verbosity_warning()
     try:
-        return reverse(arguments) if arguments.reverse else convert(arguments)
+        with hold_output(arguments.output_file if arguments.reverse else arguments.output_dir):
+            return reverse(arguments) if arguments.reverse else convert(arguments)
     except (ValueError, OSError) as error:
         print(error_line(error, arguments.output_dir or arguments.output_file), file=sys.stderr)
         return 2

@@ -12,6 +12,7 @@ meta.csv, any table with a header, a parquet file or folder of the Arena's form,
 """
 
 import argparse
+import contextlib
 import errno
 import json
 import os
@@ -27,6 +28,7 @@ import commands
 
 from hf_gradalign.data import CorpusOptions, parse_label_map
 from hf_gradalign.error_lines import error_line
+from hf_gradalign.file_locks import hold_output
 from hf_gradalign.hub_waits import limit_hub_waits
 from hf_gradalign.library_bars import hide_library_bars
 from hf_gradalign.metrics import AsvErrorRates
@@ -127,7 +129,10 @@ def main(argv: Sequence[str]) -> int:
             import_matplotlib()  # before the work, not after
         with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always", UserWarning)
-            run(arguments, draws_figures)
+            with contextlib.ExitStack() as held:
+                for path in output_files(arguments):
+                    held.enter_context(hold_output(path))
+                run(arguments, draws_figures)
         for message in dict.fromkeys(str(item.message) for item in caught if issubclass(item.category, UserWarning)):
             print(f"warning: {message}", file=sys.stderr)
     except (ValueError, OSError, ImportError) as error:
@@ -166,6 +171,13 @@ def run(arguments: argparse.Namespace, draws_figures: bool) -> None:
         named = dict(zip(names_of([arguments.scores, *arguments.compare]), systems, strict=True))
         for path in draw(evaluation, clips, named, arguments):
             print(path)
+
+
+def output_files(arguments: argparse.Namespace) -> set[Path]:
+    """What no other evaluation may write meanwhile: the results, and `evaluation.json` next to the figures."""
+    folder = arguments.output_dir
+    named = (arguments.output_json, None if folder is None else folder / "evaluation.json")
+    return {path.resolve() for path in named if path is not None}
 
 
 def output_file(arguments: argparse.Namespace) -> Path | None:

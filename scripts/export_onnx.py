@@ -19,6 +19,7 @@ import commands
 import hf_gradalign  # noqa: F401  (makes torchaudio importable before transformers looks for it)
 from hf_gradalign.error_lines import error_line
 from hf_gradalign.export import OnnxMismatchError, OnnxReport, export_onnx
+from hf_gradalign.file_locks import hold_output
 from hf_gradalign.hub_waits import limit_hub_waits
 from hf_gradalign.library_bars import hide_library_bars
 from hf_gradalign.models import output_labels, put_in_order
@@ -43,7 +44,8 @@ def main(argv: Sequence[str]) -> int:
     hide_library_bars(downloads=arguments.no_progress)
     logging.getLogger("torch.onnx._internal.exporter").setLevel(logging.ERROR)  # what of torchvision is not there
     try:
-        report = export(arguments)
+        with hold_output(arguments.output):
+            report = export(arguments)
     except (ValueError, OSError, ImportError, OnnxMismatchError) as error:
         print(error_line(error, arguments.output.parent), file=sys.stderr)
         return 2

@@ -12,6 +12,7 @@ model card. result.yaml is the record of a run at first; pushing makes it the ba
 """
 
 import argparse
+import contextlib
 import sys
 from collections.abc import Mapping, Sequence
 from datetime import date
@@ -21,6 +22,7 @@ import commands
 from transformers.utils import logging
 
 from hf_gradalign.error_lines import error_line
+from hf_gradalign.file_locks import hold_output
 from hf_gradalign.hub import PublishingError
 from hf_gradalign.hub.arena import (
     ArenaResult,
@@ -106,7 +108,11 @@ def main(argv: Sequence[str]) -> int:
     hide_library_bars(downloads=arguments.no_progress)
     logging.set_verbosity_warning()
     try:
-        run(arguments)
+        with contextlib.ExitStack() as held:
+            for path in (arguments.model_dir / "README.md", arguments.submission):
+                if path is not None:
+                    held.enter_context(hold_output(path))
+            run(arguments)
     except (ValueError, OSError) as error:
         print(error_line(error, arguments.model_dir), file=sys.stderr)
         return 2

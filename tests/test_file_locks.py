@@ -6,7 +6,7 @@ import stat
 
 import pytest
 
-from hf_gradalign.file_locks import LockHeldError, hold_lock
+from hf_gradalign.file_locks import LockHeldError, hold_lock, hold_output
 
 
 def _hold(path, ready):
@@ -66,4 +66,17 @@ def test_files_have_the_umask(tmp_path):
 def test_a_folder_in_its_place_is_named(tmp_path):
     (tmp_path / "a.lock").mkdir()
     with pytest.raises(OSError, match=r"a\.lock"), hold_lock(tmp_path / "a.lock", "it"):
+        pass
+
+
+def test_an_output_has_one_writer_and_keeps_no_lock(tmp_path):
+    path = tmp_path / "new" / "scores.json"
+    with hold_output(path):
+        (tmp_path / "new" / "other.json").touch()
+        with pytest.raises(LockHeldError, match=r"scores\.json is in use by process"), hold_output(path):
+            pass
+        with hold_output(path.with_name("other.json")):
+            pass
+    assert [each.name for each in path.parent.iterdir()] == ["other.json"]
+    with hold_output(path.parent):
         pass

@@ -100,9 +100,11 @@ def export_onnx(
                 f"onnxruntime's logits differ from PyTorch's by up to {difference:.3g}, more than {TOLERANCE:g}: "
                 f"{path} was not written"
             )
-        # The data first: what names them comes when they are there.
+        # The data first: what names them comes when they are there. An older file must not take them for its own.
         files = sorted(Path(folder).iterdir(), reverse=True)
         size = sum(file.stat().st_size for file in files)
+        if len(files) > 1:
+            path.unlink(missing_ok=True)
         for file in files:
             os.replace(file, path.with_name(file.name))
     opset = onnx_program.model.opset_imports[""]

@@ -14,6 +14,7 @@ from scipy.special import ndtri
 from hf_gradalign.metrics import Breakdown, CountedScores, RankedScores
 from hf_gradalign.metrics.functional.eer import official_equal_error
 from hf_gradalign.plain_text import one_line
+from hf_gradalign.training.atomic_writing import written_when_whole
 
 FORMATS = ("png", "svg")
 _DPI = 150
@@ -147,7 +148,8 @@ def save_figures(figures: Mapping[str, Any], folder: str | Path, formats: Sequen
             for ending in formats:
                 path = folder / f"{name}.{ending.lstrip('.')}"
                 # Without a date, the same scores give the same file.
-                figure.savefig(path, dpi=_DPI, metadata={"Date": None} if path.suffix == ".svg" else None)
+                with written_when_whole(path) as draft:
+                    figure.savefig(draft, dpi=_DPI, metadata={"Date": None} if path.suffix == ".svg" else None)
                 paths.append(path)
     return paths
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
+from hf_gradalign.file_locks import hold_output
 from hf_gradalign.plain_text import markdown_cell, markdown_text
 from hf_gradalign.study.arms import StudyResults
 from hf_gradalign.study.errors import StudyError
@@ -37,6 +38,7 @@ def write_report(
         The path of `report.md`.
 
     Raises:
+        LockHeldError: If another process is writing a report there.
         StudyError: If there are no results, or none of the baseline.
         ValueError: If the comparison cannot be made so.
         ImportError: If figures are wanted and matplotlib is not installed.
@@ -50,16 +52,16 @@ def write_report(
         )
     tables = make_tables(results, settings)
     output_dir = Path(folder, "report") if output_dir is None else Path(output_dir)
-    output_dir.mkdir(parents=True, exist_ok=True)
-    for name in _CSV_NAMES:
-        write_text_atomically(output_dir / f"{name}.csv", _as_csv(getattr(tables, name)))
-    figures: list[str] = []
-    if formats:
-        from hf_gradalign.study.report_figures import draw_report
-
-        figures = draw_report(results, tables, output_dir / "figures", formats)
     path = output_dir / REPORT_NAME
-    write_text_atomically(path, render(results, tables, settings, figures))
+    with hold_output(path):
+        for name in _CSV_NAMES:
+            write_text_atomically(output_dir / f"{name}.csv", _as_csv(getattr(tables, name)))
+        figures: list[str] = []
+        if formats:
+            from hf_gradalign.study.report_figures import draw_report
+
+            figures = draw_report(results, tables, output_dir / "figures", formats)
+        write_text_atomically(path, render(results, tables, settings, figures))
     return path
 
 

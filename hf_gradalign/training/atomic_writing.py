@@ -7,6 +7,8 @@ import stat
 from collections.abc import Iterator
 from pathlib import Path
 
+from transformers.utils import CONFIG_NAME
+
 
 def write_text_atomically(path: str | Path, text: str) -> None:
     """Write a text file such that a reader finds the old content or the new, also after a kill or a power cut.
@@ -77,7 +79,12 @@ def written_when_whole(path: str | Path) -> Iterator[Path]:
     try:
         yield draft
         if draft.is_dir() and path.is_dir():
-            for file in sorted(file for file in draft.rglob("*") if file.is_file()):
+            files = sorted(file for file in draft.rglob("*") if file.is_file())
+            if (draft / CONFIG_NAME).is_file():
+                # Killed from here on, a model is old in parts: without its configuration nothing loads it.
+                (path / CONFIG_NAME).unlink(missing_ok=True)
+                files.sort(key=(draft / CONFIG_NAME).__eq__)
+            for file in files:
                 target = path / file.relative_to(draft)
                 target.parent.mkdir(parents=True, exist_ok=True)
                 os.replace(file, target)

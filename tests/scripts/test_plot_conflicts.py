@@ -3,6 +3,8 @@ import sys
 import pytest
 from conflict_rows import make_rows, write_rows
 
+from hf_gradalign.file_locks import hold_output
+
 
 @pytest.fixture
 def plot(load_script):
@@ -35,6 +37,14 @@ def test_mistakes_are_told(plot, tmp_path, monkeypatch, capsys, words, message):
     (tmp_path / "all_results.json").write_text('{\n  "eval_eer": 0.1\n}\n')
     assert plot(words) == 2
     assert message in capsys.readouterr().err
+
+
+def test_one_at_a_time(plot, tmp_path, capsys):
+    write_rows(tmp_path / "run", make_rows())
+    with hold_output(tmp_path / "figures" / "conflicts"):
+        assert plot([str(tmp_path / "run"), "--output_dir", str(tmp_path / "figures")]) == 2
+    assert "figures/conflicts is in use by process" in capsys.readouterr().err
+    assert not list((tmp_path / "figures").iterdir())
 
 
 def test_without_matplotlib(plot, tmp_path, monkeypatch, capsys):

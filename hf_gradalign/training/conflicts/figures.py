@@ -9,6 +9,8 @@ from numpy.typing import NDArray
 from scipy.ndimage import median_filter
 from transformers.utils import logging
 
+from hf_gradalign.file_locks import hold_output
+from hf_gradalign.training.atomic_writing import written_when_whole
 from hf_gradalign.training.conflicts.history import ConflictHistory, Pair
 
 logger = logging.get_logger(__name__)
@@ -52,6 +54,7 @@ def draw_conflicts(
         norms; and `conflicts_by_module.*`, a heat map of cosines, if modules were recorded.
 
     Raises:
+        LockHeldError: If another process is drawing there.
         FileNotFoundError: If there is no such path, or the run has no record.
         ValueError: If the file is no record, or has no pair of views; or on an unknown format.
         ImportError: If matplotlib is not installed.
@@ -158,9 +161,8 @@ def bin_steps(steps: NDArray[Any], values: NDArray[Any]) -> tuple[NDArray[Any], 
 
 
 def _draw(history: ConflictHistory, folder: Path, formats: Sequence[str]) -> list[Path]:
-    folder.mkdir(parents=True, exist_ok=True)
     paths = []
-    with _import_matplotlib().rc_context(_STYLE):
+    with hold_output(folder / OVERVIEW_NAME), _import_matplotlib().rc_context(_STYLE):
         for name, draw in ((OVERVIEW_NAME, draw_overview), (MODULES_NAME, draw_modules)):
             if name == MODULES_NAME and not history.modules:
                 continue
@@ -168,7 +170,8 @@ def _draw(history: ConflictHistory, folder: Path, formats: Sequence[str]) -> lis
             for file_format in formats:
                 paths.append(folder / f"{name}.{file_format}")
                 metadata = {"Date": None} if file_format == "svg" else None
-                figure.savefig(paths[-1], dpi=_DPI, metadata=metadata)
+                with written_when_whole(paths[-1]) as draft:
+                    figure.savefig(draft, dpi=_DPI, metadata=metadata)
     return paths
 
 
