@@ -1,7 +1,10 @@
 """Data sets on the tests' Hub: what `load_dataset`, streaming or not, asks for beyond what models do."""
 
+import hashlib
 import json
 import re
+import sys
+from pathlib import Path
 
 import hub_server
 from hub_server import Refusal, Repository, StoredFile, route
@@ -65,3 +68,37 @@ def download(handler, repo_id, revision, path):
 
 def _entry(path, file):
     return {"type": "file", "path": path, "size": len(file.data), "oid": file.blob_id}
+
+
+def main():
+    """Serve as a program: prints where, then takes a request a line, and answers each with a line, both JSON.
+
+    `{"mood": ...}` sets the mood; `{"add": folder, "to": repo_id, "kind": "models" or "datasets"}` fills a repository
+    with a folder's files; `{"show": repo_id}` gives the digests of a repository's files by path, or null.
+    """
+    with hub_server.HubServer() as hub:
+        _say({"url": hub.url, "token": hub_server.VALID_TOKEN})
+        for line in sys.stdin:
+            request, answer = json.loads(line), None
+            if "mood" in request:
+                hub.mood = request["mood"]
+            if "add" in request:
+                name = request["to"] if request["kind"] == "models" else f"datasets/{request['to']}"
+                paths = [path for path in Path(request["add"]).rglob("*") if path.is_file()]
+                content = {path.relative_to(request["add"]).as_posix(): path.read_bytes() for path in paths}
+                files = {path: StoredFile(data, path.endswith(".safetensors")) for path, data in content.items()}
+                hub.lfs.update({file.oid: file.data for file in files.values() if file.is_lfs})
+                hub.repos.setdefault(name, Repository(request["to"])).add("main", "files", files)
+            if "show" in request and request["show"] in hub.repos:
+                files = hub.repos[request["show"]].files
+                answer = {path: hashlib.sha256(file.data).hexdigest() for path, file in files.items()}
+            _say(answer)
+
+
+def _say(content):
+    sys.stdout.write(json.dumps(content) + "\n")
+    sys.stdout.flush()
+
+
+if __name__ == "__main__":
+    main()

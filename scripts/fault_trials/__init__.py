@@ -1,0 +1,1 @@
+"""What `fault_run.py` does to the commands, and how it judges what comes of it."""

@@ -1,0 +1,109 @@
+"""SIGKILL at a random moment, and two starts of a command at almost the same one."""
+
+from random import Random
+
+from fault_trials.bench import Bench, judge_end
+from fault_trials.outcomes import LOST, REFUSED, SAME, SILENT, judge
+from fault_trials.processes import CommandProcess, all_ended
+from fault_trials.world import variants_of
+from hf_gradalign.training.run_checkpoints import RunCheckpoints
+
+
+def kill_training(bench: Bench, draw: Random, name: str) -> tuple[str, str]:
+    """Kill a run, start it again by the same command line, and compare the end with that of an uninterrupted one."""
+    command = bench.commands["train"]
+    whole, folder = bench.whole(command, 0, "--resume_from_checkpoint"), bench.fresh(name)
+    moment = draw.uniform(0, bench.seconds(command))
+    process = bench.start(command, folder, 0, "--resume_from_checkpoint")
+    with all_ended(process):
+        process.wait(moment, kill=False)
+        process.kill()
+    checkpoints = RunCheckpoints(folder / "out")
+    if broken := checkpoints.incomplete():
+        return LOST, f"killed after {moment:.2f} s; half a checkpoint: {broken}"
+    before = [path.name for path in checkpoints.all()]
+    again = bench.start(command, folder, 0, "--resume_from_checkpoint")
+    with all_ended(again):
+        status = again.wait()
+    outcome, detail = judge_end(lambda: command.results(folder / "out"), [whole], status, [again.said()])
+    return outcome, f"killed after {moment:.2f} s with {', '.join(before) or 'no checkpoint'}. {detail}"
+
+
+def kill_scoring(bench: Bench, draw: Random, name: str) -> tuple[str, str]:
+    """The same of a scoring; every other one replaces older scores, which must be there until then."""
+    command, replaced = bench.commands["score"], draw.random() < 0.5
+    whole, folder = bench.whole(command), bench.fresh(name)
+    wholes = [whole]
+    if replaced:
+        wholes.append(bench.whole(command, 1))
+        older = bench.start(command, folder, 1)
+        with all_ended(older):
+            older.wait()
+    moment = draw.uniform(0, bench.seconds(command))
+    process = bench.start(command, folder, 0, *["--overwrite"] * replaced)
+    with all_ended(process):
+        process.wait(moment, kill=False)
+        process.kill()
+    scores = folder / "out" / "scores.txt"
+    if scores.exists() and scores.read_bytes() not in [each["scores.txt"] for each in wholes]:
+        return LOST, f"killed after {moment:.2f} s: the score file is neither the old nor the new one"
+    if replaced and not scores.exists():
+        return LOST, f"killed after {moment:.2f} s: the older scores are gone"
+    # As the interrupted command advises, and where that is refused, since nothing was begun, by the same command line.
+    for more in ([], ["--overwrite"]):
+        again = bench.start(command, folder, 0, *more)
+        with all_ended(again):
+            status = again.wait()
+        if not (replaced and status == 2 and scores.read_bytes() == wholes[1]["scores.txt"]):
+            break
+    outcome, detail = judge_end(lambda: command.results(folder / "out"), [whole], status, [again.said()])
+    return outcome, f"killed after {moment:.2f} s{' over older scores' * replaced}. {detail}"
+
+
+def double_start(bench: Bench, draw: Random, name: str, command_name: str) -> tuple[str, str]:
+    """Start a command twice: the same command, or one on other inputs that writes to the same place."""
+    command = bench.commands[command_name]
+    second = draw.randrange(2)
+    wholes = [bench.whole(command, 0), bench.whole(command, second)]
+    folder = bench.fresh(name, command)
+    gap = draw.choice([0.0, 0.0, draw.uniform(0, bench.seconds(command))])
+    first = bench.start(command, folder, 0)
+    with all_ended(first):
+        first.wait(gap, kill=False)
+        other = bench.start(command, folder, second, log="log_second.txt")
+        with all_ended(other):
+            statuses = [first.wait(), other.wait()]
+    said = [first.said(), other.said()]
+    what = f"variant {second} {gap:.2f} s after the first, exit {statuses}"
+    winners = [number for number, status in enumerate(statuses) if status == 0]
+    unheard = [text for text, status in zip(said, statuses, strict=True) if status != 0 and "error: " not in text]
+    if not winners or unheard or any("Traceback" in text for text in said):
+        return LOST, f"{what}: {' | '.join(text.strip()[-300:] for text in said)}"
+    right = [wholes[number] for number in winners]
+    if len(winners) == 2 and command_name == "study":
+        right = [variants_of(wholes)]
+    elif len(winners) == 2 and second != 0 and not command.replaces:
+        return SILENT, f"{what}: one of the two results was replaced, and both commands ended well"
+    found = command.results(folder / "out")
+    if fault := judge(found, right):
+        fault = judge(found, wholes) or (SILENT, "the results are those of the command that failed")
+        return fault[0], f"{what}: {fault[1]}"
+    return (SAME if len(winners) == 2 else REFUSED), what
+
+
+def resume_elsewhere(bench: Bench, draw: Random, name: str) -> tuple[str, str]:
+    """Begin runs in other folders from the last checkpoint of a run that is going on, which must not notice."""
+    command = bench.commands["train"]
+    whole, folder = bench.whole(command, 0), bench.fresh(name)
+    run = bench.start(command, folder, 0)
+    statuses = []
+    with all_ended(run):
+        while run.is_running():
+            run.wait(draw.uniform(0, 0.3), kill=False)
+            words = bench.world.training_words(folder / f"other_{len(statuses)}")
+            words += ["--resume_from_checkpoint", str(folder / "out")]
+            other = CommandProcess(command.script, words, folder / "log_others.txt")
+            with all_ended(other):
+                statuses.append(other.wait())
+    outcome, detail = judge_end(lambda: command.results(folder / "out"), [whole], run.status, [run.said()])
+    return outcome, f"{len(statuses)} others, exit {statuses}. {detail}"

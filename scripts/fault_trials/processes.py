@@ -1,0 +1,142 @@
+"""The real commands as real processes, without the seconds in which each would import its libraries."""
+
+import contextlib
+import gc
+import importlib
+import os
+import runpy
+import signal
+import sys
+import time
+import traceback
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+
+SCRIPTS = Path(__file__).parents[1]
+PATIENCE_S = 300.0  # for a command; what takes longer is taken for a wait without end
+_PRELOADED = (
+    "convert_checkpoint",
+    "evaluate_scores",
+    "export_onnx",
+    "plot_conflicts",
+    "run_audio_spoof",
+    "score_audio_spoof",
+    "write_arena_results",
+    "hf_gradalign.study",
+    "matplotlib.pyplot",
+    "tensorboard",
+)
+
+
+def preload() -> None:
+    """Import what the commands need. Nothing may be computed after it: a forked process has none of torch's threads."""
+    for name in _PRELOADED:
+        with contextlib.suppress(ImportError):  # the command says what is missing
+            importlib.import_module(name)
+    gc.collect()
+    gc.freeze()
+
+
+class CommandProcess:
+    """A script of `scripts/` in a process, and a group of processes, of its own.
+
+    Args:
+        script: The script's name, without its suffix.
+        words: Its command line.
+        log: Gets what it prints; added to what is there.
+        folder: Where it is started; by default where this process is.
+    """
+
+    def __init__(self, script: str, words: Sequence[str], log: Path, folder: Path | None = None) -> None:
+        self.log = log
+        self.status: int | None = None
+        self._said_before = log.stat().st_size if log.exists() else 0
+        sys.stdout.flush()
+        sys.stderr.flush()
+        self.pid = os.fork()
+        if self.pid == 0:
+            os._exit(_run(script, words, log, folder))
+        with contextlib.suppress(OSError):
+            os.setpgid(self.pid, self.pid)  # here and there, whoever is first
+
+    def is_running(self) -> bool:
+        """Whether it has not ended."""
+        if self.status is None:
+            pid, status = os.waitpid(self.pid, os.WNOHANG)
+            if pid:
+                self.status = os.waitstatus_to_exitcode(status)
+        return self.status is None
+
+    def wait(
+        self, seconds: float = PATIENCE_S, kill: bool = True, meanwhile: Callable[[], None] = lambda: None
+    ) -> int | None:
+        """Wait for its end.
+
+        Args:
+            seconds: How long, at most.
+            kill: Kill it where it takes longer.
+            meanwhile: Called again and again.
+
+        Returns:
+            The exit status; None where it took longer.
+        """
+        deadline = time.monotonic() + seconds
+        while self.is_running():
+            if time.monotonic() > deadline:
+                if kill:
+                    self.kill()
+                return None
+            meanwhile()
+            time.sleep(0.005)
+        return self.status
+
+    def kill(self) -> bool:
+        """Kill it and all that it started; gives whether it was still running."""
+        was_running = self.is_running()
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(self.pid, signal.SIGKILL)
+        if was_running:
+            _, status = os.waitpid(self.pid, 0)
+            self.status = os.waitstatus_to_exitcode(status)
+        return was_running
+
+    def said(self) -> str:
+        """What it has printed."""
+        with self.log.open("rb") as file:
+            file.seek(self._said_before)
+            return file.read().decode(errors="replace")
+
+
+def _run(script: str, words: Sequence[str], log: Path, folder: Path | None) -> int:
+    os.setpgid(0, 0)
+    output = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+    os.dup2(output, 1)
+    os.dup2(output, 2)
+    os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
+    if folder is not None:
+        os.chdir(folder)
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    sys.modules.pop("commands", None)  # it looks at the command line when it is imported
+    path = SCRIPTS / f"{script}.py"
+    sys.argv = [str(path), *words]
+    status: object = 0
+    try:
+        runpy.run_path(str(path), run_name="__main__")
+    except SystemExit as end:
+        status = end.code or 0
+    except BaseException:
+        traceback.print_exc()
+        status = 1
+    sys.stdout.flush()
+    sys.stderr.flush()
+    return status if isinstance(status, int) else 1
+
+
+@contextlib.contextmanager
+def all_ended(*processes: CommandProcess) -> Iterator[None]:
+    """See that processes end with the block, however that ends."""
+    try:
+        yield
+    finally:
+        for process in processes:
+            process.kill()
