@@ -7,7 +7,7 @@ from random import Random
 from fault_trials.bench import Bench, judge_end
 from fault_trials.outcomes import REFUSED, SAME, SILENT
 from fault_trials.processes import CommandProcess, all_ended
-from hf_gradalign.training.best_checkpoints import BEST_CHECKPOINTS_DIR
+from hf_gradalign.training.callbacks import BEST_CHECKPOINTS_DIR
 from hf_gradalign.training.run_checkpoints import RunCheckpoints
 
 
