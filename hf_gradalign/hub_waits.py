@@ -97,12 +97,20 @@ def hub_fault(error: BaseException) -> str | None:
     while cause is not None:
         if isinstance(cause, HubNotReachedError):
             return str(cause)
+        if isinstance(cause, httpx2.TransportError):
+            return f"the Hub at {constants.ENDPOINT} does not answer ({type(cause).__name__}: {cause})"
+        if isinstance(cause, HfHubHTTPError) and _is_refusal(cause.response.status_code):
+            return f"the Hub at {constants.ENDPOINT} answers {cause.response.status_code}"
         if isinstance(cause, FileMetadataError):
             return NO_HUB.format(constants.ENDPOINT)
         if _refuses_token(cause):
             return f"the Hub at {constants.ENDPOINT} refuses the token (401): run `hf auth login`, or unset HF_TOKEN"
         cause = cause.__cause__ or cause.__context__
     return None
+
+
+def _is_refusal(status: int) -> bool:
+    return status == 429 or status >= 500
 
 
 def _refuses_token(error: BaseException) -> bool:
@@ -122,7 +130,7 @@ def _send(send: Any, reach: _Reach, request: httpx2.Request, *, stream: bool = F
         reach.fail(2, f"does not answer ({type(error).__name__}: {error})")
         reach.check(request)
         raise
-    if response.status_code == 429 or response.status_code >= 500:
+    if _is_refusal(response.status_code):
         answer = f"answers {response.status_code} {response.reason_phrase}".strip()
         if (pause := _asked_pause(response)) > _LONGEST_PAUSE_S:
             response.close()

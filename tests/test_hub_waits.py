@@ -2,7 +2,11 @@
 
 import re
 
+import httpx2
 import pytest
+from huggingface_hub.errors import HfHubHTTPError
+
+from hf_gradalign.hub_waits import hub_fault
 
 CLIENT = """
 import time
@@ -28,6 +32,29 @@ REASONS = {
     "html": r"what answers at http://\S+ is not the Hub \(a login page of the network",
     "401": r"the Hub at http://\S+ refuses the token \(401\): run `hf auth login`",
 }
+
+
+def status_error(status):
+    response = httpx2.Response(status, request=httpx2.Request("GET", "http://hub"))
+    return HfHubHTTPError("no", response=response)
+
+
+@pytest.mark.parametrize(
+    ("error", "fault"),
+    [
+        (httpx2.RemoteProtocolError("Server left"), r"does not answer \(RemoteProtocolError: Server left"),
+        (httpx2.ReadTimeout("timed out"), r"does not answer \(ReadTimeout: timed out"),
+        (status_error(503), "answers 503"),
+        (status_error(404), None),
+        (ValueError("other"), None),
+    ],
+)
+def test_why_the_hub_was_not_reached(error, fault):
+    """Each by itself: the first failure of a connection is not yet a Hub that is given up."""
+    outer = OSError("cannot load")
+    outer.__cause__ = error
+    said = hub_fault(outer)
+    assert said is None if fault is None else re.search(fault, said)
 
 
 @pytest.mark.parametrize("mood", [pytest.param(m, marks=() if m == "hang" else pytest.mark.slow) for m in REASONS])

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 SCRIPTS = Path(__file__).parents[1]
-PATIENCE_S = 300.0  # for a command; what takes longer is taken for a wait without end
+PATIENCE_S = 600.0  # for a command of seconds; what takes longer is taken for a wait without end
 _PRELOADED = (
     "convert_checkpoint",
     "evaluate_scores",
@@ -24,7 +24,10 @@ _PRELOADED = (
     "write_arena_results",
     "hf_gradalign.study",
     "matplotlib.pyplot",
-    "tensorboard",
+    "onnxruntime",
+    "onnxscript",
+    "torch._dynamo",
+    "torch.onnx._internal.exporter._core",
 )
 
 
