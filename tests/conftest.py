@@ -43,8 +43,9 @@ def run_client(hub, tmp_path):
     return run
 
 
-def pytest_collection_finish():
-    """What is imported stays: no collection looks through it again, of which each `train()` makes two."""
+@pytest.fixture(scope="module", autouse=True)
+def _little_garbage_to_look_through():
+    """What is imported stays: collections, of which each `train()` makes two, look at what came since."""
     gc.collect()
     gc.freeze()
 
