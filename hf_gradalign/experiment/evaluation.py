@@ -58,7 +58,7 @@ class CountermeasureMetrics:
             compute_result: False where further batches follow; what is returned is then empty.
 
         Raises:
-            ValueError: If the scores are not finite.
+            FloatingPointError: If a score is not finite.
         """
         self._batches.append((_logits(prediction.predictions), class_indices(prediction.label_ids)))
         if not compute_result:
@@ -67,6 +67,11 @@ class CountermeasureMetrics:
         self.reset()
         metrics: dict[str, float] = {}
         scores, bona_fide = countermeasure_scores(logits), labels == LABEL2ID["bonafide"]
+        if n_bad := np.count_nonzero(~np.isfinite(scores)):
+            raise FloatingPointError(
+                f"{n_bad:,} of {len(scores):,} clips of the evaluation have a score that is NaN or infinite: the model "
+                "has diverged. Train with a lower --learning_rate, or from an earlier checkpoint"
+            )
         if len(np.unique(bona_fide)) == 2:
             with warnings.catch_warnings():
                 # A model that has only begun to learn may be worse than chance, evaluation after evaluation.

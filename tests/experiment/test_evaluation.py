@@ -81,3 +81,11 @@ def test_scores_worse_than_chance_are_remarked_on():
     [remark] = remarks_on(scores, labels)
     assert "is 1.0000, above 0.5: the scores may be inverted" in remark
     assert remarks_on(-scores, labels) == []
+
+
+@pytest.mark.parametrize("labels", [[0, 1], [1, 1]])
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_a_model_that_has_diverged_stops_the_run(labels, value):
+    logits = np.array([[0.5, 0.25], [value, 0.0]])
+    with pytest.raises(FloatingPointError, match="1 of 2 clips of the evaluation have a score that is NaN or infinite"):
+        CountermeasureMetrics()(EvalPrediction(logits, np.array(labels)))
