@@ -72,11 +72,13 @@ def unpack(archives: Sequence[Path], root: Path) -> Path:
     cache.mkdir(parents=True, exist_ok=True)
     logger.warning("Unpacking %s into %s.", listed([str(archive) for archive in archives]), target)
     made = Path(tempfile.mkdtemp(dir=cache))
+    content = made / target.name  # with the permissions that the umask gives; those of `made` are the owner's alone
+    content.mkdir()
     try:
         for archive in archives:
-            _unpack(archive, made / archive.parent.relative_to(root) / bare_name(archive))
+            _unpack(archive, content / archive.parent.relative_to(root) / bare_name(archive))
         try:
-            made.rename(target)
+            content.rename(target)
         except OSError:
             if not target.is_dir():  # else another process was first
                 raise
