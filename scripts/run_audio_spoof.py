@@ -106,7 +106,7 @@ def _main(argv: list[str], held: contextlib.ExitStack) -> int:
     except Interrupted as interruption:
         if args.should_save:
             again = shlex.join(resume_words(given, interruption.checkpoint))
-            print(f"\n{interruption}\nTo go on, with the same options:\n  {again}")
+            print(f"\n{interruption}\nTo continue with the same options:\n  {again}")
         return 130
     except AudioDecodingError as error:
         print(f"error: {plain_text(error)}\nTo leave bad clips out: --check_audio --on_bad_audio skip", file=sys.stderr)
