@@ -32,6 +32,7 @@ def main(argv: Sequence[str]) -> int:
     path = parser.parse_args(argv).output
     try:
         with import_matplotlib().rc_context(STYLE):
+            path.parent.mkdir(parents=True, exist_ok=True)
             metadata = {"Date": None} if path.suffix == ".svg" else None
             draw().savefig(path, dpi=150, metadata=metadata, bbox_inches="tight")
     except (ValueError, OSError, ImportError) as error:
