@@ -30,7 +30,7 @@ from step_cost.measuring import interleaved_times
 from step_cost.variants import synchronise
 
 from hf_gradalign.augmentation import RawBoost, get_augmentation
-from hf_gradalign.augmentation.rawboost_algorithms import ALGORITHMS
+from hf_gradalign.augmentation.rawboost import ALGORITHMS
 
 RECIPES = ("rawboost", "musan_rir", "musan_rir+rawboost", "telephone", "time_frequency_mask", "codec")
 LARGEST_DIFFERENCE = 1e-5

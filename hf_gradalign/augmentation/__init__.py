@@ -1,17 +1,13 @@
-"""Waveform augmentation: audiomentations transforms of speech's channels and surroundings, and recipes of them.
+"""Waveform augmentation: audiomentations transforms for speech, and recipes by name or from a file.
 
-RawBoost, also for batches on an accelerator; lossy codecs; noise, babble and rooms; masks. By name or from a file.
+RawBoost, for single clips and for batches on an accelerator; lossy codecs; noise, babble and rooms; masks.
 """
 
-from hf_gradalign.augmentation.babble import AddBabble
-from hf_gradalign.augmentation.batched_rawboost import BatchedRawBoost
-from hf_gradalign.augmentation.codec import Codec
-from hf_gradalign.augmentation.frequency_mask import FrequencyMask
-from hf_gradalign.augmentation.musan_rir import MusanRir
-from hf_gradalign.augmentation.packet_loss import PacketLoss
-from hf_gradalign.augmentation.rawboost import RawBoost
+from hf_gradalign.augmentation.codecs import Codec
+from hf_gradalign.augmentation.masks import FrequencyMask, PacketLoss
+from hf_gradalign.augmentation.noise import AddBabble, MusanRir, Reverberation
+from hf_gradalign.augmentation.rawboost import BatchedRawBoost, RawBoost
 from hf_gradalign.augmentation.recipes import available_augmentations, get_augmentation, recipe_name
-from hf_gradalign.augmentation.reverberation import Reverberation
 
 __all__ = [
     "AddBabble",

@@ -1,4 +1,4 @@
-"""Augmentation in two parts: what a loader worker draws of an item, and what is left for the accelerator."""
+"""Augmentation in two parts: draws in the loader workers, RawBoost on the accelerator."""
 
 import copy
 import random
@@ -15,7 +15,7 @@ Parameters = dict[str, Any]
 
 
 def deferrable(transform: Callable[..., NDArray[np.float32]] | None) -> RawBoost | None:
-    """The part of an augmentation that can wait for the batch: the RawBoost that it ends with, None if it does not."""
+    """The RawBoost at the end of an augmentation, which can be applied to batches; None if it ends otherwise."""
     if isinstance(transform, Compose) and not transform.shuffle and transform.transforms:
         return deferrable(transform.transforms[-1])
     return transform if isinstance(transform, RawBoost) else None
@@ -24,25 +24,25 @@ def deferrable(transform: Callable[..., NDArray[np.float32]] | None) -> RawBoost
 def draw_deferred(
     transform: RawBoost | Compose, samples: NDArray[np.float32], sample_rate: int
 ) -> tuple[NDArray[np.float32], Parameters]:
-    """Do all of an augmentation but for the RawBoost that it ends with, of which only the parameters are drawn.
+    """Apply an augmentation up to its final RawBoost, of which it only draws the parameters.
 
-    The same is drawn from the global generators as the augmentation itself would draw: `BatchedRawBoost` then gives, of
-    the samples and the parameters, what the augmentation would have given.
+    Draws from the global generators exactly like the augmentation itself. Applying `BatchedRawBoost` to the result
+    completes the augmentation.
 
     Args:
-        transform: For which `deferrable` gives a RawBoost.
+        transform: An augmentation for which `deferrable` returns a RawBoost.
         samples: Shape (samples,), at least one.
         sample_rate: In Hz.
 
     Returns:
-        The samples so far, and the parameters that are to be applied to them. Samples that RawBoost's batches, which
-        work in float32, could not hold the powers of come augmented, with parameters that leave them alone.
+        The samples so far, and RawBoost's parameters. Samples whose powers do not fit into float32, the type of
+        `BatchedRawBoost`, are already fully augmented, and their parameters change nothing.
     """
     if isinstance(transform, Compose):
         if not random.random() < transform.p:
             return samples, {"should_apply": False}
-        for first in transform.transforms[:-1]:
-            samples = first(samples, sample_rate)
+        for earlier in transform.transforms[:-1]:
+            samples = earlier(samples, sample_rate)
         return draw_deferred(transform.transforms[-1], samples, sample_rate)
     if not transform.are_parameters_frozen:
         transform.randomize_parameters(samples, sample_rate)

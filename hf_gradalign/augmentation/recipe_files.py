@@ -11,17 +11,14 @@ from audiomentations.core.composition import BaseCompose
 from audiomentations.core.transforms_interface import BaseWaveformTransform
 from numpy.typing import NDArray
 
-from hf_gradalign.augmentation.babble import AddBabble
-from hf_gradalign.augmentation.codec import Codec
-from hf_gradalign.augmentation.frequency_mask import FrequencyMask
-from hf_gradalign.augmentation.musan_rir import MusanRir
-from hf_gradalign.augmentation.packet_loss import PacketLoss
+from hf_gradalign.augmentation.codecs import Codec
+from hf_gradalign.augmentation.masks import FrequencyMask, PacketLoss
+from hf_gradalign.augmentation.noise import AddBabble, MusanRir, Reverberation
+from hf_gradalign.augmentation.noise.recordings import list_for_audiomentations
 from hf_gradalign.augmentation.rawboost import RawBoost
-from hf_gradalign.augmentation.reverberation import Reverberation
-from hf_gradalign.augmentation.sound_files import list_for_audiomentations
 from hf_gradalign.settings_files import read_settings
 
-# `transform(samples, sample_rate) -> samples`: any audiomentations transform or composition.
+# `augmentation(samples, sample_rate) -> samples`: any audiomentations transform or composition.
 Augmentation = Callable[[NDArray[np.float32], int], NDArray[np.float32]]
 
 OWN_TRANSFORMS = (AddBabble, Codec, FrequencyMask, MusanRir, PacketLoss, RawBoost, Reverberation)
@@ -31,25 +28,25 @@ _TRANSFORMS: dict[str, type] = {
     for name, item in vars(audiomentations).items()
     if inspect.isclass(item) and issubclass(item, (BaseWaveformTransform, BaseCompose))
 } | {transform.__name__: transform for transform in OWN_TRANSFORMS}
-# Where audiomentations takes files and folders of recordings; this package's own transforms list them themselves.
+# audiomentations' arguments for recordings. This package's transforms list recordings themselves.
 _RECORDINGS = ("sounds_path", "ir_path")
-# A function cannot be written in a file.
+# Its argument, a function, cannot be written in a file.
 _TRANSFORMS.pop("Lambda")
 
 
 def read_recipe(path: Path, by_name: Callable[[str], Augmentation]) -> audiomentations.Compose:
-    """Build the transforms that a file lists.
+    """Build the transforms listed in a file.
 
     Args:
-        path: The file; JSON if it ends in `.json`, else YAML.
-        by_name: What builds an entry `{recipe: NAME}`.
+        path: A JSON file if it ends in `.json`, else YAML.
+        by_name: Builds an entry `{recipe: NAME}`.
 
     Returns:
-        The transforms, applied in their order.
+        The transforms, applied in order.
 
     Raises:
         ValueError: If the file is not a list of transforms, or a transform or one of its arguments is unknown or
-            impossible.
+            invalid.
     """
     entries = read_settings(path)
     if not (isinstance(entries, list) and entries):
@@ -58,7 +55,7 @@ def read_recipe(path: Path, by_name: Callable[[str], Augmentation]) -> audioment
 
 
 def _build(entry: Any, where: str, by_name: Callable[[str], Augmentation]) -> Augmentation:
-    """Build one entry's transform; `where` says in messages which entry it is."""
+    """Build the transform of one entry; `where` names the entry in messages."""
     if isinstance(entry, dict) and set(entry) == {"recipe"}:
         try:
             return by_name(str(entry["recipe"]))
@@ -82,12 +79,12 @@ def _build(entry: Any, where: str, by_name: Callable[[str], Augmentation]) -> Au
         if transform not in OWN_TRANSFORMS:
             arguments |= {key: list_for_audiomentations(arguments[key]) for key in _RECORDINGS if arguments.get(key)}
         return transform(**arguments)
-    except Exception as error:  # third-party constructors refuse with whatever they like, assertions included
+    except Exception as error:  # third-party constructors raise anything, including AssertionError
         raise ValueError(f"{where}: {str(error) or f'{type(error).__name__} for {arguments}'}") from error
 
 
 def _build_argument(value: Any, where: str, by_name: Callable[[str], Augmentation]) -> Any:
-    """Build transforms nested in an argument, such as OneOf's, and leave other values alone."""
+    """Build transforms nested in an argument, such as those of OneOf. Other values stay unchanged."""
     if isinstance(value, dict) and ("transform" in value or "recipe" in value):
         return _build(value, where, by_name)
     if isinstance(value, list):

@@ -1,4 +1,4 @@
-"""Augmentations by name, one after the other, or from a file."""
+"""Augmentations by name, as chains of names, or from a file."""
 
 import os
 from collections.abc import Callable
@@ -7,12 +7,10 @@ from pathlib import Path
 
 from audiomentations import BandPassFilter, Compose, Gain, TimeMask
 
-from hf_gradalign.augmentation.codec import Codec
-from hf_gradalign.augmentation.frequency_mask import FrequencyMask
-from hf_gradalign.augmentation.musan_rir import MusanRir
-from hf_gradalign.augmentation.packet_loss import PacketLoss
-from hf_gradalign.augmentation.rawboost import RawBoost
-from hf_gradalign.augmentation.rawboost_algorithms import ALGORITHMS
+from hf_gradalign.augmentation.codecs import Codec
+from hf_gradalign.augmentation.masks import FrequencyMask, PacketLoss
+from hf_gradalign.augmentation.noise import MusanRir
+from hf_gradalign.augmentation.rawboost import ALGORITHMS, RawBoost
 from hf_gradalign.augmentation.recipe_files import Augmentation, read_recipe
 
 # The voice band of the telephone network, in Hz (ITU-T G.712).
@@ -20,13 +18,13 @@ TELEPHONE_BAND = (300.0, 3400.0)
 
 
 def telephone() -> Compose:
-    """A telephone call: level, band, codec at 8 kHz, lost packets.
+    """A telephone call: level, band-pass, codec at 8 kHz, lost packets.
 
-    - The level is 0 to 12 dB lower (this project's choice), on which what G.711 loses depends.
-    - Band-pass of 300 to 3400 Hz (ITU-T G.712), 24 dB an octave.
-    - GSM 06.10 full rate, or G.711 with mu-law or A-law, each equally likely.
-    - Half of the calls go by packets of 20 ms (RFC 3551), of which each is lost with a probability of 0 to 5 %, drawn
-      anew a call (this project's choice: what is more than that is hard to understand).
+    - Lowers the level by 0 to 12 dB (this project's choice), because the losses of G.711 depend on it.
+    - Band-pass from 300 to 3400 Hz (ITU-T G.712), 24 dB per octave.
+    - GSM 06.10 full rate, or G.711 with mu-law or A-law, all equally likely.
+    - Half of the calls use packets of 20 ms (RFC 3551). Each packet is lost with a probability drawn per call, 0 to 5 %
+      (this project's choice: speech with higher losses is hard to understand).
     """
     low, high = TELEPHONE_BAND
     center, width = (low + high) / 2, high - low
@@ -35,10 +33,10 @@ def telephone() -> Compose:
 
 
 def time_frequency_mask() -> Compose:
-    """Two stretches of time and two bands of frequency taken out, after SpecAugment (Park et al., Interspeech 2019).
+    """Two time masks and two frequency masks on the waveform, after SpecAugment (Park et al., Interspeech 2019).
 
-    Two masks of each kind as in its policies for LibriSpeech, on the waveform: each of up to a tenth of the clip, faded
-    within 5 ms, and of up to 1.5 kHz (this project's choices).
+    Two masks of each kind, as in its policies for LibriSpeech. Time masks cover up to a tenth of the clip, with 5 ms
+    fades, and frequency masks up to 1.5 kHz (this project's choices).
     """
     masks = [TimeMask(0.0, 0.1, fade_duration=0.005, p=1.0) for _ in range(2)]
     return Compose([*masks, *(FrequencyMask() for _ in range(2))])
@@ -60,19 +58,19 @@ _RECIPES: dict[str, Callable[..., Augmentation]] = {
     "telephone": telephone,
     "time_frequency_mask": time_frequency_mask,
 }
-# What may follow a name after colons, for messages.
-_TAKES = {"codec": "codec:NAME:NAME...", "musan_rir": "musan_rir:FOLDER:FOLDER..."}
+# The names that accept arguments, for messages.
+_ARGUMENT_FORMS = {"codec": "codec:NAME:NAME...", "musan_rir": "musan_rir:FOLDER:FOLDER..."}
 
 
 def available_augmentations() -> list[str]:
-    """Return the names that `get_augmentation` knows."""
+    """Return the names that `get_augmentation` accepts."""
     return list(_RECIPES)
 
 
 def recipe_name(recipe: str) -> str | None:
-    """A recipe's names without what follows them after colons; None if it has others, as a file's path does.
+    """A recipe without the arguments after colons; None if it is not made of known names, such as a file's path.
 
-    `musan_rir:/data/musan+rawboost5` is `musan_rir+rawboost5`.
+    `musan_rir:/data/musan+rawboost5` becomes `musan_rir+rawboost5`.
     """
     names = [part.partition(":")[0] for part in recipe.split("+")]
     return "+".join(names) if all(name in _RECIPES for name in names) else None
@@ -82,52 +80,51 @@ def get_augmentation(name_or_path: str | os.PathLike[str]) -> Augmentation:
     """Build an augmentation from its name or from a file.
 
     Args:
-        name_or_path: One of these, or several with `+` between them, which are applied one after the other
-            (`musan_rir+rawboost`):
+        name_or_path: One of these, or several joined by `+`, which are applied in order (`musan_rir+rawboost`):
 
             - "rawboost" (algorithm 4), "rawboost1" to "rawboost8";
-            - "codec", any of the codecs that libsndfile has; "codec:opus:g722", any of these (see `Codec`);
-            - "musan_rir", all simulated; "musan_rir:/data/musan:/data/RIRS_NOISES", from folders or from data sets on
-              the Hub, owner/name (see `MusanRir`);
-            - "telephone" and "time_frequency_mask" (see there);
-            - the path of a YAML or JSON file with a list of transforms, applied in this order:
+            - "codec" for a random codec of libsndfile, "codec:opus:g722" for a random one of these (see `Codec`);
+            - "musan_rir" for simulated noise and rooms, "musan_rir:/data/musan:/data/RIRS_NOISES" for recordings from
+              folders or from data sets on the Hub, as owner/name (see `MusanRir`);
+            - "telephone" and "time_frequency_mask" (see the functions);
+            - the path of a YAML or JSON file with a list of transforms, which are applied in order:
 
                 - {transform: AddGaussianNoise, min_amplitude: 0.001, max_amplitude: 0.015, p: 0.5}
                 - {transform: OneOf, transforms: [{recipe: codec}, {transform: PitchShift, p: 1.0}]}
 
-              Transforms are those of audiomentations, other than Lambda, and this package's (`RawBoost`, `Codec`,
-              `MusanRir`, `AddBabble`, `Reverberation`, `FrequencyMask`, `PacketLoss`); the other keys are their
-              arguments. An entry `{recipe: NAME}` is what this function gives for the name.
+              A transform is one of audiomentations' (except Lambda) or of this package (`RawBoost`, `Codec`,
+              `MusanRir`, `AddBabble`, `Reverberation`, `FrequencyMask`, `PacketLoss`). The other keys are its
+              arguments. An entry `{recipe: NAME}` stands for the result of this function for NAME.
 
     Returns:
         A transform, or an `audiomentations.Compose` of several.
 
     Raises:
-        ValueError: If it is neither a known name nor a file, if the file is not a list of transforms, or if a transform
-            or one of its arguments is unknown or impossible.
+        ValueError: If it is neither a known name nor a file, the file is not a list of transforms, or a transform or
+            one of its arguments is unknown or invalid.
     """
     return _build(str(name_or_path), ())
 
 
-def _build(text: str, around: tuple[Path, ...]) -> Augmentation:
-    """Build what `get_augmentation` is asked for; `around` are the files that have it as an entry."""
+def _build(text: str, parents: tuple[Path, ...]) -> Augmentation:
+    """See `get_augmentation`. `parents` are the files that contain this recipe."""
     if Path(text).is_file() and recipe_name(text) is None:
         path = Path(text).resolve()
-        if path in around:
-            raise ValueError(f"{text} is an entry of itself")
-        return read_recipe(Path(text), lambda name: _build(name, (*around, path)))
+        if path in parents:
+            raise ValueError(f"{text} contains itself as an entry")
+        return read_recipe(Path(text), lambda name: _build(name, (*parents, path)))
     parts = text.split("+")
     if len(parts) > 1:
-        return Compose([_build(part, around) for part in parts])
+        return Compose([_build(part, parents) for part in parts])
     name, *arguments = text.split(":")
     if name not in _RECIPES:
         raise ValueError(
             f"unknown augmentation {text!r}: give one of {', '.join(available_augmentations())}, "
             "or the path of an existing YAML or JSON file that lists audiomentations transforms"
         )
-    if arguments and name not in _TAKES:
-        takes = " and ".join(_TAKES.values())
-        raise ValueError(f"{text}: {name} takes nothing after a colon; {takes} do")
+    if arguments and name not in _ARGUMENT_FORMS:
+        forms = " and ".join(_ARGUMENT_FORMS.values())
+        raise ValueError(f"{text}: {name} takes nothing after a colon; only {forms} do")
     if "" in arguments:
-        raise ValueError(f"{text}: nothing stands after a colon; the form is {_TAKES[name]}")
+        raise ValueError(f"{text}: a colon has nothing after it; use {_ARGUMENT_FORMS[name]}")
     return _RECIPES[name](*arguments)

@@ -11,8 +11,8 @@ import numpy as np
 import torch
 
 from hf_gradalign.augmentation import available_augmentations, get_augmentation, recipe_name
+from hf_gradalign.augmentation.preflight import try_augmentation
 from hf_gradalign.augmentation.recipe_files import Augmentation
-from hf_gradalign.augmentation.trial import try_augmentation
 from hf_gradalign.data.seeding import seeded_generators
 
 CLEAN = "clean"

@@ -16,8 +16,7 @@ from numpy.typing import NDArray
 from scipy import signal
 
 from hf_gradalign.augmentation import RawBoost
-from hf_gradalign.augmentation.impulsive import draw_impulses
-from hf_gradalign.augmentation.stationary import draw_white_noise
+from hf_gradalign.augmentation.rawboost.noises import draw_impulses, draw_white_noise
 
 Samples = NDArray[np.float64]
 

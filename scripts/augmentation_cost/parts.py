@@ -5,11 +5,14 @@ import torch
 
 from augmentation_cost.speech import SAMPLE_RATE
 from hf_gradalign.augmentation import RawBoost
-from hf_gradalign.augmentation.convolutive import add_convolutive_noise
-from hf_gradalign.augmentation.impulsive import add_impulsive_noise, impulse_factors
-from hf_gradalign.augmentation.notch_filter import notch_responses
-from hf_gradalign.augmentation.stationary import add_stationary_noise, draw_white_noise
-from hf_gradalign.augmentation.zero_phase_filtering import block_length
+from hf_gradalign.augmentation.rawboost.filters import block_length, notch_responses
+from hf_gradalign.augmentation.rawboost.noises import (
+    add_convolutive_noise,
+    add_impulsive_noise,
+    add_stationary_noise,
+    draw_white_noise,
+    impulse_factors,
+)
 
 PARTS = {
     "whole": "all of it",

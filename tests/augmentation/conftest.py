@@ -11,8 +11,7 @@ import soundfile
 from scipy import signal
 
 import hf_gradalign
-from hf_gradalign.augmentation.impulsive import draw_impulses
-from hf_gradalign.augmentation.stationary import draw_white_noise
+from hf_gradalign.augmentation.rawboost.noises import draw_impulses, draw_white_noise
 
 
 def direct_notch_filter(notch, sample_rate):

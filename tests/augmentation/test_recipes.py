@@ -112,10 +112,10 @@ def test_a_telephone_call_has_the_telephones_band(speech):
 @pytest.mark.parametrize(
     ("name", "message"),
     [
-        ("rawboost:5", r"rawboost:5: rawboost takes nothing after a colon; codec:NAME:NAME\.\.\. and musan_rir"),
-        ("codec:", r"codec:: nothing stands after a colon; the form is codec:NAME:NAME\.\.\."),
+        ("rawboost:5", r"rawboost:5: rawboost takes nothing after a colon; only codec:NAME:NAME\.\.\. and musan_rir"),
+        ("codec:", r"codec:: a colon has nothing after it; use codec:NAME:NAME\.\.\."),
         ("codec:celp", "unknown codec 'celp'; there are mp3"),
-        ("musan_rir:/no/where", "/no/where is neither a folder nor the name of a data set on the Hub"),
+        ("musan_rir:/no/where", "/no/where is neither a folder nor a data set on the Hub"),
         ("rawboost+", "unknown augmentation ''"),
         ("rawboost+rawboost9", "unknown augmentation 'rawboost9'"),
     ],
@@ -153,7 +153,7 @@ def test_a_file_that_is_an_entry_of_itself_is_refused(tmp_path):
     inner.write_text(f"- {{recipe: rawboost+{outer}}}")
     outer.write_text(f"- {{recipe: {inner}}}\n- {{recipe: {tmp_path / 'plain.yaml'}}}")
     with pytest.raises(
-        ValueError, match=r"outer\.yaml: entry 1: .*inner\.yaml: entry 1: .*outer\.yaml is an entry of itself"
+        ValueError, match=r"outer\.yaml: entry 1: .*inner\.yaml: entry 1: .*outer\.yaml contains itself as an entry"
     ):
         get_augmentation(outer)
     (tmp_path / "plain.yaml").write_text("- {transform: RawBoost}")

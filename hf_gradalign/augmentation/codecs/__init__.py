@@ -1,0 +1,5 @@
+"""Lossy codecs as an augmentation."""
+
+from hf_gradalign.augmentation.codecs.codec import Codec
+
+__all__ = ["Codec"]

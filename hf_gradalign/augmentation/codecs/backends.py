@@ -1,0 +1,270 @@
+"""The lossy codecs: libsndfile's, those of FFmpeg's libraries in PyAV, and G.722 (extra `codecs`)."""
+
+import io
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from fractions import Fraction
+from importlib.util import find_spec
+from math import gcd
+from typing import Any, Literal
+
+import numpy as np
+import soundfile
+from numpy.typing import NDArray
+from scipy.signal import resample_poly
+
+_INSTALL = 'pip install "hf-gradalign[codecs]"'
+_MPEG_RATES = (8000, 11025, 12000, 16000, 22050, 24000, 32000, 44100, 48000)
+_OPUS_RATES = (8000, 12000, 16000, 24000, 48000)
+_TELEPHONE_RATES = (8000,)
+
+# At low bit rates a frame has no room for LAME's note on the delay of encoder (576 samples) and decoder (529 samples),
+# and the decoder does not remove it.
+_MP3_DELAY = 1105
+_AMR_KBPS = (4.75, 5.15, 5.9, 6.7, 7.4, 7.95, 10.2, 12.2)
+
+
+@dataclass(frozen=True)
+class LossyCodec(ABC):
+    """A codec that encodes and decodes waveforms.
+
+    Attributes:
+        sample_rates: The rates in Hz that the codec supports, in ascending order.
+        setting: What can be set: a bit rate in kbit/s, a quality in [0, 1], one of `choices`, or nothing.
+        choices: The bit rates in kbit/s to choose from, if `setting` is "choice".
+    """
+
+    sample_rates: tuple[int, ...]
+    setting: Literal["kbps", "quality", "choice"] | None = None
+    choices: tuple[float, ...] = ()
+
+    def coding_rate(self, sample_rate: int) -> int:
+        """The codec's lowest rate that is not below the sample rate, or else its highest."""
+        return min((rate for rate in self.sample_rates if rate >= sample_rate), default=self.sample_rates[-1])
+
+    @abstractmethod
+    def missing(self) -> str | None:
+        """Why the codec cannot be used here and what to install; None if it can."""
+
+    @abstractmethod
+    def code(self, samples: NDArray[np.float64], rate: int, setting: float | None) -> NDArray[np.float64]:
+        """Encode and decode a waveform.
+
+        Args:
+            samples: Shape (samples,), at least one, within [-1, 1].
+            rate: One of `sample_rates`.
+            setting: The value for `setting`, limited to the codec's range.
+
+        Returns:
+            Samples without delay. The end may have a few samples too few or too many.
+        """
+
+
+@dataclass(frozen=True)
+class SoundfileCodec(LossyCodec):
+    """A codec of libsndfile.
+
+    Attributes:
+        format: File format, as soundfile names it.
+        subtype: Coding within the file, as soundfile names it.
+        compression_level: libsndfile's level in [0, 1] for a setting at a rate in Hz.
+        bitrate_mode: As soundfile names it, if the codec has modes.
+        delay: Samples to remove from the start if decoding gives more samples than were coded.
+    """
+
+    format: str = ""
+    subtype: str = ""
+    compression_level: Callable[[float, int], float] = lambda setting, rate: 0.0
+    bitrate_mode: str | None = None
+    delay: int = 0
+
+    def missing(self) -> str | None:
+        """What to install if this libsndfile lacks the codec."""
+        formats = soundfile.available_formats()
+        if self.format in formats and self.subtype in soundfile.available_subtypes(self.format):
+            return None
+        return "the installed libsndfile cannot write it; install soundfile as a wheel, which brings one that can"
+
+    def code(self, samples: NDArray[np.float64], rate: int, setting: float | None) -> NDArray[np.float64]:
+        """Encode and decode; see `LossyCodec.code`."""
+        level = None if setting is None else float(np.clip(self.compression_level(setting, rate), 0, 1))
+        file = io.BytesIO()
+        soundfile.write(
+            file,
+            samples,
+            rate,
+            subtype=self.subtype,
+            format=self.format,
+            compression_level=level,
+            bitrate_mode=self.bitrate_mode,
+        )
+        file.seek(0)
+        decoded, _ = soundfile.read(file, dtype="float64")
+        return decoded[self.delay :] if len(decoded) > len(samples) else decoded
+
+
+def _mp3_level(kbps: float, rate: int) -> float:
+    # libsndfile maps its level linearly to the bit rates of the rate's MPEG version, and LAME picks the nearest one.
+    # A level of 1 is refused.
+    low, high = (32, 320) if rate >= 32000 else (8, 160) if rate >= 16000 else (8, 64)
+    return min((high - kbps) / (high - low), 0.999)
+
+
+def _opus_level(kbps: float, rate: int) -> float:
+    return (256 - kbps) / 250
+
+
+def _vorbis_level(quality: float, rate: int) -> float:
+    return 1 - quality
+
+
+def _by_soundfile(
+    format: str,
+    subtype: str,
+    rates: tuple[int, ...],
+    setting: Literal["kbps", "quality"] | None = None,
+    level: Callable[[float, int], float] = lambda setting, rate: 0.0,
+    **options: Any,
+) -> SoundfileCodec:
+    return SoundfileCodec(rates, setting, format=format, subtype=subtype, compression_level=level, **options)
+
+
+@dataclass(frozen=True)
+class G722Codec(LossyCodec):
+    """ITU-T G.722, wideband telephony (sub-band ADPCM at 48, 56 or 64 kbit/s), by the package `G722`."""
+
+    def missing(self) -> str | None:
+        """How to install the package if it is missing."""
+        return None if find_spec("G722") else f"it needs the package G722: {_INSTALL}"
+
+    def code(self, samples: NDArray[np.float64], rate: int, setting: float | None) -> NDArray[np.float64]:
+        """Encode and decode; see `LossyCodec.code`."""
+        from G722 import G722
+
+        delay = 22  # of the two filter banks
+        padded = np.pad(samples, (0, delay + len(samples) % 2))  # a byte holds two samples
+        kbits = int(1000 * (setting or self.choices[-1]))
+        decoded = G722(rate, kbits).decode(G722(rate, kbits).encode(_to_int16(padded)))
+        return np.asarray(decoded, dtype=np.float64)[delay:] / 32768
+
+
+@dataclass(frozen=True)
+class AvCodec(LossyCodec):
+    """A codec of FFmpeg's libraries, through PyAV.
+
+    Attributes:
+        encoder: FFmpeg's name for the encoder.
+        decoder: FFmpeg's name for the decoder.
+        delay: Samples that encoder and decoder add at the start.
+    """
+
+    encoder: str = ""
+    decoder: str = ""
+    delay: int = 0
+
+    def missing(self) -> str | None:
+        """What to install if this PyAV lacks the codec."""
+        from av.codec import codecs_available
+
+        if {self.encoder, self.decoder} <= codecs_available:
+            return None
+        return f"the installed PyAV was built without {self.encoder}; install it as a wheel: pip install av"
+
+    def code(self, samples: NDArray[np.float64], rate: int, setting: float | None) -> NDArray[np.float64]:
+        """Encode and decode; see `LossyCodec.code`."""
+        import av
+
+        encoder: Any = av.CodecContext.create(self.encoder, "w")
+        encoder.sample_rate, encoder.layout, encoder.time_base = rate, "mono", Fraction(1, rate)
+        encoder.format = encoder.codec.audio_formats[0]
+        if setting is not None:
+            encoder.bit_rate = round(1000 * setting)
+        encoder.open()
+        packets = [packet for frame in _frames(samples, encoder, self.delay) for packet in encoder.encode(frame)]
+        decoder: Any = av.CodecContext.create(self.decoder, "r")
+        decoder.sample_rate, decoder.layout = rate, "mono"
+        if encoder.extradata:
+            decoder.extradata = encoder.extradata
+        decoded = [frame.to_ndarray()[0] for packet in [*packets, None] for frame in decoder.decode(packet)]
+        joined = np.concatenate(decoded)
+        scale = 1.0 if np.issubdtype(joined.dtype, np.floating) else 2.0 ** (8 * joined.dtype.itemsize - 1)
+        return joined[self.delay :] / scale
+
+
+def _frames(samples: NDArray[np.float64], encoder: Any, delay: int) -> Iterator[Any]:
+    """The waveform in the encoder's frames, padded with silence for the delay, then None to flush the encoder."""
+    import av
+
+    length = encoder.frame_size or 1024
+    padded = np.pad(samples, (0, delay + -(len(samples) + delay) % length))
+    values = padded.astype(np.float32) if encoder.format.name.startswith("flt") else _to_int16(padded)
+    for start in range(0, len(values), length):
+        frame = av.AudioFrame.from_ndarray(values[None, start : start + length], encoder.format.name, "mono")
+        frame.sample_rate, frame.time_base, frame.pts = encoder.sample_rate, encoder.time_base, start
+        yield frame
+    yield None
+
+
+def _to_int16(samples: NDArray[np.float64]) -> NDArray[np.int16]:
+    return np.clip(np.rint(samples * 32768), -32768, 32767).astype(np.int16)
+
+
+CODECS: dict[str, LossyCodec] = {
+    "mp3": _by_soundfile(
+        "MP3", "MPEG_LAYER_III", _MPEG_RATES, "kbps", _mp3_level, bitrate_mode="CONSTANT", delay=_MP3_DELAY
+    ),
+    "vorbis": _by_soundfile("OGG", "VORBIS", _MPEG_RATES, "quality", _vorbis_level),
+    "opus": _by_soundfile("OGG", "OPUS", _OPUS_RATES, "kbps", _opus_level),
+    "gsm": _by_soundfile("WAV", "GSM610", _TELEPHONE_RATES),
+    "mu_law": _by_soundfile("WAV", "ULAW", _TELEPHONE_RATES),
+    "a_law": _by_soundfile("WAV", "ALAW", _TELEPHONE_RATES),
+}
+"""The codecs of soundfile's libsndfile."""
+
+EXTRA_CODECS: dict[str, LossyCodec] = {
+    "g722": G722Codec((16000,), "choice", (48.0, 56.0, 64.0)),
+    "aac": AvCodec(_MPEG_RATES, "kbps", encoder="aac", decoder="aac", delay=1024),
+    "amr_nb": AvCodec((8000,), "choice", _AMR_KBPS, encoder="libopencore_amrnb", decoder="amrnb", delay=38),
+    "g723_1": AvCodec((8000,), "choice", (6.3,), encoder="g723_1", decoder="g723_1", delay=60),
+}
+
+ALL_CODECS: dict[str, LossyCodec] = CODECS | EXTRA_CODECS
+
+
+def available_codecs() -> tuple[str, ...]:
+    """The names in `ALL_CODECS` that work with what is installed."""
+    return tuple(name for name, codec in ALL_CODECS.items() if codec.missing() is None)
+
+
+def code_and_decode(
+    samples: NDArray[np.float64], name: str, sample_rate: int, setting: float | None = None
+) -> NDArray[np.float64]:
+    """Encode and decode a waveform.
+
+    If the codec does not support the sample rate, the waveform is resampled and resampled back. Telephone codecs work
+    at 8 kHz, which cuts the band at 4 kHz. The result has no delay, as measured on speech; only Opus has up to 0.1 ms
+    below 20 kbit/s.
+
+    Args:
+        samples: Shape (samples,), at least one, within [-1, 1].
+        name: Key of `ALL_CODECS`.
+        sample_rate: In Hz.
+        setting: The bit rate in kbit/s, limited to the codec's range, or the quality in [0, 1].
+
+    Returns:
+        Shape (samples,), finite.
+    """
+    codec = ALL_CODECS[name]
+    rate = codec.coding_rate(sample_rate)
+    # Resampling overshoots, and codecs cannot represent samples beyond full scale.
+    coded = np.clip(_resample(samples, sample_rate, rate), -1, 1)
+    decoded = codec.code(coded, rate, setting)[: len(coded)]
+    return _resample(decoded, rate, sample_rate)[: len(samples)]
+
+
+def _resample(samples: NDArray[np.float64], rate: int, new_rate: int) -> NDArray[np.float64]:
+    if rate == new_rate:
+        return samples
+    divisor = gcd(rate, new_rate)
+    return resample_poly(samples, new_rate // divisor, rate // divisor)
