@@ -1,14 +1,11 @@
 """From a corpus to batches: load it, check it, decode, crop, show each clip in several views, collate."""
 
-from hf_gradalign.data.audio_dataset import AudioDataset
 from hf_gradalign.data.checking import BadAudioError, BadClip, check_audio
-from hf_gradalign.data.clip_dataset import ClipDataset
-from hf_gradalign.data.collator import ViewCollator
+from hf_gradalign.data.collator import DeferredAugmentation, ViewCollator
 from hf_gradalign.data.corpora import METADATA_COLUMNS, CorpusSpec, available_corpora, parse_corpus
 from hf_gradalign.data.corpus_options import CorpusOptions
-from hf_gradalign.data.cropping import Window, crop, draw_position, repeat_pad
+from hf_gradalign.data.datasets import AudioDataset, ClipDataset, ViewDataset
 from hf_gradalign.data.decoding import AudioDecodingError, decode_audio
-from hf_gradalign.data.deferred_augmentation import DeferredAugmentation
 from hf_gradalign.data.demo_corpus import demo_corpus_files
 from hf_gradalign.data.errors import CorpusError
 from hf_gradalign.data.labels import (
@@ -21,12 +18,12 @@ from hf_gradalign.data.labels import (
 )
 from hf_gradalign.data.loading import load_corpus
 from hf_gradalign.data.mixing import mix_corpora, unique_names
-from hf_gradalign.data.seeding import seeded_generators
 from hf_gradalign.data.splits import split_off_validation
 from hf_gradalign.data.stream_mixing import mix_streams
 from hf_gradalign.data.streamed_view_dataset import StreamedViewDataset
 from hf_gradalign.data.streaming import stream_corpus
-from hf_gradalign.data.view_dataset import ViewDataset
+from hf_gradalign.data.view_maker import seeded_generators
+from hf_gradalign.data.windows import Window, crop, draw_position, repeat_pad
 
 __all__ = [
     "LABEL_NAMES",

@@ -1,22 +1,26 @@
-"""Decode every clip once before training, so that a corrupt one does not end it hours later."""
+"""Check that clips can be decoded, before training and during it, and that their samples are in range."""
 
 from __future__ import annotations
 
 import logging
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal, get_args
 
 import torch
 from datasets import Dataset, Features, Value
 
-from hf_gradalign.data.bad_audio import OnBadAudio, check_on_bad_audio
 from hf_gradalign.data.decoding import AudioDecodingError, decode_clip
 from hf_gradalign.data.encoded_audio import with_encoded_audio
-from hf_gradalign.data.out_of_range import OutOfRangeClips, is_out_of_range
 
 logger = logging.getLogger(__name__)
 
-_SHOWN = 20
+OnBadAudio = Literal["stop", "skip"]
+
+_MAX_LISTED = 20
+# Tolerates the overshoot of resampling.
+_HIGHEST_PEAK = 1.001
+# Higher peaks look like 16-bit integers.
+_INTEGER_PEAK = 100
 
 
 @dataclass(frozen=True)
@@ -24,9 +28,9 @@ class BadClip:
     """A clip that cannot be decoded.
 
     Args:
-        utterance_id: its name in the corpus.
-        path: its file, None where the corpus holds bytes only.
-        reason: what is wrong with it.
+        utterance_id: Its name in the corpus.
+        path: Its file; None if the corpus holds bytes only.
+        reason: What is wrong with it.
     """
 
     utterance_id: str
@@ -41,7 +45,7 @@ class BadAudioError(ValueError):
     """Clips of a corpus cannot be decoded.
 
     Attributes:
-        bad_clips: all of them, in the corpus' order.
+        bad_clips: All of them, in the corpus' order.
     """
 
     def __init__(self, message: str, bad_clips: list[BadClip]) -> None:
@@ -56,20 +60,22 @@ def check_audio(
     on_bad_audio: OnBadAudio = "stop",
     num_proc: int | None = None,
 ) -> Dataset:
-    """Decode every clip once, with a progress bar; a note in the log says whether samples lie outside [-1, 1].
+    """Decode every clip once, so that a corrupt one does not end training hours later.
+
+    Shows a progress bar. Warns of samples outside [-1, 1].
 
     Args:
-        dataset: with the columns `audio` (not decoded) and, if there is one, `utterance_id`.
-        sampling_rate: the rate that clips will be resampled to, in Hz; None checks them at their own.
-        on_bad_audio: `stop` raises if any clip is bad; `skip` leaves bad clips out and logs a warning that lists them.
-        num_proc: processes that share the work.
+        dataset: With the column `audio` (not decoded), and optionally `utterance_id`.
+        sampling_rate: The rate that clips will be resampled to, in Hz. None checks them at their own rate.
+        on_bad_audio: `stop` raises if any clip is bad. `skip` leaves bad clips out and warns.
+        num_proc: Number of processes.
 
     Returns:
-        The data set, without its bad clips.
+        The data set without its bad clips.
 
     Raises:
-        BadAudioError: if there are bad clips and `on_bad_audio` is `stop`, or if all clips are bad.
-        ValueError: if `on_bad_audio` is neither.
+        BadAudioError: If there are bad clips and `on_bad_audio` is `stop`, or if all clips are bad.
+        ValueError: If `on_bad_audio` is neither.
     """
     check_on_bad_audio(on_bad_audio)
     dataset = with_encoded_audio(dataset.with_format(None))
@@ -79,13 +85,13 @@ def check_audio(
         input_columns="audio",
         remove_columns="audio",
         features=Features({"reason": Value("string"), "peak": Value("float32")}),
-        fn_kwargs={"sampling_rate": sampling_rate, "one_thread": parallel},
+        fn_kwargs={"sampling_rate": sampling_rate, "single_thread": parallel},
         num_proc=num_proc if parallel else None,
         desc="Checking audio",
-        # And not in the cache: the files may change though the table that names them does not.
+        # Not in the cache: files may change without the table that names them.
         keep_in_memory=True,
     )
-    _tell_of_out_of_range(dataset, checked["peak"][:])
+    _warn_of_out_of_range(dataset, checked["peak"][:])
     reasons = checked["reason"][:]
     bad = [index for index, reason in enumerate(reasons) if reason is not None]
     if not bad:
@@ -101,16 +107,89 @@ def check_audio(
     return dataset.select([index for index in range(len(dataset)) if index not in is_bad])
 
 
-def _reason(audio: dict[str, Any] | None, sampling_rate: int | None, one_thread: bool) -> dict[str, Any]:
-    if one_thread:
-        torch.set_num_threads(1)  # In a forked process OpenMP may hang, and the processes would compete anyway.
+def check_on_bad_audio(choice: str) -> None:
+    """Raise a ValueError unless `choice` is one of `OnBadAudio`."""
+    if choice not in get_args(OnBadAudio):
+        raise ValueError(f"on_bad_audio must be one of {', '.join(get_args(OnBadAudio))}, not {choice!r}.")
+
+
+class BadAudioReport:
+    """What training does with a bad clip: raises, or warns once per clip.
+
+    Args:
+        on_bad_audio: `stop` or `skip`.
+
+    Raises:
+        ValueError: If it is neither.
+    """
+
+    def __init__(self, on_bad_audio: OnBadAudio) -> None:
+        check_on_bad_audio(on_bad_audio)
+        self._skips = on_bad_audio == "skip"
+        self._reported: set[str] = set()
+
+    def report(self, error: AudioDecodingError) -> None:
+        """Report a bad clip.
+
+        Raises:
+            AudioDecodingError: `error`, unless bad clips are skipped.
+        """
+        if not self._skips:
+            raise error
+        message = str(error)
+        if message not in self._reported:
+            self._reported.add(message)
+            logger.warning("Left out in training: %s", message)
+
+
+class OutOfRangeClips:
+    """Counts the clips with samples outside [-1, 1], as floating-point files and arrays allow.
+
+    Attributes:
+        n_clips: Their number.
+        peak: The largest absolute value.
+        loudest: The clip with this value.
+    """
+
+    def __init__(self) -> None:
+        self.n_clips = 0
+        self.peak = 0.0
+        self.loudest = ""
+
+    def add(self, name: str, peak: float | None) -> None:
+        """Count a clip if this peak is out of range. None stands for files that are always in range."""
+        if not is_out_of_range(peak):
+            return
+        self.n_clips += 1
+        if peak > self.peak:
+            self.peak, self.loudest = peak, name
+
+    def note(self, total: int) -> str | None:
+        """A message on these clips among `total` clips; None if there are none."""
+        if not self.n_clips:
+            return None
+        return (
+            f"{self.n_clips} of {total} clips have samples outside [-1, 1]: up to {self.peak:.6g}, in {self.loudest}. "
+            + ("They look like 16-bit integers: divide them by 32768. " if self.peak > _INTEGER_PEAK else "")
+            + "They are used as they are, and a model that does not normalize its input hears how loud they are"
+        )
+
+
+def is_out_of_range(peak: float | None) -> bool:
+    """Whether a clip with this largest absolute value is out of range. None stands for files that never are."""
+    return peak is not None and peak > _HIGHEST_PEAK
+
+
+def _reason(audio: dict[str, Any] | None, sampling_rate: int | None, single_thread: bool) -> dict[str, Any]:
+    if single_thread:
+        torch.set_num_threads(1)  # OpenMP may hang in a forked process, and the processes would compete.
     try:
         return {"reason": None, "peak": decode_clip(audio, sampling_rate).peak}
     except AudioDecodingError as error:
         return {"reason": error.reason, "peak": None}
 
 
-def _tell_of_out_of_range(dataset: Dataset, peaks: list[float | None]) -> None:
+def _warn_of_out_of_range(dataset: Dataset, peaks: list[float | None]) -> None:
     clips = OutOfRangeClips()
     for index, peak in enumerate(peaks):
         if is_out_of_range(peak):
@@ -129,7 +208,7 @@ def _bad_clip(dataset: Dataset, index: int, reason: str) -> BadClip:
 
 
 def _listed(bad_clips: list[BadClip]) -> str:
-    lines = [f"  {clip}" for clip in bad_clips[:_SHOWN]]
-    if len(bad_clips) > _SHOWN:
-        lines.append(f"  ... and {len(bad_clips) - _SHOWN} more")
+    lines = [f"  {clip}" for clip in bad_clips[:_MAX_LISTED]]
+    if len(bad_clips) > _MAX_LISTED:
+        lines.append(f"  ... and {len(bad_clips) - _MAX_LISTED} more")
     return "\n".join(lines)

@@ -1,4 +1,4 @@
-"""Make a batch of model inputs from clips, once for each view."""
+"""Collate items of views into batches of model inputs, and finish their augmentation on the accelerator."""
 
 from __future__ import annotations
 
@@ -6,27 +6,32 @@ import inspect
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import numpy as np
 import torch
+from torch import Tensor
 from transformers import SequenceFeatureExtractor
 
-from hf_gradalign.data.deferred_augmentation import DEFERRED, collate_deferred
+from hf_gradalign.augmentation import BatchedRawBoost
+from hf_gradalign.data.view_maker import DEFERRED
 from hf_gradalign.training import ViewBatchCollator
 
 ModelInputs = dict[str, Any]
+
+_PROBE_SAMPLES = 1000
 
 
 class ViewCollator(ViewBatchCollator):
     """Collate items of a `ViewDataset` or a `ClipDataset`.
 
+    The feature extractor pads clips of different lengths. An attention mask that masks nothing is dropped, because it
+    only costs time, unless the feature extractor is set to return one (`return_attention_mask`).
+
+    Views with deferred augmentation (`ViewDataset` with `defer`) are collated to waveforms and draws, which
+    `DeferredAugmentation` turns into model inputs.
+
     Args:
-        feature_extractor: the model's, as `AutoFeatureExtractor` gives it; whether its output is called `input_values`
-            or `input_features` does not matter.
-
-    Clips of different lengths are padded as the feature extractor does it. An attention mask that masks nothing is
-    left out unless the feature extractor is set to return one (`return_attention_mask`): it only costs time.
-
-    Views whose augmentation was left to be done (`ViewDataset` with `defer`) come as waveforms and draws, which
-    `DeferredAugmentation` makes model inputs of.
+        feature_extractor: The model's feature extractor, from `AutoFeatureExtractor`. Its output may be called
+            `input_values` or `input_features`.
     """
 
     def __init__(self, feature_extractor: SequenceFeatureExtractor) -> None:
@@ -35,17 +40,17 @@ class ViewCollator(ViewBatchCollator):
 
 
 class _ClipCollator:
-    """Model inputs, tensors of shape (batch, ...), and `labels`, int64 of shape (batch,), from single clips."""
+    """Collates clips to model inputs, tensors of shape (batch, ...), and `labels`, int64 of shape (batch,)."""
 
     def __init__(self, feature_extractor: SequenceFeatureExtractor) -> None:
         self.feature_extractor = feature_extractor
-        # Some extractors always pad (to 30 s, say) and must be left to it; some do not know the argument.
+        # Some extractors always pad (to 30 s, for example), and some do not have the argument.
         padding = inspect.signature(feature_extractor.__call__).parameters.get("padding")
         self._pads_on_request = padding is not None and padding.default is False
 
     def __call__(self, items: Sequence[Mapping[str, Any]]) -> ModelInputs:
         if DEFERRED in items[0]:
-            return collate_deferred(items)
+            return _collate_deferred(items)
         clips = [item["input_values"] for item in items]
         lengths_differ = len({len(clip) for clip in clips}) > 1
         padding = {"padding": True} if lengths_differ and self._pads_on_request else {}
@@ -58,3 +63,105 @@ class _ClipCollator:
             del inputs["attention_mask"]
         inputs["labels"] = torch.tensor([item["labels"] for item in items], dtype=torch.int64)
         return inputs
+
+
+def _collate_deferred(items: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Collate clips with deferred augmentation. Runs in the loader workers.
+
+    Args:
+        items: Items of one view of a `ViewDataset` with `defer`.
+
+    Returns:
+        `input_values`, float32 of shape (B, time), padded with zeros; `labels`, int64 of shape (B,); and `deferred`:
+        `lengths` of the clips and `starts` of their windows, int64 of shape (B,), `draws` from
+        `BatchedRawBoost.prepare`, including bulk noise, and `settings` of RawBoost and the window.
+    """
+    clips = [item["input_values"] for item in items]
+    lengths = [len(clip) for clip in clips]
+    padded = torch.zeros(len(clips), max(lengths))
+    for row, clip in zip(padded, clips, strict=True):
+        row[: len(clip)] = torch.from_numpy(clip)
+    deferred = [item[DEFERRED] for item in items]
+    settings = deferred[0]["settings"]
+    rawboost = BatchedRawBoost(settings["algorithm"], settings["impulsive_gain"])
+    return {
+        "input_values": padded,
+        "labels": torch.tensor([item["labels"] for item in items], dtype=torch.int64),
+        DEFERRED: {
+            "lengths": torch.tensor(lengths),
+            "starts": torch.tensor([each["start"] for each in deferred]),
+            "draws": rawboost.prepare([each["parameters"] for each in deferred], lengths, settings["sampling_rate"]),
+            "settings": settings,
+        },
+    }
+
+
+class DeferredAugmentation:
+    """Finishes deferred augmentation on the batch's device: applies RawBoost, cuts the window, and normalizes.
+
+    Use it as `GradientAlignmentTrainer(..., batch_transform=DeferredAugmentation(feature_extractor))` with a
+    `ViewCollator` and a `ViewDataset` with `defer`. Training is the same as without deferral, up to float32 precision.
+    Other batches and views pass unchanged. Does not synchronize with the host.
+
+    Args:
+        feature_extractor: The model's feature extractor. It must either not change waveforms or normalize each to zero
+            mean and unit variance, which this class does instead. This is checked on a clip.
+
+    Raises:
+        ValueError: If the feature extractor does anything else.
+    """
+
+    def __init__(self, feature_extractor: SequenceFeatureExtractor) -> None:
+        self._normalizes = bool(getattr(feature_extractor, "do_normalize", False))
+        self._mask_type: torch.dtype | None = None
+        clip = np.random.default_rng(0).uniform(-0.5, 0.7, _PROBE_SAMPLES).astype(np.float32)
+        expected = dict(feature_extractor([clip], sampling_rate=feature_extractor.sampling_rate, return_tensors="pt"))
+        mask = expected.get("attention_mask")
+        if mask is not None and getattr(feature_extractor, "return_attention_mask", False):
+            self._mask_type = mask.dtype
+        found = self._model_inputs(torch.from_numpy(clip)[None])["input_values"]
+        values = expected.get("input_values")
+        if values is None or values.shape != found.shape or not torch.allclose(values, found, atol=1e-5):
+            raise ValueError(
+                f"{type(feature_extractor).__name__} does more to a waveform than normalize it, which the accelerator "
+                "does not do; let the loader's workers augment (without --augment_on_device)"
+            )
+
+    def __call__(self, batch: Mapping[str, Any]) -> Mapping[str, Any]:
+        """Finish a batch of views.
+
+        Args:
+            batch: From a `ViewCollator`, moved to the device.
+
+        Returns:
+            The batch with every view's model inputs. Views without deferred augmentation are returned as they are.
+        """
+        return {view: self._finish(inputs) for view, inputs in batch.items()} if _is_deferred(batch) else batch
+
+    @torch.no_grad()
+    def _finish(self, inputs: Mapping[str, Any]) -> Mapping[str, Any]:
+        if DEFERRED not in inputs:
+            return inputs
+        deferred, waveforms = inputs[DEFERRED], inputs["input_values"]
+        settings, lengths = deferred["settings"], deferred["lengths"]
+        rawboost = BatchedRawBoost(settings["algorithm"], settings["impulsive_gain"])
+        augmented = rawboost.apply(waveforms, deferred["draws"], lengths)
+        # Equals `repeat_pad(crop(...))`.
+        window = settings["window_samples"]
+        times = torch.arange(window, device=waveforms.device) % lengths.clamp(max=window)[:, None]
+        windows = augmented.gather(1, deferred["starts"][:, None] + times)
+        return {**self._model_inputs(windows), "labels": inputs["labels"]}
+
+    def _model_inputs(self, windows: Tensor) -> dict[str, Tensor]:
+        """The feature extractor's output for windows of shape (B, time)."""
+        if self._normalizes:
+            variance, mean = torch.var_mean(windows, dim=-1, keepdim=True, correction=0)
+            windows = (windows - mean) / torch.sqrt(variance + 1e-7)
+        inputs = {"input_values": windows}
+        if self._mask_type is not None:
+            inputs["attention_mask"] = torch.ones(windows.shape, dtype=self._mask_type, device=windows.device)
+        return inputs
+
+
+def _is_deferred(batch: Any) -> bool:
+    return any(isinstance(inputs, Mapping) and DEFERRED in inputs for inputs in batch.values())

@@ -17,7 +17,7 @@ import numpy as np
 from hf_gradalign.audio import AudioDecodingError, SteadyBlocks, open_sound, resample_blocks
 from hf_gradalign.audio.reader import SoundReader
 from hf_gradalign.audio.resampling import resample_span, resampled_length, source_span
-from hf_gradalign.data.cropping import Window, crop
+from hf_gradalign.data.windows import Window, crop
 
 Audio = Mapping[str, Any] | str | bytes | Path
 

@@ -1,8 +1,7 @@
-"""What `ViewDataset` is for a data set, for a stream: each clip in several views, without a length or an index."""
+"""`ViewDataset` for streams, which have neither a length nor indices."""
 
 from __future__ import annotations
 
-import logging
 import zlib
 from collections import deque
 from collections.abc import Iterator, Mapping
@@ -15,45 +14,52 @@ from datasets.distributed import split_dataset_by_node
 from torch.utils.data import IterableDataset as TorchIterableDataset
 from torch.utils.data import get_worker_info
 
-from hf_gradalign.data.audio_dataset import ModelItem
+from hf_gradalign.data.checking import BadAudioReport, OnBadAudio
 from hf_gradalign.data.decoding import AudioDecodingError
-from hf_gradalign.data.row_views import RowViews
-from hf_gradalign.data.view_dataset import Transform
+from hf_gradalign.data.view_maker import AugmentStage, ClipReader, ModelItem, Transform, ViewMaker
+from hf_gradalign.data.windows import CropMode
 
-logger = logging.getLogger(__name__)
+# An earlier clip replaces a bad one; this many consecutive bad clips mean that something else is wrong.
+_MAX_RECENT = 16
 
-# Where a bad clip is met, an earlier one takes its place; with so many bad ones in a row something else is wrong.
-_KEPT_ROWS = 16
+_Keyed = tuple[dict[str, Any], list[int]]
+"""A row and the key of its draws, without the epoch."""
 
 
 class StreamedViewDataset(TorchIterableDataset):
-    """Each clip of a stream in several views; items as those of `ViewDataset`.
+    """Several views of each clip of a stream, with items like those of `ViewDataset`.
 
-    The stream is gone through again and again, shuffled anew each time (an epoch), and never ends: it takes a number of
-    steps to train on it. Its shards are divided among the processes (`datasets.distributed.split_dataset_by_node`) and
-    loader workers; where there are too few shards for the processes, each process reads everything and takes its share.
+    Iterates over the stream forever, in a new order per pass (an epoch): train on it for a number of steps. Processes
+    (`datasets.distributed.split_dataset_by_node`) and loader workers share the stream's shards. If there are more
+    processes than shards, each process reads everything and takes its share.
 
-    What is drawn for a clip depends on (seed, epoch, utterance id) alone, and with `repeats` on its place in the
-    stream too. The order depends on the seed, the epoch, and how many processes and workers there are: with as many, a
-    resumed run goes on with the same items.
+    The draws for a clip depend only on (seed, epoch, utterance id), and with `repeats` also on its position in the
+    stream. The order depends on the seed, the epoch, and the number of processes and workers: with the same number, a
+    resumed run continues with the same items.
 
     Args:
-        stream: with the columns of `STREAM_FEATURES`, as `stream_corpus` and `mix_streams` give it.
-        views: as for `ViewDataset`.
-        shuffle_buffer_size: clips from among which the next one is drawn, in encoded form, in each loader worker; 0
-            leaves the order as it is.
-        seed: of the order and of the views' draws, at least 0.
-        process_index: which of the processes this one is.
-        n_processes: how many processes share the stream.
-        repeats: whether a clip may come more than once in an epoch, as in a weighted mix.
-        options: as for `ViewDataset`: `sampling_rate` and the window, `rms_level`, `crop`, `label2id`, `augment`,
-            `on_bad_audio` (with `skip` the last clip that could be decoded takes a bad one's place).
+        stream: With the columns of `STREAM_FEATURES`, as `stream_corpus` and `mix_streams` return it.
+        views: As for `ViewDataset`.
+        shuffle_buffer_size: Number of encoded clips per loader worker to draw the next clip from; 0 keeps the order.
+        seed: Seed of the order and of the views' draws, at least 0.
+        process_index: Index of this process.
+        n_processes: Number of processes that share the stream.
+        repeats: Whether a clip may come more than once per epoch, as in a weighted mix.
+        sampling_rate: As for `ViewDataset`, like all further arguments.
+        window_seconds: See above.
+        window_samples: See above.
+        rms_level: See above.
+        label2id: See above.
+        crop: See above.
+        augment: See above.
+        on_bad_audio: See above, but `skip` repeats the last clip that could be decoded.
+        defer: See above.
 
     Attributes:
-        splits_by_process: True: a Trainer must not divide it among the processes once more.
+        splits_by_process: True: a Trainer must not divide it among the processes again.
 
     Raises:
-        ValueError: if an argument is out of its range.
+        ValueError: If an argument is out of range.
     """
 
     splits_by_process = True
@@ -63,16 +69,32 @@ class StreamedViewDataset(TorchIterableDataset):
         stream: IterableDataset,
         views: Mapping[str, Transform | None],
         *,
+        sampling_rate: int,
         shuffle_buffer_size: int = 1000,
         seed: int = 0,
         process_index: int = 0,
         n_processes: int = 1,
         repeats: bool = False,
-        **options: Any,
+        window_seconds: float | None = None,
+        window_samples: int | None = None,
+        rms_level: float | None = None,
+        label2id: Mapping[str, int] | None = None,
+        crop: CropMode = "random",
+        augment: AugmentStage = "utterance",
+        on_bad_audio: OnBadAudio = "stop",
+        defer: bool = False,
     ) -> None:
         if shuffle_buffer_size < 0:
             raise ValueError(f"shuffle_buffer_size must be at least 0, not {shuffle_buffer_size}.")
-        self._views = RowViews(views, seed=seed, **options)
+        clips = ClipReader(
+            sampling_rate=sampling_rate,
+            window_seconds=window_seconds,
+            window_samples=window_samples,
+            rms_level=rms_level,
+            label2id=label2id,
+        )
+        self._maker = ViewMaker(views, clips, crop=crop, seed=seed, augment=augment, defer=defer)
+        self._bad_audio = BadAudioReport(on_bad_audio)
         self._repeats = repeats
         self._stream = stream
         self._shuffle_buffer_size = shuffle_buffer_size
@@ -83,30 +105,29 @@ class StreamedViewDataset(TorchIterableDataset):
 
     @property
     def n_shards(self) -> int:
-        """Into how many parts the stream divides for loader workers."""
+        """The number of parts of the stream that loader workers can share."""
         return self._order(0).num_shards
 
     def leave_blank(self, n_batches: int, batch_size: int) -> None:
-        """Do not decode what a resumed run throws away: the first batches of this process are silence.
+        """Replace this process' first batches by silence: a resumed run drops them, so decoding them is a waste.
 
         Args:
-            n_batches: how many batches the loader will drop.
-            batch_size: clips a batch.
+            n_batches: Number of batches that the loader will drop.
+            batch_size: Clips per batch.
         """
         self._blank_batches, self._batch_size = n_batches, batch_size
 
     def __iter__(self) -> Iterator[dict[str, ModelItem]]:
-        """Items without end.
+        """Yield items without end.
 
         Raises:
-            AudioDecodingError: at a clip that cannot be decoded, unless bad clips are skipped.
-            ValueError: if there are no clips for this process.
+            AudioDecodingError: At a clip that cannot be decoded, unless bad clips are skipped.
+            ValueError: If there are no clips for this process.
         """
         blank = self._blank_items()
-        recent: deque[tuple[dict[str, Any], list[int]]] = deque(maxlen=_KEPT_ROWS)
+        recent: deque[_Keyed] = deque(maxlen=_MAX_RECENT)
         silence: dict[str, ModelItem] | None = None
         for epoch in count():
-            self._views.set_epoch(epoch)
             for position, row in enumerate(self._order(epoch)):
                 key = [zlib.crc32(row["utterance_id"].encode()), *([position] if self._repeats else [])]
                 if blank and silence is not None:
@@ -114,10 +135,10 @@ class StreamedViewDataset(TorchIterableDataset):
                     blank -= 1
                     yield silence
                     continue
-                item = self._item(row, key, recent)
+                item = self._item((row, key), epoch, recent)
                 if item is None:
-                    continue  # nothing has been read yet that could take its place
-                silence = silence or self._views.silence(item)
+                    continue  # no earlier clip could replace it
+                silence = silence or _silence(item)
                 yield silence if blank else item
                 blank -= bool(blank)
             if silence is None:
@@ -126,36 +147,37 @@ class StreamedViewDataset(TorchIterableDataset):
                 return  # more workers than shards
 
     def _order(self, epoch: int) -> IterableDataset:
-        """The part of the stream that is this process's, shuffled."""
-        # Not by set_epoch, which sets the epoch of all loader workers, and each comes to its end at another time.
+        """The shuffled part of the stream for this process."""
+        # Not by set_epoch, which would change the epoch of all loader workers: they finish an epoch at different times.
         stream = self._stream
         if self._shuffle_buffer_size:
             seed = int(np.random.SeedSequence([self._seed, epoch]).generate_state(1)[0])
             stream = stream.shuffle(seed=seed, buffer_size=self._shuffle_buffer_size)
         return split_dataset_by_node(stream, **self._process)
 
-    def _item(
-        self, row: dict[str, Any], key: list[int], recent: deque[tuple[dict[str, Any], list[int]]]
-    ) -> dict[str, ModelItem] | None:
-        try:
-            item = self._views.of(row, key)
-        except AudioDecodingError as error:
-            self._views.report(error)
-        else:
-            recent.append((row, key))
-            return item
-        for earlier in reversed(list(recent)):
+    def _item(self, current: _Keyed, epoch: int, recent: deque[_Keyed]) -> dict[str, ModelItem] | None:
+        """The views of a row, or else of the latest one in `recent` that can be decoded; None without any."""
+        for row, key in (current, *reversed(recent)):
             try:
-                return self._views.of(*earlier)
+                item = self._maker.make(row, [epoch, *key])
             except AudioDecodingError as error:
-                self._views.report(error)
+                self._bad_audio.report(error)
+                continue
+            if row is current[0]:
+                recent.append(current)
+            return item
         if recent:
-            raise AudioDecodingError(f"nor can the {len(recent)} clips before it", row["utterance_id"])
+            raise AudioDecodingError(f"nor can the {len(recent)} clips before it", current[0]["utterance_id"])
         return None
 
     def _blank_items(self) -> int:
-        """How many items of this worker are to be silence: the loader takes a batch from each worker in turn."""
+        """The number of silent items of this worker. The loader takes batches from its workers in turn."""
         worker = get_worker_info()
         workers = min(worker.num_workers, max(self.n_shards, 1)) if worker is not None else 1
         index = worker.id if worker is not None else 0
         return (self._blank_batches // workers + (index < self._blank_batches % workers)) * self._batch_size
+
+
+def _silence(item: Mapping[str, ModelItem]) -> dict[str, ModelItem]:
+    """An item of the same form with silent samples."""
+    return {view: {**inputs, "input_values": np.zeros_like(inputs["input_values"])} for view, inputs in item.items()}

@@ -18,7 +18,7 @@ from transformers.integrations import get_reporting_integration_callbacks
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 from transformers.utils import logging
 
-from hf_gradalign.data.seeding import seeded_generators
+from hf_gradalign.data.view_maker import seeded_generators
 from hf_gradalign.experiment.arguments import AudioSpoofTrainingArguments, DataArguments, ModelArguments
 from hf_gradalign.experiment.card import write_run_card
 from hf_gradalign.experiment.evaluation import error_rates_by_system

@@ -13,7 +13,7 @@ import torch
 from hf_gradalign.augmentation import available_augmentations, get_augmentation, recipe_name
 from hf_gradalign.augmentation.preflight import try_augmentation
 from hf_gradalign.augmentation.recipe_files import Augmentation
-from hf_gradalign.data.seeding import seeded_generators
+from hf_gradalign.data.view_maker import seeded_generators
 
 CLEAN = "clean"
 

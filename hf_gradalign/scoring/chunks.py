@@ -15,7 +15,7 @@ from transformers.feature_extraction_utils import FeatureExtractionMixin
 from hf_gradalign.audio import AudioDecodingError
 from hf_gradalign.audio.arrays import MOST_CHANNELS
 from hf_gradalign.data import ViewCollator
-from hf_gradalign.data.out_of_range import is_out_of_range
+from hf_gradalign.data.checking import is_out_of_range
 from hf_gradalign.scoring.windowing import ClipWindows, Windowing
 
 

@@ -17,7 +17,7 @@ from transformers.feature_extraction_utils import FeatureExtractionMixin
 from transformers.utils import logging
 
 from hf_gradalign.data import BadAudioError, BadClip
-from hf_gradalign.data.out_of_range import OutOfRangeClips
+from hf_gradalign.data.checking import OutOfRangeClips
 from hf_gradalign.scoring.chunks import Chunk, ChunkDataset, ChunkPieces, as_clips, name_of
 from hf_gradalign.scoring.device import DType, resolve_dtype, suitable_workers, usable_device
 from hf_gradalign.scoring.model_loading import label_columns, load_trained_classifier

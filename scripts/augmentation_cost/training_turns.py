@@ -17,7 +17,7 @@ from transformers import PrinterCallback, TrainerCallback, set_seed
 from transformers.utils import logging
 
 from hf_gradalign.augmentation import get_augmentation
-from hf_gradalign.data import DeferredAugmentation, ViewCollator, ViewDataset, audio_dataset
+from hf_gradalign.data import DeferredAugmentation, ViewCollator, ViewDataset, datasets
 from hf_gradalign.models import LABEL2ID, load_audio_classifier, small_feature_extractor
 from hf_gradalign.training import GradientAlignmentArguments, GradientAlignmentTrainer
 
@@ -53,7 +53,7 @@ class TrainingTurns:
         """One turn of everything, in an order that the number changes."""
         names = list(self.step_seconds)
         first = number % len(names)
-        with mock.patch.object(audio_dataset, "_KEPT_BYTES", 0):
+        with mock.patch.object(datasets, "_CACHE_BYTES", 0):
             for name in names[first:] + names[:first]:
                 self._make_cold()
                 if name != MODEL_ALONE:

@@ -127,11 +127,11 @@ def test_what_is_left_blank(clips, workers, skipped):
 
 
 def test_what_is_left_blank_is_not_decoded(clips, monkeypatch):
-    from hf_gradalign.data import audio_dataset
+    from hf_gradalign.data import view_maker
 
     calls = []
-    decode = audio_dataset.decode_audio
-    monkeypatch.setattr(audio_dataset, "decode_audio", lambda *args, **kw: calls.append(1) or decode(*args, **kw))
+    decode = view_maker.decode_audio
+    monkeypatch.setattr(view_maker, "decode_audio", lambda *args, **kw: calls.append(1) or decode(*args, **kw))
     dataset = views_of(clips)
     dataset.leave_blank(5, 3)
     batches(dataset, 6)
@@ -174,7 +174,7 @@ def test_nothing_but_bad_clips(clips):
 def test_many_bad_clips_in_a_row(clips, monkeypatch):
     from hf_gradalign.data import streamed_view_dataset
 
-    monkeypatch.setattr(streamed_view_dataset, "_KEPT_ROWS", 2)
+    monkeypatch.setattr(streamed_view_dataset, "_MAX_RECENT", 2)
     items = iter(views_of(clips, shuffle_buffer_size=0, on_bad_audio="skip"))
     next(items), next(items)
     spoil(clips, range(N_CLIPS))

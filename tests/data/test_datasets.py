@@ -1,3 +1,4 @@
+import pickle
 import random
 
 import audiomentations
@@ -6,10 +7,109 @@ import pytest
 import torch
 from torch.utils.data import DataLoader
 
-from hf_gradalign.data import ViewDataset, decode_audio
+from hf_gradalign.data import AudioDecodingError, ClipDataset, ViewDataset, decode_audio
 
 RATE = 16_000
 WINDOW = 2000
+
+
+@pytest.fixture
+def two_clips(write_clip, make_dataset):
+    return make_dataset([write_clip("short.wav", 1000), write_clip("long.opus", 9000, subtype="OPUS")])
+
+
+def test_the_leading_window_repeated_where_the_clip_is_short(two_clips):
+    clips = ClipDataset(two_clips, sampling_rate=RATE, window_seconds=0.25)
+    assert len(clips) == 2
+    assert clips.window_samples == 4000
+    short, long = (decode_audio(row["audio"], RATE) for row in two_clips)
+    np.testing.assert_array_equal(clips[0]["input_values"], np.tile(short, 4))
+    np.testing.assert_array_equal(clips[1]["input_values"], long[:4000])
+    assert [item["labels"] for item in (clips[0], clips[1])] == [0, 1]
+    assert clips[0]["input_values"].dtype == np.float32
+
+
+def test_a_window_in_samples(two_clips):
+    assert [len(item["input_values"]) for item in clips_of(two_clips, window_samples=66_800)] == [66_800] * 2
+
+
+def test_whole_clips_of_a_clip_dataset(two_clips):
+    assert [len(item["input_values"]) for item in clips_of(two_clips)] == [1000, 9000]
+
+
+def test_resampled_clips(write_clip, make_dataset):
+    dataset = make_dataset([write_clip("a.wav", 8000, rate=8000)])
+    assert [len(item["input_values"]) for item in clips_of(dataset)] == [16_000]
+
+
+def clips_of(two_clips, **options):
+    clips = ClipDataset(two_clips, sampling_rate=RATE, **options)
+    return [clips[index] for index in range(len(clips))]
+
+
+@pytest.mark.parametrize("label2id", [{"bonafide": 0, "spoof": 1}, {"Bona-Fide": 0, "fake": 1}])
+def test_label_ids_of_a_clip_dataset(two_clips, label2id):
+    assert [item["labels"] for item in clips_of(two_clips, label2id=label2id)] == [1, 0]
+
+
+@pytest.mark.parametrize(
+    "label2id",
+    [
+        {"LABEL_0": 0, "LABEL_1": 1},
+        {"spoof": 0},
+        {"spoof": 0, "bonafide": 0},
+        {"spoof": 0, "bonafide": 1, "noise": 2},
+        {"spoof": 0, "fake": 1, "bonafide": 2},
+    ],
+)
+def test_a_model_that_does_not_name_the_classes(two_clips, label2id):
+    with pytest.raises(ValueError, match="label2id must give spoof and bonafide a number each, not"):
+        ClipDataset(two_clips, sampling_rate=RATE, label2id=label2id)
+
+
+def test_missing_columns(two_clips):
+    with pytest.raises(ValueError, match="lacks the columns label, utterance_id; load_corpus provides them"):
+        ClipDataset(two_clips.select_columns("audio"), sampling_rate=RATE)
+
+
+def test_two_lengths(two_clips):
+    with pytest.raises(ValueError, match="Give window_seconds or window_samples, not both"):
+        ClipDataset(two_clips, sampling_rate=RATE, window_seconds=1, window_samples=5)
+
+
+@pytest.mark.parametrize("length", [{"window_seconds": 0}, {"window_seconds": -1.0}, {"window_samples": 0}])
+def test_no_length(two_clips, length):
+    with pytest.raises(ValueError, match="The window must be at least one sample long, not"):
+        ClipDataset(two_clips, sampling_rate=RATE, **length)
+
+
+def test_a_bad_clip_is_named(make_dataset):
+    with pytest.raises(AudioDecodingError, match=r"Cannot decode utt_0: there is no file gone.wav"):
+        ClipDataset(make_dataset(["gone.wav"]), sampling_rate=RATE)[0]
+
+
+def test_a_format_set_on_the_data_set_does_not_matter(two_clips):
+    assert isinstance(clips_of(two_clips.with_format("torch", columns=["label"]))[0]["labels"], int)
+
+
+def test_a_clip_is_decoded_once(make_dataset, write_clip, monkeypatch):
+    dataset = ClipDataset(make_dataset([write_clip("a.wav"), write_clip("b.wav", seed=1)]), sampling_rate=16_000)
+    first = [dataset[index]["input_values"] for index in range(2)]
+    before = [samples.copy() for samples in first]
+    for samples in first:
+        samples *= 0  # an item is the caller's own
+    monkeypatch.setattr("hf_gradalign.data.view_maker.decode_audio", None)
+    for index in range(2):
+        np.testing.assert_array_equal(dataset[index]["input_values"], before[index])
+    assert pickle.loads(pickle.dumps(dataset))._cache == {}
+
+
+def test_what_does_not_fit_is_decoded_again(make_dataset, write_clip, monkeypatch):
+    monkeypatch.setattr("hf_gradalign.data.datasets._CACHE_BYTES", 8000 * 4)
+    dataset = ClipDataset(make_dataset([write_clip("a.wav"), write_clip("b.wav", seed=1)]), sampling_rate=16_000)
+    items = [dataset[index]["input_values"] for index in (0, 1, 0, 1)]
+    assert list(dataset._cache) == [0]
+    np.testing.assert_array_equal(items[1], items[3])
 
 
 def draw_everywhere(samples, sample_rate):
@@ -246,10 +346,10 @@ def test_running_workers_see_a_new_epoch(dataset):
 @pytest.mark.parametrize(
     ("result", "message"),
     [
-        (np.zeros((1, 50)), r"view 'augmented' gave an array of shape \(1, 50\) for utt_1"),
-        (np.zeros(0), r"view 'augmented' gave an array of shape \(0,\) for utt_1"),
-        (np.array([0, np.nan]), r"view 'augmented' gave NaN or infinite samples for utt_1"),
-        (np.array([0, 1e300]), r"view 'augmented' gave NaN or infinite samples for utt_1"),
+        (np.zeros((1, 50)), r"view 'augmented' returned an array of shape \(1, 50\) for utt_1"),
+        (np.zeros(0), r"view 'augmented' returned an array of shape \(0,\) for utt_1"),
+        (np.array([0, np.nan]), r"view 'augmented' returned NaN or infinite samples for utt_1"),
+        (np.array([0, 1e300]), r"view 'augmented' returned NaN or infinite samples for utt_1"),
     ],
 )
 def test_what_a_transform_must_not_give(dataset, augment, result, message):

@@ -1,0 +1,214 @@
+"""The data sets that feed a model: `ClipDataset` for evaluation, `ViewDataset` for training on several views."""
+
+from __future__ import annotations
+
+import copy
+import operator
+from collections.abc import Mapping, Sequence
+from functools import partial
+from typing import Any
+
+import numpy as np
+import torch
+from datasets import Dataset
+from torch.utils.data import Dataset as TorchDataset
+
+from hf_gradalign.data.checking import BadAudioReport, OnBadAudio
+from hf_gradalign.data.decoding import AudioDecodingError
+from hf_gradalign.data.encoded_audio import with_encoded_audio
+from hf_gradalign.data.view_maker import AugmentStage, ClipReader, ModelItem, Transform, ViewMaker
+from hf_gradalign.data.windows import CropMode
+
+# Cache of decoded clips per loader worker: enough for a small corpus, and little next to a model.
+_CACHE_BYTES = 2**28
+# Stop after this many consecutive failures: the disk is probably gone.
+_MAX_CONSECUTIVE_BAD = 100
+_COLUMNS = ("audio", "label", "utterance_id")
+
+
+class AudioDataset(TorchDataset):
+    """Base of `ClipDataset` and `ViewDataset`: rows, and decoded clips, which it caches.
+
+    Args:
+        dataset: With the columns `audio` (encoded), `label` (0 spoof, 1 bonafide) and `utterance_id`, as `load_corpus`
+            returns it.
+        sampling_rate: The model's sampling rate in Hz.
+        window_seconds: Length of every clip for the model in seconds.
+        window_samples: The same in samples. Give one of the two, or neither for whole clips.
+        rms_level: Scale every clip to this root mean square, in (0, 1]. If only the window is decoded, its level
+            counts. None keeps the level.
+        label2id: The model's id for each class, with keys in any spelling of spoof and bonafide. Defaults to 0 and 1.
+
+    Attributes:
+        sampling_rate: The model's sampling rate in Hz.
+        window_samples: Length of every clip for the model in samples; None for whole clips.
+
+    Raises:
+        ValueError: If a column is missing, both lengths are given, the length is less than a sample, the level is out
+            of range, or `label2id` does not give each class its own id.
+    """
+
+    def __init__(
+        self,
+        dataset: Dataset,
+        *,
+        sampling_rate: int,
+        window_seconds: float | None = None,
+        window_samples: int | None = None,
+        rms_level: float | None = None,
+        label2id: Mapping[str, int] | None = None,
+    ) -> None:
+        missing = [column for column in _COLUMNS if column not in dataset.column_names]
+        if missing:
+            raise ValueError(f"The data set lacks the columns {', '.join(missing)}; load_corpus provides them.")
+        # Reading a row reads all of its columns: keep only those that are needed.
+        self._dataset = with_encoded_audio(dataset.with_format(None).select_columns(list(_COLUMNS)))
+        self._clips = ClipReader(
+            sampling_rate=sampling_rate,
+            window_seconds=window_seconds,
+            window_samples=window_samples,
+            rms_level=rms_level,
+            label2id=label2id,
+        )
+        self.sampling_rate = sampling_rate
+        self.window_samples = self._clips.window_samples
+        self._cache: dict[int, np.ndarray] = {}
+        self._cache_bytes = 0
+
+    def __len__(self) -> int:
+        return len(self._dataset)
+
+    def __getstate__(self) -> dict[str, Any]:
+        # Spawned loader workers start with an empty cache.
+        return {**self.__dict__, "_cache": {}, "_cache_bytes": 0}
+
+    def _decode(self, index: int, row: Mapping[str, Any], position: float | None) -> np.ndarray:
+        """`ClipReader.read` with a cache for what is the same in every epoch: whole clips and leading windows."""
+        is_constant = position is None or position == 0 or self.window_samples is None
+        if is_constant and index in self._cache:
+            return self._cache[index]
+        samples = self._clips.read(row, position)
+        if is_constant and self._cache_bytes + samples.nbytes <= _CACHE_BYTES:
+            self._cache[index] = samples
+            self._cache_bytes += samples.nbytes
+        return samples
+
+
+class ClipDataset(AudioDataset):
+    """Clips for evaluation and ordinary training.
+
+    An item is `{"input_values": float32 (time,), "labels": int}`: the clip's leading window, repeated if the clip is
+    shorter, or the whole clip without a window. The arguments are those of `AudioDataset`.
+    """
+
+    def __getitem__(self, index: int) -> ModelItem:
+        """The clip at `index`.
+
+        Raises:
+            AudioDecodingError: If it cannot be decoded.
+        """
+        row = self._dataset[index]
+        return self._clips.item(self._clips.fit(self._decode(index, row, 0.0), 0.0), row)
+
+    def select(self, indices: Sequence[int]) -> ClipDataset:
+        """A data set of some of the clips, in this order."""
+        selected = copy.copy(self)
+        selected._dataset = self._dataset.select(list(indices))
+        selected._cache, selected._cache_bytes = {}, 0
+        return selected
+
+
+class ViewDataset(AudioDataset):
+    """Several views of each clip, for dual-path augmented training (arXiv 2509.20682, section on DPDA).
+
+    An item is `{view: {"input_values": float32 (time,), "labels": int}}`. Item i of epoch e depends only on
+    (seed, e, i), not on the order of access or on the loader workers. All views of an item show the same window of the
+    clip, and a view's draws do not depend on the other views.
+
+    Args:
+        dataset: As for `AudioDataset`.
+        views: A transform for each view's name, None for the unchanged clip. Called as
+            `transform(samples, sample_rate=...)` with float32 samples of shape (time,), which it may change in place.
+            Returns an array of shape (time,), of any length. Draws from the global generators of Python, NumPy and
+            torch, as in audiomentations, are reproducible. Draws from a generator of its own are not.
+        sampling_rate: The model's sampling rate in Hz.
+        window_seconds: Length of every clip for the model in seconds.
+        window_samples: The same in samples. Give one of the two, or neither for whole clips.
+        rms_level: Scale every clip to this root mean square before the transforms; None keeps the level. RawBoost's
+            effect depends on the level.
+        crop: Which part of a longer clip to take: `random` (drawn per epoch) or `leading`.
+        seed: At least 0.
+        label2id: The model's id for each class. Defaults to 0 for spoof and 1 for bonafide.
+        augment: What transforms see. `utterance`: the whole clip, before the crop, as in the published recipe.
+            `window`: only the window, which is faster for long clips.
+        on_bad_audio: What to do with a clip that cannot be decoded, if `check_audio` was not run before: `stop` raises,
+            `skip` takes the next clip instead and warns.
+        defer: Leave RawBoost at the end of views to the accelerator. Such a view's item holds the clip before RawBoost
+            (the whole clip if `augment` is `utterance`) and RawBoost's parameters under `deferred`.
+            `DeferredAugmentation` applies them to batches. Needs a window.
+
+    Raises:
+        ValueError: If an argument is out of range.
+    """
+
+    def __init__(
+        self,
+        dataset: Dataset,
+        views: Mapping[str, Transform | None],
+        *,
+        sampling_rate: int,
+        window_seconds: float | None = None,
+        window_samples: int | None = None,
+        rms_level: float | None = None,
+        crop: CropMode = "random",
+        seed: int = 0,
+        label2id: Mapping[str, int] | None = None,
+        augment: AugmentStage = "utterance",
+        on_bad_audio: OnBadAudio = "stop",
+        defer: bool = False,
+    ) -> None:
+        super().__init__(
+            dataset,
+            sampling_rate=sampling_rate,
+            window_seconds=window_seconds,
+            window_samples=window_samples,
+            rms_level=rms_level,
+            label2id=label2id,
+        )
+        self._maker = ViewMaker(views, self._clips, crop=crop, seed=seed, augment=augment, defer=defer)
+        self._bad_audio = BadAudioReport(on_bad_audio)
+        # In shared memory: running loader workers see changes.
+        self._epoch = torch.zeros((), dtype=torch.int64).share_memory_()
+
+    @property
+    def epoch(self) -> int:
+        """The epoch whose items are returned."""
+        return int(self._epoch)
+
+    def set_epoch(self, epoch: int) -> None:
+        """Set the epoch, counted from 0, also in running loader workers. The Trainer's loader calls this.
+
+        Raises:
+            ValueError: If `epoch` is negative.
+        """
+        if epoch < 0:
+            raise ValueError(f"epoch must be at least 0, not {epoch}.")
+        self._epoch.fill_(int(epoch))
+
+    def __getitem__(self, index: int) -> dict[str, ModelItem]:
+        """All views of the clip at `index`.
+
+        Raises:
+            AudioDecodingError: If it cannot be decoded. With `on_bad_audio` `skip`: nor any of the clips after it.
+            ValueError: If a transform returns anything but finite samples of shape (time,).
+        """
+        first = range(len(self))[operator.index(index)]  # -1 and the last index give the same item
+        n_tries = min(len(self), _MAX_CONSECUTIVE_BAD)
+        for ahead in range(n_tries):
+            index = (first + ahead) % len(self)
+            row = self._dataset[index]
+            try:
+                return self._maker.make(row, [self.epoch, index], partial(self._decode, index, row))
+            except AudioDecodingError as error:
+                self._bad_audio.report(error)
+        raise AudioDecodingError(f"nor can any of the {n_tries} clips from there on", f"clip {first}")
