@@ -1,6 +1,12 @@
 """Text of strangers: as it may be shown in a terminal and in Markdown, and as it can be compared."""
 
+from __future__ import annotations
+
 import re
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import pyarrow as pa
 
 # Colors and the like (CSI), titles and links (OSC and its kin, to their end), other escapes, and bare control
 # characters of both sets, and those that turn the order of characters round; tabs and line ends stay.
@@ -58,3 +64,18 @@ def stripped_text(value: object) -> str:
     """A value as text, without white space, byte order marks and a pair of quotes around it; bytes are UTF-8."""
     text = value.decode("utf-8", "replace") if isinstance(value, bytes) else str(value)
     return re.sub(QUOTED, r"\1\2", text.strip(BLANKS)).strip(BLANKS)
+
+
+def stripped_column(values: pa.Array | pa.ChunkedArray) -> pa.Array | pa.ChunkedArray:
+    """`stripped_text` for a column of strings."""
+    import pyarrow.compute as pc
+
+    inner = pc.replace_substring_regex(pc.utf8_trim(values, BLANKS), QUOTED, r"\1\2")
+    return pc.utf8_trim(inner, BLANKS)
+
+
+def comparable_column(values: pa.Array | pa.ChunkedArray) -> pa.Array | pa.ChunkedArray:
+    """Strings `stripped_column` and in Unicode's composed form (NFC), in which equal names are equal."""
+    import pyarrow.compute as pc
+
+    return pc.utf8_normalize(stripped_column(values), form="NFC")

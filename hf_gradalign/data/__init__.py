@@ -1,4 +1,4 @@
-"""From a corpus to batches: load it, check it, decode, crop, show each clip in several views, collate."""
+"""From a corpus to batches: load and check it, decode and crop clips, augment them for several views, collate."""
 
 from hf_gradalign.data.checking import BadAudioError, BadClip, check_audio
 from hf_gradalign.data.collator import DeferredAugmentation, ViewCollator
@@ -6,7 +6,6 @@ from hf_gradalign.data.corpora import METADATA_COLUMNS, CorpusSpec, available_co
 from hf_gradalign.data.corpus_options import CorpusOptions
 from hf_gradalign.data.datasets import AudioDataset, ClipDataset, ViewDataset
 from hf_gradalign.data.decoding import AudioDecodingError, decode_audio
-from hf_gradalign.data.demo_corpus import demo_corpus_files
 from hf_gradalign.data.errors import CorpusError
 from hf_gradalign.data.labels import (
     LABEL_NAMES,
@@ -17,9 +16,9 @@ from hf_gradalign.data.labels import (
     require_both_classes,
 )
 from hf_gradalign.data.loading import load_corpus
-from hf_gradalign.data.mixing import mix_corpora, unique_names
-from hf_gradalign.data.splits import split_off_validation
-from hf_gradalign.data.stream_mixing import mix_streams
+from hf_gradalign.data.mixing import mix_corpora, mix_streams, unique_names
+from hf_gradalign.data.readers import demo_corpus_files
+from hf_gradalign.data.request import split_off_validation
 from hf_gradalign.data.streamed_view_dataset import StreamedViewDataset
 from hf_gradalign.data.streaming import stream_corpus
 from hf_gradalign.data.view_maker import seeded_generators

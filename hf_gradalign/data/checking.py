@@ -9,8 +9,8 @@ from typing import Any, Literal, get_args
 import torch
 from datasets import Dataset, Features, Value
 
+from hf_gradalign.data.columns import with_encoded_audio
 from hf_gradalign.data.decoding import AudioDecodingError, decode_clip
-from hf_gradalign.data.encoded_audio import with_encoded_audio
 
 logger = logging.getLogger(__name__)
 

@@ -1,4 +1,4 @@
-"""Options that may speak of one corpus among several: `VALUE` of all, `CORPUS:VALUE` of one."""
+"""Options for several corpora: `VALUE` for all of them, `CORPUS:VALUE` for one."""
 
 from __future__ import annotations
 
@@ -7,26 +7,25 @@ from pathlib import Path
 
 from hf_gradalign.data.corpora import CorpusSpec, parse_corpus
 from hf_gradalign.data.errors import CorpusError
-from hf_gradalign.data.label_map import LabelMap, says_nothing
-from hf_gradalign.data.labels import parse_label_map
+from hf_gradalign.data.labels import LabelMap, parse_label_map, says_nothing
 from hf_gradalign.data.mixing import unique_names
 from hf_gradalign.labels import normalize_label
 
 ALL = "all"
-"""In a corpus' place: each of them."""
+"""Stands for every corpus."""
 
 Words = str | Sequence[str] | None
 Corpus = str | None
 
 
 class CorpusOptions:
-    """Reads options of a command that takes several corpora.
+    """Parses options of commands that take several corpora.
 
-    A corpus is called as it was written (`owner/name`, `asvspoof5:/data/5`, `/data/mine.csv`) or by its name
-    (`asvspoof5`, `mine`), where no other has it.
+    Options refer to a corpus as it was written (`owner/name`, `asvspoof5:/data/5`, `/data/mine.csv`) or by its name
+    (`asvspoof5`, `mine`), if that is unique.
 
     Args:
-        corpora: as they were written, None for the demo corpus; one that comes again is one.
+        corpora: The corpora as written, None for the demo corpus. Repetitions count once.
     """
 
     def __init__(self, corpora: Iterable[Corpus]) -> None:
@@ -43,12 +42,12 @@ class CorpusOptions:
         """An option's value for each corpus.
 
         Args:
-            option: its name, such as `--label_column_name`.
-            words: what was given: `VALUE` of all corpora, `CORPUS:VALUE` of one; None for nothing.
-            default: the value where nothing was said.
+            option: Its name, such as `--label_column_name`.
+            words: The given values: `VALUE` for all corpora, `CORPUS:VALUE` for one.
+            default: The value of other corpora.
 
         Raises:
-            CorpusError: if a corpus is not among them, or there are two values for one.
+            CorpusError: If a corpus is unknown, or has two values.
         """
         of_all: list[str] = []
         of_one: dict[Corpus, str] = {}
@@ -69,16 +68,16 @@ class CorpusOptions:
         return {corpus: of_one.get(corpus, common) for corpus in self._specs}
 
     def label_maps(self, words: Words) -> dict[Corpus, LabelMap | None]:
-        """What the labels of each corpus mean, None where nothing was said.
+        """The label map of each corpus; None without one.
 
-        Numbers (and yes and no) that were said of no corpus are not read into one of which numbers were said, nor into
-        the Arena's, which are known; `check_label_maps` sees that no two other corpora share them.
+        The meaning of numbers (and of yes and no) given for all corpora does not apply to a corpus with numbers of its
+        own, nor to the Arena, whose numbers are known. `check_label_maps` refuses that other corpora share them.
 
         Args:
-            words: `LABEL=MEANING` of all corpora, `CORPUS:LABEL=MEANING` of one.
+            words: `LABEL=MEANING` for all corpora, `CORPUS:LABEL=MEANING` for one.
 
         Raises:
-            CorpusError: if a corpus is not among them, or as `parse_label_map` does.
+            CorpusError: If a corpus is unknown, and like `parse_label_map`.
         """
         common: list[str] = []
         own: dict[Corpus, list[str]] = {corpus: [] for corpus in self._specs}
@@ -93,17 +92,17 @@ class CorpusOptions:
         return {corpus: self._label_map(self._specs[corpus], shared, items) for corpus, items in own.items()}
 
     def check_label_maps(self, label_maps: Mapping[Corpus, LabelMap | None]) -> None:
-        """See that no two corpora had their numbers read through what was said of neither.
+        """Check that no two corpora share a meaning of numbers that was given for neither of them.
 
         Args:
-            label_maps: from `label_maps`, after the corpora were loaded.
+            label_maps: From `label_maps`, after the corpora were loaded.
 
         Raises:
-            CorpusError: if two did; the message says how to say what each means.
+            CorpusError: If two do. The message says how to give the meaning per corpus.
         """
         users = {corpus: label_map for corpus, label_map in label_maps.items() if label_map and label_map.used}
-        places = {_place(self._specs[corpus]) for corpus in users}
-        if len(places) < 2:
+        locations = {_location(self._specs[corpus]) for corpus in users}
+        if len(locations) < 2:
             return
         names = [self._name(corpus) for corpus in users]
         first = next(iter(users.values()))
@@ -118,11 +117,11 @@ class CorpusOptions:
         )
 
     def _read(self, option: str, word: str) -> tuple[list[Corpus] | None, str]:
-        """The corpora that a word speaks of, None where it names none, and what it says."""
+        """The corpora that a word names, None without a name, and its value."""
         for called in sorted(self._called, key=len, reverse=True):
             if word.startswith(f"{called}:"):
                 return self._called[called], word[len(called) + 1 :]
-        # A column's name or a label may have a colon in it, and of one corpus nobody need say that it is meant.
+        # Columns and labels may contain colons, and a single corpus need not be named.
         if ":" not in word or len(self._specs) == 1:
             return None, word
         raise CorpusError(
@@ -146,10 +145,10 @@ class CorpusOptions:
             raise CorpusError(f"--label_map {word}: {spec.layout.title} has labels of its own, whose meaning is known.")
 
     def _name(self, corpus: Corpus) -> str:
-        """The shortest that a corpus is called."""
+        """The shortest name of a corpus."""
         return min((called for called, named in self._called.items() if named == [corpus]), key=len)
 
 
-def _place(spec: CorpusSpec) -> str:
-    """The same for one corpus that was written in two ways."""
+def _location(spec: CorpusSpec) -> str:
+    """An identifier that is equal for two spellings of the same corpus."""
     return str(Path(spec.path).expanduser().resolve()) if spec.path else spec.text

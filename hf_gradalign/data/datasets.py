@@ -14,8 +14,8 @@ from datasets import Dataset
 from torch.utils.data import Dataset as TorchDataset
 
 from hf_gradalign.data.checking import BadAudioReport, OnBadAudio
+from hf_gradalign.data.columns import with_encoded_audio
 from hf_gradalign.data.decoding import AudioDecodingError
-from hf_gradalign.data.encoded_audio import with_encoded_audio
 from hf_gradalign.data.view_maker import AugmentStage, ClipReader, ModelItem, Transform, ViewMaker
 from hf_gradalign.data.windows import CropMode
 

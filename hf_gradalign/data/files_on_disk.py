@@ -1,51 +1,114 @@
-"""Where many files are, from one listing of each folder."""
+"""Audio files on disk: finding them in any spelling of their names, and reporting missing ones."""
 
 from __future__ import annotations
 
+import logging
 import os
 from collections import defaultdict
 from collections.abc import Callable, Mapping
 from functools import cache
 from pathlib import Path
+from typing import Literal, get_args
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from hf_gradalign.data.text_values import comparable
+from hf_gradalign.data.errors import CorpusError
+from hf_gradalign.plain_text import comparable_column
+
+logger = logging.getLogger(__name__)
+
+OnMissingAudio = Literal["stop", "skip"]
+_MAX_LISTED = 20
 
 
 def find_on_disk(paths: pa.Array) -> pa.Array:
-    """The files' paths as they are on disk, null where there is none.
+    """Find files, and return their paths as they are on disk; null for missing files.
 
-    A file that is not there under its very name is looked for without blanks and quotes around the name and in any
-    Unicode form, since macOS writes `ü` as two characters, and with slashes for backslashes; where several files fit,
-    it is none of them.
+    If a file does not exist under its exact name, the name is also tried without surrounding white space and quotes, in
+    any Unicode form (macOS writes `ü` as two characters), and with slashes for backslashes. Ambiguous names count as
+    missing. Lists each folder once.
 
     Args:
-        paths: strings, shape (N,). Null (nothing to look for) stays, as does what has a protocol (`hf://...`).
+        paths: Strings, shape (N,). Null and paths with a protocol (`hf://...`) stay as they are.
 
     Returns:
         Strings, shape (N,).
     """
     is_local = pc.fill_null(pc.invert(pc.match_substring(paths, "://")), False)
     local = pc.filter(paths, is_local)
-    there = [_files_in(folder) for folder in pc.unique(pc.replace_substring_regex(local, r"[^/]*$", "")).to_pylist()]
-    there = pa.concat_arrays(there) if there else pa.array([], pa.string())
-    is_absent = pc.and_(is_local, pc.invert(pc.is_in(paths, value_set=there)))
-    if not pc.any(is_absent).as_py():
+    existing = [_files_in(folder) for folder in pc.unique(pc.replace_substring_regex(local, r"[^/]*$", "")).to_pylist()]
+    existing = pa.concat_arrays(existing) if existing else pa.array([], pa.string())
+    is_missing = pc.and_(is_local, pc.invert(pc.is_in(paths, value_set=existing)))
+    if not pc.any(is_missing).as_py():
         return paths
     entries = cache(_entries_by_name)
-    found = [_find(path, entries) for path in paths.filter(is_absent).to_pylist()]
-    return pc.replace_with_mask(paths, is_absent, pa.array(found, pa.string()))
+    found = [_find(path, entries) for path in paths.filter(is_missing).to_pylist()]
+    return pc.replace_with_mask(paths, is_missing, pa.array(found, pa.string()))
 
 
 def as_on_disk(path: Path) -> Path:
-    """A file's or folder's path as it is on disk, in whichever Unicode form; the path itself where there is none."""
+    """The path of a file or folder as it is on disk, in any Unicode form. A missing path is returned as it is."""
     if path.exists():
         return path
     entries = cache(_entries_by_name)
     found = _find(str(path), entries) or _find(str(path), entries, is_folder=True)
     return path if found is None else Path(found)
+
+
+def check_on_missing_audio(choice: str) -> None:
+    """Raise a ValueError unless `choice` is one of `OnMissingAudio`."""
+    if choice not in get_args(OnMissingAudio):
+        raise ValueError(f"on_missing_audio must be one of {', '.join(get_args(OnMissingAudio))}, not {choice!r}.")
+
+
+class MissingAudio:
+    """Collects the missing files of a corpus' splits, to report all of them at once.
+
+    Args:
+        display_name: The corpus' name for messages.
+        on_missing_audio: `stop` raises for any missing file, `skip` leaves its clip out and warns.
+    """
+
+    def __init__(self, display_name: str, on_missing_audio: OnMissingAudio) -> None:
+        check_on_missing_audio(on_missing_audio)
+        self._display_name = display_name
+        self._skips = on_missing_audio == "skip"
+        self._reports: list[str] = []
+        self._is_fatal = False
+
+    def add(self, split: str, exists: pa.Array, files: pa.Array | pa.ChunkedArray) -> None:
+        """Add a split's files.
+
+        Args:
+            split: Its name.
+            exists: Whether each file exists.
+            files: Their names, for messages.
+        """
+        missing = pc.invert(exists)
+        n_missing = pc.sum(missing).as_py() or 0
+        if n_missing == 0:
+            return
+        names = pc.filter(files, missing).slice(0, _MAX_LISTED).to_pylist()
+        more = f"\n  ... and {n_missing - _MAX_LISTED} more" if n_missing > _MAX_LISTED else ""
+        listed = "\n".join(f"  {name}" for name in names)
+        self._reports.append(f"{n_missing} of {len(exists)} audio files of the {split} split:\n{listed}{more}")
+        self._is_fatal |= not self._skips or n_missing == len(exists)
+
+    def report(self) -> None:
+        """Raise, or warn, if files are missing.
+
+        Raises:
+            CorpusError: If there are any and `on_missing_audio` is `stop`, or if all files of a split are missing.
+        """
+        if not self._reports:
+            return
+        message = f"{self._display_name}: missing on disk are " + "\nand ".join(self._reports)
+        if not self._is_fatal:
+            logger.warning("%s\nThese clips are left out.", message)
+            return
+        hint = "" if self._skips else ", or leave their clips out with --on_missing_audio skip"
+        raise CorpusError(f"{message}\nGet the files, or correct the path{hint}.")
 
 
 def _files_in(prefix: str) -> pa.Array:
@@ -58,17 +121,17 @@ def _files_in(prefix: str) -> pa.Array:
 
 
 def _find(path: str, entries: Callable[[str], Mapping[str, list[str]]], *, is_folder: bool = False) -> str | None:
-    """The one file, or folder, that a path means, None where there is none."""
+    """The only file, or folder, that a path can mean; None otherwise."""
     folder, name = os.path.split(path)
     if folder and not os.path.isdir(folder):
         folder = _find(folder, entries, is_folder=True) if os.path.dirname(folder) != folder else None
         if folder is None:
             return None
-    fitting = [os.path.join(folder, entry) for entry in entries(folder or ".").get(_comparable(name), ())]
-    fitting = [entry for entry in fitting if os.path.isdir(entry) == is_folder]
-    if not fitting and "\\" in path:
+    matches = [os.path.join(folder, entry) for entry in entries(folder or ".").get(_comparable(name), ())]
+    matches = [entry for entry in matches if os.path.isdir(entry) == is_folder]
+    if not matches and "\\" in path:
         return _find(path.replace("\\", "/"), entries, is_folder=is_folder)
-    return fitting[0] if len(fitting) == 1 else None
+    return matches[0] if len(matches) == 1 else None
 
 
 def _entries_by_name(folder: str) -> dict[str, list[str]]:
@@ -77,10 +140,10 @@ def _entries_by_name(folder: str) -> dict[str, list[str]]:
         names = os.listdir(folder)
     except OSError:
         names = []
-    for name, key in zip(names, comparable(pa.array(names, pa.string())).to_pylist(), strict=True):
+    for name, key in zip(names, comparable_column(pa.array(names, pa.string())).to_pylist(), strict=True):
         by_name[key].append(name)
     return by_name
 
 
 def _comparable(name: str) -> str:
-    return comparable(pa.array([name], pa.string()))[0].as_py()
+    return comparable_column(pa.array([name], pa.string()))[0].as_py()

@@ -1,7 +1,8 @@
-"""Labels by name, never by number: corpora number the two classes either way round."""
+"""Labels by name, never by number: corpora number the two classes either way."""
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 
@@ -9,20 +10,22 @@ from hf_gradalign.data.errors import CorpusError
 from hf_gradalign.labels import LABEL_NAMES, Label, canonical_label, normalize_label
 from hf_gradalign.plain_text import stripped_text
 
-# What stands in tables where there is no label; a label map that names one of them goes first.
+# What tables write for a missing label, unless a label map names it.
 _NO_LABEL = {
     *("", "-", "--", "---", "\u2013", "\u2014", "?", "??", "???", ".", "*", "_", "-1"),
     *("unknown", "unk", "<unk>", "unlabeled", "unlabelled", "nolabel", "notlabeled", "notlabelled", "undefined"),
     *("nan", "none", "null", "nil", "na", "n/a", "n.a.", "<na>", "#n/a", "notavailable", "missing", "hidden", "tbd"),
 }
+# Either class may be called by these: their meaning in one corpus says nothing about another corpus.
+_SAYS_NOTHING = re.compile(r"[+-]?\d+(\.\d+)?|true|false|yes|no|t|f|y|n|pos|neg|positive|negative")
 _EXAMPLE = "--label_map 0=spoof 1=bonafide"
-_SHOWN = 20
+_MAX_LISTED = 20
 
 
 def is_no_label(name: Label | None, label_map: Mapping[str, str] | None = None) -> bool:
-    """Whether a value says that a clip has no label: None, NaN, blank, -1, a dash, `unknown`, `?`, ...
+    """Whether a value stands for a missing label: None, NaN, blank, -1, a dash, `unknown`, `?`, ...
 
-    `label_map` is asked first: what it names is a label.
+    Values in `label_map` are labels.
     """
     if name is None:
         return True
@@ -40,22 +43,22 @@ def map_labels(
     """Map a corpus' labels to 0 (spoof) and 1 (bonafide), by name.
 
     Args:
-        labels: the labels as the corpus has them.
-        names: a `ClassLabel`'s names; the labels are then indices into it, -1 standing for no label.
-        label_map: what a label of the corpus (its name, or its number where it has none) means, `spoof` or `bonafide`
-            (see `parse_label_map`).
-        allow_missing: whether clips may have no label (`is_no_label`).
+        labels: The corpus' labels.
+        names: A `ClassLabel`'s names. The labels are then indices into it, with -1 for a missing label.
+        label_map: The meaning of the corpus' labels (names, or numbers without names), `spoof` or `bonafide` (see
+            `parse_label_map`).
+        allow_missing: Whether labels may be missing (see `is_no_label`).
 
     Returns:
-        An index into `LABEL_NAMES` for each label, None where there is none.
+        An index into `LABEL_NAMES` for each label; None for a missing label.
 
     Raises:
-        CorpusError: if a label is missing and may not be, or is not known by name; the message lists what was found.
+        CorpusError: If a label is missing and `allow_missing` is false, or it is not known by name.
     """
     labels = list(labels)
     if names is not None:
         labels = [None if label is None or int(label) < 0 else names[int(label)] for label in labels]
-    # By their text: NaN is not equal to itself.
+    # Compare texts: NaN is not equal to itself.
     texts = [None if label is None else label if isinstance(label, str) else repr(label) for label in labels]
     values = dict(zip(texts, labels, strict=True))
     counts = Counter(texts)
@@ -85,17 +88,16 @@ def map_labels(
 
 
 def parse_label_map(items: Sequence[str] | None) -> dict[str, str] | None:
-    """Read the command line's `0=spoof 1=bonafide`, of one corpus (of several: `CorpusOptions`).
+    """Parse `0=spoof 1=bonafide` for one corpus. `CorpusOptions` parses it for several.
 
     Args:
-        items: one `label=meaning` each; the meaning in any spelling that `canonical_label` knows. None or nothing
-            gives None.
+        items: Items of the form `label=meaning`, the meaning in any spelling known to `canonical_label`.
 
     Returns:
-        The corpus' label to `spoof` or `bonafide`.
+        `spoof` or `bonafide` for each label; None without items.
 
     Raises:
-        CorpusError: if an item has no `=`, a meaning is neither class, or a label is given twice.
+        CorpusError: If an item has no `=`, a meaning is neither class, or a label is given twice.
     """
     label_map: dict[str, str] = {}
     for item in items or ():
@@ -112,7 +114,7 @@ def parse_label_map(items: Sequence[str] | None) -> dict[str, str] | None:
 
 
 def require_both_classes(labels: Sequence[int], split: str) -> None:
-    """Raise CorpusError unless both classes are among `labels` (indices into `LABEL_NAMES`)."""
+    """Raise a CorpusError unless both classes are among `labels` (indices into `LABEL_NAMES`)."""
     absent = [name for index, name in enumerate(LABEL_NAMES) if index not in set(labels)]
     if absent:
         raise CorpusError(
@@ -121,7 +123,34 @@ def require_both_classes(labels: Sequence[int], split: str) -> None:
         )
 
 
+def says_nothing(label: Label) -> bool:
+    """Whether a label is a number, or a word such as yes or no, that may mean either class."""
+    return _SAYS_NOTHING.fullmatch(normalize_label(label)) is not None
+
+
+class LabelMap(dict[str, str]):
+    """The meaning, `spoof` or `bonafide`, of a corpus' labels, which records the use of ambiguous labels.
+
+    Args:
+        meanings: The meaning of each label.
+        shared: Labels that were given for several corpora at once and may mean either class.
+
+    Attributes:
+        shared: These labels, normalized.
+        used: Those of `shared` that were found in the corpus.
+    """
+
+    def __init__(self, meanings: Mapping[str, str], shared: Iterable[str] = ()) -> None:
+        super().__init__(meanings)
+        self.shared = {normalize_label(label) for label in shared}
+        self.used: set[str] = set()
+
+    def record(self, labels: Iterable[Label]) -> None:
+        """Record labels of the corpus."""
+        self.used |= self.shared & {normalize_label(label) for label in labels}
+
+
 def _listed(counts: Mapping[str | None, int], values: Mapping[str | None, Label | None]) -> str:
     most = sorted(counts, key=lambda text: -counts[text])
-    found = ", ".join(f"{values[text]!r} ({counts[text]} clips)" for text in most[:_SHOWN])
-    return found + (f" and {len(most) - _SHOWN} more" if len(most) > _SHOWN else "")
+    found = ", ".join(f"{values[text]!r} ({counts[text]} clips)" for text in most[:_MAX_LISTED])
+    return found + (f" and {len(most) - _MAX_LISTED} more" if len(most) > _MAX_LISTED else "")

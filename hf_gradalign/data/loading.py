@@ -1,26 +1,24 @@
-"""Load a corpus from wherever it is into one form: encoded audio, a label mapped by name, an utterance id."""
+"""Load a corpus from any source with standard columns: encoded audio, labels by name, utterance ids."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pyarrow.compute as pc
 from datasets import Dataset, DatasetDict
 
-from hf_gradalign.data.common_form import NO_COLUMN, audio_paths, in_common_form, with_audio_paths
-from hf_gradalign.data.corpora import CorpusSpec, OnMissingAudio, parse_corpus, read_named
+from hf_gradalign.data.columns import audio_paths, to_standard_columns, with_audio_paths
+from hf_gradalign.data.corpora import CorpusSpec, OnMissingAudio, parse_corpus, read_official_layout
 from hf_gradalign.data.corpora.arena import label_map_of, with_notes
-from hf_gradalign.data.corpora.missing_audio import MissingAudio
 from hf_gradalign.data.errors import CorpusError
-from hf_gradalign.data.files_on_disk import find_on_disk
+from hf_gradalign.data.files_on_disk import MissingAudio, find_on_disk
 from hf_gradalign.data.labels import require_both_classes
-from hf_gradalign.data.repeated_rows import refuse_contradictions_between, with_unique_ids
-from hf_gradalign.data.sources import read_source
-from hf_gradalign.data.splits import DEFAULT_TEST_SPLIT, choose_splits, split_off_validation
-from hf_gradalign.data.wanted import Wanted
+from hf_gradalign.data.readers import read_source
+from hf_gradalign.data.request import DEFAULT_TEST_SPLIT, CorpusRequest, choose_splits, split_off_validation
+from hf_gradalign.data.utterance_ids import refuse_contradictions_between, with_unique_ids
 
 
 def load_corpus(
@@ -47,60 +45,61 @@ def load_corpus(
     """Load a corpus of bona fide and spoofed speech. No audio is opened.
 
     Args:
-        name_or_path: one of
+        name_or_path: One of
 
-            - a named corpus with its path, `NAME:PATH` (or `NAME` and `path`, or `NAME` alone where the environment
+            - a named corpus with its path, `NAME:PATH` (or `NAME` and `path`, or `NAME` alone if the environment
               variable HF_GRADALIGN_CORPORA names a folder that holds it): `asvspoof2019_la`, `asvspoof2019_pa`,
               `asvspoof2021_la`, `asvspoof2021_df`, `asvspoof2021_pa`, `asvspoof5`, `in_the_wild`, `for`, `mlaad` (see
-              `docs/corpora/`). Case, hyphens,
-              underscores and spaces do not matter;
-            - `arena:NAME`: a data set of the Speech Anti-Spoofing Arena on the Hub, or a local folder in its form;
+              `docs/corpora/`). Case, hyphens, underscores and spaces do not matter;
+            - `arena:NAME`: a data set of the Speech Anti-Spoofing Arena on the Hub, or a local folder in its format;
             - None or `demo`: the demo corpus, which ships with the package;
-            - `owner/name` on the Hub; parquet or Arrow files; a CSV or JSON Lines file with a column `file_name`; tar
-              or zip archives, one or a glob of them; a folder of any of these, of audio files with `metadata.csv` or
-              `metadata.jsonl` or in class folders, or one that `save_to_disk` wrote (see `docs/corpora/your_own.md`).
-        path: where a named corpus is: its root, a folder in it, or one around it.
-        splits: which splits to load, all of them needed: `train`, `validation`, `test`, or names of the corpus' own
-            (`dev`, `eval`). By default the training and validation splits, which are needed, and the test split, if it
-            is there; of a corpus for evaluation only, the test split.
-        optional_splits: those of `splits` that may be absent.
-        subset: of ASVspoof 2021: `eval` (the default, as in papers), `progress`, `hidden` or `all`; also of data sets
-            of the Arena that know it, where the default is `all`, as the Arena has it.
-        on_missing_audio: what to do about audio files that are named but not on disk: `stop` raises, `skip` leaves
-            their clips out, with a warning.
-        config_name: the data set's configuration, where it has several.
-        revision: the Hub repository's branch, tag or commit.
-        token: the Hub token; None for the one that is logged in.
-        train_split: the corpus' name for its training split.
-        validation_split: the corpus' name for its validation split.
-        test_split: the corpus' name for its test split. `test` may be absent, any other name must be there; None
-            leaves the test split out.
-        validation_fraction: where there is no validation split, this part of the training split, in (0, 1), becomes
-            it: always the same clips, with the classes in proportion.
-        audio_column: the column with audio files: their paths or their bytes. Not for named corpora, as the next two.
-        label_column: the column with labels.
-        label_map: what the corpus' labels mean, where their names do not say (`parse_label_map`).
-        id_column: the column with utterance ids, of text, numbers or bytes; None for `utterance_id`, if it is there;
+            - `owner/name` on the Hub; parquet or Arrow files; a CSV or JSON Lines file with a column `file_name`; one
+              or more tar or zip archives (as a glob); a folder of any of these, of audio files with `metadata.csv` or
+              `metadata.jsonl` or in class folders, or written by `save_to_disk` (see `docs/corpora/your_own.md`).
+        path: Where a named corpus is: its root, a folder in it, or a folder that contains it.
+        splits: The splits to load, all required: `train`, `validation`, `test`, or the corpus' own names (`dev`,
+            `eval`). Defaults to the training and validation splits, which are required, and the test split, if it
+            exists. Corpora for evaluation default to the test split.
+        optional_splits: Those of `splits` that may be missing.
+        subset: For ASVspoof 2021: `eval` (the default, as in papers), `progress`, `hidden` or `all`. Also for data sets
+            of the Arena with subsets, where the default is `all`, as in the Arena.
+        on_missing_audio: What to do if named audio files are not on disk: `stop` raises, `skip` leaves their clips out
+            and warns.
+        config_name: The data set's configuration, if it has several.
+        revision: The Hub repository's branch, tag or commit.
+        token: The Hub token; None for the one that is logged in.
+        train_split: The corpus' name of its training split.
+        validation_split: The corpus' name of its validation split.
+        test_split: The corpus' name of its test split. `test` may be missing, any other name is required. None loads no
+            test split.
+        validation_fraction: Without a validation split, use this part of the training split, in (0, 1). Always the same
+            clips, stratified by class.
+        audio_column: The column with audio files: their paths or bytes. Not for named corpora, like the next two.
+        label_column: The column with labels.
+        label_map: The meaning of labels that are not known by name (`parse_label_map`).
+        id_column: The column with utterance ids as text, numbers or bytes; None for `utterance_id`, if it exists;
             `none` to name clips by their files.
-        require_labels: whether all clips must have labels; without them they can be scored, but no more. Their `label`
-            is then None. No label are also -1, blanks, dashes, `unknown`, `?` and their like (`is_no_label`).
+        require_labels: Whether all clips must have labels. Without labels, clips can be scored, but not evaluated.
+            Their `label` is None. -1, blanks, dashes, `unknown`, `?` and the like count as missing (`is_no_label`).
 
     Returns:
-        The splits, by the names that they were asked for, each with the columns `audio` (`Audio(decode=False)`:
-        `{"bytes", "path"}`), `label` (`ClassLabel` with `LABEL_NAMES`: 0 spoof, 1 bonafide) and `utterance_id` (the
-        corpus' own, else made from the file's name or the row's number). Named corpora have the columns of
-        `METADATA_COLUMNS` too, null where nothing is known, and some have further ones; other sources all of their own.
+        The splits, by the requested names, each with the columns `audio` (`Audio(decode=False)`: `{"bytes", "path"}`),
+        `label` (`ClassLabel` with `LABEL_NAMES`: 0 spoof, 1 bonafide) and `utterance_id` (from the corpus, or else from
+        the file's name or the row's number). Named corpora also have the columns of `METADATA_COLUMNS`, null if
+        unknown, and some have more. Other sources keep their columns.
 
     Raises:
-        CorpusError: if the corpus, a split, a column or audio files are not found, if a protocol has corrupt lines, if
-            a label's meaning is not known or missing, if utterance ids are missing or not unique, if a clip has both
-            labels, or if the training split lacks a class (without `splits`: what is asked for by name may be one half
-            of a mix).
+        CorpusError: If the corpus, a split, a column or audio files are missing, a protocol has corrupt lines, a label
+            is missing or unknown, utterance ids are missing or not unique, a clip has both labels, or the training
+            split lacks a class (only without `splits`: splits requested by name may be one half of a mix).
     """
     if validation_fraction is not None and not 0 < validation_fraction < 1:
         raise CorpusError(f"--validation_fraction must lie between 0 and 1, not {validation_fraction}.")
     spec = parse_corpus(None if name_or_path is None else str(name_or_path), None if path is None else str(path))
-    wanted = wanted_splits(spec, splits, train_split, validation_split, test_split)
+    own_names = {"train": train_split, "validation": validation_split, "test": test_split}
+    wanted = (
+        _default_splits(spec, own_names) if splits is None else {name: own_names.get(name) or name for name in splits}
+    )
     optional = set(optional_splits)
     if splits is None:
         if spec.is_arena:
@@ -109,33 +108,21 @@ def load_corpus(
             optional.add("test")
         if validation_fraction is not None:
             optional.add("validation")
-    if spec.layout is not None:
-        corpus = read_named(
-            spec, wanted, optional=frozenset(optional), subset=subset, on_missing_audio=on_missing_audio
-        )
-    else:
-        source = read_source(
-            spec,
-            Wanted(
-                splits=tuple(name for name in wanted.values() if name is not None),
-                audio_column=audio_column,
-                label_column=None if label_column == NO_COLUMN else label_column,
-                label_map=label_map,
-                requires_labels=require_labels,
-                config_name=config_name,
-            ),
-            revision=revision,
-            token=token,
-        )
-        chosen = choose_splits(source, wanted, frozenset(optional), shown_name(spec))
-        columns: dict[str, Any] = {
-            "audio_column": audio_column,
-            "label_column": label_column,
-            "label_map": label_map,
-            "id_column": id_column,
-            "require_labels": require_labels,
-        }
-        corpus = _in_one_form(spec, chosen, wanted, subset, on_missing_audio, columns)
+    request = CorpusRequest(
+        splits=wanted,
+        optional=frozenset(optional),
+        subset=subset,
+        on_missing_audio=on_missing_audio,
+        config_name=config_name,
+        revision=revision,
+        token=token,
+        audio_column=audio_column,
+        label_column=label_column,
+        label_map=label_map,
+        id_column=id_column,
+        require_labels=require_labels,
+    )
+    corpus = load_requested(spec, request)
     if splits is None and "train" in corpus:
         require_both_classes(corpus["train"]["label"][:], train_split)
         if "validation" not in corpus and validation_fraction is not None:
@@ -144,66 +131,57 @@ def load_corpus(
     return DatasetDict({split: corpus[split] for split in order if split in corpus})
 
 
-def wanted_splits(
-    spec: CorpusSpec, splits: Sequence[str] | None, train_split: str, validation_split: str, test_split: str | None
-) -> dict[str, str | None]:
-    """The corpus' names of the splits that are to be loaded, by what they shall be called."""
-    names = {"train": train_split, "validation": validation_split, "test": test_split}
-    if splits is not None:
-        return {split: names.get(split) or split for split in splits}
-    if spec.layout is None:
-        return names
-    # Corpora for evaluation have their test split alone, and nobody asked for others.
-    has = {split for split, own in names.items() if own and spec.layout.split_of(own) is not None}
-    if not spec.layout.is_partitioned:
-        has -= {split for split in ("train", "validation") if names[split] == split}
-    return {split: own for split, own in names.items() if own and (split in has or own != split)}
-
-
-def shown_name(spec: CorpusSpec) -> str:
-    """What messages call a corpus."""
-    return "the demo corpus" if spec.is_demo else spec.hub_id or spec.text
-
-
-def _in_one_form(
-    spec: CorpusSpec,
-    chosen: Mapping[str, Dataset],
-    wanted: Mapping[str, str | None],
-    subset: str | None,
-    on_missing_audio: OnMissingAudio,
-    columns: Mapping[str, Any],
-) -> dict[str, Dataset]:
-    if subset is not None and not spec.is_arena:
-        raise CorpusError(f"{shown_name(spec)} has no subsets.")
-    missing = MissingAudio(shown_name(spec), on_missing_audio)
-    corpus = {}
-    for split, dataset in chosen.items():
-        shown = f"{shown_name(spec)}, split {wanted[split]!r}"
-        named = dict(columns)
-        if spec.is_arena and named["label_column"] in dataset.features:
-            named["label_map"] = label_map_of(dataset.features[named["label_column"]], named["label_map"])
-        dataset = in_common_form(dataset, shown, **named)
-        if spec.is_arena:
-            dataset = _subset(with_notes(dataset), subset, shown)
-        paths = audio_paths(dataset)
-        found = find_on_disk(paths)
-        dataset = with_unique_ids(with_audio_paths(dataset, paths, found, shown), shown)
-        paths = audio_paths(dataset)
-        is_there = pc.or_(pc.is_null(paths), pc.is_in(paths, value_set=found.drop_null()))
-        missing.note(str(wanted[split]), is_there, paths)
-        there = np.asarray(is_there)
-        corpus[split] = dataset if there.all() else dataset.select(np.flatnonzero(there))
-    refuse_contradictions_between({f"split {wanted[split]!r}": dataset for split, dataset in corpus.items()})
-    missing.settle()
+def load_requested(spec: CorpusSpec, request: CorpusRequest) -> dict[str, Dataset]:
+    """Load the requested splits with the standard columns. See `load_corpus`."""
+    if spec.layout is not None:
+        return read_official_layout(spec, request)
+    chosen = choose_splits(read_source(spec, request), request, spec.display_name)
+    if request.subset is not None and not spec.is_arena:
+        raise CorpusError(f"{spec.display_name} has no subsets.")
+    missing = MissingAudio(spec.display_name, request.on_missing_audio)
+    corpus = {split: _standardized(spec, dataset, split, request, missing) for split, dataset in chosen.items()}
+    refuse_contradictions_between({f"split {request.splits[split]!r}": dataset for split, dataset in corpus.items()})
+    missing.report()
     return corpus
 
 
-def _subset(dataset: Dataset, subset: str | None, shown: str) -> Dataset:
+def _default_splits(spec: CorpusSpec, own_names: Mapping[str, str | None]) -> dict[str, str | None]:
+    """The splits to load if none are given. Corpora for evaluation have only a test split."""
+    if spec.layout is None:
+        return dict(own_names)
+    available = {split for split, own in own_names.items() if own and spec.layout.split_of(own) is not None}
+    if not spec.layout.is_partitioned:
+        available -= {split for split in ("train", "validation") if own_names[split] == split}
+    return {split: own for split, own in own_names.items() if own and (split in available or own != split)}
+
+
+def _standardized(
+    spec: CorpusSpec, dataset: Dataset, split: str, request: CorpusRequest, missing: MissingAudio
+) -> Dataset:
+    """One split with the standard columns and unique ids, without clips whose files are missing."""
+    display_name = f"{spec.display_name}, split {request.splits[split]!r}"
+    if spec.is_arena and request.label_column in dataset.features:
+        label_map = label_map_of(dataset.features[request.label_column], request.label_map)
+        request = replace(request, label_map=label_map)
+    dataset = to_standard_columns(dataset, display_name, request)
+    if spec.is_arena:
+        dataset = _subset(with_notes(dataset), request.subset, display_name)
+    paths = audio_paths(dataset)
+    found = find_on_disk(paths)
+    dataset = with_unique_ids(with_audio_paths(dataset, paths, found, display_name), display_name)
+    paths = audio_paths(dataset)
+    exists = pc.or_(pc.is_null(paths), pc.is_in(paths, value_set=found.drop_null()))
+    missing.add(str(request.splits[split]), exists, paths)
+    kept = np.asarray(exists)
+    return dataset if kept.all() else dataset.select(np.flatnonzero(kept))
+
+
+def _subset(dataset: Dataset, subset: str | None, display_name: str) -> Dataset:
     if subset is None or subset == "all":
         return dataset
     values = np.asarray(dataset["subset"][:]) if "subset" in dataset.column_names else np.array([])
     kept = np.flatnonzero(values == subset)
     if not len(kept):
-        there = ", ".join(sorted({str(value) for value in values if value is not None})) or "none"
-        raise CorpusError(f"{shown} has no subset {subset!r}; its subsets: {there}.")
+        available = ", ".join(sorted({str(value) for value in values if value is not None})) or "none"
+        raise CorpusError(f"{display_name} has no subset {subset!r}; its subsets: {available}.")
     return dataset.select(kept)

@@ -1,21 +1,22 @@
-"""Train on several corpora at once, each as often as its weight says, and on both classes equally often if asked."""
+"""Mix corpora for training, by weights, and optionally with balanced classes."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
 import numpy as np
-from datasets import Dataset, Value, concatenate_datasets, interleave_datasets
+from datasets import Dataset, IterableDataset, Value, concatenate_datasets, interleave_datasets
 
 from hf_gradalign.data.corpora.schema import FEATURES, METADATA_COLUMNS
 from hf_gradalign.data.errors import CorpusError
 from hf_gradalign.data.labels import LABEL_NAMES
+from hf_gradalign.data.streaming import STREAM_FEATURES, HasLabel, Prefixed
 
 CORPUS_COLUMN = "corpus"
-"""The column of a mix that says which corpus a clip is from."""
+"""The column of a mix with the corpus of each clip."""
 
 Source = tuple[str, int | None]
-"""A corpus' name, and one of its classes or None for both."""
+"""A corpus' name, and one of its classes, or None for both."""
 
 
 def mix_corpora(
@@ -27,27 +28,27 @@ def mix_corpora(
 ) -> Dataset:
     """Mix the training splits of corpora.
 
-    Without weights and balance every clip comes once. Else the corpora (and classes) are drawn from at random with
-    `datasets.interleave_datasets`, each in its own order and from its start again when it is through, until every clip
-    has come at least once.
+    Without weights and balancing, every clip comes once. Otherwise corpora (and classes) are drawn at random with
+    `datasets.interleave_datasets`. Each keeps its order and restarts at its end, until every clip has come at least
+    once.
 
     Args:
-        parts: the splits by the corpora's names, in the common form.
-        weights: how often each corpus comes, in any unit; by default as often as it has clips.
-        balance_classes: whether both classes come equally often. With weights these hold within each class, among the
-            corpora that have it.
-        seed: of the draws.
+        parts: The splits by the corpora's names, with the standard columns.
+        weights: How often each corpus comes, in any unit. Defaults to the corpora's sizes.
+        balance_classes: Whether both classes come equally often. Weights then apply within each class, to the corpora
+            that have it.
+        seed: Seed of the draws.
 
     Returns:
-        A data set; of several corpora with the columns of the schema and `corpus`, the utterance ids being
+        A data set. Mixes of several corpora have the columns of `FEATURES` and `corpus`, and utterance ids of the form
         `corpus/utterance`.
 
     Raises:
-        CorpusError: if the weights do not fit, or a class to be balanced is in no corpus.
+        CorpusError: If the weights are invalid, or a class to balance is missing.
     """
     check_weights(weights, len(parts))
     if len(parts) > 1:
-        parts = {name: in_mixed_form(dataset, name) for name, dataset in parts.items()}
+        parts = {name: _to_mixed_columns(dataset, name) for name, dataset in parts.items()}
     if weights is None and not balance_classes:
         return concatenate_datasets(list(parts.values()))
     sources: dict[Source, Dataset] = {}
@@ -63,15 +64,58 @@ def mix_corpora(
     )
 
 
-def source_probabilities(sizes: Mapping[Source, int], weights: Mapping[str, float] | None) -> list[float]:
-    """How likely a clip is to come from each source; both classes equally likely, where sources are classes.
+def mix_streams(
+    parts: Mapping[str, IterableDataset],
+    *,
+    weights: Sequence[float] | None = None,
+    balance_classes: bool = False,
+    seed: int = 0,
+) -> IterableDataset:
+    """Mix streams, like `mix_corpora`.
+
+    The sizes of streams are unknown: without weights all corpora come equally often, until each has ended. With
+    balanced classes this holds within each class. Balancing reads everything twice, since each class becomes a stream.
 
     Args:
-        sizes: clips of each source.
-        weights: of the corpora; by default each counts as much as it has clips.
+        parts: The streams by the corpora's names, from `stream_corpus`.
+        weights: How often each corpus comes, in any unit.
+        balance_classes: Whether both classes come equally often.
+        seed: Seed of the draws.
 
     Raises:
-        CorpusError: if sources are classes and one of them is missing.
+        CorpusError: If the weights are invalid, or a class to balance is missing.
+    """
+    check_weights(weights, len(parts))
+    if len(parts) > 1:
+        parts = {name: stream.map(Prefixed(name), features=STREAM_FEATURES) for name, stream in parts.items()}
+    sources: dict[tuple[str, int | None], IterableDataset] = {}
+    for name, stream in parts.items():
+        for label in range(len(LABEL_NAMES)) if balance_classes else (None,):
+            source = stream if label is None else stream.filter(HasLabel(label))
+            if label is None or next(iter(source), None) is not None:
+                sources[name, label] = source
+    by_name = dict(zip(parts, weights, strict=True)) if weights is not None else None
+    probabilities = source_probabilities(dict.fromkeys(sources, 1), by_name)
+    if len(sources) == 1:
+        return next(iter(sources.values()))
+    each_once = weights is None and not balance_classes
+    return interleave_datasets(
+        list(sources.values()),
+        probabilities=probabilities,
+        seed=seed,
+        stopping_strategy="all_exhausted_without_replacement" if each_once else "all_exhausted",
+    )
+
+
+def source_probabilities(sizes: Mapping[Source, int], weights: Mapping[str, float] | None) -> list[float]:
+    """The probability of each source. If sources are classes, both classes are equally likely.
+
+    Args:
+        sizes: Number of clips of each source.
+        weights: Weights of the corpora. Default to the sizes.
+
+    Raises:
+        CorpusError: If sources are classes and one class is missing.
     """
     shares = {source: float(size if weights is None else weights[source[0]]) for source, size in sizes.items()}
     labels = {label for _, label in sizes}
@@ -83,7 +127,7 @@ def source_probabilities(sizes: Mapping[Source, int], weights: Mapping[str, floa
 
 
 def check_weights(weights: Sequence[float] | None, n_corpora: int) -> None:
-    """Raise CorpusError unless there is a positive weight for each corpus, or none at all."""
+    """Raise a CorpusError unless each corpus has a positive weight, or `weights` is None."""
     if weights is None:
         return
     if len(weights) != n_corpora:
@@ -94,8 +138,8 @@ def check_weights(weights: Sequence[float] | None, n_corpora: int) -> None:
         raise CorpusError(f"--corpus_weights must be positive numbers, not {' '.join(map(str, weights))}.")
 
 
-def in_mixed_form(dataset: Dataset, corpus: str) -> Dataset:
-    """The columns that all corpora of a mix have, all text but audio and label, and the corpus' name."""
+def _to_mixed_columns(dataset: Dataset, corpus: str) -> Dataset:
+    """Reduce a corpus to the columns of `FEATURES`, with metadata as text, and add the column `corpus`."""
     n_clips = len(dataset)
     columns = [column for column in FEATURES if column in dataset.column_names]
     dataset = dataset.with_format(None).select_columns(columns)
@@ -108,7 +152,7 @@ def in_mixed_form(dataset: Dataset, corpus: str) -> Dataset:
             added[column] = [None] * n_clips
         elif dataset.features[column] != Value("string"):
             added[column] = [None if value is None else str(value) for value in dataset[column]]
-    # Not by cast_column, which would copy the audio too.
+    # Not by cast_column, which would copy the audio.
     dataset = dataset.remove_columns([column for column in added if column in columns])
     for column, values in added.items():
         dataset = dataset.add_column(column, values, feature=Value("string"))
@@ -116,7 +160,7 @@ def in_mixed_form(dataset: Dataset, corpus: str) -> Dataset:
 
 
 def unique_names(names: Sequence[str]) -> list[str]:
-    """Names that tell corpora apart: a number is appended to those that come again."""
+    """Make the names of corpora unique: repeated names get a number."""
     seen: dict[str, int] = {}
     result = []
     for name in names:

@@ -1,29 +1,43 @@
-"""Utterance ids: a corpus' own as text, whatever they are stored as; else the names of the files."""
+"""Utterance ids: the corpus' own as text, or file names, unique per clip. Handles repeated and contradictory rows."""
 
 from __future__ import annotations
 
+import hashlib
+import logging
+import os.path
+from collections import Counter, defaultdict
+from collections.abc import Hashable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-from datasets import ClassLabel
+from datasets import ClassLabel, Dataset
 from datasets.features.features import FeatureType
 
 from hf_gradalign.data.errors import CorpusError
-from hf_gradalign.data.text_values import comparable
+from hf_gradalign.data.labels import LABEL_NAMES
+from hf_gradalign.plain_text import comparable_column
+
+logger = logging.getLogger(__name__)
 
 _EXACT_IN_DOUBLES = 2**53
-_SHOWN = 10
+_MAX_IDS = 10
+_MAX_ROWS = 5
+_BY_FILES = "name clips by their files with --id_column_name none"
 
 
 def ids_as_text(column: pa.ChunkedArray, feature: FeatureType, shown: str) -> pa.Array:
-    """A column of ids as strings: stripped, in one Unicode form, null for empty ones.
+    """Convert a column of ids to strings: stripped, in one Unicode form, null for empty ids.
 
     Args:
-        column: text, whole numbers (also as floats, as pandas writes them), bytes, dates, ...
-        feature: what `datasets` takes them for.
-        shown: what errors call the column.
+        column: Text, integers (also as floats, as pandas writes them), bytes, dates, ...
+        feature: Their type in `datasets`.
+        shown: The column's name for messages.
 
     Raises:
-        CorpusError: if it holds what cannot be an id: several values a clip, fractions, bytes that are no text.
+        CorpusError: If the values cannot be ids: lists, fractions, or bytes that are not text.
     """
     values = column.combine_chunks() if isinstance(column, pa.ChunkedArray) else column
     if isinstance(feature, ClassLabel):
@@ -31,7 +45,7 @@ def ids_as_text(column: pa.ChunkedArray, feature: FeatureType, shown: str) -> pa
     elif pa.types.is_floating(values.type):
         values = _whole(values, shown)
     try:
-        text = comparable(values.cast(pa.string()))
+        text = comparable_column(values.cast(pa.string()))
     except (pa.ArrowException, NotImplementedError) as error:
         raise CorpusError(
             f"{shown} holds {values.type}, not one id per clip. Name the right column with --id_column_name, or name "
@@ -41,36 +55,284 @@ def ids_as_text(column: pa.ChunkedArray, feature: FeatureType, shown: str) -> pa
 
 
 def file_ids(paths: pa.Array) -> pa.Array:
-    """A name for each clip: its file's name without ending; where that is there twice, its path; else its row.
+    """Name clips by their files: the file name without extension, or the path if names repeat, or else the row.
 
-    Only the clips whose names are there twice get another one.
+    Only clips with repeated names get paths or rows.
 
     Args:
-        paths: of the clips, null or empty where there is none.
+        paths: The clips' paths; null or empty without a file.
     """
     paths = pc.fill_null(paths, "")
     rows = pa.array([f"row_{row:06d}" for row in range(len(paths))], pa.string())
-    # The name without folders and its last ending, as pathlib has it: a leading dot is no ending.
+    # The stem as in pathlib: a leading dot does not begin an extension.
     stems = pc.replace_substring_regex(pc.replace_substring_regex(paths, r"^.*/", ""), r"([^.])\.[^.]*$", r"\1")
-    stems = comparable(stems)
+    stems = comparable_column(stems)
     names = pc.if_else(_is_repeated(paths), rows, paths)
     return pc.if_else(_is_repeated(stems), names, stems)
 
 
-def empty_ids(ids: pa.Array) -> str:
+def with_unique_ids(dataset: Dataset, shown: str) -> Dataset:
+    """Make each clip unique, with an id of its own.
+
+    Either all clips have ids in the corpus, or none has, and all are named by their files (`file_ids`).
+
+    Args:
+        dataset: With the standard columns, and `utterance_id` if the corpus has ids.
+        shown: The data set's name for messages.
+
+    Returns:
+        The data set with `utterance_id`. Exact repetitions of earlier rows are left out, with a warning.
+
+    Raises:
+        CorpusError: If ids are missing, the same id or file has both labels, or two different clips have the same id.
+            The message names both rows.
+    """
+    ids = _own_ids(dataset, shown)
+    audio = _Audio(dataset)
+    candidates = _candidates(audio.paths if ids is None else ids, audio.files)
+    dropped: set[int] = set()
+    if candidates.size:
+        rows = _rows(dataset, candidates, ids, audio)
+        _refuse_contradictions(rows, shown, has_ids=ids is not None)
+        dropped = _repeats(rows, shown, has_ids=ids is not None)
+        if ids is not None:
+            _refuse_doubled_ids([row for row in rows if row.number not in dropped], shown)
+    kept = np.setdiff1d(np.arange(len(dataset)), list(dropped))
+    if ids is None:
+        dataset = _named_by_files(dataset, audio.paths, kept, shown)
+    # Last: adding a column to selected rows would copy them, including audio.
+    return dataset.select(kept) if dropped else dataset
+
+
+def refuse_contradictions_between(parts: Mapping[str, Dataset]) -> None:
+    """Check that no audio file has different labels in different data sets.
+
+    Args:
+        parts: Data sets with the standard columns, by their names for messages.
+
+    Raises:
+        CorpusError: If a file has. The message names it and both data sets.
+    """
+    tables = []
+    for number, dataset in enumerate(parts.values()):
+        columns = {"file": _Audio(dataset).files, "label": _column(dataset, "label")}
+        tables.append(pa.table(columns | {"part": pa.repeat(pa.scalar(number), len(dataset))}))
+    table = pa.concat_tables(tables)
+    table = table.filter(pc.and_(pc.is_valid(table["file"]), pc.is_valid(table["label"])))
+    labels = table.group_by("file").aggregate([("label", "min"), ("label", "max")])
+    both = labels.filter(pc.not_equal(labels["label_min"], labels["label_max"]))
+    if both.num_rows == 0:
+        return
+    file = both["file"][0].as_py()
+    names = list(parts)
+    said = table.filter(pc.equal(table["file"], file)).to_pylist()
+    listed = ", ".join(dict.fromkeys(f"{LABEL_NAMES[row['label']]} in {names[row['part']]}" for row in said))
+    raise CorpusError(
+        f"{both.num_rows} audio files have both labels, such as {file}: {listed}. Correct the wrong one; a label's "
+        "meaning can be given per corpus, as in --label_map CORPUS:0=spoof CORPUS:1=bonafide."
+    )
+
+
+@dataclass(frozen=True)
+class _CandidateRow:
+    """A row that may repeat another one: its number, name, file, label and all other columns."""
+
+    number: int
+    name: str
+    path: str | None
+    file: Hashable
+    label: int | None
+    rest: str
+
+    def __str__(self) -> str:
+        label = "no label" if self.label is None else LABEL_NAMES[self.label]
+        return f"row {self.number + 1} ({self.path or self.name}, {label})"
+
+
+class _Audio:
+    """What the column `audio` tells without reading any audio.
+
+    Attributes:
+        paths: Paths of the clips.
+        lengths: Lengths of their bytes; null without bytes.
+        files: Normalized paths of clips without bytes, equal for the same file; null for the others.
+    """
+
+    def __init__(self, dataset: Dataset) -> None:
+        audio = dataset.select_columns(["audio"]).with_format("arrow")[:]["audio"]
+        # By field: the bytes of all clips may exceed Arrow's offsets.
+        self.paths = _flat(pc.struct_field(audio, "path")).cast(pa.string())
+        self.lengths = _flat(pc.binary_length(pc.struct_field(audio, "bytes")))
+        self.files = _normal_paths(pc.if_else(pc.is_null(self.lengths), self.paths, None))
+
+
+def _own_ids(dataset: Dataset, shown: str) -> pa.Array | None:
+    if "utterance_id" not in dataset.column_names:
+        return None
+    ids = _column(dataset, "utterance_id")
+    if ids.null_count == len(ids):
+        return None
+    if ids.null_count:
+        raise CorpusError(
+            f"{shown}: {ids.null_count} of {len(ids)} utterance ids are empty (rows {_empty_ids(ids)}). Fill them in, "
+            f"name another column with --id_column_name, or {_BY_FILES}."
+        )
+    return ids
+
+
+def _named_by_files(dataset: Dataset, paths: pa.Array, kept: np.ndarray, shown: str) -> Dataset:
+    """Name the rows that are kept."""
+    if "utterance_id" in dataset.column_names:
+        logger.warning("%s: the column of utterance ids is empty; clips are named by their files.", shown)
+        dataset = dataset.remove_columns("utterance_id")
+    names = file_ids(paths.take(pa.array(kept)))
+    if pc.count_distinct(names).as_py() != len(names):
+        raise CorpusError(
+            f"{shown}: files are called {', '.join(_repeated(names).to_pylist()[:_MAX_ROWS])}, as others are named by "
+            "their rows or paths. Give clips a column utterance_id."
+        )
+    is_kept = np.zeros(len(dataset), dtype=bool)
+    is_kept[kept] = True
+    of_all = pc.replace_with_mask(pa.nulls(len(dataset), pa.string()), pa.array(is_kept), names)
+    return dataset.add_column("utterance_id", of_all)
+
+
+def _candidates(names: pa.Array, files: pa.Array) -> np.ndarray:
+    """The rows that share their name or file with another row."""
+    doubled = pc.is_in(names, value_set=_repeated(names))
+    doubled = pc.or_(doubled, pc.is_in(files, value_set=_repeated(files)))
+    return np.flatnonzero(doubled.to_numpy(zero_copy_only=False))
+
+
+def _rows(dataset: Dataset, candidates: np.ndarray, ids: pa.Array | None, audio: _Audio) -> list[_CandidateRow]:
+    others = [name for name in dataset.column_names if name not in ("audio", "utterance_id", "label")]
+    chosen = dataset.with_format(None).select(candidates)
+    rest = chosen.select_columns(others) if others else None
+    labels = chosen["label"][:]
+    numbers = candidates.tolist()
+    names = pc.coalesce(audio.files, audio.paths) if ids is None else ids
+    files = _files(dataset, numbers, audio)
+    return [
+        _CandidateRow(
+            number,
+            name=names[number].as_py() or "",
+            path=audio.paths[number].as_py(),
+            file=file,
+            label=labels[index],
+            rest="" if rest is None else repr(rest[index]),
+        )
+        for index, (number, file) in enumerate(zip(numbers, files, strict=True))
+    ]
+
+
+def _files(dataset: Dataset, numbers: Sequence[int], audio: _Audio) -> list[Hashable]:
+    """What identifies the rows' audio: its file, or else its bytes, which are read only if rows may be equal."""
+    keys = [(audio.paths[number].as_py(), audio.lengths[number].as_py()) for number in numbers]
+    counts = Counter(keys)
+    files: list[Hashable] = []
+    for number, key in zip(numbers, keys, strict=True):
+        file = audio.files[number].as_py()
+        if file is None:
+            file = ("row", number)
+            if key[1] is not None and counts[key] > 1:
+                file = ("bytes", hashlib.blake2b(dataset[number]["audio"]["bytes"]).hexdigest())
+        files.append(file)
+    return files
+
+
+def _refuse_contradictions(rows: Sequence[_CandidateRow], shown: str, *, has_ids: bool) -> None:
+    pairs = {}
+    for key in ("file", "name") if has_ids else ("file",):
+        for group in _groups(rows, key):
+            first = {row.label: row for row in reversed(group) if row.label is not None}
+            if len(first) > 1:
+                pair = sorted(first.values(), key=lambda row: row.number)
+                pairs[tuple(row.number for row in pair)] = " and ".join(map(str, pair))
+    if pairs:
+        raise CorpusError(
+            f"{shown}: {_counted(len(pairs), 'clip has', 'clips have')} both labels: {_few(list(pairs.values()))}. "
+            "Correct or remove one of the rows."
+        )
+
+
+def _repeats(rows: Sequence[_CandidateRow], shown: str, *, has_ids: bool) -> set[int]:
+    """The rows that repeat an earlier one."""
+    first: dict[Hashable, _CandidateRow] = {}
+    dropped = []
+    for row in rows:
+        if first.setdefault((row.name, row.file, row.label, row.rest), row) is not row:
+            dropped.append(row)
+    if dropped:
+        listed = _few([str(row) for row in dropped])
+        count = _counted(len(dropped), "row repeats an earlier one and is", "rows repeat earlier ones and are")
+        logger.warning("%s: %s left out: %s.", shown, count, listed)
+    numbers = {row.number for row in dropped}
+    left = [row for row in rows if row.number not in numbers]
+    again = [row for group in _groups(left, "file") for row in group[1:] if not isinstance(row.file, tuple)]
+    if again:
+        count = _counted(len(again), "row names an audio file", "rows name audio files")
+        called = "" if has_ids else " These clips are named by their rows."
+        listed = _few([str(row) for row in again])
+        logger.warning("%s: %s that an earlier one names, with other values: %s.%s", shown, count, listed, called)
+    return numbers
+
+
+def _refuse_doubled_ids(rows: Sequence[_CandidateRow], shown: str) -> None:
+    groups = _groups(rows, "name")
+    if groups:
+        listed = [f"{group[0].name}: {' and '.join(map(str, group[:2]))}" for group in groups]
+        raise CorpusError(
+            f"{shown}: {_counted(len(groups), 'utterance id is', 'utterance ids are')} not unique. {_few(listed)}. "
+            f"Correct them, name another column with --id_column_name, or {_BY_FILES}."
+        )
+
+
+def _groups(rows: Sequence[_CandidateRow], key: str) -> list[list[_CandidateRow]]:
+    groups: dict[Any, list[_CandidateRow]] = defaultdict(list)
+    for row in rows:
+        groups[getattr(row, key)].append(row)
+    return [group for group in groups.values() if len(group) > 1]
+
+
+def _normal_paths(paths: pa.Array) -> pa.Array:
+    is_odd = pc.match_substring_regex(paths, r"//|/\.{1,2}(/|$)|^\.{1,2}/")
+    is_odd = pc.fill_null(pc.and_(is_odd, pc.invert(pc.match_substring(paths, "://"))), False)
+    if pc.any(is_odd).as_py():
+        tidied = pa.array([os.path.normpath(path) for path in paths.filter(is_odd).to_pylist()], pa.string())
+        paths = pc.replace_with_mask(paths, is_odd, tidied)
+    return comparable_column(paths)
+
+
+def _column(dataset: Dataset, name: str) -> pa.Array:
+    return _flat(dataset.select_columns([name]).with_format("arrow")[:][name])
+
+
+def _flat(column: pa.Array | pa.ChunkedArray) -> pa.Array:
+    return column.combine_chunks() if isinstance(column, pa.ChunkedArray) else column
+
+
+def _counted(number: int, one: str, several: str) -> str:
+    return f"{number} {one if number == 1 else several}"
+
+
+def _few(items: Sequence[str]) -> str:
+    return "; ".join(items[:_MAX_ROWS]) + (f"; and {len(items) - _MAX_ROWS} more" if len(items) > _MAX_ROWS else "")
+
+
+def _empty_ids(ids: pa.Array) -> str:
     """The rows without an id, counted from 1, for messages."""
     rows = pc.indices_nonzero(pc.is_null(ids)).to_pylist()
-    return ", ".join(str(row + 1) for row in rows[:_SHOWN]) + (", ..." if len(rows) > _SHOWN else "")
+    return ", ".join(str(row + 1) for row in rows[:_MAX_IDS]) + (", ..." if len(rows) > _MAX_IDS else "")
 
 
-def repeated(names: pa.Array) -> pa.Array:
-    """Those of the names that are there more than once, each once."""
+def _repeated(names: pa.Array) -> pa.Array:
+    """The names that occur more than once, without duplicates."""
     counts = pc.value_counts(names.drop_null())
     return counts.filter(pc.greater(counts.field("counts"), 1)).field("values")
 
 
 def _is_repeated(names: pa.Array) -> pa.Array:
-    return pc.or_(pc.is_in(names, value_set=repeated(names)), pc.equal(names, ""))
+    return pc.or_(pc.is_in(names, value_set=_repeated(names)), pc.equal(names, ""))
 
 
 def _whole(values: pa.Array, shown: str) -> pa.Array:

@@ -22,7 +22,7 @@ from hf_gradalign.data import (
     stream_corpus,
     unique_names,
 )
-from hf_gradalign.data.repeated_rows import refuse_contradictions_between
+from hf_gradalign.data.utterance_ids import refuse_contradictions_between
 from hf_gradalign.experiment.arguments import CHECKED_BY_DEFAULT, OF_CORPORA, AudioSpoofTrainingArguments, DataArguments
 
 logger = logging.get_logger(__name__)

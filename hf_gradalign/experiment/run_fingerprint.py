@@ -13,7 +13,7 @@ from datasets import Dataset
 from transformers.utils import logging
 
 from hf_gradalign.augmentation.recipes import recipe_name
-from hf_gradalign.data.encoded_audio import with_encoded_audio
+from hf_gradalign.data.columns import with_encoded_audio
 from hf_gradalign.experiment.arguments import AudioSpoofTrainingArguments, DataArguments, ModelArguments
 from hf_gradalign.experiment.output_folder import FINGERPRINT_NAME
 from hf_gradalign.experiment.preparation import Preparation

@@ -11,9 +11,8 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from hf_gradalign.data import LABEL_NAMES, canonical_label
-from hf_gradalign.data.text_values import stripped
 from hf_gradalign.metrics import TRIAL_TYPES
-from hf_gradalign.plain_text import BLANKS
+from hf_gradalign.plain_text import BLANKS, stripped_column
 from hf_gradalign.score_files.errors import ScoreFileError
 
 StringColumn = pa.Array | pa.ChunkedArray
@@ -99,7 +98,7 @@ def flat(column: StringColumn) -> pa.Array:
         column = pc.if_else(pc.is_nan(column), None, column)
     text = column.cast(pa.string())
     # Most columns need no stripping, which takes time.
-    return text if pc.utf8_trim(text, BLANKS + "\"'").equals(text) else stripped(text)
+    return text if pc.utf8_trim(text, BLANKS + "\"'").equals(text) else stripped_column(text)
 
 
 def read_labels(

@@ -10,7 +10,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from hf_gradalign.data.corpora.audio_listing import AUDIO_SUFFIXES
+from hf_gradalign.folder_listing import AUDIO_SUFFIXES
 from hf_gradalign.score_files.clips import Clips
 from hf_gradalign.score_files.errors import ScoreFileError
 from hf_gradalign.score_files.predictions import settle_with_keys

@@ -13,8 +13,7 @@ import pyarrow.csv as pa_csv
 
 from hf_gradalign.data import CorpusError
 from hf_gradalign.data.corpora.protocol_file import read_words, shown
-from hf_gradalign.data.text_values import stripped
-from hf_gradalign.plain_text import stripped_text
+from hf_gradalign.plain_text import stripped_column, stripped_text
 from hf_gradalign.score_files.column_names import HEADER_WORDS, is_one_of
 from hf_gradalign.score_files.errors import ScoreFileError
 from hf_gradalign.table_bounds import MAX_COLUMNS, require_lines
@@ -167,7 +166,7 @@ def _is_header(first: list[str], second: list[str]) -> bool:
 
 
 def _unquoted(column: pa.ChunkedArray) -> pa.ChunkedArray:
-    return stripped(column) if pc.any(pc.starts_with(column, '"')).as_py() else column
+    return stripped_column(column) if pc.any(pc.starts_with(column, '"')).as_py() else column
 
 
 def _read_delimited(path: Path, delimiter: str, n_columns: int, n_skipped: int) -> pa.Table:

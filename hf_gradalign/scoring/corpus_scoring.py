@@ -18,8 +18,8 @@ from tqdm.auto import tqdm
 from transformers.utils import logging
 
 from hf_gradalign.data import LABEL_NAMES, BadClip, CorpusError
-from hf_gradalign.data.encoded_audio import with_encoded_audio
 from hf_gradalign.data.checking import OutOfRangeClips
+from hf_gradalign.data.columns import with_encoded_audio
 from hf_gradalign.score_files.writing import write_bad_clips, write_score_file
 from hf_gradalign.scoring.chunks import Chunk, ChunkDataset
 from hf_gradalign.scoring.fingerprint import describe_scoring

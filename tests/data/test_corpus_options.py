@@ -3,7 +3,7 @@ from datasets import ClassLabel, Value
 
 from hf_gradalign.data import CorpusError, CorpusOptions
 from hf_gradalign.data.corpora.arena import label_map_of
-from hf_gradalign.data.label_map import says_nothing
+from hf_gradalign.data.labels import says_nothing
 
 A, B = "data/corpus_a", "data/corpus_b.csv"
 
@@ -86,10 +86,10 @@ def test_numbers_of_one_corpus_are_not_read_through_what_was_said_of_all():
 def test_two_corpora_with_one_map_of_numbers():
     options = CorpusOptions([A, B])
     label_maps = options.label_maps(["0=spoof", "1=real", "tts=spoof"])
-    label_maps[A].note([0, 1])
-    label_maps[B].note(["tts", "real"])
+    label_maps[A].record([0, 1])
+    label_maps[B].record(["tts", "real"])
     options.check_label_maps(label_maps)  # the other has names
-    label_maps[B].note(["1.0"])
+    label_maps[B].record(["1.0"])
     message = (
         r"--label_map 0=spoof 1=bonafide names no corpus, and corpus_a and corpus_b number their classes.*"
         r"--label_map corpus_a:0=spoof corpus_a:1=bonafide corpus_b:0=\.\.\. corpus_b:1=\.\.\., or, if they agree, "
@@ -103,12 +103,12 @@ def test_what_was_said_of_all_in_so_many_words(tmp_path):
     options = CorpusOptions([A, B])
     label_maps = options.label_maps(["all:0=spoof", "all:1=real"])
     for label_map in label_maps.values():
-        label_map.note([0, 1])
+        label_map.record([0, 1])
     options.check_label_maps(label_maps)
     same = CorpusOptions([f"{tmp_path}/x.csv", f"{tmp_path}/./x.csv"])
     label_maps = same.label_maps(["0=spoof", "1=real"])
     for label_map in label_maps.values():
-        label_map.note([0, 1])
+        label_map.record([0, 1])
     same.check_label_maps(label_maps)  # one corpus, written in two ways
 
 

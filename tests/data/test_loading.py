@@ -92,7 +92,7 @@ def test_other_names_for_columns_and_splits(save):
 def test_a_column_that_is_in_the_way(save, caplog):
     folder = save(change=lambda dataset: dataset.add_column("key", ["real", "fake"] * 2))
     assert list(load_corpus(folder, label_column="key")["train"]["label"]) == [1, 0, 1, 0]
-    assert "The column 'label' is left out: 'key' is used in its place" in caplog.text
+    assert "The column 'label' is left out: 'key' replaces it" in caplog.text
 
 
 @pytest.mark.parametrize(
@@ -154,7 +154,7 @@ def test_a_column_that_is_no_audio(save):
 
 def test_a_column_that_is_no_label(save):
     folder = save(change=lambda dataset: dataset.add_column("key", [["real"]] * 4))
-    with pytest.raises(CorpusError, match=r"the column 'key' holds .*not one label a clip"):
+    with pytest.raises(CorpusError, match=r"the column 'key' holds .*not one label per clip"):
         load_corpus(folder, label_column="key")
 
 
@@ -257,7 +257,7 @@ def test_names_in_another_unicode_form_than_on_disk(tmp_path, write_clip, caplog
     assert clips["label"][:] == [0, 1, 0]
     assert len(check_audio(clips)) == 3
     assert clips.features["audio"] == datasets.Audio(decode=False)
-    assert "split 'test': 1 audio files are called otherwise on disk" in caplog.text
+    assert "split 'test': 1 audio files have another spelling on disk" in caplog.text
 
 
 @pytest.mark.parametrize("layout", ["", "in_the_wild:"])

@@ -7,7 +7,7 @@ import pytest
 from datasets import ClassLabel, Dataset, Features, IterableDataset, Value
 
 from hf_gradalign.data import CorpusError, decode_audio, load_corpus, mix_streams, stream_corpus
-from hf_gradalign.data.stream_rows import STREAM_FEATURES
+from hf_gradalign.data.streaming import STREAM_FEATURES
 
 
 @pytest.fixture(autouse=True)

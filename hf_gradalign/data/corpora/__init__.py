@@ -1,7 +1,6 @@
-"""Corpora by name: one file a layout."""
+"""Named corpora, with one file per official layout."""
 
-from hf_gradalign.data.corpora.missing_audio import OnMissingAudio
-from hf_gradalign.data.corpora.named import read_named
+from hf_gradalign.data.corpora.official_layouts import read_official_layout
 from hf_gradalign.data.corpora.registry import (
     CORPORA_FOLDER,
     LAYOUTS,
@@ -11,6 +10,7 @@ from hf_gradalign.data.corpora.registry import (
     parse_corpus,
 )
 from hf_gradalign.data.corpora.schema import FEATURES, METADATA_COLUMNS
+from hf_gradalign.data.files_on_disk import OnMissingAudio
 
 __all__ = [
     "CORPORA_FOLDER",
@@ -22,5 +22,5 @@ __all__ = [
     "available_corpora",
     "did_you_mean",
     "parse_corpus",
-    "read_named",
+    "read_official_layout",
 ]

@@ -1,8 +1,9 @@
-"""Data sets in the form of the Speech Anti-Spoofing Arena: `path`, `audio`, `label` and JSON `notes`, split `test`."""
+"""Data sets of the Speech Anti-Spoofing Arena: columns `path`, `audio`, `label` and JSON `notes`, split `test`."""
 
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -12,13 +13,39 @@ from datasets.features.features import FeatureType
 
 from hf_gradalign.data.corpora.schema import BONA_FIDE_SYSTEM
 from hf_gradalign.data.errors import CorpusError
-from hf_gradalign.data.label_map import says_nothing
-from hf_gradalign.data.labels import LABEL_NAMES
+from hf_gradalign.data.labels import LABEL_NAMES, says_nothing
+
+ARENA_OWNER = "SpeechAntiSpoofingBenchmarks"
+"""The Arena's organization on the Hub."""
+
+# The names known here. Other names are used as given.
+_NAMES = (
+    "ADD2023_track12_test_r1",
+    "ASVspoof2019_LA",
+    "ASVspoof2021_DF",
+    "ASVspoof2021_LA",
+    "ASVspoof5",
+    "ArAD",
+    "CD-ADD",
+    "CFAD",
+    "DECRO",
+    "DFADD",
+    "DeepVoice",
+    "EmoSpoofTTS",
+    "HABLA",
+    "InTheWild",
+    "LRLspoof",
+    "LibriSeVoc",
+    "ODSS",
+    "PyAra",
+    "SONAR",
+    "XMAD",
+)
 
 LABEL_MAP = {"0": "bonafide", "1": "spoof"}
-"""What the Arena's numbers mean where the column has no names."""
+"""The meaning of the Arena's numbers, for columns without names."""
 
-# What its data sets call the columns of the schema, the first that is there.
+# The keys in `notes` for each standard column. The first existing key counts.
 _NOTES = {
     "utterance_id": ("utterance_id",),
     "speaker": ("speaker_id", "speaker"),
@@ -31,8 +58,26 @@ _NOTES = {
 }
 
 
+def arena_repository(name: str) -> str:
+    """The Hub repository of a data set of the Arena.
+
+    Args:
+        name: Its name. For known data sets, case, hyphens, underscores and spaces do not matter. Names with an owner
+            (`owner/name`) are used as given.
+    """
+    if "/" in name:
+        return name
+    known = {name_key(known): known for known in _NAMES}
+    return f"{ARENA_OWNER}/{known.get(name_key(name), name)}"
+
+
+def name_key(name: str) -> str:
+    """A corpus' name for comparison: lower case, without hyphens, underscores, dots and spaces."""
+    return re.sub(r"[\s_.-]+", "", name).lower()
+
+
 def is_arena_folder(folder: Path) -> bool:
-    """Whether a folder has the Arena's form: `eval.yaml` and `data/*.parquet`."""
+    """Whether a folder has the Arena's format: `eval.yaml` and `data/*.parquet`."""
     return (folder / "eval.yaml").is_file() and any((folder / "data").glob("*.parquet"))
 
 
@@ -40,25 +85,25 @@ def arena_files(folder: Path) -> dict[str, list[str]]:
     """The parquet files of a local data set by split.
 
     Raises:
-        CorpusError: if the folder has not the Arena's form.
+        CorpusError: If the folder does not have the Arena's format.
     """
     splits: dict[str, list[str]] = {}
     for path in sorted((folder / "data").glob("*-*.parquet")):
         splits.setdefault(path.name.partition("-")[0], []).append(str(path))
     if not splits:
-        raise CorpusError(f"{folder} has not the Arena's form, eval.yaml and data/test-*.parquet.")
+        raise CorpusError(f"{folder} does not have the Arena's format, eval.yaml and data/test-*.parquet.")
     return splits
 
 
-def label_map_of(feature: FeatureType, said: Mapping[str, str] | None = None) -> Mapping[str, str] | None:
-    """What labels mean, unless something was said of numbers: nothing need be said of labels that have names."""
-    if isinstance(feature, ClassLabel) or any(says_nothing(label) for label in said or ()):
-        return said
-    return {**LABEL_MAP, **(said or {})}
+def label_map_of(feature: FeatureType, given: Mapping[str, str] | None = None) -> Mapping[str, str] | None:
+    """The label map of an Arena column: `given`, and the Arena's own if numbers need one and have none."""
+    if isinstance(feature, ClassLabel) or any(says_nothing(label) for label in given or ()):
+        return given
+    return {**LABEL_MAP, **(given or {})}
 
 
 def with_notes(dataset: Dataset) -> Dataset:
-    """Add what the notes know (`utterance_id`, `speaker`, `system`, ...) to a data set in the common form."""
+    """Add the notes' values (`utterance_id`, `speaker`, `system`, ...) to a data set with the standard columns."""
     if "notes" not in dataset.column_names:
         return dataset
     known: dict[str, list[str | None]] = {column: [] for column in _NOTES}
@@ -70,7 +115,7 @@ def with_notes(dataset: Dataset) -> Dataset:
                 entries.append(values.get(column))
     for column, entries in known.items():
         if column == "utterance_id" and any(entry is None for entry in entries):
-            continue  # the names made from the files are complete
+            continue  # names from the files are complete
         if column in dataset.column_names:
             dataset = dataset.remove_columns(column)
         dataset = dataset.add_column(column, entries, feature=Value("string"))
@@ -78,11 +123,11 @@ def with_notes(dataset: Dataset) -> Dataset:
 
 
 def read_notes(notes: str | None, label: int) -> dict[str, str | None]:
-    """The schema's columns from a clip's notes.
+    """The standard columns from a clip's notes.
 
     Args:
-        notes: a JSON object, or anything else, which says nothing.
-        label: index into `LABEL_NAMES`.
+        notes: A JSON object. Anything else is ignored.
+        label: Index into `LABEL_NAMES`.
     """
     try:
         content = json.loads(notes or "{}")

@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import ClassVar
 
-from hf_gradalign.data.corpora.folder_tree import FolderTree
-from hf_gradalign.data.corpora.layout import Clips, Layout, Located, find_files, flac_names
+from hf_gradalign.data.corpora.layout import FolderTree, Layout, Located, SplitClips, find_files, flac_names
 from hf_gradalign.data.corpora.protocol_file import read_words
 from hf_gradalign.data.corpora.schema import labels_of
 from hf_gradalign.data.errors import CorpusError
@@ -17,7 +16,7 @@ _COLUMNS = {"speaker": 0, "utterance_id": 1, "environment": 2, "attack": 3, "key
 
 
 def _expected(track: str) -> dict[str, str]:
-    """The files that tell a track's layout, by split."""
+    """The files that identify a track's layout, by split."""
     return {
         split: f"ASVspoof2019_{track}_cm_protocols/ASVspoof2019.{track}.cm.{_PROTOCOLS[split]}.txt and "
         f"ASVspoof2019_{track}_{own}/flac/"
@@ -26,7 +25,7 @@ def _expected(track: str) -> dict[str, str]:
 
 
 class _ASVspoof2019(Layout):
-    """Lines of the protocols: `speaker utterance environment attack key`; logical access has no environment (`-`)."""
+    """Protocol lines: `speaker utterance environment attack key`, with `-` for the environment of logical access."""
 
     track: ClassVar[str]
     splits: ClassVar[Mapping[str, str]] = _SPLITS
@@ -37,11 +36,11 @@ class _ASVspoof2019(Layout):
         folders = self.audio_folders(tree, f"ASVspoof2019_{self.track}_{self.splits[split]}")
         return Located(protocol, folders) if protocol and folders else None
 
-    def read(self, located: Located, split: str, subset: str | None) -> Clips:
+    def read(self, located: Located, split: str, subset: str | None) -> SplitClips:
         """See `Layout`."""
         table = read_words(located.protocol, lambda words: _columns(located, words))
         known = {"speaker": table["speaker"], "system": table["attack"], "environment": table["environment"]}
-        return Clips(
+        return SplitClips(
             labels=labels_of(table["key"], str(located.protocol)),
             utterance_ids=table["utterance_id"],
             paths=find_files(located, table["utterance_id"]),
@@ -78,7 +77,7 @@ class ASVspoof2019PA(_ASVspoof2019):
 def _columns(located: Located, words: list[str]) -> dict[str, int]:
     if len(words) != 5:
         raise CorpusError(
-            f"{located.protocol}: its first line is {' '.join(words)!r}, where a countermeasure protocol of ASVspoof "
-            "2019 has five words, speaker utterance - attack key (an environment in place of - for physical access)."
+            f"{located.protocol}: its first line is {' '.join(words)!r}, but a countermeasure protocol of ASVspoof "
+            "2019 has five words, speaker utterance - attack key (an environment instead of - for physical access)."
         )
     return _COLUMNS

@@ -9,14 +9,13 @@ from typing import ClassVar
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from hf_gradalign.data.corpora.folder_tree import FolderTree
-from hf_gradalign.data.corpora.layout import Clips, Layout, Located, find_files, flac_names
+from hf_gradalign.data.corpora.layout import FolderTree, Layout, Located, SplitClips, find_files, flac_names
 from hf_gradalign.data.corpora.protocol_file import first_words, read_words
 from hf_gradalign.data.corpora.schema import labels_of
 from hf_gradalign.data.errors import CorpusError
 
 _KEYS = "trial_metadata.txt"
-# Further words of the deepfake track say which vocoder an attack has.
+# Further words of the deepfake track name the attack's vocoder.
 _COLUMNS = {
     "speaker": 0,
     "utterance_id": 1,
@@ -35,8 +34,8 @@ PHYSICAL_ACCESS = {
     "replay_device": 7,
     "distance_to_talker": 8,
 }
-"""Words of the keys of physical access, which has no attacks by name: the verifier's room and microphone, how far from
-it the talker or the replay device is; the attacker's room, microphone, replay device and distance to the talker."""
+"""Words in the keys of physical access, which has no named attacks: the verifier's room, microphone and distance to the
+talker or replay device, then the attacker's room, microphone, replay device and distance to the talker."""
 
 _PHYSICAL_COLUMNS = {"speaker": 0, "utterance_id": 1, **PHYSICAL_ACCESS, "key": 9, "trim": 10, "subset": 11}
 
@@ -44,9 +43,9 @@ _PHYSICAL_COLUMNS = {"speaker": 0, "utterance_id": 1, **PHYSICAL_ACCESS, "key": 
 class _ASVspoof2021(Layout):
     """Lines of the keys: `speaker utterance codec transmission|source attack key trim subset ...`.
 
-    The archives of all tracks name their keys alike, and those of the first release lie in `keys/CM/` instead of
-    `keys/LA/CM/`; so which is which is read from the first utterance's name. The deepfake and physical access tracks
-    come in several archives, whose audio may lie in as many folders.
+    All tracks use the same file name for their keys, and the first release has them in `keys/CM/` instead of
+    `keys/LA/CM/`. The name of the first utterance tells the track. The deepfake and physical access tracks consist of
+    several archives, whose audio may be in several folders.
     """
 
     track: ClassVar[str]
@@ -62,18 +61,18 @@ class _ASVspoof2021(Layout):
         keys = next((path for path in tree.files if self._has_my_keys(path)), None)
         return Located(keys, folders) if keys and folders else None
 
-    def read(self, located: Located, split: str, subset: str | None) -> Clips:
+    def read(self, located: Located, split: str, subset: str | None) -> SplitClips:
         """See `Layout`."""
         table = read_words(located.protocol, lambda words: self._columns(located.protocol, words))
         subset = subset or self.subsets[0]
         if subset != "all":
-            there = pc.unique(table["subset"]).to_pylist()
-            # The first release calls the hidden subsets hidden_track, hidden_track_1 and hidden_track_2.
-            own = [name for name in there if name == subset or name.startswith(f"{subset}_track")]
+            available = pc.unique(table["subset"]).to_pylist()
+            # The first release names the hidden subsets hidden_track, hidden_track_1 and hidden_track_2.
+            own = [name for name in available if name == subset or name.startswith(f"{subset}_track")]
             table = table.filter(pc.is_in(table["subset"], pa.array(own, pa.string())))
             if table.num_rows == 0:
-                raise CorpusError(f"{located.protocol} has no subset {subset!r}, only {', '.join(there)}.")
-        return Clips(
+                raise CorpusError(f"{located.protocol} has no subset {subset!r}, only {', '.join(available)}.")
+        return SplitClips(
             labels=labels_of(table["key"], str(located.protocol)),
             utterance_ids=table["utterance_id"],
             paths=find_files(located, table["utterance_id"]),
@@ -84,12 +83,12 @@ class _ASVspoof2021(Layout):
     def _columns(self, path: Path, words: list[str]) -> Mapping[str, int]:
         if len(words) <= max(self.columns.values()):
             raise CorpusError(
-                f"{path}: its first line is {' '.join(words)!r}, where the keys of {self.title} have {self.words}."
+                f"{path}: its first line is {' '.join(words)!r}, but the keys of {self.title} have {self.words}."
             )
         return self.columns
 
     def _has_my_keys(self, path: Path) -> bool:
-        if path.name != _KEYS or path.parent.name == "ASV":  # the keys of speaker verification lie beside
+        if path.name != _KEYS or path.parent.name == "ASV":  # the keys of speaker verification
             return False
         words = first_words(path)
         return len(words) > 1 and words[1].startswith(f"{self.track}_E_")
@@ -129,7 +128,7 @@ class ASVspoof2021DF(_ASVspoof2021):
 
 
 class ASVspoof2021PA(_ASVspoof2021):
-    """The physical access track: speech replayed in real rooms; the hidden subset without trimming is simulated."""
+    """The physical access track: speech replayed in real rooms. The untrimmed hidden subset is simulated."""
 
     name = "asvspoof2021_pa"
     aliases = ("asvspoof21_pa",)

@@ -6,15 +6,14 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import ClassVar
 
-from hf_gradalign.data.corpora.folder_tree import FolderTree
-from hf_gradalign.data.corpora.layout import Clips, Layout, Located, find_files, flac_names
+from hf_gradalign.data.corpora.layout import FolderTree, Layout, Located, SplitClips, find_files, flac_names
 from hf_gradalign.data.corpora.protocol_file import read_words
 from hf_gradalign.data.corpora.schema import labels_of
 from hf_gradalign.data.errors import CorpusError
 from hf_gradalign.data.labels import canonical_label
 
 _FOLDERS = {"train": "flac_T", "validation": "flac_D", "test": "flac_E_eval"}
-# The second names are those of the challenge's first release.
+# The second names are from the challenge's first release.
 _PROTOCOLS = {
     "train": ("ASVspoof5.train.tsv", "ASVspoof5.train.metadata.txt"),
     "validation": ("ASVspoof5.dev.track_1.tsv", "ASVspoof5.dev.metadata.txt"),
@@ -27,8 +26,8 @@ _WORDS_WITH_CODEC = 9
 class ASVspoof5(Layout):
     """Lines of the protocols: `speaker utterance gender codec codec_q codec_seed attack_tag attack key tmp`.
 
-    In spite of their ending they are separated by spaces. Shorter lines, as other releases have them, are read too:
-    the key is their last bonafide or spoof, and the attack the word before.
+    Despite the extension .tsv, words are separated by spaces. Shorter lines of other releases are supported: the key is
+    their last bonafide or spoof, and the attack is the word before it.
     """
 
     name = "asvspoof5"
@@ -46,11 +45,11 @@ class ASVspoof5(Layout):
         folders = self.audio_folders(tree, _FOLDERS[split])
         return Located(protocol, folders) if protocol and folders else None
 
-    def read(self, located: Located, split: str, subset: str | None) -> Clips:
+    def read(self, located: Located, split: str, subset: str | None) -> SplitClips:
         """See `Layout`."""
         table = read_words(located.protocol, lambda words: _columns(located.protocol, words))
         metadata = {name: table[name] for name in ("speaker", "gender", "codec") if name in table.column_names}
-        return Clips(
+        return SplitClips(
             labels=labels_of(table["key"], str(located.protocol)),
             utterance_ids=table["utterance_id"],
             paths=find_files(located, table["utterance_id"]),
@@ -60,11 +59,11 @@ class ASVspoof5(Layout):
 
 
 def _columns(path: Path, words: list[str]) -> dict[str, int]:
-    keys = [place for place, word in enumerate(words) if canonical_label(word) is not None]
+    keys = [index for index, word in enumerate(words) if canonical_label(word) is not None]
     if not keys or keys[-1] < 3:
         raise CorpusError(
-            f"{path}: its first line, {' '.join(words)!r}, has no key (bonafide or spoof) where track 1 of ASVspoof 5 "
-            "has one; is it the protocol of another track, or one without keys?"
+            f"{path}: its first line, {' '.join(words)!r}, has no key (bonafide or spoof), unlike track 1 of ASVspoof "
+            "5: is it the protocol of another track, or one without keys?"
         )
     columns = {"speaker": 0, "utterance_id": 1, "attack": keys[-1] - 1, "key": keys[-1]}
     if words[2] in _GENDERS:

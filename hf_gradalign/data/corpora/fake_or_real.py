@@ -9,21 +9,19 @@ from typing import ClassVar
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from hf_gradalign.data.corpora.audio_listing import AudioListing
-from hf_gradalign.data.corpora.folder_tree import FolderTree
-from hf_gradalign.data.corpora.layout import Clips, Layout, Located
+from hf_gradalign.data.corpora.layout import AudioListing, FolderTree, Layout, Located, SplitClips
 from hf_gradalign.data.errors import CorpusError
 from hf_gradalign.data.labels import LABEL_NAMES
 
-# The published one first; archives unpack into a folder of another name, some into one of the same.
+# The published version first. Some archives unpack into folders of other names.
 _VERSIONS = ("for-norm", "for-2sec", "for-2seconds", "for-rerec", "for-rerecorded", "for-original")
 _CLASSES = ("real", "fake")
 
 
 class FakeOrReal(Layout):
-    """No protocol: `{training,validation,testing}/{real,fake}/*.wav` in a folder a version.
+    """No protocol: one folder per version, with `{training,validation,testing}/{real,fake}/*.wav`.
 
-    Which version is read is the given folder's choice; where it holds several, for-norm goes first.
+    The given folder selects the version. If it holds several, for-norm comes first.
     """
 
     name = "for"
@@ -39,21 +37,21 @@ class FakeOrReal(Layout):
     def locate(self, tree: FolderTree, split: str) -> Located | None:
         """See `Layout`."""
         own = self.splits[split]
-        there = set(tree.folders)
-        roots = [path for path in tree.folders if path.name == own and all(path / name in there for name in _CLASSES)]
+        folders = set(tree.folders)
+        roots = [path for path in tree.folders if path.name == own and all(path / name in folders for name in _CLASSES)]
         if not roots:
             return None
         root = min(roots, key=lambda path: (_rank(path), len(path.parts)))
         return Located(None, tuple(root / name for name in _CLASSES))
 
-    def read(self, located: Located, split: str, subset: str | None) -> Clips:
+    def read(self, located: Located, split: str, subset: str | None) -> SplitClips:
         """See `Layout`."""
         names, paths, labels = [], [], []
         for folder in located.folders:
             listing = AudioListing([folder])
             if not len(listing):
                 raise CorpusError(f"{folder} holds no audio files.")
-            # The same names come in both classes and in every split.
+            # Names repeat across classes and splits.
             prefix = f"{self.splits[split]}/{folder.name}/"
             names.append(pc.binary_join_element_wise(prefix, listing.names, ""))
             paths.append(listing.paths)
@@ -61,7 +59,7 @@ class FakeOrReal(Layout):
             labels.append(pa.repeat(label, len(listing)).cast(pa.int64()))
         found = pa.concat_arrays(paths)
         names = pc.replace_substring_regex(pa.concat_arrays(names), r"\s+", "_")
-        return Clips(pa.concat_arrays(labels), names, found, found)
+        return SplitClips(pa.concat_arrays(labels), names, found, found)
 
 
 def _rank(path: Path) -> int:

@@ -7,9 +7,7 @@ from typing import ClassVar
 
 import pyarrow.compute as pc
 
-from hf_gradalign.data.corpora.audio_listing import AudioListing
-from hf_gradalign.data.corpora.folder_tree import FolderTree
-from hf_gradalign.data.corpora.layout import Clips, Layout, Located
+from hf_gradalign.data.corpora.layout import AudioListing, FolderTree, Layout, Located, SplitClips
 from hf_gradalign.data.corpora.protocol_file import first_words, read_delimited
 from hf_gradalign.data.corpora.schema import labels_of
 
@@ -17,7 +15,7 @@ _HEADER = {"file", "speaker", "label"}
 
 
 class InTheWild(Layout):
-    """`meta.csv`, with the columns `file,speaker,label`, beside the audio."""
+    """`meta.csv`, with the columns `file,speaker,label`, in the folder of the audio."""
 
     name = "in_the_wild"
     aliases = ("itw",)
@@ -27,22 +25,22 @@ class InTheWild(Layout):
     splits: ClassVar[Mapping[str, str]] = {"test": "all"}
     is_partitioned = False
     expects: ClassVar[Mapping[str, str]] = {
-        "test": "release_in_the_wild/meta.csv (file,speaker,label), with the audio beside it"
+        "test": "release_in_the_wild/meta.csv (file,speaker,label), in the folder of the audio"
     }
 
     def locate(self, tree: FolderTree, split: str) -> Located | None:
         """See `Layout`."""
         for path in tree.files:
             if path.name == "meta.csv" and set("".join(first_words(path)).replace('"', "").split(",")) >= _HEADER:
-                beside = (path.parent / name for name in ("wav", "wavs"))
-                return Located(path, (path.parent, *(folder for folder in beside if folder.is_dir())))
+                subfolders = (path.parent / name for name in ("wav", "wavs"))
+                return Located(path, (path.parent, *(folder for folder in subfolders if folder.is_dir())))
         return None
 
-    def read(self, located: Located, split: str, subset: str | None) -> Clips:
+    def read(self, located: Located, split: str, subset: str | None) -> SplitClips:
         """See `Layout`."""
         table = read_delimited(located.protocol, ",")
         names = pc.replace_substring_regex(table["file"], r"^.*/|\.[^./]*$", "")
-        return Clips(
+        return SplitClips(
             labels=labels_of(table["label"], str(located.protocol)),
             utterance_ids=names,
             paths=AudioListing(located.folders).find(names),

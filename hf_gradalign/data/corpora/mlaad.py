@@ -9,9 +9,7 @@ from typing import ClassVar
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from hf_gradalign.data.corpora.audio_listing import AudioListing
-from hf_gradalign.data.corpora.folder_tree import FolderTree
-from hf_gradalign.data.corpora.layout import Clips, Layout, Located
+from hf_gradalign.data.corpora.layout import AudioListing, FolderTree, Layout, Located, SplitClips
 from hf_gradalign.data.corpora.protocol_file import first_words, read_delimited
 from hf_gradalign.data.errors import CorpusError
 from hf_gradalign.data.labels import LABEL_NAMES
@@ -20,7 +18,7 @@ _META = "meta.csv"
 
 
 class MLAAD(Layout):
-    """`fake/<language>/<model>/`, each with audio and a `meta.csv` whose columns a `|` separates; all of it spoof."""
+    """Folders `fake/<language>/<model>/` with audio and a `meta.csv` delimited by `|`. All clips are spoof."""
 
     name = "mlaad"
     title = "MLAAD"
@@ -28,7 +26,7 @@ class MLAAD(Layout):
     page = "mlaad.md"
     splits: ClassVar[Mapping[str, str]] = {"test": "all"}
     is_partitioned = False
-    expects: ClassVar[Mapping[str, str]] = {"test": "fake/<language>/<model>/meta.csv, with the audio beside it"}
+    expects: ClassVar[Mapping[str, str]] = {"test": "fake/<language>/<model>/meta.csv, in the folder of the audio"}
 
     def locate(self, tree: FolderTree, split: str) -> Located | None:
         """See `Layout`."""
@@ -37,14 +35,14 @@ class MLAAD(Layout):
             return None
         return Located(None, tuple(sorted(path.parent for path in metas)))
 
-    def read(self, located: Located, split: str, subset: str | None) -> Clips:
+    def read(self, located: Located, split: str, subset: str | None) -> SplitClips:
         """See `Layout`."""
         parts = [_read_model(folder) for folder in located.folders]
         table = pa.concat_tables([part for part in parts if part.num_rows])
         labels = pa.repeat(LABEL_NAMES.index("spoof"), table.num_rows).cast(pa.int64())
         metadata = {"language": table["language"], "system": table["system"]}
         paths = table["path"].combine_chunks()
-        return Clips(labels, table["utterance_id"], paths, table["expected"], metadata)
+        return SplitClips(labels, table["utterance_id"], paths, table["expected"], metadata)
 
 
 def _is_mine(path: Path) -> bool:
@@ -55,11 +53,11 @@ def _is_mine(path: Path) -> bool:
 def _read_model(folder: Path) -> pa.Table:
     meta = folder / _META
     try:
-        # Quotation marks are the transcripts' own: two lone ones would join all lines between them.
+        # Quotation marks belong to the transcripts: two single ones would join all lines between them.
         table = read_delimited(meta, "|", quoted=False)
     except CorpusError:
         table = read_delimited(meta, "|")
-    # Paths are relative to the corpus' root in some releases and to this folder in others.
+    # Some releases have paths relative to the corpus' root, others relative to this folder.
     files = pc.replace_substring_regex(table["path"], r"^.*/", "")
     names = pc.replace_substring_regex(files, r"\.[^.]*$", "")
     prefix = "/".join(folder.parts[-3:] if "fake" in folder.parts[-3:] else folder.parts[-2:])
@@ -67,7 +65,7 @@ def _read_model(folder: Path) -> pa.Table:
     system = table["model_name"] if "model_name" in table.column_names else pa.repeat(folder.name, len(table))
     return pa.table(
         {
-            # One word, as score files need it: vendors' folders have spaces in their names.
+            # Score files need ids without spaces, which vendors' folder names may have.
             "utterance_id": pc.replace_substring_regex(
                 pc.binary_join_element_wise(f"{prefix}/", names, ""), r"\s+", "_"
             ),

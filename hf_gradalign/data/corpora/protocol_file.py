@@ -1,4 +1,4 @@
-"""Read protocols: words in columns, or delimited with a header; in blocks, into Arrow."""
+"""Read protocols into Arrow: lines of words, or delimited files with a header."""
 
 from __future__ import annotations
 
@@ -18,25 +18,25 @@ _SPACES = re.compile(rb"[ \t\r\f\v]+")
 
 
 def read_words(path: Path, columns: Callable[[list[str]], dict[str, int]]) -> pa.Table:
-    """Read a protocol whose lines are words with any white space between them.
+    """Read a protocol of words separated by white space.
 
-    Windows line ends, tabs, leading, trailing and repeated spaces, empty lines and a byte order mark do not matter.
+    Accepts Windows line ends, tabs, leading, trailing and repeated spaces, empty lines and a byte order mark.
 
     Args:
-        path: the file.
-        columns: given the first line's words, says which place each wanted column has.
+        path: The file.
+        columns: Returns the index of each wanted column, given the words of the first line.
 
     Returns:
         The wanted columns, as strings.
 
     Raises:
-        CorpusError: if the file is empty or not UTF-8, or a line has not as many words as the first.
+        CorpusError: If the file is empty or not UTF-8, or lines have different numbers of words.
     """
     _require_bounds(path)
     first = _first_words(path)
     _require_bounds(path, first)
     wanted = columns(first)
-    names = [str(place) for place in range(len(first))]
+    names = [str(index) for index in range(len(first))]
     with pa.OSFile(str(path)) as file:
         table = _read(
             pa.TransformInputStream(file, _SingleSpaces()),
@@ -45,22 +45,22 @@ def read_words(path: Path, columns: Callable[[list[str]], dict[str, int]]) -> pa
             f"{len(first)} words, as the first has",
             read=pa_csv.ReadOptions(column_names=names, use_threads=False, block_size=_BLOCK_BYTES),
             parse={"delimiter": " ", "quote_char": False, "escape_char": False},
-            include=[str(place) for place in dict.fromkeys(wanted.values())],
+            include=[str(index) for index in dict.fromkeys(wanted.values())],
         )
-    return pa.table({name: table[str(place)] for name, place in wanted.items()})
+    return pa.table({name: table[str(index)] for name, index in wanted.items()})
 
 
 def read_delimited(path: Path, delimiter: str, *, quoted: bool = True) -> pa.Table:
-    """Read a file with a header and a delimiter, all columns as strings, empty values as null.
+    """Read a delimited file with a header: all columns as strings, empty values as null.
 
     Args:
-        path: the file.
-        delimiter: one character.
-        quoted: whether values may stand in double quotes.
+        path: The file.
+        delimiter: One character.
+        quoted: Whether values may be in double quotes.
 
     Raises:
-        CorpusError: if the file is not UTF-8, a line has more or fewer values than the header, a quotation mark is
-            not closed, or there is no row.
+        CorpusError: If the file is not UTF-8, a line has more or fewer values than the header, a quotation mark is not
+            closed, or there is no row.
     """
     _require_bounds(path)
     try:
@@ -129,12 +129,12 @@ def _read(
 
 
 def shown(line: str) -> str:
-    """A line as messages quote it; a whole file is one line to a reader that does not know its line ends."""
+    """A line, shortened for messages. A file with unknown line ends is a single line."""
     return repr(line) if len(line) <= _SHOWN else f"{line[:_SHOWN]!r}..."
 
 
 def _first_bad_line(path: Path, is_sound: Callable[[str], bool]) -> tuple[int, str] | None:
-    # The CSV reader does not count empty lines, and a line's number must be the one that an editor shows.
+    # The CSV reader does not count empty lines, but editors do.
     with path.open(encoding="utf-8-sig", errors="replace") as file:
         lines = ((number, line.strip()) for number, line in enumerate(file, start=1))
         return next(((number, line) for number, line in lines if line and not is_sound(line)), None)
@@ -146,7 +146,7 @@ def _count(path: Path, sign: bytes) -> int:
 
 
 def first_words(path: Path) -> list[str]:
-    """The words of a text file's first line that has any; none if the file is empty or cannot be read."""
+    """The words of a text file's first line that is not blank. Empty if the file is empty or cannot be read."""
     try:
         with path.open(encoding="utf-8-sig", errors="replace") as file:
             return next((words for words in (line.split() for line in file) if words), [])
@@ -171,14 +171,14 @@ def _first_words(path: Path) -> list[str]:
 
 
 class _SingleSpaces:
-    """Makes any white space between words one space, whole lines at a time."""
+    """Replaces white space between words by single spaces, for whole lines at a time."""
 
     def __init__(self) -> None:
         self._rest = b""
 
     def __call__(self, block: bytes) -> bytes:
         text = self._rest + bytes(block)
-        # At the end of the file the block is empty, and what was kept is its last line.
+        # At the end of the file the block is empty, and the rest is the last line.
         cut = text.rfind(b"\n") + 1 if len(block) else len(text)
         text, self._rest = text[:cut], text[cut:]
         return _SPACES.sub(b" ", text).replace(b" \n", b"\n").replace(b"\n ", b"\n").strip(b" ")

@@ -1,4 +1,4 @@
-"""The named corpora, and how a corpus is written: `NAME`, `NAME:PATH`, `arena:NAME`, or anything else."""
+"""The named corpora, and parsing of `NAME`, `NAME:PATH`, `arena:NAME`, paths and Hub ids."""
 
 from __future__ import annotations
 
@@ -9,8 +9,7 @@ import unicodedata
 from dataclasses import dataclass
 from pathlib import Path
 
-from hf_gradalign.data.corpora.arena import is_arena_folder
-from hf_gradalign.data.corpora.arena_names import arena_repository, name_key
+from hf_gradalign.data.corpora.arena import arena_repository, is_arena_folder, name_key
 from hf_gradalign.data.corpora.asvspoof5 import ASVspoof5
 from hf_gradalign.data.corpora.asvspoof2019 import ASVspoof2019LA, ASVspoof2019PA
 from hf_gradalign.data.corpora.asvspoof2021 import ASVspoof2021DF, ASVspoof2021LA, ASVspoof2021PA
@@ -35,12 +34,12 @@ LAYOUTS: dict[str, Layout] = {
         MLAAD,
     )
 }
-"""Every corpus with a layout of its own, by name."""
+"""The layout of each named corpus."""
 
 DEMO = "demo"
 ARENA = "arena"
 CORPORA_FOLDER = "HF_GRADALIGN_CORPORA"
-"""The environment variable with the folder in which named corpora without a path are looked for."""
+"""The environment variable with the folder of named corpora, for names without a path."""
 
 _YEAR = re.compile(r"(?<!\d)20\d\d(?!\d)")
 _TRACK = re.compile(r"(la|pa|df)$")
@@ -48,16 +47,16 @@ _TRACK = re.compile(r"(la|pa|df)$")
 
 @dataclass(frozen=True)
 class CorpusSpec:
-    """What a corpus' name or path says.
+    """A parsed corpus argument.
 
     Attributes:
-        text: as it was written.
-        name: for people and for file names: the corpus' name, or the last part of its path.
-        layout: the layout of a named corpus.
-        path: where it is on disk, as written.
-        hub_id: its repository, if it is on the Hub.
-        is_arena: whether it has the Arena's form.
-        is_demo: whether it is the demo corpus.
+        text: The argument.
+        name: A short name for people and file names: the corpus' name, or the last part of its path.
+        layout: The layout of a named corpus.
+        path: Its path, as written.
+        hub_id: Its repository, if it is on the Hub.
+        is_arena: Whether it has the Arena's format.
+        is_demo: Whether it is the demo corpus.
     """
 
     text: str
@@ -68,22 +67,27 @@ class CorpusSpec:
     is_arena: bool = False
     is_demo: bool = False
 
+    @property
+    def display_name(self) -> str:
+        """Its name in messages."""
+        return "the demo corpus" if self.is_demo else self.hub_id or self.text
+
 
 def available_corpora() -> list[str]:
-    """The names that `load_corpus` knows."""
+    """The names that `load_corpus` accepts."""
     return [DEMO, *LAYOUTS, f"{ARENA}:NAME"]
 
 
 def parse_corpus(text: str | None, path: str | None = None) -> CorpusSpec:
-    """Read `NAME[:PATH]`.
+    """Parse a corpus argument.
 
     Args:
-        text: a name (case, hyphens, underscores and spaces do not matter), with or without a path after a colon;
+        text: A name (case, hyphens, underscores and spaces do not matter), optionally with a path after a colon;
             `arena:NAME`; a path; a Hub id; None for the demo corpus, or for `path`.
-        path: the path, if it is not in `text`.
+        path: The path, if it is not in `text`.
 
     Raises:
-        CorpusError: if there are two paths, or a path where none can be.
+        CorpusError: If there are two paths, or the corpus takes no path.
     """
     if text is None:
         return CorpusSpec(DEMO, DEMO, is_demo=True) if path is None else parse_corpus(str(path))
@@ -91,34 +95,34 @@ def parse_corpus(text: str | None, path: str | None = None) -> CorpusSpec:
     if rest and path is not None:
         raise CorpusError(f"{text} names a path, and path={path!r} another one; give one of them.")
     key = name_key(name)
-    place = rest or (None if path is None else str(path))
+    location = rest or (None if path is None else str(path))
     if key == DEMO:
-        if place is not None:
+        if location is not None:
             raise CorpusError("The demo corpus comes with the package and takes no path.")
         return CorpusSpec(text, DEMO, is_demo=True)
     if key == ARENA:
         return _arena(text, rest, path)
     layout = _BY_KEY.get(key)
     if layout is not None:
-        return CorpusSpec(text, layout.name, layout=layout, path=place)
+        return CorpusSpec(text, layout.name, layout=layout, path=location)
     if path is not None:
-        raise CorpusError(f"{text!r} is no named corpus, which alone take a path.{did_you_mean(text)}")
+        raise CorpusError(f"{text!r} is not a named corpus; only named corpora take a path.{did_you_mean(text)}")
     given = Path(text).expanduser()
     source = as_on_disk(given)
     is_on_hub = not source.exists() and re.fullmatch(r"[\w.-]+/[\w.-]+", text) is not None
     name = unicodedata.normalize("NFC", source.stem if source.suffix else source.name)
     is_arena = is_arena_folder(source)
-    place = text if source == given else str(source)
+    location = text if source == given else str(source)
     return CorpusSpec(
-        text, unicodedata.normalize("NFC", name), path=place, hub_id=text if is_on_hub else None, is_arena=is_arena
+        text, unicodedata.normalize("NFC", name), path=location, hub_id=text if is_on_hub else None, is_arena=is_arena
     )
 
 
 def corpus_root(spec: CorpusSpec) -> Path:
-    """The folder in which a named corpus is looked for.
+    """The folder to search for a named corpus.
 
     Raises:
-        CorpusError: if no path is known, or it does not exist; the message says what to download and from where.
+        CorpusError: If no path is known, or it does not exist. The message says what to download from where.
     """
     layout = spec.layout
     path = spec.path or os.environ.get(CORPORA_FOLDER)
@@ -136,9 +140,9 @@ def corpus_root(spec: CorpusSpec) -> Path:
 
 
 def did_you_mean(text: str) -> str:
-    """A hint at a corpus' name that was perhaps meant, or nothing.
+    """A hint at a similar corpus name, or an empty string.
 
-    Another year or another track is another corpus: of a year only the names that there are get listed.
+    Names with a year are only compared with corpora of the same year and track.
     """
     name, colon, rest = text.partition(":")
     key = name_key(name)
@@ -158,17 +162,17 @@ def did_you_mean(text: str) -> str:
 
 
 def _arena(text: str, rest: str, path: str | None) -> CorpusSpec:
-    name, _, place = rest.partition(":")
+    name, _, location = rest.partition(":")
     if not name:
         raise CorpusError(f"{text}: name a data set of the Arena, as in arena:ASVspoof2019_LA, or arena:NAME:FOLDER.")
-    if path is not None and place:
+    if path is not None and location:
         raise CorpusError(f"{text} names a path, and path={path!r} another one; give one of them.")
-    place = place or path
-    if place is None and Path(name).expanduser().is_dir():
-        place, name = name, Path(name).name  # a local folder in the Arena's form
-    hub_id = None if place else arena_repository(name)
-    shown = hub_id.partition("/")[2] if hub_id else name
-    return CorpusSpec(text, shown, path=place and str(place), hub_id=hub_id, is_arena=True)
+    location = location or path
+    if location is None and Path(name).expanduser().is_dir():
+        location, name = name, Path(name).name  # a local folder in the Arena's format
+    hub_id = None if location else arena_repository(name)
+    short_name = hub_id.partition("/")[2] if hub_id else name
+    return CorpusSpec(text, short_name, path=location and str(location), hub_id=hub_id, is_arena=True)
 
 
 _BY_KEY = {name_key(name): layout for layout in LAYOUTS.values() for name in (layout.name, *layout.aliases)}

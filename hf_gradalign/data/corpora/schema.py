@@ -1,4 +1,4 @@
-"""The one form in which every named corpus comes, and how to build it without touching Python objects row by row."""
+"""The columns of every named corpus, and a data set with them built without a Python object per row."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from hf_gradalign.data.errors import CorpusError
 from hf_gradalign.data.labels import LABEL_NAMES, canonical_label
 
 METADATA_COLUMNS = ("speaker", "system", "codec", "condition", "language", "gender", "subset")
-"""What a protocol may know of a clip; null where it does not. `system` is the attack, `-` for bona fide speech."""
+"""Metadata of a clip, null if the protocol does not have it. `system` is the attack, `-` for bona fide speech."""
 
 FEATURES = Features(
     {
@@ -25,7 +25,7 @@ FEATURES = Features(
         **{column: Value("string") for column in METADATA_COLUMNS},
     }
 )
-"""The schema of every named corpus; some have further columns of text behind these."""
+"""The columns of every named corpus. Some have further text columns after these."""
 
 BONA_FIDE_SYSTEM = "-"
 
@@ -33,10 +33,10 @@ StringColumn = pa.Array | pa.ChunkedArray
 
 
 def labels_of(keys: StringColumn, source: str) -> pa.Array:
-    """Indices into `LABEL_NAMES` from a protocol's keys, in any of their usual spellings.
+    """Convert a protocol's keys, in any usual spelling, to indices into `LABEL_NAMES`.
 
     Raises:
-        CorpusError: if a key means neither class.
+        CorpusError: If a key means neither class.
     """
     encoded = _flat(keys).dictionary_encode()
     names = [canonical_label(name) if name is not None else None for name in encoded.dictionary.to_pylist()]
@@ -52,15 +52,15 @@ def labels_of(keys: StringColumn, source: str) -> pa.Array:
 def make_dataset(
     paths: StringColumn, labels: pa.Array, utterance_ids: StringColumn, metadata: Mapping[str, Any], identity: object
 ) -> Dataset:
-    """A data set of the schema, in memory (some 150 bytes a clip).
+    """Make a data set with the columns of `FEATURES`, in memory (about 150 bytes per clip).
 
     Args:
-        paths: the audio files.
-        labels: indices into `LABEL_NAMES`.
-        utterance_ids: unique names.
-        metadata: columns of `METADATA_COLUMNS`, of which a missing one is all null, and further ones. Whatever `system`
-            says of bona fide speech, of which some protocols repeat the key there, becomes `-`.
-        identity: what the contents are made from, for the data set's fingerprint (its own would hash all of it).
+        paths: The audio files.
+        labels: Indices into `LABEL_NAMES`.
+        utterance_ids: Unique names.
+        metadata: Columns of `METADATA_COLUMNS`, null if missing, and further columns. `system` becomes `-` for bona
+            fide speech; some protocols repeat the key there.
+        identity: Determines the contents, for the fingerprint. By default `datasets` would hash all contents.
     """
     n_clips = len(labels)
     path_column = _flat(paths).cast(pa.string())

@@ -16,7 +16,7 @@ from huggingface_hub.errors import (
 )
 from huggingface_hub.utils import validate_repo_id
 
-from hf_gradalign.data.corpora.arena_names import ARENA_OWNER, arena_repository
+from hf_gradalign.data.corpora.arena import ARENA_OWNER, arena_repository
 from hf_gradalign.hub.arena.errors import ArenaError
 from hf_gradalign.hub.arena.labels import hub_labels, read_labels
 from hf_gradalign.hub_waits import NO_HUB, hub_fault

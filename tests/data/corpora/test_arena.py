@@ -2,8 +2,7 @@ import corpus_trees
 import pytest
 
 from hf_gradalign.data import CorpusError, check_audio, load_corpus
-from hf_gradalign.data.corpora.arena import read_notes
-from hf_gradalign.data.corpora.arena_names import arena_repository
+from hf_gradalign.data.corpora.arena import arena_repository, read_notes
 
 
 @pytest.mark.parametrize("names", [("bonafide", "spoof"), None])
@@ -61,5 +60,5 @@ def test_names_on_the_hub(name, repository):
 
 
 def test_a_folder_of_another_form(tmp_path):
-    with pytest.raises(CorpusError, match=r"has not the Arena's form, eval.yaml and data/test-\*.parquet"):
+    with pytest.raises(CorpusError, match=r"does not have the Arena's format, eval.yaml and data/test-\*.parquet"):
         load_corpus(f"arena:{tmp_path}")

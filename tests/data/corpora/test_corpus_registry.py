@@ -60,8 +60,8 @@ def test_everything_else_is_a_source(tmp_path):
         ("demo:/a", None, "demo corpus comes with the package and takes no path"),
         ("demo", "/a", "demo corpus comes with the package and takes no path"),
         ("arena:", None, "name a data set of the Arena"),
-        ("someone/corpus", "/a", "'someone/corpus' is no named corpus, which alone take a path"),
-        ("asvspof2019_la", "/a", r"is no named corpus.* Did you mean asvspoof2019_la\?"),
+        ("someone/corpus", "/a", "'someone/corpus' is not a named corpus; only named corpora take a path"),
+        ("asvspof2019_la", "/a", r"is not a named corpus.* Did you mean asvspoof2019_la\?"),
     ],
 )
 def test_mistakes(text, path, message):

@@ -1,7 +1,7 @@
 import pytest
 
 from hf_gradalign.data import CorpusError, load_corpus
-from hf_gradalign.data.folder_names import label_word, split_word
+from hf_gradalign.data.readers.class_folders import label_word, split_word
 
 
 @pytest.fixture
@@ -125,7 +125,7 @@ def test_files_outside_the_class_folders_are_refused_or_scored_without_a_label(m
 def test_contradictions_are_refused(make):
     folder = make("fake/NaturalSpeech/a.wav", "fake/b.wav", "real/c.wav")
     with pytest.raises(
-        CorpusError, match=r"folders of fake/NaturalSpeech/a.wav say both classes .*metadata.csv"
+        CorpusError, match=r"folders of fake/NaturalSpeech/a.wav mean both classes .*metadata.csv"
     ) as said:
         load_corpus(folder, splits=("test",))
     assert "--label_map 'NaturalSpeech=spoof'" in str(said.value)
@@ -139,7 +139,7 @@ def test_what_all_files_have_above_says_nothing(make):
 
 
 def test_splits_that_contradict_each_other_are_refused(make):
-    with pytest.raises(CorpusError, match=r"train/real/test/a.wav say more than one split \(train, test\)"):
+    with pytest.raises(CorpusError, match=r"train/real/test/a.wav mean more than one split \(train, test\)"):
         load_corpus(make("train/real/test/a.wav", "train/real/b.wav"), splits=("test",))
 
 

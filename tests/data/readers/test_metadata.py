@@ -3,9 +3,9 @@ import json
 import pytest
 
 from hf_gradalign.data import CorpusError
-from hf_gradalign.data.metadata_folder import find_metadata, read_metadata
-from hf_gradalign.data.sources import read_source
-from hf_gradalign.data.wanted import Wanted
+from hf_gradalign.data.readers import read_source
+from hf_gradalign.data.readers.metadata import find_metadata, read_metadata
+from hf_gradalign.data.request import CorpusRequest
 from hf_gradalign.folder_listing import list_folder
 
 
@@ -174,7 +174,7 @@ def test_a_metadata_file_that_another_one_hides_is_named(write, caplog):
     row = "file_name,label\n{}.wav,real\n"
     folder = write({"metadata.csv": row.format("a"), "metadata.jsonl": "{}", "train/metadata.csv": row.format("b")})
     assert _summary(_read(folder)) == {"train": ["a.wav"]}
-    assert f"Not read, since there is another metadata file for the same folder: {folder / 'metadata.jsonl'}" in (
+    assert f"Not read, because there is another metadata file for the same folder: {folder / 'metadata.jsonl'}" in (
         caplog.text
     )
     assert str(folder / "train" / "metadata.csv") in caplog.text
@@ -190,7 +190,7 @@ def test_audio_that_no_metadata_names_is_told(write, monkeypatch, caplog):
     folder = write({"metadata.csv": rows, "a.wav": "", "c.wav": "", "real/b.wav": "", "notes.txt": ""})
     (folder / "linked").symlink_to(folder / "real")
     monkeypatch.chdir(folder.parent)
-    read_source(folder.name, Wanted(("train",)))
+    read_source(folder.name, CorpusRequest({"train": "train"}))
     assert f"{folder.name}: 1 of 3 audio files are in no metadata file and are left out: {folder.name}/c.wav." in (
         caplog.text
     )

@@ -12,7 +12,7 @@ import soundfile
 
 from hf_gradalign.data import METADATA_COLUMNS, CorpusError, load_corpus
 from hf_gradalign.data.corpora import FEATURES, LAYOUTS
-from hf_gradalign.data.corpora.folder_tree import FolderTree
+from hf_gradalign.data.corpora.layout import FolderTree
 
 TREES = {
     "asvspoof2019_la": corpus_trees.asvspoof2019_la,

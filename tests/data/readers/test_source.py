@@ -6,13 +6,13 @@ import pytest
 from datasets import Dataset, DatasetDict
 
 from hf_gradalign.data import CorpusError
-from hf_gradalign.data.sources import read_source
-from hf_gradalign.data.wanted import Wanted
+from hf_gradalign.data.readers import read_source
+from hf_gradalign.data.request import CorpusRequest
 
 
 def _read(name_or_path, split_names=("train", "validation", "test"), config_name=None, **options):
-    wanted = Wanted(split_names, config_name=config_name, **options)
-    return read_source(name_or_path if name_or_path is None else str(name_or_path), wanted)
+    request = CorpusRequest({name: name for name in split_names}, config_name=config_name, **options)
+    return read_source(name_or_path if name_or_path is None else str(name_or_path), request)
 
 
 def _table(value):
@@ -118,7 +118,7 @@ def test_parquet_among_audio_files(write_clip, tmp_path, caplog):
     write_clip("a.wav")
     _table(1).to_parquet(tmp_path / "train-2.parquet")
     assert _values(_read(tmp_path)) == {"train": [1, 1]}
-    assert "read are its parquet files; 1 audio files and 0 archives" in caplog.text
+    assert "reading its parquet files; 1 audio files and 0 archives" in caplog.text
 
 
 def test_parquet_that_load_dataset_passes_over_for_audio_files(write_clip, tmp_path):
@@ -138,7 +138,7 @@ def test_a_glob_without_matches(tmp_path):
 def test_a_typo_in_a_path_gives_close_matches(tmp_path):
     (tmp_path / "my_corpus").mkdir()
     with pytest.raises(
-        CorpusError, match=r"mycorpus is neither a local path .* which would be owner/name.* Did you mean .*my_corpus\?"
+        CorpusError, match=r"mycorpus is neither a local path .* \(owner/name\).* Did you mean .*my_corpus\?"
     ):
         _read(tmp_path / "mycorpus")
 

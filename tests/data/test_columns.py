@@ -5,7 +5,7 @@ import soundfile
 from datasets import Array2D, ClassLabel, Dataset, Features, List, Value
 
 from hf_gradalign.data import ClipDataset, CorpusError, check_audio, decode_audio, load_corpus, stream_corpus
-from hf_gradalign.data.encoded_audio import with_encoded_audio
+from hf_gradalign.data.columns import with_encoded_audio
 
 RATE = 16_000
 

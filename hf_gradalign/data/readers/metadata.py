@@ -1,6 +1,6 @@
-"""A folder of audio files described by `metadata.csv` or `metadata.jsonl`, in the layout that `audiofolder` reads.
+"""Read audio files with `metadata.csv` or `metadata.jsonl`, the layout of `audiofolder`.
 
-Read here and not by the `audiofolder` builder, which needs torchcodec and with it FFmpeg.
+The `audiofolder` builder is not used, because it needs torchcodec and FFmpeg.
 """
 
 from __future__ import annotations
@@ -18,11 +18,10 @@ from datasets import Dataset, DatasetDict
 
 from hf_gradalign.data.corpora.protocol_file import read_delimited
 from hf_gradalign.data.errors import CorpusError
-from hf_gradalign.data.folder_names import listed, split_word
-from hf_gradalign.data.table_rows import joined, table_of_rows
-from hf_gradalign.data.text_values import stripped
+from hf_gradalign.data.readers.class_folders import listed, split_word
+from hf_gradalign.data.readers.tables import concatenate, table_of_rows
 from hf_gradalign.folder_listing import FolderListing
-from hf_gradalign.plain_text import BLANKS
+from hf_gradalign.plain_text import BLANKS, stripped_column
 from hf_gradalign.table_bounds import columns_of, parse_json, require_lines
 
 logger = logging.getLogger(__name__)
@@ -37,8 +36,8 @@ class Metadata:
     """A metadata file.
 
     Attributes:
-        file: where it is.
-        split: the split that its folder says; None where the file itself says it.
+        file: Its path.
+        split: The split that its folder means; None if the file itself tells the split.
     """
 
     file: Path
@@ -46,67 +45,67 @@ class Metadata:
 
 
 def find_metadata(listing: FolderListing, split_names: Sequence[str] = ()) -> list[Metadata]:
-    """The metadata files of a folder, at any depth; what lies below a folder that has one is not looked at.
+    """Find the metadata files of a folder, at any depth. Folders below one with a metadata file are not searched.
 
-    Where a folder on the way to some file has the name of a split, that file is of the split, and others are of a
-    split with the name of the folder that they are in. Where none has, the files themselves say the splits.
+    If any metadata file lies below a folder with the name of a split, it belongs to that split, and the others belong
+    to splits with the names of their own folders. Otherwise the files themselves tell the splits.
 
     Args:
-        listing: what lies in the folder.
-        split_names: names of splits, whatever they look like.
+        listing: The folder's files.
+        split_names: Names that always mean a split.
     """
     by_folder: dict[Path, list[Path]] = {}
     for file in listing.others:
         if file.name.lower() in METADATA_NAMES:
             by_folder.setdefault(file.parent, []).append(file)
     found = {}
-    passed_over = []
+    skipped = []
     for folder in sorted(by_folder, key=lambda folder: (len(folder.parts), folder)):
         first, *others = sorted(by_folder[folder], key=lambda file: METADATA_NAMES.index(file.name.lower()))
         if any(above in found for above in folder.parents):
-            passed_over.append(first)
+            skipped.append(first)
         else:
             found[folder] = first
-        passed_over += others
-    if passed_over:
+        skipped += others
+    if skipped:
         logger.warning(
-            "Not read, since there is another metadata file for the same folder: %s.", listed([*map(str, passed_over)])
+            "Not read, because there is another metadata file for the same folder: %s.", listed([*map(str, skipped)])
         )
     below = {folder: folder.relative_to(listing.folder).parts for folder in found}
     words = {
         folder: next((word for part in reversed(parts) if (word := _split_of_folder(part, split_names))), None)
         for folder, parts in below.items()
     }
-    says_splits = any(words.values())
+    tells_splits = any(words.values())
     return [
-        Metadata(file, words[folder] or (folder.name if says_splits and below[folder] else None))
+        Metadata(file, words[folder] or (folder.name if tells_splits and below[folder] else None))
         for folder, file in sorted(found.items())
     ]
 
 
 def _split_of_folder(name: str, split_names: Sequence[str]) -> str | None:
-    # By its own name: it is what --train_split_name and the like have always meant.
+    # Keep its own name, which --train_split_name and similar options refer to.
     word = split_word(name, split_names)
     return name if word is not None and word == name.lower() else word
 
 
 def read_metadata(files: Sequence[Metadata], *, audio_column: str, train_split: str) -> DatasetDict:
-    """Read metadata files into one data set a split.
+    """Read metadata files into one data set per split.
 
-    The splits are those of the files' folders; for a file that has none its `split` column; without one the first
-    folder in each file name, if one of these folders is called `train_split`; else everything is `train_split`.
+    A file's split is that of its folder, or else in its column `split`, or else the first folder of each file name, if
+    one of these folders is called `train_split`. Otherwise all rows belong to `train_split`.
 
     Args:
-        files: as `find_metadata` gives them.
-        audio_column: the name of the column that will hold the audio file's absolute path. Filled from `file_name`
-            (relative to the metadata file), or, if there is no such column, from the column of that very name.
-        train_split: the training split's name.
+        files: From `find_metadata`.
+        audio_column: The name of the column for the audio files' absolute paths. Filled from the column `file_name`
+            (relative to the metadata file), or else from the column of the given name.
+        train_split: The training split's name.
 
     Returns:
-        The splits, audio files as plain paths. Values from a CSV file are strings, with None for empty ones.
+        The splits, with audio files as plain paths. Values from CSV files are strings, with None for empty ones.
 
     Raises:
-        CorpusError: if a file is empty, cannot be read, or names no audio files.
+        CorpusError: If a file is empty, cannot be read, or names no audio files.
     """
     splits: dict[str, list[pa.Table]] = {}
     for metadata in files:
@@ -117,24 +116,24 @@ def read_metadata(files: Sequence[Metadata], *, audio_column: str, train_split: 
         table = table.add_column(0, audio_column, _absolute(names, file.parent))
         for name in pc.unique(split).to_pylist():
             splits.setdefault(name, []).append(table.filter(pc.equal(split, name)))
-    return DatasetDict({name: Dataset(joined(tables)) for name, tables in splits.items()})
+    return DatasetDict({name: Dataset(concatenate(tables)) for name, tables in splits.items()})
 
 
-def tell_what_is_left_out(listing: FolderListing, corpus: DatasetDict, audio_column: str) -> None:
-    """Log the audio files of a folder that no metadata file names, and its other files, which are not read."""
+def warn_of_unnamed_files(listing: FolderListing, corpus: DatasetDict, audio_column: str) -> None:
+    """Warn of a folder's audio files that no metadata file names, and of other files, which are not read."""
     listing.tell([file for file in listing.others if file.name.lower() in METADATA_NAMES])
     named = {_plain(path) for dataset in corpus.values() for path in dataset[audio_column][:]}
-    lacking = [str(file) for file in listing.audio if _plain(str(file)) not in named]
-    if lacking:  # unless it is only named by another way to it
+    unnamed = [str(file) for file in listing.audio if _plain(str(file)) not in named]
+    if unnamed:  # perhaps named by another path
         real = {_plain(os.path.realpath(path)) for path in named}
-        lacking = [file for file in lacking if _plain(os.path.realpath(file)) not in real]
-    if lacking:
+        unnamed = [file for file in unnamed if _plain(os.path.realpath(file)) not in real]
+    if unnamed:
         logger.warning(
             "%s: %d of %d audio files are in no metadata file and are left out: %s.",
             listing.folder,
-            len(lacking),
+            len(unnamed),
             len(listing.audio),
-            listed(lacking),
+            listed(unnamed),
         )
 
 
@@ -160,7 +159,7 @@ def _read_jsonl(file: Path) -> pa.Table:
 
 
 def _without_blanks(table: pa.Table, file: Path) -> pa.Table:
-    """A table without white space and byte order marks around the columns' names and the texts in them."""
+    """Strip white space and byte order marks from the columns' names and texts."""
     names = [name.strip(BLANKS) for name in table.column_names]
     if len(set(names)) < len(names):
         raise CorpusError(f"{file} names a column twice, but for blanks: {', '.join(map(repr, table.column_names))}.")
@@ -180,7 +179,7 @@ def _take_file_names(table: pa.Table, file: Path, audio_column: str) -> tuple[pa
         raise CorpusError(f"{file} has rows without a file name in the column {column!r}.")
     if audio_column in table.column_names and column != audio_column:
         table = table.drop_columns(audio_column)
-    names = pc.replace_substring_regex(stripped(names), r"^(\./+)+", "")
+    names = pc.replace_substring_regex(stripped_column(names), r"^(\./+)+", "")
     return names, table.drop_columns(column)
 
 
@@ -191,7 +190,7 @@ def _splits_of(
     if of_folder is not None:
         return everything, table
     if _SPLIT_COLUMN in table.column_names:
-        split = stripped(table[_SPLIT_COLUMN].cast(pa.string()))
+        split = stripped_column(table[_SPLIT_COLUMN].cast(pa.string()))
         split = pc.if_else(pc.equal(split, ""), None, split)
         return pc.fill_null(split, train_split), table.drop_columns(_SPLIT_COLUMN)
     is_below = pc.match_substring_regex(names, "^[^/]+/")

@@ -2,7 +2,8 @@ import tarfile
 
 import pytest
 
-from hf_gradalign.data import CorpusError, archives, decode_audio, load_corpus
+from hf_gradalign.data import CorpusError, decode_audio, load_corpus
+from hf_gradalign.data.readers import archives
 
 
 def labels(dataset):
@@ -115,7 +116,7 @@ def test_joined_tars_are_refused(pack, clip):
     path = pack("x.tar", {"real/a.wav": clip(1)})
     other = pack("y.tar", {"fake/b.wav": clip(2)})
     path.write_bytes(path.read_bytes() + other.read_bytes())
-    with pytest.raises(CorpusError, match=r"goes on behind its end"):
+    with pytest.raises(CorpusError, match=r"has data after its end"):
         load_corpus(path, splits=("test",))
 
 
@@ -123,7 +124,7 @@ def test_a_tar_without_an_end_is_told(pack, clip, caplog):
     path = pack("x.tar", {"real/a.wav": clip(1)})
     path.write_bytes(path.read_bytes().rstrip(b"\0").ljust(1536, b"\0"))
     load_corpus(path, splits=("test",))
-    assert "x.tar has no mark at its end: it may be cut short" in caplog.text
+    assert "x.tar has no end mark: it may be truncated" in caplog.text
 
 
 def test_a_name_that_comes_twice_is_refused(pack, clip):
@@ -145,5 +146,5 @@ def test_audio_files_beside_the_archive_that_they_came_in(pack, clip, write_clip
     folder = pack("download.zip", {"real/a.wav": clip(1)}).parent
     write_clip("set/real/a.wav", 400)
     assert len(load_corpus(folder, splits=("test",))["test"]) == 1
-    assert "archives are not read where there are audio files or metadata: " in caplog.text
+    assert "archives next to audio files or metadata are not read: " in caplog.text
     assert "Left out: 1 file that is not audio (1 .zip)" in caplog.text

@@ -1,4 +1,4 @@
-"""Unpack tar and zip archives of audio into the cache of `datasets`, once, to be read as a folder."""
+"""Unpack tar and zip archives once, into the cache of `datasets`."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from typing import IO
 import datasets
 
 from hf_gradalign.data.errors import CorpusError
-from hf_gradalign.data.folder_names import listed
+from hf_gradalign.data.readers.class_folders import listed
 
 logger = logging.getLogger(__name__)
 
@@ -26,44 +26,44 @@ _TAR = re.compile(r"\.(tar(\.(gz|bz2|xz))?|tgz|tbz2?|txz)$", re.IGNORECASE)
 _ZIP = re.compile(r"\.zip$", re.IGNORECASE)
 _DRIVE = re.compile(r"[A-Za-z]:")
 _BROKEN = (zipfile.BadZipFile, zlib.error, tarfile.TarError, lzma.LZMAError, EOFError, OSError)
-# An encrypted member; a compression that Python does not know.
+# Raised for encrypted members and unknown compression.
 _UNREADABLE = (RuntimeError, NotImplementedError)
 _BLOCK_BYTES = 2**20
 
 Member = tuple[str, int, IO[bytes]]
-"""A file in an archive: its name, its size in bytes and its content."""
+"""A file in an archive: its name, size in bytes, and content."""
 
 
 def is_archive(path: Path) -> bool:
-    """Whether a file's name is that of an archive that can be unpacked here."""
+    """Whether a file is an archive that can be unpacked, by its name."""
     return is_tar(path) or _ZIP.search(path.name) is not None
 
 
 def is_tar(path: Path) -> bool:
-    """Whether a file's name is that of a tar archive, compressed or not."""
+    """Whether a file is a tar archive, compressed or not, by its name."""
     return _TAR.search(path.name) is not None
 
 
 def bare_name(archive: Path) -> str:
-    """An archive's name without its endings."""
+    """An archive's name without its extensions."""
     return _TAR.sub("", _ZIP.sub("", archive.name))
 
 
 def unpack(archives: Sequence[Path], root: Path) -> Path:
-    """Unpack archives, each into a folder of its name, in the place where it lies below `root`.
+    """Unpack archives, each into a folder of its name, at its path relative to `root`.
 
-    Done once for the same files; a copy that was interrupted is made again from its start.
+    The same files are unpacked once. Interrupted unpacking starts again.
 
     Args:
-        archives: files for which `is_archive` is true.
-        root: a folder around them.
+        archives: Files for which `is_archive` is true.
+        root: A folder that contains them.
 
     Returns:
-        The folder that holds them all.
+        The folder with all of them.
 
     Raises:
-        CorpusError: if an archive is corrupt or encrypted, cut short or too large for the disk, if a member's name
-            leads out of it or comes twice, or if a link in it leads nowhere. Nothing is left behind then.
+        CorpusError: If an archive is corrupt, encrypted, truncated, or too large for the disk, a member's path leads
+            out of it or comes twice, or a link is broken. Nothing is left behind.
     """
     cache = Path(datasets.config.HF_DATASETS_CACHE, "hf_gradalign_unpacked")
     target = cache / _fingerprint(archives, root)
@@ -71,8 +71,8 @@ def unpack(archives: Sequence[Path], root: Path) -> Path:
         return target
     cache.mkdir(parents=True, exist_ok=True)
     logger.warning("Unpacking %s into %s.", listed([str(archive) for archive in archives]), target)
-    made = Path(tempfile.mkdtemp(dir=cache))
-    content = made / target.name  # with the permissions that the umask gives; those of `made` are the owner's alone
+    temporary = Path(tempfile.mkdtemp(dir=cache))
+    content = temporary / target.name  # has the umask's permissions; only the owner can read `temporary`
     content.mkdir()
     try:
         for archive in archives:
@@ -80,10 +80,10 @@ def unpack(archives: Sequence[Path], root: Path) -> Path:
         try:
             content.rename(target)
         except OSError:
-            if not target.is_dir():  # else another process was first
+            if not target.is_dir():  # otherwise another process was faster
                 raise
     finally:
-        shutil.rmtree(made, ignore_errors=True)
+        shutil.rmtree(temporary, ignore_errors=True)
     return target
 
 
@@ -122,7 +122,7 @@ def _safe(name: str, archive: Path) -> PurePosixPath:
     if path.is_absolute() or ".." in path.parts or _DRIVE.match(name) or not path.parts or "\0" in name:
         raise CorpusError(
             f"{archive} holds a file whose name leads out of it, {name!r}. It is not unpacked: pack it again with "
-            "names that are relative to it."
+            "relative paths."
         )
     return path
 
@@ -130,7 +130,7 @@ def _safe(name: str, archive: Path) -> PurePosixPath:
 def _zip_members(archive: Path) -> Iterator[Member]:
     with zipfile.ZipFile(archive) as file:
         for member in file.infolist():
-            # Some programs on Windows write its separators.
+            # Some programs write Windows' separators.
             name = member.filename.replace("\\", "/")
             if not name.endswith("/"):
                 yield name, member.file_size, file.open(member)
@@ -143,12 +143,12 @@ def _tar_members(archive: Path) -> Iterator[Member]:
             if not (member.isfile() or member.islnk() or member.issym()):
                 continue
             try:
-                # A link is what it leads to, in the archive; what is outside is not looked at.
+                # Links are followed within the archive only.
                 content = file.extractfile(member)
             except KeyError:
                 dangling.append(member.name)
                 continue
-            if content is not None:  # as it is for a link to a folder, whose files come under their own names
+            if content is not None:  # None for links to folders, whose files have members of their own
                 yield member.name, member.size, content
         file.fileobj.seek(file.offset)
         _require_end(file.fileobj, archive)
@@ -162,8 +162,8 @@ def _tar_members(archive: Path) -> Iterator[Member]:
 def _require_end(rest: IO[bytes], archive: Path) -> None:
     block = rest.read(tarfile.BLOCKSIZE)
     if not block:
-        logger.warning("%s has no mark at its end: it may be cut short.", archive)
+        logger.warning("%s has no end mark: it may be truncated.", archive)
     while block:
         if block.count(0) != len(block):
-            raise CorpusError(f"{archive} goes on behind its end: are these several archives in one? Separate them.")
+            raise CorpusError(f"{archive} has data after its end: is it several archives in one file? Separate them.")
         block = rest.read(_BLOCK_BYTES)

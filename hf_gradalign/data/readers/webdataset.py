@@ -1,6 +1,6 @@
-"""Clips in the form of WebDataset: files of one name are one clip, `000.flac` with `000.cls` and `000.json`.
+"""Read WebDataset shards: files of the same name are one clip, such as `000.flac`, `000.cls` and `000.json`.
 
-Read here and not by the `webdataset` builder, which needs torchcodec and with it FFmpeg.
+The `webdataset` builder is not used, because it needs torchcodec and FFmpeg.
 """
 
 from __future__ import annotations
@@ -15,73 +15,70 @@ from typing import Any
 import pyarrow as pa
 from datasets import Dataset, DatasetDict
 
-from hf_gradalign.data.class_folders import by_split
 from hf_gradalign.data.errors import CorpusError
-from hf_gradalign.data.folder_names import labels_of_paths, splits_of_paths
 from hf_gradalign.data.labels import canonical_label
-from hf_gradalign.data.table_rows import table_of_rows
-from hf_gradalign.data.wanted import Wanted
+from hf_gradalign.data.readers.class_folders import by_split, labels_of_paths, splits_of_paths
+from hf_gradalign.data.readers.tables import table_of_rows
+from hf_gradalign.data.request import LABEL_COLUMN, CorpusRequest
 from hf_gradalign.folder_listing import FolderListing, is_audio
 
 KEY = "__key__"
-"""The column with the clips' names, as WebDataset calls it."""
+"""WebDataset's column with the clips' names."""
 
-_DEFAULT_LABEL = "label"
-# A description is short; what is longer is data of another kind.
+# Longer files are no descriptions.
 _MAX_BYTES = 2**20
 
 
-def read_webdataset(listing: FolderListing, wanted: Wanted) -> DatasetDict | None:
-    """The clips of unpacked shards, or None where no audio file has a file that describes it.
+def read_webdataset(listing: FolderListing, request: CorpusRequest) -> DatasetDict | None:
+    """Read the clips of unpacked shards; None if no audio file has a file that describes it.
 
-    Labels are in the column that is asked for. Where there is no such column and none was named, they are the content
-    of `.cls` files; else the one kind of file or value whose every text is a usual label; else what folders are called.
+    Labels are in the requested column. Without a requested column, they are the content of `.cls` files, or else of the
+    only kind of file or value with nothing but usual labels, or else the names of folders.
 
     Args:
-        listing: what lies in the folder: a folder for each shard.
-        wanted: what is asked for. Where a clip has several audio files, its `audio_column` is the ending of the one
-            that is meant.
+        listing: The unpacked files, with one folder per shard.
+        request: What is asked for. If clips have several audio files, `audio_column` is the extension of the right one.
 
     Returns:
-        The splits that the shards' names say, with the columns `wanted.audio_column`, `__key__` (the clip's name with
-        its folders), the values of `.json` files, and the text of others by their ending (`cls`, `txt`).
+        The splits, from the shards' names, with the columns `request.audio_column`, `__key__` (the clip's name with its
+        folders), the values of `.json` files, and the text of other files by extension (`cls`, `txt`).
 
     Raises:
-        CorpusError: if a clip has several audio files of which `audio_column` names none, or a JSON file is corrupt.
+        CorpusError: If a clip has several audio files and `audio_column` names none, or a JSON file is corrupt.
     """
     clips = list(_clips(listing))
-    # A clip that lost its audio has the files that others have; a README has not.
+    # A clip without its audio has the same files as others; a README does not.
     usual = {frozenset(clip.texts) for clip in clips if clip.audio and clip.texts}
     if not usual:
         return None
     clips = [clip for clip in clips if clip.audio or frozenset(clip.texts) in usual]
-    audio = [_chosen(clip, wanted.audio_column) for clip in clips]
-    reserved = {wanted.audio_column, KEY}
+    audio = [_chosen(clip, request.audio_column) for clip in clips]
+    reserved = {request.audio_column, KEY}
     values = [{name: value for name, value in clip.values().items() if name not in reserved} for clip in clips]
     table = table_of_rows(
         [
-            {wanted.audio_column: path, KEY: clip.key, **row}
+            {request.audio_column: path, KEY: clip.key, **row}
             for path, clip, row in zip(audio, clips, values, strict=True)
         ]
     )
     paths = [Path(clip.key) for clip in clips]
-    if wanted.label_column == _DEFAULT_LABEL and _DEFAULT_LABEL not in table.column_names:
-        labels = _labels(table, reserved, wanted) or labels_of_paths(paths, wanted.label_map)
+    if request.label_column == LABEL_COLUMN and LABEL_COLUMN not in table.column_names:
+        labels = _labels(table, reserved, request) or labels_of_paths(paths, request.label_map)
         if any(label is not None for label in labels):
-            table = table.append_column(_DEFAULT_LABEL, pa.array(labels))
+            table = table.append_column(LABEL_COLUMN, pa.array(labels))
     read = {file for clip in clips for file in clip.texts.values()}
     listing.tell(read)
-    return by_split(Dataset(table), splits_of_paths(paths, wanted.splits))
+    return by_split(Dataset(table), splits_of_paths(paths, request.split_names))
 
 
 @dataclass
 class _Clip:
-    """A clip's files, by the endings that tell them apart.
+    """A clip's files, by extension.
 
     Attributes:
-        key: its name with its folders, without endings.
-        audio: its audio files.
-        texts: its other files.
+        key: Its name with its folders, without extension.
+        audio: Its audio files.
+        texts: Its other files.
     """
 
     key: str
@@ -89,10 +86,10 @@ class _Clip:
     texts: dict[str, Path] = field(default_factory=dict)
 
     def values(self) -> dict[str, Any]:
-        """What the files say that are text.
+        """The content of its text files.
 
         Raises:
-            CorpusError: if a JSON file is corrupt.
+            CorpusError: If a JSON file is corrupt.
         """
         values: dict[str, Any] = {}
         for ending, file in self.texts.items():
@@ -110,19 +107,19 @@ class _Clip:
 
 
 def _clips(listing: FolderListing) -> Iterator[_Clip]:
-    """The clips, in the order of their names."""
+    """The clips, sorted by name."""
     groups: dict[Path, list[Path]] = defaultdict(list)
     for file in (*listing.audio, *listing.others):
         groups[file.parent / file.name.partition(".")[0]].append(file)
-    for place in sorted(groups):
-        files = groups[place]
+    for stem in sorted(groups):
+        files = groups[stem]
         audio = [file for file in files if is_audio(file.name)]
         texts = [file for file in files if not is_audio(file.name)]
-        # Names with points in them, such as 1.5s.wav, tell clips apart if all else that there is fits to them.
+        # Names with dots, such as 1.5s.wav, are different clips if all other files belong to one of them.
         owners = {text: [file for file in audio if text.name.startswith(f"{file.stem}.")] for text in texts}
         is_one = len({file.stem for file in audio}) < max(len(audio), 1) or not all(owners.values())
-        for name, members in [(place.name, files)] if is_one else [(file.stem, [file]) for file in audio]:
-            clip = _Clip((place.parent / name).relative_to(listing.folder).as_posix())
+        for name, members in [(stem.name, files)] if is_one else [(file.stem, [file]) for file in audio]:
+            clip = _Clip((stem.parent / name).relative_to(listing.folder).as_posix())
             members = members if is_one else [*members, *(text for text in texts if members[0] in owners[text])]
             for file in members:
                 ending = file.name[len(name) + 1 :].lower()
@@ -133,29 +130,29 @@ def _clips(listing: FolderListing) -> Iterator[_Clip]:
 def _chosen(clip: _Clip, audio_column: str) -> str | None:
     if len(clip.audio) < 2:
         return next((str(file) for file in clip.audio.values()), None)
-    meant = [ending for ending in clip.audio if ending == audio_column.lower()]
-    if len(meant) != 1:
+    matches = [ending for ending in clip.audio if ending == audio_column.lower()]
+    if len(matches) != 1:
         raise CorpusError(
             f"{clip.key} has several audio files: {', '.join(clip.audio)}. Name the ending of the right one with "
             "--audio_column_name."
         )
-    return str(clip.audio[meant[0]])
+    return str(clip.audio[matches[0]])
 
 
-def _labels(table: pa.Table, reserved: Collection[str], wanted: Wanted) -> list[Any] | None:
+def _labels(table: pa.Table, reserved: Collection[str], request: CorpusRequest) -> list[Any] | None:
     if "cls" in table.column_names:
         return table["cls"].to_pylist()
-    found = []
+    candidates = []
     for name in table.column_names:
         if name not in reserved and pa.types.is_string(table[name].type):
             values = table[name].to_pylist()
-            if all(value is not None and canonical_label(value, wanted.label_map) for value in set(values)):
-                found.append(values)
-    return found[0] if len(found) == 1 else None
+            if all(value is not None and canonical_label(value, request.label_map) for value in set(values)):
+                candidates.append(values)
+    return candidates[0] if len(candidates) == 1 else None
 
 
 def _text(file: Path) -> str | None:
-    """A file's text; None if it is none, or too long to describe a clip."""
+    """A file's text; None if it is not text, or too long."""
     if file.stat().st_size > _MAX_BYTES:
         return None
     try:

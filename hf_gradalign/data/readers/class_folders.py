@@ -1,0 +1,212 @@
+"""Read audio files whose folders name the class (`real/`, `Fake_audio/`) and the split (`dev/`)."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Collection, Mapping, Sequence
+from pathlib import Path
+
+from datasets import Dataset, DatasetDict
+from datasets.data_files import SPLIT_KEYWORDS
+
+from hf_gradalign.data.errors import CorpusError
+from hf_gradalign.data.labels import canonical_label
+from hf_gradalign.data.request import NO_COLUMN, CorpusRequest
+from hf_gradalign.folder_listing import FolderListing
+
+_TABLES = (".csv", ".jsonl")
+_SPLITS = {word: str(split) for split, words in SPLIT_KEYWORDS.items() for word in words} | {"trn": "train"}
+# Words next to a class or a split in a name that do not change its meaning.
+_NEUTRAL_WORDS = """
+    audio audios class clip clips data dataset file files flac folder mp3 part recording recordings sample samples set
+    shard sound sounds speech split utterance utterances voice voices wav wavs
+"""
+_NEUTRAL = frozenset(_NEUTRAL_WORDS.split())
+SHARD = re.compile(r"[-_.]?\d+(-of-\d+)?(-[0-9a-f]{16})?$")
+"""The number of a shard at the end of a file name: `-00000-of-00012`."""
+
+_MAX_LISTED = 5
+
+
+def read_class_folders(listing: FolderListing, request: CorpusRequest) -> DatasetDict:
+    """Read the audio files of a folder without metadata, with labels and splits from the names of its folders.
+
+    Args:
+        listing: The folder's files.
+        request: What is asked for.
+
+    Returns:
+        The splits. If no folder names a class and labels are not required, all files, without labels, in the first
+        split.
+
+    Raises:
+        CorpusError: If labels are required and missing, or folders contradict each other.
+    """
+    paths = sorted(map(str, listing.audio))
+    below = [Path(path).relative_to(listing.folder) for path in paths]
+    labels = labels_of_paths(below, request.label_map, may_contradict=request.label_column == NO_COLUMN)
+    unlabeled = [str(path) for path, label in zip(below, labels, strict=True) if label is None]
+    if unlabeled and request.require_labels:
+        raise CorpusError(_unlabeled_message(listing, unlabeled))
+    if len(unlabeled) == len(paths):
+        return DatasetDict({request.split_names[0]: Dataset.from_dict({request.audio_column: paths})})
+    columns = {request.audio_column: paths}
+    if request.label_column != NO_COLUMN:
+        columns[request.label_column] = labels
+    clips = Dataset.from_dict(columns)
+    return by_split(clips, splits_of_paths(below, request.split_names))
+
+
+def by_split(clips: Dataset, splits: Sequence[str]) -> DatasetDict:
+    """Divide a data set by the name of each row's split."""
+    rows: dict[str, list[int]] = {}
+    for row, split in enumerate(splits):
+        rows.setdefault(split, []).append(row)
+    return DatasetDict({split: clips.select(chosen) for split, chosen in rows.items()})
+
+
+def split_word(name: str, wanted: Collection[str] = ()) -> str | None:
+    """The split that a folder's name means: `train` for `train`, `Train_wavs` or `train-00000`; None for other names.
+
+    Args:
+        name: The folder's name.
+        wanted: Names that always mean a split.
+    """
+    if name in wanted:
+        return name
+    return _words(name, None)[0]
+
+
+def label_word(name: str, label_map: Mapping[str, str] | None = None) -> str | None:
+    """The label that a folder's name means, in a spelling known to `canonical_label`; None for other names.
+
+    `real` for `real`, `Real_audio` or `train_real`; `bona fide` for `bona-fide`.
+
+    Args:
+        name: The folder's name.
+        label_map: The meaning of further labels.
+    """
+    if canonical_label(name, label_map) is not None:
+        return name
+    return _words(name, label_map)[1]
+
+
+def labels_of_paths(
+    paths: Sequence[Path], label_map: Mapping[str, str] | None, *, may_contradict: bool = False
+) -> list[str | None]:
+    """The label that each file's folders mean; None without one.
+
+    Args:
+        paths: The files, relative to the corpus.
+        label_map: The meaning of further labels.
+        may_contradict: If folders mean both classes, take the outermost one's.
+
+    Raises:
+        CorpusError: If the folders of a file mean both classes, unless `may_contradict`.
+    """
+    words = _by_folder(paths, lambda name: label_word(name, label_map))
+    labels: list[str | None] = []
+    for path, found in zip(paths, words, strict=True):
+        meanings = {canonical_label(word, label_map) for word in found}
+        if len(meanings) > 1 and not may_contradict:
+            inner = path.parts[max(index for index, name in enumerate(path.parts[:-1]) if label_word(name, label_map))]
+            raise CorpusError(
+                f"The folders of {path} mean both classes ({', '.join(found)}). Give the meaning of the inner one, as "
+                f"in --label_map '{inner}={canonical_label(found[0], label_map)}', or write a metadata.csv with the "
+                "columns file_name, label and, if you like, split."
+            )
+        labels.append(found[0] if found else None)
+    return labels
+
+
+def splits_of_paths(paths: Sequence[Path], wanted: Sequence[str]) -> list[str]:
+    """The split that each file's folders mean, by the wanted name, or else by the folder's.
+
+    A folder `dev` is the split `validation` if that is wanted and no folder has this name, and likewise for other usual
+    names. If no folder means a split, all files belong to the first wanted split.
+
+    Args:
+        paths: The files, relative to the corpus.
+        wanted: The names of the wanted splits.
+
+    Raises:
+        CorpusError: If the folders of a file mean two splits, or those of only some files mean any.
+    """
+    words = _by_folder(paths, lambda name: split_word(name, wanted))
+    for path, found in zip(paths, words, strict=True):
+        if len(set(found)) > 1:
+            raise CorpusError(
+                f"The folders of {path} mean more than one split ({', '.join(found)}). Write a metadata.csv with the "
+                "columns file_name, label and split."
+            )
+    unlabeled = [str(path) for path, found in zip(paths, words, strict=True) if not found]
+    if len(unlabeled) == len(paths):
+        return [wanted[0]] * len(paths)
+    if unlabeled:
+        raise CorpusError(
+            f"{len(unlabeled)} of {len(paths)} audio files lie in no folder of a split: {listed(unlabeled)}. Move them "
+            "into one, or write a metadata.csv with the columns file_name, label and split."
+        )
+    names = _split_names({found[0] for found in words}, wanted)
+    return [names[found[0]] for found in words]
+
+
+def listed(names: Sequence[str]) -> str:
+    """The first few names, for messages."""
+    return ", ".join(names[:_MAX_LISTED]) + (
+        f" and {len(names) - _MAX_LISTED} more" if len(names) > _MAX_LISTED else ""
+    )
+
+
+def _unlabeled_message(listing: FolderListing, unlabeled: Sequence[str]) -> str:
+    ways = (
+        "Write one, with the columns file_name (relative to it), label and, if you like, split; or sort the files into "
+        "class folders such as real/ and fake/, whose names --label_map explains where they mean something else "
+        "(--label_map vocoded=spoof studio=bonafide)."
+    )
+    if tables := [str(file) for file in listing.others if file.suffix.lower() in _TABLES]:
+        ways += f" If a table in the folder labels them, name it as the corpus: {listed(tables)}."
+    if len(unlabeled) < len(listing.audio):
+        return (
+            f"{listing.folder}: {len(unlabeled)} of {len(listing.audio)} audio files lie in no class folder "
+            f"({listed(unlabeled)}), and there is no metadata.csv or metadata.jsonl that labels them. {ways}"
+        )
+    return f"{listing.folder} holds audio files but no metadata.csv or metadata.jsonl that labels them. {ways}"
+
+
+def _words(name: str, label_map: Mapping[str, str] | None) -> tuple[str | None, str | None]:
+    """Split and label in a name; neither if it has a word that means something else."""
+    name = re.sub(r"(?<=[a-z])(?=[A-Z])", " ", SHARD.sub("", name))
+    words = re.findall(r"[^\W\d_]+\d?", name)
+    words = [word for word in words if word.lower() not in _NEUTRAL]
+    splits = {word.lower() for word in words if word.lower() in _SPLITS}
+    rest = " ".join(word for word in words if word.lower() not in _SPLITS)
+    label = next((text for text in (rest, rest.removesuffix("s")) if text and canonical_label(text, label_map)), None)
+    if len(splits) > 1 or (rest and label is None):
+        return None, None
+    return next(iter(splits), None), label
+
+
+def _split_names(words: Collection[str], wanted: Sequence[str]) -> dict[str, str]:
+    names = {word: word for word in words}
+    for split in wanted:
+        meant = [word for word in words if _SPLITS.get(word) == split]
+        if split not in words and len(meant) == 1 and meant[0] not in wanted:
+            names[meant[0]] = split
+    return names
+
+
+def _by_folder(paths: Sequence[Path], word_of: Callable[[str], str | None]) -> list[list[str]]:
+    """The words of each file's folders, outermost first, without leading words that all files share."""
+    of_name: dict[str, str | None] = {}
+    of_folder: dict[Path, list[str]] = {}
+    for path in paths:
+        if path.parent not in of_folder:
+            for name in path.parent.parts:
+                of_name.setdefault(name, word_of(name))
+            of_folder[path.parent] = [of_name[name] for name in path.parent.parts if of_name[name] is not None]
+    found = list(of_folder.values())
+    while found and all(len(words) > 1 and words[0] == found[0][0] for words in found):
+        for words in found:
+            del words[0]
+    return [of_folder[path.parent] for path in paths]
