@@ -106,14 +106,14 @@ class CorpusOptions:
             return
         names = [self._name(corpus) for corpus in users]
         first = next(iter(users.values()))
-        said = [f"{label}={meaning}" for label, meaning in first.items() if normalize_label(label) in first.shared]
-        labels = [item.partition("=")[0] for item in said]
-        each = [f"{names[0]}:{item}" for item in said]
+        shared = [f"{label}={meaning}" for label, meaning in first.items() if normalize_label(label) in first.shared]
+        labels = [item.partition("=")[0] for item in shared]
+        each = [f"{names[0]}:{item}" for item in shared]
         each += [f"{name}:{label}=..." for name in names[1:] for label in labels]
         raise CorpusError(
-            f"--label_map {' '.join(said)} names no corpus, and {' and '.join(names)} number their classes. Corpora do "
-            f"so either way round: say it of each, as in --label_map {' '.join(each)}, or, if they agree, of all: "
-            f"--label_map {' '.join(f'{ALL}:{item}' for item in said)}."
+            f"--label_map {' '.join(shared)} names no corpus, and {' and '.join(names)} number their classes, which "
+            f"corpora do either way: give the meaning for each, as in --label_map {' '.join(each)}, or, if they agree, "
+            f"all: --label_map {' '.join(f'{ALL}:{item}' for item in shared)}."
         )
 
     def _read(self, option: str, word: str) -> tuple[list[Corpus] | None, str]:
@@ -136,8 +136,8 @@ class CorpusOptions:
         bare = {label for label in shared if says_nothing(label)}
         if not is_alone and (spec.is_arena or any(says_nothing(label) for label in own)):
             shared, bare = {label: meaning for label, meaning in shared.items() if label not in bare}, set()
-        said = {normalize_label(label) for label in own}
-        meanings = {label: meaning for label, meaning in shared.items() if normalize_label(label) not in said} | own
+        given = {normalize_label(label) for label in own}
+        meanings = {label: meaning for label, meaning in shared.items() if normalize_label(label) not in given} | own
         return LabelMap(meanings, () if is_alone else bare & set(meanings)) if meanings else None
 
     def _require_labels(self, spec: CorpusSpec, word: str) -> None:

@@ -1,7 +1,7 @@
-"""Decode audio, from a path or from bytes: mono float32 at the rate asked for, a window where possible.
+"""Decode audio from a path or from bytes to mono float32 at a given rate; only a window, if the format can seek.
 
-Read: what libsndfile reads (WAV, FLAC, AIFF, CAF, W64, RF64, AU, NIST SPHERE, Ogg Vorbis, Ogg Opus, MP3), and what
-FFmpeg's libraries read beyond it (M4A, MP4, WebM, Matroska, AAC, AMR, WMA, AC-3, ...), which PyAV's wheels bring along.
+Supports the formats of libsndfile (WAV, FLAC, AIFF, CAF, W64, RF64, AU, NIST SPHERE, Ogg Vorbis, Ogg Opus, MP3), and
+those of FFmpeg's libraries in PyAV's wheels (M4A, MP4, WebM, Matroska, AAC, AMR, WMA, AC-3, ...).
 """
 
 from __future__ import annotations
@@ -28,8 +28,8 @@ class DecodedClip:
 
     Attributes:
         samples: float32, shape (time,).
-        peak: the largest absolute value where the file has floating-point numbers, which can lie outside [-1, 1];
-            None of all other files, whose samples cannot but by a hair.
+        peak: The largest absolute value, for files of floating-point samples, which can be outside [-1, 1]. None for
+            other files.
     """
 
     samples: np.ndarray
@@ -41,24 +41,24 @@ def decode_audio(
 ) -> np.ndarray:
     """Decode a clip, or a window of it.
 
-    The window is decoded alone where the format can seek to a sample; everywhere else the clip is decoded whole and
-    then cut. Both give the same samples.
+    Only the window is decoded if the format can seek to a sample. Otherwise the whole clip is decoded and cut. Both
+    give the same samples.
 
     Args:
-        audio: a path, an encoded file's bytes, or the `{"bytes", "path"}` of a `datasets.Audio(decode=False)` column
-            (bytes win over the path).
-        sampling_rate: the rate wanted, in Hz; None keeps the file's.
-        window: the part wanted, in samples at that rate; None for the whole clip.
-        name: how errors call the clip; by default its path.
+        audio: A path, an encoded file's bytes, or the `{"bytes", "path"}` of a `datasets.Audio(decode=False)` column,
+            where bytes win over the path.
+        sampling_rate: The target rate in Hz. None keeps the file's rate.
+        window: The window, in samples at that rate. None for the whole clip.
+        name: The clip's name for messages. Defaults to its path.
 
     Returns:
-        float32 samples of shape (time,), nominally in [-1, 1], channels averaged. At least one sample, all finite, and
-        never more than `window.n_samples`.
+        float32 samples of shape (time,), nominally in [-1, 1], with channels averaged. All finite, at least one, and at
+        most `window.n_samples`.
 
     Raises:
-        AudioDecodingError: if the file is missing, is no audio, is truncated, has no samples, non-finite ones, a
-            sampling rate that is none or cannot be brought to the wanted one, or does not fit in memory.
-        ValueError: if `sampling_rate` is not positive.
+        AudioDecodingError: If the file is missing, not audio, truncated, or empty, has non-finite samples or an invalid
+            sampling rate, cannot be resampled, or does not fit in memory.
+        ValueError: If `sampling_rate` is not positive.
     """
     return decode_clip(audio, sampling_rate, window=window, name=name).samples
 
@@ -66,7 +66,7 @@ def decode_audio(
 def decode_clip(
     audio: Audio | None, sampling_rate: int | None, *, window: Window | None = None, name: str | None = None
 ) -> DecodedClip:
-    """Decode a clip as `decode_audio` does, and say whether its samples are in range."""
+    """Decode a clip like `decode_audio`, and also return its peak."""
     with open_clip(audio, sampling_rate, name=name) as clip:
         if window is None:
             return DecodedClip(_joined(clip), clip.peak)
@@ -80,11 +80,11 @@ def decode_clip(
 
 
 class ClipStream:
-    """A clip's samples, block by block: joined, they are those that `decode_audio` gives.
+    """A clip's samples, block by block. Concatenated, they equal the result of `decode_audio`.
 
     Attributes:
-        sound: what reads the file.
-        peak: the largest absolute value so far where the file has floating-point numbers; None elsewhere.
+        sound: Reads the file.
+        peak: The largest absolute value so far, for files of floating-point samples; None for other files.
     """
 
     def __init__(self, sound: SoundReader, sampling_rate: int | None) -> None:
@@ -97,7 +97,7 @@ class ClipStream:
         yield from resample_blocks(self._checked(blocks), blocks.rate, self._rate or blocks.rate)
 
     def leading(self, n_samples: int) -> np.ndarray:
-        """The first so many samples, or as many as there are; the rest is decoded, since it may be truncated."""
+        """The first `n_samples` samples, or all of a shorter clip. Decodes the rest too, to detect truncated files."""
         blocks = SteadyBlocks(self.sound.blocks())
         rate = self._rate or blocks.rate
         needed = n_samples if rate == blocks.rate else source_span(0, n_samples, 2**62, blocks.rate, rate)[1]
@@ -122,16 +122,16 @@ class ClipStream:
 
 @contextmanager
 def open_clip(audio: Audio | None, sampling_rate: int | None, *, name: str | None = None) -> Iterator[ClipStream]:
-    """Open a clip to decode it block by block, so that a recording of hours needs no memory of its own.
+    """Open a clip to decode it block by block, which needs little memory for recordings of hours.
 
     Args:
-        audio: as in `decode_audio`.
-        sampling_rate: the rate wanted, in Hz; None keeps the file's.
-        name: how errors call the clip; by default its path.
+        audio: As for `decode_audio`.
+        sampling_rate: The target rate in Hz. None keeps the file's rate.
+        name: The clip's name for messages. Defaults to its path.
 
     Raises:
-        AudioDecodingError: as `decode_audio`, also for what is met within the block.
-        ValueError: if `sampling_rate` is not positive.
+        AudioDecodingError: Like `decode_audio`, also while blocks are read.
+        ValueError: If `sampling_rate` is not positive.
     """
     if sampling_rate is not None and sampling_rate <= 0:
         raise ValueError(f"sampling_rate must be positive, not {sampling_rate}.")

@@ -72,8 +72,8 @@ def map_labels(
             + f"Say what each means with --label_map, for example {_EXAMPLE}."
         )
     if missing and not allow_missing:
-        said = [stripped_text(values[text]) for text in missing if values[text] is not None]
-        example = next((text for text in said if text), None)
+        present = [stripped_text(values[text]) for text in missing if values[text] is not None]
+        example = next((text for text in present if text), None)
         raise CorpusError(
             f"{sum(counts[text] for text in missing)} of {len(labels)} clips have no label "
             f"({_listed({text: counts[text] for text in missing}, values)}). Label them or remove their rows"

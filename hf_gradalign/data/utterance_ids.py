@@ -125,8 +125,8 @@ def refuse_contradictions_between(parts: Mapping[str, Dataset]) -> None:
         return
     file = both["file"][0].as_py()
     names = list(parts)
-    said = table.filter(pc.equal(table["file"], file)).to_pylist()
-    listed = ", ".join(dict.fromkeys(f"{LABEL_NAMES[row['label']]} in {names[row['part']]}" for row in said))
+    rows = table.filter(pc.equal(table["file"], file)).to_pylist()
+    listed = ", ".join(dict.fromkeys(f"{LABEL_NAMES[row['label']]} in {names[row['part']]}" for row in rows))
     raise CorpusError(
         f"{both.num_rows} audio files have both labels, such as {file}: {listed}. Correct the wrong one; a label's "
         "meaning can be given per corpus, as in --label_map CORPUS:0=spoof CORPUS:1=bonafide."

@@ -145,8 +145,7 @@ def add_stationary_noise(
         response: The filters of the noise. Shape (batch, 1, bins), as for `filter_powers`.
         snr_db: Signal-to-noise ratios in dB (of energies). Shape (batch,).
         reach: How far the longest filter extends to either side of a sample, in samples.
-        mask: 1 where there are samples and 0 where a shorter waveform was padded, of the samples' shape and type; the
-            samples and the white noise are 0 there, and the result is.
+        mask: 1 for samples and 0 for padding, of the samples' shape and type. Padding must be 0, and stays 0.
 
     Returns:
         A tensor of the same shape and type.
