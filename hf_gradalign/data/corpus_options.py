@@ -113,7 +113,7 @@ class CorpusOptions:
         raise CorpusError(
             f"--label_map {' '.join(shared)} names no corpus, and {' and '.join(names)} number their classes, which "
             f"corpora do either way: give the meaning for each, as in --label_map {' '.join(each)}, or, if they agree, "
-            f"all: --label_map {' '.join(f'{ALL}:{item}' for item in shared)}."
+            f"for all: --label_map {' '.join(f'{ALL}:{item}' for item in shared)}."
         )
 
     def _read(self, option: str, word: str) -> tuple[list[Corpus] | None, str]:

@@ -93,7 +93,7 @@ def test_two_corpora_with_one_map_of_numbers():
     message = (
         r"--label_map 0=spoof 1=bonafide names no corpus, and corpus_a and corpus_b number their classes.*"
         r"--label_map corpus_a:0=spoof corpus_a:1=bonafide corpus_b:0=\.\.\. corpus_b:1=\.\.\., or, if they agree, "
-        r"of all: --label_map all:0=spoof all:1=bonafide"
+        r"for all: --label_map all:0=spoof all:1=bonafide"
     )
     with pytest.raises(CorpusError, match=message):
         options.check_label_maps(label_maps)
