@@ -9,7 +9,7 @@ import datasets
 import pytest
 from toy import make_trainer
 
-from hf_gradalign.data.archives import unpack
+from hf_gradalign.data.readers.archives import unpack
 
 CHECKPOINT = Path(__file__).parents[1] / "fixtures" / "aasist.pth"
 
