@@ -3,6 +3,7 @@
 import json
 import multiprocessing
 import os
+import runpy
 import shutil
 import signal
 import stat
@@ -10,6 +11,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import forked_group
 import pytest
 from safetensors.torch import load_file
 
@@ -144,19 +146,26 @@ def test_a_received_run_is_resumed_without_what_it_asks_for(run_script, tmp_path
     assert not (tmp_path / "other").exists()
 
 
+def run_command(words):
+    sys.argv = [str(SCRIPT), *words]
+    sys.path.insert(0, str(SCRIPT.parent))
+    runpy.run_path(str(SCRIPT), run_name="__main__")
+
+
 @pytest.mark.slow
 def test_a_preemptible_job_started_three_times_at_once_ends_as_once(quick_options, tmp_path):
     words = ["--align_gradients", "--resume_from_checkpoint"]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-
-    def start(folder):
-        command = [sys.executable, str(SCRIPT), *words, *quick_options(output_dir=folder, save_total_limit=1)]
-        return subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
-
-    once, out = start(tmp_path / "once"), [start(tmp_path / "out") for _ in range(3)]
-    said = [process.communicate(timeout=300)[0] for process in (once, *out)]
-    assert [process.returncode for process in (once, *out)] == [0] * 4, said
-    assert sum("is complete: the start that was waited for" in text for text in said) == 2
+    starts = [("once", "once"), *(("out", f"out {number}") for number in range(3))]
+    logs = [tmp_path / f"{log}.log" for _, log in starts]
+    processes = []
+    for (name, _), log in zip(starts, logs, strict=True):
+        options = quick_options(output_dir=tmp_path / name, save_total_limit=1)
+        processes.append(forked_group.start(run_command, [*words, *options], log=log))
+    for process in processes:
+        process.join()
+    said = [log.read_text() for log in logs]
+    assert [process.exitcode for process in processes] == [0] * 4, said
+    assert sum("is complete: the process that held it finished it" in text for text in said) == 2
     first, second = (load_file(tmp_path / name / "model.safetensors") for name in ("once", "out"))
     assert all((value == second[name]).all() for name, value in first.items())
     names = [sorted(path.name for path in (tmp_path / name).iterdir()) for name in ("once", "out")]

@@ -1,9 +1,9 @@
 import inspect
 import json
 import logging
-import subprocess
 import sys
 
+import forked_python
 import pytest
 import torch
 from gramians import gradient_batches
@@ -357,5 +357,5 @@ def test_torchjd_is_imported_when_it_is_asked_for():
         "import sys; from hf_gradalign.alignment import get_method; get_method('crmogm(pcgrad)'); "
         "first = 'torchjd' in sys.modules; get_method('mgda'); print(first, 'torchjd' in sys.modules)"
     )
-    ran = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    ran = forked_python.run([sys.executable, "-c", program])
     assert ran.stdout.split() == ["False", "True"]
