@@ -69,6 +69,15 @@ def test_measures_are_called_like_functions():
         assert measure(scores, labels) == pytest.approx(next(iter(PLAIN[measure.name](scores, labels).values())))
 
 
+def test_rates_are_shown_in_per_cent_and_costs_are_not():
+    decided = decision_measures(0.5)
+    rates = {"eer", "eer_interpolated", "roc_auc", *(measure.name for measure in decided)}
+    for measure in (*ALL, *decided):
+        assert measure.shown(0.125) == ("12.500" if measure.name in rates else "0.12500"), measure.name
+        assert measure.is_better_higher == (measure.name in rates - {"eer", "eer_interpolated"}), measure.name
+        assert measure.shown(np.nan) == "n/a"
+
+
 def test_costs_can_be_others():
     minimum, actual = detection_cost_measures(DetectionCosts(p_spoof=0.5, c_fa=1))
     scores, labels = [-1.0, 0.5, 1.0], [0, 0, 1]
