@@ -188,6 +188,25 @@ class BestCheckpoints(TrainerCallback):
         return paths
 
     @staticmethod
+    def take_over(source: Path, args: TrainingArguments) -> None:
+        """Keep what another folder's run has kept, for a run that is resumed from there into `args.output_dir`.
+
+        Args:
+            source: The folder of the run whose checkpoint is resumed from.
+            args: Of the run that goes on.
+
+        Raises:
+            PermissionError: If a link leads out of either folder.
+        """
+        kept = source / BEST_CHECKPOINTS_DIR
+        if not (kept / _RECORD_NAME).is_file():
+            return
+        folder = Path(args.output_dir, BEST_CHECKPOINTS_DIR)
+        for path in (*kept.glob("step-*.safetensors"), kept / _RECORD_NAME):
+            refuse_link_out(path, source)
+            _link(path, folder / path.name)
+
+    @staticmethod
     def _read(args: TrainingArguments, state: TrainerState | None = None) -> list[dict[str, Any]]:
         """The record, best first; with the state of a run that is resumed, made again of its log if it is damaged."""
         path = Path(args.output_dir, BEST_CHECKPOINTS_DIR, _RECORD_NAME)

@@ -17,6 +17,7 @@ from transformers.trainer_utils import TrainOutput
 from transformers.utils import logging
 
 from hf_gradalign.training.atomic_writing import give_usual_mode
+from hf_gradalign.training.callbacks import BestCheckpoints
 from hf_gradalign.training.checkpoint_soundness import weights_shortcomings
 from hf_gradalign.training.evaluating_trainer import EvaluatingTrainer
 from hf_gradalign.training.links import refuse_links_out
@@ -78,6 +79,11 @@ class ResumableTrainer(EvaluatingTrainer):
         if self.args.should_save:
             checkpoints.clear_unfinished()
         self._resumed_from = Path(resume_from_checkpoint) if resume_from_checkpoint else None
+        if self._resumed_from is not None and self.args.should_save:
+            source = self._resumed_from.parent
+            averages = any(isinstance(callback, BestCheckpoints) for callback in self.callback_handler.callbacks)
+            if averages and source.resolve() != Path(self.args.output_dir).resolve():
+                BestCheckpoints.take_over(source, self.args)
         return super().train(resume_from_checkpoint, *args, **kwargs)
 
     def rehearse_checkpoint(self) -> None:

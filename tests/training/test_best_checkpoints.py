@@ -54,6 +54,19 @@ def test_a_resumed_run_goes_on_with_its_record(tmp_path):
     assert [path.stem for path in BestCheckpoints.paths(resumed.args)] == ["step-4", "step-2"]
 
 
+def test_a_run_that_is_resumed_into_another_folder_takes_its_record_along(tmp_path):
+    make(tmp_path / "a", 2, max_steps=5, save_total_limit=None).train()
+    resumed = make(tmp_path / "b", 2)
+    resumed.train(resume_from_checkpoint=str(tmp_path / "a" / "checkpoint-5"))
+    paths = BestCheckpoints.paths(resumed.args)
+    assert paths == [tmp_path / "b" / "best_checkpoints" / f"step-{step}.safetensors" for step in (4, 2)]
+    outside = tmp_path / "outside.safetensors"
+    (tmp_path / "a" / "best_checkpoints" / "step-4.safetensors").rename(outside)
+    (tmp_path / "a" / "best_checkpoints" / "step-4.safetensors").symlink_to(outside)
+    with pytest.raises(PermissionError, match=r"step-4.safetensors is a link out"):
+        make(tmp_path / "c", 2).train(resume_from_checkpoint=str(tmp_path / "a" / "checkpoint-5"))
+
+
 def test_what_comes_after_the_checkpoint_is_forgotten(tmp_path):
     make(tmp_path, 2, save_total_limit=None).train()  # the best are those of steps 4 and 2
     make(tmp_path, 2, max_steps=3, save_total_limit=None).train(resume_from_checkpoint=str(tmp_path / "checkpoint-2"))
