@@ -76,6 +76,11 @@ def test_refuses_other_costs(changes, message):
         AgnosticCosts(**changes)
 
 
+def test_one_kind_of_false_alarm_may_cost_nothing():
+    assert AgnosticCosts(c_fa_nontarget=0.0).default == 0.9  # rejecting all
+    assert AgnosticCosts(c_fa_spoof=0.0).default == pytest.approx(10 * 0.05)
+
+
 def test_needs_all_three_types():
     with pytest.raises(ValueError, match="of type nontarget"):
         min_agnostic_detection_cost(np.arange(3), ["target", "spoof", "target"])
