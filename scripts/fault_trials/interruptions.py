@@ -1,5 +1,8 @@
 """SIGKILL at a random moment, and two starts of a command at almost the same one."""
 
+import logging
+import os
+import signal
 from random import Random
 
 from fault_trials.bench import Bench, judge_end
@@ -92,18 +95,29 @@ def double_start(bench: Bench, draw: Random, name: str, command_name: str) -> tu
 
 
 def resume_elsewhere(bench: Bench, draw: Random, name: str) -> tuple[str, str]:
-    """Begin runs in other folders from the last checkpoint of a run that is going on, which must not notice."""
+    """Look for the last checkpoint of a run that is going on, and begin another run from it, which it must not notice.
+
+    One other run begins at a random moment. A process that does nothing but what such a run does first, in a loop,
+    meets the moments at which a checkpoint is put in its place.
+    """
     command = bench.commands["train"]
     whole, folder = bench.whole(command, 0), bench.fresh(name)
+    moment = draw.uniform(0, bench.seconds(command))
     run = bench.start(command, folder, 0)
-    statuses = []
+    looker = os.fork()
+    if looker == 0:
+        logging.disable()
+        while True:
+            RunCheckpoints(folder / "out").last_complete()
     with all_ended(run):
-        while run.is_running():
-            run.wait(draw.uniform(0, 0.3), kill=False)
-            words = bench.world.training_words(folder / f"other_{len(statuses)}")
-            words += ["--resume_from_checkpoint", str(folder / "out")]
-            other = CommandProcess(command.script, words, folder / "log_others.txt")
-            with all_ended(other):
-                statuses.append(other.wait())
-    outcome, detail = judge_end(lambda: command.results(folder / "out"), [whole], run.status, [run.said()])
-    return outcome, f"{len(statuses)} others, exit {statuses}. {detail}"
+        run.wait(moment, kill=False)
+        words = [*bench.world.training_words(folder / "other"), "--resume_from_checkpoint", str(folder / "out")]
+        other = CommandProcess(command.script, words, folder / "log_other.txt")
+        with all_ended(other):
+            status = run.wait(), other.wait()
+    os.kill(looker, signal.SIGKILL)
+    os.waitpid(looker, 0)
+    outcome, detail = judge_end(lambda: command.results(folder / "out"), [whole], status[0], [run.said()])
+    if outcome == SAME and status[1] != 0:
+        outcome, detail = (REFUSED if "error: " in other.said() else LOST), other.said().strip()[-300:]
+    return outcome, f"the other after {moment:.2f} s, exit {status}. {detail}"
