@@ -92,7 +92,11 @@ def _fault(checkpoint: Path, manifest: Manifest, name: str, contents: bool) -> s
         return "is missing"
     if any(fnmatch(path.name, pattern) for pattern in _EDITABLE):
         return None if path.suffix != ".json" or _parses(path) else "is cut off or damaged"
-    size, digests = path.stat().st_size, manifest.get("sha256")
+    digests = manifest.get("sha256")
+    try:
+        size = path.stat().st_size
+    except FileNotFoundError:  # the run that it is of goes on, and has just moved or deleted it
+        return "is missing"
     if size != manifest["files"][name]:
         return f"has {size} bytes instead of {manifest['files'][name]}"
     if not contents or digests is None:

@@ -215,9 +215,10 @@ def _put_in_place(draft: Path, place: Path) -> bool:
 
 
 def _numbered(folder: Path) -> list[tuple[int, Path]]:
-    if not folder.is_dir():
+    try:
+        matches = [(_NAME.fullmatch(path.name), path) for path in folder.iterdir()]
+    except (FileNotFoundError, NotADirectoryError):
         return []
-    matches = [(_NAME.fullmatch(path.name), path) for path in folder.iterdir()]
     return [(int(match.group(1)), path) for match, path in matches if match and path.is_dir()]
 
 

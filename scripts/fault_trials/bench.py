@@ -12,7 +12,15 @@ from fault_trials.processes import CommandProcess
 from fault_trials.world import Command, World
 
 # A line that says what happened: an error, a checkpoint that is passed over, or an answer to who is second.
-_MESSAGES = ("error: ", "is in use by", "passed over", "not among the checkpoints", "interrupted")
+_MESSAGES = (
+    "error: ",
+    "is in use by",
+    "passed over",
+    "is damaged",
+    "was changed since",
+    "not among the checkpoints",
+    "interrupted",
+)
 
 
 class Bench:

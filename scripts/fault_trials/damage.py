@@ -1,6 +1,7 @@
 """Flipped bits and zeroed spans in the files of checkpoints."""
 
 import shutil
+from collections.abc import Iterable
 from pathlib import Path
 from random import Random
 
@@ -17,7 +18,7 @@ def damage_resumed(bench: Bench, draw: Random, name: str) -> tuple[str, str]:
     whole, folder = bench.whole(command), bench.fresh(name)
     _interrupted_run(bench, folder / "out")
     paths = [*RunCheckpoints(folder / "out").all()[-1].iterdir(), *(folder / "out" / BEST_CHECKPOINTS_DIR).iterdir()]
-    what = _damage(draw.choice(sorted(paths)), draw)
+    what = _damage(draw.choice(_to_damage(paths)), draw)
     again = bench.start(command, folder, 0, "--resume_from_checkpoint")
     with all_ended(again):
         status = again.wait()
@@ -39,7 +40,7 @@ def damage_scored(bench: Bench, draw: Random, name: str) -> tuple[str, str]:
         model = folder / place / source.name
         shutil.copytree(source, model)
         if place == "damaged":
-            what = _damage(draw.choice(sorted(model.iterdir())), draw)
+            what = _damage(draw.choice(_to_damage(model.iterdir())), draw)
         words = [str(model), "--corpus", str(bench.world.corpus), "--split", "validation", "--num_workers", "0"]
         words += ["--no_progress", "--output_file", str(folder / "out" / f"{place}.txt")]
         process = CommandProcess("score_audio_spoof", words, folder / "log.txt")
@@ -62,6 +63,11 @@ def _interrupted_run(bench: Bench, out: Path) -> None:
         checkpoints.remove(path)
     for name in ("all_results.json", "model.safetensors", "trainer_state.json", "scores_test.txt"):
         (out / name).unlink()
+
+
+def _to_damage(paths: Iterable[Path]) -> list[Path]:
+    """Weights, states and settings; a checkpoint has more files of code than of all these."""
+    return sorted(path for path in paths if path.suffix != ".py")
 
 
 def _damage(path: Path, draw: Random) -> str:

@@ -185,6 +185,15 @@ def test_another_process_looks_for_the_last_one_while_it_is_finished(tmp_path, m
     assert names(tmp_path.iterdir()) == ["checkpoint-2"]
 
 
+def test_a_file_that_goes_while_it_is_looked_at(tmp_path, monkeypatch):
+    place = finish(tmp_path, 2).path(2)
+    (place / "model.safetensors").unlink()
+    monkeypatch.setattr(type(place), "is_file", lambda path: True)
+    monkeypatch.setattr(type(place), "is_dir", lambda path: True)
+    assert RunCheckpoints(tmp_path).incomplete() == {place: ["model.safetensors is missing"]}
+    assert RunCheckpoints(tmp_path).last_complete() is None  # the folder aside is not there either
+
+
 def test_a_model_from_a_damaged_checkpoint_is_refused(tmp_path, caplog):
     require_sound_model("some/model")
     checkpoints = RunCheckpoints(tmp_path)
