@@ -1,11 +1,42 @@
 """Dual-path augmented training with gradient alignment for speech deepfake detectors (arXiv 2509.20682)."""
 
-from hf_gradalign._torchaudio import ensure_torchaudio_imports
+from types import ModuleType
+from typing import TYPE_CHECKING
 
-# Before anything imports transformers or evaluate: both break on a torchaudio that does not import.
-if ensure_torchaudio_imports():
-    # The Auto classes of transformers know the detectors from here on.
-    from hf_gradalign import models  # noqa: F401
+from hf_gradalign._after_import import after_import
+from hf_gradalign._lazy import lazy_names
+from hf_gradalign._torchaudio import LOADER, live_without_extension
+
+if TYPE_CHECKING:
+    from hf_gradalign.augmentation import RawBoost
+    from hf_gradalign.data import load_corpus
+    from hf_gradalign.scoring import SpoofScorer
+    from hf_gradalign.training import GradientAlignmentArguments, GradientAlignmentTrainer
+
+
+def _register_detectors(transformers: ModuleType) -> None:
+    """The Auto classes of transformers know the detectors, whichever of the two packages was imported first."""
+    try:
+        import torchaudio  # noqa: F401
+    except ImportError:
+        pass
+    except OSError:
+        return  # no audio model of transformers can be imported, and whoever wants one sees why
+    import hf_gradalign.models  # noqa: F401
+
+
+# Nothing heavy is imported here: `hf_gradalign.alignment` needs torch alone, and `--help` of a command nothing.
+after_import(LOADER, live_without_extension)
+after_import("transformers", _register_detectors)
+
+__getattr__, __dir__ = lazy_names(__name__)
 
 __version__ = "0.1.0"
-__all__ = ["__version__"]
+__all__ = [
+    "GradientAlignmentArguments",
+    "GradientAlignmentTrainer",
+    "RawBoost",
+    "SpoofScorer",
+    "__version__",
+    "load_corpus",
+]

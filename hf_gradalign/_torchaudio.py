@@ -6,44 +6,34 @@ the package is installed. Everything that they (and we) use of torchaudio is pur
 itself knows how to live without its extension: its loader only has to answer that there is none.
 """
 
-import sys
 from types import ModuleType
 
-import torch
+LOADER = "torchaudio._extension.utils"
+"""The module that loads the extension."""
 
-_LOADER = "torchaudio._extension.utils"
 
+def live_without_extension(loader: ModuleType) -> None:
+    """Let torchaudio be imported without its extension where that needs a CUDA that this torch lacks.
 
-def ensure_torchaudio_imports() -> bool:
-    """Import torchaudio, and where its extension needs a CUDA that this torch lacks, import it without.
+    An extension that can be loaded is loaded. Where torch has CUDA, the error is a real one, and whoever imports
+    torchaudio sees it.
 
-    Does nothing where the plain import works, where torchaudio is not installed, or where torch has CUDA (there the
-    error is a real one, and it is left for whoever needs torchaudio to see).
-
-    Returns:
-        Whether transformers' audio models can be imported: torchaudio works, or is not there.
+    Args:
+        loader: The module `LOADER`.
     """
-    try:
-        import torchaudio
-    except ImportError:
-        return True
-    except OSError:
-        if torch.version.cuda is not None:
+    load = loader._load_lib
+
+    def load_if_possible(lib: str) -> bool:
+        import torch
+
+        try:
+            return load(lib)
+        except OSError:
+            if torch.version.cuda is not None:
+                raise
             return False
-        _forget_failed_import()
-        sys.modules[_LOADER] = _loader_without_extension()
-        import torchaudio  # noqa: F401
-    return True
+
+    loader._load_lib = load_if_possible
 
 
-def _forget_failed_import() -> None:
-    for name in [name for name in sys.modules if name.partition(".")[0] == "torchaudio"]:
-        del sys.modules[name]
-
-
-def _loader_without_extension() -> ModuleType:
-    loader = ModuleType(_LOADER)
-    loader._load_lib = lambda lib: False
-    loader._check_cuda_version = lambda: None
-    loader._init_dll_path = lambda: None
-    return loader
+__all__ = ["LOADER", "live_without_extension"]

@@ -1,6 +1,6 @@
 """Bounds on how long a Hub that does not answer may keep a command waiting."""
 
-import logging as std_logging
+import logging
 import re
 import time
 from collections.abc import Iterator
@@ -11,9 +11,8 @@ import httpx2
 from huggingface_hub import constants, set_client_factory
 from huggingface_hub.errors import FileMetadataError, HfHubHTTPError, OfflineModeIsEnabled, RepositoryNotFoundError
 from huggingface_hub.utils._http import default_client_factory
-from transformers.utils import logging
 
-logger = logging.get_logger(__name__)
+logger = logging.getLogger(__name__)
 
 _WRITE_S = 60.0  # a commit of many files takes its time on the Hub's side
 _LONGEST_PAUSE_S = 60
@@ -49,11 +48,11 @@ def limit_hub_waits() -> None:
         return client
 
     set_client_factory(bounded_client)
-    for handler in std_logging.getLogger("huggingface_hub").handlers:
+    for handler in logging.getLogger("huggingface_hub").handlers:
         handler.addFilter(_said_once)
 
 
-def _said_once(record: std_logging.LogRecord) -> bool:
+def _said_once(record: logging.LogRecord) -> bool:
     """Let warnings of a Hub that is not reached, which come for every file, through once."""
     text = record.getMessage()
     is_new = text not in _said

@@ -1,8 +1,15 @@
 """Published detectors' checkpoints into models of this package, and back."""
 
-from hf_gradalign.conversion.converting import ConversionReport, convert_state_dict, published_state_dict
-from hf_gradalign.conversion.errors import ConversionError
-from hf_gradalign.conversion.reading import locate_checkpoint, read_state_dict, sha256_of
+from typing import TYPE_CHECKING
+
+from hf_gradalign._lazy import lazy_names
+
+if TYPE_CHECKING:
+    from hf_gradalign.conversion.converting import ConversionReport, convert_state_dict, published_state_dict
+    from hf_gradalign.conversion.errors import ConversionError
+    from hf_gradalign.conversion.reading import locate_checkpoint, read_state_dict, sha256_of
+
+__getattr__, __dir__ = lazy_names(__name__)
 
 __all__ = [
     "ConversionError",

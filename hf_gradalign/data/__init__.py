@@ -1,28 +1,35 @@
 """From a corpus to batches: load and check it, decode and crop clips, augment them for several views, collate."""
 
-from hf_gradalign.data.checking import BadAudioError, BadClip, check_audio
-from hf_gradalign.data.collator import DeferredAugmentation, ViewCollator
-from hf_gradalign.data.corpora import METADATA_COLUMNS, CorpusSpec, available_corpora, parse_corpus
-from hf_gradalign.data.corpus_options import CorpusOptions
-from hf_gradalign.data.datasets import AudioDataset, ClipDataset, ViewDataset
-from hf_gradalign.data.decoding import AudioDecodingError, decode_audio
-from hf_gradalign.data.errors import CorpusError
-from hf_gradalign.data.labels import (
-    LABEL_NAMES,
-    canonical_label,
-    is_no_label,
-    map_labels,
-    parse_label_map,
-    require_both_classes,
-)
-from hf_gradalign.data.loading import load_corpus
-from hf_gradalign.data.mixing import mix_corpora, mix_streams, unique_names
-from hf_gradalign.data.readers import demo_corpus_files
-from hf_gradalign.data.request import split_off_validation
-from hf_gradalign.data.streamed_view_dataset import StreamedViewDataset
-from hf_gradalign.data.streaming import stream_corpus
-from hf_gradalign.data.view_maker import seeded_generators
-from hf_gradalign.data.windows import Window, crop, draw_position, repeat_pad
+from typing import TYPE_CHECKING
+
+from hf_gradalign._lazy import lazy_names
+
+if TYPE_CHECKING:
+    from hf_gradalign.data.checking import BadAudioError, BadClip, check_audio
+    from hf_gradalign.data.collator import DeferredAugmentation, ViewCollator
+    from hf_gradalign.data.corpora import METADATA_COLUMNS, CorpusSpec, available_corpora, parse_corpus
+    from hf_gradalign.data.corpus_options import CorpusOptions
+    from hf_gradalign.data.datasets import AudioDataset, ClipDataset, ViewDataset
+    from hf_gradalign.data.decoding import AudioDecodingError, decode_audio
+    from hf_gradalign.data.errors import CorpusError
+    from hf_gradalign.data.labels import (
+        LABEL_NAMES,
+        canonical_label,
+        is_no_label,
+        map_labels,
+        parse_label_map,
+        require_both_classes,
+    )
+    from hf_gradalign.data.loading import load_corpus
+    from hf_gradalign.data.mixing import mix_corpora, mix_streams, unique_names
+    from hf_gradalign.data.readers import demo_corpus_files
+    from hf_gradalign.data.request import split_off_validation
+    from hf_gradalign.data.streamed_view_dataset import StreamedViewDataset
+    from hf_gradalign.data.streaming import stream_corpus
+    from hf_gradalign.data.view_maker import seeded_generators
+    from hf_gradalign.data.windows import Window, crop, draw_position, repeat_pad
+
+__getattr__, __dir__ = lazy_names(__name__)
 
 __all__ = [
     "LABEL_NAMES",

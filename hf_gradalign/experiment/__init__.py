@@ -1,31 +1,37 @@
 """A whole run, from arguments to results: what `scripts/run_audio_spoof.py` does, as a library."""
 
-from hf_gradalign.experiment.arguments import AudioSpoofTrainingArguments, DataArguments, ModelArguments
-from hf_gradalign.experiment.card import write_run_card
-from hf_gradalign.experiment.command_line import (
-    command_words,
-    describe_resumed,
-    is_finished_run,
-    keep_arguments,
-    make_arguments,
-    parse_arguments,
-    read_arguments,
-    resume_words,
-)
-from hf_gradalign.experiment.disk_space import require_disk_space
-from hf_gradalign.experiment.dry_run.report import DryRunReport
-from hf_gradalign.experiment.dry_run.running import dry_run
-from hf_gradalign.experiment.evaluation import CountermeasureMetrics
-from hf_gradalign.experiment.output_folder import remove_replaced, resolve_output_folder, set_aside
-from hf_gradalign.experiment.preparation import Preparation, prepare
-from hf_gradalign.experiment.publication import announce_hub, publish_run, require_publishable
-from hf_gradalign.experiment.rehearsal import rehearse
-from hf_gradalign.experiment.results import RunResults, summary_table
-from hf_gradalign.experiment.run import Interrupted, run
-from hf_gradalign.experiment.run_fingerprint import check_resumed, keep_fingerprint
-from hf_gradalign.experiment.run_lock import hold_output_folder
-from hf_gradalign.training.conflicts.figures import draw_conflicts, draw_run_figures
-from hf_gradalign.training.conflicts.history import ConflictHistory
+from typing import TYPE_CHECKING
+
+from hf_gradalign._lazy import lazy_names
+
+if TYPE_CHECKING:
+    from hf_gradalign.experiment.arguments import AudioSpoofTrainingArguments, DataArguments, ModelArguments
+    from hf_gradalign.experiment.card import write_run_card
+    from hf_gradalign.experiment.command_line import (
+        command_words,
+        describe_resumed,
+        is_finished_run,
+        keep_arguments,
+        make_arguments,
+        parse_arguments,
+        read_arguments,
+        resume_words,
+    )
+    from hf_gradalign.experiment.disk_space import require_disk_space
+    from hf_gradalign.experiment.dry_run.report import DryRunReport
+    from hf_gradalign.experiment.evaluation import CountermeasureMetrics
+    from hf_gradalign.experiment.output_folder import remove_replaced, resolve_output_folder, set_aside
+    from hf_gradalign.experiment.preparation import Preparation, prepare
+    from hf_gradalign.experiment.publication import announce_hub, publish_run, require_publishable
+    from hf_gradalign.experiment.rehearsal import rehearse
+    from hf_gradalign.experiment.results import RunResults, summary_table
+    from hf_gradalign.experiment.run_fingerprint import check_resumed, keep_fingerprint
+    from hf_gradalign.experiment.run_lock import hold_output_folder
+    from hf_gradalign.experiment.training_run import Interrupted, run
+    from hf_gradalign.training.conflicts.figures import draw_conflicts, draw_run_figures
+    from hf_gradalign.training.conflicts.history import ConflictHistory
+
+__getattr__, __dir__ = lazy_names(__name__)
 
 __all__ = [
     "AudioSpoofTrainingArguments",
@@ -43,7 +49,6 @@ __all__ = [
     "describe_resumed",
     "draw_conflicts",
     "draw_run_figures",
-    "dry_run",
     "hold_output_folder",
     "is_finished_run",
     "keep_arguments",

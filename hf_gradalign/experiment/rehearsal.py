@@ -25,8 +25,8 @@ from hf_gradalign.experiment.evaluation import error_rates_by_system
 from hf_gradalign.experiment.output_folder import ARGUMENTS_NAME
 from hf_gradalign.experiment.preparation import Preparation
 from hf_gradalign.experiment.results import summary_table
-from hf_gradalign.experiment.run import conclude
 from hf_gradalign.experiment.run_trainer import SetupError, make_trainer
+from hf_gradalign.experiment.training_run import conclude
 from hf_gradalign.scoring import write_score_file
 from hf_gradalign.training import BestCheckpoints, GradientAlignmentTrainer
 from hf_gradalign.training.conflicts.figures import FIGURES_DIR, can_draw

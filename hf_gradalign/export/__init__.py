@@ -1,5 +1,12 @@
 """Detectors for other runtimes than PyTorch."""
 
-from hf_gradalign.export.onnx import OnnxMismatchError, OnnxReport, export_onnx, export_program
+from typing import TYPE_CHECKING
+
+from hf_gradalign._lazy import lazy_names
+
+if TYPE_CHECKING:
+    from hf_gradalign.export.onnx import OnnxMismatchError, OnnxReport, export_onnx, export_program
+
+__getattr__, __dir__ = lazy_names(__name__)
 
 __all__ = ["OnnxMismatchError", "OnnxReport", "export_onnx", "export_program"]

@@ -1,23 +1,30 @@
 """Score and key files of all kinds of systems and corpora, evaluated: tables, comparisons, figures."""
 
-from hf_gradalign.score_files.asv_scores import read_asv_error_rates
-from hf_gradalign.score_files.clips import Clips
-from hf_gradalign.score_files.corpus_keys import names_corpus, read_keys_of_corpus
-from hf_gradalign.score_files.errors import ScoreFileError
-from hf_gradalign.score_files.evaluation import (
-    Evaluation,
-    Row,
-    Settings,
-    compare_clips,
-    evaluate_clips,
-    evaluate_trials,
-    measures_of,
-)
-from hf_gradalign.score_files.figures import draw_bars, draw_det, draw_histograms, import_matplotlib, save_figures
-from hf_gradalign.score_files.matching import match_keys, match_systems
-from hf_gradalign.score_files.predictions import with_own_labels
-from hf_gradalign.score_files.reading import read_keys, read_scores
-from hf_gradalign.score_files.tables import breakdown_table, comparison_table, described, overall_table
+from typing import TYPE_CHECKING
+
+from hf_gradalign._lazy import lazy_names
+
+if TYPE_CHECKING:
+    from hf_gradalign.score_files.asv_scores import read_asv_error_rates
+    from hf_gradalign.score_files.clips import Clips
+    from hf_gradalign.score_files.corpus_keys import names_corpus, read_keys_of_corpus
+    from hf_gradalign.score_files.errors import ScoreFileError
+    from hf_gradalign.score_files.evaluation import (
+        Evaluation,
+        Row,
+        Settings,
+        compare_clips,
+        evaluate_clips,
+        evaluate_trials,
+        measures_of,
+    )
+    from hf_gradalign.score_files.figures import draw_bars, draw_det, draw_histograms, import_matplotlib, save_figures
+    from hf_gradalign.score_files.matching import match_keys, match_systems
+    from hf_gradalign.score_files.predictions import with_own_labels
+    from hf_gradalign.score_files.reading import read_keys, read_scores
+    from hf_gradalign.score_files.tables import breakdown_table, comparison_table, described, overall_table
+
+__getattr__, __dir__ = lazy_names(__name__)
 
 __all__ = [
     "Clips",

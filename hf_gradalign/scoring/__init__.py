@@ -1,10 +1,17 @@
 """The scorer: audio in, countermeasure scores out."""
 
-from hf_gradalign.score_files.writing import read_score_file, write_score_file
-from hf_gradalign.scoring.audio_files import list_audio_files
-from hf_gradalign.scoring.corpus_scoring import ScoringReport, process_state, score_corpus
-from hf_gradalign.scoring.scorer import SpoofScorer
-from hf_gradalign.scoring.windowing import Windowing
+from typing import TYPE_CHECKING
+
+from hf_gradalign._lazy import lazy_names
+
+if TYPE_CHECKING:
+    from hf_gradalign.score_files.writing import read_score_file, write_score_file
+    from hf_gradalign.scoring.audio_files import list_audio_files
+    from hf_gradalign.scoring.corpus_scoring import ScoringReport, process_state, score_corpus
+    from hf_gradalign.scoring.scorer import SpoofScorer
+    from hf_gradalign.scoring.windowing import Windowing
+
+__getattr__, __dir__ = lazy_names(__name__)
 
 __all__ = [
     "ScoringReport",

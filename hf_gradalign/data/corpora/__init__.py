@@ -1,16 +1,23 @@
 """Named corpora, with one file per official layout."""
 
-from hf_gradalign.data.corpora.official_layouts import read_official_layout
-from hf_gradalign.data.corpora.registry import (
-    CORPORA_FOLDER,
-    LAYOUTS,
-    CorpusSpec,
-    available_corpora,
-    did_you_mean,
-    parse_corpus,
-)
-from hf_gradalign.data.corpora.schema import FEATURES, METADATA_COLUMNS
-from hf_gradalign.data.files_on_disk import OnMissingAudio
+from typing import TYPE_CHECKING
+
+from hf_gradalign._lazy import lazy_names
+
+if TYPE_CHECKING:
+    from hf_gradalign.data.corpora.official_layouts import read_official_layout
+    from hf_gradalign.data.corpora.registry import (
+        CORPORA_FOLDER,
+        LAYOUTS,
+        CorpusSpec,
+        available_corpora,
+        did_you_mean,
+        parse_corpus,
+    )
+    from hf_gradalign.data.corpora.schema import FEATURES, METADATA_COLUMNS
+    from hf_gradalign.data.files_on_disk import OnMissingAudio
+
+__getattr__, __dir__ = lazy_names(__name__)
 
 __all__ = [
     "CORPORA_FOLDER",

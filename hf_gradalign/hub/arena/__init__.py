@@ -1,14 +1,29 @@
 """The Speech Anti-Spoofing Arena: our detectors in its tool, and our results in its forms."""
 
-from hf_gradalign.hub.arena.dataset import ArenaDataset, load_arena_dataset
-from hf_gradalign.hub.arena.errors import ArenaError
-from hf_gradalign.hub.arena.labels import read_labels
-from hf_gradalign.hub.arena.model import GradAlignModel
-from hf_gradalign.hub.arena.pushing import find_scores, push_arena_results
-from hf_gradalign.hub.arena.records import ARENA_URL, Calibration, as_yaml, badge, require_form, run_record, submission
-from hf_gradalign.hub.arena.results import ArenaResult, write_arena_results
-from hf_gradalign.hub.arena.scores import ArenaScores, judge_scores
-from hf_gradalign.hub.arena.system import ArenaPaper, ArenaSystem, describe_system
+from typing import TYPE_CHECKING
+
+from hf_gradalign._lazy import lazy_names
+
+if TYPE_CHECKING:
+    from hf_gradalign.hub.arena.dataset import ArenaDataset, load_arena_dataset
+    from hf_gradalign.hub.arena.errors import ArenaError
+    from hf_gradalign.hub.arena.labels import read_labels
+    from hf_gradalign.hub.arena.model import GradAlignModel
+    from hf_gradalign.hub.arena.pushing import find_scores, push_arena_results
+    from hf_gradalign.hub.arena.records import (
+        ARENA_URL,
+        Calibration,
+        as_yaml,
+        badge,
+        require_form,
+        run_record,
+        submission,
+    )
+    from hf_gradalign.hub.arena.results import ArenaResult, write_arena_results
+    from hf_gradalign.hub.arena.scores import ArenaScores, judge_scores
+    from hf_gradalign.hub.arena.system import ArenaPaper, ArenaSystem, describe_system
+
+__getattr__, __dir__ = lazy_names(__name__)
 
 __all__ = [
     "ARENA_URL",

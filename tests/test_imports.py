@@ -1,0 +1,126 @@
+"""What imports bring along, in fresh processes: modules and not seconds, which depend on the machine."""
+
+import ast
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import hf_gradalign
+
+PACKAGE = Path(hf_gradalign.__file__).parent
+TORCH = {"torch", "torchaudio"}
+HEAVY = {*TORCH, "transformers", "accelerate", "datasets", "evaluate", "peft", "scipy", "pyarrow", "pandas", "librosa"}
+LIGHT = {
+    "import hf_gradalign": HEAVY | {"numpy", "huggingface_hub"},
+    "import hf_gradalign.alignment": HEAVY - {"torch"},
+    "import hf_gradalign.alignment; hf_gradalign.alignment.get_method('pcgrad')": HEAVY - {"torch"},
+    "import hf_gradalign.metrics; hf_gradalign.metrics.equal_error_rate([0.1, 0.9], [0, 1])": HEAVY,
+    "from hf_gradalign.hub_waits import limit_hub_waits; limit_hub_waits()": HEAVY,
+    **{
+        f"import hf_gradalign.{name}": HEAVY | {"numpy"}
+        for name in ("augmentation", "conversion", "data", "experiment", "export", "hub.arena", "scoring", "training")
+    },
+}
+
+# Runs each program in a fork of a process that has imported nothing yet.
+FORKS = """
+import json, os, sys
+for program in json.loads(sys.argv[1]):
+    reading, writing = os.pipe()
+    if os.fork() == 0:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+        try:
+            exec(program, {"__name__": "__main__"})
+        except SystemExit:
+            pass
+        found = json.loads(sys.argv[2])
+        os.write(writing, json.dumps([name for name in found if name in sys.modules]).encode())
+        os._exit(0)
+    os.close(writing)
+    os.wait()
+    print(os.read(reading, 10_000).decode() or "null")
+"""
+
+
+def imported_by(programs):
+    """Which of the heavy packages each program has imported at its end; None if it failed."""
+    names = json.dumps(sorted(HEAVY | {"numpy", "huggingface_hub"}))
+    words = [sys.executable, "-c", FORKS, json.dumps(programs), names]
+    done = subprocess.run(words, capture_output=True, text=True, timeout=280, check=True)
+    found = [json.loads(line) for line in done.stdout.splitlines()]
+    assert None not in found, done.stderr
+    return dict(zip(programs, map(set, found), strict=True))
+
+
+def test_packages_import_what_they_need_alone():
+    found = imported_by(list(LIGHT))
+    assert {program: sorted(found[program] & LIGHT[program]) for program in LIGHT} == {program: [] for program in LIGHT}
+
+
+def test_names_of_the_top_level():
+    names = ("GradientAlignmentArguments", "GradientAlignmentTrainer", "RawBoost", "SpoofScorer", "load_corpus")
+    assert [getattr(hf_gradalign, name).__name__ for name in names] == list(names)
+    assert {*names, "__version__"} == set(hf_gradalign.__all__) <= set(dir(hf_gradalign))
+    assert hf_gradalign.models.HEADS
+    with pytest.raises(AttributeError, match="module 'hf_gradalign' has no attribute 'Rawboost'"):
+        hf_gradalign.Rawboost  # noqa: B018
+    with pytest.raises(ImportError, match=r"cannot import name 'nothing' from 'hf_gradalign\.data'"):
+        from hf_gradalign.data import nothing  # noqa: F401
+
+
+def lazy_packages():
+    return [path.parent for path in PACKAGE.rglob("__init__.py") if "lazy_names(__name__)" in path.read_text()]
+
+
+@pytest.mark.parametrize("folder", lazy_packages(), ids=lambda folder: folder.name)
+def test_lazy_names_are_all_there_and_hide_no_module(folder):
+    name = ".".join(folder.relative_to(PACKAGE.parent).parts)
+    package = sys.modules.get(name) or __import__(name, fromlist=["x"])
+    assert {one for one in package.__all__ if getattr(package, one) is not None} == set(package.__all__)
+    block = next(node for node in ast.parse((folder / "__init__.py").read_text()).body if isinstance(node, ast.If))
+    homes = {alias.name for node in block.body for alias in node.names}
+    assert homes <= set(package.__all__)
+    assert not homes & {path.stem for path in folder.iterdir()}
+
+
+MODEL = """
+from transformers import AutoConfig, AutoFeatureExtractor, AutoModelForAudioClassification, pipeline
+import sys
+assert "hf_gradalign" in sys.modules
+folder = sys.argv[3]
+assert type(AutoConfig.from_pretrained(folder)).__module__.startswith("hf_gradalign.models.")
+assert type(AutoFeatureExtractor.from_pretrained(folder)).__module__.startswith("hf_gradalign.models.")
+model = AutoModelForAudioClassification.from_pretrained(folder)
+assert type(model).__module__.startswith("hf_gradalign.models.") and model._auto_class
+import numpy
+assert len(pipeline("audio-classification", model=folder)(numpy.zeros(3200, "float32"))) == 2
+"""
+ORDERS = {
+    "ours alone": "import hf_gradalign",
+    "transformers first": "import transformers, hf_gradalign",
+    "an Auto class first": "from transformers import AutoConfig; import hf_gradalign",
+    "a part of ours alone": "import hf_gradalign.alignment",
+    "the models' file": "import hf_gradalign.models.modeling_spoof_detector",
+    "a pickle": "import pickle; pickle.loads(b'chf_gradalign.models\\nSpoofDetectorConfig\\n.')",
+    "the trainer": "from hf_gradalign import GradientAlignmentTrainer",
+    "between": "import hf_gradalign; from transformers import Trainer, Wav2Vec2Model",
+    "a bare module": "import hf_gradalign, transformers.models.auto.configuration_auto",
+    "no torchaudio": "import sys; sys.modules['torchaudio'] = None; import hf_gradalign",
+}
+
+
+@pytest.mark.parametrize(
+    "order", [next(iter(ORDERS)), *(pytest.param(name, marks=pytest.mark.slow) for name in list(ORDERS)[1:])]
+)
+def test_the_auto_classes_know_the_detectors(order, tmp_path):
+    from tiny_detectors import make_detector
+
+    model = make_detector()
+    model.save_pretrained(tmp_path)
+    model.make_feature_extractor().save_pretrained(tmp_path)
+    words = [sys.executable, "-c", f"{ORDERS[order]}\n{MODEL}", "-", "-", str(tmp_path)]
+    done = subprocess.run(words, capture_output=True, text=True, timeout=200, check=False)
+    assert done.returncode == 0, done.stderr
