@@ -16,9 +16,10 @@ def after_import(name: str, action: Action) -> None:
         name: Full name of the module.
         action: What it raises is raised by the import.
     """
-    _finder.actions.setdefault(name, []).append(action)
     if (module := sys.modules.get(name)) is not None:
         action(module)
+    else:
+        _finder.actions.setdefault(name, []).append(action)
 
 
 class _Finder(MetaPathFinder):

@@ -61,4 +61,17 @@ def run_command(
     sys.exit(status)
 
 
-__all__ = ["run_command"]
+def set_up_libraries(*, no_progress: bool = False) -> None:
+    """Bound the waits for the Hub, and hide the progress bars of libraries; after the command line is read.
+
+    Args:
+        no_progress: Hide those of downloads and uploads, too.
+    """
+    from hf_gradalign.hub_waits import limit_hub_waits
+    from hf_gradalign.library_bars import hide_library_bars
+
+    limit_hub_waits()
+    hide_library_bars(downloads=no_progress)
+
+
+__all__ = ["run_command", "set_up_libraries"]

@@ -10,41 +10,25 @@ Takes the layouts of DPDA-GA (AASIST, Conformer-TCM, Mamba), SSL_Anti-spoofing, 
 mamba_ssm nor the XLS-R file is needed, and nothing in a checkpoint is executed.
 """  # noqa: E501
 
+from __future__ import annotations
+
 import argparse
 import errno
 import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import commands
-import torch
-from safetensors.torch import save_file
-from transformers.utils import logging
 
-from hf_gradalign.conversion import (
-    ConversionError,
-    convert_state_dict,
-    locate_checkpoint,
-    published_state_dict,
-    read_state_dict,
-    sha256_of,
-)
+from hf_gradalign import conversion, hub, training
 from hf_gradalign.error_lines import error_line, require_room
 from hf_gradalign.file_locks import hold_output
-from hf_gradalign.hub import (
-    PUBLISHED_DETECTORS,
-    ConversionCardFacts,
-    PublishingError,
-    publish,
-    write_conversion_card,
-)
-from hf_gradalign.hub_waits import limit_hub_waits
-from hf_gradalign.library_bars import hide_library_bars
-from hf_gradalign.models import SpoofDetectorForAudioClassification, output_labels, put_in_order
-from hf_gradalign.scoring.model_loading import load_trained_classifier
-from hf_gradalign.training import average_state_dicts
 from hf_gradalign.training.atomic_writing import give_usual_mode, require_free, written_when_whole
+
+if TYPE_CHECKING:
+    import torch
 
 _SIGNATURE = "By `scripts/convert_checkpoint.py` of hf_gradalign"  # in the card of what is converted
 
@@ -97,8 +81,9 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
 def main(argv: Sequence[str]) -> int:
     """Convert from the command line; returns the exit status."""
     arguments = parse(argv)
-    limit_hub_waits()
-    hide_library_bars(downloads=arguments.no_progress)
+    commands.set_up_libraries(no_progress=arguments.no_progress)
+    from transformers.utils import logging  # with all that comes with it: not for --help
+
     logging.set_verbosity_warning()
     try:
         with hold_output(arguments.output_file if arguments.reverse else arguments.output_dir):
@@ -106,25 +91,29 @@ def main(argv: Sequence[str]) -> int:
     except (ValueError, OSError) as error:
         print(error_line(error, arguments.output_dir or arguments.output_file), file=sys.stderr)
         return 2
-    except PublishingError as error:
+    except hub.PublishingError as error:
         print(error_line(error), file=sys.stderr)
         return 1
 
 
 def convert(arguments: argparse.Namespace) -> int:
     """Published to ours."""
+    import torch
+
     require_free(arguments.output_dir, arguments.overwrite or is_conversion(arguments.output_dir))
     sources = arguments.average or [arguments.checkpoint]
-    paths = [locate_checkpoint(source, revision=arguments.revision, token=arguments.token) for source in sources]
+    paths = [
+        conversion.locate_checkpoint(source, revision=arguments.revision, token=arguments.token) for source in sources
+    ]
     require_room(arguments.output_dir, paths[0].stat().st_size)
-    digests = {Path(source).name: sha256_of(path) for source, path in zip(sources, paths, strict=True)}
+    digests = {Path(source).name: conversion.sha256_of(path) for source, path in zip(sources, paths, strict=True)}
     for name, digest in digests.items():
         print(f"sha256 {digest}  {name}")
     reference = None if arguments.check is None else read_reference(arguments.check)
-    states = map(read_state_dict, paths)
-    state = next(states) if len(paths) == 1 else average_state_dicts(map(in_float32, states), sources)
+    states = map(conversion.read_state_dict, paths)
+    state = next(states) if len(paths) == 1 else training.average_state_dicts(map(in_float32, states), sources)
     options = {} if arguments.pool_ratios is None else {"pool_ratios": arguments.pool_ratios}
-    model, report = convert_state_dict(
+    model, report = conversion.convert_state_dict(
         state,
         head=arguments.head,
         num_attention_heads=arguments.num_attention_heads,
@@ -152,10 +141,10 @@ def convert(arguments: argparse.Namespace) -> int:
             return 1
 
     model.config.n_samples = arguments.n_samples
-    known = {} if len(sources) > 1 else PUBLISHED_DETECTORS.get(sources[0], {})
+    known = {} if len(sources) > 1 else hub.PUBLISHED_DETECTORS.get(sources[0], {})
     facts = {
         "title": f"{arguments.output_dir.resolve().name}: a converted {report.head} detector",
-        "source": ", ".join(source if source in PUBLISHED_DETECTORS else Path(source).name for source in sources),
+        "source": ", ".join(source if source in hub.PUBLISHED_DETECTORS else Path(source).name for source in sources),
         **known,
         "head": report.head,
         "load_from": arguments.push_to_hub or str(arguments.output_dir),
@@ -173,10 +162,10 @@ def convert(arguments: argparse.Namespace) -> int:
         for weights in draft.glob("*.safetensors"):
             give_usual_mode(weights)
         model.make_feature_extractor().save_pretrained(draft)
-        write_conversion_card(draft, ConversionCardFacts(**facts))
+        hub.write_conversion_card(draft, hub.ConversionCardFacts(**facts))
     print(f"\nModel, feature extractor, code and model card are in {arguments.output_dir}")
     if arguments.push_to_hub:
-        where = publish(
+        where = hub.publish(
             arguments.output_dir,
             arguments.push_to_hub,
             token=arguments.token,
@@ -206,24 +195,32 @@ def read_reference(path: str) -> dict[str, torch.Tensor]:
     Raises:
         ConversionError: If the file is not of this kind.
     """
-    reference = read_state_dict(locate_checkpoint(path))
+    reference = conversion.read_state_dict(conversion.locate_checkpoint(path))
     if not {"input_values", "logits"} <= set(reference):
-        raise ConversionError(f"--check {path} has {', '.join(reference)}; it needs input_values and logits")
+        raise conversion.ConversionError(f"--check {path} has {', '.join(reference)}; it needs input_values and logits")
     return reference
 
 
 def reverse(arguments: argparse.Namespace) -> int:
     """Ours to published."""
+    import torch
+    from safetensors.torch import save_file
+
+    from hf_gradalign import models
+    from hf_gradalign.scoring.model_loading import load_trained_classifier
+
     path = arguments.output_file
     if path.is_dir():
         raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
     require_free(path, arguments.overwrite)
     model, feature_extractor = load_trained_classifier(arguments.checkpoint)
-    if not isinstance(model, SpoofDetectorForAudioClassification):
-        raise ConversionError(f"{arguments.checkpoint} is a {type(model).__name__}, not a detector of hf_gradalign")
-    labels = output_labels(model.config.id2label, model.config.label2id, arguments.bonafide_label)
-    put_in_order(model, feature_extractor, labels)  # the published code takes the second logit for bona fide
-    state = published_state_dict(model)
+    if not isinstance(model, models.SpoofDetectorForAudioClassification):
+        raise conversion.ConversionError(
+            f"{arguments.checkpoint} is a {type(model).__name__}, not a detector of hf_gradalign"
+        )
+    labels = models.output_labels(model.config.id2label, model.config.label2id, arguments.bonafide_label)
+    models.put_in_order(model, feature_extractor, labels)  # the published code takes the second logit for bona fide
+    state = conversion.published_state_dict(model)
     require_room(path.parent, sum(value.nbytes for value in state.values()))
     with written_when_whole(path) as draft:
         if draft.suffix == ".safetensors":

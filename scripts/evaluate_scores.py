@@ -11,6 +11,8 @@ meta.csv, any table with a header, a parquet file or folder of the Arena's form,
 (in_the_wild:/data/itw). What each metric is: docs/metrics.md. Figures need matplotlib (the extra `plots`).
 """
 
+from __future__ import annotations
+
 import argparse
 import contextlib
 import errno
@@ -26,39 +28,9 @@ from typing import Any
 
 import commands
 
-from hf_gradalign.data import CorpusOptions, parse_label_map
+from hf_gradalign import data, metrics, score_files
 from hf_gradalign.error_lines import error_line
 from hf_gradalign.file_locks import hold_output
-from hf_gradalign.hub_waits import limit_hub_waits
-from hf_gradalign.library_bars import hide_library_bars
-from hf_gradalign.metrics import AsvErrorRates
-from hf_gradalign.score_files import (
-    Clips,
-    Evaluation,
-    ScoreFileError,
-    Settings,
-    breakdown_table,
-    compare_clips,
-    comparison_table,
-    described,
-    draw_bars,
-    draw_det,
-    draw_histograms,
-    evaluate_clips,
-    evaluate_trials,
-    import_matplotlib,
-    match_keys,
-    match_systems,
-    measures_of,
-    names_corpus,
-    overall_table,
-    read_asv_error_rates,
-    read_keys,
-    read_keys_of_corpus,
-    read_scores,
-    save_figures,
-    with_own_labels,
-)
 from hf_gradalign.training.atomic_writing import write_text_atomically
 
 
@@ -89,13 +61,13 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
         help="confidence: of the label in SCORES, a prediction; score: to be ranked as it is (by default found out)",
     )
     columns.add_argument("--sasv", action="store_true", help="scores of spoofing-robust speaker verification: a-DCF")
-    metrics = parser.add_argument_group("metrics")
-    metrics.add_argument(
+    computed = parser.add_argument_group("metrics")
+    computed.add_argument(
         "--threshold", help="for accuracy and F1: a number, or the evaluation.json of development data (its EER's)"
     )
-    metrics.add_argument("--asv_scores", help="for min t-DCF: the verifier's score file, or asvspoof5")
-    metrics.add_argument("--asv_keys", help="of ASVspoof 2021, ASV/trial_metadata.txt; found where it lies")
-    metrics.add_argument(
+    computed.add_argument("--asv_scores", help="for min t-DCF: the verifier's score file, or asvspoof5")
+    computed.add_argument("--asv_keys", help="of ASVspoof 2021, ASV/trial_metadata.txt; found where it lies")
+    computed.add_argument(
         "--asv_rates", nargs=3, type=float, metavar=("MISS", "FA", "SPOOF_FA"), help="in place of its scores: fractions"
     )
     statistics = parser.add_argument_group("statistics")
@@ -121,12 +93,11 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
 def main(argv: Sequence[str]) -> int:
     """Evaluate from the command line; returns the exit status."""
     arguments = parse(argv)
-    limit_hub_waits()
-    hide_library_bars(downloads=arguments.no_progress)
+    commands.set_up_libraries(no_progress=arguments.no_progress)
     draws_figures = arguments.output_dir is not None and arguments.formats != ["none"]
     try:
         if draws_figures:
-            import_matplotlib()  # before the work, not after
+            score_files.import_matplotlib()  # before the work, not after
         with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always", UserWarning)
             with contextlib.ExitStack() as held:
@@ -146,16 +117,22 @@ def run(arguments: argparse.Namespace, draws_figures: bool) -> None:
     clips = load(arguments.scores, arguments)
     others = [load(path, arguments) for path in arguments.compare]  # mistakes in them before the work, not after
     if clips.trial_types is None and arguments.sasv:
-        raise ScoreFileError("--sasv wants labels that are target, nontarget or spoof (asv-label), and these are not.")
+        raise score_files.ScoreFileError(
+            "--sasv wants labels that are target, nontarget or spoof (asv-label), and these are not."
+        )
     unfit = ("by", "threshold", "asv_scores", "asv_rates", "compare")
     if clips.trial_types is not None and (given := [f"--{name}" for name in unfit if getattr(arguments, name)]):
-        raise ScoreFileError(
+        raise score_files.ScoreFileError(
             f"{', '.join(given)}: for countermeasures, and {arguments.scores} has trials of speaker verification "
             "(labels that are target, nontarget or spoof)."
         )
     settings = make_settings(arguments, is_trials=clips.trial_types is not None)
     path = output_file(arguments)
-    evaluation = evaluate_trials(clips, settings) if clips.trial_types is not None else evaluate_clips(clips, settings)
+    evaluation = (
+        score_files.evaluate_trials(clips, settings)
+        if clips.trial_types is not None
+        else score_files.evaluate_clips(clips, settings)
+    )
     show(evaluation)
     result = evaluation.as_dict()
     systems = [(clips.scores, clips.labels)]
@@ -194,11 +171,11 @@ def output_file(arguments: argparse.Namespace) -> Path | None:
     return path
 
 
-def load(path: str, arguments: argparse.Namespace) -> Clips:
+def load(path: str, arguments: argparse.Namespace) -> score_files.Clips:
     """Scores with their labels."""
-    label_map = parse_label_map(arguments.label_map)
+    label_map = data.parse_label_map(arguments.label_map)
     has_keys = arguments.keys is not None
-    scores = read_scores(
+    scores = score_files.read_scores(
         path,
         id_column=arguments.id_column,
         score_column=arguments.score_column,
@@ -210,10 +187,10 @@ def load(path: str, arguments: argparse.Namespace) -> Clips:
         has_keys=has_keys,
     )
     if not has_keys:
-        return with_own_labels(scores)
-    if names_corpus(arguments.keys):
-        options = CorpusOptions([arguments.keys])
-        keys = read_keys_of_corpus(
+        return score_files.with_own_labels(scores)
+    if score_files.names_corpus(arguments.keys):
+        options = data.CorpusOptions([arguments.keys])
+        keys = score_files.read_keys_of_corpus(
             arguments.keys,
             split=options.values("--split", arguments.split)[arguments.keys],
             subset=arguments.subset,
@@ -222,7 +199,7 @@ def load(path: str, arguments: argparse.Namespace) -> Clips:
             id_column=options.values("--key_id_column", arguments.key_id_column)[arguments.keys],
         )
     else:
-        keys = read_keys(
+        keys = score_files.read_keys(
             arguments.keys,
             subset=arguments.subset,
             id_column=arguments.key_id_column,
@@ -230,17 +207,17 @@ def load(path: str, arguments: argparse.Namespace) -> Clips:
             label_map=label_map,
             of_trials=arguments.sasv,
         )
-    return match_keys(scores, keys, allow_missing=arguments.partial)
+    return score_files.match_keys(scores, keys, allow_missing=arguments.partial)
 
 
-def make_settings(arguments: argparse.Namespace, is_trials: bool) -> Settings:
+def make_settings(arguments: argparse.Namespace, is_trials: bool) -> score_files.Settings:
     """What to compute."""
     asv = None
     if arguments.asv_rates:
-        asv = AsvErrorRates(*arguments.asv_rates)
+        asv = metrics.AsvErrorRates(*arguments.asv_rates)
     elif arguments.asv_scores:
-        asv = read_asv_error_rates(arguments.asv_scores, arguments.asv_keys, subset=arguments.subset)
-    return Settings(
+        asv = score_files.read_asv_error_rates(arguments.asv_scores, arguments.asv_keys, subset=arguments.subset)
+    return score_files.Settings(
         threshold=None if is_trials else read_threshold(arguments.threshold),
         asv=None if is_trials else asv,
         by=() if is_trials else tuple(arguments.by),
@@ -262,50 +239,55 @@ def read_threshold(given: str | None) -> float | None:
     try:
         return float(json.loads(Path(given).read_text(encoding="utf-8"))["eer_threshold"])
     except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
-        raise ScoreFileError(
+        raise score_files.ScoreFileError(
             f"--threshold takes a number or the evaluation.json of development data, not {given!r} ({error!r})."
         ) from error
 
 
-def show(evaluation: Evaluation) -> None:
+def show(evaluation: score_files.Evaluation) -> None:
     """Print the tables, and on the error stream what is odd."""
     for note in evaluation.notes:
         print(f"note: {note}", file=sys.stderr)
     for problem in evaluation.problems:
         print(f"warning: {problem}", file=sys.stderr)
-    print(f"{described(evaluation)}\n\n{overall_table(evaluation)}")
+    print(f"{score_files.described(evaluation)}\n\n{score_files.overall_table(evaluation)}")
     if evaluation.settings.asv is not None:
         rates = ", ".join(
             f"{name.replace('_', ' ')} {100 * rate:.4f} %" for name, rate in evaluation.settings.asv._asdict().items()
         )
         print(f"\nVerifier of the t-DCF: {rates}.")
-    measures = measures_of(evaluation.settings)
+    measures = score_files.measures_of(evaluation.settings)
     for column, breakdown in evaluation.breakdowns.items():
-        print(f"\n{breakdown_table(column, breakdown, measures)}")
+        print(f"\n{score_files.breakdown_table(column, breakdown, measures)}")
 
 
-def compare(clips: Clips, theirs: Clips, settings: Settings) -> Mapping[str, Any]:
+def compare(clips: score_files.Clips, theirs: score_files.Clips, settings: score_files.Settings) -> Mapping[str, Any]:
     """Print the paired test and give it for JSON."""
-    common, other, notes = match_systems(clips, theirs)
+    common, other, notes = score_files.match_systems(clips, theirs)
     for note in [*(note for note in theirs.notes if note not in clips.notes), *notes]:
         print(f"note: {note}", file=sys.stderr)
-    comparisons = compare_clips(common, other, settings)
+    comparisons = score_files.compare_clips(common, other, settings)
     print(
         f"\n{clips.source} (first) against {theirs.source} (second), {len(common)} clips, paired bootstrap of "
-        f"{settings.n_draws} draws:\n\n{comparison_table(comparisons, measures_of(settings))}"
+        f"{settings.n_draws} draws:\n\n{score_files.comparison_table(comparisons, score_files.measures_of(settings))}"
     )
     return {"n_clips": len(common), **{name: asdict(found) for name, found in comparisons.items()}}
 
 
-def draw(evaluation: Evaluation, clips: Clips, systems: Mapping[str, Any], arguments: argparse.Namespace) -> list[Path]:
+def draw(
+    evaluation: score_files.Evaluation,
+    clips: score_files.Clips,
+    systems: Mapping[str, Any],
+    arguments: argparse.Namespace,
+) -> list[Path]:
     """The figures."""
     figures = {
-        "det": draw_det(systems),
-        "scores": draw_histograms(clips.scores, clips.labels, evaluation.eer_threshold),
+        "det": score_files.draw_det(systems),
+        "scores": score_files.draw_histograms(clips.scores, clips.labels, evaluation.eer_threshold),
     }
     for column, breakdown in evaluation.breakdowns.items():
-        figures[f"eer_by_{column}"] = draw_bars(column, breakdown, evaluation.rows["eer"].value)
-    return save_figures(figures, arguments.output_dir, arguments.formats)
+        figures[f"eer_by_{column}"] = score_files.draw_bars(column, breakdown, evaluation.rows["eer"].value)
+    return score_files.save_figures(figures, arguments.output_dir, arguments.formats)
 
 
 def names_of(paths: Sequence[str]) -> list[str]:

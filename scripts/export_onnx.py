@@ -8,6 +8,8 @@ The file takes `input_values`, float32 of shape (batch, n_samples) for any batch
 and bona fide. Needs onnx, onnxruntime and onnxscript (the extra `onnx`).
 """
 
+from __future__ import annotations
+
 import argparse
 import logging
 import sys
@@ -16,15 +18,9 @@ from pathlib import Path
 
 import commands
 
-import hf_gradalign  # noqa: F401  (makes torchaudio importable before transformers looks for it)
+from hf_gradalign import export as onnx_export
 from hf_gradalign.error_lines import error_line
-from hf_gradalign.export import OnnxMismatchError, OnnxReport, export_onnx
 from hf_gradalign.file_locks import hold_output
-from hf_gradalign.hub_waits import limit_hub_waits
-from hf_gradalign.library_bars import hide_library_bars
-from hf_gradalign.models import output_labels, put_in_order
-from hf_gradalign.scoring.model_loading import load_trained_classifier
-from hf_gradalign.scoring.model_windows import settle_windowing
 from hf_gradalign.training.atomic_writing import require_free
 
 
@@ -40,13 +36,12 @@ def main(argv: Sequence[str]) -> int:
     parser.add_argument("--trust_remote_code", action="store_true", help="run modeling code that comes with the model")
     parser.add_argument("--no_progress", action="store_true", help="show no progress bars")
     arguments = parser.parse_args(argv)
-    limit_hub_waits()
-    hide_library_bars(downloads=arguments.no_progress)
+    commands.set_up_libraries(no_progress=arguments.no_progress)
     logging.getLogger("torch.onnx._internal.exporter").setLevel(logging.ERROR)  # what of torchvision is not there
     try:
         with hold_output(arguments.output):
             report = export(arguments)
-    except (ValueError, OSError, ImportError, OnnxMismatchError) as error:
+    except (ValueError, OSError, ImportError, onnx_export.OnnxMismatchError) as error:
         print(error_line(error, arguments.output.parent), file=sys.stderr)
         return 2
     print(
@@ -57,7 +52,7 @@ def main(argv: Sequence[str]) -> int:
     return 0
 
 
-def export(arguments: argparse.Namespace) -> OnnxReport:
+def export(arguments: argparse.Namespace) -> onnx_export.OnnxReport:
     """Load the detector and export it.
 
     Raises:
@@ -65,6 +60,10 @@ def export(arguments: argparse.Namespace) -> OnnxReport:
         ValueError: If it is no trained detector, its labels do not say which output is which, or it takes
             whole clips and no length is given.
     """
+    from hf_gradalign import models
+    from hf_gradalign.scoring.model_loading import load_trained_classifier
+    from hf_gradalign.scoring.model_windows import settle_windowing
+
     name = arguments.model
     for path in (arguments.output, arguments.output.with_name(f"{arguments.output.name}.data")):
         require_free(path, arguments.overwrite)
@@ -81,10 +80,9 @@ def export(arguments: argparse.Namespace) -> OnnxReport:
     n_samples = arguments.n_samples or (None if windowing.mode == "whole" else windowing.n_samples)
     if n_samples is None:
         raise ValueError(f"{name} takes whole clips, and an exported model takes clips of one length: give --n_samples")
-    put_in_order(
-        model, feature_extractor, output_labels(model.config.id2label, model.config.label2id, arguments.bonafide_label)
-    )
-    return export_onnx(model, arguments.output, n_samples=n_samples)
+    labels = models.output_labels(model.config.id2label, model.config.label2id, arguments.bonafide_label)
+    models.put_in_order(model, feature_extractor, labels)
+    return onnx_export.export_onnx(model, arguments.output, n_samples=n_samples)
 
 
 if __name__ == "__main__":

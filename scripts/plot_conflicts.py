@@ -8,6 +8,8 @@ Runs write the record unless they are told `--conflict_record none`; the heat ma
 A run that is still going on, or was killed, can be drawn too. Needs matplotlib (the extra `plots`).
 """
 
+from __future__ import annotations
+
 import argparse
 import sys
 from collections.abc import Sequence
@@ -15,8 +17,8 @@ from pathlib import Path
 
 import commands
 
+from hf_gradalign import experiment
 from hf_gradalign.error_lines import error_line
-from hf_gradalign.experiment import draw_conflicts
 
 
 def main(argv: Sequence[str]) -> int:
@@ -27,7 +29,7 @@ def main(argv: Sequence[str]) -> int:
     parser.add_argument("--formats", nargs="+", default=["png", "svg"], help="as matplotlib names them (png svg)")
     arguments = parser.parse_args(argv)
     try:
-        paths = draw_conflicts(arguments.source, arguments.output_dir, arguments.formats)
+        paths = experiment.draw_conflicts(arguments.source, arguments.output_dir, arguments.formats)
     except (ValueError, OSError, ImportError) as error:
         print(error_line(error, arguments.output_dir or arguments.source), file=sys.stderr)
         return 2

@@ -17,23 +17,22 @@ from pathlib import Path
 
 import commands
 
+from hf_gradalign import study
+from hf_gradalign.error_lines import error_line
+
 
 def main(argv: Sequence[str]) -> int:
     """Report from the command line; returns the exit status."""
     try:
         return report(argv)
     except (ValueError, OSError, ImportError) as error:
-        from hf_gradalign.error_lines import error_line
-
         print(error_line(error), file=sys.stderr)
         return 2
 
 
 def report(argv: Sequence[str]) -> int:
     """Write a report; returns the exit status."""
-    from hf_gradalign.study import ReportSettings, rebuild_tables, write_report
-
-    defaults = ReportSettings()
+    defaults = study.ReportSettings()
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
     )
@@ -55,17 +54,17 @@ def report(argv: Sequence[str]) -> int:
         help="first make the Parquet files again of what the cells' folders hold",
     )
     arguments = parser.parse_args(argv)
-    settings = ReportSettings(
+    settings = study.ReportSettings(
         arguments.baseline, arguments.bootstrap, arguments.bootstrap_over, arguments.confidence, arguments.seed
     )
     formats = [] if arguments.formats == ["none"] else arguments.formats
     if arguments.rebuild_tables:
-        aside, unknown = rebuild_tables(arguments.results)
+        aside, unknown = study.rebuild_tables(arguments.results)
         for path in aside:
             print(f"damaged, and now called {path}")
         for path in unknown:
             print(f"left out, for only its study's file says what it is (scripts/run_study.py takes it in): {path}")
-    path = write_report(arguments.results, arguments.output_dir, settings, formats)
+    path = study.write_report(arguments.results, arguments.output_dir, settings, formats)
     print(path)
     return 0
 

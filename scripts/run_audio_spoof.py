@@ -9,6 +9,8 @@ python scripts/run_audio_spoof.py config.yaml --seed 1
 python scripts/run_audio_spoof.py scripts/recipes/tcm_pcgrad.yaml --corpus asvspoof2019_la:/data/LA --dry_run
 """
 
+from __future__ import annotations
+
 import contextlib
 import shlex
 import sys
@@ -16,39 +18,9 @@ from pathlib import Path
 
 import commands
 
-from hf_gradalign.data import AudioDecodingError
+from hf_gradalign import data, experiment, hub, training
 from hf_gradalign.error_lines import error_line, is_outside_fault
-from hf_gradalign.experiment import (
-    Interrupted,
-    announce_hub,
-    check_resumed,
-    command_words,
-    describe_resumed,
-    dry_run,
-    hold_output_folder,
-    is_finished_run,
-    keep_arguments,
-    keep_fingerprint,
-    make_arguments,
-    prepare,
-    publish_run,
-    read_arguments,
-    rehearse,
-    remove_replaced,
-    require_disk_space,
-    require_publishable,
-    resolve_output_folder,
-    resume_words,
-    run,
-    set_aside,
-    summary_table,
-    write_run_card,
-)
-from hf_gradalign.hub import PublishingError
-from hf_gradalign.hub_waits import limit_hub_waits
-from hf_gradalign.library_bars import hide_library_bars
 from hf_gradalign.plain_text import plain_text
-from hf_gradalign.training import leave_process_group
 
 
 def main(argv: list[str]) -> int:
@@ -58,57 +30,60 @@ def main(argv: list[str]) -> int:
 
 
 def _main(argv: list[str], held: contextlib.ExitStack) -> int:
-    given = read_arguments(argv)
-    model_args, data_args, args = make_arguments(given)
-    limit_hub_waits()
-    hide_library_bars(downloads=args.disable_tqdm)
+    given = experiment.read_arguments(argv)
+    model_args, data_args, args = experiment.make_arguments(given)
+    commands.set_up_libraries(no_progress=args.disable_tqdm)
     try:
         where = (args.output_dir, args.resume_from_checkpoint, args.align_gradients)
-        folder, waited = held.enter_context(hold_output_folder(*where, overwrite=args.overwrite, dry_run=args.dry_run))
+        folder, waited = held.enter_context(
+            experiment.hold_output_folder(*where, overwrite=args.overwrite, dry_run=args.dry_run)
+        )
         if waited:
-            given = read_arguments(argv)  # the other run has kept its own meanwhile
-            model_args, data_args, args = make_arguments(given)
-            if is_finished_run(folder, given) and not args.push_to_hub:
+            given = experiment.read_arguments(argv)  # the other run has kept its own meanwhile
+            model_args, data_args, args = experiment.make_arguments(given)
+            if experiment.is_finished_run(folder, given) and not args.push_to_hub:
                 if args.should_save:
                     print(f"The run in {folder} is complete: the process that held it finished it.")
                 return 0
-        args.output_dir, checkpoint = resolve_output_folder(
+        args.output_dir, checkpoint = experiment.resolve_output_folder(
             folder, args.resume_from_checkpoint, args.align_gradients, overwrite=args.overwrite
         )
         is_resumed = args.resume_from_checkpoint is not None and args.should_save
-        if is_resumed and (taken := describe_resumed(given, Path(checkpoint).parent if checkpoint else folder)):
+        if is_resumed and (
+            taken := experiment.describe_resumed(given, Path(checkpoint).parent if checkpoint else folder)
+        ):
             print(taken)
-        require_publishable(args)
+        experiment.require_publishable(args)
         if args.dry_run:
-            report = dry_run(model_args, data_args, args)
+            report = experiment.dry_run.dry_run(model_args, data_args, args)
             if args.process_index == 0:
                 print(report.text())
             if not report.disk.is_enough:
                 raise ValueError(report.disk.shortage())
             return 0
-        preparation = prepare(model_args, data_args, args)
-        fingerprint = check_resumed(preparation, model_args, data_args, args, checkpoint)
-        require_disk_space(preparation, args)
-        rehearse(preparation, model_args, data_args, args, command_words(given))
+        preparation = experiment.prepare(model_args, data_args, args)
+        fingerprint = experiment.check_resumed(preparation, model_args, data_args, args, checkpoint)
+        experiment.require_disk_space(preparation, args)
+        experiment.rehearse(preparation, model_args, data_args, args, experiment.command_words(given))
     except (ValueError, OSError, FloatingPointError) as error:
         print(error_line(error, args.output_dir), file=sys.stderr)
         return 2
-    push = announce_hub(args)
+    push = experiment.announce_hub(args)
     if args.should_save:
         if args.overwrite and checkpoint is None:
-            set_aside(args.output_dir)
-        keep_arguments(given, args.output_dir)
+            experiment.set_aside(args.output_dir)
+        experiment.keep_arguments(given, args.output_dir)
         if fingerprint is not None:
-            keep_fingerprint(fingerprint, args.output_dir)
+            experiment.keep_fingerprint(fingerprint, args.output_dir)
 
     try:
-        results = run(preparation, model_args, data_args, args, checkpoint)
-    except Interrupted as interruption:
+        results = experiment.run(preparation, model_args, data_args, args, checkpoint)
+    except experiment.Interrupted as interruption:
         if args.should_save:
-            again = shlex.join(resume_words(given, interruption.checkpoint))
+            again = shlex.join(experiment.resume_words(given, interruption.checkpoint))
             print(f"\n{interruption}\nTo continue with the same options:\n  {again}")
         return 130
-    except AudioDecodingError as error:
+    except data.AudioDecodingError as error:
         print(f"error: {plain_text(error)}\nTo leave bad clips out: --check_audio --on_bad_audio skip", file=sys.stderr)
         return 1
     except (FloatingPointError, FileNotFoundError) as error:
@@ -117,24 +92,24 @@ def _main(argv: list[str], held: contextlib.ExitStack) -> int:
     except Exception as error:
         if isinstance(error, BrokenPipeError) or not is_outside_fault(error):
             raise
-        again = f"continue from the last checkpoint:\n  {shlex.join(resume_words(given, args.output_dir))}"
+        again = f"continue from the last checkpoint:\n  {shlex.join(experiment.resume_words(given, args.output_dir))}"
         print(error_line(error, args.output_dir, again), file=sys.stderr)
         return 1
     if not args.should_save:
         return 0
 
-    write_run_card(results, preparation, model_args, data_args, args, command_words(given))
-    remove_replaced(args.output_dir)
-    print(f"\n{summary_table(results, args.align_gradients)}\n")
+    experiment.write_run_card(results, preparation, model_args, data_args, args, experiment.command_words(given))
+    experiment.remove_replaced(args.output_dir)
+    print(f"\n{experiment.summary_table(results, args.align_gradients)}\n")
     print(f"Model, model card, scores and all_results.json are in {args.output_dir}")
     if len(data_args.view_recipes) > 1:
         other = {**given, "align_gradients": "pcgrad" if args.align_gradients == "none" else "none"}
         other.pop("alignment_options", None)  # the other method does not take them
-        print(f"To compare, the same with another alignment:\n  {shlex.join(command_words(other))}")
+        print(f"To compare, the same with another alignment:\n  {shlex.join(experiment.command_words(other))}")
     if push:
         try:
-            print(f"Published at {publish_run(args)}")
-        except PublishingError as error:
+            print(f"Published at {experiment.publish_run(args)}")
+        except hub.PublishingError as error:
             print(error_line(error), file=sys.stderr)
             return 1
     return 0
@@ -144,5 +119,5 @@ if __name__ == "__main__":
     commands.run_command(
         main,
         after_interrupt="--resume_from_checkpoint RUN_FOLDER continues from the last checkpoint, if one was saved",
-        at_end=leave_process_group,
+        at_end=lambda: training.leave_process_group(),
     )

@@ -9,17 +9,18 @@ Interrupted or killed, the same command goes on; cells that are finished are not
 again. Results: scripts/report_study.py.
 """
 
+from __future__ import annotations
+
 import argparse
 import shlex
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import commands
 
-if TYPE_CHECKING:
-    from hf_gradalign.study import Study
+from hf_gradalign import study as studies
+from hf_gradalign.error_lines import error_line
 
 STUDIES_DIR = Path("runs", "studies")
 AFTER_INTERRUPT = "the same command continues where it was"
@@ -41,22 +42,19 @@ def main(argv: Sequence[str]) -> int:
     try:
         return run(arguments)
     except (ValueError, OSError) as error:
-        from hf_gradalign.error_lines import error_line
-
         print(error_line(error), file=sys.stderr)
         return 2
 
 
 def run(arguments: argparse.Namespace) -> int:
     """Run or list a study; returns the exit status."""
-    from hf_gradalign.study import Study, StudyRunner
     from hf_gradalign.study.table_files import EPOCHS_NAME, RESULTS_NAME
 
-    study = Study.read(arguments.study)
+    study = studies.Study.read(arguments.study)
     folder = arguments.output_dir or STUDIES_DIR / study.name
     if arguments.list:
         return list_cells(study, folder)
-    runner = StudyRunner(study, folder, slots=arguments.slots, progress=not arguments.no_progress)
+    runner = studies.StudyRunner(study, folder, slots=arguments.slots, progress=not arguments.no_progress)
     report = runner.run()
     n_finished = report.n_finished_before + len(report.finished)
     print(f"{n_finished} of {report.n_cells} cells are finished: {folder / RESULTS_NAME}, {folder / EPOCHS_NAME}")
@@ -70,11 +68,9 @@ def run(arguments: argparse.Namespace) -> int:
     return 1 if report.failed else 0
 
 
-def list_cells(study: "Study", folder: Path) -> int:
+def list_cells(study: studies.Study, folder: Path) -> int:
     """Print a line a cell; returns the exit status."""
-    from hf_gradalign.study import StudyTables
-
-    tables = StudyTables(folder)
+    tables = studies.StudyTables(folder)
     tables.refuse_mixing(study)
     for cell in study.cells:
         mark = "finished" if tables.has(cell, study.evaluation_sets) else "to do   "

@@ -9,26 +9,23 @@ torchrun --nproc_per_node 8 scripts/score_audio_spoof.py you/your-detector --cor
 Interrupted or killed, the same command continues where it was. Error rates: scripts/evaluate_scores.py.
 """
 
+from __future__ import annotations
+
 import argparse
 import re
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import commands
-from datasets import Dataset
-from transformers.utils import logging
 
-from hf_gradalign.data import LABEL_NAMES, CorpusError, CorpusOptions, load_corpus
+from hf_gradalign import data, metrics, scoring, training
 from hf_gradalign.error_lines import error_line
-from hf_gradalign.hub_waits import limit_hub_waits
-from hf_gradalign.library_bars import hide_library_bars
-from hf_gradalign.metrics import equal_error_rate
 from hf_gradalign.plain_text import one_line
-from hf_gradalign.scoring import SpoofScorer, list_audio_files, process_state, read_score_file, score_corpus
-from hf_gradalign.training import leave_process_group
 
-logger = logging.get_logger("hf_gradalign")
+if TYPE_CHECKING:
+    from datasets import Dataset
 
 _SHOWN = 20  # scores of recordings that are printed too
 
@@ -109,12 +106,13 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
 def main(argv: Sequence[str]) -> int:
     """Run from the command line; returns the exit status."""
     arguments = parse(argv)
-    limit_hub_waits()
-    hide_library_bars(downloads=arguments.no_progress)
-    state = process_state()
+    commands.set_up_libraries(no_progress=arguments.no_progress)
+    from transformers.utils import logging  # with all that comes with it: not for --help
+
+    state = scoring.process_state()
     logging.set_verbosity_warning() if state.is_main_process else logging.set_verbosity_error()
     try:
-        scorer = SpoofScorer(
+        scorer = scoring.SpoofScorer(
             arguments.model,
             batch_size=arguments.batch_size,
             device=arguments.device or state.device,
@@ -145,14 +143,14 @@ def main(argv: Sequence[str]) -> int:
 def load(arguments: argparse.Namespace) -> list[tuple[str, str, Dataset]]:
     """All that is to be scored, before any of it is: a name, the split and the clips of each."""
     if arguments.audio:
-        return [("audio", "", list_audio_files(arguments.audio))]
-    with process_state().main_process_first():
+        return [("audio", "", scoring.list_audio_files(arguments.audio))]
+    with scoring.process_state().main_process_first():
         return load_splits(arguments.corpus or ["demo"], arguments)
 
 
 def load_splits(corpora: Sequence[str], arguments: argparse.Namespace) -> list[tuple[str, str, Dataset]]:
     """The split of each corpus that is asked for, as `load` gives them."""
-    options = CorpusOptions(corpora)
+    options = data.CorpusOptions(corpora)
     splits = options.values("--split", arguments.split, "test")
     configs = options.values("--config_name", arguments.config_name)
     audio = options.values("--audio_column_name", arguments.audio_column_name, "audio")
@@ -161,13 +159,13 @@ def load_splits(corpora: Sequence[str], arguments: argparse.Namespace) -> list[t
     label_maps = options.label_maps(arguments.label_map)
     stems = [output_stem(corpus, splits[corpus], arguments) for corpus in corpora]
     if again := [stem for stem in dict.fromkeys(stems) if stems.count(stem) > 1]:
-        raise CorpusError(
+        raise data.CorpusError(
             f"The scores of several corpora would all be written to {again[0]}.txt: score them one by one, each with "
             "an --output_file of its own."
         )
     loaded = []
     for corpus in corpora:
-        dataset = load_corpus(
+        dataset = data.load_corpus(
             corpus,
             splits=(splits[corpus],),
             subset=arguments.subset,
@@ -185,14 +183,16 @@ def load_splits(corpora: Sequence[str], arguments: argparse.Namespace) -> list[t
     return loaded
 
 
-def score(scorer: SpoofScorer, corpus: str, split: str, dataset: Dataset, arguments: argparse.Namespace) -> None:
+def score(
+    scorer: scoring.SpoofScorer, corpus: str, split: str, dataset: Dataset, arguments: argparse.Namespace
+) -> None:
     """Score one corpus and say what came of it."""
-    state = process_state()
+    state = scoring.process_state()
     name = corpus if arguments.audio else output_stem(corpus, split, arguments)
     folder = arguments.output_dir or Path("scores", file_stem(arguments.model))
     output = arguments.output_file or folder / f"{name}.txt"
     output.parent.mkdir(parents=True, exist_ok=True)
-    report = score_corpus(
+    report = scoring.score_corpus(
         scorer,
         dataset,
         output,
@@ -207,11 +207,11 @@ def score(scorer: SpoofScorer, corpus: str, split: str, dataset: Dataset, argume
     if report.bad_clips:
         print(f"{len(report.bad_clips)} could not be scored; they are in {report.bad_audio_file}")
     if arguments.audio and report.n_scored <= _SHOWN:
-        for name, value in read_score_file(output).items():
+        for name, value in scoring.read_score_file(output).items():
             print(f"{value:.6f}  {one_line(name)}")
         print("A higher score is more likely bona fide.")
     if "label" in dataset.column_names:
-        print(error_rate(dataset, read_score_file(output)))
+        print(error_rate(dataset, scoring.read_score_file(output)))
 
 
 def error_rate(dataset: Dataset, scores: Mapping[str, float]) -> str:
@@ -221,9 +221,9 @@ def error_rate(dataset: Dataset, scores: Mapping[str, float]) -> str:
     if not truth:
         return f"No error rate: none of the {len(scores)} clips has a label."
     if len(set(truth.values())) == 1:
-        only = LABEL_NAMES[next(iter(truth.values()))]
+        only = data.LABEL_NAMES[next(iter(truth.values()))]
         return f"No error rate: all {len(truth)} clips that have a label are {only}."
-    rate = equal_error_rate([scores[name] for name in truth], list(truth.values()))["eer"]
+    rate = metrics.equal_error_rate([scores[name] for name in truth], list(truth.values()))["eer"]
     unlabeled = len(scores) - len(truth)
     left_out = f" (of the {len(truth)} clips that have a label; {unlabeled} have none)" if unlabeled else ""
     return f"Equal error rate: {100 * rate:.2f} %{left_out}"
@@ -242,4 +242,4 @@ def file_stem(name: str) -> str:
 
 
 if __name__ == "__main__":
-    commands.run_command(main, at_end=leave_process_group)
+    commands.run_command(main, at_end=lambda: training.leave_process_group())

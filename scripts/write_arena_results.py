@@ -11,6 +11,8 @@ Writes .eval_results/<organisation>/<name>/{scores.txt,result.yaml} into the mod
 model card. result.yaml is the record of a run at first; pushing makes it the badge, which names the pushed scores.
 """
 
+from __future__ import annotations
+
 import argparse
 import contextlib
 import sys
@@ -19,27 +21,11 @@ from datetime import date
 from pathlib import Path
 
 import commands
-from transformers.utils import logging
 
+from hf_gradalign import hub
 from hf_gradalign.error_lines import error_line
 from hf_gradalign.file_locks import hold_output
-from hf_gradalign.hub import PublishingError
-from hf_gradalign.hub.arena import (
-    ArenaResult,
-    ArenaSystem,
-    Calibration,
-    as_yaml,
-    describe_system,
-    find_scores,
-    load_arena_dataset,
-    push_arena_results,
-    read_labels,
-    require_form,
-    submission,
-    write_arena_results,
-)
-from hf_gradalign.hub_waits import limit_hub_waits
-from hf_gradalign.library_bars import hide_library_bars
+from hf_gradalign.hub import arena
 from hf_gradalign.training.atomic_writing import write_text_atomically
 
 
@@ -75,11 +61,13 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
     system.add_argument("--checkpoint", help="address of its weights; by default the model's page")
     system.add_argument("--paper_arxiv", help="arXiv number of its paper; without one it is listed and not ranked")
     system.add_argument("--paper_bibtex", type=Path, help="file with its BibTeX entry; by default from the model card")
-    hub = parser.add_argument_group("Hub")
-    hub.add_argument("--push_to_hub", action="store_true", help="push the model with all its results")
-    hub.add_argument("--hub_model_id", metavar="ID", help="where to: namespace/name")
-    hub.add_argument("--private", action="store_true", default=None, help="as a private repository, which nobody sees")
-    hub.add_argument("--token", help="access token; by default that of `hf auth login`")
+    pushing = parser.add_argument_group("Hub")
+    pushing.add_argument("--push_to_hub", action="store_true", help="push the model with all its results")
+    pushing.add_argument("--hub_model_id", metavar="ID", help="where to: namespace/name")
+    pushing.add_argument(
+        "--private", action="store_true", default=None, help="as a private repository, which nobody sees"
+    )
+    pushing.add_argument("--token", help="access token; by default that of `hf auth login`")
     proposal = parser.add_argument_group("submission")
     proposal.add_argument("--submission", type=Path, metavar="FILE", help="write the YAML for the pull request here")
     parser.add_argument("--overwrite", action="store_true", help="replace files that this command did not write")
@@ -104,8 +92,9 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
 def main(argv: Sequence[str]) -> int:
     """Write and push from the command line; returns the exit status."""
     arguments = parse(argv)
-    limit_hub_waits()
-    hide_library_bars(downloads=arguments.no_progress)
+    commands.set_up_libraries(no_progress=arguments.no_progress)
+    from transformers.utils import logging  # with all that comes with it: not for --help
+
     logging.set_verbosity_warning()
     try:
         with contextlib.ExitStack() as held:
@@ -116,7 +105,7 @@ def main(argv: Sequence[str]) -> int:
     except (ValueError, OSError) as error:
         print(error_line(error, arguments.model_dir), file=sys.stderr)
         return 2
-    except PublishingError as error:
+    except hub.PublishingError as error:
         print(error_line(error), file=sys.stderr)
         return 1
     return 0
@@ -126,12 +115,12 @@ def run(arguments: argparse.Namespace) -> None:
     """Do what is asked for, in its order."""
     written, addresses = None, {}
     if arguments.submission and not arguments.overwrite:
-        require_form(arguments.submission)
+        arena.require_form(arguments.submission)
     if arguments.scores:
         system = describe(arguments)
         written = write(arguments, system)
     if arguments.push_to_hub:
-        addresses = push_arena_results(
+        addresses = arena.push_arena_results(
             arguments.model_dir, arguments.hub_model_id, token=arguments.token, private=arguments.private
         )
         for name, address in addresses.items():
@@ -140,9 +129,9 @@ def run(arguments: argparse.Namespace) -> None:
         propose(arguments, system, written, addresses)
 
 
-def describe(arguments: argparse.Namespace) -> ArenaSystem:
+def describe(arguments: argparse.Namespace) -> arena.ArenaSystem:
     """What the Arena is to know of the model."""
-    return describe_system(
+    return arena.describe_system(
         arguments.model_dir,
         repo_id=arguments.hub_model_id,
         name=arguments.system_name,
@@ -155,17 +144,17 @@ def describe(arguments: argparse.Namespace) -> ArenaSystem:
     )
 
 
-def write(arguments: argparse.Namespace, system: ArenaSystem) -> ArenaResult:
+def write(arguments: argparse.Namespace, system: arena.ArenaSystem) -> arena.ArenaResult:
     """Into the model's folder."""
-    dataset = load_arena_dataset(
+    dataset = arena.load_arena_dataset(
         arguments.dataset,
         folder=arguments.dataset_folder,
-        labels=arguments.labels and read_labels(arguments.labels),
+        labels=arguments.labels and arena.read_labels(arguments.labels),
         revision=arguments.revision,
         split=arguments.split,
         token=arguments.token,
     )
-    written = write_arena_results(
+    written = arena.write_arena_results(
         arguments.model_dir,
         arguments.scores,
         dataset,
@@ -183,21 +172,21 @@ def write(arguments: argparse.Namespace, system: ArenaSystem) -> ArenaResult:
     return written
 
 
-def calibration(arguments: argparse.Namespace) -> Calibration | None:
+def calibration(arguments: argparse.Namespace) -> arena.Calibration | None:
     """The threshold of spoof-only data sets, if it is given."""
     threshold = arguments.calibration_threshold
-    return None if threshold is None else Calibration(arguments.calibration_dataset, threshold)
+    return None if threshold is None else arena.Calibration(arguments.calibration_dataset, threshold)
 
 
 def propose(
-    arguments: argparse.Namespace, system: ArenaSystem, written: ArenaResult, addresses: Mapping[str, str]
+    arguments: argparse.Namespace, system: arena.ArenaSystem, written: arena.ArenaResult, addresses: Mapping[str, str]
 ) -> None:
     """Write the submission, and say how to make the pull request."""
     dataset_id = written.record["dataset"]["id"]
-    address = addresses.get(dataset_id) or find_scores(
+    address = addresses.get(dataset_id) or arena.find_scores(
         arguments.model_dir, arguments.hub_model_id, dataset_id, token=arguments.token
     )
-    content = submission(
+    content = arena.submission(
         written.record,
         system,
         address,
@@ -207,7 +196,7 @@ def propose(
         calibration=calibration(arguments) if written.scores.threshold is None else None,
         notes=arguments.notes,
     )
-    write_text_atomically(arguments.submission, as_yaml(content))
+    write_text_atomically(arguments.submission, arena.as_yaml(content))
     print(
         f"the submission is in {arguments.submission}; to propose it:\n    hf upload {dataset_id} "
         f"{arguments.submission} submissions/{system.slug}.yaml --repo-type dataset --create-pr"

@@ -7,11 +7,12 @@ python scripts/write_model_cards.py [FOLDER]
 """
 
 import argparse
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from hf_gradalign.hub import PUBLISHED_DETECTORS, ConversionCardFacts, write_conversion_card
+import commands
+
+from hf_gradalign import hub
 
 
 def main(argv: Sequence[str]) -> int:
@@ -19,13 +20,13 @@ def main(argv: Sequence[str]) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", nargs="?", type=Path, default=Path(__file__).parents[1] / "model_cards")
     folder = parser.parse_args(argv).folder
-    for source, known in PUBLISHED_DETECTORS.items():
+    for source, known in hub.PUBLISHED_DETECTORS.items():
         name = source.split(":")[0].split("/")[1].lower()
         command = f"python scripts/convert_checkpoint.py {source} --output_dir {name}"
-        facts = ConversionCardFacts(**known, load_from=name, report=f"```\n{command}\n```")
-        print(write_conversion_card(folder / f"{name}.md", facts))
+        facts = hub.ConversionCardFacts(**known, load_from=name, report=f"```\n{command}\n```")
+        print(hub.write_conversion_card(folder / f"{name}.md", facts))
     return 0
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    commands.run_command(main)

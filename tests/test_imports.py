@@ -6,6 +6,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import forked_python
 import pytest
 
 import hf_gradalign
@@ -25,9 +26,18 @@ LIGHT = {
     },
 }
 
+SCRIPTS = PACKAGE.parent / "scripts"
+COMMANDS = (
+    *("convert_checkpoint", "evaluate_scores", "export_onnx", "plot_conflicts", "report_study", "run_study"),
+    *("score_audio_spoof", "write_arena_results", "write_model_cards"),
+)
+# The parser of a run needs transformers' TrainingArguments.
+OF_WORK = {"audiomentations", "evaluate", "scipy.signal", "scipy.stats", "soundfile", "hf_gradalign.scoring.scorer"}
+
 # Runs each program in a fork of a process that has imported nothing yet.
 FORKS = """
 import json, os, sys
+NAMES = json.loads(sys.argv[2])
 for program in json.loads(sys.argv[1]):
     reading, writing = os.pipe()
     if os.fork() == 0:
@@ -36,7 +46,7 @@ for program in json.loads(sys.argv[1]):
             exec(program, {"__name__": "__main__"})
         except SystemExit:
             pass
-        found = json.loads(sys.argv[2])
+        found = NAMES
         os.write(writing, json.dumps([name for name in found if name in sys.modules]).encode())
         os._exit(0)
     os.close(writing)
@@ -47,7 +57,7 @@ for program in json.loads(sys.argv[1]):
 
 def imported_by(programs):
     """Which of the heavy packages each program has imported at its end; None if it failed."""
-    names = json.dumps(sorted(HEAVY | {"numpy", "huggingface_hub"}))
+    names = json.dumps(sorted(HEAVY | OF_WORK | {"numpy", "huggingface_hub"}))
     words = [sys.executable, "-c", FORKS, json.dumps(programs), names]
     done = subprocess.run(words, capture_output=True, text=True, timeout=280, check=True)
     found = [json.loads(line) for line in done.stdout.splitlines()]
@@ -58,6 +68,25 @@ def imported_by(programs):
 def test_packages_import_what_they_need_alone():
     found = imported_by(list(LIGHT))
     assert {program: sorted(found[program] & LIGHT[program]) for program in LIGHT} == {program: [] for program in LIGHT}
+
+
+def command(name, *words):
+    return (
+        f"import runpy, sys; sys.argv[:0] = [{str(SCRIPTS / name)!r} + '.py', *{words!r}]; "
+        f"sys.path.insert(0, {str(SCRIPTS)!r}); del sys.argv[{len(words) + 1}:]; "
+        "runpy.run_path(sys.argv[0], run_name='__main__')"
+    )
+
+
+def test_help_and_mistakes_import_nothing_heavy():
+    found = imported_by([command(name, *words) for name in COMMANDS for words in (["--help"], ["--unknown"])])
+    assert set().union(*found.values()) <= {"numpy"}
+
+
+def test_help_of_a_run_imports_what_its_parser_needs():
+    (found,) = imported_by([command("run_audio_spoof", "--help")]).values()
+    assert "transformers" in found
+    assert not found & OF_WORK
 
 
 def test_names_of_the_top_level():
@@ -122,5 +151,5 @@ def test_the_auto_classes_know_the_detectors(order, tmp_path):
     model.save_pretrained(tmp_path)
     model.make_feature_extractor().save_pretrained(tmp_path)
     words = [sys.executable, "-c", f"{ORDERS[order]}\n{MODEL}", "-", "-", str(tmp_path)]
-    done = subprocess.run(words, capture_output=True, text=True, timeout=200, check=False)
+    done = forked_python.run(words)
     assert done.returncode == 0, done.stderr

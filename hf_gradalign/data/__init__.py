@@ -21,7 +21,7 @@ if TYPE_CHECKING:
         require_both_classes,
     )
     from hf_gradalign.data.loading import load_corpus
-    from hf_gradalign.data.mixing import mix_corpora, mix_streams, unique_names
+    from hf_gradalign.data.mixing import check_weights, mix_corpora, mix_streams, unique_names
     from hf_gradalign.data.readers import demo_corpus_files
     from hf_gradalign.data.request import split_off_validation
     from hf_gradalign.data.streamed_view_dataset import StreamedViewDataset
@@ -50,6 +50,7 @@ __all__ = [
     "available_corpora",
     "canonical_label",
     "check_audio",
+    "check_weights",
     "crop",
     "decode_audio",
     "demo_corpus_files",

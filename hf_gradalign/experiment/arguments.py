@@ -9,7 +9,7 @@ import torch
 from transformers.trainer_utils import IntervalStrategy, SaveStrategy
 from transformers.training_args import OptimizerNames
 
-from hf_gradalign.data.mixing import check_weights
+from hf_gradalign import data
 from hf_gradalign.experiment.options_without_use import refuse_options_without_use
 from hf_gradalign.experiment.repeatable_option import ExtendAnew
 from hf_gradalign.experiment.views import CLEAN, parse_views
@@ -287,7 +287,7 @@ class DataArguments:
     def _check_corpora(self) -> None:
         if self.corpus is not None and self.dataset_name is not None:
             raise ValueError("--dataset_name is another name for --corpus: use one of them")
-        check_weights(self.corpus_weights, len(self.corpora))
+        data.check_weights(self.corpus_weights, len(self.corpora))
         if self.shuffle_buffer_size < 0:
             raise ValueError(f"--shuffle_buffer_size must be at least 0, got {self.shuffle_buffer_size}")
         if self.streaming:

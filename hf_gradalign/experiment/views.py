@@ -1,19 +1,23 @@
 """The views of a run, from what `--views` says."""
 
+from __future__ import annotations
+
 import os
 import re
 from collections import Counter
 from collections.abc import Mapping
 from itertools import combinations
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 
-from hf_gradalign.augmentation import available_augmentations, get_augmentation, recipe_name
-from hf_gradalign.augmentation.preflight import try_augmentation
-from hf_gradalign.augmentation.recipe_files import Augmentation
+from hf_gradalign import augmentation as augmentations
 from hf_gradalign.data.view_maker import seeded_generators
+
+if TYPE_CHECKING:
+    from hf_gradalign.augmentation.recipe_files import Augmentation
 
 CLEAN = "clean"
 
@@ -42,9 +46,10 @@ def parse_views(text: str) -> dict[str, str]:
         if not is_named:
             name, recipe = _name_of(name), name
         if not recipe or (is_named and not name):
+            known = ", ".join(augmentations.available_augmentations())
             raise ValueError(
                 f"--views {text}: {part.strip()!r} is no view; give recipes with commas between them, each {CLEAN}, "
-                f"one of {', '.join(available_augmentations())}, or a YAML or JSON file; name=recipe names one"
+                f"one of {known}, or a YAML or JSON file; name=recipe names one"
             )
         if not _NAME.fullmatch(name):
             raise ValueError(
@@ -71,7 +76,7 @@ def build_views(views: Mapping[str, str]) -> dict[str, Augmentation | None]:
     for name, recipe in views.items():
         try:
             # After a comma or "=" the shell leaves ~ as it is.
-            transforms[name] = None if recipe == CLEAN else get_augmentation(os.path.expanduser(recipe))
+            transforms[name] = None if recipe == CLEAN else augmentations.get_augmentation(os.path.expanduser(recipe))
         except ValueError as error:
             hint = "" if Path(recipe).exists() else f"; or {CLEAN}, the clip as it is"
             raise ValueError(f"view {name!r}: {error}{hint}") from error
@@ -93,6 +98,8 @@ def try_views(
     Raises:
         ValueError: If a package is missing, a recording cannot be read, or a transform fails.
     """
+    from hf_gradalign.augmentation.preflight import try_augmentation
+
     for name, augmentation in views.items():
         if augmentation is None:
             continue
@@ -105,7 +112,7 @@ def try_views(
 
 def shown_recipe(recipe: str) -> str:
     """A recipe for others to read: where on this machine a file or a folder lies says nothing to them."""
-    if recipe == CLEAN or not recipe_name(recipe):
+    if recipe == CLEAN or not augmentations.recipe_name(recipe):
         return Path(recipe).name
     return "+".join(":".join(map(_shown_argument, part.split(":"))) for part in recipe.split("+"))
 
@@ -123,7 +130,7 @@ def shown_views(views: Mapping[str, str]) -> str:
 
 
 def _name_of(recipe: str) -> str:
-    known = recipe_name(recipe)
+    known = augmentations.recipe_name(recipe)
     return Path(recipe).stem if recipe == CLEAN or known is None else known.replace("+", "_")
 
 

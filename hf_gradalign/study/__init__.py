@@ -9,7 +9,7 @@ if TYPE_CHECKING:
     from hf_gradalign.study.definition import EvaluationSet, Study
     from hf_gradalign.study.errors import StudyError
     from hf_gradalign.study.report import write_report
-    from hf_gradalign.study.report_tables import ReportSettings
+    from hf_gradalign.study.report_settings import ReportSettings
     from hf_gradalign.study.runner import StudyReport, StudyRunner
     from hf_gradalign.study.tables import StudyTables, rebuild_tables
 

@@ -10,29 +10,10 @@ from numpy.typing import NDArray
 
 from hf_gradalign.metrics import equal_error_rate_by_system
 from hf_gradalign.study.arms import Arm, StudyResults, baseline_of
-from hf_gradalign.study.cell import DUAL_PATH
 from hf_gradalign.study.paired_differences import PairedBootstrap, signed_rank_p
+from hf_gradalign.study.report_settings import ReportSettings
 
 Row = dict[str, Any]
-
-
-@dataclass(frozen=True)
-class ReportSettings:
-    """What a report is made with.
-
-    Attributes:
-        baseline: The method that others are compared with.
-        n_draws: Bootstrap draws.
-        over: What is drawn: "utterance", or a column of the clips.
-        confidence: Of intervals.
-        seed: The draws'.
-    """
-
-    baseline: str = DUAL_PATH
-    n_draws: int = 1000
-    over: str = "utterance"
-    confidence: float = 0.95
-    seed: int = 0
 
 
 @dataclass

@@ -61,9 +61,9 @@ def test_of_another_length(load_script, save, tmp_path, monkeypatch, capsys):
     script = load_script("export_onnx")
 
     def disagree(model, path, n_samples):
-        raise script.OnnxMismatchError(f"{type(model).__name__} of {n_samples} samples disagrees")
+        raise script.onnx_export.OnnxMismatchError(f"{type(model).__name__} of {n_samples} samples disagrees")
 
-    monkeypatch.setattr(script, "export_onnx", disagree)
+    monkeypatch.setattr(script.onnx_export, "export_onnx", disagree)
     assert script.main([save(), "--output", str(tmp_path / "detector.onnx"), "--n_samples", "4000"]) == 2
     assert "error: SpoofDetectorForAudioClassification of 4000 samples disagrees" in capsys.readouterr().err
 

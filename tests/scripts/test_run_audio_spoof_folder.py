@@ -138,7 +138,7 @@ def test_a_received_run_is_resumed_without_what_it_asks_for(run_script, tmp_path
     kept = json.loads((out / "run_arguments.json").read_text())
     hostile = {"push_to_hub": True, "hub_model_id": "a/b", "hub_token": "hf_x", "report_to": ["wandb"]}
     (out / "run_arguments.json").write_text(json.dumps({**kept, **hostile, "output_dir": str(tmp_path / "other")}))
-    monkeypatch.setattr(run_script.script, "publish_run", None)
+    monkeypatch.setattr(run_script.script.experiment, "publish_run", None)
     assert run_script("--resume_from_checkpoint", str(out)) == 0
     printed = capsys.readouterr().out
     assert "--align_gradients pcgrad" in printed
