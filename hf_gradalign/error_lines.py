@@ -7,6 +7,7 @@ import shutil
 import tempfile
 from pathlib import Path
 
+from hf_gradalign.command_names import in_users_words
 from hf_gradalign.plain_text import plain_text
 
 _STEPS = {
@@ -89,7 +90,7 @@ def error_line(
     if len(text) > _LONGEST:
         half = _LONGEST // 2  # what to do stands at the end
         text = f"{text[:half]}... ({len(text) - _LONGEST:,} more characters) ...{text[-half:]}"
-    return f"error: {text}"
+    return in_users_words(f"error: {text}")
 
 
 def _memory_line(error: BaseException) -> str | None:

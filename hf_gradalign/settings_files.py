@@ -181,4 +181,24 @@ def _refuse_repeated_keys(node: Any, seen: set[int]) -> None:
         _refuse_repeated_keys(child, seen)
 
 
-__all__ = ["MAX_BYTES", "MAX_DEPTH", "MAX_VALUES", "read_settings"]
+def find_settings(name: str | Path, kind: str, folder: Path) -> Path:
+    """A settings file: by its path, or by `KIND:NAME` one that comes with the package.
+
+    Args:
+        name: A path, or a name such as `recipe:tcm_pcgrad`.
+        kind: What stands before the colon.
+        folder: Where the package keeps files of this kind.
+
+    Raises:
+        FileNotFoundError: If the package has no file of that name; the message lists those it has.
+    """
+    prefix, _, rest = str(name).partition(":")
+    if prefix != kind:
+        return Path(name)
+    known = {path.stem: path for path in sorted(folder.glob("*.yaml"))}
+    if rest not in known:
+        raise FileNotFoundError(f"there is no {kind} {rest!r}; there are {', '.join(known)}")
+    return known[rest]
+
+
+__all__ = ["MAX_BYTES", "MAX_DEPTH", "MAX_VALUES", "find_settings", "read_settings"]

@@ -18,7 +18,7 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-import commands
+from hf_gradalign.cli.commands import run_command
 
 PYTHON, LIBRARIES, ARGUMENTS = "python", "torch, transformers", "TrainingArguments"
 BASELINES = {
@@ -84,4 +84,4 @@ def cpu_seconds() -> float:
 
 
 if __name__ == "__main__":
-    commands.run_command(main)
+    run_command(main)

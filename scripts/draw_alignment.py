@@ -13,10 +13,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import commands
 import torch
 
 from hf_gradalign.alignment import compute_gramian, get_method
+from hf_gradalign.cli.commands import run_command
 from hf_gradalign.error_lines import error_line
 from hf_gradalign.score_files import import_matplotlib
 
@@ -82,4 +82,4 @@ def projections(gradients: torch.Tensor, gramian: torch.Tensor) -> torch.Tensor:
 
 
 if __name__ == "__main__":
-    commands.run_command(main)
+    run_command(main)

@@ -10,9 +10,8 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
-import commands
-
 from hf_gradalign import hub
+from hf_gradalign.cli.commands import run_command
 
 
 def main(argv: Sequence[str]) -> int:
@@ -29,4 +28,4 @@ def main(argv: Sequence[str]) -> int:
 
 
 if __name__ == "__main__":
-    commands.run_command(main)
+    run_command(main)

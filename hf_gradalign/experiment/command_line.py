@@ -14,6 +14,7 @@ from typing import Any, NoReturn, get_args, get_origin, get_type_hints
 from transformers import HfArgumentParser
 from transformers.hf_argparser import string_to_bool
 
+from hf_gradalign.command_names import command, program
 from hf_gradalign.error_lines import error_line
 from hf_gradalign.experiment.arguments import (
     NONE_IS_A_VALUE,
@@ -25,7 +26,7 @@ from hf_gradalign.experiment.arguments import (
 from hf_gradalign.experiment.output_folder import ARGUMENTS_NAME, RESULTS_NAME, run_folder
 from hf_gradalign.experiment.processes import on_main_process
 from hf_gradalign.plain_text import plain_text
-from hf_gradalign.settings_files import read_settings
+from hf_gradalign.settings_files import find_settings, read_settings
 from hf_gradalign.training.atomic_writing import write_text_atomically
 
 _CLASSES = (ModelArguments, DataArguments, AudioSpoofTrainingArguments)
@@ -44,7 +45,7 @@ class RunParser(HfArgumentParser):
         super().__init__(
             _CLASSES,
             allow_abbrev=False,
-            prog="run_audio_spoof.py",
+            prog=program("train"),
             usage="%(prog)s [CONFIG.yaml | CONFIG.json] [--option value ...]",
             description="Train a speech deepfake detector on several views of each clip with aligned gradients. "
             "`--option none` unsets what a configuration file or a resumed run has set.",
@@ -111,14 +112,14 @@ def _or_none(read: Callable[[str], Any]) -> Callable[[str], Any]:
     return read_or_none
 
 
-_COMMAND = ("python", "scripts/run_audio_spoof.py")
+_RECIPE = "recipe"
 _CONFIG_SUFFIXES = (".json", ".yaml", ".yml")
 # What belongs to one start of a run and not to the run; and no token is ever written anywhere.
 _OF_ONE_START = ("output_dir", "resume_from_checkpoint", "hub_token", "dry_run", "overwrite", "allow_changes")
 
 
 def read_arguments(argv: Sequence[str]) -> dict[str, Any]:
-    """Read `[CONFIG.yaml|CONFIG.json] [--option value ...]`; options win over the file.
+    """Read `[CONFIG.yaml|CONFIG.json|recipe:NAME] [--option value ...]`; options win over the file.
 
     A resumed run has the options that it was started with, as far as no others are given, and but for those that run
     code or send something away: the folder may be a stranger's (`is_for_the_user`). What a file or a resumed run
@@ -134,6 +135,11 @@ def read_arguments(argv: Sequence[str]) -> dict[str, Any]:
     words = list(argv)
     defaults = dict(vars(parser.parse_args([])))
     words_of_file: list[str] = []
+    if words and words[0].startswith(f"{_RECIPE}:"):
+        try:
+            words[0] = str(find_settings(words[0], _RECIPE, Path(__file__).with_name("recipes")))
+        except FileNotFoundError as error:
+            parser.error(plain_text(error))
     if words and words[0].endswith(_CONFIG_SUFFIXES):
         words_of_file = _words_of_file(Path(words.pop(0)), parser)
     given, unknown = _parse(parser, words_of_file, words)
@@ -190,7 +196,7 @@ def describe_resumed(given: Mapping[str, Any], folder: str | Path) -> str:
 def resume_words(given: Mapping[str, Any], checkpoint: str) -> list[str]:
     """The command that resumes such a run; with what its folder does not keep, but for a token."""
     alone = {n: v for n, v in given.items() if is_for_the_user(n, v) and n not in _OF_ONE_START}
-    return [*_COMMAND, "--resume_from_checkpoint", checkpoint, *_words(alone)]
+    return [*command("train").split(), "--resume_from_checkpoint", checkpoint, *_words(alone)]
 
 
 def _taken(kept: Mapping[str, Any]) -> dict[str, Any]:
@@ -250,7 +256,7 @@ def command_words(given: Mapping[str, Any]) -> list[str]:
     """
     mine = ("run_name", *_OF_ONE_START)
     shown = {n: v for n, v in given.items() if n not in mine and not n.startswith(("hub_", "push_to_hub", "trackio_"))}
-    return [*_COMMAND, *_words(shown)]
+    return [*command("train").split(), *_words(shown)]
 
 
 def _words(options: Mapping[str, Any]) -> list[str]:

@@ -10,7 +10,7 @@ from math import prod
 from pathlib import Path
 from typing import Any
 
-from hf_gradalign.settings_files import read_settings
+from hf_gradalign.settings_files import find_settings, read_settings
 from hf_gradalign.study.cell import TAKEN_OPTIONS, Cell, Value, make_cell
 from hf_gradalign.study.errors import StudyError
 
@@ -64,18 +64,18 @@ class Study:
         """Read a study's file.
 
         Args:
-            path: A YAML file with the keys `name` (by default that of the file), `options` (of
-                `run_audio_spoof.py`, for all cells), `methods` (names and options of methods beside those that have a
-                name), `evaluate` (name to `corpus`, `split`, `subset`) and `cells`: a list of mappings from axes to a
-                value, a list of values, or a range `0..9`, each standing for all combinations of its values. A cell
-                that comes twice is run once.
+            path: `study:NAME` for one that comes with the package, or a YAML file with the keys `name` (by default
+                that of the file), `options` (of `run_audio_spoof.py`, for all cells), `methods` (names and options of
+                methods beside those that have a name), `evaluate` (name to `corpus`, `split`, `subset`) and `cells`: a
+                list of mappings from axes to a value, a list of values, or a range `0..9`, each standing for all
+                combinations of its values. A cell that comes twice is run once.
 
         Raises:
-            FileNotFoundError: If there is no such file.
+            FileNotFoundError: If there is no such file or name.
             ValueError: If it is not YAML (see `read_settings`).
             StudyError: If it does not define a study.
         """
-        path = Path(path)
+        path = find_settings(path, "study", Path(__file__).with_name("definitions"))
         if not path.is_file():
             raise FileNotFoundError(f"there is no study file {path}")
         content = read_settings(path)

@@ -53,7 +53,7 @@ def test_pushed_scores_have_an_address_that_badges_and_submissions_name(hub, run
     words += ["--push_to_hub", "--hub_model_id", "tester/model", "--private", "--paper_arxiv", "2509.20682"]
     words += ["--submission", tmp_path / "out.yaml", "--hf_username", "tester", "--contact", "t@example.com"]
 
-    answers = run_client(PROGRAM, folder, empty, SCRIPT, *words)
+    answers = run_client(PROGRAM, folder, empty, *words)
 
     assert answers["status"] == 0
     assert "tester/nowhere cannot be read" in answers["nowhere"]

@@ -1,5 +1,6 @@
 """Broken models end in a sentence, whoever loads them."""
 
+import importlib
 import json
 import shutil
 
@@ -8,6 +9,7 @@ import torch
 from safetensors.torch import load_file
 from tiny_detectors import make_detector
 
+from hf_gradalign.command_names import SCRIPTS
 from hf_gradalign.models import load_audio_classifier, load_detector
 from hf_gradalign.scoring import SpoofScorer
 
@@ -145,14 +147,8 @@ def test_a_file_in_place_of_a_folder(whole):
 
 @pytest.mark.parametrize("script", ["score_audio_spoof", "run_audio_spoof", "export_onnx", "convert_checkpoint"])
 def test_every_script_says_it(script, broken, tmp_path, capsys, monkeypatch):
-    import importlib.util
-    from pathlib import Path
-
-    place = Path(__file__).parents[2] / "scripts" / f"{script}.py"
-    monkeypatch.syspath_prepend(place.parent)
-    specification = importlib.util.spec_from_file_location(script, place)
-    module = importlib.util.module_from_spec(specification)
-    specification.loader.exec_module(module)
+    command = {script: name for name, script in SCRIPTS.items()}[f"{script}.py"]
+    module = importlib.import_module(f"hf_gradalign.cli.{command}")
     folder, out = str(broken("model.safetensors", POINTER)), str(tmp_path / "out")
     words = {
         "score_audio_spoof": [folder, "--output_file", out],

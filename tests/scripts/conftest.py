@@ -1,3 +1,4 @@
+import importlib
 import importlib.util
 from pathlib import Path
 
@@ -5,9 +6,11 @@ import datasets
 import pytest
 from matplotlib.figure import Figure
 
+from hf_gradalign import command_names
 from hf_gradalign.training.conflicts import figures as conflict_plots
 
 SCRIPTS = Path(__file__).parents[2] / "scripts"
+COMMANDS = {script.removesuffix(".py"): name.replace("-", "_") for name, script in command_names.SCRIPTS.items()}
 
 # A run of seconds: two updates of four short windows.
 QUICK = {
@@ -34,6 +37,8 @@ def load_script(monkeypatch):
     monkeypatch.syspath_prepend(SCRIPTS)
 
     def load(name):
+        if name in COMMANDS:
+            return importlib.import_module(f"hf_gradalign.cli.{COMMANDS[name]}")
         specification = importlib.util.spec_from_file_location(name, SCRIPTS / f"{name}.py")
         module = importlib.util.module_from_spec(specification)
         specification.loader.exec_module(module)

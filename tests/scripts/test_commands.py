@@ -1,6 +1,7 @@
 """How commands end: with a line and a status, and no traceback."""
 
 import errno
+import importlib
 import json
 import os
 import runpy
@@ -9,7 +10,6 @@ import subprocess
 import sys
 import time
 from pathlib import Path
-from types import SimpleNamespace
 
 import numpy as np
 import pyarrow as pa
@@ -17,6 +17,8 @@ import pyarrow.parquet as pq
 import pytest
 import soundfile
 import torch
+
+from hf_gradalign.cli import commands as cli_commands
 
 SCRIPTS = Path(__file__).parents[2] / "scripts"
 COMMANDS = (
@@ -26,9 +28,9 @@ COMMANDS = (
 
 
 @pytest.fixture
-def commands(load_script):
+def commands():
     before = signal.getsignal(signal.SIGINT)
-    yield load_script("commands")
+    yield importlib.import_module("hf_gradalign.cli.commands")
     signal.signal(signal.SIGINT, before)
 
 
@@ -74,10 +76,11 @@ def test_ctrl_c_while_a_command_ends_prints_no_traceback(commands):
 @pytest.mark.parametrize("name", COMMANDS)
 def test_every_command_begins_and_ends_the_same_way(load_script, monkeypatch, name):
     ran = []
-    load_script("commands")
-    monkeypatch.setitem(sys.modules, "commands", SimpleNamespace(run_command=lambda main, **options: ran.append(main)))
-    script = runpy.run_path(str(SCRIPTS / f"{name}.py"), run_name="__main__")
-    assert ran == [script["main"]]
+    monkeypatch.setattr(cli_commands, "run_command", lambda main, words, **options: ran.append(main))
+    before = signal.getsignal(signal.SIGINT)
+    runpy.run_path(str(SCRIPTS / f"{name}.py"), run_name="__main__")
+    signal.signal(signal.SIGINT, before)
+    assert ran == [load_script(name).main]
 
 
 def test_a_mistake_of_the_code_keeps_its_traceback(commands):

@@ -1,10 +1,10 @@
-"""How a command begins and ends. Imported first: Ctrl-C ends it with a line, also while libraries are imported."""
+"""How a command begins and ends: Ctrl-C ends it with a line, also while libraries are imported."""
 
 import os
 import signal
 import sys
 from collections.abc import Callable, Sequence
-from pathlib import Path
+from importlib import import_module
 from types import FrameType
 from typing import NoReturn
 
@@ -20,12 +20,22 @@ def _end_now(number: int, frame: FrameType | None) -> None:
     os._exit(_INTERRUPTED)
 
 
-if sys.argv and Path(sys.argv[0]).resolve().parent == Path(__file__).resolve().parent:
-    signal.signal(signal.SIGINT, _end_unbegun)  # libraries take seconds to import, and nothing is begun before
+def start(name: str, words: Sequence[str] | None = None) -> NoReturn:
+    """Run a command of `hf-gradalign` and end the process.
+
+    Args:
+        name: A key of `SCRIPTS`, or "env".
+        words: Its command line; by default this process's.
+    """
+    signal.signal(signal.SIGINT, _end_unbegun)  # imports take a while, and nothing is begun before
+    module = import_module(f"hf_gradalign.cli.{name.replace('-', '_')}")
+    options = {"after_interrupt": module.AFTER_INTERRUPT} if hasattr(module, "AFTER_INTERRUPT") else {}
+    run_command(module.main, words, at_end=getattr(module, "at_end", None), **options)
 
 
 def run_command(
     main: Callable[[Sequence[str]], int],
+    words: Sequence[str] | None = None,
     *,
     after_interrupt: str = "the same command starts again from the beginning",
     at_end: Callable[[], None] | None = None,
@@ -34,12 +44,13 @@ def run_command(
 
     Args:
         main: Takes the words of the command line and gives the exit status.
+        words: The command line; by default this process's.
         after_interrupt: What to do after Ctrl-C.
         at_end: Called when main is done.
     """
     signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
-        status = main(sys.argv[1:])
+        status = main(sys.argv[1:] if words is None else words)
         if at_end is not None:
             at_end()
         sys.stdout.flush()
@@ -74,4 +85,4 @@ def set_up_libraries(*, no_progress: bool = False) -> None:
     hide_library_bars(downloads=no_progress)
 
 
-__all__ = ["run_command", "set_up_libraries"]
+__all__ = ["run_command", "set_up_libraries", "start"]

@@ -1,0 +1,235 @@
+"""Convert a published detector's checkpoint into a model of transformers, or one of ours back.
+
+python scripts/convert_checkpoint.py SpeechAntiSpoofingBenchmarks/DPDA-GA-AASIST:dpda_ga_aasist_avg5.pth --output_dir aasist
+python scripts/convert_checkpoint.py best.pth --head auto --output_dir detector --check reference.pth
+python scripts/convert_checkpoint.py --average best_0.pth best_1.pth best_2.pth --output_dir detector
+python scripts/convert_checkpoint.py detector --reverse --output_file detector.pth
+
+Takes the layouts of DPDA-GA (AASIST, Conformer-TCM, Mamba), SSL_Anti-spoofing, TCM and XLSR-Mamba. Neither fairseq nor
+mamba_ssm nor the XLS-R file is needed, and nothing in a checkpoint is executed.
+"""  # noqa: E501
+
+from __future__ import annotations
+
+import argparse
+import errno
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from hf_gradalign import conversion, hub, training
+from hf_gradalign.cli.commands import set_up_libraries
+from hf_gradalign.command_names import in_users_words, program
+from hf_gradalign.error_lines import error_line, require_room
+from hf_gradalign.file_locks import hold_output
+from hf_gradalign.training.atomic_writing import give_usual_mode, require_free, written_when_whole
+
+if TYPE_CHECKING:
+    import torch
+
+_SIGNATURE = "By `scripts/convert_checkpoint.py` of hf_gradalign"  # in the card of what is converted
+
+
+def parse(argv: Sequence[str]) -> argparse.Namespace:
+    """Read the command line."""
+    parser = argparse.ArgumentParser(
+        description=in_users_words(__doc__),
+        prog=program("convert"),
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("checkpoint", nargs="?", help=".pth or .safetensors file, or org/repo:filename on the Hub")
+    parser.add_argument("--average", nargs="+", metavar="CHECKPOINT", help="convert the mean of several checkpoints")
+    parser.add_argument("--head", default="auto", help="aasist, conformer_tcm, mamba, or auto: told from the keys")
+    parser.add_argument("--prefix", help="what the keys begin with, if there are several detectors in it")
+    parser.add_argument("--output_dir", type=Path, help="folder for the model")
+    parser.add_argument("--overwrite", action="store_true", help="replace files that no earlier conversion wrote")
+    parser.add_argument("--revision", help="branch, tag or commit of a checkpoint on the Hub")
+    parser.add_argument("--token", help="access token for the Hub; by default that of `hf auth login`")
+    parser.add_argument(
+        "--num_attention_heads", type=int, default=16, help="of the backbone (16), which no checkpoint tells"
+    )
+    parser.add_argument(
+        "--conv_stride", type=int, nargs="+", help="of the feature extractor (5 2 2 2 2 2 2), which none tells"
+    )
+    parser.add_argument(
+        "--do_stable_layer_norm",
+        action=argparse.BooleanOptionalAction,
+        default=None,
+        help="layer norm before attention; by default if the feature extractor has layer norm, as in XLS-R",
+    )
+    parser.add_argument("--pool_ratios", type=float, nargs=3, help="AASIST's (0.5 0.5 0.5), which none tells")
+    parser.add_argument("--n_samples", type=int, default=66_800, help="samples that are scored (66800)")
+    parser.add_argument("--class_weights", type=float, nargs=2, help="of spoof and bona fide, for further training")
+    parser.add_argument("--check", help="file with input_values (B, time) and the published code's logits (B, 2)")
+    parser.add_argument("--tolerance", type=float, default=1e-4, help="largest difference that passes --check (1e-4)")
+    parser.add_argument("--license", help="licence of the weights, for the model card")
+    parser.add_argument("--push_to_hub", metavar="ID", help="publish the model as namespace/name")
+    parser.add_argument("--private", action="store_true", default=None, help="as a private repository")
+    parser.add_argument("--reverse", action="store_true", help="from a folder of ours to a published state dict")
+    parser.add_argument("--output_file", type=Path, help="file for --reverse: .pth or .safetensors")
+    parser.add_argument("--bonafide_label", help="for --reverse: the bona fide label, if the labels' names do not say")
+    parser.add_argument("--no_progress", action="store_true", help="show no progress bars")
+    arguments = parser.parse_args(argv)
+    if (arguments.checkpoint is None) == (arguments.average is None):
+        parser.error("give one checkpoint, or several with --average")
+    if arguments.reverse and (arguments.output_file is None or arguments.checkpoint is None):
+        parser.error("--reverse takes a model folder and --output_file")
+    if not arguments.reverse and arguments.output_dir is None:
+        parser.error("--output_dir is needed")
+    return arguments
+
+
+def main(argv: Sequence[str]) -> int:
+    """Convert from the command line; returns the exit status."""
+    arguments = parse(argv)
+    set_up_libraries(no_progress=arguments.no_progress)
+    from transformers.utils import logging  # with all that comes with it: not for --help
+
+    logging.set_verbosity_warning()
+    try:
+        with hold_output(arguments.output_file if arguments.reverse else arguments.output_dir):
+            return reverse(arguments) if arguments.reverse else convert(arguments)
+    except (ValueError, OSError) as error:
+        print(error_line(error, arguments.output_dir or arguments.output_file), file=sys.stderr)
+        return 2
+    except hub.PublishingError as error:
+        print(error_line(error), file=sys.stderr)
+        return 1
+
+
+def convert(arguments: argparse.Namespace) -> int:
+    """Published to ours."""
+    import torch
+
+    require_free(arguments.output_dir, arguments.overwrite or is_conversion(arguments.output_dir))
+    sources = arguments.average or [arguments.checkpoint]
+    paths = [
+        conversion.locate_checkpoint(source, revision=arguments.revision, token=arguments.token) for source in sources
+    ]
+    require_room(arguments.output_dir, paths[0].stat().st_size)
+    digests = {Path(source).name: conversion.sha256_of(path) for source, path in zip(sources, paths, strict=True)}
+    for name, digest in digests.items():
+        print(f"sha256 {digest}  {name}")
+    reference = None if arguments.check is None else read_reference(arguments.check)
+    states = map(conversion.read_state_dict, paths)
+    state = next(states) if len(paths) == 1 else training.average_state_dicts(map(in_float32, states), sources)
+    options = {} if arguments.pool_ratios is None else {"pool_ratios": arguments.pool_ratios}
+    model, report = conversion.convert_state_dict(
+        state,
+        head=arguments.head,
+        num_attention_heads=arguments.num_attention_heads,
+        conv_stride=arguments.conv_stride,
+        do_stable_layer_norm=arguments.do_stable_layer_norm,
+        head_options=options,
+        class_weights=arguments.class_weights,
+        prefix=arguments.prefix,
+    )
+    del state
+    print(report)
+
+    difference = None
+    if reference is not None:
+        with torch.inference_mode():
+            logits = model(reference["input_values"].float()).logits
+        difference = float((logits - reference["logits"].float()).abs().max())
+        print(f"largest difference   {difference:.3g} from the reference logits of {len(logits)} clips")
+        if not difference <= arguments.tolerance:
+            print(
+                f"error: that is more than {arguments.tolerance:g}; nothing was written. Is --num_attention_heads "
+                "right, and the other settings that no checkpoint tells?",
+                file=sys.stderr,
+            )
+            return 1
+
+    model.config.n_samples = arguments.n_samples
+    known = {} if len(sources) > 1 else hub.PUBLISHED_DETECTORS.get(sources[0], {})
+    facts = {
+        "title": f"{arguments.output_dir.resolve().name}: a converted {report.head} detector",
+        "source": ", ".join(source if source in hub.PUBLISHED_DETECTORS else Path(source).name for source in sources),
+        **known,
+        "head": report.head,
+        "load_from": arguments.push_to_hub or str(arguments.output_dir),
+        "n_parameters": report.n_parameters,
+        "n_samples": arguments.n_samples,
+        "report": f"{_SIGNATURE}:\n\n```\n{report}\n```",
+        "revision": arguments.revision,
+        "sha256": digests,
+        "averaged": len(sources) if len(sources) > 1 else None,
+        "largest_difference": difference,
+        "license": arguments.license,
+    }
+    with written_when_whole(arguments.output_dir) as draft:
+        model.save_pretrained(draft)
+        for weights in draft.glob("*.safetensors"):
+            give_usual_mode(weights)
+        model.make_feature_extractor().save_pretrained(draft)
+        hub.write_conversion_card(draft, hub.ConversionCardFacts(**facts))
+    print(f"\nModel, feature extractor, code and model card are in {arguments.output_dir}")
+    if arguments.push_to_hub:
+        where = hub.publish(
+            arguments.output_dir,
+            arguments.push_to_hub,
+            token=arguments.token,
+            private=arguments.private,
+            commit_message="Upload model converted with hf_gradalign",
+        )
+        print(f"Published at {where}")
+    return 0
+
+
+def is_conversion(folder: Path) -> bool:
+    """Whether a folder holds what this script wrote, and no training run."""
+    card = folder / "README.md"
+    if not card.is_file() or (folder / "run_arguments.json").exists():
+        return False
+    return _SIGNATURE in card.read_text(encoding="utf-8", errors="replace")
+
+
+def in_float32(state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """Values that are averaged in float32 and more, whatever they are stored in."""
+    return {name: value.float() if value.is_floating_point() else value for name, value in state.items()}
+
+
+def read_reference(path: str) -> dict[str, torch.Tensor]:
+    """Input and logits of the published code.
+
+    Raises:
+        ConversionError: If the file is not of this kind.
+    """
+    reference = conversion.read_state_dict(conversion.locate_checkpoint(path))
+    if not {"input_values", "logits"} <= set(reference):
+        raise conversion.ConversionError(f"--check {path} has {', '.join(reference)}; it needs input_values and logits")
+    return reference
+
+
+def reverse(arguments: argparse.Namespace) -> int:
+    """Ours to published."""
+    import torch
+    from safetensors.torch import save_file
+
+    from hf_gradalign import models
+    from hf_gradalign.scoring.model_loading import load_trained_classifier
+
+    path = arguments.output_file
+    if path.is_dir():
+        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
+    require_free(path, arguments.overwrite)
+    model, feature_extractor = load_trained_classifier(arguments.checkpoint)
+    if not isinstance(model, models.SpoofDetectorForAudioClassification):
+        raise conversion.ConversionError(
+            f"{arguments.checkpoint} is a {type(model).__name__}, not a detector of hf_gradalign"
+        )
+    labels = models.output_labels(model.config.id2label, model.config.label2id, arguments.bonafide_label)
+    models.put_in_order(model, feature_extractor, labels)  # the published code takes the second logit for bona fide
+    state = conversion.published_state_dict(model)
+    require_room(path.parent, sum(value.nbytes for value in state.values()))
+    with written_when_whole(path) as draft:
+        if draft.suffix == ".safetensors":
+            save_file(state, draft)
+            give_usual_mode(draft)
+        else:
+            torch.save(state, draft)
+    print(f"{len(state)} entries of the {model.config.head} layout are in {arguments.output_file}")
+    return 0

@@ -1,0 +1,298 @@
+"""Error rates, costs and figures from score files, also of other people's systems.
+
+python scripts/evaluate_scores.py scores.txt keys/DF/CM/trial_metadata.txt --by system codec
+python scripts/evaluate_scores.py scores_Wild.txt release_in_the_wild/meta.csv --bootstrap_over speaker
+python scripts/evaluate_scores.py cm.txt --asv_scores ASVspoof2019.LA.asv.eval.gi.trl.scores.txt
+python scripts/evaluate_scores.py ours.txt keys.tsv --compare theirs.txt --output_dir evaluation
+
+SCORES is a file with a score an utterance, higher for bona fide; labels are in it too, or in KEYS: a protocol, keys, a
+meta.csv, any table with a header, a parquet file or folder of the Arena's form, or a corpus as training takes it
+(in_the_wild:/data/itw). What each metric is: docs/metrics.md. Figures need matplotlib (the extra `plots`).
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import errno
+import json
+import os
+import sys
+import tempfile
+import warnings
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from hf_gradalign import data, metrics, score_files
+from hf_gradalign.cli.commands import set_up_libraries
+from hf_gradalign.command_names import in_users_words, program
+from hf_gradalign.error_lines import error_line
+from hf_gradalign.file_locks import hold_output
+from hf_gradalign.training.atomic_writing import write_text_atomically
+
+
+def parse(argv: Sequence[str]) -> argparse.Namespace:
+    """Read the command line."""
+    parser = argparse.ArgumentParser(
+        description=in_users_words(__doc__),
+        prog=program("evaluate"),
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    parser.add_argument("scores", metavar="SCORES", help="a score file")
+    parser.add_argument("keys", metavar="KEYS", nargs="?", help="the labels, if they are not in the score file")
+    parser.add_argument(
+        "--subset", help="of keys that have some (ASVspoof 2021): eval (default), progress, hidden, all"
+    )
+    parser.add_argument("--split", default="test", help="of a corpus in place of KEYS (test)")
+    parser.add_argument("--partial", action="store_true", help="go on where more than 5 %% of the keys have no score")
+    parser.add_argument("--compare", nargs="+", default=[], metavar="OTHER_SCORES", help="test against other systems")
+    parser.add_argument("--by", nargs="+", default=[], metavar="COLUMN", help="break down: system, codec, speaker, ...")
+    columns = parser.add_argument_group("columns, where they are not found (a name, or a number counted from 1)")
+    columns.add_argument("--score_column", help="with the scores")
+    columns.add_argument("--id_column", help="with the utterance ids in SCORES")
+    columns.add_argument("--key_id_column", help="with the utterance ids in KEYS")
+    columns.add_argument("--label_column", help="with the labels, in KEYS or, without KEYS, in SCORES")
+    columns.add_argument("--label_map", nargs="+", help="what other labels mean: 0=spoof 1=bonafide")
+    columns.add_argument("--higher_is", choices=["bonafide", "spoof"], help="what a high score means (bonafide)")
+    columns.add_argument(
+        "--score_is",
+        choices=["score", "confidence"],
+        help="confidence: of the label in SCORES, a prediction; score: to be ranked as it is (by default found out)",
+    )
+    columns.add_argument("--sasv", action="store_true", help="scores of spoofing-robust speaker verification: a-DCF")
+    computed = parser.add_argument_group("metrics")
+    computed.add_argument(
+        "--threshold", help="for accuracy and F1: a number, or the evaluation.json of development data (its EER's)"
+    )
+    computed.add_argument("--asv_scores", help="for min t-DCF: the verifier's score file, or asvspoof5")
+    computed.add_argument("--asv_keys", help="of ASVspoof 2021, ASV/trial_metadata.txt; found where it lies")
+    computed.add_argument(
+        "--asv_rates", nargs=3, type=float, metavar=("MISS", "FA", "SPOOF_FA"), help="in place of its scores: fractions"
+    )
+    statistics = parser.add_argument_group("statistics")
+    statistics.add_argument("--bootstrap", type=int, default=1000, metavar="N", help="draws, 0 for no intervals (1000)")
+    statistics.add_argument("--bootstrap_over", default="utterance", help="utterance, or a column such as speaker")
+    statistics.add_argument("--confidence", type=float, default=0.95, help="of intervals (0.95)")
+    statistics.add_argument("--seed", type=int, default=0)
+    output = parser.add_argument_group("output")
+    output.add_argument("--output_dir", type=Path, help="folder for evaluation.json and the figures")
+    output.add_argument("--output_json", type=Path, help="the JSON file, if not evaluation.json in that folder")
+    output.add_argument("--formats", nargs="+", default=["png", "svg"], help="of the figures (png svg); none for none")
+    output.add_argument("--no_progress", action="store_true", help="show no progress bars")
+    arguments = parser.parse_args(argv)
+    if arguments.asv_scores and arguments.asv_rates:
+        parser.error("give --asv_scores or --asv_rates, not both")
+    if arguments.bootstrap < 0 or arguments.bootstrap == 1:
+        parser.error("--bootstrap takes 0 (no intervals) or 2 draws and more")
+    if arguments.compare and not arguments.bootstrap:
+        parser.error("--compare is a test by bootstrap: give it draws with --bootstrap")
+    return arguments
+
+
+def main(argv: Sequence[str]) -> int:
+    """Evaluate from the command line; returns the exit status."""
+    arguments = parse(argv)
+    set_up_libraries(no_progress=arguments.no_progress)
+    draws_figures = arguments.output_dir is not None and arguments.formats != ["none"]
+    try:
+        if draws_figures:
+            score_files.import_matplotlib()  # before the work, not after
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always", UserWarning)
+            with contextlib.ExitStack() as held:
+                for path in output_files(arguments):
+                    held.enter_context(hold_output(path))
+                run(arguments, draws_figures)
+        for message in dict.fromkeys(str(item.message) for item in caught if issubclass(item.category, UserWarning)):
+            print(f"warning: {message}", file=sys.stderr)
+    except (ValueError, OSError, ImportError) as error:
+        print(error_line(error, arguments.output_dir or arguments.output_json), file=sys.stderr)
+        return 2
+    return 0
+
+
+def run(arguments: argparse.Namespace, draws_figures: bool) -> None:
+    """Read, evaluate, print and write."""
+    clips = load(arguments.scores, arguments)
+    others = [load(path, arguments) for path in arguments.compare]  # mistakes in them before the work, not after
+    if clips.trial_types is None and arguments.sasv:
+        raise score_files.ScoreFileError(
+            "--sasv wants labels that are target, nontarget or spoof (asv-label), and these are not."
+        )
+    unfit = ("by", "threshold", "asv_scores", "asv_rates", "compare")
+    if clips.trial_types is not None and (given := [f"--{name}" for name in unfit if getattr(arguments, name)]):
+        raise score_files.ScoreFileError(
+            f"{', '.join(given)}: for countermeasures, and {arguments.scores} has trials of speaker verification "
+            "(labels that are target, nontarget or spoof)."
+        )
+    settings = make_settings(arguments, is_trials=clips.trial_types is not None)
+    path = output_file(arguments)
+    evaluation = (
+        score_files.evaluate_trials(clips, settings)
+        if clips.trial_types is not None
+        else score_files.evaluate_clips(clips, settings)
+    )
+    show(evaluation)
+    result = evaluation.as_dict()
+    systems = [(clips.scores, clips.labels)]
+    if others:
+        result["comparisons"] = {}
+        for other, theirs in zip(arguments.compare, others, strict=True):
+            result["comparisons"][other] = compare(clips, theirs, settings)
+            systems.append((theirs.scores, theirs.labels))
+    if path is not None:
+        write_text_atomically(path, json.dumps(result, indent=2) + "\n")
+        print(f"\n{path}")
+    if draws_figures and evaluation.eer_threshold is not None:
+        named = dict(zip(names_of([arguments.scores, *arguments.compare]), systems, strict=True))
+        for path in draw(evaluation, clips, named, arguments):
+            print(path)
+
+
+def output_files(arguments: argparse.Namespace) -> set[Path]:
+    """What no other evaluation may write meanwhile: the results, and `evaluation.json` next to the figures."""
+    folder = arguments.output_dir
+    named = (arguments.output_json, None if folder is None else folder / "evaluation.json")
+    return {path.resolve() for path in named if path is not None}
+
+
+def output_file(arguments: argparse.Namespace) -> Path | None:
+    """Where the results go, if anywhere; the folders are there after it and can be written to."""
+    if arguments.output_dir is None and arguments.output_json is None:
+        return None
+    path = arguments.output_json or arguments.output_dir / "evaluation.json"
+    if path.is_dir():
+        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
+    for folder in {path.parent, arguments.output_dir or path.parent}:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):  # an error now, not after the work
+            pass
+    return path
+
+
+def load(path: str, arguments: argparse.Namespace) -> score_files.Clips:
+    """Scores with their labels."""
+    label_map = data.parse_label_map(arguments.label_map)
+    has_keys = arguments.keys is not None
+    scores = score_files.read_scores(
+        path,
+        id_column=arguments.id_column,
+        score_column=arguments.score_column,
+        label_column=None if has_keys else arguments.label_column,
+        label_map=label_map,
+        higher_is=arguments.higher_is,
+        score_is=arguments.score_is,
+        of_trials=arguments.sasv,
+        has_keys=has_keys,
+    )
+    if not has_keys:
+        return score_files.with_own_labels(scores)
+    if score_files.names_corpus(arguments.keys):
+        options = data.CorpusOptions([arguments.keys])
+        keys = score_files.read_keys_of_corpus(
+            arguments.keys,
+            split=options.values("--split", arguments.split)[arguments.keys],
+            subset=arguments.subset,
+            label_map=options.label_maps(arguments.label_map)[arguments.keys],
+            label_column=options.values("--label_column", arguments.label_column)[arguments.keys],
+            id_column=options.values("--key_id_column", arguments.key_id_column)[arguments.keys],
+        )
+    else:
+        keys = score_files.read_keys(
+            arguments.keys,
+            subset=arguments.subset,
+            id_column=arguments.key_id_column,
+            label_column=arguments.label_column,
+            label_map=label_map,
+            of_trials=arguments.sasv,
+        )
+    return score_files.match_keys(scores, keys, allow_missing=arguments.partial)
+
+
+def make_settings(arguments: argparse.Namespace, is_trials: bool) -> score_files.Settings:
+    """What to compute."""
+    asv = None
+    if arguments.asv_rates:
+        asv = metrics.AsvErrorRates(*arguments.asv_rates)
+    elif arguments.asv_scores:
+        asv = score_files.read_asv_error_rates(arguments.asv_scores, arguments.asv_keys, subset=arguments.subset)
+    return score_files.Settings(
+        threshold=None if is_trials else read_threshold(arguments.threshold),
+        asv=None if is_trials else asv,
+        by=() if is_trials else tuple(arguments.by),
+        n_draws=arguments.bootstrap,
+        over=arguments.bootstrap_over,
+        confidence=arguments.confidence,
+        seed=arguments.seed,
+    )
+
+
+def read_threshold(given: str | None) -> float | None:
+    """A number, or the equal error threshold of an earlier evaluation."""
+    if given is None:
+        return None
+    try:
+        return float(given)
+    except ValueError:
+        pass
+    try:
+        return float(json.loads(Path(given).read_text(encoding="utf-8"))["eer_threshold"])
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
+        raise score_files.ScoreFileError(
+            f"--threshold takes a number or the evaluation.json of development data, not {given!r} ({error!r})."
+        ) from error
+
+
+def show(evaluation: score_files.Evaluation) -> None:
+    """Print the tables, and on the error stream what is odd."""
+    for note in evaluation.notes:
+        print(f"note: {note}", file=sys.stderr)
+    for problem in evaluation.problems:
+        print(f"warning: {problem}", file=sys.stderr)
+    print(f"{score_files.described(evaluation)}\n\n{score_files.overall_table(evaluation)}")
+    if evaluation.settings.asv is not None:
+        rates = ", ".join(
+            f"{name.replace('_', ' ')} {100 * rate:.4f} %" for name, rate in evaluation.settings.asv._asdict().items()
+        )
+        print(f"\nVerifier of the t-DCF: {rates}.")
+    measures = score_files.measures_of(evaluation.settings)
+    for column, breakdown in evaluation.breakdowns.items():
+        print(f"\n{score_files.breakdown_table(column, breakdown, measures)}")
+
+
+def compare(clips: score_files.Clips, theirs: score_files.Clips, settings: score_files.Settings) -> Mapping[str, Any]:
+    """Print the paired test and give it for JSON."""
+    common, other, notes = score_files.match_systems(clips, theirs)
+    for note in [*(note for note in theirs.notes if note not in clips.notes), *notes]:
+        print(f"note: {note}", file=sys.stderr)
+    comparisons = score_files.compare_clips(common, other, settings)
+    print(
+        f"\n{clips.source} (first) against {theirs.source} (second), {len(common)} clips, paired bootstrap of "
+        f"{settings.n_draws} draws:\n\n{score_files.comparison_table(comparisons, score_files.measures_of(settings))}"
+    )
+    return {"n_clips": len(common), **{name: asdict(found) for name, found in comparisons.items()}}
+
+
+def draw(
+    evaluation: score_files.Evaluation,
+    clips: score_files.Clips,
+    systems: Mapping[str, Any],
+    arguments: argparse.Namespace,
+) -> list[Path]:
+    """The figures."""
+    figures = {
+        "det": score_files.draw_det(systems),
+        "scores": score_files.draw_histograms(clips.scores, clips.labels, evaluation.eer_threshold),
+    }
+    for column, breakdown in evaluation.breakdowns.items():
+        figures[f"eer_by_{column}"] = score_files.draw_bars(column, breakdown, evaluation.rows["eer"].value)
+    return score_files.save_figures(figures, arguments.output_dir, arguments.formats)
+
+
+def names_of(paths: Sequence[str]) -> list[str]:
+    """What score files are called in figures: their names, or with their folders where names are not enough."""
+    stems = [Path(path).stem for path in paths]
+    return stems if len(set(stems)) == len(stems) else list(paths)

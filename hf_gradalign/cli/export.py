@@ -1,0 +1,88 @@
+"""Write a trained detector, or another classifier of waveforms, as an ONNX file, and compare it with PyTorch.
+
+python scripts/export_onnx.py runs/my-run --output detector.onnx
+python scripts/export_onnx.py name/of-a-detector --revision v1 --output detector.onnx --n_samples 64000
+
+The file takes `input_values`, float32 of shape (batch, n_samples) for any batch, and gives `logits` (batch, 2), spoof
+and bona fide. Needs onnx, onnxruntime and onnxscript (the extra `onnx`).
+"""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from hf_gradalign import export as onnx_export
+from hf_gradalign.cli.commands import set_up_libraries
+from hf_gradalign.command_names import in_users_words, program
+from hf_gradalign.error_lines import error_line
+from hf_gradalign.file_locks import hold_output
+from hf_gradalign.training.atomic_writing import require_free
+
+
+def main(argv: Sequence[str]) -> int:
+    """Export from the command line; returns the exit status."""
+    parser = argparse.ArgumentParser(
+        description=in_users_words(__doc__),
+        prog=program("export"),
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("model", metavar="MODEL_DIR_OR_ID", help="a detector's folder, or its Hub id")
+    parser.add_argument("--output", metavar="FILE", type=Path, required=True)
+    parser.add_argument("--overwrite", action="store_true", help="replace a file that is there")
+    parser.add_argument("--n_samples", type=int, help="length of the waveforms; by default that of training")
+    parser.add_argument("--revision", help="of a model on the Hub")
+    parser.add_argument("--bonafide_label", help="name or number of the bona fide label, if its names do not say")
+    parser.add_argument("--trust_remote_code", action="store_true", help="run modeling code that comes with the model")
+    parser.add_argument("--no_progress", action="store_true", help="show no progress bars")
+    arguments = parser.parse_args(argv)
+    set_up_libraries(no_progress=arguments.no_progress)
+    logging.getLogger("torch.onnx._internal.exporter").setLevel(logging.ERROR)  # what of torchvision is not there
+    try:
+        with hold_output(arguments.output):
+            report = export(arguments)
+    except (ValueError, OSError, ImportError, onnx_export.OnnxMismatchError) as error:
+        print(error_line(error, arguments.output.parent), file=sys.stderr)
+        return 2
+    print(
+        f"{report.path}: {report.size / 1e6:.1f} MB, opset {report.opset}, input_values (batch, {report.n_samples}) to "
+        f"logits (batch, 2)\nlargest difference from PyTorch in batches of "
+        f"{', '.join(map(str, report.check_batches))}: {report.largest_difference:.2e}"
+    )
+    return 0
+
+
+def export(arguments: argparse.Namespace) -> onnx_export.OnnxReport:
+    """Load the detector and export it.
+
+    Raises:
+        OSError: If there is no such model, one of its files is broken, or the output exists.
+        ValueError: If it is no trained detector, its labels do not say which output is which, or it takes
+            whole clips and no length is given.
+    """
+    from hf_gradalign import models
+    from hf_gradalign.scoring.model_loading import load_trained_classifier
+    from hf_gradalign.scoring.model_windows import settle_windowing
+
+    name = arguments.model
+    for path in (arguments.output, arguments.output.with_name(f"{arguments.output.name}.data")):
+        require_free(path, arguments.overwrite)
+    if arguments.output.is_dir():
+        raise ValueError(f"--output {arguments.output} is a folder: name a file, such as detector.onnx")
+    hub_options = {"revision": arguments.revision, "trust_remote_code": arguments.trust_remote_code}
+    model, feature_extractor = load_trained_classifier(name, **hub_options)
+    if feature_extractor.model_input_names[0] != "input_values":
+        raise ValueError(
+            f"{name}, a {type(model).__name__}, takes {feature_extractor.model_input_names[0]}, not waveforms; only "
+            "models that take waveforms can be exported"
+        )
+    windowing = settle_windowing(feature_extractor)
+    n_samples = arguments.n_samples or (None if windowing.mode == "whole" else windowing.n_samples)
+    if n_samples is None:
+        raise ValueError(f"{name} takes whole clips, and an exported model takes clips of one length: give --n_samples")
+    labels = models.output_labels(model.config.id2label, model.config.label2id, arguments.bonafide_label)
+    models.put_in_order(model, feature_extractor, labels)
+    return onnx_export.export_onnx(model, arguments.output, n_samples=n_samples)

@@ -1,0 +1,48 @@
+"""The console command `hf-gradalign`. Nothing heavy is imported for its `--help`."""
+
+import argparse
+import sys
+from collections.abc import Sequence
+from typing import NoReturn
+
+from hf_gradalign import __version__
+from hf_gradalign.cli.commands import start
+
+COMMANDS = {
+    "train": "train a detector on clean and augmented views with aligned gradients",
+    "score": "score corpora or recordings with a trained detector",
+    "evaluate": "evaluate score files: error rates, costs, intervals, breakdowns",
+    "convert": "convert a published checkpoint, or convert back",
+    "export": "export a detector as an ONNX file",
+    "study": "run a study: a grid of trainings, scored on several sets",
+    "report": "report a study: tables, comparisons and figures",
+    "plot-conflicts": "draw a run's conflict record",
+    "arena": "write results for the Speech Anti-Spoofing Arena",
+    "env": "print versions, devices and optional packages, for a bug report",
+}
+
+
+def main(argv: Sequence[str] | None = None) -> NoReturn:
+    """Run `hf-gradalign COMMAND ...` and end the process.
+
+    Args:
+        argv: The words after `hf-gradalign`; by default this process's.
+    """
+    listed = "\n".join(f"  {name:<16}{text}" for name, text in COMMANDS.items())
+    parser = argparse.ArgumentParser(
+        prog="hf-gradalign",
+        usage="hf-gradalign COMMAND ...",
+        description="Dual-path training with gradient alignment for speech deepfake detectors.",
+        epilog=f"commands:\n{listed}\n\n`hf-gradalign COMMAND --help` lists a command's options.",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    parser.add_argument("--version", action="version", version=f"hf_gradalign {__version__}")
+    parser.add_argument("command", choices=COMMANDS, metavar="COMMAND", help="one of those below")
+    words = list(sys.argv[1:] if argv is None else argv)
+    name = parser.parse_args(words[:1] or ["--help"]).command
+    start(name, words[1:])
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,40 @@
+"""Draw a run's conflict record: conflict rate by epoch, histogram of cosines, ratio of norms, and a heat map by module.
+
+python scripts/plot_conflicts.py runs/my-run
+python scripts/plot_conflicts.py runs/my-run/conflicts.jsonl --output_dir figures --formats pdf
+
+Runs write the record unless they are told `--conflict_record none`; the heat map needs `--conflict_record_modules`.
+A run that is still going on, or was killed, can be drawn too. Needs matplotlib (the extra `plots`).
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from hf_gradalign import experiment
+from hf_gradalign.command_names import in_users_words, program
+from hf_gradalign.error_lines import error_line
+
+
+def main(argv: Sequence[str]) -> int:
+    """Draw from the command line; returns the exit status."""
+    parser = argparse.ArgumentParser(
+        description=in_users_words(__doc__),
+        prog=program("plot-conflicts"),
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("source", metavar="RUN_OR_FILE", type=Path, help="a run's folder, or its conflicts.* file")
+    parser.add_argument("--output_dir", type=Path, help="by default figures/ beside the record")
+    parser.add_argument("--formats", nargs="+", default=["png", "svg"], help="as matplotlib names them (png svg)")
+    arguments = parser.parse_args(argv)
+    try:
+        paths = experiment.draw_conflicts(arguments.source, arguments.output_dir, arguments.formats)
+    except (ValueError, OSError, ImportError) as error:
+        print(error_line(error, arguments.output_dir or arguments.source), file=sys.stderr)
+        return 2
+    for path in paths:
+        print(path)
+    return 0

@@ -1,0 +1,70 @@
+"""Report a study: tables, paired differences and figures, made from its Parquet files alone.
+
+python scripts/report_study.py runs/studies/quick
+python scripts/report_study.py runs/studies/quick --baseline augmented --bootstrap_over speaker --output_dir report
+
+python scripts/report_study.py runs/studies/quick --rebuild_tables
+
+A study that is still going on can be reported, too. Tables that were lost or damaged are made again of what the cells'
+folders hold by --rebuild_tables. Figures need matplotlib (the extra `plots`).
+"""
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from hf_gradalign import study
+from hf_gradalign.command_names import command, in_users_words, program
+from hf_gradalign.error_lines import error_line
+
+
+def main(argv: Sequence[str]) -> int:
+    """Report from the command line; returns the exit status."""
+    try:
+        return report(argv)
+    except (ValueError, OSError, ImportError) as error:
+        print(error_line(error), file=sys.stderr)
+        return 2
+
+
+def report(argv: Sequence[str]) -> int:
+    """Write a report; returns the exit status."""
+    defaults = study.ReportSettings()
+    parser = argparse.ArgumentParser(
+        description=in_users_words(__doc__),
+        prog=program("report"),
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    parser.add_argument("results", metavar="RESULTS", type=Path, help="folder with the study's Parquet files")
+    parser.add_argument("--output_dir", type=Path, help="by default report/ in that folder")
+    parser.add_argument(
+        "--baseline", default=defaults.baseline, help=f"method that others are compared with ({defaults.baseline})"
+    )
+    parser.add_argument("--bootstrap", type=int, default=defaults.n_draws, help=f"draws ({defaults.n_draws})")
+    parser.add_argument(
+        "--bootstrap_over", default=defaults.over, help="what is drawn: utterance, or a column such as speaker"
+    )
+    parser.add_argument("--confidence", type=float, default=defaults.confidence, help="of intervals (0.95)")
+    parser.add_argument("--seed", type=int, default=defaults.seed, help="of the draws (0)")
+    parser.add_argument("--formats", nargs="+", default=["png"], help="of figures, as matplotlib names them, or none")
+    parser.add_argument(
+        "--rebuild_tables",
+        action="store_true",
+        help="first make the Parquet files again of what the cells' folders hold",
+    )
+    arguments = parser.parse_args(argv)
+    settings = study.ReportSettings(
+        arguments.baseline, arguments.bootstrap, arguments.bootstrap_over, arguments.confidence, arguments.seed
+    )
+    formats = [] if arguments.formats == ["none"] else arguments.formats
+    if arguments.rebuild_tables:
+        aside, unknown = study.rebuild_tables(arguments.results)
+        for path in aside:
+            print(f"damaged, and now called {path}")
+        for path in unknown:
+            print(f"left out, for only its study's file says what it is ({command('study')} takes it in): {path}")
+    path = study.write_report(arguments.results, arguments.output_dir, settings, formats)
+    print(path)
+    return 0

@@ -1,0 +1,248 @@
+"""Score corpora with a trained detector: a line `utterance_id score` a clip, higher for bona fide.
+
+python scripts/score_audio_spoof.py runs/my-run
+python scripts/score_audio_spoof.py you/your-detector --corpus asvspoof2021_df:/data/DF in_the_wild:/data/itw
+python scripts/score_audio_spoof.py runs/my-run --audio recordings/ interview.wav --windows all --combine min
+torchrun --nproc_per_node 8 scripts/score_audio_spoof.py you/your-detector --corpus asvspoof5:/data/asvspoof5
+
+Interrupted or killed, the same command continues where it was. Error rates: scripts/evaluate_scores.py.
+"""
+
+from __future__ import annotations
+
+import argparse
+import re
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from hf_gradalign import data, metrics, scoring, training
+from hf_gradalign.cli.commands import set_up_libraries
+from hf_gradalign.command_names import in_users_words, program
+from hf_gradalign.error_lines import error_line
+from hf_gradalign.plain_text import one_line
+
+if TYPE_CHECKING:
+    from datasets import Dataset
+
+_SHOWN = 20  # scores of recordings that are printed too
+
+
+def parse(argv: Sequence[str]) -> argparse.Namespace:
+    """Read the command line."""
+    parser = argparse.ArgumentParser(
+        description=in_users_words(__doc__),
+        prog=program("score"),
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    parser.add_argument("model", help="folder or Hub id of a trained detector, or of any two-class audio classifier")
+    parser.add_argument(
+        "--corpus",
+        nargs="+",
+        metavar="NAME[:PATH]",
+        help="corpora to score: a name with its path (asvspoof2019_la:PATH, ...), a folder, a file or a Hub id; by "
+        "default the demo corpus",
+    )
+    parser.add_argument("--audio", nargs="+", type=Path, help="audio files, or folders of them, in place of a corpus")
+    parser.add_argument("--split", nargs="+", help="train, validation or test (test)")
+    parser.add_argument("--subset", help="of corpora that have some (ASVspoof 2021: eval, progress, hidden or all)")
+    parser.add_argument(
+        "--on_missing_audio",
+        choices=["stop", "skip"],
+        default="stop",
+        help="what to do about files that the corpus names and that are not there (stop)",
+    )
+    columns = parser.add_argument_group("columns: of all corpora, or as CORPUS:VALUE of one, which --split takes too")
+    columns.add_argument("--config_name", nargs="+", help="configuration of a data set that has several")
+    columns.add_argument("--audio_column_name", nargs="+", help="column with the audio (audio)")
+    columns.add_argument("--label_column_name", nargs="+", help="column with the label (label), or none")
+    columns.add_argument(
+        "--id_column_name", nargs="+", help="column with the utterance ids (utterance_id, if it is there); none: files"
+    )
+    columns.add_argument("--label_map", nargs="+", help="what other labels mean: 0=spoof 1=bonafide, CORPUS:0=spoof")
+    output = parser.add_argument_group("output")
+    output.add_argument("--output_dir", type=Path, help="folder for the score files (scores/<model>)")
+    output.add_argument("--output_file", type=Path, help="the score file, where there is one corpus")
+    output.add_argument("--columns", nargs="+", default=[], help="further columns for the file, e.g. label system")
+    output.add_argument(
+        "--overwrite", action="store_true", help="start over; the old scores stay until the new ones are complete"
+    )
+    hearing = parser.add_argument_group("what the model hears")
+    hearing.add_argument(
+        "--windows",
+        choices=["first", "all", "whole"],
+        help="the first window (the protocol), windows over all of it, or the whole clip at once; by default as the "
+        "model was saved",
+    )
+    hearing.add_argument("--window_seconds", type=float, help="by default as the model was saved, or else 4.175")
+    hearing.add_argument("--hop_seconds", type=float, help="from window to window with --windows all (a window)")
+    hearing.add_argument(
+        "--combine", default="mean", choices=["mean", "median", "min", "max"], help="of windows (mean)"
+    )
+    hearing.add_argument("--rms_level", type=float, help="bring clips to this root mean square first")
+    hearing.add_argument(
+        "--bonafide_label",
+        help="the model's bona fide label (its name or number), if its names do not say which one it is; none for a "
+        "model of one output that is higher for spoof",
+    )
+    work = parser.add_argument_group("work")
+    work.add_argument("--batch_size", type=int, default=16, help="windows a forward pass (16)")
+    work.add_argument("--num_workers", type=int, help="processes that decode (2; up to 12 where there is a GPU)")
+    work.add_argument("--dtype", default="float32", choices=["float32", "bfloat16", "float16", "auto"])
+    work.add_argument("--device", help="cpu, cuda, cuda:1, ...; by default the accelerator, if there is one")
+    work.add_argument("--no_progress", action="store_true", help="show no progress bar")
+    hub = parser.add_argument_group("Hub")
+    hub.add_argument("--revision", help="branch, tag or commit of the model")
+    hub.add_argument("--token", help="access token; by default that of `hf auth login`")
+    hub.add_argument("--trust_remote_code", action="store_true", help="run modeling code that comes with the model")
+    arguments = parser.parse_args(argv)
+    if arguments.corpus and arguments.audio:
+        parser.error("give --corpus or --audio, not both")
+    if arguments.output_file and len(arguments.corpus or ()) > 1:
+        parser.error("--output_file is for one corpus; with several take --output_dir")
+    return arguments
+
+
+def main(argv: Sequence[str]) -> int:
+    """Run from the command line; returns the exit status."""
+    arguments = parse(argv)
+    set_up_libraries(no_progress=arguments.no_progress)
+    from transformers.utils import logging  # with all that comes with it: not for --help
+
+    state = scoring.process_state()
+    logging.set_verbosity_warning() if state.is_main_process else logging.set_verbosity_error()
+    try:
+        scorer = scoring.SpoofScorer(
+            arguments.model,
+            batch_size=arguments.batch_size,
+            device=arguments.device or state.device,
+            dtype=arguments.dtype,
+            windows=arguments.windows,
+            window_seconds=arguments.window_seconds,
+            hop_seconds=arguments.hop_seconds,
+            combine=arguments.combine,
+            rms_level=arguments.rms_level,
+            bonafide_label=arguments.bonafide_label,
+            num_workers=arguments.num_workers,
+            revision=arguments.revision,
+            token=arguments.token,
+            trust_remote_code=arguments.trust_remote_code,
+        )
+        for corpus, split, dataset in load(arguments):
+            score(scorer, corpus, split, dataset, arguments)
+    except (ValueError, OSError) as error:
+        print(error_line(error), file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        again = "the same command" + " without --overwrite" * arguments.overwrite
+        print(f"\ninterrupted; {again} continues where it was", file=sys.stderr)
+        return 130
+    return 0
+
+
+def load(arguments: argparse.Namespace) -> list[tuple[str, str, Dataset]]:
+    """All that is to be scored, before any of it is: a name, the split and the clips of each."""
+    if arguments.audio:
+        return [("audio", "", scoring.list_audio_files(arguments.audio))]
+    with scoring.process_state().main_process_first():
+        return load_splits(arguments.corpus or ["demo"], arguments)
+
+
+def load_splits(corpora: Sequence[str], arguments: argparse.Namespace) -> list[tuple[str, str, Dataset]]:
+    """The split of each corpus that is asked for, as `load` gives them."""
+    options = data.CorpusOptions(corpora)
+    splits = options.values("--split", arguments.split, "test")
+    configs = options.values("--config_name", arguments.config_name)
+    audio = options.values("--audio_column_name", arguments.audio_column_name, "audio")
+    labels = options.values("--label_column_name", arguments.label_column_name, "label")
+    ids = options.values("--id_column_name", arguments.id_column_name)
+    label_maps = options.label_maps(arguments.label_map)
+    stems = [output_stem(corpus, splits[corpus], arguments) for corpus in corpora]
+    if again := [stem for stem in dict.fromkeys(stems) if stems.count(stem) > 1]:
+        raise data.CorpusError(
+            f"The scores of several corpora would all be written to {again[0]}.txt: score them one by one, each with "
+            "an --output_file of its own."
+        )
+    loaded = []
+    for corpus in corpora:
+        dataset = data.load_corpus(
+            corpus,
+            splits=(splits[corpus],),
+            subset=arguments.subset,
+            on_missing_audio=arguments.on_missing_audio,
+            require_labels=False,
+            config_name=configs[corpus],
+            token=arguments.token,
+            audio_column=audio[corpus],
+            label_column=labels[corpus],
+            label_map=label_maps[corpus],
+            id_column=ids[corpus],
+        )[splits[corpus]]
+        loaded.append((corpus, splits[corpus], dataset))
+    options.check_label_maps(label_maps)
+    return loaded
+
+
+def score(
+    scorer: scoring.SpoofScorer, corpus: str, split: str, dataset: Dataset, arguments: argparse.Namespace
+) -> None:
+    """Score one corpus and say what came of it."""
+    state = scoring.process_state()
+    name = corpus if arguments.audio else output_stem(corpus, split, arguments)
+    folder = arguments.output_dir or Path("scores", file_stem(arguments.model))
+    output = arguments.output_file or folder / f"{name}.txt"
+    output.parent.mkdir(parents=True, exist_ok=True)
+    report = scoring.score_corpus(
+        scorer,
+        dataset,
+        output,
+        columns=arguments.columns,
+        overwrite=arguments.overwrite,
+        progress=not arguments.no_progress,
+    )
+    if not state.is_main_process:
+        return
+    done = "were scored already" if report.was_complete else "are scored"
+    print(f"{report.n_scored} of {report.n_clips} clips of {corpus} {done}: {output}")
+    if report.bad_clips:
+        print(f"{len(report.bad_clips)} could not be scored; they are in {report.bad_audio_file}")
+    if arguments.audio and report.n_scored <= _SHOWN:
+        for name, value in scoring.read_score_file(output).items():
+            print(f"{value:.6f}  {one_line(name)}")
+        print("A higher score is more likely bona fide.")
+    if "label" in dataset.column_names:
+        print(error_rate(dataset, scoring.read_score_file(output)))
+
+
+def error_rate(dataset: Dataset, scores: Mapping[str, float]) -> str:
+    """The equal error rate of the clips that have a score and a label, or why there is none, as a sentence."""
+    labels = dict(zip(dataset["utterance_id"][:], dataset["label"][:], strict=True))
+    truth = {name: labels[name] for name in scores if labels[name] is not None}
+    if not truth:
+        return f"No error rate: none of the {len(scores)} clips has a label."
+    if len(set(truth.values())) == 1:
+        only = data.LABEL_NAMES[next(iter(truth.values()))]
+        return f"No error rate: all {len(truth)} clips that have a label are {only}."
+    rate = metrics.equal_error_rate([scores[name] for name in truth], list(truth.values()))["eer"]
+    unlabeled = len(scores) - len(truth)
+    left_out = f" (of the {len(truth)} clips that have a label; {unlabeled} have none)" if unlabeled else ""
+    return f"Equal error rate: {100 * rate:.2f} %{left_out}"
+
+
+def output_stem(corpus: str, split: str, arguments: argparse.Namespace) -> str:
+    """The name of a corpus' score file."""
+    return f"{file_stem(corpus)}_{split}" + (f"_{arguments.subset}" if arguments.subset else "")
+
+
+def file_stem(name: str) -> str:
+    """A corpus' or model's name, fit for a file."""
+    known, is_path, _ = name.partition(":")
+    stem = known if is_path and len(known) > 1 else Path(name).name or name
+    return re.sub(r"[^\w.-]+", "_", stem).strip("_") or "model"
+
+
+def at_end() -> None:
+    """Leave the process group of a distributed scoring."""
+    training.leave_process_group()

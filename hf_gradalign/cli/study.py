@@ -1,0 +1,80 @@
+"""Run a study: a grid of methods, augmentations, models, heads, batch sizes and seeds, scored on several sets.
+
+python scripts/run_study.py scripts/studies/quick.yaml
+python scripts/run_study.py my_study.yaml --slots 4 --output_dir runs/my_study
+python scripts/run_study.py my_study.yaml --list
+
+Interrupted or killed, the same command goes on; cells that are finished are not repeated, and what has failed is tried
+again. Results: scripts/report_study.py.
+"""
+
+from __future__ import annotations
+
+import argparse
+import shlex
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from hf_gradalign import study as studies
+from hf_gradalign.command_names import command, in_users_words, program
+from hf_gradalign.error_lines import error_line
+
+STUDIES_DIR = Path("runs", "studies")
+AFTER_INTERRUPT = "the same command continues where it was"
+
+
+def main(argv: Sequence[str]) -> int:
+    """Run from the command line; returns the exit status."""
+    parser = argparse.ArgumentParser(
+        description=in_users_words(__doc__),
+        prog=program("study"),
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    parser.add_argument("study", metavar="STUDY", type=Path, help="a YAML file, or study:NAME (quick, small_scale)")
+    parser.add_argument("--output_dir", type=Path, help=f"folder of the study ({STUDIES_DIR}/<its name>)")
+    parser.add_argument(
+        "--slots", type=int, default=1, help="cells side by side, the cores and accelerators shared out (1)"
+    )
+    parser.add_argument("--list", action="store_true", help="list the cells and which are finished, and run nothing")
+    parser.add_argument("--no_progress", action="store_true", help="show no progress bar")
+    arguments = parser.parse_args(argv)
+    try:
+        return run(arguments)
+    except (ValueError, OSError) as error:
+        print(error_line(error), file=sys.stderr)
+        return 2
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Run or list a study; returns the exit status."""
+    from hf_gradalign.study.table_files import EPOCHS_NAME, RESULTS_NAME
+
+    study = studies.Study.read(arguments.study)
+    folder = arguments.output_dir or STUDIES_DIR / study.name
+    if arguments.list:
+        return list_cells(study, folder)
+    runner = studies.StudyRunner(study, folder, slots=arguments.slots, progress=not arguments.no_progress)
+    report = runner.run()
+    n_finished = report.n_finished_before + len(report.finished)
+    print(f"{n_finished} of {report.n_cells} cells are finished: {folder / RESULTS_NAME}, {folder / EPOCHS_NAME}")
+    if n_finished:
+        print(f"For tables, comparisons and figures:\n  {command('report')} {shlex.quote(str(folder))}")
+    for cell, log in report.failed.items():
+        print(f"failed: {cell}: {report.reasons[cell]}; see {log}", file=sys.stderr)
+    if report.interrupted:
+        print(f"interrupted; {AFTER_INTERRUPT}", file=sys.stderr)
+        return 130
+    return 1 if report.failed else 0
+
+
+def list_cells(study: studies.Study, folder: Path) -> int:
+    """Print a line a cell; returns the exit status."""
+    tables = studies.StudyTables(folder)
+    tables.refuse_mixing(study)
+    for cell in study.cells:
+        mark = "finished" if tables.has(cell, study.evaluation_sets) else "to do   "
+        print(f"{mark}  {cell.title}")
+    print(f"{len(study.cells)} cells, each scored on {', '.join(e.name for e in study.evaluation_sets)}")
+    return 0

@@ -1,0 +1,140 @@
+"""The console command: every script is a command too, and messages name the one that the user has."""
+
+import subprocess
+import sys
+import venv
+from importlib import import_module
+from pathlib import Path
+
+import pytest
+
+from hf_gradalign import command_names
+from hf_gradalign.cli.env import NEEDED, describe
+from hf_gradalign.cli.main import COMMANDS, main
+from hf_gradalign.command_names import SCRIPTS, command, in_users_words, program
+from hf_gradalign.error_lines import error_line
+from hf_gradalign.experiment import command_words, read_arguments, resume_words
+from hf_gradalign.study import Study
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture
+def installed(monkeypatch):
+    monkeypatch.setattr(sys, "argv", ["/somewhere/bin/hf-gradalign", "train"])
+
+
+def test_every_command_is_a_module_and_a_script():
+    assert [name for name in COMMANDS if name != "env"] == list(SCRIPTS)
+    for name in COMMANDS:
+        assert callable(import_module(f"hf_gradalign.cli.{name.replace('-', '_')}").main)
+    for name, script in SCRIPTS.items():
+        assert f'start("{name}")' in (ROOT / "scripts" / script).read_text()
+
+
+@pytest.mark.parametrize("words", [["--help"], []])
+def test_help_lists_the_commands(words, capsys):
+    with pytest.raises(SystemExit) as ended:
+        main(words)
+    assert ended.value.code == 0
+    printed = capsys.readouterr().out
+    for name, text in COMMANDS.items():
+        assert f"  {name:<16}{text}\n" in printed
+
+
+def test_an_unknown_command(capsys):
+    with pytest.raises(SystemExit) as ended:
+        main(["trian"])
+    assert ended.value.code == 2
+    assert "invalid choice: 'trian' (choose from train, score" in capsys.readouterr().err.replace(
+        "'train', 'score'", "train, score"
+    )
+
+
+def test_messages_name_what_the_user_has(installed):
+    assert command("score") == program("score") == "hf-gradalign score"
+    assert in_users_words("see python scripts/score_audio_spoof.py or scripts/evaluate_scores.py --help") == (
+        "see hf-gradalign score or hf-gradalign evaluate --help"
+    )
+    assert in_users_words("python scripts/run_audio_spoof.py scripts/recipes/tcm_pcgrad.yaml") == (
+        "hf-gradalign train recipe:tcm_pcgrad"
+    )
+    assert in_users_words("score_audio_spoof.py: --split") == "hf-gradalign score: --split"
+    assert error_line(ValueError("run scripts/convert_checkpoint.py first")) == "error: run hf-gradalign convert first"
+    assert command_words({"seed": 1}) == ["hf-gradalign", "train", "--seed", "1"]
+    assert resume_words({}, "x") == ["hf-gradalign", "train", "--resume_from_checkpoint", "x"]
+
+
+def test_a_clone_has_its_scripts():
+    assert command("score") == "python scripts/score_audio_spoof.py"
+    assert command_words({}) == ["python", "scripts/run_audio_spoof.py"]
+    assert in_users_words("scripts/evaluate_scores.py") == "scripts/evaluate_scores.py"
+
+
+def test_without_scripts_there_is_the_command(monkeypatch, tmp_path):
+    monkeypatch.setattr(
+        command_names, "__file__", str(tmp_path / "site-packages" / "hf_gradalign" / "command_names.py")
+    )
+    assert command("arena") == "hf-gradalign arena"
+
+
+def test_recipes_and_studies_by_name(capsys):
+    assert read_arguments(["recipe:tcm_pcgrad"]) == read_arguments(
+        [str(ROOT / "scripts" / "recipes" / "tcm_pcgrad.yaml")]
+    )
+    assert Study.read("study:quick") == Study.read(ROOT / "scripts" / "studies" / "quick.yaml")
+    with pytest.raises(SystemExit):
+        read_arguments(["recipe:tcm"])
+    assert "there is no recipe 'tcm'; there are aasist_augmented, " in capsys.readouterr().err
+    with pytest.raises(FileNotFoundError, match="there is no study 'big'; there are quick, small_scale"):
+        Study.read("study:big")
+
+
+def test_env_has_what_a_bug_report_needs(capsys):
+    import_module("hf_gradalign.cli.env").main([])
+    printed = capsys.readouterr().out
+    assert {"Python", "devices", *NEEDED} <= set(describe())
+    assert all(f"{name:<20}{value}" in printed for name, value in describe().items())
+
+
+@pytest.mark.slow
+def test_a_wheel_in_an_empty_folder(tmp_path):
+    """Built, installed and used outside the clone, with the dependencies of this environment."""
+    build = [sys.executable, "-m", "pip", "wheel", "-q", "--no-deps", "-w", str(tmp_path / "wheels"), str(ROOT)]
+    subprocess.run(build, check=True, timeout=280)
+    [wheel] = (tmp_path / "wheels").glob("*.whl")
+    venv.create(tmp_path / "venv", with_pip=False)
+    [packages] = (tmp_path / "venv").glob("lib/python*/site-packages")
+    python, program = tmp_path / "venv" / "bin" / "python", tmp_path / "venv" / "bin" / "hf-gradalign"
+    install = ["-m", "pip", "--python", str(python), "install", "-q", "--no-deps", "--no-index", str(wheel)]
+    subprocess.run([sys.executable, *install], check=True, timeout=280)
+    (packages / "dependencies.pth").write_text(str(Path(import_module("torch").__file__).parents[1]) + "\n")
+    empty = tmp_path / "empty"
+    empty.mkdir()
+
+    def run(*words):
+        return subprocess.run(
+            [program, *words],
+            cwd=empty,
+            capture_output=True,
+            text=True,
+            timeout=280,
+            check=True,
+            env={"HF_HUB_OFFLINE": "1"},
+        ).stdout
+
+    small = ["--max_steps", "2", "--max_train_samples", "16", "--max_eval_samples", "12", "--window_seconds", "0.5"]
+    printed = run("train", "--align_gradients", *small, "--eval_window_seconds", "0.5", "--output_dir", "run")
+    assert "hf-gradalign train " in printed
+    assert "scripts/" not in printed
+    run("score", "run", "--output_file", "scores.txt", "--window_seconds", "0.5")
+    assert len((empty / "scores.txt").read_text().splitlines()) > 100
+    assert run("env").startswith("hf_gradalign")
+    location = run_python = subprocess.run(
+        [python, "-c", "import hf_gradalign; print(hf_gradalign.__file__)"],
+        cwd=empty,
+        capture_output=True,
+        text=True,
+        check=True,
+    ).stdout
+    assert str(packages) in location, run_python
