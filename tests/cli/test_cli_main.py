@@ -1,5 +1,8 @@
 """The console command: every script is a command too, and messages name the one that the user has."""
 
+import os
+import re
+import shutil
 import subprocess
 import sys
 import venv
@@ -46,9 +49,7 @@ def test_an_unknown_command(capsys):
     with pytest.raises(SystemExit) as ended:
         main(["trian"])
     assert ended.value.code == 2
-    assert "invalid choice: 'trian' (choose from train, score" in capsys.readouterr().err.replace(
-        "'train', 'score'", "train, score"
-    )
+    assert re.search("invalid choice: 'trian' .choose from '?train'?, '?score", capsys.readouterr().err)
 
 
 def test_messages_name_what_the_user_has(installed):
@@ -100,41 +101,33 @@ def test_env_has_what_a_bug_report_needs(capsys):
 @pytest.mark.slow
 def test_a_wheel_in_an_empty_folder(tmp_path):
     """Built, installed and used outside the clone, with the dependencies of this environment."""
-    build = [sys.executable, "-m", "pip", "wheel", "-q", "--no-deps", "-w", str(tmp_path / "wheels"), str(ROOT)]
-    subprocess.run(build, check=True, timeout=280)
+    source = tmp_path / "source"  # a build leaves things in the folder
+    for name in ("pyproject.toml", "README.md", "LICENSE"):
+        source.mkdir(exist_ok=True)
+        shutil.copy(ROOT / name, source)
+    shutil.copytree(ROOT / "hf_gradalign", source / "hf_gradalign", ignore=shutil.ignore_patterns("__pycache__"))
+    bare = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+    build = [sys.executable, "-m", "pip", "wheel", "-q", "--no-deps", "-w", str(tmp_path / "wheels"), str(source)]
+    subprocess.run(build, check=True, timeout=280, env=bare)
     [wheel] = (tmp_path / "wheels").glob("*.whl")
     venv.create(tmp_path / "venv", with_pip=False)
     [packages] = (tmp_path / "venv").glob("lib/python*/site-packages")
     python, program = tmp_path / "venv" / "bin" / "python", tmp_path / "venv" / "bin" / "hf-gradalign"
     install = ["-m", "pip", "--python", str(python), "install", "-q", "--no-deps", "--no-index", str(wheel)]
-    subprocess.run([sys.executable, *install], check=True, timeout=280)
+    subprocess.run([sys.executable, *install], check=True, timeout=280, env=bare)
     (packages / "dependencies.pth").write_text(str(Path(import_module("torch").__file__).parents[1]) + "\n")
     empty = tmp_path / "empty"
     empty.mkdir()
 
     def run(*words):
-        return subprocess.run(
-            [program, *words],
-            cwd=empty,
-            capture_output=True,
-            text=True,
-            timeout=280,
-            check=True,
-            env={"HF_HUB_OFFLINE": "1"},
-        ).stdout
+        options = {"capture_output": True, "text": True, "timeout": 280, "check": True, "cwd": empty}
+        return subprocess.run([*words], env={"HF_HUB_OFFLINE": "1"}, **options).stdout
 
     small = ["--max_steps", "2", "--max_train_samples", "16", "--max_eval_samples", "12", "--window_seconds", "0.5"]
-    printed = run("train", "--align_gradients", *small, "--eval_window_seconds", "0.5", "--output_dir", "run")
+    printed = run(program, "train", "--align_gradients", *small, "--eval_window_seconds", "0.5", "--output_dir", "run")
     assert "hf-gradalign train " in printed
     assert "scripts/" not in printed
-    run("score", "run", "--output_file", "scores.txt", "--window_seconds", "0.5")
+    run(program, "score", "run", "--output_file", "scores.txt", "--window_seconds", "0.5")
     assert len((empty / "scores.txt").read_text().splitlines()) > 100
-    assert run("env").startswith("hf_gradalign")
-    location = run_python = subprocess.run(
-        [python, "-c", "import hf_gradalign; print(hf_gradalign.__file__)"],
-        cwd=empty,
-        capture_output=True,
-        text=True,
-        check=True,
-    ).stdout
-    assert str(packages) in location, run_python
+    assert run(program, "env").startswith("hf_gradalign")
+    assert str(packages) in run(python, "-c", "import hf_gradalign; print(hf_gradalign.__file__)")

@@ -1,7 +1,6 @@
 """Results on a local Hub: the scores' address is that of the commit which has them, and the badge names it."""
 
 import re
-from pathlib import Path
 
 import pytest
 import yaml
@@ -9,21 +8,19 @@ from arena_world import COMMIT, LABELS, check_badge, check_run_record, check_sub
 
 from hf_gradalign.hub.arena import ArenaDataset, describe_system, write_arena_results
 
-SCRIPT = Path(__file__).parents[2] / "scripts" / "write_arena_results.py"
 OWNER = "SpeechAntiSpoofingBenchmarks"
 # The Arena's module is the first of ours to be imported, as in the Arena's tool.
 PROGRAM = """
 import hf_gradalign.hub.arena as arena
-import runpy
+from hf_gradalign.cli.arena import main
 
-folder, empty, script, *words = args
+folder, empty, *words = args
 def trouble(action, *positional):
     try:
         return action(*positional)
     except arena.ArenaError as error:
         return str(error)
 
-main = runpy.run_path(script)["main"]
 answers = {"status": main([folder, *words])}
 answers["found"] = arena.find_scores(folder, "tester/model", "SpeechAntiSpoofingBenchmarks/DFADD")
 answers["nowhere"] = trouble(arena.find_scores, folder, "tester/nowhere", "o/set")
