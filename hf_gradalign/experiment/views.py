@@ -14,7 +14,7 @@ import numpy as np
 import torch
 
 from hf_gradalign import augmentation as augmentations
-from hf_gradalign.data.view_maker import seeded_generators
+from hf_gradalign import data
 
 if TYPE_CHECKING:
     from hf_gradalign.augmentation.recipe_files import Augmentation
@@ -104,7 +104,7 @@ def try_views(
         if augmentation is None:
             continue
         try:
-            with seeded_generators(np.random.SeedSequence(0)):
+            with data.seeded_generators(np.random.SeedSequence(0)):
                 try_augmentation(augmentation, sampling_rate, device)
         except ValueError as error:
             raise ValueError(f"view {name!r}: {error}") from error

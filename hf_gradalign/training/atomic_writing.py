@@ -7,7 +7,7 @@ import stat
 from collections.abc import Iterator
 from pathlib import Path
 
-from transformers.utils import CONFIG_NAME
+_CONFIG_NAME = "config.json"  # as in transformers, which takes long to import
 
 
 def write_text_atomically(path: str | Path, text: str) -> None:
@@ -80,10 +80,10 @@ def written_when_whole(path: str | Path) -> Iterator[Path]:
         yield draft
         if draft.is_dir() and path.is_dir():
             files = sorted(file for file in draft.rglob("*") if file.is_file())
-            if (draft / CONFIG_NAME).is_file():
+            if (draft / _CONFIG_NAME).is_file():
                 # Killed from here on, a model is old in parts: without its configuration nothing loads it.
-                (path / CONFIG_NAME).unlink(missing_ok=True)
-                files.sort(key=(draft / CONFIG_NAME).__eq__)
+                (path / _CONFIG_NAME).unlink(missing_ok=True)
+                files.sort(key=(draft / _CONFIG_NAME).__eq__)
             for file in files:
                 target = path / file.relative_to(draft)
                 target.parent.mkdir(parents=True, exist_ok=True)
