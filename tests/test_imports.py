@@ -32,7 +32,7 @@ COMMANDS = (
     *("score_audio_spoof", "write_arena_results", "write_model_cards"),
 )
 # The parser of a run needs transformers' TrainingArguments.
-OF_WORK = {"audiomentations", "evaluate", "scipy.signal", "scipy.stats", "soundfile", "hf_gradalign.scoring.scorer"}
+OF_WORK = {"audiomentations", "evaluate", "scipy.signal", "scipy.stats", "hf_gradalign.scoring.scorer"}
 
 # Runs each program in a fork of a process that has imported nothing yet.
 FORKS = """
