@@ -6,12 +6,17 @@ from transformers.utils import logging
 from hf_gradalign.library_bars import hide_library_bars
 
 
-@pytest.fixture(autouse=True)
-def _bars_as_before():
-    yield
+def enable_all():
     logging.enable_progress_bar()
     datasets.enable_progress_bars()
     enable_progress_bars()
+
+
+@pytest.fixture(autouse=True)
+def _bars():
+    enable_all()  # a command that another test called may have hidden some
+    yield
+    enable_all()
 
 
 def test_bars_of_loading_go_and_those_of_downloads_stay():
