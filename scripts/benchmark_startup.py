@@ -49,7 +49,7 @@ def main(argv: Sequence[str]) -> int:
         starts[f"import {name}"] = ["-c", f"import {name}"]
         baselines[f"import {name}"] = LIBRARIES
     for name, baseline in SCRIPTS.items():
-        starts[f"{name}.py --help"] = [str(arguments.checkout / "scripts" / f"{name}.py"), "--help"]
+        starts[f"{name}.py --help"] = [f"scripts/{name}.py", "--help"]
         baselines[f"{name}.py --help"] = baseline
     if arguments.only:
         wanted = {f"import {name}" for name in arguments.only} | {f"{name}.py --help" for name in arguments.only}
@@ -67,12 +67,12 @@ def main(argv: Sequence[str]) -> int:
 
 def measure(starts: dict[str, list[str]], n_rounds: int, checkout: Path) -> dict[str, tuple[float, float]]:
     """The median of each start's wall clock and CPU time, in seconds."""
-    environment = {**os.environ, "PYTHONPATH": str(checkout.resolve())}
+    where = {"env": {**os.environ, "PYTHONPATH": str(checkout.resolve())}, "cwd": checkout}
     times: dict[str, list[tuple[float, float]]] = {name: [] for name in starts}
     for _ in range(n_rounds):
         for name, words in starts.items():
             began, used = time.perf_counter(), cpu_seconds()
-            subprocess.run([sys.executable, *words], env=environment, check=True, stdout=subprocess.DEVNULL)
+            subprocess.run([sys.executable, *words], **where, check=True, stdout=subprocess.DEVNULL)
             times[name].append((time.perf_counter() - began, cpu_seconds() - used))
     return {name: tuple(map(statistics.median, zip(*found, strict=True))) for name, found in times.items()}
 

@@ -31,8 +31,16 @@ COMMANDS = (
     *("convert_checkpoint", "evaluate_scores", "export_onnx", "plot_conflicts", "report_study", "run_study"),
     *("score_audio_spoof", "write_arena_results", "write_model_cards"),
 )
-# The parser of a run needs transformers' TrainingArguments.
-OF_WORK = {"audiomentations", "evaluate", "scipy.signal", "scipy.stats", "hf_gradalign.scoring.scorer"}
+# The parser of a run needs transformers' TrainingArguments, which bring much along.
+OF_WORK = {
+    *(
+        "audiomentations",
+        "hf_gradalign.augmentation.rawboost",
+        "hf_gradalign.data.loading",
+        "hf_gradalign.hub.publishing",
+    ),
+    *("hf_gradalign.scoring.scorer", "hf_gradalign.training.trainer"),
+}
 
 # Runs each program in a fork of a process that has imported nothing yet.
 FORKS = """
