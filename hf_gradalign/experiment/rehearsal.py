@@ -150,9 +150,7 @@ class _Rehearsal:
                 self.results, self.preparation, self.model_args, self.data_args, self.args, command or ["python"]
             )
         if self.args.conflict_record != "none" and len(self.data_args.view_recipes) > 1 and not can_draw():
-            logger.warning(
-                'The model card will have no figures: they need matplotlib (pip install "hf-gradalign[plots]").'
-            )
+            logger.warning("The model card will have no figures: they need matplotlib (pip install matplotlib).")
         _check_places(self.folder, Path(self.run_args.output_dir))
 
 

@@ -182,6 +182,6 @@ def _import_onnxruntime() -> Any:
         import onnxscript  # noqa: F401
     except ImportError as error:
         raise ImportError(
-            f'exporting to ONNX needs {error.name}, which is not installed: pip install "hf-gradalign[onnx]"'
+            f"exporting to ONNX needs {error.name}, which is not installed: pip install onnx onnxruntime onnxscript"
         ) from error
     return onnxruntime

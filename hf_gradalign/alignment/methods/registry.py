@@ -116,5 +116,5 @@ def _unknown(name: str) -> ValueError:
         f"{_WRAPPER}(NAME) around each of them"
     )
     if missing := [known for known in TORCHJD_SPECS if known not in usable_torchjd_names()]:
-        message += f'; pip install "hf-gradalign[torchjd]" adds {", ".join(missing)}'
+        message += f'; pip install "torchjd[fairgrad,quadprog-projector]" adds {", ".join(missing)}'
     return ValueError(message)

@@ -79,7 +79,7 @@ def require_packages(name: str) -> None:
         verb = "is" if len(missing) == 1 else "are"
         raise ValueError(
             f"alignment method {name!r} needs {' and '.join(missing)}, which {verb} not installed; "
-            'pip install "hf-gradalign[torchjd]"'
+            'pip install "torchjd[fairgrad,quadprog-projector]"'
         )
 
 

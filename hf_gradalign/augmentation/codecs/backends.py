@@ -14,7 +14,7 @@ import soundfile
 from numpy.typing import NDArray
 from scipy.signal import resample_poly
 
-_INSTALL = 'pip install "hf-gradalign[codecs]"'
+_INSTALL = "pip install G722"
 _MPEG_RATES = (8000, 11025, 12000, 16000, 22050, 24000, 32000, 44100, 48000)
 _OPUS_RATES = (8000, 12000, 16000, 24000, 48000)
 _TELEPHONE_RATES = (8000,)

@@ -269,7 +269,7 @@ def test_a_codec_that_is_not_installed_is_refused_with_what_is(monkeypatch):
     monkeypatch.setattr(backends, "find_spec", lambda name: None)
     message = (
         r"codecs that cannot be used here: mp3: the installed libsndfile cannot write it; .*; opus: .*; "
-        r"g722: it needs the package G722: pip install \"hf-gradalign\[codecs\]\"\. "
+        r"g722: it needs the package G722: pip install G722\. "
         "There are vorbis, gsm, aac, amr_nb, g723_1$"
     )
     with pytest.raises(ValueError, match=message):
