@@ -26,7 +26,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-import commands
+from hf_gradalign.cli.commands import run_command
 
 
 def parse(argv: Sequence[str]) -> argparse.Namespace:
@@ -66,4 +66,4 @@ def main(argv: Sequence[str]) -> int:
 
 
 if __name__ == "__main__":
-    commands.run_command(main, after_interrupt="the same command continues")
+    run_command(main, after_interrupt="the same command continues")

@@ -4,6 +4,7 @@ import contextlib
 import gc
 import importlib
 import os
+import pkgutil
 import runpy
 import signal
 import sys
@@ -12,28 +13,17 @@ import traceback
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
+import hf_gradalign
+
 SCRIPTS = Path(__file__).parents[1]
 PATIENCE_S = 600.0  # for a command of seconds; what takes longer is taken for a wait without end
-_PRELOADED = (
-    "convert_checkpoint",
-    "evaluate_scores",
-    "export_onnx",
-    "plot_conflicts",
-    "run_audio_spoof",
-    "score_audio_spoof",
-    "write_arena_results",
-    "hf_gradalign.study",
-    "matplotlib.pyplot",
-    "onnxruntime",
-    "onnxscript",
-    "torch._dynamo",
-    "torch.onnx._internal.exporter._core",
-)
+_LIBRARIES = ("matplotlib.pyplot", "onnxruntime", "onnxscript", "torch._dynamo", "torch.onnx._internal.exporter._core")
 
 
 def preload() -> None:
     """Import what the commands need. Nothing may be computed after it: a forked process has none of torch's threads."""
-    for name in _PRELOADED:
+    ours = [module.name for module in pkgutil.walk_packages(hf_gradalign.__path__, "hf_gradalign.")]
+    for name in (*ours, *_LIBRARIES):
         with contextlib.suppress(ImportError):  # the command says what is missing
             importlib.import_module(name)
     gc.collect()
@@ -119,7 +109,6 @@ def _run(script: str, words: Sequence[str], log: Path, folder: Path | None) -> i
     if folder is not None:
         os.chdir(folder)
     signal.signal(signal.SIGINT, signal.default_int_handler)
-    sys.modules.pop("commands", None)  # it looks at the command line when it is imported
     path = SCRIPTS / f"{script}.py"
     sys.argv = [str(path), *words]
     status: object = 0
