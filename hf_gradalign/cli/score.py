@@ -13,6 +13,7 @@ from __future__ import annotations
 import argparse
 import re
 import sys
+import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -225,10 +226,13 @@ def error_rate(dataset: Dataset, scores: Mapping[str, float]) -> str:
     if len(set(truth.values())) == 1:
         only = data.LABEL_NAMES[next(iter(truth.values()))]
         return f"No error rate: all {len(truth)} clips that have a label are {only}."
-    rate = metrics.equal_error_rate([scores[name] for name in truth], list(truth.values()))["eer"]
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always", UserWarning)
+        rate = metrics.equal_error_rate([scores[name] for name in truth], list(truth.values()))["eer"]
+    remarks = "".join(f"\nwarning: {message}" for message in dict.fromkeys(str(item.message) for item in caught))
     unlabeled = len(scores) - len(truth)
     left_out = f" (of the {len(truth)} clips that have a label; {unlabeled} have none)" if unlabeled else ""
-    return f"Equal error rate: {100 * rate:.2f} %{left_out}"
+    return f"Equal error rate: {100 * rate:.2f} %{left_out}{remarks}"
 
 
 def output_stem(corpus: str, split: str, arguments: argparse.Namespace) -> str:
