@@ -250,7 +250,8 @@ def test_shards_and_zipped_folders(script, model, tmp_path, capsys, monkeypatch)
 
 def test_odd_scores_are_remarked_on_in_a_line(load_script, recwarn):
     clips = {"utterance_id": ["a", "b", "c", "d"], "label": [1, 0, 1, 0]}
-    rate, remark = load_script("score_audio_spoof").error_rate(clips, dict(a=0.0, b=1.0, c=0.1, d=2.0)).splitlines()
+    scores = {"a": 0.0, "b": 1.0, "c": 0.1, "d": 2.0}
+    rate, remark = load_script("score_audio_spoof").error_rate(clips, scores).splitlines()
     assert rate == "Equal error rate: 100.00 %"
     assert remark.startswith("warning: The equal error rate is 1.0000, above 0.5: the scores may be inverted.")
     assert not recwarn.list
