@@ -99,6 +99,7 @@ def test_env_has_what_a_bug_report_needs(capsys):
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(900)  # it builds, installs, trains and scores in fresh processes
 def test_a_wheel_in_an_empty_folder(tmp_path):
     """Built, installed and used outside the clone, with the dependencies of this environment."""
     source = tmp_path / "source"  # a build leaves things in the folder
@@ -108,19 +109,19 @@ def test_a_wheel_in_an_empty_folder(tmp_path):
     shutil.copytree(ROOT / "hf_gradalign", source / "hf_gradalign", ignore=shutil.ignore_patterns("__pycache__"))
     bare = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
     build = [sys.executable, "-m", "pip", "wheel", "-q", "--no-deps", "-w", str(tmp_path / "wheels"), str(source)]
-    subprocess.run(build, check=True, timeout=280, env=bare)
+    subprocess.run(build, check=True, timeout=600, env=bare)
     [wheel] = (tmp_path / "wheels").glob("*.whl")
     venv.create(tmp_path / "venv", with_pip=False)
     [packages] = (tmp_path / "venv").glob("lib/python*/site-packages")
     python, program = tmp_path / "venv" / "bin" / "python", tmp_path / "venv" / "bin" / "hf-gradalign"
     install = ["-m", "pip", "--python", str(python), "install", "-q", "--no-deps", "--no-index", str(wheel)]
-    subprocess.run([sys.executable, *install], check=True, timeout=280, env=bare)
+    subprocess.run([sys.executable, *install], check=True, timeout=600, env=bare)
     (packages / "dependencies.pth").write_text(str(Path(import_module("torch").__file__).parents[1]) + "\n")
     empty = tmp_path / "empty"
     empty.mkdir()
 
     def run(*words):
-        options = {"capture_output": True, "text": True, "timeout": 280, "check": True, "cwd": empty}
+        options = {"capture_output": True, "text": True, "timeout": 600, "check": True, "cwd": empty}
         return subprocess.run([*words], env={"HF_HUB_OFFLINE": "1"}, **options).stdout
 
     small = ["--max_steps", "2", "--max_train_samples", "16", "--max_eval_samples", "12", "--window_seconds", "0.5"]
