@@ -39,7 +39,7 @@ OF_WORK = {
         "hf_gradalign.data.loading",
         "hf_gradalign.hub.publishing",
     ),
-    *("hf_gradalign.scoring.scorer", "hf_gradalign.training.trainer"),
+    *("datasets", "hf_gradalign.scoring.scorer", "hf_gradalign.training.trainer", "transformers.trainer"),
 }
 
 # Runs each program in a fork of a process that has imported nothing yet.

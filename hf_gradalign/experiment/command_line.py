@@ -23,7 +23,7 @@ from hf_gradalign.experiment.arguments import (
     DataArguments,
     ModelArguments,
 )
-from hf_gradalign.experiment.output_folder import ARGUMENTS_NAME, RESULTS_NAME, run_folder
+from hf_gradalign.experiment.file_names import ARGUMENTS_NAME, RESULTS_NAME
 from hf_gradalign.experiment.processes import on_main_process
 from hf_gradalign.plain_text import plain_text
 from hf_gradalign.settings_files import find_settings, read_settings
@@ -146,6 +146,8 @@ def read_arguments(argv: Sequence[str]) -> dict[str, Any]:
     if unknown:
         _fail_unknown(parser, "argument", unknown[0], [f"--{name}" for name in defaults])
     if given.resume_from_checkpoint is not None:
+        from hf_gradalign.experiment.output_folder import run_folder  # brings transformers' Trainer, and that datasets
+
         try:
             kept = run_folder(given.resume_from_checkpoint, given.output_dir) / ARGUMENTS_NAME
         except FileNotFoundError as error:

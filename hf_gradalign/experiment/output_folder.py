@@ -20,6 +20,7 @@ from transformers.utils import (
 )
 
 import hf_gradalign.models
+from hf_gradalign.experiment.file_names import ARGUMENTS_NAME, FINGERPRINT_NAME, REPLACED_DIR, RESULTS_NAME, RUNS_DIR
 from hf_gradalign.experiment.processes import on_main_process
 from hf_gradalign.training.callbacks import BEST_CHECKPOINTS_DIR
 from hf_gradalign.training.conflicts.record import PARQUET_NAME, RUNNING_NAME
@@ -28,13 +29,6 @@ from hf_gradalign.training.merged_adapters import ADAPTER_DIR
 from hf_gradalign.training.run_checkpoints import RunCheckpoints, describe, require_complete
 
 logger = logging.get_logger(__name__)
-
-RUNS_DIR = "runs"
-ARGUMENTS_NAME = "run_arguments.json"
-FINGERPRINT_NAME = "run_fingerprint.json"
-RESULTS_NAME = "all_results.json"
-REPLACED_DIR = "_replaced"
-"""Where `--overwrite` puts what a run replaces until the run is complete; not pushed, as its underscore says."""
 
 # What a run writes as soon as it trains.
 _EARLY_NAMES = (ARGUMENTS_NAME, FINGERPRINT_NAME, RUNNING_NAME, PARQUET_NAME)

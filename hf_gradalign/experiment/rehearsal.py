@@ -22,7 +22,7 @@ from hf_gradalign.data.view_maker import seeded_generators
 from hf_gradalign.experiment.arguments import AudioSpoofTrainingArguments, DataArguments, ModelArguments
 from hf_gradalign.experiment.card import write_run_card
 from hf_gradalign.experiment.evaluation import error_rates_by_system
-from hf_gradalign.experiment.output_folder import ARGUMENTS_NAME
+from hf_gradalign.experiment.file_names import ARGUMENTS_NAME
 from hf_gradalign.experiment.preparation import Preparation
 from hf_gradalign.experiment.results import summary_table
 from hf_gradalign.experiment.run_trainer import SetupError, make_trainer

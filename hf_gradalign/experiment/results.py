@@ -16,7 +16,7 @@ from transformers.trainer import TRAINER_STATE_NAME
 
 import hf_gradalign
 from hf_gradalign.experiment.arguments import AudioSpoofTrainingArguments, DataArguments, ModelArguments
-from hf_gradalign.experiment.output_folder import RESULTS_NAME
+from hf_gradalign.experiment.file_names import RESULTS_NAME
 from hf_gradalign.training.atomic_writing import write_text_atomically
 
 

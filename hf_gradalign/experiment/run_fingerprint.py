@@ -15,7 +15,7 @@ from transformers.utils import logging
 from hf_gradalign.augmentation.recipes import recipe_name
 from hf_gradalign.data.columns import with_encoded_audio
 from hf_gradalign.experiment.arguments import AudioSpoofTrainingArguments, DataArguments, ModelArguments
-from hf_gradalign.experiment.output_folder import FINGERPRINT_NAME
+from hf_gradalign.experiment.file_names import FINGERPRINT_NAME
 from hf_gradalign.experiment.preparation import Preparation
 from hf_gradalign.experiment.processes import on_main_process
 from hf_gradalign.experiment.views import CLEAN, shown_recipe

@@ -7,7 +7,7 @@ from typing import Any
 
 import yaml
 
-from hf_gradalign.experiment.output_folder import RESULTS_NAME
+from hf_gradalign.experiment.file_names import RESULTS_NAME
 from hf_gradalign.experiment.run_lock import LOCK_NAME
 from hf_gradalign.file_faults import json_fault
 from hf_gradalign.plain_text import plain_text

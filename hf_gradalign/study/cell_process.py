@@ -34,7 +34,7 @@ from hf_gradalign.experiment import (
     resolve_output_folder,
     run,
 )
-from hf_gradalign.experiment.output_folder import RESULTS_NAME
+from hf_gradalign.experiment.file_names import RESULTS_NAME
 from hf_gradalign.file_locks import hold_lock
 from hf_gradalign.hub_waits import limit_hub_waits
 from hf_gradalign.library_bars import hide_library_bars

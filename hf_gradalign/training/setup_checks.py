@@ -5,10 +5,11 @@ import math
 from typing import Any
 
 import torch
+import transformers
 from accelerate.utils import DistributedType
 from torch import distributed, nn
 from torch.nn.parallel import DistributedDataParallel
-from transformers import Trainer, TrainingArguments
+from transformers import TrainingArguments
 from transformers.debug_utils import DebugOption
 from transformers.optimization import get_scheduler
 from transformers.trainer_utils import has_length
@@ -201,7 +202,8 @@ def check_metric_exists(trainer: Any) -> None:
     """
     args = trainer.args
     metric = (args.metric_for_best_model or "loss").removeprefix("eval_")
-    if args.eval_strategy == "no" or metric.endswith(_OWN_METRICS) or type(trainer).evaluate is not Trainer.evaluate:
+    evaluates_its_own_way = type(trainer).evaluate is not transformers.Trainer.evaluate
+    if args.eval_strategy == "no" or metric.endswith(_OWN_METRICS) or evaluates_its_own_way:
         return
     if trainer.compute_metrics is None:
         raise ValueError(
