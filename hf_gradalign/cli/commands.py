@@ -1,5 +1,6 @@
 """How a command begins and ends: Ctrl-C ends it with a line, also while libraries are imported."""
 
+import functools
 import os
 import signal
 import sys
@@ -18,6 +19,16 @@ def _end_unbegun(number: int, frame: FrameType | None) -> None:
 
 def _end_now(number: int, frame: FrameType | None) -> None:
     os._exit(_INTERRUPTED)
+
+
+def _interrupt(after_interrupt: str, number: int, frame: FrameType | None) -> None:
+    """Raise KeyboardInterrupt; within an import end at once, since libraries do not survive one that is cut off."""
+    while frame is not None:
+        if frame.f_code.co_filename.startswith("<frozen importlib"):
+            os.write(2, f"\ninterrupted; {after_interrupt}\n".encode())
+            os._exit(_INTERRUPTED)
+        frame = frame.f_back
+    raise KeyboardInterrupt
 
 
 def start(name: str, words: Sequence[str] | None = None) -> NoReturn:
@@ -48,7 +59,7 @@ def run_command(
         after_interrupt: What to do after Ctrl-C.
         at_end: Called when main is done.
     """
-    signal.signal(signal.SIGINT, signal.default_int_handler)
+    signal.signal(signal.SIGINT, functools.partial(_interrupt, after_interrupt))
     try:
         status = main(sys.argv[1:] if words is None else words)
         if at_end is not None:
