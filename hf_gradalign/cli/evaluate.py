@@ -47,7 +47,7 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
         "--subset", help="of keys that have some (ASVspoof 2021): eval (default), progress, hidden, all"
     )
     parser.add_argument("--split", default="test", help="of a corpus in place of KEYS (test)")
-    parser.add_argument("--partial", action="store_true", help="go on where more than 5 %% of the keys have no score")
+    parser.add_argument("--partial", action="store_true", help="accept scores that lack more than 5 %% of the keys")
     parser.add_argument("--compare", nargs="+", default=[], metavar="OTHER_SCORES", help="test against other systems")
     parser.add_argument("--by", nargs="+", default=[], metavar="COLUMN", help="break down: system, codec, speaker, ...")
     columns = parser.add_argument_group("columns, where they are not found (a name, or a number counted from 1)")

@@ -3,7 +3,7 @@
 python scripts/plot_conflicts.py runs/my-run
 python scripts/plot_conflicts.py runs/my-run/conflicts.jsonl --output_dir figures --formats pdf
 
-Runs write the record unless they are told `--conflict_record none`; the heat map needs `--conflict_record_modules`.
+Runs write the record unless you pass `--conflict_record none`. The heat map needs `--conflict_record_modules`.
 A run that is still going on, or was killed, can be drawn too. Needs matplotlib (the extra `plots`).
 """
 
@@ -27,7 +27,7 @@ def main(argv: Sequence[str]) -> int:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("source", metavar="RUN_OR_FILE", type=Path, help="a run's folder, or its conflicts.* file")
-    parser.add_argument("--output_dir", type=Path, help="by default figures/ beside the record")
+    parser.add_argument("--output_dir", type=Path, help="folder for the figures (figures/, next to the record)")
     parser.add_argument("--formats", nargs="+", default=["png", "svg"], help="as matplotlib names them (png svg)")
     arguments = parser.parse_args(argv)
     try:

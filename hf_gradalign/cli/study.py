@@ -4,8 +4,8 @@ python scripts/run_study.py scripts/studies/quick.yaml
 python scripts/run_study.py my_study.yaml --slots 4 --output_dir runs/my_study
 python scripts/run_study.py my_study.yaml --list
 
-Interrupted or killed, the same command goes on; cells that are finished are not repeated, and what has failed is tried
-again. Results: scripts/report_study.py.
+Run the same command again to resume an interrupted study: finished cells are kept, and failed ones are tried again.
+Report the results with scripts/report_study.py.
 """
 
 from __future__ import annotations
@@ -70,7 +70,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def list_cells(study: studies.Study, folder: Path) -> int:
-    """Print a line a cell; returns the exit status."""
+    """Print one line per cell; returns the exit status."""
     tables = studies.StudyTables(folder)
     tables.refuse_mixing(study)
     for cell in study.cells:

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 from hf_gradalign._lazy import lazy_names
 
 if TYPE_CHECKING:
+    from hf_gradalign.figure_style import import_matplotlib, save_figures
     from hf_gradalign.score_files.asv_scores import read_asv_error_rates
     from hf_gradalign.score_files.clips import Clips
     from hf_gradalign.score_files.corpus_keys import names_corpus, read_keys_of_corpus
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
         evaluate_trials,
         measures_of,
     )
-    from hf_gradalign.score_files.figures import draw_bars, draw_det, draw_histograms, import_matplotlib, save_figures
+    from hf_gradalign.score_files.figures import draw_bars, draw_det, draw_histograms
     from hf_gradalign.score_files.matching import match_keys, match_systems
     from hf_gradalign.score_files.predictions import with_own_labels
     from hf_gradalign.score_files.reading import read_keys, read_scores

@@ -2,36 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from functools import wraps
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy.special import ndtri
 
+from hf_gradalign.figure_style import BLUE, COLORS, GRAY, STYLE, VERMILION, import_matplotlib
 from hf_gradalign.metrics import Breakdown, CountedScores, RankedScores
 from hf_gradalign.metrics.functional.eer import official_equal_error
 from hf_gradalign.plain_text import one_line
-from hf_gradalign.training.atomic_writing import written_when_whole
 
-FORMATS = ("png", "svg")
-_DPI = 150
-# Okabe and Ito's colours, which everyone can tell apart.
-_BLUE, _VERMILION, _GREY = "#0072B2", "#D55E00", "#666666"
-_COLOURS = (_BLUE, _VERMILION, "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
-_STYLE = {
-    "font.size": 9,
-    "axes.titlesize": 10,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "legend.frameon": False,
-    "legend.fontsize": 8,
-    "svg.fonttype": "none",  # text stays text
-    "text.parse_math": False,  # so do names with a dollar sign
-    "svg.hashsalt": "hf_gradalign",  # the same scores, the same file
-}
 _TICKS = (0.0001, 0.001, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.4, 0.6, 0.8, 0.9, 0.95, 0.99)
 _HIGHEST = 0.6
 _GRID = 0.002  # of the error curve, in standard deviations: finer than a pixel
@@ -42,7 +25,7 @@ _MOST_BARS = 60
 def _styled(draw: Callable[..., Any]) -> Callable[..., Any]:
     @wraps(draw)
     def styled(*arguments: Any, **options: Any) -> Any:
-        with import_matplotlib().rc_context(_STYLE):
+        with import_matplotlib().rc_context(STYLE):
             return draw(*arguments, **options)
 
     return styled
@@ -77,7 +60,7 @@ def draw_det(systems: Mapping[str, tuple[NDArray, NDArray]]) -> Any:
         if lowest < rate < 1 - lowest:
             axis.plot(ndtri(rate), ndtri(rate), "o", color=colour, markersize=5)
     limits = ndtri(lowest), ndtri(highest)
-    axis.plot(limits, limits, color=_GREY, linewidth=0.8, linestyle=":")
+    axis.plot(limits, limits, color=GRAY, linewidth=0.8, linestyle=":")
     ticks = [tick for tick in _TICKS if lowest <= tick <= highest]
     for direction, label in (("x", "spoofed clips accepted (%)"), ("y", "bona fide clips rejected (%)")):
         getattr(axis, f"set_{direction}lim")(*limits)
@@ -97,11 +80,11 @@ def draw_histograms(scores: NDArray[np.float64], labels: NDArray, threshold: flo
     low, high = np.quantile(scores, [0.0005, 0.9995])  # a single outlier must not squeeze all the rest
     low, high = (low, high) if low < high else (low - 0.5, high + 0.5)
     edges = np.linspace(low, high, _BINS + 1)
-    for value, name, colour in ((1, "bona fide", _BLUE), (0, "spoof", _VERMILION)):
+    for value, name, colour in ((1, "bona fide", BLUE), (0, "spoof", VERMILION)):
         own = np.clip(scores[labels == value], low, high)
         axis.hist(own, edges, density=True, histtype="stepfilled", alpha=0.5, color=colour, label=name)
     if threshold is not None and low <= threshold <= high:
-        axis.axvline(threshold, color=_GREY, linestyle="--", linewidth=1, label="EER threshold")
+        axis.axvline(threshold, color=GRAY, linestyle="--", linewidth=1, label="EER threshold")
     axis.set_xlabel("score")
     axis.set_ylabel("density")
     axis.legend()
@@ -116,12 +99,12 @@ def draw_bars(column: str, breakdown: Breakdown, pooled: float | None = None, me
     axis = figure.subplots()
     places = np.arange(len(groups))
     values = np.array([100 * group.metrics[metric] for group in groups])
-    axis.bar(places, np.nan_to_num(values), color=_BLUE, width=0.7)
+    axis.bar(places, np.nan_to_num(values), color=BLUE, width=0.7)
     for place, value in zip(places, values, strict=True):
         text = "n/a" if np.isnan(value) else f"{value:.1f}"
         axis.annotate(text, (place, np.nan_to_num(value)), (0, 2), textcoords="offset points", ha="center", fontsize=6)
     if pooled is not None:
-        axis.axhline(100 * pooled, color=_VERMILION, linestyle="--", linewidth=1, label="all clips")
+        axis.axhline(100 * pooled, color=VERMILION, linestyle="--", linewidth=1, label="all clips")
         axis.legend(loc="upper right", bbox_to_anchor=(1, 1.15))
     axis.set_xticks(places, [one_line(group.value) for group in groups], rotation=60, ha="right")
     axis.set_xlim(-0.6, len(groups) - 0.4)
@@ -131,43 +114,6 @@ def draw_bars(column: str, breakdown: Breakdown, pooled: float | None = None, me
     if len(breakdown.groups) > len(groups):
         axis.set_title(f"the first {len(groups)} of {len(breakdown.groups)}")
     return figure
-
-
-def save_figures(figures: Mapping[str, Any], folder: str | Path, formats: Sequence[str] = FORMATS) -> list[Path]:
-    """Write figures by name, in each format that matplotlib knows.
-
-    Raises:
-        ValueError: On an unknown format.
-    """
-    matplotlib = import_matplotlib()
-    folder = Path(folder)
-    folder.mkdir(parents=True, exist_ok=True)
-    paths = []
-    with matplotlib.rc_context(_STYLE):
-        for name, figure in figures.items():
-            for ending in formats:
-                path = folder / f"{name}.{ending.lstrip('.')}"
-                # Without a date, the same scores give the same file.
-                with written_when_whole(path) as draft:
-                    figure.savefig(draft, dpi=_DPI, metadata={"Date": None} if path.suffix == ".svg" else None)
-                paths.append(path)
-    return paths
-
-
-def import_matplotlib() -> Any:
-    """The module.
-
-    Raises:
-        ImportError: If it is not installed; the message says how to install it.
-    """
-    try:
-        import matplotlib
-    except ImportError as error:
-        raise ImportError(
-            "figures need matplotlib, which is not installed: `pip install matplotlib`, or install hf_gradalign with "
-            "its extra `plots`"
-        ) from error
-    return matplotlib
 
 
 def _figure(width: float, height: float) -> Any:
@@ -184,7 +130,7 @@ def _lowest_shown(curve: CountedScores, highest: float) -> float:
 
 
 def _cycle(n: int) -> list[str]:
-    return [_COLOURS[place % len(_COLOURS)] for place in range(n)]
+    return [COLORS[place % 6] for place in range(n)]
 
 
 def _corners(x: NDArray[np.float64], y: NDArray[np.float64]) -> NDArray[np.intp]:

@@ -52,7 +52,7 @@ class ScoredPart:
 
 
 class ProgressStore:
-    """A folder with the settings of a scoring and a file a process, to which each chunk adds a line.
+    """A folder with the settings of a scoring and one file per process, to which each chunk adds a line.
 
     A line that a kill cut short is taken away when the file is opened again, and its chunk is scored anew.
 

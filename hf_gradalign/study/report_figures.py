@@ -8,13 +8,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from hf_gradalign.score_files.figures import import_matplotlib, save_figures
+from hf_gradalign.figure_style import COLORS, GRAY, import_matplotlib, save_figures
 from hf_gradalign.study.arms import StudyResults
 from hf_gradalign.study.report_tables import ReportTables, Row
 
-# Okabe and Ito's colours, which everyone can tell apart.
-_COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#F0E442")
-_GREY = "#666666"
 _MOST_MODULES = 40
 
 
@@ -65,9 +62,9 @@ def draw_error_rates(rows: Sequence[Row]) -> Any:
     figure, axis = _lines(len(rows))
     for place, row in enumerate(rows):
         values = [float(value) for value in row["values"].split()]
-        axis.plot(values, [place] * len(values), "o", color=_COLOURS[0], alpha=0.4, markersize=4, markeredgewidth=0)
+        axis.plot(values, [place] * len(values), "o", color=COLORS[0], alpha=0.4, markersize=4, markeredgewidth=0)
         axis.errorbar(
-            100 * row["eer_mean"], place, xerr=100 * (row["eer_sd"] or 0), fmt="D", color=_COLOURS[1], markersize=4
+            100 * row["eer_mean"], place, xerr=100 * (row["eer_sd"] or 0), fmt="D", color=COLORS[1], markersize=4
         )
     _label(axis, rows)
     axis.set_xlabel(f"EER on {rows[0]['evaluation_set']} (%): seeds, mean and standard deviation")
@@ -77,9 +74,9 @@ def draw_error_rates(rows: Sequence[Row]) -> Any:
 def draw_differences(rows: Sequence[Row]) -> Any:
     """Every difference to its baseline with its interval; grey where that holds zero."""
     figure, axis = _lines(len(rows))
-    axis.axvline(0, color=_GREY, linewidth=1)
+    axis.axvline(0, color=GRAY, linewidth=1)
     for place, row in enumerate(rows):
-        colour = _GREY if row["verdict"] == "noise" else _COLOURS[1]
+        colour = GRAY if row["verdict"] == "noise" else COLORS[1]
         axis.plot([100 * row["low"], 100 * row["high"]], [place, place], color=colour)
         axis.plot(100 * row["difference"], place, "D", color=colour, markersize=4)
     _label(axis, rows)
@@ -97,8 +94,8 @@ def draw_by_epoch(rows: Sequence[Row]) -> Any:
     for place, (key, group) in enumerate(arms):
         own = list(group)
         epochs = [row["epoch"] for row in own]
-        style = {"color": _COLOURS[place % len(_COLOURS)], "marker": "o", "markersize": 3}
-        style["linestyle"] = ("-", "--", ":", "-.")[place // len(_COLOURS) % 4]
+        style = {"color": COLORS[place % len(COLORS)], "marker": "o", "markersize": 3}
+        style["linestyle"] = ("-", "--", ":", "-.")[place // len(COLORS) % 4]
         for axis, name in zip(axes, ("conflict_rate_mean", "cosine_mean", "norm_ratio_mean"), strict=True):
             scale = 100 if name == "conflict_rate_mean" else 1
             values = _column(own, name, scale)
@@ -134,9 +131,9 @@ def draw_cosines(rows: Sequence[Row]) -> Any:
         epochs = [row["epoch"] for row in own]
         for low, high, alpha in ((5, 95, 0.2), (25, 75, 0.35)):
             bounds = (_column(own, f"cosine_{percent}") for percent in (low, high))
-            axis.fill_between(epochs, *bounds, color=_COLOURS[0], alpha=alpha, linewidth=0)
-        axis.plot(epochs, _column(own, "cosine_50"), color=_COLOURS[0])
-        axis.axhline(0, color=_GREY, linewidth=1)
+            axis.fill_between(epochs, *bounds, color=COLORS[0], alpha=alpha, linewidth=0)
+        axis.plot(epochs, _column(own, "cosine_50"), color=COLORS[0])
+        axis.axhline(0, color=GRAY, linewidth=1)
         axis.set_title(f"{own[0]['method']}\n{own[0]['condition']}", fontsize=7)
         axis.xaxis.get_major_locator().set_params(integer=True)
     for axis in panels[len(arms) :]:

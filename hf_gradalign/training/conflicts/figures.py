@@ -9,8 +9,8 @@ from numpy.typing import NDArray
 from scipy.ndimage import median_filter
 from transformers.utils import logging
 
+from hf_gradalign.figure_style import BLUE, GRAY, STYLE, VERMILION, import_matplotlib, save_figures
 from hf_gradalign.file_locks import hold_output
-from hf_gradalign.training.atomic_writing import written_when_whole
 from hf_gradalign.training.conflicts.history import ConflictHistory, Pair
 
 logger = logging.get_logger(__name__)
@@ -22,21 +22,6 @@ MODULES_NAME = "conflicts_by_module"
 PAPER_CONFLICT_RATE = 0.25  # about, arXiv 2509.20682
 MOST_COLUMNS = 500  # of the heat map
 _MOST_LABELS = 60
-_DPI = 150
-
-# Okabe and Ito's colours, which everyone can tell apart.
-_BLUE, _VERMILION, _GREY = "#0072B2", "#D55E00", "#666666"
-_STYLE = {
-    "font.size": 9,
-    "axes.titlesize": 10,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "legend.frameon": False,
-    "legend.fontsize": 8,
-    "svg.fonttype": "none",  # text stays text
-    "text.parse_math": False,  # so do names with a dollar sign
-    "svg.hashsalt": "hf_gradalign",  # the same record, the same file
-}
 
 
 def draw_conflicts(
@@ -59,7 +44,7 @@ def draw_conflicts(
         ValueError: If the file is no record, or has no pair of views; or on an unknown format.
         ImportError: If matplotlib is not installed.
     """
-    _import_matplotlib()
+    import_matplotlib()
     history = ConflictHistory.read(source)
     if not history.pairs:
         raise ValueError(f"{source} is of a run with a single view ({history.views[0]}): nothing can conflict")
@@ -82,7 +67,7 @@ def draw_run_figures(folder: str | Path) -> dict[str, str]:
         f"{MODULES_NAME}.png": "Cosine of the views' gradients by module and update",
     }
     try:
-        _import_matplotlib()
+        import_matplotlib()
         history = ConflictHistory.read(folder)
         paths = _draw(history, Path(folder, FIGURES_DIR), ["png"]) if history.pairs else []
     except ImportError as error:
@@ -97,7 +82,7 @@ def draw_run_figures(folder: str | Path) -> dict[str, str]:
 def can_draw() -> bool:
     """Whether matplotlib is installed."""
     try:
-        _import_matplotlib()
+        import_matplotlib()
     except ImportError:
         return False
     return True
@@ -161,27 +146,20 @@ def bin_steps(steps: NDArray[Any], values: NDArray[Any]) -> tuple[NDArray[Any], 
 
 
 def _draw(history: ConflictHistory, folder: Path, formats: Sequence[str]) -> list[Path]:
-    paths = []
-    with hold_output(folder / OVERVIEW_NAME), _import_matplotlib().rc_context(_STYLE):
-        for name, draw in ((OVERVIEW_NAME, draw_overview), (MODULES_NAME, draw_modules)):
-            if name == MODULES_NAME and not history.modules:
-                continue
-            figure = draw(history)
-            for file_format in formats:
-                paths.append(folder / f"{name}.{file_format}")
-                metadata = {"Date": None} if file_format == "svg" else None
-                with written_when_whole(paths[-1]) as draft:
-                    figure.savefig(draft, dpi=_DPI, metadata=metadata)
-    return paths
+    with hold_output(folder / OVERVIEW_NAME), import_matplotlib().rc_context(STYLE):
+        figures = {OVERVIEW_NAME: draw_overview(history)}
+        if history.modules:
+            figures[MODULES_NAME] = draw_modules(history)
+        return save_figures(figures, folder, formats)
 
 
 def _draw_rates(axis: Any, history: ConflictHistory, pair: Pair) -> None:
     epochs, rates = history.conflict_rates(pair)
-    axis.bar(epochs, 100 * rates, color=_BLUE)
+    axis.bar(epochs, 100 * rates, color=BLUE)
     highest = rates.max(initial=0)
     if len(history.views) == 2:
         label = f"about {100 * PAPER_CONFLICT_RATE:g} % in arXiv 2509.20682"
-        axis.axhline(100 * PAPER_CONFLICT_RATE, color=_GREY, linewidth=1, linestyle="--", label=label)
+        axis.axhline(100 * PAPER_CONFLICT_RATE, color=GRAY, linewidth=1, linestyle="--", label=label)
         axis.legend(loc="upper left")
         highest = max(highest, PAPER_CONFLICT_RATE)
     axis.set_ylim(0, min(100, 130 * highest) or 1)
@@ -199,9 +177,9 @@ def _draw_cosines(axis: Any, history: ConflictHistory, pair: Pair) -> None:
     edges = np.arange(-20, 21) / 20
     conflicting = cosines < 0
     share = conflicting.mean() if len(cosines) else 0.0
-    axis.hist(cosines[conflicting], edges, color=_VERMILION, label=f"in conflict ({100 * share:.1f} %)")
-    axis.hist(cosines[~conflicting], edges, color=_BLUE, label="not in conflict")
-    axis.axvline(0, color=_GREY, linewidth=1)
+    axis.hist(cosines[conflicting], edges, color=VERMILION, label=f"in conflict ({100 * share:.1f} %)")
+    axis.hist(cosines[~conflicting], edges, color=BLUE, label="not in conflict")
+    axis.axvline(0, color=GRAY, linewidth=1)
     axis.set_xlim(-1, 1)
     axis.set_xticks([-1, -0.5, 0, 0.5, 1])
     axis.set_xlabel(f"cosine of the gradients of {_named(pair)}")
@@ -217,13 +195,13 @@ def _draw_ratios(axis: Any, history: ConflictHistory, pair: Pair) -> None:
     ratios = history.norm_ratios[pair]
     there = np.isfinite(ratios) & (ratios > 0)
     steps, ratios = history.steps[there], ratios[there]
-    axis.axhline(1, color=_GREY, linewidth=1)
+    axis.axhline(1, color=GRAY, linewidth=1)
     if len(steps):
         window = max(11, len(steps) // 20) | 1
         size = 5 if len(steps) < 1000 else 3
-        axis.plot(steps, ratios, ".", markersize=size, alpha=0.4, color=_BLUE, markeredgewidth=0, rasterized=True)
+        axis.plot(steps, ratios, ".", markersize=size, alpha=0.4, color=BLUE, markeredgewidth=0, rasterized=True)
         median = median_filter(ratios, size=window)
-        axis.plot(steps, median, color=_VERMILION, label=f"running median of {window}")
+        axis.plot(steps, median, color=VERMILION, label=f"running median of {window}")
         axis.legend(loc="upper left")
     axis.set_yscale("log")
     axis.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
@@ -243,17 +221,6 @@ def _figure(width: float, height: float) -> Any:
     from matplotlib.figure import Figure  # not pyplot: no window, no state
 
     return Figure(figsize=(width, height), layout="constrained")
-
-
-def _import_matplotlib() -> Any:
-    try:
-        import matplotlib
-    except ImportError as error:
-        raise ImportError(
-            "figures need matplotlib, which is not installed: `pip install matplotlib`, or install hf_gradalign with "
-            "its extra `plots`"
-        ) from error
-    return matplotlib
 
 
 __all__ = ["bin_steps", "draw_conflicts", "draw_modules", "draw_overview", "draw_run_figures"]

@@ -1,0 +1,64 @@
+"""How all figures look, and how they are written (matplotlib, the extra `plots`)."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from hf_gradalign.training.atomic_writing import written_when_whole
+
+FORMATS = ("png", "svg")
+# Okabe and Ito's colors, which everyone can tell apart.
+COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#F0E442")
+BLUE, VERMILION, GRAY = COLORS[0], COLORS[1], "#666666"
+STYLE = {
+    "font.size": 9,
+    "axes.titlesize": 10,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "legend.frameon": False,
+    "legend.fontsize": 8,
+    "svg.fonttype": "none",  # text stays text
+    "text.parse_math": False,  # so do names with a dollar sign
+    "svg.hashsalt": "hf_gradalign",  # the same content, the same file
+}
+_DPI = 150
+
+
+def save_figures(figures: Mapping[str, Any], folder: str | Path, formats: Sequence[str] = FORMATS) -> list[Path]:
+    """Write figures by name, in each format that matplotlib knows.
+
+    Raises:
+        ValueError: On an unknown format.
+    """
+    matplotlib = import_matplotlib()
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    paths = []
+    with matplotlib.rc_context(STYLE):
+        for name, figure in figures.items():
+            for ending in formats:
+                path = folder / f"{name}.{ending.lstrip('.')}"
+                # Without a date, the same content gives the same file.
+                with written_when_whole(path) as draft:
+                    figure.savefig(draft, dpi=_DPI, metadata={"Date": None} if path.suffix == ".svg" else None)
+                paths.append(path)
+    return paths
+
+
+def import_matplotlib() -> Any:
+    """The module.
+
+    Raises:
+        ImportError: If it is not installed; the message says how to install it.
+    """
+    try:
+        import matplotlib
+    except ImportError as error:
+        raise ImportError(
+            "figures need matplotlib, which is not installed: `pip install matplotlib`, or install hf_gradalign with "
+            "its extra `plots`"
+        ) from error
+    return matplotlib
+
+
+__all__ = ["BLUE", "COLORS", "FORMATS", "GRAY", "STYLE", "VERMILION", "import_matplotlib", "save_figures"]
