@@ -9,6 +9,8 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
+_MOST_TRIES = 100
+
 
 class LockHeldError(OSError):
     """Another process holds the lock; the message says which, and since when.
@@ -78,11 +80,24 @@ def hold_output(path: str | Path) -> Iterator[None]:
     path = Path(path).absolute()
     path.parent.mkdir(parents=True, exist_ok=True)
     lock = path.with_name(f".{path.name}.lock")
-    with hold_lock(lock, str(path)):
-        try:
-            yield
-        finally:
-            lock.unlink(missing_ok=True)
+    for _ in range(_MOST_TRIES):
+        lock.touch()
+        before = _inode(lock)
+        with contextlib.ExitStack() as held:
+            held.enter_context(hold_lock(lock, str(path)))
+            # Between opening and locking it, the last process may have taken the file away: that lock keeps nobody out.
+            if before is not None and _inode(lock) == before:
+                held.callback(lock.unlink, missing_ok=True)  # while it is still held
+                yield
+                return
+    raise LockHeldError(f"{path} is in use by other processes. Wait until they end, or write elsewhere")
+
+
+def _inode(path: Path) -> int | None:
+    try:
+        return path.stat().st_ino
+    except FileNotFoundError:
+        return None
 
 
 def _read(holder: Path) -> str:

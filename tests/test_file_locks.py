@@ -5,7 +5,9 @@ import socket
 import stat
 
 import pytest
+from filelock import FileLock, Timeout
 
+from hf_gradalign import file_locks
 from hf_gradalign.file_locks import LockHeldError, hold_lock, hold_output
 
 
@@ -80,3 +82,22 @@ def test_an_output_has_one_writer_and_keeps_no_lock(tmp_path):
     assert [each.name for each in path.parent.iterdir()] == ["other.json"]
     with hold_output(path.parent):
         pass
+
+
+def test_a_lock_whose_file_was_taken_away_keeps_nobody_out_and_is_not_enough(tmp_path, monkeypatch):
+    """As where the last writer ends between this one's opening and locking of the file."""
+
+    class LateLock(FileLock):
+        late = True
+
+        def acquire(self, *args, **options):
+            proxy = super().acquire(*args, **options)
+            if LateLock.late:
+                LateLock.late = False
+                os.unlink(self.lock_file)
+            return proxy
+
+    monkeypatch.setattr(file_locks, "FileLock", LateLock)
+    with hold_output(tmp_path / "scores.json"), pytest.raises(Timeout):
+        FileLock(tmp_path / ".scores.json.lock").acquire(timeout=0)
+    assert not list(tmp_path.iterdir())
