@@ -3,9 +3,8 @@
 from types import ModuleType
 from typing import TYPE_CHECKING
 
-from hf_gradalign._after_import import after_import
-from hf_gradalign._lazy import lazy_names
-from hf_gradalign._torchaudio import LOADER, live_without_extension
+from hf_gradalign.utils.lazy_imports import after_import, lazy_names
+from hf_gradalign.utils.torchaudio_import import LOADER, live_without_extension
 
 if TYPE_CHECKING:
     from hf_gradalign.augmentation import RawBoost

@@ -3,7 +3,7 @@
 import re
 from collections.abc import Mapping
 
-from hf_gradalign.plain_text import stripped_text
+from hf_gradalign.utils.plain_text import stripped_text
 
 LABEL_NAMES: tuple[str, str] = ("spoof", "bonafide")
 """The project's two classes; the index is the label's number. (`models/label_names.py` says the same to the Hub.)"""

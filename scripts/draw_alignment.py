@@ -17,8 +17,8 @@ import torch
 
 from hf_gradalign.alignment import compute_gramian, get_method
 from hf_gradalign.cli.commands import run_command
-from hf_gradalign.error_lines import error_line
 from hf_gradalign.score_files import import_matplotlib
+from hf_gradalign.utils.messages import error_line
 
 GRADIENTS = {"clean": (1.0, 0.3), "augmented": (-1.6, 1.4)}
 COLORS = {"clean": "#1f77b4", "augmented": "#e07b00", "update": "#1a7f37"}

@@ -19,7 +19,7 @@ LIGHT = {
     "import hf_gradalign.alignment": HEAVY - {"torch"},
     "import hf_gradalign.alignment; hf_gradalign.alignment.get_method('pcgrad')": HEAVY - {"torch"},
     "import hf_gradalign.metrics; hf_gradalign.metrics.equal_error_rate([0.1, 0.9], [0, 1])": HEAVY,
-    "from hf_gradalign.hub_waits import limit_hub_waits; limit_hub_waits()": HEAVY,
+    "from hf_gradalign.utils.hub_waits import limit_hub_waits; limit_hub_waits()": HEAVY,
     **{
         f"import hf_gradalign.{name}": HEAVY | {"numpy"}
         for name in ("augmentation", "conversion", "data", "experiment", "export", "hub.arena", "scoring", "training")

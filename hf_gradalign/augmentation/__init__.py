@@ -5,7 +5,7 @@ RawBoost, for single clips and for batches on an accelerator; lossy codecs; nois
 
 from typing import TYPE_CHECKING
 
-from hf_gradalign._lazy import lazy_names
+from hf_gradalign.utils.lazy_imports import lazy_names
 
 if TYPE_CHECKING:
     from hf_gradalign.augmentation.codecs import Codec

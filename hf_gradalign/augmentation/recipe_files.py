@@ -16,7 +16,7 @@ from hf_gradalign.augmentation.masks import FrequencyMask, PacketLoss
 from hf_gradalign.augmentation.noise import AddBabble, MusanRir, Reverberation
 from hf_gradalign.augmentation.noise.recordings import list_for_audiomentations
 from hf_gradalign.augmentation.rawboost import RawBoost
-from hf_gradalign.settings_files import read_settings
+from hf_gradalign.utils.settings_files import read_settings
 
 # `augmentation(samples, sample_rate) -> samples`: any audiomentations transform or composition.
 Augmentation = Callable[[NDArray[np.float32], int], NDArray[np.float32]]

@@ -73,7 +73,7 @@ def run_command(
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         status = 1
     except Exception as error:
-        from hf_gradalign.error_lines import error_line, is_outside_fault  # not before it is needed
+        from hf_gradalign.utils.messages import error_line, is_outside_fault  # not before it is needed
 
         if not is_outside_fault(error):
             raise
@@ -89,8 +89,8 @@ def set_up_libraries(*, no_progress: bool = False) -> None:
     Args:
         no_progress: Hide those of downloads and uploads, too.
     """
-    from hf_gradalign.hub_waits import limit_hub_waits
-    from hf_gradalign.library_bars import hide_library_bars
+    from hf_gradalign.utils.hub_waits import limit_hub_waits
+    from hf_gradalign.utils.library_bars import hide_library_bars
 
     limit_hub_waits()
     hide_library_bars(downloads=no_progress)

@@ -27,10 +27,9 @@ from typing import Any
 
 from hf_gradalign import data, metrics, score_files
 from hf_gradalign.cli.commands import set_up_libraries
-from hf_gradalign.command_names import in_users_words, program
-from hf_gradalign.error_lines import error_line
-from hf_gradalign.file_locks import hold_output
-from hf_gradalign.training.atomic_writing import write_text_atomically
+from hf_gradalign.utils.atomic_writing import write_text_atomically
+from hf_gradalign.utils.file_locks import hold_output
+from hf_gradalign.utils.messages import error_line, in_users_words, program
 
 
 def parse(argv: Sequence[str]) -> argparse.Namespace:

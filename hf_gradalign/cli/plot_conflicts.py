@@ -15,8 +15,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from hf_gradalign import experiment
-from hf_gradalign.command_names import in_users_words, program
-from hf_gradalign.error_lines import error_line
+from hf_gradalign.utils.messages import error_line, in_users_words, program
 
 
 def main(argv: Sequence[str]) -> int:

@@ -20,9 +20,8 @@ from typing import TYPE_CHECKING
 
 from hf_gradalign import data, metrics, scoring, training
 from hf_gradalign.cli.commands import set_up_libraries
-from hf_gradalign.command_names import in_users_words, program
-from hf_gradalign.error_lines import error_line
-from hf_gradalign.plain_text import one_line
+from hf_gradalign.utils.messages import error_line, in_users_words, program
+from hf_gradalign.utils.plain_text import one_line
 
 if TYPE_CHECKING:
     from datasets import Dataset

@@ -17,8 +17,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from hf_gradalign import study as studies
-from hf_gradalign.command_names import command, in_users_words, program
-from hf_gradalign.error_lines import error_line
+from hf_gradalign.utils.messages import command, error_line, in_users_words, program
 
 STUDIES_DIR = Path("runs", "studies")
 AFTER_INTERRUPT = "the same command continues where it was"

@@ -17,8 +17,8 @@ from pathlib import Path
 
 from hf_gradalign import data, experiment, hub, training
 from hf_gradalign.cli.commands import set_up_libraries
-from hf_gradalign.error_lines import error_line, is_outside_fault
-from hf_gradalign.plain_text import plain_text
+from hf_gradalign.utils.messages import error_line, is_outside_fault
+from hf_gradalign.utils.plain_text import plain_text
 
 AFTER_INTERRUPT = "--resume_from_checkpoint RUN_FOLDER continues from the last checkpoint, if one was saved"
 

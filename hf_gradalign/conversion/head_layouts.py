@@ -9,7 +9,7 @@ from torch import Tensor
 from hf_gradalign.conversion.errors import ConversionError
 from hf_gradalign.conversion.reading import KeyNames
 from hf_gradalign.conversion.wav2vec2_layout import count
-from hf_gradalign.plain_text import plain_text
+from hf_gradalign.utils.plain_text import plain_text
 
 State = Mapping[str, Tensor]
 

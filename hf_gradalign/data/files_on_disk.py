@@ -14,7 +14,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from hf_gradalign.data.errors import CorpusError
-from hf_gradalign.plain_text import comparable_column
+from hf_gradalign.utils.plain_text import comparable_column
 
 logger = logging.getLogger(__name__)
 

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 
 from hf_gradalign.data.errors import CorpusError
 from hf_gradalign.labels import LABEL_NAMES, Label, canonical_label, normalize_label
-from hf_gradalign.plain_text import stripped_text
+from hf_gradalign.utils.plain_text import stripped_text
 
 # What tables write for a missing label, unless a label map names it.
 _NO_LABEL = {

@@ -18,7 +18,7 @@ from datasets.features.features import FeatureType
 
 from hf_gradalign.data.errors import CorpusError
 from hf_gradalign.data.labels import LABEL_NAMES
-from hf_gradalign.plain_text import comparable_column
+from hf_gradalign.utils.plain_text import comparable_column
 
 logger = logging.getLogger(__name__)
 

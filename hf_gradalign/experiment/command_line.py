@@ -14,8 +14,6 @@ from typing import Any, NoReturn, get_args, get_origin, get_type_hints
 from transformers import HfArgumentParser
 from transformers.hf_argparser import string_to_bool
 
-from hf_gradalign.command_names import command, program
-from hf_gradalign.error_lines import error_line
 from hf_gradalign.experiment.arguments import (
     NONE_IS_A_VALUE,
     OF_CORPORA,
@@ -25,9 +23,10 @@ from hf_gradalign.experiment.arguments import (
 )
 from hf_gradalign.experiment.file_names import ARGUMENTS_NAME, RESULTS_NAME
 from hf_gradalign.experiment.processes import on_main_process
-from hf_gradalign.plain_text import plain_text
-from hf_gradalign.settings_files import find_settings, read_settings
-from hf_gradalign.training.atomic_writing import write_text_atomically
+from hf_gradalign.utils.atomic_writing import write_text_atomically
+from hf_gradalign.utils.messages import command, error_line, program
+from hf_gradalign.utils.plain_text import plain_text
+from hf_gradalign.utils.settings_files import find_settings, read_settings
 
 _CLASSES = (ModelArguments, DataArguments, AudioSpoofTrainingArguments)
 _UNSET = ("none", "null")

@@ -10,7 +10,7 @@ from transformers.utils import logging
 
 from hf_gradalign.experiment.arguments import AudioSpoofTrainingArguments
 from hf_gradalign.hub import PublishingError, check_access, publish
-from hf_gradalign.plain_text import plain_text
+from hf_gradalign.utils.plain_text import plain_text
 
 logger = logging.get_logger(__name__)
 

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.export import Dim, ExportedProgram
 from transformers import PreTrainedModel
 
-from hf_gradalign.error_lines import require_room
+from hf_gradalign.utils.messages import require_room
 
 TOLERANCE = 1e-3
 _ONE_FILE_BYTES = 1_900_000_000  # an ONNX file ends at 2 GiB; what is larger has its weights in a file beside it

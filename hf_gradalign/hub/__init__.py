@@ -2,7 +2,7 @@
 
 from typing import TYPE_CHECKING
 
-from hf_gradalign._lazy import lazy_names
+from hf_gradalign.utils.lazy_imports import lazy_names
 
 if TYPE_CHECKING:
     from hf_gradalign.hub.conversion_card import ConversionCardFacts, write_conversion_card

@@ -9,7 +9,7 @@ from pathlib import Path
 from huggingface_hub import ModelCard, ModelCardData, constants
 
 from hf_gradalign.hub.local_paths import without_local_paths
-from hf_gradalign.plain_text import code_span, markdown_text
+from hf_gradalign.utils.plain_text import code_span, markdown_text
 
 _TEMPLATE = Path(__file__).with_name("conversion_card_template.md")
 _HEAD_SENTENCES = {

@@ -15,7 +15,7 @@ from huggingface_hub.errors import HFValidationError
 from huggingface_hub.utils import validate_repo_id
 
 from hf_gradalign.hub.local_paths import without_local_paths
-from hf_gradalign.plain_text import code_block, markdown_cell, markdown_text
+from hf_gradalign.utils.plain_text import code_block, markdown_cell, markdown_text
 
 _TEMPLATE = Path(__file__).with_name("model_card_template.md")
 _TAGS = ["hf_gradalign", "audio-deepfake-detection", "anti-spoofing", "gradient-alignment", "speech"]

@@ -11,7 +11,7 @@ from huggingface_hub import EvalResult, constants
 from huggingface_hub.repocard import metadata_load, metadata_save
 from huggingface_hub.repocard_data import eval_results_to_model_index
 
-from hf_gradalign.plain_text import markdown_text
+from hf_gradalign.utils.plain_text import markdown_text
 
 _NEW_CARD = """---
 library_name: transformers

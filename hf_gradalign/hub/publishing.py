@@ -19,7 +19,7 @@ from huggingface_hub.errors import (
 from huggingface_hub.utils import filter_repo_objects, validate_repo_id
 
 from hf_gradalign.hub.local_paths import files_with_local_paths
-from hf_gradalign.hub_waits import NO_HUB, HubNotReachedError
+from hf_gradalign.utils.hub_waits import NO_HUB, HubNotReachedError
 
 # What a training run leaves beside the model. Pickles (optimizer, scheduler, random states, training arguments) help
 # nobody who loads the model, and no one should have to trust them. `*` crosses folders in the Hub's patterns.

@@ -16,9 +16,9 @@ from transformers.utils import (
     WEIGHTS_NAME,
 )
 
-from hf_gradalign.file_faults import fault_met_in_loading, json_fault, weights_fault, weights_kind
-from hf_gradalign.hub_waits import hub_fault
-from hf_gradalign.plain_text import plain_text
+from hf_gradalign.utils.file_faults import fault_met_in_loading, json_fault, weights_fault, weights_kind
+from hf_gradalign.utils.hub_waits import hub_fault
+from hf_gradalign.utils.plain_text import plain_text
 
 # In the order in which transformers takes them; the first that is there counts.
 _WEIGHTS = (SAFE_WEIGHTS_NAME, SAFE_WEIGHTS_INDEX_NAME, WEIGHTS_NAME, WEIGHTS_INDEX_NAME)

@@ -2,10 +2,9 @@
 
 from typing import TYPE_CHECKING
 
-from hf_gradalign._lazy import lazy_names
+from hf_gradalign.utils.lazy_imports import lazy_names
 
 if TYPE_CHECKING:
-    from hf_gradalign.figure_style import import_matplotlib, save_figures
     from hf_gradalign.score_files.asv_scores import read_asv_error_rates
     from hf_gradalign.score_files.clips import Clips
     from hf_gradalign.score_files.corpus_keys import names_corpus, read_keys_of_corpus
@@ -24,6 +23,7 @@ if TYPE_CHECKING:
     from hf_gradalign.score_files.predictions import with_own_labels
     from hf_gradalign.score_files.reading import read_keys, read_scores
     from hf_gradalign.score_files.tables import breakdown_table, comparison_table, described, overall_table
+    from hf_gradalign.utils.figure_style import import_matplotlib, save_figures
 
 __getattr__, __dir__ = lazy_names(__name__)
 

@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 
 from hf_gradalign.data import LABEL_NAMES, canonical_label
 from hf_gradalign.metrics import TRIAL_TYPES
-from hf_gradalign.plain_text import BLANKS, stripped_column
 from hf_gradalign.score_files.errors import ScoreFileError
+from hf_gradalign.utils.plain_text import BLANKS, stripped_column
 
 StringColumn = pa.Array | pa.ChunkedArray
 

@@ -12,11 +12,11 @@ import pyarrow.compute as pc
 
 from hf_gradalign.data import CorpusError, load_corpus
 from hf_gradalign.data.corpora import parse_corpus
-from hf_gradalign.folder_listing import list_folder
 from hf_gradalign.score_files.clips import Clips, flat
 from hf_gradalign.score_files.errors import ScoreFileError
 from hf_gradalign.score_files.parquet_keys import is_parquet
 from hf_gradalign.score_files.reading import key_file
+from hf_gradalign.utils.folder_listing import list_folder
 
 
 def names_corpus(text: str) -> bool:

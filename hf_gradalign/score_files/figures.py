@@ -10,10 +10,10 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import ndtri
 
-from hf_gradalign.figure_style import BLUE, COLORS, GRAY, STYLE, VERMILION, import_matplotlib
 from hf_gradalign.metrics import Breakdown, CountedScores, RankedScores
 from hf_gradalign.metrics.functional.eer import official_equal_error
-from hf_gradalign.plain_text import one_line
+from hf_gradalign.utils.figure_style import BLUE, COLORS, GRAY, STYLE, VERMILION, import_matplotlib
+from hf_gradalign.utils.plain_text import one_line
 
 _TICKS = (0.0001, 0.001, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.4, 0.6, 0.8, 0.9, 0.95, 0.99)
 _HIGHEST = 0.6

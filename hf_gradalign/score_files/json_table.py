@@ -13,7 +13,7 @@ from hf_gradalign.score_files.clips import flat
 from hf_gradalign.score_files.column_names import IDS, SCORES, plain_name
 from hf_gradalign.score_files.errors import ScoreFileError
 from hf_gradalign.score_files.text_table import TextTable, is_number, read_text_table
-from hf_gradalign.table_bounds import columns_of, parse_json, require_lines
+from hf_gradalign.utils.table_bounds import columns_of, parse_json, require_lines
 
 _LINES = {".jsonl", ".ndjson"}
 SUFFIXES = frozenset({".json", *_LINES})

@@ -10,10 +10,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from hf_gradalign.folder_listing import AUDIO_SUFFIXES
 from hf_gradalign.score_files.clips import Clips
 from hf_gradalign.score_files.errors import ScoreFileError
 from hf_gradalign.score_files.predictions import settle_with_keys
+from hf_gradalign.utils.folder_listing import AUDIO_SUFFIXES
 
 # Of the keys that may lack a score before it is an error; the Arena's tool draws the line there too.
 MAX_MISSING = 0.05

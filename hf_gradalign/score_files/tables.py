@@ -7,8 +7,8 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from hf_gradalign.metrics import Breakdown, Comparison, Interval, Measure
-from hf_gradalign.plain_text import plain_text
 from hf_gradalign.score_files.evaluation import UTTERANCE, Evaluation
+from hf_gradalign.utils.plain_text import plain_text
 
 _IN_CELLS = str.maketrans({"|": "\\|", "\n": " ", "\t": " "})
 _AGAINST = {

@@ -13,10 +13,10 @@ import pyarrow.csv as pa_csv
 
 from hf_gradalign.data import CorpusError
 from hf_gradalign.data.corpora.protocol_file import read_words, shown
-from hf_gradalign.plain_text import stripped_column, stripped_text
 from hf_gradalign.score_files.column_names import HEADER_WORDS, is_one_of
 from hf_gradalign.score_files.errors import ScoreFileError
-from hf_gradalign.table_bounds import MAX_COLUMNS, require_lines
+from hf_gradalign.utils.plain_text import stripped_column, stripped_text
+from hf_gradalign.utils.table_bounds import MAX_COLUMNS, require_lines
 
 _DELIMITERS = "\t,;|"
 _SAMPLE_LINES = 50

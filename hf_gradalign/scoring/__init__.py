@@ -2,7 +2,7 @@
 
 from typing import TYPE_CHECKING
 
-from hf_gradalign._lazy import lazy_names
+from hf_gradalign.utils.lazy_imports import lazy_names
 
 if TYPE_CHECKING:
     from hf_gradalign.score_files.writing import read_score_file, write_score_file

@@ -10,7 +10,7 @@ from pathlib import Path
 from datasets import Audio, Dataset
 
 from hf_gradalign.data import CorpusError
-from hf_gradalign.folder_listing import list_folder
+from hf_gradalign.utils.folder_listing import list_folder
 
 
 def list_audio_files(paths: Sequence[str | Path]) -> Dataset:

@@ -11,8 +11,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from hf_gradalign.file_locks import hold_lock
-from hf_gradalign.training.atomic_writing import flush_to_disk, write_text_atomically
+from hf_gradalign.utils.atomic_writing import flush_to_disk, write_text_atomically
+from hf_gradalign.utils.file_locks import hold_lock
 
 _SETTINGS_NAME = "settings.json"
 

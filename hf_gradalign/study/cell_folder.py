@@ -9,11 +9,11 @@ import yaml
 
 from hf_gradalign.experiment.file_names import RESULTS_NAME
 from hf_gradalign.experiment.run_lock import LOCK_NAME
-from hf_gradalign.file_faults import json_fault
-from hf_gradalign.plain_text import plain_text
 from hf_gradalign.study.errors import StudyError
 from hf_gradalign.study.table_files import SETTINGS
-from hf_gradalign.training.atomic_writing import write_text_atomically
+from hf_gradalign.utils.atomic_writing import write_text_atomically
+from hf_gradalign.utils.file_faults import json_fault
+from hf_gradalign.utils.plain_text import plain_text
 
 _LOG_END = 16_384
 _SHOWN = 300

@@ -35,9 +35,6 @@ from hf_gradalign.experiment import (
     run,
 )
 from hf_gradalign.experiment.file_names import RESULTS_NAME
-from hf_gradalign.file_locks import hold_lock
-from hf_gradalign.hub_waits import limit_hub_waits
-from hf_gradalign.library_bars import hide_library_bars
 from hf_gradalign.metrics import MEASURES
 from hf_gradalign.scoring import SpoofScorer, read_score_file, score_corpus
 from hf_gradalign.study.cell_folder import CellFolder, read_json
@@ -47,6 +44,9 @@ from hf_gradalign.study.errors import StudyError
 from hf_gradalign.study.run_meter import RunMeter
 from hf_gradalign.study.table_files import require_same_clips, write_clips
 from hf_gradalign.training.callbacks import BEST_CHECKPOINTS_DIR
+from hf_gradalign.utils.file_locks import hold_lock
+from hf_gradalign.utils.hub_waits import limit_hub_waits
+from hf_gradalign.utils.library_bars import hide_library_bars
 
 logger = logging.get_logger(__name__)
 

@@ -10,9 +10,9 @@ from math import prod
 from pathlib import Path
 from typing import Any
 
-from hf_gradalign.settings_files import find_settings, read_settings
 from hf_gradalign.study.cell import TAKEN_OPTIONS, Cell, Value, make_cell
 from hf_gradalign.study.errors import StudyError
+from hf_gradalign.utils.settings_files import find_settings, read_settings
 
 _KEYS = ("name", "options", "methods", "evaluate", "cells")
 _EVALUATION_KEYS = ("corpus", "split", "subset")

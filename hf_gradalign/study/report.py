@@ -8,13 +8,13 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
-from hf_gradalign.file_locks import hold_output
-from hf_gradalign.plain_text import markdown_cell, markdown_text
 from hf_gradalign.study.arms import StudyResults
 from hf_gradalign.study.errors import StudyError
 from hf_gradalign.study.report_tables import ReportSettings, ReportTables, Row, make_tables
 from hf_gradalign.study.tables import StudyTables
-from hf_gradalign.training.atomic_writing import write_text_atomically
+from hf_gradalign.utils.atomic_writing import write_text_atomically
+from hf_gradalign.utils.file_locks import hold_output
+from hf_gradalign.utils.plain_text import markdown_cell, markdown_text
 
 REPORT_NAME = "report.md"
 _CSV_NAMES = ("eer", "by_system", "training", "epochs", "modules")

@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from hf_gradalign.figure_style import COLORS, GRAY, import_matplotlib, save_figures
 from hf_gradalign.study.arms import StudyResults
 from hf_gradalign.study.report_tables import ReportTables, Row
+from hf_gradalign.utils.figure_style import COLORS, GRAY, import_matplotlib, save_figures
 
 _MOST_MODULES = 40
 

@@ -9,8 +9,8 @@ from typing import Any
 
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
-from hf_gradalign.training.atomic_writing import write_text_atomically
-from hf_gradalign.training.peak_memory import peak_memory
+from hf_gradalign.utils.atomic_writing import write_text_atomically
+from hf_gradalign.utils.memory import peak_memory
 
 _TELL_EVERY = 1.0  # seconds
 _MOST = 10_000  # durations kept: a median needs no more

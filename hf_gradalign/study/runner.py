@@ -20,7 +20,6 @@ import torch
 from tqdm.auto import tqdm
 
 from hf_gradalign.experiment import parse_arguments
-from hf_gradalign.file_locks import hold_lock
 from hf_gradalign.study import cell_process
 from hf_gradalign.study.cell import Cell
 from hf_gradalign.study.cell_folder import CellFolder
@@ -28,6 +27,7 @@ from hf_gradalign.study.cell_process import token_words
 from hf_gradalign.study.definition import Study, expand_variables, refuse_tokens
 from hf_gradalign.study.errors import StudyError
 from hf_gradalign.study.tables import CELLS_DIR, CLIPS_DIR, LOCK_NAME, StudyTables, settings_row
+from hf_gradalign.utils.file_locks import hold_lock
 
 _LOOK_EVERY = 0.5  # seconds
 _LOG_EVERY = 60.0

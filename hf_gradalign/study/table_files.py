@@ -11,7 +11,7 @@ from pyarrow import parquet
 
 from hf_gradalign.study.definition import EvaluationSet
 from hf_gradalign.study.errors import StudyError
-from hf_gradalign.training.atomic_writing import flush_to_disk
+from hf_gradalign.utils.atomic_writing import flush_to_disk
 
 RESULTS_NAME, EPOCHS_NAME, CLIPS_NAME = "results.parquet", "epochs.parquet", "clips.parquet"
 

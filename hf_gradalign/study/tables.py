@@ -8,7 +8,6 @@ from typing import Any
 
 import pyarrow as pa
 
-from hf_gradalign.file_locks import hold_lock
 from hf_gradalign.scoring import read_score_file
 from hf_gradalign.study.cell import AXES, Cell
 from hf_gradalign.study.cell_folder import CellFolder, changed_file
@@ -27,6 +26,7 @@ from hf_gradalign.study.table_files import (
     read_table,
     write_table,
 )
+from hf_gradalign.utils.file_locks import hold_lock
 
 CELLS_DIR, CLIPS_DIR, LOCK_NAME = "cells", "evaluation_sets", "study.lock"
 

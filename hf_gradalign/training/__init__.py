@@ -2,7 +2,7 @@
 
 from typing import TYPE_CHECKING
 
-from hf_gradalign._lazy import lazy_names
+from hf_gradalign.utils.lazy_imports import lazy_names
 
 if TYPE_CHECKING:
     from hf_gradalign.training.arguments import GradientAlignmentArguments

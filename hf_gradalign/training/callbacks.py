@@ -15,9 +15,9 @@ from transformers import EarlyStoppingCallback, TrainerCallback, TrainerControl,
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR, SaveStrategy
 from transformers.utils import SAFE_WEIGHTS_NAME, logging
 
-from hf_gradalign.training.atomic_writing import flush_to_disk, write_text_atomically
 from hf_gradalign.training.checkpoint_manifest import read_manifest, sha256_of
 from hf_gradalign.training.links import refuse_link_out
+from hf_gradalign.utils.atomic_writing import flush_to_disk, write_text_atomically
 
 logger = logging.get_logger(__name__)
 

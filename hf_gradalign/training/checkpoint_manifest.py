@@ -6,7 +6,7 @@ from typing import TypedDict
 
 from huggingface_hub.utils.sha import sha_fileobj
 
-from hf_gradalign.training.atomic_writing import flush_to_disk, write_text_atomically
+from hf_gradalign.utils.atomic_writing import flush_to_disk, write_text_atomically
 
 MANIFEST_NAME = "checkpoint_manifest.json"
 

@@ -14,8 +14,8 @@ from transformers.utils import (
     WEIGHTS_NAME,
 )
 
-from hf_gradalign.file_faults import weights_fault
 from hf_gradalign.training.checkpoint_manifest import MANIFEST_NAME, Manifest, read_manifest, sha256_of
+from hf_gradalign.utils.file_faults import weights_fault
 
 _WEIGHTS = (
     SAFE_WEIGHTS_NAME,

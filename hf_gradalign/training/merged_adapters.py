@@ -6,7 +6,7 @@ import sys
 from torch import nn
 from transformers.utils import logging
 
-from hf_gradalign.plain_text import plain_text
+from hf_gradalign.utils.plain_text import plain_text
 
 logger = logging.get_logger(__name__)
 

@@ -16,13 +16,13 @@ from transformers.trainer import TRAINER_STATE_NAME
 from transformers.trainer_utils import TrainOutput
 from transformers.utils import logging
 
-from hf_gradalign.training.atomic_writing import give_usual_mode
 from hf_gradalign.training.callbacks import BestCheckpoints
 from hf_gradalign.training.checkpoint_soundness import weights_shortcomings
 from hf_gradalign.training.evaluating_trainer import EvaluatingTrainer
 from hf_gradalign.training.links import refuse_links_out
 from hf_gradalign.training.merged_adapters import ADAPTER_DIR, has_adapters, merged_copy
 from hf_gradalign.training.run_checkpoints import RunCheckpoints, describe, require_complete
+from hf_gradalign.utils.atomic_writing import give_usual_mode
 
 logger = logging.get_logger(__name__)
 

@@ -9,10 +9,10 @@ from pathlib import Path
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 from transformers.utils import logging
 
-from hf_gradalign.training.atomic_writing import flush_to_disk
 from hf_gradalign.training.checkpoint_manifest import MANIFEST_NAME, read_manifest, write_manifest
 from hf_gradalign.training.checkpoint_soundness import edited_files, shortcomings, weights_shortcomings
 from hf_gradalign.training.links import refuse_link_out, remove_tree
+from hf_gradalign.utils.atomic_writing import flush_to_disk
 
 logger = logging.get_logger(__name__)
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-_PROGRAM = Path(__file__).parents[2] / "tests" / "dataset_hub.py"
+_PROGRAM = Path(__file__).parents[2] / "tests" / "helpers" / "dataset_hub.py"
 
 
 class HubProgram:

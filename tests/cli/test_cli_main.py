@@ -11,13 +11,12 @@ from pathlib import Path
 
 import pytest
 
-from hf_gradalign import command_names
 from hf_gradalign.cli.env import NEEDED, describe
 from hf_gradalign.cli.main import COMMANDS, main
-from hf_gradalign.command_names import SCRIPTS, command, in_users_words, program
-from hf_gradalign.error_lines import error_line
 from hf_gradalign.experiment import command_words, read_arguments, resume_words
 from hf_gradalign.study import Study
+from hf_gradalign.utils import messages
+from hf_gradalign.utils.messages import SCRIPTS, command, error_line, in_users_words, program
 
 ROOT = Path(__file__).parents[2]
 
@@ -74,7 +73,7 @@ def test_a_clone_has_its_scripts():
 
 def test_without_scripts_there_is_the_command(monkeypatch, tmp_path):
     monkeypatch.setattr(
-        command_names, "__file__", str(tmp_path / "site-packages" / "hf_gradalign" / "command_names.py")
+        messages, "__file__", str(tmp_path / "site-packages" / "hf_gradalign" / "utils" / "messages.py")
     )
     assert command("arena") == "hf-gradalign arena"
 

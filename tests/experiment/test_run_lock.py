@@ -9,7 +9,7 @@ import threading
 import pytest
 
 from hf_gradalign.experiment import hold_output_folder, run_lock
-from hf_gradalign.file_locks import LockHeldError
+from hf_gradalign.utils.file_locks import LockHeldError
 
 
 def _hold(folder, resume_from, ready):

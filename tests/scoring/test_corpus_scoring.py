@@ -11,10 +11,10 @@ from noise_clips import RATE, draw_clip
 from tiny_detectors import make_detector
 
 from hf_gradalign.data import CorpusError
-from hf_gradalign.file_locks import LockHeldError
 from hf_gradalign.score_files.writing import read_score_file
 from hf_gradalign.scoring import SpoofScorer, list_audio_files, progress, score_corpus
 from hf_gradalign.scoring.fingerprint import digest_of_audio
+from hf_gradalign.utils.file_locks import LockHeldError
 
 
 @pytest.fixture

@@ -6,11 +6,11 @@ import datasets
 import pytest
 from matplotlib.figure import Figure
 
-from hf_gradalign import command_names
 from hf_gradalign.training.conflicts import figures as conflict_plots
+from hf_gradalign.utils import messages
 
 SCRIPTS = Path(__file__).parents[2] / "scripts"
-COMMANDS = {script.removesuffix(".py"): name.replace("-", "_") for name, script in command_names.SCRIPTS.items()}
+COMMANDS = {script.removesuffix(".py"): name.replace("-", "_") for name, script in messages.SCRIPTS.items()}
 
 # A run of seconds: two updates of four short windows.
 QUICK = {

@@ -2,7 +2,7 @@
 
 import pytest
 
-from hf_gradalign.file_locks import hold_output
+from hf_gradalign.utils.file_locks import hold_output
 
 
 @pytest.mark.parametrize(

@@ -3,7 +3,7 @@ import sys
 import pytest
 from conflict_rows import make_rows, write_rows
 
-from hf_gradalign.file_locks import hold_output
+from hf_gradalign.utils.file_locks import hold_output
 
 
 @pytest.fixture

@@ -16,7 +16,7 @@ import pytest
 from safetensors.torch import load_file
 
 from hf_gradalign.experiment import run_lock
-from hf_gradalign.file_locks import hold_lock
+from hf_gradalign.utils.file_locks import hold_lock
 
 SCRIPT = Path(__file__).parents[2] / "scripts" / "run_audio_spoof.py"
 

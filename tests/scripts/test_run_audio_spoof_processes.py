@@ -17,7 +17,7 @@ from safetensors.torch import load_file
 from transformers import AutoModelForAudioClassification
 
 SCRIPT = Path(__file__).parents[2] / "scripts" / "run_audio_spoof.py"
-FSDP_ON_CPU = Path(__file__).parents[1] / "fsdp_on_cpu.py"
+FSDP_ON_CPU = Path(__file__).parents[1] / "helpers" / "fsdp_on_cpu.py"
 ONE_THREAD = {**os.environ, "OMP_NUM_THREADS": "1"}
 
 

@@ -15,11 +15,11 @@ import yaml
 from pyarrow import parquet
 
 from hf_gradalign.experiment import read_arguments
-from hf_gradalign.file_locks import hold_lock
 from hf_gradalign.study import Study, StudyError, StudyRunner, StudyTables, cell_process
 from hf_gradalign.study import runner as runner_module
 from hf_gradalign.study.cell_folder import CellFolder
 from hf_gradalign.study.tables import RESOURCES
+from hf_gradalign.utils.file_locks import hold_lock
 
 SCRIPT = Path(__file__).parents[2] / "scripts" / "run_study.py"
 

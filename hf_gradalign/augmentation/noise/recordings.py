@@ -23,7 +23,7 @@ from huggingface_hub import cached_assets_path, snapshot_download
 from numpy.typing import NDArray
 
 from hf_gradalign.audio import unheard_by_libsndfile
-from hf_gradalign.folder_listing import list_folder
+from hf_gradalign.utils.folder_listing import list_folder
 
 logger = logging.getLogger(__name__)
 

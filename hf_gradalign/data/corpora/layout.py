@@ -13,7 +13,7 @@ from typing import Any, ClassVar
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from hf_gradalign.folder_listing import AUDIO_SUFFIXES, is_hidden
+from hf_gradalign.utils.folder_listing import AUDIO_SUFFIXES, is_hidden
 
 MAX_DEPTH = 7
 """The depth of the search for a corpus: enough for keys/LA/CM/ in an archive inside another one."""

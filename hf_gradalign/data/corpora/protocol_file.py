@@ -10,7 +10,7 @@ import pyarrow as pa
 import pyarrow.csv as pa_csv
 
 from hf_gradalign.data.errors import CorpusError
-from hf_gradalign.table_bounds import require_columns, require_lines
+from hf_gradalign.utils.table_bounds import require_columns, require_lines
 
 _BLOCK_BYTES = 2**22
 _SHOWN = 200

@@ -12,7 +12,7 @@ from datasets.data_files import SPLIT_KEYWORDS
 from hf_gradalign.data.errors import CorpusError
 from hf_gradalign.data.labels import canonical_label
 from hf_gradalign.data.request import NO_COLUMN, CorpusRequest
-from hf_gradalign.folder_listing import FolderListing
+from hf_gradalign.utils.folder_listing import FolderListing
 
 _TABLES = (".csv", ".jsonl")
 _SPLITS = {word: str(split) for split, words in SPLIT_KEYWORDS.items() for word in words} | {"trn": "train"}

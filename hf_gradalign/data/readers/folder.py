@@ -18,7 +18,7 @@ from hf_gradalign.data.readers.tables import Splits, is_saved, load_splits, read
 from hf_gradalign.data.readers.webdataset import KEY, read_webdataset
 from hf_gradalign.data.request import CorpusRequest
 from hf_gradalign.data.utterance_ids import file_ids
-from hf_gradalign.folder_listing import FolderListing, list_folder
+from hf_gradalign.utils.folder_listing import FolderListing, list_folder
 
 logger = logging.getLogger(__name__)
 

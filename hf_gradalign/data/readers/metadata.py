@@ -20,9 +20,9 @@ from hf_gradalign.data.corpora.protocol_file import read_delimited
 from hf_gradalign.data.errors import CorpusError
 from hf_gradalign.data.readers.class_folders import listed, split_word
 from hf_gradalign.data.readers.tables import concatenate, table_of_rows
-from hf_gradalign.folder_listing import FolderListing
-from hf_gradalign.plain_text import BLANKS, stripped_column
-from hf_gradalign.table_bounds import columns_of, parse_json, require_lines
+from hf_gradalign.utils.folder_listing import FolderListing
+from hf_gradalign.utils.plain_text import BLANKS, stripped_column
+from hf_gradalign.utils.table_bounds import columns_of, parse_json, require_lines
 
 logger = logging.getLogger(__name__)
 

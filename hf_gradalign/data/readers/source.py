@@ -23,7 +23,7 @@ from hf_gradalign.data.readers.folder import read_archives, read_folder
 from hf_gradalign.data.readers.metadata import Metadata, read_metadata
 from hf_gradalign.data.readers.tables import ParquetSplits, Splits, load_any_splits, load_splits
 from hf_gradalign.data.request import CorpusRequest
-from hf_gradalign.hub_waits import hub_fault
+from hf_gradalign.utils.hub_waits import hub_fault
 
 _DEMO_FOLDER = Path(__file__).parents[1] / "demo_corpus"
 _HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")

@@ -20,7 +20,7 @@ from hf_gradalign.data.labels import canonical_label
 from hf_gradalign.data.readers.class_folders import by_split, labels_of_paths, splits_of_paths
 from hf_gradalign.data.readers.tables import table_of_rows
 from hf_gradalign.data.request import LABEL_COLUMN, CorpusRequest
-from hf_gradalign.folder_listing import FolderListing, is_audio
+from hf_gradalign.utils.folder_listing import FolderListing, is_audio
 
 KEY = "__key__"
 """WebDataset's column with the clips' names."""

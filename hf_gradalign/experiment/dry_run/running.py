@@ -33,7 +33,7 @@ from hf_gradalign.experiment.preparation import Preparation, check_views, load_m
 from hf_gradalign.experiment.rehearsal import rehearse
 from hf_gradalign.experiment.run_trainer import make_trainer
 from hf_gradalign.experiment.views import try_views
-from hf_gradalign.training.peak_memory import peak_memory
+from hf_gradalign.utils.memory import peak_memory
 
 logger = logging.get_logger(__name__)
 

@@ -19,8 +19,8 @@ from huggingface_hub.utils import validate_repo_id
 from hf_gradalign.data.corpora.arena import ARENA_OWNER, arena_repository
 from hf_gradalign.hub.arena.errors import ArenaError
 from hf_gradalign.hub.arena.labels import hub_labels, read_labels
-from hf_gradalign.hub_waits import NO_HUB, hub_fault
-from hf_gradalign.settings_files import read_settings
+from hf_gradalign.utils.hub_waits import NO_HUB, hub_fault
+from hf_gradalign.utils.settings_files import read_settings
 
 EQUAL_ERROR_RATE, SPOOF_ACCEPTANCE = "eer_percent", "srr_complement"
 _COMMIT = re.compile(r"[0-9a-f]{7,40}")

@@ -11,7 +11,7 @@ import yaml
 
 from hf_gradalign.hub.arena.errors import ArenaError
 from hf_gradalign.hub.arena.system import ArenaPaper, ArenaSystem
-from hf_gradalign.settings_files import read_settings
+from hf_gradalign.utils.settings_files import read_settings
 
 ARENA_URL = "https://huggingface.co/spaces/SpeechAntiSpoofingBenchmarks/SpeechAntiSpoofingArena"
 RUN_VERSION, SUBMISSION_VERSION, CALIBRATED_SUBMISSION_VERSION, BADGE_VERSION = 4, 4, 5, 1

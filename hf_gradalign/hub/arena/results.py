@@ -15,8 +15,8 @@ from hf_gradalign.hub.arena.scores import ArenaScores, judge_scores
 from hf_gradalign.hub.arena.system import ArenaSystem
 from hf_gradalign.hub.model_index import add_results_to_card
 from hf_gradalign.score_files import read_scores
-from hf_gradalign.settings_files import read_settings
-from hf_gradalign.training.atomic_writing import require_free, write_text_atomically
+from hf_gradalign.utils.atomic_writing import require_free, write_text_atomically
+from hf_gradalign.utils.settings_files import read_settings
 
 RESULTS_FOLDER, SCORES_FILE, RECORD_FILE = ".eval_results", "scores.txt", "result.yaml"
 _CARD_METRICS = {

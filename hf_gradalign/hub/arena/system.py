@@ -9,9 +9,9 @@ from typing import Any
 from huggingface_hub import constants, get_local_safetensors_metadata
 from huggingface_hub.errors import NotASafetensorsRepoError, SafetensorsParsingError
 
-from hf_gradalign.file_faults import json_fault
 from hf_gradalign.hub.arena.errors import ArenaError
 from hf_gradalign.models import SpoofDetectorConfig
+from hf_gradalign.utils.file_faults import json_fault
 
 _SLUG = re.compile(r"[a-z0-9][a-z0-9-]*")
 _BIBTEX = re.compile(r"```bibtex\n(.*?)\n```", re.DOTALL)

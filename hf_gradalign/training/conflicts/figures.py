@@ -9,9 +9,9 @@ from numpy.typing import NDArray
 from scipy.ndimage import median_filter
 from transformers.utils import logging
 
-from hf_gradalign.figure_style import BLUE, GRAY, STYLE, VERMILION, import_matplotlib, save_figures
-from hf_gradalign.file_locks import hold_output
 from hf_gradalign.training.conflicts.history import ConflictHistory, Pair
+from hf_gradalign.utils.figure_style import BLUE, GRAY, STYLE, VERMILION, import_matplotlib, save_figures
+from hf_gradalign.utils.file_locks import hold_output
 
 logger = logging.get_logger(__name__)
 

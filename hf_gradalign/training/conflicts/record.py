@@ -11,8 +11,8 @@ from typing import Any, Literal
 import pyarrow as pa
 from pyarrow import parquet
 
-from hf_gradalign.table_bounds import parse_json
 from hf_gradalign.training.links import refuse_link_out
+from hf_gradalign.utils.table_bounds import parse_json
 
 RecordFormat = Literal["jsonl", "parquet"]
 Row = dict[str, Any]

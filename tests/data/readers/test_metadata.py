@@ -6,7 +6,7 @@ from hf_gradalign.data import CorpusError
 from hf_gradalign.data.readers import read_source
 from hf_gradalign.data.readers.metadata import find_metadata, read_metadata
 from hf_gradalign.data.request import CorpusRequest
-from hf_gradalign.folder_listing import list_folder
+from hf_gradalign.utils.folder_listing import list_folder
 
 
 def _read(folder, audio_column="audio"):

@@ -9,7 +9,7 @@ from typing import Any, NoReturn
 
 import yaml
 
-from hf_gradalign.plain_text import plain_text
+from hf_gradalign.utils.plain_text import plain_text
 
 MAX_BYTES = 2_000_000
 """Size of a file; what its aliases stand for counts as if it were written out."""

@@ -8,8 +8,8 @@ import torch
 from safetensors.torch import save_file
 from toy import ToyViews, make_model, make_trainer, timeless, weights_of
 
-from hf_gradalign.training.atomic_writing import write_text_atomically
 from hf_gradalign.training.run_checkpoints import RunCheckpoints
+from hf_gradalign.utils.atomic_writing import write_text_atomically
 
 STARTED = "started"
 

@@ -8,8 +8,8 @@ import pytest
 import torch
 from safetensors.torch import save
 
-from hf_gradalign.file_faults import fault_met_in_loading, json_fault, weights_fault, weights_kind
-from hf_gradalign.plain_text import plain_text
+from hf_gradalign.utils.file_faults import fault_met_in_loading, json_fault, weights_fault, weights_kind
+from hf_gradalign.utils.plain_text import plain_text
 
 STATE = {"a.weight": torch.ones(40, 3), "b": torch.arange(4)}
 SAFE = save(STATE)

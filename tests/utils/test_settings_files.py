@@ -1,6 +1,6 @@
 import pytest
 
-from hf_gradalign.settings_files import read_settings
+from hf_gradalign.utils.settings_files import read_settings
 
 
 def alias_bomb(first, item, levels=30):

@@ -2,8 +2,8 @@ import os
 
 import pytest
 
-from hf_gradalign import folder_listing
-from hf_gradalign.folder_listing import is_audio, list_folder
+from hf_gradalign.utils import folder_listing
+from hf_gradalign.utils.folder_listing import is_audio, list_folder
 
 
 @pytest.fixture

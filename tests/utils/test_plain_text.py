@@ -1,7 +1,7 @@
 import pytest
 
 from hf_gradalign.hub.local_paths import without_local_paths
-from hf_gradalign.plain_text import code_block, code_span, markdown_cell, markdown_text, plain_text
+from hf_gradalign.utils.plain_text import code_block, code_span, markdown_cell, markdown_text, plain_text
 
 
 @pytest.mark.parametrize(

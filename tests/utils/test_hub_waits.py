@@ -6,11 +6,11 @@ import httpx2
 import pytest
 from huggingface_hub.errors import HfHubHTTPError
 
-from hf_gradalign.hub_waits import hub_fault
+from hf_gradalign.utils.hub_waits import hub_fault
 
 CLIENT = """
 import time
-from hf_gradalign.hub_waits import limit_hub_waits
+from hf_gradalign.utils.hub_waits import limit_hub_waits
 from hf_gradalign.models import load_config
 from hf_gradalign.hub import PublishingError, publish
 time.sleep = lambda seconds: None if seconds <= 60 else exit(f"waits {seconds} s")

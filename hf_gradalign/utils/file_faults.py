@@ -7,7 +7,7 @@ import zipfile
 from pathlib import Path
 from typing import Literal
 
-from hf_gradalign.plain_text import plain_text
+from hf_gradalign.utils.plain_text import plain_text
 
 WeightsKind = Literal["safetensors", "torch"]
 

@@ -2,7 +2,7 @@ import os
 
 import pytest
 
-from hf_gradalign.training.atomic_writing import require_free, write_text_atomically, written_when_whole
+from hf_gradalign.utils.atomic_writing import require_free, write_text_atomically, written_when_whole
 
 
 def test_old_or_new(tmp_path, monkeypatch):

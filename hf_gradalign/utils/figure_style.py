@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from hf_gradalign.training.atomic_writing import written_when_whole
+from hf_gradalign.utils.atomic_writing import written_when_whole
 
 FORMATS = ("png", "svg")
 # Okabe and Ito's colors, which everyone can tell apart.

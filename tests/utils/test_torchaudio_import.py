@@ -7,7 +7,7 @@ import forked_python
 import pytest
 import torch
 
-from hf_gradalign._torchaudio import LOADER, live_without_extension
+from hf_gradalign.utils.torchaudio_import import LOADER, live_without_extension
 
 IMPORTS = {
     "evaluate": "import evaluate",

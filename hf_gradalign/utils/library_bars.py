@@ -2,7 +2,7 @@
 
 from types import ModuleType
 
-from hf_gradalign._after_import import after_import
+from hf_gradalign.utils.lazy_imports import after_import
 
 
 def hide_library_bars(*, downloads: bool = False) -> None:

@@ -6,8 +6,8 @@ import struct
 import pytest
 
 from hf_gradalign.data import CorpusError, load_corpus
-from hf_gradalign.file_faults import json_fault, weights_fault
 from hf_gradalign.score_files import ScoreFileError, read_keys, read_scores
+from hf_gradalign.utils.file_faults import json_fault, weights_fault
 
 DIGITS = "9" * 20_000
 DEEP_LIST = "[" * 100_000

@@ -7,8 +7,8 @@ import stat
 import pytest
 from filelock import FileLock, Timeout
 
-from hf_gradalign import file_locks
-from hf_gradalign.file_locks import LockHeldError, hold_lock, hold_output
+from hf_gradalign.utils import file_locks
+from hf_gradalign.utils.file_locks import LockHeldError, hold_lock, hold_output
 
 
 def _hold(path, ready):

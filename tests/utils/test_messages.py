@@ -3,7 +3,7 @@ import re
 
 import pytest
 
-from hf_gradalign.error_lines import error_line, is_disk_full, require_room
+from hf_gradalign.utils.messages import error_line, is_disk_full, require_room
 
 
 @pytest.mark.parametrize(

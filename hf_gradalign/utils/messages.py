@@ -1,14 +1,30 @@
-"""An error as a line for the terminal: what is wrong, where, and what to do."""
+"""What commands print when they fail: one line per error, in terms of the command that the user ran."""
 
 import errno
 import os
 import re
 import shutil
+import sys
 import tempfile
 from pathlib import Path
 
-from hf_gradalign.command_names import in_users_words
-from hf_gradalign.plain_text import plain_text
+from hf_gradalign.utils.plain_text import plain_text
+
+SCRIPTS = {
+    "train": "run_audio_spoof.py",
+    "score": "score_audio_spoof.py",
+    "evaluate": "evaluate_scores.py",
+    "convert": "convert_checkpoint.py",
+    "export": "export_onnx.py",
+    "study": "run_study.py",
+    "report": "report_study.py",
+    "plot-conflicts": "plot_conflicts.py",
+    "arena": "write_arena_results.py",
+}
+"""Each command's script in a clone."""
+
+_COMMANDS = {script: name for name, script in SCRIPTS.items()}
+_SCRIPT = re.compile(rf"(?:python )?\b(?:scripts/)?({'|'.join(map(re.escape, _COMMANDS))})\b")
 
 _STEPS = {
     errno.ENOSPC: "free some space, and {again}",
@@ -25,6 +41,33 @@ _STEPS = {
 _DISK_FULL = re.compile(r"No space left on device|\(os error 28\)|Disk quota exceeded|inline_container.*write")
 _KILLED_WORKER = re.compile(r"^DataLoader worker \(pid.*(killed by signal|exited unexpectedly)", re.DOTALL)
 _LONGEST = 2000  # characters; strangers' files may have names and values of any length
+
+
+def uses_scripts() -> bool:
+    """Whether the user runs scripts of a clone, and not the installed command `hf-gradalign`."""
+    program = Path(sys.argv[0]) if sys.argv and sys.argv[0] else Path()
+    if program.stem == "hf-gradalign" or program.parent.name == "cli":
+        return False
+    return (Path(__file__).parents[2] / "scripts" / SCRIPTS["train"]).is_file()
+
+
+def command(name: str) -> str:
+    """A command as the user would type it, such as `hf-gradalign score`."""
+    return f"python scripts/{SCRIPTS[name]}" if uses_scripts() else f"hf-gradalign {name}"
+
+
+def program(name: str) -> str:
+    """A command's name for its `--help`."""
+    return SCRIPTS[name] if uses_scripts() else f"hf-gradalign {name}"
+
+
+def in_users_words(text: str) -> str:
+    """A text that names scripts, with the commands that the user has."""
+    if uses_scripts():
+        return text
+    text = _SCRIPT.sub(lambda match: f"hf-gradalign {_COMMANDS[match[1]]}", text)
+    text = re.sub(r"\bscripts/recipes/(\w+)\.yaml", r"recipe:\1", text)
+    return re.sub(r"\bscripts/studies/(\w+)\.yaml", r"study:\1", text)
 
 
 def is_disk_full(error: BaseException) -> bool:
@@ -118,4 +161,14 @@ def _existing(where: object) -> Path:
     return path
 
 
-__all__ = ["error_line", "is_disk_full", "is_outside_fault", "require_room"]
+__all__ = [
+    "SCRIPTS",
+    "command",
+    "error_line",
+    "in_users_words",
+    "is_disk_full",
+    "is_outside_fault",
+    "program",
+    "require_room",
+    "uses_scripts",
+]

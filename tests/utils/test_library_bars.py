@@ -3,7 +3,7 @@ import pytest
 from huggingface_hub.utils import are_progress_bars_disabled, disable_progress_bars, enable_progress_bars
 from transformers.utils import logging
 
-from hf_gradalign.library_bars import hide_library_bars
+from hf_gradalign.utils.library_bars import hide_library_bars
 
 
 def enable_all():
