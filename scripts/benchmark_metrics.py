@@ -24,7 +24,7 @@ from benchmark_step import print_table, spread
 from numpy.typing import NDArray
 from step_cost.measuring import interleaved_times
 
-from hf_gradalign.metrics import MEASURES, bootstrap_intervals, decision_measures
+from hf_gradalign.metrics import METRICS, bootstrap_intervals, decision_metrics
 from hf_gradalign.metrics.stats.bootstrap import SampleValues, UtteranceDraws, draw_order
 
 N_SPEAKERS = 1000
@@ -46,7 +46,7 @@ def main(words: Sequence[str] | None = None) -> int:
         ),
         "all metrics": timed(
             lambda: bootstrap_intervals(
-                [*MEASURES.values(), *decision_measures(1.0)], scores, labels, n_draws=options.draws
+                [*METRICS.values(), *decision_metrics(1.0)], scores, labels, n_draws=options.draws
             )
         ),
     }

@@ -257,9 +257,9 @@ def show(evaluation: score_files.Evaluation) -> None:
             f"{name.replace('_', ' ')} {100 * rate:.4f} %" for name, rate in evaluation.settings.asv._asdict().items()
         )
         print(f"\nVerifier of the t-DCF: {rates}.")
-    measures = score_files.measures_of(evaluation.settings)
+    metric_of = score_files.metrics_of(evaluation.settings)
     for column, breakdown in evaluation.breakdowns.items():
-        print(f"\n{score_files.breakdown_table(column, breakdown, measures)}")
+        print(f"\n{score_files.breakdown_table(column, breakdown, metric_of)}")
 
 
 def compare(clips: score_files.Clips, theirs: score_files.Clips, settings: score_files.Settings) -> Mapping[str, Any]:
@@ -270,7 +270,7 @@ def compare(clips: score_files.Clips, theirs: score_files.Clips, settings: score
     comparisons = score_files.compare_clips(common, other, settings)
     print(
         f"\n{clips.source} (first) against {theirs.source} (second), {len(common)} clips, paired bootstrap of "
-        f"{settings.n_draws} draws:\n\n{score_files.comparison_table(comparisons, score_files.measures_of(settings))}"
+        f"{settings.n_draws} draws:\n\n{score_files.comparison_table(comparisons, score_files.metrics_of(settings))}"
     )
     return {"n_clips": len(common), **{name: asdict(found) for name, found in comparisons.items()}}
 

@@ -22,12 +22,12 @@ from hf_gradalign.metrics.functional.t_dcf import (
     min_tandem_detection_cost,
 )
 from hf_gradalign.metrics.registry import (
-    MEASURES,
-    Measure,
+    METRICS,
     Metric,
-    decision_measures,
-    detection_cost_measures,
-    tandem_measure,
+    MetricLike,
+    decision_metrics,
+    detection_cost_metrics,
+    tandem_metric,
 )
 from hf_gradalign.metrics.stats.bootstrap import Interval, bootstrap_intervals
 from hf_gradalign.metrics.stats.breakdown import Breakdown, Group, break_down, equal_error_rate_by_system
@@ -36,7 +36,7 @@ from hf_gradalign.metrics.stats.comparison import Comparison, compare_systems
 __all__ = [
     "ASVSPOOF5_AGNOSTIC_COSTS",
     "ASVSPOOF5_ASV",
-    "MEASURES",
+    "METRICS",
     "TRIAL_TYPES",
     "AgnosticCosts",
     "AsvErrorRates",
@@ -47,8 +47,8 @@ __all__ = [
     "DetectionErrorCurve",
     "Group",
     "Interval",
-    "Measure",
     "Metric",
+    "MetricLike",
     "RankedScores",
     "TandemCosts",
     "accuracy_at_threshold",
@@ -57,8 +57,8 @@ __all__ = [
     "bootstrap_intervals",
     "break_down",
     "compare_systems",
-    "decision_measures",
-    "detection_cost_measures",
+    "decision_metrics",
+    "detection_cost_metrics",
     "detection_error_curve",
     "equal_error_rate",
     "equal_error_rate_by_system",
@@ -70,5 +70,5 @@ __all__ = [
     "roc_auc",
     "score_problems",
     "spoof_acceptance_rate",
-    "tandem_measure",
+    "tandem_metric",
 ]

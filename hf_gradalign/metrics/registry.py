@@ -1,8 +1,8 @@
-"""Metrics in the form that resampling and breakdowns take: one number of counted scores."""
+"""Metrics as objects that compute one number from counted scores, for tables, bootstrap intervals and breakdowns."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -28,58 +28,60 @@ from hf_gradalign.metrics.functional.t_dcf import (
     tandem_weights,
 )
 
+MetricFunction: TypeAlias = Callable[[NDArray, NDArray], float]
+
 
 @dataclass(frozen=True)
-class Measure:
-    """One number that says how well scores tell the classes apart.
+class Metric:
+    """One number that says how well scores separate the classes.
 
     Attributes:
-        name: For keys of results.
-        title: For tables and figures.
-        of: The number, of counted scores.
-        is_percentage: Whether it is shown in per cent.
-        is_better_higher: Whether more is better.
+        name: The key of the metric in results.
+        title: The name of the metric in tables and figures.
+        compute: The number for counted scores.
+        is_percentage: Whether the number is displayed as a percentage.
+        higher_is_better: Whether a higher number means a better system.
     """
 
     name: str
     title: str
-    of: Callable[[CountedScores], float]
+    compute: Callable[[CountedScores], float]
     is_percentage: bool = False
-    is_better_higher: bool = False
+    higher_is_better: bool = False
 
     def __call__(self, scores: ArrayLike, labels: ArrayLike) -> float:
-        """The number of plain scores, shape (clips,), with labels 1 bona fide and 0 spoof."""
-        return self.of(RankedScores(scores, labels).counted())
+        """Compute the number for plain scores, shape (clips,), with labels 1 bona fide and 0 spoof."""
+        return self.compute(RankedScores(scores, labels).counted())
 
-    def shown(self, value: float) -> str:
-        """The number as tables have it; `n/a` for NaN."""
+    def format(self, value: float) -> str:
+        """Format a value for a table; NaN becomes `n/a`."""
         if np.isnan(value):
             return "n/a"
         return f"{100 * value:.3f}" if self.is_percentage else f"{value:.5f}"
 
 
-Metric = str | Measure | Callable[[Any, Any], float | Mapping[str, float]]
-"""What resampling takes for a metric: a name in `MEASURES`, a `Measure`, or any function of scores and labels."""
+MetricLike: TypeAlias = str | Metric | Callable[[Any, Any], float | Mapping[str, float]]
+"""A name in `METRICS`, a `Metric`, or a function of scores and labels."""
 
 
-def detection_cost_measures(costs: DetectionCosts | None = None) -> list[Measure]:
-    """The minDCF and the actDCF with these costs; by default ASVspoof 5's."""
+def detection_cost_metrics(costs: DetectionCosts | None = None) -> list[Metric]:
+    """Return the minDCF and the actDCF with these costs; the default is ASVspoof 5's."""
     costs = costs or DetectionCosts()
     return [
-        Measure("min_dcf", "minDCF", lambda counted: cheapest_threshold(counted, costs)[0]),
-        Measure("act_dcf", "actDCF", lambda counted: actual_cost(counted, costs)),
+        Metric("min_dcf", "minDCF", lambda counted: cheapest_threshold(counted, costs)[0]),
+        Metric("act_dcf", "actDCF", lambda counted: actual_cost(counted, costs)),
     ]
 
 
-def tandem_measure(asv: AsvErrorRates, form: TandemForm = "2021", costs: TandemCosts | None = None) -> Measure:
-    """The min t-DCF with this verifier."""
+def tandem_metric(asv: AsvErrorRates, form: TandemForm = "2021", costs: TandemCosts | None = None) -> Metric:
+    """Return the min t-DCF with this speaker verifier."""
     weights = tandem_weights(asv, form, costs)
     name, title = ("min_tdcf", "min t-DCF") if form == "2021" else ("min_tdcf_2019", "min t-DCF (2019)")
-    return Measure(name, title, lambda counted: cheapest_tandem(counted, weights)[0])
+    return Metric(name, title, lambda counted: cheapest_tandem(counted, weights)[0])
 
 
-def decision_measures(threshold: float) -> list[Measure]:
-    """Accuracy, balanced accuracy and F1 at this threshold."""
+def decision_metrics(threshold: float) -> list[Metric]:
+    """Return accuracy, balanced accuracy and F1 at this threshold."""
     titles = {
         "accuracy": "accuracy",
         "balanced_accuracy": "balanced accuracy",
@@ -88,28 +90,28 @@ def decision_measures(threshold: float) -> list[Measure]:
         "f1_macro": "F1 (macro)",
     }
 
-    def measure(name: str) -> Measure:
-        return Measure(name, titles[name], lambda counted: decisions(counted, threshold)[name], True, True)
+    def metric(name: str) -> Metric:
+        return Metric(name, titles[name], lambda counted: decisions(counted, threshold)[name], True, True)
 
-    return [measure(name) for name in titles]
+    return [metric(name) for name in titles]
 
 
-_MIN_DCF, _ACT_DCF = detection_cost_measures()
+_MIN_DCF, _ACT_DCF = detection_cost_metrics()
 
-MEASURES: dict[str, Measure] = {
-    measure.name: measure
-    for measure in (
-        Measure("eer", "EER", lambda counted: official_equal_error(counted).rate, True),
-        Measure("eer_interpolated", "EER (interpolated)", lambda counted: interpolated_equal_error(counted).rate, True),
+METRICS: dict[str, Metric] = {
+    metric.name: metric
+    for metric in (
+        Metric("eer", "EER", lambda counted: official_equal_error(counted).rate, True),
+        Metric("eer_interpolated", "EER (interpolated)", lambda counted: interpolated_equal_error(counted).rate, True),
         _MIN_DCF,
         _ACT_DCF,
-        Measure("cllr", "Cllr", ratio_cost),
-        Measure("roc_auc", "ROC-AUC", area_under_curve, True, True),
+        Metric("cllr", "Cllr", ratio_cost),
+        Metric("roc_auc", "ROC-AUC", area_under_curve, True, True),
     )
 }
-"""By name: what needs nothing but scores and labels."""
+"""The metrics that need only scores and labels, by name."""
 
-_OF_FUNCTIONS: dict[Any, str] = {
+_NAME_OF_FUNCTION: dict[Any, str] = {
     equal_error_rate: "eer",
     interpolated_equal_error_rate: "eer_interpolated",
     min_detection_cost: "min_dcf",
@@ -119,22 +121,22 @@ _OF_FUNCTIONS: dict[Any, str] = {
 }
 
 
-def as_measure(metric: Metric) -> Measure | Callable[[NDArray, NDArray], float]:
-    """The measure that is meant, or, for a function that this package does not know, that function with one number.
+def as_metric(metric: MetricLike) -> Metric | MetricFunction:
+    """Return the `Metric` for a name or for a function of this package; wrap any other function to return one number.
 
-    Of a function's mapping the first entry is taken.
+    If a function returns a mapping, its first entry is the number.
 
     Raises:
-        ValueError: If there is no measure of that name.
+        ValueError: If there is no metric of that name.
     """
-    if isinstance(metric, Measure):
+    if isinstance(metric, Metric):
         return metric
     if isinstance(metric, str):
-        if metric not in MEASURES:
-            raise ValueError(f"There is no metric {metric!r}; there are {', '.join(MEASURES)}.")
-        return MEASURES[metric]
-    if metric in _OF_FUNCTIONS:
-        return MEASURES[_OF_FUNCTIONS[metric]]
+        if metric not in METRICS:
+            raise ValueError(f"There is no metric {metric!r}. Available metrics: {', '.join(METRICS)}.")
+        return METRICS[metric]
+    if metric in _NAME_OF_FUNCTION:
+        return METRICS[_NAME_OF_FUNCTION[metric]]
 
     def number(scores: NDArray, labels: NDArray) -> float:
         result = metric(scores, labels)
@@ -143,18 +145,18 @@ def as_measure(metric: Metric) -> Measure | Callable[[NDArray, NDArray], float]:
     return number
 
 
-def named_metrics(metrics: Metric | Sequence[Metric]) -> dict[str, Measure | Callable[[NDArray, NDArray], float]]:
-    """Metrics by name; functions that are not of this package go by their own.
+def named_metrics(metrics: MetricLike | Sequence[MetricLike]) -> dict[str, Metric | MetricFunction]:
+    """Return metrics by name; a function from outside this package keeps its own name.
 
     Raises:
-        ValueError: If two have the same name.
+        ValueError: If two metrics have the same name.
     """
-    listed = [metrics] if isinstance(metrics, str | Measure) or callable(metrics) else list(metrics)
-    named: dict[str, Measure | Callable[[NDArray, NDArray], float]] = {}
-    for metric in listed:
-        measure = as_measure(metric)
-        name = measure.name if isinstance(measure, Measure) else getattr(metric, "__name__", "metric")
+    requested = [metrics] if isinstance(metrics, str | Metric) or callable(metrics) else list(metrics)
+    named: dict[str, Metric | MetricFunction] = {}
+    for requested_metric in requested:
+        metric = as_metric(requested_metric)
+        name = metric.name if isinstance(metric, Metric) else getattr(requested_metric, "__name__", "metric")
         if name in named:
-            raise ValueError(f"Two metrics are called {name}: results are kept by name.")
-        named[name] = measure
+            raise ValueError(f"Two metrics are named {name}. Results are stored by name: give each metric its own.")
+        named[name] = metric
     return named

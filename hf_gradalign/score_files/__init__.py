@@ -16,7 +16,7 @@ if TYPE_CHECKING:
         compare_clips,
         evaluate_clips,
         evaluate_trials,
-        measures_of,
+        metrics_of,
     )
     from hf_gradalign.score_files.figures import draw_bars, draw_det, draw_histograms
     from hf_gradalign.score_files.matching import match_keys, match_systems
@@ -45,7 +45,7 @@ __all__ = [
     "import_matplotlib",
     "match_keys",
     "match_systems",
-    "measures_of",
+    "metrics_of",
     "names_corpus",
     "overall_table",
     "read_asv_error_rates",

@@ -11,21 +11,21 @@ from numpy.typing import NDArray
 
 from hf_gradalign.metrics import (
     ASVSPOOF5_AGNOSTIC_COSTS,
-    MEASURES,
+    METRICS,
     AsvErrorRates,
     Breakdown,
     Comparison,
     Interval,
-    Measure,
+    Metric,
     RankedScores,
     bootstrap_intervals,
     break_down,
     compare_systems,
-    decision_measures,
+    decision_metrics,
     min_agnostic_detection_cost,
     score_problems,
     spoof_acceptance_rate,
-    tandem_measure,
+    tandem_metric,
 )
 from hf_gradalign.metrics.functional.eer import official_equal_error
 from hf_gradalign.metrics.stats.breakdown import Against
@@ -51,7 +51,7 @@ def evaluate_trials(clips: Clips, settings: Settings | None = None) -> Evaluatio
     intervals: Mapping[str, Interval] = {}
     if settings.n_draws:
         intervals = bootstrap_intervals(
-            list(_METRICS),
+            list(_TRIAL_METRICS),
             scores,
             types,
             clusters=clusters_of(clips, settings),
@@ -61,7 +61,7 @@ def evaluate_trials(clips: Clips, settings: Settings | None = None) -> Evaluatio
         )
     rows = {
         metric.__name__: Row(title, metric(scores, types), intervals.get(metric.__name__), is_percentage)
-        for metric, (title, is_percentage) in _METRICS.items()
+        for metric, (title, is_percentage) in _TRIAL_METRICS.items()
     }
     n_spoof = int(np.count_nonzero(types == "spoof"))
     return Evaluation(clips.source, len(clips) - n_spoof, n_spoof, rows, None, settings, notes=list(clips.notes))
@@ -79,7 +79,7 @@ def a_dcf_asvspoof5(scores: NDArray[np.float64], types: NDArray[np.str_]) -> flo
 
 def sasv_eer(scores: NDArray[np.float64], types: NDArray[np.str_]) -> float:
     """Equal error rate of targets against all others (SASV challenge 2022)."""
-    return MEASURES["eer"](scores, (types == "target").astype(int))
+    return METRICS["eer"](scores, (types == "target").astype(int))
 
 
 def sv_eer(scores: NDArray[np.float64], types: NDArray[np.str_]) -> float:
@@ -92,7 +92,7 @@ def spf_eer(scores: NDArray[np.float64], types: NDArray[np.str_]) -> float:
     return sasv_eer(scores[types != "nontarget"], types[types != "nontarget"])
 
 
-_METRICS: dict[Callable[[NDArray, NDArray], float], tuple[str, bool]] = {
+_TRIAL_METRICS: dict[Callable[[NDArray, NDArray], float], tuple[str, bool]] = {
     a_dcf: ("min a-DCF", False),
     a_dcf_asvspoof5: ("min a-DCF (ASVspoof 5)", False),
     sasv_eer: ("SASV-EER", True),
@@ -126,11 +126,11 @@ def evaluate_clips(clips: Clips, settings: Settings | None = None) -> Evaluation
         rows = _rows_of_spoofs(clips, settings, n_spoof)
         return Evaluation(clips.source, n_bonafide, n_spoof, rows, None, settings, notes=list(clips.notes))
     counted = RankedScores(scores, labels).counted()
-    measures = _measures(settings)
-    rows = {measure.name: Row(measure.title, measure.of(counted), None, measure.is_percentage) for measure in measures}
+    metrics = list(metrics_of(settings).values())
+    rows = {metric.name: Row(metric.title, metric.compute(counted), None, metric.is_percentage) for metric in metrics}
     if settings.n_draws:
         intervals = bootstrap_intervals(
-            measures,
+            metrics,
             scores,
             labels,
             clusters=clusters,
@@ -139,7 +139,7 @@ def evaluate_clips(clips: Clips, settings: Settings | None = None) -> Evaluation
             seed=settings.seed,
         )
         rows = {name: replace(row, interval=intervals[name]) for name, row in rows.items()}
-    shown = [measure for measure in measures if measure.name in _BY_GROUP]
+    shown = [metric for metric in metrics if metric.name in _BY_GROUP]
     return Evaluation(
         source=clips.source,
         n_bonafide=n_bonafide,
@@ -170,7 +170,7 @@ def compare_clips(clips: Clips, other: NDArray[np.float64], settings: Settings |
         scores,
         other,
         labels,
-        _measures(settings),
+        list(metrics_of(settings).values()),
         clusters=clusters_of(clips, settings),
         n_draws=max(settings.n_draws, 2),
         confidence=settings.confidence,
@@ -190,18 +190,14 @@ def _against(column: str, values: Sequence[str | None], labels: NDArray[np.int64
     )
 
 
-def measures_of(settings: Settings) -> dict[str, Measure]:
-    """The metrics of a countermeasure by name."""
-    return {measure.name: measure for measure in _measures(settings)}
-
-
-def _measures(settings: Settings) -> list[Measure]:
-    measures = list(MEASURES.values())
+def metrics_of(settings: Settings) -> dict[str, Metric]:
+    """Return the metrics of a countermeasure by name."""
+    metrics = list(METRICS.values())
     if settings.asv is not None:
-        measures += [tandem_measure(settings.asv, form) for form in ("2021", "2019")]
+        metrics += [tandem_metric(settings.asv, form) for form in ("2021", "2019")]
     if settings.threshold is not None:
-        measures += decision_measures(settings.threshold)
-    return measures
+        metrics += decision_metrics(settings.threshold)
+    return {metric.name: metric for metric in metrics}
 
 
 def _rows_of_spoofs(clips: Clips, settings: Settings, n_spoof: int) -> dict[str, Row]:

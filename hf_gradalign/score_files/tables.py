@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from hf_gradalign.metrics import Breakdown, Comparison, Interval, Measure
+from hf_gradalign.metrics import Breakdown, Comparison, Interval, Metric
 from hf_gradalign.score_files.evaluation import UTTERANCE, Evaluation
 from hf_gradalign.utils.plain_text import plain_text
 
@@ -42,32 +42,32 @@ def described(evaluation: Evaluation) -> str:
     return text
 
 
-def breakdown_table(column: str, breakdown: Breakdown, measures: Mapping[str, Measure]) -> str:
+def breakdown_table(column: str, breakdown: Breakdown, metrics: Mapping[str, Metric]) -> str:
     """Metrics by the values of a column; `n/a` where a class is missing."""
     names = list(breakdown.groups[0].metrics)
-    header = [column, "bona fide", "spoof", *(_title(measures[n].title, measures[n].is_percentage) for n in names)]
+    header = [column, "bona fide", "spoof", *(_title(metrics[n].title, metrics[n].is_percentage) for n in names)]
     rows = [
         [
             group.value,
             str(group.n_bonafide),
             str(group.n_spoof),
-            *(_shown(group.metrics[name], measures[name].is_percentage) for name in names),
+            *(_shown(group.metrics[name], metrics[name].is_percentage) for name in names),
         ]
         for group in breakdown.groups
     ]
     return f"By {plain_text(column)}, {_AGAINST[breakdown.against]}:\n\n{_markdown(header, rows)}"
 
 
-def comparison_table(comparisons: Mapping[str, Comparison], measures: Mapping[str, Measure]) -> str:
+def comparison_table(comparisons: Mapping[str, Comparison], metrics: Mapping[str, Metric]) -> str:
     """Both systems' values, their difference with its interval, and the p-value."""
     confidence = next(iter(comparisons.values())).confidence
     header = ["metric", "first", "second", "first minus second", f"{100 * confidence:g} % interval", "p"]
     rows = []
     for name, found in comparisons.items():
-        is_percentage = measures[name].is_percentage
+        is_percentage = metrics[name].is_percentage
         values = (_shown(value, is_percentage) for value in (found.first, found.second, found.difference))
         interval = f"{_shown(found.low, is_percentage)} to {_shown(found.high, is_percentage)}"
-        rows.append([_title(measures[name].title, is_percentage), *values, interval, f"{found.p_value:.3g}"])
+        rows.append([_title(metrics[name].title, is_percentage), *values, interval, f"{found.p_value:.3g}"])
     return _markdown(header, rows)
 
 

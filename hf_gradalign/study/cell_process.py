@@ -35,7 +35,7 @@ from hf_gradalign.experiment import (
     run,
 )
 from hf_gradalign.experiment.file_names import RESULTS_NAME
-from hf_gradalign.metrics import MEASURES
+from hf_gradalign.metrics import METRICS
 from hf_gradalign.scoring import SpoofScorer, read_score_file, score_corpus
 from hf_gradalign.study.cell_folder import CellFolder, read_json
 from hf_gradalign.study.definition import EvaluationSet, expand_variables
@@ -50,7 +50,7 @@ from hf_gradalign.utils.library_bars import hide_library_bars
 
 logger = logging.get_logger(__name__)
 
-METRICS = ("eer", "min_dcf", "cllr", "roc_auc")
+TABLE_METRICS = ("eer", "min_dcf", "cllr", "roc_auc")
 INTERRUPTED = 130
 _RESOURCES_NAME = "resources.json"
 
@@ -146,9 +146,9 @@ def _evaluate(
     scores = np.array([by_name.get(name, np.nan) for name in clips["utterance_id"][:]])
     labels = np.array(clips["label"][:])
     there = np.isfinite(scores)
-    metrics: dict[str, float | None] = dict.fromkeys(METRICS)
+    metrics: dict[str, float | None] = dict.fromkeys(TABLE_METRICS)
     if len(np.unique(labels[there])) == 2:
-        metrics = {name: MEASURES[name](scores[there], labels[there]) for name in METRICS}
+        metrics = {name: METRICS[name](scores[there], labels[there]) for name in TABLE_METRICS}
     described = asdict(evaluation)
     return {
         "evaluation_set": described.pop("name"),
@@ -235,4 +235,4 @@ def _end_with_parent(parent: Connection) -> None:
     os.kill(os.getpid(), signal.SIGTERM)
 
 
-__all__ = ["INTERRUPTED", "METRICS", "main", "run_cell", "token_words"]
+__all__ = ["INTERRUPTED", "TABLE_METRICS", "main", "run_cell", "token_words"]

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from hf_gradalign.metrics import (
-    MEASURES,
+    METRICS,
     bootstrap_intervals,
     equal_error_rate,
     log_likelihood_ratio_cost,
@@ -75,9 +75,9 @@ def test_the_order_of_the_clips_does_not_matter():
 
 def test_several_metrics_see_the_same_draws():
     scores, labels = make_scores()
-    together = bootstrap_intervals(list(MEASURES.values()), scores, labels, n_draws=30)
-    assert list(together) == list(MEASURES)
-    for name in MEASURES:
+    together = bootstrap_intervals(list(METRICS.values()), scores, labels, n_draws=30)
+    assert list(together) == list(METRICS)
+    for name in METRICS:
         assert bootstrap_intervals(name, scores, labels, n_draws=30)[name] == together[name]
 
 

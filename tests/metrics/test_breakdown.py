@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from hf_gradalign.metrics import MEASURES, break_down, equal_error_rate, equal_error_rate_by_system, tandem_measure
+from hf_gradalign.metrics import METRICS, break_down, equal_error_rate, equal_error_rate_by_system, tandem_metric
 from hf_gradalign.metrics.functional.t_dcf import ASVSPOOF5_ASV
 
 RNG = np.random.default_rng(1)
@@ -37,7 +37,7 @@ def test_codecs_are_compared_within():
     for group in found.groups:
         own = group.value == CODECS
         assert group.metrics["eer"] == equal_error_rate(SCORES[own], LABELS[own])["eer"]
-        assert group.metrics["cllr"] == MEASURES["cllr"](SCORES[own], LABELS[own])
+        assert group.metrics["cllr"] == METRICS["cllr"](SCORES[own], LABELS[own])
         assert (group.n_bonafide, group.n_spoof) == (20, 40)
 
 
@@ -76,10 +76,10 @@ def test_any_metric():
     def spread(scores, labels):
         return float(np.ptp(scores))
 
-    found = break_down([tandem_measure(ASVSPOOF5_ASV), spread], SCORES, LABELS, ATTACKS)
+    found = break_down([tandem_metric(ASVSPOOF5_ASV), spread], SCORES, LABELS, ATTACKS)
     own = (ATTACKS == "A9") | (LABELS == 1)
     assert found.groups[0].metrics["spread"] == np.ptp(SCORES[own])
-    assert found.groups[0].metrics["min_tdcf"] == tandem_measure(ASVSPOOF5_ASV)(SCORES[own], LABELS[own])
+    assert found.groups[0].metrics["min_tdcf"] == tandem_metric(ASVSPOOF5_ASV)(SCORES[own], LABELS[own])
 
 
 def test_numbers_and_other_kinds_of_values():

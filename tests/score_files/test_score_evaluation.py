@@ -23,7 +23,7 @@ from hf_gradalign.score_files import (
     described,
     evaluate_clips,
     evaluate_trials,
-    measures_of,
+    metrics_of,
     overall_table,
     tables,
 )
@@ -82,10 +82,10 @@ def test_tables_can_be_read():
     low, high = found.rows["cllr"].interval.low, found.rows["cllr"].interval.high
     assert f"{low:.5f} to {high:.5f}" in overall_table(found)
     assert "some.txt: 100 bona fide and 100 spoofed clips. Intervals: bootstrap of clips" in described(found)
-    by_attack = breakdown_table("system", found.breakdowns["system"], measures_of(settings))
+    by_attack = breakdown_table("system", found.breakdowns["system"], metrics_of(settings))
     assert "each one's spoofed clips against all bona fide clips" in by_attack
     assert [line.split("|")[1].strip() for line in by_attack.splitlines()[4:]] == ["A1", "A2"]
-    by_codec = breakdown_table("codec", found.breakdowns["codec"], measures_of(settings))
+    by_codec = breakdown_table("codec", found.breakdowns["codec"], metrics_of(settings))
     assert "each one's clips with one another" in by_codec
     assert by_codec.splitlines()[-1].count("n/a") == 3
 
@@ -127,12 +127,12 @@ def test_spoofs_alone():
 def test_two_systems():
     settings = Settings(n_draws=50)
     found = compare_clips(make_clips(), SCORES - LABELS, settings)
-    assert list(found) == list(measures_of(settings))
+    assert list(found) == list(metrics_of(settings))
     assert found["eer"].p_value < 0.05
-    table = comparison_table(found, measures_of(settings))
+    table = comparison_table(found, metrics_of(settings))
     assert f" {100 * found['eer'].difference:.3f} |" in table
     assert f"{found['cllr'].low:.5f} to {found['cllr'].high:.5f}" in table
-    same = comparison_table(compare_clips(make_clips(), SCORES, settings), measures_of(settings))
+    same = comparison_table(compare_clips(make_clips(), SCORES, settings), metrics_of(settings))
     assert same.splitlines()[1].split("|")[-2].strip() == "-:"  # over p-values of 1; a colon alone is no rule
 
 

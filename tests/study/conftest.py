@@ -1,10 +1,10 @@
 import numpy as np
 import pytest
 
-from hf_gradalign.metrics import MEASURES
+from hf_gradalign.metrics import METRICS
 from hf_gradalign.study import Study, StudyTables
 from hf_gradalign.study.cell_folder import CellFolder
-from hf_gradalign.study.cell_process import METRICS
+from hf_gradalign.study.cell_process import TABLE_METRICS
 from hf_gradalign.study.tables import settings_row
 
 N_CLIPS = 60
@@ -46,7 +46,7 @@ def write_cell(tmp_path):
                     "subset": evaluation.subset,
                     "n_clips": N_CLIPS,
                     "n_bad_clips": 0,
-                    **{name: MEASURES[name](scores, LABELS) for name in METRICS},
+                    **{name: METRICS[name](scores, LABELS) for name in TABLE_METRICS},
                 }
             )
         epochs = int(cell.settings["epochs"])

@@ -10,7 +10,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from hf_gradalign.metrics.functional.checks import aligned
 from hf_gradalign.metrics.functional.ranked_scores import RankedScores
-from hf_gradalign.metrics.registry import Measure, Metric, named_metrics
+from hf_gradalign.metrics.registry import Metric, MetricLike, named_metrics
 
 _NO_NAME = ("", "-")
 
@@ -128,10 +128,12 @@ class SampleValues:
         ValueError: As `RankedScores`, if there is a metric of this package.
     """
 
-    def __init__(self, metrics: Metric | Sequence[Metric], scores: NDArray[np.float64], labels: NDArray) -> None:
+    def __init__(
+        self, metrics: MetricLike | Sequence[MetricLike], scores: NDArray[np.float64], labels: NDArray
+    ) -> None:
         self._metrics = named_metrics(metrics)
         self._scores, self._labels = scores, labels
-        ours = any(isinstance(metric, Measure) for metric in self._metrics.values())
+        ours = any(isinstance(metric, Metric) for metric in self._metrics.values())
         self._ranked = RankedScores(scores, labels) if ours else None
         self.names = list(self._metrics)
 
@@ -144,8 +146,8 @@ class SampleValues:
         counted = None if self._ranked is None else self._ranked.counted(counts)
         values = []
         for metric in self._metrics.values():
-            if isinstance(metric, Measure):
-                values.append(metric.of(counted) if counted.has_both_classes else np.nan)
+            if isinstance(metric, Metric):
+                values.append(metric.compute(counted) if counted.has_both_classes else np.nan)
             elif counts is None:
                 values.append(metric(self._scores, self._labels))
             else:
@@ -181,7 +183,7 @@ class Interval:
 
 
 def bootstrap_intervals(
-    metrics: Metric | Sequence[Metric],
+    metrics: MetricLike | Sequence[MetricLike],
     scores: ArrayLike,
     labels: ArrayLike,
     *,
@@ -199,7 +201,7 @@ def bootstrap_intervals(
     given copies of the clips instead, which takes as long as it takes.
 
     Args:
-        metrics: One or several of: a name in `MEASURES`, a `Measure`, this package's functions of scores and labels
+        metrics: One or several of: a name in `METRICS`, a `Metric`, this package's functions of scores and labels
             alone, or any function of them that returns a number or a mapping that starts with it.
         scores: One number a clip, shape (clips,).
         labels: One label a clip, 1 bona fide and 0 spoof, shape (clips,). Functions may have others (trial types).

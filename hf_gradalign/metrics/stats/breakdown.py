@@ -11,7 +11,7 @@ from numpy.typing import ArrayLike, NDArray
 from hf_gradalign.metrics.functional.checks import checked
 from hf_gradalign.metrics.functional.eer import official_equal_error
 from hf_gradalign.metrics.functional.ranked_scores import RankedScores
-from hf_gradalign.metrics.registry import Metric, named_metrics
+from hf_gradalign.metrics.registry import MetricLike, named_metrics
 from hf_gradalign.metrics.stats.bootstrap import SampleValues
 
 Against = Literal["all_bonafide", "within"]
@@ -52,7 +52,7 @@ class Breakdown:
 
 
 def break_down(
-    metrics: Metric | Sequence[Metric],
+    metrics: MetricLike | Sequence[MetricLike],
     scores: ArrayLike,
     labels: ArrayLike,
     values: Sequence[Any] | NDArray,
@@ -102,7 +102,7 @@ def break_down(
 
 
 def _group(
-    name: str, metrics: Metric | Sequence[Metric], scores: NDArray[np.float64], is_bonafide: NDArray[np.bool_]
+    name: str, metrics: MetricLike | Sequence[MetricLike], scores: NDArray[np.float64], is_bonafide: NDArray[np.bool_]
 ) -> Group:
     n_bonafide = int(np.count_nonzero(is_bonafide))
     n_spoof = len(scores) - n_bonafide

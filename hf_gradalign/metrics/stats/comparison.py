@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from hf_gradalign.metrics.functional.checks import aligned
-from hf_gradalign.metrics.registry import Metric
+from hf_gradalign.metrics.registry import MetricLike
 from hf_gradalign.metrics.stats.bootstrap import (
     N_DRAWS,
     SampleValues,
@@ -48,7 +48,7 @@ def compare_systems(
     first: ArrayLike,
     second: ArrayLike,
     labels: ArrayLike,
-    metrics: Metric | Sequence[Metric] = "eer",
+    metrics: MetricLike | Sequence[MetricLike] = "eer",
     *,
     clusters: Sequence[Any] | NDArray | None = None,
     n_draws: int = N_DRAWS,
