@@ -134,7 +134,7 @@ def test_the_study_file_reads(tmp_path, monkeypatch):
     ((_, text),) = blocks(ROOT / "docs" / "studies.md", "yaml")
     (tmp_path / "study.yaml").write_text(text)
     study = Study.read(tmp_path / "study.yaml")
-    assert len(study.cells) == 2 * 2 * 5 + 3 * 5
+    assert len(study.trials) == 2 * 2 * 5 + 3 * 5
     assert {evaluation.name for evaluation in study.evaluation_sets} == {"21DF", "itw"}
 
 

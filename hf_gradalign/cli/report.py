@@ -5,8 +5,8 @@ python scripts/report_study.py runs/studies/quick --baseline augmented --bootstr
 
 python scripts/report_study.py runs/studies/quick --rebuild_tables
 
-A study that is still going on can be reported, too. Tables that were lost or damaged are made again of what the cells'
-folders hold by --rebuild_tables. Figures need matplotlib (the extra `plots`).
+A study that is still running can be reported too. If tables were lost or damaged, --rebuild_tables rebuilds them from
+the trials' folders. Figures need matplotlib (the extra `plots`).
 """
 
 import argparse
@@ -51,7 +51,7 @@ def report(argv: Sequence[str]) -> int:
     parser.add_argument(
         "--rebuild_tables",
         action="store_true",
-        help="first make the Parquet files again of what the cells' folders hold",
+        help="first rebuild the Parquet files from the trials' folders",
     )
     arguments = parser.parse_args(argv)
     settings = study.ReportSettings(
@@ -61,9 +61,9 @@ def report(argv: Sequence[str]) -> int:
     if arguments.rebuild_tables:
         aside, unknown = study.rebuild_tables(arguments.results)
         for path in aside:
-            print(f"damaged, and now called {path}")
+            print(f"moved a damaged table to {path}")
         for path in unknown:
-            print(f"left out, for only its study's file says what it is ({command('study')} takes it in): {path}")
+            print(f"skipped {path}: its settings are only in the study file; run {command('study')} to add it")
     path = study.write_report(arguments.results, arguments.output_dir, settings, formats)
     print(path)
     return 0

@@ -4,7 +4,7 @@ python scripts/run_study.py scripts/studies/quick.yaml
 python scripts/run_study.py my_study.yaml --slots 4 --output_dir runs/my_study
 python scripts/run_study.py my_study.yaml --list
 
-Run the same command again to resume an interrupted study: finished cells are kept, and failed ones are tried again.
+Run the same command again to resume an interrupted study: finished trials are kept, and failed ones are tried again.
 Report the results with scripts/report_study.py.
 """
 
@@ -34,9 +34,9 @@ def main(argv: Sequence[str]) -> int:
     parser.add_argument("study", metavar="STUDY", type=Path, help="a YAML file, or study:NAME (quick, small_scale)")
     parser.add_argument("--output_dir", type=Path, help=f"folder of the study ({STUDIES_DIR}/<its name>)")
     parser.add_argument(
-        "--slots", type=int, default=1, help="cells side by side, the cores and accelerators shared out (1)"
+        "--slots", type=int, default=1, help="trials to run at a time; they share cores and accelerators (1)"
     )
-    parser.add_argument("--list", action="store_true", help="list the cells and which are finished, and run nothing")
+    parser.add_argument("--list", action="store_true", help="list the trials and which are finished, and run nothing")
     parser.add_argument("--no_progress", action="store_true", help="show no progress bar")
     arguments = parser.parse_args(argv)
     try:
@@ -53,27 +53,27 @@ def run(arguments: argparse.Namespace) -> int:
     study = studies.Study.read(arguments.study)
     folder = arguments.output_dir or STUDIES_DIR / study.name
     if arguments.list:
-        return list_cells(study, folder)
+        return list_trials(study, folder)
     runner = studies.StudyRunner(study, folder, slots=arguments.slots, progress=not arguments.no_progress)
     report = runner.run()
     n_finished = report.n_finished_before + len(report.finished)
-    print(f"{n_finished} of {report.n_cells} cells are finished: {folder / RESULTS_NAME}, {folder / EPOCHS_NAME}")
+    print(f"{n_finished} of {report.n_trials} trials are finished: {folder / RESULTS_NAME}, {folder / EPOCHS_NAME}")
     if n_finished:
         print(f"For tables, comparisons and figures:\n  {command('report')} {shlex.quote(str(folder))}")
-    for cell, log in report.failed.items():
-        print(f"failed: {cell}: {report.reasons[cell]}; see {log}", file=sys.stderr)
+    for trial_id, log in report.failed.items():
+        print(f"failed: {trial_id}: {report.reasons[trial_id]}; see {log}", file=sys.stderr)
     if report.interrupted:
         print(f"interrupted; {AFTER_INTERRUPT}", file=sys.stderr)
         return 130
     return 1 if report.failed else 0
 
 
-def list_cells(study: studies.Study, folder: Path) -> int:
-    """Print one line per cell; returns the exit status."""
+def list_trials(study: studies.Study, folder: Path) -> int:
+    """Print one line per trial; returns the exit status."""
     tables = studies.StudyTables(folder)
     tables.refuse_mixing(study)
-    for cell in study.cells:
-        mark = "finished" if tables.has(cell, study.evaluation_sets) else "to do   "
-        print(f"{mark}  {cell.title}")
-    print(f"{len(study.cells)} cells, each scored on {', '.join(e.name for e in study.evaluation_sets)}")
+    for trial in study.trials:
+        mark = "finished" if tables.has(trial, study.evaluation_sets) else "to do   "
+        print(f"{mark}  {trial.title}")
+    print(f"{len(study.trials)} trials, each scored on {', '.join(e.name for e in study.evaluation_sets)}")
     return 0

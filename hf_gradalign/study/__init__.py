@@ -1,13 +1,11 @@
-"""Studies: many runs over a grid of settings and seeds, and what is to be learnt from them."""
+"""Studies: a grid of training runs over settings and seeds, with tables and a report that compares them."""
 
 from typing import TYPE_CHECKING
 
 from hf_gradalign.utils.lazy_imports import lazy_names
 
 if TYPE_CHECKING:
-    from hf_gradalign.study.cell import AXES, Cell
-    from hf_gradalign.study.definition import EvaluationSet, Study
-    from hf_gradalign.study.errors import StudyError
+    from hf_gradalign.study.definition import AXES, EvaluationSet, Study, StudyError, Trial
     from hf_gradalign.study.report import write_report
     from hf_gradalign.study.report_settings import ReportSettings
     from hf_gradalign.study.runner import StudyReport, StudyRunner
@@ -17,7 +15,6 @@ __getattr__, __dir__ = lazy_names(__name__)
 
 __all__ = [
     "AXES",
-    "Cell",
     "EvaluationSet",
     "ReportSettings",
     "Study",
@@ -25,6 +22,7 @@ __all__ = [
     "StudyReport",
     "StudyRunner",
     "StudyTables",
+    "Trial",
     "rebuild_tables",
     "write_report",
 ]

@@ -1,4 +1,4 @@
-"""A study's report: Markdown, CSV files and figures, made from its tables alone."""
+"""A study's report: Markdown, CSV files and figures, made only from its tables."""
 
 import csv
 import io
@@ -8,10 +8,11 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
-from hf_gradalign.study.arms import StudyResults
-from hf_gradalign.study.errors import StudyError
-from hf_gradalign.study.report_tables import ReportSettings, ReportTables, Row, make_tables
-from hf_gradalign.study.tables import StudyTables
+from hf_gradalign.study.comparison import StudyResults
+from hf_gradalign.study.definition import StudyError
+from hf_gradalign.study.report_settings import ReportSettings
+from hf_gradalign.study.report_tables import ReportTables, make_tables
+from hf_gradalign.study.tables import StudyTables, TableRow
 from hf_gradalign.utils.atomic_writing import write_text_atomically
 from hf_gradalign.utils.file_locks import hold_output
 from hf_gradalign.utils.plain_text import markdown_cell, markdown_text
@@ -29,10 +30,10 @@ def write_report(
     """Write a study's report.
 
     Args:
-        folder: With the study's tables.
-        output_dir: Gets `report.md`, the CSV files and `figures/`; by default `report/` in the folder.
-        settings: How comparisons are made.
-        formats: Of the figures, as matplotlib names them; none without.
+        folder: The folder with the study's tables.
+        output_dir: Gets `report.md`, the CSV files and `figures/`; default: `report/` in the folder.
+        settings: The settings of comparisons.
+        formats: File formats of the figures, as matplotlib names them. An empty list draws no figures.
 
     Returns:
         The path of `report.md`.
@@ -40,15 +41,15 @@ def write_report(
     Raises:
         LockHeldError: If another process is writing a report there.
         StudyError: If there are no results, or none of the baseline.
-        ValueError: If the comparison cannot be made so.
-        ImportError: If figures are wanted and matplotlib is not installed.
+        ValueError: If the comparison is impossible with these settings.
+        ImportError: If figures are requested and matplotlib is not installed.
     """
     settings = settings or ReportSettings()
     results = StudyResults(StudyTables(folder))
-    methods = dict.fromkeys(arm.method for arms in results.arms.values() for arm in arms)
+    methods = dict.fromkeys(group.method for groups in results.groups.values() for group in groups)
     if settings.baseline not in methods:
         raise StudyError(
-            f"no finished cell has the baseline's method {settings.baseline!r}; there are {', '.join(methods)}"
+            f"no finished trial has the baseline method {settings.baseline!r}. Finished methods: {', '.join(methods)}"
         )
     tables = make_tables(results, settings)
     output_dir = Path(folder, "report") if output_dir is None else Path(output_dir)
@@ -66,19 +67,20 @@ def write_report(
 
 
 def render(results: StudyResults, tables: ReportTables, settings: ReportSettings, figures: Sequence[str]) -> str:
-    """The report as Markdown.
+    """Format the report as Markdown.
 
     Args:
         results: The study's results.
-        tables: Made of them.
-        settings: With these.
-        figures: Paths of figures relative to the report.
+        tables: The tables of these results.
+        settings: The settings of the tables.
+        figures: Paths of figures, relative to the report.
     """
-    n_cells = sum(len(arm.seeds) for arm in {id(a): a for arms in results.arms.values() for a in arms}.values())
+    distinct = {id(group): group for groups in results.groups.values() for group in groups}
+    n_trials = sum(len(group.seeds) for group in distinct.values())
     scored_on, over = markdown_text(", ".join(results.evaluation_sets)), markdown_text(settings.over)
     parts = [
         "# Report",
-        f"{n_cells} runs, scored on {scored_on}. Rates in %, mean ± standard deviation over "
+        f"{n_trials} runs, scored on {scored_on}. Rates in %, mean ± standard deviation over "
         "seeds. A difference is to the baseline with the same seeds and clips; its interval is a bootstrap over "
         f"{over}s and seeds ({settings.n_draws} draws, {100 * settings.confidence:g} %), p is of the "
         "signed-rank test over seeds. **noise**: the interval contains zero. Expect about 1 in 20 comparisons of equal "
@@ -118,7 +120,7 @@ def _at_a_glance(tables: ReportTables) -> list[str]:
     return lines
 
 
-def _named(row: Row) -> str:
+def _named(row: TableRow) -> str:
     return markdown_text(f"{row['evaluation_set']}: {row['method']}")
 
 
@@ -240,9 +242,9 @@ def _cost(tables: ReportTables) -> list[str]:
     ]
     return [
         "## Cost",
-        "Median seconds an update over the seeds' medians, and most memory. Cells that run side by side disturb each "
-        "other: scripts/benchmark_step.py compares in one run.",
-        _table(["condition", "method", "seconds an update", "of baseline's", "peak memory (MiB)"], rows),
+        "Median seconds per update over the seeds' medians, and the peak memory. Trials that run in parallel slow "
+        "each other down; scripts/benchmark_step.py compares methods in one run.",
+        _table(["condition", "method", "seconds per update", "relative to baseline", "peak memory (MiB)"], rows),
     ]
 
 
@@ -257,7 +259,7 @@ def _points(fraction: float | None, digits: int = 2) -> str:
     if fraction is None:
         return ""
     text = f"{100 * fraction:.{digits}f}"
-    return text.lstrip("-") if float(text) == 0 else text  # no minus zero
+    return text.lstrip("-") if float(text) == 0 else text  # never "-0.00"
 
 
 def _signed(fraction: float | None) -> str:
@@ -265,12 +267,12 @@ def _signed(fraction: float | None) -> str:
     return text if not text or text.startswith("-") or float(text) == 0 else f"+{text}"
 
 
-def _mean_sd(row: Row, name: str) -> str:
+def _mean_sd(row: TableRow, name: str) -> str:
     mean, deviation = row[f"{name}_mean"], row[f"{name}_sd"]
     return _points(mean) + ("" if deviation is None else f" ± {_points(deviation)}")
 
 
-def _plain_mean_sd(row: Row, name: str) -> str:
+def _plain_mean_sd(row: TableRow, name: str) -> str:
     mean, deviation = row[f"{name}_mean"], row[f"{name}_sd"]
     if mean is None:
         return ""
@@ -281,16 +283,16 @@ def _number(value: float | None) -> str:
     return "" if value is None else f"{value:.3f}"
 
 
-def _as_csv(rows: Sequence[Row]) -> str:
+def _as_csv(rows: Sequence[TableRow]) -> str:
     text = io.StringIO()
     writer = csv.DictWriter(text, list(rows[0]) if rows else [], lineterminator="\n")
     writer.writeheader()
-    writer.writerows({name: _cell(value) for name, value in row.items()} for row in rows)
+    writer.writerows({name: _csv_value(value) for name, value in row.items()} for row in rows)
     return text.getvalue()
 
 
-def _cell(value: Any) -> Any:
-    # Digits beyond these differ from machine to machine.
+def _csv_value(value: Any) -> Any:
+    # Further digits differ between machines.
     return f"{value:.8g}" if isinstance(value, float) else value
 
 

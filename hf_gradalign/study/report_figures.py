@@ -1,4 +1,4 @@
-"""Figures of a study's report (matplotlib, the extra `plots`)."""
+"""The figures of a study's report (matplotlib, the extra `plots`)."""
 
 from collections.abc import Sequence
 from itertools import groupby
@@ -8,11 +8,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from hf_gradalign.study.arms import StudyResults
-from hf_gradalign.study.report_tables import ReportTables, Row
+from hf_gradalign.study.comparison import StudyResults
+from hf_gradalign.study.report_tables import ReportTables
+from hf_gradalign.study.tables import TableRow
 from hf_gradalign.utils.figure_style import COLORS, GRAY, import_matplotlib, save_figures
 
-_MOST_MODULES = 40
+_MAX_MODULES = 40
 
 
 def draw_report(results: StudyResults, tables: ReportTables, folder: Path, formats: Sequence[str]) -> list[str]:
@@ -20,21 +21,21 @@ def draw_report(results: StudyResults, tables: ReportTables, folder: Path, forma
 
     Args:
         results: The study's results.
-        tables: Made of them.
+        tables: The tables of these results.
         folder: Gets the files.
-        formats: As matplotlib names them.
+        formats: File formats, as matplotlib names them.
 
     Returns:
-        The files in the first of the formats, relative to the folder that `folder` is in.
+        The files in the first format, relative to the parent of `folder`.
 
     Raises:
         ImportError: If matplotlib is not installed.
     """
-    with import_matplotlib().rc_context({"text.parse_math": False}):  # names with a dollar sign stay text
+    with import_matplotlib().rc_context({"text.parse_math": False}):  # names may contain dollar signs
         figures = _draw_all(results, tables)
     save_figures(figures, folder, formats)
-    ending = formats[0].lstrip(".")
-    return [f"{folder.name}/{name}.{ending}" for name in figures]
+    suffix = formats[0].lstrip(".")
+    return [f"{folder.name}/{name}.{suffix}" for name in figures]
 
 
 def _draw_all(results: StudyResults, tables: ReportTables) -> dict[str, Any]:
@@ -57,54 +58,51 @@ def _draw_all(results: StudyResults, tables: ReportTables) -> dict[str, Any]:
     return figures
 
 
-def draw_error_rates(rows: Sequence[Row]) -> Any:
-    """Every seed's equal error rate, with mean and standard deviation, a line an arm."""
+def draw_error_rates(rows: Sequence[TableRow]) -> Any:
+    """Draw the equal error rate of every seed, with mean and standard deviation, one line per group."""
     figure, axis = _lines(len(rows))
-    for place, row in enumerate(rows):
+    for line, row in enumerate(rows):
         values = [float(value) for value in row["values"].split()]
-        axis.plot(values, [place] * len(values), "o", color=COLORS[0], alpha=0.4, markersize=4, markeredgewidth=0)
+        axis.plot(values, [line] * len(values), "o", color=COLORS[0], alpha=0.4, markersize=4, markeredgewidth=0)
         axis.errorbar(
-            100 * row["eer_mean"], place, xerr=100 * (row["eer_sd"] or 0), fmt="D", color=COLORS[1], markersize=4
+            100 * row["eer_mean"], line, xerr=100 * (row["eer_sd"] or 0), fmt="D", color=COLORS[1], markersize=4
         )
     _label(axis, rows)
     axis.set_xlabel(f"EER on {rows[0]['evaluation_set']} (%): seeds, mean and standard deviation")
     return figure
 
 
-def draw_differences(rows: Sequence[Row]) -> Any:
-    """Every difference to its baseline with its interval; grey where that holds zero."""
+def draw_differences(rows: Sequence[TableRow]) -> Any:
+    """Draw every difference to the baseline with its interval; gray if the interval contains zero."""
     figure, axis = _lines(len(rows))
     axis.axvline(0, color=GRAY, linewidth=1)
-    for place, row in enumerate(rows):
-        colour = GRAY if row["verdict"] == "noise" else COLORS[1]
-        axis.plot([100 * row["low"], 100 * row["high"]], [place, place], color=colour)
-        axis.plot(100 * row["difference"], place, "D", color=colour, markersize=4)
+    for line, row in enumerate(rows):
+        color = GRAY if row["verdict"] == "noise" else COLORS[1]
+        axis.plot([100 * row["low"], 100 * row["high"]], [line, line], color=color)
+        axis.plot(100 * row["difference"], line, "D", color=color, markersize=4)
     _label(axis, rows)
-    axis.set_xlabel(f"EER on {rows[0]['evaluation_set']} minus the baseline's (points), with interval; grey: noise")
+    axis.set_xlabel(f"EER on {rows[0]['evaluation_set']} minus the baseline's (points), with interval; gray: noise")
     return figure
 
 
-def draw_by_epoch(rows: Sequence[Row]) -> Any:
-    """Conflict rate, cosine and ratio of norms by epoch, a line an arm, mean over seeds."""
+def draw_by_epoch(rows: Sequence[TableRow]) -> Any:
+    """Draw conflict rate, cosine and ratio of norms by epoch, one curve per group, mean over seeds."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(12, 3.8), layout="constrained")
     axes = figure.subplots(1, 3)
-    arms = groupby(rows, key=lambda row: (row["condition"], row["method"], row["epochs"]))
-    for place, (key, group) in enumerate(arms):
-        own = list(group)
-        epochs = [row["epoch"] for row in own]
-        style = {"color": COLORS[place % len(COLORS)], "marker": "o", "markersize": 3}
-        style["linestyle"] = ("-", "--", ":", "-.")[place // len(COLORS) % 4]
+    for index, (key, group) in enumerate(groupby(rows, key=_group_key)):
+        group_rows = list(group)
+        epochs = [row["epoch"] for row in group_rows]
+        color, linestyle = COLORS[index % len(COLORS)], ("-", "--", ":", "-.")[index // len(COLORS) % 4]
         for axis, name in zip(axes, ("conflict_rate_mean", "cosine_mean", "norm_ratio_mean"), strict=True):
             scale = 100 if name == "conflict_rate_mean" else 1
-            values = _column(own, name, scale)
-            axis.plot(epochs, values, label=f"{key[1]}, {key[0]}", **style)
+            values = _column(group_rows, name, scale)
+            label = f"{key[1]}, {key[0]}"
+            axis.plot(epochs, values, label=label, color=color, linestyle=linestyle, marker="o", markersize=3)
             if name == "conflict_rate_mean":
-                spread = _column(own, "conflict_rate_sd", scale)
-                axis.fill_between(
-                    epochs, values - spread, values + spread, color=style["color"], alpha=0.1, linewidth=0
-                )
+                spread = _column(group_rows, "conflict_rate_sd", scale)
+                axis.fill_between(epochs, values - spread, values + spread, color=color, alpha=0.1, linewidth=0)
     titles = (
         "updates in conflict (%), with spread of seeds",
         "mean cosine of the views' gradients",
@@ -118,58 +116,67 @@ def draw_by_epoch(rows: Sequence[Row]) -> Any:
     return figure
 
 
-def draw_cosines(rows: Sequence[Row]) -> Any:
-    """Distribution of the cosine by epoch: median, middle half and 5 to 95 %, a panel an arm, mean over seeds."""
+def draw_cosines(rows: Sequence[TableRow]) -> Any:
+    """Draw the distribution of the cosine by epoch, one panel per group, mean over seeds.
+
+    Each panel has the median, the middle half, and the range from 5 to 95 %.
+    """
     from matplotlib.figure import Figure
 
-    arms = [list(group) for _, group in groupby(rows, key=lambda row: (row["condition"], row["method"], row["epochs"]))]
-    columns = min(len(arms), 4)
-    lines = -(-len(arms) // columns)
+    groups = [list(group) for _, group in groupby(rows, key=_group_key)]
+    columns = min(len(groups), 4)
+    lines = -(-len(groups) // columns)
     figure = Figure(figsize=(3 * columns, 2.4 * lines), layout="constrained")
     panels = figure.subplots(lines, columns, squeeze=False, sharex=True, sharey=True).flatten()
-    for axis, own in zip(panels, arms, strict=False):
-        epochs = [row["epoch"] for row in own]
+    for axis, group_rows in zip(panels, groups, strict=False):
+        epochs = [row["epoch"] for row in group_rows]
         for low, high, alpha in ((5, 95, 0.2), (25, 75, 0.35)):
-            bounds = (_column(own, f"cosine_{percent}") for percent in (low, high))
-            axis.fill_between(epochs, *bounds, color=COLORS[0], alpha=alpha, linewidth=0)
-        axis.plot(epochs, _column(own, "cosine_50"), color=COLORS[0])
+            lower, upper = (_column(group_rows, f"cosine_{percent}") for percent in (low, high))
+            axis.fill_between(epochs, lower, upper, color=COLORS[0], alpha=alpha, linewidth=0)
+        axis.plot(epochs, _column(group_rows, "cosine_50"), color=COLORS[0])
         axis.axhline(0, color=GRAY, linewidth=1)
-        axis.set_title(f"{own[0]['method']}\n{own[0]['condition']}", fontsize=7)
+        axis.set_title(f"{group_rows[0]['method']}\n{group_rows[0]['condition']}", fontsize=7)
         axis.xaxis.get_major_locator().set_params(integer=True)
-    for axis in panels[len(arms) :]:
+    for axis in panels[len(groups) :]:
         axis.set_visible(False)
     figure.supxlabel("epoch", fontsize=8)
     figure.supylabel("cosine of the views' gradients", fontsize=8)
     return figure
 
 
-def draw_modules(rows: Sequence[Row]) -> Any:
-    """Share of updates in conflict, modules by arms; of many modules those with most of the gradient in any arm."""
+def draw_modules(rows: Sequence[TableRow]) -> Any:
+    """Draw the share of updates in conflict by module and group.
+
+    Of more than 40 modules, those with the largest share of the gradient's norm in any group are drawn.
+    """
     from matplotlib.figure import Figure
 
-    arms = list(dict.fromkeys((row["condition"], row["method"], row["epochs"]) for row in rows))
+    groups = list(dict.fromkeys(map(_group_key, rows)))
     shares: dict[str, float] = {}
     for row in rows:
         shares[row["module"]] = max(shares.get(row["module"], 0.0), row["norm_share"] or 0.0)
-    shown = set(sorted(shares, key=shares.__getitem__, reverse=True)[:_MOST_MODULES])
-    modules = [module for module in shares if module in shown]
-    values = np.full((len(modules), len(arms)), np.nan)
+    largest = set(sorted(shares, key=shares.__getitem__, reverse=True)[:_MAX_MODULES])
+    modules = [module for module in shares if module in largest]
+    values = np.full((len(modules), len(groups)), np.nan)
     for row in rows:
-        if row["module"] in shown:
-            column = arms.index((row["condition"], row["method"], row["epochs"]))
-            values[modules.index(row["module"]), column] = 100 * row["conflict_rate"]
-    figure = Figure(figsize=(3.5 + 0.5 * len(arms), 2.5 + 0.17 * len(modules)), layout="constrained")
+        if row["module"] in largest:
+            values[modules.index(row["module"]), groups.index(_group_key(row))] = 100 * row["conflict_rate"]
+    figure = Figure(figsize=(3.5 + 0.5 * len(groups), 2.5 + 0.17 * len(modules)), layout="constrained")
     axis = figure.subplots()
     image = axis.imshow(values, aspect="auto", cmap="viridis", vmin=0)
     axis.set_yticks(range(len(modules)), modules, fontsize=6)
-    axis.set_xticks(range(len(arms)), [f"{arm[1]}, {arm[0]}" for arm in arms], rotation=60, ha="right", fontsize=6)
+    axis.set_xticks(range(len(groups)), [f"{key[1]}, {key[0]}" for key in groups], rotation=60, ha="right", fontsize=6)
     figure.colorbar(image, ax=axis, label="updates in conflict (%)")
     if len(modules) < len(shares):
-        axis.set_title(f"the {len(modules)} of {len(shares)} modules with most of the gradient's norm", fontsize=8)
+        axis.set_title(f"the {len(modules)} of {len(shares)} modules with the largest gradient norms", fontsize=8)
     return figure
 
 
-def _column(rows: Sequence[Row], name: str, scale: float = 1) -> NDArray[np.float64]:
+def _group_key(row: TableRow) -> tuple[str, str, float]:
+    return row["condition"], row["method"], row["epochs"]
+
+
+def _column(rows: Sequence[TableRow], name: str, scale: float = 1) -> NDArray[np.float64]:
     return scale * np.array([row[name] for row in rows], dtype=float)
 
 
@@ -180,7 +187,7 @@ def _lines(n: int) -> tuple[Any, Any]:
     return figure, figure.subplots()
 
 
-def _label(axis: Any, rows: Sequence[Row]) -> None:
+def _label(axis: Any, rows: Sequence[TableRow]) -> None:
     names = [f"{row['method']}, {row['condition']}, {row['epochs']:g} epochs" for row in rows]
     axis.set_yticks(range(len(rows)), names, fontsize=7)
     axis.set_ylim(len(rows) - 0.5, -0.5)

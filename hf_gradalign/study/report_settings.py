@@ -1,20 +1,20 @@
-"""What a study's report is made with."""
+"""The settings of a study's report. They load nothing else, so that the command shows its help at once."""
 
 from dataclasses import dataclass
 
-from hf_gradalign.study.cell import DUAL_PATH
+from hf_gradalign.study.definition import DUAL_PATH
 
 
 @dataclass(frozen=True)
 class ReportSettings:
-    """What a report is made with.
+    """The settings of a report.
 
     Attributes:
         baseline: The method that others are compared with.
-        n_draws: Bootstrap draws.
-        over: What is drawn: "utterance", or a column of the clips.
-        confidence: Of intervals.
-        seed: The draws'.
+        n_draws: The number of bootstrap draws.
+        over: What is drawn: "utterance", or the values of a column of the clips, such as "speaker".
+        confidence: Coverage of the intervals.
+        seed: The seed of the draws.
     """
 
     baseline: str = DUAL_PATH

@@ -9,47 +9,45 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hf_gradalign.metrics import equal_error_rate_by_system
-from hf_gradalign.study.arms import Arm, StudyResults, baseline_of
-from hf_gradalign.study.paired_differences import PairedBootstrap, signed_rank_p
+from hf_gradalign.study.comparison import Group, PairedBootstrap, StudyResults, baseline_of, signed_rank_p
 from hf_gradalign.study.report_settings import ReportSettings
-
-Row = dict[str, Any]
+from hf_gradalign.study.tables import TableRow
 
 
 @dataclass
 class ReportTables:
-    """All tables, each a list of rows; rates are fractions.
+    """All tables of a report, each a list of rows. Rates are fractions.
 
     Attributes:
-        eer: A row an arm and evaluation set, with the difference to the baseline.
-        by_system: A row an arm, evaluation set and spoofing system.
-        training: A row an arm: best epoch, conflicts, norms and losses of the views, time and memory.
-        epochs: A row an arm and epoch.
-        modules: A row an arm and module.
+        eer: One row per group and evaluation set, with the difference to the baseline.
+        by_system: One row per group, evaluation set and spoofing system.
+        training: One row per group: best epoch, conflicts, norms and losses of the views, time and memory.
+        epochs: One row per group and epoch.
+        modules: One row per group and module.
     """
 
-    eer: list[Row] = field(default_factory=list)
-    by_system: list[Row] = field(default_factory=list)
-    training: list[Row] = field(default_factory=list)
-    epochs: list[Row] = field(default_factory=list)
-    modules: list[Row] = field(default_factory=list)
+    eer: list[TableRow] = field(default_factory=list)
+    by_system: list[TableRow] = field(default_factory=list)
+    training: list[TableRow] = field(default_factory=list)
+    epochs: list[TableRow] = field(default_factory=list)
+    modules: list[TableRow] = field(default_factory=list)
 
 
 def make_tables(results: StudyResults, settings: ReportSettings) -> ReportTables:
     """Compute all tables.
 
     Args:
-        results: The study's.
-        settings: How.
+        results: The study's results.
+        settings: The settings of the report.
 
     Raises:
-        ValueError: If the bootstrap cannot be as the settings say.
+        ValueError: If the bootstrap is impossible with these settings.
     """
     tables = ReportTables()
-    places = [
-        _Place(condition.title, arm, baseline_of(arm, arms, settings.baseline))
-        for condition, arms in results.arms.items()
-        for arm in arms
+    entries = [
+        _Entry(condition.title, group, baseline_of(group, groups, settings.baseline))
+        for condition, groups in results.groups.items()
+        for group in groups
     ]
     for name in results.evaluation_sets:
         clips = results.clips[name]
@@ -61,45 +59,45 @@ def make_tables(results: StudyResults, settings: ReportSettings) -> ReportTables
             seed=settings.seed,
         )
         systems = clips.column("system")
-        for place in places:
-            rates = place.arm.values(name)
+        for entry in entries:
+            rates = entry.group.values(name)
             if not rates:
                 continue
-            row = place.identity | {"evaluation_set": name, "n_seeds": len(rates)} | _spread("eer", rates.values())
+            row = entry.identity | {"evaluation_set": name, "n_seeds": len(rates)} | _spread("eer", rates.values())
             row["values"] = " ".join(f"{100 * rate:.2f}" for rate in rates.values())
-            tables.eer.append(row | _difference(place, bootstrap, name))
+            tables.eer.append(row | _difference(entry, bootstrap, name))
             tables.by_system += [
-                place.identity | {"evaluation_set": name} | row
-                for row in _by_system(place.arm, name, clips.labels, systems)
+                entry.identity | {"evaluation_set": name} | row
+                for row in _by_system(entry.group, name, clips.labels, systems)
             ]
-    for place in places:
-        tables.training.append(place.identity | _training(place))
-        tables.epochs += [place.identity | row for row in _epochs(place.arm)]
-        tables.modules += [place.identity | row for row in _modules(place.arm)]
+    for entry in entries:
+        tables.training.append(entry.identity | _training(entry))
+        tables.epochs += [entry.identity | row for row in _epochs(entry.group)]
+        tables.modules += [entry.identity | row for row in _modules(entry.group)]
     return tables
 
 
 @dataclass(frozen=True)
-class _Place:
-    """An arm under a condition; arms without augmentation stand under several."""
+class _Entry:
+    """A group under a condition. Groups without augmentation have an entry under several conditions."""
 
     condition: str
-    arm: Arm
-    baseline: Arm | None
+    group: Group
+    baseline: Group | None
 
     @property
-    def identity(self) -> Row:
-        arm = self.arm
-        return {"condition": self.condition, "method": arm.title, "epochs": arm.epochs, "passes": arm.passes}
+    def identity(self) -> TableRow:
+        group = self.group
+        return {"condition": self.condition, "method": group.title, "epochs": group.epochs, "passes": group.passes}
 
 
-def best_epoch(history: Sequence[Row]) -> int | None:
-    """The epoch with the lowest validation loss, the first of equals; None where nothing was evaluated."""
+def best_epoch(history: Sequence[TableRow]) -> int | None:
+    """Return the first epoch with the lowest validation loss, or None if nothing was evaluated."""
     evaluated = [row for row in history if row["eval_loss"] is not None]
     return min(evaluated, key=lambda row: row["eval_loss"])["epoch"] if evaluated else None
 
 
-def _spread(name: str, values: Iterable[float | None]) -> Row:
+def _spread(name: str, values: Iterable[float | None]) -> TableRow:
     numbers = np.array([value for value in values if value is not None], dtype=float)
     if not len(numbers):
         return {f"{name}_mean": None, f"{name}_sd": None}
@@ -109,74 +107,89 @@ def _spread(name: str, values: Iterable[float | None]) -> Row:
     }
 
 
-def _difference(place: _Place, bootstrap: PairedBootstrap, evaluation_set: str) -> Row:
+def _difference(entry: _Entry, bootstrap: PairedBootstrap, evaluation_set: str) -> TableRow:
     names = ("difference", "low", "high", "p_value", "n_paired", "verdict", "against")
-    found = None if place.baseline is None else bootstrap.compare(place.arm, place.baseline, evaluation_set)
-    if found is None:
+    group, baseline = entry.group, entry.baseline
+    difference = None if baseline is None else bootstrap.compare(group, baseline, evaluation_set)
+    if difference is None or baseline is None:
         return dict.fromkeys(names)
-    against = place.baseline.title + (
-        "" if place.baseline.epochs == place.arm.epochs else f", {place.baseline.epochs:g} epochs"
+    against = baseline.title + ("" if baseline.epochs == group.epochs else f", {baseline.epochs:g} epochs")
+    values = (
+        difference.mean,
+        difference.low,
+        difference.high,
+        difference.p_value,
+        difference.n_seeds,
+        difference.verdict,
+        against,
     )
-    values = (found.mean, found.low, found.high, found.p_value, found.n_seeds, found.verdict, against)
     return dict(zip(names, values, strict=True))
 
 
-def _by_system(arm: Arm, evaluation_set: str, labels: NDArray[np.int64], systems: Sequence[Any]) -> list[Row]:
+def _by_system(group: Group, evaluation_set: str, labels: NDArray[np.int64], systems: Sequence[Any]) -> list[TableRow]:
     rates: dict[str, list[float]] = {}
-    for seed in arm.values(evaluation_set):
-        scores = np.array(arm.results[seed][evaluation_set]["scores"], dtype=float)
-        there = np.isfinite(scores)
-        kept = [system for system, is_there in zip(systems, there, strict=True) if is_there]
-        for system, rate in equal_error_rate_by_system(scores[there], labels[there], kept).items():
+    for seed in group.values(evaluation_set):
+        scores = np.array(group.results[seed][evaluation_set]["scores"], dtype=float)
+        is_scored = np.isfinite(scores)
+        scored_systems = [system for system, keep in zip(systems, is_scored, strict=True) if keep]
+        for system, rate in equal_error_rate_by_system(scores[is_scored], labels[is_scored], scored_systems).items():
             rates.setdefault(system, []).append(rate)
     return [{"system": system} | _spread("eer", values) for system, values in sorted(rates.items())]
 
 
-def _training(place: _Place) -> Row:
-    arm = place.arm
-    best = {seed: best_epoch(history) for seed, history in arm.history.items()}
+def _best_epochs(group: Group) -> dict[int, int]:
+    epochs = {seed: best_epoch(history) for seed, history in group.history.items()}
+    return {seed: epoch for seed, epoch in epochs.items() if epoch is not None}
+
+
+def _training(entry: _Entry) -> TableRow:
+    group, baseline = entry.group, entry.baseline
+    best = _best_epochs(group)
     row = _spread("best_epoch", best.values()) | {"best_epoch_difference": None, "best_epoch_p_value": None}
-    if place.baseline is not None:
-        theirs = {seed: best_epoch(history) for seed, history in place.baseline.history.items()}
-        both = [seed for seed in best if best[seed] is not None and theirs.get(seed) is not None]
-        if both:
-            differences = np.array([best[seed] - theirs[seed] for seed in both], dtype=float)
+    if baseline is not None:
+        theirs = _best_epochs(baseline)
+        differences = np.array([best[seed] - theirs[seed] for seed in best if seed in theirs], dtype=float)
+        if len(differences):
             row |= {"best_epoch_difference": differences.mean(), "best_epoch_p_value": signed_rank_p(differences)}
-    row |= _spread("conflict_rate", arm.run_values("conflict_rate").values())
-    later = [r for history in arm.history.values() for r in history]
+    row |= _spread("conflict_rate", group.run_values("conflict_rate").values())
+    epochs = [epoch for history in group.history.values() for epoch in history]
     for name in ("norm_ratio", "second_loss_larger", "second_norm_larger"):
-        row[name] = _mean([r[name] for r in later])
-    seconds = list(arm.run_values("seconds_per_update").values())
-    own = statistics.median(seconds) if seconds else None
-    row |= {"seconds_per_update": own, "time_ratio": None}
-    if place.baseline is not None and own is not None:
-        theirs = list(place.baseline.run_values("seconds_per_update").values())
-        row["time_ratio"] = own / statistics.median(theirs) if theirs else None
-    row["peak_memory_mib"] = max(arm.run_values("peak_memory_mib").values(), default=None)
+        row[name] = _mean([epoch[name] for epoch in epochs])
+    seconds = _median_seconds(group)
+    row |= {"seconds_per_update": seconds, "time_ratio": None}
+    if baseline is not None and seconds is not None:
+        baseline_seconds = _median_seconds(baseline)
+        row["time_ratio"] = seconds / baseline_seconds if baseline_seconds is not None else None
+    row["peak_memory_mib"] = max(group.run_values("peak_memory_mib").values(), default=None)
     return row
 
 
-def _epochs(arm: Arm) -> list[Row]:
-    rows = []
-    numbers = sorted({row["epoch"] for history in arm.history.values() for row in history})
+def _median_seconds(group: Group) -> float | None:
+    seconds = list(group.run_values("seconds_per_update").values())
+    return statistics.median(seconds) if seconds else None
+
+
+def _epochs(group: Group) -> list[TableRow]:
+    table = []
+    numbers = sorted({row["epoch"] for history in group.history.values() for row in history})
     for epoch in numbers:
-        there = [row for history in arm.history.values() for row in history if row["epoch"] == epoch]
-        own: Row = {"epoch": epoch, "n_seeds": len(there)}
+        rows = [row for history in group.history.values() for row in history if row["epoch"] == epoch]
+        summary: TableRow = {"epoch": epoch, "n_seeds": len(rows)}
         for name in ("eval_loss", "eval_eer", "conflict_rate", "norm_ratio", "second_loss_larger"):
-            own |= _spread(name, [row[name] for row in there])
+            summary |= _spread(name, [row[name] for row in rows])
         for name in ("cosine_mean", "loss_first", "loss_second", "grad_norm_first", "grad_norm_second"):
-            own[name] = _mean([row[name] for row in there])
-        quantiles = [row["cosine_quantiles"] for row in there if row["cosine_quantiles"]]
-        for place, percent in enumerate((5, 25, 50, 75, 95)):
-            own[f"cosine_{percent}"] = _mean([values[place] for values in quantiles])
-        rows.append(own)
-    return rows
+            summary[name] = _mean([row[name] for row in rows])
+        quantiles = [row["cosine_quantiles"] for row in rows if row["cosine_quantiles"]]
+        for index, percent in enumerate((5, 25, 50, 75, 95)):
+            summary[f"cosine_{percent}"] = _mean([values[index] for values in quantiles])
+        table.append(summary)
+    return table
 
 
-def _modules(arm: Arm) -> list[Row]:
+def _modules(group: Group) -> list[TableRow]:
     rates: dict[str, list[float | None]] = {}
     shares: dict[str, list[float | None]] = {}
-    for history in arm.history.values():
+    for history in group.history.values():
         for row in history:
             for name, rate, share in zip(
                 row["module"] or (), row["module_conflict_rate"] or (), row["module_norm_share"] or (), strict=True
@@ -194,4 +207,4 @@ def _mean(values: Iterable[float | None]) -> float | None:
     return float(np.mean(numbers)) if numbers else None
 
 
-__all__ = ["ReportSettings", "ReportTables", "best_epoch", "make_tables"]
+__all__ = ["ReportTables", "best_epoch", "make_tables"]

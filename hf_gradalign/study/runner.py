@@ -1,4 +1,4 @@
-"""Runs a study's cells, some side by side, each in a process of its own."""
+"""Run the trials of a study, several at a time, each in its own process."""
 
 import multiprocessing
 import os
@@ -20,65 +20,62 @@ import torch
 from tqdm.auto import tqdm
 
 from hf_gradalign.experiment import parse_arguments
-from hf_gradalign.study import cell_process
-from hf_gradalign.study.cell import Cell
-from hf_gradalign.study.cell_folder import CellFolder
-from hf_gradalign.study.cell_process import token_words
-from hf_gradalign.study.definition import Study, expand_variables, refuse_tokens
-from hf_gradalign.study.errors import StudyError
-from hf_gradalign.study.tables import CELLS_DIR, CLIPS_DIR, LOCK_NAME, StudyTables, settings_row
+from hf_gradalign.study import trial_process
+from hf_gradalign.study.definition import Study, StudyError, Trial, expand_variables, refuse_tokens
+from hf_gradalign.study.tables import CLIPS_DIR, LOCK_NAME, TRIALS_DIR, StudyTables, settings_row
+from hf_gradalign.study.trial_folder import TrialFolder
+from hf_gradalign.study.trial_process import token_words
 from hf_gradalign.utils.file_locks import hold_lock
 
-_LOOK_EVERY = 0.5  # seconds
+_POLL_EVERY = 0.5  # seconds
 _LOG_EVERY = 60.0
 
 
 @dataclass
 class StudyReport:
-    """What a start of a study came to.
+    """The outcome of one start of a study.
 
     Attributes:
-        n_cells: Cells of the study.
-        n_finished_before: Of them finished when it started.
-        finished: Cells that this start finished.
-        failed: Cells that failed, with their logs.
-        reasons: Why, as far as the logs say.
-        interrupted: Whether it, or a cell, was stopped by Ctrl-C or the like.
+        n_trials: The number of trials of the study.
+        n_finished_before: The number of trials that were finished before this start.
+        finished: Trials that this start finished.
+        failed: Logs of the trials that failed, by trial id.
+        reasons: Why they failed, as far as the logs tell, by trial id.
+        interrupted: Whether the study, or one of its trials, was stopped by Ctrl-C or a similar signal.
     """
 
-    n_cells: int
+    n_trials: int
     n_finished_before: int
-    finished: list[Cell] = field(default_factory=list)
+    finished: list[Trial] = field(default_factory=list)
     failed: dict[str, Path] = field(default_factory=dict)
     reasons: dict[str, str] = field(default_factory=dict)
     interrupted: bool = False
 
 
 class StudyRunner:
-    """Runs what is not finished of a study.
+    """Runs the unfinished trials of a study.
 
-    Every cell is a process that trains and scores in a folder of its own and is resumed from its last checkpoint.
-    When the runner is killed, its cells save a checkpoint and end; the next start waits for that.
+    Each trial is a process that trains and scores in its own folder, and that resumes from its last checkpoint. When
+    the runner is killed, its trials save a checkpoint and end. The next start waits for them.
 
     Args:
         study: The study.
-        folder: Its folder: `cells/<cell>/`, and the tables.
-        slots: Cells side by side. The processor's cores are shared out among them, and accelerators are assigned in
-            turn.
-        progress: Show a progress bar over all updates of all cells.
+        folder: The study's folder, with `cells/<trial>/` and the tables.
+        slots: How many trials run at a time. They share the processor's cores, and accelerators are assigned in turn.
+        progress: Show a progress bar over all updates of all trials.
 
     Raises:
-        StudyError: If a cell's options are wrong, or an environment variable that the file names is not set.
+        StudyError: If a trial's options are wrong, or an environment variable that the study file uses is not set.
     """
 
     def __init__(self, study: Study, folder: str | Path, *, slots: int = 1, progress: bool = True) -> None:
         if slots < 1:
-            raise StudyError(f"there must be a slot at least, not {slots}")
+            raise StudyError(f"slots must be at least 1, not {slots}")
         self.study = study
         self.folder = Path(folder)
         self.slots = slots
         self._progress = progress
-        self._cells = {cell.id: CellFolder(self.folder / CELLS_DIR / cell.id) for cell in study.cells}
+        self._folders = {trial.id: TrialFolder(self.folder / TRIALS_DIR / trial.id) for trial in study.trials}
         self._clips = self.folder / CLIPS_DIR
         expand_variables([asdict(evaluation) for evaluation in study.evaluation_sets])
         self._tokens = expand_variables(study.tokens)
@@ -88,11 +85,11 @@ class StudyRunner:
         self._stopping = threading.Event()
 
     def run(self) -> StudyReport:
-        """Run the cells that are not finished, and write the tables whenever one is.
+        """Run the unfinished trials, and write the tables whenever a trial finishes.
 
         Raises:
             LockHeldError: If another process is running a study in this folder.
-            StudyError: If a cell's options are wrong.
+            StudyError: If a trial's options are wrong.
         """
         self.folder.mkdir(parents=True, exist_ok=True)
         with hold_lock(self.folder / LOCK_NAME, f"the study in {self.folder}"):
@@ -100,93 +97,96 @@ class StudyRunner:
 
     def _run(self) -> StudyReport:
         tables = StudyTables(self.folder)
-        tables.update(self.study)  # a kill may have come before that
+        tables.update(self.study)  # the last start may have been killed before it did this
         tables.refuse_mixing(self.study)
         tables.write_clips(self.study)
-        pending = [cell for cell in self.study.cells if not tables.has(cell, self.study.evaluation_sets)]
-        report = StudyReport(len(self.study.cells), len(self.study.cells) - len(pending))
-        for cell in pending:
-            self._check(cell)
+        pending = [trial for trial in self.study.trials if not tables.has(trial, self.study.evaluation_sets)]
+        report = StudyReport(len(self.study.trials), len(self.study.trials) - len(pending))
+        for trial in pending:
+            self._check(trial)
         if pending and self._context.get_start_method() == "forkserver":
-            _start_deaf_server()
+            _start_forkserver_without_ctrl_c()
         free: SimpleQueue[int] = SimpleQueue()
         for slot in range(self.slots):
             free.put(slot)
         with ThreadPoolExecutor(self.slots) as pool, _GridBar(self, pending, self._progress) as bar:
             try:
-                self._watch({pool.submit(self._run_cell, cell, free): cell for cell in pending}, tables, report, bar)
+                jobs = {pool.submit(self._run_trial, trial, free): trial for trial in pending}
+                self._watch(jobs, tables, report, bar)
             except KeyboardInterrupt:
                 report.interrupted = True
                 self._stop(pool)
                 tables.update(self.study)
-            except BaseException:  # such as a full disk: what follows would fail, too
+            except BaseException:  # such as a full disk, on which all other trials would fail
                 self._stop(pool)
                 raise
         return report
 
-    def _watch(self, jobs: dict[Future[int], Cell], tables: StudyTables, report: StudyReport, bar: "_GridBar") -> None:
+    def _watch(self, jobs: dict[Future[int], Trial], tables: StudyTables, report: StudyReport, bar: "_GridBar") -> None:
         waiting = set(jobs)
         while waiting:
-            done, waiting = wait(waiting, timeout=_LOOK_EVERY, return_when=FIRST_COMPLETED)
+            done, waiting = wait(waiting, timeout=_POLL_EVERY, return_when=FIRST_COMPLETED)
             for job in done:
-                self._take(jobs[job], job.result(), report)
+                self._record(jobs[job], job.result(), report)
             if done:
                 tables.update(self.study)
             bar.show(report)
 
     def _stop(self, pool: ThreadPoolExecutor) -> None:
-        """Have the cells at hand save a checkpoint and end, and start no other."""
+        """Make the running trials save a checkpoint and end, and start no others."""
         self._stopping.set()
         for connection in list(self._connections.values()):
-            connection.close()  # as if this process were gone; Ctrl-C in a terminal has reached them, too
+            connection.close()  # to the trial, as if this process had died
         try:
             pool.shutdown(wait=True, cancel_futures=True)
-        except KeyboardInterrupt:  # once more: not even a checkpoint is waited for
+        except KeyboardInterrupt:  # pressed again: do not even wait for checkpoints
             for process in list(self._processes.values()):
                 process.kill()
             pool.shutdown(wait=True)
 
-    def _take(self, cell: Cell, status: int, report: StudyReport) -> None:
+    def _record(self, trial: Trial, status: int, report: StudyReport) -> None:
         if status == 0:
-            report.finished.append(cell)
-        elif self._stopping.is_set() or status == cell_process.INTERRUPTED:
-            report.interrupted = True  # maybe the cell alone
+            report.finished.append(trial)
+        elif self._stopping.is_set() or status == trial_process.INTERRUPTED:
+            report.interrupted = True  # perhaps only this trial
         else:
-            report.failed[cell.id] = self._cells[cell.id].log
-            killed = "killed, perhaps for memory" if status == -signal.SIGKILL else f"exit status {status}"
-            report.reasons[cell.id] = self._cells[cell.id].error() or killed
+            folder = self._folders[trial.id]
+            report.failed[trial.id] = folder.log
+            killed = "killed, perhaps for lack of memory" if status == -signal.SIGKILL else f"exit status {status}"
+            report.reasons[trial.id] = folder.error() or killed
 
-    def _run_cell(self, cell: Cell, free: "SimpleQueue[int]") -> int:
+    def _run_trial(self, trial: Trial, free: "SimpleQueue[int]") -> int:
         slot = free.get()
         try:
-            return cell_process.INTERRUPTED if self._stopping.is_set() else self._run_in(slot, cell)
+            return trial_process.INTERRUPTED if self._stopping.is_set() else self._run_in(slot, trial)
         except OSError as error:
-            raise OSError(error.errno, error.strerror, error.filename or str(self._cells[cell.id].path)) from error
+            raise OSError(error.errno, error.strerror, error.filename or str(self._folders[trial.id].path)) from error
         finally:
             free.put(slot)
 
-    def _run_in(self, slot: int, cell: Cell) -> int:
-        folder = self._cells[cell.id]
-        folder.write_options({"disable_tqdm": True, **expand_variables(cell.options)})
-        folder.write_settings(settings_row(cell))
+    def _run_in(self, slot: int, trial: Trial) -> int:
+        folder = self._folders[trial.id]
+        folder.write_options({"disable_tqdm": True, **expand_variables(trial.options)})
+        folder.write_settings(settings_row(trial))
         with folder.log.open("a", encoding="utf-8") as log:
-            log.write(f"--- {time.strftime('%Y-%m-%d %H:%M:%S')} {cell.title}\n")
+            log.write(f"--- {time.strftime('%Y-%m-%d %H:%M:%S')} {trial.title}\n")
         ours, theirs = self._context.Pipe()
         process = self._context.Process(
-            target=cell_process.main,
+            target=trial_process.main,
             args=(folder.path, self._clips, self.study.evaluation_sets, theirs, self._device(slot), self._tokens),
         )
         try:
             process.start()
             theirs.close()
-            self._connections[cell.id], self._processes[cell.id] = ours, process
-            if self._stopping.is_set():  # since it was looked at
+            self._connections[trial.id], self._processes[trial.id] = ours, process
+            if self._stopping.is_set():  # since the last check
                 ours.close()
             process.join()
+            assert process.exitcode is not None, "it was joined"
             return process.exitcode
         finally:
-            self._connections.pop(cell.id, None)
-            self._processes.pop(cell.id, None)
+            self._connections.pop(trial.id, None)
+            self._processes.pop(trial.id, None)
             ours.close()
 
     def _device(self, slot: int) -> str | None:
@@ -194,37 +194,37 @@ class StudyRunner:
         devices = chosen.split(",") if chosen else [str(number) for number in range(torch.cuda.device_count())]
         return devices[slot % len(devices)] if devices else None
 
-    def _check(self, cell: Cell) -> None:
-        options = expand_variables(cell.options)
+    def _check(self, trial: Trial) -> None:
+        options = expand_variables(trial.options)
         refuse_tokens(options)
         try:
             with tempfile.TemporaryDirectory() as folder:
-                file = CellFolder(folder)
-                file.write_options(options)
-                parse_arguments([str(file.options_file), *token_words(self._tokens)])
-        except SystemExit:  # argparse has said what is wrong
-            raise StudyError(f"the options of the cell {cell.title} are wrong (see above)") from None
+                draft = TrialFolder(folder)
+                draft.write_options(options)
+                parse_arguments([str(draft.options_file), *token_words(self._tokens)])
+        except SystemExit:  # argparse has printed what is wrong
+            raise StudyError(f"the options of the trial {trial.title} are wrong (see above)") from None
 
 
 def _make_context(slots: int) -> BaseContext:
-    """How cells' processes are started: from one that has imported everything, where the system can."""
-    # It is read when the processor's threads are first needed, and the same for all cells.
+    """Return how processes start: where possible, forked from a server that has imported everything."""
+    # Libraries read it when they first need threads. It is the same for all trials.
     os.environ["OMP_NUM_THREADS"] = str(max(1, _cores() // slots))
     if "forkserver" not in multiprocessing.get_all_start_methods():
         return multiprocessing.get_context("spawn")
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload([cell_process.__name__])
+    context.set_forkserver_preload([trial_process.__name__])
     return context
 
 
-def _start_deaf_server() -> None:
-    """Start the process that cells come from, such that Ctrl-C reaches this one alone, which has the cells end.
+def _start_forkserver_without_ctrl_c() -> None:
+    """Start the fork server and make it, and the trials it forks, ignore Ctrl-C. This process then ends the trials.
 
-    While it imports, Ctrl-C would have it print a traceback.
+    Otherwise the server would print a traceback if Ctrl-C is pressed while it imports.
     """
     if threading.current_thread() is not threading.main_thread():
         return
-    from multiprocessing import forkserver  # Windows has none
+    from multiprocessing import forkserver  # not available on Windows
 
     previous = signal.signal(signal.SIGINT, signal.SIG_IGN)
     try:
@@ -234,27 +234,27 @@ def _start_deaf_server() -> None:
 
 
 def _cores() -> int:
-    """The processor's cores that this process may use."""
+    """Return the number of cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else (os.cpu_count() or 1)
 
 
 class _GridBar:
-    """A progress bar over the work of all cells: their views times their epochs."""
+    """A progress bar over the work of all trials: their views times their epochs."""
 
-    def __init__(self, runner: StudyRunner, pending: Sequence[Cell], shown: bool) -> None:
+    def __init__(self, runner: StudyRunner, pending: Sequence[Trial], visible: bool) -> None:
         self._runner = runner
         self._pending = pending
-        self._work = {cell.id: cell.views * float(cell.settings["epochs"]) for cell in runner.study.cells}
+        self._work = {trial.id: trial.n_views * float(trial.settings["epochs"]) for trial in runner.study.trials}
         total = sum(self._work.values())
-        before = total - sum(self._work[cell.id] for cell in pending)
+        before = total - sum(self._work[trial.id] for trial in pending)
         self._before = before
         self._every = 0.0 if sys.stderr.isatty() else _LOG_EVERY
-        self._shown = -_LOG_EVERY
+        self._updated = -_LOG_EVERY
         self._bar = tqdm(
             total=total,
             initial=before,
-            disable=not shown,
-            smoothing=0,  # cells differ: the rate of all of this start says most
+            disable=not visible,
+            smoothing=0,  # trials differ, so the average rate since the start predicts best
             desc=runner.study.name,
             bar_format="{desc}: {percentage:3.0f}%|{bar}| {elapsed} gone, {remaining} left{postfix}",
         )
@@ -266,19 +266,19 @@ class _GridBar:
         self._bar.close()
 
     def show(self, report: StudyReport) -> None:
-        """Bring it up to date; in a file, which keeps every line, now and then."""
-        if time.monotonic() - self._shown < self._every:
+        """Update the bar. When it goes to a file, which keeps every line, it is updated once a minute."""
+        if time.monotonic() - self._updated < self._every:
             return
-        self._shown = time.monotonic()
+        self._updated = time.monotonic()
         done = self._before
-        over = {cell.id for cell in report.finished} | set(report.failed)
-        for cell in self._pending:
-            share = 1.0 if cell.id in over else self._runner._cells[cell.id].progress()
-            done += share * self._work[cell.id]
+        ended = {trial.id for trial in report.finished} | set(report.failed)
+        for trial in self._pending:
+            fraction = 1.0 if trial.id in ended else self._runner._folders[trial.id].progress()
+            done += fraction * self._work[trial.id]
         self._bar.n = done
         n_finished = report.n_finished_before + len(report.finished)
         running = len(self._runner._connections)
-        text = f", {n_finished} of {report.n_cells} cells finished, {running} running"
+        text = f", {n_finished} of {report.n_trials} trials finished, {running} running"
         self._bar.set_postfix_str((text + f", {len(report.failed)} failed" * bool(report.failed)).lstrip(", "))
 
 

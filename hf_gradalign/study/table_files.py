@@ -1,4 +1,4 @@
-"""Tables of a study as Parquet files: their columns, and each evaluation set's clips."""
+"""The Parquet files of a study: their columns, and how they are read and written."""
 
 import os
 from collections.abc import Sequence
@@ -9,13 +9,12 @@ import pyarrow as pa
 from datasets import Dataset
 from pyarrow import parquet
 
-from hf_gradalign.study.definition import EvaluationSet
-from hf_gradalign.study.errors import StudyError
+from hf_gradalign.study.definition import EvaluationSet, StudyError
 from hf_gradalign.utils.atomic_writing import flush_to_disk
 
 RESULTS_NAME, EPOCHS_NAME, CLIPS_NAME = "results.parquet", "epochs.parquet", "clips.parquet"
 
-SETTINGS = [
+SETTINGS: list[tuple[str, pa.DataType]] = [
     ("cell", pa.string()),
     ("method", pa.string()),
     ("augmentation", pa.string()),
@@ -52,7 +51,7 @@ RESULTS_SCHEMA = pa.schema(
         ("scores", pa.list_(pa.float64())),
     ]
 )
-"""A row a cell and evaluation set; `scores` are in the order of the set's clips, null where the audio is bad."""
+"""One row per trial and evaluation set. `scores` are in the order of the set's clips, null where the audio is bad."""
 
 EPOCHS_SCHEMA = pa.schema(
     [
@@ -77,30 +76,28 @@ EPOCHS_SCHEMA = pa.schema(
         ("module_norm_share", pa.list_(pa.float64())),
     ]
 )
-"""A row a cell and epoch (see `epoch_rows`)."""
+"""One row per trial and epoch (see `epoch_rows`)."""
 
 CLIP_COLUMNS = ("speaker", "system", "codec", "condition", "language")
 CLIPS_SCHEMA = pa.schema(
     [("evaluation_set", pa.string()), ("utterance_id", pa.string()), ("label", pa.int8())]
     + [(name, pa.string()) for name in CLIP_COLUMNS]
 )
-"""A row a clip of an evaluation set."""
+"""One row per clip of an evaluation set."""
 
 SCHEMAS = {CLIPS_NAME: CLIPS_SCHEMA, EPOCHS_NAME: EPOCHS_SCHEMA, RESULTS_NAME: RESULTS_SCHEMA}
 
 
-def read_table(
-    path: Path, schema: pa.Schema, remedy: str = "delete it, and the study's command makes it again"
-) -> pa.Table | None:
-    """Read a table; None where there is none.
+def read_table(path: Path, schema: pa.Schema, remedy: str = "delete it, and run the study again") -> pa.Table | None:
+    """Read a table, or return None if there is no such file.
 
     Args:
         path: The file.
-        schema: What it must have.
-        remedy: What to do where it has not.
+        schema: The columns that it must have.
+        remedy: What to do if the file is damaged, for the error message.
 
     Raises:
-        StudyError: If it is damaged, or another kind of table.
+        StudyError: If it is damaged, or a different kind of table.
         OSError: If it cannot be read.
     """
     if not path.exists():
@@ -108,28 +105,28 @@ def read_table(
     try:
         table = parquet.read_table(path)
         missing = [name for name in schema.names if name not in table.column_names]
-        foreign = [name for name in table.column_names if name not in schema.names]
-        if missing or foreign:
-            reason = f"it has no column {missing[0]!r}" if missing else f"its column {foreign[0]!r:.80} is not known"
+        unknown = [name for name in table.column_names if name not in schema.names]
+        if missing or unknown:
+            reason = f"it has no column {missing[0]!r}" if missing else f"it has an unknown column {unknown[0]!r:.80}"
         elif table[schema.names[0]].null_count:
-            reason = f"rows have no {schema.names[0]}"
+            reason = f"it has rows without {schema.names[0]}"
         else:
             return table.select(schema.names).cast(schema)
     except (pa.ArrowException, ValueError, OSError) as error:
         if isinstance(error, OSError) and error.errno is not None:
             raise
         reason = " ".join(str(error).split())[:200]
-    raise StudyError(f"{path} is damaged or no table of a study ({reason}): {remedy}")
+    raise StudyError(f"{path} is damaged, or not a table of a study ({reason}): {remedy}")
 
 
 def write_table(path: Path, schema: pa.Schema, rows: Sequence[dict[str, Any]] | pa.Table) -> None:
-    """Write a table such that a reader finds the old one or the new.
+    """Write a table atomically: a reader sees the old one or the new one.
 
     Raises:
         OSError: If it cannot be written; with the path.
     """
     table = rows if isinstance(rows, pa.Table) else pa.Table.from_pylist(rows, schema)
-    draft = path.with_name(f"{path.name}.{os.getpid()}.draft")  # cells side by side write the same
+    draft = path.with_name(f"{path.name}.{os.getpid()}.draft")  # trials that run in parallel write the same table
     try:
         draft.unlink(missing_ok=True)
         parquet.write_table(table, draft, compression="zstd")
@@ -141,7 +138,7 @@ def write_table(path: Path, schema: pa.Schema, rows: Sequence[dict[str, Any]] | 
 
 
 def write_clips(clips: Dataset, evaluation: EvaluationSet, folder: Path) -> None:
-    """Write the table of an evaluation set, whole or not at all."""
+    """Write the table of an evaluation set's clips atomically."""
     table = pa.table(
         {
             "evaluation_set": [evaluation.name] * len(clips),
@@ -161,7 +158,7 @@ def write_clips(clips: Dataset, evaluation: EvaluationSet, folder: Path) -> None
 
 
 def require_same_clips(clips: Dataset, evaluation: EvaluationSet, folder: Path) -> None:
-    """See that an evaluation set has the clips that other cells were scored on, in the same order.
+    """Check that an evaluation set has the clips that other trials were scored on, in the same order.
 
     Raises:
         StudyError: If not.
@@ -170,18 +167,18 @@ def require_same_clips(clips: Dataset, evaluation: EvaluationSet, folder: Path) 
     table = read_table(path, CLIPS_SCHEMA)
     if table is None:
         return
-    there = list(zip(table["utterance_id"].to_pylist(), table["label"].to_pylist(), strict=True))
-    given = list(zip(clips["utterance_id"][:], clips["label"][:], strict=True))
-    if there != given:
+    earlier = list(zip(table["utterance_id"].to_pylist(), table["label"].to_pylist(), strict=True))
+    current = list(zip(clips["utterance_id"][:], clips["label"][:], strict=True))
+    if earlier != current:
         raise StudyError(
-            f"the evaluation set {evaluation.name} has other clips or labels ({len(given):,}) than those in {path} "
-            f"({len(there):,}), on which cells were scored: give the set another name, or start a new folder with "
-            "--output_dir"
+            f"the evaluation set {evaluation.name} has {len(current):,} clips, and they or their labels differ from "
+            f"the {len(earlier):,} in {path}, on which other trials were scored. Give the set another name, or start a "
+            "new folder with --output_dir"
         )
 
 
 def clips_path(folder: Path, name: str) -> Path:
-    """Where the table of an evaluation set of this name is."""
+    """Return the path of the table of the evaluation set of this name."""
     return folder / f"{name}.parquet"
 
 

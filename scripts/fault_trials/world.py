@@ -265,7 +265,7 @@ def arena_results(folder: Path) -> Files:
 
 
 def study_results(folder: Path) -> Files:
-    """Weights and scores of the cells, and the rows of the table."""
+    """Weights and scores of the trials, and the rows of the table."""
     wanted = re.compile(r"cells/.*(model\.safetensors|scores/test\.txt)$")
     files = {name: content for name, content in read_results(folder).items() if wanted.match(name)}
     table = folder / "results.parquet"

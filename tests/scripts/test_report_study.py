@@ -9,17 +9,17 @@ def script(load_script):
 
 def test_nothing_to_report(script, tmp_path, capsys):
     assert script.main([str(tmp_path)]) == 2
-    assert "has no results of finished cells" in capsys.readouterr().err
+    assert "has no results of finished trials" in capsys.readouterr().err
 
 
 def test_tables_that_cannot_be_read_or_made_are_lines(script, tmp_path, capsys):
     (tmp_path / "results.parquet").write_text("<html>")
     assert script.main([str(tmp_path)]) == 2
     printed = capsys.readouterr().err
-    assert f"{tmp_path / 'results.parquet'} is damaged or no table of a study" in printed
+    assert f"{tmp_path / 'results.parquet'} is damaged, or not a table of a study" in printed
     assert f"python scripts/report_study.py {tmp_path} --rebuild_tables" in printed
     assert script.main([str(tmp_path), "--rebuild_tables"]) == 2
-    assert "has no finished cells to make tables of" in capsys.readouterr().err
+    assert "has no finished trials to rebuild tables from" in capsys.readouterr().err
     assert (tmp_path / "results.parquet").read_text() == "<html>"
 
 

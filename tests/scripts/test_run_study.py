@@ -15,10 +15,10 @@ import yaml
 from pyarrow import parquet
 
 from hf_gradalign.experiment import read_arguments
-from hf_gradalign.study import Study, StudyError, StudyRunner, StudyTables, cell_process
+from hf_gradalign.study import Study, StudyError, StudyRunner, StudyTables, trial_process
 from hf_gradalign.study import runner as runner_module
-from hf_gradalign.study.cell_folder import CellFolder
 from hf_gradalign.study.tables import RESOURCES
+from hf_gradalign.study.trial_folder import TrialFolder
 from hf_gradalign.utils.file_locks import hold_lock
 
 SCRIPT = Path(__file__).parents[2] / "scripts" / "run_study.py"
@@ -78,8 +78,8 @@ def test_a_killed_study_ends_with_the_same_results(study_file, tmp_path):
     killed, n_before = tmp_path / "killed", 0
     for kill in range(3):
         process = start(study, killed, "--slots", "2")
-        # In three different stretches of the work: the first cells, and what is left after another kill. How much of it
-        # is done in a second is the machine's affair.
+        # At three different stages: among the first trials, and then in what the last kill left. How far the work gets
+        # in a second depends on the machine.
         while process.poll() is None and len(list(killed.glob("cells/*/cell.json"))) <= n_before:
             time.sleep(0.05)
         time.sleep(chance.uniform(0, 1))
@@ -93,7 +93,7 @@ def test_a_killed_study_ends_with_the_same_results(study_file, tmp_path):
     last = start(study, killed, "--slots", "2")
     output, _ = last.communicate()
     assert last.returncode == 0, output
-    assert "8 of 8 cells are finished" in output
+    assert "8 of 8 trials are finished" in output
     for name in ("results.parquet", "epochs.parquet", "clips.parquet"):
         assert rows(killed, name) == rows(tmp_path / "whole", name)
     assert len(rows(killed, "results.parquet")) == 8
@@ -103,12 +103,12 @@ def test_a_killed_study_ends_with_the_same_results(study_file, tmp_path):
 
 @pytest.mark.long
 @pytest.mark.slow
-def test_failed_cells_are_listed_and_tried_again(study_file, tmp_path):
+def test_failed_trials_are_listed_and_tried_again(study_file, tmp_path):
     cells = [{"method": "pcgrad", "seed": 0, "batch_size": 4, "model": ["small", str(tmp_path / "nothing")]}]
     process = start(study_file(cells=cells), tmp_path / "out")
     output, _ = process.communicate()
     assert process.returncode == 1
-    assert "1 of 2 cells are finished" in output
+    assert "1 of 2 trials are finished" in output
     (line,) = [line for line in output.splitlines() if line.startswith("failed: ")]
     assert "nothing" in Path(line.split("; see ")[1]).read_text()
     assert start(study_file(cells=cells), tmp_path / "out").communicate()[0].count("failed: ") == 1
@@ -122,8 +122,8 @@ def script(load_script):
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"cells": [{"metod": "pcgrad"}]}, "entry 1 names no method"),
-        ({"options": {"learning_rat": 1}}, "the options of the cell method pcgrad"),
+        ({"cells": [{"metod": "pcgrad"}]}, "entry 1 has no method"),
+        ({"options": {"learning_rat": 1}}, "the options of the trial method pcgrad"),
         ({"options": {"corpus": "${NOWHERE_AT_ALL}"}}, "set the environment variable NOWHERE_AT_ALL first"),
     ],
 )
@@ -135,7 +135,7 @@ def test_mistakes_are_told_before_anything_starts(script, study_file, tmp_path, 
 
 
 class InThisProcess:
-    """Stands in for multiprocessing: a cell's work is a function's, called at once."""
+    """Stands in for multiprocessing: the work of a trial is a function, called at once."""
 
     Pipe = staticmethod(multiprocessing.Pipe)
 
@@ -153,17 +153,17 @@ class InThisProcess:
 
 @pytest.fixture
 def run_in_process(script, study_file, tmp_path, monkeypatch):
-    """Runs the script; the work of cells is a function's that gets their folders."""
+    """Runs the script; the work of trials is a function that gets their folders."""
 
     def start(work, *words):
-        stand_in = InThisProcess(lambda path, *rest: work(CellFolder(path)))
+        stand_in = InThisProcess(lambda path, *rest: work(TrialFolder(path)))
         monkeypatch.setattr(runner_module, "_make_context", lambda slots: stand_in)
         return script.main([str(study_file()), "--output_dir", str(tmp_path / "out"), "--no_progress", *words])
 
     return start
 
 
-def test_a_failed_cell_says_why_and_finished_ones_how_to_report(run_in_process, tmp_path, capsys, monkeypatch):
+def test_a_failed_trial_says_why_and_finished_ones_how_to_report(run_in_process, tmp_path, capsys, monkeypatch):
     monkeypatch.setattr(StudyTables, "update", lambda self, study: None)
     statuses = [0, 2, -signal.SIGKILL]
 
@@ -176,19 +176,19 @@ def test_a_failed_cell_says_why_and_finished_ones_how_to_report(run_in_process, 
 
     assert run_in_process(work) == 1
     printed = capsys.readouterr()
-    assert "6 of 8 cells are finished" in printed.out
+    assert "6 of 8 trials are finished" in printed.out
     assert f"python scripts/report_study.py {tmp_path / 'out'}\n" in printed.out
     first, second = [line for line in printed.err.splitlines() if line.startswith("failed: ")]
     assert ": error: no corpus at /x; see " in first
-    assert ": killed, perhaps for memory; see " in second
+    assert ": killed, perhaps for lack of memory; see " in second
 
 
-def test_a_cell_that_was_interrupted_by_itself_is_not_passed_over(run_in_process, capsys, monkeypatch):
+def test_a_trial_that_was_interrupted_by_itself_is_not_passed_over(run_in_process, capsys, monkeypatch):
     monkeypatch.setattr(StudyTables, "update", lambda self, study: None)
-    statuses = [cell_process.INTERRUPTED]
+    statuses = [trial_process.INTERRUPTED]
     assert run_in_process(lambda folder: statuses.pop() if statuses else 0) == 130
     printed = capsys.readouterr()
-    assert "7 of 8 cells are finished" in printed.out
+    assert "7 of 8 trials are finished" in printed.out
     assert "the same command continues" in printed.err
 
 
@@ -225,8 +225,8 @@ def test_what_stands_in_the_way_is_named(run_in_process, tmp_path, capsys, name)
     assert str(path) in last
 
 
-def test_a_cell_s_folder_that_cannot_be_written_ends_the_study(run_in_process, tmp_path, capsys):
-    first = Study.from_mapping(TINY, "tiny").cells[0]
+def test_a_trial_s_folder_that_cannot_be_written_ends_the_study(run_in_process, tmp_path, capsys):
+    first = Study.from_mapping(TINY, "tiny").trials[0]
     (tmp_path / "out" / "cells").mkdir(parents=True)
     (tmp_path / "out" / "cells" / first.id).write_text("a file")
     assert run_in_process(lambda folder: 0) == 2
@@ -244,17 +244,17 @@ def test_ctrl_c_prints_nothing_of_its_own(run_in_process, capsys, monkeypatch, m
     assert capsys.readouterr().err == ""
 
 
-def test_ctrl_c_does_not_reach_what_cells_come_from(monkeypatch):
+def test_ctrl_c_does_not_reach_what_trials_come_from(monkeypatch):
     """While it imports, it would print a traceback; what it does inherits how it was started."""
     handlers = []
     monkeypatch.setattr(forkserver, "ensure_running", lambda: handlers.append(signal.getsignal(signal.SIGINT)))
     before = signal.getsignal(signal.SIGINT)
-    runner_module._start_deaf_server()
+    runner_module._start_forkserver_without_ctrl_c()
     assert handlers == [signal.SIG_IGN]
     assert signal.getsignal(signal.SIGINT) == before
 
 
-def test_ctrl_c_while_cells_run_starts_no_other(run_in_process, capsys, monkeypatch):
+def test_ctrl_c_while_trials_run_starts_no_other(run_in_process, capsys, monkeypatch):
     ran = []
 
     def wait(*args, **options):
@@ -278,15 +278,15 @@ def test_tokens_are_written_nowhere(study_file, tmp_path, monkeypatch):
     seen = []
 
     def train(folder, tokens):
-        seen.append(read_arguments([str(folder.options_file), *cell_process.token_words(tokens)])["hub_token"])
+        seen.append(read_arguments([str(folder.options_file), *trial_process.token_words(tokens)])["hub_token"])
         raise ValueError("enough")
 
     def work(path, clips, sets, parent, device, tokens):
         with pytest.raises(ValueError, match="enough"):
-            cell_process.run_cell(CellFolder(path), clips, sets, tokens)
+            trial_process.run_trial(TrialFolder(path), clips, sets, tokens)
         return 2
 
-    monkeypatch.setattr(cell_process, "_train", train)
+    monkeypatch.setattr(trial_process, "_train", train)
     token = "hf_" + "Secret1" * 5
     monkeypatch.setenv("MY_TOKEN", token)
     cells = [{"method": "pcgrad", "seed": 0}]
@@ -303,11 +303,11 @@ def test_tokens_are_written_nowhere(study_file, tmp_path, monkeypatch):
         StudyRunner(study, tmp_path / "out2", progress=False).run()
 
 
-def test_cells_are_listed(script, study_file, tmp_path, capsys):
+def test_trials_are_listed(script, study_file, tmp_path, capsys):
     assert script.main([str(study_file()), "--list", "--output_dir", str(tmp_path)]) == 0
     printed = capsys.readouterr().out
     assert printed.count("to do") == 8
-    assert "8 cells, each scored on dev" in printed
+    assert "8 trials, each scored on dev" in printed
 
 
 def test_a_study_is_run_once_at_a_time(script, study_file, tmp_path, capsys):
@@ -323,4 +323,4 @@ def test_studies_in_the_repository_are_sound(script, monkeypatch, tmp_path, caps
     assert (
         script.main([str(SCRIPT.with_name("studies") / f"{name}.yaml"), "--list", "--output_dir", str(tmp_path)]) == 0
     )
-    assert "cells, each scored on" in capsys.readouterr().out
+    assert "trials, each scored on" in capsys.readouterr().out

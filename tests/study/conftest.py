@@ -3,9 +3,9 @@ import pytest
 
 from hf_gradalign.metrics import METRICS
 from hf_gradalign.study import Study, StudyTables
-from hf_gradalign.study.cell_folder import CellFolder
-from hf_gradalign.study.cell_process import TABLE_METRICS
 from hf_gradalign.study.tables import settings_row
+from hf_gradalign.study.trial_folder import TrialFolder
+from hf_gradalign.study.trial_process import TABLE_METRICS
 
 N_CLIPS = 60
 LABELS = np.arange(N_CLIPS) % 2
@@ -13,7 +13,7 @@ LABELS = np.arange(N_CLIPS) % 2
 
 @pytest.fixture
 def small_study():
-    """Twelve cells: three methods over two seeds, two of them on two batch sizes, and clean training for longer."""
+    """Twelve trials: three methods over two seeds, two of them on two batch sizes, and clean training for longer."""
     return Study.from_mapping(
         {
             "evaluate": {"test": {"corpus": "demo"}, "dev": {"corpus": "demo", "split": "validation"}},
@@ -26,14 +26,14 @@ def small_study():
 
 
 @pytest.fixture
-def write_cell(tmp_path):
-    """Writes what a finished cell leaves, without any training; its scores depend on its settings."""
+def write_trial(tmp_path):
+    """Write what a finished trial leaves, without any training. The scores depend on its settings."""
 
-    def write(study, cell, sets=None):
-        folder = CellFolder(tmp_path / "cells" / cell.id)
+    def write(study, trial, sets=None):
+        folder = TrialFolder(tmp_path / "cells" / trial.id)
         evaluations = []
         for evaluation in study.evaluation_sets if sets is None else sets:
-            own = [cell.settings["seed"], len(str(cell.settings["method"])), cell.settings["batch_size"]]
+            own = [trial.settings["seed"], len(str(trial.settings["method"])), trial.settings["batch_size"]]
             scores = np.random.default_rng(own).normal(size=N_CLIPS).round(6) + LABELS
             path = folder.score_file(evaluation.name)
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -49,25 +49,25 @@ def write_cell(tmp_path):
                     **{name: METRICS[name](scores, LABELS) for name in TABLE_METRICS},
                 }
             )
-        epochs = int(cell.settings["epochs"])
+        epochs = int(trial.settings["epochs"])
         run = {
             "n_updates": 10 * epochs,
-            "n_forward_passes": 10 * epochs * cell.settings["batch_size"] * cell.views,
+            "n_forward_passes": 10 * epochs * trial.settings["batch_size"] * trial.n_views,
             "train_loss": 0.5,
             "validation_loss": 0.6,
             "validation_eer": 0.1,
-            "conflict_rate": 0.25 if cell.views > 1 else None,
+            "conflict_rate": 0.25 if trial.n_views > 1 else None,
             "n_nonfinite_updates": 0,
-            "seconds_per_update": 0.1 * cell.views,
+            "seconds_per_update": 0.1 * trial.n_views,
             "peak_memory_mib": 500.0,
             "versions": {"torch": "2"},
         }
         history = [
             {"epoch": epoch, "eval_loss": 1.0 / epoch, "eval_eer": 0.2, "n_updates": 10, "loss_first": 0.5}
-            | (_conflicts(epoch) if cell.views > 1 else {})
+            | (_conflicts(epoch) if trial.n_views > 1 else {})
             for epoch in range(1, epochs + 1)
         ]
-        folder.write_settings(settings_row(cell))
+        folder.write_settings(settings_row(trial))
         folder.finish({"run": run, "evaluations": evaluations, "epochs": history})
         return folder
 
@@ -90,10 +90,10 @@ def clips_folder(tmp_path, small_study):
 
 
 @pytest.fixture
-def finished_study(tmp_path, small_study, write_cell, clips_folder):
-    """The folder of a study all of whose cells are finished."""
-    for cell in small_study.cells:
-        write_cell(small_study, cell)
+def finished_study(tmp_path, small_study, write_trial, clips_folder):
+    """The folder of a study all of whose trials are finished."""
+    for trial in small_study.trials:
+        write_trial(small_study, trial)
     StudyTables(tmp_path).update(small_study)
     return tmp_path
 

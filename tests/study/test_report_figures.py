@@ -16,4 +16,4 @@ def test_of_many_modules_those_with_most_of_the_gradient_are_drawn_and_it_is_tol
     pytest.importorskip("matplotlib")
     axis, _ = draw_modules(make_rows(n_modules) + make_rows(n_modules, "cagrad")).axes
     assert [label.get_text() for label in axis.get_yticklabels()] == [f"m{i}" for i in shown]
-    assert axis.get_title() == ("" if n_modules == 3 else "the 40 of 45 modules with most of the gradient's norm")
+    assert axis.get_title() == ("" if n_modules == 3 else "the 40 of 45 modules with the largest gradient norms")

@@ -40,11 +40,11 @@ def test_the_report_is_made_of_the_results(tmp_path):
 def test_results_are_those_of_the_study_s_file():
     study = Study.read(ROOT / "scripts" / "studies" / "small_scale.yaml")
     tables = StudyTables(FOLDER)
-    known = {cell.id for cell in study.cells}
+    known = {trial.id for trial in study.trials}
     assert tables.results.keys() <= known
-    finished = [cell for cell in study.cells if tables.has(cell, study.evaluation_sets)]
+    finished = [trial for trial in study.trials if tables.has(trial, study.evaluation_sets)]
     assert len(finished) == len(tables.results)
-    assert f"{len(finished)} of {len(study.cells)} cells" in text_of(FOLDER / "README.md")
+    assert f"{len(finished)} of {len(study.trials)} trials" in text_of(FOLDER / "README.md")
 
 
 @pytest.mark.parametrize("page", ["docs/small_scale/README.md", "README.md"])

@@ -12,36 +12,36 @@ def study(**content):
 
 
 def test_a_block_stands_for_all_combinations():
-    cells = study(cells=[{"method": ["dual_path", "pcgrad"], "batch_size": [5, 16], "seed": "3..5"}]).cells
-    found = [(c.settings["method"], c.settings["batch_size"], c.settings["seed"]) for c in cells]
+    trials = study(cells=[{"method": ["dual_path", "pcgrad"], "batch_size": [5, 16], "seed": "3..5"}]).trials
+    found = [(c.settings["method"], c.settings["batch_size"], c.settings["seed"]) for c in trials]
     assert found == [(m, b, s) for m in ("dual_path", "pcgrad") for b in (5, 16) for s in (3, 4, 5)]
-    assert len({cell.id for cell in cells}) == 12
+    assert len({trial.id for trial in trials}) == 12
 
 
-def test_a_cell_that_comes_twice_is_run_once():
-    cells = study(cells=[{"method": "pcgrad", "seed": [0, 1]}, {"method": ["pcgrad", "none"], "seed": 1}]).cells
-    assert [(c.settings["method"], c.settings["seed"]) for c in cells] == [("pcgrad", 0), ("pcgrad", 1), ("none", 1)]
+def test_a_trial_that_is_listed_twice_runs_once():
+    trials = study(cells=[{"method": "pcgrad", "seed": [0, 1]}, {"method": ["pcgrad", "none"], "seed": 1}]).trials
+    assert [(c.settings["method"], c.settings["seed"]) for c in trials] == [("pcgrad", 0), ("pcgrad", 1), ("none", 1)]
 
 
-def test_numbers_that_are_equal_make_one_cell():
-    assert len(study(cells=[{"method": "pcgrad", "epochs": [2, 2.0]}]).cells) == 1
+def test_numbers_that_are_equal_make_one_trial():
+    assert len(study(cells=[{"method": "pcgrad", "epochs": [2, 2.0]}]).trials) == 1
 
 
-def test_tokens_are_no_part_of_a_cell():
+def test_tokens_are_no_part_of_a_trial():
     with_token = study(options={"hub_token": "secret"})
     assert with_token.tokens == {"hub_token": "secret"}
-    assert with_token.cells == study().cells
+    assert with_token.trials == study().trials
     assert "secret" not in repr(with_token)
 
 
 def test_keys_of_several_kinds_have_a_name_too():
-    assert study(options={"label_map": {0: "spoof", "fake": "spoof"}}).cells[0].id
+    assert study(options={"label_map": {0: "spoof", "fake": "spoof"}}).trials[0].id
 
 
 def test_options_are_those_of_a_run():
     block = {"method": "gradvac", "augmentation": "codec", "model": "a/b", "head": "aasist", "weight_decay": 0.1}
-    (cell,) = study(options={"learning_rate": 1e-4}, cells=[block]).cells
-    assert cell.options == {
+    (trial,) = study(options={"learning_rate": 1e-4}, cells=[block]).trials
+    assert trial.options == {
         "learning_rate": 1e-4,
         "align_gradients": "gradvac",
         "augmentation": "codec",
@@ -52,31 +52,31 @@ def test_options_are_those_of_a_run():
         "seed": 42,
         "weight_decay": 0.1,
     }
-    assert cell.views == 2
+    assert trial.n_views == 2
 
 
 def test_clean_training_is_the_same_run_for_every_augmentation():
-    cells = study(cells=[{"method": "clean", "augmentation": ["rawboost", "codec"]}]).cells
-    assert [(c.options["views"], c.settings["augmentation"], c.views) for c in cells] == [("clean", "none", 1)]
+    trials = study(cells=[{"method": "clean", "augmentation": ["rawboost", "codec"]}]).trials
+    assert [(c.options["views"], c.settings["augmentation"], c.n_views) for c in trials] == [("clean", "none", 1)]
 
 
 def test_augmented_and_dual_path_training():
-    augmented, dual = study(cells=[{"method": ["augmented", "dual_path"], "augmentation": "rawboost5"}]).cells
+    augmented, dual = study(cells=[{"method": ["augmented", "dual_path"], "augmentation": "rawboost5"}]).trials
     assert augmented.options["views"] == "augmented=rawboost5"
-    assert augmented.views == 1
+    assert augmented.n_views == 1
     assert dual.options["align_gradients"] == "none"
     assert dual.options["augmentation"] == "rawboost5"
 
 
 def test_methods_of_the_study_s_own():
     own = {"paper_gradvac": {"align_gradients": "gradvac", "alignment_options": {"update_on_conflict": True}}}
-    (cell,) = study(methods=own, cells=[{"method": "paper_gradvac", "augmentation": "codec"}]).cells
-    assert cell.options["alignment_options"] == {"update_on_conflict": True}
-    assert cell.options["augmentation"] == "codec"
+    (trial,) = study(methods=own, cells=[{"method": "paper_gradvac", "augmentation": "codec"}]).trials
+    assert trial.options["alignment_options"] == {"update_on_conflict": True}
+    assert trial.options["augmentation"] == "codec"
 
 
-def test_other_options_are_another_cell():
-    first, second = (study(options={"learning_rate": rate}).cells[0] for rate in (1e-3, 1e-4))
+def test_other_options_are_another_trial():
+    first, second = (study(options={"learning_rate": rate}).trials[0] for rate in (1e-3, 1e-4))
     assert first.settings == second.settings
     assert first.id != second.id
 
@@ -91,25 +91,28 @@ def test_evaluation_sets():
     [
         ({"cell": []}, "unknown key 'cell'; did you mean cells"),
         ({"cells": []}, "give a list of mappings"),
-        ({"cells": [{"seed": 1}]}, "entry 1 names no method"),
+        ({"cells": [{"seed": 1}]}, "entry 1 has no method"),
         ({"cells": [{"method": [["a"]]}]}, "method takes a value, a list of values or a range"),
         ({"cells": [{"method": []}]}, "method has no value"),
-        ({"cells": [{"method": "pcgrad", "align_gradients": "none"}]}, "align_gradients is not an axis: vary method"),
-        ({"options": {"seed": 1}}, "seed is what seed says, in cells"),
-        ({"options": {"output_dir": "x"}}, "output_dir is the runner's business"),
-        ({"methods": {"x": {"head": "aasist"}}}, "methods: x: head is what head says"),
+        ({"cells": [{"method": "pcgrad", "align_gradients": "none"}]}, "align_gradients is not an axis. Vary method"),
+        ({"options": {"seed": 1}}, "seed is set by the axis seed. Set it in cells"),
+        ({"options": {"output_dir": "x"}}, "output_dir is set by the study itself"),
+        ({"methods": {"x": {"head": "aasist"}}}, "methods: x: head is set by the axis head"),
         ({"evaluate": {}}, "name at least one set"),
         ({"evaluate": {"a": {"corpora": "demo"}}}, "unknown key 'corpora'; did you mean corpus"),
-        ({"evaluate": {"a/b": {}}}, "had better not have"),
-        ({"name": "a/b"}, "had better not have"),
+        ({"evaluate": {"a/b": {}}}, "not a valid name for a file"),
+        ({"name": "a/b"}, "not a valid name for a folder: use up to 100"),
         ({"options": ["x"]}, "options must be a mapping"),
-        ({"options": {1: "x"}}, "options: the key 1 is no text"),
-        ({"name": "a" * 300}, "too long"),
-        ({"evaluate": {"a" * 300: {}}}, "too long"),
+        ({"options": {1: "x"}}, "options: the key 1 is not text"),
+        ({"name": "a" * 300}, "use up to 100"),
+        ({"evaluate": {"a" * 300: {}}}, "use up to 100"),
         ({"evaluate": {"a": {"subset": ["x"]}}}, "evaluate: a: subset takes text"),
         ({"evaluate": {1: {}, "1": {}}}, "two sets have the same name"),
-        ({"cells": [{"method": "pcgrad", "seed": "0..300000000"}]}, "300,000,001 cells are more than 10,000"),
-        ({"cells": [{"method": "pcgrad", "seed": "0..999", "rms_level": "0..999"}]}, "1,000,000 cells are more than"),
+        (
+            {"cells": [{"method": "pcgrad", "seed": "0..300000000"}]},
+            "300,000,001 trials are more",
+        ),
+        ({"cells": [{"method": "pcgrad", "seed": "0..999", "rms_level": "0..999"}]}, "1,000,000 trials are more than"),
         ({"cells": [{"method": "pcgrad", "seed": "0.." + "9" * 20_000}]}, "seed takes a whole number from 0 to"),
         ({"cells": [{"method": "pcgrad", "seed": "4..0"}]}, "the range 4..0 goes down"),
         ({"cells": [{"method": "pcgrad", "seed": -1}]}, "seed takes a whole number from 0 to 4294967295, not -1"),
@@ -118,8 +121,8 @@ def test_evaluation_sets():
         ({"cells": [{"method": "pcgrad", "batch_size": "16"}]}, "batch_size takes a whole number"),
         ({"cells": [{"method": "pcgrad", "epochs": "1e1"}]}, "epochs takes a number from 0"),
         ({"cells": [{"method": "pcgrad", "epochs": float("nan")}]}, "epochs takes a number from 0"),
-        ({"cells": [{"method": "pcgrad", "hub_token": ["a", "b"]}]}, "hub_token is no axis"),
-        ({"methods": {"x": {"hub_token": "a"}}}, "give hub_token in options"),
+        ({"cells": [{"method": "pcgrad", "hub_token": ["a", "b"]}]}, "hub_token is not an axis"),
+        ({"methods": {"x": {"hub_token": "a"}}}, "Set hub_token in options"),
         ({"options": {"corpus": "https://me:hf_" + "Ab1" * 11 + "@hub/x"}}, "looks like an access token.*HF_TOKEN"),
         ({"evaluate": {"a": {"corpus": "hf_" + "Ab1" * 11}}}, "looks like an access token"),
     ],
@@ -145,7 +148,7 @@ def test_variables_of_the_environment(monkeypatch):
     assert expand_variables({"a": ["${PLACE}/x", 1]}) == {"a": ["/data/x", 1]}
     with pytest.raises(StudyError, match="set the environment variable NOT_THERE first"):
         expand_variables("${NOT_THERE}")
-    # What a cell is called does not depend on where its data lie.
-    there = study(options={"corpus": "${PLACE}"}).cells[0].id
+    # The name of a trial does not depend on where its data is.
+    there = study(options={"corpus": "${PLACE}"}).trials[0].id
     monkeypatch.setenv("PLACE", "/elsewhere")
-    assert study(options={"corpus": "${PLACE}"}).cells[0].id == there
+    assert study(options={"corpus": "${PLACE}"}).trials[0].id == there

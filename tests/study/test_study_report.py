@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from hf_gradalign.study import ReportSettings, StudyError, StudyTables, report, write_report
-from hf_gradalign.study.arms import StudyResults, baseline_of
+from hf_gradalign.study.comparison import StudyResults, baseline_of
 from hf_gradalign.study.report_tables import best_epoch, make_tables
 
 QUICK = ReportSettings(n_draws=40)
@@ -15,9 +15,9 @@ def table(path):
         return list(csv.DictReader(file))
 
 
-def test_arms_that_need_no_augmentation_stand_under_every_condition(finished_study):
+def test_groups_that_need_no_augmentation_are_listed_under_every_condition(finished_study):
     results = StudyResults(StudyTables(finished_study))
-    found = {c.title: [(arm.method, arm.epochs, arm.seeds) for arm in arms] for c, arms in results.arms.items()}
+    found = {c.title: [(g.method, g.epochs, g.seeds) for g in groups] for c, groups in results.groups.items()}
     assert found == {
         "rawboost, own, batch 5": [("dual_path", 2, [0, 1]), ("pcgrad", 2, [0, 1])],
         "rawboost, own, batch 16": [
@@ -30,14 +30,14 @@ def test_arms_that_need_no_augmentation_stand_under_every_condition(finished_stu
 
 
 def test_baselines_have_as_many_epochs_or_as_many_forward_passes(finished_study):
-    arms = next(a for c, a in StudyResults(StudyTables(finished_study)).arms.items() if c.batch_size == 16)
-    long, short, dual, pcgrad = arms
-    assert baseline_of(long, arms) is dual  # of one view, for twice as long
-    assert baseline_of(short, arms) is dual
-    assert baseline_of(pcgrad, arms) is dual
-    assert baseline_of(dual, arms) is None
-    assert baseline_of(dual, arms, "clean") is short
-    assert baseline_of(dual, arms, "nothing") is None
+    groups = next(g for c, g in StudyResults(StudyTables(finished_study)).groups.items() if c.batch_size == 16)
+    long, short, dual, pcgrad = groups
+    assert baseline_of(long, groups) is dual  # of one view, for twice as long
+    assert baseline_of(short, groups) is dual
+    assert baseline_of(pcgrad, groups) is dual
+    assert baseline_of(dual, groups) is None
+    assert baseline_of(dual, groups, "clean") is short
+    assert baseline_of(dual, groups, "nothing") is None
 
 
 def test_tables_say_what_the_results_say(finished_study):
@@ -47,8 +47,8 @@ def test_tables_say_what_the_results_say(finished_study):
     row = next(
         r for r in tables.eer if r["method"] == "pcgrad" and r["evaluation_set"] == "dev" and "16" in r["condition"]
     )
-    arm = next(a for c, arms in results.arms.items() if c.batch_size == 16 for a in arms if a.method == "pcgrad")
-    rates = list(arm.values("dev").values())
+    group = next(g for c, gs in results.groups.items() if c.batch_size == 16 for g in gs if g.method == "pcgrad")
+    rates = list(group.values("dev").values())
     assert row["eer_mean"] == pytest.approx(np.mean(rates))
     assert row["eer_sd"] == pytest.approx(np.std(rates, ddof=1))
     assert row["against"] == "dual path"
@@ -97,13 +97,13 @@ def test_the_best_epoch_is_the_first_of_equals():
 
 
 def test_nothing_to_report(tmp_path):
-    with pytest.raises(StudyError, match="no results of finished cells"):
+    with pytest.raises(StudyError, match="no results of finished trials"):
         write_report(tmp_path)
 
 
 def test_a_baseline_that_is_not_there(finished_study):
     settings = ReportSettings(baseline="dual")
-    with pytest.raises(StudyError, match="no finished cell has the baseline's method 'dual'; there are"):
+    with pytest.raises(StudyError, match=r"no finished trial has the baseline method 'dual'\. Finished methods:"):
         write_report(finished_study, settings=settings)
 
 

@@ -1,4 +1,4 @@
-"""What a run takes in time and memory, and how far it is."""
+"""Measure the time and memory of a run, and report its progress."""
 
 import json
 import statistics
@@ -12,28 +12,28 @@ from transformers import TrainerCallback, TrainerControl, TrainerState, Training
 from hf_gradalign.utils.atomic_writing import write_text_atomically
 from hf_gradalign.utils.memory import peak_memory
 
-_TELL_EVERY = 1.0  # seconds
-_MOST = 10_000  # durations kept: a median needs no more
+_REPORT_EVERY = 1.0  # seconds
+_MAX_DURATIONS = 10_000  # a median needs no more
 
 
-class RunMeter(TrainerCallback):
-    """Times a run's updates, tells how far it is, and writes what it took when training ends.
+class ResourcesCallback(TrainerCallback):
+    """Times the updates of a run, reports its progress, and writes the time and memory when training ends.
 
-    The time of an update is from its first micro-batch to the end of the optimiser's step, without waiting for the
-    loader. On an accelerator, which is not waited for, single durations say little and their median is fair. A resumed
-    run's figures are those of its last start.
+    The time of an update is from its first micro-batch to the end of the optimizer step, without the wait for the
+    loader. The callback does not synchronize with an accelerator, so single durations mean little there, but their
+    median is fair. For a resumed run, the figures are those of its last start.
 
     Args:
-        file: Gets `seconds_per_update` (median, the first update left out) and `peak_memory_mib` (of the accelerator,
+        file: Gets `seconds_per_update` (median without the first update) and `peak_memory_mib` (of the accelerator,
             or else of the whole process) as JSON.
-        tell: Is told the share of the updates that are done, at most once a second.
+        on_progress: Called with the fraction of updates that are done, at most once per second.
     """
 
-    def __init__(self, file: str | Path, tell: Callable[[float], None] | None = None) -> None:
+    def __init__(self, file: str | Path, on_progress: Callable[[float], None] | None = None) -> None:
         self._file = Path(file)
-        self._tell = tell
+        self._on_progress = on_progress
         self._seconds: list[float] = []
-        self._told = self._started = 0.0
+        self._reported = self._started = 0.0
 
     def on_step_begin(  # noqa: D102
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
@@ -44,11 +44,11 @@ class RunMeter(TrainerCallback):
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
         now = time.perf_counter()
-        if len(self._seconds) < _MOST:
+        if len(self._seconds) < _MAX_DURATIONS:
             self._seconds.append(now - self._started)
-        if self._tell is not None and now - self._told > _TELL_EVERY and state.max_steps > 0:
-            self._told = now
-            self._tell(state.global_step / state.max_steps)
+        if self._on_progress is not None and now - self._reported > _REPORT_EVERY and state.max_steps > 0:
+            self._reported = now
+            self._on_progress(state.global_step / state.max_steps)
 
     def on_train_end(  # noqa: D102
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
@@ -59,4 +59,4 @@ class RunMeter(TrainerCallback):
             write_text_atomically(self._file, json.dumps(content) + "\n")
 
 
-__all__ = ["RunMeter"]
+__all__ = ["ResourcesCallback"]

@@ -1,4 +1,4 @@
-"""What the process of one cell does."""
+"""The work of one trial's process: train, score, and write the result."""
 
 import contextlib
 import os
@@ -37,12 +37,12 @@ from hf_gradalign.experiment import (
 from hf_gradalign.experiment.file_names import RESULTS_NAME
 from hf_gradalign.metrics import METRICS
 from hf_gradalign.scoring import SpoofScorer, read_score_file, score_corpus
-from hf_gradalign.study.cell_folder import CellFolder, read_json
-from hf_gradalign.study.definition import EvaluationSet, expand_variables
+from hf_gradalign.study.definition import EvaluationSet, StudyError, expand_variables
 from hf_gradalign.study.epoch_rows import epoch_rows
-from hf_gradalign.study.errors import StudyError
-from hf_gradalign.study.run_meter import RunMeter
+from hf_gradalign.study.resources_callback import ResourcesCallback as RunMeter
 from hf_gradalign.study.table_files import require_same_clips, write_clips
+from hf_gradalign.study.trial_folder import TrialFolder as CellFolder
+from hf_gradalign.study.trial_folder import read_json
 from hf_gradalign.training.callbacks import BEST_CHECKPOINTS_DIR
 from hf_gradalign.utils.file_locks import hold_lock
 from hf_gradalign.utils.hub_waits import limit_hub_waits
@@ -55,33 +55,33 @@ INTERRUPTED = 130
 _RESOURCES_NAME = "resources.json"
 
 
-def run_cell(
+def run_trial(
     folder: CellFolder,
     clips_folder: Path,
     evaluation_sets: Sequence[EvaluationSet],
     tokens: Mapping[str, str] = MappingProxyType({}),
 ) -> None:
-    """Train the cell unless that is done, score what is not scored, and write what came of it.
+    """Train the model if it is not trained yet, score what is not scored yet, and write the result.
 
     Args:
-        folder: With the cell's options.
-        clips_folder: Gets a table of each evaluation set's clips, unless it is there.
-        evaluation_sets: What it is scored on.
-        tokens: Options that nothing writes down.
+        folder: The trial's folder, with its options.
+        clips_folder: Gets a table of the clips of each evaluation set, if there is none yet.
+        evaluation_sets: The sets to score.
+        tokens: Access tokens, which are never written to disk.
 
     Raises:
         Interrupted: On SIGINT or SIGTERM in training, after a checkpoint was saved.
         ValueError: If options, data or model cannot be used.
         OSError: If data or a model is not found.
     """
-    # Loaded before training: a corpus that is not there must not be missed after it.
+    # Load the sets first, so that a missing corpus is an error before training and not after it.
     clips = [_load(evaluation) for evaluation in evaluation_sets]
     for evaluation, each in zip(evaluation_sets, clips, strict=True):
         require_same_clips(each, evaluation, clips_folder)
     folder.scores.mkdir(exist_ok=True)
     if not folder.is_trained:
         _train(folder, tokens)
-    # The states of optimisers and weights that nothing will need; the model itself is in the folder.
+    # Checkpoints are not needed any more. The model itself is in the folder.
     for path in (*folder.path.glob(f"{PREFIX_CHECKPOINT_DIR}-*"), folder.path / BEST_CHECKPOINTS_DIR):
         shutil.rmtree(path, ignore_errors=True)
     results, resources = read_json(folder.path / RESULTS_NAME), read_json(folder.path / _RESOURCES_NAME)
@@ -93,7 +93,7 @@ def run_cell(
     except (KeyError, TypeError, ValueError) as error:
         raise StudyError(
             f"{RESULTS_NAME} or {TRAINER_STATE_NAME} in {folder.path} is not as the run wrote it "
-            f"({type(error).__name__}: {error}). Delete the folder, and the study's command runs the cell again"
+            f"({type(error).__name__}: {error}). Delete the folder, and run the study again to repeat the trial"
         ) from error
     scorer = SpoofScorer(folder.path, batch_size=batch_size, rms_level=rms_level)
     evaluations = [
@@ -101,7 +101,7 @@ def run_cell(
         for evaluation, each in zip(evaluation_sets, clips, strict=True)
     ]
     names = [evaluation.name for evaluation in evaluation_sets]
-    earlier = folder.outcome() or {"evaluations": []}  # of another study of the same cell, on other sets
+    earlier = folder.outcome() or {"evaluations": []}  # from a study with the same trial and other sets
     evaluations += [entry for entry in earlier["evaluations"] if entry["evaluation_set"] not in names]
     epochs = epoch_rows(state.log_history, folder.path)
     folder.finish({"run": described, "evaluations": evaluations, "epochs": epochs})
@@ -109,7 +109,7 @@ def run_cell(
 
 
 def token_words(tokens: Mapping[str, str]) -> list[str]:
-    """Tokens as words of a command line, which is none that the system shows."""
+    """Return tokens as command-line words. They are only parsed in this process, so the system does not show them."""
     return [f"--{name}={token}" for name, token in tokens.items()]
 
 
@@ -145,10 +145,10 @@ def _evaluate(
     by_name = read_score_file(score_file)
     scores = np.array([by_name.get(name, np.nan) for name in clips["utterance_id"][:]])
     labels = np.array(clips["label"][:])
-    there = np.isfinite(scores)
+    is_scored = np.isfinite(scores)
     metrics: dict[str, float | None] = dict.fromkeys(TABLE_METRICS)
-    if len(np.unique(labels[there])) == 2:
-        metrics = {name: METRICS[name](scores[there], labels[there]) for name in TABLE_METRICS}
+    if len(np.unique(labels[is_scored])) == 2:
+        metrics = {name: METRICS[name](scores[is_scored], labels[is_scored]) for name in TABLE_METRICS}
     described = asdict(evaluation)
     return {
         "evaluation_set": described.pop("name"),
@@ -182,34 +182,34 @@ def main(
     device: str | None = None,
     tokens: Mapping[str, str] = MappingProxyType({}),
 ) -> NoReturn:
-    """Run a cell in this process, which is its own, and end it.
+    """Run a trial in this process, and end the process. Output goes to the trial's log.
 
-    The exit status is 130 if it was interrupted and can be gone on with. What it prints goes to the cell's log.
+    The exit status is 130 if the trial was interrupted and can be resumed.
 
     Args:
-        path: The cell's folder.
-        clips_folder: As for `run_cell`.
-        evaluation_sets: As for `run_cell`.
-        parent: Nothing comes from it; when its other end closes, since the parent is gone, the cell ends, too.
-        device: Number of the accelerator to take; by default any.
-        tokens: As for `run_cell`.
+        path: The trial's folder.
+        clips_folder: As for `run_trial`.
+        evaluation_sets: As for `run_trial`.
+        parent: A connection to the parent process. When its other end closes, the trial saves a checkpoint and ends.
+        device: The number of the accelerator to use; default: any.
+        tokens: As for `run_trial`.
     """
     folder = CellFolder(path)
     with folder.log.open("ab") as log:
         os.dup2(log.fileno(), 1)
         os.dup2(log.fileno(), 2)
     if device is not None:
-        os.environ["CUDA_VISIBLE_DEVICES"] = device  # nothing has looked at the accelerators yet
+        os.environ["CUDA_VISIBLE_DEVICES"] = device  # no library has looked for accelerators yet
     threading.Thread(target=_end_with_parent, args=(parent,), daemon=True).start()
     limit_hub_waits()
     hide_library_bars(downloads=True)
-    status = _status_of(lambda: run_cell(folder, clips_folder, evaluation_sets, tokens), folder)
+    status = _status_of(lambda: run_trial(folder, clips_folder, evaluation_sets, tokens), folder)
     sys.exit(status)
 
 
 def _status_of(work: Callable[[], None], folder: CellFolder) -> int:
     try:
-        # The last start's process may still be saving a checkpoint.
+        # The process of the last start may still be saving a checkpoint.
         with hold_lock(
             folder.lock, f"the run in {folder.path}", lambda holder: logger.warning(f"waiting for {holder}")
         ):
@@ -223,16 +223,16 @@ def _status_of(work: Callable[[], None], folder: CellFolder) -> int:
         logger.error(f"error: {error}")
         return 2
     except Exception:
-        logger.exception("the cell failed")
+        logger.exception("the trial failed")
         return 1
     return 0
 
 
 def _end_with_parent(parent: Connection) -> None:
-    """Do as if told to terminate (a checkpoint, then the end) when the parent's end closes."""
+    """Send this process SIGTERM, on which it saves a checkpoint and ends, when the parent's end closes."""
     with contextlib.suppress(EOFError, OSError):
         parent.recv()
     os.kill(os.getpid(), signal.SIGTERM)
 
 
-__all__ = ["INTERRUPTED", "TABLE_METRICS", "main", "run_cell", "token_words"]
+__all__ = ["INTERRUPTED", "TABLE_METRICS", "main", "run_trial", "token_words"]

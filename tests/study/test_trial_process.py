@@ -2,33 +2,33 @@ import pytest
 from transformers import TrainerState
 
 from hf_gradalign.data import CorpusError
-from hf_gradalign.study import StudyError, cell_process
-from hf_gradalign.study.cell_folder import CellFolder
+from hf_gradalign.study import StudyError, trial_process
 from hf_gradalign.study.definition import EvaluationSet
+from hf_gradalign.study.trial_folder import TrialFolder
 
 
 def test_an_evaluation_set_that_is_not_there_is_missed_before_training(tmp_path, monkeypatch):
     def train(folder, tokens):
         raise AssertionError("it trains")
 
-    monkeypatch.setattr(cell_process, "_train", train)
+    monkeypatch.setattr(trial_process, "_train", train)
     sets = [EvaluationSet("demo", None, "validation"), EvaluationSet("wild", f"in_the_wild:{tmp_path / 'gone'}")]
     with pytest.raises((CorpusError, OSError), match="gone"):
-        cell_process.run_cell(CellFolder(tmp_path / "cell"), tmp_path / "clips", sets)
+        trial_process.run_trial(TrialFolder(tmp_path / "trial"), tmp_path / "clips", sets)
 
 
 @pytest.mark.parametrize(
     ("name", "content", "reason"),
     [
         ("all_results.json", "{}", "'settings'"),
-        ("all_results.json", "[1]", "all_results.json is not as the cell wrote it"),
+        ("all_results.json", "[1]", "all_results.json is not as the trial wrote it"),
         ("trainer_state.json", "{", "trainer_state.json"),
-        ("resources.json", "x", "resources.json is not as the cell wrote it"),
+        ("resources.json", "x", "resources.json is not as the trial wrote it"),
     ],
 )
-def test_files_of_a_trained_cell_that_were_changed_are_named(tmp_path, monkeypatch, name, content, reason):
-    monkeypatch.setattr(cell_process, "_load", lambda evaluation: None)
-    monkeypatch.setattr(cell_process, "require_same_clips", lambda *args: None)
+def test_files_of_a_trained_trial_that_were_changed_are_named(tmp_path, monkeypatch, name, content, reason):
+    monkeypatch.setattr(trial_process, "_load", lambda evaluation: None)
+    monkeypatch.setattr(trial_process, "require_same_clips", lambda *args: None)
     for each in ("all_results.json", "resources.json"):
         (tmp_path / each).write_text("{}")
     TrainerState().save_to_json(str(tmp_path / "trainer_state.json"))
@@ -36,4 +36,4 @@ def test_files_of_a_trained_cell_that_were_changed_are_named(tmp_path, monkeypat
     if name == "trainer_state.json":
         (tmp_path / "all_results.json").write_text('{"settings": {}}')
     with pytest.raises(StudyError, match=rf"{reason}.*Delete"):
-        cell_process.run_cell(CellFolder(tmp_path), tmp_path / "clips", [EvaluationSet("demo")])
+        trial_process.run_trial(TrialFolder(tmp_path), tmp_path / "clips", [EvaluationSet("demo")])

@@ -6,15 +6,14 @@ from scipy import stats
 
 from hf_gradalign.metrics import compare_systems, equal_error_rate
 from hf_gradalign.study import StudyError
-from hf_gradalign.study.arms import Arm, Clips, Condition
-from hf_gradalign.study.paired_differences import Difference, PairedBootstrap, signed_rank_p
+from hf_gradalign.study.comparison import Condition, Difference, EvaluationClips, Group, PairedBootstrap, signed_rank_p
 
 CONDITION = Condition("rawboost", "small", "linear", 16)
 
 
 def clips(n=200, seed=0):
     generator = np.random.default_rng(seed)
-    return Clips(
+    return EvaluationClips(
         [
             {"label": int(label), "speaker": str(number % 20)}
             for number, label in enumerate(generator.permutation(np.arange(n) % 2))
@@ -22,20 +21,20 @@ def clips(n=200, seed=0):
     )
 
 
-def arm(method, own, shift, seeds, noise=0.0):
-    found = Arm(CONDITION, method, 6)
+def make_group(method, own, shift, seeds, noise=0.0):
+    group = Group(CONDITION, method, 6)
     for seed in seeds:
         generator = np.random.default_rng(seed)
         scores = generator.normal(size=len(own.labels)) + (1.0 + shift) * own.labels
         scores += noise * np.random.default_rng([seed, len(method)]).normal(size=len(scores))
         row = {"eer": equal_error_rate(scores, own.labels)["eer"], "scores": scores.tolist(), "n_forward_passes": 9}
-        found.results[seed], found.cells[seed] = {"test": row}, f"{method}-{seed}"
-    return found
+        group.results[seed], group.trials[seed] = {"test": row}, f"{method}-{seed}"
+    return group
 
 
 def test_equal_systems_differ_by_nothing():
     own = clips()
-    first, second = arm("a", own, 0.0, range(4)), arm("b", own, 0.0, range(4))
+    first, second = make_group("a", own, 0.0, range(4)), make_group("b", own, 0.0, range(4))
     difference = PairedBootstrap(own, n_draws=50).compare(first, second, "test")
     assert difference == Difference(0.0, 0.0, 0.0, 1.0, 4)
     assert difference.verdict == "noise"
@@ -44,7 +43,7 @@ def test_equal_systems_differ_by_nothing():
 def test_a_better_system_is_seen():
     own = clips(400)
     difference = PairedBootstrap(own, n_draws=200).compare(
-        arm("better", own, 1.5, range(5)), arm("worse", own, 0.0, range(5)), "test"
+        make_group("better", own, 1.5, range(5)), make_group("worse", own, 0.0, range(5)), "test"
     )
     assert difference.verdict == "lower"
     assert difference.low < difference.mean < difference.high < 0
@@ -53,9 +52,9 @@ def test_a_better_system_is_seen():
 
 def test_one_seed_is_the_paired_bootstrap_of_two_systems():
     own = clips()
-    first, second = arm("a", own, 0.3, [0], noise=0.3), arm("bb", own, 0.0, [0], noise=0.3)
+    first, second = make_group("a", own, 0.3, [0], noise=0.3), make_group("bb", own, 0.0, [0], noise=0.3)
     difference = PairedBootstrap(own, n_draws=500).compare(first, second, "test")
-    scores = [found.results[0]["test"]["scores"] for found in (first, second)]
+    scores = [group.results[0]["test"]["scores"] for group in (first, second)]
     expected = compare_systems(*scores, own.labels, "eer", n_draws=500)["eer"]
     assert difference.mean == pytest.approx(expected.difference)
     assert difference.p_value is None
@@ -66,30 +65,30 @@ def test_one_seed_is_the_paired_bootstrap_of_two_systems():
 def test_only_seeds_that_both_have_are_compared():
     own = clips()
     difference = PairedBootstrap(own, n_draws=10).compare(
-        arm("a", own, 0.3, [0, 1, 2]), arm("b", own, 0.0, [2, 3]), "test"
+        make_group("a", own, 0.3, [0, 1, 2]), make_group("b", own, 0.0, [2, 3]), "test"
     )
     assert difference.n_seeds == 1
-    assert PairedBootstrap(own).compare(arm("a", own, 0.3, [0]), arm("b", own, 0.0, [1]), "test") is None
+    assert PairedBootstrap(own).compare(make_group("a", own, 0.3, [0]), make_group("b", own, 0.0, [1]), "test") is None
 
 
 def test_seeds_that_disagree_widen_the_interval():
     own = clips(2000)
-    base = arm("base", own, 0.0, range(6))
-    steady = PairedBootstrap(own, n_draws=200).compare(arm("a", own, 0.3, range(6)), base, "test")
-    mixed = arm("a", own, 0.3, range(6))
+    base = make_group("base", own, 0.0, range(6))
+    steady = PairedBootstrap(own, n_draws=200).compare(make_group("a", own, 0.3, range(6)), base, "test")
+    mixed = make_group("a", own, 0.3, range(6))
     for seed in (0, 1, 2):
-        mixed.results[seed] = arm("a", own, -0.3, [seed]).results[seed]
+        mixed.results[seed] = make_group("a", own, -0.3, [seed]).results[seed]
     unsteady = PairedBootstrap(own, n_draws=200).compare(mixed, base, "test")
     assert unsteady.high - unsteady.low > 2 * (steady.high - steady.low)
 
 
 def test_clusters_and_bad_clips():
     own = clips()
-    first, second = arm("a", own, 1.5, [0, 1]), arm("b", own, 0.0, [0, 1])
+    first, second = make_group("a", own, 1.5, [0, 1]), make_group("b", own, 0.0, [0, 1])
     first.results[0]["test"]["scores"][3] = None
     difference = PairedBootstrap(own, n_draws=50, over="speaker").compare(first, second, "test")
     assert difference.low < difference.mean < difference.high
-    with pytest.raises(StudyError, match="no column 'nothing'; there are label, speaker"):
+    with pytest.raises(StudyError, match=r"no column 'nothing'\. Available columns: label, speaker"):
         PairedBootstrap(own, over="nothing")
     with pytest.raises(ValueError, match="two draws or more"):
         PairedBootstrap(own, n_draws=1)

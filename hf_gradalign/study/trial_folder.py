@@ -1,4 +1,4 @@
-"""What a cell keeps on disk: how to make it, how far it is, and what came of it."""
+"""The folder of a trial: how to run it, how far it is, and its result."""
 
 import json
 from collections.abc import Mapping
@@ -9,28 +9,28 @@ import yaml
 
 from hf_gradalign.experiment.file_names import RESULTS_NAME
 from hf_gradalign.experiment.run_lock import LOCK_NAME
-from hf_gradalign.study.errors import StudyError
+from hf_gradalign.study.definition import StudyError
 from hf_gradalign.study.table_files import SETTINGS
 from hf_gradalign.utils.atomic_writing import write_text_atomically
 from hf_gradalign.utils.file_faults import json_fault
 from hf_gradalign.utils.plain_text import plain_text
 
-_LOG_END = 16_384
-_SHOWN = 300
+_LOG_END = 16_384  # bytes
+_MAX_ERROR_LENGTH = 300
 
 
-class CellFolder:
-    """A cell's folder below the study's: an ordinary run, with more files beside it.
+class TrialFolder:
+    """A trial's folder in the study's: an ordinary run, with more files.
 
-    - `options.yaml`: `python scripts/run_audio_spoof.py options.yaml` is the same run by hand;
-    - `settings.json`: what the tables call it;
-    - `log.txt`: what it printed;
-    - `progress.txt`: the share that is done;
-    - `scores/<evaluation set>.txt`: the scorer's;
-    - `cell.json`: what came of it. The cell is finished when it is there.
+    - `options.yaml`: the options; `python scripts/run_audio_spoof.py options.yaml` repeats the run by hand;
+    - `settings.json`: the trial's columns in the tables;
+    - `log.txt`: the output of the run;
+    - `progress.txt`: the fraction of the training that is done;
+    - `scores/<evaluation set>.txt`: the scores;
+    - `cell.json`: the result. A trial is finished when this file exists.
 
     Args:
-        path: The folder; it need not be there.
+        path: The folder, which need not exist yet.
     """
 
     def __init__(self, path: str | Path) -> None:
@@ -50,26 +50,26 @@ class CellFolder:
 
     @property
     def is_trained(self) -> bool:
-        """Whether only the scoring is left to do."""
+        """Whether training is done, and only scoring may remain."""
         return (self.path / RESULTS_NAME).is_file()
 
     def score_file(self, evaluation_set: str) -> Path:
-        """Where the scores of the evaluation set of this name are."""
+        """Return the path of the scores on the evaluation set of this name."""
         return self.scores / f"{evaluation_set}.txt"
 
-    def tell_progress(self, share: float) -> None:
-        """Say how much of the training is done, in [0, 1]."""
-        self._progress.write_text(f"{share:.6f}\n", encoding="utf-8")
+    def tell_progress(self, fraction: float) -> None:
+        """Write the fraction of the training that is done, in [0, 1]."""
+        self._progress.write_text(f"{fraction:.6f}\n", encoding="utf-8")
 
     def progress(self) -> float:
-        """The share that was told last; 0 if none was."""
+        """Return the fraction that was written last, or 0 if there is none."""
         try:
             return min(max(float(self._progress.read_text(encoding="utf-8")), 0.0), 1.0)
-        except (OSError, ValueError):  # not there yet, or being written
+        except (OSError, ValueError):  # missing, or just being written
             return 0.0
 
     def error(self) -> str | None:
-        """The last error that the log of the last start has, in a line."""
+        """Return the last error message in the log of the last start, as one line."""
         try:
             with self.log.open("rb") as file:
                 file.seek(max(0, self.log.stat().st_size - _LOG_END))
@@ -77,14 +77,18 @@ class CellFolder:
         except OSError:
             return None
         lines = [line.strip() for line in text.rpartition("\n--- ")[2].splitlines() if "rror" in line]
-        return plain_text(lines[-1])[:_SHOWN] if lines else None
+        return plain_text(lines[-1])[:_MAX_ERROR_LENGTH] if lines else None
 
     def write_settings(self, settings: Mapping[str, Any]) -> None:
-        """Write what the tables say of the cell: they can then be made without the study's file."""
+        """Write the trial's columns in the tables, so that the tables can be rebuilt without the study file."""
         write_text_atomically(self.settings_file, json.dumps(settings, indent=1) + "\n")
 
     def settings(self) -> dict[str, Any] | None:
-        """What `write_settings` wrote; None where that is missing."""
+        """Return what `write_settings` wrote, or None if the file is missing.
+
+        Raises:
+            StudyError: If the file is damaged, or was changed by hand.
+        """
         if not self.settings_file.is_file():
             return None
         content = read_json(self.settings_file)
@@ -94,11 +98,11 @@ class CellFolder:
         return content
 
     def finish(self, outcome: Mapping[str, Any]) -> None:
-        """Write what came of it."""
+        """Write the result."""
         write_text_atomically(self.outcome_file, json.dumps(outcome, indent=1) + "\n")
 
     def outcome(self) -> dict[str, Any] | None:
-        """What came of it; None until it is finished.
+        """Return the result, or None until the trial is finished.
 
         Raises:
             StudyError: If the file is damaged, or was changed by hand.
@@ -109,15 +113,15 @@ class CellFolder:
         parts = {"run": dict, "evaluations": list, "epochs": list}
         for name, kind in parts.items():
             if not isinstance(content.get(name), kind):
-                raise changed_file(self.outcome_file, f"{name} is missing or no {kind.__name__}")
+                raise changed_file(self.outcome_file, f"{name} is missing or not a {kind.__name__}")
         return content
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    """Read a JSON file of a cell's.
+    """Read a JSON file of a trial.
 
     Raises:
-        StudyError: If it holds no JSON object.
+        StudyError: If it does not hold a JSON object.
     """
     if fault := json_fault(path):
         raise changed_file(path, fault)
@@ -125,10 +129,10 @@ def read_json(path: Path) -> dict[str, Any]:
 
 
 def changed_file(path: Path, reason: object) -> StudyError:
-    """The error for a file that is not as a cell wrote it."""
+    """Return the error for a file that is not as the trial wrote it."""
     return StudyError(
-        f"{path} is not as the cell wrote it: {reason}. Delete it, and the study's command makes it again"
+        f"{path} is not as the trial wrote it: {reason}. Delete it, and run the study again to make a new one"
     )
 
 
-__all__ = ["CellFolder", "changed_file", "read_json"]
+__all__ = ["TrialFolder", "changed_file", "read_json"]
