@@ -12,8 +12,8 @@ from transformers import EvalPrediction
 
 from hf_gradalign.data import LABEL_NAMES
 from hf_gradalign.metrics import equal_error_rate, equal_error_rate_by_system
+from hf_gradalign.metrics.functional.eer import score_problems
 from hf_gradalign.metrics.functional.ranked_scores import RankedScores
-from hf_gradalign.metrics.functional.score_problems import score_problems
 from hf_gradalign.models import LABEL2ID
 
 

@@ -1,18 +1,18 @@
-"""Metrics of spoofing countermeasures; the folders beside this file are the same as modules of `evaluate`."""
+"""Metrics of spoofing countermeasures. Each subfolder is one of them as a module for `evaluate.load`."""
 
 from hf_gradalign.metrics.functional.a_dcf import ASVSPOOF5_AGNOSTIC_COSTS, AgnosticCosts, min_agnostic_detection_cost
 from hf_gradalign.metrics.functional.accuracy import accuracy_at_threshold, spoof_acceptance_rate
 from hf_gradalign.metrics.functional.auc import roc_auc
 from hf_gradalign.metrics.functional.cllr import log_likelihood_ratio_cost
 from hf_gradalign.metrics.functional.dcf import DetectionCosts, actual_detection_cost, min_detection_cost
-from hf_gradalign.metrics.functional.det_curve import (
+from hf_gradalign.metrics.functional.eer import (
     DetectionErrorCurve,
     detection_error_curve,
     equal_error_rate,
     interpolated_equal_error_rate,
+    score_problems,
 )
 from hf_gradalign.metrics.functional.ranked_scores import CountedScores, RankedScores
-from hf_gradalign.metrics.functional.score_problems import score_problems
 from hf_gradalign.metrics.functional.t_dcf import (
     ASVSPOOF5_ASV,
     TRIAL_TYPES,

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, TypeAlias
+from typing import Any, TypeAlias, cast
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -17,8 +17,12 @@ from hf_gradalign.metrics.functional.dcf import (
     cheapest_threshold,
     min_detection_cost,
 )
-from hf_gradalign.metrics.functional.det_curve import equal_error_rate, interpolated_equal_error_rate
-from hf_gradalign.metrics.functional.eer import interpolated_equal_error, official_equal_error
+from hf_gradalign.metrics.functional.eer import (
+    equal_error_rate,
+    interpolated_equal_error,
+    interpolated_equal_error_rate,
+    official_equal_error,
+)
 from hf_gradalign.metrics.functional.ranked_scores import CountedScores, RankedScores
 from hf_gradalign.metrics.functional.t_dcf import (
     AsvErrorRates,
@@ -151,7 +155,8 @@ def named_metrics(metrics: MetricLike | Sequence[MetricLike]) -> dict[str, Metri
     Raises:
         ValueError: If two metrics have the same name.
     """
-    requested = [metrics] if isinstance(metrics, str | Metric) or callable(metrics) else list(metrics)
+    is_one = isinstance(metrics, str | Metric) or callable(metrics)
+    requested = cast("list[MetricLike]", [metrics] if is_one else list(cast("Sequence[MetricLike]", metrics)))
     named: dict[str, Metric | MetricFunction] = {}
     for requested_metric in requested:
         metric = as_metric(requested_metric)

@@ -66,9 +66,9 @@ def test_accepting_all_has_a_threshold_below_all():
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"p_spoof": 0.5}, "must add up to 1"),
+        ({"p_spoof": 0.5}, "must sum to 1"),
         ({"c_miss": -1.0}, "Costs must not be negative"),
-        ({"c_miss": 0.0}, "nor cost nothing"),
+        ({"c_miss": 0.0}, "must cost something"),
     ],
 )
 def test_refuses_other_costs(changes, message):

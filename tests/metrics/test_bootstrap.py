@@ -142,10 +142,10 @@ def test_draws_without_a_class_are_left_out_and_told_of():
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"n_draws": 1}, "needs two draws or more, not 1"),
+        ({"n_draws": 1}, "needs at least two draws, not 1"),
         ({"confidence": 95}, "between 0 and 1, not 95"),
         ({"clusters": ["a"]}, "There are 400 clips but 1 speakers"),
-        ({"clusters": ["a"] * 400}, "There are 1 speakers .* needs two or more"),
+        ({"clusters": ["a"] * 400}, "There are 1 speakers .* needs at least two"),
         ({"clusters": [None] * 400}, "There are 0 speakers"),
     ],
 )

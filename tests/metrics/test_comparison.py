@@ -68,5 +68,5 @@ def test_refusals():
     first, second, labels = make_systems(0.0)
     with pytest.raises(ValueError, match="There are 599 scores but 600 labels"):
         compare_systems(first, second[:-1], labels)
-    with pytest.raises(ValueError, match="two draws or more"):
+    with pytest.raises(ValueError, match="at least two draws"):
         compare_systems(first, second, labels, n_draws=0)

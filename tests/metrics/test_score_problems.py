@@ -43,7 +43,7 @@ def test_inverted_scores():
 def test_decisions_in_place_of_scores():
     decisions = (GOOD > 1).astype(int)
     (told,) = problems(decisions)
-    assert told.startswith("There are only two different scores (0 and 1): these look like decisions")
+    assert told.startswith("There are only two different scores (0 and 1). They look like decisions")
     assert any("decisions" in text for text in problems(1 - decisions))
     # Of a handful of clips two scores say nothing.
     assert problems([0.0, 0.0, 1.0], [0, 0, 1]) == []
@@ -73,7 +73,7 @@ def test_the_best_case_of_ties_is_the_walk_with_the_spoofed_first(clips):
     # Of equally near points either may have been taken.
     nearest = min(abs(r - a) for r, a in points)
     best = [(r + a) / 2 for r, a in points if abs(r - a) < nearest + 1e-9]
-    told = [text for text in problems(scores, labels) if "in its favour" in text]
+    told = [text for text in problems(scores, labels) if "in its favor" in text]
     worst = equal_error_rate(scores, labels)["eer"]
     if told:
         shown = float(told[0].split("would give ")[1].split(". ")[0])

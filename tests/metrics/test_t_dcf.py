@@ -61,14 +61,14 @@ def test_other_costs():
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda: min_tandem_detection_cost([0, 1], [0, 1], AsvErrorRates(2, 5, 40)), "not per cent"),
+        (lambda: min_tandem_detection_cost([0, 1], [0, 1], AsvErrorRates(2, 5, 40)), "not percentages"),
         (lambda: min_tandem_detection_cost([0, 1], [0, 1], ASV, form="2015"), "no form '2015'"),
         (
             lambda: min_tandem_detection_cost([0, 1], [0, 1], ASV._replace(spoof_false_alarm=0), form="2019"),
             "accepts no spoof",
         ),
-        (lambda: min_tandem_detection_cost([0, 1], [0, 1], AsvErrorRates(1, 1, 0.5)), "nothing to be normalised by"),
-        (lambda: TandemCosts(p_spoof=0.1), "must add up to 1"),
+        (lambda: min_tandem_detection_cost([0, 1], [0, 1], AsvErrorRates(1, 1, 0.5)), "no cost to normalize"),
+        (lambda: TandemCosts(p_spoof=0.1), "must sum to 1"),
         (lambda: TandemCosts(c_fa=-1), "Costs must not be negative"),
     ],
 )

@@ -254,7 +254,7 @@ def test_a_corpus_in_place_of_keys(evaluate, write, capsys):
         (["plain.txt", "nowhere/keys"], "error: There is no file nowhere/keys"),
         (["plain.txt", "in_the_wild:nowhere"], "there is no nowhere"),
         (["cm.txt", "--by", "codec"], "error: There is no column 'codec' (--by)"),
-        (["cm.txt", "--asv_rates", "5", "5", "50"], "not per cent"),
+        (["cm.txt", "--asv_rates", "5", "5", "50"], "not percentages"),
         (["trials.txt", "--by", "speaker", "--threshold", "0"], "--by, --threshold: for countermeasures"),
         (["cm.txt", "--output_dir", "out", "--formats", "xyz", "--bootstrap", "0"], "'xyz' is not supported"),
     ],

@@ -90,7 +90,7 @@ def test_clusters_and_bad_clips():
     assert difference.low < difference.mean < difference.high
     with pytest.raises(StudyError, match=r"no column 'nothing'\. Available columns: label, speaker"):
         PairedBootstrap(own, over="nothing")
-    with pytest.raises(ValueError, match="two draws or more"):
+    with pytest.raises(ValueError, match="at least two draws"):
         PairedBootstrap(own, n_draws=1)
 
 

@@ -1,4 +1,4 @@
-"""The architecture-agnostic detection cost: one score that has to reject other speakers and spoofs alike."""
+"""The architecture-agnostic detection cost (a-DCF), for one score that must reject other speakers and spoofs."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -8,12 +8,12 @@ from numpy.typing import ArrayLike, NDArray
 
 from hf_gradalign.metrics.functional.t_dcf import by_trial_type
 
-_BELOW_LOWEST = 1e-8  # the published curve's first threshold, so far below the lowest score
+_BELOW_LOWEST = 1e-8  # the first threshold of the published curve is this far below the lowest score
 
 
 @dataclass(frozen=True)
 class AgnosticCosts:
-    """Priors and costs; by default a-DCF1 of the paper.
+    """Priors and costs; the defaults are a-DCF1 of the paper.
 
     Attributes:
         p_target: Prior probability of a target trial.
@@ -24,7 +24,7 @@ class AgnosticCosts:
         c_fa_spoof: Cost of accepting a spoof.
 
     Raises:
-        ValueError: If a value is negative, the priors do not add up to 1, or there is nothing to normalise by.
+        ValueError: If a value is negative, the priors do not sum to 1, or the cost to normalize by is 0.
     """
 
     p_target: float = 0.9
@@ -37,18 +37,20 @@ class AgnosticCosts:
     def __post_init__(self) -> None:
         priors = (self.p_target, self.p_nontarget, self.p_spoof)
         if min(priors) < 0 or abs(sum(priors) - 1) > 1e-10:
-            raise ValueError(f"Priors must not be negative and must add up to 1, but they are {priors}.")
+            raise ValueError(f"Priors must not be negative and must sum to 1, but they are {priors}.")
         if min(self.c_miss, self.c_fa_nontarget, self.c_fa_spoof) < 0 or self.default <= 0:
-            raise ValueError(f"Costs must not be negative, nor cost nothing altogether: {self}.")
+            raise ValueError(
+                f"Costs must not be negative, and accepting or rejecting all trials must cost something: {self}."
+            )
 
     @property
     def default(self) -> float:
-        """The lesser cost of accepting all trials and of rejecting all, which costs are divided by."""
+        """The smaller cost of accepting all trials or rejecting all trials, by which costs are normalized."""
         accept_all = self.c_fa_nontarget * self.p_nontarget + self.c_fa_spoof * self.p_spoof
         return min(accept_all, self.c_miss * self.p_target)
 
 
-# Track 2 of ASVspoof 5, as its evaluation package has it now.
+# Track 2 of ASVspoof 5, as in the current version of its evaluation package.
 ASVSPOOF5_AGNOSTIC_COSTS = AgnosticCosts(
     p_target=(1 - 0.05) * 0.99, p_nontarget=(1 - 0.05) * 0.01, p_spoof=0.05, c_fa_spoof=10.0
 )
@@ -57,24 +59,24 @@ ASVSPOOF5_AGNOSTIC_COSTS = AgnosticCosts(
 def min_agnostic_detection_cost(
     scores: ArrayLike, trial_types: Sequence[str] | NDArray, *, costs: AgnosticCosts | None = None
 ) -> dict[str, float]:
-    """Minimum a-DCF, the normalised cost of a spoofing-robust speaker verifier at its best threshold.
+    """Compute the minimum a-DCF: the normalized cost of a spoofing-robust speaker verifier at its best threshold.
 
     `min over t of (c_miss p_target MISS(t) + c_fa_nontarget p_nontarget FA_nontarget(t) + c_fa_spoof p_spoof
     FA_spoof(t)) / min(c_miss p_target, c_fa_nontarget p_nontarget + c_fa_spoof p_spoof)` (Shim et al., "a-DCF: an
     architecture agnostic metric with application to spoofing-robust speaker verification", Odyssey 2024). Trials are
-    rejected one by one, among equals targets first, then non-targets, then spoofs, as the published code does.
+    rejected one by one; among equals, targets come first, then non-targets, then spoofs, as in the published code.
 
     Args:
-        scores: One score of the whole system a trial, higher for the claimed speaker's bona fide speech, shape
+        scores: One score of the whole system per trial, higher for the claimed speaker's bona fide speech, shape
             (trials,).
         trial_types: "target", "nontarget" or "spoof" for each trial, shape (trials,).
         costs: Priors and costs; for track 2 of ASVspoof 5, `ASVSPOOF5_AGNOSTIC_COSTS`.
 
     Returns:
-        `a_dcf`, in [0, 1], and `threshold`, the score up to and including which a trial is rejected there.
+        `a_dcf`, in [0, 1], and `threshold`, the score up to and including which a trial is rejected.
 
     Raises:
-        ValueError: If lengths differ, a score is not finite, a type is another, or one of the three types is missing.
+        ValueError: If lengths differ, a score is not finite, a type is unknown, or one of the three types is missing.
     """
     costs = costs or AgnosticCosts()
     parts = by_trial_type(scores, trial_types)
@@ -89,7 +91,7 @@ def min_agnostic_detection_cost(
         + costs.c_fa_nontarget * costs.p_nontarget * accept_nontarget
         + costs.c_fa_spoof * costs.p_spoof * accept_spoof
     ) / costs.default
-    place = int(np.argmin(cost))
+    index = int(np.argmin(cost))
     ranked = everything[order]
-    threshold = ranked[place - 1] if place else ranked[0] - _BELOW_LOWEST
-    return {"a_dcf": float(cost[place]), "threshold": float(threshold)}
+    threshold = ranked[index - 1] if index else ranked[0] - _BELOW_LOWEST
+    return {"a_dcf": float(cost[index]), "threshold": float(threshold)}

@@ -1,4 +1,4 @@
-"""Metrics of decisions at a threshold that was fixed beforehand, on development data."""
+"""Metrics of decisions at a fixed threshold, which is chosen on development data."""
 
 import math
 
@@ -10,20 +10,20 @@ from hf_gradalign.metrics.functional.ranked_scores import CountedScores, RankedS
 
 
 def accuracy_at_threshold(scores: ArrayLike, labels: ArrayLike, threshold: float) -> dict[str, float]:
-    """Accuracy, F1 and both error rates where clips with a score of `threshold` or more are taken for bona fide.
+    """Compute accuracy, F1 and both error rates when clips with a score of `threshold` or more count as bona fide.
 
-    Choose the threshold on other data than these: at the best one of their own, accuracy means nothing. A threshold
-    from `equal_error_rate` rejects the clip that it is the score of, here it is accepted; of all others the same holds.
+    Choose the threshold on other data: at the best threshold of the same data, accuracy means nothing. A threshold
+    from `equal_error_rate` is the score of a clip that is rejected there but accepted here. All other decisions agree.
 
     Args:
-        scores: One number a clip, higher for bona fide, shape (clips,).
-        labels: One label a clip, 1 bona fide and 0 spoof, shape (clips,).
-        threshold: The least score of a clip that is accepted, finite.
+        scores: One number per clip, higher for bona fide, shape (clips,).
+        labels: One label per clip, 1 bona fide and 0 spoof, shape (clips,).
+        threshold: The lowest score of a clip that is accepted, finite.
 
     Returns:
-        Fractions in [0, 1]: `accuracy`; `balanced_accuracy`, the mean of both classes' own; `f1` with bona fide as
-        the positive class (as scikit-learn's for labels 0 and 1), `f1_spoof` with spoof, and `f1_macro`, their mean;
-        `false_rejection_rate` of bona fide clips and `false_acceptance_rate` of spoofed ones.
+        Fractions in [0, 1]: `accuracy`; `balanced_accuracy`, the mean of both classes' accuracies; `f1` with bona fide
+        as the positive class (as in scikit-learn for labels 0 and 1), `f1_spoof` with spoof as the positive class, and
+        `f1_macro`, their mean; `false_rejection_rate` of bona fide clips and `false_acceptance_rate` of spoofed ones.
 
     Raises:
         ValueError: If the threshold is not finite; as `equal_error_rate`.
@@ -32,13 +32,13 @@ def accuracy_at_threshold(scores: ArrayLike, labels: ArrayLike, threshold: float
 
 
 def decisions(counted: CountedScores, threshold: float) -> dict[str, float]:
-    """`accuracy_at_threshold` of counted scores."""
+    """Compute `accuracy_at_threshold` of counted scores."""
     _require_finite(threshold)
     rejected_bonafide, rejected_spoof = counted.below(threshold)
     n_bonafide, n_spoof = counted.n_bonafide, counted.n_spoof
     errors = rejected_bonafide + n_spoof - rejected_spoof
     accepted_bonafide = n_bonafide - rejected_bonafide
-    f1, f1_spoof = (2 * right / (2 * right + errors) for right in (accepted_bonafide, rejected_spoof))
+    f1, f1_spoof = (2 * correct / (2 * correct + errors) for correct in (accepted_bonafide, rejected_spoof))
     frr, far = rejected_bonafide / n_bonafide, (n_spoof - rejected_spoof) / n_spoof
     return {
         "accuracy": 1 - errors / (n_bonafide + n_spoof),
@@ -52,15 +52,15 @@ def decisions(counted: CountedScores, threshold: float) -> dict[str, float]:
 
 
 def spoof_acceptance_rate(scores: ArrayLike, labels: ArrayLike, threshold: float) -> dict[str, float]:
-    """Share of spoofed clips that are accepted at a threshold: for sets without bona fide clips.
+    """Compute the share of spoofed clips that are accepted at a threshold, for sets without bona fide clips.
 
-    It is 1 - SRR of the Arena (`srr_complement` of speech_spoof_bench 0.4.1, there in per cent), which takes the
+    It is 1 - SRR of the Arena (`srr_complement` of speech_spoof_bench 0.4.1, there in percent), which takes the
     threshold from the same system's interpolated equal error rate on another set (DeepVoice).
 
     Args:
-        scores: One number a clip, higher for bona fide, shape (clips,).
-        labels: One label a clip, 1 bona fide and 0 spoof, shape (clips,). Bona fide clips are not looked at.
-        threshold: The least score of a clip that is accepted, finite.
+        scores: One number per clip, higher for bona fide, shape (clips,).
+        labels: One label per clip, 1 bona fide and 0 spoof, shape (clips,). Bona fide clips are ignored.
+        threshold: The lowest score of a clip that is accepted, finite.
 
     Returns:
         `spoof_acceptance_rate`, a fraction in [0, 1].
@@ -73,7 +73,9 @@ def spoof_acceptance_rate(scores: ArrayLike, labels: ArrayLike, threshold: float
     scores, is_bonafide = checked_one_class(scores, labels)
     spoof = scores[~is_bonafide]
     if len(spoof) == 0:
-        raise ValueError(f"All {len(scores)} clips are bona fide: there is no spoofed clip that could be accepted.")
+        raise ValueError(
+            f"All {len(scores)} clips are bona fide: the acceptance rate of spoofs needs at least one spoofed clip."
+        )
     return {"spoof_acceptance_rate": 1.0 - float(np.mean(spoof < threshold))}
 
 

@@ -1,22 +1,23 @@
-"""The area under the receiver operating characteristic."""
+"""The area under the receiver operating characteristic curve."""
 
 from numpy.typing import ArrayLike
 
+from hf_gradalign.metrics.functional.eer import warn_of_problems
 from hf_gradalign.metrics.functional.ranked_scores import CountedScores, RankedScores
-from hf_gradalign.metrics.functional.score_problems import warn_of_problems
 
 
 def roc_auc(scores: ArrayLike, labels: ArrayLike) -> dict[str, float]:
-    """Area under the ROC curve: the chance that a bona fide clip scores higher than a spoofed one, equals half.
+    """Compute the area under the ROC curve: the probability that a bona fide clip scores higher than a spoofed one.
 
-    That is the Mann-Whitney U statistic over the number of pairs, as in scikit-learn's `roc_auc_score`.
+    Equal scores count half. This is the Mann-Whitney U statistic divided by the number of pairs, as in scikit-learn's
+    `roc_auc_score`.
 
     Args:
-        scores: One number a clip, higher for bona fide, shape (clips,).
-        labels: One label a clip, 1 bona fide and 0 spoof, shape (clips,).
+        scores: One number per clip, higher for bona fide, shape (clips,).
+        labels: One label per clip, 1 bona fide and 0 spoof, shape (clips,).
 
     Returns:
-        `roc_auc`, in [0, 1]; 1 is perfect, 0.5 chance.
+        `roc_auc`, in [0, 1]: 1 is perfect, and 0.5 is chance.
 
     Raises:
         ValueError: As `equal_error_rate`.
@@ -27,10 +28,10 @@ def roc_auc(scores: ArrayLike, labels: ArrayLike) -> dict[str, float]:
 
 
 def area_under_curve(counted: CountedScores) -> float:
-    """The area of counted scores: pairs in the right order, and half the equal ones, over all pairs."""
+    """Compute the area for counted scores: pairs in the right order plus half of the equal ones, over all pairs."""
     starts = counted.ranked.edges
     bonafide, spoof = counted.rejected_bonafide[starts], counted.rejected_spoof[starts]
-    n_bonafide_here = bonafide[1:] - bonafide[:-1]
-    # Twice the pairs, so that halves stay whole numbers.
-    pairs = int((n_bonafide_here * (spoof[1:] + spoof[:-1])).sum())
+    n_bonafide_per_score = bonafide[1:] - bonafide[:-1]
+    # Twice the number of pairs, so that halves are whole numbers.
+    pairs = int((n_bonafide_per_score * (spoof[1:] + spoof[:-1])).sum())
     return pairs / (2 * counted.n_bonafide * counted.n_spoof)

@@ -1,4 +1,4 @@
-"""The tandem detection cost: a countermeasure in front of a speaker verifier (ASV; ASVspoof 2019 and 2021)."""
+"""The tandem detection cost (t-DCF) of a countermeasure in front of a speaker verifier (ASVspoof 2019 and 2021)."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -8,15 +8,14 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from hf_gradalign.metrics.functional.checks import aligned
-from hf_gradalign.metrics.functional.eer import official_equal_error
+from hf_gradalign.metrics.functional.eer import official_equal_error, warn_of_problems
 from hf_gradalign.metrics.functional.ranked_scores import CountedScores, RankedScores
-from hf_gradalign.metrics.functional.score_problems import warn_of_problems
 
 TRIAL_TYPES = ("target", "nontarget", "spoof")
 
 
 class AsvErrorRates(NamedTuple):
-    """A verifier's operating point, in fractions.
+    """The error rates of a speaker verifier at its operating point, as fractions.
 
     Attributes:
         miss: Share of target trials rejected.
@@ -29,24 +28,24 @@ class AsvErrorRates(NamedTuple):
     spoof_false_alarm: float
 
 
-# Of the organisers' verifier over all conditions, as the ASVspoof 5 evaluation package gives them.
+# The organizers' verifier over all conditions, from the ASVspoof 5 evaluation package.
 ASVSPOOF5_ASV = AsvErrorRates(
     miss=0.01880141010575793, false_alarm=0.01881016557566423, spoof_false_alarm=0.4607082907604729
 )
 
 
 def asv_error_rates(scores: ArrayLike, trial_types: Sequence[str] | NDArray) -> AsvErrorRates:
-    """Error rates of a verifier at its own equal error point of targets against non-targets.
+    """Compute the error rates of a verifier at its equal error point of targets against non-targets.
 
-    That is how the ASVspoof packages fix the operating point; trials with a score of the threshold or more are
+    The ASVspoof packages choose the operating point in this way. Trials with a score of the threshold or more are
     accepted.
 
     Args:
-        scores: One number a trial, higher for the claimed speaker, shape (trials,).
+        scores: One number per trial, higher for the claimed speaker, shape (trials,).
         trial_types: "target", "nontarget" or "spoof" for each trial, shape (trials,).
 
     Raises:
-        ValueError: If lengths differ, a score is not finite, a type is another, or one of the three types is missing.
+        ValueError: If lengths differ, a score is not finite, a type is unknown, or one of the three types is missing.
     """
     target, nontarget, spoof = by_trial_type(scores, trial_types)
     both = RankedScores(
@@ -61,10 +60,10 @@ def asv_error_rates(scores: ArrayLike, trial_types: Sequence[str] | NDArray) -> 
 
 
 def by_trial_type(scores: ArrayLike, trial_types: Sequence[str] | NDArray) -> list[NDArray[np.float64]]:
-    """The scores of target, non-target and spoofed trials.
+    """Split scores into those of target, non-target and spoofed trials.
 
     Raises:
-        ValueError: If lengths differ, a score is not finite, a type is another, or one of the three types is missing.
+        ValueError: If lengths differ, a score is not finite, a type is unknown, or one of the three types is missing.
     """
     scores, types = aligned(scores, np.asarray(trial_types), "trial types")
     if unknown := sorted(set(types.tolist()) - set(TRIAL_TYPES), key=str):
@@ -81,7 +80,7 @@ TandemForm = Literal["2021", "2019"]
 
 @dataclass(frozen=True)
 class TandemCosts:
-    """Priors and costs of the tandem; by default those of ASVspoof 2019 and 2021.
+    """Priors and costs of the tandem; the defaults are those of ASVspoof 2019 and 2021.
 
     Attributes:
         p_target: Prior probability of a target trial.
@@ -92,7 +91,7 @@ class TandemCosts:
         c_fa_spoof: Cost of accepting a spoof.
 
     Raises:
-        ValueError: If a prior or cost is negative, or the priors do not add up to 1.
+        ValueError: If a prior or cost is negative, or the priors do not sum to 1.
     """
 
     p_target: float = (1 - 0.05) * 0.99
@@ -105,7 +104,7 @@ class TandemCosts:
     def __post_init__(self) -> None:
         priors = (self.p_target, self.p_nontarget, self.p_spoof)
         if min(priors) < 0 or abs(sum(priors) - 1) > 1e-10:
-            raise ValueError(f"Priors must not be negative and must add up to 1, but they are {priors}.")
+            raise ValueError(f"Priors must not be negative and must sum to 1, but they are {priors}.")
         if min(self.c_miss, self.c_fa, self.c_fa_spoof) < 0:
             raise ValueError(f"Costs must not be negative: {self}.")
 
@@ -118,73 +117,73 @@ def min_tandem_detection_cost(
     form: TandemForm = "2021",
     costs: TandemCosts | None = None,
 ) -> dict[str, float]:
-    """The min t-DCF, that is the normalised cost of countermeasure and verifier at the countermeasure's best threshold.
+    """Compute the min t-DCF: the normalized cost of countermeasure and verifier at the best countermeasure threshold.
 
-    With the verifier fixed at `asv`, the cost is a line in both error rates of the countermeasure:
+    With the verifier fixed at `asv`, the cost is linear in both error rates of the countermeasure:
 
     - `form="2021"` (Kinnunen et al., "Tandem assessment of spoofing countermeasures and automatic speaker
       verification: fundamentals", IEEE/ACM TASLP 28, 2020, equations 10 and 11; ASVspoof 2021 and 5):
       `C0 = p_target c_miss miss + p_nontarget c_fa false_alarm`, `C1 = p_target c_miss - C0`,
       `C2 = p_spoof c_fa_spoof spoof_false_alarm`, cost `(C0 + C1 FRR + C2 FAR) / (C0 + min(C1, C2))`.
-    - `form="2019"` (the legacy one; Kinnunen et al., Odyssey 2018; ASVspoof 2019): without C0, that is
+    - `form="2019"` (legacy; Kinnunen et al., Odyssey 2018; ASVspoof 2019): without C0,
       `(C1 FRR + C2 FAR) / min(C1, C2)` with the same C1 and C2.
 
-    Rates are those of `detection_error_curve`: among equals the bona fide clips are rejected first.
+    The rates are those of `detection_error_curve`: among equal scores, bona fide clips are rejected first.
 
     Args:
-        scores: One countermeasure score a clip, higher for bona fide, shape (clips,).
-        labels: One label a clip, 1 bona fide and 0 spoof, shape (clips,).
+        scores: One countermeasure score per clip, higher for bona fide, shape (clips,).
+        labels: One label per clip, 1 bona fide and 0 spoof, shape (clips,).
         asv: The verifier's error rates (`asv_error_rates`, `ASVSPOOF5_ASV`).
         form: "2021" or "2019".
         costs: Priors and costs.
 
     Returns:
-        `min_tdcf`, in [0, 1], and `threshold`, the score up to and including which a clip is rejected there.
+        `min_tdcf`, in [0, 1], and `threshold`, the score up to and including which a clip is rejected.
 
     Warns:
         UserWarning: As `equal_error_rate`.
 
     Raises:
-        ValueError: If the verifier's rates are no fractions, or such that there is nothing to normalise by; if `form`
-            is another; as `equal_error_rate`.
+        ValueError: If the verifier's rates are not fractions, or leave no cost to normalize by; if `form` is unknown;
+            as `equal_error_rate`.
     """
     weights = tandem_weights(asv, form, costs)
     counted = RankedScores(scores, labels).counted()
     warn_of_problems(counted)
-    cost, place = cheapest_tandem(counted, weights)
-    return {"min_tdcf": cost, "threshold": counted.official_threshold(place)}
+    cost, index = cheapest_tandem(counted, weights)
+    return {"min_tdcf": cost, "threshold": counted.official_threshold(index)}
 
 
 def tandem_weights(
     asv: AsvErrorRates, form: TandemForm = "2021", costs: TandemCosts | None = None
 ) -> tuple[float, float, float]:
-    """C0, C1 and C2 of the cost `C0 + C1 FRR + C2 FAR`; C0 is 0 in the legacy form."""
+    """Return C0, C1 and C2 of the cost `C0 + C1 FRR + C2 FAR`; C0 is 0 in the legacy form."""
     costs = costs or TandemCosts()
     if form not in ("2021", "2019"):
-        raise ValueError(f"There is no form {form!r} of the t-DCF; there are '2021' and '2019'.")
+        raise ValueError(f"There is no form {form!r} of the t-DCF. Choose '2021' or '2019'.")
     if not all(0 <= rate <= 1 for rate in asv):
-        raise ValueError(f"The verifier's error rates must be fractions between 0 and 1, not per cent: {asv}.")
+        raise ValueError(f"The verifier's error rates must be fractions between 0 and 1, not percentages: {asv}.")
     c0 = costs.p_target * costs.c_miss * asv.miss + costs.p_nontarget * costs.c_fa * asv.false_alarm
     c2 = costs.p_spoof * costs.c_fa_spoof * asv.spoof_false_alarm
     if form == "2021":
         c1 = costs.p_target * costs.c_miss - c0
     else:
-        # The same number, in the order in which the legacy package adds it up.
+        # The same number, summed in the order of the legacy package.
         c1 = (
             costs.p_target * (costs.c_miss - costs.c_miss * asv.miss) - costs.p_nontarget * costs.c_fa * asv.false_alarm
         )
         c0 = 0.0
     if c1 < 0 or c0 + min(c1, c2) <= 0:
         raise ValueError(
-            f"With {asv} the tandem cost has nothing to be normalised by (C0 {c0:g}, C1 {c1:g}, C2 {c2:g}): a verifier "
-            "that accepts no spoof, or errs so much that it costs more than rejecting everyone, has no t-DCF."
+            f"With {asv} there is no cost to normalize the t-DCF by (C0 {c0:g}, C1 {c1:g}, C2 {c2:g}). The t-DCF is "
+            "undefined for a verifier that accepts no spoof, or that costs more than rejecting every trial."
         )
     return c0, c1, c2
 
 
 def cheapest_tandem(counted: CountedScores, weights: tuple[float, float, float]) -> tuple[float, int]:
-    """The min t-DCF of counted scores, and the number of its threshold."""
+    """Compute the min t-DCF of counted scores, and the index of its threshold."""
     c0, c1, c2 = weights
     cost = c0 + c1 * counted.false_rejection_rate + c2 * counted.false_acceptance_rate
-    place = int(np.argmin(cost))
-    return float(cost[place] / (c0 + min(c1, c2))), place
+    index = int(np.argmin(cost))
+    return float(cost[index] / (c0 + min(c1, c2))), index

@@ -1,1 +1,1 @@
-"""Uncertainty of metrics: bootstrap intervals, comparisons of systems, breakdowns by a column."""
+"""Bootstrap intervals of metrics, comparisons of systems, and breakdowns by a column."""

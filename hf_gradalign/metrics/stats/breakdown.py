@@ -1,4 +1,4 @@
-"""Metrics by the values of a column: attack, codec, speaker, language, spoofing system."""
+"""Metrics by the values of a column, such as the attack, codec, speaker, language or spoofing system."""
 
 import re
 from collections.abc import Sequence
@@ -12,12 +12,11 @@ from hf_gradalign.metrics.functional.checks import checked
 from hf_gradalign.metrics.functional.eer import official_equal_error
 from hf_gradalign.metrics.functional.ranked_scores import RankedScores
 from hf_gradalign.metrics.registry import MetricLike, named_metrics
-from hf_gradalign.metrics.stats.bootstrap import SampleValues
+from hf_gradalign.metrics.stats.bootstrap import SampleValues, is_missing
 
 Against = Literal["all_bonafide", "within"]
 
 UNNAMED = "unknown"
-_NO_NAME = ("", "-")
 
 
 @dataclass(frozen=True)
@@ -26,9 +25,9 @@ class Group:
 
     Attributes:
         value: The value's name.
-        n_bonafide: Bona fide clips that were compared.
-        n_spoof: Spoofed ones.
-        metrics: Values by name; NaN where one of the classes is missing.
+        n_bonafide: The number of bona fide clips in the comparison.
+        n_spoof: The number of spoofed clips in the comparison.
+        metrics: Values by name; NaN if one of the classes is missing.
     """
 
     value: str
@@ -42,9 +41,9 @@ class Breakdown:
     """Metrics by the values of a column.
 
     Attributes:
-        against: "all_bonafide" if each value's spoofed clips were compared with all bona fide ones, "within" if each
-            value's clips with one another.
-        groups: In the order of their names, with numbers in them in their own.
+        against: "all_bonafide" if the spoofed clips of each value were compared with all bona fide clips, "within" if
+            they were compared with the bona fide clips of the same value.
+        groups: One group per value, in natural order of the names (A2 before A10).
     """
 
     against: Against
@@ -59,45 +58,46 @@ def break_down(
     *,
     against: Against | None = None,
 ) -> Breakdown:
-    """Metrics of the clips of each value of a column.
+    """Compute metrics for each value of a column.
 
-    A column such as the attack is of spoofed clips only: each attack's clips are then compared with all bona fide ones.
-    A column such as the codec is of both classes, and each codec's clips are compared with one another. Which it is
-    shows in the column: it is of spoofed clips only where bona fide clips have no value (None, NaN, empty or "-"), or
-    all the same one, which no spoofed clip has ("bonafide"). Clips without a value are together as "unknown".
+    A column such as the attack describes only spoofed clips, so each attack's clips are compared with all bona fide
+    clips. A column such as the codec describes both classes, so each codec's clips are compared with each other. By
+    default, the column tells which: it describes only spoofed clips if bona fide clips have no value (None, NaN, empty
+    or "-"), or all have the same value, which no spoofed clip has ("bonafide"). Clips without a value form the group
+    "unknown".
 
     Args:
         metrics: As `bootstrap_intervals` takes them.
-        scores: One number a clip, higher for bona fide, shape (clips,).
-        labels: One label a clip, 1 bona fide and 0 spoof, shape (clips,).
-        values: The column, `clips` values.
-        against: "all_bonafide" or "within" to say how it is to be done.
+        scores: One number per clip, higher for bona fide, shape (clips,).
+        labels: One label per clip, 1 bona fide and 0 spoof, shape (clips,).
+        values: The column, length `clips`.
+        against: "all_bonafide" or "within" to choose the comparison; default: chosen by the column.
 
     Returns:
-        The groups. Those with one class only are among them, with NaN.
+        The groups, including those with only one class, whose metrics are NaN.
 
     Raises:
-        ValueError: If there is not one value a clip, `against` is something else, or as `equal_error_rate`.
+        ValueError: If the number of values is not that of clips, or `against` is unknown; as `equal_error_rate`.
     """
     scores, is_bonafide = checked(scores, labels)
     if len(values) != len(scores):
-        raise ValueError(f"There are {len(scores)} scores but {len(values)} values: give one of each a clip.")
+        raise ValueError(f"There are {len(scores)} scores but {len(values)} values. Pass one value per clip.")
     if against not in (None, "all_bonafide", "within"):
         raise ValueError(f"against must be all_bonafide or within, not {against!r}.")
-    names = np.array([UNNAMED if _is_missing(value) else str(value) for value in values], dtype=str)
-    found, group_of = np.unique(names, return_inverse=True)
+    names = np.array([UNNAMED if is_missing(value) else str(value) for value in values], dtype=str)
+    distinct, group_of = np.unique(names, return_inverse=True)
     against = against or ("all_bonafide" if _is_of_spoofs(names, is_bonafide) else "within")
     compared = ~is_bonafide if against == "all_bonafide" else np.ones(len(scores), dtype=bool)
-    # Clips of a group lie together, so that no group looks through all the others' clips.
+    # Sort clips by group, so that each group is a slice.
     ordered = np.flatnonzero(compared)[np.argsort(group_of[compared], kind="stable")]
-    edges = np.searchsorted(group_of[ordered], np.arange(len(found) + 1))
+    edges = np.searchsorted(group_of[ordered], np.arange(len(distinct) + 1))
     always = np.flatnonzero(is_bonafide) if against == "all_bonafide" else np.empty(0, dtype=np.intp)
     groups = []
-    for number in sorted(range(len(found)), key=lambda number: _natural_order(str(found[number]))):
+    for number in sorted(range(len(distinct)), key=lambda number: _natural_order(str(distinct[number]))):
         own = ordered[edges[number] : edges[number + 1]]
         if len(own):
             clips = np.concatenate([always, own])
-            groups.append(_group(str(found[number]), metrics, scores[clips], is_bonafide[clips]))
+            groups.append(_group(str(distinct[number]), metrics, scores[clips], is_bonafide[clips]))
     return Breakdown(against, groups)
 
 
@@ -120,39 +120,32 @@ def _is_of_spoofs(names: NDArray[np.str_], is_bonafide: NDArray[np.bool_]) -> bo
 
 
 def _natural_order(name: str) -> list[tuple[bool, int, str]]:
-    """Sorts A2 before A10."""
+    """Return a sort key that puts A2 before A10."""
     parts = re.split(r"(\d+)", name)
     return [(False, int(part), "") if part.isdigit() else (True, 0, part) for part in parts if part]
 
 
-def _is_missing(value: Any) -> bool:
-    return value is None or value != value or str(value).strip() in _NO_NAME
-
-
-_UNNAMED = "unknown"
-
-
 def equal_error_rate_by_system(scores: ArrayLike, labels: ArrayLike, systems: Sequence[Any]) -> dict[str, float]:
-    """Equal error rate of each spoofing system's clips against all bona fide clips.
+    """Compute the equal error rate of each spoofing system's clips against all bona fide clips.
 
-    Other metrics, other columns and intervals: `break_down`.
+    For other metrics and columns, use `break_down`.
 
     Args:
-        scores: One number a clip, higher for bona fide, shape (clips,).
-        labels: One label a clip, 1 bona fide and 0 spoof, shape (clips,).
-        systems: The name of each clip's spoofing system, `clips` of them. That of a bona fide clip is not looked at.
-            Spoofed clips without a name (None or empty) are counted together as "unknown".
+        scores: One number per clip, higher for bona fide, shape (clips,).
+        labels: One label per clip, 1 bona fide and 0 spoof, shape (clips,).
+        systems: The spoofing system of each clip, length `clips`. Systems of bona fide clips are ignored. Spoofed clips
+            without a name (None or empty) form the system "unknown".
 
     Returns:
-        Fractions in [0, 1] by system, in the order of their names.
+        Fractions in [0, 1] by system, sorted by name.
 
     Raises:
-        ValueError: If there is not one system a clip, or as `equal_error_rate`.
+        ValueError: If the number of systems is not that of clips; as `equal_error_rate`.
     """
     scores, is_bonafide = checked(scores, labels)
     if len(systems) != len(scores):
-        raise ValueError(f"There are {len(scores)} scores but {len(systems)} systems: give one of each a clip.")
-    names = np.array([_UNNAMED if name is None or name == "" else str(name) for name in systems], dtype=object)
+        raise ValueError(f"There are {len(scores)} scores but {len(systems)} systems. Pass one system per clip.")
+    names = np.array([UNNAMED if name is None or name == "" else str(name) for name in systems], dtype=object)
     rates = {}
     for name in sorted(set(names[~is_bonafide])):
         chosen = is_bonafide | (names == name)

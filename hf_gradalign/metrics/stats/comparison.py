@@ -1,4 +1,4 @@
-"""Whether two systems differ by more than chance on the same clips."""
+"""A paired test of whether two systems differ by more than chance on the same clips."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -24,14 +24,14 @@ class Comparison:
     """One metric of two systems.
 
     Attributes:
-        first: The first system's value.
-        second: The second system's value.
+        first: The value of the first system.
+        second: The value of the second system.
         difference: First minus second.
-        low: The lower end of the difference's confidence interval.
+        low: The lower end of the confidence interval of the difference.
         high: The upper end.
-        p_value: How often chance alone would give such a difference or a larger one, either way.
-        confidence: The interval's coverage.
-        n_draws: How many draws it is from.
+        p_value: The two-sided p-value: how often chance alone would give such a difference or a larger one.
+        confidence: The coverage of the interval.
+        n_draws: The number of draws in which the metric is defined.
     """
 
     first: float
@@ -55,23 +55,23 @@ def compare_systems(
     confidence: float = 0.95,
     seed: int = 0,
 ) -> dict[str, Comparison]:
-    """Paired bootstrap test of two systems that scored the same clips.
+    """Compare two systems that scored the same clips with a paired bootstrap test.
 
-    Each draw takes the same clips (or speakers) for both systems, so what makes clips easy or hard for both cancels.
-    The interval is that of the differences between the draws' values. The p-value is of the two-sided test with the
-    differences centred on the one that was found, `(1 + #{|d* - d| >= |d|}) / (1 + draws)` (Efron and Tibshirani,
-    1993, chapter 16); it cannot be less than `1 / (1 + draws)`. Scores of the two may be of different scales, which a
-    permutation of scores between systems would not allow.
+    Each draw takes the same clips (or speakers) for both systems, so the difficulty of clips cancels. The interval is
+    that of the difference over the draws. The p-value is of the two-sided test with the differences centered on the
+    observed one, `(1 + #{|d* - d| >= |d|}) / (1 + draws)` (Efron and Tibshirani, 1993, chapter 16). It cannot be less
+    than `1 / (1 + draws)`. The two systems may have different scales of scores, which a permutation of scores between
+    systems would not allow.
 
     Args:
-        first: One number a clip of the first system, shape (clips,).
-        second: One number for each of the same clips of the second system, shape (clips,).
-        labels: One label a clip, 1 bona fide and 0 spoof, shape (clips,).
+        first: One number per clip from the first system, shape (clips,).
+        second: One number per clip from the second system, for the same clips, shape (clips,).
+        labels: One label per clip, 1 bona fide and 0 spoof, shape (clips,).
         metrics: As `bootstrap_intervals` takes them.
         clusters: The speaker of each clip.
-        n_draws: How many draws.
+        n_draws: The number of draws.
         confidence: Coverage of the interval.
-        seed: The same seed, the same result.
+        seed: The same seed gives the same result.
 
     Returns:
         A comparison for each metric, by name.
@@ -92,15 +92,15 @@ def compare_systems(
         drawn[number] = systems[0](counts) - systems[1](counts)
     tails = [(1 - confidence) / 2, (1 + confidence) / 2]
     comparisons = {}
-    for place, name in enumerate(systems[0].names):
-        samples = defined(drawn[:, place], name)
-        difference = float(value[place] - other[place])
+    for index, name in enumerate(systems[0].names):
+        samples = defined(drawn[:, index], name)
+        difference = float(value[index] - other[index])
         low, high = np.quantile(samples, tails)
-        # Draws of equal systems differ by rounding alone, and that is no difference.
+        # Draws of equal systems differ only by rounding errors, which do not count.
         n_larger = np.count_nonzero(np.abs(samples - difference) >= abs(difference) - 1e-12)
         comparisons[name] = Comparison(
-            first=float(value[place]),
-            second=float(other[place]),
+            first=float(value[index]),
+            second=float(other[index]),
             difference=difference,
             low=float(low),
             high=float(high),
