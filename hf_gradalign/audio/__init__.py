@@ -1,10 +1,8 @@
-"""Sound files, read to their end: by libsndfile, and by FFmpeg's libraries (PyAV) what libsndfile cannot read."""
+"""Read sound files completely: with libsndfile, or with FFmpeg's libraries (PyAV) where libsndfile cannot."""
 
-from hf_gradalign.audio.arrays import sound_of_array
-from hf_gradalign.audio.errors import AudioDecodingError
-from hf_gradalign.audio.reading import SteadyBlocks, open_sound, read_sound, unheard_by_libsndfile
+from hf_gradalign.audio.reading import SteadyBlocks, open_sound, read_sound, unread_by_libsndfile
 from hf_gradalign.audio.resampling import resample_blocks, resample_clip
-from hf_gradalign.audio.sound import Sound
+from hf_gradalign.audio.sound import AudioDecodingError, Sound, sound_of_array
 
 __all__ = [
     "AudioDecodingError",
@@ -15,5 +13,5 @@ __all__ = [
     "resample_blocks",
     "resample_clip",
     "sound_of_array",
-    "unheard_by_libsndfile",
+    "unread_by_libsndfile",
 ]

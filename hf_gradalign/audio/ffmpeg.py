@@ -1,66 +1,158 @@
-"""Read a recording by FFmpeg's libraries, which PyAV's wheels bring along, from its first packet to its last."""
+"""Read a recording with FFmpeg's libraries, which come with PyAV's wheels, from its first packet to its last."""
 
 from __future__ import annotations
 
 import io
 import re
+from collections import Counter
 from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 
-from hf_gradalign.audio.containers import check_structure
-from hf_gradalign.audio.course import BAD_PACKETS, Course
-from hf_gradalign.audio.errors import AudioDecodingError
-from hf_gradalign.audio.resampling import check_rate
+from hf_gradalign.audio.containers import check_structure, lost_fragments
 from hf_gradalign.audio.riff import Data
-from hf_gradalign.audio.sound import Block
+from hf_gradalign.audio.sound import AudioDecodingError, Block, check_rate
 
-# Files of sound and of film. Without such a list a text could be a playlist, which has FFmpeg open other addresses.
+# Tolerated share of a lossy stream's packets that cannot be decoded, or are missing from the decoded sound.
+BAD_PACKETS = 0.03
+# Decoders leave out this many frames at start and end: their delay, and an encoder's padding.
+_FEW_FRAMES = 4
+_MIN_HOLE = 256  # bytes; headers between packets are shorter
+_MIN_REST = 512  # bytes; an index and tags are shorter
+# Formats of audio and video files. Without this list, a text file could be read as a playlist, which makes FFmpeg open
+# other addresses.
 _FORMATS = (
     "3g2,3gp,aa,aac,aax,ac3,ac4,acm,act,aea,aiff,alp,amr,amrnb,amrwb,apac,ape,asf,asf_o,au,avi,bonk,caf,codec2,dff,dsf,"
     "dss,dts,dtshd,eac3,flac,flv,g729,iamf,ircam,laf,loas,m4a,matroska,mj2,mlp,mmf,mov,mp3,mp4,mpc,mpc8,mpeg,mpegts,"
     "nistsphere,nut,ogg,oma,osq,paf,pvf,qcp,rm,sds,shn,smjpeg,sox,svx,tak,truehd,tta,voc,vqf,w64,wav,webm,wv,xa,xwma"
 )
-# Formats whose header says how long the recording is; for others FFmpeg guesses from the bit rate.
-_SAY_THEIR_LENGTH = ("3gp", "ape", "asf", "avi", "caf", "flac", "flv", "matroska", "mov", "tta", "wv")
-# A lossy stream that lacks no more than this share is taken for whole where no bytes speak against it: lengths are what
-# an encoder noted down, browsers by the clock.
+# Formats whose header gives the length. For others FFmpeg guesses it from the bit rate.
+_WITH_LENGTH = ("3gp", "ape", "asf", "avi", "caf", "flac", "flv", "matroska", "mov", "tta", "wv")
+# A lossy stream may be shorter than its header says by this share, unless bytes are left undecoded: browsers take the
+# length from the clock.
 LOSSY_TOLERANCE = 0.1
-_ROUNDING = 0.05  # seconds
-# These are found by looking for what could be their frames, and in noise some bytes seem to be such.
+# FFmpeg detects these formats by bytes that look like frames, which also occur in noise.
 _WITHOUT_CONTAINER = {"mp3", "aac", "ac3", "eac3", "ac4", "dts", "loas", "mlp", "truehd"}
-_LEAST_SHARE = 0.8
-# Of formats whose every byte is of a frame, tags apart, so many may be passed over.
+_MIN_SHARE = 0.8
+# In these formats every byte except tags belongs to a frame, so nearly all bytes must decode.
 _FRAMES_ONLY, _FRAMES_SHARE, _TAG_BYTES = ("aac", "loas"), 0.97, 1024
-# FFmpeg passes over wrong checksums of these unless asked not to.
+# FFmpeg ignores wrong checksums in these unless told otherwise.
 _WITH_CHECKSUMS = ("ape", "flac", "tak", "tta", "wavpack")
-# Nothing but an index and tags follows the last packet of these.
+# In these, only an index and tags follow the last packet.
 _WITHOUT_PADDING = ("matroska", "flv")
-# Of so many channels, each in a memory of its own, PyAV reads one more than there are, which can crash (18.1).
+# PyAV 18.1 reads one plane too many from planar sound with this many channels, which can crash.
 _MOST_PLANES = 8
 _SCALES = {"u1": 2**7, "i2": 2**15, "i4": 2**31, "i8": 2**63}
+_ROUNDING = 0.05  # seconds
+
+
+class PacketTimeline:
+    """Follows a stream's packets in order, and the sound decoded from them, to find what is missing.
+
+    Args:
+        tick: Unit of the packets' times, in seconds.
+    """
+
+    def __init__(self, tick: float) -> None:
+        self._tick = tick
+        self._begin = self._end = self._stop = self._n_bytes = 0
+        self._is_first = True
+        self._durations: Counter[int] = Counter()
+        self._decoded: Counter[tuple[int, int]] = Counter()
+        self._gaps: list[tuple[float, int]] = []
+
+    def add_packet(self, packet: Any) -> None:
+        """Add the next packet."""
+        begin, size = packet.pts, packet.size
+        if not size or begin is None:
+            return
+        duration, offset = packet.duration or 0, packet.pos or 0
+        if self._is_first:
+            self._begin, self._is_first = begin, False
+        elif (gap := (begin - self._end) * self._tick) > _ROUNDING:
+            self._gaps.append((gap, offset - self._stop))
+        self._end = max(self._end, begin + duration)
+        self._stop = offset + size
+        self._n_bytes += size
+        if not packet.is_discard:
+            self._durations[duration] += 1
+
+    def add_decoded(self, n_samples: int, rate: int) -> None:
+        """Add the length of what a packet decoded to."""
+        self._decoded[n_samples, rate] += 1
+
+    @property
+    def seconds(self) -> float:
+        """Duration of the decoded sound in seconds."""
+        return sum(n_samples / rate * n for (n_samples, rate), n in self._decoded.items())
+
+    @property
+    def end(self) -> float:
+        """When the last packet ends, in seconds. Not every format gives a packet's duration."""
+        return max(self._end * self._tick, self._begin * self._tick + self.seconds)
+
+    def has_undecoded_end(self, end: float, n_bytes: int) -> bool:
+        """Whether enough bytes follow the last packet to hold the sound that is missing until `end`.
+
+        Args:
+            end: When the stream ends by its header, in seconds.
+            n_bytes: Size of the file.
+        """
+        after = n_bytes - self._stop
+        return after > max(_MIN_REST, self._n_bytes / max(self.end, 1e-3) * (end - self.end) / 2)
+
+    def check(self, container: Any, data: Data) -> None:
+        """Compare the decoded sound with the packets' durations, after all packets were decoded.
+
+        Args:
+            container: The packets' container.
+            data: The file's bytes.
+
+        Raises:
+            AudioDecodingError: If packets are missing in the middle, or decode to less sound than they claim.
+        """
+        if not self._decoded or not self._durations:
+            return
+        claimed, decoded = sum(n * duration for duration, n in self._durations.items()) * self._tick, self.seconds
+        if decoded < claimed / 2 - _ROUNDING:
+            raise AudioDecodingError(f"it is corrupt: packets of {claimed:.2f} s decode to only {decoded:.2f} s")
+        [(duration, n_packets)], [((n_samples, rate), _)] = self._durations.most_common(1), self._decoded.most_common(1)
+        usual = n_samples / rate
+        if abs(duration * self._tick - usual) < 0.05 * usual:  # otherwise the packets' durations are rounded or guessed
+            missing = n_packets * usual - decoded
+            if missing > max(BAD_PACKETS * n_packets, _FEW_FRAMES) * usual:
+                raise AudioDecodingError(f"it is corrupt: {missing:.2f} of {n_packets * usual:.2f} s cannot be decoded")
+        if self._gaps and container.format.name.startswith("mov") and lost_fragments(data):
+            gap = sum(seconds for seconds, _ in self._gaps)
+            raise AudioDecodingError(f"it is corrupt: fragments are missing in the middle, {gap:.2f} s")
+        # A pause has no bytes. (In a film, pictures may lie between packets of sound.)
+        for seconds, n_bytes in self._gaps if len(container.streams) == 1 else ():
+            if n_bytes > max(_MIN_HOLE, self._n_bytes / claimed * seconds / 4 if claimed else 0):
+                raise AudioDecodingError(
+                    f"it is corrupt: {n_bytes} bytes in the middle, at a gap of {seconds:.2f} s, are not sound"
+                )
 
 
 class UnknownFormatError(AudioDecodingError):
-    """FFmpeg does not know what it is."""
+    """FFmpeg does not know the format."""
 
 
 def blocks_by_ffmpeg(data: Data, format_name: str | None = None) -> Iterator[Block]:
-    """Decode all of a recording, a part of a second to a few seconds at a time.
+    """Decode all of a recording, in blocks of up to a few seconds.
 
     Args:
-        data: the file's bytes.
-        format_name: FFmpeg's name of its format; found from the bytes where there is none.
+        data: The file's bytes.
+        format_name: FFmpeg's name of the format; detected from the bytes by default.
 
     Yields:
-        At least one block; a new stretch begins where the rate changes.
+        At least one block. `begins` is set where the sampling rate changes.
 
     Raises:
-        UnknownFormatError: if FFmpeg cannot read it.
-        AudioDecodingError: if it has no sound, or is corrupt or truncated; that may show at its end only.
+        UnknownFormatError: If FFmpeg cannot read it.
+        AudioDecodingError: If it has no sound, or is corrupt or truncated. This may appear only at the end.
     """
-    import av  # tens of milliseconds, and few need it
+    import av  # here, because it takes tens of milliseconds, and few files need it
 
     rate = None
     try:
@@ -77,21 +169,21 @@ def blocks_by_ffmpeg(data: Data, format_name: str | None = None) -> Iterator[Blo
                 stream.codec_context.options = {"err_detect": "crccheck+explode"}
             n_packets = n_bad = n_bytes = 0
             first, ends_badly = None, False
-            course = Course(float(stream.time_base))
+            timeline = PacketTimeline(float(stream.time_base))
             for packet in container.demux(stream):
-                # (Sound without a codec is read in blocks, of which the last one need not be full.)
+                # (Uncompressed sound is read in blocks, and the last block need not be full.)
                 if packet.is_corrupt and not stream.codec_context.name.startswith("pcm_"):
                     raise AudioDecodingError("it is truncated: it ends within a packet")
                 n_packets += 1
                 n_bytes += packet.size
-                course.follow(packet)
+                timeline.add_packet(packet)
                 first = packet.pos if first is None else first
                 try:
                     for frame in packet.decode():
                         check_rate(frame.sample_rate)
                         is_new = frame.sample_rate != rate
                         rate = frame.sample_rate
-                        course.hear(frame.samples, rate)
+                        timeline.add_decoded(frame.samples, rate)
                         yield Block(_mono(frame), rate, codec.name.startswith("pcm_f"), is_new)
                     is_bad = False
                 except av.error.InvalidDataError:
@@ -99,14 +191,14 @@ def blocks_by_ffmpeg(data: Data, format_name: str | None = None) -> Iterator[Blo
                 ends_badly = is_bad if packet.size else ends_badly
             if ends_badly and container_format == "amr":
                 raise AudioDecodingError("it is truncated: it ends within a packet")
-            course.check(container, data)
-            if container_format.split(",")[0] in _SAY_THEIR_LENGTH:
-                _refuse_cut_off(container, stream, course, lossless, len(data))
+            timeline.check(container, data)
+            if container_format.split(",")[0] in _WITH_LENGTH:
+                _refuse_truncated(container, stream, timeline, lossless, len(data))
             elif container_format in _WITHOUT_CONTAINER:
                 _refuse_noise(n_bytes, len(data) - (first or 0), container_format)
     except av.error.FFmpegError as error:
         raise UnknownFormatError(f"FFmpeg: {error.strerror or error}") from error
-    except IndexError as error:  # PyAV's answer to a stream that first shows up in the midst of a corrupt file
+    except IndexError as error:  # from PyAV, for a stream that first appears in the middle of a corrupt file
         raise AudioDecodingError("it is corrupt (FFmpeg finds streams that its header does not name)") from error
     if rate is None and container_format in _WITHOUT_CONTAINER:
         raise UnknownFormatError("FFmpeg: no frame can be decoded")
@@ -117,17 +209,18 @@ def blocks_by_ffmpeg(data: Data, format_name: str | None = None) -> Iterator[Blo
 
 
 def count_samples(data: Data, format_name: str) -> tuple[int, int]:
-    """How many samples the packets of a stream have, without decoding them.
+    """Count the samples in a stream's packets without decoding them.
 
     Args:
-        data: the file's bytes.
-        format_name: FFmpeg's name of its format.
+        data: The file's bytes.
+        format_name: FFmpeg's name of the format.
 
     Returns:
-        Samples a channel, before what decoders leave out at start and end, and the place of the first packet.
+        Samples per channel, including those that decoders leave out at start and end, and the offset of the first
+        packet in bytes.
 
     Raises:
-        AudioDecodingError: if FFmpeg cannot read it.
+        AudioDecodingError: If FFmpeg cannot read it.
     """
     import av
 
@@ -146,18 +239,18 @@ def count_samples(data: Data, format_name: str) -> tuple[int, int]:
 def _open(data: Data, format_name: str | None = None) -> Any:
     import av
 
-    # A file object without a name: neither its ending nor an address in it is looked at.
+    # A file object has no name, so FFmpeg goes neither by an extension nor by an address.
     file = io.BytesIO(data) if isinstance(data, bytes) else _Reader(data)
     options = {"format_whitelist": _FORMATS, "protocol_whitelist": ""}
     return av.open(file, format=format_name, options=options, metadata_errors="ignore")
 
 
 class _Reader(io.BufferedIOBase):
-    """A mapped file with a place of its own."""
+    """A file object over a memory-mapped file, with a position of its own."""
 
     def __init__(self, data: Data) -> None:
         self._data = data
-        self._place = 0
+        self._offset = 0
 
     def readable(self) -> bool:
         return True
@@ -166,17 +259,17 @@ class _Reader(io.BufferedIOBase):
         return True
 
     def read(self, size: int | None = -1) -> bytes:
-        stop = len(self._data) if size is None or size < 0 else self._place + size
-        piece = self._data[self._place : stop]
-        self._place += len(piece)
+        stop = len(self._data) if size is None or size < 0 else self._offset + size
+        piece = self._data[self._offset : stop]
+        self._offset += len(piece)
         return piece
 
     def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
-        self._place = offset + {io.SEEK_SET: 0, io.SEEK_CUR: self._place, io.SEEK_END: len(self._data)}[whence]
-        return self._place
+        self._offset = offset + {io.SEEK_SET: 0, io.SEEK_CUR: self._offset, io.SEEK_END: len(self._data)}[whence]
+        return self._offset
 
     def tell(self) -> int:
-        return self._place
+        return self._offset
 
 
 def _mono(frame: Any) -> np.ndarray:
@@ -199,26 +292,26 @@ def _packed(frame: Any) -> Any:
     return packed
 
 
-def _refuse_cut_off(container: Any, stream: Any, course: Course, lossless: bool, n_bytes: int) -> None:
-    """Compare when the sound ends, in seconds, with when the header says that the recording does."""
+def _refuse_truncated(container: Any, stream: Any, timeline: PacketTimeline, lossless: bool, n_bytes: int) -> None:
+    """Refuse a recording whose sound ends earlier than its header says."""
     if stream.duration:
-        said = float(stream.duration * stream.time_base)
+        claimed = float(stream.duration * stream.time_base)
     elif match := re.fullmatch(r"(\d+):(\d+):(\d+\.?\d*)", stream.metadata.get("DURATION", "")):
-        said = 3600 * int(match[1]) + 60 * int(match[2]) + float(match[3])
-    elif container.duration and not container.streams.video:  # the film may be longer than its sound
-        said = container.duration / 1e6
+        claimed = 3600 * int(match[1]) + 60 * int(match[2]) + float(match[3])
+    elif container.duration and not container.streams.video:  # a film may be longer than its sound
+        claimed = container.duration / 1e6
     else:
         return
-    end = course.end
-    has_hole = container.format.name.startswith(_WITHOUT_PADDING) and course.has_hole(said, n_bytes)
-    tolerance = 0.0 if lossless or has_hole else LOSSY_TOLERANCE
-    if end < (1 - tolerance) * said - _ROUNDING:
-        raise AudioDecodingError(f"it is truncated: {end:.2f} of {said:.2f} s are there")
+    end = timeline.end
+    is_cut = container.format.name.startswith(_WITHOUT_PADDING) and timeline.has_undecoded_end(claimed, n_bytes)
+    tolerance = 0.0 if lossless or is_cut else LOSSY_TOLERANCE
+    if end < (1 - tolerance) * claimed - _ROUNDING:
+        raise AudioDecodingError(f"it is truncated: it has {end:.2f} of {claimed:.2f} s")
 
 
-def _refuse_noise(n_bytes: int, n_there: int, format_name: str) -> None:
-    least = _LEAST_SHARE * n_there
+def _refuse_noise(n_bytes: int, n_total: int, format_name: str) -> None:
+    least = _MIN_SHARE * n_total
     if format_name in _FRAMES_ONLY:
-        least = max(least, _FRAMES_SHARE * n_there - _TAG_BYTES)
+        least = max(least, _FRAMES_SHARE * n_total - _TAG_BYTES)
     if n_bytes < least:
-        raise AudioDecodingError(f"only {n_bytes} of {n_there} bytes look like sound")
+        raise AudioDecodingError(f"only {n_bytes} of {n_total} bytes look like sound")

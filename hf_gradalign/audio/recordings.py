@@ -1,29 +1,31 @@
-"""Where recordings begin in a file that holds several, one behind the other.
+"""Find the recordings in a file that holds several, one after the other.
 
-Files are joined by `cat`, and streams chained: a reader that stops where the first one ends hears a part.
+People join files with `cat`, and streams are chained. A reader that stops after the first recording misses the rest.
 """
 
 from __future__ import annotations
 
 from hf_gradalign.audio.containers import boxes
-from hf_gradalign.audio.id3 import end_of_id3v2
+from hf_gradalign.audio.mp3 import end_of_id3v2
 from hf_gradalign.audio.ogg import OpenEnd, find_ogg_links
 from hf_gradalign.audio.riff import Data, RiffSound, find_riff_sound
 
-# What recordings begin with, by their first bytes; long enough not to be met by chance.
+# How recordings begin, by their first bytes: long enough not to occur by chance.
 _STARTS = {b"fLaC": (b"fLaC\0\0\0\x22", b"fLaC\x80\0\0\x22"), b"#!AMR": (b"#!AMR\n", b"#!AMR-WB\n")}
 _EBML = b"\x1a\x45\xdf\xa3"
 
 
 def find_recordings(data: Data) -> tuple[list[tuple[int, int]], RiffSound | OpenEnd | None]:
-    """Begin and end of each recording in a file's bytes, in order; one of all the bytes where they hold no second one.
+    """Find the recordings in a file's bytes.
 
-    Of a single one also what mends the bytes on which libsndfile stumbles, if there are any.
+    Knows WAV, AIFF, Ogg, FLAC, AMR, MP4 and Matroska. (FFmpeg reads joined MP3 and AAC files as one.)
 
-    Known: WAV, AIFF, Ogg, FLAC, AMR, MP4 and Matroska. (FFmpeg reads joined MP3 and AAC as one.)
+    Returns:
+        Begin and end of each recording, in order; all bytes if there is only one. For a single recording that
+        libsndfile cannot read as it is, also what repairs it.
 
     Raises:
-        AudioDecodingError: if a WAV or AIFF file's header contradicts what is there, or an Ogg file lacks pages.
+        AudioDecodingError: If a WAV or AIFF file's header contradicts its content, or an Ogg file lacks pages.
     """
     after_tag, open_end = end_of_id3v2(data), None
     if data[after_tag : after_tag + 4] == b"OggS":
@@ -35,7 +37,7 @@ def find_recordings(data: Data) -> tuple[list[tuple[int, int]], RiffSound | Open
     if len(recordings) > 1:
         return recordings, None
     riff = find_riff_sound(data)
-    return recordings, riff if riff is not None and riff.mended_sizes else open_end
+    return recordings, riff if riff is not None and riff.repaired_sizes else open_end
 
 
 def _begins(data: Data, after_tag: int) -> list[int]:
@@ -45,24 +47,24 @@ def _begins(data: Data, after_tag: int) -> list[int]:
     if head[4:8] == b"ftyp":
         return [start - 8 for name, start, _ in boxes(data, 0, None) if name == b"ftyp"]
     if head.startswith(_EBML):
-        places = _places(data, _EBML)
+        offsets = _find_all(data, _EBML)
         return [
-            place
-            for place in places
-            if place == 0 or b"webm" in (near := data[place : place + 64]) or b"matroska" in near
+            offset
+            for offset in offsets
+            if offset == 0 or b"webm" in (near := data[offset : offset + 64]) or b"matroska" in near
         ]
     for first, starts in _STARTS.items():
         if data[after_tag : after_tag + len(first)] == first:
-            return sorted({0, *(place for start in starts for place in _places(data, start, after_tag + 1))})
+            return sorted({0, *(offset for start in starts for offset in _find_all(data, start, after_tag + 1))})
     return [0]
 
 
-def _places(data: Data, sought: bytes, start: int = 0) -> list[int]:
-    places = []
-    place = start - 1
-    while (place := data.find(sought, place + 1)) != -1:
-        places.append(place)
-    return places
+def _find_all(data: Data, wanted: bytes, start: int = 0) -> list[int]:
+    offsets = []
+    offset = start - 1
+    while (offset := data.find(wanted, offset + 1)) != -1:
+        offsets.append(offset)
+    return offsets
 
 
 def _riff_files(data: Data) -> list[int]:

@@ -1,4 +1,4 @@
-"""Bring a waveform to another sampling rate: whole, a part of it, or block by block, to the same bits."""
+"""Resample a waveform: all of it, a part, or block by block, always with the same bits."""
 
 from __future__ import annotations
 
@@ -9,47 +9,32 @@ import numpy as np
 import torch
 from torchaudio.functional import resample
 
-from hf_gradalign.audio.errors import AudioDecodingError
+from hf_gradalign.audio.sound import AudioDecodingError
 
-# Two rates with a small common divisor need a filter bank of this many values; beyond it memory goes into gigabytes.
+# The most values in a filter bank. Rates with a small common divisor need more, which takes gigabytes.
 _MAX_FILTER_BANK = 50_000_000
-# Below telephones, and above any converter: such a rate is a damaged header's.
-LOWEST_RATE, HIGHEST_RATE = 1_000, 6_000_000
-# Up to 20,480 values PyTorch convolves by another algorithm, whose sums round otherwise: parts must be longer.
-_LEAST = 2**15
-# A block's edges are resampled twice: so many samples at a time.
-_STRETCH = 2**20
-# torchaudio's filter: zero crossings, and the share of the lower rate's band that is kept.
+# For up to 20,480 values PyTorch uses another convolution, which rounds differently: parts must be longer.
+_MIN_PART = 2**15
+# Samples to resample at a time. Long parts are faster, because the edges are resampled twice.
+_PART = 2**20
+# torchaudio's filter: zero crossings, and the share of the lower rate's band that it keeps.
 _CROSSINGS, _ROLLOFF = 6, 0.99
 
 
-def check_rate(rate: int) -> None:
-    """Refuse a rate that no recording of speech has, before a second of it becomes gigabytes.
-
-    Raises:
-        AudioDecodingError: if it lies outside 1 kHz to 6 MHz.
-    """
-    if not LOWEST_RATE <= rate <= HIGHEST_RATE:
-        raise AudioDecodingError(
-            f"its sampling rate of {rate} Hz is not one of speech ({LOWEST_RATE} to {HIGHEST_RATE} Hz): its header may "
-            "be damaged"
-        )
-
-
 def resample_clip(samples: np.ndarray, source_rate: int, target_rate: int) -> np.ndarray:
-    """Bring a waveform to another rate.
+    """Resample a waveform.
 
     Args:
         samples: float32, shape (time,).
-        source_rate: its rate in Hz.
-        target_rate: the rate wanted, in Hz.
+        source_rate: Its rate in Hz.
+        target_rate: The new rate in Hz.
 
     Returns:
-        float32, shape (time,); `samples` itself where the rates are the same.
+        float32, shape (time,). `samples` itself if the rates are equal.
 
     Raises:
-        AudioDecodingError: if the rates have too small a common divisor.
-        MemoryError: if it does not fit in memory.
+        AudioDecodingError: If the rates have too small a common divisor.
+        MemoryError: If the result does not fit in memory.
     """
     if source_rate == target_rate:
         return samples
@@ -61,45 +46,52 @@ def resample_clip(samples: np.ndarray, source_rate: int, target_rate: int) -> np
     try:
         return resample(torch.from_numpy(samples), source_rate, target_rate).numpy()
     except RuntimeError as error:
-        if "allocate" in str(error):  # how torch says it
+        if "allocate" in str(error):  # torch has no error of its own for this
             raise MemoryError(str(error)) from error
         raise
 
 
 def resampled_length(n_samples: int, source_rate: int, target_rate: int) -> int:
-    """How many samples `resample_clip` makes of so many."""
+    """Return the length of `resample_clip`'s result for a waveform of `n_samples` samples."""
     if source_rate == target_rate:
         return n_samples
     old, new = _ratio(source_rate, target_rate)
-    # torchaudio rounds up in single precision, and has no more than its filter gives.
+    # torchaudio rounds up in single precision, up to the length that its filter returns.
     wanted = int(torch.ceil(torch.as_tensor(new * n_samples / old)).long())
     return min(wanted, (n_samples // old + 1) * new)
 
 
 def source_span(start: int, stop: int, n_samples: int, source_rate: int, target_rate: int) -> tuple[int, int]:
-    """What `resample_span` needs for samples start to stop at the target rate of a waveform of so many samples.
+    """Return the samples that `resample_span` needs.
+
+    Args:
+        start: First sample wanted, at the target rate.
+        stop: One past the last.
+        n_samples: Length of the whole waveform, at the source rate.
+        source_rate: In Hz.
+        target_rate: In Hz.
 
     Returns:
-        The first of its samples and one past the last; the first is a whole number of the filter's strides.
+        The first sample and one past the last, at the source rate. The first is a multiple of the filter's stride.
     """
     old, new = _ratio(source_rate, target_rate)
     last = min(((stop - 1) // new + 1) * old + _reach(old, new), n_samples)
-    first = max(0, min(start // new * old - _reach(old, new), last - _LEAST) // old * old)
-    return first, min(max(last, first + _LEAST), n_samples)
+    first = max(0, min(start // new * old - _reach(old, new), last - _MIN_PART) // old * old)
+    return first, min(max(last, first + _MIN_PART), n_samples)
 
 
 def resample_span(
     samples: np.ndarray, first: int, start: int, stop: int, source_rate: int, target_rate: int
 ) -> np.ndarray:
-    """Samples start to stop of a resampled waveform, to the bits that resampling all of it gives.
+    """Resample a part of a waveform, with the same bits as when resampling all of it.
 
     Args:
-        samples: those of `source_span`, float32, shape (time,).
-        first: the place of the first one.
-        start: first sample wanted, at the target rate.
-        stop: one past the last, at most `resampled_length`.
-        source_rate: in Hz.
-        target_rate: in Hz.
+        samples: The part from `source_span`, float32, shape (time,).
+        first: Index of its first sample in the waveform.
+        start: First sample wanted, at the target rate.
+        stop: One past the last, at most `resampled_length`.
+        source_rate: In Hz.
+        target_rate: In Hz.
     """
     old, new = _ratio(source_rate, target_rate)
     begin = first // old * new
@@ -110,12 +102,12 @@ def resample_span(
 
 
 def resample_blocks(blocks: Iterable[np.ndarray], source_rate: int, target_rate: int) -> Iterator[np.ndarray]:
-    """Resample a waveform that comes in blocks; joined, what comes out is what `resample_clip` makes of the whole.
+    """Resample a waveform in blocks. Concatenated, the results equal `resample_clip` of the whole.
 
     Args:
         blocks: float32, shape (time,) each.
-        source_rate: in Hz.
-        target_rate: in Hz.
+        source_rate: In Hz.
+        target_rate: In Hz.
     """
     if source_rate == target_rate:
         yield from blocks
@@ -129,15 +121,15 @@ def resample_blocks(blocks: Iterable[np.ndarray], source_rate: int, target_rate:
         samples = held[0] if len(held) == 1 else np.concatenate(held)
         begin, end = source_span(done, stop, total, source_rate, target_rate)
         span = resample_span(samples[begin - first : end - first], begin, done, stop, source_rate, target_rate)
-        kept = max(0, (stop // new * old - _reach(old, new) - _LEAST) // old * old)
+        kept = max(0, (stop // new * old - _reach(old, new) - _MIN_PART) // old * old)
         held, first, done = [samples[kept - first :]], kept, stop
         return span
 
     for block in blocks:
         held.append(block)
         total += len(block)
-        ready = (total - _reach(old, new)) // old * new  # what no later sample has a part in
-        if (ready - done) // new * old >= _STRETCH:
+        ready = (total - _reach(old, new)) // old * new  # later samples do not affect these
+        if (ready - done) // new * old >= _PART:
             yield resampled(ready)
     if (end := resampled_length(total, source_rate, target_rate)) > done:
         yield resampled(end)
@@ -149,5 +141,5 @@ def _ratio(source_rate: int, target_rate: int) -> tuple[int, int]:
 
 
 def _reach(old: int, new: int) -> int:
-    """How far torchaudio's filter reaches to either side of `old` samples, of which it makes `new` ones."""
+    """How far torchaudio's filter reaches to either side of the `old` samples that become `new` samples."""
     return math.ceil(_CROSSINGS * old / (min(old, new) * _ROLLOFF))

@@ -13,13 +13,13 @@ from audiomentations.core.transforms_interface import BaseWaveformTransform
 from numpy.typing import NDArray
 
 from hf_gradalign.augmentation.codecs import Codec
-from hf_gradalign.augmentation.deferral import deferrable, draw_deferred
 from hf_gradalign.augmentation.noise.recordings import (
     describe_unreadable,
     find_unreadable,
     without_resampling_warnings,
 )
-from hf_gradalign.augmentation.recipe_files import Augmentation
+from hf_gradalign.augmentation.rawboost.transform import deferrable, draw_deferred
+from hf_gradalign.augmentation.recipes import Augmentation
 
 _DRAWS = 4  # some draws may fail, such as a cut-off above half the sampling rate
 # The attributes with recordings in audiomentations' and this package's transforms.

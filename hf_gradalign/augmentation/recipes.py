@@ -1,17 +1,101 @@
-"""Augmentations by name, as chains of names, or from a file."""
+"""Augmentations by name, as chains of names, or from a YAML or JSON file that lists audiomentations transforms."""
 
+import inspect
 import os
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
+from typing import Any
 
+import audiomentations
+import numpy as np
 from audiomentations import BandPassFilter, Compose, Gain, TimeMask
+from audiomentations.core.composition import BaseCompose
+from audiomentations.core.transforms_interface import BaseWaveformTransform
+from numpy.typing import NDArray
 
 from hf_gradalign.augmentation.codecs import Codec
 from hf_gradalign.augmentation.masks import FrequencyMask, PacketLoss
-from hf_gradalign.augmentation.noise import MusanRir
+from hf_gradalign.augmentation.noise import AddBabble, MusanRir, Reverberation
+from hf_gradalign.augmentation.noise.recordings import list_for_audiomentations
 from hf_gradalign.augmentation.rawboost import ALGORITHMS, RawBoost
-from hf_gradalign.augmentation.recipe_files import Augmentation, read_recipe
+from hf_gradalign.utils.settings_files import read_settings
+
+# `augmentation(samples, sample_rate) -> samples`: any audiomentations transform or composition.
+Augmentation = Callable[[NDArray[np.float32], int], NDArray[np.float32]]
+
+OWN_TRANSFORMS = (AddBabble, Codec, FrequencyMask, MusanRir, PacketLoss, RawBoost, Reverberation)
+
+_TRANSFORMS: dict[str, type] = {
+    name: item
+    for name, item in vars(audiomentations).items()
+    if inspect.isclass(item) and issubclass(item, (BaseWaveformTransform, BaseCompose))
+} | {transform.__name__: transform for transform in OWN_TRANSFORMS}
+# audiomentations' arguments for recordings. This package's transforms list recordings themselves.
+_RECORDINGS = ("sounds_path", "ir_path")
+# Its argument, a function, cannot be written in a file.
+_TRANSFORMS.pop("Lambda")
+
+
+def read_recipe(path: Path, by_name: Callable[[str], Augmentation]) -> audiomentations.Compose:
+    """Build the transforms listed in a file.
+
+    Args:
+        path: A JSON file if it ends in `.json`, else YAML.
+        by_name: Builds an entry `{recipe: NAME}`.
+
+    Returns:
+        The transforms, applied in order.
+
+    Raises:
+        ValueError: If the file is not a list of transforms, or a transform or one of its arguments is unknown or
+            invalid.
+    """
+    entries = read_settings(path)
+    if not (isinstance(entries, list) and entries):
+        raise ValueError(f"{path}: expected a list with at least one {{transform: NAME, ...}}; got {entries!r:.100}")
+    return audiomentations.Compose(
+        [_build_entry(entry, f"{path}: entry {i}", by_name) for i, entry in enumerate(entries, 1)]
+    )
+
+
+def _build_entry(entry: Any, where: str, by_name: Callable[[str], Augmentation]) -> Augmentation:
+    """Build the transform of one entry; `where` names the entry in messages."""
+    if isinstance(entry, dict) and set(entry) == {"recipe"}:
+        try:
+            return by_name(str(entry["recipe"]))
+        except ValueError as error:
+            raise ValueError(f"{where}: {error}") from error
+    if not (isinstance(entry, dict) and "transform" in entry):
+        raise ValueError(
+            f"{where}: expected a mapping with the key 'transform', or {{recipe: NAME}} alone; got {entry!r:.100}"
+        )
+    name = entry["transform"]
+    if not isinstance(name, str) or name not in _TRANSFORMS:
+        raise ValueError(f"{where}: unknown transform {name!r}; available: {', '.join(sorted(_TRANSFORMS))}")
+    where = f"{where} ({name})"
+    transform = _TRANSFORMS[name]
+    accepted = inspect.signature(transform).parameters
+    unknown = [key for key in entry if key != "transform" and key not in accepted]
+    if unknown:
+        raise ValueError(f"{where}: unknown argument {unknown[0]!r}; it takes {', '.join(accepted)}")
+    arguments = {key: _build_argument(value, where, by_name) for key, value in entry.items() if key != "transform"}
+    try:
+        if transform not in OWN_TRANSFORMS:
+            arguments |= {key: list_for_audiomentations(arguments[key]) for key in _RECORDINGS if arguments.get(key)}
+        return transform(**arguments)
+    except Exception as error:  # third-party constructors raise anything, including AssertionError
+        raise ValueError(f"{where}: {str(error) or f'{type(error).__name__} for {arguments}'}") from error
+
+
+def _build_argument(value: Any, where: str, by_name: Callable[[str], Augmentation]) -> Any:
+    """Build transforms nested in an argument, such as those of OneOf. Other values stay unchanged."""
+    if isinstance(value, dict) and ("transform" in value or "recipe" in value):
+        return _build_entry(value, where, by_name)
+    if isinstance(value, list):
+        return [_build_argument(item, where, by_name) for item in value]
+    return value
+
 
 # The voice band of the telephone network, in Hz (ITU-T G.712).
 TELEPHONE_BAND = (300.0, 3400.0)
@@ -103,19 +187,19 @@ def get_augmentation(name_or_path: str | os.PathLike[str]) -> Augmentation:
         ValueError: If it is neither a known name nor a file, the file is not a list of transforms, or a transform or
             one of its arguments is unknown or invalid.
     """
-    return _build(str(name_or_path), ())
+    return _build_recipe(str(name_or_path), ())
 
 
-def _build(text: str, parents: tuple[Path, ...]) -> Augmentation:
+def _build_recipe(text: str, parents: tuple[Path, ...]) -> Augmentation:
     """See `get_augmentation`. `parents` are the files that contain this recipe."""
     if Path(text).is_file() and recipe_name(text) is None:
         path = Path(text).resolve()
         if path in parents:
             raise ValueError(f"{text} contains itself as an entry")
-        return read_recipe(Path(text), lambda name: _build(name, (*parents, path)))
+        return read_recipe(Path(text), lambda name: _build_recipe(name, (*parents, path)))
     parts = text.split("+")
     if len(parts) > 1:
-        return Compose([_build(part, parents) for part in parts])
+        return Compose([_build_recipe(part, parents) for part in parts])
     name, *arguments = text.split(":")
     if name not in _RECIPES:
         raise ValueError(

@@ -8,10 +8,8 @@ if TYPE_CHECKING:
     from hf_gradalign.data.checking import BadAudioError, BadClip, check_audio
     from hf_gradalign.data.collator import DeferredAugmentation, ViewCollator
     from hf_gradalign.data.corpora import METADATA_COLUMNS, CorpusSpec, available_corpora, parse_corpus
-    from hf_gradalign.data.corpus_options import CorpusOptions
-    from hf_gradalign.data.datasets import AudioDataset, ClipDataset, ViewDataset
-    from hf_gradalign.data.decoding import AudioDecodingError, decode_audio
-    from hf_gradalign.data.errors import CorpusError
+    from hf_gradalign.data.datasets import AudioDataset, ClipDataset, StreamedViewDataset, ViewDataset
+    from hf_gradalign.data.decoding import AudioDecodingError, Window, crop, decode_audio, repeat_pad
     from hf_gradalign.data.labels import (
         LABEL_NAMES,
         canonical_label,
@@ -21,13 +19,11 @@ if TYPE_CHECKING:
         require_both_classes,
     )
     from hf_gradalign.data.loading import load_corpus
-    from hf_gradalign.data.mixing import check_weights, mix_corpora, mix_streams, unique_names
+    from hf_gradalign.data.mixing import CorpusOptions, check_weights, mix_corpora, mix_streams, unique_names
     from hf_gradalign.data.readers import demo_corpus_files
-    from hf_gradalign.data.request import split_off_validation
-    from hf_gradalign.data.streamed_view_dataset import StreamedViewDataset
+    from hf_gradalign.data.request import CorpusError, split_off_validation
     from hf_gradalign.data.streaming import stream_corpus
-    from hf_gradalign.data.view_maker import seeded_generators
-    from hf_gradalign.data.windows import Window, crop, draw_position, repeat_pad
+    from hf_gradalign.data.view_maker import draw_position, seeded_generators
 
 __getattr__, __dir__ = lazy_names(__name__)
 

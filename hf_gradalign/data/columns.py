@@ -15,9 +15,8 @@ import soundfile
 from datasets import ClassLabel, Dataset, Features, LargeList, List, Value
 from datasets.features.features import FeatureType
 
-from hf_gradalign.data.errors import CorpusError
 from hf_gradalign.data.labels import LABEL_NAMES, LabelMap, map_labels
-from hf_gradalign.data.request import ID_COLUMN, LABEL_COLUMN, NO_COLUMN, CorpusRequest
+from hf_gradalign.data.request import ID_COLUMN, LABEL_COLUMN, NO_COLUMN, CorpusError, CorpusRequest
 from hf_gradalign.data.utterance_ids import ids_as_text
 
 logger = logging.getLogger(__name__)

@@ -8,17 +8,16 @@ from collections import defaultdict
 from collections.abc import Callable, Mapping
 from functools import cache
 from pathlib import Path
-from typing import Literal, get_args
+from typing import get_args
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from hf_gradalign.data.errors import CorpusError
+from hf_gradalign.data.request import CorpusError, OnMissingAudio
 from hf_gradalign.utils.plain_text import comparable_column
 
 logger = logging.getLogger(__name__)
 
-OnMissingAudio = Literal["stop", "skip"]
 _MAX_LISTED = 20
 
 

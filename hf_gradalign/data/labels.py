@@ -6,7 +6,7 @@ import re
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 
-from hf_gradalign.data.errors import CorpusError
+from hf_gradalign.data.request import CorpusError
 from hf_gradalign.labels import LABEL_NAMES, Label, canonical_label, normalize_label
 from hf_gradalign.utils.plain_text import stripped_text
 

@@ -13,11 +13,16 @@ from datasets import Dataset, DatasetDict
 from hf_gradalign.data.columns import audio_paths, to_standard_columns, with_audio_paths
 from hf_gradalign.data.corpora import CorpusSpec, OnMissingAudio, parse_corpus, read_official_layout
 from hf_gradalign.data.corpora.arena import label_map_of, with_notes
-from hf_gradalign.data.errors import CorpusError
 from hf_gradalign.data.files_on_disk import MissingAudio, find_on_disk
 from hf_gradalign.data.labels import require_both_classes
 from hf_gradalign.data.readers import read_source
-from hf_gradalign.data.request import DEFAULT_TEST_SPLIT, CorpusRequest, choose_splits, split_off_validation
+from hf_gradalign.data.request import (
+    DEFAULT_TEST_SPLIT,
+    CorpusError,
+    CorpusRequest,
+    choose_splits,
+    split_off_validation,
+)
 from hf_gradalign.data.utterance_ids import refuse_contradictions_between, with_unique_ids
 
 

@@ -5,14 +5,13 @@ from __future__ import annotations
 import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import Literal, TypeVar
 
 from datasets import Dataset
 
-from hf_gradalign.data.errors import CorpusError
-from hf_gradalign.data.files_on_disk import OnMissingAudio
-
 logger = logging.getLogger(__name__)
+
+OnMissingAudio = Literal["stop", "skip"]
 
 Split = TypeVar("Split")
 
@@ -27,6 +26,10 @@ DEFAULT_TEST_SPLIT = "test"
 # A constant, so that runs with different seeds are validated on the same clips.
 _VALIDATION_SEED = 0
 _OPTIONS = {"train": "--train_split_name", "validation": "--eval_split_name", "test": "--test_split_name"}
+
+
+class CorpusError(ValueError):
+    """A corpus that cannot be used as it is; the message says what was found and which option mends it."""
 
 
 @dataclass(frozen=True)

@@ -14,11 +14,10 @@ from datasets import Audio, ClassLabel, Dataset, Features, IterableDataset, Valu
 from hf_gradalign.data.columns import ENCODED, encode_clip, require_column, sample_type
 from hf_gradalign.data.corpora import OnMissingAudio, parse_corpus
 from hf_gradalign.data.corpora.arena import label_map_of, read_notes
-from hf_gradalign.data.errors import CorpusError
 from hf_gradalign.data.labels import LabelMap, map_labels
 from hf_gradalign.data.loading import load_requested
 from hf_gradalign.data.readers import read_source
-from hf_gradalign.data.request import ID_COLUMN, NO_COLUMN, CorpusRequest, choose_splits
+from hf_gradalign.data.request import ID_COLUMN, NO_COLUMN, CorpusError, CorpusRequest, choose_splits
 from hf_gradalign.data.utterance_ids import ids_as_text
 
 STREAM_FEATURES = Features({"audio": ENCODED, "label": Value("int64"), "utterance_id": Value("string")})

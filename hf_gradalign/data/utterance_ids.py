@@ -16,8 +16,8 @@ import pyarrow.compute as pc
 from datasets import ClassLabel, Dataset
 from datasets.features.features import FeatureType
 
-from hf_gradalign.data.errors import CorpusError
 from hf_gradalign.data.labels import LABEL_NAMES
+from hf_gradalign.data.request import CorpusError
 from hf_gradalign.utils.plain_text import comparable_column
 
 logger = logging.getLogger(__name__)

@@ -11,10 +11,9 @@ from typing import Any, Literal, get_args
 import numpy as np
 import torch
 
-from hf_gradalign.augmentation.deferral import deferrable, draw_deferred
-from hf_gradalign.data.decoding import decode_audio
+from hf_gradalign.augmentation.rawboost.transform import deferrable, draw_deferred
+from hf_gradalign.data.decoding import Window, crop, decode_audio, repeat_pad, scale_to_rms
 from hf_gradalign.data.labels import LABEL_NAMES, canonical_label
-from hf_gradalign.data.windows import CropMode, Window, check_crop_mode, crop, draw_position, repeat_pad, scale_to_rms
 from hf_gradalign.training.view_batch import ViewsWithIds
 
 ModelItem = dict[str, Any]
@@ -24,6 +23,7 @@ DEFERRED = "deferred"
 """The key of a view's unfinished augmentation in its `ModelItem` (see `ViewDataset`, argument `defer`)."""
 
 Transform = Callable[..., np.ndarray]
+CropMode = Literal["random", "leading"]
 AugmentStage = Literal["utterance", "window"]
 
 
@@ -195,6 +195,22 @@ class ViewMaker:
             view: {"algorithm": rawboost.algorithm, "impulsive_gain": rawboost.impulsive_gain, **common}
             for view, rawboost in rawboosts.items()
         }
+
+
+def draw_position(mode: CropMode, rng: np.random.Generator) -> float:
+    """Draw a window's position in [0, 1): uniform for `random`, 0 for `leading`.
+
+    Raises:
+        ValueError: If `mode` is neither.
+    """
+    check_crop_mode(mode)
+    return float(rng.random()) if mode == "random" else 0.0
+
+
+def check_crop_mode(mode: str) -> None:
+    """Raise a ValueError unless `mode` is a `CropMode`."""
+    if mode not in get_args(CropMode):
+        raise ValueError(f"crop must be one of {', '.join(get_args(CropMode))}, not {mode!r}.")
 
 
 @contextmanager

@@ -11,7 +11,7 @@ from transformers.feature_extraction_utils import FeatureExtractionMixin
 from transformers.utils import logging
 
 from hf_gradalign.alignment import check_view_weights
-from hf_gradalign.augmentation.recipe_files import Augmentation
+from hf_gradalign.augmentation.recipes import Augmentation
 from hf_gradalign.data import ClipDataset, DeferredAugmentation, StreamedViewDataset, ViewDataset
 from hf_gradalign.experiment.arguments import (
     PAPER_WINDOW_SECONDS,

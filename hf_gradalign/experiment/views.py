@@ -17,7 +17,7 @@ from hf_gradalign import augmentation as augmentations
 from hf_gradalign import data
 
 if TYPE_CHECKING:
-    from hf_gradalign.augmentation.recipe_files import Augmentation
+    from hf_gradalign.augmentation.recipes import Augmentation
 
 CLEAN = "clean"
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 import pyarrow.compute as pc
 
 from hf_gradalign.data import canonical_label
-from hf_gradalign.data.corpora.asvspoof2021 import PHYSICAL_ACCESS
+from hf_gradalign.data.corpora.asvspoof import PHYSICAL_ACCESS
 from hf_gradalign.metrics import TRIAL_TYPES
 from hf_gradalign.score_files.column_names import (
     CONFIDENCES,

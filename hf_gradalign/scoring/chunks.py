@@ -13,7 +13,7 @@ from torch.utils.data import IterableDataset, get_worker_info
 from transformers.feature_extraction_utils import FeatureExtractionMixin
 
 from hf_gradalign.audio import AudioDecodingError
-from hf_gradalign.audio.arrays import MOST_CHANNELS
+from hf_gradalign.audio.sound import MAX_CHANNELS
 from hf_gradalign.data import ViewCollator
 from hf_gradalign.data.checking import is_out_of_range
 from hf_gradalign.scoring.windowing import ClipWindows, Windowing
@@ -53,9 +53,9 @@ def _is_waveform(clips: Any) -> bool:
         return False
     if all(isinstance(value, Real) for value in clips):
         return True
-    return len(clips) > MOST_CHANNELS and all(
+    return len(clips) > MAX_CHANNELS and all(
         isinstance(values, list | tuple)
-        and 0 < len(values) <= MOST_CHANNELS
+        and 0 < len(values) <= MAX_CHANNELS
         and all(isinstance(value, Real) for value in values)
         for values in clips
     )

@@ -10,8 +10,7 @@ from numpy.typing import NDArray
 
 from hf_gradalign.audio import AudioDecodingError, resample_clip, sound_of_array
 from hf_gradalign.data import Window, crop, repeat_pad
-from hf_gradalign.data.decoding import decode_clip, open_clip
-from hf_gradalign.data.windows import scale_to_rms
+from hf_gradalign.data.decoding import decode_clip, open_clip, scale_to_rms
 
 WindowMode = Literal["first", "all", "whole"]
 Combination = Literal["mean", "median", "min", "max"]

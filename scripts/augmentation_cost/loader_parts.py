@@ -12,7 +12,7 @@ from step_cost.measuring import interleaved_times
 
 from hf_gradalign.augmentation import get_augmentation
 from hf_gradalign.data import ViewCollator, Window, crop, decode_audio, repeat_pad
-from hf_gradalign.data.windows import scale_to_rms
+from hf_gradalign.data.decoding import scale_to_rms
 from hf_gradalign.models import small_feature_extractor
 
 RATE, LEVEL = 16_000, 0.1

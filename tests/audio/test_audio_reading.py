@@ -7,7 +7,7 @@ import pytest
 import soundfile
 from encoded_audio import RATE, encode, loud_then_quiet, mp3, rf64, wav
 
-from hf_gradalign.audio import AudioDecodingError, read_sound, unheard_by_libsndfile
+from hf_gradalign.audio import AudioDecodingError, read_sound, unread_by_libsndfile
 from hf_gradalign.data import Window, crop, decode_audio
 
 SAMPLES = loud_then_quiet()
@@ -114,7 +114,7 @@ def test_what_libsndfile_alone_would_not_hear(tmp_path):
     }
     for name, data in files.items():
         (tmp_path / name).write_bytes(data)
-    reasons = {name: unheard_by_libsndfile(tmp_path / name) for name in files}
+    reasons = {name: unread_by_libsndfile(tmp_path / name) for name in files}
     assert [name for name, reason in reasons.items() if reason is None] == ["b.mp3", "c.flac"]
     assert "first of its 2 recordings" in reasons["joined.ogg"]
     assert "no header says how long it is" in reasons["a.mp3"]
@@ -227,13 +227,13 @@ def test_what_ffmpeg_writes_to_a_pipe(container):
     ids=["said", "cut", "rf64", "long_rf64"],
 )
 def test_wav_files_that_are_cut_short_are_told(data):
-    with pytest.raises(AudioDecodingError, match=r"it is truncated: .* of sound are there"):
+    with pytest.raises(AudioDecodingError, match=r"it is truncated: it has .* bytes of sound"):
         read_sound(data)
 
 
 def test_a_wav_file_with_more_sound_than_its_header_says_is_told():
     with pytest.raises(
-        AudioDecodingError, match=r"20000 bytes of sound, but 60000 more bytes follow that are no chunk"
+        AudioDecodingError, match=r"20000 bytes of sound, but 60000 more bytes follow that are not a chunk"
     ):
         read_sound(wav(SAMPLES, data=20_000))
 

@@ -69,16 +69,16 @@ def test_an_edit_list_that_leaves_out_the_end_is_told(name, box, place, value):
 @pytest.mark.parametrize("name", FILES)
 def test_ticks_that_make_packets_last_minutes_are_told(name):
     ticks = number(FILES[name], b"stts", 20)
-    with pytest.raises(AudioDecodingError, match=r"its edit list leaves out|are heard of packets that last"):
+    with pytest.raises(AudioDecodingError, match=r"its edit list leaves out|packets of .* decode to only"):
         read_sound(changed(FILES[name], b"stts", 20, 1000 * ticks))
-    with pytest.raises(AudioDecodingError, match="are heard of packets that last"):
+    with pytest.raises(AudioDecodingError, match=r"packets of .* decode to only"):
         read_sound(changed(FILES[name], b"mdhd", 20, 2**31))  # which FFmpeg takes for 1
 
 
 @pytest.mark.parametrize("begin", [20_000, 39_000, 10**6])
 def test_an_edit_list_that_begins_late_is_told(begin):
     for data in FILES.values():
-        with pytest.raises(AudioDecodingError, match="its edit list says more than there is"):
+        with pytest.raises(AudioDecodingError, match="its edit list is longer than its sound"):
             read_sound(changed(data, b"elst", 20, begin * number(data, b"mdhd", 20) // RATE))
 
 
@@ -134,7 +134,7 @@ def test_a_little_less_than_all_is_told(name, share):
 @pytest.mark.parametrize("share", [0.5, 0.9, 0.97])
 def test_a_little_less_than_all_of_another_container_is_told(container, codec, share):
     data = encode(SAMPLES, container, codec, rate=48_000)
-    with pytest.raises(AudioDecodingError, match=r"it is truncated: \d+ of \d+ bytes are there"):
+    with pytest.raises(AudioDecodingError, match=r"it is truncated: it has \d+ of \d+ bytes"):
         read_sound(data[: int(share * len(data))])
 
 
@@ -148,7 +148,7 @@ def test_zeros_in_the_middle_are_told(name):
 
 def test_the_index_of_an_uncompressed_film():
     for per_chunk in (1, 500):
-        with pytest.raises(AudioDecodingError, match="are heard of packets that last"):
+        with pytest.raises(AudioDecodingError, match=r"packets of .* decode to only"):
             read_sound(changed(FILES["mov"], b"stsc", 20, per_chunk))
 
 

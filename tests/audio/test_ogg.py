@@ -72,7 +72,7 @@ DAMAGED = {
     "missing": (lambda p: p[:3] + p[4:], "page 4 follows page 2"),
     "first_sound_missing": (lambda p: p[:2] + p[3:], "page 3 follows page 1.*ffmpeg"),
     "page_start": (lambda p: [*p[:3], b"o" + p[3][1:], *p[4:]], "page 4 follows page 2"),
-    "last_page_start": (lambda p: [*p[:-1], b"o" + p[-1][1:]], "truncated: .* behind its last page are no page"),
+    "last_page_start": (lambda p: [*p[:-1], b"o" + p[-1][1:]], "truncated: the .* after its last page are not a page"),
     "zeros_to_the_end": (lambda p: [*p[:3], bytes(sum(map(len, p[3:])))], "truncated"),
     "twice": (lambda p: p[:3] + p[2:], "page 2 follows page 2"),
     "swapped": (lambda p: [*p[:2], p[3], p[2], *p[4:]], "page 3 follows page 1"),

@@ -7,12 +7,12 @@ from hypothesis import strategies as st
 
 from hf_gradalign.audio import AudioDecodingError, resample_clip
 from hf_gradalign.audio.resampling import (
-    check_rate,
     resample_blocks,
     resample_span,
     resampled_length,
     source_span,
 )
+from hf_gradalign.audio.sound import check_rate
 
 RATES = st.sampled_from([1000, 8000, 11_025, 12_345, 16_000, 22_050, 24_000, 44_100, 48_000, 96_000])
 

@@ -13,7 +13,7 @@ from hypothesis.extra import numpy as hnp
 
 from hf_gradalign.augmentation import AddBabble, Codec, FrequencyMask, PacketLoss, RawBoost, Reverberation
 from hf_gradalign.augmentation.base import check_integer, check_number, check_ordered
-from hf_gradalign.augmentation.codecs.backends import CODECS
+from hf_gradalign.augmentation.codecs import CODECS
 from hf_gradalign.augmentation.rawboost import ALGORITHMS
 
 SAMPLE_RATE = 16_000

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from hf_gradalign.augmentation import Codec, RawBoost, get_augmentation
-from hf_gradalign.augmentation.deferral import deferrable, draw_deferred
+from hf_gradalign.augmentation.rawboost.transform import deferrable, draw_deferred
 
 RATE = 16_000
 

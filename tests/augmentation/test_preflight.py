@@ -12,7 +12,7 @@ import torch
 from encoded_audio import loud_then_quiet, mp3
 
 from hf_gradalign.augmentation import Codec, MusanRir, RawBoost, get_augmentation
-from hf_gradalign.augmentation.codecs.backends import ALL_CODECS
+from hf_gradalign.augmentation.codecs import ALL_CODECS
 from hf_gradalign.augmentation.preflight import try_augmentation
 
 RATE = 16_000

@@ -172,9 +172,9 @@ def test_nothing_but_bad_clips(clips):
 
 
 def test_many_bad_clips_in_a_row(clips, monkeypatch):
-    from hf_gradalign.data import streamed_view_dataset
+    from hf_gradalign.data import datasets
 
-    monkeypatch.setattr(streamed_view_dataset, "_MAX_RECENT", 2)
+    monkeypatch.setattr(datasets, "_MAX_RECENT", 2)
     items = iter(views_of(clips, shuffle_buffer_size=0, on_bad_audio="skip"))
     next(items), next(items)
     spoil(clips, range(N_CLIPS))

@@ -4,7 +4,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hf_gradalign.data import ClipDataset, ViewDataset, Window, crop, draw_position, repeat_pad
-from hf_gradalign.data.windows import scale_to_rms
+from hf_gradalign.data.decoding import scale_to_rms
 
 
 @given(total=st.integers(0, 1000), n_samples=st.integers(1, 1000), position=st.floats(0, 1, exclude_max=True))

@@ -66,7 +66,7 @@ def test_an_array_of_several_channels_is_one_clip(scorer, make):
     np.testing.assert_allclose(scorer.score(make(channels_last)), expected, atol=1e-6)
     if make is not np.ndarray.tolist:  # a list of two long lists is two clips
         np.testing.assert_allclose(scorer.score(make(channels_last.T.copy())), expected, atol=1e-6)
-    with pytest.raises(BadAudioError, match=r"an array of shape \(5, 6, 7\) is no clip"):
+    with pytest.raises(BadAudioError, match=r"an array of shape \(5, 6, 7\) is not a clip"):
         scorer.score(np.zeros((5, 6, 7)))
 
 

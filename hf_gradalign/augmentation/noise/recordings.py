@@ -22,7 +22,7 @@ from audiomentations.core.utils import SUPPORTED_EXTENSIONS, find_audio_files_in
 from huggingface_hub import cached_assets_path, snapshot_download
 from numpy.typing import NDArray
 
-from hf_gradalign.audio import unheard_by_libsndfile
+from hf_gradalign.audio import unread_by_libsndfile
 from hf_gradalign.utils.folder_listing import list_folder
 
 logger = logging.getLogger(__name__)
@@ -221,7 +221,7 @@ def _problem(path: str) -> str | None:
                 return "it ends before its header says"
         except (soundfile.LibsndfileError, ValueError) as error:
             return f"it cannot be read to its end ({error})"
-    return unheard_by_libsndfile(path)
+    return unread_by_libsndfile(path)
 
 
 def _problem_without_libsndfile(path: str, reason: str) -> str | None:

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 from hf_gradalign.utils.lazy_imports import lazy_names
 
 if TYPE_CHECKING:
-    from hf_gradalign.data.corpora.official_layouts import read_official_layout
+    from hf_gradalign.data.corpora.layout import FEATURES, METADATA_COLUMNS
     from hf_gradalign.data.corpora.registry import (
         CORPORA_FOLDER,
         LAYOUTS,
@@ -13,9 +13,9 @@ if TYPE_CHECKING:
         available_corpora,
         did_you_mean,
         parse_corpus,
+        read_official_layout,
     )
-    from hf_gradalign.data.corpora.schema import FEATURES, METADATA_COLUMNS
-    from hf_gradalign.data.files_on_disk import OnMissingAudio
+    from hf_gradalign.data.request import OnMissingAudio
 
 __getattr__, __dir__ = lazy_names(__name__)
 

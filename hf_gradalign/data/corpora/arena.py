@@ -11,9 +11,9 @@ from typing import Any
 from datasets import ClassLabel, Dataset, Value
 from datasets.features.features import FeatureType
 
-from hf_gradalign.data.corpora.schema import BONA_FIDE_SYSTEM
-from hf_gradalign.data.errors import CorpusError
+from hf_gradalign.data.corpora.layout import BONA_FIDE_SYSTEM
 from hf_gradalign.data.labels import LABEL_NAMES, says_nothing
+from hf_gradalign.data.request import CorpusError
 
 ARENA_OWNER = "SpeechAntiSpoofingBenchmarks"
 """The Arena's organization on the Hub."""

@@ -10,8 +10,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from hf_gradalign.data.corpora.layout import AudioListing, FolderTree, Layout, Located, SplitClips
-from hf_gradalign.data.errors import CorpusError
 from hf_gradalign.data.labels import LABEL_NAMES
+from hf_gradalign.data.request import CorpusError
 
 # The published version first. Some archives unpack into folders of other names.
 _VERSIONS = ("for-norm", "for-2sec", "for-2seconds", "for-rerec", "for-rerecorded", "for-original")

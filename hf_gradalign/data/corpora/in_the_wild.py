@@ -7,9 +7,8 @@ from typing import ClassVar
 
 import pyarrow.compute as pc
 
-from hf_gradalign.data.corpora.layout import AudioListing, FolderTree, Layout, Located, SplitClips
+from hf_gradalign.data.corpora.layout import AudioListing, FolderTree, Layout, Located, SplitClips, labels_of
 from hf_gradalign.data.corpora.protocol_file import first_words, read_delimited
-from hf_gradalign.data.corpora.schema import labels_of
 
 _HEADER = {"file", "speaker", "label"}
 

@@ -11,8 +11,8 @@ import pyarrow.compute as pc
 
 from hf_gradalign.data.corpora.layout import AudioListing, FolderTree, Layout, Located, SplitClips
 from hf_gradalign.data.corpora.protocol_file import first_words, read_delimited
-from hf_gradalign.data.errors import CorpusError
 from hf_gradalign.data.labels import LABEL_NAMES
+from hf_gradalign.data.request import CorpusError
 
 _META = "meta.csv"
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.csv as pa_csv
 
-from hf_gradalign.data.errors import CorpusError
+from hf_gradalign.data.request import CorpusError
 from hf_gradalign.utils.table_bounds import require_columns, require_lines
 
 _BLOCK_BYTES = 2**22

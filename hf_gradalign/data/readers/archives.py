@@ -1,8 +1,13 @@
-"""Unpack tar and zip archives once, into the cache of `datasets`."""
+"""Read tar and zip archives: unpack them once, into the cache of `datasets`, and read WebDataset shards.
+
+In these, files of the same name are one clip, such as `000.flac`, `000.cls` and `000.json`. The `webdataset` builder is
+not used, because it needs torchcodec and FFmpeg.
+"""
 
 from __future__ import annotations
 
 import hashlib
+import json
 import logging
 import lzma
 import re
@@ -11,14 +16,21 @@ import tarfile
 import tempfile
 import zipfile
 import zlib
-from collections.abc import Iterator, Sequence
+from collections import defaultdict
+from collections.abc import Collection, Iterator, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
-from typing import IO
+from typing import IO, Any
 
 import datasets
+import pyarrow as pa
+from datasets import Dataset, DatasetDict
 
-from hf_gradalign.data.errors import CorpusError
-from hf_gradalign.data.readers.class_folders import listed
+from hf_gradalign.data.labels import canonical_label
+from hf_gradalign.data.readers.class_folders import by_split, labels_of_paths, listed, splits_of_paths
+from hf_gradalign.data.readers.metadata import table_of_rows
+from hf_gradalign.data.request import LABEL_COLUMN, CorpusError, CorpusRequest
+from hf_gradalign.utils.folder_listing import FolderListing, is_audio
 
 logger = logging.getLogger(__name__)
 
@@ -167,3 +179,143 @@ def _require_end(rest: IO[bytes], archive: Path) -> None:
         if block.count(0) != len(block):
             raise CorpusError(f"{archive} has data after its end: is it several archives in one file? Separate them.")
         block = rest.read(_BLOCK_BYTES)
+
+
+KEY = "__key__"
+"""WebDataset's column with the clips' names."""
+
+# Longer files are no descriptions.
+_MAX_BYTES = 2**20
+
+
+def read_webdataset(listing: FolderListing, request: CorpusRequest) -> DatasetDict | None:
+    """Read the clips of unpacked shards; None if no audio file has a file that describes it.
+
+    Labels are in the requested column. Without a requested column, they are the content of `.cls` files, or else of the
+    only kind of file or value with nothing but usual labels, or else the names of folders.
+
+    Args:
+        listing: The unpacked files, with one folder per shard.
+        request: What is asked for. If clips have several audio files, `audio_column` is the extension of the right one.
+
+    Returns:
+        The splits, from the shards' names, with the columns `request.audio_column`, `__key__` (the clip's name with its
+        folders), the values of `.json` files, and the text of other files by extension (`cls`, `txt`).
+
+    Raises:
+        CorpusError: If a clip has several audio files and `audio_column` names none, or a JSON file is corrupt.
+    """
+    clips = list(_clips(listing))
+    # A clip without its audio has the same files as others; a README does not.
+    usual = {frozenset(clip.texts) for clip in clips if clip.audio and clip.texts}
+    if not usual:
+        return None
+    clips = [clip for clip in clips if clip.audio or frozenset(clip.texts) in usual]
+    audio = [_chosen(clip, request.audio_column) for clip in clips]
+    reserved = {request.audio_column, KEY}
+    values = [{name: value for name, value in clip.values().items() if name not in reserved} for clip in clips]
+    table = table_of_rows(
+        [
+            {request.audio_column: path, KEY: clip.key, **row}
+            for path, clip, row in zip(audio, clips, values, strict=True)
+        ]
+    )
+    paths = [Path(clip.key) for clip in clips]
+    if request.label_column == LABEL_COLUMN and LABEL_COLUMN not in table.column_names:
+        labels = _labels(table, reserved, request) or labels_of_paths(paths, request.label_map)
+        if any(label is not None for label in labels):
+            table = table.append_column(LABEL_COLUMN, pa.array(labels))
+    read = {file for clip in clips for file in clip.texts.values()}
+    listing.tell(read)
+    return by_split(Dataset(table), splits_of_paths(paths, request.split_names))
+
+
+@dataclass
+class _Clip:
+    """A clip's files, by extension.
+
+    Attributes:
+        key: Its name with its folders, without extension.
+        audio: Its audio files.
+        texts: Its other files.
+    """
+
+    key: str
+    audio: dict[str, Path] = field(default_factory=dict)
+    texts: dict[str, Path] = field(default_factory=dict)
+
+    def values(self) -> dict[str, Any]:
+        """The content of its text files.
+
+        Raises:
+            CorpusError: If a JSON file is corrupt.
+        """
+        values: dict[str, Any] = {}
+        for ending, file in self.texts.items():
+            text = _text(file)
+            if text is None:
+                continue
+            content: Any = text
+            if ending.endswith("json"):
+                try:
+                    content = json.loads(text)
+                except ValueError as error:
+                    raise CorpusError(f"Cannot read {file}: {error}") from error
+            values |= {**content, **values} if isinstance(content, dict) else {ending: content}
+        return values
+
+
+def _clips(listing: FolderListing) -> Iterator[_Clip]:
+    """The clips, sorted by name."""
+    groups: dict[Path, list[Path]] = defaultdict(list)
+    for file in (*listing.audio, *listing.others):
+        groups[file.parent / file.name.partition(".")[0]].append(file)
+    for stem in sorted(groups):
+        files = groups[stem]
+        audio = [file for file in files if is_audio(file.name)]
+        texts = [file for file in files if not is_audio(file.name)]
+        # Names with dots, such as 1.5s.wav, are different clips if all other files belong to one of them.
+        owners = {text: [file for file in audio if text.name.startswith(f"{file.stem}.")] for text in texts}
+        is_one = len({file.stem for file in audio}) < max(len(audio), 1) or not all(owners.values())
+        for name, members in [(stem.name, files)] if is_one else [(file.stem, [file]) for file in audio]:
+            clip = _Clip((stem.parent / name).relative_to(listing.folder).as_posix())
+            members = members if is_one else [*members, *(text for text in texts if members[0] in owners[text])]
+            for file in members:
+                ending = file.name[len(name) + 1 :].lower()
+                (clip.audio if is_audio(file.name) else clip.texts)[ending] = file
+            yield clip
+
+
+def _chosen(clip: _Clip, audio_column: str) -> str | None:
+    if len(clip.audio) < 2:
+        return next((str(file) for file in clip.audio.values()), None)
+    matches = [ending for ending in clip.audio if ending == audio_column.lower()]
+    if len(matches) != 1:
+        raise CorpusError(
+            f"{clip.key} has several audio files: {', '.join(clip.audio)}. Name the ending of the right one with "
+            "--audio_column_name."
+        )
+    return str(clip.audio[matches[0]])
+
+
+def _labels(table: pa.Table, reserved: Collection[str], request: CorpusRequest) -> list[Any] | None:
+    if "cls" in table.column_names:
+        return table["cls"].to_pylist()
+    candidates = []
+    for name in table.column_names:
+        if name not in reserved and pa.types.is_string(table[name].type):
+            values = table[name].to_pylist()
+            if all(value is not None and canonical_label(value, request.label_map) for value in set(values)):
+                candidates.append(values)
+    return candidates[0] if len(candidates) == 1 else None
+
+
+def _text(file: Path) -> str | None:
+    """A file's text; None if it is not text, or too long."""
+    if file.stat().st_size > _MAX_BYTES:
+        return None
+    try:
+        text = file.read_text(encoding="utf-8-sig").strip()
+    except UnicodeDecodeError:
+        return None
+    return None if "\0" in text else text

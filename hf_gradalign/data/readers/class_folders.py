@@ -9,9 +9,8 @@ from pathlib import Path
 from datasets import Dataset, DatasetDict
 from datasets.data_files import SPLIT_KEYWORDS
 
-from hf_gradalign.data.errors import CorpusError
 from hf_gradalign.data.labels import canonical_label
-from hf_gradalign.data.request import NO_COLUMN, CorpusRequest
+from hf_gradalign.data.request import NO_COLUMN, CorpusError, CorpusRequest
 from hf_gradalign.utils.folder_listing import FolderListing
 
 _TABLES = (".csv", ".jsonl")

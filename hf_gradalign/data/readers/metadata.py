@@ -5,21 +5,22 @@ The `audiofolder` builder is not used, because it needs torchcodec and FFmpeg.
 
 from __future__ import annotations
 
+import json
 import logging
 import os
 import unicodedata
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
 from datasets import Dataset, DatasetDict
 
 from hf_gradalign.data.corpora.protocol_file import read_delimited
-from hf_gradalign.data.errors import CorpusError
 from hf_gradalign.data.readers.class_folders import listed, split_word
-from hf_gradalign.data.readers.tables import concatenate, table_of_rows
+from hf_gradalign.data.request import CorpusError
 from hf_gradalign.utils.folder_listing import FolderListing
 from hf_gradalign.utils.plain_text import BLANKS, stripped_column
 from hf_gradalign.utils.table_bounds import columns_of, parse_json, require_lines
@@ -203,3 +204,39 @@ def _splits_of(
 def _absolute(names: pa.ChunkedArray, folder: Path) -> pa.ChunkedArray:
     below = pc.binary_join_element_wise(f"{folder}/", names, "")
     return pc.if_else(pc.starts_with(names, "/"), names, below)
+
+
+def table_of_rows(rows: Sequence[Mapping[str, Any]]) -> pa.Table:
+    """Make a table of rows with different columns; missing values are null.
+
+    Columns with values of several types become text, with lists and objects as JSON.
+
+    Args:
+        rows: At least one.
+    """
+    # Dataset.from_list takes the columns from the first row only.
+    columns = list(dict.fromkeys(column for row in rows for column in row))
+    values = {column: [row.get(column) for row in rows] for column in columns}
+    try:
+        return Dataset.from_dict(values).data.table
+    except (pa.ArrowException, TypeError, ValueError):
+        return Dataset.from_dict({column: _of_one_type(entries) for column, entries in values.items()}).data.table
+
+
+def concatenate(tables: Sequence[pa.Table]) -> pa.Table:
+    """Concatenate tables with different columns; missing values are null, and columns of several types become text."""
+    try:
+        return pa.concat_tables(tables, promote_options="default")
+    except pa.ArrowException:
+        return table_of_rows([row for table in tables for row in table.to_pylist()])
+
+
+def _of_one_type(values: list[Any]) -> list[Any]:
+    kinds = {type(value) for value in values if value is not None}
+    if len(kinds) <= 1 and not kinds & {dict, list}:
+        return values
+    return [None if value is None else _as_text(value) for value in values]
+
+
+def _as_text(value: Any) -> str:
+    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)

@@ -4,25 +4,38 @@ from __future__ import annotations
 
 import difflib
 import glob
+import logging
 import os
 import re
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import TypeVar
 
-from datasets import Dataset, IterableDataset
+import datasets
+import pyarrow as pa
+from datasets import (
+    Dataset,
+    DatasetBuilder,
+    DatasetDict,
+    IterableDataset,
+    Value,
+    load_dataset,
+    load_dataset_builder,
+    load_from_disk,
+)
 from datasets.exceptions import DatasetsError
 
 from hf_gradalign.data.corpora import CorpusSpec, did_you_mean, parse_corpus
 from hf_gradalign.data.corpora.arena import arena_files
-from hf_gradalign.data.errors import CorpusError
-from hf_gradalign.data.readers.archives import is_archive
-from hf_gradalign.data.readers.class_folders import SHARD
-from hf_gradalign.data.readers.folder import read_archives, read_folder
-from hf_gradalign.data.readers.metadata import Metadata, read_metadata
-from hf_gradalign.data.readers.tables import ParquetSplits, Splits, load_any_splits, load_splits
-from hf_gradalign.data.request import CorpusRequest
+from hf_gradalign.data.readers.archives import KEY, bare_name, is_archive, is_tar, read_webdataset, unpack
+from hf_gradalign.data.readers.class_folders import SHARD, listed, read_class_folders, splits_of_paths
+from hf_gradalign.data.readers.metadata import Metadata, find_metadata, read_metadata, warn_of_unnamed_files
+from hf_gradalign.data.request import CorpusError, CorpusRequest
+from hf_gradalign.data.utterance_ids import file_ids
+from hf_gradalign.utils.folder_listing import FolderListing, list_folder
 from hf_gradalign.utils.hub_waits import hub_fault
 
 _DEMO_FOLDER = Path(__file__).parents[1] / "demo_corpus"
@@ -135,3 +148,245 @@ def _not_found(path: Path, name: str, why: str) -> str:
     hint = f" Did you mean {' or '.join(close)}?" if close else ""
     hint = hint or did_you_mean(name)
     return f"{path} is neither a local path (looked for {path.absolute()}) {why}.{hint}"
+
+
+logger = logging.getLogger(__name__)
+
+
+def read_folder(folder: Path, request: CorpusRequest) -> Splits:
+    """Read all splits of a folder, with their own columns.
+
+    Args:
+        folder: One of: a folder written by `save_to_disk`; audio files with `metadata.csv` or `metadata.jsonl` at any
+            depth; audio files in class folders; tar or zip archives of either, or of WebDataset shards; tables that
+            `load_dataset` reads.
+        request: What is asked for.
+
+    Raises:
+        CorpusError: If it is none of these, or cannot be read.
+    """
+    if is_saved(folder):
+        return read_saved(folder, request.split_names[0])
+    listing = list_folder(folder)
+    archives = [file for file in listing.others if is_archive(file)]
+    has_parquet = any(file.suffix.lower() == ".parquet" for file in listing.others)
+    files = _read_audio_files(listing, request, in_class_folders=not has_parquet)
+    if files is not None:
+        if archives:  # probably the source of the files
+            names = listed([*map(str, archives)])
+            logger.warning("%s: archives next to audio files or metadata are not read: %s.", folder, names)
+        return files
+    if listing.unreadable:
+        listing.tell()
+    if archives and not has_parquet:
+        return read_archives(archives, folder, request)
+    if has_parquet and (listing.audio or archives):
+        logger.warning(
+            "%s: reading its parquet files; %d audio files and %d archives count only if these name them.",
+            folder,
+            len(listing.audio),
+            len(archives),
+        )
+    return load_splits(str(folder), str(folder.resolve()), name=request.config_name, streaming=request.streaming)
+
+
+def read_archives(archives: Sequence[Path], root: Path, request: CorpusRequest) -> Splits:
+    """Read all splits of tar and zip archives, like folders of the same names.
+
+    With `request.streaming`, WebDataset shards that have the requested columns are not unpacked.
+
+    Args:
+        archives: The files.
+        root: A folder that contains them.
+        request: What is asked for.
+
+    Raises:
+        CorpusError: If they cannot be unpacked, or hold neither audio nor tables.
+    """
+    if request.streaming and (stream := _streamed(archives, root, request)) is not None:
+        return stream
+    folder = unpack(archives, root)
+    try:
+        found = read_webdataset(list_folder(folder), request) if any(map(is_tar, archives)) else None
+        if found is None:
+            found = read_folder(folder, replace(request, streaming=False))
+    except CorpusError as error:
+        raise CorpusError(f"{listed([*map(str, archives)])}, unpacked: {error}") from error
+    return {split: _named_within(dataset, folder, request.audio_column) for split, dataset in found.items()}
+
+
+def _streamed(archives: Sequence[Path], root: Path, request: CorpusRequest) -> Splits | None:
+    if not all(map(is_tar, archives)):
+        return None
+    paths = [archive.parent.relative_to(root) / bare_name(archive) / archive.name for archive in archives]
+    files: dict[str, list[str]] = {}
+    for archive, split in zip(archives, splits_of_paths(paths, request.split_names), strict=True):
+        files.setdefault(split, []).append(str(archive))
+    try:
+        found = load_splits(str(root), "webdataset", data_files=files, streaming=True)
+    except CorpusError:
+        return None
+    columns = next(iter(found.values())).features or {}
+    return found if request.audio_column in columns and request.label_column in columns else None
+
+
+def _read_audio_files(listing: FolderListing, request: CorpusRequest, *, in_class_folders: bool) -> DatasetDict | None:
+    metadata = find_metadata(listing, request.split_names)
+    if metadata:
+        corpus = read_metadata(metadata, audio_column=request.audio_column, train_split=request.split_names[0])
+        warn_of_unnamed_files(listing, corpus, request.audio_column)
+        return corpus
+    if listing.audio and in_class_folders:
+        corpus = read_class_folders(listing, request)
+        listing.tell()
+        return corpus
+    return None
+
+
+def _named_within(dataset: Dataset, folder: Path, audio_column: str) -> Dataset:
+    """Add ids that do not depend on where the archive was unpacked: `file_ids` of paths within it."""
+    if "utterance_id" in dataset.column_names or dataset.features.get(audio_column) != Value("string"):
+        return dataset
+    paths = dataset[audio_column][:]
+    if KEY in dataset.column_names:  # also without a file
+        paths = [path or f"{folder}/{key}." for path, key in zip(paths, dataset[KEY], strict=True)]
+    if None in paths:
+        return dataset
+    within = [path.removeprefix(f"{folder}/") for path in paths]
+    unique = list(dict.fromkeys(within))
+    ids = dict(zip(unique, file_ids(pa.array(unique)).to_pylist(), strict=True))
+    return dataset.add_column("utterance_id", [ids[path] for path in within])
+
+
+Splits = Mapping[str, Dataset | IterableDataset]
+
+_SAVED = ("dataset_dict.json", "state.json")
+# Builders that encode audio, which needs torchcodec and FFmpeg.
+_AUDIO_BUILDERS = {"audiofolder", "webdataset"}
+
+
+def is_saved(folder: Path) -> bool:
+    """Whether a folder was written by `save_to_disk`."""
+    return any((folder / name).is_file() for name in _SAVED)
+
+
+def read_saved(folder: Path, train_split: str) -> Splits:
+    """Read a folder written by `save_to_disk`. A single data set becomes the training split.
+
+    Raises:
+        CorpusError: If it cannot be read.
+    """
+    try:
+        found = load_from_disk(str(folder))
+    # A saved split without rows raises an IndexError.
+    except (OSError, ValueError, IndexError, pa.ArrowException) as error:
+        raise CorpusError(
+            f"Cannot read {folder}, which save_to_disk wrote; has it a split without rows? {error!r}"
+        ) from error
+    return _as_splits(found if isinstance(found, DatasetDict) else DatasetDict({train_split: found}))
+
+
+def load_splits(display_name: str, path: str, *, streaming: bool, **options: object) -> Splits:
+    """Read a local data set with `load_dataset`.
+
+    Args:
+        display_name: The data set's name for messages.
+        path: The first argument of `load_dataset`.
+        streaming: Whether to stream it.
+        options: Further arguments of `load_dataset`.
+
+    Raises:
+        CorpusError: If it cannot be read.
+    """
+    try:
+        with _without_counting():
+            return load_any_splits(display_name, path, streaming=streaming, **options)
+    except (OSError, ValueError, DatasetsError, pa.ArrowException) as error:
+        if isinstance(error, CorpusError):
+            raise
+        cause = error.__cause__ or error
+        hint = " Choose one with --dataset_config_name." if "Config name is missing" in str(error) else ""
+        raise CorpusError(f"Cannot read {display_name} as a data set: {cause}.{hint}") from error
+
+
+def load_any_splits(display_name: str, path: str, *, streaming: bool, **options: object) -> Splits:
+    """Like `load_splits`, also for the Hub, but with the errors of `load_dataset`.
+
+    Raises:
+        CorpusError: If it is a data set of audio files, which must be read from a folder.
+    """
+    builder = load_dataset_builder(path, **options)
+    if builder.name in _AUDIO_BUILDERS and not (streaming and builder.name == "webdataset"):
+        hint = (
+            f"download it (hf download {display_name} --repo-type dataset --local-dir FOLDER) and give --corpus FOLDER"
+        )
+        if Path(path).is_dir():
+            hint = f"to read tables among them, name these, as in --corpus '{display_name}/**/*.parquet'"
+        raise CorpusError(
+            f"{display_name} is a data set of audio files or archives, which are read from a folder: {hint}."
+        )
+    if not streaming and ParquetSplits.is_lazy(builder):
+        return ParquetSplits(builder, display_name, options.get("token"))
+    return _as_splits(load_dataset(path, streaming=streaming, **options))
+
+
+class ParquetSplits(Mapping[str, Dataset]):
+    """The splits of a data set of parquet files. Each is downloaded on first access; `load_dataset` downloads all.
+
+    Args:
+        builder: A builder of parquet files (`is_lazy`), from `load_dataset_builder`.
+        display_name: The data set's name for messages.
+        token: The Hub token.
+
+    Raises:
+        CorpusError: On access to a split that cannot be read.
+    """
+
+    def __init__(self, builder: DatasetBuilder, display_name: str, token: str | bool | None) -> None:
+        self._builder = builder
+        self._display_name = display_name
+        self._token = token
+        self._read: dict[str, Dataset] = {}
+        self._files = {str(split): list(files) for split, files in builder.config.data_files.items()}
+
+    @staticmethod
+    def is_lazy(builder: DatasetBuilder) -> bool:
+        """Whether the splits of a data set can be read separately."""
+        return builder.name == "parquet" and bool(builder.config.data_files)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._files)
+
+    def __len__(self) -> int:
+        return len(self._files)
+
+    def __getitem__(self, split: str) -> Dataset:
+        if split not in self._read:
+            self._read[split] = self._load(split)
+        return self._read[split]
+
+    def _load(self, split: str) -> Dataset:
+        files = {split: self._files[split]}
+        options = {"columns": self._builder.config.columns, "filters": self._builder.config.filters}
+        features = self._builder.info.features
+        try:
+            with _without_counting():
+                found = load_dataset("parquet", data_files=files, features=features, token=self._token, **options)
+        except (OSError, ValueError, DatasetsError, pa.ArrowException) as error:
+            raise CorpusError(f"Cannot read {self._display_name} as a data set: {error.__cause__ or error}.") from error
+        return found[split].with_format(None)
+
+
+def _as_splits(found: Splits) -> Splits:
+    return {str(split): dataset.with_format(None) for split, dataset in found.items()}
+
+
+@contextmanager
+def _without_counting() -> Iterator[None]:
+    """Keep `datasets` from reporting the loading of local files to the Hub, which needs a network."""
+    before = datasets.config.HF_UPDATE_DOWNLOAD_COUNTS
+    datasets.config.HF_UPDATE_DOWNLOAD_COUNTS = False
+    try:
+        yield
+    finally:
+        datasets.config.HF_UPDATE_DOWNLOAD_COUNTS = before

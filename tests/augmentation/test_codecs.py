@@ -10,9 +10,8 @@ import pytest
 import soundfile
 from scipy.signal import correlate, resample_poly
 
-from hf_gradalign.augmentation import Codec
-from hf_gradalign.augmentation.codecs import backends
-from hf_gradalign.augmentation.codecs.backends import ALL_CODECS, CODECS, EXTRA_CODECS, available_codecs
+from hf_gradalign.augmentation import Codec, codecs
+from hf_gradalign.augmentation.codecs import ALL_CODECS, CODECS, EXTRA_CODECS, available_codecs
 
 SAMPLE_RATE = 16000
 RATES = [8000, 16000, 22050, 44100, 96000]
@@ -121,7 +120,7 @@ def test_takes_the_bit_rate_asked_for(speech, monkeypatch, name, rate, kbps):
         write(file, *args, **options)
         sizes.append(len(file.getvalue()))
 
-    monkeypatch.setattr(backends.soundfile, "write", measure)
+    monkeypatch.setattr(codecs.soundfile, "write", measure)
     samples = at_rate(np.concatenate(speech), rate)
     holding(name, kbps)(samples, rate)
     # A frame more or less, headers, and Opus's variable rate.
@@ -264,9 +263,9 @@ def test_arguments_out_of_range_are_refused(arguments, message):
 
 def test_a_codec_that_is_not_installed_is_refused_with_what_is(monkeypatch):
     formats = {name: full for name, full in soundfile.available_formats().items() if name != "MP3"}
-    monkeypatch.setattr(backends.soundfile, "available_formats", lambda: formats)
-    monkeypatch.setattr(backends.soundfile, "available_subtypes", lambda format: {"GSM610": "", "VORBIS": ""})
-    monkeypatch.setattr(backends, "find_spec", lambda name: None)
+    monkeypatch.setattr(codecs.soundfile, "available_formats", lambda: formats)
+    monkeypatch.setattr(codecs.soundfile, "available_subtypes", lambda format: {"GSM610": "", "VORBIS": ""})
+    monkeypatch.setattr(codecs, "find_spec", lambda name: None)
     message = (
         r"codecs that cannot be used here: mp3: the installed libsndfile cannot write it; .*; opus: .*; "
         r"g722: it needs the package G722: pip install G722\. "

@@ -9,7 +9,7 @@ import pytest
 import soundfile
 from encoded_audio import RATE, encode, loud_then_quiet, mp3, wav
 
-from hf_gradalign.audio import AudioDecodingError, open_sound, read_sound, reader, resample_clip
+from hf_gradalign.audio import AudioDecodingError, open_sound, read_sound, reading, resample_clip
 from hf_gradalign.data import Window, crop, decode_audio
 
 SAMPLES = loud_then_quiet()
@@ -42,8 +42,8 @@ FILES = {
 def test_blocks(name, rate, monkeypatch):
     whole = decode_audio(FILES[name], rate)
     for block in ("_BLOCK", "_MP3_BLOCK"):
-        monkeypatch.setattr(reader, block, 3000)
-    monkeypatch.setattr(reader, "_KEPT", 5000)  # what must be heard to its end first is decoded twice
+        monkeypatch.setattr(reading, block, 3000)
+    monkeypatch.setattr(reading, "_KEPT", 5000)  # what must be heard to its end first is decoded twice
     rounding = 3e-7 if name.startswith("mp3") else 0
     np.testing.assert_allclose(decode_audio(FILES[name], rate), whole, rtol=0, atol=rounding)
     for window in (Window(4000), Window(70_000), Window(4000, 0.7)):
