@@ -64,7 +64,7 @@ def export(arguments: argparse.Namespace) -> onnx_export.OnnxReport:
     """
     from hf_gradalign import models
     from hf_gradalign.scoring.model_loading import load_trained_classifier
-    from hf_gradalign.scoring.model_windows import settle_windowing
+    from hf_gradalign.scoring.windowing import settle_windowing
 
     name = arguments.model
     for path in (arguments.output, arguments.output.with_name(f"{arguments.output.name}.data")):

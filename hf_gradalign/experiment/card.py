@@ -95,10 +95,10 @@ def _shown_name(spec: CorpusSpec) -> str:
 
 def _measured_on(split: str, data_args: DataArguments, preparation: Preparation) -> dict[str, str | None]:
     """The corpus of a split, where it is not simply the one that was trained on."""
-    held_out_of = getattr(preparation, "held_out_of", {})
-    if split not in held_out_of or data_args.corpora == [held_out_of[split]]:
+    eval_sources = getattr(preparation, "eval_sources", {})
+    if split not in eval_sources or data_args.corpora == [eval_sources[split]]:
         return {}
-    spec = parse_corpus(held_out_of[split])
+    spec = parse_corpus(eval_sources[split])
     return {"dataset_name": _shown_name(spec), "dataset_id": spec.hub_id}
 
 

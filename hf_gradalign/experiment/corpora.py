@@ -77,11 +77,11 @@ class RunCorpora:
 
     Attributes:
         splits: `train` (unless it is streamed), `validation` and, where there is one, `test`.
-        held_out_of: The corpus that each of the latter two is of, as it was named; None for the demo corpus.
+        eval_sources: The corpus that each of the latter two is of, as it was named; None for the demo corpus.
     """
 
     splits: DatasetDict
-    held_out_of: dict[str, str | None]
+    eval_sources: dict[str, str | None]
 
 
 def load_run_corpora(data_args: DataArguments, args: AudioSpoofTrainingArguments, sampling_rate: int) -> RunCorpora:
@@ -102,18 +102,18 @@ def load_run_corpora(data_args: DataArguments, args: AudioSpoofTrainingArguments
     options = _Options(data_args, args)
     parts: dict[str, Dataset] = {}
     held_out: dict[str, Dataset] = {}
-    held_out_of: dict[str, str | None] = {}
+    eval_sources: dict[str, str | None] = {}
     for name, text in _named(data_args):
         loaded = _load(text, held_out, data_args, options)
         if "train" in loaded:
             parts[name] = loaded.pop("train")
         held_out |= loaded
-        held_out_of |= dict.fromkeys(loaded, text)
+        eval_sources |= dict.fromkeys(loaded, text)
     for split, option in _CORPUS_OF.items():
         text = getattr(data_args, option)
         if text is not None:
             held_out[split] = load_corpus(text, splits=(split,), **options.of(text))[split]
-            held_out_of[split] = text
+            eval_sources[split] = text
     options.check()
     refuse_contradictions_between(
         {f"the training data of {name}": clips for name, clips in parts.items()}
@@ -147,7 +147,7 @@ def load_run_corpora(data_args: DataArguments, args: AudioSpoofTrainingArguments
                 f"All {len(clips)} clips of the test split are {LABEL_NAMES[clips['label'][0]]}: they are scored, and "
                 "there is no equal error rate, which needs both classes. --test_split_name none leaves them out."
             )
-    return RunCorpora(DatasetDict({split: splits[split] for split in _NAME_OF if split in splits}), held_out_of)
+    return RunCorpora(DatasetDict({split: splits[split] for split in _NAME_OF if split in splits}), eval_sources)
 
 
 def stream_training_corpora(data_args: DataArguments, args: AudioSpoofTrainingArguments) -> IterableDataset:

@@ -22,7 +22,7 @@ from hf_gradalign.experiment.arguments import (
 from hf_gradalign.experiment.corpora import RunCorpora, data_seed, load_run_corpora, stream_training_corpora
 from hf_gradalign.experiment.views import build_views, try_views
 from hf_gradalign.models import LABEL2ID, SpoofDetectorFeatureExtractor, load_audio_classifier, load_detector
-from hf_gradalign.scoring.model_windows import taking_windows_as_they_are
+from hf_gradalign.scoring.windowing import taking_windows_as_they_are
 from hf_gradalign.training.run_checkpoints import require_sound_model
 
 logger = logging.get_logger(__name__)
@@ -38,7 +38,7 @@ class Preparation:
         eval_datasets: The other splits' clips, by split.
         model: The model.
         feature_extractor: Makes the model's inputs from waveforms.
-        held_out_of: The corpus that each split other than `train` is of, as it was named.
+        eval_sources: The corpus that each split other than `train` is of, as it was named.
         batch_transform: What is left to do to training batches on the accelerator, if anything is.
     """
 
@@ -47,7 +47,7 @@ class Preparation:
     eval_datasets: dict[str, ClipDataset]
     model: PreTrainedModel
     feature_extractor: FeatureExtractionMixin
-    held_out_of: dict[str, str | None] = field(default_factory=dict)
+    eval_sources: dict[str, str | None] = field(default_factory=dict)
     batch_transform: DeferredAugmentation | None = None
 
 
@@ -143,7 +143,7 @@ def put_together(
         eval_datasets,
         model,
         feature_extractor,
-        held_out_of=corpora.held_out_of,
+        eval_sources=corpora.eval_sources,
         batch_transform=batch_transform,
     )
 

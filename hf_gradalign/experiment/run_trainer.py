@@ -11,7 +11,7 @@ from hf_gradalign.data import ViewCollator
 from hf_gradalign.experiment.arguments import AudioSpoofTrainingArguments
 from hf_gradalign.experiment.evaluation import CountermeasureMetrics
 from hf_gradalign.experiment.preparation import Preparation
-from hf_gradalign.scoring.model_windows import taking_windows_as_they_are
+from hf_gradalign.scoring.windowing import taking_windows_as_they_are
 from hf_gradalign.training import (
     BestCheckpoints,
     CoupledDecayAdam,

@@ -124,7 +124,7 @@ def conclude(
     remarks: list[str] = []
     for split in preparation.eval_datasets:
         prefix = _PREFIXES[split]
-        systems = system_column(data_args, preparation.held_out_of.get(split, data_args.corpora[0]))
+        systems = system_column(data_args, preparation.eval_sources.get(split, data_args.corpora[0]))
         split_metrics, by_system[prefix], odd = _evaluate(trainer, preparation, split, systems)
         metrics.update(split_metrics)
         remarks += [f"{split.capitalize()} split: {remark}" for remark in odd]

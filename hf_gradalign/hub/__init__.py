@@ -5,9 +5,8 @@ from typing import TYPE_CHECKING
 from hf_gradalign.utils.lazy_imports import lazy_names
 
 if TYPE_CHECKING:
-    from hf_gradalign.hub.conversion_card import ConversionCardFacts, write_conversion_card
+    from hf_gradalign.hub.conversion_card import PUBLISHED_DETECTORS, ConversionCardFacts, write_conversion_card
     from hf_gradalign.hub.model_card import ModelCardFacts, SplitResult, write_model_card
-    from hf_gradalign.hub.published_detectors import PUBLISHED_DETECTORS
     from hf_gradalign.hub.publishing import IGNORED_PATTERNS, PublishingError, check_access, publish, push_command
 
 __getattr__, __dir__ = lazy_names(__name__)

@@ -14,7 +14,7 @@ from huggingface_hub import EvalResult, ModelCard, ModelCardData, constants
 from huggingface_hub.errors import HFValidationError
 from huggingface_hub.utils import validate_repo_id
 
-from hf_gradalign.hub.local_paths import without_local_paths
+from hf_gradalign.hub.publishing import without_local_paths
 from hf_gradalign.utils.plain_text import code_block, markdown_cell, markdown_text
 
 _TEMPLATE = Path(__file__).with_name("model_card_template.md")

@@ -19,11 +19,22 @@ from transformers.utils import logging
 from hf_gradalign.data import BadAudioError, BadClip
 from hf_gradalign.data.checking import OutOfRangeClips
 from hf_gradalign.scoring.chunks import Chunk, ChunkDataset, ChunkPieces, as_clips, name_of
-from hf_gradalign.scoring.device import DType, resolve_dtype, suitable_workers, usable_device
-from hf_gradalign.scoring.model_loading import label_columns, load_trained_classifier
-from hf_gradalign.scoring.model_windows import padding_is_harmless, settle_windowing, taking_windows_as_they_are
+from hf_gradalign.scoring.model_loading import (
+    DType,
+    label_columns,
+    load_trained_classifier,
+    resolve_dtype,
+    suitable_workers,
+    usable_device,
+)
 from hf_gradalign.scoring.progress import ScoredPart, finite_or_none
-from hf_gradalign.scoring.windowing import Combination, WindowMode
+from hf_gradalign.scoring.windowing import (
+    Combination,
+    WindowMode,
+    padding_is_harmless,
+    settle_windowing,
+    taking_windows_as_they_are,
+)
 
 logger = logging.get_logger(__name__)
 

@@ -113,7 +113,7 @@ def test_a_mix_and_what_it_was_tested_on(tmp_path):
         corpus_weights=[0.5, 2],
         balance_classes=True,
         words=words,
-        more={"held_out_of": held_out},
+        more={"eval_sources": held_out},
     )
     card = ModelCard.load(path)
     assert "ASVspoof 2019 LA and someone/corpus" in card.text
@@ -129,7 +129,7 @@ def test_a_mix_and_what_it_was_tested_on(tmp_path):
 
 
 def test_the_corpus_that_was_trained_on_is_named_once(tmp_path):
-    text = write(tmp_path, corpus=["someone/corpus"], more={"held_out_of": {"test": "someone/corpus"}}).read_text()
+    text = write(tmp_path, corpus=["someone/corpus"], more={"eval_sources": {"test": "someone/corpus"}}).read_text()
     assert "| test |" in text
     assert "streamed" not in text
     assert "| training clips | streamed |" in write(tmp_path, corpus=["someone/corpus"], streaming=True).read_text()

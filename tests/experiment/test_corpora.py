@@ -32,7 +32,7 @@ def five(tmp_path):
 def test_one_corpus(tmp_path, la):
     corpora = load(tmp_path, corpus=[la])
     assert list(corpora.splits) == ["train", "validation", "test"]
-    assert corpora.held_out_of == {"validation": la, "test": la}
+    assert corpora.eval_sources == {"validation": la, "test": la}
     assert corpora.splits["train"]["utterance_id"][0] == "LA_T_1000137"  # its own name
 
 
@@ -43,14 +43,14 @@ def test_two_corpora_are_mixed_and_the_first_one_is_validated_on(tmp_path, la, f
     assert train["utterance_id"][4] == "asvspoof5/T_0000000000"
     assert corpora.splits["validation"]["utterance_id"][0] == "LA_D_1000137"
     assert corpora.splits["test"]["utterance_id"][0] == "LA_E_1000137"
-    assert corpora.held_out_of == {"validation": la, "test": la}
+    assert corpora.eval_sources == {"validation": la, "test": la}
 
 
 def test_the_first_one_that_has_a_split(tmp_path, la, five):
     mlaad = f"mlaad:{corpus_trees.mlaad(tmp_path)}"
     corpora = load(tmp_path, corpus=[mlaad, five, la])
     assert Counter(corpora.splits["train"]["corpus"]) == {"mlaad": 6, "asvspoof5": 2, "asvspoof2019_la": 4}
-    assert corpora.held_out_of == {"validation": five, "test": five}  # what is trained on is not tested on
+    assert corpora.eval_sources == {"validation": five, "test": five}  # what is trained on is not tested on
 
 
 def test_named_corpora_to_validate_and_test_on(tmp_path, la, five):
@@ -58,7 +58,7 @@ def test_named_corpora_to_validate_and_test_on(tmp_path, la, five):
     corpora = load(tmp_path, corpus=[la], eval_corpus=five, test_corpus=wild)
     assert names_of(corpora.splits["validation"]) == ["D_0000000001", "D_0000000022"]
     assert corpora.splits["test"]["utterance_id"][:] == ["0", "1", "2"]
-    assert corpora.held_out_of == {"validation": five, "test": wild}
+    assert corpora.eval_sources == {"validation": five, "test": wild}
 
 
 def test_weights_and_balance(tmp_path, la, five):
@@ -236,7 +236,7 @@ def test_a_stream_of_several(tmp_path, la, five):
     options = {"corpus": [la, five], "streaming": True}
     corpora = load(tmp_path, **options)
     assert list(corpora.splits) == ["validation", "test"]
-    assert corpora.held_out_of == {"validation": la, "test": la}
+    assert corpora.eval_sources == {"validation": la, "test": la}
     args = AudioSpoofTrainingArguments(output_dir=str(tmp_path / "out"), seed=1, max_steps=1)
     names = [row["utterance_id"] for row in stream_training_corpora(DataArguments(**options), args)]
     assert sorted(names) == sorted(load(tmp_path, corpus=[la, five]).splits["train"]["utterance_id"])

@@ -5,7 +5,7 @@ import yaml
 from arena_world import CARD
 from huggingface_hub import EvalResult, ModelCard
 
-from hf_gradalign.hub.model_index import add_results_to_card
+from hf_gradalign.hub.arena.results import add_results_to_card
 
 
 def result(value=0.0625, dataset="o/set", metric="eer", name="rate", **more):

@@ -28,7 +28,7 @@ from hf_gradalign.hub.arena import (
     Calibration,
     badge,
     describe_system,
-    judge_scores,
+    evaluate_scores,
     submission,
     write_arena_results,
 )
@@ -78,7 +78,7 @@ def by_class(text):
 @pytest.mark.filterwarnings("ignore::UserWarning")  # of the ties
 @given(st.lists(st.sampled_from([-1.0, 0.0, 1e-7, 0.5, 2.0]), min_size=60, max_size=60))
 def test_the_error_rate_is_that_of_the_scores_as_they_are_written(values):
-    judged = judge_scores(dict(zip(LABELS, values, strict=True)), DATASET)
+    judged = evaluate_scores(dict(zip(LABELS, values, strict=True)), DATASET)
     expected = brute_force_eer_percent(*by_class(judged.text))
     assert judged.metrics["eer_percent"] == pytest.approx(expected, abs=1e-9)
 
@@ -87,21 +87,21 @@ def test_clips_without_a_finite_score_are_skipped_up_to_a_twentieth():
     scores = make_scores()
     scores["clip_001"], scores["clip_002"] = math.nan, -math.inf
     del scores["clip_007"]
-    judged = judge_scores(scores, DATASET)
+    judged = evaluate_scores(scores, DATASET)
     assert (judged.n_trials, judged.n_skipped) == (60, 3)
     assert len(judged.text.splitlines()) == 57
     assert "nan" not in judged.text
     del scores["clip_008"]
     with pytest.raises(ArenaError, match=r"4 of 60 clips .* have no score, such as clip_001, clip_002, clip_007"):
-        judge_scores(scores, DATASET)
+        evaluate_scores(scores, DATASET)
 
 
 def test_scores_of_something_else_are_refused():
     with pytest.raises(ArenaError, match=r"1 of 61 scored clips are not in SpeechAntiSpoofingBenchmarks/InTheWild"):
-        judge_scores({**make_scores(), "other": 1.0}, DATASET)
+        evaluate_scores({**make_scores(), "other": 1.0}, DATASET)
     blank = ArenaDataset(id="o/s", revision=COMMIT, labels={"a b": 1, "c": 0})
     with pytest.raises(ArenaError, match="no room for utterance ids with a blank, such as 'a b'"):
-        judge_scores({"a b": 1.0, "c": 0.0}, blank)
+        evaluate_scores({"a b": 1.0, "c": 0.0}, blank)
 
 
 def test_one_class_needs_a_threshold_from_elsewhere():
@@ -109,15 +109,15 @@ def test_one_class_needs_a_threshold_from_elsewhere():
     spoof_only = ArenaDataset(id="lab/spoof-only", revision=COMMIT, labels=labels)
     scores = {"a": -1.0, "b": 0.25, "c": 0.5, "d": 2.0}
     with pytest.raises(ArenaError, match="--calibration_threshold"):
-        judge_scores(scores, spoof_only)
-    judged = judge_scores(scores, spoof_only, Calibration("o/calibration", 0.25))
+        evaluate_scores(scores, spoof_only)
+    judged = evaluate_scores(scores, spoof_only, Calibration("o/calibration", 0.25))
     assert judged.metrics == {"srr_complement": 75.0}
     assert judged.threshold is None
     with pytest.raises(ArenaError, match="not a finite number"):
-        judge_scores(scores, spoof_only, Calibration("o/calibration", math.nan))
+        evaluate_scores(scores, spoof_only, Calibration("o/calibration", math.nan))
     needs_both = ArenaDataset(id="o/s", revision=COMMIT, labels=labels, metrics=["eer_percent"])
     with pytest.raises(ArenaError, match="needs scored clips of both classes"):
-        judge_scores(scores, needs_both)
+        evaluate_scores(scores, needs_both)
 
 
 def test_all_three_forms_hold_the_arenas_keys_and_no_others(model, system):
@@ -197,7 +197,7 @@ def test_score_files_of_other_forms_are_taken(tmp_path, model, system):
     rows = [f"{name}\t{scores[name]!r}\t{('spoof', 'bonafide')[LABELS[name]]}\n" for name in reversed(LABELS)]
     path.write_text("utterance_id\tscore\tlabel\n" + "".join(rows))
     written = write_arena_results(model, path, DATASET, system)
-    assert written.scores == judge_scores(scores, DATASET)
+    assert written.scores == evaluate_scores(scores, DATASET)
     path.write_text(path.read_text() + f"clip_000\t{scores['clip_000'] + 1}\tbonafide\n")
     with pytest.raises(ValueError, match="clip_000' is there twice"):
         write_arena_results(model, path, DATASET, system)

@@ -5,7 +5,7 @@ import os
 import pytest
 import torch
 
-from hf_gradalign.scoring.device import suitable_workers
+from hf_gradalign.scoring.model_loading import suitable_workers
 
 
 @pytest.mark.parametrize(

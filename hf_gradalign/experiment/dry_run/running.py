@@ -100,7 +100,7 @@ def dry_run(model_args: ModelArguments, data_args: DataArguments, args: AudioSpo
     clips = {split: len(each) for split, each in real.splits.items()}
     corpora = _synthetic_corpora(data_args, args, feature_extractor.sampling_rate)
     preparation = put_together(corpora, views, model, feature_extractor, data_args, args)
-    held_out = RunCorpora(DatasetDict({**real.splits, "train": corpora.splits["train"]}), real.held_out_of)
+    held_out = RunCorpora(DatasetDict({**real.splits, "train": corpora.splits["train"]}), real.eval_sources)
     evaluated = put_together(held_out, views, model, feature_extractor, data_args, args)
     seconds_per_clip = _seconds_per_clip(preparation.train_dataset)
     clock = StepClock()

@@ -5,12 +5,8 @@ from typing import TYPE_CHECKING
 from hf_gradalign.utils.lazy_imports import lazy_names
 
 if TYPE_CHECKING:
-    from hf_gradalign.hub.arena.dataset import ArenaDataset, load_arena_dataset
-    from hf_gradalign.hub.arena.errors import ArenaError
-    from hf_gradalign.hub.arena.labels import read_labels
-    from hf_gradalign.hub.arena.model import GradAlignModel
-    from hf_gradalign.hub.arena.pushing import find_scores, push_arena_results
-    from hf_gradalign.hub.arena.records import (
+    from hf_gradalign.hub.arena.dataset import ArenaDataset, load_arena_dataset, read_labels
+    from hf_gradalign.hub.arena.forms import (
         ARENA_URL,
         Calibration,
         as_yaml,
@@ -19,11 +15,17 @@ if TYPE_CHECKING:
         run_record,
         submission,
     )
-    from hf_gradalign.hub.arena.results import ArenaResult, write_arena_results
-    from hf_gradalign.hub.arena.scores import ArenaScores, judge_scores
-    from hf_gradalign.hub.arena.system import ArenaPaper, ArenaSystem, describe_system
+    from hf_gradalign.hub.arena.model import GradAlignModel
+    from hf_gradalign.hub.arena.pushing import find_scores, push_arena_results
+    from hf_gradalign.hub.arena.results import ArenaResult, ArenaScores, evaluate_scores, write_arena_results
+    from hf_gradalign.hub.arena.system_info import ArenaPaper, ArenaSystem, describe_system
 
 __getattr__, __dir__ = lazy_names(__name__)
+
+
+class ArenaError(ValueError):
+    """A result that the Arena would not take; the message says why and what to do."""
+
 
 __all__ = [
     "ARENA_URL",
@@ -38,8 +40,8 @@ __all__ = [
     "as_yaml",
     "badge",
     "describe_system",
+    "evaluate_scores",
     "find_scores",
-    "judge_scores",
     "load_arena_dataset",
     "push_arena_results",
     "read_labels",

@@ -10,8 +10,8 @@ from huggingface_hub import HfApi, constants, hf_hub_download
 from huggingface_hub.errors import HTTPError, RemoteEntryNotFoundError
 from transformers.utils import logging
 
-from hf_gradalign.hub.arena.errors import ArenaError
-from hf_gradalign.hub.arena.records import RUN_VERSION, as_yaml, badge
+from hf_gradalign.hub.arena import ArenaError
+from hf_gradalign.hub.arena.forms import RUN_VERSION, as_yaml, badge
 from hf_gradalign.hub.arena.results import RECORD_FILE, RESULTS_FOLDER, SCORES_FILE
 from hf_gradalign.hub.publishing import publish
 from hf_gradalign.utils.atomic_writing import write_text_atomically

@@ -1,21 +1,30 @@
-"""A finished scoring in a model's folder: the score file, the record beside it, and the card's `model-index`."""
+"""Evaluate a score file like the Arena, and write the results into a model's folder and its card."""
 
-from collections.abc import Mapping
+import hashlib
+import math
+import os
+import re
+import shutil
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from huggingface_hub import EvalResult
+import yaml
+from huggingface_hub import EvalResult, constants
+from huggingface_hub.repocard import metadata_load, metadata_save
+from huggingface_hub.repocard_data import eval_results_to_model_index
 
-from hf_gradalign.hub.arena.dataset import ArenaDataset
-from hf_gradalign.hub.arena.records import ARENA_URL, Calibration, as_yaml, require_form, run_record
-from hf_gradalign.hub.arena.scores import ArenaScores, judge_scores
-from hf_gradalign.hub.arena.system import ArenaSystem
-from hf_gradalign.hub.model_index import add_results_to_card
+from hf_gradalign.hub.arena import ArenaError
+from hf_gradalign.hub.arena.dataset import EQUAL_ERROR_RATE, SPOOF_ACCEPTANCE, ArenaDataset
+from hf_gradalign.hub.arena.forms import ARENA_URL, Calibration, as_yaml, require_form, run_record
+from hf_gradalign.hub.arena.system_info import ArenaSystem
+from hf_gradalign.metrics import interpolated_equal_error_rate
 from hf_gradalign.score_files import read_scores
 from hf_gradalign.utils.atomic_writing import require_free, write_text_atomically
+from hf_gradalign.utils.plain_text import markdown_text
 from hf_gradalign.utils.settings_files import read_settings
 
 RESULTS_FOLDER, SCORES_FILE, RECORD_FILE = ".eval_results", "scores.txt", "result.yaml"
@@ -26,6 +35,32 @@ _CARD_METRICS = {
     ),
     "srr_complement": ("srr_complement", "1 - spoof rejection rate, a fraction in [0, 1]"),
 }
+
+
+@dataclass(frozen=True)
+class ArenaScores:
+    """Scores as the Arena reads them, in its text and with six decimals.
+
+    Attributes:
+        text: Of the score file, `utterance_id score` a line, in the order of the data set.
+        scores: By utterance id, as the text has them.
+        n_trials: Clips of the data set.
+        n_skipped: Those without a score.
+        metrics: In per cent, by their names in the Arena.
+        threshold: The score at the equal error rate, None for spoof-only data sets.
+    """
+
+    text: str
+    scores: Mapping[str, float]
+    n_trials: int
+    n_skipped: int
+    metrics: Mapping[str, float]
+    threshold: float | None
+
+    @property
+    def sha256(self) -> str:
+        """Of the text."""
+        return hashlib.sha256(self.text.encode()).hexdigest()
 
 
 @dataclass(frozen=True)
@@ -84,7 +119,7 @@ def write_arena_results(
     if not isinstance(scores, Mapping):
         clips = read_scores(scores)
         scores = dict(zip(clips.utterance_ids.to_pylist(), np.asarray(clips.scores).tolist(), strict=True))
-    judged = judge_scores(scores, dataset, calibration)
+    judged = evaluate_scores(scores, dataset, calibration)
     record = run_record(
         system,
         {"id": dataset.id, "revision": dataset.revision, "split": dataset.split},
@@ -127,3 +162,160 @@ def _tool_version(scores: Path | None) -> str | None:
         return str(read_settings(record)["artifact"]["bench_version"])
     except (ValueError, KeyError, TypeError):
         return None
+
+
+# The tool ends a run beyond it.
+MAX_SKIPPED = 0.05
+_SHOWN = 5
+
+
+def evaluate_scores(
+    scores: Mapping[str, float], dataset: ArenaDataset, calibration: Calibration | None = None
+) -> ArenaScores:
+    """Measure scores as the Arena will, from their six decimals.
+
+    Args:
+        scores: Higher for bona fide, by utterance id; those that are not finite count as not scored.
+        dataset: What was scored.
+        calibration: The threshold for data sets that have spoofed clips alone.
+
+    Returns:
+        The text of the score file, and what it amounts to.
+
+    Raises:
+        ArenaError: If more than 5 % of the clips have no score, if clips are scored that the data set does not have,
+            if an id has a blank in it, or if a class or the calibration is missing.
+    """
+    if strange := [name for name in scores if name not in dataset.labels]:
+        shown = ", ".join(strange[:_SHOWN]) + (", ..." if len(strange) > _SHOWN else "")
+        raise ArenaError(
+            f"{len(strange)} of {len(scores)} scored clips are not in {dataset.id} at {dataset.revision} ({shown}): "
+            "these are scores of something else"
+        )
+    lines = {}
+    for name in dataset.labels:
+        if math.isfinite(scores.get(name, math.nan)):
+            lines[name] = f"{scores[name]:.6f}"
+    if blank := [name for name in lines if re.search(r"\s", name)]:
+        raise ArenaError(f"the Arena's score files have no room for utterance ids with a blank, such as {blank[0]!r}")
+    n_trials, n_skipped = len(dataset.labels), len(dataset.labels) - len(lines)
+    if n_skipped > MAX_SKIPPED * n_trials:
+        missing = [name for name in dataset.labels if name not in lines][:_SHOWN]
+        raise ArenaError(
+            f"{n_skipped} of {n_trials} clips of {dataset.id} have no score, such as {', '.join(missing)}; the Arena "
+            f"takes no more than {MAX_SKIPPED:.0%}"
+        )
+    read = {name: float(number) for name, number in lines.items()}
+    values = np.array(list(read.values()))
+    labels = np.array([dataset.labels[name] for name in read])
+    metrics, threshold = {}, None
+    for metric in dataset.metrics:
+        if metric == EQUAL_ERROR_RATE:
+            if set(labels.tolist()) != {0, 1}:
+                raise ArenaError(f"an equal error rate on {dataset.id} needs scored clips of both classes")
+            point = interpolated_equal_error_rate(values, labels)
+            metrics[metric], threshold = 100 * point["eer"], point["threshold"]
+        else:
+            metrics[metric] = 100 * _spoof_acceptance(values, labels, dataset, calibration)
+    text = "".join(f"{name} {number}\n" for name, number in lines.items())
+    return ArenaScores(text, read, n_trials, n_skipped, metrics, threshold)
+
+
+def _spoof_acceptance(
+    values: np.ndarray, labels: np.ndarray, dataset: ArenaDataset, calibration: Calibration | None
+) -> float:
+    """One minus the spoof rejection rate: the share of spoofed clips at or above the threshold."""
+    if calibration is None:
+        raise ArenaError(
+            f"{dataset.id} is judged by the share of spoofed clips that a threshold accepts ({SPOOF_ACCEPTANCE}), and "
+            "the threshold is that of the equal error rate on another data set: give it with --calibration_threshold"
+        )
+    if not math.isfinite(calibration.threshold):
+        raise ArenaError(f"the calibrated threshold is {calibration.threshold}, not a finite number")
+    if not (labels == 0).any():
+        raise ArenaError(f"{dataset.id} has no spoofed clip with a score")
+    return float(np.mean(values[labels == 0] >= calibration.threshold))
+
+
+_NEW_CARD = """---
+library_name: transformers
+pipeline_tag: audio-classification
+tags: [hf_gradalign, audio-deepfake-detection, anti-spoofing, speech]
+---
+
+# {name}
+
+This model tells bona fide (human) speech from spoofed speech: synthesised, converted or otherwise faked.
+"""
+
+
+def add_results_to_card(folder: str | os.PathLike[str], model_name: str, results: Sequence[EvalResult]) -> Path:
+    """Add results to a model card, in place of older ones of the same metric on the same split of the same data set.
+
+    The rest of the metadata keeps its content and order, and the text is not touched. A folder without a card gets a
+    short one.
+
+    Args:
+        folder: The model's folder.
+        model_name: How the model is called in `model-index`, if it is not there yet.
+        results: What to add.
+
+    Returns:
+        The path of the card.
+
+    Raises:
+        ValueError: If the card's metadata cannot be read.
+    """
+    path = Path(folder) / constants.REPOCARD_NAME
+    draft = path.with_name(f"{path.name}.draft")
+    if path.is_file():
+        shutil.copyfile(path, draft)
+    else:
+        draft.write_text(_NEW_CARD.format(name=markdown_text(model_name)), encoding="utf-8")
+    try:
+        metadata = metadata_load(draft) or {}
+        models = metadata.setdefault("model-index", [])
+        entry = _entry(models, model_name)
+        for block in eval_results_to_model_index(model_name, list(results))[0]["results"]:
+            entry["results"] = _with(entry.get("results") or [], block)
+        metadata_save(draft, metadata)
+        os.replace(draft, path)
+    except (yaml.YAMLError, ValueError, TypeError, AttributeError, KeyError) as error:
+        draft.unlink()
+        raise ValueError(f"the metadata of {path} cannot be read, and no result was added: {error}") from error
+    return path
+
+
+def _entry(models: list[dict[str, Any]], name: str) -> dict[str, Any]:
+    """The model's entry, or the first one, which is the model's under an older name."""
+    for entry in [*(entry for entry in models if entry.get("name") == name), *models]:
+        return entry
+    models.append({"name": name, "results": []})
+    return models[-1]
+
+
+def _with(blocks: Iterable[dict[str, Any]], new: dict[str, Any]) -> list[dict[str, Any]]:
+    """A model's results with a new block, from which other blocks of the same split lose the metrics that it has."""
+    kept: list[dict[str, Any]] = []
+    place: int | None = None
+    replaced = {_metric(metric) for metric in new["metrics"]}
+    for block in blocks:
+        if _split(block) == _split(new):
+            remaining = [metric for metric in block.get("metrics", []) if _metric(metric) not in replaced]
+            if len(remaining) < len(block.get("metrics", [])):
+                place = len(kept) if place is None else place
+                if not remaining:
+                    continue
+                block = {**block, "metrics": remaining}
+        kept.append(block)
+    kept.insert(len(kept) if place is None else place, new)
+    return kept
+
+
+def _split(block: dict[str, Any]) -> tuple[Any, ...]:
+    dataset = block.get("dataset", {})
+    return block.get("task", {}).get("type"), dataset.get("type"), dataset.get("config"), dataset.get("split")
+
+
+def _metric(metric: dict[str, Any]) -> tuple[Any, Any]:
+    return metric.get("type"), metric.get("name")

@@ -9,8 +9,8 @@ from typing import Any
 
 import yaml
 
-from hf_gradalign.hub.arena.errors import ArenaError
-from hf_gradalign.hub.arena.system import ArenaPaper, ArenaSystem
+from hf_gradalign.hub.arena import ArenaError
+from hf_gradalign.hub.arena.system_info import ArenaPaper, ArenaSystem
 from hf_gradalign.utils.settings_files import read_settings
 
 ARENA_URL = "https://huggingface.co/spaces/SpeechAntiSpoofingBenchmarks/SpeechAntiSpoofingArena"

@@ -9,7 +9,7 @@ from typing import Any
 from huggingface_hub import constants, get_local_safetensors_metadata
 from huggingface_hub.errors import NotASafetensorsRepoError, SafetensorsParsingError
 
-from hf_gradalign.hub.arena.errors import ArenaError
+from hf_gradalign.hub.arena import ArenaError
 from hf_gradalign.models import SpoofDetectorConfig
 from hf_gradalign.utils.file_faults import json_fault
 
