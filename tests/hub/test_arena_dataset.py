@@ -12,7 +12,6 @@ from huggingface_hub.errors import OfflineModeIsEnabled, RemoteEntryNotFoundErro
 
 from hf_gradalign.hub.arena import ArenaDataset, ArenaError, load_arena_dataset, read_labels
 from hf_gradalign.hub.arena import dataset as dataset_module
-from hf_gradalign.hub.arena import labels as labels_module
 
 
 @pytest.fixture
@@ -79,7 +78,7 @@ def hub_dataset(monkeypatch, tmp_path):
         return SimpleNamespace(sha=COMMIT)
 
     monkeypatch.setattr(dataset_module.HfApi, "dataset_info", info)
-    for module in (dataset_module, labels_module):
+    for module in (dataset_module, dataset_module):
         monkeypatch.setattr(module, "hf_hub_download", download)
     return SimpleNamespace(folder=folder, fetched=fetched)
 
@@ -102,7 +101,7 @@ def test_without_the_file_of_labels_their_column_is_streamed(hub_dataset, monkey
         assert (name, options) == ("o/set", {**expected, "columns": ["notes", "label"]})
         return rows.to_iterable_dataset()
 
-    monkeypatch.setattr(labels_module, "load_dataset", load_dataset)
+    monkeypatch.setattr(dataset_module, "load_dataset", load_dataset)
     assert dict(load_arena_dataset("o/set", revision="v1", token="secret").labels) == LABELS
 
 

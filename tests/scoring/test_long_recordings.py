@@ -7,7 +7,7 @@ import pytest
 import soundfile
 from noise_clips import RATE, WINDOW, draw_clip
 
-from hf_gradalign.audio import reader, resampling
+from hf_gradalign.audio import reading, resampling
 from hf_gradalign.data import BadAudioError, decoding
 from hf_gradalign.models import SpoofDetectorFeatureExtractor
 from hf_gradalign.scoring import SpoofScorer, chunks, corpus_scoring, list_audio_files, score_corpus, windowing
@@ -41,8 +41,8 @@ def recordings(tmp_path):
 @pytest.fixture
 def small_blocks(monkeypatch):
     def shrink():
-        monkeypatch.setattr(reader, "_BLOCK", 10_000)
-        monkeypatch.setattr(resampling, "_STRETCH", 20_000)
+        monkeypatch.setattr(reading, "_BLOCK", 10_000)
+        monkeypatch.setattr(resampling, "_PART", 20_000)
         monkeypatch.setattr(windowing, "_LONG", 60_000)
         monkeypatch.setattr(chunks, "_PIECE", 5 * WINDOW)
 
@@ -148,7 +148,7 @@ def test_the_first_window_of_another_rate_is_decoded_alone(detector, extractor, 
     scorer = SpoofScorer(detector, extractor)
     scores = scorer.score([tmp_path / "a.wav", tmp_path / "b.flac"])
     assert max(n_read) < 60 * 8000 / 5
-    monkeypatch.setattr(reader.SoundReader, "window", lambda *_: None)
+    monkeypatch.setattr(reading.SoundReader, "window", lambda *_: None)
     monkeypatch.setattr(decoding.ClipStream, "leading", lambda clip, n_samples: np.concatenate(list(clip))[:n_samples])
     np.testing.assert_array_equal(scorer.score([tmp_path / "a.wav", tmp_path / "b.flac"]), scores)
 
