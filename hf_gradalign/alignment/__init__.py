@@ -1,6 +1,6 @@
-"""Gradient alignment: view gradients -> Gramian -> method -> weights -> combined gradient. Needs torch only.
+"""Gradient alignment: view gradients -> Gramian -> method -> weights -> combined gradient. Needs only torch.
 
-The methods of TorchJD also need that package (the extra `torchjd`), which is imported when one is asked for.
+The methods of TorchJD also need that package (the extra `torchjd`), which is imported when one of them is used.
 """
 
 from hf_gradalign.alignment.aligner import AlignedUpdate, Aligner, check_view_weights

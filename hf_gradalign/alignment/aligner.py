@@ -1,4 +1,4 @@
-"""The heart of the method: the views' gradients go in, one aligned update comes out."""
+"""The core of the paper: combine the gradients of several views into one aligned update."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -14,16 +14,16 @@ from hf_gradalign.alignment.view_gradients import ViewGradients
 
 @dataclass(frozen=True)
 class AlignedUpdate:
-    """What is known of one aligned update. All tensors stay on the device: reading one makes the host wait.
+    """An aligned update: its Gramians, weights and losses. Tensors stay on the device; reading one makes the host wait.
 
     Attributes:
-        views: The K views' names.
+        views: Names of the K views.
         products: Shape (P, K, K), inner products of the views' gradients per parameter (`compute_products`), in the
             order of `ParameterGroups.names`.
         gramians: Shape (G, K, K), one per group of parameters that are aligned together.
         weights: Shape (G, K), the factors that the views' gradients were multiplied by.
-        losses: Each view's mean loss, as scalars. Set by the trainer; in a distributed run this process's share.
-        loss_scale: The factor by which fp16 training multiplied the loss and so every gradient. Set by the trainer.
+        losses: Mean loss of each view, as scalars. Set by the trainer; in a distributed run, this process's share.
+        loss_scale: The factor by which fp16 training multiplied the loss, and so every gradient. Set by the trainer.
     """
 
     views: list[str]
@@ -34,7 +34,7 @@ class AlignedUpdate:
     loss_scale: Tensor | None = None
 
     def statistics(self) -> dict[str, Tensor]:
-        """The update's conflict statistics (see `conflict_statistics`), norms without the loss scale, and losses."""
+        """Return the conflict statistics of `conflict_statistics`, with norms divided by the loss scale, and losses."""
         statistics = conflict_statistics(self.gramians, self.weights, self.views)
         for view in self.views:
             if self.loss_scale is not None:
@@ -47,9 +47,9 @@ class AlignedUpdate:
 class Aligner:
     r"""Combines the gradients of several views of a batch into one update (arXiv 2509.20682).
 
-    From the K views' gradients :math:`g_i` it takes the Gramian :math:`G_{ij} = g_i \cdot g_j` of each group of
-    parameters, asks the method for weights :math:`w(G)`, and puts :math:`\sum_i w_i g_i` into `p.grad`. Parameters
-    outside all groups get the mean of the views' gradients. It needs torch alone:
+    From the gradients :math:`g_i` of K views, it computes the Gramian :math:`G_{ij} = g_i \cdot g_j` of each group of
+    parameters. The method turns it into weights :math:`w(G)`, and :math:`\sum_i w_i g_i` is written to `p.grad`.
+    Parameters outside all groups get the mean of the views' gradients. It only needs torch:
 
     ```python
     aligner = Aligner(get_method("pcgrad"), ParameterGroups([name for name, _ in model.named_parameters()]))
@@ -62,10 +62,11 @@ class Aligner:
     ```
 
     Args:
-        method: The alignment method. It may keep a state between updates.
-        groups: Which parameters are aligned together; for the same parameters, in the same order, as the gradients.
-        view_weights: How much each view counts, by name; 1 where nothing is given. Gradients are scaled by these
-            weights, divided by their mean, before the method sees them.
+        method: The alignment method. It may keep state between updates.
+        groups: The groups of parameters that are aligned together, for the same parameters and in the same order as the
+            gradients.
+        view_weights: Weight of each view by name; 1 by default. Gradients are scaled by these weights, divided by their
+            mean, before the method sees them.
     """
 
     def __init__(
@@ -77,18 +78,18 @@ class Aligner:
 
     @torch.no_grad()
     def align(self, view_gradients: ViewGradients) -> AlignedUpdate:
-        """Put the aligned combination of the views' gradients into `p.grad`.
+        """Write the aligned combination of the views' gradients to `p.grad`.
 
-        Every process of a distributed run must call this alike. Nothing waits for the device.
+        Every process of a distributed run must call this. The host never waits for the device.
 
         Args:
-            view_gradients: Holds a gradient for each view; it holds none afterwards.
+            view_gradients: Gradients of each view; cleared by this call.
 
         Returns:
-            What the update was made of.
+            The update's products, Gramians and weights.
 
         Raises:
-            ValueError: If a weight is for a view that is not there, or the method cannot weigh this number of views.
+            ValueError: If there is a weight for a missing view, or the method does not support this number of views.
         """
         views = view_gradients.views
         products = view_gradients.products()
@@ -102,39 +103,39 @@ class Aligner:
 
     @torch.no_grad()
     def weigh(self, gramians: Tensor, scale: Tensor | None = None) -> Tensor:
-        """The method's weights for gradients that count by `scale`; the method sees the Gramians of scaled gradients.
+        """Return the method's weights, given the Gramians of gradients scaled by `scale`.
 
         Args:
-            gramians: Shape (G, K, K).
-            scale: Shape (K,), of mean 1, as `view_scale` gives it.
+            gramians: Shape (G, K, K), of the unscaled gradients.
+            scale: Shape (K,), with mean 1, from `view_scale`.
 
         Returns:
-            Shape (G, K), factors of the gradients as they are.
+            Shape (G, K), the factors for the unscaled gradients.
         """
         if scale is None:
             return self.method(gramians)
         return self.method(gramians * scale[:, None] * scale) * scale
 
     def view_scale(self, views: Sequence[str], device: torch.device) -> Tensor | None:
-        """The views' weights divided by their mean, shape (K,); None where all views count the same.
+        """Return the views' weights divided by their mean, shape (K,); None if all are equal.
 
         Raises:
-            ValueError: If a weight is for a view that is not there.
+            ValueError: If there is a weight for a missing view.
         """
         check_view_weights(views, self.view_weights)
         factors = [(self.view_weights or {}).get(view, 1.0) for view in views]
         if len(set(factors)) == 1:
             return None
         mean = sum(factors) / len(factors)
-        # Filled on the device: a copy from the host would wait for the device's pending work.
+        # Filled on the device, because a copy from the host would wait for the device.
         return torch.stack([torch.full((), factor / mean, device=device) for factor in factors])
 
 
 def check_view_weights(views: Sequence[str], weights: Mapping[str, float] | None) -> None:
-    """Refuse weights of views that are not there.
+    """Check that there is a view for every weight.
 
     Raises:
-        ValueError: If a weight is for a view that is not there.
+        ValueError: If there is a weight for a missing view.
     """
     if unknown := sorted(set(weights or ()) - set(views)):
         raise ValueError(f"--view_weights has a weight for {', '.join(unknown)}; the views are {', '.join(views)}")

@@ -1,7 +1,7 @@
-"""Products and weighted sums of the views' gradients, bucket by bucket: the form for CPUs, and GPUs without Triton.
+"""Products and weighted sums of the views' gradients in buckets, for CPUs and for GPUs without Triton.
 
-On a CPU a bucket fits the cache, so that each gradient is read from memory once. On other devices, where launches are
-what costs, buckets are larger and go through torch's foreach kernels.
+On a CPU, a bucket fits in the cache, so each gradient is read from memory once. On other devices kernel launches are
+the main cost, so buckets are larger and use torch's foreach kernels.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
@@ -11,18 +11,18 @@ import torch
 from torch import Tensor
 
 BUCKET_SIZE = 2**20
-"""Elements of one view in a bucket on a CPU: 4 MiB in float32. Two views' fit in the last cache."""
+"""Elements of one view in a bucket on a CPU: 4 MiB in float32. Two views fit in the last-level cache."""
 DEVICE_BUCKET_SIZE = 2**23
-"""The same elsewhere: two views' half-precision gradients take 64 MiB when they are widened."""
+"""Elements on other devices: half-precision gradients of two views take 64 MiB when converted to float32."""
 
 
 @torch.no_grad()
 def products_in_buckets(gradients: Sequence[Sequence[Tensor | None]], device: torch.device) -> Tensor:
-    """Inner products of every pair of views' gradients, float32 of shape (P, K, K) on `device`.
+    """Return the inner products of all pairs of views' gradients, float32 of shape (P, K, K).
 
     Args:
         gradients: K sequences of P local gradients, `None` where a view has none.
-        device: Of the result.
+        device: Device of the result.
     """
     views, parameters = len(gradients), len(gradients[0])
     zero = torch.zeros((), device=device)
@@ -40,12 +40,12 @@ def products_in_buckets(gradients: Sequence[Sequence[Tensor | None]], device: to
 def combine_in_buckets_(
     gradients: Sequence[Sequence[Tensor | None]], weights: Tensor, index: Sequence[int] | None = None
 ) -> None:
-    """Put the weighted sum of each parameter's gradients into the first view's that has one; others lose theirs.
+    """Write each parameter's weighted sum to the gradient of the first view that has one; overwrite the others.
 
     Args:
         gradients: K sequences of P local gradients, `None` where a view has none.
-        weights: Shape (G, K). They stay on their device: reading them would make the host wait for it.
-        index: For each of the P parameters its row; by default the first.
+        weights: Shape (G, K). They stay on their device, because reading them would make the host wait.
+        index: Row of `weights` for each of the P parameters; the first by default.
     """
     rows = [row.unbind() for row in weights.unbind()]
     for bucket in buckets(gradients, index):
@@ -54,13 +54,13 @@ def combine_in_buckets_(
 
 @dataclass(frozen=True)
 class Bucket:
-    """Pieces of some parameters' gradients, of one type and on one device.
+    """Pieces of parameters' gradients, of one type and on one device.
 
     Attributes:
-        parameters: For each of N pieces the position of its parameter. A parameter with more elements than a bucket
-            holds may have several pieces.
-        views: K lists of N pieces, parts of the gradients (changing one in place changes the gradient); `None` where a
-            view gave the parameter none.
+        parameters: Position of the parameter for each of N pieces. A parameter with more elements than a bucket holds
+            may have several pieces.
+        views: K lists of N pieces, which are views of the gradients (changing one in place changes the gradient);
+            `None` where a view gave the parameter no gradient.
     """
 
     parameters: list[int]
@@ -68,12 +68,12 @@ class Bucket:
 
 
 def buckets(gradients: Sequence[Sequence[Tensor | None]], keys: Sequence[int] | None = None) -> Iterator[Bucket]:
-    """Sort K views' gradients into buckets, in the order of the parameters. Nothing is copied.
+    """Sort the gradients of K views into buckets, in the order of the parameters, without copying.
 
     Args:
-        gradients: K sequences of P local gradients. Those without elements (a shard may have none), and parameters
-            without a gradient in any view, are in no bucket.
-        keys: P numbers; parameters in a bucket have the same. All have by default.
+        gradients: K sequences of P local gradients. Gradients without elements (a shard may have none) and parameters
+            without a gradient in any view are left out.
+        keys: P numbers. Only parameters with the same key share a bucket. All have the same key by default.
     """
     views = len(gradients)
     bucket, kind, size = Bucket([], [[] for _ in range(views)]), None, 0
@@ -81,21 +81,21 @@ def buckets(gradients: Sequence[Sequence[Tensor | None]], keys: Sequence[int] | 
         some = next((gradient for gradient in column if gradient is not None), None)
         if some is None or some.numel() == 0:
             continue
-        its_kind = (some.device, some.dtype, None if keys is None else keys[position])
+        new_kind = (some.device, some.dtype, None if keys is None else keys[position])
         for elements, pieces in _cut(column, some):
-            if bucket.parameters and (its_kind != kind or size + elements > _bucket_size(some)):
+            if bucket.parameters and (new_kind != kind or size + elements > _bucket_size(some)):
                 yield bucket
                 bucket, size = Bucket([], [[] for _ in range(views)]), 0
             bucket.parameters.append(position)
             for view, piece in zip(bucket.views, pieces, strict=True):
                 view.append(piece)
-            kind, size = its_kind, size + elements
+            kind, size = new_kind, size + elements
     if bucket.parameters:
         yield bucket
 
 
 def widened(pieces: list[Tensor | None]) -> list[Tensor | None]:
-    """Copies in float32 of pieces in half precision; other pieces as they are."""
+    """Return copies in float32 of pieces in half precision, and other pieces as they are."""
     narrow = [piece for piece in pieces if piece is not None and piece.dtype.itemsize < 4]
     if not narrow:
         return pieces
@@ -108,8 +108,8 @@ def widened(pieces: list[Tensor | None]) -> list[Tensor | None]:
 def _cut(column: Sequence[Tensor | None], some: Tensor) -> Iterator[tuple[int, Sequence[Tensor | None]]]:
     """Pieces of one parameter's gradients, each with its number of elements.
 
-    Those that will be copied (in half precision, or with other strides than a vector's) are cut along their first
-    dimension, lest the copy of an embedding that is half the model take as much memory as a gradient.
+    Gradients that will be copied (half precision or not contiguous) are cut along their first dimension. Otherwise the
+    copy of a large embedding could take as much memory as a whole gradient.
     """
     elements = some.numel()
     largest = _bucket_size(some)
@@ -130,42 +130,42 @@ def _bucket_size(gradient: Tensor) -> int:
 
 
 def _products_within(bucket: Bucket, pairs: Iterable[tuple[int, int]]) -> list[tuple[tuple[int, int], int, Tensor]]:
-    """For pairs of views, each piece's parameter and inner product."""
+    """The parameter and inner product of each piece, for pairs of views."""
     views = [[None if piece is None else piece.reshape(-1) for piece in widened(view)] for view in bucket.views]
-    found = []
+    products = []
     for i, j in pairs:
-        both = [n for n, (a, b) in enumerate(zip(views[i], views[j], strict=True)) if a is not None and b is not None]
-        values = _inner_products([views[i][n] for n in both], [views[j][n] for n in both], i == j)
-        found += [((i, j), bucket.parameters[n], value) for n, value in zip(both, values, strict=True)]
-    return found
+        pieces = zip(bucket.parameters, views[i], views[j], strict=True)
+        both = [(parameter, a, b) for parameter, a, b in pieces if a is not None and b is not None]
+        values = _inner_products([a for _, a, _ in both], [b for _, _, b in both], i == j)
+        products += [((i, j), parameter, value) for (parameter, _, _), value in zip(both, values, strict=True)]
+    return products
 
 
 def _inner_products(left: list[Tensor], right: list[Tensor], same: bool) -> Sequence[Tensor]:
-    """Inner products of vectors, scalars of their type."""
+    """Inner products of vectors, as scalars of the same type."""
     if same and left and left[0].device.type != "cpu":
-        # A few launches for all of them. On a CPU, where launches cost nothing, torch.dot is twice as fast.
+        # A few launches for all of them. On a CPU, launches are cheap and torch.dot is twice as fast.
         norms = torch._foreach_norm(left)
         return torch._foreach_mul(norms, norms)
     return [torch.dot(a, b) for a, b in zip(left, right, strict=True)]
 
 
 def _weighted_sum_(bucket: Bucket, weights: Sequence[Tensor]) -> None:
-    """Put the weighted sum of the views' pieces where the first view that has one keeps it."""
-    kept = [next(piece for piece in pieces if piece is not None) for pieces in zip(*bucket.views, strict=True)]
-    totals: list[Tensor | None] = [None] * len(kept)
+    """Write the weighted sum of the views' pieces to the piece of the first view that has one."""
+    targets = [next(piece for piece in pieces if piece is not None) for pieces in zip(*bucket.views, strict=True)]
+    totals: dict[int, Tensor] = {}
     for column, weight in zip(bucket.views, weights, strict=True):
-        # In half precision the weights themselves would be rounded, and one view favoured.
-        pieces = widened(column)
-        first = [n for n, piece in enumerate(pieces) if piece is not None and totals[n] is None]
-        later = [n for n, piece in enumerate(pieces) if piece is not None and totals[n] is not None]
+        # Half precision would round the weights too, and so favor one view.
+        pieces = {n: piece for n, piece in enumerate(widened(column)) if piece is not None}
+        first = {n: piece for n, piece in pieces.items() if n not in totals}
+        later = [n for n in pieces if n in totals]
         if later:
             _add_weighted_([totals[n] for n in later], [pieces[n] for n in later], weight)
         if first:
-            _scale_([pieces[n] for n in first], weight)
-            for n in first:
-                totals[n] = pieces[n]
-    if totals[0] is not kept[0]:
-        torch._foreach_copy_(kept, totals)
+            _scale_(list(first.values()), weight)
+            totals |= first
+    if totals[0] is not targets[0]:
+        torch._foreach_copy_(targets, [totals[n] for n in range(len(targets))])
 
 
 def _scale_(pieces: list[Tensor], weight: Tensor) -> None:
@@ -173,9 +173,9 @@ def _scale_(pieces: list[Tensor], weight: Tensor) -> None:
 
 
 def _add_weighted_(totals: list[Tensor], pieces: list[Tensor], weight: Tensor) -> None:
-    """Add weighted pieces, which lose what they held."""
+    """Add weighted pieces to totals. Overwrites the pieces."""
     if totals[0].device.type == "cpu":
-        # Memory is what takes the time there: one pass over it instead of two.
+        # Memory access dominates on a CPU, so read each piece once instead of twice.
         weight = weight.to(totals[0])
         for total, piece in zip(totals, pieces, strict=True):
             total.addcmul_(piece, weight)

@@ -1,11 +1,11 @@
-"""Products and weighted sums of the views' gradients on a GPU: three launches for a whole model (Triton).
+"""Products and weighted sums of the views' gradients on a GPU, in three Triton launches for a whole model.
 
-The kernels find the gradients through a table of addresses, so the number of parameters does not matter. A parameter
-is cut into chunks of `CHUNK` elements, and a program takes one chunk: it reads each view's part once and adds up their
-products, or writes their weighted sum. A second kernel adds the chunks' products up by parameter. Every sum has a fixed
-order, so results are the same to the bit from run to run.
+The kernels find the gradients through a table of addresses, so the number of parameters does not matter. Each parameter
+is split into chunks of `CHUNK` elements. One program handles one chunk: it reads each view's part once and adds up the
+products, or writes the weighted sum. A second kernel adds up the products of a parameter's chunks. Every sum has a
+fixed order, so results are the same to the bit from run to run.
 
-Nothing here waits for the device: addresses travel through pinned memory, which torch keeps until the copy is done.
+The host never waits for the device: addresses are copied from pinned memory, which torch keeps until the copy is done.
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ import triton.language as tl
 from torch import Tensor
 
 CHUNK = 16_384
-"""Elements of one view that a program reads: large enough to outweigh looking up addresses, small enough that a model
-of a few million parameters still occupies every multiprocessor."""
+"""Elements of one view that a program reads: enough to outweigh the address lookups, and few enough that a model of a
+few million parameters still occupies every multiprocessor."""
 BLOCK = 4_096
 """Elements of one view that a program holds in registers."""
 _CHUNKS_AT_ONCE = 256
@@ -32,7 +32,7 @@ _TYPES = {torch.float32: tl.float32, torch.float64: tl.float64, torch.bfloat16: 
 
 @triton.jit(do_not_specialize=["parameters", "chunks"])
 def _products_kernel(
-    addresses,  # int64 (K + 1, P): where each view's gradients begin, 0 for none
+    addresses,  # int64 (K + 1, P): address of each view's gradients, 0 for none
     parameter_of_chunk,  # int32 (chunks,)
     first_chunk,  # int32 (P + 1,)
     sizes,  # int64 (P,): elements of a gradient
@@ -54,7 +54,7 @@ def _products_kernel(
     start = (chunk - tl.load(first_chunk + parameter)).to(tl.int64) * CHUNK
     count = tl.minimum(tl.load(sizes + parameter) - start, CHUNK)
     count = tl.where(has_left | has_right, count, 0)
-    # A view without a gradient reads the other's, as zeros: no loop needs a condition of its own.
+    # A view without a gradient reads the other view's and uses zeros, so the loops need no condition.
     left = tl.where(has_left, left_address, right_address).to(tl.pointer_type(TYPE))
     right = tl.where(has_right, right_address, left_address).to(tl.pointer_type(TYPE))
     if ALIGNED:
@@ -67,7 +67,7 @@ def _products_kernel(
     left_right = tl.zeros((BLOCK,), WIDE)
     right_right = tl.zeros((BLOCK,), WIDE)
     whole = (count // BLOCK).to(tl.int32)
-    for block in range(whole):  # without a mask, so that 16 bytes are read at a time
+    for block in range(whole):  # without a mask, to read 16 bytes at a time
         a = tl.where(has_left, tl.load(left + block * BLOCK + elements).to(WIDE), 0.0)
         b = tl.where(has_right, tl.load(right + block * BLOCK + elements).to(WIDE), 0.0)
         left_left += a * a
@@ -80,18 +80,18 @@ def _products_kernel(
     left_right += a * b
     right_right += b * b
 
-    place = sums + pair * 3 * chunks + chunk
-    tl.store(place, tl.sum(left_left))
-    # Not what a view has times the other's zeros: it may be infinite.
-    tl.store(place + chunks, tl.where(has_left & has_right, tl.sum(left_right), 0.0))
-    tl.store(place + 2 * chunks, tl.sum(right_right))
+    out = sums + pair * 3 * chunks + chunk
+    tl.store(out, tl.sum(left_left))
+    # Zeros of a missing gradient times infinity would be NaN.
+    tl.store(out + chunks, tl.where(has_left & has_right, tl.sum(left_right), 0.0))
+    tl.store(out + 2 * chunks, tl.sum(right_right))
 
 
 @triton.jit(do_not_specialize=["parameters", "chunks"])
 def _add_up_kernel(
     sums,  # (pairs, 3, chunks), from _products_kernel
     first_chunk,  # int32 (P + 1,)
-    rows,  # int32 (P,): where a parameter's products go
+    rows,  # int32 (P,): row of a parameter's products
     pairs,  # int32 (pairs, 2)
     products,  # float32 (rows, VIEWS, VIEWS)
     chunks,
@@ -113,7 +113,7 @@ def _add_up_kernel(
         right_right += tl.load(start + 2 * chunks + some, some < last, 0.0).to(tl.float64)
     matrix = products + tl.load(rows + parameter).to(tl.int64) * VIEWS * VIEWS
     product = tl.sum(left_right).to(tl.float32)
-    # The squares come with every pair that a view is in, and are the same to the bit in each.
+    # The squares of a view are computed with each of its pairs, and are the same to the bit in each.
     tl.store(matrix + left * VIEWS + left, tl.sum(left_left).to(tl.float32))
     tl.store(matrix + right * VIEWS + right, tl.sum(right_right).to(tl.float32))
     tl.store(matrix + left * VIEWS + right, product)
@@ -122,7 +122,7 @@ def _add_up_kernel(
 
 @triton.jit(do_not_specialize=["parameters", "chunks"])
 def _combine_kernel(
-    addresses,  # int64 (K + 1, P); the last row is where the sum goes
+    addresses,  # int64 (K + 1, P); the last row is for the sum
     parameter_of_chunk,  # int32 (chunks,)
     first_chunk,  # int32 (P + 1,)
     sizes,  # int64 (P,)
@@ -152,34 +152,34 @@ def _combine_kernel(
         total = tl.zeros((BLOCK,), WIDE)
         for view in tl.static_range(VIEWS):
             address = tl.load(addresses + view * parameters + parameter)
-            there = address != 0
-            gradient = tl.where(there, address, target).to(tl.pointer_type(TYPE))
+            exists = address != 0
+            gradient = tl.where(exists, address, target).to(tl.pointer_type(TYPE))
             if ALIGNED:
                 gradient = tl.multiple_of(gradient, 16)
             values = tl.load(gradient + start + block * BLOCK + elements).to(WIDE)
-            total += tl.where(there, values * tl.load(weight + view).to(WIDE), 0.0)
+            total += tl.where(exists, values * tl.load(weight + view).to(WIDE), 0.0)
         tl.store(out + block * BLOCK + elements, total.to(TYPE))
     rest = whole * BLOCK + elements
     if whole * BLOCK < count:
         total = tl.zeros((BLOCK,), WIDE)
         for view in tl.static_range(VIEWS):
             address = tl.load(addresses + view * parameters + parameter)
-            there = address != 0
-            gradient = tl.where(there, address, target).to(tl.pointer_type(TYPE))
+            exists = address != 0
+            gradient = tl.where(exists, address, target).to(tl.pointer_type(TYPE))
             values = tl.load(gradient + start + rest, rest < count, 0.0).to(WIDE)
-            total += tl.where(there, values * tl.load(weight + view).to(WIDE), 0.0)
+            total += tl.where(exists, values * tl.load(weight + view).to(WIDE), 0.0)
         tl.store(out + rest, total.to(TYPE), rest < count)
 
 
 @dataclass(frozen=True)
 class _Launch:
-    """Gradients of one type on one device, which a launch takes together.
+    """Gradients of one type on one device, which one launch handles.
 
     Attributes:
-        positions: Of its parameters among all.
+        positions: Positions of its parameters among all.
         addresses: int64 (K + 1, parameters), on the device; see the kernels.
         sizes: Elements of each parameter's gradients.
-        dtype: Of the gradients.
+        dtype: Type of the gradients.
         aligned: Whether every address is a multiple of 16 bytes.
     """
 
@@ -191,19 +191,19 @@ class _Launch:
 
 
 class GradientTable:
-    """Where the gradients of K views lie, and what the kernels make of them.
+    """A table of the addresses of K views' gradients, for the kernels.
 
     Args:
-        gradients: K sequences of P local gradients, `None` where a view has none. Taken are those whose elements lie in
-            one piece, in the same order and type in every view.
+        gradients: K sequences of P local gradients, `None` where a view has none. The table covers those that are dense
+            in memory, with the same order and type in every view.
 
     Attributes:
-        covered: Positions of the parameters that are taken. The others are left to the caller.
+        covered: Positions of the parameters in the table. The caller must handle the others.
     """
 
     def __init__(self, gradients: Sequence[Sequence[Tensor | None]]) -> None:
         self._views = len(gradients)
-        self._gradients = gradients  # kept alive: the kernels know only their addresses
+        self._gradients = gradients  # keeps them alive: the kernels only have their addresses
         kinds: dict[tuple[torch.device, torch.dtype], list[int]] = {}
         for position, column in enumerate(zip(*gradients, strict=True)):
             if (kind := _kind_of(column)) is not None:
@@ -212,7 +212,7 @@ class GradientTable:
         self.covered = frozenset(position for launch in self._launches for position in launch.positions)
 
     def products_(self, products: Tensor) -> None:
-        """Write the inner products of the parameters that are taken into float32 `products` (P, K, K)."""
+        """Write the inner products of the covered parameters to float32 `products` (P, K, K)."""
         for launch in self._launches:
             device = launch.addresses.device
             out = products if products.device == device else torch.zeros_like(products, device=device)
@@ -251,11 +251,11 @@ class GradientTable:
                 products += out.to(products.device)
 
     def combine_(self, weights: Tensor, index: Sequence[int] | None = None) -> None:
-        """Put the weighted sums into the first tensor that each parameter has.
+        """Write each covered parameter's weighted sum to its first tensor.
 
         Args:
             weights: Shape (G, K).
-            index: For each of the P parameters its row; by default the first.
+            index: Row of `weights` for each of the P parameters; the first by default.
         """
         for launch in self._launches:
             device = launch.addresses.device
@@ -283,7 +283,7 @@ class GradientTable:
 
 @dataclass(frozen=True)
 class _Chunks:
-    """How some parameters are cut; on their device."""
+    """How parameters are split into chunks, on their device."""
 
     n_chunks: int
     parameter_of_chunk: Tensor
@@ -294,7 +294,7 @@ class _Chunks:
 
 @functools.lru_cache(maxsize=16)
 def _cut(positions: tuple[int, ...], sizes: tuple[int, ...], device: torch.device) -> _Chunks:
-    """Cut parameters into chunks. Cached: a model's parameters are cut alike at every update."""
+    """Split parameters into chunks. Cached, because the chunks are the same at every update."""
     each = (torch.tensor(sizes) + CHUNK - 1) // CHUNK
     first = torch.cat([torch.zeros(1, dtype=torch.int64), each.cumsum(0)])
     owners = torch.repeat_interleave(torch.arange(len(sizes)), each)
@@ -309,7 +309,7 @@ def _cut(positions: tuple[int, ...], sizes: tuple[int, ...], device: torch.devic
 
 @functools.lru_cache(maxsize=16)
 def _pairs(views: int, device: torch.device) -> tuple[Tensor, int]:
-    """Every pair of views, and how many; of one view alone, the pair that it makes with itself."""
+    """All pairs of views and their number; for a single view, its pair with itself."""
     pairs = list(combinations(range(views), 2)) or [(0, 0)]
     return _sent(torch.tensor(pairs, dtype=torch.int32), device), len(pairs)
 
@@ -320,32 +320,32 @@ def _on_device(values: tuple[int, ...], dtype: torch.dtype, device: torch.device
 
 
 def _sent(tensor: Tensor, device: torch.device) -> Tensor:
-    """A tensor on its way to the device; nothing waits for it to arrive."""
+    """Copy a tensor to the device without waiting for the copy."""
     return tensor if device.type == "cpu" else tensor.pin_memory().to(device, non_blocking=True)
 
 
 def _make_launch(
     gradients: Sequence[Sequence[Tensor | None]], positions: list[int], device: torch.device, dtype: torch.dtype
 ) -> _Launch:
-    taken = [[view[position] for position in positions] for view in gradients]
-    # Of each parameter the first gradient there is, which the sum goes to.
-    some = taken[0]
-    for view in taken[1:]:
-        some = [other if gradient is None else gradient for gradient, other in zip(some, view, strict=True)]
-    addresses = [[0 if gradient is None else gradient.data_ptr() for gradient in view] for view in [*taken, some]]
+    columns = [[view[position] for position in positions] for view in gradients]
+    # The first gradient of each parameter, which receives the sum.
+    targets = columns[0]
+    for view in columns[1:]:
+        targets = [other if gradient is None else gradient for gradient, other in zip(targets, view, strict=True)]
+    addresses = [[0 if gradient is None else gradient.data_ptr() for gradient in view] for view in [*columns, targets]]
     return _Launch(
         positions=tuple(positions),
         addresses=_sent(torch.tensor(addresses), device),
-        sizes=tuple([gradient.numel() for gradient in some]),
+        sizes=tuple([gradient.numel() for gradient in targets if gradient is not None]),
         dtype=dtype,
         aligned=not any(address % 16 for row in addresses for address in row),
     )
 
 
 def _kind_of(column: Sequence[Tensor | None]) -> tuple[torch.device, torch.dtype] | None:
-    """Device and type of one parameter's gradients; None where the kernels cannot take them.
+    """Device and type of one parameter's gradients; None if the kernels cannot handle them.
 
-    They can where elements of the same place in memory are of the same place in the gradient, with none between them.
+    They need dense memory with the same order of elements in every view.
     """
     first = None
     for gradient in column:
@@ -365,7 +365,7 @@ def _kind_of(column: Sequence[Tensor | None]) -> tuple[torch.device, torch.dtype
 
 
 def _is_dense(gradient: Tensor) -> bool:
-    """Whether a gradient is contiguous but for the order of its dimensions."""
+    """Whether a gradient is contiguous except for the order of its dimensions."""
     return gradient.permute(sorted(range(gradient.ndim), key=gradient.stride, reverse=True)).is_contiguous()
 
 
@@ -374,5 +374,5 @@ def _wide(dtype: torch.dtype) -> torch.dtype:
 
 
 def _on(device: torch.device) -> torch.cuda.device:
-    """Triton launches on the current device, which need not be that of the gradients."""
+    """Make a device current, because Triton launches on the current device."""
     return torch.cuda.device(device if device.type == "cuda" else -1)

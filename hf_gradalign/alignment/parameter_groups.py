@@ -1,4 +1,4 @@
-"""Which parameters are aligned together, and which take part at all."""
+"""Groups of parameters that are aligned together."""
 
 import re
 from collections.abc import Sequence
@@ -9,31 +9,33 @@ from torch import Tensor
 
 AlignmentScope = Literal["model", "module", "parameter"]
 
-# Layers are modules of a list: the shortest prefix of a name that ends in a number is one.
+# A layer is a module in a list: the shortest prefix of a name that ends in a number.
 _LAYER = re.compile(r"(.+?\.\d+)\.")
-# What DDP, torch.compile and activation checkpointing put into the names of parameters.
+# Parts that DDP, torch.compile and activation checkpointing add to parameter names.
 _WRAPPERS = re.compile(r"(^module\.|_orig_mod\.|_checkpoint_wrapped_module\.|_fsdp_wrapped_module\.)")
 
 
 class ParameterGroups:
-    """Sorts parameters by name into groups that have a Gramian each.
+    """Sorts parameters by name into groups, each with its own Gramian.
 
     Args:
-        names: The P parameters' names, as `named_parameters` gives them.
-        scope: "model" puts all in one group, as in arXiv 2509.20682; "module" makes one of each transformer layer (and
-            other member of a module list), and of each other module with parameters of its own; "parameter" makes one
-            of each parameter.
-        modules: With "module", the prefixes whose parameters form a group, instead; what none of them covers forms a
-            group "other".
-        patterns: Regular expressions; only parameters in whose name one is found take part. All do by default.
+        names: Names of the P parameters, as in `named_parameters`.
+        scope: "model" puts all parameters in one group, as in arXiv 2509.20682. "module" makes a group of each
+            transformer layer (and any other member of a module list) and of each other module with its own parameters.
+            "parameter" makes a group of each parameter.
+        modules: With "module", prefixes of names that each form a group instead. Parameters that match none of them
+            form a group "other".
+        patterns: Regular expressions. Only parameters whose name matches one (`re.search`) are in a group. All are by
+            default.
 
     Attributes:
-        groups: The G groups' names, in the order of their first parameter.
-        index: For each parameter its group's position, or None where it takes no part.
+        names: Names of the parameters, without the parts that wrappers add.
+        groups: Names of the G groups, in the order of their first parameter.
+        index: Position of each parameter's group, or None for a parameter in no group.
 
     Raises:
-        ValueError: On an unknown scope, a pattern that is no regular expression or fits no parameter, or a prefix
-            that fits none or is given with another scope than "module".
+        ValueError: If the scope is unknown, a pattern is not a regular expression or matches no parameter, or a prefix
+            matches no parameter or is given with another scope than "module".
     """
 
     def __init__(
@@ -47,10 +49,10 @@ class ParameterGroups:
         names = [_WRAPPERS.sub("", name) for name in names]
         for pattern in patterns or ():
             if not any(re.search(pattern, name) for name in names):
-                raise ValueError(f"no parameter's name has {pattern!r} in it; there are {_some(names)}")
+                raise ValueError(f"no parameter's name matches {pattern!r}; there are {_some(names)}")
         for module in modules or ():
             if not any(_is_within(name, module) for name in names):
-                raise ValueError(f"there is no parameter in a module {module!r}; there are {_some(names)}")
+                raise ValueError(f"no parameter is in a module {module!r}; there are {_some(names)}")
         self.names = names
         self.groups: list[str] = []
         self.index: list[int | None] = []
@@ -67,10 +69,10 @@ class ParameterGroups:
     def gramians(self, products: Tensor) -> Tensor:
         """Sum the products of parameters (see `compute_products`) within each group: (P, K, K) -> (G, K, K).
 
-        A product that is not finite makes an entry of its own group NaN, and of no other.
+        A non-finite product makes the entry of its own group NaN, and no other.
         """
         if self._members is None or self._members.device != products.device:
-            # Not index_add_, which on a GPU adds in a different order each time; and float64, lest TF32 round.
+            # index_add_ on a GPU adds in a different order each time. float64 avoids the rounding of TF32.
             wide = torch.float32 if products.device.type == "mps" else torch.float64
             members = torch.zeros(len(self.groups), len(self.index), dtype=wide)
             for parameter, group in enumerate(self.index):
@@ -78,9 +80,11 @@ class ParameterGroups:
                     members[group, parameter] = 1
             self._members = members.to(products.device)
         flat = products.flatten(1).to(self._members.dtype)
-        finite = flat.abs() < torch.inf  # NaN is not
+        finite = flat.abs() < torch.inf  # False for NaN
         sums = self._members @ torch.where(finite, flat, 0.0)
-        sums = torch.where(self._members @ (~finite).to(flat) > 0, torch.nan, sums)  # 0 * inf would spoil every group
+        sums = torch.where(
+            self._members @ (~finite).to(flat) > 0, torch.nan, sums
+        )  # 0 * inf would make every group NaN
         return sums.to(products.dtype).unflatten(1, products.shape[1:])
 
 
@@ -88,7 +92,8 @@ def check_scope(scope: str, modules: Sequence[str] | None, patterns: Sequence[st
     """Check what can be checked without a model.
 
     Raises:
-        ValueError: On an unknown scope, prefixes with another scope than "module", or a pattern that is none.
+        ValueError: If the scope is unknown, prefixes are given with another scope than "module", or a pattern is not a
+            regular expression.
     """
     if scope not in get_args(AlignmentScope):
         raise ValueError(f"the alignment scope must be one of {', '.join(get_args(AlignmentScope))}, got {scope!r}")
@@ -98,7 +103,7 @@ def check_scope(scope: str, modules: Sequence[str] | None, patterns: Sequence[st
         try:
             re.compile(pattern)
         except re.error as error:
-            raise ValueError(f"{pattern!r} is no regular expression: {error}") from None
+            raise ValueError(f"{pattern!r} is not a regular expression: {error}") from None
 
 
 def _group_of(name: str, scope: str, modules: Sequence[str] | None) -> str:
@@ -117,8 +122,8 @@ def _is_within(name: str, module: str) -> bool:
 
 
 def _some(names: Sequence[str]) -> str:
-    shown = ", ".join(names[:4])
-    return f"{shown}, ... ({len(names)} in all)" if len(names) > 4 else shown
+    first = ", ".join(names[:4])
+    return f"{first}, ... ({len(names)} in total)" if len(names) > 4 else first
 
 
 __all__ = ["AlignmentScope", "ParameterGroups", "check_scope"]

@@ -1,4 +1,4 @@
-"""Conflict statistics of an update, their means over many updates, and counts per epoch: what the paper plots."""
+"""Conflict statistics of an update, means over many updates, and counts per epoch, as plotted in the paper."""
 
 from collections.abc import Callable, Sequence
 from itertools import combinations
@@ -10,21 +10,19 @@ from torch import Tensor
 
 @torch.no_grad()
 def conflict_statistics(gramian: Tensor, weights: Tensor, views: Sequence[str]) -> dict[str, Tensor]:
-    """Statistics of one update, as scalars on the Gramian's device.
+    """Return the statistics of one update, as scalars on the Gramian's device.
 
     Args:
-        gramian: Shape (K, K), the views' inner products; or (G, K, K), those of each group of parameters, whose sum is
-            that of all.
-        weights: Shape (K,) or (G, K), what the alignment method made of it.
-        views: The K views' names.
+        gramian: Shape (K, K), the inner products of the views' gradients; or (G, K, K), one Gramian per group of
+            parameters, which add up to that of all parameters.
+        weights: Shape (K,) or (G, K), the weights from the alignment method.
+        views: Names of the K views.
 
     Returns:
-        `conflict_rate` (1 where any two views have a negative cosine, else 0; NaN for a non-finite Gramian; left out
-        where there is one view),
-        `cosine_<a>_<b>` in [-1, 1] (0 where a gradient is zero) and
-        `norm_ratio_<b>_<a>` = |g_b| / |g_a| for each pair, `grad_norm_<view>` and
-        `weight_<view>` (the groups' mean); for more than one group also `group_conflict_rate`, the fraction of the
-        groups in which any two views conflict.
+        `conflict_rate` (1 if any two views have a negative cosine, else 0; NaN for a non-finite Gramian; missing for a
+        single view); `cosine_<a>_<b>` in [-1, 1] (0 for a zero gradient) and `norm_ratio_<b>_<a>` = |g_b| / |g_a| for
+        each pair; `grad_norm_<view>` and `weight_<view>` (the mean over groups). For more than one group also
+        `group_conflict_rate`, the fraction of groups in which any two views conflict.
     """
     groups = gramian if gramian.ndim == 3 else gramian[None]
     gramian = groups.sum(0)
@@ -42,15 +40,15 @@ def conflict_statistics(gramian: Tensor, weights: Tensor, views: Sequence[str]) 
 
 @torch.no_grad()
 def gradient_statistics(gramians: Tensor, views: Sequence[str]) -> dict[str, Tensor]:
-    """What Gramians say of the gradients themselves.
+    """Return the cosines and norms of gradients from their Gramians.
 
     Args:
         gramians: Shape (..., K, K).
-        views: The K views' names.
+        views: Names of the K views.
 
     Returns:
-        Tensors of shape (...): `cosine_<a>_<b>` in [-1, 1] (0 where a gradient is zero) and `norm_ratio_<b>_<a>` =
-        |g_b| / |g_a| for each pair, `grad_norm_<view>`. What is not finite stays so.
+        Tensors of shape (...): `cosine_<a>_<b>` in [-1, 1] (0 for a zero gradient) and `norm_ratio_<b>_<a>` =
+        |g_b| / |g_a| for each pair, and `grad_norm_<view>`. Non-finite values stay non-finite.
     """
     norms = gramians.diagonal(dim1=-2, dim2=-1).clamp(min=0).sqrt()
     statistics = {}
@@ -66,57 +64,57 @@ def gradient_statistics(gramians: Tensor, views: Sequence[str]) -> dict[str, Ten
 
 @torch.no_grad()
 def conflicts(gramians: Tensor) -> Tensor:
-    """Whether any two views have a negative product: (..., K, K) -> (...), 1 or 0, NaN for a non-finite Gramian."""
-    finite = gramians.flatten(-2).abs().amax(-1) < torch.inf  # nor NaN, which is in no order
+    """Return 1 if any two views have a negative product, else 0; NaN for a non-finite Gramian: (..., K, K) -> (...)."""
+    finite = gramians.flatten(-2).abs().amax(-1) < torch.inf  # False for NaN
     return torch.where(finite, (gramians < 0).flatten(-2).any(-1).to(gramians.dtype), torch.nan)
 
 
 class RunningMeans:
-    """Means of named scalars, summed on their device and read out only when asked for.
+    """Means of named scalars. They are summed on the device and copied to the host only on request.
 
-    A value that is not finite (an overflowed update, a ratio to a zero norm) is left out of its own mean, so that one
-    bad step does not blot out the record of an epoch.
+    A non-finite value (from an overflowed update, or a ratio to a zero norm) is left out of its mean, so that one bad
+    step does not hide the others.
     """
 
     def __init__(self) -> None:
-        # Updates with the same names share two vectors, so that an update is a few launches on a GPU.
-        self._totals: dict[tuple[str, ...], Tensor] = {}  # (2, names): sums of finite values, and how many there were
+        # Updates with the same names share two vectors, so an update takes only a few launches on a GPU.
+        self._totals: dict[tuple[str, ...], Tensor] = {}  # (2, names): sums of finite values and their counts
         self._steps = 0
 
     def __len__(self) -> int:
-        """Number of updates since the last `reset`."""
+        """Return the number of updates since the last `reset`."""
         return self._steps
 
     @torch.no_grad()
     def update(self, values: dict[str, Tensor]) -> None:
-        """Add one update's scalars. No device is waited for."""
+        """Add the scalars of one update, without waiting for the device."""
         self._steps += 1
         names = tuple(values)
         stacked = torch.stack([value.detach().float() for value in values.values()])
-        finite = stacked.abs() < torch.inf  # NaN is not
+        finite = stacked.abs() < torch.inf  # False for NaN
         new = torch.stack([torch.where(finite, stacked, 0.0), finite.float()])
         self._totals[names] = self._totals[names].to(new.device) + new if names in self._totals else new
 
     def means(self, over_processes: Callable[[Tensor], Tensor] | None = None) -> dict[str, float]:
-        """The means so far; a name that never had a finite value is left out.
+        """Return the means so far, without names that never had a finite value.
 
         Args:
-            over_processes: Sums a tensor over the processes of a distributed run, if the means are to be theirs all.
+            over_processes: Sums a tensor over the processes of a distributed run, for means over all of them.
         """
         if not self._totals:
             return {}
-        # All in one tensor, whose shape does not depend on what was finite: one reduction and one transfer.
+        # One tensor, whose shape does not depend on the values, takes one reduction and one transfer.
         device = next(iter(self._totals.values())).device
         totals = torch.cat([total.to(device) for total in self._totals.values()], dim=1)
         gathered = over_processes(totals) if over_processes else totals
         return {name: total / n for name, (total, n) in self._by_name(gathered.tolist()).items() if n}
 
     def reset(self) -> None:
-        """Start over."""
-        self.__init__()
+        """Clear all sums."""
+        self._totals, self._steps = {}, 0
 
     def state_dict(self) -> dict[str, Any]:
-        """Plain numbers, fit for JSON."""
+        """Return the state as plain numbers for JSON."""
         parts = [total.cpu() for total in self._totals.values()]
         totals = self._by_name(torch.cat(parts, dim=1).tolist()) if parts else {}
         return {
@@ -126,7 +124,7 @@ class RunningMeans:
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Take up where `state_dict` left off."""
+        """Restore what `state_dict` returned."""
         self._steps = state["steps"]
         rows = [list(state["sums"].values()), [state["counts"][name] for name in state["sums"]]]
         self._totals = {tuple(state["sums"]): torch.tensor(rows, dtype=torch.float32)} if state["sums"] else {}
@@ -141,7 +139,7 @@ class RunningMeans:
 
 
 class ConflictCounts:
-    """Counts updates, conflicts and non-finite Gramians per epoch, on the device until read."""
+    """Counts updates, conflicts and non-finite Gramians per epoch, on the device until they are read."""
 
     def __init__(self) -> None:
         self._counts: dict[int, Tensor] = {}
@@ -152,29 +150,30 @@ class ConflictCounts:
 
         Args:
             epoch: Index of the epoch, from 0.
-            conflict: Scalar, 1 for a conflict, 0 for none, NaN where the Gramian is not finite (`conflicts`).
+            conflict: Scalar from `conflicts`: 1 for a conflict, 0 for none, NaN for a non-finite Gramian.
         """
         counts = torch.stack([torch.ones_like(conflict), conflict == 1, conflict.isnan()]).long()
         self._counts[epoch] = self._counts[epoch].to(counts) + counts if epoch in self._counts else counts
 
     def rates(self) -> dict[int, float]:
-        """Fraction of an epoch's finite updates in which two views conflicted, by epoch from 0."""
+        """Return the fraction of finite updates in which two views conflict, by epoch counted from 0."""
         return {epoch: rate for epoch, counts in self._counts.items() if (rate := _rate(counts)) is not None}
 
     def rate(self) -> float | None:
-        """Fraction over the whole run; None before the first finite update."""
-        return _rate(sum(self._counts.values())) if self._counts else None
+        """Return the fraction over the whole run; None before the first finite update."""
+        # A resumed run has earlier epochs on the CPU.
+        return _rate(torch.stack([counts.cpu() for counts in self._counts.values()]).sum(0)) if self._counts else None
 
     def nonfinite(self) -> int:
-        """Updates whose gradients were not finite (or too large for their products to be)."""
+        """Return the number of updates with non-finite gradients, or with gradients too large for their products."""
         return sum(int(counts[2]) for counts in self._counts.values())
 
     def state_dict(self) -> dict[str, Any]:
-        """Plain numbers, fit for JSON."""
+        """Return the state as plain numbers for JSON."""
         return {str(epoch): counts.tolist() for epoch, counts in self._counts.items()}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Take up where `state_dict` left off."""
+        """Restore what `state_dict` returned."""
         self._counts = {int(epoch): torch.tensor(counts) for epoch, counts in state.items()}
 
 

@@ -1,9 +1,9 @@
-"""The views' gradients: held apart, multiplied with each other, and combined where the optimizer looks for them."""
+"""Keep the gradients of several views apart, compute their inner products, and combine them in `p.grad`."""
 
 import functools
 import logging
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Generator, Iterable, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
@@ -17,26 +17,26 @@ if TYPE_CHECKING:
 
 if distributed.is_available():
     from torch.distributed.tensor import DTensor, Partial
-else:  # builds without it have no sharded tensors either
+else:  # builds without it have no sharded tensors
     DTensor = Partial = ()
 
 logger = logging.getLogger(__name__)
 
 Gradients = Sequence[Tensor | None]
-"""One view's gradients, one tensor per parameter; `None` where the view gave the parameter no gradient (a zero)."""
+"""Gradients of one view, one tensor per parameter; `None` where the view gave no gradient (zero)."""
 
 
 class GradientPasses:
-    """Reads K views' gradients for their products, then reads them again and writes their weighted sum.
+    """Reads the gradients of K views once for their products, and once more to write their weighted sum.
 
-    Gradients on a GPU go through Triton's kernels where these run (`gradient_kernels`), all others through buckets
-    (`buckets`). Neither form makes the host wait for the device.
+    Gradients on a GPU use Triton kernels if these run (`gradient_kernels`). All others use buckets (`buckets`). Neither
+    makes the host wait for the device.
 
     Args:
         gradients: K sequences of P gradients, `None` where a view has none.
 
     Raises:
-        ValueError: If the sequences differ in length, or a gradient is sparse or still to be summed over processes.
+        ValueError: If the sequences differ in length, a gradient is sparse, or it has not been summed over processes.
     """
 
     def __init__(self, gradients: Sequence[Sequence[Tensor | None]]) -> None:
@@ -54,9 +54,9 @@ class GradientPasses:
         self._rest = [[g if p not in covered else None for p, g in enumerate(view)] for view in local] if rest else []
 
     def products(self) -> Tensor:
-        """The views' inner products by parameter, float32 (P, K, K); see `compute_products`.
+        """Return the views' inner products by parameter, float32 (P, K, K); see `compute_products`.
 
-        Every process of a distributed run must call this alike: products of sharded gradients are summed.
+        Every process of a distributed run must call this, because products of sharded gradients are summed.
         """
         views, parameters = len(self._gradients), len(self._gradients[0]) if self._gradients else 0
         if self._table is None:
@@ -70,11 +70,11 @@ class GradientPasses:
         return sum_over_shards(products, [next((g for g in column if g is not None), None) for column in columns])
 
     def combine_(self, weights: Tensor, index: Sequence[int] | None = None) -> None:
-        """Put each parameter's weighted sum into the first tensor that it has.
+        """Write each parameter's weighted sum to its first tensor.
 
         Args:
             weights: Shape (G, K).
-            index: For each parameter its row; by default the first.
+            index: Row of `weights` for each parameter; the first by default.
         """
         if self._table is not None:
             self._table.combine_(weights, index)
@@ -86,17 +86,17 @@ class GradientPasses:
 
 
 class ViewGradients:
-    """Swaps view gradients in and out of `p.grad`; the tensors are never flattened or stacked.
+    """Swaps the gradients of views in and out of `p.grad`, without ever flattening or stacking them.
 
-    Between views `p.grad` is `None`; within `accumulate(view)` it is what that view has gathered so far, so that a
-    backward pass accumulates into it exactly as in ordinary training (and so do gradient hooks, DDP's reduction and
-    loss scaling). `combine` writes the weighted sum into the first view's tensors. The extra memory is one gradient
-    for each view beyond the first.
+    Between views `p.grad` is `None`. Within `accumulate(view)` it is the gradient that this view has accumulated so
+    far, so a backward pass adds to it exactly as in ordinary training, including gradient hooks, DDP's reduction and
+    loss scaling. `combine` writes the weighted sum to the tensors of the first view. The extra memory is one gradient
+    per view beyond the first.
 
     Args:
         parameters: The model's parameters. A frozen one has no gradient in any view, and may be unfrozen at any time.
-        shared_storage: Whether `p.grad` lies in a buffer that the next backward pass writes to again (DDP's
-            `gradient_as_bucket_view`, CUDA graphs). Only then gradients are copied, once a pass.
+        shared_storage: Whether the next backward pass writes to the same memory again (DDP's `gradient_as_bucket_view`,
+            CUDA graphs). Only then are gradients copied, once per pass.
     """
 
     def __init__(self, parameters: Iterable[nn.Parameter], shared_storage: bool = False) -> None:
@@ -111,8 +111,8 @@ class ViewGradients:
         return list(self._held)
 
     @contextmanager
-    def accumulate(self, view: str) -> Iterator[None]:
-        """Within this context `p.grad` is the gradient that `view` has accumulated since the last `combine`."""
+    def accumulate(self, view: str) -> Generator[None]:
+        """Within this context, `p.grad` is the gradient that `view` has accumulated since the last `combine`."""
         held = self._held.get(view, [None] * len(self._parameters))
         for parameter, gradient in zip(self._parameters, held, strict=True):
             parameter.grad = gradient
@@ -125,26 +125,26 @@ class ViewGradients:
                 parameter.grad = None
 
     def products(self) -> Tensor:
-        """The views' inner products by parameter, (P, K, K), in the order of `views` (see `compute_products`)."""
+        """Return the inner products by parameter, (P, K, K), in the order of `views` (see `compute_products`)."""
         return self._over_held().products()
 
     def gramian(self) -> Tensor:
-        """The K x K Gramian of the views held, over all parameters, in the order of `views`."""
+        """Return the K x K Gramian over all parameters, in the order of `views`."""
         return self.products().sum(0)
 
     @torch.no_grad()
     def combine(self, weights: Tensor, index: Sequence[int] | None = None) -> None:
-        """Set `p.grad` to the weighted sum of the views' gradients, in place, and forget the views.
+        """Set `p.grad` to the weighted sum of the views' gradients, in place, and clear the views.
 
-        A parameter with no gradient in one view gets the others' weighted sum; with none in any view it keeps `None`,
-        so that the optimiser passes it over as in ordinary training.
+        A parameter without a gradient in one view gets the weighted sum of the others. Without a gradient in any view
+        it keeps `None`, and the optimizer ignores it as in ordinary training.
 
         Args:
-            weights: Shape (K,), on the gradients' device, in the order of `views`; or (G, K), a row a group.
-            index: With (G, K), each parameter's row.
+            weights: Shape (K,), on the gradients' device, in the order of `views`; or (G, K), one row per group.
+            index: With (G, K), the row of each parameter.
 
         Raises:
-            ValueError: If there is not one weight a view.
+            ValueError: If there is not one weight per view.
         """
         if weights.shape[-1:] != (len(self._held),):
             raise ValueError(f"{len(self._held)} views {self.views} need as many weights, got {tuple(weights.shape)}")
@@ -165,7 +165,7 @@ class ViewGradients:
 
 def _dense(gradient: Tensor) -> Tensor:
     if gradient.is_sparse:
-        raise ValueError("sparse gradients cannot be aligned; make the embedding with sparse=False")
+        raise ValueError("sparse gradients cannot be aligned; create the embedding with sparse=False")
     return gradient
 
 
@@ -179,7 +179,7 @@ def _make_table(local: Sequence[Sequence[Tensor | None]], device: torch.device) 
 
 @functools.cache
 def _kernels_run(device: torch.device) -> bool:
-    """Whether Triton can build and run the kernels on a device; tried once, on one element."""
+    """Return whether Triton can build and run the kernels on a device, tested once on a single element."""
     try:
         from hf_gradalign.alignment.gradient_kernels import GradientTable
 
@@ -188,10 +188,10 @@ def _kernels_run(device: torch.device) -> bool:
         table.products_(torch.zeros(1, 2, 2, device=device))
         table.combine_(torch.ones(1, 2, device=device))
     except Exception as error:
-        # It fails in many ways: it is not installed, there is no C compiler, the GPU is too old for it.
+        # There are many reasons: Triton is not installed, there is no C compiler, the GPU is too old.
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         logger.warning(
-            f"Aligning gradients on {device} without Triton, which takes longer: {reason}. Triton comes with torch's "
+            f"Aligning gradients on {device} without Triton, which is slower: {reason}. Triton comes with torch's "
             "CUDA builds for Linux and needs a C compiler such as gcc."
         )
         return False
@@ -200,19 +200,19 @@ def _kernels_run(device: torch.device) -> bool:
 
 @torch.no_grad()
 def compute_products(gradients: Sequence[Gradients]) -> Tensor:
-    """Inner products of every pair of K views' gradients, parameter by parameter.
+    """Return the inner products of all pairs of K views' gradients for each parameter.
 
-    Accumulated in float32 (in float64 for gradients of that type), so that half-precision gradients neither overflow
-    nor lose their small terms. Each gradient is read from memory once for all pairs, and the host waits for no device
-    (see `GradientPasses`). Gradients that are sharded over processes (`DTensor`, FSDP2) are multiplied shard by shard
-    and the products summed over the shards; every process must then call this alike.
+    Products are accumulated in float32 (float64 for gradients of that type), so half-precision gradients neither
+    overflow nor lose small terms. Each gradient is read from memory once for all pairs, and the host never waits for
+    the device (see `GradientPasses`). Gradients that are sharded over processes (`DTensor`, FSDP2) are multiplied shard
+    by shard, and the products are summed over the shards; then every process must call this.
 
     Args:
-        gradients: K sequences of P entries, entry p of each the gradient of parameter p (any shape).
+        gradients: K sequences of P entries; entry p is the gradient of parameter p, of any shape.
 
     Returns:
-        Float32 tensor of shape (P, K, K), each matrix symmetric, on the device of the first gradient found. Entry
-        (p, i, j) is the inner product of views i and j for parameter p; non-finite gradients make it non-finite.
+        Float32 tensor of shape (P, K, K) of symmetric matrices, on the device of the first gradient. Entry (p, i, j) is
+        the inner product of views i and j for parameter p. Non-finite gradients make it non-finite.
 
     Raises:
         ValueError: If the sequences differ in length, or a gradient is sparse.
@@ -221,35 +221,35 @@ def compute_products(gradients: Sequence[Gradients]) -> Tensor:
 
 
 def compute_gramian(gradients: Sequence[Gradients]) -> Tensor:
-    """Inner products of every pair of K views' gradients, taken over all parameters.
+    """Return the inner products of all pairs of K views' gradients over all parameters.
 
     Args:
         gradients: As for `compute_products`.
 
     Returns:
-        Float32 tensor of shape (K, K), symmetric. Entry (i, j) is g_i . g_j.
+        Symmetric float32 tensor of shape (K, K). Entry (i, j) is g_i . g_j.
 
     Raises:
-        ValueError: As by `compute_products`.
+        ValueError: As for `compute_products`.
     """
     return compute_products(gradients).sum(0)
 
 
 def is_sharded_tensor(tensor: Tensor) -> bool:
-    """Whether a tensor is one process's part of a distributed one."""
+    """Return whether a tensor is one process's part of a distributed tensor."""
     return isinstance(tensor, DTensor)
 
 
 def local_part(gradient: Tensor) -> Tensor:
-    """What this process holds of a gradient; changing it in place changes the gradient.
+    """Return this process's part of a gradient. Changing it in place changes the gradient.
 
     Raises:
-        ValueError: If the processes hold terms of a sum that is still to be taken.
+        ValueError: If the gradient has not been summed over processes.
     """
     if not isinstance(gradient, DTensor):
         return gradient
     if any(isinstance(placement, Partial) for placement in gradient.placements):
-        raise ValueError("a gradient is still to be summed over processes (placement Partial) and cannot be aligned")
+        raise ValueError("a gradient has not been summed over processes (placement Partial) and cannot be aligned")
     return gradient.to_local()
 
 
@@ -257,11 +257,11 @@ def sum_over_shards(products: Tensor, gradients: Sequence[Tensor | None]) -> Ten
     """Sum the products of local parts over the processes that hold the other parts.
 
     Args:
-        products: Shape (P, ...), one entry a parameter.
-        gradients: P gradients, by whose placement the entries are summed: over each mesh dimension that shards them.
+        products: Shape (P, ...), one entry per parameter.
+        gradients: P gradients. Each entry is summed over the mesh dimensions that shard its gradient.
 
     Returns:
-        The sums; for gradients that are not sharded `products`, and nothing is sent.
+        The sums. If no gradient is sharded, this is `products`, and nothing is communicated.
     """
     sharded = defaultdict(list)
     for index, gradient in enumerate(gradients):
@@ -270,7 +270,7 @@ def sum_over_shards(products: Tensor, gradients: Sequence[Tensor | None]) -> Ten
             if dimensions:
                 sharded[gradient.device_mesh, dimensions].append(index)
     for (mesh, dimensions), indices in sharded.items():
-        # Taken apart and put together by hand: an index tensor would have to be copied to the device each time.
+        # Split and stacked by hand, because an index tensor would be copied to the device each time.
         entries = list(products.unbind())
         part = torch.stack([entries[index] for index in indices])
         for dimension in dimensions:

@@ -22,8 +22,8 @@ from pathlib import Path
 from hf_gradalign import hub
 from hf_gradalign.cli.commands import set_up_libraries
 from hf_gradalign.hub import arena
-from hf_gradalign.utils.atomic_writing import write_text_atomically
 from hf_gradalign.utils.file_locks import hold_output
+from hf_gradalign.utils.files import write_text_atomically
 from hf_gradalign.utils.messages import error_line, in_users_words, program
 
 

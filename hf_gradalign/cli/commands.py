@@ -90,7 +90,7 @@ def set_up_libraries(*, no_progress: bool = False) -> None:
         no_progress: Hide those of downloads and uploads, too.
     """
     from hf_gradalign.utils.hub_waits import limit_hub_waits
-    from hf_gradalign.utils.library_bars import hide_library_bars
+    from hf_gradalign.utils.third_party import hide_library_bars
 
     limit_hub_waits()
     hide_library_bars(downloads=no_progress)

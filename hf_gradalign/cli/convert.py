@@ -21,8 +21,8 @@ from typing import TYPE_CHECKING
 
 from hf_gradalign import conversion, hub, training
 from hf_gradalign.cli.commands import set_up_libraries
-from hf_gradalign.utils.atomic_writing import give_usual_mode, require_free, written_when_whole
 from hf_gradalign.utils.file_locks import hold_output
+from hf_gradalign.utils.files import give_usual_mode, require_free, written_when_whole
 from hf_gradalign.utils.messages import error_line, in_users_words, program, require_room
 
 if TYPE_CHECKING:

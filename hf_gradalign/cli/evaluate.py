@@ -27,8 +27,8 @@ from typing import Any
 
 from hf_gradalign import data, metrics, score_files
 from hf_gradalign.cli.commands import set_up_libraries
-from hf_gradalign.utils.atomic_writing import write_text_atomically
 from hf_gradalign.utils.file_locks import hold_output
+from hf_gradalign.utils.files import write_text_atomically
 from hf_gradalign.utils.messages import error_line, in_users_words, program
 
 

@@ -17,8 +17,8 @@ from pathlib import Path
 
 from hf_gradalign import export as onnx_export
 from hf_gradalign.cli.commands import set_up_libraries
-from hf_gradalign.utils.atomic_writing import require_free
 from hf_gradalign.utils.file_locks import hold_output
+from hf_gradalign.utils.files import require_free
 from hf_gradalign.utils.messages import error_line, in_users_words, program
 
 

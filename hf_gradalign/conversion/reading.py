@@ -14,7 +14,6 @@ import numpy as np
 import torch
 from huggingface_hub import hf_hub_download
 from huggingface_hub.errors import HfHubHTTPError, HFValidationError, HTTPError
-from huggingface_hub.utils.sha import sha_fileobj
 from safetensors.torch import load_file
 from torch import Tensor
 
@@ -166,12 +165,6 @@ def read_state_dict(path: str | Path) -> dict[str, Tensor]:
         what = f"entries that are no tensors: {', '.join(others[:10])}" if others else "no entries"
         raise ConversionError(f"{path} is no state dict: it has {what}")
     return state
-
-
-def sha256_of(path: str | Path) -> str:
-    """Hash of a file, as the Hub shows it."""
-    with Path(path).open("rb") as file:
-        return sha_fileobj(file).hex()
 
 
 def _load_pickle(path: Path) -> Any:

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from hf_gradalign.experiment.run_lock import hold_output_folder
     from hf_gradalign.experiment.training_run import Interrupted, run
     from hf_gradalign.training.conflicts.figures import draw_conflicts, draw_run_figures
-    from hf_gradalign.training.conflicts.history import ConflictHistory
+    from hf_gradalign.training.conflicts.record import ConflictHistory
 
 __getattr__, __dir__ = lazy_names(__name__)
 

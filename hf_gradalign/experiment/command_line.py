@@ -23,7 +23,7 @@ from hf_gradalign.experiment.arguments import (
 )
 from hf_gradalign.experiment.file_names import ARGUMENTS_NAME, RESULTS_NAME
 from hf_gradalign.experiment.processes import on_main_process
-from hf_gradalign.utils.atomic_writing import write_text_atomically
+from hf_gradalign.utils.files import write_text_atomically
 from hf_gradalign.utils.messages import command, error_line, program
 from hf_gradalign.utils.plain_text import plain_text
 from hf_gradalign.utils.settings_files import find_settings, read_settings

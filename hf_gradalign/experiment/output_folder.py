@@ -23,10 +23,9 @@ import hf_gradalign.models
 from hf_gradalign.experiment.file_names import ARGUMENTS_NAME, FINGERPRINT_NAME, REPLACED_DIR, RESULTS_NAME, RUNS_DIR
 from hf_gradalign.experiment.processes import on_main_process
 from hf_gradalign.training.callbacks import BEST_CHECKPOINTS_DIR
+from hf_gradalign.training.checkpoint_integrity import summarize
 from hf_gradalign.training.conflicts.record import PARQUET_NAME, RUNNING_NAME
-from hf_gradalign.training.links import refuse_links_out
-from hf_gradalign.training.merged_adapters import ADAPTER_DIR
-from hf_gradalign.training.run_checkpoints import RunCheckpoints, describe, require_complete
+from hf_gradalign.training.run_checkpoints import ADAPTER_DIR, RunCheckpoints, refuse_links_out, require_complete
 
 logger = logging.get_logger(__name__)
 
@@ -127,7 +126,7 @@ def find_run(resume_from: str, output_dir: str | None = None) -> tuple[Path, Pat
     is_unfinished = (path / ARGUMENTS_NAME).is_file() and not (path / RESULTS_NAME).is_file()
     is_free = resume_from == "last" and not _traces(path)
     if last is None and not is_unfinished and not is_free:
-        incomplete = "; ".join(f"{p.name}: {describe(missing)}" for p, missing in checkpoints.incomplete().items())
+        incomplete = "; ".join(f"{p.name}: {summarize(problems)}" for p, problems in checkpoints.incomplete().items())
         raise FileNotFoundError(
             f"{path} holds no checkpoint to resume from ({incomplete or 'a folder named checkpoint-<step>'})"
         )

@@ -17,7 +17,7 @@ from transformers.trainer import TRAINER_STATE_NAME
 import hf_gradalign
 from hf_gradalign.experiment.arguments import AudioSpoofTrainingArguments, DataArguments, ModelArguments
 from hf_gradalign.experiment.file_names import RESULTS_NAME
-from hf_gradalign.utils.atomic_writing import write_text_atomically
+from hf_gradalign.utils.files import write_text_atomically
 
 
 @dataclass

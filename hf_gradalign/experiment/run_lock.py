@@ -12,8 +12,8 @@ from transformers.utils import logging
 from hf_gradalign.experiment.file_names import RUNS_DIR
 from hf_gradalign.experiment.output_folder import refuse_occupied, resolve_output_folder, run_folder
 from hf_gradalign.experiment.processes import on_main_process
-from hf_gradalign.training.links import refuse_link_out
 from hf_gradalign.utils.file_locks import LockHeldError, hold_lock
+from hf_gradalign.utils.files import refuse_link_out
 
 logger = logging.get_logger(__name__)
 

@@ -69,7 +69,7 @@ def read_text_table(path: str | Path) -> TextTable:
     names = first if has_header else [f"column_{n + 1}" for n in range(len(first))]
     names = [name or f"column_{place + 1}" for place, name in enumerate(names)]
     if len(names) > MAX_COLUMNS:
-        raise ScoreFileError(f"{path} has {len(names):,} columns, and a table may have {MAX_COLUMNS:,}.")
+        raise ScoreFileError(f"{path} has {len(names):,} columns; at most {MAX_COLUMNS:,} are supported.")
     if twice := [name for name, count in Counter(names).items() if count > 1]:
         raise ScoreFileError(f"{path}: the header has {', '.join(sorted(twice))} more than once.")
     try:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from hf_gradalign.data import BadClip
-from hf_gradalign.utils.atomic_writing import write_text_atomically
+from hf_gradalign.utils.files import write_text_atomically
 
 
 def write_score_file(

@@ -25,7 +25,7 @@ from hf_gradalign.scoring.chunks import Chunk, ChunkDataset
 from hf_gradalign.scoring.fingerprint import describe_scoring
 from hf_gradalign.scoring.progress import ProgressStore, ScoredChunk, ScoredPart, begin, finite_or_none
 from hf_gradalign.scoring.scorer import SpoofScorer
-from hf_gradalign.utils.atomic_writing import write_text_atomically
+from hf_gradalign.utils.files import write_text_atomically
 
 logger = logging.get_logger(__name__)
 

@@ -11,8 +11,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from hf_gradalign.utils.atomic_writing import flush_to_disk, write_text_atomically
 from hf_gradalign.utils.file_locks import hold_lock
+from hf_gradalign.utils.files import flush_to_disk, write_text_atomically
 
 _SETTINGS_NAME = "settings.json"
 

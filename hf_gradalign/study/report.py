@@ -13,8 +13,8 @@ from hf_gradalign.study.definition import StudyError
 from hf_gradalign.study.report_settings import ReportSettings
 from hf_gradalign.study.report_tables import ReportTables, make_tables
 from hf_gradalign.study.tables import StudyTables, TableRow
-from hf_gradalign.utils.atomic_writing import write_text_atomically
 from hf_gradalign.utils.file_locks import hold_output
+from hf_gradalign.utils.files import write_text_atomically
 from hf_gradalign.utils.plain_text import markdown_cell, markdown_text
 
 REPORT_NAME = "report.md"

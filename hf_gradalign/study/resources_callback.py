@@ -9,7 +9,7 @@ from typing import Any
 
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
-from hf_gradalign.utils.atomic_writing import write_text_atomically
+from hf_gradalign.utils.files import write_text_atomically
 from hf_gradalign.utils.memory import peak_memory
 
 _REPORT_EVERY = 1.0  # seconds

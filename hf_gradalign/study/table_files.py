@@ -10,7 +10,7 @@ from datasets import Dataset
 from pyarrow import parquet
 
 from hf_gradalign.study.definition import EvaluationSet, StudyError
-from hf_gradalign.utils.atomic_writing import flush_to_disk
+from hf_gradalign.utils.files import flush_to_disk
 
 RESULTS_NAME, EPOCHS_NAME, CLIPS_NAME = "results.parquet", "epochs.parquet", "clips.parquet"
 

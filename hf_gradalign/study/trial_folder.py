@@ -11,8 +11,8 @@ from hf_gradalign.experiment.file_names import RESULTS_NAME
 from hf_gradalign.experiment.run_lock import LOCK_NAME
 from hf_gradalign.study.definition import StudyError
 from hf_gradalign.study.table_files import SETTINGS
-from hf_gradalign.utils.atomic_writing import write_text_atomically
 from hf_gradalign.utils.file_faults import json_fault
+from hf_gradalign.utils.files import write_text_atomically
 from hf_gradalign.utils.plain_text import plain_text
 
 _LOG_END = 16_384  # bytes

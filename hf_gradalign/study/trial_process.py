@@ -46,7 +46,7 @@ from hf_gradalign.study.trial_folder import read_json
 from hf_gradalign.training.callbacks import BEST_CHECKPOINTS_DIR
 from hf_gradalign.utils.file_locks import hold_lock
 from hf_gradalign.utils.hub_waits import limit_hub_waits
-from hf_gradalign.utils.library_bars import hide_library_bars
+from hf_gradalign.utils.third_party import hide_library_bars
 
 logger = logging.get_logger(__name__)
 

@@ -1,4 +1,4 @@
-"""Training: the `Trainer` subclass, its arguments and its callbacks. Knows nothing of audio."""
+"""Training: the `Trainer` subclass, its arguments and its callbacks. Nothing here is specific to audio."""
 
 from typing import TYPE_CHECKING
 

@@ -1,4 +1,4 @@
-"""What a run with gradient alignment is told, beside what any `Trainer` run is told."""
+"""The arguments of a run with gradient alignment, in addition to those of any `Trainer` run."""
 
 import json
 import os
@@ -23,50 +23,50 @@ class GradientAlignmentArguments(TrainingArguments):
     """`transformers.TrainingArguments` plus the arguments of gradient alignment.
 
     Parameters that control alignment:
-        align_gradients: Alignment method by name: "none", "pcgrad", "gradvac", "cagrad", with the extra `torchjd` also
-            those of `TorchJDWeighting` ("upgrad", "mgda", ...), and "crmogm(NAME)" around any of them. On the command
-            line a bare `--align_gradients` means "pcgrad".
-        alignment_options: Options of the method, as a mapping or as JSON (see `get_method`).
-        alignment_scope: What has a Gramian of its own: the "model" (the paper), each "module" (transformer layer), or
-            each "parameter".
-        alignment_modules: With the scope "module", prefixes of parameters' names, a Gramian each, instead of layers.
-        alignment_parameters: Regular expressions; only parameters in whose name one is found are aligned, the others
-            get the mean of the views' gradients.
-        view_weights: How much each view counts, by name, as a mapping or as JSON; 1 where nothing is said. Gradients
-            are scaled by these weights, divided by their mean, before they are aligned.
+        align_gradients: Name of the alignment method: "none", "pcgrad", "gradvac" or "cagrad"; with the extra
+            `torchjd` also those of `TorchJDWeighting` ("upgrad", "mgda", ...); "crmogm(NAME)" around any of them. On
+            the command line, `--align_gradients` without a name means "pcgrad".
+        alignment_options: Options of the method, as a mapping or JSON (see `get_method`).
+        alignment_scope: The parameters that share a Gramian: all of the "model" (as in the paper), each "module"
+            (transformer layer), or each "parameter".
+        alignment_modules: With the scope "module", prefixes of parameter names. Each prefix gets one Gramian, instead
+            of each layer.
+        alignment_parameters: Regular expressions. Only parameters whose name matches one (`re.search`) are aligned.
+            The others get the mean of the views' gradients.
+        view_weights: Weight of each view by name, as a mapping or JSON; 1 by default. Gradients are scaled by these
+            weights, divided by their mean, before they are aligned.
 
-    Parameters that control what is recorded:
-        conflict_record: Format of the conflict record, "jsonl" or "parquet"; "none" writes none. It is a file
-            `conflicts.*` in the output folder with a row an update (`ConflictRecorder`). On the command line a bare
-            `--conflict_record` means "jsonl".
-        conflict_record_modules: Whether each transformer layer (and other module) is recorded too.
+    Parameters that control the conflict record:
+        conflict_record: Format of the conflict record: "jsonl", "parquet", or "none" to write none. The record is a
+            file `conflicts.*` in the output folder with one row per update (`ConflictRecorder`). On the command line,
+            `--conflict_record` without a format means "jsonl".
+        conflict_record_modules: Whether to also record each transformer layer and other module.
 
-    Parameters that control what is done about losses and gradients that are not finite:
-        on_nonfinite: "stop" ends training with what gave them; "skip" drops the update's step, counts it, and waits
-            for the device once an update (`NonFiniteGuard`).
+    Parameters that control non-finite losses and gradients:
+        on_nonfinite: "stop" ends training with an error that says where they come from. "skip" drops the update and
+            counts it, and waits for the device once per update (`NonFiniteGuard`).
 
-    Parameters that control the choice of the final weights:
+    Parameters that control the final weights:
         early_stopping_patience: Stop after this many evaluations without a better `metric_for_best_model`.
-        average_best_checkpoints: Average the weights of this many best checkpoints when training ends.
+        average_best_checkpoints: Average the weights of this many best checkpoints at the end of training.
 
     Parameters whose default differs from `TrainingArguments`:
-        greater_is_better: False where the metric is "eer", as for a loss.
-        remove_unused_columns: False, because a batch of views has views where the Trainer looks for columns.
-        restore_callback_states_from_checkpoint: True, so that early stopping counts on after a resume.
-        hub_strategy: "end", so that one complete commit is pushed and not each checkpoint's.
-        logging_nan_inf_filter: False, because it waits for the device after every pass, and hides a loss that is not
-            finite.
-        accelerator_config: With a GPU and pinned memory `{"non_blocking": True}`, so that the next batch travels while
-            the last one is still computed.
+        greater_is_better: False if the metric is "eer", as for a loss.
+        remove_unused_columns: False, because the Trainer would take the views of a batch for columns.
+        restore_callback_states_from_checkpoint: True, so that early stopping keeps its count after a resume.
+        hub_strategy: "end", so that one complete commit is pushed instead of one per checkpoint.
+        logging_nan_inf_filter: False, because it waits for the device after every pass and hides non-finite losses.
+        accelerator_config: With a GPU and pinned memory `{"non_blocking": True}`, so that the next batch is copied
+            while the last one is still being computed.
 
     Raises:
-        ValueError: On an unknown method, option or scope, a view's weight that is not positive, a patience or number
-            of checkpoints below 1, or where these need an evaluation or a metric that is not configured; on a record
-            of modules without a record; on options of the base class that would do nothing, or fail when the first
-            batch is loaded.
+        ValueError: For an unknown method, option or scope; a view weight that is not positive; a patience or number of
+            checkpoints below 1, or without the evaluation or metric that it needs; `conflict_record_modules` without a
+            record; options of the base class that would have no effect, or fail when the first batch is loaded.
     """
 
-    _VALID_DICT_FIELDS: ClassVar[list[str]] = [
+    # In the base class it is a class variable too, without saying so.
+    _VALID_DICT_FIELDS: ClassVar[list[str]] = [  # ty: ignore[incompatible-attribute-override]
         *TrainingArguments._VALID_DICT_FIELDS,
         "alignment_options",
         "view_weights",
@@ -78,7 +78,7 @@ class GradientAlignmentArguments(TrainingArguments):
             "nargs": "?",
             "const": "pcgrad",
             "help": (
-                "How the views' gradients are aligned: none, pcgrad, gradvac, cagrad; with TorchJD installed upgrad, "
+                "Method that aligns the views' gradients: none, pcgrad, gradvac, cagrad; with TorchJD upgrad, "
                 "dualproj, mgda, imtlg, aligned_mtl, fairgrad, krum, pcd; 'crmogm(NAME)' smooths the weights of any. "
                 "Without a name: pcgrad."
             ),
@@ -87,25 +87,27 @@ class GradientAlignmentArguments(TrainingArguments):
     alignment_options: dict[str, Any] | str | None = field(
         default=None,
         metadata={
-            "help": "Options of the alignment method as JSON, e.g. '{\"beta\": 0.1}'; a wrong one lists what it takes."
+            "help": "Options of the alignment method as JSON, e.g. '{\"beta\": 0.1}'. An unknown one lists all options."
         },
     )
     alignment_scope: str = field(
         default="model",
-        metadata={"choices": ["model", "module", "parameter"], "help": "What has a Gramian of its own."},
+        metadata={"choices": ["model", "module", "parameter"], "help": "The parameters that share a Gramian."},
     )
     alignment_modules: list[str] | None = field(
         default=None,
-        metadata={"help": "With --alignment_scope module: prefixes of names, a Gramian each, instead of layers."},
+        metadata={
+            "help": "With --alignment_scope module: prefixes of parameter names, one Gramian each, instead of layers."
+        },
     )
     alignment_parameters: list[str] | None = field(
         default=None,
         metadata={
-            "help": "Regular expressions: align only parameters in whose name one is found; the rest get the mean."
+            "help": "Regular expressions: align only parameters whose name matches one; others get the mean gradient."
         },
     )
     view_weights: dict[str, float] | str | None = field(
-        default=None, metadata={"help": "How much each view counts, as JSON, e.g. '{\"codec\": 0.5}'; 1 by default."}
+        default=None, metadata={"help": "Weight of each view as JSON, e.g. '{\"codec\": 0.5}'; 1 by default."}
     )
     conflict_record: str = field(
         default="none",
@@ -117,13 +119,13 @@ class GradientAlignmentArguments(TrainingArguments):
         },
     )
     conflict_record_modules: bool = field(
-        default=False, metadata={"help": "Record each transformer layer and other module too."}
+        default=False, metadata={"help": "Also record each transformer layer and other module."}
     )
     on_nonfinite: str = field(
         default="stop",
         metadata={
             "choices": ON_NONFINITE,
-            "help": "A loss or gradient that is not finite: stop and name what gave it, or skip the update.",
+            "help": "For a loss or gradient that is not finite: stop and say where it comes from, or skip the update.",
         },
     )
     early_stopping_patience: int | None = field(
@@ -134,30 +136,33 @@ class GradientAlignmentArguments(TrainingArguments):
         default=1,
         metadata={"help": "Average the weights of this many best checkpoints at the end of training; 1 averages none."},
     )
-    include_num_input_tokens_seen: str = field(
+    # No bool, as in the base class, or the command line would only take yes and no.
+    include_num_input_tokens_seen: str = field(  # ty: ignore[incompatible-mutable-override]
         default="no",
         metadata={
             "nargs": "?",
             "const": "all",
-            "help": "Count the samples (tokens) that the model is given, over all views: no, all or non_padding.",
+            "help": "Count the samples (tokens) that the model processes in all views: no, all or non_padding.",
         },
     )
     remove_unused_columns: bool = field(
-        default=False, metadata={"help": "Kept off: a batch of views has views where the Trainer looks for columns."}
+        default=False, metadata={"help": "Must stay off: it would remove the views from a batch."}
     )
     restore_callback_states_from_checkpoint: bool = field(
-        default=True, metadata={"help": "Let early stopping count on after a resume."}
+        default=True, metadata={"help": "Let early stopping keep its count after a resume."}
     )
     hub_strategy: str = field(
         default="end", metadata={"help": "When to push: end, every_save, checkpoint or all_checkpoints."}
     )
     logging_nan_inf_filter: bool = field(
         default=False,
-        metadata={"help": "Log the last finite loss in place of one that is not; waits for the device at every pass."},
+        metadata={
+            "help": "Log the last finite loss instead of one that is not finite; waits for the device after every pass."
+        },
     )
 
     def __post_init__(self) -> None:
-        """Check what can be checked before anything is loaded."""
+        """Check everything that can be checked before anything is loaded."""
         if self.deepspeed:
             raise ValueError(NO_DEEPSPEED)
         self.alignment_options = _mapping("--alignment_options", self.alignment_options)
@@ -172,9 +177,10 @@ class GradientAlignmentArguments(TrainingArguments):
         if self.on_nonfinite not in ON_NONFINITE:
             raise ValueError(f"--on_nonfinite must be one of {', '.join(ON_NONFINITE)}, got {self.on_nonfinite!r}")
         if self.conflict_record_modules and self.conflict_record == "none":
-            raise ValueError("--conflict_record_modules adds to the conflict record: give --conflict_record jsonl too")
+            raise ValueError("--conflict_record_modules adds to the conflict record: also pass --conflict_record jsonl")
         if isinstance(self.fsdp, str) and self.fsdp.lower() == "true":
-            self.fsdp = True  # as a bare --fsdp is, and as a kept command line says it
+            # This is how a saved command line spells a bare --fsdp.
+            self.fsdp = True  # ty: ignore[invalid-assignment]
         metric = (self.metric_for_best_model or "").removeprefix("eval_")
         if self.greater_is_better is None and metric == "eer":
             self.greater_is_better = False
@@ -200,7 +206,7 @@ class GradientAlignmentArguments(TrainingArguments):
             raise ValueError("--average_best_checkpoints averages checkpoints and needs --save_strategy epoch or steps")
 
     def _check_options_of_the_trainer(self) -> None:
-        """Refuse what the base class would accept and then ignore, or fail on when the first batch is loaded."""
+        """Check options that the base class would ignore, or that would fail when the first batch is loaded."""
         check_numbers(self)
         seen = self.include_num_input_tokens_seen
         if isinstance(seen, bool) or str(seen).lower() in ("true", "false"):
@@ -215,27 +221,29 @@ class GradientAlignmentArguments(TrainingArguments):
             for option in ("dataloader_persistent_workers", "dataloader_multiprocessing_context"):
                 if getattr(self, option):
                     raise ValueError(
-                        f"--{option} is about loader workers, and there are none: give "
-                        "--dataloader_num_workers too, or leave it out"
+                        f"--{option} applies to data loader workers, and there are none: also pass "
+                        "--dataloader_num_workers, or remove it"
                     )
         if (self.bf16 or self.bf16_full_eval) and not torch.accelerator.is_available():
-            self.use_cpu = True  # as it would be; the base class wants it said
+            self.use_cpu = True  # this is what happens anyway, and the base class requires it
         if self.ddp_backend is not None and _is_single_process():
-            raise ValueError("--ddp_backend is for several processes (torchrun), and this is one; leave it out")
+            raise ValueError("--ddp_backend is for several processes (torchrun), and this is a single one; remove it")
         if self.fsdp_config and not self.fsdp:
-            raise ValueError("--fsdp_config says how the model is sharded, and it is not: give --fsdp too")
+            raise ValueError("--fsdp_config has no effect without --fsdp: also pass --fsdp")
 
     def __getstate__(self) -> dict[str, Any]:
-        """As it is pickled, into `training_args.bin` of each checkpoint: without the token."""
+        """Leave the token out of `training_args.bin`, which is pickled into each checkpoint."""
         return {**vars(self), "hub_token": None}
 
     def make_method(self) -> AlignmentMethod:
-        """A fresh alignment method as these arguments describe it."""
-        return get_method(self.align_gradients, **(self.alignment_options or {}))
+        """Return a new instance of the alignment method that these arguments describe."""
+        options = self.alignment_options or {}
+        assert isinstance(options, dict)  # __post_init__ parses JSON
+        return get_method(self.align_gradients, **options)
 
 
 def _is_single_process() -> bool:
-    # As accelerate finds out.
+    # The variables that accelerate reads.
     counts = ("WORLD_SIZE", "PMI_SIZE", "OMPI_COMM_WORLD_SIZE", "MV2_COMM_WORLD_SIZE")
     return get_int_from_env(counts, 1) == 1 and "LOCAL_RANK" not in os.environ
 

@@ -1,4 +1,4 @@
-"""Callbacks: early stopping, a checkpoint on Ctrl-C, and the best checkpoints' weights."""
+"""Callbacks: early stopping, a checkpoint on Ctrl-C, and keeping the best checkpoints' weights."""
 
 import json
 import math
@@ -15,18 +15,17 @@ from transformers import EarlyStoppingCallback, TrainerCallback, TrainerControl,
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR, SaveStrategy
 from transformers.utils import SAFE_WEIGHTS_NAME, logging
 
-from hf_gradalign.training.checkpoint_manifest import read_manifest, sha256_of
-from hf_gradalign.training.links import refuse_link_out
-from hf_gradalign.utils.atomic_writing import flush_to_disk, write_text_atomically
+from hf_gradalign.training.checkpoint_integrity import read_manifest
+from hf_gradalign.utils.files import flush_to_disk, refuse_link_out, sha256_of, write_text_atomically
 
 logger = logging.get_logger(__name__)
 
 
 class ResumableEarlyStopping(EarlyStoppingCallback):
-    """transformers' early stopping, for runs that are resumed.
+    """Early stopping as in transformers, for runs that may be resumed.
 
-    A run that had stopped for want of patience and is resumed trains no further. The count of evaluations without a
-    better value comes from the checkpoint (`restore_callback_states_from_checkpoint`).
+    The count of evaluations without improvement is restored from the checkpoint
+    (`restore_callback_states_from_checkpoint`). A run that had already stopped early does not train any further.
     """
 
     def on_train_begin(  # noqa: D102
@@ -38,10 +37,10 @@ class ResumableEarlyStopping(EarlyStoppingCallback):
 
 
 class SaveOnInterrupt(TrainerCallback):
-    """On the first SIGINT or SIGTERM, finishes the update at hand, saves a checkpoint and stops training.
+    """On the first SIGINT or SIGTERM, finishes the current update, saves a checkpoint and stops training.
 
-    A second Ctrl-C interrupts at once. Processes of a distributed run agree on the update at which they stop, so that
-    a signal to one of them is enough.
+    A second Ctrl-C interrupts at once. The processes of a distributed run stop after the same update, so a signal to
+    one of them is enough.
 
     Attributes:
         interrupted: Whether the run was stopped by a signal.
@@ -55,7 +54,7 @@ class SaveOnInterrupt(TrainerCallback):
     def on_train_begin(  # noqa: D102
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
-        # Loader workers are forked later and inherit the handler: a Ctrl-C that reaches them too does not kill them.
+        # Data loader workers are forked later and inherit the handler, so Ctrl-C does not kill them.
         for number in (signal.SIGINT, signal.SIGTERM):
             self._previous[number] = signal.signal(number, self._on_signal)
 
@@ -64,7 +63,7 @@ class SaveOnInterrupt(TrainerCallback):
     ) -> None:
         if self._any_process_signalled(args):
             self.interrupted = True
-            # Whatever the run saves otherwise (the best only, weights only), this checkpoint is to go on from.
+            # This checkpoint must be resumable, even if the run otherwise saves only the best or only weights.
             args.save_strategy = SaveStrategy.STEPS
             args.save_only_model = False
             control.should_save = True
@@ -73,12 +72,12 @@ class SaveOnInterrupt(TrainerCallback):
     def on_epoch_end(  # noqa: D102
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
-        # The Trainer ends the epoch wherever training stops. What belongs to the end of an epoch waits for its real
-        # end after the resume, or a checkpoint that the uninterrupted run never compared could become the best.
+        # The Trainer calls this wherever training stops. The evaluation at the end of an epoch must wait for its real
+        # end after the resume. Otherwise a checkpoint could become the best that an uninterrupted run never evaluates.
         if not self.interrupted:
             return
         if float(state.epoch).is_integer():
-            control.should_save = True  # once more, with what the evaluation at the epoch's end finds
+            control.should_save = True  # again, with the result of the evaluation at the end of the epoch
         else:
             control.should_evaluate = control.should_save = control.should_log = False
 
@@ -88,7 +87,7 @@ class SaveOnInterrupt(TrainerCallback):
         self.restore_handlers()
 
     def restore_handlers(self) -> None:
-        """Put the signal handlers back that were there before training."""
+        """Restore the signal handlers from before training."""
         for number, handler in self._previous.items():
             signal.signal(number, handler)
         self._previous = {}
@@ -113,14 +112,13 @@ _RECORD_NAME = "best_checkpoints.json"
 
 
 class BestCheckpoints(TrainerCallback):
-    """Holds on to the weights of the n best checkpoints by `metric_for_best_model`, whatever the Trainer deletes.
+    """Keeps the weights of the n best checkpoints by `metric_for_best_model`, even if the Trainer deletes them.
 
-    The weights are hard links into the Trainer's checkpoints (copies where the file system has no links) under
-    `<output_dir>/best_checkpoints/`, and the record lies beside them, so that a resumed run goes on with it, wherever
-    it was killed.
+    The weights in `<output_dir>/best_checkpoints/` are hard links into the Trainer's checkpoints (copies if the file
+    system does not support links). A record in the same folder lets a resumed run continue, wherever it was killed.
 
     Args:
-        count: How many to keep.
+        count: Number of checkpoints to keep.
     """
 
     def __init__(self, count: int) -> None:
@@ -131,10 +129,10 @@ class BestCheckpoints(TrainerCallback):
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
         if state.is_world_process_zero:
-            # What was recorded after the checkpoint that is resumed from will be trained, and recorded, again.
+            # Later checkpoints than the one resumed from will be trained and recorded again.
             record = [entry for entry in self._read(args, state) if entry["step"] <= state.global_step]
             self._write(args, record[: self.count])
-            # The run may have been killed when the checkpoint was whole and not yet recorded.
+            # The run may have been killed after the checkpoint was complete and before it was recorded.
             if _weights_of_checkpoint(args, state.global_step).is_file():
                 for metrics in (row for row in state.log_history if row["step"] == state.global_step):
                     self.on_evaluate(args, state, control, metrics)
@@ -160,7 +158,7 @@ class BestCheckpoints(TrainerCallback):
         step, value = self._evaluated
         source = _weights_of_checkpoint(args, step)
         if not source.is_file():
-            logger.warning(f"There is no {source}; it is not among the checkpoints to average.")
+            logger.warning(f"{source} does not exist and is not among the checkpoints to average.")
             return
         record = [entry for entry in self._read(args) if entry["step"] != step] + [{"step": step, "value": value}]
         record = _ranked(record, args)[: self.count]
@@ -173,27 +171,27 @@ class BestCheckpoints(TrainerCallback):
 
     @classmethod
     def paths(cls, args: TrainingArguments) -> list[Path]:
-        """The weights kept for a run, best first; those that are missing or damaged are left out, with a warning.
+        """Return the weights kept for a run, best first; missing or damaged ones are left out with a warning.
 
         Raises:
-            FileNotFoundError: If all that were kept are missing or damaged.
+            FileNotFoundError: If all of them are missing or damaged.
         """
         record = cls._read(args)
         paths = [_weights_path(args, entry["step"]) for entry in record if _is_sound(args, entry)]
         if record and not paths:
             raise FileNotFoundError(
-                f"All of the best checkpoints in {Path(args.output_dir, BEST_CHECKPOINTS_DIR)} are missing or damaged. "
-                "Training is done: resume with --average_best_checkpoints 1 to keep the weights at its end"
+                f"All of the best checkpoints in {Path(_output_dir(args), BEST_CHECKPOINTS_DIR)} are missing or "
+                "damaged. Training has finished: resume with --average_best_checkpoints 1 to keep its final weights"
             )
         return paths
 
     @staticmethod
     def take_over(source: Path, args: TrainingArguments) -> None:
-        """Keep what another folder's run has kept, for a run that is resumed from there into `args.output_dir`.
+        """Copy the best checkpoints of a run in another folder that is resumed into `args.output_dir`.
 
         Args:
-            source: The folder of the run whose checkpoint is resumed from.
-            args: Of the run that goes on.
+            source: Folder of the run that is resumed.
+            args: Arguments of the resumed run.
 
         Raises:
             PermissionError: If a link leads out of either folder.
@@ -201,26 +199,26 @@ class BestCheckpoints(TrainerCallback):
         kept = source / BEST_CHECKPOINTS_DIR
         if not (kept / _RECORD_NAME).is_file():
             return
-        folder = Path(args.output_dir, BEST_CHECKPOINTS_DIR)
+        folder = Path(_output_dir(args), BEST_CHECKPOINTS_DIR)
         for path in (*kept.glob("step-*.safetensors"), kept / _RECORD_NAME):
             refuse_link_out(path, source)
             _link(path, folder / path.name)
 
     @staticmethod
     def _read(args: TrainingArguments, state: TrainerState | None = None) -> list[dict[str, Any]]:
-        """The record, best first; with the state of a run that is resumed, made again of its log if it is damaged."""
-        path = Path(args.output_dir, BEST_CHECKPOINTS_DIR, _RECORD_NAME)
+        """Read the record, best first. If it is damaged, rebuild it from the log of a resumed run's state."""
+        path = Path(_output_dir(args), BEST_CHECKPOINTS_DIR, _RECORD_NAME)
         if not path.is_file():
             return []
         rows = [] if state is None else state.log_history
-        logged = {row["step"]: row[_metric(args)] for row in rows if _metric(args) in row}
+        logged = {int(row["step"]): row[_metric(args)] for row in rows if _metric(args) in row}
         try:
             record = json.loads(path.read_text(encoding="utf-8"))
             if all(logged.get(entry["step"], entry["value"]) == entry["value"] for entry in record):
                 return record
         except (ValueError, TypeError, KeyError, RecursionError):
             pass
-        logger.warning(f"{path} is damaged: what the run's log says of the weights in its folder is taken instead.")
+        logger.warning(f"{path} is damaged: it is rebuilt from the run's log and the weights in its folder.")
         paths = {step: _weights_path(args, step) for step in logged}
         return _ranked(
             [
@@ -233,8 +231,8 @@ class BestCheckpoints(TrainerCallback):
 
     @staticmethod
     def _write(args: TrainingArguments, record: list[dict[str, Any]]) -> None:
-        folder = Path(args.output_dir, BEST_CHECKPOINTS_DIR)
-        refuse_link_out(folder, args.output_dir)
+        folder = Path(_output_dir(args), BEST_CHECKPOINTS_DIR)
+        refuse_link_out(folder, _output_dir(args))
         folder.mkdir(parents=True, exist_ok=True)
         write_text_atomically(folder / _RECORD_NAME, json.dumps(record, indent=2) + "\n")
         kept = {_weights_path(args, entry["step"]) for entry in record}
@@ -248,20 +246,26 @@ def _ranked(record: list[dict[str, Any]], args: TrainingArguments) -> list[dict[
     return sorted(record, key=lambda entry: (sign * entry["value"], entry["step"]))
 
 
+def _output_dir(args: TrainingArguments) -> str:
+    assert args.output_dir is not None  # TrainingArguments sets a default
+    return args.output_dir
+
+
 def _metric(args: TrainingArguments) -> str:
     name = args.metric_for_best_model
+    assert name is not None  # GradientAlignmentArguments requires it
     return name if name.startswith("eval_") else f"eval_{name}"
 
 
 def _weights_path(args: TrainingArguments, step: int) -> Path:
-    return Path(args.output_dir, BEST_CHECKPOINTS_DIR, f"step-{step}.safetensors")
+    return Path(_output_dir(args), BEST_CHECKPOINTS_DIR, f"step-{step}.safetensors")
 
 
 def _is_sound(args: TrainingArguments, entry: dict[str, Any]) -> bool:
     path = _weights_path(args, entry["step"])
     if not path.is_file():
         fault = "is missing"
-    elif entry.get("sha256") not in (None, sha256_of(path)):  # older records have no digests
+    elif entry.get("sha256") not in (None, sha256_of(path)):  # records of older versions have no digests
         fault = "is damaged (its content is not what was saved)"
     else:
         return True
@@ -270,7 +274,7 @@ def _is_sound(args: TrainingArguments, entry: dict[str, Any]) -> bool:
 
 
 def _weights_of_checkpoint(args: TrainingArguments, step: int) -> Path:
-    return Path(args.output_dir, f"{PREFIX_CHECKPOINT_DIR}-{step}", SAFE_WEIGHTS_NAME)
+    return Path(_output_dir(args), f"{PREFIX_CHECKPOINT_DIR}-{step}", SAFE_WEIGHTS_NAME)
 
 
 def _link(source: Path, target: Path) -> None:
@@ -284,4 +288,4 @@ def _link(source: Path, target: Path) -> None:
         shutil.copyfile(source, draft)
         flush_to_disk(draft)
     os.replace(draft, target)
-    draft.unlink(missing_ok=True)  # replacing a link by one to the same file does nothing
+    draft.unlink(missing_ok=True)  # os.replace does nothing if both are links to the same file

@@ -1,4 +1,4 @@
-"""The mean of several checkpoints' weights."""
+"""Average the weights of several checkpoints."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -7,48 +7,48 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
-from hf_gradalign.training.checkpoint_manifest import read_manifest, sha256_of
+from hf_gradalign.training.checkpoint_integrity import read_manifest
+from hf_gradalign.utils.files import sha256_of
 
 
 def average_checkpoints(paths: Sequence[str | Path]) -> dict[str, Tensor]:
-    """The arithmetic mean of checkpoints, entry by entry.
+    """Return the arithmetic mean of checkpoints, entry by entry.
 
-    Every entry is summed in float64 over all checkpoints and divided once, so the result does not depend on their
-    order beyond rounding, and every checkpoint counts the same. Integer entries are counters (batch-norm's
-    `num_batches_tracked`), whose mean would be no count: the largest is taken.
+    Every entry is summed in float64 over all checkpoints and divided once, so every checkpoint counts the same and
+    their order only affects rounding. Integer entries are counters (`num_batches_tracked` of batch norm), whose mean
+    is not a count, so the largest is used.
 
     Args:
-        paths: Safetensors files, or folders that hold a `model.safetensors`.
+        paths: Safetensors files, or folders that contain a `model.safetensors`.
 
     Returns:
-        State dict of the first checkpoint's names, shapes and types.
+        A state dict with the names, shapes and types of the first checkpoint.
 
     Raises:
-        ValueError: If no checkpoint is given, their names or shapes differ, or the weights in a folder are not those
-            that its manifest was written for.
-        FileNotFoundError: If one has no weights.
+        ValueError: If no checkpoint is given, names or shapes differ, or a folder's weights do not match its manifest.
+        FileNotFoundError: If a checkpoint has no weights.
     """
     files = [path / "model.safetensors" if path.is_dir() else path for path in map(Path, paths)]
     if not files:
-        raise ValueError("there is nothing to average: no checkpoint was given")
+        raise ValueError("nothing to average: no checkpoint was given")
     for file in files:
         if not file.is_file():
             raise FileNotFoundError(f"no weights at {file}")
         digests = (read_manifest(file.parent) or {}).get("sha256", {})
         if digests.get(file.name) not in (None, sha256_of(file)):
-            raise ValueError(f"{file} is damaged: its content is not what was saved; leave it out")
+            raise ValueError(f"{file} is damaged: its content is not what was saved; average without it")
     return average_state_dicts(map(load_file, files), files)
 
 
 def average_state_dicts(states: Iterable[Mapping[str, Tensor]], names: Sequence[str | Path]) -> dict[str, Tensor]:
-    """The same of state dicts; of an iterator one at a time is held.
+    """Return the arithmetic mean of state dicts, as `average_checkpoints` does.
 
     Args:
-        states: One state dict or more.
-        names: What to call each of them in errors.
+        states: One or more state dicts. From an iterator, only one at a time is held in memory.
+        names: Name of each state dict in error messages.
 
     Returns:
-        State dict of the first one's names, shapes and types.
+        A state dict with the names, shapes and types of the first one.
 
     Raises:
         ValueError: If their names or shapes differ.
@@ -78,4 +78,6 @@ def _check_same_entries(
         entry for entry in set(state) & set(other_state) if state[entry].shape != other_state[entry].shape
     )
     if differing:
-        raise ValueError(f"{name} and {other} are not checkpoints of one model; they differ in {', '.join(differing)}")
+        raise ValueError(
+            f"{name} and {other} are not checkpoints of the same model; they differ in {', '.join(differing)}"
+        )

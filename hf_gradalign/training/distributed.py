@@ -1,7 +1,8 @@
-"""Several processes: FSDP2 for models that it does not expect, and leaving the process group."""
+"""Distributed training: FSDP2 with speech models, and leaving the process group."""
 
 import gc
 from collections.abc import Mapping
+from typing import Any
 
 from accelerate import Accelerator
 from torch import Tensor, distributed, nn
@@ -10,37 +11,37 @@ from torch.distributed.checkpoint.state_dict import StateDictOptions, set_model_
 from hf_gradalign.alignment import is_sharded_tensor
 
 
-def prepare_for_fsdp(model: nn.Module, accelerator: Accelerator) -> None:
-    """Set a model and the accelerator up so that FSDP2 can take the one and keeps the views' gradients apart.
+def prepare_for_fsdp(model: Any, accelerator: Accelerator) -> None:
+    """Prepare a model and the accelerator for FSDP2, so that the gradients of the views stay separate.
 
-    - accelerate asks each model for its input embeddings, and transformers' speech models, which have none, raise
-      NotImplementedError. They get an answer here.
-    - While micro-batches are accumulated, FSDP2 keeps gradients unsharded in a buffer of its own, where the views'
-      would run together. They are reduced in each micro-batch instead (`sync_each_batch`), which costs communication
-      and saves memory.
+    - accelerate asks each model for its input embeddings. The speech models of transformers have none and raise
+      NotImplementedError. Here they get a method that returns None.
+    - While it accumulates micro-batches, FSDP2 keeps unsharded gradients in its own buffer, which would add up the
+      views. So gradients are reduced in each micro-batch (`sync_each_batch`), which costs communication and saves
+      memory.
     """
     if hasattr(model, "get_input_embeddings"):
         try:
             model.get_input_embeddings()
         except NotImplementedError:
-            model.get_input_embeddings = _no_embeddings
+            model.get_input_embeddings = lambda: None
     accelerator.gradient_state.plugin_kwargs["sync_each_batch"] = True
 
 
 def is_sharded(model: nn.Module) -> bool:
-    """Whether parameters are spread over processes (FSDP2, tensor parallelism)."""
+    """Return whether a model's parameters are sharded over processes (FSDP2, tensor parallelism)."""
     return any(is_sharded_tensor(parameter) for parameter in model.parameters())
 
 
 def load_whole_state(model: nn.Module, state: Mapping[str, Tensor]) -> tuple[list[str], list[str]]:
-    """Load weights that are whole into a model that may be spread over processes; every process must call this.
+    """Load a full state dict into a model that may be sharded. Every process must call this.
 
     Args:
         model: The model, sharded or not.
-        state: Its weights, or some of them.
+        state: All of its weights, or some.
 
     Returns:
-        Names that the weights lack, and names that the model lacks.
+        The missing keys and the unexpected keys.
     """
     if is_sharded(model):
         outcome = set_model_state_dict(model, dict(state), options=StateDictOptions(full_state_dict=True, strict=False))
@@ -49,19 +50,14 @@ def load_whole_state(model: nn.Module, state: Mapping[str, Tensor]) -> tuple[lis
     return list(outcome.missing_keys), list(outcome.unexpected_keys)
 
 
-def _no_embeddings() -> None:
-    return None
-
-
 def leave_process_group() -> None:
-    """End this process's part in a run of several, so that it can exit; in a single process this does nothing.
+    """Destroy the process group so that this process can exit cleanly. Does nothing in a single process.
 
-    The last act of a program that succeeded, when nothing refers to its trainer any more. Gloo's threads outlive a
-    process group that is not destroyed, and they let go of the tensors of the last reduction with Python's lock in
-    their hands. A thread that is still waiting for the lock when the interpreter shuts down is ended in the midst of
-    that, which aborts the process ("terminate called without an active exception") and fails a run that is done.
-    Destroying the process group joins those threads, once the trainer and the model that hold the group are gone:
-    they are cycles, which only a collection frees.
+    Call it last in a successful program, when nothing refers to the trainer anymore. The threads of Gloo outlive a
+    process group that is not destroyed, and need Python's lock to release the tensors of the last reduction. A thread
+    that still waits for the lock when the interpreter shuts down aborts the process ("terminate called without an
+    active exception"), and a finished run fails. Destroying the group joins those threads, but only after the trainer
+    and the model that hold it are gone. These are reference cycles, so they are collected first.
     """
     if distributed.is_available() and distributed.is_initialized():
         gc.collect()

@@ -1,6 +1,6 @@
-"""A `Trainer` whose evaluations see every item of the right data set, and leave the model and no process behind."""
+"""A `Trainer` whose evaluations see every item, restore the model and leave no worker processes behind."""
 
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
 from typing import Any
 
@@ -15,27 +15,27 @@ from hf_gradalign.training.distributed import is_sharded
 
 
 class EvaluatingTrainer(Trainer):
-    """Mends what the base class's options do to evaluations.
+    """Fixes how the base class's options affect evaluations.
 
-    - `bf16_full_eval` and `fp16_full_eval` cast what the model is given along with its weights, where the base class
-      casts the weights alone and speech models fail. The weights are as they were when the evaluation is over, where
-      the base class leaves them in half precision, to be saved or trained on. As in the base class, evaluations
-      within `train()` run in the precision of training.
-    - `dataloader_drop_last` drops the last batch of training alone, not the last items of an evaluation.
-    - With `dataloader_persistent_workers`, `evaluate(other_dataset)` evaluates the data set that it is given, where
-      the base class takes the loader of the one before; and the workers of `predict` end with it.
-    - With `batch_eval_metrics`, a `compute_metrics` that has a method `reset` begins with it: what an evaluation that
-      was broken off had gathered does not count.
+    - `bf16_full_eval` and `fp16_full_eval` cast the inputs as well as the weights. The base class casts only the
+      weights, and speech models fail. Afterwards the original weights are restored. The base class leaves them in half
+      precision, to be saved or trained further. As in the base class, evaluations within `train()` run in the
+      precision of training.
+    - `dataloader_drop_last` drops only the last batch of training, not the last items of an evaluation.
+    - With `dataloader_persistent_workers`, `evaluate(other_dataset)` evaluates the data set that it is given. The base
+      class reuses the loader of the previous one. The workers of `predict` end with it.
+    - With `batch_eval_metrics`, a `compute_metrics` that has a method `reset` is reset before each evaluation, so an
+      interrupted one does not count.
     """
 
     def get_eval_dataloader(self, eval_dataset: str | Dataset | None = None) -> DataLoader:
-        """As the base class's; a loader is used again for the same data set only."""
+        """Return the evaluation loader, which is reused only for the same data set."""
         if not isinstance(eval_dataset, str):
             wanted = self.eval_dataset if eval_dataset is None else eval_dataset
             loaders = getattr(self, "_eval_dataloaders", {})
-            if "eval" in loaders and self._evaluated_by_loader is not wanted:
-                self._let_go(loaders.pop("eval"))
-            self._evaluated_by_loader = wanted
+            if "eval" in loaders and self._dataset_of_loader is not wanted:
+                self._release(loaders.pop("eval"))
+            self._dataset_of_loader = wanted
         return super().get_eval_dataloader(eval_dataset)
 
     def _get_dataloader(
@@ -56,26 +56,28 @@ class EvaluatingTrainer(Trainer):
         with _replaced(self.args, options):
             loader = super()._get_dataloader(dataset, description, batch_size, sampler_fn, is_training, dataloader_key)
         if seeded:
-            # A loader takes a seed for its workers when it starts them: at every epoch and evaluation, or, where they
-            # persist, once. Taken from the global generator it would shift a resumed run's dropout.
+            # A loader draws a seed when it starts its workers: at every epoch and evaluation, or once if they persist.
+            # Drawing it from the global generator would change the dropout of a resumed run.
             generator = torch.Generator().manual_seed(self.args.seed)
             getattr(loader, "base_dataloader", loader).generator = generator
         return loader
 
-    def _let_go(self, loader: DataLoader) -> None:
-        """End a loader's workers, by keeping nothing that refers to it."""
+    def _release(self, loader: DataLoader) -> None:
+        """End a loader's workers by dropping all references to it."""
         if loader in self.accelerator._dataloaders:
             self.accelerator._dataloaders.remove(loader)
         if self.callback_handler.eval_dataloader is loader:
             self.callback_handler.eval_dataloader = None
 
     def evaluation_loop(self, *args: Any, **kwargs: Any) -> EvalLoopOutput:
-        """As the base class's; a model that it casts to half precision is put back."""
-        if hasattr(self.compute_metrics, "reset"):
-            self.compute_metrics.reset()
-        if self._half_precision() is None or is_sharded(self.model):
+        """Evaluate as the base class does, and restore a model that was cast to half precision."""
+        if (reset := getattr(self.compute_metrics, "reset", None)) is not None:
+            reset()
+        model = self.model
+        assert model is not None  # without one, `model_init` has made it
+        if self._half_precision() is None or is_sharded(model):
             return super().evaluation_loop(*args, **kwargs)
-        with _weights_put_back(self.model):
+        with _weights_restored(model):
             return super().evaluation_loop(*args, **kwargs)
 
     def prediction_step(
@@ -85,7 +87,7 @@ class EvaluatingTrainer(Trainer):
         prediction_loss_only: bool,
         ignore_keys: list[str] | None = None,
     ) -> tuple[Tensor | None, Any, Any]:
-        """As the base class's; a model in half precision is given its inputs (not its labels) in it."""
+        """Predict as the base class does, with the inputs (not the labels) cast to a half-precision model's type."""
         dtype = self._half_precision()
         if dtype is not None:
             inputs = {
@@ -94,7 +96,7 @@ class EvaluatingTrainer(Trainer):
         return super().prediction_step(model, inputs, prediction_loss_only, ignore_keys)
 
     def _half_precision(self) -> torch.dtype | None:
-        """What the base class casts the model to for the evaluation at hand; None where it leaves it alone."""
+        """The type that the base class casts the model to for this evaluation; None if it does not."""
         if self.is_in_train:
             return None
         if self.args.fp16_full_eval:
@@ -109,7 +111,7 @@ def _cast(value: Any, dtype: torch.dtype) -> Any:
 
 
 @contextmanager
-def _replaced(args: Any, options: dict[str, Any]) -> Iterator[None]:
+def _replaced(args: Any, options: dict[str, Any]) -> Generator[None]:
     before = {name: getattr(args, name) for name in options}
     try:
         for name, value in options.items():
@@ -121,8 +123,8 @@ def _replaced(args: Any, options: dict[str, Any]) -> Iterator[None]:
 
 
 @contextmanager
-def _weights_put_back(model: nn.Module) -> Iterator[None]:
-    """On leaving, the model's parameters and buffers are the tensors that they were, whatever they were cast to."""
+def _weights_restored(model: nn.Module) -> Generator[None]:
+    """On exit, restore the tensors of the model's parameters and buffers, whatever they were cast to."""
     parameters = [(parameter, parameter.data) for parameter in model.parameters()]
     buffers = [(module, dict(module._buffers)) for module in model.modules()]
     try:

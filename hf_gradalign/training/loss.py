@@ -1,5 +1,6 @@
-"""The weighted cross-entropy of a classifier, with the class weights that its configuration carries."""
+"""Weighted cross-entropy with the class weights of the model's configuration."""
 
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -9,29 +10,29 @@ from transformers import PretrainedConfig
 
 
 def class_weights_of(config: PretrainedConfig | None) -> Tensor | None:
-    """The configuration's `class_weights` as a tensor, or None where it has none.
+    """Return the configuration's `class_weights` as a tensor, or None if it has none.
 
     Raises:
-        ValueError: If there is not one positive, finite weight a label.
+        ValueError: If there is not one positive, finite weight per label.
     """
     weights = getattr(config, "class_weights", None)
-    if weights is None:
+    if config is None or weights is None:
         return None
     tensor = torch.tensor([float(weight) for weight in weights])
     if len(tensor) != config.num_labels or not bool(((tensor > 0) & torch.isfinite(tensor)).all()):
-        raise ValueError(f"class_weights must be {config.num_labels} positive numbers, one a label, got {weights}")
+        raise ValueError(f"class_weights must be {config.num_labels} positive numbers, one per label, got {weights}")
     return tensor
 
 
 class WeightedCrossEntropy:
-    r"""Cross-entropy in which each item counts by its class: :math:`\sum_i w_{y_i} l_i / \sum_i w_{y_i}`.
+    r"""Cross-entropy weighted by class: :math:`\sum_i w_{y_i} l_i / \sum_i w_{y_i}`.
 
-    Fit for `Trainer(compute_loss_func=...)`. As a mean over the items it is given it can be put together again from
-    micro-batches and processes, which `GradientAlignmentTrainer` does by `items_weight`.
+    Use it as `Trainer(compute_loss_func=...)`. It is a mean over the items of a batch, which
+    `GradientAlignmentTrainer` combines over micro-batches and processes using `items_weight`.
 
     Args:
         class_weights: Shape (C,), positive.
-        label_smoothing: Share of the target spread over all classes, in [0, 1).
+        label_smoothing: Fraction of the target spread over all classes, in [0, 1).
     """
 
     def __init__(self, class_weights: Tensor, label_smoothing: float = 0.0) -> None:
@@ -39,27 +40,27 @@ class WeightedCrossEntropy:
         self.label_smoothing = label_smoothing
 
     def __call__(self, outputs: Any, labels: Tensor, num_items_in_batch: Tensor | None = None) -> Tensor:
-        """Weighted mean loss of logits (B, C) against integer labels (B,); `num_items_in_batch` is not needed."""
+        """Return the weighted mean loss of logits (B, C) and integer labels (B,). Ignores `num_items_in_batch`."""
         logits = outputs["logits"] if isinstance(outputs, dict) else outputs[0]
         weights = self.class_weights.to(logits.device, torch.float32)
         logits = logits.float().view(-1, weights.numel())
         return cross_entropy(logits, labels.view(-1), weight=weights, label_smoothing=self.label_smoothing)
 
 
-def items_weight(inputs: dict[str, Any], class_weights: Tensor | None) -> Tensor:
-    """How much of an update's mean loss one micro-batch stands for.
+def items_weight(inputs: Mapping[str, Any], class_weights: Tensor | None) -> Tensor:
+    """Return the weight of a micro-batch in an update's mean loss.
 
     Args:
-        inputs: Model inputs of one view (or an ordinary batch).
+        inputs: Model inputs of one view, or an ordinary batch.
         class_weights: Shape (C,), or None for equal weights.
 
     Returns:
-        Scalar float32 tensor: the labels' summed class weights, the number of labels (-100 left out) where classes
-        are not weighted, or the batch size where labels are no class indices.
+        Scalar float32 tensor: the sum of the labels' class weights; without class weights the number of labels other
+        than -100; the batch size if labels are not class indices.
     """
     labels = inputs.get("labels")
     if isinstance(labels, Tensor) and not labels.is_floating_point():
-        # Without indexing by a mask, for which the host would have to wait for the device.
+        # Indexing with a mask instead would make the host wait for the device.
         counts = (labels != -100).float()
         weights = 1.0 if class_weights is None else class_weights.to(labels.device)[labels.clamp(min=0)]
         return (counts * weights).sum()

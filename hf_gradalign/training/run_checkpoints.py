@@ -1,4 +1,4 @@
-"""The checkpoints in a run's folder, of which each is whole or out of the way."""
+"""The checkpoints in a run's folder: each is either complete or out of the way."""
 
 import contextlib
 import os
@@ -9,34 +9,59 @@ from pathlib import Path
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 from transformers.utils import logging
 
-from hf_gradalign.training.checkpoint_manifest import MANIFEST_NAME, read_manifest, write_manifest
-from hf_gradalign.training.checkpoint_soundness import edited_files, shortcomings, weights_shortcomings
-from hf_gradalign.training.links import refuse_link_out, remove_tree
-from hf_gradalign.utils.atomic_writing import flush_to_disk
+from hf_gradalign.training.checkpoint_integrity import (
+    MANIFEST_NAME,
+    find_edited_files,
+    find_problems,
+    find_weight_problems,
+    read_manifest,
+    summarize,
+    write_manifest,
+)
+from hf_gradalign.utils.files import flush_to_disk, refuse_link_out, remove_tree
 
 logger = logging.get_logger(__name__)
 
-# The underscore keeps it out of what is pushed to the Hub.
+# The leading underscore keeps it from being pushed to the Hub.
 UNFINISHED_DIR = "_unfinished_checkpoints"
+ADAPTER_DIR = "adapter"
+"""Subfolder for the PEFT adapters of a model that is saved merged."""
+
+# Everything that a run writes, and so might write through a link. Other links in the folder are the user's business.
+_WRITTEN = (
+    "checkpoint-*",
+    UNFINISHED_DIR,
+    "best_checkpoints",
+    ADAPTER_DIR,
+    "figures",
+    "runs",
+    "*conflicts.*",
+    "*.json",
+    "*.safetensors",
+    "*.bin",
+    "*.md",
+    "*.py",
+    "*.txt",
+)
 
 _NAME = re.compile(rf"{PREFIX_CHECKPOINT_DIR}-(\d+)")
 _REMOVED = "removed-"
 
 
 class RunCheckpoints:
-    """Writes, finds and deletes checkpoints such that a kill at any moment leaves no half of one among them.
+    """Writes, finds and deletes checkpoints so that a kill at any moment never leaves a partial one.
 
-    A checkpoint is written in a folder aside, `<run>/_unfinished_checkpoints/`. When it is whole its files are listed
-    in a manifest, and a renaming, which happens wholly or not at all, makes it `<run>/checkpoint-<step>`. One that is
-    deleted goes the way back first. So every reader, transformers' own included, finds whole checkpoints only. Of a
-    checkpoint that is a link the link is deleted; a folder aside that leads out of the run's raises PermissionError.
+    A checkpoint is written to `<run>/_unfinished_checkpoints/`. Once it is complete, a manifest of its files is added,
+    and an atomic rename makes it `<run>/checkpoint-<step>`. Before a checkpoint is deleted, it is renamed back. So
+    every reader, transformers included, finds only complete checkpoints. If a checkpoint is a link, only the link is
+    deleted. If the folder of unfinished checkpoints is a link out of the run's folder, PermissionError is raised.
 
     Args:
         folder: The run's folder.
 
     Attributes:
-        folder: The same.
-        unfinished: Where checkpoints are written, as `checkpoint-<step>`, before they are whole.
+        folder: The run's folder.
+        unfinished: Folder where checkpoints are written, as `checkpoint-<step>`, until they are complete.
     """
 
     def __init__(self, folder: str | Path) -> None:
@@ -44,81 +69,81 @@ class RunCheckpoints:
         self.unfinished = self.folder / UNFINISHED_DIR
 
     def path(self, step: int) -> Path:
-        """Where the checkpoint of a step is, or will be."""
+        """Return the path of the checkpoint of a step, whether it exists or not."""
         return self.folder / f"{PREFIX_CHECKPOINT_DIR}-{step}"
 
     def all(self) -> list[Path]:
-        """Every checkpoint's folder, by step, whole or not (others than this class may have written some)."""
+        """Return every checkpoint's folder, by step, complete or not (another program may have written some)."""
         return [path for _, path in sorted(_numbered(self.folder))]
 
     def incomplete(self) -> dict[Path, list[str]]:
-        """What is missing or damaged in the checkpoints that are not whole."""
-        return {path: missing for path in self.all() if (missing := shortcomings(path))}
+        """Return what is missing or damaged in each incomplete checkpoint."""
+        return {path: problems for path in self.all() if (problems := find_problems(path))}
 
     def complete(self) -> list[Path]:
-        """The checkpoints that are whole, by step, as `last_complete` finds them; all files of all are read."""
+        """Return the complete checkpoints by step, judged as by `last_complete`. Reads every file of all of them."""
         return [path for path in self.adopt_finished() if self.is_complete(path)]
 
     def last_complete(self) -> Path | None:
-        """The whole checkpoint of the most steps, or None.
+        """Return the complete checkpoint with the most steps, or None.
 
-        Those of more steps that are not whole, or damaged, are each named in a warning. One that was whole when the
-        run was killed, and not yet in its place, is put there.
+        Later ones that are incomplete or damaged are skipped, each with a warning. A checkpoint that was complete but
+        not yet renamed when the run was killed is moved into place.
         """
         return next((path for path in reversed(self.adopt_finished()) if self.is_complete(path)), None)
 
     def is_complete(self, checkpoint: Path) -> bool:
-        """Whether a checkpoint is whole; if not, a warning says what is missing or damaged."""
-        if missing := shortcomings(checkpoint):
-            logger.warning_once(f"{checkpoint} is not complete and is passed over: {describe(missing)}.")
-        return not missing
+        """Return whether a checkpoint is complete; if not, warn what is missing or damaged."""
+        if problems := find_problems(checkpoint):
+            logger.warning_once(f"{checkpoint} is not complete and is skipped: {summarize(problems)}.")
+        return not problems
 
     def adopt_finished(self) -> list[Path]:
-        """Put what was whole when the run was killed in its place; gives `all()`."""
+        """Move checkpoints into place that were complete when the run was killed; return `all()`."""
         for _, path in _numbered(self.unfinished):
-            if read_manifest(path) is not None and not shortcomings(path, contents=False):
-                # Another process may be quicker, and where there is one of the step already, it stays.
+            if read_manifest(path) is not None and not find_problems(path, contents=False):
+                # Another process may do it first. An existing checkpoint of that step stays.
                 with contextlib.suppress(OSError):
                     os.rename(path, self.folder / path.name)
         return self.all()
 
     def finish(self, step: int) -> Path:
-        """Declare the checkpoint that was written in `unfinished` whole, and put it in its place.
+        """Mark the checkpoint in `unfinished` as complete and move it into place.
 
         Args:
-            step: The step; an older checkpoint of it is replaced.
+            step: Its step. An older checkpoint of the same step is replaced.
 
         Returns:
-            Its place.
+            The checkpoint's path.
         """
-        draft, place = self.unfinished / self.path(step).name, self.path(step)
+        draft, target = self.unfinished / self.path(step).name, self.path(step)
         write_manifest(draft, sequence=1 + max(map(_sequence, self.all()), default=0))
         replaced = None
-        if not _put_in_place(draft, place):
-            # A kill between the two renamings leaves both aside and whole; `complete` then puts the new one there.
-            replaced = self._put_aside(place)
-            _put_in_place(draft, place)
+        if not _put_in_place(draft, target):
+            # A kill between the two renames leaves both in `unfinished`; `adopt_finished` then moves the new one back.
+            replaced = self._put_aside(target)
+            _put_in_place(draft, target)
         flush_to_disk(self.folder)
         if replaced is not None:
             remove_tree(replaced)
         self._tidy()
-        return place
+        return target
 
     def remove(self, checkpoint: Path) -> None:
-        """Delete a checkpoint; it is gone as a whole before its first file is."""
+        """Delete a checkpoint. It disappears as a whole before its first file is deleted."""
         remove_tree(self._put_aside(checkpoint))
         self._tidy()
 
     def remove_oldest(self, limit: int | None, keep: Iterable[str | Path | None] = ()) -> None:
-        """Delete the checkpoints written longest ago.
+        """Delete the checkpoints that were written longest ago.
 
         Args:
-            limit: How many may stay, at least one; None or 0 for all.
-            keep: Paths of checkpoints that stay, though they count; the one written last always stays.
+            limit: Number of checkpoints that may stay, at least one; None or 0 for all.
+            keep: Checkpoints to keep in any case; they count toward the limit. The last one written always stays.
         """
         if not limit or limit < 0:
             return
-        # Without a sequence they are older than all with one.
+        # Checkpoints without a sequence number count as older than all with one.
         by_age = [path for *_, path in sorted((_sequence(path), step, path) for step, path in _numbered(self.folder))]
         kept = {Path(path).resolve() for path in (*keep, *by_age[-1:]) if path is not None}
         excess = len(by_age) - max(limit, 1)
@@ -126,7 +151,7 @@ class RunCheckpoints:
             self.remove(path)
 
     def clear_unfinished(self) -> None:
-        """Delete what a killed run left of checkpoints that it was writing or deleting."""
+        """Delete the remains of checkpoints that a killed run was writing or deleting."""
         refuse_link_out(self.unfinished, self.folder)
         if not self.unfinished.is_dir():
             return
@@ -144,38 +169,40 @@ class RunCheckpoints:
         return aside
 
     def _tidy(self) -> None:
-        with contextlib.suppress(OSError):  # it may hold something
+        with contextlib.suppress(OSError):  # it may not be empty
             self.unfinished.rmdir()
 
 
 def require_complete(checkpoint: str | Path) -> None:
-    """Refuse a checkpoint that is not whole.
+    """Check that a checkpoint is complete.
 
     Args:
-        checkpoint: Its folder.
+        checkpoint: Folder of the checkpoint.
 
     Raises:
-        FileNotFoundError: If it is not whole, or damaged; the message says what is missing or damaged, and which one to
-            use instead.
+        FileNotFoundError: If it is incomplete or damaged; the message says what is missing or damaged, and which
+            checkpoint to use instead.
     """
     path = Path(checkpoint)
-    missing = shortcomings(path)
-    if not missing:
+    problems = find_problems(path)
+    if not problems:
         return
     other = RunCheckpoints(path.parent).last_complete()
-    advice = "there is no complete checkpoint beside it" if other is None else f"resume from {other} instead"
+    advice = "the same folder has no complete one" if other is None else f"resume from {other} instead"
     if (path / MANIFEST_NAME).is_file():
-        advice += f" (if that was done on purpose, delete its {MANIFEST_NAME} too: without it files are not compared)"
-    raise FileNotFoundError(f"{path} is not a complete checkpoint: {describe(missing)}; {advice}")
+        advice += (
+            f" (if you changed the files on purpose, delete {MANIFEST_NAME} too: without it they are not compared)"
+        )
+    raise FileNotFoundError(f"{path} is not a complete checkpoint: {summarize(problems)}; {advice}")
 
 
 def require_sound_model(folder: str | Path) -> None:
-    """Refuse a model from a checkpoint whose weights are not what was saved; others are not looked at.
+    """Check that the model in a checkpoint is as the run saved it.
 
-    A configuration that was edited is taken as it is, with a warning.
+    Folders without a manifest are not checked. An edited configuration is accepted with a warning.
 
     Args:
-        folder: A checkpoint's folder, or anything else that a model is loaded from.
+        folder: A checkpoint's folder, or anything else that a model can be loaded from.
 
     Raises:
         FileNotFoundError: If a file is missing or damaged; the message says which.
@@ -183,32 +210,41 @@ def require_sound_model(folder: str | Path) -> None:
     path = Path(folder)
     if not (path / MANIFEST_NAME).is_file():
         return
-    if missing := weights_shortcomings(path):
+    if problems := find_weight_problems(path):
         raise FileNotFoundError(
-            f"{path} is not as the run saved it: {describe(missing)}. Take another checkpoint, or delete its "
-            f"{MANIFEST_NAME} if that was done on purpose"
+            f"{path} is not as the run saved it: {summarize(problems)}. Use another checkpoint, or delete its "
+            f"{MANIFEST_NAME} if you changed the files on purpose"
         )
-    if edited := [name for name in edited_files(path) if name.endswith(".json")]:
-        logger.warning(f"{path}: {describe(edited)} was changed since the run saved it, and is taken as it is.")
+    if edited := [name for name in find_edited_files(path) if name.endswith(".json")]:
+        logger.warning(f"{path}: {summarize(edited)} was changed since the run saved it, and is used as it is.")
 
 
-def describe(missing: list[str]) -> str:
-    """Shortcomings as a phrase."""
-    return ", ".join(missing[:3]) + (f" and {len(missing) - 3} more" if len(missing) > 3 else "")
+def refuse_links_out(folder: str | Path) -> None:
+    """Check that nothing in a run's folder that a run writes is a link out of the folder, at any depth.
+
+    Raises:
+        PermissionError: If there is such a link.
+    """
+    for path in (path for pattern in _WRITTEN for path in Path(folder).glob(pattern)):
+        refuse_link_out(path, folder)
+        for parent, folders, files in os.walk(path):
+            for name in (*folders, *files):
+                if os.path.islink(inner := os.path.join(parent, name)):
+                    refuse_link_out(inner, folder)
 
 
-def _put_in_place(draft: Path, place: Path) -> bool:
-    """Rename a whole checkpoint; gives whether it is in its place, and not another one.
+def _put_in_place(draft: Path, target: Path) -> bool:
+    """Rename a complete checkpoint; return False if another one is in its place.
 
-    A process that looks for the run's last checkpoint meanwhile, to begin another run from it, may have been quicker.
+    A process that starts another run from this run's last checkpoint may have renamed it first.
     """
     try:
-        os.rename(draft, place)
+        os.rename(draft, target)
     except FileNotFoundError:
-        if not place.is_dir():
+        if not target.is_dir():
             raise
     except OSError:
-        if not place.exists():
+        if not target.exists():
             raise
         return False
     return True

@@ -1,4 +1,4 @@
-"""A batch of views, and how to make one with a collator that knows of no views."""
+"""Batches of views, and how to make them with any collator."""
 
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -10,16 +10,16 @@ from transformers.trainer_utils import has_length
 
 
 def is_view_batch(inputs: Any) -> bool:
-    """Whether a batch (or an item) maps views to model inputs, rather than being model inputs itself."""
+    """Return whether a batch (or item) maps views to model inputs; otherwise it is a mapping of model inputs."""
     return isinstance(inputs, Mapping) and len(inputs) > 0 and all(isinstance(v, Mapping) for v in inputs.values())
 
 
 class ViewsWithIds(dict[str, Any]):
-    """Views that know whose they are: an item of a data set, or a batch.
+    """The views of an item or a batch, with the ids of the items.
 
     Args:
         views: Model inputs by view.
-        ids: What each item is called, to name it in messages.
+        ids: Id of each item, for messages.
     """
 
     def __init__(self, views: Mapping[str, Any], ids: Sequence[str] = ()) -> None:
@@ -27,24 +27,28 @@ class ViewsWithIds(dict[str, Any]):
         self.ids = tuple(ids)
 
     def to(self, device: torch.device | str, non_blocking: bool = False) -> "ViewsWithIds":
-        """The same on a device; accelerate's loaders, which would make a mapping without ids, call it."""
+        """Move the views to a device and keep the ids. Called by the loaders of accelerate."""
         return ViewsWithIds(send_to_device(dict(self), device, non_blocking=non_blocking), self.ids)
 
 
 def with_longest_view(dataset: Any, length_column: str) -> Any:
-    """A data set of views as the Trainer's samplers by length can read it: each item is its longest view.
+    """Wrap a data set of views so that each item is its longest view, for the Trainer's samplers that group by length.
 
     Args:
         dataset: Any data set.
-        length_column: Column that has the items' lengths, where the data set is a table with one.
+        length_column: Column with the items' lengths, if the data set is a table that has one.
 
     Returns:
-        The data set itself where its lengths are known or its items are ordinary ones.
+        The wrapped data set. The data set itself if its lengths are known or its items are not views.
     """
     has_lengths = length_column in (getattr(dataset, "column_names", None) or ())
-    if not has_length(dataset) or has_lengths or not is_view_batch(dataset[0]):
+    if has_lengths or not _is_sized(dataset) or not is_view_batch(dataset[0]):
         return dataset
     return _LongestViews(dataset)
+
+
+def _is_sized(dataset: Any) -> bool:
+    return has_length(dataset)
 
 
 class _LongestViews:
@@ -54,9 +58,9 @@ class _LongestViews:
     def __len__(self) -> int:
         return len(self._dataset)
 
-    def __getitem__(self, index: int) -> Mapping[str, Any]:
+    def __getitem__(self, index: int) -> dict[str, Any]:
         if index >= len(self):
-            raise IndexError(index)  # ends the iteration of a data set that has no __iter__
+            raise IndexError(index)  # ends iteration, since there is no __iter__
         item = self._dataset[index]
         names = next(iter(item.values()))
         return {name: max((view[name] for view in item.values()), key=_length) for name in names}
@@ -69,28 +73,28 @@ def _length(value: Any) -> int:
 class ViewBatchCollator:
     """Collates items of views, `{"clean": {...}, "augmented": {...}}`, view by view with an ordinary collator.
 
-    The views may so be padded to different lengths. Ordinary items (evaluation) go to the ordinary collator as they
-    are. `GradientAlignmentTrainer` does this by itself to the collator that it takes where none is given.
+    So views may be padded to different lengths. Ordinary items, as in evaluations, are passed to the collator as they
+    are. `GradientAlignmentTrainer` wraps its default collator like this.
 
     Args:
-        collator: Makes a batch of model inputs from a list of items, such as transformers' `default_data_collator`
-            (which cannot do it with mappings of mappings) or `DataCollatorWithPadding(tokenizer)`.
+        collator: Makes a batch of model inputs from a list of items, such as `default_data_collator` of transformers or
+            `DataCollatorWithPadding(tokenizer)`.
     """
 
     def __init__(self, collator: Callable[[list[Any]], Mapping[str, Any]] = default_data_collator) -> None:
         self.collator = collator
-        # The Trainer saves the tokenizer of its collator where it is given no processing_class.
+        # Without a processing_class, the Trainer saves the tokenizer of its collator.
         self.tokenizer = getattr(collator, "tokenizer", None)
 
     def __call__(self, items: Sequence[Any]) -> Mapping[str, Any]:
         """Collate items.
 
         Args:
-            items: All of one kind, at least one.
+            items: One or more items, either all with views or all without.
 
         Returns:
-            For items of views `{view: model inputs}`, in the order of the first item, with the items' ids where these
-            have some (`ViewsWithIds`), else the model inputs alone.
+            `{view: model inputs}` for items with views, in the order of the first item, as `ViewsWithIds` if the items
+            have ids. Otherwise the model inputs.
 
         Raises:
             ValueError: If the items do not have the same views.

@@ -1,1 +1,1 @@
-"""Utilities that any package may import: files, messages, lazy imports, waits for the Hub."""
+"""Utilities that any package may import: files, locks, messages, lazy imports, timeouts for the Hub."""

@@ -1,13 +1,13 @@
-"""How all figures look, and how they are written (matplotlib, the extra `plots`)."""
+"""Style of all figures, and saving them (matplotlib, the extra `plots`)."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from hf_gradalign.utils.atomic_writing import written_when_whole
+from hf_gradalign.utils.files import written_when_whole
 
 FORMATS = ("png", "svg")
-# Okabe and Ito's colors, which everyone can tell apart.
+# The Okabe-Ito colors, which are safe for color-blind readers.
 COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#F0E442")
 BLUE, VERMILION, GRAY = COLORS[0], COLORS[1], "#666666"
 STYLE = {
@@ -19,16 +19,19 @@ STYLE = {
     "legend.fontsize": 8,
     "svg.fonttype": "none",  # text stays text
     "text.parse_math": False,  # so do names with a dollar sign
-    "svg.hashsalt": "hf_gradalign",  # the same content, the same file
+    "svg.hashsalt": "hf_gradalign",  # the same content gives the same file
 }
 _DPI = 150
 
 
 def save_figures(figures: Mapping[str, Any], folder: str | Path, formats: Sequence[str] = FORMATS) -> list[Path]:
-    """Write figures by name, in each format that matplotlib knows.
+    """Save figures under their names in each format.
+
+    Returns:
+        The files.
 
     Raises:
-        ValueError: On an unknown format.
+        ValueError: If matplotlib does not know a format.
     """
     matplotlib = import_matplotlib()
     folder = Path(folder)
@@ -46,7 +49,7 @@ def save_figures(figures: Mapping[str, Any], folder: str | Path, formats: Sequen
 
 
 def import_matplotlib() -> Any:
-    """The module.
+    """Import matplotlib.
 
     Raises:
         ImportError: If it is not installed; the message says how to install it.

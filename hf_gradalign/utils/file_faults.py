@@ -1,4 +1,4 @@
-"""What a file of weights or settings is, where it is not what it should be: a pointer, a web page, half of it, ..."""
+"""Find out what is wrong with a file of weights or settings: a Git LFS pointer, a web page, truncated, ..."""
 
 import json
 import pickle
@@ -12,9 +12,9 @@ from hf_gradalign.utils.plain_text import plain_text
 WeightsKind = Literal["safetensors", "torch"]
 
 _START = 1024
-_SHOWN = 60
+_EXCERPT = 60
 _REASON = 200
-_LARGEST_HEADER = 100_000_000  # of safetensors, which itself refuses larger ones
+_MAX_HEADER = 100_000_000  # limit of safetensors
 _POINTER = b"version https://git-lfs.github.com/spec/"
 _BYTE_ORDER_MARKS = (b"\xef\xbb\xbf", b"\xff\xfe", b"\xfe\xff")
 _AGAIN = "download it again"
@@ -30,26 +30,26 @@ _OTHER_KINDS = {
 
 
 def weights_kind(path: Path) -> WeightsKind | None:
-    """What a file of weights is by its content, whatever its name; None for neither."""
+    """Return the format of a weights file by its content, whatever its name; None if it is neither."""
     try:
         with path.open("rb") as file:
             start = file.read(16)
     except OSError:
         return None
-    # First, for the length of the header that safetensors begins with may look like anything.
+    # Check this first, because the header length that safetensors starts with may look like anything.
     if start[8:9] == b"{" and int.from_bytes(start[:8], "little") < 2**40:
         return "safetensors"
     return "torch" if start[:2] == b"PK" or start[:1] == b"\x80" else None
 
 
 def weights_fault(path: Path) -> str | None:
-    """What is wrong with a file of weights, as far as its ends tell; nothing in it is loaded.
+    """Return what is wrong with a weights file, from its start and end only. Nothing is loaded.
 
     Args:
-        path: A file of safetensors or of torch.save.
+        path: A file from safetensors or torch.save.
 
     Returns:
-        A phrase to follow the file's name, with what to do about it; None for a file that looks whole.
+        A phrase that follows the file's name in a message, with what to do about it; None if the file looks complete.
     """
     if fault := _fault_of_any(path):
         return fault
@@ -64,60 +64,63 @@ def weights_fault(path: Path) -> str | None:
         if start.startswith(magic):
             return fault
     if _is_text(start):
-        kind_of_text = "JSON (a server's answer?)" if start.lstrip()[:1] in (b"{", b"[") else "text"
-        return f"is {kind_of_text} and no weights, beginning with {_excerpt(start)}: {_AGAIN}"
-    return f"({path.stat().st_size:,} bytes) holds neither safetensors nor what torch.save writes, or its start is " + (
+        content_type = "JSON (a server's answer?)" if start.lstrip()[:1] in (b"{", b"[") else "text"
+        return f"is {content_type} instead of weights, starting with {_excerpt(start)}: {_AGAIN}"
+    return (
+        f"({path.stat().st_size:,} bytes) is neither a safetensors nor a torch.save file, or its start is "
         f"damaged: {_AGAIN}"
     )
 
 
 def json_fault(path: Path) -> str | None:
-    """The same of a JSON file that holds an object, such as config.json."""
+    """Return what is wrong with a JSON file that should contain an object, such as config.json."""
     if fault := _fault_of_any(path):
         return fault
-    if (size := path.stat().st_size) > _LARGEST_HEADER:
-        return f"has {size:,} bytes, which is no file of settings: {_AGAIN}"
+    if (size := path.stat().st_size) > _MAX_HEADER:
+        return f"has {size:,} bytes, which is too large for a settings file: {_AGAIN}"
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
     except (ValueError, RecursionError) as error:
         with path.open("rb") as file:
             start = file.read(_START)
         if start.startswith(_BYTE_ORDER_MARKS):
-            return "begins with a byte order mark: save it as plain UTF-8"
+            return "starts with a byte order mark: save it as plain UTF-8"
         if not _is_text(start):
-            return f"is no JSON, but binary: {_AGAIN}"
-        return f"is truncated or no JSON ({plain_text(error)}): {_AGAIN}"
+            return f"is binary instead of JSON: {_AGAIN}"
+        return f"is truncated or not JSON ({plain_text(error)}): {_AGAIN}"
     return (
-        None if isinstance(content, dict) else f"is JSON, but no object: it begins with {_excerpt(path.read_bytes())}"
+        None
+        if isinstance(content, dict)
+        else f"is JSON, but not an object: it starts with {_excerpt(path.read_bytes())}"
     )
 
 
 def fault_met_in_loading(error: BaseException) -> str:
-    """What an error says that was raised when weights were loaded, in place of a library's own words.
+    """Describe an error from loading weights.
 
     Args:
-        error: Of torch, safetensors or pickle.
+        error: An error of torch, safetensors or pickle.
 
     Returns:
-        A phrase to follow the file's name.
+        A phrase that follows the file's name in a message.
     """
-    said = " ".join(plain_text(error).split())
-    if isinstance(error, pickle.UnpicklingError) and "weights" in said.lower():
-        named = re.search(r"Unsupported global: GLOBAL (\S+)", said)
-        what = f" ({named.group(1)})" if named else ""
+    text = " ".join(plain_text(error).split())
+    if isinstance(error, pickle.UnpicklingError) and "weights" in text.lower():
+        match = re.search(r"Unsupported global: GLOBAL (\S+)", text)
+        what = f" ({match.group(1)})" if match else ""
         return (
-            f"holds more than tensors{what}, which could run code when it is loaded, and is not loaded. Save its state "
-            "dict alone where you trust it: torch.save(model.state_dict(), ...)"
+            f"contains more than tensors{what}, which could run code when loaded, so it is not loaded. If you trust "
+            "it, save only its state dict: torch.save(model.state_dict(), ...)"
         )
-    reason = ": ".join(filter(None, (type(error).__name__, said[:_REASON])))
-    return f"is truncated, damaged or not what it should be ({reason}): {_AGAIN}"
+    reason = ": ".join(filter(None, (type(error).__name__, text[:_REASON])))
+    return f"is truncated, damaged or of another format ({reason}): {_AGAIN}"
 
 
 def _fault_of_any(path: Path) -> str | None:
     if path.is_dir():
-        return "is a folder where a file belongs"
+        return "is a folder instead of a file"
     if not path.exists():
-        return "is a link to a file that is not there" if path.is_symlink() else "is missing"
+        return "is a link to a missing file" if path.is_symlink() else "is missing"
     try:
         with path.open("rb") as file:
             start = file.read(_START)
@@ -126,25 +129,25 @@ def _fault_of_any(path: Path) -> str | None:
     if not start:
         return f"is empty: {_AGAIN}"
     if start.startswith(_POINTER):
-        return "is a Git LFS pointer and not the file itself: run git lfs pull where it was cloned, or download it"
+        return "is a Git LFS pointer instead of the file itself: run git lfs pull in its clone, or download it"
     if start.lstrip(b"\xef\xbb\xbf \t\r\n")[:14].lower().startswith((b"<!doctype html", b"<html")):
-        return f"is a web page (HTML) and not the file itself: {_AGAIN}, from the link that downloads it"
+        return f"is a web page (HTML) instead of the file itself: {_AGAIN}, from its download link"
     return None
 
 
 def _safetensors_fault(path: Path) -> str | None:
-    # Eight bytes give the length of a JSON header, which says where in the rest each tensor ends.
+    # Eight bytes give the length of a JSON header, which has the end of each tensor.
     size = path.stat().st_size
     with path.open("rb") as file:
         length = int.from_bytes(file.read(8), "little")
-        if length > _LARGEST_HEADER:
+        if length > _MAX_HEADER:
             return (
-                f"says that its header has {length:,} bytes, and safetensors allows {_LARGEST_HEADER:,}: it is "
-                f"damaged or no such file; {_AGAIN}"
+                f"has a header of {length:,} bytes, and safetensors allows {_MAX_HEADER:,}: it is damaged or of "
+                f"another format; {_AGAIN}"
             )
         text = file.read(min(length, size))
     if len(text) < length:
-        return f"is truncated: it has {size:,} bytes, and its header alone {8 + length:,}; {_AGAIN}"
+        return f"is truncated: it has {size:,} bytes, and its header alone takes {8 + length:,}; {_AGAIN}"
     try:
         header = json.loads(text)
         ends = [entry["data_offsets"][1] for name, entry in header.items() if name != "__metadata__"]
@@ -157,13 +160,13 @@ def _safetensors_fault(path: Path) -> str | None:
 
 
 def _zip_fault(path: Path) -> str | None:
-    # torch.save writes zip archives, whose list of contents comes last.
+    # torch.save writes zip archives, which end with a list of their contents.
     try:
         with zipfile.ZipFile(path) as archive:
             names = archive.namelist()
     except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError):
         size = f"{path.stat().st_size:,} bytes"
-        return f"is truncated ({size}; its list of contents, which comes last, is missing): {_AGAIN}"
+        return f"is truncated ({size}; the list of contents at its end is missing): {_AGAIN}"
     if any(name.rpartition("/")[2] == "data.pkl" for name in names):
         return None
     return f"is a zip archive of {', '.join(plain_text(name) for name in names[:3]) or 'nothing'}: unpack it first"
@@ -171,10 +174,12 @@ def _zip_fault(path: Path) -> str | None:
 
 def _is_text(start: bytes) -> bool:
     text = start.decode("utf-8", errors="replace")
-    odd = sum(not (character.isprintable() or character in "\t\r\n\f\x1b") for character in text.rstrip("\ufffd"))
-    return odd + text.rstrip("\ufffd").count("\ufffd") == 0
+    unprintable = sum(
+        not (character.isprintable() or character in "\t\r\n\f\x1b") for character in text.rstrip("\ufffd")
+    )
+    return unprintable + text.rstrip("\ufffd").count("\ufffd") == 0
 
 
 def _excerpt(start: bytes) -> str:
     text = " ".join(plain_text(start.decode("utf-8", errors="replace")).split())
-    return repr(text[:_SHOWN] + ("..." if len(text) > _SHOWN else ""))
+    return repr(text[:_EXCERPT] + ("..." if len(text) > _EXCERPT else ""))

@@ -1,4 +1,4 @@
-"""The files of a folder and of all folders below it, told apart by their endings: one listing for every command."""
+"""List the files in a folder and all subfolders, and tell audio files by their extension."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from pathlib import Path
 
 logger = logging.getLogger(__name__)
 
-# What the project always listed comes first: where several files have one name, the first ending wins.
+# In order of preference: if several files have the same name, the first extension wins.
 _ENDINGS = """
     flac wav ogg opus mp3 aiff aif m4a
     3g2 3ga 3gp 3gpp aa3 aac ac3 aifc aifr alac alaw amr ape asf au avi avr awb caf dff dsf dts eac3 f4a f4v flv g722
@@ -20,23 +20,23 @@ _ENDINGS = """
     wave wavex weba webm wma wmv wv wv1 wv2 wve xi
 """
 AUDIO_SUFFIXES = tuple(f".{ending}" for ending in _ENDINGS.split())
-"""Endings of files that hold sound, readable here or not, in lower case: what cannot be read is to be listed."""
+"""Extensions of audio files in lower case, whether readable here or not, so that unreadable ones are reported."""
 
 _AUDIO = frozenset(AUDIO_SUFFIXES)
-_SHOWN = 8
-_told: set[str] = set()
+_LISTED = 8
+_logged: set[str] = set()
 
 
 @dataclass(frozen=True)
 class FolderListing:
-    """What lies in a folder and below.
+    """The files in a folder and its subfolders.
 
     Attributes:
-        folder: the folder.
-        audio: its audio files, sorted; links that lead nowhere among them.
-        others: all other files, sorted.
-        n_hidden: hidden files and folders, which are left out.
-        unreadable: folders that could not be listed, sorted.
+        folder: The folder.
+        audio: Its audio files, sorted. Includes broken links.
+        others: All other files, sorted.
+        n_hidden: Number of hidden files and folders, which are left out.
+        unreadable: Folders that could not be listed, sorted.
     """
 
     folder: Path
@@ -46,10 +46,10 @@ class FolderListing:
     unreadable: list[Path]
 
     def tell(self, used: Iterable[Path] = ()) -> None:
-        """Log what of the folder is left out, once; nothing where nothing is.
+        """Log once which files are left out, if any.
 
         Args:
-            used: files that are no audio and were read all the same.
+            used: Files that are not audio but are used.
         """
         used = set(used)
         counts = Counter(file.suffix.lower() for file in self.others if file not in used)
@@ -57,11 +57,11 @@ class FolderListing:
         if self.n_hidden:
             parts.append(_counted(self.n_hidden, "hidden file or folder", "hidden files or folders"))
         if counts:
-            kinds = ", ".join(f"{count} {suffix or 'without an ending'}" for suffix, count in counts.most_common())
+            kinds = ", ".join(f"{count} {suffix or 'without an extension'}" for suffix, count in counts.most_common())
             parts.append(f"{_counted(sum(counts.values()), 'file that is', 'files that are')} not audio ({kinds})")
         if self.unreadable:
-            names = ", ".join(map(str, self.unreadable[:_SHOWN]))
-            more = f" and {len(self.unreadable) - _SHOWN} more" if len(self.unreadable) > _SHOWN else ""
+            names = ", ".join(map(str, self.unreadable[:_LISTED]))
+            more = f" and {len(self.unreadable) - _LISTED} more" if len(self.unreadable) > _LISTED else ""
             count = _counted(len(self.unreadable), "folder", "folders")
             parts.append(f"{count} that cannot be opened ({names}{more})")
         if not parts:
@@ -69,19 +69,19 @@ class FolderListing:
         message = (
             f"{self.folder}: {_counted(len(self.audio), 'audio file', 'audio files')}. Left out: {', '.join(parts)}."
         )
-        if message not in _told:
-            _told.add(message)
+        if message not in _logged:
+            _logged.add(message)
             logger.warning("%s", message)
 
 
 def list_folder(folder: str | os.PathLike[str]) -> FolderListing:
-    """List the files in a folder and below it by name. No file is opened.
+    """List the files in a folder and its subfolders by name, without opening them.
 
-    Links to folders are followed, and each real folder is listed once, under its own path where that lies below
-    `folder`. Names that begin with a dot, such as the `._name` files that macOS leaves, are left out and counted.
+    Links to folders are followed. Each real folder is listed once, under its own path if that is below `folder`. Names
+    that start with a dot, such as the `._name` files of macOS, are left out and counted.
 
     Args:
-        folder: the folder.
+        folder: The folder.
     """
     root = Path(folder)
     audio: list[Path] = []
@@ -93,7 +93,7 @@ def list_folder(folder: str | os.PathLike[str]) -> FolderListing:
     links: list[Path] = []
     while pending or links:
         if not pending:
-            # Only now, so that a folder reached both ways keeps its own path.
+            # Links come last, so that a folder reached both ways keeps its own path.
             link = min(links)
             links.remove(link)
             pending.append((link, os.path.realpath(link)))
@@ -103,11 +103,11 @@ def list_folder(folder: str | os.PathLike[str]) -> FolderListing:
         visited.add(real)
         try:
             with os.scandir(path) as entries:
-                found = [(entry.name, _kind(entry), entry.is_symlink()) for entry in entries]
+                listing = [(entry.name, _kind(entry), entry.is_symlink()) for entry in entries]
         except OSError:
             unreadable.append(path)
             continue
-        for name, kind, is_link in found:
+        for name, kind, is_link in listing:
             if is_hidden(name):
                 n_hidden += 1
             elif kind == "folder" and is_link:
@@ -120,12 +120,12 @@ def list_folder(folder: str | os.PathLike[str]) -> FolderListing:
 
 
 def is_audio(name: str | os.PathLike[str]) -> bool:
-    """Whether a file's name has the ending of an audio file, in capitals or not."""
+    """Return whether a file's name has the extension of an audio file, in upper or lower case."""
     return os.path.splitext(name)[1].lower() in _AUDIO
 
 
 def is_hidden(name: str) -> bool:
-    """Whether a file or folder of this name (without folders) is left out of every listing."""
+    """Return whether a file or folder of this name (without its folder) is left out of listings."""
     return name.startswith(".")
 
 
@@ -133,7 +133,7 @@ def _kind(entry: os.DirEntry[str]) -> str:
     try:
         if entry.is_dir():
             return "folder"
-        # A link that leads nowhere is a missing file. A pipe or a socket is none: to open it may take for ever.
+        # A broken link counts as a missing file. Pipes and sockets do not count: opening them may block forever.
         return "file" if entry.is_file() or (entry.is_symlink() and not os.path.exists(entry.path)) else "other"
     except OSError:  # a link to itself
         return "file"

@@ -1,4 +1,4 @@
-"""Bounds on how long a Hub that does not answer may keep a command waiting."""
+"""Limit how long a command waits for a Hub that does not answer."""
 
 import logging
 import re
@@ -14,31 +14,31 @@ from huggingface_hub.utils._http import default_client_factory
 
 logger = logging.getLogger(__name__)
 
-_WRITE_S = 60.0  # a commit of many files takes its time on the Hub's side
-_LONGEST_PAUSE_S = 60
-_ENOUGH = 4  # refusals (429, 5xx) in a row; a connection that fails counts for two
+_WRITE_S = 60.0  # the Hub needs time for a commit of many files
+_MAX_PAUSE_S = 60
+_MAX_FAILURES = 4  # consecutive refusals (429, 5xx); a failed connection counts as two
 _CUT_OFF_S = 60.0
-_ASIDE_S = 3.0
-_SLOWEST = 1024  # bytes a second
-NO_HUB = "what answers at {} is not the Hub (a login page of the network, or a wrong HF_ENDPOINT?)"
+_AUXILIARY_S = 3.0
+_MIN_RATE = 1024  # bytes per second
+NO_HUB = "the server at {} is not the Hub (a login page of the network, or a wrong HF_ENDPOINT?)"
 
 
 class HubNotReachedError(OfflineModeIsEnabled):
-    """The Hub does not answer, or not in time; handled like the offline mode: what is in the cache is used."""
+    """The Hub does not answer in time. Handled like offline mode: cached files are used."""
 
 
 def limit_hub_waits() -> None:
-    """Bound the waits of huggingface_hub's client in this process, and with it those of transformers and datasets.
+    """Limit the waits of huggingface_hub's client in this process, which transformers and datasets use too.
 
-    The client alone waits without end for a Hub that accepts connections and does not answer, a minute six times over
-    for a file that is not in its cache, and as long as a Hub under load asks it to. With this:
+    By default, the client waits forever for a Hub that accepts connections and does not answer, for six minutes for a
+    file that is not cached, and as long as an overloaded Hub asks it to. With this:
 
-    - Every request has a timeout: HF_HUB_ETAG_TIMEOUT (10 s; half of it until there was an answer), for downloads
-      HF_HUB_DOWNLOAD_TIMEOUT (10 s), for uploads a minute.
-    - After two connections that failed, or four refusals (429, 5xx), all requests of the next minute end at once with
-      `HubNotReachedError`, which is said once. Downloads that have begun keep the client's own five retries.
-    - Pauses that the Hub asks for are kept up to a minute.
-    - Answers that come in at less than 1 kB a second, seen over three download timeouts, are given up.
+    - Every request has a timeout: HF_HUB_ETAG_TIMEOUT (10 s; half of it before the first response), for downloads
+      HF_HUB_DOWNLOAD_TIMEOUT (10 s), for uploads one minute.
+    - After two failed connections or four refusals (429, 5xx), all requests in the next minute fail immediately with
+      `HubNotReachedError`, with one warning. Downloads that have started keep the client's five retries.
+    - Pauses that the Hub asks for are respected up to one minute.
+    - Responses slower than 1 kB per second over three download timeouts are aborted.
     """
     reach = _Reach()
 
@@ -49,23 +49,23 @@ def limit_hub_waits() -> None:
 
     set_client_factory(bounded_client)
     for handler in logging.getLogger("huggingface_hub").handlers:
-        handler.addFilter(_said_once)
+        handler.addFilter(_is_first_warning)
 
 
-def _said_once(record: logging.LogRecord) -> bool:
-    """Let warnings of a Hub that is not reached, which come for every file, through once."""
+def _is_first_warning(record: logging.LogRecord) -> bool:
+    """Let the same warning about an unreachable Hub through only once. The client logs it for every file."""
     text = record.getMessage()
-    is_new = text not in _said
+    is_new = text not in _logged
     if text.startswith("Could not reach the Hub"):
-        _said.add(text)
+        _logged.add(text)
     return is_new
 
 
-_said: set[str] = set()
+_logged: set[str] = set()
 
 
 class _Reach:
-    """Whether the Hub answers, as far as is known."""
+    """Tracks whether the Hub answers."""
 
     def __init__(self) -> None:
         self.has_answered = False
@@ -75,23 +75,23 @@ class _Reach:
 
     def check(self, request: httpx2.Request) -> None:
         is_download = self.has_answered and request.method == "GET"
-        if not is_download and self.failures >= _ENOUGH and time.monotonic() - self.last_failure < _CUT_OFF_S:
+        if not is_download and self.failures >= _MAX_FAILURES and time.monotonic() - self.last_failure < _CUT_OFF_S:
             raise HubNotReachedError(self.reason)
 
     def fail(self, weight: int, does_what: str) -> None:
-        was_reached = self.failures < _ENOUGH
+        was_reached = self.failures < _MAX_FAILURES
         self.failures += weight
         self.last_failure = time.monotonic()
         self.reason = f"the Hub at {constants.ENDPOINT} {does_what}"
-        if was_reached and self.failures >= _ENOUGH:
-            logger.warning(f"{self.reason[0].upper()}{self.reason[1:]}: what is in the cache is used.")
+        if was_reached and self.failures >= _MAX_FAILURES:
+            logger.warning(f"{self.reason[0].upper()}{self.reason[1:]}: using cached files.")
 
     def succeed(self) -> None:
         self.has_answered, self.failures = True, 0
 
 
 def hub_fault(error: BaseException) -> str | None:
-    """Why the Hub was not reached, where an error comes of that; None for other errors."""
+    """Return why the Hub could not be reached, if that caused an error; None for other errors."""
     cause: BaseException | None = error
     while cause is not None:
         if isinstance(cause, HubNotReachedError):
@@ -119,8 +119,8 @@ def _refuses_token(error: BaseException) -> bool:
 
 def _send(send: Any, reach: _Reach, request: httpx2.Request, *, stream: bool = False, **options: Any) -> Any:
     request.extensions["timeout"] = _timeout(request, reach)
-    if _is_aside(request):
-        request.extensions["timeout"] = dict.fromkeys(request.extensions["timeout"], _ASIDE_S)
+    if _is_auxiliary(request):
+        request.extensions["timeout"] = dict.fromkeys(request.extensions["timeout"], _AUXILIARY_S)
         return send(request, stream=stream, **options)
     reach.check(request)
     try:
@@ -131,9 +131,9 @@ def _send(send: Any, reach: _Reach, request: httpx2.Request, *, stream: bool = F
         raise
     if _is_refusal(response.status_code):
         answer = f"answers {response.status_code} {response.reason_phrase}".strip()
-        if (pause := _asked_pause(response)) > _LONGEST_PAUSE_S:
+        if (pause := _asked_pause(response)) > _MAX_PAUSE_S:
             response.close()
-            reach.fail(_ENOUGH, f"{answer} and asks to wait {pause} s")
+            reach.fail(_MAX_FAILURES, f"{answer} and asks to wait {pause} s")
             raise HubNotReachedError(reach.reason)
         reach.fail(1, answer)
     else:
@@ -147,8 +147,8 @@ def _send(send: Any, reach: _Reach, request: httpx2.Request, *, stream: bool = F
     return response
 
 
-def _is_aside(request: httpx2.Request) -> bool:
-    """Whether the client asks for itself, also where nothing of the Hub is wanted: agents' names, load counts."""
+def _is_auxiliary(request: httpx2.Request) -> bool:
+    """Whether the client sends a request for its own purposes: names of agents, load counts."""
     counts = request.method == "HEAD" and request.url.host == "s3.amazonaws.com"
     return counts or request.url.path.endswith("/api/agent-harnesses")
 
@@ -170,7 +170,7 @@ def _asked_pause(response: httpx2.Response) -> int:
 
 
 class _Watched(httpx2.SyncByteStream):
-    """A body that is given up where next to nothing of it comes."""
+    """A response body that is aborted if it is too slow."""
 
     def __init__(self, stream: httpx2.SyncByteStream) -> None:
         self._stream = stream
@@ -180,9 +180,9 @@ class _Watched(httpx2.SyncByteStream):
         for part in self._stream:
             n_bytes += len(part)
             seconds = time.monotonic() - start
-            if seconds > patience and n_bytes < _SLOWEST * seconds:
+            if seconds > patience and n_bytes < _MIN_RATE * seconds:
                 raise HubNotReachedError(
-                    f"the Hub at {constants.ENDPOINT} sends too little: {n_bytes:,} bytes in {seconds:.0f} s"
+                    f"the Hub at {constants.ENDPOINT} is too slow: {n_bytes:,} bytes in {seconds:.0f} s"
                 )
             yield part
 

@@ -1,6 +1,7 @@
-"""Lazy packages (PEP 562), and actions that run once another package is imported."""
+"""Lazy packages (PEP 562), and actions that run after another package is imported."""
 
 import ast
+import inspect
 import sys
 from collections.abc import Callable, Sequence
 from importlib import import_module
@@ -11,19 +12,20 @@ from typing import Any
 
 
 def lazy_names(package: str) -> tuple[Callable[[str], Any], Callable[[], list[str]]]:
-    """`__getattr__` and `__dir__` of a package whose imports stand in its `if TYPE_CHECKING:` block alone.
+    """Return `__getattr__` and `__dir__` for a package that imports its names in an `if TYPE_CHECKING:` block.
 
-    That block is what type checkers read, and is read here, too, as `lazy_loader` reads a stub: there is no second list
-    to keep. Each name is imported when it is first asked for, as are the package's own modules.
+    The block is for type checkers and is also read here, as `lazy_loader` reads a stub, so there is no second list to
+    maintain. Names, and the package's modules, are imported on first use.
 
     Args:
-        package: Its `__name__`. None of the names may be that of a module in it: importing that module would hide it.
+        package: The package's `__name__`. No name may be that of a module in it, because importing the module would
+            hide the name.
     """
     module = sys.modules[package]
-    tree = ast.parse(module.__spec__.loader.get_source(package))  # type: ignore[union-attr]
+    tree = ast.parse(inspect.getsource(module))
     blocks = [node.body for node in tree.body if isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING"]
     imports = [node for block in blocks for node in block if isinstance(node, ast.ImportFrom)]
-    homes = {alias.name: node.module for node in imports for alias in node.names}
+    homes = {alias.name: node.module or "" for node in imports for alias in node.names}
 
     def get(name: str) -> Any:
         if name in homes:
@@ -49,11 +51,11 @@ Action = Callable[[ModuleType], object]
 
 
 def after_import(name: str, action: Action) -> None:
-    """Call `action` with a module: now if it is imported already, and else right after it is.
+    """Call `action` with a module: now if it is already imported, otherwise right after it is imported.
 
     Args:
         name: Full name of the module.
-        action: What it raises is raised by the import.
+        action: The function to call. The import raises its exceptions.
     """
     if (module := sys.modules.get(name)) is not None:
         action(module)
@@ -62,7 +64,7 @@ def after_import(name: str, action: Action) -> None:
 
 
 class _Finder(MetaPathFinder):
-    """Finds modules as the other finders do, and has their loaders call the actions at the end."""
+    """Finds modules through the other finders and makes their loaders call the actions at the end."""
 
     def __init__(self) -> None:
         self.actions: dict[str, list[Action]] = {}
@@ -82,7 +84,7 @@ class _Finder(MetaPathFinder):
         def execute_and_act(module: ModuleType) -> None:
             execute(module)
             for action in self.actions[fullname]:
-                action(sys.modules.get(fullname, module))  # transformers puts another module in its place
+                action(sys.modules.get(fullname, module))  # transformers replaces its module
 
         spec.loader.exec_module = execute_and_act  # type: ignore[method-assign]
         return spec

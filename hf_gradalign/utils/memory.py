@@ -1,4 +1,4 @@
-"""The most memory that was in use."""
+"""Peak memory."""
 
 import sys
 
@@ -6,7 +6,7 @@ import torch
 
 
 def peak_memory(device: torch.device) -> float | None:
-    """The most memory so far, in MiB: of the accelerator, or of this process; None where nothing says."""
+    """Return the peak memory in MiB, of the accelerator or of this process; None if it is unknown."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device) / 2**20
     try:

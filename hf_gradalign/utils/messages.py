@@ -1,4 +1,4 @@
-"""What commands print when they fail: one line per error, in terms of the command that the user ran."""
+"""Error messages of commands: one line per error, with the commands that the user runs."""
 
 import errno
 import os
@@ -29,22 +29,22 @@ _SCRIPT = re.compile(rf"(?:python )?\b(?:scripts/)?({'|'.join(map(re.escape, _CO
 _STEPS = {
     errno.ENOSPC: "free some space, and {again}",
     errno.EDQUOT: "free some of your quota, and {again}",
-    errno.EROFS: "name a folder that can be written, with --output_dir",
-    errno.EACCES: "change its permissions, or name another folder with --output_dir",
-    errno.EPERM: "change its permissions, or name another folder with --output_dir",
-    errno.EEXIST: "move away what is there, or name another folder with --output_dir",
-    errno.ENOTDIR: "a file is where a folder belongs: move it away, or name another folder with --output_dir",
-    errno.EISDIR: "a folder is where a file belongs: move it away, or name another folder with --output_dir",
-    errno.ENAMETOOLONG: "name a shorter path with --output_dir",
+    errno.EROFS: "choose a folder that can be written, with --output_dir",
+    errno.EACCES: "change its permissions, or choose another folder with --output_dir",
+    errno.EPERM: "change its permissions, or choose another folder with --output_dir",
+    errno.EEXIST: "move the existing file away, or choose another folder with --output_dir",
+    errno.ENOTDIR: "a file is where a folder should be: move it away, or choose another folder with --output_dir",
+    errno.EISDIR: "a folder is where a file should be: move it away, or choose another folder with --output_dir",
+    errno.ENAMETOOLONG: "choose a shorter path with --output_dir",
 }
-# torch.save loses the system's own words.
+# torch.save drops the system's message.
 _DISK_FULL = re.compile(r"No space left on device|\(os error 28\)|Disk quota exceeded|inline_container.*write")
 _KILLED_WORKER = re.compile(r"^DataLoader worker \(pid.*(killed by signal|exited unexpectedly)", re.DOTALL)
-_LONGEST = 2000  # characters; strangers' files may have names and values of any length
+_MAX_LENGTH = 2000  # characters; names and values in untrusted files may be of any length
 
 
 def uses_scripts() -> bool:
-    """Whether the user runs scripts of a clone, and not the installed command `hf-gradalign`."""
+    """Return whether the user runs the scripts of a clone instead of the installed command `hf-gradalign`."""
     program = Path(sys.argv[0]) if sys.argv and sys.argv[0] else Path()
     if program.stem == "hf-gradalign" or program.parent.name == "cli":
         return False
@@ -52,17 +52,17 @@ def uses_scripts() -> bool:
 
 
 def command(name: str) -> str:
-    """A command as the user would type it, such as `hf-gradalign score`."""
+    """Return a command as the user would type it, such as `hf-gradalign score`."""
     return f"python scripts/{SCRIPTS[name]}" if uses_scripts() else f"hf-gradalign {name}"
 
 
 def program(name: str) -> str:
-    """A command's name for its `--help`."""
+    """Return a command's name for its `--help`."""
     return SCRIPTS[name] if uses_scripts() else f"hf-gradalign {name}"
 
 
 def in_users_words(text: str) -> str:
-    """A text that names scripts, with the commands that the user has."""
+    """Replace the scripts in a text by the commands that the user runs."""
     if uses_scripts():
         return text
     text = _SCRIPT.sub(lambda match: f"hf-gradalign {_COMMANDS[match[1]]}", text)
@@ -71,53 +71,54 @@ def in_users_words(text: str) -> str:
 
 
 def is_disk_full(error: BaseException) -> bool:
-    """Whether an error means that there was no room on the disk; libraries say so in errors of their own."""
+    """Return whether an error means that the disk is full. Libraries have their own errors for this."""
     if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
         return True
     return bool(_DISK_FULL.search(str(error)))
 
 
 def is_outside_fault(error: BaseException) -> bool:
-    """Whether an error comes of the machine (its disk, permissions, memory, a killed process) and not of the code."""
+    """Return whether an error comes from the machine (disk, permissions, memory, a killed process), not from code."""
     is_systems = isinstance(error, OSError) and error.errno in _STEPS
     return is_systems or is_disk_full(error) or _memory_line(error) is not None
 
 
 def require_room(folder: str | Path, n_bytes: int) -> None:
-    """See, before the work, that a folder can be written, or made, and that what comes into it fits.
+    """Check that a folder can be written or created, and that its file system has enough space.
 
     Args:
-        folder: Where it will be written.
-        n_bytes: About how much it will be.
+        folder: The folder.
+        n_bytes: Approximate number of bytes that will be written.
 
     Raises:
-        OSError: If it cannot be written; where space is lacking, the message says how much.
+        OSError: If it cannot be written; if space is missing, the message says how much.
     """
-    there = _existing(folder)
-    if not there.is_dir():
-        raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), str(there))
+    parent = _existing(folder)
+    if not parent.is_dir():
+        raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), str(parent))
     try:
-        with tempfile.TemporaryFile(dir=there):
+        with tempfile.TemporaryFile(dir=parent):
             pass
     except OSError as error:
-        raise OSError(error.errno, error.strerror, str(there)) from None
-    free = shutil.disk_usage(there).free
+        raise OSError(error.errno, error.strerror, str(parent)) from None
+    free = shutil.disk_usage(parent).free
     if n_bytes > free:
         raise OSError(
             f"{folder}: about {n_bytes / 1e6:,.1f} MB are needed and {free / 1e6:,.1f} MB are free: free some "
-            "space, or name another folder"
+            "space, or choose another folder"
         )
 
 
 def error_line(
     error: BaseException, folder: str | Path | None = None, again: str = "run the same command again"
 ) -> str:
-    """What to print for an error that ends a command, in place of a traceback.
+    """Return the line to print instead of a traceback for an error that ends a command.
 
     Args:
-        error: If the system raised it (a full disk, a read-only folder, ...), its path comes first and what to do last.
-        folder: Where the command writes, for errors that do not name their file.
-        again: What to do when the cause is removed.
+        error: The error. For a system error (full disk, read-only folder, ...), the line starts with the path and ends
+            with what to do.
+        folder: Output folder of the command, for errors that do not name a file.
+        again: What to do after the problem is solved.
     """
     if line := _memory_line(error):
         text = f"{line}, and {again}"
@@ -130,17 +131,17 @@ def error_line(
         text += f"No space left on device{_free(error, folder)}; {_STEPS[errno.ENOSPC].format(again=again)}"
     else:
         text = plain_text(error)
-    if len(text) > _LONGEST:
-        half = _LONGEST // 2  # what to do stands at the end
-        text = f"{text[:half]}... ({len(text) - _LONGEST:,} more characters) ...{text[-half:]}"
+    if len(text) > _MAX_LENGTH:
+        half = _MAX_LENGTH // 2  # the end says what to do
+        text = f"{text[:half]}... ({len(text) - _MAX_LENGTH:,} more characters) ...{text[-half:]}"
     return in_users_words(f"error: {text}")
 
 
 def _memory_line(error: BaseException) -> str | None:
     if _KILLED_WORKER.search(str(error)):
         return (
-            "a worker process that loads data was killed, most often because memory (or /dev/shm) ran out: use fewer "
-            "loader workers or smaller batches"
+            "a data loader worker was killed, most likely because memory (or /dev/shm) ran out: use fewer loader "
+            "workers or smaller batches"
         )
     if isinstance(error, MemoryError) or (isinstance(error, OSError) and error.errno == errno.ENOMEM):
         return "there is not enough memory: use smaller batches, shorter windows or fewer loader workers"
@@ -154,7 +155,7 @@ def _free(error: BaseException, where: object) -> str:
 
 
 def _existing(where: object) -> Path:
-    """A path, or the folder that is there on the way to it."""
+    """The path, or its closest parent that exists."""
     path = Path(str(where)).absolute()
     while not path.exists():
         path = path.parent

@@ -1,4 +1,4 @@
-"""YAML and JSON files that people write: recipes, configurations, studies. Read within bounds, whoever wrote them."""
+"""Read YAML and JSON settings (recipes, configurations, studies) safely, within size limits."""
 
 import json
 import math
@@ -12,27 +12,27 @@ import yaml
 from hf_gradalign.utils.plain_text import plain_text
 
 MAX_BYTES = 2_000_000
-"""Size of a file; what its aliases stand for counts as if it were written out."""
+"""Maximum size of a file, with its aliases expanded."""
 MAX_DEPTH = 50
-"""Lists and mappings within each other."""
+"""Maximum nesting of lists and mappings."""
 MAX_VALUES = 100_000
-"""Values of a YAML file (a start or an end of a list or mapping is one, too): a second's work."""
+"""Maximum number of values in a YAML file, including starts and ends of lists and mappings. They take one second."""
 _MAX_INTEGER = 2**63
-_MAX_DIGITS = 400  # of a number with a fraction; shortest forms of doubles have up to 17, exact ones more
-_SHOWN = 300
+_MAX_DIGITS = 400  # of a number with a fraction; doubles need up to 17, but more are valid
+_MAX_REASON = 300
 
 
 def read_settings(path: str | Path) -> Any:
-    """Read a file of lists, mappings, text, numbers, true, false and null.
+    """Read a file of lists, mappings, text, numbers, booleans and null.
 
-    Dates are text. No tag is followed, and no key may stand twice in a mapping.
+    Dates are read as text. Tags are ignored, and a mapping cannot contain the same key twice.
 
     Args:
-        path: The file: JSON if it ends in `.json`, else YAML.
+        path: The file. JSON if the name ends in `.json`, otherwise YAML.
 
     Raises:
         OSError: If it cannot be read.
-        ValueError: If it is not YAML or JSON, or too large, too deep, or has numbers too long for any setting.
+        ValueError: If it is not YAML or JSON, is too large or too deeply nested, or has numbers that are too long.
     """
     path = Path(path)
     try:
@@ -44,7 +44,7 @@ def read_settings(path: str | Path) -> Any:
         return _read_json(text) if path.suffix.lower() == ".json" else _read_yaml(text)
     except (ValueError, RecursionError, yaml.YAMLError) as error:
         reason = " ".join(plain_text(error).split())
-        reason = reason if len(reason) <= _SHOWN else f"{reason[:_SHOWN]}..."
+        reason = reason if len(reason) <= _MAX_REASON else f"{reason[:_MAX_REASON]}..."
         raise ValueError(f"{path}: not a readable YAML or JSON file: {reason}") from error
 
 
@@ -54,7 +54,7 @@ def _read_json(text: str) -> Any:
     for _ in range(MAX_DEPTH + 1):
         level = [item for each in level if isinstance(each, list | dict) for item in _items(each)]
     if level:
-        _refuse(f"lists and mappings lie more than {MAX_DEPTH} deep")
+        _refuse(f"lists and mappings are nested more than {MAX_DEPTH} deep")
     return content
 
 
@@ -66,7 +66,7 @@ def _once_each(pairs: Sequence[tuple[str, Any]]) -> dict[str, Any]:
     content = dict(pairs)
     if len(content) < len(pairs):
         name = next(name for name, number in Counter(name for name, _ in pairs).items() if number > 1)
-        _refuse(f"the key {name!r:.80} stands twice")
+        _refuse(f"the key {name!r:.80} occurs twice")
     return content
 
 
@@ -76,12 +76,12 @@ def _read_yaml(text: str) -> Any:
 
 
 def _measure(text: str) -> None:
-    """Refuse what is too deep, or too large with its aliases written out, before anything is made of it."""
+    """Check the nesting, and the size with all aliases expanded, before anything is constructed."""
     total, open_ones, sizes = 0, [], {}
     for number, event in enumerate(yaml.parse(text, _BASE)):
         if isinstance(event, yaml.AliasEvent):
             if event.anchor in sizes and sizes[event.anchor] is None:
-                _refuse(f"the alias *{event.anchor:.80} stands within what it stands for")
+                _refuse(f"the alias *{event.anchor:.80} contains itself")
             total += sizes.get(event.anchor) or 1
         elif isinstance(event, yaml.ScalarEvent):
             total += 1 + len(event.value)
@@ -91,14 +91,14 @@ def _measure(text: str) -> None:
             open_ones.append((event.anchor, total))
             total += 1
             if len(open_ones) > MAX_DEPTH:
-                _refuse(f"lists and mappings lie more than {MAX_DEPTH} deep")
+                _refuse(f"lists and mappings are nested more than {MAX_DEPTH} deep")
         elif isinstance(event, yaml.CollectionEndEvent):
             anchor, before = open_ones.pop()
             sizes[anchor] = total - before
         if number > MAX_VALUES:
             _refuse(f"it has more than {MAX_VALUES:,} values")
-        if total > 2 * MAX_BYTES:  # without aliases a file that is not too large cannot come to that
-            _refuse("its aliases (*name) stand for too much")
+        if total > 2 * MAX_BYTES:  # only possible with aliases
+            _refuse("its aliases (*name) expand to too much")
 
 
 def _integer(text: str) -> int:
@@ -125,7 +125,7 @@ _TAG = "tag:yaml.org,2002:"
 
 
 class _Loader(_BASE):
-    """The safe loader, without what JSON lacks, and with bounded numbers."""
+    """The safe loader, limited to the types of JSON and to numbers of limited length."""
 
     yaml_implicit_resolvers = {  # noqa: RUF012
         first: [(tag, pattern) for tag, pattern in resolvers if tag != f"{_TAG}timestamp"]
@@ -174,7 +174,7 @@ def _refuse_repeated_keys(node: Any, seen: set[int]) -> None:
         for key, _ in node.value:
             if isinstance(key, yaml.ScalarNode):
                 if (key.tag, key.value) in keys:
-                    _refuse(f"the key {key.value!r:.80} stands twice in a mapping, in line {key.start_mark.line + 1}")
+                    _refuse(f"the key {key.value!r:.80} occurs twice in a mapping, in line {key.start_mark.line + 1}")
                 keys.add((key.tag, key.value))
         children = [child for pair in node.value for child in pair]
     for child in children:
@@ -182,22 +182,22 @@ def _refuse_repeated_keys(node: Any, seen: set[int]) -> None:
 
 
 def find_settings(name: str | Path, kind: str, folder: Path) -> Path:
-    """A settings file: by its path, or by `KIND:NAME` one that comes with the package.
+    """Find a settings file by its path, or by `KIND:NAME` one that comes with the package.
 
     Args:
         name: A path, or a name such as `recipe:tcm_pcgrad`.
-        kind: What stands before the colon.
-        folder: Where the package keeps files of this kind.
+        kind: The part before the colon.
+        folder: Folder of the package with files of this kind.
 
     Raises:
-        FileNotFoundError: If the package has no file of that name; the message lists those it has.
+        FileNotFoundError: If the package has no file of this name; the message lists all names.
     """
     prefix, _, rest = str(name).partition(":")
     if prefix != kind:
         return Path(name)
     known = {path.stem: path for path in sorted(folder.glob("*.yaml"))}
     if rest not in known:
-        raise FileNotFoundError(f"there is no {kind} {rest!r}; there are {', '.join(known)}")
+        raise FileNotFoundError(f"there is no {kind} {rest!r}; available: {', '.join(known)}")
     return known[rest]
 
 

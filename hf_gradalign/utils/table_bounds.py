@@ -1,4 +1,4 @@
-"""Bounds on tables that others wrote: refused quickly, with a reason, where reading them would take hours or memory."""
+"""Size limits for untrusted tables, so that no file takes hours or all memory to read."""
 
 import json
 from collections.abc import Iterable, Mapping, Sized
@@ -11,31 +11,31 @@ _BLOCK = MAX_LINE_BYTES // 2
 
 
 def require_lines(path: Path) -> None:
-    """Refuse a file with a line of more than `MAX_LINE_BYTES`; one of up to half of that is never refused.
+    """Check that a file has no line of more than `MAX_LINE_BYTES`. Lines of up to half of that always pass.
 
     Raises:
-        ValueError: If there is one; the message begins with the file's name.
+        ValueError: If there is such a line; the message starts with the file's name.
         OSError: If the file cannot be read.
     """
     with path.open("rb") as file:
         for number, block in enumerate(iter(lambda: file.read(_BLOCK), b"")):
             if len(block) == _BLOCK and b"\n" not in block and b"\r" not in block:
                 where = f"after {number * _BLOCK:,} bytes" if number else "at its start"
-                raise ValueError(f"{path} is no table: {where} there is no line end for {_BLOCK:,} bytes.")
+                raise ValueError(f"{path} is not a table: {where} there is no line end for {_BLOCK:,} bytes.")
 
 
 def require_columns(columns: Sized, path: object) -> None:
-    """Refuse a table with more than `MAX_COLUMNS` columns.
+    """Check that a table has at most `MAX_COLUMNS` columns.
 
     Raises:
-        ValueError: If it has; the message begins with the file's name.
+        ValueError: If it has more; the message starts with the file's name.
     """
     if len(columns) > MAX_COLUMNS:
-        raise ValueError(f"{path} has {len(columns):,} columns, and a table may have {MAX_COLUMNS:,}.")
+        raise ValueError(f"{path} has {len(columns):,} columns; at most {MAX_COLUMNS:,} are supported.")
 
 
 def columns_of(rows: Iterable[Mapping[str, Any]], path: object) -> list[str]:
-    """The names in rows, each once, in the order in which they come.
+    """Return the column names of rows in order of appearance.
 
     Raises:
         ValueError: If there are more than `MAX_COLUMNS`.
@@ -48,10 +48,10 @@ def columns_of(rows: Iterable[Mapping[str, Any]], path: object) -> list[str]:
 
 
 def parse_json(text: str | bytes, **options: Any) -> Any:
-    """As `json.loads`.
+    """Parse JSON as `json.loads` does.
 
     Raises:
-        ValueError: If it is no JSON, or nested too deeply.
+        ValueError: If it is not JSON, or nested too deeply.
     """
     try:
         return json.loads(text, **options)

@@ -15,7 +15,7 @@ from fault_trials.world import Command, World
 _MESSAGES = (
     "error: ",
     "is in use by",
-    "passed over",
+    "is not complete and is skipped",
     "is damaged",
     "was changed since",
     "not among the checkpoints",

@@ -134,7 +134,7 @@ def test_what_is_not_finite_stays_in_its_group(bad):
     [
         ({"scope": "layer"}, "scope must be one of model, module, parameter, got 'layer'"),
         ({"scope": "parameter", "modules": ["encoder"]}, r"prefixes of modules \(encoder\) need the .* scope 'module'"),
-        ({"patterns": ["("]}, r"'\(' is no regular expression: "),
+        ({"patterns": ["("]}, r"'\(' is not a regular expression: "),
     ],
 )
 def test_mistakes_that_need_no_model(options, message):
@@ -149,9 +149,9 @@ def test_mistakes_that_need_no_model(options, message):
     [
         (
             {"patterns": ["encoder", "head"]},
-            "no parameter's name has 'head' in it; there are encoder",
+            "no parameter's name matches 'head'; there are encoder",
         ),
-        ({"scope": "module", "modules": ["layers"]}, r"no parameter in a module 'layers'; .*\.\.\. \(11 in all\)"),
+        ({"scope": "module", "modules": ["layers"]}, r"no parameter is in a module 'layers'; .*\.\.\. \(11 in total\)"),
     ],
 )
 def test_names_that_fit_nothing(options, message):

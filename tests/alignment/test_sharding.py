@@ -71,7 +71,7 @@ def check_half_precision(mesh):
 
 def check_partial(mesh):
     unfinished = DTensor.from_local(torch.ones(3), mesh, [Partial()])
-    with pytest.raises(ValueError, match=r"still to be summed over processes \(placement Partial\)"):
+    with pytest.raises(ValueError, match=r"has not been summed over processes \(placement Partial\)"):
         compute_products([[unfinished], [unfinished]])
 
 

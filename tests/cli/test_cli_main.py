@@ -85,8 +85,8 @@ def test_recipes_and_studies_by_name(capsys):
     assert Study.read("study:quick") == Study.read(ROOT / "scripts" / "studies" / "quick.yaml")
     with pytest.raises(SystemExit):
         read_arguments(["recipe:tcm"])
-    assert "there is no recipe 'tcm'; there are aasist_augmented, " in capsys.readouterr().err
-    with pytest.raises(FileNotFoundError, match="there is no study 'big'; there are quick, small_scale"):
+    assert "there is no recipe 'tcm'; available: aasist_augmented, " in capsys.readouterr().err
+    with pytest.raises(FileNotFoundError, match="there is no study 'big'; available: quick, small_scale"):
         Study.read("study:big")
 
 

@@ -9,7 +9,7 @@ from safetensors.torch import save_file
 from toy import ToyViews, make_model, make_trainer, timeless, weights_of
 
 from hf_gradalign.training.run_checkpoints import RunCheckpoints
-from hf_gradalign.utils.atomic_writing import write_text_atomically
+from hf_gradalign.utils.files import write_text_atomically
 
 STARTED = "started"
 

@@ -19,7 +19,7 @@ class Run:
         self.model = make_model()
         self.method = get_method(method)
         self.scaler = torch.amp.GradScaler("cpu", init_scale=scale or 1.0, enabled=scale is not None)
-        self.optimiser = torch.optim.SGD(self.model.parameters(), lr=0.1)
+        self.optimizer = torch.optim.SGD(self.model.parameters(), lr=0.1)
         self.autocast = autocast
 
     def update(self, batch, overflow=()):
@@ -33,11 +33,11 @@ class Run:
                     if view in overflow:
                         self.model.hidden.weight.grad[0, 0] = overflow[view]
         gradients.combine(self.method(gradients.gramian()))
-        self.scaler.unscale_(self.optimiser)
+        self.scaler.unscale_(self.optimizer)
         torch.nn.utils.clip_grad_norm_(self.model.parameters(), 0.3)
-        self.scaler.step(self.optimiser)
+        self.scaler.step(self.optimizer)
         self.scaler.update()
-        self.optimiser.zero_grad()
+        self.optimizer.zero_grad()
 
     def weights(self):
         return {name: value.detach().clone() for name, value in self.model.state_dict().items()}

@@ -153,7 +153,7 @@ def test_cagrad_leaves_a_vanished_gradient_out():
 
 def test_cagrad_of_too_many_views():
     assert torch.isfinite(get_method("cagrad")(torch.eye(12))).all()
-    with pytest.raises(ValueError, match="CAGrad takes at most 12 views, got 13; PCGrad takes any number"):
+    with pytest.raises(ValueError, match="CAGrad supports at most 12 views, got 13; PCGrad supports any number"):
         get_method("cagrad")(torch.eye(13))
 
 

@@ -13,11 +13,11 @@ class MeanOfViewsTrainer(Trainer):
         return sum(losses) / len(losses)
 
 
-@pytest.mark.parametrize("optimiser", ["sgd", "adamw_torch"])
-def test_same_as_mean_loss(tmp_path, optimiser):
-    ours = make_trainer(tmp_path, align_gradients="none", optim=optimiser, learning_rate=0.01)
+@pytest.mark.parametrize("optimizer", ["sgd", "adamw_torch"])
+def test_same_as_mean_loss(tmp_path, optimizer):
+    ours = make_trainer(tmp_path, align_gradients="none", optim=optimizer, learning_rate=0.01)
     ours.train()
-    ordinary = make_trainer(tmp_path, trainer_class=MeanOfViewsTrainer, optim=optimiser, learning_rate=0.01)
+    ordinary = make_trainer(tmp_path, trainer_class=MeanOfViewsTrainer, optim=optimizer, learning_rate=0.01)
     ordinary.train()
     assert largest_difference(weights_of(ours), weights_of(ordinary)) < 1e-6
     assert ours.state.log_history[0]["loss"] == pytest.approx(ordinary.state.log_history[0]["loss"], abs=1e-5)

@@ -16,9 +16,9 @@ class WeightedMeanTrainer(Trainer):
         return sum(WEIGHTS[view] * model(**view_inputs).loss for view, view_inputs in inputs.items()) / 4
 
 
-@pytest.mark.parametrize("optimiser", ["sgd", "adamw_torch"])
-def test_without_alignment_it_is_the_weighted_mean_loss(tmp_path, optimiser):
-    options = {"optim": optimiser, "learning_rate": 0.01}
+@pytest.mark.parametrize("optimizer", ["sgd", "adamw_torch"])
+def test_without_alignment_it_is_the_weighted_mean_loss(tmp_path, optimizer):
+    options = {"optim": optimizer, "learning_rate": 0.01}
     ours = make_trainer(tmp_path, view_weights=WEIGHTS, **options)
     ours.train()
     ordinary = make_trainer(tmp_path, trainer_class=WeightedMeanTrainer, **options)

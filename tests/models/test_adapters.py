@@ -20,7 +20,7 @@ from transformers import (
 from hf_gradalign.models import load_audio_classifier
 from hf_gradalign.scoring import SpoofScorer
 from hf_gradalign.training import GradientAlignmentArguments, GradientAlignmentTrainer
-from hf_gradalign.training.merged_adapters import merged_copy
+from hf_gradalign.training.resumable_trainer import _merged_copy
 
 CLIP = np.random.default_rng(0).normal(0, 0.1, 3200).astype(np.float32)
 
@@ -118,7 +118,7 @@ def test_adapters_whose_base_is_found(tmp_path):
     with pytest.raises(OSError, match=r"adapters of PEFT to the model .*gone, which is not there"):
         SpoofScorer(tmp_path / "adapter")
     settings.write_text("{")
-    with pytest.raises(OSError, match=r"adapter_config.json is truncated or no JSON"):
+    with pytest.raises(OSError, match=r"adapter_config.json is truncated or not JSON"):
         SpoofScorer(tmp_path / "adapter")
 
 
@@ -156,5 +156,5 @@ def test_adapters_that_cannot_be_merged(caplog):
         def merge_and_unload(self):
             raise AttributeError("prompts have no merge_and_unload")
 
-    assert merged_copy(Prompts()) is None
+    assert _merged_copy(Prompts()) is None
     assert "cannot be merged into the model (prompts have no merge_and_unload)" in caplog.text

@@ -62,13 +62,13 @@ FILES = [
         lambda data: data[: len(data) // 2],
         r"model.safetensors is truncated: it has [\d,]+ of",
     ),
-    ("model.safetensors", "folder", "model.safetensors is a folder where a file belongs"),
+    ("model.safetensors", "folder", "model.safetensors is a folder instead of a file"),
     ("model.safetensors", None, r"has no weights \(model.safetensors or pytorch_model.bin\)"),
     ("model.safetensors", b"\x80\x02}q\x00.", "holds what torch.save writes.* rename it to pytorch_model.bin"),
     ("pytorch_model.bin", b"<html>", "pytorch_model.bin is a web page"),
     ("pytorch_model.bin", b"", "pytorch_model.bin is empty"),
     ("config.json", POINTER, "config.json is a Git LFS pointer"),
-    ("config.json", b'{"model_type"', "config.json is truncated or no JSON"),
+    ("config.json", b'{"model_type"', "config.json is truncated or not JSON"),
     ("config.json", None, "has no config.json, without which model.safetensors cannot be loaded"),
     ("config.json", lambda data: data.replace(b'"sampling_rate"', b'"hidden_size"'), "cannot load the model"),
 ]
@@ -109,7 +109,7 @@ def test_shards(loader, whole, tmp_path):
     shutil.copy(shards[0], shards[1])
     with pytest.raises(ValueError, match=r"lacks \d+ weights"):
         LOADERS[loader](folder)
-    for index, said in ((b"{}", "no weight_map"), (b"[1]", "no object"), (POINTER, "Git LFS pointer")):
+    for index, said in ((b"{}", "no weight_map"), (b"[1]", "not an object"), (POINTER, "Git LFS pointer")):
         (folder / "model.safetensors.index.json").write_bytes(index)
         with pytest.raises(OSError, match=f"model.safetensors.index.json .*{said}"):
             LOADERS[loader](folder)
@@ -122,7 +122,7 @@ def test_a_pickle_that_would_run_code(loader, broken, whole, capsys):
     torch.save(state, folder / "pytorch_model.bin")
     LOADERS[loader](folder)
     torch.save({**state, "more": Malicious()}, folder / "pytorch_model.bin")
-    with pytest.raises(OSError, match=r"holds more than tensors.*could run code") as raised:
+    with pytest.raises(OSError, match=r"contains more than tensors.*could run code") as raised:
         LOADERS[loader](folder)
     assert "\x1b" not in str(raised.value)
     assert "this ran" not in capsys.readouterr().out

@@ -19,7 +19,7 @@ from hf_gradalign.models import (
 )
 
 # As on a machine without this package. torchaudio counts as missing too: transformers has no need of it here, and
-# beside a torch without CUDA it does not import (`hf_gradalign.utils.torchaudio_import` mends that where it is there).
+# beside a torch without CUDA it does not import (`hf_gradalign.utils.third_party` mends that where it is there).
 ELSEWHERE = """
 import sys
 sys.modules["hf_gradalign"] = None

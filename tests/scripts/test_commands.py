@@ -43,12 +43,12 @@ def commands():
         (
             RuntimeError("DataLoader worker (pid 7) is killed by signal: Killed. "),
             2,
-            "error: a worker process that loads data was killed, most often because memory (or /dev/shm) ran out",
+            "error: a data loader worker was killed, most likely because memory (or /dev/shm) ran out",
         ),
         (
             RuntimeError("DataLoader worker (pid(s) 7, 8) exited unexpectedly"),
             2,
-            "error: a worker process that loads data was killed, most often because memory (or /dev/shm) ran out",
+            "error: a data loader worker was killed, most likely because memory (or /dev/shm) ran out",
         ),
         (RuntimeError("x: No space left on device (os error 28)"), 2, "error: No space left on device; free some"),
         (OSError(errno.ENOSPC, "No space left on device", "/a/b"), 2, "error: /a/b: No space left on device"),
@@ -187,14 +187,14 @@ def test_outputs_that_cannot_be_written_are_told_before_the_work(load_script, cl
     assert evaluate([*words, "--output_json", str(clips)]) == 2
     captured = capsys.readouterr()
     assert captured.out == ""
-    assert captured.err.startswith(f"error: {clips}: {os.strerror(errno.EISDIR)}; a folder is where a file belongs")
+    assert captured.err.startswith(f"error: {clips}: {os.strerror(errno.EISDIR)}; a folder is where a file should be")
     file = tmp_path / "scores.txt"
     assert evaluate([*words, "--output_dir", str(file)]) == 2
-    assert "move away what is there" in capsys.readouterr().err
+    assert "move the existing file away" in capsys.readouterr().err
     checkpoint = SCRIPTS.parent / "tests" / "fixtures" / "aasist.pth"
     words = [str(checkpoint), "--num_attention_heads", "4", "--output_dir", str(file)]
     assert convert(words) == 2
-    assert capsys.readouterr().err.startswith(f"error: {file} exists")
+    assert capsys.readouterr().err.startswith(f"error: {file} already exists")
     assert convert([*words, "--overwrite"]) == 2
     captured = capsys.readouterr()
     assert captured.out == ""
@@ -220,7 +220,7 @@ def test_a_reversed_checkpoint_is_whole_or_not_there(load_script, tmp_path, caps
     assert convert.main([str(checkpoint), "--num_attention_heads", "4", "--output_dir", model]) == 0
     reverse = [model, "--reverse", "--output_file"]
     assert convert.main([*reverse, str(tmp_path)]) == 2
-    assert "a folder is where a file belongs" in capsys.readouterr().err
+    assert "a folder is where a file should be" in capsys.readouterr().err
     assert convert.main([*reverse, str(tmp_path / "new" / "file.pth")]) == 0
     old = (tmp_path / "new" / "file.pth").read_bytes()
 
@@ -238,4 +238,4 @@ def test_a_reversed_checkpoint_is_whole_or_not_there(load_script, tmp_path, caps
 def test_a_conflict_record_that_is_nested_too_deeply(load_script, tmp_path, capsys):
     (tmp_path / "conflicts.jsonl").write_text("[" * 100_000 + "\n")
     assert load_script("plot_conflicts").main([str(tmp_path)]) == 2
-    assert "is no conflict record: line 1 is not JSON" in capsys.readouterr().err
+    assert "is not a conflict record: line 1 is not JSON" in capsys.readouterr().err

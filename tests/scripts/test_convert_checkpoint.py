@@ -64,7 +64,7 @@ def test_files_that_are_there_are_not_replaced(convert, tmp_path, capsys, monkey
     words = (GOLDEN / "mamba.pth", "--output_dir", run, "--num_attention_heads", 4)
     assert convert(*words) == 2
     assert (
-        "holds files already (README.md, model.safetensors, run_arguments.json): name another folder, or replace"
+        "already contains files (README.md, model.safetensors, run_arguments.json): choose another folder, or pass"
         in (capsys.readouterr().err)
     )
     with monkeypatch.context() as patch:  # the disk is full
@@ -83,7 +83,7 @@ def test_files_that_are_there_are_not_replaced(convert, tmp_path, capsys, monkey
     back = tmp_path / "back.pth"
     back.write_text("precious")
     assert convert(run, "--reverse", "--output_file", back) == 2
-    assert f"{back} exists: name another file, or replace it with --overwrite" in capsys.readouterr().err
+    assert f"{back} already exists: choose another file, or pass --overwrite to replace it" in capsys.readouterr().err
     assert back.read_text() == "precious"
     assert convert(run, "--reverse", "--output_file", back, "--overwrite") == 0
     assert torch.load(back, weights_only=True)
@@ -131,7 +131,7 @@ def test_checkpoints_of_two_models_have_no_average(convert, tmp_path, capsys):
     paths = [tmp_path / "mamba.pth", tmp_path / "aasist.pth"]
     assert convert("--average", *paths, "--output_dir", tmp_path / "out") == 2
     assert "mamba.pth and" in (said := capsys.readouterr().err)
-    assert "are not checkpoints of one model; they differ in GAT_layer_S.att_proj.bias" in said
+    assert "are not checkpoints of the same model; they differ in GAT_layer_S.att_proj.bias" in said
 
 
 def test_errors(convert, tmp_path, capsys):
@@ -143,10 +143,7 @@ def test_errors(convert, tmp_path, capsys):
     whole = (GOLDEN / "mamba.pth").read_bytes()
     (tmp_path / "cut.pth").write_bytes(whole[:100_000])
     assert convert(tmp_path / "cut.pth", *out) == 2
-    assert (
-        "cut.pth is truncated (100,000 bytes; its list of contents, which comes last, is missing)"
-        in capsys.readouterr().err
-    )
+    assert "cut.pth is truncated (100,000 bytes; the list of contents at its end is missing)" in capsys.readouterr().err
     assert convert(GOLDEN / "mamba.pth", "--check", GOLDEN / "mamba.pth", "--num_attention_heads", 4, *out) == 2
     assert "it needs input_values and logits" in capsys.readouterr().err
     with pytest.raises(SystemExit):

@@ -116,7 +116,10 @@ def test_a_file_that_is_there_is_not_replaced(export, save, tmp_path, capsys, na
     (tmp_path / name).write_text("precious")
     path = tmp_path / "detector.onnx"
     assert export([save(), "--output", str(path)]) == 2
-    assert f"{tmp_path / name} exists: name another file, or replace it with --overwrite" in capsys.readouterr().err
+    assert (
+        f"{tmp_path / name} already exists: choose another file, or pass --overwrite to replace it"
+        in capsys.readouterr().err
+    )
     assert (tmp_path / name).read_text() == "precious"
 
 

@@ -25,9 +25,9 @@ def test_a_run_and_a_file(plot, tmp_path, capsys):
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["nowhere"], "error: there is no nowhere"),
-        (["."], "a run writes it with --conflict_record jsonl"),
-        (["all_results.json"], "all_results.json is no conflict record"),
+        (["nowhere"], "error: nowhere does not exist"),
+        (["."], "train with --conflict_record jsonl"),
+        (["all_results.json"], "all_results.json is not a conflict record"),
         (["run", "--formats", "xyz"], "'xyz' is not supported"),
     ],
 )

@@ -62,7 +62,7 @@ def test_a_recipe_whose_package_is_missing_in_a_stream(load_script, tmp_path, mp
         ({"report_to": "wandbb"}, "--report_to wandbb: wandbb is not supported, only "),
         (
             {"lr_scheduler_type": "cosine_with_min_lr"},
-            "--lr_scheduler_type cosine_with_min_lr cannot be made: One of",
+            "--lr_scheduler_type cosine_with_min_lr cannot be created: One of",
         ),
         (
             {"push_to_hub": True, "hub_model_id": "a/b/c"},
@@ -97,7 +97,7 @@ def test_class_weights_that_do_not_fit(run_script, tmp_path, never_train, capsys
     AutoModelForAudioClassification.from_config(config).save_pretrained(tmp_path / "base")
     assert run_script(output_dir=tmp_path / "out", model_name_or_path=tmp_path / "base") == 2
     assert (
-        "error: class_weights must be 2 positive numbers, one a label, got [1.0, 1.0, 1.0]" in capsys.readouterr().err
+        "error: class_weights must be 2 positive numbers, one per label, got [1.0, 1.0, 1.0]" in capsys.readouterr().err
     )
 
 

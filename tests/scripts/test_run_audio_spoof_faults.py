@@ -43,4 +43,4 @@ def test_a_damaged_checkpoint(tmp_path, run_script, capsys, caplog):
     assert run_script("--resume_from_checkpoint", str(out / "checkpoint-2"), **options) == 2
     assert "model.safetensors is damaged: its content is not what was saved; resume from" in capsys.readouterr().err
     assert run_script("--resume_from_checkpoint", str(out), **options) == 0
-    assert f"{out}/checkpoint-2 is not complete and is passed over: model.safetensors is damaged" in caplog.text
+    assert f"{out}/checkpoint-2 is not complete and is skipped: model.safetensors is damaged" in caplog.text

@@ -230,7 +230,7 @@ def test_a_trial_s_folder_that_cannot_be_written_ends_the_study(run_in_process, 
     (tmp_path / "out" / "cells").mkdir(parents=True)
     (tmp_path / "out" / "cells" / first.id).write_text("a file")
     assert run_in_process(lambda folder: 0) == 2
-    assert f"{first.id}: File exists; move away what is there" in capsys.readouterr().err
+    assert f"{first.id}: File exists; move the existing file away" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("moment", ["hf_gradalign.study.definition.Study.read", "hf_gradalign.study.StudyRunner.run"])

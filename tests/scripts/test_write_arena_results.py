@@ -79,10 +79,10 @@ def test_there_must_be_something_to_do(run, words):
 @pytest.mark.parametrize(
     ("name", "content", "trouble"),
     [
-        ("config.json", '{"a":', "config.json is truncated or no JSON"),
-        ("config.json", "[1]", "config.json is JSON, but no object"),
+        ("config.json", '{"a":', "config.json is truncated or not JSON"),
+        ("config.json", "[1]", "config.json is JSON, but not an object"),
         ("model.safetensors", "\x10\0\0\0\0\0\0\0{", "the weights in "),
-        (".eval_results", "", "a file is where a folder belongs"),
+        (".eval_results", "", "a file is where a folder should be"),
     ],
 )
 def test_edited_files_of_the_model_are_told(run, words, tmp_path, name, content, trouble):
@@ -112,7 +112,7 @@ def test_what_is_no_result_is_not_replaced(run, words, tmp_path, name, content):
     card = (tmp_path / "model" / "README.md").read_bytes()
     status, out, err = run(*words)
     assert (status, out) == (2, "")
-    assert f"{folder / name} exists" in err
+    assert f"{folder / name} already exists" in err or f"{folder / name} exists and was not written" in err
     assert "--overwrite" in err
     assert (folder / name).read_text() == content
     assert (tmp_path / "model" / "README.md").read_bytes() == card

@@ -167,9 +167,9 @@ def test_trials_with_the_same_settings_are_not_reported_as_one(finished_study):
 @pytest.mark.parametrize(
     ("name", "change", "reason"),
     [
-        ("cell.json", lambda text: text[:100], "truncated or no JSON"),
-        ("cell.json", lambda text: "[]", "no object"),
-        ("cell.json", lambda text: "[" * 100_000, "no JSON"),
+        ("cell.json", lambda text: text[:100], "truncated or not JSON"),
+        ("cell.json", lambda text: "[]", "not an object"),
+        ("cell.json", lambda text: "[" * 100_000, "not JSON"),
         ("cell.json", lambda text: text.replace('"run"', '"ran"'), "run is missing"),
         ("cell.json", lambda text: text.replace('"versions"', '"version"'), "KeyError: 'versions'"),
         ("cell.json", lambda text: text.replace('"n_updates": 20', '"n_updates": "many"'), "ArrowInvalid"),

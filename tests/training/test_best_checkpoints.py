@@ -144,7 +144,7 @@ def test_a_damaged_checkpoint_is_not_averaged(tmp_path):
     make(tmp_path, 2, save_total_limit=None, max_steps=3).train()
     average_checkpoints([tmp_path / "checkpoint-2", tmp_path / "checkpoint-3"])
     damage(tmp_path / "checkpoint-2" / "model.safetensors")
-    with pytest.raises(ValueError, match=r"checkpoint-2/model.safetensors is damaged: .*; leave it out"):
+    with pytest.raises(ValueError, match=r"checkpoint-2/model.safetensors is damaged: .*; average without it"):
         average_checkpoints([tmp_path / "checkpoint-2", tmp_path / "checkpoint-3"])
 
 

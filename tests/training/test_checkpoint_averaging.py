@@ -45,7 +45,7 @@ def test_batch_norm_counter_is_the_largest(tmp_path):
 
 def test_mistakes_are_told(tmp_path):
     paths = save(tmp_path, [{"a": torch.ones(2), "b": torch.ones(1)}, {"a": torch.ones(3), "c": torch.ones(1)}])
-    with pytest.raises(ValueError, match="not checkpoints of one model; they differ in b, c, a"):
+    with pytest.raises(ValueError, match="not checkpoints of the same model; they differ in b, c, a"):
         average_checkpoints(paths)
     with pytest.raises(ValueError, match="nothing to average"):
         average_checkpoints([])

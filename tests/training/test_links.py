@@ -8,8 +8,8 @@ from toy import ToyViews, make_trainer
 from hf_gradalign.experiment import resolve_output_folder
 from hf_gradalign.training import BestCheckpoints, RunCheckpoints
 from hf_gradalign.training.conflicts.record import ConflictRecord
-from hf_gradalign.training.links import refuse_links_out
-from hf_gradalign.utils.atomic_writing import write_text_atomically
+from hf_gradalign.training.run_checkpoints import refuse_links_out
+from hf_gradalign.utils.files import write_text_atomically
 
 ROW = {"step": 1, "epoch": 0.5, "conflict": False, "grad_norm_clean": 1.0}
 

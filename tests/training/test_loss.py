@@ -39,7 +39,7 @@ def test_items_weight():
 
 @pytest.mark.parametrize("weights", [[1.0], [1.0, -1.0], [1.0, 0.0], [1.0, float("nan")]])
 def test_impossible_weights(weights):
-    with pytest.raises(ValueError, match="class_weights must be 2 positive numbers, one a label"):
+    with pytest.raises(ValueError, match="class_weights must be 2 positive numbers, one per label"):
         class_weights_of(PretrainedConfig(num_labels=2, class_weights=weights))
 
 

@@ -83,7 +83,7 @@ def test_of_several_micro_batches_that_which_gave_it(tmp_path):
 
 def test_items_without_ids(tmp_path):
     message = stopped(make(tmp_path, Named([17], ids=False)))
-    assert f"view augmented is not finite in {ALL}. Nothing was saved since." in message
+    assert f"view augmented is not finite in {ALL}. Nothing was saved since then." in message
 
 
 def test_many_items_are_shortened(tmp_path):
@@ -250,8 +250,8 @@ def test_where_nothing_is_left_it_stops(tmp_path, monkeypatch):
     model = make_model()
     model.hidden.weight.data.fill_(math.nan)
     message = stopped(make(tmp_path, Named(), model=model, on_nonfinite="skip"))
-    assert "It is the last of 12 updates in a row that were skipped: look at the items, the weights" in message
-    monkeypatch.setattr(nonfinite, "_MOST_IN_A_ROW", 5)
+    assert "It is the last of 12 consecutive updates that were skipped: check the items, the initial weights" in message
+    monkeypatch.setattr(nonfinite, "_MAX_CONSECUTIVE_SKIPS", 5)
     model.hidden.weight.data.fill_(math.nan)
     assert "Update 5 of 12 " in stopped(make(tmp_path, Named(), model=model, on_nonfinite="skip"))
 
@@ -273,7 +273,7 @@ def test_a_loss_that_no_scale_mends_is_told(tmp_path, caplog):
     trainer.accelerator.scaler = torch.amp.GradScaler("cpu", init_scale=8.0)
     trainer.train()
     assert caplog.text.count("the loss of view augmented is nan. Items: ") == 1
-    assert "The step is left to fp16's loss scaling, which cannot fix a loss." in caplog.text
+    assert "The step is left to fp16 loss scaling, which cannot fix a loss." in caplog.text
 
 
 def test_the_policy_has_two_names(tmp_path):

@@ -17,22 +17,28 @@ from hf_gradalign.training import GradientAlignmentTrainer
         ({"debug": "tpu_metrics_debug"}, "for TPUs"),
         ({"use_liger_kernel": True}, "pip install liger-kernel"),
         ({"optim_target_modules": ["hidden"]}, "--optim_target_modules is for GaLore and APOLLO, and --optim sgd"),
-        ({"optim_args": "momentum"}, "takes NAME=VALUE, with commas between them, got 'momentum'"),
-        ({"optim_args": "momentum=0.9, dampning=0"}, "--optim_args dampning=0 changes nothing about --optim sgd"),
-        ({"optim_args": "momentum=much"}, "--optim sgd with --optim_args momentum=much cannot be made"),
-        ({"optim": "adamw_bnb_8bit"}, "--optim adamw_bnb_8bit cannot be made.*bitsandbytes"),
-        ({"lr_scheduler_type": "cosine_with_min_lr"}, "--lr_scheduler_type cosine_with_min_lr cannot be made"),
-        ({"lr_scheduler_kwargs": {"x": 1}}, "--lr_scheduler_type constant takes none and ignores them"),
-        ({"lr_scheduler_type": "linear", "lr_scheduler_kwargs": {"x": 1}}, r"linear with .* \{'x': 1\} cannot be made"),
+        ({"optim_args": "momentum"}, "takes NAME=VALUE pairs separated by commas, got 'momentum'"),
+        ({"optim_args": "momentum=0.9, dampning=0"}, "--optim_args dampning=0 has no effect on --optim sgd"),
+        ({"optim_args": "momentum=much"}, "--optim sgd with --optim_args momentum=much cannot be created"),
+        ({"optim": "adamw_bnb_8bit"}, "--optim adamw_bnb_8bit cannot be created.*bitsandbytes"),
+        ({"lr_scheduler_type": "cosine_with_min_lr"}, "--lr_scheduler_type cosine_with_min_lr cannot be created"),
+        ({"lr_scheduler_kwargs": {"x": 1}}, "--lr_scheduler_type constant ignores them"),
+        (
+            {"lr_scheduler_type": "linear", "lr_scheduler_kwargs": {"x": 1}},
+            r"linear with .* \{'x': 1\} cannot be created",
+        ),
         (
             {"dataloader_drop_last": True, "per_device_train_batch_size": 49},
-            "48 items, which do not fill a batch of 49",
+            "48 items do not fill a batch of 49",
         ),
-        ({"adam_beta1": 1.5, "optim": "adamw_torch"}, "--optim adamw_torch cannot be made: Invalid beta parameter at"),
-        ({"deepspeed": "ds.json"}, "DeepSpeed keeps the gradients to itself"),
-        ({"dataloader_persistent_workers": True}, "give --dataloader_num_workers too"),
+        (
+            {"adam_beta1": 1.5, "optim": "adamw_torch"},
+            "--optim adamw_torch cannot be created: Invalid beta parameter at",
+        ),
+        ({"deepspeed": "ds.json"}, "DeepSpeed does not give access to gradients"),
+        ({"dataloader_persistent_workers": True}, "also pass --dataloader_num_workers"),
         ({"include_for_metrics": ["labels"]}, "--include_for_metrics takes inputs and loss, got labels"),
-        ({"fsdp_config": {"version": 2}}, "give --fsdp too"),
+        ({"fsdp_config": {"version": 2}}, "also pass --fsdp"),
         ({"ddp_backend": "gloo"}, "--ddp_backend is for several processes"),
         ({"per_device_eval_batch_size": 0}, "--per_device_eval_batch_size must be at least 1, got 0"),
         ({"gradient_accumulation_steps": -1}, "--gradient_accumulation_steps must be at least 1, got -1"),
@@ -45,7 +51,7 @@ from hf_gradalign.training import GradientAlignmentTrainer
         ({"label_smoothing_factor": 2}, "--label_smoothing_factor must be below 1, got 2"),
         ({"seed": 2**32}, "--seed must be below 4294967296"),
         ({"save_strategy": "steps", "save_steps": 0}, "--save_steps must be positive, got 0"),
-        ({"save_strategy": "best", "metric_for_best_model": "loss"}, "--save_strategy best saves what an evaluation"),
+        ({"save_strategy": "best", "metric_for_best_model": "loss"}, "--save_strategy best saves when an evaluation"),
         ({"include_num_input_tokens_seen": "some"}, "must be one of no, all, non_padding, got 'some'"),
     ],
 )
@@ -89,14 +95,14 @@ def test_a_metric_that_nothing_computes(tmp_path):
     trainer.train()
     trainer = make_trainer(tmp_path, metric_for_best_model="eval_eer", prediction_loss_only=True, **options)
     trainer.compute_metrics = lambda prediction: {"eer": 0.1}
-    with pytest.raises(ValueError, match="with --prediction_loss_only an evaluation has no metric but the loss"):
+    with pytest.raises(ValueError, match="with --prediction_loss_only an evaluation only reports the loss"):
         trainer.train()
     make_trainer(tmp_path, metric_for_best_model="eval_loss", prediction_loss_only=True, **options).train()
 
 
 def test_half_precision_that_does_nothing_is_said(tmp_path, caplog):
     make_trainer(tmp_path, fp16=True)
-    assert "--fp16 does nothing on the CPU" in caplog.text
+    assert "--fp16 has no effect on the CPU" in caplog.text
 
 
 class TokenViews(ToyViews):

@@ -7,7 +7,7 @@ import torch
 from toy import ToyViews, make_trainer, weights_of
 from transformers import Trainer
 
-from hf_gradalign.training.checkpoint_manifest import MANIFEST_NAME
+from hf_gradalign.training.checkpoint_integrity import MANIFEST_NAME
 from hf_gradalign.training.resumable_trainer import PROCESS_STATES_NAME
 
 SAVING = {"save_strategy": "steps", "save_steps": 1, "max_steps": 6, "align_gradients": "gradvac", "logging_steps": 4}
@@ -46,7 +46,7 @@ def test_the_last_whole_checkpoint_is_taken(run, whole, caplog, has_manifest):
             path.unlink()
     resumed = make(run)
     resumed.train(resume_from_checkpoint=True)
-    assert f"{run}/checkpoint-5 is not complete and is passed over: optimizer.pt" in caplog.text
+    assert f"{run}/checkpoint-5 is not complete and is skipped: optimizer.pt" in caplog.text
     assert_same_end(resumed, whole)
     # Written again, the checkpoint is whole.
     make(run).train(resume_from_checkpoint=str(run / "checkpoint-5"))
@@ -68,7 +68,7 @@ def test_a_damaged_checkpoint_is_passed_over(run, whole, caplog, name):
         make(run).train(resume_from_checkpoint=str(run / "checkpoint-4"))
     resumed = make(run)
     resumed.train(resume_from_checkpoint=True)
-    assert f"{run}/checkpoint-4 is not complete and is passed over: {name} is damaged" in caplog.text
+    assert f"{run}/checkpoint-4 is not complete and is skipped: {name} is damaged" in caplog.text
     assert_same_end(resumed, whole)
 
 

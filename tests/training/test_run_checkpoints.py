@@ -6,7 +6,7 @@ from kill_simulation import Killed, every_kill, killed_before
 from safetensors.torch import load_file, save_file
 
 from hf_gradalign.training import run_checkpoints
-from hf_gradalign.training.checkpoint_manifest import MANIFEST_NAME, read_manifest
+from hf_gradalign.training.checkpoint_integrity import MANIFEST_NAME, read_manifest
 from hf_gradalign.training.run_checkpoints import RunCheckpoints, require_complete, require_sound_model
 
 
@@ -49,7 +49,7 @@ def test_the_last_whole_one(tmp_path, caplog):
     assert names(checkpoints.all()) == ["checkpoint-2", "checkpoint-9", "checkpoint-10"]
     (tmp_path / "checkpoint-10" / "model.safetensors").unlink()
     assert checkpoints.last_complete().name == "checkpoint-9"
-    assert "checkpoint-10 is not complete and is passed over: model.safetensors is missing" in caplog.text
+    assert "checkpoint-10 is not complete and is skipped: model.safetensors is missing" in caplog.text
     assert checkpoints.incomplete() == {tmp_path / "checkpoint-10": ["model.safetensors is missing"]}
 
 
@@ -129,7 +129,7 @@ def test_a_path_to_half_a_checkpoint(tmp_path):
         require_complete(tmp_path / "checkpoint-5")
     for step in (2, 4):
         (tmp_path / f"checkpoint-{step}" / "trainer_state.json").unlink()
-    with pytest.raises(FileNotFoundError, match="there is no complete checkpoint beside it"):
+    with pytest.raises(FileNotFoundError, match="the same folder has no complete one"):
         require_complete(tmp_path / "checkpoint-6")
 
 

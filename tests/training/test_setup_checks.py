@@ -12,7 +12,8 @@ from transformers import TrainingArguments
 from transformers.training_args import ParallelMode
 
 from hf_gradalign.training.distributed import is_sharded
-from hf_gradalign.training.setup_checks import check_supported_setup, shares_gradient_storage
+from hf_gradalign.training.setup_checks import check_supported_setup
+from hf_gradalign.training.trainer import shares_gradient_storage
 
 
 def make_setup(
@@ -38,9 +39,9 @@ def make_setup(
     ("setup", "message"),
     [
         ({"n_gpu": 4}, r"4 GPUs in one process.*DataParallel.*torchrun --nproc_per_node"),
-        ({"optim": "adalomo"}, r"--optim adalomo updates parameters within the backward pass.*adamw_torch"),
+        ({"optim": "adalomo"}, r"--optim adalomo updates parameters during the backward pass.*adamw_torch"),
         ({"optim": "apollo_adamw_layerwise"}, r"--optim apollo_adamw_layerwise updates parameters"),
-        ({"deepspeed": True}, r"DeepSpeed keeps the gradients to itself.*use DDP.*FSDP2"),
+        ({"deepspeed": True}, r"DeepSpeed does not give access to gradients.*use DDP.*FSDP2"),
         ({"fsdp_version": 1}, r"FSDP1 flattens the gradients.*use FSDP2.*version"),
         ({"tp": 2}, r"tensor, context and sequence parallelism split an item.*FSDP2"),
         ({"cp": True}, r"tensor, context and sequence parallelism split an item"),
@@ -83,7 +84,7 @@ def test_processes_that_would_train_apart_are_refused(tmp_path, process_group, m
     monkeypatch.setattr(distributed, "get_world_size", lambda *args: 2)
     setup = make_setup()
     setup.args.parallel_mode = ParallelMode.NOT_PARALLEL
-    with pytest.raises(ValueError, match=r"2 processes would each train a model of their own.*add --use_cpu"):
+    with pytest.raises(ValueError, match=r"2 processes would train its own model.*add --use_cpu"):
         check_supported_setup(setup)
 
 

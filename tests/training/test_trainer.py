@@ -122,10 +122,10 @@ def test_a_finished_run_trains_no_further(tmp_path, length):
     assert all(torch.equal(value, weights_of(first)[name]) for name, value in weights_of(resumed).items())
 
 
-@pytest.mark.parametrize("optimiser", ["lomo", "galore_adamw_layerwise"])
-def test_optimisers_that_update_within_backward_are_refused(tmp_path, optimiser):
-    with pytest.raises(ValueError, match=f"--optim {optimiser} updates parameters within the backward pass"):
-        make_trainer(tmp_path, optim=optimiser)
+@pytest.mark.parametrize("optimizer", ["lomo", "galore_adamw_layerwise"])
+def test_optimizers_that_update_within_backward_are_refused(tmp_path, optimizer):
+    with pytest.raises(ValueError, match=f"--optim {optimizer} updates parameters during the backward pass"):
+        make_trainer(tmp_path, optim=optimizer)
 
 
 def test_a_users_own_loss_is_weighed_by_items(tmp_path):

@@ -29,16 +29,16 @@ ZIP, LEGACY = torch_bytes(), torch_bytes(_use_new_zipfile_serialization=False)
 @pytest.mark.parametrize(
     ("content", "said"),
     [
-        (POINTER, "is a Git LFS pointer and not the file itself: run git lfs pull"),
+        (POINTER, "is a Git LFS pointer instead of the file itself: run git lfs pull"),
         (b"<!DOCTYPE html>\n<html>Sign in</html>", "is a web page (HTML)"),
         (b"\xef\xbb\xbf\n<HTML lang=en>", "is a web page (HTML)"),
-        (b'{"error": "Repository not found"}', "is JSON (a server's answer?) and no weights"),
-        (b"Not Found\n", "is text and no weights, beginning with 'Not Found': download it again"),
-        ("Zugriff verweigert: größer".encode(), "is text and no weights"),
-        (b"<?xml version='1.0'?><Code>AccessDenied</Code>", "is text and no weights"),
-        (b"\x1b[31mNo\x1b[0mthing", "beginning with 'Nothing'"),
+        (b'{"error": "Repository not found"}', "is JSON (a server's answer?) instead of weights"),
+        (b"Not Found\n", "is text instead of weights, starting with 'Not Found': download it again"),
+        ("Zugriff verweigert: größer".encode(), "is text instead of weights"),
+        (b"<?xml version='1.0'?><Code>AccessDenied</Code>", "is text instead of weights"),
+        (b"\x1b[31mNo\x1b[0mthing", "starting with 'Nothing'"),
         (b"", "is empty: download it again"),
-        (b"\0" * 500, "(500 bytes) holds neither safetensors nor what torch.save writes"),
+        (b"\0" * 500, "(500 bytes) is neither a safetensors nor a torch.save file"),
         (b"\x1f\x8b\x08" + b"x" * 50, "is compressed (gzip): unpack it first"),
         (b"GGUF" + b"\0" * 50, "is a GGUF file"),
         (SAFE[: len(SAFE) // 2], f"is truncated: it has {len(SAFE) // 2:,} of {len(SAFE):,} bytes"),
@@ -67,11 +67,11 @@ def test_whole_weights(tmp_path):
 
 def test_what_is_no_file(tmp_path):
     for fault_of in (weights_fault, json_fault):
-        assert fault_of(tmp_path) == "is a folder where a file belongs"
+        assert fault_of(tmp_path) == "is a folder instead of a file"
         assert fault_of(tmp_path / "nowhere") == "is missing"
         link = tmp_path / fault_of.__name__
         link.symlink_to(tmp_path / "nowhere")
-        assert fault_of(link) == "is a link to a file that is not there"
+        assert fault_of(link) == "is a link to a missing file"
 
 
 @pytest.mark.parametrize(
@@ -80,12 +80,12 @@ def test_what_is_no_file(tmp_path):
         (POINTER, "is a Git LFS pointer"),
         (b"<html>", "is a web page"),
         (b"", "is empty"),
-        (b'{"a": 1', "is truncated or no JSON (Expecting"),
-        (b"[]", "is JSON, but no object: it begins with '[]'"),
-        (b"null", "is JSON, but no object"),
-        (b"\x80\x02}q\x00.", "is no JSON, but binary"),
-        ("{}".encode("utf-16"), "begins with a byte order mark"),
-        (b"\xef\xbb\xbf{}", "begins with a byte order mark"),
+        (b'{"a": 1', "is truncated or not JSON (Expecting"),
+        (b"[]", "is JSON, but not an object: it starts with '[]'"),
+        (b"null", "is JSON, but not an object"),
+        (b"\x80\x02}q\x00.", "is binary instead of JSON"),
+        ("{}".encode("utf-16"), "starts with a byte order mark"),
+        (b"\xef\xbb\xbf{}", "starts with a byte order mark"),
     ],
 )
 def test_json(content, said, tmp_path):
@@ -110,10 +110,9 @@ def test_what_is_said_of_an_error():
             "Weights only load failed. \x1b[1mDo\x1b[0m ... Unsupported global: GLOBAL posix.system was"
         )
     )
-    assert said.startswith("holds more than tensors (posix.system), which could run code")
+    assert said.startswith("contains more than tensors (posix.system), which could run code")
     assert (
-        fault_met_in_loading(EOFError())
-        == "is truncated, damaged or not what it should be (EOFError): download it again"
+        fault_met_in_loading(EOFError()) == "is truncated, damaged or of another format (EOFError): download it again"
     )
 
 

@@ -124,7 +124,7 @@ def test_what_is_left_out_is_told_once(make, caplog):
     [record] = caplog.records
     assert record.getMessage() == (
         f"{found.folder}: 2 audio files. Left out: 1 hidden file or folder, 4 files that are not audio (2 .txt, 1 "
-        "without an ending, 1 .pdf)."
+        "without an extension, 1 .pdf)."
     )
 
 

@@ -18,12 +18,12 @@ LONG = 3_000_000
 TABLES = {
     "digits.txt": (f"a {DIGITS}\nb 1\n", "1 of 2 scores are NaN or infinite"),
     "digits.jsonl": (f'{{"utterance_id": "a", "score": {DIGITS}}}\n', "1 of 1 scores are NaN or infinite"),
-    "wide.txt": ("a " * WIDE + "\n", "has 200,000 columns, and a table may have 10,000"),
+    "wide.txt": ("a " * WIDE + "\n", "has 200,000 columns; at most 10,000 are supported"),
     "wide.csv": (",".join(f"c{n}" for n in range(WIDE // 2)) + "\n", "has 100,000 columns"),
     "wide.jsonl": (json.dumps({f"c{n}": 1 for n in range(WIDE // 4)}) + "\n", "has 50,000 columns|10,001 columns"),
-    "long.txt": ("a" * LONG, "is no table: at its start there is no line end for 1,048,576 bytes"),
-    "long_row.csv": ("id,score\na," + "1," * LONG, "is no table: after 1,048,576 bytes there is no line end"),
-    "long.jsonl": ("[" + " " * LONG, "is no table: at its start"),
+    "long.txt": ("a" * LONG, "is not a table: at its start there is no line end for 1,048,576 bytes"),
+    "long_row.csv": ("id,score\na," + "1," * LONG, "is not a table: after 1,048,576 bytes there is no line end"),
+    "long.jsonl": ("[" + " " * LONG, "is not a table: at its start"),
     "deep.json": (DEEP_LIST, "nested too deeply"),
     "deep.jsonl": (DEEP_OBJECT + "\n", "nested too deeply"),
 }
@@ -43,7 +43,7 @@ def test_score_and_key_files(tmp_path, name):
 @pytest.mark.parametrize(
     ("name", "text", "reason"),
     [
-        ("metadata.csv", "x," * LONG + "\n", "is no table"),
+        ("metadata.csv", "x," * LONG + "\n", "is not a table"),
         ("metadata.csv", ",".join(f"c{n}" for n in range(WIDE // 2)) + "\n1\n", "has 100,000 columns"),
         ("metadata.jsonl", f'{{"file_name": "a.wav", "label": {DIGITS}}}\n', "Cannot read .*metadata.jsonl: Exceeds"),
         ("metadata.jsonl", f'{{"file_name": "a.wav", "label": {DEEP_LIST}\n', "metadata.jsonl: .* nested too deeply"),
@@ -68,11 +68,11 @@ def test_headers_and_settings(tmp_path):
     with path.open("wb") as file:
         file.write(struct.pack("<Q", 10 << 30) + b'{"a"')
         file.truncate(11 << 30)  # sparse: no space is taken
-    assert "says that its header has 10,737,418,240 bytes, and safetensors allows 100,000,000" in weights_fault(path)
+    assert "has a header of 10,737,418,240 bytes, and safetensors allows 100,000,000" in weights_fault(path)
     header = DEEP_OBJECT.encode()
     path.write_bytes(struct.pack("<Q", len(header)) + header)
     assert "has a damaged header" in weights_fault(path)
     config = tmp_path / "config.json"
     with config.open("wb") as file:
         file.truncate(12 << 30)
-    assert "12,884,901,888 bytes, which is no file of settings" in json_fault(config)
+    assert "12,884,901,888 bytes, which is too large for a settings file" in json_fault(config)

@@ -1,6 +1,6 @@
-"""Alignment methods, one file each: each maps a Gramian to weights. To add one, write its file and import it here."""
+"""Alignment methods, one file each, that map a Gramian to weights. To add one, write its file and import it here."""
 
-# In the order in which messages and help list them: the paper's first.
+# In the order of messages and help: the paper's methods first.
 from hf_gradalign.alignment.methods.base import AlignmentMethod  # isort: skip
 from hf_gradalign.alignment.methods.no_alignment import NoAlignment  # isort: skip
 from hf_gradalign.alignment.methods.pcgrad import PCGrad  # isort: skip

@@ -1,4 +1,4 @@
-"""CAGrad: the update in a ball around the mean gradient that is best for the worst view."""
+"""CAGrad: the update near the mean gradient that is best for the worst view."""
 
 import functools
 
@@ -7,29 +7,29 @@ from torch import Tensor
 
 from hf_gradalign.alignment.methods.base import AlignmentMethod
 
-# The optimum is looked for over every set of views: 4095 small systems.
-_MOST_VIEWS = 12
+# The optimum is searched over all sets of views: 4095 small systems for 12 views.
+_MAX_VIEWS = 12
 
 
 class CAGrad(AlignmentMethod, name="cagrad"):
-    r"""Conflict-averse gradient descent, exactly.
+    r"""Conflict-averse gradient descent, solved exactly.
 
     Algorithm 1 of Liu et al. (NeurIPS 2021, arXiv 2110.14048). With :math:`g_0` the mean gradient, the update
-    :math:`g = g_0 + d` maximises the worst view's improvement :math:`\min_i g_i \cdot g` within
+    :math:`g = g_0 + d` maximizes the worst view's improvement :math:`\min_i g_i \cdot g` within
     :math:`\|d\| \le c \|g_0\|`. Its dual finds, on the simplex,
 
     .. math:: w^* = \arg\min_w \; g_w \cdot g_0 + c \|g_0\| \|g_w\|, \quad g_w = \sum_i w_i g_i ,
 
-    and then :math:`d = c \|g_0\| g_w / \|g_w\|`. At the optimum the views with :math:`w_i > 0` improve alike and no
-    other improves less. For a given set of such views that is a linear system and a quadratic equation, and with two to
-    a handful of views there are few sets: all are solved, and the one that meets these conditions is taken.
+    and then :math:`d = c \|g_0\| g_w / \|g_w\|`. At the optimum, all views with :math:`w_i > 0` improve equally and no
+    other view improves less. For a given set of such views, this is a linear system and a quadratic equation. A few
+    views have few sets, so all are solved, and the set that meets these conditions gives the weights.
 
-    A view whose gradient vanishes cannot improve and has no say. Where :math:`g_w` vanishes (the views cannot all be
-    improved), or is too small to have a direction, the update is :math:`g_0` alone.
+    A view with a zero gradient cannot improve and is ignored. Where :math:`g_w` is zero (the views cannot all be
+    improved), or too small to have a direction, the update is :math:`g_0` alone.
 
     Args:
         c: Radius of the ball in units of the mean gradient's norm, >= 0; 0 gives the mean.
-        rescale: Divide by :math:`1 + c^2`, as the published code does and the paper does not.
+        rescale: Whether to divide by :math:`1 + c^2`, as in the published code but not in the paper.
 
     Raises:
         ValueError: If `c` is negative; when called, if there are more than 12 views.
@@ -43,9 +43,9 @@ class CAGrad(AlignmentMethod, name="cagrad"):
 
     def _weights(self, gramian: Tensor, valid: Tensor, precision: float) -> Tensor:
         views = gramian.shape[-1]
-        if views > _MOST_VIEWS:
-            raise ValueError(f"CAGrad takes at most {_MOST_VIEWS} views, got {views}; PCGrad takes any number")
-        # Weights do not depend on the gradients' common scale, and squares of tiny or huge norms leave the range.
+        if views > _MAX_VIEWS:
+            raise ValueError(f"CAGrad supports at most {_MAX_VIEWS} views, got {views}; PCGrad supports any number")
+        # Weights do not depend on the scale of the gradients, and squares of tiny or huge norms may under- or overflow.
         largest = gramian.diagonal(dim1=-2, dim2=-1).amax(-1)
         gramian = gramian / torch.where(largest > 0, largest, 1.0)[:, None, None]
         weights = torch.full_like(gramian[..., 0], 1 / views) + _ascent(gramian, self.c, precision)
@@ -53,11 +53,11 @@ class CAGrad(AlignmentMethod, name="cagrad"):
 
 
 def _ascent(gramian: Tensor, c: float, precision: float) -> Tensor:
-    r"""The weights (G, K) of d: zero where it has no direction.
+    r"""Return the weights (G, K) of d, which are zero where it has no direction.
 
     In unit gradients :math:`u_i = g_i / n_i` with Gramian C, and :math:`p_i = u_i \cdot g_0`, the views of a set
-    improve alike, by :math:`\lambda`, under :math:`d = \sum_i v_i u_i` with :math:`C v = \lambda / n - p`. So
-    :math:`v = \lambda x - y` with :math:`C x = 1 / n` and :math:`C y = p`, and the ball's surface
+    improve equally, by :math:`\lambda`, under :math:`d = \sum_i v_i u_i` with :math:`C v = \lambda / n - p`. So
+    :math:`v = \lambda x - y` with :math:`C x = 1 / n` and :math:`C y = p`, and the surface of the ball
     :math:`v^T C v = c^2 \|g_0\|^2` gives :math:`\lambda`; the larger root is the maximum.
     """
     norms = gramian.diagonal(dim1=-2, dim2=-1).clamp(min=0).sqrt()
@@ -77,24 +77,24 @@ def _ascent(gramian: Tensor, c: float, precision: float) -> Tensor:
     improvement = (b + spread.sqrt()) / a
     v = improvement[..., None] * x - y
 
-    # How far from the optimum: a negative share, or a view outside the set that improves less.
+    # Distance from the optimum: a negative weight, or a view outside the set that improves less.
     gains = v @ unit
     total, length = v.abs().sum(-1), (v * gains).sum(-1).clamp(min=0).sqrt()
     behind = (improvement[..., None] * inverse[:, None] - products[:, None] - gains) * present[:, None]
     furthest = radius * (1 + 1 / c if c > 0 else 1)
     off = torch.maximum((-v).amax(-1) / total, behind.amax(-1) / furthest)
-    # A sum below the precision of the products is rounding's, and so would its direction be.
+    # A sum below the precision of the products is rounding error, and so is its direction.
     sound = (sets.sum(-1) > 0) & (spread > 0) & (length > (8 * precision) ** 0.5 * total)
     off, best = torch.where(sound & (off.abs() < torch.inf), off, torch.inf).min(-1)
 
     chosen = best[:, None, None].expand(-1, 1, v.shape[-1])
     weights = (v * (radius / length)[..., None] * inverse[:, None]).gather(1, chosen).squeeze(1).clamp(min=0)
-    found = off <= torch.finfo(off.dtype).eps ** 0.5
-    return torch.where(found[:, None], weights, 0.0)
+    is_optimum = off <= torch.finfo(off.dtype).eps ** 0.5
+    return torch.where(is_optimum[:, None], weights, 0.0)
 
 
 @functools.lru_cache(maxsize=16)
 def _subsets(views: int, device: torch.device) -> Tensor:
-    """Membership (2^K - 1, K) of every set of views but the empty one."""
+    """Membership (2^K - 1, K) of all non-empty sets of views."""
     numbers = torch.arange(1, 2**views, device=device)
     return (numbers[:, None] >> torch.arange(views, device=device)) % 2 == 1

@@ -1,4 +1,4 @@
-"""CR-MOGM: the weights of any method, smoothed over the updates."""
+"""CR-MOGM: smooth the weights of any method over updates."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -10,24 +10,24 @@ from hf_gradalign.alignment.methods.base import AlignmentMethod, check_state_key
 
 
 class CRMOGM(AlignmentMethod):
-    r"""Follows a moving average of another method's weights, which one noisy batch cannot turn about.
+    r"""Uses a moving average of another method's weights, which a single noisy batch cannot reverse.
 
     Algorithm 1 of Zhou et al., "On the Convergence of Stochastic Multi-Objective Gradient Manipulation and Beyond"
-    (NeurIPS 2022). With :math:`\hat\lambda_k` the weights that the method gives at update :math:`k`,
+    (NeurIPS 2022). With :math:`\hat\lambda_k` the weights from the method at update :math:`k`,
 
     .. math:: \lambda_k = \alpha \lambda_{k-1} + (1 - \alpha) \hat\lambda_k .
 
-    Each group of parameters has an average of its own. A Gramian that is not finite leaves it alone. TorchJD's
-    `CRMOGMWeighting` is the same, for one group at a time and on the host; here the averages stay on the device.
+    Each group of parameters has its own average. A non-finite Gramian does not change it. TorchJD's `CRMOGMWeighting`
+    does the same on the host for one group at a time. Here the averages stay on the device.
 
     Args:
-        method: The method that gives the weights.
-        alpha: Weight of the past, in [0, 1]; 0 is the method itself.
-        initial_weights: :math:`\lambda_0`, a weight for each view; by default the first weights that the method gives.
+        method: The method whose weights are smoothed.
+        alpha: Weight of the past, in [0, 1]; 0 gives the method's own weights.
+        initial_weights: :math:`\lambda_0`, one weight per view; by default the first weights from the method.
 
     Raises:
-        ValueError: If `alpha` is outside [0, 1], or an initial weight is not finite; and when called, if there is not
-            one initial weight a view.
+        ValueError: If `alpha` is outside [0, 1] or an initial weight is not finite; when called, if there is not one
+            initial weight per view.
     """
 
     def __init__(
@@ -38,7 +38,7 @@ class CRMOGM(AlignmentMethod):
         self.method = method
         self.alpha = alpha
         self.initial_weights = None if initial_weights is None else _finite(initial_weights)
-        self._average: Tensor | None = None  # (G, K); NaN for a group that has had no weights yet
+        self._average: Tensor | None = None  # (G, K); NaN for a group without weights so far
 
     def _weights(self, gramian: Tensor, valid: Tensor, precision: float) -> Tensor:
         latest = self.method._weights(gramian, valid, precision)
@@ -54,7 +54,7 @@ class CRMOGM(AlignmentMethod):
         if self._average.shape != latest.shape:
             raise ValueError(
                 f"CR-MOGM has averages for (groups, views) = {tuple(self._average.shape)} and was given Gramians of "
-                f"{tuple(latest.shape)}; use a fresh method for other views or another scope"
+                f"{tuple(latest.shape)}; create a new method for other views or another scope"
             )
         return self._average.to(latest)
 
@@ -77,7 +77,7 @@ class CRMOGM(AlignmentMethod):
         if rows is not None:
             views = max((len(row) for row in rows if row is not None), default=0)
             rows = [[torch.nan] * views if row is None else row for row in rows]
-        # Nothing is lost of averages that no group had yet.
+        # If no group had an average yet, nothing is lost.
         self._average = torch.tensor(rows, dtype=torch.float64) if rows and rows[0] else None
 
 
@@ -87,5 +87,5 @@ def _finite(weights: Sequence[float]) -> list[float]:
     except (TypeError, ValueError):
         tensor = torch.empty(0)
     if tensor.ndim != 1 or not len(tensor) or not torch.isfinite(tensor).all():
-        raise ValueError(f"initial_weights of crmogm must be a list of numbers, one a view, got {weights!r}")
+        raise ValueError(f"initial_weights of crmogm must be a list of numbers, one per view, got {weights!r}")
     return tensor.tolist()

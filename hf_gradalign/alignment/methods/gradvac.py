@@ -1,4 +1,4 @@
-"""GradVac: gradients are drawn towards a target cosine, also where they do not conflict."""
+"""GradVac: raise the cosine of gradients to a target, even if they do not conflict."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -8,8 +8,8 @@ from torch import Tensor
 
 from hf_gradalign.alignment.methods.base import AlignmentMethod, check_reduction, check_state_keys, visiting_order
 
-# The adjustment grows without bound as the target nears 1, where rounding alone would decide on it.
-_LARGEST_TARGET = 1 - 1e-6
+# The adjustment grows without bound as the target approaches 1, where it is dominated by rounding.
+_MAX_TARGET = 1 - 1e-6
 
 
 class GradVac(AlignmentMethod, name="gradvac"):
@@ -23,18 +23,18 @@ class GradVac(AlignmentMethod, name="gradvac"):
         g_i' \leftarrow g_i' + w g_j, \quad
         w = \frac{\|g_i'\| (t \sqrt{1 - \rho^2} - \rho \sqrt{1 - t^2})}{\|g_j\| \sqrt{1 - t^2}} ;
 
-    then :math:`t \leftarrow (1 - \beta) t + \beta \rho`. The targets start at 0, so that the first update is PCGrad's.
-    A pair with a zero gradient is left alone.
+    then :math:`t \leftarrow (1 - \beta) t + \beta \rho`. The targets start at 0, so the first update is that of
+    PCGrad. A pair with a zero gradient is not changed.
 
     Args:
         beta: Weight of the newest cosine in the target, in [0, 1].
-        update_on_conflict: Whether negative cosines enter the moving average too. The published code of
-            arXiv 2509.20682 leaves the target alone where the cosine is not positive; the GradVac paper always updates.
+        update_on_conflict: Whether cosines <= 0 also update the moving average, as in the GradVac paper. The published
+            code of arXiv 2509.20682 only updates it for positive cosines.
         reduction: "mean" of the adjusted gradients (the published code) or "sum" (the paper).
-        seed: Seeds the random order of the pairs; it matters for three views and more.
+        seed: Seed of the random order of the pairs, for three or more views.
 
     Raises:
-        ValueError: If `beta` is outside [0, 1] or `reduction` unknown.
+        ValueError: If `beta` is outside [0, 1] or `reduction` is unknown.
     """
 
     def __init__(
@@ -55,7 +55,7 @@ class GradVac(AlignmentMethod, name="gradvac"):
         updated = targets.clone()
         norms = gramian.diagonal(dim1=-2, dim2=-1).clamp(min=0).sqrt()
         orders = [visiting_order(views, i, self.seed, self._calls) for i in range(views)]
-        # Row i: the adjusted gradient i in terms of all views' gradients. All rows take a step at once.
+        # Row i: the adjusted gradient i in terms of all views' gradients. All rows are updated at the same time.
         coefficients = torch.eye(views, dtype=gramian.dtype, device=gramian.device).repeat(len(gramian), 1, 1)
         for others in zip(*orders, strict=True):
             products = (coefficients[:, :, None] * gramian[:, None]).sum(-1)  # of adjusted gradients with each view's
@@ -65,7 +65,7 @@ class GradVac(AlignmentMethod, name="gradvac"):
             product = norm * norm_of
             defined = product > 0
             cosine = torch.where(defined, product_with / product, 0.0).clamp(-1, 1)
-            low = target.clamp(max=_LARGEST_TARGET)
+            low = target.clamp(max=_MAX_TARGET)
             sine, target_sine = (1 - cosine**2).sqrt(), (1 - low**2).sqrt()
             change = norm * (low * sine - cosine * target_sine) / (norm_of * target_sine)
             change = torch.where(defined & (cosine < low), change, 0.0)
@@ -87,7 +87,7 @@ class GradVac(AlignmentMethod, name="gradvac"):
         if self._targets.shape != gramian.shape:
             raise ValueError(
                 f"GradVac has targets for (groups, views, views) = {tuple(self._targets.shape)} and was given Gramians "
-                f"{tuple(gramian.shape)}; use a fresh method for other views or another scope"
+                f"{tuple(gramian.shape)}; create a new method for other views or another scope"
             )
         return self._targets.to(gramian)
 
@@ -102,5 +102,5 @@ class GradVac(AlignmentMethod, name="gradvac"):
 
 
 def _picked(matrices: Tensor, columns: Sequence[int]) -> Tensor:
-    """Of row i of each matrix (G, K, K) the entry in column `columns[i]`, shape (G, K)."""
+    """The entry in column `columns[i]` of each row i of matrices (G, K, K), shape (G, K)."""
     return torch.stack([matrices[:, i, j] for i, j in enumerate(columns)], 1)

@@ -1,4 +1,4 @@
-"""PCGrad: projecting conflicting gradients."""
+"""PCGrad: project conflicting gradients."""
 
 from typing import Any
 
@@ -21,7 +21,7 @@ class PCGrad(AlignmentMethod, name="pcgrad"):
 
     Args:
         reduction: "mean" of the adjusted gradients (the published code of arXiv 2509.20682) or "sum" (the paper).
-        seed: Seeds the random order; it matters for three views and more.
+        seed: Seed of the random order, for three or more views.
     """
 
     def __init__(self, reduction: str = "mean", seed: int = 0) -> None:

@@ -1,8 +1,8 @@
-"""Alignment methods by name."""
+"""Create alignment methods by name."""
 
 import inspect
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from hf_gradalign.alignment.methods.base import METHODS, AlignmentMethod
@@ -15,19 +15,19 @@ _WRAPPED = re.compile(r"([^()]*)\((.*)\)\s*")
 
 
 def available_methods() -> list[str]:
-    """Names that `get_method` takes: the package's own and, where it is installed, TorchJD's.
+    """Return the names known to `get_method`: the package's own methods and, if it is installed, TorchJD's.
 
-    Each is also to be had with smoothed weights, as `crmogm(NAME)`.
+    Each is also available with smoothed weights, as `crmogm(NAME)`.
     """
     return [*METHODS, *usable_torchjd_names()]
 
 
 def canonical_name(name: str) -> str:
-    """The one spelling of a method's name: "Aligned-MTL" is "aligned_mtl", "CR-MOGM(PCGrad)" "crmogm(pcgrad)".
+    """Return the canonical spelling of a name: "Aligned-MTL" is "aligned_mtl", "CR-MOGM(PCGrad)" is "crmogm(pcgrad)".
 
     Args:
-        name: A name in any case, with or without hyphens, underscores and spaces; of a method of TorchJD whether or
-            not that is installed.
+        name: A name in any case, with or without hyphens, underscores and spaces. Methods of TorchJD are known even if
+            it is not installed.
 
     Raises:
         ValueError: If there is no such method.
@@ -44,20 +44,20 @@ def canonical_name(name: str) -> str:
 
 
 def get_method(name: str, **options: Any) -> AlignmentMethod:
-    """Make an alignment method.
+    """Create an alignment method.
 
     Args:
-        name: One of `available_methods()`, or `crmogm(NAME)` around one; in any spelling that `canonical_name` takes.
-        options: What the method's class takes; see `PCGrad`, `GradVac`, `CAGrad`, `TorchJDWeighting` and `CRMOGM`. With
-            `crmogm(NAME)` those of both. Where both have an option of one name (the `alpha` of fairgrad), say which is
-            meant: `{"crmogm.alpha": 0.9, "fairgrad.alpha": 2}`.
+        name: One of `available_methods()`, or `crmogm(NAME)` around one, in any spelling that `canonical_name` accepts.
+        options: Options of the method's class; see `PCGrad`, `GradVac`, `CAGrad`, `TorchJDWeighting` and `CRMOGM`. With
+            `crmogm(NAME)`, options of both. If both have an option of the same name (such as the `alpha` of fairgrad),
+            add the method: `{"crmogm.alpha": 0.9, "fairgrad.alpha": 2}`.
 
     Returns:
         A callable from a (K, K) Gramian to (K,) weights, with `state_dict` and `load_state_dict`.
 
     Raises:
-        ValueError: If there is no such method, or a package that it needs is missing, or it does not take one of the
-            options, or an option's value is wrong.
+        ValueError: If there is no such method, a package that it needs is missing, an option is unknown, or an option's
+            value is invalid.
     """
     name = canonical_name(name)
     wrapped = _WRAPPED.fullmatch(name)
@@ -76,12 +76,12 @@ def _known_options(name: str) -> list[str]:
     if name not in METHODS:
         return TorchJDWeighting.known_options(name)
     method = METHODS[name]
-    # A class without a constructor of its own shows object's, which takes anything.
+    # A class without a constructor has the signature of `object`, which accepts anything.
     return [] if method.__init__ is object.__init__ else list(inspect.signature(method).parameters)
 
 
 def _belonging(name: str, known: dict[str, list[str]], options: dict[str, Any]) -> dict[str, dict[str, Any]]:
-    """Which of the options each of the methods in `known` is meant to take."""
+    """Distribute the options among the methods in `known`."""
     shares: dict[str, dict[str, Any]] = {owner: {} for owner in known}
     unknown = []
     for option, value in options.items():
@@ -89,7 +89,7 @@ def _belonging(name: str, known: dict[str, list[str]], options: dict[str, Any]) 
         owners = [owner for owner in known if rest in known[owner] and prefix in ("", owner)]
         if len(owners) > 1:
             spellings = " or ".join(f"{owner}.{rest}" for owner in owners)
-            raise ValueError(f"in {name} both {' and '.join(owners)} have an option {rest}; say {spellings}")
+            raise ValueError(f"in {name}, both {' and '.join(owners)} have an option {rest}; use {spellings}")
         if owners:
             shares[owners[0]][rest] = value
         else:
@@ -99,10 +99,10 @@ def _belonging(name: str, known: dict[str, list[str]], options: dict[str, Any]) 
     return shares
 
 
-def _takes(known: dict[str, Sequence[str]]) -> str:
+def _takes(known: Mapping[str, Sequence[str]]) -> str:
     if len(known) == 1:
         options = next(iter(known.values()))
-        return f"it takes {', '.join(options)}" if options else "it takes none"
+        return f"it takes {', '.join(options)}" if options else "it has no options"
     return "; ".join(f"{owner} takes {', '.join(options) or 'none'}" for owner, options in known.items())
 
 

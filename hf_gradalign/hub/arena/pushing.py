@@ -14,7 +14,7 @@ from hf_gradalign.hub.arena import ArenaError
 from hf_gradalign.hub.arena.forms import RUN_VERSION, as_yaml, badge
 from hf_gradalign.hub.arena.results import RECORD_FILE, RESULTS_FOLDER, SCORES_FILE
 from hf_gradalign.hub.publishing import publish
-from hf_gradalign.utils.atomic_writing import write_text_atomically
+from hf_gradalign.utils.files import write_text_atomically
 from hf_gradalign.utils.settings_files import read_settings
 
 logger = logging.get_logger(__name__)

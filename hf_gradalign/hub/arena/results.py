@@ -23,7 +23,7 @@ from hf_gradalign.hub.arena.forms import ARENA_URL, Calibration, as_yaml, requir
 from hf_gradalign.hub.arena.system_info import ArenaSystem
 from hf_gradalign.metrics import interpolated_equal_error_rate
 from hf_gradalign.score_files import read_scores
-from hf_gradalign.utils.atomic_writing import require_free, write_text_atomically
+from hf_gradalign.utils.files import require_free, write_text_atomically
 from hf_gradalign.utils.plain_text import markdown_text
 from hf_gradalign.utils.settings_files import read_settings
 

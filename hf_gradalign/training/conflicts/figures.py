@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from scipy.ndimage import median_filter
 from transformers.utils import logging
 
-from hf_gradalign.training.conflicts.history import ConflictHistory, Pair
+from hf_gradalign.training.conflicts.record import ConflictHistory, Pair
 from hf_gradalign.utils.figure_style import BLUE, GRAY, STYLE, VERMILION, import_matplotlib, save_figures
 from hf_gradalign.utils.file_locks import hold_output
 
@@ -20,8 +20,8 @@ OVERVIEW_NAME = "conflicts"
 MODULES_NAME = "conflicts_by_module"
 
 PAPER_CONFLICT_RATE = 0.25  # about, arXiv 2509.20682
-MOST_COLUMNS = 500  # of the heat map
-_MOST_LABELS = 60
+MAX_COLUMNS = 500  # of the heat map
+_MAX_LABELS = 60
 
 
 def draw_conflicts(
@@ -30,39 +30,39 @@ def draw_conflicts(
     """Draw a run's conflict record.
 
     Args:
-        source: A run's folder, or a record.
-        output_dir: Where the figures are written; by default `figures/` beside the record.
+        source: A run's folder, or the file of a conflict record.
+        output_dir: Folder for the figures; by default `figures/` next to the record.
         formats: File formats that matplotlib knows, such as "png", "svg" or "pdf".
 
     Returns:
-        The files: `conflicts.*` with, for each pair of views, conflict rate by epoch, histogram of cosines and ratio of
-        norms; and `conflicts_by_module.*`, a heat map of cosines, if modules were recorded.
+        The files: `conflicts.*` with the conflict rate by epoch, a histogram of cosines and the ratio of norms for each
+        pair of views; and `conflicts_by_module.*`, a heat map of cosines, if modules were recorded.
 
     Raises:
         LockHeldError: If another process is drawing there.
-        FileNotFoundError: If there is no such path, or the run has no record.
-        ValueError: If the file is no record, or has no pair of views; or on an unknown format.
+        FileNotFoundError: If the path does not exist, or the run has no record.
+        ValueError: If the file is not a conflict record, has a single view, or the format is unknown.
         ImportError: If matplotlib is not installed.
     """
     import_matplotlib()
     history = ConflictHistory.read(source)
     if not history.pairs:
-        raise ValueError(f"{source} is of a run with a single view ({history.views[0]}): nothing can conflict")
+        raise ValueError(f"{source} is from a run with a single view ({history.views[0]}), which has no conflicts")
     if output_dir is None:
         output_dir = Path(source, FIGURES_DIR) if Path(source).is_dir() else Path(source).parent / FIGURES_DIR
     return _draw(history, Path(output_dir), formats)
 
 
 def draw_run_figures(folder: str | Path) -> dict[str, str]:
-    """The figures of a run's model card, where they can be drawn; trouble with them never costs a run its card.
+    """Draw the figures of a run's model card. A failure is logged and never raised, so that the card is still written.
 
     Args:
         folder: The run's folder.
 
     Returns:
-        Paths of PNG files relative to `folder`, and what each shows.
+        Paths of PNG files relative to `folder`, with a caption for each.
     """
-    shown = {
+    captions = {
         f"{OVERVIEW_NAME}.png": "Conflict rate by epoch, histogram of cosines, and ratio of the gradients' norms",
         f"{MODULES_NAME}.png": "Cosine of the views' gradients by module and update",
     }
@@ -76,11 +76,11 @@ def draw_run_figures(folder: str | Path) -> dict[str, str]:
     except Exception as error:
         logger.warning(f"The conflict record was not drawn: {error}")
         return {}
-    return {f"{FIGURES_DIR}/{path.name}": shown[path.name] for path in paths}
+    return {f"{FIGURES_DIR}/{path.name}": captions[path.name] for path in paths}
 
 
 def can_draw() -> bool:
-    """Whether matplotlib is installed."""
+    """Return whether matplotlib is installed."""
     try:
         import_matplotlib()
     except ImportError:
@@ -89,7 +89,7 @@ def can_draw() -> bool:
 
 
 def draw_overview(history: ConflictHistory) -> Any:
-    """Conflict rate by epoch, histogram of cosines and ratio of norms, a row a pair; gives a matplotlib `Figure`."""
+    """Draw conflict rate, histogram of cosines and ratio of norms, one row per pair; return a matplotlib `Figure`."""
     figure = _figure(12, 3.2 * len(history.pairs))
     rows = figure.subplots(len(history.pairs), 3, squeeze=False)
     for (rates, cosines, ratios), pair in zip(rows, history.pairs, strict=True):
@@ -100,11 +100,11 @@ def draw_overview(history: ConflictHistory) -> Any:
 
 
 def draw_modules(history: ConflictHistory) -> Any:
-    """Heat maps of the cosine, modules by updates, one below the other for each pair; gives a `Figure`."""
+    """Draw one heat map of cosines, modules by updates, per pair of views; return a matplotlib `Figure`."""
     modules = len(history.modules)
     height = min(1.2 + 0.16 * modules, 11)
     figure = _figure(10, height * len(history.pairs))
-    every = -(-modules // _MOST_LABELS)
+    every = -(-modules // _MAX_LABELS)
     axes = figure.subplots(len(history.pairs), 1, squeeze=False)[:, 0]
     for axis, pair in zip(axes, history.pairs, strict=True):
         edges, values = bin_steps(history.steps, history.module_cosines[pair])
@@ -117,7 +117,7 @@ def draw_modules(history: ConflictHistory) -> Any:
             vmax=1,
             rasterized=True,
         )
-        axis.set_facecolor("#d9d9d9")  # of a module without a gradient
+        axis.set_facecolor("#d9d9d9")  # for modules without a gradient
         axis.set_ylim(modules - 0.5, -0.5)
         axis.set_yticks(range(0, modules, every), history.modules[::every], fontsize=7)
         axis.set_xlabel("update")
@@ -128,16 +128,16 @@ def draw_modules(history: ConflictHistory) -> Any:
 
 
 def bin_steps(steps: NDArray[Any], values: NDArray[Any]) -> tuple[NDArray[Any], NDArray[Any]]:
-    """Means over bins of consecutive updates, at most `MOST_COLUMNS` of them.
+    """Average over at most `MAX_COLUMNS` bins of consecutive updates.
 
     Args:
         steps: Shape (S,), increasing.
-        values: Shape (S, M); what is not finite is left out of the means.
+        values: Shape (S, M). Non-finite values are left out.
 
     Returns:
-        The bins' edges, shape (B + 1,), and their means, shape (B, M), NaN where a bin has no finite value.
+        Edges of the bins, shape (B + 1,), and their means, shape (B, M), NaN for a bin without finite values.
     """
-    starts = np.linspace(0, len(steps), min(len(steps), MOST_COLUMNS), endpoint=False).astype(int)
+    starts = np.linspace(0, len(steps), min(len(steps), MAX_COLUMNS), endpoint=False).astype(int)
     finite = np.isfinite(values)
     sums = np.add.reduceat(np.where(finite, values, 0), starts)
     counts = np.add.reduceat(finite.astype(int), starts)
@@ -193,8 +193,8 @@ def _draw_ratios(axis: Any, history: ConflictHistory, pair: Pair) -> None:
     from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
     ratios = history.norm_ratios[pair]
-    there = np.isfinite(ratios) & (ratios > 0)
-    steps, ratios = history.steps[there], ratios[there]
+    is_valid = np.isfinite(ratios) & (ratios > 0)
+    steps, ratios = history.steps[is_valid], ratios[is_valid]
     axis.axhline(1, color=GRAY, linewidth=1)
     if len(steps):
         window = max(11, len(steps) // 20) | 1

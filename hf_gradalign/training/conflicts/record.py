@@ -1,21 +1,26 @@
-"""The conflict record as a file: a row an update, readable at any moment and however the run ends."""
+"""The conflict record, one row per update: as a file that is readable at any time, and as arrays."""
 
 import errno
 import json
 import math
 import os
 from collections.abc import Iterable, Iterator, Sequence
+from itertools import combinations
 from pathlib import Path
 from typing import Any, Literal
 
+import numpy as np
 import pyarrow as pa
+from numpy.typing import NDArray
 from pyarrow import parquet
 
-from hf_gradalign.training.links import refuse_link_out
+from hf_gradalign.utils.files import refuse_link_out
 from hf_gradalign.utils.table_bounds import parse_json
 
 RecordFormat = Literal["jsonl", "parquet"]
 Row = dict[str, Any]
+Pair = tuple[str, str]
+Floats = NDArray[np.float64]
 
 RUNNING_NAME = "conflicts.jsonl"
 PARQUET_NAME = "conflicts.parquet"
@@ -31,15 +36,15 @@ _TYPES = {
 
 
 class ConflictRecord:
-    """A run's conflict record, `conflicts.jsonl` or `conflicts.parquet` in its folder.
+    """Writes a run's conflict record, `conflicts.jsonl` or `conflicts.parquet` in its folder.
 
-    While the run goes on the record is JSON Lines in either format: that can be appended to, and a process that is
-    killed leaves at most its last line half-written, where a Parquet file without its footer is lost. A Parquet record
-    is made of it when training ends, and made JSON Lines again where a run is resumed.
+    During the run, the record is in JSON Lines for both formats. Rows can be appended to it, and a killed process
+    leaves at most an incomplete last line, while a Parquet file without its footer cannot be read at all. When training
+    ends, the record is converted to Parquet if that was asked for. When a run is resumed, it is converted back.
 
     Args:
-        folder: The run's folder; created where it is missing.
-        file_format: "jsonl" or "parquet", for the record of a finished run.
+        folder: The run's folder, created if it does not exist.
+        file_format: Format of a finished run's record, "jsonl" or "parquet".
     """
 
     def __init__(self, folder: str | Path, file_format: RecordFormat = "jsonl") -> None:
@@ -47,12 +52,12 @@ class ConflictRecord:
         self.file_format = file_format
 
     def begin(self, step: int, resumed_from: Path | None = None) -> int:
-        """Make ready for the rows after `step`; what the record has of later ones is cut off.
+        """Truncate the record after `step` and prepare to append.
 
         Args:
-            step: Updates so far: 0 in a new run, else those behind the checkpoint.
-            resumed_from: The folder of the run that the checkpoint is of; its record is gone on with if `folder` has
-                none.
+            step: Updates so far: 0 in a new run, the checkpoint's step in a resumed one.
+            resumed_from: Folder of the run that the checkpoint is from. If `folder` has no record, that run's record
+                is continued.
 
         Returns:
             The step of the last row kept, 0 if there is none.
@@ -69,8 +74,8 @@ class ConflictRecord:
         elif source == running:
             last = _cut(running, step)
         else:
-            temporary = self.folder / f"_{RUNNING_NAME}"  # publishing leaves such names out
-            temporary.unlink(missing_ok=True)  # a link to elsewhere is not written through
+            temporary = self.folder / f"_{RUNNING_NAME}"  # names with a leading underscore are not published
+            temporary.unlink(missing_ok=True)  # never write through a link
             with temporary.open("w", encoding="utf-8") as file:
                 for row in read_conflict_rows(source):
                     if row["step"] <= step:
@@ -81,7 +86,7 @@ class ConflictRecord:
         return last
 
     def append(self, rows: Iterable[Row]) -> None:
-        """Write rows; numbers that are not finite must be None."""
+        """Append rows, in which non-finite numbers must be None."""
         refuse_link_out(self.folder / RUNNING_NAME, self.folder)
         text = "".join(map(_line, rows))
         content, path = text.encode(), self.folder / RUNNING_NAME
@@ -90,12 +95,12 @@ class ConflictRecord:
             try:
                 if file.write(content) < len(content):
                     raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
-            except OSError:  # half a line would make all that follow unreadable
+            except OSError:  # an incomplete line would make all later ones unreadable
                 file.truncate(end)
                 raise
 
     def finish(self) -> None:
-        """Bring the record into the format asked for."""
+        """Convert the record to `file_format`."""
         running = self.folder / RUNNING_NAME
         if self.file_format != "parquet" or not running.is_file():
             return
@@ -110,41 +115,129 @@ class ConflictRecord:
         running.unlink()
 
 
+class ConflictHistory:
+    """A run's conflict record as arrays, for S updates of K views. NaN where no finite value was recorded.
+
+    Args:
+        rows: Rows of a conflict record, as returned by `read_conflict_rows`.
+
+    Attributes:
+        views: Names of the K views.
+        pairs: All pairs of views; empty for a single view.
+        steps: Shape (S,), step numbers of the updates.
+        epochs: Shape (S,), epoch of each update, counted from 1.
+        cosines: For each pair, shape (S,), in [-1, 1].
+        norm_ratios: For each pair (a, b), shape (S,), |g_b| / |g_a|.
+        modules: Names of the M recorded modules, in the model's order; empty if none were recorded.
+        module_cosines: For each pair, shape (S, M).
+    """
+
+    def __init__(self, rows: Iterable[dict[str, Any]]) -> None:
+        steps, epochs = [], []
+        self.modules: list[str] = []
+        views: dict[str, None] = {}
+        values_of: dict[str, dict[int, float | None]] = {}
+        by_module: dict[str, list[tuple[int, tuple[str, ...], Floats]]] = {}
+        known: dict[tuple[str, ...], tuple[str, ...]] = {}
+        for position, row in enumerate(rows):
+            steps.append(row["step"])
+            epochs.append(epoch_number(row["epoch"]))
+            views.update(dict.fromkeys(views_of(row)))
+            names = tuple(row.get("module") or ())
+            if names not in known:
+                known[names] = names
+                _merge(self.modules, names)
+            for name, value in row.items():
+                if name.startswith(("cosine_", "norm_ratio_")):
+                    values_of.setdefault(name, {})[position] = value
+                elif name.startswith("module_cosine_") and names:
+                    by_module.setdefault(name, []).append((position, known[names], np.array(value, dtype=float)))
+        self.views = list(views)
+        self.pairs: list[Pair] = list(combinations(self.views, 2))
+        self.steps = np.array(steps, dtype=int)
+        self.epochs = np.array(epochs, dtype=int)
+        self.cosines = {(a, b): _column(values_of.get(f"cosine_{a}_{b}", {}), len(steps)) for a, b in self.pairs}
+        self.norm_ratios = {
+            (a, b): _column(values_of.get(f"norm_ratio_{b}_{a}", {}), len(steps)) for a, b in self.pairs
+        }
+        self.module_cosines: dict[Pair, Floats] = {}
+        index_of = {name: index for index, name in enumerate(self.modules)}
+        columns = {names: [index_of[name] for name in names] for names in known}
+        for a, b in self.pairs:
+            matrix = np.full((len(steps), len(self.modules)), np.nan)
+            for position, names, values in by_module.get(f"module_cosine_{a}_{b}", []):
+                matrix[position, columns[names]] = values
+            self.module_cosines[a, b] = matrix
+
+    @classmethod
+    def read(cls, source: str | Path) -> "ConflictHistory":
+        """Read a run's conflict record.
+
+        Args:
+            source: A run's folder, or the file.
+
+        Raises:
+            FileNotFoundError: If the path does not exist, or the run has no record.
+            ValueError: If the file is not a conflict record, or is still empty.
+        """
+        path = Path(source)
+        if not path.exists():
+            raise FileNotFoundError(f"{path} does not exist")
+        if path.is_dir():
+            path = find_conflict_record(path)
+            if path is None:
+                raise FileNotFoundError(
+                    f"{source} contains no conflict record (conflicts.jsonl or conflicts.parquet); train with "
+                    "--conflict_record jsonl to write one, and --conflict_record_modules to include every module"
+                )
+        history = cls(read_conflict_rows(path))
+        if not len(history.steps):
+            raise ValueError(f"{path} has no updates yet; rows are written every 50 updates and with each checkpoint")
+        return history
+
+    def conflict_rates(self, pair: Pair) -> tuple[NDArray[np.int64], Floats]:
+        """Return the epochs with finite cosines, and for each the fraction of them that are negative."""
+        cosines = self.cosines[pair]
+        finite = np.isfinite(cosines)
+        epochs, index = np.unique(self.epochs[finite], return_inverse=True)
+        return epochs, np.bincount(index, cosines[finite] < 0) / np.bincount(index)
+
+
 def find_conflict_record(folder: str | Path) -> Path | None:
-    """The conflict record in a run's folder, if there is one."""
-    # Where both are there, the run was killed between writing the one and removing the other: this one is whole.
+    """Return the path of the conflict record in a run's folder, or None."""
+    # If both exist, the run was killed before it could remove this one, which is complete.
     paths = (Path(folder, name) for name in (RUNNING_NAME, PARQUET_NAME))
     return next((path for path in paths if path.is_file()), None)
 
 
 def read_conflict_rows(path: str | Path) -> Iterator[Row]:
-    """The rows of a conflict record, one at a time.
+    """Read the rows of a conflict record, one at a time.
 
-    A last line that is half-written, as a killed run leaves it, is passed over.
+    An incomplete last line, left by a killed run, is skipped.
 
     Args:
-        path: A `.parquet` file, else JSON Lines.
+        path: A `.parquet` file; any other name is read as JSON Lines.
 
     Raises:
-        FileNotFoundError: If there is no such file.
-        ValueError: If it is no conflict record.
+        FileNotFoundError: If the file does not exist.
+        ValueError: If it is not a conflict record.
     """
     path = Path(path)
     rows = _parquet_rows(path) if path.suffix == ".parquet" else _json_rows(path)
     for row in rows:
         if not isinstance(row, dict) or "step" not in row or not views_of(row):
-            raise ValueError(f"{path} is no conflict record: it has a row without `step` or `grad_norm_<view>`")
+            raise ValueError(f"{path} is not a conflict record: it has a row without `step` or `grad_norm_<view>`")
         yield row
 
 
 def views_of(columns: Iterable[str]) -> list[str]:
-    """The views' names, from the names of a record's columns."""
+    """Return the names of the views from the names of a record's columns."""
     return [name.removeprefix("grad_norm_") for name in columns if name.startswith("grad_norm_")]
 
 
 def epoch_number(epoch: float) -> int:
-    """The epoch, from 1, that an update or evaluation belongs to, from the Trainer's fraction of epochs at its end."""
-    return max(1, math.ceil(epoch - 1e-9))  # the fraction is a sum of floats, and may end just above a whole number
+    """Return the epoch, counted from 1, of an update or evaluation that ends at the Trainer's fractional `epoch`."""
+    return max(1, math.ceil(epoch - 1e-9))  # rounding may put the fraction just above a whole number
 
 
 def _json_rows(path: Path) -> Iterator[Any]:
@@ -152,23 +245,23 @@ def _json_rows(path: Path) -> Iterator[Any]:
     with path.open("rb") as file:
         for number, line in enumerate(file, start=1):
             if broken is not None:
-                raise ValueError(f"{path} is no conflict record: line {broken} is not JSON")
+                raise ValueError(f"{path} is not a conflict record: line {broken} is not JSON")
             try:
                 yield parse_json(line)
-            except ValueError:  # also for bytes that are not UTF-8
+            except ValueError:  # includes bytes that are not UTF-8
                 broken = number
     if broken == 1:
-        raise ValueError(f"{path} is no conflict record: line 1 is not JSON")
+        raise ValueError(f"{path} is not a conflict record: line 1 is not JSON")
 
 
 def _parquet_rows(path: Path) -> Iterator[Row]:
-    with path.open("rb") as file:  # says what is wrong with a path better than Arrow does
+    with path.open("rb") as file:  # gives a better error for a bad path than Arrow
         try:
             content = parquet.ParquetFile(file)
         except pa.ArrowInvalid as error:
-            raise ValueError(f"{path} is no conflict record: {error}") from None
+            raise ValueError(f"{path} is not a conflict record: {error}") from None
         for batch in content.iter_batches(_ROW_GROUP):
-            # A row that lacks a column (the option was changed between two starts of a run) has it as null.
+            # A row without a column (an option was changed before a resume) has null there.
             yield from batch.to_pylist()
 
 
@@ -181,7 +274,7 @@ def _cut(path: Path, step: int) -> int:
             except ValueError:
                 row = None
             if not isinstance(row, dict) or not isinstance(row.get("step"), int) or row["step"] > step:
-                break  # half-written by a killed run, or not one of its rows
+                break  # incomplete (from a killed run), or later than `step`
             last, end = row["step"], end + len(line)
         file.truncate(end)
     return last
@@ -206,4 +299,41 @@ def _batched(rows: Iterable[Row], size: int) -> Iterator[Sequence[Row]]:
         yield batch
 
 
-__all__ = ["ConflictRecord", "RecordFormat", "epoch_number", "find_conflict_record", "read_conflict_rows", "views_of"]
+def _merge(names: list[str], others: Sequence[str]) -> None:
+    """Insert new names at their position among the known ones: layers that were dropped in earlier updates."""
+    start = 0
+    for position, name in enumerate(others):
+        if name not in names:
+            end = min((names.index(later) for later in others[position + 1 :] if later in names), default=len(names))
+            prefix, number = _numbered(name)
+            later = (
+                index
+                for index in range(start, end)
+                if _numbered(names[index])[0] == prefix and _numbered(names[index])[1] > number
+            )
+            names.insert(next(later, end), name)
+        start = names.index(name) + 1
+
+
+def _numbered(name: str) -> tuple[str, int]:
+    prefix, _, number = name.rpartition(".")
+    return (prefix, int(number)) if number.isdecimal() else (name, 0)
+
+
+def _column(values: dict[int, float | None], length: int) -> Floats:
+    column = np.full(length, np.nan)
+    if values:
+        column[list(values)] = np.array(list(values.values()), dtype=float)
+    return column
+
+
+__all__ = [
+    "ConflictHistory",
+    "ConflictRecord",
+    "Pair",
+    "RecordFormat",
+    "epoch_number",
+    "find_conflict_record",
+    "read_conflict_rows",
+    "views_of",
+]

@@ -1,72 +1,71 @@
-"""A callback that writes the conflict record: what each update's gradients were like."""
+"""A callback that writes the conflict record, with statistics of each update's gradients."""
 
 import math
 import weakref
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 import torch
-from accelerate import Accelerator
 from torch import Tensor
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 from transformers.utils import logging
 
 from hf_gradalign.alignment import AlignedUpdate, ParameterGroups, conflicts, gradient_statistics
 from hf_gradalign.training.conflicts.record import ConflictRecord, RecordFormat, Row
-from hf_gradalign.training.nonfinite import NonFiniteGuard
+
+if TYPE_CHECKING:
+    from hf_gradalign.training.trainer import GradientAlignmentTrainer
 
 logger = logging.get_logger(__name__)
 
-_DIGITS = 6  # of the seven that float32 has: what is left out is noise, and a third of the file
-
-
-class _Trainer(Protocol):
-    accelerator: Accelerator
-    last_update: AlignedUpdate | None
-    parameter_groups: ParameterGroups
-    run_folder: str
-    nonfinite: NonFiniteGuard
+_DIGITS = 6  # float32 has seven; the last one is noise and takes a third of the file
 
 
 class ConflictRecorder(TrainerCallback):
-    """Writes `conflicts.jsonl` (or `.parquet`) into the run's folder, a row an update.
+    """Writes `conflicts.jsonl` (or `.parquet`) to the run's folder, one row per update.
 
-    The columns, with a and b for views' names:
+    The columns, where a and b stand for the names of views:
 
-    - `step`; `epoch`, as the Trainer logs it: the update belongs to epoch ceil(`epoch`), counted from 1;
+    - `step`; `epoch` as logged by the Trainer (the update belongs to epoch ceil(`epoch`), counted from 1);
     - `conflict`: whether any two views' gradients have a negative cosine;
-    - with `on_nonfinite` "skip": `skipped`, whether the update was dropped;
-    - `cosine_<a>_<b>`, `norm_ratio_<b>_<a>` = |g_b| / |g_a|, `grad_norm_<a>`, over all parameters that are aligned;
-    - `weight_<a>`: what the view's gradient was multiplied by (the mean over groups, where these are several);
-    - `loss_<a>`: its mean loss over all processes;
-    - with `modules`: `module`, a list of the names of the modules that have a gradient, and, as lists of equal length,
-      `module_cosine_<a>_<b>` and `module_grad_norm_<a>`. The columns do not depend on the model, the names take no
-      room in Parquet, and `frame.explode([c for c in frame if c.startswith("module")])` makes a row of each module in
-      pandas. Modules are transformer layers and other modules with parameters of their own
-      (`ParameterGroups(names, "module")`), whatever is aligned; their products are those that alignment needed anyway.
+    - with `on_nonfinite` "skip": `skipped`, whether the update was skipped;
+    - `cosine_<a>_<b>`, `norm_ratio_<b>_<a>` = |g_b| / |g_a| and `grad_norm_<a>`, over all aligned parameters;
+    - `weight_<a>`: the factor that the view's gradient was multiplied by (the mean over several groups);
+    - `loss_<a>`: the view's mean loss over all processes;
+    - with `modules`: `module`, a list of the names of the modules that have a gradient, and lists of the same length,
+      `module_cosine_<a>_<b>` and `module_grad_norm_<a>`. So the columns do not depend on the model, and repeated names
+      take almost no space in Parquet. In pandas, `frame.explode([c for c in frame if c.startswith("module")])` gives
+      one row per module. Modules are transformer layers and other modules with their own parameters
+      (`ParameterGroups(names, "module")`), whatever the scope of alignment. Their products are computed for alignment
+      anyway.
 
-    What is not finite is null. Norms are those of the unscaled gradients in fp16 training.
+    Non-finite values are null. In fp16 training, norms are those of the unscaled gradients.
 
-    An update costs a small tensor on the device; these are read out in one transfer every `flush_every` updates, and
-    when a checkpoint is saved or training ends, by an error too (other processes' shares of the losses are then
-    missing, and the losses null). A run that is killed lacks the rows since; when it is resumed they are trained, and
-    recorded, again. Only the main process writes; the losses are averaged over processes, once a transfer.
+    An update costs one small tensor on the device. These are copied to the host together every `flush_every` updates,
+    when a checkpoint is saved and when training ends. If it ends with an error, other processes' shares of the losses
+    are missing, so the losses are null. A killed run loses the rows since the last copy; when it is resumed, these
+    updates are trained and recorded again. Only the main process writes. Losses are averaged over processes once per
+    copy.
 
     Args:
-        trainer: A `GradientAlignmentTrainer`.
+        trainer: The trainer. Only a weak reference is kept.
         file_format: "jsonl" or "parquet"; see `ConflictRecord`.
         modules: Whether to record each module.
         flush_every: Number of updates held on the device.
 
     Attributes:
-        resumed_from: Folder of the run whose checkpoint is resumed from.
+        resumed_from: Folder of the run that is resumed.
     """
 
     def __init__(
-        self, trainer: _Trainer, file_format: RecordFormat = "jsonl", modules: bool = False, flush_every: int = 50
+        self,
+        trainer: "GradientAlignmentTrainer",
+        file_format: RecordFormat = "jsonl",
+        modules: bool = False,
+        flush_every: int = 50,
     ) -> None:
         self.resumed_from: Path | None = None
-        self._trainer = weakref.proxy(trainer)  # or the two would keep each other, and the loaders' workers, alive
+        self._trainer = weakref.proxy(trainer)  # a strong reference would keep trainer and loader workers alive
         self._file_format = file_format
         self._by_module = modules
         self._flush_every = flush_every
@@ -91,7 +90,8 @@ class ConflictRecorder(TrainerCallback):
     def on_step_end(  # noqa: D102
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
-        update = self._trainer.last_update
+        trainer = self._trainer
+        update = trainer.last_update
         if update is None or update is self._seen:  # a batch without views
             return
         if update.views != self._views:
@@ -99,7 +99,7 @@ class ConflictRecorder(TrainerCallback):
             self._views = update.views
         self._seen = update
         when = {"step": state.global_step, "epoch": float(state.epoch or 0)}
-        skipped = {"skipped": self._trainer.nonfinite.last_was_skipped} if args.on_nonfinite == "skip" else {}
+        skipped = {"skipped": trainer.nonfinite.last_was_skipped} if trainer.args.on_nonfinite == "skip" else {}
         self._when.append((when, skipped))
         self._figures.append(self._pack(update))
         if len(self._figures) >= self._flush_every:
@@ -118,26 +118,26 @@ class ConflictRecorder(TrainerCallback):
             self._record.finish()
 
     def flush(self) -> None:
-        """Read out and write what was gathered. Every process of a distributed run must call this alike."""
+        """Write the rows held on the device. Every process of a distributed run must call this."""
         if self._figures:
             self._write(self._gather(torch.stack(self._figures)))
 
     def rescue(self) -> None:
-        """Write what was gathered when training has ended by an error, without the other processes."""
+        """Write the rows held on the device after an error, without the other processes."""
         if not self._figures or self._record is None:
             return
         try:
             figures = torch.stack(self._figures)
             if self._trainer.accelerator.num_processes > 1:
-                figures[:, : len(self._views)] = torch.nan  # they had a share in the losses
+                figures[:, : len(self._views)] = torch.nan  # their shares of the losses are missing
             self._write(figures)
-        except Exception as error:  # a full disk or a lost device; what ended training is to be told
+        except Exception as error:  # a full disk or a lost device must not hide the error that ended training
             logger.warning(f"The last {len(self._figures)} rows of the conflict record could not be written: {error}")
 
     @torch.no_grad()
     def _gather(self, figures: Tensor) -> Tensor:
         if self._trainer.accelerator.num_processes > 1:
-            # The gradients are the same everywhere by now, but of the loss every process knows its own share.
+            # Gradients are the same in every process by now, but each process only has its share of the losses.
             views = len(self._views)
             losses = figures[:, :views].contiguous()
             figures[:, :views] = self._trainer.accelerator.reduce(losses, reduction="mean")
@@ -158,6 +158,8 @@ class ConflictRecorder(TrainerCallback):
         gramians = update.gramians.sum(0, keepdim=True)
         if self._groups is not None:
             gramians = torch.cat([gramians, self._groups.gramians(update.products)])
+        assert update.losses is not None  # set by the trainer, as is the loss scale
+        assert update.loss_scale is not None
         losses = torch.stack([update.losses[view].to(gramians) for view in update.views])
         parts = [losses, update.weights.mean(0).to(gramians), update.loss_scale.to(gramians)[None], gramians.flatten()]
         return torch.cat(parts)
@@ -179,17 +181,21 @@ class ConflictRecorder(TrainerCallback):
             row = {**when, "conflict": None if math.isnan(conflicting) else bool(conflicting), **skipped}
             row |= {name: _number(values[i]) for name, values in columns.items()}
             if self._groups is not None:
-                row |= self._module_columns(gramians[i, 1:], {name: v[i, 1:] for name, v in statistics.items()})
+                row |= self._module_columns(
+                    self._groups, gramians[i, 1:], {name: v[i, 1:] for name, v in statistics.items()}
+                )
             rows.append(row)
         return rows
 
-    def _module_columns(self, gramians: Tensor, statistics: dict[str, Tensor]) -> dict[str, list[Any]]:
-        # Frozen modules and layers that were dropped have no gradient.
-        there = (gramians != 0).flatten(1).any(1).nonzero().flatten()
-        columns: dict[str, list[Any]] = {"module": [self._groups.groups[index] for index in there]}
+    def _module_columns(
+        self, groups: ParameterGroups, gramians: Tensor, statistics: dict[str, Tensor]
+    ) -> dict[str, list[Any]]:
+        # Frozen modules and dropped layers have no gradient.
+        indices = (gramians != 0).flatten(1).any(1).nonzero().flatten()
+        columns: dict[str, list[Any]] = {"module": [groups.groups[index] for index in indices]}
         for name, values in statistics.items():
-            if not name.startswith("norm_ratio_"):  # follows from the norms
-                columns[f"module_{name}"] = [_number(value) for value in values[there].tolist()]
+            if not name.startswith("norm_ratio_"):  # can be computed from the norms
+                columns[f"module_{name}"] = [_number(value) for value in values[indices].tolist()]
         return columns
 
 

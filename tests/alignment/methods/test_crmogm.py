@@ -94,7 +94,7 @@ def test_averages_are_of_one_shape():
     [
         ({"alpha": 1.1}, r"alpha of crmogm must be in \[0, 1\], got 1.1"),
         ({"alpha": "much"}, r"alpha of crmogm must be in \[0, 1\], got 'much'"),
-        ({"initial_weights": 0.5}, "initial_weights of crmogm must be a list of numbers, one a view, got 0.5"),
+        ({"initial_weights": 0.5}, "initial_weights of crmogm must be a list of numbers, one per view, got 0.5"),
         ({"initial_weights": ["a"]}, "initial_weights of crmogm must be a list of numbers"),
         ({"initial_weights": [math.nan, 1]}, "initial_weights of crmogm must be a list of numbers"),
         ({"initial_weights": []}, "initial_weights of crmogm must be a list of numbers"),

@@ -144,7 +144,7 @@ def test_state_of_groups_goes_through_json_to_the_bit(name):
 def test_memory_is_of_one_shape():
     method = get_method("pcd")
     method(torch.eye(2))
-    with pytest.raises(ValueError, match=r"pcd remembers \(groups, views\) = \(1, 2\) and was given .* \(1, 3\)"):
+    with pytest.raises(ValueError, match=r"pcd has state for \(groups, views\) = \(1, 2\) and was given .* \(1, 3\)"):
         method(torch.eye(3))
     with pytest.raises(ValueError, match="TorchJDWeighting expects the state"):
         method.load_state_dict({"views": 2})
@@ -218,7 +218,7 @@ def test_weights_that_are_not_finite_give_the_mean(monkeypatch, caplog):
     method(CONFLICT)
     monkeypatch.setattr(aggregation.KrumWeighting, "forward", lambda self, gramian: gramian[0] * torch.nan)
     assert method(CONFLICT).tolist() == pytest.approx([1 / 3] * 3)
-    assert "it gave [nan, nan, nan]" in caplog.text
+    assert "its weights are [nan, nan, nan]" in caplog.text
 
 
 def test_errors_in_the_code_are_not_hidden(monkeypatch):
@@ -272,7 +272,7 @@ def test_options_reach_torchjd():
     ("name", "options", "message"),
     [
         ("mgda", {"epsilom": 1}, "'mgda' has no option epsilom; it takes epsilon, max_iters"),
-        ("imtlg", {"c": 1}, "'imtlg' has no option c; it takes none"),
+        ("imtlg", {"c": 1}, "'imtlg' has no option c; it has no options"),
         (
             "mgda",
             {"epsilon": -1},
@@ -282,7 +282,7 @@ def test_options_reach_torchjd():
         ("aligned_mtl", {"scale_mode": "max"}, "Invalid scale_mode='max'. Expected 'min', 'median', or 'rmse'"),
         ("aligned_mtl", {"pref_vector": [[1.0]]}, "pref_vector"),
         ("aligned_mtl", {"pref_vector": ["a", "b"]}, "wrong options"),
-        ("aligned_mtl", {"pref_vector": [float("nan"), 1.0]}, r"it gives \[nan, "),
+        ("aligned_mtl", {"pref_vector": [float("nan"), 1.0]}, r"its weights are \[nan, "),
         ("fairgrad", {"alpha": -1}, "alpha of fairgrad must be a number of 0 or more, got -1"),
         ("fairgrad", {"alpha": "2"}, "alpha of fairgrad must be a number of 0 or more, got '2'"),
         ("krum", {"n_byzantine": "one"}, "wrong options .* for alignment method 'krum'"),
@@ -298,13 +298,13 @@ def test_wrong_options_are_told(name, options, message):
 @pytest.mark.parametrize(
     ("name", "options", "message"),
     [
-        ("krum", {}, "'krum' cannot weigh 2 views with .*at least 3 rows"),
+        ("krum", {}, "'krum' does not support 2 views with .*at least 3 rows"),
         (
             "aligned_mtl",
             {"pref_vector": [0.2, 0.3, 0.5]},
-            "'aligned_mtl' cannot weigh 2 views with .*should have 3 rows",
+            "'aligned_mtl' does not support 2 views with .*should have 3 rows",
         ),
-        ("pcd", {"tau": [0.1, 0.1]}, "'pcd' cannot weigh 2 views with .*one value per secondary objective"),
+        ("pcd", {"tau": [0.1, 0.1]}, "'pcd' does not support 2 views with .*one value per secondary objective"),
     ],
 )
 def test_wrong_numbers_of_views_are_told(name, options, message):

@@ -137,7 +137,7 @@ def test_one_listing_for_noise_too(official, tmp_path, caplog):
     theirs = [name.removeprefix("musan/noise/") for name in MUSAN[:2]]
     assert found == [theirs[0], "linked/rain.wav", theirs[1], "voice.M4A"]
     assert [path.removeprefix(f"{noise}/") for path in list_recordings(noise, "sounds_path")] == found
-    assert "Left out: 1 hidden file or folder, 2 files that are not audio (2 without an ending)" in caplog.text
+    assert "Left out: 1 hidden file or folder, 2 files that are not audio (2 without an extension)" in caplog.text
     assert f"are left out, because audiomentations cannot read their formats: {noise / 'phone.amr'}" in caplog.text
 
 

@@ -7,7 +7,7 @@ from conflict_rows import make_rows, write_rows
 from matplotlib.image import imread
 
 from hf_gradalign.experiment import ConflictHistory, draw_conflicts, draw_run_figures
-from hf_gradalign.training.conflicts.figures import MOST_COLUMNS, bin_steps, draw_modules, draw_overview
+from hf_gradalign.training.conflicts.figures import MAX_COLUMNS, bin_steps, draw_modules, draw_overview
 
 MODULES = ["encoder.layers.0", "encoder.layers.1", "classifier"]
 
@@ -98,7 +98,7 @@ def test_many_steps_are_binned():
     steps = np.arange(1, 1205)
     values = np.stack([steps, np.where(steps % 2, np.nan, 1.0), np.full(len(steps), np.nan)], axis=1)
     edges, means = bin_steps(steps, values)
-    assert means.shape == (MOST_COLUMNS, 3)
+    assert means.shape == (MAX_COLUMNS, 3)
     assert (edges[0], edges[-1]) == (0.5, 1204.5)
     widths = np.diff(edges)
     np.testing.assert_allclose(means[:, 0], edges[:-1] + widths / 2)
@@ -125,7 +125,7 @@ def test_nothing_finite_can_be_drawn_too(tmp_path):
 
 def test_one_view_has_nothing_to_draw(tmp_path):
     write_rows(tmp_path, make_rows(views=["clean"]))
-    with pytest.raises(ValueError, match=r"a single view \(clean\): nothing can conflict"):
+    with pytest.raises(ValueError, match=r"a single view \(clean\), which has no conflicts"):
         draw_conflicts(tmp_path)
 
 

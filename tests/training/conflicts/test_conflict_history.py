@@ -54,13 +54,13 @@ def test_modules_that_come_later_keep_their_place():
 
 
 def test_helpful_errors(tmp_path):
-    with pytest.raises(FileNotFoundError, match=r"there is no .*nowhere"):
+    with pytest.raises(FileNotFoundError, match=r"nowhere does not exist"):
         ConflictHistory.read(tmp_path / "nowhere")
-    with pytest.raises(FileNotFoundError, match=r"holds no conflict record .*--conflict_record jsonl, and for every"):
+    with pytest.raises(FileNotFoundError, match=r"contains no conflict record .*--conflict_record jsonl to write one"):
         ConflictHistory.read(tmp_path)
     write_rows(tmp_path, [])
-    with pytest.raises(ValueError, match=r"conflicts\.jsonl has no update yet"):
+    with pytest.raises(ValueError, match=r"conflicts\.jsonl has no updates yet"):
         ConflictHistory.read(tmp_path)
     (tmp_path / "scores.txt").write_text("clip_1 0.2\nclip_2 0.3\n")
-    with pytest.raises(ValueError, match=r"scores\.txt is no conflict record"):
+    with pytest.raises(ValueError, match=r"scores\.txt is not a conflict record"):
         ConflictHistory.read(tmp_path / "scores.txt")

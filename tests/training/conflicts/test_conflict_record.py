@@ -118,12 +118,12 @@ def test_a_run_without_an_update_has_no_record(tmp_path):
         ("results.jsonl", b'{"step": 1, "loss": 2}\n', "a row without `step` or `grad_norm_<view>`"),
         ("list.jsonl", b"[1, 2]\n", "a row without `step`"),
         ("model.bin", b"\x80\x02\x95\n\xff\xfe\n", "line 1 is not JSON"),
-        ("broken.parquet", b"no parquet at all", "is no conflict record"),
+        ("broken.parquet", b"no parquet at all", "is not a conflict record"),
     ],
 )
 def test_other_files_are_told_from_records(tmp_path, name, content, message):
     (tmp_path / name).write_bytes(content)
-    with pytest.raises(ValueError, match=f"{name} is no conflict record|{message}") as raised:
+    with pytest.raises(ValueError, match=f"{name} is not a conflict record|{message}") as raised:
         list(read_conflict_rows(tmp_path / name))
     assert name in str(raised.value)
     assert message in str(raised.value)
@@ -133,7 +133,7 @@ def test_a_record_broken_in_the_middle_is_told(tmp_path):
     path = write(tmp_path, 3)
     lines = path.read_text().splitlines(keepends=True)
     path.write_text(lines[0] + "{half\n" + lines[2])
-    with pytest.raises(ValueError, match=r"conflicts\.jsonl is no conflict record: line 2 is not JSON"):
+    with pytest.raises(ValueError, match=r"conflicts\.jsonl is not a conflict record: line 2 is not JSON"):
         list(read_conflict_rows(path))
 
 

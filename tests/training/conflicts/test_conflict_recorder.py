@@ -398,7 +398,7 @@ def test_command_line(words, record):
     ("options", "message"),
     [
         ({"conflict_record": "csv"}, "--conflict_record must be one of none, jsonl, parquet, got 'csv'"),
-        ({"conflict_record_modules": True}, "--conflict_record_modules adds to the conflict record: give"),
+        ({"conflict_record_modules": True}, "--conflict_record_modules adds to the conflict record: also"),
     ],
 )
 def test_mistakes_are_told(tmp_path, options, message):

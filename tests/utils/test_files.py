@@ -2,7 +2,7 @@ import os
 
 import pytest
 
-from hf_gradalign.utils.atomic_writing import require_free, write_text_atomically, written_when_whole
+from hf_gradalign.utils.files import require_free, write_text_atomically, written_when_whole
 
 
 def test_old_or_new(tmp_path, monkeypatch):
@@ -67,8 +67,10 @@ def test_what_is_there_is_named(tmp_path):
     require_free(tmp_path)
     for name in "abcde":
         (tmp_path / name).touch()
-    with pytest.raises(FileExistsError, match=r"holds files already \(a, b, c, d, ...\): name another folder"):
+    with pytest.raises(FileExistsError, match=r"already contains files \(a, b, c, d, ...\): choose another"):
         require_free(tmp_path)
-    with pytest.raises(FileExistsError, match="a exists: name another file, or replace it with --overwrite"):
+    with pytest.raises(
+        FileExistsError, match="a already exists: choose another file, or pass --overwrite to replace it"
+    ):
         require_free(tmp_path / "a")
     require_free(tmp_path, overwrite=True)

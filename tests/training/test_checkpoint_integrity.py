@@ -6,8 +6,12 @@ from toy import ToyViews, make_trainer
 from transformers import Trainer
 
 from hf_gradalign.training import GradientAlignmentTrainer
-from hf_gradalign.training.checkpoint_manifest import MANIFEST_NAME, write_manifest
-from hf_gradalign.training.checkpoint_soundness import shortcomings, weights_shortcomings
+from hf_gradalign.training.checkpoint_integrity import (
+    MANIFEST_NAME,
+    find_problems,
+    find_weight_problems,
+    write_manifest,
+)
 
 
 def train(folder, trainer_class, dataset):
@@ -41,7 +45,7 @@ def files_of(checkpoint):
 
 
 def test_a_whole_one(checkpoint):
-    assert shortcomings(checkpoint) == []
+    assert find_problems(checkpoint) == []
     assert {path.name for path in files_of(checkpoint)} >= {
         "model.safetensors",
         "optimizer.pt",
@@ -57,7 +61,7 @@ def test_every_file_cut_off(checkpoint, kept):
     for path in files_of(checkpoint):
         content = path.read_bytes()
         path.write_bytes(content[: int(kept * len(content))])
-        [found] = shortcomings(checkpoint)
+        [found] = find_problems(checkpoint)
         assert found.startswith(path.name)
         path.write_bytes(content)
 
@@ -69,7 +73,7 @@ def test_every_file_deleted(checkpoint):
     for path in files_of(checkpoint):
         content = path.read_bytes()
         path.unlink()
-        assert shortcomings(checkpoint) == ([] if path.name in unknown else [f"{path.name} is missing"])
+        assert find_problems(checkpoint) == ([] if path.name in unknown else [f"{path.name} is missing"])
         path.write_bytes(content)
 
 
@@ -78,17 +82,17 @@ def test_deleted_file_by_file(checkpoint):
     for path in files_of(checkpoint):
         path.unlink()
         if path.name not in ("alignment_state.json", "process_states.json") or (checkpoint / MANIFEST_NAME).is_file():
-            assert shortcomings(checkpoint)
+            assert find_problems(checkpoint)
     shutil.rmtree(checkpoint)
-    assert shortcomings(checkpoint) == ["the folder is missing"]
+    assert find_problems(checkpoint) == ["the folder is missing"]
 
 
 def test_weights_alone(tmp_path):
     make_trainer(tmp_path, max_steps=1, save_strategy="steps", save_steps=1, save_only_model=True).train()
     checkpoint = tmp_path / "checkpoint-1"
-    assert shortcomings(checkpoint) == []
+    assert find_problems(checkpoint) == []
     (checkpoint / MANIFEST_NAME).unlink()
-    assert shortcomings(checkpoint) == []
+    assert find_problems(checkpoint) == []
 
 
 def flip(path, position=0.5):
@@ -109,10 +113,10 @@ def test_every_file_damaged_in_its_size(ours, tmp_path, damage):
     for path in files_of(checkpoint):
         content = path.read_bytes()
         damage(path)
-        assert shortcomings(checkpoint) == [f"{path.name} is damaged: its content is not what was saved"]
-        assert shortcomings(checkpoint, contents=False) == []
+        assert find_problems(checkpoint) == [f"{path.name} is damaged: its content is not what was saved"]
+        assert find_problems(checkpoint, contents=False) == []
         path.write_bytes(content)
-    assert shortcomings(checkpoint) == []
+    assert find_problems(checkpoint) == []
 
 
 def test_without_digests_the_sizes_are_compared(ours, tmp_path):
@@ -120,9 +124,9 @@ def test_without_digests_the_sizes_are_compared(ours, tmp_path):
     manifest = json.loads((checkpoint / MANIFEST_NAME).read_text())
     del manifest["sha256"]
     (checkpoint / MANIFEST_NAME).write_text(json.dumps(manifest))
-    assert shortcomings(checkpoint) == []
+    assert find_problems(checkpoint) == []
     (checkpoint / "optimizer.pt").write_bytes(b"")
-    [found] = shortcomings(checkpoint)
+    [found] = find_problems(checkpoint)
     assert found.startswith("optimizer.pt has 0 bytes instead of ")
 
 
@@ -153,10 +157,10 @@ def test_other_kinds_of_checkpoints(tmp_path, names, damaged, of_model):
         (checkpoint / name).parent.mkdir(parents=True, exist_ok=True)
         (checkpoint / name).write_bytes(b'{"weights": 1234567890}')
     write_manifest(checkpoint, 1)
-    assert shortcomings(checkpoint) == weights_shortcomings(checkpoint) == []
+    assert find_problems(checkpoint) == find_weight_problems(checkpoint) == []
     flip(checkpoint / damaged, 0.7)
-    assert shortcomings(checkpoint) == [f"{damaged} is damaged: its content is not what was saved"]
-    assert weights_shortcomings(checkpoint) == (shortcomings(checkpoint) if of_model else [])
+    assert find_problems(checkpoint) == [f"{damaged} is damaged: its content is not what was saved"]
+    assert find_weight_problems(checkpoint) == (find_problems(checkpoint) if of_model else [])
 
 
 @pytest.mark.parametrize("name", ["config.json", "adapter_config.json", "preprocessor_config.json", "README.md"])
@@ -166,10 +170,10 @@ def test_an_edited_configuration_is_no_damage(ours, tmp_path, name):
     write_manifest(checkpoint, 1)
     (checkpoint / name).write_text('{"dropout": 0.2, "note": "mine"}')
     (checkpoint / "notes.txt").write_text("mine")
-    assert shortcomings(checkpoint) == []
+    assert find_problems(checkpoint) == []
     if name.endswith(".json"):
         (checkpoint / name).write_text('{"dropout": ')
-        assert shortcomings(checkpoint) == [f"{name} is cut off or damaged"]
+        assert find_problems(checkpoint) == [f"{name} is cut off or damaged"]
 
 
 def test_an_edited_state_is_named(ours, tmp_path):
@@ -177,16 +181,16 @@ def test_an_edited_state_is_named(ours, tmp_path):
     checkpoint = shutil.copytree(ours, tmp_path / "checkpoint-1")
     path = checkpoint / "alignment_state.json"
     path.write_text(path.read_text().replace("0", "1", 1))
-    assert shortcomings(checkpoint) == ["alignment_state.json is damaged: its content is not what was saved"]
+    assert find_problems(checkpoint) == ["alignment_state.json is damaged: its content is not what was saved"]
 
 
 @pytest.mark.parametrize("content", ["[]", '{"files": {}}', '{"sequence": 1, "files": [1]}', "{", "[" * 100_000])
 def test_a_damaged_manifest_is_named(ours, tmp_path, content):
     checkpoint = shutil.copytree(ours, tmp_path / "checkpoint-1")
     (checkpoint / MANIFEST_NAME).write_text(content)
-    assert shortcomings(checkpoint) == [f"{MANIFEST_NAME} is damaged, and nothing else can be checked"]
+    assert find_problems(checkpoint) == [f"{MANIFEST_NAME} is damaged, and nothing else can be checked"]
     (checkpoint / MANIFEST_NAME).unlink()
-    assert shortcomings(checkpoint) == []
+    assert find_problems(checkpoint) == []
 
 
 def test_shards_and_other_processes_random_states(ordinary, tmp_path):
@@ -194,16 +198,16 @@ def test_shards_and_other_processes_random_states(ordinary, tmp_path):
     (checkpoint / "model.safetensors").rename(checkpoint / "model-00001-of-00002.safetensors")
     index = {"weight_map": {"a": "model-00001-of-00002.safetensors", "b": "model-00002-of-00002.safetensors"}}
     (checkpoint / "model.safetensors.index.json").write_text(json.dumps(index))
-    assert shortcomings(checkpoint) == ["model-00002-of-00002.safetensors is missing"]
+    assert find_problems(checkpoint) == ["model-00002-of-00002.safetensors is missing"]
     shutil.copy(checkpoint / "model-00001-of-00002.safetensors", checkpoint / "model-00002-of-00002.safetensors")
-    assert shortcomings(checkpoint) == []
+    assert find_problems(checkpoint) == []
     (checkpoint / "rng_state.pth").rename(checkpoint / "rng_state_1.pth")
-    assert shortcomings(checkpoint) == ["rng_state.pth is missing"]
+    assert find_problems(checkpoint) == ["rng_state.pth is missing"]
     shutil.copy(checkpoint / "rng_state_1.pth", checkpoint / "rng_state_0.pth")
-    assert shortcomings(checkpoint) == []
+    assert find_problems(checkpoint) == []
 
 
 def test_transformers_own_mark(ordinary, tmp_path):
     checkpoint = shutil.copytree(ordinary, tmp_path / "checkpoint-1")
     (checkpoint / "checkpoint-is-incomplete.txt").write_text("")
-    assert shortcomings(checkpoint) == ["checkpoint-is-incomplete.txt says that it is not finished"]
+    assert find_problems(checkpoint) == ["checkpoint-is-incomplete.txt says that it is not finished"]

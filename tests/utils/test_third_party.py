@@ -1,13 +1,16 @@
-"""torchaudio beside a CPU-only torch; each case in a process of its own, since imports happen once."""
+"""Progress bars, and torchaudio next to a CPU-only torch. Imports happen once, so each case has its own process."""
 
 import sys
 from types import ModuleType
 
+import datasets
 import forked_python
 import pytest
 import torch
+from huggingface_hub.utils import are_progress_bars_disabled, disable_progress_bars, enable_progress_bars
+from transformers.utils import logging
 
-from hf_gradalign.utils.torchaudio_import import LOADER, live_without_extension
+from hf_gradalign.utils.third_party import TORCHAUDIO_LOADER, hide_library_bars, live_without_extension
 
 IMPORTS = {
     "evaluate": "import evaluate",
@@ -30,7 +33,7 @@ def test_works_after_hf_gradalign(name):
 
 def stand_in(error=None):
     """torchaudio's loader with an extension that loads, or does not."""
-    loader = ModuleType(LOADER)
+    loader = ModuleType(TORCHAUDIO_LOADER)
 
     def load(lib):
         if error is not None:
@@ -75,3 +78,33 @@ def test_a_torch_with_cuda_keeps_its_error():
     assert result.returncode == 0, result.stderr
     if run("import torchaudio").returncode != 0:
         assert result.stdout == "False\n"
+
+
+def show_all_bars():
+    logging.enable_progress_bar()
+    datasets.enable_progress_bars()
+    enable_progress_bars()
+
+
+@pytest.fixture
+def bars():
+    show_all_bars()  # other tests may have hidden some
+    yield
+    show_all_bars()
+
+
+@pytest.mark.usefixtures("bars")
+def test_bars_of_loading_are_hidden_and_those_of_downloads_stay():
+    hide_library_bars()
+    assert not logging.is_progress_bar_enabled()
+    assert datasets.are_progress_bars_disabled()
+    assert not are_progress_bars_disabled()
+    hide_library_bars(downloads=True)
+    assert are_progress_bars_disabled()
+
+
+@pytest.mark.usefixtures("bars")
+def test_what_was_hidden_stays_hidden():
+    disable_progress_bars()
+    hide_library_bars()
+    assert are_progress_bars_disabled()

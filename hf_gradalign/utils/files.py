@@ -1,0 +1,146 @@
+"""Write files and folders completely or not at all, whenever the process is killed, and only where they belong."""
+
+import contextlib
+import os
+import shutil
+import stat
+from collections.abc import Generator
+from pathlib import Path
+
+_CONFIG_NAME = "config.json"  # the same as in transformers, which is slow to import
+
+
+def write_text_atomically(path: str | Path, text: str) -> None:
+    """Write a text file so that readers find the old content or the new one, even after a kill or a power cut.
+
+    Args:
+        path: The file. Its folder must exist.
+        text: The content, written as UTF-8.
+    """
+    path = Path(path)
+    draft = path.with_name(f"{path.name}.draft")  # may be left from a killed process
+    draft.unlink(missing_ok=True)  # never write through a link
+    with draft.open("x", encoding="utf-8") as file:
+        file.write(text)
+    flush_to_disk(draft)
+    os.replace(draft, path)
+    flush_to_disk(path.parent)
+
+
+def give_usual_mode(path: Path) -> None:
+    """Give a file the permissions of any new file in its folder; safetensors makes files readable by the owner only."""
+    probe = path.with_name(f"{path.name}.draft")
+    probe.unlink(missing_ok=True)
+    probe.open("x").close()
+    mode = probe.stat().st_mode
+    probe.unlink()
+    path.chmod(stat.S_IMODE(mode))
+
+
+def require_free(path: str | Path, overwrite: bool = False) -> None:
+    """Check that nothing would be overwritten.
+
+    Args:
+        path: The file or folder to be written.
+        overwrite: Whether existing files may be replaced.
+
+    Raises:
+        FileExistsError: If the file exists or the folder is not empty; the message says what to do.
+    """
+    path = Path(path)
+    if overwrite or not path.exists():
+        return
+    if not path.is_dir():
+        raise FileExistsError(f"{path} already exists: choose another file, or pass --overwrite to replace it")
+    if names := sorted(entry.name for entry in path.iterdir()):
+        listing = ", ".join(names[:4]) + (", ..." if len(names) > 4 else "")
+        raise FileExistsError(
+            f"{path} already contains files ({listing}): choose another folder, or pass --overwrite to replace files "
+            "of the same name"
+        )
+
+
+@contextlib.contextmanager
+def written_when_whole(path: str | Path) -> Generator[Path]:
+    """Write a draft that takes the place of a file or folder when the block ends; an error changes nothing.
+
+    Args:
+        path: The file or folder. In an existing folder, files of the same name are replaced and others stay.
+
+    Yields:
+        Path of the draft, with the same name in a temporary folder. Write a file there, or make a folder.
+    """
+    path = Path(path).absolute()
+    path.parent.mkdir(parents=True, exist_ok=True)
+    workspace = path.with_name(f".{path.name}.draft")
+    shutil.rmtree(workspace, ignore_errors=True)  # may be left from a killed process
+    workspace.mkdir()
+    draft = workspace / path.name
+    try:
+        yield draft
+        if draft.is_dir() and path.is_dir():
+            files = sorted(file for file in draft.rglob("*") if file.is_file())
+            if (draft / _CONFIG_NAME).is_file():
+                # If the process is killed from here on, the folder mixes old and new files. Without a configuration
+                # nothing loads that mixture as a model.
+                (path / _CONFIG_NAME).unlink(missing_ok=True)
+                files.sort(key=(draft / _CONFIG_NAME).__eq__)
+            for file in files:
+                target = path / file.relative_to(draft)
+                target.parent.mkdir(parents=True, exist_ok=True)
+                os.replace(file, target)
+        else:
+            os.replace(draft, path)
+    finally:
+        shutil.rmtree(workspace, ignore_errors=True)
+
+
+def flush_to_disk(path: Path) -> None:
+    """Flush a file, or a folder's list of entries, to disk if the system can.
+
+    A killed process loses nothing that it wrote, but a preempted machine may.
+    """
+    with contextlib.suppress(OSError):  # some file systems cannot flush folders, and some systems cannot open them
+        descriptor = os.open(path, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+
+
+def sha256_of(path: str | Path) -> str:
+    """Return the SHA-256 digest of a file's content as hexadecimal digits, as shown on the Hub.
+
+    Raises:
+        OSError: If the file cannot be read.
+    """
+    from huggingface_hub.utils.sha import sha_fileobj  # slow to import; hashlib.file_digest needs Python 3.11
+
+    with Path(path).open("rb") as file:
+        return sha_fileobj(file).hex()
+
+
+def remove_tree(path: Path) -> None:
+    """Delete a folder as far as possible; if it is a link, delete only the link."""
+    if path.is_symlink():
+        path.unlink(missing_ok=True)
+    else:
+        shutil.rmtree(path, ignore_errors=True)
+
+
+def refuse_link_out(path: str | Path, folder: str | Path) -> None:
+    """Check that a path does not lead out of a run's folder through a link before writing or deleting there.
+
+    Args:
+        path: A path that by its name lies within the folder. It does not need to exist.
+        folder: The run's folder, which may itself be a link.
+
+    Raises:
+        PermissionError: If the path leads elsewhere.
+    """
+    real = os.path.realpath(path)
+    if not Path(real).is_relative_to(os.path.realpath(folder)):
+        raise PermissionError(
+            f"{path} is a link out of the run's folder, to {real}, and nothing is written or deleted there: remove the "
+            "link, or use another output folder"
+        )
