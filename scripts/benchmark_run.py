@@ -21,7 +21,7 @@ from benchmark_step import print_table
 from step_cost.variants import synchronise
 from transformers import PrinterCallback, TrainerCallback
 
-from hf_gradalign.experiment import make_arguments, prepare, read_arguments
+from hf_gradalign.experiment import parse_arguments, prepare
 from hf_gradalign.experiment.run_trainer import make_trainer
 from hf_gradalign.training import GradientAlignmentTrainer
 
@@ -49,13 +49,14 @@ def main(words: Sequence[str]) -> int:
     if options.updates <= WARM_UP:
         parser.error(f"--updates must be more than {WARM_UP}, which warm up")
     with tempfile.TemporaryDirectory() as folder:
-        given = read_arguments(rest)
+        given = parse_arguments(rest).options
         given |= {"output_dir": folder, "max_steps": options.updates, "eval_strategy": "no", "save_strategy": "no"}
         given |= {"load_best_model_at_end": False, "average_best_checkpoints": 1, "report_to": "none"}
         given.pop("early_stopping_patience", None)
         start = time.perf_counter()
-        model_args, data_args, args = make_arguments(given)
-        preparation = prepare(model_args, data_args, args)
+        run = parse_arguments(given)
+        args = run.training
+        preparation = prepare(run)
         moments = Moments(options.updates)
         trainer = make_trainer(preparation, args, [moments])
         trainer.remove_callback(PrinterCallback)

@@ -141,7 +141,7 @@ def test_the_study_file_reads(tmp_path, monkeypatch):
 def test_the_file_of_corpora_parses(tmp_path):
     ((_, text),) = blocks(ROOT / "docs" / "corpora" / "your_own.md", "yaml")
     (tmp_path / "config.yaml").write_text(text)
-    assert parse_arguments([str(tmp_path / "config.yaml")])[1].corpus == ["data/corpus_a", "data/corpus_b.csv"]
+    assert parse_arguments([str(tmp_path / "config.yaml")]).data.corpus == ["data/corpus_a", "data/corpus_b.csv"]
 
 
 def test_the_augmentation_file_augments(tmp_path):

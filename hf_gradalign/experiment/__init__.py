@@ -5,16 +5,19 @@ from typing import TYPE_CHECKING
 from hf_gradalign.utils.lazy_imports import lazy_names
 
 if TYPE_CHECKING:
-    from hf_gradalign.experiment.arguments import AudioSpoofTrainingArguments, DataArguments, ModelArguments
+    from hf_gradalign.experiment.arguments import (
+        AudioSpoofTrainingArguments,
+        DataArguments,
+        ModelArguments,
+        RunArguments,
+    )
     from hf_gradalign.experiment.card import write_run_card
     from hf_gradalign.experiment.command_line import (
         command_words,
         describe_resumed,
         is_finished_run,
         keep_arguments,
-        make_arguments,
         parse_arguments,
-        read_arguments,
         resume_words,
     )
     from hf_gradalign.experiment.disk_space import require_disk_space
@@ -27,7 +30,8 @@ if TYPE_CHECKING:
     from hf_gradalign.experiment.results import RunResults, summary_table
     from hf_gradalign.experiment.run_fingerprint import check_resumed, keep_fingerprint
     from hf_gradalign.experiment.run_lock import hold_output_folder
-    from hf_gradalign.experiment.training_run import Interrupted, run
+    from hf_gradalign.experiment.runner import FinishedRun, RunNotStarted, dry_run_experiment, run_experiment
+    from hf_gradalign.experiment.training_run import Interrupted, train_and_evaluate
     from hf_gradalign.training.conflicts.figures import draw_conflicts, draw_run_figures
     from hf_gradalign.training.conflicts.record import ConflictHistory
 
@@ -39,9 +43,12 @@ __all__ = [
     "CountermeasureMetrics",
     "DataArguments",
     "DryRunReport",
+    "FinishedRun",
     "Interrupted",
     "ModelArguments",
     "Preparation",
+    "RunArguments",
+    "RunNotStarted",
     "RunResults",
     "announce_hub",
     "check_resumed",
@@ -49,23 +56,23 @@ __all__ = [
     "describe_resumed",
     "draw_conflicts",
     "draw_run_figures",
+    "dry_run_experiment",
     "hold_output_folder",
     "is_finished_run",
     "keep_arguments",
     "keep_fingerprint",
-    "make_arguments",
     "parse_arguments",
     "prepare",
     "publish_run",
-    "read_arguments",
     "rehearse",
     "remove_replaced",
     "require_disk_space",
     "require_publishable",
     "resolve_output_folder",
     "resume_words",
-    "run",
+    "run_experiment",
     "set_aside",
     "summary_table",
+    "train_and_evaluate",
     "write_run_card",
 ]

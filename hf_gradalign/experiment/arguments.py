@@ -1,4 +1,4 @@
-"""What a run is told beside how to train: the model, the data and the views."""
+"""The arguments of a run: model, data and training."""
 
 import json
 import os
@@ -417,3 +417,33 @@ class AudioSpoofTrainingArguments(GradientAlignmentArguments):
         if self.coupled_weight_decay and self.optim not in _ADAMW:
             raise ValueError(f"--coupled_weight_decay takes torch.optim.Adam: leave out --optim {self.optim.value}")
         self.output_dir = None if chosen is None else os.path.expanduser(chosen)
+
+
+@dataclass
+class RunArguments:
+    """All arguments of a run. `parse_arguments` makes one from a command line or a mapping.
+
+    Attributes:
+        model: Which model is trained.
+        data: Which clips it is trained and evaluated on, and how each view changes them.
+        training: How it is trained, and where the run is written.
+        options: The options that differ from the defaults, by name. The run's folder keeps them for when it is resumed.
+    """
+
+    model: ModelArguments
+    data: DataArguments
+    training: AudioSpoofTrainingArguments
+    options: dict[str, Any] = field(default_factory=dict)
+
+    def settle_defaults(self) -> None:
+        """Fill in the defaults that depend on whether a model was named."""
+        from_scratch = self.model.model_name_or_path is None
+        if self.training.learning_rate is None:
+            self.training.learning_rate = 1e-3 if from_scratch else 1e-5
+        if self.data.window_seconds is None:
+            self.data.window_seconds = 2.0 if from_scratch else PAPER_WINDOW_SECONDS
+        if self.data.eval_window_seconds is None:
+            self.data.eval_window_seconds = self.data.window_seconds
+        if from_scratch:
+            self.data.rms_level = self.data.rms_level or 0.1
+            self.model.model_license = self.model.model_license or "apache-2.0"

@@ -6,7 +6,8 @@ from pathlib import Path
 from typing import Any
 
 from hf_gradalign.data.corpora import CorpusSpec, parse_corpus
-from hf_gradalign.experiment.arguments import AudioSpoofTrainingArguments, DataArguments, ModelArguments
+from hf_gradalign.experiment.arguments import DataArguments, RunArguments
+from hf_gradalign.experiment.command_line import command_words
 from hf_gradalign.experiment.preparation import Preparation
 from hf_gradalign.experiment.results import RunResults
 from hf_gradalign.experiment.views import CLEAN, parse_views, shown_recipe, shown_views
@@ -19,27 +20,18 @@ _DEMO_LANGUAGES = ("en", "es", "fr", "it", "ru")
 _SPLITS = {"eval": "validation", "test": "test"}
 
 
-def write_run_card(
-    results: RunResults,
-    preparation: Preparation,
-    model_args: ModelArguments,
-    data_args: DataArguments,
-    args: AudioSpoofTrainingArguments,
-    command: Sequence[str],
-) -> Path:
+def write_run_card(results: RunResults, preparation: Preparation, run: RunArguments) -> Path:
     """Write the model card into the run's folder, and the figures of the conflict record that it shows.
 
     Args:
         results: What the run found.
         preparation: What it trained with.
-        model_args: The run's arguments.
-        data_args: The run's arguments.
-        args: The run's arguments.
-        command: The words of the command line; folders of this machine are cut to their names.
+        run: The run's arguments. The card shows its command line; folders of this machine are cut to their names.
 
     Returns:
         Path of the card.
     """
+    model_args, data_args, args = run.model, run.data, run.training
     trained_on = [parse_corpus(text) for text in data_args.corpora]
     is_demo = all(spec.is_demo for spec in trained_on)
     record = find_conflict_record(args.output_dir) if args.conflict_record != "none" else None
@@ -58,7 +50,7 @@ def write_run_card(
             name: None if recipe == CLEAN else shown_recipe(recipe) for name, recipe in data_args.view_recipes.items()
         },
         view_weights=args.view_weights or {},
-        hyperparameters=_hyperparameters(results, data_args, args, preparation),
+        hyperparameters=_hyperparameters(results, run, preparation),
         results={
             split: {
                 "eer": results.metrics[f"{prefix}_eer"],
@@ -79,7 +71,7 @@ def write_run_card(
         id2label=preparation.model.config.id2label,
         n_parameters=preparation.model.num_parameters(),
         versions=results.versions,
-        command=shlex.join(_shown_words(command)),
+        command=shlex.join(_shown_words(command_words(run.options))),
     )
     return write_model_card(args.output_dir, facts)
 
@@ -119,9 +111,8 @@ def _without_folders(word: str) -> str:
     return Path(word).name if Path(word).is_absolute() else word
 
 
-def _hyperparameters(
-    results: RunResults, data_args: DataArguments, args: AudioSpoofTrainingArguments, preparation: Preparation
-) -> dict[str, Any]:
+def _hyperparameters(results: RunResults, run: RunArguments, preparation: Preparation) -> dict[str, Any]:
+    data_args, args = run.data, run.training
     weights = getattr(preparation.model.config, "class_weights", None)
     return {
         "corpus weights": ", ".join(f"{weight:g}" for weight in data_args.corpus_weights or ()) or None,

@@ -20,6 +20,7 @@ from hf_gradalign.experiment.arguments import (
     AudioSpoofTrainingArguments,
     DataArguments,
     ModelArguments,
+    RunArguments,
 )
 from hf_gradalign.experiment.file_names import ARGUMENTS_NAME, RESULTS_NAME
 from hf_gradalign.experiment.processes import on_main_process
@@ -117,19 +118,32 @@ _CONFIG_SUFFIXES = (".json", ".yaml", ".yml")
 _OF_ONE_START = ("output_dir", "resume_from_checkpoint", "hub_token", "dry_run", "overwrite", "allow_changes")
 
 
-def read_arguments(argv: Sequence[str]) -> dict[str, Any]:
-    """Read `[CONFIG.yaml|CONFIG.json|recipe:NAME] [--option value ...]`; options win over the file.
+def parse_arguments(given: Sequence[str] | Mapping[str, Any]) -> RunArguments:
+    """Make the arguments of a run from a command line or from a mapping.
 
-    A resumed run has the options that it was started with, as far as no others are given, and but for those that run
-    code or send something away: the folder may be a stranger's (`is_for_the_user`). What a file or a resumed run
-    has set is unset by `--option none` (a null in a file), `--option false` or `--no_option`.
+    A command line is `[CONFIG.yaml | CONFIG.json | recipe:NAME] [--option value ...]`. Its options win over the file.
+    A resumed run keeps the options it was started with unless others are given, except those that run code or send
+    something away, because the folder may come from someone else (`is_for_the_user`). `--option none` (a null in a
+    file), `--option false` or `--no_option` unset what a file or a resumed run has set.
 
     A mistake (unknown option or key, wrong value, missing file) ends the program with status 2 and a message, as
     argparse does.
 
-    Returns:
-        The options whose values are not the defaults, by name.
+    Args:
+        given: The words of a command line, or values by option (`RunArguments.options`).
     """
+    options = dict(given) if isinstance(given, Mapping) else _read_options(given)
+    parser = RunParser()
+    parser.set_defaults(**options)
+    try:
+        model, data, training = parser.parse_args_into_dataclasses([], look_for_args_file=False)
+    except (ValueError, TypeError, ImportError, OSError, NotImplementedError) as error:
+        parser.error(plain_text(error))  # from the data classes: a value, a missing package, a missing file
+    return RunArguments(model, data, training, options)
+
+
+def _read_options(argv: Sequence[str]) -> dict[str, Any]:
+    """The options of a command line that differ from the defaults, by name."""
     parser = RunParser()
     words = list(argv)
     defaults = dict(vars(parser.parse_args([])))
@@ -172,18 +186,18 @@ def is_for_the_user(name: str, value: Any) -> bool:
     )
 
 
-def describe_resumed(given: Mapping[str, Any], folder: str | Path) -> str:
-    """What a resumed run takes from `run_arguments.json` in its folder, and what it leaves; empty without that file.
+def describe_resumed(options: Mapping[str, Any], folder: str | Path) -> str:
+    """Say what a resumed run takes from `run_arguments.json` in its folder and what not; empty without that file.
 
     Args:
-        given: From `read_arguments`.
+        options: Values by option (`RunArguments.options`).
         folder: The folder of the run that is resumed.
     """
     path = Path(folder, ARGUMENTS_NAME)
     if not path.is_file():
         return ""
     kept = _read_mapping(path, RunParser())
-    taken = {name: value for name, value in _taken(kept).items() if _word(value) == _word(given.get(name))}
+    taken = {name: value for name, value in _taken(kept).items() if _word(value) == _word(options.get(name))}
     left = {name: value for name, value in kept.items() if is_for_the_user(name, value) and name not in _OF_ONE_START}
     text = f"Taken from {path}: {shlex.join(_words(taken)) or 'nothing'}"
     if left:
@@ -194,9 +208,9 @@ def describe_resumed(given: Mapping[str, Any], folder: str | Path) -> str:
     return plain_text(text)
 
 
-def resume_words(given: Mapping[str, Any], checkpoint: str) -> list[str]:
-    """The command that resumes such a run; with what its folder does not keep, but for a token."""
-    alone = {n: v for n, v in given.items() if is_for_the_user(n, v) and n not in _OF_ONE_START}
+def resume_words(options: Mapping[str, Any], checkpoint: str) -> list[str]:
+    """Return the command that resumes a run, with the options that its folder does not keep, except a token."""
+    alone = {n: v for n, v in options.items() if is_for_the_user(n, v) and n not in _OF_ONE_START}
     return [*command("train").split(), "--resume_from_checkpoint", checkpoint, *_words(alone)]
 
 
@@ -210,53 +224,40 @@ def _parse(parser: RunParser, words_of_file: list[str], words: list[str]) -> tup
     return parser.parse_known_args(words)
 
 
-def make_arguments(given: Mapping[str, Any]) -> tuple[ModelArguments, DataArguments, AudioSpoofTrainingArguments]:
-    """The arguments' data classes, from what `read_arguments` gave; mistakes end the program as there."""
-    parser = RunParser()
-    parser.set_defaults(**given)
-    try:
-        return parser.parse_args_into_dataclasses([], look_for_args_file=False)
-    except (ValueError, TypeError, ImportError, OSError, NotImplementedError) as error:
-        parser.error(plain_text(error))  # of the data classes: a value, a missing package, a file that is not there
-
-
-def parse_arguments(argv: Sequence[str]) -> tuple[ModelArguments, DataArguments, AudioSpoofTrainingArguments]:
-    """`make_arguments` of `read_arguments`."""
-    return make_arguments(read_arguments(argv))
-
-
-def keep_arguments(given: Mapping[str, Any], folder: str | Path) -> None:
+def keep_arguments(options: Mapping[str, Any], folder: str | Path) -> None:
     """Write a run's options into its folder, for when it is resumed."""
     Path(folder).mkdir(parents=True, exist_ok=True)
-    write_text_atomically(Path(folder, ARGUMENTS_NAME), _kept_text(given))
+    write_text_atomically(Path(folder, ARGUMENTS_NAME), _kept_text(options))
 
 
-def is_finished_run(folder: str | Path, given: Mapping[str, Any]) -> bool:
-    """Whether a folder holds a finished run of these options, as the main process finds it."""
+def is_finished_run(folder: str | Path, options: Mapping[str, Any]) -> bool:
+    """Whether a folder holds a finished run of these options, as the main process sees it."""
     names = (RESULTS_NAME, "README.md", ARGUMENTS_NAME)
     return on_main_process(
         lambda: (
             all(Path(folder, name).is_file() for name in names)
-            and Path(folder, ARGUMENTS_NAME).read_text(encoding="utf-8") == _kept_text(given)
+            and Path(folder, ARGUMENTS_NAME).read_text(encoding="utf-8") == _kept_text(options)
         )
     )
 
 
-def _kept_text(given: Mapping[str, Any]) -> str:
-    return json.dumps(_taken(given), indent=2) + "\n"
+def _kept_text(options: Mapping[str, Any]) -> str:
+    return json.dumps(_taken(options), indent=2) + "\n"
 
 
-def command_words(given: Mapping[str, Any]) -> list[str]:
-    """The command that starts such a run, without its token, folder and checkpoint, its name and where it is published.
+def command_words(options: Mapping[str, Any]) -> list[str]:
+    """Return the command that starts a run, without its token, folders, checkpoint, name and place on the Hub.
 
     Args:
-        given: Options by name.
+        options: Values by option (`RunArguments.options`).
 
     Returns:
         Words for a shell.
     """
     mine = ("run_name", *_OF_ONE_START)
-    shown = {n: v for n, v in given.items() if n not in mine and not n.startswith(("hub_", "push_to_hub", "trackio_"))}
+    shown = {
+        n: v for n, v in options.items() if n not in mine and not n.startswith(("hub_", "push_to_hub", "trackio_"))
+    }
     return [*command("train").split(), *_words(shown)]
 
 

@@ -23,7 +23,13 @@ from hf_gradalign.data import (
     unique_names,
 )
 from hf_gradalign.data.utterance_ids import refuse_contradictions_between
-from hf_gradalign.experiment.arguments import CHECKED_BY_DEFAULT, OF_CORPORA, AudioSpoofTrainingArguments, DataArguments
+from hf_gradalign.experiment.arguments import (
+    CHECKED_BY_DEFAULT,
+    OF_CORPORA,
+    AudioSpoofTrainingArguments,
+    DataArguments,
+    RunArguments,
+)
 
 logger = logging.get_logger(__name__)
 
@@ -84,22 +90,22 @@ class RunCorpora:
     eval_sources: dict[str, str | None]
 
 
-def load_run_corpora(data_args: DataArguments, args: AudioSpoofTrainingArguments, sampling_rate: int) -> RunCorpora:
+def load_run_corpora(run: RunArguments, sampling_rate: int) -> RunCorpora:
     """Load, check and mix what a run trains, validates and tests on.
 
     Validation and test split are those of `eval_corpus` and `test_corpus`, else of the first training corpus that has
     one. A training corpus without a partition of its own is trained on entirely.
 
     Args:
-        data_args: The run's arguments.
-        args: The run's arguments.
+        run: The run's arguments.
         sampling_rate: What clips will be resampled to, in Hz.
 
     Raises:
         ValueError: If a corpus or split is not found or cannot be used, or clips cannot be decoded.
     """
+    data_args = run.data
     _require_subsets(data_args)
-    options = _Options(data_args, args)
+    options = _Options(run)
     parts: dict[str, Dataset] = {}
     held_out: dict[str, Dataset] = {}
     eval_sources: dict[str, str | None] = {}
@@ -126,14 +132,17 @@ def load_run_corpora(data_args: DataArguments, args: AudioSpoofTrainingArguments
     splits = {split: limited(clips, data_args.max_eval_samples) for split, clips in held_out.items()}
     # One bad clip of these would end the run at an evaluation, the test split's after all training. A dry run is short.
     splits = {
-        split: checked(clips, data_args, sampling_rate, of_any_number=not args.dry_run)
+        split: checked(clips, data_args, sampling_rate, of_any_number=not run.training.dry_run)
         for split, clips in splits.items()
     }
     if parts:
         parts = {name: limited(clips, data_args.max_train_samples) for name, clips in parts.items()}
         parts = {name: checked(clips, data_args, sampling_rate) for name, clips in parts.items()}
         mixed = mix_corpora(
-            parts, weights=data_args.corpus_weights, balance_classes=data_args.balance_classes, seed=data_seed(args)
+            parts,
+            weights=data_args.corpus_weights,
+            balance_classes=data_args.balance_classes,
+            seed=data_seed(run.training),
         )
         splits["train"] = limited(mixed, data_args.max_train_samples)
     for split, clips in splits.items():
@@ -150,14 +159,15 @@ def load_run_corpora(data_args: DataArguments, args: AudioSpoofTrainingArguments
     return RunCorpora(DatasetDict({split: splits[split] for split in _NAME_OF if split in splits}), eval_sources)
 
 
-def stream_training_corpora(data_args: DataArguments, args: AudioSpoofTrainingArguments) -> IterableDataset:
+def stream_training_corpora(run: RunArguments) -> IterableDataset:
     """The training stream of a run with `streaming`, mixed, not yet shuffled or divided.
 
     Raises:
         ValueError: If a corpus or split is not found or cannot be used.
     """
-    readers = max(1, args.dataloader_num_workers) * args.world_size
-    options = _Options(data_args, args)
+    data_args = run.data
+    readers = max(1, run.training.dataloader_num_workers) * run.training.world_size
+    options = _Options(run)
     streams = {}
     for name, text in _named(data_args):
         given = options.of(text)
@@ -166,7 +176,10 @@ def stream_training_corpora(data_args: DataArguments, args: AudioSpoofTrainingAr
         streams[name] = stream_corpus(text, split=split, min_shards=readers, **given)
     options.check()
     return mix_streams(
-        streams, weights=data_args.corpus_weights, balance_classes=data_args.balance_classes, seed=data_seed(args)
+        streams,
+        weights=data_args.corpus_weights,
+        balance_classes=data_args.balance_classes,
+        seed=data_seed(run.training),
     )
 
 
@@ -190,14 +203,15 @@ def system_column(data_args: DataArguments, corpus: str | None) -> str | None:
 class _Options:
     """What a run's options say of each of its corpora."""
 
-    def __init__(self, data_args: DataArguments, args: AudioSpoofTrainingArguments) -> None:
+    def __init__(self, run: RunArguments) -> None:
+        data_args = run.data
         self._corpora = CorpusOptions(_all_corpora(data_args))
         self._values = {
             name: self._corpora.values(f"--{name}", getattr(data_args, name), default)
             for name, default in OF_CORPORA.items()
         }
         self._label_maps = self._corpora.label_maps(data_args.label_map)
-        self._common = {"on_missing_audio": data_args.on_missing_audio, "token": args.hub_token}
+        self._common = {"on_missing_audio": data_args.on_missing_audio, "token": run.training.hub_token}
         self._subset = data_args.subset
 
     def of(self, text: str | None) -> dict[str, Any]:

@@ -13,12 +13,7 @@ from transformers.utils import logging
 from hf_gradalign.alignment import check_view_weights
 from hf_gradalign.augmentation.recipes import Augmentation
 from hf_gradalign.data import ClipDataset, DeferredAugmentation, StreamedViewDataset, ViewDataset
-from hf_gradalign.experiment.arguments import (
-    PAPER_WINDOW_SECONDS,
-    AudioSpoofTrainingArguments,
-    DataArguments,
-    ModelArguments,
-)
+from hf_gradalign.experiment.arguments import RunArguments
 from hf_gradalign.experiment.corpora import RunCorpora, data_seed, load_run_corpora, stream_training_corpora
 from hf_gradalign.experiment.views import build_views, try_views
 from hf_gradalign.models import LABEL2ID, SpoofDetectorFeatureExtractor, load_audio_classifier, load_detector
@@ -51,21 +46,7 @@ class Preparation:
     batch_transform: DeferredAugmentation | None = None
 
 
-def settle_defaults(model: ModelArguments, data: DataArguments, training: AudioSpoofTrainingArguments) -> None:
-    """Fill in the defaults that depend on whether a model was named."""
-    from_scratch = model.model_name_or_path is None
-    if training.learning_rate is None:
-        training.learning_rate = 1e-3 if from_scratch else 1e-5
-    if data.window_seconds is None:
-        data.window_seconds = 2.0 if from_scratch else PAPER_WINDOW_SECONDS
-    if data.eval_window_seconds is None:
-        data.eval_window_seconds = data.window_seconds
-    if from_scratch:
-        data.rms_level = data.rms_level or 0.1
-        model.model_license = model.model_license or "apache-2.0"
-
-
-def prepare(model_args: ModelArguments, data_args: DataArguments, args: AudioSpoofTrainingArguments) -> Preparation:
+def prepare(run: RunArguments) -> Preparation:
     """Load and check the views, the data and the model.
 
     Raises:
@@ -73,15 +54,16 @@ def prepare(model_args: ModelArguments, data_args: DataArguments, args: AudioSpo
             tried, a weight for a view that is not there, or an alignment method that cannot weigh so many views.
         OSError: If a data set or a model is not found.
     """
-    logging.set_verbosity(args.get_process_log_level())
-    set_seed(args.seed)
-    settle_defaults(model_args, data_args, args)
-    views = check_views(data_args, args)
-    model, feature_extractor = load_model(model_args, data_args, args)
-    try_views(views, feature_extractor.sampling_rate, args.device if data_args.augment_on_device else None)
-    with args.main_process_first(desc="loading and checking the audio"):
-        corpora = load_run_corpora(data_args, args, feature_extractor.sampling_rate)
-    return put_together(corpora, views, model, feature_extractor, data_args, args)
+    training = run.training
+    logging.set_verbosity(training.get_process_log_level())
+    set_seed(training.seed)
+    run.settle_defaults()
+    views = check_views(run)
+    model, feature_extractor = load_model(run)
+    try_views(views, feature_extractor.sampling_rate, training.device if run.data.augment_on_device else None)
+    with training.main_process_first(desc="loading and checking the audio"):
+        corpora = load_run_corpora(run, feature_extractor.sampling_rate)
+    return put_together(corpora, views, model, feature_extractor, run)
 
 
 def put_together(
@@ -89,8 +71,7 @@ def put_together(
     views: Mapping[str, Augmentation | None],
     model: PreTrainedModel,
     feature_extractor: FeatureExtractionMixin,
-    data_args: DataArguments,
-    args: AudioSpoofTrainingArguments,
+    run: RunArguments,
 ) -> Preparation:
     """What a run trains and evaluates with, from its parts.
 
@@ -99,9 +80,9 @@ def put_together(
         views: From `check_views`.
         model: From `load_model`.
         feature_extractor: From `load_model`.
-        data_args: The run's arguments, after `settle_defaults`.
-        args: The run's arguments.
+        run: The run's arguments, after `settle_defaults`.
     """
+    data_args, training = run.data, run.training
     common: dict[str, Any] = {
         "sampling_rate": feature_extractor.sampling_rate,
         "rms_level": data_args.rms_level,
@@ -110,7 +91,7 @@ def put_together(
     for_training: dict[str, Any] = {
         "window_seconds": data_args.window_seconds,
         "crop": data_args.crop,
-        "seed": data_seed(args),
+        "seed": data_seed(training),
         "augment": data_args.augmentation_scope,
         "on_bad_audio": data_args.on_bad_audio,
         "defer": data_args.augment_on_device,
@@ -121,11 +102,11 @@ def put_together(
         train_dataset = ViewDataset(corpora.splits["train"], views, **for_training)
     else:
         train_dataset = StreamedViewDataset(
-            stream_training_corpora(data_args, args),
+            stream_training_corpora(run),
             views,
             shuffle_buffer_size=data_args.shuffle_buffer_size,
-            process_index=args.process_index,
-            n_processes=args.world_size,
+            process_index=training.process_index,
+            n_processes=training.world_size,
             repeats=data_args.balance_classes or data_args.corpus_weights is not None,
             **for_training,
         )
@@ -148,13 +129,14 @@ def put_together(
     )
 
 
-def check_views(data_args: DataArguments, args: AudioSpoofTrainingArguments) -> dict[str, Augmentation | None]:
+def check_views(run: RunArguments) -> dict[str, Augmentation | None]:
     """Each view's transform, None for the clip as it is, after a look at whether the run can be done with them.
 
     Raises:
         ValueError: On an unknown augmentation, a weight for a view that is not there, an alignment method that cannot
             weigh so many views, or a stream without an end.
     """
+    data_args, args = run.data, run.training
     if data_args.streaming and args.max_steps <= 0:
         raise ValueError("--streaming: a stream has no length and no epochs; say how long to train with --max_steps")
     if data_args.streaming and args.eval_strategy == "epoch":
@@ -176,17 +158,12 @@ def check_views(data_args: DataArguments, args: AudioSpoofTrainingArguments) -> 
 
 
 def load_model(
-    model_args: ModelArguments,
-    data_args: DataArguments,
-    args: AudioSpoofTrainingArguments,
-    random_config: PretrainedConfig | None = None,
+    run: RunArguments, random_config: PretrainedConfig | None = None
 ) -> tuple[PreTrainedModel, FeatureExtractionMixin]:
     """The model that the arguments name, and its feature extractor.
 
     Args:
-        model_args: The run's arguments.
-        data_args: The run's arguments, after `settle_defaults`.
-        args: The run's arguments.
+        run: The run's arguments, after `settle_defaults`.
         random_config: A configuration to make the model or, with `head`, its encoder of, with random weights, in place
             of what is named.
 
@@ -194,12 +171,13 @@ def load_model(
         OSError: If there is no such model.
         ValueError: If it cannot be trained as the arguments say.
     """
+    model_args, data_args = run.model, run.data
     weights = model_args.class_weights
     common: dict[str, Any] = {
         "class_weights": None if weights is None else dict(zip(("spoof", "bonafide"), weights, strict=True)),
         "attention_implementation": model_args.attention_implementation,
         "revision": model_args.model_revision,
-        "token": args.hub_token,
+        "token": run.training.hub_token,
         "trust_remote_code": model_args.trust_remote_code,
     }
     name = model_args.model_name_or_path

@@ -19,7 +19,7 @@ from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 from transformers.utils import logging
 
 from hf_gradalign.data.view_maker import seeded_generators
-from hf_gradalign.experiment.arguments import AudioSpoofTrainingArguments, DataArguments, ModelArguments
+from hf_gradalign.experiment.arguments import AudioSpoofTrainingArguments, RunArguments
 from hf_gradalign.experiment.card import write_run_card
 from hf_gradalign.experiment.evaluation import error_rates_by_system
 from hf_gradalign.experiment.file_names import ARGUMENTS_NAME
@@ -39,14 +39,7 @@ REHEARSAL_DIR = "_rehearsal"
 
 
 def rehearse(
-    preparation: Preparation,
-    model_args: ModelArguments,
-    data_args: DataArguments,
-    args: AudioSpoofTrainingArguments,
-    command: Sequence[str] = (),
-    *,
-    folder: str | Path | None = None,
-    saves: bool = True,
+    preparation: Preparation, run: RunArguments, *, folder: str | Path | None = None, saves: bool = True
 ) -> None:
     """Evaluate, score, save a checkpoint and write results and model card, on two clips of each split.
 
@@ -56,16 +49,14 @@ def rehearse(
 
     Args:
         preparation: Data and model of the run.
-        model_args: The run's arguments.
-        data_args: The run's arguments.
-        args: The run's arguments; `output_dir` is settled by now.
-        command: The words of the command line, for the model card.
+        run: The run's arguments, with their `output_dir` settled.
         folder: Where the folder is made; by default the run's folder, which is taken away again if anything fails.
         saves: Whether to save a checkpoint, of the size that the run's have.
 
     Raises:
         ValueError: If something fails. The message names what, and what to do.
     """
+    args = run.training
     parent = Path(args.output_dir if folder is None else folder)
     cuda = [args.device] if args.device.type == "cuda" else []
     with (
@@ -75,7 +66,7 @@ def rehearse(
     ):
         _on_every_process("reporting", lambda: _check_reports(args))
         with _temporary_folder(parent, args) as temporary:
-            rehearsal = _Rehearsal(preparation, model_args, data_args, args, temporary)
+            rehearsal = _Rehearsal(preparation, run, temporary)
             _on_every_process("reading the clips", rehearsal.read)
             if not rehearsal.trainer.is_fsdp_enabled:
                 # Processes wait for each other within these: one that fails cannot wait for the others.
@@ -86,7 +77,7 @@ def rehearse(
                 if saves:
                     with _named("saving a checkpoint"):
                         rehearsal.save()
-            _on_every_process("writing the results", lambda: rehearsal.write(command))
+            _on_every_process("writing the results", rehearsal.write)
 
 
 class _Refusal(ValueError):
@@ -96,16 +87,10 @@ class _Refusal(ValueError):
 class _Rehearsal:
     """The steps of a rehearsal, in their order."""
 
-    def __init__(
-        self,
-        preparation: Preparation,
-        model_args: ModelArguments,
-        data_args: DataArguments,
-        args: AudioSpoofTrainingArguments,
-        folder: Path,
-    ) -> None:
-        self.whole, self.model_args, self.data_args, self.run_args = preparation, model_args, data_args, args
-        self.args = _arguments(args, folder)
+    def __init__(self, preparation: Preparation, run: RunArguments, folder: Path) -> None:
+        self.whole, self.whole_run = preparation, run
+        self.args = _arguments(run.training, folder)
+        self.run = dataclasses.replace(run, training=self.args)
         self.folder = folder
         chosen = {split: _one_of_each(preparation.corpus[split]["label"][:]) for split in preparation.eval_datasets}
         clips = {split: preparation.corpus[split].select(indices) for split, indices in chosen.items()}
@@ -122,8 +107,8 @@ class _Rehearsal:
 
     def evaluate(self) -> None:
         metrics = self.trainer.evaluate()
-        _check_metric(self.run_args, metrics)
-        self.results = conclude(self.trainer, self.preparation, self.model_args, self.data_args, {})
+        _check_metric(self.whole_run.training, metrics)
+        self.results = conclude(self.trainer, self.preparation, self.run, {})
 
     def save(self) -> None:
         if self.args.save_strategy == "no":
@@ -133,7 +118,7 @@ class _Rehearsal:
         if self.trainer.is_world_process_zero() and self.args.average_best_checkpoints > 1:
             _check_weights(self.trainer)
 
-    def write(self, command: Sequence[str]) -> None:
+    def write(self) -> None:
         if not self.trainer.is_world_process_zero():
             return
         for split in self.whole.eval_datasets:
@@ -142,16 +127,14 @@ class _Rehearsal:
             scores = np.linspace(-1, 1, len(labels))
             # Two clips do not have every name.
             write_score_file(self.folder / f"scores_{split}.txt", clips["utterance_id"][:], scores)
-            if self.data_args.system_column_name in clips.column_names:
-                error_rates_by_system(scores, labels, clips[self.data_args.system_column_name][:])
+            if self.run.data.system_column_name in clips.column_names:
+                error_rates_by_system(scores, labels, clips[self.run.data.system_column_name][:])
         if self.results is not None:
             summary_table(self.results, self.args.align_gradients)
-            write_run_card(
-                self.results, self.preparation, self.model_args, self.data_args, self.args, command or ["python"]
-            )
-        if self.args.conflict_record != "none" and len(self.data_args.view_recipes) > 1 and not can_draw():
+            write_run_card(self.results, self.preparation, self.run)
+        if self.args.conflict_record != "none" and len(self.run.data.view_recipes) > 1 and not can_draw():
             logger.warning("The model card will have no figures: they need matplotlib (pip install matplotlib).")
-        _check_places(self.folder, Path(self.run_args.output_dir))
+        _check_places(self.folder, Path(self.whole_run.training.output_dir))
 
 
 def _arguments(args: AudioSpoofTrainingArguments, folder: Path) -> AudioSpoofTrainingArguments:

@@ -15,7 +15,7 @@ from transformers import TrainerState
 from transformers.trainer import TRAINER_STATE_NAME
 
 import hf_gradalign
-from hf_gradalign.experiment.arguments import AudioSpoofTrainingArguments, DataArguments, ModelArguments
+from hf_gradalign.experiment.arguments import RunArguments
 from hf_gradalign.experiment.file_names import RESULTS_NAME
 from hf_gradalign.utils.files import write_text_atomically
 
@@ -66,13 +66,11 @@ class RunResults:
         return path
 
 
-def describe_settings(
-    model_args: ModelArguments, data_args: DataArguments, args: AudioSpoofTrainingArguments
-) -> dict[str, Any]:
+def describe_settings(run: RunArguments) -> dict[str, Any]:
     """The arguments of a run, ready for JSON and without tokens."""
     # to_dict masks every *_token.
-    settings = {"model": asdict(model_args), "data": asdict(data_args), "training": args.to_dict()}
-    return settings | {"views": data_args.view_recipes}
+    settings = {"model": asdict(run.model), "data": asdict(run.data), "training": run.training.to_dict()}
+    return settings | {"views": run.data.view_recipes}
 
 
 def read_train_metrics(folder: str | Path) -> dict[str, float]:

@@ -14,7 +14,7 @@ from transformers.utils import logging
 
 from hf_gradalign.augmentation.recipes import recipe_name
 from hf_gradalign.data.columns import with_encoded_audio
-from hf_gradalign.experiment.arguments import AudioSpoofTrainingArguments, DataArguments, ModelArguments
+from hf_gradalign.experiment.arguments import RunArguments
 from hf_gradalign.experiment.file_names import FINGERPRINT_NAME
 from hf_gradalign.experiment.preparation import Preparation
 from hf_gradalign.experiment.processes import on_main_process
@@ -59,22 +59,19 @@ _NOT_OF_THE_CONFIG = ("_name_or_path", "transformers_version", "dtype", "torch_d
 _SHOWN = 8
 
 
-def describe_run(
-    preparation: Preparation, model_args: ModelArguments, data_args: DataArguments, args: AudioSpoofTrainingArguments
-) -> Fingerprint:
+def describe_run(preparation: Preparation, run: RunArguments) -> Fingerprint:
     """Everything that a run's result depends on, ready for JSON.
 
     Where files lie does not count; what they hold does: of audio the size of each file and the ends of 64.
 
     Args:
         preparation: Data and model, before training.
-        model_args: As given to `prepare`.
-        data_args: As given to `prepare`.
-        args: As given to `prepare`.
+        run: The arguments given to `prepare`.
 
     Returns:
         Values by name, digests for what is long; the names of options begin with two dashes.
     """
+    data_args, args = run.data, run.training
     content: Fingerprint = {}
     for split, clips in preparation.corpus.items():
         content[f"clips of {split}"] = len(clips)
@@ -88,7 +85,7 @@ def describe_run(
     config = preparation.model.config.to_diff_dict()
     content |= {f"{name} of the model": value for name, value in config.items() if name not in _NOT_OF_THE_CONFIG}
     content["utterances an update"] = args.train_batch_size * args.gradient_accumulation_steps * args.world_size
-    options = asdict(model_args) | asdict(data_args) | args.to_dict()
+    options = asdict(run.model) | asdict(data_args) | args.to_dict()
     left_out = {*_WITHOUT_EFFECT.split(), *_SEEN_ELSEWHERE.split()} - set(_OF_THE_STREAM if data_args.streaming else ())
     if not (args.load_best_model_at_end or args.average_best_checkpoints > 1 or args.early_stopping_patience):
         left_out |= set(_OF_THE_SELECTION)
@@ -97,20 +94,12 @@ def describe_run(
     return json.loads(json.dumps(content, default=str))
 
 
-def check_resumed(
-    preparation: Preparation,
-    model_args: ModelArguments,
-    data_args: DataArguments,
-    args: AudioSpoofTrainingArguments,
-    checkpoint: str | None,
-) -> Fingerprint | None:
+def check_resumed(preparation: Preparation, run: RunArguments, checkpoint: str | None) -> Fingerprint | None:
     """See that a run is resumed on what it was started with.
 
     Args:
         preparation: As for `describe_run`.
-        model_args: As for `describe_run`.
-        data_args: As for `describe_run`.
-        args: As for `describe_run`; with `allow_changes` differences are logged.
+        run: As for `describe_run`; with `allow_changes` differences are logged.
         checkpoint: What is resumed from; None for a new run.
 
     Returns:
@@ -122,9 +111,9 @@ def check_resumed(
     found: list[Fingerprint] = []
 
     def compare() -> None:
-        found.append(describe_run(preparation, model_args, data_args, args))
+        found.append(describe_run(preparation, run))
         if checkpoint is not None:
-            _compare(Path(checkpoint).parent / FINGERPRINT_NAME, found[0], args.allow_changes)
+            _compare(Path(checkpoint).parent / FINGERPRINT_NAME, found[0], run.training.allow_changes)
 
     on_main_process(compare)
     return found[0] if found else None

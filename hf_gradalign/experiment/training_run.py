@@ -8,7 +8,7 @@ from transformers import TrainerCallback
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 from transformers.utils import logging
 
-from hf_gradalign.experiment.arguments import AudioSpoofTrainingArguments, DataArguments, ModelArguments
+from hf_gradalign.experiment.arguments import RunArguments
 from hf_gradalign.experiment.corpora import system_column
 from hf_gradalign.experiment.evaluation import class_indices, countermeasure_scores, error_rates_by_system, remarks_on
 from hf_gradalign.experiment.preparation import Preparation
@@ -47,24 +47,20 @@ class Interrupted(Exception):
         self.checkpoint = checkpoint
 
 
-def run(
+def train_and_evaluate(
     preparation: Preparation,
-    model_args: ModelArguments,
-    data_args: DataArguments,
-    args: AudioSpoofTrainingArguments,
+    run: RunArguments,
     resume_from: str | None = None,
     callbacks: Sequence[TrainerCallback] = (),
 ) -> RunResults:
-    """Train and evaluate, and leave everything in `args.output_dir`.
+    """Train and evaluate, and leave everything in the output folder.
 
     Selection (early stopping, the best checkpoint or the average of the best) sees the validation split alone; the
     test split is scored once, at the end.
 
     Args:
         preparation: Data and model, from `prepare`.
-        model_args: As given to `prepare`.
-        data_args: As given to `prepare`.
-        args: As given to `prepare`; `output_dir` is settled by now.
+        run: The arguments given to `prepare`, with their `output_dir` settled.
         resume_from: Checkpoint to go on from.
         callbacks: Further callbacks of the Trainer.
 
@@ -75,6 +71,7 @@ def run(
         Interrupted: On Ctrl-C or SIGTERM, after a checkpoint was saved.
         FloatingPointError: If a loss or gradient is not finite (see `on_nonfinite`).
     """
+    args = run.training
     interrupt = SaveOnInterrupt()
     trainer = make_trainer(preparation, args, [interrupt, *callbacks])
     averaged = 0
@@ -94,14 +91,13 @@ def run(
     if trainer.state.global_step <= steps_before:
         # A finished run that is resumed trains nothing, and what it once found of its training still holds.
         metrics = without_timing(train_metrics) | read_train_metrics(args.output_dir)
-    return conclude(trainer, preparation, model_args, data_args, metrics, averaged)
+    return conclude(trainer, preparation, run, metrics, averaged)
 
 
 def conclude(
     trainer: GradientAlignmentTrainer,
     preparation: Preparation,
-    model_args: ModelArguments,
-    data_args: DataArguments,
+    run: RunArguments,
     train_metrics: Mapping[str, float],
     averaged: int = 0,
 ) -> RunResults:
@@ -110,26 +106,24 @@ def conclude(
     Args:
         trainer: With the weights that are scored.
         preparation: Data and model.
-        model_args: The run's arguments.
-        data_args: The run's arguments.
+        run: The run's arguments.
         train_metrics: What training found.
         averaged: How many checkpoints the weights are the mean of.
 
     Returns:
         The results.
     """
-    args = trainer.args
     metrics = dict(train_metrics)
     by_system: dict[str, dict[str, float]] = {}
     remarks: list[str] = []
     for split in preparation.eval_datasets:
         prefix = _PREFIXES[split]
-        systems = system_column(data_args, preparation.eval_sources.get(split, data_args.corpora[0]))
+        systems = system_column(run.data, preparation.eval_sources.get(split, run.data.corpora[0]))
         split_metrics, by_system[prefix], odd = _evaluate(trainer, preparation, split, systems)
         metrics.update(split_metrics)
         remarks += [f"{split.capitalize()} split: {remark}" for remark in odd]
     counts = trainer.conflict_counts
-    has_pairs = len(data_args.view_recipes) > 1  # else there is nothing that could conflict
+    has_pairs = len(run.data.view_recipes) > 1  # else there is nothing that could conflict
     results = RunResults(
         metrics=metrics,
         eer_by_system=by_system,
@@ -139,10 +133,10 @@ def conclude(
         nonfinite_updates=counts.nonfinite(),
         skipped_updates=trainer.nonfinite.skipped,
         remarks=remarks,
-        settings=describe_settings(model_args, data_args, args),
+        settings=describe_settings(run),
     )
     if trainer.is_world_process_zero():
-        results.write(args.output_dir)
+        results.write(trainer.args.output_dir)
     return results
 
 

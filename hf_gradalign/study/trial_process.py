@@ -21,19 +21,7 @@ from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 from transformers.utils import logging
 
 from hf_gradalign.data import load_corpus
-from hf_gradalign.experiment import (
-    Interrupted,
-    check_resumed,
-    keep_arguments,
-    keep_fingerprint,
-    make_arguments,
-    prepare,
-    read_arguments,
-    rehearse,
-    require_disk_space,
-    resolve_output_folder,
-    run,
-)
+from hf_gradalign.experiment import Interrupted, parse_arguments, run_experiment
 from hf_gradalign.experiment.file_names import RESULTS_NAME
 from hf_gradalign.metrics import METRICS
 from hf_gradalign.scoring import SpoofScorer, read_score_file, score_corpus
@@ -115,20 +103,9 @@ def token_words(tokens: Mapping[str, str]) -> list[str]:
 
 def _train(folder: CellFolder, tokens: Mapping[str, str]) -> None:
     words = [str(folder.options_file), "--output_dir", str(folder.path), "--resume_from_checkpoint", "last"]
-    given = read_arguments([*words, *token_words(tokens)])
-    model_args, data_args, args = make_arguments(given)
-    args.output_dir, checkpoint = resolve_output_folder(
-        args.output_dir, args.resume_from_checkpoint, args.align_gradients
-    )
-    preparation = prepare(model_args, data_args, args)
-    fingerprint = check_resumed(preparation, model_args, data_args, args, checkpoint)
-    preparation.eval_datasets.pop("test", None)  # the scorer's business
-    require_disk_space(preparation, args)
-    rehearse(preparation, model_args, data_args, args)
-    keep_arguments(given, args.output_dir)
-    keep_fingerprint(fingerprint, args.output_dir)
+    run = parse_arguments([*words, *token_words(tokens)])
     meter = RunMeter(folder.path / _RESOURCES_NAME, folder.tell_progress)
-    run(preparation, model_args, data_args, args, checkpoint, callbacks=[meter])
+    run_experiment(run, evaluate_test=False, callbacks=[meter])  # the scorer evaluates on the test sets
 
 
 def _load(evaluation: EvaluationSet) -> Dataset:

@@ -13,7 +13,7 @@ import pytest
 
 from hf_gradalign.cli.env import NEEDED, describe
 from hf_gradalign.cli.main import COMMANDS, main
-from hf_gradalign.experiment import command_words, read_arguments, resume_words
+from hf_gradalign.experiment import command_words, parse_arguments, resume_words
 from hf_gradalign.study import Study
 from hf_gradalign.utils import messages
 from hf_gradalign.utils.messages import SCRIPTS, command, error_line, in_users_words, program
@@ -79,12 +79,11 @@ def test_without_scripts_there_is_the_command(monkeypatch, tmp_path):
 
 
 def test_recipes_and_studies_by_name(capsys):
-    assert read_arguments(["recipe:tcm_pcgrad"]) == read_arguments(
-        [str(ROOT / "scripts" / "recipes" / "tcm_pcgrad.yaml")]
-    )
+    path = ROOT / "scripts" / "recipes" / "tcm_pcgrad.yaml"
+    assert parse_arguments(["recipe:tcm_pcgrad"]).options == parse_arguments([str(path)]).options
     assert Study.read("study:quick") == Study.read(ROOT / "scripts" / "studies" / "quick.yaml")
     with pytest.raises(SystemExit):
-        read_arguments(["recipe:tcm"])
+        parse_arguments(["recipe:tcm"])
     assert "there is no recipe 'tcm'; available: aasist_augmented, " in capsys.readouterr().err
     with pytest.raises(FileNotFoundError, match="there is no study 'big'; available: quick, small_scale"):
         Study.read("study:big")

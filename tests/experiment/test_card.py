@@ -7,12 +7,17 @@ from conflict_rows import make_rows, write_rows
 from huggingface_hub import ModelCard
 from test_summary import make_results
 
-from hf_gradalign.experiment import AudioSpoofTrainingArguments, DataArguments, ModelArguments, write_run_card
-from hf_gradalign.experiment.preparation import settle_defaults
+from hf_gradalign.experiment import (
+    AudioSpoofTrainingArguments,
+    DataArguments,
+    ModelArguments,
+    RunArguments,
+    write_run_card,
+)
 from hf_gradalign.models import load_audio_classifier
 
 
-def write(tmp_path, model_args=None, training=None, words=(), conflict_record="jsonl", more=(), **data):
+def write(tmp_path, model_args=None, training=None, options=(), conflict_record="jsonl", more=(), **data):
     model, extractor = load_audio_classifier()
     more = dict(more)
     model_args, data_args = model_args or ModelArguments(), DataArguments(**data)
@@ -20,12 +25,13 @@ def write(tmp_path, model_args=None, training=None, words=(), conflict_record="j
         output_dir=str(tmp_path / "my-run"), align_gradients="cagrad", **(training or {})
     )
     args.conflict_record = conflict_record
-    settle_defaults(model_args, data_args, args)
+    given = {"dataset_name": str(Path(tmp_path, "private", "corpus")), **dict(options)}
+    run = RunArguments(model_args, data_args, args, given)
+    run.settle_defaults()
     preparation = SimpleNamespace(model=model, feature_extractor=extractor, train_dataset=range(7), **more)
     metrics = {"eval_eer": 0.03, "eval_eer_threshold": 0.5, "test_eer": 0.2, "test_eer_threshold": 0.1}
     results = make_results(metrics=metrics, averaged_checkpoints=2)
-    command = ["python", "run.py", "--dataset_name", str(Path(tmp_path, "private", "corpus")), *words]
-    return write_run_card(results, preparation, model_args, data_args, args, command)
+    return write_run_card(results, preparation, run)
 
 
 def test_demo_run(tmp_path):
@@ -52,7 +58,7 @@ def test_views_and_their_alignment(tmp_path):
         "alignment_modules": ["classifier", "projector"],
         "alignment_parameters": ["weight$"],
     }
-    text = write(tmp_path, training=training, views=views, words=["--views", views]).read_text()
+    text = write(tmp_path, training=training, views=views, options={"views": views}).read_text()
     assert "three times per step, clean (weight 1), rawboost2 (weight 1) and line (line.yaml, weight 0.5), in" in text
     assert "| alignment scope | module |\n| modules aligned apart | classifier, projector |\n" in text
     assert "| parameters aligned | weight$ |" in text
@@ -106,13 +112,13 @@ def test_without_figures_the_card_has_the_table(tmp_path, monkeypatch, reason):
 def test_a_mix_and_what_it_was_tested_on(tmp_path):
     corpora = [f"asvspoof2019_la:{tmp_path}/private/LA", "someone/corpus"]
     held_out = {"validation": corpora[0], "test": "arena:DFADD"}
-    words = ["--corpus", *corpora, "--test_corpus", f"in_the_wild:{tmp_path}/private"]
+    options = {"corpus": corpora, "test_corpus": f"in_the_wild:{tmp_path}/private"}
     path = write(
         tmp_path,
         corpus=corpora,
         corpus_weights=[0.5, 2],
         balance_classes=True,
-        words=words,
+        options=options,
         more={"eval_sources": held_out},
     )
     card = ModelCard.load(path)

@@ -7,18 +7,18 @@ from hf_gradalign.experiment import (
     describe_resumed,
     keep_arguments,
     parse_arguments,
-    read_arguments,
     resume_words,
 )
 
 
 def test_defaults():
-    model, data, training = parse_arguments([])
-    assert model.model_name_or_path is None
-    assert data.augmentation == "rawboost"
-    assert training.align_gradients == "none"
-    assert training.output_dir is None
-    assert training.greater_is_better is False
+    run = parse_arguments([])
+    assert run.model.model_name_or_path is None
+    assert run.data.augmentation == "rawboost"
+    assert run.training.align_gradients == "none"
+    assert run.training.output_dir is None
+    assert run.training.greater_is_better is False
+    assert run.options == {}
 
 
 @pytest.mark.parametrize("suffix", ["yaml", "json"])
@@ -26,18 +26,19 @@ def test_options_win_over_the_file(tmp_path, suffix):
     config = tmp_path / f"config.{suffix}"
     content = {"align_gradients": "cagrad", "learning_rate": "1e-4", "num_train_epochs": 3, "class_weights": [0.1, 0.9]}
     config.write_text(json.dumps(content) if suffix == "json" else "\n".join(f"{k}: {v}" for k, v in content.items()))
-    model, _, training = parse_arguments([str(config), "--num_train_epochs", "5"])
-    assert training.align_gradients == "cagrad"
-    assert training.learning_rate == 1e-4
-    assert training.num_train_epochs == 5
-    assert model.class_weights == [0.1, 0.9]
+    run = parse_arguments([str(config), "--num_train_epochs", "5"])
+    assert run.training.align_gradients == "cagrad"
+    assert run.training.learning_rate == 1e-4
+    assert run.training.num_train_epochs == 5
+    assert run.model.class_weights == [0.1, 0.9]
+    assert parse_arguments(run.options) == run
 
 
 @pytest.mark.parametrize(("value", "method"), [("true", "pcgrad"), ("false", "none"), ("gradvac", "gradvac")])
 def test_align_gradients_in_a_file_needs_no_name(tmp_path, value, method):
     config = tmp_path / "config.yaml"
     config.write_text(f"align_gradients: {value}\n")
-    assert parse_arguments([str(config)])[2].align_gradients == method
+    assert parse_arguments([str(config)]).training.align_gradients == method
 
 
 @pytest.mark.parametrize(
@@ -87,7 +88,8 @@ def test_what_yaml_makes_of_words(tmp_path):
         "freeze_feature_encoder: true\nlabel_map: [0=spoof, 1=bonafide]\nalignment_options: {beta: 0.2}\n"
         "align_gradients: gradvac\nrun_name:\n"
     )
-    model, data, training = parse_arguments([str(config)])
+    run = parse_arguments([str(config)])
+    model, data, training = run.model, run.data, run.training
     assert training.eval_strategy == training.save_strategy == "no"
     assert training.load_best_model_at_end is False
     assert model.freeze_feature_encoder is True
@@ -99,7 +101,8 @@ def test_what_yaml_makes_of_words(tmp_path):
 def test_views_in_a_file(tmp_path, value):
     config = tmp_path / "config.yaml"
     config.write_text(f"views: {value}\nview_weights: {{codec: 0.5}}\n")
-    _, data, training = parse_arguments([str(config)])
+    run = parse_arguments([str(config)])
+    data, training = run.data, run.training
     assert list(data.view_recipes) == ["clean", "rawboost", "codec"]
     assert training.view_weights == {"codec": 0.5}
     assert data.augmentation is None
@@ -107,7 +110,7 @@ def test_views_in_a_file(tmp_path, value):
 
 @pytest.mark.parametrize("words", [["--hub_token", "hf_secret"], ["--hub-token=hf_secret"], ["--hub_token=hf_secret"]])
 def test_tokens_are_written_nowhere(tmp_path, words):
-    given = read_arguments([*words, "--seed", "5", "--class_weights", "0.1", "0.9", "--output_dir", "out"])
+    given = parse_arguments([*words, "--seed", "5", "--class_weights", "0.1", "0.9", "--output_dir", "out"]).options
     assert given["hub_token"] == "hf_secret"
     keep_arguments(given, tmp_path)
     assert "hf_secret" not in (tmp_path / "run_arguments.json").read_text()
@@ -142,7 +145,7 @@ def receive(folder, content):
 
 def test_a_received_run_neither_runs_code_nor_publishes(tmp_path):
     resume = receive(tmp_path, RECEIVED)
-    given = read_arguments(resume)
+    given = parse_arguments(resume).options
     assert given == {"align_gradients": "cagrad", "seed": 5, "resume_from_checkpoint": resume[1]}
     said = describe_resumed(given, tmp_path)
     taken, left = said.splitlines()
@@ -153,7 +156,7 @@ def test_a_received_run_neither_runs_code_nor_publishes(tmp_path):
     assert "hf_theirs" not in said
     # Whoever wants it says so, on the command line or in a file that they name.
     words = ["--push_to_hub", "--hub_model_id", "me/mine", "--attention_implementation", "me/kernel", "--seed", "6"]
-    given = read_arguments([*resume, *words, "--hub_token", "hf_mine"])
+    given = parse_arguments([*resume, *words, "--hub_token", "hf_mine"]).options
     assert (given["push_to_hub"], given["hub_model_id"], given["hub_token"]) == (True, "me/mine", "hf_mine")
     assert "trust_remote_code" not in given
     assert describe_resumed(given, tmp_path).splitlines()[0].endswith(": --align_gradients cagrad")
@@ -163,13 +166,13 @@ def test_a_received_run_neither_runs_code_nor_publishes(tmp_path):
     )
     config = tmp_path / "config.yaml"
     config.write_text("trust_remote_code: true\nreport_to: tensorboard\n")
-    given = read_arguments([str(config), *resume])
+    given = parse_arguments([str(config), *resume]).options
     assert (given["trust_remote_code"], given["report_to"], given["seed"]) == (True, "tensorboard", 5)
 
 
 def test_what_is_for_the_user_is_not_kept(tmp_path):
     words = ["--push_to_hub", "--trust_remote_code", "--report_to", "wandb", "--attention_implementation", "eager"]
-    given = read_arguments([*words, "--run_name", "mine"])
+    given = parse_arguments([*words, "--run_name", "mine"]).options
     keep_arguments(given, tmp_path)
     kept = json.loads((tmp_path / "run_arguments.json").read_text())
     assert kept == {"attention_implementation": "eager", "run_name": "mine"}
@@ -195,13 +198,12 @@ def test_edited_arguments_end_with_a_message(tmp_path, capsys, content, message)
 
 
 def test_a_resumed_run_keeps_its_options(tmp_path):
-    keep_arguments(
-        read_arguments(["--align_gradients", "cagrad", "--seed", "5", "--logging_first_step", "false"]), tmp_path
-    )
+    run = parse_arguments(["--align_gradients", "cagrad", "--seed", "5", "--logging_first_step", "false"])
+    keep_arguments(run.options, tmp_path)
     checkpoint = tmp_path / "checkpoint-3"
     checkpoint.mkdir()
     (checkpoint / "trainer_state.json").write_text("{}")
-    _, _, training = parse_arguments(["--resume_from_checkpoint", str(tmp_path), "--seed", "6"])
+    training = parse_arguments(["--resume_from_checkpoint", str(tmp_path), "--seed", "6"]).training
     assert training.align_gradients == "cagrad"
     assert training.logging_first_step is False
     assert training.seed == 6
@@ -210,42 +212,43 @@ def test_a_resumed_run_keeps_its_options(tmp_path):
 
 def test_home_is_expanded(monkeypatch, tmp_path):
     monkeypatch.setenv("HOME", str(tmp_path))
-    assert parse_arguments(["--output_dir", "~/out"])[2].output_dir == str(tmp_path / "out")
+    assert parse_arguments(["--output_dir", "~/out"]).training.output_dir == str(tmp_path / "out")
 
 
 @pytest.mark.parametrize("words", [["--corpus", "a", "b:/c"], ["--corpus", "a", "--corpus", "b:/c"]])
 def test_several_corpora(words):
-    _, data, _ = parse_arguments([*words, "--corpus_weights", "0.7", "0.3"])
+    data = parse_arguments([*words, "--corpus_weights", "0.7", "0.3"]).data
     assert data.corpora == data.corpus == ["a", "b:/c"]
     assert data.corpus_weights == [0.7, 0.3]
-    assert " ".join(command_words(read_arguments(words))) == "python scripts/run_audio_spoof.py --corpus a b:/c"
+    command = command_words(parse_arguments(words).options)
+    assert " ".join(command) == "python scripts/run_audio_spoof.py --corpus a b:/c"
 
 
 @pytest.mark.parametrize("name", ["--dataset_name", "--dataset_name_or_path"])
 def test_other_names_for_a_single_corpus(name):
-    assert parse_arguments([name, "someone/corpus"])[1].corpora == ["someone/corpus"]
-    assert parse_arguments([])[1].corpora == [None]
+    assert parse_arguments([name, "someone/corpus"]).data.corpora == ["someone/corpus"]
+    assert parse_arguments([]).data.corpora == [None]
 
 
 def test_corpora_of_the_command_line_replace_those_of_a_file(tmp_path):
     config = tmp_path / "config.yaml"
     config.write_text("corpus: [a, b]\ncorpus_weights: [1, 2]\n")
-    assert parse_arguments([str(config)])[1].corpus == ["a", "b"]
+    assert parse_arguments([str(config)]).data.corpus == ["a", "b"]
     words = [str(config), "--corpus", "c", "--corpus", "d"]
-    assert parse_arguments(words)[1].corpus == ["c", "d"]
-    keep_arguments(read_arguments(words), tmp_path)
+    assert parse_arguments(words).data.corpus == ["c", "d"]
+    keep_arguments(parse_arguments(words).options, tmp_path)
     (tmp_path / "checkpoint-3").mkdir()
     (tmp_path / "checkpoint-3" / "trainer_state.json").write_text("{}")
     again = ["--resume_from_checkpoint", str(tmp_path)]
-    assert parse_arguments(again)[1].corpus == ["c", "d"]
-    assert parse_arguments([*again, "--corpus", "e", "--corpus", "f"])[1].corpus == ["e", "f"]
-    assert parse_arguments([str(config), *again])[1].corpus == ["a", "b"]
-    assert parse_arguments([str(config), *again])[1].corpus_weights == [1, 2]
+    assert parse_arguments(again).data.corpus == ["c", "d"]
+    assert parse_arguments([*again, "--corpus", "e", "--corpus", "f"]).data.corpus == ["e", "f"]
+    assert parse_arguments([str(config), *again]).data.corpus == ["a", "b"]
+    assert parse_arguments([str(config), *again]).data.corpus_weights == [1, 2]
 
 
 @pytest.mark.parametrize(("words", "value"), [([], None), (["--check_audio"], True), (["--check_audio", "no"], False)])
 def test_whether_audio_is_checked(words, value):
-    assert parse_arguments(words)[1].check_audio is value
+    assert parse_arguments(words).data.check_audio is value
 
 
 PER_CORPUS = """
@@ -259,24 +262,23 @@ train_split_name: trn
 def test_options_of_each_corpus(tmp_path):
     config = tmp_path / "config.yaml"
     config.write_text(PER_CORPUS)
-    _, data, _ = parse_arguments([str(config)])
+    data = parse_arguments([str(config)]).data
     assert data.label_map == ["a:0=spoof", "a: -1=bonafide", "b:0=bonafide"]
     assert data.label_column_name == ["a:key", "b:class"]
     assert data.train_split_name == "trn"
     assert data.audio_column_name == "audio"
     assert data.id_column_name is None
     words = ["--corpus", "a", "b", "--label_column_name", "a:key", "b:class", "--id_column_name", "name"]
-    _, data, _ = parse_arguments(words)
-    assert (data.label_column_name, data.id_column_name) == (["a:key", "b:class"], "name")
-    given = read_arguments(words)
-    assert parse_arguments(command_words(given)[2:])[1] == data
+    run = parse_arguments(words)
+    assert (run.data.label_column_name, run.data.id_column_name) == (["a:key", "b:class"], "name")
+    assert parse_arguments(command_words(run.options)[2:]).data == run.data
 
 
 @pytest.mark.parametrize("mapping", ["{-1: spoof, 1: bonafide}", "{'-': spoof, 1: real}"])
 def test_a_label_map_as_a_mapping(tmp_path, mapping):
     config = tmp_path / "config.yaml"
     config.write_text(f"label_map: {mapping}")
-    _, data, _ = parse_arguments([str(config)])
+    data = parse_arguments([str(config)]).data
     assert [word.partition("=")[2] for word in data.label_map] == ["spoof", mapping.rpartition(" ")[2][:-1]]
     assert data.label_map[0].startswith(" -")  # and is no option
 
@@ -312,48 +314,48 @@ include_num_input_tokens_seen: true
 
 
 @pytest.mark.parametrize(
-    ("words", "where", "name", "value"),
+    ("words", "part", "name", "value"),
     [
-        ("--early_stopping_patience none", 2, "early_stopping_patience", None),
-        ("--early_stopping_patience=None", 2, "early_stopping_patience", None),
-        ("--early-stopping-patience null", 2, "early_stopping_patience", None),
-        ("--save_total_limit none", 2, "save_total_limit", None),
-        ("--learning_rate none", 2, "learning_rate", None),
-        ("--greater_is_better none", 2, "greater_is_better", False),
-        ("--run_name none", 2, "run_name", None),
-        ("--label_map none", 1, "label_map", None),
-        ("--class_weights none", 0, "class_weights", None),
-        ("--corpus none", 1, "corpus", None),
-        ("--include_for_metrics none", 2, "include_for_metrics", []),
-        ("--alignment_modules none", 2, "alignment_modules", None),
-        ("--view_weights none", 2, "view_weights", None),
-        ("--lr_scheduler_kwargs none", 2, "lr_scheduler_kwargs", None),
-        ("--bf16 false", 2, "bf16", False),
-        ("--no_bf16", 2, "bf16", False),
-        ("--no-bf16", 2, "bf16", False),
-        ("--no_activation_checkpointing", 2, "activation_checkpointing", False),
-        ("--activation_checkpointing none", 2, "activation_checkpointing", False),
-        ("--logging_first_step", 2, "logging_first_step", True),
-        ("--check_audio none", 1, "check_audio", None),
-        ("--no_check_audio", 1, "check_audio", False),
-        ("--rms_level none", 1, "rms_level", None),
-        ("--dataloader_multiprocessing_context none", 2, "dataloader_multiprocessing_context", None),
-        ("--debug none", 2, "debug", []),
-        ("--align_gradients none", 2, "align_gradients", "none"),
-        ("--conflict_record none", 2, "conflict_record", "none"),
-        ("--include_num_input_tokens_seen no", 2, "include_num_input_tokens_seen", "no"),
+        ("--early_stopping_patience none", "training", "early_stopping_patience", None),
+        ("--early_stopping_patience=None", "training", "early_stopping_patience", None),
+        ("--early-stopping-patience null", "training", "early_stopping_patience", None),
+        ("--save_total_limit none", "training", "save_total_limit", None),
+        ("--learning_rate none", "training", "learning_rate", None),
+        ("--greater_is_better none", "training", "greater_is_better", False),
+        ("--run_name none", "training", "run_name", None),
+        ("--label_map none", "data", "label_map", None),
+        ("--class_weights none", "model", "class_weights", None),
+        ("--corpus none", "data", "corpus", None),
+        ("--include_for_metrics none", "training", "include_for_metrics", []),
+        ("--alignment_modules none", "training", "alignment_modules", None),
+        ("--view_weights none", "training", "view_weights", None),
+        ("--lr_scheduler_kwargs none", "training", "lr_scheduler_kwargs", None),
+        ("--bf16 false", "training", "bf16", False),
+        ("--no_bf16", "training", "bf16", False),
+        ("--no-bf16", "training", "bf16", False),
+        ("--no_activation_checkpointing", "training", "activation_checkpointing", False),
+        ("--activation_checkpointing none", "training", "activation_checkpointing", False),
+        ("--logging_first_step", "training", "logging_first_step", True),
+        ("--check_audio none", "data", "check_audio", None),
+        ("--no_check_audio", "data", "check_audio", False),
+        ("--rms_level none", "data", "rms_level", None),
+        ("--dataloader_multiprocessing_context none", "training", "dataloader_multiprocessing_context", None),
+        ("--debug none", "training", "debug", []),
+        ("--align_gradients none", "training", "align_gradients", "none"),
+        ("--conflict_record none", "training", "conflict_record", "none"),
+        ("--include_num_input_tokens_seen no", "training", "include_num_input_tokens_seen", "no"),
     ],
 )
-def test_what_a_file_sets_the_command_line_can_unset(tmp_path, words, where, name, value):
+def test_what_a_file_sets_the_command_line_can_unset(tmp_path, words, part, name, value):
     config = tmp_path / "config.yaml"
     config.write_text(IN_A_FILE)
-    set_by_file = getattr(parse_arguments([str(config)])[where], name)
+    set_by_file = getattr(getattr(parse_arguments([str(config)]), part), name)
     assert set_by_file != value
-    given = [str(config), *words.split()]
-    assert getattr(parse_arguments(given)[where], name) == value
+    run = parse_arguments([str(config), *words.split()])
+    assert getattr(getattr(run, part), name) == value
     # And so in the command that the card shows.
-    again = command_words(read_arguments(given))[2:]
-    assert getattr(parse_arguments(again)[where], name) == value
+    again = parse_arguments(command_words(run.options)[2:])
+    assert getattr(getattr(again, part), name) == value
 
 
 def test_an_unset_option_is_checked_as_one_that_was_never_set(tmp_path):
@@ -367,23 +369,24 @@ def test_an_unset_option_is_checked_as_one_that_was_never_set(tmp_path):
 
 def test_nothing_in_a_file_unsets_too(tmp_path):
     keep_arguments(
-        read_arguments(["--early_stopping_patience", "3", "--label_map", "0=spoof", "--seed", "5"]), tmp_path
+        parse_arguments(["--early_stopping_patience", "3", "--label_map", "0=spoof", "--seed", "5"]).options, tmp_path
     )
     (tmp_path / "checkpoint-3").mkdir()
     (tmp_path / "checkpoint-3" / "trainer_state.json").write_text("{}")
     config = tmp_path / "config.yaml"
     config.write_text("early_stopping_patience:\nlabel_map: []\nseed:\n")
     again = ["--resume_from_checkpoint", str(tmp_path)]
-    assert parse_arguments(again)[2].early_stopping_patience == 3
-    assert parse_arguments([*again, "--early_stopping_patience", "none"])[2].early_stopping_patience is None
-    _, data, training = parse_arguments([str(config), *again])
+    assert parse_arguments(again).training.early_stopping_patience == 3
+    assert parse_arguments([*again, "--early_stopping_patience", "none"]).training.early_stopping_patience is None
+    run = parse_arguments([str(config), *again])
+    data, training = run.data, run.training
     assert (training.early_stopping_patience, data.label_map, training.seed) == (None, None, 5)
 
 
 @pytest.mark.parametrize("name", ["disable_tqdm", "hub_private_repo", "greater_is_better", "ddp_broadcast_buffers"])
 def test_a_switch_needs_no_value(name):
     for words, value in (([f"--{name}"], True), ([f"--{name}", "no"], False), ([f"--no_{name}"], False)):
-        assert getattr(parse_arguments(words)[2], name) is value
+        assert getattr(parse_arguments(words).training, name) is value
 
 
 @pytest.mark.parametrize(
@@ -405,24 +408,24 @@ def test_what_cannot_be_unset(capsys, words, message):
 
 @pytest.mark.parametrize("name", ["label_column_name", "id_column_name", "test_split_name"])
 def test_where_none_is_a_value(name, tmp_path):
-    assert getattr(parse_arguments([f"--{name}", "none"])[1], name) == "none"
-    assert getattr(parse_arguments([f"--{name}", "a:none", "b:x"])[1], name) == ["a:none", "b:x"]
+    assert getattr(parse_arguments([f"--{name}", "none"]).data, name) == "none"
+    assert getattr(parse_arguments([f"--{name}", "a:none", "b:x"]).data, name) == ["a:none", "b:x"]
     config = tmp_path / "config.yaml"
     config.write_text(f"{name}: null")
-    assert getattr(parse_arguments([str(config)])[1], name) == getattr(parse_arguments([])[1], name)
+    assert getattr(parse_arguments([str(config)]).data, name) == getattr(parse_arguments([]).data, name)
 
 
 def test_no_progress_is_an_option_as_of_other_commands():
-    assert parse_arguments([])[2].disable_tqdm is False
-    assert parse_arguments(["--no_progress"])[2].disable_tqdm is True
-    assert command_words(read_arguments(["--no_progress"]))[-2:] == ["--disable_tqdm", "True"]
+    assert parse_arguments([]).training.disable_tqdm is False
+    assert parse_arguments(["--no_progress"]).training.disable_tqdm is True
+    assert command_words(parse_arguments(["--no_progress"]).options)[-2:] == ["--disable_tqdm", "True"]
 
 
 def test_what_a_received_run_holds_is_shown_as_text(tmp_path, capsys):
     (tmp_path / "checkpoint-1").mkdir()
     (tmp_path / "run_arguments.json").write_text(json.dumps({"\x1b[2J\u202e" + "x" * 100_000: 1}))
     with pytest.raises(SystemExit):
-        read_arguments(["--resume_from_checkpoint", str(tmp_path)])
+        parse_arguments(["--resume_from_checkpoint", str(tmp_path)])
     printed = capsys.readouterr().err
     assert "unknown key in" in printed
     assert "more characters" in printed

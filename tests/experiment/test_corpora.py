@@ -5,14 +5,17 @@ import corpus_trees
 import pytest
 
 from hf_gradalign.data import BadAudioError, CorpusError
-from hf_gradalign.experiment import AudioSpoofTrainingArguments, DataArguments
+from hf_gradalign.experiment import AudioSpoofTrainingArguments, DataArguments, ModelArguments, RunArguments
 from hf_gradalign.experiment.corpora import load_run_corpora, stream_training_corpora
 
 
 def load(tmp_path, seed=1, **options):
-    data_args = DataArguments(**options)
-    args = AudioSpoofTrainingArguments(output_dir=str(tmp_path / "out"), seed=seed, max_steps=1)
-    return load_run_corpora(data_args, args, 16_000)
+    return load_run_corpora(arguments(tmp_path, seed, **options), 16_000)
+
+
+def arguments(tmp_path, seed=1, **options):
+    training = AudioSpoofTrainingArguments(output_dir=str(tmp_path / "out"), seed=seed, max_steps=1)
+    return RunArguments(ModelArguments(), DataArguments(**options), training)
 
 
 def names_of(clips):
@@ -127,10 +130,9 @@ def test_numbers_of_two_corpora_take_a_map_each(tmp_path, tables):
     one = load(tmp_path, corpus=["demo", both[0]], label_map=["0=spoof", "1=bonafide"], check_audio=False)
     assert one.splits["train"]["label"][-4:] == [0, 1, 0, 1]  # the other has names
     stream = {"corpus": both, "streaming": True, "eval_corpus": "demo"}
-    args = AudioSpoofTrainingArguments(output_dir=str(tmp_path / "out"), seed=1, max_steps=1)
     with pytest.raises(CorpusError, match="names no corpus, and a and b number"):
-        stream_training_corpora(DataArguments(**stream, label_map=["0=spoof", "1=bonafide"]), args)
-    rows = stream_training_corpora(DataArguments(**stream, label_map=each), args)
+        stream_training_corpora(arguments(tmp_path, **stream, label_map=["0=spoof", "1=bonafide"]))
+    rows = stream_training_corpora(arguments(tmp_path, **stream, label_map=each))
     assert {row["utterance_id"]: row["label"] for row in rows} == {
         f"{name}/{name}{index}": index % 2 for name in "ab" for index in range(4)
     }
@@ -237,11 +239,10 @@ def test_a_stream_of_several(tmp_path, la, five):
     corpora = load(tmp_path, **options)
     assert list(corpora.splits) == ["validation", "test"]
     assert corpora.eval_sources == {"validation": la, "test": la}
-    args = AudioSpoofTrainingArguments(output_dir=str(tmp_path / "out"), seed=1, max_steps=1)
-    names = [row["utterance_id"] for row in stream_training_corpora(DataArguments(**options), args)]
+    names = [row["utterance_id"] for row in stream_training_corpora(arguments(tmp_path, **options))]
     assert sorted(names) == sorted(load(tmp_path, corpus=[la, five]).splits["train"]["utterance_id"])
-    weighted = DataArguments(**options, corpus_weights=[1, 9], balance_classes=True)
-    names = [row["utterance_id"] for row in stream_training_corpora(weighted, args)]
+    weighted = arguments(tmp_path, **options, corpus_weights=[1, 9], balance_classes=True)
+    names = [row["utterance_id"] for row in stream_training_corpora(weighted)]
     assert sum(name.startswith("asvspoof5") for name in names) > len(names) / 2
 
 

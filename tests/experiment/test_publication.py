@@ -23,7 +23,7 @@ def test_options_of_the_hub(monkeypatch, tmp_path):
     calls = []
     monkeypatch.setattr(publication, "check_access", lambda *args, **options: calls.append((args, options)))
     monkeypatch.setattr(publication, "publish", lambda *args, **options: calls.append((args, options)) or "address")
-    *_, args = parse_arguments([*WORDS, "--output_dir", str(tmp_path)])
+    args = parse_arguments([*WORDS, "--output_dir", str(tmp_path)]).training
     assert announce_hub(args)
     _join_the_check()
     assert not args.push_to_hub  # or the Trainer would push by itself
@@ -48,7 +48,7 @@ def test_training_begins_while_the_hub_is_asked(monkeypatch, tmp_path):
         answers.append(begun.wait(60))
 
     monkeypatch.setattr(publication, "check_access", wait)
-    *_, args = parse_arguments([*WORDS, "--output_dir", str(tmp_path)])
+    args = parse_arguments([*WORDS, "--output_dir", str(tmp_path)]).training
     assert announce_hub(args)  # the Hub has not answered yet
     assert answers == []
     begun.set()
@@ -61,12 +61,12 @@ def test_a_hub_that_is_out_of_reach_does_not_keep_from_training(monkeypatch, tmp
         raise PublishingError("no connection")
 
     monkeypatch.setattr(publication, "check_access", fail)
-    *_, args = parse_arguments(["--push_to_hub", "--output_dir", str(tmp_path / "run-7")])
+    args = parse_arguments(["--push_to_hub", "--output_dir", str(tmp_path / "run-7")]).training
     assert announce_hub(args)
     assert args.hub_model_id == "run-7"
     _join_the_check()
     monkeypatch.setattr(publication, "publish", fail)
     with pytest.raises(PublishingError, match="no connection"):
         publish_run(args)
-    *_, args = parse_arguments(["--output_dir", str(tmp_path)])
+    args = parse_arguments(["--output_dir", str(tmp_path)]).training
     assert not announce_hub(args)

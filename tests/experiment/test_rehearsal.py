@@ -12,7 +12,7 @@ from datasets import DatasetDict
 from hf_gradalign.experiment import parse_arguments, rehearsal, rehearse
 from hf_gradalign.experiment.corpora import RunCorpora
 from hf_gradalign.experiment.dry_run.stand_ins import synthetic_clips
-from hf_gradalign.experiment.preparation import check_views, put_together, settle_defaults
+from hf_gradalign.experiment.preparation import check_views, put_together
 from hf_gradalign.models import SpoofDetectorFeatureExtractor
 from hf_gradalign.training import GradientAlignmentTrainer
 
@@ -35,12 +35,12 @@ def rehearsed(tmp_path):
     extractor = SpoofDetectorFeatureExtractor(n_samples=4000)
 
     def prepare(*words):
-        model_args, data_args, args = parse_arguments(["--output_dir", str(tmp_path / "out"), *WORDS, *words])
-        settle_defaults(model_args, data_args, args)
+        run = parse_arguments(["--output_dir", str(tmp_path / "out"), *WORDS, *words])
+        run.settle_defaults()
         clips = {split: synthetic_clips(8, 0.25, 16_000, split) for split in ("train", "validation", "test")}
         corpora = RunCorpora(DatasetDict(clips), {})
-        preparation = put_together(corpora, check_views(data_args, args), model, extractor, data_args, args)
-        return preparation, model_args, data_args, args
+        preparation = put_together(corpora, check_views(run), model, extractor, run)
+        return preparation, run
 
     return prepare
 
@@ -55,17 +55,17 @@ def random_states():
 def test_model_and_random_states_stay_as_they_are(rehearsed, tmp_path, words):
     if "no" in words:
         words = [*words, "--average_best_checkpoints", "1"]
-    preparation, *arguments = rehearsed(*words)
+    preparation, run = rehearsed(*words)
     model = preparation.model
     next(model.children()).train()
     before = {name: value.clone() for name, value in model.state_dict().items()}
     modes = [module.training for module in model.modules()]
-    attributes, options = dict(vars(model)), copy.copy(vars(arguments[-1]))
+    attributes, options = dict(vars(model)), copy.copy(vars(run.training))
     states = random_states()
-    rehearse(preparation, *arguments)
+    rehearse(preparation, run)
     assert random_states() == states
     assert vars(model) == attributes
-    assert vars(arguments[-1]) == options
+    assert vars(run.training) == options
     assert [module.training for module in model.modules()] == modes
     for name, value in model.state_dict().items():
         assert value.dtype == before[name].dtype
@@ -116,8 +116,8 @@ def test_what_fails_is_named_and_nothing_is_left(rehearsed, tmp_path, monkeypatc
 def test_every_name_is_written_and_not_those_of_two_clips_alone(rehearsed, monkeypatch):
     written = []
     monkeypatch.setattr(rehearsal, "write_score_file", lambda path, names, scores: written.append(list(names)))
-    preparation, *arguments = rehearsed()
-    rehearse(preparation, *arguments)
+    preparation, run = rehearsed()
+    rehearse(preparation, run)
     assert written == [preparation.corpus[split]["utterance_id"][:] for split in ("validation", "test")]
 
 

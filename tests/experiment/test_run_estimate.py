@@ -9,7 +9,8 @@ CLIPS = {"train": 101, "validation": 33, "test": 64}
 
 def estimate(tmp_path, *words, clips=CLIPS):
     words = ["--per_device_train_batch_size", "5", "--output_dir", str(tmp_path), *words]
-    return estimate_run(parse_arguments(words)[2], clips, seconds_per_update=2.0, seconds_per_evaluation_batch=0.5)
+    training = parse_arguments(words).training
+    return estimate_run(training, clips, seconds_per_update=2.0, seconds_per_evaluation_batch=0.5)
 
 
 def test_epochs_with_early_stopping(tmp_path):

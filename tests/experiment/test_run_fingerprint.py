@@ -10,7 +10,7 @@ from datasets import Dataset, DatasetDict
 
 from hf_gradalign.experiment import check_resumed, keep_fingerprint, parse_arguments
 from hf_gradalign.experiment.corpora import RunCorpora
-from hf_gradalign.experiment.preparation import check_views, put_together, settle_defaults
+from hf_gradalign.experiment.preparation import check_views, put_together
 from hf_gradalign.models import load_audio_classifier
 
 WORDS = "--align_gradients --use_cpu --max_steps 4 --per_device_train_batch_size 4 --window_seconds 0.25"
@@ -44,12 +44,12 @@ def start(tmp_path, model):
         if change:
             change(rows)
         clips = Dataset.from_dict(rows)
-        model_args, data_args, args = parse_arguments(["--output_dir", "out", *WORDS.split(), *words.split()])
-        settle_defaults(model_args, data_args, args)
+        run = parse_arguments(["--output_dir", "out", *WORDS.split(), *words.split()])
+        run.settle_defaults()
         splits = DatasetDict({"train": clips, "validation": clips.select(range(10))})
-        views = check_views(data_args, args)
-        preparation = put_together(RunCorpora(splits, {}), views, *model, data_args, args)
-        return check_resumed(preparation, model_args, data_args, args, checkpoint)
+        views = check_views(run)
+        preparation = put_together(RunCorpora(splits, {}), views, *model, run)
+        return check_resumed(preparation, run, checkpoint)
 
     (tmp_path / "run").mkdir()
     keep_fingerprint(look(checkpoint=None), tmp_path / "run")

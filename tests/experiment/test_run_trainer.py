@@ -8,7 +8,7 @@ from transformers import TrainerCallback
 from hf_gradalign.experiment import parse_arguments
 from hf_gradalign.experiment.corpora import RunCorpora
 from hf_gradalign.experiment.dry_run.stand_ins import synthetic_clips
-from hf_gradalign.experiment.preparation import check_views, put_together, settle_defaults
+from hf_gradalign.experiment.preparation import check_views, put_together
 from hf_gradalign.experiment.run_trainer import make_trainer
 from hf_gradalign.models import load_audio_classifier, small_wav2vec2_config
 
@@ -26,17 +26,17 @@ class KeepGradients(TrainerCallback):
 
 def train_one_step(tmp_path, *words):
     """The model before and after a step, and the gradients in between."""
-    model_args, data_args, args = parse_arguments(["--output_dir", str(tmp_path), *WORDS, *words])
-    settle_defaults(model_args, data_args, args)
+    run = parse_arguments(["--output_dir", str(tmp_path), *WORDS, *words])
+    run.settle_defaults()
     torch.manual_seed(0)
     model, extractor = load_audio_classifier(random_config=small_wav2vec2_config(num_hidden_layers=1))
     with torch.no_grad():
         for parameter in model.parameters():
             parameter.add_(0.1)  # biases are zero at first, and would not decay
     clips = DatasetDict({split: synthetic_clips(2, 0.25, 16_000, split) for split in ("train", "validation")})
-    preparation = put_together(RunCorpora(clips, {}), check_views(data_args, args), model, extractor, data_args, args)
+    preparation = put_together(RunCorpora(clips, {}), check_views(run), model, extractor, run)
     before, keep = copy.deepcopy(model), KeepGradients()
-    make_trainer(preparation, args, [keep]).train()
+    make_trainer(preparation, run.training, [keep]).train()
     return before, model, keep.gradients
 
 

@@ -15,10 +15,10 @@ import torch
 from datasets import DatasetDict
 from transformers import TrainerCallback, TrainingArguments, Wav2Vec2Config
 
-from hf_gradalign.experiment import parse_arguments, rehearse, run
+from hf_gradalign.experiment import parse_arguments, rehearse, train_and_evaluate
 from hf_gradalign.experiment.corpora import RunCorpora
 from hf_gradalign.experiment.dry_run.stand_ins import synthetic_clips
-from hf_gradalign.experiment.preparation import check_views, put_together, settle_defaults
+from hf_gradalign.experiment.preparation import check_views, put_together
 from hf_gradalign.models import load_audio_classifier
 from hf_gradalign.scoring import read_score_file
 
@@ -263,15 +263,15 @@ def quick_run(clips, tmp_path):
 
     def make(words, callbacks=(), resume_from_checkpoint=None):
         folder = tmp_path / "out"
-        model_args, data_args, args = parse_arguments([*QUICK, *shlex.split(words), "--output_dir", str(folder)])
-        settle_defaults(model_args, data_args, args)
+        run = parse_arguments([*QUICK, *shlex.split(words), "--output_dir", str(folder)])
+        run.settle_defaults()
         torch.manual_seed(0)
-        weights = dict(zip(("spoof", "bonafide"), model_args.class_weights, strict=True))
+        weights = dict(zip(("spoof", "bonafide"), run.model.class_weights, strict=True))
         model, extractor = load_audio_classifier(random_config=Wav2Vec2Config(**TINY), class_weights=weights)
-        corpora, views = RunCorpora(clips, {}), check_views(data_args, args)
-        preparation = put_together(corpora, views, model, extractor, data_args, args)
-        rehearse(preparation, model_args, data_args, args)
-        return run(preparation, model_args, data_args, args, resume_from_checkpoint, callbacks), args, folder
+        corpora, views = RunCorpora(clips, {}), check_views(run)
+        preparation = put_together(corpora, views, model, extractor, run)
+        rehearse(preparation, run)
+        return train_and_evaluate(preparation, run, resume_from_checkpoint, callbacks), run.training, folder
 
     return make
 

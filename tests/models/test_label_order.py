@@ -193,7 +193,7 @@ def test_the_run_and_the_scorer_have_the_option(tmp_path):
     from hf_gradalign.experiment import parse_arguments
     from hf_gradalign.scoring import SpoofScorer
 
-    model_args, *_ = parse_arguments(["--align_gradients", "--bonafide_label", "LABEL_0"])
+    model_args = parse_arguments(["--align_gradients", "--bonafide_label", "LABEL_0"]).model
     assert model_args.bonafide_label == "LABEL_0"
     with pytest.raises(SystemExit):
         parse_arguments(["--align_gradients", "--bonafide_label", "LABEL_0", "--head", "linear"])

@@ -88,7 +88,7 @@ def test_a_run_accounts_for_every_file(run_script, folder, tmp_path, monkeypatch
         for split, clips in preparation.corpus.items():
             used[split] = {str(Path(audio["path"]).relative_to(folder)) for audio in clips["audio"][:]}
 
-    monkeypatch.setattr(run_script.script.experiment, "rehearse", note)
+    monkeypatch.setattr("hf_gradalign.experiment.runner.rehearse", note)
     words = ["--on_missing_audio", "skip", "--on_bad_audio", "skip"]
     options = {"output_dir": tmp_path / "out", "dataset_name": folder, "conflict_record": "none"}
     with caplog.at_level(logging.WARNING):

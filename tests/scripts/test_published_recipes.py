@@ -6,7 +6,6 @@ from pathlib import Path
 import pytest
 
 from hf_gradalign.experiment import parse_arguments
-from hf_gradalign.experiment.preparation import settle_defaults
 
 FOLDER = Path(__file__).parents[2] / "scripts" / "recipes"
 HEADS = {"aasist": "aasist", "tcm": "conformer_tcm", "mamba": "mamba"}
@@ -26,8 +25,9 @@ def test_there_is_one_a_row():
 
 @pytest.mark.parametrize("name", ROWS)
 def test_is_the_published_recipe(name):
-    model, data, training = parse_arguments([str(FOLDER / f"{name}.yaml"), "--corpus", "asvspoof2019_la:/data/LA"])
-    settle_defaults(model, data, training)
+    run = parse_arguments([str(FOLDER / f"{name}.yaml"), "--corpus", "asvspoof2019_la:/data/LA"])
+    run.settle_defaults()
+    model, data, training = run.model, run.data, run.training
     head, method = re.match(r"([a-z]+)_.*?([a-z]+)$", name).groups()
     assert (model.model_name_or_path, model.head) == ("facebook/wav2vec2-xls-r-300m", HEADS[head])
     assert model.class_weights == [0.1, 0.9]
@@ -67,4 +67,4 @@ def test_published_figures_are_the_same_everywhere():
 
 def test_other_folders_of_noise():
     words = [str(FOLDER / "tcm_musan_rir_pcgrad.yaml"), "--augmentation", "musan_rir:/mine"]
-    assert parse_arguments(words)[1].view_recipes["augmented"] == "musan_rir:/mine"
+    assert parse_arguments(words).data.view_recipes["augmented"] == "musan_rir:/mine"

@@ -138,7 +138,7 @@ def test_a_dry_run_tells_the_disk(run_script, tmp_path, monkeypatch, capsys):
 def test_the_same_run_as_without_a_rehearsal(run_script, tmp_path, monkeypatch):
     options = {"max_steps": 3, "save_steps": 3, "save_strategy": "steps", "eval_strategy": "steps", "eval_steps": 3}
     assert run_script("--align_gradients", output_dir=tmp_path / "now", **options) == 0
-    monkeypatch.setattr(run_script.script.experiment, "rehearse", lambda *arguments: None)
+    monkeypatch.setattr("hf_gradalign.experiment.runner.rehearse", lambda *arguments: None)
     assert run_script("--align_gradients", output_dir=tmp_path / "without", **options) == 0
     files = [
         sorted(str(path.relative_to(tmp_path / name)) for path in (tmp_path / name).rglob("*"))

@@ -7,7 +7,7 @@ import torch
 from transformers import AutoFeatureExtractor, AutoModel, AutoModelForAudioClassification
 
 from hf_gradalign.data import decode_audio, load_corpus
-from hf_gradalign.experiment import make_arguments, prepare, read_arguments, run
+from hf_gradalign.experiment import parse_arguments, prepare, train_and_evaluate
 from hf_gradalign.models import small_wav2vec2_config
 
 SMALL_HEADS = {
@@ -83,10 +83,10 @@ def test_thirty_steps(quick_options, tmp_path, head):
     }
     plain = ["--eval_strategy", "no", "--save_strategy", "no", "--load_best_model_at_end", "false"]
     words = ["--align_gradients", "--head", head, *plain, "--average_best_checkpoints", "1"]
-    arguments = make_arguments(read_arguments([*words, *quick_options(**changes)]))
-    preparation = prepare(*arguments)
+    run = parse_arguments([*words, *quick_options(**changes)])
+    preparation = prepare(run)
     before = {name: value.detach().clone() for name, value in preparation.model.named_parameters()}
-    results = run(preparation, *arguments)
+    results = train_and_evaluate(preparation, run)
     unmoved = [name for name, value in preparation.model.named_parameters() if torch.equal(value, before[name])]
     assert not unmoved
     rows = [json.loads(line) for line in (tmp_path / "out" / "conflicts.jsonl").read_text().splitlines()]

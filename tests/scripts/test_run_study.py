@@ -14,7 +14,7 @@ import pytest
 import yaml
 from pyarrow import parquet
 
-from hf_gradalign.experiment import read_arguments
+from hf_gradalign.experiment import parse_arguments
 from hf_gradalign.study import Study, StudyError, StudyRunner, StudyTables, trial_process
 from hf_gradalign.study import runner as runner_module
 from hf_gradalign.study.tables import RESOURCES
@@ -278,7 +278,8 @@ def test_tokens_are_written_nowhere(study_file, tmp_path, monkeypatch):
     seen = []
 
     def train(folder, tokens):
-        seen.append(read_arguments([str(folder.options_file), *trial_process.token_words(tokens)])["hub_token"])
+        words = [str(folder.options_file), *trial_process.token_words(tokens)]
+        seen.append(parse_arguments(words).options["hub_token"])
         raise ValueError("enough")
 
     def work(path, clips, sets, parent, device, tokens):

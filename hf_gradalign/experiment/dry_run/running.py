@@ -23,13 +23,13 @@ from transformers.trainer_utils import IntervalStrategy, SaveStrategy
 from transformers.utils import logging
 
 from hf_gradalign.data import ViewDataset
-from hf_gradalign.experiment.arguments import AudioSpoofTrainingArguments, DataArguments, ModelArguments
+from hf_gradalign.experiment.arguments import AudioSpoofTrainingArguments, RunArguments
 from hf_gradalign.experiment.corpora import RunCorpora, load_run_corpora, stream_training_corpora
 from hf_gradalign.experiment.disk_space import disk_space
 from hf_gradalign.experiment.dry_run.estimate import estimate_run
 from hf_gradalign.experiment.dry_run.report import DryRunReport
 from hf_gradalign.experiment.dry_run.stand_ins import is_out_of_reach, stand_in_config, synthetic_clips
-from hf_gradalign.experiment.preparation import Preparation, check_views, load_model, put_together, settle_defaults
+from hf_gradalign.experiment.preparation import Preparation, check_views, load_model, put_together
 from hf_gradalign.experiment.rehearsal import rehearse
 from hf_gradalign.experiment.run_trainer import make_trainer
 from hf_gradalign.experiment.views import try_views
@@ -71,7 +71,7 @@ _STEPS = 2  # the first warms up
 _CLIPS_TIMED = 8
 
 
-def dry_run(model_args: ModelArguments, data_args: DataArguments, args: AudioSpoofTrainingArguments) -> DryRunReport:
+def dry_run(run: RunArguments) -> DryRunReport:
     """Check all that a run needs, and take two updates and two evaluation batches of it on synthetic audio.
 
     Options, views, corpora and model are looked at as in a run; corpora must be there. A model that is neither in reach
@@ -79,33 +79,32 @@ def dry_run(model_args: ModelArguments, data_args: DataArguments, args: AudioSpo
     deleted at the end (and, where corpora or models are downloaded, to the caches of the libraries that do so).
 
     Args:
-        model_args: The run's arguments.
-        data_args: The run's arguments.
-        args: The run's arguments. They are not changed, but for the defaults that are filled in.
+        run: The run's arguments. They are not changed, but for the defaults that are filled in.
 
     Raises:
         ValueError: If the run could not be done as it is set up, or does not fit into the accelerator's memory.
         OSError: If a corpus is not found, or a model that cannot be stood in for.
     """
+    model_args, data_args, args = run.model, run.data, run.training
     logging.set_verbosity(args.get_process_log_level())
     set_seed(args.seed)
-    settle_defaults(model_args, data_args, args)
-    views = check_views(data_args, args)
-    model, feature_extractor, is_random = _load_model(model_args, data_args, args)
+    run.settle_defaults()
+    views = check_views(run)
+    model, feature_extractor, is_random = _load_model(run)
     try_views(views, feature_extractor.sampling_rate, args.device if data_args.augment_on_device else None)
     with args.main_process_first(desc="loading and checking the audio"):
-        real = load_run_corpora(data_args, args, feature_extractor.sampling_rate)
+        real = load_run_corpora(run, feature_extractor.sampling_rate)
         if data_args.streaming:
-            stream_training_corpora(data_args, args)
+            stream_training_corpora(run)
     clips = {split: len(each) for split, each in real.splits.items()}
-    corpora = _synthetic_corpora(data_args, args, feature_extractor.sampling_rate)
-    preparation = put_together(corpora, views, model, feature_extractor, data_args, args)
+    corpora = _synthetic_corpora(run, feature_extractor.sampling_rate)
+    preparation = put_together(corpora, views, model, feature_extractor, run)
     held_out = RunCorpora(DatasetDict({**real.splits, "train": corpora.splits["train"]}), real.eval_sources)
-    evaluated = put_together(held_out, views, model, feature_extractor, data_args, args)
+    evaluated = put_together(held_out, views, model, feature_extractor, run)
     seconds_per_clip = _seconds_per_clip(preparation.train_dataset)
     clock = StepClock()
     with tempfile.TemporaryDirectory(prefix="hf_gradalign_dry_run_") as folder:
-        rehearse(evaluated, model_args, data_args, args, folder=folder, saves=False)
+        rehearse(evaluated, run, folder=folder, saves=False)
         try:
             _take_steps(preparation, _step_arguments(args, folder), clock)
         except torch.OutOfMemoryError as error:
@@ -151,18 +150,16 @@ def dry_run(model_args: ModelArguments, data_args: DataArguments, args: AudioSpo
     )
 
 
-def _load_model(
-    model_args: ModelArguments, data_args: DataArguments, args: AudioSpoofTrainingArguments
-) -> tuple[PreTrainedModel, FeatureExtractionMixin, bool]:
+def _load_model(run: RunArguments) -> tuple[PreTrainedModel, FeatureExtractionMixin, bool]:
     """The model, its feature extractor, and whether its weights are random in place of the Hub's."""
     try:
-        return *load_model(model_args, data_args, args), False
+        return *load_model(run), False
     except OSError as error:
         if not is_out_of_reach(error):
             raise
-        name = model_args.model_name_or_path
-        options: dict[str, Any] = {"revision": model_args.model_revision, "token": args.hub_token}
-        config = stand_in_config(name, trust_remote_code=model_args.trust_remote_code, **options)
+        name = run.model.model_name_or_path
+        options: dict[str, Any] = {"revision": run.model.model_revision, "token": run.training.hub_token}
+        config = stand_in_config(name, trust_remote_code=run.model.trust_remote_code, **options)
         if config is None:
             raise OSError(
                 f"{name} is neither a folder nor in the Hub's cache, and the Hub is out of reach: download it where "
@@ -170,10 +167,11 @@ def _load_model(
                 "facebook/wav2vec2-xls-r-300m, whose sizes are known here"
             ) from error
     logger.warning(f"{name}: the Hub is out of reach, and the weights are random. The run itself will need the Hub.")
-    return *load_model(model_args, data_args, args, config), True
+    return *load_model(run, config), True
 
 
-def _synthetic_corpora(data_args: DataArguments, args: AudioSpoofTrainingArguments, sampling_rate: int) -> RunCorpora:
+def _synthetic_corpora(run: RunArguments, sampling_rate: int) -> RunCorpora:
+    data_args, args = run.data, run.training
     per_update = args.train_batch_size * args.gradient_accumulation_steps * args.world_size
     sizes = {
         "train": (_STEPS * per_update, data_args.window_seconds),
