@@ -113,6 +113,7 @@ def _or_none(read: Callable[[str], Any]) -> Callable[[str], Any]:
 
 
 _RECIPE = "recipe"
+_BASE = "base"
 _CONFIG_SUFFIXES = (".json", ".yaml", ".yml")
 # What belongs to one start of a run and not to the run; and no token is ever written anywhere.
 _OF_ONE_START = ("output_dir", "resume_from_checkpoint", "hub_token", "dry_run", "overwrite", "allow_changes")
@@ -270,9 +271,20 @@ def _words(options: Mapping[str, Any]) -> list[str]:
 
 
 def _words_of_file(path: Path, parser: RunParser) -> list[str]:
+    """The words of a configuration file, after those of its `base`, a file in the same folder, that it does not set."""
     if not path.is_file():
         parser.error(f"there is no configuration file {path}")
-    return _words_of(_read_mapping(path, parser), path, parser)
+    content = _read_mapping(path, parser)
+    inherited: list[str] = []
+    if (base := content.pop(_BASE, None)) is not None:
+        base_path = path.with_name(str(base))
+        if not base_path.is_file():
+            parser.error(f"{path}: there is no base configuration file {base_path}")
+        shared = _read_mapping(base_path, parser)
+        if _BASE in shared:
+            parser.error(f"{base_path} is the base of {path} and cannot have a base of its own")
+        inherited = _words_of({n: v for n, v in shared.items() if n not in content}, base_path, parser)
+    return [*inherited, *_words_of(content, path, parser)]
 
 
 def _read_mapping(path: Path, parser: RunParser) -> dict[str, Any]:

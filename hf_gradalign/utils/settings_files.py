@@ -187,7 +187,7 @@ def find_settings(name: str | Path, kind: str, folder: Path) -> Path:
     Args:
         name: A path, or a name such as `recipe:tcm_pcgrad`.
         kind: The part before the colon.
-        folder: Folder of the package with files of this kind.
+        folder: Folder of the package with files of this kind. Names that start with an underscore are not offered.
 
     Raises:
         FileNotFoundError: If the package has no file of this name; the message lists all names.
@@ -195,7 +195,7 @@ def find_settings(name: str | Path, kind: str, folder: Path) -> Path:
     prefix, _, rest = str(name).partition(":")
     if prefix != kind:
         return Path(name)
-    known = {path.stem: path for path in sorted(folder.glob("*.yaml"))}
+    known = {path.stem: path for path in sorted(folder.glob("[!_]*.yaml"))}
     if rest not in known:
         raise FileNotFoundError(f"there is no {kind} {rest!r}; available: {', '.join(known)}")
     return known[rest]

@@ -34,6 +34,30 @@ def test_options_win_over_the_file(tmp_path, suffix):
     assert parse_arguments(run.options) == run
 
 
+def test_a_file_starts_from_its_base(tmp_path):
+    (tmp_path / "base.yaml").write_text("seed: 5\ncorpus: [a, b]\nclass_weights: [0.1, 0.9]\nwarmup_steps: 0\n")
+    config = tmp_path / "config.yaml"
+    config.write_text("base: base.yaml\ncorpus: [c]\nclass_weights:\nseed: 6\n")
+    options = parse_arguments([str(config), "--seed", "7"]).options
+    assert options == {"corpus": ["c"], "seed": 7, "warmup_steps": 0}
+
+
+@pytest.mark.parametrize(
+    ("content", "base", "message"),
+    [
+        ("base: other.yaml", "seed: 5", "config.yaml: there is no base configuration file "),
+        ("base: base.yaml", "base: config.yaml", "config.yaml and cannot have a base of its own"),
+        ("base: base.yaml", "sed: 5", "base.yaml: sed; did you mean seed"),
+    ],
+)
+def test_mistakes_in_a_base(tmp_path, capsys, content, base, message):
+    (tmp_path / "config.yaml").write_text(content)
+    (tmp_path / "base.yaml").write_text(base)
+    with pytest.raises(SystemExit):
+        parse_arguments([str(tmp_path / "config.yaml")])
+    assert message in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(("value", "method"), [("true", "pcgrad"), ("false", "none"), ("gradvac", "gradvac")])
 def test_align_gradients_in_a_file_needs_no_name(tmp_path, value, method):
     config = tmp_path / "config.yaml"
