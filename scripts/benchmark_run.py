@@ -22,7 +22,7 @@ from step_cost.variants import synchronise
 from transformers import PrinterCallback, TrainerCallback
 
 from hf_gradalign.experiment import parse_arguments, prepare
-from hf_gradalign.experiment.run_trainer import make_trainer
+from hf_gradalign.experiment.training_run import make_trainer
 from hf_gradalign.training import GradientAlignmentTrainer
 
 WARM_UP = 20

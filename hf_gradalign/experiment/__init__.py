@@ -11,25 +11,26 @@ if TYPE_CHECKING:
         ModelArguments,
         RunArguments,
     )
-    from hf_gradalign.experiment.card import write_run_card
     from hf_gradalign.experiment.command_line import (
         command_words,
         describe_resumed,
-        is_finished_run,
         keep_arguments,
         parse_arguments,
         resume_words,
     )
-    from hf_gradalign.experiment.disk_space import require_disk_space
-    from hf_gradalign.experiment.dry_run.report import DryRunReport
-    from hf_gradalign.experiment.evaluation import CountermeasureMetrics
-    from hf_gradalign.experiment.output_folder import remove_replaced, resolve_output_folder, set_aside
+    from hf_gradalign.experiment.estimates import DryRunReport, require_disk_space
+    from hf_gradalign.experiment.output_folder import (
+        hold_output_folder,
+        is_finished_run,
+        remove_replaced,
+        resolve_output_folder,
+        set_aside,
+    )
     from hf_gradalign.experiment.preparation import Preparation, prepare
-    from hf_gradalign.experiment.publication import announce_hub, publish_run, require_publishable
+    from hf_gradalign.experiment.publication import announce_hub, publish_run, require_publishable, write_run_card
     from hf_gradalign.experiment.rehearsal import rehearse
-    from hf_gradalign.experiment.results import RunResults, summary_table
+    from hf_gradalign.experiment.results import CountermeasureMetrics, RunResults, summary_table
     from hf_gradalign.experiment.run_fingerprint import check_resumed, keep_fingerprint
-    from hf_gradalign.experiment.run_lock import hold_output_folder
     from hf_gradalign.experiment.runner import FinishedRun, RunNotStarted, dry_run_experiment, run_experiment
     from hf_gradalign.experiment.training_run import Interrupted, train_and_evaluate
     from hf_gradalign.training.conflicts.figures import draw_conflicts, draw_run_figures

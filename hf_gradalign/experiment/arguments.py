@@ -1,24 +1,37 @@
 """The arguments of a run: model, data and training."""
 
+import argparse
 import json
-import os
+from collections.abc import Sequence
 from dataclasses import dataclass, field, fields
 from typing import Any
 
-import torch
-from transformers.trainer_utils import IntervalStrategy, SaveStrategy
-from transformers.training_args import OptimizerNames
-
 from hf_gradalign import data
-from hf_gradalign.experiment.options_without_use import refuse_options_without_use
-from hf_gradalign.experiment.repeatable_option import ExtendAnew
+from hf_gradalign.experiment.training_arguments import AudioSpoofTrainingArguments
 from hf_gradalign.experiment.views import CLEAN, parse_views
-from hf_gradalign.training import GradientAlignmentArguments
 
 PAPER_WINDOW_SECONDS = 66_800 / 16_000
-_ADAMW = (OptimizerNames.ADAMW_TORCH, OptimizerNames.ADAMW_TORCH_FUSED)  # the Trainer's default, by torch's version
 CHECKED_BY_DEFAULT = 20_000
 """More training clips are not decoded before training, unless asked for: 50,000 of 4 s take about a minute."""
+
+
+class AppendReplacingDefault(argparse.Action):
+    """`--corpus A B` and `--corpus A --corpus B` mean the same; what was there before (a file's, a resumed run's) goes.
+
+    argparse's own `extend` would add to it.
+    """
+
+    def __call__(
+        self,
+        parser: argparse.ArgumentParser,
+        namespace: argparse.Namespace,
+        values: str | Sequence[Any] | None,
+        option_string: str | None = None,
+    ) -> None:
+        """Set, or extend what was set on this command line."""
+        given = getattr(namespace, self.dest, None)
+        kept = [] if given is None or given is self.default else list(given)
+        setattr(namespace, self.dest, [*kept, *(values or ())])
 
 
 def of_corpora(default: str | None, about: str) -> dict[str, Any]:
@@ -104,7 +117,7 @@ class DataArguments:
     corpus: list[str] | None = field(
         default=None,
         metadata={
-            "action": ExtendAnew,
+            "action": AppendReplacingDefault,
             "help": "One or more corpora to train on, each NAME:PATH of a named corpus (asvspoof2019_la, asvspoof5, "
             "for, mlaad, ...), arena:NAME, a Hub id, parquet files, a CSV file, a folder with metadata.csv or with "
             "class folders such as real/ and fake/, tar or zip archives, or a folder written by save_to_disk. By "
@@ -321,102 +334,6 @@ OF_CORPORA: dict[str, str | None] = {
 """The options that may have a value for each corpus, and their defaults."""
 NONE_IS_A_VALUE = ("label_column_name", "id_column_name", "test_split_name")
 """The options of which `none` says that there is no such column or split, and not that nothing was said."""
-
-
-@dataclass
-class AudioSpoofTrainingArguments(GradientAlignmentArguments):
-    """`GradientAlignmentArguments` with the defaults of this task: ten epochs, selected by validation loss."""
-
-    output_dir: str | None = field(
-        default=None,
-        metadata={"help": "Where everything is written. By default a new folder below runs/."},
-    )
-    per_device_train_batch_size: int = field(
-        default=16, metadata={"help": "Utterances a batch; each is seen in every view."}
-    )
-    per_device_eval_batch_size: int = field(default=16, metadata={"help": "Utterances an evaluation batch."})
-    num_train_epochs: float = field(default=10.0, metadata={"help": "Number of epochs."})
-    learning_rate: float | None = field(
-        default=None,
-        metadata={"help": "Peak learning rate. By default 1e-3 for the small model, 1e-5 with --model_name_or_path."},
-    )
-    lr_scheduler_type: str = field(default="cosine", metadata={"help": "Learning rate schedule."})
-    warmup_steps: float = field(default=0.15, metadata={"help": "Warm-up steps; below 1, their share of all steps."})
-    weight_decay: float = field(default=0.01, metadata={"help": "Weight decay."})
-    coupled_weight_decay: bool = field(
-        default=False,
-        metadata={
-            "help": "Take torch.optim.Adam, which adds the weight decay of all parameters to their gradients (as the "
-            "paper's code does), in place of AdamW, which takes it off weights and leaves biases and norms alone."
-        },
-    )
-    logging_steps: float = field(default=10, metadata={"help": "Log every so many updates."})
-    logging_first_step: bool = field(default=True, metadata={"help": "Log the first update too."})
-    eval_strategy: IntervalStrategy | str = field(default="epoch", metadata={"help": "When to evaluate."})
-    save_strategy: SaveStrategy | str = field(default="epoch", metadata={"help": "When to save a checkpoint."})
-    save_total_limit: int | None = field(default=2, metadata={"help": "How many checkpoints to keep, with the best."})
-    average_best_checkpoints: int = field(
-        default=3, metadata={"help": "Average the weights of this many best checkpoints at the end; 1 takes the best."}
-    )
-    load_best_model_at_end: bool = field(default=True, metadata={"help": "End with the best checkpoint's weights."})
-    metric_for_best_model: str | None = field(
-        default="loss",
-        metadata={"help": "What checkpoints are selected by on the validation split: loss (as in the paper) or eer."},
-    )
-    conflict_record: str = field(
-        default="jsonl",
-        metadata={
-            "choices": ["none", "jsonl", "parquet"],
-            "nargs": "?",
-            "const": "jsonl",
-            "help": "Write the cosine, norms, weights and losses of each update to a file in the output folder; the "
-            "model card shows figures of it.",
-        },
-    )
-    dataloader_pin_memory: bool = field(
-        default=torch.accelerator.is_available(), metadata={"help": "Pin memory; on where there is an accelerator."}
-    )
-    resume_from_checkpoint: str | None = field(
-        default=None,
-        metadata={
-            "nargs": "?",
-            "const": "last",
-            "help": "Checkpoint or run folder to go on from; without a value the last checkpoint of --output_dir.",
-        },
-    )
-
-    overwrite: bool = field(
-        default=False,
-        metadata={
-            "help": "Replace what --output_dir holds, a run or other files of the names that a run writes. They are "
-            "kept in _replaced/ until the new run is complete."
-        },
-    )
-    allow_changes: bool = field(
-        default=False,
-        metadata={
-            "help": "Resume though the data, views, model or options differ from those that the run was started with."
-        },
-    )
-    dry_run: bool = field(
-        default=False,
-        metadata={
-            "help": "Train nothing: check options and corpora, build the model (with random weights where the Hub is "
-            "out of reach), take two updates on synthetic audio, and tell parameters, memory, and time of the run."
-        },
-    )
-
-    def __post_init__(self) -> None:
-        """Keep the output folder open until the run knows whether it resumes."""
-        chosen = self.output_dir
-        rate = self.learning_rate
-        self.learning_rate = 0.0 if rate is None else rate
-        refuse_options_without_use(self)
-        super().__post_init__()
-        self.learning_rate = rate
-        if self.coupled_weight_decay and self.optim not in _ADAMW:
-            raise ValueError(f"--coupled_weight_decay takes torch.optim.Adam: leave out --optim {self.optim.value}")
-        self.output_dir = None if chosen is None else os.path.expanduser(chosen)
 
 
 @dataclass

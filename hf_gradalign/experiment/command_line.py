@@ -22,8 +22,7 @@ from hf_gradalign.experiment.arguments import (
     ModelArguments,
     RunArguments,
 )
-from hf_gradalign.experiment.file_names import ARGUMENTS_NAME, RESULTS_NAME
-from hf_gradalign.experiment.processes import on_main_process
+from hf_gradalign.experiment.file_names import ARGUMENTS_NAME
 from hf_gradalign.utils.files import write_text_atomically
 from hf_gradalign.utils.messages import command, error_line, program
 from hf_gradalign.utils.plain_text import plain_text
@@ -228,21 +227,11 @@ def _parse(parser: RunParser, words_of_file: list[str], words: list[str]) -> tup
 def keep_arguments(options: Mapping[str, Any], folder: str | Path) -> None:
     """Write a run's options into its folder, for when it is resumed."""
     Path(folder).mkdir(parents=True, exist_ok=True)
-    write_text_atomically(Path(folder, ARGUMENTS_NAME), _kept_text(options))
+    write_text_atomically(Path(folder, ARGUMENTS_NAME), kept_text(options))
 
 
-def is_finished_run(folder: str | Path, options: Mapping[str, Any]) -> bool:
-    """Whether a folder holds a finished run of these options, as the main process sees it."""
-    names = (RESULTS_NAME, "README.md", ARGUMENTS_NAME)
-    return on_main_process(
-        lambda: (
-            all(Path(folder, name).is_file() for name in names)
-            and Path(folder, ARGUMENTS_NAME).read_text(encoding="utf-8") == _kept_text(options)
-        )
-    )
-
-
-def _kept_text(options: Mapping[str, Any]) -> str:
+def kept_text(options: Mapping[str, Any]) -> str:
+    """Return the content of `run_arguments.json`."""
     return json.dumps(_taken(options), indent=2) + "\n"
 
 

@@ -4,9 +4,13 @@ import contextlib
 import os
 import re
 import shutil
+import time
+from collections.abc import Iterator, Mapping
 from datetime import datetime
 from pathlib import Path
+from typing import Any
 
+from accelerate import PartialState
 from transformers.trainer import TRAINER_STATE_NAME, TRAINING_ARGS_NAME
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 from transformers.utils import (
@@ -20,12 +24,22 @@ from transformers.utils import (
 )
 
 import hf_gradalign.models
-from hf_gradalign.experiment.file_names import ARGUMENTS_NAME, FINGERPRINT_NAME, REPLACED_DIR, RESULTS_NAME, RUNS_DIR
-from hf_gradalign.experiment.processes import on_main_process
+from hf_gradalign.experiment.command_line import kept_text
+from hf_gradalign.experiment.file_names import (
+    ARGUMENTS_NAME,
+    FINGERPRINT_NAME,
+    LOCK_NAME,
+    REPLACED_DIR,
+    RESULTS_NAME,
+    RUNS_DIR,
+)
 from hf_gradalign.training.callbacks import BEST_CHECKPOINTS_DIR
 from hf_gradalign.training.checkpoint_integrity import summarize
 from hf_gradalign.training.conflicts.record import PARQUET_NAME, RUNNING_NAME
+from hf_gradalign.training.distributed import on_main_process
 from hf_gradalign.training.run_checkpoints import ADAPTER_DIR, RunCheckpoints, refuse_links_out, require_complete
+from hf_gradalign.utils.file_locks import LockHeldError, hold_lock
+from hf_gradalign.utils.files import refuse_link_out
 
 logger = logging.get_logger(__name__)
 
@@ -216,3 +230,94 @@ def _new_folder(label: str, create: bool) -> Path:
             return folder
         copies += 1
         folder = Path(RUNS_DIR, f"{stem}_{copies}")
+
+
+logger = logging.get_logger(__name__)
+
+
+_LOOK_EVERY = 1.0  # seconds
+
+
+@contextlib.contextmanager
+def hold_output_folder(
+    output_dir: str | None, resume_from: str | None, label: str, *, overwrite: bool = False, dry_run: bool = False
+) -> Iterator[tuple[str, bool]]:
+    """Keep other runs out of the folder that a run is written to; what is in it is looked at afterwards.
+
+    Where the last checkpoint of a named folder is resumed (`--output_dir X --resume_from_checkpoint`, the command of a
+    preemptible job), a second start waits for the first. A folder that is made here and stays empty is removed.
+
+    Args:
+        output_dir: As for `resolve_output_folder`, which comes next, with the folder.
+        resume_from: Likewise.
+        label: Likewise.
+        overwrite: Likewise.
+        dry_run: Make no folder.
+
+    Yields:
+        The folder, and whether another run in it was waited for.
+
+    Raises:
+        LockHeldError: If another run is in the folder.
+        FileExistsError: As `resolve_output_folder`.
+        FileNotFoundError: As `resolve_output_folder`.
+    """
+    if output_dir is None and resume_from is None:
+        new = _missing(Path(RUNS_DIR))
+        folder = Path(resolve_output_folder(None, None, label, create=not dry_run)[0])
+        new.insert(0, folder)
+    else:
+        folder = Path(output_dir) if output_dir else run_folder(resume_from)
+        new = _missing(folder)
+        is_resumed = resume_from is not None and folder.resolve() == run_folder(resume_from, output_dir).resolve()
+        if not is_resumed and not (folder / LOCK_NAME).exists():
+            on_main_process(lambda: refuse_occupied(folder, overwrite))  # before a file is put there
+    if dry_run and not folder.exists():
+        yield str(folder), False
+        return
+    waited = False
+    with contextlib.ExitStack() as stack:
+        while holder := on_main_process(lambda: _take(folder, stack, may_wait=resume_from == "last")):
+            if not waited:
+                logger.warning(f"The run in {folder} is in use by {holder}: waiting for it to end.")
+            waited = True
+            time.sleep(_LOOK_EVERY)
+        if PartialState().is_main_process:
+            stack.callback(_remove_if_empty, new)
+        yield str(folder), waited
+
+
+def _take(folder: Path, stack: contextlib.ExitStack, may_wait: bool) -> str | None:
+    """Take the folder's lock, or say who has it."""
+    folder.mkdir(parents=True, exist_ok=True)
+    refuse_link_out(folder / LOCK_NAME, folder)
+    try:
+        stack.enter_context(hold_lock(folder / LOCK_NAME, f"the run in {folder}"))
+    except LockHeldError as held:
+        if not may_wait:
+            raise
+        return held.holder
+    return None
+
+
+def _missing(folder: Path) -> list[Path]:
+    return [path for path in (folder, *folder.parents) if not path.exists()]
+
+
+def _remove_if_empty(new: list[Path]) -> None:
+    """Take away the folders that were made here, innermost first, where nothing but the lock is in them."""
+    for path in new:
+        with contextlib.suppress(OSError):
+            if {each.name for each in path.iterdir()} <= {LOCK_NAME, f"{LOCK_NAME}.holder"}:
+                shutil.rmtree(path)
+
+
+def is_finished_run(folder: str | Path, options: Mapping[str, Any]) -> bool:
+    """Whether a folder holds a finished run of these options, as the main process sees it."""
+    names = (RESULTS_NAME, "README.md", ARGUMENTS_NAME)
+    return on_main_process(
+        lambda: (
+            all(Path(folder, name).is_file() for name in names)
+            and Path(folder, ARGUMENTS_NAME).read_text(encoding="utf-8") == kept_text(options)
+        )
+    )

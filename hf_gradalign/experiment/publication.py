@@ -1,16 +1,151 @@
-"""Publishing a run: trouble with the Hub is told early and never costs the trained model."""
+"""The model card of a run, and its push to the Hub."""
 
+import shlex
 import threading
+from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 from huggingface_hub import get_token
 from huggingface_hub.errors import HFValidationError
 from huggingface_hub.utils import validate_repo_id
 from transformers.utils import logging
 
-from hf_gradalign.experiment.arguments import AudioSpoofTrainingArguments
-from hf_gradalign.hub import PublishingError, check_access, publish
+from hf_gradalign.data.corpora import CorpusSpec, parse_corpus
+from hf_gradalign.experiment.arguments import AudioSpoofTrainingArguments, DataArguments, RunArguments
+from hf_gradalign.experiment.command_line import command_words
+from hf_gradalign.experiment.preparation import Preparation
+from hf_gradalign.experiment.results import RunResults
+from hf_gradalign.experiment.views import CLEAN, parse_views, shown_recipe, shown_views
+from hf_gradalign.hub import ModelCardFacts, PublishingError, check_access, publish, write_model_card
+from hf_gradalign.models import SpoofDetectorForAudioClassification
+from hf_gradalign.training import find_conflict_record
+from hf_gradalign.training.conflicts.figures import draw_run_figures
 from hf_gradalign.utils.plain_text import plain_text
+
+_DEMO_LANGUAGES = ("en", "es", "fr", "it", "ru")
+_SPLITS = {"eval": "validation", "test": "test"}
+
+
+def write_run_card(results: RunResults, preparation: Preparation, run: RunArguments) -> Path:
+    """Write the model card into the run's folder, and the figures of the conflict record that it shows.
+
+    Args:
+        results: What the run found.
+        preparation: What it trained with.
+        run: The run's arguments. The card shows its command line; folders of this machine are cut to their names.
+
+    Returns:
+        Path of the card.
+    """
+    model_args, data_args, args = run.model, run.data, run.training
+    trained_on = [parse_corpus(text) for text in data_args.corpora]
+    is_demo = all(spec.is_demo for spec in trained_on)
+    record = find_conflict_record(args.output_dir) if args.conflict_record != "none" else None
+    facts = ModelCardFacts(
+        model_name=(args.hub_model_id or Path(args.output_dir).name).split("/")[-1],
+        repo_id=args.hub_model_id,
+        base_model=model_args.model_name_or_path,
+        dataset_name=_listed([_shown_name(spec) for spec in trained_on]),
+        dataset_id=trained_on[0].hub_id if len(trained_on) == 1 else None,
+        is_demo_corpus=is_demo,
+        license=model_args.model_license,
+        languages=_DEMO_LANGUAGES if is_demo else (),
+        alignment_method=args.align_gradients,
+        alignment_options=args.alignment_options or {},
+        views={
+            name: None if recipe == CLEAN else shown_recipe(recipe) for name, recipe in data_args.view_recipes.items()
+        },
+        view_weights=args.view_weights or {},
+        hyperparameters=_hyperparameters(results, run, preparation),
+        results={
+            split: {
+                "eer": results.metrics[f"{prefix}_eer"],
+                "threshold": results.metrics[f"{prefix}_eer_threshold"],
+                "by_system": results.eer_by_system.get(prefix, {}),
+                **_measured_on(split, data_args, preparation),
+            }
+            for prefix, split in _SPLITS.items()
+            if f"{prefix}_eer" in results.metrics
+        },
+        conflict_rate=results.conflict_rate,
+        conflict_rate_by_epoch=list(results.conflict_rate_by_epoch.values()),
+        conflict_record=record and record.name,
+        figures=draw_run_figures(args.output_dir) if record else {},
+        sampling_rate=preparation.feature_extractor.sampling_rate,
+        window_seconds=data_args.eval_window_seconds,
+        brings_code=isinstance(preparation.model, SpoofDetectorForAudioClassification),
+        id2label=preparation.model.config.id2label,
+        n_parameters=preparation.model.num_parameters(),
+        versions=results.versions,
+        command=shlex.join(_shown_words(command_words(run.options))),
+    )
+    return write_model_card(args.output_dir, facts)
+
+
+def _shown_name(spec: CorpusSpec) -> str:
+    """A corpus for others to read: where on this machine it lies says nothing to them."""
+    if spec.is_demo:
+        return "the hf_gradalign demo corpus"
+    if spec.layout is not None:
+        return spec.layout.title
+    return spec.hub_id or spec.name
+
+
+def _measured_on(split: str, data_args: DataArguments, preparation: Preparation) -> dict[str, str | None]:
+    """The corpus of a split, where it is not simply the one that was trained on."""
+    eval_sources = getattr(preparation, "eval_sources", {})
+    if split not in eval_sources or data_args.corpora == [eval_sources[split]]:
+        return {}
+    spec = parse_corpus(eval_sources[split])
+    return {"dataset_name": _shown_name(spec), "dataset_id": spec.hub_id}
+
+
+def _listed(names: Sequence[str]) -> str:
+    *first, last = names
+    return f"{', '.join(first)} and {last}" if first else last
+
+
+def _shown_words(command: Sequence[str]) -> Iterator[str]:
+    for before, word in zip(["", *command], command, strict=False):
+        yield shown_views(parse_views(word)) if before == "--views" else _without_folders(word)
+
+
+def _without_folders(word: str) -> str:
+    name, colon, path = word.partition(":")
+    if colon and Path(path).expanduser().is_absolute():  # a named corpus and where it is
+        return f"{name}:{Path(path).name}"
+    return Path(word).name if Path(word).is_absolute() else word
+
+
+def _hyperparameters(results: RunResults, run: RunArguments, preparation: Preparation) -> dict[str, Any]:
+    data_args, args = run.data, run.training
+    weights = getattr(preparation.model.config, "class_weights", None)
+    return {
+        "corpus weights": ", ".join(f"{weight:g}" for weight in data_args.corpus_weights or ()) or None,
+        "classes balanced": "yes" if data_args.balance_classes else None,
+        "training clips": "streamed" if data_args.streaming else len(preparation.train_dataset),
+        "epochs": args.num_train_epochs if args.max_steps <= 0 else None,
+        "updates": args.max_steps if args.max_steps > 0 else None,
+        "utterances a batch (per device)": args.per_device_train_batch_size,
+        "processes": args.world_size,
+        "accumulation steps": args.gradient_accumulation_steps,
+        "learning rate": args.learning_rate,
+        "schedule": args.lr_scheduler_type.value,
+        "weight decay": args.weight_decay,
+        "optimiser": "Adam, weight decay in the gradient" if args.coupled_weight_decay else None,
+        "alignment scope": args.alignment_scope if args.alignment_scope != "model" else None,
+        "modules aligned apart": ", ".join(args.alignment_modules or ()) or None,
+        "parameters aligned": ", ".join(args.alignment_parameters or ()) or None,
+        "gradient norm clipped at": args.max_grad_norm or None,
+        "class weights (spoof, bona fide)": None if weights is None else ", ".join(f"{w:g}" for w in weights),
+        "training window (s)": data_args.window_seconds,
+        "crop": data_args.crop,
+        "selected by": f"validation {args.metric_for_best_model}" if args.load_best_model_at_end else None,
+        "checkpoints averaged": results.averaged_checkpoints or None,
+        "seed": args.seed,
+    }
+
 
 logger = logging.get_logger(__name__)
 

@@ -20,13 +20,11 @@ from transformers.utils import logging
 
 from hf_gradalign.data.view_maker import seeded_generators
 from hf_gradalign.experiment.arguments import AudioSpoofTrainingArguments, RunArguments
-from hf_gradalign.experiment.card import write_run_card
-from hf_gradalign.experiment.evaluation import error_rates_by_system
 from hf_gradalign.experiment.file_names import ARGUMENTS_NAME
 from hf_gradalign.experiment.preparation import Preparation
-from hf_gradalign.experiment.results import summary_table
-from hf_gradalign.experiment.run_trainer import SetupError, make_trainer
-from hf_gradalign.experiment.training_run import conclude
+from hf_gradalign.experiment.publication import write_run_card
+from hf_gradalign.experiment.results import error_rates_by_system, summary_table
+from hf_gradalign.experiment.training_run import SetupError, conclude, make_trainer
 from hf_gradalign.scoring import write_score_file
 from hf_gradalign.training import BestCheckpoints, GradientAlignmentTrainer
 from hf_gradalign.training.conflicts.figures import FIGURES_DIR, can_draw

@@ -17,9 +17,9 @@ from hf_gradalign.data.columns import with_encoded_audio
 from hf_gradalign.experiment.arguments import RunArguments
 from hf_gradalign.experiment.file_names import FINGERPRINT_NAME
 from hf_gradalign.experiment.preparation import Preparation
-from hf_gradalign.experiment.processes import on_main_process
 from hf_gradalign.experiment.views import CLEAN, shown_recipe
 from hf_gradalign.scoring.fingerprint import digest_of_audio, digest_of_weights
+from hf_gradalign.training.distributed import on_main_process
 from hf_gradalign.utils.files import write_text_atomically
 
 logger = logging.get_logger(__name__)

@@ -9,9 +9,8 @@ from transformers import TrainerCallback
 
 from hf_gradalign.experiment.arguments import RunArguments
 from hf_gradalign.experiment.command_line import describe_resumed, keep_arguments
-from hf_gradalign.experiment.disk_space import require_disk_space
-from hf_gradalign.experiment.dry_run.report import DryRunReport
-from hf_gradalign.experiment.dry_run.running import dry_run
+from hf_gradalign.experiment.dry_run import dry_run
+from hf_gradalign.experiment.estimates import DryRunReport, require_disk_space
 from hf_gradalign.experiment.output_folder import resolve_output_folder, set_aside
 from hf_gradalign.experiment.preparation import Preparation, prepare
 from hf_gradalign.experiment.publication import announce_hub, require_publishable

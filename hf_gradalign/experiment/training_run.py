@@ -1,33 +1,98 @@
-"""One run: train, select, average, evaluate, save."""
+"""The training of a run: make the trainer, train, select, average, evaluate, save."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import torch
+from torch.optim import Optimizer
 from transformers import TrainerCallback
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 from transformers.utils import logging
 
-from hf_gradalign.experiment.arguments import RunArguments
+from hf_gradalign.data import ViewCollator
+from hf_gradalign.experiment.arguments import AudioSpoofTrainingArguments, RunArguments
 from hf_gradalign.experiment.corpora import system_column
-from hf_gradalign.experiment.evaluation import class_indices, countermeasure_scores, error_rates_by_system, remarks_on
 from hf_gradalign.experiment.preparation import Preparation
 from hf_gradalign.experiment.results import (
+    CountermeasureMetrics,
     RunResults,
+    class_indices,
+    countermeasure_scores,
     describe_settings,
+    error_rates_by_system,
     read_train_metrics,
+    remarks_on,
     steps_of,
     without_timing,
 )
-from hf_gradalign.experiment.run_trainer import make_trainer
 from hf_gradalign.scoring import write_score_file
+from hf_gradalign.scoring.windowing import taking_windows_as_they_are
 from hf_gradalign.training import (
     BestCheckpoints,
+    CoupledDecayAdam,
     GradientAlignmentTrainer,
+    ResumableEarlyStopping,
     SaveOnInterrupt,
     average_checkpoints,
     load_whole_state,
 )
+
+
+class SetupError(ValueError):
+    """The trainer cannot be made as the arguments say, or a package that they need is not there."""
+
+
+def make_trainer(
+    preparation: Preparation, args: AudioSpoofTrainingArguments, callbacks: Sequence[TrainerCallback] = ()
+) -> GradientAlignmentTrainer:
+    """A trainer with the optimiser, early stopping and collection of the best checkpoints that the arguments ask for.
+
+    Args:
+        preparation: Data and model.
+        args: The run's arguments.
+        callbacks: Further callbacks; they come first.
+
+    Raises:
+        SetupError: If the run is set up in a way in which gradients cannot be aligned, or an option of the Trainer
+            could not do its work.
+    """
+    callbacks = list(callbacks)
+    if args.early_stopping_patience is not None:
+        callbacks.append(ResumableEarlyStopping(args.early_stopping_patience))
+    if args.average_best_checkpoints > 1:
+        callbacks.append(BestCheckpoints(args.average_best_checkpoints))
+    try:
+        return GradientAlignmentTrainer(
+            model=preparation.model,
+            args=args,
+            train_dataset=preparation.train_dataset,
+            eval_dataset=preparation.eval_datasets["validation"],
+            data_collator=ViewCollator(taking_windows_as_they_are(preparation.feature_extractor)),
+            processing_class=preparation.feature_extractor,
+            compute_metrics=CountermeasureMetrics(getattr(preparation.model.config, "class_weights", None)),
+            callbacks=callbacks,
+            batch_transform=preparation.batch_transform,
+            optimizer_cls_and_kwargs=_optimiser(args),
+        )
+    except torch.OutOfMemoryError:
+        raise
+    except (ValueError, ImportError, RuntimeError) as error:  # transformers' own checks raise all three
+        raise SetupError(str(error)) from error
+
+
+def _optimiser(args: AudioSpoofTrainingArguments) -> tuple[type[Optimizer], dict[str, Any]] | None:
+    """What the Trainer is to make its optimiser of; None for what it makes by itself."""
+    if not args.coupled_weight_decay:
+        return None
+    return CoupledDecayAdam, {
+        "lr": args.learning_rate,
+        "betas": (args.adam_beta1, args.adam_beta2),
+        "eps": args.adam_epsilon,
+        "weight_decay": args.weight_decay,
+    }
+
 
 logger = logging.get_logger(__name__)
 

@@ -7,8 +7,7 @@ from typing import Any
 
 import yaml
 
-from hf_gradalign.experiment.file_names import RESULTS_NAME
-from hf_gradalign.experiment.run_lock import LOCK_NAME
+from hf_gradalign.experiment.file_names import LOCK_NAME, RESULTS_NAME
 from hf_gradalign.study.definition import StudyError
 from hf_gradalign.study.table_files import SETTINGS
 from hf_gradalign.utils.file_faults import json_fault

@@ -1,14 +1,16 @@
-"""Distributed training: FSDP2 with speech models, and leaving the process group."""
+"""Distributed training: FSDP2 with speech models, work of the main process, and leaving the process group."""
 
 import gc
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Callable, Mapping
+from typing import Any, TypeVar
 
-from accelerate import Accelerator
+from accelerate import Accelerator, PartialState
 from torch import Tensor, distributed, nn
 from torch.distributed.checkpoint.state_dict import StateDictOptions, set_model_state_dict
 
 from hf_gradalign.alignment import is_sharded_tensor
+
+T = TypeVar("T")
 
 
 def prepare_for_fsdp(model: Any, accelerator: Accelerator) -> None:
@@ -48,6 +50,26 @@ def load_whole_state(model: nn.Module, state: Mapping[str, Tensor]) -> tuple[lis
     else:
         outcome = model.load_state_dict(state, strict=False)
     return list(outcome.missing_keys), list(outcome.unexpected_keys)
+
+
+def on_main_process(work: Callable[[], T]) -> T:
+    """Do some work in the main process only, and return its result in every process.
+
+    Raises:
+        ValueError: If the work raised it, in every process.
+        OSError: Likewise.
+    """
+    outcome: list[Any] = [None, None]
+    if PartialState().is_main_process:
+        try:
+            outcome[0] = work()
+        except (ValueError, OSError) as error:
+            outcome[1] = error
+    if distributed.is_available() and distributed.is_initialized():
+        distributed.broadcast_object_list(outcome)  # not accelerate's, which does nothing where it knows no accelerator
+    if outcome[1] is not None:
+        raise outcome[1]
+    return outcome[0]
 
 
 def leave_process_group() -> None:

@@ -11,7 +11,7 @@ from datasets import DatasetDict
 
 from hf_gradalign.experiment import parse_arguments, rehearsal, rehearse
 from hf_gradalign.experiment.corpora import RunCorpora
-from hf_gradalign.experiment.dry_run.stand_ins import synthetic_clips
+from hf_gradalign.experiment.dry_run import synthetic_clips
 from hf_gradalign.experiment.preparation import check_views, put_together
 from hf_gradalign.models import SpoofDetectorFeatureExtractor
 from hf_gradalign.training import GradientAlignmentTrainer
@@ -77,7 +77,7 @@ def test_model_and_random_states_stay_as_they_are(rehearsed, tmp_path, words):
     ("place", "message"),
     [
         (
-            "hf_gradalign.experiment.evaluation.CountermeasureMetrics.__call__",
+            "hf_gradalign.experiment.results.CountermeasureMetrics.__call__",
             "evaluation was tried before training and failed: no room",
         ),
         (

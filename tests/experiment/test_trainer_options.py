@@ -17,7 +17,7 @@ from transformers import TrainerCallback, TrainingArguments, Wav2Vec2Config
 
 from hf_gradalign.experiment import parse_arguments, rehearse, train_and_evaluate
 from hf_gradalign.experiment.corpora import RunCorpora
-from hf_gradalign.experiment.dry_run.stand_ins import synthetic_clips
+from hf_gradalign.experiment.dry_run import synthetic_clips
 from hf_gradalign.experiment.preparation import check_views, put_together
 from hf_gradalign.models import load_audio_classifier
 from hf_gradalign.scoring import read_score_file

@@ -142,7 +142,7 @@ def test_methods_of_torchjd(run_script, tmp_path, capsys):
     assert "--align_gradients none" in command
     assert "alignment_options" not in command
     assert run_script("--align_gradients", "krum", output_dir=tmp_path / "other") == 2
-    assert "error: alignment method 'krum' cannot weigh 2 views" in capsys.readouterr().err
+    assert "error: alignment method 'krum' does not support 2 views" in capsys.readouterr().err
 
 
 def test_averages_the_best_and_weighs_classes(run_script, tmp_path):

@@ -11,7 +11,7 @@ import soundfile
 from transformers import AutoModelForAudioClassification
 from transformers.integrations import integration_utils
 
-from hf_gradalign.experiment import corpora, disk_space, publication
+from hf_gradalign.experiment import corpora, estimates, publication
 from hf_gradalign.models import small_wav2vec2_config
 from hf_gradalign.training import GradientAlignmentTrainer
 
@@ -116,7 +116,7 @@ def test_a_bad_clip_in_a_large_test_split(run_script, tmp_path, monkeypatch, nev
 
 
 def test_too_little_room_on_the_disk(run_script, tmp_path, monkeypatch, never_train, capsys):
-    monkeypatch.setattr(disk_space.shutil, "disk_usage", lambda path: SimpleNamespace(free=1_000_000))
+    monkeypatch.setattr(estimates.shutil, "disk_usage", lambda path: SimpleNamespace(free=1_000_000))
     assert run_script(output_dir=tmp_path / "out") == 2
     error = capsys.readouterr().err
     assert f"error: the run writes to {tmp_path / 'out'} up to 21 MB (8 MB per checkpoint, " in error
@@ -127,7 +127,7 @@ def test_too_little_room_on_the_disk(run_script, tmp_path, monkeypatch, never_tr
 def test_a_dry_run_tells_the_disk(run_script, tmp_path, monkeypatch, capsys):
     assert run_script("--dry_run", output_dir=tmp_path / "out") == 0
     assert " GB free\n" in capsys.readouterr().out
-    monkeypatch.setattr(disk_space.shutil, "disk_usage", lambda path: SimpleNamespace(free=1_000_000))
+    monkeypatch.setattr(estimates.shutil, "disk_usage", lambda path: SimpleNamespace(free=1_000_000))
     assert run_script("--dry_run", output_dir=tmp_path / "out") == 2
     printed = capsys.readouterr()
     assert "1 MB free: too little\n" in printed.out

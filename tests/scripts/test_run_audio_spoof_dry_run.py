@@ -10,8 +10,8 @@ import huggingface_hub.constants
 import pytest
 import torch
 
-from hf_gradalign.experiment.dry_run import stand_ins as stand_in_model
-from hf_gradalign.experiment.dry_run.running import _bound
+from hf_gradalign.experiment import dry_run
+from hf_gradalign.experiment.dry_run import _bound
 from hf_gradalign.models import small_wav2vec2_config
 from hf_gradalign.training import GradientAlignmentTrainer
 
@@ -36,7 +36,7 @@ def temporary(monkeypatch, tmp_path):
 @pytest.fixture
 def small_xls_r(monkeypatch):
     fields = small_wav2vec2_config(num_hidden_layers=1).to_dict()
-    monkeypatch.setitem(stand_in_model._BUILT_IN, XLS_R, fields)
+    monkeypatch.setitem(dry_run._BUILT_IN, XLS_R, fields)
 
 
 def rows_of(printed):
@@ -140,7 +140,7 @@ def test_a_stream(run_script, tmp_path, load_script, capsys):
         (["--corpus", "asvspof2019_la:/data"], "Did you mean asvspoof2019_la:/data?"),
         (["--views", "clean,rawbost"], "unknown augmentation 'rawbost'"),
         (["--augmentation", "musan_rir:/no/musan"], "/no/musan is neither a folder"),
-        (["--align_gradients", "krum"], "alignment method 'krum' cannot weigh 2 views"),
+        (["--align_gradients", "krum"], "alignment method 'krum' does not support 2 views"),
         (["--head", "aasits"], "there is no head 'aasits'"),
         (["--model_name_or_path", "/no/model"], "/no/model"),
     ],

@@ -15,7 +15,7 @@ import forked_group
 import pytest
 from safetensors.torch import load_file
 
-from hf_gradalign.experiment import run_lock
+from hf_gradalign.experiment import output_folder
 from hf_gradalign.utils.file_locks import hold_lock
 
 SCRIPT = Path(__file__).parents[2] / "scripts" / "run_audio_spoof.py"
@@ -23,7 +23,7 @@ SCRIPT = Path(__file__).parents[2] / "scripts" / "run_audio_spoof.py"
 
 def _hold(folder, ready):
     folder.mkdir(parents=True, exist_ok=True)
-    with hold_lock(folder / run_lock.LOCK_NAME, "it"):
+    with hold_lock(folder / output_folder.LOCK_NAME, "it"):
         ready.send(True)
         signal.pause()
 
@@ -61,7 +61,7 @@ def test_a_second_start_is_refused_and_one_of_a_preemptible_job_waits(
         other_run.kill()
         other_run.join()
 
-    monkeypatch.setattr(run_lock.time, "sleep", finish)
+    monkeypatch.setattr(output_folder.time, "sleep", finish)
     weights = (finished / "model.safetensors").read_bytes()
     assert run_script(*words, output_dir=out) == 0
     assert f"The run in {out} is complete" in capsys.readouterr().out

@@ -1,8 +1,12 @@
+"""What a dry run trains where there is no data and no network."""
+
 import huggingface_hub.constants
+import numpy as np
 import pytest
 from transformers import AutoConfig, Wav2Vec2Config
 
-from hf_gradalign.experiment.dry_run.stand_ins import is_out_of_reach, stand_in_config
+from hf_gradalign.data import decode_audio
+from hf_gradalign.experiment.dry_run import is_out_of_reach, stand_in_config, synthetic_clips
 from hf_gradalign.models import SpoofDetectorConfig
 
 XLS_R = "facebook/wav2vec2-xls-r-300m"
@@ -33,3 +37,13 @@ def test_out_of_reach_is_not_the_same_as_wrong(tmp_path):
     with pytest.raises((OSError, ValueError)) as wrong:
         AutoConfig.from_pretrained(str(tmp_path / "empty"))
     assert not is_out_of_reach(wrong.value)
+
+
+def test_both_classes_in_two_lengths():
+    clips = synthetic_clips(5, 0.5, 16_000, "train")
+    assert clips["label"][:] == [0, 1, 0, 1, 0]
+    assert len(set(clips["utterance_id"][:])) == 5
+    samples = [decode_audio(audio, 16_000) for audio in clips["audio"][:]]
+    assert [len(clip) for clip in samples] == [6400, 6400, 9600, 9600, 6400]
+    assert all(0.05 < np.abs(clip).max() < 1 for clip in samples)
+    assert not clips.cache_files  # nothing on disk

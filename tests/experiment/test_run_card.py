@@ -5,7 +5,7 @@ from types import SimpleNamespace
 import pytest
 from conflict_rows import make_rows, write_rows
 from huggingface_hub import ModelCard
-from test_summary import make_results
+from test_results import make_results
 
 from hf_gradalign.experiment import (
     AudioSpoofTrainingArguments,

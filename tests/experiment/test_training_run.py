@@ -7,9 +7,9 @@ from transformers import TrainerCallback
 
 from hf_gradalign.experiment import parse_arguments
 from hf_gradalign.experiment.corpora import RunCorpora
-from hf_gradalign.experiment.dry_run.stand_ins import synthetic_clips
+from hf_gradalign.experiment.dry_run import synthetic_clips
 from hf_gradalign.experiment.preparation import check_views, put_together
-from hf_gradalign.experiment.run_trainer import make_trainer
+from hf_gradalign.experiment.training_run import make_trainer
 from hf_gradalign.models import load_audio_classifier, small_wav2vec2_config
 
 WORDS = ["--max_steps", "1", "--per_device_train_batch_size", "2", "--window_seconds", "0.25", "--disable_tqdm", "true"]

@@ -1,8 +1,7 @@
 import pytest
 
 from hf_gradalign.experiment import parse_arguments
-from hf_gradalign.experiment.dry_run.estimate import estimate_run
-from hf_gradalign.experiment.dry_run.report import duration
+from hf_gradalign.experiment.estimates import duration, estimate_run
 
 CLIPS = {"train": 101, "validation": 33, "test": 64}
 

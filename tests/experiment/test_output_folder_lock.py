@@ -8,7 +8,7 @@ import threading
 
 import pytest
 
-from hf_gradalign.experiment import hold_output_folder, run_lock
+from hf_gradalign.experiment import hold_output_folder, output_folder
 from hf_gradalign.utils.file_locks import LockHeldError
 
 
@@ -57,7 +57,7 @@ def test_a_dead_run_does_not_block(tmp_path, other_run):
 
 
 def test_a_preemptible_job_waits_for_its_other_start(tmp_path, other_run, monkeypatch, caplog):
-    monkeypatch.setattr(run_lock.time, "sleep", lambda seconds: (other_run.kill(), other_run.join()))
+    monkeypatch.setattr(output_folder.time, "sleep", lambda seconds: (other_run.kill(), other_run.join()))
     with hold_output_folder(str(tmp_path / "run"), "last", "") as (_, waited):
         assert waited
     assert f"is in use by process {other_run.pid} on" in caplog.text

@@ -1,15 +1,22 @@
-"""The dry run itself: a few real updates, timed."""
+"""The dry run: check a run and take two timed updates on synthetic audio."""
 
 import copy
+import io
 import statistics
 import tempfile
 import time
 from pathlib import Path
 from typing import Any
 
+import datasets
+import numpy as np
+import soundfile
 import torch
 from datasets import Dataset, DatasetDict
+from huggingface_hub.errors import LocalEntryNotFoundError, OfflineModeIsEnabled
 from transformers import (
+    AutoConfig,
+    PretrainedConfig,
     PreTrainedModel,
     PrinterCallback,
     TrainerCallback,
@@ -25,15 +32,83 @@ from transformers.utils import logging
 from hf_gradalign.data import ViewDataset
 from hf_gradalign.experiment.arguments import AudioSpoofTrainingArguments, RunArguments
 from hf_gradalign.experiment.corpora import RunCorpora, load_run_corpora, stream_training_corpora
-from hf_gradalign.experiment.disk_space import disk_space
-from hf_gradalign.experiment.dry_run.estimate import estimate_run
-from hf_gradalign.experiment.dry_run.report import DryRunReport
-from hf_gradalign.experiment.dry_run.stand_ins import is_out_of_reach, stand_in_config, synthetic_clips
+from hf_gradalign.experiment.estimates import DryRunReport, disk_space, estimate_run
 from hf_gradalign.experiment.preparation import Preparation, check_views, load_model, put_together
 from hf_gradalign.experiment.rehearsal import rehearse
-from hf_gradalign.experiment.run_trainer import make_trainer
+from hf_gradalign.experiment.training_run import make_trainer
 from hf_gradalign.experiment.views import try_views
+from hf_gradalign.models import ID2LABEL
+from hf_gradalign.models.configuration_spoof_detector import XLS_R_300M
 from hf_gradalign.utils.memory import peak_memory
+
+_BUILT_IN: dict[str, dict[str, Any]] = {"facebook/wav2vec2-xls-r-300m": XLS_R_300M}
+
+
+def is_out_of_reach(error: BaseException) -> bool:
+    """Whether an error means that the Hub was not reached, rather than that it has no such model."""
+    cause: BaseException | None = error
+    while cause is not None:
+        if isinstance(cause, LocalEntryNotFoundError | OfflineModeIsEnabled):
+            return True
+        cause = cause.__cause__ or cause.__context__
+    return False
+
+
+def stand_in_config(name: str, **hub_options: Any) -> PretrainedConfig | None:
+    """The configuration of a model whose weights are not to be had: the Hub's from the cache, or a built-in one.
+
+    Args:
+        name: Hub id.
+        hub_options: `revision`, `cache_dir`, `trust_remote_code`.
+
+    Returns:
+        The configuration; None where neither is there.
+    """
+    try:
+        return AutoConfig.from_pretrained(name, local_files_only=True, **hub_options)
+    except OSError:
+        fields = _BUILT_IN.get(name)
+    if fields is None:
+        return None
+    fields = dict(fields)
+    return AutoConfig.for_model(fields.pop("model_type"), **fields)
+
+
+_PITCH = (90.0, 250.0)  # Hz
+
+
+def synthetic_clips(count: int, seconds: float, sampling_rate: int, prefix: str) -> Dataset:
+    """Clips of a buzz in noise, spoof and bona fide in turn, as FLAC in memory.
+
+    Half of them are a fifth longer than `seconds` and half a fifth shorter, so that both cutting and repeating are
+    tried. Always the same.
+
+    Args:
+        count: How many, at least 1.
+        seconds: About how long.
+        sampling_rate: In Hz.
+        prefix: Of their `utterance_id`.
+
+    Returns:
+        Columns `audio` (encoded), `label` (0 spoof, 1 bona fide), `utterance_id` and `system`.
+    """
+    generator = np.random.default_rng(0)
+    columns: dict[str, list] = {"audio": [], "label": [], "utterance_id": [], "system": []}
+    for index in range(count):
+        label = index % len(ID2LABEL)
+        times = np.arange(max(1, round(seconds * (0.8, 1.2)[index // 2 % 2] * sampling_rate))) / sampling_rate
+        phase = 2 * np.pi * generator.uniform(*_PITCH) * times
+        buzz = sum(np.sin(harmonic * phase) / harmonic for harmonic in range(1, 6))
+        samples = 0.1 * buzz + 0.01 * generator.standard_normal(len(times))
+        content = io.BytesIO()
+        soundfile.write(content, samples, sampling_rate, format="FLAC")
+        name = f"{prefix}_{index}"
+        columns["audio"].append({"bytes": content.getvalue(), "path": f"{name}.flac"})
+        columns["label"].append(label)
+        columns["utterance_id"].append(name)
+        columns["system"].append("-" if label else "synthetic")
+    return Dataset.from_dict(columns).cast_column("audio", datasets.Audio(decode=False))
+
 
 logger = logging.get_logger(__name__)
 
@@ -242,4 +317,4 @@ def _take_steps(preparation: Preparation, args: AudioSpoofTrainingArguments, clo
     trainer.evaluate()
 
 
-__all__ = ["StepClock", "dry_run"]
+__all__ = ["StepClock", "dry_run", "is_out_of_reach", "stand_in_config", "synthetic_clips"]

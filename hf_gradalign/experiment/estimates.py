@@ -1,0 +1,371 @@
+"""What a run will take: its time, its disk space, and the report of a dry run."""
+
+import math
+import os
+import shutil
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from accelerate.utils import gather_object
+from torch import nn
+from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
+from transformers.utils import SAFE_WEIGHTS_NAME, logging
+
+from hf_gradalign.experiment.arguments import AudioSpoofTrainingArguments
+from hf_gradalign.experiment.preparation import Preparation
+from hf_gradalign.training.callbacks import BEST_CHECKPOINTS_DIR
+
+
+@dataclass(frozen=True)
+class RunEstimate:
+    """A run's length.
+
+    Attributes:
+        updates_per_epoch: None for a stream.
+        updates: In all, if nothing stops it early.
+        evaluations: Of the validation split, the one at the end included.
+        training_seconds: Of all updates.
+        evaluation_seconds: Of all evaluations, that of the test split included.
+        least_seconds: With early stopping: where no evaluation is better than the first; None without.
+    """
+
+    updates_per_epoch: int | None
+    updates: int
+    evaluations: int
+    training_seconds: float
+    evaluation_seconds: float
+    least_seconds: float | None
+
+    @property
+    def seconds(self) -> float:
+        """At most: training and evaluations, without the saving of checkpoints."""
+        return self.training_seconds + self.evaluation_seconds
+
+
+def estimate_run(
+    args: AudioSpoofTrainingArguments,
+    clips: Mapping[str, int],
+    seconds_per_update: float,
+    seconds_per_evaluation_batch: float,
+) -> RunEstimate:
+    """Count a run's updates and evaluations and add up their times.
+
+    Args:
+        args: The run's arguments.
+        clips: How many clips each split has; `train` is left out where it is streamed.
+        seconds_per_update: Of one update, its batches loaded and augmented.
+        seconds_per_evaluation_batch: Of one batch of evaluation on one process.
+    """
+    per_epoch = None
+    if "train" in clips:
+        per_process = args.train_batch_size * args.world_size
+        batches = (
+            clips["train"] // per_process if args.dataloader_drop_last else math.ceil(clips["train"] / per_process)
+        )
+        per_epoch = max(1, math.ceil(batches / args.gradient_accumulation_steps))
+    updates = args.max_steps if args.max_steps > 0 else math.ceil(args.num_train_epochs * (per_epoch or 0))
+    between = _updates_between_evaluations(args, updates, per_epoch)
+    during = (
+        0 if between is None else math.ceil(updates / between) if args.eval_strategy == "epoch" else updates // between
+    )
+
+    def evaluation(split: str) -> float:
+        batches = math.ceil(clips.get(split, 0) / (args.eval_batch_size * args.world_size))
+        return batches * seconds_per_evaluation_batch
+
+    at_end = evaluation("validation") + evaluation("test")
+    least = None
+    if args.early_stopping_patience is not None and between is not None:
+        looks = min(args.early_stopping_patience + 1, during)
+        least = min(looks * between, updates) * seconds_per_update + looks * evaluation("validation") + at_end
+    return RunEstimate(
+        updates_per_epoch=per_epoch,
+        updates=updates,
+        evaluations=during + 1,
+        training_seconds=updates * seconds_per_update,
+        evaluation_seconds=during * evaluation("validation") + at_end,
+        least_seconds=least,
+    )
+
+
+def _updates_between_evaluations(args: AudioSpoofTrainingArguments, updates: int, per_epoch: int | None) -> int | None:
+    if args.eval_strategy == "no":
+        return None
+    if args.eval_strategy == "epoch":
+        return updates if per_epoch is None else per_epoch
+    steps = args.eval_steps or args.logging_steps
+    return max(1, math.ceil(updates * steps) if steps < 1 else int(steps))
+
+
+logger = logging.get_logger(__name__)
+
+_TIGHT = 1.2  # of what is needed: other programs write too
+_BYTES_PER_CLIP = 100  # of a score file
+_BYTES_PER_UPDATE = 1000  # of the conflict record and the log
+_REST = 10_000_000  # figures, configuration, model card, a report's files
+
+
+@dataclass(frozen=True)
+class DiskSpace:
+    """What a run writes at most, and what is free; in bytes.
+
+    Attributes:
+        folder: The run's folder.
+        weights: Size of the weights.
+        checkpoint: Size of a checkpoint to resume from.
+        checkpoints: The largest number of checkpoints at a time, the one that is being written included.
+        kept_checkpoints: How many of them are there when training ends.
+        averaged: Weights kept to be averaged that are in none of the checkpoints, at most.
+        rest: Scores, conflict record and the like.
+        present: What an earlier start of the run has already written.
+        free: What is free where the folder is.
+    """
+
+    folder: Path
+    weights: int
+    checkpoint: int
+    checkpoints: int
+    kept_checkpoints: int
+    averaged: int
+    rest: int
+    present: int
+    free: int
+
+    @property
+    def needed(self) -> int:
+        """The most that the run's folder grows by."""
+        at_most = max(self.checkpoints * self.checkpoint, self.kept_checkpoints * self.checkpoint + self.weights)
+        return max(at_most + self.averaged * self.weights + self.rest - self.present, 0)
+
+    @property
+    def is_enough(self) -> bool:
+        """Whether what is needed is free."""
+        return self.needed <= self.free
+
+    @property
+    def is_tight(self) -> bool:
+        """Whether it is free, with little to spare."""
+        return self.is_enough and _TIGHT * self.needed > self.free
+
+    def described(self) -> str:
+        """Both in words."""
+        weights = f"{_size(self.weights)} for the weights" + (f", {self.averaged + 1} times" if self.averaged else "")
+        parts = f"{_size(self.checkpoint)} per checkpoint, at most {self.checkpoints} at a time; {weights}"
+        return f"up to {_size(self.needed)} ({parts if self.checkpoints else weights}), {_size(self.free)} free"
+
+    def shortage(self) -> str:
+        """What to do where there is too little."""
+        return (
+            f"the run writes to {self.folder} {self.described()}: free some space, name another disk with "
+            "--output_dir, or keep less (--save_total_limit 1, --save_only_model, --average_best_checkpoints 1)"
+        )
+
+
+def require_disk_space(preparation: Preparation, args: AudioSpoofTrainingArguments) -> None:
+    """Refuse a run that its disk has no room for, and warn where there is little to spare.
+
+    Args:
+        preparation: Data and model of the run.
+        args: The run's arguments; `output_dir` is settled by now.
+
+    Raises:
+        ValueError: If the run may write more than is free. The same in all processes of a run.
+    """
+    clips = {split: len(dataset) for split, dataset in preparation.corpus.items()}
+    space = disk_space(preparation.model, args, clips, estimate_run(args, clips, 0.0, 0.0))
+    shortages = gather_object([space.shortage() if args.should_save and not space.is_enough else None])
+    if shortage := next(filter(None, shortages), None):
+        raise ValueError(shortage)
+    if args.should_save and space.is_tight:
+        logger.warning(f"There is little room on the disk: the run writes to {space.folder} {space.described()}.")
+
+
+def disk_space(
+    model: nn.Module, args: AudioSpoofTrainingArguments, clips: Mapping[str, int], estimate: RunEstimate
+) -> DiskSpace:
+    """Work out what a run writes, and look at what is free.
+
+    Args:
+        model: The model.
+        args: The run's arguments.
+        clips: How many clips each split has.
+        estimate: The run's number of updates and evaluations.
+    """
+    state = {id(tensor): tensor for tensor in (*model.parameters(), *model.buffers())}  # tied ones once
+    weights = sum(tensor.numel() * tensor.element_size() for tensor in state.values())
+    trained = sum(p.numel() * p.element_size() for p in set(model.parameters()) if p.requires_grad)
+    # Two moments per parameter, as Adam has them; plain SGD has none.
+    moments = 0 if args.save_only_model or args.optim == "sgd" else 2 * trained
+    saves = _saves(args, estimate)
+    keeps_best = args.load_best_model_at_end
+    kept = saves
+    if args.save_total_limit is not None and args.save_total_limit > 0:
+        kept = min(saves, max(args.save_total_limit, 2 if keeps_best else 1))
+    averaged = min(args.average_best_checkpoints, saves) if args.average_best_checkpoints > 1 else 0
+    folder = Path(args.output_dir)
+    return DiskSpace(
+        folder=folder,
+        weights=weights,
+        checkpoint=weights + moments,
+        checkpoints=min(saves, kept + 1),
+        kept_checkpoints=kept,
+        # The best one's weights are a checkpoint's, where the Trainer keeps that.
+        averaged=max(averaged - keeps_best, 0),
+        rest=_BYTES_PER_CLIP * sum(clips.values()) + _BYTES_PER_UPDATE * estimate.updates + _REST,
+        present=_size_of(_written(folder)),
+        free=shutil.disk_usage(_existing(folder)).free,
+    )
+
+
+def _size(n_bytes: int) -> str:
+    """A number of bytes for people."""
+    return f"{n_bytes / 1e9:.1f} GB" if n_bytes >= 1e9 else f"{n_bytes / 1e6:.0f} MB"
+
+
+def _saves(args: AudioSpoofTrainingArguments, estimate: RunEstimate) -> int:
+    if args.save_strategy == "no":
+        return 0
+    if args.save_strategy == "epoch":
+        return math.ceil(estimate.updates / (estimate.updates_per_epoch or estimate.updates or 1))
+    if args.save_strategy == "best":
+        return estimate.evaluations
+    steps = args.save_steps if args.save_steps >= 1 else math.ceil(estimate.updates * args.save_steps)
+    return math.ceil(estimate.updates / max(int(steps), 1))
+
+
+def _existing(folder: Path) -> Path:
+    folder = folder.absolute()
+    return next(path for path in (folder, *folder.parents) if path.exists())
+
+
+def _written(folder: Path) -> Iterable[Path]:
+    for path in folder.glob(f"{PREFIX_CHECKPOINT_DIR}-*"):
+        yield from path.rglob("*")
+    yield from (folder / BEST_CHECKPOINTS_DIR).rglob("*")
+    yield folder / SAFE_WEIGHTS_NAME
+
+
+def _size_of(paths: Iterable[Path]) -> int:
+    found = [os.stat(path) for path in paths if path.is_file()]
+    return sum({(each.st_dev, each.st_ino): each.st_size for each in found}.values())
+
+
+@dataclass(frozen=True)
+class DryRunReport:
+    """What two updates told of the run.
+
+    Attributes:
+        model: The model's name, as the arguments have it, and its head.
+        has_random_weights: Whether the model's own weights were out of reach.
+        corpus: What is trained on, as the arguments have it.
+        clips: How many clips each split has; `train` is left out where it is streamed.
+        views: Each view's recipe by name.
+        alignment: The alignment method.
+        n_parameters: Parameters of the model.
+        n_trained: Those of them that are trained.
+        utterances: Utterances an update, over all processes and micro-batches.
+        device: Where it ran: cpu, cuda, ...
+        peak_memory_mib: Of the accelerator, or of this process; None where nothing says.
+        seconds_per_update: Of the second of two updates, with the loading of its batches.
+        seconds_per_clip: Of loading and augmenting one utterance in all views, on one process.
+        bound: What an update waits for most: the model, the data or the disk.
+        loader_workers: Processes that do that; 0 for the training process itself.
+        seconds_per_evaluation_batch: Of the second of two evaluation batches.
+        utterances_per_evaluation_batch: On one process.
+        estimate: What it all comes to.
+        disk: What the run writes, and what is free.
+        epochs: The largest number of epochs; None where updates are counted.
+        patience: Of early stopping, in evaluations; None without.
+    """
+
+    model: str
+    has_random_weights: bool
+    corpus: str
+    clips: Mapping[str, int]
+    views: Mapping[str, str]
+    alignment: str
+    n_parameters: int
+    n_trained: int
+    utterances: int
+    device: str
+    peak_memory_mib: float | None
+    seconds_per_update: float
+    seconds_per_clip: float
+    bound: str
+    loader_workers: int
+    seconds_per_evaluation_batch: float
+    utterances_per_evaluation_batch: int
+    estimate: RunEstimate
+    disk: DiskSpace
+    epochs: float | None
+    patience: int | None
+
+    def text(self) -> str:
+        """The report for people."""
+        lines = ["Dry run: two updates and two evaluation batches on synthetic audio. Nothing was kept."]
+        lines += [f"  {name:<22}{value}" for name, value in self._rows() if value is not None]
+        return "\n".join(lines)
+
+    def _rows(self) -> list[tuple[str, str | None]]:
+        estimate = self.estimate
+        memory = "of this process, all included" if self.device == "cpu" else f"on {self.device}"
+        workers = f"{self.loader_workers} loader workers" if self.loader_workers else "the training process"
+        least = None
+        if estimate.least_seconds is not None:
+            least = f"{duration(estimate.least_seconds)}, if no evaluation is better than the first (patience "
+            least += f"{self.patience})"
+        return [
+            (
+                "model",
+                self.model + (", with random weights: the Hub is out of reach" if self.has_random_weights else ""),
+            ),
+            ("parameters", f"{self.n_parameters / 1e6:.2f}M, of which {self.n_trained / 1e6:.2f}M are trained"),
+            ("corpus", self.corpus),
+            ("clips", self._clips()),
+            ("views", ", ".join(f"{name} ({recipe})" for name, recipe in self.views.items())),
+            ("alignment", self.alignment),
+            ("an update", f"{_utterances(self.utterances)} in {len(self.views)} view{'s' * (len(self.views) > 1)}"),
+            ("peak memory", None if self.peak_memory_mib is None else f"{self.peak_memory_mib:.0f} MiB, {memory}"),
+            ("seconds an update", f"{self.seconds_per_update:.3g}"),
+            ("loading a clip", f"{1000 * self.seconds_per_clip:.3g} ms in all views, by {workers}"),
+            ("held back by", self.bound),
+            (
+                "an evaluation batch",
+                f"{self.seconds_per_evaluation_batch:.3g} s for {_utterances(self.utterances_per_evaluation_batch)}",
+            ),
+            ("disk", self.disk.described() + ("" if self.disk.is_enough else ": too little")),
+            ("updates an epoch", None if estimate.updates_per_epoch is None else str(estimate.updates_per_epoch)),
+            (
+                "whole run, at most",
+                f"{duration(estimate.seconds)} ({self._length()}: {duration(estimate.training_seconds)}; "
+                f"{estimate.evaluations} evaluation{'s' * (estimate.evaluations != 1)} and the test: "
+                f"{duration(estimate.evaluation_seconds)})",
+            ),
+            ("at least", least),
+        ]
+
+    def _length(self) -> str:
+        return f"{self.estimate.updates} updates" + ("" if self.epochs is None else f", {self.epochs:g} epochs")
+
+    def _clips(self) -> str:
+        shown = {} if "train" in self.clips else {"train": "streamed"}
+        return ", ".join(f"{split} {size}" for split, size in {**shown, **self.clips}.items())
+
+
+def _utterances(count: int) -> str:
+    return f"{count} utterance{'s' * (count != 1)}"
+
+
+def duration(seconds: float) -> str:
+    """Seconds for people, in the two largest units that matter."""
+    if seconds < 100:
+        return f"{seconds:.3g} s"
+    minutes = round(seconds / 60)
+    if minutes < 100:
+        return f"{minutes} min"
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours} h {minutes} min" if hours < 48 else f"{hours // 24} d {hours % 24} h"
+
+
+__all__ = ["DiskSpace", "DryRunReport", "RunEstimate", "disk_space", "duration", "estimate_run", "require_disk_space"]
