@@ -193,7 +193,7 @@ def load(path: str, arguments: argparse.Namespace) -> score_files.Clips:
         options = data.CorpusOptions([arguments.keys])
         keys = score_files.read_keys_of_corpus(
             arguments.keys,
-            split=options.values("--split", arguments.split)[arguments.keys],
+            split=options.values("--split", arguments.split)[arguments.keys] or "test",
             subset=arguments.subset,
             label_map=options.label_maps(arguments.label_map)[arguments.keys],
             label_column=options.values("--label_column", arguments.label_column)[arguments.keys],

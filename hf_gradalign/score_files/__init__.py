@@ -1,4 +1,4 @@
-"""Score and key files of all kinds of systems and corpora, evaluated: tables, comparisons, figures."""
+"""Evaluation of score files from any system against any keys: tables, comparisons and figures."""
 
 from typing import TYPE_CHECKING
 
@@ -6,23 +6,29 @@ from hf_gradalign.utils.lazy_imports import lazy_names
 
 if TYPE_CHECKING:
     from hf_gradalign.score_files.asv_scores import read_asv_error_rates
-    from hf_gradalign.score_files.clips import Clips
-    from hf_gradalign.score_files.corpus_keys import names_corpus, read_keys_of_corpus
-    from hf_gradalign.score_files.errors import ScoreFileError
+    from hf_gradalign.score_files.clips import Clips, ScoreFileError
     from hf_gradalign.score_files.evaluation import (
         Evaluation,
-        Row,
+        MetricRow,
         Settings,
         compare_clips,
         evaluate_clips,
         evaluate_trials,
         metrics_of,
     )
-    from hf_gradalign.score_files.figures import draw_bars, draw_det, draw_histograms
+    from hf_gradalign.score_files.key_reading import names_corpus, read_keys, read_keys_of_corpus
     from hf_gradalign.score_files.matching import match_keys, match_systems
     from hf_gradalign.score_files.predictions import with_own_labels
-    from hf_gradalign.score_files.reading import read_keys, read_scores
-    from hf_gradalign.score_files.tables import breakdown_table, comparison_table, described, overall_table
+    from hf_gradalign.score_files.report import (
+        breakdown_table,
+        comparison_table,
+        described,
+        draw_bars,
+        draw_det,
+        draw_histograms,
+        overall_table,
+    )
+    from hf_gradalign.score_files.score_reading import read_scores
     from hf_gradalign.utils.figure_style import import_matplotlib, save_figures
 
 __getattr__, __dir__ = lazy_names(__name__)
@@ -30,7 +36,7 @@ __getattr__, __dir__ = lazy_names(__name__)
 __all__ = [
     "Clips",
     "Evaluation",
-    "Row",
+    "MetricRow",
     "ScoreFileError",
     "Settings",
     "breakdown_table",

@@ -1,4 +1,4 @@
-"""Score and key files as columns, and the checks that both need."""
+"""The content of score and key files as columns, and the checks that both need."""
 
 from __future__ import annotations
 
@@ -12,7 +12,6 @@ from numpy.typing import NDArray
 
 from hf_gradalign.data import LABEL_NAMES, canonical_label
 from hf_gradalign.metrics import TRIAL_TYPES
-from hf_gradalign.score_files.errors import ScoreFileError
 from hf_gradalign.utils.plain_text import BLANKS, stripped_column
 
 StringColumn = pa.Array | pa.ChunkedArray
@@ -21,14 +20,18 @@ _DECIMAL_COMMA = r"[-+]?\d+,\d+([eE][-+]?\d+)?"
 _THOUSANDS = r"[-+]?[1-9]\d{0,2}(,\d{3})+"
 
 
+class ScoreFileError(ValueError):
+    """A score or key file that cannot be used. The message says what is wrong and what to do."""
+
+
 @dataclass(frozen=True)
 class Verdicts:
-    """What a score file says of clips that may be its system's predictions instead of the truth.
+    """Labels in a score file that may be predictions of the system instead of the truth.
 
     Attributes:
-        labels: 1 bona fide and 0 spoof; where it is not known which is which, two numbers, -1 for any further value.
-        are_known: Whether it is known which is which.
-        is_direction_given: Whether someone said what a high score means.
+        labels: 1 bona fide and 0 spoof. If it is unknown which is which, two numbers, and -1 for any further value.
+        are_known: Whether it is known which label is which.
+        is_direction_given: Whether the user said what a high score means.
     """
 
     labels: NDArray[np.int64]
@@ -38,18 +41,18 @@ class Verdicts:
 
 @dataclass(frozen=True)
 class Clips:
-    """What a file says of clips, or of trials of speaker verification: columns of one length.
+    """What a file says about clips, or about trials of speaker verification: columns of the same length.
 
     Attributes:
-        source: The file's name, for messages.
+        source: The name of the file, for messages.
         utterance_ids: Unique names.
         scores: Higher for bona fide; None if the file has none.
         labels: 1 bona fide and 0 spoof; None if the file has none.
         trial_types: "target", "nontarget" or "spoof"; None if the file has none.
-        columns: Further columns by name, strings.
-        notes: What a reader should be told.
-        other_ids: Names of clips that were left out on purpose, such as those of another subset.
-        verdicts: Labels of a score file that may be predictions; None if there are none, or they are the truth.
+        columns: Other columns by name, as strings.
+        notes: What the user should know about how the file was read.
+        other_ids: Names of clips that were skipped on purpose, such as those of another subset.
+        verdicts: Labels of a score file that may be predictions; None if there are none, or if they are the truth.
     """
 
     source: str
@@ -66,50 +69,57 @@ class Clips:
         return len(self.utterance_ids)
 
     def scores_and_labels(self) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
-        """Both of each clip.
+        """Return the scores and the labels.
 
         Raises:
             ScoreFileError: If there are no scores or no labels.
         """
         if self.scores is None or self.labels is None:
-            raise ScoreFileError(
-                f"{self.source} has {'no scores' if self.scores is None else 'no labels'}: match_keys."
-            )
+            missing = "scores" if self.scores is None else "labels"
+            raise ScoreFileError(f"{self.source} has no {missing}. Combine scores and labels with match_keys.")
         return self.scores, self.labels
 
-    def at(self, places: NDArray[np.integer]) -> Clips:
-        """The clips at these places, in that order."""
-        taken = pa.array(places, pa.int64())
+    def scores_and_verdicts(self) -> tuple[NDArray[np.float64], Verdicts]:
+        """Return the scores and the verdicts of a score file that has both."""
+        assert self.scores is not None, "the caller knows that there are scores"
+        assert self.verdicts is not None, "the caller knows that there are verdicts"
+        return self.scores, self.verdicts
+
+    def take(self, indices: NDArray[np.integer]) -> Clips:
+        """Return the clips at these indices, in that order."""
+        taken = pa.array(indices, pa.int64())
         return replace(
             self,
             utterance_ids=self.utterance_ids.take(taken),
-            scores=None if self.scores is None else self.scores[places],
-            labels=None if self.labels is None else self.labels[places],
-            trial_types=None if self.trial_types is None else self.trial_types[places],
+            scores=None if self.scores is None else self.scores[indices],
+            labels=None if self.labels is None else self.labels[indices],
+            trial_types=None if self.trial_types is None else self.trial_types[indices],
             columns={name: column.take(taken) for name, column in self.columns.items()},
-            verdicts=None if self.verdicts is None else replace(self.verdicts, labels=self.verdicts.labels[places]),
+            verdicts=None if self.verdicts is None else replace(self.verdicts, labels=self.verdicts.labels[indices]),
         )
 
 
-def flat(column: StringColumn) -> pa.Array:
-    """One array of strings, whatever the type was; whole numbers have no `.0`, and nothing stands around the values."""
+def as_text(column: StringColumn) -> pa.Array:
+    """Return a column as one array of strings, without quotes or blanks around values and `.0` after whole numbers."""
     column = column.combine_chunks() if isinstance(column, pa.ChunkedArray) else column
     if pa.types.is_floating(column.type):
         column = pc.if_else(pc.is_nan(column), None, column)
     text = column.cast(pa.string())
-    # Most columns need no stripping, which takes time.
+    # Most columns have nothing to strip, and the check is faster than stripping.
     return text if pc.utf8_trim(text, BLANKS + "\"'").equals(text) else stripped_column(text)
 
 
 def read_labels(
     values: StringColumn, source: str, label_map: Mapping[str, str] | None
 ) -> tuple[NDArray[np.int64], NDArray | None]:
-    """Labels, 1 bona fide and 0 spoof, and trial types where the values are such (target and nontarget are bona fide).
+    """Convert values to labels, 1 bona fide and 0 spoof, and to trial types if they are such.
+
+    Target and nontarget trials are bona fide.
 
     Raises:
-        ScoreFileError: If a label is missing or means neither class as far as is known.
+        ScoreFileError: If a label is missing, or its meaning is unknown.
     """
-    encoded = flat(values).dictionary_encode()
+    encoded = as_text(values).dictionary_encode()
     names = encoded.dictionary.to_pylist()
     indices = encoded.indices.to_numpy(zero_copy_only=False)
     types = [name if name in TRIAL_TYPES else None for name in names]
@@ -119,74 +129,52 @@ def read_labels(
     known = [canonical_label(name, label_map) for name in names]
     unknown = [repr(name) for name, meaning in zip(names, known, strict=True) if meaning is None]
     if encoded.null_count:
-        unknown.append("nothing")
+        unknown.append("an empty value")
     if unknown:
-        shown = ", ".join(unknown[:10]) + (", ..." if len(unknown) > 10 else "")
+        listed = ", ".join(unknown[:10]) + (", ..." if len(unknown) > 10 else "")
         raise ScoreFileError(
-            f"{source}: labels should be bonafide or spoof, but there is {shown}. Say what each label means with "
+            f"{source}: labels should be bonafide or spoof, but there is {listed}. Say what each label means with "
             "--label_map, for example --label_map 0=spoof 1=bonafide, or which column has the labels with "
             "--label_column."
         )
-    return np.array([LABEL_NAMES.index(name) for name in known], dtype=np.int64)[indices], None
+    return np.array([LABEL_NAMES.index(name) for name in known if name], dtype=np.int64)[indices], None
 
 
 def read_numbers(values: StringColumn, source: str, what: str) -> NDArray[np.float64]:
-    """Numbers from strings, with a decimal point, a decimal comma or a percent sign (then fractions come of them).
+    """Convert strings to numbers. They may have a decimal point, a decimal comma, or a percent sign (25 % gives 0.25).
 
     Raises:
-        ScoreFileError: If one is not a finite number, or may have a decimal comma as well as one between thousands.
+        ScoreFileError: If a value is not a finite number, or if its comma could also separate thousands.
     """
     try:
         numbers = pc.cast(values, pa.float64())
     except pa.ArrowInvalid:
-        numbers = _written_otherwise(flat(values), source, what)
+        numbers = _parse_other_notation(as_text(values), source, what)
     array = numbers.combine_chunks().to_numpy(zero_copy_only=False) if isinstance(numbers, pa.ChunkedArray) else numbers
     array = np.asarray(array, dtype=np.float64)
     n_bad = int(np.count_nonzero(~np.isfinite(array)))
     if n_bad:
-        place = int(np.argmin(np.isfinite(array)))
+        index = int(np.argmin(np.isfinite(array)))
         raise ScoreFileError(
-            f"{source}: {n_bad} of {len(array)} {what}s are NaN or infinite, the first of them number {place + 1}. "
-            "Score these clips again, or leave their lines out."
+            f"{source}: {n_bad} of {len(array)} {what}s are NaN or infinite; the first is number {index + 1}. "
+            "Score these clips again, or remove their lines."
         )
     return array
 
 
-def _written_otherwise(texts: pa.Array, source: str, what: str) -> pa.Array:
-    """Numbers that are not written as Arrow reads them."""
-    is_percentage = pc.all(pc.ends_with(texts, "%")).as_py()
-    texts = pc.utf8_rtrim(texts, "% ") if is_percentage else texts
-    has_comma = pc.match_substring_regex(texts, f"^{_DECIMAL_COMMA}$")
-    # A decimal comma is one only in a file that has no decimal points.
-    if pc.any(has_comma).as_py() and not pc.any(pc.match_substring(texts, ".")).as_py():
-        if pc.all(pc.match_substring_regex(texts.filter(has_comma), f"^{_THOUSANDS}$")).as_py():
-            raise ScoreFileError(
-                f"{source}: {what}s such as {texts.filter(has_comma)[0]} may have a decimal comma or one between "
-                "thousands. Write them with a decimal point."
-            )
-        texts = pc.replace_substring(texts, ",", ".")
-    try:
-        numbers = pc.cast(texts, pa.float64())
-    except pa.ArrowInvalid:
-        values = texts.to_pylist()
-        place = next(place for place, text in enumerate(values) if not _is_number(text))  # as Arrow reads numbers
-        raise ScoreFileError(f"{source}: {what} number {place + 1} is {values[place]!r}, which is no number.") from None
-    return pc.divide(numbers, 100.0) if is_percentage else numbers
-
-
 def with_unique_ids(clips: Clips, what: str) -> Clips:
-    """The clips without lines that say the same twice.
+    """Return the clips without lines that repeat others.
 
     Raises:
-        ScoreFileError: If a line has no id, or an id is there twice with different scores or labels.
+        ScoreFileError: If a line has no id, or an id has two different scores or labels.
     """
     names = pc.fill_null(clips.utterance_ids, "")
     n_nameless = pc.sum(pc.equal(names, "")).as_py() or 0
     if n_nameless:
-        place = pc.index(names, "").as_py()
+        index = pc.index(names, "").as_py()
         raise ScoreFileError(
-            f"{clips.source}: {n_nameless} of {len(clips)} lines have no utterance id, the first of them number "
-            f"{place + 1}. Name these clips, leave their lines out, or say which column has the ids with --id_column."
+            f"{clips.source}: {n_nameless} of {len(clips)} lines have no utterance id; the first is number "
+            f"{index + 1}. Name these clips, remove their lines, or say which column has the ids with --id_column."
         )
     encoded = names.dictionary_encode()
     if len(encoded.dictionary) == len(clips):
@@ -195,20 +183,45 @@ def with_unique_ids(clips: Clips, what: str) -> Clips:
     _, first, inverse = np.unique(codes, return_index=True, return_inverse=True)
     for column in (clips.scores, clips.labels, clips.trial_types):
         if column is not None and (column != column[first][inverse]).any():
-            place = int(np.argmax(column != column[first][inverse]))
-            name = clips.utterance_ids[place].as_py()
+            index = int(np.argmax(column != column[first][inverse]))
+            name = clips.utterance_ids[index].as_py()
             raise ScoreFileError(
-                f"{clips.source}: {what} of {name!r} is there twice, and not the same: {column[first][inverse][place]} "
-                f"and {column[place]}. {len(clips) - len(first)} of its {len(clips)} lines repeat an utterance id."
+                f"{clips.source}: {name!r} has two values of {what}: {column[first][inverse][index]} and "
+                f"{column[index]}. {len(clips) - len(first)} of {len(clips)} lines repeat an utterance id. Remove the "
+                "wrong ones."
             )
     same = pa.array(first[inverse])
     differing = [name for name, column in clips.columns.items() if not column.equals(column.take(same))]
-    how = "others word for word" if not differing else f"an utterance id, with another {' and '.join(differing)}"
-    note = f"{len(clips) - len(first)} of {len(clips)} lines of {clips.source} repeat {how}: left out."
-    return replace(clips.at(np.sort(first)), notes=(*clips.notes, note))
+    how = "other lines exactly" if not differing else f"an utterance id, with another {' and '.join(differing)}"
+    note = f"{len(clips) - len(first)} of {len(clips)} lines of {clips.source} repeat {how}, and are skipped."
+    return replace(clips.take(np.sort(first)), notes=(*clips.notes, note))
 
 
-def _is_number(text: str | None) -> bool:
+def _parse_other_notation(texts: pa.Array, source: str, what: str) -> pa.Array:
+    """Parse numbers in notations that Arrow does not read."""
+    is_percentage = pc.all(pc.ends_with(texts, "%")).as_py()
+    texts = pc.utf8_rtrim(texts, "% ") if is_percentage else texts
+    has_comma = pc.match_substring_regex(texts, f"^{_DECIMAL_COMMA}$")
+    # A comma can be a decimal comma only if the file has no decimal points.
+    if pc.any(has_comma).as_py() and not pc.any(pc.match_substring(texts, ".")).as_py():
+        if pc.all(pc.match_substring_regex(texts.filter(has_comma), f"^{_THOUSANDS}$")).as_py():
+            raise ScoreFileError(
+                f"{source}: the comma in {what}s such as {texts.filter(has_comma)[0]} may be a decimal comma or "
+                "separate thousands. Write them with a decimal point."
+            )
+        texts = pc.replace_substring(texts, ",", ".")
+    try:
+        numbers = pc.cast(texts, pa.float64())
+    except pa.ArrowInvalid:
+        values = texts.to_pylist()
+        index = next(index for index, text in enumerate(values) if not _is_arrow_number(text))
+        raise ScoreFileError(
+            f"{source}: {what} number {index + 1} is {values[index]!r}, which is not a number."
+        ) from None
+    return pc.divide(numbers, 100.0) if is_percentage else numbers
+
+
+def _is_arrow_number(text: str | None) -> bool:
     try:
         pa.scalar(text, pa.string()).cast(pa.float64())
     except pa.ArrowInvalid:

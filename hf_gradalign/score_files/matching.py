@@ -1,4 +1,4 @@
-"""Bring scores and labels of the same utterances together."""
+"""Match scores and labels of the same utterances."""
 
 from __future__ import annotations
 
@@ -10,19 +10,18 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from hf_gradalign.score_files.clips import Clips
-from hf_gradalign.score_files.errors import ScoreFileError
-from hf_gradalign.score_files.predictions import settle_with_keys
+from hf_gradalign.score_files.clips import Clips, ScoreFileError
+from hf_gradalign.score_files.predictions import resolve_with_keys
 from hf_gradalign.utils.folder_listing import AUDIO_SUFFIXES
 
-# Of the keys that may lack a score before it is an error; the Arena's tool draws the line there too.
+# The share of keys that may have no score. The Arena's tool has the same limit.
 MAX_MISSING = 0.05
-_SHOWN = 3
+_MAX_EXAMPLES = 3
 _ENDINGS = "|".join(sorted({suffix[1:] for suffix in AUDIO_SUFFIXES} | {"mp4", "aac", "sph", "webm", "wma", "amr"}))
 _ENDING = rf"(?i)\.({_ENDINGS})$"
 _FOLDERS = r"^.*[/\\]"
 _WHOLE_NUMBER = r"^0*(\d+?)(?:\.0+)?$"
-# What does not matter in names where it must not, one thing after another, and how it is told of.
+# Changes to names that may be needed to match them, in the order in which they are tried, with their description.
 _CHANGES: dict[str, Callable[[pa.Array], pa.Array]] = {
     "in one Unicode form (NFC)": lambda names: pc.utf8_normalize(names, form="NFC"),
     "without the audio files' endings": lambda names: pc.replace_substring_regex(names, _ENDING, ""),
@@ -33,105 +32,106 @@ _CHANGES: dict[str, Callable[[pa.Array], pa.Array]] = {
 
 
 def match_keys(scores: Clips, keys: Clips, *, allow_missing: bool = False) -> Clips:
-    """The clips that have both a score and a label, in the keys' order.
+    """Return the clips that have both a score and a label, in the order of the keys.
 
-    Names are compared as they are; where that leaves some without a partner, in one Unicode form, without the audio's
-    file ending, without folders, in lower case and as whole numbers (007, 7.0), one after the other, as far as it is
-    needed and if that is unambiguous. What was done is told in the notes.
+    Names are compared as they are. If some do not match, they are compared in one Unicode form, without the file
+    extension of the audio, without folders, in lower case and as whole numbers (007, 7.0), as far as needed and
+    unambiguous. A note says so.
 
-    Labels in the score file are compared with the keys: where they are predictions and the scores their confidence,
-    these are turned into scores of bona fide.
+    Labels in the score file are compared with the keys. If they are predictions and the scores their confidence, the
+    scores are converted to those of bona fide.
 
     Args:
         scores: Clips with scores.
         keys: Clips with labels.
-        allow_missing: Whether more than `MAX_MISSING` of the keys may be without a score.
+        allow_missing: Whether more than `MAX_MISSING` of the keys may have no score.
 
     Returns:
-        Scores, labels and the further columns of both; of a column of both, the keys'.
+        Clips with scores, labels, and the other columns of both. If both have a column, that of the keys is used.
 
     Raises:
-        ScoreFileError: If no name is in both, if too many keys lack a score, if names match ambiguously, or if scores
+        ScoreFileError: If no name is in both, if too many keys have no score, if names match ambiguously, or if scores
             belong to predicted labels.
     """
-    places, how = _places_of(keys.utterance_ids, scores.utterance_ids, keys.source, scores.source)
-    found = places >= 0
-    if not found.any():
+    indices, how = _match(keys.utterance_ids, scores.utterance_ids, keys.source, scores.source)
+    matched = indices >= 0
+    if not matched.any():
         raise ScoreFileError(
             f"No utterance of {scores.source} ({_examples(scores.utterance_ids)}) is in {keys.source} "
-            f"({_examples(keys.utterance_ids)}): these are not of the same clips, or name them otherwise."
+            f"({_examples(keys.utterance_ids)}). Check that both files are of the same clips and name them alike."
         )
     notes = [*keys.notes, *scores.notes, *([how] if how else [])]
-    missing = keys.utterance_ids.filter(pa.array(~found))
+    missing = keys.utterance_ids.filter(pa.array(~matched))
     if len(missing):
-        told = (
+        description = (
             f"{len(missing)} of {len(keys)} utterances of {keys.source} have no score in {scores.source} "
             f"({_examples(missing)})"
         )
         if len(missing) > MAX_MISSING * len(keys) and not allow_missing:
             raise ScoreFileError(
-                f"{told}. That is more than {MAX_MISSING:.0%}: score them, or evaluate what there is with --partial."
+                f"{description}. That is more than {MAX_MISSING:.0%}: score them, or skip them with --partial."
             )
-        notes.append(f"{told}: they are left out, and the figures do not compare with those of all clips.")
-    if note := _unknown(scores, keys, places[found]):
+        notes.append(f"{description}. They are skipped, so the results are not comparable with those of all clips.")
+    if note := _unmatched_note(scores, keys, indices[matched]):
         notes.append(note)
-    kept, own = keys.at(np.flatnonzero(found)), scores.at(places[found])
-    if own.labels is not None and (n_other := int(np.count_nonzero(own.labels != kept.labels))):
-        notes.append(f"{n_other} labels in {scores.source} are not those of {keys.source}: the latter were taken.")
-    values, told = settle_with_keys(own, kept.labels, keys.source)
-    columns = {**own.columns, **kept.columns}
-    return replace(kept, source=scores.source, scores=values, columns=columns, notes=(*notes, *told))
+    kept, scored = keys.take(np.flatnonzero(matched)), scores.take(indices[matched])
+    if kept.labels is None:
+        raise ScoreFileError(f"{keys.source} has no labels. Give a file with labels as keys.")
+    if scored.labels is not None and (n_different := int(np.count_nonzero(scored.labels != kept.labels))):
+        notes.append(f"{n_different} labels in {scores.source} differ from {keys.source}, whose labels are used.")
+    values, prediction_notes = resolve_with_keys(scored, kept.labels, keys.source)
+    columns = {**scored.columns, **kept.columns}
+    return replace(kept, source=scores.source, scores=values, columns=columns, notes=(*notes, *prediction_notes))
 
 
 def match_systems(first: Clips, second: Clips) -> tuple[Clips, NDArray[np.float64], list[str]]:
-    """The clips that two systems scored, of the first, and the second's scores of them.
+    """Match the clips that two systems scored.
 
     Returns:
-        Clips of the first, scores of the second, and what should be told.
+        Clips of the first system, scores of the second system for these clips, and notes for the user.
 
     Raises:
         ScoreFileError: If no utterance is in both.
     """
-    places, how = _places_of(first.utterance_ids, second.utterance_ids, first.source, second.source)
-    found = places >= 0
-    if not found.any():
+    indices, how = _match(first.utterance_ids, second.utterance_ids, first.source, second.source)
+    matched = indices >= 0
+    if not matched.any():
         raise ScoreFileError(
             f"No utterance of {second.source} ({_examples(second.utterance_ids)}) is in {first.source} "
-            f"({_examples(first.utterance_ids)}): two systems are compared on the same clips."
+            f"({_examples(first.utterance_ids)}). Two systems can only be compared on the same clips."
         )
     if second.scores is None:
-        raise ScoreFileError(f"{second.source} has no scores.")
+        raise ScoreFileError(f"{second.source} has no scores. Give a score file.")
     notes = [how] if how else []
-    n_common = int(np.count_nonzero(found))
+    n_common = int(np.count_nonzero(matched))
     if n_common < max(len(first), len(second)):
         notes.append(
-            f"{n_common} utterances are in both {first.source} ({len(first)}) and {second.source} ({len(second)}): "
-            "the systems are compared on those."
+            f"{n_common} utterances are in both {first.source} ({len(first)}) and {second.source} ({len(second)}). "
+            "The systems are compared on these."
         )
-    return first.at(np.flatnonzero(found)), second.scores[places[found]], notes
+    return first.take(np.flatnonzero(matched)), second.scores[indices[matched]], notes
 
 
-def _places_of(wanted: pa.Array, there: pa.Array, wanted_source: str, source: str) -> tuple[NDArray[np.int64], str]:
-    """Where each wanted name is among those that are there, -1 where it is not, and how names had to be changed."""
-    best, how = _index(wanted, there), ""
+def _match(wanted: pa.Array, available: pa.Array, wanted_source: str, source: str) -> tuple[NDArray[np.int64], str]:
+    """Return the index of each wanted name among the available ones, or -1, and a note on changes to the names."""
+    best, how = _index(wanted, available), ""
     tried: list[str] = []
     for change in _CHANGES:
         if (best >= 0).all():
             break
         tried.append(change)
-        n_found = int(np.count_nonzero(best >= 0))
-        if _n_found(wanted, there, tried) <= n_found:
+        if _n_matches(wanted, available, tried) <= int(np.count_nonzero(best >= 0)):
             continue
-        needed = _needed(wanted, there, tried)
-        short_wanted, short_there = _changed(wanted, needed), _changed(there, needed)
+        needed = _needed(wanted, available, tried)
+        changed_wanted, changed_available = _changed(wanted, needed), _changed(available, needed)
         described = _described(needed)
-        for names, short, whose in ((wanted, short_wanted, wanted_source), (there, short_there, source)):
-            if pair := _ambiguous(names, short):
+        for names, changed, file in ((wanted, changed_wanted, wanted_source), (available, changed_available, source)):
+            if pair := _ambiguous(names, changed):
                 raise ScoreFileError(
-                    f"Utterances of {source} and {wanted_source} would match {described}, but {whose} has both "
-                    f"{pair[0]!r} and {pair[1]!r}: name them alike in both files."
+                    f"Utterances of {source} and {wanted_source} would match {described}, but {file} has both "
+                    f"{pair[0]!r} and {pair[1]!r}. Use the same names in both files."
                 )
-        best = _index(short_wanted, short_there)
+        best = _index(changed_wanted, changed_available)
         how = f"Utterances of {source} and {wanted_source} were matched {described}."
     return best, how
 
@@ -142,17 +142,17 @@ def _changed(names: pa.Array, changes: Sequence[str]) -> pa.Array:
     return names
 
 
-def _n_found(wanted: pa.Array, there: pa.Array, changes: Sequence[str]) -> int:
-    return int(np.count_nonzero(_index(_changed(wanted, changes), _changed(there, changes)) >= 0))
+def _n_matches(wanted: pa.Array, available: pa.Array, changes: Sequence[str]) -> int:
+    return int(np.count_nonzero(_index(_changed(wanted, changes), _changed(available, changes)) >= 0))
 
 
-def _needed(wanted: pa.Array, there: pa.Array, changes: Sequence[str]) -> list[str]:
-    """Those of the changes without which fewer names would match."""
-    n_found = _n_found(wanted, there, changes)
+def _needed(wanted: pa.Array, available: pa.Array, changes: Sequence[str]) -> list[str]:
+    """Return the changes without which fewer names would match."""
+    n_matches = _n_matches(wanted, available, changes)
     needed = list(changes)
-    for change in changes[:-1]:  # the last one is why there are more
+    for change in changes[:-1]:  # the last change is needed
         fewer = [other for other in needed if other != change]
-        if _n_found(wanted, there, fewer) == n_found:
+        if _n_matches(wanted, available, fewer) == n_matches:
             needed = fewer
     return needed
 
@@ -163,35 +163,35 @@ def _described(changes: Sequence[str]) -> str:
     return " and ".join(([f"without {' and '.join(removed)}"] if removed else []) + others)
 
 
-def _index(wanted: pa.Array, there: pa.Array) -> NDArray[np.int64]:
-    return pc.fill_null(pc.index_in(wanted, there), -1).to_numpy(zero_copy_only=False).astype(np.int64)
+def _index(wanted: pa.Array, available: pa.Array) -> NDArray[np.int64]:
+    return pc.fill_null(pc.index_in(wanted, available), -1).to_numpy(zero_copy_only=False).astype(np.int64)
 
 
-def _ambiguous(names: pa.Array, short: pa.Array) -> tuple[str, str] | None:
-    counts = pc.value_counts(short)
+def _ambiguous(names: pa.Array, changed: pa.Array) -> tuple[str, str] | None:
+    counts = pc.value_counts(changed)
     repeated = counts.filter(pc.greater(counts.field("counts"), 1))
     if len(repeated) == 0:
         return None
-    same = names.filter(pc.equal(short, repeated[0]["values"]))
+    same = names.filter(pc.equal(changed, repeated[0]["values"]))
     return same[0].as_py(), same[1].as_py()
 
 
-def _unknown(scores: Clips, keys: Clips, places: NDArray[np.int64]) -> str | None:
-    """What to tell of scores without a key; those of clips that were left out on purpose are not told of."""
-    without = np.ones(len(scores), dtype=bool)
-    without[places] = False
+def _unmatched_note(scores: Clips, keys: Clips, indices: NDArray[np.int64]) -> str | None:
+    """Return a note on scores without a key, except those of clips that were skipped on purpose."""
+    is_unmatched = np.ones(len(scores), dtype=bool)
+    is_unmatched[indices] = False
     if keys.other_ids is not None:
-        known, _ = _places_of(scores.utterance_ids, keys.other_ids, scores.source, keys.source)
-        without &= known < 0
-    names = scores.utterance_ids.filter(pa.array(without))
+        skipped, _ = _match(scores.utterance_ids, keys.other_ids, scores.source, keys.source)
+        is_unmatched &= skipped < 0
+    names = scores.utterance_ids.filter(pa.array(is_unmatched))
     if len(names) == 0:
         return None
     return (
         f"{len(names)} of {len(scores)} utterances of {scores.source} have no label in {keys.source} "
-        f"({_examples(names)}): left out."
+        f"({_examples(names)}), and are skipped."
     )
 
 
 def _examples(names: pa.Array) -> str:
-    shown = ", ".join(names.slice(0, _SHOWN).to_pylist())
-    return shown + (", ..." if len(names) > _SHOWN else "")
+    examples = ", ".join(names.slice(0, _MAX_EXAMPLES).to_pylist())
+    return examples + (", ..." if len(names) > _MAX_EXAMPLES else "")

@@ -1,7 +1,8 @@
-"""Predicted labels in score files: never the truth, and their confidence is no score until it is made one.
+"""Turn the scores of a file into one bona fide score per clip.
 
-A classification pipeline's best class is a label with the probability of that label. Such probabilities are high for
-both classes, so they rank nothing; p for bona fide and 1 - p for spoof is the score that they come from.
+Some files have a score for each class. Others have predicted labels, which are never the truth, with the confidence of
+each label. A classification pipeline writes its best class with the probability of that class. These probabilities are
+high for both classes and rank nothing. The score they come from is p for bona fide and 1 - p for spoof.
 """
 
 from __future__ import annotations
@@ -12,29 +13,69 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from hf_gradalign.score_files.clips import Clips, Verdicts
-from hf_gradalign.score_files.errors import ScoreFileError
+from hf_gradalign.score_files.clips import Clips, ScoreFileError, Verdicts
 
 ScoreIs = Literal["score", "confidence"]
+Order = Literal["ordered", "reversed", "either", "mixed", "one class"]
 
-# Of the labels in a score file that differ from the keys', beyond which they are the system's and no slips of the pen.
+# If more labels than this share differ from the keys, they are the system's predictions and not typing errors.
 _FEW = 0.01
 _ROUNDING = 1e-6
+_ROUNDING_OF_PAIRS = 2e-3  # probabilities with three decimals
 _DECISIONS = ({0.0, 1.0}, {-1.0, 1.0}, {1.0, 2.0})
-# Clips from which on two different scores among them are no accident.
-_SOME = 4
+# From this many clips on, it is no accident that there are only two different scores.
+_MIN_CLIPS = 4
 _OPTIONS = "--score_is confidence if each score is the probability of its label, --score_is score if it is of bona fide"
 
 
+def combine_classes(bonafide: NDArray[np.float64], spoof: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Combine the scores of both classes into one.
+
+    This is the probability of bona fide if both scores sum to 1 (or 100), else bona fide minus spoof, as for logits.
+
+    Args:
+        bonafide: One score per clip, shape (clips,).
+        spoof: One score per clip, shape (clips,).
+    """
+    for whole in (1.0, 100.0):
+        is_share = bool((np.abs(bonafide + spoof - whole) <= _ROUNDING_OF_PAIRS * whole).all())
+        if is_share and min(bonafide.min(), spoof.min()) >= 0:
+            return bonafide / whole
+    return bonafide - spoof
+
+
+def combine_pairs(clips: Clips) -> Clips | None:
+    """Combine the lines of a file with two lines per utterance, one for each class; None for any other file.
+
+    Args:
+        clips: With scores, and with verdicts that say which class each line's score is of.
+    """
+    scores, verdicts = clips.scores_and_verdicts()
+    n_clips = len(clips) // 2
+    labels = verdicts.labels
+    if len(clips) % 2 or np.count_nonzero(labels == 1) != n_clips or not verdicts.are_known:
+        return None
+    codes = clips.utterance_ids.dictionary_encode().indices.to_numpy(zero_copy_only=False)
+    order = np.lexsort((labels, codes))  # for each utterance spoof, then bona fide
+    spoof, bonafide = order[0::2], order[1::2]
+    if (codes[spoof] != codes[bonafide]).any() or labels[spoof].any() or len(np.unique(codes)) != n_clips:
+        return None
+    order = np.argsort(np.minimum(spoof, bonafide))  # the order of the file
+    spoof, bonafide = spoof[order], bonafide[order]
+    combined = combine_classes(scores[bonafide], scores[spoof])
+    note = f"{clips.source} has one line per class for each utterance. They were combined into one score."
+    return replace(clips.take(bonafide), scores=combined, labels=None, verdicts=None, notes=(*clips.notes, note))
+
+
 def refuse_decisions(scores: NDArray[np.float64], source: str) -> None:
-    """Raise ScoreFileError if scores are decisions, which have no order to speak of."""
-    first = np.unique(scores[:1000])  # most files need no more to show that they are none
+    """Raise ScoreFileError if scores are decisions, which do not rank clips."""
+    first = np.unique(scores[:1000])  # enough to rule out decisions in most files
     values = np.unique(scores) if len(first) <= 2 else first
-    if len(scores) >= _SOME and set(values.tolist()) in _DECISIONS:
+    if len(scores) >= _MIN_CLIPS and set(values.tolist()) in _DECISIONS:
         low, high = values
         raise ScoreFileError(
-            f"All scores of {source} are {low:g} or {high:g}: these are decisions, and error rates need scores that "
-            "rank clips. Write the model's logits or probabilities, or say --score_is score to rank the decisions."
+            f"All scores of {source} are {low:g} or {high:g}. These are decisions, but error rates need scores that "
+            "rank clips. Write the model's logits or probabilities, or use --score_is score to rank the decisions."
         )
 
 
@@ -44,106 +85,108 @@ def is_confidence(scores: NDArray[np.float64]) -> bool:
 
 
 def from_confidence(scores: NDArray[np.float64], verdicts: Verdicts, source: str) -> NDArray[np.float64]:
-    """The probability of bona fide from that of the predicted label.
+    """Convert the probability of the predicted label to the probability of bona fide.
 
     Raises:
-        ScoreFileError: If it is not known what the labels mean, or scores are no probabilities of the likelier class.
+        ScoreFileError: If the meaning of the labels is unknown, or scores are not probabilities of the likelier class.
     """
     scale = _scale(scores)
     if scale is None:
         raise ScoreFileError(
-            f"{source}: scores go from {scores.min():g} to {scores.max():g}, and the probability of the likelier of "
-            "two labels goes from 0.5 to 1. Write the score of bona fide instead."
+            f"{source}: scores range from {scores.min():g} to {scores.max():g}, but the probability of the likelier of "
+            "two labels ranges from 0.5 to 1. Write the score of bona fide instead."
         )
     if not verdicts.are_known:
         raise ScoreFileError(
-            f"{source}: scores are the confidence of labels, and what these mean is not clear. Say it with "
-            "--label_map, for example --label_map 0=spoof 1=bonafide."
+            f"{source}: scores are the confidence of labels, but the meaning of these labels is unclear. Specify it "
+            "with --label_map, for example --label_map 0=spoof 1=bonafide."
         )
     probabilities = scores / scale
     return np.where(verdicts.labels == 1, probabilities, 1.0 - probabilities)
 
 
-def settle_named(clips: Clips) -> Clips:
-    """Scores next to labels whose name says that they are predictions.
+def resolve_named_predictions(clips: Clips) -> Clips:
+    """Return bona fide scores for a file with labels whose name says that they are predictions.
 
     Raises:
-        ScoreFileError: If they cannot be a score of bona fide.
+        ScoreFileError: If the scores cannot be those of bona fide.
     """
-    if is_confidence(clips.scores):
+    scores, verdicts = clips.scores_and_verdicts()
+    if is_confidence(scores):
         return _converted(clips, "")
-    order = _order(clips.scores, clips.verdicts)
-    if order == "reversed" and not clips.verdicts.is_direction_given:
-        raise ScoreFileError(_reversed(clips.source))
+    order = _order(scores, verdicts)
+    if order == "reversed" and not verdicts.is_direction_given:
+        raise ScoreFileError(_reversed_message(clips.source))
     if order == "mixed":
-        raise ScoreFileError(_of_label(clips.source))
+        raise ScoreFileError(_own_scores_message(clips.source))
     return clips
 
 
 def refuse_confidence(clips: Clips) -> None:
-    """Raise ScoreFileError if the scores may be of the labels in the file, and no keys tell."""
-    if is_confidence(clips.scores):
-        raise ScoreFileError(_ambiguous(clips.source, "and without keys nothing tells: give KEYS, or say"))
-    # Logits of the likelier class are positive, those of a pair's difference or of bona fide are not all.
-    if clips.scores.min() > 0 and clips.scores.max() > 1 and _order(clips.scores, clips.verdicts) == "mixed":
-        raise ScoreFileError(_of_label(clips.source))
+    """Raise ScoreFileError if the scores may belong to the labels in the file, and there are no keys to tell."""
+    scores, verdicts = clips.scores_and_verdicts()
+    if is_confidence(scores):
+        raise ScoreFileError(_confidence_message(clips.source, "Only keys can tell: give KEYS, or use"))
+    # Logits of the likelier class are all positive. Those of bona fide, or differences of logits, are not.
+    if scores.min() > 0 and scores.max() > 1 and _order(scores, verdicts) == "mixed":
+        raise ScoreFileError(_own_scores_message(clips.source))
 
 
-def settle_with_keys(own: Clips, labels: NDArray[np.int64], keys_source: str) -> tuple[NDArray[np.float64], list[str]]:
-    """Scores of bona fide, and what should be told of the labels in the score file.
+def resolve_with_keys(
+    clips: Clips, labels: NDArray[np.int64], keys_source: str
+) -> tuple[NDArray[np.float64], list[str]]:
+    """Return bona fide scores, and notes on the labels in the score file.
 
     Args:
-        own: Clips of a score file.
+        clips: Clips of a score file, with scores.
         labels: The true labels of the same clips.
-        keys_source: What has these.
+        keys_source: The name of the file with the true labels.
 
     Raises:
-        ScoreFileError: If the scores belong to predicted labels, or may.
+        ScoreFileError: If the scores belong to predicted labels, or may belong to them.
     """
-    verdicts = own.verdicts
-    if verdicts is None:
-        return own.scores, [_no_low_score(own)] if _lacks_low_scores(own.scores, labels) else []
-    n_other = _n_other(verdicts, labels)
-    are_predictions = n_other > _FEW * len(labels)
-    if is_confidence(own.scores):
+    if clips.verdicts is None:
+        assert clips.scores is not None, "the clips are those of a score file"
+        lacks_low_scores = is_confidence(clips.scores) and np.bincount(labels, minlength=2).min() >= _MIN_CLIPS
+        return clips.scores, [_no_low_score_note(clips)] if lacks_low_scores else []
+    scores, verdicts = clips.scores_and_verdicts()
+    n_different = _n_different(verdicts, labels)
+    are_predictions = n_different > _FEW * len(labels)
+    if is_confidence(scores):
         if not are_predictions:
-            raise ScoreFileError(_ambiguous(own.source, f"and its labels are those of {keys_source}: say"))
-        found = f" ({n_other} of {len(labels)} are not those of {keys_source})"
-        converted = _converted(own, found)
-        return converted.scores, list(converted.notes[len(own.notes) :])
-    order = _order(own.scores, verdicts)
+            raise ScoreFileError(_confidence_message(clips.source, f"Its labels agree with {keys_source}. Use"))
+        converted = _converted(clips, f" ({n_different} of {len(labels)} differ from {keys_source})")
+        return converted.scores_and_verdicts()[0], list(converted.notes[len(clips.notes) :])
+    order = _order(scores, verdicts)
     if are_predictions and order == "mixed":
-        raise ScoreFileError(_of_label(own.source))
+        raise ScoreFileError(_own_scores_message(clips.source))
     if are_predictions and order == "reversed" and not verdicts.is_direction_given:
-        raise ScoreFileError(_reversed(own.source))
-    return own.scores, []
+        raise ScoreFileError(_reversed_message(clips.source))
+    return scores, []
 
 
 def with_own_labels(clips: Clips) -> Clips:
-    """A score file's clips, for an evaluation with the labels that are in it.
+    """Return the clips of a score file for an evaluation with the labels in it.
 
     Raises:
-        ScoreFileError: If it has none, or they look like predictions.
+        ScoreFileError: If it has no labels, or they look like predictions.
     """
     if clips.labels is None:
         raise ScoreFileError(
-            f"{clips.source} has no labels in it: give KEYS, the file that has them, after it. Predictions are no "
-            "labels."
+            f"{clips.source} has no true labels in it: give KEYS, the file that has them, after it. Predictions do not "
+            "count as labels."
         )
     if clips.verdicts is None:
         return clips
-    follows = _order(clips.scores, clips.verdicts) in ("ordered", "reversed")
-    if follows or is_confidence(clips.scores):
-        why = (
-            "follow from its scores without exception"
-            if follows
-            else "stand next to scores that are all above one half"
-        )
+    scores, verdicts = clips.scores_and_verdicts()
+    follows = _order(scores, verdicts) in ("ordered", "reversed")
+    if follows or is_confidence(scores):
+        why = "follow exactly from its scores" if follows else "come with scores that are all above one half"
         raise ScoreFileError(
             f"The labels in {clips.source} {why}, as predictions do: they may not be the truth. Give KEYS, the file "
             "that has the true labels, or name the column of true labels with --label_column."
         )
-    note = f"The labels in {clips.source} were taken for the truth; if they are predictions, give KEYS."
+    note = f"The labels in {clips.source} count as the truth. If they are predictions, give KEYS."
     return replace(clips, verdicts=None, notes=(*clips.notes, note))
 
 
@@ -154,10 +197,8 @@ def _scale(scores: NDArray[np.float64]) -> float | None:
     return None
 
 
-def _order(
-    scores: NDArray[np.float64], verdicts: Verdicts
-) -> Literal["ordered", "reversed", "either", "mixed", "one class"]:
-    """How scores lie: all of one label above all of the other, or mixed."""
+def _order(scores: NDArray[np.float64], verdicts: Verdicts) -> Order:
+    """Whether all scores of one label are above all of the other, or they are mixed."""
     if (verdicts.labels < 0).any():
         return "mixed"
     ones, zeros = scores[verdicts.labels == 1], scores[verdicts.labels == 0]
@@ -171,48 +212,47 @@ def _order(
     return "ordered" if is_ordered else "reversed"
 
 
-def _n_other(verdicts: Verdicts, labels: NDArray[np.int64]) -> int:
-    n_other = int(np.count_nonzero(verdicts.labels != labels))
-    # Where it is not known which is which, it is what fits better.
-    return n_other if verdicts.are_known else min(n_other, int(np.count_nonzero(1 - verdicts.labels != labels)))
+def _n_different(verdicts: Verdicts, labels: NDArray[np.int64]) -> int:
+    """Count the verdicts that differ from the labels."""
+    n_different = int(np.count_nonzero(verdicts.labels != labels))
+    if verdicts.are_known:
+        return n_different
+    # It is unknown which is which: take what fits better.
+    return min(n_different, int(np.count_nonzero(1 - verdicts.labels != labels)))
 
 
-def _lacks_low_scores(scores: NDArray[np.float64], labels: NDArray[np.int64]) -> bool:
-    return is_confidence(scores) and min(np.count_nonzero(labels == 1), np.count_nonzero(labels == 0)) >= _SOME
-
-
-def _converted(clips: Clips, found: str) -> Clips:
-    scores = from_confidence(clips.scores, clips.verdicts, clips.source)
+def _converted(clips: Clips, evidence: str) -> Clips:
+    scores, verdicts = clips.scores_and_verdicts()
     note = (
-        f"The labels in {clips.source} are predictions{found} and its scores the confidence of these: p was taken for "
+        f"The labels in {clips.source} are predictions{evidence} and its scores their confidence. The score is p for "
         "bonafide and 1 - p for spoof."
     )
-    return replace(clips, scores=scores, notes=(*clips.notes, note))
+    return replace(clips, scores=from_confidence(scores, verdicts, clips.source), notes=(*clips.notes, note))
 
 
-def _ambiguous(source: str, why: str) -> str:
+def _confidence_message(source: str, what_to_do: str) -> str:
     return (
-        f"No score of {source} is below one half, as where scores are the confidence of predicted labels, {why} "
+        f"No score of {source} is below one half, so they may be the confidence of predicted labels. {what_to_do} "
         f"{_OPTIONS}."
     )
 
 
-def _of_label(source: str) -> str:
+def _own_scores_message(source: str) -> str:
     return (
-        f"The labels in {source} seem to be predictions, and its scores each label's own, such as its logit: these "
-        "cannot be compared. Write the score of bona fide for each clip, or say --score_is score if it is that."
+        f"The labels in {source} seem to be predictions, and each score that of its own label, such as its logit. Such "
+        "scores cannot be compared. Write the score of bona fide for each clip, or use --score_is score if it is that."
     )
 
 
-def _reversed(source: str) -> str:
+def _reversed_message(source: str) -> str:
     return (
-        f"The clips of {source} that are labeled spoof have the higher scores. Say --higher_is spoof if a high score "
-        "means spoof, or --higher_is bonafide."
+        f"The clips of {source} that are labeled spoof have the higher scores. Use --higher_is spoof if a high score "
+        "means spoof, or --higher_is bonafide if not."
     )
 
 
-def _no_low_score(clips: Clips) -> str:
+def _no_low_score_note(clips: Clips) -> str:
     return (
-        f"No score of {clips.source} is below one half. If they are the confidence of predicted labels, the figures "
+        f"No score of {clips.source} is below one half. If they are the confidence of predicted labels, the results "
         "are wrong: write the probability of bona fide."
     )

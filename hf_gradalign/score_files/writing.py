@@ -1,4 +1,4 @@
-"""Score files: `utterance_id score`, a line a clip, as ASVspoof and the Arena have them."""
+"""Write and read this project's score files: a line `utterance_id score` per clip, as in ASVspoof and the Arena."""
 
 import csv
 import io
@@ -16,14 +16,14 @@ def write_score_file(
     scores: Sequence[float],
     columns: Mapping[str, Sequence[Any]] | None = None,
 ) -> None:
-    """Write a score file, whole or not at all.
+    """Write a score file atomically.
 
     Args:
-        path: Where.
-        utterance_ids: One a clip.
-        scores: One a clip, higher for bona fide; written with six decimals.
-        columns: Further values by column. With them, or where an id has a blank in it, the file has a header and tabs;
-            without, ids and scores are apart by a blank.
+        path: The path of the file.
+        utterance_ids: One per clip.
+        scores: One per clip, higher for bona fide; written with six decimals.
+        columns: More values per clip, by column. With such columns, or if an id contains a blank, the file has a header
+            and tabs. Otherwise, a blank separates ids and scores.
     """
     numbers = [f"{score:.6f}" for score in scores]
     if not columns and not any(len(name.split()) != 1 for name in utterance_ids):
@@ -35,9 +35,9 @@ def write_score_file(
 
 
 def read_score_file(path: str | Path) -> dict[str, float]:
-    """The scores by utterance id of a file that `write_score_file` wrote.
+    """Read scores by utterance id from a file that `write_score_file` wrote.
 
-    Files of other people's systems: `hf_gradalign.score_files`.
+    For files of other systems, use `hf_gradalign.score_files.read_scores`.
     """
     with Path(path).open(encoding="utf-8", newline="") as file:
         if file.readline().startswith("utterance_id\t"):
@@ -48,7 +48,7 @@ def read_score_file(path: str | Path) -> dict[str, float]:
 
 
 def write_bad_clips(path: str | Path, bad_clips: Sequence[BadClip]) -> None:
-    """Write a table of the clips that could not be scored, and why; without any, see that there is no such file."""
+    """Write a table of the clips that could not be scored, with reasons. If there are none, delete the file."""
     if not bad_clips:
         Path(path).unlink(missing_ok=True)
         return

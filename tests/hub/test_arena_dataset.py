@@ -133,7 +133,7 @@ def test_broken_data_sets_are_named(tmp_path, offline):
         load_arena_dataset("o/set", folder=folder, revision=COMMIT)
     folder = make_dataset_folder(tmp_path / "labels", labels_file=True)
     for columns, trouble in [
-        ({"utterance_id": ["a", "a"], "label": [0, 1]}, "'a' is there twice"),
+        ({"utterance_id": ["a", "a"], "label": [0, 1]}, "'a' has two values of the label"),
         ({"utterance_id": ["a"], "label": [2]}, "there is '2'"),
         ({"utterance_id": ["a"], "other": [2]}, "has no column label"),
     ]:

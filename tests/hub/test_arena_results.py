@@ -199,7 +199,7 @@ def test_score_files_of_other_forms_are_taken(tmp_path, model, system):
     written = write_arena_results(model, path, DATASET, system)
     assert written.scores == evaluate_scores(scores, DATASET)
     path.write_text(path.read_text() + f"clip_000\t{scores['clip_000'] + 1}\tbonafide\n")
-    with pytest.raises(ValueError, match="clip_000' is there twice"):
+    with pytest.raises(ValueError, match="clip_000' has two values of the score"):
         write_arena_results(model, path, DATASET, system)
 
 

@@ -84,7 +84,7 @@ def test_exact_names_come_first():
     [(["x/a", "y/a", "b"], ["a", "b"], "scores.txt"), (["a", "b"], ["x/a", "y/a", "b"], "keys.txt")],
 )
 def test_ambiguous_stems_are_refused(scored, keyed, whose):
-    with pytest.raises(ScoreFileError, match=rf"{whose} has both 'x/a' and 'y/a': name them alike"):
+    with pytest.raises(ScoreFileError, match=rf"{whose} has both 'x/a' and 'y/a'\. Use the same names"):
         match_keys(scores_of(scored), keys_of(keyed))
 
 
@@ -101,7 +101,7 @@ def test_other_forms_of_a_name_are_told_apart_or_refused(scored, keyed):
     if set(scored) < set(keyed):
         assert match_keys(scores_of(scored), keys_of(keyed), allow_missing=True).utterance_ids.to_pylist() == scored
     else:
-        with pytest.raises(ScoreFileError, match=r"has both .* name them alike in both files"):
+        with pytest.raises(ScoreFileError, match=r"has both .* Use the same names in both files"):
             match_keys(scores_of(scored), keys_of(keyed))
 
 
@@ -118,7 +118,7 @@ def test_keys_without_scores():
 def test_scores_without_keys():
     found = match_keys(scores_of(["a", "b", "c", "d", "e"]), keys_of(["a", "b"]))
     assert len(found) == 2
-    assert found.notes == ("3 of 5 utterances of scores.txt have no label in keys.txt (c, d, e): left out.",)
+    assert found.notes == ("3 of 5 utterances of scores.txt have no label in keys.txt (c, d, e), and are skipped.",)
     # Those of another subset are left out on purpose.
     keys = keys_of(["a", "b"], other_ids=pa.array(["c", "d"]))
     found = match_keys(scores_of(["a", "b", "c", "d"]), keys)
@@ -138,7 +138,7 @@ def test_labels_that_disagree_are_told_of():
     scores = scores_of(["a", "b", "c"], labels=np.array([1, 1, 0]))
     found = match_keys(scores, keys_of(["a", "b", "c"], [1, 0, 0]))
     assert found.labels.tolist() == [1, 0, 0]
-    assert found.notes == ("1 labels in scores.txt are not those of keys.txt: the latter were taken.",)
+    assert found.notes == ("1 labels in scores.txt differ from keys.txt, whose labels are used.",)
 
 
 def test_two_systems():
@@ -149,5 +149,5 @@ def test_two_systems():
     assert common.scores.tolist() == [0.0, 2.0]
     assert other.tolist() == [10.0, 30.0]
     assert "2 utterances are in both scores.txt (3) and scores.txt (3)" in notes[1]
-    with pytest.raises(ScoreFileError, match="two systems are compared on the same clips"):
+    with pytest.raises(ScoreFileError, match="Two systems can only be compared on the same clips"):
         match_systems(first, scores_of(["x"]))

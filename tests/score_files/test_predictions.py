@@ -58,21 +58,19 @@ def test_confidence_becomes_a_score_where_keys_show_what_it_is(write, keys, kind
     columns, header = CONFIDENCES[kind]
     clips = matched(write("s.csv", *columns, header=header), keys)
     np.testing.assert_allclose(clips.scores, P, atol=1e-12)
-    assert (
-        f"({N_WRONG} of {N} are not those of {keys.source}) and its scores the confidence of these" in clips.notes[-1]
-    )
+    assert f"({N_WRONG} of {N} differ from {keys.source}) and its scores their confidence" in clips.notes[-1]
 
 
 @pytest.mark.parametrize("kind", CONFIDENCES)
 def test_confidence_without_keys_is_refused(write, kind):
     columns, header = CONFIDENCES[kind]
     path = write("s.csv", *columns, header=header)
-    with pytest.raises(ScoreFileError, match=r"No score of .* without keys nothing tells: give KEYS, .*--score_is"):
+    with pytest.raises(ScoreFileError, match=r"No score of .* Only keys can tell: give KEYS, .*--score_is"):
         read_scores(path)
     # Whoever says that it is confidence has no true labels in the file.
     clips = read_scores(path, score_is="confidence")
     np.testing.assert_allclose(clips.scores, P, atol=1e-12)
-    with pytest.raises(ScoreFileError, match="has no labels in it: give KEYS"):
+    with pytest.raises(ScoreFileError, match="has no true labels in it: give KEYS"):
         with_own_labels(clips)
 
 
@@ -81,7 +79,7 @@ def test_a_detector_without_errors_is_ambiguous(write):
     keys = read_keys(write("keys.txt", NAMES, right, separator=" "))
     path = write("s.csv", NAMES, right, CONFIDENCE, header="file,label,score")
     scores = read_scores(path, has_keys=True)
-    with pytest.raises(ScoreFileError, match=r"its labels are those of .*: say --score_is confidence if .*score if"):
+    with pytest.raises(ScoreFileError, match=r"Its labels agree with .* Use --score_is confidence if .*score if"):
         match_keys(scores, keys)
     clips = match_keys(read_scores(path, has_keys=True, score_is="confidence"), keys)
     np.testing.assert_allclose(clips.scores, np.where(TRUTH == 1, CONFIDENCE, 1 - CONFIDENCE))
@@ -96,7 +94,7 @@ def test_true_labels_that_are_named_do_not_make_confidence_a_score(write):
     clips = read_scores(path, label_column="label", score_is="score")
     with_own_labels(clips)
     assert clips.scores.tolist() == CONFIDENCE.tolist()
-    with pytest.raises(ScoreFileError, match="stand next to scores that are all above one half"):
+    with pytest.raises(ScoreFileError, match="come with scores that are all above one half"):
         with_own_labels(read_scores(path, score_is="score"))
 
 
@@ -105,7 +103,7 @@ def test_a_column_of_predictions_tells_it_alone(write, header):
     clips = read_scores(write("s.csv", NAMES, PREDICTED, CONFIDENCE, header=header))
     np.testing.assert_allclose(clips.scores, P, atol=1e-12)
     assert clips.labels is None
-    with pytest.raises(ScoreFileError, match="has no labels in it: give KEYS"):
+    with pytest.raises(ScoreFileError, match="has no true labels in it: give KEYS"):
         with_own_labels(clips)
 
 
@@ -123,7 +121,7 @@ def test_truth_and_predictions_in_one_file(write, header):
 @pytest.mark.parametrize("names", [("0", "1"), ("LABEL_0", "LABEL_1")])
 def test_confidence_of_labels_without_a_meaning(write, keys, names):
     path = write("s.csv", NAMES, [names[int(p > 0.5)] for p in P], CONFIDENCE, header="file,label,score")
-    with pytest.raises(ScoreFileError, match=r"what these mean is not clear\. Say it with --label_map"):
+    with pytest.raises(ScoreFileError, match=r"the meaning of these labels is unclear\. Specify it with --label_map"):
         matched(path, keys)
     clips = matched(path, keys, label_map={names[0]: "spoof", names[1]: "bonafide"})
     np.testing.assert_allclose(clips.scores, P)
@@ -133,24 +131,24 @@ def test_predictions_from_the_score_itself(write, keys):
     path = write("s.csv", NAMES, PREDICTED, LOGITS, header="file,label,score")
     assert matched(path, keys).scores.tolist() == LOGITS.tolist()
     clips = read_scores(path)
-    with pytest.raises(ScoreFileError, match=r"follow from its scores without exception.*Give KEYS.*--label_column"):
+    with pytest.raises(ScoreFileError, match=r"follow exactly from its scores.*Give KEYS.*--label_column"):
         with_own_labels(clips)
     with_own_labels(read_scores(path, label_column="label"))
 
 
 def test_the_probability_of_spoof(write, keys):
     path = write("s.csv", NAMES, PREDICTED, 1 - P, header="file,label,score")
-    with pytest.raises(ScoreFileError, match=r"labeled spoof have the higher scores\. Say --higher_is spoof"):
+    with pytest.raises(ScoreFileError, match=r"labeled spoof have the higher scores\. Use --higher_is spoof"):
         matched(path, keys)
     np.testing.assert_allclose(matched(path, keys, higher_is="spoof").scores, P - 1)
-    with pytest.raises(ScoreFileError, match="follow from its scores"):
+    with pytest.raises(ScoreFileError, match="follow exactly from its scores"):
         with_own_labels(read_scores(path))
 
 
 @pytest.mark.parametrize("name", ["p_spoof", "FakeProb", "Score (fake)", "spoof score", "logit-deepfake"])
 def test_a_column_that_is_named_for_spoof(write, name):
     path = write("s.csv", NAMES, 1 - P, header=f"file,{name}")
-    with pytest.raises(ScoreFileError, match=r"is named for spoof\. Say --higher_is spoof .* or --higher_is bonafide"):
+    with pytest.raises(ScoreFileError, match=r"refers to spoof\. Use --higher_is spoof .* or --higher_is bonafide"):
         read_scores(path)
     np.testing.assert_allclose(read_scores(path, higher_is="spoof").scores, P - 1)
     np.testing.assert_allclose(read_scores(path, higher_is="bonafide").scores, 1 - P)
@@ -168,7 +166,7 @@ LOGIT_OF_LABEL = np.abs(LOGITS) / 2 + 1
 def test_the_logit_of_the_predicted_label_cannot_be_converted(write, keys, header):
     path = write("s.csv", NAMES, PREDICTED, LOGIT_OF_LABEL, header=header)
     for has_keys in (True, False):
-        with pytest.raises(ScoreFileError, match=r"each label's own, such as its logit: these cannot be compared"):
+        with pytest.raises(ScoreFileError, match=r"own label, such as its logit\. Such scores cannot be compared"):
             match_keys(read_scores(path, has_keys=has_keys), keys)
     assert matched(path, keys, score_is="score").scores.tolist() == LOGIT_OF_LABEL.tolist()
 
@@ -176,19 +174,19 @@ def test_the_logit_of_the_predicted_label_cannot_be_converted(write, keys, heade
 @pytest.mark.parametrize("values", [(0, 1), (-1, 1), (1, 2)])
 def test_decisions_are_no_scores(write, values):
     path = write("s.txt", NAMES, [values[int(p > 0.5)] for p in P], separator=" ")
-    with pytest.raises(ScoreFileError, match=r"these are decisions, and error rates need scores .*--score_is score"):
+    with pytest.raises(ScoreFileError, match=r"These are decisions, but error rates need scores .*--score_is score"):
         read_scores(path, has_keys=True)
     assert set(read_scores(path, has_keys=True, score_is="score").scores) == set(values)
 
 
 def test_predictions_without_scores(write):
     for header in ("file,prediction", "file,label"):
-        with pytest.raises(ScoreFileError, match=r"none of them hold numbers .* Predicted labels cannot be ranked"):
+        with pytest.raises(ScoreFileError, match=r"none of them could be the scores.* Predicted labels cannot"):
             read_scores(write("s.csv", NAMES, PREDICTED, header=header))
 
 
 def test_confidence_of_nobody_knows_what(write, keys):
-    with pytest.raises(ScoreFileError, match="'confidence' and no labels, so of which class"):
+    with pytest.raises(ScoreFileError, match="'confidence' but no labels, so it is unknown which class"):
         read_scores(write("s.csv", NAMES, CONFIDENCE, header="file,confidence"), has_keys=True)
     clips = matched(write("s.txt", NAMES, CONFIDENCE, separator=" "), keys)
     assert "No score of" in clips.notes[-1]
@@ -233,7 +231,7 @@ def test_both_classes_in_two_columns_or_two_lines(write, keys):
     for columns, header in ((lines, "file,label,score"), (lines[::-1], "file,prediction,confidence")):
         clips = matched(write("long.csv", *zip(*columns, strict=True), header=header), keys)
         np.testing.assert_allclose(clips.scores, P)
-        assert "has a line for each class of an utterance" in clips.notes[0]
+        assert "has one line per class for each utterance" in clips.notes[0]
 
 
 def test_true_labels_and_attacks_in_a_score_file_stay_what_they_are(write):

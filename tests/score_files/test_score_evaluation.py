@@ -25,7 +25,7 @@ from hf_gradalign.score_files import (
     evaluate_trials,
     metrics_of,
     overall_table,
-    tables,
+    report,
 )
 
 RNG = np.random.default_rng(0)
@@ -83,10 +83,10 @@ def test_tables_can_be_read():
     assert f"{low:.5f} to {high:.5f}" in overall_table(found)
     assert "some.txt: 100 bona fide and 100 spoofed clips. Intervals: bootstrap of clips" in described(found)
     by_attack = breakdown_table("system", found.breakdowns["system"], metrics_of(settings))
-    assert "each one's spoofed clips against all bona fide clips" in by_attack
+    assert "spoofed clips of each value against all bona fide clips" in by_attack
     assert [line.split("|")[1].strip() for line in by_attack.splitlines()[4:]] == ["A1", "A2"]
     by_codec = breakdown_table("codec", found.breakdowns["codec"], metrics_of(settings))
-    assert "each one's clips with one another" in by_codec
+    assert "clips of each value against each other" in by_codec
     assert by_codec.splitlines()[-1].count("n/a") == 3
 
 
@@ -106,7 +106,7 @@ def test_over_speakers():
     found = evaluate_clips(clips, Settings(n_draws=20, over="speaker"))
     assert "bootstrap of the values of speaker, 20 draws" in described(found)
     assert found.rows["eer"].interval != evaluate_clips(clips, Settings(n_draws=20)).rows["eer"].interval
-    with pytest.raises(ScoreFileError, match=r"no column 'talker' \(--bootstrap_over\) .* there are speaker"):
+    with pytest.raises(ScoreFileError, match=r"no column 'talker' \(--bootstrap_over\) .* Available columns: speaker"):
         evaluate_clips(clips, Settings(over="talker"))
     with pytest.raises(ScoreFileError, match=r"no column 'codec' \(--by\)"):
         evaluate_clips(clips, Settings(by=("codec",)))
@@ -114,7 +114,7 @@ def test_over_speakers():
 
 def test_spoofs_alone():
     spoofs = make_clips(SCORES[LABELS == 0], LABELS[LABELS == 0])
-    with pytest.raises(ScoreFileError, match=r"All 100 clips of some.txt are spoofed, .* needs a --threshold"):
+    with pytest.raises(ScoreFileError, match=r"All 100 clips of some.txt are spoofed, .* give a --threshold"):
         evaluate_clips(spoofs)
     found = evaluate_clips(spoofs, Settings(threshold=1.0))
     assert found.rows["spoof_acceptance_rate"].value == np.mean(SCORES[LABELS == 0] >= 1.0)
@@ -158,7 +158,7 @@ def test_trials():
 
 
 def test_names_stay_in_their_cells():
-    lines = tables._markdown(["sys|tem", "n"], [["a|b\nc\x1b[31m", "1"]]).splitlines()
+    lines = report._markdown(["sys|tem", "n"], [["a|b\nc\x1b[31m", "1"]]).splitlines()
     assert [line.count(" | ") for line in lines] == [1, 1, 1]
     assert r"a\|b c" in lines[2]
     assert "\x1b" not in lines[2]

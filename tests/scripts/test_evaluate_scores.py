@@ -142,7 +142,7 @@ def test_numbers_for_labels_do_not_matter_beside_keys(evaluate, write, protocol,
     assert evaluate([path, protocol, "--subset", "all", "--bootstrap", "0"]) == 0
     captured = capsys.readouterr()
     assert rows_of(captured.out)["EER (%)"] == [f"{100 * equal_error_rate(SCORES, LABELS)['eer']:.3f}"]
-    assert "numbered.csv mean is not clear: only those of the keys were taken" in captured.err
+    assert "numbered.csv is unclear: only those of the keys are used" in captured.err
     assert evaluate([path, "--bootstrap", "0"]) == 2
     assert "labels should be bonafide or spoof" in capsys.readouterr().err
 
@@ -158,10 +158,10 @@ def test_predicted_labels_with_their_confidence(evaluate, write, protocol, capsy
     assert rows_of(captured.out)["EER (%)"] == [f"{100 * equal_error_rate(SCORES, LABELS)['eer']:.3f}"]
     assert "best.csv are predictions" in captured.err
     for words, message in (
-        ([], "without keys nothing tells: give KEYS"),
-        (["--score_is", "confidence"], "has no labels in it: give KEYS"),
+        ([], "Only keys can tell: give KEYS"),
+        (["--score_is", "confidence"], "has no true labels in it: give KEYS"),
         (["--score_is", "score"], "they may not be the truth"),
-        ([protocol, "--higher_is", "spoof"], "Say --score_is confidence if they are"),
+        ([protocol, "--higher_is", "spoof"], "--score_is confidence if they are"),
     ):
         assert evaluate([path, *words, "--bootstrap", "0"]) == 2
         captured = capsys.readouterr()
@@ -250,7 +250,7 @@ def test_a_corpus_in_place_of_keys(evaluate, write, capsys):
     ("words", "message"),
     [
         (["nothing.txt"], "error: There is no file nothing.txt"),
-        (["plain.txt"], "plain.txt has no labels in it: give KEYS"),
+        (["plain.txt"], "plain.txt has no true labels in it: give KEYS"),
         (["plain.txt", "nowhere/keys"], "error: There is no file nowhere/keys"),
         (["plain.txt", "in_the_wild:nowhere"], "there is no nowhere"),
         (["cm.txt", "--by", "codec"], "error: There is no column 'codec' (--by)"),

@@ -83,7 +83,7 @@ def test_commas_between_names_and_numbers_stay_delimiters(write):
 
 
 def test_commas_that_may_be_between_thousands(write):
-    with pytest.raises(ScoreFileError, match="scores such as 1,250 may have a decimal comma or one between thousands"):
+    with pytest.raises(ScoreFileError, match="in scores such as 1,250 may be a decimal comma or separate thousands"):
         read_scores(write("a;1,250\nb;-2,500\n"))
     assert read_scores(write("a;1,250\nb;-0,500\n")).scores.tolist() == [1.25, -0.5]
 
@@ -112,15 +112,15 @@ def test_json_parquet_and_numbers_for_names(write, tmp_path):
 @pytest.mark.parametrize(
     ("name", "text", "message"),
     [
-        ("a.json", "{}", "has no rows: it should be a list of objects"),
+        ("a.json", "{}", "has no rows. It should be a list of objects"),
         ("a.json", '{"dtype": "float32", "n_clips": 3, "model": {"a": 1}}', "has no rows"),
-        ("a.json", '{"a": 1}\n{"a": 2}', r"Cannot read .* as JSON: .*\. JSON Lines end in \.jsonl"),
+        ("a.json", '{"a": 1}\n{"a": 2}', r"Cannot read .* as JSON: .*\. Files with JSON Lines must end in \.jsonl"),
         ("a.jsonl", "a 1.0", "Cannot read .* as JSON"),
-        ("a.jsonl", '{"utt": "a", "score": null}', "score number 1 is '', which is no number"),
+        ("a.jsonl", '{"utt": "a", "score": null}', "score number 1 is '', which is not a number"),
         ("a.json", '{"a": NaN, "b": 1.0}', "1 of 2 scores are NaN or infinite"),
         ("a.parquet", "no parquet", "Cannot read"),
-        ("a.csv", b"PK\x03\x04\xff\xff", "is an Excel workbook or another archive: save its sheet as CSV UTF-8"),
-        ("a.csv", "utt,score\na,1.0\n,2.0\n", "1 of 2 lines have no utterance id, the first of them number 2"),
+        ("a.csv", b"PK\x03\x04\xff\xff", "is an Excel workbook or another archive. Save the sheet as CSV UTF-8"),
+        ("a.csv", "utt,score\na,1.0\n,2.0\n", "1 of 2 lines have no utterance id; the first is number 2"),
     ],
 )
 def test_refusals_of_other_kinds_of_files(write, name, text, message):
@@ -188,7 +188,7 @@ def test_scores_keep_every_digit(write):
 
 def test_two_scores_must_be_told_apart(write):
     path = write(lines(" ", IDS, [-2.9, -0.2, -0.0], SCORES))
-    with pytest.raises(ScoreFileError, match="column_2, column_3 hold numbers that might be the scores; say which"):
+    with pytest.raises(ScoreFileError, match=r"column_2, column_3 could be the scores\. Say which"):
         read_scores(path)
     check(read_scores(path, score_column="3"))
 
@@ -201,13 +201,13 @@ def test_columns_can_be_named(write):
     with pytest.raises(ScoreFileError, match=r"there is '1', '0'\. .*--label_map 0=spoof 1=bonafide"):
         read_scores(path, **names)
     check(read_scores(path, **names, label_map={"0": "spoof", "1": "bonafide"}), [1, 0, 1])
-    with pytest.raises(ScoreFileError, match=r"has no column 'llr' \(--score_column\); its columns are number, Bona"):
+    with pytest.raises(ScoreFileError, match=r"has no column 'llr' \(--score_column\)\. Its columns are number, Bona"):
         read_scores(path, score_column="llr")
 
 
 def test_a_column_of_integers_is_no_label_unless_told(write):
     path = write(lines(" ", IDS, SCORES, [1, 0, 1]))
-    with pytest.raises(ScoreFileError, match="column_2, column_3 hold numbers"):
+    with pytest.raises(ScoreFileError, match="column_2, column_3 could be the scores"):
         read_scores(path)
     check(read_scores(path, score_column="2", label_column="3", label_map={"1": "bonafide", "0": "spoof"}), [1, 0, 1])
 
@@ -219,7 +219,7 @@ def test_files_without_ids(write):
     )
     assert clips.scores.tolist() == SCORES
     assert clips.labels.tolist() == [1, 0, 1]
-    assert "has no utterance ids: its lines are numbered" in clips.notes[0]
+    assert "has no utterance ids. Its lines are numbered" in clips.notes[0]
 
 
 def test_scores_that_are_high_for_spoofs(write):
@@ -240,7 +240,7 @@ def test_lines_that_repeat_others(write):
     clips = read_scores(path)
     assert clips.utterance_ids.to_pylist() == ["a", "b"]
     assert "1 of 3 lines of" in clips.notes[0]
-    with pytest.raises(ScoreFileError, match=r"the score of 'a' is there twice, and not the same: 1\.0 and 1\.5"):
+    with pytest.raises(ScoreFileError, match=r"'a' has two values of the score: 1\.0 and 1\.5"):
         read_scores(write("a 1.0\nb 2.0\na 1.5\n"))
 
 
@@ -250,16 +250,16 @@ def test_lines_that_repeat_others(write):
         ("", "is empty"),
         ("\n\n", "is empty"),
         ("utt score\n", "has a header but no rows"),
-        ("a 1.0\nb nan\nc inf\n", "2 of 3 scores are NaN or infinite, the first of them number 2"),
+        ("a 1.0\nb nan\nc inf\n", "2 of 3 scores are NaN or infinite; the first is number 2"),
         ("a 1.0\nb 2.0 3.0\n", r"line 2: not 2 words, as the first has: 'b 2\.0 3\.0'"),
-        ("a,1.0\nb,2.0,3.0\n", "1 lines have not 2 columns, .* The first of them is line 2, with 3"),
-        ("utt score\na 1.0\nb -\n", "score number 2 is '-', which is no number"),
-        ("a -\nb 2.0\n", r"none of them hold numbers that might be the scores"),
-        ("a bonafide\nb spoof\n", "none of them hold numbers"),
+        ("a,1.0\nb,2.0,3.0\n", "1 lines do not have 2 columns .* The first of them is line 2, with 3"),
+        ("utt score\na 1.0\nb -\n", "score number 2 is '-', which is not a number"),
+        ("a -\nb 2.0\n", r"none of them could be the scores"),
+        ("a bonafide\nb spoof\n", "none of them could be the scores"),
         ("utt score score\na 1 2\n", "the header has score more than once"),
-        ("utt score\na 1\nb 1_000\n", "score number 2 is '1_000', which is no number"),
-        ("1.0\n2.0\n", "has one column: scores need the utterances' names"),
-        (b"\xff\xfe\x00a", "no UTF-8 text .*: unpack it if it is compressed"),
+        ("utt score\na 1\nb 1_000\n", "score number 2 is '1_000', which is not a number"),
+        ("1.0\n2.0\n", "has only one column. Scores need the utterance ids"),
+        (b"\xff\xfe\x00a", "not UTF-8 text .*. Unpack it if it is compressed"),
     ],
 )
 def test_refusals(write, text, message):

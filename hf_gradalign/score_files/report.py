@@ -1,0 +1,232 @@
+"""Evaluations as Markdown tables and as figures (matplotlib, the extra `plots`)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from functools import wraps
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.special import ndtri
+
+from hf_gradalign.metrics import Breakdown, Comparison, CountedScores, Interval, Metric, RankedScores
+from hf_gradalign.metrics.functional.eer import official_equal_error
+from hf_gradalign.score_files.evaluation import UTTERANCE, Evaluation
+from hf_gradalign.utils.figure_style import BLUE, COLORS, GRAY, STYLE, VERMILION, import_matplotlib
+from hf_gradalign.utils.plain_text import one_line, plain_text
+
+_IN_CELLS = str.maketrans({"|": "\\|", "\n": " ", "\t": " "})
+_AGAINST = {
+    "all_bonafide": "spoofed clips of each value against all bona fide clips",
+    "within": "clips of each value against each other",
+}
+_TICKS = (0.0001, 0.001, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.4, 0.6, 0.8, 0.9, 0.95, 0.99)
+_HIGHEST = 0.6
+_GRID = 0.002  # of the error curve, in standard deviations: finer than a pixel
+_N_BINS = 80
+_MAX_BARS = 60
+
+
+def overall_table(evaluation: Evaluation) -> str:
+    """Format all metrics, with intervals if there are any. Titles say which are percentages."""
+    has_intervals = any(row.interval is not None for row in evaluation.rows.values())
+    header = ["metric", "value"]
+    if has_intervals:
+        header.append(f"{100 * evaluation.settings.confidence:g} % interval")
+    rows = []
+    for row in evaluation.rows.values():
+        cells = [_title(row.title, row.is_percentage), _format(row.value, row.is_percentage)]
+        rows.append([*cells, _range(row.interval, row.is_percentage)] if has_intervals else cells)
+    return _markdown(header, rows)
+
+
+def described(evaluation: Evaluation) -> str:
+    """Describe the number of clips and the computation of the intervals."""
+    text = f"{plain_text(evaluation.source)}: {evaluation.n_bonafide} bona fide and {evaluation.n_spoof} spoofed clips."
+    settings = evaluation.settings
+    if settings.n_draws and any(row.interval is not None for row in evaluation.rows.values()):
+        drawn = "clips within each class" if settings.over == UTTERANCE else f"the values of {settings.over}"
+        text += f" Intervals: bootstrap of {drawn}, {settings.n_draws} draws, seed {settings.seed}."
+    if evaluation.eer_threshold is not None:
+        text += f" Threshold of the EER: {evaluation.eer_threshold:.6g}."
+    return text
+
+
+def breakdown_table(column: str, breakdown: Breakdown, metrics: Mapping[str, Metric]) -> str:
+    """Format metrics by the values of a column; `n/a` if a class is missing."""
+    names = list(breakdown.groups[0].metrics)
+    header = [column, "bona fide", "spoof", *(_title(metrics[n].title, metrics[n].is_percentage) for n in names)]
+    rows = [
+        [
+            group.value,
+            str(group.n_bonafide),
+            str(group.n_spoof),
+            *(_format(group.metrics[name], metrics[name].is_percentage) for name in names),
+        ]
+        for group in breakdown.groups
+    ]
+    return f"By {plain_text(column)}, {_AGAINST[breakdown.against]}:\n\n{_markdown(header, rows)}"
+
+
+def comparison_table(comparisons: Mapping[str, Comparison], metrics: Mapping[str, Metric]) -> str:
+    """Format the values of both systems, their difference with its interval, and the p-value."""
+    confidence = next(iter(comparisons.values())).confidence
+    header = ["metric", "first", "second", "first minus second", f"{100 * confidence:g} % interval", "p"]
+    rows = []
+    for name, comparison in comparisons.items():
+        is_percentage = metrics[name].is_percentage
+        numbers = (comparison.first, comparison.second, comparison.difference)
+        values = (_format(number, is_percentage) for number in numbers)
+        interval = f"{_format(comparison.low, is_percentage)} to {_format(comparison.high, is_percentage)}"
+        rows.append([_title(metrics[name].title, is_percentage), *values, interval, f"{comparison.p_value:.3g}"])
+    return _markdown(header, rows)
+
+
+def _title(title: str, is_percentage: bool) -> str:
+    return f"{title} (%)" if is_percentage else title
+
+
+def _format(value: float, is_percentage: bool) -> str:
+    if np.isnan(value):
+        return "n/a"
+    return f"{100 * value:.3f}" if is_percentage else f"{value:.5f}"
+
+
+def _range(interval: Interval | None, is_percentage: bool) -> str:
+    return (
+        "" if interval is None else f"{_format(interval.low, is_percentage)} to {_format(interval.high, is_percentage)}"
+    )
+
+
+def _markdown(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    # A column needs a width of two, since Markdown requires a hyphen next to the colon below the header.
+    lines = [[plain_text(cell).translate(_IN_CELLS) for cell in line] for line in (header, *rows)]
+    widths = [max(2, *map(len, column)) for column in zip(*lines, strict=True)]
+    # The first column has names, the others numbers.
+    rule = [":" + "-" * (widths[0] - 1), *("-" * (width - 1) + ":" for width in widths[1:])]
+    padded = [
+        [cell.rjust(widths[index]) if index else cell.ljust(widths[index]) for index, cell in enumerate(line)]
+        for line in lines
+    ]
+    return "\n".join(f"| {' | '.join(line)} |" for line in (padded[0], rule, *padded[1:]))
+
+
+def _styled(draw: Callable[..., Any]) -> Callable[..., Any]:
+    @wraps(draw)
+    def styled(*arguments: Any, **options: Any) -> Any:
+        with import_matplotlib().rc_context(STYLE):
+            return draw(*arguments, **options)
+
+    return styled
+
+
+@_styled
+def draw_det(systems: Mapping[str, tuple[NDArray, NDArray]]) -> Any:
+    """Draw the detection error trade-off: rejected bona fide against accepted spoofed clips, on normal deviate axes.
+
+    With normally distributed scores the curves are straight lines (Martin et al., "The DET curve in assessment of
+    detection task performance", Eurospeech 1997). The equal error points are marked.
+
+    Args:
+        systems: Scores and labels, 1 bona fide and 0 spoof, by the name of the system.
+
+    Returns:
+        A matplotlib `Figure`.
+    """
+    figure = _figure(5, 5)
+    axis = figure.subplots()
+    curves = {name: RankedScores(scores, labels).counted() for name, (scores, labels) in systems.items()}
+    rates = [official_equal_error(curve).rate for curve in curves.values()]
+    highest = max(_HIGHEST, min(0.99, 1.2 * max(rates)))
+    lowest = min(_lowest_visible(curve, highest) for curve in curves.values())
+    for (name, curve), rate, color in zip(curves.items(), rates, _cycle(len(curves)), strict=True):
+        far, frr = (
+            ndtri(np.clip(side, lowest, 1 - lowest))
+            for side in (curve.false_acceptance_rate, curve.false_rejection_rate)
+        )
+        kept = _corners(far, frr)
+        axis.plot(far[kept], frr[kept], color=color, label=f"{one_line(name)}: EER {100 * rate:.2f} %")
+        if lowest < rate < 1 - lowest:
+            axis.plot(ndtri(rate), ndtri(rate), "o", color=color, markersize=5)
+    limits = ndtri(lowest), ndtri(highest)
+    axis.plot(limits, limits, color=GRAY, linewidth=0.8, linestyle=":")
+    ticks = [tick for tick in _TICKS if lowest <= tick <= highest]
+    for direction, label in (("x", "spoofed clips accepted (%)"), ("y", "bona fide clips rejected (%)")):
+        getattr(axis, f"set_{direction}lim")(*limits)
+        getattr(axis, f"set_{direction}ticks")(ndtri(ticks), [f"{100 * tick:g}" for tick in ticks])
+        getattr(axis, f"set_{direction}label")(label)
+    axis.grid(color="#dddddd", linewidth=0.5)
+    axis.set_aspect("equal")
+    axis.legend(loc="upper right")
+    return figure
+
+
+@_styled
+def draw_histograms(scores: NDArray[np.float64], labels: NDArray, threshold: float | None = None) -> Any:
+    """Draw the distribution of the scores of both classes, each with area 1, and the equal error threshold."""
+    figure = _figure(6, 3.2)
+    axis = figure.subplots()
+    low, high = np.quantile(scores, [0.0005, 0.9995])  # a single outlier must not compress all others
+    low, high = (low, high) if low < high else (low - 0.5, high + 0.5)
+    edges = np.linspace(low, high, _N_BINS + 1)
+    for value, name, color in ((1, "bona fide", BLUE), (0, "spoof", VERMILION)):
+        own = np.clip(scores[labels == value], low, high)
+        axis.hist(own, edges, density=True, histtype="stepfilled", alpha=0.5, color=color, label=name)
+    if threshold is not None and low <= threshold <= high:
+        axis.axvline(threshold, color=GRAY, linestyle="--", linewidth=1, label="EER threshold")
+    axis.set_xlabel("score")
+    axis.set_ylabel("density")
+    axis.legend()
+    return figure
+
+
+@_styled
+def draw_bars(column: str, breakdown: Breakdown, pooled: float | None = None, metric: str = "eer") -> Any:
+    """Draw the equal error rate of each value of a column, and of all clips together."""
+    groups = breakdown.groups[:_MAX_BARS]
+    figure = _figure(max(4.0, 1.2 + 0.32 * len(groups)), 3.2)
+    axis = figure.subplots()
+    positions = np.arange(len(groups))
+    values = np.array([100 * group.metrics[metric] for group in groups])
+    axis.bar(positions, np.nan_to_num(values), color=BLUE, width=0.7)
+    for position, value in zip(positions, values, strict=True):
+        text = "n/a" if np.isnan(value) else f"{value:.1f}"
+        axis.annotate(
+            text, (position, np.nan_to_num(value)), (0, 2), textcoords="offset points", ha="center", fontsize=6
+        )
+    if pooled is not None:
+        axis.axhline(100 * pooled, color=VERMILION, linestyle="--", linewidth=1, label="all clips")
+        axis.legend(loc="upper right", bbox_to_anchor=(1, 1.15))
+    axis.set_xticks(positions, [one_line(group.value) for group in groups], rotation=60, ha="right")
+    axis.set_xlim(-0.6, len(groups) - 0.4)
+    axis.margins(y=0.12)
+    axis.set_ylabel("EER (%)")
+    axis.set_xlabel(one_line(column))
+    if len(breakdown.groups) > len(groups):
+        axis.set_title(f"the first {len(groups)} of {len(breakdown.groups)}")
+    return figure
+
+
+def _figure(width: float, height: float) -> Any:
+    from matplotlib.figure import Figure  # not pyplot: no window, no state
+
+    return Figure(figsize=(width, height), layout="constrained")
+
+
+def _lowest_visible(curve: CountedScores, highest: float) -> float:
+    """Return half of the lowest rate on the visible part of a curve, but at least half the share of one clip."""
+    far, frr = curve.false_acceptance_rate, curve.false_rejection_rate
+    corner = min(far[frr <= highest].min(), frr[far <= highest].min())
+    return max(corner, 1 / max(curve.n_bonafide, curve.n_spoof), 1e-6) / 2
+
+
+def _cycle(n: int) -> list[str]:
+    return [COLORS[index % 6] for index in range(n)]
+
+
+def _corners(x: NDArray[np.float64], y: NDArray[np.float64]) -> NDArray[np.intp]:
+    """Return the points that are visibly distinct: a curve with a million points needs only some thousand."""
+    pixels = np.stack([np.round(x / _GRID), np.round(y / _GRID)])
+    moved = (pixels[:, 1:] != pixels[:, :-1]).any(axis=0)
+    return np.flatnonzero(np.append(moved, True) | np.append(True, moved))
