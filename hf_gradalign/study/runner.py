@@ -11,10 +11,10 @@ from collections.abc import Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import asdict, dataclass, field
 from multiprocessing.connection import Connection
-from multiprocessing.context import BaseContext
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 from queue import SimpleQueue
+from typing import TYPE_CHECKING
 
 import torch
 from tqdm.auto import tqdm
@@ -26,6 +26,9 @@ from hf_gradalign.study.tables import CLIPS_DIR, LOCK_NAME, TRIALS_DIR, StudyTab
 from hf_gradalign.study.trial_folder import TrialFolder
 from hf_gradalign.study.trial_process import token_words
 from hf_gradalign.utils.file_locks import hold_lock
+
+if TYPE_CHECKING:
+    from multiprocessing.context import ForkServerContext, SpawnContext  # the first is not available on Windows
 
 _POLL_EVERY = 0.5  # seconds
 _LOG_EVERY = 60.0
@@ -206,7 +209,7 @@ class StudyRunner:
             raise StudyError(f"the options of the trial {trial.title} are wrong (see above)") from None
 
 
-def _make_context(slots: int) -> BaseContext:
+def _make_context(slots: int) -> "ForkServerContext | SpawnContext":
     """Return how processes start: where possible, forked from a server that has imported everything."""
     # Libraries read it when they first need threads. It is the same for all trials.
     os.environ["OMP_NUM_THREADS"] = str(max(1, _cores() // slots))

@@ -56,7 +56,7 @@ class TrialFolder:
         """Return the path of the scores on the evaluation set of this name."""
         return self.scores / f"{evaluation_set}.txt"
 
-    def tell_progress(self, fraction: float) -> None:
+    def write_progress(self, fraction: float) -> None:
         """Write the fraction of the training that is done, in [0, 1]."""
         self._progress.write_text(f"{fraction:.6f}\n", encoding="utf-8")
 

@@ -27,10 +27,9 @@ from hf_gradalign.metrics import METRICS
 from hf_gradalign.scoring import SpoofScorer, read_score_file, score_corpus
 from hf_gradalign.study.definition import EvaluationSet, StudyError, expand_variables
 from hf_gradalign.study.epoch_rows import epoch_rows
-from hf_gradalign.study.resources_callback import ResourcesCallback as RunMeter
+from hf_gradalign.study.resources_callback import ResourcesCallback
 from hf_gradalign.study.table_files import require_same_clips, write_clips
-from hf_gradalign.study.trial_folder import TrialFolder as CellFolder
-from hf_gradalign.study.trial_folder import read_json
+from hf_gradalign.study.trial_folder import TrialFolder, read_json
 from hf_gradalign.training.callbacks import BEST_CHECKPOINTS_DIR
 from hf_gradalign.utils.file_locks import hold_lock
 from hf_gradalign.utils.hub_waits import limit_hub_waits
@@ -44,7 +43,7 @@ _RESOURCES_NAME = "resources.json"
 
 
 def run_trial(
-    folder: CellFolder,
+    folder: TrialFolder,
     clips_folder: Path,
     evaluation_sets: Sequence[EvaluationSet],
     tokens: Mapping[str, str] = MappingProxyType({}),
@@ -93,7 +92,7 @@ def run_trial(
     evaluations += [entry for entry in earlier["evaluations"] if entry["evaluation_set"] not in names]
     epochs = epoch_rows(state.log_history, folder.path)
     folder.finish({"run": described, "evaluations": evaluations, "epochs": epochs})
-    folder.tell_progress(1.0)
+    folder.write_progress(1.0)
 
 
 def token_words(tokens: Mapping[str, str]) -> list[str]:
@@ -101,11 +100,11 @@ def token_words(tokens: Mapping[str, str]) -> list[str]:
     return [f"--{name}={token}" for name, token in tokens.items()]
 
 
-def _train(folder: CellFolder, tokens: Mapping[str, str]) -> None:
+def _train(folder: TrialFolder, tokens: Mapping[str, str]) -> None:
     words = [str(folder.options_file), "--output_dir", str(folder.path), "--resume_from_checkpoint", "last"]
     run = parse_arguments([*words, *token_words(tokens)])
-    meter = RunMeter(folder.path / _RESOURCES_NAME, folder.tell_progress)
-    run_experiment(run, evaluate_test=False, callbacks=[meter])  # the scorer evaluates on the test sets
+    callback = ResourcesCallback(folder.path / _RESOURCES_NAME, folder.write_progress)
+    run_experiment(run, evaluate_test=False, callbacks=[callback])  # the scorer evaluates on the test sets
 
 
 def _load(evaluation: EvaluationSet) -> Dataset:
@@ -114,7 +113,7 @@ def _load(evaluation: EvaluationSet) -> Dataset:
 
 
 def _evaluate(
-    scorer: SpoofScorer, folder: CellFolder, clips_folder: Path, evaluation: EvaluationSet, clips: Dataset
+    scorer: SpoofScorer, folder: TrialFolder, clips_folder: Path, evaluation: EvaluationSet, clips: Dataset
 ) -> dict[str, Any]:
     score_file = folder.score_file(evaluation.name)
     report = score_corpus(scorer, clips, score_file, progress=False)
@@ -171,7 +170,7 @@ def main(
         device: The number of the accelerator to use; default: any.
         tokens: As for `run_trial`.
     """
-    folder = CellFolder(path)
+    folder = TrialFolder(path)
     with folder.log.open("ab") as log:
         os.dup2(log.fileno(), 1)
         os.dup2(log.fileno(), 2)
@@ -184,7 +183,7 @@ def main(
     sys.exit(status)
 
 
-def _status_of(work: Callable[[], None], folder: CellFolder) -> int:
+def _status_of(work: Callable[[], None], folder: TrialFolder) -> int:
     try:
         # The process of the last start may still be saving a checkpoint.
         with hold_lock(
