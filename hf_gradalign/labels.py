@@ -6,7 +6,8 @@ from collections.abc import Mapping
 from hf_gradalign.utils.plain_text import stripped_text
 
 LABEL_NAMES: tuple[str, str] = ("spoof", "bonafide")
-"""The project's two classes; the index is the label's number. (`models/label_names.py` says the same to the Hub.)"""
+"""The project's two classes, in the order of their numbers. `models/configuration_spoof_detector.py` repeats them,
+because that file goes to the Hub by itself."""
 
 Label = str | bytes | int | float | bool
 

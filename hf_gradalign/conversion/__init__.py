@@ -1,4 +1,4 @@
-"""Published detectors' checkpoints into models of this package, and back."""
+"""Convert the checkpoints of published detectors to models of this package, and back."""
 
 from typing import TYPE_CHECKING
 

@@ -1,8 +1,8 @@
-"""Converting a published checkpoint, with a report of what was assumed."""
+"""Convert a published checkpoint, with a report of all assumptions."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor
@@ -16,18 +16,18 @@ from hf_gradalign.utils.plain_text import plain_text
 
 @dataclass
 class ConversionReport:
-    """What became of a checkpoint's entries.
+    """Report of what was done with a checkpoint's entries.
 
     Attributes:
-        head: The head's name.
-        converted: Number of entries that were renamed into the model.
-        n_parameters: Number of values in them, counters aside.
-        ignored: Entries that only pre-training needs, by their published names.
-        filled_in: What the checkpoint lacks and can only have one value: counters (0), and the projection between
-            convolutions and transformer where fairseq has none (the identity).
+        head: Name of the head.
+        converted: Number of entries that were converted.
+        n_parameters: Number of values in them, without counters.
+        ignored: Entries that are only used in pre-training, by their published names.
+        filled_in: Missing entries that can only have one value: counters (0), and the projection between convolutions
+            and transformer if fairseq has none (the identity).
         casted: Types that were cast to float32, with the number of entries.
-        settings: What no shape tells, as it was taken.
-        prefix: What was taken off the keys.
+        settings: Settings that the shapes do not determine.
+        prefix: Prefix that was removed from the keys.
         beside: Entries without that prefix, which are left out.
     """
 
@@ -77,32 +77,34 @@ def convert_state_dict(
     class_weights: Sequence[float] | None = None,
     prefix: str | None = None,
 ) -> tuple[SpoofDetectorForAudioClassification, ConversionReport]:
-    """A detector from a published state dict (DPDA-GA, SSL_Anti-spoofing, TCM, XLSR-Mamba).
+    """Convert a published state dict (DPDA-GA, SSL_Anti-spoofing, TCM, XLSR-Mamba) to a detector.
 
     Args:
-        state: The state dict, e.g. of `read_state_dict`. A prefix of its keys (Lightning's `model.`) is taken off, and
-            what has no such prefix (a loss' class weights, metrics) is left out and reported.
-        head: aasist, conformer_tcm or mamba; "auto" tells it from the keys.
-        num_attention_heads: Of the backbone, which no shape tells; the published value by default.
-        conv_stride: Strides of the feature extractor, which no shape tells; wav2vec 2.0's by default.
-        do_stable_layer_norm: Of the backbone, which no shape tells; by default as its feature extractor suggests.
-        head_options: Options of the head that no shape tells (AASIST's `pool_ratios`).
-        class_weights: Weight of spoof and bona fide in the loss, to store in the configuration.
-        prefix: What the detector's keys begin with, where the checkpoint has several.
+        state: The state dict, e.g. from `read_state_dict`. A common prefix of its keys (Lightning's `model.`) is
+            removed. Entries without it (a loss's class weights, metrics) are left out and reported.
+        head: aasist, conformer_tcm or mamba; "auto" to detect it from the keys.
+        num_attention_heads: Attention heads of the backbone, which shapes do not determine; the published value by
+            default.
+        conv_stride: Strides of the feature extractor, which shapes do not determine; those of wav2vec 2.0 by default.
+        do_stable_layer_norm: Position of the backbone's layer norms, which shapes do not determine; derived from its
+            feature extractor by default.
+        head_options: Options of the head that shapes do not determine (AASIST's `pool_ratios`).
+        class_weights: Weights of spoof and bona fide in the loss, stored in the configuration.
+        prefix: Prefix of the detector's keys, if the checkpoint has several detectors.
 
     Returns:
-        The detector, in float32 and evaluation mode, and what was done.
+        The detector, in float32 and evaluation mode, and the report.
 
     Raises:
-        ConversionError: If the head is not known, sizes cannot be read, or keys are unknown, missing or of another
-            shape: all of them in one message, by their published names.
+        ConversionError: If the head is unknown, sizes cannot be read, or keys are unknown, missing or have wrong
+            shapes. One message lists all of them by their published names.
     """
     if head != "auto" and head not in HEAD_LAYOUTS:
-        raise ConversionError(f"there is no published layout {head!r}; there are auto, {', '.join(HEAD_LAYOUTS)}")
+        raise ConversionError(f"there is no published layout {head!r}; available: auto, {', '.join(HEAD_LAYOUTS)}")
     head, prefix = detect_head(state, head, prefix)
     beside = [key for key in state if not key.startswith(prefix)]
     state = {key.removeprefix(prefix): value for key, value in state.items() if key.startswith(prefix)}
-    backbone_state = wav2vec2_layout.normalise_keys(state)
+    backbone_state = wav2vec2_layout.normalize_keys(state)
     identity = wav2vec2_layout.identity_projection(backbone_state)
     backbone_state |= identity
     head_state = {key: value for key, value in state.items() if not key.startswith(wav2vec2_layout.PREFIX)}
@@ -118,7 +120,7 @@ def convert_state_dict(
         with torch.device("meta"):
             model = SpoofDetectorForAudioClassification(config)
     except (ValueError, RuntimeError) as error:
-        raise ConversionError(f"the checkpoint's sizes make no {head} detector: {error}") from error
+        raise ConversionError(f"the checkpoint's sizes do not fit a {head} detector: {error}") from error
 
     ignored = [key for key in backbone_state if wav2vec2_layout.is_ignored(key)]
     values = {f"{wav2vec2_layout.PREFIX}{key}": value for key, value in backbone_state.items() if key not in ignored}
@@ -136,7 +138,7 @@ def convert_state_dict(
         if value.is_floating_point() and value.dtype != torch.float32:
             kind = str(value.dtype).removeprefix("torch.")
             casted[kind] = casted.get(kind, 0) + 1
-        # A copy of its own: mapped files do not stay, and entries may share storage.
+        # Copied, because mapped files may disappear and entries may share memory.
         found[name] = value.float().clone() if value.is_floating_point() else value.clone()
     model.load_state_dict(found, assign=True)
     report = ConversionReport(
@@ -158,26 +160,27 @@ def convert_state_dict(
 
 
 def published_state_dict(model: SpoofDetectorForAudioClassification) -> dict[str, Tensor]:
-    """A detector's weights under their published names: the reverse of `convert_state_dict`.
+    """Return a detector's weights under their published names: the reverse of `convert_state_dict`.
 
     Args:
         model: A detector with a wav2vec 2.0 backbone and one of the three published heads.
 
     Returns:
-        State dict that the published code loads, `mask_emb` and other leftovers of pre-training aside (strict=False).
+        A state dict for the published code, with strict=False because entries of pre-training such as `mask_emb` are
+        missing.
 
     Raises:
-        ConversionError: If there is no published layout of the backbone or the head.
+        ConversionError: If there is no published layout for the backbone or the head.
     """
     head = model.config.head
     if head not in HEAD_LAYOUTS or model.config.backbone_config.model_type != "wav2vec2":
         raise ConversionError(
-            f"there is no published layout of a {model.config.backbone_config.model_type} with the head {head}; there "
-            f"is one of wav2vec2 with {', '.join(HEAD_LAYOUTS)}"
+            f"there is no published layout for {model.config.backbone_config.model_type} with the head {head}; there "
+            f"is one for wav2vec2 with {', '.join(HEAD_LAYOUTS)}"
         )
     state = {}
     for name, value in model.state_dict().items():
-        key = _published_name(model.config, name)
+        key = _published_name(cast(SpoofDetectorConfig, model.config), name)
         if key is None:
             raise ConversionError(f"{name} has no published name")
         state[key] = value.detach().clone()
@@ -185,7 +188,7 @@ def published_state_dict(model: SpoofDetectorForAudioClassification) -> dict[str
 
 
 def _published_name(config: SpoofDetectorConfig, name: str) -> str | None:
-    """The published name of one of a model's entries, None if it has none."""
+    """The published name of an entry of a model; None if it has none."""
     part, _, rest = name.partition(".")
     if part == "head":
         return HEAD_LAYOUTS[config.head].keys.to_theirs(rest)
@@ -223,8 +226,8 @@ def _check(
         if name in found and found[name].shape != value.shape
     ]
     wrong = []
-    for what, keys in (("unknown", unknown), ("missing", missing), ("of another shape", misshapen)):
+    for what, keys in (("unknown", unknown), ("missing", missing), ("with a wrong shape", misshapen)):
         if keys:
             wrong.append(f"{len(keys)} {what}:\n    " + "\n    ".join(keys))
     if wrong:
-        raise ConversionError("the checkpoint does not fit the layout:\n  " + "\n  ".join(wrong))
+        raise ConversionError("the checkpoint does not match the layout:\n  " + "\n  ".join(wrong))

@@ -1,4 +1,4 @@
-"""The published heads' names and ours, and the options that their shapes tell."""
+"""Names of weights in the published heads and in ours, and head options from their shapes."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -16,13 +16,13 @@ State = Mapping[str, Tensor]
 
 @dataclass(frozen=True)
 class HeadLayout:
-    """A published head.
+    """Layout of a published head.
 
     Attributes:
-        keys: Names in both layouts, theirs without prefix, ours within the head.
+        keys: Names in both layouts: theirs without prefix, ours within the head.
         signature: A key that no other head has.
         options: Reads the head's options from the shapes.
-        classifier: Their name of the layer that gives the logits.
+        classifier: Their name of the layer that computes the logits.
     """
 
     keys: KeyNames
@@ -32,43 +32,43 @@ class HeadLayout:
 
 
 def detect_head(state: State, head: str = "auto", prefix: str | None = None) -> tuple[str, str]:
-    """The head that a state dict has, and what a training framework put before its keys.
+    """Detect the head in a state dict, and the prefix that a training framework added to the keys.
 
-    Lightning's modules hold the detector as an attribute (`model.`), and so do many wrappers, one in another.
+    Lightning modules have the detector as an attribute (`model.`), and so do many wrappers, which may be nested.
 
     Args:
         state: A state dict.
         head: The head to look for; "auto" for any.
-        prefix: The prefix, where there are several.
+        prefix: The prefix, if there are several detectors.
 
     Returns:
-        Its name, and the prefix, often empty.
+        Name of the head, and the prefix, which is often empty.
 
     Raises:
-        ConversionError: If it has none that is known, or several.
+        ConversionError: If there is no known head, or more than one.
     """
     layouts = HEAD_LAYOUTS if head == "auto" else {head: HEAD_LAYOUTS[head]}
-    found = [
+    matches = [
         (name, key.removesuffix(layout.signature))
         for name, layout in layouts.items()
         for key in state
         if (prefix is None and key.endswith(f".{layout.signature}")) or key == f"{prefix or ''}{layout.signature}"
     ]
-    if len(found) == 1:
-        return found[0]
-    if not found and head != "auto":
-        return head, prefix or ""  # what is missing is listed later, by name
-    if found:
-        where = ", ".join(f"{plain_text(prefix) or '(none)'} ({name})" for name, prefix in found)
+    if len(matches) == 1:
+        return matches[0]
+    if not matches and head != "auto":
+        return head, prefix or ""  # missing keys are listed later
+    if matches:
+        prefixes = ", ".join(f"{plain_text(prefix) or '(none)'} ({name})" for name, prefix in matches)
         raise ConversionError(
-            f"the checkpoint has several detectors, whose keys begin with {where}: say which one with --prefix, e.g. "
-            f"--prefix {plain_text(found[-1][1])}"
+            f"the checkpoint has several detectors, whose keys start with {prefixes}: choose one with --prefix, e.g. "
+            f"--prefix {plain_text(matches[-1][1])}"
         )
     signatures = ", ".join(f"{layout.signature} ({name})" for name, layout in HEAD_LAYOUTS.items())
     keys = ", ".join(plain_text(key) for key in list(state)[:3])
     raise ConversionError(
-        f"the checkpoint has no head that is known here; looked for {signatures}, also with a prefix. Its first keys "
-        f"are {keys}"
+        f"the checkpoint has no known head; looked for {signatures}, with and without a prefix. Its first keys are "
+        f"{keys}"
     )
 
 

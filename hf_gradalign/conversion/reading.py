@@ -1,4 +1,4 @@
-"""Reading published checkpoints: files of any kind, and one spelling of their keys."""
+"""Read published checkpoints of any format, and normalize the names of their weights."""
 
 import argparse
 import collections
@@ -8,12 +8,13 @@ import re
 import types
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
 from huggingface_hub import hf_hub_download
 from huggingface_hub.errors import HfHubHTTPError, HFValidationError, HTTPError
+from numpy._core import multiarray
 from safetensors.torch import load_file
 from torch import Tensor
 
@@ -26,13 +27,13 @@ _NUMBER = "{n}"
 
 
 class KeyNames:
-    """Pairs of templates, each the start of a key in one layout and in the other; `{n}` is a number kept as it is.
+    """Maps names of weights between two layouts by pairs of prefixes, in which `{n}` stands for a number.
 
-    A template matches whole components: `encoder.layer_norm` is no start of `encoder.layer_norms.weight`. Where several
-    match, the longest counts.
+    A prefix matches whole components: `encoder.layer_norm` does not match `encoder.layer_norms.weight`. The longest
+    match is used.
 
     Args:
-        pairs: (theirs, ours), where every template of either side is of its own kind.
+        pairs: Pairs (theirs, ours). All prefixes of a side must be different.
     """
 
     def __init__(self, pairs: Sequence[tuple[str, str]]) -> None:
@@ -40,11 +41,11 @@ class KeyNames:
         self._to_theirs = _Renaming([(ours, theirs) for theirs, ours in pairs])
 
     def to_ours(self, key: str) -> str | None:
-        """The key in our layout, None if no template matches."""
+        """Return the key in our layout; None if no prefix matches."""
         return self._to_ours(key)
 
     def to_theirs(self, key: str) -> str | None:
-        """The key in their layout, None if no template matches."""
+        """Return the key in their layout; None if no prefix matches."""
         return self._to_theirs(key)
 
 
@@ -66,7 +67,7 @@ class _Renaming:
         return None
 
 
-_ARRAY_MODULES = ("numpy._core.multiarray", "numpy.core.multiarray")  # as NumPy 2 and NumPy 1 name it
+_ARRAY_MODULES = ("numpy._core.multiarray", "numpy.core.multiarray")  # in NumPy 2 and NumPy 1
 _PATHS = ("PosixPath", "PurePosixPath", "WindowsPath", "PureWindowsPath", "Path", "PurePath")
 _SETTINGS_OF_LIGHTNING = (
     "lightning_fabric.utilities.data",
@@ -77,14 +78,14 @@ _SETTINGS_OF_LIGHTNING = (
 
 
 class _PlainDict:
-    """Stands in for classes of mappings, which torch fills only if they are plain."""
+    """Replaces classes of mappings, because torch only fills plain ones."""
 
     def __new__(cls, *args: Any) -> dict[Any, Any]:
         return {}
 
 
 def harmless_classes() -> list[type | tuple[Callable[..., Any], str]]:
-    """Classes and functions for `torch.serialization.safe_globals`, those of other systems under their names there."""
+    """Return classes and functions for `torch.serialization.safe_globals`, including names from other systems."""
     allowed: list[type | tuple[Callable[..., Any], str]] = [
         *(argparse.Namespace, types.SimpleNamespace, collections.OrderedDict, torch.torch_version.TorchVersion),
         *(datetime.datetime, datetime.date, datetime.time, datetime.timedelta, datetime.timezone),
@@ -93,7 +94,7 @@ def harmless_classes() -> list[type | tuple[Callable[..., Any], str]]:
         (_PlainDict, "collections.defaultdict"),
     ]
     for name in ("_reconstruct", "scalar"):
-        allowed += [(getattr(np._core.multiarray, name), f"{module}.{name}") for module in _ARRAY_MODULES]
+        allowed += [(getattr(multiarray, name), f"{module}.{name}") for module in _ARRAY_MODULES]
     for name in _PATHS:
         pure = pathlib.PureWindowsPath if "Windows" in name else pathlib.PurePosixPath
         allowed += [(pure, f"{module}.{name}") for module in ("pathlib", "pathlib._local")]
@@ -101,15 +102,15 @@ def harmless_classes() -> list[type | tuple[Callable[..., Any], str]]:
     return allowed
 
 
-# What training scripts wrap a state dict in, and what DataParallel and DDP put before its keys.
+# Keys under which training scripts save a state dict, and the prefix of DataParallel and DDP.
 _WRAPPERS = ("model", "state_dict", "model_state_dict", "model_state", "net", "network", "weights")
 _KEY_PREFIX = "module."
-# What torch.compile, activation checkpointing and FSDP put into keys, wherever the wrapped module is.
+# Parts that torch.compile, activation checkpointing and FSDP add to keys, wherever the wrapped module is.
 _INNER_WRAPPERS = re.compile(r"\b(?:_orig_mod|_checkpoint_wrapped_module|_fsdp_wrapped_module)\.")
 
 
 def locate_checkpoint(source: str, *, revision: str | None = None, token: str | None = None) -> Path:
-    """The file of a checkpoint, downloaded if it is on the Hub.
+    """Return the path of a checkpoint, downloading it if it is on the Hub.
 
     Args:
         source: A local file, or `org/repo:filename` on the Hub.
@@ -117,36 +118,35 @@ def locate_checkpoint(source: str, *, revision: str | None = None, token: str | 
         token: Access token for the Hub.
 
     Raises:
-        ConversionError: If there is no such file, or the Hub does not give it.
+        ConversionError: If there is no such file, or it cannot be downloaded.
     """
     path = Path(source).expanduser()
     if path.is_file():
         return path
     repo, colon, filename = source.partition(":")
     if path.exists() or not colon or repo.count("/") != 1 or not filename:
-        what = "is a folder, not a file" if path.is_dir() else "is no file"
-        raise ConversionError(f"{source} {what}; a checkpoint on the Hub is written org/repo:filename")
+        what = "is a folder, not a file" if path.is_dir() else "is not a file"
+        raise ConversionError(f"{source} {what}; use org/repo:filename for a checkpoint on the Hub")
     try:
         return Path(hf_hub_download(repo, filename, revision=revision, token=token))
     except (HfHubHTTPError, HFValidationError, HTTPError, OSError) as error:
         reason = " ".join((hub_fault(error) or str(error)).split()).rstrip(".")
         raise ConversionError(
-            f"cannot get {filename} of {repo} from the Hub: {reason}. Check the names, the network and, for a private "
-            "or gated repository, `hf auth login`."
+            f"cannot download {filename} of {repo} from the Hub: {reason}. Check the names, the network and, for a "
+            "private or gated repository, `hf auth login`."
         ) from error
 
 
 def read_state_dict(path: str | Path) -> dict[str, Tensor]:
-    """The tensors of a checkpoint, on the CPU, under their names.
+    """Read the tensors of a checkpoint to the CPU.
 
     Args:
-        path: A file of safetensors, or anything that torch.save wrote, whatever its suffix. Weights only: no code is
-            run, and of what else lies beside them the harmless (numbers, arrays, dates, paths, an argparse.Namespace)
-            is passed over.
+        path: A file from safetensors or torch.save, whatever its extension. Only weights are loaded, and no code is
+            run. Harmless other content (numbers, arrays, dates, paths, an argparse.Namespace) is skipped.
 
     Returns:
-        Names without what DataParallel, FSDP and torch.compile put into them. Wrappers such as {"model": ...} are
-        opened; of several state dicts of other names each entry's name begins with its own.
+        Tensors by name, without the parts that DataParallel, FSDP and torch.compile add. Wrappers such as
+        {"model": ...} are removed. With several state dicts under other names, their names become prefixes.
 
     Raises:
         ConversionError: If the file is broken or no checkpoint (the message says what it is), or has entries that are
@@ -157,19 +157,20 @@ def read_state_dict(path: str | Path) -> dict[str, Tensor]:
         raise ConversionError(f"{path} {fault}")
     try:
         content = load_file(path) if weights_kind(path) == "safetensors" else _load_pickle(path)
-    except Exception as error:  # a damaged pickle fails in every way
+    except Exception as error:  # damaged pickles raise many types
         raise ConversionError(f"{path} {fault_met_in_loading(error)}") from error
     state = _unwrap(content)
     others = [plain_text(name) for name, value in state.items() if not isinstance(value, Tensor)]
     if others or not state:
-        what = f"entries that are no tensors: {', '.join(others[:10])}" if others else "no entries"
-        raise ConversionError(f"{path} is no state dict: it has {what}")
+        what = f"entries that are not tensors: {', '.join(others[:10])}" if others else "no entries"
+        raise ConversionError(f"{path} is not a state dict: it has {what}")
     return state
 
 
 def _load_pickle(path: Path) -> Any:
-    with torch.serialization.safe_globals(harmless_classes()):
-        if path.suffix == ".safetensors":  # which torch.load would go by, and not by the content
+    # The stubs forget that classes are callable.
+    with torch.serialization.safe_globals(cast(list[Any], harmless_classes())):
+        if path.suffix == ".safetensors":  # torch.load would trust the extension
             with path.open("rb") as file:
                 return torch.load(file, map_location="cpu", weights_only=True)
         try:
@@ -177,7 +178,7 @@ def _load_pickle(path: Path) -> Any:
         except RuntimeError as error:
             if "mmap can only be used" not in str(error):
                 raise
-        with path.open("rb") as file:  # a format of before torch 1.6
+        with path.open("rb") as file:  # the format before torch 1.6
             return torch.load(file, map_location="cpu", weights_only=True)
 
 
@@ -185,13 +186,13 @@ def _unwrap(content: Any) -> dict[str, Any]:
     while isinstance(content, Mapping) and not any(isinstance(value, Tensor) for value in content.values()):
         inner = [name for name, value in content.items() if isinstance(value, Mapping)]
         named = [name for name in _WRAPPERS if name in inner]
-        holding = [name for name in inner if any(isinstance(value, Tensor) for value in content[name].values())]
-        if not named and len(holding) > 1:  # whose is whose is told by the keys, each with its own prefix
-            content = {f"{name}.{key}": value for name in holding for key, value in content[name].items()}
+        with_tensors = [name for name in inner if any(isinstance(value, Tensor) for value in content[name].values())]
+        if not named and len(with_tensors) > 1:  # keys get the name of their state dict as a prefix
+            content = {f"{name}.{key}": value for name in with_tensors for key, value in content[name].items()}
             break
-        if not (named or holding):
+        if not (named or with_tensors):
             break
-        content = content[(named or holding)[0]]
+        content = content[(named or with_tensors)[0]]
     if not isinstance(content, Mapping):
         raise ConversionError(f"the checkpoint is a {type(content).__name__}, not a state dict")
     state = {_INNER_WRAPPERS.sub("", str(name)): value for name, value in content.items()}

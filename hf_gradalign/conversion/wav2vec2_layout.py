@@ -1,4 +1,4 @@
-"""fairseq's wav2vec 2.0 and transformers': names, and the configuration that the shapes tell."""
+"""wav2vec 2.0 in fairseq and in transformers: names of weights, and the configuration from their shapes."""
 
 from collections.abc import Mapping, Sequence
 from functools import cache
@@ -12,7 +12,7 @@ from hf_gradalign.conversion.reading import KeyNames
 
 PREFIX = "ssl_model.model."
 
-# What only pre-training needs.
+# Only used in pre-training.
 IGNORED = ("mask_emb", "quantizer.", "input_quantizer.", "project_q.", "project_inp.", "final_proj.", "target_glu.")
 
 _CONV, _LAYER, _POSITION = "feature_extractor.conv_layers.{n}", "encoder.layers.{n}", "encoder.pos_conv_embed.conv"
@@ -31,7 +31,7 @@ _ENCODER = [
     (f"{_LAYER}.fc2", f"{_LAYER}.feed_forward.output_dense"),
     (f"{_LAYER}.final_layer_norm", f"{_LAYER}.final_layer_norm"),
 ]
-# As torch 2 names the two when fairseq is run on it.
+# Names of the two when fairseq runs on torch 2.
 _PARAMETRIZED = {
     "encoder.pos_conv.0.parametrizations.weight.original0": "encoder.pos_conv.0.weight_g",
     "encoder.pos_conv.0.parametrizations.weight.original1": "encoder.pos_conv.0.weight_v",
@@ -41,34 +41,34 @@ _STRIDES = (5, 2, 2, 2, 2, 2, 2)
 
 @cache
 def key_names(feat_extract_norm: str) -> KeyNames:
-    """Names of a backbone whose feature extractor has layer norm ("layer") or group norm ("group")."""
+    """Return the names of a backbone whose feature extractor has layer norm ("layer") or group norm ("group")."""
     return KeyNames((_LAYER_NORM_EXTRACTOR if feat_extract_norm == "layer" else _GROUP_NORM_EXTRACTOR) + _ENCODER)
 
 
-def normalise_keys(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The backbone's entries without their prefix, under fairseq's own names."""
+def normalize_keys(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Return the backbone's entries without their prefix, under the original names of fairseq."""
     entries = {key.removeprefix(PREFIX): value for key, value in state.items() if key.startswith(PREFIX)}
     return {_PARAMETRIZED.get(key, key): value for key, value in entries.items()}
 
 
 def identity_projection(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The projection between convolutions and transformer that fairseq leaves out where their widths are the same.
+    """Return the identity projection between convolutions and transformer that fairseq omits for equal widths.
 
     Args:
-        state: The backbone's entries, from `normalise_keys`.
+        state: The backbone's entries, from `normalize_keys`.
 
     Returns:
-        Its entries, empty where the checkpoint has one or the widths differ.
+        Its entries; empty if the checkpoint has a projection or the widths differ.
     """
-    norms = [state.get(key) for key in ("layer_norm.weight", "encoder.layer_norm.weight")]
-    if "post_extract_proj.weight" in state or any(norm is None for norm in norms) or len(norms[0]) != len(norms[1]):
+    before, after = state.get("layer_norm.weight"), state.get("encoder.layer_norm.weight")
+    if "post_extract_proj.weight" in state or before is None or after is None or len(before) != len(after):
         return {}
-    size = len(norms[0])
+    size = len(before)
     return {"post_extract_proj.weight": torch.eye(size), "post_extract_proj.bias": torch.zeros(size)}
 
 
 def is_ignored(key: str) -> bool:
-    """Whether an entry (without prefix) is of use in pre-training only."""
+    """Return whether an entry (without prefix) is only used in pre-training."""
     return key.startswith(IGNORED)
 
 
@@ -79,36 +79,36 @@ def config_from_shapes(
     conv_stride: Sequence[int] | None = None,
     do_stable_layer_norm: bool | None = None,
 ) -> dict[str, Any]:
-    """Fields of `Wav2Vec2Config`.
+    """Return the fields of `Wav2Vec2Config` from the shapes of weights.
 
     Args:
-        state: The backbone's entries, from `normalise_keys`.
-        num_attention_heads: Which no shape tells.
-        conv_stride: Strides of the feature extractor's layers, which no shape tells; by default wav2vec 2.0's own for
-            its seven layers.
-        do_stable_layer_norm: Layer norm before attention and feed-forward, as in XLS-R, or after them, which no shape
-            tells; by default before them where the feature extractor has layer norm, as in all of fairseq's models.
+        state: The backbone's entries, from `normalize_keys`.
+        num_attention_heads: Number of attention heads, which shapes do not determine.
+        conv_stride: Strides of the feature extractor's layers, which shapes do not determine; by default those of
+            wav2vec 2.0 for seven layers.
+        do_stable_layer_norm: Whether layer norm comes before attention and feed-forward, as in XLS-R, which shapes do
+            not determine; by default if the feature extractor has layer norm, as in all models of fairseq.
 
     Raises:
-        ConversionError: If something is missing that the sizes are read from, or the arguments do not fit them.
+        ConversionError: If an entry needed for the sizes is missing, or the arguments do not fit the sizes.
     """
     n_convs, n_layers = (count(state, f"{name}.") for name in ("feature_extractor.conv_layers", "encoder.layers"))
     needed = ["encoder.layer_norm.weight", "encoder.pos_conv.0.weight_v", "encoder.layers.0.fc1.weight"]
     needed += [f"feature_extractor.conv_layers.{index}.0.weight" for index in range(max(n_convs, 1))]
     missing = [PREFIX + key for key in needed if key not in state]
     if missing:
-        raise ConversionError(f"the backbone's sizes cannot be read: no {', '.join(missing)}")
+        raise ConversionError(f"the backbone's sizes cannot be read: missing {', '.join(missing)}")
     convolutions = [state[key] for key in needed[3:]]
     hidden_size = len(state["encoder.layer_norm.weight"])
     if num_attention_heads < 1 or hidden_size % num_attention_heads:
         raise ConversionError(
             f"--num_attention_heads {num_attention_heads} does not divide the backbone's width of {hidden_size}; "
-            "the checkpoint does not tell the number, XLS-R 300M has 16"
+            "the checkpoint does not say the number; XLS-R 300M has 16"
         )
     if conv_stride is None and n_convs != len(_STRIDES):
         raise ConversionError(
-            f"the feature extractor has {n_convs} layers, not wav2vec 2.0's {len(_STRIDES)}: give their strides, which "
-            "the checkpoint does not tell, with --conv_stride"
+            f"the feature extractor has {n_convs} layers, not {len(_STRIDES)} as wav2vec 2.0: pass their strides, "
+            "which the checkpoint does not say, with --conv_stride"
         )
     strides = list(_STRIDES if conv_stride is None else conv_stride)
     if len(strides) != n_convs:
@@ -138,6 +138,6 @@ def config_from_shapes(
 
 
 def count(state: Mapping[str, Any], prefix: str) -> int:
-    """One more than the largest number that follows the prefix in a key; 0 if none does."""
+    """Return one more than the largest number that follows the prefix in a key; 0 if there is none."""
     numbers = [key.removeprefix(prefix).split(".")[0] for key in state if key.startswith(prefix)]
     return max((int(number) + 1 for number in numbers if number.isdigit()), default=0)

@@ -52,6 +52,7 @@ _NAMES = (
     *_EARLY_NAMES,
     # The code that a detector brings.
     *sorted(path.name for path in Path(hf_gradalign.models.__file__).parent.glob("*.py")),
+    *("frame_masking.py", "frame_projection.py", "label_names.py", "untrained.py"),  # of older versions
 )
 
 

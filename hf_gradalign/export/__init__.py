@@ -1,4 +1,4 @@
-"""Detectors for other runtimes than PyTorch."""
+"""Export detectors to runtimes other than PyTorch."""
 
 from typing import TYPE_CHECKING
 

@@ -1,4 +1,4 @@
-"""Detectors as ONNX files and as exported programs, for clips of one length in batches of any size."""
+"""Export detectors to ONNX and `torch.export`, for clips of one length in batches of any size."""
 
 import copy
 import errno
@@ -17,25 +17,25 @@ from transformers import PreTrainedModel
 from hf_gradalign.utils.messages import require_room
 
 TOLERANCE = 1e-3
-_ONE_FILE_BYTES = 1_900_000_000  # an ONNX file ends at 2 GiB; what is larger has its weights in a file beside it
-_LOUDNESS = 0.1  # standard deviation of the noise, about that of speech
+_ONE_FILE_BYTES = 1_900_000_000  # ONNX files are limited to 2 GiB; weights of larger models go to a second file
+_NOISE_LEVEL = 0.1  # standard deviation, similar to that of speech
 
 
 class OnnxMismatchError(RuntimeError):
-    """An exported model's logits are not PyTorch's."""
+    """The logits of an exported model differ from PyTorch's."""
 
 
 @dataclass(frozen=True)
 class OnnxReport:
-    """What was exported, and how well it agrees.
+    """Report of an export to ONNX.
 
     Attributes:
         path: The file.
-        n_samples: Samples of the waveforms that it takes.
+        n_samples: Number of samples of its input waveforms.
         opset: Version of the ONNX operators.
-        size: Bytes of the file and, of models of 2 GB and more, of `<name>.data` beside it.
+        size: Bytes of the file and, for models of 2 GB and more, of `<name>.data` next to it.
         check_batches: Batch sizes that were compared.
-        largest_difference: Largest absolute difference of a logit from PyTorch's.
+        largest_difference: Largest absolute difference between a logit and PyTorch's.
     """
 
     path: Path
@@ -49,30 +49,30 @@ class OnnxReport:
 def export_onnx(
     model: PreTrainedModel, path: str | Path, *, n_samples: int = 66_800, check_batches: Sequence[int] = (1, 3)
 ) -> OnnxReport:
-    """Write a detector as ONNX, and compare it with PyTorch on noise by onnxruntime on the CPU.
+    """Export a detector to ONNX, and compare onnxruntime on the CPU with PyTorch on noise.
 
-    The file's input is `input_values`, float32 of shape (batch, `n_samples`), as the model's feature extractor gives
-    them for clips of one length; its output `logits`, float32 of shape (batch, 2), spoof and bona fide. The batch is
-    of any size. A file whose logits are not PyTorch's is not left behind.
+    The file's input is `input_values`, float32 of shape (batch, `n_samples`), as from the model's feature extractor.
+    Its output is `logits`, float32 of shape (batch, 2), for spoof and bona fide. The batch may have any size. A file
+    whose logits differ from PyTorch's is deleted.
 
     Args:
-        model: A detector (`SpoofDetectorForAudioClassification`) with any head, in float32. It stays as it is.
-        path: The file; its folder is made, and a file of that name is replaced.
-        n_samples: Samples of a waveform.
-        check_batches: Batch sizes to compare, one at least.
+        model: A detector (`SpoofDetectorForAudioClassification`) with any head, in float32. It is not changed.
+        path: The file. Its folder is created, and an existing file is replaced.
+        n_samples: Number of samples of a waveform.
+        check_batches: One or more batch sizes to compare.
 
     Returns:
         The report.
 
     Raises:
         ImportError: If onnx, onnxruntime or onnxscript is not installed.
-        ValueError: If the model is not in float32 or does not take `n_samples`, or no batch size is given.
+        ValueError: If the model is not in float32 or does not accept `n_samples`, or no batch size is given.
         OnnxMismatchError: If a logit differs by more than 0.001.
-        OSError: If the file cannot be written there.
+        OSError: If the file cannot be written.
     """
     onnxruntime = _import_onnxruntime()
     if not check_batches or min(check_batches) < 1:
-        raise ValueError(f"check_batches must be one batch size or more, of 1 and more, got {tuple(check_batches)}")
+        raise ValueError(f"check_batches must be one or more batch sizes of at least 1, got {tuple(check_batches)}")
     path = Path(path)
     if path.is_dir():
         raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
@@ -81,7 +81,7 @@ def export_onnx(
     logits_of = _Logits(model)
     program = logits_of.export(n_samples)
     with tempfile.TemporaryDirectory(prefix=f".{path.name}.", dir=path.parent) as folder:
-        draft = Path(folder, path.name)  # under its own name: the file knows that of its data
+        draft = Path(folder, path.name)  # with the final name, because the file contains the name of its data file
         onnx_program = torch.onnx.export(
             program,
             f=str(draft),
@@ -92,15 +92,16 @@ def export_onnx(
             dynamic_shapes=({0: "batch"},),
             external_data=sum(t.nbytes for t in program.state_dict.values()) > _ONE_FILE_BYTES,
         )
+        assert onnx_program is not None  # with dynamo
         session = onnxruntime.InferenceSession(str(draft), providers=["CPUExecutionProvider"])
         difference = _largest_difference(session, logits_of, n_samples, check_batches)
-        del session  # it has the files open
-        if not difference <= TOLERANCE:  # nor NaN
+        del session  # it keeps the files open
+        if not difference <= TOLERANCE:  # also true for NaN
             raise OnnxMismatchError(
                 f"onnxruntime's logits differ from PyTorch's by up to {difference:.3g}, more than {TOLERANCE:g}: "
                 f"{path} was not written"
             )
-        # The data first: what names them comes when they are there. An older file must not take them for its own.
+        # The data file first, before the file that refers to it. An older file must not use the new data.
         files = sorted(Path(folder).iterdir(), reverse=True)
         size = sum(file.stat().st_size for file in files)
         if len(files) > 1:
@@ -112,35 +113,37 @@ def export_onnx(
 
 
 def export_program(model: PreTrainedModel, *, n_samples: int = 66_800) -> ExportedProgram:
-    """A detector as a graph by `torch.export`: for `torch.export.save`, AOTInductor, ExecuTorch and the like.
+    """Export a detector with `torch.export`, for `torch.export.save`, AOTInductor, ExecuTorch etc.
 
     Args:
-        model: A detector (`SpoofDetectorForAudioClassification`) with any head, in float32. It stays as it is, and
-            the program has weights of its own.
-        n_samples: Samples of a waveform.
+        model: A detector (`SpoofDetectorForAudioClassification`) with any head, in float32. It is not changed, and the
+            program has its own copy of the weights.
+        n_samples: Number of samples of a waveform.
 
     Returns:
-        The program, on the CPU and in evaluation mode; its `module()` takes waveforms, float32 of shape
+        The program, on the CPU and in evaluation mode. Its `module()` maps waveforms, float32 of shape
         (B, `n_samples`) for any B, to logits (B, 2).
 
     Raises:
-        ValueError: If the model is not in float32, or does not take `n_samples`.
+        ValueError: If the model is not in float32, or does not accept `n_samples`.
     """
     return _Logits(model).export(n_samples)
 
 
 class _Logits(nn.Module):
-    """A copy of a detector that gives nothing but the logits, in a state that exports.
+    """A copy of a detector for export, which only returns the logits.
 
-    On the CPU, for there mamba is computed in operators that every runtime has; and with eager attention, the one that
-    every encoder exports with (with sdpa a wav2vec 2.0 Conformer does not).
+    It is on the CPU, where mamba uses operators that every runtime has, and uses eager attention, which works for every
+    encoder (sdpa fails for a wav2vec 2.0 Conformer).
     """
 
     def __init__(self, model: PreTrainedModel) -> None:
         super().__init__()
         dtypes = sorted({str(p.dtype).removeprefix("torch.") for p in model.parameters()} - {"float32"})
         if dtypes:
-            raise ValueError(f"a model in float32 is exported, this one has {', '.join(dtypes)}: call model.float()")
+            raise ValueError(
+                f"only models in float32 can be exported, this one has {', '.join(dtypes)}: call model.float()"
+            )
         self.model = copy.deepcopy(model).cpu().eval().requires_grad_(False)
         self.model.set_attn_implementation("eager")
 
@@ -149,20 +152,20 @@ class _Logits(nn.Module):
         return self.model(input_values).logits
 
     def export(self, n_samples: int) -> ExportedProgram:
-        """The graph for any batch size."""
+        """Export the graph for any batch size."""
         try:
-            example = noise(2, n_samples)  # of one clip, torch.export would take the batch for fixed
+            example = noise(2, n_samples)  # with a batch of one, torch.export would fix the batch size
             with torch.no_grad():
                 self(example)
         except RuntimeError as error:
-            raise ValueError(f"the model does not take waveforms of {n_samples} samples: {error}") from error
+            raise ValueError(f"the model does not accept waveforms of {n_samples} samples: {error}") from error
         with torch.no_grad():
             return torch.export.export(self, (example,), dynamic_shapes=({0: Dim("batch")},), strict=False)
 
 
 def noise(batch: int, n_samples: int) -> Tensor:
-    """Waveforms (batch, n_samples) of about a speech signal's level, the same each time."""
-    return _LOUDNESS * torch.randn(batch, n_samples, generator=torch.Generator().manual_seed(batch))
+    """Return waveforms (batch, n_samples) with about the level of speech, the same each time."""
+    return _NOISE_LEVEL * torch.randn(batch, n_samples, generator=torch.Generator().manual_seed(batch))
 
 
 @torch.no_grad()

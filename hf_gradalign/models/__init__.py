@@ -1,18 +1,22 @@
-"""Models: the detectors and their heads, what is trained where no model is named, and loading of any other."""
+"""Models: detectors and their heads, the small default model, and loading of any other classifier."""
 
 from transformers import AutoConfig, AutoFeatureExtractor, AutoModelForAudioClassification
 
 from hf_gradalign.models.adapters import load_classifier, load_config
-from hf_gradalign.models.configuration_spoof_detector import SpoofDetectorConfig
+from hf_gradalign.models.configuration_spoof_detector import ID2LABEL, LABEL2ID, SpoofDetectorConfig
 from hf_gradalign.models.feature_extraction_spoof_detector import SpoofDetectorFeatureExtractor
 from hf_gradalign.models.heads import HEADS
-from hf_gradalign.models.label_names import ID2LABEL, LABEL2ID
 from hf_gradalign.models.label_order import output_labels, put_in_order
-from hf_gradalign.models.loading import load_audio_classifier, load_detector, load_feature_extractor
+from hf_gradalign.models.loading import (
+    load_audio_classifier,
+    load_detector,
+    load_feature_extractor,
+    small_feature_extractor,
+    small_wav2vec2_config,
+)
 from hf_gradalign.models.modeling_spoof_detector import SpoofDetectorForAudioClassification
-from hf_gradalign.models.small import small_feature_extractor, small_wav2vec2_config
 
-# So that `from_pretrained` of the Auto classes knows them, and saved models bring their code along.
+# For `from_pretrained` of the Auto classes, and to save models with their code.
 AutoConfig.register(SpoofDetectorConfig.model_type, SpoofDetectorConfig)
 AutoModelForAudioClassification.register(SpoofDetectorConfig, SpoofDetectorForAudioClassification)
 AutoFeatureExtractor.register(SpoofDetectorConfig, SpoofDetectorFeatureExtractor)

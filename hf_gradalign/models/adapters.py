@@ -1,4 +1,4 @@
-"""Classifiers as they lie in a folder or on the Hub: whole, or as adapters of PEFT whose base model is found."""
+"""Load classifiers from a folder or the Hub: complete models, or PEFT adapters with their base model."""
 
 import json
 from collections.abc import Mapping
@@ -16,7 +16,7 @@ _ADAPTER_CONFIG = "adapter_config.json"
 
 
 def load_config(name: str, hub_options: Mapping[str, Any]) -> PretrainedConfig:
-    """The configuration of a model, or of an adapter's base model.
+    """Load the configuration of a model, or of an adapter's base model.
 
     Raises:
         OSError: If there is no such model, or one of its files is broken.
@@ -30,15 +30,15 @@ def load_config(name: str, hub_options: Mapping[str, Any]) -> PretrainedConfig:
 
 
 def load_classifier(name: str, hub_options: Mapping[str, Any], **options: Any) -> tuple[PreTrainedModel, set[str]]:
-    """A classifier in float32; adapters are merged into their base model.
+    """Load a classifier in float32. Adapters are merged into their base model.
 
     Args:
         name: A folder or a Hub id.
         hub_options: `revision`, `token`, `cache_dir`, `trust_remote_code`.
-        options: Of `AutoModelForAudioClassification.from_pretrained`.
+        options: Options of `AutoModelForAudioClassification.from_pretrained`.
 
     Returns:
-        The model, and the names of its weights that are random: missing, or (where `options` let them be) of other
+        The model, and the names of its randomly initialized weights: missing or, if `options` allow it, of different
         shapes.
 
     Raises:
@@ -59,10 +59,10 @@ def load_classifier(name: str, hub_options: Mapping[str, Any], **options: Any) -
 
 
 def base_of_adapter(name: str, hub_options: Mapping[str, Any]) -> str | None:
-    """The base model that an adapter names; None where `name` is that of a whole model.
+    """Return the name of an adapter's base model; None if `name` is a complete model.
 
     Raises:
-        OSError: If the adapter names no base, or a folder that is not there.
+        OSError: If the adapter names no base, or a folder that does not exist.
     """
     folder = Path(name)
     if folder.exists():
@@ -80,29 +80,29 @@ def base_of_adapter(name: str, hub_options: Mapping[str, Any]) -> str | None:
     merged = f"; {run} has the merged model" if (run / CONFIG_NAME).is_file() else ""
     if not base:
         advice = merged or (
-            ". Where the base is at hand, PeftModel.from_pretrained(base, FOLDER).merge_and_unload() is a model to save"
+            ". If you have the base model, save PeftModel.from_pretrained(base, FOLDER).merge_and_unload()"
         )
-        raise OSError(f"{name} holds adapters of PEFT and does not say to which model{advice}")
-    beside = folder / base
-    if not Path(base).exists() and beside.exists():
-        return str(beside)
+        raise OSError(f"{name} contains PEFT adapters and does not name their base model{advice}")
+    relative = folder / base
+    if not Path(base).exists() and relative.exists():
+        return str(relative)
     if Path(base).is_absolute() and not Path(base).exists():
-        raise OSError(f"{name} holds adapters of PEFT to the model {base}, which is not there{merged}")
+        raise OSError(f"{name} contains PEFT adapters for the model {base}, which does not exist{merged}")
     return base
 
 
 def _merged(model: PreTrainedModel, name: str, hub_options: Mapping[str, Any]) -> tuple[PreTrainedModel, set[str]]:
-    """The model with the adapters in it, and the names of the weights that came whole with them."""
+    """The model with the adapters merged, and the names of complete weights among the adapters."""
     try:
         from peft import PeftModel
         from peft.utils import load_peft_weights
     except ImportError as error:
-        raise ImportError(f"{name} holds adapters of PEFT, which is not installed: pip install peft") from error
+        raise ImportError(f"{name} contains PEFT adapters, and PEFT is not installed: pip install peft") from error
     where = {key: hub_options[key] for key in ("revision", "token", "cache_dir") if hub_options.get(key) is not None}
     given = {key.removeprefix("base_model.model.") for key in load_peft_weights(name, device="cpu", **where)}
     return PeftModel.from_pretrained(model, name, **where).merge_and_unload(), given
 
 
 def _of_base(hub_options: Mapping[str, Any]) -> dict[str, Any]:
-    """The options but for `revision`, which is the adapters'."""
+    """The options without `revision`, which belongs to the adapters."""
     return {key: value for key, value in hub_options.items() if key != "revision"}

@@ -1,33 +1,35 @@
-"""Configuration of a detector: any self-supervised speech encoder, and a head."""
+"""Configuration of a detector: any self-supervised speech encoder and a head."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from transformers import AutoConfig, PretrainedConfig
 
-from .label_names import LABEL2ID
+ID2LABEL = {0: "spoof", 1: "bonafide"}
+"""The classes of every model in this package."""
+LABEL2ID = {name: index for index, name in ID2LABEL.items()}
 
 
 class SpoofDetectorConfig(PretrainedConfig):
-    """What a `SpoofDetectorForAudioClassification` is made of.
+    """Configuration of a `SpoofDetectorForAudioClassification`.
 
     Args:
         backbone_config: Configuration of the encoder, or its fields with `model_type`: wav2vec 2.0 (XLS-R), HuBERT,
             WavLM, data2vec-audio, wav2vec 2.0 Conformer, UniSpeech-SAT or any other model of `AutoModel` that takes raw
-            waveforms as `input_values`. By default a wav2vec 2.0 of the sizes of XLS-R 300M, without what only
-            pre-training needs: no masking and no layer drop.
+            waveforms as `input_values`. By default a wav2vec 2.0 with the sizes of XLS-R 300M, without the masking and
+            layer drop of pre-training.
         head: Name of the head: aasist, conformer_tcm, linear, mamba, mhfa or sls.
-        head_options: Options of the head (`hf_gradalign.models.heads`); those left out take their defaults.
-        class_weights: Weight of each label in the cross-entropy, in their order; equal by default.
-        sampling_rate: Of the waveforms, in Hz.
-        n_samples: Samples that the model hears of a clip, None for whole clips; this and the next are what the feature
-            extractor does that is saved with the model (`SpoofDetectorFeatureExtractor`).
-        do_normalize: Whether it hears them with zero mean and unit variance.
-        kwargs: What every configuration takes. The labels are spoof (0) and bonafide (1) unless given.
+        head_options: Options of the head (`hf_gradalign.models.heads`). Missing ones take their defaults.
+        class_weights: Weight of each label in the cross-entropy, in the order of labels; equal by default.
+        sampling_rate: Sampling rate of the waveforms in Hz.
+        n_samples: Number of samples of a clip that the model sees; None for whole clips. Used by the feature extractor
+            that is saved with the model (`SpoofDetectorFeatureExtractor`).
+        do_normalize: Whether the feature extractor normalizes clips to zero mean and unit variance.
+        kwargs: Options of every configuration. By default, the labels are spoof (0) and bonafide (1).
     """
 
     model_type = "spoof_detector"
-    sub_configs = {"backbone_config": AutoConfig}  # noqa: RUF012  (transformers' own form)
+    sub_configs = {"backbone_config": AutoConfig}  # noqa: RUF012  (as in transformers)
 
     def __init__(
         self,
@@ -58,7 +60,7 @@ class SpoofDetectorConfig(PretrainedConfig):
 
     @property
     def hidden_size(self) -> int:
-        """Width of the backbone's frames."""
+        """The width of the backbone's frames."""
         return self.backbone_config.hidden_size
 
 

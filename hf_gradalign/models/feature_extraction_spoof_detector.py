@@ -1,4 +1,4 @@
-"""From waveforms to a detector's input, by the protocol that its scores are taken with."""
+"""Turn waveforms into a detector's input, following the scoring protocol."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -9,21 +9,21 @@ from transformers.utils import TensorType
 
 
 class SpoofDetectorFeatureExtractor(SequenceFeatureExtractor):
-    """The first samples of a clip, repeated where it is shorter, as they are.
+    """Takes the first samples of a clip, and repeats clips that are too short.
 
-    This is the protocol of the published detectors: no normalisation, 66,800 samples at 16 kHz (4.175 s), shorter
-    clips repeated from their start.
+    The defaults are the protocol of the published detectors: 66,800 samples at 16 kHz (4.175 s), shorter clips repeated
+    from their start, no normalization.
 
     Args:
-        sampling_rate: Of the waveforms, in Hz.
-        n_samples: How many samples the model hears; None for whole clips, which are then padded with zeros to the
-            longest of a batch and come with an attention mask.
-        do_normalize: Bring each clip to zero mean and unit variance, as some backbones were trained.
-        return_attention_mask: Give the mask of the real samples, where clips are padded with zeros.
-        kwargs: `feature_size` and `padding_value`, which have one value here, and what every extractor takes.
+        sampling_rate: Sampling rate of the waveforms in Hz.
+        n_samples: Number of samples that the model sees. None for whole clips, which are padded with zeros to the
+            longest in a batch and get an attention mask.
+        do_normalize: Whether to normalize each clip to zero mean and unit variance, as some backbones were trained.
+        return_attention_mask: Whether to return the mask of real samples for clips that are padded with zeros.
+        kwargs: `feature_size` and `padding_value`, which are fixed here, and the options of every extractor.
     """
 
-    model_input_names = ["input_values", "attention_mask"]  # noqa: RUF012  (transformers' own form)
+    model_input_names = ["input_values", "attention_mask"]  # noqa: RUF012  (as in transformers)
 
     def __init__(
         self,
@@ -47,19 +47,19 @@ class SpoofDetectorFeatureExtractor(SequenceFeatureExtractor):
         return_tensors: str | TensorType | None = None,
         **kwargs: Any,
     ) -> BatchFeature:
-        """Model inputs of one clip or several.
+        """Return the model inputs of one or more clips.
 
         Args:
-            raw_speech: Mono waveform(s) of shape (time,), at least one sample each.
-            sampling_rate: Their sampling rate in Hz, to be sure that it is the right one.
+            raw_speech: Mono waveform(s) of shape (time,), with at least one sample each.
+            sampling_rate: Their sampling rate in Hz, which is checked.
             return_tensors: "pt" or "np".
-            kwargs: What other extractors take (padding, truncation, max_length) and this one settles by itself.
+            kwargs: Options of other extractors (padding, truncation, max_length), which are ignored.
 
         Returns:
-            `input_values`, float32 of shape (B, time), and with whole clips of different lengths `attention_mask`.
+            `input_values`, float32 of shape (B, time), and `attention_mask` for whole clips of different lengths.
 
         Raises:
-            ValueError: If the sampling rate is another, a clip is empty, or it has more than one channel.
+            ValueError: If the sampling rate is wrong, a clip is empty, or a clip has more than one channel.
         """
         if sampling_rate is not None and sampling_rate != self.sampling_rate:
             raise ValueError(f"the model takes audio at {self.sampling_rate} Hz, got {sampling_rate} Hz: resample it")
@@ -76,7 +76,9 @@ class SpoofDetectorFeatureExtractor(SequenceFeatureExtractor):
 
     def _prepare(self, clip: np.ndarray) -> np.ndarray:
         if clip.ndim != 1 or clip.size == 0:
-            raise ValueError(f"a clip is a mono waveform of shape (time,) with samples, got shape {clip.shape}")
+            raise ValueError(
+                f"a clip must be a mono waveform of shape (time,) with at least one sample, got shape {clip.shape}"
+            )
         if self.n_samples is not None:
             clip = np.resize(clip, self.n_samples) if len(clip) < self.n_samples else clip[: self.n_samples]
         if self.do_normalize:
@@ -85,12 +87,12 @@ class SpoofDetectorFeatureExtractor(SequenceFeatureExtractor):
 
 
 def _as_clips(raw_speech: Any) -> list[np.ndarray]:
-    """One waveform, or several in a list or in the rows of an array, as float32 waveforms."""
+    """One waveform, or several in a list or an array, as a list of float32 waveforms."""
     several = isinstance(raw_speech, (list, tuple)) and len(raw_speech) > 0 and np.ndim(raw_speech[0]) > 0
     if not several and np.ndim(raw_speech) < 2:
         raw_speech = [raw_speech]
     return [np.asarray(clip, dtype=np.float32) for clip in raw_speech]
 
 
-# Here, so that also a model that was loaded with this code from the Hub saves it on.
+# Registered here, so that a model loaded with this code from the Hub also saves it.
 SpoofDetectorFeatureExtractor.register_for_auto_class()

@@ -6,8 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import max_pool2d
 
-from .frame_masking import hide, mask_of_lengths, masked_max, masked_mean, silence
-from .untrained import keep_untrained
+from .head_parts import as_buffers, hide, mask_of_lengths, masked_max, masked_mean, silence
 
 _NODE_DROPOUT, _POOL_DROPOUT, _READOUT_DROPOUT = 0.2, 0.3, 0.5
 _GRAPH_TEMPERATURE, _BRANCH_TEMPERATURE = 2.0, 100.0
@@ -26,13 +25,13 @@ class AASISTHead(nn.Module):
 
     Args:
         backbone_size: Width D of the backbone's frames.
-        num_layers: Hidden states of the backbone; of no use here.
+        num_layers: Number of hidden states of the backbone; not used.
         num_labels: Number of classes C.
         projection_size: Width E of the projected frames; the map has F = E // 3 spectral nodes.
         channels: Output channels of each residual block; the last is the width of the map.
         attention_size: Width of the attention over the map.
         graph_sizes: Width of the two graphs' nodes, and of the branches' nodes.
-        pool_ratios: Share of the nodes that are kept: of the spectral graph, of the temporal graph, within a branch.
+        pool_ratios: Fraction of nodes to keep: in the spectral graph, in the temporal graph, within a branch.
     """
 
     def __init__(
@@ -71,7 +70,7 @@ class AASISTHead(nn.Module):
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
-        """Draw the spectral nodes' positions."""
+        """Initialize the positions of the spectral nodes."""
         nn.init.normal_(self.spectral_position)
 
     def forward(self, frames: Tensor, mask: Tensor | None = None) -> Tensor:
@@ -100,16 +99,16 @@ class AASISTHead(nn.Module):
 
 
 class ResidualBlock(nn.Module):
-    """Two convolutions over (frequency, time) beside a shortcut.
+    """Two convolutions over (frequency, time) with a shortcut.
 
-    The published code normalises the input of every block but the first, and then convolves the input all the same.
-    Its checkpoints come from that: the norm is kept for their sake and not computed.
+    The published code normalizes the input of every block but the first, and then convolves the unnormalized input. So
+    the weights of this norm are loaded but unused, as in the original code.
     """
 
     def __init__(self, before: int, after: int, first: bool) -> None:
         super().__init__()
         if not first:
-            self.norm1 = keep_untrained(nn.BatchNorm2d(before))
+            self.norm1 = as_buffers(nn.BatchNorm2d(before))
         self.conv1 = nn.Conv2d(before, after, (2, 3), padding=(1, 1))
         self.norm2 = nn.BatchNorm2d(after)
         self.conv2 = nn.Conv2d(after, after, (2, 3), padding=(0, 1))
@@ -124,7 +123,7 @@ class ResidualBlock(nn.Module):
 
 
 class MapAttention(nn.Module):
-    """The map's weighted sums over time, its spectral nodes, and over frequency, its temporal nodes."""
+    """Weighted sums of the map over time (spectral nodes) and over frequency (temporal nodes)."""
 
     def __init__(self, width: int, hidden_size: int) -> None:
         super().__init__()
@@ -142,7 +141,7 @@ class MapAttention(nn.Module):
 
 
 class GraphAttention(nn.Module):
-    """Nodes attend to all nodes; how much is a function of their product."""
+    """Graph attention in which the weights depend on products of nodes."""
 
     def __init__(self, before: int, after: int) -> None:
         super().__init__()
@@ -156,7 +155,7 @@ class GraphAttention(nn.Module):
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
-        """Draw the scores' weights."""
+        """Initialize the weights of the scores."""
         nn.init.xavier_normal_(self.pair_score)
 
     def forward(self, nodes: Tensor, mask: Tensor | None = None) -> Tensor:
@@ -166,11 +165,11 @@ class GraphAttention(nn.Module):
         scores = (pairs @ self.pair_score).squeeze(3) / _GRAPH_TEMPERATURE
         attention = hide(scores, mask, dim=2).softmax(2)
         nodes = self.attended(attention @ nodes) + self.itself(nodes)
-        return self.activation(_normalise(self.norm, nodes))
+        return self.activation(_normalize(self.norm, nodes))
 
 
 class GraphPool(nn.Module):
-    """Scale nodes by their scores and keep the best, in the order of the scores."""
+    """Scales nodes by their scores and keeps the best, in the order of scores."""
 
     def __init__(self, width: int, ratio: float) -> None:
         super().__init__()
@@ -179,20 +178,20 @@ class GraphPool(nn.Module):
         self.score = nn.Linear(width, 1)
 
     def forward(self, nodes: Tensor, mask: Tensor | None = None) -> tuple[Tensor, Tensor | None]:
-        """Nodes (B, N, W) and their mask to those kept."""
+        """Nodes (B, N, W) and their mask to the kept nodes and their mask."""
         scores = self.score(self.dropout(nodes)).sigmoid()  # (B, N, 1)
         keep = max(int(nodes.shape[1] * self.ratio), 1)
         best = hide(scores, mask).topk(keep, dim=1).indices
         kept = (nodes * scores).gather(1, best.expand(-1, -1, nodes.shape[2]))
         if mask is not None:
-            # Looked up: the product of a tensor may be rounded otherwise than that of a float.
+            # A lookup table, because a product of tensors may be rounded differently than a product of floats.
             sizes = [max(int(n * self.ratio), 1) for n in range(nodes.shape[1] + 1)]
             mask = mask_of_lengths(torch.tensor(sizes, device=mask.device)[mask.sum(1)], keep)
         return kept, mask
 
 
 class Branch(nn.Module):
-    """Two heterogeneous layers with pooling between them, and a master node of the branch's own."""
+    """Two heterogeneous layers with pooling in between, and the branch's own master node."""
 
     def __init__(self, before: int, after: int, ratio: float) -> None:
         super().__init__()
@@ -204,14 +203,14 @@ class Branch(nn.Module):
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
-        """Draw the master."""
+        """Initialize the master node."""
         nn.init.normal_(self.master)
 
     def forward(
         self, temporal: Tensor, spectral: Tensor, mask: Tensor | None
     ) -> tuple[Tensor, Tensor, Tensor, Tensor | None]:
         """Temporal (B, N, W) and spectral nodes (B, M, W) to both, the master (B, 1, W') and the temporal mask."""
-        master = self.master.expand(temporal.shape[0], -1, -1)  # len() would fix the batch of an export
+        master = self.master.expand(temporal.shape[0], -1, -1)  # len() would fix the batch size of an exported model
         temporal, spectral, master = self.layer1(temporal, spectral, master, mask)
         temporal, mask = self.temporal_pool(temporal, mask)
         spectral, _ = self.spectral_pool(spectral)
@@ -220,7 +219,7 @@ class Branch(nn.Module):
 
 
 class HeterogeneousAttention(nn.Module):
-    """Graph attention over nodes of two types, with a score for each pairing of types; the master attends to all."""
+    """Graph attention over nodes of two types, with a score for each pair of types. The master attends to all nodes."""
 
     def __init__(self, before: int, after: int) -> None:
         super().__init__()
@@ -242,14 +241,14 @@ class HeterogeneousAttention(nn.Module):
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
-        """Draw the scores' weights."""
+        """Initialize the weights of the scores."""
         for weight in (self.temporal_score, self.spectral_score, self.cross_score, self.master_score):
             nn.init.xavier_normal_(weight)
 
     def forward(
         self, temporal: Tensor, spectral: Tensor, master: Tensor, mask: Tensor | None
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """Nodes (B, N, W), (B, M, W) and master (B, 1, W) to the same of width W'; the mask is the temporal nodes'."""
+        """Nodes (B, N, W), (B, M, W) and master (B, 1, W) to the same with width W'. The mask is for temporal nodes."""
         n_temporal = temporal.shape[1]
         nodes = self.dropout(torch.cat([self.temporal(temporal), self.spectral(spectral)], 1))
         if mask is not None:
@@ -269,10 +268,10 @@ class HeterogeneousAttention(nn.Module):
         master = self.master_attended(master_attention.mT @ nodes) + self.master_itself(master)
 
         nodes = self.attended(attention @ nodes) + self.itself(nodes)
-        nodes = self.activation(_normalise(self.norm, nodes))
+        nodes = self.activation(_normalize(self.norm, nodes))
         return nodes[:, :n_temporal], nodes[:, n_temporal:], master
 
 
-def _normalise(norm: nn.BatchNorm1d, nodes: Tensor) -> Tensor:
-    """Batch norm over all nodes of all clips: (B, N, W)."""
+def _normalize(norm: nn.BatchNorm1d, nodes: Tensor) -> Tensor:
+    """Apply batch norm over all nodes of all clips (B, N, W)."""
     return norm(nodes.flatten(0, 1)).view_as(nodes)

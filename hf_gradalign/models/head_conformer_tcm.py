@@ -1,4 +1,4 @@
-"""Conformer-TCM: a Conformer with a class token, and with tokens that stand for the attention heads' channels."""
+"""Conformer-TCM: a Conformer with a class token, and with tokens for the channels of the attention heads."""
 
 import math
 
@@ -7,12 +7,11 @@ from torch import Tensor, nn
 from torch.nn.functional import glu, scaled_dot_product_attention
 from transformers import initialization as init
 
-from .frame_masking import masked_mean, silence
-from .frame_projection import FrameProjection
+from .head_parts import FrameProjection, masked_mean, silence
 
 
 class ConformerTCMHead(nn.Module):
-    """Conformer blocks with temporal-channel modelling.
+    """Conformer blocks with temporal-channel modeling.
 
     Truong et al., "Temporal-channel modeling in multi-head self-attention for synthetic speech detection"
     (Interspeech 2024, arXiv 2406.17376)::
@@ -21,18 +20,18 @@ class ConformerTCMHead(nn.Module):
 
     Args:
         backbone_size: Width D of the backbone's frames.
-        num_layers: Hidden states of the backbone; of no use here.
+        num_layers: Number of hidden states of the backbone; not used.
         num_labels: Number of classes C.
         size: Width E of the tokens.
-        num_blocks: Conformer blocks.
-        num_heads: Attention heads H, which divide E.
-        kernel_size: Of the depthwise convolution.
-        feed_forward_factor: Inner width of the feed-forward modules, in E.
-        conv_factor: Width of the depthwise convolution, in E.
-        num_positions: Frames that have a position, the most that a clip may have; 10,000 are 200 s.
+        num_blocks: Number of Conformer blocks.
+        num_heads: Number of attention heads H; must divide E.
+        kernel_size: Kernel size of the depthwise convolution.
+        feed_forward_factor: Inner width of the feed-forward modules, as a multiple of E.
+        conv_factor: Width of the depthwise convolution, as a multiple of E.
+        num_positions: Maximum number of frames in a clip; 10,000 frames are 200 s.
 
     Raises:
-        ValueError: If the heads do not divide the width.
+        ValueError: If `num_heads` does not divide `size`.
     """
 
     def __init__(
@@ -53,6 +52,7 @@ class ConformerTCMHead(nn.Module):
         if size % num_heads:
             raise ValueError(f"conformer_tcm: num_heads ({num_heads}) must divide size ({size})")
         self.projection = FrameProjection(backbone_size, size)
+        self.positions: Tensor
         self.register_buffer("positions", torch.empty(1, num_positions, size))
         self.class_token = nn.Parameter(torch.empty(1, size))
         self.blocks = nn.ModuleList(
@@ -62,7 +62,7 @@ class ConformerTCMHead(nn.Module):
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
-        """Draw the class token, and fill in the sinusoidal positions."""
+        """Initialize the class token and the sinusoidal positions."""
         nn.init.uniform_(self.class_token)
         init.copy_(self.positions, sinusoids(*self.positions.shape[1:]))
 
@@ -73,10 +73,10 @@ class ConformerTCMHead(nn.Module):
             ValueError: If there are more frames than positions.
         """
         if frames.shape[1] > self.positions.shape[1]:
-            raise ValueError(f"conformer_tcm takes at most {self.positions.shape[1]} frames, got {frames.shape[1]}")
+            raise ValueError(f"conformer_tcm supports at most {self.positions.shape[1]} frames, got {frames.shape[1]}")
         x = self.projection(frames)
         x = x + self.positions[:, : x.shape[1]]
-        class_token = self.class_token.expand(x.shape[0], 1, -1)  # len() would fix the batch of an export
+        class_token = self.class_token.expand(x.shape[0], 1, -1)  # len() would fix the batch size of an exported model
         x = torch.cat([class_token, x], 1)  # (B, 1 + T, E)
         if mask is not None:
             mask = torch.cat([mask.new_ones(mask.shape[0], 1), mask], 1)
@@ -86,7 +86,7 @@ class ConformerTCMHead(nn.Module):
 
 
 class ConformerBlock(nn.Module):
-    """Half a feed-forward module, attention, convolution, half a feed-forward module, each added to its input."""
+    """Half a feed-forward module, attention, convolution, half a feed-forward module, each with a residual."""
 
     def __init__(self, size: int, num_heads: int, kernel_size: int, feed_forward_factor: int, conv_factor: int) -> None:
         super().__init__()
@@ -144,7 +144,7 @@ class ConvolutionModule(nn.Module):
 
 
 class HeadTokenAttention(nn.Module):
-    """Self-attention over the tokens and H tokens more, each made of one head's channels averaged over time."""
+    """Self-attention over the tokens and H more tokens, each computed from one head's channels averaged over time."""
 
     def __init__(self, size: int, num_heads: int) -> None:
         super().__init__()
@@ -158,11 +158,11 @@ class HeadTokenAttention(nn.Module):
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
-        """Head tokens start without positions."""
+        """Initialize the positions of head tokens to zero."""
         nn.init.zeros_(self.head_position)
 
     def forward(self, x: Tensor, mask: Tensor | None) -> Tensor:
-        """Tokens (B, N, E), the first of them the class token, to the same shape."""
+        """Tokens (B, N, E), starting with the class token, to the same shape."""
         batch, n_tokens, _ = x.shape
         x = torch.cat([x, self._head_tokens(x, mask)], 1)  # (B, N + H, E)
         query, key, value = (self._split_heads(part) for part in self.query_key_value(x).chunk(3, -1))
@@ -187,7 +187,7 @@ class HeadTokenAttention(nn.Module):
 
 
 def sinusoids(n_positions: int, size: int) -> Tensor:
-    """Vaswani et al.'s positions (arXiv 1706.03762, section 3.5): sines in even channels, cosines in odd ones."""
+    """Return the positions of Vaswani et al. (arXiv 1706.03762, section 3.5): even channels sine, odd ones cosine."""
     position = torch.arange(n_positions)[:, None].float()
     frequency = torch.exp(torch.arange(0, size, 2).float() * (-math.log(10_000.0) / size))
     table = torch.zeros(n_positions, size)

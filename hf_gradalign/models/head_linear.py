@@ -1,18 +1,18 @@
-"""The plainest head: the mean frame, and a linear layer."""
+"""The simplest head: the mean frame and a linear layer."""
 
 from torch import Tensor, nn
 
-from .frame_masking import masked_mean
+from .head_parts import masked_mean
 
 
 class LinearHead(nn.Module):
-    """Mean over time of the backbone's last layer, then logits.
+    """Averages the backbone's last layer over time and computes logits.
 
     Args:
         backbone_size: Width D of the backbone's frames.
-        num_layers: Hidden states of the backbone; of no use here.
+        num_layers: Number of hidden states of the backbone; not used.
         num_labels: Number of classes C.
-        dropout: On the mean frame, in [0, 1).
+        dropout: Dropout on the mean frame, in [0, 1).
     """
 
     def __init__(self, backbone_size: int, num_layers: int, num_labels: int, *, dropout: float = 0.1) -> None:

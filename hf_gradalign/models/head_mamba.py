@@ -1,4 +1,4 @@
-"""XLSR-Mamba's head: a column of Mamba blocks forward in time and one backward, each pooled by attention."""
+"""The head of XLSR-Mamba: one column of Mamba blocks forward in time and one backward, pooled by attention."""
 
 import math
 
@@ -7,10 +7,8 @@ from torch import Tensor, nn
 from torch.nn.functional import pad
 from transformers import initialization as init
 
-from .frame_masking import hide, silence
-from .frame_projection import FrameProjection
+from .head_parts import FrameProjection, as_buffers, hide, silence
 from .selective_scan import selective_scan
-from .untrained import keep_untrained
 
 _DROPOUT = 0.1
 
@@ -24,19 +22,19 @@ class MambaHead(nn.Module):
         frames -> projection -> h +-> forward blocks  -> norm(h + residual) -> attention pooling -+
                                   +-> backward blocks -> norm(h + residual) -> attention pooling -+-> linear -> logits
 
-    As published, a column gives the residual that enters its last block, and that block's own output is dropped; and
-    the backward column's residual, which runs backward, is added to h, which does not. So the last block of a column
-    has no part in the logits. It is kept for the checkpoints' sake, as buffers, which do not train.
+    As in the published code, a column returns the residual that enters its last block, and the output of that block is
+    dropped. The residual of the backward column, which is reversed in time, is added to h, which is not. So the last
+    block of a column does not affect the logits. It is kept for the checkpoints, as buffers that are not trained.
 
     Args:
         backbone_size: Width D of the backbone's frames.
-        num_layers: Hidden states of the backbone; of no use here.
+        num_layers: Number of hidden states of the backbone; not used.
         num_labels: Number of classes C.
         size: Width E of the columns.
-        num_blocks: Blocks of each column.
-        state_size: States N of each channel.
-        kernel_size: Of the causal convolution.
-        expansion: Inner width of a block, in E.
+        num_blocks: Number of blocks in each column.
+        state_size: Number of states N per channel.
+        kernel_size: Kernel size of the causal convolution.
+        expansion: Inner width of a block, as a multiple of E.
     """
 
     def __init__(
@@ -59,7 +57,7 @@ class MambaHead(nn.Module):
             for _ in range(2)
         )
         for column in (self.forward_column, self.backward_column):
-            keep_untrained(column[-1])
+            as_buffers(column[-1])
         self.norm = nn.RMSNorm(size, eps=1e-5)
         self.forward_pool = nn.Linear(size, 1)
         self.backward_pool = nn.Linear(size, 1)
@@ -84,12 +82,12 @@ class MambaBlock(nn.Module):
         self.mixer = MambaMixer(size, state_size, kernel_size, expansion)
 
     def forward(self, residual: Tensor) -> Tensor:
-        """What the block adds to the residual (B, T, E)."""
+        """Return the block's contribution to the residual (B, T, E)."""
         return self.mixer(self.norm(residual))
 
 
 class MambaMixer(nn.Module):
-    """Mamba-1 (Gu and Dao, arXiv 2312.00752, figure 3): causal convolution and selective scan under a gate."""
+    """Mamba-1 (Gu and Dao, arXiv 2312.00752, figure 3): causal convolution and gated selective scan."""
 
     def __init__(self, size: int, state_size: int, kernel_size: int, expansion: int) -> None:
         super().__init__()
@@ -106,14 +104,14 @@ class MambaMixer(nn.Module):
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
-        """States decay at rates 1 to N, steps are 0.001 to 0.1 long, the skip connection is open."""
+        """Initialize decay rates to 1 to N, step sizes to 0.001 to 0.1, and the skip connection to 1."""
         init.copy_(self.A_log, torch.arange(1.0, self.state_size + 1).log().expand_as(self.A_log))
         steps = torch.empty(self.dt_proj.out_features).uniform_(math.log(0.001), math.log(0.1)).exp()
-        init.copy_(self.dt_proj.bias, steps + torch.log(-torch.expm1(-steps)))  # softplus gives the steps back
+        init.copy_(self.dt_proj.bias, steps + torch.log(-torch.expm1(-steps)))  # the inverse of softplus
         nn.init.ones_(self.D)
 
     def forward(self, x: Tensor) -> Tensor:
-        """(B, T, E) to the same shape; a frame depends on those before it alone."""
+        """(B, T, E) to the same shape. Causal: a frame only depends on earlier ones."""
         x, gate = self.in_proj(x).mT.chunk(2, 1)  # (B, inner, T) each
         x = self.activation(self.conv1d(pad(x, (self.conv1d.kernel_size[0] - 1, 0))))
         step, b, c = self.x_proj(x.mT).split([self.rank, self.state_size, self.state_size], -1)
@@ -123,19 +121,19 @@ class MambaMixer(nn.Module):
 
 
 def _residual(column: nn.ModuleList, h: Tensor) -> Tensor:
-    """The residual that enters the column's last block."""
+    """The residual that enters the last block of a column."""
     for block in column[:-1]:
         h = h + block(h)
     return h
 
 
 def _pool(score: nn.Linear, x: Tensor, mask: Tensor | None) -> Tensor:
-    """Mean over time (B, E) under the softmax of the frames' scores."""
+    """Mean over time (B, E), weighted by the softmax of the frames' scores."""
     return (hide(score(x), mask).softmax(1) * x).sum(1)
 
 
 def reverse(x: Tensor, mask: Tensor | None) -> Tensor:
-    """Each clip's real frames (B, T, E) in reverse order, padding left where it is."""
+    """Reverse the real frames (B, T, E) of each clip and leave padding at the end."""
     if mask is None:
         return x.flip(1)
     time = torch.arange(x.shape[1], device=x.device)

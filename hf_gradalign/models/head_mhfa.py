@@ -1,13 +1,13 @@
-"""MHFA: attention over time whose keys and values are each a mixture of their own of the backbone's layers."""
+"""MHFA: attention over time, with separate mixtures of the backbone's layers for keys and values."""
 
 import torch
 from torch import Tensor, nn
 
-from .frame_masking import hide
+from .head_parts import hide
 
 
 class MHFAHead(nn.Module):
-    r"""Multi-head factorised attentive pooling.
+    r"""Multi-head factorized attentive pooling.
 
     Peng et al., "An attention-based backend allowing efficient fine-tuning of transformer models for speaker
     verification" (SLT 2022, arXiv 2210.01273): with layer outputs :math:`Z_l`,
@@ -15,13 +15,13 @@ class MHFAHead(nn.Module):
     .. math:: K = \sum_l \mathrm{softmax}(w^k)_l Z_l S^k, \quad V = \sum_l \mathrm{softmax}(w^v)_l Z_l S^v, \quad
               A = \mathrm{softmax}_t(K Q), \quad c_h = \sum_t A_{t,h} V_t .
 
-    The heads' :math:`c_h` side by side pass a linear layer to the embedding that is classified.
+    The concatenated :math:`c_h` pass through a linear layer to the embedding, which is classified.
 
     Args:
         backbone_size: Width D of the backbone's frames.
-        num_layers: Hidden states L of the backbone, the one before its first layer among them.
+        num_layers: Number L of hidden states of the backbone, including the one before its first layer.
         num_labels: Number of classes C.
-        num_heads: Attention heads H.
+        num_heads: Number of attention heads H.
         compression_size: Width E of keys and values.
         embedding_size: Width of the utterance's embedding.
     """
@@ -49,7 +49,7 @@ class MHFAHead(nn.Module):
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
-        """All layers count alike at first."""
+        """Initialize the weights of all layers to be equal."""
         nn.init.ones_(self.key_layers)
         nn.init.ones_(self.value_layers)
 
@@ -63,7 +63,7 @@ class MHFAHead(nn.Module):
 
 
 def mixture(layers: tuple[Tensor, ...], weights: Tensor) -> Tensor:
-    """The layers' sum under the softmax of their weights (L,), one layer at a time: (B, T, D)."""
+    """Return the sum of layers (B, T, D) weighted by the softmax of `weights` (L,), one layer at a time."""
     total = torch.zeros_like(layers[0])
     for layer, weight in zip(layers, weights.softmax(0), strict=True):
         total = total + weight * layer

@@ -1,29 +1,29 @@
-"""SLS: each layer of the backbone gates itself, and what they sum to is classified as one picture."""
+"""SLS: a gate for each layer of the backbone, and a classifier of their sum as one map."""
 
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import max_pool2d
 
-from .frame_masking import masked_mean
+from .head_parts import masked_mean
 
 
 class SLSHead(nn.Module):
     r"""Sensitive layer selection.
 
-    Zhang et al., "Audio deepfake detection with self-supervised XLS-R and SLS classifier" (ACM MM 2024): a layer's
-    mean frame decides by a sigmoid how much the layer counts, :math:`X = \sum_l \sigma(w \cdot \bar x_l + b) X_l`;
-    then batch norm, SELU, 3 x 3 max-pooling, and two fully connected layers over time and width at once.
+    Zhang et al., "Audio deepfake detection with self-supervised XLS-R and SLS classifier" (ACM MM 2024). The mean frame
+    of a layer gives its weight, :math:`X = \sum_l \sigma(w \cdot \bar x_l + b) X_l`. Batch norm, SELU, 3 x 3
+    max-pooling and two fully connected layers over time and width follow.
 
-    The first of these fixes the number of frames. Clips with fewer real frames are repeated, of longer ones the first
-    are taken, as waveforms are in the scoring protocol. The paper's last SELU and log-softmax are left out: they
-    follow the logits. Its layers are the encoder's outputs, without the one before its first layer.
+    The first fully connected layer fixes the number of frames. Clips with fewer real frames are repeated, and longer
+    ones are cut, as waveforms are in the scoring protocol. The paper's last SELU and log-softmax, which come after the
+    logits, are left out. Its layers are the outputs of the encoder's layers, without the input of the first.
 
     Args:
         backbone_size: Width D of the backbone's frames.
-        num_layers: Hidden states of the backbone, the one before its first layer among them.
+        num_layers: Number of hidden states of the backbone, including the one before its first layer.
         num_labels: Number of classes C.
-        n_frames: Frames T0 that are classified: 208 are 66,800 samples at a stride of 320.
-        hidden_size: Width between the two fully connected layers; by default the backbone's.
+        n_frames: Number of frames T0 to classify; 208 for 66,800 samples at a stride of 320.
+        hidden_size: Width between the two fully connected layers; that of the backbone by default.
     """
 
     takes_all_layers = True

@@ -1,4 +1,4 @@
-"""The detectors' heads by name."""
+"""The heads of detectors by name."""
 
 import inspect
 from collections.abc import Mapping
@@ -24,13 +24,13 @@ HEADS: dict[str, type[nn.Module]] = {
 
 
 def head_options(head: str, given: Mapping[str, Any] | None = None) -> dict[str, Any]:
-    """A head's options, those that are not given at their defaults.
+    """Return all options of a head, with defaults for those that are not given.
 
     Raises:
-        ValueError: If there is no such head, or it has no such option; the message lists what there is.
+        ValueError: If there is no such head or option; the message lists all of them.
     """
     if head not in HEADS:
-        raise ValueError(f"there is no head {head!r}; there are {', '.join(HEADS)}")
+        raise ValueError(f"there is no head {head!r}; available: {', '.join(HEADS)}")
     parameters = inspect.signature(HEADS[head]).parameters.values()
     options = {p.name: p.default for p in parameters if p.kind is inspect.Parameter.KEYWORD_ONLY}
     unknown = sorted(set(given or {}) - set(options))

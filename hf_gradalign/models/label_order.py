@@ -1,7 +1,8 @@
-"""What a model's outputs speak for, and how they are put into this package's order: spoof, bona fide."""
+"""Find out which output of a model means bona fide, and reorder the outputs to spoof, bona fide."""
 
 import re
 from collections.abc import Iterator, Mapping
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -10,7 +11,7 @@ from transformers import PreTrainedModel
 from transformers.feature_extraction_utils import FeatureExtractionMixin
 
 from hf_gradalign.labels import canonical_label, normalize_label
-from hf_gradalign.models.label_names import ID2LABEL, LABEL2ID
+from hf_gradalign.models.configuration_spoof_detector import ID2LABEL, LABEL2ID
 
 _SECONDS = 66_800 / 16_000
 _OTHER = {"spoof": "bonafide", "bonafide": "spoof"}
@@ -19,26 +20,26 @@ _OTHER = {"spoof": "bonafide", "bonafide": "spoof"}
 def output_labels(
     id2label: Mapping[int, str], label2id: Mapping[str, int] | None = None, bonafide_label: str | None = None
 ) -> tuple[str, ...]:
-    """What each output of a model speaks for.
+    """Return the meaning of each output of a model.
 
-    Names are understood in any spelling that `canonical_label` knows. Of two labels, one that is known is enough.
+    Names may have any spelling known to `canonical_label`. One known name out of two is enough.
 
     Args:
-        id2label: The model's labels by number, of one output or two.
-        label2id: The reverse, as the model's configuration has it: it is read where `id2label` says nothing.
-        bonafide_label: The bona fide label's name or number, where the names do not say it; "none" for a model whose
-            one output speaks for spoof.
+        id2label: The model's labels by number, for one or two outputs.
+        label2id: The reverse mapping of the model's configuration, used if `id2label` is not conclusive.
+        bonafide_label: Name or number of the bona fide label, if the names are not conclusive; "none" for a model with
+            one output that is higher for spoof.
 
     Returns:
-        `spoof` or `bonafide` for each output, in their order.
+        `spoof` or `bonafide` for each output, in order.
 
     Raises:
-        ValueError: If that cannot be told, or there is no such label.
+        ValueError: If the labels are not conclusive, or there is no such label.
     """
     names = [str(name) for _, name in sorted((int(number), name) for number, name in id2label.items())]
-    shown = ", ".join(f"{number}: {name}" for number, name in enumerate(names))
+    listing = ", ".join(f"{number}: {name}" for number, name in enumerate(names))
     if bonafide_label is not None:
-        return _as_said(names, bonafide_label, shown)
+        return _explicit_order(names, bonafide_label, listing)
     known = _order([_meaning(name) for name in names])
     reverse = {int(number): str(name) for name, number in (label2id or {}).items()}
     also = None
@@ -47,38 +48,38 @@ def output_labels(
     if known and also and known != also:
         contrary = ", ".join(f"{number}: {name}" for number, name in sorted(reverse.items()))
         raise ValueError(
-            f"the model's configuration contradicts itself: id2label says {shown}, and label2id {contrary}. Say which "
-            "output is bona fide speech with --bonafide_label 0 or --bonafide_label 1 (bonafide_label in Python)"
+            f"the model's configuration contradicts itself: id2label says {listing}, and label2id {contrary}. Choose "
+            "the output for bona fide speech with --bonafide_label 0 or --bonafide_label 1 (bonafide_label in Python)"
         )
     if order := known or also:
         return order
     if len(names) == 1:
         raise ValueError(
-            f"cannot tell whether the model's one output ({shown}) is higher for bona fide speech or for spoof: say "
-            f"--bonafide_label {names[0]} or --bonafide_label none (bonafide_label in Python)"
+            f"cannot tell whether the model's only output ({listing}) is higher for bona fide speech or for spoof: "
+            f"pass --bonafide_label {names[0]} or --bonafide_label none (bonafide_label in Python)"
         )
     raise ValueError(
-        f"cannot tell which of the model's labels ({shown}) is bona fide speech and which is spoof: name the bona fide "
-        f"one of two with --bonafide_label, e.g. --bonafide_label {names[-1]} (bonafide_label in Python)"
+        f"cannot tell which of the model's labels ({listing}) is bona fide speech and which is spoof: name the bona "
+        f"fide one of two with --bonafide_label, e.g. --bonafide_label {names[-1]} (bonafide_label in Python)"
     )
 
 
 def put_in_order(model: PreTrainedModel, feature_extractor: FeatureExtractionMixin, order: tuple[str, ...]) -> str:
-    """Make a model's outputs spoof (0) and bona fide (1), whichever they are; its scores stay the same.
+    """Reorder a model's outputs to spoof (0) and bona fide (1) without changing its scores.
 
-    The rows of the layer that gives the logits are swapped. One output z becomes two, -z/2 and z/2. Which layer that is
-    is not guessed from names: the one is taken whose rows do this to the logits of a noise.
+    Swaps the rows of the layer that computes the logits. A single output z becomes two, -z/2 and z/2. The layer is not
+    guessed from names. It is the one whose change has this effect on the logits of noise.
 
     Args:
-        model: A classifier with the outputs `order`. It is changed in place, with its labels and class weights.
-        feature_extractor: The model's.
-        order: From `output_labels`.
+        model: A classifier with the outputs `order`. Changed in place, with its labels and class weights.
+        feature_extractor: Its feature extractor.
+        order: The order from `output_labels`.
 
     Returns:
-        Name of the layer; empty if all was in order.
+        Name of the layer; empty if the order was already right.
 
     Raises:
-        ValueError: If no layer, or more than one, does it.
+        ValueError: If no layer has this effect, or more than one.
     """
     changed = ""
     if order != tuple(LABEL2ID):
@@ -86,19 +87,19 @@ def put_in_order(model: PreTrainedModel, feature_extractor: FeatureExtractionMix
         _replace_rows(layer, order)
         module = model.get_submodule(changed)
         if hasattr(module, "out_features"):
-            module.out_features = len(ID2LABEL)
+            cast(nn.Linear, module).out_features = len(ID2LABEL)
         weights = getattr(model.config, "class_weights", None)
         if len(order) == 2 and weights:
             model.config.class_weights = list(reversed(weights))
     model.config.id2label, model.config.label2id = dict(ID2LABEL), dict(LABEL2ID)
     if len(order) == 1:
-        model.config.problem_type = None  # no longer the regression that one label means to transformers
+        model.config.problem_type = None  # transformers treats one label as regression
         if hasattr(model, "num_labels"):
-            model.num_labels = len(ID2LABEL)
+            cast(Any, model).num_labels = len(ID2LABEL)  # a plain attribute of each classifier
     return changed
 
 
-def _as_said(names: list[str], bonafide_label: str, shown: str) -> tuple[str, ...]:
+def _explicit_order(names: list[str], bonafide_label: str, listing: str) -> tuple[str, ...]:
     if len(names) == 1 and bonafide_label == "none":
         return ("spoof",)
     numbers = [number for number, name in enumerate(names) if name == bonafide_label]
@@ -106,18 +107,18 @@ def _as_said(names: list[str], bonafide_label: str, shown: str) -> tuple[str, ..
     numbers = numbers or [number for number, name in enumerate(names) if normalize_label(name) == wanted]
     numbers = numbers or [number for number in range(len(names)) if str(number) == bonafide_label]
     if not numbers:
-        raise ValueError(f"the model has no label {bonafide_label!r}; its labels are {shown}")
+        raise ValueError(f"the model has no label {bonafide_label!r}; its labels are {listing}")
     if len(numbers) > 1 or len(names) > 2:
         raise ValueError(
-            f"the model's labels are {shown}, and one output or two can be scored"
+            f"the model's labels are {listing}; only models with one or two outputs can be scored"
             if len(names) > 2
-            else f"both of the model's labels are {bonafide_label!r}: give its number, 0 or 1, as --bonafide_label"
+            else f"both of the model's labels are {bonafide_label!r}: pass its number, 0 or 1, as --bonafide_label"
         )
     return tuple("bonafide" if number == numbers[0] else "spoof" for number in range(len(names)))
 
 
 def _meaning(name: str) -> str | None:
-    """What a label's name means, also where a number or a second name is with it: "0_real", "bona fide (real)"."""
+    """Meaning of a label's name, which may include a number or a second name: "0_real", "bona fide (real)"."""
     parts = [part.strip(" -_.") for part in re.split(r"[()\[\]/,;:|]|\d+", name)]
     meanings = {canonical_label(part) for part in parts if part}
     return meanings.pop() if len(meanings) == 1 else None
@@ -129,21 +130,23 @@ def _order(meanings: list[str | None]) -> tuple[str, ...] | None:
     if len(meanings) != 2:
         return None
     first, second = meanings
-    first, second = first or _OTHER.get(second), second or _OTHER.get(first)
-    return None if first is None or first == second else (first, second)
+    first = first or _OTHER.get(second or "")
+    second = second or _OTHER.get(first or "")
+    return None if first is None or second is None or first == second else (first, second)
 
 
 @torch.no_grad()
 def _find_last_layer(
     model: PreTrainedModel, feature_extractor: FeatureExtractionMixin, order: tuple[str, ...]
 ) -> tuple[str, list[nn.Parameter]]:
-    rate = feature_extractor.sampling_rate
-    noise = np.random.default_rng(0).normal(0, 0.1, round(_SECONDS * rate)).astype(np.float32)
-    inputs = feature_extractor(noise, sampling_rate=rate, return_tensors="pt")
+    extract = cast(Any, feature_extractor)  # its base class has neither a sampling rate nor a call
+    rate = extract.sampling_rate
+    noise = np.random.default_rng(0).normal(0, 0.1, (round(_SECONDS * rate),)).astype(np.float32)
+    inputs = extract(noise, sampling_rate=rate, return_tensors="pt")
     was_training = model.training
     model.eval()
     fitting = []
-    with torch.random.fork_rng(devices=[]):  # some encoders draw for layer drop in evaluation too
+    with torch.random.fork_rng(devices=[]):  # some encoders draw random numbers for layer drop even in evaluation
         logits = model(**inputs).logits
         score = logits[:, order.index("bonafide")] if "bonafide" in order else -logits[:, 0]
         score = score - logits[:, order.index("spoof")] if len(order) == 2 else score
@@ -160,20 +163,20 @@ def _find_last_layer(
                 parameter.data = data
     model.train(was_training)
     if len(fitting) != 1:
-        found = ", ".join(name for name, _ in fitting) or "none"
+        candidates = ", ".join(name for name, _ in fitting) or "none"
         raise ValueError(
-            f"the outputs of this {type(model).__name__} are {', '.join(order)}, and here they are spoof, bonafide. "
-            f"Swapping the rows of one layer should do that, and the layers that do it are: {found}. Swap the outputs "
-            "yourself, or put a new head on the encoder with --head linear"
+            f"the outputs of this {type(model).__name__} are {', '.join(order)}, and must be spoof, bonafide. Swapping "
+            f"the rows of one layer should do that; layers that do it: {candidates}. Swap the outputs yourself, or put "
+            "a new head on the encoder with --head linear"
         )
     return fitting[0]
 
 
 def _layers_of_rows(model: nn.Module, n_rows: int) -> Iterator[tuple[str, list[nn.Parameter]]]:
-    """The modules all of whose parameters have a row for each output, the last first."""
+    """The modules whose parameters all have one row per output, last ones first."""
     owners: dict[str, list[nn.Parameter]] = {}
     for name, parameter in model.named_parameters():
-        # A weight that is computed (weight norm) has its parts in modules of their own.
+        # A parametrized weight (weight norm) has its parts in separate modules.
         owner = name.partition(".parametrizations.")[0] if ".parametrizations." in name else name.rpartition(".")[0]
         owners.setdefault(owner, []).append(parameter)
     for name, parameters in reversed(owners.items()):

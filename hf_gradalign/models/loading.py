@@ -1,7 +1,7 @@
-"""A two-class audio classifier and its feature extractor, from scratch or from any wav2vec2-family checkpoint."""
+"""Load a two-class audio classifier and its feature extractor, from scratch or from any checkpoint."""
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, cast
 
 from transformers import (
     AutoConfig,
@@ -9,19 +9,18 @@ from transformers import (
     AutoModelForAudioClassification,
     PretrainedConfig,
     PreTrainedModel,
+    Wav2Vec2Config,
     Wav2Vec2FeatureExtractor,
 )
 from transformers.feature_extraction_utils import FeatureExtractionMixin
 from transformers.utils import FEATURE_EXTRACTOR_NAME, cached_file, logging
 
 from hf_gradalign.models.adapters import base_of_adapter, load_classifier, load_config
-from hf_gradalign.models.configuration_spoof_detector import SpoofDetectorConfig
+from hf_gradalign.models.configuration_spoof_detector import ID2LABEL, LABEL2ID, SpoofDetectorConfig
 from hf_gradalign.models.heads import head_options as complete_head_options
-from hf_gradalign.models.label_names import ID2LABEL, LABEL2ID
 from hf_gradalign.models.label_order import output_labels, put_in_order
 from hf_gradalign.models.model_files import loading_model
 from hf_gradalign.models.modeling_spoof_detector import SpoofDetectorForAudioClassification, refuse_random_weights
-from hf_gradalign.models.small import small_feature_extractor, small_wav2vec2_config
 
 logger = logging.get_logger(__name__)
 
@@ -38,27 +37,25 @@ def load_audio_classifier(
     """Load a classifier of spoof (0) against bona fide (1) speech.
 
     Args:
-        model_name_or_path: A Hub id or a folder with any model of `AutoModelForAudioClassification`; None for the
-            small wav2vec 2.0, randomly initialised. A checkpoint without a trained head of one output or two gets a
-            new one. A trained head is kept, and its outputs are put in order: rows are swapped where bona fide comes
-            first, so that its scores are what they were.
-        class_weights: Weight of each class in the loss, by name; stored in the configuration as `class_weights`, a
-            list in the order of the labels, so that training goes on with the same loss after a reload.
-        bonafide_label: Name (or number) of the trained head's bona fide label, where its names do not say which one it
-            is; "none" for a head of one output that is higher for spoof.
-        attention_implementation: "eager", "sdpa" or another that transformers knows.
-        random_config: Without a name: another configuration than the small one's to initialise randomly.
+        model_name_or_path: Hub id or folder of any model for `AutoModelForAudioClassification`; None for the small
+            wav2vec 2.0, randomly initialized. A checkpoint without a trained head of one or two outputs gets a new one.
+            A trained head is kept, and its rows are swapped if bona fide comes first, so its scores do not change.
+        class_weights: Weight of each class in the loss, by name. Stored as `class_weights` in the configuration, in the
+            order of the labels, so that training continues with the same loss after reloading the model.
+        bonafide_label: Name or number of the trained head's bona fide label, if its names do not say which one it is;
+            "none" for a head with one output that is higher for spoof.
+        attention_implementation: "eager", "sdpa" or another one of transformers.
+        random_config: Without a name, a configuration to initialize randomly instead of the small one.
         hub_options: `revision`, `token`, `cache_dir`, `trust_remote_code`.
 
     Returns:
-        The model, in float32 whatever the checkpoint's type, and the feature extractor that makes its inputs from
-        waveforms.
+        The model, in float32 whatever the checkpoint's type, and its feature extractor.
 
     Raises:
-        OSError: If there is no such model (transformers' message says where it looked).
-        ValueError: If the labels of a trained head do not say which is bona fide.
+        OSError: If there is no such model (the message of transformers says where it looked).
+        ValueError: If the labels of a trained head do not say which one is bona fide.
     """
-    extra = {"attn_implementation": attention_implementation} if attention_implementation else {}
+    extra: dict[str, Any] = {"attn_implementation": attention_implementation} if attention_implementation else {}
     if model_name_or_path is None:
         config = small_wav2vec2_config() if random_config is None else random_config
         config.id2label, config.label2id = dict(ID2LABEL), dict(LABEL2ID)
@@ -69,8 +66,8 @@ def load_audio_classifier(
         model, feature_extractor, has_new_head = _load_in_order(model_name_or_path, bonafide_label, extra, hub_options)
     if has_new_head and bonafide_label is not None:
         raise ValueError(
-            f"--bonafide_label {bonafide_label}: {model_name_or_path or 'the small model'} has no trained head of one "
-            "output or two, and gets a new one, spoof and bonafide. Leave the option out"
+            f"--bonafide_label {bonafide_label}: {model_name_or_path or 'the small model'} has no trained head of "
+            "one or two outputs, and gets a new one with the labels spoof and bonafide. Remove the option"
         )
     _store_class_weights(model, class_weights)
     return model, feature_extractor
@@ -88,18 +85,17 @@ def load_detector(
     random_config: PretrainedConfig | None = None,
     **hub_options: Any,
 ) -> tuple[PreTrainedModel, FeatureExtractionMixin]:
-    """A new detector: a head, randomly initialised, on an encoder.
+    """Create a detector with a new, randomly initialized head on an encoder.
 
     Args:
-        backbone_name_or_path: A Hub id or a folder with the encoder; None for the small wav2vec 2.0, randomly
-            initialised.
+        backbone_name_or_path: Hub id or folder of the encoder; None for the small wav2vec 2.0, randomly initialized.
         head: Name of the head.
-        head_options: Options of the head. `n_frames` of `sls` is by default what `n_samples` give.
-        n_samples: Samples that the model is to hear of a clip.
-        do_normalize: Whether it is to hear them with zero mean and unit variance.
+        head_options: Options of the head. By default, `n_frames` of `sls` follows from `n_samples`.
+        n_samples: Number of samples of a clip that the model sees.
+        do_normalize: Whether clips are normalized to zero mean and unit variance.
         class_weights: As in `load_audio_classifier`.
         attention_implementation: As in `load_audio_classifier`.
-        random_config: Without a name: another encoder's configuration than the small one's to initialise randomly.
+        random_config: Without a name, an encoder's configuration to initialize randomly instead of the small one.
         hub_options: As in `load_audio_classifier`.
 
     Returns:
@@ -107,10 +103,10 @@ def load_detector(
 
     Raises:
         OSError: If there is no such encoder.
-        ValueError: If there is no such head or option, or the name is that of a whole detector.
+        ValueError: If there is no such head or option, or the name is that of a detector.
     """
     options = complete_head_options(head, head_options)
-    extra = {"attn_implementation": attention_implementation} if attention_implementation else {}
+    extra: dict[str, Any] = {"attn_implementation": attention_implementation} if attention_implementation else {}
     if backbone_name_or_path is None:
         backbone_config: PretrainedConfig = small_wav2vec2_config() if random_config is None else random_config
     else:
@@ -118,8 +114,8 @@ def load_detector(
             backbone_config = AutoConfig.from_pretrained(backbone_name_or_path, **hub_options)
         if isinstance(backbone_config, SpoofDetectorConfig):
             raise ValueError(
-                f"{backbone_name_or_path} is a detector with the head {backbone_config.head}: leave --head out to "
-                "train it further, or name an encoder to put a new head on"
+                f"{backbone_name_or_path} is a detector with the head {backbone_config.head}: remove --head to "
+                "train it further, or name an encoder for a new head"
             )
     if head == "sls" and "n_frames" not in (head_options or {}):
         options["n_frames"] = _count_frames(backbone_config, n_samples)
@@ -142,7 +138,7 @@ def _store_class_weights(model: PreTrainedModel, class_weights: Mapping[str, flo
 
 
 def _count_frames(config: PretrainedConfig, n_samples: int) -> int:
-    """Frames that the encoder's convolutions make of so many samples."""
+    """Number of frames that the encoder's convolutions make of `n_samples`."""
     for kernel, stride in zip(config.conv_kernel, config.conv_stride, strict=True):
         n_samples = (n_samples - kernel) // stride + 1
     return n_samples
@@ -153,7 +149,8 @@ def _load_in_order(
 ) -> tuple[PreTrainedModel, FeatureExtractionMixin, bool]:
     """A model with the outputs spoof and bona fide, its feature extractor, and whether its head is new."""
     config = load_config(name, hub_options)
-    id2label, label2id = dict(config.id2label), dict(config.label2id or {})
+    id2label = dict(cast(dict[int, str], config.id2label))
+    label2id = dict(cast(dict[str, int], config.label2id or {}))
     if len(id2label) != 1:
         config.id2label, config.label2id = dict(ID2LABEL), dict(LABEL2ID)
     model, has_new_head = _load_weights(name, config, loading, hub_options)
@@ -163,28 +160,28 @@ def _load_in_order(
     feature_extractor = load_feature_extractor(name, hub_options)
     if has_new_head:
         if len(id2label) > 2:
-            logger.warning(f"{name} has {len(id2label)} labels: it gets a new head for two, spoof and bonafide.")
+            logger.warning(f"{name} has {len(id2label)} labels: it gets a new head with the labels spoof and bonafide.")
         return model, feature_extractor, True
     try:
         order = output_labels(id2label, label2id, bonafide_label)
     except ValueError as error:
         raise ValueError(
-            f"{name}: {error}. If it is no detector of spoofed speech, put a new head on its encoder with --head linear"
+            f"{name}: {error}. If it does not detect spoofed speech, put a new head on its encoder with --head linear"
         ) from error
     layer = put_in_order(model, feature_extractor, order)
     if layer:
-        # Adapters that are trained now are of this model, not of the one of that name.
+        # Adapters trained from now on belong to this model, not to the one with that name.
         model.name_or_path = model.config.name_or_path = ""
         were = ", ".join(f"{number}: {name}" for number, name in sorted(id2label.items()))
-        how = "the rows are swapped" if len(order) == 2 else "one row is made two"
-        logger.warning(f"{name} has the labels {were}: {how} in {layer}, and the labels are 0: spoof, 1: bonafide.")
+        how = "the rows are swapped" if len(order) == 2 else "one row becomes two"
+        logger.warning(f"{name} has the labels {were}: {how} in {layer}, and the labels are now 0: spoof, 1: bonafide.")
     return model, feature_extractor, False
 
 
 def _load_weights(
     name: str, config: PretrainedConfig, loading: Mapping[str, Any], hub_options: Mapping[str, Any]
 ) -> tuple[PreTrainedModel, bool]:
-    """The model, in float32, and whether its head is not, or not whole, in the checkpoint."""
+    """The model, in float32, and whether its head is missing or incomplete in the checkpoint."""
     model, absent = load_classifier(name, hub_options, config=config, ignore_mismatched_sizes=True, **loading)
     encoder = f"{model.base_model_prefix}."
     refuse_random_weights(name, [key for key in absent if key.startswith(encoder)])
@@ -192,7 +189,7 @@ def _load_weights(
 
 
 def load_feature_extractor(name: str, hub_options: Mapping[str, Any]) -> FeatureExtractionMixin:
-    """A model's feature extractor; that of a plain wav2vec 2.0 where it has none, with a warning.
+    """Load a model's feature extractor. If it has none, use that of a plain wav2vec 2.0, with a warning.
 
     Args:
         name: A Hub id or a folder.
@@ -212,5 +209,47 @@ def load_feature_extractor(name: str, hub_options: Mapping[str, Any]) -> Feature
     if base is not None:
         return load_feature_extractor(base, {key: value for key, value in hub_options.items() if key != "revision"})
     load_config(name, hub_options)  # raises if there is no such model
-    logger.warning(f"{name} has no {FEATURE_EXTRACTOR_NAME}: taking 16 kHz waveforms of zero mean and unit variance.")
+    logger.warning(f"{name} has no {FEATURE_EXTRACTOR_NAME}: using 16 kHz waveforms with zero mean and unit variance.")
+    return Wav2Vec2FeatureExtractor(sampling_rate=16_000, do_normalize=True, return_attention_mask=False)
+
+
+def small_wav2vec2_config(**overrides: Any) -> Wav2Vec2Config:
+    """Return the configuration of a wav2vec 2.0 classifier with 0.68M parameters, for the demo corpus on two CPU cores.
+
+    It has five convolutions (stride 320, one frame every 20 ms at 16 kHz) and four transformer layers of width 128.
+    SpecAugment and layer drop are off, because the views of an utterance should only differ by augmentation.
+
+    Args:
+        overrides: Any field of `transformers.Wav2Vec2Config`.
+    """
+    settings: dict[str, Any] = {
+        "conv_dim": (32, 64, 64, 64, 64),
+        "conv_stride": (5, 4, 4, 2, 2),
+        "conv_kernel": (10, 8, 4, 4, 4),
+        "feat_extract_norm": "group",
+        "conv_bias": False,
+        "hidden_size": 128,
+        "num_hidden_layers": 4,
+        "num_attention_heads": 4,
+        "intermediate_size": 256,
+        "do_stable_layer_norm": True,
+        "num_conv_pos_embeddings": 32,
+        "num_conv_pos_embedding_groups": 8,
+        "classifier_proj_size": 128,
+        "hidden_dropout": 0.1,
+        "attention_dropout": 0.1,
+        "activation_dropout": 0.1,
+        "feat_proj_dropout": 0.1,
+        "final_dropout": 0.1,
+        "layerdrop": 0.0,
+        "apply_spec_augment": False,
+        "mask_time_prob": 0.0,
+        "id2label": ID2LABEL,
+        "label2id": LABEL2ID,
+    }
+    return Wav2Vec2Config(**{**settings, **overrides})
+
+
+def small_feature_extractor() -> Wav2Vec2FeatureExtractor:
+    """Return the feature extractor of the small model: 16 kHz, zero mean and unit variance, no attention mask."""
     return Wav2Vec2FeatureExtractor(sampling_rate=16_000, do_normalize=True, return_attention_mask=False)

@@ -1,7 +1,7 @@
-"""A model's files, looked at before they are loaded, and loaded without a traceback."""
+"""Check a model's files before they are loaded, and turn loading errors into clear messages."""
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Generator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -20,47 +20,47 @@ from hf_gradalign.utils.file_faults import fault_met_in_loading, json_fault, wei
 from hf_gradalign.utils.hub_waits import hub_fault
 from hf_gradalign.utils.plain_text import plain_text
 
-# In the order in which transformers takes them; the first that is there counts.
+# In the order in which transformers looks for them; the first one that exists is used.
 _WEIGHTS = (SAFE_WEIGHTS_NAME, SAFE_WEIGHTS_INDEX_NAME, WEIGHTS_NAME, WEIGHTS_INDEX_NAME)
 _ADAPTERS = ("adapter_model.safetensors", "adapter_model.bin")
 _SETTINGS = (CONFIG_NAME, FEATURE_EXTRACTOR_NAME, "processor_config.json", "adapter_config.json")
 _RENAMED = {"safetensors": SAFE_WEIGHTS_NAME, "torch": WEIGHTS_NAME}
-_CHECKPOINT = "checkpoint-"  # as the Trainer names them
-_OF_SCRIPTS = (".pth", ".pt", ".ckpt", ".tar")
+_CHECKPOINT = "checkpoint-"  # the prefix that the Trainer uses
+_PUBLISHED = (".pth", ".pt", ".ckpt", ".tar")
 
 
 def require_whole_files(folder: str | Path) -> None:
-    """Refuse a model's folder whose files are not what they should be.
+    """Check the files in a model's folder.
 
     Args:
         folder: The folder.
 
     Raises:
-        OSError: If a file that would be loaded is broken; the message says what it is and what to do.
+        OSError: If a file that would be loaded is broken; the message says what is wrong and what to do.
     """
     folder = Path(folder)
     for name in _SETTINGS:
         path = folder / name
-        if _is_there(path) and (fault := json_fault(path)):
+        if _exists(path) and (fault := json_fault(path)):
             raise OSError(f"{path} {fault}")
-    used = [name for name in _WEIGHTS if _is_there(folder / name)][:1]
-    used += [name for name in _ADAPTERS if _is_there(folder / name)][:1]
+    used = [name for name in _WEIGHTS if _exists(folder / name)][:1]
+    used += [name for name in _ADAPTERS if _exists(folder / name)][:1]
     if not used and (folder / CONFIG_NAME).is_file():
-        others = sorted(path.name for path in folder.iterdir() if path.suffix in _OF_SCRIPTS)
-        hint = f"; {others[0]} may be what scripts/convert_checkpoint.py converts" if others else ""
+        others = sorted(path.name for path in folder.iterdir() if path.suffix in _PUBLISHED)
+        hint = f"; scripts/convert_checkpoint.py may be able to convert {others[0]}" if others else ""
         raise OSError(f"{folder} has no weights ({SAFE_WEIGHTS_NAME} or {WEIGHTS_NAME}){hint}")
-    if not used and not any(_is_there(folder / name) for name in (CONFIG_NAME, _SETTINGS[-1])):
+    if not used and not any(_exists(folder / name) for name in (CONFIG_NAME, _SETTINGS[-1])):
         _refuse_unfinished_run(folder)
-    if used and not any(_is_there(folder / name) for name in (CONFIG_NAME, _SETTINGS[-1])):
-        raise OSError(f"{folder} has no {CONFIG_NAME}, without which {used[0]} cannot be loaded")
+    if used and not any(_exists(folder / name) for name in (CONFIG_NAME, _SETTINGS[-1])):
+        raise OSError(f"{folder} has no {CONFIG_NAME}, which is needed to load {used[0]}")
     for name in used:
         for path in _shards(folder / name) if name.endswith(".index.json") else [folder / name]:
             _require_whole_weights(path)
 
 
 @contextmanager
-def loading_model(name: str, hub_options: Mapping[str, Any]) -> Iterator[None]:
-    """Load a model within this, and whatever is wrong with its files is said in one sentence.
+def loading_model(name: str, hub_options: Mapping[str, Any]) -> Generator[None]:
+    """Context for loading a model, in which any error is turned into one sentence about its files.
 
     Args:
         name: A folder or a Hub id.
@@ -68,27 +68,27 @@ def loading_model(name: str, hub_options: Mapping[str, Any]) -> Iterator[None]:
 
     Raises:
         OSError: If there is no such model, or it cannot be loaded.
-        ValueError: If transformers does not know the model, or the arguments are wrong.
+        ValueError: If transformers does not know the model, or an argument is invalid.
     """
     path = Path(name)
     if path.is_dir():
         require_whole_files(path)
     elif path.is_file():
         raise OSError(
-            f"{name} is a file, and a model is a folder (with {CONFIG_NAME}) or a Hub id. "
-            "scripts/convert_checkpoint.py makes one of a published checkpoint"
+            f"{name} is a file; a model is a folder (with {CONFIG_NAME}) or a Hub id. Convert a published checkpoint "
+            "with scripts/convert_checkpoint.py"
         )
     try:
         yield
-    except Exception as error:  # a damaged file fails in every way
+    except Exception as error:  # damaged files raise many types
         if not path.is_dir() and (snapshot := _in_cache(name, hub_options)):
             require_whole_files(snapshot)
         kind = ValueError if isinstance(error, ValueError) else OSError
         here = "" if path.exists() else f" (there is no folder {path.absolute()})"
         if not path.exists() and (fault := hub_fault(error)):
-            what = f"{fault}. Not all of the model is in the cache, which HF_HUB_OFFLINE=1 takes alone"
+            what = f"{fault}. The cache, which HF_HUB_OFFLINE=1 uses alone, does not contain the whole model"
         elif "ignore_mismatched_sizes" in str(error):
-            what = f"its weights have other shapes than its {CONFIG_NAME} says: download the model again"
+            what = f"the shapes of its weights differ from its {CONFIG_NAME}: download the model again"
         elif isinstance(error, OSError | ValueError | ImportError):
             what = plain_text(error).strip()
         else:
@@ -97,7 +97,7 @@ def loading_model(name: str, hub_options: Mapping[str, Any]) -> Iterator[None]:
 
 
 def _refuse_unfinished_run(folder: Path) -> None:
-    """Name the best checkpoint of a run that has checkpoints and no model of its own yet."""
+    """Raise OSError for a run that has checkpoints but no final model yet, and name its best checkpoint."""
     steps = sorted(
         int(path.name.removeprefix(_CHECKPOINT))
         for path in folder.glob(f"{_CHECKPOINT}*")
@@ -112,10 +112,10 @@ def _refuse_unfinished_run(folder: Path) -> None:
         step = int(Path(state["best_model_checkpoint"]).name.removeprefix(_CHECKPOINT))
         best, which = (step, "best") if step in steps else (best, which)
     except (OSError, ValueError, KeyError, TypeError, RecursionError):
-        pass  # nothing was evaluated yet
+        pass  # there was no evaluation yet
     raise OSError(
-        f"{folder} is a run that is not finished yet. Its {which} checkpoint so far is "
-        f"{folder / f'{_CHECKPOINT}{best}'}: name that one, or let the run finish"
+        f"{folder} is an unfinished run. Its {which} checkpoint so far is {folder / f'{_CHECKPOINT}{best}'}: use that "
+        "one, or let the run finish"
     )
 
 
@@ -123,9 +123,9 @@ def _require_whole_weights(path: Path) -> None:
     if fault := weights_fault(path):
         raise OSError(f"{path} {fault}")
     kind, named = weights_kind(path), "safetensors" if path.suffix == ".safetensors" else "torch"
-    if kind != named:
-        is_what = "holds safetensors" if kind == "safetensors" else "holds what torch.save writes"
-        raise OSError(f"{path} {is_what}, which its name does not say: rename it to {_RENAMED[kind]}")
+    if kind is not None and kind != named:
+        written_by = "safetensors" if kind == "safetensors" else "torch.save"
+        raise OSError(f"{path} is a file from {written_by}, unlike its name: rename it to {_RENAMED[kind]}")
 
 
 def _shards(index: Path) -> list[Path]:
@@ -133,18 +133,18 @@ def _shards(index: Path) -> list[Path]:
         raise OSError(f"{index} {fault}")
     names = json.loads(index.read_text(encoding="utf-8")).get("weight_map")
     if not isinstance(names, dict) or not names or not all(isinstance(name, str) for name in names.values()):
-        raise OSError(f"{index} has no weight_map from the names of weights to their files: download it again")
+        raise OSError(f"{index} has no weight_map with the files of all weights: download it again")
     return [index.with_name(name) for name in sorted(set(names.values()))]
 
 
-def _is_there(path: Path) -> bool:
+def _exists(path: Path) -> bool:
     return path.exists() or path.is_symlink()
 
 
 def _in_cache(name: str, hub_options: Mapping[str, Any]) -> Path | None:
     options = {key: hub_options.get(key) for key in ("cache_dir", "revision")}
     try:
-        found = try_to_load_from_cache(name, CONFIG_NAME, **options)
-    except ValueError:  # no name of a repository
+        file = try_to_load_from_cache(name, CONFIG_NAME, **options)
+    except ValueError:  # not the name of a repository
         return None
-    return Path(found).parent if isinstance(found, str) else None
+    return Path(file).parent if isinstance(file, str) else None

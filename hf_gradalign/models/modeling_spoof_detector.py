@@ -1,4 +1,4 @@
-"""A detector: a self-supervised speech encoder and a head, for `AutoModelForAudioClassification`."""
+"""A detector for `AutoModelForAudioClassification`: a self-supervised speech encoder and a head."""
 
 import os
 from collections.abc import Iterable
@@ -19,7 +19,7 @@ from .heads import head_options as complete_head_options
 
 
 class SpoofDetectorPreTrainedModel(PreTrainedModel):
-    """What transformers has to know of the model below."""
+    """Settings for transformers."""
 
     config_class = SpoofDetectorConfig
     base_model_prefix = "backbone"
@@ -32,20 +32,21 @@ class SpoofDetectorPreTrainedModel(PreTrainedModel):
 
     @torch.no_grad()
     def _init_weights(self, module: nn.Module) -> None:
-        # The backbone's modules are initialised by its own class.
-        if hasattr(module, "reset_parameters"):
-            module.reset_parameters()
+        # The backbone's class initializes its own modules.
+        reset = getattr(module, "reset_parameters", None)
+        if reset is not None:
+            reset()
 
 
 class SpoofDetectorForAudioClassification(SpoofDetectorPreTrainedModel):
-    """Waveforms to the logits of spoof (0) and bona fide (1) speech.
+    """Maps waveforms to the logits of spoof (0) and bona fide (1) speech.
 
-    A countermeasure score is the bona fide logit minus the spoof logit, or, as the published detectors are scored, the
-    bona fide logit alone; higher for bona fide.
+    The countermeasure score is the bona fide logit minus the spoof logit or, as for the published detectors, only the
+    bona fide logit. Both are higher for bona fide speech.
 
     Args:
         config: The configuration.
-        backbone: An encoder to take instead of a new one; it must be of `config.backbone_config`.
+        backbone: An encoder to use instead of a new one. It must match `config.backbone_config`.
 
     Attributes:
         backbone: The encoder.
@@ -55,14 +56,17 @@ class SpoofDetectorForAudioClassification(SpoofDetectorPreTrainedModel):
         ValueError: If there is no such head or head option.
     """
 
-    # The loss is a mean over the batch that is given, whatever num_items_in_batch says.
+    # The loss is the mean over the batch; num_items_in_batch is ignored.
     accepts_loss_kwargs = False
+
+    # transformers has no common class for speech encoders.
+    backbone: Any
 
     def __init__(self, config: SpoofDetectorConfig, backbone: PreTrainedModel | None = None) -> None:
         super().__init__(config)
         config.head_options = complete_head_options(config.head, config.head_options)
         self.backbone = AutoModel.from_config(config.backbone_config) if backbone is None else backbone
-        num_layers = config.backbone_config.num_hidden_layers + 1  # with what enters the first
+        num_layers = config.backbone_config.num_hidden_layers + 1  # including the input of the first
         self.head = HEADS[config.head](config.hidden_size, num_layers, config.num_labels, **config.head_options)
         self.post_init()
 
@@ -77,26 +81,26 @@ class SpoofDetectorForAudioClassification(SpoofDetectorPreTrainedModel):
         backbone_options: dict[str, Any] | None = None,
         **hub_options: Any,
     ) -> "SpoofDetectorForAudioClassification":
-        """A new head on a pretrained encoder.
+        """Create a detector with a new head on a pretrained encoder.
 
         Args:
             name_or_path: Hub id or folder of the encoder, e.g. facebook/wav2vec2-xls-r-300m.
             head: Name of the head.
             head_options: Options of the head.
             class_weights: Weight of each label in the loss.
-            backbone_options: Fields of the encoder's configuration to change. Masking and layer drop are off unless
-                they are turned on here: what the views of an utterance differ in is the augmentation's business.
+            backbone_options: Fields of the encoder's configuration to change. Masking and layer drop are off by
+                default, because the views of an utterance should only differ by augmentation.
             hub_options: `revision`, `token`, `cache_dir`, `trust_remote_code`, `attn_implementation`, ...
 
         Returns:
-            The model, in float32 and training mode off, as `from_pretrained` gives it.
+            The model, in float32 and evaluation mode, as from `from_pretrained`.
 
         Raises:
             OSError: If there is no such encoder.
             ValueError: If there is no such head, head option or encoder option, the encoder does not take waveforms, or
-                the checkpoint has only a part of it.
+                the checkpoint is incomplete.
         """
-        complete_head_options(head, head_options)  # a wrong name or option is to be known before anything is loaded
+        complete_head_options(head, head_options)  # fail before anything is loaded
         backbone_config = AutoConfig.from_pretrained(name_or_path, **hub_options)
         off = {"mask_time_prob": 0.0, "mask_feature_prob": 0.0, "layerdrop": 0.0, "apply_spec_augment": False}
         off = {name: value for name, value in off.items() if hasattr(backbone_config, name)}
@@ -107,12 +111,12 @@ class SpoofDetectorForAudioClassification(SpoofDetectorPreTrainedModel):
         loading = {"dtype": torch.float32, **hub_options, "config": backbone_config, "output_loading_info": True}
         backbone, info = AutoModel.from_pretrained(name_or_path, **loading)
         if backbone.main_input_name != "input_values" or not hasattr(backbone, "_get_feature_vector_attention_mask"):
-            raise ValueError(f"{name_or_path} ({type(backbone).__name__}) is no encoder of raw waveforms")
+            raise ValueError(f"{name_or_path} ({type(backbone).__name__}) is not an encoder of raw waveforms")
         refuse_random_weights(name_or_path, info["missing_keys"])
-        # A configuration hands its attention down to those it is made of, so it has to have the encoder's.
+        # A configuration sets the attention of its parts, so it needs that of the encoder.
         attention = backbone.config._attn_implementation
         config = SpoofDetectorConfig(backbone.config, head, head_options, class_weights, attn_implementation=attention)
-        # post_init of the whole would draw the encoder's weights anew.
+        # Otherwise post_init of the detector would reinitialize the encoder.
         for module in backbone.modules():
             module._is_hf_initialized = True
         return cls(config, backbone).eval()
@@ -129,24 +133,24 @@ class SpoofDetectorForAudioClassification(SpoofDetectorPreTrainedModel):
         """Classify waveforms.
 
         Args:
-            input_values: Shape (B, time), as the model's feature extractor gives them.
+            input_values: Shape (B, time), from the model's feature extractor.
             attention_mask: Shape (B, time), 1 for real samples, which come first, and 0 for padding.
             labels: Shape (B,), 0 for spoof and 1 for bona fide.
-            output_attentions: Also give the encoder's attention maps.
-            output_hidden_states: Also give the encoder's hidden states.
-            return_dict: Give an object (the default) or a tuple.
+            output_attentions: Whether to return the encoder's attention maps.
+            output_hidden_states: Whether to return the encoder's hidden states.
+            return_dict: Whether to return an object (the default) instead of a tuple.
 
         Returns:
-            `loss` (with labels: cross-entropy under `config.class_weights`), `logits` of shape (B, 2), and on request
-            `hidden_states` and `attentions` of the encoder.
+            `loss` (with labels: cross-entropy weighted by `config.class_weights`), `logits` of shape (B, 2), and on
+            request `hidden_states` and `attentions` of the encoder.
 
         Raises:
-            ValueError: If the head takes all layers and the encoder, in training, would drop some.
+            ValueError: If the head uses all layers and the encoder would drop some in training.
         """
         all_layers = getattr(self.head, "takes_all_layers", False)
         if all_layers and self.training and getattr(self.backbone.config, "layerdrop", 0.0) > 0:
             raise ValueError(
-                f"the head {self.config.head} takes all layers: set the encoder's layerdrop to 0 to train it"
+                f"the head {self.config.head} uses all layers: set the encoder's layerdrop to 0 to train it"
             )
         if output_attentions is None:
             output_attentions = self.config.output_attentions
@@ -180,39 +184,39 @@ class SpoofDetectorForAudioClassification(SpoofDetectorPreTrainedModel):
         return output if return_dict else output.to_tuple()
 
     def save_pretrained(self, save_directory: str | os.PathLike[str], *args: Any, **kwargs: Any) -> None:
-        """Save the model as every model, with its code and, where there is none yet, its feature extractor.
+        """Save the model with its code and, if the folder has none yet, its feature extractor.
 
-        So `push_to_hub` takes all that is needed to score.
+        So `push_to_hub` uploads everything that is needed for scoring.
 
         Args:
             save_directory: The folder.
-            args: As `PreTrainedModel.save_pretrained` takes them.
-            kwargs: As `PreTrainedModel.save_pretrained` takes them.
+            args: As for `PreTrainedModel.save_pretrained`.
+            kwargs: As for `PreTrainedModel.save_pretrained`.
         """
         super().save_pretrained(save_directory, *args, **kwargs)
         if kwargs.get("is_main_process", True) and not Path(save_directory, FEATURE_EXTRACTOR_NAME).exists():
             self.make_feature_extractor().save_pretrained(save_directory)
 
     def make_feature_extractor(self) -> SpoofDetectorFeatureExtractor:
-        """The feature extractor that the configuration describes."""
+        """Create the feature extractor that the configuration describes."""
         config = self.config
         return SpoofDetectorFeatureExtractor(config.sampling_rate, config.n_samples, config.do_normalize)
 
     def freeze_feature_encoder(self) -> None:
-        """Keep the encoder's convolutions as they are."""
+        """Freeze the encoder's convolutions."""
         self.backbone.feature_extractor.requires_grad_(False)
         self.backbone.feature_extractor._requires_grad = False
 
     def freeze_backbone(self) -> None:
-        """Keep the whole encoder as it is, and train the head alone."""
+        """Freeze the whole encoder, so that only the head is trained."""
         self.freeze_feature_encoder()
         self.backbone.requires_grad_(False)
 
     def freeze_encoder_layers(self, count: int) -> None:
-        """Keep the convolutions and the first `count` transformer layers as they are.
+        """Freeze the convolutions and the first `count` transformer layers.
 
         Raises:
-            ValueError: If there are not so many layers.
+            ValueError: If there are fewer layers.
         """
         layers = self.backbone.encoder.layers
         if not 0 <= count <= len(layers):
@@ -222,7 +226,7 @@ class SpoofDetectorForAudioClassification(SpoofDetectorPreTrainedModel):
         encoder, config = self.backbone.encoder, self.backbone.config
         if getattr(encoder, "pos_conv_embed", None) is not None:
             encoder.pos_conv_embed.requires_grad_(False)
-        # The encoder's own norm comes after its layers in these, before them in the others.
+        # The encoder's norm comes after the layers in these models, and before them in the others.
         if not getattr(config, "do_stable_layer_norm", False) and config.model_type != "wav2vec2-conformer":
             encoder.layer_norm.requires_grad_(False)
         for layer in layers[:count]:
@@ -230,14 +234,17 @@ class SpoofDetectorForAudioClassification(SpoofDetectorPreTrainedModel):
 
 
 def refuse_random_weights(name_or_path: str, absent: Iterable[str]) -> None:
-    """Raise ValueError if an encoder has weights that its checkpoint lacks.
+    """Check that a checkpoint has all weights of its encoder.
 
-    Only the stand-in for masked frames may be missing: where nothing is masked, nothing comes of it.
+    Only the embedding for masked frames may be missing, because nothing is masked.
+
+    Raises:
+        ValueError: If others are missing.
     """
     absent = sorted(key for key in absent if not key.endswith("masked_spec_embed"))
     if absent:
-        shown = ", ".join(absent[:3]) + (", ..." if len(absent) > 3 else "")
+        listing = ", ".join(absent[:3]) + (", ..." if len(absent) > 3 else "")
         raise ValueError(
-            f"{name_or_path} lacks {len(absent)} weights of its encoder, or has them in other shapes than its "
-            f"config.json says ({shown}): they would be random. Download the model again"
+            f"{name_or_path} lacks {len(absent)} weights of its encoder, or their shapes differ from its config.json "
+            f"({listing}): they would be random. Download the model again"
         )

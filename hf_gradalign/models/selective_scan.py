@@ -1,6 +1,6 @@
-"""Mamba's recurrence: by a kernel on a GPU, in plain PyTorch elsewhere.
+"""Mamba's recurrence, with a kernel on GPUs and in plain PyTorch elsewhere.
 
-In plain PyTorch it takes a number of steps that grows with the square root of the length.
+In plain PyTorch, the number of steps grows with the square root of the length.
 """
 
 import functools
@@ -21,8 +21,8 @@ except ImportError:
 
 logger = logging.get_logger(__name__)
 
-# Products of decays run into numbers so small that a CPU takes a hundred times as long for them.
-_NOTHING = 1e-30
+# Products of decays become so small that a CPU is a hundred times slower on them.
+_TINY = 1e-30
 
 
 def selective_scan(
@@ -35,22 +35,22 @@ def selective_scan(
     gate: Tensor | None = None,
     softplus: bool = False,
 ) -> Tensor:
-    r"""Selective state space model, Gu and Dao (arXiv 2312.00752, section 3 and algorithm 2).
+    r"""Compute the selective state space model of Gu and Dao (arXiv 2312.00752, section 3 and algorithm 2).
 
     .. math:: h_t = \exp(\Delta_t A) \odot h_{t-1} + \Delta_t B_t u_t, \qquad y_t = C_t \cdot h_t + D u_t .
 
-    On CUDA mamba_ssm's kernel computes it where that is installed, and Triton's where it is not: in float32, also under
+    On CUDA it uses the kernel of mamba_ssm if that is installed, and a Triton kernel otherwise, in float32 even under
     autocast.
 
     Args:
         u: Input, shape (B, E, T).
-        delta: Step sizes, shape (B, E, T), positive once they have gone through `softplus`.
+        delta: Step sizes, shape (B, E, T), positive after `softplus`.
         a: State matrix, diagonal, shape (E, N), negative.
         b: Shape (B, N, T).
         c: Shape (B, N, T).
         d: Shape (E,).
         gate: Shape (B, E, T); y is multiplied by its SiLU.
-        softplus: Whether delta is to go through softplus.
+        softplus: Whether to apply softplus to delta.
 
     Returns:
         Shape (B, E, T).
@@ -61,7 +61,7 @@ def selective_scan(
         return SelectiveScan.apply(u, delta, a, b, c, d, gate, softplus)
     if softplus:
         delta = functional.softplus(delta)
-    # Time first, so that each step works on memory in one piece.
+    # Time comes first, so that each step works on contiguous memory.
     u, delta, b, c = (x.permute(2, 0, 1).contiguous() for x in (u, delta, b, c))
     decay = torch.exp(delta.unsqueeze(3) * a)  # (T, B, E, N)
     drive = (delta * u).unsqueeze(3) * b.unsqueeze(2)  # (T, B, E, N)
@@ -73,24 +73,24 @@ def selective_scan(
 
 @functools.cache
 def _triton_runs(device: torch.device) -> bool:
-    """Whether Triton can build and run the kernels on a device; tried once, on one frame."""
+    """Return whether Triton can build and run the kernels on a device, tested once on one frame."""
     try:
         u, a, d = torch.ones(1, 1, 1, device=device), -torch.ones(1, 1, device=device), torch.ones(1, device=device)
         with torch.no_grad():
             SelectiveScan.apply(u, u, a, u, u, d)
     except Exception as error:
-        # It fails in many ways: it is not installed, there is no C compiler, the GPU is too old for it.
+        # There are many reasons: Triton is not installed, there is no C compiler, the GPU is too old.
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-        logger.warning(f"The Mamba head runs on {device} in plain PyTorch, which takes longer: {reason}")
+        logger.warning(f"The Mamba head runs on {device} in plain PyTorch, which is slower: {reason}")
         return False
     return True
 
 
 def linear_recurrence(decay: Tensor, drive: Tensor) -> Tensor:
-    """h_t = decay_t h_{t-1} + drive_t along the first dimension, from h_0 = 0.
+    """Compute h_t = decay_t h_{t-1} + drive_t along the first dimension, starting from h_0 = 0.
 
-    The sequence is cut into chunks of about the square root of its length. All chunks go forward together from a state
-    of zero; then the states at their ends are carried from chunk to chunk. Nothing is divided, so nothing overflows.
+    The sequence is split into chunks of about the square root of its length. All chunks run in parallel from a state of
+    zero. Then the states at their ends are carried from chunk to chunk. There is no division, so nothing overflows.
 
     Args:
         decay: Shape (T, ...), 0 to 1.
@@ -108,7 +108,7 @@ def linear_recurrence(decay: Tensor, drive: Tensor) -> Tensor:
     states, reaches = [state], [reach]
     for rate, push in zip(decay.unbind(1)[1:], drive.unbind(1)[1:], strict=True):
         state = torch.addcmul(push, rate, state)
-        reach = threshold(rate * reach, _NOTHING, 0.0)
+        reach = threshold(rate * reach, _TINY, 0.0)
         states.append(state)
         reaches.append(reach)
 

@@ -1,8 +1,8 @@
-"""Mamba's recurrence and its gradient on a GPU, a launch each (Triton).
+"""Mamba's recurrence and its gradient on a GPU, one Triton launch each.
 
-A program takes a few channels of one clip and goes through time, with the states in registers and the next step's
-inputs on their way while it computes. The forward pass keeps the states for the backward one. Sums over channels are
-taken in a fixed order, so gradients are the same to the bit from run to run.
+A program handles a few channels of one clip and steps through time. It keeps the states in registers and loads the
+inputs of the next step while it computes. The forward pass stores the states for the backward pass. Sums over channels
+have a fixed order, so gradients are the same to the bit from run to run.
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ from torch.autograd.function import once_differentiable
 try:
     import triton
     import triton.language as tl
-except ImportError:  # `selective_scan` computes without it then
-    triton = None
+except ImportError:  # `selective_scan` works without it
+    triton: Any = None
 
 _CHANNELS = 4
 
@@ -28,7 +28,7 @@ def _jit(function: Any) -> Any:
 
 @_jit
 def _softplus(x):
-    return tl.where(x > 20, x, tl.log(1 + tl.exp(tl.minimum(x, 20.0))))  # as torch's, the identity beyond 20
+    return tl.where(x > 20, x, tl.log(1 + tl.exp(tl.minimum(x, 20.0))))  # as in torch, the identity above 20
 
 
 @_jit
@@ -41,7 +41,7 @@ def _forward_kernel(
     d,  # (E,)
     gate,  # (B, E, T), any strides
     y,  # (B, T, E), contiguous
-    states,  # (B, T + 1, E, N), contiguous: before the first frame, and after each
+    states,  # (B, T + 1, E, N), contiguous: before the first frame and after each
     length,
     channels,
     u_clip,
@@ -63,8 +63,8 @@ def _forward_kernel(
     STATES: tl.constexpr,
     WIDTH: tl.constexpr,  # STATES, rounded up to a power of two
     CHANNELS: tl.constexpr,
-    SOFTPLUS: tl.constexpr,  # whether delta is still to go through it
-    GATED: tl.constexpr,  # whether there is a gate; else u stands for it, unread
+    SOFTPLUS: tl.constexpr,  # whether to apply it to delta
+    GATED: tl.constexpr,  # whether there is a gate; otherwise u is passed and not read
     KEEP: tl.constexpr,  # whether to write the states
 ):
     clip = tl.program_id(0).to(tl.int64)
@@ -122,7 +122,7 @@ def _backward_kernel(
     u_gradient,  # (B, T, E), contiguous, as delta_gradient and gate_gradient
     delta_gradient,
     gate_gradient,
-    channel_gradients,  # (B, E, N + 1), contiguous: of a, and last of d; to be summed over clips
+    channel_gradients,  # (B, E, N + 1), contiguous: of a, then of d; to be summed over clips
     b_gradient,  # (blocks of channels, B, T, N), contiguous, as c_gradient: to be summed over blocks
     c_gradient,
     length,
@@ -172,7 +172,7 @@ def _backward_kernel(
     rates = tl.load(a + square, is_both, 0.0).to(WIDE)
     skip = tl.load(d + channel, is_channel, 0.0).to(WIDE)
 
-    carry = tl.zeros((CHANNELS, WIDTH), WIDE)  # of the state after this one, through its decay
+    carry = tl.zeros((CHANNELS, WIDTH), WIDE)  # gradient of the next state, through its decay
     rates_gradient = tl.zeros((CHANNELS, WIDTH), WIDE)
     skip_gradient = tl.zeros((CHANNELS,), WIDE)
     h = tl.load(states + channels * STATES, is_both, 0.0)
@@ -220,7 +220,7 @@ def _backward_kernel(
 
 
 class SelectiveScan(torch.autograd.Function):
-    """`selective_scan` by the kernels; computes in float32, or in float64 where an argument is."""
+    """`selective_scan` with kernels, in float32, or in float64 if an argument has that type."""
 
     @staticmethod
     def forward(  # noqa: D102

@@ -100,7 +100,7 @@ def test_other_convolutions():
     convolutions = {"conv_dim": [10, 12, 14], "conv_kernel": [10, 8, 4], "conv_stride": [5, 8, 4]}
     model, state = make_published("mamba", **convolutions)
     with pytest.raises(
-        ConversionError, match=r"has 3 layers, not wav2vec 2.0's 7: give their strides, .* --conv_stride"
+        ConversionError, match=r"has 3 layers, not 7 as wav2vec 2.0: pass their strides, .* --conv_stride"
     ):
         convert_state_dict(state, num_attention_heads=6)
     with pytest.raises(ConversionError, match="--conv_stride has 2 strides for 3 layers"):
@@ -151,7 +151,7 @@ def test_all_that_is_wrong_is_told_at_once():
     assert "2 missing:" in message
     assert "conformer.fc5.bias" in message
     assert "ssl_model.model.encoder.layers.1.fc2.bias" in message
-    assert "1 of another shape:" in message
+    assert "1 with a wrong shape:" in message
     assert "LL.bias is (3,), not (24,)" in message
 
 
@@ -165,11 +165,11 @@ def test_errors():
         convert_state_dict(state, head="aasist2", num_attention_heads=6)
     with pytest.raises(ConversionError, match="aasist head's sizes cannot be read"):
         convert_state_dict(state, head="aasist", num_attention_heads=6)
-    with pytest.raises(ConversionError, match="no head that is known here; looked for GAT_layer_S"):
+    with pytest.raises(ConversionError, match="no known head; looked for GAT_layer_S"):
         convert_state_dict({"fc.weight": torch.zeros(1)})
     head_alone = {name: value for name, value in state.items() if not name.startswith("ssl_model")}
     with pytest.raises(
-        ConversionError, match=r"the backbone's sizes cannot be read: no ssl_model.model.encoder.layer_norm"
+        ConversionError, match=r"the backbone's sizes cannot be read: missing ssl_model.model.encoder.layer_norm"
     ):
         convert_state_dict(head_alone)
 

@@ -195,7 +195,7 @@ def test_no_state_dict(tmp_path):
     with pytest.raises(ConversionError, match="the checkpoint is a Tensor, not a state dict"):
         read_state_dict(tmp_path / "tensor.pth")
     torch.save({"epoch": 3, "a": torch.ones(1)}, tmp_path / "more.pth")
-    with pytest.raises(ConversionError, match="entries that are no tensors: epoch"):
+    with pytest.raises(ConversionError, match="entries that are not tensors: epoch"):
         read_state_dict(tmp_path / "more.pth")
     torch.save({}, tmp_path / "empty.pth")
     with pytest.raises(ConversionError, match="it has no entries"):
@@ -208,7 +208,7 @@ def test_where_it_is(tmp_path):
     assert locate_checkpoint(str(path)) == path
     assert sha256_of(path).startswith("ba7816bf")
     with pytest.raises(
-        ConversionError, match=r"nowhere.pth is no file; a checkpoint on the Hub is written org/repo:filename"
+        ConversionError, match=r"nowhere.pth is not a file; use org/repo:filename for a checkpoint on the Hub"
     ):
         locate_checkpoint("nowhere.pth")
     with pytest.raises(ConversionError, match="is a folder, not a file"):

@@ -137,9 +137,9 @@ def test_without_a_package(package, tmp_path, monkeypatch):
 
 def test_mistakes_are_told(tmp_path):
     detector = make_detector("linear")
-    with pytest.raises(ValueError, match="does not take waveforms of 100 samples"):
+    with pytest.raises(ValueError, match="does not accept waveforms of 100 samples"):
         export_program(detector, n_samples=100)
-    with pytest.raises(ValueError, match="does not take waveforms of -1 samples"):
+    with pytest.raises(ValueError, match="does not accept waveforms of -1 samples"):
         export_program(detector, n_samples=-1)
     with pytest.raises(ValueError, match=r"one batch size or more, of 1 and more, got \(\)"):
         export_onnx(detector, tmp_path / "detector.onnx", check_batches=())

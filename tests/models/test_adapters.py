@@ -115,7 +115,7 @@ def test_adapters_whose_base_is_found(tmp_path):
     settings.write_text(json.dumps(content | {"base_model_name_or_path": "../base"}))  # from the adapters' folder
     np.testing.assert_allclose(SpoofScorer(tmp_path / "adapter").score([CLIP]), expected, atol=1e-5)
     settings.write_text(json.dumps(content | {"base_model_name_or_path": str(tmp_path / "gone")}))
-    with pytest.raises(OSError, match=r"adapters of PEFT to the model .*gone, which is not there"):
+    with pytest.raises(OSError, match=r"PEFT adapters for the model .*gone, which does not exist"):
         SpoofScorer(tmp_path / "adapter")
     settings.write_text("{")
     with pytest.raises(OSError, match=r"adapter_config.json is truncated or not JSON"):
@@ -145,9 +145,9 @@ def test_adapters_that_name_no_base(tmp_path):
     # The rows were swapped: adapters to this model are none to the one of that name, and its labels are not theirs.
     train(with_adapters(base, ["classifier"]), extractor, tmp_path / "run")
     for load in (SpoofScorer, load_audio_classifier):
-        with pytest.raises(OSError, match=r"adapters of PEFT and does not say to which model; .*run has the merged"):
+        with pytest.raises(OSError, match=r"PEFT adapters and does not name their base model; .*run has the merged"):
             load(str(tmp_path / "run" / "checkpoint-2"))
-        with pytest.raises(OSError, match=r"adapters of PEFT and does not say to which model; .*run has the merged"):
+        with pytest.raises(OSError, match=r"PEFT adapters and does not name their base model; .*run has the merged"):
             load(str(tmp_path / "run" / "adapter"))
 
 

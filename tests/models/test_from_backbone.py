@@ -72,7 +72,7 @@ def test_attention_implementation_reaches_the_backbone(implementation, tmp_path)
 
 def test_an_unknown_head_or_option_is_told_before_loading():
     make, nowhere = SpoofDetectorForAudioClassification.from_backbone, "/no/such/folder"
-    with pytest.raises(ValueError, match="there is no head 'resnet'; there are aasist"):
+    with pytest.raises(ValueError, match="there is no head 'resnet'; available: aasist"):
         make(nowhere, head="resnet")
     with pytest.raises(ValueError, match="the head linear has no option size; it has dropout"):
         make(nowhere, head="linear", head_options={"size": 3})
@@ -87,5 +87,5 @@ def test_an_encoder_of_spectrograms_is_refused(tmp_path):
         eos_token_id=0, decoder_start_token_id=0,
     )  # fmt: skip
     AutoModel.from_config(config).save_pretrained(tmp_path)
-    with pytest.raises(ValueError, match=r"\(WhisperModel\) is no encoder of raw waveforms"):
+    with pytest.raises(ValueError, match=r"\(WhisperModel\) is not an encoder of raw waveforms"):
         SpoofDetectorForAudioClassification.from_backbone(str(tmp_path), head="linear")

@@ -151,7 +151,7 @@ def test_more_labels_than_two(name):
 
 
 def test_an_unknown_head_is_named_and_the_known_ones_listed():
-    expected = r"there is no head 'assist'; there are aasist, conformer_tcm, linear, mamba, mhfa, sls"
+    expected = r"there is no head 'assist'; available: aasist, conformer_tcm, linear, mamba, mhfa, sls"
     with pytest.raises(ValueError, match=expected):
         head_options("assist")
 

@@ -137,7 +137,7 @@ def test_a_configuration_that_contradicts_itself():
     assert output_labels({0: "real", 1: "fake"}, {"fake": 0, "real": 1}, "1") == ("spoof", "bonafide")
     assert output_labels({0: "LABEL_0", 1: "LABEL_1"}, {"real": 0, "fake": 1}) == ("bonafide", "spoof")
     assert output_labels({0: "real", 1: "fake"}, {"LABEL_0": 0, "LABEL_1": 1}) == ("bonafide", "spoof")
-    with pytest.raises(ValueError, match="both of the model's labels are 'x': give its number"):
+    with pytest.raises(ValueError, match="both of the model's labels are 'x': pass its number"):
         output_labels({0: "x", 1: "x"}, None, "x")
 
 
@@ -157,7 +157,7 @@ def test_one_output_becomes_two(family, label, said, sign, tmp_path):
 
 
 def test_one_output_that_says_nothing(tmp_path):
-    with pytest.raises(ValueError, match=r"one output.*--bonafide_label LABEL_0 or --bonafide_label none"):
+    with pytest.raises(ValueError, match=r"only output.*--bonafide_label LABEL_0 or --bonafide_label none"):
         load_audio_classifier(save(tmp_path, ["LABEL_0"]))
 
 
@@ -204,5 +204,5 @@ def test_the_run_and_the_scorer_have_the_option(tmp_path):
     config["id2label"], config["label2id"] = {"0": "x"}, {"x": 0}
     (tmp_path / "config.json").write_text(json.dumps(config))
     assert SpoofScorer(folder, bonafide_label="x").score([CLIP]) == pytest.approx([float(output)], abs=1e-5)
-    with pytest.raises(ValueError, match="whether the model's one output"):
+    with pytest.raises(ValueError, match="whether the model's only output"):
         SpoofScorer(folder)

@@ -64,12 +64,12 @@ FILES = [
     ),
     ("model.safetensors", "folder", "model.safetensors is a folder instead of a file"),
     ("model.safetensors", None, r"has no weights \(model.safetensors or pytorch_model.bin\)"),
-    ("model.safetensors", b"\x80\x02}q\x00.", "holds what torch.save writes.* rename it to pytorch_model.bin"),
+    ("model.safetensors", b"\x80\x02}q\x00.", "is a file from torch.save.* rename it to pytorch_model.bin"),
     ("pytorch_model.bin", b"<html>", "pytorch_model.bin is a web page"),
     ("pytorch_model.bin", b"", "pytorch_model.bin is empty"),
     ("config.json", POINTER, "config.json is a Git LFS pointer"),
     ("config.json", b'{"model_type"', "config.json is truncated or not JSON"),
-    ("config.json", None, "has no config.json, without which model.safetensors cannot be loaded"),
+    ("config.json", None, "has no config.json, which is needed to load model.safetensors"),
     ("config.json", lambda data: data.replace(b'"sampling_rate"', b'"hidden_size"'), "cannot load the model"),
 ]
 
@@ -135,13 +135,13 @@ def test_an_encoder_that_is_not_of_its_settings(loader, broken):
         content["backbone_config"]["hidden_size"] *= 2
         return json.dumps(content).encode()
 
-    with pytest.raises((OSError, ValueError), match=r"other shapes than its config\.json"):
+    with pytest.raises((OSError, ValueError), match=r"differ from its config\.json"):
         LOADERS[loader](broken("config.json", twice_as_wide))
 
 
 def test_a_file_in_place_of_a_folder(whole):
     for loader in LOADERS.values():
-        with pytest.raises(OSError, match=r"is a file, and a model is a folder.*convert_checkpoint"):
+        with pytest.raises(OSError, match=r"is a file; a model is a folder.*convert_checkpoint"):
             loader(whole / "model.safetensors")
 
 
@@ -177,5 +177,5 @@ def test_a_run_that_is_not_finished_names_its_checkpoint(loader, state, which, s
     (tmp_path / "checkpoint-40" / "config.json").unlink()  # not written yet
     if state is not None:
         (tmp_path / "checkpoint-30" / "trainer_state.json").write_text(state)
-    with pytest.raises(OSError, match=f"is a run that is not finished .* Its {which} checkpoint so far is .*-{step}:"):
+    with pytest.raises(OSError, match=f"is an unfinished run. Its {which} checkpoint so far is .*-{step}:"):
         loader(tmp_path)

@@ -88,7 +88,7 @@ def test_freezing_more_layers_than_there_are():
 def test_layer_drop_is_refused_where_all_layers_are_needed(head):
     model = make_detector(head=head, backbone={"layerdrop": 0.5})
     assert model(make_clips()).logits.isfinite().all()
-    with pytest.raises(ValueError, match=f"the head {head} takes all layers: set the encoder's layerdrop to 0"):
+    with pytest.raises(ValueError, match=f"the head {head} uses all layers: set the encoder's layerdrop to 0"):
         model.train()(make_clips())
     assert make_detector(backbone={"layerdrop": 0.5}).train()(make_clips()).logits.isfinite().all()
 

@@ -138,7 +138,7 @@ def test_errors(convert, tmp_path, capsys):
     out = ("--output_dir", tmp_path / "out")
     assert convert("nowhere.pth", *out) == 2
     assert (
-        "error: nowhere.pth is no file; a checkpoint on the Hub is written org/repo:filename" in capsys.readouterr().err
+        "error: nowhere.pth is not a file; use org/repo:filename for a checkpoint on the Hub" in capsys.readouterr().err
     )
     whole = (GOLDEN / "mamba.pth").read_bytes()
     (tmp_path / "cut.pth").write_bytes(whole[:100_000])
@@ -173,7 +173,7 @@ def test_from_the_hub_and_to_it(hub, tmp_path):
     assert {"model.safetensors", "head_mamba.py", "selective_scan.py", "preprocessor_config.json", "README.md"} <= files
     missing = run(SCRIPT, "tester/published:worst.pth", *options)
     assert missing.returncode == 2
-    assert "cannot get worst.pth of tester/published from the Hub" in missing.stderr
+    assert "cannot download worst.pth of tester/published from the Hub" in missing.stderr
 
 
 def test_model_cards_are_those_that_the_code_writes(load_script, tmp_path, capsys):

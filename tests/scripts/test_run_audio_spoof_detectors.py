@@ -51,12 +51,12 @@ def test_a_head_on_a_pretrained_encoder(run_script, tmp_path, capsys):
     assert AutoFeatureExtractor.from_pretrained(tmp_path / "out").do_normalize is False
     words = ["--head", "linear", "--model_name_or_path", str(tmp_path / "out")]
     assert run_script(*words, output_dir=tmp_path / "wrong") == 2
-    assert "is a detector with the head sls: leave --head out to train it further" in capsys.readouterr().err
+    assert "is a detector with the head sls: remove --head to train it further" in capsys.readouterr().err
 
 
 def test_mistakes(run_script, tmp_path, capsys):
     assert run_script("--head", "aasits", output_dir=tmp_path / "a") == 2
-    assert "there is no head 'aasits'; there are aasist, conformer_tcm" in capsys.readouterr().err
+    assert "there is no head 'aasits'; available: aasist, conformer_tcm" in capsys.readouterr().err
     assert run_script("--head", "linear", "--head_options", '{"size": 3}', output_dir=tmp_path / "b") == 2
     assert "the head linear has no option size; it has dropout" in capsys.readouterr().err
     for words in (["--head", "linear", "--head_options", "{size"], ["--head_options", "{}"]):

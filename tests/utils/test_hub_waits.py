@@ -24,7 +24,8 @@ def said(action):
 QUICK = {"HF_HUB_ETAG_TIMEOUT": "2", "HF_HUB_DOWNLOAD_TIMEOUT": "1"}
 NOT_REACHED = r"cannot load the model me/model \(there is no folder .*/me/model\): the Hub at http://\S+ "
 REASONS = {
-    "hang": NOT_REACHED + r"does not answer \(ReadTimeout: timed out\)\. Not all of the model is in the cache",
+    "hang": NOT_REACHED
+    + r"does not answer \(ReadTimeout: timed out\)\. The cache, which HF_HUB_OFFLINE=1 uses alone, does not",
     "drop": NOT_REACHED + r"does not answer \(RemoteProtocolError: ",
     "500": NOT_REACHED + r"answers 500 Internal Server Error",
     "503": NOT_REACHED + r"answers 503 Service Unavailable\.",

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from hf_gradalign.models.frame_masking import hide, mask_of_lengths, masked_max, masked_mean, silence
+from hf_gradalign.models.head_parts import hide, mask_of_lengths, masked_max, masked_mean, silence
 
 LENGTHS = [5, 1, 3]
 MASK = torch.tensor([[1, 1, 1, 1, 1], [1, 0, 0, 0, 0], [1, 1, 1, 0, 0]]).bool()
