@@ -92,7 +92,6 @@ def export_onnx(
             dynamic_shapes=({0: "batch"},),
             external_data=sum(t.nbytes for t in program.state_dict.values()) > _ONE_FILE_BYTES,
         )
-        assert onnx_program is not None  # with dynamo
         session = onnxruntime.InferenceSession(str(draft), providers=["CPUExecutionProvider"])
         difference = _largest_difference(session, logits_of, n_samples, check_batches)
         del session  # it keeps the files open
@@ -108,6 +107,7 @@ def export_onnx(
             path.unlink(missing_ok=True)
         for file in files:
             os.replace(file, path.with_name(file.name))
+    assert onnx_program is not None  # with dynamo
     opset = onnx_program.model.opset_imports[""]
     return OnnxReport(path, n_samples, opset, size, tuple(check_batches), difference)
 

@@ -118,9 +118,8 @@ class NonFiniteGuard(TrainerCallback):
         device = values[-1].device
         is_bad = (~torch.stack([value.detach().float().to(device) for value in values]).isfinite().all()).float()
         if trainer.accelerator.num_processes > 1:
-            is_bad = trainer.accelerator.reduce(
-                is_bad, reduction="sum"
-            )  # every process has the losses of its own items
+            # Every process only has the losses of its own items.
+            is_bad = trainer.accelerator.reduce(is_bad, reduction="sum")
         copied = None
         if is_bad.device.type == "cuda":
             is_bad = is_bad.to("cpu", non_blocking=True)

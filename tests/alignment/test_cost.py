@@ -1,4 +1,4 @@
-"""What aligning costs beside the arithmetic: waiting for the device, and memory."""
+"""Costs of alignment other than arithmetic: waiting for the device, and memory."""
 
 import gc
 import weakref
@@ -38,7 +38,7 @@ def parameters_with_gradients(views, shapes, device="cpu", dtype=torch.float32):
 
 
 def align(gradients, groups, method):
-    """One update as the trainer does it."""
+    """One update, as in the trainer."""
     products = gradients.products()
     gramians = groups.gramians(products)
     weights = method(gramians)
@@ -59,7 +59,7 @@ def align(gradients, groups, method):
 )
 def test_an_update_does_not_wait_for_the_device(method, views, scope, dtype):
     groups, method, means = ParameterGroups(NAMES, scope), get_method(method), RunningMeans()
-    groups.gramians(torch.zeros(len(NAMES), views, views, device=DEVICE))  # which parameter is in which group, once
+    groups.gramians(torch.zeros(len(NAMES), views, views, device=DEVICE))  # copies the groups once
     with DeviceTransfers() as transfers:
         for _ in range(2 if views < 3 else 1):
             _, gradients = parameters_with_gradients(views, SHAPES, DEVICE, dtype)
@@ -80,7 +80,7 @@ def test_all_means_are_read_out_at_once():
 
 
 class Allocations(TorchDispatchMode):
-    """Follows the memory of tensors made within this context, and the sizes of what is concatenated."""
+    """Tracks the memory of tensors created in this context, and the sizes of concatenations."""
 
     def __init__(self):
         super().__init__()
@@ -127,7 +127,7 @@ def test_nothing_of_the_models_size_is_allocated(dtype, shapes):
     gc.collect()
     with Allocations() as allocations:
         align(gradients, ParameterGroups([f"p{i}" for i in range(len(shapes))]), get_method("pcgrad"))
-    # Half-precision gradients are widened, a bucket at a time.
+    # Half-precision gradients are converted to float32 one bucket at a time.
     bound = MIB / 8 if dtype == torch.float32 else 2 * 4 * BUCKET_SIZE + MIB / 8
     assert allocations.peak <= min(bound, 1.02 * one_gradient)
     assert allocations.concatenated <= 16

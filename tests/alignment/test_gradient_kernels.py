@@ -1,4 +1,4 @@
-"""Triton's kernels against float64: on a GPU where there is one, in Triton's interpreter elsewhere."""
+"""Triton kernels compared with float64: on a GPU if there is one, otherwise in Triton's interpreter."""
 
 import pytest
 import torch
@@ -13,7 +13,7 @@ kernels = pytest.importorskip("hf_gradalign.alignment.gradient_kernels", reason=
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 SIZES = st.sampled_from([0, 1, 2, 5, 4095, 4096, 4097, kernels.CHUNK - 1, kernels.CHUNK, kernels.CHUNK + 1, 40_001])
-# The interpreter cuts bfloat16 off where a GPU rounds it.
+# The interpreter truncates bfloat16, and a GPU rounds it.
 DTYPES = {
     torch.float32: 1e-6,
     torch.float64: 1e-6,
@@ -116,7 +116,7 @@ def test_a_missing_gradient_does_not_spread_what_the_other_view_has():
 
 @pytest.fixture
 def by_kernels(monkeypatch):
-    """Everything goes through the kernels, whatever the device."""
+    """Uses the kernels for all gradients, on any device."""
     monkeypatch.setattr(passes, "_make_table", lambda local, device: kernels.GradientTable(local))
 
 
@@ -185,7 +185,7 @@ def test_a_handful_of_launches_touches_the_gradients():
         torch.cuda.synchronize()
     launched = [e.name for e in profiled.events() if e.device_type == torch.autograd.DeviceType.CUDA]
     assert len([name for name in launched if name.startswith(("_products_kernel", "_combine_kernel"))]) == 2
-    assert len(launched) <= 12, launched  # with the tables on their way, and what is filled with zeros
+    assert len(launched) <= 12, launched  # includes copying the tables and filling zeros
 
 
 @pytest.mark.gpu

@@ -21,7 +21,7 @@ NAMES = [
 
 
 def members(groups):
-    """Names by group, and those that take no part under None."""
+    """Names by group; None for those in no group."""
     sorted_names = {}
     for name, index in zip(groups.names, groups.index, strict=True):
         sorted_names.setdefault(None if index is None else groups.groups[index], []).append(name)
@@ -114,7 +114,7 @@ def test_gramians_are_the_sums_of_their_members():
         inside = [i for i, index in enumerate(groups.index) if index == position]
         assert inside, name
         torch.testing.assert_close(gramians[position], products[inside].sum(0))
-    torch.testing.assert_close(gramians, groups.gramians(products))  # the second time from what the first has kept
+    torch.testing.assert_close(gramians, groups.gramians(products))  # the second time from the cache
 
 
 @pytest.mark.parametrize("bad", [math.inf, -math.inf, math.nan])

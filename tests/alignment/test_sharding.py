@@ -1,4 +1,4 @@
-"""Gradients spread over two real processes, as FSDP2 leaves them."""
+"""Gradients that are sharded over two real processes, as by FSDP2."""
 
 import forked_group
 import pytest
@@ -23,9 +23,9 @@ LAYOUT = [
 def whole_gradients():
     generator = torch.Generator().manual_seed(0)
     views = [[torch.randn(shape, generator=generator) for shape, _ in LAYOUT] for _ in range(3)]
-    views[0][1] = None  # a view that gave a parameter no gradient
+    views[0][1] = None  # no gradient for a parameter in one view
     for view in views:
-        view.append(None)  # a parameter that none gave one
+        view.append(None)  # no gradient in any view
     return views
 
 
@@ -55,7 +55,7 @@ def check_products(mesh):
 
 
 def check_two_mesh_dimensions():
-    """As with hybrid sharding: the products are summed over shards, and not over replicas."""
+    """As in hybrid sharding: products are summed over shards, but not over replicas."""
     for shape in ((1, 2), (2, 1)):
         mesh = init_device_mesh("cpu", shape, mesh_dim_names=("replicas", "shards"))
         placed = distribute_tensor(torch.arange(10.0).reshape(5, 2), mesh, [Replicate(), Shard(0)])

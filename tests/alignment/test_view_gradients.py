@@ -11,7 +11,7 @@ def make_parameters():
 
 
 def backward(parameters, factors):
-    """Gives each parameter the gradient factor * parameter; None gives it none."""
+    """Set each gradient to factor * parameter, or to None."""
     sum((f * p.square() / 2).sum() for p, f in zip(parameters, factors, strict=True) if f is not None).backward()
 
 

@@ -160,7 +160,7 @@ def test_errors():
     with pytest.raises(ConversionError, match="--num_attention_heads 16 does not divide the backbone's width of 36"):
         convert_state_dict(state)
     with pytest.raises(
-        ConversionError, match="no published layout 'aasist2'; there are auto, aasist, conformer_tcm, mamba"
+        ConversionError, match="no published layout 'aasist2'; available: auto, aasist, conformer_tcm, mamba"
     ):
         convert_state_dict(state, head="aasist2", num_attention_heads=6)
     with pytest.raises(ConversionError, match="aasist head's sizes cannot be read"):
@@ -176,5 +176,5 @@ def test_errors():
 
 def test_only_published_heads_go_back():
     config = SpoofDetectorConfig(make_detector("mamba").config.backbone_config, "linear")
-    with pytest.raises(ConversionError, match="no published layout of a wav2vec2 with the head linear"):
+    with pytest.raises(ConversionError, match="no published layout for wav2vec2 with the head linear"):
         published_state_dict(SpoofDetectorForAudioClassification(config))

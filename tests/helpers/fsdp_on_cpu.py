@@ -1,4 +1,4 @@
-"""Runs a script with FSDP2 on the CPU, for torchrun: accelerate shards on accelerators only, and is told it has one."""
+"""Run a script with FSDP2 on the CPU, for torchrun. accelerate only shards on accelerators, so it gets to see one."""
 
 import runpy
 import sys

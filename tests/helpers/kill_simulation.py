@@ -14,7 +14,7 @@ _WRITING = os.O_WRONLY | os.O_RDWR
 
 
 class Killed(BaseException):
-    """Not an Exception: nothing on the way may think that it can go on."""
+    """Not an Exception, so that nothing catches it and continues."""
 
 
 class _Countdown:

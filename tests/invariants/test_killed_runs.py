@@ -20,7 +20,7 @@ from safetensors.torch import load_file
 
 from hf_gradalign.training.run_checkpoints import UNFINISHED_DIR, RunCheckpoints
 
-STEPS = 24
+STEPS = 16
 ONE_CORE = {"per_device_train_batch_size": 4, "max_steps": STEPS}
 
 
@@ -30,7 +30,7 @@ def start(folder, options, processes=1):
 
 
 def wait_until(condition, process, seconds=240):
-    """Wait for a condition or for the process's end; gives whether it still lives."""
+    """Wait for a condition or for the end of the process; return whether it is still alive."""
     deadline = time.monotonic() + seconds
     while not condition():
         if process.exitcode is not None:
@@ -49,14 +49,14 @@ def is_saving(folder):
 
 
 def kill_again_and_again(folder, kills, draw, options, processes=1):
-    """Run to the end through kills; gives how many there were, and how many left half a checkpoint."""
+    """Run to the end through kills; return their number, and how many left an unfinished checkpoint."""
     killed = torn = 0
     while True:
         (folder / killed_run.STARTED).unlink(missing_ok=True)
         process = start(folder, options, processes)
         alive = wait_until((folder / killed_run.STARTED).exists, process)
         if alive and killed < kills:
-            # A few steps on; then anywhere, or while a checkpoint is being written.
+            # After a few steps; then at any moment, or while a checkpoint is being written.
             target = step_of(folder) + draw.randint(0, max(1, STEPS // kills - 1))
             alive = wait_until(lambda target=target: step_of(folder) >= target, process)
             if draw.random() < 0.6:
@@ -65,7 +65,7 @@ def kill_again_and_again(folder, kills, draw, options, processes=1):
             else:
                 time.sleep(draw.uniform(0, 0.1))
             if alive:
-                with contextlib.suppress(ProcessLookupError):  # it has just come to its end
+                with contextlib.suppress(ProcessLookupError):  # it has just ended
                     os.killpg(process.pid, signal.SIGKILL)
         process.join()
         if process.exitcode == 0:
@@ -88,14 +88,14 @@ def assert_same_end(whole, run, processes):
 
 
 def compare(tmp_path, kills, seed, processes=1, **options):
-    """Kill runs of one kind until there were so many kills; each must end as the undisturbed one."""
+    """Kill runs until there were `kills` kills; each run must end like the undisturbed one."""
     options = {**ONE_CORE, **options}
     process = start(tmp_path / "whole", options, processes)
     process.join()
     assert process.exitcode == 0, (tmp_path / "whole.log").read_text()[-3000:]
     draw = random.Random(seed)
     killed = torn = attempt = 0
-    while killed < kills:  # a run may be through before all its kills
+    while killed < kills:  # a run may end before all of its kills
         run = tmp_path / f"run-{attempt}"
         more = kill_again_and_again(run, kills - killed, draw, options, processes)
         assert_same_end(tmp_path / "whole", run, processes)
@@ -152,7 +152,7 @@ def test_torchrun_killed(tmp_path):
             assert process.poll() is None
             assert time.monotonic() < deadline
             time.sleep(0.0005)
-        # torchrun's processes are in groups of their own.
+        # torchrun puts its processes into separate groups.
         for doomed in [*psutil.Process(process.pid).children(recursive=True), process]:
             doomed.kill()
         process.wait()

@@ -14,7 +14,7 @@ LOSSES = {1: 0.5, 2: 0.4, 3: 0.6, 4: 0.3}
 
 
 def make(folder, **options):
-    """Four updates, an evaluation and a checkpoint each, of which one is kept (beside the best)."""
+    """Four updates, an evaluation and a checkpoint each, of which one is kept (in addition to the best)."""
     trainer = make_trainer(
         folder,
         model=make_model(dropout=0.2),

@@ -13,9 +13,7 @@ from torchjd.aggregation import CAGradWeighting, GradVacWeighting, PCGradWeighti
 from hf_gradalign.alignment import available_methods, get_method
 from hf_gradalign.alignment.methods.base import visiting_order
 
-MANY = settings(max_examples=200, deadline=None)
-# An example is a batch of 16 Gramians.
-THOUSANDS = settings(max_examples=200, deadline=None)
+MANY = settings(max_examples=100, deadline=None)
 NAMES = [*available_methods(), "crmogm(pcgrad)", "crmogm(mgda)"]
 
 
@@ -66,7 +64,7 @@ def torchjd_in_our_order(weighting, gramian, call=0, seed=0, positions=False):
         return weighting(gramian) / views
 
 
-@THOUSANDS
+@settings(max_examples=60, deadline=None)  # of 16 Gramians each
 @given(gradient_batches(max_views=4))
 def test_pcgrad_is_torchjd(batch):
     gramians = batch @ batch.mT
@@ -100,7 +98,7 @@ def test_gradvac_formula(sequence, beta):
         assert is_close(combined(method(gramian), rows), combined(expected, rows), rows, 1e-6)
 
 
-@settings(max_examples=130, deadline=None)
+@settings(max_examples=40, deadline=None)
 @given(gradient_batches(max_views=4, degenerate=False), st.sampled_from([0.0, 0.1, 0.5, 1.0]))
 def test_gradvac_is_torchjd(batch, beta):
     """Over a run of 16 updates: the targets are the same too."""
@@ -177,7 +175,7 @@ def check_cagrad(batch, c):
         assert (update - rows.mean(0)).norm() <= c * rows.mean(0).norm() * (1 + 1e-6)
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=8, deadline=None)
 @given(gradient_batches(max_views=4, degenerate=False), st.sampled_from([0.2, 0.5, 0.9]))
 def test_cagrad_is_torchjd(batch, c):
     check_cagrad(batch, c)
@@ -191,14 +189,14 @@ def test_cagrad_is_torchjd_thousands_of_times(batch, c):
     check_cagrad(batch, c)
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=30, deadline=None)
 @given(st.data(), st.sampled_from([torch.float32, torch.float64]), st.integers(-24, 24))
 @pytest.mark.parametrize("name", NAMES)
 def test_finite_gradients_give_no_nan(name, data, dtype, exponent):
     batch = data.draw(gradient_batches(min_views=fewest_views(name), max_views=4, size=2 if name == "fairgrad" else 8))
     rows = (batch * 10.0**exponent).to(dtype)
     method = get_method(name)
-    for _ in range(3):
+    for _ in range(3 if method.state_dict() else 1):
         weights = method(rows @ rows.mT)
         assert weights.dtype == dtype
         assert torch.isfinite(weights).all()

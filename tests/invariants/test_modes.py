@@ -1,4 +1,4 @@
-"""Every way of running a training gives the same update: `scripts/check_modes.py` in real processes."""
+"""All ways of running a training give the same update: `scripts/check_modes.py` in real processes."""
 
 import argparse
 import importlib
@@ -10,7 +10,7 @@ import forked_group
 import pytest
 
 SCRIPTS = Path(__file__).parents[2] / "scripts"
-# One of each kind; the slow test has all.
+# One of each kind; the slow test runs all modes.
 QUICK = ("static_graph, 2 x 2", "bucket_view, 2 x 2", "FSDP2, 2 x 2", "gradvac by module", "with weights", "LoRA, DDP")
 
 
@@ -31,15 +31,22 @@ def main(script, monkeypatch):
 
 @pytest.fixture
 def forked(script, monkeypatch, tmp_path):
-    """The script's processes are forked from one with all imports, where it starts them by torchrun."""
+    """Fork the script's processes from one with all imports, instead of starting them with torchrun."""
 
     def launch(processes, arguments, folder):
         arguments = argparse.Namespace(**{**vars(arguments), "work": processes, "folder": folder})
-        process = forked_group.start(script.work, arguments, log=tmp_path / "log", processes=processes)
+        process = forked_group.start(work, arguments, log=tmp_path / "log", processes=processes)
         process.join()
         return process.exitcode
 
     monkeypatch.setattr(script, "launch", launch)
+
+
+def work(arguments):
+    """As the script, with half as many updates."""
+    tiny_training = importlib.import_module("training_modes.tiny_training")
+    tiny_training.UPDATES //= 2
+    importlib.import_module("check_modes").work(arguments)
 
 
 def check_modes(main, path, *options):

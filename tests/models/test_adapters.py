@@ -1,4 +1,4 @@
-"""What a PEFT run leaves behind loads: merged, or as adapters whose base is found."""
+"""The output of a PEFT run can be loaded: merged, or as adapters with their base model."""
 
 import json
 
@@ -61,7 +61,7 @@ def test_a_run_is_saved_merged(kind, tmp_path):
     if kind == "stock":
         base, extractor = load_audio_classifier(stock_classifier(tmp_path / "base"))
         model = with_adapters(base, ["classifier", "projector"])
-    else:  # a base that has no name
+    else:  # a base without a name
         base = make_detector(n_samples=3200)
         model, extractor = with_adapters(base, ["head"]), base.make_feature_extractor()
     start = SpoofScorer(model, extractor).score([CLIP])
@@ -81,8 +81,8 @@ def test_a_run_is_saved_merged(kind, tmp_path):
     assert {"adapter_config.json", "adapter_model.safetensors"} <= {
         p.name for p in (tmp_path / "run/adapter").iterdir()
     }
-    assert not (tmp_path / "run" / "adapter_config.json").exists()  # or transformers would add them once more
-    assert any("lora_" in name for name, _ in trainer.model.named_parameters())  # the trainer's own stays as it was
+    assert not (tmp_path / "run" / "adapter_config.json").exists()  # otherwise transformers would add them again
+    assert any("lora_" in name for name, _ in trainer.model.named_parameters())  # the trainer's model is not changed
 
 
 def test_a_run_is_resumed(tmp_path):
@@ -123,7 +123,7 @@ def test_adapters_whose_base_is_found(tmp_path):
 
 
 def test_a_head_that_came_with_the_adapters(tmp_path):
-    """Its base is an encoder without one."""
+    """The base is an encoder without a head."""
     torch.manual_seed(0)
     Wav2Vec2Model(AutoConfig.for_model("wav2vec2", **TINY, classifier_proj_size=8)).save_pretrained(
         tmp_path / "encoder"
@@ -142,7 +142,7 @@ def test_a_head_that_came_with_the_adapters(tmp_path):
 
 def test_adapters_that_name_no_base(tmp_path):
     base, extractor = load_audio_classifier(stock_classifier(tmp_path / "base", labels=("real", "fake")))
-    # The rows were swapped: adapters to this model are none to the one of that name, and its labels are not theirs.
+    # The rows were swapped, so adapters of this model do not fit the original, which has other labels.
     train(with_adapters(base, ["classifier"]), extractor, tmp_path / "run")
     for load in (SpoofScorer, load_audio_classifier):
         with pytest.raises(OSError, match=r"PEFT adapters and does not name their base model; .*run has the merged"):

@@ -39,12 +39,12 @@ def test_leaves_the_clip_it_was_given_alone():
     assert np.array_equal(wave, kept)
 
 
-def test_normalisation_on_request():
+def test_normalization_on_request():
     wave = clip(500)
     found = SpoofDetectorFeatureExtractor(n_samples=400, do_normalize=True)(wave)["input_values"][0]
     assert abs(found.mean()) < 1e-5
     assert abs(found.std() - 1) < 1e-3
-    expected = (wave[:400] - wave[:400].mean()) / wave[:400].std()  # of what the model hears
+    expected = (wave[:400] - wave[:400].mean()) / wave[:400].std()  # of the samples that the model sees
     assert np.allclose(found, expected, atol=1e-4)
     silence = SpoofDetectorFeatureExtractor(do_normalize=True)(np.zeros(9, np.float32))["input_values"]
     assert (silence == 0).all()
@@ -107,7 +107,7 @@ def test_another_sampling_rate_is_refused():
 )
 @pytest.mark.parametrize("n_samples", [30, None])
 def test_empty_and_stereo_clips_are_refused(wave, shape, n_samples):
-    with pytest.raises(ValueError, match=rf"mono waveform of shape \(time,\) with samples, got shape {shape}"):
+    with pytest.raises(ValueError, match=rf"mono waveform of shape \(time,\) with at least one sample, got shape {shape}"):
         SpoofDetectorFeatureExtractor(n_samples=n_samples)(wave)
 
 

@@ -10,7 +10,7 @@ from hf_gradalign.models import ID2LABEL, LABEL2ID, SpoofDetectorConfig, SpoofDe
 
 @pytest.fixture(scope="module", params=["wav2vec2", "wavlm"])
 def encoder_folder(request, tmp_path_factory):
-    """An encoder as the Hub has them: with masking and layer drop on, saved from training."""
+    """An encoder as found on the Hub: with masking and layer drop, saved after training."""
     path = tmp_path_factory.mktemp(request.param)
     torch.manual_seed(7)
     options = {"apply_spec_augment": True, "mask_time_prob": 0.5, "mask_feature_prob": 0.1, "layerdrop": 0.3}

@@ -1,4 +1,4 @@
-"""What heads do about padding, against the same done on each clip alone."""
+"""Padding in heads, compared with each clip alone."""
 
 import pytest
 import torch
@@ -11,7 +11,7 @@ MASK = torch.tensor([[1, 1, 1, 1, 1], [1, 0, 0, 0, 0], [1, 1, 1, 0, 0]]).bool()
 
 @pytest.fixture
 def frames():
-    """Three clips of 5, 1 and 3 frames of width 4; what pads them is far from zero."""
+    """Three clips of 5, 1 and 3 frames of width 4, with padding far from zero."""
     x = torch.randn(3, 5, 4, generator=torch.Generator().manual_seed(0))
     return torch.where(MASK[:, :, None], x, 1e4)
 

@@ -1,4 +1,4 @@
-"""The heads, on random frames and small."""
+"""Small heads on random frames."""
 
 import re
 
@@ -19,7 +19,7 @@ SMALL = {
     "mhfa": {"num_heads": 2, "compression_size": 8, "embedding_size": 8},
     "sls": {"n_frames": 30, "hidden_size": 8},
 }
-# Biases that a batch norm or a softmax after them takes out again, as published: in training they have a gradient of 0.
+# Biases with a zero gradient in training, because a batch norm or softmax follows, as in the published code.
 WITHOUT_EFFECT = {
     "aasist": (
         r"encoder\.\d\.conv1\.bias|encoder\.3\.conv2\.bias|attention\.(norm|conv2)\.bias"
@@ -33,7 +33,7 @@ EVERY = pytest.mark.parametrize("name", HEADS)
 
 
 def make_head(name, **options):
-    """A head in evaluation mode that is not fresh: its batch norms have seen something."""
+    """A head in evaluation mode with nontrivial batch norm statistics."""
     torch.manual_seed(0)
     head = HEADS[name](WIDTH, LAYERS, 2, **{**SMALL[name], **options}).eval()
     for module in head.modules():
@@ -45,7 +45,7 @@ def make_head(name, **options):
 
 
 def make_frames(batch=4, length=40, seed=1, dtype=torch.float32):
-    """What enters a head: frames of as many layers as the backbone gives."""
+    """Inputs of a head: frames of all layers of the backbone."""
     generator = torch.Generator().manual_seed(seed)
     return tuple(torch.randn(batch, length, WIDTH, generator=generator, dtype=dtype) for _ in range(LAYERS))
 
@@ -70,7 +70,7 @@ def test_a_padded_clip_gets_the_logits_that_it_gets_alone(name, small):
         together = apply(head, padded, mask)
         alone = [apply(head, tuple(x[i : i + 1, :n] for x in layers)) for i, n in enumerate(lengths)]
     assert torch.allclose(together, torch.cat(alone), atol=1e-5)
-    assert together.std(0).min() > 1e-4  # the clips do differ
+    assert together.std(0).min() > 1e-4  # the clips differ
 
 
 def test_aasist_keeps_as_many_nodes_of_a_padded_clip_as_of_it_alone():
@@ -117,12 +117,12 @@ def test_evaluation_depends_on_every_frame(name):
     layers = tuple(layer.requires_grad_() for layer in layers)
     apply(head, layers)[0, 0].backward()
     used = layers if name in ("mhfa", "sls") else layers[-1:]
-    if name == "sls":  # not what enters the encoder's first layer
+    if name == "sls":  # not the input of the encoder's first layer
         assert layers[0].grad is None
         used = layers[1:]
     for layer in used:
         share = (layer.grad[0].abs().amax(1) > 0).double().mean()
-        assert share == 1 if name != "aasist" else share > 0.8  # its max-pooling may pass a frame over
+        assert share == 1 if name != "aasist" else share > 0.8  # its max-pooling may ignore a frame
 
 
 @EVERY
@@ -208,7 +208,7 @@ def test_sls_repeats_and_crops_to_its_frames():
     head = make_head("sls", n_frames=30)
     layers = make_frames(2, 12)
     repeated = tuple(layer.repeat(1, 3, 1)[:, :30] for layer in layers)
-    # The gate takes the mean of the clip, not of what it is repeated to: give it the whole repetitions.
+    # The gate uses the mean of the clip, not of its repetition: use whole repetitions.
     head.gate.weight.data.zero_()
     assert torch.allclose(apply(head, layers), apply(head, repeated), atol=1e-6)
     long = make_frames(2, 50)
@@ -247,7 +247,7 @@ def test_mamba_turns_each_clip_around_and_leaves_its_padding():
 
 
 def test_mamba_columns_look_forward_and_backward():
-    """A block's output knows no later frame."""
+    """The output of a block does not depend on later frames."""
     block, x = make_head("mamba").forward_column[0], torch.randn(1, 20, 16)
     changed = x.clone()
     changed[:, 12] += 1

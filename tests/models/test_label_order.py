@@ -1,4 +1,4 @@
-"""A detector whose class 0 is bona fide keeps its scores when it is trained further here."""
+"""A detector whose class 0 is bona fide keeps its scores when it is loaded for training."""
 
 import json
 
@@ -162,7 +162,7 @@ def test_one_output_that_says_nothing(tmp_path):
 
 
 def test_a_layer_is_found_by_what_it_does(tmp_path):
-    """Neither by its name nor by its place."""
+    """Neither by its name nor by its position."""
     torch.manual_seed(0)
     model = AutoModelForAudioClassification.from_config(AutoConfig.for_model("wav2vec2", **PLAIN))
     model.classifier = nn.utils.parametrizations.weight_norm(nn.Linear(8, 2))
@@ -171,14 +171,14 @@ def test_a_layer_is_found_by_what_it_does(tmp_path):
     before = logits_of(model, extractor)
     state = torch.get_rng_state()
     assert put_in_order(model, extractor, ("bonafide", "spoof")) == "classifier"
-    assert torch.equal(torch.get_rng_state(), state)  # what is drawn later does not depend on the labels' order
+    assert torch.equal(torch.get_rng_state(), state)  # later random numbers do not depend on the order of labels
     assert logits_of(model, extractor).tolist() == pytest.approx(before.flip(0).tolist(), abs=1e-6)
 
     class Probabilities(nn.Linear):
         def forward(self, x):
             return torch.cat([super().forward(x), x[:, :1]], 1)
 
-    model.classifier = Probabilities(8, 1)  # of its two outputs one has no row to swap
+    model.classifier = Probabilities(8, 1)  # one of its two outputs has no row to swap
     with pytest.raises(
         ValueError, match=r"outputs of this Wav2Vec2ForSequenceClassification are bonafide, spoof.*none"
     ):

@@ -1,4 +1,4 @@
-"""Broken models end in a sentence, whoever loads them."""
+"""Broken models raise an error with one clear sentence."""
 
 import importlib
 import json
@@ -165,7 +165,7 @@ def test_every_script_says_it(script, broken, tmp_path, capsys, monkeypatch):
     ("state", "which", "step"),
     [
         ('{"best_model_checkpoint": "/gone/run/checkpoint-20"}', "best", 20),
-        ('{"best_model_checkpoint": "/gone/run/checkpoint-10"}', "last", 30),  # it is no longer there
+        ('{"best_model_checkpoint": "/gone/run/checkpoint-10"}', "last", 30),  # it no longer exists
         ('{"best_model_checkpoint": null}', "last", 30),
         ("[[[", "last", 30),
         (None, "last", 30),

@@ -1,11 +1,11 @@
-"""Saved detectors bring their code along: they run where hf_gradalign is not installed."""
+"""Saved detectors include their code: they run without hf_gradalign."""
 
 import ast
 import json
 import os
-import subprocess
 import sys
 
+import forked_python
 import numpy as np
 import pytest
 import torch
@@ -18,8 +18,7 @@ from hf_gradalign.models import (
     SpoofDetectorForAudioClassification,
 )
 
-# As on a machine without this package. torchaudio counts as missing too: transformers has no need of it here, and
-# beside a torch without CUDA it does not import (`hf_gradalign.utils.third_party` mends that where it is there).
+# As on a machine without this package. torchaudio counts as missing too, since transformers does not need it here.
 ELSEWHERE = """
 import sys
 sys.modules["hf_gradalign"] = None
@@ -56,7 +55,7 @@ def of_pipeline(name):
 
 @pytest.fixture
 def make_detector(tmp_path):
-    """A function that gives a detector, its extractor, a file of clips, and its logits of them."""
+    """A function that returns a detector, its extractor, a file of clips, and their logits."""
 
     def make(head, **options):
         backbone = AutoConfig.for_model(
@@ -82,13 +81,10 @@ def make_detector(tmp_path):
 def run_elsewhere(program, *args, tmp_path):
     kept = {name: value for name, value in os.environ.items() if not name.startswith(("HF_", "PYTHON"))}
     (tmp_path / "cwd").mkdir()
-    done = subprocess.run(
-        [sys.executable, "-I", "-c", f"{ELSEWHERE}\n{program}", *map(str, args)],
+    done = forked_python.run(
+        [sys.executable, "-c", f"{ELSEWHERE}\n{program}", *map(str, args)],
         env={**kept, "HF_HOME": str(tmp_path / "home"), "HF_HUB_OFFLINE": "1"},
         cwd=tmp_path / "cwd",
-        capture_output=True,
-        text=True,
-        timeout=200,
     )
     assert done.returncode == 0, done.stdout + done.stderr
     return json.loads(done.stdout.splitlines()[-1])
@@ -100,7 +96,7 @@ def assert_same(found, logits):
 
 
 def test_the_saved_code_is_whole_and_needs_no_package(make_detector, tmp_path):
-    """Flat relative imports of files that are there, torch and transformers: what the Hub's loader can follow."""
+    """Only flat relative imports of saved files, torch and transformers, which the Hub's loader supports."""
     model, extractor, _, _ = make_detector("linear")
     model.save_pretrained(tmp_path)
     extractor.save_pretrained(tmp_path)
@@ -134,7 +130,7 @@ def test_runs_without_the_package(make_detector, tmp_path):
     assert torch.allclose(torch.tensor(by_pipeline), logits.softmax(1), atol=1e-6)
     assert len(refusals) == 2
     assert all("trust_remote_code=True" in message for message in refusals)
-    # Whoever trains it further hands its code on.
+    # A model that is trained further is saved with its code, too.
     code, handed_on = ({path.name for path in (tmp_path / name).glob("*.py")} for name in ("detector", "again"))
     assert handed_on == code
     saved = json.loads((tmp_path / "again" / "preprocessor_config.json").read_text())
@@ -157,7 +153,7 @@ def test_every_head_runs_without_the_package(head, make_detector, tmp_path):
 PUSH = """
 import hf_gradalign.models
 from transformers import AutoModelForAudioClassification
-AutoModelForAudioClassification.from_pretrained(args[0]).push_to_hub("tester/detector")  # the extractor goes along
+AutoModelForAudioClassification.from_pretrained(args[0]).push_to_hub("tester/detector")  # includes the extractor
 report("pushed")
 """
 

@@ -1,4 +1,4 @@
-"""Detectors that come from files, whole or not."""
+"""Detectors loaded from complete and incomplete files."""
 
 import math
 
@@ -47,14 +47,14 @@ def edit_checkpoint(folder, keep):
 
 
 @pytest.mark.parametrize("head", HEADS)
-def test_a_missing_head_is_initialised(head, tmp_path, monkeypatch):
+def test_a_missing_head_is_initialized(head, tmp_path, monkeypatch):
     model = make_detector(head=head)
     model.save_pretrained(tmp_path)
     edit_checkpoint(tmp_path, lambda name: name.startswith("backbone."))
     poison = torch.empty_like
 
     def poisoned(*positional, **options):
-        """Empty memory is often zero by chance."""
+        """Uninitialized memory is often zero by chance."""
         tensor = poison(*positional, **options)
         return tensor.fill_(math.nan) if tensor.is_floating_point() and not tensor.is_meta else tensor
 
@@ -66,7 +66,7 @@ def test_a_missing_head_is_initialised(head, tmp_path, monkeypatch):
         assert tensor.isfinite().all(), name
         if name.startswith("backbone."):
             assert torch.equal(tensor, expected[name]), name
-    # As large as those of a head that was made without a checkpoint.
+    # As large as in a head created without a checkpoint.
     fresh = SpoofDetectorForAudioClassification(make_config(head=head)).state_dict()
     for name, tensor in state.items():
         if name.startswith("head.") and tensor.numel() >= 8:
@@ -118,4 +118,4 @@ def test_saving_takes_the_feature_extractor_along(tmp_path):
     extractor.n_samples = 5_000
     extractor.save_pretrained(tmp_path)
     model.save_pretrained(tmp_path)
-    assert AutoFeatureExtractor.from_pretrained(tmp_path).n_samples == 5_000  # one that is there stays
+    assert AutoFeatureExtractor.from_pretrained(tmp_path).n_samples == 5_000  # an existing one is kept

@@ -1,4 +1,4 @@
-"""Mamba's recurrence against a plain loop, and the mixer around it against transformers'."""
+"""Mamba's recurrence compared with a plain loop, and its mixer with that of transformers."""
 
 import math
 
@@ -100,7 +100,7 @@ def test_selective_scan_is_its_formula():
 
 @pytest.mark.parametrize(("size", "length"), [(32, 1), (32, 3), (24, 40), (16, 64)])
 def test_the_mixer_is_that_of_transformers(size, length):
-    """With the weights' names and all: transformers' own state dict is loaded."""
+    """Including the names of weights: the state dict of transformers can be loaded."""
     config = MambaConfig(hidden_size=size, state_size=16, conv_kernel=4, expand=2, num_hidden_layers=1)
     assert config.time_step_rank == math.ceil(size / 16)
     torch.manual_seed(0)
@@ -129,7 +129,7 @@ def test_a_new_mixer_starts_as_published():
 
 
 def scan_arguments(dtype, shape, requires_grad=True):
-    """Arguments of `selective_scan` as the mixer gives them, in their strides too; a leaf each."""
+    """Arguments of `selective_scan` with the strides of the mixer's, as leaf tensors."""
     clips, channels, length, states = shape
     generator = torch.Generator().manual_seed(0)
 

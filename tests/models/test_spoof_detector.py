@@ -1,4 +1,4 @@
-"""Detectors over every encoder, and what their configuration says."""
+"""Detectors with every encoder, and their configuration."""
 
 import pytest
 import torch
@@ -46,7 +46,7 @@ def test_every_family(family, head, tmp_path):
         assert torch.allclose(loaded(clips).logits, output.logits, atol=ROUNDING)
 
 
-@pytest.mark.parametrize("family", [family for family in FAMILIES if family != "wavlm"])  # which has eager alone
+@pytest.mark.parametrize("family", [family for family in FAMILIES if family != "wavlm"])  # only has eager attention
 def test_sdpa_is_eager(family, tmp_path):
     make_detector(family).save_pretrained(tmp_path)
     clips, logits = make_clips(), []

@@ -39,7 +39,7 @@ def test_gradient_checkpointing_gives_the_same_gradients(family, head):
     model.gradient_checkpointing_enable()
     calls.clear()
     found = gradients(model, make_clips())
-    assert len(calls) == 2 * plain  # again in the backward pass
+    assert len(calls) == 2 * plain  # once more in the backward pass
     assert found.keys() == expected.keys()
     assert all(torch.allclose(found[name], expected[name], atol=1e-6) for name in expected)
     assert any(name.startswith("backbone.encoder.layers.0") for name in found)
@@ -71,7 +71,7 @@ def test_frozen_layers_take_no_backward_pass(family, options):
     model.train().freeze_encoder_layers(1)
     states = model(make_clips(), output_hidden_states=True).hidden_states
     assert [state.requires_grad for state in states] == [False, False, True]
-    idle = {"backbone.masked_spec_embed"} if family == "unispeech-sat" else set()  # has it even if nothing is masked
+    idle = {"backbone.masked_spec_embed"} if family == "unispeech-sat" else set()  # exists even if nothing is masked
     assert set(gradients(model, make_clips())) == trainable(model) - idle
     assert any(name.startswith("backbone.encoder.layers.1.") for name in trainable(model))
 
@@ -104,7 +104,7 @@ def test_low_rank_adapters(head, checkpointing, tmp_path):
     optimizer = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], lr=0.01)
     start = {name: tensor.clone() for name, tensor in model.state_dict().items()}
     clips = make_clips()
-    for _ in range(2):  # the first step leaves one of an adapter's two matrices, the other being zero
+    for _ in range(2):  # the first step cannot change one of an adapter's two matrices, because the other is zero
         optimizer.zero_grad()
         model(clips, labels=LABELS).loss.backward()
         optimizer.step()

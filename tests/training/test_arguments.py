@@ -53,7 +53,7 @@ def test_options_are_json():
         ({"average_best_checkpoints": 2, "metric_for_best_model": "eer"}, "needs --eval_strategy"),
     ],
 )
-def test_mistakes_are_told(tmp_path, options, message):
+def test_errors(tmp_path, options, message):
     with pytest.raises(ValueError, match=message):
         make_arguments(tmp_path, **options)
 

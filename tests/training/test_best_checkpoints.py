@@ -74,7 +74,7 @@ def test_what_comes_after_the_checkpoint_is_forgotten(tmp_path):
 
 
 def test_a_checkpoint_that_is_deleted_at_once_is_passed_over(tmp_path):
-    # The Trainer deletes by age of the folder: after a resume it may take the one that it has just written over.
+    # The Trainer deletes by age of the folder: after a resume, it may delete one that it has just overwritten.
     trainer = make(tmp_path, 2, max_steps=3, save_total_limit=None)
     save = trainer._save_checkpoint
 
@@ -105,7 +105,7 @@ def test_early_stopping_counts_on_after_a_resume(tmp_path):
     parts = run("parts")
     parts.train(resume_from_checkpoint=True)
     assert parts.state.global_step == 7
-    # And once it has stopped, it stays so.
+    # Once stopped, it stays stopped.
     stopped = run("parts")
     stopped.train(resume_from_checkpoint=True)
     assert stopped.state.global_step == 7

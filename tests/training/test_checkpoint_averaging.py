@@ -16,7 +16,7 @@ def save(tmp_path, states):
 
 
 def test_is_the_honest_mean(tmp_path):
-    # A running average of averages would weigh the last checkpoint most.
+    # A running average of averages would give the last checkpoint the most weight.
     states = [{"w": torch.tensor([float(i)]), "h": torch.tensor([i], dtype=torch.bfloat16)} for i in (1, 2, 6)]
     average = average_checkpoints(save(tmp_path, states))
     assert average["w"].tolist() == [3.0]
@@ -43,7 +43,7 @@ def test_batch_norm_counter_is_the_largest(tmp_path):
     nn.BatchNorm1d(2).load_state_dict(average)
 
 
-def test_mistakes_are_told(tmp_path):
+def test_errors(tmp_path):
     paths = save(tmp_path, [{"a": torch.ones(2), "b": torch.ones(1)}, {"a": torch.ones(3), "c": torch.ones(1)}])
     with pytest.raises(ValueError, match="not checkpoints of the same model; they differ in b, c, a"):
         average_checkpoints(paths)

@@ -67,7 +67,7 @@ def test_every_file_cut_off(checkpoint, kept):
 
 
 def test_every_file_deleted(checkpoint):
-    # Without a manifest nobody knows of these that they were there.
+    # Without a manifest, nothing shows that these existed.
     is_listed = (checkpoint / MANIFEST_NAME).is_file()
     unknown = set() if is_listed else {"training_args.bin", "alignment_state.json", "process_states.json"}
     for path in files_of(checkpoint):
@@ -78,7 +78,7 @@ def test_every_file_deleted(checkpoint):
 
 
 def test_deleted_file_by_file(checkpoint):
-    # As rmtree does; one that lacks all training state and nothing else is one saved with save_only_model.
+    # As rmtree does. If only the training state is missing, it looks like save_only_model.
     for path in files_of(checkpoint):
         path.unlink()
         if path.name not in ("alignment_state.json", "process_states.json") or (checkpoint / MANIFEST_NAME).is_file():
@@ -177,7 +177,7 @@ def test_an_edited_configuration_is_no_damage(ours, tmp_path, name):
 
 
 def test_an_edited_state_is_named(ours, tmp_path):
-    # Nothing tells it from damage, and a run that resumes from it is another.
+    # It cannot be distinguished from damage, and would change a resumed run.
     checkpoint = shutil.copytree(ours, tmp_path / "checkpoint-1")
     path = checkpoint / "alignment_state.json"
     path.write_text(path.read_text().replace("0", "1", 1))

@@ -1,4 +1,4 @@
-"""torch.compile changes nothing about a training."""
+"""torch.compile does not change the result of training."""
 
 import pytest
 import torch
@@ -13,7 +13,7 @@ def _forget_compiled_code():
 
 def test_a_compiled_model_takes_the_same_updates(tmp_path):
     weights = []
-    # Without a compiler of C++: the graphs are the same.
+    # This backend needs no C++ compiler, and the graphs are the same.
     for options in ({}, {"torch_compile": True, "torch_compile_backend": "eager"}):
         trainer = make_trainer(tmp_path, align_gradients="cagrad", max_steps=3, **options)
         trainer.train()

@@ -15,11 +15,11 @@ def gloo_threads():
 
 @pytest.mark.skipif(not TASKS.is_dir(), reason="threads are counted where Linux lists them")
 def test_no_thread_of_the_group_is_left(tmp_path):
-    # A thread that lets go of a tensor while the interpreter shuts down would abort the process.
-    before = gloo_threads()  # what another test in this process may have left
+    # A thread that releases a tensor while the interpreter shuts down would abort the process.
+    before = gloo_threads()  # other tests in this process may have left some
     distributed.init_process_group("gloo", init_method=f"file://{tmp_path / 'rendezvous'}", rank=0, world_size=1)
     wrapped = DistributedDataParallel(nn.Linear(2, 2))
-    wrapped.itself = [wrapped]  # as a trainer and its callbacks hold each other
+    wrapped.itself = [wrapped]  # a reference cycle, as between a trainer and its callbacks
     del wrapped
     assert gloo_threads() > before
     leave_process_group()

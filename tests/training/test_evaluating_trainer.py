@@ -1,4 +1,4 @@
-"""Evaluations see every item once, in the precision that was asked for, and leave the model as it was."""
+"""Evaluations see every item once, in the requested precision, and do not change the model."""
 
 import pytest
 import torch
@@ -6,7 +6,7 @@ from toy import ToyClassifier, ToyViews, make_model, make_trainer, weights_of
 
 
 class PickyClassifier(ToyClassifier):
-    """As a convolution over samples: what it is given must have the type of its weights. Remembers which that was."""
+    """Like a convolution over samples: inputs must have the type of its weights. Records that type."""
 
     def __init__(self):
         super().__init__()
@@ -40,7 +40,7 @@ def test_full_half_precision(tmp_path, items, option, dtype):
     assert seen_dtypes(trainer.model, training=False) == {dtype}
     after = weights_of(trainer)
     assert all(torch.equal(after[name], value) and after[name].dtype == torch.float32 for name, value in before.items())
-    trainer.train()  # in full precision, from the weights as they were
+    trainer.train()  # in full precision, from the original weights
     assert seen_dtypes(trainer.model, training=True) == {torch.float32}
     trained = weights_of(trainer)
     trainer.predict(items)
@@ -76,7 +76,7 @@ def test_dropping_the_last_batch_keeps_the_evaluation_whole(tmp_path, items, opt
     plain = make_trainer(tmp_path, per_device_eval_batch_size=4)
     assert trainer.evaluate(items)["eval_loss"] == plain.evaluate(items)["eval_loss"]
     trainer.train()
-    assert trainer.state.global_step == 2  # of three batches the last is not full
+    assert trainer.state.global_step == 2  # the last of three batches is not full
     assert trainer.args.dataloader_drop_last
 
 

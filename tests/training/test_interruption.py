@@ -39,7 +39,7 @@ def test_saves_a_checkpoint_and_stops(tmp_path, number):
 
 @pytest.mark.parametrize("step", [2, 3])
 def test_the_best_checkpoint_is_that_of_the_uninterrupted_run(tmp_path, step):
-    # Four updates an epoch: stopped in the middle of one, and at its very end.
+    # Four updates per epoch: stopped in the middle of an epoch, and at its end.
     def make(folder, *callbacks):
         return make_trainer(
             tmp_path / folder,

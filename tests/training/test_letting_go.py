@@ -1,4 +1,4 @@
-"""A trainer that nobody refers to is gone at once, and its loaders' workers with it; no set of workers is left over.
+"""A trainer without references is freed at once, with the workers of its loaders; no workers are left.
 
 Processes are counted, not seconds: a worker that waits for the cyclic collector is still there.
 """
@@ -40,7 +40,7 @@ def trainer_with_workers(folder, **options):
 
 @pytest.fixture(autouse=True)
 def _collects_by_itself(monkeypatch):
-    # accelerate collects at the start of every training, which would hide what is left over.
+    # accelerate collects garbage at the start of every training, which would hide leftovers.
     monkeypatch.setattr("accelerate.utils.memory.gc.collect", lambda *args: 0)
 
 
@@ -78,7 +78,7 @@ def test_two_trainers_in_a_row(tmp_path):
     losses = []
     trainer = None
     for folder in ("first", "second"):
-        trainer = trainer_with_workers(tmp_path / folder, **EVALUATED)  # takes the place of the one before
+        trainer = trainer_with_workers(tmp_path / folder, **EVALUATED)  # replaces the previous trainer
         losses.append(trainer.train().training_loss)
         assert count_workers() == 4
     assert losses[0] == losses[1]

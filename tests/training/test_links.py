@@ -1,4 +1,4 @@
-"""A link in a run's folder that leads out of it: nothing outside is written, cut or deleted."""
+"""Links out of a run's folder: nothing outside is written, truncated or deleted."""
 
 import os
 
@@ -93,8 +93,8 @@ def test_is_refused_before_anything_is_done(run, outside, name, target, is_relat
 
 
 def test_other_links_are_no_hindrance(run, outside, tmp_path):
-    (run / "data").symlink_to(outside)  # what a run does not write
-    (run / "best.safetensors").symlink_to("checkpoint-2/model.safetensors")  # within
+    (run / "data").symlink_to(outside)  # not written by a run
+    (run / "best.safetensors").symlink_to("checkpoint-2/model.safetensors")  # stays within the folder
     alias = tmp_path / "alias"
     alias.symlink_to(run)
     train(alias)
@@ -105,7 +105,7 @@ def test_links_that_come_later(run, outside):
     train(run)
     checkpoints = RunCheckpoints(run)
     (run / "checkpoint-1").symlink_to(outside / "checkpoint-1")
-    checkpoints.remove(run / "checkpoint-1")  # the link goes, and not what it leads to
+    checkpoints.remove(run / "checkpoint-1")  # deletes the link, not its target
     assert not (run / "checkpoint-1").is_symlink()
     assert not checkpoints.unfinished.exists()
     checkpoints.unfinished.symlink_to(outside)

@@ -1,4 +1,4 @@
-"""Models that the trainer makes by itself: at the start of every training, and for every trial of a search."""
+"""Models from `model_init`: created at the start of every training, and for every trial of a search."""
 
 import optuna
 import pytest
@@ -48,7 +48,7 @@ def test_each_training_starts_from_a_model_of_its_own(tmp_path):
     first, second = trainer.train().training_loss, trainer.train().training_loss
     assert first == second
     assert trainer.model is made[-1]
-    assert len(made) == 3  # one to look at, one for each training
+    assert len(made) == 3  # one in the constructor, one for each training
 
 
 def test_class_weights_are_those_of_the_model_that_is_trained(tmp_path):
@@ -92,7 +92,7 @@ class WideClassifier(ToyClassifier):
 
 
 def test_hyperparameter_search(tmp_path):
-    """Trials differ in model, class weights, method and rate; each is as the same training by itself."""
+    """Trials differ in model, class weights, method and rate; each equals the same training alone."""
     methods = ["none", "gradvac", "pcgrad"]
     evaluated = [ToyViews(24)[i]["augmented"] for i in range(24)]
     common = {"eval_strategy": "steps", "eval_steps": 4, "save_strategy": "steps", "save_steps": 4}
@@ -119,7 +119,7 @@ def test_hyperparameter_search(tmp_path):
 
     sampler = optuna.samplers.RandomSampler(seed=0)
     best = trainer.hyperparameter_search(space, objective, n_trials=3, backend="optuna", sampler=sampler)
-    last = trained[1::2]  # of two evaluations a trial
+    last = trained[1::2]  # of two evaluations per trial
     assert len(last) == 3
     assert best.objective == min(loss for _, _, loss in last)
     assert best.hyperparameters.keys() == {"align_gradients", "learning_rate"}

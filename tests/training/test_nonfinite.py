@@ -1,4 +1,4 @@
-"""A loss or gradient that is not finite: said at the update, with what gave it, and nothing is made of it."""
+"""A non-finite loss or gradient is reported at its update with its cause, and does not change the weights."""
 
 import math
 import re
@@ -15,7 +15,7 @@ SAVING = {"save_strategy": "steps", "save_steps": 1}
 
 
 class Named(ToyViews):
-    """Items with ids, of which some have a value that is not finite in a view."""
+    """Items with ids, some with a non-finite value in a view."""
 
     def __init__(self, bad=(), view="augmented", value=math.nan, n_items=48, ids=True):
         super().__init__(n_items)
@@ -56,7 +56,7 @@ def ids_in(message):
 )
 @pytest.mark.parametrize("method", ["pcgrad", "none"])
 def test_names_the_update_the_view_the_parameters_and_the_items(tmp_path, view, value, loss, method):
-    # tanh bounds an infinite input: the loss is finite, and the gradient of the first layer alone is not.
+    # tanh bounds an infinite input: the loss is finite, and only the gradient of the first layer is not.
     trainer = make(tmp_path, Named([17], view, value), align_gradients=method, **SAVING)
     message = stopped(trainer)
     step = trainer.state.global_step + 1
@@ -69,7 +69,7 @@ def test_names_the_update_the_view_the_parameters_and_the_items(tmp_path, view, 
     assert "utt_17" in ids_in(message)
     assert len(ids_in(message)) == 4
     assert "--on_nonfinite skip" in message
-    # The weights are those of the update before, and so is the last checkpoint.
+    # The weights and the last checkpoint are those of the previous update.
     assert all(torch.isfinite(value).all() for value in weights_of(trainer).values())
     assert sorted(tmp_path.glob("checkpoint-*")) == sorted(tmp_path / f"checkpoint-{i}" for i in range(1, step))
 
@@ -219,7 +219,7 @@ def test_skipped_updates_are_told_and_counted(tmp_path, caplog):
     )
     assert all(torch.isfinite(value).all() for value in weights_of(trainer).values())
 
-    # A resumed run counts on, to the same end.
+    # A resumed run continues to count and ends the same.
     resumed = make(tmp_path, Named([17, 30]), **options)
     resumed.train(resume_from_checkpoint=str(tmp_path / "checkpoint-11"))
     assert resumed.nonfinite.skipped == trainer.nonfinite.skipped == 2
@@ -268,7 +268,7 @@ def test_what_fp16_skips_is_no_error(tmp_path, caplog, policy):
     assert "is not finite" not in caplog.text
 
 
-def test_a_loss_that_no_scale_mends_is_told(tmp_path, caplog):
+def test_a_loss_that_no_scale_can_fix_is_reported(tmp_path, caplog):
     trainer = make(tmp_path, Named([17]))
     trainer.accelerator.scaler = torch.amp.GradScaler("cpu", init_scale=8.0)
     trainer.train()

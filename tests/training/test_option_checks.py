@@ -1,4 +1,4 @@
-"""Options of the Trainer that would end a training late, or do nothing, are refused before its first step."""
+"""Options of the Trainer that would fail late or have no effect raise an error before the first step."""
 
 import itertools
 
@@ -100,13 +100,13 @@ def test_a_metric_that_nothing_computes(tmp_path):
     make_trainer(tmp_path, metric_for_best_model="eval_loss", prediction_loss_only=True, **options).train()
 
 
-def test_half_precision_that_does_nothing_is_said(tmp_path, caplog):
+def test_half_precision_that_does_nothing_is_reported(tmp_path, caplog):
     make_trainer(tmp_path, fp16=True)
     assert "--fp16 has no effect on the CPU" in caplog.text
 
 
 class TokenViews(ToyViews):
-    """Sentences of different lengths; the augmented view is a token shorter or longer."""
+    """Sentences of different lengths; the augmented view is one token shorter or longer."""
 
     def __getitem__(self, index):
         length = 3 + index % 7
@@ -146,7 +146,7 @@ def test_sorting_by_the_length_of_views(tmp_path, strategy):
     lengths = [max(len(view["input_ids"]) for view in TokenViews()[i].values()) for i in range(48)]
     assert sorted(itertools.chain(*longest)) == sorted(lengths)
     if strategy == "group_by_length":
-        # Batches are more alike inside than the whole set, whose lengths are 4 to 10.
+        # Lengths vary less within a batch than in the whole set, where they are 4 to 10.
         assert sum(max(batch) - min(batch) for batch in longest) / len(longest) < 5
     trainer.train()
 

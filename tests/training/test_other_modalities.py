@@ -1,4 +1,4 @@
-"""The trainer knows nothing of audio: images, text, and a plain module that gives a dict."""
+"""The trainer is not specific to audio: images, text, and a plain module that returns a dict."""
 
 import numpy as np
 import pytest
@@ -23,11 +23,12 @@ from hf_gradalign.training import GradientAlignmentTrainer, ViewBatchCollator
 
 N_CLASSES = 4
 KEYWORDS = {0: ("red", "crimson"), 1: ("blue", "azure"), 2: ("green", "olive"), 3: ("white", "ivory")}
+SAVED_AT_END = {"save_strategy": "steps", "save_steps": 100}
 FILLERS = [f"word{i}" for i in range(20)]
 
 
 class Images(Dataset):
-    """One of four quadrants is a little brighter. The augmented view is shifted, recoloured, noisy, partly erased."""
+    """One of four quadrants is a little brighter. The augmented view is shifted, recolored, noisy, partly erased."""
 
     def __init__(self, n_items, seed=0, views=True):
         generator = torch.Generator().manual_seed(seed)
@@ -62,7 +63,7 @@ class Images(Dataset):
 
 
 class Texts(Dataset):
-    """A sentence holds a word of one class among fillers. The augmented view has words masked and words dropped."""
+    """A sentence contains words of one class among fillers. The augmented view has masked and dropped words."""
 
     def __init__(self, n_items, tokenizer, seed=0, views=True):
         rng = np.random.default_rng(seed)
@@ -93,7 +94,7 @@ class Texts(Dataset):
 
 
 class PlainNetwork(nn.Module):
-    """No transformers model, no config, no base class; and a dict for an output."""
+    """Not a transformers model, without a config, and with a dict as output."""
 
     def __init__(self):
         super().__init__()
@@ -173,7 +174,7 @@ def make_trainer(tmp_path, model, train_dataset, eval_dataset=None, options=None
 
 
 def train_and_check(trainer):
-    """Train; the loss falls, every parameter moves, and the conflicts are logged. Gives the evaluation's metrics."""
+    """Train; check that the loss falls, every parameter moves, and conflicts are logged. Return the metrics."""
     before = weights_of(trainer)
     trainer.train()
     for name, value in weights_of(trainer).items():
@@ -189,7 +190,7 @@ def train_and_check(trainer):
 
 def test_images(tmp_path):
     model = make_vit()
-    trainer = make_trainer(tmp_path, model, Images(160), Images(64, seed=1, views=False), {"save_strategy": "epoch"})
+    trainer = make_trainer(tmp_path, model, Images(160), Images(64, seed=1, views=False), SAVED_AT_END)
     metrics = train_and_check(trainer)
     assert metrics["eval_accuracy"] > 0.7
     reloaded = ViTForImageClassification.from_pretrained(tmp_path / "checkpoint-100").eval()
@@ -200,9 +201,7 @@ def test_images(tmp_path):
 def test_text(tmp_path, tokenizer):
     model = make_bert(tokenizer)
     held_out = Texts(64, tokenizer, seed=1, views=False)
-    trainer = make_trainer(
-        tmp_path, model, Texts(160, tokenizer), held_out, {"save_strategy": "epoch"}, processing_class=tokenizer
-    )
+    trainer = make_trainer(tmp_path, model, Texts(160, tokenizer), held_out, SAVED_AT_END, processing_class=tokenizer)
     lengths = set()
     forward = model.forward
 
@@ -214,7 +213,7 @@ def test_text(tmp_path, tokenizer):
     model.forward = watched
     metrics = train_and_check(trainer)
     assert metrics["eval_accuracy"] > 0.7
-    assert len({length for length, _ in lengths}) > 1  # the views are padded each to its own length
+    assert len({length for length, _ in lengths}) > 1  # each view is padded to its own length
     assert (max(length for length, _ in lengths), False) in lengths
     reloaded = BertForSequenceClassification.from_pretrained(tmp_path / "checkpoint-100")
     assert largest_difference(reloaded.state_dict(), weights_of(trainer)) == 0
@@ -234,7 +233,7 @@ def test_a_padded_batch_has_the_loss_of_its_items(tmp_path, tokenizer):
 
 @pytest.mark.parametrize("views", [("clean", "augmented"), ("augmented",)])
 def test_channels_last(tmp_path, views):
-    """Gradients that lie in memory in another order, also by view, give the same updates."""
+    """Gradients with another memory order, which may depend on the view, give the same updates."""
 
     def in_channels_last(items):
         batch = default_data_collator(items)

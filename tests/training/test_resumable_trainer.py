@@ -26,7 +26,7 @@ def whole(tmp_path_factory):
 
 @pytest.fixture
 def run(whole, tmp_path):
-    """A copy of the run's folder as it was after five updates, the last checkpoint of them half-written."""
+    """A copy of the run's folder after five updates, with an incomplete last checkpoint."""
     folder = shutil.copytree(whole.args.output_dir, tmp_path / "run")
     shutil.rmtree(folder / "checkpoint-6")
     path = folder / "checkpoint-5" / "optimizer.pt"
@@ -48,7 +48,7 @@ def test_the_last_whole_checkpoint_is_taken(run, whole, caplog, has_manifest):
     resumed.train(resume_from_checkpoint=True)
     assert f"{run}/checkpoint-5 is not complete and is skipped: optimizer.pt" in caplog.text
     assert_same_end(resumed, whole)
-    # Written again, the checkpoint is whole.
+    # Once rewritten, the checkpoint is complete.
     make(run).train(resume_from_checkpoint=str(run / "checkpoint-5"))
 
 
@@ -121,7 +121,7 @@ def test_a_run_that_was_moved_or_copied_ends_with_its_best_checkpoint(tmp_path, 
     whole = trainer("run")
     whole.train()
     (shutil.copytree if copied else shutil.move)(tmp_path / "run", tmp_path / "other")
-    if copied:  # what is in the folder that it came from is not its own any more
+    if copied:  # the original folder belongs to another run now
         shutil.rmtree(tmp_path / "run" / "checkpoint-2")
         shutil.copytree(tmp_path / "run" / "checkpoint-5", tmp_path / "run" / "checkpoint-2")
     resumed = trainer("other")
@@ -161,7 +161,7 @@ def test_an_ordinary_trainers_run_goes_on(tmp_path):
 
 
 def test_the_state_of_an_older_version(run, whole):
-    # The statistics since the last log stood with the alignment's state, and the sums of the loss nowhere.
+    # Older versions saved the statistics with the alignment's state, and did not save the sums of losses.
     checkpoint = run / "checkpoint-3"
     (checkpoint / MANIFEST_NAME).unlink()
     [state] = json.loads((checkpoint / PROCESS_STATES_NAME).read_text())
@@ -199,7 +199,7 @@ def test_the_best_checkpoint_stays_under_its_name(tmp_path, limit):
     assert first.state.best_model_checkpoint == f"{tmp_path}/checkpoint-2"
     state = json.loads((tmp_path / "checkpoint-2" / "trainer_state.json").read_text())
     assert state["best_model_checkpoint"] == f"{tmp_path}/checkpoint-2"
-    # With a limit of 1 the base class keeps the best alone when training ends.
+    # With a limit of 1, the base class only keeps the best when training ends.
     left = {"checkpoint-2"} if limit == 1 else {"checkpoint-2", "checkpoint-5"}
     assert {path.name for path in tmp_path.iterdir()} == left
 

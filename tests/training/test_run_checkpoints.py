@@ -58,7 +58,7 @@ def test_whole_and_not_yet_in_its_place(tmp_path):
     shutil.copytree(tmp_path / "checkpoint-2", checkpoints.unfinished / "checkpoint-4")
     write(checkpoints, 6)
     assert checkpoints.last_complete().name == "checkpoint-4"
-    # Where both are whole, the one in its place stays.
+    # If both are complete, the one in place stays.
     write(checkpoints, 2, value=1.0)
     shutil.copy(tmp_path / "checkpoint-2" / MANIFEST_NAME, checkpoints.unfinished / "checkpoint-2")
     before = (tmp_path / "checkpoint-2" / "model.safetensors").read_bytes()
@@ -90,7 +90,7 @@ def test_a_step_written_again_is_replaced(tmp_path):
     ],
 )
 def test_the_oldest_go_first(tmp_path, limit, keep, left):
-    # As where a run is resumed from before its last checkpoints: what is older is not what has fewer steps.
+    # As after resuming from an earlier checkpoint: fewer steps does not mean older.
     checkpoints = finish(tmp_path, 4, 9, 2, 3)
     checkpoints.remove_oldest(limit, [None, *(tmp_path / f"checkpoint-{step}" for step in keep)])
     assert checkpoints.all() == [tmp_path / f"checkpoint-{step}" for step in left]
@@ -170,7 +170,7 @@ def test_killed_while_one_is_deleted(tmp_path):
 
 @pytest.mark.parametrize("replaced", [False, True])
 def test_another_process_looks_for_the_last_one_while_it_is_finished(tmp_path, monkeypatch, replaced):
-    """As a run that begins in another folder from the last checkpoint of one that is going on."""
+    """As a run that starts from the last checkpoint of an active run in another folder."""
     checkpoints = finish(tmp_path, *[2] * replaced)
     write(checkpoints, 2, value=1.0)
     write_it, put_aside = run_checkpoints.write_manifest, checkpoints._put_aside
@@ -191,7 +191,7 @@ def test_a_file_that_goes_while_it_is_looked_at(tmp_path, monkeypatch):
     monkeypatch.setattr(type(place), "is_file", lambda path: True)
     monkeypatch.setattr(type(place), "is_dir", lambda path: True)
     assert RunCheckpoints(tmp_path).incomplete() == {place: ["model.safetensors is missing"]}
-    assert RunCheckpoints(tmp_path).last_complete() is None  # the folder aside is not there either
+    assert RunCheckpoints(tmp_path).last_complete() is None  # nor does the folder of unfinished ones exist
 
 
 def test_a_model_from_a_damaged_checkpoint_is_refused(tmp_path, caplog):
@@ -201,7 +201,7 @@ def test_a_model_from_a_damaged_checkpoint_is_refused(tmp_path, caplog):
     for name in ("config.json", "optimizer.pt"):
         (draft / name).write_text("{}")
     place = checkpoints.finish(2)
-    (place / "optimizer.pt").write_text("[]")  # of training
+    (place / "optimizer.pt").write_text("[]")  # only needed for training
     require_sound_model(place)
     assert not caplog.text
     (place / "config.json").write_text('{"n_samples": 3}')

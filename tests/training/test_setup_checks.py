@@ -19,7 +19,7 @@ from hf_gradalign.training.trainer import shares_gradient_storage
 def make_setup(
     optim="adamw_torch", kind=DistributedType.NO, fsdp_version=None, deepspeed=False, tp=1, cp=False, **arguments
 ):
-    """What `check_supported_setup` looks at in a trainer; set-ups that this machine could not even start."""
+    """The attributes of a trainer that `check_supported_setup` reads, for setups that cannot start on this machine."""
     plugin = None if fsdp_version is None else FullyShardedDataParallelPlugin(fsdp_version=fsdp_version)
     defaults = {"n_gpu": 0, "torch_compile": False, "enable_jit_checkpoint": False}
     return SimpleNamespace(
@@ -80,7 +80,7 @@ def process_group(tmp_path):
 
 
 def test_processes_that_would_train_apart_are_refused(tmp_path, process_group, monkeypatch):
-    # As torchrun on a machine without an accelerator, without --use_cpu.
+    # As with torchrun on a machine without an accelerator and without --use_cpu.
     monkeypatch.setattr(distributed, "get_world_size", lambda *args: 2)
     setup = make_setup()
     setup.args.parallel_mode = ParallelMode.NOT_PARALLEL

@@ -19,7 +19,7 @@ READS = ("item", "tolist", "numpy", "cpu", "__bool__", "__float__", "__int__", "
 
 @contextmanager
 def reads_by_package(monkeypatch):
-    """Counts what reads a tensor out on the host, by the package whose code asks for it."""
+    """Count reads of tensors on the host, by the package whose code causes them."""
     counts = Counter()
     with monkeypatch.context() as patch:
         for name in READS:
@@ -61,14 +61,14 @@ def test_a_step_reads_nothing_out(tmp_path, monkeypatch, method):
 
 
 def test_a_run_reads_out_at_logs_alone(tmp_path, monkeypatch):
-    monkeypatch.setattr(nonfinite, "_LAG", {})  # as on a GPU; on a CPU a look at each update costs no wait
+    monkeypatch.setattr(nonfinite, "_LAG", {})  # as on a GPU; reading a flag on a CPU is free
     trainer = make_trainer(tmp_path, align_gradients="pcgrad", max_steps=8, logging_steps=4)
     with reads_by_package(monkeypatch) as counts:
         trainer.train()
     assert len(trainer.state.log_history) == 3
-    # The means and, a copy that has arrived each, the flags of the four updates.
+    # The means, and the flags of four updates each, which have already been copied.
     assert counts["hf_gradalign"] == 2 + 2 * 4
-    assert counts["transformers"] > 2  # it looks at every loss, and logs
+    assert counts["transformers"] > 2  # it reads every loss, and logs
 
 
 def test_an_update_does_not_wait_for_a_device(tmp_path):
@@ -76,7 +76,7 @@ def test_an_update_does_not_wait_for_a_device(tmp_path):
         tmp_path, align_gradients="gradvac", alignment_scope="module", view_weights={"augmented": 0.5}
     )
     parameters = [nn.Parameter(torch.empty_like(p, device=DEVICE)) for p in trainer.model.parameters()]
-    trainer.parameter_groups.gramians(torch.zeros(len(parameters), 2, 2, device=DEVICE))  # copies the groups, once
+    trainer.parameter_groups.gramians(torch.zeros(len(parameters), 2, 2, device=DEVICE))  # copies the groups once
     with DeviceTransfers() as transfers:
         for _ in range(3):
             gradients = ViewGradients(parameters)

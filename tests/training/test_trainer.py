@@ -100,7 +100,7 @@ def test_resuming_another_method_says_so(tmp_path, caplog):
     assert "has no alignment_state.json" in messages[1]
 
 
-def test_a_second_training_starts_anew(tmp_path):
+def test_a_second_training_starts_over(tmp_path):
     trainer = make_trainer(tmp_path, align_gradients="gradvac")
     trainer.train()
     first = trainer.alignment_method.state_dict()

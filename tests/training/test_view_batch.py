@@ -33,7 +33,7 @@ def test_any_collator_and_any_mapping():
 
 
 def test_without_it_the_default_collator_fails():
-    # When this no longer fails, ViewBatchCollator has lost one of its reasons.
+    # If this no longer fails, ViewBatchCollator is less necessary.
     with pytest.raises(Exception, match="dict"):
         default_data_collator([{"clean": item(1.0)}])
 

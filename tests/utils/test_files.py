@@ -23,7 +23,7 @@ def test_old_or_new(tmp_path, monkeypatch):
     assert list(tmp_path.iterdir()) == [path]
 
 
-def test_a_folder_is_written_beside_and_then_in_its_place(tmp_path):
+def test_a_folder_is_written_to_a_draft_first(tmp_path):
     folder = tmp_path / "deep" / "model"
     with written_when_whole(folder) as draft:
         draft.mkdir()
@@ -53,7 +53,7 @@ def test_a_folder_is_written_beside_and_then_in_its_place(tmp_path):
     assert [path.name for path in folder.parent.iterdir()] == ["model"]
 
 
-def test_a_file_is_written_beside_and_then_in_its_place(tmp_path):
+def test_a_file_is_written_to_a_draft_first(tmp_path):
     path = tmp_path / "a.pth"
     for content in ("1", "2"):
         with written_when_whole(path) as draft:

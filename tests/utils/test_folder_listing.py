@@ -101,7 +101,7 @@ def test_a_link_as_the_folder(make, tmp_path):
     assert names(list_folder(tmp_path / "link").audio, tmp_path) == ["link/x.wav"]
 
 
-def test_a_folder_that_cannot_be_opened_is_told(make, monkeypatch, caplog):
+def test_a_folder_that_cannot_be_opened_is_reported(make, monkeypatch, caplog):
     folder = make("a/x.wav", "locked/y.wav")
     scandir = os.scandir
 

@@ -48,7 +48,7 @@ def test_it_is_around_our_own():
 def test_what_is_not_finite_leaves_a_group_alone():
     gramians = random_gramians(4, 2, 2)
     broken = gramians.clone()
-    broken[0, 0] = torch.nan  # of the first group the first weights are those of the second update
+    broken[0, 0] = torch.nan  # the first weights of the first group are those of the second update
     broken[2, 1] = math.inf
     method = get_method("crmogm(pcgrad)", alpha=0.5)
     given = torch.stack([method(update) for update in broken])

@@ -18,7 +18,7 @@ from hf_gradalign.alignment.methods.torchjd import TORCHJD_SPECS
 
 OURS = ["none", "pcgrad", "gradvac", "cagrad"]
 NAMES = [name for name in available_methods() if name not in OURS]
-# As the classes of TorchJD are made for the defaults here.
+# TorchJD's classes with the defaults of this package.
 THEIRS = {"aligned_mtl": {"scale_mode": "rmse"}, "fairgrad": {"alpha": 2.0}, "krum": {"n_byzantine": 0}}
 CONFLICT = torch.tensor([[1.0, -0.3, 0.2], [-0.3, 2.0, -0.9], [0.2, -0.9, 1.5]], dtype=torch.float64)
 
@@ -32,7 +32,7 @@ def fewest_views(name):
 
 
 def test_every_gramian_weighting_of_torchjd_has_a_name():
-    # A Gramian weighting is one whose forward takes a PSDMatrix.
+    # The forward of a Gramian weighting takes a PSDMatrix.
     found = set()
     for name, member in vars(aggregation).items():
         if inspect.isclass(member) and name.endswith("Weighting") and not inspect.isabstract(member):
@@ -66,14 +66,14 @@ def test_weights_are_torchjds(name):
 @pytest.mark.parametrize("name", NAMES)
 @pytest.mark.parametrize("length", [1e-6, 1.0, 1e5])
 def test_scale_is_that_of_the_mean(name, length):
-    """Orthogonal gradients of one length, and one gradient seen by all views."""
+    """Orthogonal gradients of equal length, and the same gradient in all views."""
     views = fewest_views(name)
     orthogonal = length**2 * torch.eye(views, dtype=torch.float64)
     weights = get_method(name)(orthogonal)
     if name == "krum":
         assert sorted(weights.tolist()) == [0, 0, 1]
     elif name == "pcd":
-        # As long as the first view's gradient, of which the second is to have 2 %; its eps is absolute.
+        # As long as the first view's gradient, with 2 % of the second; its eps is absolute.
         assert float(weights @ orthogonal @ weights) == pytest.approx(length**2)
     else:
         assert weights.tolist() == pytest.approx([1 / views] * views)
@@ -103,7 +103,7 @@ def test_two_similar_views_make_no_vanishing_update():
 def test_no_view_is_harmed(name):
     rows = torch.tensor([[1.0, 0.0, 0.2], [-2.0, 1.0, 0.0], [0.5, 0.5, 1.0]], dtype=torch.float64)
     gramian = rows @ rows.T
-    assert (gramian.sum(0) / 3).min() < -0.05  # as the mean harms the first
+    assert (gramian.sum(0) / 3).min() < -0.05  # because the mean harms the first
     gains = gramian @ get_method(name)(gramian)
     assert gains.min() > -1e-3
     if name == "imtlg":
@@ -129,7 +129,7 @@ def test_state_of_groups_goes_through_json_to_the_bit(name):
     torch.manual_seed(1)
     rows = torch.randn(6, 2, 3, 5) * torch.tensor([1.0, 1e-4])[:, None, None]
     gramians = rows @ rows.mT
-    gramians[:4, 1, 0, 0] = torch.nan  # the second group has seen nothing when the state is saved
+    gramians[:4, 1, 0, 0] = torch.nan  # the second group has no state when it is saved
     whole, before = get_method(name), get_method(name)
     for gramian in gramians[:3]:
         assert torch.equal(whole(gramian), before(gramian))
@@ -173,7 +173,7 @@ def test_one_transfer_for_all_groups(monkeypatch):
 
 
 def test_eigenvalues_below_the_precision_are_zero():
-    """Three views of which one is the sum of the others, as far as float32 can tell."""
+    """Three views, one of which is the sum of the others up to float32 precision."""
     rows = torch.tensor([[1.0, 0.3], [0.2, 1.0], [1.2, 1.3]])
     noisy = rows @ rows.T + 1e-7 * torch.tensor([[1.0, 0, 0], [0, 1, 0], [0, 0, 1]])
     assert get_method("aligned_mtl")(noisy).abs().max() < 1
@@ -207,7 +207,7 @@ def test_errors_of_the_quadratic_solver_give_the_mean(monkeypatch, caplog):
     monkeypatch.setattr("torchjd._linalg._dual_cone.solve_qp", fail)
     assert method(CONFLICT).tolist() == pytest.approx([1 / 3] * 3)
     assert "not positive definite" in caplog.text
-    # And for real: without regularisation a singular Gramian has no answer.
+    # A real failure: without regularization, a singular Gramian has no solution.
     monkeypatch.undo()
     singular = torch.tensor([[1.0, -1.0], [-1.0, 1.0]])
     assert torch.isfinite(get_method("upgrad", reg_eps=0.0)(singular)).all()
@@ -290,7 +290,7 @@ def test_options_reach_torchjd():
         ("pcd", {"tau": 3}, r"Attribute `tau` must be in \[0, 1\]. Found tau=3"),
     ],
 )
-def test_wrong_options_are_told(name, options, message):
+def test_wrong_options_are_reported(name, options, message):
     with pytest.raises(ValueError, match=message):
         get_method(name, **options)
 
@@ -307,7 +307,7 @@ def test_wrong_options_are_told(name, options, message):
         ("pcd", {"tau": [0.1, 0.1]}, "'pcd' does not support 2 views with .*one value per secondary objective"),
     ],
 )
-def test_wrong_numbers_of_views_are_told(name, options, message):
+def test_wrong_numbers_of_views_are_reported(name, options, message):
     for method in (get_method(name, **options), get_method(f"crmogm({name})", **options)):
         with pytest.raises(ValueError, match=message):
             method(torch.eye(2))
@@ -339,7 +339,7 @@ def test_without_the_package_the_others_are_there():
         get_method("typo")
 
 
-def test_missing_solver_is_told(monkeypatch):
+def test_missing_solver_is_reported(monkeypatch):
     monkeypatch.setitem(sys.modules, "qpsolvers", None)
     monkeypatch.setitem(sys.modules, "quadprog", None)
     assert "upgrad" not in available_methods()

@@ -19,7 +19,7 @@ def test_draws_files_that_can_be_opened(tmp_path):
     assert paths == [tmp_path / "figures" / name for name in names]
     for path in paths:
         if path.suffix == ".png":
-            assert imread(path)[..., :3].std() > 0.05  # something is on it
+            assert imread(path)[..., :3].std() > 0.05  # it is not empty
         else:
             text = " ".join(ElementTree.parse(path).getroot().itertext())
             assert ("classifier" if "module" in path.name else "cosine of the gradients of clean and augmented") in text
@@ -87,8 +87,8 @@ def test_the_heat_map_shows_the_records_cosines():
     values = mesh.get_array()
     assert values.shape == (3, 6)
     assert values[:, 0].tolist() == [0.0, 0.1, 0.2]
-    assert values[:, 2].tolist() == [None, -0.5, 1.0]  # masked: grey
-    assert mesh.get_clim() == (-1, 1)  # centred on 0
+    assert values[:, 2].tolist() == [None, -0.5, 1.0]  # masked: gray
+    assert mesh.get_clim() == (-1, 1)  # centered on 0
     assert [label.get_text() for label in axis.get_yticklabels()] == MODULES
     assert axis.get_ylim() == (2.5, -0.5)  # the first layer on top
     assert mesh.get_coordinates()[0, :, 0].tolist() == [0.5, 1.5, 2.5, 3.5, 4.5, 5.5, 6.5]

@@ -36,7 +36,7 @@ def test_every_pair_of_three_views():
 
 
 def test_modules_that_come_later_keep_their_place():
-    # Layers are dropped at random, and a resumed run may begin to record modules.
+    # Layers are dropped at random, and a resumed run may start to record modules.
     rows = [
         make_rows(1)[0],
         *make_rows(1, modules=["in", "layers.1", "layers.10", "out"]),

@@ -48,7 +48,7 @@ def test_a_half_written_line_is_dropped(tmp_path):
     whole = path.read_bytes()
     for cut in (1, 20, len(json.dumps(row(3)))):
         path.write_bytes(whole[:-cut])
-        # The last is whole but for its end of line: to be read, but nothing could be appended.
+        # The last line only lacks its end: it can be read, but nothing can be appended.
         assert steps(path) == ([1, 2, 3] if cut == 1 else [1, 2])
         record = ConflictRecord(tmp_path)
         assert record.begin(3) == 2
@@ -66,7 +66,7 @@ def test_a_line_that_is_no_row_is_dropped_with_those_behind_it(tmp_path, line):
 
 
 def test_what_a_crash_left_behind(tmp_path):
-    # Killed while the Parquet record was made, or before the other was removed: the other is whole.
+    # Killed while the Parquet record was written, or before the other was removed: the other is complete.
     path = write(tmp_path, 3)
     (tmp_path / "conflicts.parquet").write_bytes(b"PAR1 half")
     assert find_conflict_record(tmp_path) == path
@@ -85,7 +85,7 @@ def test_another_runs_record_is_gone_on_with(tmp_path):
     assert ConflictRecord(tmp_path / "later").begin(4, tmp_path / "earlier") == 4
     assert steps(tmp_path / "later" / "conflicts.jsonl") == [1, 2, 3, 4]
     assert steps(earlier) == [1, 2, 3, 4, 5, 6]
-    # A record of its own comes first.
+    # Its own record has priority.
     assert ConflictRecord(tmp_path / "later").begin(3, tmp_path / "earlier") == 3
 
 
@@ -129,7 +129,7 @@ def test_other_files_are_told_from_records(tmp_path, name, content, message):
     assert message in str(raised.value)
 
 
-def test_a_record_broken_in_the_middle_is_told(tmp_path):
+def test_a_record_broken_in_the_middle_is_reported(tmp_path):
     path = write(tmp_path, 3)
     lines = path.read_text().splitlines(keepends=True)
     path.write_text(lines[0] + "{half\n" + lines[2])

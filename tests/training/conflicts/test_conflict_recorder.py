@@ -25,7 +25,7 @@ RECORD = {"conflict_record": "jsonl", "conflict_record_modules": True}
 
 
 class WatchedTrainer(GradientAlignmentTrainer):
-    """Takes each view's gradient by itself, by plain autograd on a copy of the model."""
+    """Computes each view's gradient separately, with plain autograd on a copy of the model."""
 
     def __init__(self, *args, **kwargs):
         super().__init__(*args, **kwargs)
@@ -111,7 +111,7 @@ def test_says_what_the_log_says(tmp_path, scope):
         assert float(row["conflict"]) == log["conflict_rate"]
         assert row["epoch"] == log["epoch"]
     assert compared == 8 * 8
-    assert all(type(value) in (float, int) for log in logged for value in log.values())  # what trackers take
+    assert all(type(value) in (float, int) for log in logged for value in log.values())  # as trackers require
 
 
 def test_off_by_default(tmp_path):
@@ -145,7 +145,7 @@ def test_only_the_losses_are_averaged_over_processes_once_a_transfer(tmp_path, m
 
 
 class Beside:
-    """An object with some attributes of its own, and all others of another."""
+    """An object with some attributes, and all others from another object."""
 
     def __init__(self, other, **own):
         self.__dict__.update(own, _other=other)
@@ -188,7 +188,7 @@ def test_held_on_the_device_for_a_bounded_number_of_updates(tmp_path, monkeypatc
 
 
 def test_an_update_makes_the_host_wait_for_no_device(tmp_path):
-    # Nothing can be read out of a tensor on the meta device.
+    # Tensors on the meta device cannot be read.
     trainer = make_trainer(tmp_path, **RECORD)
     recorder, args = trainer.conflict_recorder, trainer.args
     state = TrainerState(global_step=0, epoch=0.0)
@@ -209,7 +209,7 @@ def test_an_update_makes_the_host_wait_for_no_device(tmp_path):
 
 
 class Killed(TrainerCallback):
-    """Ends the run after an update, without its end's formalities."""
+    """Ends the run after an update, without `on_train_end`."""
 
     def __init__(self, step):
         self.step = step
@@ -245,7 +245,7 @@ def test_a_killed_run_is_resumed_as_if_never_interrupted(tmp_path, file_format, 
 
 
 def test_rows_are_written_before_their_checkpoint(tmp_path, monkeypatch):
-    # Killed when a checkpoint has all it needs to be resumed from, before any callback hears of it.
+    # Killed when a checkpoint can be resumed from, before any callback is called.
     trainer = make_trainer(tmp_path, save_strategy="steps", save_steps=4, **RECORD)
 
     def save_state(path):
@@ -258,7 +258,7 @@ def test_rows_are_written_before_their_checkpoint(tmp_path, monkeypatch):
 
 
 def test_a_checkpoint_of_weights_alone_has_its_rows_too(tmp_path, monkeypatch):
-    monkeypatch.setattr(ConflictRecorder, "rescue", lambda self: None)  # a kill leaves no time for it
+    monkeypatch.setattr(ConflictRecorder, "rescue", lambda self: None)  # a killed process cannot do this
     options = {"save_strategy": "steps", "save_steps": 4, "save_only_model": True, **RECORD}
     with pytest.raises(KeyboardInterrupt):
         make_trainer(tmp_path, **options, callbacks=[Killed(6)]).train()
@@ -283,7 +283,7 @@ def test_says_what_is_missing_after_a_resume(tmp_path, monkeypatch):
     assert [row["step"] for row in rows_of(tmp_path)] == [5, 6, 7, 8]
 
 
-def test_a_second_training_starts_anew(tmp_path):
+def test_a_second_training_starts_over(tmp_path):
     trainer = make_trainer(tmp_path, **RECORD)
     trainer.train()
     trainer.add_callback(Killed(5))
@@ -401,6 +401,6 @@ def test_command_line(words, record):
         ({"conflict_record_modules": True}, "--conflict_record_modules adds to the conflict record: also"),
     ],
 )
-def test_mistakes_are_told(tmp_path, options, message):
+def test_errors(tmp_path, options, message):
     with pytest.raises(ValueError, match=message):
         make_arguments(tmp_path, **options)
