@@ -53,7 +53,9 @@ def files_of(folder, *, audio):
     return names - set(OTHERS) if audio else names & set(OTHERS)
 
 
-LEFT_OUT = r"Left out: 3 hidden files or folders, 3 files that are not audio \(1 \.jpg, 1 \.txt, 1 without an extension\)"
+LEFT_OUT = (
+    r"Left out: 3 hidden files or folders, 3 files that are not audio \(1 \.jpg, 1 \.txt, 1 without an extension\)"
+)
 
 
 def sorted_kinds(text):
