@@ -1,11 +1,14 @@
 """The work of one trial's process: train, score, and write the result."""
 
 import contextlib
+import json
 import os
 import shutil
 import signal
+import statistics
 import sys
 import threading
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from multiprocessing.connection import Connection
@@ -15,7 +18,7 @@ from typing import Any, NoReturn
 
 import numpy as np
 from datasets import Dataset
-from transformers import TrainerState
+from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 from transformers.trainer import TRAINER_STATE_NAME
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 from transformers.utils import logging
@@ -27,12 +30,13 @@ from hf_gradalign.metrics import METRICS
 from hf_gradalign.scoring import SpoofScorer, read_score_file, score_corpus
 from hf_gradalign.study.definition import EvaluationSet, StudyError, expand_variables
 from hf_gradalign.study.epoch_rows import epoch_rows
-from hf_gradalign.study.resources_callback import ResourcesCallback
 from hf_gradalign.study.table_files import require_same_clips, write_clips
 from hf_gradalign.study.trial_folder import TrialFolder, read_json
 from hf_gradalign.training.callbacks import BEST_CHECKPOINTS_DIR
 from hf_gradalign.utils.file_locks import hold_lock
+from hf_gradalign.utils.files import write_text_atomically
 from hf_gradalign.utils.hub_waits import limit_hub_waits
+from hf_gradalign.utils.memory import peak_memory
 from hf_gradalign.utils.third_party import hide_library_bars
 
 logger = logging.get_logger(__name__)
@@ -40,6 +44,8 @@ logger = logging.get_logger(__name__)
 TABLE_METRICS = ("eer", "min_dcf", "cllr", "roc_auc")
 INTERRUPTED = 130
 _RESOURCES_NAME = "resources.json"
+_REPORT_EVERY = 1.0  # seconds
+_MAX_DURATIONS = 10_000  # a median needs no more
 
 
 def run_trial(
@@ -148,6 +154,47 @@ def _describe(results: Mapping[str, Any], state: TrainerState) -> dict[str, Any]
         "n_nonfinite_updates": results["train_nonfinite_updates"],
         "versions": results["versions"],
     }
+
+
+class ResourcesCallback(TrainerCallback):
+    """Times the updates of a run, reports its progress, and writes the time and memory when training ends.
+
+    The time of an update is from its first micro-batch to the end of the optimizer step, without the wait for the
+    loader. The callback does not synchronize with an accelerator, so single durations mean little there, but their
+    median is fair. For a resumed run, the figures are those of its last start.
+
+    Args:
+        file: Gets `seconds_per_update` (median without the first update) and `peak_memory_mib` (of the accelerator,
+            or else of the whole process) as JSON.
+        on_progress: Called with the fraction of updates that are done, at most once per second.
+    """
+
+    def __init__(self, file: str | Path, on_progress: Callable[[float], None] | None = None) -> None:
+        self._file = Path(file)
+        self._on_progress = on_progress
+        self._seconds: list[float] = []
+        self._reported = self._started = 0.0
+
+    def on_step_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        self._started = time.perf_counter()
+
+    def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+        now = time.perf_counter()
+        if len(self._seconds) < _MAX_DURATIONS:
+            self._seconds.append(now - self._started)
+        if self._on_progress is not None and now - self._reported > _REPORT_EVERY and state.max_steps > 0:
+            self._reported = now
+            self._on_progress(state.global_step / state.max_steps)
+
+    def on_train_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        if len(self._seconds) > 1 or not self._file.is_file():
+            median = statistics.median(self._seconds[1:]) if len(self._seconds) > 1 else None
+            content = {"seconds_per_update": median, "peak_memory_mib": peak_memory(args.device)}
+            write_text_atomically(self._file, json.dumps(content) + "\n")
 
 
 def main(

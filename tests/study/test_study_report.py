@@ -62,11 +62,11 @@ def test_tables_say_what_the_results_say(finished_study):
     assert next(r for r in tables.eer if r["epochs"] == 4)["against"] == "dual path, 2 epochs"
 
 
-def test_a_report_is_made_of_the_tables_alone_and_always_the_same(finished_study, tmp_path_factory):
+def test_a_report_needs_only_the_tables_and_is_deterministic(finished_study, tmp_path_factory):
     pytest.importorskip("matplotlib")
     first, second = tmp_path_factory.mktemp("first"), tmp_path_factory.mktemp("second")
-    for place in (first, second):
-        write_report(finished_study, place, QUICK, ["svg"])
+    for folder in (first, second):
+        write_report(finished_study, folder, QUICK, ["svg"])
     names = sorted(str(path.relative_to(first)) for path in first.rglob("*") if path.is_file())
     assert "report.md" in names
     assert {"eer.csv", "by_system.csv", "training.csv", "epochs.csv", "modules.csv"} <= set(names)

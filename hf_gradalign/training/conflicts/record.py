@@ -126,10 +126,14 @@ class ConflictHistory:
         pairs: All pairs of views; empty for a single view.
         steps: Shape (S,), step numbers of the updates.
         epochs: Shape (S,), epoch of each update, counted from 1.
+        losses: For each view, shape (S,).
+        norms: For each view, shape (S,), norms of the gradients.
+        conflicts: Shape (S,), 1 if any two views conflicted and 0 if none did.
         cosines: For each pair, shape (S,), in [-1, 1].
         norm_ratios: For each pair (a, b), shape (S,), |g_b| / |g_a|.
         modules: Names of the M recorded modules, in the model's order; empty if none were recorded.
         module_cosines: For each pair, shape (S, M).
+        module_norms: For each view, shape (S, M).
     """
 
     def __init__(self, rows: Iterable[dict[str, Any]]) -> None:
@@ -148,26 +152,33 @@ class ConflictHistory:
                 known[names] = names
                 _merge(self.modules, names)
             for name, value in row.items():
-                if name.startswith(("cosine_", "norm_ratio_")):
+                if name.startswith(("cosine_", "norm_ratio_", "loss_", "grad_norm_")) or name == "conflict":
                     values_of.setdefault(name, {})[position] = value
-                elif name.startswith("module_cosine_") and names:
+                elif name.startswith(("module_cosine_", "module_grad_norm_")) and names:
                     by_module.setdefault(name, []).append((position, known[names], np.array(value, dtype=float)))
         self.views = list(views)
         self.pairs: list[Pair] = list(combinations(self.views, 2))
         self.steps = np.array(steps, dtype=int)
         self.epochs = np.array(epochs, dtype=int)
-        self.cosines = {(a, b): _column(values_of.get(f"cosine_{a}_{b}", {}), len(steps)) for a, b in self.pairs}
-        self.norm_ratios = {
-            (a, b): _column(values_of.get(f"norm_ratio_{b}_{a}", {}), len(steps)) for a, b in self.pairs
-        }
-        self.module_cosines: dict[Pair, Floats] = {}
         index_of = {name: index for index, name in enumerate(self.modules)}
         columns = {names: [index_of[name] for name in names] for names in known}
-        for a, b in self.pairs:
-            matrix = np.full((len(steps), len(self.modules)), np.nan)
-            for position, names, values in by_module.get(f"module_cosine_{a}_{b}", []):
-                matrix[position, columns[names]] = values
-            self.module_cosines[a, b] = matrix
+
+        def column(name: str) -> Floats:
+            return _column(values_of.get(name, {}), len(steps))
+
+        def matrix(name: str) -> Floats:
+            values_by_module = np.full((len(steps), len(self.modules)), np.nan)
+            for position, names, values in by_module.get(name, []):
+                values_by_module[position, columns[names]] = values
+            return values_by_module
+
+        self.losses = {view: column(f"loss_{view}") for view in self.views}
+        self.norms = {view: column(f"grad_norm_{view}") for view in self.views}
+        self.conflicts = column("conflict")
+        self.cosines = {(a, b): column(f"cosine_{a}_{b}") for a, b in self.pairs}
+        self.norm_ratios = {(a, b): column(f"norm_ratio_{b}_{a}") for a, b in self.pairs}
+        self.module_cosines = {(a, b): matrix(f"module_cosine_{a}_{b}") for a, b in self.pairs}
+        self.module_norms = {view: matrix(f"module_grad_norm_{view}") for view in self.views}
 
     @classmethod
     def read(cls, source: str | Path) -> "ConflictHistory":
