@@ -89,16 +89,16 @@ def _refuse_edit(data: Data) -> None:
         if movie != b"moov":
             continue
         scale = _time_scale(data, _inner(data, start, stop, b"mvhd"))
-        for name, *track in boxes(data, start, stop):
-            handler = _inner(data, *track, b"mdia", b"hdlr")
+        for name, begin, end in boxes(data, start, stop):
+            handler = _inner(data, begin, end, b"mdia", b"hdlr")
             if name != b"trak" or handler is None or data[handler[0] + 8 : handler[0] + 12] != b"soun":
                 continue
-            media = _media_seconds(data, *track)
-            edits = _edits(data, _inner(data, *track, b"edts", b"elst"))
+            media = _media_seconds(data, begin, end)
+            edits = _edits(data, _inner(data, begin, end, b"edts", b"elst"))
             if not edits or not all(duration for duration, _ in edits):  # a duration of 0 means to the end
                 return
             kept = sum(Fraction(duration, scale) for duration, _ in edits)
-            first = Fraction(edits[0][1], _time_scale(data, _inner(data, *track, b"mdia", b"mdhd")))
+            first = Fraction(edits[0][1], _time_scale(data, _inner(data, begin, end, b"mdia", b"mdhd")))
             left_out = float(media - first - kept)
             tolerance = max(_LEFT_OUT_SECONDS, _LEFT_OUT_SHARE * media)
             if first > tolerance and left_out < -tolerance:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import mmap
 import os
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from contextlib import closing, contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import lru_cache
@@ -90,7 +90,7 @@ def read_sound(source: str | Path | bytes, bounds: Bounds | None = None, bounds_
 
 
 @contextmanager
-def open_sound(source: str | Path | bytes) -> Iterator[SoundReader]:
+def open_sound(source: str | Path | bytes) -> Generator[SoundReader]:
     """Open a file to read it block by block, or only a window of it.
 
     Raises:
@@ -144,7 +144,7 @@ def _measured(measure: Callable[[Data], Any], path: str, size: int, modified: in
 
 
 @contextmanager
-def opened_file(path: str | Path) -> Iterator[File]:
+def opened_file(path: str | Path) -> Generator[File]:
     """Map a file's bytes into memory."""
     with open(path, "rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
         status = os.fstat(file.fileno())

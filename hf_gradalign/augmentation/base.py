@@ -3,7 +3,7 @@
 import math
 import numbers
 from abc import abstractmethod
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
 from typing import Any
 
@@ -124,7 +124,7 @@ def check_samples(transform: str, samples: NDArray[Any]) -> None:
 
 
 @contextmanager
-def single_thread() -> Iterator[None]:
+def single_thread() -> Generator[None]:
     """Make torch compute in one thread inside the block.
 
     Faster for small work, gives the same bits on every machine, and works in forked processes, where OpenMP would wait

@@ -6,6 +6,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
+from importlib import import_module
 from importlib.util import find_spec
 from math import gcd
 from typing import Any, Literal
@@ -103,7 +104,7 @@ class SoundfileCodec(LossyCodec):
             bitrate_mode=self.bitrate_mode,
         )
         file.seek(0)
-        decoded, _ = soundfile.read(file, dtype="float64")
+        decoded = np.asarray(soundfile.read(file, dtype="float64")[0], np.float64)
         return decoded[self.delay :] if len(decoded) > len(samples) else decoded
 
 
@@ -143,8 +144,7 @@ class G722Codec(LossyCodec):
 
     def code(self, samples: NDArray[np.float64], rate: int, setting: float | None) -> NDArray[np.float64]:
         """Encode and decode; see `LossyCodec.code`."""
-        from G722 import G722
-
+        G722 = import_module("G722").G722  # optional, and has no stubs
         delay = 22  # of the two filter banks
         padded = np.pad(samples, (0, delay + len(samples) % 2))  # a byte holds two samples
         kbits = int(1000 * (setting or self.choices[-1]))

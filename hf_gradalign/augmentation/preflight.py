@@ -2,7 +2,7 @@
 
 import inspect
 import io
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from contextlib import contextmanager, redirect_stderr
 from typing import Any
 
@@ -93,7 +93,7 @@ def _try(transform: Any, settings: dict[str, Any], noise: NDArray[np.float32], s
 
 
 @contextmanager
-def _certain(transform: Any, settings: dict[str, Any]) -> Iterator[None]:
+def _certain(transform: Any, settings: dict[str, Any]) -> Generator[None]:
     """Set a transform's probability to 1, and restore the transform afterwards."""
     if not isinstance(transform, BaseCompose | BaseWaveformTransform):
         yield
@@ -120,7 +120,7 @@ def _recordings(transform: Any) -> list[str]:
 
 
 @contextmanager
-def _named(where: str) -> Iterator[None]:
+def _named(where: str) -> Generator[None]:
     """Add to errors which transform failed, and what to install if a package is missing."""
     try:
         yield

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from dataclasses import dataclass
-from typing import Any, Literal, get_args
+from typing import Any, Literal, TypeGuard, get_args
 
 import torch
 from datasets import Dataset, Features, Value
@@ -158,11 +158,10 @@ class OutOfRangeClips:
 
     def add(self, name: str, peak: float | None) -> None:
         """Count a clip if this peak is out of range. None stands for files that are always in range."""
-        if not is_out_of_range(peak):
-            return
-        self.n_clips += 1
-        if peak > self.peak:
-            self.peak, self.loudest = peak, name
+        if is_out_of_range(peak):
+            self.n_clips += 1
+            if peak > self.peak:
+                self.peak, self.loudest = peak, name
 
     def note(self, total: int) -> str | None:
         """A message on these clips among `total` clips; None if there are none."""
@@ -175,7 +174,7 @@ class OutOfRangeClips:
         )
 
 
-def is_out_of_range(peak: float | None) -> bool:
+def is_out_of_range(peak: float | None) -> TypeGuard[float]:
     """Whether a clip with this largest absolute value is out of range. None stands for files that never are."""
     return peak is not None and peak > _HIGHEST_PEAK
 

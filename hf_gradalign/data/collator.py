@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -44,8 +44,9 @@ class _ClipCollator:
 
     def __init__(self, feature_extractor: SequenceFeatureExtractor) -> None:
         self.feature_extractor = feature_extractor
+        self._extract = _as_function(feature_extractor)
         # Some extractors always pad (to 30 s, for example), and some do not have the argument.
-        padding = inspect.signature(feature_extractor.__call__).parameters.get("padding")
+        padding = inspect.signature(self._extract).parameters.get("padding")
         self._pads_on_request = padding is not None and padding.default is False
 
     def __call__(self, items: Sequence[Mapping[str, Any]]) -> ModelInputs:
@@ -54,7 +55,7 @@ class _ClipCollator:
         clips = [item["input_values"] for item in items]
         lengths_differ = len({len(clip) for clip in clips}) > 1
         padding = {"padding": True} if lengths_differ and self._pads_on_request else {}
-        features = self.feature_extractor(
+        features = self._extract(
             clips, sampling_rate=self.feature_extractor.sampling_rate, return_tensors="pt", **padding
         )
         inputs = dict(features)
@@ -63,6 +64,11 @@ class _ClipCollator:
             del inputs["attention_mask"]
         inputs["labels"] = torch.tensor([item["labels"] for item in items], dtype=torch.int64)
         return inputs
+
+
+def _as_function(feature_extractor: SequenceFeatureExtractor) -> Callable[..., Mapping[str, Any]]:
+    # The base class has no __call__, but all of its subclasses do.
+    return cast("Callable[..., Mapping[str, Any]]", feature_extractor)
 
 
 def _collate_deferred(items: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
@@ -115,7 +121,8 @@ class DeferredAugmentation:
         self._normalizes = bool(getattr(feature_extractor, "do_normalize", False))
         self._mask_type: torch.dtype | None = None
         clip = np.random.default_rng(0).uniform(-0.5, 0.7, _PROBE_SAMPLES).astype(np.float32)
-        expected = dict(feature_extractor([clip], sampling_rate=feature_extractor.sampling_rate, return_tensors="pt"))
+        extract = _as_function(feature_extractor)
+        expected = dict(extract([clip], sampling_rate=feature_extractor.sampling_rate, return_tensors="pt"))
         mask = expected.get("attention_mask")
         if mask is not None and getattr(feature_extractor, "return_attention_mask", False):
             self._mask_type = mask.dtype

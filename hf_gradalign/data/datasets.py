@@ -299,7 +299,8 @@ class StreamedViewDataset(TorchIterableDataset):
         self._stream = stream
         self._shuffle_buffer_size = shuffle_buffer_size
         self._seed = seed
-        self._process = {"rank": process_index, "world_size": n_processes}
+        self._process_index = process_index
+        self._n_processes = n_processes
         self._blank_batches = 0
         self._batch_size = 1
 
@@ -353,7 +354,7 @@ class StreamedViewDataset(TorchIterableDataset):
         if self._shuffle_buffer_size:
             seed = int(np.random.SeedSequence([self._seed, epoch]).generate_state(1)[0])
             stream = stream.shuffle(seed=seed, buffer_size=self._shuffle_buffer_size)
-        return split_dataset_by_node(stream, **self._process)
+        return split_dataset_by_node(stream, rank=self._process_index, world_size=self._n_processes)
 
     def _item(self, current: _Keyed, epoch: int, recent: deque[_Keyed]) -> dict[str, ModelItem] | None:
         """The views of a row, or else of the latest one in `recent` that can be decoded; None without any."""

@@ -6,7 +6,7 @@ those of FFmpeg's libraries in PyAV's wheels (M4A, MP4, WebM, Matroska, AAC, AMR
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Generator, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -150,7 +150,7 @@ class ClipStream:
 
 
 @contextmanager
-def open_clip(audio: Audio | None, sampling_rate: int | None, *, name: str | None = None) -> Iterator[ClipStream]:
+def open_clip(audio: Audio | None, sampling_rate: int | None, *, name: str | None = None) -> Generator[ClipStream]:
     """Open a clip to decode it block by block, which needs little memory for recordings of hours.
 
     Args:

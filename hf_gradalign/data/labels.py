@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
+from typing import Literal, overload
 
 from hf_gradalign.data.request import CorpusError
 from hf_gradalign.labels import LABEL_NAMES, Label, canonical_label, normalize_label
@@ -33,13 +34,33 @@ def is_no_label(name: Label | None, label_map: Mapping[str, str] | None = None) 
     return key in _NO_LABEL and key not in map(normalize_label, label_map or ())
 
 
+@overload
+def map_labels(
+    labels: Iterable[Label | None],
+    *,
+    names: Sequence[str] | None = None,
+    label_map: Mapping[str, str] | None = None,
+    allow_missing: Literal[False] = False,
+) -> list[int]: ...
+
+
+@overload
+def map_labels(
+    labels: Iterable[Label | None],
+    *,
+    names: Sequence[str] | None = None,
+    label_map: Mapping[str, str] | None = None,
+    allow_missing: bool,
+) -> list[int | None]: ...
+
+
 def map_labels(
     labels: Iterable[Label | None],
     *,
     names: Sequence[str] | None = None,
     label_map: Mapping[str, str] | None = None,
     allow_missing: bool = False,
-) -> list[int | None]:
+) -> list[int] | list[int | None]:
     """Map a corpus' labels to 0 (spoof) and 1 (bonafide), by name.
 
     Args:
@@ -63,7 +84,11 @@ def map_labels(
     values = dict(zip(texts, labels, strict=True))
     counts = Counter(texts)
     missing = [text for text in counts if is_no_label(values[text], label_map)]
-    known = {text: canonical_label(values[text], label_map) for text in counts if text not in missing}
+    known = {
+        text: canonical_label(value, label_map)
+        for text, value in values.items()
+        if value is not None and text not in missing
+    }
     if None in known.values():
         raise CorpusError(
             "Cannot tell which labels mean spoof and which bonafide. Found: "

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import cast
 
 import numpy as np
 import pyarrow.compute as pc
@@ -140,7 +141,8 @@ def load_requested(spec: CorpusSpec, request: CorpusRequest) -> dict[str, Datase
     """Load the requested splits with the standard columns. See `load_corpus`."""
     if spec.layout is not None:
         return read_official_layout(spec, request)
-    chosen = choose_splits(read_source(spec, request), request, spec.display_name)
+    source = cast("Mapping[str, Dataset]", read_source(spec, request))  # not streamed
+    chosen = choose_splits(source, request, spec.display_name)
     if request.subset is not None and not spec.is_arena:
         raise CorpusError(f"{spec.display_name} has no subsets.")
     missing = MissingAudio(spec.display_name, request.on_missing_audio)

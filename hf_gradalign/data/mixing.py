@@ -219,7 +219,8 @@ class CorpusOptions:
         """
         of_all: list[str] = []
         of_one: dict[Corpus, str] = {}
-        for word in [words] if isinstance(words, str) else words or ():
+        words = [words] if isinstance(words, str) else words or ()
+        for word in words:
             corpora, value = self._read(option, word)
             if corpora is None or len(corpora) != 1 or len(self._specs) == 1:
                 of_all.append(value)

@@ -28,7 +28,7 @@ _MAX_ROWS = 5
 _BY_FILES = "name clips by their files with --id_column_name none"
 
 
-def ids_as_text(column: pa.ChunkedArray, feature: FeatureType, shown: str) -> pa.Array:
+def ids_as_text(column: pa.ChunkedArray, feature: FeatureType | None, shown: str) -> pa.Array:
     """Convert a column of ids to strings: stripped, in one Unicode form, null for empty ids.
 
     Args:

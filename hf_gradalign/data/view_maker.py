@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import random
 import zlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any, Literal, get_args
+from typing import Any, Literal, cast, get_args
 
 import numpy as np
 import torch
+from audiomentations import Compose
 
+from hf_gradalign.augmentation.rawboost import RawBoost
 from hf_gradalign.augmentation.rawboost.transform import deferrable, draw_deferred
 from hf_gradalign.data.decoding import Window, crop, decode_audio, repeat_pad, scale_to_rms
 from hf_gradalign.data.labels import LABEL_NAMES, canonical_label
@@ -170,8 +172,9 @@ class ViewMaker:
             if view not in self._deferred:
                 samples = _checked(transform(samples, sample_rate=rate), view, name)
                 return self._clips.item(self._clips.fit(samples, position), row)
-            samples, parameters = draw_deferred(transform, samples, rate)
+            samples, parameters = draw_deferred(cast(RawBoost | Compose, transform), samples, rate)
         samples = _checked(samples, view, name)
+        assert self._clips.window_samples is not None  # by _find_deferred
         start, _ = Window(self._clips.window_samples, position).bounds(len(samples))
         unfinished = {"parameters": parameters, "start": start, "settings": self._deferred[view]}
         return {**self._clips.item(samples, row), DEFERRED: unfinished}
@@ -214,7 +217,7 @@ def check_crop_mode(mode: str) -> None:
 
 
 @contextmanager
-def seeded_generators(seed: np.random.SeedSequence) -> Iterator[None]:
+def seeded_generators(seed: np.random.SeedSequence) -> Generator[None]:
     """Seed the global generators of Python, NumPy and torch inside the block, and restore their states afterwards.
 
     audiomentations and other libraries draw from them. Only torch's CPU generator is seeded: `torch.manual_seed` would

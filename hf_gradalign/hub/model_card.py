@@ -116,7 +116,9 @@ class ModelCardFacts:
     command: str | None = None
 
     def __post_init__(self) -> None:
-        rates = {f"the conflict rate of epoch {i}": rate for i, rate in enumerate(self.conflict_rate_by_epoch, start=1)}
+        rates: dict[str, float | None] = {
+            f"the conflict rate of epoch {i}": rate for i, rate in enumerate(self.conflict_rate_by_epoch, start=1)
+        }
         rates["the conflict rate"] = self.conflict_rate
         for split, result in self.results.items():
             rates[f"the equal error rate on {split}"] = result.get("eer")
@@ -178,7 +180,7 @@ def _dataset_type(facts: ModelCardFacts, result: SplitResult) -> str:
     name, hub_id = result.get("dataset_name"), result.get("dataset_id")
     if name is None:
         name, hub_id = facts.dataset_name, facts.dataset_id
-    return hub_id if _is_hub_id(hub_id) else _slug(name)
+    return hub_id if hub_id and _is_hub_id(hub_id) else _slug(name)
 
 
 def _wording(facts: ModelCardFacts) -> dict[str, Any]:

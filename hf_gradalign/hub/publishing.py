@@ -5,7 +5,7 @@ import json
 import os
 import re
 import shlex
-from collections.abc import Iterable, Iterator
+from collections.abc import Generator, Iterable
 from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -146,7 +146,7 @@ def _pushed_files(folder: Path) -> list[Path]:
 
 
 @contextmanager
-def _without_local_paths(folder: Path) -> Iterator[Path]:
+def _without_local_paths(folder: Path) -> Generator[Path]:
     """The folder, or where it names paths of this machine one of links to its files and of cleaned ones."""
     pushed = _pushed_files(folder)
     cleaned = files_with_local_paths(pushed)
@@ -165,7 +165,7 @@ def _without_local_paths(folder: Path) -> Iterator[Path]:
 
 
 @contextmanager
-def _explained(repo_id: str, token: str | None, advice: str) -> Iterator[None]:
+def _explained(repo_id: str, token: str | None, advice: str) -> Generator[None]:
     try:
         yield
     except Exception as error:  # whatever it was (storage backends raise their own kinds), the advice must be heard

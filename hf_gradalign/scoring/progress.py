@@ -4,7 +4,7 @@ import hashlib
 import json
 import math
 import shutil
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -168,7 +168,7 @@ _START_OVER = "To start over: --overwrite (overwrite=True), or another output fi
 @contextmanager
 def begin(
     score_file: Path, store: ProgressStore, settings: Future[dict[str, Any]], overwrite: bool, at_once: bool
-) -> Iterator[bool]:
+) -> Generator[bool]:
     """Check what lies on the disk, and write a score file alone until the block is left.
 
     A store that is open comes before a score file: that is a scoring that replaces the file, or one that was killed

@@ -7,7 +7,7 @@ import logging
 import os
 import re
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from functools import lru_cache
@@ -102,7 +102,7 @@ def list_for_audiomentations(paths: Paths) -> list[str]:
     recordings: list[str] = []
     for path in [paths] if isinstance(paths, str | os.PathLike) else paths:
         ours = list_recordings(path, "") if os.path.isdir(path) else [str(path)]
-        theirs = [str(file) for file in find_audio_files_in_paths(path)] if os.path.isdir(path) else ours
+        theirs = [str(file) for file in find_audio_files_in_paths(os.fspath(path))] if os.path.isdir(path) else ours
         recordings += theirs if sorted(theirs) == sorted(ours) else ours
     return recordings
 
@@ -235,7 +235,7 @@ def _problem_without_libsndfile(path: str, reason: str) -> str | None:
 
 
 @contextmanager
-def without_resampling_warnings() -> Iterator[None]:
+def without_resampling_warnings() -> Generator[None]:
     """Silence audiomentations' warning for each resampled recording."""
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message=".* had to be resampled from")

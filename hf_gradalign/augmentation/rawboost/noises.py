@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -43,7 +43,7 @@ def combine_noises(algorithm: int, samples: Tensor, add: Callable[[str, Tensor],
     """
     kinds = ALGORITHMS[algorithm]
     if algorithm == PARALLEL_ALGORITHM:
-        return limit_peak_(sum(add(kind, samples) for kind in kinds))
+        return limit_peak_(cast(Tensor, sum(add(kind, samples) for kind in kinds)))
     for kind in kinds:
         samples = add(kind, samples)
     return samples
@@ -190,7 +190,8 @@ def limit_peak_(samples: Tensor) -> Tensor:
 
 def fast_rng(seed: int) -> np.random.Generator:
     """A generator of bulk noise from a seed of 64 bits. Seeding is much faster than by NumPy's `SeedSequence`."""
-    return np.random.Generator(np.random.SFC64(_RepeatedSeed(seed)))
+    # NumPy's stubs do not know that it accepts seed sequences.
+    return np.random.Generator(np.random.SFC64(_RepeatedSeed(seed)))  # ty: ignore[invalid-argument-type]
 
 
 class _RepeatedSeed(ISeedSequence):

@@ -95,7 +95,7 @@ def arena_files(folder: Path) -> dict[str, list[str]]:
     return splits
 
 
-def label_map_of(feature: FeatureType, given: Mapping[str, str] | None = None) -> Mapping[str, str] | None:
+def label_map_of(feature: FeatureType | None, given: Mapping[str, str] | None = None) -> Mapping[str, str] | None:
     """The label map of an Arena column: `given`, and the Arena's own if numbers need one and have none."""
     if isinstance(feature, ClassLabel) or any(says_nothing(label) for label in given or ()):
         return given

@@ -42,10 +42,10 @@ class _ASVspoof2019(Layout):
 
     def read(self, located: Located, split: str, subset: str | None) -> SplitClips:
         """See `Layout`."""
-        table = read_words(located.protocol, lambda words: _columns_2019(located, words))
+        table = read_words(located.protocol_path, lambda words: _columns_2019(located.protocol_path, words))
         known = {"speaker": table["speaker"], "system": table["attack"], "environment": table["environment"]}
         return SplitClips(
-            labels=labels_of(table["key"], str(located.protocol)),
+            labels=labels_of(table["key"], str(located.protocol_path)),
             utterance_ids=table["utterance_id"],
             paths=find_files(located, table["utterance_id"]),
             expected=flac_names(table["utterance_id"]),
@@ -78,10 +78,10 @@ class ASVspoof2019PA(_ASVspoof2019):
     expects: ClassVar[Mapping[str, str]] = _expected(track)
 
 
-def _columns_2019(located: Located, words: list[str]) -> dict[str, int]:
+def _columns_2019(path: Path, words: list[str]) -> dict[str, int]:
     if len(words) != 5:
         raise CorpusError(
-            f"{located.protocol}: its first line is {' '.join(words)!r}, but a countermeasure protocol of ASVspoof "
+            f"{path}: its first line is {' '.join(words)!r}, but a countermeasure protocol of ASVspoof "
             "2019 has five words, speaker utterance - attack key (an environment instead of - for physical access)."
         )
     return _COLUMNS_2019
@@ -136,7 +136,7 @@ class _ASVspoof2021(Layout):
 
     def read(self, located: Located, split: str, subset: str | None) -> SplitClips:
         """See `Layout`."""
-        table = read_words(located.protocol, lambda words: self._columns(located.protocol, words))
+        table = read_words(located.protocol_path, lambda words: self._columns(located.protocol_path, words))
         subset = subset or self.subsets[0]
         if subset != "all":
             available = pc.unique(table["subset"]).to_pylist()
@@ -144,9 +144,9 @@ class _ASVspoof2021(Layout):
             own = [name for name in available if name == subset or name.startswith(f"{subset}_track")]
             table = table.filter(pc.is_in(table["subset"], pa.array(own, pa.string())))
             if table.num_rows == 0:
-                raise CorpusError(f"{located.protocol} has no subset {subset!r}, only {', '.join(available)}.")
+                raise CorpusError(f"{located.protocol_path} has no subset {subset!r}, only {', '.join(available)}.")
         return SplitClips(
-            labels=labels_of(table["key"], str(located.protocol)),
+            labels=labels_of(table["key"], str(located.protocol_path)),
             utterance_ids=table["utterance_id"],
             paths=find_files(located, table["utterance_id"]),
             expected=flac_names(table["utterance_id"]),
@@ -259,10 +259,10 @@ class ASVspoof5(Layout):
 
     def read(self, located: Located, split: str, subset: str | None) -> SplitClips:
         """See `Layout`."""
-        table = read_words(located.protocol, lambda words: _columns_5(located.protocol, words))
+        table = read_words(located.protocol_path, lambda words: _columns_5(located.protocol_path, words))
         metadata = {name: table[name] for name in ("speaker", "gender", "codec") if name in table.column_names}
         return SplitClips(
-            labels=labels_of(table["key"], str(located.protocol)),
+            labels=labels_of(table["key"], str(located.protocol_path)),
             utterance_ids=table["utterance_id"],
             paths=find_files(located, table["utterance_id"]),
             expected=flac_names(table["utterance_id"]),

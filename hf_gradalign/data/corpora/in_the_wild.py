@@ -37,10 +37,10 @@ class InTheWild(Layout):
 
     def read(self, located: Located, split: str, subset: str | None) -> SplitClips:
         """See `Layout`."""
-        table = read_delimited(located.protocol, ",")
+        table = read_delimited(located.protocol_path, ",")
         names = pc.replace_substring_regex(table["file"], r"^.*/|\.[^./]*$", "")
         return SplitClips(
-            labels=labels_of(table["label"], str(located.protocol)),
+            labels=labels_of(table["label"], str(located.protocol_path)),
             utterance_ids=names,
             paths=AudioListing(located.folders).find(names),
             expected=table["file"],

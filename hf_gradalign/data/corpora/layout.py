@@ -110,6 +110,12 @@ class Located:
     protocol: Path | None
     folders: tuple[Path, ...]
 
+    @property
+    def protocol_path(self) -> Path:
+        """The protocol, for layouts that have one."""
+        assert self.protocol is not None
+        return self.protocol
+
 
 @dataclass(frozen=True)
 class SplitClips:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import pyarrow as pa
@@ -17,7 +17,7 @@ _SHOWN = 200
 _SPACES = re.compile(rb"[ \t\r\f\v]+")
 
 
-def read_words(path: Path, columns: Callable[[list[str]], dict[str, int]]) -> pa.Table:
+def read_words(path: Path, columns: Callable[[list[str]], Mapping[str, int]]) -> pa.Table:
     """Read a protocol of words separated by white space.
 
     Accepts Windows line ends, tabs, leading, trailing and repeated spaces, empty lines and a byte order mark.
@@ -120,7 +120,8 @@ def _read(
     except (pa.ArrowException, UnicodeDecodeError) as error:
         raise CorpusError(f"Cannot read {path}: {str(error).replace('UTF8', 'UTF-8')} (is it UTF-8 text?)") from error
     if bad:
-        number, text = (is_sound and _first_bad_line(path, is_sound)) or (bad[0].number, bad[0].text)
+        first = _first_bad_line(path, is_sound) if is_sound is not None else None
+        number, text = first or (bad[0].number, bad[0].text)
         others = f", nor have {len(bad) - 1} other lines" if len(bad) > 1 else ""
         raise CorpusError(
             f"{path}, line {number}: not {expected}{others}: {shown(text)}. Fix it, or download it again."

@@ -136,6 +136,7 @@ def corpus_root(spec: CorpusSpec) -> Path:
         CorpusError: If no path is known, or it does not exist. The message says what to download from where.
     """
     layout = spec.layout
+    assert layout is not None
     path = spec.path or os.environ.get(CORPORA_FOLDER)
     if path is None:
         raise CorpusError(
@@ -206,9 +207,10 @@ def read_official_layout(spec: CorpusSpec, request: CorpusRequest) -> dict[str, 
         CorpusError: If the corpus, a split or audio files are missing, or a protocol cannot be read.
     """
     layout = spec.layout
+    assert layout is not None
     _check_subset(layout, request.subset)
     wanted = request.splits
-    own = {name: layout.split_of(split) for name, split in wanted.items()}
+    own = {name: layout.split_of(split) for name, split in wanted.items() if split is not None}
     unknown = [wanted[name] for name, split in own.items() if split is None and name not in request.optional]
     if unknown:
         raise CorpusError(
@@ -219,16 +221,14 @@ def read_official_layout(spec: CorpusSpec, request: CorpusRequest) -> dict[str, 
     located = _locate(layout, corpus_root(spec), own, request.optional)
     missing = MissingAudio(layout.title, request.on_missing_audio)
     corpus = {}
-    for name, where in located.items():
-        split = own[name]
+    for name, (split, where) in located.items():
         if name == "train" and not layout.is_partitioned:
             logger.warning(
                 "%s has no partition: all of its clips are trained on. Do not report results on it.", layout.title
             )
         clips = layout.read(where, split, request.subset)
-        display_name = (
-            f"{layout.splits[split]} ({wanted[name]})" if layout.splits[split] != wanted[name] else wanted[name]
-        )
+        asked, own_name = wanted[name] or name, layout.splits[split]
+        display_name = f"{own_name} ({asked})" if own_name != asked else asked
         exists = pc.is_valid(clips.paths)
         missing.add(display_name, exists, _expected_files(clips, where))
         _require_unique(clips, layout, where)
@@ -250,15 +250,19 @@ def _check_subset(layout: Layout, subset: str | None) -> None:
         raise CorpusError(f"{layout.title} has no subset {subset!r}: {available}.")
 
 
-def _locate(layout: Layout, root: Path, own: Mapping[str, str | None], optional: frozenset[str]) -> dict[str, Located]:
+def _locate(
+    layout: Layout, root: Path, own: Mapping[str, str | None], optional: frozenset[str]
+) -> dict[str, tuple[str, Located]]:
+    """Find the splits. Returns the layout's name of each, and where it is."""
+    wanted = {name: split for name, split in own.items() if split is not None}
     tree = FolderTree(root)
     while True:
-        found = {name: layout.locate(tree, split) for name, split in own.items() if split is not None}
+        found = {name: layout.locate(tree, split) for name, split in wanted.items()}
         if all(found.values()) or not tree.deepen():
             break
     absent = [name for name, where in found.items() if where is None and name not in optional]
     if absent:
-        looked = "\n".join(f"  {split}: {layout.expects[split]}" for split in dict.fromkeys(own[n] for n in absent))
+        looked = "\n".join(f"  {split}: {layout.expects[split]}" for split in dict.fromkeys(wanted[n] for n in absent))
         raise CorpusError(
             f"{root} does not hold {'all of ' if any(found.values()) else ''}{layout.title}. Searched it and "
             f"its subfolders for\n{looked}\nand found there: {tree.described()}.{_others(layout, tree)}\n"
@@ -267,9 +271,9 @@ def _locate(layout: Layout, root: Path, own: Mapping[str, str | None], optional:
         )
     for name, where in found.items():
         if where is None:
-            expected = layout.expects[own[name]]
+            expected = layout.expects[wanted[name]]
             logger.warning("%s has no %s part of %s (%s): continuing without it.", root, name, layout.title, expected)
-    return {name: where for name, where in found.items() if where is not None}
+    return {name: (wanted[name], where) for name, where in found.items() if where is not None}
 
 
 def _others(layout: Layout, tree: FolderTree) -> str:

@@ -20,11 +20,11 @@ from collections import defaultdict
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
-from typing import IO, Any
+from typing import IO, Any, cast
 
-import datasets
 import pyarrow as pa
-from datasets import Dataset, DatasetDict
+from datasets import Dataset
+from datasets import config as datasets_config
 
 from hf_gradalign.data.labels import canonical_label
 from hf_gradalign.data.readers.class_folders import by_split, labels_of_paths, listed, splits_of_paths
@@ -77,7 +77,7 @@ def unpack(archives: Sequence[Path], root: Path) -> Path:
         CorpusError: If an archive is corrupt, encrypted, truncated, or too large for the disk, a member's path leads
             out of it or comes twice, or a link is broken. Nothing is left behind.
     """
-    cache = Path(datasets.config.HF_DATASETS_CACHE, "hf_gradalign_unpacked")
+    cache = Path(datasets_config.HF_DATASETS_CACHE, "hf_gradalign_unpacked")
     target = cache / _fingerprint(archives, root)
     if target.is_dir():
         return target
@@ -162,8 +162,9 @@ def _tar_members(archive: Path) -> Iterator[Member]:
                 continue
             if content is not None:  # None for links to folders, whose files have members of their own
                 yield member.name, member.size, content
-        file.fileobj.seek(file.offset)
-        _require_end(file.fileobj, archive)
+        rest = cast("IO[bytes]", file.fileobj)
+        rest.seek(file.offset)
+        _require_end(rest, archive)
     if dangling:
         raise CorpusError(
             f"{archive} holds links to what is not in it: {listed(dangling)}. Pack it again with the files themselves "
@@ -188,7 +189,7 @@ KEY = "__key__"
 _MAX_BYTES = 2**20
 
 
-def read_webdataset(listing: FolderListing, request: CorpusRequest) -> DatasetDict | None:
+def read_webdataset(listing: FolderListing, request: CorpusRequest) -> dict[str, Dataset] | None:
     """Read the clips of unpacked shards; None if no audio file has a file that describes it.
 
     Labels are in the requested column. Without a requested column, they are the content of `.cls` files, or else of the

@@ -6,7 +6,7 @@ import re
 from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 
-from datasets import Dataset, DatasetDict
+from datasets import Dataset
 from datasets.data_files import SPLIT_KEYWORDS
 
 from hf_gradalign.data.labels import canonical_label
@@ -27,7 +27,7 @@ SHARD = re.compile(r"[-_.]?\d+(-of-\d+)?(-[0-9a-f]{16})?$")
 _MAX_LISTED = 5
 
 
-def read_class_folders(listing: FolderListing, request: CorpusRequest) -> DatasetDict:
+def read_class_folders(listing: FolderListing, request: CorpusRequest) -> dict[str, Dataset]:
     """Read the audio files of a folder without metadata, with labels and splits from the names of its folders.
 
     Args:
@@ -48,7 +48,7 @@ def read_class_folders(listing: FolderListing, request: CorpusRequest) -> Datase
     if unlabeled and request.require_labels:
         raise CorpusError(_unlabeled_message(listing, unlabeled))
     if len(unlabeled) == len(paths):
-        return DatasetDict({request.split_names[0]: Dataset.from_dict({request.audio_column: paths})})
+        return {request.split_names[0]: Dataset.from_dict({request.audio_column: paths})}
     columns = {request.audio_column: paths}
     if request.label_column != NO_COLUMN:
         columns[request.label_column] = labels
@@ -56,12 +56,12 @@ def read_class_folders(listing: FolderListing, request: CorpusRequest) -> Datase
     return by_split(clips, splits_of_paths(below, request.split_names))
 
 
-def by_split(clips: Dataset, splits: Sequence[str]) -> DatasetDict:
+def by_split(clips: Dataset, splits: Sequence[str]) -> dict[str, Dataset]:
     """Divide a data set by the name of each row's split."""
     rows: dict[str, list[int]] = {}
     for row, split in enumerate(splits):
         rows.setdefault(split, []).append(row)
-    return DatasetDict({split: clips.select(chosen) for split, chosen in rows.items()})
+    return {split: clips.select(chosen) for split, chosen in rows.items()}
 
 
 def split_word(name: str, wanted: Collection[str] = ()) -> str | None:
@@ -203,7 +203,7 @@ def _by_folder(paths: Sequence[Path], word_of: Callable[[str], str | None]) -> l
         if path.parent not in of_folder:
             for name in path.parent.parts:
                 of_name.setdefault(name, word_of(name))
-            of_folder[path.parent] = [of_name[name] for name in path.parent.parts if of_name[name] is not None]
+            of_folder[path.parent] = [word for name in path.parent.parts if (word := of_name[name]) is not None]
     found = list(of_folder.values())
     while found and all(len(words) > 1 and words[0] == found[0][0] for words in found):
         for words in found:

@@ -16,7 +16,7 @@ from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
-from datasets import Dataset, DatasetDict
+from datasets import Dataset
 
 from hf_gradalign.data.corpora.protocol_file import read_delimited
 from hf_gradalign.data.readers.class_folders import listed, split_word
@@ -90,7 +90,7 @@ def _split_of_folder(name: str, split_names: Sequence[str]) -> str | None:
     return name if word is not None and word == name.lower() else word
 
 
-def read_metadata(files: Sequence[Metadata], *, audio_column: str, train_split: str) -> DatasetDict:
+def read_metadata(files: Sequence[Metadata], *, audio_column: str, train_split: str) -> dict[str, Dataset]:
     """Read metadata files into one data set per split.
 
     A file's split is that of its folder, or else in its column `split`, or else the first folder of each file name, if
@@ -117,10 +117,10 @@ def read_metadata(files: Sequence[Metadata], *, audio_column: str, train_split: 
         table = table.add_column(0, audio_column, _absolute(names, file.parent))
         for name in pc.unique(split).to_pylist():
             splits.setdefault(name, []).append(table.filter(pc.equal(split, name)))
-    return DatasetDict({name: Dataset(concatenate(tables)) for name, tables in splits.items()})
+    return {name: Dataset(concatenate(tables)) for name, tables in splits.items()}
 
 
-def warn_of_unnamed_files(listing: FolderListing, corpus: DatasetDict, audio_column: str) -> None:
+def warn_of_unnamed_files(listing: FolderListing, corpus: Mapping[str, Dataset], audio_column: str) -> None:
     """Warn of a folder's audio files that no metadata file names, and of other files, which are not read."""
     listing.tell([file for file in listing.others if file.name.lower() in METADATA_NAMES])
     named = {_plain(path) for dataset in corpus.values() for path in dataset[audio_column][:]}

@@ -8,13 +8,12 @@ import logging
 import os
 import re
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
-import datasets
 import pyarrow as pa
 from datasets import (
     Dataset,
@@ -26,6 +25,7 @@ from datasets import (
     load_dataset_builder,
     load_from_disk,
 )
+from datasets import config as datasets_config
 from datasets.exceptions import DatasetsError
 
 from hf_gradalign.data.corpora import CorpusSpec, did_you_mean, parse_corpus
@@ -42,6 +42,9 @@ _DEMO_FOLDER = Path(__file__).parents[1] / "demo_corpus"
 _HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
 # The builders of `load_dataset` for files that hold a whole corpus.
 _BUILDERS = {".parquet": "parquet", ".arrow": "arrow"}
+
+if TYPE_CHECKING:
+    from datasets.packaged_modules.parquet.parquet import ParquetConfig
 
 T = TypeVar("T")
 
@@ -207,12 +210,13 @@ def read_archives(archives: Sequence[Path], root: Path, request: CorpusRequest) 
         return stream
     folder = unpack(archives, root)
     try:
-        found = read_webdataset(list_folder(folder), request) if any(map(is_tar, archives)) else None
-        if found is None:
-            found = read_folder(folder, replace(request, streaming=False))
+        splits: Splits | None = read_webdataset(list_folder(folder), request) if any(map(is_tar, archives)) else None
+        if splits is None:
+            splits = read_folder(folder, replace(request, streaming=False))
     except CorpusError as error:
         raise CorpusError(f"{listed([*map(str, archives)])}, unpacked: {error}") from error
-    return {split: _named_within(dataset, folder, request.audio_column) for split, dataset in found.items()}
+    loaded = cast("Mapping[str, Dataset]", splits)  # not streamed
+    return {split: _named_within(dataset, folder, request.audio_column) for split, dataset in loaded.items()}
 
 
 def _streamed(archives: Sequence[Path], root: Path, request: CorpusRequest) -> Splits | None:
@@ -230,7 +234,9 @@ def _streamed(archives: Sequence[Path], root: Path, request: CorpusRequest) -> S
     return found if request.audio_column in columns and request.label_column in columns else None
 
 
-def _read_audio_files(listing: FolderListing, request: CorpusRequest, *, in_class_folders: bool) -> DatasetDict | None:
+def _read_audio_files(
+    listing: FolderListing, request: CorpusRequest, *, in_class_folders: bool
+) -> dict[str, Dataset] | None:
     metadata = find_metadata(listing, request.split_names)
     if metadata:
         corpus = read_metadata(metadata, audio_column=request.audio_column, train_split=request.split_names[0])
@@ -283,10 +289,10 @@ def read_saved(folder: Path, train_split: str) -> Splits:
         raise CorpusError(
             f"Cannot read {folder}, which save_to_disk wrote; has it a split without rows? {error!r}"
         ) from error
-    return _as_splits(found if isinstance(found, DatasetDict) else DatasetDict({train_split: found}))
+    return _as_splits(found if isinstance(found, DatasetDict) else {train_split: found})
 
 
-def load_splits(display_name: str, path: str, *, streaming: bool, **options: object) -> Splits:
+def load_splits(display_name: str, path: str, *, streaming: bool, **options: Any) -> Splits:
     """Read a local data set with `load_dataset`.
 
     Args:
@@ -309,7 +315,7 @@ def load_splits(display_name: str, path: str, *, streaming: bool, **options: obj
         raise CorpusError(f"Cannot read {display_name} as a data set: {cause}.{hint}") from error
 
 
-def load_any_splits(display_name: str, path: str, *, streaming: bool, **options: object) -> Splits:
+def load_any_splits(display_name: str, path: str, *, streaming: bool, **options: Any) -> Splits:
     """Like `load_splits`, also for the Hub, but with the errors of `load_dataset`.
 
     Raises:
@@ -347,7 +353,7 @@ class ParquetSplits(Mapping[str, Dataset]):
         self._display_name = display_name
         self._token = token
         self._read: dict[str, Dataset] = {}
-        self._files = {str(split): list(files) for split, files in builder.config.data_files.items()}
+        self._files = {str(split): list(files) for split, files in (builder.config.data_files or {}).items()}
 
     @staticmethod
     def is_lazy(builder: DatasetBuilder) -> bool:
@@ -367,7 +373,8 @@ class ParquetSplits(Mapping[str, Dataset]):
 
     def _load(self, split: str) -> Dataset:
         files = {split: self._files[split]}
-        options = {"columns": self._builder.config.columns, "filters": self._builder.config.filters}
+        config = cast("ParquetConfig", self._builder.config)
+        options: dict[str, Any] = {"columns": config.columns, "filters": config.filters}
         features = self._builder.info.features
         try:
             with _without_counting():
@@ -377,16 +384,16 @@ class ParquetSplits(Mapping[str, Dataset]):
         return found[split].with_format(None)
 
 
-def _as_splits(found: Splits) -> Splits:
+def _as_splits(found: Mapping[Any, Dataset | IterableDataset]) -> Splits:
     return {str(split): dataset.with_format(None) for split, dataset in found.items()}
 
 
 @contextmanager
-def _without_counting() -> Iterator[None]:
+def _without_counting() -> Generator[None]:
     """Keep `datasets` from reporting the loading of local files to the Hub, which needs a network."""
-    before = datasets.config.HF_UPDATE_DOWNLOAD_COUNTS
-    datasets.config.HF_UPDATE_DOWNLOAD_COUNTS = False
+    before = datasets_config.HF_UPDATE_DOWNLOAD_COUNTS
+    datasets_config.HF_UPDATE_DOWNLOAD_COUNTS = False
     try:
         yield
     finally:
-        datasets.config.HF_UPDATE_DOWNLOAD_COUNTS = before
+        datasets_config.HF_UPDATE_DOWNLOAD_COUNTS = before

@@ -4,13 +4,16 @@ import gc
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, cast
 
 import numpy as np
 import torch
 
 from hf_gradalign.data import BadAudioError
 from hf_gradalign.scoring import SpoofScorer
+
+if TYPE_CHECKING:
+    from hf_gradalign.scoring.model_loading import DType
 
 _PREFIX = "HF_GRADALIGN_"
 _NO = ("", "0", "false", "no", "off")
@@ -89,7 +92,7 @@ class GradAlignModel:
             self._source,
             batch_size=self.batch_size,
             device=self.device,
-            dtype=self.dtype,  # type: ignore[arg-type]  # checked there
+            dtype=cast("DType", self.dtype),  # the scorer checks it
             **{**self.scorer_options, **options},
         )
         self.expected_sample_rate = self._scorer.sampling_rate
