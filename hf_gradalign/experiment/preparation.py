@@ -17,7 +17,7 @@ from hf_gradalign.experiment.arguments import RunArguments
 from hf_gradalign.experiment.corpora import RunCorpora, data_seed, load_run_corpora, stream_training_corpora
 from hf_gradalign.experiment.views import build_views, try_views
 from hf_gradalign.models import LABEL2ID, SpoofDetectorFeatureExtractor, load_audio_classifier, load_detector
-from hf_gradalign.scoring.windowing import taking_windows_as_they_are
+from hf_gradalign.scoring.windowing import without_cropping
 from hf_gradalign.training.run_checkpoints import require_sound_model
 
 logger = logging.get_logger(__name__)
@@ -117,7 +117,7 @@ def put_together(
     }
     batch_transform = None
     if data_args.augment_on_device:
-        batch_transform = DeferredAugmentation(taking_windows_as_they_are(feature_extractor))
+        batch_transform = DeferredAugmentation(without_cropping(feature_extractor))
     return Preparation(
         corpora.splits,
         train_dataset,
@@ -206,7 +206,7 @@ def load_model(
     else:
         feature_extractor.n_scored_samples = n_samples  # `hf_gradalign.scoring` asks for it
     if data_args.augment_on_device:
-        DeferredAugmentation(taking_windows_as_they_are(feature_extractor))  # refused now rather than after the corpora
+        DeferredAugmentation(without_cropping(feature_extractor))  # refused now rather than after the corpora
     for part in ("feature_encoder", "backbone"):
         if getattr(model_args, f"freeze_{part}"):
             freeze = getattr(model, f"freeze_{part}", None)

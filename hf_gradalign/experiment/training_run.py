@@ -28,7 +28,7 @@ from hf_gradalign.experiment.results import (
     without_timing,
 )
 from hf_gradalign.scoring import write_score_file
-from hf_gradalign.scoring.windowing import taking_windows_as_they_are
+from hf_gradalign.scoring.windowing import without_cropping
 from hf_gradalign.training import (
     BestCheckpoints,
     CoupledDecayAdam,
@@ -69,7 +69,7 @@ def make_trainer(
             args=args,
             train_dataset=preparation.train_dataset,
             eval_dataset=preparation.eval_datasets["validation"],
-            data_collator=ViewCollator(taking_windows_as_they_are(preparation.feature_extractor)),
+            data_collator=ViewCollator(without_cropping(preparation.feature_extractor)),
             processing_class=preparation.feature_extractor,
             compute_metrics=CountermeasureMetrics(getattr(preparation.model.config, "class_weights", None)),
             callbacks=callbacks,

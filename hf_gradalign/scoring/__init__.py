@@ -1,4 +1,4 @@
-"""The scorer: audio in, countermeasure scores out."""
+"""Score audio with a trained model: from clips or a corpus to countermeasure scores."""
 
 from typing import TYPE_CHECKING
 

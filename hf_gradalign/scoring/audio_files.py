@@ -1,4 +1,4 @@
-"""Audio files without a corpus around them."""
+"""Audio files that do not belong to a corpus."""
 
 import os
 import unicodedata
@@ -14,31 +14,31 @@ from hf_gradalign.utils.folder_listing import list_folder
 
 
 def list_audio_files(paths: Sequence[str | Path]) -> Dataset:
-    """Files, and all audio files in folders and below, as a data set to be scored.
+    """List files, and all audio files in folders and their subfolders, as a data set to score.
 
-    Files given by name are taken as they are. Of folders every file with the ending of an audio file is taken, also
-    of formats that cannot be decoded, so that the scorer lists them as bad audio; the log says what else there is.
+    Files given by name are always included. In folders, all files with an audio extension are included, even those that
+    cannot be decoded, so that the scorer reports them as bad audio. Logs which other files a folder holds.
 
     Args:
         paths: Files and folders.
 
     Returns:
-        The columns `audio` (not decoded) and `utterance_id`: a file's path as it was given, and that of a file below a
-        folder from there on (where there are several folders, with the folder's name). Files that would share an id
-        have their whole paths; the same file is taken once, however its path is written.
+        A data set with the columns `audio` (not decoded) and `utterance_id`: a file's path as given, or its path
+        relative to the folder (including the folder's name if there are several). Files that would share an id get
+        their whole paths. A file that is given twice, even by different paths, is listed once.
 
     Raises:
-        CorpusError: If a path is not there, or a folder holds no audio.
+        CorpusError: If a path does not exist, or a folder holds no audio.
     """
-    found: dict[str, str] = {}
+    names: dict[str, str] = {}
     seen: set[tuple[str, str]] = set()
     real = lru_cache(maxsize=None)(os.path.realpath)
 
     def add(file: Path, name: str) -> None:
-        place = real(file.parent), file.name
-        if place not in seen:
-            seen.add(place)
-            found[str(file)] = name
+        identity = real(file.parent), file.name
+        if identity not in seen:
+            seen.add(identity)
+            names[str(file)] = name
 
     n_folders = sum(Path(path).is_dir() for path in paths)
     for path in map(Path, paths):
@@ -54,9 +54,9 @@ def list_audio_files(paths: Sequence[str | Path]) -> Dataset:
                 add(file, str(file.relative_to(root)))
         else:
             raise CorpusError(f"there is no file or folder {path} (looked for {path.absolute()})")
-    composed = {path: unicodedata.normalize("NFC", name) for path, name in found.items()}  # as in tables of keys
+    composed = {path: unicodedata.normalize("NFC", name) for path, name in names.items()}  # like key tables
     counts = Counter(composed.values())
     ids = [path if counts[name] > 1 else name for path, name in composed.items()]
-    if len(set(ids)) < len(ids):  # a whole path is what another file is called
-        ids = list(found)
-    return Dataset.from_dict({"audio": list(found), "utterance_id": ids}).cast_column("audio", Audio(decode=False))
+    if len(set(ids)) < len(ids):  # a whole path equals another file's name
+        ids = list(names)
+    return Dataset.from_dict({"audio": list(names), "utterance_id": ids}).cast_column("audio", Audio(decode=False))

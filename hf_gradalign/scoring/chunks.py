@@ -1,15 +1,16 @@
-"""What is scored: given clips, and windows of recordings in chunks."""
+"""Split clips into chunks of windows, which loader workers decode and the model scores."""
 
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from numbers import Real
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch.utils.data import IterableDataset, get_worker_info
+from transformers import SequenceFeatureExtractor
 from transformers.feature_extraction_utils import FeatureExtractionMixin
 
 from hf_gradalign.audio import AudioDecodingError
@@ -20,25 +21,25 @@ from hf_gradalign.scoring.windowing import ClipWindows, Windowing
 
 
 def as_clips(clips: Any, sampling_rate: int | None = None) -> list[Any]:
-    """A list of clips that a `ChunkDataset` takes.
+    """Convert what users pass to `SpoofScorer.score` to a list of clips for a `ChunkDataset`.
 
     Args:
-        clips: A sequence of clips, or one: paths, encoded files' bytes, waveforms (NumPy, torch, lists), or mappings
-            with `array` and `sampling_rate`, or with `bytes` or `path`. An array of numbers is one clip, whatever its
-            shape; so is a list of numbers, and one of many short lists (a clip by samples and channels). Any other
-            list has a clip in each place.
-        sampling_rate: Of the waveforms, in Hz.
+        clips: One clip or a sequence of clips: paths, encoded files' bytes, waveforms (NumPy, torch, lists), or
+            mappings with `array` and `sampling_rate`, or with `bytes` or `path`. An array of numbers is one clip of any
+            shape, as is a list of numbers, or of many short lists (samples of several channels). Any other list is a
+            list of clips.
+        sampling_rate: The waveforms' sampling rate in Hz.
 
     Raises:
-        ValueError: If there is a number where a clip should be.
+        ValueError: If there is a number in place of a clip.
     """
     if isinstance(clips, str | bytes | bytearray | os.PathLike | Mapping) or _is_waveform(clips):
         clips = [clips]
     clips = list(clips)
-    for place, clip in enumerate(clips):
+    for index, clip in enumerate(clips):
         if isinstance(clip, Real):
             raise ValueError(
-                f"clip {place} is the number {clip}. Give a waveform's rate as sampling_rate=..., or a clip as "
+                f"clip {index} is the number {clip}. Give a waveform's rate as sampling_rate=..., or a clip as "
                 '{"array": ..., "sampling_rate": ...}'
             )
     return [_as_clip(clip, sampling_rate) for clip in clips]
@@ -61,14 +62,14 @@ def _is_waveform(clips: Any) -> bool:
     )
 
 
-def name_of(clip: Any, place: int) -> str:
-    """How a clip is called in messages: by its path, or else by its place."""
+def name_of(clip: Any, index: int) -> str:
+    """Return a clip's name for messages: its path, or else its index."""
     path = clip.get("path") if isinstance(clip, Mapping) else clip
-    return os.fspath(path) if isinstance(path, str | os.PathLike) else f"clip {place}"
+    return os.fspath(path) if isinstance(path, str | os.PathLike) else f"clip {index}"
 
 
 def _as_clip(clip: Any, sampling_rate: int | None) -> Any:
-    if hasattr(clip, "get_all_samples"):  # a torchcodec decoder, as datasets gives it for a decoded column
+    if hasattr(clip, "get_all_samples"):  # a torchcodec decoder, from a decoded column of `datasets`
         samples = clip.get_all_samples()
         return {"array": samples.data.numpy(), "sampling_rate": samples.sample_rate}
     if isinstance(clip, bytearray | memoryview):
@@ -81,32 +82,32 @@ def _as_clip(clip: Any, sampling_rate: int | None) -> Any:
 
 
 OwnedWindow = tuple[int, NDArray[np.float32]]
-"""The place in a chunk of the clip that a waveform is of, and the waveform."""
+"""The index in the chunk of a window's clip, and the window's waveform."""
 
-# Whole clips are batched by length, for which there must be some to choose from.
+# Whole clips are batched by length, so a chunk of them has this many batches to sort.
 _BATCHES_OF_WHOLE_CLIPS = 8
-# Samples that a loader worker decodes before it hands them on: 64 MB, or 17 minutes at 16 kHz.
+# Samples that a loader worker decodes before it passes them on: 64 MB, or 17 minutes at 16 kHz.
 _PIECE = 2**24
-# Samples of whole clips, padding included, that share a forward pass.
-_MOST_IN_A_BATCH = 2**24
+# The most samples of whole clips in a forward pass, including padding.
+_MAX_BATCH_SAMPLES = 2**24
 
 
 @dataclass
 class Chunk:
-    """Some neighboring clips of a corpus, as the model takes them, or a piece of them.
+    """Consecutive clips of a corpus as model inputs, or a piece of them. "Index" is a clip's position in the chunk.
 
     Attributes:
-        number: Place of the chunk in the corpus.
-        n_clips: How many clips it has, bad ones included.
+        number: The chunk's number in the corpus.
+        n_clips: The number of clips, including bad ones.
         batches: Model inputs, tensors of shape (windows, ...).
-        owners: For each batch, the place in the chunk of the clip that each window is of.
-        bad: What is wrong with clips that cannot be scored, by their place in the chunk.
-        loud: Largest absolute value of clips that have samples outside [-1, 1], by their place in the chunk.
-        is_last: Whether no further piece of the chunk follows.
-        first: The place in the chunk of a piece's first window.
+        owners: For each batch, the index of each window's clip.
+        bad: Why clips cannot be scored, by index.
+        loud: The largest absolute value of clips with samples outside [-1, 1], by index.
+        is_last: Whether this is the chunk's last piece.
+        first: The number of a piece's first window in the chunk.
         window_scores: Scores of the windows of earlier pieces.
-        progress: Of a piece that ends within a recording: the recording's place in the chunk, how many seconds of it
-            have been given, and how many it has, where that is known.
+        progress: For a piece that ends within a recording: the recording's index, how many seconds of it have been
+            passed on, and its duration, if known.
     """
 
     number: int
@@ -121,21 +122,21 @@ class Chunk:
     progress: tuple[int, float, float | None] | None = None
 
     def pin_memory(self) -> "Chunk":
-        """In page-locked memory; called by the loader where there is an accelerator."""
+        """Move the batches to page-locked memory. The loader calls this if there is an accelerator."""
         self.batches = [{name: tensor.pin_memory() for name, tensor in batch.items()} for batch in self.batches]
         return self
 
 
 class ChunkDataset:
-    """Chunks of a sequence of clips; which clips share a batch depends on the clips and the batch size alone.
+    """Chunks of a sequence of clips. Which clips share a batch depends only on the clips and the batch size.
 
     Args:
-        clips: Encoded audio (paths, bytes or `{"bytes", "path"}`), or `{"array", "sampling_rate"}`; by slices.
+        clips: Encoded audio (paths, bytes or `{"bytes", "path"}`), or `{"array", "sampling_rate"}`. Read by slices.
         feature_extractor: Makes the model's inputs.
-        windowing: What the model hears of a clip.
-        batch_size: Windows (or whole clips) a batch, at least 1.
-        pads: Whether whole clips of different lengths may share a batch, padded; else only those of one length do.
-        rms_level: Bring what is decoded to this root mean square first; None leaves levels alone.
+        windowing: Which windows of a clip are scored.
+        batch_size: Windows (or whole clips) per batch, at least 1.
+        pads: Whether whole clips of different lengths can share a batch, with padding.
+        rms_level: Scale clips to this root mean square first. None keeps their level.
     """
 
     def __init__(
@@ -151,8 +152,9 @@ class ChunkDataset:
         if batch_size < 1:
             raise ValueError(f"batch_size must be at least 1, not {batch_size}")
         self._clips = clips
-        self._collate = ViewCollator(feature_extractor)
-        self._sampling_rate = feature_extractor.sampling_rate
+        extractor = cast(SequenceFeatureExtractor, feature_extractor)
+        self._collate = ViewCollator(extractor)
+        self._sampling_rate = extractor.sampling_rate
         self._windowing = windowing
         self._batch_size = batch_size
         self._pads = pads
@@ -163,68 +165,68 @@ class ChunkDataset:
         return -(-len(self._clips) // self.chunk_size)
 
     def bounds(self, number: int) -> tuple[int, int]:
-        """First clip of a chunk and one past its last."""
+        """Return the first clip of a chunk and one past its last."""
         return number * self.chunk_size, min((number + 1) * self.chunk_size, len(self._clips))
 
     def pieces(self, number: int, n_done: int = 0) -> Iterator[Chunk]:
-        """Decode a chunk; clips that cannot be decoded are noted.
+        """Decode a chunk. Notes clips that cannot be decoded.
 
         Args:
-            number: Of the chunk.
-            n_done: Windows that have been scored already: those of its first pieces, which are not given again.
+            number: The chunk's number.
+            n_done: Number of its windows that have been scored. Pieces that hold only these are skipped.
 
         Yields:
-            All of it at once, or, where it has long recordings, piece by piece. Of a clip that turns out to be bad at
-            its end, earlier pieces have windows; they do not count.
+            The whole chunk, or several pieces if it has long recordings. If a clip turns out to be bad at its end,
+            earlier pieces may hold windows of it. Their scores must be ignored.
         """
         start, stop = self.bounds(number)
         piece = Chunk(number, stop - start)
         windows: list[OwnedWindow] = []
         n_samples = n_given = 0
         is_whole = self._windowing.mode == "whole"
-        for place, clip in enumerate(self._clips[start:stop]):
-            heard = ClipWindows(clip, self._sampling_rate, self._windowing, self._rms_level)
+        for index, clip in enumerate(self._clips[start:stop]):
+            clip_windows = ClipWindows(clip, self._sampling_rate, self._windowing, self._rms_level)
             try:
-                for count, window in enumerate(heard, 1):
-                    windows.append((place, window))
+                for count, window in enumerate(clip_windows, 1):
+                    windows.append((index, window))
                     n_samples += len(window)
-                    # Only full batches, so that which windows share one does not depend on where pieces end.
+                    # Only full batches, so that the batches do not depend on where pieces end.
                     if n_samples >= _PIECE and (is_whole or len(windows) % self._batch_size == 0):
                         piece.is_last = False
                         seconds = count * (self._windowing.hop_samples or len(window)) / self._sampling_rate
-                        piece.progress = (place, seconds, heard.seconds)
+                        piece.progress = (index, seconds, clip_windows.seconds)
                         piece.first = n_given
                         n_given += len(windows)
                         if n_given > n_done:
                             yield self._filled(piece, windows)
                             piece = Chunk(number, stop - start)
-                        else:  # what was found out about its clips goes with the next one
+                        else:  # notes on its clips go into the next piece
                             piece = Chunk(number, stop - start, bad=piece.bad, loud=piece.loud)
                         windows, n_samples = [], 0
-                if is_out_of_range(heard.peak):
-                    piece.loud[place] = heard.peak
+                if is_out_of_range(clip_windows.peak):
+                    piece.loud[index] = clip_windows.peak
             except AudioDecodingError as error:
-                piece.bad[place] = error.reason
-                windows = [owned for owned in windows if owned[0] != place]
+                piece.bad[index] = error.reason
+                windows = [owned for owned in windows if owned[0] != index]
                 n_samples = sum(len(window) for _, window in windows)
         piece.first = n_given
         yield self._filled(piece, windows)
 
     def _filled(self, piece: Chunk, windows: list[OwnedWindow]) -> Chunk:
         if self._windowing.mode == "whole":
-            windows.sort(key=lambda owned: len(owned[1]))  # clips of like lengths need little padding
+            windows.sort(key=lambda owned: len(owned[1]))  # similar lengths need little padding
         for batch in self._batches(windows):
-            inputs = self._collate([{"input_values": window, "labels": 0} for _, window in batch])
+            inputs = dict(self._collate([{"input_values": window, "labels": 0} for _, window in batch]))
             inputs.pop("labels")
             piece.batches.append(inputs)
-            piece.owners.append(np.array([place for place, _ in batch], dtype=np.int64))
+            piece.owners.append(np.array([index for index, _ in batch], dtype=np.int64))
         return piece
 
     def _batches(self, windows: list[OwnedWindow]) -> Iterator[list[OwnedWindow]]:
         batch: list[OwnedWindow] = []
         for window in windows:
             fits = not batch or self._pads or len(window[1]) == len(batch[0][1])
-            if self._windowing.mode == "whole" and (len(batch) + 1) * len(window[1]) > _MOST_IN_A_BATCH:
+            if self._windowing.mode == "whole" and (len(batch) + 1) * len(window[1]) > _MAX_BATCH_SAMPLES:
                 fits = not batch
             if len(batch) == self._batch_size or not fits:
                 yield batch
@@ -235,12 +237,12 @@ class ChunkDataset:
 
 
 class ChunkPieces(IterableDataset):
-    """The pieces of some chunks, one chunk after the other; loader workers take turns at the chunks.
+    """Iterates over the pieces of chunks. Loader workers take turns at the chunks.
 
     Args:
         chunks: The chunks.
-        numbers: Which of them, in this order.
-        n_done: How many windows of a chunk have been scored already, where there are any.
+        numbers: The numbers of the chunks, in order.
+        n_done: The number of windows that have been scored, for chunks with any.
     """
 
     def __init__(self, chunks: ChunkDataset, numbers: Sequence[int], n_done: Mapping[int, int]) -> None:

@@ -1,7 +1,8 @@
-"""Score a corpus into a score file: by several processes if need be, and resumably."""
+"""Score a corpus into a score file: resumable, and with several processes if needed."""
 
 import json
 import time
+from collections import Counter
 from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack
@@ -29,23 +30,23 @@ from hf_gradalign.utils.files import write_text_atomically
 
 logger = logging.get_logger(__name__)
 
-# A machine that is taken away loses no more than this.
+# The most work that a crash of the machine can lose.
 _FLUSH_SECONDS = 10.0
-# Processes that are done wait for the slowest one, which may have hours to go.
-_PATIENCE = timedelta(days=7)
+# Processes that are done wait for the slowest one, which may need hours.
+_TIMEOUT = timedelta(days=7)
 
 
 @dataclass(frozen=True)
 class ScoringReport:
-    """What a scoring came to.
+    """The result of a scoring.
 
     Attributes:
         score_file: The score file.
-        n_clips: Clips of the corpus.
-        n_scored: Those with a score.
-        bad_clips: Those without one.
-        was_complete: Whether the file was there already, of the same scoring.
-        out_of_range: What is to say about clips with samples outside [-1, 1]; None where there are none.
+        n_clips: The number of clips in the corpus.
+        n_scored: The number of clips with a score.
+        bad_clips: The clips without a score.
+        was_complete: Whether the file already existed, from the same scoring.
+        out_of_range: A message on clips with samples outside [-1, 1]; None if there are none.
     """
 
     score_file: Path
@@ -57,17 +58,17 @@ class ScoringReport:
 
     @property
     def bad_audio_file(self) -> Path:
-        """Where the clips without a score are listed; it exists only if there are some."""
+        """The file that lists the clips without a score. Exists only if there are any."""
         return self.score_file.with_name(f"{self.score_file.stem}_bad_audio.tsv")
 
 
 def process_state() -> PartialState:
-    """Accelerate's view of this process among others, with patience for the slowest of them."""
+    """Return Accelerate's state of this process among others, with a long timeout."""
     if PartialState._shared_state:
         return PartialState()
-    # Without being told that there is no accelerator, it does not see that it is one of several processes.
+    # Without an accelerator it only finds the other processes if `cpu` is set.
     on_cpu = parse_flag_from_env("ACCELERATE_USE_CPU") or not torch.accelerator.is_available()
-    return PartialState(cpu=on_cpu, timeout=_PATIENCE)
+    return PartialState(cpu=on_cpu, timeout=_TIMEOUT)
 
 
 def score_corpus(
@@ -79,38 +80,38 @@ def score_corpus(
     overwrite: bool = False,
     progress: bool = True,
 ) -> ScoringReport:
-    """Score every clip of a corpus and write `utterance_id score`, a line a clip, in the corpus' order.
+    """Score every clip of a corpus, and write `utterance_id score` per line, in the corpus' order.
 
-    While it runs, what has been scored is in the folder `<score_file>.partial`, complete after every chunk of clips;
-    the same call goes on from there after a kill, with any number of processes, and the score file comes out the same.
-    It exists only when it is complete. Beside it come `<stem>.json` with the settings, and, where clips could not be
-    scored, `<stem>_bad_audio.tsv`. Under `accelerate launch` or `torchrun` every process must make the same call; they
-    count as one scoring, and no second one can write the same file meanwhile.
+    Resumable: interrupted runs produce byte-identical output. Progress is kept in the folder `<score_file>.partial`
+    after every chunk of clips, and the same call continues from there, with any number of processes. The score file
+    exists only when it is complete. `<stem>.json` next to it holds the settings, and `<stem>_bad_audio.tsv` lists clips
+    that could not be scored, if any. With `accelerate launch` or `torchrun`, every process must make the same call.
+    Together they are one scoring, and no other scoring can write the same file at the same time.
 
     Args:
         scorer: The scorer.
-        dataset: With the columns `audio` (not decoded) and `utterance_id`, as `load_corpus` gives it.
-        score_file: Where to write.
+        dataset: With the columns `audio` (not decoded) and `utterance_id`, as `load_corpus` returns it.
+        score_file: The file to write.
         columns: Further columns of the data set for the score file, such as `label` and `system`. The file then has
             a header and tabs.
-        overwrite: Start over where there is a score file or part of one. The old files stay until the new ones are
+        overwrite: Start over if there is a score file, or part of one. Old files are kept until the new ones are
             complete.
-        progress: Show a progress bar with rate and time left.
+        progress: Whether to show a progress bar with rate and time left.
 
     Returns:
         The report, the same in every process.
 
     Raises:
-        CorpusError: If a column is missing or is none for a score file, or utterance ids are not unique.
-        LockHeldError: If another process is writing the score file; the message says which, and since when.
-        ValueError: If there is a score file, or part of one, with other settings and `overwrite` is not set, if
-            `<stem>.json` is of something else, if the score file is a folder or ends in `.json`, or if no clip at all
+        CorpusError: If a column is missing or not allowed in a score file, or utterance ids are not unique.
+        LockHeldError: If another process is writing the score file. The message says which one, and since when.
+        ValueError: If there is a score file, or part of one, with other settings and `overwrite` is not set; if
+            `<stem>.json` belongs to something else; if the score file is a folder or ends in `.json`; or if no clip
             can be scored.
     """
     score_file = Path(score_file)
     if score_file.suffix == ".json" or score_file.is_dir():
         raise ValueError(
-            f"{score_file} cannot be the score file: name one like scores.txt (scores.json comes beside it)"
+            f"{score_file} cannot be the score file: give a name like scores.txt (its settings go to scores.json)"
         )
     state = process_state()
     ids = _checked_ids(dataset, columns)
@@ -119,7 +120,7 @@ def score_corpus(
     store = ProgressStore(score_file.with_name(f"{score_file.name}.partial"))
     chunks = scorer.chunks(_AudioColumn(audio))
     with ThreadPoolExecutor(1, "describe_scoring") as pool, ExitStack() as held:
-        # It takes a second per GiB of weights. A new scoring has nothing to compare it with, and begins meanwhile.
+        # Takes a second per GiB of weights. A new scoring has nothing to compare it with, and begins in the meantime.
         settings = pool.submit(describe_scoring, scorer, ids, _AudioColumn(audio), columns=list(columns))
         error: ValueError | OSError | None = None
         is_complete = False
@@ -127,8 +128,8 @@ def score_corpus(
             try:
                 at_once = state.num_processes > 1
                 is_complete = held.enter_context(begin(score_file, store, settings, overwrite, at_once))
-            except (ValueError, OSError) as found:
-                error = found
+            except (ValueError, OSError) as problem:
+                error = problem
         error, is_complete = _from_main((error, is_complete), state)
         if error is not None:
             raise error
@@ -136,7 +137,7 @@ def score_corpus(
             report = json.loads(settings_file.read_text(encoding="utf-8"))["report"]
             bad = [BadClip(**clip) for clip in report["bad_clips"]]
             counts = report["n_clips"], report["n_scored"]
-            return _told(ScoringReport(score_file, *counts, bad, True, report.get("out_of_range")), state)
+            return _logged(ScoringReport(score_file, *counts, bad, True, report.get("out_of_range")), state)
         _score_pending(scorer, chunks, ids, store, settings, state, progress)
         state.wait_for_everyone()
         scored = _all_chunks(store, settings, len(chunks))
@@ -144,50 +145,50 @@ def score_corpus(
         bad_clips, loud = [], OutOfRangeClips()
         for chunk in scored:
             start = chunks.bounds(chunk.number)[0]
-            for place, reason in sorted(chunk.bad.items()):
-                path = (audio[start + place]["audio"] or {}).get("path")
-                bad_clips.append(BadClip(ids[start + place], path, reason))
-            for place, peak in sorted(chunk.loud.items()):
-                loud.add(ids[start + place], peak)
+            for index, reason in sorted(chunk.bad.items()):
+                path = (audio[start + index]["audio"] or {}).get("path")
+                bad_clips.append(BadClip(ids[start + index], path, reason))
+            for index, peak in sorted(chunk.loud.items()):
+                loud.add(ids[start + index], peak)
         note = loud.note(len(ids))
         report = ScoringReport(score_file, len(ids), len(ids) - len(bad_clips), bad_clips, out_of_range=note)
         if report.n_scored == 0:
             listed = "\n".join(f"  {clip}" for clip in bad_clips[:20])
             raise ValueError(f"none of the {len(ids)} clips can be scored:\n{listed}")
         if state.is_main_process:
-            kept = [place for place, score in enumerate(scores) if score is not None]
+            kept = {index: score for index, score in enumerate(scores) if score is not None}
             extra = {name: _plain(dataset, name) for name in columns}
             content = {"settings": settings.result(), "report": {**asdict(report), "score_file": score_file.name}}
-            # Older files are replaced here. As long as the store is there, it counts (see `begin`).
+            # Replaces older files. As long as the store exists, it takes precedence (see `begin`).
             write_text_atomically(settings_file, json.dumps(content, indent=2) + "\n")
             write_bad_clips(report.bad_audio_file, bad_clips)
-            # After the others, since its being there says that everything is.
+            # Last, because its existence means that everything is complete.
             write_score_file(
                 score_file,
-                [ids[place] for place in kept],
-                [scores[place] for place in kept],
-                {name: [values[place] for place in kept] for name, values in extra.items()},
+                [ids[index] for index in kept],
+                list(kept.values()),
+                {name: [values[index] for index in kept] for name, values in extra.items()},
             )
             store.remove()
         state.wait_for_everyone()
-    return _told(report, state)
+    return _logged(report, state)
 
 
 def _all_chunks(store: ProgressStore, settings: Future[dict[str, Any]], n_chunks: int) -> list[ScoredChunk]:
     scored = store.read(settings.result())
     if missing := n_chunks - len(scored):
-        raise OSError(f"{store.folder} lost {missing} of {n_chunks} parts while it was written: run the command again")
+        raise OSError(f"{store.folder} lost {missing} of {n_chunks} parts while being written: run the command again")
     return [scored[number] for number in range(n_chunks)]
 
 
-def _told(report: ScoringReport, state: PartialState) -> ScoringReport:
+def _logged(report: ScoringReport, state: PartialState) -> ScoringReport:
     if report.out_of_range and state.is_main_process:
         logger.warning(f"{report.out_of_range}.")
     return report
 
 
 class _AudioColumn(Sequence[Any]):
-    """Slices of the audio column, read from the table only when they are needed."""
+    """Slices of the audio column, read from the table on access."""
 
     def __init__(self, dataset: Dataset) -> None:
         self._dataset = dataset
@@ -209,21 +210,21 @@ def _score_pending(
     progress: bool,
 ) -> None:
     if state.is_main_process:
-        # Files of an earlier start with more processes, too.
+        # Also the files of an earlier run with more processes.
         for path in store.folder.glob("process-*.jsonl"):
             store.recover(int(path.stem.removeprefix("process-")))
     state.wait_for_everyone()
     done = store.read(settings.result()) if store.is_open else {}
     parts = store.read_parts(settings.result()) if store.is_open else {}
     pending = [number for number in range(len(chunks)) if number not in done]
-    state.wait_for_everyone()  # before any process writes, all must have seen the same
+    state.wait_for_everyone()  # all processes must read the same before any of them writes
     mine = pending[state.process_index :: state.num_processes]
 
     def n_clips(numbers: Sequence[int]) -> int:
         return sum(stop - start for start, stop in map(chunks.bounds, numbers))
 
     flushed = time.monotonic()
-    held: list[ScoredChunk | ScoredPart] = []  # until the settings are known, which come first
+    held: list[ScoredChunk | ScoredPart] = []  # until the settings are known, which must be written first
 
     def write(*scored: ScoredChunk | ScoredPart, wait: bool = False) -> None:
         nonlocal flushed
@@ -248,15 +249,16 @@ def _score_pending(
 
         def note_part(piece: Chunk, part: ScoredPart) -> None:
             write(part)
-            place, seconds, total = piece.progress
+            assert piece.progress is not None  # every piece but the last has it
+            index, seconds, total = piece.progress
             of = "" if total is None else f" of {total / 60:.0f}"
-            bar.set_postfix_str(f"{ids[chunks.bounds(piece.number)[0] + place]}: {seconds / 60:.0f}{of} min")
+            bar.set_postfix_str(f"{ids[chunks.bounds(piece.number)[0] + index]}: {seconds / 60:.0f}{of} min")
 
         mine_begun = {number: parts[number] for number in mine if number in parts}
         for position, (chunk, scores) in enumerate(scorer.score_chunks(chunks, mine, note_part, mine_begun)):
             bar.set_postfix_str("", refresh=False)
             write(ScoredChunk(chunk.number, finite_or_none(scores), chunk.bad, chunk.loud))
-            # The other processes keep pace, give or take a chunk.
+            # The other processes are about as fast, give or take a chunk.
             share = pending[position * state.num_processes : (position + 1) * state.num_processes]
             bar.update(n_clips(share))
     write(wait=True)
@@ -269,14 +271,14 @@ def _checked_ids(dataset: Dataset, columns: Sequence[str]) -> list[str]:
             f"the corpus has no column {', '.join(missing)}; its columns are {', '.join(dataset.column_names)}"
         )
     if unfit := {"audio", "utterance_id", "score"} & set(columns):
-        raise CorpusError(f"{', '.join(sorted(unfit))} cannot be a further column of a score file")
+        raise CorpusError(f"{', '.join(sorted(unfit))} cannot be further columns of a score file")
     if len(dataset) == 0:
         raise CorpusError("the corpus has no clips to score")
     ids = [str(name) for name in dataset["utterance_id"][:]]
     if len(set(ids)) != len(ids):
-        seen: set[str] = set()
-        twice = next(name for name in ids if name in seen or seen.add(name))
-        raise CorpusError(f"{len(ids) - len(set(ids))} utterance ids are not unique, such as {twice!r}")
+        counts = Counter(ids)
+        repeated = next(name for name in ids if counts[name] > 1)
+        raise CorpusError(f"{len(ids) - len(counts)} utterance ids are not unique, such as {repeated!r}")
     return ids
 
 

@@ -1,4 +1,4 @@
-"""What scores depend on, so that a scoring is never continued, or taken for done, with anything else."""
+"""Fingerprint of everything that affects scores, checked on resume."""
 
 import hashlib
 import os
@@ -12,9 +12,9 @@ from torch import nn
 
 from hf_gradalign.scoring.scorer import SpoofScorer
 
-# Other audio of the same names (another folder, a copy through a codec) differs nearly everywhere: a few clips tell it.
-_CLIPS_LOOKED_AT = 64
-_BYTES_LOOKED_AT = 2**16
+# Other audio under the same names (another folder, or a re-encoded copy) differs nearly everywhere: a sample is enough.
+_MAX_CLIPS = 64
+_MAX_BYTES = 2**16
 
 
 def describe_scoring(
@@ -24,17 +24,17 @@ def describe_scoring(
     model_sha256: str | None = None,
     **further: Any,
 ) -> dict[str, Any]:
-    """Everything that a score file is the result of, ready for JSON.
+    """Describe everything that affects the scores in a score file, ready for JSON.
 
     Args:
         scorer: The scorer.
-        utterance_ids: Of the clips, in order.
-        audio: Of the clips, `{"bytes", "path"}` each.
-        model_sha256: `digest_of_weights(scorer.model)`, where it is known already.
-        further: What else the file depends on.
+        utterance_ids: The clips' ids, in order.
+        audio: The clips' audio, as `{"bytes", "path"}`.
+        model_sha256: `digest_of_weights(scorer.model)`, if already known.
+        further: Other settings that the file depends on.
 
     Returns:
-        Settings by name; digests stand for the model's weights, the list of clips and their audio.
+        Settings by name, with digests of the model's weights, the list of clips and their audio.
     """
     windowing = scorer.windowing
     return {
@@ -56,37 +56,36 @@ def describe_scoring(
 
 
 def digest_of_audio(audio: Sequence[Mapping[str, Any] | None]) -> str:
-    """SHA-256 over the size, start and end of up to 64 clips, evenly spread, as encoded; wherever the files lie."""
+    """Return a SHA-256 of the size, start and end of up to 64 evenly spaced clips, as encoded, without their paths."""
     digest = hashlib.sha256()
-    for place in np.unique(np.linspace(0, len(audio) - 1, _CLIPS_LOOKED_AT).round().astype(int)).tolist():
-        size, ends = _size_and_ends(audio[place] or {})
-        digest.update(f"{place} {size}\n".encode() + ends)
+    for index in np.unique(np.linspace(0, len(audio) - 1, _MAX_CLIPS).round().astype(int)).tolist():
+        size, ends = _size_and_ends(audio[index] or {})
+        digest.update(f"{index} {size}\n".encode() + ends)
     return digest.hexdigest()
 
 
 def _size_and_ends(clip: Mapping[str, Any]) -> tuple[int, bytes]:
-    """How many bytes a clip has, and the first and last of them; none of a file that is not there."""
+    """A clip's size in bytes, and its first and last bytes. Size 0 if its file does not exist."""
     if clip.get("bytes") is not None:
-        return len(clip["bytes"]), clip["bytes"][:_BYTES_LOOKED_AT] + clip["bytes"][-_BYTES_LOOKED_AT:]
+        return len(clip["bytes"]), clip["bytes"][:_MAX_BYTES] + clip["bytes"][-_MAX_BYTES:]
     try:
         with open(clip.get("path") or "", "rb") as file:
             size = os.fstat(file.fileno()).st_size
-            start = file.read(_BYTES_LOOKED_AT)
-            file.seek(max(size - _BYTES_LOOKED_AT, 0))
-            return size, start + file.read(_BYTES_LOOKED_AT)
+            start = file.read(_MAX_BYTES)
+            file.seek(max(size - _MAX_BYTES, 0))
+            return size, start + file.read(_MAX_BYTES)
     except OSError:
         return 0, b""
 
 
 def digest_of_weights(model: nn.Module) -> str:
-    """SHA-256 over all of a model's parameters and buffers, their names included; a second per GiB.
+    """Return a SHA-256 of a model's parameters and buffers and their names. Takes a second per GiB.
 
-    Weights come from an accelerator by a stream of their own, so that a model that computes meanwhile is not waited
-    for.
+    Copies weights from an accelerator on a separate stream, so as not to wait for a model that is running.
     """
     digest = hashlib.sha256()
     tensors = sorted(model.state_dict().items())
-    with _stream_of_its_own(next((tensor.device for _, tensor in tensors), torch.device("cpu"))):
+    with _separate_stream(next((tensor.device for _, tensor in tensors), torch.device("cpu"))):
         for name, tensor in tensors:
             data = tensor.detach().cpu().contiguous().view(-1).view(torch.uint8)
             digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
@@ -94,9 +93,9 @@ def digest_of_weights(model: nn.Module) -> str:
     return digest.hexdigest()
 
 
-def _stream_of_its_own(device: torch.device) -> AbstractContextManager[Any]:
+def _separate_stream(device: torch.device) -> AbstractContextManager[Any]:
     if device.type != "cuda":
         return nullcontext()
     stream = torch.cuda.Stream(device)
-    stream.wait_stream(torch.cuda.current_stream(device))  # what is still writing the weights comes first
+    stream.wait_stream(torch.cuda.current_stream(device))  # wait until the weights are written
     return torch.cuda.stream(stream)

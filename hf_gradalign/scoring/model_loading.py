@@ -15,21 +15,22 @@ from hf_gradalign.training.run_checkpoints import require_sound_model
 def load_trained_classifier(
     name_or_path: str, *, feature_extractor: FeatureExtractionMixin | None = None, **hub_options: Any
 ) -> tuple[PreTrainedModel, FeatureExtractionMixin]:
-    """Load a classifier of audio and its feature extractor.
+    """Load a trained audio classifier and its feature extractor.
+
+    Nothing is replaced or guessed: missing weights are an error.
 
     Args:
-        name_or_path: A Hub id or a folder with any model of `AutoModelForAudioClassification`.
-        feature_extractor: In place of the model's own.
+        name_or_path: A Hub id, or a folder with any model of `AutoModelForAudioClassification`.
+        feature_extractor: Replaces the model's own.
         hub_options: `revision`, `token`, `cache_dir`, `trust_remote_code`.
 
     Returns:
         The model, in float32 and evaluation mode, and the feature extractor.
 
     Raises:
-        OSError: If there is no such model, or one of its files is broken, or a checkpoint's is not what was saved; the
-            message says what it is.
-        ValueError: If it is no classifier of audio, or some of its weights are missing, as of an encoder that has never
-            been trained to classify.
+        OSError: If there is no such model, a file is broken, or a checkpoint's file is not what was saved.
+        ValueError: If it is not an audio classifier, or lacks weights, like an encoder that was never trained to
+            classify.
     """
     require_sound_model(name_or_path)
     model, random = load_classifier(name_or_path, hub_options)
@@ -37,8 +38,8 @@ def load_trained_classifier(
     absent = sorted(random)
     if absent:
         raise ValueError(
-            f"{name_or_path} lacks {len(absent)} weights of a {type(model).__name__} ({', '.join(absent[:3])}, ...): "
-            "it is no trained classifier, and scores of random weights say nothing. Train it with "
+            f"{name_or_path} lacks {len(absent)} weights of a {type(model).__name__} ({', '.join(absent[:3])}, ...). "
+            "It is not a trained classifier, and scores of random weights mean nothing. Train it with "
             f"scripts/run_audio_spoof.py --model_name_or_path {name_or_path}"
         )
     return model.eval(), extractor
@@ -47,18 +48,18 @@ def load_trained_classifier(
 def label_columns(
     id2label: Mapping[int, str], bonafide_label: str | None = None, label2id: Mapping[str, int] | None = None
 ) -> tuple[int | None, int | None]:
-    """Which logit speaks for bona fide speech, and which against it.
+    """Return which logit stands for bona fide speech, and which for spoof.
 
     Args:
-        id2label: A model's labels by number.
-        bonafide_label: As in `output_labels`.
-        label2id: As in `output_labels`.
+        id2label: The model's labels by number.
+        bonafide_label: As for `output_labels`.
+        label2id: As for `output_labels`.
 
     Returns:
-        The numbers of bona fide and of spoof; None for what a model with a single logit has none for.
+        The indices of bona fide and of spoof; None for a class without a logit, if the model has a single one.
 
     Raises:
-        ValueError: If that cannot be told from the names.
+        ValueError: If the names do not tell.
     """
     order = output_labels(id2label, label2id, bonafide_label)
     bonafide, spoof = (order.index(name) if name in order else None for name in ("bonafide", "spoof"))
@@ -69,16 +70,16 @@ DType = Literal["float32", "bfloat16", "float16", "auto"]
 
 
 def default_device() -> torch.device:
-    """The accelerator, if there is one, else the CPU."""
+    """Return the accelerator, or the CPU if there is none."""
     accelerator = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else None
     return accelerator or torch.device("cpu")
 
 
 def usable_device(device: str | torch.device | None) -> torch.device:
-    """A device that a tensor has been on; None for the default one.
+    """Return a device after testing it with a tensor. None means the default device.
 
     Raises:
-        ValueError: If there is no such device, or this torch cannot use it.
+        ValueError: If the device does not exist, or this build of torch cannot use it.
     """
     if device is None:
         return default_device()
@@ -90,15 +91,15 @@ def usable_device(device: str | torch.device | None) -> torch.device:
 
 
 def resolve_dtype(dtype: DType, device: torch.device) -> str:
-    """What "auto" means on a device: bfloat16 where it has units for it, else float32.
+    """Resolve "auto" for a device: bfloat16 if its hardware supports it, float32 otherwise.
 
     Raises:
-        ValueError: If the type is unknown, or the device has no use for it.
+        ValueError: If the type is unknown, or the device does not support it.
     """
     if dtype not in get_args(DType):
         raise ValueError(f"dtype must be one of {', '.join(get_args(DType))}, not {dtype!r}")
     if dtype == "float16" and device.type == "cpu":
-        raise ValueError("dtype float16 needs an accelerator; take bfloat16 or float32 on the CPU")
+        raise ValueError("dtype float16 needs an accelerator; use bfloat16 or float32 on the CPU")
     if dtype != "auto":
         return dtype
     has_units = device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
@@ -106,10 +107,10 @@ def resolve_dtype(dtype: DType, device: torch.device) -> str:
 
 
 def suitable_workers(device: torch.device) -> int:
-    """How many loader workers keep a model busy on this machine.
+    """Return how many loader workers keep a model busy on this machine.
 
-    With an accelerator one for each core but one, at most 12; on a CPU, which the model needs itself, at most 2.
-    Several processes on a machine (`LOCAL_WORLD_SIZE`, as torchrun sets it) share its cores.
+    With an accelerator: one less than the number of cores, at most 12. On a CPU, which the model itself needs: at most
+    2. Several processes on a machine (`LOCAL_WORLD_SIZE`, as torchrun sets it) share its cores.
     """
     available = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     cores = max(1, available // int(os.environ.get("LOCAL_WORLD_SIZE", 1)))

@@ -1,10 +1,10 @@
-"""Where a scoring begins, and how far it is: what a later start needs to continue."""
+"""Store the progress of a scoring, so that an interrupted one can resume."""
 
 import hashlib
 import json
 import math
 import shutil
-from collections.abc import Generator, Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterable, Iterator, Mapping
 from concurrent.futures import Future
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -19,13 +19,13 @@ _SETTINGS_NAME = "settings.json"
 
 @dataclass(frozen=True)
 class ScoredChunk:
-    """What came of a chunk.
+    """The results of a chunk.
 
     Attributes:
-        number: Its place in the corpus.
-        scores: One a clip; None where the clip could not be scored.
-        bad: What was wrong with such a clip, by its place in the chunk.
-        loud: Largest absolute value of clips that have samples outside [-1, 1], by their place in the chunk.
+        number: Its number in the corpus.
+        scores: One per clip; None for clips that could not be scored.
+        bad: Why clips could not be scored, by their index in the chunk.
+        loud: The largest absolute value of clips with samples outside [-1, 1], by their index in the chunk.
     """
 
     number: int
@@ -36,13 +36,13 @@ class ScoredChunk:
 
 @dataclass(frozen=True)
 class ScoredPart:
-    """What came of some windows of a chunk with long recordings.
+    """The scores of consecutive windows in a chunk with long recordings.
 
     Attributes:
-        number: The chunk's place in the corpus.
-        first: The place in the chunk of the first window.
-        owners: The place in the chunk of the clip that each window is of.
-        scores: One a window; None where it is not finite.
+        number: The chunk's number in the corpus.
+        first: The number of the first window in the chunk.
+        owners: The index in the chunk of each window's clip.
+        scores: One per window; None if it is not finite.
     """
 
     number: int
@@ -52,12 +52,12 @@ class ScoredPart:
 
 
 class ProgressStore:
-    """A folder with the settings of a scoring and one file per process, to which each chunk adds a line.
+    """A folder with the settings of a scoring, and one file per process with a line per chunk.
 
-    A line that a kill cut short is taken away when the file is opened again, and its chunk is scored anew.
+    A line that was interrupted is removed when scoring resumes, and its chunk is scored again.
 
     Args:
-        folder: Where; made where it is missing.
+        folder: The folder. Created if missing.
     """
 
     def __init__(self, folder: str | Path) -> None:
@@ -69,14 +69,14 @@ class ProgressStore:
         return (self.folder / _SETTINGS_NAME).is_file()
 
     def open(self, settings: Mapping[str, Any]) -> None:
-        """Begin a scoring, or go on with one that has the same settings; by one process, before `append`.
+        """Begin a scoring, or resume one with the same settings. One process calls this before any calls `append`.
 
         Raises:
-            ValueError: If the folder holds a scoring with other settings; the message names them.
+            ValueError: If the folder holds a scoring with other settings. The message names them.
         """
         path = self.folder / _SETTINGS_NAME
         if not path.is_file():
-            # Lines without settings are of nobody: a kill came before the settings were written, or in `remove`.
+            # Without settings, lines are left from a process that was killed before it wrote them, or in `remove`.
             self.remove()
             self.folder.mkdir(parents=True)
             write_text_atomically(path, json.dumps(settings, indent=2) + "\n")
@@ -86,55 +86,54 @@ class ProgressStore:
             raise ValueError(f"{self.folder} holds an unfinished scoring with other settings: {differing}")
 
     def append(self, process: int, scored: ScoredChunk | ScoredPart, settings: Mapping[str, Any]) -> None:
-        """Add a chunk, or a part of one, of a scoring with these settings to a process's file, with one write."""
-        found = {"chunk" if name == "number" else name: value for name, value in vars(scored).items()}
-        line = json.dumps({**found, "of": _digest(settings)}, allow_nan=False)
+        """Add a chunk, or a part of one, to a process's file, in one write. The line refers to the settings."""
+        fields = {"chunk" if name == "number" else name: value for name, value in vars(scored).items()}
+        line = json.dumps({**fields, "of": _digest(settings)}, allow_nan=False)
         with self._file_of(process).open("ab") as file:
             file.write(line.encode() + b"\n")
 
     def recover(self, process: int) -> None:
-        """Take away what a kill left half written at the end of a process's file."""
+        """Remove an incomplete line at the end of a process's file."""
         path = self._file_of(process)
         if not path.is_file():
             return
         with path.open("rb+") as file:
-            whole = file.read().rfind(b"\n") + 1
-            file.truncate(whole)
+            file.truncate(file.read().rfind(b"\n") + 1)
 
     def read(self, settings: Mapping[str, Any]) -> dict[int, ScoredChunk]:
-        """All whole chunks of a scoring with these settings by number, whichever process wrote them.
+        """Return all complete chunks of a scoring with these settings, by number, from all processes.
 
-        Others are there where a process of a killed scoring lived on and wrote into its successor's folder.
+        Skips lines with other settings, which a surviving process of a killed scoring may have written.
         """
         chunks = {}
-        for found in self._lines(settings):
-            if "first" not in found:
-                bad = {int(place): reason for place, reason in found["bad"].items()}
-                loud = {int(place): peak for place, peak in found.get("loud", {}).items()}
-                chunks[found["chunk"]] = ScoredChunk(found["chunk"], found["scores"], bad, loud)
+        for line in self._lines(settings):
+            if "first" not in line:
+                bad = {int(index): reason for index, reason in line["bad"].items()}
+                loud = {int(index): peak for index, peak in line.get("loud", {}).items()}
+                chunks[line["chunk"]] = ScoredChunk(line["chunk"], line["scores"], bad, loud)
         return chunks
 
     def read_parts(self, settings: Mapping[str, Any]) -> dict[int, ScoredPart]:
-        """What has been scored of each chunk from its first window on, of a scoring with these settings."""
+        """Return the scored windows of incomplete chunks, by chunk, from the first window on without gaps."""
         begun: dict[int, ScoredPart] = {}
-        parts = [found for found in self._lines(settings) if "first" in found]
-        for found in sorted(parts, key=lambda found: found["first"]):
-            part = begun.setdefault(found["chunk"], ScoredPart(found["chunk"], 0, [], []))
-            if found["first"] == len(part.owners):  # neither a gap before it nor there already
-                part.owners.extend(found["owners"])
-                part.scores.extend(found["scores"])
+        lines = [line for line in self._lines(settings) if "first" in line]
+        for line in sorted(lines, key=lambda line: line["first"]):
+            part = begun.setdefault(line["chunk"], ScoredPart(line["chunk"], 0, [], []))
+            if line["first"] == len(part.owners):  # without a gap before it, and not a duplicate
+                part.owners.extend(line["owners"])
+                part.scores.extend(line["scores"])
         return begun
 
     def _lines(self, settings: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
         digest = _digest(settings)
         for path in sorted(self.folder.glob("process-*.jsonl")):
-            for line in path.read_bytes().split(b"\n")[:-1]:
-                found = json.loads(line)
-                if found.get("of", digest) == digest:
-                    yield found
+            for text in path.read_bytes().split(b"\n")[:-1]:
+                line = json.loads(text)
+                if line.get("of", digest) == digest:
+                    yield line
 
     def flush(self, process: int) -> None:
-        """Have the process's file written to the disk, for when the machine is taken away."""
+        """Write a process's file to the disk, so that it survives a crash of the machine."""
         flush_to_disk(self._file_of(process))
 
     def remove(self) -> None:
@@ -152,13 +151,13 @@ def _digest(settings: Mapping[str, Any]) -> str:
 
 
 def differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> str:
-    """Which settings differ, with their values, as text; empty where none does."""
+    """Describe the settings that differ, with their values. Empty if none do."""
     names = [name for name in {**before, **now} if before.get(name) != now.get(name)]
     return "; ".join(f"{name} was {before.get(name)!r} and is now {now.get(name)!r}" for name in names)
 
 
-def finite_or_none(scores: Sequence[float]) -> list[float | None]:
-    """Scores for JSON."""
+def finite_or_none(scores: Iterable[float]) -> list[float | None]:
+    """Convert scores for JSON, with None for those that are not finite."""
     return [float(score) if math.isfinite(score) else None for score in scores]
 
 
@@ -169,27 +168,29 @@ _START_OVER = "To start over: --overwrite (overwrite=True), or another output fi
 def begin(
     score_file: Path, store: ProgressStore, settings: Future[dict[str, Any]], overwrite: bool, at_once: bool
 ) -> Generator[bool]:
-    """Check what lies on the disk, and write a score file alone until the block is left.
+    """Check existing files, and lock a score file until the block ends.
 
-    A store that is open comes before a score file: that is a scoring that replaces the file, or one that was killed
-    when it had just written it.
+    An open store takes precedence over a score file. It belongs to a scoring that replaces the file, or one that was
+    killed right after writing it.
 
     Args:
-        score_file: The score file; `<stem>.json` is of its settings, and `<stem>.lock` is locked.
-        store: What has been scored so far.
-        settings: `describe_scoring`. It is waited for only where there is something to compare it with.
-        overwrite: Start over.
-        at_once: Open the store now, because other processes will write to it.
+        score_file: The score file. Its settings are in `<stem>.json`, and its lock is `<stem>.lock`.
+        store: The progress so far.
+        settings: The result of `describe_scoring`. Only waits for it if there is something to compare it with.
+        overwrite: Whether to start over.
+        at_once: Whether to open the store now, because other processes will write to it.
 
     Yields:
-        Whether the score file is complete already, and of these settings.
+        Whether the score file is already complete, with the same settings.
 
     Raises:
-        LockHeldError: If another process writes the score file.
-        ValueError: If what is there is of something else; the message says what to do.
+        LockHeldError: If another process is writing the score file.
+        ValueError: If existing files belong to something else. The message says what to do.
     """
     settings_file = score_file.with_suffix(".json")
-    if score_file.exists() and not store.folder.exists() and not overwrite:  # no write, so no lock: it may be read-only
+    if (
+        score_file.exists() and not store.folder.exists() and not overwrite
+    ):  # nothing to write, so no lock: the folder may be read-only
         _require_free(settings_file, score_file)
         _require_same(score_file, settings_file, settings.result())
         yield True
@@ -218,11 +219,11 @@ def _is_complete(
             store.open(settings.result())
         except ValueError as other:
             if score_file.exists() and settings_file.exists() and not _difference(settings_file, settings.result()):
-                return True  # what is unfinished was to replace it
+                return True  # the unfinished scoring was to replace it
             raise ValueError(f"{other}. {_START_OVER}") from None
     elif score_file.exists():
         _require_same(score_file, settings_file, settings.result())
-        store.remove()  # a kill came between
+        store.remove()  # it was killed in between
         return True
     if at_once:
         store.open(settings.result())
@@ -230,7 +231,7 @@ def _is_complete(
 
 
 def _require_free(settings_file: Path, score_file: Path) -> None:
-    """Refuse to write settings over a file that is of something else, such as of `scores.tsv` beside `scores.txt`."""
+    """Refuse to overwrite a settings file of something else, such as that of `scores.tsv` next to `scores.txt`."""
     if not settings_file.exists():
         return
     try:
@@ -242,16 +243,16 @@ def _require_free(settings_file: Path, score_file: Path) -> None:
         return  # both were renamed together
     if owner != score_file.name:
         raise ValueError(
-            f"the settings of {score_file} would be written to {settings_file}, which is "
-            f"{'another file' if owner is None else f'of {owner}'}: give the score file another name"
+            f"the settings of {score_file} would be written to {settings_file}, which "
+            f"{'is another file' if owner is None else f'belongs to {owner}'}: give the score file another name"
         )
 
 
 def _require_same(score_file: Path, settings_file: Path, settings: dict[str, Any]) -> None:
     if not settings_file.is_file():
-        raise ValueError(f"{score_file} exists, and nothing beside it says what it is of. {_START_OVER}")
+        raise ValueError(f"{score_file} exists, without the settings that it was scored with. {_START_OVER}")
     if differing := _difference(settings_file, settings):
-        raise ValueError(f"{score_file} is of another scoring: {differing}. {_START_OVER}")
+        raise ValueError(f"{score_file} was scored with other settings: {differing}. {_START_OVER}")
 
 
 def _difference(settings_file: Path, settings: dict[str, Any]) -> str:

@@ -1,10 +1,10 @@
-"""Countermeasure scores of clips, by a trained model."""
+"""Score clips with a trained model."""
 
 import os
 import signal
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import numpy as np
 import torch
@@ -12,7 +12,7 @@ from accelerate.utils.memory import should_reduce_batch_size
 from numpy.typing import NDArray
 from torch.utils.data import DataLoader
 from tqdm.auto import tqdm
-from transformers import PreTrainedModel
+from transformers import PreTrainedModel, SequenceFeatureExtractor
 from transformers.feature_extraction_utils import FeatureExtractionMixin
 from transformers.utils import logging
 
@@ -33,50 +33,51 @@ from hf_gradalign.scoring.windowing import (
     WindowMode,
     padding_is_harmless,
     settle_windowing,
-    taking_windows_as_they_are,
+    without_cropping,
 )
 
 logger = logging.get_logger(__name__)
 
 
 class SpoofScorer:
-    """Scores clips with a model: the bona fide logit minus the spoof logit, higher for bona fide.
+    """Scores clips with a model: the bona fide logit minus the spoof logit. Higher means bona fide.
 
-    The score of a model with one output is that output, or, if it speaks for spoof, its negative.
+    For a model with one output, the score is that output, or its negative if it stands for spoof.
 
         SpoofScorer("runs/my-run").score(["a.wav", "b.flac"])
 
     Args:
-        model: A folder or Hub id of a trained classifier of audio (ours, or any of transformers whose two labels say
-            which is bona fide), or a model.
-        feature_extractor: The model's; needed only with a model that is not loaded by name.
-        batch_size: Windows (or whole clips) that share a forward pass.
-        device: Where to compute; by default the accelerator, if there is one.
-        dtype: "float32", or "bfloat16" or "float16" by autocast, or "auto": bfloat16 on an accelerator that has it.
-            Scores in half precision differ a little, and error rates with them.
-        windows: What the model hears: "first" (window; the protocol), "all" windows from start to end with their
-            scores combined, or the "whole" clip at once, batched by length where that does not change the score. By
-            default what the model was saved with.
-        window_seconds: A window's length; by default what the model was saved with, or else 4.175 s (66,800 samples).
-        hop_seconds: From window to window in "all"; by default a window's length.
-        combine: "mean", "median", "min" (the most suspicious window's) or "max" of the windows' scores.
-        rms_level: Bring clips to this root mean square first, if the model was trained so and does not normalise.
-        bonafide_label: Name (or number) of the bona fide label, where the names do not say which one it is; "none" for
-            a model of one output that is higher for spoof.
-        num_workers: Processes that decode; 0 decodes in this one, None takes as many as suit the machine.
+        model: A model, or the folder or Hub id of a trained audio classifier: one of this package, or any of
+            transformers whose two labels tell which is bona fide.
+        feature_extractor: The model's feature extractor. Only needed if `model` is not a name.
+        batch_size: Windows (or whole clips) per forward pass.
+        device: Where to compute. Defaults to the accelerator, if there is one.
+        dtype: "float32"; "bfloat16" or "float16" with autocast; or "auto", which is bfloat16 on accelerators that
+            support it. Half precision changes scores, and error rates, a little.
+        windows: "first" scores the leading window (the usual protocol), "all" scores windows from start to end and
+            combines their scores, "whole" scores the whole clip, in batches by length if that does not change the
+            score. Defaults to what the model was saved with.
+        window_seconds: Length of a window. Defaults to what the model was saved with, or else 4.175 s.
+        hop_seconds: Distance between the starts of windows for "all". Defaults to the length of a window.
+        combine: "mean", "median", "min" (the most suspicious window) or "max" of the windows' scores.
+        rms_level: Scale clips to this root mean square first. For models that were trained this way and do not
+            normalize their input.
+        bonafide_label: Name (or number) of the bona fide label, if the names do not tell. "none" for a model with one
+            output that is higher for spoof.
+        num_workers: Processes that decode audio. 0 decodes in this process, None chooses a number for this machine.
         hub_options: `revision`, `token`, `cache_dir`, `trust_remote_code`, for a model given by name.
 
     Attributes:
         model: The model, in evaluation mode, on its device.
-        feature_extractor: Makes its inputs; takes windows as they are.
-        windowing: What the model hears of a clip.
-        sampling_rate: Of the model, in Hz.
+        feature_extractor: Makes its inputs from windows of any length.
+        windowing: Which windows of a clip are scored.
+        sampling_rate: The model's sampling rate in Hz.
         device: Where it computes.
         dtype: "float32", "bfloat16" or "float16".
 
     Raises:
         OSError: If there is no such model.
-        ValueError: If an argument is out of its range, the model is not trained to classify, or its labels do not say
+        ValueError: If an argument is out of range, the model was not trained to classify, or its labels do not tell
             which is bona fide.
     """
 
@@ -104,20 +105,21 @@ class SpoofScorer:
         if rms_level is not None and not 0 < rms_level <= 1:
             raise ValueError(f"rms_level must be above 0 and at most 1, not {rms_level}")
         self.device = usable_device(device)
-        label2id = None  # of a model that is given as such, id2label counts: it alone may have been set
+        label2id = None  # of a model object, only id2label counts: users may have set it alone
         if isinstance(model, str | os.PathLike):
             model, feature_extractor = load_trained_classifier(
                 os.fspath(model), feature_extractor=feature_extractor, **hub_options
             )
-            label2id = model.config.label2id
+            label2id = cast("Mapping[str, int] | None", model.config.label2id)
         elif feature_extractor is None:
-            raise ValueError("a model that is given as such needs its feature_extractor too")
-        self._bonafide, self._spoof = label_columns(model.config.id2label, bonafide_label, label2id)
+            raise ValueError("a model object needs its feature_extractor")
+        id2label = cast("Mapping[int, str]", model.config.id2label)
+        self._bonafide, self._spoof = label_columns(id2label, bonafide_label, label2id)
         self.windowing = settle_windowing(feature_extractor, windows, window_seconds, hop_seconds, combine)
         self.dtype = resolve_dtype(dtype, self.device)
         self.model = model.to(self.device).eval()
-        self.feature_extractor = taking_windows_as_they_are(feature_extractor)
-        self.sampling_rate: int = feature_extractor.sampling_rate
+        self.feature_extractor = without_cropping(feature_extractor)
+        self.sampling_rate: int = cast(SequenceFeatureExtractor, feature_extractor).sampling_rate
         self.batch_size = batch_size
         self.rms_level = rms_level
         self.num_workers = suitable_workers(self.device) if num_workers is None else num_workers
@@ -133,20 +135,20 @@ class SpoofScorer:
         """Score clips.
 
         Args:
-            clips: A sequence of clips, or one: paths, encoded files' bytes, waveforms, or mappings with `array` and
+            clips: One clip or a sequence of clips: paths, encoded files' bytes, waveforms, or mappings with `array` and
                 `sampling_rate`, or with `bytes` or `path`. Waveforms are NumPy arrays, tensors or lists of numbers of
                 shape (time,), or (time, channels) or (channels, time) with up to 8 channels, which are averaged: floats
-                in [-1, 1], int16 or int32. An array is one clip; several clips are a list of arrays.
-            sampling_rate: Of the waveforms, in Hz; by default the model's.
-            on_bad_audio: "stop" raises if clips cannot be scored; "nan" gives those NaN and logs a warning.
-            progress: Show a progress bar.
+                in [-1, 1], int16 or int32. An array is one clip. Give several clips as a list of arrays.
+            sampling_rate: The waveforms' sampling rate in Hz. Defaults to the model's.
+            on_bad_audio: "stop" raises if clips cannot be scored. "nan" scores them as NaN and warns.
+            progress: Whether to show a progress bar.
 
         Returns:
-            Shape (clips,), higher for bona fide, in the order of the clips.
+            Scores of shape (clips,), in the order of the clips. Higher means bona fide.
 
         Raises:
-            BadAudioError: If clips cannot be scored; `bad_clips` has all of them.
-            ValueError: If `on_bad_audio` is neither, or a number is where a clip should be.
+            BadAudioError: If clips cannot be scored. `bad_clips` lists all of them.
+            ValueError: If `on_bad_audio` is neither, or a clip is a number.
         """
         if on_bad_audio not in ("stop", "nan"):
             raise ValueError(f"on_bad_audio must be stop or nan, not {on_bad_audio!r}")
@@ -160,10 +162,11 @@ class SpoofScorer:
                 start, stop = chunks.bounds(chunk.number)
                 scores[start:stop] = chunk_scores
                 bad += [
-                    BadClip(name_of(clips[start + p], start + p), None, why) for p, why in sorted(chunk.bad.items())
+                    BadClip(name_of(clips[start + index], start + index), None, reason)
+                    for index, reason in sorted(chunk.bad.items())
                 ]
-                for place, peak in chunk.loud.items():
-                    loud.add(name_of(clips[start + place], start + place), peak)
+                for index, peak in chunk.loud.items():
+                    loud.add(name_of(clips[start + index], start + index), peak)
                 bar.update(stop - start)
         if note := loud.note(len(clips)):
             logger.warning(f"{note}.")
@@ -171,12 +174,12 @@ class SpoofScorer:
             listed = "\n".join(f"  {clip}" for clip in bad[:20]) + (f"\n  ... {len(bad) - 20} more" * (len(bad) > 20))
             message = f"{len(bad)} of {len(clips)} clips cannot be scored:\n{listed}"
             if on_bad_audio == "stop":
-                raise BadAudioError(f'{message}\nFix them, or have them scored as NaN by on_bad_audio="nan".', bad)
+                raise BadAudioError(f'{message}\nFix them, or score them as NaN with on_bad_audio="nan".', bad)
             logger.warning(f"Scored as NaN: {message}")
         return scores
 
     def chunks(self, clips: Sequence[Any]) -> ChunkDataset:
-        """The clips in chunks, as `score_chunks` takes them."""
+        """Split clips into chunks for `score_chunks`."""
         return ChunkDataset(
             clips,
             feature_extractor=self.feature_extractor,
@@ -193,20 +196,20 @@ class SpoofScorer:
         on_part: Callable[[Chunk, ScoredPart], None] | None = None,
         parts: Mapping[int, ScoredPart] | None = None,
     ) -> Iterator[tuple[Chunk, NDArray[np.float64]]]:
-        """Score chunks one after the other, while loader workers decode the next ones.
+        """Score chunks in order, while loader workers decode the next ones.
 
         Args:
             chunks: From `chunks`.
-            numbers: Which of them, in this order; by default all.
-            on_part: Called with each piece of a chunk that is not its last, and its windows' scores.
-            parts: What has been scored of chunks already, by number.
+            numbers: The numbers of the chunks, in order. Defaults to all.
+            on_part: Called with each piece of a chunk except the last, and with the scores of its windows.
+            parts: Windows that have been scored before, by the number of their chunk.
 
         Yields:
-            Each chunk, and the scores of its clips, shape (clips of the chunk,): NaN where the audio is bad.
+            Each chunk, and the scores of its clips, shape (clips,): NaN for bad audio.
         """
         parts = dict(parts or {})
         begun: dict[int, Chunk] = {}
-        # On an accelerator the next chunk is put on the way before the last one's scores are waited for.
+        # Start the next chunk on the accelerator before waiting for the scores of the last one.
         before: tuple[Chunk, list[torch.Tensor]] | None = None
         numbers = range(len(chunks)) if numbers is None else numbers
         for piece in self._loader(chunks, numbers, {n: len(part.owners) for n, part in parts.items()}):
@@ -217,7 +220,7 @@ class SpoofScorer:
             chunk.bad |= piece.bad
             chunk.loud |= piece.loud
             logits = [
-                self._forward_what_fits(batch, owners, chunk)
+                self._forward_within_memory(batch, owners, chunk)
                 for batch, owners in zip(piece.batches, piece.owners, strict=True)
             ]
             chunk.owners += piece.owners
@@ -243,10 +246,10 @@ class SpoofScorer:
             batch_size=None,
             num_workers=self.num_workers,
             pin_memory=self.device.type not in ("cpu", "mps"),
-            worker_init_fn=_leave_interrupts_to_the_parent,
+            worker_init_fn=_ignore_interrupts,
         )
 
-    def _forward_what_fits(
+    def _forward_within_memory(
         self, batch: dict[str, torch.Tensor], owners: NDArray[np.int64], chunk: Chunk
     ) -> torch.Tensor:
         try:
@@ -256,15 +259,15 @@ class SpoofScorer:
                 raise
             if self.windowing.mode != "whole":
                 raise ValueError(
-                    f"{self.device} has no memory for {len(owners)} windows at once: use a smaller batch size "
-                    "(--batch_size)"
+                    f"{self.device} does not have enough memory for {len(owners)} windows at once: use a smaller batch "
+                    "size (--batch_size)"
                 ) from error
         if len(owners) > 1:  # whole clips one by one
             rows = [{name: tensor[row : row + 1] for name, tensor in batch.items()} for row in range(len(owners))]
-            alone = [self._forward_what_fits(row, owners[n : n + 1], chunk) for n, row in enumerate(rows)]
+            alone = [self._forward_within_memory(row, owners[n : n + 1], chunk) for n, row in enumerate(rows)]
             return torch.cat(alone)
         chunk.bad[int(owners[0])] = (
-            f"{self.device} has no memory for it in one piece: use windows 'all' (--windows all)"
+            f"{self.device} does not have enough memory for the whole clip: use windows 'all' (--windows all)"
         )
         return torch.full((1, self.model.config.num_labels), torch.nan, device=self.device)
 
@@ -280,7 +283,10 @@ class SpoofScorer:
 
     def _window_scores(self, logits: list[torch.Tensor]) -> NDArray[np.float64]:
         by_window = torch.cat(logits).double().cpu().numpy()
-        bonafide, spoof = (0.0 if n is None else by_window[:, n] for n in (self._bonafide, self._spoof))
+        bonafide, spoof = (
+            np.zeros(len(by_window)) if column is None else by_window[:, column]
+            for column in (self._bonafide, self._spoof)
+        )
         return bonafide - spoof
 
     def _clip_scores(self, chunk: Chunk, logits: list[torch.Tensor]) -> NDArray[np.float64]:
@@ -289,13 +295,13 @@ class SpoofScorer:
             return scores
         by_window = np.concatenate([*chunk.window_scores, *([self._window_scores(logits)] if logits else [])])
         owners = np.concatenate(chunk.owners)
-        for place in np.unique(owners):
-            if int(place) in chunk.bad:  # its end was, and its beginning does not count
+        for index in np.unique(owners):
+            if int(index) in chunk.bad:  # bad at its end, so the windows before it do not count
                 continue
-            scores[place] = self.windowing.combined(by_window[owners == place])
-            if not np.isfinite(scores[place]):
-                chunk.bad[int(place)] = f"the model gave a score that is not finite ({scores[place]})"
-                scores[place] = np.nan
+            scores[index] = self.windowing.combined(by_window[owners == index])
+            if not np.isfinite(scores[index]):
+                chunk.bad[int(index)] = f"the model gave a score that is not finite ({scores[index]})"
+                scores[index] = np.nan
         return scores
 
 
@@ -305,5 +311,5 @@ def _resumed(part: ScoredPart, n_windows: int) -> Chunk:
     return Chunk(part.number, 0, owners=[owners], window_scores=[scores])
 
 
-def _leave_interrupts_to_the_parent(worker: int) -> None:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # else each worker prints a traceback on Ctrl-C
+def _ignore_interrupts(worker: int) -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # otherwise each worker prints a traceback on Ctrl-C

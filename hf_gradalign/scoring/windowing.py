@@ -5,11 +5,11 @@ from collections.abc import Iterable, Iterator, Mapping
 from copy import copy
 from dataclasses import dataclass
 from itertools import chain
-from typing import Any, Literal, get_args
+from typing import Any, Literal, cast, get_args
 
 import numpy as np
 from numpy.typing import NDArray
-from transformers import PreTrainedModel
+from transformers import PreTrainedModel, SequenceFeatureExtractor
 from transformers.feature_extraction_utils import FeatureExtractionMixin
 
 from hf_gradalign.audio import AudioDecodingError, resample_clip, sound_of_array
@@ -20,20 +20,24 @@ from hf_gradalign.models import SpoofDetectorFeatureExtractor
 WindowMode = Literal["first", "all", "whole"]
 Combination = Literal["mean", "median", "min", "max"]
 
+# The input of the published detectors: 66,800 samples at 16 kHz.
+_PROTOCOL_SECONDS = 66_800 / 16_000
+# Several times what an encoder's convolutions need for one frame.
+_MIN_SECONDS = 0.1
 _COMBINE = {"mean": np.mean, "median": np.median, "min": np.min, "max": np.max}
 
 
 @dataclass(frozen=True)
 class Windowing:
-    """How a clip is cut for the model, and how its windows' scores become one.
+    """How to cut a clip into windows, and how to combine the windows' scores.
 
     Args:
-        n_samples: A window's length in samples; shorter clips are repeated to it. Not looked at for `whole`.
-        mode: `first`: the leading window, which is the protocol of the published detectors. `all`: windows from start
-            to end, the last one moved back so that it ends with the clip. `whole`: the clip as it is, in one piece.
-        hop_samples: From one window's start to the next one's in `all`; by default a window's length.
-        combine: What becomes of the scores of a clip's windows; `min` is the most suspicious window's.
-        least_samples: In `whole`, clips that are shorter are repeated to this length: no encoder takes a few samples.
+        n_samples: Length of a window in samples. Shorter clips are repeated. Ignored for `whole`.
+        mode: `first`: the leading window, as for the published detectors. `all`: windows from start to end, with the
+            last one moved back to end with the clip. `whole`: the whole clip.
+        hop_samples: Distance between the starts of windows for `all`. Defaults to the length of a window.
+        combine: How to combine the scores of a clip's windows. `min` takes the most suspicious window's score.
+        min_samples: For `whole`, shorter clips are repeated to this length, because encoders need a few samples.
 
     Raises:
         ValueError: If a length is not positive, or a name is unknown.
@@ -43,7 +47,7 @@ class Windowing:
     mode: WindowMode = "first"
     hop_samples: int | None = None
     combine: Combination = "mean"
-    least_samples: int = 1
+    min_samples: int = 1
 
     def __post_init__(self) -> None:
         if self.mode not in get_args(WindowMode):
@@ -57,20 +61,20 @@ class Windowing:
 
     @property
     def decoded(self) -> Window | None:
-        """The part of a clip that must be decoded, None for all of it."""
+        """The part of a clip to decode; None for all of it."""
         return Window(self.n_samples) if self.mode == "first" else None
 
     def cut(self, samples: NDArray[np.float32]) -> list[NDArray[np.float32]]:
-        """What the model hears of a clip.
+        """Cut a clip into windows.
 
         Args:
             samples: The clip, shape (time,), at least one sample.
 
         Returns:
-            At least one waveform of shape (time,); of `n_samples` samples each unless the mode is `whole`.
+            At least one window, shape (n_samples,), or (time,) if the mode is `whole`.
         """
         if self.mode == "whole":
-            return [samples if len(samples) >= self.least_samples else repeat_pad(samples, self.least_samples)]
+            return [samples if len(samples) >= self.min_samples else repeat_pad(samples, self.min_samples)]
         if self.mode == "first" or len(samples) <= self.n_samples:
             return [repeat_pad(crop(samples, Window(self.n_samples)), self.n_samples)]
         last = len(samples) - self.n_samples
@@ -78,14 +82,14 @@ class Windowing:
         return [samples[start : start + self.n_samples] for start in starts]
 
     def cut_blocks(self, blocks: Iterable[NDArray[np.float32]]) -> Iterator[NDArray[np.float32]]:
-        """What `cut` gives of a clip in the mode `all`, where the clip comes in blocks."""
+        """Cut a clip that comes in blocks, with the same windows as `cut` in the mode `all`."""
         length, hop = self.n_samples, self.hop_samples or self.n_samples
         held = np.zeros(0, np.float32)
-        first = total = start = 0  # `first` is the place of the first sample that is held
+        first = total = start = 0  # `first` is the index of the first sample in `held`
         for block in blocks:
             held = np.concatenate([held, block])
             total += len(block)
-            while start + length < total:  # there is more, so that it is not the last window
+            while start + length < total:  # more samples follow, so this is not the last window
                 yield held[start - first : start - first + length]
                 start += hop
             kept = max(first, min(start, total - length))
@@ -93,28 +97,28 @@ class Windowing:
         yield held[-length:] if total > length else repeat_pad(held, length)
 
     def combined(self, scores: NDArray[np.float64]) -> float:
-        """One score of a clip, from those of its windows, shape (windows,)."""
+        """Combine the scores of a clip's windows, shape (windows,), into one."""
         return float(_COMBINE[self.combine](scores))
 
 
-# Clips up to this many samples (64 MB) are decoded whole; of longer ones windows are cut on the way.
+# Clips of up to this many samples (64 MB) are decoded first. Longer ones are cut into windows while they are decoded.
 _LONG = 2**24
-# Memory grows with the length: an encoder of 300 M parameters takes tens of gigabytes for so much in one piece.
-LONGEST_WHOLE_SECONDS = 1200
+# Memory grows with the length: an encoder with 300 M parameters takes tens of gigabytes for a clip of this length.
+MAX_WHOLE_SECONDS = 1200
 
 
 class ClipWindows:
-    """The windows of one clip, in order.
+    """Iterates over the windows of one clip.
 
     Args:
         clip: Encoded audio, or `{"array", "sampling_rate"}`.
-        sampling_rate: Of the model, in Hz.
-        windowing: How it is cut.
-        rms_level: Bring it to this root mean square first; None leaves its level alone.
+        sampling_rate: The model's sampling rate in Hz.
+        windowing: How to cut it.
+        rms_level: Scale the clip to this root mean square first. None keeps its level.
 
     Attributes:
-        peak: As of a `DecodedClip`, when all windows have been given.
-        seconds: How long the file lasts, where its header says so.
+        peak: As for a `DecodedClip`, after the last window.
+        seconds: The file's duration, if its header tells.
     """
 
     def __init__(self, clip: Any, sampling_rate: int, windowing: Windowing, rms_level: float | None = None) -> None:
@@ -126,10 +130,10 @@ class ClipWindows:
         self._rms_level = rms_level
 
     def __iter__(self) -> Iterator[NDArray[np.float32]]:
-        """Give the windows, waveforms of shape (time,).
+        """Yield the windows, waveforms of shape (time,).
 
         Raises:
-            AudioDecodingError: If the clip cannot be decoded, which may show at its end only, or is too long.
+            AudioDecodingError: If the clip cannot be decoded, which may appear only at its end, or is too long.
         """
         if isinstance(self._clip, Mapping) and self._clip.get("array") is not None:
             sound = sound_of_array(self._clip["array"], self._clip.get("sampling_rate") or self._rate)
@@ -137,7 +141,7 @@ class ClipWindows:
             try:
                 yield from self._cut(resample_clip(sound.samples, sound.rate, self._rate))
             except MemoryError as error:
-                raise AudioDecodingError("it does not fit in memory: cut it into shorter ones") from error
+                raise AudioDecodingError("it does not fit in memory: cut it into shorter clips") from error
         elif self._windowing.mode == "first":
             decoded = decode_clip(self._clip, self._rate, window=self._windowing.decoded)
             self.peak = decoded.peak
@@ -147,7 +151,7 @@ class ClipWindows:
 
     def _streamed(self) -> Iterator[NDArray[np.float32]]:
         is_whole = self._windowing.mode == "whole"
-        longest = LONGEST_WHOLE_SECONDS * self._rate if is_whole else _LONG
+        longest = MAX_WHOLE_SECONDS * self._rate if is_whole else _LONG
         with open_clip(self._clip, self._rate) as clip:
             self.seconds = clip.sound.seconds
             blocks = iter(clip)
@@ -163,37 +167,34 @@ class ClipWindows:
                 return
             if is_whole:
                 raise AudioDecodingError(
-                    f"it lasts more than {LONGEST_WHOLE_SECONDS} s, too long to be heard in one piece: use windows "
-                    "'all' (--windows all)"
+                    f"it is longer than {MAX_WHOLE_SECONDS} s, too long for windows 'whole': use windows 'all' "
+                    "(--windows all)"
                 )
             blocks = chain(begin, blocks)
             if self._rms_level is None:
                 yield from self._windowing.cut_blocks(blocks)
             else:
-                yield from self._windowing.cut_blocks(self._scaled_blocks(_level_of(blocks)))
+                yield from self._windowing.cut_blocks(
+                    self._scaled_blocks(self._rms_level / rms if (rms := _rms_of(blocks)) else None)
+                )
             self.peak = clip.peak
 
     def _cut(self, samples: NDArray[np.float32]) -> list[NDArray[np.float32]]:
         return self._windowing.cut(samples if self._rms_level is None else scale_to_rms(samples, self._rms_level))
 
-    def _scaled_blocks(self, level: float) -> Iterator[NDArray[np.float32]]:
+    def _scaled_blocks(self, gain: float | None) -> Iterator[NDArray[np.float32]]:
+        """Decode the clip again, scaled by `gain`. None leaves silence as it is."""
         with open_clip(self._clip, self._rate) as clip:
             for block in clip:
-                yield block if level == 0 else (block * (self._rms_level / level)).astype(np.float32)
+                yield block if gain is None else (block * gain).astype(np.float32)
 
 
-def _level_of(blocks: Iterable[NDArray[np.float32]]) -> float:
+def _rms_of(blocks: Iterable[NDArray[np.float32]]) -> float:
     power, n_samples = 0.0, 0
     for block in blocks:
         power += float(np.sum(np.square(block, dtype=np.float64)))
         n_samples += len(block)
     return float(np.sqrt(power / n_samples))
-
-
-# What the published detectors hear: 66,800 samples at 16 kHz.
-_PROTOCOL_SECONDS = 66_800 / 16_000
-# Several times what an encoder's convolutions need for a frame.
-_LEAST_SECONDS = 0.1
 
 
 def settle_windowing(
@@ -203,41 +204,41 @@ def settle_windowing(
     hop_seconds: float | None = None,
     combine: Combination = "mean",
 ) -> Windowing:
-    """What a model hears of a clip, as far as it is not said here by its feature extractor.
+    """Choose a model's windows. Arguments that are None come from its feature extractor.
 
-    Those of detectors say it by `n_samples` (None for whole clips), others that a training run saved by
-    `n_scored_samples`. A model of someone else's is given the leading 4.175 s.
+    Feature extractors of detectors store `n_samples` (None for whole clips). Those of other models store
+    `n_scored_samples`, if they were trained here. Any other model gets the leading 4.175 s.
 
     Raises:
-        ValueError: If an argument is out of its range, or has no meaning for these windows.
+        ValueError: If an argument is out of range, or does not apply to the mode.
     """
-    rate = feature_extractor.sampling_rate
+    rate = cast(SequenceFeatureExtractor, feature_extractor).sampling_rate
     is_detectors = isinstance(feature_extractor, SpoofDetectorFeatureExtractor)
-    # Not `n_samples` of any: Whisper's means something else by it.
+    # Not `n_samples` of other models: Whisper's has another meaning.
     saved = getattr(feature_extractor, "n_samples" if is_detectors else "n_scored_samples", None)
-    if window_seconds is not None and not _LEAST_SECONDS <= window_seconds < math.inf:
-        raise ValueError(f"window_seconds must be at least {_LEAST_SECONDS}, not {window_seconds}")
+    if window_seconds is not None and not _MIN_SECONDS <= window_seconds < math.inf:
+        raise ValueError(f"window_seconds must be at least {_MIN_SECONDS}, not {window_seconds}")
     if hop_seconds is not None and not 0 < hop_seconds < math.inf:
         raise ValueError(f"hop_seconds must be positive, not {hop_seconds}")
     mode = mode or ("whole" if is_detectors and saved is None and window_seconds is None else "first")
     if mode != "all" and (hop_seconds is not None or combine != "mean"):
-        raise ValueError(f"hop_seconds and combine are for windows 'all' (--windows all), and windows are {mode!r}")
+        raise ValueError(f"hop_seconds and combine only apply to windows 'all' (--windows all), not to {mode!r}")
     if mode == "whole" and window_seconds is not None:
-        raise ValueError("window_seconds has no meaning for windows 'whole': a clip is heard in one piece")
+        raise ValueError("window_seconds does not apply to windows 'whole'")
     return Windowing(
         (saved or round(_PROTOCOL_SECONDS * rate)) if window_seconds is None else round(window_seconds * rate),
         mode,
         None if hop_seconds is None else round(hop_seconds * rate),
         combine,
-        round(_LEAST_SECONDS * rate),
+        round(_MIN_SECONDS * rate),
     )
 
 
 def padding_is_harmless(model: PreTrainedModel, feature_extractor: FeatureExtractionMixin) -> bool:
-    """Whether a clip gets the same score in a padded batch as alone.
+    """Whether a clip gets the same score in a padded batch as by itself.
 
-    It takes an attention mask, and an encoder whose convolutions do not carry padding into the clip: a group norm over
-    time does, and so do the convolutions between the layers of some.
+    This needs an attention mask, and an encoder whose convolutions do not spread padding into the clip. A group norm
+    over time does, as do the convolutions between the layers of some encoders.
     """
     config = getattr(model.config, "backbone_config", None) or model.config
     return (
@@ -247,8 +248,8 @@ def padding_is_harmless(model: PreTrainedModel, feature_extractor: FeatureExtrac
     )
 
 
-def taking_windows_as_they_are(feature_extractor: FeatureExtractionMixin) -> FeatureExtractionMixin:
-    """The feature extractor for clips that have been cut and repeated already, to whatever length."""
+def without_cropping(feature_extractor: FeatureExtractionMixin) -> FeatureExtractionMixin:
+    """Return the feature extractor for windows that are already cut, of any length."""
     if isinstance(feature_extractor, SpoofDetectorFeatureExtractor):
         feature_extractor = copy(feature_extractor)
         feature_extractor.n_samples = None

@@ -151,7 +151,7 @@ def test_another_model_corpus_or_setting_is_refused(detector, extractor, make_co
 
 def test_a_score_file_of_unknown_origin_is_not_overwritten(scorer, make_corpus, tmp_path):
     (tmp_path / "scores.txt").write_text("precious")
-    with pytest.raises(ValueError, match="nothing beside it says what it is of"):
+    with pytest.raises(ValueError, match="without the settings that it was scored with"):
         score_corpus(scorer, make_corpus(3), tmp_path / "scores.txt", progress=False)
     assert (tmp_path / "scores.txt").read_text() == "precious"
 
@@ -164,7 +164,7 @@ def test_a_file_where_the_settings_go_is_left_alone(scorer, make_corpus, tmp_pat
         score_corpus(scorer, corpus, tmp_path / "scores.tsv", progress=False)
         content = settings_file.read_text()
     settings_file.write_text(content)
-    with pytest.raises(ValueError, match=r"scores.json, which is (another file|of scores.tsv): give the score file"):
+    with pytest.raises(ValueError, match=r"scores.json, which (is another file|belongs to scores.tsv): give the score file"):
         score_corpus(scorer, corpus, tmp_path / "scores.txt", overwrite=overwrite, progress=False)
     assert settings_file.read_text() == content
     assert not list(tmp_path.glob("scores.txt*"))
@@ -205,7 +205,7 @@ def test_other_audio_of_the_same_names_is_another_scoring(scorer, make_corpus, t
         for i in range(5):
             soundfile.write(folder / f"{i}.wav", draw_clip(10 * seed + i, 2000), RATE)
     score_corpus(scorer, list_audio_files([folders[0]]), tmp_path / "scores.txt", progress=False)
-    with pytest.raises(ValueError, match=r"is of another scoring: audio_sha256 was '.*--overwrite"):
+    with pytest.raises(ValueError, match=r"was scored with other settings: audio_sha256 was '.*--overwrite"):
         score_corpus(scorer, list_audio_files([folders[1]]), tmp_path / "scores.txt", progress=False)
     folders[0].rename(folders[2])
     assert score_corpus(scorer, list_audio_files([folders[2]]), tmp_path / "scores.txt", progress=False).was_complete
@@ -218,9 +218,9 @@ def test_other_audio_of_the_same_names_is_another_scoring(scorer, make_corpus, t
 
 def test_what_cannot_be_a_score_file_or_its_column(scorer, make_corpus, tmp_path):
     for path in (tmp_path, tmp_path / "scores.json"):
-        with pytest.raises(ValueError, match=r"cannot be the score file: name one like scores\.txt"):
+        with pytest.raises(ValueError, match=r"cannot be the score file: give a name like scores\.txt"):
             score_corpus(scorer, make_corpus(3), path, progress=False)
-    with pytest.raises(CorpusError, match="audio, utterance_id cannot be a further column"):
+    with pytest.raises(CorpusError, match="audio, utterance_id cannot be further columns"):
         score_corpus(scorer, make_corpus(3), tmp_path / "scores.txt", columns=["label", "utterance_id", "audio"])
 
 
@@ -289,7 +289,7 @@ def test_old_scores_stay_until_the_new_ones_are_complete(replacing, tmp_path, mo
         with pytest.raises(OSError, match="No space left"):
             replace(tmp_path / "folder", True)
     assert contents(tmp_path / "folder") == before
-    with pytest.raises(ValueError, match="is of another scoring"):
+    with pytest.raises(ValueError, match="was scored with other settings"):
         replace(tmp_path / "folder", False)
     replace(tmp_path / "folder", True)
     assert contents(tmp_path / "folder") == new

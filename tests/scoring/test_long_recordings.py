@@ -154,20 +154,20 @@ def test_the_first_window_of_another_rate_is_decoded_alone(detector, extractor, 
 
 
 def test_what_is_too_long_for_one_piece_names_what_to_use(detector, extractor, tmp_path, monkeypatch):
-    monkeypatch.setattr(windowing, "LONGEST_WHOLE_SECONDS", 2)
+    monkeypatch.setattr(windowing, "MAX_WHOLE_SECONDS", 2)
     for name, seconds in [("a.wav", 1.9), ("b.wav", 30)]:
         write(tmp_path, name, seconds)
     scorer = SpoofScorer(detector, extractor, windows="whole")
     report = score_corpus(scorer, list_audio_files([tmp_path]), tmp_path / "scores.txt", progress=False)
     assert report.n_scored == 1
-    assert "lasts more than 2 s, too long to be heard in one piece: use windows 'all'" in report.bad_clips[0].reason
+    assert "is longer than 2 s, too long for windows 'whole': use windows 'all'" in report.bad_clips[0].reason
 
 
 def test_whole_clips_that_are_long_share_no_batch(detector, tmp_path, monkeypatch):
     scorer = SpoofScorer(detector, SpoofDetectorFeatureExtractor(n_samples=None), batch_size=8)
     clips = [draw_clip(seed, length) for seed, length in enumerate([2000, 30_000, 2000, 2100, 31_000])]
     scores = scorer.score(clips)
-    monkeypatch.setattr(chunks, "_MOST_IN_A_BATCH", 40_000)
+    monkeypatch.setattr(chunks, "_MAX_BATCH_SAMPLES", 40_000)
     monkeypatch.setattr(chunks, "_PIECE", 33_000)
     pieces = scorer.chunks([{"array": clip} for clip in clips]).pieces(0)
     sizes = [len(owners) for piece in pieces for owners in piece.owners]
@@ -206,11 +206,11 @@ def test_what_the_model_has_no_memory_for(detector, extractor, monkeypatch, said
     scorer = SpoofScorer(detector, SpoofDetectorFeatureExtractor(n_samples=None), batch_size=8)
     scores = scorer.score(clips)
     monkeypatch.setattr(SpoofScorer, "_forward", limited)
-    with pytest.raises(BadAudioError, match="no memory for it in one piece: use windows 'all'"):
+    with pytest.raises(BadAudioError, match="not have enough memory for the whole clip: use windows 'all'"):
         scorer.score(clips)
     found = scorer.score([clip for clip in clips if len(clip) < 50_000])
     np.testing.assert_allclose(found, scores[[0, 1, 3]], atol=1e-5)
-    with pytest.raises(ValueError, match="no memory for 4 windows at once: use a smaller batch size"):
+    with pytest.raises(ValueError, match="not have enough memory for 4 windows at once: use a smaller batch size"):
         SpoofScorer(detector, extractor).score(clips)
 
 

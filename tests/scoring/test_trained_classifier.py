@@ -27,7 +27,7 @@ def test_a_stock_classifiers_folder(tmp_path):
 def test_an_encoder_that_was_never_trained_to_classify_is_refused(tmp_path):
     Wav2Vec2Model(AutoConfig.for_model("wav2vec2", **TINY)).save_pretrained(tmp_path)
     Wav2Vec2FeatureExtractor().save_pretrained(tmp_path)
-    with pytest.raises(ValueError, match=r"lacks \d+ weights .*random weights say nothing"):
+    with pytest.raises(ValueError, match=r"lacks \d+ weights .*random weights mean nothing"):
         SpoofScorer(tmp_path)
 
 
