@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 from transformers import SequenceFeatureExtractor
+from transformers.feature_extraction_utils import FeatureExtractionMixin
 
 from hf_gradalign.augmentation import BatchedRawBoost
 from hf_gradalign.data.view_maker import DEFERRED
@@ -34,7 +35,7 @@ class ViewCollator(ViewBatchCollator):
             `input_values` or `input_features`.
     """
 
-    def __init__(self, feature_extractor: SequenceFeatureExtractor) -> None:
+    def __init__(self, feature_extractor: FeatureExtractionMixin) -> None:
         super().__init__(_ClipCollator(feature_extractor))
         self.feature_extractor = feature_extractor
 
@@ -42,8 +43,8 @@ class ViewCollator(ViewBatchCollator):
 class _ClipCollator:
     """Collates clips to model inputs, tensors of shape (batch, ...), and `labels`, int64 of shape (batch,)."""
 
-    def __init__(self, feature_extractor: SequenceFeatureExtractor) -> None:
-        self.feature_extractor = feature_extractor
+    def __init__(self, feature_extractor: FeatureExtractionMixin) -> None:
+        self.feature_extractor = cast(SequenceFeatureExtractor, feature_extractor)
         self._extract = _as_function(feature_extractor)
         # Some extractors always pad (to 30 s, for example), and some do not have the argument.
         padding = inspect.signature(self._extract).parameters.get("padding")
@@ -66,7 +67,7 @@ class _ClipCollator:
         return inputs
 
 
-def _as_function(feature_extractor: SequenceFeatureExtractor) -> Callable[..., Mapping[str, Any]]:
+def _as_function(feature_extractor: FeatureExtractionMixin) -> Callable[..., Mapping[str, Any]]:
     # The base class has no __call__, but all of its subclasses do.
     return cast("Callable[..., Mapping[str, Any]]", feature_extractor)
 
@@ -117,12 +118,13 @@ class DeferredAugmentation:
         ValueError: If the feature extractor does anything else.
     """
 
-    def __init__(self, feature_extractor: SequenceFeatureExtractor) -> None:
+    def __init__(self, feature_extractor: FeatureExtractionMixin) -> None:
         self._normalizes = bool(getattr(feature_extractor, "do_normalize", False))
         self._mask_type: torch.dtype | None = None
         clip = np.random.default_rng(0).uniform(-0.5, 0.7, _PROBE_SAMPLES).astype(np.float32)
         extract = _as_function(feature_extractor)
-        expected = dict(extract([clip], sampling_rate=feature_extractor.sampling_rate, return_tensors="pt"))
+        rate = cast(SequenceFeatureExtractor, feature_extractor).sampling_rate
+        expected = dict(extract([clip], sampling_rate=rate, return_tensors="pt"))
         mask = expected.get("attention_mask")
         if mask is not None and getattr(feature_extractor, "return_attention_mask", False):
             self._mask_type = mask.dtype

@@ -152,9 +152,8 @@ class ChunkDataset:
         if batch_size < 1:
             raise ValueError(f"batch_size must be at least 1, not {batch_size}")
         self._clips = clips
-        extractor = cast(SequenceFeatureExtractor, feature_extractor)
-        self._collate = ViewCollator(extractor)
-        self._sampling_rate = extractor.sampling_rate
+        self._collate = ViewCollator(feature_extractor)
+        self._sampling_rate = cast(SequenceFeatureExtractor, feature_extractor).sampling_rate
         self._windowing = windowing
         self._batch_size = batch_size
         self._pads = pads

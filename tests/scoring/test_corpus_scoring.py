@@ -164,7 +164,7 @@ def test_a_file_where_the_settings_go_is_left_alone(scorer, make_corpus, tmp_pat
         score_corpus(scorer, corpus, tmp_path / "scores.tsv", progress=False)
         content = settings_file.read_text()
     settings_file.write_text(content)
-    with pytest.raises(ValueError, match=r"scores.json, which (is another file|belongs to scores.tsv): give the score file"):
+    with pytest.raises(ValueError, match=r"which (is another file|belongs to scores.tsv): give the score file"):
         score_corpus(scorer, corpus, tmp_path / "scores.txt", overwrite=overwrite, progress=False)
     assert settings_file.read_text() == content
     assert not list(tmp_path.glob("scores.txt*"))
