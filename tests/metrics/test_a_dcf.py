@@ -33,34 +33,34 @@ def test_agrees_with_rejecting_trial_by_trial(given_trials, costs):
 
 def test_by_hand():
     scores, types = [3.0, 2.0, 1.0, 0.0], ["target", "spoof", "target", "nontarget"]
-    # Rejecting all but the best misses half the targets: 0.9 / 2; rejecting the non-target alone lets the spoof pass:
-    # 20 * 0.05 = 1. Normalised by min(0.9, 0.5 + 1).
-    found = min_agnostic_detection_cost(scores, types)
-    assert found == {"a_dcf": pytest.approx(0.5), "threshold": 2.0}
-    # Where a spoof costs half as much, letting it pass costs 0.5 of min(0.9405, 0.095 + 0.5).
-    found = min_agnostic_detection_cost(scores, types, costs=ASVSPOOF5_AGNOSTIC_COSTS)
-    assert found == {"a_dcf": pytest.approx(0.9405 / 2 / 0.595), "threshold": 2.0}
+    # Rejecting all but the best misses half the targets: 0.9 / 2. Rejecting only the non-target accepts the spoof:
+    # 20 * 0.05 = 1. Normalized by min(0.9, 0.5 + 1).
+    result = min_agnostic_detection_cost(scores, types)
+    assert result == {"a_dcf": pytest.approx(0.5), "threshold": 2.0}
+    # If a spoof costs half as much, accepting it costs 0.5 of min(0.9405, 0.095 + 0.5).
+    result = min_agnostic_detection_cost(scores, types, costs=ASVSPOOF5_AGNOSTIC_COSTS)
+    assert result == {"a_dcf": pytest.approx(0.9405 / 2 / 0.595), "threshold": 2.0}
 
 
 def test_default_costs_are_the_papers():
-    # The spoof scores highest: letting it pass costs 20 * 0.05 = 1, more than rejecting everyone, 0.9.
-    found = min_agnostic_detection_cost([1, 2, 3, 0], ["target", "target", "spoof", "nontarget"])
-    assert found == {"a_dcf": pytest.approx(1.0), "threshold": 3.0}
-    # At half the cost it is better to let it pass.
+    # The spoof scores highest: accepting it costs 20 * 0.05 = 1, more than rejecting all trials, 0.9.
+    result = min_agnostic_detection_cost([1, 2, 3, 0], ["target", "target", "spoof", "nontarget"])
+    assert result == {"a_dcf": pytest.approx(1.0), "threshold": 3.0}
+    # At half the cost it is better to accept it.
     costs = AgnosticCosts(c_fa_spoof=10.0)
-    found = min_agnostic_detection_cost([1, 2, 3, 0], ["target", "target", "spoof", "nontarget"], costs=costs)
-    assert found == {"a_dcf": pytest.approx(0.5 / 0.9), "threshold": 0.0}
+    result = min_agnostic_detection_cost([1, 2, 3, 0], ["target", "target", "spoof", "nontarget"], costs=costs)
+    assert result == {"a_dcf": pytest.approx(0.5 / 0.9), "threshold": 0.0}
 
 
 def test_among_equals_targets_are_rejected_first():
-    found = min_agnostic_detection_cost([1, 1, 0, 2], ["target", "spoof", "nontarget", "target"])
-    assert found == {"a_dcf": pytest.approx(0.9 / 2 / 0.9), "threshold": 1.0}
+    result = min_agnostic_detection_cost([1, 1, 0, 2], ["target", "spoof", "nontarget", "target"])
+    assert result == {"a_dcf": pytest.approx(0.9 / 2 / 0.9), "threshold": 1.0}
 
 
 def test_accepting_all_has_a_threshold_below_all():
     costs = AgnosticCosts(c_fa_nontarget=0.1, c_fa_spoof=0.1)
-    found = min_agnostic_detection_cost([1.0, 2.0, 3.0], ["target", "nontarget", "spoof"], costs=costs)
-    assert found == {"a_dcf": pytest.approx(1.0), "threshold": 1 - 1e-8}
+    result = min_agnostic_detection_cost([1.0, 2.0, 3.0], ["target", "nontarget", "spoof"], costs=costs)
+    assert result == {"a_dcf": pytest.approx(1.0), "threshold": 1 - 1e-8}
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""Accuracy, F1 and acceptance at a threshold that is given."""
+"""Accuracy, F1 and acceptance rate at a given threshold."""
 
 import numpy as np
 import pytest
@@ -16,9 +16,9 @@ def test_agrees_with_counting(clips, threshold):
     pairs = list(zip(accepted, labels, strict=True))
     tp, fp = pairs.count((True, 1)), pairs.count((True, 0))
     fn, tn = pairs.count((False, 1)), pairs.count((False, 0))
-    found = accuracy_at_threshold(scores, labels, threshold)
+    result = accuracy_at_threshold(scores, labels, threshold)
     f1, f1_spoof = 2 * tp / (2 * tp + fp + fn), 2 * tn / (2 * tn + fp + fn)
-    assert found == pytest.approx(
+    assert result == pytest.approx(
         {
             "accuracy": (tp + tn) / len(scores),
             "balanced_accuracy": (tp / (tp + fn) + tn / (tn + fp)) / 2,
@@ -32,13 +32,13 @@ def test_agrees_with_counting(clips, threshold):
 
 
 def test_by_hand():
-    # 2 is on the threshold: accepted.
-    found = accuracy_at_threshold([1, 2, 2, 3, 0], [1, 1, 0, 1, 0], 2)
-    assert found["accuracy"] == 0.6
-    assert found["f1"] == pytest.approx(2 / 3)
-    assert found["f1_spoof"] == 0.5
-    assert found["false_rejection_rate"] == pytest.approx(1 / 3)
-    assert found["false_acceptance_rate"] == 0.5
+    # 2 equals the threshold and is accepted.
+    result = accuracy_at_threshold([1, 2, 2, 3, 0], [1, 1, 0, 1, 0], 2)
+    assert result["accuracy"] == 0.6
+    assert result["f1"] == pytest.approx(2 / 3)
+    assert result["f1_spoof"] == 0.5
+    assert result["false_rejection_rate"] == pytest.approx(1 / 3)
+    assert result["false_acceptance_rate"] == 0.5
 
 
 def test_acceptance_of_spoofs_alone():

@@ -6,7 +6,7 @@ from score_samples import few_values, scored_clips
 
 from hf_gradalign.metrics import roc_auc
 
-# Of odd scores, which random ones often are.
+# Random scores are often suspicious.
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning")
 
 

@@ -1,4 +1,4 @@
-"""Intervals by the bootstrap: their coverage, their draws, and what they refuse."""
+"""Bootstrap intervals: their coverage, their draws, and what they refuse."""
 
 import numpy as np
 import pytest
@@ -35,7 +35,7 @@ def test_every_clip_is_drawn_once_on_average():
     draws = UtteranceDraws(labels, seed=0)
     counts = np.mean([draws(number) for number in range(4000)], axis=0)
     np.testing.assert_allclose(counts, 1, atol=0.1)
-    # Of n clips each is left out with a chance of (1 - 1/n)^n.
+    # The probability that a clip is not drawn is (1 - 1/n)^n.
     absent = np.mean([draws(number)[:30] == 0 for number in range(2000)])
     assert absent == pytest.approx((29 / 30) ** 30, abs=0.01)
 
@@ -43,7 +43,7 @@ def test_every_clip_is_drawn_once_on_average():
 def test_speakers_are_drawn_whole():
     speakers = ["a", "b", "a", "c", None, "b", "-", "a"]
     draws = ClusterDraws(speakers, seed=1)
-    assert draws.n_clusters == 5  # two clips are on their own
+    assert draws.n_clusters == 5  # two clips have no speaker
     for number in range(20):
         counts = draws(number)
         assert counts[0] == counts[2] == counts[7]
@@ -53,17 +53,17 @@ def test_speakers_are_drawn_whole():
 
 def test_agrees_with_copying_and_sorting_each_draw():
     scores, labels = make_scores(60)
-    order = np.lexsort((scores, labels))  # the draws are of clips in this order
+    order = np.lexsort((scores, labels))  # the order in which clips are drawn
     draws = UtteranceDraws(labels[order], seed=5)
     copies = [
         equal_error_rate(np.repeat(scores[order], draws(k)), np.repeat(labels[order], draws(k)))["eer"]
         for k in range(50)
     ]
-    found = bootstrap_intervals("eer", scores, labels, n_draws=50, seed=5)["eer"]
-    assert (found.low, found.high) == pytest.approx(tuple(np.quantile(copies, [0.025, 0.975])))
-    assert found.standard_error == pytest.approx(np.std(copies, ddof=1))
-    assert found.value == equal_error_rate(scores, labels)["eer"]
-    assert found.n_draws == 50
+    result = bootstrap_intervals("eer", scores, labels, n_draws=50, seed=5)["eer"]
+    assert (result.low, result.high) == pytest.approx(tuple(np.quantile(copies, [0.025, 0.975])))
+    assert result.standard_error == pytest.approx(np.std(copies, ddof=1))
+    assert result.value == equal_error_rate(scores, labels)["eer"]
+    assert result.n_draws == 50
 
 
 def test_the_order_of_the_clips_does_not_matter():
@@ -96,22 +96,22 @@ def test_trials_of_three_types():
     rng = np.random.default_rng(0)
     types = np.repeat(["target", "nontarget", "spoof"], 30)
     scores = rng.normal(size=90) + 3 * (types == "target")
-    found = bootstrap_intervals(min_agnostic_detection_cost, scores, types, n_draws=50)["min_agnostic_detection_cost"]
-    assert found.value == min_agnostic_detection_cost(scores, types)["a_dcf"]
-    assert 0 <= found.low <= found.value <= found.high
+    result = bootstrap_intervals(min_agnostic_detection_cost, scores, types, n_draws=50)["min_agnostic_detection_cost"]
+    assert result.value == min_agnostic_detection_cost(scores, types)["a_dcf"]
+    assert 0 <= result.low <= result.value <= result.high
 
 
-def test_intervals_hold_the_truth_about_as_often_as_they_say():
+def test_intervals_have_the_coverage_that_they_claim():
     from scipy.stats import norm
 
-    truth = norm.cdf(-1.0)  # of two unit normals, two apart
+    truth = norm.cdf(-1.0)  # two unit normals with means two apart
     held = []
     for seed in range(100):
         scores, labels = make_scores(300, seed=seed)
-        found = bootstrap_intervals("eer_interpolated", scores, labels, n_draws=80, confidence=0.8)
-        interval = found["eer_interpolated"]
+        result = bootstrap_intervals("eer_interpolated", scores, labels, n_draws=80, confidence=0.8)
+        interval = result["eer_interpolated"]
         held.append(interval.low <= truth <= interval.high)
-    assert 0.67 < np.mean(held) < 0.92  # 0.8, give or take three standard errors of 100 trials
+    assert 0.67 < np.mean(held) < 0.92  # 0.8, within three standard errors of 100 trials
 
 
 def test_clips_of_a_speaker_are_alike_and_make_wider_intervals():
@@ -123,18 +123,18 @@ def test_clips_of_a_speaker_are_alike_and_make_wider_intervals():
     whole = bootstrap_intervals("eer", scores, labels, n_draws=200, clusters=speakers)["eer"]
     assert whole.standard_error > 1.5 * clips.standard_error
     assert whole.value == clips.value
-    # Every clip a speaker of its own is the bootstrap of clips, but for the classes' sizes.
+    # With one clip per speaker it is the bootstrap of clips, except for the class sizes.
     alone = bootstrap_intervals("eer", scores, labels, n_draws=200, clusters=np.arange(800))["eer"]
     assert alone.standard_error == pytest.approx(clips.standard_error, rel=0.25)
 
 
-def test_draws_without_a_class_are_left_out_and_told_of():
+def test_draws_without_a_class_are_skipped_with_a_warning():
     speakers = ["a", "a", "b", "b", "c", "d", "e", "f"]
     with pytest.warns(UserWarning, match=r"eer is undefined in \d+ of 200 bootstrap draws, which lack one"):
-        found = bootstrap_intervals("eer", np.arange(8.0), [1, 1, 1, 0, 0, 0, 1, 0], clusters=speakers, n_draws=200)[
+        result = bootstrap_intervals("eer", np.arange(8.0), [1, 1, 1, 0, 0, 0, 1, 0], clusters=speakers, n_draws=200)[
             "eer"
         ]
-    assert 100 < found.n_draws < 200
+    assert 100 < result.n_draws < 200
     with pytest.raises(ValueError, match=r"cllr is undefined in .* too few speakers"):
         bootstrap_intervals("cllr", np.arange(40.0), [1] + [0] * 39, clusters=["a", *["b"] * 39], n_draws=20)
 

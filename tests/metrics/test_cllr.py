@@ -22,7 +22,7 @@ def test_agrees_with_the_formula(clips):
 
 def test_by_hand():
     assert log_likelihood_ratio_cost([0.0, 0.0], [0, 1]) == {"cllr": pytest.approx(1.0)}
-    # ln 3 to 1 for the truth costs log2(4/3), against it log2(4) = 2.
+    # Odds of 3 to 1 for the truth cost log2(4/3), and against it log2(4) = 2.
     assert log_likelihood_ratio_cost([math.log(3), math.log(3)], [1, 0])["cllr"] == pytest.approx(
         (math.log2(4 / 3) + 2) / 2
     )

@@ -10,7 +10,7 @@ from score_samples import exact_rates, few_values, scored_clips
 
 from hf_gradalign.metrics import DetectionCosts, actual_detection_cost, min_detection_cost
 
-# Of odd scores, which random ones often are.
+# Random scores are often suspicious.
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning")
 
 costs = st.fixed_dictionaries(
@@ -23,46 +23,46 @@ def test_min_dcf_is_the_least_cost_on_the_walk(clips, given_costs):
     p_spoof, c_miss, c_fa = (given_costs[name] for name in ("p_spoof", "c_miss", "c_fa"))
     tried = [c_miss * (1 - p_spoof) * float(m) + c_fa * p_spoof * float(a) for m, a in exact_rates(*clips)]
     expected = min(tried) / min(c_miss * (1 - p_spoof), c_fa * p_spoof)
-    found = min_detection_cost(*clips, **given_costs)
-    assert found["min_dcf"] == pytest.approx(expected, rel=1e-12)
-    assert 0 <= found["min_dcf"] <= 1 + 1e-12
+    result = min_detection_cost(*clips, **given_costs)
+    assert result["min_dcf"] == pytest.approx(expected, rel=1e-12)
+    assert 0 <= result["min_dcf"] <= 1 + 1e-12
 
 
 def test_min_dcf_by_hand():
     scores, labels = [-2, -1, 0.5, 0, 1, 2], [0, 0, 0, 1, 1, 1]
-    # Rejecting up to -1 lets one of three spoofs pass: 10 * 0.05 / 3 = 1/6; up to 0.5 misses one of three bona fide:
+    # Rejecting up to -1 accepts one of three spoofs: 10 * 0.05 / 3 = 1/6. Up to 0.5 misses one of three bona fide:
     # 0.95 / 3. Divided by 0.5.
     assert min_detection_cost(scores, labels) == {"min_dcf": pytest.approx(1 / 3, rel=1e-15), "threshold": -1.0}
-    # Where misses cost little, all is rejected but for the best.
-    found = min_detection_cost(scores, labels, c_miss=0.1)
-    assert found == {"min_dcf": pytest.approx(1 / 3), "threshold": 0.5}
+    # If misses cost little, all clips but the best are rejected.
+    result = min_detection_cost(scores, labels, c_miss=0.1)
+    assert result == {"min_dcf": pytest.approx(1 / 3), "threshold": 0.5}
 
 
 def test_ties_between_the_classes_count_against_the_detector():
-    # The walk rejects the bona fide one of the two at 1 first, so half the spoofs pass; the other way round none would.
+    # Of the two clips at 1, the bona fide one is rejected first, so half of the spoofs are accepted, and not none.
     with pytest.warns(UserWarning, match="share scores"):
         assert min_detection_cost([0, 1, 1, 2], [0, 1, 0, 1])["min_dcf"] == pytest.approx(0.5)
 
 
 def test_accepting_everything_has_a_threshold_below_all():
     with pytest.warns(UserWarning, match="may be inverted"):
-        found = min_detection_cost([1.0, 2.0, 3.0, 4.0], [1, 1, 0, 0])
-    assert found == {"min_dcf": 1.0, "threshold": 0.999}
+        result = min_detection_cost([1.0, 2.0, 3.0, 4.0], [1, 1, 0, 0])
+    assert result == {"min_dcf": 1.0, "threshold": 0.999}
 
 
 def test_actual_dcf_by_hand():
     threshold = -math.log(0.95 / 0.5)
     assert threshold == pytest.approx(-0.6419, abs=1e-4)
-    # A score on the threshold is accepted, of either class.
+    # A score equal to the threshold is accepted, in either class.
     scores = [threshold, threshold - 1e-9, 3.0, threshold, -5.0]
-    found = actual_detection_cost(scores, [1, 1, 1, 0, 0])
-    assert found == {"act_dcf": pytest.approx((0.95 / 3 + 0.5 / 2) / 0.5), "threshold": threshold}
+    result = actual_detection_cost(scores, [1, 1, 1, 0, 0])
+    assert result == {"act_dcf": pytest.approx((0.95 / 3 + 0.5 / 2) / 0.5), "threshold": threshold}
 
 
 @given(scored_clips(), costs)
 def test_actual_dcf_is_not_less_than_the_minimum(clips, given_costs):
     minimum, actual = min_detection_cost(*clips, **given_costs), actual_detection_cost(*clips, **given_costs)
-    # The walk also has points between equal scores, which no threshold has; they are no better than their ends.
+    # The walk also has points between equal scores, which no threshold reaches. They are no better than their ends.
     assert actual["act_dcf"] >= minimum["min_dcf"] - 1e-12
 
 

@@ -1,4 +1,4 @@
-"""The equal error rate against a definition written out by hand, its invariances, and what it refuses."""
+"""The equal error rate against an explicit definition, its invariances, and what it refuses."""
 
 import warnings
 from fractions import Fraction
@@ -12,7 +12,7 @@ from score_samples import exact_rates, finite, scored_clips
 
 from hf_gradalign.metrics import detection_error_curve, equal_error_rate
 
-# Of odd scores, which random ones often are.
+# Random scores are often suspicious.
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning")
 
 
@@ -30,7 +30,7 @@ def test_agrees_with_trying_every_threshold(clips):
     scores, labels = clips
     tried = [error_rates_at(threshold, scores, labels) for threshold in [min(scores) - 1, *sorted(scores)]]
     smallest_gap = min(abs(rejected - accepted) for rejected, accepted in tried)
-    # Two neighbours can be equally near; which of them floating point takes does not matter.
+    # Two neighbors can be equally close. Either is fine, depending on rounding.
     candidates = [float((r + a) / 2) for r, a in tried if abs(r - a) == smallest_gap]
     result = equal_error_rate(scores, labels)
     assert min(abs(result["eer"] - candidate) for candidate in candidates) < 1e-12
@@ -45,9 +45,9 @@ def test_tied_scores_are_walked_bonafide_first(clips):
     curve = detection_error_curve(scores, labels)
     assert list(zip(curve.false_rejection_rate, curve.false_acceptance_rate, strict=True)) == walked
     gaps = [abs(rejected - accepted) for rejected, accepted in walked]
-    place = gaps.index(min(gaps))
-    # Without a tolerance: rounding decides between points that are equally near, and it must do so as published.
-    expected = {"eer": sum(walked[place]) / 2, "threshold": curve.thresholds[place]}
+    index = gaps.index(min(gaps))
+    # No tolerance: rounding decides between points that are equally close, and it must decide as in the published code.
+    expected = {"eer": sum(walked[index]) / 2, "threshold": curve.thresholds[index]}
     assert equal_error_rate(scores, labels) == expected
 
 
@@ -66,7 +66,7 @@ def test_does_not_depend_on_the_order_of_the_clips(clips, random):
 
 
 def test_hand_made_values():
-    # Rejecting up to 0.0 costs one of three bona fide clips and lets one of three spoofed ones (0.5) pass.
+    # Rejecting up to 0.0 misses one of three bona fide clips and accepts one of three spoofed ones (0.5).
     result = equal_error_rate([-2.0, -1.0, 0.5, 0.0, 1.0, 2.0], [0, 0, 0, 1, 1, 1])
     assert result == {"eer": pytest.approx(1 / 3), "threshold": 0.0}
     # One bona fide clip against two spoofed ones, one on each side: (0 + 1/2) / 2 before it, (1 + 1/2) / 2 after it.
@@ -121,7 +121,7 @@ def test_ordinary_scores_do_not_warn():
     rng = np.random.default_rng(3)
     labels = np.repeat([0, 1], 50)
     scores = np.round(rng.normal(size=100) + 2 * labels, 6)
-    scores[:4] = 0.25  # a tie within a class is none that matters
+    scores[:4] = 0.25  # a tie within a class does not matter
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         equal_error_rate(scores, labels)
@@ -141,6 +141,6 @@ def test_ordinary_scores_do_not_warn():
         (list(range(12)), list(range(12)), r"found: 0, 1, 10, 11, 2, 3, 4, 5, 6, 7, \.\.\.\."),
     ],
 )
-def test_refusals_say_what_was_wrong(scores, labels, message):
+def test_errors_say_what_is_wrong(scores, labels, message):
     with pytest.raises(ValueError, match=message):
         equal_error_rate(scores, labels)

@@ -1,4 +1,4 @@
-"""The modules of `evaluate` give what the plain functions give, without a network."""
+"""The modules of `evaluate` return what the plain functions return, without a network."""
 
 import json
 import os
@@ -61,12 +61,12 @@ def load(tmp_path):
     return lambda name: evaluate.load(str(FOLDER / name), cache_dir=str(tmp_path))
 
 
-def test_every_folder_is_tried_here():
+def test_every_folder_is_tested_here():
     assert {path.stem for path in FOLDER.glob("*/*.py") if path.stem == path.parent.name} == set(MODULES)
 
 
 @pytest.mark.parametrize("name", MODULES)
-def test_gives_what_the_function_gives(load, name):
+def test_returns_what_the_function_returns(load, name):
     references, options, function = MODULES[name]
     module = load(name)
     assert module.compute(prediction_scores=SCORES, references=references, **options) == function()
@@ -75,7 +75,7 @@ def test_gives_what_the_function_gives(load, name):
 
 
 @pytest.mark.parametrize("name", MODULES)
-def test_example_of_the_description_holds(load, name):
+def test_the_example_in_the_description_is_correct(load, name):
     module = load(name)
     lines = re.findall(r"^\s+(?:>>>|\.\.\.) (.*)$", module.inputs_description, re.MULTILINE)
     assert lines[0].split(" = ")[1] in (f'evaluate.load("hf_gradalign/metrics/{name}")',)

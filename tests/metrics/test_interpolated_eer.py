@@ -1,4 +1,4 @@
-"""The Arena's equal error rate, against its definition tried at every score."""
+"""The Arena's equal error rate, against its definition at every score."""
 
 from itertools import pairwise
 
@@ -9,7 +9,7 @@ from score_samples import few_values, scored_clips
 
 from hf_gradalign.metrics import equal_error_rate, interpolated_equal_error_rate
 
-# Of odd scores, which random ones often are.
+# Random scores are often suspicious.
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning")
 
 

@@ -1,4 +1,4 @@
-"""Scores that can be ranked and are odd all the same are told of, and ordinary ones are not."""
+"""Suspicious but valid scores make warnings, and ordinary ones do not."""
 
 import warnings
 
@@ -16,7 +16,7 @@ from hf_gradalign.metrics import (
     score_problems,
 )
 
-# Of odd scores, which random ones often are.
+# Random scores are often suspicious.
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning")
 
 LABELS = np.repeat([0, 1], 100)
@@ -35,24 +35,24 @@ def test_ordinary_scores_have_none():
 
 
 def test_inverted_scores():
-    (told,) = problems(-GOOD)
-    assert "above 0.5: the scores may be inverted" in told
-    assert f"{equal_error_rate(GOOD, 1 - LABELS)['eer']:.4f}" in told
+    (problem,) = problems(-GOOD)
+    assert "above 0.5: the scores may be inverted" in problem
+    assert f"{equal_error_rate(GOOD, 1 - LABELS)['eer']:.4f}" in problem
 
 
 def test_decisions_in_place_of_scores():
     decisions = (GOOD > 1).astype(int)
-    (told,) = problems(decisions)
-    assert told.startswith("There are only two different scores (0 and 1). They look like decisions")
+    (problem,) = problems(decisions)
+    assert problem.startswith("There are only two different scores (0 and 1). They look like decisions")
     assert any("decisions" in text for text in problems(1 - decisions))
-    # Of a handful of clips two scores say nothing.
+    # With a handful of clips, two different scores are normal.
     assert problems([0.0, 0.0, 1.0], [0, 0, 1]) == []
 
 
-def test_ties_between_the_classes_are_told_where_they_matter():
-    (told,) = problems(np.round(GOOD))
-    assert "Clips of both classes share scores" in told
-    saturated = (1 / (1 + np.exp(-50 * (GOOD - 3)))).round(3)  # probabilities of a model that is too sure
+def test_ties_between_the_classes_make_a_warning_if_they_matter():
+    (problem,) = problems(np.round(GOOD))
+    assert "Clips of both classes share scores" in problem
+    saturated = (1 / (1 + np.exp(-50 * (GOOD - 3)))).round(3)  # probabilities of an overconfident model
     assert any("share scores" in text for text in problems(saturated))
     # One tie far from the equal error point moves nothing.
     far_off = GOOD.copy()
@@ -67,17 +67,17 @@ def test_the_best_case_of_ties_is_the_walk_with_the_spoofed_first(clips):
     ranking = sorted(zip(scores, labels, strict=True))  # spoof is 0
     n_bonafide, n_spoof = sum(labels), len(labels) - sum(labels)
     points = [(0.0, 1.0)]
-    for place in range(1, len(ranking) + 1):
-        below = [label for _, label in ranking[:place]]
-        points.append((sum(below) / n_bonafide, 1 - (place - sum(below)) / n_spoof))
-    # Of equally near points either may have been taken.
+    for n_below in range(1, len(ranking) + 1):
+        below = [label for _, label in ranking[:n_below]]
+        points.append((sum(below) / n_bonafide, 1 - (n_below - sum(below)) / n_spoof))
+    # Of two equally close points, either is fine.
     nearest = min(abs(r - a) for r, a in points)
     best = [(r + a) / 2 for r, a in points if abs(r - a) < nearest + 1e-9]
-    told = [text for text in problems(scores, labels) if "in its favor" in text]
+    warned = [text for text in problems(scores, labels) if "in its favor" in text]
     worst = equal_error_rate(scores, labels)["eer"]
-    if told:
-        shown = float(told[0].split("would give ")[1].split(". ")[0])
-        assert min(abs(shown - rate) for rate in best) < 1e-4
+    if warned:
+        displayed = float(warned[0].split("would give ")[1].split(". ")[0])
+        assert min(abs(displayed - rate) for rate in best) < 1e-4
     else:
         assert worst <= max(best) + 0.0011 or len(set(scores)) == 2
 

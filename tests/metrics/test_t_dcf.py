@@ -15,7 +15,7 @@ from hf_gradalign.metrics import (
     min_tandem_detection_cost,
 )
 
-# Of odd scores, which random ones often are.
+# Random scores are often suspicious.
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning")
 
 ASV = AsvErrorRates(miss=0.02, false_alarm=0.05, spoof_false_alarm=0.4)
@@ -43,8 +43,8 @@ def test_agrees_with_the_formulas_of_2019(clips, asv):
 def test_a_perfect_countermeasure_costs_what_the_verifier_costs():
     scores, labels = [0.0, 1.0, 2.0, 3.0], [0, 0, 1, 1]
     c0, c2 = 0.9405 * 0.02 + 0.0095 * 10 * 0.05, 0.5 * 0.4
-    found = min_tandem_detection_cost(scores, labels, ASV)
-    assert found == {"min_tdcf": pytest.approx(c0 / (c0 + c2)), "threshold": 1.0}
+    result = min_tandem_detection_cost(scores, labels, ASV)
+    assert result == {"min_tdcf": pytest.approx(c0 / (c0 + c2)), "threshold": 1.0}
     assert min_tandem_detection_cost(scores, labels, ASV, form="2019")["min_tdcf"] == 0.0
 
 
@@ -52,7 +52,7 @@ def test_other_costs():
     costs = TandemCosts(p_target=0.5, p_nontarget=0.3, p_spoof=0.2, c_miss=2, c_fa=3, c_fa_spoof=4)
     c0 = 0.5 * 2 * 0.02 + 0.3 * 3 * 0.05
     c1, c2 = 0.5 * 2 - c0, 0.2 * 4 * 0.4
-    # One of two spoofs passes or one of two bona fide clips is missed.
+    # One of two spoofs is accepted, or one of two bona fide clips is missed.
     scores, labels = [0.0, 1.0, 2.0, 3.0], [0, 1, 0, 1]
     expected = (c0 + min(c1, c2) / 2) / (c0 + min(c1, c2))
     assert min_tandem_detection_cost(scores, labels, ASV, costs=costs)["min_tdcf"] == pytest.approx(expected)

@@ -41,7 +41,7 @@ def test_asvspoof2021(write, tmp_path):
     scores.append("LA_009 LA_E_99 -100.0")
     key_file = write(keys, "ASV/trial_metadata.txt")
     score_file = write(scores, "ASV/ASVTorch_Kaldi/score.txt")
-    assert read_asv_error_rates(score_file) == RATES  # the keys lie where the archive has them
+    assert read_asv_error_rates(score_file) == RATES  # the keys are where the archive has them
     assert read_asv_error_rates(tmp_path / "ASV") == RATES
     assert read_asv_error_rates(tmp_path) == RATES
     assert read_asv_error_rates(write(scores, "mine/score.txt"), key_file) == RATES

@@ -58,7 +58,7 @@ def test_asvspoof2021_la(write):
         assert len(read_keys(path, subset=subset)) == n_clips
     with pytest.raises(ScoreFileError, match=r"has no subset 'dev'\. Its subsets are eval, hidden, progress"):
         read_keys(path, subset="dev")
-    assert len(read_keys(path.parent)) == 2  # the folder that it lies in
+    assert len(read_keys(path.parent)) == 2  # its folder
 
 
 def test_the_first_keys_of_2021_call_the_hidden_subset_otherwise(write):
@@ -105,7 +105,7 @@ def test_physical_access_of_2021(write):
 
 
 def test_physical_access_with_fewer_or_named_columns(write):
-    # A distance is no system, wherever it stands.
+    # A distance is never a system, in any column.
     shorter = write("\n".join(" ".join(line.split()[:10]) for line in PA2021.splitlines()[:2]))
     assert columns_of(read_keys(shorter)) == PA_COLUMNS
     header = "spk trial asv_room asv_mic dis_to_asv att_room att_mic att_d att_to_spk label trim subset\n"
@@ -224,7 +224,7 @@ def test_parquet_whose_schema_names_the_labels(tmp_path):
         read_keys(tmp_path / "nothing.parquet")
 
 
-def test_clips_of_a_corpus_without_a_label_are_left_out(tmp_path):
+def test_clips_of_a_corpus_without_a_label_are_skipped(tmp_path):
     lines = ["file_name,key,id"]
     for index, label in enumerate(["1", "?", "0", "-1"]):
         corpus_trees.write_clip(tmp_path / f"{index}.wav", index)
@@ -285,7 +285,7 @@ def test_lines_without_an_id(write, tmp_path):
         read_keys(tmp_path / "keys.parquet")
 
 
-def test_repeated_lines_that_differ_in_something_else_are_told(write):
+def test_repeated_lines_that_differ_in_another_column_make_a_note(write):
     clips = read_keys(write("utt,label,attack,language\na,spoof,A1,en\nb,bonafide,-,en\na,spoof,A2,en\n"))
     assert columns_of(clips)["system"] == ["A1", "-"]
     assert "1 of 3 lines of" in clips.notes[0]

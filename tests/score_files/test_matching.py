@@ -1,4 +1,4 @@
-"""Scores and labels of the same utterances come together, and what does not is told of."""
+"""Scores and labels of the same utterances are matched, with notes on the rest."""
 
 import numpy as np
 import pyarrow as pa
@@ -20,14 +20,14 @@ def keys_of(names, labels=None, **more):
 def test_in_the_keys_order_with_both_files_columns():
     scores = scores_of(["b", "a", "c"], columns={"codec": pa.array(["x", "y", "z"]), "system": pa.array(["?"] * 3)})
     keys = keys_of(["a", "b", "c"], [1, 0, 0], columns={"system": pa.array(["-", "A1", "A2"])})
-    found = match_keys(scores, keys)
-    assert found.utterance_ids.to_pylist() == ["a", "b", "c"]
-    assert found.scores.tolist() == [1.0, 0.0, 2.0]
-    assert found.labels.tolist() == [1, 0, 0]
-    assert found.columns["system"].to_pylist() == ["-", "A1", "A2"]
-    assert found.columns["codec"].to_pylist() == ["y", "x", "z"]
-    assert found.notes == ()
-    assert found.source == "scores.txt"
+    result = match_keys(scores, keys)
+    assert result.utterance_ids.to_pylist() == ["a", "b", "c"]
+    assert result.scores.tolist() == [1.0, 0.0, 2.0]
+    assert result.labels.tolist() == [1, 0, 0]
+    assert result.columns["system"].to_pylist() == ["-", "A1", "A2"]
+    assert result.columns["codec"].to_pylist() == ["y", "x", "z"]
+    assert result.notes == ()
+    assert result.source == "scores.txt"
 
 
 @pytest.mark.parametrize(
@@ -60,23 +60,23 @@ def test_in_the_keys_order_with_both_files_columns():
     ],
 )
 def test_by_stem(scored, keyed, how):
-    found = match_keys(scores_of(scored), keys_of(keyed))
-    assert found.scores.tolist() == list(range(len(scored)))
-    (note,) = found.notes
+    result = match_keys(scores_of(scored), keys_of(keyed))
+    assert result.scores.tolist() == list(range(len(scored)))
+    (note,) = result.notes
     assert note.endswith(how + ".")
 
 
-def test_points_in_names_are_no_endings():
-    found = match_keys(scores_of(["a.1", "a.2"]), keys_of(["a.2", "a.1"]))
-    assert found.scores.tolist() == [1.0, 0.0]
+def test_points_in_names_are_not_file_extensions():
+    result = match_keys(scores_of(["a.1", "a.2"]), keys_of(["a.2", "a.1"]))
+    assert result.scores.tolist() == [1.0, 0.0]
     with pytest.raises(ScoreFileError, match="No utterance of"):
         match_keys(scores_of(["a.1", "a.2"]), keys_of(["a"]))
 
 
 def test_exact_names_come_first():
-    # With the folders they are different clips; without, they would be the same.
-    found = match_keys(scores_of(["x/a", "y/a"]), keys_of(["y/a", "x/a"]))
-    assert found.scores.tolist() == [1.0, 0.0]
+    # With folders they are different clips; without folders they would be the same.
+    result = match_keys(scores_of(["x/a", "y/a"]), keys_of(["y/a", "x/a"]))
+    assert result.scores.tolist() == [1.0, 0.0]
 
 
 @pytest.mark.parametrize(
@@ -96,8 +96,8 @@ def test_ambiguous_stems_are_refused(scored, keyed, whose):
         (["7", "07", "8"], ["007", "8"]),
     ],
 )
-def test_other_forms_of_a_name_are_told_apart_or_refused(scored, keyed):
-    # Names that are there as they are stay what they are; others match only if there is one that they can mean.
+def test_other_forms_of_a_name_are_distinguished_or_refused(scored, keyed):
+    # Exact matches are kept. Other names match only if there is exactly one candidate.
     if set(scored) < set(keyed):
         assert match_keys(scores_of(scored), keys_of(keyed), allow_missing=True).utterance_ids.to_pylist() == scored
     else:
@@ -107,22 +107,22 @@ def test_other_forms_of_a_name_are_told_apart_or_refused(scored, keyed):
 
 def test_keys_without_scores():
     names = [f"u{k}" for k in range(40)]
-    found = match_keys(scores_of(names[:38]), keys_of(names))
-    assert len(found) == 38
-    assert "2 of 40 utterances of keys.txt have no score in scores.txt (u38, u39)" in found.notes[0]
+    result = match_keys(scores_of(names[:38]), keys_of(names))
+    assert len(result) == 38
+    assert "2 of 40 utterances of keys.txt have no score in scores.txt (u38, u39)" in result.notes[0]
     with pytest.raises(ScoreFileError, match=r"3 of 40 utterances .* more than 5%: .*--partial"):
         match_keys(scores_of(names[:37]), keys_of(names))
     assert len(match_keys(scores_of(names[:7]), keys_of(names), allow_missing=True)) == 7
 
 
 def test_scores_without_keys():
-    found = match_keys(scores_of(["a", "b", "c", "d", "e"]), keys_of(["a", "b"]))
-    assert len(found) == 2
-    assert found.notes == ("3 of 5 utterances of scores.txt have no label in keys.txt (c, d, e), and are skipped.",)
-    # Those of another subset are left out on purpose.
+    result = match_keys(scores_of(["a", "b", "c", "d", "e"]), keys_of(["a", "b"]))
+    assert len(result) == 2
+    assert result.notes == ("3 of 5 utterances of scores.txt have no label in keys.txt (c, d, e), and are skipped.",)
+    # Clips of another subset are skipped on purpose.
     keys = keys_of(["a", "b"], other_ids=pa.array(["c", "d"]))
-    found = match_keys(scores_of(["a", "b", "c", "d"]), keys)
-    assert found.notes == ()
+    result = match_keys(scores_of(["a", "b", "c", "d"]), keys)
+    assert result.notes == ()
     assert match_keys(scores_of(["a", "b", "c", "e"]), keys).notes[0].startswith("1 of 4 utterances")
     assert match_keys(scores_of(["a.wav", "b.wav", "c.wav"]), keys).notes == (
         "Utterances of scores.txt and keys.txt were matched without the audio files' endings.",
@@ -134,11 +134,11 @@ def test_nothing_in_common():
         match_keys(scores_of(["a", "b"]), keys_of(["c", "d", "e", "f"]))
 
 
-def test_labels_that_disagree_are_told_of():
+def test_labels_that_disagree_make_a_note():
     scores = scores_of(["a", "b", "c"], labels=np.array([1, 1, 0]))
-    found = match_keys(scores, keys_of(["a", "b", "c"], [1, 0, 0]))
-    assert found.labels.tolist() == [1, 0, 0]
-    assert found.notes == ("1 labels in scores.txt differ from keys.txt, whose labels are used.",)
+    result = match_keys(scores, keys_of(["a", "b", "c"], [1, 0, 0]))
+    assert result.labels.tolist() == [1, 0, 0]
+    assert result.notes == ("1 labels in scores.txt differ from keys.txt, whose labels are used.",)
 
 
 def test_two_systems():

@@ -1,4 +1,4 @@
-"""Predicted labels are not the truth, and their confidence is ranked only after it became a score of bona fide."""
+"""Predicted labels are not the truth, and their confidence must be converted before it ranks clips."""
 
 import json
 
@@ -67,7 +67,7 @@ def test_confidence_without_keys_is_refused(write, kind):
     path = write("s.csv", *columns, header=header)
     with pytest.raises(ScoreFileError, match=r"No score of .* Only keys can tell: give KEYS, .*--score_is"):
         read_scores(path)
-    # Whoever says that it is confidence has no true labels in the file.
+    # If the user says that it is confidence, the file has no true labels.
     clips = read_scores(path, score_is="confidence")
     np.testing.assert_allclose(clips.scores, P, atol=1e-12)
     with pytest.raises(ScoreFileError, match="has no true labels in it: give KEYS"):
@@ -185,7 +185,7 @@ def test_predictions_without_scores(write):
             read_scores(write("s.csv", NAMES, PREDICTED, header=header))
 
 
-def test_confidence_of_nobody_knows_what(write, keys):
+def test_confidence_of_an_unknown_class(write, keys):
     with pytest.raises(ScoreFileError, match="'confidence' but no labels, so it is unknown which class"):
         read_scores(write("s.csv", NAMES, CONFIDENCE, header="file,confidence"), has_keys=True)
     clips = matched(write("s.txt", NAMES, CONFIDENCE, separator=" "), keys)
@@ -246,4 +246,4 @@ def test_true_labels_and_attacks_in_a_score_file_stay_what_they_are(write):
     ):
         clips = with_own_labels(read_scores(write("s.csv", *columns, header=header)))
         assert clips.labels.tolist() == TRUTH.tolist()
-        assert bool(clips.notes) == (header == "file,label,score")  # which was taken on trust
+        assert bool(clips.notes) == (header == "file,label,score")  # whose labels count as the truth

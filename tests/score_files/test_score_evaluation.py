@@ -1,4 +1,4 @@
-"""What an evaluation says of scores."""
+"""Evaluations of clips and trials, and their tables."""
 
 import json
 
@@ -42,70 +42,70 @@ def make_clips(scores=SCORES, labels=LABELS, **columns):
 
 def test_values_and_intervals():
     settings = Settings(threshold=1.0, asv=ASV, n_draws=40)
-    found = evaluate_clips(make_clips(), settings)
-    assert list(found.rows) == [
+    result = evaluate_clips(make_clips(), settings)
+    assert list(result.rows) == [
         *("eer", "eer_interpolated", "min_dcf", "act_dcf", "cllr", "roc_auc", "min_tdcf", "min_tdcf_2019"),
         *("accuracy", "balanced_accuracy", "f1", "f1_spoof", "f1_macro"),
     ]
     official = equal_error_rate(SCORES, LABELS)
-    assert found.rows["eer"].value == official["eer"]
-    assert found.eer_threshold == official["threshold"]
-    assert found.rows["min_tdcf"].value == min_tandem_detection_cost(SCORES, LABELS, ASV)["min_tdcf"]
-    for row in found.rows.values():
+    assert result.rows["eer"].value == official["eer"]
+    assert result.eer_threshold == official["threshold"]
+    assert result.rows["min_tdcf"].value == min_tandem_detection_cost(SCORES, LABELS, ASV)["min_tdcf"]
+    for row in result.rows.values():
         assert row.interval.low <= row.value <= row.interval.high
-    assert (found.n_bonafide, found.n_spoof) == (100, 100)
-    assert found.notes == ["a note"]
-    assert found.problems == []
+    assert (result.n_bonafide, result.n_spoof) == (100, 100)
+    assert result.notes == ["a note"]
+    assert result.problems == []
     assert evaluate_clips(make_clips(-SCORES), Settings(n_draws=0)).problems[0].endswith("must mean bona fide.")
 
 
 def test_only_what_was_asked_for():
-    found = evaluate_clips(make_clips(), Settings(n_draws=0))
-    assert list(found.rows) == ["eer", "eer_interpolated", "min_dcf", "act_dcf", "cllr", "roc_auc"]
-    assert all(row.interval is None for row in found.rows.values())
-    assert found.breakdowns == {}
-    text = overall_table(found)
+    result = evaluate_clips(make_clips(), Settings(n_draws=0))
+    assert list(result.rows) == ["eer", "eer_interpolated", "min_dcf", "act_dcf", "cllr", "roc_auc"]
+    assert all(row.interval is None for row in result.rows.values())
+    assert result.breakdowns == {}
+    text = overall_table(result)
     assert "interval" not in text
-    assert f" {100 * found.rows['eer'].value:.3f} |" in text
-    assert "Intervals" not in described(found)
+    assert f" {100 * result.rows['eer'].value:.3f} |" in text
+    assert "Intervals" not in described(result)
 
 
 def test_tables_can_be_read():
     settings = Settings(n_draws=20, by=("system", "codec"), confidence=0.9)
     attacks = np.where(LABELS == 1, "-", np.where(np.arange(200) % 4 < 2, "A1", "A2"))
     codecs = np.where(np.arange(200) < 199, "none", "rare")
-    found = evaluate_clips(make_clips(system=attacks, codec=codecs), settings)
-    lines = overall_table(found).splitlines()
+    result = evaluate_clips(make_clips(system=attacks, codec=codecs), settings)
+    lines = overall_table(result).splitlines()
     assert {len(line) for line in lines} == {len(lines[0])}
     assert "90 % interval" in lines[0]
     assert lines[2].startswith("| EER (%) ")
-    low, high = found.rows["cllr"].interval.low, found.rows["cllr"].interval.high
-    assert f"{low:.5f} to {high:.5f}" in overall_table(found)
-    assert "some.txt: 100 bona fide and 100 spoofed clips. Intervals: bootstrap of clips" in described(found)
-    by_attack = breakdown_table("system", found.breakdowns["system"], metrics_of(settings))
+    low, high = result.rows["cllr"].interval.low, result.rows["cllr"].interval.high
+    assert f"{low:.5f} to {high:.5f}" in overall_table(result)
+    assert "some.txt: 100 bona fide and 100 spoofed clips. Intervals: bootstrap of clips" in described(result)
+    by_attack = breakdown_table("system", result.breakdowns["system"], metrics_of(settings))
     assert "spoofed clips of each value against all bona fide clips" in by_attack
     assert [line.split("|")[1].strip() for line in by_attack.splitlines()[4:]] == ["A1", "A2"]
-    by_codec = breakdown_table("codec", found.breakdowns["codec"], metrics_of(settings))
+    by_codec = breakdown_table("codec", result.breakdowns["codec"], metrics_of(settings))
     assert "clips of each value against each other" in by_codec
     assert by_codec.splitlines()[-1].count("n/a") == 3
 
 
 def test_json_has_no_nan():
-    found = evaluate_clips(make_clips(codec=["a"] * 199 + ["b"]), Settings(n_draws=5, by=("codec",), asv=ASV))
-    text = json.dumps(found.as_dict(), allow_nan=False)
+    result = evaluate_clips(make_clips(codec=["a"] * 199 + ["b"]), Settings(n_draws=5, by=("codec",), asv=ASV))
+    text = json.dumps(result.as_dict(), allow_nan=False)
     content = json.loads(text)
-    assert content["metrics"]["eer"]["value"] == found.rows["eer"].value
-    assert content["metrics"]["eer"]["low"] == found.rows["eer"].interval.low
+    assert content["metrics"]["eer"]["value"] == result.rows["eer"].value
+    assert content["metrics"]["eer"]["low"] == result.rows["eer"].interval.low
     assert content["breakdowns"]["codec"]["groups"][1]["metrics"]["eer"] is None
     assert content["settings"]["asv"] == {"miss": 0.02, "false_alarm": 0.05, "spoof_false_alarm": 0.4}
-    assert content["eer_threshold"] == found.eer_threshold
+    assert content["eer_threshold"] == result.eer_threshold
 
 
 def test_over_speakers():
     clips = make_clips(speaker=[f"s{k // 20}" for k in range(200)])
-    found = evaluate_clips(clips, Settings(n_draws=20, over="speaker"))
-    assert "bootstrap of the values of speaker, 20 draws" in described(found)
-    assert found.rows["eer"].interval != evaluate_clips(clips, Settings(n_draws=20)).rows["eer"].interval
+    result = evaluate_clips(clips, Settings(n_draws=20, over="speaker"))
+    assert "bootstrap of the values of speaker, 20 draws" in described(result)
+    assert result.rows["eer"].interval != evaluate_clips(clips, Settings(n_draws=20)).rows["eer"].interval
     with pytest.raises(ScoreFileError, match=r"no column 'talker' \(--bootstrap_over\) .* Available columns: speaker"):
         evaluate_clips(clips, Settings(over="talker"))
     with pytest.raises(ScoreFileError, match=r"no column 'codec' \(--by\)"):
@@ -116,24 +116,24 @@ def test_spoofs_alone():
     spoofs = make_clips(SCORES[LABELS == 0], LABELS[LABELS == 0])
     with pytest.raises(ScoreFileError, match=r"All 100 clips of some.txt are spoofed, .* give a --threshold"):
         evaluate_clips(spoofs)
-    found = evaluate_clips(spoofs, Settings(threshold=1.0))
-    assert found.rows["spoof_acceptance_rate"].value == np.mean(SCORES[LABELS == 0] >= 1.0)
-    assert found.eer_threshold is None
-    json.dumps(found.as_dict(), allow_nan=False)
+    result = evaluate_clips(spoofs, Settings(threshold=1.0))
+    assert result.rows["spoof_acceptance_rate"].value == np.mean(SCORES[LABELS == 0] >= 1.0)
+    assert result.eer_threshold is None
+    json.dumps(result.as_dict(), allow_nan=False)
     with pytest.raises(ScoreFileError, match="are bona fide"):
         evaluate_clips(make_clips(SCORES[:3], np.ones(3)), Settings(threshold=1.0))
 
 
 def test_two_systems():
     settings = Settings(n_draws=50)
-    found = compare_clips(make_clips(), SCORES - LABELS, settings)
-    assert list(found) == list(metrics_of(settings))
-    assert found["eer"].p_value < 0.05
-    table = comparison_table(found, metrics_of(settings))
-    assert f" {100 * found['eer'].difference:.3f} |" in table
-    assert f"{found['cllr'].low:.5f} to {found['cllr'].high:.5f}" in table
+    result = compare_clips(make_clips(), SCORES - LABELS, settings)
+    assert list(result) == list(metrics_of(settings))
+    assert result["eer"].p_value < 0.05
+    table = comparison_table(result, metrics_of(settings))
+    assert f" {100 * result['eer'].difference:.3f} |" in table
+    assert f"{result['cllr'].low:.5f} to {result['cllr'].high:.5f}" in table
     same = comparison_table(compare_clips(make_clips(), SCORES, settings), metrics_of(settings))
-    assert same.splitlines()[1].split("|")[-2].strip() == "-:"  # over p-values of 1; a colon alone is no rule
+    assert same.splitlines()[1].split("|")[-2].strip() == "-:"  # above p-values of 1; Markdown requires a hyphen
 
 
 def test_trials():
@@ -142,19 +142,19 @@ def test_trials():
     clips = Clips(
         "sasv.txt", pa.array([f"u{k}" for k in range(200)]), scores=scores, labels=np.ones(200), trial_types=types
     )
-    found = evaluate_trials(clips, Settings(n_draws=20))
-    assert found.rows["a_dcf"].value == min_agnostic_detection_cost(scores, types)["a_dcf"]
+    result = evaluate_trials(clips, Settings(n_draws=20))
+    assert result.rows["a_dcf"].value == min_agnostic_detection_cost(scores, types)["a_dcf"]
     expected = min_agnostic_detection_cost(scores, types, costs=ASVSPOOF5_AGNOSTIC_COSTS)["a_dcf"]
-    assert found.rows["a_dcf_asvspoof5"].value == expected
+    assert result.rows["a_dcf_asvspoof5"].value == expected
     spoofs = types != "nontarget"
     expected = equal_error_rate(scores[spoofs], (types[spoofs] == "target").astype(int))["eer"]
-    assert found.rows["spf_eer"].value == expected
+    assert result.rows["spf_eer"].value == expected
     others = types != "spoof"
     expected = equal_error_rate(scores[others], (types[others] == "target").astype(int))["eer"]
-    assert found.rows["sv_eer"].value == expected
-    assert found.rows["sasv_eer"].value == equal_error_rate(scores, (types == "target").astype(int))["eer"]
-    assert all(row.interval.low <= row.value <= row.interval.high for row in found.rows.values())
-    assert (found.n_bonafide, found.n_spoof) == (150, 50)
+    assert result.rows["sv_eer"].value == expected
+    assert result.rows["sasv_eer"].value == equal_error_rate(scores, (types == "target").astype(int))["eer"]
+    assert all(row.interval.low <= row.value <= row.interval.high for row in result.rows.values())
+    assert (result.n_bonafide, result.n_spoof) == (150, 50)
 
 
 def test_names_stay_in_their_cells():

@@ -1,4 +1,4 @@
-"""The figures show the scores, can be opened, and come out the same each time."""
+"""Figures show the scores, can be opened, and are deterministic."""
 
 import sys
 import xml.etree.ElementTree as ElementTree
@@ -16,13 +16,13 @@ LABELS = np.tile([0, 1], 2000)
 SCORES = RNG.normal(size=4000) + 2 * LABELS
 
 
-def test_files_can_be_opened_and_are_the_same_each_time(tmp_path):
+def test_files_can_be_opened_and_are_deterministic(tmp_path):
     figures = {"det": draw_det({"mine": (SCORES, LABELS)}), "scores": draw_histograms(SCORES, LABELS, 1.0)}
     paths = save_figures(figures, tmp_path / "first")
     assert [path.name for path in paths] == ["det.png", "det.svg", "scores.png", "scores.svg"]
     for path in paths:
         if path.suffix == ".png":
-            assert imread(path)[..., :3].std() > 0.05  # something is on it
+            assert imread(path)[..., :3].std() > 0.05  # not blank
     text = " ".join(ElementTree.parse(tmp_path / "first" / "det.svg").getroot().itertext())
     assert f"mine: EER {100 * equal_error_rate(SCORES, LABELS)['eer']:.2f} %" in text
     again = save_figures({"det": draw_det({"mine": (SCORES, LABELS)})}, tmp_path / "again")
@@ -35,7 +35,7 @@ def test_the_error_curve_of_normal_scores_is_a_straight_line():
     (axis,) = draw_det({"mine": (SCORES, LABELS)}).axes
     curve = axis.lines[0].get_xydata()
     middle = curve[(curve[:, 0] > norm.ppf(0.02)) & (curve[:, 0] < norm.ppf(0.5))]
-    # Both classes have unit variance and lie two apart: the two deviates add up to -2.
+    # Both classes have unit variance, and their means are two apart: the two deviates sum to -2.
     np.testing.assert_allclose(middle.sum(axis=1), -2, atol=0.25)
     assert len(middle) > 100
     labels = [tick.get_text() for tick in axis.get_xticklabels()]
@@ -47,7 +47,7 @@ def test_the_error_curve_of_normal_scores_is_a_straight_line():
 
 
 def test_steps_of_the_curve_are_drawn():
-    # With two spoofed clips one rate stands still while the other goes on.
+    # With two spoofed clips, one rate is constant while the other changes.
     (axis,) = draw_det({"mine": (np.append(SCORES[LABELS == 1], [1.0, 3.0]), np.repeat([1, 0], [2000, 2]))}).axes
     far, frr = axis.lines[0].get_xydata().T
     assert len(set(far.round(6))) == 3
@@ -70,7 +70,7 @@ def test_perfect_and_inverted_scores_can_be_drawn(shift, tmp_path):
 
 def test_histograms_have_each_class_with_area_one():
     scores = SCORES.copy()
-    scores[0] = 1e6  # an outlier does not squeeze the others
+    scores[0] = 1e6  # an outlier must not compress the others
     (axis,) = draw_histograms(scores, LABELS, 1.0).axes
     assert axis.get_xlim()[1] < 10
     (spoof,) = (
@@ -82,7 +82,7 @@ def test_histograms_have_each_class_with_area_one():
     assert outline[outline[:, 0] >= outline[:, 0].max() - 1e-9][:, 1].max() > 0  # but is at the edge
     for patch in axis.patches:
         x, y = patch.get_xy()[:-1].T
-        area = abs(np.sum(x * np.roll(y, -1) - np.roll(x, -1) * y)) / 2  # of the outline
+        area = abs(np.sum(x * np.roll(y, -1) - np.roll(x, -1) * y)) / 2  # the area of the outline
         assert area == pytest.approx(1, abs=1e-6)
     assert [text.get_text() for text in axis.get_legend().get_texts()] == ["bona fide", "spoof", "EER threshold"]
 

@@ -1,4 +1,4 @@
-"""Score files of all kinds: ours, the challenges', other people's."""
+"""Score files in all formats: ours, those of the challenges, and others."""
 
 import json
 
@@ -186,7 +186,7 @@ def test_scores_keep_every_digit(write):
     assert clips.scores.tolist() == [-1.1324817933200393e-05, -13.842713356018066]
 
 
-def test_two_scores_must_be_told_apart(write):
+def test_two_columns_of_scores_must_be_distinguished(write):
     path = write(lines(" ", IDS, [-2.9, -0.2, -0.0], SCORES))
     with pytest.raises(ScoreFileError, match=r"column_2, column_3 could be the scores\. Say which"):
         read_scores(path)
@@ -205,7 +205,7 @@ def test_columns_can_be_named(write):
         read_scores(path, score_column="llr")
 
 
-def test_a_column_of_integers_is_no_label_unless_told(write):
+def test_a_column_of_integers_is_not_a_label_by_itself(write):
     path = write(lines(" ", IDS, SCORES, [1, 0, 1]))
     with pytest.raises(ScoreFileError, match="column_2, column_3 could be the scores"):
         read_scores(path)

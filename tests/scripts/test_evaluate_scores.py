@@ -132,12 +132,12 @@ def test_two_systems(evaluate, write, protocol, tmp_path, capsys):
     assert content["n_clips"] == N
     assert content["eer"]["difference"] < 0
     assert content["eer"]["p_value"] < 0.05
-    assert "b/scores.txt: EER" in (tmp_path / "out/det.svg").read_text()  # two files of one name are told apart
+    assert "b/scores.txt: EER" in (tmp_path / "out/det.svg").read_text()  # with the folder, because names agree
     assert evaluate([first, protocol, "--subset", "all", "--compare", second, "nothing.txt"]) == 2
-    assert capsys.readouterr().out == ""  # no work is done before all files are read
+    assert capsys.readouterr().out == ""  # all files are read before any work
 
 
-def test_numbers_for_labels_do_not_matter_beside_keys(evaluate, write, protocol, capsys):
+def test_numbers_as_labels_do_not_matter_with_keys(evaluate, write, protocol, capsys):
     path = write("numbered.csv", NAMES, 1 - LABELS, SCORES, separator=",", header="file,label,score")
     assert evaluate([path, protocol, "--subset", "all", "--bootstrap", "0"]) == 0
     captured = capsys.readouterr()
@@ -185,7 +185,7 @@ def test_physical_access_by_its_columns(evaluate, write, capsys):
     assert evaluate([path, keys, "--bootstrap", "0", "--by", *by, "--output_json", "pa.json"]) == 0
     rows = rows_of(capsys.readouterr().out)
     assert set(rows) >= {"R1", "R2", "d1", "d2", "d3", "s2", "s3", "c2", "c3", "c4"}
-    assert "n/a" not in rows["d1"]  # against all talkers, whose distances are D1 to D3
+    assert "n/a" not in rows["d1"]  # compared with all talkers, whose distances are D1 to D3
 
 
 def test_a_threshold_from_development_data(evaluate, write, capsys):
@@ -212,13 +212,13 @@ def test_speaker_verification(evaluate, write, capsys):
     )
     assert evaluate([path, keys, "--sasv", "--bootstrap", "0"]) == 0
     assert set(rows_of(capsys.readouterr().out)) >= {"min a-DCF", "min a-DCF (ASVspoof 5)", "SASV-EER (%)"}
-    assert evaluate([path, keys, "--bootstrap", "0"]) == 0  # the countermeasure's scores and labels by default
+    assert evaluate([path, keys, "--bootstrap", "0"]) == 0  # scores and labels of the countermeasure by default
     assert "minDCF" in rows_of(capsys.readouterr().out)
     assert evaluate([write("cm.txt", NAMES, ATTACKS, KEYS, SCORES), "--sasv"]) == 2
     assert "--sasv wants labels that are target, nontarget or spoof" in capsys.readouterr().err
 
 
-def test_what_is_odd_is_told(evaluate, write, capsys):
+def test_suspicious_scores_make_warnings(evaluate, write, capsys):
     path = write("cm.txt", NAMES, ATTACKS, KEYS, -SCORES)
     assert evaluate([path, "--bootstrap", "0"]) == 0
     assert "warning: The equal error rate is" in capsys.readouterr().err
@@ -259,7 +259,7 @@ def test_a_corpus_in_place_of_keys(evaluate, write, capsys):
         (["cm.txt", "--output_dir", "out", "--formats", "xyz", "--bootstrap", "0"], "'xyz' is not supported"),
     ],
 )
-def test_mistakes_are_told(evaluate, write, capsys, words, message):
+def test_mistakes_are_errors(evaluate, write, capsys, words, message):
     write("plain.txt", NAMES, SCORES)
     write("cm.txt", NAMES, ATTACKS, KEYS, SCORES)
     write("trials.txt", NAMES[:3], SCORES[:3], ["target", "nontarget", "spoof"])
@@ -297,4 +297,4 @@ def test_where_nothing_can_be_written(evaluate, write, capsys):
         assert evaluate([path, *words]) == 2
         output = capsys.readouterr()
         assert output.err.startswith("error: ")
-        assert not output.out  # told before the work
+        assert not output.out  # an error before the work

@@ -12,7 +12,7 @@ def test_nothing_to_report(script, tmp_path, capsys):
     assert "has no results of finished trials" in capsys.readouterr().err
 
 
-def test_tables_that_cannot_be_read_or_made_are_lines(script, tmp_path, capsys):
+def test_unreadable_tables_give_one_line(script, tmp_path, capsys):
     (tmp_path / "results.parquet").write_text("<html>")
     assert script.main([str(tmp_path)]) == 2
     printed = capsys.readouterr().err

@@ -84,7 +84,7 @@ def test_a_killed_study_ends_with_the_same_results(study_file, tmp_path):
             time.sleep(0.05)
         time.sleep(chance.uniform(0, 1))
         assert process.poll() is None, process.stdout.read()
-        # The runner alone, or all that it started too.
+        # Only the runner, or also all processes that it started.
         (os.killpg if kill % 2 else os.kill)(process.pid, signal.SIGKILL)
         process.wait()
         n_before = len(list(killed.glob("cells/*/cell.json")))
@@ -97,7 +97,7 @@ def test_a_killed_study_ends_with_the_same_results(study_file, tmp_path):
     for name in ("results.parquet", "epochs.parquet", "clips.parquet"):
         assert rows(killed, name) == rows(tmp_path / "whole", name)
     assert len(rows(killed, "results.parquet")) == 8
-    # What was finished was not done again.
+    # Finished trials were not repeated.
     assert {path: path.stat().st_mtime_ns for path in before} == before
 
 
@@ -127,7 +127,7 @@ def script(load_script):
         ({"options": {"corpus": "${NOWHERE_AT_ALL}"}}, "set the environment variable NOWHERE_AT_ALL first"),
     ],
 )
-def test_mistakes_are_told_before_anything_starts(script, study_file, tmp_path, capsys, changes, message):
+def test_mistakes_are_errors_before_anything_starts(script, study_file, tmp_path, capsys, changes, message):
     path = study_file(**{"cells": [{"method": "pcgrad"}], **changes})
     assert script.main([str(path), "--output_dir", str(tmp_path / "out")]) == 2
     assert message in capsys.readouterr().err
@@ -135,7 +135,7 @@ def test_mistakes_are_told_before_anything_starts(script, study_file, tmp_path, 
 
 
 class InThisProcess:
-    """Stands in for multiprocessing: the work of a trial is a function, called at once."""
+    """Replaces multiprocessing: the work of a trial is a function, which is called at once."""
 
     Pipe = staticmethod(multiprocessing.Pipe)
 
@@ -153,7 +153,7 @@ class InThisProcess:
 
 @pytest.fixture
 def run_in_process(script, study_file, tmp_path, monkeypatch):
-    """Runs the script; the work of trials is a function that gets their folders."""
+    """Run the script. The work of trials is a function that gets their folders."""
 
     def start(work, *words):
         stand_in = InThisProcess(lambda path, *rest: work(TrialFolder(path)))
@@ -183,7 +183,7 @@ def test_a_failed_trial_says_why_and_finished_ones_how_to_report(run_in_process,
     assert ": killed, perhaps for lack of memory; see " in second
 
 
-def test_a_trial_that_was_interrupted_by_itself_is_not_passed_over(run_in_process, capsys, monkeypatch):
+def test_a_single_interrupted_trial_interrupts_the_study(run_in_process, capsys, monkeypatch):
     monkeypatch.setattr(StudyTables, "update", lambda self, study: None)
     statuses = [trial_process.INTERRUPTED]
     assert run_in_process(lambda folder: statuses.pop() if statuses else 0) == 130
@@ -211,11 +211,11 @@ def test_a_full_disk_ends_the_study_with_a_line(run_in_process, capsys, monkeypa
     last = capsys.readouterr().err.splitlines()[-1]
     assert last.startswith("error: /disk/results.parquet: No space left on device (")
     assert last.endswith(" bytes are free); free some space, and run the same command again")
-    assert len(ran) < 8  # and not all of them, for nothing
+    assert len(ran) < 8  # it stopped early
 
 
 @pytest.mark.parametrize("name", ["out", "out/cells", "out/evaluation_sets", "out/results.parquet", "out/study.lock"])
-def test_what_stands_in_the_way_is_named(run_in_process, tmp_path, capsys, name):
+def test_a_file_in_the_way_is_named(run_in_process, tmp_path, capsys, name):
     path = tmp_path / name
     path.parent.mkdir(exist_ok=True)
     path.mkdir() if path.suffix else path.write_text("a file")
@@ -245,7 +245,7 @@ def test_ctrl_c_prints_nothing_of_its_own(run_in_process, capsys, monkeypatch, m
 
 
 def test_ctrl_c_does_not_reach_what_trials_come_from(monkeypatch):
-    """While it imports, it would print a traceback; what it does inherits how it was started."""
+    """Otherwise it would print a traceback while it imports. Its children inherit its handling of the signal."""
     handlers = []
     monkeypatch.setattr(forkserver, "ensure_running", lambda: handlers.append(signal.getsignal(signal.SIGINT)))
     before = signal.getsignal(signal.SIGINT)
@@ -274,7 +274,7 @@ def test_ctrl_c_while_trials_run_starts_no_other(run_in_process, capsys, monkeyp
 
 
 def test_tokens_are_written_nowhere(study_file, tmp_path, monkeypatch):
-    """Neither as they are nor expanded; the run gets them all the same."""
+    """Neither unexpanded nor expanded. The run gets them anyway."""
     seen = []
 
     def train(folder, tokens):

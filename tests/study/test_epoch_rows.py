@@ -43,7 +43,7 @@ def test_updates_are_summed_up_by_epoch(tmp_path):
     assert first["norm_ratio"] == 1.25
     assert first["second_norm_larger"] == 0.5
     assert first["second_loss_larger"] == 1.0
-    # An update that was not finite counts for nothing but itself.
+    # An update with a non-finite value is counted, but has no statistics.
     assert (second["n_updates"], second["conflict_rate"], second["second_loss_larger"]) == (2, 0.0, 0.5)
 
 

@@ -4,7 +4,7 @@ from hf_gradalign.study.report_figures import draw_modules
 
 
 def make_rows(n_modules, method="pcgrad"):
-    """The later a module, the more of the gradient it has."""
+    """Rows in which later modules have larger shares of the gradient norm."""
     return [
         {"condition": "c", "method": method, "epochs": 2, "module": f"m{i}", "conflict_rate": 0.1, "norm_share": i}
         for i in range(n_modules)
@@ -12,7 +12,7 @@ def make_rows(n_modules, method="pcgrad"):
 
 
 @pytest.mark.parametrize(("n_modules", "shown"), [(3, [0, 1, 2]), (45, range(5, 45))])
-def test_of_many_modules_those_with_most_of_the_gradient_are_drawn_and_it_is_told(n_modules, shown):
+def test_of_many_modules_those_with_the_largest_gradients_are_drawn(n_modules, shown):
     pytest.importorskip("matplotlib")
     axis, _ = draw_modules(make_rows(n_modules) + make_rows(n_modules, "cagrad")).axes
     assert [label.get_text() for label in axis.get_yticklabels()] == [f"m{i}" for i in shown]

@@ -1,4 +1,4 @@
-"""What docs/small_scale says is what its Parquet files say."""
+"""docs/small_scale agrees with its Parquet files."""
 
 import csv
 import math
@@ -18,7 +18,7 @@ def text_of(path):
 
 
 def numbers_apart(text):
-    """A text with its numbers taken out, and the numbers."""
+    """Return a text without its numbers, and the numbers."""
     return re.sub(r"-?\d+\.\d+", "#", text), [float(number) for number in re.findall(r"-?\d+\.\d+", text)]
 
 
@@ -30,7 +30,7 @@ def test_the_report_is_made_of_the_results(tmp_path):
     for name in names:
         committed, made = (numbers_apart(text_of(folder / name)) for folder in (FOLDER / "report", tmp_path))
         assert made[0] == committed[0], name
-        # On another processor or with another NumPy the last digit may be another.
+        # The last digit may differ between processors and NumPy versions.
         assert all(math.isclose(a, b, rel_tol=1e-6, abs_tol=0.011) for a, b in zip(made[1], committed[1], strict=True))
     assert sorted(p.name for p in (tmp_path / "figures").iterdir()) == sorted(
         p.name for p in (FOLDER / "report" / "figures").iterdir()

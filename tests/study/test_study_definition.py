@@ -13,8 +13,8 @@ def study(**content):
 
 def test_a_block_stands_for_all_combinations():
     trials = study(cells=[{"method": ["dual_path", "pcgrad"], "batch_size": [5, 16], "seed": "3..5"}]).trials
-    found = [(c.settings["method"], c.settings["batch_size"], c.settings["seed"]) for c in trials]
-    assert found == [(m, b, s) for m in ("dual_path", "pcgrad") for b in (5, 16) for s in (3, 4, 5)]
+    result = [(c.settings["method"], c.settings["batch_size"], c.settings["seed"]) for c in trials]
+    assert result == [(m, b, s) for m in ("dual_path", "pcgrad") for b in (5, 16) for s in (3, 4, 5)]
     assert len({trial.id for trial in trials}) == 12
 
 
@@ -68,7 +68,7 @@ def test_augmented_and_dual_path_training():
     assert dual.options["augmentation"] == "rawboost5"
 
 
-def test_methods_of_the_study_s_own():
+def test_methods_that_the_study_defines():
     own = {"paper_gradvac": {"align_gradients": "gradvac", "alignment_options": {"update_on_conflict": True}}}
     (trial,) = study(methods=own, cells=[{"method": "paper_gradvac", "augmentation": "codec"}]).trials
     assert trial.options["alignment_options"] == {"update_on_conflict": True}
@@ -127,7 +127,7 @@ def test_evaluation_sets():
         ({"evaluate": {"a": {"corpus": "hf_" + "Ab1" * 11}}}, "looks like an access token"),
     ],
 )
-def test_mistakes_are_told(content, message):
+def test_mistakes_are_errors(content, message):
     with pytest.raises(StudyError, match=message):
         study(**content)
 

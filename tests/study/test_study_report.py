@@ -17,8 +17,8 @@ def table(path):
 
 def test_groups_that_need_no_augmentation_are_listed_under_every_condition(finished_study):
     results = StudyResults(StudyTables(finished_study))
-    found = {c.title: [(g.method, g.epochs, g.seeds) for g in groups] for c, groups in results.groups.items()}
-    assert found == {
+    result = {c.title: [(g.method, g.epochs, g.seeds) for g in groups] for c, groups in results.groups.items()}
+    assert result == {
         "rawboost, own, batch 5": [("dual_path", 2, [0, 1]), ("pcgrad", 2, [0, 1])],
         "rawboost, own, batch 16": [
             ("clean", 4, [0, 1]),
@@ -32,7 +32,7 @@ def test_groups_that_need_no_augmentation_are_listed_under_every_condition(finis
 def test_baselines_have_as_many_epochs_or_as_many_forward_passes(finished_study):
     groups = next(g for c, g in StudyResults(StudyTables(finished_study)).groups.items() if c.batch_size == 16)
     long, short, dual, pcgrad = groups
-    assert baseline_of(long, groups) is dual  # of one view, for twice as long
+    assert baseline_of(long, groups) is dual  # one view, trained twice as long
     assert baseline_of(short, groups) is dual
     assert baseline_of(pcgrad, groups) is dual
     assert baseline_of(dual, groups) is None
@@ -40,7 +40,7 @@ def test_baselines_have_as_many_epochs_or_as_many_forward_passes(finished_study)
     assert baseline_of(dual, groups, "nothing") is None
 
 
-def test_tables_say_what_the_results_say(finished_study):
+def test_tables_agree_with_the_results(finished_study):
     results = StudyResults(StudyTables(finished_study))
     tables = make_tables(results, QUICK)
     assert len(tables.eer) == 12
@@ -82,7 +82,7 @@ def test_a_report_needs_only_the_tables_and_is_deterministic(finished_study, tmp
     assert len(table(first / "epochs.csv")) == 4 * 2 + 4 + 2
 
 
-def test_what_is_noise_is_said_first(finished_study, tmp_path):
+def test_the_report_begins_with_what_is_noise(finished_study, tmp_path):
     text = write_report(finished_study, tmp_path / "out", QUICK, []).read_text()
     rows = table(tmp_path / "out" / "eer.csv")
     verdicts = [row["verdict"] for row in rows if row["verdict"]]

@@ -79,7 +79,7 @@ def test_rows_of_another_study_stay(finished_study):
         later = rows(finished_study, name)
         assert len(later) == len(earlier)
         assert all(row in later for row in earlier)
-    assert rows(finished_study)[0]["method"] == "clean"  # its own come first
+    assert rows(finished_study)[0]["method"] == "clean"  # its own rows come first
 
 
 def test_a_set_that_another_study_scored_stays(finished_study, write_trial, clips_folder):
@@ -91,8 +91,8 @@ def test_a_set_that_another_study_scored_stays(finished_study, write_trial, clip
     write_trial(other, other.trials[0])
     tables = StudyTables(finished_study)
     tables.update(other)
-    found = [row["evaluation_set"] for row in tables.results[other.trials[0].id]]
-    assert found == ["more", "test", "dev"]
+    result = [row["evaluation_set"] for row in tables.results[other.trials[0].id]]
+    assert result == ["more", "test", "dev"]
     StudyResults(StudyTables(finished_study))
 
 
@@ -104,7 +104,7 @@ def test_a_set_that_another_study_scored_stays(finished_study, write_trial, clip
         ({"evaluate": {"dev": {"corpus": "demo", "split": "test"}}}, "a different evaluation set with the name dev"),
     ],
 )
-def test_what_could_not_be_told_apart_is_refused(finished_study, changes, message):
+def test_ambiguous_results_are_refused(finished_study, changes, message):
     with pytest.raises(StudyError, match=message):
         StudyTables(finished_study).refuse_mixing(study(**changes))
 
@@ -120,14 +120,14 @@ def test_tables_are_rebuilt_from_the_trials_folders(finished_study, small_study)
     aside, unknown = rebuild_tables(finished_study)
     assert [path.name for path in aside] == ["clips.parquet.damaged", "epochs.parquet.damaged1"]
     assert unknown == []
-    StudyTables(finished_study).update(small_study)  # in the study's order
+    StudyTables(finished_study).update(small_study)  # in the order of the study
     assert snapshot(finished_study) == before
     folder = finished_study / "cells" / small_study.trials[0].id
     (folder / "settings.json").unlink()  # as in earlier versions
     (finished_study / "results.parquet").unlink()
     assert rebuild_tables(finished_study) == ([], [folder])
     assert len(rows(finished_study)) == 22
-    StudyTables(finished_study).update(small_study)  # its file says what they are, for the next time
+    StudyTables(finished_study).update(small_study)  # writes the settings, so that the next rebuild knows them
     (finished_study / "results.parquet").unlink()
     assert rebuild_tables(finished_study) == ([], [])
 
@@ -141,7 +141,7 @@ def test_tables_are_rebuilt_from_the_trials_folders(finished_study, small_study)
         (lambda table: table.set_column(0, "cell", [[None] * table.num_rows]), "it has rows without cell"),
     ],
 )
-def test_foreign_tables_are_not_taken(finished_study, change, reason):
+def test_tables_with_other_columns_are_refused(finished_study, change, reason):
     path = finished_study / "results.parquet"
     parquet.write_table(change(parquet.read_table(path)), path)
     with pytest.raises(StudyError, match=rf"results\.parquet is damaged, or not a table of a study \(.*{reason}"):
@@ -211,7 +211,7 @@ def test_a_full_disk_leaves_the_tables_that_were_there(finished_study, small_stu
 
     def write(table, path, **options):
         path.write_bytes(b"half")
-        raise OSError(errno.ENOSPC, "No space left on device")  # as pyarrow's: without the path
+        raise OSError(errno.ENOSPC, "No space left on device")  # pyarrow's error has no path
 
     monkeypatch.setattr(parquet, "write_table", write)
     with pytest.raises(OSError, match=r"No space left on device: '.*clips\.parquet'"):

@@ -7,9 +7,9 @@ from hf_gradalign.study.definition import EvaluationSet
 from hf_gradalign.study.trial_folder import TrialFolder
 
 
-def test_an_evaluation_set_that_is_not_there_is_missed_before_training(tmp_path, monkeypatch):
+def test_a_missing_evaluation_set_is_an_error_before_training(tmp_path, monkeypatch):
     def train(folder, tokens):
-        raise AssertionError("it trains")
+        raise AssertionError("it trained")
 
     monkeypatch.setattr(trial_process, "_train", train)
     sets = [EvaluationSet("demo", None, "validation"), EvaluationSet("wild", f"in_the_wild:{tmp_path / 'gone'}")]
