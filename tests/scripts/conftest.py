@@ -1,11 +1,19 @@
 import importlib
 import importlib.util
+import io
+import shutil
 from pathlib import Path
 
 import datasets
+import numpy as np
+import pyarrow as pa
 import pytest
+import soundfile
 from matplotlib.figure import Figure
+from pyarrow import parquet
 
+from hf_gradalign.data import demo_corpus_files
+from hf_gradalign.data.readers import source
 from hf_gradalign.training.conflicts import figures as conflict_plots
 from hf_gradalign.utils import messages
 
@@ -59,11 +67,33 @@ def quick_options():
     return options
 
 
-@pytest.fixture
-def run_script(load_script, quick_options):
-    """Run run_audio_spoof.py in this process with a quick run's options; gives its exit status.
+@pytest.fixture(scope="session")
+def short_demo_corpus(tmp_path_factory):
+    """The demo corpus with fewer and shorter clips, in FLAC: decoding Opus took half of a quick run."""
+    folder = tmp_path_factory.mktemp("demo_corpus")
+    for split, path in demo_corpus_files().items():
+        table = parquet.read_table(path)
+        labels = table["label"].to_numpy()
+        classes = [np.flatnonzero(labels == label) for label in (0, 1)]
+        table = table.take(np.sort([each[np.linspace(0, len(each) - 1, 16, dtype=int)] for each in classes], axis=None))
+        clips = []
+        for audio in table["audio"].to_pylist():
+            samples, rate = soundfile.read(io.BytesIO(audio["bytes"]), frames=12_800)
+            content = io.BytesIO()
+            soundfile.write(content, samples, rate, format="FLAC")
+            clips.append({"bytes": content.getvalue(), "path": audio["path"].replace(".ogg", ".flac")})
+        field = table.schema.field("audio")
+        table = table.set_column(table.schema.get_field_index("audio"), field, pa.array(clips, field.type))
+        parquet.write_table(table, folder / f"{split}.parquet")
+    return folder
 
-    The figures of its card are empty, which takes a quarter off its time, until `run_script.draw_figures()` is called.
+
+@pytest.fixture
+def run_script(load_script, quick_options, short_demo_corpus):
+    """Run run_audio_spoof.py in this process with a quick run's options, and return its exit status.
+
+    Without a corpus it trains on `short_demo_corpus`. The figures of its card are empty, which saves a quarter of its
+    time, until `run_script.draw_figures()` is called.
     """
     script = load_script("run_audio_spoof")
 
@@ -71,8 +101,22 @@ def run_script(load_script, quick_options):
         return script.main([*words, *quick_options(**changes)])
 
     run.script = script
-    with pytest.MonkeyPatch.context() as patch:
+    with pytest.MonkeyPatch.context() as patch, pytest.MonkeyPatch.context() as figures:
+        patch.setattr(source, "_DEMO_FOLDER", short_demo_corpus)
         for name in ("draw_overview", "draw_modules"):
-            patch.setattr(conflict_plots, name, lambda history: Figure((1, 1)))
-        run.draw_figures = patch.undo
+            figures.setattr(conflict_plots, name, lambda history: Figure((1, 1)))
+        run.draw_figures = figures.undo
         yield run
+
+
+@pytest.fixture(scope="session")
+def _finished_run(tmp_path_factory):
+    return tmp_path_factory.mktemp("finished_run") / "out"
+
+
+@pytest.fixture
+def finished_run(run_script, _finished_run, tmp_path):
+    """A copy, in `out`, of the folder of a quick run with `--align_gradients`."""
+    if not _finished_run.exists():
+        assert run_script("--align_gradients", output_dir=_finished_run) == 0
+    return Path(shutil.copytree(_finished_run, tmp_path / "out"))
