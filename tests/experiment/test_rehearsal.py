@@ -138,3 +138,10 @@ def test_what_a_killed_rehearsal_left_is_cleared(rehearsed, tmp_path):
     (tmp_path / "out" / rehearsal.REHEARSAL_DIR / "checkpoint-0").mkdir(parents=True)
     rehearse(*rehearsed())
     assert not list((tmp_path / "out").iterdir())
+
+
+@pytest.mark.parametrize("name", ["scores_test.txt", "README.md", "trainer_state.json", "conflicts.jsonl"])
+def test_what_is_in_the_way_of_a_result(rehearsed, tmp_path, name):
+    (tmp_path / "out" / name).mkdir(parents=True)
+    with pytest.raises(ValueError, match=f"{name} is a folder, where the run writes a file: move it away"):
+        rehearse(*rehearsed())

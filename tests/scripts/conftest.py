@@ -116,7 +116,18 @@ def _finished_run(tmp_path_factory):
 
 @pytest.fixture
 def finished_run(run_script, _finished_run, tmp_path):
-    """A copy, in `out`, of the folder of a quick run with `--align_gradients`."""
+    """A copy, in `finished`, of the folder of a quick run with `--align_gradients`."""
     if not _finished_run.exists():
         assert run_script("--align_gradients", output_dir=_finished_run) == 0
-    return Path(shutil.copytree(_finished_run, tmp_path / "out"))
+    return Path(shutil.copytree(_finished_run, tmp_path / "finished"))
+
+
+@pytest.fixture
+def stop_before_training(monkeypatch):
+    """Let runs end with status 1 where training would begin: after all checks, with the arguments kept."""
+
+    def stop(*args, **options):
+        raise FloatingPointError("stopped before training")
+
+    monkeypatch.setattr("hf_gradalign.experiment.runner.train_and_evaluate", stop)
+    return 1

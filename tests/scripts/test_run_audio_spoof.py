@@ -109,28 +109,28 @@ def test_writes_all_that_was_promised(run_script, tmp_path, capsys):
     }
 
 
-def test_repeats_to_the_bit_and_differs_by_seed(run_script, tmp_path):
-    for name, seed in (("a", 1), ("b", 1), ("c", 2)):
+def test_repeats_to_the_bit_and_differs_by_seed(run_script, finished_run, tmp_path):
+    for name, seed in (("same", 42), ("other", 2)):
         assert run_script("--align_gradients", output_dir=tmp_path / name, seed=seed, dataloader_num_workers=0) == 0
-    a, b, c = (load_file(tmp_path / name / "model.safetensors") for name in "abc")
-    assert all(torch.equal(value, b[name]) for name, value in a.items())
-    assert not all(torch.equal(value, c[name]) for name, value in a.items())
+    first, same, other = (load_file(tmp_path / name / "model.safetensors") for name in ("finished", "same", "other"))
+    assert all(torch.equal(value, same[name]) for name, value in first.items())
+    assert not all(torch.equal(value, other[name]) for name, value in first.items())
 
 
-def test_can_be_typed_twice(run_script, tmp_path, monkeypatch):
+def test_can_be_typed_twice(run_script, tmp_path, monkeypatch, stop_before_training):
     monkeypatch.chdir(tmp_path)
-    assert run_script("--align_gradients") == 0
-    assert run_script("--align_gradients") == 0
-    assert len(list((tmp_path / "runs").iterdir())) == 2
+    assert run_script("--align_gradients") == stop_before_training
+    assert run_script("--align_gradients") == stop_before_training
+    folders = list((tmp_path / "runs").iterdir())
+    assert len(folders) == 2
+    assert all((folder / "run_arguments.json").is_file() for folder in folders)
 
 
-def test_a_run_is_not_overwritten(run_script, tmp_path, capsys):
-    out = tmp_path / "out"
-    assert run_script(output_dir=out) == 0
-    before = (out / "model.safetensors").read_bytes()
-    assert run_script(output_dir=out) == 2
+def test_a_run_is_not_overwritten(run_script, finished_run, capsys):
+    before = (finished_run / "model.safetensors").read_bytes()
+    assert run_script(output_dir=finished_run) == 2
     assert "already holds a run" in capsys.readouterr().err
-    assert (out / "model.safetensors").read_bytes() == before
+    assert (finished_run / "model.safetensors").read_bytes() == before
 
 
 def test_methods_of_torchjd(run_script, tmp_path, capsys):
@@ -145,7 +145,7 @@ def test_methods_of_torchjd(run_script, tmp_path, capsys):
     assert "error: alignment method 'krum' does not support 2 views" in capsys.readouterr().err
 
 
-def test_averages_the_best_and_weighs_classes(run_script, tmp_path):
+def test_averages_the_best_and_weighs_classes_also_when_resumed(run_script, tmp_path):
     out = tmp_path / "out"
     status = run_script(
         "--align_gradients",
@@ -159,6 +159,7 @@ def test_averages_the_best_and_weighs_classes(run_script, tmp_path):
         average_best_checkpoints=3,
         early_stopping_patience=6,
         class_weights=(0.1, 0.9),
+        seed=7,
     )
     assert status == 0
     assert json.loads((out / "config.json").read_text())["class_weights"] == [0.1, 0.9]
@@ -166,6 +167,17 @@ def test_averages_the_best_and_weighs_classes(run_script, tmp_path):
     assert len(kept) == 3
     for name, value in load_file(out / "model.safetensors").items():
         torch.testing.assert_close(value, sum(state[name] for state in kept) / 3)
+
+    # Resumed, a finished run is the same run, with the options it was started with.
+    before, weights = results_of(out), (out / "model.safetensors").read_bytes()
+    assert run_script("--resume_from_checkpoint", str(out), max_steps=6) == 0
+    after = results_of(out)
+    assert (out / "model.safetensors").read_bytes() == weights
+    for name in ("eval_eer", "test_eer", "train_loss", "train_conflict_rate", "train_conflict_rate_by_epoch"):
+        assert after[name] == before[name], name
+    assert after["settings"]["model"]["class_weights"] == [0.1, 0.9]
+    assert after["settings"]["training"]["seed"] == 7
+    assert json.loads((out / "config.json").read_text())["class_weights"] == [0.1, 0.9]
 
 
 def test_a_users_folder(run_script, tmp_path, user_corpus):
@@ -179,7 +191,7 @@ def test_a_users_folder(run_script, tmp_path, user_corpus):
     assert str(tmp_path) not in card
 
 
-def test_labels_of_their_own(run_script, tmp_path, user_corpus, capsys):
+def test_labels_of_their_own(run_script, tmp_path, user_corpus, capsys, stop_before_training):
     metadata = user_corpus / "metadata.csv"
     metadata.write_text(metadata.read_text().replace("genuine", "yes").replace("deepfake", "no"))
     assert run_script(output_dir=tmp_path / "out", dataset_name=user_corpus) == 2
@@ -187,7 +199,7 @@ def test_labels_of_their_own(run_script, tmp_path, user_corpus, capsys):
     assert "--label_map" in error
     assert "yes" in error
     status = run_script(output_dir=tmp_path / "out", dataset_name=user_corpus, label_map=("yes=bonafide", "no=spoof"))
-    assert status == 0
+    assert status == stop_before_training
 
 
 def test_a_split_of_one_class_is_told_before_training(run_script, tmp_path, user_corpus, capsys):
@@ -243,23 +255,7 @@ def test_all_clips_but_one(run_script, tmp_path, user_corpus):
     assert run_script(output_dir=tmp_path / "out", dataset_name=user_corpus, max_train_samples=11) == 0
 
 
-def test_a_finished_run_resumed_is_the_same_run(run_script, tmp_path, capsys):
-    out = tmp_path / "out"
-    assert run_script("--align_gradients", output_dir=out, class_weights=(0.2, 0.8), seed=7) == 0
-    before, weights = results_of(out), (out / "model.safetensors").read_bytes()
-    capsys.readouterr()
-    assert run_script("--resume_from_checkpoint", str(out)) == 0
-    after = results_of(out)
-    assert (out / "model.safetensors").read_bytes() == weights
-    assert {name: after[name] for name in ("eval_eer", "test_eer", "train_loss", "train_conflict_rate")} == {
-        name: before[name] for name in ("eval_eer", "test_eer", "train_loss", "train_conflict_rate")
-    }
-    assert after["settings"]["model"]["class_weights"] == [0.2, 0.8]
-    assert after["settings"]["training"]["seed"] == 7
-    assert json.loads((out / "config.json").read_text())["class_weights"] == [0.2, 0.8]
-
-
-def test_corrupt_clips_stop_the_run_or_are_skipped(run_script, tmp_path, user_corpus, capsys):
+def test_corrupt_clips_stop_the_run_or_are_skipped(run_script, tmp_path, user_corpus, capsys, stop_before_training):
     for name in ("train_0.wav", "train_1.wav"):
         (user_corpus / name).write_bytes(b"not audio")
     assert run_script(output_dir=tmp_path / "out", dataset_name=user_corpus) == 2
@@ -267,7 +263,9 @@ def test_corrupt_clips_stop_the_run_or_are_skipped(run_script, tmp_path, user_co
     assert "train_0.wav" in error
     assert "train_1.wav" in error
     assert "--on_bad_audio skip" in error
-    assert run_script(output_dir=tmp_path / "out", dataset_name=user_corpus, on_bad_audio="skip") == 0
+    assert (
+        run_script(output_dir=tmp_path / "out", dataset_name=user_corpus, on_bad_audio="skip") == stop_before_training
+    )
 
 
 @pytest.mark.parametrize(
@@ -390,9 +388,9 @@ def test_reports_to_trackio(tmp_path, quick_options):
         assert name in logged
 
 
-def test_parquet_by_path(run_script, tmp_path):
+def test_parquet_by_path(run_script, tmp_path, stop_before_training):
     corpus = load_corpus(None)
     for split in ("train", "validation"):
         rows = corpus[split].train_test_split(train_size=12, stratify_by_column="label", seed=0)["train"]
         rows.cast_column("audio", datasets.Audio(decode=False)).to_parquet(tmp_path / "data" / f"{split}.parquet")
-    assert run_script(output_dir=tmp_path / "out", dataset_name=tmp_path / "data") == 0
+    assert run_script(output_dir=tmp_path / "out", dataset_name=tmp_path / "data") == stop_before_training

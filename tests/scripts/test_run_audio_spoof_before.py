@@ -81,7 +81,7 @@ def test_what_would_fail_later(run_script, tmp_path, monkeypatch, never_train, c
     assert not out.parent.exists()
 
 
-@pytest.mark.parametrize("name", ["scores_test.txt", "README.md", "trainer_state.json", "conflicts.jsonl"])
+@pytest.mark.parametrize("name", ["scores_test.txt", "conflicts.jsonl"])
 def test_what_is_in_the_way_of_a_result(run_script, tmp_path, never_train, capsys, name):
     (tmp_path / "out" / name).mkdir(parents=True)
     assert run_script(output_dir=tmp_path / "out") == 2

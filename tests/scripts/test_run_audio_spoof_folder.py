@@ -42,7 +42,7 @@ def other_run(tmp_path):
 
 
 def test_a_second_start_is_refused_and_one_of_a_preemptible_job_waits(
-    run_script, tmp_path, capsys, other_run, monkeypatch
+    run_script, finished_run, tmp_path, capsys, other_run, monkeypatch
 ):
     out = tmp_path / "out"
     before = sorted(out.iterdir())
@@ -50,20 +50,16 @@ def test_a_second_start_is_refused_and_one_of_a_preemptible_job_waits(
     assert f"is in use by process {other_run.pid} on" in capsys.readouterr().err
     assert sorted(out.iterdir()) == before
 
-    words = ("--align_gradients", "--resume_from_checkpoint")
-    finished = tmp_path / "finished"
-    assert run_script(*words, output_dir=finished) == 0
-
     def finish(seconds):
-        for path in finished.iterdir():
+        for path in finished_run.iterdir():
             if not path.name.startswith("_"):
                 (shutil.copytree if path.is_dir() else shutil.copy2)(path, out / path.name)
         other_run.kill()
         other_run.join()
 
     monkeypatch.setattr(output_folder.time, "sleep", finish)
-    weights = (finished / "model.safetensors").read_bytes()
-    assert run_script(*words, output_dir=out) == 0
+    weights = (finished_run / "model.safetensors").read_bytes()
+    assert run_script("--align_gradients", "--resume_from_checkpoint", output_dir=out) == 0
     assert f"The run in {out} is complete" in capsys.readouterr().out
     assert (out / "model.safetensors").read_bytes() == weights
 
@@ -95,9 +91,8 @@ def test_files_of_others_are_replaced_on_request_when_the_run_is_whole(run_scrip
     assert "already holds a run" in capsys.readouterr().err
 
 
-def test_a_run_is_resumed_on_the_same_thing(run_script, tmp_path, capsys):
-    out = tmp_path / "out"
-    assert run_script("--align_gradients", output_dir=out) == 0
+def test_a_run_is_resumed_on_the_same_thing(run_script, finished_run, capsys, stop_before_training):
+    out = finished_run
     weights = (out / "model.safetensors").read_bytes()
     resume = ("--resume_from_checkpoint", str(out))
     assert run_script(*resume, seed=7, max_train_samples=12) == 2
@@ -105,12 +100,12 @@ def test_a_run_is_resumed_on_the_same_thing(run_script, tmp_path, capsys):
     assert "clips of train: 16 then, 12 now" in error
     assert "--seed: 42 then, 7 now" in error
     assert (out / "model.safetensors").read_bytes() == weights
-    assert run_script(*resume, logging_steps=1, dataloader_num_workers=1) == 0
-    assert run_script(*resume, "--allow_changes", seed=7) == 0
-    assert run_script(*resume) == 0  # it has the seed of the last start
+    assert run_script(*resume, logging_steps=1, dataloader_num_workers=1) == stop_before_training
+    assert run_script(*resume, "--allow_changes", seed=7) == stop_before_training
+    assert run_script(*resume) == stop_before_training  # it has the seed of the last start
     assert json.loads((out / "run_arguments.json").read_text())["seed"] == 7
     (out / "run_fingerprint.json").unlink()
-    assert run_script(*resume, seed=8) == 0
+    assert run_script(*resume, seed=8) == stop_before_training
     assert run_script(*resume, seed=9) == 2
 
 
@@ -131,9 +126,8 @@ def test_a_token_is_written_nowhere_and_files_have_the_umask(run_script, tmp_pat
     assert token not in printed.out + printed.err
 
 
-def test_a_received_run_is_resumed_without_what_it_asks_for(run_script, tmp_path, capsys, monkeypatch):
-    out = tmp_path / "out"
-    assert run_script("--align_gradients", output_dir=out) == 0
+def test_a_received_run_is_resumed_without_what_it_asks_for(run_script, finished_run, tmp_path, capsys, monkeypatch):
+    out = finished_run
     assert "Taken from" not in capsys.readouterr().out
     kept = json.loads((out / "run_arguments.json").read_text())
     hostile = {"push_to_hub": True, "hub_model_id": "a/b", "hub_token": "hf_x", "report_to": ["wandb"]}

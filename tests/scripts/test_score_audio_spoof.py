@@ -180,13 +180,12 @@ def test_options_that_do_not_go_together(script, model, words, capsys):
         run(script, model, *words)
 
 
-def test_the_scores_of_a_run_are_found_again(run_script, load_script, tmp_path, monkeypatch):
-    assert run_script("--align_gradients", output_dir=tmp_path / "run") == 0
+def test_the_scores_of_a_run_are_found_again(finished_run, load_script, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     script = load_script("score_audio_spoof")
-    assert run(script, tmp_path / "run", "--output_file", "again.txt", "--batch_size", "5") == 0
+    assert run(script, finished_run, "--output_file", "again.txt", "--batch_size", "5") == 0
     again = dict(line.split() for line in (tmp_path / "again.txt").read_text().splitlines())
-    before = dict(line.split() for line in (tmp_path / "run" / "scores_test.txt").read_text().splitlines())
+    before = dict(line.split() for line in (finished_run / "scores_test.txt").read_text().splitlines())
     assert len(before) == 12  # a quick run evaluates on as many
     assert len(again) == 32
     assert all(abs(float(again[name]) - float(score)) < 2e-5 for name, score in before.items())
