@@ -1,13 +1,13 @@
-"""Error rates, costs and figures from score files, also of other people's systems.
+"""Compute error rates, costs and figures from score files of any system.
 
 python scripts/evaluate_scores.py scores.txt keys/DF/CM/trial_metadata.txt --by system codec
 python scripts/evaluate_scores.py scores_Wild.txt release_in_the_wild/meta.csv --bootstrap_over speaker
 python scripts/evaluate_scores.py cm.txt --asv_scores ASVspoof2019.LA.asv.eval.gi.trl.scores.txt
 python scripts/evaluate_scores.py ours.txt keys.tsv --compare theirs.txt --output_dir evaluation
 
-SCORES is a file with a score an utterance, higher for bona fide; labels are in it too, or in KEYS: a protocol, keys, a
-meta.csv, any table with a header, a parquet file or folder of the Arena's form, or a corpus as training takes it
-(in_the_wild:/data/itw). What each metric is: docs/metrics.md. Figures need matplotlib (the extra `plots`).
+SCORES is a file with one score per utterance, higher for bona fide. Labels are in the same file or in KEYS: a protocol,
+keys, a meta.csv, any table with a header, a Parquet file or folder in the Arena's format, or a corpus as training takes
+it (in_the_wild:/data/itw). docs/metrics.md explains the metrics. Figures need matplotlib (the extra `plots`).
 """
 
 from __future__ import annotations
@@ -42,63 +42,76 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
     )
     parser.add_argument("scores", metavar="SCORES", help="a score file")
     parser.add_argument("keys", metavar="KEYS", nargs="?", help="the labels, if they are not in the score file")
+    parser.add_argument("--subset", help="for keys with subsets (ASVspoof 2021): eval (default), progress, hidden, all")
+    parser.add_argument("--split", default="test", help="split, if KEYS is a corpus (test)")
+    parser.add_argument("--partial", action="store_true", help="allow more than 5 %% of the keys to have no score")
     parser.add_argument(
-        "--subset", help="of keys that have some (ASVspoof 2021): eval (default), progress, hidden, all"
+        "--compare", nargs="+", default=[], metavar="OTHER_SCORES", help="compare with other systems by a paired test"
     )
-    parser.add_argument("--split", default="test", help="of a corpus in place of KEYS (test)")
-    parser.add_argument("--partial", action="store_true", help="accept scores that lack more than 5 %% of the keys")
-    parser.add_argument("--compare", nargs="+", default=[], metavar="OTHER_SCORES", help="test against other systems")
     parser.add_argument("--by", nargs="+", default=[], metavar="COLUMN", help="break down: system, codec, speaker, ...")
-    columns = parser.add_argument_group("columns, where they are not found (a name, or a number counted from 1)")
-    columns.add_argument("--score_column", help="with the scores")
-    columns.add_argument("--id_column", help="with the utterance ids in SCORES")
-    columns.add_argument("--key_id_column", help="with the utterance ids in KEYS")
-    columns.add_argument("--label_column", help="with the labels, in KEYS or, without KEYS, in SCORES")
-    columns.add_argument("--label_map", nargs="+", help="what other labels mean: 0=spoof 1=bonafide")
+    columns = parser.add_argument_group("columns that are not detected (a name, or a number counted from 1)")
+    columns.add_argument("--score_column", help="column with the scores")
+    columns.add_argument("--id_column", help="column with the utterance ids in SCORES")
+    columns.add_argument("--key_id_column", help="column with the utterance ids in KEYS")
+    columns.add_argument("--label_column", help="column with the labels, in KEYS or, without KEYS, in SCORES")
+    columns.add_argument("--label_map", nargs="+", help="meaning of other labels, such as 0=spoof 1=bonafide")
     columns.add_argument("--higher_is", choices=["bonafide", "spoof"], help="what a high score means (bonafide)")
     columns.add_argument(
         "--score_is",
         choices=["score", "confidence"],
-        help="confidence: of the label in SCORES, a prediction; score: to be ranked as it is (by default found out)",
+        help="confidence: the probability of the predicted label in SCORES; score: rank as it is (default: detected)",
     )
-    columns.add_argument("--sasv", action="store_true", help="scores of spoofing-robust speaker verification: a-DCF")
+    columns.add_argument("--sasv", action="store_true", help="evaluate spoofing-robust speaker verification: a-DCF")
     computed = parser.add_argument_group("metrics")
     computed.add_argument(
-        "--threshold", help="for accuracy and F1: a number, or the evaluation.json of development data (its EER's)"
+        "--threshold",
+        help="for accuracy and F1: a number, or the evaluation.json of development data (its EER threshold)",
     )
     computed.add_argument("--asv_scores", help="for min t-DCF: the verifier's score file, or asvspoof5")
-    computed.add_argument("--asv_keys", help="of ASVspoof 2021, ASV/trial_metadata.txt; found where it lies")
     computed.add_argument(
-        "--asv_rates", nargs=3, type=float, metavar=("MISS", "FA", "SPOOF_FA"), help="in place of its scores: fractions"
+        "--asv_keys", help="for ASVspoof 2021, ASV/trial_metadata.txt (default: where it is in the archive)"
+    )
+    computed.add_argument(
+        "--asv_rates",
+        nargs=3,
+        type=float,
+        metavar=("MISS", "FA", "SPOOF_FA"),
+        help="instead of its scores, as fractions",
     )
     statistics = parser.add_argument_group("statistics")
-    statistics.add_argument("--bootstrap", type=int, default=1000, metavar="N", help="draws, 0 for no intervals (1000)")
-    statistics.add_argument("--bootstrap_over", default="utterance", help="utterance, or a column such as speaker")
-    statistics.add_argument("--confidence", type=float, default=0.95, help="of intervals (0.95)")
+    statistics.add_argument(
+        "--bootstrap", type=int, default=1000, metavar="N", help="number of draws, 0 for no intervals (1000)"
+    )
+    statistics.add_argument(
+        "--bootstrap_over", default="utterance", help="what is drawn: utterance, or a column such as speaker"
+    )
+    statistics.add_argument("--confidence", type=float, default=0.95, help="coverage of the intervals (0.95)")
     statistics.add_argument("--seed", type=int, default=0)
     output = parser.add_argument_group("output")
     output.add_argument("--output_dir", type=Path, help="folder for evaluation.json and the figures")
-    output.add_argument("--output_json", type=Path, help="the JSON file, if not evaluation.json in that folder")
-    output.add_argument("--formats", nargs="+", default=["png", "svg"], help="of the figures (png svg); none for none")
-    output.add_argument("--no_progress", action="store_true", help="show no progress bars")
+    output.add_argument("--output_json", type=Path, help="the JSON file (default: evaluation.json in that folder)")
+    output.add_argument(
+        "--formats", nargs="+", default=["png", "svg"], help="formats of the figures, or none (png svg)"
+    )
+    output.add_argument("--no_progress", action="store_true", help="hide progress bars")
     arguments = parser.parse_args(argv)
     if arguments.asv_scores and arguments.asv_rates:
         parser.error("give --asv_scores or --asv_rates, not both")
     if arguments.bootstrap < 0 or arguments.bootstrap == 1:
-        parser.error("--bootstrap takes 0 (no intervals) or 2 draws and more")
+        parser.error("--bootstrap must be 0 (no intervals) or at least 2")
     if arguments.compare and not arguments.bootstrap:
-        parser.error("--compare is a test by bootstrap: give it draws with --bootstrap")
+        parser.error("--compare is a bootstrap test: set --bootstrap to at least 2")
     return arguments
 
 
 def main(argv: Sequence[str]) -> int:
-    """Evaluate from the command line; returns the exit status."""
+    """Evaluate from the command line, and return the exit status."""
     arguments = parse(argv)
     set_up_libraries(no_progress=arguments.no_progress)
     draws_figures = arguments.output_dir is not None and arguments.formats != ["none"]
     try:
         if draws_figures:
-            score_files.import_matplotlib()  # before the work, not after
+            score_files.import_matplotlib()  # fail before the work if it is missing
         with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always", UserWarning)
             with contextlib.ExitStack() as held:
@@ -116,16 +129,19 @@ def main(argv: Sequence[str]) -> int:
 def run(arguments: argparse.Namespace, draws_figures: bool) -> None:
     """Read, evaluate, print and write."""
     clips = load(arguments.scores, arguments)
-    others = [load(path, arguments) for path in arguments.compare]  # mistakes in them before the work, not after
+    others = [load(path, arguments) for path in arguments.compare]  # fail before the work if one cannot be read
     if clips.trial_types is None and arguments.sasv:
         raise score_files.ScoreFileError(
-            "--sasv wants labels that are target, nontarget or spoof (asv-label), and these are not."
+            "--sasv needs labels that are target, nontarget or spoof (asv-label), but these are not. Leave it out, or "
+            "give other KEYS."
         )
-    unfit = ("by", "threshold", "asv_scores", "asv_rates", "compare")
-    if clips.trial_types is not None and (given := [f"--{name}" for name in unfit if getattr(arguments, name)]):
+    countermeasure_options = ("by", "threshold", "asv_scores", "asv_rates", "compare")
+    if clips.trial_types is not None and (
+        given := [f"--{name}" for name in countermeasure_options if getattr(arguments, name)]
+    ):
         raise score_files.ScoreFileError(
-            f"{', '.join(given)}: for countermeasures, and {arguments.scores} has trials of speaker verification "
-            "(labels that are target, nontarget or spoof)."
+            f"{', '.join(given)}: only for countermeasures, but {arguments.scores} has trials of speaker verification "
+            "(labels that are target, nontarget or spoof). Leave the options out."
         )
     settings = make_settings(arguments, is_trials=clips.trial_types is not None)
     path = output_file(arguments)
@@ -152,14 +168,14 @@ def run(arguments: argparse.Namespace, draws_figures: bool) -> None:
 
 
 def output_files(arguments: argparse.Namespace) -> set[Path]:
-    """What no other evaluation may write meanwhile: the results, and `evaluation.json` next to the figures."""
+    """Return the files to lock against other evaluations: the results, and `evaluation.json` next to the figures."""
     folder = arguments.output_dir
     named = (arguments.output_json, None if folder is None else folder / "evaluation.json")
     return {path.resolve() for path in named if path is not None}
 
 
 def output_file(arguments: argparse.Namespace) -> Path | None:
-    """Where the results go, if anywhere; the folders are there after it and can be written to."""
+    """Return the path of the results, if any, after creating its folders and checking that they are writable."""
     if arguments.output_dir is None and arguments.output_json is None:
         return None
     path = arguments.output_json or arguments.output_dir / "evaluation.json"
@@ -167,13 +183,13 @@ def output_file(arguments: argparse.Namespace) -> Path | None:
         raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
     for folder in {path.parent, arguments.output_dir or path.parent}:
         folder.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=folder):  # an error now, not after the work
+        with tempfile.TemporaryFile(dir=folder):  # fail now, not after the work
             pass
     return path
 
 
 def load(path: str, arguments: argparse.Namespace) -> score_files.Clips:
-    """Scores with their labels."""
+    """Read scores and their labels."""
     label_map = data.parse_label_map(arguments.label_map)
     has_keys = arguments.keys is not None
     scores = score_files.read_scores(
@@ -212,7 +228,7 @@ def load(path: str, arguments: argparse.Namespace) -> score_files.Clips:
 
 
 def make_settings(arguments: argparse.Namespace, is_trials: bool) -> score_files.Settings:
-    """What to compute."""
+    """Make the settings of the evaluation."""
     asv = None
     if arguments.asv_rates:
         asv = metrics.AsvErrorRates(*arguments.asv_rates)
@@ -230,7 +246,7 @@ def make_settings(arguments: argparse.Namespace, is_trials: bool) -> score_files
 
 
 def read_threshold(given: str | None) -> float | None:
-    """A number, or the equal error threshold of an earlier evaluation."""
+    """Parse a number, or read the equal error threshold of an earlier evaluation."""
     if given is None:
         return None
     try:
@@ -241,12 +257,12 @@ def read_threshold(given: str | None) -> float | None:
         return float(json.loads(Path(given).read_text(encoding="utf-8"))["eer_threshold"])
     except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         raise score_files.ScoreFileError(
-            f"--threshold takes a number or the evaluation.json of development data, not {given!r} ({error!r})."
+            f"--threshold must be a number or the evaluation.json of development data, not {given!r} ({error!r})."
         ) from error
 
 
 def show(evaluation: score_files.Evaluation) -> None:
-    """Print the tables, and on the error stream what is odd."""
+    """Print the tables, and on standard error the notes and warnings."""
     for note in evaluation.notes:
         print(f"note: {note}", file=sys.stderr)
     for problem in evaluation.problems:
@@ -256,14 +272,14 @@ def show(evaluation: score_files.Evaluation) -> None:
         rates = ", ".join(
             f"{name.replace('_', ' ')} {100 * rate:.4f} %" for name, rate in evaluation.settings.asv._asdict().items()
         )
-        print(f"\nVerifier of the t-DCF: {rates}.")
+        print(f"\nVerifier for the t-DCF: {rates}.")
     metric_of = score_files.metrics_of(evaluation.settings)
     for column, breakdown in evaluation.breakdowns.items():
         print(f"\n{score_files.breakdown_table(column, breakdown, metric_of)}")
 
 
 def compare(clips: score_files.Clips, theirs: score_files.Clips, settings: score_files.Settings) -> Mapping[str, Any]:
-    """Print the paired test and give it for JSON."""
+    """Print the paired test, and return it for JSON."""
     common, other, notes = score_files.match_systems(clips, theirs)
     for note in [*(note for note in theirs.notes if note not in clips.notes), *notes]:
         print(f"note: {note}", file=sys.stderr)
@@ -272,7 +288,7 @@ def compare(clips: score_files.Clips, theirs: score_files.Clips, settings: score
         f"\n{clips.source} (first) against {theirs.source} (second), {len(common)} clips, paired bootstrap of "
         f"{settings.n_draws} draws:\n\n{score_files.comparison_table(comparisons, score_files.metrics_of(settings))}"
     )
-    return {"n_clips": len(common), **{name: asdict(found) for name, found in comparisons.items()}}
+    return {"n_clips": len(common), **{name: asdict(comparison) for name, comparison in comparisons.items()}}
 
 
 def draw(
@@ -281,7 +297,7 @@ def draw(
     systems: Mapping[str, Any],
     arguments: argparse.Namespace,
 ) -> list[Path]:
-    """The figures."""
+    """Draw the figures, and return their paths."""
     figures = {
         "det": score_files.draw_det(systems),
         "scores": score_files.draw_histograms(clips.scores, clips.labels, evaluation.eer_threshold),
@@ -292,6 +308,6 @@ def draw(
 
 
 def names_of(paths: Sequence[str]) -> list[str]:
-    """What score files are called in figures: their names, or with their folders where names are not enough."""
+    """Return the names of score files in figures: without their folders if they are distinct."""
     stems = [Path(path).stem for path in paths]
     return stems if len(set(stems)) == len(stems) else list(paths)

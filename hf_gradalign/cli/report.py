@@ -1,4 +1,4 @@
-"""Report a study: tables, paired differences and figures, made from its Parquet files alone.
+"""Report a study: tables, paired differences and figures, made only from its Parquet files.
 
 python scripts/report_study.py runs/studies/quick
 python scripts/report_study.py runs/studies/quick --baseline augmented --bootstrap_over speaker --output_dir report
@@ -19,7 +19,7 @@ from hf_gradalign.utils.messages import command, error_line, in_users_words, pro
 
 
 def main(argv: Sequence[str]) -> int:
-    """Report from the command line; returns the exit status."""
+    """Report from the command line, and return the exit status."""
     try:
         return report(argv)
     except (ValueError, OSError, ImportError) as error:
@@ -28,7 +28,7 @@ def main(argv: Sequence[str]) -> int:
 
 
 def report(argv: Sequence[str]) -> int:
-    """Write a report; returns the exit status."""
+    """Write a report, and return the exit status."""
     defaults = study.ReportSettings()
     parser = argparse.ArgumentParser(
         description=in_users_words(__doc__),
@@ -37,17 +37,21 @@ def report(argv: Sequence[str]) -> int:
         allow_abbrev=False,
     )
     parser.add_argument("results", metavar="RESULTS", type=Path, help="folder with the study's Parquet files")
-    parser.add_argument("--output_dir", type=Path, help="by default report/ in that folder")
+    parser.add_argument("--output_dir", type=Path, help="folder of the report (report/ in that folder)")
     parser.add_argument(
-        "--baseline", default=defaults.baseline, help=f"method that others are compared with ({defaults.baseline})"
+        "--baseline", default=defaults.baseline, help=f"method to compare others with ({defaults.baseline})"
     )
-    parser.add_argument("--bootstrap", type=int, default=defaults.n_draws, help=f"draws ({defaults.n_draws})")
+    parser.add_argument("--bootstrap", type=int, default=defaults.n_draws, help=f"number of draws ({defaults.n_draws})")
     parser.add_argument(
         "--bootstrap_over", default=defaults.over, help="what is drawn: utterance, or a column such as speaker"
     )
-    parser.add_argument("--confidence", type=float, default=defaults.confidence, help="of intervals (0.95)")
-    parser.add_argument("--seed", type=int, default=defaults.seed, help="of the draws (0)")
-    parser.add_argument("--formats", nargs="+", default=["png"], help="of figures, as matplotlib names them, or none")
+    parser.add_argument(
+        "--confidence", type=float, default=defaults.confidence, help="coverage of the intervals (0.95)"
+    )
+    parser.add_argument("--seed", type=int, default=defaults.seed, help="seed of the draws (0)")
+    parser.add_argument(
+        "--formats", nargs="+", default=["png"], help="formats of the figures, as matplotlib names them, or none (png)"
+    )
     parser.add_argument(
         "--rebuild_tables",
         action="store_true",

@@ -20,11 +20,11 @@ from hf_gradalign import study as studies
 from hf_gradalign.utils.messages import command, error_line, in_users_words, program
 
 STUDIES_DIR = Path("runs", "studies")
-AFTER_INTERRUPT = "the same command continues where it was"
+AFTER_INTERRUPT = "run the same command again to resume"
 
 
 def main(argv: Sequence[str]) -> int:
-    """Run from the command line; returns the exit status."""
+    """Run from the command line, and return the exit status."""
     parser = argparse.ArgumentParser(
         description=in_users_words(__doc__),
         prog=program("study"),
@@ -37,7 +37,7 @@ def main(argv: Sequence[str]) -> int:
         "--slots", type=int, default=1, help="trials to run at a time; they share cores and accelerators (1)"
     )
     parser.add_argument("--list", action="store_true", help="list the trials and which are finished, and run nothing")
-    parser.add_argument("--no_progress", action="store_true", help="show no progress bar")
+    parser.add_argument("--no_progress", action="store_true", help="hide the progress bar")
     arguments = parser.parse_args(argv)
     try:
         return run(arguments)
@@ -47,7 +47,7 @@ def main(argv: Sequence[str]) -> int:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Run or list a study; returns the exit status."""
+    """Run or list a study, and return the exit status."""
     from hf_gradalign.study.table_files import EPOCHS_NAME, RESULTS_NAME
 
     study = studies.Study.read(arguments.study)
@@ -69,7 +69,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def list_trials(study: studies.Study, folder: Path) -> int:
-    """Print one line per trial; returns the exit status."""
+    """Print one line per trial, and return the exit status."""
     tables = studies.StudyTables(folder)
     tables.refuse_mixing(study)
     for trial in study.trials:

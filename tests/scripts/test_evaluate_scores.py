@@ -198,7 +198,7 @@ def test_a_threshold_from_development_data(evaluate, write, capsys):
     accuracy = accuracy_at_threshold(SCORES, LABELS, threshold)["accuracy"]
     assert rows_of(capsys.readouterr().out)["accuracy (%)"] == [f"{100 * accuracy:.3f}"]
     assert evaluate([path, "--threshold", "nothing.json"]) == 2
-    assert "takes a number or the evaluation.json" in capsys.readouterr().err
+    assert "must be a number or the evaluation.json" in capsys.readouterr().err
 
 
 def test_speaker_verification(evaluate, write, capsys):
@@ -215,7 +215,7 @@ def test_speaker_verification(evaluate, write, capsys):
     assert evaluate([path, keys, "--bootstrap", "0"]) == 0  # scores and labels of the countermeasure by default
     assert "minDCF" in rows_of(capsys.readouterr().out)
     assert evaluate([write("cm.txt", NAMES, ATTACKS, KEYS, SCORES), "--sasv"]) == 2
-    assert "--sasv wants labels that are target, nontarget or spoof" in capsys.readouterr().err
+    assert "--sasv needs labels that are target, nontarget or spoof" in capsys.readouterr().err
 
 
 def test_suspicious_scores_make_warnings(evaluate, write, capsys):
@@ -255,7 +255,7 @@ def test_a_corpus_in_place_of_keys(evaluate, write, capsys):
         (["plain.txt", "in_the_wild:nowhere"], "there is no nowhere"),
         (["cm.txt", "--by", "codec"], "error: There is no column 'codec' (--by)"),
         (["cm.txt", "--asv_rates", "5", "5", "50"], "not percentages"),
-        (["trials.txt", "--by", "speaker", "--threshold", "0"], "--by, --threshold: for countermeasures"),
+        (["trials.txt", "--by", "speaker", "--threshold", "0"], "--by, --threshold: only for countermeasures"),
         (["cm.txt", "--output_dir", "out", "--formats", "xyz", "--bootstrap", "0"], "'xyz' is not supported"),
     ],
 )

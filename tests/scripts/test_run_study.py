@@ -189,7 +189,7 @@ def test_a_single_interrupted_trial_interrupts_the_study(run_in_process, capsys,
     assert run_in_process(lambda folder: statuses.pop() if statuses else 0) == 130
     printed = capsys.readouterr()
     assert "7 of 8 trials are finished" in printed.out
-    assert "the same command continues" in printed.err
+    assert "run the same command again to resume" in printed.err
 
 
 def test_a_full_disk_ends_the_study_with_a_line(run_in_process, capsys, monkeypatch, tmp_path):
