@@ -31,6 +31,7 @@ from step_cost.variants import synchronise
 
 from hf_gradalign.augmentation import RawBoost, get_augmentation
 from hf_gradalign.augmentation.rawboost import ALGORITHMS
+from hf_gradalign.models import WINDOW_SAMPLES
 
 RECIPES = ("rawboost", "musan_rir", "musan_rir+rawboost", "telephone", "time_frequency_mask", "codec")
 LARGEST_DIFFERENCE = 1e-5
@@ -65,7 +66,7 @@ def main(words: Sequence[str] | None = None) -> int:
 def parse(words: Sequence[str] | None) -> argparse.Namespace:
     """The options."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--samples", type=int, default=66_800, help="length of a clip, at 16 kHz")
+    parser.add_argument("--samples", type=int, default=WINDOW_SAMPLES, help="length of a clip, at 16 kHz")
     parser.add_argument("--rounds", type=int, default=60, help="rounds that are timed, 2 or more")
     parser.add_argument("--calls", type=int, default=5, help="clips a round")
     parser.add_argument("--algorithms", type=int, nargs="+", choices=list(ALGORITHMS), default=list(ALGORITHMS))

@@ -25,7 +25,7 @@ from step_cost.models import SIZES, VIEWS, make_batch, make_model
 from step_cost.variants import synchronise
 from torch import Tensor, nn
 
-from hf_gradalign.models import HEADS, SpoofDetectorConfig, SpoofDetectorForAudioClassification
+from hf_gradalign.models import HEADS, WINDOW_SECONDS, SpoofDetectorConfig, SpoofDetectorForAudioClassification
 
 BACKBONE = "backbone alone"
 FORWARD, BOTH = "forward", "forward and backward"
@@ -78,7 +78,7 @@ def parse(words: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--size", choices=SIZES, default="small")
     parser.add_argument("--heads", nargs="+", choices=HEADS, default=list(HEADS))
     parser.add_argument("--batch", type=int, default=2, help="utterances")
-    parser.add_argument("--seconds", type=float, default=66_800 / 16_000, help="length of an utterance")
+    parser.add_argument("--seconds", type=float, default=WINDOW_SECONDS, help="length of an utterance")
     parser.add_argument("--steps", type=int, default=15, help="rounds that are timed, 2 or more")
     parser.add_argument("--warm_up", type=int, default=2, help="rounds before")
     parser.add_argument("--threads", type=int, default=2)

@@ -25,6 +25,7 @@ from benchmark_step import print_table
 from step_cost.measuring import MIB, quartiles
 from step_cost.models import SIZES, make_batch, make_model
 
+from hf_gradalign.models import WINDOW_SECONDS
 from hf_gradalign.training import GradientAlignmentArguments, GradientAlignmentTrainer
 
 
@@ -160,7 +161,7 @@ def parse(words: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--size", choices=SIZES, default="large", help="of the model (large: XLS-R 300M's)")
     parser.add_argument("--batch", type=int, default=5, help="utterances; each has two views (5)")
-    parser.add_argument("--seconds", type=float, default=66_800 / 16_000, help="length of an utterance (4.175)")
+    parser.add_argument("--seconds", type=float, default=WINDOW_SECONDS, help="length of an utterance (4.175)")
     parser.add_argument("--steps", type=int, default=20, help="updates that are timed, 2 or more (20)")
     parser.add_argument("--warm_up", type=int, default=5, help="updates before (5)")
     parser.add_argument("--only", nargs="+", choices=[row.name for row in ROWS], help="rows, beside float32")

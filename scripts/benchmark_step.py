@@ -26,6 +26,7 @@ from step_cost.stopwatch import PASSES as PASSES_WITHIN
 from step_cost.variants import PASSES, PUBLISHED, VARIANTS, Workbench, names_of
 
 from hf_gradalign.alignment import available_methods
+from hf_gradalign.models import WINDOW_SECONDS
 
 
 def main(words: Sequence[str] | None = None) -> int:
@@ -67,7 +68,7 @@ def parse(words: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--size", choices=SIZES, default="small")
     parser.add_argument("--dtype", choices=("float32", "bf16"), default="float32", help="bf16: autocast")
     parser.add_argument("--batch", type=int, default=2, help="utterances; each has two views")
-    parser.add_argument("--seconds", type=float, default=66_800 / 16_000, help="length of an utterance")
+    parser.add_argument("--seconds", type=float, default=WINDOW_SECONDS, help="length of an utterance")
     parser.add_argument("--steps", type=int, default=15, help="rounds that are timed, 2 or more")
     parser.add_argument("--warm_up", type=int, default=2, help="rounds before")
     parser.add_argument("--threads", type=int, default=2)

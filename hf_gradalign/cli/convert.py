@@ -59,7 +59,7 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
         help="layer norm before attention; by default if the feature extractor has layer norm, as in XLS-R",
     )
     parser.add_argument("--pool_ratios", type=float, nargs=3, help="AASIST's (0.5 0.5 0.5), which none tells")
-    parser.add_argument("--n_samples", type=int, default=66_800, help="samples that are scored (66800)")
+    parser.add_argument("--n_samples", type=int, help="length of the scored window in samples (4.175 s)")
     parser.add_argument("--class_weights", type=float, nargs=2, help="of spoof and bona fide, for further training")
     parser.add_argument("--check", help="file with input_values (B, time) and the published code's logits (B, 2)")
     parser.add_argument("--tolerance", type=float, default=1e-4, help="largest difference that passes --check (1e-4)")
@@ -142,7 +142,8 @@ def convert(arguments: argparse.Namespace) -> int:
             )
             return 1
 
-    model.config.n_samples = arguments.n_samples
+    if arguments.n_samples is not None:
+        model.config.n_samples = arguments.n_samples
     known = {} if len(sources) > 1 else hub.PUBLISHED_DETECTORS.get(sources[0], {})
     facts = {
         "title": f"{arguments.output_dir.resolve().name}: a converted {report.head} detector",
@@ -151,7 +152,7 @@ def convert(arguments: argparse.Namespace) -> int:
         "head": report.head,
         "load_from": arguments.push_to_hub or str(arguments.output_dir),
         "n_parameters": report.n_parameters,
-        "n_samples": arguments.n_samples,
+        "n_samples": model.config.n_samples,
         "report": f"{_SIGNATURE}:\n\n```\n{report}\n```",
         "revision": arguments.revision,
         "sha256": digests,

@@ -10,7 +10,6 @@ from hf_gradalign import data
 from hf_gradalign.experiment.training_arguments import AudioSpoofTrainingArguments
 from hf_gradalign.experiment.views import CLEAN, parse_views
 
-PAPER_WINDOW_SECONDS = 66_800 / 16_000
 CHECKED_BY_DEFAULT = 20_000
 """More training clips are not decoded before training, unless asked for: 50,000 of 4 s take about a minute."""
 
@@ -354,11 +353,13 @@ class RunArguments:
 
     def settle_defaults(self) -> None:
         """Fill in the defaults that depend on whether a model was named."""
+        from hf_gradalign.models import WINDOW_SECONDS  # here, because help must not wait for models
+
         from_scratch = self.model.model_name_or_path is None
         if self.training.learning_rate is None:
             self.training.learning_rate = 1e-3 if from_scratch else 1e-5
         if self.data.window_seconds is None:
-            self.data.window_seconds = 2.0 if from_scratch else PAPER_WINDOW_SECONDS
+            self.data.window_seconds = 2.0 if from_scratch else WINDOW_SECONDS
         if self.data.eval_window_seconds is None:
             self.data.eval_window_seconds = self.data.window_seconds
         if from_scratch:

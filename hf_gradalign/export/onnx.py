@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.export import Dim, ExportedProgram
 from transformers import PreTrainedModel
 
+from hf_gradalign.models import WINDOW_SAMPLES
 from hf_gradalign.utils.messages import require_room
 
 TOLERANCE = 1e-3
@@ -47,7 +48,7 @@ class OnnxReport:
 
 
 def export_onnx(
-    model: PreTrainedModel, path: str | Path, *, n_samples: int = 66_800, check_batches: Sequence[int] = (1, 3)
+    model: PreTrainedModel, path: str | Path, *, n_samples: int = WINDOW_SAMPLES, check_batches: Sequence[int] = (1, 3)
 ) -> OnnxReport:
     """Export a detector to ONNX, and compare onnxruntime on the CPU with PyTorch on noise.
 
@@ -112,7 +113,7 @@ def export_onnx(
     return OnnxReport(path, n_samples, opset, size, tuple(check_batches), difference)
 
 
-def export_program(model: PreTrainedModel, *, n_samples: int = 66_800) -> ExportedProgram:
+def export_program(model: PreTrainedModel, *, n_samples: int = WINDOW_SAMPLES) -> ExportedProgram:
     """Export a detector with `torch.export`, for `torch.export.save`, AOTInductor, ExecuTorch etc.
 
     Args:

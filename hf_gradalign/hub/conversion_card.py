@@ -10,6 +10,7 @@ from typing import Any
 from huggingface_hub import ModelCard, ModelCardData, constants
 
 from hf_gradalign.hub.publishing import without_local_paths
+from hf_gradalign.models import WINDOW_SAMPLES
 from hf_gradalign.utils.plain_text import code_span, markdown_text
 
 _TEMPLATE = Path(__file__).with_name("conversion_card_template.md")
@@ -55,7 +56,7 @@ class ConversionCardFacts:
     source: str
     load_from: str
     n_parameters: int
-    n_samples: int | None = 66_800
+    n_samples: int | None = WINDOW_SAMPLES
     report: str = ""
     authors: str | None = None
     revision: str | None = None

@@ -3,7 +3,13 @@
 from transformers import AutoConfig, AutoFeatureExtractor, AutoModelForAudioClassification
 
 from hf_gradalign.models.adapters import load_classifier, load_config
-from hf_gradalign.models.configuration_spoof_detector import ID2LABEL, LABEL2ID, SpoofDetectorConfig
+from hf_gradalign.models.configuration_spoof_detector import (
+    ID2LABEL,
+    LABEL2ID,
+    WINDOW_SAMPLES,
+    WINDOW_SECONDS,
+    SpoofDetectorConfig,
+)
 from hf_gradalign.models.feature_extraction_spoof_detector import SpoofDetectorFeatureExtractor
 from hf_gradalign.models.heads import HEADS
 from hf_gradalign.models.label_order import output_labels, put_in_order
@@ -27,6 +33,8 @@ __all__ = [
     "HEADS",
     "ID2LABEL",
     "LABEL2ID",
+    "WINDOW_SAMPLES",
+    "WINDOW_SECONDS",
     "SpoofDetectorConfig",
     "SpoofDetectorFeatureExtractor",
     "SpoofDetectorForAudioClassification",

@@ -9,6 +9,10 @@ ID2LABEL = {0: "spoof", 1: "bonafide"}
 """The classes of every model in this package."""
 LABEL2ID = {name: index for index, name in ID2LABEL.items()}
 
+WINDOW_SAMPLES = 66_800
+"""The window of the published detectors in samples at 16 kHz."""
+WINDOW_SECONDS = WINDOW_SAMPLES / 16_000
+
 
 class SpoofDetectorConfig(PretrainedConfig):
     """Configuration of a `SpoofDetectorForAudioClassification`.
@@ -38,7 +42,7 @@ class SpoofDetectorConfig(PretrainedConfig):
         head_options: Mapping[str, Any] | None = None,
         class_weights: Sequence[float] | None = None,
         sampling_rate: int = 16_000,
-        n_samples: int | None = 66_800,
+        n_samples: int | None = WINDOW_SAMPLES,
         do_normalize: bool = False,
         **kwargs: Any,
     ) -> None:

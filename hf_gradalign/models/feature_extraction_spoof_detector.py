@@ -7,6 +7,8 @@ import numpy as np
 from transformers import BatchFeature, SequenceFeatureExtractor
 from transformers.utils import TensorType
 
+from .configuration_spoof_detector import WINDOW_SAMPLES
+
 
 class SpoofDetectorFeatureExtractor(SequenceFeatureExtractor):
     """Takes the first samples of a clip, and repeats clips that are too short.
@@ -28,7 +30,7 @@ class SpoofDetectorFeatureExtractor(SequenceFeatureExtractor):
     def __init__(
         self,
         sampling_rate: int = 16_000,
-        n_samples: int | None = 66_800,
+        n_samples: int | None = WINDOW_SAMPLES,
         do_normalize: bool = False,
         return_attention_mask: bool = True,
         **kwargs: Any,

@@ -11,9 +11,8 @@ from transformers import PreTrainedModel
 from transformers.feature_extraction_utils import FeatureExtractionMixin
 
 from hf_gradalign.labels import canonical_label, normalize_label
-from hf_gradalign.models.configuration_spoof_detector import ID2LABEL, LABEL2ID
+from hf_gradalign.models.configuration_spoof_detector import ID2LABEL, LABEL2ID, WINDOW_SECONDS
 
-_SECONDS = 66_800 / 16_000
 _OTHER = {"spoof": "bonafide", "bonafide": "spoof"}
 
 
@@ -141,7 +140,7 @@ def _find_last_layer(
 ) -> tuple[str, list[nn.Parameter]]:
     extract = cast(Any, feature_extractor)  # its base class has neither a sampling rate nor a call
     rate = extract.sampling_rate
-    noise = np.random.default_rng(0).normal(0, 0.1, (round(_SECONDS * rate),)).astype(np.float32)
+    noise = np.random.default_rng(0).normal(0, 0.1, (round(WINDOW_SECONDS * rate),)).astype(np.float32)
     inputs = extract(noise, sampling_rate=rate, return_tensors="pt")
     was_training = model.training
     model.eval()

@@ -16,7 +16,7 @@ from transformers.feature_extraction_utils import FeatureExtractionMixin
 from transformers.utils import FEATURE_EXTRACTOR_NAME, cached_file, logging
 
 from hf_gradalign.models.adapters import base_of_adapter, load_classifier, load_config
-from hf_gradalign.models.configuration_spoof_detector import ID2LABEL, LABEL2ID, SpoofDetectorConfig
+from hf_gradalign.models.configuration_spoof_detector import ID2LABEL, LABEL2ID, WINDOW_SAMPLES, SpoofDetectorConfig
 from hf_gradalign.models.heads import head_options as complete_head_options
 from hf_gradalign.models.label_order import output_labels, put_in_order
 from hf_gradalign.models.model_files import loading_model
@@ -78,7 +78,7 @@ def load_detector(
     *,
     head: str,
     head_options: Mapping[str, Any] | None = None,
-    n_samples: int = 66_800,
+    n_samples: int = WINDOW_SAMPLES,
     do_normalize: bool = False,
     class_weights: Mapping[str, float] | None = None,
     attention_implementation: str | None = None,

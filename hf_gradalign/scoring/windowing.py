@@ -15,13 +15,11 @@ from transformers.feature_extraction_utils import FeatureExtractionMixin
 from hf_gradalign.audio import AudioDecodingError, resample_clip, sound_of_array
 from hf_gradalign.data import Window, crop, repeat_pad
 from hf_gradalign.data.decoding import decode_clip, open_clip, scale_to_rms
-from hf_gradalign.models import SpoofDetectorFeatureExtractor
+from hf_gradalign.models import WINDOW_SECONDS, SpoofDetectorFeatureExtractor
 
 WindowMode = Literal["first", "all", "whole"]
 Combination = Literal["mean", "median", "min", "max"]
 
-# The input of the published detectors: 66,800 samples at 16 kHz.
-_PROTOCOL_SECONDS = 66_800 / 16_000
 # Several times what an encoder's convolutions need for one frame.
 _MIN_SECONDS = 0.1
 _COMBINE = {"mean": np.mean, "median": np.median, "min": np.min, "max": np.max}
@@ -226,7 +224,7 @@ def settle_windowing(
     if mode == "whole" and window_seconds is not None:
         raise ValueError("window_seconds does not apply to windows 'whole'")
     return Windowing(
-        (saved or round(_PROTOCOL_SECONDS * rate)) if window_seconds is None else round(window_seconds * rate),
+        (saved or round(WINDOW_SECONDS * rate)) if window_seconds is None else round(window_seconds * rate),
         mode,
         None if hop_seconds is None else round(hop_seconds * rate),
         combine,
