@@ -23,7 +23,7 @@ from hf_gradalign.training import GradientAlignmentTrainer, ViewBatchCollator
 
 N_CLASSES = 4
 KEYWORDS = {0: ("red", "crimson"), 1: ("blue", "azure"), 2: ("green", "olive"), 3: ("white", "ivory")}
-SAVED_AT_END = {"save_strategy": "steps", "save_steps": 100}
+SAVED_AT_END = {"save_strategy": "steps", "save_steps": 60}
 FILLERS = [f"word{i}" for i in range(20)]
 
 
@@ -159,7 +159,7 @@ def make_trainer(tmp_path, model, train_dataset, eval_dataset=None, options=None
         "align_gradients": "pcgrad",
         "optim": "adamw_torch",
         "learning_rate": 3e-3,
-        "max_steps": 100,
+        "max_steps": 60,
         "per_device_train_batch_size": 16,
         "logging_steps": 10,
     }
@@ -193,7 +193,7 @@ def test_images(tmp_path):
     trainer = make_trainer(tmp_path, model, Images(160), Images(64, seed=1, views=False), SAVED_AT_END)
     metrics = train_and_check(trainer)
     assert metrics["eval_accuracy"] > 0.7
-    reloaded = ViTForImageClassification.from_pretrained(tmp_path / "checkpoint-100").eval()
+    reloaded = ViTForImageClassification.from_pretrained(tmp_path / "checkpoint-60").eval()
     images = Images(8, views=False).images
     torch.testing.assert_close(reloaded(images).logits, model.eval()(images).logits)
 
@@ -215,9 +215,9 @@ def test_text(tmp_path, tokenizer):
     assert metrics["eval_accuracy"] > 0.7
     assert len({length for length, _ in lengths}) > 1  # each view is padded to its own length
     assert (max(length for length, _ in lengths), False) in lengths
-    reloaded = BertForSequenceClassification.from_pretrained(tmp_path / "checkpoint-100")
+    reloaded = BertForSequenceClassification.from_pretrained(tmp_path / "checkpoint-60")
     assert largest_difference(reloaded.state_dict(), weights_of(trainer)) == 0
-    assert PreTrainedTokenizerFast.from_pretrained(tmp_path / "checkpoint-100").mask_token == "[MASK]"
+    assert PreTrainedTokenizerFast.from_pretrained(tmp_path / "checkpoint-60").mask_token == "[MASK]"
 
 
 def test_a_padded_batch_has_the_loss_of_its_items(tmp_path, tokenizer):
