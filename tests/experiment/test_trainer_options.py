@@ -27,10 +27,11 @@ TESTS = Path(__file__).parents[1]
 
 @dataclasses.dataclass
 class Works:
-    """Tried here: by itself, or, without `alone`, in one run with all others of its kind."""
+    """Tried here: by itself (`alone`), or with all others of the same `run`."""
 
     words: str
     alone: bool = False
+    run: str = "harmless"
 
 
 @dataclasses.dataclass
@@ -63,11 +64,11 @@ TABLE = {
     "learning_rate": Works("--learning_rate 1e-4"),
     "lr_scheduler_type": Works("--lr_scheduler_type reduce_lr_on_plateau", alone=True),
     "lr_scheduler_kwargs": Works(
-        "--lr_scheduler_type inverse_sqrt --lr_scheduler_kwargs '{\"timescale\": 3}'", alone=True
+        "--lr_scheduler_type inverse_sqrt --lr_scheduler_kwargs '{\"timescale\": 3}'", run="evaluation"
     ),
     "warmup_steps": Works("--warmup_steps 1"),
-    "optim": Works("--optim adafactor", alone=True),
-    "optim_args": Works("--optim sgd --optim_args momentum=0.9,nesterov=true", alone=True),
+    "optim": Works("--optim adafactor", run="batches"),
+    "optim_args": Works("--optim sgd --optim_args momentum=0.9,nesterov=true", run="optimizer"),
     "weight_decay": Works("--weight_decay 0.1"),
     "adam_beta1": Works("--adam_beta1 0.8"),
     "adam_beta2": Works("--adam_beta2 0.99"),
@@ -76,13 +77,13 @@ TABLE = {
     "gradient_accumulation_steps": Works("--gradient_accumulation_steps 2", alone=True),
     "average_tokens_across_devices": Works("--average_tokens_across_devices false"),
     "max_grad_norm": Works("--max_grad_norm 0.5"),
-    "label_smoothing_factor": Works("--label_smoothing_factor 0.1", alone=True),
+    "label_smoothing_factor": Works("--label_smoothing_factor 0.1", run="evaluation"),
     "bf16": Works("--bf16", alone=True),
     "fp16": Works("--fp16", alone=True),
-    "bf16_full_eval": Works("--bf16_full_eval True", alone=True),
-    "fp16_full_eval": Works("--fp16_full_eval True", alone=True),
+    "bf16_full_eval": Works("--bf16_full_eval True", run="half"),
+    "fp16_full_eval": Works("--fp16_full_eval True", run="half"),
     "tf32": Works("--tf32", alone=True) if torch.cuda.is_available() else Refused("--tf32", "--tf32 requires Ampere"),
-    "activation_checkpointing": Works("--activation_checkpointing", alone=True),
+    "activation_checkpointing": Works("--activation_checkpointing", run="optimizer"),
     "activation_checkpointing_kwargs": Works(
         "--activation_checkpointing --activation_checkpointing_kwargs '{\"use_reentrant\": false}'", alone=True
     ),
@@ -99,7 +100,7 @@ TABLE = {
     "neftune_noise_alpha": Refused("--neftune_noise_alpha 5", "token embeddings, and Wav2Vec2For.* has none"),
     "torch_empty_cache_steps": Works("--torch_empty_cache_steps 1"),
     "auto_find_batch_size": Works("--auto_find_batch_size", alone=True),
-    "logging_strategy": Works("--logging_strategy epoch", alone=True),
+    "logging_strategy": Works("--logging_strategy epoch", run="batches"),
     "logging_steps": Works("--logging_steps 1"),
     "logging_first_step": Works("--no_logging_first_step"),
     "log_on_each_node": Works("--log_on_each_node false"),
@@ -118,15 +119,15 @@ TABLE = {
         "--eval_strategy no --save_strategy no --load_best_model_at_end no --average_best_checkpoints 1", alone=True
     ),
     "eval_steps": Works("--eval_steps 0.5 --save_steps 0.5", alone=True),
-    "eval_delay": Works("--eval_delay 2", alone=True),
+    "eval_delay": Works("--eval_delay 2", run="evaluation"),
     "per_device_eval_batch_size": Works("--per_device_eval_batch_size 3"),
     "prediction_loss_only": Refused("--prediction_loss_only True", "leaves an evaluation without scores"),
-    "eval_on_start": Works("--eval_on_start", alone=True),
-    "eval_do_concat_batches": Works("--eval_do_concat_batches False", alone=True),
-    "eval_use_gather_object": Works("--eval_use_gather_object", alone=True),
-    "eval_accumulation_steps": Works("--eval_accumulation_steps 1", alone=True),
-    "include_for_metrics": Works("--include_for_metrics inputs loss", alone=True),
-    "batch_eval_metrics": Works("--batch_eval_metrics True", alone=True),
+    "eval_on_start": Works("--eval_on_start", run="evaluation"),
+    "eval_do_concat_batches": Works("--eval_do_concat_batches False", run="compared"),
+    "eval_use_gather_object": Works("--eval_use_gather_object", run="compared"),
+    "eval_accumulation_steps": Works("--eval_accumulation_steps 1", run="compared"),
+    "include_for_metrics": Works("--include_for_metrics inputs loss", run="compared"),
+    "batch_eval_metrics": Works("--batch_eval_metrics True", run="compared"),
     "save_only_model": Works("--save_only_model", alone=True),
     "save_strategy": Works("--save_strategy best", alone=True),
     "save_steps": Works("--save_steps 2"),
@@ -141,7 +142,7 @@ TABLE = {
     "hub_always_push": Refused("--hub_always_push", "a run is pushed once, when it ends"),
     "hub_revision": WITH_THE_HUB,
     "load_best_model_at_end": Works("--no_load_best_model_at_end"),
-    "metric_for_best_model": Works("--metric_for_best_model eval_eer", alone=True),
+    "metric_for_best_model": Works("--metric_for_best_model eval_eer", run="batches"),
     "greater_is_better": Works("--greater_is_better false"),
     "ignore_data_skip": Works("--ignore_data_skip"),
     "restore_callback_states_from_checkpoint": Works("--no_restore_callback_states_from_checkpoint"),
@@ -149,20 +150,22 @@ TABLE = {
     "seed": Works("--seed 5"),
     "data_seed": Works("--data_seed 6"),
     "use_cpu": Works("--use_cpu"),
-    "accelerator_config": Works('--accelerator_config \'{"even_batches": false, "non_blocking": true}\'', alone=True),
+    "accelerator_config": Works(
+        '--accelerator_config \'{"even_batches": false, "non_blocking": true}\'', run="batches"
+    ),
     "parallelism_config": Refused("--parallelism_config cp", "invalid ParallelismConfig value"),
-    "dataloader_drop_last": Works("--dataloader_drop_last", alone=True),
+    "dataloader_drop_last": Works("--dataloader_drop_last", run="compared"),
     "dataloader_num_workers": Works("--dataloader_num_workers 1", alone=True),
     "dataloader_pin_memory": Works("--dataloader_pin_memory false"),
-    "dataloader_persistent_workers": Works("--dataloader_num_workers 1 --dataloader_persistent_workers", alone=True),
-    "dataloader_prefetch_factor": Works("--dataloader_num_workers 1 --dataloader_prefetch_factor 3", alone=True),
+    "dataloader_persistent_workers": Works("--dataloader_num_workers 1 --dataloader_persistent_workers", run="workers"),
+    "dataloader_prefetch_factor": Works("--dataloader_num_workers 1 --dataloader_prefetch_factor 3", run="workers"),
     "dataloader_multiprocessing_context": Works(
-        "--dataloader_num_workers 1 --dataloader_multiprocessing_context fork", alone=True
+        "--dataloader_num_workers 1 --dataloader_multiprocessing_context fork", run="workers"
     ),
     "dataloader_in_order": Works("--dataloader_num_workers 1 --no_dataloader_in_order", alone=True),
     "remove_unused_columns": Refused("--remove_unused_columns", "would remove the views"),
     "label_names": Works("--label_names labels"),
-    "train_sampling_strategy": Works("--train_sampling_strategy sequential", alone=True),
+    "train_sampling_strategy": Works("--train_sampling_strategy sequential", run="optimizer"),
     "length_column_name": Refused("--length_column_name n", "all are windows of the same length"),
     "ddp_find_unused_parameters": IN_DDP,
     "ddp_bucket_cap_mb": IN_DDP,
@@ -174,7 +177,7 @@ TABLE = {
     "fsdp_config": Refused("--fsdp_config missing.json", "also pass --fsdp"),
     "deepspeed": Refused("--deepspeed config.json", "DeepSpeed does not give access to gradients"),
     "debug": Works("--debug underflow_overflow", alone=True),
-    "skip_memory_metrics": Works("--no_skip_memory_metrics", alone=True),
+    "skip_memory_metrics": Works("--no_skip_memory_metrics", run="optimizer"),
     "do_train": Works("--do_train"),
     "do_eval": Works("--do_train --do_eval"),
     "do_predict": Works("--do_train --do_predict"),
@@ -301,9 +304,24 @@ def test_what_is_not_tried_here_is_tried_where_the_table_says(name, line):
         assert len(line.reason) > 20
 
 
+def words_of(run):
+    """The words of all options that are tried in a run of this name."""
+    return [line.words for line in LINES.values() if isinstance(line, Works) and line.run == run and not line.alone]
+
+
+def test_every_run_of_options_is_made():
+    runs = {line.run for line in LINES.values() if isinstance(line, Works)}
+    assert runs == {"harmless", "evaluation", "optimizer", "batches", "workers", "compared", "half"}
+
+
+@pytest.mark.parametrize("run", ["evaluation", "optimizer", "batches", "workers"])
+def test_options_together(quick_run, run):
+    results, _, folder = quick_run(" ".join(words_of(run)))
+    check_whole(results, folder)
+
+
 def test_harmless_options_together(quick_run):
-    words = " ".join(line.words for line in LINES.values() if isinstance(line, Works) and not line.alone)
-    results, args, folder = quick_run(words)
+    results, args, folder = quick_run(" ".join(words_of("harmless")))
     check_whole(results, folder)
     assert (args.save_total_limit, args.seed, args.per_device_train_batch_size) == (None, 5, 3)
     assert not any((args.logging_first_step, args.logging_nan_inf_filter, args.load_best_model_at_end))
@@ -325,23 +343,21 @@ def test_how_an_evaluation_is_done_changes_nothing_about_it(quick_run):
     scores = (folder / "scores_test.txt").read_text()
     names = [f"{split}_{name}" for split in ("eval", "test") for name in ("eer", "eer_threshold", "loss")]
     for words in (
-        "--eval_do_concat_batches False",
-        "--batch_eval_metrics True",
+        *words_of("compared"),
         "--batch_eval_metrics --eval_do_concat_batches no",
-        "--include_for_metrics inputs loss",
         "--eval_accumulation_steps 1 --no_eval_do_concat_batches",
-        "--eval_use_gather_object",
-        "--dataloader_drop_last",
     ):
         shutil.rmtree(folder)
         results, _, _ = quick_run(words)
+        check_whole(results, folder)
         assert {name: results.metrics[name] for name in names} == {name: expected.metrics[name] for name in names}, (
             words
         )
         assert (folder / "scores_test.txt").read_text() == scores, words
-    for words in ("--bf16_full_eval", "--fp16_full_eval"):
+    for words in words_of("half"):
         shutil.rmtree(folder)
         results, _, _ = quick_run(words)
+        check_whole(results, folder)
         assert results.metrics["eval_loss"] == pytest.approx(expected.metrics["eval_loss"], abs=1e-3)
         assert (folder / "scores_test.txt").read_text() != scores
 

@@ -9,12 +9,15 @@ import sys
 import time
 from pathlib import Path
 
+import forked_group
 import forked_python
 import pytest
 import torch
 from hub_server import REFUSED_TOKEN
 from safetensors.torch import load_file
 from transformers import AutoModelForAudioClassification
+
+from hf_gradalign.cli import train
 
 SCRIPT = Path(__file__).parents[2] / "scripts" / "run_audio_spoof.py"
 FSDP_ON_CPU = Path(__file__).parents[1] / "helpers" / "fsdp_on_cpu.py"
@@ -70,11 +73,16 @@ def test_ctrl_c_and_again(quick_options, tmp_path):
         assert results[0][name] == results[1][name]
 
 
+def run_main(words):
+    assert train.main(words) == 0
+
+
 def test_two_processes(quick_options, tmp_path):
-    launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
+    log = tmp_path / "log"
     options = quick_options(output_dir=tmp_path / "out", use_cpu=True, ddp_backend="gloo", max_eval_samples=11)
-    result = run("--align_gradients", *options, launcher=launcher)
-    assert result.returncode == 0, result.stderr
+    process = forked_group.start(run_main, ["--align_gradients", *options], log=log, processes=2)
+    process.join(200)
+    assert process.exitcode == 0, log.read_text()
     results = json.loads((tmp_path / "out" / "all_results.json").read_text())
     assert 0 <= results["eval_eer"] <= 1
     assert len((tmp_path / "out" / "scores_test.txt").read_text().splitlines()) == 11
