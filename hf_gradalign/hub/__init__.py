@@ -1,4 +1,4 @@
-"""Publishing a trained model on the Hugging Face Hub: the model card and the upload."""
+"""Publish trained models on the Hugging Face Hub: model cards and uploads."""
 
 from typing import TYPE_CHECKING
 

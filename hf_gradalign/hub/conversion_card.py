@@ -1,4 +1,4 @@
-"""The README of a converted model: whose weights they are, what was done to them, and how to score with them."""
+"""Write the model card of a converted model: its source, the conversion, and how to score with it."""
 
 import json
 import os
@@ -16,38 +16,38 @@ from hf_gradalign.utils.plain_text import code_span, markdown_text
 _TEMPLATE = Path(__file__).with_name("conversion_card_template.md")
 _HEAD_SENTENCES = {
     "aasist": "A wav2vec 2.0 with an AASIST head (spectro-temporal graph attention, Jung et al. 2022).",
-    "conformer_tcm": "A wav2vec 2.0 with a Conformer-TCM head (temporal-channel modelling, Truong et al. 2024).",
+    "conformer_tcm": "A wav2vec 2.0 with a Conformer-TCM head (temporal-channel modeling, Truong et al. 2024).",
     "mamba": "A wav2vec 2.0 with a dual-column bidirectional Mamba head (Xiao and Das 2024).",
 }
 _HEAD_PECULIARITIES = {
-    "aasist": "As in the published code, the first batch norm of each residual block is stored and not computed.",
+    "aasist": "As in the published code, the first batch norm of each residual block is loaded but unused.",
     "conformer_tcm": None,
-    "mamba": "As in the published code, the last Mamba block of each direction is stored and has no part in the score, "
-    "and the backward residual is added to the features without being turned round.",
+    "mamba": "As in the published code, the last Mamba block of each direction is loaded but unused, and the backward "
+    "residual is added to the features without being reversed.",
 }
 
 
 @dataclass(kw_only=True)
 class ConversionCardFacts:
-    """What is known of a converted model. Whatever is left out is said to be unknown.
+    """What is known about a converted model. The card says that the rest is unknown.
 
     Attributes:
         title: The card's title.
         head: aasist, conformer_tcm or mamba.
-        source: File, or `org/repo:filename`, of the checkpoint.
-        load_from: What the code example loads.
-        n_parameters: Number of the model's parameters and buffers' values.
-        n_samples: Samples that are scored; None for whole clips.
-        report: What the conversion did, a paragraph of Markdown.
-        authors: Whose weights they are.
-        revision: Of the source on the Hub.
+        source: The checkpoint: a file, or `org/repo:filename`.
+        load_from: The name or folder in the code example.
+        n_parameters: Number of values in the model's parameters and buffers.
+        n_samples: Length of the scored window in samples; None for whole clips.
+        report: What the conversion did, as a paragraph of Markdown.
+        authors: The authors of the weights.
+        revision: The source's revision on the Hub.
         sha256: Hash of each converted file, by name.
-        averaged: Number of checkpoints that were averaged here, if several.
-        training_data: What it was trained on.
-        results: (test set, equal error rate in per cent, source) of each published result.
-        largest_difference: Largest difference from reference logits, if it was checked.
-        license: Licence of the weights as the Hub abbreviates it.
-        peculiarities: What else users should know of these weights, a sentence each.
+        averaged: Number of checkpoints that the conversion averaged, if several.
+        training_data: What the model was trained on.
+        results: Published results: (test set, equal error rate in percent, source).
+        largest_difference: Largest difference from reference logits, if checked.
+        license: License of the weights, in the Hub's abbreviation.
+        peculiarities: What else users should know about these weights, in one sentence each.
         bibtex: What to cite.
     """
 
@@ -79,8 +79,8 @@ def write_conversion_card(path: str | os.PathLike[str], facts: ConversionCardFac
     """Write the card of a converted model.
 
     Args:
-        path: A folder, for its README.md, or a file.
-        facts: What is known.
+        path: A file, or a folder in which to write README.md.
+        facts: What is known about the model.
 
     Returns:
         The path of the card.
@@ -115,7 +115,7 @@ def write_conversion_card(path: str | os.PathLike[str], facts: ConversionCardFac
     return path
 
 
-_ORGANISATION = "SpeechAntiSpoofingBenchmarks"
+_ORGANIZATION = "SpeechAntiSpoofingBenchmarks"
 _PAPER = "Truong et al., arXiv 2509.20682 (with RawBoost and PCGrad)"
 _ARENA = "Speech Anti-Spoofing Arena (interpolated EER)"
 _AUTHORS = "Duc-Tuan Truong and co-authors' (arXiv 2509.20682)"
@@ -135,8 +135,8 @@ _BIBTEX = """@inproceedings{truong2026addressing,
 
 def _average(formula: str, why: str) -> str:
     return (
-        f"The weights are an average as the published code takes it, {formula}, because it adds the checkpoints up in "
-        f"place{why}. They are kept as they are: the published results are theirs."
+        f"The weights are the average that the published code computes, {formula}, because it sums the checkpoints in "
+        f"place{why}. They are not changed, because the published results were measured with them."
     )
 
 
@@ -151,7 +151,7 @@ def _facts(
     return {
         "title": f"{name} for transformers",
         "head": head,
-        "source": f"{_ORGANISATION}/{name}:{filename}",
+        "source": f"{_ORGANIZATION}/{name}:{filename}",
         "n_parameters": round(millions * 1e6),
         "authors": _AUTHORS,
         "training_data": _TRAINING,
@@ -181,7 +181,7 @@ PUBLISHED_DETECTORS: dict[str, dict[str, Any]] = {
             321.2132,
             (1.81, 6.48, 4.47),
             (9.54, 10.50, 2.48),
-            _average("(2 best_1 + best_2 + best_3) / 4", ", and because the fifth file is truncated where it lies"),
+            _average("(2 best_1 + best_2 + best_3) / 4", ", and because the fifth file is truncated at its source"),
         ),
         _facts(
             "DPDA-GA-Mamba",

@@ -1,4 +1,4 @@
-"""The README of a published model: metadata for the Hub, and what a person needs to know, from what the run knows."""
+"""Write the model card of a training run: metadata for the Hub, and a text for people."""
 
 import json
 import math
@@ -36,13 +36,13 @@ _METHOD_NAMES = {
 
 
 class SplitResult(TypedDict, total=False):
-    """What was measured on one split of a corpus; rates are fractions in [0, 1].
+    """Results on one split of a corpus. Rates are fractions in [0, 1].
 
     Attributes:
         eer: Equal error rate over all clips.
-        threshold: The score at which it was found.
+        threshold: The score at the equal error rate.
         by_system: Equal error rate of each spoofing system against all bona fide clips.
-        dataset_name: The corpus, where it is not the one of the card.
+        dataset_name: The corpus, if it is not the card's.
         dataset_id: Its Hub id, if it is on the Hub.
     """
 
@@ -55,35 +55,35 @@ class SplitResult(TypedDict, total=False):
 
 @dataclass(kw_only=True)
 class ModelCardFacts:
-    """What a training run knows of its model. Whatever is left out is left out of the card.
+    """What a training run knows about its model. Facts that are missing are left out of the card.
 
     Attributes:
-        model_name: Name of the model, its title.
-        dataset_name: Name of the corpus, for people.
-        repo_id: Where the model is to be published; the code examples load it from there (else by its name).
-        base_model: Model that was fine-tuned (Hub id or local path), None if trained from scratch.
-        dataset_id: Hub id of the corpus, None if it is not on the Hub.
+        model_name: The model's name, which is the card's title.
+        dataset_name: The corpus' name, for people.
+        repo_id: Where the model will be published. The code examples load it from there, or else by `model_name`.
+        base_model: The model that was fine-tuned (Hub id or local path). None if trained from scratch.
+        dataset_id: The corpus' Hub id. None if it is not on the Hub.
         is_demo_corpus: Whether the corpus is the small one that ships with hf_gradalign.
-        license: Licence of the weights as the Hub abbreviates it, such as "apache-2.0".
+        license: License of the weights, in the Hub's abbreviation, such as "apache-2.0".
         languages: Languages of the corpus (ISO 639).
-        alignment_method: Name of the gradient alignment method, "none" for the mean of the views.
+        alignment_method: Name of the gradient alignment method. "none" for the mean of the views.
         alignment_options: The method's options.
-        views: What each view heard, by the view's name: the name of its recipe, None for the clip as it is. Empty if
-            clips were seen as they are and in no views.
-        view_weights: How much each view counted, by name; 1 where nothing is said.
-        hyperparameters: Training settings, in the order to show them; None values are left out.
-        results: Results by split, in the order to show them.
-        conflict_rate: Share of the updates in which two views' gradients had a negative cosine, a fraction in [0, 1].
-        conflict_rate_by_epoch: The same of each epoch.
+        views: The augmentation of each view: the name of its recipe, or None for the unchanged clip. Empty if the
+            training used no views.
+        view_weights: Weight of each view. Defaults to 1.
+        hyperparameters: Training settings, in the order of the card. None values are left out.
+        results: Results by split, in the order of the card.
+        conflict_rate: Share of the updates in which two views' gradients had a negative cosine, in [0, 1].
+        conflict_rate_by_epoch: The conflict rate of each epoch.
         conflict_record: Path of the file with every update's cosine, norms, weights and losses, relative to the card.
-        figures: Paths of images of it, relative to the card, and what each shows.
-        sampling_rate: Sampling rate that the model expects, in Hz.
-        window_seconds: Length of the window that is scored, in seconds.
-        brings_code: Whether the model's code comes with it, which transformers runs on request only.
+        figures: Paths of its figures, relative to the card, and what each shows.
+        sampling_rate: The model's sampling rate in Hz.
+        window_seconds: Length of the scored window in seconds.
+        brings_code: Whether the model is saved with code, which transformers only runs on request.
         id2label: Names of the model's outputs.
-        n_parameters: Number of the model's parameters.
+        n_parameters: The number of the model's parameters.
         versions: Versions of the libraries, by name.
-        command: Command line of the run.
+        command: The run's command line.
 
     Raises:
         ValueError: If a rate is not a fraction in [0, 1].
@@ -126,15 +126,15 @@ class ModelCardFacts:
                 rates[f"the equal error rate of {system} on {split}"] = rate
         for what, rate in rates.items():
             if rate is not None and not 0 <= rate <= 1:
-                raise ValueError(f"{what[0].upper()}{what[1:]} is {rate}: give a fraction in [0, 1], not per cent.")
+                raise ValueError(f"{what[0].upper()}{what[1:]} is {rate}: give a fraction in [0, 1], not percent.")
 
 
 def write_model_card(folder: str | os.PathLike[str], facts: ModelCardFacts) -> Path:
-    """Write a model card as README.md, over one that is there.
+    """Write a model card as README.md. Replaces an existing one.
 
     Args:
-        folder: Where the model is saved; created where it is missing.
-        facts: What the run knows.
+        folder: The model's folder. Created if missing.
+        facts: What the run knows about the model.
 
     Returns:
         The path of the card.
@@ -170,7 +170,7 @@ def _metadata(facts: ModelCardFacts) -> ModelCardData:
         datasets=[dataset_id] if dataset_id else None,
         metrics=["eer"],
         tags=_TAGS,
-        # Without results, the name would be written as a field that the Hub does not know.
+        # Without results, the name would become a field that the Hub does not know.
         model_name=facts.model_name if results else None,
         eval_results=results or None,
     )
@@ -184,19 +184,19 @@ def _dataset_type(facts: ModelCardFacts, result: SplitResult) -> str:
 
 
 def _wording(facts: ModelCardFacts) -> dict[str, Any]:
-    """What the template shows and cannot work out for itself: numbers and names made fit for people."""
+    """Values for the template: numbers and names, formatted for people."""
     rows = []
     for split, result in _measured(facts).items():
-        shown = _cell(f"{split} ({result['dataset_name']})" if "dataset_name" in result else split)
-        rows.append((shown, "all", _per_cent(result["eer"])))
-        rows += [(shown, _cell(name), _per_cent(eer)) for name, eer in result.get("by_system", {}).items()]
+        display = _cell(f"{split} ({result['dataset_name']})" if "dataset_name" in result else split)
+        rows.append((display, "all", _percent(result["eer"])))
+        rows += [(display, _cell(name), _percent(eer)) for name, eer in result.get("by_system", {}).items()]
     thresholds = {
         split: f"{result['threshold']:.3f}" for split, result in _measured(facts).items() if "threshold" in result
     }
     return {
         "title": markdown_text(facts.model_name),
         "load_from": json.dumps(facts.repo_id or facts.model_name),
-        "base_model_name": facts.base_model and markdown_text(_shown_name(facts.base_model)),
+        "base_model_name": facts.base_model and markdown_text(_display_name(facts.base_model)),
         "base_model_on_hub": _is_hub_id(facts.base_model),
         "dataset_name": markdown_text(facts.dataset_name),
         "dataset_on_hub": _is_hub_id(facts.dataset_id),
@@ -216,9 +216,9 @@ def _wording(facts: ModelCardFacts) -> dict[str, Any]:
         "outputs": markdown_text(", ".join(f"{index} = {name}" for index, name in sorted(facts.id2label.items()))),
         "result_rows": rows,
         "thresholds": {markdown_text(split): threshold for split, threshold in thresholds.items()},
-        "conflict_rate": None if facts.conflict_rate is None else _per_cent(facts.conflict_rate),
-        "conflict_rates": [_per_cent(rate) for rate in facts.conflict_rate_by_epoch],
-        "figures": {quote(path): markdown_text(shown) for path, shown in facts.figures.items()},
+        "conflict_rate": None if facts.conflict_rate is None else _percent(facts.conflict_rate),
+        "conflict_rates": [_percent(rate) for rate in facts.conflict_rate_by_epoch],
+        "figures": {quote(path): markdown_text(caption) for path, caption in facts.figures.items()},
         "settings": {_cell(k): _cell(v) for k, v in facts.hyperparameters.items() if v is not None},
         "command": facts.command and code_block(facts.command),
         "libraries": {_cell(k): _cell(v) for k, v in facts.versions.items() if v is not None},
@@ -233,7 +233,7 @@ def _view(facts: ModelCardFacts, name: str) -> str:
 
 
 def _weights(facts: ModelCardFacts) -> dict[str, float]:
-    """Each view's weight, where not all count alike."""
+    """Each view's weight. Empty if all are equal."""
     weights = {name: facts.view_weights.get(name, 1.0) for name in facts.views}
     return weights if len(set(weights.values())) > 1 else {}
 
@@ -267,8 +267,8 @@ def _is_hub_id(name: str | None) -> bool:
     return True
 
 
-def _shown_name(model: str | None) -> str | None:
-    # Where on the author's machine a model lay says nothing to others.
+def _display_name(model: str | None) -> str | None:
+    # A path on the author's machine means nothing to others.
     return Path(model).name if model and not _is_hub_id(model) else model
 
 
@@ -276,12 +276,12 @@ def _slug(name: str) -> str:
     return re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-") or "corpus"
 
 
-def _per_cent(fraction: float) -> str:
+def _percent(fraction: float) -> str:
     return f"{100 * fraction:.2f} %"
 
 
 def _cell(value: Any) -> str:
-    """Text that does not break a Markdown table."""
+    """Format a value for a cell of a Markdown table."""
     if isinstance(value, float) and math.isfinite(value):
         value = f"{value:g}"
     return markdown_cell(value)

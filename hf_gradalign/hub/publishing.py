@@ -1,4 +1,4 @@
-"""Uploading a trained model's folder to the Hub, with errors that say what to do next."""
+"""Upload a model's folder to the Hub, without this machine's paths, and with errors that say what to do next."""
 
 import contextlib
 import json
@@ -22,8 +22,8 @@ from huggingface_hub.utils import filter_repo_objects, validate_repo_id
 
 from hf_gradalign.utils.hub_waits import NO_HUB, HubNotReachedError
 
-# What a training run leaves beside the model. Pickles (optimizer, scheduler, random states, training arguments) help
-# nobody who loads the model, and no one should have to trust them. `*` crosses folders in the Hub's patterns.
+# Other output of a training run. Pickles (optimizer, scheduler, random states, training arguments) are useless to users
+# of the model, and nobody should have to trust them. `*` also matches slashes in the Hub's patterns.
 IGNORED_PATTERNS: tuple[str, ...] = (
     "checkpoint-*",
     "best_checkpoints/*",
@@ -44,7 +44,7 @@ _NEEDED = ("README.md", "config.json", "adapter_config.json", "preprocessor_conf
 
 
 class PublishingError(RuntimeError):
-    """The model could not be published; the message says why, where the model is, and how to push it later."""
+    """The model could not be published. The message says why, where the model is, and how to push it later."""
 
 
 def publish(
@@ -56,25 +56,25 @@ def publish(
     revision: str | None = None,
     commit_message: str = "Upload model trained with hf_gradalign",
 ) -> str:
-    """Upload a model's folder to the Hub in one commit; the repository (and branch) is created where it is missing.
+    """Upload a model's folder to the Hub in one commit. Creates the repository and the branch if missing.
 
-    Checkpoints, logs, pickles and names that start with an underscore stay behind (`IGNORED_PATTERNS`). Absolute paths
-    of this machine are cut to their last names in the texts that go up; the folder stays as it is.
+    Checkpoints, logs, pickles and names that start with an underscore are not uploaded (`IGNORED_PATTERNS`). In texts,
+    absolute paths of this machine are cut to their last names. The folder itself does not change.
 
     Args:
-        folder: Folder that holds the model, its configuration and its README.
+        folder: The folder with the model, its configuration and its README.
         repo_id: `namespace/name`, or `name` for the namespace of the token's owner.
-        token: Access token with write permission; None takes the one of `HF_TOKEN` or of `hf auth login`.
-        private: Whether a repository that is created here is private; None leaves it to the namespace's default.
-        revision: Branch to commit to; None is the main one.
-        commit_message: First line of the commit.
+        token: Access token with write permission. None uses `HF_TOKEN`, or the token of `hf auth login`.
+        private: Whether a new repository is private. None uses the namespace's default.
+        revision: The branch. None for the main branch.
+        commit_message: The commit's first line.
 
     Returns:
-        The address of the repository, or of its branch.
+        The URL of the repository, or of its branch.
 
     Raises:
         FileNotFoundError: If there is no such folder.
-        PublishingError: If anything else keeps the upload from succeeding.
+        PublishingError: If the upload fails for any other reason.
     """
     folder = Path(folder)
     if not folder.is_dir():
@@ -98,12 +98,12 @@ def publish(
 
 
 def check_access(repo_id: str, token: str | None = None, *, private: bool | None = None) -> None:
-    """Make sure, before hours of training, that the model can be published afterwards; creates the repository.
+    """Check before training that the model can be published afterwards. Creates the repository.
 
     Args:
-        repo_id: As in `publish`.
-        token: As in `publish`.
-        private: As in `publish`.
+        repo_id: As for `publish`.
+        token: As for `publish`.
+        private: As for `publish`.
 
     Raises:
         PublishingError: If the Hub cannot be reached, or the token may not write to the repository.
@@ -111,23 +111,23 @@ def check_access(repo_id: str, token: str | None = None, *, private: bool | None
     with _explained(repo_id, token, "\nFix this, or train without publishing."):
         api = HfApi(token=token)
         repo = api.create_repo(repo_id, private=private, exist_ok=True)
-        # A token that may not create the repository passes so far where it exists already.
+        # If the repository exists, the call above does not check the permission to write.
         api.auth_check(repo.repo_id, write=True)
 
 
 def push_command(
     folder: str | os.PathLike[str], repo_id: str, *, private: bool | None = None, revision: str | None = None
 ) -> str:
-    """The shell command that uploads what `publish` would, with huggingface_hub's own tool.
+    """Return the shell command that uploads the same files as `publish`, with huggingface_hub's command line.
 
     Args:
-        folder: As in `publish`.
-        repo_id: As in `publish`.
-        private: As in `publish`.
-        revision: As in `publish`.
+        folder: As for `publish`.
+        repo_id: As for `publish`.
+        private: As for `publish`.
+        revision: As for `publish`.
 
     Returns:
-        One line for a POSIX shell, which works from any folder.
+        One line for a POSIX shell, which works in any folder.
     """
     command = ["hf", "upload", repo_id, str(Path(folder).resolve()), "."]
     private_files = [str(path.relative_to(folder)) for path in files_with_local_paths(_pushed_files(Path(folder)))]
@@ -147,7 +147,7 @@ def _pushed_files(folder: Path) -> list[Path]:
 
 @contextmanager
 def _without_local_paths(folder: Path) -> Generator[Path]:
-    """The folder, or where it names paths of this machine one of links to its files and of cleaned ones."""
+    """Yield the folder, or a temporary one with links to its files if some of them must be cleaned."""
     pushed = _pushed_files(folder)
     cleaned = files_with_local_paths(pushed)
     if not cleaned:
@@ -168,7 +168,7 @@ def _without_local_paths(folder: Path) -> Generator[Path]:
 def _explained(repo_id: str, token: str | None, advice: str) -> Generator[None]:
     try:
         yield
-    except Exception as error:  # whatever it was (storage backends raise their own kinds), the advice must be heard
+    except Exception as error:  # storage backends raise errors of their own, and the advice must always appear
         raise PublishingError(f"Cannot publish to '{repo_id}': {_reason(error, token)}{advice}") from error
 
 
@@ -190,7 +190,7 @@ def _reason(error: Exception, token: str | None) -> str:
     if status == 403:
         return (
             "the access token has no permission to write there (403). Use a token with write permission, and a "
-            "namespace that is yours or your organisation's."
+            "namespace that belongs to you or your organization."
         )
     if status is not None:
         return f"the Hub answered {status}. {_one_line(error)}"
@@ -216,7 +216,7 @@ def _name_to_suggest(repo_id: str) -> str:
     return repo_id
 
 
-# In quotes, or between the tabs and line ends of a table, a path may hold blanks; elsewhere it ends at one.
+# A path may contain spaces in quotes, or between the tabs and line ends of a table. Elsewhere it ends at a space.
 _PATHS = (
     re.compile(r"(?<=\")/[^\"\n]+(?=\")"),
     re.compile(r"(?<=')/[^'\n]+(?=')"),
@@ -225,30 +225,30 @@ _PATHS = (
 )
 
 
-# Files that people and runs write; those of a model's words and code are left as they are.
+# Files that people and runs write. A model's vocabulary files are left unchanged.
 _TEXTS = {".json", ".jsonl", ".md", ".txt", ".tsv", ".csv", ".yaml", ".yml", ".log"}
 _OF_THE_MODEL = re.compile(r"vocab|merges|token|\.index\.json$")
 _BYTES = 200_000_000
 
 
 def files_with_local_paths(paths: Iterable[Path]) -> dict[Path, str]:
-    """Those of the files that name absolute paths of this machine, and their text without these."""
-    found = {}
+    """Return the files that name absolute paths of this machine, with their cleaned text."""
+    cleaned = {}
     for path in paths:
         is_text = path.suffix in _TEXTS and not _OF_THE_MODEL.search(path.name)
-        if not is_text or path.stat().st_size > _BYTES or ".eval_results" in path.parts:  # whose hash is on record
+        if not is_text or path.stat().st_size > _BYTES or ".eval_results" in path.parts:  # a hash of these is on record
             continue
         with contextlib.suppress(UnicodeDecodeError):
             text = path.read_bytes().decode("utf-8")
             if (clean := without_local_paths(text)) != text:
-                found[path] = clean
-    return found
+                cleaned[path] = clean
+    return cleaned
 
 
 def without_local_paths(text: str) -> str:
-    """Text in which absolute paths of this machine are cut to their last names.
+    """Cut absolute paths of this machine to their last names.
 
-    What looks like a path and begins with no folder that is here (an address's, `/` between words) stays.
+    Text that looks like a path but does not begin with an existing folder (a part of a URL, `/` between words) stays.
     """
     for pattern in _PATHS:
         text = pattern.sub(_last_name, text)

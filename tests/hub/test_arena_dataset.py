@@ -107,29 +107,29 @@ def test_without_the_file_of_labels_their_column_is_streamed(hub_dataset, monkey
 
 def test_a_repository_without_eval_yaml_is_none_of_the_arenas(hub_dataset):
     (hub_dataset.folder / "eval.yaml").unlink()
-    with pytest.raises(ArenaError, match=r"o/set is no data set of the Arena: it has no eval\.yaml"):
+    with pytest.raises(ArenaError, match=r"o/set is not a data set of the Arena: it has no eval\.yaml"):
         load_arena_dataset("o/set", revision="v1", token="secret")
 
 
 def test_offline_says_what_to_do(offline):
-    with pytest.raises(ArenaError, match=r"o/set cannot be read \(offline\); --dataset_folder takes one on disk"):
+    with pytest.raises(ArenaError, match=r"o/set cannot be read \(offline\); use --dataset_folder for one on disk"):
         load_arena_dataset("o/set", revision=COMMIT)
 
 
 @pytest.mark.parametrize("name", ["o/set/more", "../set", "o/..", "/set", "a b/set"])
 def test_ids_that_would_lead_out_of_the_folder_are_refused(name):
-    with pytest.raises(ArenaError, match="is no data set's id"):
+    with pytest.raises(ArenaError, match="is not a data set's id"):
         ArenaDataset(id=name, revision=COMMIT, labels={"a": 1})
 
 
 def test_broken_data_sets_are_named(tmp_path, offline):
-    with pytest.raises(ArenaError, match=r"eval\.yaml: a data set in the Arena's form has one"):
+    with pytest.raises(ArenaError, match=r"eval\.yaml, which data sets in the Arena's format have"):
         load_arena_dataset("o/set", folder=tmp_path, revision=COMMIT)
     folder = make_dataset_folder(tmp_path / "metric", metrics="[min_tdcf]")
     with pytest.raises(ArenaError, match="judged by min_tdcf, which is not known here"):
         load_arena_dataset("o/set", folder=folder, revision=COMMIT)
     (folder / "eval.yaml").write_text("name: x\ntasks: []\n")
-    with pytest.raises(ArenaError, match="not of the Arena's form"):
+    with pytest.raises(ArenaError, match="does not have the Arena's format"):
         load_arena_dataset("o/set", folder=folder, revision=COMMIT)
     folder = make_dataset_folder(tmp_path / "labels", labels_file=True)
     for columns, trouble in [

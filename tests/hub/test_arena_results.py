@@ -100,7 +100,7 @@ def test_scores_of_something_else_are_refused():
     with pytest.raises(ArenaError, match=r"1 of 61 scored clips are not in SpeechAntiSpoofingBenchmarks/InTheWild"):
         evaluate_scores({**make_scores(), "other": 1.0}, DATASET)
     blank = ArenaDataset(id="o/s", revision=COMMIT, labels={"a b": 1, "c": 0})
-    with pytest.raises(ArenaError, match="no room for utterance ids with a blank, such as 'a b'"):
+    with pytest.raises(ArenaError, match="do not allow utterance ids with spaces, such as 'a b'"):
         evaluate_scores({"a b": 1.0, "c": 0.0}, blank)
 
 
@@ -152,9 +152,9 @@ def test_a_system_without_a_paper_is_submitted_and_gets_no_badge(model):
 def test_what_a_submission_lacks_is_named(model, system):
     written = write_arena_results(model, make_scores(), DATASET, system)
     for address in (ADDRESS.replace(COMMIT, "main"), ADDRESS.replace("huggingface.co", "example.com"), "scores.txt"):
-        with pytest.raises(ArenaError, match="does not pin the scores"):
+        with pytest.raises(ArenaError, match="does not name a commit"):
             submission(written.record, system, address, **SUBMITTER)
-        with pytest.raises(ArenaError, match="does not pin the scores"):
+        with pytest.raises(ArenaError, match="does not name a commit"):
             badge(written.record, address)
     unknown = describe_system(model, paper_arxiv="2110.01200")
     with pytest.raises(ArenaError, match="a submission needs --code, --checkpoint, --contact, --paper_bibtex"):
@@ -162,13 +162,13 @@ def test_what_a_submission_lacks_is_named(model, system):
 
 
 def test_systems_are_checked(tmp_path, model):
-    with pytest.raises(ArenaError, match=r"is no model's folder: it has no config\.json"):
+    with pytest.raises(ArenaError, match=r"is not a model's folder: it has no config\.json"):
         describe_system(tmp_path)
-    with pytest.raises(ArenaError, match="'My Model' is no slug"):
+    with pytest.raises(ArenaError, match="'My Model' is not a slug"):
         describe_system(model, slug="My Model")
-    with pytest.raises(ArenaError, match="'arxiv:2509' is no arXiv number"):
+    with pytest.raises(ArenaError, match="'arxiv:2509' is not an arXiv number"):
         describe_system(model, paper_arxiv="arxiv:2509")
-    with pytest.raises(ArenaError, match="needs the paper's arXiv number"):
+    with pytest.raises(ArenaError, match="also needs the paper's arXiv number"):
         describe_system(model, paper_bibtex="@misc{x}")
     (model / "model.safetensors").unlink()
     assert describe_system(model).params_millions is None

@@ -46,7 +46,7 @@ def test_spoof_only_data_sets_take_the_threshold_of_another(run, words, tmp_path
     lines = [f"{name} {place / 8}\n" for place, name in enumerate(spoof_only)]
     (tmp_path / "scores.txt").write_text("".join(lines))
     status, _, err = run(*words, "--dataset_folder", str(folder))
-    assert (status, "give it with --calibration_threshold" in err) == (2, True)
+    assert (status, "on another data set with --calibration_threshold" in err) == (2, True)
     status, out, _ = run(*words, "--dataset_folder", str(folder), "--calibration_threshold", "3.75")
     assert status == 0
     assert "srr_complement 25.0000" in out
@@ -55,7 +55,7 @@ def test_spoof_only_data_sets_take_the_threshold_of_another(run, words, tmp_path
 @pytest.mark.parametrize(
     ("more", "trouble"),
     [
-        (["--slug", "No Slug"], "'No Slug' is no slug"),
+        (["--slug", "No Slug"], "'No Slug' is not a slug"),
         (["--revision", "0123"], "give the one that was scored with --revision"),
         (["--scores", "nowhere.txt"], "There is no file nowhere.txt"),
         (["--paper_arxiv", "2509.20682", "--paper_bibtex", "nowhere.bib"], "nowhere.bib"),
@@ -125,5 +125,5 @@ def test_a_submission_replaces_no_other_file(run, words, tmp_path):
     who = ["--hub_model_id", "a/b", "--hf_username", "a", "--contact", "c"]
     status, _, err = run(*words, "--submission", str(tmp_path / "a.yaml"), *who)
     assert status == 2
-    assert "a.yaml exists and was not written by this command: name another file, or replace it with --overwrite" in err
+    assert "a.yaml exists and was not written by this command: give another name, or replace it with --overwrite" in err
     assert not (tmp_path / "model" / ".eval_results").exists()  # it was seen first

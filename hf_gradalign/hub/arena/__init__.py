@@ -1,4 +1,4 @@
-"""The Speech Anti-Spoofing Arena: our detectors in its tool, and our results in its forms."""
+"""The Speech Anti-Spoofing Arena: detectors for its tool, and results in its forms."""
 
 from typing import TYPE_CHECKING
 
@@ -24,7 +24,7 @@ __getattr__, __dir__ = lazy_names(__name__)
 
 
 class ArenaError(ValueError):
-    """A result that the Arena would not take; the message says why and what to do."""
+    """The Arena would not accept a result. The message says why, and what to do."""
 
 
 __all__ = [

@@ -1,4 +1,4 @@
-"""A data set of the Arena: its name, the commit that is scored, its metrics and its labels; audio is never touched."""
+"""Load a data set of the Arena: its name, commit, metrics and labels. Audio is not downloaded."""
 
 import json
 import re
@@ -27,24 +27,25 @@ from hf_gradalign.utils.settings_files import read_settings
 
 EQUAL_ERROR_RATE, SPOOF_ACCEPTANCE = "eer_percent", "srr_complement"
 _COMMIT = re.compile(r"[0-9a-f]{7,40}")
+_NOT_AN_ID = f"'{{}}' is not a data set's id, which looks like {ARENA_OWNER}/InTheWild"
 _TROUBLE = (HfHubHTTPError, HTTPError, OSError, json.JSONDecodeError)
 
 
 @dataclass(frozen=True, kw_only=True)
 class ArenaDataset:
-    """What a result is about.
+    """A data set of the Arena.
 
     Attributes:
-        id: `organisation/name` on the Hub.
+        id: `organization/name` on the Hub.
         revision: The commit that was scored, 7 to 40 hexadecimal digits.
-        labels: 1 bona fide and 0 spoof, by utterance id.
-        name: For people; by default the name in the id.
-        split: The scored one.
-        metrics: By their names in the Arena; by default the equal error rate, or where there are spoofed clips alone
-            the share of them that is accepted.
+        labels: 1 for bona fide and 0 for spoof, by utterance id.
+        name: A name for people. Defaults to the name in the id.
+        split: The split that was scored.
+        metrics: Names in the Arena. Defaults to the equal error rate, or, for data sets without bona fide clips, the
+            share of spoofed clips that are accepted.
 
     Raises:
-        ArenaError: If something of this is not of its form.
+        ArenaError: If an attribute is not valid.
     """
 
     id: str
@@ -58,12 +59,14 @@ class ArenaDataset:
         check_dataset_id(self.id)
         if not _COMMIT.fullmatch(self.revision):
             raise ArenaError(
-                f"'{self.revision}' is no commit of {self.id}: give 7 to 40 hexadecimal digits, in lower case"
+                f"'{self.revision}' is not a commit of {self.id}: give 7 to 40 lower-case hexadecimal digits"
             )
         if not self.labels:
-            raise ArenaError(f"{self.id} has no labelled clips")
+            raise ArenaError(f"{self.id} has no labeled clips")
         if unknown := set(self.metrics) - {EQUAL_ERROR_RATE, SPOOF_ACCEPTANCE}:
-            raise ArenaError(f"{self.id} is judged by {', '.join(sorted(unknown))}, which is not known here")
+            raise ArenaError(
+                f"{self.id} is evaluated by {', '.join(sorted(unknown))}, which this library does not know"
+            )
         both = set(self.labels.values()) == {0, 1}
         object.__setattr__(self, "name", self.name or self.id.split("/")[1])
         object.__setattr__(self, "metrics", tuple(self.metrics) or (EQUAL_ERROR_RATE if both else SPOOF_ACCEPTANCE,))
@@ -78,19 +81,19 @@ def load_arena_dataset(
     split: str | None = None,
     token: str | None = None,
 ) -> ArenaDataset:
-    """Read what a result must know of a data set, from the Hub or from a folder in the Arena's form.
+    """Load a data set's labels, metrics and commit, from the Hub or from a folder. Does not read audio.
 
     Args:
-        dataset_id: `organisation/name` on the Hub; a name alone is one of the Arena's own.
+        dataset_id: `organization/name` on the Hub, or the name of one of the Arena's own data sets.
         folder: The data set on disk (`eval.yaml`, `data/labels.parquet` or `data/test-*.parquet`).
-        labels: In place of the data set's: 1 bona fide and 0 spoof, by utterance id; nothing is then read but the
-            commit, where none is given.
-        revision: The commit that was scored; by default the Hub's newest. A branch or tag is resolved there.
-        split: By default as `eval.yaml` says, or else test.
-        token: Access token for the Hub; None takes the one that is logged in.
+        labels: Replaces the data set's labels: 1 for bona fide and 0 for spoof, by utterance id. Only the commit is
+            then looked up, if it is not given.
+        revision: The commit that was scored, or a branch or tag on the Hub. Defaults to the newest commit.
+        split: Defaults to the split in `eval.yaml`, or else `test`.
+        token: Access token for the Hub. None uses the one that is logged in.
 
     Raises:
-        ArenaError: If the data set, its labels or its commit cannot be had.
+        ArenaError: If the data set, its labels or its commit cannot be found.
         ScoreFileError: If its labels cannot be read.
     """
     dataset_id = arena_repository(dataset_id)
@@ -100,22 +103,22 @@ def load_arena_dataset(
         return ArenaDataset(id=dataset_id, revision=commit, labels=labels, split=split or "test")
     if folder is not None:
         evaluation = _evaluation(Path(folder, "eval.yaml"))
-        found: Mapping[str, int] = read_labels(folder)
+        labels = read_labels(folder)
     else:
         try:
             path = hf_hub_download(dataset_id, "eval.yaml", repo_type="dataset", revision=commit, token=token)
             evaluation = _evaluation(Path(path))
-            found = hub_labels(dataset_id, commit, split or evaluation["split"], token)
+            labels = hub_labels(dataset_id, commit, split or evaluation["split"], token)
         except RemoteEntryNotFoundError as error:
-            raise ArenaError(f"{dataset_id} is no data set of the Arena: it has no eval.yaml") from error
+            raise ArenaError(f"{dataset_id} is not a data set of the Arena: it has no eval.yaml") from error
         except _TROUBLE as error:
             raise ArenaError(
-                f"{dataset_id} cannot be read ({_one_line(error)}); --dataset_folder takes one on disk"
+                f"{dataset_id} cannot be read ({_one_line(error)}); use --dataset_folder for one on disk"
             ) from error
     return ArenaDataset(
         id=dataset_id,
         revision=commit,
-        labels=found,
+        labels=labels,
         name=evaluation["name"],
         split=split or evaluation["split"],
         metrics=evaluation["metrics"],
@@ -123,15 +126,15 @@ def load_arena_dataset(
 
 
 def resolve_commit(dataset_id: str, revision: str | None = None, token: str | None = None) -> str:
-    """The commit that a data set's revision is.
+    """Resolve a data set's revision to a commit.
 
     Args:
-        dataset_id: `organisation/name` on the Hub.
-        revision: A commit, branch or tag; None for the newest of the main branch.
-        token: As in `load_arena_dataset`.
+        dataset_id: `organization/name` on the Hub.
+        revision: A commit, branch or tag. None for the newest commit of the main branch.
+        token: As for `load_arena_dataset`.
 
     Raises:
-        ArenaError: If only the Hub could tell, and it does not.
+        ArenaError: If the Hub is needed and does not answer.
     """
     if revision is not None and _COMMIT.fullmatch(revision) and len(revision) == 40:
         return revision
@@ -141,71 +144,73 @@ def resolve_commit(dataset_id: str, revision: str | None = None, token: str | No
         if revision is not None and _COMMIT.fullmatch(revision):
             return revision
         raise ArenaError(
-            f"the Hub at {constants.ENDPOINT} does not tell the commit of {dataset_id} ({_one_line(error)}): give the "
-            "one that was scored with --revision"
+            f"cannot get the commit of {dataset_id} from the Hub at {constants.ENDPOINT} ({_one_line(error)}): "
+            "give the one that was scored with --revision"
         ) from error
 
 
 def check_dataset_id(dataset_id: str) -> None:
-    """Refuse what is no `organisation/name`.
+    """Check that an id has the form `organization/name`.
 
     Raises:
-        ArenaError: If it is not.
+        ArenaError: If it does not.
     """
     try:
         validate_repo_id(dataset_id)
     except HFValidationError as error:
-        raise ArenaError(f"'{dataset_id}' is no data set's id, which looks like {ARENA_OWNER}/InTheWild") from error
+        raise ArenaError(_NOT_AN_ID.format(dataset_id)) from error
     if dataset_id.count("/") != 1:
-        raise ArenaError(f"'{dataset_id}' is no data set's id, which looks like {ARENA_OWNER}/InTheWild")
+        raise ArenaError(_NOT_AN_ID.format(dataset_id))
 
 
 def _evaluation(path: Path) -> dict[str, Any]:
-    """Name, split and metrics as a data set's eval.yaml gives them."""
+    """Name, split and metrics from a data set's eval.yaml."""
     try:
         content = read_settings(path)
         task = content["tasks"][0]
         metrics: Iterable[str] = task["metrics"]
         return {"name": str(content["name"]), "split": str(task.get("split", "test")), "metrics": tuple(metrics)}
     except FileNotFoundError as error:
-        raise ArenaError(f"there is no {path}: a data set in the Arena's form has one") from error
+        raise ArenaError(f"there is no {path}, which data sets in the Arena's format have") from error
     except (ValueError, KeyError, IndexError, TypeError) as error:
-        raise ArenaError(f"{path} is not of the Arena's form (name, tasks: [{{split, metrics}}]): {error!r}") from error
+        raise ArenaError(
+            f"{path} does not have the Arena's format (name, tasks: [{{split, metrics}}]): {error!r}"
+        ) from error
 
 
 def _one_line(error: Exception) -> str:
-    said = NO_HUB.format(constants.ENDPOINT) if isinstance(error, json.JSONDecodeError) else hub_fault(error)
-    return " ".join((said or str(error)).split())
+    message = NO_HUB.format(constants.ENDPOINT) if isinstance(error, json.JSONDecodeError) else hub_fault(error)
+    return " ".join((message or str(error)).split())
 
 
 _LABELS_FILE = "data/labels.parquet"
 
 
 def read_labels(path: str | Path) -> dict[str, int]:
-    """Labels of all subsets, which the Arena pools: 1 bona fide and 0 spoof, by utterance id.
+    """Read the labels of all subsets, which the Arena pools: 1 for bona fide and 0 for spoof, by utterance id.
 
     Args:
-        path: A data set's folder or file, as `hf_gradalign.score_files.read_keys` takes it.
+        path: A data set's folder or file, as for `hf_gradalign.score_files.read_keys`.
 
     Raises:
-        ScoreFileError: As `read_keys`.
+        ScoreFileError: Like `read_keys`.
     """
     clips = read_keys(path, subset="all")
     return dict(zip(clips.utterance_ids.to_pylist(), np.asarray(clips.labels).tolist(), strict=True))
 
 
 def hub_labels(dataset_id: str, commit: str, split: str, token: str | None = None) -> Mapping[str, int]:
-    """Labels of a data set on the Hub: from its small file of them, or by streaming their column alone.
+    """Read the labels of a data set on the Hub: its small file of labels, or else only the columns with them.
 
     Args:
-        dataset_id: `organisation/name`.
-        commit: Of the data set.
+        dataset_id: `organization/name`.
+        commit: The data set's commit.
         split: The split.
-        token: Access token; None takes the one that is logged in.
+        token: Access token. None uses the one that is logged in.
 
     Raises:
-        ScoreFileError: If the file is not of the Arena's form.
-        ArenaError: If the column is not: an utterance has no id, or two labels.
+        ScoreFileError: If the file does not have the Arena's format.
+        ArenaError: If an utterance has no id, or several have the same.
     """
     try:
         return read_labels(hf_hub_download(dataset_id, _LABELS_FILE, repo_type="dataset", revision=commit, token=token))
@@ -218,7 +223,7 @@ def hub_labels(dataset_id: str, commit: str, split: str, token: str | None = Non
         values.append(row["label"])
     feature = (rows.features or {}).get("label")
     labels = map_labels(values, names=getattr(feature, "names", None), label_map=label_map_of(feature))
-    found = dict(zip(names, labels, strict=True))
-    if "" in found or len(found) < len(names):
-        raise ArenaError(f"{dataset_id} at {commit} has clips without an utterance_id, or one that several have")
-    return found
+    by_name = dict(zip(names, labels, strict=True))
+    if "" in by_name or len(by_name) < len(names):
+        raise ArenaError(f"{dataset_id} at {commit} has clips without an utterance_id, or with the same one")
+    return by_name

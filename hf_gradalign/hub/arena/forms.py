@@ -1,4 +1,4 @@
-"""The Arena's three YAML forms, all of them closed to further keys (as of its tool's version 0.4.1)."""
+"""The Arena's YAML forms: run record, badge and submission. They allow no further keys (version 0.4.1 of its tool)."""
 
 import re
 from collections.abc import Mapping
@@ -20,11 +20,11 @@ _PINNED = re.compile(r"https://huggingface\.co/[^/]+/[^/]+/resolve/[0-9a-f]{7,40
 
 @dataclass(frozen=True)
 class Calibration:
-    """The operating point that spoof-only data sets are judged at, taken from a data set with both classes.
+    """The threshold for data sets without bona fide clips, from a data set with both classes.
 
     Attributes:
-        source_dataset: `organisation/name` of that data set.
-        threshold: The score at its equal error rate; a clip is accepted from there on.
+        source_dataset: `organization/name` of that data set.
+        threshold: The score at its equal error rate. Clips with at least this score are accepted.
     """
 
     source_dataset: str
@@ -32,7 +32,7 @@ class Calibration:
 
 
 def require_form(path: str | Path) -> None:
-    """Refuse to replace a file that is none of the Arena's forms.
+    """Refuse to replace a file that is not one of the Arena's forms.
 
     Raises:
         FileExistsError: If there is such a file.
@@ -46,21 +46,21 @@ def require_form(path: str | Path) -> None:
         content = None
     if not isinstance(content, dict) or not {"system", "dataset", "scores"} <= content.keys():
         raise FileExistsError(
-            f"{path} exists and was not written by this command: name another file, or replace it with --overwrite"
+            f"{path} exists and was not written by this command: give another name, or replace it with --overwrite"
         )
 
 
 def run_record(
     system: ArenaSystem, dataset: Mapping[str, str], scores: Mapping[str, float], scores_sha256: str, bench_version: str
 ) -> dict[str, Any]:
-    """What the tool's `run` writes beside a score file: the figures before the scores have an address.
+    """Make the record that the Arena's tool writes next to a score file, before the scores have a URL.
 
     Args:
-        system: The system; the tool itself leaves all but its name empty.
+        system: The system. The tool itself leaves everything but its name empty.
         dataset: `id`, `revision` and `split`.
-        scores: The metric by its name there, in per cent, `n_trials` and `n_skipped`.
-        scores_sha256: Of the score file.
-        bench_version: What computed them.
+        scores: The metrics by their names in the Arena, in percent, `n_trials` and `n_skipped`.
+        scores_sha256: Hash of the score file.
+        bench_version: The software that computed the metrics.
     """
     return {
         "schema_version": RUN_VERSION,
@@ -83,18 +83,18 @@ def run_record(
 
 
 def badge(record: Mapping[str, Any], scores_url: str) -> dict[str, Any]:
-    """What goes into the model's repository as `result.yaml`.
+    """Make the badge for the model's repository, `result.yaml`.
 
     Args:
-        record: A `run_record`.
-        scores_url: Address of the score file at a commit.
+        record: From `run_record`.
+        scores_url: URL of the score file at a commit.
 
     Raises:
-        ArenaError: If the system has no paper, which a badge names, or the address names no commit.
+        ArenaError: If the system has no paper, which badges need, or the URL does not name a commit.
     """
     paper = record["system"]["paper"]
     if not paper:
-        raise ArenaError("the Arena's badge names a paper: give its arXiv number (--paper_arxiv)")
+        raise ArenaError("the Arena's badges need a paper: give its arXiv number (--paper_arxiv)")
     slug = record["system"]["slug"]
     return {
         "schema_version": BADGE_VERSION,
@@ -117,20 +117,20 @@ def submission(
     calibration: Calibration | None = None,
     notes: str | None = None,
 ) -> dict[str, Any]:
-    """What is proposed to the data set's repository as `submissions/<slug>.yaml`; maintainers fill `reproduction`.
+    """Make the submission for the data set's repository, `submissions/<slug>.yaml`. Maintainers add `reproduction`.
 
     Args:
-        record: A `run_record`.
+        record: From `run_record`.
         system: The same system.
-        scores_url: Address of the score file at a commit.
-        hf_username: Who submits, on the Hub.
-        contact: How to reach them.
-        submitted_at: The day.
-        calibration: For spoof-only data sets.
-        notes: Anything else.
+        scores_url: URL of the score file at a commit.
+        hf_username: The submitter's name on the Hub.
+        contact: How to reach the submitter.
+        submitted_at: The date.
+        calibration: The threshold, for data sets without bona fide clips.
+        notes: Further notes.
 
     Raises:
-        ArenaError: If something is missing that a submission must have.
+        ArenaError: If something that a submission needs is missing.
     """
     needed = {"code": system.code, "checkpoint": system.checkpoint, "hf_username": hf_username, "contact": contact}
     if system.paper:
@@ -169,7 +169,7 @@ def submission(
 
 
 def as_yaml(content: Mapping[str, Any]) -> str:
-    """The text of a form."""
+    """Return the text of a form."""
     return yaml.safe_dump(dict(content), sort_keys=False, allow_unicode=True)
 
 
@@ -180,6 +180,6 @@ def _paper(paper: ArenaPaper) -> dict[str, str | None]:
 def _pinned(scores_url: str) -> str:
     if not _PINNED.fullmatch(scores_url):
         raise ArenaError(
-            f"{scores_url} does not pin the scores: https://huggingface.co/<owner>/<model>/resolve/<commit>/... does"
+            f"{scores_url} does not name a commit, like https://huggingface.co/<owner>/<model>/resolve/<commit>/..."
         )
     return scores_url

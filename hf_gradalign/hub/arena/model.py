@@ -1,4 +1,4 @@
-"""A detector as the Arena's own tool takes a model: a class that loads, scores batches and unloads."""
+"""A detector for the Arena's own tool: a class that loads a model, scores batches and unloads it."""
 
 import gc
 import os
@@ -20,29 +20,30 @@ _NO = ("", "0", "false", "no", "off")
 
 
 class GradAlignModel:
-    """Any detector of ours, or two-class audio classifier of transformers, in the interface of the Arena's tool.
+    """A detector, or any two-class audio classifier of transformers, with the interface of the Arena's tool.
 
         HF_GRADALIGN_MODEL=runs/my-run speech-spoof-bench run --model-module hf_gradalign.hub.arena:GradAlignModel ...
 
-    or, to have a class with a name of its own:
+    Or subclass it:
 
         class MyDetector(GradAlignModel):
             name = "my-detector"
             model = "you/my-detector"
 
-    A subclass's `model` and `name` win over the environment; elsewhere the environment wins: `HF_GRADALIGN_MODEL`,
-    `_NAME`, `_BATCH_SIZE`, `_DEVICE`, `_DTYPE`, `_REVISION`, `_RMS_LEVEL` and `_TRUST_REMOTE_CODE`.
+    The environment variables `HF_GRADALIGN_MODEL`, `_NAME`, `_BATCH_SIZE`, `_DEVICE`, `_DTYPE`, `_REVISION`,
+    `_RMS_LEVEL` and `_TRUST_REMOTE_CODE` override the attributes, except for a subclass's `model` and `name`.
 
-    The tool gives a batch up when `score_batch` raises, tries its clips one by one, and counts those that still raise
-    as skipped (over 5 % end its run). So a clip that cannot be scored raises here, and no NaN gets into a score file.
+    If `score_batch` raises, the tool scores the batch's clips one by one, and counts those that raise again as skipped.
+    It stops if more than 5 % are skipped. Clips that cannot be scored therefore raise here, and score files never
+    contain NaN.
 
     Attributes:
         model: Folder or Hub id of the model.
-        name: What the tool calls the system; by default the last part of `model`.
-        batch_size: Clips that the tool passes at a time, and windows in a forward pass.
-        expected_sample_rate: What the tool resamples to, in Hz; once loaded, the model's own.
-        device: Where to compute; None takes the accelerator, if there is one.
-        dtype: "float32", "bfloat16", "float16" or "auto"; what is published is in float32.
+        name: The system's name in the tool. Defaults to the last part of `model`.
+        batch_size: Clips per batch, and windows per forward pass.
+        expected_sample_rate: The rate in Hz that the tool resamples to. After loading, the model's rate.
+        device: Where to compute. None uses the accelerator, if there is one.
+        dtype: "float32", "bfloat16", "float16" or "auto". Published results use float32.
         trust_remote_code: Whether to run code that comes with the model.
         scorer_options: Further arguments of `SpoofScorer`.
     """
@@ -70,15 +71,15 @@ class GradAlignModel:
         self._scorer: SpoofScorer | None = None
 
     def load(self) -> None:
-        """Load the model; the tool calls this once.
+        """Load the model. The tool calls this once.
 
         Raises:
             OSError: If there is no such model.
-            ValueError: If no model is named, or an option is out of its range.
+            ValueError: If no model is named, or an option is out of range.
         """
         if not self._source:
             raise ValueError(
-                f"no model is named: set {_PREFIX}MODEL to a folder or Hub id, or give a subclass a `model`"
+                f"no model is named: set {_PREFIX}MODEL to a folder or Hub id, or set `model` in a subclass"
             )
         options: dict[str, Any] = {"trust_remote_code": self.trust_remote_code}
         if revision := _setting("REVISION"):
@@ -102,25 +103,25 @@ class GradAlignModel:
 
         Args:
             audios: Floating-point waveforms in [-1, 1], shape (time,), or with channels, which are averaged.
-            srs: Each one's sampling rate, in Hz; other rates than the model's are resampled.
+            srs: Their sampling rates in Hz. Waveforms at other rates than the model's are resampled.
 
         Returns:
-            One finite score a clip, higher for bona fide.
+            One finite score per clip. Higher means bona fide.
 
         Raises:
             BadAudioError: If a clip is empty or has non-finite samples, or its score is not finite.
             RuntimeError: If the model is not loaded.
         """
         if self._scorer is None:
-            raise RuntimeError("load() comes before score_batch()")
+            raise RuntimeError("call load() before score_batch()")
         clips = [{"array": audio, "sampling_rate": int(rate)} for audio, rate in zip(audios, srs, strict=True)]
         try:
             return self._scorer.score(clips).tolist()
-        except BadAudioError as error:  # in a line, for the tool logs it for each clip
+        except BadAudioError as error:  # in one line, because the tool logs it for each clip
             raise BadAudioError("; ".join(map(str, error.bad_clips)), error.bad_clips) from None
 
     def unload(self) -> None:
-        """Let the model go, and the accelerator's memory with it."""
+        """Free the model and the accelerator's memory."""
         self._scorer = None
         gc.collect()
         if torch.cuda.is_available():

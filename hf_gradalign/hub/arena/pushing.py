@@ -1,4 +1,4 @@
-"""Results on the Hub: first the scores, which then have an address, then the badges and submissions that name it."""
+"""Push results to the Hub: first the scores, then the badges and submissions with the scores' URL."""
 
 import hashlib
 from collections.abc import Iterator
@@ -23,73 +23,73 @@ logger = logging.get_logger(__name__)
 def push_arena_results(
     model_dir: str | Path, repo_id: str, *, token: str | None = None, private: bool | None = None
 ) -> dict[str, str]:
-    """Push a model with its results, and make the records of its runs badges that name the scores' address.
+    """Push a model with its results, and turn its run records into badges with the URL of the scores.
 
-    Two commits: a badge names the commit of the scores, which is known only when they are there.
+    Makes two commits, because a badge names the commit of the scores.
 
     Args:
-        model_dir: The model's folder, with what `write_arena_results` wrote.
-        repo_id: As in `publish`.
-        token: As in `publish`.
-        private: As in `publish`. The Arena can only read what is public.
+        model_dir: The model's folder, with the output of `write_arena_results`.
+        repo_id: As for `publish`.
+        token: As for `publish`.
+        private: As for `publish`. The Arena can only read public repositories.
 
     Returns:
-        The address of each data set's scores at the commit that was pushed, by the data set's id.
+        The URL of each data set's scores at the pushed commit, by the data set's id.
 
     Raises:
-        PublishingError: If the Hub does not take the model.
+        PublishingError: If the upload fails.
         ArenaError: If the model's folder has no results.
     """
     if not list(_records(model_dir)):
         raise ArenaError(f"{model_dir} has no results of the Arena's data sets to push")
     upload = partial(publish, model_dir, repo_id, token=token, private=private)
     where = upload(commit_message="Upload model and Arena scores")
-    repo_id = "/".join(where.split("/")[-2:])  # the namespace included
+    repo_id = "/".join(where.split("/")[-2:])  # including the namespace
     commit = str(HfApi(token=token).model_info(repo_id).sha)
     addresses = {}
     for path, record in _records(model_dir):
         address = addresses[record["dataset"]["id"]] = scores_url(repo_id, commit, record["dataset"]["id"])
         if record["schema_version"] != RUN_VERSION:
-            continue  # a badge, whose scores were pushed before
+            continue  # already a badge, whose scores were pushed before
         if record["system"]["paper"]:
             record = badge(record, address)
         else:
             record["artifact"]["scores_url"] = address
-            logger.warning(f"{path} is no badge yet: the Arena's badges name a paper (--paper_arxiv).")
+            logger.warning(f"{path} is not a badge yet: the Arena's badges need a paper (--paper_arxiv).")
         write_text_atomically(path, as_yaml(record))
     if constants.ENDPOINT != constants._HF_DEFAULT_ENDPOINT:
-        logger.warning(f"The addresses are those of huggingface.co, but the model is at {where}.")
+        logger.warning(f"The URLs in the results are those of huggingface.co, but the model is at {where}.")
     upload(commit_message="Arena results: where the scores are")
     return addresses
 
 
 def find_scores(model_dir: str | Path, repo_id: str, dataset_id: str, *, token: str | None = None) -> str:
-    """The address of scores that have been pushed: they are fetched and compared, as the Arena does it.
+    """Return the URL of pushed scores, after comparing them with the local ones, like the Arena.
 
     Args:
         model_dir: The model's folder.
         repo_id: `namespace/name` of its repository.
         dataset_id: The data set's id.
-        token: Access token; None takes the one that is logged in.
+        token: Access token. None uses the one that is logged in.
 
     Raises:
-        ArenaError: If other scores, or none, are there.
+        ArenaError: If the repository has other scores, or none.
     """
     name = f"{RESULTS_FOLDER}/{dataset_id}/{SCORES_FILE}"
     try:
         commit = str(HfApi(token=token).model_info(repo_id).sha)
-        there = Path(hf_hub_download(repo_id, name, revision=commit, token=token)).read_bytes()
+        pushed = Path(hf_hub_download(repo_id, name, revision=commit, token=token)).read_bytes()
     except RemoteEntryNotFoundError as error:
         raise ArenaError(f"{repo_id} has no {name} yet: push the results first (--push_to_hub)") from error
     except (HTTPError, OSError) as error:
         raise ArenaError(f"{repo_id} cannot be read: {' '.join(str(error).split())}") from error
-    if hashlib.sha256(there).digest() != hashlib.sha256(Path(model_dir, name).read_bytes()).digest():
-        raise ArenaError(f"{repo_id} has other scores of {dataset_id} than {model_dir}: push again (--push_to_hub)")
+    if hashlib.sha256(pushed).digest() != hashlib.sha256(Path(model_dir, name).read_bytes()).digest():
+        raise ArenaError(f"{repo_id} and {model_dir} have different scores of {dataset_id}: push again (--push_to_hub)")
     return scores_url(repo_id, commit, dataset_id)
 
 
 def scores_url(repo_id: str, commit: str, dataset_id: str) -> str:
-    """The address of a score file at a commit of a model's repository."""
+    """Return the URL of a score file at a commit of a model's repository."""
     return f"https://huggingface.co/{repo_id}/resolve/{commit}/{RESULTS_FOLDER}/{dataset_id}/{SCORES_FILE}"
 
 

@@ -39,15 +39,15 @@ _CARD_METRICS = {
 
 @dataclass(frozen=True)
 class ArenaScores:
-    """Scores as the Arena reads them, in its text and with six decimals.
+    """Scores in the Arena's format, with six decimals, and their metrics.
 
     Attributes:
-        text: Of the score file, `utterance_id score` a line, in the order of the data set.
-        scores: By utterance id, as the text has them.
-        n_trials: Clips of the data set.
-        n_skipped: Those without a score.
-        metrics: In per cent, by their names in the Arena.
-        threshold: The score at the equal error rate, None for spoof-only data sets.
+        text: Content of the score file, `utterance_id score` per line, in the data set's order.
+        scores: Scores by utterance id, rounded as in the text.
+        n_trials: Number of clips in the data set.
+        n_skipped: Number of clips without a score.
+        metrics: Metrics in percent, by their names in the Arena.
+        threshold: The score at the equal error rate. None for data sets without bona fide clips.
     """
 
     text: str
@@ -59,18 +59,18 @@ class ArenaScores:
 
     @property
     def sha256(self) -> str:
-        """Of the text."""
+        """Hash of the text."""
         return hashlib.sha256(self.text.encode()).hexdigest()
 
 
 @dataclass(frozen=True)
 class ArenaResult:
-    """What was written.
+    """The results that were written.
 
     Attributes:
-        folder: `.eval_results/<organisation>/<name>` in the model's folder.
-        record: As in its `result.yaml`.
-        scores: What the scores amount to.
+        folder: `.eval_results/<organization>/<name>` in the model's folder.
+        record: The content of its `result.yaml`.
+        scores: The scores and metrics.
     """
 
     folder: Path
@@ -89,53 +89,54 @@ def write_arena_results(
     update_card: bool = True,
     overwrite: bool = False,
 ) -> ArenaResult:
-    """Write a scoring's results into a model's folder, in the Arena's form.
+    """Write a scoring's results into a model's folder, in the Arena's format.
 
-    Into `.eval_results/<organisation>/<name>/` go `scores.txt` and `result.yaml`. As long as the scores have no
-    address, the latter is the record that the Arena's tool writes of a run; `push_arena_results` makes the badge of it.
+    Writes `scores.txt` and `result.yaml` to `.eval_results/<organization>/<name>/`. Until the scores have a URL,
+    `result.yaml` is the record of a run. `push_arena_results` turns it into a badge.
 
     Args:
         model_dir: The model's folder.
-        scores: A score file, as `hf_gradalign.score_files.read_scores` takes it, or scores by utterance id; higher
-            for bona fide.
-        dataset: What was scored.
-        system: What the Arena is to know of the model (`describe_system`).
-        calibration: The threshold for data sets that have spoofed clips alone.
-        bench_version: What measured; by default this library, or for the tool's own score files what its record says.
-        update_card: Whether the model card's `model-index` gets the result; what else is in the card stays.
-        overwrite: Replace files in the place of the results that are something else; older results are replaced anyway.
+        scores: A score file, as for `hf_gradalign.score_files.read_scores`, or scores by utterance id. Higher means
+            bona fide.
+        dataset: The data set that was scored.
+        system: The model's description for the Arena (`describe_system`).
+        calibration: The threshold for data sets without bona fide clips.
+        bench_version: The software that computed the metrics. Defaults to this library, or, for score files of the
+            Arena's tool, the version in its record.
+        update_card: Whether to add the result to the model card's `model-index`. The rest of the card does not change.
+        overwrite: Whether to replace files that are not results. Older results are always replaced.
 
     Raises:
-        ArenaError: If the Arena would not take the scores.
-        FileExistsError: If there is something else in the place of the results.
+        ArenaError: If the Arena would not accept the scores.
+        FileExistsError: If other files are in the way.
         ScoreFileError: If the score file cannot be read.
     """
     folder = Path(model_dir, RESULTS_FOLDER, *dataset.id.split("/"))
     if not overwrite:
         require_form(folder / RECORD_FILE)
-        if not (folder / RECORD_FILE).exists():  # nothing says whose scores they are
+        if not (folder / RECORD_FILE).exists():  # without a record, the scores may be of something else
             require_free(folder / SCORES_FILE)
     source = None if isinstance(scores, Mapping) else Path(scores)
     if not isinstance(scores, Mapping):
         clips = read_scores(scores)
         scores = dict(zip(clips.utterance_ids.to_pylist(), np.asarray(clips.scores).tolist(), strict=True))
-    judged = evaluate_scores(scores, dataset, calibration)
+    evaluated = evaluate_scores(scores, dataset, calibration)
     record = run_record(
         system,
         {"id": dataset.id, "revision": dataset.revision, "split": dataset.split},
-        {**judged.metrics, "n_trials": judged.n_trials, "n_skipped": judged.n_skipped},
-        judged.sha256,
+        {**evaluated.metrics, "n_trials": evaluated.n_trials, "n_skipped": evaluated.n_skipped},
+        evaluated.sha256,
         bench_version or _tool_version(source) or f"hf_gradalign=={version('hf-gradalign')}",
     )
     folder.mkdir(parents=True, exist_ok=True)
-    write_text_atomically(folder / SCORES_FILE, judged.text)
+    write_text_atomically(folder / SCORES_FILE, evaluated.text)
     write_text_atomically(folder / RECORD_FILE, as_yaml(record))
     if update_card:
-        add_results_to_card(model_dir, system.name, _card_results(dataset, system, judged))
-    return ArenaResult(folder, record, judged)
+        add_results_to_card(model_dir, system.name, _card_results(dataset, system, evaluated))
+    return ArenaResult(folder, record, evaluated)
 
 
-def _card_results(dataset: ArenaDataset, system: ArenaSystem, judged: ArenaScores) -> list[EvalResult]:
+def _card_results(dataset: ArenaDataset, system: ArenaSystem, evaluated: ArenaScores) -> list[EvalResult]:
     return [
         EvalResult(
             task_type="audio-classification",
@@ -150,12 +151,12 @@ def _card_results(dataset: ArenaDataset, system: ArenaSystem, judged: ArenaScore
             source_name="Speech Anti-Spoofing Arena",
             source_url=f"{ARENA_URL}?system={system.slug}",
         )
-        for metric, value in judged.metrics.items()
+        for metric, value in evaluated.metrics.items()
     ]
 
 
 def _tool_version(scores: Path | None) -> str | None:
-    """What measured, as the tool noted it beside its own score file."""
+    """The version in the record of a score file of the Arena's tool."""
     if scores is None or not (record := scores.with_name(RECORD_FILE)).is_file():
         return None
     try:
@@ -164,46 +165,46 @@ def _tool_version(scores: Path | None) -> str | None:
         return None
 
 
-# The tool ends a run beyond it.
+# The Arena's tool stops if more clips are skipped.
 MAX_SKIPPED = 0.05
-_SHOWN = 5
+_MAX_LISTED = 5
 
 
 def evaluate_scores(
     scores: Mapping[str, float], dataset: ArenaDataset, calibration: Calibration | None = None
 ) -> ArenaScores:
-    """Measure scores as the Arena will, from their six decimals.
+    """Compute the Arena's metrics, from scores with six decimals.
 
     Args:
-        scores: Higher for bona fide, by utterance id; those that are not finite count as not scored.
-        dataset: What was scored.
-        calibration: The threshold for data sets that have spoofed clips alone.
+        scores: Scores by utterance id. Higher means bona fide. Those that are not finite count as missing.
+        dataset: The data set that was scored.
+        calibration: The threshold for data sets without bona fide clips.
 
     Returns:
-        The text of the score file, and what it amounts to.
+        The text of the score file, and the metrics.
 
     Raises:
-        ArenaError: If more than 5 % of the clips have no score, if clips are scored that the data set does not have,
-            if an id has a blank in it, or if a class or the calibration is missing.
+        ArenaError: If more than 5 % of the clips have no score, scores belong to clips that are not in the data set, an
+            id contains a space, or a class or the calibration is missing.
     """
     if strange := [name for name in scores if name not in dataset.labels]:
-        shown = ", ".join(strange[:_SHOWN]) + (", ..." if len(strange) > _SHOWN else "")
+        listed = ", ".join(strange[:_MAX_LISTED]) + (", ..." if len(strange) > _MAX_LISTED else "")
         raise ArenaError(
-            f"{len(strange)} of {len(scores)} scored clips are not in {dataset.id} at {dataset.revision} ({shown}): "
-            "these are scores of something else"
+            f"{len(strange)} of {len(scores)} scored clips are not in {dataset.id} at {dataset.revision} ({listed}): "
+            "these are scores of another data set"
         )
     lines = {}
     for name in dataset.labels:
         if math.isfinite(scores.get(name, math.nan)):
             lines[name] = f"{scores[name]:.6f}"
     if blank := [name for name in lines if re.search(r"\s", name)]:
-        raise ArenaError(f"the Arena's score files have no room for utterance ids with a blank, such as {blank[0]!r}")
+        raise ArenaError(f"the Arena's score files do not allow utterance ids with spaces, such as {blank[0]!r}")
     n_trials, n_skipped = len(dataset.labels), len(dataset.labels) - len(lines)
     if n_skipped > MAX_SKIPPED * n_trials:
-        missing = [name for name in dataset.labels if name not in lines][:_SHOWN]
+        missing = [name for name in dataset.labels if name not in lines][:_MAX_LISTED]
         raise ArenaError(
             f"{n_skipped} of {n_trials} clips of {dataset.id} have no score, such as {', '.join(missing)}; the Arena "
-            f"takes no more than {MAX_SKIPPED:.0%}"
+            f"accepts at most {MAX_SKIPPED:.0%}"
         )
     read = {name: float(number) for name, number in lines.items()}
     values = np.array(list(read.values()))
@@ -224,11 +225,11 @@ def evaluate_scores(
 def _spoof_acceptance(
     values: np.ndarray, labels: np.ndarray, dataset: ArenaDataset, calibration: Calibration | None
 ) -> float:
-    """One minus the spoof rejection rate: the share of spoofed clips at or above the threshold."""
+    """The share of spoofed clips at or above the threshold: one minus the spoof rejection rate."""
     if calibration is None:
         raise ArenaError(
-            f"{dataset.id} is judged by the share of spoofed clips that a threshold accepts ({SPOOF_ACCEPTANCE}), and "
-            "the threshold is that of the equal error rate on another data set: give it with --calibration_threshold"
+            f"{dataset.id} is evaluated by the share of spoofed clips that a threshold accepts ({SPOOF_ACCEPTANCE}). "
+            "Give the threshold at the equal error rate on another data set with --calibration_threshold"
         )
     if not math.isfinite(calibration.threshold):
         raise ArenaError(f"the calibrated threshold is {calibration.threshold}, not a finite number")
@@ -245,20 +246,20 @@ tags: [hf_gradalign, audio-deepfake-detection, anti-spoofing, speech]
 
 # {name}
 
-This model tells bona fide (human) speech from spoofed speech: synthesised, converted or otherwise faked.
+This model tells bona fide (human) speech from spoofed speech: synthesized, converted or otherwise faked.
 """
 
 
 def add_results_to_card(folder: str | os.PathLike[str], model_name: str, results: Sequence[EvalResult]) -> Path:
-    """Add results to a model card, in place of older ones of the same metric on the same split of the same data set.
+    """Add results to a model card. Replaces older results of the same metric on the same split of the same data set.
 
-    The rest of the metadata keeps its content and order, and the text is not touched. A folder without a card gets a
+    The rest of the metadata keeps its content and order, and the text does not change. A folder without a card gets a
     short one.
 
     Args:
         folder: The model's folder.
-        model_name: How the model is called in `model-index`, if it is not there yet.
-        results: What to add.
+        model_name: The model's name in `model-index`, if it has no entry yet.
+        results: The results to add.
 
     Returns:
         The path of the card.
@@ -287,7 +288,7 @@ def add_results_to_card(folder: str | os.PathLike[str], model_name: str, results
 
 
 def _entry(models: list[dict[str, Any]], name: str) -> dict[str, Any]:
-    """The model's entry, or the first one, which is the model's under an older name."""
+    """The model's entry, or else the first one, which has an older name."""
     for entry in [*(entry for entry in models if entry.get("name") == name), *models]:
         return entry
     models.append({"name": name, "results": []})
@@ -295,20 +296,20 @@ def _entry(models: list[dict[str, Any]], name: str) -> dict[str, Any]:
 
 
 def _with(blocks: Iterable[dict[str, Any]], new: dict[str, Any]) -> list[dict[str, Any]]:
-    """A model's results with a new block, from which other blocks of the same split lose the metrics that it has."""
+    """Add a block to a model's results. Removes its metrics from other blocks of the same split."""
     kept: list[dict[str, Any]] = []
-    place: int | None = None
+    position: int | None = None
     replaced = {_metric(metric) for metric in new["metrics"]}
     for block in blocks:
         if _split(block) == _split(new):
             remaining = [metric for metric in block.get("metrics", []) if _metric(metric) not in replaced]
             if len(remaining) < len(block.get("metrics", [])):
-                place = len(kept) if place is None else place
+                position = len(kept) if position is None else position
                 if not remaining:
                     continue
                 block = {**block, "metrics": remaining}
         kept.append(block)
-    kept.insert(len(kept) if place is None else place, new)
+    kept.insert(len(kept) if position is None else position, new)
     return kept
 
 

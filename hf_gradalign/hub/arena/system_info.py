@@ -1,4 +1,4 @@
-"""What the Arena wants to know of a system, as far as the model's folder can tell."""
+"""Describe a system for the Arena, from the model's folder."""
 
 import json
 import re
@@ -19,11 +19,11 @@ _BIBTEX = re.compile(r"```bibtex\n(.*?)\n```", re.DOTALL)
 
 @dataclass(frozen=True, kw_only=True)
 class ArenaPaper:
-    """A system's paper; systems without one are listed, but not ranked.
+    """A system's paper. The Arena lists systems without one, but does not rank them.
 
     Attributes:
-        arxiv_id: Such as "2509.20682".
-        bibtex: Its entry; a submission needs one.
+        arxiv_id: The arXiv number, such as "2509.20682".
+        bibtex: The BibTeX entry, which submissions need.
     """
 
     arxiv_id: str
@@ -31,25 +31,25 @@ class ArenaPaper:
 
     @property
     def url(self) -> str:
-        """Where it is."""
+        """The paper's URL."""
         return f"https://arxiv.org/abs/{self.arxiv_id}"
 
 
 @dataclass(frozen=True, kw_only=True)
 class ArenaSystem:
-    """A system as the Arena lists it.
+    """A system in the Arena.
 
     Attributes:
-        name: For people.
-        slug: Its identity there: lower-case letters, digits and hyphens.
+        name: A name for people.
+        slug: Its id in the Arena: lower-case letters, digits and hyphens.
         description: A sentence.
-        code: Address of its code.
-        checkpoint: Address of its weights.
+        code: URL of its code.
+        checkpoint: URL of its weights.
         paper: Its paper, if there is one.
-        params_millions: Its size, in millions of parameters.
+        params_millions: Its size in millions of parameters.
 
     Raises:
-        ArenaError: If the slug is not of that form.
+        ArenaError: If the slug is not valid.
     """
 
     name: str
@@ -63,7 +63,7 @@ class ArenaSystem:
     def __post_init__(self) -> None:
         if not _SLUG.fullmatch(self.slug):
             raise ArenaError(
-                f"'{self.slug}' is no slug: lower-case letters, digits and hyphens, the first one no hyphen"
+                f"'{self.slug}' is not a slug: use lower-case letters, digits and hyphens, and no hyphen at the start"
             )
 
 
@@ -79,26 +79,26 @@ def describe_system(
     paper_arxiv: str | None = None,
     paper_bibtex: str | None = None,
 ) -> ArenaSystem:
-    """Describe a model; what is not given comes from its folder.
+    """Describe a model for the Arena. Arguments that are None come from its folder.
 
     Args:
         model_dir: The model's folder.
-        repo_id: `namespace/name` where it is, or will be, on the Hub.
-        name: By default the repository's name, or else the folder's.
-        slug: By default made of the name.
-        description: By default the encoder, head and size.
-        code: By default the model's page, where the card has the commands (and a detector its code).
-        checkpoint: By default the model's page.
+        repo_id: `namespace/name` of its current or future repository on the Hub.
+        name: Defaults to the repository's name, or else the folder's.
+        slug: Defaults to the name in lower case with hyphens.
+        description: Defaults to the encoder, head and size.
+        code: Defaults to the model's page, whose card has the commands.
+        checkpoint: Defaults to the model's page.
         paper_arxiv: The paper's arXiv number.
-        paper_bibtex: Its BibTeX entry; by default the one in the model card with that `eprint`.
+        paper_bibtex: Its BibTeX entry. Defaults to the one in the model card with this `eprint`.
 
     Raises:
-        ArenaError: If there is no model in the folder, or a name or number is not of its form.
+        ArenaError: If the folder holds no model, or a name or number is not valid.
     """
     folder = Path(model_dir)
     config = folder / constants.CONFIG_NAME
     if not config.is_file():
-        raise ArenaError(f"{folder} is no model's folder: it has no {constants.CONFIG_NAME}")
+        raise ArenaError(f"{folder} is not a model's folder: it has no {constants.CONFIG_NAME}")
     if fault := json_fault(config):
         raise ArenaError(f"{config} {fault}")
     name = name or (repo_id or folder.resolve().name).split("/")[-1]
@@ -116,7 +116,7 @@ def describe_system(
 
 
 def count_millions(folder: Path) -> float | None:
-    """Millions of values in a model's safetensors files, None where there are none; reads their headers alone."""
+    """Count the parameters in a model's safetensors files, in millions, from their headers. None without such files."""
     try:
         counts = get_local_safetensors_metadata(folder).parameter_count
     except (NotASafetensorsRepoError, FileNotFoundError):
@@ -140,10 +140,10 @@ def _description(config: dict[str, Any], size: float | None) -> str:
 def _paper(folder: Path, arxiv_id: str | None, bibtex: str | None) -> ArenaPaper | None:
     if arxiv_id is None:
         if bibtex is not None:
-            raise ArenaError("a BibTeX entry needs the paper's arXiv number beside it")
+            raise ArenaError("a BibTeX entry also needs the paper's arXiv number (--paper_arxiv)")
         return None
     if not re.fullmatch(r"\d{4}\.\d{4,5}(v\d+)?|[a-z-]+(\.[A-Z]{2})?/\d{7}(v\d+)?", arxiv_id):
-        raise ArenaError(f"'{arxiv_id}' is no arXiv number, such as 2509.20682")
+        raise ArenaError(f"'{arxiv_id}' is not an arXiv number, such as 2509.20682")
     card = folder / constants.REPOCARD_NAME
     if bibtex is None and card.is_file():
         entries = _BIBTEX.findall(card.read_text(encoding="utf-8"))
