@@ -126,7 +126,7 @@ def test_broken_data_sets_are_named(tmp_path, offline):
     with pytest.raises(ArenaError, match=r"eval\.yaml, which data sets in the Arena's format have"):
         load_arena_dataset("o/set", folder=tmp_path, revision=COMMIT)
     folder = make_dataset_folder(tmp_path / "metric", metrics="[min_tdcf]")
-    with pytest.raises(ArenaError, match="judged by min_tdcf, which is not known here"):
+    with pytest.raises(ArenaError, match="evaluated by min_tdcf, which this library does not know"):
         load_arena_dataset("o/set", folder=folder, revision=COMMIT)
     (folder / "eval.yaml").write_text("name: x\ntasks: []\n")
     with pytest.raises(ArenaError, match="does not have the Arena's format"):
