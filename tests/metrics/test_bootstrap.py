@@ -108,7 +108,7 @@ def test_intervals_have_the_coverage_that_they_claim():
     held = []
     for seed in range(100):
         scores, labels = make_scores(300, seed=seed)
-        result = bootstrap_intervals("eer_interpolated", scores, labels, n_draws=80, confidence=0.8)
+        result = bootstrap_intervals("eer_interpolated", scores, labels, n_draws=40, confidence=0.8)
         interval = result["eer_interpolated"]
         held.append(interval.low <= truth <= interval.high)
     assert 0.67 < np.mean(held) < 0.92  # 0.8, within three standard errors of 100 trials
