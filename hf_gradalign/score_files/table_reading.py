@@ -15,7 +15,7 @@ import pyarrow.csv as pa_csv
 import pyarrow.parquet as pq
 
 from hf_gradalign.data import CorpusError
-from hf_gradalign.data.corpora.protocol_file import read_words, shown
+from hf_gradalign.data.corpora.protocol_file import read_words, shortened
 from hf_gradalign.score_files.clips import ScoreFileError, as_text
 from hf_gradalign.score_files.columns import HEADER_WORDS, IDS, SCORES, is_number, is_one_of, plain_name
 from hf_gradalign.utils.plain_text import stripped_column, stripped_text
@@ -208,7 +208,7 @@ def _read_delimited(path: Path, delimiter: str, n_columns: int, n_skipped: int) 
     if bad:
         raise ScoreFileError(
             f"{path}: {len(bad)} lines do not have {n_columns} columns like the first line. The first of them is line "
-            f"{bad[0].number}, with {bad[0].actual_columns}: {shown(bad[0].text)}."
+            f"{bad[0].number}, with {bad[0].actual_columns}: {shortened(bad[0].text)}."
         )
     return pa.table([pc.utf8_trim_whitespace(column) for column in table.columns], names=names)
 

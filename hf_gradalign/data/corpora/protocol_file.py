@@ -13,7 +13,7 @@ from hf_gradalign.data.request import CorpusError
 from hf_gradalign.utils.table_bounds import require_columns, require_lines
 
 _BLOCK_BYTES = 2**22
-_SHOWN = 200
+_MAX_QUOTED = 200
 _SPACES = re.compile(rb"[ \t\r\f\v]+")
 
 
@@ -73,7 +73,7 @@ def read_delimited(path: Path, delimiter: str, *, quoted: bool = True) -> pa.Tab
     if not header.strip():
         raise CorpusError(f"{path} has no rows.")
     if len(set(names)) != len(names):
-        raise CorpusError(f"{path}: the header names a column twice: {shown(header)}")
+        raise CorpusError(f"{path}: the header names a column twice: {shortened(header)}")
     if quoted and _count(path, b'"') % 2:
         raise CorpusError(f"{path}: a quotation mark opens a value and none closes it.")
     table = _read(
@@ -124,14 +124,14 @@ def _read(
         number, text = first or (bad[0].number, bad[0].text)
         others = f", nor have {len(bad) - 1} other lines" if len(bad) > 1 else ""
         raise CorpusError(
-            f"{path}, line {number}: not {expected}{others}: {shown(text)}. Fix it, or download it again."
+            f"{path}, line {number}: not {expected}{others}: {shortened(text)}. Fix it, or download it again."
         )
     return table
 
 
-def shown(line: str) -> str:
-    """A line, shortened for messages. A file with unknown line ends is a single line."""
-    return repr(line) if len(line) <= _SHOWN else f"{line[:_SHOWN]!r}..."
+def shortened(line: str) -> str:
+    """Return a line for an error message, at most 200 characters of it. A file with unknown line ends is one line."""
+    return repr(line) if len(line) <= _MAX_QUOTED else f"{line[:_MAX_QUOTED]!r}..."
 
 
 def _first_bad_line(path: Path, is_sound: Callable[[str], bool]) -> tuple[int, str] | None:
