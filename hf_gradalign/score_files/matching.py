@@ -17,14 +17,14 @@ from hf_gradalign.utils.folder_listing import AUDIO_SUFFIXES
 # The share of keys that may have no score. The Arena's tool has the same limit.
 MAX_MISSING = 0.05
 _MAX_EXAMPLES = 3
-_ENDINGS = "|".join(sorted({suffix[1:] for suffix in AUDIO_SUFFIXES} | {"mp4", "aac", "sph", "webm", "wma", "amr"}))
-_ENDING = rf"(?i)\.({_ENDINGS})$"
+_EXTENSIONS = "|".join(sorted({suffix[1:] for suffix in AUDIO_SUFFIXES} | {"mp4", "aac", "sph", "webm", "wma", "amr"}))
+_EXTENSION = rf"(?i)\.({_EXTENSIONS})$"
 _FOLDERS = r"^.*[/\\]"
 _WHOLE_NUMBER = r"^0*(\d+?)(?:\.0+)?$"
 # Changes to names that may be needed to match them, in the order in which they are tried, with their description.
 _CHANGES: dict[str, Callable[[pa.Array], pa.Array]] = {
     "in one Unicode form (NFC)": lambda names: pc.utf8_normalize(names, form="NFC"),
-    "without the audio files' endings": lambda names: pc.replace_substring_regex(names, _ENDING, ""),
+    "without file extensions": lambda names: pc.replace_substring_regex(names, _EXTENSION, ""),
     "without folders": lambda names: pc.replace_substring_regex(names, _FOLDERS, ""),
     "in lower case": pc.utf8_lower,
     "as whole numbers": lambda names: pc.replace_substring_regex(names, _WHOLE_NUMBER, r"\1"),

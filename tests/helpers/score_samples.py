@@ -1,4 +1,4 @@
-"""Scores for property tests, and metrics of them written out the slow way."""
+"""Scores for property tests, and slow but obvious implementations of their metrics."""
 
 from fractions import Fraction
 
@@ -23,8 +23,8 @@ def counted_clips(draw, values=few_values):
     """Scores, labels, and how often each clip is counted: both classes are, and two scores."""
     scores, labels = draw(scored_clips(values, max_size=12))
     counts = draw(st.lists(st.integers(0, 3), min_size=len(scores), max_size=len(scores)))
-    there = [clip for clip, count in zip(zip(scores, labels, strict=True), counts, strict=True) if count]
-    assume({label for _, label in there} == {0, 1} and len({score for score, _ in there}) > 1)
+    counted = [clip for clip, count in zip(zip(scores, labels, strict=True), counts, strict=True) if count]
+    assume({label for _, label in counted} == {0, 1} and len({score for score, _ in counted}) > 1)
     return scores, labels, counts
 
 

@@ -33,12 +33,12 @@ def test_in_the_keys_order_with_both_files_columns():
 @pytest.mark.parametrize(
     ("scored", "keyed", "how"),
     [
-        (["0", "1", "2"], ["0.wav", "1.wav", "2.wav"], "without the audio files' endings"),
-        (["a.FLAC", "b.flac"], ["a", "b"], "without the audio files' endings"),
-        (["x/y/a.wav", "x/b.wav"], ["a", "b"], "without folders and the audio files' endings"),
-        (["a", "b"], ["real/a.mp3", "fake\\b.mp3"], "without folders and the audio files' endings"),
+        (["0", "1", "2"], ["0.wav", "1.wav", "2.wav"], "without file extensions"),
+        (["a.FLAC", "b.flac"], ["a", "b"], "without file extensions"),
+        (["x/y/a.wav", "x/b.wav"], ["a", "b"], "without folders and file extensions"),
+        (["a", "b"], ["real/a.mp3", "fake\\b.mp3"], "without folders and file extensions"),
         (["x/a", "y/b"], ["a", "b"], "without folders"),
-        (["C:\\x\\a.WAV", "C:\\y\\b.WAV"], ["a", "b"], "without folders and the audio files' endings"),
+        (["C:\\x\\a.WAV", "C:\\y\\b.WAV"], ["a", "b"], "without folders and file extensions"),
         (
             ["gro\u0308\u00dfe_1", "gro\u0308\u00dfe_2"],
             ["gr\u00f6\u00dfe_1", "gr\u00f6\u00dfe_2"],
@@ -47,13 +47,13 @@ def test_in_the_keys_order_with_both_files_columns():
         (
             ["\u1112\u1161\u11ab.wav", "b.wav"],
             ["\ud55c", "b"],
-            "the audio files' endings and in one Unicode form (NFC)",
+            "file extensions and in one Unicode form (NFC)",
         ),
         (["LA_E_1", "LA_E_2"], ["la_e_1", "la_e_2"], "in lower case"),
         (
             ["set/U1.flac", "set/U2.flac"],
             ["u1", "u2"],
-            "without folders and the audio files' endings and in lower case",
+            "without folders and file extensions and in lower case",
         ),
         (["7", "8"], ["0007", "0008"], "as whole numbers"),
         (["7.0", "8.0"], ["7", "8"], "as whole numbers"),
@@ -125,7 +125,7 @@ def test_scores_without_keys():
     assert result.notes == ()
     assert match_keys(scores_of(["a", "b", "c", "e"]), keys).notes[0].startswith("1 of 4 utterances")
     assert match_keys(scores_of(["a.wav", "b.wav", "c.wav"]), keys).notes == (
-        "Utterances of scores.txt and keys.txt were matched without the audio files' endings.",
+        "Utterances of scores.txt and keys.txt were matched without file extensions.",
     )
 
 

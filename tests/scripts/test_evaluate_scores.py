@@ -126,7 +126,7 @@ def test_two_systems(evaluate, write, protocol, tmp_path, capsys):
     words = [first, protocol, "--subset", "all", "--compare", second, "--bootstrap", "50", "--output_dir", "out"]
     assert evaluate([*words, "--formats", "svg"]) == 0
     captured = capsys.readouterr()
-    assert "matched without folders and the audio files' endings" in captured.err
+    assert "matched without folders and file extensions" in captured.err
     assert "(first) against" in captured.out
     content = json.loads((tmp_path / "out/evaluation.json").read_text())["comparisons"][second]
     assert content["n_clips"] == N
