@@ -6,8 +6,7 @@ from hf_gradalign.utils.lazy_imports import lazy_names
 
 if TYPE_CHECKING:
     from hf_gradalign.conversion.converting import ConversionReport, convert_state_dict, published_state_dict
-    from hf_gradalign.conversion.errors import ConversionError
-    from hf_gradalign.conversion.reading import locate_checkpoint, read_state_dict
+    from hf_gradalign.conversion.reading import ConversionError, locate_checkpoint, read_state_dict
     from hf_gradalign.utils.files import sha256_of
 
 __getattr__, __dir__ = lazy_names(__name__)

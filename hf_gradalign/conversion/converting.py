@@ -8,8 +8,8 @@ import torch
 from torch import Tensor
 
 from hf_gradalign.conversion import wav2vec2_layout
-from hf_gradalign.conversion.errors import ConversionError
 from hf_gradalign.conversion.head_layouts import HEAD_LAYOUTS, detect_head
+from hf_gradalign.conversion.reading import ConversionError
 from hf_gradalign.models import SpoofDetectorConfig, SpoofDetectorForAudioClassification
 from hf_gradalign.utils.plain_text import plain_text
 

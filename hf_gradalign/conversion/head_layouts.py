@@ -6,8 +6,7 @@ from typing import Any
 
 from torch import Tensor
 
-from hf_gradalign.conversion.errors import ConversionError
-from hf_gradalign.conversion.reading import KeyNames
+from hf_gradalign.conversion.reading import ConversionError, KeyNames
 from hf_gradalign.conversion.wav2vec2_layout import count
 from hf_gradalign.utils.plain_text import plain_text
 

@@ -18,12 +18,15 @@ from numpy._core import multiarray
 from safetensors.torch import load_file
 from torch import Tensor
 
-from hf_gradalign.conversion.errors import ConversionError
 from hf_gradalign.utils.file_faults import fault_met_in_loading, weights_fault, weights_kind
 from hf_gradalign.utils.hub_waits import hub_fault
 from hf_gradalign.utils.plain_text import plain_text
 
 _NUMBER = "{n}"
+
+
+class ConversionError(ValueError):
+    """The checkpoint cannot be converted. The message says why and what to do."""
 
 
 class KeyNames:

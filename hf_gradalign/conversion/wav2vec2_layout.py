@@ -7,8 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from hf_gradalign.conversion.errors import ConversionError
-from hf_gradalign.conversion.reading import KeyNames
+from hf_gradalign.conversion.reading import ConversionError, KeyNames
 
 PREFIX = "ssl_model.model."
 
