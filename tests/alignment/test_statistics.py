@@ -3,7 +3,7 @@ import math
 import pytest
 import torch
 
-from hf_gradalign.alignment import RunningMeans, conflict_statistics, conflicts, gradient_statistics
+from hf_gradalign.alignment import ConflictCounts, RunningMeans, conflict_statistics, conflicts, gradient_statistics
 
 VIEWS = ["clean", "augmented"]
 
@@ -80,3 +80,19 @@ def test_running_means_go_on_from_their_state():
         means.update({"x": torch.tensor(0.7)})
     assert first.means() == second.means()
     assert len(second) == 2
+
+
+def test_conflict_counts_by_epoch_and_over_a_resumed_run():
+    counts = ConflictCounts()
+    assert counts.rate() is None
+    for epoch, conflict in ((0, 1.0), (0, 0.0), (0, math.nan), (1, 1.0)):
+        counts.update(epoch, torch.tensor(conflict))
+    resumed = ConflictCounts()
+    resumed.load_state_dict(counts.state_dict())
+    for conflict in (0.0, 0.0, math.nan):
+        resumed.update(1, torch.tensor(conflict))
+    resumed.update(2, torch.tensor(math.nan))
+    assert counts.rate() == pytest.approx(2 / 3)
+    assert resumed.rates() == {0: 0.5, 1: pytest.approx(1 / 3)}  # epoch 2 has no finite update
+    assert resumed.rate() == pytest.approx(2 / 5)
+    assert resumed.nonfinite() == 3
