@@ -35,7 +35,7 @@ def test_golden_logits(head):
     ["model.", "net.", "detector.module.", "0.", "modules.0.", "_forward_module.model."],
 )
 def test_prefixes_of_frameworks(head, prefix, tmp_path):
-    """Lightning's, SpeechBrain's (a ModuleList), and whatever else one is called."""
+    """Prefixes from Lightning, SpeechBrain (a ModuleList) and others."""
     model, state = make_published(head)
     content = {f"{prefix}{name}": value for name, value in state.items()}
     content |= {"criterion.weight": torch.tensor([0.1, 0.9]), "val_eer.total": torch.zeros(1)}

@@ -153,11 +153,11 @@ def test_harmless_extras(kind, legacy, tmp_path):
     content = {"model": STATE, "epoch": 7, "more": HARMLESS[kind]}
     torch.save(content, tmp_path / "a.pth", _use_new_zipfile_serialization=not legacy)
     assert same(read_state_dict(tmp_path / "a.pth"))
-    assert argparse.Namespace not in torch.serialization.get_safe_globals()  # allowed here, and nowhere else
+    assert argparse.Namespace not in torch.serialization.get_safe_globals()  # only allowed while loading
 
 
 def test_classes_of_other_systems_and_versions():
-    """As another NumPy, another Python, Windows and Lightning name them; they are not installed here."""
+    """Names from other versions of NumPy and Python, Windows and Lightning, which are not installed here."""
 
     def saved_under(module, name, thing, needs):
         data = pickle.dumps({"model": {"epoch": 1}, "more": thing}, protocol=2)

@@ -18,7 +18,7 @@ SMALL_HEADS = {
     "linear": {},
     "mamba": {"size": 16, "num_blocks": 2},
     "mhfa": {"num_heads": 4, "compression_size": 8, "embedding_size": 8},
-    "sls": {"n_frames": 15},  # of 12: some are repeated
+    "sls": {"n_frames": 15},  # clips have 12: some are repeated
 }
 
 
@@ -40,7 +40,7 @@ def make_detector(head, options=None, attention=None):
 
 @torch.no_grad()
 def check(run, detector, n_samples=N_SAMPLES):
-    """What `run` gives for several batches of several clips is what the detector gives, which differs by clip."""
+    """Check that `run` returns the logits of the detector for several batch sizes, and that they differ by clip."""
     for batch in BATCHES:
         waveforms = torch.randn(batch, n_samples)
         logits = detector(waveforms).logits
@@ -79,7 +79,7 @@ def test_onnx_gives_the_models_logits(head, tmp_path):
 
 @pytest.mark.long
 @pytest.mark.slow
-@pytest.mark.parametrize("head", [head for head in HEADS if head != "mamba"])  # whose graph takes minutes
+@pytest.mark.parametrize("head", [head for head in HEADS if head != "mamba"])  # its graph takes minutes
 def test_heads_of_their_published_sizes(head, tmp_path):
     detector = make_detector(head, {})
     report = export_onnx(detector, tmp_path / "detector.onnx")

@@ -1,11 +1,11 @@
-"""Rows of a conflict record, to draw and to publish."""
+"""Rows of a conflict record, for tests of figures and publishing."""
 
 import json
 from itertools import combinations
 
 
 def make_rows(count=8, views=("clean", "augmented"), modules=(), per_epoch=4):
-    """Every fourth update conflicts; ratios double; a module's cosine is its place over ten."""
+    """Every fourth update conflicts; ratios double; the cosine of a module is its index divided by ten."""
     rows = []
     for step in range(1, count + 1):
         row = {"step": step, "epoch": step / per_epoch, "conflict": step % 4 == 0}

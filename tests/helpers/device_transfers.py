@@ -1,4 +1,4 @@
-"""Counts what makes the host wait for a device, on a device that need not be there."""
+"""Count operations that make the host wait for a device, using a device without data."""
 
 import torch
 from torch.overrides import TorchFunctionMode
@@ -6,7 +6,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 DEVICE = "meta"
-"""A device whose tensors have no data: nothing can be read out of them unnoticed."""
+"""A device whose tensors have no data, so every read is noticed."""
 
 
 class DeviceTransfers(TorchDispatchMode):
@@ -49,7 +49,7 @@ class DeviceTransfers(TorchDispatchMode):
 
 
 class _FromNumbers(TorchFunctionMode):
-    """Tensors made of Python numbers: made on the host and copied, except on a device without data."""
+    """Tensors from Python numbers: created on the host and copied, except on a device without data."""
 
     def __init__(self, found):
         super().__init__()

@@ -1,4 +1,4 @@
-"""Processes with all imports behind them, alone or as torchrun would start them, in a group that can be killed."""
+"""Processes with all imports done, single or as with torchrun, in a process group that can be killed."""
 
 import functools
 import gc
@@ -27,7 +27,7 @@ def _fork_server():
 
 
 def start(function, *args, log, processes=1):
-    """Start `function(*args)` in a process of its own, or in several below it; its pid is that of their group."""
+    """Start `function(*args)` in one process, or in several below it; its pid is that of the process group."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
@@ -41,7 +41,7 @@ def _run(function, args, log, processes, port):
     descriptor = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
     os.dup2(descriptor, 1)
     os.dup2(descriptor, 2)
-    # Loader workers as in an ordinary process; and what was imported is much to look through for garbage.
+    # Loader workers start as in an ordinary process. Freezing spares the garbage collector all imported objects.
     multiprocessing.set_start_method("fork", force=True)
     gc.freeze()
     if processes == 1:
@@ -63,6 +63,6 @@ def _run(function, args, log, processes, port):
                 sys.stdout.flush()
                 os._exit(status)
         children.append(child)
-    failed = [os.waitpid(child, 0)[1] for child in children]  # all of them are waited for
+    failed = [os.waitpid(child, 0)[1] for child in children]  # waits for all of them
     if any(failed):
         raise RuntimeError(f"processes ended with {failed}")

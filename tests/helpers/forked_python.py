@@ -1,4 +1,4 @@
-"""Python processes that start at once: forks of one that has imported the slow libraries.
+"""Python processes that start quickly: forks of one that has imported the slow libraries.
 
 `run` stands in for `subprocess.run([sys.executable, ...], capture_output=True, text=True)`. What reads its environment
 when it is imported (huggingface_hub, transformers, datasets, evaluate, hf_gradalign) is left to each process to import.
@@ -40,7 +40,7 @@ TORCHRUN = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node"]
 
 
 def run(command, env=None, cwd=None, timeout=200, **_):
-    """Run `[sys.executable, "-c", PROGRAM, ...]` or a script; the latter in several processes as torchrun would."""
+    """Run `[sys.executable, "-c", PROGRAM, ...]` or a script, which may run in several processes as with torchrun."""
     python, *words = map(str, command)
     assert python == sys.executable
     processes = 1
@@ -72,7 +72,7 @@ def _server():
         text=True,
         env={**os.environ, "OMP_NUM_THREADS": "1"},
     )
-    atexit.register(server.communicate)  # it ends with its input
+    atexit.register(server.communicate)  # it ends when its input ends
     return server
 
 
@@ -106,7 +106,7 @@ def _ranks(count):
 
 
 def _wait_for(children, timeout):
-    """Wait for all; one that fails, or too long a time, ends the others."""
+    """Wait for all processes. If one fails or time is up, end the others."""
 
     def end(*_):
         for child in children:
@@ -126,7 +126,7 @@ def _wait_for(children, timeout):
 
 
 def _become(request, rank):
-    """Be the process that was asked for, up to an ordinary end of the interpreter."""
+    """Become the requested process, until the interpreter exits normally."""
     signal.signal(signal.SIGALRM, signal.SIG_DFL)
     os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
     for number, path in enumerate(request["outputs"], start=1):

@@ -1,4 +1,4 @@
-"""Random view gradients for property tests: alike, opposed, vanishing and of very different size."""
+"""Random view gradients for property tests: equal, opposed, zero and of very different length."""
 
 import torch
 from hypothesis import strategies as st
@@ -8,7 +8,7 @@ OUR_METHODS = ("none", "pcgrad", "gradvac", "cagrad")
 
 @st.composite
 def gradient_rows(draw, min_views=2, max_views=2, dimension=5):
-    """A float64 matrix of shape (K, dimension), a view's gradient a row."""
+    """A float64 matrix of shape (K, dimension), one row per view."""
     views = draw(st.integers(min_views, max_views))
     generator = torch.Generator().manual_seed(draw(st.integers(0, 2**32)))
     rows = torch.randn(views, dimension, generator=generator, dtype=torch.float64)
@@ -28,7 +28,7 @@ def gradient_rows(draw, min_views=2, max_views=2, dimension=5):
 
 @st.composite
 def gradient_batches(draw, min_views=2, max_views=2, size=16, dimension=5, degenerate=True):
-    """Many at once, from one seed: float64 of shape (size, K, dimension); all of rank K unless `degenerate`."""
+    """Many matrices from one seed: float64 of shape (size, K, dimension), all of rank K unless `degenerate`."""
     views = draw(st.integers(min_views, max_views))
     generator = torch.Generator().manual_seed(draw(st.integers(0, 2**32)))
     rows = torch.randn(size, views, dimension, generator=generator, dtype=torch.float64)

@@ -1,4 +1,4 @@
-"""Ends a piece of code before its n-th change to the file system, as a kill would: what it wrote stays as it is."""
+"""End code before its n-th change to the file system, as a kill would: what it wrote stays as it is."""
 
 import itertools
 import os
@@ -8,7 +8,7 @@ from contextlib import contextmanager
 import safetensors.torch
 import torch
 
-# What Python tells of before it does it. rmtree tells of each file too.
+# Events that Python audits before they happen. rmtree audits each file, too.
 _CHANGES = {"os.mkdir", "os.rename", "os.remove", "os.rmdir", "os.link", "os.truncate"}
 _WRITING = os.O_WRONLY | os.O_RDWR
 
@@ -25,7 +25,7 @@ class _Countdown:
         if cls.left is not None:
             cls.left -= 1
             if cls.left < 0:
-                cls.left = None  # a killed process does no more
+                cls.left = None  # a killed process does nothing more
                 raise Killed
 
 
@@ -35,7 +35,7 @@ def _audit(event, arguments):
 
 
 def _torn(write):
-    """These write from outside of Python: killed before, and in the middle."""
+    """Native code writes these files: killed before, and in the middle."""
 
     def wrapper(content, path, *args, **kwargs):
         if _Countdown.left is None:
@@ -68,7 +68,7 @@ def killed_before(change):
 
 
 def every_kill(attempt):
-    """Call `attempt(change)` for 0, 1, ... until it says that it came through; gives how often it was killed."""
+    """Call `attempt(change)` for 0, 1, ... until it returns True; return how often it was killed."""
     for change in itertools.count():
         if attempt(change):
             return change

@@ -15,7 +15,7 @@ STARTED = "started"
 
 
 class NoisyViews(ToyViews):
-    """The augmented view is another one in each epoch."""
+    """The augmented view changes with the epoch."""
 
     epoch = 0
 
@@ -30,7 +30,7 @@ class NoisyViews(ToyViews):
 
 
 def train(folder, options):
-    """Train, from the last whole checkpoint if there is one, and write what came of it, on each process."""
+    """Train, from the last complete checkpoint if there is one, and write the results of each process."""
     folder = Path(folder)
     trainer = make_trainer(
         folder,
@@ -61,7 +61,7 @@ def train(folder, options):
 
 
 def run(folder, options):
-    """`train`, and a sign that it begins: a kill is to hit the run."""
+    """Create a file to show that training starts, then `train`."""
     Path(folder, STARTED).touch()
     train(folder, options)
 

@@ -1,4 +1,4 @@
-"""Detectors of odd sizes in the published layout, made of random weights."""
+"""Detectors of odd sizes in the published layout, with random weights."""
 
 import torch
 
@@ -31,7 +31,7 @@ BACKBONE = {
 
 
 def make_detector(head, **backbone):
-    """A detector in evaluation mode whose batch norms have seen something."""
+    """A detector in evaluation mode with nontrivial batch norm statistics."""
     torch.manual_seed(0)
     config = SpoofDetectorConfig({**BACKBONE, **backbone}, head, HEAD_OPTIONS[head])
     model = SpoofDetectorForAudioClassification(config)
@@ -42,7 +42,7 @@ def make_detector(head, **backbone):
 
 
 def make_published(head, **backbone):
-    """A detector, and a state dict as its authors would have published it."""
+    """A detector, and its state dict in the published layout."""
     model = make_detector(head, **backbone)
     state = published_state_dict(model)
     state["ssl_model.model.mask_emb"] = torch.zeros(model.config.hidden_size)
@@ -51,7 +51,7 @@ def make_published(head, **backbone):
 
 
 def logits_of(model, samples=12_000):
-    """The model's logits of two clips of noise."""
+    """The logits of a model for two clips of noise."""
     waveforms = torch.randn(2, samples, generator=torch.Generator().manual_seed(1))
     with torch.no_grad():
         return model(waveforms).logits

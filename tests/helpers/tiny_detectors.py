@@ -1,4 +1,4 @@
-"""Detectors so small that a test trains them, over every encoder."""
+"""Detectors with every encoder that are small enough to train in a test."""
 
 import torch
 from transformers import AutoConfig
@@ -6,7 +6,7 @@ from transformers import AutoConfig
 from hf_gradalign.models import SpoofDetectorConfig, SpoofDetectorForAudioClassification
 
 FAMILIES = ["wav2vec2", "hubert", "wavlm", "data2vec-audio", "wav2vec2-conformer", "unispeech-sat"]
-# In transformers the convolutions of these two's encoders read padding, so that a padded clip is not as it is alone.
+# In transformers, the convolutions of these two encoders see padding, so a padded clip differs from the clip alone.
 READ_PADDING = ["data2vec-audio", "wav2vec2-conformer"]
 TINY = {
     "hidden_size": 32,
@@ -40,7 +40,7 @@ def make_config(family="wav2vec2", head="linear", backbone=None, **options):
 
 
 def make_detector(*positional, **options):
-    """In evaluation mode; its weights are no longer those of a fresh one, the batch norms' statistics included."""
+    """A detector in evaluation mode with changed weights and batch norm statistics."""
     torch.manual_seed(0)
     model = SpoofDetectorForAudioClassification(make_config(*positional, **options)).eval()
     for name, tensor in model.state_dict().items():
@@ -53,7 +53,7 @@ def make_clips(batch=3, length=3200, seed=1):
     return torch.randn(batch, length, generator=torch.Generator().manual_seed(seed))
 
 
-ROUNDING = 1e-6  # of the same sums over weights that lie elsewhere in memory
+ROUNDING = 1e-6  # of the same sums with weights at other addresses
 LABELS = torch.tensor([0, 1, 0])
 LENGTHS = torch.tensor([3200, 1900, 2500])
 PADDED = torch.arange(3200) < LENGTHS[:, None]

@@ -1,4 +1,4 @@
-"""A small problem whose two views conflict, to compare training runs with."""
+"""A small problem with two conflicting views, for comparing training runs."""
 
 import json
 import os
@@ -41,7 +41,7 @@ class ToyViews(Dataset):
 
 
 class ToyClassifier(nn.Module):
-    """Its forward takes **kwargs, which the Trainer mistakes for a promise to scale the loss."""
+    """Its forward takes **kwargs, so the Trainer assumes that it scales the loss."""
 
     def __init__(self, class_weights=None, dropout=0.0):
         super().__init__()
@@ -111,7 +111,7 @@ def weights_of(trainer):
 
 
 def timeless(rows):
-    """A log without what depends on the clock."""
+    """A log without values that depend on time."""
     timing = ("_runtime", "_samples_per_second", "_steps_per_second")
     return [{name: value for name, value in row.items() if not name.endswith(timing)} for row in rows]
 
@@ -122,7 +122,7 @@ def largest_difference(first, second):
 
 
 def main(specifications):
-    """Train as each specification says, by the folder it is for; write `weights.safetensors` and `history.json`."""
+    """Train one run per specification, by folder; write `weights.safetensors` and `history.json`."""
     for output_dir, options in json.loads(specifications).items():
         model = make_model(options.pop("class_weights", None))
         dataset = ToyViews(options.pop("n_items", 48))
@@ -141,7 +141,7 @@ def read_run(output_dir):
 
 
 def run_processes(count, specifications):
-    """Train in `count` gloo processes as `main` would in one."""
+    """Train in `count` gloo processes, as `main` does in one."""
     log = Path(next(iter(specifications))).with_suffix(".log")
     words = json.dumps({str(folder): options for folder, options in specifications.items()})
     process = forked_group.start(main, words, log=log, processes=count)

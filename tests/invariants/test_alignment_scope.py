@@ -1,4 +1,4 @@
-"""Alignment by module, by parameter and of some parameters: what autograd and flat vectors give, group by group."""
+"""Alignment by module, by parameter and of some parameters, compared with autograd and flat vectors by group."""
 
 import shutil
 
@@ -34,7 +34,7 @@ def make_batch(seed):
 
 
 def flat_gradients(model, batch, names):
-    """Each view's gradient of the named parameters, one vector a view."""
+    """The gradients of the named parameters, one vector per view."""
     named = dict(model.named_parameters())
     return [
         torch.cat([g.flatten() for g in torch.autograd.grad(model(**inputs).loss, [named[name] for name in names])])
@@ -90,7 +90,7 @@ def test_a_pattern_that_names_all_is_none(tmp_path, method):
 
 @pytest.mark.parametrize("method", OUR_METHODS)
 def test_what_takes_no_part_gets_the_mean(tmp_path, method):
-    """It moves as without alignment, as long as the rest has not moved otherwise: for one step."""
+    """In the first step it moves as without alignment; later the other parameters differ."""
     options = {"max_steps": 1, "learning_rate": 1.0}
     aligned = make_trainer(tmp_path, align_gradients=method, alignment_parameters=["^norm.bias$"], **options)
     aligned.train()

@@ -1,4 +1,4 @@
-"""Invariant: a run whose batches are augmented on the device is the run whose loader workers augment."""
+"""Invariant: augmentation on the device gives the same run as augmentation in the loader's workers."""
 
 import numpy as np
 import pytest
@@ -58,7 +58,7 @@ def speech_trainer(folder, clips, *, on_device, augment="utterance", **options):
 @pytest.mark.parametrize("augment", ["utterance", "window"])
 def test_the_same_weights(tmp_path, clips, augment):
     trainers = []
-    for on_device in (False, True):  # one after the other, for the dropout's sake
+    for on_device in (False, True):  # one after the other, for the same dropout
         trainers.append(speech_trainer(tmp_path / str(on_device), clips, on_device=on_device, augment=augment))
         start = weights_of(trainers[-1])
         trainers[-1].train()
@@ -86,7 +86,7 @@ def test_resumes_to_the_bit(tmp_path, clips):
 
 
 def test_a_batch_transform_sees_what_is_trained_on_and_nothing_else(tmp_path):
-    """It is the trainer's, and of any modality: here it makes the second view from the first."""
+    """`batch_transform` works for any modality: here it makes the second view from the first."""
     seen = []
 
     def add_view(batch):

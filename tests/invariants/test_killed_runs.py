@@ -1,4 +1,4 @@
-"""Runs that are killed (SIGKILL, all their processes) again and again end with the bits of an undisturbed run."""
+"""Runs whose processes are killed repeatedly (SIGKILL) end with the same bits as an undisturbed run."""
 
 import contextlib
 import json

@@ -1,4 +1,4 @@
-"""A run that is killed while it saves loses nothing, whatever had been written by then."""
+"""A run that is killed while saving loses nothing, whatever was written so far."""
 
 import shutil
 
@@ -14,7 +14,7 @@ LOSSES = {1: 0.5, 2: 0.4, 3: 0.6, 4: 0.3}
 
 
 def make(folder, **options):
-    """Four updates, an evaluation and a checkpoint each, of which one is kept (in addition to the best)."""
+    """Four updates with an evaluation and a checkpoint each. One checkpoint is kept in addition to the best."""
     trainer = make_trainer(
         folder,
         model=make_model(dropout=0.2),
@@ -38,7 +38,7 @@ def make(folder, **options):
 
 
 def train_until_killed(trainer, step, change, resume):
-    """Train, but die in the saving of a step's checkpoint or what the callbacks do then."""
+    """Train, but get killed while a step's checkpoint is saved or its callbacks run."""
     save = trainer._maybe_log_save_evaluate
 
     def dying(*args, **kwargs):
@@ -73,7 +73,7 @@ def test_killed_before_every_change_to_the_disk(tmp_path, step):
         if not train_until_killed(make(folder), step, change, step > 1):
             return True
         checkpoints = RunCheckpoints(folder)
-        assert checkpoints.incomplete() == {}  # not one that transformers could take for a whole one
+        assert checkpoints.incomplete() == {}  # transformers must not find an incomplete one
         last = checkpoints.last_complete()
         resumed_at.add(None if last is None else int(last.name.split("-")[1]))
         resumed = make(folder)
@@ -82,13 +82,13 @@ def test_killed_before_every_change_to_the_disk(tmp_path, step):
         assert [path.stem for path in BestCheckpoints.paths(resumed.args)] == expected
         assert resumed.alignment_method.state_dict() == whole.alignment_method.state_dict()
         assert resumed.conflict_counts.state_dict() == whole.conflict_counts.state_dict()
-        # Nothing is left but what the uninterrupted run left.
+        # The same files are left as by the uninterrupted run.
         left = [sorted(path.relative_to(root) for path in root.rglob("*")) for root in (folder, tmp_path / "whole")]
         assert left[0] == left[1]
         return False
 
     assert every_kill(attempt) > 20
-    # Before the checkpoint was whole, and after.
+    # Before the checkpoint was complete, and after.
     assert resumed_at == {None if step == 1 else step - 1, step}
 
 

@@ -1,4 +1,4 @@
-"""fp16 loss scaling changes nothing, and an update that overflows is skipped: with a real GradScaler, view by view.
+"""fp16 loss scaling does not change updates, and an update that overflows is skipped, with a real GradScaler.
 
 The Trainer itself has no fp16 on the CPU; what it does with a scaler on a GPU is written out here.
 """

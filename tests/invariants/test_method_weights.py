@@ -1,4 +1,4 @@
-"""Invariant 5: a method's weights are the published formula and TorchJD's, and never NaN."""
+"""Invariant 5: the weights of a method equal the published formula and TorchJD, and are never NaN."""
 
 import math
 from unittest.mock import patch
@@ -43,7 +43,7 @@ def test_pcgrad_formula(rows):
 @MANY
 @given(gradient_rows(max_views=4))
 def test_pcgrad_projects_vectors(rows):
-    """Algorithm 1 of the paper, on the gradients themselves."""
+    """Algorithm 1 of the paper, applied to gradients."""
     adjusted = rows.clone()
     method = get_method("pcgrad", reduction="sum", seed=5)
     for i in range(len(rows)):
@@ -55,10 +55,10 @@ def test_pcgrad_projects_vectors(rows):
 
 
 def torchjd_in_our_order(weighting, gramian, call=0, seed=0, positions=False):
-    """TorchJD's sum over K as a mean, with the views visited in the order in which ours does."""
+    """TorchJD's sum divided by K, visiting the views in the same order as ours."""
     views = len(gramian)
     orders = [visiting_order(views, i, seed, call) for i in range(views)]
-    if positions:  # among the other views, rather than the views themselves
+    if positions:  # positions among the other views instead of the views
         orders = [[j - (j > i) for j in order] for i, order in enumerate(orders)]
     with patch("torch.randperm", side_effect=[torch.tensor(order) for order in orders]):
         return weighting(gramian) / views
@@ -70,7 +70,7 @@ def test_pcgrad_is_torchjd(batch):
     gramians = batch @ batch.mT
     for rows, gramian, ours in zip(batch, gramians, get_method("pcgrad")(gramians), strict=True):
         theirs = torchjd_in_our_order(PCGradWeighting(), gramian)
-        # Theirs divides by a zero gradient's square where rounding leaves a negative product.
+        # Theirs divides by the square of a zero gradient if rounding leaves a negative product.
         if torch.isfinite(theirs).all():
             assert is_close(combined(ours, rows), combined(theirs, rows), rows)
 
@@ -101,7 +101,7 @@ def test_gradvac_formula(sequence, beta):
 @settings(max_examples=40, deadline=None)
 @given(gradient_batches(max_views=4, degenerate=False), st.sampled_from([0.0, 0.1, 0.5, 1.0]))
 def test_gradvac_is_torchjd(batch, beta):
-    """Over a run of 16 updates: the targets are the same too."""
+    """Over 16 updates, which also compares the targets."""
     ours, theirs = get_method("gradvac", update_on_conflict=True, beta=beta), GradVacWeighting(beta=beta, eps=0.0)
     for call, rows in enumerate(batch):
         gramian = rows @ rows.T
@@ -132,8 +132,8 @@ def test_cagrad_is_the_best_of_its_ball(rows, c):
     mean = rows.mean(0)
     update = cagrad_update(rows, c)
     if is_close(update, mean, rows):
-        return  # some weighted mean of the gradients vanishes, and the update is their plain mean by definition
-    rows = rows[rows.norm(dim=1) > 0]  # a gradient that vanishes cannot improve
+        return  # a weighted mean of the gradients is zero, so the update is their plain mean by definition
+    rows = rows[rows.norm(dim=1) > 0]  # a zero gradient cannot improve
     worst = (rows @ update).min()
     generator = torch.Generator().manual_seed(0)
     for _ in range(30):
@@ -146,7 +146,7 @@ def test_cagrad_leaves_a_vanished_gradient_out():
     rows = torch.tensor([[1.0, 0.0], [0.0, 0.0], [-0.5, 2.0]], dtype=torch.float64)
     both = cagrad_update(rows[[0, 2]], 0.3) - rows[[0, 2]].mean(0)
     three = cagrad_update(rows, 0.3 * 3 / 2) - rows.mean(0)
-    torch.testing.assert_close(three, both)  # the mean of three is 2/3 as long, its ball as large
+    torch.testing.assert_close(three, both)  # the mean of three is 2/3 as long, and the ball is as large
 
 
 def test_cagrad_of_too_many_views():
@@ -162,14 +162,14 @@ def test_cagrad_of_nearly_opposed_gradients_in_float32():
 
 
 def check_cagrad(batch, c):
-    """TorchJD's lacks the published code's 1 / (1 + c^2), and solves a cone programme, mostly to 1e-4."""
+    """TorchJD does not divide by 1 + c^2 as the published code does, and solves a cone program, mostly to 1e-4."""
     gramians = batch @ batch.mT
     unscaled, ours = (get_method("cagrad", c=c, rescale=rescale)(gramians) for rescale in (False, True))
     torch.testing.assert_close(ours, unscaled / (1 + c**2))
     for rows, gramian, weights in zip(batch, gramians, unscaled, strict=True):
         update = combined(weights, rows)
         theirs = combined(CAGradWeighting(c=c, norm_eps=1e-9)(gramian), rows)
-        # With gradients a thousand times longer than others their solver may stop early; then ours must be the better.
+        # If some gradients are a thousand times longer, their solver may stop early; then ours must be better.
         same = is_close(update, theirs, rows, 2e-3)
         assert same or (rows @ update).min() > (rows @ theirs).min()
         assert (update - rows.mean(0)).norm() <= c * rows.mean(0).norm() * (1 + 1e-6)

@@ -6,7 +6,7 @@ from transformers import Trainer
 
 
 class MeanOfViewsTrainer(Trainer):
-    """The ordinary Trainer with the loss written out."""
+    """The ordinary Trainer with an explicit loss."""
 
     def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
         losses = [model(**view_inputs).loss for view_inputs in inputs.values()]

@@ -1,4 +1,4 @@
-"""Invariant 6: non-finite gradients are passed on as such, and counted."""
+"""Invariant 6: non-finite gradients stay non-finite and are counted."""
 
 import math
 
@@ -19,7 +19,7 @@ class OneBadBatch(ToyViews):
 
 
 class Watch(TrainerCallback):
-    """Whether the gradients were finite before anything was done about it."""
+    """Record whether the gradients were finite before the optimizer step."""
 
     def __init__(self):
         self.seen = []
@@ -45,5 +45,5 @@ def test_reach_the_end_of_the_update(tmp_path, method, bad, is_scaled):
     if is_scaled:
         assert trainer.accelerator.scaler.get_scale() == 512
     assert all(torch.isfinite(value).all() for value in weights_of(trainer).values())
-    # One bad update does not blot out the means of the others.
+    # One bad update does not hide the means of the others.
     assert all(math.isfinite(v) for k, v in trainer.state.log_history[0].items() if k.startswith("cosine"))

@@ -1,4 +1,4 @@
-"""What a GPU must not change: the update, the resumed run, and that nothing waits for it."""
+"""The same on a GPU: the update, the resumed run, and that nothing waits for the device."""
 
 import shutil
 from pathlib import Path
@@ -44,7 +44,7 @@ def test_resumes_to_the_bit(tmp_path):
 
 
 class RefuseWaiting(TrainerCallback):
-    """From the third update to the one before the last, an operation that waits for the GPU raises an error."""
+    """From the third to the second-to-last update, an operation that waits for the GPU raises an error."""
 
     def on_step_begin(self, args, state, control, **kwargs):
         torch.cuda.set_sync_debug_mode("error" if 2 <= state.global_step < 7 else "default")

@@ -1,4 +1,4 @@
-"""Invariant 3: with one view the trainer is the ordinary Trainer, to the bit; so it is with ordinary batches."""
+"""Invariant 3: with one view, or with ordinary batches, the trainer equals the ordinary Trainer to the bit."""
 
 import pytest
 import torch
@@ -18,7 +18,7 @@ def assert_same_bits(first, second):
 
 def ordinary_weights(tmp_path, **options):
     model = make_model()
-    model.accepts_loss_kwargs = False  # or the base class accumulates a sum
+    model.accepts_loss_kwargs = False  # otherwise the base class accumulates a sum
     trainer = make_trainer(tmp_path, OrdinaryItems(), model, trainer_class=Trainer, **options)
     trainer.train()
     return weights_of(trainer)

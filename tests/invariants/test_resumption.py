@@ -1,4 +1,4 @@
-"""Invariant 4: a resumed run is the uninterrupted one, to the bit, on any number of loader workers."""
+"""Invariant 4: a resumed run equals the uninterrupted one to the bit, with any number of loader workers."""
 
 import shutil
 from pathlib import Path
@@ -38,7 +38,7 @@ def resume_at(step, whole, resumed):
 @pytest.mark.parametrize("method", ["pcgrad", "gradvac", "crmogm(gradvac)", "pcd"])
 @pytest.mark.parametrize("stop", [2, pytest.param(4, marks=pytest.mark.slow), 5])
 def test_toy_resumes(tmp_path, method, stop):
-    # Four updates an epoch, two micro-batches an update: in mid-epoch, and between epochs.
+    # Four updates per epoch, two micro-batches per update: within an epoch, and between epochs.
     def trainer(folder, **options):
         model = make_model(dropout=0.2)
         return make_trainer(
@@ -65,7 +65,7 @@ def test_toy_resumes(tmp_path, method, stop):
 
 @pytest.mark.parametrize("stop", [4, 6, 8, 9])
 def test_what_an_epoch_ends_with_is_done_once(tmp_path, stop):
-    # Four updates an epoch. The base class would save before it evaluates and logs, and resume after both.
+    # Four updates per epoch. The base class would save before it evaluates and logs, and resume after both.
     def trainer(folder):
         return make_trainer(
             tmp_path / folder,

@@ -29,7 +29,7 @@ def train(tmp_path, method, class_weights, n_items=48, **options):
 
 @pytest.fixture(scope="module")
 def train_whole(tmp_path_factory):
-    """The run that the others are compared with, once for all of them."""
+    """The run that all others are compared with."""
 
     @cache
     def train_once(method, class_weights, n_items=48):
@@ -40,7 +40,7 @@ def train_whole(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def in_two_processes(tmp_path_factory):
-    """What two processes come to, by batch, accumulation and class weights; all of it in one launch."""
+    """Results of two processes by batch size, accumulation and class weights, all in one launch."""
     folders, specifications = {}, {}
     for batch, accumulation in TWO_PROCESSES:
         for class_weights in CLASS_WEIGHTS:

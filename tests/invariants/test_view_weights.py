@@ -10,7 +10,7 @@ WEIGHTS = {"clean": 3.0, "augmented": 1.0}
 
 
 class WeightedMeanTrainer(Trainer):
-    """The ordinary Trainer with the loss written out."""
+    """The ordinary Trainer with an explicit loss."""
 
     def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
         return sum(WEIGHTS[view] * model(**view_inputs).loss for view, view_inputs in inputs.items()) / 4
@@ -34,7 +34,7 @@ def test_pcgrad_is_that_of_scaled_gradients(tmp_path):
         batch = collate([dataset[index] for index in range(start, start + 6)])
         first, second = (
             WEIGHTS[view]
-            / 2  # the weights' mean
+            / 2  # the mean of the weights
             * torch.cat([g.flatten() for g in torch.autograd.grad(model(**inputs).loss, list(model.parameters()))])
             for view, inputs in batch.items()
         )

@@ -1,4 +1,4 @@
-"""Files that are not what their names say, each called what it is."""
+"""Files whose content does not match their names are described by their content."""
 
 import io
 import json
@@ -60,7 +60,7 @@ def test_whole_weights(tmp_path):
         path.write_bytes(content)
         assert weights_fault(path) is None
         assert weights_kind(path) == kind
-    for size in range(1, 400):  # the length of a header, which a safetensors file begins with, may be any
+    for size in range(1, 400):  # a safetensors file starts with the length of its header
         path.write_bytes(save({"a" * size: torch.ones(1)}))
         assert weights_kind(path) == "safetensors"
 

@@ -30,14 +30,14 @@ def other_process(tmp_path):
 
 
 def test_the_second_process_reads_who_holds_it_and_a_dead_one_does_not_block(tmp_path, other_process):
-    for _ in range(2):  # the refused attempt leaves the holder's name there
+    for _ in range(2):  # the refused attempt keeps the holder's name
         with pytest.raises(LockHeldError) as told, hold_lock(tmp_path / "a.lock", "the study in x"):
             pass
         message = str(told.value)
         assert f"the study in x is in use by process {other_process.pid} on {socket.gethostname()} since 20" in message
     other_process.kill()
     other_process.join()
-    assert (tmp_path / "a.lock.holder").is_file()  # what the dead process left
+    assert (tmp_path / "a.lock.holder").is_file()  # left by the dead process
     with hold_lock(tmp_path / "a.lock", "it"):
         assert f"process {os.getpid()} on" in (tmp_path / "a.lock.holder").read_text()
     assert not (tmp_path / "a.lock.holder").exists()
@@ -85,7 +85,7 @@ def test_an_output_has_one_writer_and_keeps_no_lock(tmp_path):
 
 
 def test_a_lock_whose_file_was_taken_away_keeps_nobody_out_and_is_not_enough(tmp_path, monkeypatch):
-    """As where the last writer ends between this one's opening and locking of the file."""
+    """The previous writer ends between opening and locking the file."""
 
     class LateLock(FileLock):
         late = True

@@ -8,7 +8,7 @@ from hf_gradalign.utils.folder_listing import is_audio, list_folder
 
 @pytest.fixture
 def make(tmp_path):
-    """Make empty files; gives the folder around them."""
+    """Make empty files; return their folder."""
 
     def make(*names):
         for name in names:
@@ -74,7 +74,7 @@ def test_a_hidden_folder_that_is_named_is_read(make):
 def test_links_are_followed_and_real_folders_listed_once(make, tmp_path):
     outside = make("elsewhere/deep/z.wav") / "elsewhere"
     folder = make("set/real/x.wav") / "set"
-    (folder / "a_link").symlink_to(folder / "real")  # comes before it, and does not take its place
+    (folder / "a_link").symlink_to(folder / "real")  # comes first, but does not replace it
     (folder / "linked").symlink_to(outside)
     (folder / "linked_again").symlink_to(outside / "deep")
     (outside / "back").symlink_to(folder)

@@ -53,7 +53,7 @@ def status_error(status):
     ],
 )
 def test_why_the_hub_was_not_reached(error, fault):
-    """Each by itself: the first failure of a connection is not yet a Hub that is given up."""
+    """Single errors: after the first failed connection, the Hub is still tried again."""
     outer = OSError("cannot load")
     outer.__cause__ = error
     said = hub_fault(outer)
@@ -94,7 +94,7 @@ def test_a_cached_model_loads_without_the_hub(hub, run_client):
     hub.mood = "hang"
     n_calls = len(hub.calls)
     assert run_client(CLIENT + load, **QUICKER) == 24
-    assert len(hub.calls) - n_calls == 2  # after which nothing waits
+    assert len(hub.calls) - n_calls == 2  # then nothing waits anymore
 
 
 def hub_server_model(files):

@@ -1,4 +1,4 @@
-"""Tables that would take hours or all memory to read are refused with a reason."""
+"""Tables that would take hours or all memory to read raise an error with a reason."""
 
 import json
 import struct
@@ -67,7 +67,7 @@ def test_headers_and_settings(tmp_path):
     path = tmp_path / "model.safetensors"
     with path.open("wb") as file:
         file.write(struct.pack("<Q", 10 << 30) + b'{"a"')
-        file.truncate(11 << 30)  # sparse: no space is taken
+        file.truncate(11 << 30)  # sparse: takes no space
     assert "has a header of 10,737,418,240 bytes, and safetensors allows 100,000,000" in weights_fault(path)
     header = DEEP_OBJECT.encode()
     path.write_bytes(struct.pack("<Q", len(header)) + header)

@@ -32,7 +32,7 @@ def test_works_after_hf_gradalign(name):
 
 
 def stand_in(error=None):
-    """torchaudio's loader with an extension that loads, or does not."""
+    """The loader of torchaudio with an extension that loads, or fails with an error."""
     loader = ModuleType(TORCHAUDIO_LOADER)
 
     def load(lib):
