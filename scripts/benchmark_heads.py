@@ -118,7 +118,8 @@ class HeadBench:
                 config = SpoofDetectorConfig(backbone.config, name, attn_implementation=attention)
                 model = SpoofDetectorForAudioClassification(config, backbone)
             self.models[name] = model.to(self._device)
-            self.parameters[name] = sum(p.numel() for p in (backbone if name == BACKBONE else model.head).parameters())
+            counted: Any = backbone if name == BACKBONE else model.head
+            self.parameters[name] = sum(parameter.numel() for parameter in counted.parameters())
 
     def step(self, name: str, kind: str) -> Callable[[], None]:
         """A function that takes the model once through the batch, `FORWARD` or `BOTH`."""

@@ -84,9 +84,12 @@ def main(words: Sequence[str]) -> int:
 def bare_seconds(trainer: GradientAlignmentTrainer, updates: int) -> float:
     """Seconds of so many updates on one batch that is on the device."""
     model, optimizer = trainer.model_wrapped, trainer.optimizer
-    batch = next(iter(trainer.get_train_dataloader()))
+    assert model is not None
+    assert optimizer is not None
+    batch: Any = next(iter(trainer.get_train_dataloader()))
     if trainer.batch_transform is not None:
-        batch = trainer.batch_transform(trainer._prepare_inputs(batch))
+        transformed: Any = trainer.batch_transform(trainer._prepare_inputs(batch))
+        batch = transformed
     trainer.accelerator.gradient_state._set_sync_gradients(True)
     model.train()
     for number in range(-5, updates):

@@ -15,7 +15,7 @@ import json
 import os
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -99,14 +99,14 @@ def main(words: Sequence[str] | None = None) -> int:
     )
     print_table(["part, by itself", "clips per second"], [[name, f"{rate:.0f}"] for name, rate in parts.items()])
     if options.json:
-        figures = {"options": {k: v for k, v in vars(options).items() if k != "json"}, "seconds": times}
+        figures: dict[str, Any] = {"options": {k: v for k, v in vars(options).items() if k != "json"}, "seconds": times}
         figures |= {"startup_seconds": startups, "parts_clips_per_second": parts}
         options.json.write_text(json.dumps(figures, indent=2) + "\n")
     return 0
 
 
 @contextmanager
-def first_scores(scorer: SpoofScorer, seconds: list[float]) -> Iterator[None]:
+def first_scores(scorer: SpoofScorer, seconds: list[float]) -> Generator[None]:
     """Within this context, notes how long it takes until a scoring has its first scores."""
     start = time.perf_counter()
     original = scorer.score_chunks

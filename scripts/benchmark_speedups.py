@@ -43,7 +43,7 @@ class Row:
     name: str
     options: dict[str, Any] = field(default_factory=dict)
     attention: str = "sdpa"
-    optimizer: dict[str, bool] = field(default_factory=lambda: {"fused": True})
+    optimizer: dict[str, Any] = field(default_factory=lambda: {"fused": True})
 
 
 BASELINE = "float32"
@@ -129,6 +129,7 @@ def train(row: Row, options: argparse.Namespace, folder: str) -> dict[str, Any]:
     trainer = GradientAlignmentTrainer(model=model, args=args)
     if args.gradient_checkpointing:
         model.gradient_checkpointing_enable()
+    assert trainer.model is not None
     wrapped = trainer.accelerator.prepare_model(trainer.model)
     optimizer = torch.optim.Adam(wrapped.parameters(), lr=1e-6, **row.optimizer)
     torch.manual_seed(0)

@@ -17,6 +17,7 @@ import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from hf_gradalign.cli.commands import run_command
 
@@ -67,7 +68,7 @@ def main(argv: Sequence[str]) -> int:
 
 def measure(starts: dict[str, list[str]], n_rounds: int, checkout: Path) -> dict[str, tuple[float, float]]:
     """The median of each start's wall clock and CPU time, in seconds."""
-    where = {"env": {**os.environ, "PYTHONPATH": str(checkout.resolve())}, "cwd": checkout}
+    where: dict[str, Any] = {"env": {**os.environ, "PYTHONPATH": str(checkout.resolve())}, "cwd": checkout}
     times: dict[str, list[tuple[float, float]]] = {name: [] for name in starts}
     for _ in range(n_rounds):
         for name, words in starts.items():

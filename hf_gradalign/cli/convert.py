@@ -17,7 +17,7 @@ import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from hf_gradalign import conversion, hub, training
 from hf_gradalign.cli.commands import set_up_libraries
@@ -144,8 +144,8 @@ def convert(arguments: argparse.Namespace) -> int:
 
     if arguments.n_samples is not None:
         model.config.n_samples = arguments.n_samples
-    known = {} if len(sources) > 1 else hub.PUBLISHED_DETECTORS.get(sources[0], {})
-    facts = {
+    known: dict[str, Any] = {} if len(sources) > 1 else hub.PUBLISHED_DETECTORS.get(sources[0], {})
+    facts: dict[str, Any] = {
         "title": f"{arguments.output_dir.resolve().name}: a converted {report.head} detector",
         "source": ", ".join(source if source in hub.PUBLISHED_DETECTORS else Path(source).name for source in sources),
         **known,
@@ -221,7 +221,8 @@ def reverse(arguments: argparse.Namespace) -> int:
         raise conversion.ConversionError(
             f"{arguments.checkpoint} is a {type(model).__name__}, not a detector of hf_gradalign"
         )
-    labels = models.output_labels(model.config.id2label, model.config.label2id, arguments.bonafide_label)
+    config: Any = model.config
+    labels = models.output_labels(config.id2label, config.label2id, arguments.bonafide_label)
     models.put_in_order(model, feature_extractor, labels)  # the published code takes the second logit for bona fide
     state = conversion.published_state_dict(model)
     require_room(path.parent, sum(value.nbytes for value in state.values()))

@@ -14,6 +14,7 @@ import logging
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from hf_gradalign import export as onnx_export
 from hf_gradalign.cli.commands import set_up_libraries
@@ -73,15 +74,17 @@ def export(arguments: argparse.Namespace) -> onnx_export.OnnxReport:
         raise ValueError(f"--output {arguments.output} is a folder: name a file, such as detector.onnx")
     hub_options = {"revision": arguments.revision, "trust_remote_code": arguments.trust_remote_code}
     model, feature_extractor = load_trained_classifier(name, **hub_options)
-    if feature_extractor.model_input_names[0] != "input_values":
+    input_name = getattr(feature_extractor, "model_input_names")[0]  # noqa: B009  the stubs lack it
+    if input_name != "input_values":
         raise ValueError(
-            f"{name}, a {type(model).__name__}, takes {feature_extractor.model_input_names[0]}, not waveforms; only "
-            "models that take waveforms can be exported"
+            f"{name}, a {type(model).__name__}, takes {input_name}, not waveforms; only models that take waveforms can "
+            "be exported"
         )
     windowing = settle_windowing(feature_extractor)
     n_samples = arguments.n_samples or (None if windowing.mode == "whole" else windowing.n_samples)
     if n_samples is None:
         raise ValueError(f"{name} takes whole clips, and an exported model takes clips of one length: give --n_samples")
-    labels = models.output_labels(model.config.id2label, model.config.label2id, arguments.bonafide_label)
+    config: Any = model.config
+    labels = models.output_labels(config.id2label, config.label2id, arguments.bonafide_label)
     models.put_in_order(model, feature_extractor, labels)
     return onnx_export.export_onnx(model, arguments.output, n_samples=n_samples)

@@ -16,7 +16,7 @@ import sys
 import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from hf_gradalign import data, metrics, scoring, training
 from hf_gradalign.cli.commands import set_up_libraries
@@ -153,10 +153,10 @@ def load(arguments: argparse.Namespace) -> list[tuple[str, str, Dataset]]:
 def load_splits(corpora: Sequence[str], arguments: argparse.Namespace) -> list[tuple[str, str, Dataset]]:
     """The split of each corpus that is asked for, as `load` gives them."""
     options = data.CorpusOptions(corpora)
-    splits = options.values("--split", arguments.split, "test")
+    splits: Any = options.values("--split", arguments.split, "test")
     configs = options.values("--config_name", arguments.config_name)
-    audio = options.values("--audio_column_name", arguments.audio_column_name, "audio")
-    labels = options.values("--label_column_name", arguments.label_column_name, "label")
+    audio: Any = options.values("--audio_column_name", arguments.audio_column_name, "audio")
+    labels: Any = options.values("--label_column_name", arguments.label_column_name, "label")
     ids = options.values("--id_column_name", arguments.id_column_name)
     label_maps = options.label_maps(arguments.label_map)
     stems = [output_stem(corpus, splits[corpus], arguments) for corpus in corpora]

@@ -31,7 +31,7 @@ def main(argv: list[str]) -> int:
 def _main(argv: list[str], held: contextlib.ExitStack) -> int:
     run = experiment.parse_arguments(argv)
     args = run.training
-    set_up_libraries(no_progress=args.disable_tqdm)
+    set_up_libraries(no_progress=bool(args.disable_tqdm))
     try:
         where = (args.output_dir, args.resume_from_checkpoint, args.align_gradients)
         args.output_dir, waited = held.enter_context(

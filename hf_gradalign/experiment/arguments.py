@@ -323,11 +323,11 @@ class DataArguments:
             ValueError: If `views` is not a list of views (`parse_views`).
         """
         if self.views is None:
-            return {CLEAN: CLEAN, "augmented": self.augmentation}
+            return {CLEAN: CLEAN, "augmented": self.augmentation or "rawboost"}
         return parse_views(self.views)
 
 
-OF_CORPORA: dict[str, str | None] = {
+OF_CORPORA: dict[str, Any] = {
     option.name: option.default for option in fields(DataArguments) if option.metadata.get("nargs") == "+"
 }
 """The options that may have a value for each corpus, and their defaults."""

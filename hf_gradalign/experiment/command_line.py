@@ -9,7 +9,7 @@ import json
 import shlex
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NoReturn, get_args, get_origin, get_type_hints
+from typing import Any, NoReturn, cast, get_args, get_origin, get_type_hints
 
 from transformers import HfArgumentParser
 from transformers.hf_argparser import string_to_bool
@@ -42,7 +42,7 @@ class RunParser(HfArgumentParser):
 
     def __init__(self) -> None:
         super().__init__(
-            _CLASSES,
+            cast("Any", _CLASSES),  # its stub knows no tuples of classes
             allow_abbrev=False,
             prog=program("train"),
             usage="%(prog)s [CONFIG.yaml | CONFIG.json] [--option value ...]",
@@ -96,14 +96,15 @@ class RunParser(HfArgumentParser):
 
     def reads_switch(self, name: str) -> bool:
         """Whether an option is a switch, true or false."""
-        return inspect.unwrap(self.options[name].type) is string_to_bool
+        read: Any = self.options[name].type
+        return inspect.unwrap(read) is string_to_bool
 
     def can_unset(self, name: str) -> bool:
         """Whether `--option none` unsets an option."""
         return hasattr(self.options[name].type, "__wrapped__")
 
 
-def _or_none(read: Callable[[str], Any]) -> Callable[[str], Any]:
+def _or_none(read: Any) -> Callable[[str], Any]:
     @functools.wraps(read)
     def read_or_none(word: str) -> Any:
         return None if word.lower() in _UNSET else read(word)
@@ -136,9 +137,10 @@ def parse_arguments(given: Sequence[str] | Mapping[str, Any]) -> RunArguments:
     parser = RunParser()
     parser.set_defaults(**options)
     try:
-        model, data, training = parser.parse_args_into_dataclasses([], look_for_args_file=False)
+        made: Any = parser.parse_args_into_dataclasses([], look_for_args_file=False)
     except (ValueError, TypeError, ImportError, OSError, NotImplementedError) as error:
         parser.error(plain_text(error))  # from the data classes: a value, a missing package, a missing file
+    model, data, training = made
     return RunArguments(model, data, training, options)
 
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 from datasets import Dataset, DatasetDict, IterableDataset
@@ -22,6 +22,7 @@ from hf_gradalign.data import (
     stream_corpus,
     unique_names,
 )
+from hf_gradalign.data.checking import OnBadAudio
 from hf_gradalign.data.utterance_ids import refuse_contradictions_between
 from hf_gradalign.experiment.arguments import (
     CHECKED_BY_DEFAULT,
@@ -68,7 +69,7 @@ def checked(clips: Dataset, data_args: DataArguments, sampling_rate: int, *, of_
         clips,
         sampling_rate=sampling_rate,
         num_proc=data_args.preprocessing_num_workers,
-        on_bad_audio=data_args.on_bad_audio,
+        on_bad_audio=cast("OnBadAudio", data_args.on_bad_audio),
     )
 
 
@@ -113,8 +114,8 @@ def load_run_corpora(run: RunArguments, sampling_rate: int) -> RunCorpora:
         loaded = _load(text, held_out, data_args, options)
         if "train" in loaded:
             parts[name] = loaded.pop("train")
-        held_out |= loaded
-        eval_sources |= dict.fromkeys(loaded, text)
+        held_out.update({str(split): clips for split, clips in loaded.items()})
+        eval_sources.update(dict.fromkeys(map(str, loaded), text))
     for split, option in _CORPUS_OF.items():
         text = getattr(data_args, option)
         if text is not None:
@@ -233,7 +234,7 @@ class _Options:
 
     def split_name(self, split: str, text: str | None) -> str:
         """What a corpus calls a split."""
-        return self._values[_NAME_OF[split]][text]
+        return cast("str", self._values[_NAME_OF[split]][text])  # each of them has a default
 
     def check(self) -> None:
         """See that no two corpora's numbers were read through one map, after they were loaded."""

@@ -19,13 +19,13 @@ from transformers import (
     PretrainedConfig,
     PreTrainedModel,
     PrinterCallback,
+    SequenceFeatureExtractor,
     TrainerCallback,
     TrainerControl,
     TrainerState,
     TrainingArguments,
     set_seed,
 )
-from transformers.feature_extraction_utils import FeatureExtractionMixin
 from transformers.trainer_utils import IntervalStrategy, SaveStrategy
 from transformers.utils import logging
 
@@ -171,11 +171,12 @@ def dry_run(run: RunArguments) -> DryRunReport:
         real = load_run_corpora(run, feature_extractor.sampling_rate)
         if data_args.streaming:
             stream_training_corpora(run)
-    clips = {split: len(each) for split, each in real.splits.items()}
+    clips = {str(split): len(each) for split, each in real.splits.items()}
     corpora = _synthetic_corpora(run, feature_extractor.sampling_rate)
     preparation = put_together(corpora, views, model, feature_extractor, run)
     held_out = RunCorpora(DatasetDict({**real.splits, "train": corpora.splits["train"]}), real.eval_sources)
     evaluated = put_together(held_out, views, model, feature_extractor, run)
+    assert isinstance(preparation.train_dataset, ViewDataset)  # synthetic clips are not streamed
     seconds_per_clip = _seconds_per_clip(preparation.train_dataset)
     clock = StepClock()
     with tempfile.TemporaryDirectory(prefix="hf_gradalign_dry_run_") as folder:
@@ -225,14 +226,14 @@ def dry_run(run: RunArguments) -> DryRunReport:
     )
 
 
-def _load_model(run: RunArguments) -> tuple[PreTrainedModel, FeatureExtractionMixin, bool]:
+def _load_model(run: RunArguments) -> tuple[PreTrainedModel, SequenceFeatureExtractor, bool]:
     """The model, its feature extractor, and whether its weights are random in place of the Hub's."""
     try:
         return *load_model(run), False
     except OSError as error:
-        if not is_out_of_reach(error):
-            raise
         name = run.model.model_name_or_path
+        if name is None or not is_out_of_reach(error):
+            raise
         options: dict[str, Any] = {"revision": run.model.model_revision, "token": run.training.hub_token}
         config = stand_in_config(name, trust_remote_code=run.model.trust_remote_code, **options)
         if config is None:
@@ -253,8 +254,11 @@ def _synthetic_corpora(run: RunArguments, sampling_rate: int) -> RunCorpora:
         # Two clips are needed for an equal error rate.
         "validation": (_STEPS * args.eval_batch_size * args.world_size, data_args.eval_window_seconds),
     }
-    splits = {split: synthetic_clips(count, seconds, sampling_rate, split) for split, (count, seconds) in sizes.items()}
-    return RunCorpora(DatasetDict(splits), {})
+    splits = DatasetDict()
+    for split, (count, seconds) in sizes.items():
+        assert seconds is not None, "the defaults are not settled yet"
+        splits[split] = synthetic_clips(count, seconds, sampling_rate, split)
+    return RunCorpora(splits, {})
 
 
 def _seconds_per_clip(dataset: ViewDataset) -> float:
@@ -267,11 +271,12 @@ def _seconds_per_clip(dataset: ViewDataset) -> float:
 
 
 def _seconds_per_read(clips: Dataset | None) -> float:
-    """Of getting a clip's file from the disk, without decoding it; 0 where clips are no files, or are streamed."""
-    places = [] if clips is None else range(0, len(clips), max(1, len(clips) // _CLIPS_TIMED))
+    """Seconds to read a clip's file from disk without decoding it; 0 for clips that are not files, or are streamed."""
+    if clips is None:
+        return 0.0
     times = []
-    for place in places:
-        audio = clips[place]["audio"] or {}
+    for index in range(0, len(clips), max(1, len(clips) // _CLIPS_TIMED)):
+        audio = clips[index]["audio"] or {}
         if audio.get("bytes") is None and audio.get("path"):
             start = time.perf_counter()
             Path(audio["path"]).read_bytes()

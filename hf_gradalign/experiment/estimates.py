@@ -172,7 +172,7 @@ def require_disk_space(preparation: Preparation, args: AudioSpoofTrainingArgumen
     Raises:
         ValueError: If the run may write more than is free. The same in all processes of a run.
     """
-    clips = {split: len(dataset) for split, dataset in preparation.corpus.items()}
+    clips = {str(split): len(dataset) for split, dataset in preparation.corpus.items()}
     space = disk_space(preparation.model, args, clips, estimate_run(args, clips, 0.0, 0.0))
     shortages = gather_object([space.shortage() if args.should_save and not space.is_enough else None])
     if shortage := next(filter(None, shortages), None):
@@ -203,7 +203,7 @@ def disk_space(
     if args.save_total_limit is not None and args.save_total_limit > 0:
         kept = min(saves, max(args.save_total_limit, 2 if keeps_best else 1))
     averaged = min(args.average_best_checkpoints, saves) if args.average_best_checkpoints > 1 else 0
-    folder = Path(args.output_dir)
+    folder = args.run_folder
     return DiskSpace(
         folder=folder,
         weights=weights,

@@ -5,7 +5,7 @@ import os
 import re
 import shutil
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Generator, Mapping
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -103,12 +103,13 @@ def _resolve(
 def run_folder(resume_from: str, output_dir: str | None = None) -> Path:
     """The folder of the run that is resumed, which is looked at and not into; arguments and errors as in `find_run`."""
     by_name = resume_from != "last"
-    if not by_name and output_dir is None:
+    path = resume_from if by_name else output_dir
+    if path is None:
         raise FileNotFoundError(
             "--resume_from_checkpoint without a checkpoint takes the last one of --output_dir: name the run's "
             "folder with --output_dir, or the checkpoint itself"
         )
-    path = Path(resume_from if by_name else output_dir).expanduser()
+    path = Path(path).expanduser()
     if path.is_file() or (by_name and not path.is_dir()):
         raise FileNotFoundError(f"there is no checkpoint at {path}")
     return path.parent if _is_checkpoint(path) else path
@@ -132,7 +133,7 @@ def find_run(resume_from: str, output_dir: str | None = None) -> tuple[Path, Pat
         FileNotFoundError: If there is no checkpoint, or the one that was named is not complete.
     """
     folder = run_folder(resume_from, output_dir)
-    path = Path(output_dir if resume_from == "last" else resume_from).expanduser()
+    path = Path(output_dir if resume_from == "last" and output_dir else resume_from).expanduser()
     if _is_checkpoint(path):
         require_complete(path)
         return folder, path
@@ -242,7 +243,7 @@ _LOOK_EVERY = 1.0  # seconds
 @contextlib.contextmanager
 def hold_output_folder(
     output_dir: str | None, resume_from: str | None, label: str, *, overwrite: bool = False, dry_run: bool = False
-) -> Iterator[tuple[str, bool]]:
+) -> Generator[tuple[str, bool]]:
     """Keep other runs out of the folder that a run is written to; what is in it is looked at afterwards.
 
     Where the last checkpoint of a named folder is resumed (`--output_dir X --resume_from_checkpoint`, the command of a
@@ -263,12 +264,12 @@ def hold_output_folder(
         FileExistsError: As `resolve_output_folder`.
         FileNotFoundError: As `resolve_output_folder`.
     """
-    if output_dir is None and resume_from is None:
+    if resume_from is None and output_dir is None:
         new = _missing(Path(RUNS_DIR))
         folder = Path(resolve_output_folder(None, None, label, create=not dry_run)[0])
         new.insert(0, folder)
     else:
-        folder = Path(output_dir) if output_dir else run_folder(resume_from)
+        folder = Path(output_dir) if output_dir else run_folder(resume_from or "")
         new = _missing(folder)
         is_resumed = resume_from is not None and folder.resolve() == run_folder(resume_from, output_dir).resolve()
         if not is_resumed and not (folder / LOCK_NAME).exists():

@@ -2,12 +2,11 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, cast
 
 import torch
 from datasets import DatasetDict
-from transformers import PretrainedConfig, PreTrainedModel, set_seed
-from transformers.feature_extraction_utils import FeatureExtractionMixin
+from transformers import PretrainedConfig, PreTrainedModel, SequenceFeatureExtractor, set_seed
 from transformers.utils import logging
 
 from hf_gradalign.alignment import check_view_weights
@@ -41,7 +40,7 @@ class Preparation:
     train_dataset: ViewDataset | StreamedViewDataset
     eval_datasets: dict[str, ClipDataset]
     model: PreTrainedModel
-    feature_extractor: FeatureExtractionMixin
+    feature_extractor: SequenceFeatureExtractor
     eval_sources: dict[str, str | None] = field(default_factory=dict)
     batch_transform: DeferredAugmentation | None = None
 
@@ -70,7 +69,7 @@ def put_together(
     corpora: RunCorpora,
     views: Mapping[str, Augmentation | None],
     model: PreTrainedModel,
-    feature_extractor: FeatureExtractionMixin,
+    feature_extractor: SequenceFeatureExtractor,
     run: RunArguments,
 ) -> Preparation:
     """What a run trains and evaluates with, from its parts.
@@ -111,7 +110,7 @@ def put_together(
             **for_training,
         )
     eval_datasets = {
-        split: ClipDataset(clips, window_seconds=data_args.eval_window_seconds, **common)
+        str(split): ClipDataset(clips, window_seconds=data_args.eval_window_seconds, **common)
         for split, clips in corpora.splits.items()
         if split != "train"
     }
@@ -142,7 +141,7 @@ def check_views(run: RunArguments) -> dict[str, Augmentation | None]:
     if data_args.streaming and args.eval_strategy == "epoch":
         logger.warning("A stream has no epochs: --eval_strategy epoch evaluates once, at the end; try steps.")
     views = build_views(data_args.view_recipes)
-    check_view_weights(list(views), args.view_weights)
+    check_view_weights(list(views), cast("dict[str, float] | None", args.view_weights))
     if len(views) == 1 and args.align_gradients != "none":
         logger.warning(
             f"There is one view, {next(iter(views))}: --align_gradients {args.align_gradients} does nothing."
@@ -159,7 +158,7 @@ def check_views(run: RunArguments) -> dict[str, Augmentation | None]:
 
 def load_model(
     run: RunArguments, random_config: PretrainedConfig | None = None
-) -> tuple[PreTrainedModel, FeatureExtractionMixin]:
+) -> tuple[PreTrainedModel, SequenceFeatureExtractor]:
     """The model that the arguments name, and its feature extractor.
 
     Args:
@@ -172,6 +171,8 @@ def load_model(
         ValueError: If it cannot be trained as the arguments say.
     """
     model_args, data_args = run.model, run.data
+    seconds = data_args.eval_window_seconds
+    assert seconds is not None, "the defaults are not settled yet"
     weights = model_args.class_weights
     common: dict[str, Any] = {
         "class_weights": None if weights is None else dict(zip(("spoof", "bonafide"), weights, strict=True)),
@@ -193,18 +194,19 @@ def load_model(
         model, feature_extractor = load_detector(
             name,
             head=model_args.head,
-            head_options=model_args.head_options,
-            n_samples=round(data_args.eval_window_seconds * 16_000),
+            head_options=cast("dict[str, Any] | None", model_args.head_options),  # read from JSON by now
+            n_samples=round(seconds * 16_000),
             # Where clips are brought to a level here, the model must not depend on the level of those it hears later.
             do_normalize=data_args.rms_level is not None,
             **common,
         )
+    assert isinstance(feature_extractor, SequenceFeatureExtractor)
     # What is saved with the model scores clips as they are evaluated here.
-    n_samples = round(data_args.eval_window_seconds * feature_extractor.sampling_rate)
+    n_samples = round(seconds * feature_extractor.sampling_rate)
     if isinstance(feature_extractor, SpoofDetectorFeatureExtractor):
         feature_extractor.n_samples = model.config.n_samples = n_samples
     else:
-        feature_extractor.n_scored_samples = n_samples  # `hf_gradalign.scoring` asks for it
+        setattr(feature_extractor, "n_scored_samples", n_samples)  # noqa: B010  `hf_gradalign.scoring` reads it
     if data_args.augment_on_device:
         DeferredAugmentation(without_cropping(feature_extractor))  # refused now rather than after the corpora
     for part in ("feature_encoder", "backbone"):

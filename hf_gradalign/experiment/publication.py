@@ -4,13 +4,15 @@ import shlex
 import threading
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from huggingface_hub import get_token
 from huggingface_hub.errors import HFValidationError
 from huggingface_hub.utils import validate_repo_id
+from transformers.trainer_utils import SchedulerType
 from transformers.utils import logging
 
+from hf_gradalign.data import ViewDataset
 from hf_gradalign.data.corpora import CorpusSpec, parse_corpus
 from hf_gradalign.experiment.arguments import AudioSpoofTrainingArguments, DataArguments, RunArguments
 from hf_gradalign.experiment.command_line import command_words
@@ -41,9 +43,9 @@ def write_run_card(results: RunResults, preparation: Preparation, run: RunArgume
     model_args, data_args, args = run.model, run.data, run.training
     trained_on = [parse_corpus(text) for text in data_args.corpora]
     is_demo = all(spec.is_demo for spec in trained_on)
-    record = find_conflict_record(args.output_dir) if args.conflict_record != "none" else None
+    record = find_conflict_record(args.run_folder) if args.conflict_record != "none" else None
     facts = ModelCardFacts(
-        model_name=(args.hub_model_id or Path(args.output_dir).name).split("/")[-1],
+        model_name=(args.hub_model_id or args.run_folder.name).split("/")[-1],
         repo_id=args.hub_model_id,
         base_model=model_args.model_name_or_path,
         dataset_name=_listed([_shown_name(spec) for spec in trained_on]),
@@ -52,11 +54,11 @@ def write_run_card(results: RunResults, preparation: Preparation, run: RunArgume
         license=model_args.model_license,
         languages=_DEMO_LANGUAGES if is_demo else (),
         alignment_method=args.align_gradients,
-        alignment_options=args.alignment_options or {},
+        alignment_options=cast("dict[str, Any]", args.alignment_options or {}),
         views={
             name: None if recipe == CLEAN else shown_recipe(recipe) for name, recipe in data_args.view_recipes.items()
         },
-        view_weights=args.view_weights or {},
+        view_weights=cast("dict[str, float]", args.view_weights or {}),
         hyperparameters=_hyperparameters(results, run, preparation),
         results={
             split: {
@@ -70,17 +72,17 @@ def write_run_card(results: RunResults, preparation: Preparation, run: RunArgume
         },
         conflict_rate=results.conflict_rate,
         conflict_rate_by_epoch=list(results.conflict_rate_by_epoch.values()),
-        conflict_record=record and record.name,
-        figures=draw_run_figures(args.output_dir) if record else {},
+        conflict_record=record.name if record else None,
+        figures=draw_run_figures(args.run_folder) if record else {},
         sampling_rate=preparation.feature_extractor.sampling_rate,
         window_seconds=data_args.eval_window_seconds,
         brings_code=isinstance(preparation.model, SpoofDetectorForAudioClassification),
-        id2label=preparation.model.config.id2label,
+        id2label=cast("dict[int, str]", preparation.model.config.id2label),
         n_parameters=preparation.model.num_parameters(),
         versions=results.versions,
         command=shlex.join(_shown_words(command_words(run.options))),
     )
-    return write_model_card(args.output_dir, facts)
+    return write_model_card(args.run_folder, facts)
 
 
 def _shown_name(spec: CorpusSpec) -> str:
@@ -124,14 +126,14 @@ def _hyperparameters(results: RunResults, run: RunArguments, preparation: Prepar
     return {
         "corpus weights": ", ".join(f"{weight:g}" for weight in data_args.corpus_weights or ()) or None,
         "classes balanced": "yes" if data_args.balance_classes else None,
-        "training clips": "streamed" if data_args.streaming else len(preparation.train_dataset),
+        "training clips": "streamed" if data_args.streaming else len(cast("ViewDataset", preparation.train_dataset)),
         "epochs": args.num_train_epochs if args.max_steps <= 0 else None,
         "updates": args.max_steps if args.max_steps > 0 else None,
         "utterances a batch (per device)": args.per_device_train_batch_size,
         "processes": args.world_size,
         "accumulation steps": args.gradient_accumulation_steps,
         "learning rate": args.learning_rate,
-        "schedule": args.lr_scheduler_type.value,
+        "schedule": SchedulerType(args.lr_scheduler_type).value,
         "weight decay": args.weight_decay,
         "optimiser": "Adam, weight decay in the gradient" if args.coupled_weight_decay else None,
         "alignment scope": args.alignment_scope if args.alignment_scope != "model" else None,
@@ -158,7 +160,7 @@ def require_publishable(args: AudioSpoofTrainingArguments) -> None:
     """
     if not args.push_to_hub:
         return
-    name = args.hub_model_id or Path(args.output_dir).name
+    name = args.hub_model_id or args.run_folder.name
     try:
         validate_repo_id(name)
     except HFValidationError as error:
@@ -181,7 +183,7 @@ def announce_hub(args: AudioSpoofTrainingArguments) -> bool:
     wanted = args.push_to_hub
     if not wanted:
         return False
-    args.hub_model_id = args.hub_model_id or Path(args.output_dir).name
+    args.hub_model_id = args.hub_model_id or args.run_folder.name
     args.push_to_hub = False
     if args.should_save:
         threading.Thread(target=_check_access, args=(args,), name="hub-access", daemon=True).start()
@@ -190,7 +192,7 @@ def announce_hub(args: AudioSpoofTrainingArguments) -> bool:
 
 def _check_access(args: AudioSpoofTrainingArguments) -> None:
     try:
-        check_access(args.hub_model_id, args.hub_token, private=args.hub_private_repo)
+        check_access(str(args.hub_model_id), args.hub_token, private=args.hub_private_repo)
     except PublishingError as error:
         logger.warning(f"{plain_text(error)}\nTraining continues; the push is tried again when it ends.")
 
@@ -202,8 +204,8 @@ def publish_run(args: AudioSpoofTrainingArguments) -> str:
         PublishingError: If the Hub does not take it. The message has the command that pushes it later.
     """
     return publish(
-        args.output_dir,
-        args.hub_model_id,
+        str(args.run_folder),
+        str(args.hub_model_id),  # `announce_hub` has set it
         token=args.hub_token,
         private=args.hub_private_repo,
         revision=args.hub_revision,

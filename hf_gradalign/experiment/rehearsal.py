@@ -3,7 +3,7 @@
 import copy
 import dataclasses
 import shutil
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -20,6 +20,7 @@ from transformers.utils import logging
 
 from hf_gradalign.data.view_maker import seeded_generators
 from hf_gradalign.experiment.arguments import AudioSpoofTrainingArguments, RunArguments
+from hf_gradalign.experiment.corpora import system_column
 from hf_gradalign.experiment.file_names import ARGUMENTS_NAME
 from hf_gradalign.experiment.preparation import Preparation
 from hf_gradalign.experiment.publication import write_run_card
@@ -55,7 +56,7 @@ def rehearse(
         ValueError: If something fails. The message names what, and what to do.
     """
     args = run.training
-    parent = Path(args.output_dir if folder is None else folder)
+    parent = args.run_folder if folder is None else Path(folder)
     cuda = [args.device] if args.device.type == "cuda" else []
     with (
         torch.random.fork_rng(devices=cuda),
@@ -93,7 +94,7 @@ class _Rehearsal:
         chosen = {split: _one_of_each(preparation.corpus[split]["label"][:]) for split in preparation.eval_datasets}
         clips = {split: preparation.corpus[split].select(indices) for split, indices in chosen.items()}
         datasets = {split: preparation.eval_datasets[split].select(indices) for split, indices in chosen.items()}
-        self.preparation = dataclasses.replace(preparation, corpus=DatasetDict(clips), eval_datasets=datasets)
+        self.preparation = dataclasses.replace(preparation, corpus=DatasetDict(dict(clips)), eval_datasets=datasets)
         with _named("making the trainer"):
             self.trainer = make_trainer(self.preparation, self.args)
         self.trainer.remove_callback(PrinterCallback)
@@ -124,15 +125,16 @@ class _Rehearsal:
             labels = clips["label"][:]
             scores = np.linspace(-1, 1, len(labels))
             # Two clips do not have every name.
-            write_score_file(self.folder / f"scores_{split}.txt", clips["utterance_id"][:], scores)
-            if self.run.data.system_column_name in clips.column_names:
-                error_rates_by_system(scores, labels, clips[self.run.data.system_column_name][:])
+            write_score_file(self.folder / f"scores_{split}.txt", clips["utterance_id"][:], scores.tolist())
+            column = system_column(self.run.data, self.whole.eval_sources.get(split, self.run.data.corpora[0]))
+            if column in clips.column_names:
+                error_rates_by_system(scores, labels, clips[column][:])
         if self.results is not None:
             summary_table(self.results, self.args.align_gradients)
             write_run_card(self.results, self.preparation, self.run)
         if self.args.conflict_record != "none" and len(self.run.data.view_recipes) > 1 and not can_draw():
             logger.warning("The model card will have no figures: they need matplotlib (pip install matplotlib).")
-        _check_places(self.folder, Path(self.whole_run.training.output_dir))
+        _check_places(self.folder, self.whole_run.training.run_folder)
 
 
 def _arguments(args: AudioSpoofTrainingArguments, folder: Path) -> AudioSpoofTrainingArguments:
@@ -152,7 +154,7 @@ def _one_of_each(labels: Sequence[int]) -> list[int]:
 
 
 def _check_reports(args: AudioSpoofTrainingArguments) -> None:
-    for name in args.report_to:
+    for name in args.report_to or ():
         try:
             for callback in get_reporting_integration_callbacks([name]):
                 callback()
@@ -199,7 +201,7 @@ def _check_places(written: Path, folder: Path) -> None:
 
 
 @contextmanager
-def _temporary_folder(parent: Path, args: AudioSpoofTrainingArguments) -> Iterator[Path]:
+def _temporary_folder(parent: Path, args: AudioSpoofTrainingArguments) -> Generator[Path]:
     """The same folder in every process. It is deleted, and if anything fails, `parent` too, where it is new."""
     new = [path for path in (parent, *parent.parents) if not path.exists()]
     folder = parent / REHEARSAL_DIR
@@ -223,7 +225,7 @@ def _make(folder: Path) -> None:
 
 
 @contextmanager
-def _left_as_it_is(model: nn.Module) -> Iterator[None]:
+def _left_as_it_is(model: nn.Module) -> Generator[None]:
     """Give a model back as it was: its modes, and what accelerate hangs on it."""
     attributes = dict(vars(model))
     modes = [(module, module.training) for module in model.modules()]
@@ -250,7 +252,7 @@ def _on_every_process(step: str, work: Callable[[], None]) -> None:
 
 
 @contextmanager
-def _named(step: str) -> Iterator[None]:
+def _named(step: str) -> Generator[None]:
     """Say which step an error is of, and that training has not begun."""
     try:
         yield

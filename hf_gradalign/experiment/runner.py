@@ -1,7 +1,7 @@
 """One experiment, from its arguments to its results: check everything, then train."""
 
 import contextlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -76,10 +76,10 @@ def run_experiment(
         announce_hub(args)
         if args.should_save:
             if args.overwrite and checkpoint is None:
-                set_aside(args.output_dir)
-            keep_arguments(run.options, args.output_dir)
+                set_aside(args.run_folder)
+            keep_arguments(run.options, args.run_folder)
             if fingerprint is not None:
-                keep_fingerprint(fingerprint, args.output_dir)
+                keep_fingerprint(fingerprint, args.run_folder)
     return FinishedRun(train_and_evaluate(preparation, run, checkpoint, callbacks), preparation)
 
 
@@ -99,7 +99,7 @@ def dry_run_experiment(run: RunArguments, *, notify: Callable[[str], object] | N
 
 
 @contextlib.contextmanager
-def _not_started() -> Iterator[None]:
+def _not_started() -> Generator[None]:
     try:
         yield
     except Exception as error:

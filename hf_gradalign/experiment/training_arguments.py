@@ -2,6 +2,7 @@
 
 import os
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -26,7 +27,7 @@ class AudioSpoofTrainingArguments(GradientAlignmentArguments):
     )
     per_device_eval_batch_size: int = field(default=16, metadata={"help": "Utterances an evaluation batch."})
     num_train_epochs: float = field(default=10.0, metadata={"help": "Number of epochs."})
-    learning_rate: float | None = field(
+    learning_rate: float | None = field(  # ty: ignore[incompatible-attribute-override]  None: not chosen
         default=None,
         metadata={"help": "Peak learning rate. By default 1e-3 for the small model, 1e-5 with --model_name_or_path."},
     )
@@ -105,8 +106,16 @@ class AudioSpoofTrainingArguments(GradientAlignmentArguments):
         super().__post_init__()
         self.learning_rate = rate
         if self.coupled_weight_decay and self.optim not in _ADAMW:
-            raise ValueError(f"--coupled_weight_decay takes torch.optim.Adam: leave out --optim {self.optim.value}")
+            raise ValueError(
+                f"--coupled_weight_decay takes torch.optim.Adam: leave out --optim {OptimizerNames(self.optim).value}"
+            )
         self.output_dir = None if chosen is None else os.path.expanduser(chosen)
+
+    @property
+    def run_folder(self) -> Path:
+        """The folder that the run is written to, once `output_dir` is settled."""
+        assert self.output_dir is not None, "the output folder is not settled yet"
+        return Path(self.output_dir)
 
 
 def refuse_options_without_use(args: Any) -> None:

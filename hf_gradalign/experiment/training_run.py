@@ -146,7 +146,7 @@ def train_and_evaluate(
     finally:
         interrupt.restore_handlers()
     if interrupt.interrupted:
-        raise Interrupted(str(Path(args.output_dir, f"{PREFIX_CHECKPOINT_DIR}-{trainer.state.global_step}")))
+        raise Interrupted(str(Path(args.run_folder, f"{PREFIX_CHECKPOINT_DIR}-{trainer.state.global_step}")))
     if args.average_best_checkpoints > 1:
         averaged = _load_average(trainer)
     trainer.save_model(_internal_call=True)
@@ -155,7 +155,7 @@ def train_and_evaluate(
     metrics: dict[str, float] = dict(train_metrics)
     if trainer.state.global_step <= steps_before:
         # A finished run that is resumed trains nothing, and what it once found of its training still holds.
-        metrics = without_timing(train_metrics) | read_train_metrics(args.output_dir)
+        metrics = without_timing(train_metrics) | read_train_metrics(args.run_folder)
     return conclude(trainer, preparation, run, metrics, averaged)
 
 
@@ -201,7 +201,7 @@ def conclude(
         settings=describe_settings(run),
     )
     if trainer.is_world_process_zero():
-        results.write(trainer.args.output_dir)
+        results.write(run.training.run_folder)
     return results
 
 
@@ -221,7 +221,7 @@ def _load_average(trainer: GradientAlignmentTrainer) -> int:
 
 
 def _evaluate(
-    trainer: GradientAlignmentTrainer, preparation: Preparation, split: str, system_column: str
+    trainer: GradientAlignmentTrainer, preparation: Preparation, split: str, system_column: str | None
 ) -> tuple[dict[str, float], dict[str, float], list[str]]:
     clips = preparation.corpus[split]
     prefix = _PREFIXES[split]
@@ -230,7 +230,8 @@ def _evaluate(
     if not np.array_equal(class_indices(output.label_ids), np.asarray(clips["label"])):
         raise RuntimeError(f"the scores of the {split} split did not come back in the order of its clips")
     if trainer.is_world_process_zero():
-        write_score_file(Path(trainer.args.output_dir, f"scores_{split}.txt"), clips["utterance_id"], scores)
+        path = Path(str(trainer.args.output_dir), f"scores_{split}.txt")
+        write_score_file(path, clips["utterance_id"], scores.tolist())
     systems = clips[system_column] if system_column in clips.column_names else None
     labels = clips["label"][:]
-    return output.metrics, error_rates_by_system(scores, labels, systems), remarks_on(scores, labels)
+    return output.metrics or {}, error_rates_by_system(scores, labels, systems), remarks_on(scores, labels)

@@ -28,7 +28,7 @@ class SameBulk:
         """White noise of unit variance."""
         return draw_white_noise(n_samples, seed).numpy().astype(np.float64)
 
-    def impulses(self, n_samples: int, percent: float, seed: int) -> tuple[NDArray[np.int64], Samples]:
+    def impulses(self, n_samples: int, percent: float, seed: int) -> tuple[NDArray[np.int64], NDArray[Any]]:
         """Positions and factors in [-1, 1]."""
         return draw_impulses(n_samples, percent, seed)
 

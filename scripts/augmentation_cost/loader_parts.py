@@ -56,7 +56,7 @@ class LoaderBatch:
         self._indices = generator.integers(0, len(clips), options.batch).tolist()
         self._positions = generator.random(options.batch)
         self._scope, self._n_samples = options.augmentation_scope, round(options.window_seconds * RATE)
-        self._augmentation = get_augmentation(options.augmentation)
+        self._augmentation: Any = get_augmentation(options.augmentation)
         self._collator = ViewCollator(small_feature_extractor())
         random.seed(0), np.random.seed(0), torch.manual_seed(0)
 

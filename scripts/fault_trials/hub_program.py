@@ -18,7 +18,7 @@ class HubProgram:
         self._process = subprocess.Popen(
             command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, start_new_session=True
         )
-        self._where = json.loads(self._process.stdout.readline())
+        self._where = self._answer()
         return self
 
     def __exit__(
@@ -34,6 +34,11 @@ class HubProgram:
 
     def ask(self, **request: Any) -> Any:
         """Have it do something (see the program)."""
+        assert self._process.stdin is not None
         self._process.stdin.write(json.dumps(request) + "\n")
         self._process.stdin.flush()
+        return self._answer()
+
+    def _answer(self) -> Any:
+        assert self._process.stdout is not None
         return json.loads(self._process.stdout.readline())

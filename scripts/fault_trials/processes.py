@@ -10,7 +10,7 @@ import signal
 import sys
 import time
 import traceback
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from pathlib import Path
 
 import hf_gradalign
@@ -125,7 +125,7 @@ def _run(script: str, words: Sequence[str], log: Path, folder: Path | None) -> i
 
 
 @contextlib.contextmanager
-def all_ended(*processes: CommandProcess) -> Iterator[None]:
+def all_ended(*processes: CommandProcess) -> Generator[None]:
     """See that processes end with the block, however that ends."""
     try:
         yield

@@ -1,7 +1,7 @@
 """Where the time of an aligned step goes."""
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from typing import Any
 from unittest import mock
@@ -36,7 +36,7 @@ class Stopwatch:
         self.seconds = dict.fromkeys(PARTS, 0.0)
 
     @contextmanager
-    def running(self) -> Iterator[None]:
+    def running(self) -> Generator[None]:
         """Takes the time of every aligned step within this context."""
         with ExitStack() as stack:
             for part, (owner, name) in PARTS.items():
@@ -45,7 +45,7 @@ class Stopwatch:
             yield
 
     @contextmanager
-    def _timing(self, part: str) -> Iterator[None]:
+    def _timing(self, part: str) -> Generator[None]:
         synchronise()
         start = time.perf_counter()
         yield
@@ -61,7 +61,7 @@ class Stopwatch:
 
     def _around_context(self, part: str, function: Callable[..., AbstractContextManager]) -> Callable[..., Any]:
         @contextmanager
-        def timed(*args: Any, **kwargs: Any) -> Iterator[None]:
+        def timed(*args: Any, **kwargs: Any) -> Generator[None]:
             context = function(*args, **kwargs)
             with self._timing(part):
                 context.__enter__()

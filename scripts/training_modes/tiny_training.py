@@ -95,7 +95,7 @@ def train(mode: Mode, accelerator: bool) -> dict[str, torch.Tensor]:
     task, execution = dict(mode.task), dict(mode.execution)
     items, kind, views = task.pop("items", 48), task.pop("model", "plain"), task.pop("views", 2)
     bucket_view = execution.pop("bucket_view", False)
-    options = {
+    options: dict[str, Any] = {
         "align_gradients": "pcgrad",
         "learning_rate": 0.5,
         "optim": "sgd",
