@@ -148,7 +148,7 @@ class HubServer:
         self.ended = threading.Event()
         self.lock = threading.Lock()
         self._http = ThreadingHTTPServer(("127.0.0.1", 0), type("Handler", (HubRequestHandler,), {"hub": self}))
-        self._thread = threading.Thread(target=self._http.serve_forever, daemon=True)
+        self._thread = threading.Thread(target=self._http.serve_forever, args=(0.02,), daemon=True)
         self.url = f"http://127.0.0.1:{self._http.server_port}"
         # Downloads of large files are redirected to another host, as on the Hub, where a token must not follow.
         self.storage_url = f"http://localhost:{self._http.server_port}"

@@ -48,22 +48,27 @@ def test_upload_and_download(hub, run_client, folder):
     assert [call.token for call in downloads] == [None]  # the token stays with the host it was given to
 
 
-def test_a_second_commit_leaves_the_first_as_it_was(hub, run_client, folder):
+def test_commits_and_branches(hub, run_client, folder):
     program = UPLOAD + (
         "from pathlib import Path\n"
-        "from huggingface_hub import CommitOperationDelete, snapshot_download\n"
-        "Path(args[0], 'config.json').write_text('{\"a\": 2}')\n"
+        "from huggingface_hub import CommitOperationDelete, hf_hub_download, snapshot_download\n"
+        "config = Path(args[0], 'config.json')\n"
+        "api.create_branch(repo.repo_id, branch='exp/one')\n"
+        "config.write_text('{\"a\": 2}')\n"
         "second = api.upload_folder(repo_id=repo.repo_id, folder_path=args[0], commit_message='second')\n"
         "third = api.upload_folder(repo_id=repo.repo_id, folder_path=args[0], commit_message='unchanged')\n"
         "delete = [CommitOperationDelete('sub folder/')]\n"
         "api.create_commit(repo.repo_id, delete, commit_message='tidy')\n"
+        "config.write_text('{\"a\": 3}')\n"
+        "api.upload_folder(repo_id=repo.repo_id, folder_path=args[0], revision='exp/one')\n"
+        "of_branch = Path(hf_hub_download(repo.repo_id, 'config.json', revision='exp/one')).read_text()\n"
         "read = lambda revision: Path(snapshot_download(repo.repo_id, revision=revision), 'config.json').read_text()\n"
-        "report([info.oid, second.oid, third.oid, read(info.oid), read(second.oid), read('main')])"
+        "report([info.oid, second.oid, third.oid, read(info.oid), read(second.oid), read('main'), of_branch])"
     )
     first, second, third, *contents = run_client(program, folder)
     assert first != second
     assert third == second  # nothing had changed
-    assert contents == ['{"a": 1}', '{"a": 2}', '{"a": 2}']
+    assert contents == ['{"a": 1}', '{"a": 2}', '{"a": 2}', '{"a": 3}']
     assert [commit.title for commit in hub.repos["tester/model"].branches["main"]] == [
         "initial commit",
         "first",
@@ -71,22 +76,9 @@ def test_a_second_commit_leaves_the_first_as_it_was(hub, run_client, folder):
         "tidy",
     ]
     assert set(hub.repos["tester/model"].files) == {"config.json", "model.safetensors"}
+    assert hub.repos["tester/model"].files["config.json"].data == b'{"a": 2}'
     puts = [call for call in hub.calls if call.method == "PUT"]
     assert len(puts) == 1  # unchanged weights were not sent again
-
-
-def test_branches(hub, run_client, folder):
-    program = UPLOAD + (
-        "from pathlib import Path\n"
-        "from huggingface_hub import hf_hub_download\n"
-        "api.create_branch(repo.repo_id, branch='exp/one')\n"
-        "Path(args[0], 'config.json').write_text('{\"a\": 3}')\n"
-        "api.upload_folder(repo_id=repo.repo_id, folder_path=args[0], revision='exp/one')\n"
-        "path = hf_hub_download(repo.repo_id, 'config.json', revision='exp/one')\n"
-        "report(Path(path).read_text())"
-    )
-    assert run_client(program, folder) == '{"a": 3}'
-    assert hub.repos["tester/model"].files["config.json"].data == b'{"a": 1}'
 
 
 FAILURES = """

@@ -1,6 +1,7 @@
 """Publishing to a local Hub: what goes up, what comes down, and what the user is told when it does not work."""
 
 import os
+import shutil
 import socket
 import subprocess
 import sys
@@ -49,13 +50,21 @@ def outcome(action, *positional, **options):
 """
 
 
-def test_publishes_the_model_and_nothing_else(hub, run_client, folder):
+def test_publishes_the_model_and_nothing_else(hub, run_client, folder, tmp_path):
+    telling = tmp_path / "telling" / "out put"
+    shutil.copytree(folder, telling)
+    settings, row = f'{{"output_dir": "{telling}", "n": 1}}', f"c1\t{telling}/a b.wav\tbroken\n"
+    (telling / "all_results.json").write_text(settings)
+    (telling / "bad_clips.tsv").write_text(row)
+    (telling / "vocab.json").write_text(f'{{"{telling}": 1}}')  # the model's own
+    (telling / "run_arguments.json").write_text(settings)
     program = PUBLISH + (
         "urls = [publish(args[0], 'tester/model', commit_message='The model')]\n"
         "urls += [publish(args[0], 'short-name', private=True), publish(args[0], 'tester/model', revision='v2')]\n"
+        "publish(args[1], 'tester/telling')\n"
         "report(urls + [check_access('tester/checked')])"
     )
-    *urls, checked = run_client(program, folder)
+    *urls, checked = run_client(program, folder, telling)
     model, short = f"{hub.url}/tester/model", f"{hub.url}/tester/short-name"
     assert (urls, checked) == ([model, short, f"{model}/tree/v2"], None)
     repository = hub.repos["tester/model"]
@@ -67,23 +76,16 @@ def test_publishes_the_model_and_nothing_else(hub, run_client, folder):
     assert set(repository.commit("v2").files) == PUBLISHED
     assert hub.repos["tester/checked"].files == {}
 
-
-def test_paths_of_this_machine_are_not_published(hub, run_client, folder):
-    settings, row = f'{{"output_dir": "{folder}", "n": 1}}', f"c1\t{folder}/a b.wav\tbroken\n"
-    (folder / "all_results.json").write_text(settings)
-    (folder / "bad_clips.tsv").write_text(row)
-    (folder / "vocab.json").write_text(f'{{"{folder}": 1}}')  # the model's own
-    (folder / "run_arguments.json").write_text(settings)
-    run_client(PUBLISH + "report(publish(args[0], 'tester/model'))", folder)
-    files = {name: file.data.decode() for name, file in hub.repos["tester/model"].files.items()}
+    # Paths of this machine are not published, and stay in the folder.
+    files = {name: file.data.decode() for name, file in hub.repos["tester/telling"].files.items()}
     assert files["all_results.json"] == '{"output_dir": "out put", "n": 1}'
     assert files["bad_clips.tsv"] == "c1\ta b.wav\tbroken\n"
-    assert files["vocab.json"] == (folder / "vocab.json").read_text()
+    assert files["vocab.json"] == (telling / "vocab.json").read_text()
     assert files["model.safetensors"] == "content of model.safetensors"
     assert "run_arguments.json" not in files
-    assert (folder / "all_results.json").read_text() == settings  # here they stay
-    assert (folder / "bad_clips.tsv").read_text() == row
-    command = push_command(folder, "tester/model")
+    assert (telling / "all_results.json").read_text() == settings
+    assert (telling / "bad_clips.tsv").read_text() == row
+    command = push_command(telling, "tester/model")
     assert "--exclude all_results.json --exclude bad_clips.tsv" in command
 
 
@@ -195,10 +197,9 @@ def tiny_model(tmp_path):
 
 
 def test_published_model_scores_as_the_local_one(hub, run_client, tiny_model):
-    url = run_client(PUBLISH + "report(publish(args[0], 'tester/tiny'))", tiny_model)
-    assert url == f"{hub.url}/tester/tiny"
-    program = (
+    program = PUBLISH + (
         "import hf_gradalign, numpy, soundfile, torch\n"
+        "url = publish(args[0], 'tester/tiny')\n"
         "from transformers import AutoFeatureExtractor, AutoModelForAudioClassification, pipeline\n"
         "samples = soundfile.read('speech.wav', dtype='float32')[0].mean(axis=1)[:16000]\n"
         "def logits(name):\n"
@@ -214,9 +215,10 @@ def test_published_model_scores_as_the_local_one(hub, run_client, tiny_model):
         "exec(example, shown)\n"
         "by_label = {output['label']: output['score'] for output in outputs}\n"
         "piped = [by_label['spoof'], by_label['bonafide']]\n"
-        "report([logits(args[0]), logits('tester/tiny'), piped, float(shown['score'])])"
+        "report([url, logits(args[0]), logits('tester/tiny'), piped, float(shown['score'])])"
     )
-    local, published, piped, score = run_client(program, tiny_model, home="another home")
+    url, local, published, piped, score = run_client(program, tiny_model)
+    assert url == f"{hub.url}/tester/tiny"
     assert local[0] != local[1]
     np.testing.assert_allclose(published, local, rtol=0, atol=1e-5)
     np.testing.assert_allclose(piped, local, rtol=0, atol=1e-5)

@@ -12,6 +12,8 @@ from hf_gradalign.data import BadAudioError, decoding
 from hf_gradalign.models import SpoofDetectorFeatureExtractor
 from hf_gradalign.scoring import SpoofScorer, chunks, corpus_scoring, list_audio_files, score_corpus, windowing
 
+LOADER = SpoofScorer._loader
+
 
 def write(folder, name, seconds, rate=RATE, channels=1):
     samples = draw_clip(len(name), channels * round(seconds * rate)).reshape(-1, channels)
@@ -49,7 +51,6 @@ def small_blocks(monkeypatch):
     return shrink
 
 
-@pytest.mark.parametrize("num_workers", [0, 2])
 @pytest.mark.parametrize(
     "options",
     [
@@ -60,54 +61,55 @@ def small_blocks(monkeypatch):
     ids=str,
 )
 def test_scores_of_windows_that_are_cut_on_the_way(
-    detector, extractor, recordings, small_blocks, monkeypatch, tmp_path, options, num_workers
+    detector, extractor, recordings, small_blocks, monkeypatch, tmp_path, options
 ):
-    options = {"windows": "all", "num_workers": num_workers, **options}
-    scorer = SpoofScorer(detector, extractor, **options)
-    whole = score_corpus(scorer, recordings, tmp_path / "whole.txt", progress=False)
+    scorers = [SpoofScorer(detector, extractor, windows="all", num_workers=n, **options) for n in (0, 2)]
+    whole = score_corpus(scorers[0], recordings, tmp_path / "whole.txt", progress=False)
     small_blocks()
-    monkeypatch.setattr(SpoofScorer, "_loader", spy := Spy(SpoofScorer._loader))
-    streamed = score_corpus(scorer, recordings, tmp_path / "streamed.txt", progress=False)
-    if options["batch_size"] > 1:  # of one, there is no one to share a batch with
-        assert any(not piece.is_last for piece in spy.pieces)
-    assert max(sum(len(owners) for owners in piece.owners) for piece in spy.pieces) <= 5 + 2 * options["batch_size"]
-    assert (tmp_path / "streamed.txt").read_text() == (tmp_path / "whole.txt").read_text()
-    assert [clip.utterance_id for clip in streamed.bad_clips] == ["g.flac"]
-    assert streamed.bad_clips == whole.bad_clips
+    for scorer in scorers:
+        monkeypatch.setattr(SpoofScorer, "_loader", spy := Spy(LOADER))
+        streamed = score_corpus(scorer, recordings, tmp_path / f"{scorer.num_workers}.txt", progress=False)
+        if options["batch_size"] > 1:  # of one, there is no one to share a batch with
+            assert any(not piece.is_last for piece in spy.pieces)
+        assert max(sum(len(owners) for owners in piece.owners) for piece in spy.pieces) <= 5 + 2 * options["batch_size"]
+        assert (tmp_path / f"{scorer.num_workers}.txt").read_text() == (tmp_path / "whole.txt").read_text()
+        assert [clip.utterance_id for clip in streamed.bad_clips] == ["g.flac"]
+        assert streamed.bad_clips == whole.bad_clips
 
 
 @pytest.mark.parametrize("other_size", [False, True])
-@pytest.mark.parametrize("after", [1, 4, 9, 14])
 def test_resumption_within_a_recording(
-    detector, extractor, recordings, small_blocks, monkeypatch, tmp_path, after, other_size
+    detector, extractor, recordings, small_blocks, monkeypatch, tmp_path, other_size
 ):
     small_blocks()
     monkeypatch.setattr(corpus_scoring, "ThreadPoolExecutor", AtOnce)  # else parts may wait for the settings
     scorer = SpoofScorer(detector, extractor, windows="all", batch_size=4, combine="median")
-    n_forwards = []
     forward = SpoofScorer._forward
+    n_forwards, last = [], None
 
     def counted(self, batch):
         n_forwards.append(len(n_forwards))
-        if len(n_forwards) == after:
+        if len(n_forwards) == last:
             raise KeyboardInterrupt
         return forward(self, batch)
 
-    monkeypatch.setattr(SpoofScorer, "_forward", lambda self, batch: n_forwards.append(0) or forward(self, batch))
+    monkeypatch.setattr(SpoofScorer, "_forward", counted)
     whole = score_corpus(scorer, recordings, tmp_path / "whole.txt", progress=False)
     needed = len(n_forwards)
-    n_forwards.clear()
-    monkeypatch.setattr(SpoofScorer, "_forward", counted)
-    with pytest.raises(KeyboardInterrupt):
-        score_corpus(scorer, recordings, tmp_path / "killed.txt", progress=False)
-    if other_size:  # as by another version
-        monkeypatch.setattr(chunks, "_PIECE", 9 * WINDOW)
-    report = score_corpus(scorer, recordings, tmp_path / "killed.txt", progress=False)
-    assert (tmp_path / "killed.txt").read_text() == (tmp_path / "whole.txt").read_text()
-    assert report.bad_clips == whole.bad_clips
-    if not other_size:
-        assert len(n_forwards) <= needed + 3  # what was scored is not scored again, but for the last piece
-    assert after < 9 or len(n_forwards) < needed + after - 2
+    for last in (1, 4, 9, 14):
+        killed = tmp_path / f"killed_{last}.txt"
+        n_forwards.clear()
+        with pytest.raises(KeyboardInterrupt):
+            score_corpus(scorer, recordings, killed, progress=False)
+        with monkeypatch.context() as patch:
+            if other_size:  # as by another version
+                patch.setattr(chunks, "_PIECE", 9 * WINDOW)
+            report = score_corpus(scorer, recordings, killed, progress=False)
+        assert killed.read_text() == (tmp_path / "whole.txt").read_text()
+        assert report.bad_clips == whole.bad_clips
+        if not other_size:
+            assert len(n_forwards) <= needed + 3  # what was scored is not scored again, but for the last piece
+        assert last < 9 or len(n_forwards) < needed + last - 2
 
 
 class AtOnce(ThreadPoolExecutor):

@@ -12,9 +12,14 @@ words = st.text(st.characters(codec="utf-8", exclude_categories=("C", "Z")), min
 gaps = st.text(" \t", min_size=1, max_size=3)
 
 
+@pytest.fixture(scope="module")
+def protocol(tmp_path_factory):
+    return tmp_path_factory.mktemp("protocols") / "p.txt"
+
+
 @given(st.lists(st.tuples(words, words, words), min_size=1, max_size=8), gaps, st.sampled_from(["\n", "\r\n"]))
-def test_any_white_space(tmp_path_factory, rows, gap, end):
-    path = tmp_path_factory.mktemp("protocols") / "p.txt"
+def test_any_white_space(protocol, rows, gap, end):
+    path = protocol
     text = end.join(f"{gap if index % 2 else ''}{gap.join(row)}{gap}" for index, row in enumerate(rows))
     path.write_bytes(text.encode())
     table = read_words(path, lambda first: {"last": 2, "first": 0})
