@@ -155,7 +155,7 @@ def _integer(data: Data, offset: int, width: int) -> int:
 
 
 def _end_of_segment(data: Data, offset: int) -> int:
-    """Where a Matroska file's segment ends; 0 if its size was unknown when it was written."""
+    """Return where a Matroska file's segment ends; 0 if its size was unknown when it was written."""
     if offset >= len(data) or not data[offset]:
         return 0
     width = 9 - data[offset].bit_length()
@@ -164,7 +164,7 @@ def _end_of_segment(data: Data, offset: int) -> int:
 
 
 def _end_of_caf(data: Data) -> int:
-    """Where a CAF file's last chunk ends; 0 if the sound's size was unknown when it was written."""
+    """Return where a CAF file's last chunk ends; 0 if the sound's size was unknown when it was written."""
     offset = 8
     while offset + 12 <= len(data):
         size = int.from_bytes(data[offset + 4 : offset + 12], "big", signed=True)

@@ -93,7 +93,7 @@ class PacketTimeline:
         return max(self._end * self._tick, self._begin * self._tick + self.seconds)
 
     def has_undecoded_end(self, end: float, n_bytes: int) -> bool:
-        """Whether enough bytes follow the last packet to hold the sound that is missing until `end`.
+        """Return whether enough bytes follow the last packet to hold the sound that is missing until `end`.
 
         Args:
             end: When the stream ends by its header, in seconds.

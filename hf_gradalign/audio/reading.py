@@ -289,7 +289,7 @@ class SoundReader:
                 raise AudioDecodingError(f"it is corrupt ({_message(error)})") from error
 
     def _trusted_file(self) -> soundfile.SoundFile | None:
-        """The file for libsndfile to read, if it knows the length and nothing contradicts it; None otherwise."""
+        """Return the file for libsndfile to read, if it knows the length and nothing contradicts it; None otherwise."""
         file = self._sound_file
         if file is None or self._fault is not None or file.frames >= _UNKNOWN_FRAMES:
             return None

@@ -141,5 +141,5 @@ def _ratio(source_rate: int, target_rate: int) -> tuple[int, int]:
 
 
 def _reach(old: int, new: int) -> int:
-    """How far torchaudio's filter reaches to either side of the `old` samples that become `new` samples."""
+    """Return how far torchaudio's filter reaches to either side of the `old` samples that become `new` samples."""
     return math.ceil(_CROSSINGS * old / (min(old, new) * _ROLLOFF))

@@ -122,7 +122,7 @@ def _is_placeholder(size: int) -> bool:
 
 
 def _next_wave(data: Data, start: int) -> int:
-    """Where the next WAV file's header begins; the end without one."""
+    """Return where the next WAV file's header begins; the end without one."""
     offset = start
     while (offset := data.find(b"WAVEfmt ", offset)) != -1:
         if offset - 8 >= start and data[offset - 8 : offset - 4] in _BYTE_ORDERS:
@@ -132,7 +132,7 @@ def _next_wave(data: Data, start: int) -> int:
 
 
 def _before_list(data: Data, start: int, end: int) -> int:
-    """Where a last chunk of texts begins, if it ends with the file; the end otherwise."""
+    """Return where a last chunk of texts begins, if it ends with the file; the end otherwise."""
     offset = data.rfind(b"LIST", max(start, end - _LARGEST_LIST), end)
     if offset == -1:
         return end
@@ -141,7 +141,7 @@ def _before_list(data: Data, start: int, end: int) -> int:
 
 
 def _end_of_chunks(data: Data, offset: int, order: Literal["little", "big"]) -> int:
-    """Where a sequence of chunks ends: at the end, at another file's header, or before what is not a chunk."""
+    """Return where a sequence of chunks ends: at the end, at another file's header, or before what is not a chunk."""
     while offset + 8 <= len(data):
         name = data[offset : offset + 4]
         size = int.from_bytes(data[offset + 4 : offset + 8], order)

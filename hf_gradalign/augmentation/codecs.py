@@ -44,7 +44,7 @@ class LossyCodec(ABC):
     choices: tuple[float, ...] = ()
 
     def coding_rate(self, sample_rate: int) -> int:
-        """The codec's lowest rate that is not below the sample rate, or else its highest."""
+        """Return the codec's lowest rate that is not below the sample rate, or else its highest."""
         return min((rate for rate in self.sample_rates if rate >= sample_rate), default=self.sample_rates[-1])
 
     @abstractmethod
@@ -84,7 +84,7 @@ class SoundfileCodec(LossyCodec):
     delay: int = 0
 
     def missing(self) -> str | None:
-        """What to install if this libsndfile lacks the codec."""
+        """Return what to install if this libsndfile lacks the codec."""
         formats = soundfile.available_formats()
         if self.format in formats and self.subtype in soundfile.available_subtypes(self.format):
             return None
@@ -167,7 +167,7 @@ class AvCodec(LossyCodec):
     delay: int = 0
 
     def missing(self) -> str | None:
-        """What to install if this PyAV lacks the codec."""
+        """Return what to install if this PyAV lacks the codec."""
         from av.codec import codecs_available
 
         if {self.encoder, self.decoder} <= codecs_available:
@@ -196,7 +196,7 @@ class AvCodec(LossyCodec):
 
 
 def _frames(samples: NDArray[np.float64], encoder: Any, delay: int) -> Iterator[Any]:
-    """The waveform in the encoder's frames, padded with silence for the delay, then None to flush the encoder."""
+    """Yield the waveform in the encoder's frames, padded with silence for the delay, then None to flush the encoder."""
     import av
 
     length = encoder.frame_size or 1024
@@ -236,7 +236,7 @@ ALL_CODECS: dict[str, LossyCodec] = CODECS | EXTRA_CODECS
 
 
 def available_codecs() -> tuple[str, ...]:
-    """The names in `ALL_CODECS` that work with what is installed."""
+    """Return the names in `ALL_CODECS` that work with what is installed."""
     return tuple(name for name, codec in ALL_CODECS.items() if codec.missing() is None)
 
 

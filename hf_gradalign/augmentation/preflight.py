@@ -75,7 +75,7 @@ def _parts(augmentation: Any, where: str = "") -> Iterator[tuple[str, Any]]:
 
 
 def _branches(transform: Any) -> list[dict[str, Any]]:
-    """The attributes to try a transform with: all codecs, for example, since any may be drawn."""
+    """Return the attributes to try a transform with: all codecs, for example, since any may be drawn."""
     if isinstance(transform, Codec):
         return [{"codecs": (name,)} for name in dict.fromkeys(transform.codecs)]
     return [{}]
@@ -110,7 +110,7 @@ def _certain(transform: Any, settings: dict[str, Any]) -> Generator[None]:
 
 
 def _recordings(transform: Any) -> list[str]:
-    """The recordings of a transform, without duplicates."""
+    """Return the recordings of a transform, without duplicates."""
     if isinstance(transform, BaseWaveformTransform):
         for attribute in _RECORDINGS:
             paths = getattr(transform, attribute, None)

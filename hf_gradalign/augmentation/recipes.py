@@ -102,7 +102,7 @@ TELEPHONE_BAND = (300.0, 3400.0)
 
 
 def telephone() -> Compose:
-    """A telephone call: level, band-pass, codec at 8 kHz, lost packets.
+    """Return a telephone call: level, band-pass, codec at 8 kHz, lost packets.
 
     - Lowers the level by 0 to 12 dB (this project's choice), because the losses of G.711 depend on it.
     - Band-pass from 300 to 3400 Hz (ITU-T G.712), 24 dB per octave.
@@ -152,7 +152,7 @@ def available_augmentations() -> list[str]:
 
 
 def recipe_name(recipe: str) -> str | None:
-    """A recipe without the arguments after colons; None if it is not made of known names, such as a file's path.
+    """Return a recipe without the arguments after colons; None if it is not made of known names, such as a file's path.
 
     `musan_rir:/data/musan+rawboost5` becomes `musan_rir+rawboost5`.
     """

@@ -164,7 +164,7 @@ class OutOfRangeClips:
                 self.peak, self.loudest = peak, name
 
     def note(self, total: int) -> str | None:
-        """A message on these clips among `total` clips; None if there are none."""
+        """Return a message on these clips among `total` clips; None if there are none."""
         if not self.n_clips:
             return None
         return (
@@ -175,7 +175,7 @@ class OutOfRangeClips:
 
 
 def is_out_of_range(peak: float | None) -> TypeGuard[float]:
-    """Whether a clip with this largest absolute value is out of range. None stands for files that never are."""
+    """Return whether a clip with this largest absolute value is out of range. None stands for files that never are."""
     return peak is not None and peak > _HIGHEST_PEAK
 
 

@@ -128,9 +128,9 @@ class DeferredAugmentation:
         mask = expected.get("attention_mask")
         if mask is not None and getattr(feature_extractor, "return_attention_mask", False):
             self._mask_type = mask.dtype
-        found = self._model_inputs(torch.from_numpy(clip)[None])["input_values"]
+        actual = self._model_inputs(torch.from_numpy(clip)[None])["input_values"]
         values = expected.get("input_values")
-        if values is None or values.shape != found.shape or not torch.allclose(values, found, atol=1e-5):
+        if values is None or values.shape != actual.shape or not torch.allclose(values, actual, atol=1e-5):
             raise ValueError(
                 f"{type(feature_extractor).__name__} does more to a waveform than normalize it, which the accelerator "
                 "does not do; let the loader's workers augment (without --augment_on_device)"
@@ -162,7 +162,7 @@ class DeferredAugmentation:
         return {**self._model_inputs(windows), "labels": inputs["labels"]}
 
     def _model_inputs(self, windows: Tensor) -> dict[str, Tensor]:
-        """The feature extractor's output for windows of shape (B, time)."""
+        """Return the feature extractor's output for windows of shape (B, time)."""
         if self._normalizes:
             variance, mean = torch.var_mean(windows, dim=-1, keepdim=True, correction=0)
             windows = (windows - mean) / torch.sqrt(variance + 1e-7)

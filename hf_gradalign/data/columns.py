@@ -49,7 +49,7 @@ def to_standard_columns(dataset: Dataset, display_name: str, request: CorpusRequ
     """
     audio_column, label_column, id_column = request.audio_column, request.label_column, request.id_column
     if request.require_labels and label_column == NO_COLUMN:
-        raise CorpusError(f"{display_name}: there must be labels; name their column with --label_column_name.")
+        raise CorpusError(f"{display_name}: labels are required; name their column with --label_column_name.")
     # The default label column may be missing if labels are optional.
     has_labels = label_column != NO_COLUMN and (
         request.require_labels or label_column != LABEL_COLUMN or label_column in dataset.column_names
@@ -83,36 +83,36 @@ def require_column(column: str | None, columns: Iterable[str], option: str, disp
 
 
 def audio_paths(dataset: Dataset) -> pa.Array:
-    """The paths in the column `audio`; null for clips with bytes."""
+    """Return the paths in the column `audio`; null for clips with bytes."""
     # By Arrow, which does not copy the bytes.
     audio = dataset.select_columns(["audio"]).with_format("arrow")[:]["audio"]
     paths = pc.if_else(pc.is_null(pc.struct_field(audio, "bytes")), pc.struct_field(audio, "path"), None)
     return paths.combine_chunks() if isinstance(paths, pa.ChunkedArray) else paths
 
 
-def with_audio_paths(dataset: Dataset, paths: pa.Array, found: pa.Array, display_name: str) -> Dataset:
-    """Replace audio paths by the spelling found on disk, with a warning if it differs.
+def with_audio_paths(dataset: Dataset, paths: pa.Array, on_disk: pa.Array, display_name: str) -> Dataset:
+    """Replace audio paths by their spelling on disk, with a warning if it differs.
 
     Args:
         dataset: With the standard columns.
         paths: From `audio_paths`.
-        found: From `find_on_disk`. Paths of missing files stay unchanged.
+        on_disk: From `find_on_disk`. Paths of missing files stay unchanged.
         display_name: The data set's name for messages.
     """
-    differs = pc.fill_null(pc.not_equal(paths, found), False)
+    differs = pc.fill_null(pc.not_equal(paths, on_disk), False)
     n_differing = pc.sum(differs).as_py() or 0
     if n_differing == 0:
         return dataset
     logger.warning(
         "%s: %d audio files have another spelling on disk (another Unicode form, no white space or quotes, or "
         "slashes for backslashes), such as %s. They are used.",
-        *(display_name, n_differing, found.filter(differs)[0].as_py()),
+        *(display_name, n_differing, on_disk.filter(differs)[0].as_py()),
     )
     audio = dataset.select_columns(["audio"]).with_format("arrow")[:]["audio"]
     chunks, start = [], 0
     for chunk in audio.chunks:
         given = pc.struct_field(chunk, "path")
-        moved = pc.if_else(differs.slice(start, len(chunk)), found.slice(start, len(chunk)), given)
+        moved = pc.if_else(differs.slice(start, len(chunk)), on_disk.slice(start, len(chunk)), given)
         fields = [pc.struct_field(chunk, "bytes"), moved]
         chunks.append(pa.StructArray.from_arrays(fields, names=["bytes", "path"], mask=pc.is_null(chunk)))
         start += len(chunk)
@@ -179,7 +179,7 @@ def encode_clip(clip: Mapping[str, Any], kind: str | None = None) -> dict[str, A
 
 
 def sample_type(features: Features, column: str) -> str | None:
-    """The type of the samples in a column of decoded clips; None for other columns.
+    """Return the type of the samples in a column of decoded clips; None for other columns.
 
     Raises:
         CorpusError: If they have no sampling rate, or a type without a scale.

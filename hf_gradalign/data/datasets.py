@@ -107,7 +107,7 @@ class ClipDataset(AudioDataset):
     """
 
     def __getitem__(self, index: int) -> ModelItem:
-        """The clip at `index`.
+        """Return the clip at `index`.
 
         Raises:
             AudioDecodingError: If it cannot be decoded.
@@ -116,7 +116,7 @@ class ClipDataset(AudioDataset):
         return self._clips.item(self._clips.fit(self._decode(index, row, 0.0), 0.0), row)
 
     def select(self, indices: Sequence[int]) -> ClipDataset:
-        """A data set of some of the clips, in this order."""
+        """Return a data set of some of the clips, in this order."""
         selected = copy.copy(self)
         selected._dataset = self._dataset.select(list(indices))
         selected._cache, selected._cache_bytes = {}, 0
@@ -201,7 +201,7 @@ class ViewDataset(AudioDataset):
         self._epoch.fill_(int(epoch))
 
     def __getitem__(self, index: int) -> dict[str, ModelItem]:
-        """All views of the clip at `index`.
+        """Return all views of the clip at `index`.
 
         Raises:
             AudioDecodingError: If it cannot be decoded. With `on_bad_audio` `skip`: nor any of the clips after it.
@@ -348,7 +348,7 @@ class StreamedViewDataset(TorchIterableDataset):
                 return  # more workers than shards
 
     def _order(self, epoch: int) -> IterableDataset:
-        """The shuffled part of the stream for this process."""
+        """Return the shuffled part of the stream for this process."""
         # Not by set_epoch, which would change the epoch of all loader workers: they finish an epoch at different times.
         stream = self._stream
         if self._shuffle_buffer_size:
@@ -357,7 +357,7 @@ class StreamedViewDataset(TorchIterableDataset):
         return split_dataset_by_node(stream, rank=self._process_index, world_size=self._n_processes)
 
     def _item(self, current: _Keyed, epoch: int, recent: deque[_Keyed]) -> dict[str, ModelItem] | None:
-        """The views of a row, or else of the latest one in `recent` that can be decoded; None without any."""
+        """Return the views of a row, or else of the latest one in `recent` that can be decoded; None without any."""
         for row, key in (current, *reversed(recent)):
             try:
                 item = self._maker.make(row, [epoch, *key])
@@ -372,7 +372,7 @@ class StreamedViewDataset(TorchIterableDataset):
         return None
 
     def _blank_items(self) -> int:
-        """The number of silent items of this worker. The loader takes batches from its workers in turn."""
+        """Return the number of silent items of this worker. The loader takes batches from its workers in turn."""
         worker = get_worker_info()
         workers = min(worker.num_workers, max(self.n_shards, 1)) if worker is not None else 1
         index = worker.id if worker is not None else 0
@@ -380,5 +380,5 @@ class StreamedViewDataset(TorchIterableDataset):
 
 
 def _silence(item: Mapping[str, ModelItem]) -> dict[str, ModelItem]:
-    """An item of the same form with silent samples."""
+    """Return an item of the same form with silent samples."""
     return {view: {**inputs, "input_values": np.zeros_like(inputs["input_values"])} for view, inputs in item.items()}

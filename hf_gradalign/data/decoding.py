@@ -126,7 +126,7 @@ class ClipStream:
         yield from resample_blocks(self._checked(blocks), blocks.rate, self._rate or blocks.rate)
 
     def leading(self, n_samples: int) -> np.ndarray:
-        """The first `n_samples` samples, or all of a shorter clip. Decodes the rest too, to detect truncated files."""
+        """Return the first `n_samples` samples. Decodes the rest too, to detect truncated files."""
         blocks = SteadyBlocks(self.sound.blocks())
         rate = self._rate or blocks.rate
         needed = n_samples if rate == blocks.rate else source_span(0, n_samples, 2**62, blocks.rate, rate)[1]

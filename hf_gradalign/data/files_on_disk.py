@@ -42,17 +42,17 @@ def find_on_disk(paths: pa.Array) -> pa.Array:
     if not pc.any(is_missing).as_py():
         return paths
     entries = cache(_entries_by_name)
-    found = [_find(path, entries) for path in paths.filter(is_missing).to_pylist()]
-    return pc.replace_with_mask(paths, is_missing, pa.array(found, pa.string()))
+    matches = [_find(path, entries) for path in paths.filter(is_missing).to_pylist()]
+    return pc.replace_with_mask(paths, is_missing, pa.array(matches, pa.string()))
 
 
 def as_on_disk(path: Path) -> Path:
-    """The path of a file or folder as it is on disk, in any Unicode form. A missing path is returned as it is."""
+    """Return the path of a file or folder as it is on disk, in any Unicode form. Missing paths do not change."""
     if path.exists():
         return path
     entries = cache(_entries_by_name)
-    found = _find(str(path), entries) or _find(str(path), entries, is_folder=True)
-    return path if found is None else Path(found)
+    match = _find(str(path), entries) or _find(str(path), entries, is_folder=True)
+    return path if match is None else Path(match)
 
 
 def check_on_missing_audio(choice: str) -> None:
@@ -120,7 +120,7 @@ def _files_in(prefix: str) -> pa.Array:
 
 
 def _find(path: str, entries: Callable[[str], Mapping[str, list[str]]], *, is_folder: bool = False) -> str | None:
-    """The only file, or folder, that a path can mean; None otherwise."""
+    """Return the only file, or folder, that a path can mean; None otherwise."""
     folder, name = os.path.split(path)
     if folder and not os.path.isdir(folder):
         folder = _find(folder, entries, is_folder=True) if os.path.dirname(folder) != folder else None

@@ -24,7 +24,7 @@ _MAX_LISTED = 20
 
 
 def is_no_label(name: Label | None, label_map: Mapping[str, str] | None = None) -> bool:
-    """Whether a value stands for a missing label: None, NaN, blank, -1, a dash, `unknown`, `?`, ...
+    """Return whether a value stands for a missing label: None, NaN, blank, -1, a dash, `unknown`, `?`, ...
 
     Values in `label_map` are labels.
     """
@@ -149,7 +149,7 @@ def require_both_classes(labels: Sequence[int], split: str) -> None:
 
 
 def says_nothing(label: Label) -> bool:
-    """Whether a label is a number, or a word such as yes or no, that may mean either class."""
+    """Return whether a label is a number, or a word such as yes or no, that may mean either class."""
     return _SAYS_NOTHING.fullmatch(normalize_label(label)) is not None
 
 
@@ -176,6 +176,6 @@ class LabelMap(dict[str, str]):
 
 
 def _listed(counts: Mapping[str | None, int], values: Mapping[str | None, Label | None]) -> str:
-    most = sorted(counts, key=lambda text: -counts[text])
-    found = ", ".join(f"{values[text]!r} ({counts[text]} clips)" for text in most[:_MAX_LISTED])
-    return found + (f" and {len(most) - _MAX_LISTED} more" if len(most) > _MAX_LISTED else "")
+    ordered = sorted(counts, key=lambda text: -counts[text])
+    listed = ", ".join(f"{values[text]!r} ({counts[text]} clips)" for text in ordered[:_MAX_LISTED])
+    return listed + (f" and {len(ordered) - _MAX_LISTED} more" if len(ordered) > _MAX_LISTED else "")

@@ -153,7 +153,7 @@ def load_requested(spec: CorpusSpec, request: CorpusRequest) -> dict[str, Datase
 
 
 def _default_splits(spec: CorpusSpec, own_names: Mapping[str, str | None]) -> dict[str, str | None]:
-    """The splits to load if none are given. Corpora for evaluation have only a test split."""
+    """Return the splits to load if none are given. Corpora for evaluation have only a test split."""
     if spec.layout is None:
         return dict(own_names)
     available = {split for split, own in own_names.items() if own and spec.layout.split_of(own) is not None}
@@ -174,10 +174,10 @@ def _standardized(
     if spec.is_arena:
         dataset = _subset(with_notes(dataset), request.subset, display_name)
     paths = audio_paths(dataset)
-    found = find_on_disk(paths)
-    dataset = with_unique_ids(with_audio_paths(dataset, paths, found, display_name), display_name)
+    on_disk = find_on_disk(paths)
+    dataset = with_unique_ids(with_audio_paths(dataset, paths, on_disk, display_name), display_name)
     paths = audio_paths(dataset)
-    exists = pc.or_(pc.is_null(paths), pc.is_in(paths, value_set=found.drop_null()))
+    exists = pc.or_(pc.is_null(paths), pc.is_in(paths, value_set=on_disk.drop_null()))
     missing.add(str(request.splits[split]), exists, paths)
     kept = np.asarray(exists)
     return dataset if kept.all() else dataset.select(np.flatnonzero(kept))

@@ -111,7 +111,7 @@ def mix_streams(
 
 
 def source_probabilities(sizes: Mapping[Source, int], weights: Mapping[str, float] | None) -> list[float]:
-    """The probability of each source. If sources are classes, both classes are equally likely.
+    """Return the probability of each source. If sources are classes, both classes are equally likely.
 
     Args:
         sizes: Number of clips of each source.
@@ -207,7 +207,7 @@ class CorpusOptions:
                     self._called[called] = [corpus]
 
     def values(self, option: str, words: Words, default: str | None = None) -> dict[Corpus, str | None]:
-        """An option's value for each corpus.
+        """Return an option's value for each corpus.
 
         Args:
             option: Its name, such as `--label_column_name`.
@@ -237,7 +237,7 @@ class CorpusOptions:
         return {corpus: of_one.get(corpus, common) for corpus in self._specs}
 
     def label_maps(self, words: Words) -> dict[Corpus, LabelMap | None]:
-        """The label map of each corpus; None without one.
+        """Return the label map of each corpus; None without one.
 
         The meaning of numbers (and of yes and no) given for all corpora does not apply to a corpus with numbers of its
         own, nor to the Arena, whose numbers are known. `check_label_maps` refuses that other corpora share them.
@@ -286,7 +286,7 @@ class CorpusOptions:
         )
 
     def _read(self, option: str, word: str) -> tuple[list[Corpus] | None, str]:
-        """The corpora that a word names, None without a name, and its value."""
+        """Return the corpora that a word names, None without a name, and its value."""
         for called in sorted(self._called, key=len, reverse=True):
             if word.startswith(f"{called}:"):
                 return self._called[called], word[len(called) + 1 :]
@@ -314,10 +314,10 @@ class CorpusOptions:
             raise CorpusError(f"--label_map {word}: {spec.layout.title} has labels of its own, whose meaning is known.")
 
     def _name(self, corpus: Corpus) -> str:
-        """The shortest name of a corpus."""
+        """Return the shortest name of a corpus."""
         return min((called for called, named in self._called.items() if named == [corpus]), key=len)
 
 
 def _location(spec: CorpusSpec) -> str:
-    """An identifier that is equal for two spellings of the same corpus."""
+    """Return an identifier that is equal for two spellings of the same corpus."""
     return str(Path(spec.path).expanduser().resolve()) if spec.path else spec.text

@@ -101,7 +101,7 @@ def choose_splits(source: Mapping[str, Split], request: CorpusRequest, display_n
 
 
 def _matching(source: Mapping[str, Split], name: str | None) -> str | None:
-    """The source's name of a split: equal, or the only one that is equal up to case and white space."""
+    """Return the source's name of a split: equal, or the only one that is equal up to case and white space."""
     if name is None or name in source:
         return name
     alike = [own for own in source if own.strip().lower() == name.strip().lower()]

@@ -102,7 +102,7 @@ def as_stream(dataset: Dataset) -> IterableDataset:
 def _standardized(
     stream: IterableDataset, display_name: str, request: CorpusRequest, *, is_arena: bool
 ) -> IterableDataset:
-    """The stream with the columns of `STREAM_FEATURES`."""
+    """Return the stream with the columns of `STREAM_FEATURES`."""
     stream = _without_decoding(stream)
     features = _features_of(stream)
     require_column(request.audio_column, features, "--audio_column_name", display_name)
@@ -127,7 +127,7 @@ def _standardized(
 
 
 def _without_decoding(stream: IterableDataset) -> IterableDataset:
-    """The stream with audio columns as `{"bytes", "path"}`."""
+    """Return the stream with audio columns as `{"bytes", "path"}`."""
     for name, kind in _features_of(stream).items():
         if isinstance(kind, Audio):
             stream = stream.cast_column(name, ENCODED)
@@ -135,7 +135,7 @@ def _without_decoding(stream: IterableDataset) -> IterableDataset:
 
 
 def _features_of(stream: IterableDataset) -> Features:
-    """A stream's columns, from its first row if the source does not tell.
+    """Return a stream's columns, from its first row if the source does not tell.
 
     Raises:
         CorpusError: If the stream is empty.
@@ -165,7 +165,7 @@ class _RowConverter:
         self._labels: dict[Any, int] = {}
 
     def __call__(self, row: dict[str, Any]) -> dict[str, Any]:
-        """The row with the columns of `STREAM_FEATURES`.
+        """Return the row with the columns of `STREAM_FEATURES`.
 
         Raises:
             CorpusError: If its label is missing or unknown.
@@ -212,7 +212,7 @@ class Prefixed:
         self._corpus = corpus
 
     def __call__(self, row: dict[str, Any]) -> dict[str, Any]:
-        """The row with its new utterance id."""
+        """Return the row with its new utterance id."""
         return {**row, "utterance_id": f"{self._corpus}/{row['utterance_id']}"}
 
 
@@ -223,7 +223,7 @@ class HasLabel:
         self._label = label
 
     def __call__(self, row: dict[str, Any]) -> bool:
-        """Whether the row is kept."""
+        """Return whether the row is kept."""
         return row["label"] == self._label
 
 
@@ -234,5 +234,5 @@ class _InSubset:
         self._subset = subset
 
     def __call__(self, row: dict[str, Any]) -> bool:
-        """Whether the row is kept."""
+        """Return whether the row is kept."""
         return read_notes(row.get("notes"), 0)["subset"] == self._subset

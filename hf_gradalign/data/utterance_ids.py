@@ -28,13 +28,13 @@ _MAX_ROWS = 5
 _BY_FILES = "name clips by their files with --id_column_name none"
 
 
-def ids_as_text(column: pa.ChunkedArray, feature: FeatureType | None, shown: str) -> pa.Array:
+def ids_as_text(column: pa.ChunkedArray, feature: FeatureType | None, display_name: str) -> pa.Array:
     """Convert a column of ids to strings: stripped, in one Unicode form, null for empty ids.
 
     Args:
         column: Text, integers (also as floats, as pandas writes them), bytes, dates, ...
         feature: Their type in `datasets`.
-        shown: The column's name for messages.
+        display_name: The column's name for messages.
 
     Raises:
         CorpusError: If the values cannot be ids: lists, fractions, or bytes that are not text.
@@ -43,13 +43,13 @@ def ids_as_text(column: pa.ChunkedArray, feature: FeatureType | None, shown: str
     if isinstance(feature, ClassLabel):
         values = pa.array(feature.names, pa.string()).take(values)
     elif pa.types.is_floating(values.type):
-        values = _whole(values, shown)
+        values = _whole(values, display_name)
     try:
         text = comparable_column(values.cast(pa.string()))
     except (pa.ArrowException, NotImplementedError) as error:
         raise CorpusError(
-            f"{shown} holds {values.type}, not one id per clip. Name the right column with --id_column_name, or name "
-            "clips by their files with --id_column_name none."
+            f"{display_name} holds {values.type}, not one id per clip. Name the right column with --id_column_name, or "
+            "name clips by their files with --id_column_name none."
         ) from error
     return pc.if_else(pc.equal(text, ""), None, text)
 
@@ -71,14 +71,14 @@ def file_ids(paths: pa.Array) -> pa.Array:
     return pc.if_else(_is_repeated(stems), names, stems)
 
 
-def with_unique_ids(dataset: Dataset, shown: str) -> Dataset:
+def with_unique_ids(dataset: Dataset, display_name: str) -> Dataset:
     """Make each clip unique, with an id of its own.
 
     Either all clips have ids in the corpus, or none has, and all are named by their files (`file_ids`).
 
     Args:
         dataset: With the standard columns, and `utterance_id` if the corpus has ids.
-        shown: The data set's name for messages.
+        display_name: The data set's name for messages.
 
     Returns:
         The data set with `utterance_id`. Exact repetitions of earlier rows are left out, with a warning.
@@ -87,19 +87,19 @@ def with_unique_ids(dataset: Dataset, shown: str) -> Dataset:
         CorpusError: If ids are missing, the same id or file has both labels, or two different clips have the same id.
             The message names both rows.
     """
-    ids = _own_ids(dataset, shown)
+    ids = _own_ids(dataset, display_name)
     audio = _Audio(dataset)
     candidates = _candidates(audio.paths if ids is None else ids, audio.files)
     dropped: set[int] = set()
     if candidates.size:
         rows = _rows(dataset, candidates, ids, audio)
-        _refuse_contradictions(rows, shown, has_ids=ids is not None)
-        dropped = _repeats(rows, shown, has_ids=ids is not None)
+        _refuse_contradictions(rows, display_name, has_ids=ids is not None)
+        dropped = _repeats(rows, display_name, has_ids=ids is not None)
         if ids is not None:
-            _refuse_doubled_ids([row for row in rows if row.number not in dropped], shown)
+            _refuse_doubled_ids([row for row in rows if row.number not in dropped], display_name)
     kept = np.setdiff1d(np.arange(len(dataset)), list(dropped))
     if ids is None:
-        dataset = _named_by_files(dataset, audio.paths, kept, shown)
+        dataset = _named_by_files(dataset, audio.paths, kept, display_name)
     # Last: adding a column to selected rows would copy them, including audio.
     return dataset.select(kept) if dropped else dataset
 
@@ -166,7 +166,7 @@ class _Audio:
         self.files = _normal_paths(pc.if_else(pc.is_null(self.lengths), self.paths, None))
 
 
-def _own_ids(dataset: Dataset, shown: str) -> pa.Array | None:
+def _own_ids(dataset: Dataset, display_name: str) -> pa.Array | None:
     if "utterance_id" not in dataset.column_names:
         return None
     ids = _column(dataset, "utterance_id")
@@ -174,22 +174,22 @@ def _own_ids(dataset: Dataset, shown: str) -> pa.Array | None:
         return None
     if ids.null_count:
         raise CorpusError(
-            f"{shown}: {ids.null_count} of {len(ids)} utterance ids are empty (rows {_empty_ids(ids)}). Fill them in, "
-            f"name another column with --id_column_name, or {_BY_FILES}."
+            f"{display_name}: {ids.null_count} of {len(ids)} utterance ids are empty (rows {_empty_ids(ids)}). Fill "
+            f"them in, name another column with --id_column_name, or {_BY_FILES}."
         )
     return ids
 
 
-def _named_by_files(dataset: Dataset, paths: pa.Array, kept: np.ndarray, shown: str) -> Dataset:
+def _named_by_files(dataset: Dataset, paths: pa.Array, kept: np.ndarray, display_name: str) -> Dataset:
     """Name the rows that are kept."""
     if "utterance_id" in dataset.column_names:
-        logger.warning("%s: the column of utterance ids is empty; clips are named by their files.", shown)
+        logger.warning("%s: the column of utterance ids is empty; clips are named by their files.", display_name)
         dataset = dataset.remove_columns("utterance_id")
     names = file_ids(paths.take(pa.array(kept)))
     if pc.count_distinct(names).as_py() != len(names):
         raise CorpusError(
-            f"{shown}: files are called {', '.join(_repeated(names).to_pylist()[:_MAX_ROWS])}, as others are named by "
-            "their rows or paths. Give clips a column utterance_id."
+            f"{display_name}: files are called {', '.join(_repeated(names).to_pylist()[:_MAX_ROWS])}, as others are "
+            "named by their rows or paths. Give clips a column utterance_id."
         )
     is_kept = np.zeros(len(dataset), dtype=bool)
     is_kept[kept] = True
@@ -198,7 +198,7 @@ def _named_by_files(dataset: Dataset, paths: pa.Array, kept: np.ndarray, shown: 
 
 
 def _candidates(names: pa.Array, files: pa.Array) -> np.ndarray:
-    """The rows that share their name or file with another row."""
+    """Return the rows that share their name or file with another row."""
     doubled = pc.is_in(names, value_set=_repeated(names))
     doubled = pc.or_(doubled, pc.is_in(files, value_set=_repeated(files)))
     return np.flatnonzero(doubled.to_numpy(zero_copy_only=False))
@@ -226,7 +226,7 @@ def _rows(dataset: Dataset, candidates: np.ndarray, ids: pa.Array | None, audio:
 
 
 def _files(dataset: Dataset, numbers: Sequence[int], audio: _Audio) -> list[Hashable]:
-    """What identifies the rows' audio: its file, or else its bytes, which are read only if rows may be equal."""
+    """Return what identifies the rows' audio: its file, or else its bytes, which are read only if rows may be equal."""
     keys = [(audio.paths[number].as_py(), audio.lengths[number].as_py()) for number in numbers]
     counts = Counter(keys)
     files: list[Hashable] = []
@@ -240,7 +240,7 @@ def _files(dataset: Dataset, numbers: Sequence[int], audio: _Audio) -> list[Hash
     return files
 
 
-def _refuse_contradictions(rows: Sequence[_CandidateRow], shown: str, *, has_ids: bool) -> None:
+def _refuse_contradictions(rows: Sequence[_CandidateRow], display_name: str, *, has_ids: bool) -> None:
     pairs = {}
     for key in ("file", "name") if has_ids else ("file",):
         for group in _groups(rows, key):
@@ -250,13 +250,13 @@ def _refuse_contradictions(rows: Sequence[_CandidateRow], shown: str, *, has_ids
                 pairs[tuple(row.number for row in pair)] = " and ".join(map(str, pair))
     if pairs:
         raise CorpusError(
-            f"{shown}: {_counted(len(pairs), 'clip has', 'clips have')} both labels: {_few(list(pairs.values()))}. "
-            "Correct or remove one of the rows."
+            f"{display_name}: {_counted(len(pairs), 'clip has', 'clips have')} both labels: "
+            f"{_few(list(pairs.values()))}. Correct or remove one of the rows."
         )
 
 
-def _repeats(rows: Sequence[_CandidateRow], shown: str, *, has_ids: bool) -> set[int]:
-    """The rows that repeat an earlier one."""
+def _repeats(rows: Sequence[_CandidateRow], display_name: str, *, has_ids: bool) -> set[int]:
+    """Return the rows that repeat an earlier one."""
     first: dict[Hashable, _CandidateRow] = {}
     dropped = []
     for row in rows:
@@ -265,7 +265,7 @@ def _repeats(rows: Sequence[_CandidateRow], shown: str, *, has_ids: bool) -> set
     if dropped:
         listed = _few([str(row) for row in dropped])
         count = _counted(len(dropped), "row repeats an earlier one and is", "rows repeat earlier ones and are")
-        logger.warning("%s: %s left out: %s.", shown, count, listed)
+        logger.warning("%s: %s left out: %s.", display_name, count, listed)
     numbers = {row.number for row in dropped}
     left = [row for row in rows if row.number not in numbers]
     again = [row for group in _groups(left, "file") for row in group[1:] if not isinstance(row.file, tuple)]
@@ -273,17 +273,18 @@ def _repeats(rows: Sequence[_CandidateRow], shown: str, *, has_ids: bool) -> set
         count = _counted(len(again), "row names an audio file", "rows name audio files")
         called = "" if has_ids else " These clips are named by their rows."
         listed = _few([str(row) for row in again])
-        logger.warning("%s: %s that an earlier one names, with other values: %s.%s", shown, count, listed, called)
+        message = "%s: %s that an earlier one names, with other values: %s.%s"
+        logger.warning(message, display_name, count, listed, called)
     return numbers
 
 
-def _refuse_doubled_ids(rows: Sequence[_CandidateRow], shown: str) -> None:
+def _refuse_doubled_ids(rows: Sequence[_CandidateRow], display_name: str) -> None:
     groups = _groups(rows, "name")
     if groups:
         listed = [f"{group[0].name}: {' and '.join(map(str, group[:2]))}" for group in groups]
         raise CorpusError(
-            f"{shown}: {_counted(len(groups), 'utterance id is', 'utterance ids are')} not unique. {_few(listed)}. "
-            f"Correct them, name another column with --id_column_name, or {_BY_FILES}."
+            f"{display_name}: {_counted(len(groups), 'utterance id is', 'utterance ids are')} not unique. "
+            f"{_few(listed)}. Correct them, name another column with --id_column_name, or {_BY_FILES}."
         )
 
 
@@ -320,13 +321,13 @@ def _few(items: Sequence[str]) -> str:
 
 
 def _empty_ids(ids: pa.Array) -> str:
-    """The rows without an id, counted from 1, for messages."""
+    """Return the rows without an id, counted from 1, for messages."""
     rows = pc.indices_nonzero(pc.is_null(ids)).to_pylist()
     return ", ".join(str(row + 1) for row in rows[:_MAX_IDS]) + (", ..." if len(rows) > _MAX_IDS else "")
 
 
 def _repeated(names: pa.Array) -> pa.Array:
-    """The names that occur more than once, without duplicates."""
+    """Return the names that occur more than once, without duplicates."""
     counts = pc.value_counts(names.drop_null())
     return counts.filter(pc.greater(counts.field("counts"), 1)).field("values")
 
@@ -335,14 +336,14 @@ def _is_repeated(names: pa.Array) -> pa.Array:
     return pc.or_(pc.is_in(names, value_set=_repeated(names)), pc.equal(names, ""))
 
 
-def _whole(values: pa.Array, shown: str) -> pa.Array:
+def _whole(values: pa.Array, display_name: str) -> pa.Array:
     values = pc.if_else(pc.is_nan(values), None, values).cast(pa.float64())
     outside = pc.or_(pc.not_equal(values, pc.floor(values)), pc.greater_equal(pc.abs(values), _EXACT_IN_DOUBLES))
     if pc.any(outside).as_py():
         example = values.filter(outside)[0].as_py()
         raise CorpusError(
-            f"{shown} holds {example}, which is no whole number, or too large a one to be exact as a float. Store ids "
-            "as text, name another column with --id_column_name, or name clips by their files with "
+            f"{display_name} holds {example}, which is not a whole number, or too large to be exact as a float. Store "
+            "ids as text, name another column with --id_column_name, or name clips by their files with "
             "--id_column_name none."
         )
     return values.cast(pa.int64())

@@ -93,7 +93,7 @@ class ClipReader:
         return repeat_pad(crop(samples, Window(self.window_samples, position)), self.window_samples)
 
     def item(self, samples: np.ndarray, row: Mapping[str, Any]) -> ModelItem:
-        """The item of these samples, with the row's label."""
+        """Return the item of these samples, with the row's label."""
         # A copy: views must not share memory, and a window must not keep the whole clip alive.
         return {"input_values": samples.copy(), "labels": self._label_ids[row["label"]]}
 
@@ -184,7 +184,7 @@ class ViewMaker:
         return np.random.SeedSequence([self._seed, *key], spawn_key=spawn_key)
 
     def _find_deferred(self) -> dict[str, dict[str, Any]]:
-        """The settings of `DeferredAugmentation` for each view that ends with RawBoost."""
+        """Return the settings of `DeferredAugmentation` for each view that ends with RawBoost."""
         rawboosts = {view: rawboost for view, t in self._views.items() if (rawboost := deferrable(t)) is not None}
         if not rawboosts:
             raise ValueError(
@@ -261,7 +261,7 @@ def _window_samples(sampling_rate: int, seconds: float | None, samples: int | No
 
 
 def _label_ids(label2id: Mapping[str, int] | None) -> tuple[int, ...]:
-    """The model's id for each of `LABEL_NAMES`."""
+    """Return the model's id for each of `LABEL_NAMES`."""
     if label2id is None:
         return tuple(range(len(LABEL_NAMES)))
     ids = {canonical_label(name): int(number) for name, number in label2id.items()}

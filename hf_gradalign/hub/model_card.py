@@ -233,7 +233,7 @@ def _view(facts: ModelCardFacts, name: str) -> str:
 
 
 def _weights(facts: ModelCardFacts) -> dict[str, float]:
-    """Each view's weight. Empty if all are equal."""
+    """Return each view's weight. Empty if all are equal."""
     weights = {name: facts.view_weights.get(name, 1.0) for name in facts.views}
     return weights if len(set(weights.values())) > 1 else {}
 

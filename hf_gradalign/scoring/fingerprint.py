@@ -65,7 +65,7 @@ def digest_of_audio(audio: Sequence[Mapping[str, Any] | None]) -> str:
 
 
 def _size_and_ends(clip: Mapping[str, Any]) -> tuple[int, bytes]:
-    """A clip's size in bytes, and its first and last bytes. Size 0 if its file does not exist."""
+    """Return a clip's size in bytes, and its first and last bytes. Size 0 if its file does not exist."""
     if clip.get("bytes") is not None:
         return len(clip["bytes"]), clip["bytes"][:_MAX_BYTES] + clip["bytes"][-_MAX_BYTES:]
     try:

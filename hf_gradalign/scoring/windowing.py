@@ -233,7 +233,7 @@ def settle_windowing(
 
 
 def padding_is_harmless(model: PreTrainedModel, feature_extractor: FeatureExtractionMixin) -> bool:
-    """Whether a clip gets the same score in a padded batch as by itself.
+    """Return whether a clip gets the same score in a padded batch as by itself.
 
     This needs an attention mask, and an encoder whose convolutions do not spread padding into the clip. A group norm
     over time does, as do the convolutions between the layers of some encoders.

@@ -62,8 +62,8 @@ def test_ids_of_any_type_are_text(save, ids, feature, expected):
 @pytest.mark.parametrize(
     ("ids", "message"),
     [
-        ([1.5, 2.0, 3.0, 4.0], "'utterance_id' holds 1.5, which is no whole number.*--id_column_name none"),
-        ([2.0**60, 2.0, 3.0, 4.0], "too large a one to be exact"),
+        ([1.5, 2.0, 3.0, 4.0], "'utterance_id' holds 1.5, which is not a whole number.*--id_column_name none"),
+        ([2.0**60, 2.0, 3.0, 4.0], "too large to be exact"),
         ([[1], [2], [3], [4]], "holds list.*not one id per clip.*--id_column_name"),
         ([b"\xff\xfe", b"a", b"b", b"c"], "holds .*binary, not one id per clip"),
     ],

@@ -101,7 +101,7 @@ class AddBabble(SpeechTransform):
 
 
 def _other_voice(samples: NDArray[np.float64], position: float, speed: float) -> NDArray[np.float64]:
-    """The clip, looped and backward, from `position` in [0, 1), at `speed`, linearly interpolated."""
+    """Return the clip, looped and backward, from `position` in [0, 1), at `speed`, linearly interpolated."""
     times = position * len(samples) + speed * np.arange(len(samples))
     before = times.astype(np.int64)
     laps = int(position + speed) + 2

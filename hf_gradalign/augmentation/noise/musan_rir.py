@@ -59,14 +59,16 @@ class MusanRir(OneOf):
         """
         folders = [] if sounds is None else [sounds] if isinstance(sounds, str | os.PathLike) else list(sounds)
         self.sounds = [str(folder) for folder in folders] or None
-        found = find_recordings(folders)
+        recordings = find_recordings(folders)
         for kind, fallback in _FALLBACKS.items():
-            logger.info("musan_rir: %s: %s", kind, f"{len(found[kind])} recordings" if kind in found else fallback)
-        transforms = [_noise(found.get(NOISE))]
-        if MUSIC in found:
-            transforms.append(AddBackgroundNoise(found[MUSIC], *MUSIC_SNRS, p=1.0))
-        transforms.append(AddBabble(found.get(SPEECH), min_snr_db=BABBLE_SNRS[0], max_snr_db=BABBLE_SNRS[1]))
-        transforms.append(Reverberation(found.get(IMPULSE_RESPONSE)))
+            logger.info(
+                "musan_rir: %s: %s", kind, f"{len(recordings[kind])} recordings" if kind in recordings else fallback
+            )
+        transforms = [_noise(recordings.get(NOISE))]
+        if MUSIC in recordings:
+            transforms.append(AddBackgroundNoise(recordings[MUSIC], *MUSIC_SNRS, p=1.0))
+        transforms.append(AddBabble(recordings.get(SPEECH), min_snr_db=BABBLE_SNRS[0], max_snr_db=BABBLE_SNRS[1]))
+        transforms.append(Reverberation(recordings.get(IMPULSE_RESPONSE)))
         super().__init__(transforms, check_number("p", p, 0, 1))
 
     def __call__(self, samples: NDArray[np.float32], sample_rate: int) -> NDArray[np.float32]:

@@ -80,7 +80,7 @@ def recordings_below(folder: str | os.PathLike[str]) -> list[Path]:
     others = sorted(set(listing.audio) - set(supported))
     if others and (os.fspath(folder), len(others)) not in _warned:
         _warned.add((os.fspath(folder), len(others)))
-        shown = ", ".join(map(str, others[:_MAX_LISTED])) + (
+        listed = ", ".join(map(str, others[:_MAX_LISTED])) + (
             f" and {len(others) - _MAX_LISTED} more" * (len(others) > _MAX_LISTED)
         )
         logger.warning(
@@ -89,7 +89,7 @@ def recordings_below(folder: str | os.PathLike[str]) -> list[Path]:
             folder,
             len(others),
             len(listing.audio),
-            shown,
+            listed,
         )
     return supported
 
@@ -129,15 +129,15 @@ def find_recordings(names: Sequence[str | os.PathLike[str]]) -> dict[str, list[s
     sounds: dict[str, list[str]] = {}
     for name in names:
         folder = _local_folder(str(name))
-        found = {str(path): kind for path in recordings_below(folder.resolve()) if (kind := _kind_of(path, folder))}
-        if not found:
+        kinds = {str(path): kind for path in recordings_below(folder.resolve()) if (kind := _kind_of(path, folder))}
+        if not kinds:
             raise ValueError(
                 f"{name}: no recordings of a known kind. Expected MUSAN's folders noise, music and speech, "
                 "RIRS_NOISES' simulated_rirs or real_rirs_isotropic_noises, or folders rirs or impulse_responses, "
                 "with WAV, FLAC, OGG or MP3 files"
             )
-        for path in sorted(found):
-            sounds.setdefault(found[path], []).append(path)
+        for path in sorted(kinds):
+            sounds.setdefault(kinds[path], []).append(path)
     return sounds
 
 
@@ -192,7 +192,7 @@ def find_unreadable(paths: Sequence[str]) -> dict[str, str]:
 
 
 def describe_unreadable(unreadable: Mapping[str, str], count: int) -> str:
-    """A message on the result of `find_unreadable` for `count` recordings."""
+    """Return a message on the result of `find_unreadable` for `count` recordings."""
     listed = [f"  {path}: {problem}" for path, problem in unreadable.items()]
     more = [f"  and {len(listed) - _MAX_LISTED} more"] if len(listed) > _MAX_LISTED else []
     return "\n".join(
@@ -225,7 +225,7 @@ def _problem(path: str) -> str | None:
 
 
 def _problem_without_libsndfile(path: str, reason: str) -> str | None:
-    """The problem if librosa, which audiomentations uses, cannot read the file with another decoder either."""
+    """Return the problem if librosa, which audiomentations uses, cannot read the file with another decoder either."""
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of the fallback to another decoder

@@ -172,7 +172,7 @@ class BatchedRawBoost:
 
 
 def _notches_of(parameters: Mapping[str, Any], kinds: Sequence[str]) -> list[NotchFilter]:
-    """The filters of convolutive noise, then the filter of stationary noise, whose gain has no effect."""
+    """Return the filters of convolutive noise, then the filter of stationary noise, whose gain has no effect."""
     notches = [*parameters["convolutive"]["notches"]] if "convolutive" in kinds else []
     if "stationary" in kinds:
         notches.append(parameters["stationary"]["notch"] | {"gain_db": 0.0})

@@ -37,7 +37,7 @@ class NotchFilter(TypedDict):
 
 
 def reach_of(clips: Sequence[Sequence[NotchFilter]]) -> int:
-    """How far the longest filter extends to either side of a sample, in samples."""
+    """Return how far the longest filter extends to either side of a sample, in samples."""
     return max(sum(taps // 2 for taps in notch["taps"]) for notches in clips for notch in notches)
 
 
@@ -116,7 +116,7 @@ def _band_responses(bands: NDArray[np.float64], nyquist: float, n_fft: int) -> N
 
 
 def block_length(reach: int) -> int:
-    """The FFT length to filter with: a power of two, at least four times the filter's length.
+    """Return the FFT length to filter with: a power of two, at least four times the filter's length.
 
     Args:
         reach: How far the longest filter extends to either side of a sample, in samples.

@@ -189,7 +189,7 @@ def limit_peak_(samples: Tensor) -> Tensor:
 
 
 def fast_rng(seed: int) -> np.random.Generator:
-    """A generator of bulk noise from a seed of 64 bits. Seeding is much faster than by NumPy's `SeedSequence`."""
+    """Return a generator of bulk noise from a seed of 64 bits. Seeds much faster than NumPy's `SeedSequence`."""
     # NumPy's stubs do not know that it accepts seed sequences.
     return np.random.Generator(np.random.SFC64(_RepeatedSeed(seed)))  # ty: ignore[invalid-argument-type]
 
@@ -204,5 +204,5 @@ class _RepeatedSeed(ISeedSequence):
         self._seed = seed
 
     def generate_state(self, n_words: int, dtype: Any = np.uint64) -> NDArray[np.uint64]:
-        """The words, of 64 bits each."""
+        """Return the words, of 64 bits each."""
         return np.full(n_words, self._seed, dtype)

@@ -142,11 +142,11 @@ class RawBoost(SpeechTransform):
                 self.parameters[kind] = self._draw(kind, sample_rate)
 
     def batched(self) -> BatchedRawBoost:
-        """The same transform for batches on any device, given parameters that this one drew."""
+        """Return the same transform for batches on any device, given parameters that this one drew."""
         return BatchedRawBoost(self.algorithm, self.impulsive_gain)
 
     def fits_single(self, samples: NDArray[np.floating]) -> bool:
-        """Whether float32 can hold the samples' energy and their powers, with the drawn parameters."""
+        """Return whether float32 can hold the samples' energy and their powers, with the drawn parameters."""
         peak = float(max(samples.max(), -samples.min()))
         notches = self.parameters.get("convolutive", {}).get("notches", [{"gain_db": 0.0}])
         gain = 10 ** (max(notch["gain_db"] for notch in notches) / 20)
@@ -201,7 +201,7 @@ Parameters = dict[str, Any]
 
 
 def deferrable(transform: Callable[..., NDArray[np.float32]] | None) -> RawBoost | None:
-    """The RawBoost at the end of an augmentation, which can be applied to batches; None if it ends otherwise."""
+    """Return the RawBoost at the end of an augmentation, which can be applied to batches; None if it ends otherwise."""
     if isinstance(transform, Compose) and not transform.shuffle and transform.transforms:
         return deferrable(transform.transforms[-1])
     return transform if isinstance(transform, RawBoost) else None

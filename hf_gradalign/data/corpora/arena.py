@@ -59,7 +59,7 @@ _NOTES = {
 
 
 def arena_repository(name: str) -> str:
-    """The Hub repository of a data set of the Arena.
+    """Return the Hub repository of a data set of the Arena.
 
     Args:
         name: Its name. For known data sets, case, hyphens, underscores and spaces do not matter. Names with an owner
@@ -72,17 +72,17 @@ def arena_repository(name: str) -> str:
 
 
 def name_key(name: str) -> str:
-    """A corpus' name for comparison: lower case, without hyphens, underscores, dots and spaces."""
+    """Return a corpus' name for comparison: lower case, without hyphens, underscores, dots and spaces."""
     return re.sub(r"[\s_.-]+", "", name).lower()
 
 
 def is_arena_folder(folder: Path) -> bool:
-    """Whether a folder has the Arena's format: `eval.yaml` and `data/*.parquet`."""
+    """Return whether a folder has the Arena's format: `eval.yaml` and `data/*.parquet`."""
     return (folder / "eval.yaml").is_file() and any((folder / "data").glob("*.parquet"))
 
 
 def arena_files(folder: Path) -> dict[str, list[str]]:
-    """The parquet files of a local data set by split.
+    """Return the parquet files of a local data set by split.
 
     Raises:
         CorpusError: If the folder does not have the Arena's format.
@@ -96,7 +96,7 @@ def arena_files(folder: Path) -> dict[str, list[str]]:
 
 
 def label_map_of(feature: FeatureType | None, given: Mapping[str, str] | None = None) -> Mapping[str, str] | None:
-    """The label map of an Arena column: `given`, and the Arena's own if numbers need one and have none."""
+    """Return the label map of an Arena column: `given`, and the Arena's own if numbers need one and have none."""
     if isinstance(feature, ClassLabel) or any(says_nothing(label) for label in given or ()):
         return given
     return {**LABEL_MAP, **(given or {})}
@@ -123,7 +123,7 @@ def with_notes(dataset: Dataset) -> Dataset:
 
 
 def read_notes(notes: str | None, label: int) -> dict[str, str | None]:
-    """The standard columns from a clip's notes.
+    """Return the standard columns from a clip's notes.
 
     Args:
         notes: A JSON object. Anything else is ignored.

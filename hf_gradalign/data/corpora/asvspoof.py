@@ -20,7 +20,7 @@ _COLUMNS_2019 = {"speaker": 0, "utterance_id": 1, "environment": 2, "attack": 3,
 
 
 def _expected(track: str) -> dict[str, str]:
-    """The files that identify a track's layout, by split."""
+    """Return the files that identify a track's layout, by split."""
     return {
         split: f"ASVspoof2019_{track}_cm_protocols/ASVspoof2019.{track}.cm.{_PROTOCOLS_2019[split]}.txt and "
         f"ASVspoof2019_{track}_{own}/flac/"

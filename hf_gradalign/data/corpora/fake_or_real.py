@@ -57,9 +57,9 @@ class FakeOrReal(Layout):
             paths.append(listing.paths)
             label = LABEL_NAMES.index("bonafide" if folder.name == "real" else "spoof")
             labels.append(pa.repeat(label, len(listing)).cast(pa.int64()))
-        found = pa.concat_arrays(paths)
+        all_paths = pa.concat_arrays(paths)
         names = pc.replace_substring_regex(pa.concat_arrays(names), r"\s+", "_")
-        return SplitClips(pa.concat_arrays(labels), names, found, found)
+        return SplitClips(pa.concat_arrays(labels), names, all_paths, all_paths)
 
 
 def _rank(path: Path) -> int:

@@ -136,7 +136,7 @@ class SplitClips:
     metadata: Mapping[str, Any] = field(default_factory=dict)
 
     def only(self, chosen: pa.Array) -> SplitClips:
-        """The clips where the mask `chosen` is true."""
+        """Return the clips where the mask `chosen` is true."""
         return SplitClips(
             labels=pc.filter(self.labels, chosen),
             utterance_ids=pc.filter(self.utterance_ids, chosen),
@@ -189,7 +189,7 @@ class Layout(ABC):
         """
 
     def split_of(self, name: str) -> str | None:
-        """The project's name of a split, given by that name or the corpus' own; None for unknown splits."""
+        """Return the project's name of a split, given by that name or the corpus' own; None for unknown splits."""
         key = name.lower()
         if key in self.splits:
             return key
@@ -198,16 +198,16 @@ class Layout(ABC):
         return next((split for split, own in self.splits.items() if own.lower() == key), None)
 
     def audio_folders(self, tree: FolderTree, pattern: str, *inside: str) -> tuple[Path, ...]:
-        """The audio folders of an archive.
+        """Return the audio folders of an archive.
 
         Args:
             tree: The folders listed so far.
             pattern: A regular expression for the archive's folder name, ignoring case.
             inside: Subfolders that may hold the audio, besides `flac` and `wav`. Otherwise the folder itself does.
         """
-        found = [path for path in tree.folders if re.fullmatch(pattern, path.name, re.IGNORECASE)]
+        matches = [path for path in tree.folders if re.fullmatch(pattern, path.name, re.IGNORECASE)]
         subfolders = ("flac", "wav", *inside)
-        audio = [next((path / name for name in subfolders if (path / name).is_dir()), path) for path in found]
+        audio = [next((path / name for name in subfolders if (path / name).is_dir()), path) for path in matches]
         return tuple(dict.fromkeys(audio))
 
 
@@ -249,14 +249,14 @@ class FolderTree:
         return True
 
     def file(self, *names: str) -> Path | None:
-        """The first file with one of these names, ignoring case. Earlier names win."""
+        """Return the first file with one of these names, ignoring case. Earlier names win."""
         by_name: dict[str, Path] = {}
         for path in self.files:
             by_name.setdefault(path.name.lower(), path)
         return next((by_name[name.lower()] for name in names if name.lower() in by_name), None)
 
     def described(self) -> str:
-        """The content of the root, for messages."""
+        """Return the content of the root, for messages."""
         if not self.root.is_dir():
             return "no such folder"
         names = sorted(name + ("/" if is_folder else "") for name, is_folder in _entries(self.root))
@@ -279,10 +279,10 @@ class AudioListing:
         self.folders = list(folders)
         names, paths = [], []
         for folder in self.folders:
-            found = _list_audio(folder)
+            files = _list_audio(folder)
             prefix = f"{folder}{os.sep}"
-            names.append(pc.replace_substring_regex(found, r"\.[^.]*$", ""))
-            paths.append(pc.binary_join_element_wise(prefix, found, ""))
+            names.append(pc.replace_substring_regex(files, r"\.[^.]*$", ""))
+            paths.append(pc.binary_join_element_wise(prefix, files, ""))
         self.names = pa.concat_arrays(names) if names else pa.array([], pa.string())
         self.paths = pa.concat_arrays(paths) if paths else pa.array([], pa.string())
 
@@ -290,7 +290,7 @@ class AudioListing:
         return len(self.paths)
 
     def find(self, names: pa.Array | pa.ChunkedArray) -> pa.Array:
-        """The files of these names; null for missing files."""
+        """Return the files of these names; null for missing files."""
         names = names.combine_chunks() if isinstance(names, pa.ChunkedArray) else names
         indices = pc.index_in(names, value_set=self.names)
         if indices.null_count:
@@ -302,31 +302,31 @@ class AudioListing:
 
 
 def find_files(located: Located, names: pa.Array | pa.ChunkedArray) -> pa.Array:
-    """The audio files of these names (without extension) in a split's folders; null for missing files."""
+    """Return the audio files of these names (without extension) in a split's folders; null for missing files."""
     return AudioListing(located.folders).find(names)
 
 
 def flac_names(names: pa.Array | pa.ChunkedArray) -> pa.Array | pa.ChunkedArray:
-    """The names of files in the official archives."""
+    """Return the names of files in the official archives."""
     return pc.binary_join_element_wise(names, ".flac", "")
 
 
 def _list_audio(folder: Path) -> pa.Array:
-    """The sorted names of the audio files in a folder, preferred extensions first. Empty if it cannot be listed."""
+    """Return the sorted names of a folder's audio files, preferred extensions first. Empty if it cannot be listed."""
     by_suffix: dict[str, list[str]] = {suffix: [] for suffix in AUDIO_SUFFIXES}
     try:
         with os.scandir(folder) as entries:
             for entry in entries:
-                found = by_suffix.get(os.path.splitext(entry.name)[1].lower())
-                if found is not None and not is_hidden(entry.name):
-                    found.append(entry.name)
+                group = by_suffix.get(os.path.splitext(entry.name)[1].lower())
+                if group is not None and not is_hidden(entry.name):
+                    group.append(entry.name)
     except OSError:
         pass
     return pa.array([name for names in by_suffix.values() for name in sorted(names)], pa.string())
 
 
 def _leads_back(path: Path) -> bool:
-    """Whether a folder is a link to one of its parents."""
+    """Return whether a folder is a link to one of its parents."""
     return path.is_symlink() and Path(os.path.realpath(path.parent)).is_relative_to(os.path.realpath(path))
 
 

@@ -147,7 +147,7 @@ def _count(path: Path, sign: bytes) -> int:
 
 
 def first_words(path: Path) -> list[str]:
-    """The words of a text file's first line that is not blank. Empty if the file is empty or cannot be read."""
+    """Return the words of a text file's first line that is not blank. Empty if the file is empty or cannot be read."""
     try:
         with path.open(encoding="utf-8-sig", errors="replace") as file:
             return next((words for words in (line.split() for line in file) if words), [])

@@ -85,7 +85,7 @@ class CorpusSpec:
 
 
 def available_corpora() -> list[str]:
-    """The names that `load_corpus` accepts."""
+    """Return the names that `load_corpus` accepts."""
     return [DEMO, *LAYOUTS, f"{ARENA}:NAME"]
 
 
@@ -130,7 +130,7 @@ def parse_corpus(text: str | None, path: str | None = None) -> CorpusSpec:
 
 
 def corpus_root(spec: CorpusSpec) -> Path:
-    """The folder to search for a named corpus.
+    """Return the folder to search for a named corpus.
 
     Raises:
         CorpusError: If no path is known, or it does not exist. The message says what to download from where.
@@ -152,7 +152,7 @@ def corpus_root(spec: CorpusSpec) -> Path:
 
 
 def did_you_mean(text: str) -> str:
-    """A hint at a similar corpus name, or an empty string.
+    """Return a hint at a similar corpus name, or an empty string.
 
     Names with a year are only compared with corpora of the same year and track.
     """
@@ -257,27 +257,29 @@ def _locate(
     wanted = {name: split for name, split in own.items() if split is not None}
     tree = FolderTree(root)
     while True:
-        found = {name: layout.locate(tree, split) for name, split in wanted.items()}
-        if all(found.values()) or not tree.deepen():
+        located = {name: layout.locate(tree, split) for name, split in wanted.items()}
+        if all(located.values()) or not tree.deepen():
             break
-    absent = [name for name, where in found.items() if where is None and name not in optional]
+    absent = [name for name, where in located.items() if where is None and name not in optional]
     if absent:
-        looked = "\n".join(f"  {split}: {layout.expects[split]}" for split in dict.fromkeys(wanted[n] for n in absent))
+        searched = "\n".join(
+            f"  {split}: {layout.expects[split]}" for split in dict.fromkeys(wanted[n] for n in absent)
+        )
         raise CorpusError(
-            f"{root} does not hold {'all of ' if any(found.values()) else ''}{layout.title}. Searched it and "
-            f"its subfolders for\n{looked}\nand found there: {tree.described()}.{_others(layout, tree)}\n"
+            f"{root} does not hold {'all of ' if any(located.values()) else ''}{layout.title}. Searched it and "
+            f"its subfolders for\n{searched}\nand found there: {tree.described()}.{_others(layout, tree)}\n"
             f"To get the corpus: {layout.home}. "
             f"Its page is docs/corpora/{layout.page}."
         )
-    for name, where in found.items():
+    for name, where in located.items():
         if where is None:
             expected = layout.expects[wanted[name]]
             logger.warning("%s has no %s part of %s (%s): continuing without it.", root, name, layout.title, expected)
-    return {name: (wanted[name], where) for name, where in found.items() if where is not None}
+    return {name: (wanted[name], where) for name, where in located.items() if where is not None}
 
 
 def _others(layout: Layout, tree: FolderTree) -> str:
-    """A hint at other corpora in the same place."""
+    """Return a hint at other corpora in the same place."""
     others = [
         other.name
         for other in LAYOUTS.values()

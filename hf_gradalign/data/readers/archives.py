@@ -47,17 +47,17 @@ Member = tuple[str, int, IO[bytes]]
 
 
 def is_archive(path: Path) -> bool:
-    """Whether a file is an archive that can be unpacked, by its name."""
+    """Return whether a file is an archive that can be unpacked, by its name."""
     return is_tar(path) or _ZIP.search(path.name) is not None
 
 
 def is_tar(path: Path) -> bool:
-    """Whether a file is a tar archive, compressed or not, by its name."""
+    """Return whether a file is a tar archive, compressed or not, by its name."""
     return _TAR.search(path.name) is not None
 
 
 def bare_name(archive: Path) -> str:
-    """An archive's name without its extensions."""
+    """Return an archive's name without its extensions."""
     return _TAR.sub("", _ZIP.sub("", archive.name))
 
 
@@ -246,7 +246,7 @@ class _Clip:
     texts: dict[str, Path] = field(default_factory=dict)
 
     def values(self) -> dict[str, Any]:
-        """The content of its text files.
+        """Return the content of its text files.
 
         Raises:
             CorpusError: If a JSON file is corrupt.
@@ -267,7 +267,7 @@ class _Clip:
 
 
 def _clips(listing: FolderListing) -> Iterator[_Clip]:
-    """The clips, sorted by name."""
+    """Yield the clips, sorted by name."""
     groups: dict[Path, list[Path]] = defaultdict(list)
     for file in (*listing.audio, *listing.others):
         groups[file.parent / file.name.partition(".")[0]].append(file)
@@ -312,7 +312,7 @@ def _labels(table: pa.Table, reserved: Collection[str], request: CorpusRequest) 
 
 
 def _text(file: Path) -> str | None:
-    """A file's text; None if it is not text, or too long."""
+    """Return a file's text; None if it is not text, or too long."""
     if file.stat().st_size > _MAX_BYTES:
         return None
     try:

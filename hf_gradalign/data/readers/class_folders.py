@@ -65,7 +65,7 @@ def by_split(clips: Dataset, splits: Sequence[str]) -> dict[str, Dataset]:
 
 
 def split_word(name: str, wanted: Collection[str] = ()) -> str | None:
-    """The split that a folder's name means: `train` for `train`, `Train_wavs` or `train-00000`; None for other names.
+    """Return the split that a folder's name means: `train` for `Train_wavs` or `train-00000`; None for other names.
 
     Args:
         name: The folder's name.
@@ -77,7 +77,7 @@ def split_word(name: str, wanted: Collection[str] = ()) -> str | None:
 
 
 def label_word(name: str, label_map: Mapping[str, str] | None = None) -> str | None:
-    """The label that a folder's name means, in a spelling known to `canonical_label`; None for other names.
+    """Return the label that a folder's name means, in a spelling known to `canonical_label`; None for other names.
 
     `real` for `real`, `Real_audio` or `train_real`; `bona fide` for `bona-fide`.
 
@@ -93,7 +93,7 @@ def label_word(name: str, label_map: Mapping[str, str] | None = None) -> str | N
 def labels_of_paths(
     paths: Sequence[Path], label_map: Mapping[str, str] | None, *, may_contradict: bool = False
 ) -> list[str | None]:
-    """The label that each file's folders mean; None without one.
+    """Return the label that each file's folders mean; None without one.
 
     Args:
         paths: The files, relative to the corpus.
@@ -105,21 +105,21 @@ def labels_of_paths(
     """
     words = _by_folder(paths, lambda name: label_word(name, label_map))
     labels: list[str | None] = []
-    for path, found in zip(paths, words, strict=True):
-        meanings = {canonical_label(word, label_map) for word in found}
+    for path, of_file in zip(paths, words, strict=True):
+        meanings = {canonical_label(word, label_map) for word in of_file}
         if len(meanings) > 1 and not may_contradict:
             inner = path.parts[max(index for index, name in enumerate(path.parts[:-1]) if label_word(name, label_map))]
             raise CorpusError(
-                f"The folders of {path} mean both classes ({', '.join(found)}). Give the meaning of the inner one, as "
-                f"in --label_map '{inner}={canonical_label(found[0], label_map)}', or write a metadata.csv with the "
-                "columns file_name, label and, if you like, split."
+                f"The folders of {path} mean both classes ({', '.join(of_file)}). Give the meaning of the inner one, "
+                f"as in --label_map '{inner}={canonical_label(of_file[0], label_map)}', or write a metadata.csv with "
+                "the columns file_name, label and, if you like, split."
             )
-        labels.append(found[0] if found else None)
+        labels.append(of_file[0] if of_file else None)
     return labels
 
 
 def splits_of_paths(paths: Sequence[Path], wanted: Sequence[str]) -> list[str]:
-    """The split that each file's folders mean, by the wanted name, or else by the folder's.
+    """Return the split that each file's folders mean, by the wanted name, or else by the folder's.
 
     A folder `dev` is the split `validation` if that is wanted and no folder has this name, and likewise for other usual
     names. If no folder means a split, all files belong to the first wanted split.
@@ -132,13 +132,13 @@ def splits_of_paths(paths: Sequence[Path], wanted: Sequence[str]) -> list[str]:
         CorpusError: If the folders of a file mean two splits, or those of only some files mean any.
     """
     words = _by_folder(paths, lambda name: split_word(name, wanted))
-    for path, found in zip(paths, words, strict=True):
-        if len(set(found)) > 1:
+    for path, of_file in zip(paths, words, strict=True):
+        if len(set(of_file)) > 1:
             raise CorpusError(
-                f"The folders of {path} mean more than one split ({', '.join(found)}). Write a metadata.csv with the "
+                f"The folders of {path} mean more than one split ({', '.join(of_file)}). Write a metadata.csv with the "
                 "columns file_name, label and split."
             )
-    unlabeled = [str(path) for path, found in zip(paths, words, strict=True) if not found]
+    unlabeled = [str(path) for path, of_file in zip(paths, words, strict=True) if not of_file]
     if len(unlabeled) == len(paths):
         return [wanted[0]] * len(paths)
     if unlabeled:
@@ -146,12 +146,12 @@ def splits_of_paths(paths: Sequence[Path], wanted: Sequence[str]) -> list[str]:
             f"{len(unlabeled)} of {len(paths)} audio files lie in no folder of a split: {listed(unlabeled)}. Move them "
             "into one, or write a metadata.csv with the columns file_name, label and split."
         )
-    names = _split_names({found[0] for found in words}, wanted)
-    return [names[found[0]] for found in words]
+    names = _split_names({of_file[0] for of_file in words}, wanted)
+    return [names[of_file[0]] for of_file in words]
 
 
 def listed(names: Sequence[str]) -> str:
-    """The first few names, for messages."""
+    """Return the first few names, for messages."""
     return ", ".join(names[:_MAX_LISTED]) + (
         f" and {len(names) - _MAX_LISTED} more" if len(names) > _MAX_LISTED else ""
     )
@@ -196,7 +196,7 @@ def _split_names(words: Collection[str], wanted: Sequence[str]) -> dict[str, str
 
 
 def _by_folder(paths: Sequence[Path], word_of: Callable[[str], str | None]) -> list[list[str]]:
-    """The words of each file's folders, outermost first, without leading words that all files share."""
+    """Return the words of each file's folders, outermost first, without leading words that all files share."""
     of_name: dict[str, str | None] = {}
     of_folder: dict[Path, list[str]] = {}
     for path in paths:
@@ -204,8 +204,8 @@ def _by_folder(paths: Sequence[Path], word_of: Callable[[str], str | None]) -> l
             for name in path.parent.parts:
                 of_name.setdefault(name, word_of(name))
             of_folder[path.parent] = [word for name in path.parent.parts if (word := of_name[name]) is not None]
-    found = list(of_folder.values())
-    while found and all(len(words) > 1 and words[0] == found[0][0] for words in found):
-        for words in found:
+    folders = list(of_folder.values())
+    while folders and all(len(words) > 1 and words[0] == folders[0][0] for words in folders):
+        for words in folders:
             del words[0]
     return [of_folder[path.parent] for path in paths]

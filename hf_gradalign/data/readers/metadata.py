@@ -59,20 +59,20 @@ def find_metadata(listing: FolderListing, split_names: Sequence[str] = ()) -> li
     for file in listing.others:
         if file.name.lower() in METADATA_NAMES:
             by_folder.setdefault(file.parent, []).append(file)
-    found = {}
+    chosen = {}
     skipped = []
     for folder in sorted(by_folder, key=lambda folder: (len(folder.parts), folder)):
         first, *others = sorted(by_folder[folder], key=lambda file: METADATA_NAMES.index(file.name.lower()))
-        if any(above in found for above in folder.parents):
+        if any(above in chosen for above in folder.parents):
             skipped.append(first)
         else:
-            found[folder] = first
+            chosen[folder] = first
         skipped += others
     if skipped:
         logger.warning(
             "Not read, because there is another metadata file for the same folder: %s.", listed([*map(str, skipped)])
         )
-    below = {folder: folder.relative_to(listing.folder).parts for folder in found}
+    below = {folder: folder.relative_to(listing.folder).parts for folder in chosen}
     words = {
         folder: next((word for part in reversed(parts) if (word := _split_of_folder(part, split_names))), None)
         for folder, parts in below.items()
@@ -80,7 +80,7 @@ def find_metadata(listing: FolderListing, split_names: Sequence[str] = ()) -> li
     tells_splits = any(words.values())
     return [
         Metadata(file, words[folder] or (folder.name if tells_splits and below[folder] else None))
-        for folder, file in sorted(found.items())
+        for folder, file in sorted(chosen.items())
     ]
 
 

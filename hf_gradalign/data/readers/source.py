@@ -50,7 +50,7 @@ T = TypeVar("T")
 
 
 def demo_corpus_files() -> dict[str, str]:
-    """The parquet file of each split of the demo corpus: train, validation and test."""
+    """Return the parquet file of each split of the demo corpus: train, validation and test."""
     return {split: str(_DEMO_FOLDER / f"{split}.parquet") for split in ("train", "validation", "test")}
 
 
@@ -227,11 +227,11 @@ def _streamed(archives: Sequence[Path], root: Path, request: CorpusRequest) -> S
     for archive, split in zip(archives, splits_of_paths(paths, request.split_names), strict=True):
         files.setdefault(split, []).append(str(archive))
     try:
-        found = load_splits(str(root), "webdataset", data_files=files, streaming=True)
+        streams = load_splits(str(root), "webdataset", data_files=files, streaming=True)
     except CorpusError:
         return None
-    columns = next(iter(found.values())).features or {}
-    return found if request.audio_column in columns and request.label_column in columns else None
+    columns = next(iter(streams.values())).features or {}
+    return streams if request.audio_column in columns and request.label_column in columns else None
 
 
 def _read_audio_files(
@@ -272,7 +272,7 @@ _AUDIO_BUILDERS = {"audiofolder", "webdataset"}
 
 
 def is_saved(folder: Path) -> bool:
-    """Whether a folder was written by `save_to_disk`."""
+    """Return whether a folder was written by `save_to_disk`."""
     return any((folder / name).is_file() for name in _SAVED)
 
 
@@ -283,13 +283,13 @@ def read_saved(folder: Path, train_split: str) -> Splits:
         CorpusError: If it cannot be read.
     """
     try:
-        found = load_from_disk(str(folder))
+        saved = load_from_disk(str(folder))
     # A saved split without rows raises an IndexError.
     except (OSError, ValueError, IndexError, pa.ArrowException) as error:
         raise CorpusError(
             f"Cannot read {folder}, which save_to_disk wrote; has it a split without rows? {error!r}"
         ) from error
-    return _as_splits(found if isinstance(found, DatasetDict) else {train_split: found})
+    return _as_splits(saved if isinstance(saved, DatasetDict) else {train_split: saved})
 
 
 def load_splits(display_name: str, path: str, *, streaming: bool, **options: Any) -> Splits:
@@ -357,7 +357,7 @@ class ParquetSplits(Mapping[str, Dataset]):
 
     @staticmethod
     def is_lazy(builder: DatasetBuilder) -> bool:
-        """Whether the splits of a data set can be read separately."""
+        """Return whether the splits of a data set can be read separately."""
         return builder.name == "parquet" and bool(builder.config.data_files)
 
     def __iter__(self) -> Iterator[str]:
@@ -378,14 +378,14 @@ class ParquetSplits(Mapping[str, Dataset]):
         features = self._builder.info.features
         try:
             with _without_counting():
-                found = load_dataset("parquet", data_files=files, features=features, token=self._token, **options)
+                loaded = load_dataset("parquet", data_files=files, features=features, token=self._token, **options)
         except (OSError, ValueError, DatasetsError, pa.ArrowException) as error:
             raise CorpusError(f"Cannot read {self._display_name} as a data set: {error.__cause__ or error}.") from error
-        return found[split].with_format(None)
+        return loaded[split].with_format(None)
 
 
-def _as_splits(found: Mapping[Any, Dataset | IterableDataset]) -> Splits:
-    return {str(split): dataset.with_format(None) for split, dataset in found.items()}
+def _as_splits(loaded: Mapping[Any, Dataset | IterableDataset]) -> Splits:
+    return {str(split): dataset.with_format(None) for split, dataset in loaded.items()}
 
 
 @contextmanager

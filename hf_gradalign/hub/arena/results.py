@@ -156,7 +156,7 @@ def _card_results(dataset: ArenaDataset, system: ArenaSystem, evaluated: ArenaSc
 
 
 def _tool_version(scores: Path | None) -> str | None:
-    """The version in the record of a score file of the Arena's tool."""
+    """Return the version in the record of a score file of the Arena's tool."""
     if scores is None or not (record := scores.with_name(RECORD_FILE)).is_file():
         return None
     try:
@@ -225,7 +225,7 @@ def evaluate_scores(
 def _spoof_acceptance(
     values: np.ndarray, labels: np.ndarray, dataset: ArenaDataset, calibration: Calibration | None
 ) -> float:
-    """The share of spoofed clips at or above the threshold: one minus the spoof rejection rate."""
+    """Return the share of spoofed clips at or above the threshold: one minus the spoof rejection rate."""
     if calibration is None:
         raise ArenaError(
             f"{dataset.id} is evaluated by the share of spoofed clips that a threshold accepts ({SPOOF_ACCEPTANCE}). "
@@ -288,7 +288,7 @@ def add_results_to_card(folder: str | os.PathLike[str], model_name: str, results
 
 
 def _entry(models: list[dict[str, Any]], name: str) -> dict[str, Any]:
-    """The model's entry, or else the first one, which has an older name."""
+    """Return the model's entry, or else the first one, which has an older name."""
     for entry in [*(entry for entry in models if entry.get("name") == name), *models]:
         return entry
     models.append({"name": name, "results": []})
