@@ -29,9 +29,9 @@ def heard(data):
 
 
 def assert_hears_all(data, least_correlation):
-    """All of it, and the right thing; lossy codecs put up to a few frames of silence around it."""
+    """Check that all of it is decoded correctly. Lossy codecs may add a few frames of silence."""
     samples = decode_audio(data, RATE)
-    assert -700 <= len(samples) - N <= 4000  # WMA's encoder keeps its last block
+    assert -700 <= len(samples) - N <= 4000  # WMA's encoder drops its last block
     lag = int(np.argmax(np.correlate(samples[:8000], SAMPLES[:4000], "valid")))
     assert np.corrcoef(samples[lag:][:N], SAMPLES[: len(samples) - lag])[0, 1] > least_correlation
 
@@ -73,7 +73,7 @@ def test_mp3s_whose_length_libsndfile_knows_are_read_by_it(header, encoder):
 def test_joined_mp3s_are_heard_whole():
     one, other = mp3(SAMPLES, header=True), mp3(SAMPLES[:30_000], header=True)
     assert N + 30_000 <= len(heard(one + other)) <= N + 30_000 + 8 * 576
-    assert len(soundfile.read(io.BytesIO(one + other))[0]) < N + 2000  # what libsndfile knows of
+    assert len(soundfile.read(io.BytesIO(one + other))[0]) < N + 2000  # the part that libsndfile finds
 
 
 def test_half_an_mp3_with_a_header_is_told():

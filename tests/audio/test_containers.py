@@ -1,4 +1,4 @@
-"""Of an MP4, WebM or AVI file whose header contradicts what is there, no part is heard without a word."""
+"""MP4, WebM and AVI files whose header contradicts their content are refused, and not read in part."""
 
 import struct
 
@@ -37,7 +37,7 @@ def place_of(data, name):
 
 
 def changed(data, box, place, *values):
-    """With other numbers in a box; `place` counts from where it begins."""
+    """Change a number in a box, at an offset from its start."""
     data = bytearray(data)
     struct.pack_into(f">{len(values)}I", data, place_of(bytes(data), box) + place, *values)
     return bytes(data)
@@ -50,13 +50,13 @@ def number(data, box, place):
 @pytest.mark.parametrize(
     ("box", "place", "value"),
     [
-        ("mdhd", 20, 1),  # ticks a second
+        ("mdhd", 20, 1),  # ticks per second
         ("mdhd", 20, 0),
         ("mdhd", 20, 100),
         ("mdhd", 20, 4000),
         ("mvhd", 20, 10_000),
         ("mvhd", 20, 2**31),
-        ("elst", 16, 500),  # how long
+        ("elst", 16, 500),  # duration
         ("elst", 16, 10),
     ],
 )
@@ -72,7 +72,7 @@ def test_ticks_that_make_packets_last_minutes_are_told(name):
     with pytest.raises(AudioDecodingError, match=r"its edit list leaves out|packets of .* decode to only"):
         read_sound(changed(FILES[name], b"stts", 20, 1000 * ticks))
     with pytest.raises(AudioDecodingError, match=r"packets of .* decode to only"):
-        read_sound(changed(FILES[name], b"mdhd", 20, 2**31))  # which FFmpeg takes for 1
+        read_sound(changed(FILES[name], b"mdhd", 20, 2**31))  # FFmpeg reads it as 1
 
 
 @pytest.mark.parametrize("begin", [20_000, 39_000, 10**6])
@@ -91,7 +91,7 @@ def test_an_edit_list_that_begins_late_is_told(begin):
         ("mvhd", 20, (1,)),
         ("mvhd", 24, (1,)),
         ("tkhd", 28, (1,)),
-        ("elst", 16, (2450,)),  # what is left out is no more than an encoder's padding
+        ("elst", 16, (2450,)),  # no more than an encoder's padding is left out
         ("elst", 16, (10_000,)),
         ("elst", 20, (0,)),
     ],
@@ -117,7 +117,7 @@ def test_a_missing_fragment_is_told(codec):
     assert len(begins) > 4
     with pytest.raises(AudioDecodingError, match=r"fragments are missing in the middle, 0\.\d+ s"):
         read_sound(data[: begins[1]] + data[begins[2] :])
-    # The last of a stream that was recorded from some time on.
+    # A recording of the end of a stream.
     later = read_sound(data[: begins[0]] + data[begins[1] :]).samples
     assert expected / 2 < len(later) < expected
 

@@ -1,4 +1,4 @@
-"""Files with a part that is missing, zeroed or changed: where anything in them gives it away, they are told."""
+"""Files with a part that is missing, zeroed or changed are refused, if anything in them shows it."""
 
 import io
 

@@ -1,4 +1,4 @@
-"""An Ogg file is heard whole, or listed: no page of it is passed over without a word."""
+"""Ogg files are read completely or refused: no page is skipped silently."""
 
 import io
 import struct

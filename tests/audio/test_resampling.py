@@ -1,4 +1,4 @@
-"""Parts of a resampled waveform are the bits of resampling the whole."""
+"""Resampling parts of a waveform gives the same bits as resampling all of it."""
 
 import numpy as np
 import pytest

@@ -1,4 +1,4 @@
-"""Blocks and windows of files are the bits of reading them whole, and no header makes a reader take memory."""
+"""Blocks and windows have the same bits as reading whole files, and no header can make a reader fill the memory."""
 
 import io
 import struct
@@ -43,7 +43,7 @@ def test_blocks(name, rate, monkeypatch):
     whole = decode_audio(FILES[name], rate)
     for block in ("_BLOCK", "_MP3_BLOCK"):
         monkeypatch.setattr(reading, block, 3000)
-    monkeypatch.setattr(reading, "_KEPT", 5000)  # what must be heard to its end first is decoded twice
+    monkeypatch.setattr(reading, "_KEPT", 5000)  # files that must be decoded to their end first are decoded twice
     rounding = 3e-7 if name.startswith("mp3") else 0
     np.testing.assert_allclose(decode_audio(FILES[name], rate), whole, rtol=0, atol=rounding)
     for window in (Window(4000), Window(70_000), Window(4000, 0.7)):
@@ -84,7 +84,7 @@ def flac_claiming(n_claimed):
     return bytes(data)
 
 
-# Ten gigabytes of samples, or about as many as the field can say.
+# Ten gigabytes of samples, or nearly the field's largest value.
 @pytest.mark.parametrize(
     "data",
     [
@@ -111,7 +111,7 @@ def test_a_header_that_claims_gigabytes_takes_no_memory(data, window):
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert peak < 100e6
-    assert len(samples) <= len(SAMPLES) + 8  # where the claim is not believed, or the window is there
+    assert len(samples) <= len(SAMPLES) + 8  # if the claim is not trusted, or the window exists
     assert any(word in said for word in ("truncated", "corrupt", "empty", "header", "not believed"))
 
 

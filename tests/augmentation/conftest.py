@@ -1,4 +1,4 @@
-"""RawBoost once more, slowly and directly: SciPy's own filter design, time-domain filtering, a loop over impulses."""
+"""A slow and direct RawBoost for comparison: SciPy's filter design, time-domain filtering, a loop over impulses."""
 
 import io
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""What all transforms share: float32 output, channels, frozen parameters, checks of arguments."""
+"""Properties of all transforms: float32 output, channels, frozen parameters, checks of arguments."""
 
 import math
 import multiprocessing
@@ -83,7 +83,7 @@ def test_unfit_samples_are_refused(transform, samples, message):
 @pytest.mark.skipif("fork" not in multiprocessing.get_all_start_methods(), reason="there is no fork")
 @pytest.mark.filterwarnings("ignore:This process")
 def test_works_in_a_process_that_was_forked_from_one_with_threads(speech):
-    """As `datasets.map` forks them: torch with more than one thread would wait there for ever."""
+    """Fork like `datasets.map`. With more than one thread, torch would wait forever."""
 
     def work():
         torch.set_num_threads(2)

@@ -85,7 +85,7 @@ def test_any_length(speech, name, setting, n_samples):
 
 
 def test_the_decoders_delay_is_taken_out_at_every_mp3_bit_rate(speech):
-    # Some bit rates have room for LAME's note of the delay and some have not: none may come out late.
+    # Only some bit rates have room for LAME's note on the delay. None may have a delay.
     for rate in (8000, 16000, 24000, 44100):
         samples = at_rate(speech[1][:20_000], rate)
         for kbps in (8, 16, 24, 32, 40, 48, 56, 64, 96, 128):

@@ -1,4 +1,4 @@
-"""What an augmentation lacks is found by trying it."""
+"""Trying an augmentation finds what it lacks."""
 
 import json
 import random
@@ -30,7 +30,7 @@ def recipe(tmp_path):
 
 @pytest.fixture
 def without(monkeypatch):
-    """Let packages be missing, installed or not."""
+    """Hide packages, whether installed or not."""
 
     def remove(*modules):
         for module in modules:
@@ -61,7 +61,7 @@ def test_a_missing_package_is_named_as_pip_knows_it(recipe, without, capsys, nam
     augmentation = recipe({"transform": "Gain", "p": 0.5}, {"transform": name, "p": 0.001})
     with pytest.raises(ValueError, match=rf"^entry 2 \({name}\) needs pip install {package}$"):
         try_augmentation(augmentation, RATE)
-    assert capsys.readouterr().err == ""  # audiomentations would say it too
+    assert capsys.readouterr().err == ""  # audiomentations would print it too
 
 
 def test_every_branch_is_tried(recipe, without):

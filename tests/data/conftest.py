@@ -20,7 +20,7 @@ def _private_datasets_cache(tmp_path_factory):
 
 @pytest.fixture
 def make_samples():
-    """A tone in noise, shape (time,) or (time, channels), every stretch of it unlike every other."""
+    """A tone in noise, shape (time,) or (time, channels). No two parts of it are alike."""
 
     def make(n_samples, channels=1, seed=0):
         rng = np.random.default_rng(seed)
@@ -33,7 +33,7 @@ def make_samples():
 
 @pytest.fixture
 def write_clip(tmp_path, make_samples):
-    """Write a clip into tmp_path; gives its path."""
+    """Write a clip into tmp_path. Returns its path."""
 
     def write(name, n_samples=8000, *, rate=RATE, channels=1, subtype=None, seed=0):
         path = tmp_path / name
@@ -47,7 +47,7 @@ def write_clip(tmp_path, make_samples):
 
 @pytest.fixture
 def make_dataset():
-    """A data set as load_corpus gives it, of these paths (or None for a null audio)."""
+    """A data set of these paths (None for null audio), with the columns of load_corpus."""
 
     def make(paths):
         return (
@@ -67,14 +67,14 @@ def make_dataset():
 
 @pytest.fixture
 def cache(tmp_path, monkeypatch):
-    """A folder of the test's own for what is unpacked."""
+    """A separate folder for unpacked archives."""
     monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "cache")
     return tmp_path / "cache"
 
 
 @pytest.fixture
 def clip(write_clip):
-    """The bytes of a clip, another one for each seed."""
+    """The bytes of a clip. Each seed gives another clip."""
 
     def clip(seed=0, suffix="wav"):
         return write_clip(f"made/clip_{seed}.{suffix}", 400, seed=seed).read_bytes()
@@ -84,7 +84,7 @@ def clip(write_clip):
 
 @pytest.fixture
 def pack(tmp_path, cache):
-    """Write an archive with these members, bytes by name; gives its path."""
+    """Write an archive with these members (bytes by name). Returns its path."""
 
     def pack(name, members):
         path = tmp_path / "set" / name

@@ -11,7 +11,7 @@ from hf_gradalign.data import AudioDecodingError, BadAudioError, ViewDataset, ch
 
 @pytest.fixture
 def bad_paths(tmp_path, write_clip):
-    """One file for each way of being bad."""
+    """One file for each problem."""
     flac = write_clip("half.flac", 30_000)
     flac.write_bytes(flac.read_bytes()[:20_000])
     (tmp_path / "text.wav").write_text("no audio")
@@ -141,7 +141,7 @@ def test_or_the_next_one_takes_its_place(write_clip, make_dataset, caplog):
     for index in (3, 4):
         assert views[index]["clean"]["input_values"].tobytes() == good[0]["clean"]["input_values"].tobytes()
         assert views[index]["clean"]["labels"] == good[0]["clean"]["labels"]
-    assert caplog.text.count("Cannot decode utt_3: there is no file gone.wav") == 1  # once, though met twice
+    assert caplog.text.count("Cannot decode utt_3: there is no file gone.wav") == 1  # once, although it occurs twice
     assert caplog.text.count("Cannot decode utt_4: there is no file too.wav") == 1
 
 

@@ -70,7 +70,7 @@ def test_input_features(lengths):
 
 
 class AlwaysMasks(Wav2Vec2FeatureExtractor):
-    """Some extractors give a mask whatever they are set to (ParakeetFeatureExtractor, for one)."""
+    """Some extractors return a mask whatever their settings (for example ParakeetFeatureExtractor)."""
 
     def __call__(self, raw_speech, padding=False, **options):
         return super().__call__(raw_speech, padding=padding, **{**options, "return_attention_mask": True})
@@ -96,7 +96,7 @@ def test_extractors_that_always_pad_are_left_to_it(extractor, name, frames, leng
 
 
 def test_the_rate_is_the_extractors():
-    # The extractor would refuse any other.
+    # The extractor refuses other values.
     batch = ViewCollator(Wav2Vec2FeatureExtractor(sampling_rate=8000))(_items(100))
     assert batch["input_values"].shape == (1, 100)
 
@@ -195,7 +195,7 @@ def test_an_item_depends_on_seed_epoch_and_index_alone(dataset):
 
 
 def test_workers_and_pinning_take_the_batches(dataset):
-    """What is in a batch must survive the way from a worker to the device: tensors, mappings and plain numbers."""
+    """The content of a batch must survive the transfer from worker to device: tensors, mappings and plain numbers."""
     collator, finish = ViewCollator(small_feature_extractor()), DeferredAugmentation(small_feature_extractor())
     loader = DataLoader(_make(dataset, defer=True), batch_size=3, collate_fn=collator, num_workers=1)
     expected = DataLoader(_make(dataset), batch_size=3, collate_fn=collator)

@@ -97,7 +97,7 @@ def test_a_clip_is_decoded_once(make_dataset, write_clip, monkeypatch):
     first = [dataset[index]["input_values"] for index in range(2)]
     before = [samples.copy() for samples in first]
     for samples in first:
-        samples *= 0  # an item is the caller's own
+        samples *= 0  # callers may change an item
     monkeypatch.setattr("hf_gradalign.data.view_maker.decode_audio", None)
     for index in range(2):
         np.testing.assert_array_equal(dataset[index]["input_values"], before[index])
@@ -113,7 +113,7 @@ def test_what_does_not_fit_is_decoded_again(make_dataset, write_clip, monkeypatc
 
 
 def draw_everywhere(samples, sample_rate):
-    """Stands in for an augmentation: it draws from all three global generators, and works in place."""
+    """An augmentation that draws from all three global generators, and works in place."""
     samples *= np.float32(random.random())
     samples += np.random.rand(len(samples)).astype(np.float32)
     samples += torch.rand(len(samples)).numpy()

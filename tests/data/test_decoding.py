@@ -179,7 +179,7 @@ def test_the_wanted_rate_must_be_positive(write_clip, rate):
 
 
 def test_the_error_survives_being_rebuilt_from_its_message():
-    # That is what torch's loader does with an error from a worker.
+    # torch's loader does this with an error from a worker.
     error = AudioDecodingError("no good", "utt_1")
     assert str(AudioDecodingError(str(error))) == "Cannot decode utt_1: no good"
 

@@ -27,7 +27,7 @@ def test_counts(demo_corpus, split, spoof, bonafide):
 
 
 def test_no_network_is_asked(monkeypatch):
-    counted = []  # `datasets` tells the Hub what is loaded, where this is set
+    counted = []  # with this setting, `datasets` reports loading to the Hub
 
     def note(name):
         counted.append(datasets.config.HF_UPDATE_DOWNLOAD_COUNTS)

@@ -12,7 +12,7 @@ SPLITS = ("train", "validation", "test")
 
 @pytest.fixture
 def save(tmp_path, write_clip):
-    """Save a corpus of so many clips a split, with columns changed by `change`; gives its folder."""
+    """Save a corpus with this many clips per split, and columns changed by `change`. Returns its folder."""
 
     def save(n_clips=None, change=lambda dataset: dataset):
         corpus = {}
@@ -212,7 +212,7 @@ def test_a_metadata_folder_from_end_to_end(tmp_path, write_clip):
 
 def test_chosen_splits(save):
     folder = save({"train": 4, "validation": 4, "dev": 2, "test": 1})
-    assert list(load_corpus(folder, splits=("test",))) == ["test"]  # of one class: nothing is trained
+    assert list(load_corpus(folder, splits=("test",))) == ["test"]  # one class is enough without training
     assert list(load_corpus(folder, splits=("dev", "test"))) == ["test", "dev"]
     corpus = load_corpus(folder, splits=("validation",), validation_split="dev")
     assert {split: len(clips) for split, clips in corpus.items()} == {"validation": 2}

@@ -103,7 +103,7 @@ def test_an_item_of_a_mix_depends_on_seed_epoch_and_index_alone(parts):
         dataset.set_epoch(3)
     expected = [first[index]["augmented"]["input_values"].tobytes() for index in range(len(first))]
     assert [second[i]["augmented"]["input_values"].tobytes() for i in reversed(range(len(first)))] == expected[::-1]
-    # A clip that comes again is augmented anew.
+    # A repeated clip is augmented differently.
     names = mix_corpora(parts, weights=[1, 1], balance_classes=True, seed=2)["utterance_id"][:]
     again = next(index for index, name in enumerate(names) if name in names[:index])
     assert expected[again] != expected[names.index(names[again])]

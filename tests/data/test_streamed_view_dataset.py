@@ -24,14 +24,14 @@ N_CLIPS = 20
 
 
 def say_which(samples, sample_rate):
-    """A view that keeps the clip's first sample, which names it, and draws the second."""
+    """A view that keeps the clip's first sample, which identifies it, and draws the second."""
     samples[1] = np.random.rand()
     return samples
 
 
 @pytest.fixture(scope="module")
 def written_clips(tmp_path_factory):
-    """Clip i starts with a sample that tells i."""
+    """Write clips. The first sample of clip i encodes i."""
     folder = tmp_path_factory.mktemp("clips")
     for index in range(N_CLIPS):
         samples = np.random.default_rng(index).normal(0, 0.1, 600).astype(np.float32)
@@ -47,7 +47,7 @@ def clips(written_clips, make_dataset):
 
 @pytest.fixture
 def own_clips(written_clips, make_dataset, tmp_path):
-    """A copy, to be spoiled."""
+    """A copy for tests that damage clips."""
     shutil.copytree(written_clips, tmp_path / "own")
     return make_dataset([tmp_path / "own" / f"{index}.wav" for index in range(N_CLIPS)])
 
@@ -113,7 +113,7 @@ def test_what_is_drawn_for_a_clip_does_not_depend_on_workers(clips, workers):
 @pytest.mark.parametrize("n_processes", [2, 3])
 @pytest.mark.parametrize("workers", [0, 2])
 def test_processes_share_the_clips(clips, n_processes, workers):
-    # Twenty shards divide by two, and each process takes half of them; not by three, and each takes every third clip.
+    # Two processes get ten of the twenty shards each. Three cannot, so each takes every third clip.
     parts = [views_of(clips, process_index=rank, n_processes=n_processes) for rank in range(n_processes)]
     seen = [[which(item) for batch in batches(part, 2, workers, 2) for item in batch] for part in parts]
     everything = [index for part in seen for index in part]
@@ -253,7 +253,7 @@ def assert_resumes(clips, tmp_path, stop, **options):
 
 @pytest.mark.parametrize(("workers", "accumulation", "stop"), [(0, 2, 7), (2, 1, 3)])
 def test_a_resumed_run_is_the_same_to_the_bit(clips, tmp_path, workers, accumulation, stop):
-    # Ten updates of four to eight of twenty clips: several times through the stream.
+    # Ten updates with four to eight of the twenty clips: several passes over the stream.
     options = {"dataloader_num_workers": workers, "gradient_accumulation_steps": accumulation, "save_steps": stop}
     assert_resumes(clips, tmp_path, stop, **options)
 

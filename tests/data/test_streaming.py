@@ -12,7 +12,7 @@ from hf_gradalign.data.streaming import STREAM_FEATURES
 
 @pytest.fixture(autouse=True)
 def _no_rest(monkeypatch):
-    # After each pass over several streams datasets rests for seconds (apache/arrow#45214).
+    # After each pass over several streams, datasets sleeps for seconds (apache/arrow#45214).
     monkeypatch.setattr(datasets.config, "SLEEP_TIME_ON_THREADS_SHUTDOWN", 0)
 
 
@@ -22,7 +22,7 @@ NAME = Value("string")
 
 @pytest.fixture
 def shards(tmp_path, write_clip):
-    """A folder of parquet files, with the audio in them: four shards of four clips to train on, one to validate on."""
+    """A folder of parquet files with audio: four training shards of four clips, and one for validation."""
 
     def write(change=lambda dataset: dataset):
         features = Features({"audio": AUDIO, "label": ClassLabel(names=["spoof", "bonafide"]), "utterance_id": NAME})

@@ -15,7 +15,7 @@ N = 4
 
 @pytest.fixture
 def save(tmp_path, write_clip):
-    """Save a test split of so many clips with a column of ids; gives its folder."""
+    """Save a test split of this many clips with a column of ids. Returns its folder."""
 
     def save(ids, column="utterance_id", feature=None):
         paths = [str(write_clip(f"audio/clip_{index}.wav", 400, seed=index)) for index in range(len(ids))]
@@ -112,7 +112,7 @@ def test_names_from_files():
 
 @pytest.fixture
 def write(tmp_path, write_clip):
-    """Write clips and a table of them, a row each; gives the table."""
+    """Write clips and a table with one row per clip. Returns the table."""
 
     def write(*rows, name="clips.jsonl"):
         for row in rows:

@@ -1,4 +1,4 @@
-"""What a result must know of a data set: labels by name, the commit, the metric; from a folder, a file or the Hub."""
+"""What a result needs from a data set: labels by name, commit and metric, from a folder, a file or the Hub."""
 
 import json
 from types import SimpleNamespace
@@ -34,7 +34,7 @@ def test_a_folder_in_the_arenas_form(tmp_path, offline, labels_file):
 
 
 def test_labels_go_by_name_where_the_column_has_names(tmp_path, offline):
-    """Here spoof is 0, as nowhere in the Arena."""
+    """Here spoof is 0, unlike in the Arena."""
     folder = make_dataset_folder(tmp_path / "set", shards=0)
     features = Features({"notes": Value("string"), "label": ClassLabel(names=["spoof", "bonafide"])})
     notes = [json.dumps({"utterance_id": name}) for name in ("a", "b")]
@@ -45,7 +45,7 @@ def test_labels_go_by_name_where_the_column_has_names(tmp_path, offline):
 
 
 def test_labels_from_a_key_file_of_whatever_form(tmp_path):
-    """All subsets of it: the Arena pools them."""
+    """All subsets, because the Arena pools them."""
     path = tmp_path / "trial_metadata.txt"
     line = "LA_0001 {} alaw ita_tx A07 {} notrim {}\n"
     path.write_text(line.format("a", "spoof", "eval") + line.format("b", "bonafide", "progress"))
@@ -62,7 +62,7 @@ def test_given_labels_need_nothing_but_the_commit(offline):
 
 @pytest.fixture
 def hub_dataset(monkeypatch, tmp_path):
-    """A data set on the Hub, of which the client's functions are stood in for; gives the names of the files fetched."""
+    """A data set on the Hub, with a fake client. Records the names of the downloaded files."""
     folder = make_dataset_folder(tmp_path / "on the hub", labels_file=True)
     fetched = []
 

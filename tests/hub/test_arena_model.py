@@ -1,4 +1,4 @@
-"""Our detectors in the Arena's tool: it makes the class without arguments, loads it once and calls it in batches."""
+"""Detectors in the Arena's tool, which creates the class without arguments, loads it once and passes batches."""
 
 import numpy as np
 import pytest
@@ -12,7 +12,7 @@ from hf_gradalign.scoring import SpoofScorer
 
 @pytest.fixture(scope="module")
 def folders(tmp_path_factory):
-    """A detector with a head, and a plain classifier of transformers for 8 kHz whose labels are the other way round."""
+    """A detector with a head, and a plain classifier of transformers for 8 kHz with reversed labels."""
     root = tmp_path_factory.mktemp("models")
     detector = make_detector()
     detector.config.n_samples = 8000
@@ -42,7 +42,7 @@ def clips(number=5, rate=16_000):
 
 
 def run_as_the_tool_does(model_class, audio, rate=16_000):
-    """Lines of a score file, and how many clips were skipped; a batch that fails is tried again clip by clip."""
+    """Return the lines of a score file, and the number of skipped clips. Retries failed batches clip by clip."""
     model = model_class()
     model.load()
     lines, n_skipped = [], 0

@@ -1,4 +1,4 @@
-"""Results go into a card's metadata; whatever else the card says stays."""
+"""Results are added to a card's metadata, and the rest of the card does not change."""
 
 import pytest
 import yaml

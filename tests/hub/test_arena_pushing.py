@@ -1,4 +1,4 @@
-"""Results on a local Hub: the scores' address is that of the commit which has them, and the badge names it."""
+"""Results on a local Hub: the scores' URL names their commit, and the badge contains it."""
 
 import re
 
@@ -9,7 +9,7 @@ from arena_world import COMMIT, LABELS, check_badge, check_run_record, check_sub
 from hf_gradalign.hub.arena import ArenaDataset, describe_system, write_arena_results
 
 OWNER = "SpeechAntiSpoofingBenchmarks"
-# The Arena's module is the first of ours to be imported, as in the Arena's tool.
+# The Arena's module is imported before the others, as in the Arena's tool.
 PROGRAM = """
 import hf_gradalign.hub.arena as arena
 from hf_gradalign.cli.arena import main
@@ -74,7 +74,7 @@ def test_pushed_scores_have_an_address_that_badges_and_submissions_name(hub, run
     }
     assert all(content == (folder / path).read_bytes() for path, content in files.items())
 
-    # Unchanged scores keep the address of their first commit, others get a new one.
+    # Unchanged scores keep the URL of their first commit, others get a new one.
     for name, pushed in (("InTheWild", commits[0]), ("DFADD", commits[2]), ("HABLA", commits[2])):
         path = f".eval_results/{OWNER}/{name}/scores.txt"
         content = yaml.safe_load(files[f".eval_results/{OWNER}/{name}/result.yaml"])

@@ -1,4 +1,4 @@
-"""From a finished scoring to the Arena's forms: what it would refuse is refused here, and nothing else is changed."""
+"""From scores to the Arena's forms: what it would refuse is refused here, and other files do not change."""
 
 import hashlib
 import math
@@ -74,7 +74,7 @@ def by_class(text):
     return tuple([float(score) for name, score in rows if LABELS[name] == label] for label in (1, 0))
 
 
-# Few different scores, so that there are ties; and a difference beyond the sixth decimal, which makes one.
+# Few different scores, so that there are ties. A difference beyond the sixth decimal makes another one.
 @pytest.mark.filterwarnings("ignore::UserWarning")  # of the ties
 @given(st.lists(st.sampled_from([-1.0, 0.0, 1e-7, 0.5, 2.0]), min_size=60, max_size=60))
 def test_the_error_rate_is_that_of_the_scores_as_they_are_written(values):

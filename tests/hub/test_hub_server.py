@@ -1,4 +1,4 @@
-"""The tests' own Hub against the real client."""
+"""The Hub of the tests with the real client."""
 
 import hashlib
 
@@ -45,7 +45,7 @@ def test_upload_and_download(hub, run_client, folder):
         with open(f"{snapshot}/{path}", "rb") as file:
             assert file.read() == data
     downloads = [call for call in hub.calls if call.path.startswith("/lfs/") and call.method == "GET"]
-    assert [call.token for call in downloads] == [None]  # the token stays with the host it was given to
+    assert [call.token for call in downloads] == [None]  # the token is only sent to its own host
 
 
 def test_commits_and_branches(hub, run_client, folder):
@@ -78,7 +78,7 @@ def test_commits_and_branches(hub, run_client, folder):
     assert set(hub.repos["tester/model"].files) == {"config.json", "model.safetensors"}
     assert hub.repos["tester/model"].files["config.json"].data == b'{"a": 2}'
     puts = [call for call in hub.calls if call.method == "PUT"]
-    assert len(puts) == 1  # unchanged weights were not sent again
+    assert len(puts) == 1  # unchanged weights are not sent again
 
 
 FAILURES = """

@@ -1,4 +1,4 @@
-"""The card's metadata is what the Hub reads, and its text says neither more nor less than the run knew."""
+"""The card's metadata can be read by the Hub, and its text states what the run knew."""
 
 import math
 import re

@@ -1,4 +1,4 @@
-"""Publishing to a local Hub: what goes up, what comes down, and what the user is told when it does not work."""
+"""Publishing to a local Hub: uploads, downloads, and messages on failures."""
 
 import os
 import shutil
@@ -125,7 +125,7 @@ def test_a_refused_publication_is_explained(hub, run_client, folder):
 def closed_port():
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
-        yield f"http://127.0.0.1:{listener.getsockname()[1]}"  # bound, but nobody listens
+        yield f"http://127.0.0.1:{listener.getsockname()[1]}"  # bound, but not listening
 
 
 @pytest.mark.parametrize(
@@ -157,7 +157,7 @@ def test_push_command_uploads_what_publish_would(hub, folder, tmp_path, options)
     command = push_command(os.path.relpath(folder), "tester/later", **options)
     environment = hub.environment(tmp_path / "home")
     environment["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{environment['PATH']}"
-    (tmp_path / "_bait").touch()  # that the shell must not put in place of a pattern
+    (tmp_path / "_bait").touch()  # the shell must not expand patterns to these
     (tmp_path / "bait.bin").touch()
     done = subprocess.run(command, shell=True, env=environment, cwd=tmp_path, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
@@ -167,7 +167,7 @@ def test_push_command_uploads_what_publish_would(hub, folder, tmp_path, options)
 
 @pytest.fixture
 def tiny_model(tmp_path):
-    """A saved classifier with random weights, its card, and the same kind of audio file that its card reads."""
+    """A saved classifier with random weights, its card, and an audio file like the one in its card."""
     from transformers import Wav2Vec2Config, Wav2Vec2FeatureExtractor, Wav2Vec2ForSequenceClassification, set_seed
 
     set_seed(0)

@@ -27,7 +27,7 @@ def detector_folder(detector, extractor, tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def make_corpus():
-    """A data set as load_corpus gives it; clips of different lengths, those at `bad` no audio."""
+    """A data set with the columns of load_corpus: clips of different lengths, and no audio at the indices `bad`."""
 
     def make(n_clips, bad=()):
         clips = [encode(draw_clip(seed, 1600 + 137 * (seed % 40))) for seed in range(n_clips)]

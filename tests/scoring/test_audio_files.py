@@ -52,7 +52,7 @@ def test_linked_folders(tree):
 
 
 def test_files_that_would_share_an_id_keep_their_paths(tree):
-    # Before, the last of them took the place of the others.
+    # Once, the last of them replaced the others.
     Path("x.wav").touch()
     assert list_audio_files(["x.wav", "b"])["utterance_id"][:] == ["x.wav", "b/x.wav"]
     Path("other/b").mkdir(parents=True)
@@ -66,7 +66,7 @@ def test_no_recording_is_lost_where_folders_share_a_name(tmp_path, monkeypatch):
         Path(name).parent.mkdir(parents=True, exist_ok=True)
         Path(name).touch()
     assert list_audio_files(["a/rec", "b/rec"])["utterance_id"][:] == ["a/rec/1.wav", "b/rec/1.wav", "rec/2.wav"]
-    # The whole path of the first one is the short name of the second: before, this was refused.
+    # The whole path of the first is the short name of the second. Once, this was refused.
     clips = list_audio_files(["d/e", "z/d", "w/e"])
     assert clips["utterance_id"][:] == ["d/e/y.wav", "z/d/e/y.wav", "w/e/y.wav"]
     assert [audio["path"] for audio in clips["audio"]] == clips["utterance_id"][:]

@@ -64,7 +64,7 @@ def test_samples_outside_the_range_are_told(scorer, tmp_path, caplog, monkeypatc
     for number, scale in enumerate((1, 2**15, 1, 1, 1, 20)):
         soundfile.write(tmp_path / f"{number}.wav", scale * draw_clip(number, 2000), RATE, subtype="FLOAT")
     corpus = list_audio_files([tmp_path])
-    for _ in range(2):  # and again where the scores are there already
+    for _ in range(2):  # and again with existing scores
         report = score_corpus(scorer, corpus, tmp_path / "scores.txt", progress=False)
         assert report.n_scored == 6
         assert report.out_of_range.startswith("2 of 6 clips have samples outside [-1, 1]: up to ")
@@ -160,7 +160,7 @@ def test_a_score_file_of_unknown_origin_is_not_overwritten(scorer, make_corpus, 
 @pytest.mark.parametrize("content", ['{"EER": 1}', "[1, 2]", "not JSON at all", None])
 def test_a_file_where_the_settings_go_is_left_alone(scorer, make_corpus, tmp_path, content, overwrite):
     corpus, settings_file = make_corpus(2), tmp_path / "scores.json"
-    if content is None:  # of a score file with another suffix
+    if content is None:  # settings of a score file with another suffix
         score_corpus(scorer, corpus, tmp_path / "scores.tsv", progress=False)
         content = settings_file.read_text()
     settings_file.write_text(content)
@@ -229,7 +229,7 @@ def test_a_second_scoring_of_a_file_reads_who_writes_it(scorer, make_corpus, tmp
     second = []
 
     def interrupt(numbers):
-        # In the midst of the first scoring: the same file, and one that shares its settings file.
+        # During the first scoring: the same file, and one that shares its settings file.
         for name in ("scores.txt", "scores.tsv"):
             for overwrite in (False, True):
                 with pytest.raises(LockHeldError) as told:
@@ -244,7 +244,7 @@ def test_a_second_scoring_of_a_file_reads_who_writes_it(scorer, make_corpus, tmp
     assert report.n_scored == 6
     assert all(f"is in use by process {os.getpid()} on {socket.gethostname()} since 20" in said for said in second)
     assert str(path) in second[0]
-    assert sorted(file.name for file in tmp_path.iterdir()) == ["scores.json", "scores.txt"]  # no lock is left
+    assert sorted(file.name for file in tmp_path.iterdir()) == ["scores.json", "scores.txt"]  # no lock remains
 
 
 def test_finished_scores_are_known_in_a_folder_that_cannot_be_written_to(scorer, make_corpus, tmp_path, monkeypatch):
@@ -256,7 +256,7 @@ def test_finished_scores_are_known_in_a_folder_that_cannot_be_written_to(scorer,
 
 @pytest.fixture
 def replacing(detector, extractor, make_corpus, tmp_path):
-    """Old scores with bad audio and all, and a scoring that replaces them; gives what all files are of."""
+    """Old scores, including bad audio, and a scoring that replaces them. Returns the files' contents."""
     first, second = SpoofScorer(detector, extractor, batch_size=4), SpoofScorer(detector, extractor, batch_size=2)
 
     def contents(folder):
@@ -312,7 +312,7 @@ def test_replacing_that_is_killed_mixes_nothing(replacing, tmp_path, detector, e
         found = contents(folder)
         assert found["scores.txt"] in (before["scores.txt"], new["scores.txt"])
         if json.loads(found["scores.json"])["settings"] == json.loads(before["scores.json"])["settings"]:
-            assert found == before  # settings of the old scores mean the old scores
+            assert found == before  # the old settings belong to the old scores
             first = SpoofScorer(detector, extractor, batch_size=4)
             assert score_corpus(first, make_corpus(6, bad=(2,)), folder / "scores.txt", progress=False).was_complete
         replace(folder, killed and not (folder / "scores.txt.partial" / "settings.json").exists())

@@ -1,4 +1,4 @@
-"""A scorer that is killed (SIGKILL, all its processes) again and again ends with the file of an undisturbed one."""
+"""A resumable scorer: runs that are killed (SIGKILL to all processes) produce byte-identical output."""
 
 import contextlib
 import os
@@ -16,7 +16,7 @@ CLIPS = 500
 
 @pytest.fixture(scope="module")
 def start(detector_folder, make_corpus, tmp_path_factory):
-    """Start a scoring in a process that has all imports behind it: a kill is to hit the scoring."""
+    """Start a scoring in a process with all imports done, so that a kill hits the scoring."""
     corpus = tmp_path_factory.mktemp("corpus") / "saved"
     make_corpus(CLIPS, bad=(7, 300)).save_to_disk(str(corpus))
 
@@ -37,7 +37,7 @@ def written(score_file):
 
 
 def finish_through_kills(start, score_file, kills, draw, **options):
-    """Score to the end; kill so many times on the way, anywhere in the start, the work or a write."""
+    """Score to the end, with this many kills at any point: at the start, during the work or a write."""
     for _ in range(kills):
         process = start(score_file, **options)
         goal = written(score_file) + draw.choice([0, 1, 300, 900])

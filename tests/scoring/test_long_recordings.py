@@ -1,4 +1,4 @@
-"""Recordings of hours are cut on the way: the scores are those of decoding them whole."""
+"""Long recordings are cut while they are decoded, with the same scores as when decoding them first."""
 
 from concurrent.futures import ThreadPoolExecutor
 
@@ -22,7 +22,7 @@ def write(folder, name, seconds, rate=RATE, channels=1):
 
 @pytest.fixture
 def recordings(tmp_path):
-    """Short and long, of several rates and formats, one of them truncated: it shows at its end only."""
+    """Short and long recordings of several rates and formats. One is truncated, which only shows at its end."""
     for name, *what in [
         ("a.wav", 0.7),
         ("b.flac", 9.3, 8000),
@@ -69,7 +69,7 @@ def test_scores_of_windows_that_are_cut_on_the_way(
     for scorer in scorers:
         monkeypatch.setattr(SpoofScorer, "_loader", spy := Spy(LOADER))
         streamed = score_corpus(scorer, recordings, tmp_path / f"{scorer.num_workers}.txt", progress=False)
-        if options["batch_size"] > 1:  # of one, there is no one to share a batch with
+        if options["batch_size"] > 1:  # a single window shares its batch with none
             assert any(not piece.is_last for piece in spy.pieces)
         assert max(sum(len(owners) for owners in piece.owners) for piece in spy.pieces) <= 5 + 2 * options["batch_size"]
         assert (tmp_path / f"{scorer.num_workers}.txt").read_text() == (tmp_path / "whole.txt").read_text()
@@ -82,7 +82,7 @@ def test_resumption_within_a_recording(
     detector, extractor, recordings, small_blocks, monkeypatch, tmp_path, other_size
 ):
     small_blocks()
-    monkeypatch.setattr(corpus_scoring, "ThreadPoolExecutor", AtOnce)  # else parts may wait for the settings
+    monkeypatch.setattr(corpus_scoring, "ThreadPoolExecutor", AtOnce)  # otherwise parts may wait for the settings
     scorer = SpoofScorer(detector, extractor, windows="all", batch_size=4, combine="median")
     forward = SpoofScorer._forward
     n_forwards, last = [], None
@@ -108,7 +108,7 @@ def test_resumption_within_a_recording(
         assert killed.read_text() == (tmp_path / "whole.txt").read_text()
         assert report.bad_clips == whole.bad_clips
         if not other_size:
-            assert len(n_forwards) <= needed + 3  # what was scored is not scored again, but for the last piece
+            assert len(n_forwards) <= needed + 3  # only the last piece is scored again
         assert last < 9 or len(n_forwards) < needed + last - 2
 
 

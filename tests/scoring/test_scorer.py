@@ -16,7 +16,7 @@ CLIPS = [draw_clip(seed, length) for seed, length in enumerate(LENGTHS)]
 
 
 def by_hand(detector, clips):
-    """Bona fide minus spoof, of each clip alone."""
+    """Bona fide logit minus spoof logit, for each clip by itself."""
     with torch.inference_mode():
         inputs = [torch.from_numpy(clip)[None].to(detector.device) for clip in clips]
         logits = torch.cat([detector(each).logits for each in inputs]).double().cpu().numpy()

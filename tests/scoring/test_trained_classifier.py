@@ -1,11 +1,14 @@
+import os
+
 import numpy as np
 import pytest
+import torch
 from noise_clips import draw_clip
 from tiny_detectors import TINY
 from transformers import AutoConfig, Wav2Vec2FeatureExtractor, Wav2Vec2ForSequenceClassification, Wav2Vec2Model
 
 from hf_gradalign.scoring import SpoofScorer
-from hf_gradalign.scoring.model_loading import label_columns
+from hf_gradalign.scoring.model_loading import label_columns, suitable_workers
 
 CLIP = draw_clip(0, 8000)
 
@@ -45,3 +48,14 @@ def test_label_columns():
     assert label_columns({0: "x", 1: "y"}, "x") == (0, 1)
     with pytest.raises(ValueError, match="cannot tell"):
         label_columns({0: "bonafide", 1: "tts", 2: "vc"})
+
+
+@pytest.mark.parametrize(
+    ("cores", "processes", "device", "workers"),
+    [(2, 1, "cpu", 2), (1, 1, "cpu", 1), (64, 1, "cpu", 2), (16, 1, "cuda", 12), (8, 1, "cuda", 7), (8, 4, "cuda", 1),
+     (1, 1, "cuda", 1)],
+)  # fmt: skip
+def test_loader_workers_suit_the_machine(monkeypatch, cores, processes, device, workers):
+    monkeypatch.setattr(os, "sched_getaffinity", lambda pid: set(range(cores)), raising=False)
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", str(processes))
+    assert suitable_workers(torch.device(device)) == workers

@@ -14,7 +14,7 @@ RATE = 16_000
 
 @pytest.fixture
 def talkers(tmp_path):
-    """Recordings of tones, each of its own frequency and rate, so that they can be told apart."""
+    """Recordings of tones with different frequencies and sampling rates, to tell them apart."""
     paths = []
     for number, (hertz, rate) in enumerate([(500, 16_000), (1000, 8000), (2000, 44_100)]):
         times = np.arange(3 * rate) / rate
@@ -57,7 +57,7 @@ def test_simulated_talkers_are_not_the_clip(speech):
         noise = transform(speech[0], RATE) - speech[0]
         likeness = np.abs(correlate(noise, speech[0])).max() / np.linalg.norm(noise) / np.linalg.norm(speech[0])
         assert likeness < 0.5
-        # And yet of the same timbre: about as much of it lies below 1 kHz.
+        # But it has the same timbre: a similar share of it lies below 1 kHz.
         shares = []
         for sound in (noise, speech[0]):
             power = np.abs(np.fft.rfft(sound)) ** 2

@@ -65,7 +65,7 @@ def test_augments_and_is_reproducible(folders, speech, recorded):
 
     with warnings.catch_warnings():
         warnings.simplefilter("error")  # resampling is not worth a warning for each file
-        warnings.simplefilter("ignore", DeprecationWarning)  # of what librosa imports when it first reads a file
+        warnings.simplefilter("ignore", DeprecationWarning)  # from librosa's imports when it first reads a file
         first = run()
     copied = pickle.loads(pickle.dumps(transform))
     transform = copied

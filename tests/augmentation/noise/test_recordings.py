@@ -149,7 +149,7 @@ def test_a_link_to_the_folder_of_sounds(official, tmp_path):
 def test_folders_of_audiomentations_transforms(official, tmp_path):
     noise = official / "musan" / "noise"
     theirs = [str(path) for path in find_audio_files(noise)]
-    assert list_for_audiomentations(str(noise)) == theirs  # draws are what they were
+    assert list_for_audiomentations(str(noise)) == theirs  # draws do not change
     (noise / "._a.wav").touch()
     recipe = tmp_path / "noise.yaml"
     recipe.write_text(f"- {{transform: AddBackgroundNoise, sounds_path: {noise}}}\n")

@@ -97,7 +97,7 @@ def test_a_folder_of_responses(write_response, tmp_path):
     assert Reverberation(paths[1]).ir_path == [paths[1]]
 
 
-# Of no round numbers, by which many reflections would arrive at once.
+# No round numbers, because many reflections would arrive at the same time.
 ROOM = {
     "size": [6.17, 5.31, 3.07],
     "absorption": 0.3,
@@ -137,7 +137,7 @@ def test_direct_sound_and_first_reflections_follow_the_geometry():
             expected[place] = expected.get(place, 0) + 0.7**0.5 * direct / distance
     for place, strength in expected.items():
         assert response[place] >= strength - 1e-9
-    # Nothing but these arrives before the first that was reflected twice.
+    # Only these arrive before the first double reflection.
     early = np.zeros(min(expected) + 1)
     early[[0, -1]] = 1, expected[min(expected)]
     np.testing.assert_allclose(response[: len(early)], early, atol=1e-9)
@@ -145,7 +145,7 @@ def test_direct_sound_and_first_reflections_follow_the_geometry():
 
 @pytest.mark.parametrize(
     ("size", "absorption"),
-    # In large rooms of much absorption the sound is not diffuse, as the formula supposes.
+    # In large rooms with much absorption, the sound is not diffuse, which the formula assumes.
     [(ROOM["size"], 0.2), (ROOM["size"], 0.4), (ROOM["size"], 0.6), ([20.3, 15.1, 4.3], 0.2)],
 )
 def test_decays_in_the_reverberation_time(size, absorption):

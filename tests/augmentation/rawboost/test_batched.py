@@ -12,7 +12,7 @@ ALGORITHMS = range(1, 9)
 
 
 def drawn(transform, n_clips, seed=0):
-    """What a transform draws for each of so many clips."""
+    """A transform's parameters for this many clips."""
     random.seed(seed)
     parameters = []
     for _ in range(n_clips):
@@ -23,7 +23,7 @@ def drawn(transform, n_clips, seed=0):
 
 
 def one_by_one(transform, clips, parameters):
-    """What the transform itself makes of each clip."""
+    """The transform's own result for each clip."""
     transform.freeze_parameters()
     results = []
     for clip, own in zip(clips, parameters, strict=True):
@@ -48,7 +48,7 @@ def test_equals_the_transform_of_each_clip(speech, algorithm):
 def test_shorter_clips_are_augmented_as_if_alone(speech, algorithm, as_tensor):
     transform = RawBoost(algorithm, max_impulsive_percent=50)
     lengths = [30_000, 1, 9000, 20_017]
-    padded = np.full((4, 31_000), 0.7, np.float32)  # what is beyond a clip's end does not count
+    padded = np.full((4, 31_000), 0.7, np.float32)  # samples after a clip's end do not count
     clips = [clip[5000:][:length] for clip, length in zip(speech, lengths, strict=True)]
     for row, clip in zip(padded, clips, strict=True):
         row[: len(clip)] = clip
@@ -110,7 +110,7 @@ def test_leaves_its_input_and_the_generators_alone(speech):
 
 
 def test_the_result_can_go_into_a_model(speech):
-    """What comes out of torch's inference mode could not."""
+    """Tensors from torch's inference mode would fail here."""
     augmented = torch.from_numpy(RawBoost()(speech[0][:5000], SAMPLE_RATE))[None]
     batch = BatchedRawBoost()(augmented, drawn(RawBoost(), 1), SAMPLE_RATE)
     layer = torch.nn.Linear(5000, 1)

@@ -73,7 +73,7 @@ def test_a_notch_filter_longer_than_the_frequency_grid(direct):
         [(4000, 0, 11)],  # nothing to stop
         [(9000, 500, 11)],  # above the Nyquist frequency
         [(0, 0, 1)],
-        [(4000, 1e6, 99)] * 200,  # everything stopped, two hundred times
+        [(4000, 1e6, 99)] * 200,  # 200 bands that stop everything
     ],
 )
 def test_meaningless_stop_bands_give_a_finite_filter(bands):

@@ -302,7 +302,7 @@ def test_centers_beyond_the_audio_are_refused_at_the_call():
     message = r"min_center_freq=4000 Hz must be below half the sample rate, which is 8000 Hz"
     with pytest.raises(ValueError, match=message):
         RawBoost(min_center_freq=4000)(noise_clip(), 8000)
-    RawBoost(algorithm=2, min_center_freq=4000)(noise_clip(), 8000)  # it has no notch filter
+    RawBoost(algorithm=2, min_center_freq=4000)(noise_clip(), 8000)  # without a notch filter
 
 
 # As one of audiomentations' transforms

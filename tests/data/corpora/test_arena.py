@@ -12,7 +12,7 @@ def test_a_local_folder(tmp_path, names, spec):
     corpus = load_corpus(spec.format(folder))
     assert list(corpus) == ["test"]
     split = corpus["test"]
-    assert split["label"][:] == [1, 1, 0, 0]  # the Arena numbers them the other way round
+    assert split["label"][:] == [1, 1, 0, 0]  # the Arena's numbers are reversed
     assert split["utterance_id"][:] == ["U_0", "U_1", "U_2", "U_3"]
     assert split["system"][:] == ["-", "-", "A07", "A07"]
     assert split["speaker"][:] == ["S_0", "S_1", "S_2", "S_3"]

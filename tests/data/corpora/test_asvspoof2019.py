@@ -86,7 +86,7 @@ def test_physical_access(tmp_path):
     corpus = load_corpus(f"asvspoof2019_pa:{root}")
     assert list(corpus) == ["train", "validation", "test"]
     dev = corpus["validation"]
-    assert dev["utterance_id"][:] == [f"PA_D_{1000137 + index}" for index in range(4)]  # not those that enroll
+    assert dev["utterance_id"][:] == [f"PA_D_{1000137 + index}" for index in range(4)]  # without enrollment files
     assert dev["label"][:] == [1, 1, 0, 0]
     assert dev["system"][:] == ["-", "-", "AA", "BC"]
     assert dev["environment"][:] == ["aaa", "bca", "aaa", "cbb"]

@@ -58,7 +58,7 @@ def test_physical_access(tmp_path, n_parts):
     [split] = load_corpus(f"asvspoof2021_pa:{tmp_path}").values()
     assert split["utterance_id"][:] == ["PA_E_1000001", "PA_E_1000002"]
     assert split["label"][:] == [0, 1]
-    assert split["system"][:] == [None, "-"]  # attacks have no names here, and a distance is none
+    assert split["system"][:] == [None, "-"]  # attacks have no names here, and no distance
     assert split[0] | {"audio": None} == {
         **dict.fromkeys(split.column_names),
         "label": 0,

@@ -85,14 +85,14 @@ def test_mistakes(text, path, message):
 def test_typos_get_a_hint(text, meant, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     assert did_you_mean(text) == f" Did you mean {meant}?"
-    if text != "asvspoof2019":  # which is another name of it
+    if text != "asvspoof2019":  # another name for it
         with pytest.raises(CorpusError, match=rf"neither a local path .* Did you mean {meant}\?"):
             load_corpus(text)
 
 
 @pytest.mark.parametrize("text", ["my_recordings", "asvspoof2015:/data", "asvspoof2017_pa:/data/PA", "asvspoof2023"])
 def test_no_hint_where_nothing_is_like_it(text):
-    # Another year is another corpus, however alike the names are.
+    # Another year is another corpus, even if the names are similar.
     assert did_you_mean(text) == ""
 
 

@@ -23,7 +23,7 @@ def test_the_official_layout(tmp_path, is_relative_to_root, place):
 
 
 def test_lone_quotation_marks_do_not_join_lines(tmp_path):
-    # As in the test above: each transcript has one. With two of them a CSV reader would find one line of three.
+    # As in the test above, each transcript has one quotation mark. With two, a CSV reader would join three lines.
     root = corpus_trees.mlaad(tmp_path)
     assert b'|"Oh, he said 0\n' in (root / "fake/de/Edge-TTS/meta.csv").read_bytes()
     assert len(load_corpus(f"mlaad:{root}")["test"]) == 6

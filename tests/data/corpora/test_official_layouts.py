@@ -84,7 +84,7 @@ def test_other_files_do_not_matter(tmp_path, name):
     assert {split: clips.to_dict() for split, clips in load_corpus(f"{name}:{root}").items()} == expected
 
 
-@pytest.mark.parametrize("name", [name for name in TREES if name != "for"])  # whose folders are its protocol
+@pytest.mark.parametrize("name", [name for name in TREES if name != "for"])  # its folders are its protocol
 def test_a_missing_file_is_named_and_can_be_left_out(tmp_path, name, caplog):
     root = TREES[name](tmp_path)
     [split, *_] = load_corpus(f"{name}:{root}")

@@ -68,7 +68,7 @@ def test_without_quotes(tmp_path):
 
 
 def test_memory_does_not_grow_with_the_file(tmp_path):
-    # Only the columns that are wanted are kept: a word of 1,000 letters a line must not be.
+    # Only the requested columns stay in memory, and not a word of 1,000 letters per line.
     path = tmp_path / "p.txt"
     with path.open("w") as file:
         for index in range(2000):

@@ -43,7 +43,7 @@ def test_archives_that_are_classes(pack, clip):
     folder = pack("real.zip", {"a.wav": clip(1), "b.wav": clip(2)}).parent
     pack("fake.tar.gz", {"a.wav": clip(3), "c/d.wav": clip(4)})
     split = load_corpus(folder, splits=("train",))["train"]
-    # Names that come twice have the way to them in the archives, and nothing of the cache's.
+    # Repeated names get their path in the archive, without the cache's path.
     assert labels(split) == {"real/a.wav": 1, "b": 1, "fake/a.wav": 0, "d": 0}
 
 
@@ -74,7 +74,7 @@ def test_names_that_windows_wrote(pack, clip):
 @pytest.mark.parametrize("ending", ["zip", "tar"])
 def test_names_that_lead_out_are_refused(pack, clip, cache, tmp_path, name, ending):
     if ending == "tar" and "\\" in name:
-        return  # a plain name there
+        return  # a plain name in the archive
     path = pack(f"x.{ending}", {"real/a.wav": clip(1), name: clip(2)})
     with pytest.raises(CorpusError, match=r"whose name leads out of it, .*evil.wav'. It is not unpacked"):
         load_corpus(path, splits=("test",))

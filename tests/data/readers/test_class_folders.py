@@ -6,7 +6,7 @@ from hf_gradalign.data.readers.class_folders import label_word, split_word
 
 @pytest.fixture
 def make(tmp_path, write_clip):
-    """Write clips; gives the folder around them."""
+    """Write clips. Returns their folder."""
 
     def make(*names):
         for index, name in enumerate(names):

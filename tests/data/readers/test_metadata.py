@@ -72,7 +72,7 @@ def test_one_file_a_split(tmp_path):
 
 
 def test_csv_values_stay_text(tmp_path):
-    # pandas would make numbers of ids, and a missing value of the name NA.
+    # pandas would read ids as numbers, and the name NA as a missing value.
     text = '\ufefffile_name,label,speaker,text\na.wav,1,0007,"a, b"\nb.wav,0,NA,\n'
     (tmp_path / "metadata.csv").write_text(text, encoding="utf-8")
     rows = list(_read(tmp_path)["train"])
@@ -125,7 +125,7 @@ def test_not_utf_8(tmp_path):
 
 @pytest.fixture
 def write(tmp_path):
-    """Write text files; gives the folder around them."""
+    """Write text files. Returns their folder."""
 
     def write(files):
         for name, text in files.items():

@@ -124,7 +124,7 @@ def test_parquet_among_audio_files(write_clip, tmp_path, caplog):
 def test_parquet_that_load_dataset_passes_over_for_audio_files(write_clip, tmp_path):
     _table(1).to_parquet(tmp_path / "clips.parquet")
     for name in "abc":
-        write_clip(f"{name}.wav")  # it goes by what there is more of
+        write_clip(f"{name}.wav")  # the majority decides
     with pytest.raises(CorpusError, match=r"name these, as in --corpus '.*/\*\*/\*\.parquet'"):
         _read(tmp_path)
     assert _values(_read(tmp_path / "**" / "*.parquet")) == {"train": [1]}
@@ -144,14 +144,14 @@ def test_a_typo_in_a_path_gives_close_matches(tmp_path):
 
 
 def test_a_builders_name_is_no_corpus():
-    # load_dataset("csv") would read whatever lies in the working folder.
+    # load_dataset("csv") would read any file in the working folder.
     with pytest.raises(CorpusError, match="csv is neither a local path"):
         _read("csv")
 
 
 @pytest.mark.slow
 def test_the_hub_is_out_of_reach(tmp_path):
-    # The setting is read when huggingface_hub is imported: hence a process of its own.
+    # huggingface_hub reads the setting when it is imported, so this needs a separate process.
     code = (
         "from hf_gradalign.data import CorpusError, load_corpus\n"
         "try:\n    load_corpus('someone/some_corpus')\nexcept CorpusError as error:\n    print(error)"

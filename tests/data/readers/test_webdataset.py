@@ -41,7 +41,7 @@ def test_the_columns_of_load_dataset(pack, clip):
         assert dict(zip(split["utterance_id"], split["label"], strict=True)) == {"a": 0, "b": 1}
     with pytest.raises(CorpusError, match=r"Found: '\d' .*--label_map"):
         load_corpus(path, splits=("test",))
-    # A single file is what is asked for, as a parquet file is.
+    # A single file is the requested split, like a parquet file.
     assert len(load_corpus(path, splits=("train",), **options)["train"]) == 2
 
 
