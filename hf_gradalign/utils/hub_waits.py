@@ -5,12 +5,17 @@ import re
 import time
 from collections.abc import Iterator
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import httpx2
+import huggingface_hub
 from huggingface_hub import constants, set_client_factory
 from huggingface_hub.errors import FileMetadataError, HfHubHTTPError, OfflineModeIsEnabled, RepositoryNotFoundError
 from huggingface_hub.utils._http import default_client_factory
+
+if TYPE_CHECKING or int(huggingface_hub.__version__.partition(".")[0]) >= 2:
+    import httpx2 as httpx  # whichever of the two huggingface_hub itself uses
+else:
+    import httpx
 
 logger = logging.getLogger(__name__)
 
@@ -42,7 +47,7 @@ def limit_hub_waits() -> None:
     """
     reach = _Reach()
 
-    def bounded_client() -> httpx2.Client:
+    def bounded_client() -> httpx.Client:
         client = default_client_factory()
         client.send = partial(_send, client.send, reach)  # type: ignore[method-assign]
         return client
@@ -73,7 +78,7 @@ class _Reach:
         self.last_failure = 0.0
         self.reason = ""
 
-    def check(self, request: httpx2.Request) -> None:
+    def check(self, request: httpx.Request) -> None:
         is_download = self.has_answered and request.method == "GET"
         if not is_download and self.failures >= _MAX_FAILURES and time.monotonic() - self.last_failure < _CUT_OFF_S:
             raise HubNotReachedError(self.reason)
@@ -96,7 +101,7 @@ def hub_fault(error: BaseException) -> str | None:
     while cause is not None:
         if isinstance(cause, HubNotReachedError):
             return str(cause)
-        if isinstance(cause, httpx2.TransportError):
+        if isinstance(cause, httpx.TransportError):
             return f"the Hub at {constants.ENDPOINT} does not answer ({type(cause).__name__}: {cause})"
         if isinstance(cause, HfHubHTTPError) and _is_refusal(cause.response.status_code):
             return f"the Hub at {constants.ENDPOINT} answers {cause.response.status_code}"
@@ -117,7 +122,7 @@ def _refuses_token(error: BaseException) -> bool:
     return is_status and error.response.status_code == 401
 
 
-def _send(send: Any, reach: _Reach, request: httpx2.Request, *, stream: bool = False, **options: Any) -> Any:
+def _send(send: Any, reach: _Reach, request: httpx.Request, *, stream: bool = False, **options: Any) -> Any:
     request.extensions["timeout"] = _timeout(request, reach)
     if _is_auxiliary(request):
         request.extensions["timeout"] = dict.fromkeys(request.extensions["timeout"], _AUXILIARY_S)
@@ -125,7 +130,7 @@ def _send(send: Any, reach: _Reach, request: httpx2.Request, *, stream: bool = F
     reach.check(request)
     try:
         response = send(request, stream=True, **options)
-    except httpx2.TransportError as error:
+    except httpx.TransportError as error:
         reach.fail(2, f"does not answer ({type(error).__name__}: {error})")
         reach.check(request)
         raise
@@ -147,13 +152,13 @@ def _send(send: Any, reach: _Reach, request: httpx2.Request, *, stream: bool = F
     return response
 
 
-def _is_auxiliary(request: httpx2.Request) -> bool:
+def _is_auxiliary(request: httpx.Request) -> bool:
     """Whether the client sends a request for its own purposes: names of agents, load counts."""
     counts = request.method == "HEAD" and request.url.host == "s3.amazonaws.com"
     return counts or request.url.path.endswith("/api/agent-harnesses")
 
 
-def _timeout(request: httpx2.Request, reach: _Reach) -> dict[str, float]:
+def _timeout(request: httpx.Request, reach: _Reach) -> dict[str, float]:
     is_read = request.method in ("GET", "HEAD")
     longest = constants.HF_HUB_ETAG_TIMEOUT if reach.has_answered else constants.HF_HUB_ETAG_TIMEOUT / 2
     if reach.has_answered and request.method != "HEAD":
@@ -162,17 +167,17 @@ def _timeout(request: httpx2.Request, reach: _Reach) -> dict[str, float]:
     return {kind: min(asked.get(kind) or longest, longest) for kind in ("connect", "read", "write", "pool")}
 
 
-def _asked_pause(response: httpx2.Response) -> int:
+def _asked_pause(response: httpx.Response) -> int:
     headers = response.headers
     asked = re.search(r"^\s*(\d{1,9})\s*$", headers.get("retry-after", ""))
     asked = asked or re.search(r"\br=0;t=(\d{1,9})", headers.get("ratelimit", ""))
     return int(asked[1]) if asked else 0
 
 
-class _Watched(httpx2.SyncByteStream):
+class _Watched(httpx.SyncByteStream):
     """A response body that is aborted if it is too slow."""
 
-    def __init__(self, stream: httpx2.SyncByteStream) -> None:
+    def __init__(self, stream: httpx.SyncByteStream) -> None:
         self._stream = stream
 
     def __iter__(self) -> Iterator[bytes]:

@@ -2,11 +2,10 @@
 
 import re
 
-import httpx2
 import pytest
 from huggingface_hub.errors import HfHubHTTPError
 
-from hf_gradalign.utils.hub_waits import hub_fault
+from hf_gradalign.utils.hub_waits import httpx, hub_fault
 
 CLIENT = """
 import time
@@ -38,15 +37,15 @@ REASONS = {
 
 
 def status_error(status):
-    response = httpx2.Response(status, request=httpx2.Request("GET", "http://hub"))
+    response = httpx.Response(status, request=httpx.Request("GET", "http://hub"))
     return HfHubHTTPError("no", response=response)
 
 
 @pytest.mark.parametrize(
     ("error", "fault"),
     [
-        (httpx2.RemoteProtocolError("Server left"), r"does not answer \(RemoteProtocolError: Server left"),
-        (httpx2.ReadTimeout("timed out"), r"does not answer \(ReadTimeout: timed out"),
+        (httpx.RemoteProtocolError("Server left"), r"does not answer \(RemoteProtocolError: Server left"),
+        (httpx.ReadTimeout("timed out"), r"does not answer \(ReadTimeout: timed out"),
         (status_error(503), "answers 503"),
         (status_error(404), None),
         (ValueError("other"), None),
