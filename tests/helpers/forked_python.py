@@ -5,6 +5,7 @@ when it is imported (huggingface_hub, transformers, datasets, evaluate, hf_grada
 """
 
 import atexit
+import contextlib
 import functools
 import importlib
 import json
@@ -78,7 +79,8 @@ def _server():
 
 def _serve():
     for name in SLOW_LIBRARIES:
-        importlib.import_module(name)
+        with contextlib.suppress(ModuleNotFoundError):  # of httpx and httpx2 there is at least one
+            importlib.import_module(name)
     early = sorted(name for name in LEFT_TO_EACH if name in sys.modules)
     assert not early, f"{early} came with them, and would read no environment but this one"
     for line in sys.stdin:
