@@ -5,7 +5,7 @@ python scripts/benchmark_data.py
 python scripts/benchmark_data.py --augmentation musan_rir+rawboost --workers 0 2 4 --json figures.json
 
 The training split of the demo corpus is written to files in a temporary folder. Measured are
-- the model alone: updates (two views, aligned, clipping and optimiser included) on batches that are in memory,
+- the model alone: updates (two views, aligned, clipping and optimizer included) on batches that are in memory,
 - the loader alone: batches with nothing else going on, for each number of workers,
 - both together: updates of the same training from disk, and how long the loop waits for the next batch.
 Nothing that was decoded is kept, as with a corpus that is larger than memory. Files are read from the system's cache
@@ -68,7 +68,7 @@ def parse(words: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--augmentation_scope", choices=["utterance", "window"], default="utterance")
     parser.add_argument("--augment_on_device", action="store_true", help="as in run_audio_spoof.py")
     parser.add_argument("--workers", type=int, nargs="+", default=[0, 1, 2], help="numbers of loader workers")
-    parser.add_argument("--batch", type=int, default=16, help="utterances a batch, each in two views")
+    parser.add_argument("--batch", type=int, default=16, help="utterances per batch, each in two views")
     parser.add_argument("--window_seconds", type=float, default=2.0)
     parser.add_argument("--updates", type=int, default=12, help="a turn, 4 or more; the first two are not counted")
     parser.add_argument("--rounds", type=int, default=3, help="2 or more")

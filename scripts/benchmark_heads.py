@@ -4,7 +4,7 @@
 python scripts/benchmark_heads.py
 python scripts/benchmark_heads.py --size large --batch 1 --steps 5 --json large.json
 
-"Forward" is scoring: evaluation mode, no gradients. "Forward and backward" is training without the optimiser, with
+"Forward" is scoring: evaluation mode, no gradients. "Forward and backward" is training without the optimizer, with
 gradients of all parameters; the backbone's alone are those of its mean frame. All share one backbone and one batch in
 one process and take turns, so that whatever else the machine does falls on all of them; the ratios are taken within
 each round. Peak memory is taken in a process of its own for each.
@@ -51,7 +51,7 @@ def main(words: Sequence[str] | None = None) -> int:
     print(
         f"{options.size} backbone of {backbone / 1e6:.1f}M parameters, {options.batch} "
         f"utterance{'s' * (options.batch > 1)} of {options.seconds:.2f} s, float32, {device}, {options.steps} rounds. "
-        "Medians (and quartiles); no optimiser."
+        "Medians (and quartiles); no optimizer."
     )
     for kind in memory:
         print_kind(kind, times[kind], memory[kind], bench.parameters)

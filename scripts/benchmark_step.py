@@ -5,7 +5,7 @@ python scripts/benchmark_step.py
 python scripts/benchmark_step.py --size base --steps 10 --profile --json base.json
 python scripts/benchmark_step.py --size large --batch 1 --seconds 1 --dtype bf16 --methods pcgrad
 
-A step is what comes before the optimiser: the passes, and what is done with their gradients. All variants share one
+A step is what comes before the optimizer: the passes, and what is done with their gradients. All variants share one
 model and one batch in one process and take turns, so that whatever else the machine does falls on all of them; the
 ratios are taken within each round. Peak memory is taken in a process of its own for each.
 """
@@ -125,7 +125,7 @@ def print_conditions(options: argparse.Namespace, parameters: int) -> None:
         f"{parameters / 1e6:.1f}M parameters, {options.batch} utterance{'s' * (options.batch > 1)} of "
         f"{options.seconds:.2f} s in two views, {options.dtype}{' autocast' * (options.dtype == 'bf16')}, "
         f"{'GPU' if torch.cuda.is_available() else f'{torch.get_num_threads()} threads'}, {options.steps} rounds; one "
-        f"gradient is {4 * parameters / MIB:.0f} MiB. Medians (and quartiles); no optimiser."
+        f"gradient is {4 * parameters / MIB:.0f} MiB. Medians (and quartiles); no optimizer."
     )
 
 

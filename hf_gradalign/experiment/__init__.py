@@ -1,4 +1,4 @@
-"""A whole run, from arguments to results: what `scripts/run_audio_spoof.py` does, as a library."""
+"""A whole run, from its arguments to its results. `hf-gradalign train` uses this package."""
 
 from typing import TYPE_CHECKING
 

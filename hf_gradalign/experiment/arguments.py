@@ -11,13 +11,14 @@ from hf_gradalign.experiment.training_arguments import AudioSpoofTrainingArgumen
 from hf_gradalign.experiment.views import CLEAN, parse_views
 
 CHECKED_BY_DEFAULT = 20_000
-"""More training clips are not decoded before training, unless asked for: 50,000 of 4 s take about a minute."""
+"""Training splits of at most this many clips are decoded before training: 50,000 of 4 s take about a minute."""
 
 
 class AppendReplacingDefault(argparse.Action):
-    """`--corpus A B` and `--corpus A --corpus B` mean the same; what was there before (a file's, a resumed run's) goes.
+    """An option that takes a list and can be repeated: `--corpus A B` and `--corpus A --corpus B` mean the same.
 
-    argparse's own `extend` would add to it.
+    The first use replaces the default, such as the value from a file or a resumed run. argparse's own `extend` would
+    append to it.
     """
 
     def __call__(
@@ -27,15 +28,15 @@ class AppendReplacingDefault(argparse.Action):
         values: str | Sequence[Any] | None,
         option_string: str | None = None,
     ) -> None:
-        """Set, or extend what was set on this command line."""
+        """Set the value, or append to what this command line has set."""
         given = getattr(namespace, self.dest, None)
         kept = [] if given is None or given is self.default else list(given)
         setattr(namespace, self.dest, [*kept, *(values or ())])
 
 
 def of_corpora(default: str | None, about: str) -> dict[str, Any]:
-    """An option that takes a value for all corpora, or `CORPUS:VALUE` for one of them (`CorpusOptions`)."""
-    return {"nargs": "+", "default": default, "help": f"{about} Of one corpus among several: CORPUS:VALUE."}
+    """Return the metadata of an option that takes one value for all corpora, or `CORPUS:VALUE` for one of them."""
+    return {"nargs": "+", "default": default, "help": f"{about} For one of several corpora: CORPUS:VALUE."}
 
 
 @dataclass
@@ -46,51 +47,49 @@ class ModelArguments:
         default=None,
         metadata={
             "help": "Hub id or folder of any wav2vec2-family model (facebook/wav2vec2-xls-r-300m, "
-            "microsoft/wavlm-base, your own). Without it a small wav2vec 2.0 is trained from scratch, sized for two "
-            "CPU cores."
+            "microsoft/wavlm-base, your own). By default, a small wav2vec 2.0 that suits two CPU cores is trained from "
+            "scratch."
         },
     )
     head: str | None = field(
         default=None,
         metadata={
-            "help": "Put a new head on the encoder: aasist, conformer_tcm, linear, mamba, mhfa or sls. Without it the "
-            "model's own head is trained, or transformers' plain one."
+            "help": "Put a new head on the encoder: aasist, conformer_tcm, linear, mamba, mhfa or sls. By default, the "
+            "model's own head is trained, or the standard one of transformers."
         },
     )
     head_options: dict[str, Any] | str | None = field(
-        default=None, metadata={"help": """Options of the head, as JSON: '{"num_blocks": 2}'."""}
+        default=None, metadata={"help": """Options for the head as JSON: '{"num_blocks": 2}'."""}
     )
     bonafide_label: str | None = field(
         default=None,
         metadata={
-            "help": "Bona fide label (its name or number) of a detector that is trained further, if its names do not "
-            "say which one it is; none for a detector of one output that is higher for spoof."
+            "help": "Bona fide label (name or number) of a detector that is trained further, if its label names do not "
+            "tell; none for a detector with one output that is higher for spoof."
         },
     )
     model_revision: str | None = field(default=None, metadata={"help": "Branch, tag or commit of the model."})
     trust_remote_code: bool = field(
-        default=False, metadata={"help": "Run modelling code that comes with the model on the Hub."}
+        default=False, metadata={"help": "Run modeling code that comes with the model on the Hub."}
     )
     attention_implementation: str | None = field(
-        default=None, metadata={"help": "eager, sdpa, flash_attention_2, ...; transformers' choice by default."}
+        default=None, metadata={"help": "eager, sdpa, flash_attention_2, ...; by default transformers chooses."}
     )
-    freeze_feature_encoder: bool = field(
-        default=False, metadata={"help": "Keep the convolutional feature encoder as it is."}
-    )
+    freeze_feature_encoder: bool = field(default=False, metadata={"help": "Freeze the convolutional feature encoder."})
     freeze_backbone: bool = field(
-        default=False, metadata={"help": "Keep the whole encoder of a detector as it is, and train its head."}
+        default=False, metadata={"help": "Freeze the whole encoder of a detector and train only its head."}
     )
     class_weights: list[float] | None = field(
         default=None,
         metadata={
-            "help": "Weights of spoof and bona fide in the cross-entropy, e.g. 0.1 0.9 as in the paper. Stored in the "
-            "model's config. Equal by default, or as a reloaded model's config says."
+            "help": "Weights of spoof and bona fide in the cross-entropy, such as 0.1 0.9 as in the paper. "
+            "Stored in the model's config. By default equal, or those in the config of a reloaded model."
         },
     )
 
     model_license: str | None = field(
         default=None,
-        metadata={"help": "Licence of the trained weights, for the model card; apache-2.0 if trained from scratch."},
+        metadata={"help": "License of the trained weights for the model card; apache-2.0 if trained from scratch."},
     )
 
     def __post_init__(self) -> None:
@@ -101,17 +100,17 @@ class ModelArguments:
             except ValueError as error:
                 raise ValueError(f"--head_options is not JSON: {error}") from error
         if self.head_options is not None and (self.head is None or not isinstance(self.head_options, dict)):
-            raise ValueError("""--head_options takes a JSON object and goes with --head: '{"num_blocks": 2}'""")
+            raise ValueError("""--head_options takes a JSON object and needs --head: '{"num_blocks": 2}'""")
         if self.head is not None and self.bonafide_label is not None:
-            raise ValueError("--bonafide_label is about a trained head, and --head puts a new one on: leave one out")
+            raise ValueError("--bonafide_label describes a trained head, but --head adds a new one: remove one of them")
         weights = self.class_weights
         if weights is not None and (len(weights) != 2 or min(weights) <= 0):
-            raise ValueError(f"--class_weights takes two positive numbers, spoof and bona fide, got {weights}")
+            raise ValueError(f"--class_weights takes two positive numbers, for spoof and bona fide, got {weights}")
 
 
 @dataclass
 class DataArguments:
-    """Which clips are trained and evaluated on, and what the model hears of them."""
+    """Which clips a model is trained and evaluated on, and how they are cut and augmented."""
 
     corpus: list[str] | None = field(
         default=None,
@@ -120,27 +119,29 @@ class DataArguments:
             "help": "One or more corpora to train on, each NAME:PATH of a named corpus (asvspoof2019_la, asvspoof5, "
             "for, mlaad, ...), arena:NAME, a Hub id, parquet files, a CSV file, a folder with metadata.csv or with "
             "class folders such as real/ and fake/, tar or zip archives, or a folder written by save_to_disk. By "
-            "default the demo corpus in the package.",
+            "default, the demo corpus that comes with the package.",
         },
     )
     dataset_name: str | None = field(
         default=None,
-        metadata={"aliases": ["--dataset_name_or_path"], "help": "The same as --corpus, for a single one."},
+        metadata={"aliases": ["--dataset_name_or_path"], "help": "The same as --corpus, for a single corpus."},
     )
     corpus_weights: list[float] | None = field(
         default=None,
-        metadata={"help": "How often each corpus comes in training, e.g. 0.7 0.3. By default each clip comes once."},
+        metadata={
+            "help": "How often each corpus is drawn in training, such as 0.7 0.3. By default, each clip is used once."
+        },
     )
     balance_classes: bool = field(
-        default=False, metadata={"help": "Train on both classes equally often, the rarer one's clips repeated."}
+        default=False, metadata={"help": "Train on both classes equally often by repeating clips of the rarer one."}
     )
     eval_corpus: str | None = field(
         default=None,
-        metadata={"help": "Corpus to take the validation split from. By default the first of --corpus that has one."},
+        metadata={"help": "Corpus with the validation split. By default, the first of --corpus that has one."},
     )
     test_corpus: str | None = field(
         default=None,
-        metadata={"help": "Corpus to take the test split from. By default the first of --corpus that has one."},
+        metadata={"help": "Corpus with the test split. By default, the first of --corpus that has one."},
     )
     subset: str | None = field(
         default=None,
@@ -149,33 +150,36 @@ class DataArguments:
     streaming: bool = field(
         default=False,
         metadata={
-            "help": "Read the training data as it is gone through, from the Hub or parquet files, and keep no copy on "
-            "disk. Needs --max_steps."
+            "help": "Stream the training data from the Hub or from parquet files, without a copy on disk. Needs "
+            "--max_steps."
         },
     )
     shuffle_buffer_size: int = field(
         default=1000,
-        metadata={"help": "With --streaming: the clips from among which the next one is drawn, in each loader worker."},
+        metadata={"help": "With --streaming: number of clips from which each loader worker draws the next one."},
     )
     dataset_config_name: list[str] | str | None = field(
-        default=None, metadata=of_corpora(None, "Configuration of the data set.")
+        default=None, metadata=of_corpora(None, "Configuration of the dataset.")
     )
     dataset_revision: list[str] | str | None = field(
-        default=None, metadata=of_corpora(None, "Branch, tag or commit of the data set.")
+        default=None, metadata=of_corpora(None, "Branch, tag or commit of the dataset.")
     )
     train_split_name: list[str] | str = field(default="train", metadata=of_corpora("train", "Split to train on."))
     eval_split_name: list[str] | str = field(
         default="validation",
-        metadata=of_corpora("validation", "Split that checkpoints are selected on, always heard clean."),
+        metadata=of_corpora("validation", "Split that checkpoints are selected on; it is never augmented."),
     )
     test_split_name: list[str] | str = field(
         default="test",
         metadata=of_corpora(
-            "test", "Split that is evaluated once, at the end, if the data set has it; none for no test."
+            "test", "Split that is evaluated once, at the end, if the dataset has it; none for no test."
         ),
     )
     validation_fraction: float | None = field(
-        default=None, metadata={"help": "Without a validation split: this share of the training split, stratified."}
+        default=None,
+        metadata={
+            "help": "Without a validation split: split off this fraction of the training split, stratified by class."
+        },
     )
     audio_column_name: list[str] | str = field(default="audio", metadata=of_corpora("audio", "Column with the audio."))
     label_column_name: list[str] | str = field(default="label", metadata=of_corpora("label", "Column with the label."))
@@ -183,98 +187,103 @@ class DataArguments:
         default=None,
         metadata=of_corpora(
             None,
-            "Column with the utterance ids. By default utterance_id, if it is there; none names clips by their files.",
+            "Column with the utterance ids. By default utterance_id, if it exists; none names clips after their files.",
         ),
     )
     system_column_name: list[str] | str = field(
-        default="system", metadata=of_corpora("system", "Column with the spoofing system, for error rates by system.")
+        default="system", metadata=of_corpora("system", "Column with the spoofing system, for error rates per system.")
     )
     label_map: list[str] | None = field(
         default=None,
         metadata={
-            "help": "What other labels mean, e.g. --label_map 0=spoof 1=bonafide; of one corpus among several "
-            "--label_map CORPUS:0=spoof, of all of them --label_map all:0=spoof."
+            "help": "Meaning of other labels, such as --label_map 0=spoof 1=bonafide; for one of several corpora "
+            "--label_map CORPUS:0=spoof, for all of them --label_map all:0=spoof."
         },
     )
     on_missing_audio: str = field(
         default="stop",
-        metadata={"choices": ["stop", "skip"], "help": "What to do about audio files that are not on disk."},
+        metadata={"choices": ["stop", "skip"], "help": "What to do if audio files are missing on disk."},
     )
     check_audio: bool | None = field(
         default=None,
         metadata={
             "nargs": "?",
             "const": True,
-            "help": "Decode every clip once before training. By default those of validation and test, and those that "
-            f"are trained on where they are at most {CHECKED_BY_DEFAULT}.",
+            "help": "Decode every clip once before training. By default, validation and test clips are decoded, and "
+            f"training clips if there are at most {CHECKED_BY_DEFAULT}.",
         },
     )
     on_bad_audio: str = field(
-        default="stop", metadata={"choices": ["stop", "skip"], "help": "What to do about clips that cannot be decoded."}
+        default="stop", metadata={"choices": ["stop", "skip"], "help": "What to do if clips cannot be decoded."}
     )
     preprocessing_num_workers: int | None = field(
-        default=None, metadata={"help": "Processes that check the audio before training."}
+        default=None, metadata={"help": "Number of processes that check the audio before training."}
     )
-    max_train_samples: int | None = field(default=None, metadata={"help": "Train on this many clips only."})
-    max_eval_samples: int | None = field(default=None, metadata={"help": "Evaluate on this many clips a split only."})
+    max_train_samples: int | None = field(default=None, metadata={"help": "Train on at most this many clips."})
+    max_eval_samples: int | None = field(
+        default=None, metadata={"help": "Evaluate on at most this many clips per split."}
+    )
     views: str | None = field(
         default=None,
         metadata={
-            "help": "What each view of a clip hears, with commas between them, e.g. clean,rawboost,codec: clean (the "
-            "clip as it is), a recipe as --augmentation takes it, or name=recipe. By default clean and augmented, of "
-            "which --augmentation says what it hears."
+            "help": "The views of each clip, separated by commas, such as clean,rawboost,codec: clean (the unchanged "
+            "clip), a recipe as for --augmentation, or name=recipe. By default clean and augmented, where "
+            "--augmentation sets the latter."
         },
     )
     augmentation: str | None = field(
         default=None,
         metadata={
-            "help": "What the augmented view hears: rawboost (algorithm 4, the default), rawboost1 to rawboost8, codec "
+            "help": "How the augmented view is made: rawboost (algorithm 4, the default), rawboost1 to "
+            "rawboost8, codec "
             "(MP3, Opus, Vorbis, GSM or G.711; codec:g722:aac chooses), musan_rir (noise, music, babble or a room: "
-            "simulated, or as in musan_rir:/data/musan:/data/RIRS_NOISES), telephone, time_frequency_mask, or a YAML "
-            "or JSON file with a list of audiomentations transforms; a + between them applies one after the other, as "
-            "in musan_rir+rawboost."
+            "simulated, or from musan_rir:/data/musan:/data/RIRS_NOISES), telephone, time_frequency_mask, or a YAML "
+            "or JSON file with a list of audiomentations transforms. + chains them: musan_rir+rawboost."
         },
     )
     augment_on_device: bool = field(
         default=False,
         metadata={
-            "help": "Let loader workers only draw RawBoost's parameters and noise, and apply them to whole batches on "
-            "the accelerator. The run is the same to float precision."
+            "help": "Apply RawBoost to whole batches on the accelerator; loader workers only draw its parameters and "
+            "noise. The results are the same up to float precision."
         },
     )
     augmentation_scope: str = field(
         default="utterance",
         metadata={
             "choices": ["utterance", "window"],
-            "help": "Augment the whole utterance and then take the window (as the paper does), or the window alone "
-            "(cheaper where recordings are long: only the window is decoded).",
+            "help": "Augment the whole utterance and then cut the window (as in the paper), or augment only the window "
+            "(cheaper for long recordings: only the window is decoded).",
         },
     )
     rms_level: float | None = field(
         default=None,
         metadata={
-            "help": "Bring every clip to this root mean square before it is augmented, on which RawBoost's distortion "
-            "depends. By default 0.1 for the small model; with --model_name_or_path levels are left alone."
+            "help": "Scale every clip to this root mean square before augmentation, because RawBoost's distortion "
+            "depends on the level. By default 0.1 for the small model; with --model_name_or_path levels are kept."
         },
     )
     crop: str = field(
         default="random",
-        metadata={"choices": ["random", "leading"], "help": "Where the training window lies; the same in every view."},
+        metadata={
+            "choices": ["random", "leading"],
+            "help": "Position of the training window, which is the same in every view.",
+        },
     )
     window_seconds: float | None = field(
         default=None,
         metadata={
-            "help": "Length of the training window; shorter clips are repeated. By default 2 for the small model and "
-            "4.175 (66,800 samples, as in the paper) with --model_name_or_path."
+            "help": "Length of the training window in seconds; shorter clips are repeated. By default 2 for the small "
+            "model and 4.175 (66,800 samples, as in the paper) with --model_name_or_path."
         },
     )
     eval_window_seconds: float | None = field(
         default=None,
-        metadata={"help": "Length of the leading window that is scored. By default that of the training window."},
+        metadata={"help": "Length in seconds of the leading window that is scored. By default as in training."},
     )
 
     def __post_init__(self) -> None:
-        """Check the lengths and the views' names, and fill in the augmentation."""
+        """Check lengths and view names, and fill in the augmentation."""
         for name in ("window_seconds", "eval_window_seconds", "rms_level", "max_train_samples", "max_eval_samples"):
             value = getattr(self, name)
             if value is not None and value <= 0:
@@ -292,32 +301,32 @@ class DataArguments:
         parse_views(self.views)
         if self.augmentation is not None:
             raise ValueError(
-                "--augmentation says what the view 'augmented' hears, and --views names every view: use one of them, "
+                "--augmentation defines the view 'augmented', but --views already names every view: use one of them, "
                 f"as in --views {self.views},augmented={self.augmentation}"
             )
 
     def _check_corpora(self) -> None:
         if self.corpus is not None and self.dataset_name is not None:
-            raise ValueError("--dataset_name is another name for --corpus: use one of them")
+            raise ValueError("--dataset_name is another name for --corpus: use only one of them")
         data.check_weights(self.corpus_weights, len(self.corpora))
         if self.shuffle_buffer_size < 0:
             raise ValueError(f"--shuffle_buffer_size must be at least 0, got {self.shuffle_buffer_size}")
         if self.streaming:
             for name, needed in (
-                ("max_train_samples", "the whole training data, which are not at hand"),
-                ("validation_fraction", "training data that can be divided; name a corpus with --eval_corpus"),
+                ("max_train_samples", "the whole training data, which a stream does not have"),
+                ("validation_fraction", "training data that can be divided; set a corpus with --eval_corpus"),
             ):
                 if getattr(self, name) is not None:
-                    raise ValueError(f"--{name} takes {needed}: leave it out, or --streaming")
+                    raise ValueError(f"--{name} needs {needed}: remove it or --streaming")
 
     @property
     def corpora(self) -> list[str | None]:
-        """The corpora to train on, None for the demo corpus."""
+        """The corpora to train on; None is the demo corpus."""
         return list(self.corpus) if self.corpus else [self.dataset_name]
 
     @property
     def view_recipes(self) -> dict[str, str]:
-        """Each view's recipe by name, `clean` for the clip as it is.
+        """The recipe of each view by its name; `clean` is the unchanged clip.
 
         Raises:
             ValueError: If `views` is not a list of views (`parse_views`).
@@ -330,9 +339,9 @@ class DataArguments:
 OF_CORPORA: dict[str, Any] = {
     option.name: option.default for option in fields(DataArguments) if option.metadata.get("nargs") == "+"
 }
-"""The options that may have a value for each corpus, and their defaults."""
+"""Options that can have one value per corpus, and their defaults."""
 NONE_IS_A_VALUE = ("label_column_name", "id_column_name", "test_split_name")
-"""The options of which `none` says that there is no such column or split, and not that nothing was said."""
+"""Options for which `none` means that there is no such column or split, not that the option is unset."""
 
 
 @dataclass

@@ -1,4 +1,4 @@
-"""The command line of a run: its parser, and a run's own arguments kept and read again."""
+"""The command line of a run: its parser, and the arguments that a run keeps in its folder."""
 
 import argparse
 import dataclasses
@@ -35,9 +35,8 @@ _UNSET = ("none", "null")
 class RunParser(HfArgumentParser):
     """Parses options into `ModelArguments`, `DataArguments` and `AudioSpoofTrainingArguments`.
 
-    What a configuration file or a resumed run has set can be unset on the command line: `--option none` where an option
-    may be None or takes a list, `--option false` and `--no_option` where it is a switch. A bare `--option` turns every
-    switch on.
+    The command line can unset what a configuration file or a resumed run has set: `--option none` for options that can
+    be None or take a list, `--option false` and `--no_option` for switches. A bare `--option` turns any switch on.
     """
 
     def __init__(self) -> None:
@@ -47,12 +46,12 @@ class RunParser(HfArgumentParser):
             prog=program("train"),
             usage="%(prog)s [CONFIG.yaml | CONFIG.json] [--option value ...]",
             description="Train a speech deepfake detector on several views of each clip with aligned gradients. "
-            "`--option none` unsets what a configuration file or a resumed run has set.",
+            "`--option none` unsets an option of a configuration file or a resumed run.",
         )
-        self.add_argument(  # as other commands call it
+        self.add_argument(  # the name that other commands use
             "--no_progress", action="store_true", dest="disable_tqdm", default=None, help="Show no progress bars."
         )
-        # The first of a name: an option that is on by default has a second, --no_<name>.
+        # The first action of each name: an option that is on by default has a second one, --no_<name>.
         self.options = {action.dest: action for action in reversed(self._actions)}
         self._empty: dict[str, Any] = {}
         for dataclass in _CLASSES:
@@ -70,8 +69,8 @@ class RunParser(HfArgumentParser):
                 words = [f"--no_{field.name}", f"--no-{field.name.replace('_', '-')}"]
                 self.add_argument(*dict.fromkeys(words), action="store_false", dest=field.name, help=argparse.SUPPRESS)
         elif any(get_origin(kind) is dict for kind in alternatives):
-            action.type = str  # as JSON, which the data classes read
-        # Where "none" is a value of its own (--report_to), it stays one.
+            action.type = str  # JSON, which the data classes read
+        # "none" stays a value where it is one (--report_to none).
         has_none = field.default == "none" or field.name in NONE_IS_A_VALUE
         if (type(None) in alternatives and not has_none) or is_list:
             action.type = _or_none(action.type)
@@ -80,27 +79,27 @@ class RunParser(HfArgumentParser):
             self._empty[field.name] = None if type(None) in alternatives else action.default
 
     def error(self, message: str) -> NoReturn:
-        """As argparse's; what a stranger's file holds is shown as text, and not all of it."""
+        """Print an error and exit, as in argparse. Content of files is shown as plain text and shortened."""
         super().error(error_line(ValueError(message)).removeprefix("error: "))
 
     def parse_known_args(self, args: Any = None, namespace: Any = None) -> tuple[argparse.Namespace, list[str]]:
-        """As argparse's; of a list, `none` leaves nothing."""
+        """Parse as argparse does. `none` empties a list."""
         parsed, rest = super().parse_known_args(args, namespace)
         for name, empty in self._empty.items():
             value = getattr(parsed, name, None)
             if isinstance(value, list) and None in value:
                 if len(value) > 1:
-                    self.error(f"--{name} none stands for an empty list, and takes no other values")
+                    self.error(f"--{name} none means an empty list and takes no other values")
                 setattr(parsed, name, empty)
         return parsed, rest
 
     def reads_switch(self, name: str) -> bool:
-        """Whether an option is a switch, true or false."""
+        """Return whether an option is a switch (true or false)."""
         read: Any = self.options[name].type
         return inspect.unwrap(read) is string_to_bool
 
     def can_unset(self, name: str) -> bool:
-        """Whether `--option none` unsets an option."""
+        """Return whether `--option none` unsets an option."""
         return hasattr(self.options[name].type, "__wrapped__")
 
 
@@ -115,7 +114,7 @@ def _or_none(read: Any) -> Callable[[str], Any]:
 _RECIPE = "recipe"
 _BASE = "base"
 _CONFIG_SUFFIXES = (".json", ".yaml", ".yml")
-# What belongs to one start of a run and not to the run; and no token is ever written anywhere.
+# Options of one start, which the run's folder does not keep. Tokens are never written anywhere.
 _OF_ONE_START = ("output_dir", "resume_from_checkpoint", "hub_token", "dry_run", "overwrite", "allow_changes")
 
 
@@ -175,11 +174,11 @@ def _read_options(argv: Sequence[str]) -> dict[str, Any]:
 
 
 def is_for_the_user(name: str, value: Any) -> bool:
-    """Whether an option is taken from the user alone, and from no run's folder: it runs code or sends something away.
+    """Return whether only the user may set an option, and not a run's folder, because it runs code or sends data away.
 
     Args:
-        name: Of the option.
-        value: Its value: an attention implementation with a slash is a kernel that is loaded from the Hub.
+        name: Name of the option.
+        value: Its value. An attention implementation with a slash is a kernel that is loaded from the Hub.
     """
     return (
         name in (*_OF_ONE_START, "trust_remote_code", "report_to", "push_to_hub")
@@ -204,8 +203,8 @@ def describe_resumed(options: Mapping[str, Any], folder: str | Path) -> str:
     text = f"Taken from {path}: {shlex.join(_words(taken)) or 'nothing'}"
     if left:
         text += (
-            f"\nNot taken from it: {shlex.join(_words(left))} (what runs code or sends something away is taken from "
-            "the command line alone)"
+            f"\nNot taken from it: {shlex.join(_words(left))} (options that run code or send data away are only taken "
+            "from the command line)"
         )
     return plain_text(text)
 
@@ -221,13 +220,13 @@ def _taken(kept: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _parse(parser: RunParser, words_of_file: list[str], words: list[str]) -> tuple[argparse.Namespace, list[str]]:
-    # The file's values are defaults to the command line: an option that may be given again replaces them.
+    # The values of the file are defaults of the command line, so an option that can be repeated replaces them.
     parser.set_defaults(**vars(parser.parse_args(words_of_file)))
     return parser.parse_known_args(words)
 
 
 def keep_arguments(options: Mapping[str, Any], folder: str | Path) -> None:
-    """Write a run's options into its folder, for when it is resumed."""
+    """Write the options of a run into its folder, for when it is resumed."""
     Path(folder).mkdir(parents=True, exist_ok=True)
     write_text_atomically(Path(folder, ARGUMENTS_NAME), kept_text(options))
 
@@ -284,7 +283,7 @@ def _read_mapping(path: Path, parser: RunParser) -> dict[str, Any]:
     except (ValueError, OSError) as error:
         parser.error(plain_text(error))
     if not isinstance(content, dict):
-        parser.error(f"{path} must hold a mapping from options to values")
+        parser.error(f"{path} must contain a mapping from options to values")
     return content
 
 
@@ -299,26 +298,26 @@ def _words_of(content: Mapping[str, Any], path: Path, parser: RunParser) -> list
             continue
         words.append(f"--{name}")
         if isinstance(value, bool) and not parser.reads_switch(name):
-            # YAML reads `no` as false, and an option whose value may be left out (--align_gradients) as true.
+            # YAML reads `no` as false. An option whose value can be omitted (--align_gradients) may be true.
             words += [] if value else ["no" if name.endswith("_strategy") else "none"]
         elif isinstance(value, dict) and name in (*OF_CORPORA, "label_map"):
             words += _words_of_corpora(value, "=" if name == "label_map" else ":")
         else:
             if isinstance(value, list) and actions[name].nargs is None:
-                value = ",".join(map(str, value))  # what takes one word takes commas: views: [clean, rawboost]
+                value = ",".join(map(str, value))  # an option of one word takes commas: views: [clean, rawboost]
             words += [_word(item) for item in value] if isinstance(value, list) else [_word(value)]
     return words
 
 
 def _words_of_corpora(values: Mapping[Any, Any], sign: str) -> list[str]:
-    """`{CORPUS: VALUE}` as `CORPUS:VALUE`; of a label map `{LABEL: MEANING}`, or one of these for each corpus."""
+    """Return `{CORPUS: VALUE}` as `CORPUS:VALUE`. A label map is `{LABEL: MEANING}`, or one of these per corpus."""
     words = []
     for key, value in values.items():
         if isinstance(value, dict):
             words += [f"{key}:{word}" for word in _words_of_corpora(value, sign)]
         else:
             words.append(f"{key}{sign}{value}")
-    # A blank before what starts with a dash, lest it be taken for an option.
+    # A space before a leading dash, so that it is not taken for an option.
     return [f" {word}" if word.startswith("-") else word for word in words]
 
 

@@ -1,4 +1,4 @@
-"""The corpora of a run: loading, choosing clips, and what is held out."""
+"""The corpora of a run: load them, choose clips, and set aside validation and test splits."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -36,10 +36,10 @@ logger = logging.get_logger(__name__)
 
 
 def limited(clips: Dataset, size: int | None) -> Dataset:
-    """At most so many clips, always the same, the classes in proportion; all for None."""
+    """Return at most `size` clips, always the same ones and with the classes in proportion; all clips for None."""
     if size is None or size >= len(clips):
         return clips
-    # Corpora are often sorted by label: their first clips would all be of one class.
+    # Corpora are often sorted by label, so the first clips may all be of one class.
     labels = np.asarray(clips["label"][:])
     order = np.random.default_rng(0).permutation(len(labels))
     classes = [order[labels[order] == label] for label in np.unique(labels)]
@@ -48,13 +48,13 @@ def limited(clips: Dataset, size: int | None) -> Dataset:
 
 
 def checked(clips: Dataset, data_args: DataArguments, sampling_rate: int, *, of_any_number: bool = False) -> Dataset:
-    """The clips, decoded once if the arguments or their number say so, without those that are bad if these are skipped.
+    """Check clips by decoding them, if the arguments or their number say so, and drop bad ones if these are skipped.
 
     Args:
-        clips: Of one split.
+        clips: The clips of one split.
         data_args: The run's arguments.
-        sampling_rate: What clips will be resampled to, in Hz.
-        of_any_number: Whether they are decoded by default however many they are.
+        sampling_rate: Rate to which clips will be resampled, in Hz.
+        of_any_number: Whether to decode by default regardless of how many clips there are.
 
     Raises:
         BadAudioError: If clips are bad and are not skipped.
@@ -63,7 +63,7 @@ def checked(clips: Dataset, data_args: DataArguments, sampling_rate: int, *, of_
     if is_checked is None:
         is_checked = of_any_number or len(clips) <= CHECKED_BY_DEFAULT
     if not is_checked:
-        logger.info(f"{len(clips)} clips are not decoded beforehand; --check_audio does.")
+        logger.info(f"{len(clips)} clips are not decoded before training; use --check_audio to check them.")
         return clips
     return check_audio(
         clips,
@@ -73,17 +73,17 @@ def checked(clips: Dataset, data_args: DataArguments, sampling_rate: int, *, of_
     )
 
 
-# What names the corpus of a split, and what the split itself.
+# The options with the corpus of each split, and with the name of the split in its corpus.
 _CORPUS_OF = {"validation": "eval_corpus", "test": "test_corpus"}
 _NAME_OF = {"train": "train_split_name", "validation": "eval_split_name", "test": "test_split_name"}
 
 
 @dataclass
 class RunCorpora:
-    """What a run trains, validates and tests on.
+    """The clips that a run trains, validates and tests on.
 
     Attributes:
-        splits: `train` (unless it is streamed), `validation` and, where there is one, `test`.
+        splits: `train` (unless it is streamed), `validation` and, if there is one, `test`.
         eval_sources: The corpus that each of the latter two is of, as it was named; None for the demo corpus.
     """
 
@@ -92,17 +92,17 @@ class RunCorpora:
 
 
 def load_run_corpora(run: RunArguments, sampling_rate: int) -> RunCorpora:
-    """Load, check and mix what a run trains, validates and tests on.
+    """Load, check and mix the clips that a run trains, validates and tests on.
 
-    Validation and test split are those of `eval_corpus` and `test_corpus`, else of the first training corpus that has
-    one. A training corpus without a partition of its own is trained on entirely.
+    The validation and test splits come from `eval_corpus` and `test_corpus`, or from the first training corpus that has
+    them. A training corpus without official splits is used for training as a whole.
 
     Args:
         run: The run's arguments.
-        sampling_rate: What clips will be resampled to, in Hz.
+        sampling_rate: Rate to which clips will be resampled, in Hz.
 
     Raises:
-        ValueError: If a corpus or split is not found or cannot be used, or clips cannot be decoded.
+        ValueError: If a corpus or split is missing or cannot be used, or clips cannot be decoded.
     """
     data_args = run.data
     _require_subsets(data_args)
@@ -131,7 +131,7 @@ def load_run_corpora(run: RunArguments, sampling_rate: int) -> RunCorpora:
     _require_held_out(held_out, data_args, options)
 
     splits = {split: limited(clips, data_args.max_eval_samples) for split, clips in held_out.items()}
-    # One bad clip of these would end the run at an evaluation, the test split's after all training. A dry run is short.
+    # One bad clip here would end the run at an evaluation, for the test split after all training. A dry run is short.
     splits = {
         split: checked(clips, data_args, sampling_rate, of_any_number=not run.training.dry_run)
         for split, clips in splits.items()
@@ -147,24 +147,24 @@ def load_run_corpora(run: RunArguments, sampling_rate: int) -> RunCorpora:
         )
         splits["train"] = limited(mixed, data_args.max_train_samples)
     for split, clips in splits.items():
-        # An equal error rate needs both; better known now than after the training.
+        # An equal error rate needs both classes. Better to find out now than after training.
         try:
             require_both_classes(clips["label"][:], split)
         except CorpusError:
             if split != "test" or not len(clips):
                 raise
             logger.warning(
-                f"All {len(clips)} clips of the test split are {LABEL_NAMES[clips['label'][0]]}: they are scored, and "
-                "there is no equal error rate, which needs both classes. --test_split_name none leaves them out."
+                f"All {len(clips)} clips of the test split are {LABEL_NAMES[clips['label'][0]]}: they are scored, but "
+                "there is no equal error rate, which needs both classes. --test_split_name none skips them."
             )
     return RunCorpora(DatasetDict({split: splits[split] for split in _NAME_OF if split in splits}), eval_sources)
 
 
 def stream_training_corpora(run: RunArguments) -> IterableDataset:
-    """The training stream of a run with `streaming`, mixed, not yet shuffled or divided.
+    """Return the training stream of a run with `streaming`: mixed, but not yet shuffled or divided among processes.
 
     Raises:
-        ValueError: If a corpus or split is not found or cannot be used.
+        ValueError: If a corpus or split is missing or cannot be used.
     """
     data_args = run.data
     readers = max(1, run.training.dataloader_num_workers) * run.training.world_size
@@ -185,7 +185,7 @@ def stream_training_corpora(run: RunArguments) -> IterableDataset:
 
 
 def data_seed(args: AudioSpoofTrainingArguments) -> int:
-    """The seed of everything that concerns the data."""
+    """Return the seed of everything that concerns the data."""
     return args.seed if args.data_seed is None else args.data_seed
 
 
@@ -195,14 +195,14 @@ def _named(data_args: DataArguments) -> list[tuple[str, str | None]]:
 
 
 def system_column(data_args: DataArguments, corpus: str | None) -> str | None:
-    """The column with the spoofing systems of a split of this corpus, None for the demo corpus."""
+    """Return the column with the spoofing systems in this corpus; None is the demo corpus."""
     name = "system_column_name"
     options = CorpusOptions(_all_corpora(data_args))
     return options.values(f"--{name}", getattr(data_args, name), OF_CORPORA[name])[corpus]
 
 
 class _Options:
-    """What a run's options say of each of its corpora."""
+    """The options of a run for each of its corpora."""
 
     def __init__(self, run: RunArguments) -> None:
         data_args = run.data
@@ -216,7 +216,7 @@ class _Options:
         self._subset = data_args.subset
 
     def of(self, text: str | None) -> dict[str, Any]:
-        """The options of `load_corpus` for a corpus."""
+        """Return the options of `load_corpus` for a corpus."""
         value = {name: values[text] for name, values in self._values.items()}
         return {
             "subset": self._subset if _has_subsets(text) else None,
@@ -233,11 +233,11 @@ class _Options:
         }
 
     def split_name(self, split: str, text: str | None) -> str:
-        """What a corpus calls a split."""
+        """Return the name of a split in a corpus."""
         return cast("str", self._values[_NAME_OF[split]][text])  # each of them has a default
 
     def check(self) -> None:
-        """See that no two corpora's numbers were read through one map, after they were loaded."""
+        """Check, after loading, that no single label map was applied to the numbers of two corpora."""
         self._corpora.check_label_maps(self._label_maps)
 
 
@@ -246,7 +246,7 @@ def _all_corpora(data_args: DataArguments) -> list[str | None]:
 
 
 def _load(text: str | None, held_out: Iterable[str], data_args: DataArguments, options: _Options) -> DatasetDict:
-    """The training split and, as far as nothing else is named for them and no earlier corpus has them, the others."""
+    """Load the training split, and the other splits unless an option or an earlier corpus provides them."""
     layout = parse_corpus(text).layout
     wanted = [
         split
@@ -277,7 +277,7 @@ def _has_subsets(text: str | None) -> bool:
 
 def _require_subsets(data_args: DataArguments) -> None:
     if data_args.subset is not None and not any(_has_subsets(text) for text in _all_corpora(data_args)):
-        raise CorpusError(f"--subset {data_args.subset}: none of the corpora has subsets.")
+        raise CorpusError(f"--subset {data_args.subset}: none of the corpora has subsets; remove the option.")
 
 
 _NOT_OF_STREAMS = {"train_split", "validation_split", "test_split"}
@@ -297,7 +297,7 @@ def _require_held_out(held_out: Iterable[str], data_args: DataArguments, options
         if split in held_out or (split == "test" and set(names) <= {split, "none"}):
             continue
         raise CorpusError(
-            f"None of the corpora has a {split} split {' or '.join(map(repr, names))}: name one that has with "
-            f"--{option}, or its split with --{_NAME_OF[split]}"
+            f"None of the corpora has a {split} split {' or '.join(map(repr, names))}: give a corpus that has one with "
+            f"--{option}, or the name of the split with --{_NAME_OF[split]}"
             + (", or split part of the training data off with --validation_fraction 0.1." if split != "test" else ".")
         )

@@ -45,7 +45,7 @@ _BUILT_IN: dict[str, dict[str, Any]] = {"facebook/wav2vec2-xls-r-300m": XLS_R_30
 
 
 def is_out_of_reach(error: BaseException) -> bool:
-    """Whether an error means that the Hub was not reached, rather than that it has no such model."""
+    """Return whether an error means that the Hub could not be reached, rather than that it has no such model."""
     cause: BaseException | None = error
     while cause is not None:
         if isinstance(cause, LocalEntryNotFoundError | OfflineModeIsEnabled):
@@ -55,14 +55,14 @@ def is_out_of_reach(error: BaseException) -> bool:
 
 
 def stand_in_config(name: str, **hub_options: Any) -> PretrainedConfig | None:
-    """The configuration of a model whose weights are not to be had: the Hub's from the cache, or a built-in one.
+    """Return the configuration of a model whose weights are not available: from the cache, or a built-in one.
 
     Args:
         name: Hub id.
         hub_options: `revision`, `cache_dir`, `trust_remote_code`.
 
     Returns:
-        The configuration; None where neither is there.
+        The configuration; None if neither exists.
     """
     try:
         return AutoConfig.from_pretrained(name, local_files_only=True, **hub_options)
@@ -78,16 +78,16 @@ _PITCH = (90.0, 250.0)  # Hz
 
 
 def synthetic_clips(count: int, seconds: float, sampling_rate: int, prefix: str) -> Dataset:
-    """Clips of a buzz in noise, spoof and bona fide in turn, as FLAC in memory.
+    """Return clips of a buzz in noise, alternating spoof and bona fide, as FLAC in memory.
 
     Half of them are a fifth longer than `seconds` and half a fifth shorter, so that both cutting and repeating are
-    tried. Always the same.
+    tried. The clips are always the same.
 
     Args:
-        count: How many, at least 1.
-        seconds: About how long.
+        count: Number of clips, at least 1.
+        seconds: Approximate length.
         sampling_rate: In Hz.
-        prefix: Of their `utterance_id`.
+        prefix: Prefix of each `utterance_id`.
 
     Returns:
         Columns `audio` (encoded), `label` (0 spoof, 1 bona fide), `utterance_id` and `system`.
@@ -114,7 +114,7 @@ logger = logging.get_logger(__name__)
 
 
 class StepClock(TrainerCallback):
-    """Notes the moments, in seconds; waits for the accelerator, so it is for a few steps and not for a run.
+    """Record the times of updates, in seconds. It waits for the accelerator, so use it for a few steps only.
 
     Attributes:
         updates: The end of each update.
@@ -147,18 +147,18 @@ _CLIPS_TIMED = 8
 
 
 def dry_run(run: RunArguments) -> DryRunReport:
-    """Check all that a run needs, and take two updates and two evaluation batches of it on synthetic audio.
+    """Check everything that a run needs, and take two updates and two evaluation batches on synthetic audio.
 
-    Options, views, corpora and model are looked at as in a run; corpora must be there. A model that is neither in reach
-    nor in the cache is built with random weights where its sizes are known. Nothing is written but to a folder that is
-    deleted at the end (and, where corpora or models are downloaded, to the caches of the libraries that do so).
+    Options, views, corpora and model are checked as in a run; corpora must exist. A model that can be neither
+    downloaded nor found in the cache is built with random weights, if its sizes are known. Outputs go to a folder that
+    is deleted at the end. Downloads go to the caches of their libraries.
 
     Args:
-        run: The run's arguments. They are not changed, but for the defaults that are filled in.
+        run: The run's arguments. Only defaults that depend on others are filled in.
 
     Raises:
-        ValueError: If the run could not be done as it is set up, or does not fit into the accelerator's memory.
-        OSError: If a corpus is not found, or a model that cannot be stood in for.
+        ValueError: If the run cannot work as it is set up, or does not fit into the memory of the accelerator.
+        OSError: If a corpus is not found, or a model cannot be loaded or replaced.
     """
     model_args, data_args, args = run.model, run.data, run.training
     logging.set_verbosity(args.get_process_log_level())
@@ -192,7 +192,7 @@ def dry_run(run: RunArguments) -> DryRunReport:
     per_update = args.train_batch_size * args.gradient_accumulation_steps
     measured, loading = clock.updates[-1] - clock.updates[-2], seconds_per_clip * per_update
     if args.dataloader_num_workers:
-        # Two updates' batches were fetched ahead; in the long run an update is no faster than its loading.
+        # The batches of two updates were prefetched. In the long run, an update is no faster than its loading.
         computing, loading = measured, loading / args.dataloader_num_workers
         seconds_per_update = max(computing, loading)
     else:
@@ -227,7 +227,7 @@ def dry_run(run: RunArguments) -> DryRunReport:
 
 
 def _load_model(run: RunArguments) -> tuple[PreTrainedModel, SequenceFeatureExtractor, bool]:
-    """The model, its feature extractor, and whether its weights are random in place of the Hub's."""
+    """Load the model and its feature extractor, and return whether its weights are random instead of the Hub's."""
     try:
         return *load_model(run), False
     except OSError as error:
@@ -238,11 +238,11 @@ def _load_model(run: RunArguments) -> tuple[PreTrainedModel, SequenceFeatureExtr
         config = stand_in_config(name, trust_remote_code=run.model.trust_remote_code, **options)
         if config is None:
             raise OSError(
-                f"{name} is neither a folder nor in the Hub's cache, and the Hub is out of reach: download it where "
-                f"there is a connection (hf download {name}) and name the folder, or try the dry run with "
-                "facebook/wav2vec2-xls-r-300m, whose sizes are known here"
+                f"{name} is neither a folder nor in the Hub's cache, and the Hub cannot be reached: download it on a "
+                f"machine with a connection (hf download {name}) and pass the folder, or try the dry run with "
+                "facebook/wav2vec2-xls-r-300m, whose sizes are known"
             ) from error
-    logger.warning(f"{name}: the Hub is out of reach, and the weights are random. The run itself will need the Hub.")
+    logger.warning(f"{name}: the Hub cannot be reached, and the weights are random. The run itself will need the Hub.")
     return *load_model(run, config), True
 
 
@@ -285,22 +285,22 @@ def _seconds_per_read(clips: Dataset | None) -> float:
 
 
 def _bound(computing: float, loading: float, seconds_per_clip: float, seconds_per_read: float) -> str:
-    """What an update waits for most, in words."""
+    """Return what limits the speed of an update, as text."""
     if loading < computing:
-        return f"the model: {computing:.3g} s an update, loading {loading:.3g} s"
+        return f"the model: {computing:.3g} s per update, loading {loading:.3g} s"
     if seconds_per_read > seconds_per_clip / 2:
         return (
-            f"the disk: {1000 * seconds_per_read:.3g} ms to read a clip, loading {loading:.3g} s an update, the model "
-            f"{computing:.3g} s; a faster disk, or clips packed in parquet, would help"
+            f"the disk: {1000 * seconds_per_read:.3g} ms to read a clip, loading {loading:.3g} s per update, the model "
+            f"{computing:.3g} s; a faster disk or clips packed in parquet would help"
         )
     return (
-        f"the data: loading {loading:.3g} s an update, the model {computing:.3g} s; more --dataloader_num_workers, or "
-        "--augment_on_device, would help"
+        f"the data: loading {loading:.3g} s per update, the model {computing:.3g} s; more --dataloader_num_workers or "
+        "--augment_on_device would help"
     )
 
 
 def _step_arguments(args: AudioSpoofTrainingArguments, folder: str) -> AudioSpoofTrainingArguments:
-    """The run's arguments for two updates that leave nothing behind."""
+    """Return the arguments of a run for two updates that keep no outputs."""
     args = copy.copy(args)
     args.output_dir = folder
     args.max_steps = _STEPS
@@ -317,7 +317,7 @@ def _step_arguments(args: AudioSpoofTrainingArguments, folder: str) -> AudioSpoo
 
 def _take_steps(preparation: Preparation, args: AudioSpoofTrainingArguments, clock: StepClock) -> None:
     trainer = make_trainer(preparation, args, [clock])
-    trainer.remove_callback(PrinterCallback)  # a loss on synthetic audio says nothing
+    trainer.remove_callback(PrinterCallback)  # the loss on synthetic audio has no meaning
     trainer.train()
     trainer.evaluate()
 

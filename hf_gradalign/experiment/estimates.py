@@ -1,4 +1,4 @@
-"""What a run will take: its time, its disk space, and the report of a dry run."""
+"""Estimates of a run: its length, its disk space, and the report of a dry run."""
 
 import math
 import os
@@ -19,15 +19,15 @@ from hf_gradalign.training.callbacks import BEST_CHECKPOINTS_DIR
 
 @dataclass(frozen=True)
 class RunEstimate:
-    """A run's length.
+    """The length of a run.
 
     Attributes:
-        updates_per_epoch: None for a stream.
-        updates: In all, if nothing stops it early.
-        evaluations: Of the validation split, the one at the end included.
-        training_seconds: Of all updates.
-        evaluation_seconds: Of all evaluations, that of the test split included.
-        least_seconds: With early stopping: where no evaluation is better than the first; None without.
+        updates_per_epoch: Updates per epoch; None for a stream.
+        updates: All updates, if nothing stops the run early.
+        evaluations: Evaluations of the validation split, including the one at the end.
+        training_seconds: Time of all updates.
+        evaluation_seconds: Time of all evaluations, including that of the test split.
+        least_seconds: Shortest time with early stopping, if no evaluation is better than the first; else None.
     """
 
     updates_per_epoch: int | None
@@ -39,7 +39,7 @@ class RunEstimate:
 
     @property
     def seconds(self) -> float:
-        """At most: training and evaluations, without the saving of checkpoints."""
+        """Longest time for training and evaluations, without saving checkpoints."""
         return self.training_seconds + self.evaluation_seconds
 
 
@@ -49,13 +49,13 @@ def estimate_run(
     seconds_per_update: float,
     seconds_per_evaluation_batch: float,
 ) -> RunEstimate:
-    """Count a run's updates and evaluations and add up their times.
+    """Count the updates and evaluations of a run and add up their times.
 
     Args:
         args: The run's arguments.
-        clips: How many clips each split has; `train` is left out where it is streamed.
-        seconds_per_update: Of one update, its batches loaded and augmented.
-        seconds_per_evaluation_batch: Of one batch of evaluation on one process.
+        clips: Number of clips per split, without `train` if it is streamed.
+        seconds_per_update: Time of one update, including loading and augmenting its batches.
+        seconds_per_evaluation_batch: Time of one evaluation batch on one process.
     """
     per_epoch = None
     if "train" in clips:
@@ -108,18 +108,18 @@ _REST = 10_000_000  # figures, configuration, model card, a report's files
 
 @dataclass(frozen=True)
 class DiskSpace:
-    """What a run writes at most, and what is free; in bytes.
+    """The space that a run needs at most, and the space that is free, in bytes.
 
     Attributes:
         folder: The run's folder.
         weights: Size of the weights.
         checkpoint: Size of a checkpoint to resume from.
-        checkpoints: The largest number of checkpoints at a time, the one that is being written included.
-        kept_checkpoints: How many of them are there when training ends.
-        averaged: Weights kept to be averaged that are in none of the checkpoints, at most.
-        rest: Scores, conflict record and the like.
-        present: What an earlier start of the run has already written.
-        free: What is free where the folder is.
+        checkpoints: Largest number of checkpoints at a time, including the one that is being written.
+        kept_checkpoints: Number of checkpoints when training ends.
+        averaged: Largest number of weights that are kept for averaging outside of checkpoints.
+        rest: Scores, conflict record and other files.
+        present: Size of what an earlier start of the run has written.
+        free: Free space on the disk of the folder.
     """
 
     folder: Path
@@ -134,43 +134,43 @@ class DiskSpace:
 
     @property
     def needed(self) -> int:
-        """The most that the run's folder grows by."""
+        """The most by which the folder grows."""
         at_most = max(self.checkpoints * self.checkpoint, self.kept_checkpoints * self.checkpoint + self.weights)
         return max(at_most + self.averaged * self.weights + self.rest - self.present, 0)
 
     @property
     def is_enough(self) -> bool:
-        """Whether what is needed is free."""
+        """Whether enough space is free."""
         return self.needed <= self.free
 
     @property
     def is_tight(self) -> bool:
-        """Whether it is free, with little to spare."""
+        """Whether the free space is barely enough."""
         return self.is_enough and _TIGHT * self.needed > self.free
 
     def described(self) -> str:
-        """Both in words."""
+        """Return needed and free space as text."""
         weights = f"{_size(self.weights)} for the weights" + (f", {self.averaged + 1} times" if self.averaged else "")
         parts = f"{_size(self.checkpoint)} per checkpoint, at most {self.checkpoints} at a time; {weights}"
         return f"up to {_size(self.needed)} ({parts if self.checkpoints else weights}), {_size(self.free)} free"
 
     def shortage(self) -> str:
-        """What to do where there is too little."""
+        """Return a message about too little space that says what to do."""
         return (
-            f"the run writes to {self.folder} {self.described()}: free some space, name another disk with "
+            f"the run writes to {self.folder} {self.described()}: free some space, choose another disk with "
             "--output_dir, or keep less (--save_total_limit 1, --save_only_model, --average_best_checkpoints 1)"
         )
 
 
 def require_disk_space(preparation: Preparation, args: AudioSpoofTrainingArguments) -> None:
-    """Refuse a run that its disk has no room for, and warn where there is little to spare.
+    """Refuse a run that does not fit on its disk, and warn if there is little space left.
 
     Args:
         preparation: Data and model of the run.
-        args: The run's arguments; `output_dir` is settled by now.
+        args: The run's arguments, with their `output_dir` settled.
 
     Raises:
-        ValueError: If the run may write more than is free. The same in all processes of a run.
+        ValueError: If the run may need more than is free, in all processes of a run.
     """
     clips = {str(split): len(dataset) for split, dataset in preparation.corpus.items()}
     space = disk_space(preparation.model, args, clips, estimate_run(args, clips, 0.0, 0.0))
@@ -178,24 +178,24 @@ def require_disk_space(preparation: Preparation, args: AudioSpoofTrainingArgumen
     if shortage := next(filter(None, shortages), None):
         raise ValueError(shortage)
     if args.should_save and space.is_tight:
-        logger.warning(f"There is little room on the disk: the run writes to {space.folder} {space.described()}.")
+        logger.warning(f"There is little space on the disk: the run writes to {space.folder} {space.described()}.")
 
 
 def disk_space(
     model: nn.Module, args: AudioSpoofTrainingArguments, clips: Mapping[str, int], estimate: RunEstimate
 ) -> DiskSpace:
-    """Work out what a run writes, and look at what is free.
+    """Estimate the space that a run needs, and look up the space that is free.
 
     Args:
         model: The model.
         args: The run's arguments.
-        clips: How many clips each split has.
-        estimate: The run's number of updates and evaluations.
+        clips: Number of clips per split.
+        estimate: Numbers of updates and evaluations.
     """
-    state = {id(tensor): tensor for tensor in (*model.parameters(), *model.buffers())}  # tied ones once
+    state = {id(tensor): tensor for tensor in (*model.parameters(), *model.buffers())}  # tied weights once
     weights = sum(tensor.numel() * tensor.element_size() for tensor in state.values())
     trained = sum(p.numel() * p.element_size() for p in set(model.parameters()) if p.requires_grad)
-    # Two moments per parameter, as Adam has them; plain SGD has none.
+    # Adam has two moments per parameter; plain SGD has none.
     moments = 0 if args.save_only_model or args.optim == "sgd" else 2 * trained
     saves = _saves(args, estimate)
     keeps_best = args.load_best_model_at_end
@@ -210,7 +210,7 @@ def disk_space(
         checkpoint=weights + moments,
         checkpoints=min(saves, kept + 1),
         kept_checkpoints=kept,
-        # The best one's weights are a checkpoint's, where the Trainer keeps that.
+        # If the Trainer keeps the best checkpoint, its weights need no extra space.
         averaged=max(averaged - keeps_best, 0),
         rest=_BYTES_PER_CLIP * sum(clips.values()) + _BYTES_PER_UPDATE * estimate.updates + _REST,
         present=_size_of(_written(folder)),
@@ -219,7 +219,7 @@ def disk_space(
 
 
 def _size(n_bytes: int) -> str:
-    """A number of bytes for people."""
+    """Return a number of bytes in MB or GB."""
     return f"{n_bytes / 1e9:.1f} GB" if n_bytes >= 1e9 else f"{n_bytes / 1e6:.0f} MB"
 
 
@@ -253,30 +253,30 @@ def _size_of(paths: Iterable[Path]) -> int:
 
 @dataclass(frozen=True)
 class DryRunReport:
-    """What two updates told of the run.
+    """Measurements of a dry run, and estimates for the whole run.
 
     Attributes:
-        model: The model's name, as the arguments have it, and its head.
-        has_random_weights: Whether the model's own weights were out of reach.
-        corpus: What is trained on, as the arguments have it.
-        clips: How many clips each split has; `train` is left out where it is streamed.
-        views: Each view's recipe by name.
-        alignment: The alignment method.
-        n_parameters: Parameters of the model.
-        n_trained: Those of them that are trained.
-        utterances: Utterances an update, over all processes and micro-batches.
-        device: Where it ran: cpu, cuda, ...
-        peak_memory_mib: Of the accelerator, or of this process; None where nothing says.
-        seconds_per_update: Of the second of two updates, with the loading of its batches.
-        seconds_per_clip: Of loading and augmenting one utterance in all views, on one process.
-        bound: What an update waits for most: the model, the data or the disk.
-        loader_workers: Processes that do that; 0 for the training process itself.
-        seconds_per_evaluation_batch: Of the second of two evaluation batches.
-        utterances_per_evaluation_batch: On one process.
-        estimate: What it all comes to.
-        disk: What the run writes, and what is free.
-        epochs: The largest number of epochs; None where updates are counted.
-        patience: Of early stopping, in evaluations; None without.
+        model: Name of the model, as in the arguments, and its head.
+        has_random_weights: Whether the Hub could not be reached and the weights are random.
+        corpus: Training corpora, as in the arguments.
+        clips: Number of clips per split, without `train` if it is streamed.
+        views: Recipe of each view by its name.
+        alignment: Alignment method.
+        n_parameters: Number of parameters of the model.
+        n_trained: Number of trained parameters.
+        utterances: Utterances per update, over all processes and micro-batches.
+        device: Device of the dry run: cpu, cuda, ...
+        peak_memory_mib: Peak memory of the accelerator, or of this process; None if it is unknown.
+        seconds_per_update: Time of the second of two updates, including loading its batches.
+        seconds_per_clip: Time to load and augment one utterance in all views, on one process.
+        bound: What limits the speed: the model, the data or the disk.
+        loader_workers: Processes that load clips; 0 is the training process itself.
+        seconds_per_evaluation_batch: Time of the second of two evaluation batches.
+        utterances_per_evaluation_batch: Utterances per evaluation batch on one process.
+        estimate: Length of the whole run.
+        disk: Needed and free disk space.
+        epochs: Largest number of epochs; None if the number of updates is given.
+        patience: Patience of early stopping in evaluations; None without early stopping.
     """
 
     model: str
@@ -302,14 +302,14 @@ class DryRunReport:
     patience: int | None
 
     def text(self) -> str:
-        """The report for people."""
+        """Return the report as text."""
         lines = ["Dry run: two updates and two evaluation batches on synthetic audio. Nothing was kept."]
         lines += [f"  {name:<22}{value}" for name, value in self._rows() if value is not None]
         return "\n".join(lines)
 
     def _rows(self) -> list[tuple[str, str | None]]:
         estimate = self.estimate
-        memory = "of this process, all included" if self.device == "cpu" else f"on {self.device}"
+        memory = "of this process in total" if self.device == "cpu" else f"on {self.device}"
         workers = f"{self.loader_workers} loader workers" if self.loader_workers else "the training process"
         least = None
         if estimate.least_seconds is not None:
@@ -318,24 +318,24 @@ class DryRunReport:
         return [
             (
                 "model",
-                self.model + (", with random weights: the Hub is out of reach" if self.has_random_weights else ""),
+                self.model + (", with random weights: the Hub cannot be reached" if self.has_random_weights else ""),
             ),
             ("parameters", f"{self.n_parameters / 1e6:.2f}M, of which {self.n_trained / 1e6:.2f}M are trained"),
             ("corpus", self.corpus),
             ("clips", self._clips()),
             ("views", ", ".join(f"{name} ({recipe})" for name, recipe in self.views.items())),
             ("alignment", self.alignment),
-            ("an update", f"{_utterances(self.utterances)} in {len(self.views)} view{'s' * (len(self.views) > 1)}"),
+            ("per update", f"{_utterances(self.utterances)} in {len(self.views)} view{'s' * (len(self.views) > 1)}"),
             ("peak memory", None if self.peak_memory_mib is None else f"{self.peak_memory_mib:.0f} MiB, {memory}"),
-            ("seconds an update", f"{self.seconds_per_update:.3g}"),
+            ("seconds per update", f"{self.seconds_per_update:.3g}"),
             ("loading a clip", f"{1000 * self.seconds_per_clip:.3g} ms in all views, by {workers}"),
-            ("held back by", self.bound),
+            ("limited by", self.bound),
             (
                 "an evaluation batch",
                 f"{self.seconds_per_evaluation_batch:.3g} s for {_utterances(self.utterances_per_evaluation_batch)}",
             ),
             ("disk", self.disk.described() + ("" if self.disk.is_enough else ": too little")),
-            ("updates an epoch", None if estimate.updates_per_epoch is None else str(estimate.updates_per_epoch)),
+            ("updates per epoch", None if estimate.updates_per_epoch is None else str(estimate.updates_per_epoch)),
             (
                 "whole run, at most",
                 f"{duration(estimate.seconds)} ({self._length()}: {duration(estimate.training_seconds)}; "
@@ -358,7 +358,7 @@ def _utterances(count: int) -> str:
 
 
 def duration(seconds: float) -> str:
-    """Seconds for people, in the two largest units that matter."""
+    """Return a time in seconds as text, in its two largest units."""
     if seconds < 100:
         return f"{seconds:.3g} s"
     minutes = round(seconds / 60)

@@ -1,10 +1,10 @@
-"""Names of what a run writes, apart from what transformers names."""
+"""Names of the files and folders that a run writes, except those that transformers names."""
 
 RUNS_DIR = "runs"
 ARGUMENTS_NAME = "run_arguments.json"
 FINGERPRINT_NAME = "run_fingerprint.json"
 RESULTS_NAME = "all_results.json"
 REPLACED_DIR = "_replaced"
-"""Where `--overwrite` puts what a run replaces until the run is complete; not pushed, as its underscore says."""
+"""Keeps what `--overwrite` replaces until the run is complete. Its underscore keeps it out of what is pushed."""
 LOCK_NAME = "_running.lock"
 """In a run's folder while it runs. Its underscore keeps it out of what is pushed to the Hub."""

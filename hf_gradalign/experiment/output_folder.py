@@ -1,4 +1,4 @@
-"""Where a run is written, and how runs are kept from overwriting each other."""
+"""The output folder of a run: which one it is, who may write to it, and what a new run replaces."""
 
 import contextlib
 import os
@@ -43,14 +43,14 @@ from hf_gradalign.utils.files import refuse_link_out
 
 logger = logging.get_logger(__name__)
 
-# What a run writes as soon as it trains.
+# Files that a run writes before its first checkpoint.
 _EARLY_NAMES = (ARGUMENTS_NAME, FINGERPRINT_NAME, RUNNING_NAME, PARQUET_NAME)
 _NAMES = (
     *("README.md", RESULTS_NAME, CONFIG_NAME, SAFE_WEIGHTS_NAME, SAFE_WEIGHTS_INDEX_NAME, FEATURE_EXTRACTOR_NAME),
     *(TRAINER_STATE_NAME, TRAINING_ARGS_NAME, ADAPTER_CONFIG_NAME, ADAPTER_SAFE_WEIGHTS_NAME),
     *("scores_validation.txt", "scores_test.txt", "figures", BEST_CHECKPOINTS_DIR, ADAPTER_DIR),
     *_EARLY_NAMES,
-    # The code that a detector brings.
+    # The code that is saved with a detector.
     *sorted(path.name for path in Path(hf_gradalign.models.__file__).parent.glob("*.py")),
     *("frame_masking.py", "frame_projection.py", "label_names.py", "untrained.py"),  # of older versions
 )
@@ -59,25 +59,25 @@ _NAMES = (
 def resolve_output_folder(
     output_dir: str | None, resume_from: str | None, label: str, *, overwrite: bool = False, create: bool = True
 ) -> tuple[str, str | None]:
-    """Settle where a run is written and what it resumes from.
+    """Decide where a run is written and what it resumes from.
 
     Args:
-        output_dir: The folder that the user named, if any.
+        output_dir: The folder that the user chose, if any.
         resume_from: A checkpoint, a run folder, "last" for the last checkpoint of `output_dir`, or None.
-        label: Put into the name of a new folder.
-        overwrite: Whether what is in the folder may be replaced (`set_aside`).
-        create: Whether to make a new folder below `runs/` at once, so that no other run takes the name.
+        label: Part of the name of a new folder.
+        overwrite: Whether existing files may be replaced (`set_aside`).
+        create: Whether to create a new folder in `runs/` now, so that no other run takes its name.
 
     Returns:
-        The output folder, and the checkpoint to resume from (None for a new run, and for one that begins anew, see
-        `find_run`).
+        The output folder and the checkpoint to resume from. It is None for a new run and for one that starts
+        over (see `find_run`).
 
     Raises:
         FileExistsError: If the folder holds a run, or other files that a run would replace, and nothing is resumed.
-        FileNotFoundError: If there is no complete checkpoint where one should be.
-        PermissionError: If a link in the folder leads out of it, where something would be written.
+        FileNotFoundError: If there is no complete checkpoint to resume from.
+        PermissionError: If a link in the folder would make the run write outside of it.
     """
-    # Every process of a distributed run must take the same, whatever its view of a shared disk.
+    # All processes of a distributed run must decide the same, even if they see a shared disk differently.
     return on_main_process(lambda: _resolve(output_dir, resume_from, label, overwrite, create))
 
 
@@ -95,19 +95,19 @@ def _resolve(
         refuse_occupied(folder, overwrite)
     refuse_links_out(folder)
     if checkpoint is None:
-        logger.warning(f"{run} holds no complete checkpoint to resume from: the run starts over, in {folder}.")
+        logger.warning(f"{run} has no complete checkpoint to resume from: the run starts over in {folder}.")
         return str(folder), None
     return str(folder), str(checkpoint)
 
 
 def run_folder(resume_from: str, output_dir: str | None = None) -> Path:
-    """The folder of the run that is resumed, which is looked at and not into; arguments and errors as in `find_run`."""
+    """Return the folder of the run that is resumed, without a look at its content. Arguments and errors: `find_run`."""
     by_name = resume_from != "last"
     path = resume_from if by_name else output_dir
     if path is None:
         raise FileNotFoundError(
-            "--resume_from_checkpoint without a checkpoint takes the last one of --output_dir: name the run's "
-            "folder with --output_dir, or the checkpoint itself"
+            "--resume_from_checkpoint without a value resumes the last checkpoint in --output_dir: give the run's "
+            "folder as --output_dir, or give the checkpoint"
         )
     path = Path(path).expanduser()
     if path.is_file() or (by_name and not path.is_dir()):
@@ -116,21 +116,20 @@ def run_folder(resume_from: str, output_dir: str | None = None) -> Path:
 
 
 def find_run(resume_from: str, output_dir: str | None = None) -> tuple[Path, Path | None]:
-    """The run that is resumed, and the checkpoint that it goes on from.
+    """Find the run that is resumed and the checkpoint to resume from.
 
-    A run that was killed before its first checkpoint was complete begins anew. So does "last" where there is no run
-    yet: a cluster's job may have one command line for its first start and all others.
+    A run that was killed before its first checkpoint was complete starts over. So does "last" if there is no run yet,
+    so that a job on a cluster can use the same command line for every start.
 
     Args:
-        resume_from: A checkpoint, a run folder (its last complete checkpoint is meant), or "last" for that of
-            `output_dir`.
-        output_dir: The folder that the user named, if any.
+        resume_from: A checkpoint, a run folder (for its last complete checkpoint), or "last" for that of `output_dir`.
+        output_dir: The folder that the user chose, if any.
 
     Returns:
-        The run's folder, and the checkpoint; None where the run is to begin anew.
+        The run's folder and the checkpoint, which is None if the run starts over.
 
     Raises:
-        FileNotFoundError: If there is no checkpoint, or the one that was named is not complete.
+        FileNotFoundError: If there is no checkpoint, or the given one is not complete.
     """
     folder = run_folder(resume_from, output_dir)
     path = Path(output_dir if resume_from == "last" and output_dir else resume_from).expanduser()
@@ -144,7 +143,7 @@ def find_run(resume_from: str, output_dir: str | None = None) -> tuple[Path, Pat
     if last is None and not is_unfinished and not is_free:
         incomplete = "; ".join(f"{p.name}: {summarize(problems)}" for p, problems in checkpoints.incomplete().items())
         raise FileNotFoundError(
-            f"{path} holds no checkpoint to resume from ({incomplete or 'a folder named checkpoint-<step>'})"
+            f"{path} has no checkpoint to resume from ({incomplete or 'a folder named checkpoint-<step>'})"
         )
     return path, last
 
@@ -161,10 +160,10 @@ def _traces(folder: Path) -> list[str]:
 
 
 def refuse_occupied(folder: Path, overwrite: bool = False) -> None:
-    """See that a new run would replace nothing in its folder.
+    """Refuse a folder in which a new run would replace files.
 
     Raises:
-        FileExistsError: If it would; the message has the names.
+        FileExistsError: If it would. The message lists the files.
     """
     if folder.is_file():
         raise FileExistsError(f"--output_dir {folder} is a file")
@@ -172,19 +171,20 @@ def refuse_occupied(folder: Path, overwrite: bool = False) -> None:
         return
     if traces := _traces(folder):
         raise FileExistsError(
-            f"{folder} already holds a run ({', '.join(traces[:4])}). Go on with it by --resume_from_checkpoint "
-            f"{folder}, name another --output_dir, or replace it with --overwrite"
+            f"{folder} already holds a run ({', '.join(traces[:4])}). Resume it with --resume_from_checkpoint "
+            f"{folder}, "
+            "choose another --output_dir, or replace the run with --overwrite"
         )
     if others := _in_the_way(folder):
         raise FileExistsError(
-            f"{folder} holds files that a run would replace ({', '.join(others[:6])}"
+            f"{folder} has files that a run would replace ({', '.join(others[:6])}"
             + (f" and {len(others) - 6} more" if len(others) > 6 else "")
-            + "). Name another --output_dir, or replace them with --overwrite"
+            + "). Choose another --output_dir, or replace them with --overwrite"
         )
 
 
 def _in_the_way(folder: Path) -> list[str]:
-    """What a run would replace; not what a run left that was killed before its first checkpoint."""
+    """List what a run would replace, except files of a run that was killed before its first checkpoint."""
     is_unfinished_run = (folder / ARGUMENTS_NAME).is_file()
     return [
         name for name in _NAMES if os.path.lexists(folder / name) and not (is_unfinished_run and name in _EARLY_NAMES)
@@ -192,10 +192,10 @@ def _in_the_way(folder: Path) -> list[str]:
 
 
 def set_aside(folder: str | Path) -> None:
-    """Move what a new run replaces into `_replaced/` in its folder; `remove_replaced` deletes it.
+    """Move the files that a new run replaces into `_replaced/` in its folder. `remove_replaced` deletes them.
 
     Args:
-        folder: The run's folder. What the run does not write stays where it is.
+        folder: The run's folder. Other files stay where they are.
     """
     folder = Path(folder)
     checkpoints = sorted(path.name for path in folder.glob(f"{PREFIX_CHECKPOINT_DIR}-*"))
@@ -203,24 +203,24 @@ def set_aside(folder: str | Path) -> None:
     if not names:
         return
     aside, copies = folder / REPLACED_DIR, 1
-    while aside.exists():  # of a run that was killed
+    while aside.exists():  # from a run that was killed
         copies += 1
         aside = folder / f"{REPLACED_DIR}_{copies}"
     aside.mkdir()
     for name in names:
         os.rename(folder / name, aside / name)
-    logger.warning(f"--overwrite: {', '.join(names)} are in {aside} until this run is complete, and then deleted.")
+    logger.warning(f"--overwrite: {', '.join(names)} are kept in {aside} until this run is complete, and then deleted.")
 
 
 def remove_replaced(folder: str | Path) -> None:
-    """Delete what `set_aside` kept, when the run that replaces it is complete."""
+    """Delete the files that `set_aside` kept, once the run that replaces them is complete."""
     for path in Path(folder).glob(f"{REPLACED_DIR}*"):
         if path.is_dir() and not path.is_symlink() and re.fullmatch(rf"{REPLACED_DIR}(_\d+)?", path.name):
             shutil.rmtree(path, ignore_errors=True)
 
 
 def _new_folder(label: str, create: bool) -> Path:
-    # Parentheses, as of crmogm(pcgrad), would have to be quoted in every shell.
+    # Parentheses, as in crmogm(pcgrad), would need quotes in a shell.
     stem = f"{datetime.now():%Y-%m-%d_%H-%M-%S}_{re.sub(r'[^A-Za-z0-9_.-]+', '-', label).strip('-')}"
     folder, copies = Path(RUNS_DIR, stem), 1
     while True:
@@ -244,23 +244,23 @@ _LOOK_EVERY = 1.0  # seconds
 def hold_output_folder(
     output_dir: str | None, resume_from: str | None, label: str, *, overwrite: bool = False, dry_run: bool = False
 ) -> Generator[tuple[str, bool]]:
-    """Keep other runs out of the folder that a run is written to; what is in it is looked at afterwards.
+    """Lock the output folder of a run, so that no other run writes to it.
 
-    Where the last checkpoint of a named folder is resumed (`--output_dir X --resume_from_checkpoint`, the command of a
-    preemptible job), a second start waits for the first. A folder that is made here and stays empty is removed.
+    If the last checkpoint of a given folder is resumed (`--output_dir X --resume_from_checkpoint`, the command of a
+    preemptible job), a second start waits for the first. A folder that is created here and stays empty is removed.
 
     Args:
-        output_dir: As for `resolve_output_folder`, which comes next, with the folder.
+        output_dir: As for `resolve_output_folder`, which is called next, with the folder.
         resume_from: Likewise.
         label: Likewise.
         overwrite: Likewise.
-        dry_run: Make no folder.
+        dry_run: Create no folder.
 
     Yields:
-        The folder, and whether another run in it was waited for.
+        The folder, and whether this run waited for another one in it.
 
     Raises:
-        LockHeldError: If another run is in the folder.
+        LockHeldError: If another run uses the folder.
         FileExistsError: As `resolve_output_folder`.
         FileNotFoundError: As `resolve_output_folder`.
     """
@@ -273,7 +273,7 @@ def hold_output_folder(
         new = _missing(folder)
         is_resumed = resume_from is not None and folder.resolve() == run_folder(resume_from, output_dir).resolve()
         if not is_resumed and not (folder / LOCK_NAME).exists():
-            on_main_process(lambda: refuse_occupied(folder, overwrite))  # before a file is put there
+            on_main_process(lambda: refuse_occupied(folder, overwrite))  # before the lock file is created
     if dry_run and not folder.exists():
         yield str(folder), False
         return
@@ -290,7 +290,7 @@ def hold_output_folder(
 
 
 def _take(folder: Path, stack: contextlib.ExitStack, may_wait: bool) -> str | None:
-    """Take the folder's lock, or say who has it."""
+    """Take the lock of a folder, or return who holds it."""
     folder.mkdir(parents=True, exist_ok=True)
     refuse_link_out(folder / LOCK_NAME, folder)
     try:
@@ -307,7 +307,7 @@ def _missing(folder: Path) -> list[Path]:
 
 
 def _remove_if_empty(new: list[Path]) -> None:
-    """Take away the folders that were made here, innermost first, where nothing but the lock is in them."""
+    """Remove the folders that were created here, innermost first, if they contain only the lock."""
     for path in new:
         with contextlib.suppress(OSError):
             if {each.name for each in path.iterdir()} <= {LOCK_NAME, f"{LOCK_NAME}.holder"}:
@@ -315,7 +315,7 @@ def _remove_if_empty(new: list[Path]) -> None:
 
 
 def is_finished_run(folder: str | Path, options: Mapping[str, Any]) -> bool:
-    """Whether a folder holds a finished run of these options, as the main process sees it."""
+    """Return whether a folder holds a finished run with these options, as the main process sees it."""
     names = (RESULTS_NAME, "README.md", ARGUMENTS_NAME)
     return on_main_process(
         lambda: (

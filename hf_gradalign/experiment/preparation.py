@@ -1,4 +1,4 @@
-"""From a run's arguments to its data sets and model; everything that can be wrong is found here, before training."""
+"""From the arguments of a run to its datasets and model, with checks of everything that could be wrong."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -24,16 +24,16 @@ logger = logging.get_logger(__name__)
 
 @dataclass
 class Preparation:
-    """What a run trains and evaluates with.
+    """The data and the model of a run.
 
     Attributes:
-        corpus: The checked splits: `train` (unless it is streamed), `validation` and, where there is one, `test`.
-        train_dataset: The training split's views.
-        eval_datasets: The other splits' clips, by split.
+        corpus: The checked splits: `train` (unless it is streamed), `validation` and, if there is one, `test`.
+        train_dataset: The views of the training split.
+        eval_datasets: The clips of the other splits, by split.
         model: The model.
-        feature_extractor: Makes the model's inputs from waveforms.
+        feature_extractor: Makes model inputs from waveforms.
         eval_sources: The corpus that each split other than `train` is of, as it was named.
-        batch_transform: What is left to do to training batches on the accelerator, if anything is.
+        batch_transform: Augmentation that is applied to training batches on the accelerator, if any.
     """
 
     corpus: DatasetDict
@@ -49,9 +49,9 @@ def prepare(run: RunArguments) -> Preparation:
     """Load and check the views, the data and the model.
 
     Raises:
-        ValueError: On wrong labels, columns, splits, bad audio, an unknown augmentation or one that fails when it is
-            tried, a weight for a view that is not there, or an alignment method that cannot weigh so many views.
-        OSError: If a data set or a model is not found.
+        ValueError: If labels, columns, splits or audio are wrong, an augmentation is unknown or fails when it is tried,
+            a view with a weight does not exist, or an alignment method does not support the number of views.
+        OSError: If a dataset or a model is not found.
     """
     training = run.training
     logging.set_verbosity(training.get_process_log_level())
@@ -72,10 +72,10 @@ def put_together(
     feature_extractor: SequenceFeatureExtractor,
     run: RunArguments,
 ) -> Preparation:
-    """What a run trains and evaluates with, from its parts.
+    """Put the parts of a run together.
 
     Args:
-        corpora: The clips; without a training split it is streamed from what the arguments name.
+        corpora: The clips. Without a training split, training data are streamed from the corpora in the arguments.
         views: From `check_views`.
         model: From `load_model`.
         feature_extractor: From `load_model`.
@@ -129,46 +129,45 @@ def put_together(
 
 
 def check_views(run: RunArguments) -> dict[str, Augmentation | None]:
-    """Each view's transform, None for the clip as it is, after a look at whether the run can be done with them.
+    """Check the views of a run and return the transform of each; None is the unchanged clip.
 
     Raises:
-        ValueError: On an unknown augmentation, a weight for a view that is not there, an alignment method that cannot
-            weigh so many views, or a stream without an end.
+        ValueError: If an augmentation is unknown, a view with a weight does not exist, the alignment method does not
+            support the number of views, or a stream has no end.
     """
     data_args, args = run.data, run.training
     if data_args.streaming and args.max_steps <= 0:
-        raise ValueError("--streaming: a stream has no length and no epochs; say how long to train with --max_steps")
+        raise ValueError("--streaming: a stream has no length and no epochs; set how long to train with --max_steps")
     if data_args.streaming and args.eval_strategy == "epoch":
-        logger.warning("A stream has no epochs: --eval_strategy epoch evaluates once, at the end; try steps.")
+        logger.warning("A stream has no epochs: --eval_strategy epoch evaluates only once, at the end; use steps.")
     views = build_views(data_args.view_recipes)
     check_view_weights(list(views), cast("dict[str, float] | None", args.view_weights))
     if len(views) == 1 and args.align_gradients != "none":
         logger.warning(
-            f"There is one view, {next(iter(views))}: --align_gradients {args.align_gradients} does nothing."
+            f"There is only one view, {next(iter(views))}: --align_gradients {args.align_gradients} has no effect."
         )
     if data_args.augment_on_device and args.device.type == "cpu":
         logger.warning(
-            "--augment_on_device: there is no accelerator, and the training process takes over the work of its loader "
-            "workers."
+            "--augment_on_device: there is no accelerator, so the training process does the work of the loader workers."
         )
     if len(views) > 1:
-        args.make_method()(torch.eye(len(views)))  # a method that cannot weigh so many says so
+        args.make_method()(torch.eye(len(views)))  # raises if the method does not support so many views
     return views
 
 
 def load_model(
     run: RunArguments, random_config: PretrainedConfig | None = None
 ) -> tuple[PreTrainedModel, SequenceFeatureExtractor]:
-    """The model that the arguments name, and its feature extractor.
+    """Load the model of a run and its feature extractor.
 
     Args:
         run: The run's arguments, after `settle_defaults`.
-        random_config: A configuration to make the model or, with `head`, its encoder of, with random weights, in place
-            of what is named.
+        random_config: Configuration of a model or, with `head`, of an encoder with random weights, which replaces the
+            model in the arguments.
 
     Raises:
-        OSError: If there is no such model.
-        ValueError: If it cannot be trained as the arguments say.
+        OSError: If the model is not found.
+        ValueError: If the model cannot be trained as the arguments say.
     """
     model_args, data_args = run.model, run.data
     seconds = data_args.eval_window_seconds
@@ -196,23 +195,26 @@ def load_model(
             head=model_args.head,
             head_options=cast("dict[str, Any] | None", model_args.head_options),  # read from JSON by now
             n_samples=round(seconds * 16_000),
-            # Where clips are brought to a level here, the model must not depend on the level of those it hears later.
+            # If training clips are scaled to one level, the model must not depend on the level of other clips.
             do_normalize=data_args.rms_level is not None,
             **common,
         )
     assert isinstance(feature_extractor, SequenceFeatureExtractor)
-    # What is saved with the model scores clips as they are evaluated here.
+    # Saved with the model, so that it scores clips as they are evaluated here.
     n_samples = round(seconds * feature_extractor.sampling_rate)
     if isinstance(feature_extractor, SpoofDetectorFeatureExtractor):
         feature_extractor.n_samples = model.config.n_samples = n_samples
     else:
         setattr(feature_extractor, "n_scored_samples", n_samples)  # noqa: B010  `hf_gradalign.scoring` reads it
     if data_args.augment_on_device:
-        DeferredAugmentation(without_cropping(feature_extractor))  # refused now rather than after the corpora
+        DeferredAugmentation(without_cropping(feature_extractor))  # fails now rather than after the corpora are loaded
     for part in ("feature_encoder", "backbone"):
         if getattr(model_args, f"freeze_{part}"):
             freeze = getattr(model, f"freeze_{part}", None)
             if freeze is None:
-                raise ValueError(f"--freeze_{part}: {type(model).__name__} has no {part.replace('_', ' ')} to freeze")
+                raise ValueError(
+                    f"--freeze_{part}: {type(model).__name__} has no {part.replace('_', ' ')} to "
+                    "freeze: remove the option"
+                )
             freeze()
     return model, feature_extractor

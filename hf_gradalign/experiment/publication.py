@@ -30,12 +30,12 @@ _SPLITS = {"eval": "validation", "test": "test"}
 
 
 def write_run_card(results: RunResults, preparation: Preparation, run: RunArguments) -> Path:
-    """Write the model card into the run's folder, and the figures of the conflict record that it shows.
+    """Write the model card of a run into its folder, with the figures of its conflict record.
 
     Args:
-        results: What the run found.
-        preparation: What it trained with.
-        run: The run's arguments. The card shows its command line; folders of this machine are cut to their names.
+        results: The results of the run.
+        preparation: Its data and model.
+        run: Its arguments. The card shows the command line, without the folders of this machine.
 
     Returns:
         Path of the card.
@@ -86,7 +86,7 @@ def write_run_card(results: RunResults, preparation: Preparation, run: RunArgume
 
 
 def _shown_name(spec: CorpusSpec) -> str:
-    """A corpus for others to read: where on this machine it lies says nothing to them."""
+    """Return the name of a corpus for others to read, without the folders of this machine."""
     if spec.is_demo:
         return "the hf_gradalign demo corpus"
     if spec.layout is not None:
@@ -95,7 +95,7 @@ def _shown_name(spec: CorpusSpec) -> str:
 
 
 def _measured_on(split: str, data_args: DataArguments, preparation: Preparation) -> dict[str, str | None]:
-    """The corpus of a split, where it is not simply the one that was trained on."""
+    """Return the corpus of a split, if it is not the training corpus."""
     eval_sources = getattr(preparation, "eval_sources", {})
     if split not in eval_sources or data_args.corpora == [eval_sources[split]]:
         return {}
@@ -129,15 +129,15 @@ def _hyperparameters(results: RunResults, run: RunArguments, preparation: Prepar
         "training clips": "streamed" if data_args.streaming else len(cast("ViewDataset", preparation.train_dataset)),
         "epochs": args.num_train_epochs if args.max_steps <= 0 else None,
         "updates": args.max_steps if args.max_steps > 0 else None,
-        "utterances a batch (per device)": args.per_device_train_batch_size,
+        "utterances per batch (per device)": args.per_device_train_batch_size,
         "processes": args.world_size,
         "accumulation steps": args.gradient_accumulation_steps,
         "learning rate": args.learning_rate,
         "schedule": SchedulerType(args.lr_scheduler_type).value,
         "weight decay": args.weight_decay,
-        "optimiser": "Adam, weight decay in the gradient" if args.coupled_weight_decay else None,
+        "optimizer": "Adam, weight decay in the gradient" if args.coupled_weight_decay else None,
         "alignment scope": args.alignment_scope if args.alignment_scope != "model" else None,
-        "modules aligned apart": ", ".join(args.alignment_modules or ()) or None,
+        "modules aligned separately": ", ".join(args.alignment_modules or ()) or None,
         "parameters aligned": ", ".join(args.alignment_parameters or ()) or None,
         "gradient norm clipped at": args.max_grad_norm or None,
         "class weights (spoof, bona fide)": None if weights is None else ", ".join(f"{w:g}" for w in weights),
@@ -153,7 +153,7 @@ logger = logging.get_logger(__name__)
 
 
 def require_publishable(args: AudioSpoofTrainingArguments) -> None:
-    """Refuse, before anything is loaded, to publish what can never be published.
+    """Check, before anything is loaded, that a run with `push_to_hub` can be published.
 
     Raises:
         ValueError: If the repository's name is not valid, or no access token is found.
@@ -167,18 +167,19 @@ def require_publishable(args: AudioSpoofTrainingArguments) -> None:
         raise ValueError(f"--push_to_hub: give a valid name with --hub_model_id namespace/name. {error}") from error
     if (args.hub_token or get_token()) is None:
         raise ValueError(
-            "--push_to_hub: no access token was found. Run `hf auth login`, or set HF_TOKEN, with a token that has "
-            "write permission; or train without --push_to_hub"
+            "--push_to_hub: no access token was found. Run `hf auth login` or set HF_TOKEN, with a token that "
+            "has write "
+            "permission; or train without --push_to_hub"
         )
 
 
 def announce_hub(args: AudioSpoofTrainingArguments) -> bool:
-    """See aside whether the Hub will take the model, with a warning where it will not; training need not wait for it.
+    """Check in the background whether the Hub accepts the model, and warn if not. Training does not wait for this.
 
-    Turns `args.push_to_hub` off: the Trainer would push by itself, and fail where the Hub cannot be reached.
+    Turns `args.push_to_hub` off, because the Trainer would push by itself and fail if the Hub cannot be reached.
 
     Returns:
-        Whether the run is to be published when it ends.
+        Whether to publish the run when it ends.
     """
     wanted = args.push_to_hub
     if not wanted:
@@ -194,14 +195,14 @@ def _check_access(args: AudioSpoofTrainingArguments) -> None:
     try:
         check_access(str(args.hub_model_id), args.hub_token, private=args.hub_private_repo)
     except PublishingError as error:
-        logger.warning(f"{plain_text(error)}\nTraining continues; the push is tried again when it ends.")
+        logger.warning(f"{plain_text(error)}\nTraining continues; the push is tried again at the end.")
 
 
 def publish_run(args: AudioSpoofTrainingArguments) -> str:
-    """Push the run's folder; returns the address.
+    """Push the folder of a run and return its address.
 
     Raises:
-        PublishingError: If the Hub does not take it. The message has the command that pushes it later.
+        PublishingError: If the Hub does not accept it. The message has the command to push it later.
     """
     return publish(
         str(args.run_folder),

@@ -1,4 +1,4 @@
-"""What a run does apart from its updates, done once on two clips before the first update."""
+"""A rehearsal: everything a run does except its updates, tried on two clips before the first update."""
 
 import copy
 import dataclasses
@@ -42,18 +42,19 @@ def rehearse(
 ) -> None:
     """Evaluate, score, save a checkpoint and write results and model card, on two clips of each split.
 
-    All is written to a folder that is deleted at the end. Weights, random states and what the run will write stay as
-    they are. In a run of several processes every process must call this, and all fail alike. With FSDP, which would
-    shard the model, nothing is evaluated or saved.
+    Everything is written to a folder that is deleted at the end. Weights, random states and the outputs of the run do
+    not change. In a distributed run every process must call this, and all fail together. With FSDP, which would shard
+    the model, nothing is evaluated or saved.
 
     Args:
         preparation: Data and model of the run.
         run: The run's arguments, with their `output_dir` settled.
-        folder: Where the folder is made; by default the run's folder, which is taken away again if anything fails.
-        saves: Whether to save a checkpoint, of the size that the run's have.
+        folder: Where to create the temporary folder; by default in the run's folder, which is removed if anything
+            fails.
+        saves: Whether to save a checkpoint, which is as large as those of the run.
 
     Raises:
-        ValueError: If something fails. The message names what, and what to do.
+        ValueError: If something fails. The message says what failed and what to do.
     """
     args = run.training
     parent = args.run_folder if folder is None else Path(folder)
@@ -61,14 +62,14 @@ def rehearse(
     with (
         torch.random.fork_rng(devices=cuda),
         seeded_generators(np.random.SeedSequence(0)),
-        _left_as_it_is(preparation.model),
+        _restored(preparation.model),
     ):
         _on_every_process("reporting", lambda: _check_reports(args))
         with _temporary_folder(parent, args) as temporary:
             rehearsal = _Rehearsal(preparation, run, temporary)
             _on_every_process("reading the clips", rehearsal.read)
             if not rehearsal.trainer.is_fsdp_enabled:
-                # Processes wait for each other within these: one that fails cannot wait for the others.
+                # Processes wait for each other within these steps, so one that fails cannot wait for the others.
                 with _named("evaluation"):
                     rehearsal.evaluate()
                 with _named("making the optimizer"):
@@ -80,11 +81,11 @@ def rehearse(
 
 
 class _Refusal(ValueError):
-    """What says by itself what is wrong."""
+    """An error whose message needs no more context."""
 
 
 class _Rehearsal:
-    """The steps of a rehearsal, in their order."""
+    """The steps of a rehearsal, in order."""
 
     def __init__(self, preparation: Preparation, run: RunArguments, folder: Path) -> None:
         self.whole, self.whole_run = preparation, run
@@ -124,7 +125,7 @@ class _Rehearsal:
             clips = self.whole.corpus[split]
             labels = clips["label"][:]
             scores = np.linspace(-1, 1, len(labels))
-            # Two clips do not have every name.
+            # All names and systems, not only those of two clips.
             write_score_file(self.folder / f"scores_{split}.txt", clips["utterance_id"][:], scores.tolist())
             column = system_column(self.run.data, self.whole.eval_sources.get(split, self.run.data.corpora[0]))
             if column in clips.column_names:
@@ -134,7 +135,7 @@ class _Rehearsal:
             write_run_card(self.results, self.preparation, self.run)
         if self.args.conflict_record != "none" and len(self.run.data.view_recipes) > 1 and not can_draw():
             logger.warning("The model card will have no figures: they need matplotlib (pip install matplotlib).")
-        _check_places(self.folder, self.whole_run.training.run_folder)
+        _check_names(self.folder, self.whole_run.training.run_folder)
 
 
 def _arguments(args: AudioSpoofTrainingArguments, folder: Path) -> AudioSpoofTrainingArguments:
@@ -142,14 +143,14 @@ def _arguments(args: AudioSpoofTrainingArguments, folder: Path) -> AudioSpoofTra
     args.output_dir = str(folder)
     args.push_to_hub = args.dataloader_persistent_workers = False
     args.resume_from_checkpoint = args.dataloader_prefetch_factor = args.dataloader_multiprocessing_context = None
-    args.dataloader_num_workers = 0  # two clips are not worth starting them
+    args.dataloader_num_workers = 0  # not worth starting for two clips
     args.report_to = []
     args.disable_tqdm = True
     return args
 
 
 def _one_of_each(labels: Sequence[int]) -> list[int]:
-    """The first clip of each class, in the order of the clips."""
+    """Return the index of the first clip of each class, in order."""
     return sorted(labels.index(label) for label in set(labels))
 
 
@@ -163,18 +164,18 @@ def _check_reports(args: AudioSpoofTrainingArguments) -> None:
 
 
 def _check_metric(args: AudioSpoofTrainingArguments, metrics: dict[str, float]) -> None:
-    """See that what checkpoints are compared by is measured, in the spelling that the Trainer looks for."""
+    """Check that the metric that selects checkpoints exists, under the name that the Trainer looks for."""
     wanted = args.metric_for_best_model
     if wanted is None or args.eval_strategy == "no":
         return
     if f"eval_{wanted.removeprefix('eval_')}" not in metrics:
         measured = [name.removeprefix("eval_") for name in metrics if name.startswith("eval_")]
         known = ", ".join(name for name in measured if not name.endswith(("_per_second", "time")))
-        raise _Refusal(f"--metric_for_best_model {wanted} is not measured; there are {known}")
+        raise _Refusal(f"--metric_for_best_model {wanted} is not measured; available: {known}")
 
 
 def _check_weights(trainer: GradientAlignmentTrainer) -> None:
-    """See that the weights which are kept to be averaged are the model's."""
+    """Check that the weights that are kept for averaging are those of the model."""
     model = trainer.accelerator.unwrap_model(trainer.model)
     for path in BestCheckpoints.paths(trainer.args):
         with safe_open(path, "pt") as file:
@@ -183,26 +184,26 @@ def _check_weights(trainer: GradientAlignmentTrainer) -> None:
         missing = names - saved - set(getattr(model, "all_tied_weights_keys", None) or ())
         if missing or saved - names:
             raise ValueError(
-                f"what is saved are not the model's weights ({sorted(missing | (saved - names))[:3]}), and cannot be "
-                "averaged: --average_best_checkpoints 1 leaves it out"
+                f"the saved weights are not those of the model ({sorted(missing | (saved - names))[:3]}) and cannot be "
+                "averaged: use --average_best_checkpoints 1"
             )
 
 
-def _check_places(written: Path, folder: Path) -> None:
-    """See that no folder in the run's folder is where the run writes a file, nor the other way round."""
-    paths = [path for place in (written, *written.glob(f"{PREFIX_CHECKPOINT_DIR}-*")) for path in place.iterdir()]
+def _check_names(written: Path, folder: Path) -> None:
+    """Check that no folder has the name of a file that the run writes, and no file that of a folder."""
+    paths = [path for parent in (written, *written.glob(f"{PREFIX_CHECKPOINT_DIR}-*")) for path in parent.iterdir()]
     is_folder = {path.name: path.is_dir() for path in paths}
     is_folder |= {ARGUMENTS_NAME: False, RUNNING_NAME: False, PARQUET_NAME: False, FIGURES_DIR: True}
     for name, expected in is_folder.items():
-        place = folder / name
-        if place.exists() and place.is_dir() != expected:
-            there, wanted = ("a file", "a folder") if expected else ("a folder", "a file")
-            raise _Refusal(f"{place} is {there}, where the run writes {wanted}: move it away")
+        path = folder / name
+        if path.exists() and path.is_dir() != expected:
+            actual, wanted = ("a file", "a folder") if expected else ("a folder", "a file")
+            raise _Refusal(f"{path} is {actual}, but the run writes {wanted} there: move it away")
 
 
 @contextmanager
 def _temporary_folder(parent: Path, args: AudioSpoofTrainingArguments) -> Generator[Path]:
-    """The same folder in every process. It is deleted, and if anything fails, `parent` too, where it is new."""
+    """Give every process the same folder. It is deleted, and so is a new `parent` if anything fails."""
     new = [path for path in (parent, *parent.parents) if not path.exists()]
     folder = parent / REHEARSAL_DIR
     succeeded = False
@@ -220,13 +221,13 @@ def _temporary_folder(parent: Path, args: AudioSpoofTrainingArguments) -> Genera
 
 def _make(folder: Path) -> None:
     if folder.is_dir():
-        shutil.rmtree(folder)  # of a run that was killed meanwhile
+        shutil.rmtree(folder)  # from a run that was killed
     folder.mkdir(parents=True)
 
 
 @contextmanager
-def _left_as_it_is(model: nn.Module) -> Generator[None]:
-    """Give a model back as it was: its modes, and what accelerate hangs on it."""
+def _restored(model: nn.Module) -> Generator[None]:
+    """Restore a model: its training modes, and the attributes that accelerate adds."""
     attributes = dict(vars(model))
     modes = [(module, module.training) for module in model.modules()]
     try:
@@ -239,7 +240,7 @@ def _left_as_it_is(model: nn.Module) -> Generator[None]:
 
 
 def _on_every_process(step: str, work: Callable[[], None]) -> None:
-    """Do one step, in which no process waits for another, and fail on all processes if it fails on one."""
+    """Do a step in which no process waits for another, and fail on all processes if it fails on one."""
     problem, cause = None, None
     try:
         with _named(step):
@@ -253,12 +254,12 @@ def _on_every_process(step: str, work: Callable[[], None]) -> None:
 
 @contextmanager
 def _named(step: str) -> Generator[None]:
-    """Say which step an error is of, and that training has not begun."""
+    """Add to an error which step failed, and that training has not started."""
     try:
         yield
     except (_Refusal, SetupError):
         raise
-    except Exception as error:  # whatever it is, without this it would come after training
+    except Exception as error:  # any error here would otherwise come after training
         reason = str(error) or type(error).__name__
         if not isinstance(error, ValueError | OSError):
             reason = f"{type(error).__name__}: {reason}"

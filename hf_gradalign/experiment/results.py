@@ -31,7 +31,7 @@ from hf_gradalign.utils.files import write_text_atomically
 
 
 def countermeasure_scores(predictions: Any) -> NDArray[np.float64]:
-    """Scores of a classifier's logits: bona fide minus spoof, higher for bona fide.
+    """Return the scores of a classifier from its logits: bona fide minus spoof, higher for bona fide.
 
     Args:
         predictions: Logits of shape (N, 2), or a tuple that starts with them, or a list of such batches.
@@ -46,13 +46,13 @@ def countermeasure_scores(predictions: Any) -> NDArray[np.float64]:
 class CountermeasureMetrics:
     """`compute_metrics` of the Trainer: the equal error rate, a fraction in [0, 1], its threshold, and the loss.
 
-    Of clips of one class there is the loss alone.
+    For clips of one class it returns only the loss.
 
-    The loss is taken over all clips at once. The Trainer's own is a mean over batches, which with class weights
-    depends on how the clips fall into batches; this one takes its place.
+    The loss is computed over all clips at once. It replaces the Trainer's loss, a mean over batches that with class
+    weights depends on how the clips are divided into batches.
 
     Args:
-        class_weights: Weight of each class in the loss, in the order of the labels; equal where there are none.
+        class_weights: Weight of each class in the loss, in the order of the labels; equal by default.
     """
 
     def __init__(self, class_weights: Sequence[float] | None = None) -> None:
@@ -60,15 +60,15 @@ class CountermeasureMetrics:
         self._batches: list[tuple[NDArray[np.float64], NDArray[np.int64]]] = []
 
     def reset(self) -> None:
-        """Forget the batches of an evaluation that was broken off; the trainer calls this before each."""
+        """Drop the batches of an unfinished evaluation. The trainer calls this before each evaluation."""
         self._batches = []
 
     def __call__(self, prediction: EvalPrediction, compute_result: bool = True) -> dict[str, float]:
-        """Metrics of one evaluation.
+        """Compute the metrics of one evaluation.
 
         Args:
-            prediction: All of it, or with `batch_eval_metrics` one batch.
-            compute_result: False where further batches follow; what is returned is then empty.
+            prediction: The whole evaluation, or one batch with `batch_eval_metrics`.
+            compute_result: False if more batches follow; then the result is empty.
 
         Raises:
             FloatingPointError: If a score is not finite.
@@ -87,7 +87,7 @@ class CountermeasureMetrics:
             )
         if len(np.unique(bona_fide)) == 2:
             with warnings.catch_warnings():
-                # A model that has only begun to learn may be worse than chance, evaluation after evaluation.
+                # A model that has only started to learn may be worse than chance for several evaluations.
                 warnings.filterwarnings("ignore", message=".*scores may be inverted", category=UserWarning)
                 result = equal_error_rate(scores, bona_fide.astype(int))
             metrics = {"eer": result["eer"], "eer_threshold": result["threshold"]}
@@ -96,7 +96,7 @@ class CountermeasureMetrics:
 
 
 def class_indices(label_ids: Any) -> NDArray[np.int64]:
-    """Labels as the Trainer gives them (one array, or a list of batches), shape (N,)."""
+    """Return the labels that the Trainer gives (one array, or a list of batches) as an array of shape (N,)."""
     return np.concatenate([_array(labels, np.int64) for labels in _batches(label_ids)])
 
 
@@ -106,12 +106,12 @@ def _logits(predictions: Any) -> NDArray[np.float64]:
 
 
 def _batches(values: Any) -> list[Any]:
-    """With `eval_do_concat_batches` off the Trainer gives a list of what it otherwise puts together."""
+    """Return a list of batches. Without `eval_do_concat_batches` the Trainer gives a list, else one array."""
     return values if isinstance(values, list) else [values]
 
 
 def _array(values: Any, dtype: type) -> NDArray[Any]:
-    if isinstance(values, torch.Tensor):  # with `batch_eval_metrics`, where the device left it; NumPy has no bfloat16
+    if isinstance(values, torch.Tensor):  # on the device with `batch_eval_metrics`; NumPy has no bfloat16
         values = values.cpu().double() if values.is_floating_point() else values.cpu()
     return np.asarray(values, dtype=dtype)
 
@@ -119,7 +119,7 @@ def _array(values: Any, dtype: type) -> NDArray[Any]:
 def error_rates_by_system(
     scores: NDArray[np.float64], labels: Sequence[int], systems: Sequence[str] | None
 ) -> dict[str, float]:
-    """EER of each spoofing system's clips against all bona fide ones; empty without systems, or with one class."""
+    """Return the EER of each spoofing system against all bona fide clips; empty without systems or with one class."""
     bona_fide = (np.asarray(labels) == LABEL2ID["bonafide"]).astype(int)
     if systems is None or len(np.unique(bona_fide)) < 2:
         return {}
@@ -127,7 +127,7 @@ def error_rates_by_system(
 
 
 def remarks_on(scores: NDArray[np.float64], labels: Sequence[int]) -> list[str]:
-    """What is odd about the scores of a trained model, a sentence each: inverted, equal, or of one class."""
+    """Return warnings for suspicious scores of a trained model, one sentence each: inverted, equal, or of one class."""
     bona_fide = np.asarray(labels) == LABEL2ID["bonafide"]
     if len(np.unique(bona_fide)) < 2:
         name = LABEL_NAMES[labels[0]]
@@ -137,18 +137,18 @@ def remarks_on(scores: NDArray[np.float64], labels: Sequence[int]) -> list[str]:
 
 @dataclass
 class RunResults:
-    """A run's findings; rates are fractions in [0, 1].
+    """The results of a run; rates are fractions in [0, 1].
 
     Attributes:
         metrics: `eval_eer`, `test_eer`, `eval_loss`, `train_loss`, `train_runtime` (s), ...
-        eer_by_system: Split to spoofing system to EER.
+        eer_by_system: EER by split and spoofing system.
         conflict_rate: Fraction of the updates in which any two views conflicted; None with one view.
-        conflict_rate_by_epoch: The same by epoch, from the first.
-        averaged_checkpoints: How many checkpoints the weights are the mean of; 0 where none were averaged.
-        nonfinite_updates: Updates whose gradients were not finite, those that fp16's loss scaling left out included.
+        conflict_rate_by_epoch: The same per epoch, from the first.
+        averaged_checkpoints: Number of checkpoints that were averaged; 0 without averaging.
+        nonfinite_updates: Updates with gradients that were not finite, including those that fp16 loss scaling skips.
         skipped_updates: Updates that `--on_nonfinite skip` dropped.
-        remarks: What is odd about the scores, a sentence each, which begins with the split.
-        settings: The arguments that the run was given, and the defaults it took; `views` has the recipes by name.
+        remarks: Warnings for suspicious scores, one sentence each, which starts with the split.
+        settings: All arguments of the run, including defaults; `views` has the recipe of each view.
     """
 
     metrics: dict[str, float]
@@ -182,14 +182,14 @@ class RunResults:
 
 
 def describe_settings(run: RunArguments) -> dict[str, Any]:
-    """The arguments of a run, ready for JSON and without tokens."""
+    """Return the arguments of a run, ready for JSON and without tokens."""
     # to_dict masks every *_token.
     settings = {"model": asdict(run.model), "data": asdict(run.data), "training": run.training.to_dict()}
     return settings | {"views": run.data.view_recipes}
 
 
 def read_train_metrics(folder: str | Path) -> dict[str, float]:
-    """What an earlier start of the run found of its training; empty where it did not get to write it."""
+    """Return the training metrics that an earlier start of the run wrote; empty if there are none."""
     path = Path(folder, RESULTS_NAME)
     if not path.is_file():
         return {}
@@ -199,18 +199,18 @@ def read_train_metrics(folder: str | Path) -> dict[str, float]:
 
 
 def without_timing(metrics: dict[str, float]) -> dict[str, float]:
-    """Metrics without those that say how long something took."""
+    """Return metrics without times and speeds."""
     timing = ("_runtime", "_samples_per_second", "_steps_per_second")
     return {name: value for name, value in metrics.items() if not name.endswith(timing)}
 
 
 def steps_of(checkpoint: str) -> int:
-    """The number of updates behind a checkpoint."""
+    """Return the number of updates of a checkpoint."""
     return TrainerState.load_from_json(str(Path(checkpoint, TRAINER_STATE_NAME))).global_step
 
 
 def package_versions() -> dict[str, str]:
-    """Versions of what a run's figures depend on."""
+    """Return the versions of Python and of the packages on which results depend."""
     packages = (hf_gradalign, torch, transformers, datasets, accelerate, numpy)
     return {"python": platform.python_version()} | {package.__name__: package.__version__ for package in packages}
 
@@ -219,7 +219,7 @@ _SPLITS = {"eval": "validation", "test": "test"}
 
 
 def summary_table(results: RunResults, method: str) -> str:
-    """Equal error rates by split and system and conflict rates by epoch, in per cent, as text."""
+    """Return equal error rates by split and system, and conflict rates by epoch, in percent, as text."""
     lines = ["Equal error rate (%)"]
     for prefix, split in _SPLITS.items():
         if f"{prefix}_eer" not in results.metrics:

@@ -1,4 +1,4 @@
-"""What a run's result depends on, kept in its folder, so that it is resumed on the same thing or not unnoticed."""
+"""The fingerprint of a run: everything that affects its result, checked when the run is resumed."""
 
 import hashlib
 import json
@@ -26,7 +26,7 @@ logger = logging.get_logger(__name__)
 
 Fingerprint = dict[str, Any]
 
-# Options that leave the result as it is, as far as a device or a number of processes does. All others count.
+# Options that do not change the result, up to differences between devices or numbers of processes. All others count.
 _WITHOUT_EFFECT = """
     output_dir resume_from_checkpoint overwrite allow_changes dry_run local_rank use_cpu debug full_determinism
     logging_strategy logging_steps logging_first_step log_on_each_node logging_nan_inf_filter log_level
@@ -45,7 +45,7 @@ _WITHOUT_EFFECT = """
     average_tokens_across_devices on_nonfinite use_cache length_column_name
     attention_implementation trust_remote_code model_license augment_on_device preprocessing_num_workers check_audio
 """
-# What these say shows in the clips, the views, the model's weights and the utterances an update.
+# Options whose effect is visible in the clips, the views, the weights of the model and the utterances per update.
 _SEEN_ELSEWHERE = """
     corpus dataset_name eval_corpus test_corpus subset dataset_config_name dataset_revision train_split_name
     eval_split_name test_split_name validation_fraction audio_column_name label_column_name id_column_name
@@ -60,16 +60,17 @@ _SHOWN = 8
 
 
 def describe_run(preparation: Preparation, run: RunArguments) -> Fingerprint:
-    """Everything that a run's result depends on, ready for JSON.
+    """Return everything that affects the result of a run, ready for JSON.
 
-    Where files lie does not count; what they hold does: of audio the size of each file and the ends of 64.
+    The content of files counts, not their location. For audio, these are the size of each file and the ends of 64
+    files.
 
     Args:
         preparation: Data and model, before training.
         run: The arguments given to `prepare`.
 
     Returns:
-        Values by name, digests for what is long; the names of options begin with two dashes.
+        Values by name, with digests for long ones. Names of options start with two dashes.
     """
     data_args, args = run.data, run.training
     content: Fingerprint = {}
@@ -95,28 +96,28 @@ def describe_run(preparation: Preparation, run: RunArguments) -> Fingerprint:
 
 
 def check_resumed(preparation: Preparation, run: RunArguments, checkpoint: str | None) -> Fingerprint | None:
-    """See that a run is resumed on what it was started with.
+    """Check that a run is resumed with what it was started with.
 
     Args:
         preparation: As for `describe_run`.
-        run: As for `describe_run`; with `allow_changes` differences are logged.
-        checkpoint: What is resumed from; None for a new run.
+        run: As for `describe_run`. With `allow_changes` differences are only logged.
+        checkpoint: Checkpoint to resume from; None for a new run.
 
     Returns:
-        The run's fingerprint, for `keep_fingerprint`; None in all processes but the main one.
+        The fingerprint of the run, for `keep_fingerprint`; None except in the main process.
 
     Raises:
         ValueError: If anything differs, in every process.
     """
-    found: list[Fingerprint] = []
+    fingerprints: list[Fingerprint] = []
 
     def compare() -> None:
-        found.append(describe_run(preparation, run))
+        fingerprints.append(describe_run(preparation, run))
         if checkpoint is not None:
-            _compare(Path(checkpoint).parent / FINGERPRINT_NAME, found[0], run.training.allow_changes)
+            _compare(Path(checkpoint).parent / FINGERPRINT_NAME, fingerprints[0], run.training.allow_changes)
 
     on_main_process(compare)
-    return found[0] if found else None
+    return fingerprints[0] if fingerprints else None
 
 
 def keep_fingerprint(fingerprint: Mapping[str, Any], folder: str | Path) -> None:
@@ -127,20 +128,20 @@ def keep_fingerprint(fingerprint: Mapping[str, Any], folder: str | Path) -> None
 def _compare(path: Path, now: Fingerprint, allow_changes: bool) -> None:
     if not path.is_file():
         logger.warning(
-            f"{path.parent} has no {FINGERPRINT_NAME} (an earlier version made it): whether data, views, model and "
-            "options are those that it was started with is not checked."
+            f"{path.parent} has no {FINGERPRINT_NAME} (it is from an earlier version): data, views, model and options "
+            "are not compared with those it was started with."
         )
         return
     try:
         before = json.loads(path.read_text(encoding="utf-8"))
         if not isinstance(before, dict):
-            raise ValueError("no mapping")
+            raise ValueError("not a mapping")
     except ValueError as error:
         if allow_changes:
             return
         raise ValueError(
-            f"{path} cannot be read ({error}), so that what the run was started with is not known; --allow_changes "
-            "resumes it all the same"
+            f"{path} cannot be read ({error}), so it is unknown what the run was started with; use --allow_changes to "
+            "resume it anyway"
         ) from error
     differences = list(_differences(before, now))
     if not differences:
@@ -150,15 +151,15 @@ def _compare(path: Path, now: Fingerprint, allow_changes: bool) -> None:
         listed += f"\n  and {len(differences) - _SHOWN} more"
     if not allow_changes:
         raise ValueError(
-            f"this is not what the run in {path.parent} was started with:{listed}\nGive the options and the data that "
-            "it was started with, begin another run, or resume it with these by --allow_changes"
+            f"this is not what the run in {path.parent} was started with:{listed}\nUse the options and the data it was "
+            "started with, start another run, or resume with --allow_changes"
         )
-    logger.warning(f"--allow_changes: the run in {path.parent} was started with something else:{listed}")
+    logger.warning(f"--allow_changes: the run in {path.parent} was started with different ones:{listed}")
 
 
 def _differences(before: Fingerprint, now: Fingerprint) -> Iterator[str]:
     for name in [*before, *(name for name in now if name not in before)]:
-        # Another version of a package may have other options.
+        # Other versions of a package may have other options.
         if before.get(name) == now.get(name) or (name.startswith("--") and not (name in before and name in now)):
             continue
         if all(isinstance(each.get(name), str) and len(each[name]) == 64 for each in (before, now)):
@@ -181,7 +182,7 @@ def _size(path: str | None) -> int:
 
 
 def _view(recipe: str) -> str:
-    """A recipe, and the content of what it names on this machine."""
+    """Return a recipe with a digest of the files that it uses."""
     if recipe == CLEAN:
         return recipe
     if recipe_name(recipe) is None:
@@ -202,7 +203,7 @@ def _strings(value: Any) -> Iterator[str]:
 
 
 def _content(name: str) -> str:
-    """Names and sizes of the files in a folder, or a file's size; empty where there is neither."""
+    """Return names and sizes of the files in a folder, or the size of a file; empty if neither exists."""
     path = Path(name).expanduser()
     if path.is_file():
         return str(_size(str(path)))

@@ -20,39 +20,46 @@ class AudioSpoofTrainingArguments(GradientAlignmentArguments):
 
     output_dir: str | None = field(
         default=None,
-        metadata={"help": "Where everything is written. By default a new folder below runs/."},
+        metadata={"help": "Folder for all outputs. By default, a new folder in runs/."},
     )
     per_device_train_batch_size: int = field(
-        default=16, metadata={"help": "Utterances a batch; each is seen in every view."}
+        default=16, metadata={"help": "Utterances per batch; each is used in every view."}
     )
-    per_device_eval_batch_size: int = field(default=16, metadata={"help": "Utterances an evaluation batch."})
+    per_device_eval_batch_size: int = field(default=16, metadata={"help": "Utterances per evaluation batch."})
     num_train_epochs: float = field(default=10.0, metadata={"help": "Number of epochs."})
     learning_rate: float | None = field(  # ty: ignore[incompatible-attribute-override]  None: not chosen
         default=None,
-        metadata={"help": "Peak learning rate. By default 1e-3 for the small model, 1e-5 with --model_name_or_path."},
+        metadata={
+            "help": "Peak learning rate. By default 1e-3 for the small model and 1e-5 with --model_name_or_path."
+        },
     )
     lr_scheduler_type: str = field(default="cosine", metadata={"help": "Learning rate schedule."})
-    warmup_steps: float = field(default=0.15, metadata={"help": "Warm-up steps; below 1, their share of all steps."})
+    warmup_steps: float = field(default=0.15, metadata={"help": "Warm-up steps; below 1, their fraction of all steps."})
     weight_decay: float = field(default=0.01, metadata={"help": "Weight decay."})
     coupled_weight_decay: bool = field(
         default=False,
         metadata={
-            "help": "Take torch.optim.Adam, which adds the weight decay of all parameters to their gradients (as the "
-            "paper's code does), in place of AdamW, which takes it off weights and leaves biases and norms alone."
+            "help": "Use torch.optim.Adam, which adds the weight decay of all parameters to their gradients (as the "
+            "paper's code does), instead of AdamW, which decays weights directly and skips biases and norms."
         },
     )
-    logging_steps: float = field(default=10, metadata={"help": "Log every so many updates."})
+    logging_steps: float = field(default=10, metadata={"help": "Log every this many updates."})
     logging_first_step: bool = field(default=True, metadata={"help": "Log the first update too."})
     eval_strategy: IntervalStrategy | str = field(default="epoch", metadata={"help": "When to evaluate."})
     save_strategy: SaveStrategy | str = field(default="epoch", metadata={"help": "When to save a checkpoint."})
-    save_total_limit: int | None = field(default=2, metadata={"help": "How many checkpoints to keep, with the best."})
-    average_best_checkpoints: int = field(
-        default=3, metadata={"help": "Average the weights of this many best checkpoints at the end; 1 takes the best."}
+    save_total_limit: int | None = field(
+        default=2, metadata={"help": "How many checkpoints to keep, including the best."}
     )
-    load_best_model_at_end: bool = field(default=True, metadata={"help": "End with the best checkpoint's weights."})
+    average_best_checkpoints: int = field(
+        default=3,
+        metadata={"help": "At the end, average the weights of this many best checkpoints; 1 uses the best one."},
+    )
+    load_best_model_at_end: bool = field(
+        default=True, metadata={"help": "Use the weights of the best checkpoint at the end."}
+    )
     metric_for_best_model: str | None = field(
         default="loss",
-        metadata={"help": "What checkpoints are selected by on the validation split: loss (as in the paper) or eer."},
+        metadata={"help": "Metric of the validation split that selects checkpoints: loss (as in the paper) or eer."},
     )
     conflict_record: str = field(
         default="jsonl",
@@ -60,45 +67,44 @@ class AudioSpoofTrainingArguments(GradientAlignmentArguments):
             "choices": ["none", "jsonl", "parquet"],
             "nargs": "?",
             "const": "jsonl",
-            "help": "Write the cosine, norms, weights and losses of each update to a file in the output folder; the "
-            "model card shows figures of it.",
+            "help": "Write the cosine, norms, weights and losses of each update to a file in the output folder. The "
+            "model card shows figures of this record.",
         },
     )
     dataloader_pin_memory: bool = field(
-        default=torch.accelerator.is_available(), metadata={"help": "Pin memory; on where there is an accelerator."}
+        default=torch.accelerator.is_available(),
+        metadata={"help": "Pin memory; on by default if there is an accelerator."},
     )
     resume_from_checkpoint: str | None = field(
         default=None,
         metadata={
             "nargs": "?",
             "const": "last",
-            "help": "Checkpoint or run folder to go on from; without a value the last checkpoint of --output_dir.",
+            "help": "Checkpoint or run folder to resume from; without a value the last checkpoint in --output_dir.",
         },
     )
 
     overwrite: bool = field(
         default=False,
         metadata={
-            "help": "Replace what --output_dir holds, a run or other files of the names that a run writes. They are "
-            "kept in _replaced/ until the new run is complete."
+            "help": "Replace a run in --output_dir, or other files with names that a run writes. They are kept in "
+            "_replaced/ until the new run is complete."
         },
     )
     allow_changes: bool = field(
         default=False,
-        metadata={
-            "help": "Resume though the data, views, model or options differ from those that the run was started with."
-        },
+        metadata={"help": "Resume even if data, views, model or options differ from those the run was started with."},
     )
     dry_run: bool = field(
         default=False,
         metadata={
-            "help": "Train nothing: check options and corpora, build the model (with random weights where the Hub is "
-            "out of reach), take two updates on synthetic audio, and tell parameters, memory, and time of the run."
+            "help": "Do not train: check options and corpora, build the model (with random weights if the Hub "
+            "cannot be reached), take two updates on synthetic audio, and report parameters, memory and time."
         },
     )
 
     def __post_init__(self) -> None:
-        """Keep the output folder open until the run knows whether it resumes."""
+        """Check the options. The output folder stays unset until the run knows whether it resumes."""
         chosen = self.output_dir
         rate = self.learning_rate
         self.learning_rate = 0.0 if rate is None else rate
@@ -107,7 +113,7 @@ class AudioSpoofTrainingArguments(GradientAlignmentArguments):
         self.learning_rate = rate
         if self.coupled_weight_decay and self.optim not in _ADAMW:
             raise ValueError(
-                f"--coupled_weight_decay takes torch.optim.Adam: leave out --optim {OptimizerNames(self.optim).value}"
+                f"--coupled_weight_decay uses torch.optim.Adam: remove --optim {OptimizerNames(self.optim).value}"
             )
         self.output_dir = None if chosen is None else os.path.expanduser(chosen)
 
@@ -119,40 +125,38 @@ class AudioSpoofTrainingArguments(GradientAlignmentArguments):
 
 
 def refuse_options_without_use(args: Any) -> None:
-    """Look at a run's training arguments as they were given.
+    """Refuse options of the Trainer that have no effect on a run, or would end it late, before anything is loaded.
 
     Raises:
-        ValueError: On an option that the run could not do what it says, or that would do nothing.
+        ValueError: If the run cannot do what an option says, or the option has no effect.
     """
     if args.hub_strategy != "end":
-        raise ValueError(f"--hub_strategy {args.hub_strategy}: the run is pushed once, complete, when it ends (end)")
+        raise ValueError(f"--hub_strategy {args.hub_strategy}: a run is pushed once, complete, when it ends: use end")
     if args.hub_always_push:
-        raise ValueError("--hub_always_push is about pushing checkpoints, and a run is pushed once, when it ends")
+        raise ValueError("--hub_always_push pushes checkpoints, but a run is pushed once, when it ends: remove it")
     if args.max_steps == 0 or (args.max_steps < 0 and not args.num_train_epochs > 0):
         raise ValueError(
             f"--num_train_epochs {args.num_train_epochs:g} and --max_steps {args.max_steps} would train nothing; "
-            "scripts/score_audio_spoof.py scores with a model that is there"
+            "scripts/score_audio_spoof.py scores with a trained model"
         )
     if args.prediction_loss_only:
-        raise ValueError(
-            "--prediction_loss_only leaves an evaluation without scores, which are what a run reports; leave it out"
-        )
+        raise ValueError("--prediction_loss_only leaves an evaluation without scores, which a run reports: remove it")
     if args.train_sampling_strategy in ("group_by_length", "batch_rebalance"):
         raise ValueError(
-            f"--train_sampling_strategy {args.train_sampling_strategy} sorts clips by length, and all are windows of "
-            "the same length here (--window_seconds); leave it out"
+            f"--train_sampling_strategy {args.train_sampling_strategy} sorts clips by length, but all are windows of "
+            "the same length (--window_seconds): remove it"
         )
     if args.length_column_name != "length":
         raise ValueError(
-            "--length_column_name is for sorting clips by length, and all are windows of the same length; leave it out"
+            "--length_column_name is for sorting clips by length, but all are windows of the same length: remove it"
         )
     if args.label_names not in (None, ["labels"]):
         raise ValueError(
-            f"--label_names {' '.join(args.label_names)}: what the model is given as its label is always called "
-            "labels; for a column of the corpus use --label_column_name"
+            f"--label_names {' '.join(args.label_names)}: the model's label argument is always called labels; "
+            "for a column of the corpus use --label_column_name"
         )
     if (args.do_eval or args.do_predict) and not args.do_train:
         raise ValueError(
-            "--do_eval and --do_predict without --do_train: this script always trains, and evaluates as it does; "
-            "scripts/score_audio_spoof.py scores with a model that is there"
+            "--do_eval and --do_predict without --do_train: this command always trains; "
+            "scripts/score_audio_spoof.py scores with a trained model"
         )

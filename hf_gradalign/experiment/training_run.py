@@ -41,22 +41,21 @@ from hf_gradalign.training import (
 
 
 class SetupError(ValueError):
-    """The trainer cannot be made as the arguments say, or a package that they need is not there."""
+    """The trainer cannot be made with these arguments, or a package that they need is missing."""
 
 
 def make_trainer(
     preparation: Preparation, args: AudioSpoofTrainingArguments, callbacks: Sequence[TrainerCallback] = ()
 ) -> GradientAlignmentTrainer:
-    """A trainer with the optimiser, early stopping and collection of the best checkpoints that the arguments ask for.
+    """Make a trainer with the optimizer, early stopping and best checkpoints that the arguments ask for.
 
     Args:
         preparation: Data and model.
         args: The run's arguments.
-        callbacks: Further callbacks; they come first.
+        callbacks: More callbacks, which come first.
 
     Raises:
-        SetupError: If the run is set up in a way in which gradients cannot be aligned, or an option of the Trainer
-            could not do its work.
+        SetupError: If gradients cannot be aligned in this setup, or an option of the Trainer cannot work.
     """
     callbacks = list(callbacks)
     if args.early_stopping_patience is not None:
@@ -74,7 +73,7 @@ def make_trainer(
             compute_metrics=CountermeasureMetrics(getattr(preparation.model.config, "class_weights", None)),
             callbacks=callbacks,
             batch_transform=preparation.batch_transform,
-            optimizer_cls_and_kwargs=_optimiser(args),
+            optimizer_cls_and_kwargs=_optimizer(args),
         )
     except torch.OutOfMemoryError:
         raise
@@ -82,8 +81,8 @@ def make_trainer(
         raise SetupError(str(error)) from error
 
 
-def _optimiser(args: AudioSpoofTrainingArguments) -> tuple[type[Optimizer], dict[str, Any]] | None:
-    """What the Trainer is to make its optimiser of; None for what it makes by itself."""
+def _optimizer(args: AudioSpoofTrainingArguments) -> tuple[type[Optimizer], dict[str, Any]] | None:
+    """Return the class and options of the optimizer; None for the one that the Trainer makes."""
     if not args.coupled_weight_decay:
         return None
     return CoupledDecayAdam, {
@@ -108,7 +107,7 @@ class Interrupted(Exception):
     """
 
     def __init__(self, checkpoint: str) -> None:
-        super().__init__(f"interrupted; the checkpoint to go on from is {checkpoint}")
+        super().__init__(f"interrupted; the checkpoint to resume from is {checkpoint}")
         self.checkpoint = checkpoint
 
 
@@ -118,16 +117,16 @@ def train_and_evaluate(
     resume_from: str | None = None,
     callbacks: Sequence[TrainerCallback] = (),
 ) -> RunResults:
-    """Train and evaluate, and leave everything in the output folder.
+    """Train and evaluate, and write everything to the output folder.
 
-    Selection (early stopping, the best checkpoint or the average of the best) sees the validation split alone; the
-    test split is scored once, at the end.
+    Selection (early stopping, the best checkpoint or the average of the best) uses only the validation split. The test
+    split is scored once, at the end.
 
     Args:
         preparation: Data and model, from `prepare`.
         run: The arguments given to `prepare`, with their `output_dir` settled.
-        resume_from: Checkpoint to go on from.
-        callbacks: Further callbacks of the Trainer.
+        resume_from: Checkpoint to resume from.
+        callbacks: More callbacks for the Trainer.
 
     Returns:
         The results, as written to `all_results.json`.
@@ -140,7 +139,7 @@ def train_and_evaluate(
     interrupt = SaveOnInterrupt()
     trainer = make_trainer(preparation, args, [interrupt, *callbacks])
     averaged = 0
-    steps_before = steps_of(resume_from) if resume_from else -1  # asked now: training may delete the checkpoint
+    steps_before = steps_of(resume_from) if resume_from else -1  # read now, because training may delete the checkpoint
     try:
         train_metrics = trainer.train(resume_from_checkpoint=resume_from).metrics
     finally:
@@ -154,7 +153,7 @@ def train_and_evaluate(
 
     metrics: dict[str, float] = dict(train_metrics)
     if trainer.state.global_step <= steps_before:
-        # A finished run that is resumed trains nothing, and what it once found of its training still holds.
+        # A finished run that is resumed trains nothing, so the metrics of its training still hold.
         metrics = without_timing(train_metrics) | read_train_metrics(args.run_folder)
     return conclude(trainer, preparation, run, metrics, averaged)
 
@@ -166,14 +165,14 @@ def conclude(
     train_metrics: Mapping[str, float],
     averaged: int = 0,
 ) -> RunResults:
-    """Score each split, and leave scores and results in the trainer's output folder.
+    """Score each split, and write scores and results to the output folder.
 
     Args:
-        trainer: With the weights that are scored.
+        trainer: Trainer with the weights to score.
         preparation: Data and model.
         run: The run's arguments.
-        train_metrics: What training found.
-        averaged: How many checkpoints the weights are the mean of.
+        train_metrics: Metrics of the training.
+        averaged: Number of checkpoints that were averaged.
 
     Returns:
         The results.
@@ -184,11 +183,11 @@ def conclude(
     for split in preparation.eval_datasets:
         prefix = _PREFIXES[split]
         systems = system_column(run.data, preparation.eval_sources.get(split, run.data.corpora[0]))
-        split_metrics, by_system[prefix], odd = _evaluate(trainer, preparation, split, systems)
+        split_metrics, by_system[prefix], problems = _evaluate(trainer, preparation, split, systems)
         metrics.update(split_metrics)
-        remarks += [f"{split.capitalize()} split: {remark}" for remark in odd]
+        remarks += [f"{split.capitalize()} split: {remark}" for remark in problems]
     counts = trainer.conflict_counts
-    has_pairs = len(run.data.view_recipes) > 1  # else there is nothing that could conflict
+    has_pairs = len(run.data.view_recipes) > 1  # one view cannot conflict
     results = RunResults(
         metrics=metrics,
         eer_by_system=by_system,
@@ -208,10 +207,10 @@ def conclude(
 def _load_average(trainer: GradientAlignmentTrainer) -> int:
     paths = BestCheckpoints.paths(trainer.args)
     if not paths:
-        logger.warning("There is no evaluated checkpoint to average; the weights are those at the end of training.")
+        logger.warning("There is no evaluated checkpoint to average; the weights are those from the end of training.")
         return 0
     model = trainer.accelerator.unwrap_model(trainer.model)
-    # Tied weights are saved once, and only they may be missing.
+    # Tied weights are saved once. Only they may be missing.
     missing, unexpected = load_whole_state(model, average_checkpoints(paths))
     missing = set(missing) - set(getattr(model, "all_tied_weights_keys", None) or ())
     if missing or unexpected:
@@ -228,7 +227,7 @@ def _evaluate(
     output = trainer.predict(preparation.eval_datasets[split], metric_key_prefix=prefix)
     scores = countermeasure_scores(output.predictions)
     if not np.array_equal(class_indices(output.label_ids), np.asarray(clips["label"])):
-        raise RuntimeError(f"the scores of the {split} split did not come back in the order of its clips")
+        raise RuntimeError(f"the scores of the {split} split are not in the order of its clips")
     if trainer.is_world_process_zero():
         path = Path(str(trainer.args.output_dir), f"scores_{split}.txt")
         write_score_file(path, clips["utterance_id"], scores.tolist())

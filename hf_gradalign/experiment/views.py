@@ -1,4 +1,4 @@
-"""The views of a run, from what `--views` says."""
+"""The views of a run: parse `--views`, make each view's transform, and try it."""
 
 from __future__ import annotations
 
@@ -28,17 +28,17 @@ def parse_views(text: str) -> dict[str, str]:
     """Read a list of views, such as `clean,augmented=rawboost4,codec,recipes/noise.yaml`.
 
     Args:
-        text: Views with commas between them, each a recipe or `name=recipe`. A recipe is `clean` (the clip as it is),
-            what `get_augmentation` takes by name, or the path of a YAML or JSON file. A view without a name is named
-            after its recipe: `musan_rir_rawboost` after `musan_rir:/data/musan+rawboost`, a file without its folder and
-            ending.
+        text: Views separated by commas, each a recipe or `name=recipe`. A recipe is `clean` (the unchanged clip), a
+            name that `get_augmentation` takes, or the path of a YAML or JSON file. A view without a name is named after
+            its recipe: `musan_rir_rawboost` after `musan_rir:/data/musan+rawboost`, or a file's name without folder and
+            suffix.
 
     Returns:
-        Each view's recipe by name, in the order given. Whether files exist is not looked at.
+        The recipe of each view by its name, in the given order. Files need not exist.
 
     Raises:
-        ValueError: If there is no view, one lacks its name or recipe, a name is unfit for the log or comes twice, or
-            the view named `clean` is not.
+        ValueError: If there is no view, a name or recipe is missing, a name is not valid in the log or appears twice,
+            or the view named `clean` is not the unchanged clip.
     """
     views: list[tuple[str, str]] = []
     for part in text.split(","):
@@ -48,37 +48,39 @@ def parse_views(text: str) -> dict[str, str]:
         if not recipe or (is_named and not name):
             known = ", ".join(augmentations.available_augmentations())
             raise ValueError(
-                f"--views {text}: {part.strip()!r} is no view; give recipes with commas between them, each {CLEAN}, "
-                f"one of {known}, or a YAML or JSON file; name=recipe names one"
+                f"--views {text}: {part.strip()!r} is not a view; give recipes separated by commas, each {CLEAN}, "
+                f"one of {known}, or a YAML or JSON file; name=recipe gives a view a name"
             )
         if not _NAME.fullmatch(name):
             raise ValueError(
-                f"--views: {name!r} is no name for a view, which has letters, digits, '_', '-' and '.'; name it "
-                f"yourself, as in noise={recipe}"
+                f"--views: {name!r} cannot name a view; names have letters, digits, '_', '-' and '.'; give one, as in "
+                f"noise={recipe}"
             )
         if name == CLEAN and recipe != CLEAN:
-            raise ValueError(f"--views: the view named {CLEAN} is the clip as it is, not {recipe}; name it otherwise")
+            raise ValueError(
+                f"--views: the view named {CLEAN} is the unchanged clip, not {recipe}; choose another name"
+            )
         views.append((name, recipe))
     _check_names([name for name, _ in views])
     return dict(views)
 
 
 def build_views(views: Mapping[str, str]) -> dict[str, Augmentation | None]:
-    """The transform of each view, None for the clip as it is.
+    """Make the transform of each view; None is the unchanged clip.
 
     Args:
-        views: Recipes by name, as `parse_views` gives them.
+        views: Recipes by name, from `parse_views`.
 
     Raises:
-        ValueError: If a recipe is neither known nor a file that describes one.
+        ValueError: If a recipe is neither a known name nor a file with transforms.
     """
     transforms: dict[str, Augmentation | None] = {}
     for name, recipe in views.items():
         try:
-            # After a comma or "=" the shell leaves ~ as it is.
+            # After a comma or "=" the shell does not expand ~.
             transforms[name] = None if recipe == CLEAN else augmentations.get_augmentation(os.path.expanduser(recipe))
         except ValueError as error:
-            hint = "" if Path(recipe).exists() else f"; or {CLEAN}, the clip as it is"
+            hint = "" if Path(recipe).exists() else f"; or {CLEAN}, the unchanged clip"
             raise ValueError(f"view {name!r}: {error}{hint}") from error
     return transforms
 
@@ -86,14 +88,14 @@ def build_views(views: Mapping[str, str]) -> dict[str, Augmentation | None]:
 def try_views(
     views: Mapping[str, Augmentation | None], sampling_rate: int, device: torch.device | str | None = None
 ) -> None:
-    """Apply each transform of each view to a second of noise, and open the recordings that they draw from.
+    """Apply each transform of each view to a second of noise, and open the recordings that the transforms use.
 
-    Nothing is drawn from the global generators, and the transforms stay as they are.
+    The global random generators and the transforms do not change.
 
     Args:
         views: From `build_views`.
         sampling_rate: In Hz.
-        device: Where RawBoost is applied in batches; None where it is applied on the host.
+        device: Device on which RawBoost is applied to batches; None if it is applied on the host.
 
     Raises:
         ValueError: If a package is missing, a recording cannot be read, or a transform fails.
@@ -111,7 +113,7 @@ def try_views(
 
 
 def shown_recipe(recipe: str) -> str:
-    """A recipe for others to read: where on this machine a file or a folder lies says nothing to them."""
+    """Return a recipe for others to read, without the folders of this machine."""
     if recipe == CLEAN or not augmentations.recipe_name(recipe):
         return Path(recipe).name
     return "+".join(":".join(map(_shown_argument, part.split(":"))) for part in recipe.split("+"))
@@ -122,7 +124,7 @@ def _shown_argument(argument: str) -> str:
 
 
 def shown_views(views: Mapping[str, str]) -> str:
-    """Views as `--views` takes them, files without their folders."""
+    """Return views in the form of `--views`, files without their folders."""
     return ",".join(
         shown_recipe(recipe) if name == _name_of(recipe) else f"{name}={shown_recipe(recipe)}"
         for name, recipe in views.items()
@@ -137,10 +139,10 @@ def _name_of(recipe: str) -> str:
 def _check_names(names: list[str]) -> None:
     twice = [name for name, count in Counter(names).items() if count > 1]
     if twice:
-        raise ValueError(f"--views: two views are named {twice[0]}; name them apart, as in a={twice[0]},b={twice[0]}")
-    # Views a, b_c, a_b and c; norm_ratio names the pairs the other way round.
+        raise ValueError(f"--views: two views are named {twice[0]}; give them names, as in a={twice[0]},b={twice[0]}")
+    # For example, views a, b_c, a_b and c. norm_ratio names the pairs in reverse order.
     for names_of_pair in (names, names[::-1]):
         pairs = Counter("_".join(pair) for pair in combinations(names_of_pair, 2))
         same = [pair for pair, count in pairs.items() if count > 1]
         if same:
-            raise ValueError(f"--views: {same[0]} in the log would mean two pairs of views; name them otherwise")
+            raise ValueError(f"--views: {same[0]} in the log would mean two pairs of views; choose other names")

@@ -25,7 +25,7 @@ class PublishedStep:
         self._parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
 
     def __call__(self, batch: Mapping[str, Mapping[str, Tensor]]) -> None:
-        """Do the step, without the optimiser."""
+        """Do the step, without the optimizer."""
         joined = {name: torch.cat([view[name] for view in batch.values()]) for name in next(iter(batch.values()))}
         joined = {name: value.to(self._accelerator.device) for name, value in joined.items()}
         labels = joined.pop("labels").chunk(len(batch))

@@ -29,7 +29,7 @@ def names_of(variants: list[str], methods: list[str]) -> list[str]:
 
 
 class Workbench:
-    """A model, a batch, and training steps of all kinds without the optimiser: gradients are set to none, and computed.
+    """A model, a batch, and training steps of all kinds without the optimizer: gradients are set to none, and computed.
 
     Args:
         size: One of `SIZES`.

@@ -93,7 +93,7 @@ def test_mistakes_end_with_a_message(capsys, arguments, message):
         ("algin_gradients: pcgrad", "config.yaml: algin_gradients; did you mean align_gradients"),
         ("class_weights: [0.1]", "--class_weights takes two positive numbers"),
         ("on_bad_audio: ignore", "invalid choice: 'ignore'"),
-        ("- a list", "must hold a mapping"),
+        ("- a list", "must contain a mapping"),
         ("a: [", "not a readable YAML or JSON file"),
     ],
 )
@@ -207,7 +207,7 @@ def test_what_is_for_the_user_is_not_kept(tmp_path):
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        ("[1]", "run_arguments.json must hold a mapping"),
+        ("[1]", "run_arguments.json must contain a mapping"),
         ("{", "run_arguments.json: not a readable"),
         ({"sed": 1}, "run_arguments.json: sed; did you mean seed"),
         ({"seed": {"a": 1}}, "argument --seed: invalid int value"),
@@ -416,7 +416,7 @@ def test_a_switch_needs_no_value(name):
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["--corpus", "a", "none"], "--corpus none stands for an empty list, and takes no other values"),
+        (["--corpus", "a", "none"], "--corpus none means an empty list and takes no other values"),
         (["--average_best_checkpoints", "none"], "invalid int value: 'none'"),
         (["--early_stopping_patience", "never"], "invalid int value: 'never'"),
         (["--accelerator_config", "missing.json"], "missing.json"),

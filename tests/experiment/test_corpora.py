@@ -252,8 +252,8 @@ def test_a_stream_of_several(tmp_path, la, five):
         ({"corpus": ["demo"], "dataset_name": "demo"}, "--dataset_name is another name for --corpus"),
         ({"corpus": ["a", "b"], "corpus_weights": [1.0]}, "a number for each corpus: there are 2, not 1"),
         ({"corpus_weights": [-1.0]}, "must be positive"),
-        ({"streaming": True, "max_train_samples": 5}, "--max_train_samples takes the whole training data"),
-        ({"streaming": True, "validation_fraction": 0.1}, "--validation_fraction takes training data"),
+        ({"streaming": True, "max_train_samples": 5}, "--max_train_samples needs the whole training data"),
+        ({"streaming": True, "validation_fraction": 0.1}, "--validation_fraction needs training data"),
         ({"shuffle_buffer_size": -1}, "--shuffle_buffer_size must be at least 0"),
     ],
 )

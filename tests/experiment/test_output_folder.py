@@ -69,7 +69,7 @@ def test_what_is_replaced_is_kept_until_the_run_is_complete(tmp_path, caplog):
     make_checkpoint(tmp_path, 3)
     assert resolve_output_folder(str(tmp_path), None, "", overwrite=True) == (str(tmp_path), None)
     set_aside(tmp_path)
-    assert "README.md, all_results.json, checkpoint-3 are in" in caplog.text
+    assert "README.md, all_results.json, checkpoint-3 are kept in" in caplog.text
     assert sorted(path.name for path in tmp_path.iterdir()) == ["_replaced", "_replaced.txt", "notes.txt"]
     assert (tmp_path / "_replaced" / "README.md").read_text() == "first README.md"
     (tmp_path / "README.md").write_text("second")
@@ -114,11 +114,11 @@ def test_another_run_is_not_overwritten_by_a_resumed_one(tmp_path):
 
 
 def test_nothing_to_resume_from(tmp_path):
-    with pytest.raises(FileNotFoundError, match="name the run's folder with --output_dir"):
+    with pytest.raises(FileNotFoundError, match=r"give the run.s folder as --output_dir"):
         resolve_output_folder(None, "last", "")
     with pytest.raises(FileNotFoundError, match="there is no checkpoint at"):
         resolve_output_folder(None, str(tmp_path / "typo"), "")
-    with pytest.raises(FileNotFoundError, match="holds no checkpoint to resume from"):
+    with pytest.raises(FileNotFoundError, match="has no checkpoint to resume from"):
         resolve_output_folder(None, str(tmp_path), "")
 
 
@@ -144,16 +144,16 @@ def test_one_command_line_for_every_start(tmp_path, caplog):
     (run / "checkpoint-4").mkdir()
     caplog.clear()
     assert resolve_output_folder(str(run), "last", "") == begin_anew  # killed before the first checkpoint was complete
-    assert f"{run} holds no complete checkpoint to resume from: the run starts over" in caplog.text
+    assert f"{run} has no complete checkpoint to resume from: the run starts over" in caplog.text
     assert resolve_output_folder(None, str(run), "") == begin_anew
     (run / "all_results.json").write_text("{}")
-    with pytest.raises(FileNotFoundError, match="holds no checkpoint to resume from"):
+    with pytest.raises(FileNotFoundError, match="has no checkpoint to resume from"):
         resolve_output_folder(str(run), "last", "")  # finished, and its checkpoints deleted
 
 
 def test_another_model_is_not_taken_for_a_run_to_begin_anew(tmp_path):
     (tmp_path / "config.json").write_text("{}")
-    with pytest.raises(FileNotFoundError, match="holds no checkpoint to resume from"):
+    with pytest.raises(FileNotFoundError, match="has no checkpoint to resume from"):
         resolve_output_folder(str(tmp_path), "last", "")
     with pytest.raises(FileNotFoundError, match="there is no checkpoint at"):
         resolve_output_folder(str(tmp_path / "config.json"), "last", "")

@@ -130,7 +130,9 @@ def test_weights_that_could_not_be_averaged(rehearsed, monkeypatch):
         self.model = model
 
     monkeypatch.setattr(GradientAlignmentTrainer, "save_model", save_another)
-    with pytest.raises(ValueError, match=r"what is saved are not the model's weights .* --average_best_checkpoints 1"):
+    with pytest.raises(
+        ValueError, match=r"the saved weights are not those of the model .* --average_best_checkpoints 1"
+    ):
         rehearse(*rehearsed())
 
 
@@ -143,5 +145,5 @@ def test_what_a_killed_rehearsal_left_is_cleared(rehearsed, tmp_path):
 @pytest.mark.parametrize("name", ["scores_test.txt", "README.md", "trainer_state.json", "conflicts.jsonl"])
 def test_what_is_in_the_way_of_a_result(rehearsed, tmp_path, name):
     (tmp_path / "out" / name).mkdir(parents=True)
-    with pytest.raises(ValueError, match=f"{name} is a folder, where the run writes a file: move it away"):
+    with pytest.raises(ValueError, match=f"{name} is a folder, but the run writes a file there: move it away"):
         rehearse(*rehearsed())

@@ -60,7 +60,7 @@ def test_views_and_their_alignment(tmp_path):
     }
     text = write(tmp_path, training=training, views=views, options={"views": views}).read_text()
     assert "three times per step, clean (weight 1), rawboost2 (weight 1) and line (line.yaml, weight 0.5), in" in text
-    assert "| alignment scope | module |\n| modules aligned apart | classifier, projector |\n" in text
+    assert "| alignment scope | module |\n| modules aligned separately | classifier, projector |\n" in text
     assert "| parameters aligned | weight$ |" in text
     assert "--views clean,rawboost2,line.yaml" in text
     assert str(tmp_path) not in text

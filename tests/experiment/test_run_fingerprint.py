@@ -173,5 +173,5 @@ def test_runs_of_earlier_versions_resume_with_a_note(start, tmp_path, caplog):
     start("--allow_changes")
     kept.unlink()
     start("--seed 7")
-    assert "has no run_fingerprint.json (an earlier version made it)" in caplog.text
+    assert "has no run_fingerprint.json (it is from an earlier version)" in caplog.text
     assert not any(str(tmp_path) in str(value) for value in content.values())

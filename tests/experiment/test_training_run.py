@@ -40,10 +40,10 @@ def train_one_step(tmp_path, *words):
     return before, model, keep.gradients
 
 
-def step_with(optimiser, model, gradients):
+def step_with(optimizer, model, gradients):
     for name, parameter in model.named_parameters():
         parameter.grad = gradients[name].clone()
-    optimiser.step()
+    optimizer.step()
     return dict(model.named_parameters())
 
 
@@ -63,7 +63,7 @@ def test_by_default_it_is_adamw_that_spares_biases(tmp_path):
     assert any(not torch.allclose(after.get_parameter(name), coupled[name], rtol=0, atol=1e-6) for name in names)
 
 
-def test_another_optimiser_is_refused(tmp_path, capsys):
+def test_another_optimizer_is_refused(tmp_path, capsys):
     with pytest.raises(SystemExit):
         parse_arguments(["--coupled_weight_decay", "--optim", "adafactor", "--output_dir", str(tmp_path)])
-    assert "--coupled_weight_decay takes torch.optim.Adam: leave out --optim adafactor" in capsys.readouterr().err
+    assert "--coupled_weight_decay uses torch.optim.Adam: remove --optim adafactor" in capsys.readouterr().err

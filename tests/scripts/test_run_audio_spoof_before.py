@@ -56,7 +56,7 @@ def test_a_recipe_whose_package_is_missing_in_a_stream(load_script, tmp_path, mp
     [
         (
             {"metric_for_best_model": "f1"},
-            "--metric_for_best_model f1 is not measured; there are loss, eer, eer_threshold",
+            "--metric_for_best_model f1 is not measured; available: loss, eer, eer_threshold",
         ),
         ({"report_to": "wandb"}, "--report_to wandb: WandbCallback requires wandb to be installed"),
         ({"report_to": "wandbb"}, "--report_to wandbb: wandbb is not supported, only "),
@@ -85,9 +85,9 @@ def test_what_would_fail_later(run_script, tmp_path, monkeypatch, never_train, c
 def test_what_is_in_the_way_of_a_result(run_script, tmp_path, never_train, capsys, name):
     (tmp_path / "out" / name).mkdir(parents=True)
     assert run_script(output_dir=tmp_path / "out") == 2
-    assert f"holds files that a run would replace ({name})" in capsys.readouterr().err
+    assert f"has files that a run would replace ({name})" in capsys.readouterr().err
     assert run_script("--overwrite", output_dir=tmp_path / "out") == 2
-    assert f"{name} is a folder, where the run writes a file: move it away" in capsys.readouterr().err
+    assert f"{name} is a folder, but the run writes a file there: move it away" in capsys.readouterr().err
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == sorted(["_running.lock", name])
 
 
@@ -120,7 +120,7 @@ def test_too_little_room_on_the_disk(run_script, tmp_path, monkeypatch, never_tr
     assert run_script(output_dir=tmp_path / "out") == 2
     error = capsys.readouterr().err
     assert f"error: the run writes to {tmp_path / 'out'} up to 21 MB (8 MB per checkpoint, " in error
-    assert "1 MB free: free some space, name another disk with --output_dir, or keep less" in error
+    assert "1 MB free: free some space, choose another disk with --output_dir, or keep less" in error
     assert not (tmp_path / "out").exists()
 
 

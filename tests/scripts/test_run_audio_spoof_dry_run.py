@@ -52,13 +52,13 @@ def test_tells_what_the_run_takes_and_leaves_nothing(run_script, tmp_path, tempo
     assert rows["parameters"] == "0.69M, of which 0.69M are trained"
     assert rows["clips"] == "train 16, validation 12, test 12"
     assert rows["views"] == "clean (clean), augmented (rawboost)"
-    assert rows["an update"] == "8 utterances in 2 views"
-    assert rows["updates an epoch"] == "2"
+    assert rows["per update"] == "8 utterances in 2 views"
+    assert rows["updates per epoch"] == "2"
     assert "(6 updates, 3 epochs: " in rows["whole run, at most"]
     assert "4 evaluations and the test: " in rows["whole run, at most"]
     assert "(patience 1)" in rows["at least"]
-    assert float(rows["seconds an update"]) > 0
-    assert rows["held back by"].startswith(("the model: ", "the data: "))
+    assert float(rows["seconds per update"]) > 0
+    assert rows["limited by"].startswith(("the model: ", "the data: "))
     # Of the whole process on a CPU, of what torch allocates on a GPU.
     assert float(rows["peak memory"].split()[0]) > (10 if torch.cuda.is_available() else 100)
     assert "loss" not in printed
@@ -73,7 +73,7 @@ def test_a_recipe_where_the_hub_is_out_of_reach(run_script, tmp_path, small_xls_
     words = [*SMALL_TCM, "--corpus", corpus, "--dataloader_num_workers", "0"]
     assert run_script_with(run_script, recipe, *words) == 0
     rows = rows_of(capsys.readouterr().out)
-    assert rows["model"] == f"{XLS_R}, conformer_tcm head, with random weights: the Hub is out of reach"
+    assert rows["model"] == f"{XLS_R}, conformer_tcm head, with random weights: the Hub cannot be reached"
     assert rows["corpus"] == corpus
     assert rows["alignment"] == "pcgrad"
     assert "(patience 7)" in rows["at least"]
@@ -99,7 +99,7 @@ def test_recipes_with_their_own_window(load_script, small_xls_r, capsys, name):
         words += ["--augmentation", "musan_rir+rawboost"]
     assert main(words) == 0
     rows = rows_of(capsys.readouterr().out)
-    assert rows["an update"] == f"1 utterance in {'1 view' if 'augmented' in name else '2 views'}"
+    assert rows["per update"] == f"1 utterance in {'1 view' if 'augmented' in name else '2 views'}"
 
 
 def run_script_with(run_script, *words):
@@ -112,13 +112,13 @@ def test_the_whole_model_without_a_head(run_script, small_xls_r, capsys):
     assert run_script_with(run_script, *words) == 0
     rows = rows_of(capsys.readouterr().out)
     assert rows["model"].startswith(f"{XLS_R}, its own head, with random weights")
-    assert rows["an update"] == "1 utterance in 1 view"
+    assert rows["per update"] == "1 utterance in 1 view"
 
 
 def test_a_model_that_nothing_is_known_of(run_script, capsys):
     assert run_script_with(run_script, "--model_name_or_path", "facebook/wav2vec2-xls-r-2b") == 2
     error = capsys.readouterr().err
-    assert "the Hub is out of reach: download it where there is a connection" in error
+    assert "the Hub cannot be reached: download it on a machine with a connection" in error
     assert "hf download facebook/wav2vec2-xls-r-2b" in error
 
 
@@ -129,7 +129,7 @@ def test_a_stream(run_script, tmp_path, load_script, capsys):
     assert load_script("run_audio_spoof").main(words) == 0
     rows = rows_of(capsys.readouterr().out)
     assert rows["clips"].startswith("train streamed, validation ")
-    assert "updates an epoch" not in rows
+    assert "updates per epoch" not in rows
     assert "(7 updates: " in rows["whole run, at most"]
 
 

@@ -136,7 +136,7 @@ def test_a_received_run_is_resumed_without_what_it_asks_for(run_script, finished
     assert run_script("--resume_from_checkpoint", str(out)) == 0
     printed = capsys.readouterr().out
     assert "--align_gradients pcgrad" in printed
-    assert "Not taken from it: --push_to_hub True --hub_model_id a/b --report_to wandb (what runs code" in printed
+    assert "Not taken from it: --push_to_hub True --hub_model_id a/b --report_to wandb (options" in printed
     assert not (tmp_path / "other").exists()
 
 
