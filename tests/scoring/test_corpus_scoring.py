@@ -1,6 +1,7 @@
 import json
 import logging
 import os
+import shutil
 import socket
 
 import numpy as np
@@ -263,9 +264,11 @@ def replacing(detector, extractor, make_corpus, tmp_path):
         files = sorted(path for path in folder.iterdir() if path.name not in ("scores.lock", "scores.lock.holder"))
         return {path.name: path.read_bytes() for path in files if path.is_file() and path.suffix != ".draft"}
 
+    (tmp_path / "old").mkdir()
+    score_corpus(first, make_corpus(6, bad=(2,)), tmp_path / "old" / "scores.txt", progress=False)
+
     def start(folder):
-        folder.mkdir()
-        score_corpus(first, make_corpus(6, bad=(2,)), folder / "scores.txt", progress=False)
+        shutil.copytree(tmp_path / "old", folder)
         return contents(folder)
 
     def replace(folder, overwrite):
