@@ -67,7 +67,9 @@ def to_standard_columns(dataset: Dataset, display_name: str, request: CorpusRequ
         return _with_labels(dataset, display_name, request)
     if label_column != NO_COLUMN and (others := [name for name in dataset.column_names if name not in _NO_LABELS]):
         columns = ", ".join(others)
-        logger.warning("%s has no column %r (it has %s): no error rate.", display_name, label_column, columns)
+        logger.warning(
+            "%s has no column %r (it has %s): error rates cannot be computed.", display_name, label_column, columns
+        )
     if "label" in dataset.column_names:
         dataset = dataset.remove_columns("label")
     return dataset.add_column("label", [None] * len(dataset), feature=_LABEL)
@@ -105,7 +107,7 @@ def with_audio_paths(dataset: Dataset, paths: pa.Array, on_disk: pa.Array, displ
         return dataset
     logger.warning(
         "%s: %d audio files have another spelling on disk (another Unicode form, no white space or quotes, or "
-        "slashes for backslashes), such as %s. They are used.",
+        "slashes for backslashes), such as %s. These files are used.",
         *(display_name, n_differing, on_disk.filter(differs)[0].as_py()),
     )
     audio = dataset.select_columns(["audio"]).with_format("arrow")[:]["audio"]
@@ -229,7 +231,7 @@ def _with_labels(dataset: Dataset, display_name: str, request: CorpusRequest) ->
         raise CorpusError(f"{display_name}, column {column!r}: {error}{hint}") from error
     if unlabeled := [value for value, label in zip(values, labels, strict=True) if label is None]:
         logger.warning(
-            "%s: %d of %d clips have no label (%s), and count in no error rate.",
+            "%s: %d of %d clips have no label (%s), and do not count in error rates.",
             *(display_name, len(unlabeled), len(labels), ", ".join(sorted({repr(value) for value in unlabeled}))),
         )
     dataset = _renamed(dataset, column, "label").remove_columns("label")

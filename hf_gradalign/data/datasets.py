@@ -216,7 +216,7 @@ class ViewDataset(AudioDataset):
                 return self._maker.make(row, [self.epoch, index], partial(self._decode, index, row))
             except AudioDecodingError as error:
                 self._bad_audio.report(error)
-        raise AudioDecodingError(f"nor can any of the {n_tries} clips from there on", f"clip {first}")
+        raise AudioDecodingError(f"nor can any of the {n_tries} clips from this one on", f"clip {first}")
 
 
 # An earlier clip replaces a bad one; this many consecutive bad clips mean that something else is wrong.

@@ -93,7 +93,11 @@ def map_labels(
         raise CorpusError(
             "Cannot tell which labels mean spoof and which bonafide. Found: "
             f"{_listed({text: counts[text] for text in known}, values)}"
-            + (f", and for no label {_listed({text: counts[text] for text in missing}, values)}. " if missing else ". ")
+            + (
+                f", and for missing labels {_listed({text: counts[text] for text in missing}, values)}. "
+                if missing
+                else ". "
+            )
             + f"Say what each means with --label_map, for example {_EXAMPLE}."
         )
     if missing and not allow_missing:

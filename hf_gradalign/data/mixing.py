@@ -202,7 +202,7 @@ class CorpusOptions:
         names = [spec.name for spec in self._specs.values()]
         for corpus, numbered in zip(self._specs, unique_names(names), strict=True):
             spec = self._specs[corpus]
-            for called in {spec.text, spec.name, numbered}:
+            for called in dict.fromkeys((spec.text, spec.name, numbered)):
                 if called != spec.name or names.count(called) == 1:
                     self._called[called] = [corpus]
 
@@ -280,8 +280,8 @@ class CorpusOptions:
         each = [f"{names[0]}:{item}" for item in shared]
         each += [f"{name}:{label}=..." for name in names[1:] for label in labels]
         raise CorpusError(
-            f"--label_map {' '.join(shared)} names no corpus, and {' and '.join(names)} number their classes, which "
-            f"corpora do either way: give the meaning for each, as in --label_map {' '.join(each)}, or, if they agree, "
+            f"--label_map {' '.join(shared)} names no corpus, and {' and '.join(names)} number their classes, maybe "
+            f"differently: give the meaning for each, as in --label_map {' '.join(each)}, or, if they agree, "
             f"for all: --label_map {' '.join(f'{ALL}:{item}' for item in shared)}."
         )
 
@@ -295,8 +295,8 @@ class CorpusOptions:
             return None, word
         raise CorpusError(
             f"{option} {word}: none of the corpora, or more than one, is called {word.partition(':')[0]!r}; they are "
-            f"called {', '.join(called for called in self._called if called != ALL)}. A value with a colon of its own "
-            f"takes {ALL}: before it."
+            f"called {', '.join(called for called in self._called if called != ALL)}. Put {ALL}: before a value "
+            "that contains a colon."
         )
 
     def _label_map(self, spec: CorpusSpec, shared: Mapping[str, str], items: Sequence[str]) -> LabelMap | None:
@@ -311,7 +311,9 @@ class CorpusOptions:
 
     def _require_labels(self, spec: CorpusSpec, word: str) -> None:
         if spec.layout is not None and not word.startswith(f"{ALL}:"):
-            raise CorpusError(f"--label_map {word}: {spec.layout.title} has labels of its own, whose meaning is known.")
+            raise CorpusError(
+                f"--label_map {word}: the meaning of {spec.layout.title}'s labels is known; leave it out."
+            )
 
     def _name(self, corpus: Corpus) -> str:
         """Return the shortest name of a corpus."""

@@ -146,7 +146,7 @@ def test_or_the_next_one_takes_its_place(write_clip, make_dataset, caplog):
 
 
 def test_training_on_nothing_but_bad_clips(make_dataset):
-    with pytest.raises(AudioDecodingError, match="nor can any of the 2 clips from there on"):
+    with pytest.raises(AudioDecodingError, match="nor can any of the 2 clips from this one on"):
         views_of(make_dataset(["gone.wav", "too.wav"]), on_bad_audio="skip")[0]
 
 

@@ -37,7 +37,7 @@ def test_how_corpora_are_called():
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["corpus_c:key"], r"--label_column_name corpus_c:key: none of the corpora, .*corpus_a, .*all: before it"),
+        (["corpus_c:key"], r"--label_column_name corpus_c:key: none of the corpora, .*corpus_a, .*Put all: before"),
         (["a", "b"], r"takes one value, not a and b; .*--label_column_name corpus_a:VALUE"),
         (["corpus_a:a", "corpus_a:b"], r"names two values for data/corpus_a"),
     ],
@@ -113,7 +113,7 @@ def test_what_was_said_of_all_in_so_many_words(tmp_path):
 
 
 def test_labels_that_are_known_take_no_map():
-    with pytest.raises(CorpusError, match="ASVspoof 5 has labels of its own, whose meaning is known"):
+    with pytest.raises(CorpusError, match="the meaning of ASVspoof 5's labels is known"):
         maps(["asvspoof5:0=spoof"], (A, "asvspoof5:/data/five"))
     with pytest.raises(CorpusError, match="takes items of the form label=meaning"):
         maps(["corpus_a:0"])

@@ -124,7 +124,9 @@ def test_a_class_labels_own_name_for_no_label():
 
 
 def test_a_label_that_is_not_understood_is_no_missing_one():
-    with pytest.raises(CorpusError, match=r"Found: 'A01' \(1 clips\), and for no label None \(1 clips\). Say what"):
+    with pytest.raises(
+        CorpusError, match=r"Found: 'A01' \(1 clips\), and for missing labels None \(1 clips\). Say what"
+    ):
         map_labels(["A01", None], allow_missing=True)
 
 

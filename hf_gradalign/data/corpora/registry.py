@@ -301,8 +301,8 @@ def _require_unique(clips: SplitClips, layout: Layout, where: Located) -> None:
         counts = pc.value_counts(clips.utterance_ids)
         first = counts.filter(pc.greater(counts.field("counts"), 1))[0]["values"]
         raise CorpusError(
-            f"{where.protocol or layout.title} names {len(clips.labels) - n_names} utterances more than once, {first} "
-            "among them; download it again."
+            f"{where.protocol or layout.title} names {len(clips.labels) - n_names} utterances more than once, such as "
+            f"{first}; download it again."
         )
 
 

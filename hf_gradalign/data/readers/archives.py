@@ -133,7 +133,7 @@ def _safe(name: str, archive: Path) -> PurePosixPath:
     path = PurePosixPath(name)
     if path.is_absolute() or ".." in path.parts or _DRIVE.match(name) or not path.parts or "\0" in name:
         raise CorpusError(
-            f"{archive} holds a file whose name leads out of it, {name!r}. It is not unpacked: pack it again with "
+            f"{archive} holds a file with a path outside of it, {name!r}. It is not unpacked: pack it again with "
             "relative paths."
         )
     return path

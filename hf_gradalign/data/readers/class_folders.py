@@ -143,8 +143,8 @@ def splits_of_paths(paths: Sequence[Path], wanted: Sequence[str]) -> list[str]:
         return [wanted[0]] * len(paths)
     if unlabeled:
         raise CorpusError(
-            f"{len(unlabeled)} of {len(paths)} audio files lie in no folder of a split: {listed(unlabeled)}. Move them "
-            "into one, or write a metadata.csv with the columns file_name, label and split."
+            f"{len(unlabeled)} of {len(paths)} audio files are not in a folder of a split: {listed(unlabeled)}. Move "
+            "them into one, or write a metadata.csv with the columns file_name, label and split."
         )
     names = _split_names({of_file[0] for of_file in words}, wanted)
     return [names[of_file[0]] for of_file in words]
@@ -167,7 +167,7 @@ def _unlabeled_message(listing: FolderListing, unlabeled: Sequence[str]) -> str:
         ways += f" If a table in the folder labels them, name it as the corpus: {listed(tables)}."
     if len(unlabeled) < len(listing.audio):
         return (
-            f"{listing.folder}: {len(unlabeled)} of {len(listing.audio)} audio files lie in no class folder "
+            f"{listing.folder}: {len(unlabeled)} of {len(listing.audio)} audio files are not in a class folder "
             f"({listed(unlabeled)}), and there is no metadata.csv or metadata.jsonl that labels them. {ways}"
         )
     return f"{listing.folder} holds audio files but no metadata.csv or metadata.jsonl that labels them. {ways}"

@@ -163,7 +163,9 @@ def _without_blanks(table: pa.Table, file: Path) -> pa.Table:
     """Strip white space and byte order marks from the columns' names and texts."""
     names = [name.strip(BLANKS) for name in table.column_names]
     if len(set(names)) < len(names):
-        raise CorpusError(f"{file} names a column twice, but for blanks: {', '.join(map(repr, table.column_names))}.")
+        raise CorpusError(
+            f"{file} names a column twice, except for spaces: {', '.join(map(repr, table.column_names))}."
+        )
     columns = [pc.utf8_trim(text, BLANKS) if pa.types.is_string(text.type) else text for text in table.columns]
     return pa.table(columns, names=names)
 

@@ -287,7 +287,7 @@ def read_saved(folder: Path, train_split: str) -> Splits:
     # A saved split without rows raises an IndexError.
     except (OSError, ValueError, IndexError, pa.ArrowException) as error:
         raise CorpusError(
-            f"Cannot read {folder}, which save_to_disk wrote; has it a split without rows? {error!r}"
+            f"Cannot read {folder}, which save_to_disk wrote. Does it have a split without rows? {error!r}"
         ) from error
     return _as_splits(saved if isinstance(saved, DatasetDict) else {train_split: saved})
 

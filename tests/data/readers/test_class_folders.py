@@ -115,7 +115,7 @@ def test_other_names_take_a_label_map(make):
 
 def test_files_outside_the_class_folders_are_refused_or_scored_without_a_label(make, caplog):
     folder = make("real/a.wav", "fake/b.wav", "other/c.m4a.wav", "d.wav")
-    with pytest.raises(CorpusError, match=r"2 of 4 audio files lie in no class folder \(d.wav, other/c.m4a.wav\)"):
+    with pytest.raises(CorpusError, match=r"2 of 4 audio files are not in a class folder \(d.wav, other/c.m4a.wav\)"):
         load_corpus(folder, splits=("train",))
     split = load_corpus(folder, splits=("test",), require_labels=False)["test"]
     assert split["label"][:] == [None, 0, None, 1]
@@ -145,7 +145,7 @@ def test_splits_that_contradict_each_other_are_refused(make):
 
 def test_files_in_no_split_are_refused(make):
     folder = make("train/real/a.wav", "fake/b.wav")
-    with pytest.raises(CorpusError, match=r"1 of 2 audio files lie in no folder of a split: fake/b.wav"):
+    with pytest.raises(CorpusError, match=r"1 of 2 audio files are not in a folder of a split: fake/b.wav"):
         load_corpus(folder, splits=("train",))
 
 

@@ -47,7 +47,7 @@ def test_values_are_stripped(tmp_path):
     assert corpus["train"]["label"][:] == ["spoof", "spoof", ""]
     assert corpus["train"]["system"][:] == ["A01", "A01", ""]
     (tmp_path / "metadata.jsonl").write_text('{"file_name": "a.wav", "label": 0, "label ": 1}')
-    with pytest.raises(CorpusError, match="names a column twice, but for blanks: 'file_name', 'label', 'label '"):
+    with pytest.raises(CorpusError, match="names a column twice, except for spaces: 'file_name', 'label', 'label '"):
         _read(tmp_path)
 
 

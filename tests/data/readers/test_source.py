@@ -42,7 +42,9 @@ def test_saved_to_disk(tmp_path):
 
 def test_saved_to_disk_without_rows(tmp_path):
     DatasetDict({"train": _table(1).select([])}).save_to_disk(tmp_path)
-    with pytest.raises(CorpusError, match=r"Cannot read .*, which save_to_disk wrote; has it a split without rows\?"):
+    with pytest.raises(
+        CorpusError, match=r"Cannot read .*, which save_to_disk wrote. Does it have a split without rows\?"
+    ):
         _read(tmp_path)
 
 
