@@ -1,4 +1,4 @@
-r"""Results for the Speech Anti-Spoofing Arena from a finished scoring: score file, badge, model card, submission.
+r"""Write results for the Speech Anti-Spoofing Arena from a score file: record, badge, model card, submission.
 
 python scripts/score_audio_spoof.py runs/my-run --corpus SpeechAntiSpoofingBenchmarks/InTheWild --output_file itw.txt
 python scripts/write_arena_results.py runs/my-run --dataset InTheWild --scores itw.txt
@@ -6,8 +6,9 @@ python scripts/write_arena_results.py runs/my-run --push_to_hub --hub_model_id y
 python scripts/write_arena_results.py runs/my-run --dataset InTheWild --scores itw.txt --paper_arxiv 2509.20682 \
     --push_to_hub --hub_model_id you/my-run --submission itw.yaml --hf_username you --contact you@example.com
 
-Writes .eval_results/<organisation>/<name>/{scores.txt,result.yaml} into the model's folder and adds the result to the
-model card. result.yaml is the record of a run at first; pushing makes it the badge, which names the pushed scores.
+Writes .eval_results/<organization>/<name>/{scores.txt,result.yaml} to the folder of the model and adds the result to
+the model card. At first result.yaml is the record of a run. Pushing turns it into the badge, which names the pushed
+scores.
 """
 
 from __future__ import annotations
@@ -35,66 +36,70 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )
-    parser.add_argument("model_dir", type=Path, help="the model's folder")
-    parser.add_argument("--scores", type=Path, help="score file: `utterance_id score` a line, higher for bona fide")
-    data = parser.add_argument_group("data set")
-    data.add_argument("--dataset", metavar="ID", help="its id on the Hub; a name alone is one of the Arena's own")
-    data.add_argument("--dataset_folder", type=Path, help="the data set on disk, in the Arena's form")
-    data.add_argument("--labels", type=Path, help="file or folder with the labels, in place of the data set's")
-    data.add_argument("--revision", help="the commit that was scored; by default the newest on the Hub")
-    data.add_argument("--split", help="by default as the data set says, or else test")
+    parser.add_argument("model_dir", type=Path, help="folder of the model")
+    parser.add_argument(
+        "--scores", type=Path, help="score file: one `utterance_id score` per line, higher for bona fide"
+    )
+    data = parser.add_argument_group("dataset")
+    data.add_argument("--dataset", metavar="ID", help="its id on the Hub; a name alone is a dataset of the Arena")
+    data.add_argument("--dataset_folder", type=Path, help="the dataset on disk, in the Arena's format")
+    data.add_argument("--labels", type=Path, help="file or folder with the labels, instead of those of the dataset")
+    data.add_argument("--revision", help="the commit that was scored (default: the newest on the Hub)")
+    data.add_argument("--split", help="split (default: as the dataset says, or test)")
     data.add_argument(
         "--calibration_threshold",
         type=float,
-        help="for spoof-only data sets: the threshold at the equal error rate on another data set",
+        help="for spoof-only datasets: the threshold at the equal error rate on another dataset",
     )
     data.add_argument(
         "--calibration_dataset",
         metavar="ID",
         default="SpeechAntiSpoofingBenchmarks/DeepVoice",
-        help="that other data set (%(default)s)",
+        help="the dataset of that threshold (%(default)s)",
     )
     system = parser.add_argument_group("system")
-    system.add_argument("--system_name", help="for people; by default the repository's or folder's name")
-    system.add_argument("--slug", help="its identity in the Arena: a-z, 0-9 and hyphens; by default made of the name")
-    system.add_argument("--description", help="a sentence; by default the encoder, head and size")
-    system.add_argument("--code", help="address of its code; by default the model's page")
-    system.add_argument("--checkpoint", help="address of its weights; by default the model's page")
-    system.add_argument("--paper_arxiv", help="arXiv number of its paper; without one it is listed and not ranked")
-    system.add_argument("--paper_bibtex", type=Path, help="file with its BibTeX entry; by default from the model card")
+    system.add_argument("--system_name", help="name to display (default: that of the repository or folder)")
+    system.add_argument("--slug", help="its identity in the Arena: a-z, 0-9 and hyphens (default: from the name)")
+    system.add_argument("--description", help="one sentence (default: encoder, head and size)")
+    system.add_argument("--code", help="URL of its code (default: the page of the model)")
+    system.add_argument("--checkpoint", help="URL of its weights (default: the page of the model)")
+    system.add_argument("--paper_arxiv", help="arXiv number of its paper; without one it is listed but not ranked")
+    system.add_argument("--paper_bibtex", type=Path, help="file with its BibTeX entry (default: from the model card)")
     pushing = parser.add_argument_group("Hub")
     pushing.add_argument("--push_to_hub", action="store_true", help="push the model with all its results")
-    pushing.add_argument("--hub_model_id", metavar="ID", help="where to: namespace/name")
+    pushing.add_argument("--hub_model_id", metavar="ID", help="repository: namespace/name")
     pushing.add_argument(
-        "--private", action="store_true", default=None, help="as a private repository, which nobody sees"
+        "--private", action="store_true", default=None, help="push to a private repository, which others cannot see"
     )
-    pushing.add_argument("--token", help="access token; by default that of `hf auth login`")
+    pushing.add_argument("--token", help="access token (default: that of `hf auth login`)")
     proposal = parser.add_argument_group("submission")
-    proposal.add_argument("--submission", type=Path, metavar="FILE", help="write the YAML for the pull request here")
-    parser.add_argument("--overwrite", action="store_true", help="replace files that this command did not write")
-    proposal.add_argument("--hf_username", help="who submits, on the Hub")
-    proposal.add_argument("--contact", help="how to reach them")
-    proposal.add_argument("--notes", help="anything that should be known of the result")
-    parser.add_argument("--no_progress", action="store_true", help="show no progress bars")
+    proposal.add_argument(
+        "--submission", type=Path, metavar="FILE", help="write the YAML for the pull request to this file"
+    )
+    parser.add_argument("--overwrite", action="store_true", help="replace files that are not from this command")
+    proposal.add_argument("--hf_username", help="Hub user who submits")
+    proposal.add_argument("--contact", help="how to reach this user")
+    proposal.add_argument("--notes", help="anything to know about the result")
+    parser.add_argument("--no_progress", action="store_true", help="hide progress bars")
     arguments = parser.parse_args(argv)
     if (arguments.scores is None) != (arguments.dataset is None):
         parser.error("--scores and --dataset go together")
     if arguments.scores is None and not arguments.push_to_hub:
-        parser.error("give --scores and --dataset, or --push_to_hub for results that are there already")
+        parser.error("give --scores and --dataset, or --push_to_hub for existing results")
     if (arguments.push_to_hub or arguments.submission) and not arguments.hub_model_id:
         parser.error("--push_to_hub and --submission need --hub_model_id namespace/name")
     if arguments.hub_model_id and arguments.hub_model_id.count("/") != 1:
-        parser.error("--hub_model_id is namespace/name")
+        parser.error("--hub_model_id must be namespace/name")
     if arguments.submission and not (arguments.scores and arguments.hf_username and arguments.contact):
         parser.error("--submission needs --scores, --dataset, --hf_username and --contact")
     return arguments
 
 
 def main(argv: Sequence[str]) -> int:
-    """Write and push from the command line; returns the exit status."""
+    """Write and push from the command line and return the exit status."""
     arguments = parse(argv)
     set_up_libraries(no_progress=arguments.no_progress)
-    from transformers.utils import logging  # with all that comes with it: not for --help
+    from transformers.utils import logging  # slow to import
 
     logging.set_verbosity_warning()
     try:
@@ -113,7 +118,7 @@ def main(argv: Sequence[str]) -> int:
 
 
 def run(arguments: argparse.Namespace) -> None:
-    """Do what is asked for, in its order."""
+    """Write, push and propose the results, as the arguments say."""
     written, addresses = None, {}
     if arguments.submission and not arguments.overwrite:
         arena.require_form(arguments.submission)
@@ -131,7 +136,7 @@ def run(arguments: argparse.Namespace) -> None:
 
 
 def describe(arguments: argparse.Namespace) -> arena.ArenaSystem:
-    """What the Arena is to know of the model."""
+    """Describe the model for the Arena."""
     return arena.describe_system(
         arguments.model_dir,
         repo_id=arguments.hub_model_id,
@@ -146,7 +151,7 @@ def describe(arguments: argparse.Namespace) -> arena.ArenaSystem:
 
 
 def write(arguments: argparse.Namespace, system: arena.ArenaSystem) -> arena.ArenaResult:
-    """Into the model's folder."""
+    """Write the results to the folder of the model."""
     dataset = arena.load_arena_dataset(
         arguments.dataset,
         folder=arguments.dataset_folder,
@@ -174,7 +179,7 @@ def write(arguments: argparse.Namespace, system: arena.ArenaSystem) -> arena.Are
 
 
 def calibration(arguments: argparse.Namespace) -> arena.Calibration | None:
-    """The threshold of spoof-only data sets, if it is given."""
+    """Return the threshold for spoof-only datasets, if it is given."""
     threshold = arguments.calibration_threshold
     return None if threshold is None else arena.Calibration(arguments.calibration_dataset, threshold)
 
@@ -182,7 +187,7 @@ def calibration(arguments: argparse.Namespace) -> arena.Calibration | None:
 def propose(
     arguments: argparse.Namespace, system: arena.ArenaSystem, written: arena.ArenaResult, addresses: Mapping[str, str]
 ) -> None:
-    """Write the submission, and say how to make the pull request."""
+    """Write the submission and print how to make the pull request."""
     dataset_id = written.record["dataset"]["id"]
     address = addresses.get(dataset_id) or arena.find_scores(
         arguments.model_dir, arguments.hub_model_id, dataset_id, token=arguments.token

@@ -1,4 +1,4 @@
-"""How a command begins and ends: Ctrl-C ends it with a line, also while libraries are imported."""
+"""Start and end of a command. Ctrl-C ends it with one line, also during imports."""
 
 import functools
 import os
@@ -12,8 +12,8 @@ from typing import NoReturn
 _INTERRUPTED = 130
 
 
-def _end_unbegun(number: int, frame: FrameType | None) -> None:
-    os.write(2, b"\ninterrupted; nothing was begun\n")
+def _end_unstarted(number: int, frame: FrameType | None) -> None:
+    os.write(2, b"\ninterrupted; nothing was started\n")
     os._exit(_INTERRUPTED)
 
 
@@ -22,7 +22,7 @@ def _end_now(number: int, frame: FrameType | None) -> None:
 
 
 def _interrupt(after_interrupt: str, number: int, frame: FrameType | None) -> None:
-    """Raise KeyboardInterrupt; within an import end at once, since libraries do not survive one that is cut off."""
+    """Raise KeyboardInterrupt. During an import end at once, because libraries do not survive an interrupted import."""
     while frame is not None:
         if frame.f_code.co_filename.startswith("<frozen importlib"):
             os.write(2, f"\ninterrupted; {after_interrupt}\n".encode())
@@ -36,9 +36,9 @@ def start(name: str, words: Sequence[str] | None = None) -> NoReturn:
 
     Args:
         name: A key of `SCRIPTS`, or "env".
-        words: Its command line; by default this process's.
+        words: The command line; by default that of this process.
     """
-    signal.signal(signal.SIGINT, _end_unbegun)  # imports take a while, and nothing is begun before
+    signal.signal(signal.SIGINT, _end_unstarted)  # imports take a while, and nothing starts before them
     module = import_module(f"hf_gradalign.cli.{name.replace('-', '_')}")
     options = {"after_interrupt": module.AFTER_INTERRUPT} if hasattr(module, "AFTER_INTERRUPT") else {}
     run_command(module.main, words, at_end=getattr(module, "at_end", None), **options)
@@ -51,13 +51,13 @@ def run_command(
     after_interrupt: str = "the same command starts again from the beginning",
     at_end: Callable[[], None] | None = None,
 ) -> NoReturn:
-    """Run a command and end the process with its exit status; what ends it from outside gets a line.
+    """Run a command and end the process with its exit status. A full disk and the like print one line.
 
     Args:
-        main: Takes the words of the command line and gives the exit status.
-        words: The command line; by default this process's.
+        main: Takes the words of the command line and returns the exit status.
+        words: The command line; by default that of this process.
         after_interrupt: What to do after Ctrl-C.
-        at_end: Called when main is done.
+        at_end: Called after main.
     """
     signal.signal(signal.SIGINT, functools.partial(_interrupt, after_interrupt))
     try:
@@ -73,21 +73,21 @@ def run_command(
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         status = 1
     except Exception as error:
-        from hf_gradalign.utils.messages import error_line, is_outside_fault  # not before it is needed
+        from hf_gradalign.utils.messages import error_line, is_outside_fault  # slow to import
 
         if not is_outside_fault(error):
             raise
         print(error_line(error), file=sys.stderr)
         status = 2
-    signal.signal(signal.SIGINT, _end_now)  # threads may hold up the end
+    signal.signal(signal.SIGINT, _end_now)  # threads may delay the end
     sys.exit(status)
 
 
 def set_up_libraries(*, no_progress: bool = False) -> None:
-    """Bound the waits for the Hub, and hide the progress bars of libraries; after the command line is read.
+    """Limit waits for the Hub and hide the progress bars of libraries. Call it after parsing the command line.
 
     Args:
-        no_progress: Hide those of downloads and uploads, too.
+        no_progress: Also hide those of downloads and uploads.
     """
     from hf_gradalign.utils.hub_waits import limit_hub_waits
     from hf_gradalign.utils.third_party import hide_library_bars

@@ -1,12 +1,12 @@
-"""Convert a published detector's checkpoint into a model of transformers, or one of ours back.
+"""Convert the checkpoint of a published detector into a transformers model, or back.
 
 python scripts/convert_checkpoint.py SpeechAntiSpoofingBenchmarks/DPDA-GA-AASIST:dpda_ga_aasist_avg5.pth --output_dir aasist
 python scripts/convert_checkpoint.py best.pth --head auto --output_dir detector --check reference.pth
 python scripts/convert_checkpoint.py --average best_0.pth best_1.pth best_2.pth --output_dir detector
 python scripts/convert_checkpoint.py detector --reverse --output_file detector.pth
 
-Takes the layouts of DPDA-GA (AASIST, Conformer-TCM, Mamba), SSL_Anti-spoofing, TCM and XLSR-Mamba. Neither fairseq nor
-mamba_ssm nor the XLS-R file is needed, and nothing in a checkpoint is executed.
+Supports the layouts of DPDA-GA (AASIST, Conformer-TCM, Mamba), SSL_Anti-spoofing, TCM and XLSR-Mamba. fairseq,
+mamba_ssm and the XLS-R file are not needed, and no code in a checkpoint is executed.
 """  # noqa: E501
 
 from __future__ import annotations
@@ -40,17 +40,22 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
     )
     parser.add_argument("checkpoint", nargs="?", help=".pth or .safetensors file, or org/repo:filename on the Hub")
     parser.add_argument("--average", nargs="+", metavar="CHECKPOINT", help="convert the mean of several checkpoints")
-    parser.add_argument("--head", default="auto", help="aasist, conformer_tcm, mamba, or auto: told from the keys")
-    parser.add_argument("--prefix", help="what the keys begin with, if there are several detectors in it")
+    parser.add_argument("--head", default="auto", help="aasist, conformer_tcm, mamba, or auto: detected from the keys")
+    parser.add_argument("--prefix", help="prefix of the keys, if the checkpoint has several detectors")
     parser.add_argument("--output_dir", type=Path, help="folder for the model")
-    parser.add_argument("--overwrite", action="store_true", help="replace files that no earlier conversion wrote")
-    parser.add_argument("--revision", help="branch, tag or commit of a checkpoint on the Hub")
-    parser.add_argument("--token", help="access token for the Hub; by default that of `hf auth login`")
     parser.add_argument(
-        "--num_attention_heads", type=int, default=16, help="of the backbone (16), which no checkpoint tells"
+        "--overwrite", action="store_true", help="replace files that are not from an earlier conversion"
+    )
+    parser.add_argument("--revision", help="branch, tag or commit of a checkpoint on the Hub")
+    parser.add_argument("--token", help="access token for the Hub (default: that of `hf auth login`)")
+    parser.add_argument(
+        "--num_attention_heads", type=int, default=16, help="of the backbone (16); checkpoints do not store it"
     )
     parser.add_argument(
-        "--conv_stride", type=int, nargs="+", help="of the feature extractor (5 2 2 2 2 2 2), which none tells"
+        "--conv_stride",
+        type=int,
+        nargs="+",
+        help="of the feature extractor (5 2 2 2 2 2 2); checkpoints do not store it",
     )
     parser.add_argument(
         "--do_stable_layer_norm",
@@ -58,33 +63,37 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
         default=None,
         help="layer norm before attention; by default if the feature extractor has layer norm, as in XLS-R",
     )
-    parser.add_argument("--pool_ratios", type=float, nargs=3, help="AASIST's (0.5 0.5 0.5), which none tells")
-    parser.add_argument("--n_samples", type=int, help="length of the scored window in samples (4.175 s)")
+    parser.add_argument(
+        "--pool_ratios", type=float, nargs=3, help="of AASIST (0.5 0.5 0.5); checkpoints do not store them"
+    )
+    parser.add_argument("--n_samples", type=int, help="length of the scored window in samples (66800, 4.175 s)")
     parser.add_argument("--class_weights", type=float, nargs=2, help="of spoof and bona fide, for further training")
     parser.add_argument("--check", help="file with input_values (B, time) and the published code's logits (B, 2)")
     parser.add_argument("--tolerance", type=float, default=1e-4, help="largest difference that passes --check (1e-4)")
-    parser.add_argument("--license", help="licence of the weights, for the model card")
+    parser.add_argument("--license", help="license of the weights, for the model card")
     parser.add_argument("--push_to_hub", metavar="ID", help="publish the model as namespace/name")
-    parser.add_argument("--private", action="store_true", default=None, help="as a private repository")
-    parser.add_argument("--reverse", action="store_true", help="from a folder of ours to a published state dict")
+    parser.add_argument("--private", action="store_true", default=None, help="publish in a private repository")
+    parser.add_argument(
+        "--reverse", action="store_true", help="convert a folder of hf_gradalign to a published state dict"
+    )
     parser.add_argument("--output_file", type=Path, help="file for --reverse: .pth or .safetensors")
-    parser.add_argument("--bonafide_label", help="for --reverse: the bona fide label, if the labels' names do not say")
-    parser.add_argument("--no_progress", action="store_true", help="show no progress bars")
+    parser.add_argument("--bonafide_label", help="for --reverse: the bona fide label, if the label names do not tell")
+    parser.add_argument("--no_progress", action="store_true", help="hide progress bars")
     arguments = parser.parse_args(argv)
     if (arguments.checkpoint is None) == (arguments.average is None):
         parser.error("give one checkpoint, or several with --average")
     if arguments.reverse and (arguments.output_file is None or arguments.checkpoint is None):
         parser.error("--reverse takes a model folder and --output_file")
     if not arguments.reverse and arguments.output_dir is None:
-        parser.error("--output_dir is needed")
+        parser.error("give --output_dir")
     return arguments
 
 
 def main(argv: Sequence[str]) -> int:
-    """Convert from the command line; returns the exit status."""
+    """Convert from the command line and return the exit status."""
     arguments = parse(argv)
     set_up_libraries(no_progress=arguments.no_progress)
-    from transformers.utils import logging  # with all that comes with it: not for --help
+    from transformers.utils import logging  # slow to import
 
     logging.set_verbosity_warning()
     try:
@@ -99,7 +108,7 @@ def main(argv: Sequence[str]) -> int:
 
 
 def convert(arguments: argparse.Namespace) -> int:
-    """Published to ours."""
+    """Convert a published checkpoint and return the exit status."""
     import torch
 
     require_free(arguments.output_dir, arguments.overwrite or is_conversion(arguments.output_dir))
@@ -136,8 +145,8 @@ def convert(arguments: argparse.Namespace) -> int:
         print(f"largest difference   {difference:.3g} from the reference logits of {len(logits)} clips")
         if not difference <= arguments.tolerance:
             print(
-                f"error: that is more than {arguments.tolerance:g}; nothing was written. Is --num_attention_heads "
-                "right, and the other settings that no checkpoint tells?",
+                f"error: that is more than {arguments.tolerance:g}; nothing was written. Check "
+                "--num_attention_heads and the other settings that checkpoints do not store.",
                 file=sys.stderr,
             )
             return 1
@@ -168,19 +177,19 @@ def convert(arguments: argparse.Namespace) -> int:
         hub.write_conversion_card(draft, hub.ConversionCardFacts(**facts))
     print(f"\nModel, feature extractor, code and model card are in {arguments.output_dir}")
     if arguments.push_to_hub:
-        where = hub.publish(
+        address = hub.publish(
             arguments.output_dir,
             arguments.push_to_hub,
             token=arguments.token,
             private=arguments.private,
             commit_message="Upload model converted with hf_gradalign",
         )
-        print(f"Published at {where}")
+        print(f"Published at {address}")
     return 0
 
 
 def is_conversion(folder: Path) -> bool:
-    """Whether a folder holds what this script wrote, and no training run."""
+    """Return whether a folder holds an earlier conversion, and no training run."""
     card = folder / "README.md"
     if not card.is_file() or (folder / "run_arguments.json").exists():
         return False
@@ -188,15 +197,15 @@ def is_conversion(folder: Path) -> bool:
 
 
 def in_float32(state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    """Values that are averaged in float32 and more, whatever they are stored in."""
+    """Return values in float32, so that averages do not lose precision."""
     return {name: value.float() if value.is_floating_point() else value for name, value in state.items()}
 
 
 def read_reference(path: str) -> dict[str, torch.Tensor]:
-    """Input and logits of the published code.
+    """Read input and logits of the published code.
 
     Raises:
-        ConversionError: If the file is not of this kind.
+        ConversionError: If the file does not have them.
     """
     reference = conversion.read_state_dict(conversion.locate_checkpoint(path))
     if not {"input_values", "logits"} <= set(reference):
@@ -205,7 +214,7 @@ def read_reference(path: str) -> dict[str, torch.Tensor]:
 
 
 def reverse(arguments: argparse.Namespace) -> int:
-    """Ours to published."""
+    """Convert a detector of hf_gradalign to a published state dict and return the exit status."""
     import torch
     from safetensors.torch import save_file
 
@@ -223,7 +232,7 @@ def reverse(arguments: argparse.Namespace) -> int:
         )
     config: Any = model.config
     labels = models.output_labels(config.id2label, config.label2id, arguments.bonafide_label)
-    models.put_in_order(model, feature_extractor, labels)  # the published code takes the second logit for bona fide
+    models.put_in_order(model, feature_extractor, labels)  # in the published code the second logit is bona fide
     state = conversion.published_state_dict(model)
     require_room(path.parent, sum(value.nbytes for value in state.values()))
     with written_when_whole(path) as draft:

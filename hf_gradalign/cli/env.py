@@ -40,7 +40,7 @@ OPTIONAL = (
 
 
 def main(argv: Sequence[str]) -> int:
-    """Print the table; returns the exit status."""
+    """Print the table and return the exit status."""
     argparse.ArgumentParser(
         description=__doc__, prog="hf-gradalign env", formatter_class=argparse.RawDescriptionHelpFormatter
     ).parse_args(argv)
@@ -50,7 +50,7 @@ def main(argv: Sequence[str]) -> int:
 
 
 def describe() -> dict[str, str]:
-    """What a bug report should have, by name. No paths and no tokens."""
+    """Return what a bug report should contain, by name. It has no paths and no tokens."""
     facts = {
         "hf_gradalign": f"{hf_gradalign.__version__} ({_how_installed()})",
         "Python": platform.python_version(),

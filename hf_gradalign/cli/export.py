@@ -1,10 +1,10 @@
-"""Write a trained detector, or another classifier of waveforms, as an ONNX file, and compare it with PyTorch.
+"""Export a trained detector, or another classifier of waveforms, as an ONNX file, and compare it with PyTorch.
 
 python scripts/export_onnx.py runs/my-run --output detector.onnx
 python scripts/export_onnx.py name/of-a-detector --revision v1 --output detector.onnx --n_samples 64000
 
-The file takes `input_values`, float32 of shape (batch, n_samples) for any batch, and gives `logits` (batch, 2), spoof
-and bona fide. Needs onnx, onnxruntime and onnxscript (the extra `onnx`).
+The exported model takes `input_values`, float32 of shape (batch, n_samples) with any batch size, and returns `logits`
+(batch, 2) for spoof and bona fide. Needs onnx, onnxruntime and onnxscript (the extra `onnx`).
 """
 
 from __future__ import annotations
@@ -24,23 +24,25 @@ from hf_gradalign.utils.messages import error_line, in_users_words, program
 
 
 def main(argv: Sequence[str]) -> int:
-    """Export from the command line; returns the exit status."""
+    """Export from the command line and return the exit status."""
     parser = argparse.ArgumentParser(
         description=in_users_words(__doc__),
         prog=program("export"),
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("model", metavar="MODEL_DIR_OR_ID", help="a detector's folder, or its Hub id")
-    parser.add_argument("--output", metavar="FILE", type=Path, required=True)
-    parser.add_argument("--overwrite", action="store_true", help="replace a file that is there")
-    parser.add_argument("--n_samples", type=int, help="length of the waveforms; by default that of training")
-    parser.add_argument("--revision", help="of a model on the Hub")
-    parser.add_argument("--bonafide_label", help="name or number of the bona fide label, if its names do not say")
+    parser.add_argument("model", metavar="MODEL_DIR_OR_ID", help="folder or Hub id of a detector")
+    parser.add_argument("--output", metavar="FILE", type=Path, required=True, help="the ONNX file to write")
+    parser.add_argument("--overwrite", action="store_true", help="replace an existing file")
+    parser.add_argument("--n_samples", type=int, help="length of the waveforms in samples (default: as in training)")
+    parser.add_argument("--revision", help="branch, tag or commit of a model on the Hub")
+    parser.add_argument(
+        "--bonafide_label", help="name or number of the bona fide label, if the label names do not tell"
+    )
     parser.add_argument("--trust_remote_code", action="store_true", help="run modeling code that comes with the model")
-    parser.add_argument("--no_progress", action="store_true", help="show no progress bars")
+    parser.add_argument("--no_progress", action="store_true", help="hide progress bars")
     arguments = parser.parse_args(argv)
     set_up_libraries(no_progress=arguments.no_progress)
-    logging.getLogger("torch.onnx._internal.exporter").setLevel(logging.ERROR)  # what of torchvision is not there
+    logging.getLogger("torch.onnx._internal.exporter").setLevel(logging.ERROR)  # warns about missing torchvision
     try:
         with hold_output(arguments.output):
             report = export(arguments)
@@ -59,8 +61,8 @@ def export(arguments: argparse.Namespace) -> onnx_export.OnnxReport:
     """Load the detector and export it.
 
     Raises:
-        OSError: If there is no such model, one of its files is broken, or the output exists.
-        ValueError: If it is no trained detector, its labels do not say which output is which, or it takes
+        OSError: If the model does not exist, one of its files is broken, or the output exists.
+        ValueError: If it is not a trained detector, its labels do not tell the meaning of its outputs, or it takes
             whole clips and no length is given.
     """
     from hf_gradalign import models
@@ -71,7 +73,7 @@ def export(arguments: argparse.Namespace) -> onnx_export.OnnxReport:
     for path in (arguments.output, arguments.output.with_name(f"{arguments.output.name}.data")):
         require_free(path, arguments.overwrite)
     if arguments.output.is_dir():
-        raise ValueError(f"--output {arguments.output} is a folder: name a file, such as detector.onnx")
+        raise ValueError(f"--output {arguments.output} is a folder: give a file, such as detector.onnx")
     hub_options = {"revision": arguments.revision, "trust_remote_code": arguments.trust_remote_code}
     model, feature_extractor = load_trained_classifier(name, **hub_options)
     input_name = getattr(feature_extractor, "model_input_names")[0]  # noqa: B009  the stubs lack it
@@ -83,7 +85,7 @@ def export(arguments: argparse.Namespace) -> onnx_export.OnnxReport:
     windowing = settle_windowing(feature_extractor)
     n_samples = arguments.n_samples or (None if windowing.mode == "whole" else windowing.n_samples)
     if n_samples is None:
-        raise ValueError(f"{name} takes whole clips, and an exported model takes clips of one length: give --n_samples")
+        raise ValueError(f"{name} takes whole clips, but an exported model takes clips of one length: give --n_samples")
     config: Any = model.config
     labels = models.output_labels(config.id2label, config.label2id, arguments.bonafide_label)
     models.put_in_order(model, feature_extractor, labels)

@@ -1,4 +1,4 @@
-"""The console command `hf-gradalign`. Nothing heavy is imported for its `--help`."""
+"""The console command `hf-gradalign`. Its `--help` imports no large library."""
 
 import argparse
 import sys
@@ -26,7 +26,7 @@ def main(argv: Sequence[str] | None = None) -> NoReturn:
     """Run `hf-gradalign COMMAND ...` and end the process.
 
     Args:
-        argv: The words after `hf-gradalign`; by default this process's.
+        argv: The words after `hf-gradalign`; by default those of this process.
     """
     listed = "\n".join(f"  {name:<16}{text}" for name, text in COMMANDS.items())
     parser = argparse.ArgumentParser(
@@ -38,7 +38,7 @@ def main(argv: Sequence[str] | None = None) -> NoReturn:
         allow_abbrev=False,
     )
     parser.add_argument("--version", action="version", version=f"hf_gradalign {__version__}")
-    parser.add_argument("command", choices=COMMANDS, metavar="COMMAND", help="one of those below")
+    parser.add_argument("command", choices=COMMANDS, metavar="COMMAND", help="one of the commands below")
     words = list(sys.argv[1:] if argv is None else argv)
     name = parser.parse_args(words[:1] or ["--help"]).command
     start(name, words[1:])

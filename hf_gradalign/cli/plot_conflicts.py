@@ -1,10 +1,10 @@
-"""Draw a run's conflict record: conflict rate by epoch, histogram of cosines, ratio of norms, and a heat map by module.
+"""Draw a run's conflict record: conflict rate per epoch, histogram of cosines, ratio of norms, heat map by module.
 
 python scripts/plot_conflicts.py runs/my-run
 python scripts/plot_conflicts.py runs/my-run/conflicts.jsonl --output_dir figures --formats pdf
 
 Runs write the record unless you pass `--conflict_record none`. The heat map needs `--conflict_record_modules`.
-A run that is still going on, or was killed, can be drawn too. Needs matplotlib (the extra `plots`).
+A run that is still running, or was killed, can be drawn too. Needs matplotlib (the extra `plots`).
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from hf_gradalign.utils.messages import error_line, in_users_words, program
 
 
 def main(argv: Sequence[str]) -> int:
-    """Draw from the command line; returns the exit status."""
+    """Draw from the command line and return the exit status."""
     parser = argparse.ArgumentParser(
         description=in_users_words(__doc__),
         prog=program("plot-conflicts"),

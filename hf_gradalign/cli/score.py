@@ -1,11 +1,11 @@
-"""Score corpora with a trained detector: a line `utterance_id score` a clip, higher for bona fide.
+"""Score corpora with a trained detector: one line `utterance_id score` per clip, higher for bona fide.
 
 python scripts/score_audio_spoof.py runs/my-run
 python scripts/score_audio_spoof.py you/your-detector --corpus asvspoof2021_df:/data/DF in_the_wild:/data/itw
 python scripts/score_audio_spoof.py runs/my-run --audio recordings/ interview.wav --windows all --combine min
 torchrun --nproc_per_node 8 scripts/score_audio_spoof.py you/your-detector --corpus asvspoof5:/data/asvspoof5
 
-Interrupted or killed, the same command continues where it was. Error rates: scripts/evaluate_scores.py.
+To resume an interrupted scoring, run the same command again. scripts/evaluate_scores.py computes error rates.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from hf_gradalign.utils.plain_text import one_line
 if TYPE_CHECKING:
     from datasets import Dataset
 
-_SHOWN = 20  # scores of recordings that are printed too
+_SHOWN = 20  # the most scores of recordings that are also printed
 
 
 def parse(argv: Sequence[str]) -> argparse.Namespace:
@@ -42,74 +42,86 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
         "--corpus",
         nargs="+",
         metavar="NAME[:PATH]",
-        help="corpora to score: a name with its path (asvspoof2019_la:PATH, ...), a folder, a file or a Hub id; by "
-        "default the demo corpus",
+        help="corpora to score: a name with its path (asvspoof2019_la:PATH, ...), a folder, a file or a Hub id "
+        "(default: the demo corpus)",
     )
-    parser.add_argument("--audio", nargs="+", type=Path, help="audio files, or folders of them, in place of a corpus")
+    parser.add_argument("--audio", nargs="+", type=Path, help="audio files, or folders with them, instead of a corpus")
     parser.add_argument("--split", nargs="+", help="train, validation or test (test)")
-    parser.add_argument("--subset", help="of corpora that have some (ASVspoof 2021: eval, progress, hidden or all)")
+    parser.add_argument("--subset", help="for corpora with subsets (ASVspoof 2021: eval, progress, hidden or all)")
     parser.add_argument(
         "--on_missing_audio",
         choices=["stop", "skip"],
         default="stop",
-        help="what to do about files that the corpus names and that are not there (stop)",
+        help="what to do if files of the corpus are missing (stop)",
     )
-    columns = parser.add_argument_group("columns: of all corpora, or as CORPUS:VALUE of one, which --split takes too")
-    columns.add_argument("--config_name", nargs="+", help="configuration of a data set that has several")
+    columns = parser.add_argument_group("columns of all corpora, or CORPUS:VALUE for one corpus (also for --split)")
+    columns.add_argument("--config_name", nargs="+", help="configuration of a dataset that has several")
     columns.add_argument("--audio_column_name", nargs="+", help="column with the audio (audio)")
     columns.add_argument("--label_column_name", nargs="+", help="column with the label (label), or none")
     columns.add_argument(
-        "--id_column_name", nargs="+", help="column with the utterance ids (utterance_id, if it is there); none: files"
+        "--id_column_name",
+        nargs="+",
+        help="column with the utterance ids (utterance_id, if it exists); none: file names",
     )
-    columns.add_argument("--label_map", nargs="+", help="what other labels mean: 0=spoof 1=bonafide, CORPUS:0=spoof")
+    columns.add_argument("--label_map", nargs="+", help="meaning of other labels: 0=spoof 1=bonafide, CORPUS:0=spoof")
     output = parser.add_argument_group("output")
     output.add_argument("--output_dir", type=Path, help="folder for the score files (scores/<model>)")
-    output.add_argument("--output_file", type=Path, help="the score file, where there is one corpus")
-    output.add_argument("--columns", nargs="+", default=[], help="further columns for the file, e.g. label system")
+    output.add_argument("--output_file", type=Path, help="the score file, if there is one corpus")
+    output.add_argument("--columns", nargs="+", default=[], help="more columns for the file, such as label system")
     output.add_argument(
         "--overwrite", action="store_true", help="start over; the old scores stay until the new ones are complete"
     )
-    hearing = parser.add_argument_group("what the model hears")
+    hearing = parser.add_argument_group("windows")
     hearing.add_argument(
         "--windows",
         choices=["first", "all", "whole"],
-        help="the first window (the protocol), windows over all of it, or the whole clip at once; by default as the "
-        "model was saved",
+        help="the first window (the protocol), windows over the whole clip, or the whole clip at once "
+        "(default: as saved "
+        "with the model)",
     )
-    hearing.add_argument("--window_seconds", type=float, help="by default as the model was saved, or else 4.175")
-    hearing.add_argument("--hop_seconds", type=float, help="from window to window with --windows all (a window)")
     hearing.add_argument(
-        "--combine", default="mean", choices=["mean", "median", "min", "max"], help="of windows (mean)"
+        "--window_seconds", type=float, help="length of a window (default: as saved with the model, or 4.175)"
     )
-    hearing.add_argument("--rms_level", type=float, help="bring clips to this root mean square first")
+    hearing.add_argument(
+        "--hop_seconds", type=float, help="distance between windows with --windows all (the length of a window)"
+    )
+    hearing.add_argument(
+        "--combine",
+        default="mean",
+        choices=["mean", "median", "min", "max"],
+        help="how to combine the scores of windows (mean)",
+    )
+    hearing.add_argument("--rms_level", type=float, help="first scale clips to this root mean square")
     hearing.add_argument(
         "--bonafide_label",
-        help="the model's bona fide label (its name or number), if its names do not say which one it is; none for a "
-        "model of one output that is higher for spoof",
+        help="bona fide label of the model (name or number), if its label names do not tell; none for a model with one "
+        "output that is higher for spoof",
     )
-    work = parser.add_argument_group("work")
-    work.add_argument("--batch_size", type=int, default=16, help="windows a forward pass (16)")
-    work.add_argument("--num_workers", type=int, help="processes that decode (2; up to 12 where there is a GPU)")
-    work.add_argument("--dtype", default="float32", choices=["float32", "bfloat16", "float16", "auto"])
-    work.add_argument("--device", help="cpu, cuda, cuda:1, ...; by default the accelerator, if there is one")
-    work.add_argument("--no_progress", action="store_true", help="show no progress bar")
+    work = parser.add_argument_group("performance")
+    work.add_argument("--batch_size", type=int, default=16, help="windows per forward pass (16)")
+    work.add_argument("--num_workers", type=int, help="processes that decode audio (2; up to 12 with a GPU)")
+    work.add_argument(
+        "--dtype", default="float32", choices=["float32", "bfloat16", "float16", "auto"], help="precision (float32)"
+    )
+    work.add_argument("--device", help="cpu, cuda, cuda:1, ... (default: the accelerator, if there is one)")
+    work.add_argument("--no_progress", action="store_true", help="hide the progress bar")
     hub = parser.add_argument_group("Hub")
     hub.add_argument("--revision", help="branch, tag or commit of the model")
-    hub.add_argument("--token", help="access token; by default that of `hf auth login`")
+    hub.add_argument("--token", help="access token (default: that of `hf auth login`)")
     hub.add_argument("--trust_remote_code", action="store_true", help="run modeling code that comes with the model")
     arguments = parser.parse_args(argv)
     if arguments.corpus and arguments.audio:
         parser.error("give --corpus or --audio, not both")
     if arguments.output_file and len(arguments.corpus or ()) > 1:
-        parser.error("--output_file is for one corpus; with several take --output_dir")
+        parser.error("--output_file is for one corpus; use --output_dir for several")
     return arguments
 
 
 def main(argv: Sequence[str]) -> int:
-    """Run from the command line; returns the exit status."""
+    """Score from the command line and return the exit status."""
     arguments = parse(argv)
     set_up_libraries(no_progress=arguments.no_progress)
-    from transformers.utils import logging  # with all that comes with it: not for --help
+    from transformers.utils import logging  # slow to import
 
     state = scoring.process_state()
     logging.set_verbosity_warning() if state.is_main_process else logging.set_verbosity_error()
@@ -137,13 +149,13 @@ def main(argv: Sequence[str]) -> int:
         return 2
     except KeyboardInterrupt:
         again = "the same command" + " without --overwrite" * arguments.overwrite
-        print(f"\ninterrupted; {again} continues where it was", file=sys.stderr)
+        print(f"\ninterrupted; {again} resumes", file=sys.stderr)
         return 130
     return 0
 
 
 def load(arguments: argparse.Namespace) -> list[tuple[str, str, Dataset]]:
-    """All that is to be scored, before any of it is: a name, the split and the clips of each."""
+    """Load everything to score before the scoring starts: a name, the split and the clips of each corpus."""
     if arguments.audio:
         return [("audio", "", scoring.list_audio_files(arguments.audio))]
     with scoring.process_state().main_process_first():
@@ -151,7 +163,7 @@ def load(arguments: argparse.Namespace) -> list[tuple[str, str, Dataset]]:
 
 
 def load_splits(corpora: Sequence[str], arguments: argparse.Namespace) -> list[tuple[str, str, Dataset]]:
-    """The split of each corpus that is asked for, as `load` gives them."""
+    """Load the requested split of each corpus, in the form that `load` returns."""
     options = data.CorpusOptions(corpora)
     splits: Any = options.values("--split", arguments.split, "test")
     configs = options.values("--config_name", arguments.config_name)
@@ -162,8 +174,9 @@ def load_splits(corpora: Sequence[str], arguments: argparse.Namespace) -> list[t
     stems = [output_stem(corpus, splits[corpus], arguments) for corpus in corpora]
     if again := [stem for stem in dict.fromkeys(stems) if stems.count(stem) > 1]:
         raise data.CorpusError(
-            f"The scores of several corpora would all be written to {again[0]}.txt: score them one by one, each with "
-            "an --output_file of its own."
+            f"The scores of several corpora would be written to the same file {again[0]}.txt: score them one "
+            "by one with "
+            "different values of --output_file."
         )
     loaded = []
     for corpus in corpora:
@@ -188,7 +201,7 @@ def load_splits(corpora: Sequence[str], arguments: argparse.Namespace) -> list[t
 def score(
     scorer: scoring.SpoofScorer, corpus: str, split: str, dataset: Dataset, arguments: argparse.Namespace
 ) -> None:
-    """Score one corpus and say what came of it."""
+    """Score one corpus and print the result."""
     state = scoring.process_state()
     name = corpus if arguments.audio else output_stem(corpus, split, arguments)
     folder = arguments.output_dir or Path("scores", file_stem(arguments.model))
@@ -217,7 +230,7 @@ def score(
 
 
 def error_rate(dataset: Dataset, scores: Mapping[str, float]) -> str:
-    """The equal error rate of the clips that have a score and a label, or why there is none, as a sentence."""
+    """Return a sentence with the equal error rate of the clips with a score and a label, or why there is none."""
     labels = dict(zip(dataset["utterance_id"][:], dataset["label"][:], strict=True))
     truth = {name: labels[name] for name in scores if labels[name] is not None}
     if not truth:
@@ -235,12 +248,12 @@ def error_rate(dataset: Dataset, scores: Mapping[str, float]) -> str:
 
 
 def output_stem(corpus: str, split: str, arguments: argparse.Namespace) -> str:
-    """The name of a corpus' score file."""
+    """Return the name of the score file of a corpus, without its suffix."""
     return f"{file_stem(corpus)}_{split}" + (f"_{arguments.subset}" if arguments.subset else "")
 
 
 def file_stem(name: str) -> str:
-    """A corpus' or model's name, fit for a file."""
+    """Turn the name of a corpus or model into a file name."""
     known, is_path, _ = name.partition(":")
     stem = known if is_path and len(known) > 1 else Path(name).name or name
     return re.sub(r"[^\w.-]+", "_", stem).strip("_") or "model"

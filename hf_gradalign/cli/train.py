@@ -19,7 +19,7 @@ from hf_gradalign.cli.commands import set_up_libraries
 from hf_gradalign.utils.messages import error_line, is_outside_fault
 from hf_gradalign.utils.plain_text import plain_text
 
-AFTER_INTERRUPT = "--resume_from_checkpoint RUN_FOLDER continues from the last checkpoint, if one was saved"
+AFTER_INTERRUPT = "--resume_from_checkpoint RUN_FOLDER resumes from the last checkpoint, if there is one"
 
 
 def main(argv: list[str]) -> int:
@@ -59,10 +59,10 @@ def _main(argv: list[str], held: contextlib.ExitStack) -> int:
     except experiment.Interrupted as interruption:
         if args.should_save:
             again = shlex.join(experiment.resume_words(run.options, interruption.checkpoint))
-            print(f"\n{interruption}\nTo continue with the same options:\n  {again}")
+            print(f"\n{interruption}\nTo resume with the same options:\n  {again}")
         return 130
     except data.AudioDecodingError as error:
-        print(f"error: {plain_text(error)}\nTo leave bad clips out: --check_audio --on_bad_audio skip", file=sys.stderr)
+        print(f"error: {plain_text(error)}\nTo skip bad clips, use --check_audio --on_bad_audio skip", file=sys.stderr)
         return 1
     except (FloatingPointError, FileNotFoundError) as error:
         print(error_line(error), file=sys.stderr)
@@ -71,7 +71,7 @@ def _main(argv: list[str], held: contextlib.ExitStack) -> int:
         if isinstance(error, BrokenPipeError) or not is_outside_fault(error):
             raise
         resume = shlex.join(experiment.resume_words(run.options, args.output_dir))
-        print(error_line(error, args.output_dir, f"continue from the last checkpoint:\n  {resume}"), file=sys.stderr)
+        print(error_line(error, args.output_dir, f"resume from the last checkpoint:\n  {resume}"), file=sys.stderr)
         return 1
     if not args.should_save:
         return 0
@@ -82,7 +82,7 @@ def _main(argv: list[str], held: contextlib.ExitStack) -> int:
     print(f"Model, model card, scores and all_results.json are in {args.output_dir}")
     if len(run.data.view_recipes) > 1:
         other = {**run.options, "align_gradients": "pcgrad" if args.align_gradients == "none" else "none"}
-        other.pop("alignment_options", None)  # the other method does not take them
+        other.pop("alignment_options", None)  # the other method does not have them
         print(f"To compare, the same with another alignment:\n  {shlex.join(experiment.command_words(other))}")
     if push:
         try:

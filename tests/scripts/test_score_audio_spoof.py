@@ -144,7 +144,7 @@ def test_two_corpora_with_one_score_file(script, model, corpus, tmp_path, capsys
     for folder in (tmp_path, tmp_path / "b"):
         (folder / "clips.csv").write_text(f"file_name,label\n{corpus}/test_0.wav,real\n")
     assert run(script, model, "--corpus", "clips.csv", "b/clips.csv", "--overwrite") == 2
-    assert "would all be written to clips.csv_test.txt: score them one by one" in capsys.readouterr().err
+    assert "would be written to the same file clips.csv_test.txt: score" in capsys.readouterr().err
 
 
 def test_numbers_as_utterance_ids(script, model, corpus, tmp_path, capsys):

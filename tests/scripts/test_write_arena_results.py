@@ -60,7 +60,7 @@ def test_spoof_only_data_sets_take_the_threshold_of_another(run, words, tmp_path
         (["--scores", "nowhere.txt"], "There is no file nowhere.txt"),
         (["--paper_arxiv", "2509.20682", "--paper_bibtex", "nowhere.bib"], "nowhere.bib"),
         (["--push_to_hub"], "need --hub_model_id namespace/name"),
-        (["--push_to_hub", "--hub_model_id", "name"], "--hub_model_id is namespace/name"),
+        (["--push_to_hub", "--hub_model_id", "name"], "--hub_model_id must be namespace/name"),
         (["--submission", "a.yaml", "--hub_model_id", "a/b"], "needs --scores, --dataset, --hub_username"),
     ],
 )
