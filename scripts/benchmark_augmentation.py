@@ -1,14 +1,14 @@
 #!/usr/bin/env python
-"""RawBoost beside a direct SciPy implementation: the greatest difference and the ratio of times, in one run.
+"""Compare RawBoost with a direct SciPy implementation: the largest difference and the ratio of times.
 
 python scripts/benchmark_augmentation.py
 python scripts/benchmark_augmentation.py --samples 160000 --rounds 100 --json figures.json
 
-Real speech of the demo corpus, repeated to the length and scaled to peak 1, on one thread. For the difference both
-take the same drawn parameters and the same bulk noise; for the time each draws bulk noise in its own way, and the time
-of RawBoost includes drawing the parameters, too, which the direct one is given. They take turns, and ratios are taken
-within each round. After that: where the time of algorithm 4 goes, milliseconds a clip of every recipe, and of RawBoost
-on batches (on the accelerator, where there is one).
+It uses speech of the demo corpus, repeated to the length and scaled to peak 1, on one thread. For the difference, both
+use the same parameters and the same bulk noise. For the time, each draws bulk noise in its own way, and the time of
+RawBoost includes drawing the parameters, which the direct one gets. They alternate, and ratios are taken within each
+round. It also shows where the time of algorithm 4 goes, and the milliseconds per clip of every recipe and of RawBoost
+on batches (on the accelerator, if there is one).
 """
 
 import argparse
@@ -38,7 +38,7 @@ LARGEST_DIFFERENCE = 1e-5
 
 
 def main(words: Sequence[str] | None = None) -> int:
-    """Print the tables; returns 1 if the outputs differ by more than 1e-5."""
+    """Print the tables and return 1 if the outputs differ by more than 1e-5, else 0."""
     options = parse(words)
     torch.set_num_threads(1)
     random.seed(0), np.random.seed(0), torch.manual_seed(0)
@@ -64,15 +64,15 @@ def main(words: Sequence[str] | None = None) -> int:
 
 
 def parse(words: Sequence[str] | None) -> argparse.Namespace:
-    """The options."""
+    """Parse the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--samples", type=int, default=WINDOW_SAMPLES, help="length of a clip, at 16 kHz")
-    parser.add_argument("--rounds", type=int, default=60, help="rounds that are timed, 2 or more")
-    parser.add_argument("--calls", type=int, default=5, help="clips a round")
+    parser.add_argument("--rounds", type=int, default=60, help="number of timed rounds, 2 or more")
+    parser.add_argument("--calls", type=int, default=5, help="clips per round")
     parser.add_argument("--algorithms", type=int, nargs="+", choices=list(ALGORITHMS), default=list(ALGORITHMS))
-    parser.add_argument("--recipes", nargs="*", default=list(RECIPES), help="names, as --augmentation takes them")
-    parser.add_argument("--batch", type=int, default=16, help="clips a batch of the batched RawBoost")
-    parser.add_argument("--json", help="file to write every figure to")
+    parser.add_argument("--recipes", nargs="*", default=list(RECIPES), help="recipes, as for --augmentation")
+    parser.add_argument("--batch", type=int, default=16, help="clips per batch of the batched RawBoost")
+    parser.add_argument("--json", help="also write all measurements to this file")
     options = parser.parse_args(words)
     if options.rounds < 2:
         parser.error("--rounds must be 2 or more, or there is no spread to give")
@@ -80,7 +80,7 @@ def parse(words: Sequence[str] | None) -> argparse.Namespace:
 
 
 def compare(transform: RawBoost, clips: Sequence[np.ndarray], options: argparse.Namespace) -> dict[str, Any]:
-    """Both implementations in turns, and the greatest difference over all clips and as many draws as rounds."""
+    """Time both implementations in turn, and find the largest difference over all clips and rounds."""
     difference = 0.0
     for round_number in range(options.rounds):
         clip = clips[round_number % len(clips)]
@@ -109,13 +109,13 @@ def compare(transform: RawBoost, clips: Sequence[np.ndarray], options: argparse.
 
 
 def time_parts(clips: Sequence[np.ndarray], options: argparse.Namespace) -> dict[str, list[float]]:
-    """Seconds of each part of algorithm 4, by itself."""
+    """Return the seconds of each part of algorithm 4 by itself."""
     parts = RawBoostParts(clips[0])
     return interleaved_times({part: getattr(parts, part) for part in PARTS}, max(options.rounds, 2) * 2, warm_up=3)
 
 
 def time_recipe(recipe: str, clips: Sequence[np.ndarray], options: argparse.Namespace) -> list[float]:
-    """Milliseconds of each clip: what a recipe takes depends on what it draws."""
+    """Return the milliseconds of each clip, because the time of a recipe depends on its draws."""
     transform = get_augmentation(recipe)
     clips = [clips[number % len(clips)] for number in range(options.rounds * options.calls + 3)]
     numbers = iter(clips)
@@ -124,7 +124,7 @@ def time_recipe(recipe: str, clips: Sequence[np.ndarray], options: argparse.Name
 
 
 def time_batches(clips: Sequence[np.ndarray], options: argparse.Namespace) -> dict[str, list[float]]:
-    """Milliseconds a clip of the worker's share and of the device's, for algorithm 4 on batches."""
+    """Return the milliseconds per clip of worker and device, for algorithm 4 on batches."""
     device = torch.accelerator.current_accelerator() or torch.device("cpu")
     transform, batched = RawBoost(), RawBoost().batched()
     waveforms = torch.from_numpy(np.stack([clips[i % len(clips)] for i in range(options.batch)])).to(device)
@@ -154,12 +154,12 @@ def time_batches(clips: Sequence[np.ndarray], options: argparse.Namespace) -> di
 
 
 def milliseconds(seconds: Sequence[float], clips: int = 1) -> list[float]:
-    """Of one clip."""
+    """Return the milliseconds per clip."""
     return [1000 * second / clips for second in seconds]
 
 
 def print_comparison(comparison: dict[int, dict[str, Any]]) -> None:
-    """A row an algorithm."""
+    """Return one row per algorithm."""
     header = ["algorithm", "largest difference", "RawBoost (ms)", "direct SciPy (ms)", "times as fast, round by round"]
     rows = [
         [
@@ -175,7 +175,7 @@ def print_comparison(comparison: dict[int, dict[str, Any]]) -> None:
 
 
 def print_parts(parts: dict[str, list[float]]) -> None:
-    """A row a part; the first is the whole."""
+    """Return one row per part; the first is the whole."""
     whole = parts["whole"]
     rows = []
     for part, own in parts.items():
@@ -185,13 +185,13 @@ def print_parts(parts: dict[str, list[float]]) -> None:
 
 
 def print_recipes(recipes: dict[str, list[float]]) -> None:
-    """A row a recipe."""
+    """Return one row per recipe."""
     rows = [[name, f"{np.mean(own):.2f}", spread(own, digits=2)] for name, own in recipes.items()]
     print_table(["recipe", "ms a clip, mean", "median"], rows)
 
 
 def print_batches(batches: dict[str, list[float]], options: argparse.Namespace) -> None:
-    """A row a share."""
+    """Return one row per share."""
     rows = [[name, spread(own)] for name, own in batches.items()]
     print_table([f"algorithm 4, batches of {options.batch}", "ms a clip"], rows)
 

@@ -1,21 +1,21 @@
 #!/usr/bin/env python
-"""Is training from disk bound by its data? The demo model, its loader with 0, 1 and 2 workers, and both together.
+"""Measure whether training from disk is bound by its data: the model, its loader, and both together.
 
 python scripts/benchmark_data.py
 python scripts/benchmark_data.py --augmentation musan_rir+rawboost --workers 0 2 4 --json figures.json
 
-The training split of the demo corpus is written to files in a temporary folder. Measured are
-- the model alone: updates (two views, aligned, clipping and optimizer included) on batches that are in memory,
-- the loader alone: batches with nothing else going on, for each number of workers,
+The training split of the demo corpus is written to files in a temporary folder. It measures
+- the model alone: updates (two views, aligned, with clipping and optimizer) on batches in memory,
+- the loader alone: batches while nothing else runs, for each number of workers,
 - both together: updates of the same training from disk, and how long the loop waits for the next batch.
-Nothing that was decoded is kept, as with a corpus that is larger than memory. Files are read from the system's cache
-after the first time, which `--cold` empties before each turn (it needs the rights for it). The turns alternate, and
-ratios are taken within each round.
+Decoded audio is not kept, as with a corpus larger than memory. After the first time, files are read from the system's
+cache, which `--cold` empties before each turn (it needs the permission to do so). The turns alternate, and ratios are
+taken within each round.
 
-"Waits" is the share of a step that the training loop spends getting its next batch: with workers it takes it from a
-queue, without workers it makes it itself. A loader is fast enough if there is next to nothing to wait for. That says
-nothing of cores: where workers and model share them, the workers' own time slows the model down, which the column
-beside it shows (a step of both together, of the model alone).
+"Waits" is the fraction of a step that the training loop spends getting its next batch: with workers it takes the batch
+from a queue, without workers it makes the batch itself. A loader is fast enough if the loop hardly waits. This does not
+show the cost of shared cores: if workers and model share them, workers slow the model down, which the next column shows
+(a step of both together, relative to the model alone).
 """
 
 import argparse
@@ -35,7 +35,7 @@ from step_cost.measuring import quartiles
 
 
 def main(words: Sequence[str] | None = None) -> int:
-    """Print the tables; returns the exit status."""
+    """Print the tables and return the exit status."""
     options = parse(words)
     torch.set_num_threads(options.threads)
     with tempfile.TemporaryDirectory() as folder:
@@ -62,20 +62,24 @@ def main(words: Sequence[str] | None = None) -> int:
 
 
 def parse(words: Sequence[str] | None) -> argparse.Namespace:
-    """The options."""
+    """Parse the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--augmentation", default="rawboost", help="of the second view, as in run_audio_spoof.py")
+    parser.add_argument(
+        "--augmentation", default="rawboost", help="recipe of the second view, as in run_audio_spoof.py"
+    )
     parser.add_argument("--augmentation_scope", choices=["utterance", "window"], default="utterance")
     parser.add_argument("--augment_on_device", action="store_true", help="as in run_audio_spoof.py")
     parser.add_argument("--workers", type=int, nargs="+", default=[0, 1, 2], help="numbers of loader workers")
     parser.add_argument("--batch", type=int, default=16, help="utterances per batch, each in two views")
     parser.add_argument("--window_seconds", type=float, default=2.0)
-    parser.add_argument("--updates", type=int, default=12, help="a turn, 4 or more; the first two are not counted")
-    parser.add_argument("--rounds", type=int, default=3, help="2 or more")
-    parser.add_argument("--clips", type=int, help="take this many clips of the corpus only")
-    parser.add_argument("--threads", type=int, default=2, help="of the model; a loader worker has one")
-    parser.add_argument("--cold", action="store_true", help="empty the system's cache of files before each turn")
-    parser.add_argument("--json", help="file to write every figure to")
+    parser.add_argument(
+        "--updates", type=int, default=12, help="updates per turn, 4 or more; the first two are not counted"
+    )
+    parser.add_argument("--rounds", type=int, default=3, help="number of rounds, 2 or more")
+    parser.add_argument("--clips", type=int, help="use only this many clips of the corpus")
+    parser.add_argument("--threads", type=int, default=2, help="threads of the model; a loader worker has one")
+    parser.add_argument("--cold", action="store_true", help="empty the system's file cache before each turn")
+    parser.add_argument("--json", help="also write all measurements to this file")
     options = parser.parse_args(words)
     if options.rounds < 2 or options.updates < 4:
         parser.error("--rounds must be 2 or more and --updates 4 or more, or there is no spread to give")
@@ -83,7 +87,7 @@ def parse(words: Sequence[str] | None) -> argparse.Namespace:
 
 
 def print_conditions(options: argparse.Namespace, n_clips: int) -> None:
-    """What was measured."""
+    """Describe what was measured."""
     print(
         f"{n_clips} files, batches of {options.batch} utterances in two views (clean, {options.augmentation} of the "
         f"{options.augmentation_scope}) of {options.window_seconds:.2f} s, model of 0.68M parameters with "
@@ -92,7 +96,7 @@ def print_conditions(options: argparse.Namespace, n_clips: int) -> None:
 
 
 def print_loader_parts(parts: dict[str, list[float]], options: argparse.Namespace) -> None:
-    """Milliseconds a batch of each part, in one process."""
+    """Return the milliseconds per batch of each part, in one process."""
     sums = [sum(batch) for batch in zip(*parts.values(), strict=True)]
     rows = []
     for part, seconds in {**parts, "all of these": sums}.items():
@@ -102,7 +106,7 @@ def print_loader_parts(parts: dict[str, list[float]], options: argparse.Namespac
 
 
 def print_turns(turns: TrainingTurns, options: argparse.Namespace) -> None:
-    """A row for the model alone and one for each number of workers."""
+    """Return a row for the model alone and one per number of workers."""
     header = ["loader workers", "loader alone (ms a batch)", "of the model alone", "step of both together (ms)"]
     header += ["of the model alone", "waits for the next batch"]
     model = turns.step_seconds[MODEL_ALONE]
@@ -123,7 +127,7 @@ def print_turns(turns: TrainingTurns, options: argparse.Namespace) -> None:
 
 
 def print_verdict(turns: TrainingTurns, options: argparse.Namespace) -> None:
-    """Whether the training waits for its data, in a sentence for each number of workers."""
+    """Print whether training waits for its data, one sentence per number of workers."""
     print()
     model = turns.step_seconds[MODEL_ALONE]
     for workers in map(str, options.workers):
@@ -137,7 +141,7 @@ def print_verdict(turns: TrainingTurns, options: argparse.Namespace) -> None:
 
 
 def share(values: Sequence[float]) -> str:
-    """Per cent, with quartiles."""
+    """Return a fraction in percent, with quartiles."""
     return spread([100 * value for value in values], " %", digits=1)
 
 

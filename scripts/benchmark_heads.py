@@ -1,13 +1,13 @@
 #!/usr/bin/env python
-"""Time and memory of each head on a wav2vec 2.0, beside those of the wav2vec 2.0 alone, in one run.
+"""Measure time and memory of each head on a wav2vec 2.0, compared with the wav2vec 2.0 alone.
 
 python scripts/benchmark_heads.py
 python scripts/benchmark_heads.py --size large --batch 1 --steps 5 --json large.json
 
 "Forward" is scoring: evaluation mode, no gradients. "Forward and backward" is training without the optimizer, with
-gradients of all parameters; the backbone's alone are those of its mean frame. All share one backbone and one batch in
-one process and take turns, so that whatever else the machine does falls on all of them; the ratios are taken within
-each round. Peak memory is taken in a process of its own for each.
+gradients of all parameters; for the backbone alone, they are those of its mean frame. All share one backbone and one
+batch in one process and alternate, so that other load on the machine affects all of them. Ratios are taken within each
+round. Peak memory is measured in a separate process for each.
 """
 
 import argparse
@@ -32,7 +32,7 @@ FORWARD, BOTH = "forward", "forward and backward"
 
 
 def main(words: Sequence[str] | None = None) -> int:
-    """Print the tables; returns the exit status."""
+    """Print the tables and return the exit status."""
     options = parse(words)
     torch.set_num_threads(options.threads)
     names = [BACKBONE, *options.heads]
@@ -73,17 +73,19 @@ def main(words: Sequence[str] | None = None) -> int:
 
 
 def parse(words: Sequence[str] | None) -> argparse.Namespace:
-    """The options."""
+    """Parse the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--size", choices=SIZES, default="small")
     parser.add_argument("--heads", nargs="+", choices=HEADS, default=list(HEADS))
-    parser.add_argument("--batch", type=int, default=2, help="utterances")
+    parser.add_argument("--batch", type=int, default=2, help="utterances per batch")
     parser.add_argument("--seconds", type=float, default=WINDOW_SECONDS, help="length of an utterance")
-    parser.add_argument("--steps", type=int, default=15, help="rounds that are timed, 2 or more")
-    parser.add_argument("--warm_up", type=int, default=2, help="rounds before")
+    parser.add_argument("--steps", type=int, default=15, help="number of timed rounds, 2 or more")
+    parser.add_argument("--warm_up", type=int, default=2, help="untimed rounds before")
     parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--memory", action=argparse.BooleanOptionalAction, default=True, help="take peak memory too")
-    parser.add_argument("--json", help="file to write every figure to")
+    parser.add_argument(
+        "--memory", action=argparse.BooleanOptionalAction, default=True, help="also measure peak memory"
+    )
+    parser.add_argument("--json", help="also write all measurements to this file")
     options = parser.parse_args(words)
     if options.steps < 2:
         parser.error("--steps must be 2 or more, or there is no spread to give")
@@ -100,13 +102,13 @@ class HeadBench:
         names: `BACKBONE`, or heads.
 
     Attributes:
-        models: By name.
-        parameters: How many each name adds to the backbone's; of the backbone, all.
+        models: Models by name.
+        parameters: Number of parameters that each head adds; for the backbone, all of them.
     """
 
     def __init__(self, size: str, utterances: int, seconds: float, names: Sequence[str]) -> None:
         backbone = make_model(size).wav2vec2
-        attention = backbone.config._attn_implementation  # which the detectors' configurations would reset
+        attention = backbone.config._attn_implementation  # the configurations of the detectors would reset it
         self._device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         batch = make_batch(utterances, seconds)[VIEWS[0]]
         self._batch = {name: value.to(self._device) for name, value in batch.items()}
@@ -122,7 +124,7 @@ class HeadBench:
             self.parameters[name] = sum(parameter.numel() for parameter in counted.parameters())
 
     def step(self, name: str, kind: str) -> Callable[[], None]:
-        """A function that takes the model once through the batch, `FORWARD` or `BOTH`."""
+        """Return a function that runs the model once on the batch, `FORWARD` or `BOTH`."""
         model = self.models[name]
 
         def forward() -> None:
@@ -146,14 +148,14 @@ class HeadBench:
 
 
 def make_step(options: argparse.Namespace, name: str, kind: str) -> Callable[[], None]:
-    """One step, for a process that does nothing else."""
+    """Make one step, for a process that does nothing else."""
     return HeadBench(options.size, options.batch, options.seconds, [name]).step(name, kind)
 
 
 def print_kind(
     kind: str, times: dict[str, list[float]], memory: dict[str, tuple[float, float]], parameters: dict[str, int]
 ) -> None:
-    """A row for the backbone and one for each head."""
+    """Return a row for the backbone and one per head."""
     header: list[Any] = [kind, "parameters (M)", "seconds", "of the backbone's, round by round"]
     header += ["peak (MiB)", "of it, the step's", "peak, of the backbone's", "the step's, of the backbone's"] * bool(
         memory

@@ -1,12 +1,12 @@
 #!/usr/bin/env python
-"""Time a bootstrap of the equal error rate, beside the plain way to do it, in one run.
+"""Time a bootstrap of the equal error rate, compared with a plain implementation.
 
 python scripts/benchmark_metrics.py
 python scripts/benchmark_metrics.py --clips 100000 --draws 200 --json metrics.json
 
-The plain way copies the clips of each draw, sorts them and computes the rate. Both take turns, a few draws each, and
-ratios are taken within each round, so that whatever else the machine does falls on both. The whole bootstrap is timed
-besides, from scores to interval, and so is one of all metrics and one over speakers.
+The plain way copies the clips of each draw, sorts them and computes the rate. Both alternate, a few draws each, and
+ratios are taken within each round, so that other load on the machine affects both. Whole bootstraps from scores to
+interval are timed as well: of the rate, of all metrics, and over speakers.
 """
 
 import argparse
@@ -31,7 +31,7 @@ N_SPEAKERS = 1000
 
 
 def main(words: Sequence[str] | None = None) -> int:
-    """Print the tables; returns the exit status."""
+    """Print the tables and return the exit status."""
     options = parse(words)
     scores, labels, speakers = make_scores(options.clips, options.seed)
     ours, plain = Counting(scores, labels, options.seed), Copying(scores, labels, options.seed)
@@ -77,14 +77,14 @@ def main(words: Sequence[str] | None = None) -> int:
 
 
 def parse(words: Sequence[str] | None) -> argparse.Namespace:
-    """The options."""
+    """Parse the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--clips", type=int, default=600_000)
-    parser.add_argument("--draws", type=int, default=1000, help="of the whole bootstraps")
-    parser.add_argument("--block", type=int, default=5, help="draws that are timed together")
+    parser.add_argument("--draws", type=int, default=1000, help="draws of the whole bootstraps")
+    parser.add_argument("--block", type=int, default=5, help="draws per timed block")
     parser.add_argument("--rounds", type=int, default=10, help="blocks of each way, 2 or more")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--json", help="file to write every figure to")
+    parser.add_argument("--json", help="also write all measurements to this file")
     options = parser.parse_args(words)
     if options.rounds < 2:
         parser.error("--rounds must be 2 or more, or there is no spread to give")
@@ -100,7 +100,7 @@ def make_scores(clips: int, seed: int) -> tuple[NDArray[np.float64], NDArray[np.
 
 
 class Counting:
-    """The package's way: a draw is counts of scores that were ranked once."""
+    """The package's way: a draw is a count per score, and scores are ranked once."""
 
     def __init__(self, scores: NDArray, labels: NDArray, seed: int) -> None:
         order = draw_order(scores, labels)
@@ -135,7 +135,7 @@ class Copying:
 
 
 def timed(work: Callable[[], Any]) -> float:
-    """Seconds that it takes."""
+    """Return the seconds that a call takes."""
     start = time.perf_counter()
     work()
     return time.perf_counter() - start

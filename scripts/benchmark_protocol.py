@@ -1,12 +1,12 @@
 #!/usr/bin/env python
-"""Time and memory of loading a large corpus: a synthetic protocol in an official layout, and as a CSV.
+"""Measure time and memory of loading a large corpus: synthetic protocols in official layouts, and a CSV.
 
 python scripts/benchmark_protocol.py
 python scripts/benchmark_protocol.py --lines 100000 --corpora asvspoof5 --rounds 1 --json protocol.json
 
-Every audio file that a protocol names is there (empty: no audio is opened). Each load is a process of its own; its
-seconds are those of `load_corpus` alone, its peak memory is the whole process's, libraries included, and what they take
-without any corpus is given beside.
+Every audio file in a protocol exists, but is empty, because no audio is opened. Each load runs in a separate process.
+Its seconds are those of `load_corpus`. Its peak memory is that of the whole process, including libraries, whose memory
+without a corpus is shown for comparison.
 """
 
 import argparse
@@ -24,7 +24,7 @@ TARGET_LINES, TARGET_SECONDS, TARGET_BYTES = 600_000, 10.0, 1.5e9
 
 
 def main(words: Sequence[str] | None = None) -> int:
-    """Print the table; returns the exit status."""
+    """Print the table and return the exit status."""
     options = parse(words)
     results: dict[str, dict[str, list[float]]] = {}
     with tempfile.TemporaryDirectory(dir=options.folder) as folder:
@@ -48,13 +48,15 @@ def main(words: Sequence[str] | None = None) -> int:
 
 
 def parse(words: Sequence[str] | None) -> argparse.Namespace:
-    """The options."""
+    """Parse the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--lines", type=int, default=TARGET_LINES, help="clips of each protocol")
+    parser.add_argument("--lines", type=int, default=TARGET_LINES, help="clips per protocol")
     parser.add_argument("--corpora", nargs="+", choices=WRITERS, default=list(WRITERS), help="layouts to write")
-    parser.add_argument("--rounds", type=int, default=3, help="loads of each, of which the median is shown")
-    parser.add_argument("--folder", help="where to write them (a temporary folder in it), by default the system's")
-    parser.add_argument("--json", help="file to write every figure to")
+    parser.add_argument("--rounds", type=int, default=3, help="loads of each; the median is shown")
+    parser.add_argument(
+        "--folder", help="folder for a temporary folder with the protocols (default: that of the system)"
+    )
+    parser.add_argument("--json", help="also write all measurements to this file")
     options = parser.parse_args(words)
     if options.lines < 2 or options.rounds < 1:
         parser.error("--lines must be at least 2 and --rounds at least 1")
@@ -98,14 +100,14 @@ WRITERS = {"asvspoof5": write_asvspoof5, "asvspoof2021_df": write_asvspoof2021_d
 
 
 def make_files(folder: Path, names: Iterator[str], ending: str = ".flac") -> None:
-    """Empty files."""
+    """Create empty files."""
     folder.mkdir(parents=True)
     for name in names:
         os.close(os.open(f"{folder}/{name}{ending}", os.O_CREAT | os.O_WRONLY))
 
 
 def in_a_process(name: str | None, root: Path | None) -> tuple[float, float]:
-    """Load a corpus in a new process; gives the seconds that it took and the process's peak memory in bytes."""
+    """Load a corpus in a new process, and return its seconds and the peak memory of the process in bytes."""
     spec = "" if root is None else str(root) if name == "csv" else f"{name}:{root}"
     done = subprocess.run([sys.executable, "-c", PROGRAM, spec], capture_output=True, text=True, check=False)
     if done.returncode:

@@ -1,12 +1,12 @@
 #!/usr/bin/env python
-"""How busy a run keeps the GPU: its updates per second, of those of the bare step with its optimizer.
+"""Measure how busy a run keeps the GPU: its updates per second, relative to the bare step with its optimizer.
 
 python scripts/benchmark_run.py scripts/recipes/tcm_pcgrad.yaml --corpus asvspoof2019_la:PATH --updates 300
 python scripts/benchmark_run.py --align_gradients --corpus demo --dataloader_num_workers 4
 
-Takes the options of `run_audio_spoof.py`. First the run itself, from the corpus and with its logs and its conflict
-record but without evaluations; its start-up (until the first update is done) is told apart. Then, in the same process,
-the bare step: the same batch again and again, on the device, with the aligned step and the optimizer alone.
+Takes the options of `run_audio_spoof.py`. First it measures the run itself, from the corpus and with its logs and its
+conflict record but without evaluations. Its start-up, until the end of the first update, is shown separately. Then it
+measures the bare step in the same process: the same batch on the device, with only the aligned step and the optimizer.
 """
 
 import argparse
@@ -29,7 +29,7 @@ WARM_UP = 20
 
 
 class Moments(TrainerCallback):
-    """When the updates ended; waits for the device at the first, the last of the warm-up and the last alone."""
+    """Record when updates end. It waits for the device at the first, at the last of the warm-up and at the last."""
 
     def __init__(self, updates: int) -> None:
         self.ends: dict[int, float] = {}
@@ -42,9 +42,9 @@ class Moments(TrainerCallback):
 
 
 def main(words: Sequence[str]) -> int:
-    """Print the table; returns the exit status."""
+    """Print the table and return the exit status."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--updates", type=int, default=300, help="of the run (300)")
+    parser.add_argument("--updates", type=int, default=300, help="updates of the run (300)")
     options, rest = parser.parse_known_args(words)
     if options.updates <= WARM_UP:
         parser.error(f"--updates must be more than {WARM_UP}, which warm up")
@@ -75,14 +75,14 @@ def main(words: Sequence[str]) -> int:
         ["start-up of the training, until its first update is done (s)", f"{moments.ends[1] - loaded:.1f}"],
         ["updates per second of the run", f"{rate:.2f}"],
         ["updates per second of the bare step", f"{bare:.2f}"],
-        ["run, of the bare step", f"**{rate / bare:.3f}**"],
+        ["run, relative to the bare step", f"**{rate / bare:.3f}**"],
     ]
     print_table(["", ""], rows)
     return 0
 
 
 def bare_seconds(trainer: GradientAlignmentTrainer, updates: int) -> float:
-    """Seconds of so many updates on one batch that is on the device."""
+    """Return the seconds of this many updates on one batch on the device."""
     model, optimizer = trainer.model_wrapped, trainer.optimizer
     assert model is not None
     assert optimizer is not None

@@ -1,13 +1,13 @@
 #!/usr/bin/env python
-"""Throughput of the scorer, audio files in and score file out, beside that of its bare model on tensors in memory.
+"""Measure the throughput of the scorer from audio files to score file, compared with its model on tensors in memory.
 
 python scripts/benchmark_scoring.py
 python scripts/benchmark_scoring.py --size large --clips 16 --batch_size 4 --dtype bfloat16 --json figures.json
 
-The clips are FLAC files of the demo corpus' speech, repeated to different lengths; the bare model runs over the very
-batches that the scorer makes of them. All take turns in one process, and ratios are taken within each round. The
-scorer writes, and flushes, its files as always. Its start-up (until the first scores are there) is told apart, and
-each part of its work is timed by itself: what takes longest by itself is what holds the scorer back.
+The clips are FLAC files with speech of the demo corpus, repeated to different lengths. The bare model runs on the same
+batches that the scorer makes. All alternate in one process, and ratios are taken within each round. The scorer writes
+and flushes its files as always. Its start-up, until the first scores, is shown separately, and each part of its work is
+timed by itself: the slowest part limits the scorer.
 """
 
 import argparse
@@ -43,7 +43,7 @@ _DIFFERENT_CLIPS = 512
 
 
 def main(words: Sequence[str] | None = None) -> int:
-    """Print the table; returns the exit status."""
+    """Print the table and return the exit status."""
     options = parse(words)
     torch.set_num_threads(options.threads)
     model = make_model(options.size).eval()
@@ -107,7 +107,7 @@ def main(words: Sequence[str] | None = None) -> int:
 
 @contextmanager
 def first_scores(scorer: SpoofScorer, seconds: list[float]) -> Generator[None]:
-    """Within this context, notes how long it takes until a scoring has its first scores."""
+    """Within this context, record how long a scoring takes until its first scores."""
     start = time.perf_counter()
     original = scorer.score_chunks
 
@@ -122,7 +122,7 @@ def first_scores(scorer: SpoofScorer, seconds: list[float]) -> Generator[None]:
 
 
 def time_parts(scorer: SpoofScorer, chunks: ChunkDataset, folder: Path, workers: int) -> dict[str, float]:
-    """Clips per second of each part of a scoring, by itself."""
+    """Return the clips per second of each part of a scoring by itself."""
     some = range(min(len(chunks), _CHUNKS_HELD))
     rates = {}
 
@@ -137,7 +137,7 @@ def time_parts(scorer: SpoofScorer, chunks: ChunkDataset, folder: Path, workers:
     made = note("decode and batch, one process", lambda: [next(chunks.pieces(number)) for number in some])
     scorer.num_workers = workers
     loader = iter(scorer._loader(chunks, [*some, *some]))
-    for _ in some:  # the workers' start is not what is asked for
+    for _ in some:  # the start of the workers is not measured
         next(loader)
     note(f"hand over, from {workers} workers", lambda: [next(loader) for _ in some])
     if scorer.device.type not in ("cpu", "mps"):
@@ -156,7 +156,7 @@ def time_parts(scorer: SpoofScorer, chunks: ChunkDataset, folder: Path, workers:
 
 
 def write_corpus(folder: Path, n_clips: int) -> Dataset:
-    """FLAC files of 2 to 8 s of speech, and the data set that names them."""
+    """Write FLAC files with 2 to 8 s of speech, and return their dataset."""
     source = load_corpus()["test"]
     paths = []
     for index in range(n_clips):
@@ -171,16 +171,16 @@ def write_corpus(folder: Path, n_clips: int) -> Dataset:
 
 
 def parse(words: Sequence[str] | None) -> argparse.Namespace:
-    """Read the command line."""
+    """Parse the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--size", choices=SIZES, default="base", help="of the model (base: 94.6M parameters)")
-    parser.add_argument("--clips", type=int, default=48, help="clips a round (48)")
-    parser.add_argument("--batch_size", type=int, default=8, help="windows a forward pass (8)")
+    parser.add_argument("--size", choices=SIZES, default="base", help="size of the model (base: 94.6M parameters)")
+    parser.add_argument("--clips", type=int, default=48, help="clips per round (48)")
+    parser.add_argument("--batch_size", type=int, default=8, help="windows per forward pass (8)")
     parser.add_argument("--workers", type=int, nargs="+", default=[0, 1, 2], help="loader workers to try (0 1 2)")
     parser.add_argument("--dtype", default="float32", choices=["float32", "bfloat16", "float16", "auto"])
-    parser.add_argument("--rounds", type=int, default=5, help="(5)")
-    parser.add_argument("--threads", type=int, default=torch.get_num_threads(), help="what torch may use (all)")
-    parser.add_argument("--json", type=Path, help="write all times to this file too")
+    parser.add_argument("--rounds", type=int, default=5, help="number of rounds (5)")
+    parser.add_argument("--threads", type=int, default=torch.get_num_threads(), help="threads of torch (all)")
+    parser.add_argument("--json", type=Path, help="also write all times to this file")
     options = parser.parse_args(words)
     if options.rounds < 2:
         parser.error("--rounds must be at least 2")

@@ -1,12 +1,12 @@
 #!/usr/bin/env python
-"""What makes an aligned update fast on a GPU: time, memory, and how far the loss moves away from float32's.
+"""Measure what makes an aligned update fast on a GPU: time, memory, and the difference of the loss from float32.
 
 python scripts/benchmark_speedups.py
 python scripts/benchmark_speedups.py --size base --batch 8 --only float32 bf16 --json base.json
 
-Each row trains the same model on the same batches for a few updates, PCGrad and Adam included, and is compared with the
-first row (float32), which runs again at the end: the spread between its two runs is what chance does. Compiling takes
-a minute or more a row, which is told apart. Needs a GPU.
+Each row trains the same model on the same batches for a few updates, with PCGrad and Adam, and is compared with the
+first row (float32). That row runs again at the end: the difference between its two runs is due to chance. Compiling
+takes a minute or more per row and is shown separately. Needs a GPU.
 """
 
 import argparse
@@ -34,10 +34,10 @@ class Row:
     """One way to train.
 
     Attributes:
-        name: In the table.
-        options: Of `GradientAlignmentArguments`.
-        attention: transformers' `attn_implementation`.
-        optimizer: Of torch.optim.Adam.
+        name: Name in the table.
+        options: Options of `GradientAlignmentArguments`.
+        attention: `attn_implementation` of transformers.
+        optimizer: Options of torch.optim.Adam.
     """
 
     name: str
@@ -69,7 +69,7 @@ AGAIN = f"{BASELINE}, again"
 
 
 def main(words: Sequence[str] | None = None) -> int:
-    """Print the table; returns the exit status."""
+    """Print the table and return the exit status."""
     options = parse(words)
     rows = [row for row in ROWS if not options.only or row.name in (BASELINE, *options.only)]
     figures: dict[str, dict[str, Any]] = {}
@@ -117,12 +117,12 @@ def measure(row: Row, options: argparse.Namespace) -> dict[str, Any]:
     with tempfile.TemporaryDirectory() as folder:
         try:
             return train(row, options, folder)
-        except Exception as error:  # of whatever kind: the other rows are to be seen all the same
+        except Exception as error:  # any error: the other rows should still run
             return {"error": f"{type(error).__name__}: {str(error).strip().splitlines()[0][:200]}"}
 
 
 def train(row: Row, options: argparse.Namespace, folder: str) -> dict[str, Any]:
-    """The seconds, losses and memory of some updates."""
+    """Return the seconds, losses and memory of some updates."""
     model = make_model(options.size)
     model.set_attn_implementation(row.attention)
     args = GradientAlignmentArguments(folder, align_gradients="pcgrad", report_to="none", **row.options)
@@ -158,15 +158,17 @@ def train(row: Row, options: argparse.Namespace, folder: str) -> dict[str, Any]:
 
 
 def parse(words: Sequence[str] | None) -> argparse.Namespace:
-    """Read the command line."""
+    """Parse the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--size", choices=SIZES, default="large", help="of the model (large: XLS-R 300M's)")
+    parser.add_argument("--size", choices=SIZES, default="large", help="size of the model (large: as XLS-R 300M)")
     parser.add_argument("--batch", type=int, default=5, help="utterances; each has two views (5)")
     parser.add_argument("--seconds", type=float, default=WINDOW_SECONDS, help="length of an utterance (4.175)")
-    parser.add_argument("--steps", type=int, default=20, help="updates that are timed, 2 or more (20)")
-    parser.add_argument("--warm_up", type=int, default=5, help="updates before (5)")
-    parser.add_argument("--only", nargs="+", choices=[row.name for row in ROWS], help="rows, beside float32")
-    parser.add_argument("--json", help="write every figure to this file too")
+    parser.add_argument("--steps", type=int, default=20, help="number of timed updates, 2 or more (20)")
+    parser.add_argument("--warm_up", type=int, default=5, help="untimed updates before (5)")
+    parser.add_argument(
+        "--only", nargs="+", choices=[row.name for row in ROWS], help="rows to run in addition to float32"
+    )
+    parser.add_argument("--json", help="also write all measurements to this file")
     options = parser.parse_args(words)
     if options.steps < 2:
         parser.error("--steps must be 2 or more, or there is no spread to give")

@@ -1,11 +1,11 @@
 #!/usr/bin/env python
-"""Measure how long commands and imports take to start, beside the libraries that they start with.
+"""Measure how long commands and imports take to start, compared with the libraries that they import.
 
 python scripts/benchmark_startup.py
 python scripts/benchmark_startup.py --rounds 3 --only evaluate_scores hf_gradalign.alignment
 python scripts/benchmark_startup.py --checkout ../another-clone
 
-Every start is a process of its own. The rounds take turns, so that what else runs on the machine falls on all alike.
+Every start is a separate process. The rounds alternate, so that other load on the machine affects all of them.
 """
 
 import argparse
@@ -25,7 +25,7 @@ PYTHON, LIBRARIES, ARGUMENTS = "python", "torch, transformers", "TrainingArgumen
 BASELINES = {
     PYTHON: "pass",
     LIBRARIES: "import torch, transformers",
-    # torchaudio, where it cannot be imported beside this torch, would be the end of it.
+    # torchaudio may not be importable with this torch.
     ARGUMENTS: "import torch, sys; sys.modules['torchaudio'] = None\nfrom transformers import TrainingArguments",
 }
 IMPORTS = ("", ".alignment", ".metrics", ".augmentation", ".data", ".scoring", ".training", ".models")
@@ -38,11 +38,11 @@ SCRIPTS = {
 
 
 def main(argv: Sequence[str]) -> int:
-    """Measure and print; returns the exit status."""
+    """Measure and print and return the exit status."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--rounds", type=int, default=5, help="starts of each, of which the median is shown (5)")
+    parser.add_argument("--rounds", type=int, default=5, help="starts of each; the median is shown (5)")
     parser.add_argument("--checkout", type=Path, default=Path(__file__).parents[1], help="the clone to measure")
-    parser.add_argument("--only", nargs="+", help="some commands and packages, by name (all)")
+    parser.add_argument("--only", nargs="+", help="only these commands and packages (all)")
     arguments = parser.parse_args(argv)
     starts = {name: ["-c", program] for name, program in BASELINES.items()}
     baselines = {}
@@ -67,7 +67,7 @@ def main(argv: Sequence[str]) -> int:
 
 
 def measure(starts: dict[str, list[str]], n_rounds: int, checkout: Path) -> dict[str, tuple[float, float]]:
-    """The median of each start's wall clock and CPU time, in seconds."""
+    """Return the median wall-clock and CPU time of each start, in seconds."""
     where: dict[str, Any] = {"env": {**os.environ, "PYTHONPATH": str(checkout.resolve())}, "cwd": checkout}
     times: dict[str, list[tuple[float, float]]] = {name: [] for name in starts}
     for _ in range(n_rounds):
@@ -79,7 +79,7 @@ def measure(starts: dict[str, list[str]], n_rounds: int, checkout: Path) -> dict
 
 
 def cpu_seconds() -> float:
-    """User and system time of the processes that have ended."""
+    """Return user and system time of the processes that have ended."""
     used = resource.getrusage(resource.RUSAGE_CHILDREN)
     return used.ru_utime + used.ru_stime
 

@@ -1,13 +1,13 @@
 #!/usr/bin/env python
-"""Time and memory of a training step: with one view, with two, aligned, and aligned the plain way, in one run.
+"""Measure time and memory of a training step: one view, two views, aligned, and aligned in a plain way.
 
 python scripts/benchmark_step.py
 python scripts/benchmark_step.py --size base --steps 10 --profile --json base.json
 python scripts/benchmark_step.py --size large --batch 1 --seconds 1 --dtype bf16 --methods pcgrad
 
-A step is what comes before the optimizer: the passes, and what is done with their gradients. All variants share one
-model and one batch in one process and take turns, so that whatever else the machine does falls on all of them; the
-ratios are taken within each round. Peak memory is taken in a process of its own for each.
+A step is everything before the optimizer: the passes, and the work on their gradients. All variants share one model and
+one batch in one process and alternate, so that other load on the machine affects all of them. Ratios are taken within
+each round. Peak memory is measured in a separate process for each.
 """
 
 import argparse
@@ -30,7 +30,7 @@ from hf_gradalign.models import WINDOW_SECONDS
 
 
 def main(words: Sequence[str] | None = None) -> int:
-    """Print the tables; returns the exit status."""
+    """Print the tables and return the exit status."""
     options = parse(words)
     torch.set_num_threads(options.threads)
     names = names_of(options.variants, options.methods)
@@ -63,14 +63,14 @@ def main(words: Sequence[str] | None = None) -> int:
 
 
 def parse(words: Sequence[str] | None) -> argparse.Namespace:
-    """The options."""
+    """Parse the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--size", choices=SIZES, default="small")
     parser.add_argument("--dtype", choices=("float32", "bf16"), default="float32", help="bf16: autocast")
     parser.add_argument("--batch", type=int, default=2, help="utterances; each has two views")
     parser.add_argument("--seconds", type=float, default=WINDOW_SECONDS, help="length of an utterance")
-    parser.add_argument("--steps", type=int, default=15, help="rounds that are timed, 2 or more")
-    parser.add_argument("--warm_up", type=int, default=2, help="rounds before")
+    parser.add_argument("--steps", type=int, default=15, help="number of timed rounds, 2 or more")
+    parser.add_argument("--warm_up", type=int, default=2, help="untimed rounds before")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--methods", nargs="+", choices=available_methods(), default=None)
     parser.add_argument(
@@ -80,9 +80,11 @@ def parse(words: Sequence[str] | None) -> argparse.Namespace:
         default=list(VARIANTS),
         help="; ".join(f"{name}: {what}" for name, what in VARIANTS.items()),
     )
-    parser.add_argument("--memory", action=argparse.BooleanOptionalAction, default=True, help="take peak memory too")
-    parser.add_argument("--profile", action="store_true", help="show where an aligned step's time goes")
-    parser.add_argument("--json", help="file to write every figure to")
+    parser.add_argument(
+        "--memory", action=argparse.BooleanOptionalAction, default=True, help="also measure peak memory"
+    )
+    parser.add_argument("--profile", action="store_true", help="show the time of each part of an aligned step")
+    parser.add_argument("--json", help="also write all measurements to this file")
     options = parser.parse_args(words)
     if options.methods is None:
         options.methods = ["pcgrad", "gradvac", "cagrad"]
@@ -94,17 +96,17 @@ def parse(words: Sequence[str] | None) -> argparse.Namespace:
 
 
 def make_bench(options: argparse.Namespace, names: list[str]) -> Workbench:
-    """A model with the steps `names`."""
+    """Make a model with the steps `names`."""
     return Workbench(options.size, options.batch, options.seconds, options.dtype, names)
 
 
 def make_step(options: argparse.Namespace, name: str) -> Callable[[], None]:
-    """One step, for a process that does nothing else."""
+    """Make one step, for a process that does nothing else."""
     return make_bench(options, [name]).steps[name]
 
 
 def profile(bench: Workbench, method: str, rounds: int) -> dict[str, list[float]]:
-    """Seconds of each part of an aligned step, of the whole of it, and of two passes, by round."""
+    """Return the seconds of each part of an aligned step, of the whole step, and of two passes, by round."""
     stopwatch = Stopwatch()
     parts: list[dict[str, float]] = []
 
@@ -120,7 +122,7 @@ def profile(bench: Workbench, method: str, rounds: int) -> dict[str, list[float]
 
 
 def print_conditions(options: argparse.Namespace, parameters: int) -> None:
-    """What was measured."""
+    """Describe what was measured."""
     print(
         f"{parameters / 1e6:.1f}M parameters, {options.batch} utterance{'s' * (options.batch > 1)} of "
         f"{options.seconds:.2f} s in two views, {options.dtype}{' autocast' * (options.dtype == 'bf16')}, "
@@ -130,7 +132,7 @@ def print_conditions(options: argparse.Namespace, parameters: int) -> None:
 
 
 def print_times(times: dict[str, list[float]]) -> None:
-    """Seconds, and ratios within each round."""
+    """Return rows with seconds, and ratios within each round."""
     header = ["step", "seconds"]
     references = [name for name in (PASSES, PUBLISHED) if name in times]
     header += [f"of {name}, round by round" if name == PASSES else f"{name} takes" for name in references]
@@ -147,7 +149,7 @@ def print_times(times: dict[str, list[float]]) -> None:
 
 
 def print_memory(memory: dict[str, tuple[float, float]], gradient: float) -> None:
-    """Peaks, and how they compare."""
+    """Return rows with peak memory and comparisons."""
     header = ["step", "peak (MiB)", "of it, the step's"]
     references = [name for name in (PASSES, PUBLISHED) if name in memory]
     header += [f"above {name}" if name == PASSES else f"of {name}'s" for name in references]
@@ -165,7 +167,7 @@ def print_memory(memory: dict[str, tuple[float, float]], gradient: float) -> Non
 
 
 def print_profile(method: str, seconds: dict[str, list[float]]) -> None:
-    """Milliseconds of each part, and its share of the step."""
+    """Return rows with the milliseconds of each part and its share of the step."""
     step = seconds["step"]
 
     def row(part: str, values: list[float]) -> list[str]:
@@ -185,13 +187,13 @@ def print_profile(method: str, seconds: dict[str, list[float]]) -> None:
 
 
 def spread(values: list[float], unit: str = "", digits: int = 3) -> str:
-    """Median and quartiles."""
+    """Return median and quartiles as text."""
     low, middle, high = quartiles(values)
     return f"{middle:.{digits}f}{unit} ({low:.{digits}f} to {high:.{digits}f})"
 
 
 def print_table(header: list[str], rows: list[list[str]]) -> None:
-    """A table in Markdown."""
+    """Print a table in Markdown."""
     print(f"\n| {' | '.join(header)} |\n|{'---|' * len(header)}")
     for row in rows:
         print(f"| {' | '.join(row)} |")

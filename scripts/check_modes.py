@@ -1,13 +1,13 @@
 #!/usr/bin/env python
-"""See that every way of running a training gives the same update, on this machine and with these versions.
+"""Check that every way to run a training gives the same update, on this machine and with these versions.
 
 python scripts/check_modes.py
 python scripts/check_modes.py --only fsdp2 --processes 2
-python scripts/check_modes.py --accelerator          # on this machine's GPUs, as many as there are processes
+python scripts/check_modes.py --accelerator          # on the GPUs of this machine, one per process
 
-Each mode trains a tiny wav2vec 2.0 for 20 updates on noise whose views conflict, and is compared with the same training
-in one process, float32, a whole batch at a time: the table says how far apart the weights are in the end, and how far
-training moved them. Exit status 1 if a mode is further off than its bound.
+Each mode trains a tiny wav2vec 2.0 for 20 updates on noise whose views conflict. It is compared with the same training
+in one process, in float32, with whole batches. The table shows how far apart the weights are at the end, and how far
+training moved them. The exit status is 1 if a difference is larger than the bound of its mode.
 """
 
 import argparse
@@ -28,12 +28,12 @@ from hf_gradalign.training import leave_process_group
 
 
 def largest_difference(first: dict[str, torch.Tensor], second: dict[str, torch.Tensor]) -> float:
-    """Largest difference of any weight."""
+    """Return the largest difference of any weight."""
     return max(float((first[name].double() - second[name].double()).abs().max()) for name in first)
 
 
 def work(arguments: argparse.Namespace) -> None:
-    """Train the modes of one number of processes, the references first where it is one, and write what comes of it."""
+    """Train the modes of one number of processes and write the results; one process trains the references first."""
     folder, modes = Path(arguments.folder), chosen_modes(arguments)
     rows = []
     for task in {task_key(mode): mode.task for mode in modes}.values() if arguments.work == 1 else ():
@@ -45,7 +45,7 @@ def work(arguments: argparse.Namespace) -> None:
         row = {"mode": mode.name, "processes": mode.processes, "accumulation": mode.accumulation, "same": False}
         try:
             row.update(compare(mode, arguments.accelerator, folder))
-        except Exception as error:  # of whatever kind: the other modes are to be seen all the same
+        except Exception as error:  # any error: the other modes should still run
             row["error"] = f"{type(error).__name__}: {error}"
         rows.append(row)
         if os.environ.get("RANK", "0") == "0":
@@ -54,22 +54,22 @@ def work(arguments: argparse.Namespace) -> None:
 
 
 def compare(mode: Mode, accelerator: bool, folder: Path) -> dict[str, Any]:
-    """Train as the mode says, and see how far the weights are from the reference's."""
+    """Train in a mode and compare the weights with those of the reference."""
     reference = torch.load(folder / f"{task_key(mode)}.pt", weights_only=True)
     moved = largest_difference(reference, make_model(mode.task.get("model", "plain")).state_dict())
     off = largest_difference(train(mode, accelerator), reference)
-    # With torch.compile accelerate lets the GPU multiply in TF32.
+    # With torch.compile, accelerate enables TF32 on the GPU.
     bound = max(mode.bound, TF32_BOUND) if accelerator and mode.execution.get("torch_compile") else mode.bound
     return {"difference": off, "movement": moved, "same": off <= bound * moved}
 
 
 def task_key(mode: Mode) -> str:
-    """A file's name for what the result depends on."""
+    """Return a file name for everything that affects the result."""
     return format(zlib.crc32(json.dumps(mode.task, sort_keys=True).encode()), "08x")
 
 
 def chosen_modes(arguments: argparse.Namespace) -> list[Mode]:
-    """The modes that the command line asks for."""
+    """Return the modes that the command line selects."""
     return [
         mode
         for mode in all_modes()
@@ -80,7 +80,7 @@ def chosen_modes(arguments: argparse.Namespace) -> list[Mode]:
 
 
 def launch(processes: int, arguments: argparse.Namespace, folder: str) -> int:
-    """Start the processes that train the modes of their number; returns their exit status."""
+    """Start the processes that train the modes of their number, and return the exit status."""
     command = [sys.executable]
     if processes > 1:
         command += ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", str(processes)]
@@ -94,12 +94,14 @@ def launch(processes: int, arguments: argparse.Namespace, folder: str) -> int:
 
 
 def main() -> int:
-    """Print the table; returns the exit status."""
+    """Print the table and return the exit status."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--only", nargs="+", default=[""], help="modes with one of these in their name")
-    parser.add_argument("--processes", nargs="+", type=int, default=[1, 2, 3], help="modes with so many processes")
-    parser.add_argument("--accelerator", action="store_true", help="train on GPUs rather than on the CPU")
-    parser.add_argument("--json", help="write the rows to this file too")
+    parser.add_argument("--only", nargs="+", default=[""], help="only modes whose names contain one of these")
+    parser.add_argument(
+        "--processes", nargs="+", type=int, default=[1, 2, 3], help="only modes with these numbers of processes"
+    )
+    parser.add_argument("--accelerator", action="store_true", help="train on GPUs instead of the CPU")
+    parser.add_argument("--json", help="also write the rows to this file")
     parser.add_argument("--work", type=int, help=argparse.SUPPRESS)
     parser.add_argument("--folder", help=argparse.SUPPRESS)
     arguments = parser.parse_args()

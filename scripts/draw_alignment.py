@@ -1,9 +1,9 @@
 #!/usr/bin/env python
-"""Draw what alignment does to two gradients that conflict: the figure of the README.
+"""Draw the figure of the README: what alignment does to two conflicting gradients.
 
 python scripts/draw_alignment.py --output docs/images/alignment.svg
 
-The two gradients are made up; everything else is what the package computes from them. Needs matplotlib (the extra
+The two gradients are made up; everything else is computed by the package. Needs matplotlib (the extra
 `plots`).
 """
 
@@ -26,7 +26,7 @@ STYLE = {"svg.fonttype": "none", "svg.hashsalt": "hf_gradalign", "font.size": 10
 
 
 def main(argv: Sequence[str]) -> int:
-    """Draw from the command line; returns the exit status."""
+    """Draw from the command line and return the exit status."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--output", type=Path, default=Path("alignment.svg"), help="the file (.svg, .png or .pdf)")
     path = parser.parse_args(argv).output
@@ -43,7 +43,7 @@ def main(argv: Sequence[str]) -> int:
 
 
 def draw() -> Any:
-    """The figure: the mean of the two gradients, and the update by PCGrad."""
+    """Draw the mean of the two gradients and the update of PCGrad."""
     from matplotlib.figure import Figure
 
     gradients = torch.tensor(list(GRADIENTS.values()))
@@ -77,7 +77,7 @@ def draw() -> Any:
 
 
 def projections(gradients: torch.Tensor, gramian: torch.Tensor) -> torch.Tensor:
-    """Each of two gradients without its component along the other one, shape (2, 2)."""
+    """Return each of two gradients without its component along the other one, shape (2, 2)."""
     return gradients - (gramian[0, 1] / gramian.diagonal().flip(0))[:, None] * gradients.flip(0)
 
 

@@ -1,9 +1,9 @@
 #!/usr/bin/env python
-"""Write the cards of the published detectors' conversions, as they are before a checkpoint was downloaded.
+"""Write the model cards of converted published detectors, without downloading their checkpoints.
 
 python scripts/write_model_cards.py [FOLDER]
 
-`scripts/convert_checkpoint.py` writes the same cards with the hash of the file and the report of the conversion.
+`scripts/convert_checkpoint.py` writes the same cards with the hash of the file and a report of the conversion.
 """
 
 import argparse
@@ -15,7 +15,7 @@ from hf_gradalign.cli.commands import run_command
 
 
 def main(argv: Sequence[str]) -> int:
-    """Write the cards; returns the exit status."""
+    """Write the cards and return the exit status."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", nargs="?", type=Path, default=Path(__file__).parents[1] / "model_cards")
     folder = parser.parse_args(argv).folder

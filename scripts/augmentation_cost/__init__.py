@@ -1,1 +1,1 @@
-"""What benchmark_augmentation.py and benchmark_data.py measure with."""
+"""Helpers of benchmark_augmentation.py and benchmark_data.py."""

@@ -1,1 +1,1 @@
-"""What `fault_run.py` does to the commands, and how it judges what comes of it."""
+"""The trials of `fault_run.py`: faults, the commands they are tried on, and how outcomes are judged."""

@@ -1,4 +1,4 @@
-"""Commands that are started on the world, and what uninterrupted ones leave."""
+"""Start commands on the inputs, and know the results of uninterrupted ones."""
 
 import json
 import os
@@ -11,7 +11,7 @@ from fault_trials.outcomes import LOST, REFUSED, SAME, SILENT, Files, judge
 from fault_trials.processes import CommandProcess
 from fault_trials.world import Command, World
 
-# A line that says what happened: an error, a checkpoint that is passed over, or an answer to who is second.
+# Text that tells the user what happened: an error, a skipped checkpoint, or another process that holds the folder.
 _MESSAGES = (
     "error: ",
     "is in use by",
@@ -24,10 +24,10 @@ _MESSAGES = (
 
 
 class Bench:
-    """Starts commands, and knows what they leave when nothing disturbs them.
+    """Start commands, and keep the results of uninterrupted ones for comparison.
 
     Args:
-        folder: For the world, and a folder for each trial.
+        folder: Folder for the inputs and for one folder per trial.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -37,7 +37,7 @@ class Bench:
         self._whole: dict[tuple[str, int], tuple[Files, float]] = {}
 
     def make_world(self) -> None:
-        """Make the inputs, once; those that commands make too."""
+        """Make the inputs once, including those that are made by commands."""
         if (self.world.folder / "made").is_file():
             return
         shutil.rmtree(self.world.folder, ignore_errors=True)
@@ -57,7 +57,7 @@ class Bench:
             raise RuntimeError(f"{script} fails on a quiet machine:\n{process.said()[-2000:]}")
 
     def fresh(self, name: str, command: Command | None = None) -> Path:
-        """An empty folder for a trial, or one that is ready for a command."""
+        """Return an empty folder for a trial, or one that is prepared for a command."""
         folder = self.folder / name
         shutil.rmtree(folder, ignore_errors=True)
         (folder / "out").mkdir(parents=True)
@@ -72,11 +72,11 @@ class Bench:
         return CommandProcess(command.script, [*command.words(folder / "out", variant), *more], folder / log, folder)
 
     def whole(self, command: Command, variant: int = 0, *more: str) -> Files:
-        """What the command leaves uninterrupted."""
+        """Return the results of the uninterrupted command."""
         return self._uninterrupted(command, variant, *more)[0]
 
     def seconds(self, command: Command, variant: int = 0) -> float:
-        """How long it takes uninterrupted."""
+        """Return how long the uninterrupted command takes."""
         return self._uninterrupted(command, variant)[1]
 
     def _uninterrupted(self, command: Command, variant: int, *more: str) -> tuple[Files, float]:
@@ -95,16 +95,16 @@ class Bench:
 def judge_end(
     results: Callable[[], Files], wholes: Sequence[Files], status: int | None, said: Sequence[str]
 ) -> tuple[str, str]:
-    """The outcome of a trial that the last command should have brought to a whole end.
+    """Judge a trial whose last command should have completed the work.
 
     Args:
-        results: Reads what is there.
-        wholes: What would be right.
-        status: The last command's exit status; None where it had to be killed.
+        results: Reads the files of the trial.
+        wholes: The results that are right.
+        status: Exit status of the last command; None if it had to be killed.
         said: What the commands printed.
 
     Returns:
-        The outcome, and what to say of it.
+        The outcome and its details.
     """
     text = "\n".join(said)
     end = text.strip()[-300:]
@@ -122,10 +122,10 @@ def judge_end(
 
 
 def aside(work: Callable[[], object]) -> None:
-    """Do what computes, or mounts, in a process of its own.
+    """Run a function that computes, or mounts, in a separate process.
 
     Raises:
-        RuntimeError: If it fails there.
+        RuntimeError: If it fails.
     """
     pid = os.fork()
     if pid == 0:
@@ -140,10 +140,10 @@ def aside(work: Callable[[], object]) -> None:
 
 
 def aside_with_answer(work: Callable[[], tuple[str, str]]) -> tuple[str, str]:
-    """The same with an answer.
+    """Run a function in a separate process and return its result.
 
     Raises:
-        RuntimeError: If it fails there.
+        RuntimeError: If it fails.
     """
     ours, theirs = os.pipe()
 

@@ -56,7 +56,7 @@ def damage_scored(bench: Bench, draw: Random, name: str) -> tuple[str, str]:
 
 
 def _interrupted_run(bench: Bench, out: Path) -> None:
-    """A run that was killed some steps before its end."""
+    """Return a run that was killed some steps before its end."""
     shutil.copytree(bench.world.runs[0], out, dirs_exist_ok=True)
     checkpoints = RunCheckpoints(out)
     for path in checkpoints.all()[-1:]:
@@ -66,7 +66,7 @@ def _interrupted_run(bench: Bench, out: Path) -> None:
 
 
 def _to_damage(paths: Iterable[Path]) -> list[Path]:
-    """Weights, states and settings; a checkpoint has more files of code than of all these."""
+    """Choose a file of weights, states or settings; a checkpoint has more files of code than of these."""
     return sorted(path for path in paths if path.suffix != ".py")
 
 
@@ -81,6 +81,6 @@ def _damage(path: Path, draw: Random) -> str:
         size = draw.choice([1, 16, 4096, 1 << 20])
         content[place : place + size] = bytes(len(content[place : place + size]))
         what = f"{size} zeroed bytes"
-    path.unlink()  # it may be a link to the same file elsewhere, which stays sound
+    path.unlink()  # it may be a hard link to a file that must stay intact
     path.write_bytes(content)
     return f"{what} at {place} of {path.parent.name}/{path.name}"

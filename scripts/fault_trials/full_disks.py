@@ -12,13 +12,13 @@ from fault_trials.processes import all_ended
 from hf_gradalign.training.run_checkpoints import RunCheckpoints
 
 _NEW_USERS, _NEW_MOUNTS = 0x10000000, 0x00020000
-_PRIVATE = 0x44000  # and all below
+_PRIVATE = 0x44000  # MS_PRIVATE | MS_REC: for all mounts below
 _SIZE = "256m"
 _TRIED = ("train", "score", "convert", "evaluate", "export", "plot", "report", "arena")
 
 
 def fill_disk(bench: Bench, draw: Random, name: str) -> tuple[str, str]:
-    """Fill the disk while a command runs, free it, and start the command again; half of the time a training."""
+    """Fill the disk while a command runs, free it, and start the command again. Half of the trials are trainings."""
     command_name = "train" if draw.random() < 0.5 else draw.choice(_TRIED[1:])
     command = bench.commands[command_name]
     whole, seconds = bench.whole(command), bench.seconds(command)
@@ -58,7 +58,7 @@ def _with(what: str, judged: tuple[str, str]) -> tuple[str, str]:
 
 
 def _fill(filler: Path) -> None:
-    """Write until there is no byte left."""
+    """Write until the disk is full."""
     with contextlib.suppress(OSError), filler.open("ab", buffering=0) as file:
         for size in (1 << 20, 1 << 12, 1):
             with contextlib.suppress(OSError):
@@ -67,10 +67,10 @@ def _fill(filler: Path) -> None:
 
 
 def _mount_small_disk(folder: Path) -> None:
-    """Mount a small file system that this process, and those that it starts, see alone.
+    """Mount a small file system that only this process and its children see.
 
     Raises:
-        OSError: If the system does not let users do that.
+        OSError: If the system does not allow it.
     """
     system = ctypes.CDLL(None, use_errno=True)
     user, group = os.getuid(), os.getgid()

@@ -1,4 +1,4 @@
-"""A Hub that answers wrongly, late or not at all, while a command loads from it or pushes to it."""
+"""A Hub that answers wrongly, late or not at all while a command loads from it or pushes to it."""
 
 import hashlib
 from collections.abc import Callable
@@ -17,7 +17,7 @@ _MODEL, _CORPUS = "tester/model", "tester/corpus"
 
 
 def hub_trials(hub: HubProgram, mood: str) -> list[Callable[[Bench, Random, str], tuple[str, str]]]:
-    """What is tried in a mood."""
+    """List the trials of one fault of the Hub."""
 
     def load(command_name: str, what: str) -> Callable[[Bench, Random, str], tuple[str, str]]:
         return lambda bench, draw, name: _load(hub, mood, command_name, what, bench, name)
@@ -36,7 +36,7 @@ def _load(hub: HubProgram, mood: str, command_name: str, what: str, bench: Bench
         "all cached": (_MODEL, _CORPUS),
         "the model cached": (_MODEL, str(bench.world.corpus)),
     }[what]
-    # Before the mood: what is loaded here is in the cache then.
+    # Before the fault starts, so that the cache has what is loaded here.
     known = names if what != "all new" else (_MODEL, _CORPUS)
     whole = bench.whole(_by_name(hub, bench, command_name, *known))
     command, folder = _by_name(hub, bench, command_name, *names), bench.fresh(name)
@@ -55,7 +55,7 @@ def _load(hub: HubProgram, mood: str, command_name: str, what: str, bench: Bench
 
 
 def _by_name(hub: HubProgram, bench: Bench, command_name: str, model: str, corpus: str) -> Command:
-    """A command whose model and corpus are on the Hub."""
+    """Return a command whose model and corpus are on the Hub."""
     if hub.ask(show=model) is None:
         hub.ask(add=str(bench.world.models[0]), to=model, kind="models")
     if hub.ask(show=f"datasets/{corpus}") is None and corpus != str(bench.world.corpus):
@@ -70,7 +70,7 @@ def _by_name(hub: HubProgram, bench: Bench, command_name: str, model: str, corpu
 
 
 def _short(bench: Bench, command_name: str) -> Command:
-    """A command as it is, but for a training of two updates."""
+    """Shorten a training to two updates; other commands stay the same."""
     command = bench.commands[command_name]
     if command_name != "train":
         return command
@@ -78,7 +78,7 @@ def _short(bench: Bench, command_name: str) -> Command:
 
 
 def _push(hub: HubProgram, mood: str, moment: str, bench: Bench, name: str) -> tuple[str, str]:
-    """Train and push, in a mood from the start, or from the moment when the results are written."""
+    """Train and push, with a fault of the Hub from the start or from the moment when results are written."""
     command = _short(bench, "train")
     whole, folder = bench.whole(command), bench.fresh(name)
     repository = f"tester/{name.replace('_', '-')}"

@@ -1,4 +1,4 @@
-"""The tests' Hub as a program. Started before huggingface_hub is imported, which reads its address."""
+"""The Hub of the tests as a program. Start it before huggingface_hub is imported, which reads its address."""
 
 import json
 import subprocess
@@ -11,7 +11,7 @@ _PROGRAM = Path(__file__).parents[2] / "tests" / "helpers" / "dataset_hub.py"
 
 
 class HubProgram:
-    """A Hub on a free local port, from `with` to the end of its block."""
+    """A Hub on a free local port, which runs within a `with` block."""
 
     def __enter__(self) -> "HubProgram":
         command = [sys.executable, str(_PROGRAM)]
@@ -28,12 +28,12 @@ class HubProgram:
         self._process.wait()
 
     def environment(self) -> dict[str, str]:
-        """For its clients."""
+        """Return the environment variables for its clients."""
         own = {"HF_ENDPOINT": self._where["url"], "HF_TOKEN": self._where["token"]}
         return {**own, "HF_HUB_DISABLE_XET": "1", "NO_PROXY": "localhost,127.0.0.1"}
 
     def ask(self, **request: Any) -> Any:
-        """Have it do something (see the program)."""
+        """Send a request to the program and return its answer."""
         assert self._process.stdin is not None
         self._process.stdin.write(json.dumps(request) + "\n")
         self._process.stdin.flush()

@@ -1,4 +1,4 @@
-"""SIGKILL at a random moment, and two starts of a command at almost the same one."""
+"""SIGKILL at a random moment, and two starts of a command at almost the same moment."""
 
 import logging
 import os
@@ -13,7 +13,7 @@ from hf_gradalign.training.run_checkpoints import RunCheckpoints
 
 
 def kill_training(bench: Bench, draw: Random, name: str) -> tuple[str, str]:
-    """Kill a run, start it again by the same command line, and compare the end with that of an uninterrupted one."""
+    """Kill a run, start it again with the same command line, and compare it with an uninterrupted one."""
     command = bench.commands["train"]
     whole, folder = bench.whole(command, 0, "--resume_from_checkpoint"), bench.fresh(name)
     moment = draw.uniform(0, bench.seconds(command))
@@ -33,7 +33,9 @@ def kill_training(bench: Bench, draw: Random, name: str) -> tuple[str, str]:
 
 
 def kill_scoring(bench: Bench, draw: Random, name: str) -> tuple[str, str]:
-    """The same of a scoring; every other one replaces older scores, which must be there until then."""
+    """Kill a scoring and start it again. Every other one replaces older scores, which must stay until it is "
+    "complete.
+    """
     command, replaced = bench.commands["score"], draw.random() < 0.5
     whole, folder = bench.whole(command), bench.fresh(name)
     wholes = [whole]
@@ -52,7 +54,7 @@ def kill_scoring(bench: Bench, draw: Random, name: str) -> tuple[str, str]:
         return LOST, f"killed after {moment:.2f} s: the score file is neither the old nor the new one"
     if replaced and not scores.exists():
         return LOST, f"killed after {moment:.2f} s: the older scores are gone"
-    # As the interrupted command advises, and where that is refused, since nothing was begun, by the same command line.
+    # As the interrupted command says. If that is refused because nothing was started, with the same command line.
     for more in ([], ["--overwrite"]):
         again = bench.start(command, folder, 0, *more)
         with all_ended(again):
@@ -64,7 +66,7 @@ def kill_scoring(bench: Bench, draw: Random, name: str) -> tuple[str, str]:
 
 
 def double_start(bench: Bench, draw: Random, name: str, command_name: str) -> tuple[str, str]:
-    """Start a command twice: the same command, or one on other inputs that writes to the same place."""
+    """Start a command twice: the same command, or one with other inputs that writes to the same folder."""
     command = bench.commands[command_name]
     second = draw.randrange(2)
     wholes = [bench.whole(command, 0), bench.whole(command, second)]
@@ -95,10 +97,10 @@ def double_start(bench: Bench, draw: Random, name: str, command_name: str) -> tu
 
 
 def resume_elsewhere(bench: Bench, draw: Random, name: str) -> tuple[str, str]:
-    """Look for the last checkpoint of a run that is going on, and begin another run from it, which it must not notice.
+    """Start another run from the last checkpoint of a running one, which must not be affected.
 
-    One other run begins at a random moment. A process that does nothing but what such a run does first, in a loop,
-    meets the moments at which a checkpoint is put in its place.
+    The other run starts at a random moment. A process that repeats the first steps of such a run in a loop also meets
+    the moments at which a checkpoint is moved into place.
     """
     command = bench.commands["train"]
     whole, folder = bench.whole(command, 0), bench.fresh(name)

@@ -1,4 +1,4 @@
-"""What came of a trial, and how that is told from the files."""
+"""The outcome of a trial, judged by the files it leaves."""
 
 import json
 import re
@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-SAME, REFUSED, LOST, MIXED, SILENT = "as uninterrupted", "refused or passed over", "lost", "mixed", "silent"
+SAME, REFUSED, LOST, MIXED, SILENT = "as uninterrupted", "refused or skipped", "lost", "mixed", "silent"
 BAD = (LOST, MIXED, SILENT)
 Files = Mapping[str, bytes]
 
@@ -21,14 +21,14 @@ _LEFT_OUT = re.compile(
 
 @dataclass(frozen=True)
 class Outcome:
-    """What came of a trial.
+    """The outcome of a trial.
 
     Attributes:
-        kind: Its kind, as the table has it.
-        trial: Its number.
-        outcome: One of the five.
-        detail: What was done, and what was found.
-        seconds: How long the trial took.
+        kind: Kind of the trial, as in the table.
+        trial: Number of the trial.
+        outcome: One of the five outcomes.
+        detail: What was done and what happened.
+        seconds: Duration of the trial.
     """
 
     kind: str
@@ -39,7 +39,7 @@ class Outcome:
 
 
 def read_results(folder: Path, left_out: Iterable[str] = ()) -> Files:
-    """The files that count in a folder, by name, without times and without the folder's own path."""
+    """Read the files of a folder that count, by name, without times and without the path of the folder."""
     files = {}
     for path in sorted(path for path in folder.rglob("*") if path.is_file()):
         name = path.relative_to(folder).as_posix()
@@ -60,16 +60,16 @@ def _timeless(content: Any) -> Any:
 
 
 def judge(found: Files, wholes: Sequence[Files]) -> tuple[str, str] | None:
-    """Compare files with what whole ones can be.
+    """Compare files with the results of uninterrupted commands.
 
     Args:
         found: The files, by name.
-        wholes: What uninterrupted commands leave, each alone.
+        wholes: The results of each uninterrupted command.
 
     Returns:
-        None where they are one of these. Else `MIXED` where each piece (a line of a text, another file) is one of
-        theirs, but not all of the same, `LOST` where pieces are missing, or `SILENT` where some are of none of them
-        (whoever heard a message may call that lost); and which file shows it.
+        None if the files equal one of the results. Otherwise, `MIXED` if each piece (a line of a text, another file) is
+        from one of them but not all from the same, `LOST` if pieces are missing, or `SILENT` if some are from none
+        (with a message, the caller may count that as lost); and the file that shows it.
     """
     if any(found == whole for whole in wholes):
         return None
@@ -94,7 +94,7 @@ def _pieces(name: str, content: bytes) -> set[bytes]:
 
 
 class Record:
-    """The finished trials, a line each in a file, so that an interrupted fault run continues.
+    """The finished trials in a file, one line per trial, so that an interrupted fault run can resume.
 
     Args:
         path: The file.
@@ -117,7 +117,7 @@ class Record:
             file.write(json.dumps(asdict(outcome)) + "\n")
 
     def table(self, kinds: Sequence[str]) -> str:
-        """Counts of outcomes by kind."""
+        """Return a table with the number of outcomes per kind."""
         columns = (SAME, REFUSED, *BAD)
         lines = [f"{'kind':<28} {'trials':>6}  " + "  ".join(columns)]
         for kind in kinds:

@@ -1,4 +1,4 @@
-"""The real commands as real processes, without the seconds in which each would import its libraries."""
+"""The real commands in real processes, without the time to import libraries in each."""
 
 import contextlib
 import gc
@@ -16,28 +16,28 @@ from pathlib import Path
 import hf_gradalign
 
 SCRIPTS = Path(__file__).parents[1]
-PATIENCE_S = 600.0  # for a command of seconds; what takes longer is taken for a wait without end
+PATIENCE_S = 600.0  # commands take seconds; longer counts as an endless wait
 _LIBRARIES = ("matplotlib.pyplot", "onnxruntime", "onnxscript", "torch._dynamo", "torch.onnx._internal.exporter._core")
 
 
 def preload() -> None:
-    """Import what the commands need. Nothing may be computed after it: a forked process has none of torch's threads."""
+    """Import what the commands need. Do not compute after it: a forked process lacks the threads of torch."""
     ours = [module.name for module in pkgutil.walk_packages(hf_gradalign.__path__, "hf_gradalign.")]
     for name in (*ours, *_LIBRARIES):
-        with contextlib.suppress(ImportError):  # the command says what is missing
+        with contextlib.suppress(ImportError):  # the command itself reports it
             importlib.import_module(name)
     gc.collect()
     gc.freeze()
 
 
 class CommandProcess:
-    """A script of `scripts/` in a process, and a group of processes, of its own.
+    """A script of `scripts/` in its own process and process group.
 
     Args:
-        script: The script's name, without its suffix.
+        script: Name of the script, without its suffix.
         words: Its command line.
-        log: Gets what it prints; added to what is there.
-        folder: Where it is started; by default where this process is.
+        log: File to which its output is appended.
+        folder: Working directory; by default that of this process.
     """
 
     def __init__(self, script: str, words: Sequence[str], log: Path, folder: Path | None = None) -> None:
@@ -50,10 +50,10 @@ class CommandProcess:
         if self.pid == 0:
             os._exit(_run(script, words, log, folder))
         with contextlib.suppress(OSError):
-            os.setpgid(self.pid, self.pid)  # here and there, whoever is first
+            os.setpgid(self.pid, self.pid)  # in both processes, whichever is first
 
     def is_running(self) -> bool:
-        """Whether it has not ended."""
+        """Return whether it is still running."""
         if self.status is None:
             pid, status = os.waitpid(self.pid, os.WNOHANG)
             if pid:
@@ -66,12 +66,12 @@ class CommandProcess:
         """Wait for its end.
 
         Args:
-            seconds: How long, at most.
-            kill: Kill it where it takes longer.
-            meanwhile: Called again and again.
+            seconds: Longest time to wait.
+            kill: Kill it if it takes longer.
+            meanwhile: Called repeatedly.
 
         Returns:
-            The exit status; None where it took longer.
+            The exit status; None if it took longer.
         """
         deadline = time.monotonic() + seconds
         while self.is_running():
@@ -84,7 +84,7 @@ class CommandProcess:
         return self.status
 
     def kill(self) -> bool:
-        """Kill it and all that it started; gives whether it was still running."""
+        """Kill it and its children, and return whether it was still running."""
         was_running = self.is_running()
         with contextlib.suppress(ProcessLookupError):
             os.killpg(self.pid, signal.SIGKILL)
@@ -94,7 +94,7 @@ class CommandProcess:
         return was_running
 
     def said(self) -> str:
-        """What it has printed."""
+        """Return its output so far."""
         with self.log.open("rb") as file:
             file.seek(self._said_before)
             return file.read().decode(errors="replace")
@@ -126,7 +126,7 @@ def _run(script: str, words: Sequence[str], log: Path, folder: Path | None) -> i
 
 @contextlib.contextmanager
 def all_ended(*processes: CommandProcess) -> Generator[None]:
-    """See that processes end with the block, however that ends."""
+    """End processes at the end of the block, also after an error."""
     try:
         yield
     finally:

@@ -1,4 +1,4 @@
-"""All trials, one after another."""
+"""Run all trials, one after another."""
 
 import argparse
 import shutil
@@ -20,10 +20,10 @@ Trial = Callable[[Bench, Random, str], tuple[str, str]]
 
 
 def run_trials(arguments: argparse.Namespace, hub: HubProgram) -> int:
-    """Try what is asked for and not yet recorded, and print the table.
+    """Run the requested trials that are not recorded yet, and print the table.
 
     Args:
-        arguments: The command line's.
+        arguments: The parsed command line.
         hub: A Hub.
 
     Returns:
@@ -48,7 +48,7 @@ def run_trials(arguments: argparse.Namespace, hub: HubProgram) -> int:
 
 
 def plan(bench: Bench, arguments: argparse.Namespace, hub: HubProgram) -> dict[str, list[Trial]]:
-    """The trials by kind.
+    """Return the trials by kind.
 
     Raises:
         ValueError: If there is no such kind.
@@ -73,7 +73,7 @@ def plan(bench: Bench, arguments: argparse.Namespace, hub: HubProgram) -> dict[s
 
 
 def attempt(bench: Bench, arguments: argparse.Namespace, kind: str, number: int, trial: Trial) -> Outcome:
-    """Try once."""
+    """Run one trial."""
     name, began = f"{kind}_{number}", time.monotonic()
     outcome, detail = trial(bench, Random(f"{arguments.seed} {name}"), name)
     if outcome not in BAD and not arguments.keep:

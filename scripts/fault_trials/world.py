@@ -1,4 +1,4 @@
-"""A tiny model and corpus, and the commands that are tried on them, each in two variants with different results."""
+"""The inputs (a tiny model and corpus) and the commands under trial, each in two variants with different results."""
 
 import json
 import re
@@ -35,7 +35,7 @@ _BACKBONE = {
 }
 _HEAD = {"projection_size": 24, "channels": [4, 8], "attention_size": 8, "graph_sizes": [8, 4]}
 _SECONDS = 0.2
-_CLIPS = {"train": 16, "validation": 8, "test": 100}  # of each class
+_CLIPS = {"train": 16, "validation": 8, "test": 100}  # per class
 STEPS = 8
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 
@@ -45,12 +45,12 @@ class Command:
     """A command under trial.
 
     Attributes:
-        name: As the table has it.
+        name: Name in the table.
         script: Its script in `scripts/`.
-        words: Its command line, by the folder that it writes to and by variant, 0 or 1.
-        results: What counts of what it left in the folder.
-        replaces: Whether it replaces earlier results of its own without being asked to.
-        prepare: Makes the folder ready for it.
+        words: Its command line, given the folder that it writes to and the variant, 0 or 1.
+        results: Reads the results that count from the folder.
+        replaces: Whether it replaces its own earlier results without `--overwrite`.
+        prepare: Prepares the folder.
     """
 
     name: str
@@ -71,14 +71,14 @@ class World:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.corpus = folder / "corpus"
-        self.parquet = folder / "parquet"  # the same clips, as data sets on the Hub are
+        self.parquet = folder / "parquet"  # the same clips in the format of datasets on the Hub
         self.models = [folder / "model_0", folder / "model_1"]
         self.published = [folder / "published_0.pth", folder / "published_1.pth"]
         self.scores = [folder / "scores_0.txt", folder / "scores_1.txt"]
         self.runs = [folder / "run_0", folder / "run_1"]
 
     def make(self) -> None:
-        """Make what needs no command; in a process of its own, for torch computes."""
+        """Make the inputs that need no command, in a separate process, because torch computes."""
         draw = np.random.default_rng(0)
         times = np.arange(4000)
         for split, count in _CLIPS.items():
@@ -134,7 +134,7 @@ class World:
         Dataset.from_list(rows, features=features).to_parquet(self.parquet / f"{split}-00000-of-00001.parquet")
 
     def training_words(self, folder: Path, seed: int = 0, steps: int = STEPS) -> list[str]:
-        """A run that writes a checkpoint at each update."""
+        """Return the command line of a run that writes a checkpoint at each update."""
         options = {
             "align_gradients": "gradvac",
             "corpus": self.corpus,
@@ -161,7 +161,7 @@ class World:
         return [word for name, value in options.items() for word in (f"--{name}", str(value))]
 
     def commands(self) -> dict[str, Command]:
-        """All that are tried, by name."""
+        """Return all commands by name."""
         commands = [
             Command(
                 "train", "run_audio_spoof", lambda out, variant: self.training_words(out, variant), training_results
@@ -255,17 +255,17 @@ class World:
 
 
 def training_results(folder: Path) -> Files:
-    """Weights, scores, conflict record, log and figures of a run; its card has times."""
+    """Return weights, scores, conflict record, log and figures of a run, but not the card, which contains times."""
     return read_results(folder, left_out=["README.md"])
 
 
 def arena_results(folder: Path) -> Files:
-    """The Arena's forms and the model card."""
+    """Return the forms of the Arena and the model card."""
     return {name: content for name, content in read_results(folder).items() if re.match(r"\.eval|README", name)}
 
 
 def study_results(folder: Path) -> Files:
-    """Weights and scores of the trials, and the rows of the table."""
+    """Return weights and scores of the trials of a study, and the rows of its table."""
     wanted = re.compile(r"cells/.*(model\.safetensors|scores/test\.txt)$")
     files = {name: content for name, content in read_results(folder).items() if wanted.match(name)}
     table = folder / "results.parquet"
@@ -276,5 +276,5 @@ def study_results(folder: Path) -> Files:
 
 
 def variants_of(wholes: Sequence[Files]) -> Files:
-    """What two studies leave in one folder."""
+    """Return the results of two studies in one folder."""
     return {name: content for whole in wholes for name, content in whole.items()}

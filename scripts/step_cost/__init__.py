@@ -1,3 +1,3 @@
-"""What `benchmark_step.py` measures, and how."""
+"""Models, steps and measurements of `benchmark_step.py`."""
 
 import hf_gradalign  # noqa: F401  (makes torchaudio importable before transformers looks for it)

@@ -1,1 +1,1 @@
-"""What `check_modes.py` compares."""
+"""The trainings that `check_modes.py` compares."""

@@ -1,4 +1,4 @@
-"""The ways to run a training that are to give the same update."""
+"""The ways to run a training that must give the same update."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -19,13 +19,13 @@ class Mode:
     """One way to run a training.
 
     Attributes:
-        name: Its name in the table.
+        name: Name in the table.
         processes: Number of processes.
-        accumulation: Micro-batches an update.
-        task: What the result depends on: arguments, and `items`, `model`, `views`.
-        execution: What it must not depend on: arguments, and `bucket_view`.
+        accumulation: Micro-batches per update.
+        task: What affects the result: arguments, and `items`, `model`, `views`.
+        execution: What must not affect the result: arguments, and `bucket_view`.
         bound: Largest difference allowed, as a fraction of the largest movement of a weight.
-        needs_gpu: Whether it is left out where there is no GPU.
+        needs_gpu: Whether it is skipped without a GPU.
     """
 
     name: str
@@ -38,7 +38,7 @@ class Mode:
 
     @property
     def label(self) -> str:
-        """Name that no other mode has."""
+        """A unique name."""
         return f"{self.name}, {self.processes} x {self.accumulation}"
 
 

@@ -1,4 +1,4 @@
-"""A training of seconds on noise, run in any mode."""
+"""A training on noise that takes seconds, in any mode."""
 
 import tempfile
 from typing import Any
@@ -17,7 +17,7 @@ BATCH = 12
 
 
 class Noise(Dataset):
-    """Clips of noise with a clean view, one whose labels say something else, so that the two conflict, and a third."""
+    """Clips of noise with a clean view, a view with other labels, so that the two conflict, and a third view."""
 
     def __init__(self, items: int, views: int) -> None:
         generator = torch.Generator().manual_seed(1)
@@ -64,7 +64,7 @@ def make_model(kind: str) -> nn.Module:
         conv_stride=(5, 4, 2),
         conv_kernel=(10, 8, 4),
         classifier_proj_size=16,
-        # The mask's embedding is made for this, and never used without SpecAugment.
+        # This creates the embedding of the mask, which is never used without SpecAugment.
         mask_time_prob=0.05 if kind == "unused" else 0.0,
         apply_spec_augment=False,
         class_weights=None if kind == "unweighted" else [0.3, 0.7],
@@ -82,7 +82,7 @@ def make_model(kind: str) -> nn.Module:
 
 
 def train(mode: Mode, accelerator: bool) -> dict[str, torch.Tensor]:
-    """Train as a mode says; returns the weights, whole on every process."""
+    """Train in a mode and return the whole weights on every process."""
     from accelerate import PartialState
     from accelerate.state import AcceleratorState, GradientState
     from accelerate.utils import DistributedDataParallelKwargs, DistributedType
@@ -119,7 +119,7 @@ def train(mode: Mode, accelerator: bool) -> dict[str, torch.Tensor]:
             **{**options, **task, **execution},
         )
         if mode.processes > 1 and not accelerator:
-            # accelerate shards on accelerators only; for this it takes the processes on the CPU for such.
+            # accelerate shards only on accelerators, so the CPU processes pretend to be such.
             sharded = bool(execution.get("fsdp"))
             PartialState().distributed_type = DistributedType.MULTI_GPU if sharded else DistributedType.MULTI_CPU
         trainer = GradientAlignmentTrainer(

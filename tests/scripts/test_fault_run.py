@@ -69,7 +69,7 @@ def test_the_record_survives_a_kill_and_is_counted(outcomes, tmp_path):
     with record.path.open("a") as file:
         file.write('{"kind": "kill", "tri')
     record = outcomes.Record(record.path)
-    record.add(outcomes.Outcome("kill", 3, "refused or passed over"))
+    record.add(outcomes.Outcome("kill", 3, "refused or skipped"))
     record = outcomes.Record(record.path)
     assert list(record.outcomes) == [("kill", number) for number in range(4)]
     assert record.table(["kill"]).splitlines()[1].split() == ["kill", "4", "2", "1", "0", "1", "0"]
