@@ -18,10 +18,10 @@ if TYPE_CHECKING:
         parse_label_map,
         require_both_classes,
     )
-    from hf_gradalign.data.loading import load_corpus
+    from hf_gradalign.data.loading import load_corpus, split_off_validation
     from hf_gradalign.data.mixing import CorpusOptions, check_weights, mix_corpora, mix_streams, unique_names
     from hf_gradalign.data.readers import demo_corpus_files
-    from hf_gradalign.data.request import CorpusError, split_off_validation
+    from hf_gradalign.data.request import CorpusError
     from hf_gradalign.data.streaming import stream_corpus
     from hf_gradalign.data.view_maker import draw_position, seeded_generators
 

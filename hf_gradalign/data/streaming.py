@@ -15,9 +15,9 @@ from hf_gradalign.data.columns import ENCODED, encode_clip, require_column, samp
 from hf_gradalign.data.corpora import OnMissingAudio, parse_corpus
 from hf_gradalign.data.corpora.arena import label_map_of, read_notes
 from hf_gradalign.data.labels import LabelMap, map_labels
-from hf_gradalign.data.loading import load_requested
+from hf_gradalign.data.loading import choose_splits, load_requested
 from hf_gradalign.data.readers import read_source
-from hf_gradalign.data.request import ID_COLUMN, NO_COLUMN, CorpusError, CorpusRequest, choose_splits
+from hf_gradalign.data.request import ID_COLUMN, NO_COLUMN, CorpusError, CorpusRequest
 from hf_gradalign.data.utterance_ids import ids_as_text
 
 STREAM_FEATURES = Features({"audio": ENCODED, "label": Value("int64"), "utterance_id": Value("string")})
