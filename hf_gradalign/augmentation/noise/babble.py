@@ -90,14 +90,14 @@ class AddBabble(SpeechTransform):
                 voice = read_segment(talker["file"], sample_rate, talker["position"], len(channel))
             else:
                 voice = _other_voice(channel, talker["position"], talker["speed"])
-            level = np.sqrt(np.mean(np.square(voice)))
-            if level > 0:
-                babble += voice / level
-        level = np.sqrt(np.mean(np.square(babble)))
-        if level == 0:
+            rms = np.sqrt(np.mean(np.square(voice)))
+            if rms > 0:
+                babble += voice / rms
+        rms = np.sqrt(np.mean(np.square(babble)))
+        if rms == 0:
             return channel
         target = np.sqrt(np.mean(np.square(channel))) / 10 ** (self.parameters["snr_db"] / 20)
-        return channel + babble * (target / level)
+        return channel + babble * (target / rms)
 
 
 def _other_voice(samples: NDArray[np.float64], position: float, speed: float) -> NDArray[np.float64]:

@@ -66,8 +66,8 @@ class Reverberation(SpeechTransform):
             direct = int(np.argmax(np.abs(response)))
         channels = np.atleast_2d(samples.astype(np.float64))
         wet = oaconvolve(channels, response[None], axes=-1)[:, direct : direct + samples.shape[-1]]
-        levels, wet_levels = (np.sqrt(np.mean(np.square(x), axis=-1, keepdims=True)) for x in (channels, wet))
-        gains = np.divide(levels, wet_levels, out=np.ones_like(levels), where=wet_levels > 0)
+        rms, wet_rms = (np.sqrt(np.mean(np.square(x), axis=-1, keepdims=True)) for x in (channels, wet))
+        gains = np.divide(rms, wet_rms, out=np.ones_like(rms), where=wet_rms > 0)
         return (wet * gains).reshape(samples.shape)
 
 
