@@ -63,7 +63,7 @@ def test_draws_what_a_run_recorded(run_script, plot, tmp_path):
         assert f"](figures/{name}.png)" in card
         assert (out / "figures" / f"{name}.png").is_file()
     assert "[conflicts.jsonl](conflicts.jsonl)" in card
-    assert plot([str(out)]) == 0
+    assert plot([str(out), "--formats", "svg"]) == 0
     assert (out / "figures" / "conflicts_by_module.svg").is_file()
 
 
