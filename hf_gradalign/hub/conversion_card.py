@@ -118,10 +118,11 @@ def write_conversion_card(path: str | os.PathLike[str], facts: ConversionCardFac
 _ORGANIZATION = "SpeechAntiSpoofingBenchmarks"
 _PAPER = "Truong et al., arXiv 2509.20682 (with RawBoost and PCGrad)"
 _ARENA = "Speech Anti-Spoofing Arena (interpolated EER)"
-_AUTHORS = "Duc-Tuan Truong and co-authors' (arXiv 2509.20682)"
+_AUTHORS = "Duc-Tuan Truong and co-authors (arXiv 2509.20682)"
 _TRAINING = (
-    "ASVspoof 2019 LA, training partition alone; each utterance clean and with RawBoost (algorithm 4), the two "
-    "gradients aligned by PCGrad. The wav2vec 2.0 is XLS-R 300M, fine-tuned as a whole."
+    "The training partition of ASVspoof 2019 LA, and nothing else. Each utterance was used clean and with RawBoost "
+    "(algorithm 4), and the two gradients were aligned with PCGrad. The wav2vec 2.0 is XLS-R 300M, fine-tuned as a "
+    "whole."
 )
 _BIBTEX = """@inproceedings{truong2026addressing,
   title         = {Addressing Gradient Misalignment in Data-Augmented Training for Robust Speech Deepfake Detection},
@@ -135,12 +136,13 @@ _BIBTEX = """@inproceedings{truong2026addressing,
 
 def _average(formula: str, why: str) -> str:
     return (
-        f"The weights are the average that the published code computes, {formula}, because it sums the checkpoints in "
-        f"place{why}. They are not changed, because the published results were measured with them."
+        f"{why}The published code sums the best checkpoints in place, so best_0 is dropped and best_1 counts twice. "
+        f"The weights are the average that it computes, {formula}. They are kept as they are, because the published "
+        "results were measured with them."
     )
 
 
-_FIVE = _average("(2 best_1 + best_2 + best_3 + best_4) / 5 of the five best checkpoints", "")
+_FIVE = _average("(2 best_1 + best_2 + best_3 + best_4) / 5", "")
 
 
 def _facts(
@@ -181,7 +183,7 @@ PUBLISHED_DETECTORS: dict[str, dict[str, Any]] = {
             321.2132,
             (1.81, 6.48, 4.47),
             (9.54, 10.50, 2.48),
-            _average("(2 best_1 + best_2 + best_3) / 4", ", and because the fifth file is truncated at its source"),
+            _average("(2 best_1 + best_2 + best_3) / 4", "The fifth file is truncated at its source, so four are used. "),
         ),
         _facts(
             "DPDA-GA-Mamba",
