@@ -183,7 +183,7 @@ PUBLISHED_DETECTORS: dict[str, dict[str, Any]] = {
             321.2132,
             (1.81, 6.48, 4.47),
             (9.54, 10.50, 2.48),
-            _average("(2 best_1 + best_2 + best_3) / 4", "The fifth file is truncated at its source, so four are used. "),
+            _average("(2 best_1 + best_2 + best_3) / 4", "The fifth file is truncated at its source and is not used. "),
         ),
         _facts(
             "DPDA-GA-Mamba",
