@@ -160,7 +160,7 @@ def milliseconds(seconds: Sequence[float], clips: int = 1) -> list[float]:
 
 def print_comparison(comparison: dict[int, dict[str, Any]]) -> None:
     """Return one row per algorithm."""
-    header = ["algorithm", "largest difference", "RawBoost (ms)", "direct SciPy (ms)", "times as fast, round by round"]
+    header = ["algorithm", "largest difference", "RawBoost (ms)", "direct SciPy (ms)", "speedup, round by round"]
     rows = [
         [
             f"{algorithm}: {', '.join(ALGORITHMS[algorithm])}",

@@ -107,8 +107,13 @@ def print_loader_parts(parts: dict[str, list[float]], options: argparse.Namespac
 
 def print_turns(turns: TrainingTurns, options: argparse.Namespace) -> None:
     """Return a row for the model alone and one per number of workers."""
-    header = ["loader workers", "loader alone (ms a batch)", "of the model alone", "step of both together (ms)"]
-    header += ["of the model alone", "waits for the next batch"]
+    header = [
+        "loader workers",
+        "loader alone (ms a batch)",
+        "relative to the model alone",
+        "step of both together (ms)",
+    ]
+    header += ["relative to the model alone", "waits for the next batch"]
     model = turns.step_seconds[MODEL_ALONE]
     rows = [[MODEL_ALONE, "", "", spread([1000 * s for s in model], digits=0), "1", share(turns.waiting[MODEL_ALONE])]]
     for workers in map(str, options.workers):

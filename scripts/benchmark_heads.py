@@ -156,10 +156,13 @@ def print_kind(
     kind: str, times: dict[str, list[float]], memory: dict[str, tuple[float, float]], parameters: dict[str, int]
 ) -> None:
     """Return a row for the backbone and one per head."""
-    header: list[Any] = [kind, "parameters (M)", "seconds", "of the backbone's, round by round"]
-    header += ["peak (MiB)", "of it, the step's", "peak, of the backbone's", "the step's, of the backbone's"] * bool(
-        memory
-    )
+    header: list[Any] = [kind, "parameters (M)", "seconds", "relative to the backbone, round by round"]
+    header += [
+        "peak (MiB)",
+        "the step's part of it",
+        "peak, relative to the backbone",
+        "its part, relative to the backbone",
+    ] * bool(memory)
     rows = []
     for name, seconds in times.items():
         ratios = [mine / backbone for mine, backbone in zip(seconds, times[BACKBONE], strict=True)]

@@ -71,11 +71,11 @@ def main(words: Sequence[str]) -> int:
         f"{args.dataloader_num_workers} loader workers, {device}, {done} updates after {WARM_UP}."
     )
     rows = [
-        ["loading of corpus and model (s)", f"{loaded - start:.1f}"],
-        ["start-up of the training, until its first update is done (s)", f"{moments.ends[1] - loaded:.1f}"],
+        ["loading the corpus and the model (s)", f"{loaded - start:.1f}"],
+        ["start of training, until the first update is done (s)", f"{moments.ends[1] - loaded:.1f}"],
         ["updates per second of the run", f"{rate:.2f}"],
         ["updates per second of the bare step", f"{bare:.2f}"],
-        ["run, relative to the bare step", f"**{rate / bare:.3f}**"],
+        ["the run, relative to the bare step", f"**{rate / bare:.3f}**"],
     ]
     print_table(["", ""], rows)
     return 0

@@ -84,7 +84,7 @@ def main(words: Sequence[str] | None = None) -> int:
         ratios = [bare / own for bare, own in zip(times[BARE], seconds, strict=True)]
         rate = [options.clips / own for own in seconds]
         rows.append([name, spread(rate, digits=2), spread(ratios)])
-    print_table(["", "clips per second", "of the bare model's, round by round"], rows)
+    print_table(["", "clips per second", "relative to the bare model, round by round"], rows)
     print_table(
         ["", "start-up (s)", "clips per second after it"],
         [

@@ -135,7 +135,7 @@ def print_times(times: dict[str, list[float]]) -> None:
     """Return rows with seconds, and ratios within each round."""
     header = ["step", "seconds"]
     references = [name for name in (PASSES, PUBLISHED) if name in times]
-    header += [f"of {name}, round by round" if name == PASSES else f"{name} takes" for name in references]
+    header += [f"relative to {name}, round by round" if name == PASSES else f"{name} takes" for name in references]
     rows = []
     for name, seconds in times.items():
         row = [name, spread(seconds)]
@@ -150,9 +150,9 @@ def print_times(times: dict[str, list[float]]) -> None:
 
 def print_memory(memory: dict[str, tuple[float, float]], gradient: float) -> None:
     """Return rows with peak memory and comparisons."""
-    header = ["step", "peak (MiB)", "of it, the step's"]
+    header = ["step", "peak (MiB)", "the step's part of it"]
     references = [name for name in (PASSES, PUBLISHED) if name in memory]
-    header += [f"above {name}" if name == PASSES else f"of {name}'s" for name in references]
+    header += [f"above {name}" if name == PASSES else f"relative to {name}" for name in references]
     rows = []
     for name, (peak, of_steps) in memory.items():
         row = [name, f"{peak:.0f}", f"{of_steps:.0f}"]
