@@ -45,6 +45,7 @@ class Metric:
         compute: The number for counted scores.
         is_percentage: Whether the number is displayed as a percentage.
         higher_is_better: Whether a higher number means a better system.
+        function: The function of plain scores and labels that returns the number first. `as_metric` recognizes it.
     """
 
     name: str
@@ -52,6 +53,7 @@ class Metric:
     compute: Callable[[CountedScores], float]
     is_percentage: bool = False
     higher_is_better: bool = False
+    function: Callable[..., Mapping[str, float]] | None = None
 
     def __call__(self, scores: ArrayLike, labels: ArrayLike) -> float:
         """Compute the number for plain scores, shape (clips,), with labels 1 bona fide and 0 spoof."""
@@ -72,8 +74,8 @@ def detection_cost_metrics(costs: DetectionCosts | None = None) -> list[Metric]:
     """Return the minDCF and the actDCF with these costs; the default is ASVspoof 5's."""
     costs = costs or DetectionCosts()
     return [
-        Metric("min_dcf", "minDCF", lambda counted: cheapest_threshold(counted, costs)[0]),
-        Metric("act_dcf", "actDCF", lambda counted: actual_cost(counted, costs)),
+        Metric("min_dcf", "minDCF", lambda counted: cheapest_threshold(counted, costs)[0], function=min_detection_cost),
+        Metric("act_dcf", "actDCF", lambda counted: actual_cost(counted, costs), function=actual_detection_cost),
     ]
 
 
@@ -95,34 +97,40 @@ def decision_metrics(threshold: float) -> list[Metric]:
     }
 
     def metric(name: str) -> Metric:
-        return Metric(name, titles[name], lambda counted: decisions(counted, threshold)[name], True, True)
+        return Metric(
+            name,
+            titles[name],
+            lambda counted: decisions(counted, threshold)[name],
+            is_percentage=True,
+            higher_is_better=True,
+        )
 
     return [metric(name) for name in titles]
 
 
-_MIN_DCF, _ACT_DCF = detection_cost_metrics()
-
 METRICS: dict[str, Metric] = {
     metric.name: metric
     for metric in (
-        Metric("eer", "EER", lambda counted: official_equal_error(counted).rate, True),
-        Metric("eer_interpolated", "EER (interpolated)", lambda counted: interpolated_equal_error(counted).rate, True),
-        _MIN_DCF,
-        _ACT_DCF,
-        Metric("cllr", "Cllr", ratio_cost),
-        Metric("roc_auc", "ROC-AUC", area_under_curve, True, True),
+        Metric(
+            "eer",
+            "EER",
+            lambda counted: official_equal_error(counted).rate,
+            is_percentage=True,
+            function=equal_error_rate,
+        ),
+        Metric(
+            "eer_interpolated",
+            "EER (interpolated)",
+            lambda counted: interpolated_equal_error(counted).rate,
+            is_percentage=True,
+            function=interpolated_equal_error_rate,
+        ),
+        *detection_cost_metrics(),
+        Metric("cllr", "Cllr", ratio_cost, function=log_likelihood_ratio_cost),
+        Metric("roc_auc", "ROC-AUC", area_under_curve, is_percentage=True, higher_is_better=True, function=roc_auc),
     )
 }
 """The metrics that need only scores and labels, by name."""
-
-_NAME_OF_FUNCTION: dict[Any, str] = {
-    equal_error_rate: "eer",
-    interpolated_equal_error_rate: "eer_interpolated",
-    min_detection_cost: "min_dcf",
-    actual_detection_cost: "act_dcf",
-    log_likelihood_ratio_cost: "cllr",
-    roc_auc: "roc_auc",
-}
 
 
 def as_metric(metric: MetricLike) -> Metric | MetricFunction:
@@ -139,8 +147,9 @@ def as_metric(metric: MetricLike) -> Metric | MetricFunction:
         if metric not in METRICS:
             raise ValueError(f"There is no metric {metric!r}. Available metrics: {', '.join(METRICS)}.")
         return METRICS[metric]
-    if metric in _NAME_OF_FUNCTION:
-        return METRICS[_NAME_OF_FUNCTION[metric]]
+    for known in METRICS.values():
+        if metric is known.function:
+            return known
 
     def number(scores: NDArray, labels: NDArray) -> float:
         result = metric(scores, labels)

@@ -17,7 +17,6 @@ from hf_gradalign.metrics import (
     decision_metrics,
     detection_cost_metrics,
     equal_error_rate,
-    interpolated_equal_error_rate,
     log_likelihood_ratio_cost,
     min_detection_cost,
     min_tandem_detection_cost,
@@ -28,12 +27,7 @@ from hf_gradalign.metrics.registry import as_metric, named_metrics
 
 ASV = AsvErrorRates(0.02, 0.05, 0.4)
 PLAIN = {
-    "eer": equal_error_rate,
-    "eer_interpolated": interpolated_equal_error_rate,
-    "min_dcf": min_detection_cost,
-    "act_dcf": actual_detection_cost,
-    "cllr": log_likelihood_ratio_cost,
-    "roc_auc": roc_auc,
+    **{name: metric.function for name, metric in METRICS.items()},
     "min_tdcf": lambda scores, labels: min_tandem_detection_cost(scores, labels, ASV),
     "min_tdcf_2019": lambda scores, labels: min_tandem_detection_cost(scores, labels, ASV, form="2019"),
     "accuracy": lambda scores, labels: accuracy_at_threshold(scores, labels, 0.5),
@@ -73,10 +67,12 @@ def test_measures_are_called_like_functions():
 def test_rates_are_percentages_and_costs_are_not():
     decided = decision_metrics(0.5)
     rates = {"eer", "eer_interpolated", "roc_auc", *(metric.name for metric in decided)}
-    for metric in (*ALL, *decided):
-        assert metric.format(0.125) == ("12.500" if metric.name in rates else "0.12500"), metric.name
-        assert metric.higher_is_better == (metric.name in rates - {"eer", "eer_interpolated"}), metric.name
-        assert metric.format(np.nan) == "n/a"
+    costs = {"min_dcf", "act_dcf", "cllr", "min_tdcf", "min_tdcf_2019"}
+    metrics = {metric.name: metric for metric in (*ALL, *decided)}
+    for name in rates | costs:
+        assert metrics[name].format(0.125) == ("12.500" if name in rates else "0.12500"), name
+        assert metrics[name].higher_is_better == (name in rates - {"eer", "eer_interpolated"}), name
+    assert {metric.format(np.nan) for metric in metrics.values()} == {"n/a"}
 
 
 def test_costs_can_be_others():
