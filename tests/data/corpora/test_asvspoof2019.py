@@ -68,7 +68,7 @@ def test_a_byte_order_mark_and_windows_line_ends(tmp_path):
     [
         (lambda text: text + b"\nLA_0079 LA_T_10001\n", r"train.trn.txt, line 6: not 5 words.*'LA_0079 LA_T_10001'"),
         (lambda text: text.replace(b"A02 spoof", b"A02 sp00f"), r"should be bonafide or spoof, but there are sp00f"),
-        (lambda text: text + text, r"names 4 utterances more than once, LA_T_1000137 among them"),
+        (lambda text: text + text, r"names 4 utterances more than once, such as LA_T_1000137"),
         (lambda text: b"LA_T_1 bonafide\n", r"first line is 'LA_T_1 bonafide'.*has five words"),
         (lambda text: b"", r"train.trn.txt is empty"),
         (lambda text: text.replace(b"LA_0070", b"LA_\xff\xfe"), r"Cannot read .*train.trn.txt.*UTF-8"),
