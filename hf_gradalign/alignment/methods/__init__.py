@@ -1,6 +1,6 @@
 """Alignment methods, one file each, that map a Gramian to weights. To add one, write its file and import it here."""
 
-# In the order of messages and help: the paper's methods first.
+# Messages and help list the methods in this order: the paper's first, new ones before CRMOGM.
 from hf_gradalign.alignment.methods.base import AlignmentMethod  # isort: skip
 from hf_gradalign.alignment.methods.no_alignment import NoAlignment  # isort: skip
 from hf_gradalign.alignment.methods.pcgrad import PCGrad  # isort: skip

@@ -125,7 +125,7 @@ class SplitClips:
         labels: Indices into `LABEL_NAMES`.
         utterance_ids: Unique names.
         paths: The audio files; null for missing files.
-        expected: The files' names in the protocol.
+        expected: The files' names as they should be on disk, with their extension, for messages.
         metadata: Columns of `METADATA_COLUMNS`, and the layout's `further_columns`.
     """
 

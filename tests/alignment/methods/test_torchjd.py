@@ -14,10 +14,10 @@ from torchjd.linalg import PSDMatrix
 
 from hf_gradalign.alignment import TorchJDWeighting, available_methods, get_method
 from hf_gradalign.alignment.methods import torchjd as torchjd_weighting
+from hf_gradalign.alignment.methods.base import METHODS
 from hf_gradalign.alignment.methods.torchjd import TORCHJD_SPECS
 
-OURS = ["none", "pcgrad", "gradvac", "cagrad"]
-NAMES = [name for name in available_methods() if name not in OURS]
+NAMES = [name for name in available_methods() if name in TORCHJD_SPECS]
 # TorchJD's classes with the defaults of this package.
 THEIRS = {"aligned_mtl": {"scale_mode": "rmse"}, "fairgrad": {"alpha": 2.0}, "krum": {"n_byzantine": 0}}
 CONFLICT = torch.tensor([[1.0, -0.3, 0.2], [-0.3, 2.0, -0.9], [0.2, -0.9, 1.5]], dtype=torch.float64)
@@ -42,7 +42,7 @@ def test_every_gramian_weighting_of_torchjd_has_a_name():
     ours = {"PCGradWeighting", "GradVacWeighting", "CAGradWeighting"}
     assert found - ours == {kind.class_name for kind in TORCHJD_SPECS.values()}
     assert ours <= found
-    assert set(NAMES) <= set(TORCHJD_SPECS)
+    assert set(available_methods()) <= {*METHODS, *TORCHJD_SPECS}
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -332,7 +332,7 @@ def test_missing_package_says_what_to_install(name):
 
 @pytest.mark.usefixtures("no_torchjd")
 def test_without_the_package_the_others_are_there():
-    assert available_methods() == OURS
+    assert available_methods() == list(METHODS)
     assert get_method("crmogm(pcgrad)")(torch.eye(2)).tolist() == [0.5, 0.5]
     expected = r"available: none, .*cagrad, and crmogm\(NAME\) around each of them; pip install \"torchjd\[fairgrad,"
     with pytest.raises(ValueError, match=f"{expected}.* adds upgrad, .*, pcd"):
