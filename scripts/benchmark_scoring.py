@@ -161,7 +161,7 @@ def write_corpus(folder: Path, n_clips: int) -> Dataset:
     paths = []
     for index in range(n_clips):
         paths.append(str(folder / f"clip_{index}.flac"))
-        if index >= _DIFFERENT_CLIPS:  # a file of its own all the same, without the time to write it
+        if index >= _DIFFERENT_CLIPS:  # still a separate file, but without the time to write it
             os.link(paths[index % _DIFFERENT_CLIPS], paths[-1])
             continue
         samples = decode_audio(source[index % len(source)]["audio"], RATE)

@@ -9,11 +9,11 @@ from hf_gradalign.data import load_corpus
 
 
 def write_corpus(folder: Path, count: int | None = None) -> Dataset:
-    """Write the training split's clips into files, as they are encoded, and give a data set of their paths.
+    """Write the clips of the training split to files, as they are encoded, and return a dataset of their paths.
 
     Args:
-        folder: Where to.
-        count: How many clips, evenly from all; None for all.
+        folder: Folder for the files.
+        count: Number of clips, evenly chosen; None for all.
     """
     clips = load_corpus()["train"].cast_column("audio", datasets.Audio(decode=False))
     if count is not None and count < len(clips):

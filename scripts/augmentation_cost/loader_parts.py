@@ -74,10 +74,10 @@ class LoaderBatch:
 
     def augment(self) -> None:
         """The augmented view, of the utterance or of the window."""
-        heard = self._levelled
+        clips = self._levelled
         if self._scope == "window":
-            heard = [crop(samples, self._window(i)) for i, samples in enumerate(heard)]
-        self._augmented = [self._augmentation(samples.copy(), sample_rate=RATE) for samples in heard]
+            clips = [crop(samples, self._window(i)) for i, samples in enumerate(clips)]
+        self._augmented = [self._augmentation(samples.copy(), sample_rate=RATE) for samples in clips]
 
     def cut(self) -> None:
         """Both views, to the window's length."""

@@ -29,7 +29,7 @@ class TrainingTurns:
     """Medians of each turn, by the number of workers as a string, or `MODEL_ALONE`.
 
     Args:
-        clips: A data set of files.
+        clips: A dataset of files.
         options: The script's.
         folder: The trainers' output folder, in which nothing is written.
 
@@ -145,7 +145,7 @@ class TrainingTurns:
 
 
 class _Stopwatch(TrainerCallback):
-    """The time of each update, and how much of it was waiting for a batch."""
+    """Record the time of each update, and the time it waited for a batch."""
 
     def __init__(self) -> None:
         self.waited = 0.0

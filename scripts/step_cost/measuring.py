@@ -1,4 +1,4 @@
-"""Seconds, mebibytes and their spread."""
+"""Measure seconds and mebibytes, and their spread."""
 
 import multiprocessing
 import os
@@ -19,8 +19,8 @@ GIVE_BACK = {"MALLOC_MMAP_THRESHOLD_": "131072", "MALLOC_TRIM_THRESHOLD_": "1310
 def interleaved_times(steps: Mapping[str, Callable[[], Any]], rounds: int, warm_up: int) -> dict[str, list[float]]:
     """Seconds of each step in each round.
 
-    The steps take turns, in another order each round, so that whatever else the machine does falls on all of them
-    alike, and their ratios within a round can be compared.
+    The steps alternate, in another order each round, so that other load on the machine affects all of them and ratios
+    within a round can be compared.
     """
     times: dict[str, list[float]] = {name: [] for name in steps}
     names = list(steps)
@@ -41,16 +41,16 @@ def quartiles(values: Sequence[float]) -> tuple[float, float, float]:
 
 
 def peak_memory(make_step: Callable[..., Callable[[], Any]], *arguments: Any, threads: int) -> tuple[float, float]:
-    """Peak memory of a process that does nothing but three steps, in MiB, and how much of it came with the steps.
+    """Return the peak memory of a process that only makes three steps, in MiB, and the part that is due to the steps.
 
-    On a CPU resident memory, the interpreter's, the libraries' and the model's included, with an allocator (where it is
-    the GNU C library's) that gives back at once what is freed: otherwise a third of the peak would be what it keeps for
-    later. With a GPU what torch allocated there.
+    On a CPU this is resident memory, including interpreter, libraries and model. The allocator of the GNU C library is
+    set to return freed memory at once; otherwise a third of the peak would be memory that it keeps. On a GPU it is the
+    memory that torch allocated there.
 
     Args:
-        make_step: Called in that process, with the arguments; it and they must be picklable.
-        arguments: What it is called with.
-        threads: What torch may use.
+        make_step: Called in that process with the arguments; all must be picklable.
+        arguments: Its arguments.
+        threads: Threads of torch.
     """
     context = multiprocessing.get_context("spawn")
     receiver, sender = context.Pipe(duplex=False)

@@ -1,4 +1,4 @@
-"""What a run is told about the Hub reaches it."""
+"""The options of a run for the Hub, and what happens if the Hub is slow."""
 
 import threading
 

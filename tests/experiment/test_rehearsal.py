@@ -1,4 +1,4 @@
-"""A rehearsal leaves everything as it is, and says what fails."""
+"""A rehearsal changes nothing, and says what fails."""
 
 import copy
 import random
@@ -30,7 +30,7 @@ WORDS = [
 
 @pytest.fixture
 def rehearsed(tmp_path):
-    """A preparation over a detector with batch norms, and a function that rehearses it."""
+    """Make a preparation of a detector with batch norms, and the arguments of its run."""
     model = tiny_detectors.make_detector(head="aasist", n_samples=4000)
     extractor = SpoofDetectorFeatureExtractor(n_samples=4000)
 

@@ -1,4 +1,4 @@
-"""A run is resumed on the data, views, model and options that it was started with."""
+"""A run is resumed with the data, views, model and options that it was started with."""
 
 import json
 import shutil

@@ -1,6 +1,6 @@
 """Every option of `transformers.TrainingArguments` works in a run, or is refused before its first step.
 
-The table below has a line for each. A field that is new in transformers fails here until somebody has tried it.
+The table below has one line per option. A new field of transformers fails here until it has been tried.
 """
 
 import dataclasses
@@ -42,7 +42,7 @@ class Refused:
 
 @dataclasses.dataclass
 class Elsewhere:
-    """Not tried here: where it is, or why it cannot be."""
+    """Not tried here, but in another file."""
 
     where: str
 
@@ -247,7 +247,7 @@ SIZES = {"train": 10, "validation": 10, "test": 6}
 
 
 class FirstStep(TrainerCallback):
-    """Remembers whether training began."""
+    """Record whether training started."""
 
     began = False
 
@@ -262,7 +262,7 @@ def clips():
 
 @pytest.fixture
 def quick_run(clips, tmp_path):
-    """Make a run with a tiny model and further options; gives its results, its arguments, and its folder."""
+    """Make a run with a tiny model and more options; return its results, its arguments and its folder."""
 
     def make(words, callbacks=(), resume_from_checkpoint=None):
         folder = tmp_path / "out"
@@ -280,7 +280,7 @@ def quick_run(clips, tmp_path):
 
 
 def check_whole(results, folder):
-    """A run that worked has scores of every clip, error rates and losses."""
+    """Check that a run has scores of every clip, error rates and losses."""
     for split in ("eval", "test"):
         assert 0 <= results.metrics[f"{split}_eer"] <= 1
         assert np.isfinite(results.metrics[f"{split}_loss"])

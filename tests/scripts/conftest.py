@@ -41,7 +41,7 @@ def _private_datasets_cache(tmp_path_factory):
 
 @pytest.fixture
 def load_script(monkeypatch):
-    """Import a script, which is not in a package, with what lies beside it."""
+    """Import a script, which is not in a package, so that it finds the modules next to it."""
     monkeypatch.syspath_prepend(SCRIPTS)
 
     def load(name):

@@ -1,4 +1,4 @@
-"""The fault run: that its judge hears what is lost, mixed or wrong, and a small one from end to end."""
+"""The fault run: it detects what is lost, mixed or wrong, and a small one runs from end to end."""
 
 import json
 import os

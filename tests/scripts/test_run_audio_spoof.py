@@ -287,7 +287,7 @@ def test_mistakes_end_with_a_message(run_script, tmp_path, capsys, monkeypatch, 
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     assert run_script(output_dir=tmp_path / "out", **options) == 2
     error = capsys.readouterr().err
-    assert "error: " in error  # after a bar, if the data set was read for the first time
+    assert "error: " in error  # after a progress bar, if the dataset is read for the first time
     assert message in error
     assert not (tmp_path / "out" / "model.safetensors").exists()
 

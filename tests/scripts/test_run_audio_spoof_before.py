@@ -1,4 +1,4 @@
-"""What would end a run late is found before it trains."""
+"""Problems that would end a run late are found before it trains."""
 
 import itertools
 import sys

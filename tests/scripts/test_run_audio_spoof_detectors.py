@@ -1,4 +1,4 @@
-"""Detectors through the main job: every head trains, and what is saved scores by itself as the run did."""
+"""Detectors in the main job: heads train, and the saved detector scores as the run did."""
 
 import json
 

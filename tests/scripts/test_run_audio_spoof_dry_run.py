@@ -1,4 +1,4 @@
-"""A run's rehearsal as a user types it."""
+"""The dry run as a user types it."""
 
 import json
 import re

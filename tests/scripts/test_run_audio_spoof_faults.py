@@ -1,4 +1,4 @@
-"""The main job where a run meets what must not pass in silence: an update that is not finite, damage, a link."""
+"""Faults of a run that must not pass silently: an update that is not finite, damage, a link."""
 
 import json
 import re

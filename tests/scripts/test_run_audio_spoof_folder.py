@@ -1,4 +1,4 @@
-"""The main job and its folder: one writer, nothing of others replaced, two starts of a preemptible job."""
+"""The main job and its folder: one writer, no other files replaced, two starts of a preemptible job."""
 
 import json
 import multiprocessing

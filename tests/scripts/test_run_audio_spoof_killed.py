@@ -1,4 +1,4 @@
-"""The main job as on a cluster that takes machines away: one command line for every start, and SIGKILL in between."""
+"""The main job on a cluster that preempts jobs: one command line for every start, and SIGKILL in between."""
 
 import json
 import os

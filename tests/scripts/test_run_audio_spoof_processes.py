@@ -1,4 +1,4 @@
-"""The main job in processes of its own: Ctrl-C and again, two processes, and the Hub."""
+"""The main job in separate processes: Ctrl-C and resume, two processes, and the Hub."""
 
 import json
 import os

@@ -7,7 +7,7 @@ from arena_world import COMMIT, LABELS, check_run_record, make_dataset_folder, m
 
 @pytest.fixture
 def words(tmp_path):
-    """Those of a run from a data set on disk."""
+    """Arguments for a run and a dataset on disk."""
     make_model_folder(tmp_path / "model")
     make_dataset_folder(tmp_path / "set")
     lines = [f"{name} {score:.6f}\n" for name, score in make_scores().items()]
