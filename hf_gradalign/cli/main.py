@@ -14,9 +14,9 @@ COMMANDS = {
     "evaluate": "evaluate score files: error rates, costs, intervals, breakdowns",
     "convert": "convert a published checkpoint, or convert back",
     "export": "export a detector as an ONNX file",
-    "study": "run a study: a grid of trainings, scored on several sets",
+    "study": "run a study: a grid of training runs, scored on several sets",
     "report": "report a study: tables, comparisons and figures",
-    "plot-conflicts": "draw a run's conflict record",
+    "plot-conflicts": "plot the gradient conflicts of a run",
     "arena": "write results for the Speech Anti-Spoofing Arena",
     "env": "print versions, devices and optional packages, for a bug report",
 }
