@@ -205,7 +205,8 @@ def _tensors(state):
     return [value for value in state.values() if isinstance(value, torch.Tensor)]
 
 
-def test_skipped_updates_are_told_and_counted(tmp_path, caplog):
+def test_skipped_updates_are_told_and_counted(tmp_path, caplog, monkeypatch):
+    monkeypatch.setattr(nonfinite, "_MAX_CONSECUTIVE_SKIPS", 3)  # ordinary updates between them do not count
     options = {"on_nonfinite": "skip", "logging_steps": 3, "conflict_record": "jsonl", **SAVING}
     trainer = make(tmp_path, Named([17, 30]), **options)
     trainer.train()
