@@ -17,6 +17,15 @@ def test_weighted_mean():
     torch.testing.assert_close(loss, (WEIGHTS[labels] * single).sum() / WEIGHTS[labels].sum())
 
 
+def test_label_smoothing_spreads_the_target_over_weighted_classes():
+    torch.manual_seed(0)
+    logits, labels = torch.randn(5, 2), torch.tensor([0, 1, 1, 0, 1])
+    log_p = logits.log_softmax(1)
+    targets = 0.9 * torch.nn.functional.one_hot(labels, 2) + 0.1 / 2
+    loss = WeightedCrossEntropy(WEIGHTS, label_smoothing=0.1)((logits,), labels)
+    torch.testing.assert_close(loss, -(WEIGHTS * targets * log_p).sum() / WEIGHTS[labels].sum())
+
+
 def test_parts_make_the_whole():
     torch.manual_seed(0)
     logits, labels = torch.randn(6, 2), torch.tensor([0, 1, 1, 0, 1, 0])
