@@ -167,6 +167,7 @@ def test_arrays_of_a_record(tmp_path):
 def test_conflict_rate_by_epoch_of_what_is_finite():
     rows = make_rows(12)
     rows[0]["cosine_clean_augmented"] = None
+    rows[1]["cosine_clean_augmented"], rows[2]["cosine_clean_augmented"] = 0.0, 1e-9  # neither is a conflict
     for row in rows[4:8]:
         row["cosine_clean_augmented"] = None
     epochs, rates = ConflictHistory(rows).conflict_rates(PAIR)
