@@ -44,7 +44,7 @@ class ResumableTrainer(EvaluatingTrainer):
     - At the end, a model with PEFT adapters is saved merged, with the adapters alone in `adapter/`. It loads like any
       other model, without its base model. Checkpoints contain only the adapters.
     - A stream that splits itself by process (`splits_by_process`) is not split again, and a stream with a method
-      `leave_blank` is told which batches a resumed run will skip.
+      `leave_blank` receives how many batches a resumed run skips, and their size.
 
     Items of the data set may only depend on their index and the epoch (`set_epoch`).
     """
