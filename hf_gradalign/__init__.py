@@ -9,7 +9,7 @@ from hf_gradalign.utils.third_party import TORCHAUDIO_LOADER, live_without_exten
 if TYPE_CHECKING:
     from hf_gradalign.augmentation import RawBoost
     from hf_gradalign.data import load_corpus
-    from hf_gradalign.scoring import SpoofScorer
+    from hf_gradalign.scoring import SpoofScorer, load_detector
     from hf_gradalign.training import GradientAlignmentArguments, GradientAlignmentTrainer
 
 
@@ -38,4 +38,5 @@ __all__ = [
     "SpoofScorer",
     "__version__",
     "load_corpus",
+    "load_detector",
 ]

@@ -10,7 +10,7 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
-from hf_gradalign import hub
+from hf_gradalign import conversion
 from hf_gradalign.cli.commands import run_command
 
 
@@ -19,11 +19,11 @@ def main(argv: Sequence[str]) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", nargs="?", type=Path, default=Path(__file__).parents[1] / "model_cards")
     folder = parser.parse_args(argv).folder
-    for source, known in hub.PUBLISHED_DETECTORS.items():
+    for source, known in conversion.PUBLISHED_DETECTORS.items():
         name = source.split(":")[0].split("/")[1].lower()
         command = f"python scripts/convert_checkpoint.py {source} --output_dir {name}"
-        facts = hub.ConversionCardFacts(**known, load_from=name, report=f"```\n{command}\n```")
-        print(hub.write_conversion_card(folder / f"{name}.md", facts))
+        facts = conversion.ConversionCardFacts(**known, load_from=name, report=f"```\n{command}\n```")
+        print(conversion.write_conversion_card(folder / f"{name}.md", facts))
     return 0
 
 

@@ -100,7 +100,10 @@ def test_help_of_a_run_imports_what_its_parser_needs():
 
 
 def test_names_of_the_top_level():
-    names = ("GradientAlignmentArguments", "GradientAlignmentTrainer", "RawBoost", "SpoofScorer", "load_corpus")
+    names = (
+        *("GradientAlignmentArguments", "GradientAlignmentTrainer", "RawBoost", "SpoofScorer"),
+        *("load_corpus", "load_detector"),
+    )
     assert [getattr(hf_gradalign, name).__name__ for name in names] == list(names)
     assert {*names, "__version__"} == set(hf_gradalign.__all__) <= set(dir(hf_gradalign))
     assert hf_gradalign.models.HEADS

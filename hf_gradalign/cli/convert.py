@@ -153,10 +153,12 @@ def convert(arguments: argparse.Namespace) -> int:
 
     if arguments.n_samples is not None:
         model.config.n_samples = arguments.n_samples
-    known: dict[str, Any] = {} if len(sources) > 1 else hub.PUBLISHED_DETECTORS.get(sources[0], {})
+    known: dict[str, Any] = {} if len(sources) > 1 else conversion.PUBLISHED_DETECTORS.get(sources[0], {})
     facts: dict[str, Any] = {
         "title": f"{arguments.output_dir.resolve().name}: a converted {report.head} detector",
-        "source": ", ".join(source if source in hub.PUBLISHED_DETECTORS else Path(source).name for source in sources),
+        "source": ", ".join(
+            source if source in conversion.PUBLISHED_DETECTORS else Path(source).name for source in sources
+        ),
         **known,
         "head": report.head,
         "load_from": arguments.push_to_hub or str(arguments.output_dir),
@@ -170,11 +172,7 @@ def convert(arguments: argparse.Namespace) -> int:
         "license": arguments.license,
     }
     with written_when_whole(arguments.output_dir) as draft:
-        model.save_pretrained(draft)
-        for weights in draft.glob("*.safetensors"):
-            give_usual_mode(weights)
-        model.make_feature_extractor().save_pretrained(draft)
-        hub.write_conversion_card(draft, hub.ConversionCardFacts(**facts))
+        conversion.save_converted(model, draft, conversion.ConversionCardFacts(**facts))
     print(f"\nModel, feature extractor, code and model card are in {arguments.output_dir}")
     if arguments.push_to_hub:
         address = hub.publish(
@@ -219,13 +217,13 @@ def reverse(arguments: argparse.Namespace) -> int:
     from safetensors.torch import save_file
 
     from hf_gradalign import models
-    from hf_gradalign.scoring.model_loading import load_trained_classifier
+    from hf_gradalign.scoring.model_loading import load_detector
 
     path = arguments.output_file
     if path.is_dir():
         raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
     require_free(path, arguments.overwrite)
-    model, feature_extractor = load_trained_classifier(arguments.checkpoint)
+    model, feature_extractor = load_detector(arguments.checkpoint)
     if not isinstance(model, models.SpoofDetectorForAudioClassification):
         raise conversion.ConversionError(
             f"{arguments.checkpoint} is a {type(model).__name__}, not a detector of hf_gradalign"

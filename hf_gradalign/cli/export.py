@@ -66,7 +66,7 @@ def export(arguments: argparse.Namespace) -> onnx_export.OnnxReport:
             whole clips and no length is given.
     """
     from hf_gradalign import models
-    from hf_gradalign.scoring.model_loading import load_trained_classifier
+    from hf_gradalign.scoring.model_loading import load_detector
     from hf_gradalign.scoring.windowing import settle_windowing
 
     name = arguments.model
@@ -75,7 +75,7 @@ def export(arguments: argparse.Namespace) -> onnx_export.OnnxReport:
     if arguments.output.is_dir():
         raise ValueError(f"--output {arguments.output} is a folder: give a file, such as detector.onnx")
     hub_options = {"revision": arguments.revision, "trust_remote_code": arguments.trust_remote_code}
-    model, feature_extractor = load_trained_classifier(name, **hub_options)
+    model, feature_extractor = load_detector(name, **hub_options)
     input_name = getattr(feature_extractor, "model_input_names")[0]  # noqa: B009  the stubs lack it
     if input_name != "input_values":
         raise ValueError(

@@ -15,7 +15,7 @@ from hf_gradalign.data import ClipDataset, DeferredAugmentation, StreamedViewDat
 from hf_gradalign.experiment.arguments import RunArguments
 from hf_gradalign.experiment.corpora import RunCorpora, data_seed, load_run_corpora, stream_training_corpora
 from hf_gradalign.experiment.views import build_views, try_views
-from hf_gradalign.models import LABEL2ID, SpoofDetectorFeatureExtractor, load_audio_classifier, load_detector
+from hf_gradalign.models import LABEL2ID, SpoofDetectorFeatureExtractor, create_detector, load_audio_classifier
 from hf_gradalign.scoring.windowing import without_cropping
 from hf_gradalign.training.run_checkpoints import require_sound_model
 
@@ -190,7 +190,7 @@ def load_model(
             name, bonafide_label=None if random_config is not None else model_args.bonafide_label, **common
         )
     else:
-        model, feature_extractor = load_detector(
+        model, feature_extractor = create_detector(
             name,
             head=model_args.head,
             head_options=cast("dict[str, Any] | None", model_args.head_options),  # read from JSON by now

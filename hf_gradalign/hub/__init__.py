@@ -5,7 +5,6 @@ from typing import TYPE_CHECKING
 from hf_gradalign.utils.lazy_imports import lazy_names
 
 if TYPE_CHECKING:
-    from hf_gradalign.hub.conversion_card import PUBLISHED_DETECTORS, ConversionCardFacts, write_conversion_card
     from hf_gradalign.hub.model_card import ModelCardFacts, SplitResult, write_model_card
     from hf_gradalign.hub.publishing import IGNORED_PATTERNS, PublishingError, check_access, publish, push_command
 
@@ -13,14 +12,11 @@ __getattr__, __dir__ = lazy_names(__name__)
 
 __all__ = [
     "IGNORED_PATTERNS",
-    "PUBLISHED_DETECTORS",
-    "ConversionCardFacts",
     "ModelCardFacts",
     "PublishingError",
     "SplitResult",
     "check_access",
     "publish",
     "push_command",
-    "write_conversion_card",
     "write_model_card",
 ]

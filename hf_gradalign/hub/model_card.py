@@ -14,8 +14,7 @@ from huggingface_hub import EvalResult, ModelCard, ModelCardData, constants
 from huggingface_hub.errors import HFValidationError
 from huggingface_hub.utils import validate_repo_id
 
-from hf_gradalign.hub.publishing import without_local_paths
-from hf_gradalign.utils.plain_text import code_block, markdown_cell, markdown_text
+from hf_gradalign.utils.plain_text import code_block, markdown_cell, markdown_text, without_local_paths
 
 _TEMPLATE = Path(__file__).with_name("model_card_template.md")
 _TAGS = ["hf_gradalign", "audio-deepfake-detection", "anti-spoofing", "gradient-alignment", "speech"]

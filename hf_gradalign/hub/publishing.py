@@ -21,6 +21,7 @@ from huggingface_hub.errors import (
 from huggingface_hub.utils import filter_repo_objects, validate_repo_id
 
 from hf_gradalign.utils.hub_waits import NO_HUB, HubNotReachedError
+from hf_gradalign.utils.plain_text import without_local_paths
 
 # Other output of a training run. Pickles (optimizer, scheduler, random states, training arguments) are useless to users
 # of the model, and nobody should have to trust them. `*` also matches slashes in the Hub's patterns.
@@ -216,15 +217,6 @@ def _name_to_suggest(repo_id: str) -> str:
     return repo_id
 
 
-# A path may contain spaces in quotes, or between the tabs and line ends of a table. Elsewhere it ends at a space.
-_PATHS = (
-    re.compile(r"(?<=\")/[^\"\n]+(?=\")"),
-    re.compile(r"(?<=')/[^'\n]+(?=')"),
-    re.compile(r"(?:(?<=\t)|(?<=^))/[^\t\n]+(?=\t|$)", re.MULTILINE),
-    re.compile(r"(?:(?<=file://)|(?<![\w./~)\]<]))/(?!/)[^\s\"'`|,;:)\]}>]+"),
-)
-
-
 # Files that people and runs write. A model's vocabulary files are left unchanged.
 _TEXTS = {".json", ".jsonl", ".md", ".txt", ".tsv", ".csv", ".yaml", ".yml", ".log"}
 _OF_THE_MODEL = re.compile(r"vocab|merges|token|\.index\.json$")
@@ -243,19 +235,3 @@ def files_with_local_paths(paths: Iterable[Path]) -> dict[Path, str]:
             if (clean := without_local_paths(text)) != text:
                 cleaned[path] = clean
     return cleaned
-
-
-def without_local_paths(text: str) -> str:
-    """Cut absolute paths of this machine to their last names.
-
-    Text that looks like a path but does not begin with an existing folder (a part of a URL, `/` between words) stays.
-    """
-    for pattern in _PATHS:
-        text = pattern.sub(_last_name, text)
-    return text
-
-
-def _last_name(match: re.Match[str]) -> str:
-    path = match[0]
-    folder, *below = path.strip("/").split("/")
-    return below[-1] if below and os.path.isdir(f"/{folder}") else path

@@ -14,8 +14,8 @@ from hf_gradalign.models.feature_extraction_spoof_detector import SpoofDetectorF
 from hf_gradalign.models.heads import HEADS
 from hf_gradalign.models.label_order import output_labels, put_in_order
 from hf_gradalign.models.loading import (
+    create_detector,
     load_audio_classifier,
-    load_detector,
     load_feature_extractor,
     small_feature_extractor,
     small_wav2vec2_config,
@@ -38,10 +38,10 @@ __all__ = [
     "SpoofDetectorConfig",
     "SpoofDetectorFeatureExtractor",
     "SpoofDetectorForAudioClassification",
+    "create_detector",
     "load_audio_classifier",
     "load_classifier",
     "load_config",
-    "load_detector",
     "load_feature_extractor",
     "output_labels",
     "put_in_order",

@@ -73,7 +73,7 @@ def load_audio_classifier(
     return model, feature_extractor
 
 
-def load_detector(
+def create_detector(
     backbone_name_or_path: str | None = None,
     *,
     head: str,

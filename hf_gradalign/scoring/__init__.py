@@ -8,6 +8,7 @@ if TYPE_CHECKING:
     from hf_gradalign.score_files.writing import read_score_file, write_score_file
     from hf_gradalign.scoring.audio_files import list_audio_files
     from hf_gradalign.scoring.corpus_scoring import ScoringReport, process_state, score_corpus
+    from hf_gradalign.scoring.model_loading import load_detector
     from hf_gradalign.scoring.scorer import SpoofScorer
     from hf_gradalign.scoring.windowing import Windowing
 
@@ -18,6 +19,7 @@ __all__ = [
     "SpoofScorer",
     "Windowing",
     "list_audio_files",
+    "load_detector",
     "process_state",
     "read_score_file",
     "score_corpus",

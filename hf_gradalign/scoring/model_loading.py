@@ -12,7 +12,7 @@ from hf_gradalign.models import load_classifier, load_feature_extractor, output_
 from hf_gradalign.training.run_checkpoints import require_sound_model
 
 
-def load_trained_classifier(
+def load_detector(
     name_or_path: str, *, feature_extractor: FeatureExtractionMixin | None = None, **hub_options: Any
 ) -> tuple[PreTrainedModel, FeatureExtractionMixin]:
     """Load a trained audio classifier and its feature extractor.

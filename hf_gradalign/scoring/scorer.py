@@ -22,7 +22,7 @@ from hf_gradalign.scoring.chunks import Chunk, ChunkDataset, ChunkPieces, as_cli
 from hf_gradalign.scoring.model_loading import (
     DType,
     label_columns,
-    load_trained_classifier,
+    load_detector,
     resolve_dtype,
     suitable_workers,
     usable_device,
@@ -107,7 +107,7 @@ class SpoofScorer:
         self.device = usable_device(device)
         label2id = None  # of a model object, only id2label counts: users may have set it alone
         if isinstance(model, str | os.PathLike):
-            model, feature_extractor = load_trained_classifier(
+            model, feature_extractor = load_detector(
                 os.fspath(model), feature_extractor=feature_extractor, **hub_options
             )
             label2id = cast("Mapping[str, int] | None", model.config.label2id)

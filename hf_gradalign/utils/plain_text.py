@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from typing import TYPE_CHECKING
 
@@ -20,6 +21,13 @@ _CODES = re.compile(
 # strikethrough, and addresses that become links automatically.
 _ACTIVE = re.compile(r"[\\`*\[\]<~]|(?<![^\W_])_|_(?![^\W_])|&(?=#?\w+;)|:(?=//)|(?<=www)\.", re.IGNORECASE)
 
+# A path may contain spaces in quotes, or between the tabs and line ends of a table. Elsewhere it ends at a space.
+_PATHS = (
+    re.compile(r"(?<=\")/[^\"\n]+(?=\")"),
+    re.compile(r"(?<=')/[^'\n]+(?=')"),
+    re.compile(r"(?:(?<=\t)|(?<=^))/[^\t\n]+(?=\t|$)", re.MULTILINE),
+    re.compile(r"(?:(?<=file://)|(?<![\w./~)\]<]))/(?!/)[^\s\"'`|,;:)\]}>]+"),
+)
 
 BLANKS = " \t\r\n\v\f\0\u00a0\u2007\u200b\u2028\u2029\u202f\u2060\u3000\ufeff"
 QUOTED = r"""(?s)^(?:"(.*)"|'(.*)')$"""
@@ -79,3 +87,19 @@ def comparable_column(values: pa.Array | pa.ChunkedArray) -> pa.Array | pa.Chunk
     import pyarrow.compute as pc
 
     return pc.utf8_normalize(stripped_column(values), form="NFC")
+
+
+def without_local_paths(text: str) -> str:
+    """Cut absolute paths of this machine to their last names.
+
+    Text that looks like a path but does not begin with an existing folder (a part of a URL, `/` between words) stays.
+    """
+    for pattern in _PATHS:
+        text = pattern.sub(_last_name, text)
+    return text
+
+
+def _last_name(match: re.Match[str]) -> str:
+    path = match[0]
+    folder, *below = path.strip("/").split("/")
+    return below[-1] if below and os.path.isdir(f"/{folder}") else path

@@ -9,14 +9,14 @@ import torch
 from safetensors.torch import load_file
 from tiny_detectors import make_detector
 
-from hf_gradalign.models import load_audio_classifier, load_detector
+from hf_gradalign.models import create_detector, load_audio_classifier
 from hf_gradalign.scoring import SpoofScorer
 from hf_gradalign.utils.messages import SCRIPTS
 
 POINTER = b"version https://git-lfs.github.com/spec/v1\noid sha256:" + b"a" * 64 + b"\nsize 377620000\n"
 LOADERS = {
     "train": lambda folder: load_audio_classifier(str(folder)),
-    "new head": lambda folder: load_detector(str(folder), head="linear"),
+    "new head": lambda folder: create_detector(str(folder), head="linear"),
     "score": SpoofScorer,
 }
 

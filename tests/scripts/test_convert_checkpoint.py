@@ -8,7 +8,7 @@ import torch
 from published_layout import logits_of, make_published
 from transformers import AutoFeatureExtractor, AutoModelForAudioClassification
 
-from hf_gradalign.hub import PUBLISHED_DETECTORS
+from hf_gradalign.conversion import PUBLISHED_DETECTORS
 
 GOLDEN = Path(__file__).parents[1] / "fixtures"
 SCRIPT = Path(__file__).parents[2] / "scripts" / "convert_checkpoint.py"

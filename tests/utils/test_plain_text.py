@@ -1,7 +1,13 @@
 import pytest
 
-from hf_gradalign.hub.publishing import without_local_paths
-from hf_gradalign.utils.plain_text import code_block, code_span, markdown_cell, markdown_text, plain_text
+from hf_gradalign.utils.plain_text import (
+    code_block,
+    code_span,
+    markdown_cell,
+    markdown_text,
+    plain_text,
+    without_local_paths,
+)
 
 
 @pytest.mark.parametrize(

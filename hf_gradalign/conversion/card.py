@@ -1,4 +1,4 @@
-"""Write the model card of a converted model: its source, the conversion, and how to score with it."""
+"""Save a converted model with its card: its source, the conversion, and how to score with it."""
 
 import json
 import os
@@ -9,11 +9,11 @@ from typing import Any
 
 from huggingface_hub import ModelCard, ModelCardData, constants
 
-from hf_gradalign.hub.publishing import without_local_paths
-from hf_gradalign.models import WINDOW_SAMPLES
-from hf_gradalign.utils.plain_text import code_span, markdown_text
+from hf_gradalign.models import WINDOW_SAMPLES, SpoofDetectorForAudioClassification
+from hf_gradalign.utils.files import give_usual_mode
+from hf_gradalign.utils.plain_text import code_span, markdown_text, without_local_paths
 
-_TEMPLATE = Path(__file__).with_name("conversion_card_template.md")
+_TEMPLATE = Path(__file__).with_name("card_template.md")
 _HEAD_SENTENCES = {
     "aasist": "A wav2vec 2.0 with an AASIST head (spectro-temporal graph attention, Jung et al. 2022).",
     "conformer_tcm": "A wav2vec 2.0 with a Conformer-TCM head (temporal-channel modeling, Truong et al. 2024).",
@@ -73,6 +73,21 @@ class ConversionCardFacts:
         own = _HEAD_PECULIARITIES.get(self.head)
         if own is not None and own not in self.peculiarities:
             self.peculiarities = [*self.peculiarities, own]
+
+
+def save_converted(model: SpoofDetectorForAudioClassification, folder: Path, facts: ConversionCardFacts) -> None:
+    """Save a converted model with its code, its feature extractor and its card.
+
+    Args:
+        model: From `convert_state_dict`.
+        folder: A folder, which is created.
+        facts: What is known about the model.
+    """
+    model.save_pretrained(folder)
+    for weights in folder.glob("*.safetensors"):
+        give_usual_mode(weights)
+    model.make_feature_extractor().save_pretrained(folder)
+    write_conversion_card(folder, facts)
 
 
 def write_conversion_card(path: str | os.PathLike[str], facts: ConversionCardFacts) -> Path:
