@@ -54,8 +54,8 @@ class ModelArguments:
     head: str | None = field(
         default=None,
         metadata={
-            "help": "Put a new head on the encoder: aasist, conformer_tcm, linear, mamba, mhfa or sls. By default, the "
-            "model's own head is trained, or the standard one of transformers."
+            "help": "Put a new head on the encoder: aasist, conformer_tcm, linear, mamba, mhfa, nes2net or sls. By "
+            "default, the model's own head is trained, or the standard one of transformers."
         },
     )
     head_options: dict[str, Any] | str | None = field(

@@ -22,7 +22,7 @@ class SpoofDetectorConfig(PretrainedConfig):
             WavLM, data2vec-audio, wav2vec 2.0 Conformer, UniSpeech-SAT or any other model of `AutoModel` that takes raw
             waveforms as `input_values`. By default a wav2vec 2.0 with the sizes of XLS-R 300M, without the masking and
             layer drop of pre-training.
-        head: Name of the head: aasist, conformer_tcm, linear, mamba, mhfa or sls.
+        head: Name of the head: aasist, conformer_tcm, linear, mamba, mhfa, nes2net or sls.
         head_options: Options of the head (`hf_gradalign.models.heads`). Missing ones take their defaults.
         class_weights: Weight of each label in the cross-entropy, in the order of labels; equal by default.
         sampling_rate: Sampling rate of the waveforms in Hz.

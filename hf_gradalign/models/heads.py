@@ -11,6 +11,7 @@ from .head_conformer_tcm import ConformerTCMHead
 from .head_linear import LinearHead
 from .head_mamba import MambaHead
 from .head_mhfa import MHFAHead
+from .head_nes2net import Nes2NetHead
 from .head_sls import SLSHead
 
 HEADS: dict[str, type[nn.Module]] = {
@@ -19,6 +20,7 @@ HEADS: dict[str, type[nn.Module]] = {
     "linear": LinearHead,
     "mamba": MambaHead,
     "mhfa": MHFAHead,
+    "nes2net": Nes2NetHead,
     "sls": SLSHead,
 }
 

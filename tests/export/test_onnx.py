@@ -18,6 +18,7 @@ SMALL_HEADS = {
     "linear": {},
     "mamba": {"size": 16, "num_blocks": 2},
     "mhfa": {"num_heads": 4, "compression_size": 8, "embedding_size": 8},
+    "nes2net": {"num_groups": 4, "num_scales": 2},
     "sls": {"n_frames": 15},  # clips have 12: some are repeated
 }
 

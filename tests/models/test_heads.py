@@ -11,7 +11,7 @@ from hf_gradalign.models.head_conformer_tcm import sinusoids
 from hf_gradalign.models.head_mamba import reverse
 from hf_gradalign.models.heads import head_options
 
-WIDTH, LAYERS = 32, 3
+WIDTH, LAYERS = 64, 3
 SMALL = tiny_detectors.SMALL | {
     "aasist": {"projection_size": 24, "channels": [4, 4, 8, 8], "attention_size": 8, "graph_sizes": [8, 4]},
     "conformer_tcm": {"size": 16, "num_blocks": 2, "num_heads": 2, "kernel_size": 5},
@@ -27,6 +27,7 @@ WITHOUT_EFFECT = {
     "conformer_tcm": r"blocks\.\d\.convolution\.depthwise\.bias",
     "mamba": r"(forward|backward)_pool\.bias",
     "mhfa": r"key\.bias",
+    "nes2net": r"norms\.2\.bias",  # of the last block, whose output is only normalized again
 }
 EVERY = pytest.mark.parametrize("name", HEADS)
 
@@ -278,6 +279,88 @@ def test_sls_is_its_formula():
         norm = head.norm
         picture = (picture - norm.running_mean) / (norm.running_var + norm.eps).sqrt() * norm.weight + norm.bias
         picture = torch.nn.functional.selu(picture)
-        pooled = picture[:39, :30].reshape(13, 3, 10, 3).amax((1, 3))
+        pooled = picture[:39, :63].reshape(13, 3, 21, 3).amax((1, 3))
         hidden = torch.nn.functional.selu(pooled.flatten() @ head.hidden.weight.T + head.hidden.bias)
         assert torch.allclose(apply(head, layers)[0], head.classifier(hidden), atol=1e-5)
+
+
+def nes2net_variants(**sizes):
+    for variant in ("nes2net", "nes2net_x"):
+        for pooling in ("mean", "attentive"):
+            yield {"variant": variant, "pooling": pooling, "num_groups": 4, "num_scales": 3, **sizes}
+
+
+@pytest.mark.parametrize("options", nes2net_variants(activation="selu", attention_size=7), ids=str)
+def test_every_nes2net_hides_padding_and_trains(options):
+    """A padded clip gets the logits that it gets alone, and each parameter has an effect."""
+    head, layers = make_head("nes2net", **options), make_frames(3)
+    lengths = [40, 6, 25]
+    mask = torch.arange(40) < torch.tensor(lengths)[:, None]
+    with torch.no_grad():
+        together = apply(head, tuple(torch.where(mask[:, :, None], layer, 100.0) for layer in layers), mask)
+        alone = [apply(head, tuple(x[i : i + 1, :n] for x in layers)) for i, n in enumerate(lengths)]
+    assert torch.allclose(together, torch.cat(alone), atol=1e-5)
+    apply(head.double().train(), make_frames(6, dtype=torch.float64)).square().sum().backward()
+    # A softmax removes the bias before it, and a batch norm the one before it.
+    idle = {name for name, p in head.named_parameters() if p.grad.abs().max() < 1e-9}
+    assert idle == {"norms.2.bias"} | ({"pooling.score.bias"} if options["pooling"] == "attentive" else set())
+
+
+@pytest.mark.parametrize("options", nes2net_variants(dilation=2, activation="selu"), ids=str)
+def test_nes2net_is_its_formula(options):
+    """Group by group and column by column, with the weights of the head."""
+    head, frames = make_head("nes2net", **options), make_frames(1)[-1]
+    selu = torch.nn.functional.selu
+    with torch.no_grad():
+        groups = frames.mT.split(16, 1)
+        x, outer = 0, []
+        for block, norm, group in zip(head.blocks, head.norms, groups[:3], strict=True):
+            inside = x + group
+            scales = block.norm1(selu(block.conv1(inside))).split(5, 1)
+            assert block.conv1.weight.shape == (15, 16, 1)
+            if options["variant"] == "nes2net":
+                first = block.norms[0](selu(block.convs[0](scales[0])))
+                mixed = [first, block.norms[1](selu(block.convs[1](first + scales[1])))]
+            else:
+
+                def step(index, column, block=block):
+                    norm = block.norms[index]
+                    y = selu(block.convs[index](column[..., None]))[..., 0]
+                    shape = (1, -1, 1)
+                    y = (y - norm.running_mean.view(shape)) / (norm.running_var.view(shape) + norm.eps).sqrt()
+                    return y * norm.weight.view(shape) + norm.bias.view(shape)
+
+                columns, mixed = [scales[2]], []
+                for index in range(2):
+                    columns = [step(index, column) for column in [*columns, scales[index]]]
+                    weights = block.sums[index].weight.flatten()
+                    assert torch.allclose(weights, torch.full((index + 2,), 1 / (index + 2)))
+                    mixed.append(sum(w * column for w, column in zip(weights, columns, strict=True)))
+            y = block.norm2(selu(block.conv2(torch.cat([*mixed, scales[2]], 1))))
+            gate = block.excite(block.squeeze(y.mean(2, keepdim=True)).relu()).sigmoid()
+            x = norm(selu(y * gate + inside))
+            outer.append(x)
+        z = selu(head.norm(torch.cat([*outer, groups[3]], 1)))
+        if options["pooling"] == "attentive":
+            attention = head.pooling.score(head.pooling.hidden(z).tanh()).softmax(2)
+            mean = (attention * z).sum(2)
+            pooled = torch.cat([mean, ((attention * (z - mean[:, :, None]) ** 2).sum(2)).sqrt()], 1)
+        else:
+            pooled = z.mean(2)
+        assert torch.allclose(apply(head, (frames,)), head.classifier(pooled), atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"variant": "x"}, "variant of nes2net must be nes2net or nes2net_x, got 'x'"),
+        ({"activation": "gelu"}, "activation of nes2net must be relu or selu, got 'gelu'"),
+        ({"pooling": "max"}, "pooling of nes2net must be mean or attentive, got 'max'"),
+        ({"num_groups": 5}, "num_groups of nes2net must be at least 2 and divide the width of 64, got 5"),
+        ({"num_groups": 1}, "num_groups of nes2net must be at least 2 and divide the width of 64, got 1"),
+        ({"num_scales": 17}, r"at most 16, the width of a group \(64 / 4\), got 17"),
+    ],
+)
+def test_nes2net_options_are_checked(options, said):
+    with pytest.raises(ValueError, match=said):
+        make_head("nes2net", **options)

@@ -13,6 +13,7 @@ from hf_gradalign.models import small_wav2vec2_config
 SMALL_HEADS = {
     "mamba": {"num_blocks": 2, "size": 16},
     "mhfa": {"num_heads": 2, "compression_size": 8, "embedding_size": 8},
+    "nes2net": {"num_groups": 4, "num_scales": 2},
 }
 
 
