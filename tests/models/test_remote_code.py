@@ -143,7 +143,8 @@ def test_runs_without_the_package(make_detector, tmp_path):
 @pytest.mark.slow
 @pytest.mark.parametrize("head", sorted(set(HEADS) - {"linear"}))
 def test_every_head_runs_without_the_package(head, make_detector, tmp_path):
-    model, extractor, waves, logits = make_detector(head, **({"num_positions": 300} if head == "conformer_tcm" else {}))
+    options = {"conformer_tcm": {"num_positions": 300}, "nes2net": {"num_scales": 2}}.get(head, {})
+    model, extractor, waves, logits = make_detector(head, **options)
     model.save_pretrained(tmp_path / "detector")
     extractor.save_pretrained(tmp_path / "detector")
     program = "print(json.dumps(scores(sys.argv[1], trust_remote_code=True)[1]))"
