@@ -38,8 +38,16 @@ def countermeasure_scores(predictions: Any) -> NDArray[np.float64]:
 
     Returns:
         Shape (N,).
+
+    Raises:
+        ValueError: If there are not two logits per clip.
     """
     logits = _logits(predictions)
+    if logits.ndim != 2 or logits.shape[1] != len(LABEL2ID):
+        raise ValueError(
+            f"the logits have shape {logits.shape}, not (N, {len(LABEL2ID)}): load a model with another number of "
+            "outputs with hf_gradalign.models.load_audio_classifier, which gives it the outputs spoof and bonafide"
+        )
     return logits[:, LABEL2ID["bonafide"]] - logits[:, LABEL2ID["spoof"]]
 
 

@@ -29,7 +29,12 @@ class SpoofDetectorConfig(PretrainedConfig):
         n_samples: Number of samples of a clip that the model sees; None for whole clips. Used by the feature extractor
             that is saved with the model (`SpoofDetectorFeatureExtractor`).
         do_normalize: Whether the feature extractor normalizes clips to zero mean and unit variance.
-        kwargs: Options of every configuration. By default, the labels are spoof (0) and bonafide (1).
+        normalization_epsilon: Added to the variance in that normalization; it matters for quiet clips. 1e-7 in
+            transformers, 1e-5 in most published detectors.
+        layer_merging: How to merge all layers of the encoder for a head that takes one: sea, weighted_sum or attm
+            (`hf_gradalign.models.layer_merging`). None gives the head its last layer.
+        kwargs: Options of every configuration. By default, the labels are spoof (0) and bonafide (1). With
+            `num_labels=1`, the only output is bonafide.
     """
 
     model_type = "spoof_detector"
@@ -44,6 +49,8 @@ class SpoofDetectorConfig(PretrainedConfig):
         sampling_rate: int = 16_000,
         n_samples: int | None = WINDOW_SAMPLES,
         do_normalize: bool = False,
+        normalization_epsilon: float = 1e-7,
+        layer_merging: str | None = None,
         **kwargs: Any,
     ) -> None:
         if not isinstance(backbone_config, PretrainedConfig):
@@ -56,8 +63,12 @@ class SpoofDetectorConfig(PretrainedConfig):
         self.sampling_rate = sampling_rate
         self.n_samples = n_samples
         self.do_normalize = do_normalize
+        self.normalization_epsilon = normalization_epsilon
+        self.layer_merging = layer_merging
         if kwargs.get("id2label") is None and kwargs.get("num_labels") is None:
             kwargs["id2label"] = {index: name for name, index in (kwargs.get("label2id") or LABEL2ID).items()}
+        if kwargs.get("id2label") is None and kwargs.get("num_labels") == 1:
+            kwargs["id2label"] = {0: "bonafide"}
         if kwargs.get("id2label") is not None and kwargs.get("label2id") is None:
             kwargs["label2id"] = {name: int(index) for index, name in kwargs["id2label"].items()}
         super().__init__(**kwargs)

@@ -21,6 +21,7 @@ class SpoofDetectorFeatureExtractor(SequenceFeatureExtractor):
         n_samples: Number of samples that the model sees. None for whole clips, which are padded with zeros to the
             longest in a batch and get an attention mask.
         do_normalize: Whether to normalize each clip to zero mean and unit variance, as some backbones were trained.
+        normalization_epsilon: Added to the variance in that normalization; it matters for quiet clips.
         return_attention_mask: Whether to return the mask of real samples for clips that are padded with zeros.
         kwargs: `feature_size` and `padding_value`, which are fixed here, and the options of every extractor.
     """
@@ -33,6 +34,8 @@ class SpoofDetectorFeatureExtractor(SequenceFeatureExtractor):
         n_samples: int | None = WINDOW_SAMPLES,
         do_normalize: bool = False,
         return_attention_mask: bool = True,
+        *,
+        normalization_epsilon: float = 1e-7,
         **kwargs: Any,
     ) -> None:
         if n_samples is not None and n_samples <= 0:
@@ -41,6 +44,7 @@ class SpoofDetectorFeatureExtractor(SequenceFeatureExtractor):
         super().__init__(sampling_rate=sampling_rate, return_attention_mask=return_attention_mask, **kwargs)
         self.n_samples = n_samples
         self.do_normalize = do_normalize
+        self.normalization_epsilon = normalization_epsilon
 
     def __call__(
         self,
@@ -84,7 +88,7 @@ class SpoofDetectorFeatureExtractor(SequenceFeatureExtractor):
         if self.n_samples is not None:
             clip = np.resize(clip, self.n_samples) if len(clip) < self.n_samples else clip[: self.n_samples]
         if self.do_normalize:
-            clip = (clip - clip.mean()) / np.sqrt(clip.var() + 1e-7)
+            clip = (clip - clip.mean()) / np.sqrt(clip.var() + self.normalization_epsilon)
         return clip
 
 

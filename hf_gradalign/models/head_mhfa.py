@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor, nn
 
-from .head_parts import hide
+from .head_parts import hide, weighted_sum
 
 
 class MHFAHead(nn.Module):
@@ -55,16 +55,8 @@ class MHFAHead(nn.Module):
 
     def forward(self, layers: tuple[Tensor, ...], mask: Tensor | None = None) -> Tensor:
         """L layers' frames (B, T, D) and mask (B, T) to logits (B, C)."""
-        keys = self.key(mixture(layers, self.key_layers))  # (B, T, E)
-        values = self.value(mixture(layers, self.value_layers))  # (B, T, E)
+        keys = self.key(weighted_sum(layers, self.key_layers.softmax(0)))  # (B, T, E)
+        values = self.value(weighted_sum(layers, self.value_layers.softmax(0)))  # (B, T, E)
         attention = hide(self.query(keys), mask).softmax(1)  # (B, T, H)
         pooled = attention.mT @ values  # (B, H, E)
         return self.classifier(self.embedding(pooled.flatten(1)))
-
-
-def mixture(layers: tuple[Tensor, ...], weights: Tensor) -> Tensor:
-    """Return the sum of layers (B, T, D) weighted by the softmax of `weights` (L,), one layer at a time."""
-    total = torch.zeros_like(layers[0])
-    for layer, weight in zip(layers, weights.softmax(0), strict=True):
-        total = total + weight * layer
-    return total

@@ -1,8 +1,11 @@
-"""Parts that several heads share: masks for padded batches, the projection of frames, and weights that are not trained.
+"""Parts that several heads share: masks for padded batches, sums of layers, the projection of frames, and weights that
+are not trained.
 
 A mask is boolean with shape (B, T), True for real frames, which come first; None if all frames are real. With a mask, a
 padded clip gets the same logits as the clip alone.
 """
+
+from collections.abc import Iterable
 
 import torch
 from torch import Tensor, nn
@@ -34,6 +37,14 @@ def masked_max(x: Tensor, mask: Tensor | None, dim: int = 1) -> Tensor:
 def mask_of_lengths(lengths: Tensor, size: int) -> Tensor:
     """Return the mask (B, `size`) of clips with the given numbers of frames (B,)."""
     return torch.arange(size, device=lengths.device) < lengths[:, None]
+
+
+def weighted_sum(layers: tuple[Tensor, ...], weights: Iterable[Tensor]) -> Tensor:
+    """Return the sum of layers (B, T, D), each times its weight, one layer at a time to save memory."""
+    total = torch.zeros_like(layers[0])
+    for layer, weight in zip(layers, weights, strict=True):
+        total = total + weight * layer
+    return total
 
 
 def _along(mask: Tensor, x: Tensor, dim: int) -> Tensor:

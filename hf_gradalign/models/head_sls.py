@@ -15,8 +15,12 @@ class SLSHead(nn.Module):
     max-pooling and two fully connected layers over time and width follow.
 
     The first fully connected layer fixes the number of frames. Clips with fewer real frames are repeated, and longer
-    ones are cut, as waveforms are in the scoring protocol. The paper's last SELU and log-softmax, which come after the
-    logits, are left out. Its layers are the outputs of the encoder's layers, without the input of the first.
+    ones are cut, as waveforms are in the scoring protocol. The layers are the outputs of the encoder's layers, without
+    the input of the first and without the encoder's final layer norm.
+
+    The published detector applies a SELU to the logits and returns log-probabilities (`log_probabilities`). The SELU
+    keeps the logits above -1.76, so scores saturate for clips that are clearly of one class. By default, the head
+    returns the logits themselves.
 
     Args:
         backbone_size: Width D of the backbone's frames.
@@ -24,6 +28,10 @@ class SLSHead(nn.Module):
         num_labels: Number of classes C.
         n_frames: Number of frames T0 to classify; 208 for 66,800 samples at a stride of 320.
         hidden_size: Width between the two fully connected layers; that of the backbone by default.
+        log_probabilities: Whether to return log-probabilities, at most 0, as the published detector does.
+
+    Raises:
+        ValueError: If there are log-probabilities of a single label.
     """
 
     takes_all_layers = True
@@ -36,10 +44,14 @@ class SLSHead(nn.Module):
         *,
         n_frames: int = 208,
         hidden_size: int | None = None,
+        log_probabilities: bool = False,
     ) -> None:
         super().__init__()
+        if log_probabilities and num_labels < 2:
+            raise ValueError("log_probabilities of sls need at least two labels: with one they are always 0")
         hidden_size = hidden_size or backbone_size
         self.n_frames = n_frames
+        self.log_probabilities = log_probabilities
         self.gate = nn.Linear(backbone_size, 1)
         self.norm = nn.BatchNorm2d(1)
         self.activation = nn.SELU()
@@ -47,14 +59,15 @@ class SLSHead(nn.Module):
         self.classifier = nn.Linear(hidden_size, num_labels)
 
     def forward(self, layers: tuple[Tensor, ...], mask: Tensor | None = None) -> Tensor:
-        """L layers' frames (B, T, D) and mask (B, T) to logits (B, C)."""
+        """L layers' frames (B, T, D) and mask (B, T) to logits or log-probabilities (B, C)."""
         picture = torch.zeros_like(layers[0])
         for layer in layers[1:]:
             gate = self.gate(masked_mean(layer, mask)).sigmoid()  # (B, 1)
             picture = picture + gate[:, None] * layer  # (B, T, D)
         picture = self.activation(self.norm(self._of_fixed_length(picture, mask)[:, None]))  # (B, 1, T0, D)
         picture = max_pool2d(picture, 3)  # (B, 1, T0 / 3, D / 3)
-        return self.classifier(self.activation(self.hidden(picture.flatten(1))))
+        logits = self.classifier(self.activation(self.hidden(picture.flatten(1))))
+        return self.activation(logits).log_softmax(1) if self.log_probabilities else logits
 
     def _of_fixed_length(self, x: Tensor, mask: Tensor | None) -> Tensor:
         index = torch.arange(self.n_frames, device=x.device)

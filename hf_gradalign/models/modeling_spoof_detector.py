@@ -3,7 +3,7 @@
 import os
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -16,6 +16,7 @@ from .configuration_spoof_detector import SpoofDetectorConfig
 from .feature_extraction_spoof_detector import SpoofDetectorFeatureExtractor
 from .heads import HEADS
 from .heads import head_options as complete_head_options
+from .layer_merging import make_layer_merging
 
 
 class SpoofDetectorPreTrainedModel(PreTrainedModel):
@@ -42,7 +43,8 @@ class SpoofDetectorForAudioClassification(SpoofDetectorPreTrainedModel):
     """Maps waveforms to the logits of spoof (0) and bona fide (1) speech.
 
     The countermeasure score is the bona fide logit minus the spoof logit or, as for the published detectors, only the
-    bona fide logit. Both are higher for bona fide speech.
+    bona fide logit. Both are higher for bona fide speech. Some published detectors have a single output z, which is
+    the score itself. In the loss, it stands for the logits (-z / 2, z / 2).
 
     Args:
         config: The configuration.
@@ -51,9 +53,10 @@ class SpoofDetectorForAudioClassification(SpoofDetectorPreTrainedModel):
     Attributes:
         backbone: The encoder.
         head: The head, one of `hf_gradalign.models.heads.HEADS`.
+        layer_merging: One of `hf_gradalign.models.layer_merging.LAYER_MERGING`, or None.
 
     Raises:
-        ValueError: If there is no such head or head option.
+        ValueError: If there is no such head, head option or layer merging, or the merging does not fit the head.
     """
 
     # The loss is the mean over the batch; num_items_in_batch is ignored.
@@ -66,8 +69,15 @@ class SpoofDetectorForAudioClassification(SpoofDetectorPreTrainedModel):
         super().__init__(config)
         config.head_options = complete_head_options(config.head, config.head_options)
         self.backbone = AutoModel.from_config(config.backbone_config) if backbone is None else backbone
-        num_layers = config.backbone_config.num_hidden_layers + 1  # including the input of the first
-        self.head = HEADS[config.head](config.hidden_size, num_layers, config.num_labels, **config.head_options)
+        num_layers = config.backbone_config.num_hidden_layers
+        num_states = num_layers + 1  # including the input of the first layer
+        self.head = HEADS[config.head](config.hidden_size, num_states, config.num_labels, **config.head_options)
+        self._takes_all_layers = getattr(self.head, "takes_all_layers", False)
+        self.layer_merging = None
+        if config.layer_merging is not None:
+            self.layer_merging = make_layer_merging(
+                config.layer_merging, config.hidden_size, num_layers, self._takes_all_layers
+            )
         self.post_init()
 
     @classmethod
@@ -141,17 +151,17 @@ class SpoofDetectorForAudioClassification(SpoofDetectorPreTrainedModel):
             return_dict: Whether to return an object (the default) instead of a tuple.
 
         Returns:
-            `loss` (with labels: cross-entropy weighted by `config.class_weights`), `logits` of shape (B, 2), and on
-            request `hidden_states` and `attentions` of the encoder.
+            `loss` (with labels: cross-entropy weighted by `config.class_weights`), `logits` of shape (B, 2), or (B, 1)
+            for a detector with a single output, and on request `hidden_states` and `attentions` of the encoder.
 
         Raises:
-            ValueError: If the head uses all layers and the encoder would drop some in training.
+            ValueError: If the detector uses all layers and the encoder would drop some in training, or if a loss is
+                asked of a single output other than bonafide.
         """
-        all_layers = getattr(self.head, "takes_all_layers", False)
+        all_layers = self._takes_all_layers or self.layer_merging is not None
         if all_layers and self.training and getattr(self.backbone.config, "layerdrop", 0.0) > 0:
-            raise ValueError(
-                f"the head {self.config.head} uses all layers: set the encoder's layerdrop to 0 to train it"
-            )
+            user = f"the head {self.config.head}" if self._takes_all_layers else self.config.layer_merging
+            raise ValueError(f"{user} uses all layers: set the encoder's layerdrop to 0 to train it")
         if output_attentions is None:
             output_attentions = self.config.output_attentions
         if output_hidden_states is None:
@@ -169,12 +179,15 @@ class SpoofDetectorForAudioClassification(SpoofDetectorPreTrainedModel):
         mask = None
         if attention_mask is not None:
             mask = self.backbone._get_feature_vector_attention_mask(frames.shape[1], attention_mask).bool()
-        logits = self.head(encoded.hidden_states if all_layers else frames, mask)
+        if self.layer_merging is not None:
+            # The last hidden state of transformers lacks the encoder's final layer norm.
+            frames = self.layer_merging((*encoded.hidden_states[:-1], frames), mask)
+        logits = self.head(encoded.hidden_states if self._takes_all_layers else frames, mask)
         loss = None
         if labels is not None:
             weights = self.config.class_weights
             weights = None if weights is None else torch.tensor(weights, device=logits.device)
-            loss = cross_entropy(logits.float(), labels, weight=weights)
+            loss = cross_entropy(self._of_two_classes(logits).float(), labels, weight=weights)
         output = SequenceClassifierOutput(
             loss=loss,
             logits=logits,
@@ -182,6 +195,18 @@ class SpoofDetectorForAudioClassification(SpoofDetectorPreTrainedModel):
             attentions=encoded.attentions,
         )
         return output if return_dict else output.to_tuple()
+
+    def _of_two_classes(self, logits: Tensor) -> Tensor:
+        """The logits (B, 2) that a single output stands for; others as they are."""
+        if logits.shape[1] != 1:
+            return logits
+        label = cast(dict[int, str], self.config.id2label)[0]
+        if label != "bonafide":
+            raise ValueError(
+                f"the detector's only output is {label}, and must be bonafide for a loss: set id2label, or load it "
+                "with hf_gradalign.models.load_audio_classifier, which makes two outputs of it"
+            )
+        return torch.cat([-logits / 2, logits / 2], 1)
 
     def save_pretrained(self, save_directory: str | os.PathLike[str], *args: Any, **kwargs: Any) -> None:
         """Save the model with its code and, if the folder has none yet, its feature extractor.
@@ -200,7 +225,12 @@ class SpoofDetectorForAudioClassification(SpoofDetectorPreTrainedModel):
     def make_feature_extractor(self) -> SpoofDetectorFeatureExtractor:
         """Create the feature extractor that the configuration describes."""
         config = self.config
-        return SpoofDetectorFeatureExtractor(config.sampling_rate, config.n_samples, config.do_normalize)
+        return SpoofDetectorFeatureExtractor(
+            config.sampling_rate,
+            config.n_samples,
+            config.do_normalize,
+            normalization_epsilon=config.normalization_epsilon,
+        )
 
     def freeze_feature_encoder(self) -> None:
         """Freeze the encoder's convolutions."""

@@ -13,11 +13,16 @@ def class_weights_of(config: PretrainedConfig | None) -> Tensor | None:
     """Return the configuration's `class_weights` as a tensor, or None if it has none.
 
     Raises:
-        ValueError: If there is not one positive, finite weight per label.
+        ValueError: If there is not one positive, finite weight per label, or the model has a single output.
     """
     weights = getattr(config, "class_weights", None)
     if config is None or weights is None:
         return None
+    if config.num_labels == 1:
+        raise ValueError(
+            f"class_weights {weights} need an output per class, and the model has a single one: load it with "
+            "hf_gradalign.models.load_audio_classifier, which makes two of it"
+        )
     tensor = torch.tensor([float(weight) for weight in weights])
     if len(tensor) != config.num_labels or not bool(((tensor > 0) & torch.isfinite(tensor)).all()):
         raise ValueError(f"class_weights must be {config.num_labels} positive numbers, one per label, got {weights}")

@@ -21,6 +21,12 @@ def test_scores_are_higher_for_bona_fide():
     assert countermeasure_scores((LOGITS, "hidden states")).tolist() == [-3.0, 1.5, 0.0]
 
 
+@pytest.mark.parametrize("columns", [1, 3])
+def test_scores_need_two_logits(columns):
+    with pytest.raises(ValueError, match=rf"the logits have shape \(4, {columns}\), not \(N, 2\)"):
+        countermeasure_scores(np.zeros((4, columns)))
+
+
 def test_metrics_of_the_trainer():
     prediction = EvalPrediction(predictions=LOGITS, label_ids=np.array([0, 1, 0]))
     metrics = CountermeasureMetrics()(prediction)

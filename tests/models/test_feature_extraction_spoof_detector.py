@@ -1,6 +1,7 @@
 """The detector's feature extractor: the scoring protocol, whole clips, and its use by collator and pipeline."""
 
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -9,6 +10,8 @@ from transformers import AutoConfig, AutoFeatureExtractor, pipeline
 
 from hf_gradalign.data.collator import ViewCollator
 from hf_gradalign.models import SpoofDetectorConfig, SpoofDetectorFeatureExtractor, SpoofDetectorForAudioClassification
+
+GOLDEN = Path(__file__).parents[1] / "fixtures"
 
 
 def clip(length, seed=0):
@@ -48,6 +51,18 @@ def test_normalization_on_request():
     assert np.allclose(found, expected, atol=1e-4)
     silence = SpoofDetectorFeatureExtractor(do_normalize=True)(np.zeros(9, np.float32))["input_values"]
     assert (silence == 0).all()
+
+
+def test_normalization_of_quiet_clips_as_published():
+    """The normalization of AntiDeepfake, of loud and quiet clips."""
+    reference = torch.load(GOLDEN / "antideepfake_normalisation.io.pth", weights_only=True)
+    waves = reference["waveform"].float().numpy()
+    extractor = SpoofDetectorFeatureExtractor(n_samples=None, do_normalize=True, normalization_epsilon=1e-5)
+    found = extractor(list(waves), return_tensors="pt")["input_values"]
+    torch.testing.assert_close(found, reference["input_values"], atol=1e-5, rtol=0)
+    assert found.std(1)[1:].tolist() == pytest.approx([0.75, 0.05], abs=0.03)
+    usual = SpoofDetectorFeatureExtractor(n_samples=None, do_normalize=True)
+    assert usual(list(waves))["input_values"].std(1).min() > 0.3
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64, np.float16])
@@ -119,7 +134,9 @@ def test_a_length_that_is_none_is_refused(n_samples):
 
 @pytest.mark.parametrize("n_samples", [3200, None])
 def test_saving_and_loading(n_samples, tmp_path):
-    extractor = SpoofDetectorFeatureExtractor(8000, n_samples, do_normalize=True, return_attention_mask=False)
+    extractor = SpoofDetectorFeatureExtractor(
+        8000, n_samples, do_normalize=True, return_attention_mask=False, normalization_epsilon=1e-5
+    )
     extractor.save_pretrained(tmp_path)
     saved = json.loads((tmp_path / "preprocessor_config.json").read_text())
     assert saved["auto_map"]["AutoFeatureExtractor"].endswith(".SpoofDetectorFeatureExtractor")
@@ -130,6 +147,7 @@ def test_saving_and_loading(n_samples, tmp_path):
         assert loaded.to_dict() == extractor.to_dict()
         assert (loaded.sampling_rate, loaded.n_samples, loaded.do_normalize) == (8000, n_samples, True)
         assert loaded.return_attention_mask is False
+        assert loaded.normalization_epsilon == 1e-5
 
 
 @pytest.fixture

@@ -156,7 +156,9 @@ def test_an_unknown_head_is_named_and_the_known_ones_listed():
 
 
 def test_an_unknown_option_is_named_and_the_known_ones_listed():
-    with pytest.raises(ValueError, match=r"the head sls has no option depth, width; it has n_frames, hidden_size"):
+    with pytest.raises(
+        ValueError, match=r"the head sls has no option depth, width; it has n_frames, hidden_size, log_probabilities"
+    ):
         head_options("sls", {"width": 3, "depth": 1, "n_frames": 30})
 
 
@@ -282,6 +284,14 @@ def test_sls_is_its_formula():
         pooled = picture[:39, :63].reshape(13, 3, 21, 3).amax((1, 3))
         hidden = torch.nn.functional.selu(pooled.flatten() @ head.hidden.weight.T + head.hidden.bias)
         assert torch.allclose(apply(head, layers)[0], head.classifier(hidden), atol=1e-5)
+        published = torch.nn.functional.selu(head.classifier(hidden)).log_softmax(0)
+        head.log_probabilities = True
+        assert torch.allclose(apply(head, layers)[0], published, atol=1e-5)
+
+
+def test_sls_has_no_log_probability_of_a_single_label():
+    with pytest.raises(ValueError, match="log_probabilities of sls need at least two labels"):
+        HEADS["sls"](WIDTH, LAYERS, 1, log_probabilities=True)
 
 
 def nes2net_variants(**sizes):

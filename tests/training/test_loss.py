@@ -52,6 +52,12 @@ def test_impossible_weights(weights):
         class_weights_of(PretrainedConfig(num_labels=2, class_weights=weights))
 
 
+def test_weights_of_a_single_output():
+    for weights in ([1.0], [0.1, 0.9]):
+        with pytest.raises(ValueError, match=r"the model has a single one: load it with .*load_audio_classifier"):
+            class_weights_of(PretrainedConfig(num_labels=1, class_weights=weights))
+
+
 def test_no_weights():
     assert class_weights_of(PretrainedConfig()) is None
     assert class_weights_of(None) is None
