@@ -12,10 +12,11 @@ from transformers.utils import logging
 from hf_gradalign.alignment import check_view_weights
 from hf_gradalign.augmentation.recipes import Augmentation
 from hf_gradalign.data import ClipDataset, DeferredAugmentation, StreamedViewDataset, ViewDataset
-from hf_gradalign.experiment.arguments import RunArguments
+from hf_gradalign.experiment.arguments import ModelArguments, RunArguments
 from hf_gradalign.experiment.corpora import RunCorpora, data_seed, load_run_corpora, stream_training_corpora
 from hf_gradalign.experiment.views import build_views, try_views
 from hf_gradalign.models import LABEL2ID, SpoofDetectorFeatureExtractor, create_detector, load_audio_classifier
+from hf_gradalign.models.encoder_layers import encoder_of, freeze_layers
 from hf_gradalign.scoring.windowing import without_cropping
 from hf_gradalign.training.run_checkpoints import require_sound_model
 
@@ -208,6 +209,11 @@ def load_model(
         setattr(feature_extractor, "n_scored_samples", n_samples)  # noqa: B010  `hf_gradalign.scoring` reads it
     if data_args.augment_on_device:
         DeferredAugmentation(without_cropping(feature_extractor))  # fails now rather than after the corpora are loaded
+    _freeze(model, model_args)
+    return model, feature_extractor
+
+
+def _freeze(model: PreTrainedModel, model_args: ModelArguments) -> None:
     for part in ("feature_encoder", "backbone"):
         if getattr(model_args, f"freeze_{part}"):
             freeze = getattr(model, f"freeze_{part}", None)
@@ -217,4 +223,11 @@ def load_model(
                     "freeze: remove the option"
                 )
             freeze()
-    return model, feature_extractor
+    if model_args.freeze_layers is not None:
+        encoder = encoder_of(model)
+        if encoder is None:
+            raise ValueError(f"--freeze_layers: {type(model).__name__} has no encoder apart from its head; remove it")
+        try:
+            freeze_layers(encoder, model_args.freeze_layers)
+        except ValueError as error:
+            raise ValueError(f"--freeze_layers {model_args.freeze_layers}: {error}") from error

@@ -13,6 +13,7 @@ from transformers.modeling_outputs import SequenceClassifierOutput
 from transformers.utils import FEATURE_EXTRACTOR_NAME
 
 from .configuration_spoof_detector import SpoofDetectorConfig
+from .encoder_layers import freeze_layers
 from .feature_extraction_spoof_detector import SpoofDetectorFeatureExtractor
 from .heads import HEADS
 from .heads import head_options as complete_head_options
@@ -248,19 +249,7 @@ class SpoofDetectorForAudioClassification(SpoofDetectorPreTrainedModel):
         Raises:
             ValueError: If there are fewer layers.
         """
-        layers = self.backbone.encoder.layers
-        if not 0 <= count <= len(layers):
-            raise ValueError(f"the encoder has {len(layers)} layers, cannot freeze {count}")
-        self.freeze_feature_encoder()
-        self.backbone.feature_projection.requires_grad_(False)
-        encoder, config = self.backbone.encoder, self.backbone.config
-        if getattr(encoder, "pos_conv_embed", None) is not None:
-            encoder.pos_conv_embed.requires_grad_(False)
-        # The encoder's norm comes after the layers in these models, and before them in the others.
-        if not getattr(config, "do_stable_layer_norm", False) and config.model_type != "wav2vec2-conformer":
-            encoder.layer_norm.requires_grad_(False)
-        for layer in layers[:count]:
-            layer.requires_grad_(False)
+        freeze_layers(self.backbone, count)
 
 
 def refuse_random_weights(name_or_path: str, absent: Iterable[str]) -> None:

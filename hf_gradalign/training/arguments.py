@@ -11,7 +11,7 @@ from transformers import TrainingArguments
 
 from hf_gradalign.alignment import AlignmentMethod, canonical_name, check_scope, get_method
 from hf_gradalign.training.nonfinite import ON_NONFINITE
-from hf_gradalign.training.setup_checks import NO_DEEPSPEED, check_numbers
+from hf_gradalign.training.setup_checks import NO_DEEPSPEED, check_numbers, check_rates
 
 _RECORDS = ("none", "jsonl", "parquet")
 _FOR_METRICS = ("inputs", "loss")
@@ -35,6 +35,12 @@ class GradientAlignmentArguments(TrainingArguments):
             The others get the mean of the views' gradients.
         view_weights: Weight of each view by name, as a mapping or JSON; 1 by default. Gradients are scaled by these
             weights, divided by their mean, before they are aligned.
+
+    Parameters that control learning rates:
+        head_learning_rate: Peak learning rate of everything outside of the encoder (`base_model_prefix`);
+            `learning_rate` by default. The schedule multiplies both.
+        layerwise_lr_decay: Factor in (0, 1] from the learning rate of each transformer layer to that of the layer
+            below. The last layer has `learning_rate`. What comes before the layers (convolutions) has the lowest rate.
 
     Parameters that control the conflict record:
         conflict_record: Format of the conflict record: "jsonl", "parquet", or "none" to write none. The record is a
@@ -60,9 +66,10 @@ class GradientAlignmentArguments(TrainingArguments):
             while the last one is still being computed.
 
     Raises:
-        ValueError: For an unknown method, option or scope; a view weight that is not positive; a patience or number of
-            checkpoints below 1, or without the evaluation or metric that it needs; `conflict_record_modules` without a
-            record; options of the base class that would have no effect, or fail when the first batch is loaded.
+        ValueError: For an unknown method, option or scope; a view weight or learning rate out of range; a patience or
+            number of checkpoints below 1, or without the evaluation or metric that it needs; `conflict_record_modules`
+            without a record; options of the base class that would have no effect, or fail when the first batch is
+            loaded.
     """
 
     # In the base class it is a class variable too, without saying so.
@@ -108,6 +115,16 @@ class GradientAlignmentArguments(TrainingArguments):
     )
     view_weights: dict[str, float] | str | None = field(
         default=None, metadata={"help": "Weight of each view as JSON, e.g. '{\"codec\": 0.5}'; 1 by default."}
+    )
+    head_learning_rate: float | None = field(
+        default=None, metadata={"help": "Peak learning rate of the head; by default --learning_rate."}
+    )
+    layerwise_lr_decay: float | None = field(
+        default=None,
+        metadata={
+            "help": "Factor, above 0 and at most 1, from the learning rate of each transformer layer to that of the "
+            "layer below, such as 0.9. The last layer has --learning_rate, and the convolutions have the lowest rate."
+        },
     )
     conflict_record: str = field(
         default="none",
@@ -172,6 +189,7 @@ class GradientAlignmentArguments(TrainingArguments):
         self.align_gradients = canonical_name(self.align_gradients)
         self.make_method()
         check_scope(self.alignment_scope, self.alignment_modules, self.alignment_parameters)
+        check_rates(self)
         if self.conflict_record not in _RECORDS:
             raise ValueError(f"--conflict_record must be one of {', '.join(_RECORDS)}, got {self.conflict_record!r}")
         if self.on_nonfinite not in ON_NONFINITE:

@@ -7,6 +7,8 @@ from typing import Any, TypeVar
 from accelerate import Accelerator, PartialState
 from torch import Tensor, distributed, nn
 from torch.distributed.checkpoint.state_dict import StateDictOptions, set_model_state_dict
+from torch.nn.parallel import DistributedDataParallel
+from transformers import TrainingArguments
 
 from hf_gradalign.alignment import is_sharded_tensor
 
@@ -33,6 +35,19 @@ def prepare_for_fsdp(model: Any, accelerator: Accelerator) -> None:
 def is_sharded(model: nn.Module) -> bool:
     """Return whether a model's parameters are sharded over processes (FSDP2, tensor parallelism)."""
     return any(is_sharded_tensor(parameter) for parameter in model.parameters())
+
+
+def shares_gradient_storage(model: nn.Module, args: TrainingArguments) -> bool:
+    """Return whether every backward pass writes its gradients to the same memory.
+
+    This is so for DDP with `gradient_as_bucket_view` and for CUDA graphs (`torch_compile_mode` "reduce-overhead" and
+    "max-autotune"), where each replay overwrites the gradients of the last one.
+    """
+    if args.torch_compile and args.torch_compile_mode in ("reduce-overhead", "max-autotune"):
+        return True
+    return any(
+        isinstance(module, DistributedDataParallel) and module.gradient_as_bucket_view for module in model.modules()
+    )
 
 
 def load_whole_state(model: nn.Module, state: Mapping[str, Tensor]) -> tuple[list[str], list[str]]:

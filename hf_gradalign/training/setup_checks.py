@@ -250,4 +250,17 @@ def check_numbers(args: Any) -> None:
         raise ValueError("--save_strategy best saves when an evaluation improves, and needs --eval_strategy")
 
 
-__all__ = ["check_metric_exists", "check_numbers", "check_options", "check_supported_setup"]
+def check_rates(args: Any) -> None:
+    """Check `head_learning_rate` and `layerwise_lr_decay` without a model.
+
+    Raises:
+        ValueError: If a value is out of range.
+    """
+    rate, decay = args.head_learning_rate, args.layerwise_lr_decay
+    if rate is not None and not 0 < rate < math.inf:
+        raise ValueError(f"--head_learning_rate must be a positive number, got {rate}")
+    if decay is not None and not 0 < decay <= 1:
+        raise ValueError(f"--layerwise_lr_decay must be above 0 and at most 1, got {decay}")
+
+
+__all__ = ["check_metric_exists", "check_numbers", "check_options", "check_rates", "check_supported_setup"]

@@ -8,9 +8,8 @@ from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
-from torch.nn.parallel import DistributedDataParallel
 from torch.utils.data import Dataset, Sampler
-from transformers import PreTrainedModel, TrainingArguments
+from transformers import PreTrainedModel
 from transformers.trainer_utils import TrainOutput
 from transformers.utils import logging
 
@@ -28,7 +27,8 @@ from hf_gradalign.alignment import (
 from hf_gradalign.training.arguments import GradientAlignmentArguments
 from hf_gradalign.training.conflicts.record import RecordFormat
 from hf_gradalign.training.conflicts.recorder import ConflictRecorder
-from hf_gradalign.training.distributed import is_sharded, prepare_for_fsdp
+from hf_gradalign.training.distributed import is_sharded, prepare_for_fsdp, shares_gradient_storage
+from hf_gradalign.training.learning_rates import are_split, check_split, split_groups
 from hf_gradalign.training.loss import WeightedCrossEntropy, class_weights_of, items_weight
 from hf_gradalign.training.nonfinite import MicroBatch, NonFiniteGuard
 from hf_gradalign.training.resumable_trainer import ResumableTrainer
@@ -102,6 +102,7 @@ class GradientAlignmentTrainer(ResumableTrainer):
             self.data_collator = ViewBatchCollator(self.data_collator)
         check_supported_setup(self)
         check_options(self)
+        check_split(self)
         self.model_accepts_loss_kwargs = False
         self.nonfinite = NonFiniteGuard(self)
         self._begin_run()
@@ -141,6 +142,15 @@ class GradientAlignmentTrainer(ResumableTrainer):
             else WeightedCrossEntropy(self.class_weights, self.args.label_smoothing_factor)
         )
         self.compute_loss_func = self._weighted_loss
+
+    def create_optimizer(self, model: nn.Module | None = None) -> torch.optim.Optimizer:
+        """Create the optimizer, with the learning rates of `head_learning_rate` and `layerwise_lr_decay`."""
+        if self.optimizer is not None or not are_split(self.args):
+            return super().create_optimizer(model)
+        check_split(self)  # a trial of a search has arguments of its own
+        optimizer = super().create_optimizer(model)
+        split_groups(optimizer, self.model if model is None else model, self.args)
+        return optimizer
 
     def training_step(  # ty: ignore[incompatible-method-override]  # item weights are by view
         self,
@@ -384,19 +394,6 @@ class GradientAlignmentTrainer(ResumableTrainer):
             self._since_last_log.load_state_dict(state["since_last_log"])
         self.conflict_counts.load_state_dict(state["conflict_counts"])
         self.nonfinite.skipped = state.get("skipped_updates", 0)
-
-
-def shares_gradient_storage(model: nn.Module, args: TrainingArguments) -> bool:
-    """Return whether every backward pass writes its gradients to the same memory.
-
-    This is so for DDP with `gradient_as_bucket_view` and for CUDA graphs (`torch_compile_mode` "reduce-overhead" and
-    "max-autotune"), where each replay overwrites the gradients of the last one.
-    """
-    if args.torch_compile and args.torch_compile_mode in ("reduce-overhead", "max-autotune"):
-        return True
-    return any(
-        isinstance(module, DistributedDataParallel) and module.gradient_as_bucket_view for module in model.modules()
-    )
 
 
 __all__ = ["ALIGNMENT_STATE_NAME", "GradientAlignmentTrainer"]

@@ -1,9 +1,10 @@
 """Detectors with every encoder that are small enough to train in a test."""
 
 import torch
-from transformers import AutoConfig
+from transformers import AutoConfig, AutoModelForAudioClassification
 
-from hf_gradalign.models import SpoofDetectorConfig, SpoofDetectorForAudioClassification
+from hf_gradalign.models import ID2LABEL, LABEL2ID, SpoofDetectorConfig, SpoofDetectorForAudioClassification
+from hf_gradalign.training import GradientAlignmentArguments, GradientAlignmentTrainer
 
 FAMILIES = ["wav2vec2", "hubert", "wavlm", "data2vec-audio", "wav2vec2-conformer", "unispeech-sat"]
 # In transformers, the convolutions of these two encoders see padding, so a padded clip differs from the clip alone.
@@ -64,3 +65,29 @@ def gradients(model, clips, **inputs):
     model.zero_grad()
     model(clips, labels=LABELS, **inputs).loss.backward()
     return {name: p.grad.clone() for name, p in model.named_parameters() if p.grad is not None}
+
+
+def make_classifier(family="wav2vec2", **options):
+    """A classifier of transformers itself, in evaluation mode."""
+    torch.manual_seed(0)
+    labels = {"id2label": ID2LABEL, "label2id": LABEL2ID}
+    config = AutoConfig.for_model(family, **TINY | {"classifier_proj_size": 8} | labels | options)
+    return AutoModelForAudioClassification.from_config(config).eval()
+
+
+def noise_trainer(model, folder, processing_class=None, **options):
+    """A trainer of eight clips of noise, in two views that conflict, with dropout."""
+    clips = make_clips(8)
+    rows = [
+        {"clean": {"input_values": clip, "labels": i % 2}, "augmented": {"input_values": clip.tanh(), "labels": i // 4}}
+        for i, clip in enumerate(clips)
+    ]
+    defaults = {"max_steps": 4, "per_device_train_batch_size": 4, "save_strategy": "steps", "save_steps": 1}
+    defaults |= {"learning_rate": 0.01, "align_gradients": "pcgrad", "use_cpu": True, "report_to": [], "seed": 3}
+    defaults |= {"disable_tqdm": True, "dataloader_pin_memory": False, "logging_steps": 1}
+    of_trainer = ("model_init", "optimizers", "optimizer_cls_and_kwargs", "eval_dataset", "callbacks")
+    trainer_options = {name: options.pop(name) for name in of_trainer if name in options}
+    args = GradientAlignmentArguments(str(folder), **{**defaults, **options})
+    return GradientAlignmentTrainer(
+        model=model, args=args, train_dataset=rows, processing_class=processing_class, **trainer_options
+    )

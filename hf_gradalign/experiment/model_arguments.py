@@ -1,0 +1,86 @@
+"""The arguments of a run about its model."""
+
+import json
+from dataclasses import dataclass, field
+from typing import Any
+
+
+@dataclass
+class ModelArguments:
+    """Which model is trained."""
+
+    model_name_or_path: str | None = field(
+        default=None,
+        metadata={
+            "help": "Hub id or folder of any wav2vec2-family model (facebook/wav2vec2-xls-r-300m, "
+            "microsoft/wavlm-base, your own). By default, a small wav2vec 2.0 that suits two CPU cores is trained from "
+            "scratch."
+        },
+    )
+    head: str | None = field(
+        default=None,
+        metadata={
+            "help": "Put a new head on the encoder: aasist, conformer_tcm, linear, mamba, mhfa, nes2net or sls. By "
+            "default, the model's own head is trained, or the standard one of transformers."
+        },
+    )
+    head_options: dict[str, Any] | str | None = field(
+        default=None, metadata={"help": """Options for the head as JSON: '{"num_blocks": 2}'."""}
+    )
+    bonafide_label: str | None = field(
+        default=None,
+        metadata={
+            "help": "Bona fide label (name or number) of a detector that is trained further, if its label names do not "
+            "tell; none for a detector with one output that is higher for spoof."
+        },
+    )
+    model_revision: str | None = field(default=None, metadata={"help": "Branch, tag or commit of the model."})
+    trust_remote_code: bool = field(
+        default=False, metadata={"help": "Run modeling code that comes with the model on the Hub."}
+    )
+    attention_implementation: str | None = field(
+        default=None, metadata={"help": "eager, sdpa, flash_attention_2, ...; by default transformers chooses."}
+    )
+    freeze_feature_encoder: bool = field(default=False, metadata={"help": "Freeze the convolutional feature encoder."})
+    freeze_backbone: bool = field(
+        default=False, metadata={"help": "Freeze the whole encoder of a detector and train only its head."}
+    )
+    freeze_layers: int | None = field(
+        default=None,
+        metadata={
+            "help": "Freeze the first N transformer layers and what comes before them, such as convolutions; 0 freezes "
+            "only the latter."
+        },
+    )
+    class_weights: list[float] | None = field(
+        default=None,
+        metadata={
+            "help": "Weights of spoof and bona fide in the cross-entropy, such as 0.1 0.9 as in the paper. "
+            "Stored in the model's config. By default equal, or those in the config of a reloaded model."
+        },
+    )
+
+    model_license: str | None = field(
+        default=None,
+        metadata={"help": "License of the trained weights for the model card; apache-2.0 if trained from scratch."},
+    )
+
+    def __post_init__(self) -> None:
+        """Check the options, and read those of the head."""
+        if isinstance(self.head_options, str):
+            try:
+                self.head_options = json.loads(self.head_options)
+            except ValueError as error:
+                raise ValueError(f"--head_options is not JSON: {error}") from error
+        if self.head_options is not None and (self.head is None or not isinstance(self.head_options, dict)):
+            raise ValueError("""--head_options takes a JSON object and needs --head: '{"num_blocks": 2}'""")
+        if self.head is not None and self.bonafide_label is not None:
+            raise ValueError("--bonafide_label describes a trained head, but --head adds a new one: remove one of them")
+        if self.freeze_layers is not None:
+            if self.freeze_layers < 0:
+                raise ValueError(f"--freeze_layers must be 0 or more, got {self.freeze_layers}")
+            if self.freeze_backbone:
+                raise ValueError("--freeze_backbone freezes all layers: remove it or --freeze_layers")
+        weights = self.class_weights
+        if weights is not None and (len(weights) != 2 or min(weights) <= 0):
+            raise ValueError(f"--class_weights takes two positive numbers, for spoof and bona fide, got {weights}")
