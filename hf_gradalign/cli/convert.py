@@ -1,6 +1,6 @@
 """Convert the checkpoint of a published detector into a transformers model, or back.
 
-python scripts/convert_checkpoint.py SpeechAntiSpoofingBenchmarks/DPDA-GA-AASIST:dpda_ga_aasist_avg5.pth --output_dir aasist
+python scripts/convert_checkpoint.py SpeechAntiSpoofingBenchmarks/DPDA-GA-AASIST:dpda_ga_aasist_avg5.pth --output_dir detector
 python scripts/convert_checkpoint.py best.pth --head auto --output_dir detector --check reference.pth
 python scripts/convert_checkpoint.py --average best_0.pth best_1.pth best_2.pth --output_dir detector
 python scripts/convert_checkpoint.py detector --reverse --output_file detector.pth

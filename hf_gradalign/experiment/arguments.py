@@ -205,7 +205,8 @@ class DataArguments:
         default=None,
         metadata={
             "help": "Length of the training window in seconds; shorter clips are repeated. By default 2 for the small "
-            "model and 4.175 (66,800 samples, as in the paper) with --model_name_or_path."
+            "model, 4.0375 for aasist and aasist_l (64,600 samples, as published) and otherwise 4.175 (66,800 samples, "
+            "as in the paper)."
         },
     )
     eval_window_seconds: float | None = field(
@@ -292,16 +293,30 @@ class RunArguments:
     options: dict[str, Any] = field(default_factory=dict)
 
     def settle_defaults(self) -> None:
-        """Fill in the defaults that depend on whether a model was named."""
-        from hf_gradalign.models import WINDOW_SECONDS  # here, because help must not wait for models
+        """Fill in the defaults that depend on the model.
 
-        from_scratch = self.model.model_name_or_path is None
+        Raises:
+            ValueError: If an option does not apply to a model that is trained from scratch.
+        """
+        from hf_gradalign import models  # here, because help must not wait for models
+
+        name = self.model.model_name_or_path
+        if name is None:
+            learning_rate, window_seconds = 1e-3, 2.0
+        elif models.is_architecture(name):
+            learning_rate, window_seconds = 1e-4, models.RAW_WINDOW_SAMPLES / 16_000
+            for option in ("head", "bonafide_label", "model_revision", "attention_implementation"):
+                if getattr(self.model, option) is not None:
+                    raise ValueError(f"--{option} does not apply to {name}, which is trained from scratch: remove it")
+        else:
+            learning_rate, window_seconds = 1e-5, models.WINDOW_SECONDS
         if self.training.learning_rate is None:
-            self.training.learning_rate = 1e-3 if from_scratch else 1e-5
+            self.training.learning_rate = learning_rate
         if self.data.window_seconds is None:
-            self.data.window_seconds = 2.0 if from_scratch else WINDOW_SECONDS
+            self.data.window_seconds = window_seconds
         if self.data.eval_window_seconds is None:
             self.data.eval_window_seconds = self.data.window_seconds
-        if from_scratch:
+        if name is None:
             self.data.rms_level = self.data.rms_level or 0.1
+        if name is None or name in models.ARCHITECTURES:
             self.model.model_license = self.model.model_license or "apache-2.0"

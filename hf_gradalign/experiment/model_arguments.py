@@ -13,8 +13,8 @@ class ModelArguments:
         default=None,
         metadata={
             "help": "Hub id or folder of any wav2vec2-family model (facebook/wav2vec2-xls-r-300m, "
-            "microsoft/wavlm-base, your own). By default, a small wav2vec 2.0 that suits two CPU cores is trained from "
-            "scratch."
+            "microsoft/wavlm-base, your own), or aasist or aasist_l: AASIST on raw waveforms, trained from scratch. By "
+            "default, a small wav2vec 2.0 that suits two CPU cores is trained from scratch."
         },
     )
     head: str | None = field(

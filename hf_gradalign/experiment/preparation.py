@@ -15,7 +15,13 @@ from hf_gradalign.data import ClipDataset, DeferredAugmentation, StreamedViewDat
 from hf_gradalign.experiment.arguments import ModelArguments, RunArguments
 from hf_gradalign.experiment.corpora import RunCorpora, data_seed, load_run_corpora, stream_training_corpora
 from hf_gradalign.experiment.views import build_views, try_views
-from hf_gradalign.models import LABEL2ID, SpoofDetectorFeatureExtractor, create_detector, load_audio_classifier
+from hf_gradalign.models import (
+    ARCHITECTURES,
+    LABEL2ID,
+    SpoofDetectorFeatureExtractor,
+    create_detector,
+    load_audio_classifier,
+)
 from hf_gradalign.models.encoder_layers import encoder_of, freeze_layers
 from hf_gradalign.scoring.windowing import without_cropping
 from hf_gradalign.training.run_checkpoints import require_sound_model
@@ -184,8 +190,10 @@ def load_model(
     name = model_args.model_name_or_path
     if random_config is not None:
         name, common["random_config"] = None, random_config
-    if name is not None:
+    if name is not None and name not in ARCHITECTURES:
         require_sound_model(name)
+    # If training clips are scaled to one level, a new model must not depend on the level of other clips.
+    do_normalize = data_args.rms_level is not None
     if model_args.head is None:
         model, feature_extractor = load_audio_classifier(
             name, bonafide_label=None if random_config is not None else model_args.bonafide_label, **common
@@ -196,8 +204,7 @@ def load_model(
             head=model_args.head,
             head_options=cast("dict[str, Any] | None", model_args.head_options),  # read from JSON by now
             n_samples=round(seconds * 16_000),
-            # If training clips are scaled to one level, the model must not depend on the level of other clips.
-            do_normalize=data_args.rms_level is not None,
+            do_normalize=do_normalize,
             **common,
         )
     assert isinstance(feature_extractor, SequenceFeatureExtractor)
@@ -205,10 +212,17 @@ def load_model(
     n_samples = round(seconds * feature_extractor.sampling_rate)
     if isinstance(feature_extractor, SpoofDetectorFeatureExtractor):
         feature_extractor.n_samples = model.config.n_samples = n_samples
+        if name in ARCHITECTURES:
+            feature_extractor.do_normalize = model.config.do_normalize = do_normalize
     else:
         setattr(feature_extractor, "n_scored_samples", n_samples)  # noqa: B010  `hf_gradalign.scoring` reads it
     if data_args.augment_on_device:
         DeferredAugmentation(without_cropping(feature_extractor))  # fails now rather than after the corpora are loaded
+    if run.training.gradient_checkpointing and not model.supports_gradient_checkpointing:
+        raise ValueError(
+            f"--gradient_checkpointing: {name or type(model).__name__} does not support it. To save memory, lower "
+            "--per_device_train_batch_size and raise --gradient_accumulation_steps"
+        )
     _freeze(model, model_args)
     return model, feature_extractor
 
@@ -222,7 +236,10 @@ def _freeze(model: PreTrainedModel, model_args: ModelArguments) -> None:
                     f"--freeze_{part}: {type(model).__name__} has no {part.replace('_', ' ')} to "
                     "freeze: remove the option"
                 )
-            freeze()
+            try:
+                freeze()
+            except ValueError as error:
+                raise ValueError(f"--freeze_{part}: {error}. Remove the option") from error
     if model_args.freeze_layers is not None:
         encoder = encoder_of(model)
         if encoder is None:

@@ -20,7 +20,7 @@ from hf_gradalign.experiment.preparation import Preparation
 from hf_gradalign.experiment.results import RunResults
 from hf_gradalign.experiment.views import CLEAN, parse_views, shown_recipe, shown_views
 from hf_gradalign.hub import ModelCardFacts, PublishingError, check_access, publish, write_model_card
-from hf_gradalign.models import SpoofDetectorForAudioClassification
+from hf_gradalign.models import ARCHITECTURES, SpoofDetectorForAudioClassification
 from hf_gradalign.training import find_conflict_record
 from hf_gradalign.training.conflicts.figures import draw_run_figures
 from hf_gradalign.utils.plain_text import plain_text
@@ -47,7 +47,7 @@ def write_run_card(results: RunResults, preparation: Preparation, run: RunArgume
     facts = ModelCardFacts(
         model_name=(args.hub_model_id or args.run_folder.name).split("/")[-1],
         repo_id=args.hub_model_id,
-        base_model=model_args.model_name_or_path,
+        base_model=None if model_args.model_name_or_path in ARCHITECTURES else model_args.model_name_or_path,
         dataset_name=_listed([_shown_name(spec) for spec in trained_on]),
         dataset_id=trained_on[0].hub_id if len(trained_on) == 1 else None,
         is_demo_corpus=is_demo,

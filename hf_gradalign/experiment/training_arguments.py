@@ -30,7 +30,8 @@ class AudioSpoofTrainingArguments(GradientAlignmentArguments):
     learning_rate: float | None = field(  # ty: ignore[incompatible-attribute-override]  None: not chosen
         default=None,
         metadata={
-            "help": "Peak learning rate. By default 1e-3 for the small model and 1e-5 with --model_name_or_path."
+            "help": "Peak learning rate. By default 1e-3 for the small model, 1e-4 for aasist and aasist_l, and 1e-5 "
+            "for any other --model_name_or_path."
         },
     )
     lr_scheduler_type: str = field(default="cosine", metadata={"help": "Learning rate schedule."})

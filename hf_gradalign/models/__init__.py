@@ -3,11 +3,14 @@
 from transformers import AutoConfig, AutoFeatureExtractor, AutoModelForAudioClassification
 
 from hf_gradalign.models.adapters import load_classifier, load_config
+from hf_gradalign.models.architectures import ARCHITECTURES, architecture_config, is_architecture
 from hf_gradalign.models.configuration_spoof_detector import (
     ID2LABEL,
     LABEL2ID,
+    RAW_WINDOW_SAMPLES,
     WINDOW_SAMPLES,
     WINDOW_SECONDS,
+    SincConfig,
     SpoofDetectorConfig,
 )
 from hf_gradalign.models.feature_extraction_spoof_detector import SpoofDetectorFeatureExtractor
@@ -30,15 +33,20 @@ SpoofDetectorConfig.register_for_auto_class()
 SpoofDetectorForAudioClassification.register_for_auto_class("AutoModelForAudioClassification")
 
 __all__ = [
+    "ARCHITECTURES",
     "HEADS",
     "ID2LABEL",
     "LABEL2ID",
+    "RAW_WINDOW_SAMPLES",
     "WINDOW_SAMPLES",
     "WINDOW_SECONDS",
+    "SincConfig",
     "SpoofDetectorConfig",
     "SpoofDetectorFeatureExtractor",
     "SpoofDetectorForAudioClassification",
+    "architecture_config",
     "create_detector",
+    "is_architecture",
     "load_audio_classifier",
     "load_classifier",
     "load_config",

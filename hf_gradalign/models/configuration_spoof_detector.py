@@ -1,4 +1,4 @@
-"""Configuration of a detector: any self-supervised speech encoder and a head."""
+"""Configuration of a detector: a front end, which is a self-supervised speech encoder or fixed filters, and a head."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -12,6 +12,42 @@ LABEL2ID = {name: index for index, name in ID2LABEL.items()}
 WINDOW_SAMPLES = 66_800
 """The window of the published detectors in samples at 16 kHz."""
 WINDOW_SECONDS = WINDOW_SAMPLES / 16_000
+RAW_WINDOW_SAMPLES = 64_600
+"""The window of AASIST on raw waveforms in samples at 16 kHz."""
+
+
+class SincConfig(PretrainedConfig):
+    """Configuration of a `SincFrontEnd`, the fixed band-pass filters in front of AASIST on raw waveforms.
+
+    Args:
+        num_filters: Number of filters, at least 3. Their bands have equal widths on the mel scale.
+        kernel_size: Taps of each filter, at least 3. An even number is raised by one, as in the published code.
+        sampling_rate: Sampling rate of the waveforms in Hz. The bands cover 0 Hz to half of it.
+        kwargs: Options of every configuration.
+
+    Raises:
+        ValueError: If a number is too small.
+    """
+
+    model_type = "sinc"
+    attribute_map = {"hidden_size": "num_filters"}  # noqa: RUF012  (as in transformers)
+
+    def __init__(
+        self, num_filters: int = 70, kernel_size: int = 129, sampling_rate: int = 16_000, **kwargs: Any
+    ) -> None:
+        if min(num_filters, kernel_size) < 3:
+            raise ValueError(
+                f"the sinc front end needs at least 3 filters of 3 taps, got {num_filters} filters of {kernel_size}"
+            )
+        self.num_filters = num_filters
+        self.kernel_size = kernel_size + 1 - kernel_size % 2
+        self.sampling_rate = sampling_rate
+        super().__init__(**kwargs)
+
+    @property
+    def num_hidden_layers(self) -> int:
+        """The number of transformer layers: none."""
+        return 0
 
 
 class SpoofDetectorConfig(PretrainedConfig):
@@ -21,7 +57,8 @@ class SpoofDetectorConfig(PretrainedConfig):
         backbone_config: Configuration of the encoder, or its fields with `model_type`: wav2vec 2.0 (XLS-R), HuBERT,
             WavLM, data2vec-audio, wav2vec 2.0 Conformer, UniSpeech-SAT or any other model of `AutoModel` that takes raw
             waveforms as `input_values`. By default a wav2vec 2.0 with the sizes of XLS-R 300M, without the masking and
-            layer drop of pre-training.
+            layer drop of pre-training. With a `SincConfig` (model_type sinc) there is no encoder: the head `aasist` is
+            then AASIST on raw waveforms.
         head: Name of the head: aasist, conformer_tcm, linear, mamba, mhfa, nes2net or sls.
         head_options: Options of the head (`hf_gradalign.models.heads`). Missing ones take their defaults.
         class_weights: Weight of each label in the cross-entropy, in the order of labels; equal by default.
@@ -35,6 +72,9 @@ class SpoofDetectorConfig(PretrainedConfig):
             (`hf_gradalign.models.layer_merging`). None gives the head its last layer.
         kwargs: Options of every configuration. By default, the labels are spoof (0) and bonafide (1). With
             `num_labels=1`, the only output is bonafide.
+
+    Raises:
+        ValueError: If a sinc front end has another sampling rate.
     """
 
     model_type = "spoof_detector"
@@ -55,7 +95,15 @@ class SpoofDetectorConfig(PretrainedConfig):
     ) -> None:
         if not isinstance(backbone_config, PretrainedConfig):
             fields = dict(XLS_R_300M if backbone_config is None else backbone_config)
-            backbone_config = AutoConfig.for_model(fields.pop("model_type", "wav2vec2"), **fields)
+            kind = fields.pop("model_type", "wav2vec2")
+            # Not registered with AutoConfig, which a detector that brings its own code cannot rely on.
+            backbone_config = (
+                SincConfig(**fields) if kind == SincConfig.model_type else AutoConfig.for_model(kind, **fields)
+            )
+        if backbone_config.model_type == SincConfig.model_type and backbone_config.sampling_rate != sampling_rate:
+            raise ValueError(
+                f"the sinc front end is for {backbone_config.sampling_rate} Hz, and the detector for {sampling_rate} Hz"
+            )
         self.backbone_config = backbone_config
         self.head = head
         self.head_options = dict(head_options or {})

@@ -9,10 +9,77 @@ from torch.nn.functional import max_pool2d
 from .head_parts import as_buffers, hide, mask_of_lengths, masked_max, masked_mean, silence
 
 _NODE_DROPOUT, _POOL_DROPOUT, _READOUT_DROPOUT = 0.2, 0.3, 0.5
-_GRAPH_TEMPERATURE, _BRANCH_TEMPERATURE = 2.0, 100.0
+TEMPERATURES = (2.0, 2.0, 100.0)
+"""Published temperatures of the attention in the spectral graph, in the temporal graph and in the branches."""
 
 
-class AASISTHead(nn.Module):
+class SpectroTemporalGraphs(nn.Module):
+    """The part of AASIST after the spectral and temporal nodes, which its variants share."""
+
+    def add_graphs(
+        self,
+        width: int,
+        n_spectral: int,
+        num_labels: int,
+        graph_sizes: Sequence[int],
+        pool_ratios: Sequence[float],
+        temperatures: Sequence[float] = TEMPERATURES,
+    ) -> None:
+        """Create the modules, after those that make the nodes.
+
+        Args:
+            width: Width W of the nodes.
+            n_spectral: Number F of spectral nodes.
+            num_labels: Number of classes C.
+            graph_sizes: Width of the two graphs' nodes, and of the branches' nodes.
+            pool_ratios: Fraction of nodes to keep: in the spectral graph, in the temporal graph, within a branch.
+            temperatures: Temperature of the attention: in the spectral graph, in the temporal graph, in a branch.
+
+        Raises:
+            ValueError: If a ratio or temperature is out of range.
+        """
+        if len(pool_ratios) != 3 or not all(0 < ratio <= 1 for ratio in pool_ratios):
+            raise ValueError(f"pool_ratios must be three numbers above 0 and up to 1, got {list(pool_ratios)}")
+        if len(temperatures) != 3 or not min(temperatures) > 0:
+            raise ValueError(f"temperatures must be three positive numbers, got {list(temperatures)}")
+        graph_size, branch_size = graph_sizes
+        spectral_ratio, temporal_ratio, branch_ratio = pool_ratios
+        spectral_temperature, temporal_temperature, branch_temperature = temperatures
+        self.spectral_position = nn.Parameter(torch.empty(1, n_spectral, width))
+        self.spectral_graph = GraphAttention(width, graph_size, spectral_temperature)
+        self.temporal_graph = GraphAttention(width, graph_size, temporal_temperature)
+        self.spectral_pool = GraphPool(graph_size, spectral_ratio)
+        self.temporal_pool = GraphPool(graph_size, temporal_ratio)
+        self.branches = nn.ModuleList(
+            Branch(graph_size, branch_size, branch_ratio, branch_temperature) for _ in range(2)
+        )
+        self.activation = nn.SELU()
+        self.node_dropout = nn.Dropout(_NODE_DROPOUT)
+        self.readout_dropout = nn.Dropout(_READOUT_DROPOUT)
+        self.classifier = nn.Linear(5 * branch_size, num_labels)
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        """Initialize the positions of the spectral nodes."""
+        nn.init.normal_(self.spectral_position)
+
+    def classify(self, spectral: Tensor, temporal: Tensor, mask: Tensor | None) -> Tensor:
+        """Spectral (B, F, W) and temporal nodes (B, T, W) and the mask (B, T) of the latter to logits (B, C)."""
+        spectral, _ = self.spectral_pool(self.spectral_graph(spectral + self.spectral_position))
+        temporal, mask = self.temporal_pool(self.temporal_graph(temporal, mask), mask)
+
+        first, second = (branch(temporal, spectral, mask) for branch in self.branches)
+        temporal, spectral, master = (
+            torch.maximum(self.node_dropout(one), self.node_dropout(other))
+            for one, other in zip(first[:3], second[:3], strict=True)
+        )
+        mask = first[3]
+        readout = [masked_max(temporal.abs(), mask), masked_mean(temporal, mask)]
+        readout += [spectral.abs().amax(1), spectral.mean(1), master.squeeze(1)]
+        return self.classifier(self.readout_dropout(torch.cat(readout, 1)))
+
+
+class AASISTHead(SpectroTemporalGraphs):
     """Integrated spectro-temporal graph attention on self-supervised features.
 
     Jung et al., "AASIST" (ICASSP 2022, arXiv 2110.01200), on a wav2vec 2.0 as in Tak et al. (Odyssey 2022,
@@ -47,31 +114,13 @@ class AASISTHead(nn.Module):
         pool_ratios: Sequence[float] = (0.5, 0.5, 0.5),
     ) -> None:
         super().__init__()
-        width, (graph_size, branch_size) = channels[-1], graph_sizes
-        spectral_ratio, temporal_ratio, branch_ratio = pool_ratios
+        width = channels[-1]
         self.projection = nn.Linear(backbone_size, projection_size)
         self.projection_norm = nn.BatchNorm2d(1)
-        self.encoder = nn.ModuleList(
-            ResidualBlock(before, after, first=index == 0)
-            for index, (before, after) in enumerate(zip([1, *channels[:-1]], channels, strict=True))
-        )
+        self.encoder = residual_encoder(channels)
         self.encoder_norm = nn.BatchNorm2d(width)
         self.attention = MapAttention(width, attention_size)
-        self.spectral_position = nn.Parameter(torch.empty(1, projection_size // 3, width))
-        self.spectral_graph = GraphAttention(width, graph_size)
-        self.temporal_graph = GraphAttention(width, graph_size)
-        self.spectral_pool = GraphPool(graph_size, spectral_ratio)
-        self.temporal_pool = GraphPool(graph_size, temporal_ratio)
-        self.branches = nn.ModuleList(Branch(graph_size, branch_size, branch_ratio) for _ in range(2))
-        self.activation = nn.SELU()
-        self.node_dropout = nn.Dropout(_NODE_DROPOUT)
-        self.readout_dropout = nn.Dropout(_READOUT_DROPOUT)
-        self.classifier = nn.Linear(5 * branch_size, num_labels)
-        self.reset_parameters()
-
-    def reset_parameters(self) -> None:
-        """Initialize the positions of the spectral nodes."""
-        nn.init.normal_(self.spectral_position)
+        self.add_graphs(width, projection_size // 3, num_labels, graph_sizes, pool_ratios)
 
     def forward(self, frames: Tensor, mask: Tensor | None = None) -> Tensor:
         """Frames (B, T, D) and mask (B, T) to logits (B, C)."""
@@ -82,20 +131,16 @@ class AASISTHead(nn.Module):
         for block in self.encoder:
             x = block(x, mask)
         x = self.activation(self.encoder_norm(x))  # (B, W, F, T / 3)
-
         spectral, temporal = self.attention(x, mask)  # (B, F, W), (B, T / 3, W)
-        spectral, _ = self.spectral_pool(self.spectral_graph(spectral + self.spectral_position))
-        temporal, mask = self.temporal_pool(self.temporal_graph(temporal, mask), mask)
+        return self.classify(spectral, temporal, mask)
 
-        first, second = (branch(temporal, spectral, mask) for branch in self.branches)
-        temporal, spectral, master = (
-            torch.maximum(self.node_dropout(one), self.node_dropout(other))
-            for one, other in zip(first[:3], second[:3], strict=True)
-        )
-        mask = first[3]
-        readout = [masked_max(temporal.abs(), mask), masked_mean(temporal, mask)]
-        readout += [spectral.abs().amax(1), spectral.mean(1), master.squeeze(1)]
-        return self.classifier(self.readout_dropout(torch.cat(readout, 1)))
+
+def residual_encoder(channels: Sequence[int]) -> nn.ModuleList:
+    """Return AASIST's residual blocks with the given numbers of output channels, for a map with one channel."""
+    return nn.ModuleList(
+        ResidualBlock(before, after, first=index == 0)
+        for index, (before, after) in enumerate(zip([1, *channels[:-1]], channels, strict=True))
+    )
 
 
 class ResidualBlock(nn.Module):
@@ -143,8 +188,9 @@ class MapAttention(nn.Module):
 class GraphAttention(nn.Module):
     """Graph attention in which the weights depend on products of nodes."""
 
-    def __init__(self, before: int, after: int) -> None:
+    def __init__(self, before: int, after: int, temperature: float) -> None:
         super().__init__()
+        self.temperature = temperature
         self.dropout = nn.Dropout(_NODE_DROPOUT)
         self.pair = nn.Linear(before, after)
         self.pair_score = nn.Parameter(torch.empty(after, 1))
@@ -162,7 +208,7 @@ class GraphAttention(nn.Module):
         """Nodes (B, N, W) to (B, N, W')."""
         nodes = self.dropout(nodes)
         pairs = self.pair(nodes[:, :, None] * nodes[:, None]).tanh()  # (B, N, N, W')
-        scores = (pairs @ self.pair_score).squeeze(3) / _GRAPH_TEMPERATURE
+        scores = (pairs @ self.pair_score).squeeze(3) / self.temperature
         attention = hide(scores, mask, dim=2).softmax(2)
         nodes = self.attended(attention @ nodes) + self.itself(nodes)
         return self.activation(_normalize(self.norm, nodes))
@@ -193,13 +239,13 @@ class GraphPool(nn.Module):
 class Branch(nn.Module):
     """Two heterogeneous layers with pooling in between, and the branch's own master node."""
 
-    def __init__(self, before: int, after: int, ratio: float) -> None:
+    def __init__(self, before: int, after: int, ratio: float, temperature: float) -> None:
         super().__init__()
         self.master = nn.Parameter(torch.empty(1, 1, before))
-        self.layer1 = HeterogeneousAttention(before, after)
+        self.layer1 = HeterogeneousAttention(before, after, temperature)
         self.temporal_pool = GraphPool(after, ratio)
         self.spectral_pool = GraphPool(after, ratio)
-        self.layer2 = HeterogeneousAttention(after, after)
+        self.layer2 = HeterogeneousAttention(after, after, temperature)
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
@@ -221,8 +267,9 @@ class Branch(nn.Module):
 class HeterogeneousAttention(nn.Module):
     """Graph attention over nodes of two types, with a score for each pair of types. The master attends to all nodes."""
 
-    def __init__(self, before: int, after: int) -> None:
+    def __init__(self, before: int, after: int, temperature: float) -> None:
         super().__init__()
+        self.temperature = temperature
         self.temporal = nn.Linear(before, before)
         self.spectral = nn.Linear(before, before)
         self.dropout = nn.Dropout(_NODE_DROPOUT)
@@ -260,10 +307,10 @@ class HeterogeneousAttention(nn.Module):
         across_back = pairs[:, n_temporal:, :n_temporal] @ self.cross_score
         within_spectral = pairs[:, n_temporal:, n_temporal:] @ self.spectral_score
         upper, lower = torch.cat([within_temporal, across], 2), torch.cat([across_back, within_spectral], 2)
-        scores = torch.cat([upper, lower], 1).squeeze(3) / _BRANCH_TEMPERATURE
+        scores = torch.cat([upper, lower], 1).squeeze(3) / self.temperature
         attention = hide(scores, mask, dim=2).softmax(2)
 
-        master_scores = self.master_pair(nodes * master).tanh() @ self.master_score / _BRANCH_TEMPERATURE
+        master_scores = self.master_pair(nodes * master).tanh() @ self.master_score / self.temperature
         master_attention = hide(master_scores, mask).softmax(1)  # (B, N + M, 1)
         master = self.master_attended(master_attention.mT @ nodes) + self.master_itself(master)
 

@@ -16,6 +16,7 @@ from transformers.feature_extraction_utils import FeatureExtractionMixin
 from transformers.utils import FEATURE_EXTRACTOR_NAME, cached_file, logging
 
 from hf_gradalign.models.adapters import base_of_adapter, load_classifier, load_config
+from hf_gradalign.models.architectures import architecture_config, is_architecture
 from hf_gradalign.models.configuration_spoof_detector import ID2LABEL, LABEL2ID, WINDOW_SAMPLES, SpoofDetectorConfig
 from hf_gradalign.models.heads import head_options as complete_head_options
 from hf_gradalign.models.label_order import output_labels, put_in_order
@@ -38,8 +39,9 @@ def load_audio_classifier(
 
     Args:
         model_name_or_path: Hub id or folder of any model for `AutoModelForAudioClassification`; None for the small
-            wav2vec 2.0, randomly initialized. A checkpoint without a trained head of one or two outputs gets a new one.
-            A trained head is kept, and its rows are swapped if bona fide comes first, so its scores do not change.
+            wav2vec 2.0, or a name in `ARCHITECTURES`, both randomly initialized. A checkpoint without a trained head of
+            one or two outputs gets a new one. A trained head is kept, and its rows are swapped if bona fide comes
+            first, so its scores do not change.
         class_weights: Weight of each class in the loss, by name. Stored as `class_weights` in the configuration, in the
             order of the labels, so that training continues with the same loss after reloading the model.
         bonafide_label: Name or number of the trained head's bona fide label, if its names do not say which one it is;
@@ -53,14 +55,19 @@ def load_audio_classifier(
 
     Raises:
         OSError: If there is no such model (the message of transformers says where it looked).
-        ValueError: If the labels of a trained head do not say which one is bona fide.
+        ValueError: If the labels of a trained head do not say which one is bona fide, or the name of an architecture is
+            also that of a folder with a model.
     """
     extra: dict[str, Any] = {"attn_implementation": attention_implementation} if attention_implementation else {}
+    if model_name_or_path is not None and is_architecture(model_name_or_path):
+        random_config = architecture_config(model_name_or_path)
+        model_name_or_path = None
     if model_name_or_path is None:
         config = small_wav2vec2_config() if random_config is None else random_config
         config.id2label, config.label2id = dict(ID2LABEL), dict(LABEL2ID)
         model = AutoModelForAudioClassification.from_config(config, **extra)
-        feature_extractor = small_feature_extractor()
+        is_detector = isinstance(model, SpoofDetectorForAudioClassification)
+        feature_extractor = model.make_feature_extractor() if is_detector else small_feature_extractor()
         has_new_head = True
     else:
         model, feature_extractor, has_new_head = _load_in_order(model_name_or_path, bonafide_label, extra, hub_options)

@@ -1,4 +1,4 @@
-"""A detector for `AutoModelForAudioClassification`: a self-supervised speech encoder and a head."""
+"""A detector for `AutoModelForAudioClassification`: a speech encoder, or filters of the waveform, and a head."""
 
 import os
 from collections.abc import Iterable
@@ -12,11 +12,12 @@ from transformers import AutoConfig, AutoModel, PreTrainedModel
 from transformers.modeling_outputs import SequenceClassifierOutput
 from transformers.utils import FEATURE_EXTRACTOR_NAME
 
-from .configuration_spoof_detector import SpoofDetectorConfig
+from .configuration_spoof_detector import SincConfig, SpoofDetectorConfig
 from .encoder_layers import freeze_layers
 from .feature_extraction_spoof_detector import SpoofDetectorFeatureExtractor
-from .heads import HEADS
+from .front_end_sinc import SincFrontEnd
 from .heads import head_options as complete_head_options
+from .heads import heads_for
 from .layer_merging import make_layer_merging
 
 
@@ -52,12 +53,13 @@ class SpoofDetectorForAudioClassification(SpoofDetectorPreTrainedModel):
         backbone: An encoder to use instead of a new one. It must match `config.backbone_config`.
 
     Attributes:
-        backbone: The encoder.
-        head: The head, one of `hf_gradalign.models.heads.HEADS`.
+        backbone: The encoder, or a `SincFrontEnd`.
+        head: The head, one of `hf_gradalign.models.heads`.
         layer_merging: One of `hf_gradalign.models.layer_merging.LAYER_MERGING`, or None.
 
     Raises:
-        ValueError: If there is no such head, head option or layer merging, or the merging does not fit the head.
+        ValueError: If there is no such head, head option or layer merging, or they do not fit each other or the
+            front end.
     """
 
     # The loss is the mean over the batch; num_items_in_batch is ignored.
@@ -68,11 +70,20 @@ class SpoofDetectorForAudioClassification(SpoofDetectorPreTrainedModel):
 
     def __init__(self, config: SpoofDetectorConfig, backbone: PreTrainedModel | None = None) -> None:
         super().__init__(config)
-        config.head_options = complete_head_options(config.head, config.head_options)
-        self.backbone = AutoModel.from_config(config.backbone_config) if backbone is None else backbone
+        front_end = config.backbone_config.model_type
+        config.head_options = complete_head_options(config.head, config.head_options, front_end)
+        if backbone is not None:
+            self.backbone = backbone
+        elif front_end == SincConfig.model_type:
+            # Not by its class, because transformers may load the code of a saved detector twice.
+            self.backbone = SincFrontEnd(cast(SincConfig, config.backbone_config))
+        else:
+            self.backbone = AutoModel.from_config(config.backbone_config)
+        self.supports_gradient_checkpointing = self.backbone.supports_gradient_checkpointing
         num_layers = config.backbone_config.num_hidden_layers
         num_states = num_layers + 1  # including the input of the first layer
-        self.head = HEADS[config.head](config.hidden_size, num_states, config.num_labels, **config.head_options)
+        make_head = heads_for(front_end)[config.head]
+        self.head = make_head(config.hidden_size, num_states, config.num_labels, **config.head_options)
         self._takes_all_layers = getattr(self.head, "takes_all_layers", False)
         self.layer_merging = None
         if config.layer_merging is not None:
@@ -234,12 +245,22 @@ class SpoofDetectorForAudioClassification(SpoofDetectorPreTrainedModel):
         )
 
     def freeze_feature_encoder(self) -> None:
-        """Freeze the encoder's convolutions."""
+        """Freeze the encoder's convolutions.
+
+        Raises:
+            ValueError: If there are none to train, as with the front end sinc.
+        """
+        if isinstance(self.backbone, SincFrontEnd):
+            raise ValueError("the front end sinc has no weights to freeze: its filters are fixed")
         self.backbone.feature_extractor.requires_grad_(False)
         self.backbone.feature_extractor._requires_grad = False
 
     def freeze_backbone(self) -> None:
-        """Freeze the whole encoder, so that only the head is trained."""
+        """Freeze the whole encoder, so that only the head is trained.
+
+        Raises:
+            ValueError: As `freeze_feature_encoder`.
+        """
         self.freeze_feature_encoder()
         self.backbone.requires_grad_(False)
 
@@ -247,7 +268,7 @@ class SpoofDetectorForAudioClassification(SpoofDetectorPreTrainedModel):
         """Freeze the convolutions and the first `count` transformer layers.
 
         Raises:
-            ValueError: If there are fewer layers.
+            ValueError: If there are no or fewer layers.
         """
         freeze_layers(self.backbone, count)
 

@@ -15,7 +15,7 @@ from transformers.feature_extraction_utils import FeatureExtractionMixin
 from hf_gradalign.audio import AudioDecodingError, resample_clip, sound_of_array
 from hf_gradalign.data import Window, crop, repeat_pad
 from hf_gradalign.data.decoding import decode_clip, open_clip, scale_to_rms
-from hf_gradalign.models import WINDOW_SECONDS, SpoofDetectorFeatureExtractor
+from hf_gradalign.models import WINDOW_SECONDS, SincConfig, SpoofDetectorFeatureExtractor
 
 WindowMode = Literal["first", "all", "whole"]
 Combination = Literal["mean", "median", "min", "max"]
@@ -235,15 +235,15 @@ def settle_windowing(
 def padding_is_harmless(model: PreTrainedModel, feature_extractor: FeatureExtractionMixin) -> bool:
     """Return whether a clip gets the same score in a padded batch as by itself.
 
-    This needs an attention mask, and an encoder whose convolutions do not spread padding into the clip. A group norm
+    This needs an attention mask, and a front end whose convolutions do not spread padding into the clip. A group norm
     over time does, as do the convolutions between the layers of some encoders.
     """
     config = getattr(model.config, "backbone_config", None) or model.config
-    return (
-        getattr(feature_extractor, "return_attention_mask", False)
-        and getattr(config, "feat_extract_norm", None) == "layer"
+    spares_clips = config.model_type == SincConfig.model_type or (
+        getattr(config, "feat_extract_norm", None) == "layer"
         and config.model_type in ("wav2vec2", "hubert", "wavlm", "unispeech-sat")
     )
+    return spares_clips and getattr(feature_extractor, "return_attention_mask", False)
 
 
 def without_cropping(feature_extractor: FeatureExtractionMixin) -> FeatureExtractionMixin:

@@ -78,6 +78,26 @@ def test_onnx_gives_the_models_logits(head, tmp_path):
     check(by_onnxruntime(report.path), detector)
 
 
+def make_raw_detector(options):
+    torch.manual_seed(0)
+    return SpoofDetectorForAudioClassification(SpoofDetectorConfig({"model_type": "sinc"}, "aasist", options)).eval()
+
+
+@pytest.mark.slow
+def test_aasist_on_raw_waveforms(tmp_path):
+    detector = make_raw_detector({"channels": (4, 4), "graph_sizes": (8, 4)})
+    check(export_program(detector, n_samples=N_SAMPLES).module(), detector)
+    check(by_onnxruntime(export_onnx(detector, tmp_path / "detector.onnx", n_samples=N_SAMPLES).path), detector)
+
+
+@pytest.mark.long
+@pytest.mark.slow
+def test_aasist_on_raw_waveforms_of_its_published_size(tmp_path):
+    detector = make_raw_detector({})
+    report = export_onnx(detector, tmp_path / "detector.onnx", n_samples=64_600)
+    check(by_onnxruntime(report.path), detector, report.n_samples)
+
+
 @pytest.mark.long
 @pytest.mark.slow
 @pytest.mark.parametrize("head", [head for head in HEADS if head != "mamba"])  # its graph takes minutes

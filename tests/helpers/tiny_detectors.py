@@ -37,7 +37,13 @@ SMALL = {
 }
 
 
+TINY_SINC = {"model_type": "sinc", "num_filters": 12, "kernel_size": 31}
+SMALL_RAW = {"channels": [4, 8], "graph_sizes": [8, 4]}
+
+
 def make_config(family="wav2vec2", head="linear", backbone=None, **options):
+    if family == "sinc":
+        return SpoofDetectorConfig(TINY_SINC | (backbone or {}), "aasist", SMALL_RAW, **options)
     return SpoofDetectorConfig(AutoConfig.for_model(family, **TINY | (backbone or {})), head, SMALL[head], **options)
 
 

@@ -57,8 +57,8 @@ def of_pipeline(name):
 def make_detector(tmp_path):
     """A function that returns a detector, its extractor, a file of clips, and their logits."""
 
-    def make(head, **options):
-        backbone = AutoConfig.for_model(
+    def make(head, front_end=None, **options):
+        backbone = front_end or AutoConfig.for_model(
             "wav2vec2", hidden_size=32, num_hidden_layers=2, num_attention_heads=2, intermediate_size=32,
             conv_dim=[16] * 3, conv_stride=[5, 4, 4], conv_kernel=[10, 8, 4], num_feat_extract_layers=3,
             num_conv_pos_embeddings=8, num_conv_pos_embedding_groups=2, feat_extract_norm="layer", conv_bias=True,
@@ -147,6 +147,14 @@ def test_every_head_runs_without_the_package(head, make_detector, tmp_path):
     model, extractor, waves, logits = make_detector(head, **options)
     model.save_pretrained(tmp_path / "detector")
     extractor.save_pretrained(tmp_path / "detector")
+    program = "print(json.dumps(scores(sys.argv[1], trust_remote_code=True)[1]))"
+    assert_same(run_elsewhere(program, tmp_path / "detector", waves, tmp_path=tmp_path), logits)
+
+
+@pytest.mark.slow
+def test_aasist_on_raw_waveforms_runs_without_the_package(make_detector, tmp_path):
+    model, _, waves, logits = make_detector("aasist", {"model_type": "sinc"}, channels=[4, 8])
+    model.save_pretrained(tmp_path / "detector")  # with its extractor
     program = "print(json.dumps(scores(sys.argv[1], trust_remote_code=True)[1]))"
     assert_same(run_elsewhere(program, tmp_path / "detector", waves, tmp_path=tmp_path), logits)
 

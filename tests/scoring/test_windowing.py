@@ -2,8 +2,9 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from tiny_detectors import make_detector
 
-from hf_gradalign.scoring import Windowing
+from hf_gradalign.scoring import SpoofScorer, Windowing
 
 
 @given(st.integers(1, 60), st.integers(1, 20), st.one_of(st.none(), st.integers(1, 25)))
@@ -61,3 +62,15 @@ def test_combination(combine, score):
 def test_refusals(arguments, said):
     with pytest.raises(ValueError, match=said):
         Windowing(**arguments)
+
+
+def test_whole_clips_share_batches_of_a_detector_on_raw_waveforms():
+    detector = make_detector("sinc", n_samples=None)
+    scorer = SpoofScorer(detector, detector.make_feature_extractor(), batch_size=3)
+    clips = [np.random.default_rng(n).normal(0, 0.1, n).astype(np.float32) for n in (4000, 2500, 3100)]
+    batches = []
+    detector.register_forward_pre_hook(lambda *_: batches.append(1))
+    together = scorer.score(clips)
+    assert len(batches) == 1
+    alone = [scorer.score([clip])[0] for clip in clips]
+    np.testing.assert_allclose(together, alone, atol=1e-5)

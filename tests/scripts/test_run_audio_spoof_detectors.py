@@ -4,11 +4,12 @@ import json
 
 import pytest
 import torch
+from huggingface_hub import ModelCard
 from transformers import AutoFeatureExtractor, AutoModel, AutoModelForAudioClassification
 
 from hf_gradalign.data import decode_audio, load_corpus
 from hf_gradalign.experiment import parse_arguments, prepare, train_and_evaluate
-from hf_gradalign.models import small_wav2vec2_config
+from hf_gradalign.models import ARCHITECTURES, small_wav2vec2_config
 
 SMALL_HEADS = {
     "mamba": {"num_blocks": 2, "size": 16},
@@ -55,6 +56,45 @@ def test_a_head_on_a_pretrained_encoder(run_script, tmp_path, capsys):
     words = ["--head", "linear", "--model_name_or_path", str(tmp_path / "out")]
     assert run_script(*words, output_dir=tmp_path / "wrong") == 2
     assert "is a detector with the head sls: remove --head to train it further" in capsys.readouterr().err
+
+
+def test_aasist_from_scratch(run_script, tmp_path, monkeypatch):
+    monkeypatch.setitem(ARCHITECTURES, "aasist_l", {"channels": [4, 8], "graph_sizes": [8, 4]})
+    words = ["--align_gradients", "--model_name_or_path", "aasist_l", "--rms_level", "0.1"]
+    assert run_script(*words, output_dir=tmp_path / "out") == 0
+    model = AutoModelForAudioClassification.from_pretrained(tmp_path / "out")
+    extractor = AutoFeatureExtractor.from_pretrained(tmp_path / "out")
+    assert model.config.backbone_config.model_type == "sinc"
+    # Clips of one level in training: the model must not depend on the level of others.
+    assert (extractor.n_samples, extractor.do_normalize, model.config.do_normalize) == (8_000, True, True)
+    card = ModelCard.load(tmp_path / "out" / "README.md")
+    assert card.data.license == "apache-2.0"
+    assert card.data.base_model is None
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        ("aasist --head mamba", "--head does not apply to aasist, which is trained from scratch: remove it"),
+        ("aasist_l --model_revision main", "--model_revision does not apply to aasist_l, which is trained"),
+        ("aasist --attention_implementation sdpa", "--attention_implementation does not apply to aasist"),
+        ("aasist --bonafide_label 1", "--bonafide_label does not apply to aasist"),
+        ("aasist --freeze_backbone true", "--freeze_backbone: the front end sinc has no weights to freeze"),
+        ("aasist --freeze_layers 1", "--freeze_layers 1: SincFrontEnd has no list of transformer layers to freeze"),
+        ("aasist --gradient_checkpointing true", "--gradient_checkpointing: aasist does not support it"),
+        ("aasist-l", "there is no model aasist-l: to train this architecture from scratch, write aasist_l"),
+    ],
+)
+def test_options_that_do_not_apply_to_aasist(run_script, tmp_path, capsys, words, said):
+    assert run_script("--model_name_or_path", *words.split(), output_dir=tmp_path / "out") == 2
+    assert said in capsys.readouterr().err
+
+
+def test_defaults_of_aasist():
+    run = parse_arguments(["--model_name_or_path", "aasist"])
+    run.settle_defaults()
+    assert run.training.learning_rate == 1e-4
+    assert (run.data.window_seconds, run.data.eval_window_seconds, run.data.rms_level) == (4.0375, 4.0375, None)
 
 
 def test_mistakes(run_script, tmp_path, capsys):

@@ -10,7 +10,7 @@ from huggingface_hub import constants, get_local_safetensors_metadata
 from huggingface_hub.errors import NotASafetensorsRepoError, SafetensorsParsingError
 
 from hf_gradalign.hub.arena import ArenaError
-from hf_gradalign.models import SpoofDetectorConfig
+from hf_gradalign.models import SincConfig, SpoofDetectorConfig
 from hf_gradalign.utils.file_faults import json_fault
 
 _SLUG = re.compile(r"[a-z0-9][a-z0-9-]*")
@@ -130,7 +130,8 @@ def _description(config: dict[str, Any], size: float | None) -> str:
     if config.get("model_type") == SpoofDetectorConfig.model_type:
         backbone = config.get("backbone_config")
         encoder = backbone.get("model_type", "speech") if isinstance(backbone, dict) else "speech"
-        what = f"{encoder} encoder, {config.get('head', 'unknown')} head"
+        front_end = "sinc filters" if encoder == SincConfig.model_type else f"{encoder} encoder"
+        what = f"{front_end}, {config.get('head', 'unknown')} head"
     else:
         names = config.get("architectures") or [config.get("model_type", "audio classifier")]
         what = ", ".join(map(str, names if isinstance(names, list) else [names]))
