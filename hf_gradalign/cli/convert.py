@@ -5,8 +5,9 @@ python scripts/convert_checkpoint.py best.pth --head auto --output_dir detector 
 python scripts/convert_checkpoint.py --average best_0.pth best_1.pth best_2.pth --output_dir detector
 python scripts/convert_checkpoint.py detector --reverse --output_file detector.pth
 
-Supports the layouts of DPDA-GA (AASIST, Conformer-TCM, Mamba), SSL_Anti-spoofing, TCM and XLSR-Mamba. fairseq,
-mamba_ssm and the XLS-R file are not needed, and no code in a checkpoint is executed.
+Supports the layouts of DPDA-GA (AASIST, Conformer-TCM, Mamba), SSL_Anti-spoofing, TCM, XLSR-Mamba, SLS, Nes2Net (XLS-R,
+WavLM) and AntiDeepfake (wav2vec 2.0, HuBERT). fairseq, s3prl, mamba_ssm and the encoder's own file are not needed, and
+no code in a checkpoint is executed.
 """  # noqa: E501
 
 from __future__ import annotations
@@ -40,7 +41,7 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
     )
     parser.add_argument("checkpoint", nargs="?", help=".pth or .safetensors file, or org/repo:filename on the Hub")
     parser.add_argument("--average", nargs="+", metavar="CHECKPOINT", help="convert the mean of several checkpoints")
-    parser.add_argument("--head", default="auto", help="aasist, conformer_tcm, mamba, or auto: detected from the keys")
+    parser.add_argument("--head", default="auto", help="the layout's head, by default detected from the keys")
     parser.add_argument("--prefix", help="prefix of the keys, if the checkpoint has several detectors")
     parser.add_argument("--output_dir", type=Path, help="folder for the model")
     parser.add_argument(
@@ -49,7 +50,9 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("--revision", help="branch, tag or commit of a checkpoint on the Hub")
     parser.add_argument("--token", help="access token for the Hub (default: that of `hf auth login`)")
     parser.add_argument(
-        "--num_attention_heads", type=int, default=16, help="of the backbone (16); checkpoints do not store it"
+        "--num_attention_heads",
+        type=int,
+        help="of the encoder (12 for a width of 768, else 16); only checkpoints of WavLM tell it",
     )
     parser.add_argument(
         "--conv_stride",
@@ -59,16 +62,32 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
     )
     parser.add_argument(
         "--do_stable_layer_norm",
-        action=argparse.BooleanOptionalAction,
+        action="store_true",
         default=None,
         help="layer norm before attention; by default if the feature extractor has layer norm, as in XLS-R",
     )
     parser.add_argument(
+        "--no_stable_layer_norm",
+        action="store_false",
+        dest="do_stable_layer_norm",
+        default=None,
+        help="layer norm after attention, as in the base models",
+    )
+    parser.add_argument(
+        "--max_bucket_distance", type=int, help="of WavLM's relative positions (800); checkpoints do not store it"
+    )
+    parser.add_argument(
         "--pool_ratios", type=float, nargs=3, help="of AASIST (0.5 0.5 0.5); checkpoints do not store them"
     )
-    parser.add_argument("--n_samples", type=int, help="length of the scored window in samples (66800, 4.175 s)")
+    parser.add_argument(
+        "--dilation", type=int, help="of Nes2Net (2 with XLS-R, 1 with WavLM); checkpoints do not store it"
+    )
+    parser.add_argument(
+        "--activation", help="of Nes2Net: relu (the default) or selu (X-SeLU); checkpoints do not store it"
+    )
+    parser.add_argument("--n_samples", type=int, help="length of the scored window in samples (as published)")
     parser.add_argument("--class_weights", type=float, nargs=2, help="of spoof and bona fide, for further training")
-    parser.add_argument("--check", help="file with input_values (B, time) and the published code's logits (B, 2)")
+    parser.add_argument("--check", help="file with input_values (B, time) and the published code's logits")
     parser.add_argument("--tolerance", type=float, default=1e-4, help="largest difference that passes --check (1e-4)")
     parser.add_argument("--license", help="license of the weights, for the model card")
     parser.add_argument("--push_to_hub", metavar="ID", help="publish the model as namespace/name")
@@ -109,8 +128,6 @@ def main(argv: Sequence[str]) -> int:
 
 def convert(arguments: argparse.Namespace) -> int:
     """Convert a published checkpoint and return the exit status."""
-    import torch
-
     require_free(arguments.output_dir, arguments.overwrite or is_conversion(arguments.output_dir))
     sources = arguments.average or [arguments.checkpoint]
     paths = [
@@ -123,14 +140,15 @@ def convert(arguments: argparse.Namespace) -> int:
     reference = None if arguments.check is None else read_reference(arguments.check)
     states = map(conversion.read_state_dict, paths)
     state = next(states) if len(paths) == 1 else training.average_state_dicts(map(in_float32, states), sources)
-    options = {} if arguments.pool_ratios is None else {"pool_ratios": arguments.pool_ratios}
+    options = {name: getattr(arguments, name) for name in ("pool_ratios", "dilation", "activation")}
     model, report = conversion.convert_state_dict(
         state,
         head=arguments.head,
         num_attention_heads=arguments.num_attention_heads,
         conv_stride=arguments.conv_stride,
         do_stable_layer_norm=arguments.do_stable_layer_norm,
-        head_options=options,
+        max_bucket_distance=arguments.max_bucket_distance,
+        head_options={name: value for name, value in options.items() if value is not None},
         class_weights=arguments.class_weights,
         prefix=arguments.prefix,
     )
@@ -139,10 +157,8 @@ def convert(arguments: argparse.Namespace) -> int:
 
     difference = None
     if reference is not None:
-        with torch.inference_mode():
-            logits = model(reference["input_values"].float()).logits
-        difference = float((logits - reference["logits"].float()).abs().max())
-        print(f"largest difference   {difference:.3g} from the reference logits of {len(logits)} clips")
+        difference = conversion.largest_difference(model, report, reference["input_values"], reference["logits"])
+        print(f"largest difference   {difference:.3g} from the reference logits of {len(reference['logits'])} clips")
         if not difference <= arguments.tolerance:
             print(
                 f"error: that is more than {arguments.tolerance:g}; nothing was written. Check "

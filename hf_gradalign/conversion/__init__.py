@@ -11,8 +11,9 @@ if TYPE_CHECKING:
         save_converted,
         write_conversion_card,
     )
-    from hf_gradalign.conversion.converting import ConversionReport, convert_state_dict, published_state_dict
+    from hf_gradalign.conversion.converting import convert_state_dict, largest_difference, published_state_dict
     from hf_gradalign.conversion.reading import ConversionError, locate_checkpoint, read_state_dict
+    from hf_gradalign.conversion.report import ConversionReport
     from hf_gradalign.utils.files import sha256_of
 
 __getattr__, __dir__ = lazy_names(__name__)
@@ -23,6 +24,7 @@ __all__ = [
     "ConversionError",
     "ConversionReport",
     "convert_state_dict",
+    "largest_difference",
     "locate_checkpoint",
     "published_state_dict",
     "read_state_dict",

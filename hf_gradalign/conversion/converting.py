@@ -1,68 +1,21 @@
 """Convert a published checkpoint, with a report of all assumptions."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
 from typing import Any, cast
 
 import torch
 from torch import Tensor
 
-from hf_gradalign.conversion import wav2vec2_layout
-from hf_gradalign.conversion.head_layouts import HEAD_LAYOUTS, detect_head
+from hf_gradalign.conversion import encoder_layout
+from hf_gradalign.conversion.detector_parts import DetectorNames, detect_names
+from hf_gradalign.conversion.encoder_layout import EncoderSettings
+from hf_gradalign.conversion.layouts import HEAD_LAYOUTS, Published, detect_head
 from hf_gradalign.conversion.reading import ConversionError
+from hf_gradalign.conversion.report import ConversionReport
 from hf_gradalign.models import SpoofDetectorConfig, SpoofDetectorForAudioClassification
-from hf_gradalign.utils.plain_text import plain_text
 
-
-@dataclass
-class ConversionReport:
-    """Report of what was done with a checkpoint's entries.
-
-    Attributes:
-        head: Name of the head.
-        converted: Number of entries that were converted.
-        n_parameters: Number of values in them, without counters.
-        ignored: Entries that are only used in pre-training, by their published names.
-        filled_in: Missing entries that can only have one value: counters (0), and the projection between convolutions
-            and transformer if fairseq has none (the identity).
-        casted: Types that were cast to float32, with the number of entries.
-        settings: Settings that the shapes do not determine.
-        prefix: Prefix that was removed from the keys.
-        beside: Entries without that prefix, which are left out.
-    """
-
-    head: str
-    converted: int
-    n_parameters: int
-    ignored: list[str] = field(default_factory=list)
-    filled_in: list[str] = field(default_factory=list)
-    casted: dict[str, int] = field(default_factory=dict)
-    settings: dict[str, object] = field(default_factory=dict)
-    prefix: str = ""
-    beside: list[str] = field(default_factory=list)
-
-    def __str__(self) -> str:
-        lines = [
-            f"head                 {self.head}",
-            f"entries converted    {self.converted} ({self.n_parameters / 1e6:.4f}M values)",
-            f"entries ignored      {len(self.ignored)}{_listed(self.ignored)}",
-        ]
-        if self.prefix:
-            lines.append(f"prefix taken off     {plain_text(self.prefix)}")
-        if self.beside:
-            lines.append(f"not of the detector  {len(self.beside)}{_listed(self.beside)}")
-        if self.filled_in:
-            lines.append(f"entries filled in    {len(self.filled_in)}{_listed(self.filled_in)}")
-        if self.casted:
-            lines.append("cast to float32      " + ", ".join(f"{n} of {kind}" for kind, n in self.casted.items()))
-        lines.append("taken as given       " + ", ".join(f"{name} {value}" for name, value in self.settings.items()))
-        return "\n".join(lines)
-
-
-def _listed(names: list[str]) -> str:
-    return f": {plain_text(', '.join(names))}" if names else ""
-
-
+PUBLISHED_EPSILON = 1e-5
+"""Added to the variance where a published detector normalizes waveforms."""
 _COUNTER = "num_batches_tracked"
 
 
@@ -70,25 +23,30 @@ def convert_state_dict(
     state: Mapping[str, Tensor],
     *,
     head: str = "auto",
-    num_attention_heads: int = 16,
+    num_attention_heads: int | None = None,
     conv_stride: Sequence[int] | None = None,
     do_stable_layer_norm: bool | None = None,
+    max_bucket_distance: int | None = None,
     head_options: Mapping[str, Any] | None = None,
     class_weights: Sequence[float] | None = None,
     prefix: str | None = None,
 ) -> tuple[SpoofDetectorForAudioClassification, ConversionReport]:
-    """Convert a published state dict (DPDA-GA, SSL_Anti-spoofing, TCM, XLSR-Mamba) to a detector.
+    """Convert a published state dict to a detector.
+
+    Known layouts: DPDA-GA, SSL_Anti-spoofing, TCM, XLSR-Mamba, SLS, Nes2Net with XLS-R or WavLM, and AntiDeepfake with
+    wav2vec 2.0 or HuBERT. What shapes do not determine has the published value by default, and the report says so.
 
     Args:
         state: The state dict, e.g. from `read_state_dict`. A common prefix of its keys (Lightning's `model.`) is
             removed. Entries without it (a loss's class weights, metrics) are left out and reported.
-        head: aasist, conformer_tcm or mamba; "auto" to detect it from the keys.
-        num_attention_heads: Attention heads of the backbone, which shapes do not determine; the published value by
-            default.
-        conv_stride: Strides of the feature extractor, which shapes do not determine; those of wav2vec 2.0 by default.
-        do_stable_layer_norm: Position of the backbone's layer norms, which shapes do not determine; derived from its
-            feature extractor by default.
-        head_options: Options of the head that shapes do not determine (AASIST's `pool_ratios`).
+        head: aasist, conformer_tcm, linear (AntiDeepfake), mamba, nes2net or sls; "auto" to detect it from the keys.
+        num_attention_heads: Attention heads of the encoder; by default 12 for a width of 768 and 16 for others. The
+            shapes of WavLM determine them.
+        conv_stride: Strides of the feature extractor; those of wav2vec 2.0 by default.
+        do_stable_layer_norm: Position of the encoder's layer norms; derived from its feature extractor by default.
+        max_bucket_distance: Largest distance of WavLM's relative positions; 800 by default.
+        head_options: Options of the head that shapes do not determine: AASIST's `pool_ratios`, and `dilation` (2 with
+            XLS-R, 1 with WavLM) and `activation` (relu) of Nes2Net.
         class_weights: Weights of spoof and bona fide in the loss, stored in the configuration.
         prefix: Prefix of the detector's keys, if the checkpoint has several detectors.
 
@@ -104,124 +62,171 @@ def convert_state_dict(
     head, prefix = detect_head(state, head, prefix)
     beside = [key for key in state if not key.startswith(prefix)]
     state = {key.removeprefix(prefix): value for key, value in state.items() if key.startswith(prefix)}
-    backbone_state = wav2vec2_layout.normalize_keys(state)
-    identity = wav2vec2_layout.identity_projection(backbone_state)
-    backbone_state |= identity
-    head_state = {key: value for key, value in state.items() if not key.startswith(wav2vec2_layout.PREFIX)}
-    backbone_config = wav2vec2_layout.config_from_shapes(
-        backbone_state,
+    names = detect_names(state, head)
+    encoder_state = encoder_layout.normalize_keys(
+        {
+            key.removeprefix(names.encoder_prefix): value
+            for key, value in state.items()
+            if names.part_of(key) == "backbone"
+        }
+    )
+    identity = encoder_layout.identity_projection(encoder_state)
+    encoder_state |= identity
+    rest = {key: value for key, value in state.items() if names.part_of(key) != "backbone"}
+    settings = EncoderSettings(
         num_attention_heads=num_attention_heads,
         conv_stride=conv_stride,
         do_stable_layer_norm=do_stable_layer_norm,
+        max_bucket_distance=max_bucket_distance,
     )
-    options = {**_read_options(head, head_state), **(head_options or {})}
-    config = SpoofDetectorConfig(backbone_config, head, options, class_weights)
+    encoder, assumed = encoder_layout.config_from_shapes(encoder_state, settings, names.encoder_prefix)
+    config, published = _configure(names, rest, encoder, head_options or {}, class_weights)
     try:
         with torch.device("meta"):
             model = SpoofDetectorForAudioClassification(config)
     except (ValueError, RuntimeError) as error:
         raise ConversionError(f"the checkpoint's sizes do not fit a {head} detector: {error}") from error
 
-    ignored = [key for key in backbone_state if wav2vec2_layout.is_ignored(key)]
-    values = {f"{wav2vec2_layout.PREFIX}{key}": value for key, value in backbone_state.items() if key not in ignored}
-    values |= head_state
-    ours = {key: _our_name(config, key) for key in values}
+    ignored = [key for key in encoder_state if encoder_layout.is_ignored(key)]
+    values = {f"{names.encoder_prefix}{key}": value for key, value in encoder_state.items() if key not in ignored}
+    values |= rest
+    ours = {key: names.to_ours(key, config) for key in values}
 
     expected = model.state_dict()
     found = {name: values[key] for key, name in ours.items() if name in expected}
     counters = [name for name in expected if name not in found and name.endswith(_COUNTER)]
     found |= {name: torch.zeros_like(expected[name], device="cpu") for name in counters}
-    _check(expected, found, [key for key, name in ours.items() if name not in expected], config)
+    _check(expected, found, [key for key, name in ours.items() if name not in expected], names, config)
 
     casted: dict[str, int] = {}
     for name, value in found.items():
         if value.is_floating_point() and value.dtype != torch.float32:
             kind = str(value.dtype).removeprefix("torch.")
             casted[kind] = casted.get(kind, 0) + 1
-        # Copied, because mapped files may disappear and entries may share memory.
-        found[name] = value.float().clone() if value.is_floating_point() else value.clone()
+        # Copied, because mapped files may disappear and entries may share memory. Published averages have counters that
+        # are floats.
+        found[name] = value.to(torch.long if name.endswith(_COUNTER) else torch.float32, copy=True)
     model.load_state_dict(found, assign=True)
+    given = settings.given | dict(head_options or {})
+    assumed |= {name: value for name, value in published.head_options.items() if name not in given}
     report = ConversionReport(
         head=head,
+        published=published,
         converted=len(found) - len(counters) - len(identity),
         n_parameters=sum(value.numel() for name, value in found.items() if not name.endswith(_COUNTER)),
-        ignored=[wav2vec2_layout.PREFIX + key for key in ignored],
-        filled_in=[*counters, *(wav2vec2_layout.PREFIX + key for key in identity)],
+        ignored=[names.encoder_prefix + key for key in ignored],
+        filled_in=[*counters, *(names.encoder_prefix + key for key in identity)],
         casted=casted,
+        assumed=assumed,
+        given=given,
         prefix=prefix,
         beside=beside,
-        settings={
-            "num_attention_heads": num_attention_heads,
-            "conv_stride": list(config.backbone_config.conv_stride),
-            "do_stable_layer_norm": config.backbone_config.do_stable_layer_norm,
-        },
     )
     return model.eval(), report
+
+
+def _configure(
+    names: DetectorNames,
+    rest: Mapping[str, Tensor],
+    encoder: Mapping[str, Any],
+    head_options: Mapping[str, Any],
+    class_weights: Sequence[float] | None,
+) -> tuple[SpoofDetectorConfig, Published]:
+    """The detector's configuration from the shapes of its entries outside the encoder, and what is published of it."""
+    layout = HEAD_LAYOUTS[names.head]
+    try:
+        told = layout.options(rest)
+        published = layout.published(rest, encoder, names.layer_merging)
+    except (KeyError, IndexError) as error:
+        raise ConversionError(f"the {names.head} head's sizes cannot be read: no {error.args[0]}") from error
+    classifier = rest.get(f"{layout.classifier}.weight")
+    is_single = layout.has_single_output and classifier is not None and len(classifier) == 1
+    config = SpoofDetectorConfig(
+        encoder,
+        names.head,
+        {**published.head_options, **told, **head_options},
+        class_weights,
+        n_samples=published.n_samples,
+        do_normalize=published.normalization is not None,
+        normalization_epsilon=PUBLISHED_EPSILON if published.normalization else 1e-7,
+        layer_merging=names.layer_merging,
+        **({"num_labels": 1} if is_single else {}),
+    )
+    return config, published
+
+
+@torch.inference_mode()
+def largest_difference(
+    model: SpoofDetectorForAudioClassification, report: ConversionReport, input_values: Tensor, logits: Tensor
+) -> float:
+    """Return the largest difference between a converted model's logits and those of the published code.
+
+    Args:
+        model: From `convert_state_dict`.
+        report: From `convert_state_dict`.
+        input_values: What the published network takes, shape (B, time): before its normalization if it normalizes.
+        logits: What it returns, shape (B, C).
+
+    Raises:
+        ConversionError: If the logits have another shape than the model's.
+    """
+    waveforms = input_values.float()
+    if report.published.normalization == "inside":
+        extractor = model.make_feature_extractor()
+        extractor.n_samples = None
+        waveforms = extractor(waveforms.numpy(), return_tensors="pt")["input_values"]
+    found = model(waveforms).logits
+    if found.shape != logits.shape:
+        raise ConversionError(
+            f"the reference logits have shape {tuple(logits.shape)}, the model's {tuple(found.shape)}"
+        )
+    return float((found - logits.float()).abs().max())
 
 
 def published_state_dict(model: SpoofDetectorForAudioClassification) -> dict[str, Tensor]:
     """Return a detector's weights under their published names: the reverse of `convert_state_dict`.
 
     Args:
-        model: A detector with a wav2vec 2.0 backbone and one of the three published heads.
+        model: A detector with an encoder and a head that were published together.
 
     Returns:
         A state dict for the published code, with strict=False because entries of pre-training such as `mask_emb` are
         missing.
 
     Raises:
-        ConversionError: If there is no published layout for the backbone or the head.
+        ConversionError: If there is no published layout for the encoder, the head or its options.
     """
-    head = model.config.head
-    if head not in HEAD_LAYOUTS or model.config.backbone_config.model_type != "wav2vec2":
+    config = cast(SpoofDetectorConfig, model.config)
+    layout, encoder = HEAD_LAYOUTS.get(config.head), config.backbone_config.model_type
+    if layout is None or encoder not in layout.encoders:
+        known = "; ".join(f"{name} with {' or '.join(known.encoders)}" for name, known in HEAD_LAYOUTS.items())
+        raise ConversionError(f"there is no published layout for {encoder} with the head {config.head}; known: {known}")
+    if config.layer_merging is not None and encoder != "wavlm":
+        raise ConversionError(f"there is no published layout that merges the layers of {encoder}, only those of wavlm")
+    if config.head == "sls" and not config.head_options["log_probabilities"]:
         raise ConversionError(
-            f"there is no published layout for {model.config.backbone_config.model_type} with the head {head}; there "
-            f"is one for wav2vec2 with {', '.join(HEAD_LAYOUTS)}"
+            "the published SLS applies a SELU to the logits, and this head does not (log_probabilities is false): it "
+            "would give other scores"
         )
-    state = {}
+    names, state = DetectorNames.published(config), {}
     for name, value in model.state_dict().items():
-        key = _published_name(cast(SpoofDetectorConfig, model.config), name)
+        key = names.to_theirs(name, config)
         if key is None:
             raise ConversionError(f"{name} has no published name")
         state[key] = value.detach().clone()
     return state
 
 
-def _published_name(config: SpoofDetectorConfig, name: str) -> str | None:
-    """The published name of an entry of a model; None if it has none."""
-    part, _, rest = name.partition(".")
-    if part == "head":
-        return HEAD_LAYOUTS[config.head].keys.to_theirs(rest)
-    key = wav2vec2_layout.key_names(config.backbone_config.feat_extract_norm).to_theirs(rest)
-    return None if key is None else wav2vec2_layout.PREFIX + key
-
-
-def _our_name(config: SpoofDetectorConfig, key: str) -> str | None:
-    """The reverse of `_published_name`."""
-    if key.startswith(wav2vec2_layout.PREFIX):
-        part, names = "backbone", wav2vec2_layout.key_names(config.backbone_config.feat_extract_norm)
-    else:
-        part, names = "head", HEAD_LAYOUTS[config.head].keys
-    name = names.to_ours(key.removeprefix(wav2vec2_layout.PREFIX))
-    return None if name is None else f"{part}.{name}"
-
-
-def _read_options(head: str, state: Mapping[str, Tensor]) -> dict[str, Any]:
-    try:
-        return HEAD_LAYOUTS[head].options(state)
-    except (KeyError, IndexError) as error:
-        raise ConversionError(f"the {head} head's sizes cannot be read: no {error.args[0]}") from error
-
-
 def _check(
     expected: Mapping[str, Tensor],
     found: Mapping[str, Tensor],
     unknown: Sequence[str],
+    names: DetectorNames,
     config: SpoofDetectorConfig,
 ) -> None:
-    missing = [_published_name(config, name) or name for name in expected if name not in found]
+    missing = [names.to_theirs(name, config) or name for name in expected if name not in found]
     misshapen = [
-        f"{_published_name(config, name)} is {tuple(found[name].shape)}, not {tuple(value.shape)}"
+        f"{names.to_theirs(name, config)} is {tuple(found[name].shape)}, not {tuple(value.shape)}"
         for name, value in expected.items()
         if name in found and found[name].shape != value.shape
     ]

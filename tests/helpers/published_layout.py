@@ -8,7 +8,10 @@ from hf_gradalign.models import SpoofDetectorConfig, SpoofDetectorForAudioClassi
 HEAD_OPTIONS = {
     "aasist": {"projection_size": 60, "channels": [8, 8, 12], "attention_size": 20, "graph_sizes": [10, 6]},
     "conformer_tcm": {"size": 24, "num_blocks": 3, "num_heads": 6, "kernel_size": 7, "num_positions": 500},
+    "linear": {"dropout": 0.0},
     "mamba": {"size": 20, "num_blocks": 3, "state_size": 5, "kernel_size": 3, "expansion": 3},
+    "nes2net": {"num_groups": 4, "num_scales": 4, "squeeze_size": 5, "pooling": "attentive", "attention_size": 7},
+    "sls": {"n_frames": 33, "hidden_size": 10, "log_probabilities": True},
 }
 BACKBONE = {
     "model_type": "wav2vec2",
@@ -30,10 +33,11 @@ BACKBONE = {
 }
 
 
-def make_detector(head, **backbone):
+def make_detector(head, head_options=None, detector_options=None, **backbone):
     """A detector in evaluation mode with nontrivial batch norm statistics."""
     torch.manual_seed(0)
-    config = SpoofDetectorConfig({**BACKBONE, **backbone}, head, HEAD_OPTIONS[head])
+    options = HEAD_OPTIONS[head] | (head_options or {})
+    config = SpoofDetectorConfig({**BACKBONE, **backbone}, head, options, **(detector_options or {}))
     model = SpoofDetectorForAudioClassification(config)
     for name, buffer in model.named_buffers():
         if name.endswith(("running_mean", "running_var")):
@@ -41,12 +45,13 @@ def make_detector(head, **backbone):
     return model.eval()
 
 
-def make_published(head, **backbone):
+def make_published(head, **options):
     """A detector, and its state dict in the published layout."""
-    model = make_detector(head, **backbone)
+    model = make_detector(head, **options)
     state = published_state_dict(model)
-    state["ssl_model.model.mask_emb"] = torch.zeros(model.config.hidden_size)
-    state["ssl_model.model.quantizer.vars"] = torch.zeros(1, 4, 4)
+    prefix = next(key for key in state if "feature_extractor" in key).partition("feature_extractor")[0]
+    state[f"{prefix}mask_emb"] = torch.zeros(model.config.hidden_size)
+    state[f"{prefix}quantizer.vars"] = torch.zeros(1, 4, 4)
     return model, state
 
 
