@@ -27,6 +27,12 @@ class ModelArguments:
     head_options: dict[str, Any] | str | None = field(
         default=None, metadata={"help": """Options for the head as JSON: '{"num_blocks": 2}'."""}
     )
+    layer_merging: str | None = field(
+        default=None,
+        metadata={
+            "help": "With --head: merge all layers of the encoder for a head that takes one: sea, weighted_sum or attm."
+        },
+    )
     bonafide_label: str | None = field(
         default=None,
         metadata={
@@ -74,6 +80,8 @@ class ModelArguments:
                 raise ValueError(f"--head_options is not JSON: {error}") from error
         if self.head_options is not None and (self.head is None or not isinstance(self.head_options, dict)):
             raise ValueError("""--head_options takes a JSON object and needs --head: '{"num_blocks": 2}'""")
+        if self.layer_merging is not None and self.head is None:
+            raise ValueError(f"--layer_merging {self.layer_merging} needs --head: a trained detector keeps its own")
         if self.head is not None and self.bonafide_label is not None:
             raise ValueError("--bonafide_label describes a trained head, but --head adds a new one: remove one of them")
         if self.freeze_layers is not None:

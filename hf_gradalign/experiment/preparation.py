@@ -203,6 +203,7 @@ def load_model(
             name,
             head=model_args.head,
             head_options=cast("dict[str, Any] | None", model_args.head_options),  # read from JSON by now
+            layer_merging=model_args.layer_merging,
             n_samples=round(seconds * 16_000),
             do_normalize=do_normalize,
             **common,

@@ -119,6 +119,9 @@ class SpoofDetectorConfig(PretrainedConfig):
             kwargs["id2label"] = {0: "bonafide"}
         if kwargs.get("id2label") is not None and kwargs.get("label2id") is None:
             kwargs["label2id"] = {name: int(index) for index, name in kwargs["id2label"].items()}
+        if len(kwargs.get("id2label") or ()) == 1:
+            # For the pipeline of transformers: a sigmoid, since the softmax of a single output is always 1.
+            kwargs.setdefault("problem_type", "multi_label_classification")
         super().__init__(**kwargs)
 
     @property

@@ -85,6 +85,7 @@ def create_detector(
     *,
     head: str,
     head_options: Mapping[str, Any] | None = None,
+    layer_merging: str | None = None,
     n_samples: int = WINDOW_SAMPLES,
     do_normalize: bool = False,
     class_weights: Mapping[str, float] | None = None,
@@ -98,6 +99,7 @@ def create_detector(
         backbone_name_or_path: Hub id or folder of the encoder; None for the small wav2vec 2.0, randomly initialized.
         head: Name of the head.
         head_options: Options of the head. By default, `n_frames` of `sls` follows from `n_samples`.
+        layer_merging: How to merge all layers of the encoder for the head, as in `SpoofDetectorConfig`.
         n_samples: Number of samples of a clip that the model sees.
         do_normalize: Whether clips are normalized to zero mean and unit variance.
         class_weights: As in `load_audio_classifier`.
@@ -110,7 +112,7 @@ def create_detector(
 
     Raises:
         OSError: If there is no such encoder.
-        ValueError: If there is no such head or option, or the name is that of a detector.
+        ValueError: If there is no such head, option or layer merging, or the name is that of a detector.
     """
     options = complete_head_options(head, head_options)
     extra: dict[str, Any] = {"attn_implementation": attention_implementation} if attention_implementation else {}
@@ -127,12 +129,17 @@ def create_detector(
     if head == "sls" and "n_frames" not in (head_options or {}):
         options["n_frames"] = _count_frames(backbone_config, n_samples)
     if backbone_name_or_path is None:
-        config = SpoofDetectorConfig(backbone_config, head, options)
+        config = SpoofDetectorConfig(backbone_config, head, options, layer_merging=layer_merging)
         model = AutoModelForAudioClassification.from_config(config, **extra)
     else:
         with loading_model(backbone_name_or_path, hub_options):
             model = SpoofDetectorForAudioClassification.from_backbone(
-                backbone_name_or_path, head=head, head_options=options, **extra, **hub_options
+                backbone_name_or_path,
+                head=head,
+                head_options=options,
+                layer_merging=layer_merging,
+                **extra,
+                **hub_options,
             )
     _store_class_weights(model, class_weights)
     model.config.n_samples, model.config.do_normalize = n_samples, do_normalize

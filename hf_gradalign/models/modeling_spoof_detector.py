@@ -99,6 +99,7 @@ class SpoofDetectorForAudioClassification(SpoofDetectorPreTrainedModel):
         *,
         head: str = "aasist",
         head_options: dict[str, Any] | None = None,
+        layer_merging: str | None = None,
         class_weights: list[float] | None = None,
         backbone_options: dict[str, Any] | None = None,
         **hub_options: Any,
@@ -109,6 +110,7 @@ class SpoofDetectorForAudioClassification(SpoofDetectorPreTrainedModel):
             name_or_path: Hub id or folder of the encoder, e.g. facebook/wav2vec2-xls-r-300m.
             head: Name of the head.
             head_options: Options of the head.
+            layer_merging: How to merge all layers of the encoder for the head, as in `SpoofDetectorConfig`.
             class_weights: Weight of each label in the loss.
             backbone_options: Fields of the encoder's configuration to change. Masking and layer drop are off by
                 default, because the views of an utterance should only differ by augmentation.
@@ -119,8 +121,8 @@ class SpoofDetectorForAudioClassification(SpoofDetectorPreTrainedModel):
 
         Raises:
             OSError: If there is no such encoder.
-            ValueError: If there is no such head, head option or encoder option, the encoder does not take waveforms, or
-                the checkpoint is incomplete.
+            ValueError: If there is no such head, head option, merging or encoder option, the encoder does not take
+                waveforms, or the checkpoint is incomplete.
         """
         complete_head_options(head, head_options)  # fail before anything is loaded
         backbone_config = AutoConfig.from_pretrained(name_or_path, **hub_options)
@@ -137,7 +139,14 @@ class SpoofDetectorForAudioClassification(SpoofDetectorPreTrainedModel):
         refuse_random_weights(name_or_path, info["missing_keys"])
         # A configuration sets the attention of its parts, so it needs that of the encoder.
         attention = backbone.config._attn_implementation
-        config = SpoofDetectorConfig(backbone.config, head, head_options, class_weights, attn_implementation=attention)
+        config = SpoofDetectorConfig(
+            backbone.config,
+            head,
+            head_options,
+            class_weights,
+            layer_merging=layer_merging,
+            attn_implementation=attention,
+        )
         # Otherwise post_init of the detector would reinitialize the encoder.
         for module in backbone.modules():
             module._is_hf_initialized = True

@@ -53,6 +53,9 @@ def test_from_backbone_takes_options_of_encoder_and_loading(encoder_folder):
     assert model.backbone.config.mask_time_prob == 0.2
     assert model.backbone.config.mask_feature_prob == 0.0
     assert {p.dtype for p in make(str(encoder_folder), head="linear").parameters()} == {torch.float32}
+    merged = make(str(encoder_folder), head="linear", layer_merging="sea")
+    assert merged.config.layer_merging == "sea"
+    assert all(tensor.isfinite().all() for tensor in merged.state_dict().values())
     with pytest.raises(ValueError, match=r"has no option mask_time$"):
         make(str(encoder_folder), head="linear", backbone_options={"mask_time": 0.2})
 

@@ -7,7 +7,7 @@ import torch
 from tiny_detectors import FAMILIES, LABELS, LENGTHS, PADDED, READ_PADDING, make_clips, make_config
 from tiny_detectors import make_detector as make_tiny
 from torch.nn.functional import binary_cross_entropy_with_logits, silu
-from transformers import AutoModelForAudioClassification
+from transformers import AutoModelForAudioClassification, pipeline
 
 from hf_gradalign.models import SpoofDetectorConfig, SpoofDetectorForAudioClassification, load_audio_classifier
 from hf_gradalign.models.layer_merging import LAYER_MERGING
@@ -123,3 +123,13 @@ def test_training_makes_two_outputs_of_one(head, tmp_path):
     again = AutoModelForAudioClassification.from_pretrained(tmp_path / "two")
     assert torch.allclose(again(clips).logits, pair, atol=1e-5)
     assert type(again) is SpoofDetectorForAudioClassification
+
+
+def test_the_pipeline_does_not_take_the_softmax_of_a_single_output(tmp_path):
+    model = make_detector(num_labels=1, n_samples=3200)
+    model.save_pretrained(tmp_path)
+    clip = make_clips(1)[0]
+    classify = pipeline("audio-classification", model=str(tmp_path))
+    with torch.no_grad():
+        expected = model(clip[None]).logits[0].sigmoid().item()
+    assert classify(clip.numpy()) == [{"label": "bonafide", "score": pytest.approx(expected, abs=1e-5)}]

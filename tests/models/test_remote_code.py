@@ -14,7 +14,6 @@ from transformers import AutoConfig
 from hf_gradalign.models import (
     HEADS,
     SpoofDetectorConfig,
-    SpoofDetectorFeatureExtractor,
     SpoofDetectorForAudioClassification,
 )
 
@@ -57,18 +56,19 @@ def of_pipeline(name):
 def make_detector(tmp_path):
     """A function that returns a detector, its extractor, a file of clips, and their logits."""
 
-    def make(head, front_end=None, **options):
+    def make(head, front_end=None, detector=None, **options):
         backbone = front_end or AutoConfig.for_model(
             "wav2vec2", hidden_size=32, num_hidden_layers=2, num_attention_heads=2, intermediate_size=32,
             conv_dim=[16] * 3, conv_stride=[5, 4, 4], conv_kernel=[10, 8, 4], num_feat_extract_layers=3,
             num_conv_pos_embeddings=8, num_conv_pos_embedding_groups=2, feat_extract_norm="layer", conv_bias=True,
         )  # fmt: skip
         torch.manual_seed(0)
-        model = SpoofDetectorForAudioClassification(SpoofDetectorConfig(backbone, head, options, n_samples=3200)).eval()
+        config = SpoofDetectorConfig(backbone, head, options, n_samples=3200, **(detector or {}))
+        model = SpoofDetectorForAudioClassification(config).eval()
         for name, buffer in model.named_buffers():
             if "running" in name:
                 buffer.add_(torch.rand_like(buffer))
-        extractor = SpoofDetectorFeatureExtractor(n_samples=3200)
+        extractor = model.make_feature_extractor()
         waves = np.random.default_rng(0).normal(0, 0.1, (2, 3000)).astype(np.float32)
         np.save(tmp_path / "waves.npy", waves)
         with torch.no_grad():
@@ -156,6 +156,19 @@ def test_aasist_on_raw_waveforms_runs_without_the_package(make_detector, tmp_pat
     model, _, waves, logits = make_detector("aasist", {"model_type": "sinc"}, channels=[4, 8])
     model.save_pretrained(tmp_path / "detector")  # with its extractor
     program = "print(json.dumps(scores(sys.argv[1], trust_remote_code=True)[1]))"
+    assert_same(run_elsewhere(program, tmp_path / "detector", waves, tmp_path=tmp_path), logits)
+
+
+@pytest.mark.long
+@pytest.mark.slow
+def test_a_single_output_of_merged_layers_runs_without_the_package(make_detector, tmp_path):
+    options = {"num_groups": 4, "num_scales": 2}
+    detector = {"num_labels": 1, "layer_merging": "attm", "do_normalize": True, "normalization_epsilon": 1e-5}
+    model, extractor, waves, logits = make_detector("nes2net", detector=detector, **options)
+    model.save_pretrained(tmp_path / "detector")
+    extractor.save_pretrained(tmp_path / "detector")
+    program = "print(json.dumps(scores(sys.argv[1], trust_remote_code=True)[1]))"
+    assert logits.shape == (2, 1)
     assert_same(run_elsewhere(program, tmp_path / "detector", waves, tmp_path=tmp_path), logits)
 
 

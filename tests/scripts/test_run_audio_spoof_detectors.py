@@ -1,16 +1,21 @@
 """Detectors in the main job: heads train, and the saved detector scores as the run did."""
 
 import json
+from pathlib import Path
 
 import pytest
 import torch
 from huggingface_hub import ModelCard
 from transformers import AutoFeatureExtractor, AutoModel, AutoModelForAudioClassification
 
+from hf_gradalign.conversion import convert_state_dict, read_state_dict
 from hf_gradalign.data import decode_audio, load_corpus
 from hf_gradalign.experiment import parse_arguments, prepare, train_and_evaluate
 from hf_gradalign.models import ARCHITECTURES, small_wav2vec2_config
 
+GOLDEN = Path(__file__).parents[1] / "fixtures"
+FOUR_HEADS = {"num_attention_heads": 4}
+CONVERSION = {"wavlm_nes2net": {"max_bucket_distance": 80}}
 SMALL_HEADS = {
     "mamba": {"num_blocks": 2, "size": 16},
     "mhfa": {"num_heads": 2, "compression_size": 8, "embedding_size": 8},
@@ -21,10 +26,12 @@ SMALL_HEADS = {
 @pytest.mark.parametrize("head", SMALL_HEADS)
 def test_trains_saves_and_goes_on(run_script, tmp_path, head):
     words = ["--head", head, "--head_options", json.dumps(SMALL_HEADS[head]), "--class_weights", "0.1", "0.9"]
+    merging = {"nes2net": "sea"}.get(head)
+    words += ["--layer_merging", merging] if merging else []
     assert run_script("--align_gradients", *words, output_dir=tmp_path / "out") == 0
     model = AutoModelForAudioClassification.from_pretrained(tmp_path / "out")
     extractor = AutoFeatureExtractor.from_pretrained(tmp_path / "out")
-    assert model.config.head == head
+    assert (model.config.head, model.config.layer_merging) == (head, merging)
     assert model.config.class_weights == [0.1, 0.9]
     assert extractor.n_samples == 8_000
     assert {"modeling_spoof_detector.py", f"head_{head}.py"} <= {path.name for path in (tmp_path / "out").iterdir()}
@@ -43,6 +50,28 @@ def test_trains_saves_and_goes_on(run_script, tmp_path, head):
     again = ["--model_name_or_path", str(tmp_path / "out"), "--freeze_backbone"]
     assert run_script("--align_gradients", *again, output_dir=tmp_path / "more") == 0
     assert AutoModelForAudioClassification.from_pretrained(tmp_path / "more").config.class_weights == [0.1, 0.9]
+
+
+@pytest.mark.parametrize("name", ["sls", "nes2net_x", "wavlm_nes2net", "antideepfake_w2v"])
+def test_a_converted_detector_goes_on(run_script, tmp_path, name):
+    """Log-probabilities, a single output with merged layers, and normalization with the published epsilon."""
+    before, _ = convert_state_dict(read_state_dict(GOLDEN / f"{name}.pth"), **CONVERSION.get(name, FOUR_HEADS))
+    before.save_pretrained(tmp_path / "converted")
+    words = ["--model_name_or_path", str(tmp_path / "converted"), "--class_weights", "0.1", "0.9"]
+    assert run_script("--align_gradients", "pcgrad", *words, output_dir=tmp_path / "out") == 0
+    after = AutoModelForAudioClassification.from_pretrained(tmp_path / "out")
+    assert after.config.id2label == {0: "spoof", 1: "bonafide"}
+    for option in ("head_options", "layer_merging", "do_normalize", "normalization_epsilon"):
+        assert getattr(after.config, option) == getattr(before.config, option)
+    extractor = AutoFeatureExtractor.from_pretrained(tmp_path / "out")
+    assert extractor.normalization_epsilon == before.config.normalization_epsilon
+    old, new = dict(before.named_parameters()), dict(after.named_parameters())
+    assert old.keys() == new.keys()
+    unmoved = {key for key in old if old[key].shape == new[key].shape and torch.equal(old[key], new[key])}
+    # SLS takes the layers without the encoder's final norm.
+    assert unmoved == (
+        {f"backbone.encoder.layer_norm.{part}" for part in ("weight", "bias")} if name == "sls" else set()
+    )
 
 
 def test_a_head_on_a_pretrained_encoder(run_script, tmp_path, capsys):
@@ -102,6 +131,11 @@ def test_mistakes(run_script, tmp_path, capsys):
     assert "there is no head 'aasits'; available: aasist, conformer_tcm" in capsys.readouterr().err
     assert run_script("--head", "linear", "--head_options", '{"size": 3}', output_dir=tmp_path / "b") == 2
     assert "the head linear has no option size; it has dropout" in capsys.readouterr().err
+    assert run_script("--head", "linear", "--layer_merging", "mean", output_dir=tmp_path / "d") == 2
+    assert "no layer_merging 'mean'; available: sea, weighted_sum, attm" in capsys.readouterr().err
+    with pytest.raises(SystemExit):
+        run_script("--layer_merging", "sea", output_dir=tmp_path / "e")
+    assert "--layer_merging sea needs --head" in capsys.readouterr().err
     for words in (["--head", "linear", "--head_options", "{size"], ["--head_options", "{}"]):
         with pytest.raises(SystemExit):
             run_script(*words, output_dir=tmp_path / "c")
