@@ -246,7 +246,8 @@ def reverse(arguments: argparse.Namespace) -> int:
         )
     config: Any = model.config
     labels = models.output_labels(config.id2label, config.label2id, arguments.bonafide_label)
-    models.put_in_order(model, feature_extractor, labels)  # in the published code the second logit is bona fide
+    if labels != ("bonafide",):  # a published detector with a single output keeps it
+        models.put_in_order(model, feature_extractor, labels)  # in the published code the second logit is bona fide
     state = conversion.published_state_dict(model)
     require_room(path.parent, sum(value.nbytes for value in state.values()))
     with written_when_whole(path) as draft:

@@ -6,9 +6,10 @@ import forked_python
 import pytest
 import torch
 from published_layout import logits_of, make_published
+from safetensors.torch import load_file
 from transformers import AutoFeatureExtractor, AutoModelForAudioClassification
 
-from hf_gradalign.conversion import PUBLISHED_DETECTORS
+from hf_gradalign.conversion import PUBLISHED_DETECTORS, read_state_dict
 
 GOLDEN = Path(__file__).parents[1] / "fixtures"
 SCRIPT = Path(__file__).parents[2] / "scripts" / "convert_checkpoint.py"
@@ -41,6 +42,26 @@ def test_golden(convert, tmp_path, capsys):
     card = (out / "README.md").read_text()
     assert "SHA-256 of `aasist.pth`" in card
     assert "entries converted    314" in card
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("sls", ["--num_attention_heads", 4]),
+        ("nes2net_x", ["--num_attention_heads", 4, "--dilation", 2, "--activation", "relu"]),
+        ("wavlm_nes2net_x_selu", ["--max_bucket_distance", 80, "--activation", "selu"]),
+        ("antideepfake_w2v_small", ["--num_attention_heads", 4, "--no_stable_layer_norm"]),
+    ],
+)
+def test_golden_checkpoints_there_and_back(convert, tmp_path, name, words):
+    """The check normalizes where the published network does, and a single output stays one."""
+    out, back = tmp_path / "out", tmp_path / "back.safetensors"
+    assert convert(GOLDEN / f"{name}.pth", "--output_dir", out, *words, "--check", GOLDEN / f"{name}.io.pth") == 0
+    assert convert(out, "--reverse", "--output_file", back) == 0
+    state, again = read_state_dict(GOLDEN / f"{name}.pth"), load_file(back)
+    assert again
+    assert all(torch.equal(value, state[key].to(value.dtype)) for key, value in again.items())
+    assert convert(back, "--output_dir", tmp_path / "again", *words, "--check", GOLDEN / f"{name}.io.pth") == 0
 
 
 def test_a_check_that_fails_writes_nothing(convert, tmp_path, capsys):
