@@ -120,6 +120,7 @@ class DeferredAugmentation:
 
     def __init__(self, feature_extractor: FeatureExtractionMixin) -> None:
         self._normalizes = bool(getattr(feature_extractor, "do_normalize", False))
+        self._epsilon = getattr(feature_extractor, "normalization_epsilon", 1e-7)  # that of transformers
         self._mask_type: torch.dtype | None = None
         clip = np.random.default_rng(0).uniform(-0.5, 0.7, _PROBE_SAMPLES).astype(np.float32)
         extract = _as_function(feature_extractor)
@@ -165,7 +166,7 @@ class DeferredAugmentation:
         """Return the feature extractor's output for windows of shape (B, time)."""
         if self._normalizes:
             variance, mean = torch.var_mean(windows, dim=-1, keepdim=True, correction=0)
-            windows = (windows - mean) / torch.sqrt(variance + 1e-7)
+            windows = (windows - mean) / torch.sqrt(variance + self._epsilon)
         inputs = {"input_values": windows}
         if self._mask_type is not None:
             inputs["attention_mask"] = torch.ones(windows.shape, dtype=self._mask_type, device=windows.device)

@@ -126,6 +126,7 @@ EXTRACTORS = [
     Wav2Vec2FeatureExtractor(do_normalize=False),
     Wav2Vec2FeatureExtractor(return_attention_mask=True),
     SpoofDetectorFeatureExtractor(n_samples=None, do_normalize=True),
+    SpoofDetectorFeatureExtractor(n_samples=None, do_normalize=True, normalization_epsilon=1e-3),
 ]
 
 
