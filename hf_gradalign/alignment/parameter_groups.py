@@ -11,8 +11,10 @@ AlignmentScope = Literal["model", "module", "parameter"]
 
 # A layer is a module in a list: the shortest prefix of a name that ends in a number.
 _LAYER = re.compile(r"(.+?\.\d+)\.")
-# Parts that DDP, torch.compile and activation checkpointing add to parameter names.
-_WRAPPERS = re.compile(r"(^module\.|_orig_mod\.|_checkpoint_wrapped_module\.|_fsdp_wrapped_module\.)")
+# Parts that DDP, PEFT, torch.compile and activation checkpointing add to parameter names.
+_WRAPPERS = re.compile(
+    r"(^module\.|^base_model\.model\.|_orig_mod\.|_checkpoint_wrapped_module\.|_fsdp_wrapped_module\.)"
+)
 
 
 class ParameterGroups:

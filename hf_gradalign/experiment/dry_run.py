@@ -39,6 +39,7 @@ from hf_gradalign.experiment.training_run import make_trainer
 from hf_gradalign.experiment.views import try_views
 from hf_gradalign.models import ID2LABEL
 from hf_gradalign.models.configuration_spoof_detector import XLS_R_300M
+from hf_gradalign.models.lora import count_parameters
 from hf_gradalign.utils.memory import peak_memory
 
 _BUILT_IN: dict[str, dict[str, Any]] = {"facebook/wav2vec2-xls-r-300m": XLS_R_300M}
@@ -198,7 +199,7 @@ def dry_run(run: RunArguments) -> DryRunReport:
     else:
         computing, seconds_per_update = max(measured - loading, 0.0), measured
     evaluation_seconds = clock.evaluations[-1] - clock.evaluations[-2]
-    n_parameters = model.num_parameters()
+    n_parameters = count_parameters(model)
     n_trained = model.num_parameters(only_trainable=True)
     estimate = estimate_run(args, clips, seconds_per_update, evaluation_seconds)
     return DryRunReport(

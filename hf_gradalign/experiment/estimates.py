@@ -14,6 +14,8 @@ from transformers.utils import SAFE_WEIGHTS_NAME, logging
 
 from hf_gradalign.experiment.arguments import AudioSpoofTrainingArguments
 from hf_gradalign.experiment.preparation import Preparation
+from hf_gradalign.models.lora import count_parameters
+from hf_gradalign.training.adapters import has_adapters
 from hf_gradalign.training.callbacks import BEST_CHECKPOINTS_DIR
 
 
@@ -112,7 +114,8 @@ class DiskSpace:
 
     Attributes:
         folder: The run's folder.
-        weights: Size of the weights.
+        weights: Size of the weights that are saved at the end.
+        kept_weights: Size of the weights of one checkpoint, which may only be those of adapters.
         checkpoint: Size of a checkpoint to resume from.
         checkpoints: Largest number of checkpoints at a time, including the one that is being written.
         kept_checkpoints: Number of checkpoints when training ends.
@@ -124,6 +127,7 @@ class DiskSpace:
 
     folder: Path
     weights: int
+    kept_weights: int
     checkpoint: int
     checkpoints: int
     kept_checkpoints: int
@@ -136,7 +140,7 @@ class DiskSpace:
     def needed(self) -> int:
         """The most by which the folder grows."""
         at_most = max(self.checkpoints * self.checkpoint, self.kept_checkpoints * self.checkpoint + self.weights)
-        return max(at_most + self.averaged * self.weights + self.rest - self.present, 0)
+        return max(at_most + self.averaged * self.kept_weights + self.rest - self.present, 0)
 
     @property
     def is_enough(self) -> bool:
@@ -150,7 +154,11 @@ class DiskSpace:
 
     def described(self) -> str:
         """Return needed and free space as text."""
-        weights = f"{_size(self.weights)} for the weights" + (f", {self.averaged + 1} times" if self.averaged else "")
+        weights = f"{_size(self.weights)} for the weights"
+        if self.averaged and self.kept_weights == self.weights:
+            weights += f", {self.averaged + 1} times"
+        elif self.averaged:
+            weights += f", {_size(self.averaged * self.kept_weights)} for the checkpoints to average"
         parts = f"{_size(self.checkpoint)} per checkpoint, at most {self.checkpoints} at a time; {weights}"
         return f"up to {_size(self.needed)} ({parts if self.checkpoints else weights}), {_size(self.free)} free"
 
@@ -195,6 +203,10 @@ def disk_space(
     state = {id(tensor): tensor for tensor in (*model.parameters(), *model.buffers())}  # tied weights once
     weights = sum(tensor.numel() * tensor.element_size() for tensor in state.values())
     trained = sum(p.numel() * p.element_size() for p in set(model.parameters()) if p.requires_grad)
+    kept_weights = weights
+    if has_adapters(model):
+        kept_weights = trained
+        weights = trained if not args.merge_adapters else trained + 4 * count_parameters(model)
     # Adam has two moments per parameter; plain SGD has none.
     moments = 0 if args.save_only_model or args.optim == "sgd" else 2 * trained
     saves = _saves(args, estimate)
@@ -207,7 +219,8 @@ def disk_space(
     return DiskSpace(
         folder=folder,
         weights=weights,
-        checkpoint=weights + moments,
+        kept_weights=kept_weights,
+        checkpoint=kept_weights + moments,
         checkpoints=min(saves, kept + 1),
         kept_checkpoints=kept,
         # If the Trainer keeps the best checkpoint, its weights need no extra space.

@@ -1,6 +1,8 @@
 """The arguments of a run about its model."""
 
+import importlib.util
 import json
+import math
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -58,6 +60,24 @@ class ModelArguments:
             "only the latter."
         },
     )
+    lora_r: int | None = field(
+        default=None,
+        metadata={
+            "help": "Train LoRA adapters of this rank on the encoder instead of its own weights, and the whole head. "
+            "Needs PEFT (pip install peft)."
+        },
+    )
+    lora_alpha: float | None = field(
+        default=None, metadata={"help": "Scale of the adapters, divided by their rank; by default twice the rank."}
+    )
+    lora_target_modules: list[str] | None = field(
+        default=None,
+        metadata={
+            "help": "Linear layers of the encoder with adapters, by the ends of their names, such as q_proj k_proj or "
+            "layers.3.attention.q_proj; all-linear for all. By default the queries and values of attention, and in "
+            "WavLM the feed-forward layers."
+        },
+    )
     class_weights: list[float] | None = field(
         default=None,
         metadata={
@@ -89,6 +109,26 @@ class ModelArguments:
                 raise ValueError(f"--freeze_layers must be 0 or more, got {self.freeze_layers}")
             if self.freeze_backbone:
                 raise ValueError("--freeze_backbone freezes all layers: remove it or --freeze_layers")
+        self._check_lora()
         weights = self.class_weights
         if weights is not None and (len(weights) != 2 or min(weights) <= 0):
             raise ValueError(f"--class_weights takes two positive numbers, for spoof and bona fide, got {weights}")
+
+    def _check_lora(self) -> None:
+        if self.lora_r is None:
+            for name in ("lora_alpha", "lora_target_modules"):
+                if getattr(self, name) is not None:
+                    raise ValueError(f"--{name} is an option of LoRA: also pass --lora_r, such as --lora_r 16")
+            return
+        if self.lora_r < 1:
+            raise ValueError(f"--lora_r must be 1 or more, got {self.lora_r}")
+        if self.lora_alpha is not None and not 0 < self.lora_alpha < math.inf:
+            raise ValueError(f"--lora_alpha must be a positive number, got {self.lora_alpha}")
+        for name in ("freeze_feature_encoder", "freeze_backbone", "freeze_layers"):
+            if getattr(self, name) is not getattr(type(self), name):  # 0 is a number of layers
+                raise ValueError(
+                    f"--lora_r freezes the encoder's own weights: remove --{name} (--lora_target_modules chooses the "
+                    "layers with adapters)"
+                )
+        if importlib.util.find_spec("peft") is None:
+            raise ImportError("--lora_r needs PEFT, which is not installed: pip install peft")

@@ -1,7 +1,9 @@
 """From the arguments of a run to its datasets and model, with checks of everything that could be wrong."""
 
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, cast
 
 import torch
@@ -23,6 +25,8 @@ from hf_gradalign.models import (
     load_audio_classifier,
 )
 from hf_gradalign.models.encoder_layers import encoder_of, freeze_layers
+from hf_gradalign.models.lora import add_lora
+from hf_gradalign.models.model_files import cached_snapshot
 from hf_gradalign.scoring.windowing import without_cropping
 from hf_gradalign.training.run_checkpoints import require_sound_model
 
@@ -177,6 +181,7 @@ def load_model(
         ValueError: If the model cannot be trained as the arguments say.
     """
     model_args, data_args = run.model, run.data
+    _check_lora(run)
     seconds = data_args.eval_window_seconds
     assert seconds is not None, "the defaults are not settled yet"
     weights = model_args.class_weights
@@ -225,6 +230,8 @@ def load_model(
             "--per_device_train_batch_size and raise --gradient_accumulation_steps"
         )
     _freeze(model, model_args)
+    if model_args.lora_r is not None:
+        model = _adapt(model, feature_extractor, model_args)
     return model, feature_extractor
 
 
@@ -249,3 +256,45 @@ def _freeze(model: PreTrainedModel, model_args: ModelArguments) -> None:
             freeze_layers(encoder, model_args.freeze_layers)
         except ValueError as error:
             raise ValueError(f"--freeze_layers {model_args.freeze_layers}: {error}") from error
+
+
+def _check_lora(run: RunArguments) -> None:
+    """Check, before anything is loaded, that adapters can be trained and loaded again."""
+    name, args = run.model.model_name_or_path, run.training
+    if run.model.lora_r is None:
+        return
+    if args.fsdp:
+        raise ValueError(
+            "--lora_r and --fsdp: sharded adapters can be neither merged nor resumed; use DDP (torchrun without --fsdp)"
+        )
+    if name is None:
+        logger.warning(
+            "--lora_r does not train the encoder's own weights, and without --model_name_or_path they are random."
+        )
+    if not args.merge_adapters and name is None:
+        raise ValueError(
+            "--no_merge_adapters: without --model_name_or_path there is no base model to load the adapters with again; "
+            "remove it or name a model"
+        )
+    if not args.merge_adapters and args.push_to_hub and Path(str(name)).exists():
+        raise ValueError(
+            f"--no_merge_adapters and --push_to_hub: others do not have {name}, the base model of the adapters; push "
+            "the merged model, or train from a model on the Hub"
+        )
+
+
+def _adapt(model: PreTrainedModel, feature_extractor: SequenceFeatureExtractor, model_args: ModelArguments) -> Any:
+    base, revision = model_args.model_name_or_path, model_args.model_revision
+    if base is not None and Path(base).exists():
+        base, revision = os.path.abspath(base), None
+    elif base is not None and (snapshot := cached_snapshot(base, {"revision": revision})):
+        revision = snapshot.name  # the commit
+    return add_lora(
+        model,
+        feature_extractor,
+        cast(int, model_args.lora_r),
+        model_args.lora_alpha,
+        model_args.lora_target_modules,
+        base=base,
+        revision=revision,
+    )

@@ -21,7 +21,9 @@ from hf_gradalign.experiment.results import RunResults
 from hf_gradalign.experiment.views import CLEAN, parse_views, shown_recipe, shown_views
 from hf_gradalign.hub import ModelCardFacts, PublishingError, check_access, publish, write_model_card
 from hf_gradalign.models import ARCHITECTURES, SpoofDetectorForAudioClassification
+from hf_gradalign.models.lora import count_parameters
 from hf_gradalign.training import find_conflict_record
+from hf_gradalign.training.adapters import has_adapters
 from hf_gradalign.training.conflicts.figures import draw_run_figures
 from hf_gradalign.utils.plain_text import plain_text
 
@@ -41,6 +43,8 @@ def write_run_card(results: RunResults, preparation: Preparation, run: RunArgume
         Path of the card.
     """
     model_args, data_args, args = run.model, run.data, run.training
+    model = preparation.model
+    base = cast(Any, model).get_base_model() if has_adapters(model) else model
     trained_on = [parse_corpus(text) for text in data_args.corpora]
     is_demo = all(spec.is_demo for spec in trained_on)
     record = find_conflict_record(args.run_folder) if args.conflict_record != "none" else None
@@ -76,9 +80,10 @@ def write_run_card(results: RunResults, preparation: Preparation, run: RunArgume
         figures=draw_run_figures(args.run_folder) if record else {},
         sampling_rate=preparation.feature_extractor.sampling_rate,
         window_seconds=data_args.eval_window_seconds,
-        brings_code=isinstance(preparation.model, SpoofDetectorForAudioClassification),
-        id2label=cast("dict[int, str]", preparation.model.config.id2label),
-        n_parameters=preparation.model.num_parameters(),
+        brings_code=isinstance(base, SpoofDetectorForAudioClassification),
+        is_adapter=base is not model and not args.merge_adapters,
+        id2label=cast("dict[int, str]", model.config.id2label),
+        n_parameters=count_parameters(model),
         versions=results.versions,
         command=shlex.join(_shown_words(command_words(run.options))),
     )
@@ -122,7 +127,9 @@ def _without_folders(word: str) -> str:
 
 def _hyperparameters(results: RunResults, run: RunArguments, preparation: Preparation) -> dict[str, Any]:
     data_args, args = run.data, run.training
-    weights = getattr(preparation.model.config, "class_weights", None)
+    model = cast(Any, preparation.model)
+    weights = getattr(model.config, "class_weights", None)
+    lora = model.peft_config["default"] if has_adapters(model) else None
     return {
         "corpus weights": ", ".join(f"{weight:g}" for weight in data_args.corpus_weights or ()) or None,
         "classes balanced": "yes" if data_args.balance_classes else None,
@@ -138,6 +145,9 @@ def _hyperparameters(results: RunResults, run: RunArguments, preparation: Prepar
         "schedule": SchedulerType(args.lr_scheduler_type).value,
         "weight decay": args.weight_decay,
         "optimizer": "Adam, weight decay in the gradient" if args.coupled_weight_decay else None,
+        "rank of LoRA": run.model.lora_r,
+        "alpha of LoRA": lora and lora.lora_alpha,
+        "layers with LoRA": lora and ", ".join(run.model.lora_target_modules or [str(lora.target_modules)]),
         "frozen layers": run.model.freeze_layers,
         "alignment scope": args.alignment_scope if args.alignment_scope != "model" else None,
         "modules aligned separately": ", ".join(args.alignment_modules or ()) or None,

@@ -28,6 +28,7 @@ from hf_gradalign.experiment.results import error_rates_by_system, summary_table
 from hf_gradalign.experiment.training_run import SetupError, conclude, make_trainer
 from hf_gradalign.scoring import write_score_file
 from hf_gradalign.training import BestCheckpoints, GradientAlignmentTrainer
+from hf_gradalign.training.adapters import saved_names
 from hf_gradalign.training.conflicts.figures import FIGURES_DIR, can_draw
 from hf_gradalign.training.conflicts.record import PARQUET_NAME, RUNNING_NAME
 
@@ -180,7 +181,7 @@ def _check_weights(trainer: GradientAlignmentTrainer) -> None:
     for path in BestCheckpoints.paths(trainer.args):
         with safe_open(path, "pt") as file:
             saved = set(file.keys())
-        names = set(model.state_dict())
+        names = saved_names(model)
         missing = names - saved - set(getattr(model, "all_tied_weights_keys", None) or ())
         if missing or saved - names:
             raise ValueError(

@@ -44,6 +44,7 @@ _WITHOUT_EFFECT = """
     liger_kernel_config torch_empty_cache_steps auto_find_batch_size conflict_record conflict_record_modules
     average_tokens_across_devices on_nonfinite use_cache length_column_name
     attention_implementation trust_remote_code model_license augment_on_device preprocessing_num_workers check_audio
+    merge_adapters
 """
 # Options whose effect is visible in the clips, the views, the weights of the model and the utterances per update.
 _SEEN_ELSEWHERE = """

@@ -79,6 +79,7 @@ class ModelCardFacts:
         sampling_rate: The model's sampling rate in Hz.
         window_seconds: Length of the scored window in seconds.
         brings_code: Whether the model is saved with code, which transformers only runs on request.
+        is_adapter: Whether only adapters are saved, which load with the base model.
         id2label: Names of the model's outputs.
         n_parameters: The number of the model's parameters.
         versions: Versions of the libraries, by name.
@@ -109,6 +110,7 @@ class ModelCardFacts:
     sampling_rate: int = 16_000
     window_seconds: float | None = None
     brings_code: bool = False
+    is_adapter: bool = False
     id2label: Mapping[int, str] = field(default_factory=lambda: {0: "spoof", 1: "bonafide"})
     n_parameters: int | None = None
     versions: Mapping[str, str] = field(default_factory=dict)
@@ -160,18 +162,21 @@ def _metadata(facts: ModelCardFacts) -> ModelCardData:
         )
         for split, result in _measured(facts).items()
     ]
+    on_hub = _is_hub_id(facts.base_model)
+    relation: dict[str, Any] = {"base_model_relation": "adapter"} if facts.is_adapter and on_hub else {}
     return ModelCardData(
-        library_name="transformers",
+        library_name="peft" if facts.is_adapter else "transformers",
         pipeline_tag="audio-classification",
         license=facts.license,
         language=list(facts.languages) or None,
-        base_model=facts.base_model if _is_hub_id(facts.base_model) else None,
+        base_model=facts.base_model if on_hub else None,
         datasets=[dataset_id] if dataset_id else None,
         metrics=["eer"],
         tags=_TAGS,
         # Without results, the name would become a field that the Hub does not know.
         model_name=facts.model_name if results else None,
         eval_results=results or None,
+        **relation,
     )
 
 

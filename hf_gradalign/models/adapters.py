@@ -6,25 +6,27 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import AutoConfig, AutoModelForAudioClassification, PretrainedConfig, PreTrainedModel
+from transformers import AutoConfig, AutoModel, AutoModelForAudioClassification, PretrainedConfig, PreTrainedModel
 from transformers.utils import CONFIG_NAME, cached_file
 from transformers.utils.peft_utils import find_adapter_config_file
 
-from hf_gradalign.models.model_files import loading_model
+from hf_gradalign.models.configuration_spoof_detector import SpoofDetectorConfig
+from hf_gradalign.models.model_files import WEIGHTS, loading_model
+from hf_gradalign.models.modeling_spoof_detector import SpoofDetectorForAudioClassification
 
 _ADAPTER_CONFIG = "adapter_config.json"
 
 
 def load_config(name: str, hub_options: Mapping[str, Any]) -> PretrainedConfig:
-    """Load the configuration of a model, or of an adapter's base model.
+    """Load the configuration of a model. Adapters have that of the whole model, or else that of their base model.
 
     Raises:
         OSError: If there is no such model, or one of its files is broken.
         ValueError: If transformers does not know the model.
     """
     base = base_of_adapter(name, hub_options)
-    if base is not None:
-        return load_config(base, _of_base(hub_options))
+    if base is not None and not _exists(name, CONFIG_NAME, hub_options):
+        return load_config(*base)
     with loading_model(name, hub_options):
         return AutoConfig.from_pretrained(name, **hub_options)
 
@@ -47,7 +49,12 @@ def load_classifier(name: str, hub_options: Mapping[str, Any], **options: Any) -
     """
     base = base_of_adapter(name, hub_options)
     if base is not None:
-        model, absent = load_classifier(base, _of_base(hub_options), **options)
+        with loading_model(name, hub_options):
+            _require_peft(name)
+        if "config" not in options and _exists(name, CONFIG_NAME, hub_options):
+            # Labels and head are those of the whole model. The adapters bring the weights that the base lacks.
+            options |= {"config": load_config(name, hub_options), "ignore_mismatched_sizes": True}
+        model, absent = _load_base(*base, options)
         with loading_model(name, hub_options):
             model, given = _merged(model, name, hub_options)
         return model, absent - given
@@ -58,24 +65,23 @@ def load_classifier(name: str, hub_options: Mapping[str, Any], **options: Any) -
     return model, {*info["missing_keys"], *(key[0] for key in info["mismatched_keys"])}
 
 
-def base_of_adapter(name: str, hub_options: Mapping[str, Any]) -> str | None:
-    """Return the name of an adapter's base model; None if `name` is a complete model.
+def base_of_adapter(name: str, hub_options: Mapping[str, Any]) -> tuple[str, dict[str, Any]] | None:
+    """Return the name of an adapter's base model and the options to load it; None if `name` is a complete model.
 
     Raises:
         OSError: If the adapter names no base, or a folder that does not exist.
     """
     folder = Path(name)
     if folder.exists():
-        file = None if (folder / CONFIG_NAME).exists() else folder / _ADAPTER_CONFIG
+        file = folder / _ADAPTER_CONFIG
     else:
-        where = {key: value for key, value in hub_options.items() if key != "trust_remote_code"}
         with loading_model(name, hub_options):
-            whole = cached_file(name, CONFIG_NAME, _raise_exceptions_for_missing_entries=False, **where)
-            file = None if whole else find_adapter_config_file(name, **where)
-    if file is None or not Path(file).is_file():
+            file = find_adapter_config_file(name, **_where(hub_options))
+    if file is None or not Path(file).is_file() or any(_exists(name, weights, hub_options) for weights in WEIGHTS):
         return None
     with loading_model(name, hub_options):
-        base = json.loads(Path(file).read_text(encoding="utf-8")).get("base_model_name_or_path")
+        settings = json.loads(Path(file).read_text(encoding="utf-8"))
+    base = settings.get("base_model_name_or_path")
     run = folder.resolve().parent
     merged = f"; {run} has the merged model" if (run / CONFIG_NAME).is_file() else ""
     if not base:
@@ -83,26 +89,59 @@ def base_of_adapter(name: str, hub_options: Mapping[str, Any]) -> str | None:
             ". If you have the base model, save PeftModel.from_pretrained(base, FOLDER).merge_and_unload()"
         )
         raise OSError(f"{name} contains PEFT adapters and does not name their base model{advice}")
+    options = dict(hub_options) | {"revision": settings.get("revision")}
+    if options["revision"] is None:
+        del options["revision"]
     relative = folder / base
     if not Path(base).exists() and relative.exists():
-        return str(relative)
+        return str(relative), options
     if Path(base).is_absolute() and not Path(base).exists():
         raise OSError(f"{name} contains PEFT adapters for the model {base}, which does not exist{merged}")
-    return base
+    return base, options
+
+
+def _load_base(
+    name: str, hub_options: Mapping[str, Any], options: Mapping[str, Any]
+) -> tuple[PreTrainedModel, set[str]]:
+    """Load the base model of adapters, which may be an encoder that they gave a head of ours."""
+    config = options.get("config")
+    if not isinstance(config, SpoofDetectorConfig) or isinstance(load_config(name, hub_options), SpoofDetectorConfig):
+        return load_classifier(name, hub_options, **options)
+    with loading_model(name, hub_options):
+        encoder, info = AutoModel.from_pretrained(
+            name, dtype=torch.float32, output_loading_info=True, config=config.backbone_config, **hub_options
+        )
+    for module in encoder.modules():
+        module._is_hf_initialized = True  # or the detector would initialize it again
+    model = SpoofDetectorForAudioClassification(config, encoder).eval()
+    of_encoder = {f"{model.base_model_prefix}.{key}" for key in encoder.state_dict()}
+    absent = {f"{model.base_model_prefix}.{key}" for key in info["missing_keys"]}
+    return model, absent | (set(model.state_dict()) - of_encoder)
 
 
 def _merged(model: PreTrainedModel, name: str, hub_options: Mapping[str, Any]) -> tuple[PreTrainedModel, set[str]]:
     """The model with the adapters merged, and the names of complete weights among the adapters."""
-    try:
-        from peft import PeftModel
-        from peft.utils import load_peft_weights
-    except ImportError as error:
-        raise ImportError(f"{name} contains PEFT adapters, and PEFT is not installed: pip install peft") from error
+    from peft import PeftModel
+    from peft.utils import load_peft_weights
+
     where = {key: hub_options[key] for key in ("revision", "token", "cache_dir") if hub_options.get(key) is not None}
     given = {key.removeprefix("base_model.model.") for key in load_peft_weights(name, device="cpu", **where)}
     return PeftModel.from_pretrained(model, name, **where).merge_and_unload(), given
 
 
-def _of_base(hub_options: Mapping[str, Any]) -> dict[str, Any]:
-    """The options without `revision`, which belongs to the adapters."""
-    return {key: value for key, value in hub_options.items() if key != "revision"}
+def _require_peft(name: str) -> None:
+    try:
+        import peft  # noqa: F401
+    except ImportError as error:
+        raise ImportError(f"{name} contains PEFT adapters, and PEFT is not installed: pip install peft") from error
+
+
+def _exists(name: str, file: str, hub_options: Mapping[str, Any]) -> bool:
+    if Path(name).exists():
+        return Path(name, file).is_file()
+    with loading_model(name, hub_options):
+        return cached_file(name, file, _raise_exceptions_for_missing_entries=False, **_where(hub_options)) is not None
+
+
+def _where(hub_options: Mapping[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in hub_options.items() if key != "trust_remote_code"}

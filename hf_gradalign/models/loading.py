@@ -221,7 +221,7 @@ def load_feature_extractor(name: str, hub_options: Mapping[str, Any]) -> Feature
                 raise
     base = base_of_adapter(name, hub_options)
     if base is not None:
-        return load_feature_extractor(base, {key: value for key, value in hub_options.items() if key != "revision"})
+        return load_feature_extractor(*base)
     load_config(name, hub_options)  # raises if there is no such model
     logger.warning(f"{name} has no {FEATURE_EXTRACTOR_NAME}: using 16 kHz waveforms with zero mean and unit variance.")
     return Wav2Vec2FeatureExtractor(sampling_rate=16_000, do_normalize=True, return_attention_mask=False)

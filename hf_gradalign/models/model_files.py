@@ -20,8 +20,8 @@ from hf_gradalign.utils.file_faults import fault_met_in_loading, json_fault, wei
 from hf_gradalign.utils.hub_waits import hub_fault
 from hf_gradalign.utils.plain_text import plain_text
 
-# In the order in which transformers looks for them; the first one that exists is used.
-_WEIGHTS = (SAFE_WEIGHTS_NAME, SAFE_WEIGHTS_INDEX_NAME, WEIGHTS_NAME, WEIGHTS_INDEX_NAME)
+WEIGHTS = (SAFE_WEIGHTS_NAME, SAFE_WEIGHTS_INDEX_NAME, WEIGHTS_NAME, WEIGHTS_INDEX_NAME)
+"""Files of weights, in the order in which transformers looks for them. The first one that exists is used."""
 _ADAPTERS = ("adapter_model.safetensors", "adapter_model.bin")
 _SETTINGS = (CONFIG_NAME, FEATURE_EXTRACTOR_NAME, "processor_config.json", "adapter_config.json")
 _RENAMED = {"safetensors": SAFE_WEIGHTS_NAME, "torch": WEIGHTS_NAME}
@@ -43,7 +43,7 @@ def require_whole_files(folder: str | Path) -> None:
         path = folder / name
         if _exists(path) and (fault := json_fault(path)):
             raise OSError(f"{path} {fault}")
-    used = [name for name in _WEIGHTS if _exists(folder / name)][:1]
+    used = [name for name in WEIGHTS if _exists(folder / name)][:1]
     used += [name for name in _ADAPTERS if _exists(folder / name)][:1]
     if not used and (folder / CONFIG_NAME).is_file():
         others = sorted(path.name for path in folder.iterdir() if path.suffix in _PUBLISHED)
@@ -81,7 +81,7 @@ def loading_model(name: str, hub_options: Mapping[str, Any]) -> Generator[None]:
     try:
         yield
     except Exception as error:  # damaged files raise many types
-        if not path.is_dir() and (snapshot := _in_cache(name, hub_options)):
+        if not path.is_dir() and (snapshot := cached_snapshot(name, hub_options)):
             require_whole_files(snapshot)
         kind = ValueError if isinstance(error, ValueError) else OSError
         here = "" if path.exists() else f" (there is no folder {path.absolute()})"
@@ -141,7 +141,8 @@ def _exists(path: Path) -> bool:
     return path.exists() or path.is_symlink()
 
 
-def _in_cache(name: str, hub_options: Mapping[str, Any]) -> Path | None:
+def cached_snapshot(name: str, hub_options: Mapping[str, Any]) -> Path | None:
+    """Return the folder of a model in the Hub's cache, which has the name of its commit; None if it is not there."""
     options = {key: hub_options.get(key) for key in ("cache_dir", "revision")}
     try:
         file = try_to_load_from_cache(name, CONFIG_NAME, **options)

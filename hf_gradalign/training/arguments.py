@@ -53,6 +53,8 @@ class GradientAlignmentArguments(TrainingArguments):
             counts it, and waits for the device once per update (`NonFiniteGuard`).
 
     Parameters that control the final weights:
+        merge_adapters: Save a model with PEFT adapters merged, which loads without PEFT and without its base model, and
+            the adapters alone in `adapter/`. If False, only the adapters are saved.
         early_stopping_patience: Stop after this many evaluations without a better `metric_for_best_model`.
         average_best_checkpoints: Average the weights of this many best checkpoints at the end of training.
 
@@ -152,6 +154,13 @@ class GradientAlignmentArguments(TrainingArguments):
     average_best_checkpoints: int = field(
         default=1,
         metadata={"help": "Average the weights of this many best checkpoints at the end of training; 1 averages none."},
+    )
+    merge_adapters: bool = field(
+        default=True,
+        metadata={
+            "help": "Save a model with PEFT adapters merged, so that it loads like any other, and the adapters in "
+            "adapter/. --no_merge_adapters saves only the adapters, which need the base model."
+        },
     )
     # No bool, as in the base class, or the command line would only take yes and no.
     include_num_input_tokens_seen: str = field(  # ty: ignore[incompatible-mutable-override]

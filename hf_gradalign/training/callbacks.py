@@ -13,7 +13,7 @@ import torch
 from torch import distributed
 from transformers import EarlyStoppingCallback, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR, SaveStrategy
-from transformers.utils import SAFE_WEIGHTS_NAME, logging
+from transformers.utils import ADAPTER_SAFE_WEIGHTS_NAME, SAFE_WEIGHTS_NAME, logging
 
 from hf_gradalign.training.checkpoint_integrity import read_manifest
 from hf_gradalign.utils.files import flush_to_disk, refuse_link_out, sha256_of, write_text_atomically
@@ -274,7 +274,9 @@ def _is_sound(args: TrainingArguments, entry: dict[str, Any]) -> bool:
 
 
 def _weights_of_checkpoint(args: TrainingArguments, step: int) -> Path:
-    return Path(_output_dir(args), f"{PREFIX_CHECKPOINT_DIR}-{step}", SAFE_WEIGHTS_NAME)
+    folder = Path(_output_dir(args), f"{PREFIX_CHECKPOINT_DIR}-{step}")
+    whole, adapters = folder / SAFE_WEIGHTS_NAME, folder / ADAPTER_SAFE_WEIGHTS_NAME
+    return adapters if adapters.is_file() and not whole.is_file() else whole
 
 
 def _link(source: Path, target: Path) -> None:

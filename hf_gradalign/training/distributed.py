@@ -11,6 +11,7 @@ from torch.nn.parallel import DistributedDataParallel
 from transformers import TrainingArguments
 
 from hf_gradalign.alignment import is_sharded_tensor
+from hf_gradalign.training.adapters import has_adapters, load_adapters
 
 T = TypeVar("T")
 
@@ -55,11 +56,13 @@ def load_whole_state(model: nn.Module, state: Mapping[str, Tensor]) -> tuple[lis
 
     Args:
         model: The model, sharded or not.
-        state: All of its weights, or some.
+        state: All of its weights, or some; of a model with PEFT adapters all weights of those.
 
     Returns:
         The missing keys and the unexpected keys.
     """
+    if has_adapters(model):
+        return load_adapters(model, state)
     if is_sharded(model):
         outcome = set_model_state_dict(model, dict(state), options=StateDictOptions(full_state_dict=True, strict=False))
     else:

@@ -1,10 +1,8 @@
 """A resumable `Trainer`: runs that were killed at any moment can be resumed with identical results."""
 
-import copy
 import json
 import logging as std_logging
 import os
-import sys
 import weakref
 from pathlib import Path
 from typing import Any, cast
@@ -18,12 +16,12 @@ from transformers.trainer import TRAINER_STATE_NAME
 from transformers.trainer_utils import TrainOutput
 from transformers.utils import logging
 
+from hf_gradalign.training.adapters import has_adapters, merged_copy, save_whole_config
 from hf_gradalign.training.callbacks import BestCheckpoints
 from hf_gradalign.training.checkpoint_integrity import find_weight_problems, summarize
 from hf_gradalign.training.evaluating_trainer import EvaluatingTrainer
 from hf_gradalign.training.run_checkpoints import ADAPTER_DIR, RunCheckpoints, refuse_links_out, require_complete
 from hf_gradalign.utils.files import give_usual_mode
-from hf_gradalign.utils.plain_text import plain_text
 
 logger = logging.get_logger(__name__)
 
@@ -42,7 +40,8 @@ class ResumableTrainer(EvaluatingTrainer):
     - Each process's running sums, and so the logged `loss`, continue where they were.
     - Persistent loader workers draw no random numbers that a resumed run would draw again.
     - At the end, a model with PEFT adapters is saved merged, with the adapters alone in `adapter/`. It loads like any
-      other model, without its base model. Checkpoints contain only the adapters.
+      other model, without its base model. Checkpoints contain only the adapters and the configuration of the whole
+      model. With `merge_adapters` False in the arguments, so does the saved model.
     - A stream that splits itself by process (`splits_by_process`) is not split again, and a stream with a method
       `leave_blank` receives how many batches a resumed run skips, and their size.
 
@@ -187,21 +186,32 @@ class ResumableTrainer(EvaluatingTrainer):
                 give_usual_mode(path)
 
     def _save(self, output_dir: str | None = None, state_dict: dict[str, Any] | None = None) -> None:
-        # Checkpoints contain only the adapters. So do sharded models, which pass a gathered state dict.
         model = self.accelerator.unwrap_model(self.model, keep_torch_compile=False)
-        merged = None
-        if self.args.should_save and self._unfinished is None and state_dict is None and _has_adapters(model):
-            merged = _merged_copy(model)
-        if merged is None:
+        if not has_adapters(model):
             super()._save(output_dir, state_dict)
             return
         output_dir = self._output_dir if output_dir is None else output_dir
-        model.save_pretrained(os.path.join(output_dir, ADAPTER_DIR))
+        # Checkpoints contain only the adapters. So do sharded models, which pass a gathered state dict.
+        merges = self.args.should_save and self._unfinished is None and state_dict is None and self._merges_adapters
+        merged = merged_copy(model) if merges else None
+        if merged is None:
+            super()._save(output_dir, state_dict)
+            save_whole_config(model, output_dir)
+            return
+        folder = os.path.join(output_dir, ADAPTER_DIR)
+        model.save_pretrained(folder)
+        save_whole_config(model, folder)
+        if self.processing_class is not None:
+            self.processing_class.save_pretrained(folder)
         wrapped, self.model = self.model, merged
         try:
             super()._save(output_dir)
         finally:
             self.model = wrapped
+
+    @property
+    def _merges_adapters(self) -> bool:
+        return getattr(self.args, "merge_adapters", True)
 
     def _get_output_dir(self, trial: Any) -> str:
         return super()._get_output_dir(trial) if self._unfinished is None else str(self._unfinished)
@@ -305,27 +315,6 @@ class _TrainingStages(TrainerCallback):
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
         self._trainer.end_epoch()
-
-
-def _has_adapters(model: nn.Module) -> bool:
-    peft = sys.modules.get("peft")  # already imported if the model is one of PEFT's
-    return peft is not None and isinstance(model, peft.PeftModel)
-
-
-def _merged_copy(model: Any) -> nn.Module | None:
-    """Copy a `PeftModel`'s base model with the active adapters merged into its weights.
-
-    Returns:
-        The copy, of the base model's class; None, with a warning, for adapters that cannot be merged (such as prompts).
-    """
-    try:
-        return copy.deepcopy(model).merge_and_unload()
-    except (AttributeError, NotImplementedError, ValueError, TypeError) as error:
-        logger.warning(
-            f"The adapters cannot be merged into the model ({plain_text(error)}): they are saved alone, and load only "
-            "with the base model, which is not saved with them."
-        )
-        return None
 
 
 def _is_not_about_best(record: std_logging.LogRecord) -> bool:

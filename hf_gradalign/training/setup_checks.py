@@ -14,6 +14,9 @@ from transformers.trainer_utils import has_length
 from transformers.training_args import ParallelMode
 from transformers.utils import is_liger_kernel_available, logging
 
+from hf_gradalign.models.encoder_layers import encoder_depths, encoder_of, transformer_layers
+from hf_gradalign.training.adapters import has_adapters
+
 logger = logging.get_logger(__name__)
 
 NO_DEEPSPEED = (
@@ -88,8 +91,8 @@ def check_options(trainer: Any) -> None:
 
     Raises:
         ValueError: If the optimizer or schedule cannot be created or would ignore an option, noise is requested for
-            embeddings that the model does not have, the last batch is dropped and there are fewer items than a batch,
-            or a required package or device is missing.
+            embeddings that the model does not have, gradient checkpointing would drop gradients, the last batch is
+            dropped and there are fewer items than a batch, or a required package or device is missing.
     """
     args = trainer.args
     if args.neftune_noise_alpha is not None and not _has_embeddings(trainer.model):
@@ -103,6 +106,9 @@ def check_options(trainer: Any) -> None:
         raise ValueError("--use_liger_kernel needs a package: pip install liger-kernel; or remove the option")
     if args.fp16 and args.device.type == "cpu":
         logger.warning("--fp16 has no effect on the CPU: training stays in float32. --bf16 works on the CPU.")
+    if not args.merge_adapters and not has_adapters(trainer.model):
+        raise ValueError("--no_merge_adapters is for models with adapters (--lora_r), and this one has none; remove it")
+    _check_checkpointing(trainer)
     _check_optimizer(trainer)
     _check_schedule(trainer)
     _check_last_batch(trainer)
@@ -113,6 +119,22 @@ def _has_embeddings(model: Any) -> bool:
         return model.get_input_embeddings() is not None
     except (AttributeError, NotImplementedError):
         return False
+
+
+def _check_checkpointing(trainer: Any) -> None:
+    args, encoder = trainer.args, encoder_of(trainer.model)
+    layers = None if encoder is None else transformer_layers(encoder)
+    reentrant = args.gradient_checkpointing and (args.gradient_checkpointing_kwargs or {}).get("use_reentrant")
+    if not reentrant or encoder is None or layers is None:
+        return
+    depths = encoder_depths(encoder, layers)
+    trained = {depth for parameter, depth in depths.items() if parameter.requires_grad}
+    wants_gradients = getattr(getattr(encoder, "feature_extractor", None), "_requires_grad", False)
+    if trained and 0 not in trained and not wants_gradients:
+        raise ValueError(
+            "--gradient_checkpointing with use_reentrant would drop all gradients of the encoder, because what comes "
+            "before its layers is frozen; remove use_reentrant"
+        )
 
 
 def _check_optimizer(trainer: Any) -> None:

@@ -20,7 +20,7 @@ from transformers import (
 from hf_gradalign.models import load_audio_classifier
 from hf_gradalign.scoring import SpoofScorer
 from hf_gradalign.training import GradientAlignmentArguments, GradientAlignmentTrainer
-from hf_gradalign.training.resumable_trainer import _merged_copy
+from hf_gradalign.training.adapters import merged_copy
 
 CLIP = np.random.default_rng(0).normal(0, 0.1, 3200).astype(np.float32)
 
@@ -156,5 +156,5 @@ def test_adapters_that_cannot_be_merged(caplog):
         def merge_and_unload(self):
             raise AttributeError("prompts have no merge_and_unload")
 
-    assert _merged_copy(Prompts()) is None
+    assert merged_copy(Prompts()) is None
     assert "cannot be merged into the model (prompts have no merge_and_unload)" in caplog.text
