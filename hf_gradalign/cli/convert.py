@@ -6,7 +6,7 @@ python scripts/convert_checkpoint.py --average best_0.pth best_1.pth best_2.pth 
 python scripts/convert_checkpoint.py detector --reverse --output_file detector.pth
 
 Supports the layouts of DPDA-GA (AASIST, Conformer-TCM, Mamba), SSL_Anti-spoofing, TCM, XLSR-Mamba, SLS, Nes2Net (XLS-R,
-WavLM) and AntiDeepfake (wav2vec 2.0, HuBERT). fairseq, s3prl, mamba_ssm and the encoder's own file are not needed, and
+WavLM), AntiDeepfake (wav2vec 2.0, HuBERT) and AASIST on raw waveforms. fairseq, s3prl, mamba_ssm and the encoder's own file are not needed, and
 no code in a checkpoint is executed.
 """  # noqa: E501
 
@@ -77,7 +77,23 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
         "--max_bucket_distance", type=int, help="of WavLM's relative positions (800); checkpoints do not store it"
     )
     parser.add_argument(
-        "--pool_ratios", type=float, nargs=3, help="of AASIST (0.5 0.5 0.5); checkpoints do not store them"
+        "--pool_ratios",
+        type=float,
+        nargs="+",
+        help="of AASIST (0.5 0.5 0.5; on raw waveforms 0.5 0.7 0.5, or 0.4 0.5 0.7 for AASIST-L); checkpoints do not "
+        "store them",
+    )
+    parser.add_argument(
+        "--temperatures",
+        type=float,
+        nargs="+",
+        help="of AASIST on raw waveforms (2 2 100); checkpoints do not store them",
+    )
+    parser.add_argument(
+        "--num_sinc_filters", type=int, help="of AASIST on raw waveforms (70); checkpoints do not store it"
+    )
+    parser.add_argument(
+        "--sinc_kernel_size", type=int, help="taps of these filters (129); an even number is raised by one"
     )
     parser.add_argument(
         "--dilation", type=int, help="of Nes2Net (2 with XLS-R, 1 with WavLM); checkpoints do not store it"
@@ -101,6 +117,14 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
     arguments = parser.parse_args(argv)
     if (arguments.checkpoint is None) == (arguments.average is None):
         parser.error("give one checkpoint, or several with --average")
+    for name in ("pool_ratios", "temperatures"):
+        values = getattr(arguments, name)
+        if values is not None and len(values) not in (3, 4):
+            parser.error(
+                f"--{name} takes three numbers, for the spectral graph, the temporal graph and the branches; a fourth, "
+                "as in published configurations, is not used"
+            )
+        setattr(arguments, name, values and values[:3])
     if arguments.reverse and (arguments.output_file is None or arguments.checkpoint is None):
         parser.error("--reverse takes a model folder and --output_file")
     if not arguments.reverse and arguments.output_dir is None:
@@ -140,7 +164,7 @@ def convert(arguments: argparse.Namespace) -> int:
     reference = None if arguments.check is None else read_reference(arguments.check)
     states = map(conversion.read_state_dict, paths)
     state = next(states) if len(paths) == 1 else training.average_state_dicts(map(in_float32, states), sources)
-    options = {name: getattr(arguments, name) for name in ("pool_ratios", "dilation", "activation")}
+    options = {name: getattr(arguments, name) for name in ("pool_ratios", "temperatures", "dilation", "activation")}
     model, report = conversion.convert_state_dict(
         state,
         head=arguments.head,
@@ -148,6 +172,8 @@ def convert(arguments: argparse.Namespace) -> int:
         conv_stride=arguments.conv_stride,
         do_stable_layer_norm=arguments.do_stable_layer_norm,
         max_bucket_distance=arguments.max_bucket_distance,
+        num_sinc_filters=arguments.num_sinc_filters,
+        sinc_kernel_size=arguments.sinc_kernel_size,
         head_options={name: value for name, value in options.items() if value is not None},
         class_weights=arguments.class_weights,
         prefix=arguments.prefix,

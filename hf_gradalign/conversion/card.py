@@ -16,11 +16,14 @@ from hf_gradalign.utils.plain_text import code_span, markdown_text, without_loca
 _TEMPLATE = Path(__file__).with_name("card_template.md")
 _HEAD_SENTENCES = {
     "aasist": "A wav2vec 2.0 with an AASIST head (spectro-temporal graph attention, Jung et al. 2022).",
+    "aasist_raw": "AASIST on raw waveforms (spectro-temporal graph attention, Jung et al. 2022).",
     "conformer_tcm": "A wav2vec 2.0 with a Conformer-TCM head (temporal-channel modeling, Truong et al. 2024).",
     "mamba": "A wav2vec 2.0 with a dual-column bidirectional Mamba head (Xiao and Das 2024).",
 }
+_UNUSED_NORMS = "As in the published code, the first batch norm of each residual block is loaded but unused."
 _HEAD_PECULIARITIES = {
-    "aasist": "As in the published code, the first batch norm of each residual block is loaded but unused.",
+    "aasist": _UNUSED_NORMS,
+    "aasist_raw": _UNUSED_NORMS,
     "conformer_tcm": None,
     "mamba": "As in the published code, the last Mamba block of each direction is loaded but unused, and the backward "
     "residual is added to the features without being reversed.",

@@ -6,13 +6,13 @@ from typing import Any, cast
 import torch
 from torch import Tensor
 
-from hf_gradalign.conversion import encoder_layout
+from hf_gradalign.conversion import encoder_layout, sinc_layout
 from hf_gradalign.conversion.detector_parts import DetectorNames, detect_names
 from hf_gradalign.conversion.encoder_layout import EncoderSettings
-from hf_gradalign.conversion.layouts import HEAD_LAYOUTS, Published, detect_head
+from hf_gradalign.conversion.layouts import HEAD_LAYOUTS, Published, detect_head, layout_name
 from hf_gradalign.conversion.reading import ConversionError
 from hf_gradalign.conversion.report import ConversionReport
-from hf_gradalign.models import SpoofDetectorConfig, SpoofDetectorForAudioClassification
+from hf_gradalign.models import SincConfig, SpoofDetectorConfig, SpoofDetectorForAudioClassification
 
 PUBLISHED_EPSILON = 1e-5
 """Added to the variance where a published detector normalizes waveforms."""
@@ -27,26 +27,32 @@ def convert_state_dict(
     conv_stride: Sequence[int] | None = None,
     do_stable_layer_norm: bool | None = None,
     max_bucket_distance: int | None = None,
+    num_sinc_filters: int | None = None,
+    sinc_kernel_size: int | None = None,
     head_options: Mapping[str, Any] | None = None,
     class_weights: Sequence[float] | None = None,
     prefix: str | None = None,
 ) -> tuple[SpoofDetectorForAudioClassification, ConversionReport]:
     """Convert a published state dict to a detector.
 
-    Known layouts: DPDA-GA, SSL_Anti-spoofing, TCM, XLSR-Mamba, SLS, Nes2Net with XLS-R or WavLM, and AntiDeepfake with
-    wav2vec 2.0 or HuBERT. What shapes do not determine has the published value by default, and the report says so.
+    Known layouts: DPDA-GA, SSL_Anti-spoofing, TCM, XLSR-Mamba, SLS, Nes2Net with XLS-R or WavLM, AntiDeepfake with
+    wav2vec 2.0 or HuBERT, and AASIST on raw waveforms. What shapes do not determine has the published value by default,
+    and the report says so.
 
     Args:
         state: The state dict, e.g. from `read_state_dict`. A common prefix of its keys (Lightning's `model.`) is
             removed. Entries without it (a loss's class weights, metrics) are left out and reported.
-        head: aasist, conformer_tcm, linear (AntiDeepfake), mamba, nes2net or sls; "auto" to detect it from the keys.
+        head: aasist, aasist_raw (without an encoder), conformer_tcm, linear (AntiDeepfake), mamba, nes2net or sls;
+            "auto" to detect it from the keys.
         num_attention_heads: Attention heads of the encoder; by default 12 for a width of 768 and 16 for others. The
             shapes of WavLM determine them.
         conv_stride: Strides of the feature extractor; those of wav2vec 2.0 by default.
         do_stable_layer_norm: Position of the encoder's layer norms; derived from its feature extractor by default.
         max_bucket_distance: Largest distance of WavLM's relative positions; 800 by default.
-        head_options: Options of the head that shapes do not determine: AASIST's `pool_ratios`, and `dilation` (2 with
-            XLS-R, 1 with WavLM) and `activation` (relu) of Nes2Net.
+        num_sinc_filters: Number of filters in front of AASIST on raw waveforms; 70 by default.
+        sinc_kernel_size: Taps of these filters; 129 by default.
+        head_options: Options of the head that shapes do not determine: `pool_ratios` of AASIST and, on raw waveforms,
+            `temperatures`; `dilation` (2 with XLS-R, 1 with WavLM) and `activation` (relu) of Nes2Net.
         class_weights: Weights of spoof and bona fide in the loss, stored in the configuration.
         prefix: Prefix of the detector's keys, if the checkpoint has several detectors.
 
@@ -78,8 +84,13 @@ def convert_state_dict(
         conv_stride=conv_stride,
         do_stable_layer_norm=do_stable_layer_norm,
         max_bucket_distance=max_bucket_distance,
+        num_sinc_filters=num_sinc_filters,
+        sinc_kernel_size=sinc_kernel_size,
     )
-    encoder, assumed = encoder_layout.config_from_shapes(encoder_state, settings, names.encoder_prefix)
+    if HEAD_LAYOUTS[head].encoders == (SincConfig.model_type,):
+        encoder, assumed = sinc_layout.config_from_shapes(rest, settings)
+    else:
+        encoder, assumed = encoder_layout.config_from_shapes(encoder_state, settings, names.encoder_prefix)
     config, published = _configure(names, rest, encoder, head_options or {}, class_weights)
     try:
         with torch.device("meta"):
@@ -143,7 +154,7 @@ def _configure(
     is_single = layout.has_single_output and classifier is not None and len(classifier) == 1
     config = SpoofDetectorConfig(
         encoder,
-        names.head,
+        layout.head,
         {**published.head_options, **told, **head_options},
         class_weights,
         n_samples=published.n_samples,
@@ -197,9 +208,9 @@ def published_state_dict(model: SpoofDetectorForAudioClassification) -> dict[str
         ConversionError: If there is no published layout for the encoder, the head or its options.
     """
     config = cast(SpoofDetectorConfig, model.config)
-    layout, encoder = HEAD_LAYOUTS.get(config.head), config.backbone_config.model_type
-    if layout is None or encoder not in layout.encoders:
-        known = "; ".join(f"{name} with {' or '.join(known.encoders)}" for name, known in HEAD_LAYOUTS.items())
+    encoder = config.backbone_config.model_type
+    if layout_name(config.head, encoder) is None:
+        known = "; ".join(f"{known.head} with {' or '.join(known.encoders)}" for known in HEAD_LAYOUTS.values())
         raise ConversionError(f"there is no published layout for {encoder} with the head {config.head}; known: {known}")
     if config.layer_merging is not None and encoder != "wavlm":
         raise ConversionError(f"there is no published layout that merges the layers of {encoder}, only those of wavlm")

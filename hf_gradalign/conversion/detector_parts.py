@@ -6,10 +6,10 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from hf_gradalign.conversion import encoder_layout
-from hf_gradalign.conversion.layouts import HEAD_LAYOUTS
+from hf_gradalign.conversion.layouts import HEAD_LAYOUTS, layout_name
 from hf_gradalign.conversion.layouts.merging import ENCODER_PREFIX, LAYER_MERGING_KEYS, PREFIX, detect_layer_merging
 from hf_gradalign.conversion.reading import ConversionError, KeyNames
-from hf_gradalign.models import SpoofDetectorConfig
+from hf_gradalign.models import SincConfig, SpoofDetectorConfig
 from hf_gradalign.utils.plain_text import plain_text
 
 
@@ -18,7 +18,7 @@ class DetectorNames:
     """Names of a detector's weights in the published layout and in ours.
 
     Args:
-        head: Name of the head.
+        head: Name of the head's layout.
         encoder_prefix: Prefix of the encoder's published keys.
         layer_merging: Name of the layer merging, if any.
         merging_prefix: Prefix of its published keys.
@@ -32,8 +32,9 @@ class DetectorNames:
     @classmethod
     def published(cls, config: SpoofDetectorConfig) -> "DetectorNames":
         """Return the names with which the published code saves such a detector."""
-        prefix = HEAD_LAYOUTS[config.head].encoder_prefix if config.layer_merging is None else ENCODER_PREFIX
-        return cls(config.head, prefix, config.layer_merging)
+        name = layout_name(config.head, config.backbone_config.model_type) or config.head
+        prefix = HEAD_LAYOUTS[name].encoder_prefix if config.layer_merging is None else ENCODER_PREFIX
+        return cls(name, prefix, config.layer_merging)
 
     def part_of(self, key: str) -> str:
         """Return the part that a published key belongs to: backbone, layer_merging or head."""
@@ -65,6 +66,8 @@ class DetectorNames:
         if part == "layer_merging":
             return LAYER_MERGING_KEYS[self.layer_merging or ""], self.merging_prefix
         encoder = config.backbone_config
+        if encoder.model_type == SincConfig.model_type:
+            return KeyNames([]), self.encoder_prefix
         return encoder_layout.key_names(encoder.model_type, encoder.feat_extract_norm), self.encoder_prefix
 
 

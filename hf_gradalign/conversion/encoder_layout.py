@@ -66,12 +66,16 @@ class EncoderSettings:
         do_stable_layer_norm: Whether layer norm comes before attention and feed-forward, as in XLS-R: if the feature
             extractor has layer norm, as in all published encoders.
         max_bucket_distance: Largest distance of WavLM's relative positions: 800.
+        num_sinc_filters: Number of filters in front of AASIST on raw waveforms: 70.
+        sinc_kernel_size: Taps of these filters: 129.
     """
 
     num_attention_heads: int | None = None
     conv_stride: Sequence[int] | None = None
     do_stable_layer_norm: bool | None = None
     max_bucket_distance: int | None = None
+    num_sinc_filters: int | None = None
+    sinc_kernel_size: int | None = None
 
     @property
     def given(self) -> dict[str, Any]:
@@ -198,6 +202,9 @@ def _check_given(given: Mapping[str, Any], told: Mapping[str, Any]) -> None:
         )
     if "max_bucket_distance" in given and model_type != "wavlm":
         raise ConversionError(f"--max_bucket_distance is for WavLM, and the encoder is a {model_type}")
+    for option in ("num_sinc_filters", "sinc_kernel_size"):
+        if option in given:
+            raise ConversionError(f"--{option} is for AASIST on raw waveforms, and this detector has a {model_type}")
     strides = given.get("conv_stride")
     if strides is None and n_convs != len(_STRIDES):
         raise ConversionError(

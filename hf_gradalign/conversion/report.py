@@ -11,7 +11,7 @@ class ConversionReport:
     """Report of what was done with a checkpoint's entries.
 
     Attributes:
-        head: Name of the head.
+        head: Name of the head's layout.
         published: What is published about the detector with this layout.
         converted: Number of entries that were converted.
         n_parameters: Number of values in them, without counters.

@@ -13,7 +13,7 @@ WINDOW_SAMPLES = 66_800
 """The window of the published detectors in samples at 16 kHz."""
 WINDOW_SECONDS = WINDOW_SAMPLES / 16_000
 RAW_WINDOW_SAMPLES = 64_600
-"""The window of AASIST on raw waveforms in samples at 16 kHz."""
+"""The window of AASIST on raw waveforms, and of most other published detectors, in samples at 16 kHz."""
 
 
 class SincConfig(PretrainedConfig):

@@ -2,7 +2,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from published_layout import HEAD_OPTIONS, logits_of, make_detector, make_published
+from published_layout import HEAD_OPTIONS, logits_of, make_detector, make_published, settings_of
 from transformers import AutoFeatureExtractor, AutoModelForAudioClassification
 
 from hf_gradalign.conversion import (
@@ -20,9 +20,10 @@ HEADS = list(HEAD_OPTIONS)
 
 
 WAVLM = {"max_bucket_distance": 80}
-# Each golden checkpoint: its head, what its shapes do not tell, and how many of its entries are for pre-training only.
+# Each golden checkpoint: its layout, what its shapes do not tell, and how many entries are for pre-training only.
 GOLDENS = {
     "aasist": ("aasist", {}, 8),
+    "aasist_raw": ("aasist_raw", {"num_attention_heads": None}, 0),
     "conformer_tcm": ("conformer_tcm", {}, 8),
     "mamba": ("mamba", {}, 8),
     "sls": ("sls", {}, 8),
@@ -37,10 +38,15 @@ GOLDENS = {
 }
 
 
+def convert_golden(name):
+    state = read_state_dict(GOLDEN / f"{name}.pth")
+    return state, *convert_state_dict(state, **({"num_attention_heads": 4} | GOLDENS[name][1]))
+
+
 @pytest.mark.parametrize("name", GOLDENS)
 def test_golden_logits(name):
-    head, options, n_ignored = GOLDENS[name]
-    model, report = convert_state_dict(read_state_dict(GOLDEN / f"{name}.pth"), num_attention_heads=4, **options)
+    head, _, n_ignored = GOLDENS[name]
+    _, model, report = convert_golden(name)
     reference = torch.load(GOLDEN / f"{name}.io.pth", weights_only=True)
     assert largest_difference(model, report, reference["input_values"], reference["logits"]) < 1e-5
     assert report.head == head
@@ -51,8 +57,7 @@ def test_golden_logits(name):
 @pytest.mark.parametrize("name", GOLDENS)
 def test_golden_logits_from_saved_files(name, tmp_path):
     """The way of users: the saved model and its feature extractor, from waveforms as the published code gets them."""
-    _, options, _ = GOLDENS[name]
-    model, report = convert_state_dict(read_state_dict(GOLDEN / f"{name}.pth"), num_attention_heads=4, **options)
+    _, model, report = convert_golden(name)
     model.save_pretrained(tmp_path)
     reference = torch.load(GOLDEN / f"{name}.io.pth", weights_only=True)
     extractor = AutoFeatureExtractor.from_pretrained(tmp_path)
@@ -86,9 +91,7 @@ def test_prefixes_of_frameworks(head, prefix, tmp_path):
     content |= {"criterion.weight": torch.tensor([0.1, 0.9]), "val_eer.total": torch.zeros(1)}
     torch.save({"state_dict": content, "epoch": 3, "hyper_parameters": {"lr": 1e-6}}, tmp_path / "last.ckpt")
     for name in ("auto", head):
-        converted, report = convert_state_dict(
-            read_state_dict(tmp_path / "last.ckpt"), head=name, num_attention_heads=6
-        )
+        converted, report = convert_state_dict(read_state_dict(tmp_path / "last.ckpt"), head=name, **settings_of(head))
         assert torch.equal(logits_of(converted), logits_of(model))
     assert report.prefix == prefix
     assert report.beside == ["criterion.weight", "val_eer.total"]
@@ -113,8 +116,7 @@ def test_several_detectors_in_a_checkpoint(tmp_path):
 
 @pytest.mark.parametrize("name", GOLDENS)
 def test_back_to_the_published_layout(name):
-    state = read_state_dict(GOLDEN / f"{name}.pth")
-    model, report = convert_state_dict(state, num_attention_heads=4, **GOLDENS[name][1])
+    state, model, report = convert_golden(name)
     back = published_state_dict(model)
     assert set(back) == set(state) - set(report.ignored)
     assert all(torch.equal(value.float(), state[name].float()) for name, value in back.items())
@@ -123,8 +125,8 @@ def test_back_to_the_published_layout(name):
 @pytest.mark.parametrize("head", HEADS)
 def test_other_sizes(head, tmp_path):
     model, state = make_published(head)
-    converted, report = convert_state_dict(state, num_attention_heads=6)
-    assert report.converted == len(state) - 2
+    converted, report = convert_state_dict(state, **settings_of(head))
+    assert report.converted == len(state) - len(report.ignored)
     assert {k: v for k, v in converted.config.head_options.items() if k in HEAD_OPTIONS[head]} == HEAD_OPTIONS[head]
     assert torch.equal(logits_of(converted), logits_of(model))
     converted.save_pretrained(tmp_path)
@@ -210,7 +212,9 @@ def test_errors():
         convert_state_dict(state, head="aasist2", num_attention_heads=6)
     with pytest.raises(ConversionError, match="aasist head's sizes cannot be read"):
         convert_state_dict(state, head="aasist", num_attention_heads=6)
-    with pytest.raises(ConversionError, match="no known head; looked for GAT_layer_S"):
+    with pytest.raises(
+        ConversionError, match=r"no known head; looked for attention\.0\.weight \(aasist\), GAT_layer_S"
+    ):
         convert_state_dict({"fc.weight": torch.zeros(1)})
     head_alone = {name: value for name, value in state.items() if not name.startswith("ssl_model")}
     with pytest.raises(

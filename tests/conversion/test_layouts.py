@@ -18,7 +18,7 @@ def renamed(state, old, new):
 
 @pytest.mark.parametrize("outer", ["", "model."])
 @pytest.mark.parametrize("prefix", ["", "m_ssl.model.", "ssl_model.model.model.", "ssl_model.model.", "encoder."])
-@pytest.mark.parametrize("head", HEAD_OPTIONS)
+@pytest.mark.parametrize("head", [head for head in HEAD_OPTIONS if head != "aasist_raw"])
 def test_any_prefix_of_the_encoder(head, prefix, outer):
     model, state = make_published(head)
     state = renamed(state, HEAD_LAYOUTS[head].encoder_prefix, prefix)

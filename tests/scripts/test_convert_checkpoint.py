@@ -47,6 +47,7 @@ def test_golden(convert, tmp_path, capsys):
 @pytest.mark.parametrize(
     ("name", "words"),
     [
+        ("aasist_raw", ["--num_sinc_filters", 70]),
         ("sls", ["--num_attention_heads", 4]),
         ("nes2net_x", ["--num_attention_heads", 4, "--dilation", 2, "--activation", "relu"]),
         ("wavlm_nes2net_x_selu", ["--max_bucket_distance", 80, "--activation", "selu"]),
@@ -62,6 +63,27 @@ def test_golden_checkpoints_there_and_back(convert, tmp_path, name, words):
     assert again
     assert all(torch.equal(value, state[key].to(value.dtype)) for key, value in again.items())
     assert convert(back, "--output_dir", tmp_path / "again", *words, "--check", GOLDEN / f"{name}.io.pth") == 0
+
+
+def test_aasist_on_raw_waveforms(convert, tmp_path, capsys):
+    words = (GOLDEN / "aasist_raw.pth", "--output_dir", tmp_path / "out", "--check", GOLDEN / "aasist_raw.io.pth")
+    # As the published configuration has them, with a fourth one that is not used.
+    options = ("--pool_ratios", 0.5, 0.7, 0.5, 0.5, "--temperatures", 2, 2, 100, 100, "--sinc_kernel_size", 128)
+    assert convert(*words, *options, "--license", "mit") == 0
+    printed = capsys.readouterr().out
+    assert (
+        "given                sinc_kernel_size 128, pool_ratios [0.5, 0.7, 0.5], temperatures [2.0, 2.0, 100.0]"
+        in printed
+    )
+    assert "assumed              num_sinc_filters 70\n" in printed
+    card = (tmp_path / "out" / "README.md").read_text()
+    assert "AASIST on raw waveforms" in card
+    assert "license: mit" in card
+    assert "the first 64600 samples (4.0375 s)" in card
+    assert AutoModelForAudioClassification.from_pretrained(tmp_path / "out").config.backbone_config.kernel_size == 129
+    with pytest.raises(SystemExit):
+        convert(*words, "--pool_ratios", 0.5, 0.7)
+    assert "--pool_ratios takes three numbers" in capsys.readouterr().err
 
 
 def test_a_check_that_fails_writes_nothing(convert, tmp_path, capsys):

@@ -15,7 +15,7 @@ from hf_gradalign.models import ARCHITECTURES, small_wav2vec2_config
 
 GOLDEN = Path(__file__).parents[1] / "fixtures"
 FOUR_HEADS = {"num_attention_heads": 4}
-CONVERSION = {"wavlm_nes2net": {"max_bucket_distance": 80}}
+CONVERSION = {"wavlm_nes2net": {"max_bucket_distance": 80}, "aasist_raw": {}}
 SMALL_HEADS = {
     "mamba": {"num_blocks": 2, "size": 16},
     "mhfa": {"num_heads": 2, "compression_size": 8, "embedding_size": 8},
@@ -52,7 +52,7 @@ def test_trains_saves_and_goes_on(run_script, tmp_path, head):
     assert AutoModelForAudioClassification.from_pretrained(tmp_path / "more").config.class_weights == [0.1, 0.9]
 
 
-@pytest.mark.parametrize("name", ["sls", "nes2net_x", "wavlm_nes2net", "antideepfake_w2v"])
+@pytest.mark.parametrize("name", ["sls", "nes2net_x", "wavlm_nes2net", "antideepfake_w2v", "aasist_raw"])
 def test_a_converted_detector_goes_on(run_script, tmp_path, name):
     """Log-probabilities, a single output with merged layers, and normalization with the published epsilon."""
     before, _ = convert_state_dict(read_state_dict(GOLDEN / f"{name}.pth"), **CONVERSION.get(name, FOUR_HEADS))

@@ -1,20 +1,27 @@
-"""Layouts of published checkpoints by head, and detection of the layout of a checkpoint."""
+"""Layouts of published checkpoints by name, and detection of the layout of a checkpoint."""
 
-from hf_gradalign.conversion.layouts import aasist, conformer_tcm, linear, mamba, nes2net, sls
+from hf_gradalign.conversion.layouts import aasist, aasist_raw, conformer_tcm, linear, mamba, nes2net, sls
 from hf_gradalign.conversion.layouts.base import HeadLayout, Published, State
 from hf_gradalign.conversion.reading import ConversionError
 from hf_gradalign.utils.plain_text import plain_text
 
-__all__ = ["HEAD_LAYOUTS", "HeadLayout", "Published", "State", "detect_head"]
+__all__ = ["HEAD_LAYOUTS", "HeadLayout", "Published", "State", "detect_head", "layout_name"]
 
 HEAD_LAYOUTS: dict[str, HeadLayout] = {
     "aasist": aasist.LAYOUT,
+    "aasist_raw": aasist_raw.LAYOUT,
     "conformer_tcm": conformer_tcm.LAYOUT,
     "linear": linear.LAYOUT,
     "mamba": mamba.LAYOUT,
     "nes2net": nes2net.LAYOUT,
     "sls": sls.LAYOUT,
 }
+
+
+def layout_name(head: str, encoder: str) -> str | None:
+    """Return the layout in which a head with an encoder (`model_type`) is published; None if there is none."""
+    matches = (name for name, layout in HEAD_LAYOUTS.items() if layout.head == head and encoder in layout.encoders)
+    return next(matches, None)
 
 
 def detect_head(state: State, head: str = "auto", prefix: str | None = None) -> tuple[str, str]:
@@ -39,6 +46,7 @@ def detect_head(state: State, head: str = "auto", prefix: str | None = None) -> 
         for name, layout in layouts.items()
         for key in state
         if (prefix is None and key.endswith(f".{layout.signature}")) or key == f"{prefix or ''}{layout.signature}"
+        if not any(key.removesuffix(layout.signature) + other in state for other in layout.without)
     ]
     if len(matches) == 1:
         return matches[0]

@@ -47,18 +47,14 @@ def _heterogeneous(theirs: str, ours: str) -> list[tuple[str, str]]:
     return [(f"{theirs}.{name}", f"{ours}.{our_name}") for name, our_name in names.items()]
 
 
-_NAMES = [
-    ("LL", "projection"),
-    ("first_bn", "projection_norm"),
+ENCODER_NAMES = [
     ("encoder.{n}.0.bn1", "encoder.{n}.norm1"),
     ("encoder.{n}.0.conv1", "encoder.{n}.conv1"),
     ("encoder.{n}.0.bn2", "encoder.{n}.norm2"),
     ("encoder.{n}.0.conv2", "encoder.{n}.conv2"),
     ("encoder.{n}.0.conv_downsample", "encoder.{n}.shortcut"),
-    ("first_bn1", "encoder_norm"),
-    ("attention.0", "attention.conv1"),
-    ("attention.2", "attention.norm"),
-    ("attention.3", "attention.conv2"),
+]
+GRAPH_NAMES = [
     ("pos_S", "spectral_position"),
     *_graph("GAT_layer_S", "spectral_graph"),
     *_graph("GAT_layer_T", "temporal_graph"),
@@ -76,10 +72,21 @@ _NAMES = [
     ("pool_hT2.proj", "branches.1.temporal_pool.score"),
     ("out_layer", "classifier"),
 ]
+_NAMES = [
+    ("LL", "projection"),
+    ("first_bn", "projection_norm"),
+    *ENCODER_NAMES,
+    ("first_bn1", "encoder_norm"),
+    ("attention.0", "attention.conv1"),
+    ("attention.2", "attention.norm"),
+    ("attention.3", "attention.conv2"),
+    *GRAPH_NAMES,
+]
 
 LAYOUT = HeadLayout(
     keys=KeyNames(_NAMES),
-    signature="GAT_layer_S.att_weight",
+    head="aasist",
+    signature="attention.0.weight",
     options=_options,
     classifier="out_layer",
     published=lambda *_: Published(name="AASIST with wav2vec 2.0", head_options={"pool_ratios": [0.5, 0.5, 0.5]}),

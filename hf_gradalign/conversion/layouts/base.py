@@ -11,9 +11,6 @@ from hf_gradalign.models import WINDOW_SAMPLES
 
 State = Mapping[str, Tensor]
 
-RAW_WINDOW_SAMPLES = 64_600
-"""The window of most published detectors in samples at 16 kHz."""
-
 
 @dataclass(frozen=True, kw_only=True)
 class Published:
@@ -43,18 +40,23 @@ class HeadLayout:
 
     Attributes:
         keys: Names in both layouts: theirs without prefix, ours within the head.
-        signature: A key that no other head has.
+        head: Name of our head.
+        signature: A key that no other head has, or none without the keys in `without`.
+        without: Keys that other heads have, and this one does not.
         options: Reads the head's options from the shapes.
         classifier: Their name of the layer that computes the logits.
         published: Tells what is published, from the head's entries, the fields of the encoder's configuration and the
             name of the layer merging, if any.
-        encoders: Encoders (`model_type`) that the published code has with this head.
+        encoders: Encoders (`model_type`) that the published code has with this head; `sinc` for filters of the
+            waveform, which have no weights.
         encoder_prefix: The published prefix of the encoder's keys.
         has_single_output: Whether a published detector has a single output, which is higher for bona fide.
     """
 
     keys: KeyNames
+    head: str
     signature: str
+    without: tuple[str, ...] = ()
     options: Callable[[State], dict[str, Any]]
     classifier: str
     published: Callable[[State, Mapping[str, Any], str | None], Published]

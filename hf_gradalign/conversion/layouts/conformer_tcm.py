@@ -50,6 +50,7 @@ _NAMES = [
 
 LAYOUT = HeadLayout(
     keys=KeyNames(_NAMES),
+    head="conformer_tcm",
     signature="conformer.class_token",
     options=_options,
     classifier="conformer.fc5",

@@ -18,6 +18,7 @@ def _options(state: State) -> dict[str, Any]:
 
 LAYOUT = HeadLayout(
     keys=KeyNames([("proj_fc", "classifier")]),
+    head="linear",
     signature="proj_fc.weight",
     options=_options,
     classifier="proj_fc",

@@ -33,6 +33,7 @@ _NAMES = [
 
 LAYOUT = HeadLayout(
     keys=KeyNames(_NAMES),
+    head="mamba",
     signature="conformer.norm_f.weight",
     options=_options,
     classifier="conformer.classifier",

@@ -4,8 +4,9 @@ from collections.abc import Mapping
 from typing import Any
 
 from hf_gradalign.conversion.encoder_layout import count
-from hf_gradalign.conversion.layouts.base import RAW_WINDOW_SAMPLES, HeadLayout, Published, State
+from hf_gradalign.conversion.layouts.base import HeadLayout, Published, State
 from hf_gradalign.conversion.reading import KeyNames
+from hf_gradalign.models import RAW_WINDOW_SAMPLES
 
 _NET = "Nested_Res2Net_TDNN"
 _BLOCK, _OUR_BLOCK = f"{_NET}.Build_in_Res2Nets.{{n}}", "blocks.{n}"
@@ -68,6 +69,7 @@ def _published(state: State, encoder: Mapping[str, Any], layer_merging: str | No
 
 LAYOUT = HeadLayout(
     keys=KeyNames(_NAMES),
+    head="nes2net",
     signature=f"{_NET}.fc.weight",
     options=_options,
     classifier=f"{_NET}.fc",

@@ -3,8 +3,9 @@
 from collections.abc import Mapping
 from typing import Any
 
-from hf_gradalign.conversion.layouts.base import RAW_WINDOW_SAMPLES, HeadLayout, Published, State
+from hf_gradalign.conversion.layouts.base import HeadLayout, Published, State
 from hf_gradalign.conversion.reading import ConversionError, KeyNames
+from hf_gradalign.models import RAW_WINDOW_SAMPLES
 
 _NAMES = [("fc0", "gate"), ("first_bn", "norm"), ("fc1", "hidden"), ("fc3", "classifier")]
 
@@ -37,5 +38,5 @@ def _published(state: State, encoder: Mapping[str, Any], layer_merging: str | No
 
 
 LAYOUT = HeadLayout(
-    keys=KeyNames(_NAMES), signature="fc0.weight", options=_options, classifier="fc3", published=_published
+    keys=KeyNames(_NAMES), head="sls", signature="fc0.weight", options=_options, classifier="fc3", published=_published
 )
