@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from step_cost.launches import alignment_cost
 from step_cost.measuring import MIB, interleaved_times, peak_memory, quartiles
 from step_cost.models import SIZES
 from step_cost.stopwatch import PARTS, Stopwatch
@@ -57,6 +58,9 @@ def main(words: Sequence[str] | None = None) -> int:
         for method in options.methods:
             results["profile"][method] = profile(bench, method, options.steps)
             print_profile(method, results["profile"][method])
+        if torch.cuda.is_available():
+            results["alignment"] = {name: alignment_cost(bench.steps[name], options.steps) for name in options.methods}
+            print_alignment(results["alignment"])
     if options.json:
         Path(options.json).write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
     return 0
@@ -83,7 +87,11 @@ def parse(words: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument(
         "--memory", action=argparse.BooleanOptionalAction, default=True, help="also measure peak memory"
     )
-    parser.add_argument("--profile", action="store_true", help="show the time of each part of an aligned step")
+    parser.add_argument(
+        "--profile",
+        action="store_true",
+        help="show the time of each part of an aligned step, and on a GPU its launches",
+    )
     parser.add_argument("--json", help="also write all measurements to this file")
     options = parser.parse_args(words)
     if options.methods is None:
@@ -184,6 +192,22 @@ def print_profile(method: str, seconds: dict[str, list[float]]) -> None:
         row("this step beyond two passes", [a - b for a, b in zip(step, seconds[PASSES], strict=True)]),
     ]
     print_table([f"part of a step with {method}", "ms", "of the step"], rows)
+
+
+def print_alignment(costs: dict[str, dict[str, Any]]) -> None:
+    """Print a row with the launches and milliseconds of one alignment by each method."""
+    header = ["one alignment", "launches", "on gradients", "device (ms)", "host (ms)"]
+    rows = [
+        [
+            method,
+            str(cost["launches"]),
+            str(cost["launches_on_gradients"]),
+            f"{1e3 * cost['device_seconds']:.2f}",
+            spread([1e3 * seconds for seconds in cost["host_seconds"]], digits=2),
+        ]
+        for method, cost in costs.items()
+    ]
+    print_table(header, rows)
 
 
 def spread(values: list[float], unit: str = "", digits: int = 3) -> str:

@@ -23,7 +23,8 @@ class AlignedUpdate:
         gramians: Shape (G, K, K), one per group of parameters that are aligned together.
         weights: Shape (G, K), the factors that the views' gradients were multiplied by.
         losses: Mean loss of each view, as scalars. Set by the trainer; in a distributed run, this process's share.
-        loss_scale: The factor by which fp16 training multiplied the loss, and so every gradient. Set by the trainer.
+        loss_scale: The factor by which fp16 training multiplied the loss, and so every gradient. Set by the trainer;
+            None for 1.
     """
 
     views: list[str]
@@ -96,8 +97,10 @@ class Aligner:
         gramians = self.groups.gramians(products)
         scale = self.view_scale(views, gramians.device)
         weights = self.weigh(gramians, scale)
-        rest = torch.ones_like(weights[:1]) if scale is None else scale[None]
-        rows = torch.cat([weights, rest / len(views)])
+        rows = weights
+        if None in self.groups.index:
+            rest = torch.ones_like(weights[:1]) if scale is None else scale[None]
+            rows = torch.cat([weights, rest / len(views)])
         view_gradients.combine(rows, [len(weights) if group is None else group for group in self.groups.index])
         return AlignedUpdate(views, products, gramians, weights)
 

@@ -73,15 +73,19 @@ class ParameterGroups:
 
         A non-finite product makes the entry of its own group NaN, and no other.
         """
+        # float64 avoids the rounding of TF32. MPS has no float64.
+        wide = torch.float32 if products.device.type == "mps" else torch.float64
+        if len(self.groups) == 1 and None not in self.index:
+            sums = products.sum(0, keepdim=True, dtype=wide)
+            return (sums + (sums - sums)).to(products.dtype)  # infinity becomes NaN
         if self._members is None or self._members.device != products.device:
-            # index_add_ on a GPU adds in a different order each time. float64 avoids the rounding of TF32.
-            wide = torch.float32 if products.device.type == "mps" else torch.float64
+            # index_add_ on a GPU adds in a different order each time.
             members = torch.zeros(len(self.groups), len(self.index), dtype=wide)
             for parameter, group in enumerate(self.index):
                 if group is not None:
                     members[group, parameter] = 1
             self._members = members.to(products.device)
-        flat = products.flatten(1).to(self._members.dtype)
+        flat = products.flatten(1).to(wide)
         finite = flat.abs() < torch.inf  # False for NaN
         sums = self._members @ torch.where(finite, flat, 0.0)
         sums = torch.where(

@@ -25,8 +25,8 @@ def conflict_statistics(gramian: Tensor, weights: Tensor, views: Sequence[str]) 
         `group_conflict_rate`, the fraction of groups in which any two views conflict.
     """
     groups = gramian if gramian.ndim == 3 else gramian[None]
-    gramian = groups.sum(0)
-    weights = weights if weights.ndim == 1 else weights.mean(0)
+    gramian = groups.sum(0) if len(groups) > 1 else groups[0]
+    weights = weights.flatten() if weights.numel() == len(views) else weights.mean(0)
     statistics = {}
     if len(views) > 1:
         statistics["conflict_rate"] = conflicts(gramian)
@@ -65,8 +65,8 @@ def gradient_statistics(gramians: Tensor, views: Sequence[str]) -> dict[str, Ten
 @torch.no_grad()
 def conflicts(gramians: Tensor) -> Tensor:
     """Return 1 if any two views have a negative product, else 0; NaN for a non-finite Gramian: (..., K, K) -> (...)."""
-    finite = gramians.flatten(-2).abs().amax(-1) < torch.inf  # False for NaN
-    return torch.where(finite, (gramians < 0).flatten(-2).any(-1).to(gramians.dtype), torch.nan)
+    finite = torch.linalg.vector_norm(gramians, torch.inf, (-2, -1)) < torch.inf  # False for NaN
+    return torch.where(finite, (gramians.amin((-2, -1)) < 0).to(gramians.dtype), torch.nan)
 
 
 class RunningMeans:

@@ -44,7 +44,7 @@ class GradientPasses:
         if len(lengths) > 1:
             raise ValueError(f"every view needs one entry per parameter, got sequences of lengths {sorted(lengths)}")
         self._gradients = gradients
-        local = [[None if g is None else local_part(_dense(g)) for g in view] for view in gradients]
+        local = [[g if g is None or _is_plain(g) else local_part(_dense(g)) for g in view] for view in gradients]
         self._device = next((g.device for view in local for g in view if g is not None), torch.device("cpu"))
         self._table = _make_table(local, self._device)
         covered = frozenset() if self._table is None else self._table.covered
@@ -161,6 +161,10 @@ class ViewGradients:
 
     def _take(self, gradient: Tensor | None) -> Tensor | None:
         return gradient.clone() if self._shared_storage and gradient is not None else gradient
+
+
+def _is_plain(gradient: Tensor) -> bool:
+    return type(gradient) is Tensor and not gradient.is_sparse
 
 
 def _dense(gradient: Tensor) -> Tensor:

@@ -49,10 +49,10 @@ class AlignmentMethod(ABC):
         # Weights are ratios of nearly canceling terms, and float64 is cheap for K x K matrices. MPS has no float64.
         work = gramian if gramian.device.type == "mps" else gramian.double()
         work = work.reshape(-1, views, views)
-        finite = work.flatten(1).abs().amax(1) < torch.inf  # False for NaN
+        finite = torch.linalg.vector_norm(work, torch.inf, (1, 2)) < torch.inf  # False for NaN
         work = torch.where(finite[:, None, None], work, _identity(views, work.dtype, work.device))
         weights = self._weights(work, finite, torch.finfo(gramian.dtype).eps).to(gramian.dtype)
-        usable = finite & (weights.abs().amax(1) < torch.inf)
+        usable = finite & (torch.linalg.vector_norm(weights, torch.inf, 1) < torch.inf)
         weights = torch.where(usable[:, None], weights, 1 / views)
         return weights.reshape(gramian.shape[:-1])
 

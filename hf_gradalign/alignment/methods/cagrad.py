@@ -47,8 +47,8 @@ class CAGrad(AlignmentMethod, name="cagrad"):
             raise ValueError(f"CAGrad supports at most {_MAX_VIEWS} views, got {views}; PCGrad supports any number")
         # Weights do not depend on the scale of the gradients, and squares of tiny or huge norms may under- or overflow.
         largest = gramian.diagonal(dim1=-2, dim2=-1).amax(-1)
-        gramian = gramian / torch.where(largest > 0, largest, 1.0)[:, None, None]
-        weights = torch.full_like(gramian[..., 0], 1 / views) + _ascent(gramian, self.c, precision)
+        gramian = gramian / largest.clamp(min=torch.finfo(largest.dtype).tiny)[:, None, None]
+        weights = _ascent(gramian, self.c, precision) + 1 / views
         return weights / (1 + self.c**2) if self.rescale else weights
 
 
@@ -60,32 +60,32 @@ def _ascent(gramian: Tensor, c: float, precision: float) -> Tensor:
     :math:`v = \lambda x - y` with :math:`C x = 1 / n` and :math:`C y = p`, and the surface of the ball
     :math:`v^T C v = c^2 \|g_0\|^2` gives :math:`\lambda`; the larger root is the maximum.
     """
-    norms = gramian.diagonal(dim1=-2, dim2=-1).clamp(min=0).sqrt()
-    present = norms > 0
-    inverse = torch.where(present, 1 / norms, 0.0)
+    inverse = gramian.diagonal(dim1=-2, dim2=-1).clamp(min=0).rsqrt().nan_to_num(posinf=0)  # 0 for a zero gradient
     unit = gramian * inverse[:, :, None] * inverse[:, None, :]
-    products = gramian.mean(-1) * inverse
-    radius = c * gramian.mean((-2, -1)).clamp(min=0).sqrt()[:, None]
+    unit.diagonal(dim1=-2, dim2=-1).fill_(1)  # so a view with a zero gradient gets a weight of 0 in every set
+    means = gramian.mean(-1)
+    products = means * inverse
+    radius = c * means.mean(-1, keepdim=True).clamp(min=0).sqrt()
 
-    members = _subsets(gramian.shape[-1], gramian.device)
-    sets = (members & present[:, None]).to(gramian.dtype)
-    systems = unit[:, None] * sets[..., :, None] * sets[..., None, :] + torch.diag_embed(1 - sets)
-    sides = torch.stack([inverse[:, None] * sets, products[:, None] * sets], -1)
-    x, y = torch.linalg.solve_ex(systems, sides)[0].unbind(-1)
-    a, b = (x[..., None] * sides).sum(-2).unbind(-1)
-    spread = b**2 - a * ((y * sides[..., 1]).sum(-1) - radius**2)
+    members, both_members, others = _subsets(gramian.shape[-1], gramian.dtype, gramian.device)
+    systems = torch.addcmul(others, unit[:, None], both_members)
+    sides = torch.stack([inverse, products], -1)[:, None] * members[..., None]
+    solutions = torch.linalg.solve_ex(systems, sides)[0]
+    x, y = solutions.unbind(-1)
+    (a, b), (_, rest) = (row.unbind(-1) for row in (solutions.mT @ sides).unbind(-2))
+    spread = b.square() - a * (rest - radius.square())
     improvement = (b + spread.sqrt()) / a
     v = improvement[..., None] * x - y
 
     # Distance from the optimum: a negative weight, or a view outside the set that improves less.
     gains = v @ unit
-    total, length = v.abs().sum(-1), (v * gains).sum(-1).clamp(min=0).sqrt()
-    behind = (improvement[..., None] * inverse[:, None] - products[:, None] - gains) * present[:, None]
+    total, length = torch.linalg.vector_norm(v, 1, -1), (v * gains).sum(-1).clamp(min=0).sqrt()
+    behind = improvement[..., None] * inverse[:, None] - products[:, None] - gains
     furthest = radius * (1 + 1 / c if c > 0 else 1)
-    off = torch.maximum((-v).amax(-1) / total, behind.amax(-1) / furthest)
+    off = torch.maximum(-v.amin(-1) / total, behind.amax(-1) / furthest)
     # A sum below the precision of the products is rounding error, and so is its direction.
-    sound = (sets.sum(-1) > 0) & (spread > 0) & (length > (8 * precision) ** 0.5 * total)
-    off, best = torch.where(sound & (off.abs() < torch.inf), off, torch.inf).min(-1)
+    sound = (spread > 0) & (length > (8 * precision) ** 0.5 * total)
+    off, best = torch.where(sound, off, torch.inf).nan_to_num(nan=torch.inf, posinf=torch.inf).min(-1)
 
     chosen = best[:, None, None].expand(-1, 1, v.shape[-1])
     weights = (v * (radius / length)[..., None] * inverse[:, None]).gather(1, chosen).squeeze(1).clamp(min=0)
@@ -94,7 +94,13 @@ def _ascent(gramian: Tensor, c: float, precision: float) -> Tensor:
 
 
 @functools.lru_cache(maxsize=16)
-def _subsets(views: int, device: torch.device) -> Tensor:
-    """Membership (2^K - 1, K) of all non-empty sets of views."""
+def _subsets(views: int, dtype: torch.dtype, device: torch.device) -> tuple[Tensor, Tensor, Tensor]:
+    """Return all 2^K - 1 non-empty sets of views.
+
+    Returns:
+        Members, shape (2^K - 1, K); pairs of members, shape (2^K - 1, K, K); and the diagonal matrices, of the same
+        shape, with 1 for each view that is not a member.
+    """
     numbers = torch.arange(1, 2**views, device=device)
-    return (numbers[:, None] >> torch.arange(views, device=device)) % 2 == 1
+    members = ((numbers[:, None] >> torch.arange(views, device=device)) % 2).to(dtype)
+    return members, members[:, :, None] * members[:, None, :], torch.diag_embed(1 - members)

@@ -158,11 +158,10 @@ class ConflictRecorder(TrainerCallback):
         gramians = update.gramians.sum(0, keepdim=True)
         if self._groups is not None:
             gramians = torch.cat([gramians, self._groups.gramians(update.products)])
-        assert update.losses is not None  # set by the trainer, as is the loss scale
-        assert update.loss_scale is not None
+        assert update.losses is not None  # set by the trainer
         losses = torch.stack([update.losses[view].to(gramians) for view in update.views])
-        parts = [losses, update.weights.mean(0).to(gramians), update.loss_scale.to(gramians)[None], gramians.flatten()]
-        return torch.cat(parts)
+        scale = gramians.new_ones(1) if update.loss_scale is None else update.loss_scale.to(gramians)[None]
+        return torch.cat([losses, update.weights.mean(0).to(gramians), scale, gramians.flatten()])
 
     def _rows(self, figures: Tensor) -> list[Row]:
         k = len(self._views)
