@@ -1,6 +1,6 @@
-"""Mamba's recurrence, with a kernel on GPUs and in plain PyTorch elsewhere.
+"""Mamba's recurrence in plain PyTorch, with a number of steps that grows with the square root of the length.
 
-In plain PyTorch, the number of steps grows with the square root of the length.
+On a GPU, the mixer uses kernels instead (`mamba_kernels`).
 """
 
 import functools
@@ -12,7 +12,7 @@ from torch.nn import functional
 from torch.nn.functional import pad, threshold
 from transformers.utils import logging
 
-from .selective_scan_kernels import SelectiveScan
+from .mamba_kernels import FusedMixer
 
 try:
     from mamba_ssm.ops.selective_scan_interface import selective_scan_fn as _kernel
@@ -39,8 +39,7 @@ def selective_scan(
 
     .. math:: h_t = \exp(\Delta_t A) \odot h_{t-1} + \Delta_t B_t u_t, \qquad y_t = C_t \cdot h_t + D u_t .
 
-    On CUDA it uses the kernel of mamba_ssm if that is installed, and a Triton kernel otherwise, in float32 even under
-    autocast.
+    On CUDA it uses the kernel of mamba_ssm if that is installed.
 
     Args:
         u: Input, shape (B, E, T).
@@ -57,12 +56,10 @@ def selective_scan(
     """
     if _kernel is not None and u.is_cuda:
         return _kernel(u, delta, a, b, c, d, z=gate, delta_softplus=softplus)
-    if u.is_cuda and _triton_runs(u.device):
-        return SelectiveScan.apply(u, delta, a, b, c, d, gate, softplus)
-    if softplus:
-        delta = functional.softplus(delta)
     # Time comes first, so that each step works on contiguous memory.
     u, delta, b, c = (x.permute(2, 0, 1).contiguous() for x in (u, delta, b, c))
+    if softplus:  # on contiguous memory: for other strides, torch.compile fails on its gradient
+        delta = functional.softplus(delta)
     decay = torch.exp(delta.unsqueeze(3) * a)  # (T, B, E, N)
     drive = (delta * u).unsqueeze(3) * b.unsqueeze(2)  # (T, B, E, N)
     states = linear_recurrence(decay, drive)
@@ -72,12 +69,17 @@ def selective_scan(
 
 
 @functools.cache
-def _triton_runs(device: torch.device) -> bool:
-    """Return whether Triton can build and run the kernels on a device, tested once on one frame."""
+def fused_mixer_runs(device: torch.device) -> bool:
+    """Return whether Triton can build and run the kernels on a device, tested once on one frame.
+
+    They are not used where mamba_ssm is installed.
+    """
+    if _kernel is not None:
+        return False
     try:
-        u, a, d = torch.ones(1, 1, 1, device=device), -torch.ones(1, 1, device=device), torch.ones(1, device=device)
+        one, two, three = (torch.ones(1, n, device=device) for n in (1, 2, 3))
         with torch.no_grad():
-            SelectiveScan.apply(u, u, a, u, u, d)
+            FusedMixer.apply(one, two.T, one[None], one[0], three.T, one, one[0], one, one[0], one, 1)
     except Exception as error:
         # There are many reasons: Triton is not installed, there is no C compiler, the GPU is too old.
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]

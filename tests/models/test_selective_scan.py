@@ -14,8 +14,6 @@ from hf_gradalign.models import selective_scan as module
 from hf_gradalign.models.head_mamba import MambaMixer
 from hf_gradalign.models.selective_scan import selective_scan
 
-DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
-
 
 def linear_recurrence(decay, drive):
     """With time last."""
@@ -126,76 +124,3 @@ def test_a_new_mixer_starts_as_published():
     steps = torch.nn.functional.softplus(mixer.dt_proj.bias)
     assert 0.001 <= steps.min() < 0.01 < steps.max() <= 0.1
     assert torch.equal(mixer.D, torch.ones(64))
-
-
-def scan_arguments(dtype, shape, requires_grad=True):
-    """Arguments of `selective_scan` with the strides of the mixer's, as leaf tensors."""
-    clips, channels, length, states = shape
-    generator = torch.Generator().manual_seed(0)
-
-    def draw(*size):
-        return torch.randn(*size, generator=generator, dtype=torch.float64).to(DEVICE, dtype)
-
-    leaves = [
-        draw(clips, channels, length),
-        draw(clips, length, channels).abs() / 10,
-        -draw(channels, states).abs(),
-        draw(clips, length, 2 * states),
-        draw(channels),
-    ]
-    leaves = [leaf.requires_grad_(requires_grad) for leaf in leaves]
-    u, delta, a, both, d = leaves
-    b, c = both.chunk(2, -1)
-    return leaves, (u, delta.mT, a, b.mT, c.mT, d)
-
-
-@pytest.mark.parametrize("shape", [(2, 6, 9, 4), (1, 5, 1, 3), (3, 9, 2, 16), (1, 4, 3, 1)])
-@pytest.mark.parametrize(("dtype", "bound"), [(torch.float64, 1e-12), (torch.float32, 1e-5)])
-@pytest.mark.parametrize("as_in_the_mixer", [False, True])
-def test_the_kernels_give_what_plain_pytorch_gives(shape, dtype, bound, as_in_the_mixer):
-    kernels = pytest.importorskip("hf_gradalign.models.selective_scan_kernels")
-    pytest.importorskip("triton")
-    by_kernel, arguments = scan_arguments(dtype, shape)
-    plain, same = scan_arguments(dtype, shape)
-    if as_in_the_mixer:
-        # Steps before softplus, some beyond 20, where it is the identity; and a gate.
-        for leaves, given in ((by_kernel, arguments), (plain, same)):
-            gate = torch.linspace(-3, 3, given[0].numel(), dtype=dtype, device=DEVICE)
-            leaves.append(gate.view_as(given[0]).clone().requires_grad_())
-        arguments, same = (
-            (u, delta * 40 - 2, a, b, c, d, leaves[-1], True)
-            for leaves, (u, delta, a, b, c, d) in ((by_kernel, arguments), (plain, same))
-        )
-    y, expected = kernels.SelectiveScan.apply(*arguments), in_plain_pytorch(*same)
-    torch.testing.assert_close(y, expected, rtol=bound, atol=bound)
-    weights = torch.linspace(-1, 1, y.numel(), dtype=dtype, device=DEVICE).view(y.shape)
-    (y * weights).sum().backward()
-    (expected * weights).sum().backward()
-    for one, other in zip(by_kernel, plain, strict=True):
-        torch.testing.assert_close(one.grad, other.grad, rtol=bound, atol=bound)
-
-
-def test_the_kernel_computes_in_float32_under_autocast():
-    kernels = pytest.importorskip("hf_gradalign.models.selective_scan_kernels")
-    pytest.importorskip("triton")
-    _, (u, delta, a, b, c, d) = scan_arguments(torch.float32, (2, 4, 5, 4), requires_grad=False)
-    u, b, c = (x.bfloat16().requires_grad_() for x in (u, b, c))
-    y = kernels.SelectiveScan.apply(u, delta, a, b, c, d)
-    assert y.dtype == torch.float32
-    torch.testing.assert_close(y, in_plain_pytorch(u.float(), delta, a, b.float(), c.float(), d))
-    y.sum().backward()
-    assert u.grad.dtype == b.grad.dtype == torch.bfloat16
-
-
-@pytest.mark.gpu
-def test_a_gpu_takes_the_kernel(monkeypatch):
-    _, arguments = scan_arguments(torch.float32, (5, 288, 208, 16), requires_grad=False)
-    expected = in_plain_pytorch(*(x.double() for x in arguments))
-    monkeypatch.setattr(module, "linear_recurrence", None)  # plain PyTorch would need it
-    torch.testing.assert_close(selective_scan(*arguments).double(), expected, rtol=1e-5, atol=1e-4)
-
-
-def in_plain_pytorch(*arguments):
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(module, "_triton_runs", lambda device: False)
-        return selective_scan(*arguments)
