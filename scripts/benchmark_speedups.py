@@ -27,6 +27,7 @@ from step_cost.models import SIZES, make_batch, make_model
 
 from hf_gradalign.models import WINDOW_SECONDS
 from hf_gradalign.training import GradientAlignmentArguments, GradientAlignmentTrainer
+from hf_gradalign.training.compilation import prepare_for_compile
 
 
 @dataclass(frozen=True)
@@ -112,13 +113,19 @@ def measure(row: Row, options: argparse.Namespace) -> dict[str, Any]:
     gc.collect()
     torch.cuda.empty_cache()
     torch.cuda.reset_peak_memory_stats()
-    torch.backends.cuda.matmul.allow_tf32 = False
-    torch.backends.cudnn.allow_tf32 = False
+    reset_precision()
     with tempfile.TemporaryDirectory() as folder:
         try:
             return train(row, options, folder)
         except Exception as error:  # any error: the other rows should still run
             return {"error": f"{type(error).__name__}: {str(error).strip().splitlines()[0][:200]}"}
+
+
+def reset_precision() -> None:
+    """Undo what the last row has set: torch's own defaults, where only convolutions use TF32."""
+    backends: Any = torch.backends
+    backends.fp32_precision = "none"
+    backends.cudnn.conv.fp32_precision = "tf32"
 
 
 def train(row: Row, options: argparse.Namespace, folder: str) -> dict[str, Any]:
@@ -130,6 +137,8 @@ def train(row: Row, options: argparse.Namespace, folder: str) -> dict[str, Any]:
     if args.gradient_checkpointing:
         model.gradient_checkpointing_enable()
     assert trainer.model is not None
+    if args.torch_compile:
+        prepare_for_compile(trainer.model, args)
     wrapped = trainer.accelerator.prepare_model(trainer.model)
     optimizer = torch.optim.Adam(wrapped.parameters(), lr=1e-6, **row.optimizer)
     torch.manual_seed(0)

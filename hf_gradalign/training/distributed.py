@@ -12,6 +12,7 @@ from transformers import TrainingArguments
 
 from hf_gradalign.alignment import is_sharded_tensor
 from hf_gradalign.training.adapters import has_adapters, load_adapters
+from hf_gradalign.training.compilation import uses_cuda_graphs
 
 T = TypeVar("T")
 
@@ -41,12 +42,10 @@ def is_sharded(model: nn.Module) -> bool:
 def shares_gradient_storage(model: nn.Module, args: TrainingArguments) -> bool:
     """Return whether every backward pass writes its gradients to the same memory.
 
-    This is so for DDP with `gradient_as_bucket_view` and for CUDA graphs (`torch_compile_mode` "reduce-overhead" and
-    "max-autotune"), where each replay overwrites the gradients of the last one.
+    This is so for DDP with `gradient_as_bucket_view` and for CUDA graphs (`uses_cuda_graphs`), where each replay
+    overwrites the gradients of the last one.
     """
-    if args.torch_compile and args.torch_compile_mode in ("reduce-overhead", "max-autotune"):
-        return True
-    return any(
+    return uses_cuda_graphs(args) or any(
         isinstance(module, DistributedDataParallel) and module.gradient_as_bucket_view for module in model.modules()
     )
 

@@ -11,6 +11,7 @@ from torch.utils.data import DataLoader, Dataset
 from transformers import Trainer
 from transformers.trainer_utils import EvalLoopOutput
 
+from hf_gradalign.training.compilation import uses_cuda_graphs
 from hf_gradalign.training.distributed import is_sharded
 
 
@@ -87,13 +88,17 @@ class EvaluatingTrainer(Trainer):
         prediction_loss_only: bool,
         ignore_keys: list[str] | None = None,
     ) -> tuple[Tensor | None, Any, Any]:
-        """Predict as the base class does, with the inputs (not the labels) cast to a half-precision model's type."""
+        """Predict as the base class does, with the inputs (not the labels) cast to a half-precision model's type.
+
+        Outputs that the next pass would overwrite (`uses_cuda_graphs`) are copied.
+        """
         dtype = self._half_precision()
         if dtype is not None:
             inputs = {
                 name: value if name in self.label_names else _cast(value, dtype) for name, value in inputs.items()
             }
-        return super().prediction_step(model, inputs, prediction_loss_only, ignore_keys)
+        outputs = super().prediction_step(model, inputs, prediction_loss_only, ignore_keys)
+        return recursively_apply(torch.clone, outputs) if uses_cuda_graphs(self.args) else outputs
 
     def _half_precision(self) -> torch.dtype | None:
         """The type that the base class casts the model to for this evaluation; None if it does not."""

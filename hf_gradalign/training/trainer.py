@@ -25,6 +25,7 @@ from hf_gradalign.alignment import (
     conflicts,
 )
 from hf_gradalign.training.arguments import GradientAlignmentArguments
+from hf_gradalign.training.compilation import prepare_for_compile, uses_cuda_graphs
 from hf_gradalign.training.conflicts.record import RecordFormat
 from hf_gradalign.training.conflicts.recorder import ConflictRecorder
 from hf_gradalign.training.distributed import is_sharded, prepare_for_fsdp, shares_gradient_storage
@@ -193,7 +194,8 @@ class GradientAlignmentTrainer(ResumableTrainer):
         losses = {}
         for view, view_inputs in inputs.items():
             with self._view_gradients.accumulate(view):
-                losses[view] = super().training_step(model, view_inputs, totals.get(view))
+                loss = super().training_step(model, view_inputs, totals.get(view))
+            losses[view] = loss.clone() if uses_cuda_graphs(self.args) else loss
             self._view_losses[view] = self._view_losses.get(view, 0) + losses[view]
 
         if self.accelerator.sync_gradients:
@@ -280,6 +282,8 @@ class GradientAlignmentTrainer(ResumableTrainer):
         self._begin_run()
         model = self.model
         assert model is not None
+        if self.args.torch_compile:
+            prepare_for_compile(model, self.args)
         if self.is_fsdp_enabled or is_sharded(model):
             prepare_for_fsdp(model, self.accelerator)
         if self.args.ddp_static_graph:
@@ -322,9 +326,10 @@ class GradientAlignmentTrainer(ResumableTrainer):
         self._view_losses = {}
 
     def _record_update(self, update: AlignedUpdate) -> None:
-        one = torch.ones((), device=update.gramians.device)
-        scaler = getattr(self.accelerator, "scaler", None)
-        loss_scale = one if scaler is None else scaler.scale(one)  # get_scale() would make the host wait
+        loss_scale = None
+        if (scaler := getattr(self.accelerator, "scaler", None)) is not None:
+            # get_scale() would make the host wait.
+            loss_scale = scaler.scale(torch.ones((), device=update.gramians.device))
         self.last_update = replace(update, losses=self._view_losses, loss_scale=loss_scale)
         self._view_losses = {}
         statistics = self.last_update.statistics()
