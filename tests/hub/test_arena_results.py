@@ -20,6 +20,7 @@ from arena_world import (
 from huggingface_hub import ModelCard
 from hypothesis import given
 from hypothesis import strategies as st
+from tiny_detectors import make_detector
 
 from hf_gradalign.hub import ModelCardFacts, write_model_card
 from hf_gradalign.hub.arena import (
@@ -118,6 +119,13 @@ def test_one_class_needs_a_threshold_from_elsewhere():
     needs_both = ArenaDataset(id="o/s", revision=COMMIT, labels=labels, metrics=["eer_percent"])
     with pytest.raises(ArenaError, match="needs scored clips of both classes"):
         evaluate_scores(scores, needs_both)
+
+
+def test_a_detector_on_raw_waveforms_has_no_encoder(tmp_path):
+    make_detector("sinc").save_pretrained(tmp_path / "raw")
+    assert describe_system(tmp_path / "raw").description.startswith(
+        "sinc filters, aasist head, 0.00 million parameters"
+    )
 
 
 def test_all_three_forms_hold_the_arenas_keys_and_no_others(model, system):

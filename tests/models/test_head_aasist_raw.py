@@ -17,6 +17,7 @@ from tiny_detectors import (
     make_clips,
     make_config,
     make_detector,
+    noise_trainer,
 )
 from torch.nn.functional import cross_entropy
 from transformers import AutoFeatureExtractor, AutoModelForAudioClassification
@@ -132,6 +133,18 @@ def test_other_heads_and_options_are_refused():
     ):
         with pytest.raises(ValueError, match=message):
             SpoofDetectorForAudioClassification(SpoofDetectorConfig(TINY_SINC, "aasist", SMALL_RAW | options))
+
+
+def test_a_resumed_run_is_the_uninterrupted_one(tmp_path):
+    def trained(folder, checkpoint=None, **options):
+        torch.manual_seed(0)
+        trainer = noise_trainer(SpoofDetectorForAudioClassification(make_config("sinc")), folder, **options)
+        trainer.train(resume_from_checkpoint=checkpoint)
+        return trainer.model.state_dict()
+
+    whole = trained(tmp_path / "whole")
+    resumed = trained(tmp_path / "again", str(tmp_path / "whole" / "checkpoint-2"))
+    assert all(torch.equal(resumed[name], value) for name, value in whole.items())
 
 
 def test_adapters_on_its_linear_layers():
