@@ -47,6 +47,9 @@ STAND_INS = {
     "docs/detectors.md": {
         'SpoofDetectorConfig(head="mamba")': 'make_config(head="mamba")',
         '"facebook/wav2vec2-xls-r-300m", head="aasist"': '"backbone", head="aasist"',
+        '"nii-yamagishilab/xls-r-1b-anti-deepfake"': (
+            f'"{ROOT}/tests/fixtures/antideepfake_w2v.pth", conversion_options={{"num_attention_heads": 4}}'
+        ),
     },
     "docs/scoring.md": {"num_workers=4": "num_workers=0"},
     "docs/arena.md": {

@@ -29,7 +29,11 @@ from hf_gradalign.utils.messages import error_line, in_users_words, program, req
 if TYPE_CHECKING:
     import torch
 
-_SIGNATURE = "By `scripts/convert_checkpoint.py` of hf_gradalign"  # in the card of what is converted
+_CONVERSION_OPTIONS = (
+    *("head", "prefix", "num_attention_heads", "conv_stride", "do_stable_layer_norm", "max_bucket_distance"),
+    *("num_sinc_filters", "sinc_kernel_size", "pool_ratios", "temperatures", "dilation", "activation", "class_weights"),
+)
+"""Options of `convert_state_dict` and of heads. Without them, those of the table of published detectors are used."""
 
 
 def parse(argv: Sequence[str]) -> argparse.Namespace:
@@ -39,7 +43,9 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
         prog=program("convert"),
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("checkpoint", nargs="?", help=".pth or .safetensors file, or org/repo:filename on the Hub")
+    parser.add_argument(
+        "checkpoint", nargs="?", help=".pth or .safetensors file, or org/repo or org/repo:filename on the Hub"
+    )
     parser.add_argument("--average", nargs="+", metavar="CHECKPOINT", help="convert the mean of several checkpoints")
     parser.add_argument("--head", default="auto", help="the layout's head, by default detected from the keys")
     parser.add_argument("--prefix", help="prefix of the keys, if the checkpoint has several detectors")
@@ -154,30 +160,24 @@ def convert(arguments: argparse.Namespace) -> int:
     """Convert a published checkpoint and return the exit status."""
     require_free(arguments.output_dir, arguments.overwrite or is_conversion(arguments.output_dir))
     sources = arguments.average or [arguments.checkpoint]
-    paths = [
+    checkpoints = [
         conversion.locate_checkpoint(source, revision=arguments.revision, token=arguments.token) for source in sources
     ]
+    paths = [checkpoint.path for checkpoint in checkpoints]
     require_room(arguments.output_dir, paths[0].stat().st_size)
-    digests = {Path(source).name: conversion.sha256_of(path) for source, path in zip(sources, paths, strict=True)}
+    digests = {checkpoint.source: conversion.sha256_of(checkpoint.path) for checkpoint in checkpoints}
     for name, digest in digests.items():
         print(f"sha256 {digest}  {name}")
     reference = None if arguments.check is None else read_reference(arguments.check)
     states = map(conversion.read_state_dict, paths)
     state = next(states) if len(paths) == 1 else training.average_state_dicts(map(in_float32, states), sources)
-    options = {name: getattr(arguments, name) for name in ("pool_ratios", "temperatures", "dilation", "activation")}
-    model, report = conversion.convert_state_dict(
-        state,
-        head=arguments.head,
-        num_attention_heads=arguments.num_attention_heads,
-        conv_stride=arguments.conv_stride,
-        do_stable_layer_norm=arguments.do_stable_layer_norm,
-        max_bucket_distance=arguments.max_bucket_distance,
-        num_sinc_filters=arguments.num_sinc_filters,
-        sinc_kernel_size=arguments.sinc_kernel_size,
-        head_options={name: value for name, value in options.items() if value is not None},
-        class_weights=arguments.class_weights,
-        prefix=arguments.prefix,
-    )
+    detector, is_the_published = None, False
+    if len(checkpoints) == 1:
+        detector, is_the_published = conversion.identify(checkpoints[0], digests[checkpoints[0].source])
+    options = dict(detector.options) if detector else {}
+    given = {name: getattr(arguments, name) for name in _CONVERSION_OPTIONS}
+    options |= {name: value for name, value in given.items() if value is not None}
+    model, report = conversion.convert_state_dict(state, **conversion.conversion_arguments(options))
     del state
     print(report)
 
@@ -195,26 +195,22 @@ def convert(arguments: argparse.Namespace) -> int:
 
     if arguments.n_samples is not None:
         model.config.n_samples = arguments.n_samples
-    known: dict[str, Any] = {} if len(sources) > 1 else conversion.PUBLISHED_DETECTORS.get(sources[0], {})
-    facts: dict[str, Any] = {
-        "title": f"{arguments.output_dir.resolve().name}: a converted {report.head} detector",
-        "source": ", ".join(
-            source if source in conversion.PUBLISHED_DETECTORS else Path(source).name for source in sources
-        ),
-        **known,
-        "head": report.head,
-        "load_from": arguments.push_to_hub or str(arguments.output_dir),
-        "n_parameters": report.n_parameters,
-        "n_samples": model.config.n_samples,
-        "report": f"{_SIGNATURE}:\n\n```\n{report}\n```",
-        "revision": arguments.revision,
-        "sha256": digests,
-        "averaged": len(sources) if len(sources) > 1 else None,
-        "largest_difference": difference,
-        "license": arguments.license,
-    }
+    facts = conversion.conversion_facts(
+        report,
+        conversion.card_facts(detector) if detector and is_the_published else {},
+        title=f"{arguments.output_dir.resolve().name}: a converted {report.head} detector",
+        source=", ".join(digests),
+        load_from=arguments.push_to_hub or str(arguments.output_dir),
+        n_samples=model.config.n_samples,
+        revision=checkpoints[0].commit,
+        sha256=digests,
+        averaged=len(sources) if len(sources) > 1 else None,
+        largest_difference=difference,
+    )
+    if arguments.license:
+        facts.license = arguments.license
     with written_when_whole(arguments.output_dir) as draft:
-        conversion.save_converted(model, draft, conversion.ConversionCardFacts(**facts))
+        conversion.save_converted(model, draft, facts)
     print(f"\nModel, feature extractor, code and model card are in {arguments.output_dir}")
     if arguments.push_to_hub:
         address = hub.publish(
@@ -233,7 +229,7 @@ def is_conversion(folder: Path) -> bool:
     card = folder / "README.md"
     if not card.is_file() or (folder / "run_arguments.json").exists():
         return False
-    return _SIGNATURE in card.read_text(encoding="utf-8", errors="replace")
+    return conversion.CONVERTED_BY in card.read_text(encoding="utf-8", errors="replace")
 
 
 def in_float32(state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
@@ -247,7 +243,7 @@ def read_reference(path: str) -> dict[str, torch.Tensor]:
     Raises:
         ConversionError: If the file does not have them.
     """
-    reference = conversion.read_state_dict(conversion.locate_checkpoint(path))
+    reference = conversion.read_state_dict(conversion.locate_checkpoint(path).path)
     if not {"input_values", "logits"} <= set(reference):
         raise conversion.ConversionError(f"--check {path} has {', '.join(reference)}; it needs input_values and logits")
     return reference

@@ -5,27 +5,41 @@ from typing import TYPE_CHECKING
 from hf_gradalign.utils.lazy_imports import lazy_names
 
 if TYPE_CHECKING:
-    from hf_gradalign.conversion.card import (
-        PUBLISHED_DETECTORS,
-        ConversionCardFacts,
-        save_converted,
-        write_conversion_card,
+    from hf_gradalign.conversion.by_name import (
+        CONVERTED_BY,
+        cache_folder,
+        conversion_arguments,
+        conversion_facts,
+        identify,
+        model_folder,
     )
+    from hf_gradalign.conversion.card import ConversionCardFacts, save_converted, write_conversion_card
     from hf_gradalign.conversion.converting import convert_state_dict, largest_difference, published_state_dict
-    from hf_gradalign.conversion.reading import ConversionError, locate_checkpoint, read_state_dict
+    from hf_gradalign.conversion.finding import Checkpoint, locate_checkpoint
+    from hf_gradalign.conversion.published import PublishedDetector, card_facts, published_detectors
+    from hf_gradalign.conversion.reading import ConversionError, read_state_dict
     from hf_gradalign.conversion.report import ConversionReport
     from hf_gradalign.utils.files import sha256_of
 
 __getattr__, __dir__ = lazy_names(__name__)
 
 __all__ = [
-    "PUBLISHED_DETECTORS",
+    "CONVERTED_BY",
+    "Checkpoint",
     "ConversionCardFacts",
     "ConversionError",
     "ConversionReport",
+    "PublishedDetector",
+    "cache_folder",
+    "card_facts",
+    "conversion_arguments",
+    "conversion_facts",
     "convert_state_dict",
+    "identify",
     "largest_difference",
     "locate_checkpoint",
+    "model_folder",
+    "published_detectors",
     "published_state_dict",
     "read_state_dict",
     "save_converted",

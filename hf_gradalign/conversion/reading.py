@@ -12,14 +12,11 @@ from typing import Any, cast
 
 import numpy as np
 import torch
-from huggingface_hub import hf_hub_download
-from huggingface_hub.errors import HfHubHTTPError, HFValidationError, HTTPError
 from numpy._core import multiarray
 from safetensors.torch import load_file
 from torch import Tensor
 
 from hf_gradalign.utils.file_faults import fault_met_in_loading, weights_fault, weights_kind
-from hf_gradalign.utils.hub_waits import hub_fault
 from hf_gradalign.utils.plain_text import plain_text
 
 _NUMBER = "{n}"
@@ -110,34 +107,6 @@ _WRAPPERS = ("model", "state_dict", "model_state_dict", "model_state", "net", "n
 _KEY_PREFIX = "module."
 # Parts that torch.compile, activation checkpointing and FSDP add to keys, wherever the wrapped module is.
 _INNER_WRAPPERS = re.compile(r"\b(?:_orig_mod|_checkpoint_wrapped_module|_fsdp_wrapped_module)\.")
-
-
-def locate_checkpoint(source: str, *, revision: str | None = None, token: str | None = None) -> Path:
-    """Return the path of a checkpoint, downloading it if it is on the Hub.
-
-    Args:
-        source: A local file, or `org/repo:filename` on the Hub.
-        revision: Branch, tag or commit on the Hub.
-        token: Access token for the Hub.
-
-    Raises:
-        ConversionError: If there is no such file, or it cannot be downloaded.
-    """
-    path = Path(source).expanduser()
-    if path.is_file():
-        return path
-    repo, colon, filename = source.partition(":")
-    if path.exists() or not colon or repo.count("/") != 1 or not filename:
-        what = "is a folder, not a file" if path.is_dir() else "is not a file"
-        raise ConversionError(f"{source} {what}; use org/repo:filename for a checkpoint on the Hub")
-    try:
-        return Path(hf_hub_download(repo, filename, revision=revision, token=token))
-    except (HfHubHTTPError, HFValidationError, HTTPError, OSError) as error:
-        reason = " ".join((hub_fault(error) or str(error)).split()).rstrip(".")
-        raise ConversionError(
-            f"cannot download {filename} of {repo} from the Hub: {reason}. Check the names, the network and, for a "
-            "private or gated repository, `hf auth login`."
-        ) from error
 
 
 def read_state_dict(path: str | Path) -> dict[str, Tensor]:

@@ -1,4 +1,4 @@
-"""Load classifiers from a folder or the Hub: complete models, or PEFT adapters with their base model."""
+"""Load classifiers: complete models, published checkpoints, or PEFT adapters with their base model."""
 
 import json
 from collections.abc import Mapping
@@ -10,6 +10,7 @@ from transformers import AutoConfig, AutoModel, AutoModelForAudioClassification,
 from transformers.utils import CONFIG_NAME, cached_file
 from transformers.utils.peft_utils import find_adapter_config_file
 
+from hf_gradalign import conversion
 from hf_gradalign.models.configuration_spoof_detector import SpoofDetectorConfig
 from hf_gradalign.models.model_files import WEIGHTS, loading_model
 from hf_gradalign.models.modeling_spoof_detector import SpoofDetectorForAudioClassification
@@ -24,6 +25,7 @@ def load_config(name: str, hub_options: Mapping[str, Any]) -> PretrainedConfig:
         OSError: If there is no such model, or one of its files is broken.
         ValueError: If transformers does not know the model.
     """
+    name, hub_options = conversion.model_folder(name, hub_options)
     base = base_of_adapter(name, hub_options)
     if base is not None and not _exists(name, CONFIG_NAME, hub_options):
         return load_config(*base)
@@ -35,8 +37,9 @@ def load_classifier(name: str, hub_options: Mapping[str, Any], **options: Any) -
     """Load a classifier in float32. Adapters are merged into their base model.
 
     Args:
-        name: A folder or a Hub id.
-        hub_options: `revision`, `token`, `cache_dir`, `trust_remote_code`.
+        name: A folder, a Hub id or a published checkpoint.
+        hub_options: `revision`, `token`, `cache_dir`, `trust_remote_code`; `conversion_options` of published
+            checkpoints.
         options: Options of `AutoModelForAudioClassification.from_pretrained`.
 
     Returns:
@@ -47,6 +50,8 @@ def load_classifier(name: str, hub_options: Mapping[str, Any], **options: Any) -
         OSError: If there is no such model, or one of its files is broken.
         ValueError: If transformers does not know the model.
     """
+    given_name, has_options = name, bool(hub_options.get("conversion_options"))
+    name, hub_options = conversion.model_folder(name, hub_options)
     base = base_of_adapter(name, hub_options)
     if base is not None:
         with loading_model(name, hub_options):
@@ -62,6 +67,10 @@ def load_classifier(name: str, hub_options: Mapping[str, Any], **options: Any) -
         model, info = AutoModelForAudioClassification.from_pretrained(
             name, dtype=torch.float32, output_loading_info=True, **options, **hub_options
         )
+    if name != given_name and not has_options:
+        # Adapters that are trained on it find it again, also on other machines. With options, they would find another
+        # model, and so they name the folder of this one.
+        model.name_or_path = model.config.name_or_path = given_name
     return model, {*info["missing_keys"], *(key[0] for key in info["mismatched_keys"])}
 
 

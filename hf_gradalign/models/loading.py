@@ -15,6 +15,7 @@ from transformers import (
 from transformers.feature_extraction_utils import FeatureExtractionMixin
 from transformers.utils import FEATURE_EXTRACTOR_NAME, cached_file, logging
 
+from hf_gradalign import conversion
 from hf_gradalign.models.adapters import base_of_adapter, load_classifier, load_config
 from hf_gradalign.models.architectures import architecture_config, is_architecture
 from hf_gradalign.models.configuration_spoof_detector import ID2LABEL, LABEL2ID, WINDOW_SAMPLES, SpoofDetectorConfig
@@ -38,17 +39,19 @@ def load_audio_classifier(
     """Load a classifier of spoof (0) against bona fide (1) speech.
 
     Args:
-        model_name_or_path: Hub id or folder of any model for `AutoModelForAudioClassification`; None for the small
-            wav2vec 2.0, or a name in `ARCHITECTURES`, both randomly initialized. A checkpoint without a trained head of
-            one or two outputs gets a new one. A trained head is kept, and its rows are swapped if bona fide comes
-            first, so its scores do not change.
+        model_name_or_path: Hub id or folder of any model for `AutoModelForAudioClassification`, or a published
+            checkpoint, which is converted on first use (`hf_gradalign.load_detector`); None for the small wav2vec 2.0,
+            or a name in `ARCHITECTURES`, both randomly initialized. A checkpoint without a trained head of one or two
+            outputs gets a new one. A trained head is kept, and its rows are swapped if bona fide comes first, so its
+            scores do not change.
         class_weights: Weight of each class in the loss, by name. Stored as `class_weights` in the configuration, in the
             order of the labels, so that training continues with the same loss after reloading the model.
         bonafide_label: Name or number of the trained head's bona fide label, if its names do not say which one it is;
             "none" for a head with one output that is higher for spoof.
         attention_implementation: "eager", "sdpa" or another one of transformers.
         random_config: Without a name, a configuration to initialize randomly instead of the small one.
-        hub_options: `revision`, `token`, `cache_dir`, `trust_remote_code`.
+        hub_options: `revision`, `token`, `cache_dir`, `trust_remote_code`; `conversion_options` of published
+            checkpoints.
 
     Returns:
         The model, in float32 whatever the checkpoint's type, and its feature extractor.
@@ -116,6 +119,8 @@ def create_detector(
     """
     options = complete_head_options(head, head_options)
     extra: dict[str, Any] = {"attn_implementation": attention_implementation} if attention_implementation else {}
+    if backbone_name_or_path is not None:
+        backbone_name_or_path, hub_options = conversion.model_folder(backbone_name_or_path, hub_options)
     if backbone_name_or_path is None:
         backbone_config: PretrainedConfig = small_wav2vec2_config() if random_config is None else random_config
     else:
@@ -212,6 +217,7 @@ def load_feature_extractor(name: str, hub_options: Mapping[str, Any]) -> Feature
     Raises:
         OSError: If there is no such model.
     """
+    name, hub_options = conversion.model_folder(name, hub_options)
     with loading_model(name, hub_options):
         try:
             return AutoFeatureExtractor.from_pretrained(name, **hub_options)

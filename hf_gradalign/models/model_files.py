@@ -17,7 +17,7 @@ from transformers.utils import (
 )
 
 from hf_gradalign.utils.file_faults import fault_met_in_loading, json_fault, weights_fault, weights_kind
-from hf_gradalign.utils.hub_waits import hub_fault
+from hf_gradalign.utils.hub_waits import hub_fault, repository_fault
 from hf_gradalign.utils.plain_text import plain_text
 
 WEIGHTS = (SAFE_WEIGHTS_NAME, SAFE_WEIGHTS_INDEX_NAME, WEIGHTS_NAME, WEIGHTS_INDEX_NAME)
@@ -74,10 +74,7 @@ def loading_model(name: str, hub_options: Mapping[str, Any]) -> Generator[None]:
     if path.is_dir():
         require_whole_files(path)
     elif path.is_file():
-        raise OSError(
-            f"{name} is a file; a model is a folder (with {CONFIG_NAME}) or a Hub id. Convert a published checkpoint "
-            "with scripts/convert_checkpoint.py"
-        )
+        raise OSError(f"{name} is a file; a model is a folder (with {CONFIG_NAME}) or a Hub id")
     try:
         yield
     except Exception as error:  # damaged files raise many types
@@ -85,7 +82,9 @@ def loading_model(name: str, hub_options: Mapping[str, Any]) -> Generator[None]:
             require_whole_files(snapshot)
         kind = ValueError if isinstance(error, ValueError) else OSError
         here = "" if path.exists() else f" (there is no folder {path.absolute()})"
-        if not path.exists() and (fault := hub_fault(error)):
+        if not path.exists() and (fault := repository_fault(error)):
+            what = fault
+        elif not path.exists() and (fault := hub_fault(error)):
             what = f"{fault}. The cache, which HF_HUB_OFFLINE=1 uses alone, does not contain the whole model"
         elif "ignore_mismatched_sizes" in str(error):
             what = f"the shapes of its weights differ from its {CONFIG_NAME}: download the model again"

@@ -15,21 +15,28 @@ from hf_gradalign.training.run_checkpoints import require_sound_model
 def load_detector(
     name_or_path: str, *, feature_extractor: FeatureExtractionMixin | None = None, **hub_options: Any
 ) -> tuple[PreTrainedModel, FeatureExtractionMixin]:
-    """Load a trained audio classifier and its feature extractor.
+    """Load a trained detector and its feature extractor.
 
     Nothing is replaced or guessed: missing weights are an error.
 
+        model, feature_extractor = load_detector("nii-yamagishilab/xls-r-1b-anti-deepfake")
+
     Args:
-        name_or_path: A Hub id, or a folder with any model of `AutoModelForAudioClassification`.
+        name_or_path: A Hub id or a folder with any model of `AutoModelForAudioClassification`, or a published
+            checkpoint: a file, a folder with one, `org/repo` or `org/repo:filename` on the Hub. Published checkpoints
+            are converted into a cache on first use (`HF_GRADALIGN_CACHE`, by default beside the Hub's cache).
         feature_extractor: Replaces the model's own.
-        hub_options: `revision`, `token`, `cache_dir`, `trust_remote_code`.
+        hub_options: `revision`, `token`, `cache_dir`, `trust_remote_code`; for a published checkpoint whose settings
+            are not the published ones, `conversion_options` (options of `hf_gradalign.conversion.convert_state_dict`
+            or of its head, such as `{"num_attention_heads": 8}`).
 
     Returns:
         The model, in float32 and evaluation mode, and the feature extractor.
 
     Raises:
         OSError: If there is no such model, a file is broken, or a checkpoint's file is not what was saved.
-        ValueError: If it is not an audio classifier, or lacks weights, like an encoder that was never trained to
+        ValueError: If it is not an audio classifier, is a checkpoint that cannot be converted (the message lists what
+            was found), or lacks weights, like an encoder that was never trained to
             classify.
     """
     require_sound_model(name_or_path)

@@ -9,7 +9,14 @@ from typing import TYPE_CHECKING, Any
 
 import huggingface_hub
 from huggingface_hub import constants, set_client_factory
-from huggingface_hub.errors import FileMetadataError, HfHubHTTPError, OfflineModeIsEnabled, RepositoryNotFoundError
+from huggingface_hub.errors import (
+    FileMetadataError,
+    GatedRepoError,
+    HfHubHTTPError,
+    OfflineModeIsEnabled,
+    RepositoryNotFoundError,
+    RevisionNotFoundError,
+)
 from huggingface_hub.utils._http import default_client_factory
 
 if TYPE_CHECKING or int(huggingface_hub.__version__.partition(".")[0]) >= 2:
@@ -113,6 +120,26 @@ def hub_fault(error: BaseException) -> str | None:
     return None
 
 
+def repository_fault(error: BaseException) -> str | None:
+    """Return what is wrong with the name of a repository or the access to it, if that caused an error."""
+    cause: BaseException | None = error
+    while cause is not None:
+        if isinstance(cause, GatedRepoError):
+            return (
+                f"the repository is gated: accept its conditions on its page at {constants.ENDPOINT}, and run "
+                "`hf auth login` or set HF_TOKEN"
+            )
+        if isinstance(cause, RepositoryNotFoundError):
+            return (
+                f"{constants.ENDPOINT} has no such repository: check the name, and for a private repository run "
+                "`hf auth login` or set HF_TOKEN"
+            )
+        if isinstance(cause, RevisionNotFoundError):
+            return "the repository has no such revision: check --revision (a branch, a tag or a commit)"
+        cause = cause.__cause__ or cause.__context__
+    return None
+
+
 def _is_refusal(status: int) -> bool:
     return status == 429 or status >= 500
 
@@ -195,4 +222,4 @@ class _Watched(httpx.SyncByteStream):
         self._stream.close()
 
 
-__all__ = ["NO_HUB", "HubNotReachedError", "hub_fault", "limit_hub_waits"]
+__all__ = ["NO_HUB", "HubNotReachedError", "hub_fault", "limit_hub_waits", "repository_fault"]

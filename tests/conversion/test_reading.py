@@ -14,7 +14,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from hf_gradalign.conversion import ConversionError, locate_checkpoint, read_state_dict, sha256_of
+from hf_gradalign.conversion import ConversionError, read_state_dict
 from hf_gradalign.conversion.reading import harmless_classes
 
 STATE = {"a.weight": torch.ones(40, 3), "b": torch.arange(4)}
@@ -200,16 +200,3 @@ def test_no_state_dict(tmp_path):
     torch.save({}, tmp_path / "empty.pth")
     with pytest.raises(ConversionError, match="it has no entries"):
         read_state_dict(tmp_path / "empty.pth")
-
-
-def test_where_it_is(tmp_path):
-    path = tmp_path / "a.pth"
-    path.write_bytes(b"abc")
-    assert locate_checkpoint(str(path)) == path
-    assert sha256_of(path).startswith("ba7816bf")
-    with pytest.raises(
-        ConversionError, match=r"nowhere.pth is not a file; use org/repo:filename for a checkpoint on the Hub"
-    ):
-        locate_checkpoint("nowhere.pth")
-    with pytest.raises(ConversionError, match="is a folder, not a file"):
-        locate_checkpoint(str(tmp_path))

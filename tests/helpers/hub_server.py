@@ -63,10 +63,11 @@ class Commit:
 
 @dataclass
 class Repository:
-    """A model repository: a list of commits a branch, the oldest first."""
+    """A model repository: a list of commits a branch, the oldest first. Nobody may read the files of a gated one."""
 
     repo_id: str
     private: bool = False
+    gated: bool = False
     branches: dict[str, list[Commit]] = field(
         default_factory=lambda: {"main": [Commit("0" * 40, "initial commit", {})]}
     )
@@ -452,7 +453,10 @@ class HubRequestHandler(BaseHTTPRequestHandler):
     @route("GET", f"/{_REPO}/resolve/{_REVISION}/(?P<path>.+)")
     def download(self, repo_id: str, revision: str, path: str) -> None:
         """Hand out a file, or say where LFS storage has it."""
-        commit = self.hub.repository(repo_id, self.token).commit(revision)
+        repository = self.hub.repository(repo_id, self.token)
+        if repository.gated:
+            raise Refusal(403, f"Access to model {repo_id} is restricted", "GatedRepo")
+        commit = repository.commit(revision)
         headers = {"X-Repo-Commit": commit.oid}
         if path not in commit.files:
             refusal = Refusal(404, "Entry not found", "EntryNotFound")

@@ -1,0 +1,209 @@
+"""Find the file of a published checkpoint: on disk, in a folder, or in a repository on the Hub."""
+
+import difflib
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from huggingface_hub import HfApi, hf_hub_download, snapshot_download
+from huggingface_hub.errors import (
+    EntryNotFoundError,
+    HfHubHTTPError,
+    HFValidationError,
+    HTTPError,
+    LocalEntryNotFoundError,
+    OfflineModeIsEnabled,
+    RemoteEntryNotFoundError,
+)
+from huggingface_hub.hf_api import RepoFile
+from huggingface_hub.utils import validate_repo_id
+
+from hf_gradalign.conversion.published import find_by_repo, published_detectors
+from hf_gradalign.conversion.reading import ConversionError
+from hf_gradalign.utils.hub_waits import hub_fault, repository_fault
+
+CHECKPOINT_SUFFIXES = (".safetensors", ".pth", ".pt", ".ckpt", ".bin", ".tar")
+_STANDARD = "model.safetensors"
+# Other files that training leaves behind.
+_NO_WEIGHTS = ("optimizer", "scheduler", "scaler", "rng_state", "training_args", "random_states")
+_MAX_LISTED = 12
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A published checkpoint's file.
+
+    Attributes:
+        path: The file, on this machine.
+        repo: Its repository on the Hub, if it comes from there.
+        filename: Its name in the repository; otherwise its name.
+        commit: The repository's commit.
+        listing: The files beside it, for messages.
+    """
+
+    path: Path
+    filename: str
+    repo: str | None = None
+    commit: str | None = None
+    listing: str = ""
+
+    @property
+    def source(self) -> str:
+        """Name of the file for people: `org/repo:filename`, or the file's name."""
+        return f"{self.repo}:{self.filename}" if self.repo else self.filename
+
+
+def split_source(source: str) -> tuple[str, str]:
+    """Split `org/repo:filename` into the repository and the filename, which may be empty."""
+    repo, _, filename = source.partition(":")
+    return repo, filename
+
+
+def locate_checkpoint(
+    source: str, *, revision: str | None = None, token: str | None = None, cache_dir: str | None = None
+) -> Checkpoint:
+    """Find a checkpoint, downloading it if it is on the Hub.
+
+    Args:
+        source: A local file, or a folder with one checkpoint; or `org/repo:filename` on the Hub, or `org/repo` if the
+            table of published detectors has it or it has one checkpoint (or a `model.safetensors`).
+        revision: Branch, tag or commit on the Hub.
+        token: Access token for the Hub.
+        cache_dir: The Hub's cache.
+
+    Raises:
+        ConversionError: If there is no such file, it cannot be downloaded, or several could be meant. The message lists
+            the files that are there.
+    """
+    path = Path(source).expanduser()
+    if path.is_file():
+        return Checkpoint(path, path.name)
+    if path.is_dir():
+        files = {file.name: file.stat().st_size for file in sorted(path.iterdir()) if file.is_file()}
+        filename = choose(files, source, f"{path}/FILE")
+        return Checkpoint(path / filename, filename, listing=listed(files))
+    repo, filename = split_source(source)
+    if repo.count("/") != 1 or _names_a_file(repo):
+        raise ConversionError(_no_file(path))
+    try:
+        validate_repo_id(repo)
+        return _download(repo, filename, {"revision": revision, "token": token, "cache_dir": cache_dir})
+    except (HfHubHTTPError, HFValidationError, HTTPError, EntryNotFoundError, OSError) as error:
+        raise ConversionError(f"{source}: {_hub_reason(error, repo)}") from error
+
+
+def choose(files: Mapping[str, int], where: str, example: str) -> str:
+    """Return which of the files is the checkpoint.
+
+    Args:
+        files: Sizes in bytes by name.
+        where: The repository or folder, for messages.
+        example: How to name one of its files.
+
+    Raises:
+        ConversionError: If there is none, or several could be meant.
+    """
+    candidates = checkpoint_files(files)
+    if len(candidates) == 1:
+        return candidates[0]
+    if _STANDARD in candidates:
+        return _STANDARD
+    if not candidates:
+        raise ConversionError(
+            f"{where} has no checkpoint ({', '.join(CHECKPOINT_SUFFIXES)}) and no model of transformers. It has: "
+            f"{listed(files)}"
+        )
+    raise ConversionError(f"{where} has several checkpoints: name one of them, as {example}. It has: {listed(files)}")
+
+
+def checkpoint_files(names: Iterable[str]) -> list[str]:
+    """Return the names that checkpoints have, without other files of training runs."""
+    return [
+        name
+        for name in names
+        if name.endswith(CHECKPOINT_SUFFIXES) and not name.rpartition("/")[2].startswith(_NO_WEIGHTS)
+    ]
+
+
+def listed(files: Mapping[str, int]) -> str:
+    """Return files with their sizes in one line; of many, only the first."""
+    shown = [f"{name} ({_shown_size(size)})" for name, size in files.items()]
+    more = f", and {len(shown) - _MAX_LISTED} more" if len(shown) > _MAX_LISTED else ""
+    return ", ".join(shown[:_MAX_LISTED]) + more if shown else "nothing"
+
+
+def _shown_size(size: int) -> str:
+    for unit, factor in (("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
+        if size >= factor:
+            return f"{size / factor:.1f} {unit}"
+    return f"{size} bytes"
+
+
+def _names_a_file(name: str) -> bool:
+    return name.endswith(CHECKPOINT_SUFFIXES)
+
+
+def _no_file(path: Path) -> str:
+    text = f"{path} is not a file or folder"
+    if path.parent.is_dir():
+        names = [entry.name for entry in path.parent.iterdir()]
+        if close := difflib.get_close_matches(path.name, names, 1):
+            return f"{text}. Did you mean {path.parent / close[0]}?"
+    return f"{text}; name a checkpoint on the Hub as org/repo:filename"
+
+
+def _download(repo: str, filename: str, where: dict[str, Any]) -> Checkpoint:
+    detector = find_by_repo(repo)
+    if not filename and detector is not None:
+        try:
+            return _downloaded(repo, detector.files[0], where)
+        except EntryNotFoundError:
+            pass  # the repository no longer has the name that the table knows, or never had
+    if filename:
+        try:
+            return _downloaded(repo, filename, where)
+        except RemoteEntryNotFoundError:
+            pass  # said below, with what is there
+    files = _list_files(repo, where)
+    if filename:
+        raise ConversionError(f"{repo} has no file {filename}. It has: {listed(files)}")
+    return _downloaded(repo, choose(files, repo, f"{repo}:FILE"), where, listed(files))
+
+
+def _downloaded(repo: str, filename: str, where: dict[str, Any], listing: str = "") -> Checkpoint:
+    path = Path(hf_hub_download(repo, filename, **where))
+    # .../snapshots/<commit>/<filename>, which may contain folders
+    commit = path.parents[filename.count("/")].name
+    return Checkpoint(path, filename, repo, commit, listing)
+
+
+def _list_files(repo: str, where: dict[str, Any]) -> dict[str, int]:
+    """The files of a repository with their sizes; those in the cache if the Hub cannot be reached."""
+    api = HfApi(token=where["token"])
+    try:
+        entries = api.list_repo_tree(repo, recursive=True, revision=where["revision"])
+        return {entry.path: entry.size for entry in entries if isinstance(entry, RepoFile)}
+    except (HTTPError, OSError) as error:
+        if repository_fault(error):
+            raise
+        try:
+            folder = Path(snapshot_download(repo, local_files_only=True, **where))
+        except OSError:
+            raise error from None
+        return {
+            str(file.relative_to(folder)): file.stat().st_size for file in sorted(folder.rglob("*")) if file.is_file()
+        }
+
+
+def _hub_reason(error: BaseException, repo: str) -> str:
+    if reason := repository_fault(error):
+        names = [detector.repo for detector in published_detectors() if detector.repo]
+        close = difflib.get_close_matches(repo, names, 1, cutoff=0.8)
+        return f"{reason}. Did you mean {close[0]}?" if close and close[0] != repo else reason
+    reason = hub_fault(error)
+    if reason is None and isinstance(error, OfflineModeIsEnabled | LocalEntryNotFoundError):
+        reason = "offline mode is on"
+    if reason is None:
+        return " ".join(str(error).split())
+    return f"{reason}. The cache, which HF_HUB_OFFLINE=1 uses alone, does not contain it"
