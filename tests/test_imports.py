@@ -28,7 +28,7 @@ LIGHT = {
 SCRIPTS = PACKAGE.parent / "scripts"
 COMMANDS = (
     *("convert_checkpoint", "evaluate_scores", "export_onnx", "plot_conflicts", "report_study", "run_study"),
-    *("score_audio_spoof", "write_arena_results", "write_model_cards"),
+    *("score_audio_spoof", "write_arena_results", "write_model_cards", "list_detectors", "write_detectors_page"),
 )
 # The parser of a run needs transformers' TrainingArguments, which bring much along.
 OF_WORK = {

@@ -12,6 +12,7 @@ COMMANDS = {
     "train": "train a detector on clean and augmented views with aligned gradients",
     "score": "score corpora or recordings with a trained detector",
     "evaluate": "evaluate score files: error rates, costs, intervals, breakdowns",
+    "detectors": "list published detectors that load by name",
     "convert": "convert a published checkpoint, or convert back",
     "export": "export a detector as an ONNX file",
     "study": "run a study: a grid of training runs, scored on several sets",

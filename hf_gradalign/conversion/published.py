@@ -64,9 +64,14 @@ class PublishedDetector:
         return f"https://huggingface.co/{self.repo}" if self.repo else str(self.source)
 
     @property
+    def loaded_as(self) -> str:
+        """What commands and functions take as the model: the repository, or a path to the file."""
+        return self.repo or f"path/to/{self.files[0].strip('*') if self.files else 'best.pth'}"
+
+    @property
     def shown_license(self) -> str:
-        """The license, or that there is none."""
-        return self.license or self.license_note
+        """The license as an SPDX identifier, or that there is none."""
+        return self.license.upper() if self.license else self.license_note
 
     def has_file(self, filename: str) -> bool:
         """Return whether a file's name (without folders) is that of this detector's file."""

@@ -14,6 +14,7 @@ SCRIPTS = {
     "train": "run_audio_spoof.py",
     "score": "score_audio_spoof.py",
     "evaluate": "evaluate_scores.py",
+    "detectors": "list_detectors.py",
     "convert": "convert_checkpoint.py",
     "export": "export_onnx.py",
     "study": "run_study.py",

@@ -23,7 +23,7 @@ from hf_gradalign.cli import commands as cli_commands
 SCRIPTS = Path(__file__).parents[2] / "scripts"
 COMMANDS = (
     *("run_audio_spoof", "score_audio_spoof", "evaluate_scores", "run_study", "report_study", "plot_conflicts"),
-    *("convert_checkpoint", "export_onnx", "write_arena_results"),
+    *("convert_checkpoint", "export_onnx", "write_arena_results", "list_detectors"),
 )
 
 
@@ -115,6 +115,7 @@ IMPORTING = {  # words with which a command goes past its parser, and ends soon 
     "run_audio_spoof": ["--dry_run", "--model_name_or_path", "no/such"],
     "convert_checkpoint": ["no.pth", "--output_dir", "no"],
     "export_onnx": ["no/such", "--output", "no.onnx"],
+    "list_detectors": [],
     "write_arena_results": ["no", "--dataset", "no/such", "--scores", "no.txt"],
 }
 
