@@ -152,6 +152,7 @@ def _configure(
         raise ConversionError(f"the {names.head} head's sizes cannot be read: no {error.args[0]}") from error
     classifier = rest.get(f"{layout.classifier}.weight")
     is_single = layout.has_single_output and classifier is not None and len(classifier) == 1
+    labels: dict[str, Any] = {"num_labels": 1} if is_single else {}
     config = SpoofDetectorConfig(
         encoder,
         layout.head,
@@ -161,7 +162,7 @@ def _configure(
         do_normalize=published.normalization is not None,
         normalization_epsilon=PUBLISHED_EPSILON if published.normalization else 1e-7,
         layer_merging=names.layer_merging,
-        **({"num_labels": 1} if is_single else {}),
+        **labels,
     )
     return config, published
 

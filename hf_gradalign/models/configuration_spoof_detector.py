@@ -56,9 +56,10 @@ class SpoofDetectorConfig(PretrainedConfig):
     Args:
         backbone_config: Configuration of the encoder, or its fields with `model_type`: wav2vec 2.0 (XLS-R), HuBERT,
             WavLM, data2vec-audio, wav2vec 2.0 Conformer, UniSpeech-SAT or any other model of `AutoModel` that takes raw
-            waveforms as `input_values`. By default a wav2vec 2.0 with the sizes of XLS-R 300M, without the masking and
-            layer drop of pre-training. With a `SincConfig` (model_type sinc) there is no encoder: the head `aasist` is
-            then AASIST on raw waveforms.
+            waveforms as `input_values`; or w2v-BERT 2.0 (wav2vec2-bert) or Whisper, of which the encoder is used, with
+            features that the feature extractor computes. By default a wav2vec 2.0 with the sizes of XLS-R 300M, without
+            the masking and layer drop of pre-training. With a `SincConfig` (model_type sinc) there is no encoder: the
+            head `aasist` is then AASIST on raw waveforms.
         head: Name of the head: aasist, conformer_tcm, linear, mamba, mhfa, nes2net or sls.
         head_options: Options of the head (`hf_gradalign.models.heads`). Missing ones take their defaults.
         class_weights: Weight of each label in the cross-entropy, in the order of labels; equal by default.
@@ -70,6 +71,8 @@ class SpoofDetectorConfig(PretrainedConfig):
             transformers, 1e-5 in most published detectors.
         layer_merging: How to merge all layers of the encoder for a head that takes one: sea, weighted_sum or attm
             (`hf_gradalign.models.layer_merging`). None gives the head its last layer.
+        encoder_extractor: Settings of the encoder's own feature extractor, for an encoder that does not take waveforms;
+            by default those of its class.
         kwargs: Options of every configuration. By default, the labels are spoof (0) and bonafide (1). With
             `num_labels=1`, the only output is bonafide.
 
@@ -91,6 +94,7 @@ class SpoofDetectorConfig(PretrainedConfig):
         do_normalize: bool = False,
         normalization_epsilon: float = 1e-7,
         layer_merging: str | None = None,
+        encoder_extractor: Mapping[str, Any] | None = None,
         **kwargs: Any,
     ) -> None:
         if not isinstance(backbone_config, PretrainedConfig):
@@ -113,6 +117,7 @@ class SpoofDetectorConfig(PretrainedConfig):
         self.do_normalize = do_normalize
         self.normalization_epsilon = normalization_epsilon
         self.layer_merging = layer_merging
+        self.encoder_extractor = None if encoder_extractor is None else dict(encoder_extractor)
         if kwargs.get("id2label") is None and kwargs.get("num_labels") is None:
             kwargs["id2label"] = {index: name for name, index in (kwargs.get("label2id") or LABEL2ID).items()}
         if kwargs.get("id2label") is None and kwargs.get("num_labels") == 1:

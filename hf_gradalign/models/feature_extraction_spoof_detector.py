@@ -1,6 +1,6 @@
 """Turn waveforms into a detector's input, following the scoring protocol."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -8,6 +8,7 @@ from transformers import BatchFeature, SequenceFeatureExtractor
 from transformers.utils import TensorType
 
 from .configuration_spoof_detector import WINDOW_SAMPLES
+from .feature_encoders import make_extractor
 
 
 class SpoofDetectorFeatureExtractor(SequenceFeatureExtractor):
@@ -23,6 +24,8 @@ class SpoofDetectorFeatureExtractor(SequenceFeatureExtractor):
         do_normalize: Whether to normalize each clip to zero mean and unit variance, as some backbones were trained.
         normalization_epsilon: Added to the variance in that normalization; it matters for quiet clips.
         return_attention_mask: Whether to return the mask of real samples for clips that are padded with zeros.
+        encoder_extractor: Settings of the encoder's own feature extractor (`feature_encoders`), which then computes
+            `input_features` from the clips; None for encoders that take waveforms.
         kwargs: `feature_size` and `padding_value`, which are fixed here, and the options of every extractor.
     """
 
@@ -36,6 +39,7 @@ class SpoofDetectorFeatureExtractor(SequenceFeatureExtractor):
         return_attention_mask: bool = True,
         *,
         normalization_epsilon: float = 1e-7,
+        encoder_extractor: Mapping[str, Any] | None = None,
         **kwargs: Any,
     ) -> None:
         if n_samples is not None and n_samples <= 0:
@@ -45,6 +49,10 @@ class SpoofDetectorFeatureExtractor(SequenceFeatureExtractor):
         self.n_samples = n_samples
         self.do_normalize = do_normalize
         self.normalization_epsilon = normalization_epsilon
+        self.encoder_extractor = None if encoder_extractor is None else dict(encoder_extractor)
+        if self.encoder_extractor is not None:
+            make_extractor(self.encoder_extractor)  # raises if there is no such extractor
+            self.model_input_names = ["input_features", "attention_mask"]
 
     def __call__(
         self,
@@ -62,14 +70,18 @@ class SpoofDetectorFeatureExtractor(SequenceFeatureExtractor):
             kwargs: Options of other extractors (padding, truncation, max_length), which are ignored.
 
         Returns:
-            `input_values`, float32 of shape (B, time), and `attention_mask` for whole clips of different lengths.
+            `input_values`, float32 of shape (B, time), and `attention_mask` for whole clips of different lengths. With
+            an `encoder_extractor`, its `input_features` and always their `attention_mask`.
 
         Raises:
-            ValueError: If the sampling rate is wrong, a clip is empty, or a clip has more than one channel.
+            ValueError: If the sampling rate is wrong, a clip is empty, has more than one channel, or is longer than
+                what the encoder takes.
         """
         if sampling_rate is not None and sampling_rate != self.sampling_rate:
             raise ValueError(f"the model takes audio at {self.sampling_rate} Hz, got {sampling_rate} Hz: resample it")
         clips = [self._prepare(clip) for clip in _as_clips(raw_speech)]
+        if self.encoder_extractor is not None:
+            return self._features(clips, return_tensors)
         whole = self.n_samples is None and len({len(clip) for clip in clips}) > 1
         if not whole:
             return BatchFeature({"input_values": np.stack(clips)}, tensor_type=return_tensors)
@@ -79,6 +91,17 @@ class SpoofDetectorFeatureExtractor(SequenceFeatureExtractor):
             return_attention_mask=self.return_attention_mask,
             return_tensors=return_tensors,
         )
+
+    def _features(self, clips: list[np.ndarray], return_tensors: str | TensorType | None) -> BatchFeature:
+        extractor = make_extractor(self.encoder_extractor or {})
+        limit, longest = getattr(extractor, "n_samples", None), max(map(len, clips))  # Whisper would cut longer ones
+        if limit is not None and longest > limit:
+            seconds = f"{limit / self.sampling_rate:g} s, got {longest / self.sampling_rate:g} s"
+            raise ValueError(f"the encoder takes at most {seconds}: give the model windows (n_samples, --windows all)")
+        features = extractor(
+            clips, sampling_rate=self.sampling_rate, return_attention_mask=True, return_tensors=return_tensors or "np"
+        )
+        return BatchFeature({name: features[name] for name in self.model_input_names})
 
     def _prepare(self, clip: np.ndarray) -> np.ndarray:
         if clip.ndim != 1 or clip.size == 0:

@@ -19,6 +19,7 @@ from hf_gradalign import conversion
 from hf_gradalign.models.adapters import base_of_adapter, load_classifier, load_config
 from hf_gradalign.models.architectures import architecture_config, is_architecture
 from hf_gradalign.models.configuration_spoof_detector import ID2LABEL, LABEL2ID, WINDOW_SAMPLES, SpoofDetectorConfig
+from hf_gradalign.models.feature_encoders import default_extractor
 from hf_gradalign.models.heads import head_options as complete_head_options
 from hf_gradalign.models.label_order import output_labels, put_in_order
 from hf_gradalign.models.model_files import loading_model
@@ -132,6 +133,11 @@ def create_detector(
                 "train it further, or name an encoder for a new head"
             )
     if head == "sls" and "n_frames" not in (head_options or {}):
+        if default_extractor(backbone_config) is not None:
+            raise ValueError(
+                f"--head sls needs the number of frames of {backbone_config.model_type} in a window: pass it as "
+                """--head_options '{"n_frames": N}'"""
+            )
         options["n_frames"] = _count_frames(backbone_config, n_samples)
     if backbone_name_or_path is None:
         config = SpoofDetectorConfig(backbone_config, head, options, layer_merging=layer_merging)

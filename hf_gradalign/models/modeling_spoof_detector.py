@@ -8,17 +8,27 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
-from transformers import AutoConfig, AutoModel, PreTrainedModel
+from transformers import AutoConfig, AutoFeatureExtractor, AutoModel, PreTrainedModel
 from transformers.modeling_outputs import SequenceClassifierOutput
 from transformers.utils import FEATURE_EXTRACTOR_NAME
 
 from .configuration_spoof_detector import SincConfig, SpoofDetectorConfig
 from .encoder_layers import freeze_layers
+from .feature_encoders import FEATURE_EXTRACTORS, default_extractor, encoder_alone, frame_mask, without_padding
 from .feature_extraction_spoof_detector import SpoofDetectorFeatureExtractor
 from .front_end_sinc import SincFrontEnd
 from .heads import head_options as complete_head_options
 from .heads import heads_for
 from .layer_merging import make_layer_merging
+
+_WHERE = (
+    "revision",
+    "token",
+    "cache_dir",
+    "subfolder",
+    "trust_remote_code",
+    "local_files_only",
+)  # of a model on the Hub
 
 
 class SpoofDetectorPreTrainedModel(PreTrainedModel):
@@ -78,7 +88,10 @@ class SpoofDetectorForAudioClassification(SpoofDetectorPreTrainedModel):
             # Not by its class, because transformers may load the code of a saved detector twice.
             self.backbone = SincFrontEnd(cast(SincConfig, config.backbone_config))
         else:
-            self.backbone = AutoModel.from_config(config.backbone_config)
+            self.backbone = encoder_alone(AutoModel.from_config(config.backbone_config))
+        if config.encoder_extractor is None:
+            config.encoder_extractor = default_extractor(config.backbone_config)
+        self.main_input_name = "input_values" if config.encoder_extractor is None else "input_features"
         self.supports_gradient_checkpointing = self.backbone.supports_gradient_checkpointing
         num_layers = config.backbone_config.num_hidden_layers
         num_states = num_layers + 1  # including the input of the first layer
@@ -121,12 +134,13 @@ class SpoofDetectorForAudioClassification(SpoofDetectorPreTrainedModel):
 
         Raises:
             OSError: If there is no such encoder.
-            ValueError: If there is no such head, head option, merging or encoder option, the encoder does not take
-                waveforms, or the checkpoint is incomplete.
+            ValueError: If there is no such head, head option, merging or encoder option, the encoder takes neither
+                waveforms nor features that are known here, or the checkpoint is incomplete.
         """
         complete_head_options(head, head_options)  # fail before anything is loaded
         backbone_config = AutoConfig.from_pretrained(name_or_path, **hub_options)
         off = {"mask_time_prob": 0.0, "mask_feature_prob": 0.0, "layerdrop": 0.0, "apply_spec_augment": False}
+        off["encoder_layerdrop"] = 0.0
         off = {name: value for name, value in off.items() if hasattr(backbone_config, name)}
         for name, value in {**off, **(backbone_options or {})}.items():
             if not hasattr(backbone_config, name):
@@ -134,9 +148,17 @@ class SpoofDetectorForAudioClassification(SpoofDetectorPreTrainedModel):
             setattr(backbone_config, name, value)
         loading = {"dtype": torch.float32, **hub_options, "config": backbone_config, "output_loading_info": True}
         backbone, info = AutoModel.from_pretrained(name_or_path, **loading)
-        if backbone.main_input_name != "input_values" or not hasattr(backbone, "_get_feature_vector_attention_mask"):
-            raise ValueError(f"{name_or_path} ({type(backbone).__name__}) is not an encoder of raw waveforms")
-        refuse_random_weights(name_or_path, info["missing_keys"])
+        extractor = None
+        if backbone_config.model_type in FEATURE_EXTRACTORS:
+            where = {name: value for name, value in hub_options.items() if name in _WHERE}
+            extractor = AutoFeatureExtractor.from_pretrained(name_or_path, **where).to_dict()
+        elif backbone.main_input_name != "input_values" or not hasattr(backbone, "_get_feature_vector_attention_mask"):
+            raise ValueError(
+                f"{name_or_path} ({type(backbone).__name__}) is not an encoder of raw waveforms, nor one of "
+                f"{', '.join(FEATURE_EXTRACTORS)}"
+            )
+        backbone = encoder_alone(backbone)
+        refuse_random_weights(name_or_path, [key for key in info["missing_keys"] if not key.startswith("decoder.")])
         # A configuration sets the attention of its parts, so it needs that of the encoder.
         attention = backbone.config._attn_implementation
         config = SpoofDetectorConfig(
@@ -145,42 +167,50 @@ class SpoofDetectorForAudioClassification(SpoofDetectorPreTrainedModel):
             head_options,
             class_weights,
             layer_merging=layer_merging,
+            encoder_extractor=extractor,
             attn_implementation=attention,
         )
         # Otherwise post_init of the detector would reinitialize the encoder.
         for module in backbone.modules():
-            module._is_hf_initialized = True
+            cast(Any, module)._is_hf_initialized = True
         return cls(config, backbone).eval()
 
     def forward(
         self,
-        input_values: Tensor,
+        input_values: Tensor | None = None,
         attention_mask: Tensor | None = None,
         labels: Tensor | None = None,
         output_attentions: bool | None = None,
         output_hidden_states: bool | None = None,
         return_dict: bool | None = None,
+        input_features: Tensor | None = None,
     ) -> SequenceClassifierOutput | tuple[Tensor, ...]:
         """Classify waveforms.
 
         Args:
             input_values: Shape (B, time), from the model's feature extractor.
-            attention_mask: Shape (B, time), 1 for real samples, which come first, and 0 for padding.
+            attention_mask: Shape (B, time), 1 for real samples (or features), which come first, and 0 for padding.
             labels: Shape (B,), 0 for spoof and 1 for bona fide.
             output_attentions: Whether to return the encoder's attention maps.
             output_hidden_states: Whether to return the encoder's hidden states.
             return_dict: Whether to return an object (the default) instead of a tuple.
+            input_features: Instead of `input_values`, for encoders that take features, from the feature extractor.
 
         Returns:
             `loss` (with labels: cross-entropy weighted by `config.class_weights`), `logits` of shape (B, 2), or (B, 1)
             for a detector with a single output, and on request `hidden_states` and `attentions` of the encoder.
 
         Raises:
-            ValueError: If the detector uses all layers and the encoder would drop some in training, or if a loss is
-                asked of a single output other than bonafide.
+            ValueError: If the detector takes the other kind of input, if it uses all layers and the encoder would drop
+                some in training, or if a loss is asked of a single output other than bonafide.
         """
+        takes_features = self.config.encoder_extractor is not None
+        inputs = input_features if takes_features else input_values
+        if inputs is None:
+            raise ValueError(f"the detector takes {self.main_input_name}: prepare clips with its feature extractor")
         all_layers = self._takes_all_layers or self.layer_merging is not None
-        if all_layers and self.training and getattr(self.backbone.config, "layerdrop", 0.0) > 0:
+        drops = any(getattr(self.backbone.config, name, 0.0) > 0 for name in ("layerdrop", "encoder_layerdrop"))
+        if all_layers and self.training and drops:
             user = f"the head {self.config.head}" if self._takes_all_layers else self.config.layer_merging
             raise ValueError(f"{user} uses all layers: set the encoder's layerdrop to 0 to train it")
         if output_attentions is None:
@@ -190,20 +220,23 @@ class SpoofDetectorForAudioClassification(SpoofDetectorPreTrainedModel):
         if return_dict is None:
             return_dict = self.config.return_dict
         encoded = self.backbone(
-            input_values,
+            inputs,
             attention_mask=attention_mask,
             output_attentions=output_attentions,
             output_hidden_states=output_hidden_states or all_layers,
             return_dict=True,
         )
-        frames = encoded.last_hidden_state  # (B, T, D)
+        states = (*(encoded.hidden_states or ()), encoded.last_hidden_state)  # (B, T, D) each
         mask = None
         if attention_mask is not None:
-            mask = self.backbone._get_feature_vector_attention_mask(frames.shape[1], attention_mask).bool()
+            mask = frame_mask(self.backbone, states[-1].shape[1], attention_mask)
+            if takes_features:
+                states, mask = without_padding(states, mask)
+        frames = states[-1]
         if self.layer_merging is not None:
-            # The last hidden state of transformers lacks the encoder's final layer norm.
-            frames = self.layer_merging((*encoded.hidden_states[:-1], frames), mask)
-        logits = self.head(encoded.hidden_states if self._takes_all_layers else frames, mask)
+            # The last of the hidden states of transformers lacks the encoder's final layer norm.
+            frames = self.layer_merging((*states[:-2], frames), mask)
+        logits = self.head(states[:-1] if self._takes_all_layers else frames, mask)
         loss = None
         if labels is not None:
             weights = self.config.class_weights
@@ -251,16 +284,22 @@ class SpoofDetectorForAudioClassification(SpoofDetectorPreTrainedModel):
             config.n_samples,
             config.do_normalize,
             normalization_epsilon=config.normalization_epsilon,
+            encoder_extractor=config.encoder_extractor,
         )
 
     def freeze_feature_encoder(self) -> None:
         """Freeze the encoder's convolutions.
 
         Raises:
-            ValueError: If there are none to train, as with the front end sinc.
+            ValueError: If there are none to train, as with the front end sinc, or no separate ones.
         """
         if isinstance(self.backbone, SincFrontEnd):
             raise ValueError("the front end sinc has no weights to freeze: its filters are fixed")
+        if self.config.encoder_extractor is not None:
+            raise ValueError(
+                f"{type(self.backbone).__name__} has no convolutional feature encoder: freeze what comes before its "
+                "layers with --freeze_layers 0 (freeze_encoder_layers in Python)"
+            )
         self.backbone.feature_extractor.requires_grad_(False)
         self.backbone.feature_extractor._requires_grad = False
 
@@ -268,9 +307,10 @@ class SpoofDetectorForAudioClassification(SpoofDetectorPreTrainedModel):
         """Freeze the whole encoder, so that only the head is trained.
 
         Raises:
-            ValueError: As `freeze_feature_encoder`.
+            ValueError: If there is nothing to freeze, as with the front end sinc.
         """
-        self.freeze_feature_encoder()
+        if self.config.encoder_extractor is None:
+            self.freeze_feature_encoder()
         self.backbone.requires_grad_(False)
 
     def freeze_encoder_layers(self, count: int) -> None:

@@ -1,7 +1,12 @@
 """Detectors with every encoder that are small enough to train in a test."""
 
 import torch
-from transformers import AutoConfig, AutoModelForAudioClassification
+from transformers import (
+    AutoConfig,
+    AutoModelForAudioClassification,
+    SeamlessM4TFeatureExtractor,
+    WhisperFeatureExtractor,
+)
 
 from hf_gradalign.models import ID2LABEL, LABEL2ID, SpoofDetectorConfig, SpoofDetectorForAudioClassification
 from hf_gradalign.training import GradientAlignmentArguments, GradientAlignmentTrainer
@@ -26,6 +31,19 @@ TINY = {
     "apply_spec_augment": False,
     "mask_time_prob": 0.0,
 }
+# Encoders that take features, and their own feature extractors.
+FEATURE_ENCODERS = {
+    "wav2vec2-bert": {
+        **{"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 32},
+        **{"layerdrop": 0.0, "apply_spec_augment": False, "feature_projection_input_dim": 160},
+    },
+    "whisper": {
+        **{"d_model": 32, "encoder_layers": 2, "encoder_attention_heads": 2, "encoder_ffn_dim": 32, "num_mel_bins": 20},
+        **{"decoder_layers": 1, "decoder_attention_heads": 2, "decoder_ffn_dim": 32, "vocab_size": 50},
+        **{"pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 2, "decoder_start_token_id": 1},
+    },
+}
+OWN_EXTRACTORS = {"wav2vec2-bert": SeamlessM4TFeatureExtractor(), "whisper": WhisperFeatureExtractor(feature_size=20)}
 SMALL = {
     "aasist": {"projection_size": 24, "channels": [4, 8], "attention_size": 8, "graph_sizes": [8, 4]},
     "conformer_tcm": {"size": 16, "num_blocks": 1, "num_heads": 2, "kernel_size": 5, "num_positions": 300},

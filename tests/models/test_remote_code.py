@@ -9,6 +9,7 @@ import forked_python
 import numpy as np
 import pytest
 import torch
+from tiny_detectors import FEATURE_ENCODERS
 from transformers import AutoConfig
 
 from hf_gradalign.models import (
@@ -169,6 +170,17 @@ def test_a_single_output_of_merged_layers_runs_without_the_package(make_detector
     extractor.save_pretrained(tmp_path / "detector")
     program = "print(json.dumps(scores(sys.argv[1], trust_remote_code=True)[1]))"
     assert logits.shape == (2, 1)
+    assert_same(run_elsewhere(program, tmp_path / "detector", waves, tmp_path=tmp_path), logits)
+
+
+@pytest.mark.long
+@pytest.mark.slow
+@pytest.mark.parametrize("family", FEATURE_ENCODERS)
+def test_encoders_of_features_run_without_the_package(family, make_detector, tmp_path):
+    encoder = AutoConfig.for_model(family, **FEATURE_ENCODERS[family])
+    model, _, waves, logits = make_detector("linear", encoder)
+    model.save_pretrained(tmp_path / "detector")
+    program = "print(json.dumps(scores(sys.argv[1], trust_remote_code=True)[1]))"
     assert_same(run_elsewhere(program, tmp_path / "detector", waves, tmp_path=tmp_path), logits)
 
 

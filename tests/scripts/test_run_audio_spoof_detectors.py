@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 import torch
 from huggingface_hub import ModelCard
-from transformers import AutoFeatureExtractor, AutoModel, AutoModelForAudioClassification
+from tiny_detectors import FEATURE_ENCODERS, OWN_EXTRACTORS
+from transformers import AutoConfig, AutoFeatureExtractor, AutoModel, AutoModelForAudioClassification
 
 from hf_gradalign.conversion import convert_state_dict, read_state_dict
 from hf_gradalign.data import decode_audio, load_corpus
@@ -124,6 +125,27 @@ def test_defaults_of_aasist():
     run.settle_defaults()
     assert run.training.learning_rate == 1e-4
     assert (run.data.window_seconds, run.data.eval_window_seconds, run.data.rms_level) == (4.0375, 4.0375, None)
+
+
+@pytest.mark.parametrize("family", FEATURE_ENCODERS)
+def test_a_head_on_an_encoder_of_features(run_script, tmp_path, family, capsys):
+    encoder = AutoModel.from_config(AutoConfig.for_model(family, **FEATURE_ENCODERS[family]))
+    encoder.save_pretrained(tmp_path / "encoder")
+    OWN_EXTRACTORS[family].save_pretrained(tmp_path / "encoder")
+    words = ["--model_name_or_path", str(tmp_path / "encoder"), "--head"]
+    assert run_script("--align_gradients", "pcgrad", *words, "linear", output_dir=tmp_path / "out") == 0
+    model = AutoModelForAudioClassification.from_pretrained(tmp_path / "out")
+    extractor = AutoFeatureExtractor.from_pretrained(tmp_path / "out")
+    name, score = (tmp_path / "out" / "scores_test.txt").read_text().splitlines()[0].split()
+    clip = next(clip for clip in load_corpus(None)["test"] if clip["utterance_id"] == name)
+    inputs = extractor(decode_audio(clip["audio"], 16_000), sampling_rate=16_000, return_tensors="pt")
+    with torch.no_grad():
+        logits = model(**inputs).logits[0]
+    assert float(logits[1] - logits[0]) == pytest.approx(float(score), abs=1e-4)
+    assert run_script(*words, "sls", output_dir=tmp_path / "a") == 2
+    assert f"--head sls needs the number of frames of {family} in a window" in capsys.readouterr().err
+    assert run_script(*words, "linear", "--augment_on_device", output_dir=tmp_path / "b") == 2
+    assert "does more to a waveform than normalize it" in capsys.readouterr().err
 
 
 def test_mistakes(run_script, tmp_path, capsys):
