@@ -208,7 +208,7 @@ def convert(arguments: argparse.Namespace) -> int:
         largest_difference=difference,
     )
     if arguments.license:
-        facts.license = arguments.license
+        facts.license, facts.license_origin = arguments.license, conversion.GIVEN_LICENSE
     with written_when_whole(arguments.output_dir) as draft:
         conversion.save_converted(model, draft, facts)
     print(f"\nModel, feature extractor, code and model card are in {arguments.output_dir}")

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
         identify,
         model_folder,
     )
-    from hf_gradalign.conversion.card import ConversionCardFacts, save_converted, write_conversion_card
+    from hf_gradalign.conversion.card import GIVEN_LICENSE, ConversionCardFacts, save_converted, write_conversion_card
     from hf_gradalign.conversion.converting import convert_state_dict, largest_difference, published_state_dict
     from hf_gradalign.conversion.finding import Checkpoint, locate_checkpoint
     from hf_gradalign.conversion.published import PublishedDetector, card_facts, published_detectors
@@ -25,6 +25,7 @@ __getattr__, __dir__ = lazy_names(__name__)
 
 __all__ = [
     "CONVERTED_BY",
+    "GIVEN_LICENSE",
     "Checkpoint",
     "ConversionCardFacts",
     "ConversionError",

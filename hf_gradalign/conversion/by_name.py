@@ -237,12 +237,21 @@ def conversion_facts(report: ConversionReport, known: Mapping[str, Any], **facts
         known: What the table says (`card_facts`), which replaces `title` and `source`.
         facts: Further facts of `ConversionCardFacts`.
     """
+    published = report.published
+    layout: dict[str, Any] = {}
+    if published.source:
+        address = f"https://github.com/{published.source}"
+        layout["license"], layout["has_no_license"] = published.license, published.license is None
+        layout["license_origin"] = (
+            f"the license of the weights of {published.name} ({address}), under which copies stay"
+        )
+        layout["peculiarities"] = [f"The checkpoint has the layout of {published.name} ({address})."]
     measured = {
         "head": report.head,
         "n_parameters": report.n_parameters,
         "report": f"{CONVERTED_BY}:\n\n```\n{report}\n```",
     }
-    values: dict[str, Any] = {**facts, **known, **measured}
+    values: dict[str, Any] = {**layout, **facts, **known, **measured}
     return ConversionCardFacts(**values)
 
 

@@ -5,10 +5,11 @@ import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Literal, cast
 
 from huggingface_hub import ModelCard, ModelCardData, constants
 
-from hf_gradalign.models import WINDOW_SAMPLES, SpoofDetectorForAudioClassification
+from hf_gradalign.models import WINDOW_SAMPLES, SpoofDetectorConfig, SpoofDetectorForAudioClassification
 from hf_gradalign.utils.files import give_usual_mode
 from hf_gradalign.utils.plain_text import code_span, markdown_text, without_local_paths
 
@@ -17,7 +18,10 @@ _HEAD_SENTENCES = {
     "aasist": "A wav2vec 2.0 with an AASIST head (spectro-temporal graph attention, Jung et al. 2022).",
     "aasist_raw": "AASIST on raw waveforms (spectro-temporal graph attention, Jung et al. 2022).",
     "conformer_tcm": "A wav2vec 2.0 with a Conformer-TCM head (temporal-channel modeling, Truong et al. 2024).",
+    "linear": "A speech encoder with a linear layer on its mean frame.",
     "mamba": "A wav2vec 2.0 with a dual-column bidirectional Mamba head (Xiao and Das 2024).",
+    "nes2net": "A speech encoder with a Nes2Net head (nested Res2Net, Liu et al. 2025).",
+    "sls": "A wav2vec 2.0 with an SLS head (sensitive layer selection, Zhang et al. 2024).",
 }
 _UNUSED_NORMS = "As in the published code, the first batch norm of each residual block is loaded but unused."
 _HEAD_PECULIARITIES = {
@@ -27,6 +31,8 @@ _HEAD_PECULIARITIES = {
     "mamba": "As in the published code, the last Mamba block of each direction is loaded but unused, and the backward "
     "residual is added to the features without being reversed.",
 }
+GIVEN_LICENSE = "as given to the converter"
+_SCORES = {"logits": "logits[1]", "log-probabilities": "logits[1]", "a single logit": "logits[0]"}
 
 
 @dataclass(kw_only=True)
@@ -35,11 +41,13 @@ class ConversionCardFacts:
 
     Attributes:
         title: The card's title.
-        head: aasist, conformer_tcm or mamba.
+        head: Name of the head's layout.
         source: The checkpoint: a file, or `org/repo:filename`.
         load_from: The name or folder in the code example.
         n_parameters: Number of values in the model's parameters and buffers.
         n_samples: Length of the scored window in samples; None for whole clips.
+        is_normalized: Whether clips are normalized to zero mean and unit variance.
+        outputs: What the model returns: logits, log-probabilities or a single logit.
         report: What the conversion did, as a paragraph of Markdown.
         authors: The authors of the weights.
         revision: The source's revision on the Hub.
@@ -49,6 +57,8 @@ class ConversionCardFacts:
         results: Published results: (test set, equal error rate in percent, source).
         largest_difference: Largest difference from reference logits, if checked.
         license: License of the weights, in the Hub's abbreviation.
+        license_origin: Where it is from, as the end of a sentence.
+        has_no_license: Whether the authors state no license.
         peculiarities: What else users should know about these weights, in one sentence each.
         bibtex: What to cite.
     """
@@ -59,6 +69,8 @@ class ConversionCardFacts:
     load_from: str
     n_parameters: int
     n_samples: int | None = WINDOW_SAMPLES
+    is_normalized: bool = False
+    outputs: Literal["logits", "log-probabilities", "a single logit"] = "logits"
     report: str = ""
     authors: str | None = None
     revision: str | None = None
@@ -68,6 +80,8 @@ class ConversionCardFacts:
     results: Sequence[tuple[str, float, str]] = ()
     largest_difference: float | None = None
     license: str | None = None
+    license_origin: str = GIVEN_LICENSE
+    has_no_license: bool = False
     peculiarities: Sequence[str] = ()
     bibtex: str | None = None
 
@@ -83,8 +97,13 @@ def save_converted(model: SpoofDetectorForAudioClassification, folder: Path, fac
     Args:
         model: From `convert_state_dict`.
         folder: A folder, which is created.
-        facts: What is known about the model.
+        facts: What is known about the model. What the configuration says is added.
     """
+    config = cast(SpoofDetectorConfig, model.config)
+    facts.is_normalized = config.do_normalize
+    facts.outputs = "log-probabilities" if config.head_options.get("log_probabilities") else "logits"
+    if config.num_labels == 1:
+        facts.outputs = "a single logit"
     model.save_pretrained(folder)
     for weights in folder.glob("*.safetensors"):
         give_usual_mode(weights)
@@ -117,6 +136,7 @@ def write_conversion_card(path: str | os.PathLike[str], facts: ConversionCardFac
         template_path=str(_TEMPLATE),
         facts=facts,
         head_sentence=_HEAD_SENTENCES.get(facts.head, f"A detector with the head {facts.head}."),
+        score="logits.softmax(0)[1]" if facts.head == "linear" else _SCORES[facts.outputs],
         millions=f"{facts.n_parameters / 1e6:.2f}",
         window=f"{facts.n_samples / 16_000:g}" if facts.n_samples else None,
         report=facts.report,

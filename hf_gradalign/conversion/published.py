@@ -9,6 +9,7 @@ from typing import Any
 
 import yaml
 
+_NONE_STATED = "none stated"
 _TABLE = Path(__file__).with_name("published.yaml")
 
 
@@ -49,7 +50,7 @@ class PublishedDetector:
     sha256: tuple[str, ...] = ()
     source: str | None = None
     license: str | None = None
-    license_note: str = "none stated"
+    license_note: str = _NONE_STATED
     millions: float
     training_data: str
     results: tuple[tuple[str, float, str], ...] = ()
@@ -126,6 +127,8 @@ def card_facts(detector: PublishedDetector) -> dict[str, Any]:
         "training_data": detector.training_data,
         "results": detector.results,
         "license": detector.license,
+        "license_origin": "the license of the published weights, under which copies stay",
+        "has_no_license": detector.license is None and detector.license_note == _NONE_STATED,
         "peculiarities": detector.peculiarities,
         "bibtex": detector.bibtex,
     }

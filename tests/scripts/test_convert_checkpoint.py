@@ -86,6 +86,41 @@ def test_aasist_on_raw_waveforms(convert, tmp_path, capsys):
     assert "--pool_ratios takes three numbers" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        (
+            "sls",
+            ["None is stated where the weights are published", "the log-probabilities of spoof (0) and bonafide (1)"],
+        ),
+        (
+            "wavlm_nes2net",
+            ["github.com/Liu-Tianchi/Nes2Net)", "The only output is higher for bona fide speech.", "{logits[0]:.3f}"],
+        ),
+        (
+            "antideepfake_w2v",
+            [
+                *(
+                    "license: cc-by-nc-sa-4.0",
+                    "the license of the weights of AntiDeepfake",
+                    "{logits.softmax(0)[1]:.3f}",
+                ),
+                "normalized to zero mean and unit variance: whole clips",
+            ],
+        ),
+    ],
+)
+def test_cards_tell_license_input_and_output(convert, tmp_path, name, said):
+    heads = [] if name == "wavlm_nes2net" else ["--num_attention_heads", 4]
+    assert convert(GOLDEN / f"{name}.pth", "--output_dir", tmp_path / "out", *heads) == 0
+    card = (tmp_path / "out" / "README.md").read_text()
+    assert all(sentence in card for sentence in said)
+    assert convert(GOLDEN / f"{name}.pth", "--output_dir", tmp_path / "out", *heads, "--license", "mit") == 0
+    card = (tmp_path / "out" / "README.md").read_text()
+    assert "license: mit" in card
+    assert "mit, as given to the converter." in card
+
+
 def test_a_check_that_fails_writes_nothing(convert, tmp_path, capsys):
     out = tmp_path / "out"
     check = ("--check", GOLDEN / "mamba.io.pth")
