@@ -13,6 +13,7 @@ from hf_gradalign.conversion.layouts import HEAD_LAYOUTS, Published, detect_head
 from hf_gradalign.conversion.reading import ConversionError
 from hf_gradalign.conversion.report import ConversionReport
 from hf_gradalign.models import SincConfig, SpoofDetectorConfig, SpoofDetectorForAudioClassification
+from hf_gradalign.models.losses import CROSS_ENTROPY
 
 PUBLISHED_EPSILON = 1e-5
 """Added to the variance where a published detector normalizes waveforms."""
@@ -213,6 +214,8 @@ def published_state_dict(model: SpoofDetectorForAudioClassification) -> dict[str
     if layout_name(config.head, encoder) is None:
         known = "; ".join(f"{known.head} with {' or '.join(known.encoders)}" for known in HEAD_LAYOUTS.values())
         raise ConversionError(f"there is no published layout for {encoder} with the head {config.head}; known: {known}")
+    if config.loss != CROSS_ENTROPY:
+        raise ConversionError(f"there is no published layout with the output layer of {config.loss}")
     if config.layer_merging is not None and encoder != "wavlm":
         raise ConversionError(f"there is no published layout that merges the layers of {encoder}, only those of wavlm")
     if config.head == "sls" and not config.head_options["log_probabilities"]:

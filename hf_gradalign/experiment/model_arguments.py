@@ -78,10 +78,21 @@ class ModelArguments:
             "WavLM the feed-forward layers."
         },
     )
+    loss: str | None = field(
+        default=None,
+        metadata={
+            "choices": ["cross_entropy", "am_softmax", "oc_softmax"],
+            "help": "Loss of a new head: cross_entropy (the default), or with margins on cosines am_softmax or "
+            "oc_softmax. Stored in the model's config.",
+        },
+    )
+    loss_options: dict[str, Any] | str | None = field(
+        default=None, metadata={"help": """Margins and scale of the loss as JSON: '{"margin": 0.2}'."""}
+    )
     class_weights: list[float] | None = field(
         default=None,
         metadata={
-            "help": "Weights of spoof and bona fide in the cross-entropy, such as 0.1 0.9 as in the paper. "
+            "help": "Weights of spoof and bona fide in the loss, such as 0.1 0.9 as in the paper. "
             "Stored in the model's config. By default equal, or those in the config of a reloaded model."
         },
     )
@@ -93,11 +104,15 @@ class ModelArguments:
 
     def __post_init__(self) -> None:
         """Check the options, and read those of the head."""
-        if isinstance(self.head_options, str):
-            try:
-                self.head_options = json.loads(self.head_options)
-            except ValueError as error:
-                raise ValueError(f"--head_options is not JSON: {error}") from error
+        for name in ("head_options", "loss_options"):
+            value = getattr(self, name)
+            if isinstance(value, str):
+                try:
+                    setattr(self, name, json.loads(value))
+                except ValueError as error:
+                    raise ValueError(f"--{name} is not JSON: {error}") from error
+        if self.loss_options is not None and (self.loss is None or not isinstance(self.loss_options, dict)):
+            raise ValueError("""--loss_options takes a JSON object and needs --loss: '{"margin": 0.2}'""")
         if self.head_options is not None and (self.head is None or not isinstance(self.head_options, dict)):
             raise ValueError("""--head_options takes a JSON object and needs --head: '{"num_blocks": 2}'""")
         if self.layer_merging is not None and self.head is None:

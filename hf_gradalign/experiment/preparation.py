@@ -26,6 +26,7 @@ from hf_gradalign.models import (
 )
 from hf_gradalign.models.encoder_layers import encoder_of, freeze_layers
 from hf_gradalign.models.lora import add_lora
+from hf_gradalign.models.losses import CROSS_ENTROPY
 from hf_gradalign.models.model_files import cached_snapshot
 from hf_gradalign.scoring.windowing import without_cropping
 from hf_gradalign.training.run_checkpoints import require_sound_model
@@ -199,9 +200,14 @@ def load_model(
         require_sound_model(name)
     # If training clips are scaled to one level, a new model must not depend on the level of other clips.
     do_normalize = data_args.rms_level is not None
+    loss_options = cast("dict[str, float] | None", model_args.loss_options)  # read from JSON by now
     if model_args.head is None:
         model, feature_extractor = load_audio_classifier(
-            name, bonafide_label=None if random_config is not None else model_args.bonafide_label, **common
+            name,
+            bonafide_label=None if random_config is not None else model_args.bonafide_label,
+            loss=model_args.loss,
+            loss_options=loss_options,
+            **common,
         )
     else:
         model, feature_extractor = create_detector(
@@ -209,6 +215,8 @@ def load_model(
             head=model_args.head,
             head_options=cast("dict[str, Any] | None", model_args.head_options),  # read from JSON by now
             layer_merging=model_args.layer_merging,
+            loss=model_args.loss or CROSS_ENTROPY,
+            loss_options=loss_options,
             n_samples=round(seconds * 16_000),
             do_normalize=do_normalize,
             **common,

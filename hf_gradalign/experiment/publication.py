@@ -9,6 +9,7 @@ from typing import Any, cast
 from huggingface_hub import get_token
 from huggingface_hub.errors import HFValidationError
 from huggingface_hub.utils import validate_repo_id
+from transformers import PretrainedConfig
 from transformers.trainer_utils import SchedulerType
 from transformers.utils import logging
 
@@ -20,8 +21,9 @@ from hf_gradalign.experiment.preparation import Preparation
 from hf_gradalign.experiment.results import RunResults
 from hf_gradalign.experiment.views import CLEAN, parse_views, shown_recipe, shown_views
 from hf_gradalign.hub import ModelCardFacts, PublishingError, check_access, publish, write_model_card
-from hf_gradalign.models import ARCHITECTURES, SpoofDetectorForAudioClassification
+from hf_gradalign.models import ARCHITECTURES, SpoofDetectorConfig, SpoofDetectorForAudioClassification
 from hf_gradalign.models.lora import count_parameters
+from hf_gradalign.models.losses import CROSS_ENTROPY
 from hf_gradalign.training import find_conflict_record
 from hf_gradalign.training.adapters import has_adapters
 from hf_gradalign.training.conflicts.figures import draw_run_figures
@@ -153,6 +155,7 @@ def _hyperparameters(results: RunResults, run: RunArguments, preparation: Prepar
         "modules aligned separately": ", ".join(args.alignment_modules or ()) or None,
         "parameters aligned": ", ".join(args.alignment_parameters or ()) or None,
         "gradient norm clipped at": args.max_grad_norm or None,
+        "loss": _loss(model.config),
         "class weights (spoof, bona fide)": None if weights is None else ", ".join(f"{w:g}" for w in weights),
         "training window (s)": data_args.window_seconds,
         "crop": data_args.crop,
@@ -160,6 +163,14 @@ def _hyperparameters(results: RunResults, run: RunArguments, preparation: Prepar
         "checkpoints averaged": results.averaged_checkpoints or None,
         "seed": args.seed,
     }
+
+
+def _loss(config: PretrainedConfig) -> str | None:
+    """Return a loss other than the cross-entropy as text."""
+    if not isinstance(config, SpoofDetectorConfig) or config.loss == CROSS_ENTROPY:
+        return None
+    options = ", ".join(f"{name} {value:g}" for name, value in (config.loss_options or {}).items())
+    return f"{config.loss} ({options})" + ("; the score is a cosine" if config.loss == "oc_softmax" else "")
 
 
 logger = logging.get_logger(__name__)

@@ -3,7 +3,7 @@
 import json
 import platform
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,6 @@ import numpy as np
 import torch
 import transformers
 from numpy.typing import NDArray
-from torch.nn.functional import cross_entropy
 from transformers import EvalPrediction, TrainerState
 from transformers.trainer import TRAINER_STATE_NAME
 
@@ -27,6 +26,7 @@ from hf_gradalign.metrics import equal_error_rate, equal_error_rate_by_system
 from hf_gradalign.metrics.functional.eer import score_problems
 from hf_gradalign.metrics.functional.ranked_scores import RankedScores
 from hf_gradalign.models import LABEL2ID
+from hf_gradalign.models.losses import CROSS_ENTROPY, detection_loss
 from hf_gradalign.utils.files import write_text_atomically
 
 
@@ -61,9 +61,17 @@ class CountermeasureMetrics:
 
     Args:
         class_weights: Weight of each class in the loss, in the order of the labels; equal by default.
+        loss: Name of the model's loss (`hf_gradalign.models.losses`).
+        loss_options: All of its options; the published ones by default.
     """
 
-    def __init__(self, class_weights: Sequence[float] | None = None) -> None:
+    def __init__(
+        self,
+        class_weights: Sequence[float] | None = None,
+        loss: str = CROSS_ENTROPY,
+        loss_options: Mapping[str, float] | None = None,
+    ) -> None:
+        self._loss, self._loss_options = loss, loss_options
         self._weights = None if class_weights is None else torch.tensor(class_weights, dtype=torch.float64)
         self._batches: list[tuple[NDArray[np.float64], NDArray[np.int64]]] = []
 
@@ -99,7 +107,9 @@ class CountermeasureMetrics:
                 warnings.filterwarnings("ignore", message=".*scores may be inverted", category=UserWarning)
                 result = equal_error_rate(scores, bona_fide.astype(int))
             metrics = {"eer": result["eer"], "eer_threshold": result["threshold"]}
-        loss = cross_entropy(torch.from_numpy(logits), torch.from_numpy(labels), weight=self._weights)
+        loss = detection_loss(
+            torch.from_numpy(logits), torch.from_numpy(labels), self._loss, self._loss_options, self._weights
+        )
         return metrics | {"loss": float(loss)}
 
 

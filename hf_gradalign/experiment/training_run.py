@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import torch
 from torch.optim import Optimizer
-from transformers import TrainerCallback
+from transformers import PretrainedConfig, TrainerCallback
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 from transformers.utils import logging
 
@@ -27,6 +27,7 @@ from hf_gradalign.experiment.results import (
     steps_of,
     without_timing,
 )
+from hf_gradalign.models import SpoofDetectorConfig
 from hf_gradalign.scoring import write_score_file
 from hf_gradalign.scoring.windowing import without_cropping
 from hf_gradalign.training import (
@@ -70,7 +71,7 @@ def make_trainer(
             eval_dataset=preparation.eval_datasets["validation"],
             data_collator=ViewCollator(without_cropping(preparation.feature_extractor)),
             processing_class=preparation.feature_extractor,
-            compute_metrics=CountermeasureMetrics(getattr(preparation.model.config, "class_weights", None)),
+            compute_metrics=_metrics_of(preparation.model.config),
             callbacks=callbacks,
             batch_transform=preparation.batch_transform,
             optimizer_cls_and_kwargs=_optimizer(args),
@@ -79,6 +80,13 @@ def make_trainer(
         raise
     except (ValueError, ImportError, RuntimeError) as error:  # transformers' own checks raise all three
         raise SetupError(str(error)) from error
+
+
+def _metrics_of(config: PretrainedConfig) -> CountermeasureMetrics:
+    weights = getattr(config, "class_weights", None)
+    if isinstance(config, SpoofDetectorConfig):
+        return CountermeasureMetrics(weights, config.loss, config.loss_options)
+    return CountermeasureMetrics(weights)
 
 
 def _optimizer(args: AudioSpoofTrainingArguments) -> tuple[type[Optimizer], dict[str, Any]] | None:

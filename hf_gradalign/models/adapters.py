@@ -3,7 +3,7 @@
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from transformers import AutoConfig, AutoModel, AutoModelForAudioClassification, PretrainedConfig, PreTrainedModel
@@ -12,6 +12,7 @@ from transformers.utils.peft_utils import find_adapter_config_file
 
 from hf_gradalign import conversion
 from hf_gradalign.models.configuration_spoof_detector import SpoofDetectorConfig
+from hf_gradalign.models.feature_encoders import encoder_alone
 from hf_gradalign.models.model_files import WEIGHTS, loading_model
 from hf_gradalign.models.modeling_spoof_detector import SpoofDetectorForAudioClassification
 
@@ -117,14 +118,17 @@ def _load_base(
     if not isinstance(config, SpoofDetectorConfig) or isinstance(load_config(name, hub_options), SpoofDetectorConfig):
         return load_classifier(name, hub_options, **options)
     with loading_model(name, hub_options):
-        encoder, info = AutoModel.from_pretrained(
+        whole, info = AutoModel.from_pretrained(
             name, dtype=torch.float32, output_loading_info=True, config=config.backbone_config, **hub_options
         )
+    encoder, absent_keys = encoder_alone(whole), info["missing_keys"]
+    if encoder is not whole:
+        absent_keys = [key.removeprefix("encoder.") for key in absent_keys if key.startswith("encoder.")]
     for module in encoder.modules():
-        module._is_hf_initialized = True  # or the detector would initialize it again
+        cast(Any, module)._is_hf_initialized = True  # or the detector would initialize it again
     model = SpoofDetectorForAudioClassification(config, encoder).eval()
     of_encoder = {f"{model.base_model_prefix}.{key}" for key in encoder.state_dict()}
-    absent = {f"{model.base_model_prefix}.{key}" for key in info["missing_keys"]}
+    absent = {f"{model.base_model_prefix}.{key}" for key in absent_keys}
     return model, absent | (set(model.state_dict()) - of_encoder)
 
 

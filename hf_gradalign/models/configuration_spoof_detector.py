@@ -62,7 +62,7 @@ class SpoofDetectorConfig(PretrainedConfig):
             head `aasist` is then AASIST on raw waveforms.
         head: Name of the head: aasist, conformer_tcm, linear, mamba, mhfa, nes2net or sls.
         head_options: Options of the head (`hf_gradalign.models.heads`). Missing ones take their defaults.
-        class_weights: Weight of each label in the cross-entropy, in the order of labels; equal by default.
+        class_weights: Weight of each label in the loss, in the order of labels; equal by default.
         sampling_rate: Sampling rate of the waveforms in Hz.
         n_samples: Number of samples of a clip that the model sees; None for whole clips. Used by the feature extractor
             that is saved with the model (`SpoofDetectorFeatureExtractor`).
@@ -73,6 +73,9 @@ class SpoofDetectorConfig(PretrainedConfig):
             (`hf_gradalign.models.layer_merging`). None gives the head its last layer.
         encoder_extractor: Settings of the encoder's own feature extractor, for an encoder that does not take waveforms;
             by default those of its class.
+        loss: cross_entropy, am_softmax or oc_softmax (`hf_gradalign.models.losses`). The latter two replace the head's
+            output layer.
+        loss_options: Options of the loss. Missing ones have the published values.
         kwargs: Options of every configuration. By default, the labels are spoof (0) and bonafide (1). With
             `num_labels=1`, the only output is bonafide.
 
@@ -82,6 +85,8 @@ class SpoofDetectorConfig(PretrainedConfig):
 
     model_type = "spoof_detector"
     sub_configs = {"backbone_config": AutoConfig}  # noqa: RUF012  (as in transformers)
+    loss = "cross_entropy"
+    loss_options = None
 
     def __init__(
         self,
@@ -95,6 +100,8 @@ class SpoofDetectorConfig(PretrainedConfig):
         normalization_epsilon: float = 1e-7,
         layer_merging: str | None = None,
         encoder_extractor: Mapping[str, Any] | None = None,
+        loss: str = "cross_entropy",
+        loss_options: Mapping[str, float] | None = None,
         **kwargs: Any,
     ) -> None:
         if not isinstance(backbone_config, PretrainedConfig):
@@ -118,6 +125,9 @@ class SpoofDetectorConfig(PretrainedConfig):
         self.normalization_epsilon = normalization_epsilon
         self.layer_merging = layer_merging
         self.encoder_extractor = None if encoder_extractor is None else dict(encoder_extractor)
+        if loss != "cross_entropy" or loss_options:  # without them, config.json is as in earlier versions
+            self.loss = loss
+            self.loss_options = dict(loss_options or {})
         if kwargs.get("id2label") is None and kwargs.get("num_labels") is None:
             kwargs["id2label"] = {index: name for name, index in (kwargs.get("label2id") or LABEL2ID).items()}
         if kwargs.get("id2label") is None and kwargs.get("num_labels") == 1:

@@ -22,6 +22,8 @@ from hf_gradalign.models.configuration_spoof_detector import ID2LABEL, LABEL2ID,
 from hf_gradalign.models.feature_encoders import default_extractor
 from hf_gradalign.models.heads import head_options as complete_head_options
 from hf_gradalign.models.label_order import output_labels, put_in_order
+from hf_gradalign.models.losses import CROSS_ENTROPY
+from hf_gradalign.models.losses import loss_options as complete_loss_options
 from hf_gradalign.models.model_files import loading_model
 from hf_gradalign.models.modeling_spoof_detector import SpoofDetectorForAudioClassification, refuse_random_weights
 
@@ -34,6 +36,8 @@ def load_audio_classifier(
     class_weights: Mapping[str, float] | None = None,
     bonafide_label: str | None = None,
     attention_implementation: str | None = None,
+    loss: str | None = None,
+    loss_options: Mapping[str, float] | None = None,
     random_config: PretrainedConfig | None = None,
     **hub_options: Any,
 ) -> tuple[PreTrainedModel, FeatureExtractionMixin]:
@@ -50,6 +54,8 @@ def load_audio_classifier(
         bonafide_label: Name or number of the trained head's bona fide label, if its names do not say which one it is;
             "none" for a head with one output that is higher for spoof.
         attention_implementation: "eager", "sdpa" or another one of transformers.
+        loss: Name of the loss of a model in `ARCHITECTURES`, as in `SpoofDetectorConfig`. Others keep their own.
+        loss_options: Options of the loss.
         random_config: Without a name, a configuration to initialize randomly instead of the small one.
         hub_options: `revision`, `token`, `cache_dir`, `trust_remote_code`; `conversion_options` of published
             checkpoints.
@@ -59,13 +65,17 @@ def load_audio_classifier(
 
     Raises:
         OSError: If there is no such model (the message of transformers says where it looked).
-        ValueError: If the labels of a trained head do not say which one is bona fide, or the name of an architecture is
-            also that of a folder with a model.
+        ValueError: If the labels of a trained head do not say which one is bona fide, a loss is given for another model
+            than one of `ARCHITECTURES`, or the name of an architecture is also that of a folder with a model.
     """
     extra: dict[str, Any] = {"attn_implementation": attention_implementation} if attention_implementation else {}
     if model_name_or_path is not None and is_architecture(model_name_or_path):
         random_config = architecture_config(model_name_or_path)
+        if loss not in (None, CROSS_ENTROPY):
+            random_config.loss, random_config.loss_options = loss, complete_loss_options(loss, loss_options)
         model_name_or_path = None
+    elif loss is not None:
+        raise ValueError(f"--loss {loss} needs a new head: also pass --head, or remove it to keep the model's own loss")
     if model_name_or_path is None:
         config = small_wav2vec2_config() if random_config is None else random_config
         config.id2label, config.label2id = dict(ID2LABEL), dict(LABEL2ID)
@@ -90,6 +100,8 @@ def create_detector(
     head: str,
     head_options: Mapping[str, Any] | None = None,
     layer_merging: str | None = None,
+    loss: str = CROSS_ENTROPY,
+    loss_options: Mapping[str, float] | None = None,
     n_samples: int = WINDOW_SAMPLES,
     do_normalize: bool = False,
     class_weights: Mapping[str, float] | None = None,
@@ -104,6 +116,8 @@ def create_detector(
         head: Name of the head.
         head_options: Options of the head. By default, `n_frames` of `sls` follows from `n_samples`.
         layer_merging: How to merge all layers of the encoder for the head, as in `SpoofDetectorConfig`.
+        loss: Name of the loss, as in `SpoofDetectorConfig`.
+        loss_options: Options of the loss.
         n_samples: Number of samples of a clip that the model sees.
         do_normalize: Whether clips are normalized to zero mean and unit variance.
         class_weights: As in `load_audio_classifier`.
@@ -116,9 +130,10 @@ def create_detector(
 
     Raises:
         OSError: If there is no such encoder.
-        ValueError: If there is no such head, option or layer merging, or the name is that of a detector.
+        ValueError: If there is no such head, option, loss or layer merging, or the name is that of a detector.
     """
     options = complete_head_options(head, head_options)
+    with_loss: dict[str, Any] = {"loss": loss, "loss_options": complete_loss_options(loss, loss_options)}
     extra: dict[str, Any] = {"attn_implementation": attention_implementation} if attention_implementation else {}
     if backbone_name_or_path is not None:
         backbone_name_or_path, hub_options = conversion.model_folder(backbone_name_or_path, hub_options)
@@ -140,7 +155,7 @@ def create_detector(
             )
         options["n_frames"] = _count_frames(backbone_config, n_samples)
     if backbone_name_or_path is None:
-        config = SpoofDetectorConfig(backbone_config, head, options, layer_merging=layer_merging)
+        config = SpoofDetectorConfig(backbone_config, head, options, layer_merging=layer_merging, **with_loss)
         model = AutoModelForAudioClassification.from_config(config, **extra)
     else:
         with loading_model(backbone_name_or_path, hub_options):
@@ -149,6 +164,7 @@ def create_detector(
                 head=head,
                 head_options=options,
                 layer_merging=layer_merging,
+                **with_loss,
                 **extra,
                 **hub_options,
             )

@@ -7,12 +7,11 @@ from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import cross_entropy
 from transformers import AutoConfig, AutoFeatureExtractor, AutoModel, PreTrainedModel
 from transformers.modeling_outputs import SequenceClassifierOutput
 from transformers.utils import FEATURE_EXTRACTOR_NAME
 
-from .configuration_spoof_detector import SincConfig, SpoofDetectorConfig
+from .configuration_spoof_detector import ID2LABEL, SincConfig, SpoofDetectorConfig
 from .encoder_layers import freeze_layers
 from .feature_encoders import FEATURE_EXTRACTORS, default_extractor, encoder_alone, frame_mask, without_padding
 from .feature_extraction_spoof_detector import SpoofDetectorFeatureExtractor
@@ -20,6 +19,8 @@ from .front_end_sinc import SincFrontEnd
 from .heads import head_options as complete_head_options
 from .heads import heads_for
 from .layer_merging import make_layer_merging
+from .losses import CROSS_ENTROPY, detection_loss, make_output_layer
+from .losses import loss_options as complete_loss_options
 
 _WHERE = (
     "revision",
@@ -56,7 +57,8 @@ class SpoofDetectorForAudioClassification(SpoofDetectorPreTrainedModel):
 
     The countermeasure score is the bona fide logit minus the spoof logit or, as for the published detectors, only the
     bona fide logit. Both are higher for bona fide speech. Some published detectors have a single output z, which is
-    the score itself. In the loss, it stands for the logits (-z / 2, z / 2).
+    the score itself. In the loss, it stands for the logits (-z / 2, z / 2). With the loss oc_softmax, the score is the
+    cosine between the clip's embedding and the direction of bona fide speech.
 
     Args:
         config: The configuration.
@@ -68,8 +70,8 @@ class SpoofDetectorForAudioClassification(SpoofDetectorPreTrainedModel):
         layer_merging: One of `hf_gradalign.models.layer_merging.LAYER_MERGING`, or None.
 
     Raises:
-        ValueError: If there is no such head, head option or layer merging, or they do not fit each other or the
-            front end.
+        ValueError: If there is no such head, layer merging, loss or option, or they do not fit each other, the front
+            end or the labels.
     """
 
     # The loss is the mean over the batch; num_items_in_batch is ignored.
@@ -97,6 +99,7 @@ class SpoofDetectorForAudioClassification(SpoofDetectorPreTrainedModel):
         num_states = num_layers + 1  # including the input of the first layer
         make_head = heads_for(front_end)[config.head]
         self.head = make_head(config.hidden_size, num_states, config.num_labels, **config.head_options)
+        self._use_loss(config)
         self._takes_all_layers = getattr(self.head, "takes_all_layers", False)
         self.layer_merging = None
         if config.layer_merging is not None:
@@ -104,6 +107,23 @@ class SpoofDetectorForAudioClassification(SpoofDetectorPreTrainedModel):
                 config.layer_merging, config.hidden_size, num_layers, self._takes_all_layers
             )
         self.post_init()
+
+    def _use_loss(self, config: SpoofDetectorConfig) -> None:
+        """Replace the head's output layer by that of the loss."""
+        options = complete_loss_options(config.loss, config.loss_options)
+        if config.loss == CROSS_ENTROPY:
+            return
+        config.loss_options = options
+        if getattr(self.head, "log_probabilities", False):
+            raise ValueError(f"the loss {config.loss} does not fit a head that returns log-probabilities")
+        if config.loss == "oc_softmax" and dict(cast(dict[int, str], config.id2label)) != ID2LABEL:
+            raise ValueError(f"the loss oc_softmax needs the labels spoof (0) and bonafide (1), got {config.id2label}")
+        self.head.classifier = make_output_layer(config.loss, options, getattr(self.head, "classifier", None))
+
+    @property
+    def has_margin_loss(self) -> bool:
+        """Whether the loss is not a cross-entropy of the logits, so that only the model can compute it."""
+        return self.config.loss != CROSS_ENTROPY
 
     @classmethod
     def from_backbone(
@@ -114,6 +134,8 @@ class SpoofDetectorForAudioClassification(SpoofDetectorPreTrainedModel):
         head_options: dict[str, Any] | None = None,
         layer_merging: str | None = None,
         class_weights: list[float] | None = None,
+        loss: str = CROSS_ENTROPY,
+        loss_options: dict[str, float] | None = None,
         backbone_options: dict[str, Any] | None = None,
         **hub_options: Any,
     ) -> "SpoofDetectorForAudioClassification":
@@ -125,6 +147,8 @@ class SpoofDetectorForAudioClassification(SpoofDetectorPreTrainedModel):
             head_options: Options of the head.
             layer_merging: How to merge all layers of the encoder for the head, as in `SpoofDetectorConfig`.
             class_weights: Weight of each label in the loss.
+            loss: Name of the loss, as in `SpoofDetectorConfig`.
+            loss_options: Options of the loss.
             backbone_options: Fields of the encoder's configuration to change. Masking and layer drop are off by
                 default, because the views of an utterance should only differ by augmentation.
             hub_options: `revision`, `token`, `cache_dir`, `trust_remote_code`, `attn_implementation`, ...
@@ -134,10 +158,11 @@ class SpoofDetectorForAudioClassification(SpoofDetectorPreTrainedModel):
 
         Raises:
             OSError: If there is no such encoder.
-            ValueError: If there is no such head, head option, merging or encoder option, the encoder takes neither
+            ValueError: If there is no such head, loss, option, merging or encoder option, the encoder takes neither
                 waveforms nor features that are known here, or the checkpoint is incomplete.
         """
         complete_head_options(head, head_options)  # fail before anything is loaded
+        complete_loss_options(loss, loss_options)
         backbone_config = AutoConfig.from_pretrained(name_or_path, **hub_options)
         off = {"mask_time_prob": 0.0, "mask_feature_prob": 0.0, "layerdrop": 0.0, "apply_spec_augment": False}
         off["encoder_layerdrop"] = 0.0
@@ -168,6 +193,8 @@ class SpoofDetectorForAudioClassification(SpoofDetectorPreTrainedModel):
             class_weights,
             layer_merging=layer_merging,
             encoder_extractor=extractor,
+            loss=loss,
+            loss_options=loss_options,
             attn_implementation=attention,
         )
         # Otherwise post_init of the detector would reinitialize the encoder.
@@ -197,8 +224,9 @@ class SpoofDetectorForAudioClassification(SpoofDetectorPreTrainedModel):
             input_features: Instead of `input_values`, for encoders that take features, from the feature extractor.
 
         Returns:
-            `loss` (with labels: cross-entropy weighted by `config.class_weights`), `logits` of shape (B, 2), or (B, 1)
-            for a detector with a single output, and on request `hidden_states` and `attentions` of the encoder.
+            `loss` (with labels: that of the configuration, weighted by `config.class_weights`), `logits` of shape
+            (B, 2), or (B, 1) for a detector with a single output, and on request `hidden_states` and `attentions` of
+            the encoder.
 
         Raises:
             ValueError: If the detector takes the other kind of input, if it uses all layers and the encoder would drop
@@ -241,7 +269,8 @@ class SpoofDetectorForAudioClassification(SpoofDetectorPreTrainedModel):
         if labels is not None:
             weights = self.config.class_weights
             weights = None if weights is None else torch.tensor(weights, device=logits.device)
-            loss = cross_entropy(self._of_two_classes(logits).float(), labels, weight=weights)
+            logits_of_classes = self._of_two_classes(logits).float()
+            loss = detection_loss(logits_of_classes, labels, self.config.loss, self.config.loss_options, weights)
         output = SequenceClassifierOutput(
             loss=loss,
             logits=logits,

@@ -108,6 +108,11 @@ def check_options(trainer: Any) -> None:
         logger.warning("--fp16 has no effect on the CPU: training stays in float32. --bf16 works on the CPU.")
     if not args.merge_adapters and not has_adapters(trainer.model):
         raise ValueError("--no_merge_adapters is for models with adapters (--lora_r), and this one has none; remove it")
+    if args.label_smoothing_factor and getattr(trainer.model, "has_margin_loss", False):
+        raise ValueError(
+            f"--label_smoothing_factor is for the cross-entropy, and the model's loss is {trainer.model.config.loss}; "
+            "remove it"
+        )
     _check_checkpointing(trainer)
     _check_optimizer(trainer)
     _check_schedule(trainer)

@@ -49,10 +49,10 @@ class GradientAlignmentTrainer(ResumableTrainer):
     and DDP. At the update, the views' gradients are combined by the alignment method. Ordinary batches and all
     evaluations are handled as by `Trainer`. Nothing here is specific to audio.
 
-    The loss is a mean over items, exact for micro-batches of any size on any number of processes. With class weights
-    in `model.config.class_weights` it is the weighted cross-entropy; otherwise it is what the model returns. A custom
-    `compute_loss_func` must return the mean over the items it is given. (If the last batch of an epoch cannot be
-    divided by the number of processes, accelerate repeats items to fill it, as in every `Trainer`.)
+    The loss is a mean over items, exact for micro-batches of any size on any number of processes. It is what the model
+    returns or, with class weights in `model.config.class_weights`, the weighted cross-entropy, unless the model has a
+    margin loss (`has_margin_loss`) that it weights itself. A custom `compute_loss_func` must return the mean over its
+    items. (If the last batch of an epoch cannot be divided by the number of processes, accelerate repeats items.)
 
     At every logging step, these means over the updates since the last log are logged: `conflict_rate`,
     `cosine_<a>_<b>`, `norm_ratio_<b>_<a>`, `grad_norm_<view>`, `weight_<view>`, `loss_<view>`. With `on_nonfinite`
@@ -131,7 +131,7 @@ class GradientAlignmentTrainer(ResumableTrainer):
         self.nonfinite.reset()
 
     def _weigh_classes(self) -> None:
-        """Use the weighted loss if the model's configuration has class weights."""
+        """Use the weighted loss if the model's configuration has class weights and the model has no loss of its own."""
         if self.compute_loss_func is not self._weighted_loss:
             return  # a custom loss does its own weighting
         weights = class_weights_of(getattr(self.model, "config", None))
@@ -139,7 +139,7 @@ class GradientAlignmentTrainer(ResumableTrainer):
         self.class_weights = None if weights is None else weights.to(self.args.device)
         self._weighted_loss = (
             None
-            if self.class_weights is None
+            if self.class_weights is None or getattr(self.model, "has_margin_loss", False)
             else WeightedCrossEntropy(self.class_weights, self.args.label_smoothing_factor)
         )
         self.compute_loss_func = self._weighted_loss

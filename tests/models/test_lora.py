@@ -1,12 +1,17 @@
 """LoRA on the encoder of any classifier, with the head trained as a whole."""
 
+import numpy as np
 import pytest
 import torch
 from peft import PeftModel
-from tiny_detectors import FAMILIES, make_classifier, make_clips, make_detector
-from transformers import Wav2Vec2FeatureExtractor
+from tiny_detectors import FAMILIES, FEATURE_ENCODERS, OWN_EXTRACTORS, make_classifier, make_clips, make_detector
+from transformers import AutoConfig, AutoModel, Wav2Vec2FeatureExtractor
 
+from hf_gradalign.models import create_detector
+from hf_gradalign.models.encoder_layers import encoder_of, freeze_layers
 from hf_gradalign.models.lora import ALL_LINEAR, add_lora, count_parameters
+from hf_gradalign.scoring import SpoofScorer
+from hf_gradalign.training.adapters import save_whole_config
 
 # Queries and values, which WavLM's attention reads without calling the layers.
 TARGETS = {"wavlm": {"intermediate_dense", "output_dense"}, "wav2vec2-conformer": {"linear_q", "linear_v"}}
@@ -98,3 +103,24 @@ def test_refused(make, targets, message):
 def test_a_model_without_an_encoder():
     with pytest.raises(ValueError, match="Linear has no encoder apart from its head"):
         add_lora(torch.nn.Linear(2, 2), Wav2Vec2FeatureExtractor(), 2)
+
+
+@pytest.mark.parametrize("family", OWN_EXTRACTORS)
+def test_encoders_that_take_features(family, tmp_path):
+    """Adapters of a head on such an encoder load with the encoder's checkpoint."""
+    encoder = AutoModel.from_config(AutoConfig.for_model(family, **FEATURE_ENCODERS[family]))
+    encoder.save_pretrained(tmp_path / "encoder")
+    OWN_EXTRACTORS[family].save_pretrained(tmp_path / "encoder")
+    model, extractor = create_detector(str(tmp_path / "encoder"), head="linear", n_samples=3200)
+    freeze_layers(encoder_of(model), 1)
+    model = add_lora(model, extractor, 2, base=str(tmp_path / "encoder"))
+    assert len(adapted_layers(model)) == 4
+    for name, parameter in model.named_parameters():
+        if ".lora_B" in name:
+            torch.nn.init.normal_(parameter, std=0.3)
+    model.save_pretrained(tmp_path / "adapter")
+    save_whole_config(model, tmp_path / "adapter")
+    extractor.save_pretrained(tmp_path / "adapter")
+    clip = make_clips(1)[0].numpy()
+    expected = SpoofScorer(model, extractor).score([clip])
+    np.testing.assert_allclose(SpoofScorer(tmp_path / "adapter").score([clip]), expected, atol=1e-5)

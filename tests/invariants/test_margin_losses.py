@@ -1,0 +1,61 @@
+"""Losses with margins give the same update however a batch is divided, as the weighted cross-entropy does."""
+
+import pytest
+import torch
+from tiny_detectors import make_detector, noise_trainer
+from toy import largest_difference, weights_of
+
+from hf_gradalign.experiment import CountermeasureMetrics
+from hf_gradalign.models.losses import LOSSES
+
+MARGIN_LOSSES = [name for name in LOSSES if name != "cross_entropy"]
+
+
+def detector(loss, class_weights):
+    model = make_detector(loss=loss, class_weights=class_weights)
+    for module in model.modules():
+        if isinstance(module, torch.nn.Dropout):
+            module.p = 0.0
+    for layer in model.backbone.encoder.layers:
+        layer.attention.dropout = 0.0
+    return model
+
+
+def trained(folder, loss, class_weights, **options):
+    common = {"optim": "sgd", "learning_rate": 0.05, "save_strategy": "no", "max_steps": 3}
+    trainer = noise_trainer(detector(loss, class_weights), folder, **common, **options)
+    # Micro-batches have different numbers of each class, and so different weights.
+    for index, row in enumerate(trainer.train_dataset):
+        row["clean"]["labels"], row["augmented"]["labels"] = int(index < 3), int(index > 3)
+    trainer.train()
+    return weights_of(trainer)
+
+
+@pytest.mark.parametrize("class_weights", [None, [0.1, 0.9]])
+@pytest.mark.parametrize("loss", MARGIN_LOSSES)
+def test_accumulation_changes_nothing(loss, class_weights, tmp_path):
+    whole = trained(tmp_path, loss, class_weights, per_device_train_batch_size=8)
+    divided = trained(tmp_path, loss, class_weights, per_device_train_batch_size=2, gradient_accumulation_steps=4)
+    assert largest_difference(whole, divided) < 2e-6
+    start = detector(loss, class_weights).state_dict()
+    assert largest_difference(whole, start) > 1e-3
+    if class_weights is not None:
+        assert largest_difference(whole, trained(tmp_path, loss, None, per_device_train_batch_size=8)) > 1e-4
+
+
+@pytest.mark.parametrize("loss", LOSSES)
+def test_the_loss_of_an_evaluation_is_that_of_all_clips(loss, tmp_path):
+    weights = [0.1, 0.9]
+    model = detector(loss, weights)
+    metrics = CountermeasureMetrics(weights, loss, model.config.loss_options)
+    rows = [row["clean"] for row in noise_trainer(model, tmp_path).train_dataset]
+    trainer = noise_trainer(model, tmp_path, eval_dataset=rows, per_device_eval_batch_size=3, compute_metrics=metrics)
+    found = trainer.evaluate()["eval_loss"]
+    clips, labels = torch.stack([row["input_values"] for row in rows]), torch.tensor([row["labels"] for row in rows])
+    assert found == pytest.approx(model(clips, labels=labels).loss.item(), rel=1e-5)
+
+
+@pytest.mark.parametrize("loss", MARGIN_LOSSES)
+def test_label_smoothing_is_refused(loss, tmp_path):
+    with pytest.raises(ValueError, match=f"--label_smoothing_factor is for the cross-entropy, and .* loss is {loss}"):
+        noise_trainer(detector(loss, None), tmp_path, label_smoothing_factor=0.1)
