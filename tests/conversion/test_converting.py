@@ -1,5 +1,6 @@
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from published_layout import HEAD_OPTIONS, logits_of, make_detector, make_published, settings_of
@@ -14,6 +15,7 @@ from hf_gradalign.conversion import (
 )
 from hf_gradalign.conversion.layouts import HEAD_LAYOUTS
 from hf_gradalign.models import SpoofDetectorConfig, SpoofDetectorForAudioClassification
+from hf_gradalign.scoring import SpoofScorer
 
 GOLDEN = Path(__file__).parents[1] / "fixtures"
 HEADS = list(HEAD_OPTIONS)
@@ -67,6 +69,20 @@ def test_golden_logits_from_saved_files(name, tmp_path):
     # Golden inputs of AntiDeepfake are normalized already, and rounded: normalizing them once more changes them a bit.
     atol = 1e-4 if report.published.normalization == "outside" else 1e-5
     torch.testing.assert_close(logits, reference["logits"], atol=atol, rtol=0)
+
+
+@pytest.mark.parametrize("name", ["wavlm_nes2net", "nes2net_x", "antideepfake_w2v"])
+def test_scores_of_converted_detectors(name, tmp_path):
+    """A single output is the score; of two, it is their difference. Whole clips of other lengths share no padding."""
+    options = GOLDENS[name][1] | {"num_attention_heads": 4}
+    model, _ = convert_state_dict(read_state_dict(GOLDEN / f"{name}.pth"), **options)
+    model.save_pretrained(tmp_path)
+    waves = [np.random.default_rng(n).normal(0, 0.1, n).astype(np.float32) for n in (12_000, 9_000)]
+    extractor = model.make_feature_extractor()
+    with torch.no_grad():
+        logits = torch.cat([model(**extractor(wave, return_tensors="pt")).logits for wave in waves])
+    expected = logits[:, 0] if name == "wavlm_nes2net" else logits[:, 1] - logits[:, 0]
+    assert SpoofScorer(tmp_path).score(waves) == pytest.approx(expected.tolist(), abs=1e-5)
 
 
 def test_reference_logits_of_another_shape():
