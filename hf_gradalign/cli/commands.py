@@ -7,7 +7,7 @@ import sys
 from collections.abc import Callable, Sequence
 from importlib import import_module
 from types import FrameType
-from typing import NoReturn
+from typing import Any, NoReturn
 
 _INTERRUPTED = 130
 
@@ -83,6 +83,23 @@ def run_command(
     sys.exit(status)
 
 
+CONVERSION_OPTIONS_HELP = (
+    "options of the conversion of a published detector whose settings are not the published ones, such as "
+    """'{"num_attention_heads": 8}'"""
+)
+
+
+def conversion_options(text: str | None) -> dict[str, Any] | None:
+    """Return the value of --conversion_options.
+
+    Raises:
+        ValueError: If it is no JSON object.
+    """
+    from hf_gradalign.utils.settings_files import read_json_object
+
+    return None if text is None else read_json_object(text, "--conversion_options", '{"num_attention_heads": 8}')
+
+
 def set_up_libraries(*, no_progress: bool = False) -> None:
     """Limit waits for the Hub and hide the progress bars of libraries. Call it after parsing the command line.
 
@@ -96,4 +113,4 @@ def set_up_libraries(*, no_progress: bool = False) -> None:
     hide_library_bars(downloads=no_progress)
 
 
-__all__ = ["run_command", "set_up_libraries", "start"]
+__all__ = ["CONVERSION_OPTIONS_HELP", "conversion_options", "run_command", "set_up_libraries", "start"]

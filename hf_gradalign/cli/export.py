@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from hf_gradalign import export as onnx_export
-from hf_gradalign.cli.commands import set_up_libraries
+from hf_gradalign.cli.commands import CONVERSION_OPTIONS_HELP, conversion_options, set_up_libraries
 from hf_gradalign.utils.file_locks import hold_output
 from hf_gradalign.utils.files import require_free
 from hf_gradalign.utils.messages import error_line, in_users_words, program
@@ -30,11 +30,16 @@ def main(argv: Sequence[str]) -> int:
         prog=program("export"),
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("model", metavar="MODEL_DIR_OR_ID", help="folder or Hub id of a detector")
+    parser.add_argument(
+        "model",
+        metavar="MODEL_DIR_OR_ID",
+        help="folder or Hub id of a detector, or the path of a published detector's file",
+    )
     parser.add_argument("--output", metavar="FILE", type=Path, required=True, help="the ONNX file to write")
     parser.add_argument("--overwrite", action="store_true", help="replace an existing file")
     parser.add_argument("--n_samples", type=int, help="length of the waveforms in samples (default: as in training)")
     parser.add_argument("--revision", help="branch, tag or commit of a model on the Hub")
+    parser.add_argument("--conversion_options", metavar="JSON", help=CONVERSION_OPTIONS_HELP)
     parser.add_argument(
         "--bonafide_label", help="name or number of the bona fide label, if the label names do not tell"
     )
@@ -74,7 +79,11 @@ def export(arguments: argparse.Namespace) -> onnx_export.OnnxReport:
         require_free(path, arguments.overwrite)
     if arguments.output.is_dir():
         raise ValueError(f"--output {arguments.output} is a folder: give a file, such as detector.onnx")
-    hub_options = {"revision": arguments.revision, "trust_remote_code": arguments.trust_remote_code}
+    hub_options: dict[str, Any] = {
+        "revision": arguments.revision,
+        "trust_remote_code": arguments.trust_remote_code,
+        "conversion_options": conversion_options(arguments.conversion_options),
+    }
     model, feature_extractor = load_detector(name, **hub_options)
     input_name = getattr(feature_extractor, "model_input_names")[0]  # noqa: B009  the stubs lack it
     if input_name != "input_values":

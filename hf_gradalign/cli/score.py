@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hf_gradalign import data, metrics, scoring, training
-from hf_gradalign.cli.commands import set_up_libraries
+from hf_gradalign.cli.commands import CONVERSION_OPTIONS_HELP, conversion_options, set_up_libraries
 from hf_gradalign.utils.messages import error_line, in_users_words, program
 from hf_gradalign.utils.plain_text import one_line
 
@@ -37,7 +37,11 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )
-    parser.add_argument("model", help="folder or Hub id of a trained detector, or of any two-class audio classifier")
+    parser.add_argument(
+        "model",
+        help="folder or Hub id of a trained detector, or of any two-class audio classifier, or the path of a published "
+        "detector's file",
+    )
     parser.add_argument(
         "--corpus",
         nargs="+",
@@ -107,6 +111,7 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
     work.add_argument("--no_progress", action="store_true", help="hide the progress bar")
     hub = parser.add_argument_group("Hub")
     hub.add_argument("--revision", help="branch, tag or commit of the model")
+    hub.add_argument("--conversion_options", metavar="JSON", help=CONVERSION_OPTIONS_HELP)
     hub.add_argument("--token", help="access token (default: that of `hf auth login`)")
     hub.add_argument("--trust_remote_code", action="store_true", help="run modeling code that comes with the model")
     arguments = parser.parse_args(argv)
@@ -139,6 +144,7 @@ def main(argv: Sequence[str]) -> int:
             bonafide_label=arguments.bonafide_label,
             num_workers=arguments.num_workers,
             revision=arguments.revision,
+            conversion_options=conversion_options(arguments.conversion_options),
             token=arguments.token,
             trust_remote_code=arguments.trust_remote_code,
         )

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from hf_gradalign.conversion.card import GIVEN_LICENSE, ConversionCardFacts, save_converted, write_conversion_card
     from hf_gradalign.conversion.converting import convert_state_dict, largest_difference, published_state_dict
     from hf_gradalign.conversion.finding import Checkpoint, locate_checkpoint
-    from hf_gradalign.conversion.published import PublishedDetector, card_facts, published_detectors
+    from hf_gradalign.conversion.published import PublishedDetector, card_facts, find_by_repo, published_detectors
     from hf_gradalign.conversion.reading import ConversionError, read_state_dict
     from hf_gradalign.conversion.report import ConversionReport
     from hf_gradalign.utils.files import sha256_of
@@ -36,6 +36,7 @@ __all__ = [
     "conversion_arguments",
     "conversion_facts",
     "convert_state_dict",
+    "find_by_repo",
     "identify",
     "largest_difference",
     "locate_checkpoint",

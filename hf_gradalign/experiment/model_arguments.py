@@ -1,10 +1,18 @@
 """The arguments of a run about its model."""
 
 import importlib.util
-import json
 import math
 from dataclasses import dataclass, field
 from typing import Any
+
+from hf_gradalign.utils.settings_files import read_json_object
+
+# Options that are JSON objects: which other option they need, and an example.
+_JSON_OPTIONS = (
+    ("head_options", "head", '{"num_blocks": 2}'),
+    ("loss_options", "loss", '{"margin": 0.2}'),
+    ("conversion_options", "model_name_or_path", '{"num_attention_heads": 8}'),
+)
 
 
 @dataclass
@@ -15,7 +23,8 @@ class ModelArguments:
         default=None,
         metadata={
             "help": "Hub id or folder of any wav2vec2-family model (facebook/wav2vec2-xls-r-300m, "
-            "microsoft/wavlm-base, your own), or aasist or aasist_l: AASIST on raw waveforms, trained from scratch. By "
+            "microsoft/wavlm-base, your own), a published detector (see hf-gradalign detectors; or "
+            "the path of its file), or aasist or aasist_l: AASIST on raw waveforms, trained from scratch. By "
             "default, a small wav2vec 2.0 that suits two CPU cores is trained from scratch."
         },
     )
@@ -43,6 +52,13 @@ class ModelArguments:
         },
     )
     model_revision: str | None = field(default=None, metadata={"help": "Branch, tag or commit of the model."})
+    conversion_options: dict[str, Any] | str | None = field(
+        default=None,
+        metadata={
+            "help": "For a published detector whose settings are not the published ones, options of its conversion as "
+            """JSON: '{"num_attention_heads": 8}'."""
+        },
+    )
     trust_remote_code: bool = field(
         default=False, metadata={"help": "Run modeling code that comes with the model on the Hub."}
     )
@@ -99,22 +115,20 @@ class ModelArguments:
 
     model_license: str | None = field(
         default=None,
-        metadata={"help": "License of the trained weights for the model card; apache-2.0 if trained from scratch."},
+        metadata={
+            "help": "License of the trained weights for the model card; by default apache-2.0 if "
+            "trained from scratch, and that of a published detector (hf-gradalign detectors) that is trained further."
+        },
     )
 
     def __post_init__(self) -> None:
         """Check the options, and read those of the head."""
-        for name in ("head_options", "loss_options"):
+        for name, needed, example in _JSON_OPTIONS:
             value = getattr(self, name)
             if isinstance(value, str):
-                try:
-                    setattr(self, name, json.loads(value))
-                except ValueError as error:
-                    raise ValueError(f"--{name} is not JSON: {error}") from error
-        if self.loss_options is not None and (self.loss is None or not isinstance(self.loss_options, dict)):
-            raise ValueError("""--loss_options takes a JSON object and needs --loss: '{"margin": 0.2}'""")
-        if self.head_options is not None and (self.head is None or not isinstance(self.head_options, dict)):
-            raise ValueError("""--head_options takes a JSON object and needs --head: '{"num_blocks": 2}'""")
+                setattr(self, name, read_json_object(value, f"--{name}", example))
+            if value is not None and getattr(self, needed) is None:
+                raise ValueError(f"--{name} takes a JSON object and needs --{needed}: '{example}'")
         if self.layer_merging is not None and self.head is None:
             raise ValueError(f"--layer_merging {self.layer_merging} needs --head: a trained detector keeps its own")
         if self.head is not None and self.bonafide_label is not None:

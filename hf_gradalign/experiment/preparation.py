@@ -190,6 +190,7 @@ def load_model(
         "class_weights": None if weights is None else dict(zip(("spoof", "bonafide"), weights, strict=True)),
         "attention_implementation": model_args.attention_implementation,
         "revision": model_args.model_revision,
+        "conversion_options": model_args.conversion_options,
         "token": run.training.hub_token,
         "trust_remote_code": model_args.trust_remote_code,
     }
@@ -293,7 +294,9 @@ def _check_lora(run: RunArguments) -> None:
 
 def _adapt(model: PreTrainedModel, feature_extractor: SequenceFeatureExtractor, model_args: ModelArguments) -> Any:
     base, revision = model_args.model_name_or_path, model_args.model_revision
-    if base is not None and Path(base).exists():
+    if model_args.conversion_options:
+        base, revision = model.name_or_path, None  # with its own options, the checkpoint is another model
+    elif base is not None and Path(base).exists():
         base, revision = os.path.abspath(base), None
     elif base is not None and (snapshot := cached_snapshot(base, {"revision": revision})):
         revision = snapshot.name  # the commit

@@ -13,6 +13,7 @@ from transformers import PretrainedConfig
 from transformers.trainer_utils import SchedulerType
 from transformers.utils import logging
 
+from hf_gradalign import conversion
 from hf_gradalign.data import ViewDataset
 from hf_gradalign.data.corpora import CorpusSpec, parse_corpus
 from hf_gradalign.experiment.arguments import AudioSpoofTrainingArguments, DataArguments, RunArguments
@@ -45,7 +46,7 @@ def write_run_card(results: RunResults, preparation: Preparation, run: RunArgume
         Path of the card.
     """
     model_args, data_args, args = run.model, run.data, run.training
-    model = preparation.model
+    model, base_name = preparation.model, model_args.model_name_or_path
     base = cast(Any, model).get_base_model() if has_adapters(model) else model
     trained_on = [parse_corpus(text) for text in data_args.corpora]
     is_demo = all(spec.is_demo for spec in trained_on)
@@ -53,11 +54,11 @@ def write_run_card(results: RunResults, preparation: Preparation, run: RunArgume
     facts = ModelCardFacts(
         model_name=(args.hub_model_id or args.run_folder.name).split("/")[-1],
         repo_id=args.hub_model_id,
-        base_model=None if model_args.model_name_or_path in ARCHITECTURES else model_args.model_name_or_path,
+        base_model=None if base_name in ARCHITECTURES else _without_filename(base_name),
         dataset_name=_listed([_shown_name(spec) for spec in trained_on]),
         dataset_id=trained_on[0].hub_id if len(trained_on) == 1 else None,
         is_demo_corpus=is_demo,
-        license=model_args.model_license,
+        license=model_args.model_license or _license_of_base(base_name),
         languages=_DEMO_LANGUAGES if is_demo else (),
         alignment_method=args.align_gradients,
         alignment_options=cast("dict[str, Any]", args.alignment_options or {}),
@@ -90,6 +91,18 @@ def write_run_card(results: RunResults, preparation: Preparation, run: RunArgume
         command=shlex.join(_shown_words(command_words(run.options))),
     )
     return write_model_card(args.run_folder, facts)
+
+
+def _license_of_base(name: str | None) -> str | None:
+    """Return the license of a published detector that was trained further, which may bind the result."""
+    detector = None if name is None else conversion.find_by_repo(str(_without_filename(name)))
+    return None if detector is None else detector.license
+
+
+def _without_filename(name: str | None) -> str | None:
+    """Return the repository of `org/repo:filename`, and any other name as it is."""
+    repo, colon, _ = (name or "").partition(":")
+    return repo if colon and repo.count("/") == 1 and not Path(str(name)).exists() else name
 
 
 def _shown_name(spec: CorpusSpec) -> str:

@@ -51,7 +51,7 @@ _SEEN_ELSEWHERE = """
     corpus dataset_name eval_corpus test_corpus subset dataset_config_name dataset_revision train_split_name
     eval_split_name test_split_name validation_fraction audio_column_name label_column_name id_column_name
     system_column_name label_map on_missing_audio on_bad_audio max_train_samples max_eval_samples views augmentation
-    model_name_or_path model_revision bonafide_label class_weights loss loss_options
+    model_name_or_path model_revision conversion_options bonafide_label class_weights loss loss_options
     per_device_train_batch_size gradient_accumulation_steps
 """
 _OF_THE_STREAM = ("corpus", "dataset_name", "dataset_config_name", "dataset_revision", "train_split_name", "label_map")

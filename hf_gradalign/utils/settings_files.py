@@ -201,4 +201,24 @@ def find_settings(name: str | Path, kind: str, folder: Path) -> Path:
     return known[rest]
 
 
-__all__ = ["MAX_BYTES", "MAX_DEPTH", "MAX_VALUES", "find_settings", "read_settings"]
+__all__ = ["MAX_BYTES", "MAX_DEPTH", "MAX_VALUES", "find_settings", "read_json_object", "read_settings"]
+
+
+def read_json_object(text: str, option: str, example: str) -> dict[str, Any]:
+    """Read the value of an option that takes a JSON object.
+
+    Args:
+        text: What the user gave.
+        option: The option, for messages.
+        example: A valid value, for messages.
+
+    Raises:
+        ValueError: If it is no JSON object.
+    """
+    try:
+        content = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"{option} is not JSON: {error}. It takes an object, such as '{example}'") from error
+    if not isinstance(content, dict):
+        raise ValueError(f"{option} takes a JSON object, such as '{example}', not {text[:80]}")
+    return content

@@ -11,6 +11,7 @@ import torch
 
 from hf_gradalign.data import BadAudioError
 from hf_gradalign.scoring import SpoofScorer
+from hf_gradalign.utils.settings_files import read_json_object
 
 if TYPE_CHECKING:
     from hf_gradalign.scoring.model_loading import DType
@@ -31,14 +32,15 @@ class GradAlignModel:
             model = "you/my-detector"
 
     The environment variables `HF_GRADALIGN_MODEL`, `_NAME`, `_BATCH_SIZE`, `_DEVICE`, `_DTYPE`, `_REVISION`,
-    `_RMS_LEVEL` and `_TRUST_REMOTE_CODE` override the attributes, except for a subclass's `model` and `name`.
+    `_CONVERSION_OPTIONS` (JSON), `_RMS_LEVEL` and `_TRUST_REMOTE_CODE` override the attributes, except for a subclass's
+    `model` and `name`.
 
     If `score_batch` raises, the tool scores the batch's clips one by one, and counts those that raise again as skipped.
     It stops if more than 5 % are skipped. Clips that cannot be scored therefore raise here, and score files never
     contain NaN.
 
     Attributes:
-        model: Folder or Hub id of the model.
+        model: Folder or Hub id of the model, or a published detector: its Hub id or the path of its file.
         name: The system's name in the tool. Defaults to the last part of `model`.
         batch_size: Clips per batch, and windows per forward pass.
         expected_sample_rate: The rate in Hz that the tool resamples to. After loading, the model's rate.
@@ -84,6 +86,10 @@ class GradAlignModel:
         options: dict[str, Any] = {"trust_remote_code": self.trust_remote_code}
         if revision := _setting("REVISION"):
             options["revision"] = revision
+        if given := _setting("CONVERSION_OPTIONS"):
+            options["conversion_options"] = read_json_object(
+                given, f"{_PREFIX}CONVERSION_OPTIONS", '{"num_attention_heads": 8}'
+            )
         if level := _setting("RMS_LEVEL"):
             try:
                 options["rms_level"] = float(level)
