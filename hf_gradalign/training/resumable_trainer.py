@@ -9,6 +9,7 @@ from typing import Any, cast
 
 import torch
 from accelerate.utils import gather_object
+from huggingface_hub.constants import REPOCARD_NAME
 from torch import nn
 from torch.utils.data import DataLoader, IterableDataset
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
@@ -196,10 +197,12 @@ class ResumableTrainer(EvaluatingTrainer):
         merged = merged_copy(model) if merges else None
         if merged is None:
             super()._save(output_dir, state_dict)
-            save_whole_config(model, output_dir)
+            if self.args.should_save:
+                save_whole_config(model, output_dir)
             return
         folder = os.path.join(output_dir, ADAPTER_DIR)
         model.save_pretrained(folder)
+        Path(folder, REPOCARD_NAME).unlink(missing_ok=True)  # PEFT's card is a form to fill in
         save_whole_config(model, folder)
         if self.processing_class is not None:
             self.processing_class.save_pretrained(folder)

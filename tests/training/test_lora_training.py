@@ -135,3 +135,18 @@ def test_checkpointing_that_would_drop_gradients(adapts, tmp_path):
         model.freeze_encoder_layers(1)
     with pytest.raises(ValueError, match="use_reentrant would drop all gradients of the encoder"):
         noise_trainer(model, tmp_path, **options)
+
+
+def test_only_one_process_saves(tmp_path, monkeypatch):
+    trainer = trainer_of(tmp_path)
+    monkeypatch.setattr(type(trainer.args), "should_save", property(lambda args: False))
+    trainer.save_model(str(tmp_path / "other"))  # which the process that saves may not have made yet
+    assert not (tmp_path / "other").exists()
+
+
+def test_the_folder_of_the_adapters(tmp_path):
+    trainer = trainer_of(tmp_path / "run")
+    trainer.save_model()
+    names = {path.name for path in (tmp_path / "run" / "adapter").iterdir()}
+    assert {"adapter_config.json", "adapter_model.safetensors", "config.json", "preprocessor_config.json"} <= names
+    assert "README.md" not in names  # PEFT's, which is a form to fill in
