@@ -305,9 +305,8 @@ class RunArguments:
             learning_rate, window_seconds = 1e-3, 2.0
         elif models.is_architecture(name):
             learning_rate, window_seconds = 1e-4, models.RAW_WINDOW_SAMPLES / 16_000
-            for option in (
-                *("head", "bonafide_label", "model_revision", "conversion_options", "attention_implementation"),
-            ):
+            of_checkpoints = ("bonafide_label", "model_revision", "conversion_options", "attention_implementation")
+            for option in ("head", *of_checkpoints):
                 if getattr(self.model, option) is not None:
                     raise ValueError(f"--{option} does not apply to {name}, which is trained from scratch: remove it")
         else:
