@@ -146,7 +146,7 @@ def _converted(checkpoint: Checkpoint, name: str, given: Mapping[str, Any]) -> P
     digest = _digest(checkpoint)
     detector, is_the_published = identify(checkpoint, digest)
     options = {**(detector.options if detector else {}), **given}
-    what = json.dumps([options, detector.name if detector else None], sort_keys=True)
+    what = json.dumps([options, detector.name if detector else None], sort_keys=True, default=str)
     stem = f"{digest[:16]}-{hashlib.sha256(what.encode()).hexdigest()[:8]}"
     folder = cache_folder() / f"{stem}-{_converter_version()}"
     if (folder / CONFIG_NAME).is_file():
@@ -192,6 +192,7 @@ def _convert(
 ) -> None:
     start = time.monotonic()
     logger.warning(f"{name}: converting {checkpoint.source} (SHA-256 {digest}) on first use ...")
+    _tell_of_change(checkpoint, digest, folder.parent)
     state = read_state_dict(checkpoint.path)
     try:
         model, report = convert_state_dict(state, **conversion_arguments(options))
@@ -293,6 +294,19 @@ def _converter_version() -> str:
     for file in sorted(Path(__file__).parent.rglob("*.py")):
         digest.update(file.read_bytes())
     return digest.hexdigest()[:8]
+
+
+def _tell_of_change(checkpoint: Checkpoint, digest: str, cache: Path) -> None:
+    """Warn if a file on the Hub is not the one that was converted earlier."""
+    if checkpoint.repo is None:
+        return
+    for path in cache.glob(f"*/{RECORD_NAME}"):
+        record = json.loads(path.read_text(encoding="utf-8"))
+        if record["source"] == checkpoint.source and record["sha256"] != digest:
+            logger.warning(
+                f"{checkpoint.source} has other content at commit {checkpoint.commit} than at {record['commit']}, "
+                f"which was used before (SHA-256 {record['sha256']}). To go on with that one, pass it as the revision."
+            )
 
 
 def _tell_of_waiting(holder: str) -> None:

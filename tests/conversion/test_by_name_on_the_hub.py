@@ -122,6 +122,26 @@ def test_what_cannot_be_loaded_is_said_in_a_line(hub, run_client, published):
 
 
 @pytest.mark.slow
+def test_a_file_that_changed_on_the_hub_is_told(hub, run_client, published):
+    logits, content = published
+    first = publish(hub, KNOWN, {FILE: content})
+    assert run_client(f"{CLIENT}report(load(args[0]))", KNOWN) == logits
+    _, state = make_published("mamba", **SIZES)
+    other = bytes_of({name: value * 2 if value.is_floating_point() else value for name, value in state.items()})
+    stored = StoredFile(other, is_lfs=True)
+    hub.lfs[stored.oid] = other
+    second = hub.repos[KNOWN].add("main", "other weights", {FILE: stored})
+    told = "told = []\nby_name.logger.warning = told.append\n"
+    now, old, messages = run_client(
+        f"{CLIENT}{told}report([load(args[0]), load(args[0], revision=args[1]), told])", KNOWN, first.oid
+    )
+    assert now != logits
+    assert old == logits
+    (message,) = [text for text in messages if "other content" in text]
+    assert f"{KNOWN}:{FILE} has other content at commit {second.oid} than at {first.oid}, which" in message
+
+
+@pytest.mark.slow
 def test_a_damaged_download_is_refused_and_a_broken_one_taken_up(hub, run_client, published):
     logits, content = published
     publish(hub, KNOWN, {FILE: content})
