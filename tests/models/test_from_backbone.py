@@ -85,10 +85,14 @@ def test_an_unknown_head_or_option_is_told_before_loading():
 
 def test_an_encoder_of_spectrograms_is_refused(tmp_path):
     config = AutoConfig.for_model(
-        "whisper", d_model=16, encoder_layers=1, decoder_layers=1, encoder_attention_heads=2, vocab_size=60,
-        decoder_attention_heads=2, encoder_ffn_dim=16, decoder_ffn_dim=16, pad_token_id=0, bos_token_id=0,
-        eos_token_id=0, decoder_start_token_id=0,
-    )  # fmt: skip
+        "audio-spectrogram-transformer",
+        hidden_size=16,
+        num_hidden_layers=1,
+        num_attention_heads=2,
+        intermediate_size=16,
+    )
     AutoModel.from_config(config).save_pretrained(tmp_path)
-    with pytest.raises(ValueError, match=r"\(WhisperModel\) is not an encoder of raw waveforms"):
+    with pytest.raises(
+        ValueError, match=r"\(ASTModel\) is not an encoder of raw waveforms, nor one of wav2vec2-bert, whisper"
+    ):
         SpoofDetectorForAudioClassification.from_backbone(str(tmp_path), head="linear")
