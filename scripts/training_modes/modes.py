@@ -90,6 +90,11 @@ def all_modes() -> Iterator[Mode]:
                    {"torch_compile": True, "torch_compile_backend": "aot_eager"})  # fmt: skip
         yield Mode(f"frozen parameters{at}", processes, accumulation, {"model": "frozen"})
         yield Mode(f"PEFT LoRA{at}", processes, accumulation, {"model": "lora"})
+    yield Mode("am_softmax, DDP", 2, 2, {"model": "am_softmax", "learning_rate": 0.1})
+    yield Mode("oc_softmax, DDP", 2, 2, {"model": "oc_softmax"})
+    rates = {"head_learning_rate": 1.0, "layerwise_lr_decay": 0.5}
+    yield Mode("rates by layer, DDP", 2, 2, rates)
+    yield Mode("rates by layer, FSDP2", 2, 1, rates, FSDP)
     yield Mode("no clipping, DDP", 2, 2, {"max_grad_norm": 0.0, "learning_rate": 0.2})
     yield Mode("linear schedule, DDP", 2, 2, {"lr_scheduler_type": "linear", "warmup_steps": 5})
     yield Mode("AdamW, DDP", 2, 2, {"optim": "adamw_torch", "learning_rate": 0.01, "adam_epsilon": 1e-3})

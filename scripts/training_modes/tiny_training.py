@@ -50,8 +50,10 @@ def collate(items: list[dict[str, Any]]) -> dict[str, dict[str, torch.Tensor]]:
 
 
 def make_model(kind: str) -> nn.Module:
-    """A tiny wav2vec 2.0, always with the same weights."""
+    """A tiny wav2vec 2.0, or a detector with it, always with the same weights."""
     from transformers import Wav2Vec2ForSequenceClassification
+
+    from hf_gradalign.models import SpoofDetectorConfig, SpoofDetectorForAudioClassification
 
     torch.manual_seed(0)
     dropouts = ("hidden_dropout", "attention_dropout", "activation_dropout", "feat_proj_dropout", "final_dropout")
@@ -70,6 +72,9 @@ def make_model(kind: str) -> nn.Module:
         class_weights=None if kind == "unweighted" else [0.3, 0.7],
         **dict.fromkeys(dropouts, 0.0),
     )
+    if kind in ("am_softmax", "oc_softmax"):
+        detector = SpoofDetectorConfig(config, "linear", {"dropout": 0.0}, class_weights=[0.3, 0.7], loss=kind)
+        return SpoofDetectorForAudioClassification(detector)
     model = Wav2Vec2ForSequenceClassification(config)
     if kind == "frozen":
         model.freeze_feature_encoder()

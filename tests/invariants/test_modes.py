@@ -12,6 +12,7 @@ import pytest
 SCRIPTS = Path(__file__).parents[2] / "scripts"
 # One of each kind; the slow test runs all modes.
 QUICK = ("static_graph, 2 x 2", "bucket_view, 2 x 2", "FSDP2, 2 x 2", "gradvac by module", "with weights", "LoRA, DDP")
+QUICK += ("layer, FSDP2",)
 
 
 @pytest.fixture
