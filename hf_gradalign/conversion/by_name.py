@@ -158,7 +158,7 @@ def _converted(checkpoint: Checkpoint, name: str, given: Mapping[str, Any]) -> P
     with hold_lock(folder.with_name(f"{folder.name}.lock"), str(folder), _tell_of_waiting):
         if not (folder / CONFIG_NAME).is_file():  # another process may have converted it meanwhile
             facts = card_facts(detector) if detector and is_the_published else {}
-            if detector and not is_the_published:
+            if detector and detector.options and not is_the_published:
                 logger.warning(
                     f"{checkpoint.source} is named like a file of {detector.name} and is converted with its options. "
                     "Whether it is the published file is not known."

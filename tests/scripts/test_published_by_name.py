@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import soundfile
 import torch
+from published_layout import logits_of, make_published
 
 import hf_gradalign
 from hf_gradalign.experiment.publication import _license_of_base
@@ -71,6 +72,19 @@ def test_train(run_script, tmp_path):
     assert not torch.equal(weight, start)
     torch.testing.assert_close(weight, start, atol=0.05, rtol=0)  # it went on from the published weights
     assert "It is nes2net_x.pth, fine-tuned on " in (out / "README.md").read_text()
+
+
+@pytest.mark.slow
+def test_adapters_find_the_checkpoint_again(run_script, tmp_path):
+    _, state = make_published("mamba", hidden_size=32, num_attention_heads=16, num_conv_pos_embedding_groups=4)
+    torch.save(state, tmp_path / "best.pth")
+    words = ("--model_name_or_path", str(tmp_path / "best.pth"), "--lora_r", "2", "--no_merge_adapters")
+    assert run_script("--align_gradients", *words, output_dir=tmp_path / "out") == 0
+    settings = json.loads((tmp_path / "out" / "adapter_config.json").read_text())
+    assert settings["base_model_name_or_path"] == str(tmp_path / "best.pth")
+    adapted, _ = hf_gradalign.load_detector(str(tmp_path / "out"))
+    base, _ = hf_gradalign.load_detector(str(tmp_path / "best.pth"))
+    assert not torch.equal(logits_of(adapted), logits_of(base))
 
 
 @pytest.mark.parametrize(
