@@ -36,7 +36,8 @@ def measure_mp3(data: Data) -> Mp3Length:
     start = end_of_id3v2(data)
     area = data[start : start + _HEADER_AREA]
     offset = max(area.find(b"Xing"), area.find(b"Info"))
-    if offset != -1 and len(area) == _HEADER_AREA and area[offset + 7] & 3 == 3:  # it counts the frames and the bytes
+    whole = offset != -1 and offset + 16 <= len(area)  # after a second ID3 tag, it may reach beyond the area
+    if whole and area[offset + 7] & 3 == 3:  # it counts the frames and the bytes
         n_bytes = int.from_bytes(area[offset + 12 : offset + 16], "big")
         if abs(len(data) - start - n_bytes) <= _UNCOUNTED:
             frame = 1152 if data[start + 1] >> 3 & 3 == 3 else 576  # MPEG 1, or 2 and 2.5

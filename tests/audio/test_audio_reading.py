@@ -57,6 +57,13 @@ def test_mp3s_without_a_header_are_read_to_their_end(data, tmp_path):
     np.testing.assert_array_equal(heard(tmp_path / "a.mp3"), heard(data))
 
 
+@pytest.mark.parametrize("size", [12, 40])
+def test_a_second_tag_hides_nothing(size):
+    """FFmpeg wrote a tag before its header, which then ends beyond the bytes where it is looked for."""
+    tag = b"ID3\3\0\0\0\0\0" + bytes([size]) + bytes(size)
+    assert len(heard(tag + encode(SAMPLES, "mp3", "libmp3lame"))) >= N
+
+
 def test_it_is_the_right_sound():
     assert_hears_all(mp3(SAMPLES, header=False), 0.9)
 
