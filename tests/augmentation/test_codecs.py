@@ -269,7 +269,7 @@ def test_a_codec_that_is_not_installed_is_refused_with_what_is(monkeypatch):
     message = (
         r"codecs that cannot be used here: mp3: the installed libsndfile cannot write it; .*; opus: .*; "
         r"g722: it needs the package G722: pip install G722\. "
-        "There are vorbis, gsm, aac, amr_nb, g723_1$"
+        "There are vorbis, gsm, aac, (amr_nb, )?g723_1$"
     )
     with pytest.raises(ValueError, match=message):
         Codec(["mp3", "gsm", "opus", "g722"])
@@ -285,11 +285,17 @@ def test_a_pyav_without_the_codec_is_refused(monkeypatch):
 # With packages of their own
 
 
+def skip_without(*names):
+    """PyAV's wheels from 19 on have no AMR encoder, for one."""
+    for name in names:
+        if (reason := ALL_CODECS[name].missing()) is not None:
+            pytest.skip(f"{name}: {reason}")
+
+
 @pytest.mark.parametrize("name", EXTRA_CODECS)
 @pytest.mark.parametrize("rate", [8000, 16_000, 44_100])
 def test_codecs_of_other_packages_are_in_time(speech, name, rate):
-    if name == "g722":
-        pytest.importorskip("G722")
+    skip_without(name)
     samples = at_rate(speech[0], rate)
     for setting in ALL_CODECS[name].choices[::7] or (16.0, 64.0):
         coded = holding(name, setting)(samples, rate)
@@ -303,8 +309,7 @@ def test_codecs_of_other_packages_are_in_time(speech, name, rate):
 @pytest.mark.parametrize("name", EXTRA_CODECS)
 @pytest.mark.parametrize("n_samples", [1, 2, 161, 1025])
 def test_codecs_of_other_packages_take_any_length(speech, name, n_samples):
-    if name == "g722":
-        pytest.importorskip("G722")
+    skip_without(name)
     samples = speech[0][8000:][:n_samples]
     transform = holding(name, (ALL_CODECS[name].choices or (32.0,))[0])
     coded = transform(samples, SAMPLE_RATE)
@@ -320,7 +325,7 @@ def test_less_is_lost_with_more_bits_of_other_packages(speech):
 
 
 def test_bit_rates_that_a_codec_has_are_drawn_from():
-    pytest.importorskip("av"), pytest.importorskip("G722")
+    skip_without("g722", "amr_nb")
     transform, drawn = Codec(["g722", "amr_nb", "aac"], min_kbps=20, max_kbps=30), {}
     random.seed(0)
     for _ in range(300):
