@@ -51,6 +51,16 @@ def test_what_shapes_do_not_tell(head_options, filters, settings):
         assert not torch.allclose(logits_of(convert_state_dict(state)[0]), logits_of(model), atol=1e-5)
 
 
+@pytest.mark.parametrize("option", ["pool_ratios", "temperatures"])
+@pytest.mark.parametrize("place", range(3))
+def test_each_ratio_and_temperature_is_used(option, place):
+    model, state = make_published("aasist_raw")
+    values = list(model.config.head_options[option])
+    values[place] *= 0.6
+    converted, _ = convert_state_dict(state, head_options={option: values})
+    assert not torch.equal(logits_of(converted), logits_of(model))
+
+
 def test_settings_that_do_not_fit():
     _, state = make_published("aasist_raw")
     _, of_forty = make_published("aasist_raw", num_filters=40)
