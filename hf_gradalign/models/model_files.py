@@ -47,7 +47,7 @@ def require_whole_files(folder: str | Path) -> None:
     used += [name for name in _ADAPTERS if _exists(folder / name)][:1]
     if not used and (folder / CONFIG_NAME).is_file():
         others = sorted(path.name for path in folder.iterdir() if path.suffix in _PUBLISHED)
-        hint = f"; scripts/convert_checkpoint.py may be able to convert {others[0]}" if others else ""
+        hint = f"; a published checkpoint loads by its own path, {folder / others[0]}" if others else ""
         raise OSError(f"{folder} has no weights ({SAFE_WEIGHTS_NAME} or {WEIGHTS_NAME}){hint}")
     if not used and not any(_exists(folder / name) for name in (CONFIG_NAME, _SETTINGS[-1])):
         _refuse_unfinished_run(folder)

@@ -140,6 +140,15 @@ def test_an_encoder_that_is_not_of_its_settings(loader, broken):
         LOADERS[loader](broken("config.json", twice_as_wide))
 
 
+def test_settings_without_weights_beside_a_checkpoint(broken):
+    folder = broken("model.safetensors", None)
+    (folder / "best.pth").touch()
+    with pytest.raises(
+        OSError, match=f"has no weights .*; a published checkpoint loads by its own path, {folder}/best"
+    ):
+        load_audio_classifier(str(folder))
+
+
 def test_a_file_in_place_of_a_folder(whole):
     for loader in LOADERS.values():
         with pytest.raises(ConversionError, match=f"is a file; a model is a folder: pass {whole}"):
