@@ -243,7 +243,7 @@ def _open(data: Data, format_name: str | None = None) -> Any:
     file = io.BytesIO(data) if isinstance(data, bytes) else _Reader(data)
     options = {"format_whitelist": _FORMATS, "protocol_whitelist": ""}
     # Titles in other encodings must not matter. From PyAV 19 on, they are decoded only when they are asked for.
-    titles = {"metadata_errors": "ignore"} if int(av.__version__.partition(".")[0]) < 19 else {}
+    titles: dict[str, Any] = {"metadata_errors": "ignore"} if int(av.__version__.partition(".")[0]) < 19 else {}
     return av.open(file, format=format_name, options=options, **titles)
 
 

@@ -1,6 +1,7 @@
 """The fingerprint of a run: everything that affects its result, checked when the run is resumed."""
 
 import hashlib
+import inspect
 import json
 import os
 from collections.abc import Iterator, Mapping
@@ -115,7 +116,8 @@ def check_resumed(preparation: Preparation, run: RunArguments, checkpoint: str |
     def compare() -> None:
         fingerprints.append(describe_run(preparation, run))
         if checkpoint is not None:
-            _compare(Path(checkpoint).parent / FINGERPRINT_NAME, fingerprints[0], run.training.allow_changes)
+            path = Path(checkpoint).parent / FINGERPRINT_NAME
+            _compare(path, fingerprints[0], run.training.allow_changes, _defaults_of(preparation.model.config))
 
     on_main_process(compare)
     return fingerprints[0] if fingerprints else None
@@ -126,7 +128,14 @@ def keep_fingerprint(fingerprint: Mapping[str, Any], folder: str | Path) -> None
     write_text_atomically(Path(folder, FINGERPRINT_NAME), json.dumps(fingerprint, indent=1) + "\n")
 
 
-def _compare(path: Path, now: Fingerprint, allow_changes: bool) -> None:
+def _defaults_of(config: Any) -> Fingerprint:
+    """Defaults of a configuration's fields, which stand for fields that an earlier version did not have."""
+    parameters = inspect.signature(type(config).__init__).parameters.values()
+    defaults = {f"{one.name} of the model": one.default for one in parameters if one.default is not one.empty}
+    return json.loads(json.dumps(defaults, default=str))
+
+
+def _compare(path: Path, now: Fingerprint, allow_changes: bool, defaults: Fingerprint) -> None:
     if not path.is_file():
         logger.warning(
             f"{path.parent} has no {FINGERPRINT_NAME} (it is from an earlier version): data, views, model and options "
@@ -144,7 +153,7 @@ def _compare(path: Path, now: Fingerprint, allow_changes: bool) -> None:
             f"{path} cannot be read ({error}), so it is unknown what the run was started with; use --allow_changes to "
             "resume it anyway"
         ) from error
-    differences = list(_differences(before, now))
+    differences = list(_differences({name: defaults[name] for name in now if name in defaults} | before, now))
     if not differences:
         return
     listed = "".join(f"\n  {text}" for text in differences[:_SHOWN])

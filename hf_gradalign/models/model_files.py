@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from huggingface_hub import try_to_load_from_cache
+from huggingface_hub.errors import HFValidationError
 from transformers.utils import (
     CONFIG_NAME,
     FEATURE_EXTRACTOR_NAME,
@@ -80,9 +81,12 @@ def loading_model(name: str, hub_options: Mapping[str, Any]) -> Generator[None]:
     except Exception as error:  # damaged files raise many types
         if not path.is_dir() and (snapshot := cached_snapshot(name, hub_options)):
             require_whole_files(snapshot)
-        kind = ValueError if isinstance(error, ValueError) else OSError
+        is_no_id = isinstance(error, HFValidationError)
+        kind = ValueError if isinstance(error, ValueError) and not is_no_id else OSError
         here = "" if path.exists() else f" (there is no folder {path.absolute()})"
-        if not path.exists() and (fault := repository_fault(error)):
+        if is_no_id:
+            what = "it is not a Hub id either"
+        elif not path.exists() and (fault := repository_fault(error)):
             what = fault
         elif not path.exists() and (fault := hub_fault(error)):
             what = f"{fault}. The cache, which HF_HUB_OFFLINE=1 uses alone, does not contain the whole model"

@@ -8,10 +8,12 @@ import pytest
 import soundfile
 import torch
 from datasets import Dataset, DatasetDict
+from tiny_detectors import make_config
 
 from hf_gradalign.experiment import check_resumed, keep_fingerprint, parse_arguments
 from hf_gradalign.experiment.corpora import RunCorpora
 from hf_gradalign.experiment.preparation import check_views, put_together
+from hf_gradalign.experiment.run_fingerprint import _compare, _defaults_of
 from hf_gradalign.models import load_audio_classifier
 
 WORDS = "--align_gradients --use_cpu --max_steps 4 --per_device_train_batch_size 4 --window_seconds 0.25"
@@ -189,3 +191,16 @@ def test_runs_of_earlier_versions_resume_with_a_note(start, tmp_path, caplog):
     start("--seed 7")
     assert "has no run_fingerprint.json (it is from an earlier version)" in caplog.text
     assert not any(str(tmp_path) in str(value) for value in content.values())
+
+
+def test_a_field_that_the_configuration_did_not_have_is_its_default(tmp_path):
+    config = make_config()
+    now = {f"{name} of the model": value for name, value in config.to_diff_dict().items()}
+    now = json.loads(json.dumps(now, default=str))
+    new = "normalization_epsilon of the model"
+    assert new in now
+    path = tmp_path / "run_fingerprint.json"
+    path.write_text(json.dumps({name: value for name, value in now.items() if name != new}))
+    _compare(path, now, False, _defaults_of(config))
+    with pytest.raises(ValueError, match=f"{new}: 1e-07 then, 0.5 now"):
+        _compare(path, now | {new: 0.5}, False, _defaults_of(config))
