@@ -15,6 +15,7 @@ import soundfile
 from datasets import ClassLabel, Dataset, Features, LargeList, List, Value
 from datasets.features.features import FeatureType
 
+from hf_gradalign.data.arrow import arrow_column
 from hf_gradalign.data.labels import LABEL_NAMES, LabelMap, map_labels
 from hf_gradalign.data.request import ID_COLUMN, LABEL_COLUMN, NO_COLUMN, CorpusError, CorpusRequest
 from hf_gradalign.data.utterance_ids import ids_as_text
@@ -24,6 +25,7 @@ logger = logging.getLogger(__name__)
 ENCODED = {"bytes": Value("binary"), "path": Value("string")}
 """An encoded clip. Not `Audio`: `datasets` needs torchcodec to write to such a column, decoded or not."""
 
+_ENCODED_AUDIO = datasets.Audio(decode=False)
 _NO_LABELS = {"audio", ID_COLUMN, "split"}
 _LABEL = ClassLabel(names=list(LABEL_NAMES))
 # Lossless: samples are float32 later anyway, and integers keep their scale.
@@ -86,8 +88,7 @@ def require_column(column: str | None, columns: Iterable[str], option: str, disp
 
 def audio_paths(dataset: Dataset) -> pa.Array:
     """Return the paths in the column `audio`; null for clips with bytes."""
-    # By Arrow, which does not copy the bytes.
-    audio = dataset.select_columns(["audio"]).with_format("arrow")[:]["audio"]
+    audio = arrow_column(dataset, "audio")
     paths = pc.if_else(pc.is_null(pc.struct_field(audio, "bytes")), pc.struct_field(audio, "path"), None)
     return paths.combine_chunks() if isinstance(paths, pa.ChunkedArray) else paths
 
@@ -110,7 +111,7 @@ def with_audio_paths(dataset: Dataset, paths: pa.Array, on_disk: pa.Array, displ
         "slashes for backslashes), such as %s. These files are used.",
         *(display_name, n_differing, on_disk.filter(differs)[0].as_py()),
     )
-    audio = dataset.select_columns(["audio"]).with_format("arrow")[:]["audio"]
+    audio = arrow_column(dataset, "audio")
     chunks, start = [], 0
     for chunk in audio.chunks:
         given = pc.struct_field(chunk, "path")
@@ -143,7 +144,9 @@ def with_encoded_audio(dataset: Dataset, column: str = "audio") -> Dataset:
             encode, batched=True, batch_size=_ENCODING_BATCH, features=features, desc="Encoding arrays"
         )
         dataset = dataset.with_format(None)
-    return dataset.cast_column(column, datasets.Audio(decode=False))
+    if dataset.features[column] == _ENCODED_AUDIO:
+        return dataset
+    return dataset.cast_column(column, _ENCODED_AUDIO)
 
 
 def encode_clip(clip: Mapping[str, Any], kind: str | None = None) -> dict[str, Any]:
@@ -244,7 +247,7 @@ def _with_ids(dataset: Dataset, display_name: str, column: str | None) -> Datase
     if column in (None, ID_COLUMN) and ID_COLUMN not in dataset.column_names:
         return dataset
     column = column or ID_COLUMN
-    given = dataset.select_columns([column]).with_format("arrow")[:][column]
+    given = arrow_column(dataset, column)
     ids = ids_as_text(given, dataset.features[column], f"{display_name}: the column {column!r}")
     if column == ID_COLUMN and dataset.features[column] == Value("string") and given.equals(pa.chunked_array([ids])):
         return dataset

@@ -16,6 +16,7 @@ import pyarrow.compute as pc
 from datasets import ClassLabel, Dataset
 from datasets.features.features import FeatureType
 
+from hf_gradalign.data.arrow import arrow_column
 from hf_gradalign.data.labels import LABEL_NAMES
 from hf_gradalign.data.request import CorpusError
 from hf_gradalign.utils.plain_text import comparable_column
@@ -159,7 +160,7 @@ class _Audio:
     """
 
     def __init__(self, dataset: Dataset) -> None:
-        audio = dataset.select_columns(["audio"]).with_format("arrow")[:]["audio"]
+        audio = arrow_column(dataset, "audio")
         # By field: the bytes of all clips may exceed Arrow's offsets.
         self.paths = _flat(pc.struct_field(audio, "path")).cast(pa.string())
         self.lengths = _flat(pc.binary_length(pc.struct_field(audio, "bytes")))
@@ -305,7 +306,7 @@ def _normal_paths(paths: pa.Array) -> pa.Array:
 
 
 def _column(dataset: Dataset, name: str) -> pa.Array:
-    return _flat(dataset.select_columns([name]).with_format("arrow")[:][name])
+    return _flat(arrow_column(dataset, name))
 
 
 def _flat(column: pa.Array | pa.ChunkedArray) -> pa.Array:

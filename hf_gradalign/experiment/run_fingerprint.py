@@ -14,6 +14,7 @@ from datasets import Dataset
 from transformers.utils import logging
 
 from hf_gradalign.augmentation.recipes import recipe_name
+from hf_gradalign.data.arrow import AudioColumn
 from hf_gradalign.data.columns import with_encoded_audio
 from hf_gradalign.experiment.arguments import RunArguments
 from hf_gradalign.experiment.file_names import FINGERPRINT_NAME
@@ -180,8 +181,8 @@ def _differences(before: Fingerprint, now: Fingerprint) -> Iterator[str]:
 
 def _audio(clips: Dataset) -> str:
     encoded = with_encoded_audio(clips.with_format(None).select_columns(["audio"]))
-    sizes = [_size(path) for path in encoded.flatten()["audio.path"]]
-    return _digest(digest_of_audio(encoded["audio"]), *sizes)
+    sizes = [_size(path) for path in encoded.flatten()["audio.path"][:]]
+    return _digest(digest_of_audio(AudioColumn(encoded)), *sizes)
 
 
 def _size(path: str | None) -> int:

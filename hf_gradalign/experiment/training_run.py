@@ -234,11 +234,11 @@ def _evaluate(
     prefix = _PREFIXES[split]
     output = trainer.predict(preparation.eval_datasets[split], metric_key_prefix=prefix)
     scores = countermeasure_scores(output.predictions)
-    if not np.array_equal(class_indices(output.label_ids), np.asarray(clips["label"])):
+    labels = clips["label"][:]
+    if not np.array_equal(class_indices(output.label_ids), labels):
         raise RuntimeError(f"the scores of the {split} split are not in the order of its clips")
     if trainer.is_world_process_zero():
         path = Path(str(trainer.args.output_dir), f"scores_{split}.txt")
-        write_score_file(path, clips["utterance_id"], scores.tolist())
-    systems = clips[system_column] if system_column in clips.column_names else None
-    labels = clips["label"][:]
+        write_score_file(path, clips["utterance_id"][:], scores.tolist())
+    systems = clips[system_column][:] if system_column in clips.column_names else None
     return output.metrics or {}, error_rates_by_system(scores, labels, systems), remarks_on(scores, labels)

@@ -19,6 +19,7 @@ from tqdm.auto import tqdm
 from transformers.utils import logging
 
 from hf_gradalign.data import LABEL_NAMES, BadClip, CorpusError
+from hf_gradalign.data.arrow import AudioColumn
 from hf_gradalign.data.checking import OutOfRangeClips
 from hf_gradalign.data.columns import with_encoded_audio
 from hf_gradalign.score_files.writing import write_bad_clips, write_score_file
@@ -118,10 +119,10 @@ def score_corpus(
     audio = with_encoded_audio(dataset.with_format(None).select_columns(["audio"]))
     settings_file = score_file.with_suffix(".json")
     store = ProgressStore(score_file.with_name(f"{score_file.name}.partial"))
-    chunks = scorer.chunks(_AudioColumn(audio))
+    chunks = scorer.chunks(AudioColumn(audio))
     with ThreadPoolExecutor(1, "describe_scoring") as pool, ExitStack() as held:
         # Takes a second per GiB of weights. A new scoring has nothing to compare it with, and begins in the meantime.
-        settings = pool.submit(describe_scoring, scorer, ids, _AudioColumn(audio), columns=list(columns))
+        settings = pool.submit(describe_scoring, scorer, ids, AudioColumn(audio), columns=list(columns))
         error: ValueError | OSError | None = None
         is_complete = False
         if state.is_main_process:
@@ -185,19 +186,6 @@ def _logged(report: ScoringReport, state: PartialState) -> ScoringReport:
     if report.out_of_range and state.is_main_process:
         logger.warning(f"{report.out_of_range}.")
     return report
-
-
-class _AudioColumn(Sequence[Any]):
-    """Slices of the audio column, read from the table on access."""
-
-    def __init__(self, dataset: Dataset) -> None:
-        self._dataset = dataset
-
-    def __len__(self) -> int:
-        return len(self._dataset)
-
-    def __getitem__(self, index: Any) -> Any:
-        return self._dataset[index]["audio"]
 
 
 def _score_pending(

@@ -2,7 +2,7 @@ import datasets
 import numpy as np
 import pytest
 import soundfile
-from datasets import Array2D, ClassLabel, Dataset, Features, List, Value
+from datasets import Array2D, Audio, ClassLabel, Dataset, Features, List, Value
 
 from hf_gradalign.data import ClipDataset, CorpusError, check_audio, decode_audio, load_corpus, stream_corpus
 from hf_gradalign.data.columns import with_encoded_audio
@@ -79,6 +79,13 @@ def test_arrays_beside_their_rates(waveforms, tmp_path):
     for clips in (split, rows):
         for samples, wave in zip(heard(clips), waveforms, strict=True):
             np.testing.assert_array_equal(samples, wave)
+
+
+def test_what_is_encoded_stays_as_it_is():
+    clips = Dataset.from_dict({"audio": ["a.wav"]}).cast_column("audio", Audio(decode=False))
+    assert with_encoded_audio(clips) is clips
+    for other in (Audio(decode=True), Audio(16_000, decode=False)):
+        assert with_encoded_audio(clips.cast_column("audio", other)).features["audio"] == Audio(decode=False)
 
 
 @pytest.mark.parametrize("dtype", ["int16", "int32", "float64", "float16"])
