@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import functools
 import itertools
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -83,9 +84,21 @@ def plain_name(name: str) -> str:
     return re.sub(r"[\s-]+", "_", name.strip().lower())
 
 
-def is_one_of(name: str, wanted: Iterable[str]) -> bool:
+def is_one_of(name: str, wanted: tuple[str, ...] | frozenset[str]) -> bool:
     """Whether a column has one of these names; `UtteranceID` counts as `utterance_id`."""
-    return plain_name(name).replace("_", "") in {other.replace("_", "") for other in wanted}
+    return _bare_name(name) in _bare_names(wanted)
+
+
+def _bare_name(name: str) -> str:
+    return plain_name(name).replace("_", "")
+
+
+@functools.lru_cache(maxsize=128)  # a line of a file may have tens of thousands of columns
+def _bare_names(names: tuple[str, ...] | frozenset[str]) -> frozenset[str]:
+    return frozenset(map(_bare_name, names))
+
+
+_COMMON_NAMES = {_bare_name(spelling): name for name, spellings in OTHERS.items() for spelling in spellings}
 
 
 def class_of(name: str, label_map: Mapping[str, str] | None = None) -> str | None:
@@ -101,7 +114,7 @@ def class_of(name: str, label_map: Mapping[str, str] | None = None) -> str | Non
 
 def common_name(name: str) -> str:
     """Return this project's name for a column."""
-    return next((common for common, spellings in OTHERS.items() if is_one_of(name, spellings)), plain_name(name))
+    return _COMMON_NAMES.get(_bare_name(name)) or plain_name(name)
 
 
 def is_number(text: str | None) -> bool:
@@ -291,7 +304,8 @@ def _n_distinct(table: TextTable, name: str) -> int:
 
 
 def _by_name(table: TextTable, wanted: Sequence[str]) -> str | None:
-    return next((column for name in wanted for column in table.columns if is_one_of(column, (name,))), None)
+    by_bare_name = {_bare_name(column): column for column in reversed(table.columns)}  # the first of each name
+    return next((by_bare_name[name] for name in map(_bare_name, wanted) if name in by_bare_name), None)
 
 
 def usual_index_of_ids(names: list[str], label: str | None, score: str | None) -> int:

@@ -198,6 +198,8 @@ def _parquet_files(path: Path) -> list[Path]:
 
 
 def _column(source: str, names: list[str], given: str | None, usual: tuple[str, ...], what: str, option: str) -> str:
+    if given in names:
+        return given
     wanted = usual if given is None else (given,)
     match = next((name for other in wanted for name in names if is_one_of(name, (other,))), None)
     if match is None:

@@ -27,6 +27,15 @@ def columns_of(clips):
     return {name: column.to_pylist() for name, column in clips.columns.items()}
 
 
+@pytest.mark.parametrize(
+    ("given", "ids"), [("UttID", ["a", "b"]), ("utt_id", ["c", "d"]), ("utt id", ["c", "d"]), (None, ["c", "d"])]
+)
+def test_a_named_column_is_that_of_this_name_or_else_spelling(tmp_path, given, ids):
+    table = {"utt_id": ["c", "d"], "UttID": ["a", "b"], "label": ["spoof", "bonafide"]}
+    pq.write_table(pa.table(table), tmp_path / "keys.parquet")
+    assert read_keys(tmp_path / "keys.parquet", id_column=given).utterance_ids.to_pylist() == ids
+
+
 def test_asvspoof2019(write):
     clips = read_keys(write("LA_0069 LA_D_1047731 - - bonafide\nLA_0069 LA_D_1105538 - A01 spoof\n"))
     assert clips.utterance_ids.to_pylist() == ["LA_D_1047731", "LA_D_1105538"]
