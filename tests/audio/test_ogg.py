@@ -1,5 +1,6 @@
 """Ogg files are read completely or refused: no page is skipped silently."""
 
+import functools
 import io
 import struct
 
@@ -21,11 +22,16 @@ def by_libsndfile(subtype):
 
 
 FILES = {
-    "vorbis": by_libsndfile("VORBIS"),
-    "opus": by_libsndfile("OPUS"),
-    "opus_48k": encode(SAMPLES, "ogg", "libopus", rate=48_000),
-    "flac": encode(SAMPLES, "ogg", "flac", muxer={"page_duration": "500000"}),
+    "vorbis": lambda: by_libsndfile("VORBIS"),
+    "opus": lambda: by_libsndfile("OPUS"),
+    "opus_48k": lambda: encode(SAMPLES, "ogg", "libopus", rate=48_000),
+    "flac": lambda: encode(SAMPLES, "ogg", "flac", muxer={"page_duration": "500000"}),
 }
+
+
+@functools.cache
+def encoded(name):
+    return FILES[name]()
 
 
 def pages_of(data):
@@ -90,7 +96,7 @@ DAMAGED = {
 def test_damage_is_told(name, damage, tmp_path):
     change, reason = DAMAGED[damage]
     path = tmp_path / "a.ogg"
-    path.write_bytes(b"".join(change(pages_of(FILES[name]))))
+    path.write_bytes(b"".join(change(pages_of(encoded(name)))))
     for source in (path, path.read_bytes()):
         with pytest.raises(AudioDecodingError, match=reason):
             read_sound(source)
@@ -99,13 +105,13 @@ def test_damage_is_told(name, damage, tmp_path):
 
 
 def test_damage_of_a_later_link_is_told():
-    pages = pages_of(FILES["vorbis"])
+    pages = pages_of(encoded("vorbis"))
     with pytest.raises(AudioDecodingError, match="checksum"):
         read_sound(b"".join([*pages, *pages[:2], flipped(pages[2], 50), *pages[3:]]))
 
 
 def test_a_link_that_ends_within_a_packet_is_told():
-    pages = pages_of(FILES["vorbis"])
+    pages = pages_of(encoded("vorbis"))
     [place] = [26 + pages[2][26]]  # the last of its segments
     cut = [*pages[:2], with_checksum(pages[2][:place] + b"\xff" + pages[2][place + 1 :] + bytes(255 - pages[2][place]))]
     for rest in ([], pages):
@@ -124,17 +130,17 @@ HARMLESS = {
 @pytest.mark.parametrize("name", FILES)
 def test_what_is_whole_is_heard(name, change, tmp_path):
     path = tmp_path / "a.ogg"
-    path.write_bytes(b"".join(HARMLESS[change](pages_of(FILES[name]))))
-    expected = read_sound(FILES[name]).samples
+    path.write_bytes(b"".join(HARMLESS[change](pages_of(encoded(name)))))
+    expected = read_sound(encoded(name)).samples
     assert len(expected) == len(SAMPLES) * (3 if name == "opus_48k" else 1)
     for source in (path, path.read_bytes()):
         np.testing.assert_array_equal(read_sound(source).samples, expected)
-    whole = decode_audio(FILES[name], RATE)
+    whole = decode_audio(encoded(name), RATE)
     np.testing.assert_array_equal(decode_audio(path, RATE, window=Window(900, 0.9)), crop(whole, Window(900, 0.9)))
 
 
 def test_links_without_a_last_page_are_heard():
-    pages = pages_of(FILES["opus"])
+    pages = pages_of(encoded("opus"))
     open_ended = b"".join([*pages[:-1], without_last_flag(pages[-1])])
-    expected = read_sound(FILES["opus"]).samples
+    expected = read_sound(encoded("opus")).samples
     np.testing.assert_array_equal(read_sound(open_ended + open_ended).samples, np.tile(expected, 2))

@@ -1,5 +1,6 @@
 """Blocks and windows have the same bits as reading whole files, and no header can make a reader fill the memory."""
 
+import functools
 import io
 import struct
 import tracemalloc
@@ -23,31 +24,36 @@ def by_libsndfile(file_format, subtype=None, channels=1, rate=RATE):
 
 
 FILES = {
-    "wav": by_libsndfile("WAV", channels=2),
-    "float": by_libsndfile("WAV", "FLOAT", channels=3),
-    "adpcm": by_libsndfile("WAV", "IMA_ADPCM"),
-    "flac": by_libsndfile("FLAC", channels=2),
-    "vorbis": by_libsndfile("OGG", "VORBIS", channels=2),
-    "opus": by_libsndfile("OGG", "OPUS"),
-    "mp3": by_libsndfile("MP3", channels=2),
-    "mp3_without_header": mp3(SAMPLES, header=False),
-    "m4a": encode(SAMPLES, "ipod", "aac"),
-    "pipe": wav(SAMPLES, data=0xFFFFFFFF),
-    "several": by_libsndfile("FLAC") + by_libsndfile("FLAC", rate=22_050),
+    "wav": lambda: by_libsndfile("WAV", channels=2),
+    "float": lambda: by_libsndfile("WAV", "FLOAT", channels=3),
+    "adpcm": lambda: by_libsndfile("WAV", "IMA_ADPCM"),
+    "flac": lambda: by_libsndfile("FLAC", channels=2),
+    "vorbis": lambda: by_libsndfile("OGG", "VORBIS", channels=2),
+    "opus": lambda: by_libsndfile("OGG", "OPUS"),
+    "mp3": lambda: by_libsndfile("MP3", channels=2),
+    "mp3_without_header": lambda: mp3(SAMPLES, header=False),
+    "m4a": lambda: encode(SAMPLES, "ipod", "aac"),
+    "pipe": lambda: wav(SAMPLES, data=0xFFFFFFFF),
+    "several": lambda: by_libsndfile("FLAC") + by_libsndfile("FLAC", rate=22_050),
 }
+
+
+@functools.cache
+def encoded(name):
+    return FILES[name]()
 
 
 @pytest.mark.parametrize("rate", [None, 16_000, 8000])
 @pytest.mark.parametrize("name", FILES)
 def test_blocks(name, rate, monkeypatch):
-    whole = decode_audio(FILES[name], rate)
+    whole = decode_audio(encoded(name), rate)
     for block in ("_BLOCK", "_MP3_BLOCK"):
         monkeypatch.setattr(reading, block, 3000)
     monkeypatch.setattr(reading, "_KEPT", 5000)  # files that must be decoded to their end first are decoded twice
     rounding = 3e-7 if name.startswith("mp3") else 0
-    np.testing.assert_allclose(decode_audio(FILES[name], rate), whole, rtol=0, atol=rounding)
+    np.testing.assert_allclose(decode_audio(encoded(name), rate), whole, rtol=0, atol=rounding)
     for window in (Window(4000), Window(70_000), Window(4000, 0.7)):
-        part = decode_audio(FILES[name], rate, window=window)
+        part = decode_audio(encoded(name), rate, window=window)
         np.testing.assert_allclose(part, crop(whole, window), rtol=0, atol=rounding)
 
 

@@ -5,7 +5,6 @@ import json
 import numpy as np
 import pytest
 import torch
-from peft import LoraConfig, get_peft_model
 from tiny_detectors import TINY, make_detector
 from transformers import (
     AutoConfig,
@@ -22,12 +21,14 @@ from hf_gradalign.scoring import SpoofScorer
 from hf_gradalign.training import GradientAlignmentArguments, GradientAlignmentTrainer
 from hf_gradalign.training.adapters import merged_copy
 
+peft = pytest.importorskip("peft")
 CLIP = np.random.default_rng(0).normal(0, 0.1, 3200).astype(np.float32)
 
 
 def with_adapters(model, heads):
     torch.manual_seed(0)
-    return get_peft_model(model, LoraConfig(r=2, target_modules=["q_proj", "v_proj"], modules_to_save=heads))
+    lora = peft.LoraConfig(r=2, target_modules=["q_proj", "v_proj"], modules_to_save=heads)
+    return peft.get_peft_model(model, lora)
 
 
 def train(model, extractor, folder, resume=None, steps=2):

@@ -5,7 +5,6 @@ import json
 
 import pytest
 import torch
-from peft import LoraConfig, PeftModel, get_peft_model
 from tiny_detectors import FAMILIES, LABELS, READ_PADDING, ROUNDING, gradients, make_clips, make_detector
 from torch.nn.functional import cross_entropy
 from transformers import AutoModelForAudioClassification
@@ -96,9 +95,10 @@ def test_layer_drop_is_refused_where_all_layers_are_needed(head):
 @pytest.mark.parametrize("checkpointing", [False, True], ids=["", "checkpointing"])
 @pytest.mark.parametrize("head", ["aasist", "mamba"])
 def test_low_rank_adapters(head, checkpointing, tmp_path):
+    peft = pytest.importorskip("peft")
     base = make_detector(head=head)
-    lora = LoraConfig(r=2, target_modules=["q_proj", "v_proj"], modules_to_save=["head"])
-    model = get_peft_model(copy.deepcopy(base), lora).train()
+    lora = peft.LoraConfig(r=2, target_modules=["q_proj", "v_proj"], modules_to_save=["head"])
+    model = peft.get_peft_model(copy.deepcopy(base), lora).train()
     if checkpointing:
         model.gradient_checkpointing_enable()
     optimizer = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], lr=0.01)
@@ -114,7 +114,7 @@ def test_low_rank_adapters(head, checkpointing, tmp_path):
     assert any("modules_to_save" in name for name in moved)
 
     model.save_pretrained(tmp_path)
-    loaded = PeftModel.from_pretrained(copy.deepcopy(base), tmp_path).eval()
+    loaded = peft.PeftModel.from_pretrained(copy.deepcopy(base), tmp_path).eval()
     with torch.no_grad():
         expected = model.eval()(clips).logits
         assert torch.allclose(loaded(clips).logits, expected, atol=ROUNDING)

@@ -9,7 +9,6 @@ import numpy as np
 import pyarrow as pa
 import pytest
 import soundfile
-from matplotlib.figure import Figure
 from pyarrow import parquet
 
 from hf_gradalign.data import demo_corpus_files
@@ -88,6 +87,12 @@ def short_demo_corpus(tmp_path_factory):
     return folder
 
 
+def _draw_nothing(history):
+    from matplotlib.figure import Figure
+
+    return Figure((1, 1))
+
+
 @pytest.fixture
 def run_script(load_script, quick_options, short_demo_corpus):
     """Run run_audio_spoof.py in this process with a quick run's options, and return its exit status.
@@ -104,7 +109,7 @@ def run_script(load_script, quick_options, short_demo_corpus):
     with pytest.MonkeyPatch.context() as patch, pytest.MonkeyPatch.context() as figures:
         patch.setattr(source, "_DEMO_FOLDER", short_demo_corpus)
         for name in ("draw_overview", "draw_modules"):
-            figures.setattr(conflict_plots, name, lambda history: Figure((1, 1)))
+            figures.setattr(conflict_plots, name, _draw_nothing)
         run.draw_figures = figures.undo
         yield run
 

@@ -1,5 +1,4 @@
 import numpy as np
-import onnxruntime
 import pytest
 import torch
 from transformers import (
@@ -17,6 +16,7 @@ from hf_gradalign.models import (
     small_wav2vec2_config,
 )
 
+onnxruntime, _ = pytest.importorskip("onnxruntime"), pytest.importorskip("onnxscript")
 TINY = {
     "conv_dim": (8,) * 5,
     "hidden_size": 16,

@@ -1,6 +1,5 @@
 """Models from `model_init`: created at the start of every training, and for every trial of a search."""
 
-import optuna
 import pytest
 import torch
 from toy import (
@@ -117,6 +116,7 @@ def test_hyperparameter_search(tmp_path):
         trained.append((trainer.args.align_gradients, trainer.args.learning_rate, metrics["eval_loss"]))
         return metrics["eval_loss"]
 
+    optuna = pytest.importorskip("optuna")
     sampler = optuna.samplers.RandomSampler(seed=0)
     best = trainer.hyperparameter_search(space, objective, n_trials=3, backend="optuna", sampler=sampler)
     last = trained[1::2]  # of two evaluations per trial

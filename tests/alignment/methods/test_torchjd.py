@@ -1,3 +1,4 @@
+import importlib
 import inspect
 import json
 import logging
@@ -9,14 +10,13 @@ import torch
 from gramians import gradient_batches
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from torchjd import aggregation
-from torchjd.linalg import PSDMatrix
 
 from hf_gradalign.alignment import TorchJDWeighting, available_methods, get_method
 from hf_gradalign.alignment.methods import torchjd as torchjd_weighting
 from hf_gradalign.alignment.methods.base import METHODS
 from hf_gradalign.alignment.methods.torchjd import TORCHJD_SPECS
 
+aggregation = pytest.importorskip("torchjd.aggregation")
 NAMES = [name for name in available_methods() if name in TORCHJD_SPECS]
 # TorchJD's classes with the defaults of this package.
 THEIRS = {"aligned_mtl": {"scale_mode": "rmse"}, "fairgrad": {"alpha": 2.0}, "krum": {"n_byzantine": 0}}
@@ -33,11 +33,11 @@ def fewest_views(name):
 
 def test_every_gramian_weighting_of_torchjd_has_a_name():
     # The forward of a Gramian weighting takes a PSDMatrix.
-    found = set()
+    matrix, found = importlib.import_module("torchjd.linalg").PSDMatrix, set()
     for name, member in vars(aggregation).items():
         if inspect.isclass(member) and name.endswith("Weighting") and not inspect.isabstract(member):
             annotation = inspect.get_annotations(member.forward).get("gramian")
-            if annotation in (PSDMatrix, "PSDMatrix"):
+            if annotation in (matrix, "PSDMatrix"):
                 found.add(name)
     ours = {"PCGradWeighting", "GradVacWeighting", "CAGradWeighting"}
     assert found - ours == {kind.class_name for kind in TORCHJD_SPECS.values()}
