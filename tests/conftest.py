@@ -1,5 +1,6 @@
 """A local Hub for each test, and clients of it in processes of their own (they read the environment on import)."""
 
+import functools
 import gc
 import json
 import os
@@ -51,6 +52,17 @@ def _little_garbage_to_look_through():
 
 
 @pytest.fixture(scope="session", autouse=True)
+def _packages_are_looked_for_once():
+    """accelerate looks for optional packages at every update, in all of `sys.path`."""
+    with pytest.MonkeyPatch.context() as patch:
+        if "accelerate" in sys.modules:
+            from accelerate.utils import imports
+
+            patch.setattr(imports, "_is_package_available", functools.cache(imports._is_package_available))
+        yield
+
+
+@pytest.fixture(scope="session", autouse=True)
 def _no_waiting_for_the_disk():
     """No test cuts the power. Kills, which some tests make, lose nothing that was written."""
     with pytest.MonkeyPatch.context() as patch:
@@ -65,7 +77,15 @@ def _own_cache_of_conversions(tmp_path_factory):
         yield
 
 
+def _forks(item):
+    names = {"forked_group", "forked_python", "run_processes"}
+    return "run_client" in item.fixturenames or not names.isdisjoint(vars(item.module))
+
+
 def pytest_collection_modifyitems(items):
+    # First, so that one worker runs them all, and only this one starts the processes to fork from. pytest-xdist gives
+    # the first half to one worker, and takes from its end what another one steals.
+    items.sort(key=lambda item: not _forks(item))
     if not torch.cuda.is_available():
         for item in items:
             if item.get_closest_marker("gpu"):

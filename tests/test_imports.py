@@ -154,8 +154,17 @@ ORDERS = {
 }
 
 
+SLOW_ORDERS = ("transformers first", "a pickle", "a bare module")
+
+
 @pytest.mark.parametrize(
-    "order", [next(iter(ORDERS)), *(pytest.param(name, marks=pytest.mark.slow) for name in list(ORDERS)[1:])]
+    "order",
+    [
+        pytest.param(name, marks=[pytest.mark.slow, *([] if name in SLOW_ORDERS else [pytest.mark.long])])
+        if name != "ours alone"
+        else name
+        for name in ORDERS
+    ],
 )
 def test_the_auto_classes_know_the_detectors(order, tmp_path):
     from tiny_detectors import make_detector

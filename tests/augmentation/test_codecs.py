@@ -62,7 +62,7 @@ def error_to_signal(before, after):
 @pytest.mark.parametrize("rate", RATES)
 @pytest.mark.parametrize(("name", "setting"), SETTINGS)
 def test_in_time_on_speech(speech, name, setting, rate):
-    samples = at_rate(speech[0], rate)
+    samples = at_rate(speech[0][:24_000], rate)
     coded = holding(name, setting)(samples, rate)
     assert coded.shape == samples.shape
     assert coded.dtype == np.float32
@@ -121,7 +121,7 @@ def test_takes_the_bit_rate_asked_for(speech, monkeypatch, name, rate, kbps):
         sizes.append(len(file.getvalue()))
 
     monkeypatch.setattr(codecs.soundfile, "write", measure)
-    samples = at_rate(np.concatenate(speech), rate)
+    samples = at_rate(np.concatenate(speech[:2]), rate)
     holding(name, kbps)(samples, rate)
     # A frame more or less, headers, and Opus's variable rate.
     assert sizes[0] * 8 / 1000 / (len(samples) / rate) == pytest.approx(kbps, rel=0.2)

@@ -6,6 +6,7 @@ import shutil
 import subprocess
 import sys
 import venv
+import zipfile
 from importlib import import_module
 from pathlib import Path
 
@@ -96,15 +97,35 @@ def test_env_has_what_a_bug_report_needs(capsys):
     assert all(f"{name:<20}{value}" in printed for name, value in describe().items())
 
 
+@pytest.fixture
+def source(tmp_path):
+    """A copy of what wheels are built from. A build leaves things in the folder."""
+    source = tmp_path / "source"
+    shutil.copytree(ROOT / "hf_gradalign", source / "hf_gradalign", ignore=shutil.ignore_patterns("__pycache__"))
+    for name in ("pyproject.toml", "README.md", "LICENSE"):
+        shutil.copy(ROOT / name, source)
+    return source
+
+
+@pytest.mark.slow
+def test_a_wheel_holds_all_files_and_the_command(source, tmp_path):
+    pytest.importorskip("setuptools")
+    program = "import sys; from setuptools.build_meta import build_wheel; build_wheel(sys.argv[1])"
+    subprocess.run([sys.executable, "-c", program, str(tmp_path)], check=True, cwd=source, capture_output=True)
+    [wheel] = tmp_path.glob("*.whl")
+    with zipfile.ZipFile(wheel) as content:
+        names = set(content.namelist())
+        [commands] = [name for name in names if name.endswith(".dist-info/entry_points.txt")]
+        assert "hf-gradalign = hf_gradalign.cli.main:main" in content.read(commands).decode()
+    files = [path.relative_to(ROOT).as_posix() for path in (ROOT / "hf_gradalign").rglob("*") if path.is_file()]
+    assert {name for name in files if "__pycache__" not in name} == {n for n in names if ".dist-info/" not in n}
+
+
+@pytest.mark.long
 @pytest.mark.slow
 @pytest.mark.timeout(900)  # it builds, installs, trains and scores in fresh processes
-def test_a_wheel_in_an_empty_folder(tmp_path):
+def test_a_wheel_in_an_empty_folder(source, tmp_path):
     """Built, installed and used outside the clone, with the dependencies of this environment."""
-    source = tmp_path / "source"  # a build leaves things in the folder
-    for name in ("pyproject.toml", "README.md", "LICENSE"):
-        source.mkdir(exist_ok=True)
-        shutil.copy(ROOT / name, source)
-    shutil.copytree(ROOT / "hf_gradalign", source / "hf_gradalign", ignore=shutil.ignore_patterns("__pycache__"))
     bare = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
     build = [sys.executable, "-m", "pip", "wheel", "-q", "--no-deps", "-w", str(tmp_path / "wheels"), str(source)]
     subprocess.run(build, check=True, timeout=600, env=bare)

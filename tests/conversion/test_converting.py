@@ -95,10 +95,14 @@ def test_every_head_has_a_golden_checkpoint():
     assert {head for head, _, _ in GOLDENS.values()} == set(HEAD_LAYOUTS) == set(HEADS)
 
 
-@pytest.mark.parametrize("head", HEADS)
+# Each head with one prefix, and each prefix with one head; all others are slow.
 @pytest.mark.parametrize(
-    "prefix",
-    ["model.", "net.", "detector.module.", "0.", "modules.0.", "_forward_module.model."],
+    ("head", "prefix"),
+    [
+        pytest.param(head, prefix, marks=() if head == next(iter(HEADS)) or prefix == "net." else pytest.mark.slow)
+        for head in HEADS
+        for prefix in ("model.", "net.", "detector.module.", "0.", "modules.0.", "_forward_module.model.")
+    ],
 )
 def test_prefixes_of_frameworks(head, prefix, tmp_path):
     """Prefixes from Lightning, SpeechBrain (a ModuleList) and others."""

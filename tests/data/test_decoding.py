@@ -42,13 +42,11 @@ def test_every_format_is_decoded(write_clip, make_samples, name, subtype, channe
 
 @pytest.mark.parametrize(("name", "subtype"), EXACT + NOT_EXACT)
 @pytest.mark.parametrize("channels", [1, 2])
-@pytest.mark.parametrize("n_samples", [1, 4000, 29_999, 50_000])
-def test_a_window_is_a_slice_of_the_whole(write_clip, name, subtype, channels, n_samples):
+def test_a_window_is_a_slice_of_the_whole(write_clip, name, subtype, channels):
     path = write_clip(name, 30_000, channels=channels, subtype=subtype)
     whole = decode_audio(path, RATE)
-    for position in POSITIONS:
-        window = Window(n_samples, position)
-        np.testing.assert_array_equal(decode_audio(path, RATE, window=window), crop(whole, window))
+    for window in (Window(n_samples, position) for n_samples in (1, 4000, 29_999, 50_000) for position in POSITIONS):
+        np.testing.assert_array_equal(decode_audio(path, RATE, window=window), crop(whole, window), err_msg=str(window))
 
 
 @pytest.mark.parametrize(("name", "subtype"), EXACT + NOT_EXACT)

@@ -110,8 +110,9 @@ def test_what_is_drawn_for_a_clip_does_not_depend_on_workers(clips, workers):
     assert len(expected) < N_CLIPS / 2
 
 
-@pytest.mark.parametrize("n_processes", [2, 3])
-@pytest.mark.parametrize("workers", [0, 2])
+@pytest.mark.parametrize(
+    ("workers", "n_processes"), [(0, 2), (0, 3), pytest.param(2, 2, marks=pytest.mark.slow), (2, 3)]
+)
 def test_processes_share_the_clips(clips, n_processes, workers):
     # Two processes get ten of the twenty shards each. Three cannot, so each takes every third clip.
     parts = [views_of(clips, process_index=rank, n_processes=n_processes) for rank in range(n_processes)]
@@ -123,7 +124,7 @@ def test_processes_share_the_clips(clips, n_processes, workers):
     )
 
 
-@pytest.mark.parametrize("workers", [0, 1, 2, 3])
+@pytest.mark.parametrize("workers", [0, 1, pytest.param(2, marks=pytest.mark.slow), 3])
 def test_what_is_left_blank(clips, workers):
     expected = batches(views_of(clips), 9 + 5, workers)
     for skipped in (1, 4, 9):

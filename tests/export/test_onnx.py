@@ -2,7 +2,6 @@ import copy
 import sys
 from types import SimpleNamespace
 
-import onnxruntime
 import pytest
 import torch
 
@@ -10,6 +9,7 @@ from hf_gradalign.export import OnnxMismatchError, export_onnx, export_program
 from hf_gradalign.export import onnx as exporting
 from hf_gradalign.models import HEADS, SpoofDetectorConfig, SpoofDetectorForAudioClassification, small_wav2vec2_config
 
+onnxruntime, _ = pytest.importorskip("onnxruntime"), pytest.importorskip("onnxscript")
 N_SAMPLES = 4000
 BATCHES = (1, 2, 5)
 SMALL_HEADS = {
@@ -55,7 +55,12 @@ def by_onnxruntime(path):
 
 
 @pytest.mark.parametrize(
-    "head", [pytest.param(h, marks=[pytest.mark.slow] * (h in ("aasist", "mamba"))) for h in HEADS]
+    "head",
+    [
+        *("linear", "mhfa"),
+        *(pytest.param(head, marks=pytest.mark.slow) for head in ("conformer_tcm", "mamba", "sls")),
+        pytest.param("aasist", marks=[pytest.mark.slow, pytest.mark.long]),
+    ],
 )
 def test_program_gives_the_models_logits(head):
     detector = make_detector(head)

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import sqlite3
 import sys
 from pathlib import Path
@@ -49,10 +50,15 @@ def results_of(folder):
 
 
 @pytest.fixture
-def user_corpus(tmp_path):
+def user_corpus(_user_corpus, tmp_path):
     """A user's folder: wavs of another rate, metadata.csv with splits and labels of their own."""
+    return Path(shutil.copytree(_user_corpus, tmp_path / "mine"))
+
+
+@pytest.fixture(scope="module")
+def _user_corpus(tmp_path_factory):
     corpus = load_corpus(None)
-    folder = tmp_path / "mine"
+    folder = tmp_path_factory.mktemp("user_corpus")
     rows = ["file_name,split,label"]
     for split, count in (("train", 12), ("validation", 8)):
         clips = corpus[split]
@@ -61,7 +67,6 @@ def user_corpus(tmp_path):
         assert set(labels) == {0, 1}
         for i, label in zip(chosen, labels, strict=True):
             name = f"{split}_{i}.wav"
-            folder.mkdir(exist_ok=True)
             soundfile.write(folder / name, decode_audio(clips[i]["audio"], 16_000), 22_050)
             rows.append(f"{name},{split},{'genuine' if label else 'deepfake'}")
     (folder / "metadata.csv").write_text("\n".join(rows) + "\n")

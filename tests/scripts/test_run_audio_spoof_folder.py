@@ -7,11 +7,11 @@ import runpy
 import shutil
 import signal
 import stat
-import subprocess
 import sys
 from pathlib import Path
 
 import forked_group
+import forked_python
 import pytest
 from safetensors.torch import load_file
 
@@ -172,7 +172,7 @@ def test_two_processes_count_as_one_and_are_refused_together(quick_options, tmp_
     options = quick_options(output_dir=tmp_path / "out", use_cpu=True, ddp_backend="gloo", max_eval_samples=11)
     command = [sys.executable, *launcher, str(SCRIPT), "--align_gradients", *options]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=200, check=False)
+    done = forked_python.run(command, environment)
     assert done.returncode != 0
     assert f"is in use by process {other_run.pid} on" in done.stderr
     assert [path.name for path in (tmp_path / "out").iterdir()] == ["_running.lock", "_running.lock.holder"]

@@ -59,7 +59,14 @@ def test_why_the_hub_was_not_reached(error, fault):
     assert said is None if fault is None else re.search(fault, said)
 
 
-@pytest.mark.parametrize("mood", [pytest.param(m, marks=() if m == "hang" else pytest.mark.slow) for m in REASONS])
+@pytest.mark.parametrize(
+    "mood",
+    [
+        "hang",
+        *(pytest.param(mood, marks=pytest.mark.slow) for mood in ("drop", "429", "401")),
+        *(pytest.param(mood, marks=[pytest.mark.slow, pytest.mark.long]) for mood in ("500", "503", "html")),
+    ],
+)
 def test_a_hub_in_a_mood_is_given_up_with_its_reason(hub, run_client, tmp_path, mood):
     hub.mood = mood
     (tmp_path / "folder").mkdir()
