@@ -28,7 +28,7 @@ class Watch(TrainerCallback):
         self.seen.append(all(bool(torch.isfinite(p.grad).all()) for p in model.parameters()))
 
 
-@pytest.mark.parametrize("bad", [math.nan, math.inf])
+@pytest.mark.parametrize("bad", [math.nan, pytest.param(math.inf, marks=pytest.mark.slow)])
 # Krum needs three views.
 @pytest.mark.parametrize("method", [*(name for name in available_methods() if name != "krum"), "crmogm(gradvac)"])
 @pytest.mark.parametrize("is_scaled", [False, True])

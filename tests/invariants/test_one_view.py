@@ -24,7 +24,7 @@ def ordinary_weights(tmp_path, **options):
     return weights_of(trainer)
 
 
-@pytest.mark.parametrize("accumulation", [1, 2, 4])
+@pytest.mark.parametrize("accumulation", [1, pytest.param(2, marks=pytest.mark.slow), 4])
 @pytest.mark.parametrize("method", ["none", "pcgrad", "gradvac", "cagrad"])
 def test_one_view(tmp_path, method, accumulation):
     options = {"optim": "adamw_torch", "learning_rate": 0.01, "gradient_accumulation_steps": accumulation}

@@ -18,7 +18,7 @@ from transformers import AutoConfig, AutoModelForAudioClassification
 from hf_gradalign.models import ID2LABEL, LABEL2ID, SpoofDetectorConfig, SpoofDetectorForAudioClassification
 
 
-@pytest.mark.parametrize("head", ["aasist", "mhfa"])
+@pytest.mark.parametrize("head", [pytest.param("aasist", marks=pytest.mark.slow), "mhfa"])
 @pytest.mark.parametrize("family", FAMILIES)
 def test_every_family(family, head, tmp_path):
     model, clips = make_detector(family, head), make_clips()

@@ -22,7 +22,7 @@ def test_loss_is_the_weighted_cross_entropy(weights, tmp_path):
         assert torch.allclose(output.loss, (factor * each).sum() / factor.sum())
 
 
-@pytest.mark.parametrize("head", ["linear", "mhfa", "sls"])
+@pytest.mark.parametrize("head", [pytest.param("linear", marks=pytest.mark.slow), "mhfa", "sls"])
 @pytest.mark.parametrize("family", FAMILIES)
 def test_gradient_checkpointing_gives_the_same_gradients(family, head):
     model = make_detector(family, head, backbone=dict.fromkeys(("hidden_dropout", "attention_dropout"), 0.0)).train()

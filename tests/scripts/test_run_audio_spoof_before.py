@@ -117,6 +117,7 @@ def test_a_bad_clip_in_a_large_test_split(run_script, tmp_path, monkeypatch, nev
 
 def test_too_little_room_on_the_disk(run_script, tmp_path, monkeypatch, never_train, capsys):
     monkeypatch.setattr(estimates.shutil, "disk_usage", lambda path: SimpleNamespace(free=1_000_000))
+    run_script.use_default_model()
     assert run_script(output_dir=tmp_path / "out") == 2
     error = capsys.readouterr().err
     assert f"error: the run writes to {tmp_path / 'out'} up to 21 MB (8 MB per checkpoint, " in error

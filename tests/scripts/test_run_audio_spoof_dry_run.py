@@ -45,6 +45,7 @@ def rows_of(printed):
 
 def test_tells_what_the_run_takes_and_leaves_nothing(run_script, tmp_path, temporary, monkeypatch, capsys):
     monkeypatch.setattr(GradientAlignmentTrainer, "_save_checkpoint", None)  # gigabytes, for nothing
+    run_script.use_default_model()
     words = ["--dry_run", "--align_gradients", "--num_train_epochs", "3", "--gradient_accumulation_steps", "2"]
     assert run_script(*words, output_dir=tmp_path / "out", max_steps=-1, early_stopping_patience=1) == 0
     printed = capsys.readouterr().out

@@ -14,7 +14,7 @@ def random_gramians(updates, groups, views, seed=0):
 
 @pytest.mark.parametrize("name", ["none", "pcgrad", "gradvac", "cagrad", "mgda", "imtlg", "pcd"])
 @pytest.mark.parametrize("views", [2, 3])
-@pytest.mark.parametrize("alpha", [0.0, 0.3, 0.9, 1.0])
+@pytest.mark.parametrize("alpha", [0.0, 0.3, *(pytest.param(alpha, marks=pytest.mark.slow) for alpha in (0.9, 1.0))])
 def test_moving_average(name, views, alpha):
     if name not in available_methods():
         pytest.skip(f"{name} needs TorchJD")
