@@ -13,7 +13,8 @@ from hf_gradalign.alignment import available_methods, get_method
 from hf_gradalign.alignment.methods.base import visiting_order
 
 MANY = settings(max_examples=100, deadline=None)
-NAMES = [*available_methods(), "crmogm(pcgrad)", "crmogm(mgda)"]
+NEEDS_TORCHJD = pytest.mark.skipif("mgda" not in available_methods(), reason="TorchJD is not installed")
+NAMES = [*available_methods(), "crmogm(pcgrad)", pytest.param("crmogm(mgda)", marks=NEEDS_TORCHJD)]
 
 
 def combined(weights, rows):

@@ -35,6 +35,20 @@ def check(clips, labels=None):
     assert (None if clips.labels is None else clips.labels.tolist()) == labels
 
 
+@pytest.mark.parametrize(
+    ("header", "score"),
+    [
+        ("UtteranceID,Score,cm", 1),  # in any spelling
+        ("utt_id,score,cm_score", 2),  # the likelier name
+        ("utterance_id,CM score,cm_score", 1),  # the first of two spellings
+    ],
+)
+def test_names_of_columns(write, header, score):
+    clips = read_scores(write(f"number,{header}\n7,a,1,2\n8,b,1,2\n"))
+    assert clips.utterance_ids.to_pylist() == ["a", "b"]
+    assert clips.scores.tolist() == [score] * 2
+
+
 @pytest.mark.parametrize("separator", [" ", "\t", ",", ";", "|", "   ", ", ", " \t"])
 @pytest.mark.parametrize("header", [False, True])
 def test_two_columns(write, separator, header):
