@@ -2,6 +2,7 @@
 
 import ast
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -175,3 +176,11 @@ def test_the_auto_classes_know_the_detectors(order, tmp_path):
     words = [sys.executable, "-c", f"{ORDERS[order]}\n{MODEL}", "-", "-", str(tmp_path)]
     done = forked_python.run(words)
     assert done.returncode == 0, done.stderr
+
+
+def test_tests_are_collected_without_optional_packages():
+    """Tests import them by `pytest.importorskip`: at the top of a file, or where they are needed."""
+    optional = "G722|latex2mathml|matplotlib|onnx|onnxruntime|onnxscript|optuna|peft|tensorboard|torchjd|trackio|triton"
+    imports = re.compile(rf"^(?:import|from) (?:{optional})\b", re.MULTILINE)
+    files = Path(__file__).parent.rglob("*.py")
+    assert not [str(path) for path in files if imports.search(path.read_text(encoding="utf-8"))]

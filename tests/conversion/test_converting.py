@@ -19,6 +19,7 @@ from hf_gradalign.scoring import SpoofScorer
 
 GOLDEN = Path(__file__).parents[1] / "fixtures"
 HEADS = list(HEAD_OPTIONS)
+LONG = [pytest.mark.slow, pytest.mark.long]
 
 
 WAVLM = {"max_bucket_distance": 80}
@@ -95,11 +96,11 @@ def test_every_head_has_a_golden_checkpoint():
     assert {head for head, _, _ in GOLDENS.values()} == set(HEAD_LAYOUTS) == set(HEADS)
 
 
-# Each head with one prefix, and each prefix with one head; all others are slow.
+# Each head with one prefix, and each prefix with one head; all others are long.
 @pytest.mark.parametrize(
     ("head", "prefix"),
     [
-        pytest.param(head, prefix, marks=() if head == next(iter(HEADS)) or prefix == "net." else pytest.mark.slow)
+        pytest.param(head, prefix, marks=[] if head == HEADS[0] or prefix == "net." else LONG)
         for head in HEADS
         for prefix in ("model.", "net.", "detector.module.", "0.", "modules.0.", "_forward_module.model.")
     ],

@@ -11,6 +11,7 @@ from hf_gradalign.models import HEADS, SpoofDetectorConfig, SpoofDetectorForAudi
 
 onnxruntime, _ = pytest.importorskip("onnxruntime"), pytest.importorskip("onnxscript")
 N_SAMPLES = 4000
+PROGRAM_MARKS = {"linear": [], "mhfa": [], "aasist": [pytest.mark.slow, pytest.mark.long]}  # others are slow
 BATCHES = (1, 2, 5)
 SMALL_HEADS = {
     "aasist": {"channels": (4, 4)},
@@ -55,12 +56,7 @@ def by_onnxruntime(path):
 
 
 @pytest.mark.parametrize(
-    "head",
-    [
-        *("linear", "mhfa"),
-        *(pytest.param(head, marks=pytest.mark.slow) for head in ("conformer_tcm", "mamba", "sls")),
-        pytest.param("aasist", marks=[pytest.mark.slow, pytest.mark.long]),
-    ],
+    "head", [pytest.param(head, marks=PROGRAM_MARKS.get(head, [pytest.mark.slow])) for head in HEADS]
 )
 def test_program_gives_the_models_logits(head):
     detector = make_detector(head)

@@ -4,7 +4,6 @@ import re
 
 import pytest
 import torch
-from peft import LoraConfig, get_peft_model
 from safetensors.torch import load_file, save_file
 from tiny_detectors import (
     LABELS,
@@ -148,7 +147,8 @@ def test_a_resumed_run_is_the_uninterrupted_one(tmp_path):
 
 
 def test_adapters_on_its_linear_layers():
-    model = get_peft_model(make_detector("sinc"), LoraConfig(r=2, target_modules=["attended"]))
+    peft = pytest.importorskip("peft")
+    model = peft.get_peft_model(make_detector("sinc"), peft.LoraConfig(r=2, target_modules=["attended"]))
     model(make_clips(), labels=LABELS).loss.backward()
     trained = {name for name, parameter in model.named_parameters() if parameter.grad is not None}
     assert trained

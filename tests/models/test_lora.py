@@ -3,7 +3,6 @@
 import numpy as np
 import pytest
 import torch
-from peft import PeftModel
 from tiny_detectors import FAMILIES, FEATURE_ENCODERS, OWN_EXTRACTORS, make_classifier, make_clips, make_detector
 from transformers import AutoConfig, AutoModel, Wav2Vec2FeatureExtractor
 
@@ -13,6 +12,7 @@ from hf_gradalign.models.lora import ALL_LINEAR, add_lora, count_parameters
 from hf_gradalign.scoring import SpoofScorer
 from hf_gradalign.training.adapters import save_whole_config
 
+peft = pytest.importorskip("peft")
 # Queries and values, which WavLM's attention reads without calling the layers.
 TARGETS = {"wavlm": {"intermediate_dense", "output_dense"}, "wav2vec2-conformer": {"linear_q", "linear_v"}}
 
@@ -96,7 +96,7 @@ def test_refused(make, targets, message):
     model = make(n_samples=3200)
     with pytest.raises(ValueError, match=message):
         adapted(model, 2, target_modules=targets)
-    assert not isinstance(model, PeftModel)
+    assert not isinstance(model, peft.PeftModel)
     assert all(parameter.requires_grad for parameter in model.parameters())
 
 

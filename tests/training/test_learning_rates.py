@@ -3,7 +3,6 @@
 import shutil
 from pathlib import Path
 
-import optuna
 import pytest
 import torch
 from tiny_detectors import FAMILIES, make_classifier, make_clips, make_detector, noise_trainer
@@ -100,6 +99,7 @@ def test_a_search_over_the_rate_of_the_head(tmp_path):
         trained[searched.args.head_learning_rate] = metrics["eval_loss"]
         return metrics["eval_loss"]
 
+    optuna = pytest.importorskip("optuna")
     sampler = optuna.samplers.RandomSampler(seed=0)
     searched.hyperparameter_search(
         lambda trial: {"head_learning_rate": trial.suggest_float("head_learning_rate", 0.01, 0.2)},
