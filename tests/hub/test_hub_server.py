@@ -48,6 +48,7 @@ def test_upload_and_download(hub, run_client, folder):
     assert [call.token for call in downloads] == [None]  # the token is only sent to its own host
 
 
+@pytest.mark.slow
 def test_commits_and_branches(hub, run_client, folder):
     program = UPLOAD + (
         "from pathlib import Path\n"
@@ -110,6 +111,7 @@ report({
 """
 
 
+@pytest.mark.slow
 def test_refusals_become_the_clients_own_exceptions(hub, run_client):
     outcomes = run_client(FAILURES, REFUSED_TOKEN, READ_ONLY_TOKEN)
     kinds = {name: outcome and tuple(outcome[:2]) for name, outcome in outcomes.items()}

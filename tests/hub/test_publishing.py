@@ -129,7 +129,7 @@ def closed_port():
 
 
 @pytest.mark.parametrize(
-    "trouble", ["no token", *(pytest.param(t, marks=pytest.mark.slow) for t in ("offline", "no network"))]
+    "trouble", [pytest.param(trouble, marks=pytest.mark.slow) for trouble in ("no token", "offline", "no network")]
 )
 def test_missing_token_offline_mode_and_missing_network_are_explained(hub, run_client, folder, closed_port, trouble):
     token, environment, message = {

@@ -10,9 +10,9 @@ import forked_group
 import pytest
 
 SCRIPTS = Path(__file__).parents[2] / "scripts"
-# One of each kind; the slow test runs all modes.
-QUICK = ("static_graph, 2 x 2", "bucket_view, 2 x 2", "FSDP2, 2 x 2", "gradvac by module", "with weights", "LoRA, DDP")
-QUICK += ("layer, FSDP2",)
+# One of each kind; the long test runs all modes.
+QUICK = ("FSDP2, 2 x 2",)
+SLOW = ("static_graph, 2 x 2", "bucket_view, 2 x 2", "gradvac by module", "with weights", "LoRA, DDP", "layer, FSDP2")
 
 
 @pytest.fixture
@@ -60,9 +60,10 @@ def check_modes(main, path, *options):
 
 
 @pytest.mark.usefixtures("forked")
-def test_some_modes(main, tmp_path):
-    rows = check_modes(main, tmp_path / "rows.json", "--processes", "2", "--only", *QUICK)
-    assert len(rows) == len(QUICK) + 1  # FSDP2 in float32 and in bf16
+@pytest.mark.parametrize("names", [QUICK, pytest.param(SLOW, marks=pytest.mark.slow)], ids=["quick", "slow"])
+def test_some_modes(main, tmp_path, names):
+    rows = check_modes(main, tmp_path / "rows.json", "--processes", "2", "--only", *names)
+    assert len(rows) == len(names) + (names is QUICK)  # FSDP2 in float32 and in bf16
     assert all(row["movement"] > 0.05 for row in rows)
 
 

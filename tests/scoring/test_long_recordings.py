@@ -55,7 +55,7 @@ def small_blocks(monkeypatch):
     "options",
     [
         {"batch_size": 4},
-        {"batch_size": 3, "hop_seconds": 0.07, "combine": "min"},
+        pytest.param({"batch_size": 3, "hop_seconds": 0.07, "combine": "min"}, marks=pytest.mark.slow),
         {"batch_size": 1, "hop_seconds": 0.5},
     ],
     ids=str,

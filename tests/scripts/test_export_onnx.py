@@ -61,6 +61,7 @@ def test_a_missing_folder(export, tmp_path, capsys):
     assert f"error: cannot load the model {nowhere} (there is no folder {nowhere})" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_exports_what_the_quick_start_makes(export, tmp_path, capsys):
     # A stock classifier, whose bona fide label comes first here.
     config = small_wav2vec2_config(**TINY)

@@ -217,7 +217,7 @@ def test_a_split_of_one_class_is_told_before_training(run_script, tmp_path, user
     assert not list(tmp_path.glob("out/checkpoint-*"))
 
 
-@pytest.mark.parametrize("kept", ["genuine", "deepfake"])
+@pytest.mark.parametrize("kept", ["genuine", pytest.param("deepfake", marks=pytest.mark.slow)])
 def test_a_test_split_of_one_class_is_scored_without_an_error_rate(run_script, tmp_path, user_corpus, capsys, kept):
     metadata = user_corpus / "metadata.csv"
     header, *rows = metadata.read_text().splitlines()
@@ -299,7 +299,10 @@ def test_mistakes_end_with_a_message(run_script, tmp_path, capsys, monkeypatch, 
 
 @pytest.mark.parametrize(
     ("config_class", "model_class"),
-    [(HubertConfig, HubertForSequenceClassification), (WavLMConfig, WavLMForSequenceClassification)],
+    [
+        (HubertConfig, HubertForSequenceClassification),
+        pytest.param(WavLMConfig, WavLMForSequenceClassification, marks=pytest.mark.slow),
+    ],
 )
 def test_any_wav2vec2_family_model(run_script, tmp_path, config_class, model_class):
     base = tmp_path / "base"
@@ -341,7 +344,7 @@ def test_three_weighted_views(run_script, tmp_path, capsys):
     assert all(torch.equal(value, resumed[name]) for name, value in load_file(out / "model.safetensors").items())
 
 
-@pytest.mark.parametrize("method", ["none", "pcgrad"])
+@pytest.mark.parametrize("method", [pytest.param("none", marks=pytest.mark.slow), "pcgrad"])
 def test_one_augmented_view(run_script, tmp_path, capsys, method):
     out = tmp_path / "out"
     assert run_script("--align_gradients", method, output_dir=out, views="rawboost", logging_steps=1) == 0

@@ -49,9 +49,9 @@ def _collects_by_itself(monkeypatch):
     [
         {},
         EVALUATED,
-        {"conflict_record": "jsonl", "conflict_record_modules": True},
-        {"auto_find_batch_size": True},
-        {"bf16": True},
+        pytest.param({"conflict_record": "jsonl", "conflict_record_modules": True}, marks=pytest.mark.slow),
+        pytest.param({"auto_find_batch_size": True}, marks=pytest.mark.slow),
+        pytest.param({"bf16": True}, marks=pytest.mark.slow),
     ],
     ids=lambda options: " ".join(options) or "plain",
 )

@@ -198,6 +198,7 @@ def test_images(tmp_path):
     torch.testing.assert_close(reloaded(images).logits, model.eval()(images).logits)
 
 
+@pytest.mark.slow
 def test_text(tmp_path, tokenizer):
     model = make_bert(tokenizer)
     held_out = Texts(64, tokenizer, seed=1, views=False)

@@ -93,6 +93,7 @@ def test_a_long_pause_is_refused_and_a_slow_answer_given_up(hub, run_client):
     assert re.search(NOT_REACHED + r"is too slow: \d+ bytes in \d+ s", loading), loading
 
 
+@pytest.mark.slow
 def test_a_cached_model_loads_without_the_hub(hub, run_client):
     hub.repos["me/model"] = hub_server_model({"config.json": b'{"model_type": "wav2vec2", "hidden_size": 24}'})
     load = "report(load_config('me/model', {}).hidden_size)"

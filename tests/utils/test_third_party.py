@@ -72,6 +72,7 @@ def test_missing_torchaudio_is_no_error():
 
 
 @pytest.mark.skipif(torch.version.cuda is not None, reason="looks at what is done without CUDA")
+@pytest.mark.slow
 def test_a_torch_with_cuda_keeps_its_error():
     program = """
 import sys
