@@ -125,7 +125,8 @@ def time_recipe(recipe: str, clips: Sequence[np.ndarray], options: argparse.Name
 
 def time_batches(clips: Sequence[np.ndarray], options: argparse.Namespace) -> dict[str, list[float]]:
     """Return the milliseconds per clip of worker and device, for algorithm 4 on batches."""
-    device = torch.accelerator.current_accelerator() or torch.device("cpu")
+    # A CUDA build of torch names its accelerator even where there is no GPU.
+    device = torch.accelerator.current_accelerator(check_available=True) or torch.device("cpu")
     transform, batched = RawBoost(), RawBoost().batched()
     waveforms = torch.from_numpy(np.stack([clips[i % len(clips)] for i in range(options.batch)])).to(device)
     prepared: list[dict[str, Any]] = []

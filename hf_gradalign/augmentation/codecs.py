@@ -289,8 +289,8 @@ class Codec(SpeechTransform):
     (audiomentations' `Mp3Compression` supports MP3 only, and needs an extra package.)
 
     Further codecs must be named: `g722` (wideband telephony, 16 kHz), which needs the extra `codecs`, and through the
-    FFmpeg libraries in PyAV's wheels `aac`, `amr_nb` (mobile telephony, 8 kHz; before PyAV 19) and `g723_1` (Internet
-    telephony, 8 kHz). The draws never depend on what is installed: naming a codec that is missing is an error.
+    FFmpeg libraries in PyAV's wheels `aac`, `amr_nb` (mobile telephony, 8 kHz) and `g723_1` (Internet telephony,
+    8 kHz). The draws never depend on what is installed: naming a codec that is missing is an error.
 
     Takes finite floating-point samples of shape (samples,) or (channels, samples) and returns float32 of the same
     shape, without delay. Channels are coded separately. A channel with a peak above 1 is scaled down to 1 for the codec

@@ -78,8 +78,7 @@ DType = Literal["float32", "bfloat16", "float16", "auto"]
 
 def default_device() -> torch.device:
     """Return the accelerator, or the CPU if there is none."""
-    accelerator = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else None
-    return accelerator or torch.device("cpu")
+    return torch.accelerator.current_accelerator(check_available=True) or torch.device("cpu")
 
 
 def usable_device(device: str | torch.device | None) -> torch.device:
