@@ -35,6 +35,10 @@ and the published layout. The published weights themselves were not available he
 all error rates on this page are as published, in percent, and none was measured here. Compare them only within a
 source, because test sets, subsets and EER code differ.
 
+**Scores.** Our scores are the bona fide logit minus the spoof logit. Most of these detectors were published with the
+error rates of the bona fide logit alone (a single output, SLS and AntiDeepfake rank clips as we do). The two rank some
+clips differently, so error rates can differ a little. For the published score, take `logits[:, 1]` of the model.
+
 **Licenses.** A license of the weights binds converted and fine-tuned copies too. "None stated" means that the authors
 give none: ask them before you use the weights or pass them on.
 """
