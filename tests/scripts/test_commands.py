@@ -133,11 +133,8 @@ def test_ctrl_c_while_libraries_are_imported(name, tmp_path):
     time.sleep(1.0)
     process.send_signal(signal.SIGINT)
     said = process.communicate(timeout=120)[1]
-    assert process.returncode in (
-        130,
-        2,
-        -2,
-    )  # 2: it was past the imports; -2: it had ended, and Python was shutting down
+    # 2: it was past the imports; 0, -2: it had ended, and Python was shutting down
+    assert process.returncode in (130, 2, 0, -2)
     assert "Traceback" not in said
     if process.returncode == 130:
         assert said.strip().startswith("interrupted; ")

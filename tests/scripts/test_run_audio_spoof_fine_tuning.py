@@ -130,7 +130,6 @@ def test_lora_saved_as_an_adapter(run_script, base, tmp_path):
     assert SpoofScorer(out / "checkpoint-2").score([np.zeros(8000, np.float32)]).shape == (1,)
     detector, _ = load_detector(str(out))
     assert isinstance(detector, SpoofDetectorForAudioClassification)
-    assert export_onnx(detector, tmp_path / "detector.onnx") is not None
     # It is trained further, with adapters of its own.
     assert run_script("--model_name_or_path", str(out), *LORA, "--no_merge_adapters", output_dir=tmp_path / "more") == 0
     assert_same_scores(scores_of(tmp_path / "more"), score_again(tmp_path / "more"))
@@ -148,6 +147,14 @@ def test_lora_of_a_classifier_whose_classes_are_in_the_other_order(run_script, b
     words = ["--model_name_or_path", str(start), *LORA, "--no_merge_adapters"]
     assert run_script("--align_gradients", *words, output_dir=tmp_path / "out") == 0
     assert_same_scores(scores_of(tmp_path / "out"), score_again(tmp_path / "out"))
+
+
+@pytest.mark.slow
+def test_adapters_are_exported_with_their_base(run_script, base, tmp_path):
+    words = ["--model_name_or_path", str(base("classifier")), *LORA, "--no_merge_adapters"]
+    assert run_script("--align_gradients", *words, output_dir=tmp_path / "out") == 0
+    detector, _ = load_detector(str(tmp_path / "out"))
+    assert export_onnx(detector, tmp_path / "detector.onnx") is not None
 
 
 def test_lora_of_the_small_model(run_script, tmp_path, caplog):
