@@ -76,7 +76,7 @@ def model_folder(name: str, hub_options: Mapping[str, Any]) -> tuple[str, dict[s
 
 
 def cache_folder() -> Path:
-    """Return the folder of converted checkpoints: `HF_GRADALIGN_CACHE`, or `hf_gradalign` beside the Hub's cache."""
+    """Return the folder of converted checkpoints: `HF_GRADALIGN_CACHE`, or `hf_gradalign` next to the Hub's cache."""
     given = os.environ.get(CACHE_VARIABLE)
     return Path(given).expanduser() if given else Path(constants.HF_HOME) / "hf_gradalign"
 

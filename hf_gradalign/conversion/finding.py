@@ -110,7 +110,7 @@ def choose(files: Mapping[str, int], where: str, example: str) -> str:
     if _STANDARD in candidates:
         return _STANDARD
     in_the_table = [name for name in candidates if any(name in detector.files for detector in published_detectors())]
-    if len(in_the_table) == 1:  # as in a clone of its repository, beside the checkpoints that it averages
+    if len(in_the_table) == 1:  # as in a clone of its repository, which also has the checkpoints that it averages
         return in_the_table[0]
     if not candidates:
         raise ConversionError(

@@ -14,7 +14,7 @@ _NORM_LAST = ("wav2vec2-conformer",)
 
 
 def encoder_of(model: Any) -> nn.Module | None:
-    """Return the encoder of a classifier, also within PEFT adapters; None if it has none beside its head."""
+    """Return the encoder of a classifier, also within PEFT adapters; None if it is not a part of its own."""
     if hasattr(model, "get_base_model"):
         model = model.get_base_model()
     encoder = getattr(model, getattr(model, "base_model_prefix", None) or "base_model", None)

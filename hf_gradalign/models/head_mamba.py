@@ -123,12 +123,16 @@ class MambaMixer(nn.Module):
         return self.out_proj(y.mT)
 
     def _can_be_fused(self, x: Tensor) -> bool:
-        """Whether the kernels run here. They take the weights, and would pass by what was put around the modules."""
+        """Whether the kernels run here. They only see the weights, and not hooks or adapters of the modules."""
         if not x.is_cuda or x.numel() == 0 or torch.compiler.is_exporting() or not fused_mixer_runs(x.device):
             return False
         modules = (self.in_proj, self.conv1d, self.x_proj, self.dt_proj, self.out_proj)
-        return all(
-            type(module) in (nn.Linear, nn.Conv1d) and not module._forward_hooks and not module._forward_pre_hooks
+        return not any(
+            type(module) not in (nn.Linear, nn.Conv1d)
+            or module._forward_hooks
+            or module._forward_pre_hooks
+            or module._backward_hooks
+            or module._backward_pre_hooks
             for module in modules
         )
 

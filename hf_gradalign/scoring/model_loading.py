@@ -24,7 +24,7 @@ def load_detector(
     Args:
         name_or_path: A Hub id or a folder with any model of `AutoModelForAudioClassification`, or a published
             checkpoint: a file, a folder with one, `org/repo` or `org/repo:filename` on the Hub. Published checkpoints
-            are converted into a cache on first use (`HF_GRADALIGN_CACHE`, by default beside the Hub's cache).
+            are converted into a cache on first use (`HF_GRADALIGN_CACHE`, by default next to the Hub's cache).
         feature_extractor: Replaces the model's own.
         hub_options: `revision`, `token`, `cache_dir`, `trust_remote_code`; for a published checkpoint whose settings
             are not the published ones, `conversion_options` (options of `hf_gradalign.conversion.convert_state_dict`
