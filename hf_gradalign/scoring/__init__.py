@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from hf_gradalign.scoring.corpus_scoring import ScoringReport, process_state, score_corpus
     from hf_gradalign.scoring.model_loading import load_detector
     from hf_gradalign.scoring.scorer import SpoofScorer
+    from hf_gradalign.scoring.timeline import Timeline
     from hf_gradalign.scoring.windowing import Windowing
 
 __getattr__, __dir__ = lazy_names(__name__)
@@ -17,6 +18,7 @@ __getattr__, __dir__ = lazy_names(__name__)
 __all__ = [
     "ScoringReport",
     "SpoofScorer",
+    "Timeline",
     "Windowing",
     "list_audio_files",
     "load_detector",

@@ -16,7 +16,7 @@ from transformers import PreTrainedModel, SequenceFeatureExtractor
 from transformers.feature_extraction_utils import FeatureExtractionMixin
 from transformers.utils import logging
 
-from hf_gradalign.data import BadAudioError, BadClip
+from hf_gradalign.data import BadAudioError, BadClip, ViewCollator
 from hf_gradalign.data.checking import OutOfRangeClips
 from hf_gradalign.scoring.chunks import Chunk, ChunkDataset, ChunkPieces, as_clips, name_of
 from hf_gradalign.scoring.model_loading import (
@@ -28,6 +28,7 @@ from hf_gradalign.scoring.model_loading import (
     usable_device,
 )
 from hf_gradalign.scoring.progress import ScoredPart, finite_or_none
+from hf_gradalign.scoring.timeline import Timeline, score_timeline
 from hf_gradalign.scoring.windowing import (
     Combination,
     WindowMode,
@@ -120,6 +121,7 @@ class SpoofScorer:
         self.model = model.to(self.device).eval()
         self.feature_extractor = without_cropping(feature_extractor)
         self.sampling_rate: int = cast(SequenceFeatureExtractor, feature_extractor).sampling_rate
+        self._collate = ViewCollator(self.feature_extractor)
         self.batch_size = batch_size
         self.rms_level = rms_level
         self.num_workers = suitable_workers(self.device) if num_workers is None else num_workers
@@ -177,6 +179,51 @@ class SpoofScorer:
                 raise BadAudioError(f'{message}\nFix them, or score them as NaN with on_bad_audio="nan".', bad)
             logger.warning(f"Scored as NaN: {message}")
         return scores
+
+    def timeline(
+        self,
+        clip: Any,
+        sampling_rate: int | None = None,
+        *,
+        window_seconds: float | None = None,
+        hop_seconds: float | None = None,
+        progress: Callable[[float], None] | None = None,
+    ) -> Timeline:
+        """Score overlapping windows of a recording, to see where in it the scores change.
+
+            SpoofScorer("runs/my-run").timeline("interview.wav", hop_seconds=0.1)
+
+        Recordings may last for hours: they are decoded and scored piece by piece.
+
+        Args:
+            clip: One clip, as for `score`.
+            sampling_rate: A waveform's sampling rate in Hz. Defaults to the model's.
+            window_seconds: Length of a window, at least 0.1 s. Defaults to the scorer's.
+            hop_seconds: Distance between the starts of windows, at most the length of one. Defaults to the scorer's if
+                it has one, or else 0.5 s.
+            progress: Called after each batch of windows with the fraction of the recording that has been scored, as
+                far as its length is known. An exception that it raises ends the scoring.
+
+        Returns:
+            The scores by time.
+
+        Raises:
+            BadAudioError: If the recording cannot be scored.
+            ValueError: If there is not exactly one clip, or a length is out of range.
+        """
+        windows = {"window_seconds": window_seconds, "hop_seconds": hop_seconds}
+        return score_timeline(self, clip, sampling_rate, **windows, progress=progress)
+
+    def score_windows(self, windows: Sequence[NDArray[np.float32]]) -> NDArray[np.float64]:
+        """Score windows of one length, waveforms of shape (time,), in one forward pass. Shape (windows,)."""
+        inputs = dict(self._collate([{"input_values": window, "labels": 0} for window in windows]))
+        inputs.pop("labels")
+        try:
+            return self._window_scores([self._forward(inputs)])
+        except RuntimeError as error:
+            if not should_reduce_batch_size(error):
+                raise
+            raise self._too_many_windows(len(windows)) from error
 
     def chunks(self, clips: Sequence[Any]) -> ChunkDataset:
         """Split clips into chunks for `score_chunks`."""
@@ -258,10 +305,7 @@ class SpoofScorer:
             if not should_reduce_batch_size(error):
                 raise
             if self.windowing.mode != "whole":
-                raise ValueError(
-                    f"{self.device} does not have enough memory for {len(owners)} windows at once: use a smaller batch "
-                    "size (--batch_size)"
-                ) from error
+                raise self._too_many_windows(len(owners)) from error
         if len(owners) > 1:  # whole clips one by one
             rows = [{name: tensor[row : row + 1] for name, tensor in batch.items()} for row in range(len(owners))]
             alone = [self._forward_within_memory(row, owners[n : n + 1], chunk) for n, row in enumerate(rows)]
@@ -270,6 +314,12 @@ class SpoofScorer:
             f"{self.device} does not have enough memory for the whole clip: use windows 'all' (--windows all)"
         )
         return torch.full((1, self.model.config.num_labels), torch.nan, device=self.device)
+
+    def _too_many_windows(self, n_windows: int) -> ValueError:
+        return ValueError(
+            f"{self.device} does not have enough memory for {n_windows} windows at once: use a smaller batch size "
+            "(--batch_size)"
+        )
 
     def _forward(self, batch: dict[str, torch.Tensor]) -> torch.Tensor:
         inputs = {name: tensor.to(self.device, non_blocking=True) for name, tensor in batch.items()}

@@ -116,7 +116,7 @@ class ClipWindows:
 
     Attributes:
         peak: As for a `DecodedClip`, after the last window.
-        seconds: The file's duration, if its header tells.
+        seconds: The duration, as soon as it is known. The header of a long file may not tell.
     """
 
     def __init__(self, clip: Any, sampling_rate: int, windowing: Windowing, rms_level: float | None = None) -> None:
@@ -133,21 +133,34 @@ class ClipWindows:
         Raises:
             AudioDecodingError: If the clip cannot be decoded, which may appear only at its end, or is too long.
         """
-        if isinstance(self._clip, Mapping) and self._clip.get("array") is not None:
+        if self._windowing.mode == "all":
+            yield from self._windowing.cut_blocks(self.blocks())
+        elif self._windowing.mode == "first" and not self._is_array:
+            decoded = decode_clip(self._clip, self._rate, window=self._windowing.decoded)
+            self.peak = decoded.peak
+            yield from self._windowing.cut(self._leveled(decoded.samples))
+        else:
+            for samples in self.blocks():
+                yield from self._windowing.cut(samples)
+
+    def blocks(self) -> Iterator[NDArray[np.float32]]:
+        """Yield the clip's samples at the model's sampling rate, in one block unless it is long.
+
+        For windows `whole`, there is always one block.
+
+        Raises:
+            AudioDecodingError: As when iterating over the windows.
+        """
+        if self._is_array:
             sound = sound_of_array(self._clip["array"], self._clip.get("sampling_rate") or self._rate)
             self.peak = sound.peak
             try:
-                yield from self._cut(resample_clip(sound.samples, sound.rate, self._rate))
+                samples = self._leveled(resample_clip(sound.samples, sound.rate, self._rate))
             except MemoryError as error:
                 raise AudioDecodingError("it does not fit in memory: cut it into shorter clips") from error
-        elif self._windowing.mode == "first":
-            decoded = decode_clip(self._clip, self._rate, window=self._windowing.decoded)
-            self.peak = decoded.peak
-            yield from self._cut(decoded.samples)
-        else:
-            yield from self._streamed()
-
-    def _streamed(self) -> Iterator[NDArray[np.float32]]:
+            self.seconds = len(samples) / self._rate
+            yield samples
+            return
         is_whole = self._windowing.mode == "whole"
         longest = MAX_WHOLE_SECONDS * self._rate if is_whole else _LONG
         with open_clip(self._clip, self._rate) as clip:
@@ -161,7 +174,8 @@ class ClipWindows:
                     break
             else:
                 self.peak = clip.peak
-                yield from self._cut(begin[0] if len(begin) == 1 else np.concatenate(begin))
+                self.seconds = n_samples / self._rate
+                yield self._leveled(begin[0] if len(begin) == 1 else np.concatenate(begin))
                 return
             if is_whole:
                 raise AudioDecodingError(
@@ -170,15 +184,17 @@ class ClipWindows:
                 )
             blocks = chain(begin, blocks)
             if self._rms_level is None:
-                yield from self._windowing.cut_blocks(blocks)
+                yield from blocks
             else:
-                yield from self._windowing.cut_blocks(
-                    self._scaled_blocks(self._rms_level / rms if (rms := _rms_of(blocks)) else None)
-                )
+                yield from self._scaled_blocks(self._rms_level / rms if (rms := _rms_of(blocks)) else None)
             self.peak = clip.peak
 
-    def _cut(self, samples: NDArray[np.float32]) -> list[NDArray[np.float32]]:
-        return self._windowing.cut(samples if self._rms_level is None else scale_to_rms(samples, self._rms_level))
+    @property
+    def _is_array(self) -> bool:
+        return isinstance(self._clip, Mapping) and self._clip.get("array") is not None
+
+    def _leveled(self, samples: NDArray[np.float32]) -> NDArray[np.float32]:
+        return samples if self._rms_level is None else scale_to_rms(samples, self._rms_level)
 
     def _scaled_blocks(self, gain: float | None) -> Iterator[NDArray[np.float32]]:
         """Decode the clip again, scaled by `gain`. None leaves silence as it is."""

@@ -1,0 +1,153 @@
+import numpy as np
+import pytest
+from noise_clips import RATE, WINDOW, draw_clip, encode
+
+from hf_gradalign.audio import reading
+from hf_gradalign.data import BadAudioError
+from hf_gradalign.models import SpoofDetectorFeatureExtractor
+from hf_gradalign.scoring import SpoofScorer, windowing
+from hf_gradalign.scoring.stretches import cut_stretches
+
+CLIP = draw_clip(9, 3 * WINDOW + 500)
+
+
+@pytest.fixture
+def scorer(detector, extractor):
+    return SpoofScorer(detector, extractor, batch_size=3)
+
+
+def by_hand(scorer, clip, starts, length=WINDOW):
+    return scorer.score([clip[start : start + length] for start in starts])
+
+
+def test_a_score_for_every_window(scorer):
+    timeline = scorer.timeline(CLIP, hop_seconds=0.1)
+    starts = [0, 1600, 3200, 4800, 6400, 2 * WINDOW + 500]
+    np.testing.assert_allclose(timeline.starts, np.array(starts) / RATE)
+    np.testing.assert_allclose(timeline.ends, (np.array(starts) + WINDOW) / RATE)
+    np.testing.assert_allclose(timeline.centers, (np.array(starts) + WINDOW / 2) / RATE)
+    np.testing.assert_allclose(timeline.scores, by_hand(scorer, CLIP, starts), atol=1e-6)
+    assert timeline.duration == timeline.ends[-1] == len(CLIP) / RATE
+    assert not timeline.is_calibrated
+    assert len(timeline) == 6
+
+
+def test_windows_are_those_that_the_scorer_combines(detector, extractor):
+    scorer = SpoofScorer(detector, extractor, windows="all", hop_seconds=0.07, combine="min")
+    timeline = scorer.timeline(CLIP)
+    assert timeline.starts[1] == 0.07
+    assert timeline.scores.min() == pytest.approx(scorer.score(CLIP)[0], abs=1e-6)
+
+
+@pytest.mark.parametrize("n_samples", [40, WINDOW - 1, WINDOW])
+def test_a_recording_that_is_no_longer_than_a_window(scorer, n_samples):
+    timeline = scorer.timeline(CLIP[:n_samples], hop_seconds=0.05)
+    assert timeline.starts.tolist() == [0]
+    assert timeline.ends.tolist() == [timeline.duration] == [n_samples / RATE]
+    np.testing.assert_allclose(timeline.scores, scorer.score(CLIP[:n_samples]), atol=1e-6)
+
+
+def test_default_windows_and_hop(detector, extractor, scorer):
+    assert scorer.timeline(np.tile(CLIP, 3)).starts[1] == WINDOW / RATE  # half a second is longer than the window
+    long = SpoofScorer(detector, SpoofDetectorFeatureExtractor(n_samples=2 * RATE))
+    timeline = long.timeline(np.tile(CLIP, 8))
+    assert timeline.starts[:3].tolist() == [0, 0.5, 1]
+    assert timeline.ends[0] == 2
+    assert long.timeline(np.tile(CLIP, 8), window_seconds=1.5).ends[0] == 1.5
+    whole = SpoofScorer(detector, SpoofDetectorFeatureExtractor(n_samples=None))
+    assert whole.timeline(np.tile(CLIP, 8), hop_seconds=0.3).ends[0] == 66_800 / RATE
+
+
+def test_every_form_of_a_clip(scorer, tmp_path):
+    (tmp_path / "clip.wav").write_bytes(encode(CLIP))
+    expected = scorer.timeline(CLIP).scores
+    for clip in (tmp_path / "clip.wav", encode(CLIP), CLIP.tolist(), [encode(CLIP)], np.stack([CLIP, CLIP])):
+        np.testing.assert_allclose(scorer.timeline(clip).scores, expected, atol=1e-6)
+    assert scorer.timeline(CLIP[::2], RATE // 2).duration == len(CLIP) / RATE
+
+
+def test_progress_and_its_end(scorer):
+    told = []
+    scorer.timeline(CLIP, hop_seconds=0.02, progress=told.append)
+    assert len(told) == 8  # 22 windows, three in a batch
+    assert told == sorted(told)
+    assert 0 < told[0] < told[-1] == 1
+
+    def cancel(fraction):
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        scorer.timeline(CLIP, progress=cancel)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"hop_seconds": 0}, "hop_seconds must be positive"),
+        ({"hop_seconds": 0.21}, r"hop_seconds \(0.21 s\) exceeds the window \(0.2 s\)"),
+        ({"window_seconds": 0.05}, "window_seconds must be at least 0.1"),
+    ],
+    ids=str,
+)
+def test_windows_that_cannot_be(scorer, options, message):
+    with pytest.raises(ValueError, match=message):
+        scorer.timeline(CLIP, **options)
+
+
+def test_what_is_not_one_recording(scorer, tmp_path):
+    with pytest.raises(ValueError, match="a timeline is of one recording, not of 2 clips"):
+        scorer.timeline([CLIP, CLIP])
+    (tmp_path / "talk.wav").write_text("no audio")
+    with pytest.raises(BadAudioError, match=r"the recording cannot be scored: .*talk\.wav") as caught:
+        scorer.timeline(tmp_path / "talk.wav")
+    assert len(caught.value.bad_clips) == 1
+
+
+def test_a_score_that_is_not_finite_names_its_window(scorer, monkeypatch):
+    scores = SpoofScorer._window_scores
+    second_is_nan = np.array([0, np.nan, 0])
+    monkeypatch.setattr(SpoofScorer, "_window_scores", lambda self, logits: scores(self, logits) + second_is_nan)
+    with pytest.raises(BadAudioError, match=r"a score that is not finite for the window at 0.1 s"):
+        scorer.timeline(CLIP, hop_seconds=0.1)
+
+
+def test_too_little_memory(scorer, monkeypatch):
+    def fail(self, batch):
+        raise RuntimeError("CUDA out of memory. Tried to allocate 9 GiB")
+
+    monkeypatch.setattr(SpoofScorer, "_forward", fail)
+    with pytest.raises(ValueError, match="not have enough memory for 3 windows at once: use a smaller batch size"):
+        scorer.timeline(CLIP, hop_seconds=0.1)
+
+
+def test_loud_samples_are_told(scorer, caplog, monkeypatch):
+    monkeypatch.setattr("hf_gradalign.scoring.timeline.logger.warning", lambda message: caplog.records.append(message))
+    scorer.timeline(CLIP * 20)
+    assert "samples outside [-1, 1]" in caplog.records[0]
+
+
+def test_long_recordings_are_cut_on_the_way(detector, extractor, monkeypatch, tmp_path):
+    (tmp_path / "clip.wav").write_bytes(encode(CLIP))
+    scorer = SpoofScorer(detector, extractor, batch_size=4, rms_level=0.05)
+    whole = scorer.timeline(tmp_path / "clip.wav", hop_seconds=0.03)
+    monkeypatch.setattr(reading, "_BLOCK", 700)
+    monkeypatch.setattr(windowing, "_LONG", 1000)
+    streamed = scorer.timeline(tmp_path / "clip.wav", hop_seconds=0.03)
+    np.testing.assert_allclose(streamed.scores, whole.scores, atol=1e-6)
+    assert streamed.starts.tolist() == whole.starts.tolist()
+    assert streamed.duration == whole.duration
+
+
+@pytest.mark.parametrize("n_samples", [5, 10, 11, 33, 40, 46])
+@pytest.mark.parametrize("block", [1, 7, 100])
+@pytest.mark.parametrize("n_windows", [1, 4])
+def test_stretches_have_the_windows_of_a_windowing(n_samples, block, n_windows):
+    samples = np.arange(n_samples, dtype=np.float32)
+    blocks = [samples[start : start + block] for start in range(0, n_samples, block)]
+    stretches = list(cut_stretches(blocks, 10, 3, n_windows))
+    expected = windowing.Windowing(10, "all", 3).cut(samples)
+    np.testing.assert_array_equal([window for each in stretches for window in each.windows(10)], expected)
+    assert [int(window[0]) for window in expected] == [start for each in stretches for start in each.starts]
+    assert stretches[-1].n_samples == n_samples
+    assert all(len(each.starts) == n_windows for each in stretches[:-1])
+    assert all(len(each.samples) <= 10 + 3 * (n_windows - 1) for each in stretches)
