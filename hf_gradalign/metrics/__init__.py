@@ -3,6 +3,13 @@
 from hf_gradalign.metrics.functional.a_dcf import ASVSPOOF5_AGNOSTIC_COSTS, AgnosticCosts, min_agnostic_detection_cost
 from hf_gradalign.metrics.functional.accuracy import accuracy_at_threshold, spoof_acceptance_rate
 from hf_gradalign.metrics.functional.auc import roc_auc
+from hf_gradalign.metrics.functional.calibration import (
+    Calibration,
+    CalibrationMethod,
+    fit_calibration,
+    fit_logistic,
+    min_log_likelihood_ratio_cost,
+)
 from hf_gradalign.metrics.functional.cllr import log_likelihood_ratio_cost
 from hf_gradalign.metrics.functional.dcf import DetectionCosts, actual_detection_cost, min_detection_cost
 from hf_gradalign.metrics.functional.eer import (
@@ -41,6 +48,8 @@ __all__ = [
     "AgnosticCosts",
     "AsvErrorRates",
     "Breakdown",
+    "Calibration",
+    "CalibrationMethod",
     "Comparison",
     "CountedScores",
     "DetectionCosts",
@@ -62,10 +71,13 @@ __all__ = [
     "detection_error_curve",
     "equal_error_rate",
     "equal_error_rate_by_system",
+    "fit_calibration",
+    "fit_logistic",
     "interpolated_equal_error_rate",
     "log_likelihood_ratio_cost",
     "min_agnostic_detection_cost",
     "min_detection_cost",
+    "min_log_likelihood_ratio_cost",
     "min_tandem_detection_cost",
     "roc_auc",
     "score_problems",
