@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import cast
 
 import torch
 from torch import Tensor
@@ -36,13 +37,30 @@ class AlignedUpdate:
 
     def statistics(self) -> dict[str, Tensor]:
         """Return the conflict statistics of `conflict_statistics`, with norms divided by the loss scale, and losses."""
-        statistics = conflict_statistics(self.gramians, self.weights, self.views)
-        for view in self.views:
-            if self.loss_scale is not None:
-                statistics[f"grad_norm_{view}"] = statistics[f"grad_norm_{view}"] / self.loss_scale
-            if self.losses is not None:
-                statistics[f"loss_{view}"] = self.losses[view]
-        return statistics
+        return {name: values[0] for name, values in statistics_of_updates([self]).items()}
+
+
+@torch.no_grad()
+def statistics_of_updates(updates: Sequence[AlignedUpdate]) -> dict[str, Tensor]:
+    """Return the statistics of N updates of the same views and groups, as `AlignedUpdate.statistics` would.
+
+    Takes about as many kernel launches as for one update.
+
+    Returns:
+        Tensors of shape (N,).
+    """
+    views = updates[0].views
+    gramians = torch.stack([update.gramians for update in updates])
+    weights = torch.stack([update.weights for update in updates])
+    statistics = conflict_statistics(gramians, weights, views)
+    for view in views:
+        if updates[0].loss_scale is not None:
+            scales = torch.stack([cast(Tensor, update.loss_scale) for update in updates])
+            statistics[f"grad_norm_{view}"] = statistics[f"grad_norm_{view}"] / scales
+        if updates[0].losses is not None:
+            losses = [cast(Mapping[str, Tensor], update.losses)[view] for update in updates]
+            statistics[f"loss_{view}"] = torch.stack(losses)
+    return statistics
 
 
 class Aligner:

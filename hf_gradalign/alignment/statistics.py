@@ -10,32 +10,37 @@ from torch import Tensor
 
 @torch.no_grad()
 def conflict_statistics(gramian: Tensor, weights: Tensor, views: Sequence[str]) -> dict[str, Tensor]:
-    """Return the statistics of one update, as scalars on the Gramian's device.
+    """Return the statistics of one update, as scalars on the Gramian's device, or those of N updates at once.
 
     Args:
         gramian: Shape (K, K), the inner products of the views' gradients; or (G, K, K), one Gramian per group of
-            parameters, which add up to that of all parameters.
-        weights: Shape (K,) or (G, K), the weights from the alignment method.
+            parameters, which add up to that of all parameters; or (N, G, K, K), those of N updates.
+        weights: Shape (K,), (G, K) or (N, G, K), the weights from the alignment method.
         views: Names of the K views.
 
     Returns:
         `conflict_rate` (1 if any two views have a negative cosine, else 0; NaN for a non-finite Gramian; missing for a
         single view); `cosine_<a>_<b>` in [-1, 1] (0 for a zero gradient) and `norm_ratio_<b>_<a>` = |g_b| / |g_a| for
         each pair; `grad_norm_<view>` and `weight_<view>` (the mean over groups). For more than one group also
-        `group_conflict_rate`, the fraction of groups in which any two views conflict.
+        `group_conflict_rate`, the fraction of groups in which any two views conflict. For N updates, tensors of shape
+        (N,) with the same values.
     """
-    groups = gramian if gramian.ndim == 3 else gramian[None]
-    gramian = groups.sum(0) if len(groups) > 1 else groups[0]
-    weights = weights.flatten() if weights.numel() == len(views) else weights.mean(0)
+    k = len(views)
+    groups = gramian if gramian.ndim == 4 else gramian.reshape(1, -1, k, k)
+    weights = weights.reshape(len(groups), -1, k)
+    has_groups = groups.shape[1] > 1
+    # Over groups, one update after the other: the order of a sum in a larger tensor, and so its last digit, may differ.
+    totals = torch.stack([update.sum(0) for update in groups]) if has_groups else groups[:, 0]
+    means = torch.stack([update.mean(0) for update in weights]) if has_groups else weights[:, 0]
     statistics = {}
-    if len(views) > 1:
-        statistics["conflict_rate"] = conflicts(gramian)
-        if len(groups) > 1:
-            statistics["group_conflict_rate"] = conflicts(groups).mean()
-    statistics |= gradient_statistics(gramian, views)
+    if k > 1:
+        statistics["conflict_rate"] = conflicts(totals)
+        if has_groups:
+            statistics["group_conflict_rate"] = conflicts(groups).mean(-1)
+    statistics |= gradient_statistics(totals, views)
     for i, view in enumerate(views):
-        statistics[f"weight_{view}"] = weights[i]
-    return statistics
+        statistics[f"weight_{view}"] = means[:, i]
+    return statistics if gramian.ndim == 4 else {name: values[0] for name, values in statistics.items()}
 
 
 @torch.no_grad()
@@ -87,13 +92,14 @@ class RunningMeans:
 
     @torch.no_grad()
     def update(self, values: dict[str, Tensor]) -> None:
-        """Add the scalars of one update, without waiting for the device."""
-        self._steps += 1
+        """Add the scalars of one update, or the vectors of several, without waiting for the device."""
         names = tuple(values)
-        stacked = torch.stack([value.detach().float() for value in values.values()])
+        stacked = torch.stack([value.detach().float().reshape(-1) for value in values.values()], 1)  # (updates, names)
         finite = stacked.abs() < torch.inf  # False for NaN
-        new = torch.stack([torch.where(finite, stacked, 0.0), finite.float()])
-        self._totals[names] = self._totals[names].to(new.device) + new if names in self._totals else new
+        # One by one, so that the sums do not depend on how updates are grouped.
+        for new in torch.stack([torch.where(finite, stacked, 0.0), finite.float()], 1):
+            self._totals[names] = self._totals[names].to(new.device) + new if names in self._totals else new
+        self._steps += len(stacked)
 
     def means(self, over_processes: Callable[[Tensor], Tensor] | None = None) -> dict[str, float]:
         """Return the means so far, without names that never had a finite value.
@@ -146,13 +152,14 @@ class ConflictCounts:
 
     @torch.no_grad()
     def update(self, epoch: int, conflict: Tensor) -> None:
-        """Count one update.
+        """Count one update, or several.
 
         Args:
             epoch: Index of the epoch, from 0.
-            conflict: Scalar from `conflicts`: 1 for a conflict, 0 for none, NaN for a non-finite Gramian.
+            conflict: Scalar or vector from `conflicts`: 1 for a conflict, 0 for none, NaN for a non-finite Gramian.
         """
-        counts = torch.stack([torch.ones_like(conflict), conflict == 1, conflict.isnan()]).long()
+        conflict = conflict.reshape(-1)
+        counts = torch.stack([torch.ones_like(conflict), conflict == 1, conflict.isnan()]).long().sum(1)
         self._counts[epoch] = self._counts[epoch].to(counts) + counts if epoch in self._counts else counts
 
     def rates(self) -> dict[int, float]:

@@ -20,14 +20,13 @@ from hf_gradalign.alignment import (
     AlignmentScope,
     ConflictCounts,
     ParameterGroups,
-    RunningMeans,
     ViewGradients,
-    conflicts,
 )
 from hf_gradalign.training.arguments import GradientAlignmentArguments
 from hf_gradalign.training.compilation import prepare_for_compile, uses_cuda_graphs
 from hf_gradalign.training.conflicts.record import RecordFormat
 from hf_gradalign.training.conflicts.recorder import ConflictRecorder
+from hf_gradalign.training.conflicts.totals import ConflictTotals
 from hf_gradalign.training.distributed import is_sharded, prepare_for_fsdp, shares_gradient_storage
 from hf_gradalign.training.learning_rates import are_split, check_split, split_groups
 from hf_gradalign.training.loss import WeightedCrossEntropy, class_weights_of, items_weight
@@ -74,7 +73,6 @@ class GradientAlignmentTrainer(ResumableTrainer):
     Attributes:
         aligner: Combines the views' gradients. Holds the alignment method with its state.
         last_update: The last aligned update.
-        conflict_counts: Conflicts by epoch.
         conflict_recorder: Writes the conflict record, if one was requested.
         nonfinite: Detects non-finite losses and gradients and counts skipped updates.
         micro_batches: Losses and item ids of the current update, by micro-batch.
@@ -125,9 +123,8 @@ class GradientAlignmentTrainer(ResumableTrainer):
         view_weights = self.args.view_weights
         assert not isinstance(view_weights, str)  # the arguments have parsed JSON
         self.aligner = Aligner(self.args.make_method(), self._make_groups(), view_weights)
-        self.conflict_counts = ConflictCounts()
+        self._totals = ConflictTotals()
         self.last_update: AlignedUpdate | None = None
-        self._since_last_log = RunningMeans()
         self.nonfinite.reset()
 
     def _weigh_classes(self) -> None:
@@ -250,10 +247,10 @@ class GradientAlignmentTrainer(ResumableTrainer):
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         """Log, including the means of the conflict statistics since the last training log."""
-        if "loss" in logs and len(self._since_last_log):
+        if "loss" in logs and len(since_last_log := self._totals.since_last_log):
             over_processes = self.accelerator.reduce if self.args.world_size > 1 else None
-            logs = {**logs, **self._since_last_log.means(over_processes)}
-            self._since_last_log.reset()
+            logs = {**logs, **since_last_log.means(over_processes)}
+            since_last_log.reset()
         if "loss" in logs and self.args.on_nonfinite == "skip":
             logs = {**logs, "skipped_updates": self.nonfinite.skipped}
         super().log(logs, start_time)
@@ -332,10 +329,12 @@ class GradientAlignmentTrainer(ResumableTrainer):
             loss_scale = scaler.scale(torch.ones((), device=update.gramians.device))
         self.last_update = replace(update, losses=self._view_losses, loss_scale=loss_scale)
         self._view_losses = {}
-        statistics = self.last_update.statistics()
-        self._since_last_log.update(statistics)
-        conflict = statistics["conflict_rate"] if len(update.views) > 1 else conflicts(update.gramians.sum(0))
-        self.conflict_counts.update(int(self.state.epoch or 0), conflict)
+        self._totals.add(int(self.state.epoch or 0), self.last_update)
+
+    @property
+    def conflict_counts(self) -> ConflictCounts:
+        """Conflicts by epoch."""
+        return self._totals.counts
 
     @property
     def alignment_method(self) -> AlignmentMethod:
@@ -354,12 +353,12 @@ class GradientAlignmentTrainer(ResumableTrainer):
 
     def process_state(self) -> dict[str, Any]:
         """Return the base class's running sums and the statistics since the last log."""
-        return {**super().process_state(), "since_last_log": self._since_last_log.state_dict()}
+        return {**super().process_state(), "since_last_log": self._totals.since_last_log.state_dict()}
 
     def load_process_state(self, state: dict[str, Any]) -> None:
         """Restore what `process_state` returned."""
         super().load_process_state(state)
-        self._since_last_log.load_state_dict(state["since_last_log"])
+        self._totals.since_last_log.load_state_dict(state["since_last_log"])
 
     def _save_optimizer_and_scheduler(self, output_dir: str) -> None:
         if self.conflict_recorder is not None:
@@ -396,7 +395,7 @@ class GradientAlignmentTrainer(ResumableTrainer):
                 f"{self.args.align_gradients}, which starts over."
             )
         if "since_last_log" in state:  # checkpoints from before each process had its own state
-            self._since_last_log.load_state_dict(state["since_last_log"])
+            self._totals.since_last_log.load_state_dict(state["since_last_log"])
         self.conflict_counts.load_state_dict(state["conflict_counts"])
         self.nonfinite.skipped = state.get("skipped_updates", 0)
 

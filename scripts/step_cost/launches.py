@@ -17,7 +17,10 @@ ON_GRADIENTS = ("_products_kernel", "_combine_kernel")
 
 
 def alignment_cost(step: Callable[[], Any], rounds: int) -> dict[str, Any]:
-    """Measure the alignment within a step: all that follows the last backward pass, with the statistics.
+    """Measure the alignment within a step: all that follows the last backward pass, until the update is recorded.
+
+    The conflict statistics of 64 updates are computed at once, at a log or after the 64th. They are only in some of
+    `host_seconds`.
 
     Returns:
         `launches`, `launches_on_gradients`, `device_seconds` of one alignment under a profiler of the GPU, and

@@ -2,6 +2,7 @@
 
 import math
 import weakref
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -41,11 +42,11 @@ class ConflictRecorder(TrainerCallback):
 
     Non-finite values are null. In fp16 training, norms are those of the unscaled gradients.
 
-    An update costs one small tensor on the device. These are copied to the host together every `flush_every` updates,
-    when a checkpoint is saved and when training ends. If it ends with an error, other processes' shares of the losses
-    are missing, so the losses are null. A killed run loses the rows since the last copy; when it is resumed, these
-    updates are trained and recorded again. Only the main process writes. Losses are averaged over processes once per
-    copy.
+    An update costs a few small tensors on the device. Those of `flush_every` updates are copied to the host together,
+    also when a checkpoint is saved and when training ends. If it ends with an error, other processes' shares of the
+    losses are missing, so the losses are null. A killed run loses the rows since the last copy; when it is resumed,
+    these updates are trained and recorded again. Only the main process writes. Losses are averaged over processes once
+    per copy.
 
     Args:
         trainer: The trainer. Only a weak reference is kept.
@@ -101,8 +102,8 @@ class ConflictRecorder(TrainerCallback):
         when = {"step": state.global_step, "epoch": float(state.epoch or 0)}
         skipped = {"skipped": trainer.nonfinite.last_was_skipped} if trainer.args.on_nonfinite == "skip" else {}
         self._when.append((when, skipped))
-        self._figures.append(self._pack(update))
-        if len(self._figures) >= self._flush_every:
+        self._updates.append(update)
+        if len(self._updates) >= self._flush_every:
             self.flush()
 
     def on_save(  # noqa: D102
@@ -119,20 +120,20 @@ class ConflictRecorder(TrainerCallback):
 
     def flush(self) -> None:
         """Write the rows held on the device. Every process of a distributed run must call this."""
-        if self._figures:
-            self._write(self._gather(torch.stack(self._figures)))
+        if self._updates:
+            self._write(self._gather(self._pack(self._updates)))
 
     def rescue(self) -> None:
         """Write the rows held on the device after an error, without the other processes."""
-        if not self._figures or self._record is None:
+        if not self._updates or self._record is None:
             return
         try:
-            figures = torch.stack(self._figures)
+            figures = self._pack(self._updates)
             if self._trainer.accelerator.num_processes > 1:
                 figures[:, : len(self._views)] = torch.nan  # their shares of the losses are missing
             self._write(figures)
         except Exception as error:  # a full disk or a lost device must not hide the error that ended training
-            logger.warning(f"The last {len(self._figures)} rows of the conflict record could not be written: {error}")
+            logger.warning(f"The last {len(self._updates)} rows of the conflict record could not be written: {error}")
 
     @torch.no_grad()
     def _gather(self, figures: Tensor) -> Tensor:
@@ -146,22 +147,28 @@ class ConflictRecorder(TrainerCallback):
     def _write(self, figures: Tensor) -> None:
         if self._record is not None:
             self._record.append(self._rows(figures.cpu().double()))
-        self._figures, self._when = [], []
+        self._updates, self._when = [], []
 
     def _start(self) -> None:
         self._views: list[str] = []
         self._seen: AlignedUpdate | None = None
         self._when: list[tuple[Row, Row]] = []
-        self._figures: list[Tensor] = []
+        self._updates: list[AlignedUpdate] = []
 
-    def _pack(self, update: AlignedUpdate) -> Tensor:
-        gramians = update.gramians.sum(0, keepdim=True)
-        if self._groups is not None:
-            gramians = torch.cat([gramians, self._groups.gramians(update.products)])
-        assert update.losses is not None  # set by the trainer
-        losses = torch.stack([update.losses[view].to(gramians) for view in update.views])
-        scale = gramians.new_ones(1) if update.loss_scale is None else update.loss_scale.to(gramians)[None]
-        return torch.cat([losses, update.weights.mean(0).to(gramians), scale, gramians.flatten()])
+    @torch.no_grad()
+    def _pack(self, updates: Sequence[AlignedUpdate]) -> Tensor:
+        """One tensor (updates, figures): losses, mean weights, loss scale and Gramians."""
+        gramians = torch.stack([update.gramians.sum(0) for update in updates])[:, None]
+        if (groups := self._groups) is not None:
+            gramians = torch.cat([gramians, torch.stack([groups.gramians(update.products) for update in updates])], 1)
+        weights = torch.stack([update.weights.mean(0) for update in updates])
+        losses, scales = [], []
+        for update in updates:
+            assert update.losses is not None  # set by the trainer
+            losses += [update.losses[view] for view in self._views]
+            scales.append(gramians.new_ones(()) if update.loss_scale is None else update.loss_scale)
+        columns = [torch.stack(losses).reshape(len(updates), -1), weights, torch.stack(scales)[:, None]]
+        return torch.cat([*(column.to(gramians) for column in columns), gramians.flatten(1)], 1)
 
     def _rows(self, figures: Tensor) -> list[Row]:
         k = len(self._views)
