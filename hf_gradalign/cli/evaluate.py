@@ -25,8 +25,9 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from hf_gradalign import data, metrics, score_files
+from hf_gradalign import metrics, score_files
 from hf_gradalign.cli.commands import set_up_libraries
+from hf_gradalign.cli.score_file_options import add_reading_options, read_keys, read_scores
 from hf_gradalign.utils.file_locks import hold_output
 from hf_gradalign.utils.files import write_text_atomically
 from hf_gradalign.utils.messages import error_line, in_users_words, program
@@ -42,25 +43,11 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
     )
     parser.add_argument("scores", metavar="SCORES", help="a score file")
     parser.add_argument("keys", metavar="KEYS", nargs="?", help="the labels, if they are not in the score file")
-    parser.add_argument("--subset", help="for keys with subsets (ASVspoof 2021): eval (default), progress, hidden, all")
-    parser.add_argument("--split", default="test", help="split, if KEYS is a corpus (test)")
-    parser.add_argument("--partial", action="store_true", help="allow more than 5 %% of the keys to have no score")
     parser.add_argument(
         "--compare", nargs="+", default=[], metavar="OTHER_SCORES", help="compare with other systems by a paired test"
     )
     parser.add_argument("--by", nargs="+", default=[], metavar="COLUMN", help="break down: system, codec, speaker, ...")
-    columns = parser.add_argument_group("columns that are not detected (a name, or a number counted from 1)")
-    columns.add_argument("--score_column", help="column with the scores")
-    columns.add_argument("--id_column", help="column with the utterance ids in SCORES")
-    columns.add_argument("--key_id_column", help="column with the utterance ids in KEYS")
-    columns.add_argument("--label_column", help="column with the labels, in KEYS or, without KEYS, in SCORES")
-    columns.add_argument("--label_map", nargs="+", help="meaning of other labels, such as 0=spoof 1=bonafide")
-    columns.add_argument("--higher_is", choices=["bonafide", "spoof"], help="what a high score means (bonafide)")
-    columns.add_argument(
-        "--score_is",
-        choices=["score", "confidence"],
-        help="confidence: the probability of the predicted label in SCORES; score: rank as it is (default: detected)",
-    )
+    columns = add_reading_options(parser)
     columns.add_argument("--sasv", action="store_true", help="evaluate spoofing-robust speaker verification: a-DCF")
     computed = parser.add_argument_group("metrics")
     computed.add_argument(
@@ -190,40 +177,11 @@ def output_file(arguments: argparse.Namespace) -> Path | None:
 
 def load(path: str, arguments: argparse.Namespace) -> score_files.Clips:
     """Read scores and their labels."""
-    label_map = data.parse_label_map(arguments.label_map)
     has_keys = arguments.keys is not None
-    scores = score_files.read_scores(
-        path,
-        id_column=arguments.id_column,
-        score_column=arguments.score_column,
-        label_column=None if has_keys else arguments.label_column,
-        label_map=label_map,
-        higher_is=arguments.higher_is,
-        score_is=arguments.score_is,
-        of_trials=arguments.sasv,
-        has_keys=has_keys,
-    )
+    scores = read_scores(path, arguments, has_keys=has_keys, of_trials=arguments.sasv)
     if not has_keys:
         return score_files.with_own_labels(scores)
-    if score_files.names_corpus(arguments.keys):
-        options = data.CorpusOptions([arguments.keys])
-        keys = score_files.read_keys_of_corpus(
-            arguments.keys,
-            split=options.values("--split", arguments.split)[arguments.keys] or "test",
-            subset=arguments.subset,
-            label_map=options.label_maps(arguments.label_map)[arguments.keys],
-            label_column=options.values("--label_column", arguments.label_column)[arguments.keys],
-            id_column=options.values("--key_id_column", arguments.key_id_column)[arguments.keys],
-        )
-    else:
-        keys = score_files.read_keys(
-            arguments.keys,
-            subset=arguments.subset,
-            id_column=arguments.key_id_column,
-            label_column=arguments.label_column,
-            label_map=label_map,
-            of_trials=arguments.sasv,
-        )
+    keys = read_keys(arguments.keys, arguments, of_trials=arguments.sasv)
     return score_files.match_keys(scores, keys, allow_missing=arguments.partial)
 
 

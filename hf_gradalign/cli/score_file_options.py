@@ -1,0 +1,67 @@
+"""The options with which commands read score and key files."""
+
+from __future__ import annotations
+
+import argparse
+from typing import Any
+
+from hf_gradalign import data, score_files
+
+
+def add_reading_options(parser: argparse.ArgumentParser) -> Any:
+    """Add the options, and return the group of those for columns."""
+    parser.add_argument("--subset", help="for keys with subsets (ASVspoof 2021): eval (default), progress, hidden, all")
+    parser.add_argument("--split", default="test", help="split, if KEYS is a corpus (test)")
+    parser.add_argument("--partial", action="store_true", help="allow more than 5 %% of the keys to have no score")
+    columns = parser.add_argument_group("columns that are not detected (a name, or a number counted from 1)")
+    columns.add_argument("--score_column", help="column with the scores")
+    columns.add_argument("--id_column", help="column with the utterance ids in SCORES")
+    columns.add_argument("--key_id_column", help="column with the utterance ids in KEYS")
+    columns.add_argument("--label_column", help="column with the labels, in KEYS or, without KEYS, in SCORES")
+    columns.add_argument("--label_map", nargs="+", help="meaning of other labels, such as 0=spoof 1=bonafide")
+    columns.add_argument("--higher_is", choices=["bonafide", "spoof"], help="what a high score means (bonafide)")
+    columns.add_argument(
+        "--score_is",
+        choices=["score", "confidence"],
+        help="confidence: the probability of the predicted label in SCORES; score: rank as it is (default: detected)",
+    )
+    return columns
+
+
+def read_scores(
+    path: str, arguments: argparse.Namespace, *, has_keys: bool, of_trials: bool = False
+) -> score_files.Clips:
+    """Read a score file with the options of the command line."""
+    return score_files.read_scores(
+        path,
+        id_column=arguments.id_column,
+        score_column=arguments.score_column,
+        label_column=None if has_keys else arguments.label_column,
+        label_map=data.parse_label_map(arguments.label_map),
+        higher_is=arguments.higher_is,
+        score_is=arguments.score_is,
+        of_trials=of_trials,
+        has_keys=has_keys,
+    )
+
+
+def read_keys(path: str, arguments: argparse.Namespace, *, of_trials: bool = False) -> score_files.Clips:
+    """Read a key file, or the labels of a corpus, with the options of the command line."""
+    if score_files.names_corpus(path):
+        options = data.CorpusOptions([path])
+        return score_files.read_keys_of_corpus(
+            path,
+            split=options.values("--split", arguments.split)[path] or "test",
+            subset=arguments.subset,
+            label_map=options.label_maps(arguments.label_map)[path],
+            label_column=options.values("--label_column", arguments.label_column)[path],
+            id_column=options.values("--key_id_column", arguments.key_id_column)[path],
+        )
+    return score_files.read_keys(
+        path,
+        subset=arguments.subset,
+        id_column=arguments.key_id_column,
+        label_column=arguments.label_column,
+        label_map=data.parse_label_map(arguments.label_map),
+        of_trials=of_trials,
+    )
