@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pyarrow as pa
@@ -53,27 +53,57 @@ def match_keys(scores: Clips, keys: Clips, *, allow_missing: bool = False) -> Cl
         ScoreFileError: If no name is in both, if too many keys have no score, if names match ambiguously, or if scores
             belong to predicted labels.
     """
-    indices, how = _match(keys.utterance_ids, scores.utterance_ids, keys.source, scores.source)
-    matched = indices >= 0
-    if not matched.any():
-        raise ScoreFileError(
-            f"No utterance of {scores.source} ({_examples(scores.utterance_ids)}) is in {keys.source} "
-            f"({_examples(keys.utterance_ids)}). Check that both files are of the same clips and name them alike."
+    match = match_labels(scores, keys)
+    notes = list(match.clips.notes)
+    if len(match.unlabeled):
+        notes.append(
+            f"{len(match.unlabeled)} of {len(scores)} utterances of {scores.source} have no label in {keys.source} "
+            f"({examples(match.unlabeled)}), and are skipped."
         )
-    notes = [*keys.notes, *scores.notes, *([how] if how else [])]
-    missing = keys.utterance_ids.filter(pa.array(~matched))
-    if len(missing):
+    if len(match.missing):
         description = (
-            f"{len(missing)} of {len(keys)} utterances of {keys.source} have no score in {scores.source} "
-            f"({_examples(missing)})"
+            f"{len(match.missing)} of {len(keys)} utterances of {keys.source} have no score in {scores.source} "
+            f"({examples(match.missing)})"
         )
-        if len(missing) > MAX_MISSING * len(keys) and not allow_missing:
+        if len(match.missing) > MAX_MISSING * len(keys) and not allow_missing:
             raise ScoreFileError(
                 f"{description}. That is more than {MAX_MISSING:.0%}: score them, or skip them with --partial."
             )
         notes.append(f"{description}. They are skipped, so the results are not comparable with those of all clips.")
-    if note := _unmatched_note(scores, keys, indices[matched]):
-        notes.append(note)
+    return replace(match.clips, notes=tuple(notes))
+
+
+@dataclass(frozen=True)
+class LabelMatch:
+    """Scores that were matched with labels.
+
+    Attributes:
+        clips: Clips with scores and labels, in the order of the keys.
+        missing: Names of keys without a score.
+        unlabeled: Names of scores without a key, except those of clips that were skipped on purpose.
+        was_confidence: Whether the scores were converted from the confidence of predicted labels.
+    """
+
+    clips: Clips
+    missing: pa.Array
+    unlabeled: pa.Array
+    was_confidence: bool
+
+
+def match_labels(scores: Clips, keys: Clips) -> LabelMatch:
+    """Do the same as `match_keys`, but return the names that are in one of the files only, whatever their number.
+
+    Raises:
+        ScoreFileError: As `match_keys`, except for the number of keys without a score.
+    """
+    indices, how = match_names(keys.utterance_ids, scores.utterance_ids, keys.source, scores.source)
+    matched = indices >= 0
+    if not matched.any():
+        raise ScoreFileError(
+            f"No utterance of {scores.source} ({examples(scores.utterance_ids)}) is in {keys.source} "
+            f"({examples(keys.utterance_ids)}). Check that both files are of the same clips and name them alike."
+        )
+    notes = [*keys.notes, *scores.notes, *([how] if how else [])]
     kept, scored = keys.take(np.flatnonzero(matched)), scores.take(indices[matched])
     if kept.labels is None:
         raise ScoreFileError(f"{keys.source} has no labels. Give a file with labels as keys.")
@@ -81,7 +111,13 @@ def match_keys(scores: Clips, keys: Clips, *, allow_missing: bool = False) -> Cl
         notes.append(f"{n_different} labels in {scores.source} differ from {keys.source}, whose labels are used.")
     values, prediction_notes = resolve_with_keys(scored, kept.labels, keys.source)
     columns = {**scored.columns, **kept.columns}
-    return replace(kept, source=scores.source, scores=values, columns=columns, notes=(*notes, *prediction_notes))
+    clips = replace(kept, source=scores.source, scores=values, columns=columns, notes=(*notes, *prediction_notes))
+    return LabelMatch(
+        clips=clips,
+        missing=keys.utterance_ids.filter(pa.array(~matched)),
+        unlabeled=_unlabeled(scores, keys, indices[matched]),
+        was_confidence=values is not scored.scores,
+    )
 
 
 def match_systems(first: Clips, second: Clips) -> tuple[Clips, NDArray[np.float64], list[str]]:
@@ -93,12 +129,12 @@ def match_systems(first: Clips, second: Clips) -> tuple[Clips, NDArray[np.float6
     Raises:
         ScoreFileError: If no utterance is in both.
     """
-    indices, how = _match(first.utterance_ids, second.utterance_ids, first.source, second.source)
+    indices, how = match_names(first.utterance_ids, second.utterance_ids, first.source, second.source)
     matched = indices >= 0
     if not matched.any():
         raise ScoreFileError(
-            f"No utterance of {second.source} ({_examples(second.utterance_ids)}) is in {first.source} "
-            f"({_examples(first.utterance_ids)}). Two systems can only be compared on the same clips."
+            f"No utterance of {second.source} ({examples(second.utterance_ids)}) is in {first.source} "
+            f"({examples(first.utterance_ids)}). Two systems can only be compared on the same clips."
         )
     if second.scores is None:
         raise ScoreFileError(f"{second.source} has no scores. Give a score file.")
@@ -112,7 +148,9 @@ def match_systems(first: Clips, second: Clips) -> tuple[Clips, NDArray[np.float6
     return first.take(np.flatnonzero(matched)), second.scores[indices[matched]], notes
 
 
-def _match(wanted: pa.Array, available: pa.Array, wanted_source: str, source: str) -> tuple[NDArray[np.int64], str]:
+def match_names(
+    wanted: pa.Array, available: pa.Array, wanted_source: str, source: str
+) -> tuple[NDArray[np.int64], str]:
     """Return the index of each wanted name among the available ones, or -1, and a note on changes to the names."""
     best, how = _index(wanted, available), ""
     tried: list[str] = []
@@ -176,22 +214,17 @@ def _ambiguous(names: pa.Array, changed: pa.Array) -> tuple[str, str] | None:
     return same[0].as_py(), same[1].as_py()
 
 
-def _unmatched_note(scores: Clips, keys: Clips, indices: NDArray[np.int64]) -> str | None:
-    """Return a note on scores without a key, except those of clips that were skipped on purpose."""
+def _unlabeled(scores: Clips, keys: Clips, indices: NDArray[np.int64]) -> pa.Array:
+    """Return the names of scores without a key, except those of clips that were skipped on purpose."""
     is_unmatched = np.ones(len(scores), dtype=bool)
     is_unmatched[indices] = False
     if keys.other_ids is not None:
-        skipped, _ = _match(scores.utterance_ids, keys.other_ids, scores.source, keys.source)
+        skipped, _ = match_names(scores.utterance_ids, keys.other_ids, scores.source, keys.source)
         is_unmatched &= skipped < 0
-    names = scores.utterance_ids.filter(pa.array(is_unmatched))
-    if len(names) == 0:
-        return None
-    return (
-        f"{len(names)} of {len(scores)} utterances of {scores.source} have no label in {keys.source} "
-        f"({_examples(names)}), and are skipped."
-    )
+    return scores.utterance_ids.filter(pa.array(is_unmatched))
 
 
-def _examples(names: pa.Array) -> str:
+def examples(names: pa.Array) -> str:
+    """Return the first names, for a message."""
     examples = ", ".join(names.slice(0, _MAX_EXAMPLES).to_pylist())
     return examples + (", ..." if len(names) > _MAX_EXAMPLES else "")

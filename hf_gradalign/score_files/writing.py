@@ -30,8 +30,7 @@ def write_score_file(
         lines = [f"{name} {number}\n" for name, number in zip(utterance_ids, numbers, strict=True)]
         write_text_atomically(path, "".join(lines))
         return
-    table = {"utterance_id": utterance_ids, "score": numbers, **(columns or {})}
-    write_text_atomically(path, _tab_separated(table))
+    write_table(path, {"utterance_id": utterance_ids, "score": numbers, **(columns or {})})
 
 
 def read_score_file(path: str | Path) -> dict[str, float]:
@@ -53,12 +52,13 @@ def write_bad_clips(path: str | Path, bad_clips: Sequence[BadClip]) -> None:
         Path(path).unlink(missing_ok=True)
         return
     names = ("utterance_id", "path", "reason")
-    write_text_atomically(path, _tab_separated({name: [getattr(clip, name) for clip in bad_clips] for name in names}))
+    write_table(path, {name: [getattr(clip, name) for clip in bad_clips] for name in names})
 
 
-def _tab_separated(columns: Mapping[str, Sequence[Any]]) -> str:
+def write_table(path: str | Path, columns: Mapping[str, Sequence[Any]]) -> None:
+    """Write columns of the same length as a table with a header and tabs, atomically."""
     text = io.StringIO()
     writer = csv.writer(text, delimiter="\t", lineterminator="\n")
     writer.writerow(columns)
     writer.writerows(zip(*columns.values(), strict=True))
-    return text.getvalue()
+    write_text_atomically(path, text.getvalue())
