@@ -187,6 +187,7 @@ class SpoofScorer:
         *,
         window_seconds: float | None = None,
         hop_seconds: float | None = None,
+        share_encoder: bool = False,
         progress: Callable[[float], None] | None = None,
     ) -> Timeline:
         """Score overlapping windows of a recording, to see where in it the scores change.
@@ -201,6 +202,10 @@ class SpoofScorer:
             window_seconds: Length of a window, at least 0.1 s. Defaults to the scorer's.
             hop_seconds: Distance between the starts of windows, at most the length of one. Defaults to the scorer's if
                 it has one, or else 0.5 s.
+            share_encoder: Compute the frames of an encoder of waveforms (wav2vec 2.0, HuBERT, WavLM, ...) once for 20 s
+                of the recording, not once for each window. With small hops this is many times cheaper, but frames then
+                depend on up to 22 s to either side of a window, so scores differ from those of the window by itself.
+                Other models ignore it. Convolutions are shared in any case where scores stay the same.
             progress: Called after each batch of windows with the fraction of the recording that has been scored, as
                 far as its length is known. An exception that it raises ends the scoring.
 
@@ -211,15 +216,26 @@ class SpoofScorer:
             BadAudioError: If the recording cannot be scored.
             ValueError: If there is not exactly one clip, or a length is out of range.
         """
-        windows = {"window_seconds": window_seconds, "hop_seconds": hop_seconds}
-        return score_timeline(self, clip, sampling_rate, **windows, progress=progress)
+        return score_timeline(
+            self,
+            clip,
+            sampling_rate,
+            window_seconds=window_seconds,
+            hop_seconds=hop_seconds,
+            share_encoder=share_encoder,
+            progress=progress,
+        )
+
+    def model_inputs(self, windows: Sequence[NDArray[np.float32]]) -> dict[str, torch.Tensor]:
+        """Return the model's inputs for windows of one length, waveforms of shape (time,)."""
+        inputs = dict(self._collate([{"input_values": window, "labels": 0} for window in windows]))
+        inputs.pop("labels")
+        return inputs
 
     def score_windows(self, windows: Sequence[NDArray[np.float32]]) -> NDArray[np.float64]:
         """Score windows of one length, waveforms of shape (time,), in one forward pass. Shape (windows,)."""
-        inputs = dict(self._collate([{"input_values": window, "labels": 0} for window in windows]))
-        inputs.pop("labels")
         try:
-            return self._window_scores([self._forward(inputs)])
+            return self._window_scores([self._forward(self.model_inputs(windows))])
         except RuntimeError as error:
             if not should_reduce_batch_size(error):
                 raise

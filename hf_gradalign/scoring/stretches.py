@@ -30,7 +30,9 @@ class Stretch:
         return [self.samples[start - self.first : start - self.first + length] for start in self.starts]
 
 
-def cut_stretches(blocks: Iterable[NDArray[np.float32]], length: int, hop: int, n_windows: int) -> Iterator[Stretch]:
+def cut_stretches(
+    blocks: Iterable[NDArray[np.float32]], length: int, hop: int, n_windows: int, context: int = 0
+) -> Iterator[Stretch]:
     """Cut a recording into stretches, with the windows of `Windowing.cut` in the mode `all`.
 
     Args:
@@ -38,6 +40,7 @@ def cut_stretches(blocks: Iterable[NDArray[np.float32]], length: int, hop: int, 
         length: Length of a window in samples. A shorter recording is repeated to fill one window.
         hop: Distance between windows in samples. The last one is moved back to end with the recording.
         n_windows: The most windows of a stretch.
+        context: Samples that a stretch has before its first window and after its last, as far as there are any.
 
     Yields:
         The stretches, with `n_windows` windows each, except the last.
@@ -46,15 +49,16 @@ def cut_stretches(blocks: Iterable[NDArray[np.float32]], length: int, hop: int, 
     first = total = start = 0  # `first` is the position of the first sample in `held`
 
     def stretch(starts: list[int]) -> Stretch:
-        return Stretch(held[starts[0] - first : starts[-1] + length - first], starts[0], starts, total)
+        begin = max(starts[0] - context, 0)
+        return Stretch(held[begin - first : starts[-1] + length + context - first], begin, starts, total)
 
     for block in blocks:
         held = np.concatenate([held, block])
         total += len(block)
-        while start + (n_windows - 1) * hop + length < total:  # more samples follow, so none of them is the last
+        while start + (n_windows - 1) * hop + length + context < total:  # more samples follow: none of them is the last
             yield stretch([start + index * hop for index in range(n_windows)])
             start += n_windows * hop
-        kept = max(first, min(start, total - length))
+        kept = max(first, min(start, total - length) - context)
         held, first = held[kept - first :], kept
     if total <= length:
         yield Stretch(repeat_pad(held, length), 0, [0], total)

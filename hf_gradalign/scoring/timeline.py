@@ -15,6 +15,7 @@ from hf_gradalign.data import BadAudioError, BadClip
 from hf_gradalign.data.checking import OutOfRangeClips
 from hf_gradalign.scoring.chunks import as_clips, name_of
 from hf_gradalign.scoring.stretches import Stretch, cut_stretches
+from hf_gradalign.scoring.window_sharing import Shared, window_scoring
 from hf_gradalign.scoring.windowing import ClipWindows, settle_windowing
 
 if TYPE_CHECKING:
@@ -40,6 +41,7 @@ class Timeline:
         scores: Their scores, higher for bona fide, shape (windows,).
         duration: Duration of the recording in seconds.
         is_calibrated: Whether scores are log-likelihood ratios, because the model is calibrated.
+        shared: What windows shared when they were scored: "nothing", "convolutions" or "encoder".
     """
 
     starts: NDArray[np.float64]
@@ -47,6 +49,7 @@ class Timeline:
     scores: NDArray[np.float64]
     duration: float
     is_calibrated: bool
+    shared: Shared = "nothing"
 
     def __len__(self) -> int:
         return len(self.scores)
@@ -64,6 +67,7 @@ def score_timeline(
     *,
     window_seconds: float | None = None,
     hop_seconds: float | None = None,
+    share_encoder: bool = False,
     progress: Callable[[float], None] | None = None,
 ) -> Timeline:
     """Score the windows of a recording. Same as `SpoofScorer.timeline`."""
@@ -73,15 +77,19 @@ def score_timeline(
     length, hop = timeline_windows(scorer, window_seconds, hop_seconds)
     rate = scorer.sampling_rate
     samples = ClipWindows(clips[0], rate, settle_windowing(scorer.feature_extractor, "all"), scorer.rms_level)
+    scoring = window_scoring(scorer, length, hop, share_encoder)
     starts: list[int] = []
+    n_scored = 0
     scores: list[NDArray[np.float64]] = []
     stretch: Stretch | None = None
     try:
-        for stretch in cut_stretches(samples.blocks(), length, hop, scorer.batch_size):
-            scores.append(scorer.score_windows(stretch.windows(length)))
+        for stretch in cut_stretches(samples.blocks(), length, hop, scoring.n_windows, scoring.context):
             starts += stretch.starts
-            if progress is not None and samples.seconds:
-                progress(min((starts[-1] + length) / (samples.seconds * rate), 1.0))
+            for batch in scoring.scores(stretch):
+                scores.append(batch)
+                n_scored += len(batch)
+                if progress is not None and samples.seconds:
+                    progress(min((starts[n_scored - 1] + length) / (samples.seconds * rate), 1.0))
     except AudioDecodingError as error:
         raise _bad_audio(clips[0], error.reason) from error
     assert stretch is not None  # decoding gives at least one sample
@@ -101,6 +109,7 @@ def score_timeline(
         scores=by_window,
         duration=duration,
         is_calibrated=getattr(scorer, "calibration", None) is not None,
+        shared=scoring.shared,
     )
 
 

@@ -1,0 +1,137 @@
+"""What overlapping windows share changes scores only where the documentation says so."""
+
+import numpy as np
+import pytest
+from noise_clips import RATE, WINDOW, draw_clip
+from tiny_detectors import FAMILIES, SMALL, make_classifier, make_detector
+from transformers import Wav2Vec2FeatureExtractor
+
+from hf_gradalign.models import SpoofDetectorFeatureExtractor
+from hf_gradalign.scoring import SpoofScorer, window_sharing
+from hf_gradalign.scoring.window_sharing import SeparateWindows, window_scoring
+
+CLIP = draw_clip(3, 4 * WINDOW + 123)
+HOP = 0.05  # ten frames of the tiny encoders
+BARE = SpoofDetectorFeatureExtractor(n_samples=WINDOW)
+NORMALIZED = Wav2Vec2FeatureExtractor(do_normalize=True, return_attention_mask=False)
+
+
+@pytest.fixture
+def separate(monkeypatch):
+    """The timeline of separate windows."""
+
+    def timeline(scorer, **options):
+        with monkeypatch.context() as patch:
+            patch.setattr("hf_gradalign.scoring.timeline.window_scoring", lambda *args: SeparateWindows(*args[:2]))
+            return scorer.timeline(CLIP, **options)
+
+    return timeline
+
+
+def check_same(scorer, separate, **options):
+    shared = scorer.timeline(CLIP, **options)
+    assert shared.shared == "convolutions"
+    expected = separate(scorer, **options)
+    assert expected.shared == "nothing"
+    np.testing.assert_array_equal(shared.starts, expected.starts)
+    np.testing.assert_allclose(shared.scores, expected.scores, atol=2e-6)
+    assert np.ptp(expected.scores) > 1e-4
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_shared_convolutions_give_the_same_scores(family, separate):
+    check_same(SpoofScorer(make_detector(family), BARE, batch_size=4), separate, hop_seconds=HOP)
+
+
+@pytest.mark.parametrize("head", SMALL)
+def test_every_head_takes_shared_convolutions(head, separate):
+    check_same(SpoofScorer(make_detector(head=head), BARE, batch_size=4), separate, hop_seconds=HOP)
+
+
+def test_filters_of_the_waveform_are_shared_at_any_hop(separate):
+    check_same(SpoofScorer(make_detector("sinc"), BARE, batch_size=4), separate, hop_seconds=0.0123)
+
+
+def test_layer_merging_and_a_classifier_of_transformers(separate):
+    check_same(SpoofScorer(make_detector(layer_merging="sea"), BARE, batch_size=4), separate, hop_seconds=HOP)
+    bare = Wav2Vec2FeatureExtractor(do_normalize=False, return_attention_mask=True)
+    for model in (make_classifier(), make_classifier("hubert", use_weighted_layer_sum=True)):
+        scorer = SpoofScorer(model, bare, batch_size=4, window_seconds=WINDOW / RATE)
+        check_same(scorer, separate, hop_seconds=HOP)
+
+
+@pytest.mark.parametrize("hop_samples", [840, 336])
+def test_hops_between_frames(separate, hop_samples):
+    scorer = SpoofScorer(make_detector(), BARE, batch_size=4)
+    check_same(scorer, separate, hop_seconds=hop_samples / RATE)
+
+
+def shared_by(model, extractor=BARE, hop=800, **options):
+    scorer = SpoofScorer(model, extractor, batch_size=4, window_seconds=WINDOW / RATE)
+    return window_scoring(scorer, WINDOW, hop, **options).shared
+
+
+def test_what_is_shared(monkeypatch):
+    detector = make_detector()
+    assert shared_by(detector) == "convolutions"
+    assert shared_by(detector, hop=801) == "nothing"  # 80 phases cost more than they save
+    assert shared_by(detector, hop=WINDOW) == "nothing"
+    assert shared_by(detector, NORMALIZED) == "nothing"
+    assert shared_by(detector, NORMALIZED, share_encoder=True) == "encoder"
+    group = make_detector(backbone={"feat_extract_norm": "group", "conv_bias": False})
+    assert shared_by(group) == "nothing"
+    assert shared_by(group, share_encoder=True) == "encoder"
+    adapter = make_detector(backbone={"add_adapter": True, "output_hidden_size": 32})
+    assert shared_by(adapter, share_encoder=True) == "nothing"
+    assert shared_by(make_detector("sinc"), share_encoder=True) == "convolutions"
+
+
+def test_convolutions_run_once(monkeypatch):
+    model = make_detector()
+    sizes = []
+    model.backbone.feature_extractor.conv_layers[0].register_forward_hook(lambda *args: sizes.append(args[1][0].shape))
+    SpoofScorer(model, BARE, batch_size=4).timeline(CLIP, hop_seconds=HOP)
+    assert [tuple(size) for size in sizes] == [(1, 1, 4 * WINDOW), (1, 1, WINDOW)]  # on the grid, and the last window
+    assert "forward" not in vars(model.backbone.feature_extractor)
+
+
+def test_a_shared_encoder_hears_what_is_around_a_window(separate):
+    scorer = SpoofScorer(make_detector(), BARE, batch_size=4)
+    shared = scorer.timeline(CLIP, hop_seconds=HOP, share_encoder=True)
+    expected = separate(scorer, hop_seconds=HOP)
+    assert shared.shared == "encoder"
+    np.testing.assert_array_equal(shared.starts, expected.starts)
+    assert 1e-5 < np.abs(shared.scores - expected.scores).max() < 1
+    # Without anything around it, a window gets its own score.
+    alone = scorer.timeline(CLIP[:WINDOW], hop_seconds=HOP, share_encoder=True)
+    np.testing.assert_allclose(alone.scores, scorer.score(CLIP[:WINDOW]), atol=2e-6)
+
+
+def test_what_a_shared_encoder_takes_at_once(monkeypatch):
+    monkeypatch.setattr(window_sharing, "_STRETCH_SECONDS", 0.4)
+    monkeypatch.setattr(window_sharing, "_CONTEXT_SECONDS", 0.05)
+    model = make_detector()
+    lengths = []
+    model.backbone.feature_extractor.register_forward_pre_hook(lambda part, args: lengths.append(args[0].shape[1]))
+    scorer = SpoofScorer(model, BARE, batch_size=4)
+    timeline = scorer.timeline(np.tile(CLIP, 3), hop_seconds=HOP, share_encoder=True)
+    assert lengths[:2] == [7 * 800 + WINDOW + 800, 7 * 800 + WINDOW + 1600]
+    assert max(lengths) == lengths[1]
+    assert len(timeline) == len(scorer.timeline(np.tile(CLIP, 3), hop_seconds=HOP))
+
+
+def test_the_models_forward_is_put_back_after_an_error(monkeypatch):
+    model = make_detector()
+    scorer = SpoofScorer(model, BARE, batch_size=4)
+    monkeypatch.setattr(model.head, "forward", lambda *args: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        scorer.timeline(CLIP, hop_seconds=HOP)
+    assert "forward" not in vars(model.backbone.feature_extractor)
+
+
+def test_shared_layers_of_all_heads():
+    for head in ("mhfa", "sls"):  # they take the frames of all layers
+        scorer = SpoofScorer(make_detector(head=head), BARE, batch_size=4)
+        shared = scorer.timeline(CLIP, hop_seconds=HOP, share_encoder=True)
+        assert shared.shared == "encoder"
+        assert np.isfinite(shared.scores).all()
