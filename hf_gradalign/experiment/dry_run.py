@@ -307,8 +307,9 @@ def _step_arguments(args: AudioSpoofTrainingArguments, folder: str) -> AudioSpoo
     args.max_steps = _STEPS
     args.eval_strategy = args.logging_strategy = IntervalStrategy.NO
     args.save_strategy = SaveStrategy.NO
-    args.load_best_model_at_end = args.push_to_hub = args.eval_on_start = args.conflict_record_modules = False
+    args.load_best_model_at_end = args.push_to_hub = args.eval_on_start = False
     args.conflict_record = "none"
+    args.conflict_record_modules = args.conflict_record_ids = False
     args.early_stopping_patience = args.resume_from_checkpoint = None
     args.average_best_checkpoints = 1
     args.report_to = []

@@ -44,7 +44,7 @@ _WITHOUT_EFFECT = """
     fsdp fsdp_config deepspeed activation_checkpointing activation_checkpointing_kwargs gradient_checkpointing
     gradient_checkpointing_kwargs torch_compile torch_compile_backend torch_compile_mode use_liger_kernel
     liger_kernel_config torch_empty_cache_steps auto_find_batch_size conflict_record conflict_record_modules
-    average_tokens_across_devices on_nonfinite use_cache length_column_name
+    conflict_record_ids average_tokens_across_devices on_nonfinite use_cache length_column_name
     attention_implementation trust_remote_code model_license augment_on_device preprocessing_num_workers check_audio
     merge_adapters
 """

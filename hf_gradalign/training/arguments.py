@@ -47,6 +47,7 @@ class GradientAlignmentArguments(TrainingArguments):
             file `conflicts.*` in the output folder with one row per update (`ConflictRecorder`). On the command line,
             `--conflict_record` without a format means "jsonl".
         conflict_record_modules: Whether to also record each transformer layer and other module.
+        conflict_record_ids: Whether to also record the ids of each update's items.
 
     Parameters that control non-finite losses and gradients:
         on_nonfinite: "stop" ends training with an error that says where they come from. "skip" drops the update and
@@ -69,9 +70,9 @@ class GradientAlignmentArguments(TrainingArguments):
 
     Raises:
         ValueError: For an unknown method, option or scope; a view weight or learning rate out of range; a patience or
-            number of checkpoints below 1, or without the evaluation or metric that it needs; `conflict_record_modules`
-            without a record; options of the base class that would have no effect, or fail when the first batch is
-            loaded.
+            number of checkpoints below 1, or without the evaluation or metric that it needs; an option of the
+            conflict record without a record; options of the base class that would have no effect, or fail when the
+            first batch is loaded.
     """
 
     # In the base class it is a class variable too, without saying so.
@@ -140,6 +141,7 @@ class GradientAlignmentArguments(TrainingArguments):
     conflict_record_modules: bool = field(
         default=False, metadata={"help": "Also record each transformer layer and other module."}
     )
+    conflict_record_ids: bool = field(default=False, metadata={"help": "Also record the utterances of each update."})
     on_nonfinite: str = field(
         default="stop",
         metadata={
@@ -203,8 +205,9 @@ class GradientAlignmentArguments(TrainingArguments):
             raise ValueError(f"--conflict_record must be one of {', '.join(_RECORDS)}, got {self.conflict_record!r}")
         if self.on_nonfinite not in ON_NONFINITE:
             raise ValueError(f"--on_nonfinite must be one of {', '.join(ON_NONFINITE)}, got {self.on_nonfinite!r}")
-        if self.conflict_record_modules and self.conflict_record == "none":
-            raise ValueError("--conflict_record_modules adds to the conflict record: also pass --conflict_record jsonl")
+        for name in ("conflict_record_modules", "conflict_record_ids"):
+            if getattr(self, name) and self.conflict_record == "none":
+                raise ValueError(f"--{name} adds to the conflict record: also pass --conflict_record jsonl")
         if isinstance(self.fsdp, str) and self.fsdp.lower() == "true":
             # This is how a saved command line spells a bare --fsdp.
             self.fsdp = True  # ty: ignore[invalid-assignment]

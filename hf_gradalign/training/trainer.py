@@ -113,7 +113,9 @@ class GradientAlignmentTrainer(ResumableTrainer):
         self.conflict_recorder: ConflictRecorder | None = None
         if self.args.conflict_record != "none":
             file_format = cast(RecordFormat, self.args.conflict_record)
-            self.conflict_recorder = ConflictRecorder(self, file_format, self.args.conflict_record_modules)
+            self.conflict_recorder = ConflictRecorder(
+                self, file_format, self.args.conflict_record_modules, self.args.conflict_record_ids
+            )
             self.add_callback(self.conflict_recorder)
         self.add_callback(self.nonfinite)
 

@@ -14,7 +14,7 @@ from transformers import PretrainedConfig
 from transformers.modeling_outputs import SequenceClassifierOutput
 
 import hf_gradalign  # noqa: F401
-from hf_gradalign.training import GradientAlignmentArguments, GradientAlignmentTrainer
+from hf_gradalign.training import GradientAlignmentArguments, GradientAlignmentTrainer, ViewsWithIds
 
 N_FEATURES = 6
 
@@ -22,7 +22,8 @@ N_FEATURES = 6
 class ToyViews(Dataset):
     """Items with a clean view and one that is so noisy that the gradients often conflict."""
 
-    def __init__(self, n_items=48, views=("clean", "augmented")):
+    def __init__(self, n_items=48, views=("clean", "augmented"), has_ids=False):
+        self.has_ids = has_ids
         generator = torch.Generator().manual_seed(7)
         self.labels = torch.randint(0, 2, (n_items,), generator=generator)
         self.clean = torch.randn(n_items, N_FEATURES, generator=generator) + 0.5 * self.labels[:, None]
@@ -34,7 +35,8 @@ class ToyViews(Dataset):
         return len(self.labels)
 
     def __getitem__(self, index):
-        return {view: {"x": getattr(self, view)[index], "labels": self.labels[index]} for view in self.views}
+        views = {view: {"x": getattr(self, view)[index], "labels": self.labels[index]} for view in self.views}
+        return ViewsWithIds(views, [f"item-{index}"]) if self.has_ids else views
 
     def set_epoch(self, epoch):
         self.epochs.append(epoch)
@@ -65,7 +67,8 @@ def collate(items):
 
     if "labels" in items[0]:
         return stack(items)
-    return {view: stack([item[view] for item in items]) for view in items[0]}
+    views = {view: stack([item[view] for item in items]) for view in items[0]}
+    return ViewsWithIds(views, [name for item in items for name in getattr(item, "ids", ())])
 
 
 def make_arguments(output_dir, **options):
@@ -125,7 +128,7 @@ def main(specifications):
     """Train one run per specification, by folder; write `weights.safetensors` and `history.json`."""
     for output_dir, options in json.loads(specifications).items():
         model = make_model(options.pop("class_weights", None))
-        dataset = ToyViews(options.pop("n_items", 48))
+        dataset = ToyViews(options.pop("n_items", 48), has_ids=options.get("conflict_record_ids", False))
         if (bad := options.pop("bad_item", None)) is not None:
             dataset.augmented[bad] = float("nan")
         trainer = make_trainer(output_dir, dataset, model, **options)

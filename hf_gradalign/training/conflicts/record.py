@@ -32,6 +32,7 @@ _TYPES = {
     "conflict": pa.bool_(),
     "skipped": pa.bool_(),
     "module": pa.list_(pa.string()),
+    "ids": pa.list_(pa.string()),
 }
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
+from accelerate.utils import gather_object
 from torch import Tensor
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 from transformers.utils import logging
@@ -38,20 +39,22 @@ class ConflictRecorder(TrainerCallback):
       take almost no space in Parquet. In pandas, `frame.explode([c for c in frame if c.startswith("module")])` gives
       one row per module. Modules are transformer layers and other modules with their own parameters
       (`ParameterGroups(names, "module")`), whatever the scope of alignment. Their products are computed for alignment
-      anyway.
+      anyway;
+    - with `ids`: `ids`, the ids of the update's items in all processes (the utterances of `ViewDataset`).
 
     Non-finite values are null. In fp16 training, norms are those of the unscaled gradients.
 
     An update costs a few small tensors on the device. Those of `flush_every` updates are copied to the host together,
     also when a checkpoint is saved and when training ends. If it ends with an error, other processes' shares of the
-    losses are missing, so the losses are null. A killed run loses the rows since the last copy; when it is resumed,
-    these updates are trained and recorded again. Only the main process writes. Losses are averaged over processes once
-    per copy.
+    losses are missing, so the losses and ids are null. A killed run loses the rows since the last copy; when it is
+    resumed, these updates are trained and recorded again. Only the main process writes. Losses are averaged over
+    processes once per copy.
 
     Args:
         trainer: The trainer. Only a weak reference is kept.
         file_format: "jsonl" or "parquet"; see `ConflictRecord`.
         modules: Whether to record each module.
+        ids: Whether to record the ids of the items.
         flush_every: Number of updates held on the device.
 
     Attributes:
@@ -63,12 +66,14 @@ class ConflictRecorder(TrainerCallback):
         trainer: "GradientAlignmentTrainer",
         file_format: RecordFormat = "jsonl",
         modules: bool = False,
+        ids: bool = False,
         flush_every: int = 50,
     ) -> None:
         self.resumed_from: Path | None = None
         self._trainer = weakref.proxy(trainer)  # a strong reference would keep trainer and loader workers alive
         self._file_format = file_format
         self._by_module = modules
+        self._has_ids = ids
         self._flush_every = flush_every
         self._record: ConflictRecord | None = None
         self._groups: ParameterGroups | None = None
@@ -103,6 +108,11 @@ class ConflictRecorder(TrainerCallback):
         skipped = {"skipped": trainer.nonfinite.last_was_skipped} if trainer.args.on_nonfinite == "skip" else {}
         self._when.append((when, skipped))
         self._updates.append(update)
+        if self._has_ids:
+            ids = [name for micro_batch in trainer.micro_batches for name in micro_batch.ids]
+            if not ids:
+                raise ValueError("--conflict_record_ids: the batches have no ids. Collate them as `ViewsWithIds`.")
+            self._ids.append(ids)
         if len(self._updates) >= self._flush_every:
             self.flush()
 
@@ -121,6 +131,9 @@ class ConflictRecorder(TrainerCallback):
     def flush(self) -> None:
         """Write the rows held on the device. Every process of a distributed run must call this."""
         if self._updates:
+            if self._trainer.accelerator.num_processes > 1:
+                by_process = gather_object([self._ids])
+                self._ids = [[name for ids in parts for name in ids] for parts in zip(*by_process, strict=True)]
             self._write(self._gather(self._pack(self._updates)))
 
     def rescue(self) -> None:
@@ -131,6 +144,7 @@ class ConflictRecorder(TrainerCallback):
             figures = self._pack(self._updates)
             if self._trainer.accelerator.num_processes > 1:
                 figures[:, : len(self._views)] = torch.nan  # their shares of the losses are missing
+                self._ids = [None] * len(self._ids)
             self._write(figures)
         except Exception as error:  # a full disk or a lost device must not hide the error that ended training
             logger.warning(f"The last {len(self._updates)} rows of the conflict record could not be written: {error}")
@@ -147,13 +161,14 @@ class ConflictRecorder(TrainerCallback):
     def _write(self, figures: Tensor) -> None:
         if self._record is not None:
             self._record.append(self._rows(figures.cpu().double()))
-        self._updates, self._when = [], []
+        self._updates, self._when, self._ids = [], [], []
 
     def _start(self) -> None:
         self._views: list[str] = []
         self._seen: AlignedUpdate | None = None
         self._when: list[tuple[Row, Row]] = []
         self._updates: list[AlignedUpdate] = []
+        self._ids: list[list[str] | None] = []
 
     @torch.no_grad()
     def _pack(self, updates: Sequence[AlignedUpdate]) -> Tensor:
@@ -186,6 +201,8 @@ class ConflictRecorder(TrainerCallback):
         for i, ((when, skipped), conflicting) in enumerate(zip(self._when, conflict.tolist(), strict=True)):
             row = {**when, "conflict": None if math.isnan(conflicting) else bool(conflicting), **skipped}
             row |= {name: _number(values[i]) for name, values in columns.items()}
+            if self._has_ids:
+                row["ids"] = self._ids[i]
             if self._groups is not None:
                 row |= self._module_columns(
                     self._groups, gramians[i, 1:], {name: v[i, 1:] for name, v in statistics.items()}

@@ -157,17 +157,43 @@ class Beside:
 @pytest.mark.slow
 @pytest.mark.long
 def test_two_processes_write_what_one_writes(tmp_path):
-    make_trainer(tmp_path / "whole", align_gradients="pcgrad", **RECORD).train()
-    specification = {"align_gradients": "pcgrad", "per_device_train_batch_size": 6, "ddp_backend": "gloo", **RECORD}
-    run_processes(2, {tmp_path / "parts": specification})
-    assert_same(rows_of(tmp_path / "whole"), rows_of(tmp_path / "parts"))
+    options = {"align_gradients": "pcgrad", "conflict_record_ids": True, **RECORD}
+    make_trainer(tmp_path / "whole", ToyViews(has_ids=True), **options).train()
+    run_processes(2, {tmp_path / "parts": {"per_device_train_batch_size": 6, "ddp_backend": "gloo", **options}})
+    whole, parts = rows_of(tmp_path / "whole"), rows_of(tmp_path / "parts")
+    for row in (*whole, *parts):
+        row["ids"] = sorted(row["ids"])  # each process has every other item
+    assert_same(whole, parts)
 
 
 def assert_same(rows, others):
     for row, other in zip(rows, others, strict=True):
         assert list(row) == list(other)
         for name, value in row.items():
-            assert other[name] == (value if name == "module" else pytest.approx(value, rel=1e-3, abs=1e-5)), name
+            is_text = name in ("module", "ids")
+            assert other[name] == (value if is_text else pytest.approx(value, rel=1e-3, abs=1e-5)), name
+
+
+@pytest.mark.parametrize("file_format", ["jsonl", "parquet"])
+def test_ids_are_those_of_the_items_of_each_update(tmp_path, file_format):
+    dataset, seen = ToyViews(has_ids=True), []
+
+    class Watched(type(dataset)):
+        def __getitem__(self, index):
+            seen.append(f"item-{index}")
+            return super().__getitem__(index)
+
+    dataset.__class__ = Watched
+    options = {"conflict_record": file_format, "conflict_record_ids": True, "gradient_accumulation_steps": 2}
+    make_trainer(tmp_path, dataset, per_device_train_batch_size=6, **options).train()
+    rows = rows_of(tmp_path)
+    assert [len(row["ids"]) for row in rows] == [12] * 8
+    assert [name for row in rows for name in row["ids"]] == seen
+
+
+def test_ids_of_items_that_have_none_are_refused(tmp_path):
+    with pytest.raises(ValueError, match="--conflict_record_ids: the batches have no ids"):
+        make_trainer(tmp_path, conflict_record="jsonl", conflict_record_ids=True).train()
 
 
 def test_held_on_the_device_for_a_bounded_number_of_updates(tmp_path, monkeypatch):
@@ -399,6 +425,7 @@ def test_command_line(words, record):
     [
         ({"conflict_record": "csv"}, "--conflict_record must be one of none, jsonl, parquet, got 'csv'"),
         ({"conflict_record_modules": True}, "--conflict_record_modules adds to the conflict record: also"),
+        ({"conflict_record_ids": True}, "--conflict_record_ids adds to the conflict record: also"),
     ],
 )
 def test_errors(tmp_path, options, message):
