@@ -50,7 +50,7 @@ class AlignmentMethod(ABC):
         work = gramian if gramian.device.type == "mps" else gramian.double()
         work = work.reshape(-1, views, views)
         finite = torch.linalg.vector_norm(work, torch.inf, (1, 2)) < torch.inf  # False for NaN
-        work = torch.where(finite[:, None, None], work, _identity(views, work.dtype, work.device))
+        work = torch.where(finite[:, None, None], work, identity(views, work.dtype, work.device))
         weights = self._weights(work, finite, torch.finfo(gramian.dtype).eps).to(gramian.dtype)
         usable = finite & (torch.linalg.vector_norm(weights, torch.inf, 1) < torch.inf)
         weights = torch.where(usable[:, None], weights, 1 / views)
@@ -119,5 +119,6 @@ def visiting_order(views: int, view: int, seed: int, call: int) -> list[int]:
 
 
 @functools.lru_cache(maxsize=16)
-def _identity(views: int, dtype: torch.dtype, device: torch.device) -> Tensor:
+def identity(views: int, dtype: torch.dtype, device: torch.device) -> Tensor:
+    """Return the identity matrix, shape (views, views), the same each time. Do not change it."""
     return torch.eye(views, dtype=dtype, device=device)

@@ -1,12 +1,18 @@
 """GradVac: raise the cosine of gradients to a target, even if they do not conflict."""
 
-from collections.abc import Sequence
+import functools
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from hf_gradalign.alignment.methods.base import AlignmentMethod, check_reduction, check_state_keys, visiting_order
+from hf_gradalign.alignment.methods.base import (
+    AlignmentMethod,
+    check_reduction,
+    check_state_keys,
+    identity,
+    visiting_order,
+)
 
 # The adjustment grows without bound as the target approaches 1, where it is dominated by rounding.
 _MAX_TARGET = 1 - 1e-6
@@ -52,31 +58,35 @@ class GradVac(AlignmentMethod, name="gradvac"):
     def _weights(self, gramian: Tensor, valid: Tensor, precision: float) -> Tensor:
         views = gramian.shape[-1]
         targets = self._targets_for(gramian)
-        updated = targets.clone()
+        updated = targets
         norms = gramian.diagonal(dim1=-2, dim2=-1).clamp(min=0).sqrt()
         orders = [visiting_order(views, i, self.seed, self._calls) for i in range(views)]
         # Row i: the adjusted gradient i in terms of all views' gradients. All rows are updated at the same time.
-        coefficients = torch.eye(views, dtype=gramian.dtype, device=gramian.device).repeat(len(gramian), 1, 1)
-        for others in zip(*orders, strict=True):
-            products = (coefficients[:, :, None] * gramian[:, None]).sum(-1)  # of adjusted gradients with each view's
-            norm = (coefficients * products).sum(-1).clamp(min=0).sqrt()
-            product_with, target = _picked(products, others), _picked(targets, others)
-            norm_of = torch.stack([norms[:, j] for j in others], 1)
+        coefficients = identity(views, gramian.dtype, gramian.device).expand_as(gramian)
+        products, norm = gramian, norms  # of adjusted gradients with each view's, and of adjusted gradients
+        for step, others in enumerate(zip(*orders, strict=True)):
+            if step > 0:
+                products = (coefficients[:, :, None] * gramian[:, None]).sum(-1)
+                norm = (coefficients * products).sum(-1).clamp(min=0).sqrt()
+            is_pair, column = _pairs(others, gramian.device)
+            product_with, target = _picked(products, column), _picked(targets, column)
+            norm_of = _picked(norms[:, None].expand_as(gramian), column)
             product = norm * norm_of
             defined = product > 0
             cosine = torch.where(defined, product_with / product, 0.0).clamp(-1, 1)
             low = target.clamp(max=_MAX_TARGET)
-            sine, target_sine = (1 - cosine**2).sqrt(), (1 - low**2).sqrt()
+            sine, target_sine = (1 - torch.stack([cosine, low]) ** 2).sqrt().unbind()
             change = norm * (low * sine - cosine * target_sine) / (norm_of * target_sine)
             change = torch.where(defined & (cosine < low), change, 0.0)
-            counts = defined & valid[:, None] & ((cosine > 0) | self.update_on_conflict)
+            counts = defined & valid[:, None]
+            if not self.update_on_conflict:
+                counts = counts & (cosine > 0)
             latest = torch.where(counts, (1 - self.beta) * target + self.beta * cosine, target)
-            for i, j in enumerate(others):
-                coefficients[:, i, j] += change[:, i]
-                updated[:, i, j] = latest[:, i]
-        weights = coefficients[:, 0].clone()
+            coefficients = torch.where(is_pair, coefficients + change[..., None], coefficients)
+            updated = torch.where(is_pair, latest[..., None], updated)
+        weights = coefficients[:, 0]
         for i in range(1, views):
-            weights += coefficients[:, i]
+            weights = weights + coefficients[:, i]
         self._targets = updated
         self._calls += 1
         return weights / views if self.reduction == "mean" else weights
@@ -101,6 +111,14 @@ class GradVac(AlignmentMethod, name="gradvac"):
         self._targets = None if targets is None else torch.tensor(targets, dtype=torch.float64)
 
 
-def _picked(matrices: Tensor, columns: Sequence[int]) -> Tensor:
-    """The entry in column `columns[i]` of each row i of matrices (G, K, K), shape (G, K)."""
-    return torch.stack([matrices[:, i, j] for i, j in enumerate(columns)], 1)
+def _picked(matrices: Tensor, column: Tensor) -> Tensor:
+    """The entry in column `column[0, i, 0]` of each row i of matrices (G, K, K), shape (G, K)."""
+    return matrices.gather(2, column.expand(len(matrices), -1, 1)).squeeze(2)
+
+
+@functools.lru_cache(maxsize=64)
+def _pairs(others: tuple[int, ...], device: torch.device) -> tuple[Tensor, Tensor]:
+    """Return where row i and column `others[i]` of a K x K matrix meet (K, K), and these columns (1, K, 1)."""
+    # Filled on the device, because a copy from the host would wait for the device.
+    column = torch.stack([torch.full((), other, device=device) for other in others])[:, None]
+    return column == torch.arange(len(others), device=device), column[None]
