@@ -258,14 +258,28 @@ class PairedBootstrap:
         if not seeds:
             return None
         observed = np.array([ours[seed] - theirs[seed] for seed in seeds])
-        drawn = np.array(
-            [self._rates(group, seed, evaluation_set) - self._rates(baseline, seed, evaluation_set) for seed in seeds]
-        )
+        drawn = self._drawn_differences(group, baseline, evaluation_set, seeds)
         generator = np.random.default_rng(self._seed)
         chosen = generator.integers(0, len(seeds), (len(seeds), self._n_draws))
         means = np.take_along_axis(drawn, chosen, axis=0).mean(axis=0)
         low, high = np.nanquantile(means, self._tails)
         return Difference(float(observed.mean()), float(low), float(high), signed_rank_p(observed), len(seeds))
+
+    def clip_error(self, group: Group, baseline: Group, evaluation_set: str) -> float:
+        """Return the standard error of the mean difference if only other clips were drawn, as a fraction.
+
+        More seeds make it smaller only as far as their models err on different clips.
+        """
+        seeds = sorted(group.values(evaluation_set).keys() & baseline.values(evaluation_set).keys())
+        return float(np.nanstd(self._drawn_differences(group, baseline, evaluation_set, seeds).mean(axis=0)))
+
+    def _drawn_differences(
+        self, group: Group, baseline: Group, evaluation_set: str, seeds: Sequence[int]
+    ) -> NDArray[np.float64]:
+        pairs = [
+            self._rates(group, seed, evaluation_set) - self._rates(baseline, seed, evaluation_set) for seed in seeds
+        ]
+        return np.array(pairs)
 
     def _rates(self, group: Group, seed: int, evaluation_set: str) -> NDArray[np.float64]:
         trial_id = group.trials[seed]
