@@ -15,6 +15,7 @@ from hf_gradalign.models.configuration_spoof_detector import SpoofDetectorConfig
 from hf_gradalign.models.feature_encoders import encoder_alone
 from hf_gradalign.models.model_files import WEIGHTS, loading_model
 from hf_gradalign.models.modeling_spoof_detector import SpoofDetectorForAudioClassification
+from hf_gradalign.models.score_calibration import drop_calibration
 
 _ADAPTER_CONFIG = "adapter_config.json"
 
@@ -63,6 +64,8 @@ def load_classifier(name: str, hub_options: Mapping[str, Any], **options: Any) -
         model, absent = _load_base(*base, options)
         with loading_model(name, hub_options):
             model, given = _merged(model, name, hub_options)
+        if not _exists(name, CONFIG_NAME, hub_options):
+            drop_calibration(model.config)  # of the base model, whose scores the adapters change
         return model, absent - given
     with loading_model(name, hub_options):
         model, info = AutoModelForAudioClassification.from_pretrained(

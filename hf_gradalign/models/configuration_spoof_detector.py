@@ -5,6 +5,8 @@ from typing import Any
 
 from transformers import AutoConfig, PretrainedConfig
 
+from .score_calibration import check_calibration
+
 ID2LABEL = {0: "spoof", 1: "bonafide"}
 """The classes of every model in this package."""
 LABEL2ID = {name: index for index, name in ID2LABEL.items()}
@@ -76,17 +78,20 @@ class SpoofDetectorConfig(PretrainedConfig):
         loss: cross_entropy, am_softmax or oc_softmax (`hf_gradalign.models.losses`). The latter two replace the head's
             output layer.
         loss_options: Options of the loss. Missing ones have the published values.
+        calibration: From scores to log-likelihood ratios, as `hf-gradalign calibrate` stores it
+            (`hf_gradalign.models.score_calibration`). None if the model is not calibrated.
         kwargs: Options of every configuration. By default, the labels are spoof (0) and bonafide (1). With
             `num_labels=1`, the only output is bonafide.
 
     Raises:
-        ValueError: If a sinc front end has another sampling rate.
+        ValueError: If a sinc front end has another sampling rate, or the calibration is damaged.
     """
 
     model_type = "spoof_detector"
     sub_configs = {"backbone_config": AutoConfig}  # noqa: RUF012  (as in transformers)
     loss = "cross_entropy"
     loss_options = None
+    calibration = None
 
     def __init__(
         self,
@@ -102,6 +107,7 @@ class SpoofDetectorConfig(PretrainedConfig):
         encoder_extractor: Mapping[str, Any] | None = None,
         loss: str = "cross_entropy",
         loss_options: Mapping[str, float] | None = None,
+        calibration: Mapping[str, Any] | None = None,
         **kwargs: Any,
     ) -> None:
         if not isinstance(backbone_config, PretrainedConfig):
@@ -128,6 +134,8 @@ class SpoofDetectorConfig(PretrainedConfig):
         if loss != "cross_entropy" or loss_options:  # without them, config.json is as in earlier versions
             self.loss = loss
             self.loss_options = dict(loss_options or {})
+        if calibration is not None:
+            self.calibration = check_calibration(calibration)
         if kwargs.get("id2label") is None and kwargs.get("num_labels") is None:
             kwargs["id2label"] = {index: name for name, index in (kwargs.get("label2id") or LABEL2ID).items()}
         if kwargs.get("id2label") is None and kwargs.get("num_labels") == 1:

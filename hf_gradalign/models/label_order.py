@@ -1,5 +1,7 @@
 """Find out which output of a model means bona fide, and reorder the outputs to spoof, bona fide."""
 
+import hashlib
+import inspect
 import re
 from collections.abc import Iterator, Mapping
 from typing import Any, cast
@@ -83,7 +85,11 @@ def put_in_order(model: PreTrainedModel, feature_extractor: FeatureExtractionMix
     changed = ""
     if order != tuple(LABEL2ID):
         changed, layer = _find_last_layer(model, feature_extractor, order)
+        before = digest_of_layer(model, changed)
         _replace_rows(layer, order)
+        calibration = getattr(model.config, "calibration", None)
+        if calibration and calibration.get("layer_sha256") == before:  # a calibration that was folded into this layer
+            model.config.calibration = {**calibration, "layer_sha256": digest_of_layer(model, changed)}
         module = model.get_submodule(changed)
         if hasattr(module, "out_features"):
             cast(nn.Linear, module).out_features = len(ID2LABEL)
@@ -135,32 +141,60 @@ def _order(meanings: list[str | None]) -> tuple[str, ...] | None:
 
 
 @torch.no_grad()
-def _find_last_layer(
-    model: PreTrainedModel, feature_extractor: FeatureExtractionMixin, order: tuple[str, ...]
-) -> tuple[str, list[nn.Parameter]]:
+def logits_of_noise(model: PreTrainedModel, feature_extractor: FeatureExtractionMixin) -> Tensor:
+    """Return a model's logits (1, outputs) for noise, in evaluation mode and before a calibration that it applies."""
     extract = cast(Any, feature_extractor)  # its base class has neither a sampling rate nor a call
     rate = extract.sampling_rate
     noise = np.random.default_rng(0).normal(0, 0.1, (round(WINDOW_SECONDS * rate),)).astype(np.float32)
     inputs = extract(noise, sampling_rate=rate, return_tensors="pt")
+    if "raw_logits" in inspect.signature(model.forward).parameters:
+        inputs["raw_logits"] = True
     was_training = model.training
     model.eval()
+    try:
+        with torch.random.fork_rng(devices=[]):  # some encoders draw random numbers for layer drop even in evaluation
+            return model(**inputs).logits
+    finally:
+        model.train(was_training)
+
+
+def signs_of(order: tuple[str, ...], like: Tensor) -> Tensor:
+    """Return 1 for a bona fide output and -1 for one of spoof, shape (outputs,), of the type and device of a tensor."""
+    return like.new_tensor([1.0 if name == "bonafide" else -1.0 for name in order])
+
+
+def score_of(logits: Tensor, order: tuple[str, ...]) -> Tensor:
+    """Return the scores (B,) of logits (B, outputs): bona fide minus spoof, as far as they exist."""
+    return (logits * signs_of(order, logits)).sum(1)
+
+
+def digest_of_layer(model: nn.Module, name: str) -> str:
+    """Return a SHA-256 of a layer's parameters in float32; that of nothing if there is no such layer."""
+    digest = hashlib.sha256()
+    layer = dict(model.named_modules()).get(name)
+    for key, parameter in sorted(layer.named_parameters()) if layer is not None else ():
+        digest.update(f"{key} {tuple(parameter.shape)}\n".encode())
+        digest.update(parameter.detach().float().cpu().contiguous().numpy().tobytes())
+    return digest.hexdigest()
+
+
+def _find_last_layer(
+    model: PreTrainedModel, feature_extractor: FeatureExtractionMixin, order: tuple[str, ...]
+) -> tuple[str, list[nn.Parameter]]:
+    logits = logits_of_noise(model, feature_extractor)
+    score = score_of(logits, order)
     fitting = []
-    with torch.random.fork_rng(devices=[]):  # some encoders draw random numbers for layer drop even in evaluation
-        logits = model(**inputs).logits
-        score = logits[:, order.index("bonafide")] if "bonafide" in order else -logits[:, 0]
-        score = score - logits[:, order.index("spoof")] if len(order) == 2 else score
-        for name, layer in _layers_of_rows(model, len(order)):
-            before = [parameter.data for parameter in layer]
-            _replace_rows(layer, order)
-            try:
-                after = model(**inputs).logits
-            except RuntimeError:
-                after = logits
-            if after.shape == (len(logits), 2) and torch.allclose(after[:, 1] - after[:, 0], score, 1e-3, 1e-5):
-                fitting.append((name, layer))
-            for parameter, data in zip(layer, before, strict=True):
-                parameter.data = data
-    model.train(was_training)
+    for name, layer in layers_of_rows(model, len(order)):
+        before = [parameter.data for parameter in layer]
+        _replace_rows(layer, order)
+        try:
+            after = logits_of_noise(model, feature_extractor)
+        except RuntimeError:
+            after = logits
+        if after.shape == (len(logits), 2) and torch.allclose(after[:, 1] - after[:, 0], score, 1e-3, 1e-5):
+            fitting.append((name, layer))
+        for parameter, data in zip(layer, before, strict=True):
+            parameter.data = data
     if len(fitting) != 1:
         candidates = ", ".join(name for name, _ in fitting) or "none"
         raise ValueError(
@@ -171,7 +205,7 @@ def _find_last_layer(
     return fitting[0]
 
 
-def _layers_of_rows(model: nn.Module, n_rows: int) -> Iterator[tuple[str, list[nn.Parameter]]]:
+def layers_of_rows(model: nn.Module, n_rows: int) -> Iterator[tuple[str, list[nn.Parameter]]]:
     """The modules whose parameters all have one row per output, last ones first."""
     owners: dict[str, list[nn.Parameter]] = {}
     for name, parameter in model.named_parameters():

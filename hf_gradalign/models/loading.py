@@ -26,6 +26,7 @@ from hf_gradalign.models.losses import CROSS_ENTROPY
 from hf_gradalign.models.losses import loss_options as complete_loss_options
 from hf_gradalign.models.model_files import loading_model
 from hf_gradalign.models.modeling_spoof_detector import SpoofDetectorForAudioClassification, refuse_random_weights
+from hf_gradalign.models.score_calibration import drop_calibration
 
 logger = logging.get_logger(__name__)
 
@@ -41,7 +42,9 @@ def load_audio_classifier(
     random_config: PretrainedConfig | None = None,
     **hub_options: Any,
 ) -> tuple[PreTrainedModel, FeatureExtractionMixin]:
-    """Load a classifier of spoof (0) against bona fide (1) speech.
+    """Load a classifier of spoof (0) against bona fide (1) speech, to train it.
+
+    It has no calibration, because training changes its scores.
 
     Args:
         model_name_or_path: Hub id or folder of any model for `AutoModelForAudioClassification`, or a published
@@ -168,6 +171,7 @@ def create_detector(
                 **extra,
                 **hub_options,
             )
+    drop_calibration(model.config)  # of a classifier of transformers, whose encoder is used
     _store_class_weights(model, class_weights)
     model.config.n_samples, model.config.do_normalize = n_samples, do_normalize
     return model, model.make_feature_extractor()
@@ -190,6 +194,7 @@ def _load_in_order(
 ) -> tuple[PreTrainedModel, FeatureExtractionMixin, bool]:
     """A model with the outputs spoof and bona fide, its feature extractor, and whether its head is new."""
     config = load_config(name, hub_options)
+    drop_calibration(config)
     id2label = dict(cast(dict[int, str], config.id2label))
     label2id = dict(cast(dict[str, int], config.label2id or {}))
     if len(id2label) != 1:

@@ -21,6 +21,7 @@ from .heads import heads_for
 from .layer_merging import make_layer_merging
 from .losses import CROSS_ENTROPY, detection_loss, make_output_layer
 from .losses import loss_options as complete_loss_options
+from .score_calibration import calibrated_logits
 
 _WHERE = (
     "revision",
@@ -58,7 +59,8 @@ class SpoofDetectorForAudioClassification(SpoofDetectorPreTrainedModel):
     The countermeasure score is the bona fide logit minus the spoof logit or, as for the published detectors, only the
     bona fide logit. Both are higher for bona fide speech. Some published detectors have a single output z, which is
     the score itself. In the loss, it stands for the logits (-z / 2, z / 2). With the loss oc_softmax, the score is the
-    cosine between the clip's embedding and the direction of bona fide speech.
+    cosine between the clip's embedding and the direction of bona fide speech. With a calibration in the configuration,
+    the score is a log-likelihood ratio r, and the logits are (-r / 2, r / 2).
 
     Args:
         config: The configuration.
@@ -211,6 +213,7 @@ class SpoofDetectorForAudioClassification(SpoofDetectorPreTrainedModel):
         output_hidden_states: bool | None = None,
         return_dict: bool | None = None,
         input_features: Tensor | None = None,
+        raw_logits: bool = False,
     ) -> SequenceClassifierOutput | tuple[Tensor, ...]:
         """Classify waveforms.
 
@@ -222,15 +225,17 @@ class SpoofDetectorForAudioClassification(SpoofDetectorPreTrainedModel):
             output_hidden_states: Whether to return the encoder's hidden states.
             return_dict: Whether to return an object (the default) instead of a tuple.
             input_features: Instead of `input_values`, for encoders that take features, from the feature extractor.
+            raw_logits: Whether to return the logits before calibration, if the model is calibrated.
 
         Returns:
-            `loss` (with labels: that of the configuration, weighted by `config.class_weights`), `logits` of shape
-            (B, 2), or (B, 1) for a detector with a single output, and on request `hidden_states` and `attentions` of
-            the encoder.
+            `loss` (with labels: that of the configuration, weighted by `config.class_weights`, of the logits before
+            calibration), `logits` of shape (B, 2), or (B, 1) for a detector with a single output, and on request
+            `hidden_states` and `attentions` of the encoder.
 
         Raises:
             ValueError: If the detector takes the other kind of input, if it uses all layers and the encoder would drop
-                some in training, or if a loss is asked of a single output other than bonafide.
+                some in training, if a loss is asked of a single output other than bonafide, or if the outputs of a
+                calibrated model have other names than spoof and bonafide.
         """
         takes_features = self.config.encoder_extractor is not None
         inputs = input_features if takes_features else input_values
@@ -271,6 +276,8 @@ class SpoofDetectorForAudioClassification(SpoofDetectorPreTrainedModel):
             weights = None if weights is None else torch.tensor(weights, device=logits.device)
             logits_of_classes = self._of_two_classes(logits).float()
             loss = detection_loss(logits_of_classes, labels, self.config.loss, self.config.loss_options, weights)
+        if self.config.calibration is not None and not raw_logits:
+            logits = calibrated_logits(logits, self.config.calibration, cast(dict[int, str], self.config.id2label))
         output = SequenceClassifierOutput(
             loss=loss,
             logits=logits,

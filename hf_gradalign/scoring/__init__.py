@@ -11,14 +11,17 @@ if TYPE_CHECKING:
     from hf_gradalign.scoring.model_loading import load_detector
     from hf_gradalign.scoring.scorer import SpoofScorer
     from hf_gradalign.scoring.timeline import Timeline
+    from hf_gradalign.scoring.verdict import DecisionRule, Verdict
     from hf_gradalign.scoring.windowing import Windowing
 
 __getattr__, __dir__ = lazy_names(__name__)
 
 __all__ = [
+    "DecisionRule",
     "ScoringReport",
     "SpoofScorer",
     "Timeline",
+    "Verdict",
     "Windowing",
     "list_audio_files",
     "load_detector",

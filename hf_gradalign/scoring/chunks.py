@@ -1,6 +1,7 @@
 """Split clips into chunks of windows, which loader workers decode and the model scores."""
 
 import os
+import signal
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from numbers import Real
@@ -17,6 +18,7 @@ from hf_gradalign.audio import AudioDecodingError
 from hf_gradalign.audio.sound import MAX_CHANNELS
 from hf_gradalign.data import ViewCollator
 from hf_gradalign.data.checking import is_out_of_range
+from hf_gradalign.scoring.progress import ScoredPart
 from hf_gradalign.scoring.windowing import ClipWindows, Windowing
 
 
@@ -120,6 +122,37 @@ class Chunk:
     first: int = 0
     window_scores: list[NDArray[np.float64]] = field(default_factory=list)
     progress: tuple[int, float, float | None] | None = None
+
+    @classmethod
+    def resumed(cls, part: ScoredPart, n_windows: int) -> "Chunk":
+        """Return a chunk whose first windows were scored before."""
+        scores = np.array([np.nan if score is None else score for score in part.scores[:n_windows]])
+        owners = np.array(part.owners[:n_windows], dtype=np.int64)
+        return cls(part.number, 0, owners=[owners], window_scores=[scores])
+
+    def clip_scores(self, last_scores: NDArray[np.float64], windowing: Windowing) -> NDArray[np.float64]:
+        """Combine the scores of all windows to one per clip. Clips without a finite score are noted as bad.
+
+        Args:
+            last_scores: Scores of the windows of the last piece.
+            windowing: How to combine them.
+
+        Returns:
+            Shape (clips,). NaN for bad clips.
+        """
+        scores = np.full(self.n_clips, np.nan)
+        if not self.owners:
+            return scores
+        by_window = np.concatenate([*self.window_scores, last_scores])
+        owners = np.concatenate(self.owners)
+        for index in np.unique(owners):
+            if int(index) in self.bad:  # bad at its end, so the windows before it do not count
+                continue
+            scores[index] = windowing.combined(by_window[owners == index])
+            if not np.isfinite(scores[index]):
+                self.bad[int(index)] = f"the model gave a score that is not finite ({scores[index]})"
+                scores[index] = np.nan
+        return scores
 
     def pin_memory(self) -> "Chunk":
         """Move the batches to page-locked memory. The loader calls this if there is an accelerator."""
@@ -254,3 +287,8 @@ class ChunkPieces(IterableDataset):
         mine = self._numbers if worker is None else self._numbers[worker.id :: worker.num_workers]
         for number in mine:
             yield from self._chunks.pieces(number, self._n_done.get(number, 0))
+
+
+def ignore_interrupts(worker: int) -> None:
+    """Start a loader worker. Otherwise each worker prints a traceback on Ctrl-C."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)

@@ -1,6 +1,7 @@
 """Fingerprint of everything that affects scores, checked on resume."""
 
 import hashlib
+import json
 import os
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
@@ -10,6 +11,7 @@ import numpy as np
 import torch
 from torch import nn
 
+from hf_gradalign.metrics import Calibration
 from hf_gradalign.scoring.scorer import SpoofScorer
 
 # Other audio under the same names (another folder, or a re-encoded copy) differs nearly everywhere: a sample is enough.
@@ -36,23 +38,30 @@ def describe_scoring(
     Returns:
         Settings by name, with digests of the model's weights, the list of clips and their audio.
     """
-    windowing = scorer.windowing
     return {
         "model_sha256": model_sha256 or digest_of_weights(scorer.model),
         "feature_extractor": type(scorer.feature_extractor).__name__,
         "sampling_rate": scorer.sampling_rate,
-        "windows": windowing.mode,
-        "window_samples": None if windowing.mode == "whole" else windowing.n_samples,
-        "hop_samples": windowing.hop_samples if windowing.mode == "all" else None,
-        "combine": windowing.combine if windowing.mode == "all" else None,
+        **scorer.windowing.settings,
         "rms_level": scorer.rms_level,
         "dtype": scorer.dtype,
         "batch_size": scorer.batch_size,
         "clips": len(utterance_ids),
         "clips_sha256": hashlib.sha256("\n".join(utterance_ids).encode()).hexdigest(),
         "audio_sha256": digest_of_audio(audio),
+        # Only if set, so that scorings of earlier versions resume.
+        **({} if scorer.calibration is None else {"calibration": _short(scorer.calibration)}),
+        **({"raw_scores": True} if scorer.raw_scores else {}),
         **further,
     }
+
+
+def _short(calibration: Calibration) -> dict[str, Any]:
+    """Return what a calibration does to scores, with a digest of knots, which would fill messages."""
+    content = calibration.as_dict()
+    if "knots" in content:
+        content["knots"] = "sha256:" + hashlib.sha256(json.dumps(content["knots"]).encode()).hexdigest()
+    return content
 
 
 def digest_of_audio(audio: Sequence[Mapping[str, Any] | None]) -> str:

@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Mapping
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any, Literal, get_args
 
 import torch
@@ -110,6 +111,11 @@ def resolve_dtype(dtype: DType, device: torch.device) -> str:
         return dtype
     has_units = device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
     return "bfloat16" if has_units else "float32"
+
+
+def autocast(device: torch.device, dtype: str) -> AbstractContextManager:
+    """Return a context in which a model computes in half precision; one without an effect for "float32"."""
+    return nullcontext() if dtype == "float32" else torch.autocast(device.type, dtype=getattr(torch, dtype))
 
 
 def suitable_workers(device: torch.device) -> int:

@@ -1,9 +1,7 @@
 """Score clips with a trained model."""
 
 import os
-import signal
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
 from typing import Any, Literal, cast
 
 import numpy as np
@@ -18,17 +16,20 @@ from transformers.utils import logging
 
 from hf_gradalign.data import BadAudioError, BadClip, ViewCollator
 from hf_gradalign.data.checking import OutOfRangeClips
-from hf_gradalign.scoring.chunks import Chunk, ChunkDataset, ChunkPieces, as_clips, name_of
+from hf_gradalign.metrics import Calibration, DetectionCosts
+from hf_gradalign.scoring.chunks import Chunk, ChunkDataset, ChunkPieces, as_clips, ignore_interrupts, name_of
 from hf_gradalign.scoring.model_loading import (
     DType,
-    label_columns,
+    autocast,
     load_detector,
     resolve_dtype,
     suitable_workers,
     usable_device,
 )
+from hf_gradalign.scoring.model_outputs import ModelOutputs
 from hf_gradalign.scoring.progress import ScoredPart, finite_or_none
 from hf_gradalign.scoring.timeline import Timeline, score_timeline
+from hf_gradalign.scoring.verdict import RAW, UNCALIBRATED, DecisionRule, Verdict
 from hf_gradalign.scoring.windowing import (
     Combination,
     WindowMode,
@@ -43,7 +44,8 @@ logger = logging.get_logger(__name__)
 class SpoofScorer:
     """Scores clips with a model: the bona fide logit minus the spoof logit. Higher means bona fide.
 
-    For a model with one output, the score is that output, or its negative if it stands for spoof.
+    For a model with one output, the score is that output, or its negative if it stands for spoof. Scores of a
+    calibrated model (`hf-gradalign calibrate`) are log-likelihood ratios.
 
         SpoofScorer("runs/my-run").score(["a.wav", "b.flac"])
 
@@ -66,6 +68,7 @@ class SpoofScorer:
         bonafide_label: Name (or number) of the bona fide label, if the names do not tell. "none" for a model with one
             output that is higher for spoof.
         num_workers: Processes that decode audio. 0 decodes in this process, None chooses a number for this machine.
+        raw_scores: Whether scores of a calibrated model are those before calibration.
         hub_options: `revision`, `token`, `cache_dir`, `trust_remote_code`, for a model given by name.
 
     Attributes:
@@ -75,6 +78,7 @@ class SpoofScorer:
         sampling_rate: The model's sampling rate in Hz.
         device: Where it computes.
         dtype: "float32", "bfloat16" or "float16".
+        raw_scores: Whether scores are those before calibration.
 
     Raises:
         OSError: If there is no such model.
@@ -97,6 +101,7 @@ class SpoofScorer:
         rms_level: float | None = None,
         bonafide_label: str | None = None,
         num_workers: int | None = 0,
+        raw_scores: bool = False,
         **hub_options: Any,
     ) -> None:
         if num_workers is not None and num_workers < 0:
@@ -114,8 +119,8 @@ class SpoofScorer:
             label2id = cast("Mapping[str, int] | None", model.config.label2id)
         elif feature_extractor is None:
             raise ValueError("a model object needs its feature_extractor")
-        id2label = cast("Mapping[int, str]", model.config.id2label)
-        self._bonafide, self._spoof = label_columns(id2label, bonafide_label, label2id)
+        self.raw_scores = raw_scores
+        self.outputs = ModelOutputs(model, bonafide_label, label2id, raw_scores=raw_scores)
         self.windowing = settle_windowing(feature_extractor, windows, window_seconds, hop_seconds, combine)
         self.dtype = resolve_dtype(dtype, self.device)
         self.model = model.to(self.device).eval()
@@ -125,6 +130,12 @@ class SpoofScorer:
         self.batch_size = batch_size
         self.rms_level = rms_level
         self.num_workers = suitable_workers(self.device) if num_workers is None else num_workers
+        self.outputs.warn_of_other_windows({**self.windowing.settings, "rms_level": rms_level})
+
+    @property
+    def calibration(self) -> Calibration | None:
+        """The calibration that scores have; None if the model has none, or with `raw_scores`."""
+        return self.outputs.calibration
 
     def score(
         self,
@@ -179,6 +190,45 @@ class SpoofScorer:
                 raise BadAudioError(f'{message}\nFix them, or score them as NaN with on_bad_audio="nan".', bad)
             logger.warning(f"Scored as NaN: {message}")
         return scores
+
+    def predict(
+        self,
+        clips: Any,
+        sampling_rate: int | None = None,
+        *,
+        p_spoof: float = 0.05,
+        c_miss: float = 1.0,
+        c_fa: float = 10.0,
+        undecided_band: float = 0.0,
+        on_bad_audio: Literal["stop", "nan"] = "stop",
+        progress: bool = False,
+    ) -> list[Verdict]:
+        """Decide about clips. The default prior and costs are those of ASVspoof 5.
+
+        A model that is not calibrated only gives labels, by the sign of the score, and a warning says so once.
+
+        Args:
+            clips: As for `score`.
+            sampling_rate: As for `score`.
+            p_spoof: Prior probability of a spoof, in (0, 1).
+            c_miss: Cost of taking bona fide speech for a spoof, positive.
+            c_fa: Cost of taking a spoof for bona fide speech, positive.
+            undecided_band: Clips whose log-likelihood ratio is less than this from the threshold, in nats, are
+                undecided. With 0, none are. Needs a calibrated model.
+            on_bad_audio: As for `score`. With "nan", clips that cannot be scored get the label None.
+            progress: As for `score`.
+
+        Returns:
+            One verdict per clip.
+
+        Raises:
+            BadAudioError: As `score`.
+            ValueError: If a number is out of range, or scores without calibration get a band; as `score`.
+        """
+        rule = DecisionRule(self.calibration is not None, DetectionCosts(p_spoof, c_miss, c_fa), undecided_band)
+        if not rule.is_calibrated:
+            logger.warning_once(f"{self.model.name_or_path or 'The model'}: {RAW if self.raw_scores else UNCALIBRATED}")
+        return rule.decide(self.score(clips, sampling_rate, on_bad_audio=on_bad_audio, progress=progress))
 
     def timeline(
         self,
@@ -277,7 +327,7 @@ class SpoofScorer:
         numbers = range(len(chunks)) if numbers is None else numbers
         for piece in self._loader(chunks, numbers, {n: len(part.owners) for n, part in parts.items()}):
             if piece.number in parts:
-                begun[piece.number] = _resumed(parts.pop(piece.number), piece.first)
+                begun[piece.number] = Chunk.resumed(parts.pop(piece.number), piece.first)
             chunk = begun.pop(piece.number, None) or Chunk(piece.number, piece.n_clips)
             chunk.n_clips = piece.n_clips
             chunk.bad |= piece.bad
@@ -309,7 +359,7 @@ class SpoofScorer:
             batch_size=None,
             num_workers=self.num_workers,
             pin_memory=self.device.type not in ("cpu", "mps"),
-            worker_init_fn=_ignore_interrupts,
+            worker_init_fn=ignore_interrupts,
         )
 
     def _forward_within_memory(
@@ -339,43 +389,11 @@ class SpoofScorer:
 
     def _forward(self, batch: dict[str, torch.Tensor]) -> torch.Tensor:
         inputs = {name: tensor.to(self.device, non_blocking=True) for name, tensor in batch.items()}
-        with torch.inference_mode(), self._autocast():
-            return self.model(**inputs).logits
-
-    def _autocast(self) -> AbstractContextManager:
-        if self.dtype == "float32":
-            return nullcontext()
-        return torch.autocast(self.device.type, dtype=getattr(torch, self.dtype))
+        with torch.inference_mode(), autocast(self.device, self.dtype):
+            return self.outputs.logits(inputs)
 
     def _window_scores(self, logits: list[torch.Tensor]) -> NDArray[np.float64]:
-        by_window = torch.cat(logits).double().cpu().numpy()
-        bonafide, spoof = (
-            np.zeros(len(by_window)) if column is None else by_window[:, column]
-            for column in (self._bonafide, self._spoof)
-        )
-        return bonafide - spoof
+        return self.outputs.scores(logits)
 
     def _clip_scores(self, chunk: Chunk, logits: list[torch.Tensor]) -> NDArray[np.float64]:
-        scores = np.full(chunk.n_clips, np.nan)
-        if not chunk.owners:
-            return scores
-        by_window = np.concatenate([*chunk.window_scores, *([self._window_scores(logits)] if logits else [])])
-        owners = np.concatenate(chunk.owners)
-        for index in np.unique(owners):
-            if int(index) in chunk.bad:  # bad at its end, so the windows before it do not count
-                continue
-            scores[index] = self.windowing.combined(by_window[owners == index])
-            if not np.isfinite(scores[index]):
-                chunk.bad[int(index)] = f"the model gave a score that is not finite ({scores[index]})"
-                scores[index] = np.nan
-        return scores
-
-
-def _resumed(part: ScoredPart, n_windows: int) -> Chunk:
-    scores = np.array([np.nan if score is None else score for score in part.scores[:n_windows]])
-    owners = np.array(part.owners[:n_windows], dtype=np.int64)
-    return Chunk(part.number, 0, owners=[owners], window_scores=[scores])
-
-
-def _ignore_interrupts(worker: int) -> None:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # otherwise each worker prints a traceback on Ctrl-C
+        return chunk.clip_scores(self._window_scores(logits) if logits else np.empty(0), self.windowing)

@@ -58,6 +58,16 @@ class Windowing:
             raise ValueError(f"the hop must be at least one sample, not {self.hop_samples}")
 
     @property
+    def settings(self) -> dict[str, Any]:
+        """What scores depend on, for JSON: the mode, and the numbers that matter in it."""
+        return {
+            "windows": self.mode,
+            "window_samples": None if self.mode == "whole" else self.n_samples,
+            "hop_samples": self.hop_samples if self.mode == "all" else None,
+            "combine": self.combine if self.mode == "all" else None,
+        }
+
+    @property
     def decoded(self) -> Window | None:
         """The part of a clip to decode; None for all of it."""
         return Window(self.n_samples) if self.mode == "first" else None

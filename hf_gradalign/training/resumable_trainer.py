@@ -17,6 +17,7 @@ from transformers.trainer import TRAINER_STATE_NAME
 from transformers.trainer_utils import TrainOutput
 from transformers.utils import logging
 
+from hf_gradalign.models.score_calibration import drop_calibration
 from hf_gradalign.training.adapters import has_adapters, merged_copy, save_whole_config
 from hf_gradalign.training.callbacks import BestCheckpoints
 from hf_gradalign.training.checkpoint_integrity import find_weight_problems, summarize
@@ -129,7 +130,8 @@ class ResumableTrainer(EvaluatingTrainer):
         super().log(logs, start_time)
 
     def start_training(self) -> None:
-        """Restore the running sums. Called when everything else is loaded."""
+        """Restore the running sums, and drop the model's calibration. Called when everything else is loaded."""
+        drop_calibration(getattr(self.model, "config", None))
         self._epoch_is_over = self._save_is_due = False
         state, self._process_state = self._process_state, None
         if state is not None:
