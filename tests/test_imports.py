@@ -11,6 +11,8 @@ import forked_python
 import pytest
 
 import hf_gradalign
+from hf_gradalign.cli import main as cli
+from hf_gradalign.utils import messages
 
 PACKAGE = Path(hf_gradalign.__file__).parent
 TORCH = {"torch", "torchaudio"}
@@ -87,7 +89,14 @@ def command(name, *words):
 
 
 def test_help_and_mistakes_import_nothing_heavy():
-    found = imported_by([command(name, *words) for name in COMMANDS for words in (["--help"], ["--unknown"])])
+    programs = [command(name, word) for name in COMMANDS for word in ("--help", "--unknown")]
+    without_script = [name for name in cli.COMMANDS if name not in messages.SCRIPTS]
+    programs += [
+        f"from hf_gradalign.cli.main import main; main([{name!r}, {word!r}])"
+        for name in without_script
+        for word in ("--help", "--unknown")
+    ]
+    found = imported_by(programs)
     assert set().union(*found.values()) <= {"numpy"}
 
 

@@ -16,6 +16,11 @@ if TYPE_CHECKING:
         evaluate_trials,
         metrics_of,
     )
+    from hf_gradalign.score_files.fusion import FusedSystem, Fusion, fit_fusion
+    from hf_gradalign.score_files.fusion_application import apply_fusion, require_same_systems
+    from hf_gradalign.score_files.fusion_report import FusionReport, Rival, cross_validate_fusion
+    from hf_gradalign.score_files.held_out import Folds, held_out_scores, make_folds
+    from hf_gradalign.score_files.joint_scores import JointScores, join_systems, own_keys
     from hf_gradalign.score_files.key_reading import names_corpus, read_keys, read_keys_of_corpus
     from hf_gradalign.score_files.matching import match_keys, match_systems
     from hf_gradalign.score_files.predictions import with_own_labels
@@ -29,6 +34,7 @@ if TYPE_CHECKING:
         overall_table,
     )
     from hf_gradalign.score_files.score_reading import read_scores
+    from hf_gradalign.score_files.writing import write_score_file
     from hf_gradalign.utils.figure_style import import_matplotlib, save_figures
 
 __getattr__, __dir__ = lazy_names(__name__)
@@ -36,28 +42,43 @@ __getattr__, __dir__ = lazy_names(__name__)
 __all__ = [
     "Clips",
     "Evaluation",
+    "Folds",
+    "FusedSystem",
+    "Fusion",
+    "FusionReport",
+    "JointScores",
     "MetricRow",
+    "Rival",
     "ScoreFileError",
     "Settings",
+    "apply_fusion",
     "breakdown_table",
     "compare_clips",
     "comparison_table",
+    "cross_validate_fusion",
     "described",
     "draw_bars",
     "draw_det",
     "draw_histograms",
     "evaluate_clips",
     "evaluate_trials",
+    "fit_fusion",
+    "held_out_scores",
     "import_matplotlib",
+    "join_systems",
+    "make_folds",
     "match_keys",
     "match_systems",
     "metrics_of",
     "names_corpus",
     "overall_table",
+    "own_keys",
     "read_asv_error_rates",
     "read_keys",
     "read_keys_of_corpus",
     "read_scores",
+    "require_same_systems",
     "save_figures",
     "with_own_labels",
+    "write_score_file",
 ]

@@ -36,9 +36,9 @@ def overall_table(evaluation: Evaluation) -> str:
         header.append(f"{100 * evaluation.settings.confidence:g} % interval")
     rows = []
     for row in evaluation.rows.values():
-        cells = [_title(row.title, row.is_percentage), _format(row.value, row.is_percentage)]
+        cells = [titled(row.title, row.is_percentage), format_value(row.value, row.is_percentage)]
         rows.append([*cells, _range(row.interval, row.is_percentage)] if has_intervals else cells)
-    return _markdown(header, rows)
+    return markdown_table(header, rows)
 
 
 def described(evaluation: Evaluation) -> str:
@@ -56,17 +56,17 @@ def described(evaluation: Evaluation) -> str:
 def breakdown_table(column: str, breakdown: Breakdown, metrics: Mapping[str, Metric]) -> str:
     """Format metrics by the values of a column; `n/a` if a class is missing."""
     names = list(breakdown.groups[0].metrics)
-    header = [column, "bona fide", "spoof", *(_title(metrics[n].title, metrics[n].is_percentage) for n in names)]
+    header = [column, "bona fide", "spoof", *(titled(metrics[n].title, metrics[n].is_percentage) for n in names)]
     rows = [
         [
             group.value,
             str(group.n_bonafide),
             str(group.n_spoof),
-            *(_format(group.metrics[name], metrics[name].is_percentage) for name in names),
+            *(format_value(group.metrics[name], metrics[name].is_percentage) for name in names),
         ]
         for group in breakdown.groups
     ]
-    return f"By {plain_text(column)}, {_AGAINST[breakdown.against]}:\n\n{_markdown(header, rows)}"
+    return f"By {plain_text(column)}, {_AGAINST[breakdown.against]}:\n\n{markdown_table(header, rows)}"
 
 
 def comparison_table(comparisons: Mapping[str, Comparison], metrics: Mapping[str, Metric]) -> str:
@@ -77,17 +77,19 @@ def comparison_table(comparisons: Mapping[str, Comparison], metrics: Mapping[str
     for name, comparison in comparisons.items():
         is_percentage = metrics[name].is_percentage
         numbers = (comparison.first, comparison.second, comparison.difference)
-        values = (_format(number, is_percentage) for number in numbers)
-        interval = f"{_format(comparison.low, is_percentage)} to {_format(comparison.high, is_percentage)}"
-        rows.append([_title(metrics[name].title, is_percentage), *values, interval, f"{comparison.p_value:.3g}"])
-    return _markdown(header, rows)
+        values = (format_value(number, is_percentage) for number in numbers)
+        interval = f"{format_value(comparison.low, is_percentage)} to {format_value(comparison.high, is_percentage)}"
+        rows.append([titled(metrics[name].title, is_percentage), *values, interval, f"{comparison.p_value:.3g}"])
+    return markdown_table(header, rows)
 
 
-def _title(title: str, is_percentage: bool) -> str:
+def titled(title: str, is_percentage: bool) -> str:
+    """Return the title of a column of a table."""
     return f"{title} (%)" if is_percentage else title
 
 
-def _format(value: float, is_percentage: bool) -> str:
+def format_value(value: float, is_percentage: bool) -> str:
+    """Format a value for a table; NaN becomes `n/a`."""
     if np.isnan(value):
         return "n/a"
     return f"{100 * value:.3f}" if is_percentage else f"{value:.5f}"
@@ -95,15 +97,17 @@ def _format(value: float, is_percentage: bool) -> str:
 
 def _range(interval: Interval | None, is_percentage: bool) -> str:
     return (
-        "" if interval is None else f"{_format(interval.low, is_percentage)} to {_format(interval.high, is_percentage)}"
+        ""
+        if interval is None
+        else f"{format_value(interval.low, is_percentage)} to {format_value(interval.high, is_percentage)}"
     )
 
 
-def _markdown(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+def markdown_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """Format rows as a Markdown table. The first column has names, the others numbers."""
     # A column needs a width of two, since Markdown requires a hyphen next to the colon below the header.
     lines = [[plain_text(cell).translate(_IN_CELLS) for cell in line] for line in (header, *rows)]
     widths = [max(2, *map(len, column)) for column in zip(*lines, strict=True)]
-    # The first column has names, the others numbers.
     rule = [":" + "-" * (widths[0] - 1), *("-" * (width - 1) + ":" for width in widths[1:])]
     padded = [
         [cell.rjust(widths[index]) if index else cell.ljust(widths[index]) for index, cell in enumerate(line)]
@@ -204,7 +208,7 @@ def draw_bars(column: str, breakdown: Breakdown, pooled: float | None = None, me
     axis.set_ylabel("EER (%)")
     axis.set_xlabel(one_line(column))
     if len(breakdown.groups) > len(groups):
-        axis.set_title(f"the first {len(groups)} of {len(breakdown.groups)}")
+        axis.settitled(f"the first {len(groups)} of {len(breakdown.groups)}")
     return figure
 
 

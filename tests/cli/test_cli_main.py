@@ -27,8 +27,8 @@ def installed(monkeypatch):
     monkeypatch.setattr(sys, "argv", ["/somewhere/bin/hf-gradalign", "train"])
 
 
-def test_every_command_is_a_module_and_a_script():
-    assert [name for name in COMMANDS if name != "env"] == list(SCRIPTS)
+def test_every_command_is_a_module_and_every_script_a_command():
+    assert [name for name in COMMANDS if name in SCRIPTS] == list(SCRIPTS)
     for name in COMMANDS:
         assert callable(import_module(f"hf_gradalign.cli.{name.replace('-', '_')}").main)
     for name, script in SCRIPTS.items():

@@ -159,7 +159,7 @@ def test_trials():
 
 
 def test_names_stay_in_their_cells():
-    lines = report._markdown(["sys|tem", "n"], [["a|b\nc\x1b[31m", "1"]]).splitlines()
+    lines = report.markdown_table(["sys|tem", "n"], [["a|b\nc\x1b[31m", "1"]]).splitlines()
     assert [line.count(" | ") for line in lines] == [1, 1, 1]
     assert r"a\|b c" in lines[2]
     assert "\x1b" not in lines[2]
