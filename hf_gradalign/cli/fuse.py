@@ -14,6 +14,8 @@ from __future__ import annotations
 import argparse
 import contextlib
 import datetime
+import errno
+import os
 import sys
 import warnings
 from collections.abc import Mapping, Sequence
@@ -89,8 +91,10 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
             f"a fusion needs the score files of at least two systems, not {len(arguments.scores)}; for one system, use "
             "hf-gradalign calibrate"
         )
-    if arguments.bootstrap < 2:
-        parser.error("--bootstrap must be at least 2")
+    if arguments.output_file and arguments.output_file.resolve() in {
+        Path(path).resolve() for path in (*arguments.scores, *arguments.apply)
+    }:
+        parser.error(f"--output_file {arguments.output_file} is one of the files to read; choose another name")
     return arguments
 
 
@@ -115,6 +119,9 @@ def main(argv: Sequence[str]) -> int:
 def run(arguments: argparse.Namespace) -> None:
     """Fit a fusion or read one, and fuse other files if there are any."""
     outputs = output_files(arguments)
+    for path in outputs:
+        if path.is_dir():
+            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
     with contextlib.ExitStack() as held:
         for path in sorted({path.resolve() for path in outputs}):
             held.enter_context(hold_output(path))

@@ -122,9 +122,10 @@ class Fusion:
         """Read a fusion that `save` wrote.
 
         Raises:
-            OSError: If the file cannot be read.
-            ScoreFileError: If it is not such a file.
+            ScoreFileError: If there is no such file.
         """
+        if not Path(path).is_file():
+            raise ScoreFileError(f"There is no file {path}. Give the fusion.json of an earlier fit.")
         try:
             return _from_content(read_settings(path))
         except (ValueError, KeyError, TypeError, AttributeError) as error:
@@ -271,6 +272,8 @@ def _separated(fused: NDArray[np.float64], labels: NDArray) -> list[str]:
 
 
 def _from_content(content: Any) -> Fusion:
+    if not isinstance(content, dict):
+        raise ValueError("it is no JSON object")
     own = {"systems", "offset", "prior", "l2", "n_bonafide", "n_spoof"}
     systems = tuple(
         FusedSystem(

@@ -67,7 +67,7 @@ class FusionReport:
         better, worse, equal = [], [], []
         for metric, rival in self.rivals.items():
             result = rival.comparison
-            is_chance = result.p_value >= 1 - result.confidence
+            is_chance = result.p_value >= _level(result.confidence)
             kind = equal if is_chance else better if result.difference < 0 else worse
             kind.append(f"{METRICS[metric].title} ({rival.name}, p = {result.p_value:.3g})")
         sentences = []
@@ -159,14 +159,19 @@ def cross_validate_fusion(
         hold_out: What is held out as a whole; see `make_folds`.
         n_folds: See `make_folds`.
         draws_over: What the bootstrap draws: "utterance", or a column. The default is what is held out.
-        n_draws: The number of draws of the bootstrap, at least 2.
+        n_draws: The number of draws of the bootstrap, enough for a p-value below 1 minus the confidence.
         confidence: The coverage of the intervals. A p-value of 1 minus this or more counts as chance.
         seed: The seed of the folds and of the draws.
 
     Raises:
         ScoreFileError: As `make_folds`.
-        ValueError: As `fit_fusion` and `compare_systems`.
+        ValueError: If there are too few draws; as `fit_fusion` and `compare_systems`.
     """
+    if (lowest := 1 / (1 + n_draws)) >= _level(confidence):
+        raise ValueError(
+            f"With {n_draws} draws, no p-value is below {lowest:.2g}, so no difference would count at a confidence of "
+            f"{confidence:g}. Use more draws."
+        )
     labels = joint.labels
     folds = make_folds(joint.clips, over=hold_out, n_folds=n_folds, seed=seed)
     draws_over = draws_over or folds.over
@@ -204,6 +209,11 @@ def cross_validate_fusion(
         folds=folds,
         draws_over=draws_over,
     )
+
+
+def _level(confidence: float) -> float:
+    """Return the p-value from which on a difference counts as chance: 0.05 and not 0.05000000000000004."""
+    return round(1 - confidence, 12)
 
 
 def _metrics(scores: NDArray[np.float64], labels: NDArray[np.int64]) -> dict[str, float]:

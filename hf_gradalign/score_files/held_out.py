@@ -60,10 +60,12 @@ def make_folds(clips: Clips, *, over: str | None = None, n_folds: int = N_FOLDS,
 
     Raises:
         ScoreFileError: If there are no labels, there is no such column, or no such folds.
-        ValueError: If `n_folds` is less than 2.
+        ValueError: If `n_folds` is less than 2, or the seed is negative.
     """
     if n_folds < 2:
         raise ValueError(f"Cross-validation needs at least 2 folds, not {n_folds}.")
+    if seed < 0:
+        raise ValueError(f"The seed must be 0 or more, not {seed}.")
     if clips.labels is None:
         raise ScoreFileError(f"{clips.source} has no labels. Combine scores and labels with match_keys.")
     sizes = np.bincount(clips.labels, minlength=2)

@@ -243,7 +243,7 @@ class PairedBootstrap:
         confidence: float = 0.95,
         seed: int = 0,
     ) -> None:
-        require_settings(n_draws, confidence)
+        require_settings(n_draws, confidence, seed)
         self._labels = clips.labels
         self._clusters: Sequence[Any] | None = None if over == "utterance" else clips.column(over)
         self._n_draws = n_draws

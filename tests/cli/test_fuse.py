@@ -17,7 +17,7 @@ LABELS = np.arange(N) // 10 % 2
 NOISE = np.random.default_rng(0).normal(size=(2, N))
 AASIST, SLS = NOISE + 2 * LABELS
 DEV = ["dev/aasist.txt", "dev/sls.txt"]
-KEYS = ["--keys", "keys.tsv", "--bootstrap", "5"]
+KEYS = ["--keys", "keys.tsv", "--bootstrap", "20"]
 APPLY = ["--apply", "eval/aasist.txt", "eval/sls.txt", "--output_file", "fused.txt"]
 
 
@@ -140,7 +140,7 @@ def test_labels_in_the_score_files(capsys):
             for k in range(N)
         ]
         Path(f"dev/{system}.txt").write_text("".join(rows))
-    assert main([*DEV, "--bootstrap", "5"]) == 0
+    assert main([*DEV, "--bootstrap", "20"]) == 0
     assert "Held out (5 folds, stratified by class)" in capsys.readouterr().out
     assert json.loads(Path("fusion/fusion.json").read_text())["keys"] is None
 
@@ -213,7 +213,8 @@ def test_odd_systems(capsys):
         (["--fusion", "f.json"], "--fusion needs files to fuse"),
         ([*DEV, "--fusion", "f.json", *APPLY], "--fusion is already fitted: leave SCORES and --keys out"),
         (["--fusion", "f.json", *APPLY, "--l2", "1", "--folds", "3"], "already fitted: leave out --l2, --folds"),
-        ([*DEV, "--bootstrap", "1"], "--bootstrap must be at least 2"),
+        ([*DEV, *APPLY[:-1], DEV[0]], "--output_file dev/aasist.txt is one of the files to read"),
+        ([*DEV, *APPLY[:-1], "eval/../eval/sls.txt"], "is one of the files to read"),
     ],
 )
 def test_command_lines_that_make_no_sense(words, message, capsys):
@@ -222,12 +223,28 @@ def test_command_lines_that_make_no_sense(words, message, capsys):
     assert message in capsys.readouterr().err
 
 
+def test_outputs_that_cannot_be_written(folder, capsys):
+    Path("file").touch()
+    for words, message in (
+        (["--output_dir", "file"], f"{folder / 'file'}: File exists; move the existing file away"),
+        ([*APPLY[:-1], "eval"], "eval: Is a directory; a folder is where a file should be"),
+    ):
+        assert main([*DEV, *KEYS, *words, "--overwrite"]) == 2
+        captured = capsys.readouterr()
+        assert message in captured.err
+        assert captured.out == ""
+    assert main(["--fusion", "nothing.json", *APPLY]) == 2
+    assert "There is no file nothing.json. Give the fusion.json of an earlier fit." in capsys.readouterr().err
+
+
 def test_numbers_out_of_range(capsys):
     for option, value, message in (
         ("--prior", "1", "prior must be a probability between 0 and 1"),
         ("--l2", "-1", "l2 must be 0 or more"),
         ("--folds", "1", "at least 2 folds"),
-        ("--confidence", "95", "confidence must be between 0 and 1"),
+        ("--confidence", "95", "no p-value is below 0.048, so no difference would count at a confidence of 95"),
+        ("--bootstrap", "19", "With 19 draws, no p-value is below 0.05"),
+        ("--seed", "-1", "The seed must be 0 or more, not -1"),
     ):
         assert main([*DEV, *KEYS, option, value]) == 2
         assert message in capsys.readouterr().err

@@ -144,6 +144,7 @@ def test_draws_without_a_class_are_skipped_with_a_warning():
     [
         ({"n_draws": 1}, "needs at least two draws, not 1"),
         ({"confidence": 95}, "between 0 and 1, not 95"),
+        ({"seed": -1}, "seed must be 0 or more, not -1"),
         ({"clusters": ["a"]}, "There are 400 clips but 1 speakers"),
         ({"clusters": ["a"] * 400}, "There are 1 speakers .* needs at least two"),
         ({"clusters": [None] * 400}, "There are 0 speakers"),

@@ -191,7 +191,7 @@ def test_a_saved_fusion_is_the_same(tmp_path):
     ("content", "reason"),
     [
         ("not JSON", "not a readable"),
-        ("[1, 2]", ""),
+        ("[1, 2]", "it is no JSON object"),
         ('{"metrics": {}}', "no entry 'systems'"),
         ({"offset": "1"}, "offset is not a number but '1'"),
         ({"offset": True}, "offset is not a number"),

@@ -64,7 +64,7 @@ def test_a_fusion_that_is_worse():
 
 def test_no_speaker_is_fitted_on_and_scored_at_once():
     scores = joint(NOISE[:, :2] + LABELS[:, None], speaker=SPEAKERS)
-    report = cross_validate_fusion(scores, n_draws=10)
+    report = cross_validate_fusion(scores, n_draws=20)
     assert (report.folds.over, report.draws_over) == ("speaker", "speaker")
     speakers = {number: {SPEAKERS[k] for k in np.flatnonzero(report.folds.numbers == number)} for number in range(5)}
     assert sum(map(len, speakers.values())) == 10
@@ -72,21 +72,21 @@ def test_no_speaker_is_fitted_on_and_scored_at_once():
         is_held_out = report.folds.numbers == number
         fusion = fit_fusion(scores.scores[~is_held_out], LABELS[~is_held_out])
         assert report.scores[is_held_out] == pytest.approx(fusion(scores.scores[is_held_out]))
-    by_clip = cross_validate_fusion(scores, hold_out="utterance", draws_over="speaker", n_draws=10)
+    by_clip = cross_validate_fusion(scores, hold_out="utterance", draws_over="speaker", n_draws=20)
     assert (by_clip.folds.over, by_clip.draws_over) == ("utterance", "speaker")
 
 
 def test_single_systems_are_held_out_and_calibrated_as_the_fusion_is():
     scores = NOISE[:, :1] + 1.5 * LABELS[:, None]
-    report = cross_validate_fusion(joint(np.repeat(scores, 2, axis=1)), l2=0.0, n_draws=10)
+    report = cross_validate_fusion(joint(np.repeat(scores, 2, axis=1)), l2=0.0, n_draws=20)
     assert report.fusion == pytest.approx(report.systems["a.txt"], rel=1e-5)
     assert report.conclusions()[0].endswith("does not beat the best single system in any metric.")
 
 
 def test_neither_scale_nor_order_of_systems_matters():
     scores = NOISE + np.outer(LABELS, [2.0, 1.5, 0.5])
-    report = cross_validate_fusion(joint(scores), n_draws=10)
-    other = cross_validate_fusion(joint((scores * [0.01, -3, 100] + 5)[:, ::-1]), n_draws=10)
+    report = cross_validate_fusion(joint(scores), n_draws=20)
+    other = cross_validate_fusion(joint((scores * [0.01, -3, 100] + 5)[:, ::-1]), n_draws=20)
     assert other.scores == pytest.approx(report.scores, abs=1e-5)
     assert other.rivals["cllr"].comparison.p_value == report.rivals["cllr"].comparison.p_value
 
@@ -101,6 +101,8 @@ def test_the_test_is_that_of_two_systems():
 
 def test_mistakes():
     scores = joint(NOISE[:, :2] + LABELS[:, None])
+    with pytest.raises(ValueError, match=r"With 19 draws, no p-value is below 0\.05, .* confidence of 0\.95"):
+        cross_validate_fusion(scores, n_draws=19)
     with pytest.raises(ScoreFileError, match=r"no column 'speaker' \(--hold_out\)"):
         cross_validate_fusion(scores, hold_out="speaker")
     with pytest.raises(ScoreFileError, match=r"no column 'codec' \(--bootstrap_over\)"):

@@ -72,6 +72,8 @@ def test_a_class_with_one_speaker():
 
 def test_mistakes():
     clips = clips_of([0, 1, 0, 1])
+    with pytest.raises(ValueError, match="seed must be 0 or more, not -1"):
+        make_folds(clips, seed=-1)
     with pytest.raises(ValueError, match="at least 2 folds, not 1"):
         make_folds(clips, n_folds=1)
     with pytest.raises(ScoreFileError, match=r"no column 'codec' \(--hold_out\)"):

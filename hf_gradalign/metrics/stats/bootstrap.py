@@ -220,7 +220,7 @@ def bootstrap_intervals(
         ValueError: If `n_draws` or `confidence` is out of range, if a metric is undefined in half of the draws or more,
             or as the metrics.
     """
-    require_settings(n_draws, confidence)
+    require_settings(n_draws, confidence, seed)
     scores, labels = aligned(scores, labels, "labels")
     order = draw_order(scores, labels)
     draws = make_draws(labels, clusters, seed, order)
@@ -237,12 +237,14 @@ def bootstrap_intervals(
     return intervals
 
 
-def require_settings(n_draws: int, confidence: float) -> None:
-    """Raise ValueError if the number of draws or the confidence is out of range."""
+def require_settings(n_draws: int, confidence: float, seed: int) -> None:
+    """Raise ValueError if the number of draws, the confidence or the seed is out of range."""
     if n_draws < 2:
         raise ValueError(f"A bootstrap needs at least two draws, not {n_draws}.")
     if not 0 < confidence < 1:
         raise ValueError(f"The confidence must be between 0 and 1, not {confidence}.")
+    if seed < 0:
+        raise ValueError(f"The seed must be 0 or more, not {seed}.")
 
 
 def defined(samples: NDArray[np.float64], name: str) -> NDArray[np.float64]:

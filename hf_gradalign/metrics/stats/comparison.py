@@ -79,7 +79,7 @@ def compare_systems(
     Raises:
         ValueError: As `bootstrap_intervals`.
     """
-    require_settings(n_draws, confidence)
+    require_settings(n_draws, confidence, seed)
     first, labels = aligned(first, labels, "labels")
     second, labels = aligned(second, labels, "labels")
     order = draw_order(first, labels)
