@@ -12,6 +12,7 @@ COMMANDS = {
     "train": "train a detector on clean and augmented views with aligned gradients",
     "score": "score corpora or recordings with a trained detector",
     "evaluate": "evaluate score files: error rates, costs, intervals, breakdowns",
+    "calibrate": "calibrate scores, and store the calibration with the model",
     "fuse": "fuse the scores of several systems, and compare with the best one",
     "detectors": "list published detectors that load by name",
     "convert": "convert a published checkpoint, or convert back",

@@ -35,13 +35,15 @@ def calibration_of(model: PreTrainedModel) -> dict[str, Any] | None:
             "without trust_remote_code, or calibrate it again with hf-gradalign calibrate, which updates the code."
         )
         return None
-    if content["layer_sha256"] != digest_of_layer(model, content["layer"]):
-        logger.warning(
-            "The model's configuration has a calibration, but not of these weights, which were changed since. Its "
-            "scores are not log-likelihood ratios. Calibrate it again: hf-gradalign calibrate."
-        )
-        return None
-    return content
+    # A process that was killed while it stored a calibration may have left the weights of the previous one.
+    for folded in (content, content.get("previous")):
+        if folded and folded["layer_sha256"] == digest_of_layer(model, folded["layer"]):
+            return folded
+    logger.warning(
+        "The model's configuration has a calibration, but not of these weights, which were changed since. Its scores "
+        "are not log-likelihood ratios. Calibrate it again: hf-gradalign calibrate."
+    )
+    return None
 
 
 def applies_calibration(model: PreTrainedModel) -> bool:

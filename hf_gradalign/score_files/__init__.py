@@ -6,6 +6,7 @@ from hf_gradalign.utils.lazy_imports import lazy_names
 
 if TYPE_CHECKING:
     from hf_gradalign.score_files.asv_scores import read_asv_error_rates
+    from hf_gradalign.score_files.calibrating import CalibrationReport, calibrate_scores
     from hf_gradalign.score_files.clips import Clips, ScoreFileError
     from hf_gradalign.score_files.evaluation import (
         Evaluation,
@@ -22,8 +23,9 @@ if TYPE_CHECKING:
     from hf_gradalign.score_files.held_out import Folds, held_out_scores, make_folds
     from hf_gradalign.score_files.joint_scores import JointScores, join_systems, own_keys
     from hf_gradalign.score_files.key_reading import names_corpus, read_keys, read_keys_of_corpus
-    from hf_gradalign.score_files.matching import match_keys, match_systems
+    from hf_gradalign.score_files.matching import match_keys, match_labels, match_systems, with_few_missing
     from hf_gradalign.score_files.predictions import with_own_labels
+    from hf_gradalign.score_files.reliability import draw_reliability
     from hf_gradalign.score_files.report import (
         breakdown_table,
         comparison_table,
@@ -40,6 +42,7 @@ if TYPE_CHECKING:
 __getattr__, __dir__ = lazy_names(__name__)
 
 __all__ = [
+    "CalibrationReport",
     "Clips",
     "Evaluation",
     "Folds",
@@ -53,6 +56,7 @@ __all__ = [
     "Settings",
     "apply_fusion",
     "breakdown_table",
+    "calibrate_scores",
     "compare_clips",
     "comparison_table",
     "cross_validate_fusion",
@@ -60,6 +64,7 @@ __all__ = [
     "draw_bars",
     "draw_det",
     "draw_histograms",
+    "draw_reliability",
     "evaluate_clips",
     "evaluate_trials",
     "fit_fusion",
@@ -68,6 +73,7 @@ __all__ = [
     "join_systems",
     "make_folds",
     "match_keys",
+    "match_labels",
     "match_systems",
     "metrics_of",
     "names_corpus",
@@ -79,6 +85,7 @@ __all__ = [
     "read_scores",
     "require_same_systems",
     "save_figures",
+    "with_few_missing",
     "with_own_labels",
     "write_score_file",
 ]

@@ -53,7 +53,15 @@ def match_keys(scores: Clips, keys: Clips, *, allow_missing: bool = False) -> Cl
         ScoreFileError: If no name is in both, if too many keys have no score, if names match ambiguously, or if scores
             belong to predicted labels.
     """
-    match = match_labels(scores, keys)
+    return with_few_missing(match_labels(scores, keys), scores, keys, allow_missing=allow_missing)
+
+
+def with_few_missing(match: LabelMatch, scores: Clips, keys: Clips, *, allow_missing: bool = False) -> Clips:
+    """Return the clips of a match with notes about the names that are in one of the files only.
+
+    Raises:
+        ScoreFileError: If too many keys have no score, unless `allow_missing`.
+    """
     notes = list(match.clips.notes)
     if len(match.unlabeled):
         notes.append(

@@ -116,7 +116,9 @@ def markdown_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     return "\n".join(f"| {' | '.join(line)} |" for line in (padded[0], rule, *padded[1:]))
 
 
-def _styled(draw: Callable[..., Any]) -> Callable[..., Any]:
+def styled(draw: Callable[..., Any]) -> Callable[..., Any]:
+    """Return a function that draws in the style of all figures."""
+
     @wraps(draw)
     def styled(*arguments: Any, **options: Any) -> Any:
         with import_matplotlib().rc_context(STYLE):
@@ -125,7 +127,7 @@ def _styled(draw: Callable[..., Any]) -> Callable[..., Any]:
     return styled
 
 
-@_styled
+@styled
 def draw_det(systems: Mapping[str, tuple[NDArray, NDArray]]) -> Any:
     """Draw the detection error trade-off: rejected bona fide against accepted spoofed clips, on normal deviate axes.
 
@@ -138,7 +140,7 @@ def draw_det(systems: Mapping[str, tuple[NDArray, NDArray]]) -> Any:
     Returns:
         A matplotlib `Figure`.
     """
-    figure = _figure(5, 5)
+    figure = new_figure(5, 5)
     axis = figure.subplots()
     curves = {name: RankedScores(scores, labels).counted() for name, (scores, labels) in systems.items()}
     rates = [official_equal_error(curve).rate for curve in curves.values()]
@@ -166,10 +168,10 @@ def draw_det(systems: Mapping[str, tuple[NDArray, NDArray]]) -> Any:
     return figure
 
 
-@_styled
+@styled
 def draw_histograms(scores: NDArray[np.float64], labels: NDArray, threshold: float | None = None) -> Any:
     """Draw the distribution of the scores of both classes, each with area 1, and the equal error threshold."""
-    figure = _figure(6, 3.2)
+    figure = new_figure(6, 3.2)
     axis = figure.subplots()
     low, high = np.quantile(scores, [0.0005, 0.9995])  # a single outlier must not compress all others
     low, high = (low, high) if low < high else (low - 0.5, high + 0.5)
@@ -185,11 +187,11 @@ def draw_histograms(scores: NDArray[np.float64], labels: NDArray, threshold: flo
     return figure
 
 
-@_styled
+@styled
 def draw_bars(column: str, breakdown: Breakdown, pooled: float | None = None, metric: str = "eer") -> Any:
     """Draw the equal error rate of each value of a column, and of all clips together."""
     groups = breakdown.groups[:_MAX_BARS]
-    figure = _figure(max(4.0, 1.2 + 0.32 * len(groups)), 3.2)
+    figure = new_figure(max(4.0, 1.2 + 0.32 * len(groups)), 3.2)
     axis = figure.subplots()
     positions = np.arange(len(groups))
     values = np.array([100 * group.metrics[metric] for group in groups])
@@ -208,11 +210,12 @@ def draw_bars(column: str, breakdown: Breakdown, pooled: float | None = None, me
     axis.set_ylabel("EER (%)")
     axis.set_xlabel(one_line(column))
     if len(breakdown.groups) > len(groups):
-        axis.settitled(f"the first {len(groups)} of {len(breakdown.groups)}")
+        axis.set_title(f"the first {len(groups)} of {len(breakdown.groups)}")
     return figure
 
 
-def _figure(width: float, height: float) -> Any:
+def new_figure(width: float, height: float) -> Any:
+    """Return an empty figure of this size in inches."""
     from matplotlib.figure import Figure  # not pyplot: no window, no state
 
     return Figure(figsize=(width, height), layout="constrained")

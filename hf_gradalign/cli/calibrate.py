@@ -1,0 +1,267 @@
+"""Calibrate scores: turn them into log-likelihood ratios, and store the calibration with the model.
+
+hf-gradalign calibrate dev.txt keys.tsv
+hf-gradalign calibrate dev.txt keys.tsv --model runs/my-run
+hf-gradalign calibrate dev.txt keys.tsv --apply eval.txt --output_file eval_llr.txt
+
+SCORES is a file with one raw score per utterance, higher for bona fide. Labels are in the same file or in KEYS, as for
+hf-gradalign evaluate. The report is of held-out clips: no speaker is fitted on and reported on at once. With --model,
+everything that loads the model gives log-likelihood ratios from then on: hf-gradalign score, SpoofScorer, the pipeline
+of transformers, exports to ONNX and the Arena class. The reliability diagram needs matplotlib (the extra plots).
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import datetime
+import json
+import sys
+import warnings
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from hf_gradalign import hub, score_files
+from hf_gradalign.cli.commands import set_up_libraries
+from hf_gradalign.cli.score_file_options import add_reading_options, read_keys, read_scores
+from hf_gradalign.utils.file_locks import hold_output
+from hf_gradalign.utils.files import require_free, sha256_of, write_text_atomically
+from hf_gradalign.utils.messages import error_line
+from hf_gradalign.utils.plain_text import one_line
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+
+def parse(argv: Sequence[str]) -> argparse.Namespace:
+    """Read the command line."""
+    parser = argparse.ArgumentParser(
+        description=__doc__,
+        prog="hf-gradalign calibrate",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    parser.add_argument("scores", metavar="SCORES", help="the score file to fit on")
+    parser.add_argument("keys", metavar="KEYS", nargs="?", help="the labels, if they are not in the score file")
+    parser.add_argument("--model", metavar="DIR", type=Path, help="folder of the model, to store the calibration in it")
+    parser.add_argument("--apply", metavar="OTHER_SCORES", help="a score file to calibrate")
+    add_reading_options(parser)
+    fit = parser.add_argument_group("fit")
+    fit.add_argument(
+        "--method",
+        choices=["affine", "pav"],
+        default="affine",
+        help="affine: logistic regression; pav: any non-decreasing map, which needs thousands of clips (affine)",
+    )
+    fit.add_argument("--prior", type=float, default=0.5, help="prior probability of bona fide clips in the fit (0.5)")
+    fit.add_argument("--bonafide_label", help="bona fide label of the model, if its label names do not tell")
+    fit.add_argument("--trust_remote_code", action="store_true", help="run modeling code that comes with the model")
+    report = parser.add_argument_group("report")
+    report.add_argument(
+        "--hold_out",
+        metavar="COLUMN",
+        help="what is held out as a whole: utterance, or a column (speaker, if there is one)",
+    )
+    report.add_argument("--folds", type=int, default=5, help="number of parts that are held out in turn (5)")
+    report.add_argument(
+        "--bootstrap", type=int, default=1000, metavar="N", help="number of draws, 0 for no intervals (1000)"
+    )
+    report.add_argument("--bootstrap_over", metavar="COLUMN", help="what is drawn (default: what is held out)")
+    report.add_argument("--confidence", type=float, default=0.95, help="coverage of the intervals (0.95)")
+    report.add_argument("--seed", type=int, default=0)
+    output = parser.add_argument_group("output")
+    output.add_argument(
+        "--output_dir",
+        type=Path,
+        default=Path("calibration"),
+        help="folder for calibration.json and the reliability diagram (calibration)",
+    )
+    output.add_argument("--output_file", type=Path, help="the calibrated scores of --apply")
+    output.add_argument(
+        "--formats", nargs="+", default=["png", "svg"], help="formats of the diagram, or none (png svg)"
+    )
+    output.add_argument("--overwrite", action="store_true", help="replace existing files")
+    output.add_argument("--no_progress", action="store_true", help="hide progress bars")
+    arguments = parser.parse_args(argv)
+    if bool(arguments.apply) != bool(arguments.output_file):
+        parser.error("--apply and --output_file belong together: the file to calibrate, and the file for the result")
+    if arguments.bootstrap < 0 or arguments.bootstrap == 1:
+        parser.error("--bootstrap must be 0 (no intervals) or at least 2")
+    if arguments.model and (arguments.higher_is == "spoof" or arguments.score_is == "confidence"):
+        parser.error("--model needs the model's own scores, higher for bona fide: leave out --higher_is and --score_is")
+    return arguments
+
+
+def main(argv: Sequence[str]) -> int:
+    """Calibrate from the command line, and return the exit status."""
+    arguments = parse(argv)
+    set_up_libraries(no_progress=arguments.no_progress)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always", UserWarning)
+        try:
+            run(arguments)
+        except (ValueError, OSError, ImportError) as error:
+            print(error_line(error, arguments.output_dir), file=sys.stderr)
+            return 2
+        finally:
+            messages = [str(item.message) for item in caught if issubclass(item.category, UserWarning)]
+            for message in dict.fromkeys(messages):
+                print(f"warning: {one_line(message)}", file=sys.stderr)
+    return 0
+
+
+def run(arguments: argparse.Namespace) -> None:
+    """Read and check everything, fit, report and write."""
+    file = arguments.output_dir / "calibration.json"
+    outputs = [file, *([arguments.output_file] if arguments.output_file else [])]
+    with contextlib.ExitStack() as held:
+        for path in sorted({path.resolve() for path in outputs}):
+            held.enter_context(hold_output(path))
+        for path in outputs:
+            require_free(path, arguments.overwrite)
+        draws_figure = arguments.formats != ["none"] and has_matplotlib()
+        settings = hub.scoring_settings(arguments.scores)
+        require_raw(arguments.scores, settings)
+        clips, score_is = load(arguments)
+        other = load_other(arguments, score_is, settings) if arguments.apply else None
+        model = open_model(arguments, settings) if arguments.model else None
+        report = score_files.calibrate_scores(
+            clips,
+            method=arguments.method,
+            prior=arguments.prior,
+            hold_out=arguments.hold_out,
+            n_folds=arguments.folds,
+            draws_over=arguments.bootstrap_over,
+            n_draws=arguments.bootstrap,
+            confidence=arguments.confidence,
+            seed=arguments.seed,
+        )
+        for note in [*clips.notes, *report.problems]:
+            print(f"note: {one_line(note)}", file=sys.stderr)
+        print(report.describe())
+        content = {**report.calibration.as_dict(), **provenance(arguments, report, settings)}
+        write_text_atomically(file, json.dumps({**content, "report": report.as_dict()}, indent=2) + "\n")
+        print(f"\n{file}")
+        if draws_figure:
+            systems = {"before": clips.scores, "after, held out": report.held_out}
+            figure = score_files.draw_reliability(systems, clips.labels)
+            for path in score_files.save_figures({"reliability": figure}, arguments.output_dir, arguments.formats):
+                print(path)
+        if other is not None:
+            ids, scores = other
+            score_files.write_score_file(arguments.output_file, ids, report.calibration(scores).tolist())
+            print(f"{len(ids)} clips are calibrated: {arguments.output_file}")
+        if model is not None:
+            store(model, report, provenance(arguments, report, settings))
+
+
+def has_matplotlib() -> bool:
+    """Return whether the diagram can be drawn, and otherwise say what it needs."""
+    try:
+        score_files.import_matplotlib()
+    except ImportError as error:
+        print(f"note: no reliability diagram is drawn: {error}", file=sys.stderr)
+        return False
+    return True
+
+
+def load(arguments: argparse.Namespace) -> tuple[score_files.Clips, str | None]:
+    """Read the scores to fit on and their labels, and return also what --score_is turned out to be."""
+    scores = read_scores(arguments.scores, arguments, has_keys=arguments.keys is not None)
+    if arguments.keys is None:
+        return score_files.with_own_labels(scores), arguments.score_is
+    keys = read_keys(arguments.keys, arguments)
+    match = score_files.match_labels(scores, keys)
+    if match.was_confidence and arguments.model:
+        raise score_files.ScoreFileError(
+            f"{arguments.scores} has confidences of predicted labels instead of a model's scores, so the calibration "
+            "cannot be stored with --model. Score with hf-gradalign score"
+        )
+    clips = score_files.with_few_missing(match, scores, keys, allow_missing=arguments.partial)
+    return clips, "confidence" if match.was_confidence else arguments.score_is
+
+
+def load_other(
+    arguments: argparse.Namespace, score_is: str | None, settings: Mapping[str, Any] | None
+) -> tuple[list[str], NDArray[np.float64]]:
+    """Read the names and scores of the clips to calibrate, in the same way as those of the fit."""
+    others = hub.scoring_settings(arguments.apply)
+    require_raw(arguments.apply, others)
+    if settings and others:
+        if settings.get("model_sha256") != others.get("model_sha256"):
+            raise score_files.ScoreFileError(
+                f"{arguments.apply} has scores of another model than {arguments.scores}, and a calibration only holds "
+                "for the scores of one model."
+            )
+        if hub.windowing_of(settings) != hub.windowing_of(others):
+            warnings.warn(
+                f"{arguments.apply} was scored with other windows than {arguments.scores}, so the calibration may not "
+                "hold for it.",
+                UserWarning,
+                stacklevel=2,
+            )
+    reading = argparse.Namespace(**{**vars(arguments), "score_is": score_is})
+    other = read_scores(arguments.apply, reading, has_keys=False)
+    if other.scores is None:
+        raise score_files.ScoreFileError(f"{arguments.apply} has no scores.")
+    return other.utterance_ids.to_pylist(), other.scores
+
+
+def require_raw(path: str, settings: Mapping[str, Any] | None) -> None:
+    """Check that scores are not calibrated already."""
+    if settings and settings.get("calibration"):
+        raise score_files.ScoreFileError(
+            f"{path} has calibrated scores already (its settings in {Path(path).with_suffix('.json').name} say so): "
+            "score with hf-gradalign score ... --raw_scores"
+        )
+
+
+def open_model(arguments: argparse.Namespace, settings: Mapping[str, Any] | None) -> hub.CalibratedFolder:
+    """Open the folder of the model, and check that the scores are its own."""
+    model = hub.CalibratedFolder(
+        arguments.model, arguments.bonafide_label, trust_remote_code=arguments.trust_remote_code
+    )
+    if settings and settings.get("model_sha256"):
+        model.require_same_model(settings["model_sha256"])
+    else:
+        warnings.warn(
+            f"{Path(arguments.scores).with_suffix('.json').name}, with which hf-gradalign score says how scores were "
+            f"made, is not beside {arguments.scores}: whether the scores are raw scores of {arguments.model} is not "
+            "checked.",
+            UserWarning,
+            stacklevel=2,
+        )
+    return model
+
+
+def provenance(
+    arguments: argparse.Namespace, report: score_files.CalibrationReport, settings: Mapping[str, Any] | None
+) -> dict[str, Any]:
+    """Return what the calibration was fitted on, without local paths."""
+    fitted_on: dict[str, Any] = {}
+    for what, path in (("scores", arguments.scores), ("keys", arguments.keys)):
+        if path is not None:
+            is_corpus = score_files.names_corpus(path)
+            fitted_on[what] = path.partition(":")[0] if is_corpus else Path(path).name
+            if not is_corpus and Path(path).is_file():
+                fitted_on[f"{what}_sha256"] = sha256_of(path)
+    return {
+        "fitted_on": fitted_on,
+        "date": datetime.datetime.now(datetime.timezone.utc).date().isoformat(),
+        "n_bonafide": report.n_bonafide,
+        "n_spoof": report.n_spoof,
+        **({"windowing": hub.windowing_of(settings)} if settings else {}),
+    }
+
+
+def store(model: hub.CalibratedFolder, report: score_files.CalibrationReport, provenance: Mapping[str, Any]) -> None:
+    """Store the calibration with the model, and say so."""
+    earlier = model.earlier
+    model.store(report.calibration, provenance, report.table())
+    if earlier is not None:
+        print(f"The model's calibration of {one_line(earlier.get('date', 'an unknown date'))} is replaced.")
+    print(f"{model.folder} is calibrated: its scores are log-likelihood ratios now (raw: --raw_scores).")
+    if left := model.unused_weights():
+        print(f"It also has {', '.join(left)}, with the weights before calibration, which are not loaded anymore.")

@@ -1,0 +1,219 @@
+"""Store a calibration with a model, so that everything that loads the model honors it."""
+
+import json
+import os
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, cast
+
+from huggingface_hub import constants
+from transformers.dynamic_module_utils import custom_object_save
+from transformers.utils import CONFIG_NAME, SAFE_WEIGHTS_NAME
+
+from hf_gradalign.hub.calibration_card import with_calibration_section
+from hf_gradalign.metrics import Calibration
+from hf_gradalign.models import SpoofDetectorConfig, output_labels
+from hf_gradalign.models.model_files import WEIGHTS
+from hf_gradalign.models.stored_calibration import calibration_of, fold_calibration
+from hf_gradalign.scoring.fingerprint import digest_of_weights
+from hf_gradalign.scoring.model_loading import load_detector
+from hf_gradalign.training.checkpoint_integrity import MANIFEST_NAME
+from hf_gradalign.utils.files import give_usual_mode, write_text_atomically
+
+_ADAPTER_CONFIG = "adapter_config.json"
+
+
+def scoring_settings(score_file: str | os.PathLike[str]) -> dict[str, Any] | None:
+    """Return the settings of a score file of this package, from `<stem>.json` next to it; None for other score files.
+
+    They are those of `describe_scoring`: the digest of the model's weights, windows, calibration and more.
+    """
+    file = Path(score_file)
+    try:
+        content = json.loads(file.with_suffix(".json").read_text(encoding="utf-8"))
+        settings, owner = content["settings"], content["report"]["score_file"]
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
+        return None
+    # The settings of another score file may have the same stem. Both may have been renamed together.
+    if not isinstance(settings, dict) or (owner != file.name and file.with_name(str(owner)).exists()):
+        return None
+    return settings
+
+
+def windowing_of(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Return which windows the scores with these settings are of."""
+    return {name: settings.get(name) for name in ("windows", "window_samples", "hop_samples", "combine", "rms_level")}
+
+
+class CalibratedFolder:
+    """A model's folder, checked before a calibration is fitted, to store the calibration in it.
+
+    Args:
+        folder: The folder.
+        bonafide_label: As for `output_labels`.
+        trust_remote_code: Whether to run modeling code that comes with the model.
+
+    Attributes:
+        folder: The folder.
+        model: The model.
+        earlier: The calibration that the model has already; None if it has none.
+
+    Raises:
+        OSError: If there is no such model, or it cannot be written.
+        ValueError: If a calibration cannot be stored in it.
+    """
+
+    def __init__(
+        self, folder: str | os.PathLike[str], bonafide_label: str | None = None, *, trust_remote_code: bool = False
+    ) -> None:
+        self.folder = Path(folder)
+        if not self.folder.is_dir():
+            raise FileNotFoundError(
+                f"there is no folder {folder}: a calibration is stored in a model's folder. To calibrate a model of "
+                f"the Hub, first download it: hf download {folder} --local-dir DIR"
+            )
+        if not (self.folder / CONFIG_NAME).is_file():
+            raise FileNotFoundError(
+                f"{folder} has no {CONFIG_NAME} that could hold a calibration. Give the folder of a whole model. "
+                "Published checkpoints can be converted to one with hf-gradalign convert"
+            )
+        try:
+            with tempfile.TemporaryFile(dir=self.folder):
+                pass
+        except OSError as error:
+            raise type(error)(
+                f"the model's folder {folder} cannot be written ({error.strerror}): change its permissions, or "
+                "calibrate a copy of it"
+            ) from error
+        config = json.loads((self.folder / CONFIG_NAME).read_text(encoding="utf-8"))
+        self._is_detector = config.get("model_type") == SpoofDetectorConfig.model_type
+        # A detector's code is this package's, and the copy in its folder may be older.
+        trust_remote_code = trust_remote_code and not self._is_detector
+        self.model, self._feature_extractor = load_detector(str(folder), trust_remote_code=trust_remote_code)
+        config: Any = self.model.config
+        self._order = output_labels(config.id2label, config.label2id, bonafide_label)
+        self.earlier = calibration_of(self.model)
+        self._sha256 = digest_of_weights(self.model)
+        if self._is_detector:
+            names = [config.id2label[index] for index in range(len(config.id2label))]
+            if names != list(self._order):
+                raise ValueError(
+                    f"the outputs of {folder} are named {', '.join(names)}, and those of a calibrated detector must be "
+                    "named spoof and bonafide: change id2label and label2id in its config.json first"
+                )
+        else:
+            self._require_foldable()
+
+    def require_same_model(self, sha256: str) -> None:
+        """Check that scores are of this model.
+
+        Args:
+            sha256: The digest of the weights that gave the scores, from their settings.
+
+        Raises:
+            ValueError: If it is of other weights.
+        """
+        if sha256 not in (self._sha256, (self.earlier or {}).get("raw_model_sha256")):
+            raise ValueError(
+                f"the scores are of another model than {self.folder} (its weights have another digest): score with "
+                f"that model: hf-gradalign score {self.folder} --raw_scores"
+            )
+
+    def store(
+        self, calibration: Calibration, provenance: Mapping[str, Any], table: str | None = None
+    ) -> dict[str, Any]:
+        """Store a calibration in the configuration and in the model card. It replaces an earlier one.
+
+        A detector of this package applies it. A classifier of transformers gets it in its last layer.
+
+        Args:
+            calibration: From raw scores of the model to log-likelihood ratios.
+            provenance: What it was fitted on, for JSON: `fitted_on`, `date`, `n_bonafide`, `n_spoof`, `windowing`.
+            table: What it gains, as a Markdown table for the model card.
+
+        Returns:
+            The content of `calibration` in the configuration.
+
+        Raises:
+            OSError: If a file cannot be written.
+            ValueError: If the model cannot apply the calibration.
+        """
+        windowing = provenance.get("windowing") or {}
+        if calibration.method == "pav" and windowing.get("combine") in ("mean", "median"):
+            raise ValueError(
+                f"a PAV calibration of the {windowing['combine']} of windows cannot be applied to each window, as a "
+                "model would: use --method affine, or score with --combine min or max"
+            )
+        content = {**calibration.as_dict(), **provenance}
+        if self._is_detector:
+            self._update_code()
+            self._write_config(content)
+        else:
+            content = self._store_folded(calibration, content)
+        self._write_card(content, table)
+        return content
+
+    def unused_weights(self) -> list[str]:
+        """Return the names of files of weights in the folder that are not loaded."""
+        return [name for name in WEIGHTS if (self.folder / name).is_file()][1:]
+
+    def _require_foldable(self) -> None:
+        name = type(self.model).__name__
+        if (self.folder / _ADAPTER_CONFIG).is_file():
+            raise ValueError(
+                f"{self.folder} contains adapters of a {name}, which has no place for a calibration: merge them into "
+                "their base model first"
+            )
+        if (self.folder / MANIFEST_NAME).is_file():
+            raise ValueError(
+                f"{self.folder} is a checkpoint of a run, and the calibration of a {name} changes its weights: "
+                "calibrate the run's final model, or a copy of the checkpoint without its "
+                f"{MANIFEST_NAME}"
+            )
+
+    def _store_folded(self, calibration: Calibration, content: dict[str, Any]) -> dict[str, Any]:
+        if calibration.method != "affine":
+            raise ValueError(
+                f"a {type(self.model).__name__} cannot apply a PAV calibration: its calibration becomes part of its "
+                "last layer, which is linear. Use --method affine"
+            )
+        slope, offset = cast(float, calibration.slope), cast(float, calibration.offset)
+        if self.earlier is not None:  # the layer has a calibration already
+            content["previous"] = {key: value for key, value in self.earlier.items() if key != "previous"}
+            slope /= self.earlier["slope"]
+            offset -= slope * self.earlier["offset"]
+        note = fold_calibration(self.model, self._feature_extractor, self._order, slope, offset)
+        content |= {**note, "raw_model_sha256": (self.earlier or {}).get("raw_model_sha256", self._sha256)}
+        # The configuration first: until its weights are there, it is known not to be of the old ones.
+        self._write_config(content)
+        with tempfile.TemporaryDirectory(prefix=".calibrate.", dir=self.folder) as drafts:
+            self.model.save_pretrained(drafts, max_shard_size="1TB")  # one file, which comes before all others
+            os.replace(Path(drafts, SAFE_WEIGHTS_NAME), self.folder / SAFE_WEIGHTS_NAME)
+        give_usual_mode(self.folder / SAFE_WEIGHTS_NAME)
+        content.pop("previous", None)
+        self._write_config(content)
+        return content
+
+    def _update_code(self) -> None:
+        """Replace the modeling code that comes with a detector, because older code does not apply calibrations."""
+        if not any(self.folder.glob("modeling_*.py")):
+            return
+        with tempfile.TemporaryDirectory(prefix=".calibrate.", dir=self.folder) as drafts:
+            for file in set(custom_object_save(self.model, drafts)):
+                os.replace(file, self.folder / Path(file).name)
+
+    def _write_config(self, content: Mapping[str, Any]) -> None:
+        path = self.folder / CONFIG_NAME
+        settings = json.loads(path.read_text(encoding="utf-8"))
+        settings["calibration"] = content
+        if not self._is_detector:  # its weights are in float32 now, and a ratio in half precision would be coarse
+            settings.pop("torch_dtype", None)
+            settings["dtype"] = "float32"
+        write_text_atomically(path, json.dumps(settings, indent=2, sort_keys=True) + "\n")
+
+    def _write_card(self, content: Mapping[str, Any], table: str | None) -> None:
+        path = self.folder / constants.REPOCARD_NAME
+        text = path.read_text(encoding="utf-8", errors="surrogateescape") if path.is_file() else ""
+        card = with_calibration_section(text, content, table, is_folded=not self._is_detector)
+        write_text_atomically(path, card)
