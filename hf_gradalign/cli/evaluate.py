@@ -27,7 +27,7 @@ from typing import Any
 
 from hf_gradalign import metrics, score_files
 from hf_gradalign.cli.commands import set_up_libraries
-from hf_gradalign.cli.score_file_options import add_reading_options, read_keys, read_scores
+from hf_gradalign.cli.score_file_options import add_reading_options, read_keys, read_scores, require_other_files
 from hf_gradalign.utils.file_locks import hold_output
 from hf_gradalign.utils.files import write_text_atomically
 from hf_gradalign.utils.messages import error_line, in_users_words, program
@@ -99,6 +99,8 @@ def main(argv: Sequence[str]) -> int:
     try:
         if draws_figures:
             score_files.import_matplotlib()  # fail before the work if it is missing
+        inputs = [arguments.scores, arguments.keys, *arguments.compare, arguments.asv_scores, arguments.asv_keys]
+        require_other_files(output_files(arguments), [*inputs, arguments.threshold])
         with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always", UserWarning)
             with contextlib.ExitStack() as held:
@@ -242,6 +244,8 @@ def compare(clips: score_files.Clips, theirs: score_files.Clips, settings: score
     for note in [*(note for note in theirs.notes if note not in clips.notes), *notes]:
         print(f"note: {note}", file=sys.stderr)
     comparisons = score_files.compare_clips(common, other, settings)
+    for problem in metrics.score_problems(metrics.RankedScores(other, common.scores_and_labels()[1]).counted()):
+        print(f"warning: {theirs.source}: {problem}", file=sys.stderr)
     print(
         f"\n{clips.source} (first) against {theirs.source} (second), {len(common)} clips, paired bootstrap of "
         f"{settings.n_draws} draws:\n\n{score_files.comparison_table(comparisons, score_files.metrics_of(settings))}"

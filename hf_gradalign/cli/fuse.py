@@ -24,7 +24,7 @@ from pathlib import Path
 
 from hf_gradalign import score_files
 from hf_gradalign.cli.commands import set_up_libraries
-from hf_gradalign.cli.score_file_options import add_reading_options, read_keys, read_scores
+from hf_gradalign.cli.score_file_options import add_reading_options, read_keys, read_scores, require_other_files
 from hf_gradalign.utils.file_locks import hold_output
 from hf_gradalign.utils.files import require_free, sha256_of
 from hf_gradalign.utils.messages import error_line
@@ -91,10 +91,6 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
             f"a fusion needs the score files of at least two systems, not {len(arguments.scores)}; for one system, use "
             "hf-gradalign calibrate"
         )
-    if arguments.output_file and arguments.output_file.resolve() in {
-        Path(path).resolve() for path in (*arguments.scores, *arguments.apply)
-    }:
-        parser.error(f"--output_file {arguments.output_file} is one of the files to read; choose another name")
     return arguments
 
 
@@ -119,6 +115,7 @@ def main(argv: Sequence[str]) -> int:
 def run(arguments: argparse.Namespace) -> None:
     """Fit a fusion or read one, and fuse other files if there are any."""
     outputs = output_files(arguments)
+    require_other_files(outputs, [*arguments.scores, *arguments.apply, arguments.keys, arguments.fusion])
     for path in outputs:
         if path.is_dir():
             raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Iterable
+from pathlib import Path
 from typing import Any
 
 from hf_gradalign import data, score_files
@@ -65,3 +67,15 @@ def read_keys(path: str, arguments: argparse.Namespace, *, of_trials: bool = Fal
         label_map=data.parse_label_map(arguments.label_map),
         of_trials=of_trials,
     )
+
+
+def require_other_files(outputs: Iterable[Path], inputs: Iterable[str | Path | None]) -> None:
+    """Check that no file to be written is one of the files to be read.
+
+    Raises:
+        FileExistsError: If one is; the message says which.
+    """
+    read = {Path(path).resolve() for path in inputs if path is not None}
+    for path in outputs:
+        if path.resolve() in read:
+            raise FileExistsError(f"{path} is to be read and would be replaced by the output: choose another output")

@@ -213,8 +213,6 @@ def test_odd_systems(capsys):
         (["--fusion", "f.json"], "--fusion needs files to fuse"),
         ([*DEV, "--fusion", "f.json", *APPLY], "--fusion is already fitted: leave SCORES and --keys out"),
         (["--fusion", "f.json", *APPLY, "--l2", "1", "--folds", "3"], "already fitted: leave out --l2, --folds"),
-        ([*DEV, *APPLY[:-1], DEV[0]], "--output_file dev/aasist.txt is one of the files to read"),
-        ([*DEV, *APPLY[:-1], "eval/../eval/sls.txt"], "is one of the files to read"),
     ],
 )
 def test_command_lines_that_make_no_sense(words, message, capsys):
@@ -227,6 +225,8 @@ def test_outputs_that_cannot_be_written(folder, capsys):
     Path("file").touch()
     for words, message in (
         (["--output_dir", "file"], f"{folder / 'file'}: File exists; move the existing file away"),
+        ([*APPLY[:-1], "eval/../eval/sls.txt"], "eval/../eval/sls.txt is to be read and would be replaced"),
+        ([*APPLY[:-1], "keys.tsv"], "keys.tsv is to be read and would be replaced"),
         ([*APPLY[:-1], "eval"], "eval: Is a directory; a folder is where a file should be"),
     ):
         assert main([*DEV, *KEYS, *words, "--overwrite"]) == 2

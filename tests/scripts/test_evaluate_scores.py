@@ -1,5 +1,6 @@
 import json
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -135,6 +136,26 @@ def test_two_systems(evaluate, write, protocol, tmp_path, capsys):
     assert "b/scores.txt: EER" in (tmp_path / "out/det.svg").read_text()  # with the folder, because names agree
     assert evaluate([first, protocol, "--subset", "all", "--compare", second, "nothing.txt"]) == 2
     assert capsys.readouterr().out == ""  # all files are read before any work
+
+
+def test_problems_of_the_other_system(evaluate, write, protocol, capsys):
+    ours, theirs = write("ours.txt", NAMES, SCORES), write("theirs.txt", NAMES, -SCORES)
+    assert evaluate([ours, protocol, "--subset", "all", "--compare", theirs, "--bootstrap", "5"]) == 0
+    assert f"warning: {theirs}: The equal error rate is" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("option", ["--output_json", "--threshold"])
+def test_no_input_is_replaced(evaluate, write, protocol, tmp_path, capsys, option):
+    path = write("scores.txt", NAMES, SCORES)
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out/evaluation.json").write_text('{"eer_threshold": 0.5}')
+    words = [protocol] if option == "--output_json" else ["out/evaluation.json", "--output_dir", "out"]
+    before = (tmp_path / "out/evaluation.json").read_bytes(), Path(protocol).read_bytes()
+    assert evaluate([path, protocol, "--bootstrap", "0", option, *words]) == 2
+    captured = capsys.readouterr()
+    assert "is to be read and would be replaced by the output: choose another output" in captured.err
+    assert captured.out == ""
+    assert ((tmp_path / "out/evaluation.json").read_bytes(), Path(protocol).read_bytes()) == before
 
 
 def test_numbers_as_labels_do_not_matter_with_keys(evaluate, write, protocol, capsys):
