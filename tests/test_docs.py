@@ -1,6 +1,7 @@
 """The README and the pages in docs/: their Python runs, their command lines parse, and their links lead somewhere."""
 
 import argparse
+import importlib
 import re
 import runpy
 import shlex
@@ -21,6 +22,7 @@ from transformers import AutoModel, PreTrainedTokenizerFast
 
 import hf_gradalign.hub.arena
 from hf_gradalign.augmentation import get_augmentation
+from hf_gradalign.cli.main import COMMANDS
 from hf_gradalign.experiment import parse_arguments
 from hf_gradalign.models import SpoofDetectorFeatureExtractor
 from hf_gradalign.study import Study
@@ -55,6 +57,7 @@ STAND_INS = {
     "docs/arena.md": {
         'load_arena_dataset("InTheWild")': f'load_arena_dataset("InTheWild", folder="set", revision="{COMMIT}")'
     },
+    "docs/verdicts.md": {'"docs/small_scale/': f'"{ROOT}/docs/small_scale/'},
     "docs/modalities.md": {"max_steps=40": "max_steps=2"},
 }
 
@@ -200,6 +203,33 @@ def test_command_lines_parse(line, world, monkeypatch):
         monkeypatch.chdir(ROOT)
         rest = parse_arguments(rest) and []
     assert rest == []
+
+
+def commands(page):
+    """Each `hf-gradalign ...` in the blocks of shell of a page."""
+    for _, block in blocks(page, "bash"):
+        for line in block.replace("\\\n", " ").splitlines():
+            if re.match(r"\s*hf-gradalign ", line):
+                yield line.strip()
+
+
+@pytest.mark.parametrize("line", sorted({line for page in PAGES for line in commands(page)}))
+def test_commands_parse(line, world, monkeypatch):
+    monkeypatch.chdir(world)
+    _, name, *arguments = shlex.split(line, comments=True)
+    assert name in COMMANDS
+    if name == "train":
+        parse_arguments(arguments)
+        return
+    main = importlib.import_module(f"hf_gradalign.cli.{name.replace('-', '_')}").main
+    parse = argparse.ArgumentParser.parse_args
+
+    def parse_and_stop(parser, *positional, **options):
+        raise Parsed(parse(parser, *positional, **options))
+
+    monkeypatch.setattr(argparse.ArgumentParser, "parse_args", parse_and_stop)
+    with pytest.raises(Parsed):
+        main(arguments)
 
 
 def anchors(page):

@@ -24,9 +24,15 @@ from typing import TYPE_CHECKING, Any
 
 from hf_gradalign import hub, score_files
 from hf_gradalign.cli.commands import set_up_libraries
-from hf_gradalign.cli.score_file_options import add_reading_options, read_keys, read_scores
+from hf_gradalign.cli.score_file_options import (
+    add_reading_options,
+    describe_files,
+    read_keys,
+    read_scores,
+    require_other_files,
+)
 from hf_gradalign.utils.file_locks import hold_output
-from hf_gradalign.utils.files import require_free, sha256_of, write_text_atomically
+from hf_gradalign.utils.files import require_free, write_text_atomically
 from hf_gradalign.utils.messages import error_line
 from hf_gradalign.utils.plain_text import one_line
 
@@ -116,6 +122,7 @@ def run(arguments: argparse.Namespace) -> None:
     """Read and check everything, fit, report and write."""
     file = arguments.output_dir / "calibration.json"
     outputs = [file, *([arguments.output_file] if arguments.output_file else [])]
+    require_other_files(outputs, [arguments.scores, arguments.keys, arguments.apply])
     with contextlib.ExitStack() as held:
         for path in sorted({path.resolve() for path in outputs}):
             held.enter_context(hold_output(path))
@@ -240,15 +247,8 @@ def provenance(
     arguments: argparse.Namespace, report: score_files.CalibrationReport, settings: Mapping[str, Any] | None
 ) -> dict[str, Any]:
     """Return what the calibration was fitted on, without local paths."""
-    fitted_on: dict[str, Any] = {}
-    for what, path in (("scores", arguments.scores), ("keys", arguments.keys)):
-        if path is not None:
-            is_corpus = score_files.names_corpus(path)
-            fitted_on[what] = path.partition(":")[0] if is_corpus else Path(path).name
-            if not is_corpus and Path(path).is_file():
-                fitted_on[f"{what}_sha256"] = sha256_of(path)
     return {
-        "fitted_on": fitted_on,
+        "fitted_on": describe_files(scores=arguments.scores, keys=arguments.keys),
         "date": datetime.datetime.now(datetime.timezone.utc).date().isoformat(),
         "n_bonafide": report.n_bonafide,
         "n_spoof": report.n_spoof,

@@ -21,10 +21,17 @@ import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
-from hf_gradalign import score_files
+from hf_gradalign import hub, score_files
 from hf_gradalign.cli.commands import set_up_libraries
-from hf_gradalign.cli.score_file_options import add_reading_options, read_keys, read_scores, require_other_files
+from hf_gradalign.cli.score_file_options import (
+    add_reading_options,
+    describe_files,
+    read_keys,
+    read_scores,
+    require_other_files,
+)
 from hf_gradalign.utils.file_locks import hold_output
 from hf_gradalign.utils.files import require_free, sha256_of
 from hf_gradalign.utils.messages import error_line
@@ -119,6 +126,11 @@ def run(arguments: argparse.Namespace) -> None:
     for path in outputs:
         if path.is_dir():
             raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
+    if arguments.output_file and scored_with(arguments.output_file):
+        raise FileExistsError(
+            f"{arguments.output_file} is the output of hf-gradalign score, and "
+            f"{arguments.output_file.with_suffix('.json').name} says how it was made: choose another output"
+        )
     with contextlib.ExitStack() as held:
         for path in sorted({path.resolve() for path in outputs}):
             held.enter_context(hold_output(path))
@@ -141,8 +153,12 @@ def fit(arguments: argparse.Namespace) -> None:
     """Fit, report and save a fusion, and fuse other files if there are any."""
     joint = load(arguments)
     readings = [
-        {"higher_is": arguments.higher_is, "score_is": "confidence" if was_confidence else arguments.score_is}
-        for was_confidence in joint.were_confidences
+        {
+            "higher_is": arguments.higher_is,
+            "score_is": "confidence" if was_confidence else arguments.score_is,
+            "scored_with": scored_with(path),
+        }
+        for path, was_confidence in zip(arguments.scores, joint.were_confidences, strict=True)
     ]
     # Fail before the work if the other files cannot be fused.
     others = load_others(joint.names, readings, arguments) if arguments.apply else None
@@ -163,8 +179,7 @@ def fit(arguments: argparse.Namespace) -> None:
         for system, path, reading in zip(fusion.systems, arguments.scores, readings, strict=True)
     ]
     provenance = {
-        "keys": arguments.keys,
-        "keys_sha256": sha256_of(arguments.keys) if arguments.keys and Path(arguments.keys).is_file() else None,
+        "fitted_on": describe_files(keys=arguments.keys),
         "date": datetime.datetime.now(datetime.timezone.utc).date().isoformat(),
         "held_out": report.as_dict(),
     }
@@ -201,7 +216,7 @@ def load(arguments: argparse.Namespace) -> score_files.JointScores:
     return joint
 
 
-def stored_readings(fusion: score_files.Fusion, arguments: argparse.Namespace) -> list[dict[str, str | None]]:
+def stored_readings(fusion: score_files.Fusion, arguments: argparse.Namespace) -> list[dict[str, Any]]:
     """Return how the files of each system were read in the fit, which later files must be too."""
     for system in fusion.systems:
         if arguments.higher_is not in (None, system.higher_is or "bonafide"):
@@ -210,15 +225,24 @@ def stored_readings(fusion: score_files.Fusion, arguments: argparse.Namespace) -
                 f"{arguments.higher_is} is given. Leave it out: files are read as in the fit."
             )
     return [
-        {"higher_is": system.higher_is, "score_is": arguments.score_is or system.score_is} for system in fusion.systems
+        {
+            "higher_is": system.higher_is,
+            "score_is": arguments.score_is or system.score_is,
+            "scored_with": system.scored_with,
+        }
+        for system in fusion.systems
     ]
 
 
 def load_others(
-    names: Sequence[str], readings: Sequence[Mapping[str, str | None]], arguments: argparse.Namespace
+    names: Sequence[str], readings: Sequence[Mapping[str, Any]], arguments: argparse.Namespace
 ) -> score_files.JointScores:
     """Read the scores to fuse, each as that of its system was read in the fit."""
     score_files.require_same_systems(names, arguments.apply)
+    score_files.require_same_scoring(
+        {name: reading["scored_with"] for name, reading in zip(names, readings, strict=True)},
+        [(path, scored_with(path)) for path in arguments.apply],
+    )
     systems = [
         read_scores(path, argparse.Namespace(**{**vars(arguments), **reading}), has_keys=True)
         for path, reading in zip(arguments.apply, readings, strict=True)
@@ -227,6 +251,16 @@ def load_others(
     output = arguments.output_file
     check_missing(others, output.with_name(f"{output.stem}_missing.tsv"), arguments.partial)
     return others
+
+
+def scored_with(path: str | Path) -> dict[str, Any] | None:
+    """Return what model and settings a score file is of, if hf-gradalign score wrote it."""
+    if not Path(path).with_suffix(".json").is_file():
+        return None
+    settings = hub.scoring_settings(path)
+    if settings is None:
+        return None
+    return {name: settings.get(name) for name in ("model_sha256", "calibration")} | hub.windowing_of(settings)
 
 
 def check_missing(joint: score_files.JointScores, path: Path, is_partial: bool) -> None:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from hf_gradalign import data, score_files
+from hf_gradalign.utils.files import sha256_of
 
 
 def add_reading_options(parser: argparse.ArgumentParser) -> Any:
@@ -67,6 +68,23 @@ def read_keys(path: str, arguments: argparse.Namespace, *, of_trials: bool = Fal
         label_map=data.parse_label_map(arguments.label_map),
         of_trials=of_trials,
     )
+
+
+def describe_files(**paths: str | None) -> dict[str, str]:
+    """Return the names and digests of files for JSON, without local paths.
+
+    Args:
+        paths: Files or corpora by what they are. `keys="dev/keys.tsv"` gives `keys` and `keys_sha256`.
+    """
+    described: dict[str, str] = {}
+    for what, path in paths.items():
+        if path is None:
+            continue
+        is_corpus = score_files.names_corpus(path)
+        described[what] = path.partition(":")[0] if is_corpus else Path(path).name
+        if not is_corpus and Path(path).is_file():
+            described[f"{what}_sha256"] = sha256_of(path)
+    return described
 
 
 def require_other_files(outputs: Iterable[Path], inputs: Iterable[str | Path | None]) -> None:

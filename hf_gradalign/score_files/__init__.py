@@ -18,7 +18,7 @@ if TYPE_CHECKING:
         metrics_of,
     )
     from hf_gradalign.score_files.fusion import FusedSystem, Fusion, fit_fusion
-    from hf_gradalign.score_files.fusion_application import apply_fusion, require_same_systems
+    from hf_gradalign.score_files.fusion_application import apply_fusion, require_same_scoring, require_same_systems
     from hf_gradalign.score_files.fusion_report import FusionReport, Rival, cross_validate_fusion
     from hf_gradalign.score_files.held_out import Folds, held_out_scores, make_folds
     from hf_gradalign.score_files.joint_scores import JointScores, join_systems, own_keys
@@ -83,6 +83,7 @@ __all__ = [
     "read_keys",
     "read_keys_of_corpus",
     "read_scores",
+    "require_same_scoring",
     "require_same_systems",
     "save_figures",
     "with_few_missing",

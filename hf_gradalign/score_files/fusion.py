@@ -39,6 +39,7 @@ class FusedSystem:
         sha256: The digest of the score file; None if there is none.
         higher_is: How the file was read; see `read_scores`.
         score_is: Likewise; "confidence" if the keys showed that scores are the confidence of predicted labels.
+        scored_with: The model and the settings of the scores, if the JSON file next to them tells.
     """
 
     name: str
@@ -48,6 +49,7 @@ class FusedSystem:
     sha256: str | None = None
     higher_is: str | None = None
     score_is: str | None = None
+    scored_with: Mapping[str, Any] | None = None
 
 
 @dataclass(frozen=True)
@@ -281,7 +283,8 @@ def _from_content(content: Any) -> Fusion:
             weight=_number(system, "weight"),
             lowest=_number(system, "lowest"),
             highest=_number(system, "highest"),
-            **{name: _optional_text(system, name) for name in ("sha256", "higher_is", "score_is")},
+            **{name: _optional(system, name, str) for name in ("sha256", "higher_is", "score_is")},
+            scored_with=_optional(system, "scored_with", dict),
         )
         for system in content["systems"]
     )
@@ -303,8 +306,8 @@ def _number(content: Mapping[str, Any], name: str) -> float:
     return float(value)
 
 
-def _optional_text(content: Mapping[str, Any], name: str) -> str | None:
+def _optional(content: Mapping[str, Any], name: str, kind: type) -> Any:
     value = content[name]
-    if value is not None and not isinstance(value, str):
-        raise ValueError(f"{name} is not text but {str(value)[:40]!r}")
+    if value is not None and not isinstance(value, kind):
+        raise ValueError(f"{name} is {str(value)[:40]!r}")
     return value

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import re
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -86,6 +87,44 @@ def require_same_systems(fitted: Sequence[str], applied: Sequence[str]) -> None:
         UserWarning,
         stacklevel=2,
     )
+
+
+def require_same_scoring(
+    fitted: Mapping[str, Mapping[str, Any] | None], applied: Sequence[tuple[str, Mapping[str, Any] | None]]
+) -> None:
+    """Check that files were scored by the models that a fusion was fitted on, as far as it is known.
+
+    Args:
+        fitted: The settings of the scores of each system (`FusedSystem.scored_with`), by its name.
+        applied: Each file to be fused, with its settings.
+
+    Warns:
+        UserWarning: If a file was scored with other windows.
+
+    Raises:
+        ScoreFileError: If a file has scores of another model, or only one of two is calibrated.
+    """
+    for (name, ours), (source, theirs) in zip(fitted.items(), applied, strict=True):
+        if ours is None or theirs is None:
+            continue
+        if ours["model_sha256"] != theirs["model_sha256"]:
+            right = [other for other, its in fitted.items() if its and its["model_sha256"] == theirs["model_sha256"]]
+            of = f"the model of {right[0]}" if right else "another model"
+            raise ScoreFileError(
+                f"{source} has scores of {of}, but stands in the place of {name}. Give the files in the order of the "
+                "fit, or fit again."
+            )
+        if ours["calibration"] != theirs["calibration"]:
+            raise ScoreFileError(
+                f"The scores of {source} and those of {name}, which the fusion was fitted on, are not calibrated "
+                "alike. Score both with the same model, or both with --raw_scores."
+            )
+        if ours != theirs:
+            warnings.warn(
+                f"{source} was scored with other windows than {name}, so the weights may not hold for it.",
+                UserWarning,
+                stacklevel=2,
+            )
 
 
 def _places(fitted: Sequence[str], applied: Sequence[str]) -> list[int]:

@@ -208,7 +208,7 @@ def test_too_few_or_one_class(capsys):
         ([*FIT, "--prior", "1"], "between 0 and 1"),
         ([*FIT, "--folds", "1"], "at least 2 folds"),
         ([*FIT, "--hold_out", "codec"], "--hold_out"),
-        ([*FIT, "--apply", "eval.txt", "--output_file", "keys.tsv"], "keys.tsv already exists"),
+        ([*FIT, "--apply", "eval.txt", "--output_file", "keys.tsv"], "keys.tsv is to be read and would be replaced"),
     ],
 )
 def test_errors_end_with_one_line_and_write_nothing(words, message, folder, capsys):

@@ -57,9 +57,9 @@ def test_fit_report_and_apply(folder, capsys):
     scores = np.stack([AASIST, 100 * SLS], axis=1)
     assert list(read_score_file("fused.txt").values()) == pytest.approx(fusion(scores), abs=1e-4)
     content = json.loads(Path("fusion/fusion.json").read_text())
-    assert content["keys"] == "keys.tsv"
+    assert content["fitted_on"]["keys"] == "keys.tsv"
     assert content["held_out"]["n_folds"] == 5
-    assert len(content["systems"][0]["sha256"]) == len(content["keys_sha256"]) == 64
+    assert len(content["systems"][0]["sha256"]) == len(content["fitted_on"]["keys_sha256"]) == 64
     held_out = list(read_score_file("fusion/held_out.txt").values())
     assert content["held_out"]["fusion"]["cllr"] == pytest.approx(
         log_likelihood_ratio_cost(held_out, LABELS)["cllr"], abs=1e-5
@@ -142,7 +142,43 @@ def test_labels_in_the_score_files(capsys):
         Path(f"dev/{system}.txt").write_text("".join(rows))
     assert main([*DEV, "--bootstrap", "20"]) == 0
     assert "Held out (5 folds, stratified by class)" in capsys.readouterr().out
-    assert json.loads(Path("fusion/fusion.json").read_text())["keys"] is None
+    assert json.loads(Path("fusion/fusion.json").read_text())["fitted_on"] == {}
+
+
+def settings_of(path, **changes):
+    """What hf-gradalign score writes next to a score file."""
+    settings = {"model_sha256": Path(path).stem, "windows": "first", "window_samples": 66_800, **changes}
+    content = {"settings": settings, "report": {"score_file": Path(path).name}}
+    Path(path).with_suffix(".json").write_text(json.dumps(content))
+
+
+def test_only_scores_of_the_same_models_are_fused(capsys):
+    for part in ("dev", "eval"):
+        for system in ("aasist", "sls"):
+            settings_of(f"{part}/{system}.txt")
+    assert main([*DEV, *KEYS, *APPLY]) == 0
+    assert Fusion.load("fusion/fusion.json").systems[1].scored_with["model_sha256"] == "sls"
+    assert capsys.readouterr().err == ""
+    stored = ["--fusion", "fusion/fusion.json", *APPLY, "--overwrite"]
+    for path, changes, status, message in (
+        (
+            "eval/sls.txt",
+            {"model_sha256": "x"},
+            2,
+            "eval/sls.txt has scores of another model, but stands in the place of",
+        ),
+        ("eval/sls.txt", {"model_sha256": "aasist"}, 2, "eval/sls.txt has scores of the model of aasist.txt, but"),
+        ("eval/sls.txt", {"calibration": {"slope": 2}}, 2, "which the fusion was fitted on, are not calibrated alike"),
+        ("eval/sls.txt", {"windows": "all"}, 0, "warning: eval/sls.txt was scored with other windows than sls.txt"),
+    ):
+        settings_of(path, **changes)
+        assert main(stored) == status
+        assert message in capsys.readouterr().err
+    # The settings of a score file do not stay beside fused scores.
+    settings_of("fused.txt")
+    settings_of("eval/sls.txt")
+    assert main(stored) == 2
+    assert "fused.txt is the output of hf-gradalign score" in capsys.readouterr().err
 
 
 def test_files_are_read_as_in_the_fit(capsys):
