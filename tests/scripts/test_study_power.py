@@ -20,6 +20,12 @@ def test_clips_limit_what_any_number_of_seeds_can_show(study_power):
     assert study_power.seeds_needed(1.0, 1.0, clip_error=0.5) is None
 
 
+def test_the_smallest_effect_needs_the_seeds_that_it_is_for(study_power):
+    effect = study_power.smallest_effect(20, 0.7, 0.1)
+    assert study_power.seeds_needed(effect * 1.001, 0.7, 0.1) == 20
+    assert study_power.seeds_needed(effect * 0.999, 0.7, 0.1) == 21
+
+
 def test_power_without_an_effect_is_the_level(study_power):
     assert study_power.power(0.0, 7, 1.3) == pytest.approx(0.05)
 
