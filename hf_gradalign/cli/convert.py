@@ -270,6 +270,8 @@ def reverse(arguments: argparse.Namespace) -> int:
     labels = models.output_labels(config.id2label, config.label2id, arguments.bonafide_label)
     if labels != ("bonafide",):  # a published detector with a single output keeps it
         models.put_in_order(model, feature_extractor, labels)  # in the published code the second logit is bona fide
+    if config.calibration is not None:
+        print("note: a published layout has no place for the model's calibration: its scores are raw", file=sys.stderr)
     state = conversion.published_state_dict(model)
     require_room(path.parent, sum(value.nbytes for value in state.values()))
     with written_when_whole(path) as draft:

@@ -4,7 +4,8 @@ python scripts/export_onnx.py runs/my-run --output detector.onnx
 python scripts/export_onnx.py name/of-a-detector --revision v1 --output detector.onnx --n_samples 64000
 
 The exported model takes `input_values`, float32 of shape (batch, n_samples) with any batch size, and returns `logits`
-(batch, 2) for spoof and bona fide. Needs onnx, onnxruntime and onnxscript (the extra `onnx`).
+(batch, 2) for spoof and bona fide. The score is their difference, and a log-likelihood ratio if the model is calibrated
+(hf-gradalign calibrate). Needs onnx, onnxruntime and onnxscript (the extra `onnx`).
 """
 
 from __future__ import annotations
@@ -43,6 +44,7 @@ def main(argv: Sequence[str]) -> int:
     parser.add_argument(
         "--bonafide_label", help="name or number of the bona fide label, if the label names do not tell"
     )
+    parser.add_argument("--raw_scores", action="store_true", help="export a calibrated model without its calibration")
     parser.add_argument("--trust_remote_code", action="store_true", help="run modeling code that comes with the model")
     parser.add_argument("--no_progress", action="store_true", help="hide progress bars")
     arguments = parser.parse_args(argv)
@@ -98,4 +100,4 @@ def export(arguments: argparse.Namespace) -> onnx_export.OnnxReport:
     config: Any = model.config
     labels = models.output_labels(config.id2label, config.label2id, arguments.bonafide_label)
     models.put_in_order(model, feature_extractor, labels)
-    return onnx_export.export_onnx(model, arguments.output, n_samples=n_samples)
+    return onnx_export.export_onnx(model, arguments.output, n_samples=n_samples, raw_scores=arguments.raw_scores)

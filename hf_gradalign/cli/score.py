@@ -5,7 +5,8 @@ python scripts/score_audio_spoof.py you/your-detector --corpus asvspoof2021_df:/
 python scripts/score_audio_spoof.py runs/my-run --audio recordings/ interview.wav --windows all --combine min
 torchrun --nproc_per_node 8 scripts/score_audio_spoof.py you/your-detector --corpus asvspoof5:/data/asvspoof5
 
-To resume an interrupted scoring, run the same command again. scripts/evaluate_scores.py computes error rates.
+To resume an interrupted scoring, run the same command again. scripts/evaluate_scores.py computes error rates. Scores of
+a model that hf-gradalign calibrate has calibrated are log-likelihood ratios, and --verdict decides by them.
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ from hf_gradalign.utils.plain_text import one_line
 if TYPE_CHECKING:
     from datasets import Dataset
 
+_DECIDING = ("p_spoof", "c_miss", "c_fa", "undecided_band")
 _SHOWN = 20  # the most scores of recordings that are also printed
 
 
@@ -101,6 +103,22 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
         help="bona fide label of the model (name or number), if its label names do not tell; none for a model with one "
         "output that is higher for spoof",
     )
+    deciding = parser.add_argument_group("verdicts")
+    deciding.add_argument(
+        "--verdict",
+        action="store_true",
+        help="also decide: bona fide, spoof or undecided, in a file that ends in _verdicts.jsonl",
+    )
+    deciding.add_argument("--p_spoof", type=float, help="prior probability of a spoof (0.05)")
+    deciding.add_argument("--c_miss", type=float, help="cost of taking bona fide speech for a spoof (1)")
+    deciding.add_argument("--c_fa", type=float, help="cost of taking a spoof for bona fide speech (10)")
+    deciding.add_argument(
+        "--undecided_band",
+        type=float,
+        metavar="NATS",
+        help="undecided if the log-likelihood ratio is closer than this to the threshold (0)",
+    )
+    deciding.add_argument("--raw_scores", action="store_true", help="scores of a calibrated model before calibration")
     work = parser.add_argument_group("performance")
     work.add_argument("--batch_size", type=int, default=16, help="windows per forward pass (16)")
     work.add_argument("--num_workers", type=int, help="processes that decode audio (2; up to 12 with a GPU)")
@@ -119,6 +137,8 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
         parser.error("give --corpus or --audio, not both")
     if arguments.output_file and len(arguments.corpus or ()) > 1:
         parser.error("--output_file is for one corpus; use --output_dir for several")
+    if not arguments.verdict and (given := [f"--{name}" for name in _DECIDING if getattr(arguments, name) is not None]):
+        parser.error(f"{', '.join(given)}: only with --verdict")
     return arguments
 
 
@@ -143,13 +163,16 @@ def main(argv: Sequence[str]) -> int:
             rms_level=arguments.rms_level,
             bonafide_label=arguments.bonafide_label,
             num_workers=arguments.num_workers,
+            raw_scores=arguments.raw_scores,
             revision=arguments.revision,
             conversion_options=conversion_options(arguments.conversion_options),
             token=arguments.token,
             trust_remote_code=arguments.trust_remote_code,
         )
+        deciding = {name: value for name in _DECIDING if (value := getattr(arguments, name)) is not None}
+        rule = scoring.rule_for(scorer, **deciding) if arguments.verdict else None  # fails before the work
         for corpus, split, dataset in load(arguments):
-            score(scorer, corpus, split, dataset, arguments)
+            score(scorer, corpus, split, dataset, arguments, rule)
     except (ValueError, OSError) as error:
         print(error_line(error), file=sys.stderr)
         return 2
@@ -205,7 +228,12 @@ def load_splits(corpora: Sequence[str], arguments: argparse.Namespace) -> list[t
 
 
 def score(
-    scorer: scoring.SpoofScorer, corpus: str, split: str, dataset: Dataset, arguments: argparse.Namespace
+    scorer: scoring.SpoofScorer,
+    corpus: str,
+    split: str,
+    dataset: Dataset,
+    arguments: argparse.Namespace,
+    rule: scoring.DecisionRule | None = None,
 ) -> None:
     """Score one corpus and print the result."""
     state = scoring.process_state()
@@ -229,8 +257,13 @@ def score(
         print(f"{len(report.bad_clips)} could not be scored; they are in {report.bad_audio_file}")
     if arguments.audio and report.n_scored <= _SHOWN:
         for name, value in scoring.read_score_file(output).items():
-            print(f"{value:.6f}  {one_line(name)}")
+            verdict = "" if rule is None else f"  {rule(value).describe()}"
+            print(f"{value:.6f}{verdict}  {one_line(name)}")
         print("A higher score is more likely bona fide.")
+    if rule is not None:
+        file = output.with_name(f"{output.stem}_verdicts.jsonl")
+        counts = scoring.write_verdicts(file, scoring.read_score_file(output), rule)
+        print(f"{', '.join(f'{count} {label}' for label, count in counts.items())} ({rule.describe()}): {file}")
     if "label" in dataset.column_names:
         print(error_rate(dataset, scoring.read_score_file(output)))
 

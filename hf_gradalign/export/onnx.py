@@ -2,6 +2,7 @@
 
 import copy
 import errno
+import json
 import os
 import tempfile
 from collections.abc import Sequence
@@ -14,7 +15,10 @@ from torch import Tensor, nn
 from torch.export import Dim, ExportedProgram
 from transformers import PreTrainedModel
 
-from hf_gradalign.models import WINDOW_SAMPLES
+from hf_gradalign.models import WINDOW_SAMPLES, output_labels
+from hf_gradalign.models.label_order import score_of
+from hf_gradalign.models.score_calibration import apply_calibration
+from hf_gradalign.models.stored_calibration import calibration_of, raw_logits
 from hf_gradalign.utils.messages import require_room
 
 TOLERANCE = 1e-3
@@ -48,7 +52,12 @@ class OnnxReport:
 
 
 def export_onnx(
-    model: PreTrainedModel, path: str | Path, *, n_samples: int = WINDOW_SAMPLES, check_batches: Sequence[int] = (1, 3)
+    model: PreTrainedModel,
+    path: str | Path,
+    *,
+    n_samples: int = WINDOW_SAMPLES,
+    check_batches: Sequence[int] = (1, 3),
+    raw_scores: bool = False,
 ) -> OnnxReport:
     """Export a detector to ONNX, and compare onnxruntime on the CPU with PyTorch on noise.
 
@@ -56,11 +65,14 @@ def export_onnx(
     Its output is `logits`, float32 of shape (batch, 2), for spoof and bona fide. The batch may have any size. A file
     whose logits differ from PyTorch's is deleted.
 
+    If the model is calibrated, so are the logits, and the file's metadata has the `calibration` as JSON.
+
     Args:
         model: A detector (`SpoofDetectorForAudioClassification`) with any head, in float32. It is not changed.
         path: The file. Its folder is created, and an existing file is replaced.
         n_samples: Number of samples of a waveform.
         check_batches: One or more batch sizes to compare.
+        raw_scores: Whether to export a calibrated model without its calibration.
 
     Returns:
         The report.
@@ -68,7 +80,7 @@ def export_onnx(
     Raises:
         ImportError: If onnx, onnxruntime or onnxscript is not installed.
         ValueError: If the model is not in float32 or does not accept `n_samples`, or no batch size is given.
-        OnnxMismatchError: If a logit differs by more than 0.001.
+        OnnxMismatchError: If a logit differs by more than 0.001, or a calibrated one by more than that many of before.
         OSError: If the file cannot be written.
     """
     onnxruntime = _import_onnxruntime()
@@ -79,27 +91,30 @@ def export_onnx(
         raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
     require_room(path.parent, sum(value.nbytes for value in model.state_dict().values()))
     path.parent.mkdir(parents=True, exist_ok=True)
-    logits_of = _Logits(model)
+    logits_of = _Logits(model, raw_scores)
     program = logits_of.export(n_samples)
     with tempfile.TemporaryDirectory(prefix=f".{path.name}.", dir=path.parent) as folder:
         draft = Path(folder, path.name)  # with the final name, because the file contains the name of its data file
         onnx_program = torch.onnx.export(
             program,
-            f=str(draft),
             dynamo=True,
             verbose=False,
             input_names=["input_values"],
             output_names=["logits"],
             dynamic_shapes=({0: "batch"},),
-            external_data=sum(t.nbytes for t in program.state_dict.values()) > _ONE_FILE_BYTES,
         )
+        assert onnx_program is not None  # with dynamo
+        if logits_of.calibration is not None:
+            onnx_program.model.metadata_props["calibration"] = json.dumps(logits_of.calibration)
+        large = sum(t.nbytes for t in program.state_dict.values()) > _ONE_FILE_BYTES
+        onnx_program.save(str(draft), external_data=large)
         session = onnxruntime.InferenceSession(str(draft), providers=["CPUExecutionProvider"])
-        difference = _largest_difference(session, logits_of, n_samples, check_batches)
+        difference, excess = _largest_difference(session, logits_of, n_samples, check_batches)
         del session  # it keeps the files open
-        if not difference <= TOLERANCE:  # also true for NaN
+        if not excess <= 0:  # also true for NaN
             raise OnnxMismatchError(
-                f"onnxruntime's logits differ from PyTorch's by up to {difference:.3g}, more than {TOLERANCE:g}: "
-                f"{path} was not written"
+                f"onnxruntime's logits differ from PyTorch's by up to {difference:.3g}, more than {TOLERANCE:g}"
+                f"{' before calibration' if logits_of.calibration else ''}: {path} was not written"
             )
         # The data file first, before the file that refers to it. An older file must not use the new data.
         files = sorted(Path(folder).iterdir(), reverse=True)
@@ -108,18 +123,20 @@ def export_onnx(
             path.unlink(missing_ok=True)
         for file in files:
             os.replace(file, path.with_name(file.name))
-    assert onnx_program is not None  # with dynamo
     opset = onnx_program.model.opset_imports[""]
     return OnnxReport(path, n_samples, opset, size, tuple(check_batches), difference)
 
 
-def export_program(model: PreTrainedModel, *, n_samples: int = WINDOW_SAMPLES) -> ExportedProgram:
+def export_program(
+    model: PreTrainedModel, *, n_samples: int = WINDOW_SAMPLES, raw_scores: bool = False
+) -> ExportedProgram:
     """Export a detector with `torch.export`, for `torch.export.save`, AOTInductor, ExecuTorch etc.
 
     Args:
         model: A detector (`SpoofDetectorForAudioClassification`) with any head, in float32. It is not changed, and the
             program has its own copy of the weights.
         n_samples: Number of samples of a waveform.
+        raw_scores: Whether to export a calibrated model without its calibration.
 
     Returns:
         The program, on the CPU and in evaluation mode. Its `module()` maps waveforms, float32 of shape
@@ -128,7 +145,7 @@ def export_program(model: PreTrainedModel, *, n_samples: int = WINDOW_SAMPLES) -
     Raises:
         ValueError: If the model is not in float32, or does not accept `n_samples`.
     """
-    return _Logits(model).export(n_samples)
+    return _Logits(model, raw_scores).export(n_samples)
 
 
 class _Logits(nn.Module):
@@ -138,7 +155,7 @@ class _Logits(nn.Module):
     encoder (sdpa fails for a wav2vec 2.0 Conformer).
     """
 
-    def __init__(self, model: PreTrainedModel) -> None:
+    def __init__(self, model: PreTrainedModel, raw_scores: bool = False) -> None:
         super().__init__()
         dtypes = sorted({str(p.dtype).removeprefix("torch.") for p in model.parameters()} - {"float32"})
         if dtypes:
@@ -147,10 +164,27 @@ class _Logits(nn.Module):
             )
         self.model = copy.deepcopy(model).cpu().eval().requires_grad_(False)
         self.model.set_attn_implementation("eager")
+        stored = calibration_of(model)
+        self.calibration = None if raw_scores else stored
+        self._undone = stored if raw_scores else None
+        # Only a calibration needs to know what outputs mean.
+        config: Any = model.config
+        self._order = () if stored is None else stored.get("outputs") or output_labels(config.id2label, config.label2id)
 
     def forward(self, input_values: Tensor) -> Tensor:
         """Waveforms (B, time) to logits (B, 2)."""
+        if self._undone is not None:
+            return raw_logits(self.model, {"input_values": input_values}, self._undone, tuple(self._order))
         return self.model(input_values).logits
+
+    def tolerance(self, waveforms: Tensor) -> Tensor:
+        """Return how far logits may be from PyTorch's, shape (B, 1) or (): a calibration spreads differences."""
+        if self.calibration is None:
+            return torch.tensor(TOLERANCE)
+        order = tuple(self._order)
+        scores = score_of(raw_logits(self.model, {"input_values": waveforms}, self.calibration, order), order)
+        low, high = (apply_calibration(scores + shift, self.calibration) for shift in (-2 * TOLERANCE, 2 * TOLERANCE))
+        return TOLERANCE + (high - low)[:, None]
 
     def export(self, n_samples: int) -> ExportedProgram:
         """Export the graph for any batch size."""
@@ -170,13 +204,18 @@ def noise(batch: int, n_samples: int) -> Tensor:
 
 
 @torch.no_grad()
-def _largest_difference(session: Any, logits_of: _Logits, n_samples: int, batches: Sequence[int]) -> float:
-    differences = []
+def _largest_difference(
+    session: Any, logits_of: _Logits, n_samples: int, batches: Sequence[int]
+) -> tuple[float, float]:
+    """Return the largest difference of a logit, and by how much a difference exceeds what is tolerated at most."""
+    differences, excesses = [], []
     for batch in batches:
         waveforms = noise(batch, n_samples)
         (logits,) = session.run(["logits"], {"input_values": waveforms.numpy()})
-        differences.append((torch.from_numpy(logits) - logits_of(waveforms)).abs().max())
-    return float(torch.stack(differences).max())
+        difference = (torch.from_numpy(logits) - logits_of(waveforms)).abs()
+        differences.append(difference.max())
+        excesses.append((difference - logits_of.tolerance(waveforms)).max())
+    return float(torch.stack(differences).max()), float(torch.stack(excesses).max())
 
 
 def _import_onnxruntime() -> Any:

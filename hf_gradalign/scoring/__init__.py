@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from hf_gradalign.scoring.model_loading import load_detector
     from hf_gradalign.scoring.scorer import SpoofScorer
     from hf_gradalign.scoring.timeline import Timeline
-    from hf_gradalign.scoring.verdict import DecisionRule, Verdict
+    from hf_gradalign.scoring.verdict import DecisionRule, Verdict, rule_for, write_verdicts
     from hf_gradalign.scoring.windowing import Windowing
 
 __getattr__, __dir__ = lazy_names(__name__)
@@ -27,6 +27,8 @@ __all__ = [
     "load_detector",
     "process_state",
     "read_score_file",
+    "rule_for",
     "score_corpus",
     "write_score_file",
+    "write_verdicts",
 ]

@@ -16,7 +16,7 @@ from transformers.utils import logging
 
 from hf_gradalign.data import BadAudioError, BadClip, ViewCollator
 from hf_gradalign.data.checking import OutOfRangeClips
-from hf_gradalign.metrics import Calibration, DetectionCosts
+from hf_gradalign.metrics import Calibration
 from hf_gradalign.scoring.chunks import Chunk, ChunkDataset, ChunkPieces, as_clips, ignore_interrupts, name_of
 from hf_gradalign.scoring.model_loading import (
     DType,
@@ -29,7 +29,7 @@ from hf_gradalign.scoring.model_loading import (
 from hf_gradalign.scoring.model_outputs import ModelOutputs
 from hf_gradalign.scoring.progress import ScoredPart, finite_or_none
 from hf_gradalign.scoring.timeline import Timeline, score_timeline
-from hf_gradalign.scoring.verdict import RAW, UNCALIBRATED, DecisionRule, Verdict
+from hf_gradalign.scoring.verdict import Verdict, rule_for
 from hf_gradalign.scoring.windowing import (
     Combination,
     WindowMode,
@@ -225,9 +225,7 @@ class SpoofScorer:
             BadAudioError: As `score`.
             ValueError: If a number is out of range, or scores without calibration get a band; as `score`.
         """
-        rule = DecisionRule(self.calibration is not None, DetectionCosts(p_spoof, c_miss, c_fa), undecided_band)
-        if not rule.is_calibrated:
-            logger.warning_once(f"{self.model.name_or_path or 'The model'}: {RAW if self.raw_scores else UNCALIBRATED}")
+        rule = rule_for(self, p_spoof, c_miss, c_fa, undecided_band)
         return rule.decide(self.score(clips, sampling_rate, on_bad_audio=on_bad_audio, progress=progress))
 
     def timeline(

@@ -2,17 +2,34 @@
 
 from __future__ import annotations
 
+import json
 import math
-from collections.abc import Iterable
+from collections import Counter
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import numpy as np
 from scipy.special import expit
+from transformers.utils import logging
 
 from hf_gradalign.metrics import DetectionCosts
+from hf_gradalign.utils.files import write_text_atomically
+
+if TYPE_CHECKING:
+    from hf_gradalign.scoring.scorer import SpoofScorer
+
+logger = logging.get_logger(__name__)
 
 VerdictLabel = Literal["bonafide", "spoof", "undecided"]
+
+_UNCALIBRATED = (
+    "the model is not calibrated, so its scores have no unit: a clip is bona fide if its score is 0 or more, and there "
+    "is no probability. To calibrate it, score a set with labels, and pass the scores and labels to hf-gradalign "
+    "calibrate with --model."
+)
+_RAW = "raw scores have no unit: a clip is bona fide if its score is 0 or more, and there is no probability."
 
 
 @dataclass(frozen=True)
@@ -36,6 +53,14 @@ class Verdict:
     llr: float | None
     posterior: float | None
     threshold: float
+
+    def describe(self) -> str:
+        """Describe the verdict in a few words."""
+        if self.label is None:
+            return "could not be scored"
+        if self.posterior is None:
+            return self.label
+        return f"{self.label} ({100 * self.posterior:.3g} % bonafide)"
 
     def as_dict(self) -> dict[str, Any]:
         """Return the fields for JSON, where a score of NaN becomes None."""
@@ -86,15 +111,64 @@ class DecisionRule:
         prior = math.log1p(-self.costs.p_spoof) - math.log(self.costs.p_spoof)
         return Verdict(label, score, score, float(expit(score + prior)), self.threshold)
 
+    def describe(self) -> str:
+        """Describe the rule in a few words."""
+        if not self.is_calibrated:
+            return "by the sign of scores without a calibration"
+        costs = self.costs
+        text = f"threshold {self.threshold:.4g}"
+        text += f" for p_spoof {costs.p_spoof:g}, c_miss {costs.c_miss:g}, c_fa {costs.c_fa:g}"
+        return f"{text}, undecided within {self.undecided_band:g}" if self.undecided_band else text
+
     def decide(self, scores: Iterable[float]) -> list[Verdict]:
         """Decide about many scores."""
         return [self(float(score)) for score in np.asarray(scores, dtype=np.float64)]
 
 
-UNCALIBRATED = (
-    "the model is not calibrated, so its scores have no unit: a clip is bona fide if its score is 0 or more, and there "
-    "is no probability. To calibrate it, score a set with labels, and pass the scores and labels to hf-gradalign "
-    "calibrate with --model."
-)
-"""What to tell users about verdicts of a model without a calibration."""
-RAW = "raw scores have no unit: a clip is bona fide if its score is 0 or more, and there is no probability."
+def rule_for(
+    scorer: SpoofScorer,
+    p_spoof: float = 0.05,
+    c_miss: float = 1.0,
+    c_fa: float = 10.0,
+    undecided_band: float = 0.0,
+) -> DecisionRule:
+    """Return what turns the scores of a scorer into verdicts. Warns once if they are not calibrated.
+
+    Args:
+        scorer: The scorer.
+        p_spoof: As for `SpoofScorer.predict`.
+        c_miss: As for `SpoofScorer.predict`.
+        c_fa: As for `SpoofScorer.predict`.
+        undecided_band: As for `SpoofScorer.predict`.
+
+    Raises:
+        ValueError: As `DetectionCosts` and `DecisionRule`.
+    """
+    rule = DecisionRule(scorer.calibration is not None, DetectionCosts(p_spoof, c_miss, c_fa), undecided_band)
+    if not rule.is_calibrated:
+        name = scorer.model.name_or_path or "The model"
+        logger.warning_once(f"{name}: {_RAW if scorer.raw_scores else _UNCALIBRATED}")
+    return rule
+
+
+def write_verdicts(path: str | Path, scores: Mapping[str, float], rule: DecisionRule) -> dict[str, int]:
+    """Write a line of JSON per clip, atomically, so that names of clips may contain any character.
+
+    A line has the fields of a `Verdict`, and before them `utterance_id` and `p_spoof`, the prior of the posterior.
+
+    Args:
+        path: The file. An existing one is replaced.
+        scores: Scores by the names of the clips.
+        rule: How to decide.
+
+    Returns:
+        The number of clips with each label that occurs.
+    """
+    verdicts = {name: rule(score) for name, score in scores.items()}
+    lines = (
+        json.dumps({"utterance_id": name, "p_spoof": rule.costs.p_spoof, **verdict.as_dict()}, allow_nan=False)
+        for name, verdict in verdicts.items()
+    )
+    write_text_atomically(path, "".join(f"{line}\n" for line in lines))
+    counts = Counter(verdict.label for verdict in verdicts.values())
+    return {label: counts[label] for label in get_args(VerdictLabel) if counts[label]}

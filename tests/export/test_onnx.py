@@ -146,7 +146,8 @@ def test_a_file_that_disagrees_is_not_left(tmp_path, monkeypatch):
 
     monkeypatch.setattr(onnxruntime, "InferenceSession", Session)
     monkeypatch.setattr(torch.export, "export", lambda *args, **kwargs: SimpleNamespace(state_dict={}))
-    monkeypatch.setattr(torch.onnx, "export", lambda *args, **kwargs: None)
+    program = SimpleNamespace(save=lambda *args, **kwargs: None)
+    monkeypatch.setattr(torch.onnx, "export", lambda *args, **kwargs: program)
     with pytest.raises(OnnxMismatchError, match=r"by up to nan, more than 0.001: .*detector.onnx was not written"):
         export_onnx(make_detector("linear"), tmp_path / "detector.onnx", n_samples=N_SAMPLES)
     assert not list(tmp_path.iterdir())

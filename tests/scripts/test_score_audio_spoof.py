@@ -254,3 +254,23 @@ def test_odd_scores_are_remarked_on_in_a_line(load_script, recwarn):
     assert rate == "Equal error rate: 100.00 %"
     assert remark.startswith("warning: The equal error rate is 1.0000, above 0.5: the scores may be inverted.")
     assert not recwarn.list
+
+
+def test_verdicts_of_a_model_without_calibration(script, model, corpus, capsys, tmp_path):
+    words = [model, "--corpus", str(corpus), "--output_file", tmp_path / "scores.txt", "--verdict"]
+    assert run(script, *words) == 0
+    assert "(by the sign of scores without a calibration)" in capsys.readouterr().out
+    rows = [json.loads(line) for line in (tmp_path / "scores_verdicts.jsonl").read_text().splitlines()]
+    assert len(rows) == 8
+    assert all(row["label"] == ("bonafide" if row["score"] >= 0 else "spoof") for row in rows)
+    assert {row["posterior"] for row in rows} == {None}
+    # Before anything is scored:
+    assert run(script, *words[:-3], tmp_path / "other.txt", "--verdict", "--undecided_band", "1") == 2
+    assert "Calibrate the model (hf-gradalign calibrate)" in capsys.readouterr().err
+    assert not (tmp_path / "other.txt").exists()
+
+
+def test_options_of_verdicts_need_verdicts(script, model, capsys):
+    with pytest.raises(SystemExit):
+        run(script, model, "--p_spoof", "0.5", "--c_fa", "1")
+    assert "--p_spoof, --c_fa: only with --verdict" in capsys.readouterr().err

@@ -32,8 +32,8 @@ class GradAlignModel:
             model = "you/my-detector"
 
     The environment variables `HF_GRADALIGN_MODEL`, `_NAME`, `_BATCH_SIZE`, `_DEVICE`, `_DTYPE`, `_REVISION`,
-    `_CONVERSION_OPTIONS` (JSON), `_RMS_LEVEL` and `_TRUST_REMOTE_CODE` override the attributes, except for a subclass's
-    `model` and `name`.
+    `_CONVERSION_OPTIONS` (JSON), `_RMS_LEVEL`, `_RAW_SCORES` and `_TRUST_REMOTE_CODE` override the attributes, except
+    for a subclass's `model` and `name`.
 
     If `score_batch` raises, the tool scores the batch's clips one by one, and counts those that raise again as skipped.
     It stops if more than 5 % are skipped. Clips that cannot be scored therefore raise here, and score files never
@@ -47,6 +47,7 @@ class GradAlignModel:
         device: Where to compute. None uses the accelerator, if there is one.
         dtype: "float32", "bfloat16", "float16" or "auto". Published results use float32.
         trust_remote_code: Whether to run code that comes with the model.
+        raw_scores: Whether scores of a calibrated model are those before calibration.
         scorer_options: Further arguments of `SpoofScorer`.
     """
 
@@ -57,6 +58,7 @@ class GradAlignModel:
     device: str | None = None
     dtype: str = "float32"
     trust_remote_code: bool = False
+    raw_scores: bool = False
     scorer_options: ClassVar[Mapping[str, Any]] = {}
 
     def __init__(self) -> None:
@@ -68,8 +70,8 @@ class GradAlignModel:
         self.batch_size = _whole_number("BATCH_SIZE", own.batch_size)
         self.device = _setting("DEVICE") or own.device
         self.dtype = _setting("DTYPE") or own.dtype
-        trusted = _setting("TRUST_REMOTE_CODE")
-        self.trust_remote_code = own.trust_remote_code if trusted is None else trusted.lower() not in _NO
+        self.trust_remote_code = _switch("TRUST_REMOTE_CODE", own.trust_remote_code)
+        self.raw_scores = _switch("RAW_SCORES", own.raw_scores)
         self._scorer: SpoofScorer | None = None
 
     def load(self) -> None:
@@ -84,6 +86,8 @@ class GradAlignModel:
                 f"no model is named: set {_PREFIX}MODEL to a folder or Hub id, or set `model` in a subclass"
             )
         options: dict[str, Any] = {"trust_remote_code": self.trust_remote_code}
+        if self.raw_scores:
+            options["raw_scores"] = True
         if revision := _setting("REVISION"):
             options["revision"] = revision
         if given := _setting("CONVERSION_OPTIONS"):
@@ -136,6 +140,11 @@ class GradAlignModel:
 
 def _setting(name: str) -> str | None:
     return os.environ.get(_PREFIX + name) or None
+
+
+def _switch(name: str, default: bool) -> bool:
+    given = _setting(name)
+    return default if given is None else given.lower() not in _NO
 
 
 def _whole_number(name: str, default: int) -> int:
