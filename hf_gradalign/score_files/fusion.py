@@ -200,17 +200,26 @@ def fit_fusion(
 
 
 def fit_ratios(
-    scores: NDArray[np.float64], labels: NDArray[np.int64], *, prior: float, l2: float | None
+    scores: NDArray[np.float64], labels: NDArray[np.int64], *, prior: float, l2: float | None, copies: int = 1
 ) -> Callable[[NDArray[np.float64]], NDArray[np.float64]]:
-    """Fit as `fit_fusion` does, but without warnings and with any number of systems, and return the fused scores."""
-    weights, offset = fit_logistic(scores, labels, prior=prior, l2=_penalty(labels, l2))
+    """Fit as `fit_fusion` does, but without warnings and with any number of systems, and return the fused scores.
+
+    Args:
+        scores: Shape (clips, systems).
+        labels: Shape (clips,).
+        prior: See `fit_fusion`.
+        l2: See `fit_fusion`.
+        copies: How often each system is thought to be there. Copies share its weight, so the penalty on their squares
+            is divided by their number.
+    """
+    weights, offset = fit_logistic(scores, labels, prior=prior, l2=_penalty(labels, l2) / copies)
     return lambda others: others @ weights + offset
 
 
 def _penalty(labels: NDArray, l2: float | None) -> float:
-    return (
-        L2_PER_TRIAL / max(1, min(np.count_nonzero(labels == 1), np.count_nonzero(labels == 0))) if l2 is None else l2
-    )
+    if l2 is not None:
+        return l2
+    return L2_PER_TRIAL / max(1, min(np.count_nonzero(labels == 1), np.count_nonzero(labels == 0)))
 
 
 def _require_usable(scores: NDArray[np.float64], names: Sequence[str]) -> None:

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from hf_gradalign.metrics import METRICS, Comparison, compare_systems
 from hf_gradalign.score_files.evaluation import UTTERANCE, Settings, clusters_of
 from hf_gradalign.score_files.fusion import Fusion, fit_ratios
-from hf_gradalign.score_files.held_out import N_FOLDS, Folds, held_out_scores, make_folds
+from hf_gradalign.score_files.held_out import N_FOLDS, Folds, ScoreFunction, held_out_scores, make_folds
 from hf_gradalign.score_files.joint_scores import JointScores
 from hf_gradalign.score_files.report import format_value, markdown_table, titled
 from hf_gradalign.utils.plain_text import plain_text
@@ -39,7 +39,7 @@ class Rival:
 class FusionReport:
     """The results of a fusion and of its systems on held-out clips.
 
-    Every system is calibrated as the fusion is, with one weight instead of several, and held out in the same folds.
+    Every system alone is calibrated as the fusion is, and held out in the same folds.
 
     Attributes:
         scores: Held-out log-likelihood ratios of the fusion, shape (clips,).
@@ -65,7 +65,10 @@ class FusionReport:
         Differences count as chance if the p-value is 1 minus the confidence of their interval or more.
         """
         better, worse, equal = [], [], []
+        without_errors = self.fusion["eer"] == 0 == self.systems[self.rivals["cllr"].name]["eer"]
         for metric, rival in self.rivals.items():
+            if metric == "cllr" and without_errors:
+                continue  # how sure a system without errors is follows from the penalty
             result = rival.comparison
             is_chance = result.p_value >= _level(result.confidence)
             kind = equal if is_chance else better if result.difference < 0 else worse
@@ -79,6 +82,11 @@ class FusionReport:
             sentences.append(f"It is worse in {_listed(worse)}.")
         if equal:
             sentences.append(f"The difference may be chance in {_listed(equal)}.")
+        if without_errors:
+            sentences.append(
+                f"Both the fusion and {self.rivals['cllr'].name} separate the classes without errors, so the "
+                "difference in Cllr follows from the penalty and says nothing. Use harder clips."
+            )
         return sentences
 
     def describe(self, fusion: Fusion) -> str:
@@ -148,9 +156,10 @@ def cross_validate_fusion(
 ) -> FusionReport:
     """Evaluate a fusion on clips that it was not fitted on, and test whether it beats the best single system.
 
-    Each fold is scored by a fusion that was fitted on the others, and so is each single system, calibrated by the same
-    regression with the same penalty. Then the fusion is compared with the system that is best in a metric, by a paired
-    bootstrap (`compare_systems`). Since the best one is chosen by the same clips, the test favors the single system.
+    Each fold is scored by a fusion that was fitted on the others, and so is each single system: calibrated by the same
+    regression, as a fusion of copies of itself, so that it is as good as one. Then the fusion is compared with the
+    system that is best in a metric, by a paired bootstrap (`compare_systems`). Since the best one is chosen by the same
+    clips, the test favors the single system.
 
     Args:
         joint: Scores of at least two systems, with labels.
@@ -177,13 +186,16 @@ def cross_validate_fusion(
     draws_over = draws_over or folds.over
     clusters = clusters_of(joint.clips, Settings(over=draws_over))
 
-    def held_out(columns: Sequence[int]) -> NDArray[np.float64]:
-        return held_out_scores(
-            lambda scores, own: fit_ratios(scores, own, prior=prior, l2=l2), joint.scores[:, columns], labels, folds
-        )
+    n_systems = len(joint.sources)
 
-    singles = [held_out([column]) for column in range(len(joint.sources))]
-    fused = held_out(range(len(joint.sources)))
+    def held_out(columns: Sequence[int]) -> NDArray[np.float64]:
+        def fit(scores: NDArray[np.float64], own: NDArray[np.int64]) -> ScoreFunction:
+            return fit_ratios(scores, own, prior=prior, l2=l2, copies=n_systems // len(columns))
+
+        return held_out_scores(fit, joint.scores[:, columns], labels, folds)
+
+    singles = [held_out([column]) for column in range(n_systems)]
+    fused = held_out(range(n_systems))
     systems = dict(zip(joint.names, (_metrics(scores, labels) for scores in singles), strict=True))
     rivals = {}
     best = {metric: int(np.argmin([systems[name][metric] for name in joint.names])) for metric in REPORTED}
