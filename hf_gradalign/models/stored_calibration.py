@@ -48,7 +48,10 @@ def calibration_of(model: PreTrainedModel) -> dict[str, Any] | None:
 
 def applies_calibration(model: PreTrainedModel) -> bool:
     """Return whether a model's class applies the calibration of its configuration to the logits that it returns."""
-    return "raw_logits" in inspect.signature(model.forward).parameters
+    whole: Any = model
+    if hasattr(whole, "get_base_model"):  # a model of PEFT, whose forward takes anything
+        whole = whole.get_base_model()
+    return "raw_logits" in inspect.signature(whole.forward).parameters
 
 
 def raw_logits(

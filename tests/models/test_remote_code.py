@@ -116,7 +116,8 @@ def test_the_saved_code_is_whole_and_needs_no_package(make_detector, tmp_path):
 
 
 def test_runs_without_the_package(make_detector, tmp_path):
-    model, extractor, waves, logits = make_detector("linear")
+    calibration = {"method": "affine", "prior": 0.5, "slope": 3.0, "offset": -0.7}
+    model, extractor, waves, logits = make_detector("linear", detector={"calibration": calibration})
     model.save_pretrained(tmp_path / "detector")
     extractor.save_pretrained(tmp_path / "detector")
     program = (
@@ -165,6 +166,7 @@ def test_aasist_on_raw_waveforms_runs_without_the_package(make_detector, tmp_pat
 def test_a_single_output_of_merged_layers_runs_without_the_package(make_detector, tmp_path):
     options = {"num_groups": 4, "num_scales": 2}
     detector = {"num_labels": 1, "layer_merging": "attm", "do_normalize": True, "normalization_epsilon": 1e-5}
+    detector["calibration"] = {"method": "pav", "knots": [[-9.0, -3.0], [9.0, 3.0]]}
     model, extractor, waves, logits = make_detector("nes2net", detector=detector, **options)
     model.save_pretrained(tmp_path / "detector")
     extractor.save_pretrained(tmp_path / "detector")

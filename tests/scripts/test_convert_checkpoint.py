@@ -1,3 +1,4 @@
+import json
 import stat
 import sys
 from pathlib import Path
@@ -171,7 +172,7 @@ def fail(*_, **__):
     raise OSError(28, "No space left on device")
 
 
-def test_average_and_reverse(convert, tmp_path):
+def test_average_and_reverse(convert, tmp_path, capsys):
     model, state = make_published("mamba")
     for index, factor in enumerate((1.0, 3.0)):
         scaled = {name: value * factor if value.is_floating_point() else value for name, value in state.items()}
@@ -183,6 +184,13 @@ def test_average_and_reverse(convert, tmp_path):
     assert convert(out, "--reverse", "--output_file", tmp_path / "back.pth") == 0
     back = torch.load(tmp_path / "back.pth", weights_only=True)
     torch.testing.assert_close(back["LL.weight"], 2 * state["LL.weight"])
+    assert "calibration" not in capsys.readouterr().err
+    config = json.loads((out / "config.json").read_text())
+    config["calibration"] = {"method": "affine", "slope": 2.0, "offset": 1.0}
+    (out / "config.json").write_text(json.dumps(config))
+    assert convert(out, "--reverse", "--output_file", tmp_path / "raw.pth") == 0
+    assert "no place for the model's calibration: its scores are raw" in capsys.readouterr().err
+    assert torch.equal(torch.load(tmp_path / "raw.pth", weights_only=True)["LL.weight"], back["LL.weight"])
     assert convert(paths[0], "--output_dir", out, "--num_attention_heads", 6, "--class_weights", 0.1, 0.9) == 0
     converted = AutoModelForAudioClassification.from_pretrained(out)
     assert torch.equal(logits_of(converted), logits_of(model))
