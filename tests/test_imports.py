@@ -16,7 +16,10 @@ from hf_gradalign.utils import messages
 
 PACKAGE = Path(hf_gradalign.__file__).parent
 TORCH = {"torch", "torchaudio"}
-HEAVY = {*TORCH, "transformers", "accelerate", "datasets", "evaluate", "peft", "scipy", "pyarrow", "pandas", "librosa"}
+HEAVY = {
+    *(*TORCH, "transformers", "accelerate", "datasets", "evaluate", "peft", "scipy", "pyarrow", "pandas", "librosa"),
+    "gradio",
+}
 LIGHT = {
     "import hf_gradalign": HEAVY | {"numpy", "huggingface_hub"},
     "import hf_gradalign.alignment; hf_gradalign.alignment.get_method('pcgrad')": HEAVY - {"torch"},
@@ -24,7 +27,10 @@ LIGHT = {
     "from hf_gradalign.utils.hub_waits import limit_hub_waits; limit_hub_waits()": HEAVY,
     **{
         f"import hf_gradalign.{name}": HEAVY | {"numpy"}
-        for name in ("augmentation", "conversion", "data", "experiment", "export", "hub.arena", "scoring", "training")
+        for name in (
+            *("augmentation", "conversion", "data", "demo", "experiment", "export", "hub.arena", "scoring"),
+            "training",
+        )
     },
 }
 
@@ -189,7 +195,10 @@ def test_the_auto_classes_know_the_detectors(order, tmp_path):
 
 def test_tests_are_collected_without_optional_packages():
     """Tests import them by `pytest.importorskip`: at the top of a file, or where they are needed."""
-    optional = "G722|latex2mathml|matplotlib|onnx|onnxruntime|onnxscript|optuna|peft|tensorboard|torchjd|trackio|triton"
-    imports = re.compile(rf"^(?:import|from) (?:{optional})\b", re.MULTILINE)
+    optional = (
+        *("G722", "gradio", "latex2mathml", "matplotlib", "onnx", "onnxruntime", "onnxscript", "optuna", "peft"),
+        *("playwright", "tensorboard", "torchjd", "trackio", "triton"),
+    )
+    imports = re.compile(rf"^(?:import|from) (?:{'|'.join(optional)})\b", re.MULTILINE)
     files = Path(__file__).parent.rglob("*.py")
     assert not [str(path) for path in files if imports.search(path.read_text(encoding="utf-8"))]

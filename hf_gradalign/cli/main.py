@@ -19,6 +19,7 @@ COMMANDS = {
     "export": "export a detector as an ONNX file",
     "study": "run a study: a grid of training runs, scored on several sets",
     "report": "report a study: tables, comparisons and figures",
+    "demo": "open a page in the browser that judges recordings, or push it as a Space",
     "plot-conflicts": "plot the gradient conflicts of a run",
     "arena": "write results for the Speech Anti-Spoofing Arena",
     "env": "print versions, devices and optional packages, for a bug report",

@@ -82,7 +82,7 @@ def publish(
         raise FileNotFoundError(f"There is no folder {folder} to publish.")
     later = push_command(folder, _name_to_suggest(repo_id), private=private, revision=revision)
     advice = f"\nThe trained model is safe in {folder}. To push it later:\n    {later}"
-    with _explained(repo_id, token, advice):
+    with explained(repo_id, token, advice):
         api = HfApi(token=token)
         repo = api.create_repo(repo_id, private=private, exist_ok=True)
         if revision is not None:
@@ -109,7 +109,7 @@ def check_access(repo_id: str, token: str | None = None, *, private: bool | None
     Raises:
         PublishingError: If the Hub cannot be reached, or the token may not write to the repository.
     """
-    with _explained(repo_id, token, "\nFix this, or train without publishing."):
+    with explained(repo_id, token, "\nFix this, or train without publishing."):
         api = HfApi(token=token)
         repo = api.create_repo(repo_id, private=private, exist_ok=True)
         # If the repository exists, the call above does not check the permission to write.
@@ -149,26 +149,34 @@ def _pushed_files(folder: Path) -> list[Path]:
 @contextmanager
 def _without_local_paths(folder: Path) -> Generator[Path]:
     """Yield the folder, or a temporary one with links to its files if some of them must be cleaned."""
-    pushed = _pushed_files(folder)
-    cleaned = files_with_local_paths(pushed)
-    if not cleaned:
+    if not files_with_local_paths(_pushed_files(folder)):
         yield folder
         return
     with TemporaryDirectory(prefix="hf_gradalign_push_") as temporary:
-        for path in pushed:
-            target = Path(temporary, path.relative_to(folder))
-            target.parent.mkdir(parents=True, exist_ok=True)
-            if path in cleaned:
-                target.write_text(cleaned[path], encoding="utf-8")
-            else:
-                target.symlink_to(path.resolve())
+        stage_model(folder, Path(temporary))
         yield Path(temporary)
 
 
+def stage_model(folder: Path, target: Path) -> None:
+    """Fill a folder with what `publish` uploads: links to files, and copies of those that must be cleaned."""
+    pushed = _pushed_files(folder)
+    cleaned = files_with_local_paths(pushed)
+    for path in pushed:
+        staged = target / path.relative_to(folder)
+        staged.parent.mkdir(parents=True, exist_ok=True)
+        if path in cleaned:
+            staged.write_text(cleaned[path], encoding="utf-8")
+        else:
+            staged.symlink_to(path.resolve())
+
+
 @contextmanager
-def _explained(repo_id: str, token: str | None, advice: str) -> Generator[None]:
+def explained(repo_id: str, token: str | None, advice: str) -> Generator[None]:
+    """Turn any error of an upload into a `PublishingError` that says why, and then the advice."""
     try:
         yield
+    except PublishingError:
+        raise
     except Exception as error:  # storage backends raise errors of their own, and the advice must always appear
         raise PublishingError(f"Cannot publish to '{repo_id}': {_reason(error, token)}{advice}") from error
 

@@ -310,10 +310,11 @@ class HubRequestHandler(BaseHTTPRequestHandler):
         self.require_write()
         wanted = json.loads(self.body)
         repo_id = f"{wanted.get('organization') or USER}/{wanted['name']}"
-        url = f"{self.hub.url}/{repo_id}"
-        if repo_id in self.hub.repos:
-            raise Refusal(409, "You already created this model repo", url=url)
-        self.hub.repos[repo_id] = Repository(repo_id, private=wanted.get("visibility") == "private")
+        key = f"spaces/{repo_id}" if wanted.get("type") == "space" else repo_id
+        url = f"{self.hub.url}/{key}"
+        if key in self.hub.repos:
+            raise Refusal(409, "You already created this repo", url=url)
+        self.hub.repos[key] = Repository(repo_id, private=wanted.get("visibility") == "private")
         self.send(200, {"url": url, "name": repo_id, "id": repo_id})
 
     @route("POST", "/api/validate-yaml")

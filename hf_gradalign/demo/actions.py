@@ -1,0 +1,126 @@
+"""What happens when a visitor presses a button of the page, without the page itself."""
+
+import threading
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+
+from transformers.utils import logging
+
+from hf_gradalign.demo.background import BackgroundWork, Cancelled, Progress
+from hf_gradalign.demo.judging import Judgment, Settings, decide_again, judge
+from hf_gradalign.demo.recording import Recording, RecordingError, read_recording
+from hf_gradalign.demo.rendering import progress_html, results_html, status_html
+from hf_gradalign.demo.wording import agreement
+from hf_gradalign.scoring import SpoofScorer
+
+logger = logging.get_logger(__name__)
+
+_IDLE = "Choose a recording, and press the button to check it."
+_ASK = "Please choose a recording first: drop a file, record one, or take an example."
+_WAITING = "Waiting for the model."
+_LISTENING = "Listening to the recording."
+_CANCELLED = "Cancelled. There is no verdict."
+_FAILED = "The model failed on this recording, so there is no verdict. The log of the page says why."
+# The share of the work that reading a recording is.
+_READING = 0.1
+
+
+@dataclass(frozen=True)
+class Judged:
+    """The last result of a visitor, kept so that other settings need no new scores."""
+
+    recording: Recording
+    judgments: list[Judgment]
+
+
+@dataclass(frozen=True)
+class Shown:
+    """What the page shows. None leaves a part as it is.
+
+    Attributes:
+        status: A line that is read out.
+        progress: The progress bar.
+        results: The verdicts.
+        is_running: Whether there is something to cancel.
+        judged: What the verdicts are about, if they are there.
+    """
+
+    status: str | None = None
+    progress: str = ""
+    results: str | None = ""
+    is_running: bool = False
+    judged: Judged | None = None
+
+
+class PageActions:
+    """The actions of the page.
+
+    Args:
+        scorers: The models, by the name to show.
+        max_minutes: The longest recording.
+    """
+
+    def __init__(self, scorers: Mapping[str, SpoofScorer], max_minutes: float) -> None:
+        self._scorers = scorers
+        self._max_minutes = max_minutes
+        self._running: dict[str, Progress] = {}
+        self._models = threading.Lock()  # work that was cancelled may not have ended yet
+
+    def idle(self) -> str:
+        """What the status says before anything happens."""
+        return status_html(_IDLE)
+
+    def begin(self, path: str | None) -> str:
+        """What the status says until it is the visitor's turn."""
+        return status_html(_ASK, "problem") if path is None else status_html(_WAITING)
+
+    def check(self, path: str | None, visitor: str, settings: Settings) -> Iterator[Shown]:
+        """Judge a recording. Yields what to show meanwhile, and at the end."""
+        if path is None:
+            yield Shown(status_html(_ASK, "problem"))
+            return
+        work = BackgroundWork(partial(self._judge, path, settings))
+        self._running[visitor] = work.progress
+        try:
+            yield Shown(status_html(_LISTENING), progress_html(0.0), is_running=True)
+            for fraction in work.fractions():
+                yield Shown(None, progress_html(fraction), is_running=True)
+            judged = work.result()
+            results = results_html(judged.recording, judged.judgments, settings)
+            yield Shown(_spoken(judged.judgments), results=results, judged=judged)
+        except Cancelled:
+            yield Shown(status_html(_CANCELLED))
+        except RecordingError as error:
+            yield Shown(status_html(str(error), "problem"))
+        except Exception:  # such as too little memory on the GPU: visitors get a sentence, and the log the rest
+            logger.exception("A recording could not be judged.")
+            yield Shown(status_html(_FAILED, "problem"))
+        finally:  # also when the visitor has left
+            work.progress.cancel()
+            if self._running.get(visitor) is work.progress:
+                del self._running[visitor]
+
+    def _judge(self, path: str, settings: Settings, progress: Progress) -> Judged:
+        recording = read_recording(path, max_minutes=self._max_minutes, go_on=progress.check)
+        with self._models:
+            judgments = judge(recording, self._scorers, settings, progress)
+        return Judged(recording, judgments)
+
+    def cancel(self, visitor: str) -> None:
+        """End what runs for a visitor."""
+        if progress := self._running.get(visitor):
+            progress.cancel()
+
+    def decide_again(self, judged: Judged | None, settings: Settings) -> Shown:
+        """Show the verdicts with other settings."""
+        if judged is None:
+            return Shown(results=None)
+        judgments = [decide_again(judgment, self._scorers[judgment.model], settings) for judgment in judged.judgments]
+        results = results_html(judged.recording, judgments, settings)
+        return Shown(_spoken(judgments), results=results, judged=Judged(judged.recording, judgments))
+
+
+def _spoken(judgments: Sequence[Judgment]) -> str:
+    """What is read out at the end. Where there is one verdict, it is also its headline."""
+    return status_html(agreement(judgments), "heard" if len(judgments) == 1 else "line")

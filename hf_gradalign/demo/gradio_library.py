@@ -1,0 +1,26 @@
+"""Prepare the import of Gradio, an optional library: no telemetry, and no files that outlive the process."""
+
+import os
+from importlib.util import find_spec
+from tempfile import TemporaryDirectory
+
+_folders: list[TemporaryDirectory] = []  # removed at the end of the process
+
+
+def prepare_gradio() -> None:
+    """Call this before Gradio is imported.
+
+    Gradio will keep uploads where `GRADIO_TEMP_DIR` says, by default in a temporary folder of this process.
+
+    Raises:
+        ImportError: If Gradio is not installed; the message says how to install it.
+    """
+    if find_spec("gradio") is None:
+        raise ImportError(
+            "the page needs Gradio, which is not installed: install hf_gradalign with its extra `demo` (in a clone: "
+            'pip install -e ".[demo]")'
+        )
+    os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")  # it asks for its newest version otherwise
+    if not os.environ.get("GRADIO_TEMP_DIR"):  # read again at every request
+        _folders.append(TemporaryDirectory(prefix="hf_gradalign_demo_"))
+        os.environ["GRADIO_TEMP_DIR"] = _folders[-1].name

@@ -1,0 +1,119 @@
+"""Judge a recording with one or several detectors."""
+
+import threading
+from collections.abc import Generator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from functools import partial
+
+from hf_gradalign.data import BadAudioError
+from hf_gradalign.demo.background import Progress
+from hf_gradalign.demo.recording import Recording, RecordingError
+from hf_gradalign.metrics import DetectionCosts
+from hf_gradalign.scoring import SpoofScorer
+from hf_gradalign.scoring.timeline import Timeline
+from hf_gradalign.scoring.verdict import DecisionRule, Verdict, VerdictLabel
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What a verdict depends on besides the score.
+
+    Attributes:
+        costs: The prior probability of spoofed recordings, and the costs of errors; by default those of ASVspoof 5.
+        undecided_band: Distance from the threshold within which there is no decision, in nats of the LLR, 0 or more.
+    """
+
+    costs: DetectionCosts = field(default_factory=DetectionCosts)
+    undecided_band: float = 0.0
+
+    def band_for(self, scorer: SpoofScorer) -> float:
+        """Return the band for a model. Without a calibration there is none."""
+        return self.undecided_band if scorer.calibration is not None else 0.0
+
+
+@dataclass(frozen=True)
+class Judgment:
+    """What one detector makes of a recording.
+
+    Attributes:
+        model: The model's name.
+        verdict: The verdict on the recording.
+        timeline: Scores over time.
+        judged_seconds: The length of the part from the start that the verdict is about.
+    """
+
+    model: str
+    verdict: Verdict
+    timeline: Timeline
+    judged_seconds: float
+
+    @property
+    def label(self) -> VerdictLabel:
+        """The verdict in one word."""
+        assert self.verdict.label is not None  # only for audio that cannot be scored, which raises
+        return self.verdict.label
+
+
+def judge(
+    recording: Recording, scorers: Mapping[str, SpoofScorer], settings: Settings, progress: Progress | None = None
+) -> list[Judgment]:
+    """Judge a recording with every model.
+
+    Args:
+        recording: The recording.
+        scorers: The models by name.
+        settings: What the verdicts depend on.
+        progress: Kept up to date. When it is cancelled, the work ends before the next forward pass.
+
+    Raises:
+        Cancelled: If the progress was cancelled.
+        RecordingError: If a model cannot score the recording.
+    """
+    progress = progress or Progress()
+    judgments = []
+    for index, (name, scorer) in enumerate(scorers.items()):
+        report = partial(_report_share, progress, index, len(scorers))
+        try:
+            with _checking(scorer, progress):
+                (verdict,) = scorer.predict(
+                    recording.path, **vars(settings.costs), undecided_band=settings.band_for(scorer)
+                )
+                timeline = scorer.timeline(recording.path, progress=report)
+        except BadAudioError as error:
+            raise RecordingError(f"{name} cannot score this recording: {error.bad_clips[0].reason}.") from error
+        judgments.append(Judgment(name, verdict, timeline, _judged_seconds(scorer, timeline)))
+    progress.report(1.0)
+    return judgments
+
+
+def _report_share(progress: Progress, index: int, total: int, share: float) -> None:
+    progress.report((index + share) / total)
+
+
+def decide_again(judgment: Judgment, scorer: SpoofScorer, settings: Settings) -> Judgment:
+    """Decide with other settings, from the same score."""
+    rule = DecisionRule(scorer.calibration is not None, settings.costs, settings.band_for(scorer))
+    return replace(judgment, verdict=rule(judgment.verdict.score))
+
+
+@contextmanager
+def _checking(scorer: SpoofScorer, progress: Progress) -> Generator[None]:
+    """Check before every forward pass of this thread whether to go on."""
+    thread = threading.get_ident()
+
+    def check(*_: object) -> None:
+        if threading.get_ident() == thread:
+            progress.check()
+
+    hook = scorer.model.register_forward_pre_hook(check)
+    try:
+        yield
+    finally:
+        hook.remove()
+
+
+def _judged_seconds(scorer: SpoofScorer, timeline: Timeline) -> float:
+    if scorer.windowing.mode != "first":
+        return timeline.duration
+    return min(scorer.windowing.n_samples / scorer.sampling_rate, timeline.duration)

@@ -1,0 +1,276 @@
+"""The page: what is on it, and how its parts work together."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+from hf_gradalign.demo.actions import Judged, PageActions, Shown
+from hf_gradalign.demo.examples import CREDITS, write_examples
+from hf_gradalign.demo.gradio_library import prepare_gradio
+from hf_gradalign.demo.judging import Settings
+from hf_gradalign.demo.model_cards import ModelCard, read_card
+from hf_gradalign.demo.page_guard import PageGuard
+from hf_gradalign.demo.rendering import credits_html, intro_html, models_html
+from hf_gradalign.metrics import DetectionCosts
+from hf_gradalign.scoring import SpoofScorer
+
+prepare_gradio()
+
+import gradio as gr  # noqa: E402
+from starlette.middleware import Middleware  # noqa: E402
+
+_ASSETS = Path(__file__).parent / "assets"
+_TITLE = "Genuine or fake speech?"
+# How often uploads are looked through, and how old they get, in seconds.
+_CLEANING = (60, 900)
+_MOST_WAITING = 20
+_QUIET: dict[str, Any] = {"api_visibility": "private", "show_progress": "hidden"}
+
+
+class DemoPage(gr.Blocks):
+    """The page, an app of Gradio that launches with the page's own style, limits and protection.
+
+    Args:
+        scorers: The models, by the name to show.
+        cards: Their cards.
+        settings: What the sliders show at first.
+        max_mb: The largest upload, in megabytes.
+        max_minutes: The longest recording.
+    """
+
+    def __init__(
+        self,
+        scorers: Mapping[str, SpoofScorer],
+        cards: Mapping[str, ModelCard],
+        settings: Settings,
+        *,
+        max_mb: float,
+        max_minutes: float,
+    ) -> None:
+        self._max_mb = max_mb
+        self._scorers, self._cards = scorers, cards
+        self._actions = PageActions(scorers, max_minutes)
+        self._examples = TemporaryDirectory(prefix="hf_gradalign_examples_")  # removed with the page
+        super().__init__(title=_TITLE, analytics_enabled=False, delete_cache=_CLEANING)
+        with self:
+            self._build(settings, f"Up to {max_mb:g} MB and {max_minutes:g} minutes.")
+        self.queue(max_size=_MOST_WAITING, api_open=False)
+
+    def launch(self, **options: Any) -> Any:  # ty: ignore[incompatible-method-override]
+        """Launch the page, as `gradio.Blocks.launch` does. Options replace the page's own."""
+        guard = Middleware(PageGuard, max_bytes=round(self._max_mb * 1e6))
+        script = (_ASSETS / "page.js").read_text(encoding="utf-8").replace("MAX_MB", f"{self._max_mb:g}")
+        own: dict[str, Any] = {
+            "theme": _theme(),
+            "css": (_ASSETS / "page.css").read_text(encoding="utf-8"),
+            "head": f"<script>{script}</script>",
+            "footer_links": [],
+            "max_file_size": round(self._max_mb * 1e6),
+            "app_kwargs": {"middleware": [guard]},
+            "ssr_mode": False,
+            "share": False,
+            "enable_monitoring": False,
+            "mcp_server": False,
+            "run_history": False,
+        }
+        return super().launch(**{**own, **options})
+
+    def _build(self, settings: Settings, limits: str) -> None:
+        gr.HTML(intro_html(list(self._scorers)))
+        with gr.Row(equal_height=False):
+            with gr.Column(scale=2, min_width=320):
+                audio = gr.Audio(
+                    sources=["upload", "microphone"],
+                    type="filepath",
+                    label=f"Recording. {limits}",
+                    buttons=[],
+                    waveform_options=gr.WaveformOptions(waveform_color="#64748b", waveform_progress_color="#1d4ed8"),
+                    elem_id="recording",
+                )
+                self._add_examples(audio)
+                with gr.Row():
+                    check = gr.Button("Check the recording", variant="primary", scale=3, min_width=200)
+                    cancel = gr.Button("Cancel", interactive=False, scale=1, min_width=90)
+                choices = self._add_settings(settings)
+            with gr.Column(scale=3, min_width=320):
+                outputs = self._add_outputs() if len(self._scorers) == 1 else None
+                gr.HTML(models_html(self._scorers, self._cards), elem_id="models")
+        # Several verdicts stand side by side, over the whole width.
+        status, progress, results = outputs or self._add_outputs()
+        judged = gr.State(None, time_to_live=_CLEANING[1])
+        shown = [status, progress, results, cancel, judged]
+        begin = check.click(self._actions.begin, audio, status, queue=False, trigger_mode="once", **_QUIET)
+        begin.then(self._check, [audio, *choices], shown, concurrency_limit=1, **_QUIET)
+        cancel.click(self._cancel, queue=False, **_QUIET)
+        audio.change(self._start_over, None, shown, queue=False, **_QUIET)
+        gr.on(
+            [choice.change for choice in choices],
+            self._decide_again,
+            [judged, *choices],
+            [status, results, judged],
+            queue=False,
+            trigger_mode="always_last",
+            **_QUIET,
+        )
+
+    def _add_outputs(self) -> tuple[gr.HTML, gr.HTML, gr.HTML]:
+        # `page.js` makes the first a live region, which screen readers read out.
+        status = gr.HTML(self._actions.idle(), elem_id="status")
+        return status, gr.HTML(elem_id="progress"), gr.HTML(elem_id="results")
+
+    def _add_examples(self, audio: gr.Audio) -> None:
+        gr.HTML("<p>Or take an example:</p>", elem_id="examples")
+        with gr.Row():
+            for example in write_examples(self._examples.name):
+                button = gr.Button(example.label, size="sm", min_width=100)
+                button.click(partial(str, example.path), None, audio, queue=False, **_QUIET)
+        gr.HTML(credits_html(CREDITS))
+
+    def _add_settings(self, settings: Settings) -> list[Any]:
+        are_used = any(scorer.calibration is not None for scorer in self._scorers.values())
+        with gr.Accordion("Prior, costs and the undecided band", open=False):
+            if not are_used:
+                gr.HTML("<p>These settings need a calibrated model. They change nothing here.</p>", padding=True)
+            return [
+                gr.Slider(
+                    0.1,
+                    99.9,
+                    100 * settings.costs.p_spoof,
+                    step=0.1,
+                    label="Fakes in 100 recordings",
+                    info="How common fakes are where your recordings come from.",
+                    interactive=are_used,
+                ),
+                gr.Number(
+                    settings.costs.c_fa,
+                    minimum=1e-3,
+                    label="Cost of letting a fake pass",
+                    interactive=are_used,
+                ),
+                gr.Number(
+                    settings.costs.c_miss,
+                    minimum=1e-3,
+                    label="Cost of flagging genuine speech",
+                    interactive=are_used,
+                ),
+                gr.Slider(
+                    0,
+                    10,
+                    settings.undecided_band,
+                    step=0.1,
+                    label="Undecided within",
+                    info="No verdict if the log-likelihood ratio is this close to the threshold.",
+                    interactive=are_used,
+                ),
+            ]
+
+    def _check(self, request: gr.Request, path: str | None, *choices: float) -> Iterator[list[Any]]:
+        for shown in self._actions.check(path, str(request.session_hash), _settings(*choices)):
+            yield _updates(shown)
+
+    def _cancel(self, request: gr.Request) -> None:
+        self._actions.cancel(str(request.session_hash))
+
+    def _start_over(self, request: gr.Request) -> list[Any]:
+        self._cancel(request)
+        return _updates(Shown(self._actions.idle()))
+
+    def _decide_again(self, judged: Judged | None, *choices: float) -> list[Any]:
+        status, _, results, _, judged = _updates(self._actions.decide_again(judged, _settings(*choices)))
+        return [status, results, judged]
+
+
+def make_demo(
+    models: Sequence[str | os.PathLike[str]] | Mapping[str, SpoofScorer],
+    *,
+    max_mb: float = 50,
+    max_minutes: float = 30,
+    p_spoof: float = 0.05,
+    c_miss: float = 1.0,
+    c_fa: float = 10.0,
+    undecided_band: float = 0.0,
+    **scorer_options: Any,
+) -> DemoPage:
+    """Make the page that judges recordings with one or several models.
+
+        make_demo(["runs/my-run"]).launch()
+
+    It listens on 127.0.0.1 only and works without a network. Uploads are kept in a temporary folder for up to
+    15 minutes. The folder is removed when the page is closed or the process ends.
+
+    Args:
+        models: Names or folders of models, as for `SpoofScorer`, or scorers by the name to show.
+        max_mb: The largest upload, in megabytes.
+        max_minutes: The longest recording.
+        p_spoof: The prior probability of spoofed recordings in (0, 1) that the page shows at first.
+        c_miss: The cost of rejecting bona fide speech that it shows at first.
+        c_fa: The cost of accepting spoofed speech that it shows at first.
+        undecided_band: Distance from the threshold, in nats of the LLR, within which it says "undecided" at first.
+        scorer_options: Options of `SpoofScorer` for models by name, such as `device` and `trust_remote_code`.
+
+    Returns:
+        The page, a `gradio.Blocks`. Its `launch` takes the options of `gradio.Blocks.launch`.
+
+    Raises:
+        ImportError: If Gradio is not installed.
+        OSError: If there is no such model.
+        ValueError: If there is no model, a model is given twice, a model cannot be used, or a limit is not positive.
+    """
+    for name, value in {"max_mb": max_mb, "max_minutes": max_minutes}.items():
+        if not value > 0:
+            raise ValueError(f"{name} must be above 0, not {value}")
+    if not models:
+        raise ValueError("the page needs at least one model")
+    if isinstance(models, Mapping):
+        scorers, cards = dict(models), {name: ModelCard() for name in models}
+    else:
+        names = [os.fspath(model) for model in models]
+        if twice := [name for name in names if names.count(name) > 1]:
+            raise ValueError(f"{twice[0]} is given twice")
+        scorers = {name: SpoofScorer(name, **scorer_options) for name in names}
+        of_hub = {key: scorer_options[key] for key in _HUB_OPTIONS & scorer_options.keys()}
+        cards = {name: read_card(name, of_hub) for name in names}
+    settings = Settings(DetectionCosts(p_spoof, c_miss, c_fa), undecided_band)
+    return DemoPage(scorers, cards, settings, max_mb=max_mb, max_minutes=max_minutes)
+
+
+_HUB_OPTIONS = {"revision", "token", "cache_dir", "trust_remote_code", "conversion_options"}
+
+
+def _settings(percent_spoof: float, c_fa: float, c_miss: float, undecided_band: float) -> Settings:
+    return Settings(DetectionCosts(percent_spoof / 100, c_miss, c_fa), undecided_band)
+
+
+def _updates(shown: Shown) -> list[Any]:
+    """Values for the status, the progress, the results, the button to cancel, and the state."""
+    return [
+        gr.skip() if shown.status is None else shown.status,
+        shown.progress,
+        gr.skip() if shown.results is None else shown.results,
+        gr.update(interactive=shown.is_running),
+        shown.judged,
+    ]
+
+
+def _theme() -> gr.themes.Base:
+    """A theme whose fonts are the system's, with enough contrast for small text."""
+    theme = gr.themes.Default(
+        primary_hue="blue",
+        neutral_hue="slate",
+        font=["system-ui", "sans-serif"],
+        font_mono=["ui-monospace", "monospace"],
+    )
+    return theme.set(
+        body_text_color_subdued="*neutral_600",
+        body_text_color_subdued_dark="*neutral_300",
+        block_label_text_color="*neutral_700",
+        block_title_text_color="*neutral_700",
+        button_primary_background_fill="*primary_700",
+        button_primary_background_fill_hover="*primary_800",
+        button_primary_background_fill_dark="*primary_700",
+    )

@@ -1,0 +1,83 @@
+"""What the server adds to Gradio: a limit to what a request may bring, and rules for the browser."""
+
+from collections.abc import Awaitable, Callable, MutableMapping
+from typing import Any
+
+Message = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[Message]]
+Send = Callable[[Message], Awaitable[None]]
+
+# Besides the file itself, a request holds its name and the bounds of its parts.
+_OVERHEAD = 100_000
+# Gradio's frontend brings styles and scripts in the page itself, and compiles templates.
+_POLICY = "; ".join(
+    [
+        "default-src 'self'",
+        "script-src 'self' 'unsafe-inline' 'unsafe-eval'",
+        "style-src 'self' 'unsafe-inline'",
+        "img-src 'self' data: blob:",
+        "media-src 'self' data: blob:",
+        "connect-src 'self' data: blob:",
+        "worker-src 'self' blob:",
+        "object-src 'none'",
+        "base-uri 'self'",
+        "form-action 'self'",
+    ]
+)
+_HEADERS = [
+    (b"content-security-policy", _POLICY.encode()),
+    (b"x-content-type-options", b"nosniff"),
+    (b"referrer-policy", b"no-referrer"),
+]
+
+
+class PageGuard:
+    """Middleware that refuses large requests, and forbids browsers to load anything from elsewhere.
+
+    Gradio limits the size of each file. This limits the sum of all files of a request.
+
+    Args:
+        app: The app.
+        max_bytes: The largest upload.
+    """
+
+    def __init__(self, app: Callable[..., Awaitable[None]], max_bytes: int) -> None:
+        self._app = app
+        self._most = max_bytes + _OVERHEAD
+
+    async def __call__(self, scope: Message, receive: Receive, send: Send) -> None:
+        """Handle a request."""
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        n_received = 0
+        has_started = False
+
+        async def receive_limited() -> Message:
+            nonlocal n_received
+            message = await receive()
+            n_received += len(message.get("body", b""))
+            if n_received > self._most:
+                raise _TooLargeError
+            return message
+
+        async def send_guarded(message: Message) -> None:
+            nonlocal has_started
+            if message["type"] == "http.response.start":
+                has_started = True
+                message = {**message, "headers": [*message.get("headers", []), *_HEADERS]}
+            await send(message)
+
+        try:
+            await self._app(scope, receive_limited, send_guarded)
+        except _TooLargeError:
+            if has_started:
+                raise
+            await send_guarded(
+                {"type": "http.response.start", "status": 413, "headers": [(b"content-type", b"text/plain")]}
+            )
+            await send_guarded({"type": "http.response.body", "body": b"This request is too large."})
+
+
+class _TooLargeError(Exception):
+    pass

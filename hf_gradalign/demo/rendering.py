@@ -1,0 +1,83 @@
+"""The page's HTML. Jinja escapes every value, so that no name, card or file can bring HTML of its own."""
+
+from collections.abc import Mapping, Sequence
+from functools import cache
+from pathlib import Path
+from typing import Any, Literal
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+from hf_gradalign.demo.drawing import draw
+from hf_gradalign.demo.judging import Judgment, Settings
+from hf_gradalign.demo.model_cards import ModelCard
+from hf_gradalign.demo.recording import Recording
+from hf_gradalign.demo.wording import verdict_in_words
+from hf_gradalign.scoring import SpoofScorer
+
+# Signs beside the colors, which not everybody can tell apart.
+_MARKS = {"bonafide": "\u2713", "spoof": "\u2717", "undecided": "?"}
+
+
+def intro_html(names: Sequence[str]) -> str:
+    """What the page is for."""
+    return _render("intro.html", names=names)
+
+
+def credits_html(text: str) -> str:
+    """Whose the examples are."""
+    return _render("credits.html", text=text)
+
+
+StatusKind = Literal["line", "problem", "heard"]
+
+
+def status_html(text: str, kind: StatusKind = "line") -> str:
+    """One sentence for the line that screen readers read out; "heard" is for them only."""
+    return _render("status.html", text=text, kind=kind)
+
+
+def progress_html(fraction: float | None) -> str:
+    """A progress bar; nothing for None."""
+    return "" if fraction is None else _render("progress.html", percent=round(100 * fraction))
+
+
+def models_html(scorers: Mapping[str, SpoofScorer], cards: Mapping[str, ModelCard]) -> str:
+    """The cards and limits of the models."""
+    models = [(name, cards[name], _calibration(scorer)) for name, scorer in scorers.items()]
+    return _render("models.html", models=models)
+
+
+def _calibration(scorer: SpoofScorer) -> Mapping[str, Any] | None:
+    """What the configuration says about the calibration that scores have."""
+    if scorer.calibration is None:
+        return None
+    return {"n_bonafide": None, "n_spoof": None, "date": None, **scorer.model.config.calibration}
+
+
+def results_html(recording: Recording, judgments: Sequence[Judgment], settings: Settings) -> str:
+    """The verdicts of all models, side by side, each with its timeline."""
+    shown = [
+        {
+            "model": judgment.model,
+            "words": verdict_in_words(judgment, settings),
+            "drawing": draw(recording, judgment),
+            "is_calibrated": judgment.verdict.llr is not None,
+        }
+        for judgment in judgments
+    ]
+    return _render("results.html", judgments=shown, marks=_MARKS)
+
+
+def _render(template: str, **values: object) -> str:
+    return _environment().get_template(template).render(values)
+
+
+@cache
+def _environment() -> Environment:
+    return Environment(
+        loader=FileSystemLoader(Path(__file__).parent / "templates"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )

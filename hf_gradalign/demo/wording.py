@@ -1,0 +1,131 @@
+"""Say in words what a verdict means."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from hf_gradalign.demo.judging import Judgment, Settings
+
+_NAMES = {"bonafide": "genuine", "spoof": "fake", "undecided": "undecided"}
+_HEADLINES = {"bonafide": "Passes as genuine", "spoof": "Flagged as fake", "undecided": "Undecided"}
+_LEANINGS = {"bonafide": "Leans genuine", "spoof": "Leans fake"}
+# A ratio below this is as good as none.
+_ABOUT_EQUAL = math.log(1.25)
+_MOST_TIMES = 1000
+
+
+@dataclass(frozen=True)
+class Words:
+    """A verdict in words.
+
+    Attributes:
+        kind: "bonafide", "spoof" or "undecided".
+        headline: The verdict in two or three words.
+        evidence: What the model found.
+        decision: How the verdict follows from it.
+        coverage: Which part of the recording the verdict is about, and what the rest looks like; empty if all of it.
+    """
+
+    kind: str
+    headline: str
+    evidence: str
+    decision: str
+    coverage: str
+
+
+def verdict_in_words(judgment: Judgment, settings: Settings) -> Words:
+    """Put a judgment into words."""
+    verdict = judgment.verdict
+    if verdict.llr is None or verdict.posterior is None:
+        side = "below 0" if verdict.score < 0 else "0 or more"
+        evidence = f"The model's score is {_number(verdict.score)}, which is {side}. Genuine speech scores higher."
+        decision = (
+            "There is no probability, because this model is not calibrated: its scores only rank recordings, and 0 is "
+            "no tested threshold."
+        )
+    else:
+        evidence = f"{_ratio(verdict.llr)} (log-likelihood ratio {_number(verdict.llr)})."
+        decision = _decision(judgment.label, verdict.posterior, settings)
+    return Words(judgment.label, _headline(judgment), evidence, decision, _coverage(judgment))
+
+
+def _headline(judgment: Judgment) -> str:
+    return (_LEANINGS if judgment.verdict.llr is None else _HEADLINES)[judgment.label]
+
+
+def _ratio(llr: float) -> str:
+    if abs(llr) < _ABOUT_EQUAL:
+        return "What the model hears is about as typical of genuine as of fake speech"
+    kind, other = ("genuine", "fake") if llr > 0 else ("fake", "genuine")
+    times = math.exp(min(abs(llr), 700.0))
+    often = f"more than {_MOST_TIMES:,}" if times > _MOST_TIMES else f"{times:.2g}" if times < 10 else f"{times:,.0f}"
+    return f"What the model hears is {often} times as typical of {kind} as of {other} speech"
+
+
+def _decision(label: str, posterior: float, settings: Settings) -> str:
+    """Why the posterior leads to the label, with the probability from which the costs accept a recording."""
+    least = settings.costs.c_fa / (settings.costs.c_fa + settings.costs.c_miss)
+    prior = f"If {_percent(settings.costs.p_spoof)} of such recordings are fake"
+    accepted = f"Your costs ask for at least {_percent(least)} to let it pass."
+    if label == "undecided":
+        accepted = f"That is too close to the {_percent(least)} that your costs ask for."
+    return f"{prior}, the probability that this one is genuine is {_percent(posterior)}. {accepted}"
+
+
+def _coverage(judgment: Judgment) -> str:
+    timeline = judgment.timeline
+    if judgment.judged_seconds >= timeline.duration:
+        return ""
+    about = f"The verdict is about the first {judgment.judged_seconds:.1f} s of {clock(timeline.duration)}"
+    is_spoof = timeline.scores < threshold_of(judgment)
+    if judgment.label == "spoof":
+        differing, kind = ~is_spoof, "genuine"
+    else:
+        differing, kind = is_spoof, "fake"
+    after = differing & (timeline.ends > judgment.judged_seconds)
+    if not after.any():
+        return f"{about}. The rest scores alike."
+    first = float(timeline.starts[np.argmax(after)])
+    return f"{about}. Later parts lean {kind}, the first one at {clock(first)}: see the timeline."
+
+
+def threshold_of(judgment: Judgment) -> float:
+    """Return the threshold of the timeline's scores: that of the verdict, or 0 without a calibration."""
+    return judgment.verdict.threshold if judgment.timeline.is_calibrated else 0.0
+
+
+def agreement(judgments: Sequence[Judgment]) -> str:
+    """Say in one sentence what all models make of the recording."""
+    labels = [judgment.label for judgment in judgments]
+    if len(labels) == 1:
+        return f"{_headline(judgments[0])}."
+    counts = {name: labels.count(label) for label, name in _NAMES.items() if label in labels}
+    if len(counts) == 1:
+        return f"All {len(labels)} models say {next(iter(counts))}."
+    told = ", ".join(f"{count} {'says' if count == 1 else 'say'} {name}" for name, count in counts.items())
+    return f"The models disagree: {told}."
+
+
+def clock(seconds: float, *, tenths: bool = True) -> str:
+    """Return a time as minutes and seconds, below a minute with tenths."""
+    if tenths and round(seconds, 1) < 60:
+        return f"0:{seconds:04.1f}"
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"
+
+
+def _number(value: float) -> str:
+    return f"{value:+.2f}".replace("-", "\u2212")
+
+
+def _percent(share: float) -> str:
+    """Return a share as a percentage, which is never shown as 0 or 100 %."""
+    percent = 100 * share
+    if percent < 0.1:
+        return "less than 0.1 %"
+    if percent > 99.9:
+        return "more than 99.9 %"
+    return f"{percent:.3g} %"

@@ -1,0 +1,124 @@
+"""What visitors see, without a browser."""
+
+import threading
+
+import pytest
+
+from hf_gradalign.demo.actions import PageActions
+from hf_gradalign.demo.background import Cancelled, Progress
+from hf_gradalign.demo.judging import Settings, judge
+from hf_gradalign.demo.recording import read_recording
+from hf_gradalign.metrics import DetectionCosts
+
+
+@pytest.fixture
+def actions(scorer, uncalibrated):
+    return PageActions({"mine": scorer, "<b>yours</b>": uncalibrated}, max_minutes=1)
+
+
+def last(shown):
+    *_, end = shown
+    return end
+
+
+def test_a_verdict_is_that_of_the_scorer(actions, scorer, examples):
+    path = examples["Fake speech"]
+    shown = list(actions.check(path, "visitor", Settings()))
+    assert shown[0].is_running
+    assert "Listening" in shown[0].status
+    end = shown[-1]
+    assert not end.is_running
+    assert "All 2 models say fake." in end.status
+    assert "Flagged as fake" in end.results
+    assert "Leans fake" in end.results
+    assert "hf-gradalign calibrate SCORES KEYS --model &lt;b&gt;yours&lt;/b&gt;" in end.results
+    mine, yours = end.judged.judgments
+    (expected,) = scorer.predict(path)
+    assert mine.verdict.llr == pytest.approx(expected.llr, abs=1e-6)
+    assert yours.verdict.score == pytest.approx(expected.llr / scorer.calibration.slope, abs=1e-6)
+    assert yours.verdict.posterior is None
+    assert mine.timeline.scores.min() == pytest.approx(scorer.timeline(path).scores.min(), abs=1e-6)
+
+
+def test_other_settings_need_no_new_scores(actions, scorer, examples, monkeypatch):
+    end = last(actions.check(examples["Fake speech"], "visitor", Settings()))
+    monkeypatch.setattr(type(scorer), "score", None)
+    settings = Settings(DetectionCosts(p_spoof=1e-6), undecided_band=0.0)
+    shown = actions.decide_again(end.judged, settings)
+    assert "The models disagree: 1 says genuine, 1 says fake." in shown.status
+    band = actions.decide_again(shown.judged, Settings(undecided_band=10.0))
+    assert "The models disagree: 1 says fake, 1 says undecided." in band.status
+    assert actions.decide_again(None, settings).results is None
+
+
+def test_without_a_recording(actions):
+    assert "choose a recording first" in actions.begin(None)
+    assert "choose a recording first" in last(actions.check(None, "visitor", Settings())).status
+
+
+def test_a_recording_that_cannot_be_judged(actions, tmp_path):
+    (tmp_path / "text.wav").write_text("no audio")
+    end = last(actions.check(str(tmp_path / "text.wav"), "visitor", Settings()))
+    assert "This file cannot be read as audio" in end.status
+    assert "status-problem" in end.status
+    assert (end.results, end.judged) == ("", None)
+
+
+def test_a_fault_of_the_model_is_logged_and_the_page_says_so(make_scorer, examples, caplog):
+    broken = make_scorer()
+    broken.model.forward = None
+    end = last(PageActions({"broken": broken}, 1).check(examples["Fake speech"], "visitor", Settings()))
+    assert "The model failed on this recording" in end.status
+
+
+def test_cancelled_work_ends_before_the_next_forward_pass(make_scorer, examples):
+    scorer = make_scorer(batch_size=1)
+    actions = PageActions({"slow": scorer}, 1)
+    reached, go_on, n_passes = threading.Event(), threading.Event(), []
+
+    def wait(*_):
+        n_passes.append(1)
+        reached.set()
+        go_on.wait(30)
+
+    scorer.model.register_forward_pre_hook(wait)
+    shown = actions.check(examples["Genuine, then fake"], "visitor", Settings())
+    assert next(shown).is_running
+    assert reached.wait(30)
+    actions.cancel("somebody else")
+    assert next(shown).is_running
+    actions.cancel("visitor")
+    end = last(shown)
+    assert "Cancelled" in end.status
+    assert not end.is_running
+    go_on.set()
+    # The models are free again once the work has ended.
+    judged = last(actions.check(examples["Fake speech"], "visitor", Settings())).judged
+    assert len(n_passes) == 1 + 1 + len(judged.judgments[0].timeline)  # the cancelled one, the verdict, the windows
+
+
+def test_a_visitor_who_leaves_ends_the_work(actions, examples):
+    shown = actions.check(examples["Fake speech"], "visitor", Settings())
+    next(shown)
+    progress = actions._running["visitor"]
+    shown.close()
+    assert progress.is_cancelled
+    assert not actions._running
+
+
+def test_progress_covers_all_models(scorer, uncalibrated, examples):
+    class Recorded(Progress):
+        def report(self, fraction):
+            fractions.append(fraction)
+            super().report(fraction)
+
+    fractions = []
+    recording = read_recording(examples["Genuine, then fake"], max_minutes=1)
+    judge(recording, {"a": scorer, "b": uncalibrated}, Settings(), Recorded())
+    assert fractions == sorted(fractions)
+    assert 0.5 in fractions
+    assert fractions[-1] == 1.0
+    progress = Progress()
+    progress.cancel()
+    with pytest.raises(Cancelled):
+        judge(recording, {"a": scorer}, Settings(), progress)

@@ -1,0 +1,249 @@
+"""The page in a browser: what a person does, and what a person reads."""
+
+import re
+import threading
+
+import numpy as np
+import pytest
+import soundfile
+from browser import visit
+
+CHECK = "Check the recording"
+
+
+@pytest.fixture
+def person(browser, site):
+    with visit(browser, site, viewport={"width": 1200, "height": 900}) as page:
+        page.get_by_role("button", name=CHECK).wait_for()
+        yield page
+
+
+def drop(page, name, data):
+    """Drop a file on the page as from a file manager."""
+    transfer = page.evaluate_handle(
+        """([name, numbers]) => {
+            const transfer = new DataTransfer();
+            const type = name.endsWith(".txt") ? "text/plain" : "audio/wav";
+            transfer.items.add(new File([new Uint8Array(numbers)], name, { type }));
+            return transfer;
+        }""",
+        [name, list(data)],
+    )
+    place = page.get_by_role("button", name="Drop an audio file here to upload")
+    for kind in ("dragenter", "dragover", "drop"):
+        place.dispatch_event(kind, {"dataTransfer": transfer})
+
+
+def choose(page, path):
+    page.locator("#recording input[type=file]").set_input_files(str(path))
+
+
+def is_loaded(page):
+    page.get_by_role("button", name="Play", exact=True).wait_for()
+
+
+def check(page):
+    page.get_by_role("button", name=CHECK).click()
+
+
+def status(page, text):
+    """Wait for the status line that screen readers read out."""
+    page.get_by_role("status").filter(has_text=text).first.wait_for(state="attached")
+
+
+def clear(page):
+    page.get_by_role("button", name="Clear").click()
+    page.get_by_role("button", name="Drop an audio file here to upload").wait_for()
+
+
+def read(path):
+    with open(path, "rb") as file:
+        return file.read()
+
+
+def test_a_visit(person, examples, scorer):
+    """Nothing, a spoofed clip, a genuine clip, and a text file that is renamed."""
+    check(person)
+    status(person, "Please choose a recording first")
+
+    drop(person, "fake.wav", read(examples["Fake speech"]))
+    is_loaded(person)
+    check(person)
+    verdict = person.get_by_role("region", name="Verdict of my-detector")
+    verdict.wait_for()
+    status(person, "Flagged as fake.")
+    llr = scorer.predict(examples["Fake speech"])[0].llr
+    text = verdict.inner_text()
+    assert "Flagged as fake" in text
+    assert f"log-likelihood ratio −{-llr:.2f}" in text
+    assert "the probability that this one is genuine is" in text
+    assert "windows lean fake" in text
+    assert verdict.get_by_role("img").get_attribute("aria-label").startswith("Scores over time.")
+
+    clear(person)
+    assert person.locator(".verdict").count() == 0
+    choose(person, examples["Genuine speech"])
+    is_loaded(person)
+    check(person)
+    status(person, "Passes as genuine.")
+
+    clear(person)
+    drop(person, "speech.wav", b"This is no audio.")
+    person.get_by_role("button", name="Clear").wait_for()
+    check(person)
+    status(person, "This file cannot be read as audio")
+    assert person.locator(".verdict").count() == 0
+
+
+@pytest.mark.slow
+def test_files_that_are_refused_before_they_are_sent(person, tmp_path, site):
+    sent = []
+    person.on("request", lambda request: sent.append(request.url) if "upload" in request.url else None)
+    (tmp_path / "large.wav").write_bytes(bytes(4_000_001))
+    choose(person, tmp_path / "large.wav")
+    status(person, "This file is too large (4.0 MB). The page takes up to 4 MB.")
+    drop(person, "empty.wav", b"")
+    status(person, "This file is empty (0 bytes)")
+    drop(person, "notes.txt", b"hello")
+    status(person, "This does not look like an audio file")
+    assert not sent
+
+
+@pytest.mark.slow
+def test_a_file_name_is_no_html(person, tmp_path, examples):
+    name = "<img src=x onerror=alert(1)>${alert(1)}{{7*7}}.wav"
+    (tmp_path / name).write_bytes(read(examples["Fake speech"]))
+    choose(person, tmp_path / name)
+    is_loaded(person)
+    check(person)
+    status(person, "Flagged as fake.")
+    (tmp_path / name).write_bytes(bytes(5_000_000))
+    clear(person)
+    choose(person, tmp_path / name)
+    status(person, "This file is too large")
+    assert person.locator("img[src=x]").count() == 0
+    assert "49" not in person.locator("body").inner_text()
+
+
+@pytest.mark.slow
+def test_silence(person, tmp_path):
+    soundfile.write(tmp_path / "silence.wav", np.zeros(16_000), 16_000)
+    choose(person, tmp_path / "silence.wav")
+    person.get_by_role("button", name="Clear").wait_for()
+    check(person)
+    status(person, "This recording is silent")
+
+
+def write_long(path, examples, seconds=600):
+    """A recording of this length, in an encoding that is small enough to upload: one genuine clip, then fake ones."""
+    genuine, fake = (soundfile.read(examples[name])[0] for name in ("Genuine speech", "Fake speech"))
+    samples = np.concatenate([genuine, np.resize(fake, 16_000 * seconds - len(genuine))])
+    with soundfile.SoundFile(path, "w", 16_000, 1, "VORBIS", format="OGG", compression_level=1.0) as file:
+        for start in range(0, len(samples), 160_000):
+            file.write(samples[start : start + 160_000])
+
+
+@pytest.mark.slow
+def test_ten_minutes(person, tmp_path, examples):
+    write_long(tmp_path / "long.ogg", examples)
+    choose(person, tmp_path / "long.ogg")
+    is_loaded(person)
+    check(person)
+    person.get_by_role("progressbar").wait_for()
+    verdict = person.get_by_role("region", name="Verdict of my-detector")
+    verdict.wait_for(timeout=120_000)
+    text = verdict.inner_text()
+    assert "The verdict is about the first 0.5 s of 10:00. Later parts lean fake, the first one at 0:0" in text
+    assert re.search(r"Over time: 1,?\d{3} of 1,?200 windows lean fake", text)
+
+
+@pytest.mark.slow
+def test_a_long_recording_is_cancelled(browser, make_page, make_scorer, examples, tmp_path):
+    scorer, go_on = make_scorer(batch_size=4), threading.Event()
+    n_passes = []
+    scorer.model.register_forward_pre_hook(lambda *_: n_passes.append(go_on.wait(0.2)))
+    site = make_page({"slow-detector": scorer}, max_mb=20).local_url
+    write_long(tmp_path / "long.ogg", examples)
+    with visit(browser, site) as page:
+        choose(page, tmp_path / "long.ogg")
+        is_loaded(page)
+        cancel = page.get_by_role("button", name="Cancel")
+        assert cancel.is_disabled()
+        check(page)
+        page.get_by_text(re.compile(r"[1-9]\d? %")).wait_for()
+        cancel.click()
+        status(page, "Cancelled. There is no verdict.")
+        assert page.locator(".verdict").count() == 0
+        assert cancel.is_disabled()
+        done = len(n_passes)
+        page.wait_for_timeout(1000)
+        assert len(n_passes) <= done + 1 < 300
+        go_on.set()
+        check(page)  # it can be tried again
+        page.locator(".verdict").wait_for(timeout=120_000)
+
+
+@pytest.mark.slow
+def test_keyboard_only(person):
+    def tab_to(name):
+        for _ in range(40):
+            person.keyboard.press("Tab")
+            focused = person.evaluate(
+                "document.activeElement.matches('button, summary') && document.activeElement.innerText"
+            )
+            if focused and name in focused:
+                return
+        raise AssertionError(f"{name} is not reached with Tab")
+
+    tab_to("Drop Audio Here")
+    with person.expect_file_chooser():
+        person.keyboard.press("Enter")
+    tab_to("Fake speech")
+    person.keyboard.press("Enter")
+    is_loaded(person)
+    tab_to(CHECK)
+    person.keyboard.press("Enter")
+    status(person, "Flagged as fake.")
+    tab_to("Prior, costs")
+    person.keyboard.press("Enter")
+    person.get_by_label("number input for Undecided within").focus()
+    person.keyboard.press("Control+a")
+    person.keyboard.type("10")
+    person.keyboard.press("Tab")
+    status(person, "Undecided.")
+    tab_to("Scores as a table")
+    person.keyboard.press("Enter")
+    person.get_by_role("columnheader", name="LLR").wait_for()
+
+
+@pytest.mark.slow
+def test_a_recording_of_the_microphone(person):
+    person.get_by_role("button", name="Record audio").click()
+    person.get_by_role("button", name="Record", exact=True).click()
+    person.wait_for_timeout(1500)
+    person.get_by_role("button", name="Stop").click()
+    is_loaded(person)
+    check(person)
+    person.locator(".verdict").wait_for()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_several_models_on_a_phone(browser, make_page, scorer, uncalibrated, scheme):
+    names = {"a-detector": scorer, "an/" + "unusually_long_name_" * 5: uncalibrated, "<b>third</b>": scorer}
+    site = make_page(names).local_url
+    with visit(browser, site, viewport={"width": 390, "height": 844}, color_scheme=scheme) as page:
+        page.get_by_role("button", name="Genuine, then fake").click()
+        is_loaded(page)
+        check(page)
+        page.locator(".verdict").nth(2).wait_for()
+        status(page, "All 3 models say genuine.")
+        for summary in page.locator("summary").all():
+            summary.click()
+        assert page.evaluate("document.documentElement.scrollWidth") <= 390
+        text = page.locator("#results").inner_text()
+        assert "<b>third</b>" in text
+        assert "There is no probability, because this model is not calibrated" in text
+        assert "hf-gradalign calibrate SCORES KEYS --model an/" in text
+        boxes = [box.bounding_box() for box in page.locator(".verdict").all()]
+        assert all(box["x"] == boxes[0]["x"] for box in boxes)  # one below the other

@@ -1,0 +1,49 @@
+"""What the server does with requests that no page would send, and with files."""
+
+import os
+import sys
+from pathlib import Path
+
+import pytest
+
+from hf_gradalign.demo.gradio_library import prepare_gradio
+
+httpx = pytest.importorskip("httpx")
+
+
+def upload(site, *contents, **options):
+    files = [("files", (f"{number}.wav", content)) for number, content in enumerate(contents)]
+    return httpx.post(f"{site}gradio_api/upload", files=files, timeout=60, **options)
+
+
+def test_limits_and_headers(site):
+    answer = httpx.get(site)
+    policy = answer.headers["content-security-policy"]
+    assert "default-src 'self'" in policy
+    assert "http" not in policy
+    assert answer.headers["referrer-policy"] == "no-referrer"
+    assert site.startswith("http://127.0.0.1:")
+    assert upload(site, bytes(1000)).status_code == 200
+    assert upload(site, bytes(4_050_000)).status_code == 413  # one file, by Gradio
+    assert upload(site, bytes(3_000_000), bytes(3_000_000)).status_code == 413  # their sum
+    assert httpx.get(f"{site}gradio_api/file=/etc/passwd").status_code == 403
+
+
+@pytest.mark.slow
+def test_uploads_end_with_the_page(make_page, scorer):
+    page = make_page({"a": scorer})
+    (path,) = upload(page.local_url, b"some sound").json()
+    assert Path(path).read_bytes() == b"some sound"
+    assert Path(path).is_relative_to(os.environ["GRADIO_TEMP_DIR"])
+    assert "hf_gradalign_demo_" in path
+    assert page.delete_cache == (60, 900)
+    assert page.analytics_enabled is False
+    page.close(verbose=False)
+    assert not Path(path).exists()
+
+
+def test_gradio_is_named_where_it_is_missing(monkeypatch):
+    monkeypatch.setitem(sys.modules, "gradio", None)
+    monkeypatch.setattr("hf_gradalign.demo.gradio_library.find_spec", lambda name: None)
+    with pytest.raises(ImportError, match=r"needs Gradio, which is not installed.*pip install -e \"\.\[demo\]\"\)"):
+        prepare_gradio()
