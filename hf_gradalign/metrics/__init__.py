@@ -19,6 +19,12 @@ from hf_gradalign.metrics.functional.eer import (
     interpolated_equal_error_rate,
     score_problems,
 )
+from hf_gradalign.metrics.functional.localization import (
+    Ranges,
+    cells_of_windows,
+    range_equal_error_rate,
+    segment_equal_error_rate,
+)
 from hf_gradalign.metrics.functional.ranked_scores import CountedScores, RankedScores
 from hf_gradalign.metrics.functional.t_dcf import (
     ASVSPOOF5_ASV,
@@ -58,6 +64,7 @@ __all__ = [
     "Interval",
     "Metric",
     "MetricLike",
+    "Ranges",
     "RankedScores",
     "TandemCosts",
     "accuracy_at_threshold",
@@ -65,6 +72,7 @@ __all__ = [
     "asv_error_rates",
     "bootstrap_intervals",
     "break_down",
+    "cells_of_windows",
     "compare_systems",
     "decision_metrics",
     "detection_cost_metrics",
@@ -79,8 +87,10 @@ __all__ = [
     "min_detection_cost",
     "min_log_likelihood_ratio_cost",
     "min_tandem_detection_cost",
+    "range_equal_error_rate",
     "roc_auc",
     "score_problems",
+    "segment_equal_error_rate",
     "spoof_acceptance_rate",
     "tandem_metric",
 ]
