@@ -10,15 +10,17 @@ if TYPE_CHECKING:
     from hf_gradalign.scoring.corpus_scoring import ScoringReport, process_state, score_corpus
     from hf_gradalign.scoring.model_loading import load_detector
     from hf_gradalign.scoring.scorer import SpoofScorer
-    from hf_gradalign.scoring.timeline import Timeline
+    from hf_gradalign.scoring.timeline import ChangePoint, Segment, Timeline
     from hf_gradalign.scoring.verdict import DecisionRule, Verdict, rule_for, write_verdicts
     from hf_gradalign.scoring.windowing import Windowing
 
 __getattr__, __dir__ = lazy_names(__name__)
 
 __all__ = [
+    "ChangePoint",
     "DecisionRule",
     "ScoringReport",
+    "Segment",
     "SpoofScorer",
     "Timeline",
     "Verdict",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,6 +24,37 @@ if TYPE_CHECKING:
 logger = logging.get_logger(__name__)
 
 DEFAULT_HOP_SECONDS = 0.5
+_EPSILON = 1e-6  # seconds
+
+
+class ChangePoint(NamedTuple):
+    """The boundary between two parts of a recording.
+
+    Attributes:
+        time: In seconds.
+        before: Mean score of the windows with an earlier center.
+        after: Mean score of the others.
+    """
+
+    time: float
+    before: float
+    after: float
+
+
+class Segment(NamedTuple):
+    """A part of a recording with one label.
+
+    Attributes:
+        start: In seconds.
+        end: In seconds.
+        label: What its windows' scores say.
+        score: Their mean score.
+    """
+
+    start: float
+    end: float
+    label: Literal["bonafide", "spoof"]
+    score: float
 
 
 @dataclass(frozen=True, eq=False)
@@ -58,6 +89,86 @@ class Timeline:
     def centers(self) -> NDArray[np.float64]:
         """Centers of the windows in seconds, shape (windows,)."""
         return (self.starts + self.ends) / 2
+
+    def change_point(self) -> ChangePoint:
+        """Find the boundary in a recording that has one, such as a bona fide part followed by a spoofed one.
+
+        First, the windows' scores are split in two by time, so that the squared distances to the means of both parts
+        are smallest. This is the most likely change between two levels with equal Gaussian noise. A window across the
+        boundary has heard both sides of it, so the split may be off by up to half a window. Among the times that are no
+        farther from it, the boundary is where the window that ends there and the one that starts there differ most. If
+        a model scores any mixture like one of its parts, the boundary may be anywhere in a window.
+
+        There is always a result: whether there is a boundary at all, see `before` and `after`.
+
+        Raises:
+            ValueError: If there are fewer than two windows.
+        """
+        n = len(self)
+        if n < 2:
+            raise ValueError(
+                f"a change needs at least two windows, and a recording of {self.duration:g} s has {n} of "
+                f"{self.ends[0] - self.starts[0]:g} s: use shorter windows (window_seconds)"
+            )
+        sums = np.cumsum(self.scores)[:-1]
+        sizes = np.arange(1, n)
+        # Largest where the squared distances to both means are smallest.
+        between = sums**2 / sizes + (self.scores.sum() - sums) ** 2 / (n - sizes)
+        split = int(np.argmax(between)) + 1
+        rough = (self.centers[split - 1] + self.centers[split]) / 2
+        time = self._sharpest(rough, self.scores[:split].mean() > self.scores[split:].mean())
+        earlier = self.centers < time
+        return ChangePoint(time, float(self.scores[earlier].mean()), float(self.scores[~earlier].mean()))
+
+    def segments(self, threshold: float = 0.0) -> list[Segment]:
+        """Divide the recording where scores cross a threshold.
+
+        Windows belong to the time around their centers. A boundary between windows on different sides of the threshold
+        is moved as in `change_point`, by up to half a window and not beyond the middle of a neighboring segment.
+
+        Args:
+            threshold: Windows with a higher score are bona fide, others spoofed. The default suits scores that are
+                log-likelihood ratios, at even odds.
+
+        Returns:
+            Segments in order of time, without gaps, with alternating labels.
+        """
+        is_bonafide = self.scores > threshold
+        changes = np.flatnonzero(is_bonafide[1:] != is_bonafide[:-1]) + 1
+        crossings = (self.centers[changes - 1] + self.centers[changes]) / 2
+        limits = np.concatenate([[0.0], crossings, [self.duration]])
+        middles = (limits[1:] + limits[:-1]) / 2
+        times = [
+            self._sharpest(rough, bool(is_bonafide[change - 1]), low, high)
+            for rough, change, low, high in zip(crossings, changes, middles[:-1], middles[1:], strict=True)
+        ]
+        edges = [0.0, *times, self.duration]
+        runs = np.split(np.arange(len(self)), changes)
+        return [
+            Segment(start, end, "bonafide" if is_bonafide[run[0]] else "spoof", float(self.scores[run].mean()))
+            for start, end, run in zip(edges[:-1], edges[1:], runs, strict=True)
+        ]
+
+    def _sharpest(self, rough: float, falls: bool, low: float = 0.0, high: float = np.inf) -> float:
+        """Return where, near a rough boundary, the window that ends and the one that starts there differ most.
+
+        Args:
+            rough: The boundary, which is returned if there are no such windows near it.
+            falls: Whether scores fall there.
+            low: The earliest time.
+            high: The latest time.
+        """
+        starting = _nearest(self.starts, self.ends)
+        times = (self.ends + self.starts[starting]) / 2
+        hop = self.starts[1] - self.starts[0]
+        near = np.abs(times - rough) <= (self.ends[0] - self.starts[0]) / 2 + _EPSILON
+        meet = np.abs(self.starts[starting] - self.ends) <= hop / 2 + _EPSILON
+        candidates = np.flatnonzero(near & meet & (times > low) & (times < high))
+        if not len(candidates):
+            return float(rough)
+        fall = (self.scores[candidates] - self.scores[starting[candidates]]) * (1 if falls else -1)
+        sharpest = times[candidates[fall >= fall.max() - _EPSILON]]
+        return float(sharpest[np.argmin(np.abs(sharpest - rough))])
 
 
 def score_timeline(
@@ -130,6 +241,12 @@ def timeline_windows(
         hop_text, window = (f"{samples / scorer.sampling_rate:g} s" for samples in (hop, length))
         raise ValueError(f"hop_seconds ({hop_text}) exceeds the window ({window}), so parts would not be scored")
     return length, hop
+
+
+def _nearest(ascending: NDArray[np.float64], values: NDArray[np.float64]) -> NDArray[np.intp]:
+    """Return the index of the nearest of at least two ascending numbers for each value."""
+    right = np.clip(np.searchsorted(ascending, values), 1, len(ascending) - 1)
+    return right - (values - ascending[right - 1] <= ascending[right] - values)
 
 
 def _bad_audio(clip: Any, reason: str) -> BadAudioError:

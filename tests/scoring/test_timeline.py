@@ -1,3 +1,5 @@
+from itertools import pairwise
+
 import numpy as np
 import pytest
 from noise_clips import RATE, WINDOW, draw_clip, encode
@@ -5,7 +7,7 @@ from noise_clips import RATE, WINDOW, draw_clip, encode
 from hf_gradalign.audio import reading
 from hf_gradalign.data import BadAudioError
 from hf_gradalign.models import SpoofDetectorFeatureExtractor
-from hf_gradalign.scoring import SpoofScorer, windowing
+from hf_gradalign.scoring import SpoofScorer, Timeline, windowing
 from hf_gradalign.scoring.stretches import cut_stretches
 
 CLIP = draw_clip(9, 3 * WINDOW + 500)
@@ -151,3 +153,71 @@ def test_stretches_have_the_windows_of_a_windowing(n_samples, block, n_windows):
     assert stretches[-1].n_samples == n_samples
     assert all(len(each.starts) == n_windows for each in stretches[:-1])
     assert all(len(each.samples) <= 10 + 3 * (n_windows - 1) for each in stretches)
+
+
+def make_timeline(scores, window=2.0, hop=0.1, duration=None):
+    starts = np.arange(len(scores)) * hop
+    ends = starts + window
+    return Timeline(starts, ends, np.asarray(scores, float), ends[-1] if duration is None else duration, False)
+
+
+def halves(boundary, duration=16.0, window=2.0, hop=0.1, response=lambda share: share, noise=0.3):
+    """A bona fide part and a spoofed one, as heard by windows whose score depends on the share of bona fide speech."""
+    starts = np.arange(0, duration - window + 1e-9, hop)
+    share = np.clip((boundary - starts) / window, 0, 1)
+    scores = 8 * response(share) - 4 + noise * np.random.default_rng(0).standard_normal(len(starts))
+    return make_timeline(scores, window, hop, duration)
+
+
+RESPONSES = {
+    "even": (lambda share: share, 0.2),
+    # Where any mixture sounds like one of its parts, the boundary may be anywhere in a window.
+    "strict": (lambda share: share**4, 1.9),
+    "lenient": (lambda share: share**0.25, 1.9),
+    "all or nothing": (lambda share: share >= 0.9, 1.9),
+}
+
+
+@pytest.mark.parametrize("boundary", [4.0, 8.0, 11.3])
+@pytest.mark.parametrize("response", RESPONSES)
+def test_the_change_is_found_within_what_windows_tell(boundary, response):
+    score, doubt = RESPONSES[response]
+    change = halves(boundary, response=score).change_point()
+    assert change.time == pytest.approx(boundary, abs=doubt + 1e-6)
+    assert change.before > 2 > -2 > change.after
+    reverse = halves(boundary, response=lambda share: 1 - score(share)).change_point()
+    assert reverse.time == pytest.approx(boundary, abs=doubt + 1e-6)
+    assert reverse.before < reverse.after
+
+
+def test_a_change_without_noise_is_exact():
+    assert halves(8.0, noise=0).change_point().time == pytest.approx(8)
+    assert halves(8.0, noise=0).segments()[0].end == pytest.approx(8)
+    steps = make_timeline([1, 1, -1], window=1, hop=1)
+    assert steps.change_point() == (2, 1, -1)
+
+
+def test_too_few_windows_for_a_change():
+    with pytest.raises(ValueError, match=r"a recording of 2 s has 1 of 2 s: use shorter windows \(window_seconds\)"):
+        make_timeline([1]).change_point()
+
+
+def test_segments_cover_the_recording():
+    timeline = make_timeline([2, 3, 4, -1, -2, -3, -4, 5, 6], window=1, hop=1)
+    segments = timeline.segments()
+    assert segments == [(0, 3, "bonafide", 3), (3, 7, "spoof", -2.5), (7, 9, "bonafide", 5.5)]
+    assert timeline.segments(3.5) == [
+        *[(0, 2, "spoof", 2.5), (2, 3, "bonafide", 4)],
+        *[(3, 7, "spoof", -2.5), (7, 9, "bonafide", 5.5)],
+    ]
+    assert timeline.segments(9) == [(0, 9, "spoof", pytest.approx(10 / 9))]
+    assert make_timeline([1], duration=0.7).segments() == [(0, 0.7, "bonafide", 1)]
+
+
+def test_boundaries_of_short_segments_stay_in_order():
+    generator = np.random.default_rng(1)
+    for _ in range(20):
+        segments = make_timeline(generator.standard_normal(60), window=2, hop=0.1).segments()
+        edges = [segment.start for segment in segments] + [segments[-1].end]
+        assert np.all(np.diff(edges) > 0)
+        assert all(first.label != second.label for first, second in pairwise(segments))
