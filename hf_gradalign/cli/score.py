@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any
 
 from hf_gradalign import data, metrics, scoring, training
 from hf_gradalign.cli.commands import CONVERSION_OPTIONS_HELP, conversion_options, set_up_libraries
+from hf_gradalign.utils.figure_style import import_matplotlib
 from hf_gradalign.utils.messages import error_line, in_users_words, program
 from hf_gradalign.utils.plain_text import one_line
 
@@ -77,6 +78,17 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
     output.add_argument(
         "--overwrite", action="store_true", help="start over; the old scores stay until the new ones are complete"
     )
+    output.add_argument(
+        "--timeline",
+        action="store_true",
+        help="also write where in each recording scores change, as JSON Lines, RTTM and Audacity labels, into a folder "
+        "next to the score file",
+    )
+    output.add_argument(
+        "--timeline_figures",
+        action="store_true",
+        help="also draw each timeline under the waveform and the spectrogram (matplotlib, the extra plots)",
+    )
     hearing = parser.add_argument_group("windows")
     hearing.add_argument(
         "--windows",
@@ -89,7 +101,14 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
         "--window_seconds", type=float, help="length of a window (default: as saved with the model, or 4.175)"
     )
     hearing.add_argument(
-        "--hop_seconds", type=float, help="distance between windows with --windows all (the length of a window)"
+        "--hop_seconds",
+        type=float,
+        help="distance between windows, with --windows all (the length of a window) and --timeline (0.5)",
+    )
+    hearing.add_argument(
+        "--share_encoder",
+        action="store_true",
+        help="with --timeline, compute the encoder once for overlapping windows: much cheaper, but other scores",
     )
     hearing.add_argument(
         "--combine",
@@ -139,6 +158,9 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
         parser.error("--output_file is for one corpus; use --output_dir for several")
     if not arguments.verdict and (given := [f"--{name}" for name in _DECIDING if getattr(arguments, name) is not None]):
         parser.error(f"{', '.join(given)}: only with --verdict")
+    arguments.timeline |= arguments.timeline_figures
+    if arguments.share_encoder and not arguments.timeline:
+        parser.error("--share_encoder is for --timeline")
     return arguments
 
 
@@ -151,6 +173,8 @@ def main(argv: Sequence[str]) -> int:
     state = scoring.process_state()
     logging.set_verbosity_warning() if state.is_main_process else logging.set_verbosity_error()
     try:
+        if arguments.timeline_figures:
+            import_matplotlib()  # fail before the work if it is missing
         scorer = scoring.SpoofScorer(
             arguments.model,
             batch_size=arguments.batch_size,
@@ -158,7 +182,8 @@ def main(argv: Sequence[str]) -> int:
             dtype=arguments.dtype,
             windows=arguments.windows,
             window_seconds=arguments.window_seconds,
-            hop_seconds=arguments.hop_seconds,
+            # Without windows "all", the hop is that of the timeline.
+            hop_seconds=None if arguments.timeline and arguments.windows != "all" else arguments.hop_seconds,
             combine=arguments.combine,
             rms_level=arguments.rms_level,
             bonafide_label=arguments.bonafide_label,
@@ -171,9 +196,13 @@ def main(argv: Sequence[str]) -> int:
         )
         deciding = {name: value for name in _DECIDING if (value := getattr(arguments, name)) is not None}
         rule = scoring.rule_for(scorer, **deciding) if arguments.verdict else None  # fails before the work
+        if arguments.timeline:  # an impossible hop should not appear after hours of scoring
+            scoring.timeline.timeline_windows(scorer, arguments.window_seconds, arguments.hop_seconds)
         for corpus, split, dataset in load(arguments):
-            score(scorer, corpus, split, dataset, arguments, rule)
-    except (ValueError, OSError) as error:
+            output = score(scorer, corpus, split, dataset, arguments, rule)
+            if arguments.timeline:
+                write_timelines(scorer, dataset, output, arguments, rule)
+    except (ValueError, OSError, ImportError) as error:
         print(error_line(error), file=sys.stderr)
         return 2
     except KeyboardInterrupt:
@@ -234,8 +263,8 @@ def score(
     dataset: Dataset,
     arguments: argparse.Namespace,
     rule: scoring.DecisionRule | None = None,
-) -> None:
-    """Score one corpus and print the result."""
+) -> Path:
+    """Score one corpus, print the result, and return the score file."""
     state = scoring.process_state()
     name = corpus if arguments.audio else output_stem(corpus, split, arguments)
     folder = arguments.output_dir or Path("scores", file_stem(arguments.model))
@@ -250,7 +279,7 @@ def score(
         progress=not arguments.no_progress,
     )
     if not state.is_main_process:
-        return
+        return output
     done = "were scored already" if report.was_complete else "are scored"
     print(f"{report.n_scored} of {report.n_clips} clips of {corpus} {done}: {output}")
     if report.bad_clips:
@@ -266,6 +295,31 @@ def score(
         print(f"{', '.join(f'{count} {label}' for label, count in counts.items())} ({rule.describe()}): {file}")
     if "label" in dataset.column_names:
         print(error_rate(dataset, scoring.read_score_file(output)))
+    return output
+
+
+def write_timelines(
+    scorer: scoring.SpoofScorer,
+    dataset: Dataset,
+    output: Path,
+    arguments: argparse.Namespace,
+    rule: scoring.DecisionRule | None = None,
+) -> None:
+    """Write the timelines of a corpus into a folder next to its score file."""
+    report = scoring.write_timelines(
+        scorer,
+        dataset,
+        output.with_name(f"{output.stem}_timeline"),
+        window_seconds=arguments.window_seconds,
+        hop_seconds=arguments.hop_seconds,
+        share_encoder=arguments.share_encoder,
+        threshold=None if rule is None else rule.threshold,
+        figures=arguments.timeline_figures,
+        overwrite=arguments.overwrite,
+        progress=not arguments.no_progress,
+    )
+    if scoring.process_state().is_main_process:
+        print(f"{report.n_written} of {len(dataset)} timelines: {report.folder}")
 
 
 def error_rate(dataset: Dataset, scores: Mapping[str, float]) -> str:

@@ -11,6 +11,8 @@ if TYPE_CHECKING:
     from hf_gradalign.scoring.model_loading import load_detector
     from hf_gradalign.scoring.scorer import SpoofScorer
     from hf_gradalign.scoring.timeline import ChangePoint, Segment, Timeline
+    from hf_gradalign.scoring.timeline_figure import draw_timeline
+    from hf_gradalign.scoring.timeline_files import TimelineReport, write_timelines
     from hf_gradalign.scoring.verdict import DecisionRule, Verdict, rule_for, write_verdicts
     from hf_gradalign.scoring.windowing import Windowing
 
@@ -23,8 +25,10 @@ __all__ = [
     "Segment",
     "SpoofScorer",
     "Timeline",
+    "TimelineReport",
     "Verdict",
     "Windowing",
+    "draw_timeline",
     "list_audio_files",
     "load_detector",
     "process_state",
@@ -32,5 +36,6 @@ __all__ = [
     "rule_for",
     "score_corpus",
     "write_score_file",
+    "write_timelines",
     "write_verdicts",
 ]

@@ -15,8 +15,9 @@ from hf_gradalign.data import BadAudioError, BadClip
 from hf_gradalign.data.checking import OutOfRangeClips
 from hf_gradalign.scoring.chunks import as_clips, name_of
 from hf_gradalign.scoring.stretches import Stretch, cut_stretches
+from hf_gradalign.scoring.verdict import DecisionRule
 from hf_gradalign.scoring.window_sharing import Shared, window_scoring
-from hf_gradalign.scoring.windowing import ClipWindows, settle_windowing
+from hf_gradalign.scoring.windowing import ClipWindows, Windowing, settle_windowing
 
 if TYPE_CHECKING:
     from hf_gradalign.scoring.scorer import SpoofScorer
@@ -120,20 +121,22 @@ class Timeline:
         earlier = self.centers < time
         return ChangePoint(time, float(self.scores[earlier].mean()), float(self.scores[~earlier].mean()))
 
-    def segments(self, threshold: float = 0.0) -> list[Segment]:
+    def segments(self, threshold: float | None = None) -> list[Segment]:
         """Divide the recording where scores cross a threshold.
 
         Windows belong to the time around their centers. A boundary between windows on different sides of the threshold
         is moved as in `change_point`, by up to half a window and not beyond the middle of a neighboring segment.
 
         Args:
-            threshold: Windows with a higher score are bona fide, others spoofed. The default suits scores that are
-                log-likelihood ratios, at even odds.
+            threshold: Windows with this score or more are bona fide, others spoofed. Defaults to that of verdicts:
+                the Bayes threshold for a calibrated model (`DecisionRule`), or else 0.
 
         Returns:
             Segments in order of time, without gaps, with alternating labels.
         """
-        is_bonafide = self.scores > threshold
+        if threshold is None:
+            threshold = DecisionRule(self.is_calibrated).threshold
+        is_bonafide = self.scores >= threshold
         changes = np.flatnonzero(is_bonafide[1:] != is_bonafide[:-1]) + 1
         crossings = (self.centers[changes - 1] + self.centers[changes]) / 2
         limits = np.concatenate([[0.0], crossings, [self.duration]])
@@ -188,6 +191,8 @@ def score_timeline(
     length, hop = timeline_windows(scorer, window_seconds, hop_seconds)
     rate = scorer.sampling_rate
     samples = ClipWindows(clips[0], rate, settle_windowing(scorer.feature_extractor, "all"), scorer.rms_level)
+    if window_seconds is not None:
+        scorer.outputs.warn_of_other_windows({**Windowing(length).settings, "rms_level": scorer.rms_level})
     scoring = window_scoring(scorer, length, hop, share_encoder)
     starts: list[int] = []
     n_scored = 0
@@ -219,7 +224,7 @@ def score_timeline(
         ends=np.minimum(begins + length / rate, duration),
         scores=by_window,
         duration=duration,
-        is_calibrated=getattr(scorer, "calibration", None) is not None,
+        is_calibrated=scorer.calibration is not None,
         shared=scoring.shared,
     )
 
