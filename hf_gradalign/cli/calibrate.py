@@ -30,6 +30,7 @@ from hf_gradalign.cli.score_file_options import (
     read_keys,
     read_scores,
     require_other_files,
+    require_score_file_name,
 )
 from hf_gradalign.utils.file_locks import hold_output
 from hf_gradalign.utils.files import require_free, write_text_atomically
@@ -122,6 +123,7 @@ def run(arguments: argparse.Namespace) -> None:
     """Read and check everything, fit, report and write."""
     file = arguments.output_dir / "calibration.json"
     outputs = [file, *([arguments.output_file] if arguments.output_file else [])]
+    require_score_file_name(arguments.output_file)
     require_other_files(outputs, [arguments.scores, arguments.keys, arguments.apply])
     with contextlib.ExitStack() as held:
         for path in sorted({path.resolve() for path in outputs}):

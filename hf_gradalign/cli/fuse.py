@@ -31,6 +31,7 @@ from hf_gradalign.cli.score_file_options import (
     read_keys,
     read_scores,
     require_other_files,
+    require_score_file_name,
 )
 from hf_gradalign.utils.file_locks import hold_output
 from hf_gradalign.utils.files import require_free, sha256_of
@@ -122,6 +123,7 @@ def main(argv: Sequence[str]) -> int:
 def run(arguments: argparse.Namespace) -> None:
     """Fit a fusion or read one, and fuse other files if there are any."""
     outputs = output_files(arguments)
+    require_score_file_name(arguments.output_file)
     require_other_files(outputs, [*arguments.scores, *arguments.apply, arguments.keys, arguments.fusion])
     for path in outputs:
         if path.is_dir():

@@ -87,6 +87,16 @@ def describe_files(**paths: str | None) -> dict[str, str]:
     return described
 
 
+def require_score_file_name(path: Path | None) -> None:
+    """Check that what is written to a path is read as text, with a line per clip.
+
+    Raises:
+        ValueError: If its suffix is that of another format.
+    """
+    if path is not None and path.suffix.lower() in (".json", ".jsonl", ".ndjson", ".parquet"):
+        raise ValueError(f"{path} cannot be the score file, which is text: give a name like scores.txt")
+
+
 def require_other_files(outputs: Iterable[Path], inputs: Iterable[str | Path | None]) -> None:
     """Check that no file to be written is one of the files to be read.
 

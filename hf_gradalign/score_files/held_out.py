@@ -52,8 +52,8 @@ def make_folds(clips: Clips, *, over: str | None = None, n_folds: int = N_FOLDS,
     Args:
         clips: Clips with labels.
         over: What is held out as a whole: "utterance", or the values of a column. The default is "speaker" if the clips
-            have speakers, else "utterance". If all clips of a class have the same speaker, the default is "utterance"
-            too, with a warning.
+            have speakers, else "utterance". If a class has fewer than two speakers, the default is "utterance" too,
+            with a warning.
         n_folds: The number of folds, at least 2. There are fewer if a class has fewer clips, or if there are fewer
             speakers.
         seed: The same seed gives the same folds.
@@ -84,7 +84,7 @@ def make_folds(clips: Clips, *, over: str | None = None, n_folds: int = N_FOLDS,
         groups = np.array(column_of(clips, column, "--hold_out"), dtype=object)[order]
         numbers = _fold_groups(groups, labels, n_folds, generator)
         if numbers is None:
-            reason = f"{clips.source}: no {column} can be held out, because all clips of a class have the same one."
+            reason = f"{clips.source}: no {column} can be held out, because a class has fewer than two of them."
             if over:
                 raise ScoreFileError(f"{reason} Hold out single clips, with --hold_out utterance.")
             warnings.warn(
@@ -141,7 +141,7 @@ def _fold_clips(labels: NDArray[np.int64], n_folds: int, generator: np.random.Ge
 def _fold_groups(
     groups: NDArray[np.object_], labels: NDArray[np.int64], n_folds: int, generator: np.random.Generator
 ) -> NDArray[np.int64] | None:
-    """Return the fold of each clip; None if there is a fold without which a class is missing."""
+    """Return the fold of each clip; None if a class would be missing without one of the folds."""
     from sklearn.model_selection import StratifiedGroupKFold  # slow to import
 
     numbers = _fold_clips(labels, n_folds, generator)

@@ -208,6 +208,10 @@ def test_too_few_or_one_class(capsys):
         ([*FIT, "--prior", "1"], "between 0 and 1"),
         ([*FIT, "--folds", "1"], "at least 2 folds"),
         ([*FIT, "--hold_out", "codec"], "--hold_out"),
+        (
+            [*FIT, "--apply", "eval.txt", "--output_file", "llr.json"],
+            "llr.json cannot be the score file, which is text",
+        ),
         ([*FIT, "--apply", "eval.txt", "--output_file", "keys.tsv"], "keys.tsv is to be read and would be replaced"),
     ],
 )

@@ -262,6 +262,7 @@ def test_outputs_that_cannot_be_written(folder, capsys):
     for words, message in (
         (["--output_dir", "file"], f"{folder / 'file'}: File exists; move the existing file away"),
         ([*APPLY[:-1], "eval/../eval/sls.txt"], "eval/../eval/sls.txt is to be read and would be replaced"),
+        ([*APPLY[:-1], "fused.json"], "fused.json cannot be the score file, which is text: give a name like"),
         ([*APPLY[:-1], "keys.tsv"], "keys.tsv is to be read and would be replaced"),
         ([*APPLY[:-1], "eval"], "eval: Is a directory; a folder is where a file should be"),
     ):

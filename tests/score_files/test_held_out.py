@@ -63,11 +63,13 @@ def test_clips_without_a_value_are_held_out_one_by_one():
 def test_a_class_with_one_speaker():
     labels = np.arange(30) % 2
     clips = clips_of(labels, speaker=["me" if label else f"s{k}" for k, label in enumerate(labels)])
-    with pytest.warns(UserWarning, match=r"all clips of a class have the same one\. Single clips are held out"):
+    with pytest.warns(UserWarning, match=r"a class has fewer than two of them\. Single clips are held out"):
         folds = make_folds(clips)
     assert folds.over == "utterance"
     with pytest.raises(ScoreFileError, match=r"no speaker can be held out.*--hold_out utterance"):
         make_folds(clips, over="speaker")
+    with pytest.raises(ScoreFileError, match=r"no speaker can be held out.*--hold_out utterance"):
+        make_folds(clips_of(labels, speaker=["-"] * 30), over="speaker")
 
 
 def test_mistakes():
