@@ -134,6 +134,7 @@ def run(arguments: argparse.Namespace) -> None:
         settings = hub.scoring_settings(arguments.scores)
         require_raw(arguments.scores, settings)
         clips, score_is = load(arguments)
+        clips.require_no_trials()
         other = load_other(arguments, score_is, settings) if arguments.apply else None
         model = open_model(arguments, settings) if arguments.model else None
         report = score_files.calibrate_scores(

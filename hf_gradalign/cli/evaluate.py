@@ -31,6 +31,7 @@ from hf_gradalign.cli.score_file_options import add_reading_options, read_keys, 
 from hf_gradalign.utils.file_locks import hold_output
 from hf_gradalign.utils.files import write_text_atomically
 from hf_gradalign.utils.messages import error_line, in_users_words, program
+from hf_gradalign.utils.plain_text import one_line
 
 
 def parse(argv: Sequence[str]) -> argparse.Namespace:
@@ -108,7 +109,7 @@ def main(argv: Sequence[str]) -> int:
                     held.enter_context(hold_output(path))
                 run(arguments, draws_figures)
         for message in dict.fromkeys(str(item.message) for item in caught if issubclass(item.category, UserWarning)):
-            print(f"warning: {message}", file=sys.stderr)
+            print(f"warning: {one_line(message)}", file=sys.stderr)
     except (ValueError, OSError, ImportError) as error:
         print(error_line(error, arguments.output_dir or arguments.output_json), file=sys.stderr)
         return 2
@@ -224,9 +225,9 @@ def read_threshold(given: str | None) -> float | None:
 def show(evaluation: score_files.Evaluation) -> None:
     """Print the tables, and on standard error the notes and warnings."""
     for note in evaluation.notes:
-        print(f"note: {note}", file=sys.stderr)
+        print(f"note: {one_line(note)}", file=sys.stderr)
     for problem in evaluation.problems:
-        print(f"warning: {problem}", file=sys.stderr)
+        print(f"warning: {one_line(problem)}", file=sys.stderr)
     print(f"{score_files.described(evaluation)}\n\n{score_files.overall_table(evaluation)}")
     if evaluation.settings.asv is not None:
         rates = ", ".join(
@@ -242,13 +243,14 @@ def compare(clips: score_files.Clips, theirs: score_files.Clips, settings: score
     """Print the paired test, and return it for JSON."""
     common, other, notes = score_files.match_systems(clips, theirs)
     for note in [*(note for note in theirs.notes if note not in clips.notes), *notes]:
-        print(f"note: {note}", file=sys.stderr)
+        print(f"note: {one_line(note)}", file=sys.stderr)
     comparisons = score_files.compare_clips(common, other, settings)
     for problem in metrics.score_problems(metrics.RankedScores(other, common.scores_and_labels()[1]).counted()):
-        print(f"warning: {theirs.source}: {problem}", file=sys.stderr)
+        print(f"warning: {one_line(theirs.source)}: {problem}", file=sys.stderr)
     print(
-        f"\n{clips.source} (first) against {theirs.source} (second), {len(common)} clips, paired bootstrap of "
-        f"{settings.n_draws} draws:\n\n{score_files.comparison_table(comparisons, score_files.metrics_of(settings))}"
+        f"\n{one_line(clips.source)} (first) against {one_line(theirs.source)} (second), {len(common)} clips, "
+        f"paired bootstrap of {settings.n_draws} draws:\n\n"
+        f"{score_files.comparison_table(comparisons, score_files.metrics_of(settings))}"
     )
     return {"n_clips": len(common), **{name: asdict(comparison) for name, comparison in comparisons.items()}}
 

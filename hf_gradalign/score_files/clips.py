@@ -79,6 +79,14 @@ class Clips:
             raise ScoreFileError(f"{self.source} has no {missing}. Combine scores and labels with match_keys.")
         return self.scores, self.labels
 
+    def require_no_trials(self) -> None:
+        """Raise ScoreFileError if these are trials of speaker verification, which have two kinds of bona fide clips."""
+        if self.trial_types is not None:
+            raise ScoreFileError(
+                f"{self.source} has trials of speaker verification (labels that are target, nontarget or spoof), but "
+                "log-likelihood ratios are of bona fide against spoof. Give keys with these two labels."
+            )
+
     def scores_and_verdicts(self) -> tuple[NDArray[np.float64], Verdicts]:
         """Return the scores and the verdicts of a score file that has both."""
         assert self.scores is not None, "the caller knows that there are scores"

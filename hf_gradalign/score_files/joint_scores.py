@@ -145,6 +145,7 @@ def own_keys(systems: Sequence[Clips]) -> tuple[list[Clips], Clips]:
 
 
 def _join_with_keys(systems: Sequence[Clips], keys: Clips) -> JointScores:
+    keys.require_no_trials()
     matches = [match_labels(system, keys) for system in systems]
     scores = np.full((len(keys), len(systems)), np.nan)
     columns: dict[str, pa.Array] = {}

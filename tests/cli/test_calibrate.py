@@ -224,6 +224,13 @@ def test_errors_end_with_one_line_and_write_nothing(words, message, folder, caps
     assert files(folder) == before
 
 
+def test_trials_of_speaker_verification(capsys):
+    rows = Path("keys.tsv").read_text().replace("bonafide", "target").replace("cm-label", "asv-label")
+    Path("keys.tsv").write_text(rows)
+    assert main(FIT) == 2
+    assert "has trials of speaker verification" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     ("words", "message"),
     [

@@ -69,6 +69,14 @@ def test_nothing_in_common():
             join_systems(systems, keys, allow_missing=True)
 
 
+def test_trials_of_speaker_verification_are_refused():
+    keys = keys_of(trial_types=np.array(["target", "nontarget", "spoof", "target"] * 10))
+    with pytest.raises(
+        ScoreFileError, match=r"keys\.tsv has trials of speaker verification .*Give keys with these two"
+    ):
+        join_systems([system("a.txt"), system("b.txt")], keys)
+
+
 def test_without_keys():
     second = system("b.txt", [f"{name}.wav" for name in [*NAMES[1:], "new"]])
     joint = join_systems([system("a.txt"), second, system("c.txt", [*NAMES, "new"])], allow_missing=True)

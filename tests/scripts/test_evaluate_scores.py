@@ -144,6 +144,16 @@ def test_problems_of_the_other_system(evaluate, write, protocol, capsys):
     assert f"warning: {theirs}: The equal error rate is" in capsys.readouterr().err
 
 
+def test_names_in_notes_are_plain_text(evaluate, write, capsys):
+    names = [f"\x1b[31m\u202e{name}" for name in NAMES]
+    path, keys = write("scores.txt", names[:-1], SCORES[:-1]), write("keys.txt", names, KEYS)
+    assert evaluate([path, keys, "--compare", write("theirs.txt", names[1:], SCORES[1:]), "--bootstrap", "2"]) == 0
+    said = "".join(capsys.readouterr())
+    assert f"have no score in {path} ({NAMES[-1]})" in said
+    assert f"utterances are in both {path}" in said
+    assert not {"\x1b", "\u202e"} & set(said)
+
+
 @pytest.mark.parametrize("option", ["--output_json", "--threshold"])
 def test_no_input_is_replaced(evaluate, write, protocol, tmp_path, capsys, option):
     path = write("scores.txt", NAMES, SCORES)
