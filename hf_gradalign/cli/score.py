@@ -289,6 +289,9 @@ def score(
             verdict = "" if rule is None else f"  {rule(value).describe()}"
             print(f"{value:.6f}{verdict}  {one_line(name)}")
         print("A higher score is more likely bona fide.")
+    if arguments.audio and scorer.windowing.mode == "first":
+        seconds = scorer.windowing.n_samples / scorer.sampling_rate
+        print(f"Only the first {seconds:.3g} s of each recording are scored; --windows all scores all of it.")
     if rule is not None:
         file = output.with_name(f"{output.stem}_verdicts.jsonl")
         counts = scoring.write_verdicts(file, scoring.read_score_file(output), rule)

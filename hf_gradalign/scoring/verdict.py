@@ -108,17 +108,20 @@ class DecisionRule:
             return Verdict(label, score, None, None, self.threshold)
         if abs(score - self.threshold) < self.undecided_band:
             label = "undecided"
-        prior = math.log1p(-self.costs.p_spoof) - math.log(self.costs.p_spoof)
-        return Verdict(label, score, score, float(expit(score + prior)), self.threshold)
+        return Verdict(label, score, score, self._posterior(score), self.threshold)
 
     def describe(self) -> str:
         """Describe the rule in a few words."""
         if not self.is_calibrated:
             return "by the sign of scores without a calibration"
         costs = self.costs
-        text = f"threshold {self.threshold:.4g}"
+        text = f"threshold {self.threshold:.4g}, or {100 * self._posterior(self.threshold):.3g} % bonafide,"
         text += f" for p_spoof {costs.p_spoof:g}, c_miss {costs.c_miss:g}, c_fa {costs.c_fa:g}"
         return f"{text}, undecided within {self.undecided_band:g}" if self.undecided_band else text
+
+    def _posterior(self, ratio: float) -> float:
+        prior = math.log1p(-self.costs.p_spoof) - math.log(self.costs.p_spoof)
+        return float(expit(ratio + prior))
 
     def decide(self, scores: Iterable[float]) -> list[Verdict]:
         """Decide about many scores."""

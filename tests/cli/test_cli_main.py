@@ -86,7 +86,9 @@ def test_recipes_and_studies_by_name(capsys):
     with pytest.raises(SystemExit):
         parse_arguments(["recipe:tcm"])
     assert "there is no recipe 'tcm'; available: aasist_augmented, " in capsys.readouterr().err
-    with pytest.raises(FileNotFoundError, match="there is no study 'big'; available: quick, small_scale"):
+    with pytest.raises(
+        FileNotFoundError, match="there is no study 'big'; available: conflict_pilot, quick, small_scale"
+    ):
         Study.read("study:big")
 
 

@@ -96,8 +96,15 @@ def test_scores_of_a_few_recordings_are_printed(script, model, corpus, tmp_path,
     assert run(script, model, "--audio", "0.wav", "1.wav", "--output_file", "out.txt") == 0
     said = capsys.readouterr().out.splitlines()
     scores = [line.split() for line in (tmp_path / "out.txt").read_text().splitlines()]
-    assert said[1:] == [f"{score}  {name}" for name, score in scores] + ["A higher score is more likely bona fide."]
-    assert run(script, model, "--audio", *sorted(tmp_path.glob("*.wav")), "--output_file", "many.txt") == 0
+    assert said[1:] == [
+        *(f"{score}  {name}" for name, score in scores),
+        "A higher score is more likely bona fide.",
+        "Only the first 0.1 s of each recording are scored; --windows all scores all of it.",
+    ]
+    assert (
+        run(script, model, "--audio", *sorted(tmp_path.glob("*.wav")), "--output_file", "many.txt", "--windows", "all")
+        == 0
+    )
     assert len(capsys.readouterr().out.splitlines()) == 1
 
 
