@@ -5,6 +5,7 @@ import importlib
 import re
 import runpy
 import shlex
+import shutil
 import signal
 import sys
 import warnings
@@ -57,7 +58,11 @@ STAND_INS = {
     "docs/arena.md": {
         'load_arena_dataset("InTheWild")': f'load_arena_dataset("InTheWild", folder="set", revision="{COMMIT}")'
     },
-    "docs/verdicts.md": {'"docs/small_scale/': f'"{ROOT}/docs/small_scale/'},
+    "docs/verdicts.md": {
+        '"docs/small_scale/': f'"{ROOT}/docs/small_scale/',
+        'CalibratedFolder("runs/my-run")': 'CalibratedFolder("runs/calibrated")',
+        'SpoofScorer("runs/my-run").predict(["a.wav", "b.wav"]': 'SpoofScorer("runs/calibrated").predict(["a.wav"]',
+    },
     "docs/modalities.md": {"max_steps=40": "max_steps=2"},
 }
 
@@ -86,6 +91,10 @@ def world(tmp_path_factory):
     SpoofDetectorFeatureExtractor(n_samples=3200).save_pretrained(run)
     (run / "README.md").write_text(CARD, encoding="utf-8")
     AutoModel.from_config(make_config().backbone_config).save_pretrained(world / "backbone")
+    shutil.copytree(run, world / "runs" / "calibrated")  # other pages do not expect that scores are calibrated
+    labels = ["spoof", "bonafide"] * 10
+    (world / "dev.txt").write_text("".join(f"d{i} {i % 2 + i % 7 / 4}\n" for i in range(20)))
+    (world / "keys.tsv").write_text("utterance_id\tlabel\n" + "".join(f"d{i}\t{labels[i]}\n" for i in range(20)))
     for name in ("speech.wav", "a.wav", "b.flac"):
         soundfile.write(world / name, corpus_trees.speech(0), corpus_trees.RATE)
     (world / "broken.wav").write_bytes(b"RIFF")

@@ -25,7 +25,7 @@ def with_calibration_section(
     Returns:
         The card.
     """
-    section = f"{_START}\n{_section(calibration, table, is_folded)}\n{_END}"
+    section = f"{_START}\n{_section(calibration, table, is_folded)}\n\n{_END}"
     card = card.replace(_UNCALIBRATED, _CALIBRATED)
     start, end = card.find(_START), card.find(_END)
     if 0 <= start < end:
@@ -52,7 +52,7 @@ def _section(calibration: Mapping[str, Any], table: str | None, is_folded: bool)
         f"{f' ({listed})' if listed else ''}, {markdown_text(calibration['date'])}\n"
         "- Scores and thresholds elsewhere in this card are from before the calibration. `SpoofScorer(..., "
         "raw_scores=True)` gives such scores"
-        f"{', although the calibration is part of the last layer' if is_folded else ''}."
+        f"{', computed back from the weights of the last layer, which contain the calibration' if is_folded else ''}."
     )
     if table:
         text += f"\n\nClips that the calibration was not fitted on, before and after:\n\n{table}"

@@ -53,7 +53,7 @@ class CalibrationReport:
             (clips,).
         folds: Which clips were held out together.
         settings: The settings of the bootstrap.
-        problems: Warnings for suspicious but valid scores.
+        problems: Warnings for suspicious but valid scores, and for a calibration that does not hold.
     """
 
     calibration: Calibration
@@ -163,19 +163,31 @@ def calibrate_scores(
         options = {"n_draws": n_draws, "confidence": confidence, "seed": seed}
         return {**bootstrap_intervals(list(REPORTED.values()), values, labels, clusters=clusters, **options)}
 
+    before, after = measured(scores), measured(held_out)
+    problems = score_problems(RankedScores(scores, labels).counted())
+    if (was := _value(before["cllr"])) <= (became := _value(after["cllr"])):
+        more = "clips" if folds.over == UTTERANCE else f"clips and {folds.over}s"
+        problems.append(
+            f"Held out, the calibration does not lower the Cllr ({was:.3f}, then {became:.3f}): what is fitted on some "
+            f"clips does not hold for others. Fit on more {more} like those that you will score."
+        )
     n_bonafide = int(np.count_nonzero(labels == 1))
     return CalibrationReport(
         calibration,
         clips.source,
         n_bonafide,
         len(clips) - n_bonafide,
-        before=measured(scores),
-        after=measured(held_out),
+        before=before,
+        after=after,
         held_out=held_out,
         folds=folds,
         settings=settings,
-        problems=score_problems(RankedScores(scores, labels).counted()),
+        problems=problems,
     )
+
+
+def _value(value: float | Interval) -> float:
+    return value.value if isinstance(value, Interval) else value
 
 
 def _as_json(value: float | Interval) -> dict[str, Any]:
