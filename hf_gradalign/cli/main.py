@@ -12,6 +12,7 @@ COMMANDS = {
     "train": "train a detector on clean and augmented views with aligned gradients",
     "score": "score corpora or recordings with a trained detector",
     "evaluate": "evaluate score files: error rates, costs, intervals, breakdowns",
+    "evaluate-timeline": "evaluate where in recordings spoofed speech is found",
     "calibrate": "calibrate scores, and store the calibration with the model",
     "fuse": "fuse the scores of several systems, and compare with the best one",
     "detectors": "list published detectors that load by name",
@@ -32,7 +33,7 @@ def main(argv: Sequence[str] | None = None) -> NoReturn:
     Args:
         argv: The words after `hf-gradalign`; by default those of this process.
     """
-    listed = "\n".join(f"  {name:<16}{text}" for name, text in COMMANDS.items())
+    listed = "\n".join(f"  {name:<19}{text}" for name, text in COMMANDS.items())
     parser = argparse.ArgumentParser(
         prog="hf-gradalign",
         usage="hf-gradalign COMMAND ...",

@@ -23,6 +23,12 @@ if TYPE_CHECKING:
     from hf_gradalign.score_files.held_out import Folds, held_out_scores, make_folds
     from hf_gradalign.score_files.joint_scores import JointScores, join_systems, own_keys
     from hf_gradalign.score_files.key_reading import names_corpus, read_keys, read_keys_of_corpus
+    from hf_gradalign.score_files.localization import (
+        LocalizationEvaluation,
+        Timelines,
+        evaluate_localization,
+        read_timelines,
+    )
     from hf_gradalign.score_files.matching import match_keys, match_labels, match_systems, with_few_missing
     from hf_gradalign.score_files.predictions import with_own_labels
     from hf_gradalign.score_files.reliability import draw_reliability
@@ -36,6 +42,7 @@ if TYPE_CHECKING:
         overall_table,
     )
     from hf_gradalign.score_files.score_reading import read_scores
+    from hf_gradalign.score_files.segment_labels import SegmentLabels, read_segment_labels
     from hf_gradalign.score_files.writing import write_score_file
     from hf_gradalign.utils.figure_style import import_matplotlib, save_figures
 
@@ -50,10 +57,13 @@ __all__ = [
     "Fusion",
     "FusionReport",
     "JointScores",
+    "LocalizationEvaluation",
     "MetricRow",
     "Rival",
     "ScoreFileError",
+    "SegmentLabels",
     "Settings",
+    "Timelines",
     "apply_fusion",
     "breakdown_table",
     "calibrate_scores",
@@ -66,6 +76,7 @@ __all__ = [
     "draw_histograms",
     "draw_reliability",
     "evaluate_clips",
+    "evaluate_localization",
     "evaluate_trials",
     "fit_fusion",
     "held_out_scores",
@@ -83,6 +94,8 @@ __all__ = [
     "read_keys",
     "read_keys_of_corpus",
     "read_scores",
+    "read_segment_labels",
+    "read_timelines",
     "require_same_scoring",
     "require_same_systems",
     "save_figures",

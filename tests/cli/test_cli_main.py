@@ -42,7 +42,7 @@ def test_help_lists_the_commands(words, capsys):
     assert ended.value.code == 0
     printed = capsys.readouterr().out
     for name, text in COMMANDS.items():
-        assert f"  {name:<16}{text}\n" in printed
+        assert f"  {name:<19}{text}\n" in printed
 
 
 def test_an_unknown_command(capsys):

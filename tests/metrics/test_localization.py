@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from hf_gradalign.metrics import Ranges, cells_of_windows, range_equal_error_rate, segment_equal_error_rate
 from hf_gradalign.metrics.functional.eer import official_equal_error
-from hf_gradalign.metrics.functional.localization import cut_pieces, cut_segments, equal_error_of_time
+from hf_gradalign.metrics.functional.localization import cut_pieces, cut_segments, error_of_time
 from hf_gradalign.metrics.functional.ranked_scores import RankedScores
 
 
@@ -101,7 +101,7 @@ def test_recordings_of_one_class_are_pooled():
 def test_counts_repeat_recordings():
     scores = [ranges(0, 1.0, 1.2, -1.0, 2), ranges(0, 0.5, 1, -0.5, 2)]
     labels = [ranges(0, 1, 1, 0, 2), ranges(0, 0, 1, 1, 2)]
-    counted = equal_error_of_time(cut_pieces(scores, labels), np.array([3, 1]))
+    counted = error_of_time(cut_pieces(scores, labels))(np.array([3, 1]))
     repeated = range_equal_error_rate([*scores[:1] * 3, scores[1]], [*labels[:1] * 3, labels[1]])
     assert counted.rate == pytest.approx(repeated["range_eer"])
 
@@ -117,7 +117,7 @@ def test_time_in_equal_pieces_is_the_equal_error_over_them(data):
     gaps = np.sort(np.abs(counted.false_rejection_rate - counted.false_acceptance_rate))
     assume(gaps[1] - gaps[0] > 1e-9)  # otherwise rounding decides which of the two closest points comes first
     expected = official_equal_error(counted)
-    assert equal_error_of_time(cut_pieces([scored], [labeled])).rate == pytest.approx(expected.rate)
+    assert error_of_time(cut_pieces([scored], [labeled]))().rate == pytest.approx(expected.rate)
     assert segment_equal_error_rate([scored], [labeled], 0.02)["segment_eer"] == pytest.approx(expected.rate)
 
 

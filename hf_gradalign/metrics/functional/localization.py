@@ -6,7 +6,7 @@ lacks either, such as silence without a label, does not count.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -95,7 +95,7 @@ def segment_equal_error_rate(scores: Sequence[Ranges], labels: Sequence[Ranges],
         ValueError: If the numbers of recordings differ, ranges are out of order, a score is not finite, a label is
             neither 0 nor 1, the resolution is not at least a microsecond, or segments of only one class have a score.
     """
-    rate, threshold = equal_error_of_segments(cut_segments(scores, labels, resolution))
+    rate, threshold = error_of_segments(cut_segments(scores, labels, resolution))()
     return {"segment_eer": rate, "threshold": threshold}
 
 
@@ -118,7 +118,7 @@ def range_equal_error_rate(scores: Sequence[Ranges], labels: Sequence[Ranges]) -
     Raises:
         ValueError: As `segment_equal_error_rate`.
     """
-    rate, threshold = equal_error_of_time(cut_pieces(scores, labels))
+    rate, threshold = error_of_time(cut_pieces(scores, labels))()
     return {"range_eer": rate, "threshold": threshold}
 
 
@@ -166,31 +166,37 @@ def cut_segments(scores: Sequence[Ranges], labels: Sequence[Ranges], resolution:
     return _pooled(segments)
 
 
-def equal_error_of_segments(segments: Pieces, counts: NDArray[np.int64] | None = None) -> EqualError:
-    """Return the official equal error of segments, and its threshold.
+ErrorOfSample = Callable[..., EqualError]
+"""Computes an equal error from how often each recording counts, shape (recordings,). Once by default."""
 
-    Args:
-        segments: The segments.
-        counts: How often each recording counts, shape (recordings,). Once by default.
-    """
+
+def error_of_segments(segments: Pieces) -> ErrorOfSample:
+    """Return what computes the official equal error of segments."""
     ranked = RankedScores(segments.scores, segments.is_bonafide)
-    return official_equal_error(ranked.counted(None if counts is None else counts[segments.recordings]))
+
+    def compute(counts: NDArray[np.int64] | None = None) -> EqualError:
+        return official_equal_error(ranked.counted(None if counts is None else counts[segments.recordings]))
+
+    return compute
 
 
-def equal_error_of_time(pieces: Pieces, counts: NDArray[np.int64] | None = None) -> EqualError:
-    """Return the equal error by duration, and its threshold. Arguments are as for `equal_error_of_segments`."""
-    durations = pieces.durations if counts is None else pieces.durations * counts[pieces.recordings]
+def error_of_time(pieces: Pieces) -> ErrorOfSample:
+    """Return what computes the equal error by duration."""
     distinct, group = np.unique(pieces.scores, return_inverse=True)
-    rejected = {
-        is_bonafide: np.append(0, np.cumsum(np.bincount(group, durations * (pieces.is_bonafide == is_bonafide))))
-        for is_bonafide in (True, False)
-    }
-    frr = rejected[True] / rejected[True][-1]
-    far = (rejected[False][-1] - rejected[False]) / rejected[False][-1]
-    gaps = np.abs(frr - far)
-    index = int(np.argmax(gaps <= gaps.min() + _ROUNDING))  # the first of the closest points, as the official rate
-    threshold = distinct[index - 1] if index else distinct[0] - BELOW_LOWEST
-    return EqualError(float(frr[index] + far[index]) / 2, float(threshold))
+
+    def compute(counts: NDArray[np.int64] | None = None) -> EqualError:
+        durations = pieces.durations if counts is None else pieces.durations * counts[pieces.recordings]
+        bonafide, spoof = (
+            np.append(0, np.cumsum(np.bincount(group, durations * (pieces.is_bonafide == is_bonafide))))
+            for is_bonafide in (True, False)
+        )
+        frr, far = bonafide / bonafide[-1], (spoof[-1] - spoof) / spoof[-1]
+        gaps = np.abs(frr - far)
+        index = int(np.argmax(gaps <= gaps.min() + _ROUNDING))  # the first of the closest points, as the official rate
+        threshold = distinct[index - 1] if index else distinct[0] - BELOW_LOWEST
+        return EqualError(float(frr[index] + far[index]) / 2, float(threshold))
+
+    return compute
 
 
 _Ticks = tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float64]]
@@ -221,7 +227,9 @@ def _in_ticks(ranges: Ranges, what: str, number: int) -> _Ticks:
 
 
 def _edges(scored: _Ticks, labeled: _Ticks) -> NDArray[np.int64]:
-    return np.unique(np.concatenate([*scored[:2], *labeled[:2]]))
+    """Return where a score or a label may change, up to the last score."""
+    edges = np.unique(np.concatenate([*scored[:2], *labeled[:2]]))
+    return edges[edges <= scored[1].max(initial=0)]
 
 
 def _at(times: NDArray[np.int64], ranges: _Ticks) -> NDArray[np.float64]:

@@ -1,0 +1,146 @@
+#!/usr/bin/env python
+"""Measure how well timelines locate the boundary in recordings that are half bona fide and half spoofed.
+
+python scripts/locate_halves.py runs/demo
+python scripts/locate_halves.py runs/demo --seed 1 --figure docs/images/timeline.png
+
+MODEL was trained on the demo corpus. Each recording joins clips of one speaker and clips of one spoofing system, 4 to 8
+s of each, in either order. So it also has joins between clips that are no boundary. The groups say which systems and
+speakers the model knows.
+"""
+
+import argparse
+import sys
+from collections import defaultdict
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from benchmark_step import print_table
+
+from hf_gradalign.data import decode_audio, load_corpus
+from hf_gradalign.scoring import SpoofScorer, draw_timeline
+from hf_gradalign.utils.figure_style import save_figures
+
+RATE = 16_000
+# The splits of bona fide and spoofed speech.
+GROUPS = {
+    "trained on these clips": ("train", "train"),
+    "known systems, unknown speaker": ("validation", "validation"),
+    "known systems, unknown speakers": ("test", "validation"),
+    "unknown systems, unknown speaker": ("validation", "test"),
+    "unknown systems, unknown speakers": ("test", "test"),
+}
+# Window, hop, and whether the encoder is shared.
+SETTINGS = [(None, None, False), (None, 0.1, False), (0.5, 0.1, False), (None, None, True)]
+
+
+class Recording(NamedTuple):
+    """A recording of two halves.
+
+    Attributes:
+        samples: At 16 kHz, shape (time,).
+        boundary: Where the second half starts, in seconds.
+        begins_bonafide: Whether the first half is bona fide.
+    """
+
+    samples: np.ndarray
+    boundary: float
+    begins_bonafide: bool
+
+
+def main(words: Sequence[str] | None = None) -> int:
+    """Print the table and return the exit status."""
+    options = parse(words)
+    torch.set_num_threads(options.threads)
+    scorer = SpoofScorer(options.model)
+    rows = []
+    for group, splits in GROUPS.items():
+        recordings = make_recordings(*splits, options.recordings, options.seed)
+        rows += [[group, *measure(scorer, recordings, *setting)] for setting in SETTINGS]
+    header = ["half bona fide, half spoofed", "window (s)", "hop (s)", "encoder", "recordings", "within one hop"]
+    header += ["within 0.5 s", "median error (s)", "windows of one half on the right side"]
+    print_table(header, rows)
+    if options.figure is not None:
+        sample = make_recordings("validation", "validation", 1, options.seed)[0]
+        timeline = scorer.timeline(sample.samples, RATE, hop_seconds=0.1)
+        title = f"Boundary at {sample.boundary:.2f} s, found at {timeline.change_point().time:.2f} s"
+        figure = draw_timeline(timeline, sample.samples, RATE, title=title)
+        figure.axes[2].axvline(sample.boundary, color="black", linestyle=":", linewidth=1)
+        save_figures({options.figure.stem: figure}, options.figure.parent, [options.figure.suffix])
+    return 0
+
+
+def measure(
+    scorer: SpoofScorer, recordings: Sequence[Recording], window: float | None, hop: float | None, shared: bool
+) -> list[str]:
+    """Return a row of the table."""
+    errors, right = [], []
+    for recording in recordings:
+        timeline = scorer.timeline(
+            recording.samples, RATE, window_seconds=window, hop_seconds=hop, share_encoder=shared
+        )
+        errors.append(abs(timeline.change_point().time - recording.boundary))
+        pure = (timeline.ends <= recording.boundary) | (timeline.starts >= recording.boundary)
+        is_bonafide = (timeline.centers < recording.boundary) == recording.begins_bonafide
+        right += list(((timeline.scores >= 0) == is_bonafide)[pure])
+    first = timeline.starts[1]
+
+    def within(limit: float) -> str:
+        count = sum(error <= limit + 1e-6 for error in errors)
+        return f"{count} ({count / len(errors):.0%})"
+
+    length = f"{timeline.ends[0]:g}"
+    settings = [length, f"{first:g}", timeline.shared if shared else "per window", str(len(errors))]
+    return [*settings, within(first), within(0.5), f"{np.median(errors):.2f}", f"{np.mean(right):.0%}"]
+
+
+def make_recordings(bonafide_split: str, spoof_split: str, number: int, seed: int) -> list[Recording]:
+    """Join clips of the demo corpus: speakers and systems in turn, clips and durations at random."""
+    generator = np.random.default_rng(seed)
+    speakers = clips_by("speaker", bonafide_split, is_bonafide=True)
+    systems = clips_by("system", spoof_split, is_bonafide=False)
+    recordings = []
+    for index in range(number):
+        halves = [half(list(of.values())[index % len(of)], generator) for of in (speakers, systems)]
+        begins_bonafide = bool(generator.integers(2))
+        first, second = halves if begins_bonafide else reversed(halves)
+        recordings.append(Recording(np.concatenate([first, second]), len(first) / RATE, begins_bonafide))
+    return recordings
+
+
+def clips_by(column: str, split: str, *, is_bonafide: bool) -> dict[str, list[Any]]:
+    """Return the encoded clips of a class by the values of a column."""
+    clips = defaultdict(list)
+    for row in load_corpus("demo", splits=(split,))[split]:
+        if row["label"] == is_bonafide:
+            clips[row[column]].append(row["audio"])
+    return dict(sorted(clips.items()))
+
+
+def half(clips: Sequence[Any], generator: np.random.Generator) -> np.ndarray:
+    """Join clips in random order to 4 to 8 s."""
+    length = round(generator.uniform(4, 8) * RATE)
+    joined = np.zeros(0, np.float32)
+    for index in generator.permutation(len(clips)):
+        joined = np.concatenate([joined, decode_audio(clips[index], RATE)])
+        if len(joined) >= length:
+            break
+    return joined[:length]
+
+
+def parse(words: Sequence[str] | None) -> argparse.Namespace:
+    """Read the command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("model", help="folder or Hub id of a detector")
+    parser.add_argument("--recordings", type=int, default=60, help="recordings of each group (60)")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--figure", type=Path, help="also draw a recording into this file (needs matplotlib)")
+    return parser.parse_args(words)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,34 @@
+import numpy as np
+import pytest
+from tiny_detectors import make_detector
+
+from hf_gradalign.models import SpoofDetectorFeatureExtractor
+
+
+@pytest.fixture
+def script(load_script, monkeypatch):
+    script = load_script("locate_halves")
+    monkeypatch.setattr(script, "GROUPS", {"known": ("validation", "validation")})
+    monkeypatch.setattr(script, "SETTINGS", [(0.5, 0.25, False), (0.5, 0.25, True)])
+    return script
+
+
+def test_the_table_and_the_figure(script, tmp_path, capsys):
+    model = make_detector()
+    model.save_pretrained(tmp_path / "model")
+    SpoofDetectorFeatureExtractor(n_samples=8000).save_pretrained(tmp_path / "model")
+    pytest.importorskip("matplotlib")
+    figure = tmp_path / "timeline.png"
+    assert script.main([str(tmp_path / "model"), "--recordings", "1", "--figure", str(figure)]) == 0
+    rows = [line.split(" | ") for line in capsys.readouterr().out.splitlines() if line.startswith("| known")]
+    assert [row[1:5] for row in rows] == [["0.5", "0.25", "per window", "1"], ["0.5", "0.25", "encoder", "1"]]
+    assert figure.read_bytes().startswith(b"\x89PNG")
+
+
+def test_recordings_are_those_of_the_seed(script):
+    first, again, other = (script.make_recordings("validation", "validation", 2, seed) for seed in (0, 0, 1))
+    for recording, same in zip(first, again, strict=True):
+        np.testing.assert_array_equal(recording.samples, same.samples)
+        assert 4 <= recording.boundary <= 8
+        assert 8 <= len(recording.samples) / script.RATE <= 16
+    assert first[0].boundary != other[0].boundary
