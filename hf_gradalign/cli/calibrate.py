@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import datetime
 import json
 import sys
 import warnings
@@ -35,11 +34,13 @@ from hf_gradalign.cli.score_file_options import (
 from hf_gradalign.utils.file_locks import hold_output
 from hf_gradalign.utils.files import require_free, write_text_atomically
 from hf_gradalign.utils.messages import error_line
-from hf_gradalign.utils.plain_text import one_line
+from hf_gradalign.utils.plain_text import one_line, today
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
+
+AFTER_INTERRUPT = "the same command with --overwrite starts again from the beginning"
 
 
 def parse(argv: Sequence[str]) -> argparse.Namespace:
@@ -151,8 +152,9 @@ def run(arguments: argparse.Namespace) -> None:
         for note in [*clips.notes, *report.problems]:
             print(f"note: {one_line(note)}", file=sys.stderr)
         print(report.describe())
-        content = {**report.calibration.as_dict(), **provenance(arguments, report, settings)}
-        write_text_atomically(file, json.dumps({**content, "report": report.as_dict()}, indent=2) + "\n")
+        made = provenance(arguments, report, settings)
+        content = {**report.calibration.as_dict(), **made, "date": today(), "report": report.as_dict()}
+        write_text_atomically(file, json.dumps(content, indent=2) + "\n")
         print(f"\n{file}")
         if draws_figure:
             systems = {"before": clips.scores, "after, held out": report.held_out}
@@ -164,7 +166,7 @@ def run(arguments: argparse.Namespace) -> None:
             score_files.write_score_file(arguments.output_file, ids, report.calibration(scores).tolist())
             print(f"{len(ids)} clips are calibrated: {arguments.output_file}")
         if model is not None:
-            store(model, report, provenance(arguments, report, settings))
+            store(model, report, made)
 
 
 def has_matplotlib() -> bool:
@@ -252,17 +254,16 @@ def provenance(
     """Return what the calibration was fitted on, without local paths."""
     return {
         "fitted_on": describe_files(scores=arguments.scores, keys=arguments.keys),
-        "date": datetime.datetime.now(datetime.timezone.utc).date().isoformat(),
         "n_bonafide": report.n_bonafide,
         "n_spoof": report.n_spoof,
         **({"windowing": hub.windowing_of(settings)} if settings else {}),
     }
 
 
-def store(model: hub.CalibratedFolder, report: score_files.CalibrationReport, provenance: Mapping[str, Any]) -> None:
+def store(model: hub.CalibratedFolder, report: score_files.CalibrationReport, made: Mapping[str, Any]) -> None:
     """Store the calibration with the model, and say so."""
     earlier = model.earlier
-    model.store(report.calibration, provenance, report.table())
+    model.store(report.calibration, **made, table=report.table())
     if earlier is not None:
         print(f"The model's calibration of {one_line(earlier.get('date', 'an unknown date'))} is replaced.")
     print(f"{model.folder} is calibrated: its scores are log-likelihood ratios now (raw: --raw_scores).")

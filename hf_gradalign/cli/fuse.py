@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import datetime
 import errno
 import os
 import sys
@@ -36,7 +35,7 @@ from hf_gradalign.cli.score_file_options import (
 from hf_gradalign.utils.file_locks import hold_output
 from hf_gradalign.utils.files import require_free, sha256_of
 from hf_gradalign.utils.messages import error_line
-from hf_gradalign.utils.plain_text import one_line
+from hf_gradalign.utils.plain_text import one_line, today
 
 
 def parse(argv: Sequence[str]) -> argparse.Namespace:
@@ -182,7 +181,7 @@ def fit(arguments: argparse.Namespace) -> None:
     ]
     provenance = {
         "fitted_on": describe_files(keys=arguments.keys),
-        "date": datetime.datetime.now(datetime.timezone.utc).date().isoformat(),
+        "date": today(),
         "held_out": report.as_dict(),
     }
     fusion = replace(fusion, systems=tuple(systems), provenance=provenance)

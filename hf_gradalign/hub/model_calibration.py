@@ -20,6 +20,7 @@ from hf_gradalign.scoring.fingerprint import digest_of_weights
 from hf_gradalign.scoring.model_loading import load_detector
 from hf_gradalign.training.checkpoint_integrity import MANIFEST_NAME
 from hf_gradalign.utils.files import give_usual_mode, write_text_atomically
+from hf_gradalign.utils.plain_text import today
 
 _ADAPTER_CONFIG = "adapter_config.json"
 
@@ -68,6 +69,8 @@ class CalibratedFolder:
         self, folder: str | os.PathLike[str], bonafide_label: str | None = None, *, trust_remote_code: bool = False
     ) -> None:
         self.folder = Path(folder)
+        if self.folder.is_file():
+            raise NotADirectoryError(f"{folder} is a file: a calibration is stored in the folder of a whole model")
         if not self.folder.is_dir():
             raise FileNotFoundError(
                 f"there is no folder {folder}: a calibration is stored in a model's folder. To calibrate a model of "
@@ -121,7 +124,14 @@ class CalibratedFolder:
             )
 
     def store(
-        self, calibration: Calibration, provenance: Mapping[str, Any], table: str | None = None
+        self,
+        calibration: Calibration,
+        *,
+        n_bonafide: int,
+        n_spoof: int,
+        fitted_on: Mapping[str, str] | None = None,
+        windowing: Mapping[str, Any] | None = None,
+        table: str | None = None,
     ) -> dict[str, Any]:
         """Store a calibration in the configuration and in the model card. It replaces an earlier one.
 
@@ -129,23 +139,28 @@ class CalibratedFolder:
 
         Args:
             calibration: From raw scores of the model to log-likelihood ratios.
-            provenance: What it was fitted on, for JSON: `fitted_on`, `date`, `n_bonafide`, `n_spoof`, `windowing`.
+            n_bonafide: The number of bona fide clips that it was fitted on.
+            n_spoof: The number of spoofed clips.
+            fitted_on: The names of the files, `scores` and `keys`, and their digests, for JSON.
+            windowing: Which windows the scores are of (`windowing_of`). The scorer warns about other windows.
             table: What it gains, as a Markdown table for the model card.
 
         Returns:
-            The content of `calibration` in the configuration.
+            The content of `calibration` in the configuration, with today's date.
 
         Raises:
             OSError: If a file cannot be written.
             ValueError: If the model cannot apply the calibration.
         """
-        windowing = provenance.get("windowing") or {}
-        if calibration.method == "pav" and windowing.get("combine") in ("mean", "median"):
+        combine = (windowing or {}).get("combine")
+        if calibration.method == "pav" and combine in ("mean", "median"):
             raise ValueError(
-                f"a PAV calibration of the {windowing['combine']} of windows cannot be applied to each window, as a "
+                f"a PAV calibration of the {combine} of windows cannot be applied to each window, as a "
                 "model would: use --method affine, or score with --combine min or max"
             )
-        content = {**calibration.as_dict(), **provenance}
+        content = {**calibration.as_dict(), "n_bonafide": n_bonafide, "n_spoof": n_spoof, "date": today()}
+        content |= {"fitted_on": dict(fitted_on)} if fitted_on else {}
+        content |= {"windowing": dict(windowing)} if windowing else {}
         if self._is_detector:
             self._update_code()
             self._write_config(content)

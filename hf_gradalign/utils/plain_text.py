@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime
 import os
 import re
 from typing import TYPE_CHECKING
@@ -66,6 +67,11 @@ def code_block(value: object) -> str:
     text = plain_text(value)
     fence = "`" * max(3, 1 + max(map(len, re.findall("`+", text)), default=0))
     return f"{fence}\n{text}\n{fence}"
+
+
+def today() -> str:
+    """Return the date in UTC, as YYYY-MM-DD."""
+    return datetime.datetime.now(datetime.timezone.utc).date().isoformat()
 
 
 def stripped_text(value: object) -> str:

@@ -204,6 +204,7 @@ def test_too_few_or_one_class(capsys):
         (["dev.txt", "kyes.tsv"], "kyes.tsv"),
         ([*FIT, "--model", "you/detector"], "there is no folder you/detector"),
         ([*FIT, "--model", "."], ". has no config.json"),
+        ([*FIT, "--model", "dev.txt"], "dev.txt is a file: a calibration is stored in the folder of a whole model"),
         ([*FIT, "--apply", "evla.txt", "--output_file", "llr.txt"], "evla.txt"),
         ([*FIT, "--prior", "1"], "between 0 and 1"),
         ([*FIT, "--folds", "1"], "at least 2 folds"),

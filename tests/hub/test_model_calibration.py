@@ -16,11 +16,12 @@ from hf_gradalign.metrics import Calibration
 from hf_gradalign.models import small_feature_extractor
 from hf_gradalign.scoring import SpoofScorer
 from hf_gradalign.scoring.fingerprint import digest_of_weights
+from hf_gradalign.utils.plain_text import today
 
 AFFINE = Calibration("affine", slope=3.0, offset=-0.7)
 OTHER = Calibration("affine", slope=0.5, offset=2.0)
 PAV = Calibration("pav", knots=((-0.2, -2.0), (0.0, -2.0), (0.4, 3.0)))
-MADE = {"fitted_on": {"scores": "dev.txt"}, "date": "2026-11-27", "n_bonafide": 60, "n_spoof": 70}
+MADE = {"fitted_on": {"scores": "dev.txt"}, "n_bonafide": 60, "n_spoof": 70}
 CLIPS = [draw_clip(seed, 4000) for seed in range(3)]
 
 
@@ -48,11 +49,11 @@ def contents(folder):
 @pytest.mark.parametrize("calibration", [AFFINE, PAV], ids=["affine", "pav"])
 def test_a_detector(detector, calibration):
     before, raw = contents(detector), score(detector)
-    CalibratedFolder(detector).store(calibration, MADE)
+    CalibratedFolder(detector).store(calibration, **MADE)
     after = contents(detector)
     assert {name for name in after if before.get(name) != after[name]} == {"config.json", "README.md"}
     config, earlier = json.loads(after["config.json"]), json.loads(before["config.json"])
-    assert config.pop("calibration") == {**calibration.as_dict(), **MADE}
+    assert config.pop("calibration") == {**calibration.as_dict(), **MADE, "date": today()}
     assert config == earlier
     np.testing.assert_allclose(score(detector), calibration(raw), atol=1e-5)
     assert np.array_equal(score(detector, raw_scores=True), raw)
@@ -62,14 +63,14 @@ def test_older_code_in_the_folder_is_updated(detector):
     current = (detector / "modeling_spoof_detector.py").read_text()
     (detector / "modeling_spoof_detector.py").write_text("# of an older version\n")
     (detector / "score_calibration.py").unlink()
-    CalibratedFolder(detector, trust_remote_code=True).store(AFFINE, MADE)
+    CalibratedFolder(detector, trust_remote_code=True).store(AFFINE, **MADE)
     assert (detector / "modeling_spoof_detector.py").read_text() == current
     assert (detector / "score_calibration.py").is_file()
 
 
 def test_a_classifier_of_transformers(classifier):
     raw, digest = score(classifier), digest_of_weights(make_classifier())
-    CalibratedFolder(classifier).store(AFFINE, MADE)
+    CalibratedFolder(classifier).store(AFFINE, **MADE)
     np.testing.assert_allclose(score(classifier), AFFINE(raw), atol=1e-5)
     np.testing.assert_allclose(score(classifier, raw_scores=True), raw, atol=1e-5)
     # Another calibration replaces the first, also from scores of the model before it was calibrated.
@@ -79,11 +80,11 @@ def test_a_classifier_of_transformers(classifier):
     folder.require_same_model(digest_of_weights(SpoofScorer(classifier).model))
     with pytest.raises(ValueError, match="another model"):
         folder.require_same_model("0" * 64)
-    folder.store(OTHER, MADE)
+    folder.store(OTHER, **MADE)
     np.testing.assert_allclose(score(classifier), OTHER(raw), atol=1e-4)
     assert "previous" not in json.loads((classifier / "config.json").read_text())["calibration"]
     with pytest.raises(ValueError, match="cannot apply a PAV calibration"):
-        CalibratedFolder(classifier).store(PAV, MADE)
+        CalibratedFolder(classifier).store(PAV, **MADE)
 
 
 @pytest.mark.parametrize(
@@ -97,7 +98,7 @@ def test_a_classifier_of_transformers(classifier):
 def test_a_classifier_is_never_calibrated_by_half(classifier, is_calibrated, writes, monkeypatch):
     raw = score(classifier)
     if is_calibrated:
-        CalibratedFolder(classifier).store(AFFINE, MADE)
+        CalibratedFolder(classifier).store(AFFINE, **MADE)
     replace, left = os.replace, [writes]
 
     def interrupted(*paths):
@@ -109,19 +110,19 @@ def test_a_classifier_is_never_calibrated_by_half(classifier, is_calibrated, wri
     folder = CalibratedFolder(classifier)
     monkeypatch.setattr(os, "replace", interrupted)
     with pytest.raises(KeyboardInterrupt):
-        folder.store(OTHER, MADE)
+        folder.store(OTHER, **MADE)
     monkeypatch.undo()
     scorer = SpoofScorer(classifier)
     expected = raw if scorer.calibration is None else scorer.calibration(raw)
     np.testing.assert_allclose(scorer.score(CLIPS), expected, atol=1e-4)
-    CalibratedFolder(classifier).store(OTHER, MADE)
+    CalibratedFolder(classifier).store(OTHER, **MADE)
     np.testing.assert_allclose(score(classifier), OTHER(raw), atol=1e-4)
 
 
 def test_other_weights_in_the_folder_are_told(classifier):
     torch.save({}, classifier / "pytorch_model.bin")
     folder = CalibratedFolder(classifier)
-    folder.store(AFFINE, MADE)
+    folder.store(AFFINE, **MADE)
     assert folder.unused_weights() == ["pytorch_model.bin"]
 
 
@@ -129,7 +130,7 @@ def test_half_precision_weights_become_float32(tmp_path):
     make_classifier().half().save_pretrained(tmp_path)
     small_feature_extractor().save_pretrained(tmp_path)
     raw = score(tmp_path)
-    CalibratedFolder(tmp_path).store(AFFINE, MADE)
+    CalibratedFolder(tmp_path).store(AFFINE, **MADE)
     np.testing.assert_allclose(score(tmp_path), AFFINE(raw), atol=1e-5)
     assert json.loads((tmp_path / "config.json").read_text())["dtype"] == "float32"
 
@@ -142,7 +143,7 @@ def test_what_cannot_hold_a_calibration(detector, tmp_path, monkeypatch):
         CalibratedFolder(tmp_path / "empty")
     windowing = {"windows": "all", "combine": "mean"}
     with pytest.raises(ValueError, match="use --method affine, or score with --combine min or max"):
-        CalibratedFolder(detector).store(PAV, {**MADE, "windowing": windowing})
+        CalibratedFolder(detector).store(PAV, **MADE, windowing=windowing)
 
     def read_only(**options):
         raise PermissionError(13, "Permission denied")
@@ -166,7 +167,8 @@ def test_a_checkpoint_of_a_run(classifier, detector):
 
 
 def test_the_section_of_the_card():
-    calibration = {**AFFINE.as_dict(), **MADE, "fitted_on": {"scores": "<b>dev</b>.txt", "keys": "keys.tsv"}}
+    files = {"scores": "<b>dev</b>.txt", "keys": "keys.tsv"}
+    calibration = {**AFFINE.as_dict(), **MADE, "date": "2026-11-27", "fitted_on": files}
     limit = "- Scores are not calibrated: they rank clips and are not probabilities."
     card = f"---\nlicense: mit\n---\n\n# Model\n\n## Intended use and limits\n\n{limit}\n"
     once = with_calibration_section(card, calibration, "| metric |\n")
@@ -174,7 +176,7 @@ def test_the_section_of_the_card():
     assert "not calibrated" not in once
     assert r"(\<b>dev\</b>.txt, keys.tsv), 2026-11-27" in once  # escaped
     assert with_calibration_section(once, calibration, "| metric |\n") == once
-    replaced = with_calibration_section(once, {**PAV.as_dict(), **MADE})
+    replaced = with_calibration_section(once, {**PAV.as_dict(), **MADE, "date": "2026-11-28"})
     assert "3 knots" in replaced
     assert "slope" not in replaced
     assert with_calibration_section("", calibration).startswith("<!-- begin")

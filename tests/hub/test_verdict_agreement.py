@@ -21,7 +21,7 @@ CALIBRATIONS = {
     "affine": Calibration("affine", slope=3.0, offset=-0.7),
     "pav": Calibration("pav", knots=((-0.2, -0.5), (0.0, -0.5), (1.4, 1.6))),
 }
-MADE = {"fitted_on": {"scores": "dev.txt"}, "date": "2026-11-27", "n_bonafide": 60, "n_spoof": 70}
+MADE = {"fitted_on": {"scores": "dev.txt"}, "n_bonafide": 60, "n_spoof": 70}
 CLIPS = [draw_clip(seed, WINDOW) for seed in range(3)]
 CLOSE = {"rtol": 0, "atol": 1e-6}
 
@@ -34,7 +34,7 @@ def make_calibrated(tmp_path):
         extractor.n_scored_samples = WINDOW
         model.save_pretrained(tmp_path / "model")
         extractor.save_pretrained(tmp_path / "model")
-        CalibratedFolder(tmp_path / "model").store(CALIBRATIONS["affine" if kind == "transformers" else kind], MADE)
+        CalibratedFolder(tmp_path / "model").store(CALIBRATIONS["affine" if kind == "transformers" else kind], **MADE)
         return tmp_path / "model"
 
     return make
