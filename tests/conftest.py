@@ -17,6 +17,7 @@ if not torch.cuda.is_available():
     os.environ.setdefault("TRITON_INTERPRET", "1")
 
 import forked_python
+import jinja2
 from hub_server import VALID_TOKEN, HubServer
 
 import hf_gradalign  # noqa: F401  (makes torchaudio importable before transformers and evaluate look for it)
@@ -63,6 +64,14 @@ def _packages_are_looked_for_once():
 
 
 @pytest.fixture(scope="session", autouse=True)
+def _templates_are_compiled_once():
+    """Each card that is written compiles its template, which takes longer than all else about the card."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(jinja2.Environment, "compile", functools.cache(jinja2.Environment.compile))
+        yield
+
+
+@pytest.fixture(scope="session", autouse=True)
 def _no_waiting_for_the_disk():
     """No test cuts the power. Kills, which some tests make, lose nothing that was written."""
     with pytest.MonkeyPatch.context() as patch:
@@ -75,6 +84,15 @@ def _own_cache_of_conversions(tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("HF_GRADALIGN_CACHE", str(tmp_path_factory.mktemp("converted")))
         yield
+
+
+def pytest_collection():
+    """What is imported stays: looking for garbage in it took a tenth of the time."""
+    gc.disable()
+
+
+def pytest_collection_finish():
+    gc.enable()
 
 
 def _forks(item):

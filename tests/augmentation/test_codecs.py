@@ -60,11 +60,11 @@ def error_to_signal(before, after):
 # In time
 
 
-# Each setting at the usual rates, and every rate with a setting of each codec; all others are slow.
+# Each setting at one rate, and every rate with a setting of each codec; all others are slow.
 @pytest.mark.parametrize(
     ("rate", "name", "setting"),
     [
-        pytest.param(rate, name, setting, marks=() if rate in (8000, 44100) or setting in USUAL else pytest.mark.slow)
+        pytest.param(rate, name, setting, marks=() if rate == 8000 or setting in USUAL else pytest.mark.slow)
         for rate in RATES
         for name, setting in SETTINGS
     ],
@@ -80,7 +80,7 @@ def test_in_time_on_speech(speech, name, setting, rate):
     assert not np.array_equal(coded, samples)
 
 
-@pytest.mark.parametrize("n_samples", [1, 2, 29, 576, 577, 1105, 1152, 1727, 15_001])
+@pytest.mark.parametrize("n_samples", [1, 29, 576, 577, 1105, 1152, 15_001])
 @pytest.mark.parametrize(("name", "setting"), [("mp3", 64.0), ("mp3", 8.0), *SETTINGS[-6:]])
 def test_any_length(speech, name, setting, n_samples):
     samples = speech[0][8000:][:n_samples]
@@ -119,7 +119,7 @@ def test_less_is_lost_with_more_bits(speech, name, low, high):
 
 @pytest.mark.parametrize("rate", [8000, 16000, 48000])
 @pytest.mark.parametrize("name", ["mp3", "opus"])
-@pytest.mark.parametrize("kbps", [32, 48, 64])
+@pytest.mark.parametrize("kbps", [32, pytest.param(48, marks=pytest.mark.slow), 64])
 def test_takes_the_bit_rate_asked_for(speech, monkeypatch, name, rate, kbps):
     sizes = []
     write = soundfile.write

@@ -16,9 +16,20 @@ def renamed(state, old, new):
     return {new + key.removeprefix(old) if key.startswith(old) else key: value for key, value in state.items()}
 
 
+ENCODER_PREFIXES = ["", "m_ssl.model.", "ssl_model.model.model.", "ssl_model.model.", "encoder."]
+
+
+# Each head with one prefix, and each prefix with one head; all others are slow.
 @pytest.mark.parametrize("outer", ["", "model."])
-@pytest.mark.parametrize("prefix", ["", "m_ssl.model.", "ssl_model.model.model.", "ssl_model.model.", "encoder."])
-@pytest.mark.parametrize("head", [head for head in HEAD_OPTIONS if head != "aasist_raw"])
+@pytest.mark.parametrize(
+    ("head", "prefix"),
+    [
+        pytest.param(head, prefix, marks=[] if head == "linear" or prefix == "encoder." else pytest.mark.slow)
+        for head in HEAD_OPTIONS
+        for prefix in ENCODER_PREFIXES
+        if head != "aasist_raw"
+    ],
+)
 def test_any_prefix_of_the_encoder(head, prefix, outer):
     model, state = make_published(head)
     state = renamed(state, HEAD_LAYOUTS[head].encoder_prefix, prefix)

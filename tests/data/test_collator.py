@@ -159,8 +159,15 @@ def _assert_same(batch, expected):
             torch.testing.assert_close(batch[view][name], values, rtol=0, atol=5e-5 if name == "input_values" else 0)
 
 
-@pytest.mark.parametrize("augment", ["utterance", "window"])
-@pytest.mark.parametrize("extractor", EXTRACTORS, ids=lambda extractor: type(extractor).__name__)
+@pytest.mark.parametrize(
+    ("extractor", "augment"),
+    [
+        *((extractor, "window") for extractor in EXTRACTORS),
+        (EXTRACTORS[0], "utterance"),
+        *(pytest.param(extractor, "utterance", marks=pytest.mark.slow) for extractor in EXTRACTORS[1:]),
+    ],
+    ids=lambda value: value if isinstance(value, str) else type(value).__name__,
+)
 def test_batches_are_those_without_deferral(dataset, augment, extractor):
     collator, finish = ViewCollator(extractor), DeferredAugmentation(extractor)
     whole, deferred = _make(dataset, augment=augment), _make(dataset, augment=augment, defer=True)

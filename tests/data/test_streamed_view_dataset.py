@@ -124,7 +124,7 @@ def test_processes_share_the_clips(clips, n_processes, workers):
     )
 
 
-@pytest.mark.parametrize("workers", [0, 1, pytest.param(2, marks=pytest.mark.slow), 3])
+@pytest.mark.parametrize("workers", [0, *(pytest.param(n, marks=pytest.mark.slow) for n in (1, 2)), 3])
 def test_what_is_left_blank(clips, workers):
     expected = batches(views_of(clips), 9 + 5, workers)
     for skipped in (1, 4, 9):

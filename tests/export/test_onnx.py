@@ -11,7 +11,7 @@ from hf_gradalign.models import HEADS, SpoofDetectorConfig, SpoofDetectorForAudi
 
 onnxruntime, _ = pytest.importorskip("onnxruntime"), pytest.importorskip("onnxscript")
 N_SAMPLES = 4000
-PROGRAM_MARKS = {"linear": [], "mhfa": [], "aasist": [pytest.mark.slow, pytest.mark.long]}  # others are slow
+PROGRAM_MARKS = {"linear": [], "aasist": [pytest.mark.slow, pytest.mark.long]}  # others are slow
 BATCHES = (1, 2, 5)
 SMALL_HEADS = {
     "aasist": {"channels": (4, 4)},

@@ -34,7 +34,7 @@ def trained(folder, loss, class_weights, from_init=False, **options):
     return weights_of(trainer)
 
 
-@pytest.mark.parametrize("class_weights", [None, [0.1, 0.9]])
+@pytest.mark.parametrize("class_weights", [pytest.param(None, marks=pytest.mark.slow), [0.1, 0.9]])
 @pytest.mark.parametrize("loss", MARGIN_LOSSES)
 def test_accumulation_changes_nothing(loss, class_weights, tmp_path):
     whole = trained(tmp_path, loss, class_weights, per_device_train_batch_size=8)

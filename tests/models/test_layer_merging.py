@@ -22,8 +22,15 @@ def make_detector(*positional, backbone=None, **options):
     return model
 
 
-@EVERY
-@pytest.mark.parametrize("family", FAMILIES)
+# Each family with one way, and each way with one family; all others are slow.
+@pytest.mark.parametrize(
+    ("family", "name"),
+    [
+        pytest.param(family, name, marks=[] if family == "wav2vec2" or name == "attm" else pytest.mark.slow)
+        for family in FAMILIES
+        for name in LAYER_MERGING
+    ],
+)
 def test_every_family_and_padding(family, name, tmp_path):
     options = {} if family in READ_PADDING else {"do_stable_layer_norm": True}
     model, clips = make_tiny(family, "linear", layer_merging=name, backbone=options), make_clips()

@@ -30,8 +30,14 @@ def trained(model):
     return {name for name, parameter in model.named_parameters() if parameter.requires_grad}
 
 
-@pytest.mark.parametrize("kind", ["classifier", "aasist"])
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize(
+    ("family", "kind"),
+    [
+        ("wav2vec2", "aasist"),
+        *((family, "classifier") for family in FAMILIES),
+        *(pytest.param(family, "aasist", marks=pytest.mark.slow) for family in FAMILIES if family != "wav2vec2"),
+    ],
+)
 def test_every_family(family, kind):
     base = make_classifier(family) if kind == "classifier" else make_detector(family, kind, n_samples=3200)
     state = {name: value.clone() for name, value in base.state_dict().items()}

@@ -55,8 +55,10 @@ def small_blocks(monkeypatch):
     "options",
     [
         {"batch_size": 4},
-        pytest.param({"batch_size": 3, "hop_seconds": 0.07, "combine": "min"}, marks=pytest.mark.slow),
-        {"batch_size": 1, "hop_seconds": 0.5},
+        pytest.param(
+            {"batch_size": 3, "hop_seconds": 0.07, "combine": "min"}, marks=[pytest.mark.slow, pytest.mark.long]
+        ),
+        pytest.param({"batch_size": 1, "hop_seconds": 0.5}, marks=pytest.mark.slow),
     ],
     ids=str,
 )

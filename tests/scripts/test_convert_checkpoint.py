@@ -48,7 +48,7 @@ def test_golden(convert, tmp_path, capsys):
 @pytest.mark.parametrize(
     ("name", "words"),
     [
-        ("aasist_raw", ["--num_sinc_filters", 70]),
+        pytest.param("aasist_raw", ["--num_sinc_filters", 70], marks=pytest.mark.slow),
         ("sls", ["--num_attention_heads", 4]),
         ("nes2net_x", ["--num_attention_heads", 4, "--dilation", 2, "--activation", "relu"]),
         ("wavlm_nes2net_x_selu", ["--max_bucket_distance", 80, "--activation", "selu"]),

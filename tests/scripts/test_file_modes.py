@@ -14,7 +14,7 @@ from hf_gradalign.data.readers.archives import unpack
 CHECKPOINT = Path(__file__).parents[1] / "fixtures" / "aasist.pth"
 
 
-@pytest.fixture(params=[0o022, 0o002, 0o077])
+@pytest.fixture
 def umask(request):
     before = os.umask(request.param)
     yield request.param
@@ -43,7 +43,15 @@ def unpack_archive(folder, load_script, monkeypatch):
     assert (unpack([folder / "clips.tar"], folder) / "clips" / "a.txt").read_text() == "x"
 
 
-@pytest.mark.parametrize("write", [train, convert, unpack_archive])
+@pytest.mark.parametrize(
+    ("umask", "write"),
+    [
+        pytest.param(umask, write, marks=pytest.mark.slow if write is convert and umask != 0o002 else [])
+        for umask in (0o022, 0o002, 0o077)
+        for write in (train, convert, unpack_archive)
+    ],
+    indirect=["umask"],
+)
 def test_modes(tmp_path, load_script, monkeypatch, umask, write):
     folder = tmp_path / "out"
     folder.mkdir()

@@ -24,10 +24,13 @@ SMALL_HEADS = {
 }
 
 
+SHORT = {"window_seconds": 0.15, "eval_window_seconds": 0.15}  # the shortest for AASIST on raw waveforms, which is slow
 SMALLER = {"aasist": {"channels": [16, 32]}, "mamba": {"size": 48}}  # but large enough to learn by heart
 
 
-@pytest.mark.parametrize("head", SMALL_HEADS)
+@pytest.mark.parametrize(
+    "head", [pytest.param(head, marks=pytest.mark.slow) if head == "mhfa" else head for head in SMALL_HEADS]
+)
 def test_trains_saves_and_goes_on(run_script, tmp_path, head):
     words = ["--head", head, "--head_options", json.dumps(SMALL_HEADS[head]), "--class_weights", "0.1", "0.9"]
     merging = {"nes2net": "sea"}.get(head)
@@ -56,13 +59,20 @@ def test_trains_saves_and_goes_on(run_script, tmp_path, head):
     assert AutoModelForAudioClassification.from_pretrained(tmp_path / "more").config.class_weights == [0.1, 0.9]
 
 
-@pytest.mark.parametrize("name", ["sls", "nes2net_x", "wavlm_nes2net", "antideepfake_w2v", "aasist_raw"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        *("sls", "wavlm_nes2net", "antideepfake_w2v"),
+        *(pytest.param(name, marks=pytest.mark.slow) for name in ("nes2net_x", "aasist_raw")),
+    ],
+)
 def test_a_converted_detector_goes_on(run_script, tmp_path, name):
     """Log-probabilities, a single output with merged layers, and normalization with the published epsilon."""
     before, _ = convert_state_dict(read_state_dict(GOLDEN / f"{name}.pth"), **CONVERSION.get(name, FOUR_HEADS))
     before.save_pretrained(tmp_path / "converted")
     words = ["--model_name_or_path", str(tmp_path / "converted"), "--class_weights", "0.1", "0.9"]
-    assert run_script("--align_gradients", "pcgrad", *words, output_dir=tmp_path / "out") == 0
+    windows = SHORT if name == "aasist_raw" else {}
+    assert run_script("--align_gradients", "pcgrad", *words, output_dir=tmp_path / "out", **windows) == 0
     after = AutoModelForAudioClassification.from_pretrained(tmp_path / "out")
     assert after.config.id2label == {0: "spoof", 1: "bonafide"}
     for option in ("head_options", "layer_merging", "do_normalize", "normalization_epsilon"):
@@ -94,12 +104,12 @@ def test_a_head_on_a_pretrained_encoder(run_script, tmp_path, capsys):
 def test_aasist_from_scratch(run_script, tmp_path, monkeypatch):
     monkeypatch.setitem(ARCHITECTURES, "aasist_l", {"channels": [4, 8], "graph_sizes": [8, 4]})
     words = ["--align_gradients", "--model_name_or_path", "aasist_l", "--rms_level", "0.1"]
-    assert run_script(*words, output_dir=tmp_path / "out") == 0
+    assert run_script(*words, output_dir=tmp_path / "out", **SHORT) == 0
     model = AutoModelForAudioClassification.from_pretrained(tmp_path / "out")
     extractor = AutoFeatureExtractor.from_pretrained(tmp_path / "out")
     assert model.config.backbone_config.model_type == "sinc"
     # Clips of one level in training: the model must not depend on the level of others.
-    assert (extractor.n_samples, extractor.do_normalize, model.config.do_normalize) == (8_000, True, True)
+    assert (extractor.n_samples, extractor.do_normalize, model.config.do_normalize) == (2_400, True, True)
     card = ModelCard.load(tmp_path / "out" / "README.md")
     assert card.data.license == "apache-2.0"
     assert card.data.base_model is None
@@ -130,7 +140,9 @@ def test_defaults_of_aasist():
     assert (run.data.window_seconds, run.data.eval_window_seconds, run.data.rms_level) == (4.0375, 4.0375, None)
 
 
-@pytest.mark.parametrize("family", FEATURE_ENCODERS)
+@pytest.mark.parametrize(
+    "family", [pytest.param(name, marks=pytest.mark.slow) if name == "whisper" else name for name in FEATURE_ENCODERS]
+)
 def test_a_head_on_an_encoder_of_features(run_script, tmp_path, family, capsys):
     encoder = AutoModel.from_config(AutoConfig.for_model(family, **FEATURE_ENCODERS[family]))
     encoder.save_pretrained(tmp_path / "encoder")

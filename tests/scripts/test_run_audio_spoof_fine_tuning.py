@@ -35,7 +35,7 @@ def base(tmp_path):
     return make
 
 
-@pytest.mark.parametrize("kind", ["classifier", "detector"])
+@pytest.mark.parametrize("kind", ["classifier", pytest.param("detector", marks=pytest.mark.slow)])
 def test_frozen_layers_and_learning_rates(run_script, base, tmp_path, kind):
     start = base(kind)
     words = ["--model_name_or_path", str(start), "--freeze_layers", "1", "--learning_rate", "0.01"]
@@ -96,7 +96,7 @@ def assert_same_scores(first, second):
     np.testing.assert_allclose([first[n] for n in names], [second[n] for n in names], atol=1e-5)
 
 
-@pytest.mark.parametrize("kind", ["classifier", "detector"])
+@pytest.mark.parametrize("kind", [pytest.param("classifier", marks=pytest.mark.slow), "detector"])
 def test_lora_saved_merged_with_the_adapters(run_script, base, tmp_path, kind):
     start, out = base(kind), tmp_path / "out"
     words = ["--model_name_or_path", str(start), *LORA]

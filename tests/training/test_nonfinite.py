@@ -54,7 +54,7 @@ def ids_in(message):
         ("clean", -math.inf, None),
     ],
 )
-@pytest.mark.parametrize("method", ["pcgrad", "none"])
+@pytest.mark.parametrize("method", ["pcgrad", pytest.param("none", marks=pytest.mark.slow)])
 def test_names_the_update_the_view_the_parameters_and_the_items(tmp_path, view, value, loss, method):
     # tanh bounds an infinite input: the loss is finite, and only the gradient of the first layer is not.
     trainer = make(tmp_path, Named([17], view, value), align_gradients=method, **SAVING)

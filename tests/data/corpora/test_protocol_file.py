@@ -17,7 +17,7 @@ def protocol(tmp_path_factory):
     return tmp_path_factory.mktemp("protocols") / "p.txt"
 
 
-@settings(max_examples=25)  # of up to eight lines each
+@settings(max_examples=15)  # of up to eight lines each
 @given(st.lists(st.tuples(words, words, words), min_size=1, max_size=8), gaps, st.sampled_from(["\n", "\r\n"]))
 def test_any_white_space(protocol, rows, gap, end):
     path = protocol
