@@ -10,6 +10,7 @@ import sys
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import pytest
+import soundfile
 import torch
 
 if not torch.cuda.is_available():
@@ -76,6 +77,7 @@ def _no_waiting_for_the_disk():
     """No test cuts the power. Kills, which some tests make, lose nothing that was written."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(os, "fsync", lambda descriptor: None)
+        patch.setattr(soundfile.SoundFile, "flush", lambda file: None)  # libsndfile's fsync, at every close
         yield
 
 
@@ -93,6 +95,10 @@ def pytest_collection():
 
 def pytest_collection_finish():
     gc.enable()
+
+
+def pytest_unconfigure():
+    gc.unfreeze()  # or Triton's bindings report everything as leaked
 
 
 def _forks(item):

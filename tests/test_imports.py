@@ -170,7 +170,7 @@ ORDERS = {
 }
 
 
-SLOW_ORDERS = ("transformers first", "a pickle", "a bare module")
+SLOW_ORDERS = ("transformers first", "a pickle")
 
 
 @pytest.mark.parametrize(

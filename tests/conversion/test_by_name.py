@@ -54,7 +54,13 @@ def logits_on_reference(name, fixture, **options):
         return float((model(**inputs).logits - reference["logits"]).abs().max())
 
 
-@pytest.mark.parametrize("fixture", ["aasist", "conformer_tcm", "mamba", "nes2net_x", "sls", "antideepfake_hubert"])
+@pytest.mark.parametrize(
+    "fixture",
+    [
+        *("mamba", "sls", "antideepfake_hubert"),
+        *(pytest.param(name, marks=pytest.mark.slow) for name in ("aasist", "conformer_tcm", "nes2net_x")),
+    ],
+)
 def test_golden_checkpoints(fixture):
     assert logits_on_reference(FIXTURES / f"{fixture}.pth", fixture, num_attention_heads=4) < 1e-4
 

@@ -108,11 +108,11 @@ def test_what_cannot_be_loaded_is_said_in_a_line(hub, run_client, published):
         r".*It has 1 entries, first conv\.weight \(2, 3\)\. tester/odd has: net\.pth \(\S+ kB\), README\.md \(7",
         "tester/cut": r"best\.pth is truncated",
     }
-    messages = run_client(f"{CLIENT}report([said(name) for name in args])", *expected)
+    program = f"{CLIENT}report([*(said(name) for name in args[1:]), said(args[0], revision='v9')])"
+    *messages, revision = run_client(program, KNOWN, *expected)
     for (name, pattern), message in zip(expected.items(), messages, strict=True):
         assert re.search(pattern, message), (name, message)
         assert "\n" not in message, name
-    revision = run_client(f"{CLIENT}report(said(args[0], revision='v9'))", KNOWN)
     assert "the repository has no such revision: check --revision" in revision
     offline = run_client(f"{CLIENT}report(said(args[0]))", KNOWN, home="x", HF_HUB_OFFLINE="1")
     assert "offline mode is on. The cache, which HF_HUB_OFFLINE=1 uses alone, does not contain it" in offline

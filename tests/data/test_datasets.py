@@ -314,7 +314,7 @@ def _of_workers(views, num_workers, method="fork"):
 
 
 @pytest.mark.filterwarnings("ignore:This DataLoader will create")
-@pytest.mark.parametrize("augment", ["utterance", "window"])
+@pytest.mark.parametrize("augment", [pytest.param("utterance", marks=pytest.mark.slow), "window"])
 def test_any_number_of_workers_gives_the_same_bits(dataset, augment):
     views = _make(dataset, augment=augment)
     views.set_epoch(2)

@@ -327,8 +327,18 @@ def test_harmless_options_together(quick_run):
     assert not any((args.logging_first_step, args.logging_nan_inf_filter, args.load_best_model_at_end))
 
 
+# Two that other lines set too are slow.
+SLOW_ALONE = ("--dataloader_num_workers 1", "--gradient_checkpointing")
+
+
 @pytest.mark.parametrize(
-    "words", [line.words for line in LINES.values() if isinstance(line, Works) and line.alone], ids=lambda words: words
+    "words",
+    [
+        pytest.param(line.words, marks=pytest.mark.slow if line.words in SLOW_ALONE else [])
+        for line in LINES.values()
+        if isinstance(line, Works) and line.alone
+    ],
+    ids=lambda words: words,
 )
 def test_an_option_by_itself(quick_run, words):
     try:

@@ -106,7 +106,7 @@ def noise_trainer(model, folder, processing_class=None, **options):
         {"clean": {"input_values": clip, "labels": i % 2}, "augmented": {"input_values": clip.tanh(), "labels": i // 4}}
         for i, clip in enumerate(clips)
     ]
-    defaults = {"max_steps": 4, "per_device_train_batch_size": 4, "save_strategy": "steps", "save_steps": 1}
+    defaults = {"max_steps": 4, "per_device_train_batch_size": 4, "save_strategy": "no"}
     defaults |= {"learning_rate": 0.01, "align_gradients": "pcgrad", "use_cpu": True, "report_to": [], "seed": 3}
     defaults |= {"disable_tqdm": True, "dataloader_pin_memory": False, "logging_steps": 1}
     of_trainer = ("model_init", "optimizers", "optimizer_cls_and_kwargs", "eval_dataset", "compute_metrics")

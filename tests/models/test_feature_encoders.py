@@ -49,8 +49,15 @@ def test_features_are_those_of_the_encoders_own_extractor(family):
     assert np.allclose(loud, quiet, atol=1e-3)
 
 
-@FAMILY
-@pytest.mark.parametrize("head", ["linear", "aasist", "mhfa"])
+# Whisper's encoder always takes 30 s, so it is slow with more than one head.
+@pytest.mark.parametrize(
+    ("family", "head"),
+    [
+        pytest.param(family, head, marks=pytest.mark.slow if family == "whisper" and head != "linear" else [])
+        for family in FEATURE_ENCODERS
+        for head in ("linear", "aasist", "mhfa")
+    ],
+)
 def test_a_padded_clip_gets_the_logits_that_it_gets_alone(family, head):
     model = make_detector(family, head)
     extractor = model.make_feature_extractor()
@@ -63,8 +70,15 @@ def test_a_padded_clip_gets_the_logits_that_it_gets_alone(family, head):
     assert together.std(0).min() > 1e-5
 
 
-@FAMILY
-@pytest.mark.parametrize("options", [{}, {"layer_merging": "sea"}], ids=str)
+@pytest.mark.parametrize(
+    ("family", "options"),
+    [
+        *((family, {}) for family in FEATURE_ENCODERS),
+        ("wav2vec2-bert", {"layer_merging": "sea"}),
+        pytest.param("whisper", {"layer_merging": "sea"}, marks=pytest.mark.slow),
+    ],
+    ids=str,
+)
 def test_saved_loaded_scored_and_collated(family, options, tmp_path):
     model = make_detector(family, **options)
     model.save_pretrained(tmp_path)

@@ -121,7 +121,13 @@ IMPORTING = {  # words with which a command goes past its parser, and ends soon 
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", COMMANDS)
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param(name, marks=[] if name in ("run_audio_spoof", "score_audio_spoof") else pytest.mark.long)
+        for name in COMMANDS
+    ],
+)
 def test_ctrl_c_while_libraries_are_imported(name, tmp_path):
     process = subprocess.Popen(
         [sys.executable, SCRIPTS / f"{name}.py", *IMPORTING[name]],

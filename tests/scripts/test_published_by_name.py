@@ -39,6 +39,7 @@ def test_score(load_script, clip, expected, tmp_path):
     assert float((tmp_path / "s.txt").read_text().split()[1]) == pytest.approx(expected, abs=1e-5)
 
 
+@pytest.mark.long
 @pytest.mark.slow
 def test_export(load_script, clip, expected, tmp_path):
     onnxruntime = pytest.importorskip("onnxruntime")

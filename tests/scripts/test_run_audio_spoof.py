@@ -380,11 +380,11 @@ def test_reports_to_tensorboard(run_script, tmp_path):
 
 
 @pytest.mark.slow
-def test_reports_to_trackio(tmp_path, quick_options):
+def test_reports_to_trackio(tmp_path, quick_options, short_demo_corpus):
     # In a process of its own: trackio fixes its folder at import.
     command = [sys.executable, str(SCRIPT), "--align_gradients", "--report_to", "trackio", "--run_name", "mine"]
     environment = {**os.environ, "TRACKIO_DIR": str(tmp_path / "trackio")}
-    command += quick_options(output_dir=tmp_path / "out", logging_steps=1)
+    command += quick_options(output_dir=tmp_path / "out", logging_steps=1, dataset_name=short_demo_corpus)
     done = forked_python.run(command, environment)
     assert done.returncode == 0, done.stderr
     [database] = (tmp_path / "trackio").glob("*.db")

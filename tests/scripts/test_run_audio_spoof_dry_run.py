@@ -84,7 +84,8 @@ def test_a_recipe_where_the_hub_is_out_of_reach(run_script, tmp_path, small_xls_
     "name",
     [
         "tcm_musan_rir_rawboost_dpda",
-        *(pytest.param(n, marks=pytest.mark.slow) for n in ("aasist_augmented", "mamba_pcgrad")),
+        pytest.param("aasist_augmented", marks=pytest.mark.slow),
+        pytest.param("mamba_pcgrad", marks=[pytest.mark.slow, pytest.mark.long]),
     ],
 )
 def test_recipes_with_their_own_window(load_script, small_xls_r, capsys, name):

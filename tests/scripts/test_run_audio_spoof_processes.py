@@ -85,9 +85,10 @@ def run_main(words):
     assert train.main(words) == 0
 
 
-def test_two_processes(quick_options, tmp_path):
+def test_two_processes(quick_options, short_demo_corpus, tmp_path):
     log = tmp_path / "log"
-    options = quick_options(output_dir=tmp_path / "out", use_cpu=True, ddp_backend="gloo", max_eval_samples=11)
+    parallel = {"use_cpu": True, "ddp_backend": "gloo", "max_eval_samples": 11}
+    options = quick_options(output_dir=tmp_path / "out", dataset_name=short_demo_corpus, **parallel)
     process = forked_group.start(run_main, ["--align_gradients", *options], log=log, processes=2)
     process.join(200)
     assert process.exitcode == 0, log.read_text()
@@ -148,13 +149,14 @@ def test_published_model_loads_elsewhere(hub, quick_options, tmp_path):
         pytest.param("token", marks=[pytest.mark.slow, pytest.mark.long]),
     ],
 )
-def test_trouble_with_the_hub_costs_no_model(hub, quick_options, tmp_path, trouble):
+def test_trouble_with_the_hub_costs_no_model(hub, quick_options, short_demo_corpus, tmp_path, trouble):
     if trouble == "network":
         environment = {**hub.environment(tmp_path / "home"), "HF_ENDPOINT": "http://127.0.0.1:9"}
     else:
         environment = hub.environment(tmp_path / "home", REFUSED_TOKEN)
     out = tmp_path / "out"
-    words = ["--push_to_hub", "--hub_model_id", "tester/detector", *quick_options(output_dir=out)]
+    options = quick_options(output_dir=out, dataset_name=short_demo_corpus)
+    words = ["--push_to_hub", "--hub_model_id", "tester/detector", *options]
     result = run("--align_gradients", *words, environment=environment)
     assert result.returncode == 1
     assert "Training continues" in result.stderr

@@ -80,8 +80,9 @@ def test_equal_rates_change_nothing(tmp_path):
 
 
 def test_resumed_to_the_bit(tmp_path):
-    whole = train(make_detector(), tmp_path / "a", **RATES)
-    resumed = noise_trainer(make_detector(), tmp_path / "b", **RATES)
+    options = {"save_strategy": "steps", "save_steps": 2, **RATES}
+    whole = train(make_detector(), tmp_path / "a", **options)
+    resumed = noise_trainer(make_detector(), tmp_path / "b", **options)
     shutil.copytree(Path(whole.args.output_dir, "checkpoint-2"), Path(resumed.args.output_dir, "checkpoint-2"))
     resumed.train(resume_from_checkpoint=True)
     assert largest_difference(weights_of(whole), weights_of(resumed)) == 0

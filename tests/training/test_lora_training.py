@@ -19,9 +19,10 @@ CLIPS = [clip.numpy() for clip in 0.1 * make_clips(2)]
 
 
 def trainer_of(folder, model=None, **options):
-    """A trainer of a detector with batch norms in its head."""
+    """A trainer of a detector with batch norms in its head, which saves each step."""
     model = model or make_detector(head="aasist", n_samples=3200)
     extractor = model.make_feature_extractor()
+    options = {"save_strategy": "steps", "save_steps": 1, **options}
     return noise_trainer(add_lora(model, extractor, 2), folder, processing_class=extractor, **options)
 
 

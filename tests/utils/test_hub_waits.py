@@ -63,8 +63,8 @@ def test_why_the_hub_was_not_reached(error, fault):
     "mood",
     [
         "hang",
-        *(pytest.param(mood, marks=pytest.mark.slow) for mood in ("drop", "429", "401")),
-        *(pytest.param(mood, marks=[pytest.mark.slow, pytest.mark.long]) for mood in ("500", "503", "html")),
+        *(pytest.param(mood, marks=pytest.mark.slow) for mood in ("drop", "401")),
+        *(pytest.param(mood, marks=[pytest.mark.slow, pytest.mark.long]) for mood in ("429", "500", "503", "html")),
     ],
 )
 def test_a_hub_in_a_mood_is_given_up_with_its_reason(hub, run_client, tmp_path, mood):
