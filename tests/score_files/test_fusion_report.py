@@ -8,7 +8,9 @@ import pytest
 
 from hf_gradalign.metrics import compare_systems, log_likelihood_ratio_cost
 from hf_gradalign.score_files import Clips, ScoreFileError, cross_validate_fusion, fit_fusion, join_systems
+from hf_gradalign.score_files.fusion import fit_ratios
 from hf_gradalign.score_files.fusion_report import REPORTED
+from hf_gradalign.score_files.held_out import held_out_scores
 
 N = 400
 LABELS = np.arange(N) // 20 % 2
@@ -105,12 +107,19 @@ def test_neither_scale_nor_order_of_systems_matters():
     assert other.rivals["cllr"].comparison.p_value == report.rivals["cllr"].comparison.p_value
 
 
-def test_the_test_is_that_of_two_systems():
+def test_the_test_is_a_paired_bootstrap_of_speakers():
     scores = joint(NOISE[:, :2] + LABELS[:, None], speaker=SPEAKERS)
-    report = cross_validate_fusion(scores, n_draws=20, seed=3)
-    assert report.as_dict()["best_single_systems"]["cllr"]["name"] == report.rivals["cllr"].name
-    same = compare_systems(report.scores, report.scores, LABELS, "cllr", clusters=SPEAKERS, n_draws=20, seed=3)
-    assert same["cllr"].first == report.rivals["cllr"].comparison.first
+    report = cross_validate_fusion(scores, l2=0.02, n_draws=20, seed=3)
+    rival = report.rivals["cllr"]
+    single = held_out_scores(
+        lambda own, labels: fit_ratios(own, labels, prior=0.5, l2=0.01),
+        scores.scores[:, [scores.names.index(rival.name)]],
+        LABELS,
+        report.folds,
+    )
+    expected = compare_systems(report.scores, single, LABELS, "cllr", clusters=SPEAKERS, n_draws=20, seed=3)
+    assert rival.comparison == expected["cllr"]
+    assert report.as_dict()["best_single_systems"]["cllr"]["name"] == rival.name
 
 
 def test_mistakes():
