@@ -1,15 +1,17 @@
 """Score overlapping windows without computing everything anew for each of them.
 
 The model's own `forward` scores the windows. What they have in common is computed once for a stretch of the recording.
-While `forward` runs, slices of it take the place of the output of a part of the model: its convolutions, or its whole
-encoder. So heads, merged layers and calibration are those of the model, whatever its class.
+Slices of it take the place of the output of a part of the model: its convolutions, or its whole encoder. So heads,
+merged layers and calibration are those of the model, whatever its class. Other threads may use the model meanwhile.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Generator, Iterator
+from collections.abc import Callable, Generator, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
+from threading import Lock, local
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 import numpy as np
@@ -24,6 +26,7 @@ if TYPE_CHECKING:
     from hf_gradalign.scoring.scorer import SpoofScorer
 
 Shared = Literal["nothing", "convolutions", "encoder"]
+Forward = Callable[..., Any]
 
 # Encoders of transformers that turn waveforms into frames by strided convolutions without padding.
 _WAVEFORM_ENCODERS = ("data2vec-audio", "hubert", "unispeech-sat", "wav2vec2", "wav2vec2-conformer", "wavlm")
@@ -101,33 +104,29 @@ class _SharedPart:
         windows = stretch.windows(self._length)
         for first in range(0, len(windows), self._scorer.batch_size):
             batch = slice(first, first + self._scorer.batch_size)
-            with self._computed_once(stretch, stretch.starts[batch], computed):
+            with _diverted(self._part, self._slices_of(stretch, stretch.starts[batch], computed)):
                 scores = self._scorer.score_windows(windows[batch])
             yield scores
 
-    @contextmanager
-    def _computed_once(self, stretch: Stretch, starts: list[int], computed: dict[int, Any]) -> Generator[None]:
-        """Make the part return slices of what it computes for the stretch, which is kept in `computed`."""
-        compute = self._part.forward
+    def _slices_of(self, stretch: Stretch, starts: list[int], computed: dict[int, Any]) -> Forward:
+        """Return what to call instead of the part's own `forward`, for some windows.
 
-        def forward(inputs: Tensor, attention_mask: Tensor | None = None, **options: Any) -> Any:
+        What the part computes for the stretch is kept in `computed`.
+        """
+
+        def forward(own: Forward, inputs: Tensor, attention_mask: Tensor | None = None, **options: Any) -> Any:
             slices = []
             for start in starts:
                 begin, end = self._span(stretch, start)
                 if begin not in computed:
                     samples = stretch.samples[begin - stretch.first : end - stretch.first]
                     values = self._scorer.model_inputs([samples])["input_values"].to(inputs.device)
-                    computed[begin] = compute(values, **options)
-                slices.append(
-                    _sliced(computed[begin], round((start - begin) / self._stride), self._n_frames, self._time)
-                )
+                    computed[begin] = own(values, **options)
+                first = round((start - begin) / self._stride)
+                slices.append(_sliced(computed[begin], first, self._n_frames, self._time))
             return _joined(slices)
 
-        self._part.forward = forward
-        try:
-            yield
-        finally:
-            del self._part.forward  # the class has its own
+        return forward
 
     def _span(self, stretch: Stretch, start: int) -> tuple[int, int]:
         """Return the samples of the recording, as (start, stop), that the part is given for a window."""
@@ -198,6 +197,49 @@ def window_scoring(scorer: SpoofScorer, length: int, hop: int, share_encoder: bo
     else:
         return separate
     return shared if _takes_bare_samples(scorer) and shared.is_cheaper(hop) else separate
+
+
+@dataclass
+class _Diversion:
+    """The own `forward` of a part, whether the part itself held it, and how many threads divert it."""
+
+    own: Forward
+    is_of_instance: bool
+    n_users: int = 0
+
+
+_diversions: dict[nn.Module, _Diversion] = {}
+_lock = Lock()
+_of_this_thread = local()
+
+
+@contextmanager
+def _diverted(part: nn.Module, forward: Forward) -> Generator[None]:
+    """In this thread, make a part of a model call `forward` with its own one and the arguments."""
+    with _lock:
+        if part not in _diversions:
+            _diversions[part] = diversion = _Diversion(part.forward, "forward" in vars(part))
+
+            def dispatch(*arguments: Any, **options: Any) -> Any:
+                of_part, forward = getattr(_of_this_thread, "diversion", (None, None))
+                if of_part is not part or forward is None:
+                    return diversion.own(*arguments, **options)
+                return forward(diversion.own, *arguments, **options)
+
+            part.forward = dispatch
+        _diversions[part].n_users += 1
+    _of_this_thread.diversion = (part, forward)
+    try:
+        yield
+    finally:
+        del _of_this_thread.diversion
+        with _lock:
+            diversion = _diversions[part]
+            diversion.n_users -= 1
+            if not diversion.n_users:
+                del _diversions[part], part.forward
+                if diversion.is_of_instance:
+                    part.forward = diversion.own
 
 
 def _n_frames(config: Any, length: int) -> int:

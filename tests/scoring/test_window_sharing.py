@@ -1,5 +1,9 @@
 """What overlapping windows share changes scores only where the documentation says so."""
 
+import logging
+from concurrent.futures import ThreadPoolExecutor
+from threading import current_thread, main_thread
+
 import numpy as np
 import pytest
 from noise_clips import RATE, WINDOW, draw_clip
@@ -7,7 +11,7 @@ from tiny_detectors import FAMILIES, SMALL, make_classifier, make_detector
 from transformers import Wav2Vec2FeatureExtractor
 
 from hf_gradalign.models import SpoofDetectorFeatureExtractor
-from hf_gradalign.scoring import SpoofScorer, window_sharing
+from hf_gradalign.scoring import SpoofScorer, Timeline, window_sharing
 from hf_gradalign.scoring.window_sharing import SeparateWindows, window_scoring
 
 CLIP = draw_clip(3, 4 * WINDOW + 123)
@@ -92,7 +96,6 @@ def test_convolutions_run_once(monkeypatch):
     model.backbone.feature_extractor.conv_layers[0].register_forward_hook(lambda *args: sizes.append(args[1][0].shape))
     SpoofScorer(model, BARE, batch_size=4).timeline(CLIP, hop_seconds=HOP)
     assert [tuple(size) for size in sizes] == [(1, 1, 4 * WINDOW), (1, 1, WINDOW)]  # on the grid, and the last window
-    assert "forward" not in vars(model.backbone.feature_extractor)
 
 
 def test_a_shared_encoder_hears_what_is_around_a_window(separate):
@@ -120,13 +123,41 @@ def test_what_a_shared_encoder_takes_at_once(monkeypatch):
     assert len(timeline) == len(scorer.timeline(np.tile(CLIP, 3), hop_seconds=HOP))
 
 
+@pytest.mark.parametrize("share_encoder", [False, True])
+def test_other_threads_can_use_the_model_meanwhile(share_encoder):
+    model = make_detector()
+    scorer = SpoofScorer(model, BARE, batch_size=4)
+    options = {"hop_seconds": HOP, "share_encoder": share_encoder}
+    alone, timeline = scorer.score(CLIP), scorer.timeline(CLIP, **options)
+    results = []
+
+    def meanwhile(head, inputs):
+        if current_thread() is main_thread() and not results:
+            with ThreadPoolExecutor() as pool:
+                results.append(
+                    (pool.submit(scorer.score, CLIP).result(), pool.submit(scorer.timeline, CLIP, **options))
+                )
+
+    hook = model.head.register_forward_pre_hook(meanwhile)
+    np.testing.assert_array_equal(scorer.timeline(CLIP, **options).scores, timeline.scores)
+    hook.remove()
+    np.testing.assert_array_equal(results[0], alone)
+    np.testing.assert_array_equal(results[1].scores, timeline.scores)
+    for part in (model.backbone, model.backbone.feature_extractor):
+        assert "forward" not in vars(part)
+
+
 def test_the_models_forward_is_put_back_after_an_error(monkeypatch):
     model = make_detector()
     scorer = SpoofScorer(model, BARE, batch_size=4)
     monkeypatch.setattr(model.head, "forward", lambda *args: 1 / 0)
-    with pytest.raises(ZeroDivisionError):
-        scorer.timeline(CLIP, hop_seconds=HOP)
-    assert "forward" not in vars(model.backbone.feature_extractor)
+    own = model.backbone.feature_extractor.forward
+    for hooked in (False, True):  # as Accelerate does
+        if hooked:
+            monkeypatch.setattr(model.backbone.feature_extractor, "forward", own)
+        with pytest.raises(ZeroDivisionError):
+            scorer.timeline(CLIP, hop_seconds=HOP)
+        assert ("forward" in vars(model.backbone.feature_extractor)) is hooked
 
 
 def test_shared_layers_of_all_heads():
@@ -135,3 +166,48 @@ def test_shared_layers_of_all_heads():
         shared = scorer.timeline(CLIP, hop_seconds=HOP, share_encoder=True)
         assert shared.shared == "encoder"
         assert np.isfinite(shared.scores).all()
+
+
+AFFINE = {"method": "affine", "prior": 0.5, "slope": 3.0, "offset": -0.7}
+PAV = {"method": "pav", "prior": 0.5, "knots": [[-0.2, -2.0], [0.0, -2.0], [0.4, 3.0]]}
+
+
+@pytest.mark.parametrize("share_encoder", [False, True])
+@pytest.mark.parametrize("calibration", [AFFINE, PAV], ids=["affine", "pav"])
+def test_calibrated_scores_of_shared_frames(calibration, share_encoder):
+    model = make_detector()
+    raw = SpoofScorer(model, BARE, batch_size=4).timeline(CLIP, hop_seconds=HOP, share_encoder=share_encoder)
+    assert not raw.is_calibrated
+    model.config.calibration = calibration
+    scorer = SpoofScorer(model, BARE, batch_size=4)
+    timeline = scorer.timeline(CLIP, hop_seconds=HOP, share_encoder=share_encoder)
+    assert timeline.is_calibrated
+    assert timeline.shared == raw.shared != "nothing"
+    np.testing.assert_allclose(timeline.scores, scorer.calibration(raw.scores), atol=1e-5)
+    with_raw = SpoofScorer(model, BARE, batch_size=4, raw_scores=True)
+    again = with_raw.timeline(CLIP, hop_seconds=HOP, share_encoder=share_encoder)
+    assert not again.is_calibrated
+    np.testing.assert_allclose(again.scores, raw.scores, atol=1e-6)
+
+
+def test_segments_of_calibrated_scores_use_the_threshold_of_verdicts():
+    starts = np.arange(4.0)
+    scores = np.array([1.0, -0.5, -0.7, -3.0])
+    for is_calibrated, edge in [(True, 2), (False, 1)]:
+        timeline = Timeline(starts, starts + 1, scores, 4.0, is_calibrated)
+        assert timeline.segments()[0].end == edge
+    assert timeline.segments(-1)[0].end == 3
+
+
+def test_other_windows_than_those_of_the_calibration(caplog, monkeypatch):
+    monkeypatch.setattr(logging.getLogger("hf_gradalign"), "propagate", True)
+    windowing = {"windows": "first", "window_samples": WINDOW, "hop_samples": None, "combine": None, "rms_level": None}
+    model = make_detector()
+    model.config.calibration = {**AFFINE, "windowing": windowing}
+    scorer = SpoofScorer(model, BARE, batch_size=4)
+    scorer.timeline(CLIP)
+    assert "other windows" not in caplog.text
+    scorer.timeline(CLIP, window_seconds=0.1, hop_seconds=0.1)
+    assert (
+        "fitted with other windows, and may not hold for these: window_samples was 3200 and is now 1600" in caplog.text
+    )
