@@ -134,9 +134,8 @@ def test_other_threads_can_use_the_model_meanwhile(share_encoder):
     def meanwhile(head, inputs):
         if current_thread() is main_thread() and not results:
             with ThreadPoolExecutor() as pool:
-                results.append(
-                    (pool.submit(scorer.score, CLIP).result(), pool.submit(scorer.timeline, CLIP, **options))
-                )
+                futures = [pool.submit(scorer.score, CLIP), pool.submit(scorer.timeline, CLIP, **options)]
+            results.extend(future.result() for future in futures)
 
     hook = model.head.register_forward_pre_hook(meanwhile)
     np.testing.assert_array_equal(scorer.timeline(CLIP, **options).scores, timeline.scores)
