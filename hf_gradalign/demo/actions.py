@@ -1,5 +1,6 @@
 """What happens when a visitor presses a button of the page, without the page itself."""
 
+import math
 import threading
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -12,6 +13,7 @@ from hf_gradalign.demo.judging import Judgment, Settings, decide_again, judge
 from hf_gradalign.demo.recording import Recording, RecordingError, read_recording
 from hf_gradalign.demo.rendering import progress_html, results_html, status_html
 from hf_gradalign.demo.wording import agreement
+from hf_gradalign.metrics import DetectionCosts
 from hf_gradalign.scoring import SpoofScorer
 
 logger = logging.get_logger(__name__)
@@ -21,6 +23,7 @@ _ASK = "Please choose a recording first: drop a file, record one, or take an exa
 _WAITING = "Waiting for the model."
 _LISTENING = "Listening to the recording."
 _CANCELLED = "Cancelled. There is no verdict."
+_BAD_SETTINGS = "The prior must be between 0 and 100, the costs above 0, and the undecided band 0 or more."
 _FAILED = "The model failed on this recording, so there is no verdict. The log of the page says why."
 # The share of the work that reading a recording is.
 _READING = 0.1
@@ -53,6 +56,34 @@ class Shown:
     judged: Judged | None = None
 
 
+@dataclass(frozen=True)
+class Choices:
+    """What the visitor has set, or None for a field that is empty.
+
+    Attributes:
+        percent_spoof: The prior probability of spoofed recordings, in percent.
+        c_fa: The cost of accepting spoofed speech.
+        c_miss: The cost of rejecting bona fide speech.
+        undecided_band: The band, in nats.
+    """
+
+    percent_spoof: float | None
+    c_fa: float | None
+    c_miss: float | None
+    undecided_band: float | None
+
+    def settings(self) -> Settings | None:
+        """Return the settings; None if a value is missing or out of range."""
+        values = (self.percent_spoof, self.c_miss, self.c_fa, self.undecided_band)
+        numbers = [math.nan if value is None else float(value) for value in values]
+        if not all(map(math.isfinite, numbers)) or numbers[3] < 0:
+            return None
+        try:
+            return Settings(DetectionCosts(numbers[0] / 100, *numbers[1:3]), numbers[3])
+        except ValueError:
+            return None
+
+
 class PageActions:
     """The actions of the page.
 
@@ -75,10 +106,11 @@ class PageActions:
         """What the status says until it is the visitor's turn."""
         return status_html(_ASK, "problem") if path is None else status_html(_WAITING)
 
-    def check(self, path: str | None, visitor: str, settings: Settings) -> Iterator[Shown]:
+    def check(self, path: str | None, visitor: str, choices: Choices) -> Iterator[Shown]:
         """Judge a recording. Yields what to show meanwhile, and at the end."""
-        if path is None:
-            yield Shown(status_html(_ASK, "problem"))
+        settings = choices.settings()
+        if path is None or settings is None:
+            yield Shown(status_html(_ASK if path is None else _BAD_SETTINGS, "problem"))
             return
         work = BackgroundWork(partial(self._judge, path, settings))
         self._running[visitor] = work.progress
@@ -112,8 +144,11 @@ class PageActions:
         if progress := self._running.get(visitor):
             progress.cancel()
 
-    def decide_again(self, judged: Judged | None, settings: Settings) -> Shown:
+    def decide_again(self, judged: Judged | None, choices: Choices) -> Shown:
         """Show the verdicts with other settings."""
+        settings = choices.settings()
+        if settings is None:
+            return Shown(status_html(_BAD_SETTINGS, "problem"), results=None, judged=judged)
         if judged is None:
             return Shown(results=None)
         judgments = [decide_again(judgment, self._scorers[judgment.model], settings) for judgment in judged.judgments]

@@ -104,7 +104,7 @@ def _summary(timeline: Timeline, threshold: float) -> str:
     if total == 1:
         return f"One window, which leans {'fake' if n_spoof else 'genuine'}."
     if n_spoof in (0, total):
-        return f"All {total} windows lean {'fake' if n_spoof else 'genuine'}."
+        return f"All {total:,} windows lean {'fake' if n_spoof else 'genuine'}."
     lowest = int(np.argmin(timeline.scores))
     at = f"{clock(timeline.starts[lowest])} to {clock(timeline.ends[lowest])}"
-    return f"{n_spoof} of {total} windows {'leans' if n_spoof == 1 else 'lean'} fake, most of all from {at}."
+    return f"{n_spoof:,} of {total:,} windows {'leans' if n_spoof == 1 else 'lean'} fake, most of all from {at}."

@@ -12,7 +12,7 @@ from hf_gradalign.data.decoding import decode_audio
 
 _RATE = 16_000
 _SPLIT = "validation"
-_GENUINE, _FAKE = "validation_0022", "validation_0115"
+_GENUINE, _FAKE = "validation_0022", "validation_0024"
 _RECIPES = {
     "Genuine speech": (_GENUINE,),
     "Fake speech": (_FAKE,),
@@ -20,7 +20,7 @@ _RECIPES = {
 }
 CREDITS = (
     "The examples are from the demo corpus of hf_gradalign: Italian prompts that Carlo Flora spoke for Asterisk "
-    "(Digium, CC BY 3.0), as recorded, and resynthesized from a mel spectrogram with Griffin-Lim."
+    "(Digium, CC BY 3.0), as recorded, and resynthesized with the WORLD vocoder."
 )
 
 

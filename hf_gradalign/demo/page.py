@@ -9,7 +9,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from hf_gradalign.demo.actions import Judged, PageActions, Shown
+from hf_gradalign.demo.actions import Choices, Judged, PageActions, Shown
 from hf_gradalign.demo.examples import CREDITS, write_examples
 from hf_gradalign.demo.gradio_library import prepare_gradio
 from hf_gradalign.demo.judging import Settings
@@ -97,6 +97,7 @@ class DemoPage(gr.Blocks):
                     check = gr.Button("Check the recording", variant="primary", scale=3, min_width=200)
                     cancel = gr.Button("Cancel", interactive=False, scale=1, min_width=90)
                 choices = self._add_settings(settings)
+                gr.HTML(credits_html(CREDITS))
             with gr.Column(scale=3, min_width=320):
                 outputs = self._add_outputs() if len(self._scorers) == 1 else None
                 gr.HTML(models_html(self._scorers, self._cards), elem_id="models")
@@ -129,7 +130,6 @@ class DemoPage(gr.Blocks):
             for example in write_examples(self._examples.name):
                 button = gr.Button(example.label, size="sm", min_width=100)
                 button.click(partial(str, example.path), None, audio, queue=False, **_QUIET)
-        gr.HTML(credits_html(CREDITS))
 
     def _add_settings(self, settings: Settings) -> list[Any]:
         are_used = any(scorer.calibration is not None for scorer in self._scorers.values())
@@ -148,13 +148,11 @@ class DemoPage(gr.Blocks):
                 ),
                 gr.Number(
                     settings.costs.c_fa,
-                    minimum=1e-3,
                     label="Cost of letting a fake pass",
                     interactive=are_used,
                 ),
                 gr.Number(
                     settings.costs.c_miss,
-                    minimum=1e-3,
                     label="Cost of flagging genuine speech",
                     interactive=are_used,
                 ),
@@ -169,8 +167,8 @@ class DemoPage(gr.Blocks):
                 ),
             ]
 
-    def _check(self, request: gr.Request, path: str | None, *choices: float) -> Iterator[list[Any]]:
-        for shown in self._actions.check(path, str(request.session_hash), _settings(*choices)):
+    def _check(self, request: gr.Request, path: str | None, *choices: float | None) -> Iterator[list[Any]]:
+        for shown in self._actions.check(path, str(request.session_hash), Choices(*choices)):
             yield _updates(shown)
 
     def _cancel(self, request: gr.Request) -> None:
@@ -180,8 +178,8 @@ class DemoPage(gr.Blocks):
         self._cancel(request)
         return _updates(Shown(self._actions.idle()))
 
-    def _decide_again(self, judged: Judged | None, *choices: float) -> list[Any]:
-        status, _, results, _, judged = _updates(self._actions.decide_again(judged, _settings(*choices)))
+    def _decide_again(self, judged: Judged | None, *choices: float | None) -> list[Any]:
+        status, _, results, _, judged = _updates(self._actions.decide_again(judged, Choices(*choices)))
         return [status, results, judged]
 
 
@@ -240,10 +238,6 @@ def make_demo(
 
 
 _HUB_OPTIONS = {"revision", "token", "cache_dir", "trust_remote_code", "conversion_options"}
-
-
-def _settings(percent_spoof: float, c_fa: float, c_miss: float, undecided_band: float) -> Settings:
-    return Settings(DetectionCosts(percent_spoof / 100, c_miss, c_fa), undecided_band)
 
 
 def _updates(shown: Shown) -> list[Any]:

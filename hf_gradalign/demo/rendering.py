@@ -15,7 +15,7 @@ from hf_gradalign.demo.wording import verdict_in_words
 from hf_gradalign.scoring import SpoofScorer
 
 # Signs beside the colors, which not everybody can tell apart.
-_MARKS = {"bonafide": "\u2713", "spoof": "\u2717", "undecided": "?"}
+_MARKS = {"bonafide": "\u2713", "spoof": "\u2717", "undecided": "?", "mixed": "!"}
 
 
 def intro_html(names: Sequence[str]) -> str:

@@ -5,15 +5,24 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 
 from hf_gradalign.demo.judging import Judgment, Settings
 
 _NAMES = {"bonafide": "genuine", "spoof": "fake", "undecided": "undecided"}
 _HEADLINES = {"bonafide": "Passes as genuine", "spoof": "Flagged as fake", "undecided": "Undecided"}
+_OF_START = {
+    "bonafide": "The start passes as genuine",
+    "spoof": "The start is flagged as fake",
+    "undecided": "Undecided about the start",
+}
 _LEANINGS = {"bonafide": "Leans genuine", "spoof": "Leans fake"}
+_LEANINGS_OF_START = {"bonafide": "The start leans genuine", "spoof": "The start leans fake"}
 # A ratio below this is as good as none.
 _ABOUT_EQUAL = math.log(1.25)
 _MOST_TIMES = 1000
+_SPACE = "\u00a0"  # between a number and its unit, which belong on one line
+_TOLERANCE = 1e-6  # seconds
 
 
 @dataclass(frozen=True)
@@ -21,8 +30,8 @@ class Words:
     """A verdict in words.
 
     Attributes:
-        kind: "bonafide", "spoof" or "undecided".
-        headline: The verdict in two or three words.
+        kind: "bonafide", "spoof" or "undecided"; "mixed" if later parts of the recording say otherwise.
+        headline: The verdict in a few words.
         evidence: What the model found.
         decision: How the verdict follows from it.
         coverage: Which part of the recording the verdict is about, and what the rest looks like; empty if all of it.
@@ -48,11 +57,16 @@ def verdict_in_words(judgment: Judgment, settings: Settings) -> Words:
     else:
         evidence = f"{_ratio(verdict.llr)} (log-likelihood ratio {_number(verdict.llr)})."
         decision = _decision(judgment.label, verdict.posterior, settings)
-    return Words(judgment.label, _headline(judgment), evidence, decision, _coverage(judgment))
+    kind = "mixed" if changes_later(judgment) else judgment.label
+    return Words(kind, _headline(judgment), evidence, decision, _coverage(judgment))
 
 
 def _headline(judgment: Judgment) -> str:
-    return (_LEANINGS if judgment.verdict.llr is None else _HEADLINES)[judgment.label]
+    if judgment.verdict.llr is None:
+        headlines = _LEANINGS_OF_START if changes_later(judgment) else _LEANINGS
+    else:
+        headlines = _OF_START if changes_later(judgment) else _HEADLINES
+    return headlines[judgment.label]
 
 
 def _ratio(llr: float) -> str:
@@ -74,21 +88,38 @@ def _decision(label: str, posterior: float, settings: Settings) -> str:
     return f"{prior}, the probability that this one is genuine is {_percent(posterior)}. {accepted}"
 
 
+def changes_later(judgment: Judgment) -> bool:
+    """Return whether the verdict is about the start alone, and windows after it are on the other side."""
+    return bool(_differing_later(judgment).any())
+
+
+def _differing_later(judgment: Judgment) -> NDArray[np.bool_]:
+    """Which windows reach beyond what the verdict is about, and are on the other side of the threshold."""
+    is_spoof = judgment.timeline.scores < threshold_of(judgment)
+    return (is_spoof != _is_on_spoof_side(judgment)) & _is_later(judgment)
+
+
+def _is_on_spoof_side(judgment: Judgment) -> bool:
+    return judgment.verdict.score < threshold_of(judgment)
+
+
+def _is_later(judgment: Judgment) -> NDArray[np.bool_]:
+    return judgment.timeline.ends > judgment.judged_seconds + _TOLERANCE
+
+
 def _coverage(judgment: Judgment) -> str:
     timeline = judgment.timeline
     if judgment.judged_seconds >= timeline.duration:
         return ""
-    about = f"The verdict is about the first {judgment.judged_seconds:.1f} s of {clock(timeline.duration)}"
-    is_spoof = timeline.scores < threshold_of(judgment)
-    if judgment.label == "spoof":
-        differing, kind = ~is_spoof, "genuine"
-    else:
-        differing, kind = is_spoof, "fake"
-    after = differing & (timeline.ends > judgment.judged_seconds)
-    if not after.any():
-        return f"{about}. The rest scores alike."
-    first = float(timeline.starts[np.argmax(after)])
-    return f"{about}. Later parts lean {kind}, the first one at {clock(first)}: see the timeline."
+    about = f"The verdict is about the first {judgment.judged_seconds:.1f}{_SPACE}s of {clock(timeline.duration)}."
+    differing, total = _differing_later(judgment), int(_is_later(judgment).sum())
+    count = int(differing.sum())
+    if not count:
+        return f"{about} The rest scores alike."
+    kind = "genuine" if _is_on_spoof_side(judgment) else "fake"
+    first = clock(float(timeline.starts[np.argmax(differing)]))
+    lean = "leans" if count == 1 else "lean"
+    return f"{about} Later, {count:,} of {total:,} windows {lean} {kind}, first the one from {first}."
 
 
 def threshold_of(judgment: Judgment) -> float:
@@ -103,15 +134,17 @@ def agreement(judgments: Sequence[Judgment]) -> str:
         return f"{_headline(judgments[0])}."
     counts = {name: labels.count(label) for label, name in _NAMES.items() if label in labels}
     if len(counts) == 1:
-        return f"All {len(labels)} models say {next(iter(counts))}."
-    told = ", ".join(f"{count} {'says' if count == 1 else 'say'} {name}" for name, count in counts.items())
-    return f"The models disagree: {told}."
+        told = f"All {len(labels)} models say {next(iter(counts))}."
+    else:
+        listed = ", ".join(f"{count} {'says' if count == 1 else 'say'} {name}" for name, count in counts.items())
+        told = f"The models disagree: {listed}."
+    return f"{told} For some, that changes later." if any(map(changes_later, judgments)) else told
 
 
 def clock(seconds: float, *, tenths: bool = True) -> str:
-    """Return a time as minutes and seconds, below a minute with tenths."""
+    """Return a time as minutes and seconds; below a minute as seconds with tenths, unless `tenths` is false."""
     if tenths and round(seconds, 1) < 60:
-        return f"0:{seconds:04.1f}"
+        return f"{seconds:.1f}{_SPACE}s"
     minutes, rest = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"
@@ -125,7 +158,7 @@ def _percent(share: float) -> str:
     """Return a share as a percentage, which is never shown as 0 or 100 %."""
     percent = 100 * share
     if percent < 0.1:
-        return "less than 0.1 %"
+        return f"less than 0.1{_SPACE}%"
     if percent > 99.9:
-        return "more than 99.9 %"
-    return f"{percent:.3g} %"
+        return f"more than 99.9{_SPACE}%"
+    return f"{percent:.3g}{_SPACE}%"

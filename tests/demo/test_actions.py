@@ -1,14 +1,16 @@
 """What visitors see, without a browser."""
 
 import threading
+from dataclasses import replace
 
 import pytest
 
-from hf_gradalign.demo.actions import PageActions
+from hf_gradalign.demo.actions import Choices, PageActions
 from hf_gradalign.demo.background import Cancelled, Progress
 from hf_gradalign.demo.judging import Settings, judge
 from hf_gradalign.demo.recording import read_recording
-from hf_gradalign.metrics import DetectionCosts
+
+CHOICES = Choices(percent_spoof=5, c_fa=10, c_miss=1, undecided_band=0)
 
 
 @pytest.fixture
@@ -23,7 +25,7 @@ def last(shown):
 
 def test_a_verdict_is_that_of_the_scorer(actions, scorer, examples):
     path = examples["Fake speech"]
-    shown = list(actions.check(path, "visitor", Settings()))
+    shown = list(actions.check(path, "visitor", CHOICES))
     assert shown[0].is_running
     assert "Listening" in shown[0].status
     end = shown[-1]
@@ -41,24 +43,42 @@ def test_a_verdict_is_that_of_the_scorer(actions, scorer, examples):
 
 
 def test_other_settings_need_no_new_scores(actions, scorer, examples, monkeypatch):
-    end = last(actions.check(examples["Fake speech"], "visitor", Settings()))
+    end = last(actions.check(examples["Fake speech"], "visitor", CHOICES))
     monkeypatch.setattr(type(scorer), "score", None)
-    settings = Settings(DetectionCosts(p_spoof=1e-6), undecided_band=0.0)
-    shown = actions.decide_again(end.judged, settings)
+    shown = actions.decide_again(end.judged, replace(CHOICES, percent_spoof=1e-4))
     assert "The models disagree: 1 says genuine, 1 says fake." in shown.status
-    band = actions.decide_again(shown.judged, Settings(undecided_band=10.0))
+    band = actions.decide_again(shown.judged, replace(CHOICES, undecided_band=10.0))
     assert "The models disagree: 1 says fake, 1 says undecided." in band.status
-    assert actions.decide_again(None, settings).results is None
+    assert actions.decide_again(None, CHOICES).results is None
 
 
 def test_without_a_recording(actions):
     assert "choose a recording first" in actions.begin(None)
-    assert "choose a recording first" in last(actions.check(None, "visitor", Settings())).status
+    assert "choose a recording first" in last(actions.check(None, "visitor", CHOICES)).status
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        *({"percent_spoof": value} for value in (None, 0, 100)),
+        *({"c_fa": value} for value in (None, 0, float("inf"))),
+        *({"undecided_band": value} for value in (None, -0.1)),
+        {"c_miss": -1},
+    ],
+)
+def test_settings_that_cannot_be(actions, examples, wrong):
+    choices = replace(CHOICES, **wrong)
+    end = last(actions.check(examples["Fake speech"], "visitor", choices))
+    assert "The prior must be between 0 and 100, the costs above 0" in end.status
+    judged = object()
+    again = actions.decide_again(judged, choices)
+    assert "the costs above 0" in again.status
+    assert (again.results, again.judged) == (None, judged)  # the last verdicts stay
 
 
 def test_a_recording_that_cannot_be_judged(actions, tmp_path):
     (tmp_path / "text.wav").write_text("no audio")
-    end = last(actions.check(str(tmp_path / "text.wav"), "visitor", Settings()))
+    end = last(actions.check(str(tmp_path / "text.wav"), "visitor", CHOICES))
     assert "This file cannot be read as audio" in end.status
     assert "status-problem" in end.status
     assert (end.results, end.judged) == ("", None)
@@ -67,7 +87,7 @@ def test_a_recording_that_cannot_be_judged(actions, tmp_path):
 def test_a_fault_of_the_model_is_logged_and_the_page_says_so(make_scorer, examples, caplog):
     broken = make_scorer()
     broken.model.forward = None
-    end = last(PageActions({"broken": broken}, 1).check(examples["Fake speech"], "visitor", Settings()))
+    end = last(PageActions({"broken": broken}, 1).check(examples["Fake speech"], "visitor", CHOICES))
     assert "The model failed on this recording" in end.status
 
 
@@ -82,7 +102,7 @@ def test_cancelled_work_ends_before_the_next_forward_pass(make_scorer, examples)
         go_on.wait(30)
 
     scorer.model.register_forward_pre_hook(wait)
-    shown = actions.check(examples["Genuine, then fake"], "visitor", Settings())
+    shown = actions.check(examples["Genuine, then fake"], "visitor", CHOICES)
     assert next(shown).is_running
     assert reached.wait(30)
     actions.cancel("somebody else")
@@ -93,12 +113,12 @@ def test_cancelled_work_ends_before_the_next_forward_pass(make_scorer, examples)
     assert not end.is_running
     go_on.set()
     # The models are free again once the work has ended.
-    judged = last(actions.check(examples["Fake speech"], "visitor", Settings())).judged
+    judged = last(actions.check(examples["Fake speech"], "visitor", CHOICES)).judged
     assert len(n_passes) == 1 + 1 + len(judged.judgments[0].timeline)  # the cancelled one, the verdict, the windows
 
 
 def test_a_visitor_who_leaves_ends_the_work(actions, examples):
-    shown = actions.check(examples["Fake speech"], "visitor", Settings())
+    shown = actions.check(examples["Fake speech"], "visitor", CHOICES)
     next(shown)
     progress = actions._running["visitor"]
     shown.close()

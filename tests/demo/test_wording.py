@@ -3,11 +3,18 @@ import math
 import numpy as np
 import pytest
 
+from hf_gradalign.demo import wording
 from hf_gradalign.demo.judging import Judgment, Settings
-from hf_gradalign.demo.wording import agreement, clock, verdict_in_words
+from hf_gradalign.demo.wording import agreement, clock
 from hf_gradalign.metrics import DetectionCosts
 from hf_gradalign.scoring.timeline import Timeline
 from hf_gradalign.scoring.verdict import DecisionRule
+
+
+def verdict_in_words(judgment, settings):
+    """The words, with ordinary spaces."""
+    words = wording.verdict_in_words(judgment, settings)
+    return wording.Words(**{name: text.replace("\u00a0", " ") for name, text in vars(words).items()})
 
 
 def judgment(score, settings=None, *, is_calibrated=True, windows=(1.0,), judged_seconds=math.inf):
@@ -63,13 +70,36 @@ def test_without_a_calibration_there_is_no_probability():
 
 
 def test_a_verdict_on_a_part_says_so():
-    assert verdict_in_words(judgment(3.0, windows=[3, -5]), Settings()).coverage == ""
-    alike = verdict_in_words(judgment(3.0, windows=[3, 4, 5], judged_seconds=1), Settings())
-    assert alike.coverage == "The verdict is about the first 1.0 s of 0:03.0. The rest scores alike."
-    faked = verdict_in_words(judgment(3.0, windows=[3, 4, -5, -5], judged_seconds=1), Settings())
-    assert faked.coverage.endswith("Later parts lean fake, the first one at 0:02.0: see the timeline.")
-    genuine = verdict_in_words(judgment(-3.0, windows=[-3, 4], judged_seconds=1), Settings())
-    assert genuine.coverage.endswith("Later parts lean genuine, the first one at 0:01.0: see the timeline.")
+    def words(score, windows, **options):
+        return verdict_in_words(judgment(score, windows=windows, **options), Settings())
+
+    assert words(3.0, [3, -5]).coverage == ""
+    alike = words(3.0, [3, 4, 5], judged_seconds=1)
+    assert (alike.kind, alike.headline) == ("bonafide", "Passes as genuine")
+    assert alike.coverage == "The verdict is about the first 1.0 s of 3.0 s. The rest scores alike."
+    faked = words(3.0, [3, 4, -5, -5], judged_seconds=1)
+    assert (faked.kind, faked.headline) == ("mixed", "The start passes as genuine")
+    assert faked.coverage == (
+        "The verdict is about the first 1.0 s of 4.0 s. Later, 2 of 3 windows lean fake, first the one from 2.0 s."
+    )
+    genuine = words(-3.0, [-3, 4], judged_seconds=1)
+    assert genuine.headline == "The start is flagged as fake"
+    assert genuine.coverage.endswith("Later, 1 of 1 windows leans genuine, first the one from 1.0 s.")
+    band = Settings(undecided_band=9.0)
+    undecided = verdict_in_words(judgment(-3.0, band, windows=[-3, -4, -5], judged_seconds=1), band)
+    assert (undecided.headline, undecided.kind) == ("Undecided", "undecided")
+    assert "alike" in undecided.coverage
+    torn = verdict_in_words(judgment(3.0, band, windows=[3, -4], judged_seconds=1), band)
+    assert (torn.headline, torn.kind) == ("Undecided about the start", "mixed")
+    # The first window is what the verdict is about, whatever its own score.
+    assert words(3.0, [-3, 4], judged_seconds=1).kind == "bonafide"
+    assert words(3.0, [3, -4], judged_seconds=1, is_calibrated=False).headline == "The start leans genuine"
+
+
+def test_several_models_of_which_one_hears_a_change():
+    changing = judgment(3.0, windows=[3, -4], judged_seconds=1)
+    assert agreement([judgment(3.0), changing]) == "All 2 models say genuine. For some, that changes later."
+    assert agreement([changing]) == "The start passes as genuine."
 
 
 @pytest.mark.parametrize(
@@ -87,5 +117,6 @@ def test_several_models(llrs, sentence):
 
 def test_times():
     times = [0, 9.96, 59.94, 59.96, 61, 600, 3661.4]
-    assert [clock(time) for time in times] == ["0:00.0", "0:10.0", "0:59.9", "1:00", "1:01", "10:00", "1:01:01"]
+    shown = [clock(time).replace("\u00a0", " ") for time in times]
+    assert shown == ["0.0 s", "10.0 s", "59.9 s", "1:00", "1:01", "10:00", "1:01:01"]
     assert clock(7.6, tenths=False) == "0:08"

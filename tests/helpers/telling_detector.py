@@ -13,7 +13,8 @@ CALIBRATION = {"method": "affine", "prior": 0.5, "slope": 1.5, "offset": 0.0, "n
 
 def windows_of(path):
     samples = decode_audio(str(path), 16_000)
-    return torch.tensor(np.stack([samples[start : start + WINDOW] for start in range(0, len(samples) - WINDOW, 2000)]))
+    last = len(samples) - WINDOW
+    return torch.tensor(np.stack([samples[start : start + WINDOW] for start in (*range(0, last, WINDOW), last)]))
 
 
 def make_telling_detector(genuine, fake, calibration=None):
