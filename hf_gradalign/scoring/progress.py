@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from hf_gradalign.score_files.writing import read_score_file
 from hf_gradalign.utils.file_locks import hold_lock
 from hf_gradalign.utils.files import flush_to_disk, write_text_atomically
 
@@ -213,6 +214,7 @@ def _is_complete(
     at_once: bool,
 ) -> bool:
     if overwrite:
+        _require_scores(score_file, settings_file)
         store.remove()
     elif store.is_open:
         try:
@@ -246,6 +248,18 @@ def _require_free(settings_file: Path, score_file: Path) -> None:
             f"the settings of {score_file} would be written to {settings_file}, which "
             f"{'is another file' if owner is None else f'belongs to {owner}'}: give the score file another name"
         )
+
+
+def _require_scores(score_file: Path, settings_file: Path) -> None:
+    """Refuse to replace a file that is not a score file, such as a recording or a corpus' metadata."""
+    if settings_file.exists() or not score_file.exists() or not score_file.stat().st_size:
+        return
+    try:
+        read_score_file(score_file)
+    except (ValueError, KeyError, TypeError):
+        raise ValueError(
+            f"{score_file} exists and is not a score file, so it is not replaced: give the score file another name"
+        ) from None
 
 
 def _require_same(score_file: Path, settings_file: Path, settings: dict[str, Any]) -> None:

@@ -177,6 +177,23 @@ def test_a_folder_where_the_settings_go_is_told(scorer, make_corpus, tmp_path):
         score_corpus(scorer, make_corpus(2), tmp_path / "scores.txt", progress=False)
 
 
+@pytest.mark.parametrize(
+    ("content", "is_replaced"),
+    [(b"RIFF\x00\xff", False), (b"file_name,label\na.wav,spoof\n", False), (b"a 1.0\n", True), (b"", True)],
+    ids=["a recording", "metadata", "scores", "empty"],
+)
+def test_overwrite_replaces_scores_and_nothing_else(scorer, make_corpus, tmp_path, content, is_replaced):
+    path = tmp_path / "file.txt"
+    path.write_bytes(content)
+    if is_replaced:
+        score_corpus(scorer, make_corpus(2), path, overwrite=True, progress=False)
+        assert len(read_score_file(path)) == 2
+    else:
+        with pytest.raises(ValueError, match=r"file.txt exists and is not a score file"):
+            score_corpus(scorer, make_corpus(2), path, overwrite=True, progress=False)
+        assert path.read_bytes() == content
+
+
 @pytest.mark.parametrize("overwrite", [False, True])
 def test_scores_that_were_renamed_with_their_settings_are_known_again(scorer, make_corpus, tmp_path, overwrite):
     corpus = make_corpus(2)
