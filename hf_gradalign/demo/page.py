@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
@@ -222,6 +223,9 @@ def make_demo(
     for name, value in {"max_mb": max_mb, "max_minutes": max_minutes}.items():
         if not value > 0:
             raise ValueError(f"{name} must be above 0, not {value}")
+    settings = Settings(DetectionCosts(p_spoof, c_miss, c_fa), undecided_band)
+    if not 0 <= undecided_band < math.inf:
+        raise ValueError(f"undecided_band must be 0 or more, in nats, not {undecided_band}")
     if not models:
         raise ValueError("the page needs at least one model")
     if isinstance(models, Mapping):
@@ -233,7 +237,6 @@ def make_demo(
         scorers = {name: SpoofScorer(name, **scorer_options) for name in names}
         of_hub = {key: scorer_options[key] for key in _HUB_OPTIONS & scorer_options.keys()}
         cards = {name: read_card(name, of_hub) for name in names}
-    settings = Settings(DetectionCosts(p_spoof, c_miss, c_fa), undecided_band)
     return DemoPage(scorers, cards, settings, max_mb=max_mb, max_minutes=max_minutes)
 
 

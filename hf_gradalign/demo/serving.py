@@ -39,7 +39,12 @@ def serve(
 
     before = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
-        page.launch(server_name=host, server_port=port, share=share, prevent_thread_lock=True, quiet=True)
+        try:
+            page.launch(server_name=host, server_port=port, share=share, prevent_thread_lock=True, quiet=True)
+        except OSError as error:
+            if port is None or "port" not in str(error):
+                raise
+            raise OSError(f"port {port} cannot be used, perhaps because something else does: choose another") from error
         print(f"The page is at {page.local_url} (Ctrl-C stops it)", flush=True)  # noqa: T201
         stopped.wait()
     finally:

@@ -66,7 +66,8 @@ def test_errors_are_one_line(monkeypatch, capsys, error):
         ({"models": ["a", "a"]}, "a is given twice"),
         ({"models": ["a"], "max_mb": 0}, "max_mb must be above 0, not 0"),
         ({"models": ["a"], "max_minutes": float("nan")}, "max_minutes must be above 0, not nan"),
-        ({"models": {"a": None}, "p_spoof": 5}, "p_spoof must be a probability"),
+        ({"models": ["a"], "p_spoof": 5}, "p_spoof must be a probability"),
+        ({"models": ["a"], "undecided_band": -1}, "undecided_band must be 0 or more"),
     ],
 )
 def test_pages_that_cannot_be(options, message):

@@ -15,7 +15,7 @@ CHECK = "Check the recording"
 def person(browser, site):
     with visit(browser, site, viewport={"width": 1200, "height": 900}) as page:
         page.get_by_role("button", name=CHECK).wait_for()
-        page.locator("#status[role=status]").wait_for()  # the page's own script has run
+        page.locator("#status [role=status]").wait_for()  # the page's own script has run
         yield page
 
 

@@ -1,6 +1,8 @@
 """What the server does with requests that no page would send, and with files."""
 
 import os
+import signal
+import socket
 import sys
 from pathlib import Path
 
@@ -40,6 +42,21 @@ def test_uploads_end_with_the_page(make_page, scorer):
     assert page.analytics_enabled is False
     page.close(verbose=False)
     assert not Path(path).exists()
+
+
+@pytest.mark.slow
+def test_a_port_that_is_taken(scorer, monkeypatch):
+    pytest.importorskip("gradio")
+    from hf_gradalign.demo import serving
+
+    page = serving.make_demo({"a": scorer})
+    monkeypatch.setattr(serving, "make_demo", lambda models, **options: page)
+    handlers = signal.getsignal(signal.SIGTERM)
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        with pytest.raises(OSError, match=f"port {port} cannot be used"):
+            serving.serve(["a"], port=port)
+    assert signal.getsignal(signal.SIGTERM) is handlers
 
 
 def test_gradio_is_named_where_it_is_missing(monkeypatch):

@@ -1,12 +1,12 @@
 // Runs when the page opens. MAX_MB is replaced by the largest upload in megabytes.
 (() => {
-  const status = () => document.getElementById("status");
+  const status = () => document.querySelector("#status .prose"); // without Gradio's own timer beside it
 
   const tell = (sentence) => {
     const line = document.createElement("p");
     line.className = "status-problem";
     line.textContent = sentence;
-    status().querySelector(".prose").replaceChildren(line);
+    status().replaceChildren(line);
   };
 
   // What is wrong with the files before they are sent; Gradio would say less.
