@@ -40,6 +40,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
+_FROM = "calibrated_from"  # in the settings of calibrated scores
 AFTER_INTERRUPT = "the same command with --overwrite starts again from the beginning"
 
 
@@ -126,6 +127,8 @@ def run(arguments: argparse.Namespace) -> None:
     outputs = [file, *([arguments.output_file] if arguments.output_file else [])]
     require_score_file_name(arguments.output_file)
     require_other_files(outputs, [arguments.scores, arguments.keys, arguments.apply])
+    if arguments.output_file:
+        require_own_settings(arguments.output_file, file)
     with contextlib.ExitStack() as held:
         for path in sorted({path.resolve() for path in outputs}):
             held.enter_context(hold_output(path))
@@ -164,9 +167,27 @@ def run(arguments: argparse.Namespace) -> None:
         if other is not None:
             ids, scores = other
             score_files.write_score_file(arguments.output_file, ids, report.calibration(scores).tolist())
+            write_settings(arguments, report)
             print(f"{len(ids)} clips are calibrated: {arguments.output_file}")
         if model is not None:
             store(model, report, made)
+
+
+def require_own_settings(output_file: Path, file: Path) -> None:
+    """Check that the settings of the calibrated scores replace no other file, whatever --overwrite says."""
+    path = output_file.with_suffix(".json")
+    settings = hub.scoring_settings(output_file) or {}
+    if path.resolve() == file.resolve() or (path.exists() and _FROM not in settings):
+        raise FileExistsError(
+            f"the settings of {output_file} would be written to {path}, which is another file: choose another output"
+        )
+
+
+def write_settings(arguments: argparse.Namespace, report: score_files.CalibrationReport) -> None:
+    """Write next to the calibrated scores that they are calibrated, so that they are not calibrated again."""
+    settings = {"calibration": report.calibration.as_dict(), _FROM: Path(arguments.apply).name}
+    content = {"settings": settings, "report": {"score_file": arguments.output_file.name}}
+    write_text_atomically(arguments.output_file.with_suffix(".json"), json.dumps(content, indent=2) + "\n")
 
 
 def has_matplotlib() -> bool:
@@ -235,6 +256,7 @@ def open_model(arguments: argparse.Namespace, settings: Mapping[str, Any] | None
     model = hub.CalibratedFolder(
         arguments.model, arguments.bonafide_label, trust_remote_code=arguments.trust_remote_code
     )
+    model.require_method(arguments.method, hub.windowing_of(settings) if settings else None)
     if settings and settings.get("model_sha256"):
         model.require_same_model(settings["model_sha256"])
     else:

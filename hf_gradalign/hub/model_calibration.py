@@ -12,7 +12,7 @@ from transformers.dynamic_module_utils import custom_object_save
 from transformers.utils import CONFIG_NAME, SAFE_WEIGHTS_NAME
 
 from hf_gradalign.hub.calibration_card import with_calibration_section
-from hf_gradalign.metrics import Calibration
+from hf_gradalign.metrics import Calibration, CalibrationMethod
 from hf_gradalign.models import SpoofDetectorConfig, output_labels
 from hf_gradalign.models.model_files import WEIGHTS
 from hf_gradalign.models.stored_calibration import calibration_of, fold_calibration
@@ -96,7 +96,7 @@ class CalibratedFolder:
         self.model, self._feature_extractor = load_detector(str(folder), trust_remote_code=trust_remote_code)
         config: Any = self.model.config
         self._order = output_labels(config.id2label, config.label2id, bonafide_label)
-        self.earlier = calibration_of(self.model)
+        self.earlier: dict[str, Any] | None = calibration_of(self.model)
         self._sha256 = digest_of_weights(self.model)
         if self._is_detector:
             names = [config.id2label[index] for index in range(len(config.id2label))]
@@ -121,6 +121,30 @@ class CalibratedFolder:
             raise ValueError(
                 f"the scores are of another model than {self.folder} (its weights have another digest): score with "
                 f"that model: hf-gradalign score {self.folder} --raw_scores"
+            )
+
+    def require_method(self, method: CalibrationMethod, windowing: Mapping[str, Any] | None = None) -> None:
+        """Check that the model can apply a calibration of this kind.
+
+        Args:
+            method: The kind of calibration.
+            windowing: Which windows the scores are of.
+
+        Raises:
+            ValueError: If it cannot.
+        """
+        if method == "affine":
+            return
+        if not self._is_detector:
+            raise ValueError(
+                f"a {type(self.model).__name__} cannot apply a PAV calibration: its calibration becomes part of its "
+                "last layer, which is linear. Use --method affine"
+            )
+        combine = (windowing or {}).get("combine")
+        if combine in ("mean", "median"):
+            raise ValueError(
+                f"a PAV calibration of the {combine} of windows cannot be applied to each window, as a model would: "
+                "use --method affine, or score with --combine min or max"
             )
 
     def store(
@@ -152,13 +176,13 @@ class CalibratedFolder:
             OSError: If a file cannot be written.
             ValueError: If the model cannot apply the calibration.
         """
-        combine = (windowing or {}).get("combine")
-        if calibration.method == "pav" and combine in ("mean", "median"):
-            raise ValueError(
-                f"a PAV calibration of the {combine} of windows cannot be applied to each window, as a "
-                "model would: use --method affine, or score with --combine min or max"
-            )
-        content = {**calibration.as_dict(), "n_bonafide": n_bonafide, "n_spoof": n_spoof, "date": today()}
+        self.require_method(calibration.method, windowing)
+        content: dict[str, Any] = {
+            **calibration.as_dict(),
+            "n_bonafide": n_bonafide,
+            "n_spoof": n_spoof,
+            "date": today(),
+        }
         content |= {"fitted_on": dict(fitted_on)} if fitted_on else {}
         content |= {"windowing": dict(windowing)} if windowing else {}
         if self._is_detector:
@@ -167,6 +191,7 @@ class CalibratedFolder:
         else:
             content = self._store_folded(calibration, content)
         self._write_card(content, table)
+        self.earlier = content
         return content
 
     def unused_weights(self) -> list[str]:
@@ -188,11 +213,6 @@ class CalibratedFolder:
             )
 
     def _store_folded(self, calibration: Calibration, content: dict[str, Any]) -> dict[str, Any]:
-        if calibration.method != "affine":
-            raise ValueError(
-                f"a {type(self.model).__name__} cannot apply a PAV calibration: its calibration becomes part of its "
-                "last layer, which is linear. Use --method affine"
-            )
         slope, offset = cast(float, calibration.slope), cast(float, calibration.offset)
         if self.earlier is not None:  # the layer has a calibration already
             content["previous"] = {key: value for key, value in self.earlier.items() if key != "previous"}

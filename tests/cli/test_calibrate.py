@@ -66,7 +66,7 @@ def test_fit_report_and_apply(folder, capsys):
     captured = capsys.readouterr()
     assert captured.err == ""
     assert "held out (5 folds, no speaker is in two of them)" in captured.out
-    assert files(folder) - given == {"calibration/calibration.json", "llr.txt"}
+    assert files(folder) - given == {"calibration/calibration.json", "llr.txt", "llr.json"}
     expected = fit_calibration(SCORES, LABELS)
     assert list(read_score_file("llr.txt").values()) == pytest.approx(expected(SCORES[::-1]), abs=1e-5)
     content = json.loads(Path("calibration/calibration.json").read_text())
@@ -115,6 +115,13 @@ def test_stored_in_a_model(model, detector, capsys):
     assert (model / "README.md").read_text().count("## Calibration") == 1
 
 
+def test_what_the_model_cannot_apply_is_refused_before_the_work(model, capsys):
+    write_settings("dev.txt", windows="all", combine="mean")
+    assert main([*FIT, "--model", "model", "--method", "pav"]) == 2
+    assert "a PAV calibration of the mean of windows" in capsys.readouterr().err
+    assert not Path("calibration/calibration.json").exists()
+
+
 def test_calibrated_scores_are_refused(capsys):
     write_settings("dev.txt", calibration={"method": "affine", "slope": 1.0, "offset": 0.0})
     assert main(FIT) == 2
@@ -124,6 +131,23 @@ def test_calibrated_scores_are_refused(capsys):
     assert main([*FIT, *APPLY]) == 2
     assert "eval.txt has calibrated scores already" in capsys.readouterr().err
     assert not Path("llr.txt").exists()
+
+
+def test_what_it_calibrated_is_not_calibrated_again(capsys):
+    assert main([*FIT, *APPLY]) == 0
+    assert main([*FIT, *APPLY, "--overwrite"]) == 0
+    assert main([*FIT, "--overwrite", "--apply", "llr.txt", "--output_file", "twice.txt"]) == 2
+    assert "llr.txt has calibrated scores already (its settings in llr.json say so)" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("name", ["eval_raw.txt", "notes.txt", "calibration/calibration.txt"])
+def test_settings_of_the_output_replace_no_other_file(name, capsys):
+    write_settings("eval_raw.txt", model_sha256="0")
+    Path("notes.json").write_text("{}")
+    before = Path("eval_raw.json").read_text()
+    assert main([*FIT, "--apply", "eval.txt", "--output_file", name, "--overwrite"]) == 2
+    assert f"the settings of {name} would be written to" in capsys.readouterr().err
+    assert (Path("eval_raw.json").read_text(), Path("notes.json").read_text()) == (before, "{}")
 
 
 def test_scores_of_another_model_are_refused(model, capsys):

@@ -82,6 +82,8 @@ def test_a_classifier_of_transformers(classifier):
         folder.require_same_model("0" * 64)
     folder.store(OTHER, **MADE)
     np.testing.assert_allclose(score(classifier), OTHER(raw), atol=1e-4)
+    folder.store(AFFINE, **MADE)  # by the same object
+    np.testing.assert_allclose(score(classifier), AFFINE(raw), atol=1e-4)
     assert "previous" not in json.loads((classifier / "config.json").read_text())["calibration"]
     with pytest.raises(ValueError, match="cannot apply a PAV calibration"):
         CalibratedFolder(classifier).store(PAV, **MADE)
