@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from hf_gradalign.alignment import available_methods, get_method
 from hf_gradalign.alignment.methods.base import visiting_order
 
-MANY = settings(max_examples=100, deadline=None)
+MANY = settings(max_examples=60, deadline=None)
 NEEDS_TORCHJD = pytest.mark.skipif("mgda" not in available_methods(), reason="TorchJD is not installed")
 NAMES = [*available_methods(), "crmogm(pcgrad)", pytest.param("crmogm(mgda)", marks=NEEDS_TORCHJD)]
 
@@ -64,7 +64,7 @@ def torchjd_in_our_order(weighting, gramian, call=0, seed=0, positions=False):
         return weighting(gramian) / views
 
 
-@settings(max_examples=30, deadline=None)  # of 16 Gramians each
+@settings(max_examples=12, deadline=None)  # of 16 Gramians each
 @given(gradient_batches(max_views=4))
 def test_pcgrad_is_torchjd(batch):
     torchjd = pytest.importorskip("torchjd.aggregation")
@@ -99,7 +99,7 @@ def test_gradvac_formula(sequence, beta):
         assert is_close(combined(method(gramian), rows), combined(expected, rows), rows, 1e-6)
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=10, deadline=None)
 @given(gradient_batches(max_views=4, degenerate=False), st.sampled_from([0.0, 0.1, 0.5, 1.0]))
 def test_gradvac_is_torchjd(batch, beta):
     """Over 16 updates, which also compares the targets."""
@@ -193,7 +193,7 @@ def test_cagrad_is_torchjd_thousands_of_times(batch, c):
     check_cagrad(batch, c)
 
 
-@settings(max_examples=15, deadline=None)  # of 8 Gramians each
+@settings(max_examples=10, deadline=None)  # of 8 Gramians each
 @given(st.data(), st.sampled_from([torch.float32, torch.float64]), st.integers(-24, 24))
 @pytest.mark.parametrize("name", NAMES)
 def test_finite_gradients_give_no_nan(name, data, dtype, exponent):

@@ -79,7 +79,7 @@ def test_scores_of_windows_that_are_cut_on_the_way(
         assert streamed.bad_clips == whole.bad_clips
 
 
-@pytest.mark.parametrize("other_size", [False, True])
+@pytest.mark.parametrize("other_size", [False, pytest.param(True, marks=pytest.mark.slow)])
 def test_resumption_within_a_recording(
     detector, extractor, recordings, small_blocks, monkeypatch, tmp_path, other_size
 ):

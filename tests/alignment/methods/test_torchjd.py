@@ -47,7 +47,7 @@ def test_every_gramian_weighting_of_torchjd_has_a_name():
 
 @pytest.mark.parametrize("name", NAMES)
 def test_weights_are_torchjds(name):
-    @settings(max_examples=3 if name == "fairgrad" else 20, deadline=None)
+    @settings(max_examples=2 if name == "fairgrad" else 10, deadline=None)
     @given(gradient_batches(min_views=fewest_views(name), max_views=4, degenerate=False))
     def check(batch):
         for rows in batch[:4]:
