@@ -37,7 +37,9 @@ def configs(folder):
 def test_neither_checkpoints_nor_the_model_are_calibrated(kind, tmp_path, caplog, monkeypatch):
     monkeypatch.setattr(logging.getLogger("hf_gradalign"), "propagate", True)
     model, extractor = make_calibrated(kind)
-    trainer = noise_trainer(model, tmp_path, processing_class=extractor, max_steps=1)
+    trainer = noise_trainer(
+        model, tmp_path, processing_class=extractor, max_steps=1, save_strategy="steps", save_steps=1
+    )
     trainer.train()
     trainer.save_model(tmp_path / "final")
     assert caplog.text.count("the trained model has no calibration") == 1
