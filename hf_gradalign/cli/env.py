@@ -36,6 +36,7 @@ OPTIONAL = (
     "mamba-ssm",
     "optuna",
     "tensorboard",
+    "gradio",
 )
 
 
