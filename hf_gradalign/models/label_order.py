@@ -89,7 +89,11 @@ def put_in_order(model: PreTrainedModel, feature_extractor: FeatureExtractionMix
         _replace_rows(layer, order)
         calibration = getattr(model.config, "calibration", None)
         if calibration and calibration.get("layer_sha256") == before:  # a calibration that was folded into this layer
-            model.config.calibration = {**calibration, "layer_sha256": digest_of_layer(model, changed)}
+            model.config.calibration = {
+                **calibration,
+                "outputs": list(LABEL2ID),
+                "layer_sha256": digest_of_layer(model, changed),
+            }
         module = model.get_submodule(changed)
         if hasattr(module, "out_features"):
             cast(nn.Linear, module).out_features = len(ID2LABEL)

@@ -50,14 +50,22 @@ def test_changed_weights_are_not_calibrated(caplog):
     assert "but not of these weights" in caplog.text
 
 
-def test_reordering_the_labels_keeps_the_calibration():
-    model = make_classifier(id2label=LABELS["reversed"], label2id={"bonafide": 0, "spoof": 1})
-    order = output_labels(LABELS["reversed"])
+@pytest.mark.parametrize("labels", ["reversed", "single", "single spoof"])
+def test_reordering_the_labels_keeps_the_calibration(labels):
+    id2label = LABELS[labels]
+    model = make_classifier(id2label=id2label, label2id={name: index for index, name in id2label.items()})
+    order, usual = output_labels(id2label), ("spoof", "bonafide")
+    raw = scores_of(model, order)
     model.config.calibration = fold(model, order)
     before = scores_of(model, order)
     put_in_order(model, small_feature_extractor(), order)
-    assert torch.equal(scores_of(model, ("spoof", "bonafide")), before)
-    assert calibration_of(model)["slope"] == 2.5
+    torch.testing.assert_close(scores_of(model, usual), before)
+    calibration = calibration_of(model)
+    assert calibration["slope"] == 2.5
+    assert calibration["outputs"] == list(usual)
+    with torch.no_grad():
+        undone = raw_logits(model, {"input_values": CLIPS}, calibration, tuple(calibration["outputs"]))
+    torch.testing.assert_close(score_of(undone, usual), raw, atol=1e-5, rtol=0)
 
 
 def test_a_layer_without_a_bias_is_refused():
