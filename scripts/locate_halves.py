@@ -2,7 +2,7 @@
 """Measure how well timelines locate the boundary in recordings that are half bona fide and half spoofed.
 
 python scripts/locate_halves.py runs/demo
-python scripts/locate_halves.py runs/demo --seed 1 --figure docs/images/timeline.png
+python scripts/locate_halves.py runs/demo --seed 1 --figure docs/images/timeline.webp
 
 MODEL was trained on the demo corpus. Each recording joins clips of one speaker and clips of one spoofing system, 4 to 8
 s of each, in either order. So it also has joins between clips that are no boundary. The groups say which systems and
@@ -62,6 +62,7 @@ def main(words: Sequence[str] | None = None) -> int:
         rows += [[group, *measure(scorer, recordings, *setting)] for setting in SETTINGS]
     header = ["half bona fide, half spoofed", "window (s)", "hop (s)", "encoder", "recordings", "within one hop"]
     header += ["within 0.5 s", "median error (s)", "windows of one half on the right side"]
+    header += ["both halves on the right side", "of these within one hop"]
     print_table(header, rows)
     if options.figure is not None:
         sample = make_recordings("validation", "validation", 1, options.seed)[0]
@@ -77,7 +78,7 @@ def measure(
     scorer: SpoofScorer, recordings: Sequence[Recording], window: float | None, hop: float | None, shared: bool
 ) -> list[str]:
     """Return a row of the table."""
-    errors, right = [], []
+    errors, right, known = [], [], []
     for recording in recordings:
         timeline = scorer.timeline(
             recording.samples, RATE, window_seconds=window, hop_seconds=hop, share_encoder=shared
@@ -86,15 +87,19 @@ def measure(
         pure = (timeline.ends <= recording.boundary) | (timeline.starts >= recording.boundary)
         is_bonafide = (timeline.centers < recording.boundary) == recording.begins_bonafide
         right += list(((timeline.scores >= 0) == is_bonafide)[pure])
+        halves = [timeline.scores[pure & (is_bonafide == value)].mean() for value in (True, False)]
+        known.append(halves[0] >= 0 > halves[1])
     first = timeline.starts[1]
 
-    def within(limit: float) -> str:
+    def within(limit: float, errors: Sequence[float] = errors) -> str:
         count = sum(error <= limit + 1e-6 for error in errors)
-        return f"{count} ({count / len(errors):.0%})"
+        return f"{count} ({count / max(len(errors), 1):.0%})"
 
     length = f"{timeline.ends[0]:g}"
     settings = [length, f"{first:g}", timeline.shared if shared else "per window", str(len(errors))]
-    return [*settings, within(first), within(0.5), f"{np.median(errors):.2f}", f"{np.mean(right):.0%}"]
+    of_known = [error for error, is_known in zip(errors, known, strict=True) if is_known]
+    rates = [within(first), within(0.5), f"{np.median(errors):.2f}", f"{np.mean(right):.0%}"]
+    return [*settings, *rates, str(len(of_known)), within(first, of_known)]
 
 
 def make_recordings(bonafide_split: str, spoof_split: str, number: int, seed: int) -> list[Recording]:
