@@ -46,7 +46,10 @@ def convert_golden(name):
     return state, *convert_state_dict(state, **({"num_attention_heads": 4} | GOLDENS[name][1]))
 
 
-@pytest.mark.parametrize("name", GOLDENS)
+# The command compares those of `aasist_raw`, which is slow, in `scripts/test_convert_checkpoint.py`.
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=pytest.mark.slow) if name == "aasist_raw" else name for name in GOLDENS]
+)
 def test_golden_logits(name):
     head, _, n_ignored = GOLDENS[name]
     _, model, report = convert_golden(name)

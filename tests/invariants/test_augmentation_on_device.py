@@ -55,7 +55,7 @@ def speech_trainer(folder, clips, *, on_device, augment="utterance", **options):
     )
 
 
-@pytest.mark.parametrize("augment", ["utterance", "window"])
+@pytest.mark.parametrize("augment", [pytest.param("utterance", marks=pytest.mark.slow), "window"])
 def test_the_same_weights(tmp_path, clips, augment):
     trainers = []
     for on_device in (False, True):  # one after the other, for the same dropout

@@ -58,7 +58,13 @@ def raw_logits(folder):
     return logits_of(model, AutoFeatureExtractor.from_pretrained(folder))
 
 
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize(
+    "family",
+    [
+        family if family in ("wav2vec2", "whisper") else pytest.param(family, marks=pytest.mark.slow)
+        for family in FAMILIES
+    ],
+)
 def test_bona_fide_first_keeps_its_scores(family, tmp_path, caplog):
     folder = save(tmp_path, ["real", "fake"], family)
     bonafide, spoof = raw_logits(folder)

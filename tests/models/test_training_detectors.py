@@ -92,8 +92,14 @@ def test_layer_drop_is_refused_where_all_layers_are_needed(head):
     assert make_detector(backbone={"layerdrop": 0.5}).train()(make_clips()).logits.isfinite().all()
 
 
-@pytest.mark.parametrize("checkpointing", [False, True], ids=["", "checkpointing"])
-@pytest.mark.parametrize("head", ["aasist", "mamba"])
+@pytest.mark.parametrize(
+    ("head", "checkpointing"),
+    [
+        ("aasist", False),
+        ("mamba", True),
+        *(pytest.param(*case, marks=pytest.mark.slow) for case in (("aasist", True), ("mamba", False))),
+    ],
+)
 def test_low_rank_adapters(head, checkpointing, tmp_path):
     peft = pytest.importorskip("peft")
     base = make_detector(head=head)

@@ -57,6 +57,7 @@ def test_says_where_time_goes_and_whether_training_waits(script, capsys, tmp_pat
     assert min(figures["waiting_share"]["0"]) > max(figures["waiting_share"]["model alone"])
 
 
+@pytest.mark.slow
 def test_with_augmentation_on_the_device(script, capsys):
     words = [*QUICK, "--workers", "0", "--augment_on_device", "--augmentation_scope", "window"]
     assert script.main(words) == 0
