@@ -188,10 +188,11 @@ def test_a_folder_without_audio_is_no_keys(load_script, clips, tmp_path, capsys)
 def test_outputs_that_cannot_be_written_are_told_before_the_work(load_script, clips, tmp_path, capsys):
     evaluate, convert = load_script("evaluate_scores").main, load_script("convert_checkpoint").main
     words = [str(tmp_path / "scores.txt"), str(clips), "--bootstrap", "0"]
-    assert evaluate([*words, "--output_json", str(clips)]) == 2
+    assert evaluate([*words, "--output_json", str(tmp_path)]) == 2
     captured = capsys.readouterr()
     assert captured.out == ""
-    assert captured.err.startswith(f"error: {clips}: {os.strerror(errno.EISDIR)}; a folder is where a file should be")
+    reason = f"{os.strerror(errno.EISDIR)}; a folder is where a file should be"
+    assert captured.err.startswith(f"error: {tmp_path}: {reason}")
     file = tmp_path / "scores.txt"
     assert evaluate([*words, "--output_dir", str(file)]) == 2
     assert "move the existing file away" in capsys.readouterr().err

@@ -47,7 +47,7 @@ def save(tmp_path):
 def test_of_another_length(load_script, save, tmp_path, monkeypatch, capsys):
     script = load_script("export_onnx")
 
-    def disagree(model, path, n_samples):
+    def disagree(model, path, n_samples, **options):
         raise script.onnx_export.OnnxMismatchError(f"{type(model).__name__} of {n_samples} samples disagrees")
 
     monkeypatch.setattr(script.onnx_export, "export_onnx", disagree)
