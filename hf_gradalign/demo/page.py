@@ -23,6 +23,7 @@ from hf_gradalign.scoring import SpoofScorer
 prepare_gradio()
 
 import gradio as gr  # noqa: E402
+import gradio_client.utils  # noqa: E402
 from starlette.middleware import Middleware  # noqa: E402
 
 _ASSETS = Path(__file__).parent / "assets"
@@ -80,6 +81,11 @@ class DemoPage(gr.Blocks):
             "run_history": False,
         }
         return super().launch(**{**own, **options})
+
+    async def preprocess_data(self, block_fn: Any, inputs: list[Any], *positional: Any, **options: Any) -> list[Any]:
+        """Refuse files that Gradio would download from other machines, whatever their size. Called by Gradio."""
+        gradio_client.utils.traverse(inputs, _refuse_address, _is_file_elsewhere)
+        return await super().preprocess_data(block_fn, inputs, *positional, **options)
 
     def _build(self, settings: Settings, limits: str) -> None:
         gr.HTML(intro_html(list(self._scorers)))
@@ -241,6 +247,14 @@ def make_demo(
 
 
 _HUB_OPTIONS = {"revision", "token", "cache_dir", "trust_remote_code", "conversion_options"}
+
+
+def _is_file_elsewhere(value: object) -> bool:
+    return isinstance(value, dict) and gradio_client.utils.is_http_url_like(value.get("path"))
+
+
+def _refuse_address(file: Mapping[str, Any]) -> None:
+    raise gr.Error("This page loads nothing from other machines. Upload the recording instead.")
 
 
 def _updates(shown: Shown) -> list[Any]:

@@ -34,7 +34,8 @@ _HEADERS = [
 class PageGuard:
     """Middleware that refuses large requests, and forbids browsers to load anything from elsewhere.
 
-    Gradio limits the size of each file. This limits the sum of all files of a request.
+    Gradio limits the size of each file. This limits the sum of all files of a request. Gradio also fetches addresses of
+    other machines for whoever asks (`/gradio_api/file=https://...`). That is refused.
 
     Args:
         app: The app.
@@ -49,6 +50,9 @@ class PageGuard:
         """Handle a request."""
         if scope["type"] != "http":
             await self._app(scope, receive, send)
+            return
+        if "://" in scope["path"]:
+            await _refuse(send, 403, b"This page loads nothing from other machines.")
             return
         n_received = 0
         has_started = False
@@ -73,10 +77,12 @@ class PageGuard:
         except _TooLargeError:
             if has_started:
                 raise
-            await send_guarded(
-                {"type": "http.response.start", "status": 413, "headers": [(b"content-type", b"text/plain")]}
-            )
-            await send_guarded({"type": "http.response.body", "body": b"This request is too large."})
+            await _refuse(send_guarded, 413, b"This request is too large.")
+
+
+async def _refuse(send: Send, status: int, reason: bytes) -> None:
+    await send({"type": "http.response.start", "status": status, "headers": [(b"content-type", b"text/plain")]})
+    await send({"type": "http.response.body", "body": reason})
 
 
 class _TooLargeError(Exception):

@@ -31,6 +31,25 @@ def test_limits_and_headers(site):
     assert httpx.get(f"{site}gradio_api/file=/etc/passwd").status_code == 403
 
 
+def test_nothing_is_fetched_from_other_machines(site, monkeypatch):
+    answer = httpx.get(f"{site}gradio_api/file=https://127.0.0.1:9/speech.wav")
+    assert (answer.status_code, answer.text) == (403, "This page loads nothing from other machines.")
+
+    fetched = []
+    monkeypatch.setattr("gradio.processing_utils.async_ssrf_protected_download", lambda url, **_: fetched.append(url))
+    file = {"path": "https://example.com/speech.wav", "meta": {"_type": "gradio.FileData"}}
+    answer = httpx.post(f"{site}gradio_api/run/predict", json={"fn_index": begin_number(site), "data": [file]})
+    assert "loads nothing from other machines" in answer.text
+    assert not fetched
+
+
+def begin_number(site):
+    """The number of the event that takes the recording alone."""
+    config = httpx.get(f"{site}config").json()
+    (audio,) = (part["id"] for part in config["components"] if part["type"] == "audio")
+    return next(event["id"] for event in config["dependencies"] if event["inputs"] == [audio])
+
+
 @pytest.mark.slow
 def test_uploads_end_with_the_page(make_page, scorer):
     page = make_page({"a": scorer})
