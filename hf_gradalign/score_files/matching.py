@@ -18,13 +18,13 @@ from hf_gradalign.utils.folder_listing import AUDIO_SUFFIXES
 MAX_MISSING = 0.05
 _MAX_EXAMPLES = 3
 _EXTENSIONS = "|".join(sorted({suffix[1:] for suffix in AUDIO_SUFFIXES} | {"mp4", "aac", "sph", "webm", "wma", "amr"}))
-_EXTENSION = rf"(?i)\.({_EXTENSIONS})$"
+AUDIO_EXTENSION = rf"(?i)\.({_EXTENSIONS})$"
 _FOLDERS = r"^.*[/\\]"
 _WHOLE_NUMBER = r"^0*(\d+?)(?:\.0+)?$"
 # Changes to names that may be needed to match them, in the order in which they are tried, with their description.
 _CHANGES: dict[str, Callable[[pa.Array], pa.Array]] = {
     "in one Unicode form (NFC)": lambda names: pc.utf8_normalize(names, form="NFC"),
-    "without file extensions": lambda names: pc.replace_substring_regex(names, _EXTENSION, ""),
+    "without file extensions": lambda names: pc.replace_substring_regex(names, AUDIO_EXTENSION, ""),
     "without folders": lambda names: pc.replace_substring_regex(names, _FOLDERS, ""),
     "in lower case": pc.utf8_lower,
     "as whole numbers": lambda names: pc.replace_substring_regex(names, _WHOLE_NUMBER, r"\1"),

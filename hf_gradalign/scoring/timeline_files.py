@@ -8,7 +8,7 @@ import re
 from collections.abc import Iterable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Any
 
 import numpy as np
@@ -19,6 +19,7 @@ from tqdm.auto import tqdm
 from hf_gradalign.data import BadAudioError, BadClip
 from hf_gradalign.data.arrow import AudioColumn
 from hf_gradalign.data.columns import with_encoded_audio
+from hf_gradalign.score_files.matching import AUDIO_EXTENSION
 from hf_gradalign.score_files.rttm import Turn, rttm_lines
 from hf_gradalign.score_files.writing import write_bad_clips
 from hf_gradalign.scoring.corpus_scoring import process_state
@@ -198,7 +199,7 @@ def json_lines(timeline: Timeline, utterance_id: str) -> str:
 
 def _write(timeline: Timeline, threshold: float | None, utterance_id: str, path: Path) -> None:
     segments = timeline.segments(threshold)
-    stem = Path(utterance_id).stem or utterance_id
+    stem = re.sub(AUDIO_EXTENSION, "", PurePath(utterance_id).name) or utterance_id  # other dots are part of the name
     turns = [Turn(segment.start, segment.end, segment.label) for segment in segments]
     write_text_atomically(path.with_suffix(".rttm"), rttm_lines(stem, turns))
     write_text_atomically(path.with_suffix(".txt"), audacity_labels(segments))

@@ -41,12 +41,15 @@ def test_the_files_of_a_recording(scorer, make_corpus, tmp_path, monkeypatch):
     assert saved.duration == pytest.approx(expected.duration, abs=1e-6)
 
 
-def test_segments_are_written_in_the_forms_of_other_programs(scorer, make_corpus, tmp_path, monkeypatch):
+@pytest.mark.parametrize(("utterance_id", "name"), [("talks/my talk.wav", "my_talk"), ("talk.v2", "talk.v2")])
+def test_segments_are_written_in_the_forms_of_other_programs(
+    scorer, make_corpus, tmp_path, monkeypatch, utterance_id, name
+):
     score = SpoofScorer.timeline
     monkeypatch.setattr(
         SpoofScorer, "timeline", lambda self, *args, **kw: _with_scores(score(self, *args, **kw), [2, 1, -3, -4, 5])
     )
-    corpus = make_corpus(1).map(lambda row: {"utterance_id": "talks/my talk.wav"})
+    corpus = make_corpus(1).map(lambda row: {"utterance_id": utterance_id})
     long = {"array": draw_clip(0, 4 * 800 + WINDOW), "sampling_rate": RATE}
     monkeypatch.setattr("hf_gradalign.scoring.timeline_files.AudioColumn", lambda audio: [long])
     monkeypatch.setattr("hf_gradalign.scoring.timeline_files.describe_scoring", lambda *args, **further: further)
@@ -58,7 +61,7 @@ def test_segments_are_written_in_the_forms_of_other_programs(scorer, make_corpus
     assert rows[0][1] == rows[1][0]
     assert rows[2][1] == "0.400000"
     (rttm,) = tmp_path.glob("*.rttm")
-    turns = read_rttm(rttm)["my_talk"]
+    turns = read_rttm(rttm)[name]
     assert [turn.name for turn in turns] == ["bonafide", "spoof", "bonafide"]
     np.testing.assert_allclose([turn.start for turn in turns], [float(row[0]) for row in rows], atol=5e-4)
     np.testing.assert_allclose([turn.end for turn in turns], [float(row[1]) for row in rows], atol=1e-3)
