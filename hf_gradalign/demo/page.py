@@ -57,7 +57,7 @@ class DemoPage(gr.Blocks):
         self._max_mb = max_mb
         self._scorers, self._cards = scorers, cards
         self._actions = PageActions(scorers, max_minutes)
-        self._examples = TemporaryDirectory(prefix="hf_gradalign_examples_")  # removed with the page
+        self._examples = TemporaryDirectory(prefix="hf_gradalign_examples_")
         super().__init__(title=_TITLE, analytics_enabled=False, delete_cache=_CLEANING)
         with self:
             self._build(settings, f"Up to {max_mb:g} MB and {max_minutes:g} minutes.")
@@ -86,6 +86,11 @@ class DemoPage(gr.Blocks):
         """Refuse files that Gradio would download from other machines, whatever their size. Called by Gradio."""
         gradio_client.utils.traverse(inputs, _refuse_address, _is_file_elsewhere)
         return await super().preprocess_data(block_fn, inputs, *positional, **options)
+
+    def close(self, verbose: bool = True) -> None:
+        """Close the page. Uploads and examples are deleted."""
+        super().close(verbose)
+        self._examples.cleanup()
 
     def _build(self, settings: Settings, limits: str) -> None:
         gr.HTML(intro_html(list(self._scorers)))

@@ -6,6 +6,14 @@ from hf_gradalign.demo.examples import write_examples
 from hf_gradalign.scoring import SpoofScorer
 
 
+@pytest.fixture(scope="session", autouse=True)
+def _uploads_in_the_folder_of_the_tests(tmp_path_factory):
+    """Processes of pytest-xdist end without the cleaning that others do."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("GRADIO_TEMP_DIR", str(tmp_path_factory.mktemp("uploads")))
+        yield
+
+
 @pytest.fixture(scope="session")
 def examples(tmp_path_factory):
     """The paths of the page's example recordings by their labels."""

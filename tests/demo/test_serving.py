@@ -56,11 +56,13 @@ def test_uploads_end_with_the_page(make_page, scorer):
     (path,) = upload(page.local_url, b"some sound").json()
     assert Path(path).read_bytes() == b"some sound"
     assert Path(path).is_relative_to(os.environ["GRADIO_TEMP_DIR"])
-    assert "hf_gradalign_demo_" in path
     assert page.delete_cache == (60, 900)
     assert page.analytics_enabled is False
+    examples = Path(page._examples.name)
+    assert examples.exists()
     page.close(verbose=False)
     assert not Path(path).exists()
+    assert not examples.exists()
 
 
 @pytest.mark.slow
