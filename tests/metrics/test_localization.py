@@ -43,10 +43,12 @@ def test_perfect_and_inverted_scores():
     assert segment_equal_error_rate([constant], [HALVES], 0.5)["segment_eer"] == 0.5
 
 
-def test_a_boundary_on_the_edge_of_a_segment():
-    labels = ranges(0, 1, 3 * 0.64, 0, 6 * 0.64)  # 1.92 is not 3 * 0.64 in floating point
-    scores = ranges(0, 1.0, 1.92, -1.0, 3.84)
-    segments = cut_segments([scores], [labels], 0.64)
+# 1.005 * 1e6 is less than 1,005,000 in floating point.
+@pytest.mark.parametrize(("resolution", "boundary"), [(0.64, 1.92), (0.335, 1.005)])
+def test_a_boundary_on_the_edge_of_a_segment(resolution, boundary):
+    labels = ranges(0, 1, boundary, 0, 6 * resolution)
+    scores = ranges(0, 1.0, boundary, -1.0, 6 * resolution)
+    segments = cut_segments([scores], [labels], resolution)
     assert segments.is_bonafide.tolist() == [True] * 3 + [False] * 3
     assert segments.scores.tolist() == [1] * 3 + [-1] * 3
 

@@ -210,6 +210,7 @@ def test_segments_cover_the_recording():
         *[(0, 2, "spoof", 2.5), (2, 3, "bonafide", 4)],
         *[(3, 7, "spoof", -2.5), (7, 9, "bonafide", 5.5)],
     ]
+    assert timeline.segments(3)[1].start == 1  # a score at the threshold is bona fide, as in verdicts
     assert timeline.segments(9) == [(0, 9, "spoof", pytest.approx(10 / 9))]
     assert make_timeline([1], duration=0.7).segments() == [(0, 0.7, "bonafide", 1)]
 

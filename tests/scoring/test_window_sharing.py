@@ -2,17 +2,19 @@
 
 import logging
 from concurrent.futures import ThreadPoolExecutor
-from threading import current_thread, main_thread
+from threading import Event, current_thread, main_thread
 
 import numpy as np
 import pytest
+import torch
 from noise_clips import RATE, WINDOW, draw_clip
 from tiny_detectors import FAMILIES, SMALL, make_classifier, make_detector
+from torch import nn
 from transformers import Wav2Vec2FeatureExtractor
 
 from hf_gradalign.models import SpoofDetectorFeatureExtractor
 from hf_gradalign.scoring import SpoofScorer, Timeline, window_sharing
-from hf_gradalign.scoring.window_sharing import SeparateWindows, window_scoring
+from hf_gradalign.scoring.window_sharing import SeparateWindows, _diverted, window_scoring
 
 CLIP = draw_clip(3, 4 * WINDOW + 123)
 HOP = 0.05  # ten frames of the tiny encoders
@@ -144,6 +146,27 @@ def test_other_threads_can_use_the_model_meanwhile(share_encoder):
     np.testing.assert_array_equal(results[1].scores, timeline.scores)
     for part in (model.backbone, model.backbone.feature_extractor):
         assert "forward" not in vars(part)
+
+
+def test_a_part_that_another_thread_diverts():
+    inner = nn.Linear(1, 1)
+    outer = nn.Sequential(inner)
+    x = torch.ones(1, 1)
+    expected = outer(x) + 1
+    begun, done = Event(), Event()
+
+    def divert_inner():
+        with _diverted(inner, lambda own, x: own(x) * 0):
+            begun.set()
+            done.wait()
+
+    with ThreadPoolExecutor() as pool, _diverted(outer, lambda own, x: own(x) + 1):
+        pool.submit(divert_inner)
+        begun.wait()
+        found = outer(x)
+        done.set()
+    torch.testing.assert_close(found, expected)
+    assert "forward" not in {**vars(inner), **vars(outer)}
 
 
 def test_the_models_forward_is_put_back_after_an_error(monkeypatch):
