@@ -23,7 +23,7 @@ NEEDED = (
         "huggingface-hub",
         "audiomentations",
     ),
-    *("soundfile", "av", "safetensors", "filelock", "scipy", "numpy", "pyyaml"),
+    *("soundfile", "av", "safetensors", "filelock", "scikit-learn", "scipy", "numpy", "pyyaml"),
 )
 OPTIONAL = (
     "triton",

@@ -92,6 +92,11 @@ def test_recipes_and_studies_by_name(capsys):
         Study.read("study:big")
 
 
+def test_env_names_every_dependency():
+    listed = (ROOT / "pyproject.toml").read_text().partition("\ndependencies = [")[2].partition("\n]")[0]
+    assert {name.lower() for name in re.findall(r'^    "([\w-]+)', listed, re.MULTILINE)} == set(NEEDED)
+
+
 def test_env_has_what_a_bug_report_needs(capsys):
     import_module("hf_gradalign.cli.env").main([])
     printed = capsys.readouterr().out
