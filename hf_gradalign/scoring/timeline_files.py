@@ -194,7 +194,8 @@ def json_lines(timeline: Timeline, utterance_id: str) -> str:
         }
         for start, end, score in rows
     ]
-    return "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines)
+    # Other characters are escaped, because some of them end a line for some readers (U+2028).
+    return "".join(json.dumps(line) + "\n" for line in lines)
 
 
 def _write(timeline: Timeline, threshold: float | None, utterance_id: str, path: Path) -> None:

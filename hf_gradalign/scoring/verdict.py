@@ -60,7 +60,7 @@ class Verdict:
             return "could not be scored"
         if self.posterior is None:
             return self.label
-        return f"{self.label} ({100 * self.posterior:.3g} % bonafide)"
+        return f"{self.label} ({_percent(self.posterior)} bonafide)"
 
     def as_dict(self) -> dict[str, Any]:
         """Return the fields for JSON, where a score of NaN becomes None."""
@@ -126,6 +126,11 @@ class DecisionRule:
     def decide(self, scores: Iterable[float]) -> list[Verdict]:
         """Decide about many scores."""
         return [self(float(score)) for score in np.asarray(scores, dtype=np.float64)]
+
+
+def _percent(share: float) -> str:
+    """Return a share as a percentage, which is never shown as 100 %."""
+    return "more than 99.9 %" if share > 0.999 else f"{100 * share:.3g} %"
 
 
 def rule_for(

@@ -4,9 +4,11 @@ import numpy as np
 import pytest
 from noise_clips import RATE, WINDOW, draw_clip
 
+from hf_gradalign.score_files import read_timelines
 from hf_gradalign.score_files.rttm import read_rttm
 from hf_gradalign.scoring import SpoofScorer, draw_timeline, score_corpus, write_timelines
-from hf_gradalign.scoring.timeline_files import file_names, read_timeline
+from hf_gradalign.scoring.timeline import Timeline
+from hf_gradalign.scoring.timeline_files import file_names, json_lines, read_timeline
 from hf_gradalign.utils.file_locks import hold_output
 
 
@@ -158,3 +160,10 @@ def test_score_files_stay_as_they_are(scorer, make_corpus, tmp_path):
 
 def content_of_files(folder):
     return {path.name: path.read_bytes() for path in folder.iterdir() if path.is_file()}
+
+
+def test_a_name_with_a_line_separator_is_read_back(tmp_path):
+    path = tmp_path / "a.jsonl"
+    path.write_text(json_lines(Timeline(np.zeros(1), np.ones(1), np.full(1, -2.5), 1.0, True), "a\u2028b"), "utf-8")
+    assert read_timeline(path).scores == [-2.5]
+    assert list(read_timelines(path).recordings) == ["a\u2028b"]

@@ -110,3 +110,10 @@ def test_predict_without_calibration_warns_once(scorer, raw_scores, message, cap
     assert caplog.text.count(message) == 1
     with pytest.raises(ValueError, match="have no unit"):
         uncalibrated.predict(CLIPS, undecided_band=1)
+
+
+def test_no_verdict_is_described_as_certain():
+    rule = DecisionRule(is_calibrated=True)
+    assert rule(9.0).describe() == "bonafide (more than 99.9 % bonafide)"
+    assert rule(3.0).describe() == "bonafide (99.7 % bonafide)"
+    assert rule(-30.0).describe() == "spoof (1.78e-10 % bonafide)"
