@@ -18,9 +18,11 @@ from pathlib import Path
 
 from hf_gradalign import data, score_files
 from hf_gradalign.cli.commands import set_up_libraries
+from hf_gradalign.cli.score_file_options import require_other_files
 from hf_gradalign.utils.file_locks import hold_output
 from hf_gradalign.utils.files import write_text_atomically
 from hf_gradalign.utils.messages import error_line
+from hf_gradalign.utils.plain_text import one_line
 
 
 def parse(argv: Sequence[str]) -> argparse.Namespace:
@@ -63,6 +65,9 @@ def main(argv: Sequence[str]) -> int:
     arguments = parse(argv)
     set_up_libraries(no_progress=arguments.no_progress)
     try:
+        if arguments.output_json is not None:
+            scores = sorted(arguments.timelines.glob("*")) if arguments.timelines.is_dir() else [arguments.timelines]
+            require_other_files([arguments.output_json], [*scores, arguments.labels])
         labels = score_files.read_segment_labels(
             arguments.labels,
             label_map=data.parse_label_map(arguments.label_map),
@@ -84,7 +89,7 @@ def main(argv: Sequence[str]) -> int:
         print(error_line(error, arguments.output_json), file=sys.stderr)
         return 2
     for note in evaluation.notes:
-        print(f"note: {note}", file=sys.stderr)
+        print(f"note: {one_line(note)}", file=sys.stderr)
     print(
         f"{evaluation.n_recordings} recordings, {evaluation.bonafide_seconds:.1f} s bona fide and "
         f"{evaluation.spoof_seconds:.1f} s spoofed.\n\n{evaluation.table()}"

@@ -249,6 +249,21 @@ def test_the_command(windows, tmp_path, capsys):
     assert "2 recordings, 5.0 s bona fide and 3.0 s spoofed." in printed
     assert "| range-based EER" in printed
     assert json.loads(output.read_text())["rows"]["segment_eer_1"]["value"] == 0
+    for read in (windows, labels):
+        before = read.read_bytes()
+        assert evaluate_timeline.main([*words[:-1], str(read)]) == 2
+        assert "would be replaced by the output" in capsys.readouterr().err
+        assert read.read_bytes() == before
     (tmp_path / "empty").mkdir()
     assert evaluate_timeline.main([str(tmp_path / "empty"), str(labels)]) == 2
     assert "has no .jsonl files. Write them with hf-gradalign score --timeline" in capsys.readouterr().err
+
+
+def test_notes_are_plain_lines(tmp_path, capsys):
+    scores = [2, 1, -1, -2]
+    windows = write_windows(tmp_path / "w.jsonl", a=scores, b=scores, **{"\x1b[2Jother\nerror: no": scores})
+    labels = write_turns(tmp_path / "l.rttm", **HALVES)
+    assert evaluate_timeline.main([str(windows), str(labels), "--resolution", "1", "--bootstrap", "0"]) == 0
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "have no labels" in line
+    assert "\x1b" not in line
