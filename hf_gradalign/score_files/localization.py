@@ -187,6 +187,8 @@ def evaluate_localization(
             "their own: choose a coarser --resolution"
         )
     scored, labeled, notes = _matched(timelines, labels, allow_missing)
+    if n_draws and len(scored) < 2:
+        raise ValueError("intervals are drawn over recordings, and there is only one: set --bootstrap 0")
     pieces = cut_pieces(scored, labeled)
     measured: dict[str, tuple[str, Pieces, ErrorOfSample]] = {
         "range_eer": ("range-based EER", pieces, error_of_time(pieces))

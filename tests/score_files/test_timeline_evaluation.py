@@ -267,3 +267,11 @@ def test_notes_are_plain_lines(tmp_path, capsys):
     (line,) = capsys.readouterr().err.splitlines()
     assert "have no labels" in line
     assert "\x1b" not in line
+
+
+def test_one_recording_has_no_intervals(tmp_path, capsys):
+    windows = write_windows(tmp_path / "w.jsonl", a=[2, 1, -1, -2])
+    words = [str(windows), str(write_turns(tmp_path / "l.rttm", a=HALVES["a"]))]
+    assert evaluate_timeline.main(words) == 2
+    assert "there is only one: set --bootstrap 0" in capsys.readouterr().err
+    assert evaluate_timeline.main([*words, "--bootstrap", "0"]) == 0
