@@ -6,6 +6,8 @@ from typing import Any
 from hf_gradalign.utils.plain_text import markdown_text
 
 _START, _END = "<!-- begin of hf-gradalign calibrate -->", "<!-- end of hf-gradalign calibrate -->"
+# Without metadata, the Hub shows no task, and may refuse the card.
+_METADATA = "---\nlibrary_name: transformers\npipeline_tag: audio-classification\n---\n"
 _BEFORE = "\n## Intended use"
 _UNCALIBRATED = "Scores are not calibrated: they rank clips and are not probabilities."
 _CALIBRATED = "Scores are calibrated, but only for recordings like those of the calibration."
@@ -17,7 +19,7 @@ def with_calibration_section(
     """Add a section about the calibration to a model card, in place of an earlier one.
 
     Args:
-        card: The card; empty for a new one.
+        card: The card; empty for a new one, which gets metadata too.
         calibration: From the configuration.
         table: What the calibration gains, as a Markdown table.
         is_folded: Whether the calibration is part of the model's weights.
@@ -26,7 +28,7 @@ def with_calibration_section(
         The card.
     """
     section = f"{_START}\n{_section(calibration, table, is_folded)}\n\n{_END}"
-    card = card.replace(_UNCALIBRATED, _CALIBRATED)
+    card = card.replace(_UNCALIBRATED, _CALIBRATED) if card.strip() else _METADATA
     start, end = card.find(_START), card.find(_END)
     if 0 <= start < end:
         return card[:start] + section + card[end + len(_END) :]

@@ -7,6 +7,7 @@ from itertools import product
 import numpy as np
 import pytest
 import torch
+from huggingface_hub import ModelCard
 from noise_clips import WINDOW, draw_clip
 from tiny_detectors import make_classifier, make_detector
 
@@ -181,5 +182,8 @@ def test_the_section_of_the_card():
     replaced = with_calibration_section(once, {**PAV.as_dict(), **MADE, "date": "2026-11-28"})
     assert "3 knots" in replaced
     assert "slope" not in replaced
-    assert with_calibration_section("", calibration).startswith("<!-- begin")
+    new = with_calibration_section("", calibration)
+    assert ModelCard(new).data.to_dict() == {"library_name": "transformers", "pipeline_tag": "audio-classification"}
+    assert ModelCard(new).text.strip().startswith("<!-- begin")
+    assert with_calibration_section(new, calibration) == new
     assert with_calibration_section("# Mine\n", calibration).startswith("# Mine\n\n<!-- begin")
