@@ -56,6 +56,7 @@ def publish(hub, repo_id, files, **more):
     return repository.add("main", "files", stored)
 
 
+@pytest.mark.slow
 def test_a_repository_of_the_table_loads_and_needs_no_hub_the_second_time(hub, run_client, published, tmp_path):
     logits, content = published
     commit = publish(hub, KNOWN, {"README.md": b"A card.", FILE: content, "best_0.pth": content})
@@ -121,6 +122,7 @@ def test_what_cannot_be_loaded_is_said_in_a_line(hub, run_client, published):
     assert re.search(r"^\S+: the Hub at \S+ does not answer \(.*\. The cache, .* does not contain it$", lost)
 
 
+@pytest.mark.long
 @pytest.mark.slow
 def test_a_file_that_changed_on_the_hub_is_told(hub, run_client, published):
     logits, content = published
@@ -141,6 +143,7 @@ def test_a_file_that_changed_on_the_hub_is_told(hub, run_client, published):
     assert f"{KNOWN}:{FILE} has other content at commit {second.oid} than at {first.oid}, which" in message
 
 
+@pytest.mark.long
 @pytest.mark.slow
 def test_a_damaged_download_is_refused_and_a_broken_one_taken_up(hub, run_client, published):
     logits, content = published

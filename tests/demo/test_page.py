@@ -236,7 +236,7 @@ def test_a_recording_of_the_microphone(person):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("scheme", ["light", pytest.param("dark", marks=pytest.mark.long)])
 def test_several_models_on_a_phone(browser, make_page, scorer, uncalibrated, scheme):
     names = {"a-detector": scorer, "an/" + "unusually_long_name_" * 5: uncalibrated, "<b>third</b>": scorer}
     site = make_page(names).local_url

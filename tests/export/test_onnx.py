@@ -84,6 +84,7 @@ def make_raw_detector(options):
     return SpoofDetectorForAudioClassification(SpoofDetectorConfig({"model_type": "sinc"}, "aasist", options)).eval()
 
 
+@pytest.mark.long
 @pytest.mark.slow
 def test_aasist_on_raw_waveforms(tmp_path):
     detector = make_raw_detector({"channels": (4, 4), "graph_sizes": (8, 4)})

@@ -196,6 +196,7 @@ def tiny_model(tmp_path):
     return folder
 
 
+@pytest.mark.slow
 def test_published_model_scores_as_the_local_one(hub, run_client, tiny_model):
     program = PUBLISH + (
         "import hf_gradalign, numpy, soundfile, torch\n"

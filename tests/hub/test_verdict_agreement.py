@@ -81,8 +81,14 @@ def test_scorer_pipeline_arena_and_score_file_agree(make_calibrated, kind, tmp_p
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("raw_scores", [False, True])
-@pytest.mark.parametrize("kind", [*CALIBRATIONS, "transformers"])
+@pytest.mark.parametrize(
+    ("kind", "raw_scores"),
+    [
+        pytest.param(kind, raw, marks=[] if raw == (kind == "pav") else [pytest.mark.long])
+        for kind in (*CALIBRATIONS, "transformers")
+        for raw in (False, True)
+    ],
+)
 def test_onnx_agrees(make_calibrated, kind, raw_scores, tmp_path):
     onnxruntime = pytest.importorskip("onnxruntime")
     scorer = SpoofScorer(make_calibrated(kind), raw_scores=raw_scores)

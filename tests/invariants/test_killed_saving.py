@@ -55,7 +55,7 @@ def train_until_killed(trainer, step, change, resume):
     return False
 
 
-@pytest.mark.parametrize("step", [pytest.param(1, marks=pytest.mark.slow), 2])
+@pytest.mark.parametrize("step", [pytest.param(1, marks=[pytest.mark.slow, pytest.mark.long]), 2])
 def test_killed_before_every_change_to_the_disk(tmp_path, step):
     whole = make(tmp_path / "whole")
     whole.train()

@@ -153,6 +153,7 @@ def test_every_head_runs_without_the_package(head, make_detector, tmp_path):
     assert_same(run_elsewhere(program, tmp_path / "detector", waves, tmp_path=tmp_path), logits)
 
 
+@pytest.mark.long
 @pytest.mark.slow
 def test_aasist_on_raw_waveforms_runs_without_the_package(make_detector, tmp_path):
     model, _, waves, logits = make_detector("aasist", {"model_type": "sinc"}, channels=[4, 8])

@@ -68,7 +68,7 @@ def assert_same_files(whole, killed):
     ("kills", "options"),
     [
         (4, {"num_workers": 1}),
-        pytest.param(20, {}, marks=pytest.mark.slow),
+        pytest.param(20, {}, marks=[pytest.mark.slow, pytest.mark.long]),
         pytest.param(20, {"num_workers": 2}, marks=[pytest.mark.slow, pytest.mark.long]),
         pytest.param(6, {"processes": 2}, marks=[pytest.mark.slow, pytest.mark.long]),
     ],

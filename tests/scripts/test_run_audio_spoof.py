@@ -315,6 +315,7 @@ def test_any_wav2vec2_family_model(run_script, tmp_path, config_class, model_cla
     assert results_of(out)["settings"]["data"]["window_seconds"] == 0.5
 
 
+@pytest.mark.slow
 def test_three_weighted_views(run_script, tmp_path, capsys):
     out = tmp_path / "out"
     options = {"views": "clean,rawboost,codec", "view_weights": '{"codec": 0.5}', "logging_steps": 1}
@@ -379,6 +380,7 @@ def test_reports_to_tensorboard(run_script, tmp_path):
         assert scalars == [(row["step"], pytest.approx(row[name], rel=1e-4, abs=1e-6)) for row in rows], name
 
 
+@pytest.mark.long
 @pytest.mark.slow
 def test_reports_to_trackio(tmp_path, quick_options, short_demo_corpus):
     # In a process of its own: trackio fixes its folder at import.

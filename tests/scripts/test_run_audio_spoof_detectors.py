@@ -63,7 +63,8 @@ def test_trains_saves_and_goes_on(run_script, tmp_path, head):
     "name",
     [
         *("sls", "wavlm_nes2net", "antideepfake_w2v"),
-        *(pytest.param(name, marks=pytest.mark.slow) for name in ("nes2net_x", "aasist_raw")),
+        pytest.param("nes2net_x", marks=pytest.mark.slow),
+        pytest.param("aasist_raw", marks=[pytest.mark.slow, pytest.mark.long]),
     ],
 )
 def test_a_converted_detector_goes_on(run_script, tmp_path, name):
@@ -140,7 +141,11 @@ def test_defaults_of_aasist():
 
 
 @pytest.mark.parametrize(
-    "family", [pytest.param(name, marks=pytest.mark.slow) if name == "whisper" else name for name in FEATURE_ENCODERS]
+    "family",
+    [
+        pytest.param(name, marks=[pytest.mark.slow, pytest.mark.long]) if name == "whisper" else name
+        for name in FEATURE_ENCODERS
+    ],
 )
 def test_a_head_on_an_encoder_of_features(run_script, tmp_path, family, capsys):
     encoder = AutoModel.from_config(AutoConfig.for_model(family, **FEATURE_ENCODERS[family]))
@@ -178,10 +183,9 @@ def test_mistakes(run_script, tmp_path, capsys):
         assert "--head_options" in capsys.readouterr().err
 
 
+@pytest.mark.long
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    "head", ["aasist", *(pytest.param(head, marks=pytest.mark.long) for head in ("conformer_tcm", "mamba"))]
-)
+@pytest.mark.parametrize("head", ["aasist", "conformer_tcm", "mamba"])
 def test_thirty_steps(quick_options, tmp_path, head):
     changes = {
         "max_steps": 30,

@@ -114,6 +114,7 @@ def test_lora_saved_merged_with_the_adapters(run_script, base, tmp_path, kind):
     assert "rank of LoRA | 2" in (out / "README.md").read_text()
 
 
+@pytest.mark.slow
 def test_lora_saved_as_an_adapter(run_script, base, tmp_path):
     """A new head, with batch norms, on an encoder. The adapters load wherever a model does."""
     encoder, out = tmp_path / "encoder", tmp_path / "out"

@@ -85,6 +85,7 @@ def run_main(words):
     assert train.main(words) == 0
 
 
+@pytest.mark.slow
 def test_two_processes(quick_options, short_demo_corpus, tmp_path):
     log = tmp_path / "log"
     parallel = {"use_cpu": True, "ddp_backend": "gloo", "max_eval_samples": 11}

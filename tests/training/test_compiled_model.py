@@ -28,16 +28,12 @@ def test_a_compiled_model_takes_the_same_updates(tmp_path):
 
 
 MORE = [(family, "linear") for family in FAMILIES[1:]] + [("wav2vec2", head) for head in SMALL if head != "linear"]
-SLOW = [("wav2vec2", "mamba")]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("family", "head"),
-    [
-        ("wav2vec2", "linear"),
-        *(pytest.param(*one, marks=pytest.mark.slow) for one in SLOW),
-        *(pytest.param(*one, marks=[pytest.mark.slow, pytest.mark.long]) for one in MORE if one not in SLOW),
-    ],
+    [("wav2vec2", "linear"), *(pytest.param(*one, marks=pytest.mark.long) for one in MORE)],
 )
 def test_a_detector_is_one_graph(family, head):
     model = make_detector(family, head).train()

@@ -24,7 +24,12 @@ def run(program):
 
 
 @pytest.mark.parametrize(
-    "name", ["resample", *(pytest.param(n, marks=pytest.mark.slow) for n in IMPORTS if n != "resample")]
+    "name",
+    [
+        "resample",
+        pytest.param("transformers", marks=pytest.mark.slow),
+        pytest.param("evaluate", marks=[pytest.mark.slow, pytest.mark.long]),
+    ],
 )
 def test_works_after_hf_gradalign(name):
     result = run(f"import hf_gradalign; {IMPORTS[name]}")
