@@ -30,10 +30,10 @@ from hf_gradalign.cli.score_file_options import (
     read_scores,
     require_other_files,
     require_score_file_name,
+    run_with_warnings,
 )
 from hf_gradalign.utils.file_locks import hold_output
 from hf_gradalign.utils.files import require_free, write_text_atomically
-from hf_gradalign.utils.messages import error_line
 from hf_gradalign.utils.plain_text import one_line, today
 
 if TYPE_CHECKING:
@@ -107,18 +107,7 @@ def main(argv: Sequence[str]) -> int:
     """Calibrate from the command line, and return the exit status."""
     arguments = parse(argv)
     set_up_libraries(no_progress=arguments.no_progress)
-    with warnings.catch_warnings(record=True) as caught:
-        warnings.simplefilter("always", UserWarning)
-        try:
-            run(arguments)
-        except (ValueError, OSError, ImportError) as error:
-            print(error_line(error, arguments.output_dir), file=sys.stderr)
-            return 2
-        finally:
-            messages = [str(item.message) for item in caught if issubclass(item.category, UserWarning)]
-            for message in dict.fromkeys(messages):
-                print(f"warning: {one_line(message)}", file=sys.stderr)
-    return 0
+    return run_with_warnings(run, arguments)
 
 
 def run(arguments: argparse.Namespace) -> None:

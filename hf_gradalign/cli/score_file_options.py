@@ -1,14 +1,18 @@
-"""The options with which commands read score and key files."""
+"""What commands that read score and key files share: their options, checks and messages."""
 
 from __future__ import annotations
 
 import argparse
-from collections.abc import Iterable
+import sys
+import warnings
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
 from hf_gradalign import data, score_files
 from hf_gradalign.utils.files import sha256_of
+from hf_gradalign.utils.messages import error_line
+from hf_gradalign.utils.plain_text import one_line
 
 
 def add_reading_options(parser: argparse.ArgumentParser) -> Any:
@@ -107,3 +111,19 @@ def require_other_files(outputs: Iterable[Path], inputs: Iterable[str | Path | N
     for path in outputs:
         if path.resolve() in read:
             raise FileExistsError(f"{path} is to be read and would be replaced by the output: choose another output")
+
+
+def run_with_warnings(run: Callable[[argparse.Namespace], None], arguments: argparse.Namespace) -> int:
+    """Run a command, print its warnings once each, in a line, and return the exit status."""
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always", UserWarning)
+        try:
+            run(arguments)
+        except (ValueError, OSError, ImportError) as error:
+            print(error_line(error, arguments.output_dir), file=sys.stderr)
+            return 2
+        finally:
+            messages = [str(item.message) for item in caught if issubclass(item.category, UserWarning)]
+            for message in dict.fromkeys(messages):
+                print(f"warning: {one_line(message)}", file=sys.stderr)
+    return 0

@@ -1,4 +1,4 @@
-"""The model cards that stand beside a verdict. Whatever a card holds, none of its HTML reaches the page."""
+"""The model cards next to a verdict. HTML in a card is shown as text."""
 
 import re
 from dataclasses import dataclass

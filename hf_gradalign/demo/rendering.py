@@ -14,7 +14,7 @@ from hf_gradalign.demo.recording import Recording
 from hf_gradalign.demo.wording import verdict_in_words
 from hf_gradalign.scoring import SpoofScorer
 
-# Signs beside the colors, which not everybody can tell apart.
+# Signs beside the colors, because not everyone can tell colors apart.
 _MARKS = {"bonafide": "\u2713", "spoof": "\u2717", "undecided": "?", "mixed": "!"}
 
 

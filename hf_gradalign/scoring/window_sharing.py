@@ -1,4 +1,4 @@
-"""Score overlapping windows without computing everything anew for each of them.
+"""Score overlapping windows, and compute what they share only once.
 
 The model's own `forward` scores the windows. What they have in common is computed once for a stretch of the recording.
 Slices of it take the place of the output of a part of the model: its convolutions, or its whole encoder. So heads,
@@ -8,6 +8,7 @@ merged layers and calibration are those of the model, whatever its class. Other 
 from __future__ import annotations
 
 import math
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Generator, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -70,7 +71,7 @@ class SeparateWindows:
         yield self._scorer.score_windows(stretch.windows(self._length))
 
 
-class _SharedPart:
+class _SharedPart(ABC):
     """Runs a part of the model once for a stretch, and gives the rest of the model slices of the part's frames.
 
     Args:
@@ -128,9 +129,9 @@ class _SharedPart:
 
         return forward
 
+    @abstractmethod
     def _span(self, stretch: Stretch, start: int) -> tuple[int, int]:
         """Return the samples of the recording, as (start, stop), that the part is given for a window."""
-        raise NotImplementedError
 
 
 class SharedConvolutions(_SharedPart):
