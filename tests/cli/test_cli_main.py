@@ -86,9 +86,8 @@ def test_recipes_and_studies_by_name(capsys):
     with pytest.raises(SystemExit):
         parse_arguments(["recipe:tcm"])
     assert "there is no recipe 'tcm'; available: aasist_augmented, " in capsys.readouterr().err
-    with pytest.raises(
-        FileNotFoundError, match="there is no study 'big'; available: conflict_pilot, quick, small_scale"
-    ):
+    available = "conflict, conflict_pilot, conflict_pilot_2, quick, small_scale"
+    with pytest.raises(FileNotFoundError, match=f"there is no study 'big'; available: {available}"):
         Study.read("study:big")
 
 
