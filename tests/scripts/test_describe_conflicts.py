@@ -1,0 +1,96 @@
+import json
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from hf_gradalign.data import load_corpus
+
+N_SEEDS, N_EPOCHS, N_UPDATES = 6, 4, 12
+MODULES = ["backbone.first", "head"]
+
+
+@pytest.fixture
+def script(load_script, monkeypatch):
+    script = load_script("describe_conflicts")
+    monkeypatch.setattr(script, "N_PERMUTATIONS", 50)
+    monkeypatch.setattr(script, "N_DRAWS", 200)
+    return script
+
+
+def write_study(folder, *, with_ids=True):
+    """Updates conflict when the first clip of the demo corpus is in them; then the augmented loss is three times."""
+    ids = load_corpus("demo", splits=("train",))["train"]["utterance_id"][:24]
+    generator = np.random.default_rng(0)
+    epochs = []
+    for seed in range(N_SEEDS):
+        cell = folder / "cells" / f"run{seed}"
+        cell.mkdir(parents=True)
+        rows = []
+        for step in range(1, N_EPOCHS * N_UPDATES + 1):
+            clips = generator.choice(24, 4, replace=False)
+            conflict = bool(0 in clips)
+            loss = float(generator.uniform(0.1, 0.2))
+            row = {"step": step, "epoch": step / N_UPDATES, "conflict": conflict}
+            row |= {"cosine_clean_augmented": -0.1 if conflict else 0.5, "loss_clean": loss}
+            row |= {"loss_augmented": loss * (3 if conflict else 1), "grad_norm_clean": 1.0, "grad_norm_augmented": 2.0}
+            row |= {"module": MODULES, "module_cosine_clean_augmented": [-0.2 if conflict else 0.3, 0.1]}
+            rows.append(row | ({"ids": [ids[clip] for clip in clips]} if with_ids else {}))
+        (cell / "conflicts.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+        loss = 0.0
+        for epoch in range(1, N_EPOCHS + 1):
+            cosine = float(generator.uniform(0, 1))
+            epochs.append(
+                {"cell": cell.name, "method": "dual_path", "seed": seed, "epoch": epoch}
+                | {"eval_loss": loss, "cosine_mean": cosine}
+            )
+            loss += cosine  # the larger the cosine, the more the loss rises to the next epoch
+    epochs.append({**epochs[0], "method": "pcgrad", "cell": "no such run"})
+    pd.DataFrame(epochs).to_parquet(folder / "epochs.parquet")
+    return ids
+
+
+def test_what_conflicts_depend_on_is_found(script, tmp_path):
+    ids = write_study(tmp_path)
+    pytest.importorskip("matplotlib")
+    assert script.main([str(tmp_path), "--collect", str(tmp_path), "--corpus", "demo"]) == 0
+    updates, clips = (pd.read_parquet(tmp_path / name) for name in (script.UPDATES, script.TRAIN_CLIPS))
+    assert len(updates) == N_SEEDS * N_EPOCHS * N_UPDATES
+    assert sorted(clips["utterance_id"]) == sorted(ids)
+    first = clips["utterance_id"].tolist().index(ids[0])
+    assert [first in update for update in updates["clips"]] == updates["conflict"].tolist()
+
+    systems = script.describe_systems(updates, clips).set_index("system")
+    own = "bona fide" if clips["label"][first] == 1 else clips["system"][first]
+    assert systems["excess"][own].low > 0
+    assert sum(systems["share"]) == pytest.approx(1)
+    assert sum(estimate.mean for estimate in systems["excess"]) == pytest.approx(0)
+    assert script.describe_clips(updates, clips)["p"] < 0.05
+    losses = script.describe_losses(updates).set_index("value")["factor"]
+    assert losses["loss, ratio"] == pytest.approx((3, 3, 3))
+    assert losses["norm of the gradient, ratio"] == pytest.approx((1, 1, 1))
+    assert script.describe_modules(updates).to_numpy().tolist() == [["backbone.first", 1, 0], ["head", 0, 0]]
+    foretells = script.describe_foretelling(pd.read_parquet(tmp_path / "epochs.parquet"))
+    assert foretells["as it is"] == pytest.approx((1, 1, 1))
+    page = (tmp_path / script.PAGE).read_text()
+    assert f"{len(updates)} updates of {N_SEEDS} seeds" in page
+    assert "| loss, ratio | 3.000 | 1.000 | 3.00 (3.00 to 3.00) |" in page
+    assert {path.name for path in (tmp_path / "figures").iterdir()} == {
+        *("conflicting_layers.png", "conflicting_clips.png")
+    }
+
+
+def test_conflicts_by_chance_are_not_taken_for_more(script, tmp_path):
+    write_study(tmp_path)
+    script.collect(tmp_path, "demo", tmp_path)
+    updates, clips = (pd.read_parquet(tmp_path / name) for name in (script.UPDATES, script.TRAIN_CLIPS))
+    updates["conflict"] = np.random.default_rng(1).random(len(updates)) < 0.3
+    assert script.describe_clips(updates, clips)["p"] > 0.05
+    change = script.describe_losses(updates).set_index("value")["factor"]["loss, clean"]
+    assert change.low < 1 < change.high
+
+
+def test_a_record_without_ids_is_refused(script, tmp_path):
+    write_study(tmp_path, with_ids=False)
+    with pytest.raises(ValueError, match="train with --conflict_record_ids"):
+        script.collect(tmp_path, "demo", tmp_path)
