@@ -77,8 +77,8 @@ def draw_timeline(
                 labeled = True
         window = timeline.ends[0] - timeline.starts[0]
         unit = "log-likelihood ratio" if timeline.is_calibrated else "score"
-        scores.set(xlabel="time (s)", ylabel=unit, xlim=(0, timeline.duration))
-        scores.legend(loc="upper right", title=f"windows of {window:g} s", title_fontsize=8)
+        scores.set(xlabel=f"time (s), windows of {window:g} s", ylabel=unit, xlim=(0, timeline.duration))
+        scores.legend(loc="lower right", bbox_to_anchor=(1, 1), ncols=2)  # above, where it hides no scores
         if title:
             wave.set_title(one_line(title)[:_MAX_TITLE])
     return figure

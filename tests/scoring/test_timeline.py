@@ -197,6 +197,22 @@ def test_a_change_without_noise_is_exact():
     assert steps.change_point() == (2, 1, -1)
 
 
+def test_neighboring_times_that_are_as_sharp_share_the_boundary():
+    def change(scores):
+        return make_timeline(scores, window=1, hop=0.5).change_point().time
+
+    assert change([4, 4, 0, -4, -4]) == pytest.approx(1.5)
+    assert change([4, 4, 2, -2, -4, -4]) == pytest.approx(1.75)  # the fall is 6 at 1.5 and at 2 s, and in between
+    assert change([-4, -4, -2, 2, 4, 4]) == pytest.approx(1.75)
+    # The fall is 2, 7, 6 and 1 at 1, 1.5, 2 and 2.5 s; what is above 0.85 of 7 has its center here.
+    assert change([4, 4, 2, -3, -4, -4]) == pytest.approx(1.64, abs=0.01)
+
+
+def test_a_boundary_between_two_windows_is_found_between_them():
+    found = [halves(boundary, hop=0.5, noise=0.01).change_point().time for boundary in np.arange(7, 8, 0.1)]
+    np.testing.assert_allclose(found, np.arange(7, 8, 0.1), atol=0.06)
+
+
 def test_too_few_windows_for_a_change():
     with pytest.raises(ValueError, match=r"a recording of 2 s has 1 of 2 s: use shorter windows \(window_seconds\)"):
         make_timeline([1]).change_point()

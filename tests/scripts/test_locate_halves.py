@@ -9,7 +9,9 @@ from hf_gradalign.models import SpoofDetectorFeatureExtractor
 def script(load_script, monkeypatch):
     script = load_script("locate_halves")
     monkeypatch.setattr(script, "GROUPS", {"known": ("validation", "validation")})
-    monkeypatch.setattr(script, "SETTINGS", [(0.5, 0.25, False), (0.5, 0.25, True)])
+    monkeypatch.setattr(script, "OF_OTHER_SETTINGS", "known")
+    monkeypatch.setattr(script, "DEFAULT", (0.5, 0.25, False))
+    monkeypatch.setattr(script, "OTHER_SETTINGS", [(0.5, 0.25, True)])
     return script
 
 
@@ -20,15 +22,19 @@ def test_the_table_and_the_figure(script, tmp_path, capsys):
     pytest.importorskip("matplotlib")
     figure = tmp_path / "timeline.png"
     assert script.main([str(tmp_path / "model"), "--recordings", "1", "--figure", str(figure)]) == 0
-    rows = [line.split(" | ") for line in capsys.readouterr().out.splitlines() if line.startswith("| known")]
-    assert [row[1:5] for row in rows] == [["0.5", "0.25", "per window", "1"], ["0.5", "0.25", "encoder", "1"]]
+    rows = [line.split(" | ") for line in capsys.readouterr().out.splitlines() if " | known | " in line]
+    assert [row[0] for row in rows] == [f"| {kind}" for kind in script.HALVES for _ in range(2)]
+    assert [row[2:6] for row in rows] == 2 * [["0.5", "0.25", "per window", "1"], ["0.5", "0.25", "encoder", "1"]]
     assert figure.read_bytes().startswith(b"\x89PNG")
 
 
-def test_recordings_are_those_of_the_seed(script):
-    first, again, other = (script.make_recordings("validation", "validation", 2, seed) for seed in (0, 0, 1))
+@pytest.mark.parametrize(("make_half", "least", "most"), [("one_clip", 2, 4), ("several_clips", 4, 8)])
+def test_recordings_are_those_of_the_seed(script, make_half, least, most):
+    first, again, other = (
+        script.make_recordings("validation", "validation", getattr(script, make_half), 3, seed) for seed in (0, 0, 1)
+    )
     for recording, same in zip(first, again, strict=True):
         np.testing.assert_array_equal(recording.samples, same.samples)
-        assert 4 <= recording.boundary <= 8
-        assert 8 <= len(recording.samples) / script.RATE <= 16
+        for seconds in (recording.boundary, len(recording.samples) / script.RATE - recording.boundary):
+            assert least <= seconds <= most
     assert first[0].boundary != other[0].boundary
