@@ -140,6 +140,7 @@ def run(arguments: argparse.Namespace) -> None:
             n_draws=arguments.bootstrap,
             confidence=arguments.confidence,
             seed=arguments.seed,
+            progress=not arguments.no_progress,
         )
         for note in [*clips.notes, *report.problems]:
             print(f"note: {one_line(note)}", file=sys.stderr)

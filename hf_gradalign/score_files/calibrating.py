@@ -121,6 +121,7 @@ def calibrate_scores(
     n_draws: int = 1000,
     confidence: float = 0.95,
     seed: int = 0,
+    progress: bool = False,
 ) -> CalibrationReport:
     """Fit a calibration to all clips, and report what it gains on clips that it was not fitted on.
 
@@ -137,6 +138,7 @@ def calibrate_scores(
         n_draws: The number of bootstrap draws; 0 for no intervals.
         confidence: Coverage of the intervals.
         seed: The seed of folds and draws.
+        progress: As for `bootstrap_intervals`.
 
     Warns:
         UserWarning: As `fit_calibration` and `make_folds`.
@@ -160,7 +162,7 @@ def calibrate_scores(
         if not n_draws:
             counted = RankedScores(values, labels).counted()
             return {name: metric.compute(counted) for name, metric in REPORTED.items()}
-        options = {"n_draws": n_draws, "confidence": confidence, "seed": seed}
+        options = {"n_draws": n_draws, "confidence": confidence, "seed": seed, "progress": progress}
         return {**bootstrap_intervals(list(REPORTED.values()), values, labels, clusters=clusters, **options)}
 
     before, after = measured(scores), measured(held_out)

@@ -4,17 +4,22 @@ A log-likelihood ratio (LLR) says how many times more probable the score is for 
 speech, as a natural logarithm. With any prior and costs, the best decision follows from it (`DetectionCosts`).
 """
 
+from __future__ import annotations
+
 import math
 import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Literal, get_args
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from hf_gradalign.metrics.functional.checks import checked
 from hf_gradalign.metrics.functional.ranked_scores import CountedScores, RankedScores
+
+if TYPE_CHECKING:
+    from scipy.optimize import OptimizeResult
 
 CalibrationMethod = Literal["affine", "pav"]
 
@@ -80,7 +85,7 @@ class Calibration:
         return {"method": "pav", "knots": [list(knot) for knot in self.knots], "prior": self.prior}
 
     @classmethod
-    def from_dict(cls, content: Mapping[str, Any]) -> "Calibration":
+    def from_dict(cls, content: Mapping[str, Any]) -> Calibration:
         """Return the calibration that `as_dict` wrote. Other entries are ignored.
 
         Raises:
@@ -232,7 +237,9 @@ def min_ratio_cost(counted: CountedScores) -> float:
     spoof = np.diff(counted.rejected_spoof[counted.ranked.edges]) / (2 * counted.n_spoof)
     is_counted = bonafide + spoof > 0
     bonafide, spoof = bonafide[is_counted], spoof[is_counted]
-    posterior = _pool_adjacent_violators(bonafide, spoof)
+    starts = _pool_adjacent_violators(bonafide, spoof).blocks[:-1]
+    bonafide, spoof = np.add.reduceat(bonafide, starts), np.add.reduceat(spoof, starts)
+    posterior = bonafide / (bonafide + spoof)
     # Where a class has no clips, its logarithm may be infinite and does not count.
     surprise = -bonafide * np.log(np.where(bonafide > 0, posterior, 1))
     surprise -= spoof * np.log(np.where(spoof > 0, 1 - posterior, 1))
@@ -285,7 +292,7 @@ def _pav_knots(
     bonafide, spoof = (np.concatenate([[1.0], counts, [1.0]]) for counts in (bonafide, spoof))
     bonafide *= prior / (n_bonafide + 2)
     spoof *= (1 - prior) / (len(scores) - n_bonafide + 2)
-    ratios = _logit(_pool_adjacent_violators(bonafide, spoof)[1:-1]) - _logit(prior)
+    ratios = _logit(_pool_adjacent_violators(bonafide, spoof).x[1:-1]) - _logit(prior)
     # Within a block of equal ratios, only its lowest and highest score are needed.
     starts = np.flatnonzero(np.append(True, np.diff(ratios) > 0))
     ends = np.append(starts[1:] - 1, len(ratios) - 1)
@@ -293,12 +300,15 @@ def _pav_knots(
     return tuple((float(distinct[index]), float(ratios[index])) for index in kept)
 
 
-def _pool_adjacent_violators(bonafide: NDArray[np.float64], spoof: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Return the best non-decreasing posteriors of bona fide for classes' weights by ascending score."""
+def _pool_adjacent_violators(bonafide: NDArray[np.float64], spoof: NDArray[np.float64]) -> OptimizeResult:
+    """Return the best non-decreasing posteriors of bona fide, `x`, for classes' weights by ascending score.
+
+    Posteriors are equal within each of the `blocks`, from one entry to the next.
+    """
     from scipy.optimize import isotonic_regression  # slow to import
 
     weights = bonafide + spoof
-    return isotonic_regression(bonafide / weights, weights=weights).x
+    return isotonic_regression(bonafide / weights, weights=weights)
 
 
 def _logit(p: Any) -> Any:

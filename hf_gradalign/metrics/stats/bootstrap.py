@@ -7,6 +7,7 @@ from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
+from tqdm.auto import tqdm
 
 from hf_gradalign.metrics.functional.checks import aligned
 from hf_gradalign.metrics.functional.ranked_scores import RankedScores
@@ -159,6 +160,7 @@ class SampleValues:
 
 
 N_DRAWS = 1000
+_BAR_AFTER = 3.0  # seconds
 
 
 @dataclass(frozen=True)
@@ -191,13 +193,14 @@ def bootstrap_intervals(
     n_draws: int = N_DRAWS,
     confidence: float = 0.95,
     seed: int = 0,
+    progress: bool = False,
 ) -> dict[str, Interval]:
     """Compute percentile bootstrap intervals (Efron and Tibshirani, "An introduction to the bootstrap", 1993, 13.3).
 
     Each draw samples clips with replacement within each class, or whole speakers if `clusters` are given (see
     `UtteranceDraws` and `ClusterDraws`). All metrics see the same draws. Scores are ranked once and a draw only counts
     them, so a thousand draws of 600,000 scores take seconds and the memory of a few arrays of that length
-    (`scripts/benchmark_metrics.py`). Only min Cllr takes longer, 0.3 s a draw of that length. Functions from outside
+    (`scripts/benchmark_metrics.py`). Only min Cllr takes longer, 0.03 s a draw of that length. Functions from outside
     this package get copies of the clips, which is slower.
 
     Args:
@@ -210,6 +213,7 @@ def bootstrap_intervals(
         n_draws: The number of draws.
         confidence: Coverage of the interval.
         seed: The same seed gives the same interval.
+        progress: Show a progress bar in a terminal if it takes more than a few seconds.
 
     Returns:
         An interval for each metric, by name.
@@ -227,7 +231,9 @@ def bootstrap_intervals(
     draws = make_draws(labels, clusters, seed, order)
     measured = SampleValues(metrics, scores[order], labels[order])
     values = measured()
-    drawn = np.array([measured(draws(number)) for number in range(n_draws)])
+    # Without the bar, as in the default, nothing is written at all; `disable=None` leaves it out of log files.
+    numbers = tqdm(range(n_draws), "bootstrap", leave=False, delay=_BAR_AFTER, disable=None if progress else True)
+    drawn = np.array([measured(draws(number)) for number in numbers])
     tails = [(1 - confidence) / 2, (1 + confidence) / 2]
     intervals = {}
     for name, value, samples in zip(measured.names, values, drawn.T, strict=True):
