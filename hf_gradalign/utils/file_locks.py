@@ -71,19 +71,27 @@ def hold_output(path: str | Path) -> Generator[None]:
     """Keep other processes from writing a file or folder. The lock file `.<name>.lock` is deleted afterwards.
 
     Args:
-        path: The file or folder. It does not need to exist; its parent folder is created.
+        path: The file or folder. It does not need to exist; its parent folder is created, and removed again if it
+            stays empty.
 
     Raises:
         LockHeldError: If another process is writing it.
         OSError: If nothing can be written there.
     """
     path = Path(path).absolute()
-    path.parent.mkdir(parents=True, exist_ok=True)
+    new = [folder for folder in path.parents if not folder.exists()]  # innermost first
     lock = path.with_name(f".{path.name}.lock")
     for _ in range(_MAX_TRIES):
-        lock.touch()
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            lock.touch()
+        except FileNotFoundError:
+            if path.parent.exists():
+                raise
+            continue  # another process has just removed the folder, which it left empty
         before = _inode(lock)
         with contextlib.ExitStack() as held:
+            held.callback(_remove_empty, new)
             held.enter_context(hold_lock(lock, str(path)))
             # Another process may have deleted the file before it was locked here. Such a lock keeps nobody out.
             if before is not None and _inode(lock) == before:
@@ -91,6 +99,12 @@ def hold_output(path: str | Path) -> Generator[None]:
                 yield
                 return
     raise LockHeldError(f"{path} is in use by other processes. Wait until they end, or choose another output")
+
+
+def _remove_empty(folders: list[Path]) -> None:
+    with contextlib.suppress(OSError):
+        for folder in folders:
+            folder.rmdir()
 
 
 def _inode(path: Path) -> int | None:

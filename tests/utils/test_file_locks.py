@@ -101,3 +101,37 @@ def test_a_lock_whose_file_was_taken_away_keeps_nobody_out_and_is_not_enough(tmp
     with hold_output(tmp_path / "scores.json"), pytest.raises(Timeout):
         FileLock(tmp_path / ".scores.json.lock").acquire(timeout=0)
     assert not list(tmp_path.iterdir())
+
+
+def test_a_new_folder_that_stays_empty_is_removed(tmp_path):
+    (tmp_path / "old").mkdir()
+    path = tmp_path / "old" / "new" / "newer" / "scores.json"
+    with pytest.raises(ValueError, match="refused"), hold_output(path):
+        raise ValueError("refused")
+    assert list((tmp_path / "old").iterdir()) == []
+    with hold_output(tmp_path / "old" / "file"):
+        pass
+    assert (tmp_path / "old").is_dir()  # it was there before
+    with hold_output(path):
+        path.write_text("kept")
+    assert [file.name for file in path.parent.iterdir()] == ["scores.json"]
+
+
+def test_a_folder_that_another_process_removes_is_made_again(tmp_path, monkeypatch):
+    path, touch = tmp_path / "new" / "scores.json", file_locks.Path.touch
+
+    def too_late(self, *arguments):
+        monkeypatch.undo()
+        self.parent.rmdir()
+        touch(self, *arguments)
+
+    monkeypatch.setattr(file_locks.Path, "touch", too_late)
+    with hold_output(path):
+        path.write_text("written")
+    assert path.is_file()
+
+
+def test_a_lock_that_cannot_be_made_is_told(tmp_path):
+    (tmp_path / ".scores.json.lock").symlink_to(tmp_path / "nowhere" / "file")
+    with pytest.raises(FileNotFoundError), hold_output(tmp_path / "scores.json"):
+        pass
