@@ -31,7 +31,9 @@ def main(argv: Sequence[str]) -> int:
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )
-    parser.add_argument("study", metavar="STUDY", type=Path, help="a YAML file, or study:NAME (quick, small_scale)")
+    parser.add_argument(
+        "study", metavar="STUDY", type=Path, help="a YAML file, or study:NAME (quick, small_scale, conflict)"
+    )
     parser.add_argument("--output_dir", type=Path, help=f"folder of the study ({STUDIES_DIR}/<its name>)")
     parser.add_argument(
         "--slots", type=int, default=1, help="trials to run at a time; they share cores and accelerators (1)"
@@ -41,6 +43,8 @@ def main(argv: Sequence[str]) -> int:
     arguments = parser.parse_args(argv)
     try:
         return run(arguments)
+    except BrokenPipeError:  # as in `--list | head`
+        raise
     except (ValueError, OSError) as error:
         print(error_line(error), file=sys.stderr)
         return 2
