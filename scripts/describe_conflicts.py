@@ -27,7 +27,7 @@ from hf_gradalign.cli.commands import run_command
 from hf_gradalign.data import load_corpus
 from hf_gradalign.study.tables import TRIALS_DIR
 from hf_gradalign.training.conflicts.record import epoch_number, find_conflict_record, read_conflict_rows
-from hf_gradalign.utils.figure_style import BLUE, GRAY, VERMILION, import_matplotlib, save_figures
+from hf_gradalign.utils.figure_style import BLUE, GRAY, STYLE, VERMILION, import_matplotlib, save_figures
 
 UPDATES, TRAIN_CLIPS, PAGE = "updates.parquet", "train_clips.parquet", "conflicts.md"
 CLIP_COLUMNS = ["utterance_id", "label", "system", "speaker", "language", "duration"]
@@ -67,8 +67,9 @@ def main(argv: Sequence[str]) -> int:
     }
     with (output / PAGE).open("w", encoding="utf-8") as file, redirect_stdout(file):
         print_page(tables, updates)
-    figures = {"conflicting_layers": draw_modules(tables["modules"])}
-    figures["conflicting_clips"] = draw_systems_and_foretelling(tables["systems"], epochs)
+    with import_matplotlib().rc_context(STYLE):
+        figures = {"conflicting_layers": draw_modules(tables["modules"])}
+        figures["conflicting_clips"] = draw_systems_and_foretelling(tables["systems"], epochs)
     save_figures(figures, output / "figures", ["png"])
     return 0
 
@@ -285,7 +286,6 @@ def print_page(tables: dict[str, Any], updates: pd.DataFrame) -> None:
 
 def draw_modules(modules: pd.DataFrame) -> Any:
     """Draw how often each module conflicts when the whole gradients do, and when they do not."""
-    import_matplotlib()
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(7, 0.24 * len(modules) + 0.9), layout="constrained")
@@ -296,14 +296,13 @@ def draw_modules(modules: pd.DataFrame) -> Any:
     axis.plot(100 * modules["conflicting"], lines, "D", color=VERMILION, label="updates whose whole gradients conflict")
     axis.set_yticks(lines, [name.removeprefix("backbone.") for name in modules["module"]])
     axis.invert_yaxis()
-    axis.set_xlabel("updates in which the module's gradients conflict (%)")
+    axis.set_xlabel("conflicts within the module (% of the updates)")
     figure.legend(loc="outside upper right", ncols=2)
     return figure
 
 
 def draw_systems_and_foretelling(systems: pd.DataFrame, epochs: pd.DataFrame) -> Any:
     """Draw which systems conflicting updates have more of, and cosines against the change of the validation loss."""
-    import_matplotlib()
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(9, 3.4), layout="constrained")
@@ -314,11 +313,12 @@ def draw_systems_and_foretelling(systems: pd.DataFrame, epochs: pd.DataFrame) ->
     left.errorbar(means, lines, xerr=[means - lows, highs - means], fmt="D", color=BLUE, markersize=4)
     left.set_yticks(lines, systems["system"])
     left.invert_yaxis()
-    left.set_xlabel("more in conflicting updates (points of the share, 95 %)")
+    left.set_xlabel("more in conflicting updates (points)")
     table = next_changes(epochs)
     shown = right.scatter(table["cosine_mean"], table["change"], c=table["epoch"], s=9, cmap="viridis")
     right.axhline(0, color=GRAY, linewidth=1)
     right.set_yscale("symlog", linthresh=0.1)
+    right.set_yticks([-1, -0.1, 0, 0.1, 1], ["-1", "-0.1", "0", "0.1", "1"])
     right.set_xlabel("mean cosine of an epoch")
     right.set_ylabel("change of the validation loss to the next")
     figure.colorbar(shown, ax=right, label="epoch")
