@@ -252,10 +252,11 @@ def describe_foretelling(epochs: pd.DataFrame) -> dict[str, Estimate]:
 def print_page(tables: dict[str, Any], updates: pd.DataFrame) -> None:
     """Print all tables."""
     print("# Updates in which views conflict\n")
-    print("Made by `python scripts/describe_conflicts.py`. Parentheses hold 95 % intervals over seeds.\n")
+    print("Made by `scripts/describe_conflicts.py`. Parentheses hold 95 % intervals over seeds.\n")
     print(
         f"{len(updates):,} updates of {updates['seed'].nunique()} seeds without alignment; "
-        f"{updates['conflict'].sum():,} of them conflict ({updates['conflict'].mean():.1%}).\n"
+        f"{updates['conflict'].sum():,} of them conflict ({updates['conflict'].mean():.1%}), with a median cosine of "
+        f"{updates['cosine'][updates['conflict']].median():.2f}.\n"
     )
     print("## Clips")
     print_table(
