@@ -13,6 +13,7 @@ updates of its epoch and seed, and intervals (95 %) are over seeds.
 """
 
 import argparse
+import sys
 from collections.abc import Sequence
 from contextlib import redirect_stdout
 from pathlib import Path
@@ -28,6 +29,7 @@ from hf_gradalign.data import load_corpus
 from hf_gradalign.study.tables import TRIALS_DIR
 from hf_gradalign.training.conflicts.record import epoch_number, find_conflict_record, read_conflict_rows
 from hf_gradalign.utils.figure_style import BLUE, GRAY, STYLE, VERMILION, import_matplotlib, save_figures
+from hf_gradalign.utils.messages import error_line
 
 UPDATES, TRAIN_CLIPS, PAGE = "updates.parquet", "train_clips.parquet", "conflicts.md"
 CLIP_COLUMNS = ["utterance_id", "label", "system", "speaker", "language", "duration"]
@@ -52,7 +54,11 @@ def main(argv: Sequence[str]) -> int:
     """Write the page and the figures, and return the exit status."""
     options = parse(argv)
     if options.collect is not None:
-        collect(options.collect, options.corpus, options.folder)
+        try:
+            collect(options.collect, options.corpus, options.folder)
+        except ValueError as error:
+            print(error_line(error, options.folder), file=sys.stderr)
+            return 2
     epochs = pd.read_parquet(options.folder / "epochs.parquet")
     updates = pd.read_parquet(options.folder / UPDATES)
     clips = pd.read_parquet(options.folder / TRAIN_CLIPS)
@@ -99,6 +105,10 @@ def collect(study: Path, corpus: str | None, folder: Path) -> None:
         if record is None:
             raise ValueError(f"{study / TRIALS_DIR / str(run.cell)} has no conflict record")
         for row in read_conflict_rows(record):
+            if not set(row.get("ids") or ()) <= position.keys():
+                raise ValueError(
+                    f"{record} has other clips than {corpus or 'the demo corpus'}: give the study's --corpus"
+                )
             if "ids" not in row or "module" not in row:
                 raise ValueError(f"{record} has no ids or no modules: train with --conflict_record_ids and _modules")
             rows.append(

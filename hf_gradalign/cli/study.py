@@ -43,9 +43,9 @@ def main(argv: Sequence[str]) -> int:
     arguments = parser.parse_args(argv)
     try:
         return run(arguments)
-    except BrokenPipeError:  # as in `--list | head`
-        raise
     except (ValueError, OSError) as error:
+        if arguments.list and isinstance(error, BrokenPipeError):  # as in `--list | head`
+            raise
         print(error_line(error), file=sys.stderr)
         return 2
 

@@ -14,7 +14,7 @@ from hf_gradalign.demo.recording import Recording
 from hf_gradalign.demo.wording import verdict_in_words
 from hf_gradalign.scoring import SpoofScorer
 
-# Signs beside the colors, because not everyone can tell colors apart.
+# Each color comes with a sign, for people who cannot tell the colors apart.
 _MARKS = {"bonafide": "\u2713", "spoof": "\u2717", "undecided": "?", "mixed": "!"}
 
 

@@ -27,7 +27,7 @@ logger = logging.get_logger(__name__)
 DEFAULT_HOP_SECONDS = 0.5
 _EPSILON = 1e-6  # seconds
 _STEP = 0.02  # seconds
-_SHARP = 0.85  # chosen on recordings of another model, where 0.7 to 0.95 are about as good (docs/verdicts.md)
+_SHARP = 0.85  # chosen on recordings of another model, where 0.8 to 0.95 are about as good (docs/verdicts.md)
 
 
 class ChangePoint(NamedTuple):

@@ -91,6 +91,14 @@ def test_recipes_and_studies_by_name(capsys):
         Study.read("study:big")
 
 
+def test_a_list_whose_reader_has_enough_ends_quietly(tmp_path):
+    words = [sys.executable, "-m", "hf_gradalign.cli", "study", "study:small_scale", "--list"]
+    with subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, cwd=tmp_path) as process:
+        process.stdout.close()
+        assert process.stderr.read() == b""
+    assert process.returncode == 1
+
+
 def test_env_names_every_dependency():
     listed = (ROOT / "pyproject.toml").read_text().partition("\ndependencies = [")[2].partition("\n]")[0]
     assert {name.lower() for name in re.findall(r'^    "([\w-]+)', listed, re.MULTILINE)} == set(NEEDED)

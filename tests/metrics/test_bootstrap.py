@@ -10,6 +10,7 @@ from hf_gradalign.metrics import (
     log_likelihood_ratio_cost,
     min_agnostic_detection_cost,
 )
+from hf_gradalign.metrics.stats import bootstrap
 from hf_gradalign.metrics.stats.bootstrap import ClusterDraws, UtteranceDraws
 
 
@@ -160,3 +161,12 @@ def test_scores_are_checked():
         bootstrap_intervals("eer", [np.nan, 1.0], [0, 1])
     with pytest.raises(ValueError, match="All 2 clips are spoofed"):
         bootstrap_intervals("eer", [0.0, 1.0], [0, 0])
+
+
+def test_a_bar_on_request_and_only_then(monkeypatch, capsys):
+    monkeypatch.setattr(bootstrap, "_BAR_AFTER", 0.0)
+    scores, labels = np.arange(20.0), np.arange(20) % 2
+    bootstrap_intervals("eer", scores, labels, n_draws=5)
+    assert capsys.readouterr().err == ""
+    bootstrap_intervals("eer", scores, labels, n_draws=5, progress=True)
+    assert "Bootstrap: " in capsys.readouterr().err

@@ -90,7 +90,15 @@ def test_conflicts_by_chance_are_not_taken_for_more(script, tmp_path):
     assert change.low < 1 < change.high
 
 
-def test_a_record_without_ids_is_refused(script, tmp_path):
+def test_a_record_without_ids_is_refused(script, tmp_path, capsys):
     write_study(tmp_path, with_ids=False)
-    with pytest.raises(ValueError, match="train with --conflict_record_ids"):
-        script.collect(tmp_path, "demo", tmp_path)
+    assert script.main([str(tmp_path), "--collect", str(tmp_path)]) == 2
+    assert "train with --conflict_record_ids" in capsys.readouterr().err
+
+
+def test_another_corpus_is_refused(script, tmp_path, monkeypatch):
+    write_study(tmp_path)
+    other = load_corpus("demo", splits=("test",))["test"]
+    monkeypatch.setattr(script, "load_corpus", lambda *_, **__: {"train": other})
+    with pytest.raises(ValueError, match="other clips than /data/other: give the study's --corpus"):
+        script.collect(tmp_path, "/data/other", tmp_path)

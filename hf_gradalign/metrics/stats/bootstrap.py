@@ -213,7 +213,7 @@ def bootstrap_intervals(
         n_draws: The number of draws.
         confidence: Coverage of the interval.
         seed: The same seed gives the same interval.
-        progress: Show a progress bar in a terminal if it takes more than a few seconds.
+        progress: Show a progress bar if it takes more than three seconds.
 
     Returns:
         An interval for each metric, by name.
@@ -231,8 +231,7 @@ def bootstrap_intervals(
     draws = make_draws(labels, clusters, seed, order)
     measured = SampleValues(metrics, scores[order], labels[order])
     values = measured()
-    # Without the bar, as in the default, nothing is written at all; `disable=None` leaves it out of log files.
-    numbers = tqdm(range(n_draws), "bootstrap", leave=False, delay=_BAR_AFTER, disable=None if progress else True)
+    numbers = tqdm(range(n_draws), "Bootstrap", leave=False, delay=_BAR_AFTER, disable=not progress)
     drawn = np.array([measured(draws(number)) for number in numbers])
     tails = [(1 - confidence) / 2, (1 + confidence) / 2]
     intervals = {}
