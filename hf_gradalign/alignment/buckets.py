@@ -77,8 +77,7 @@ def buckets(gradients: Sequence[Sequence[Tensor | None]], keys: Sequence[int] | 
     """
     views = len(gradients)
     bucket, kind, size = Bucket([], [[] for _ in range(views)]), None, 0
-    for position, column in enumerate(zip(*gradients, strict=True)):
-        some = next((gradient for gradient in column if gradient is not None), None)
+    for position, (some, *column) in enumerate(zip(first_gradients(gradients), *gradients, strict=True)):
         if some is None or some.numel() == 0:
             continue
         new_kind = (some.device, some.dtype, None if keys is None else keys[position])
@@ -92,6 +91,14 @@ def buckets(gradients: Sequence[Sequence[Tensor | None]], keys: Sequence[int] | 
             kind, size = new_kind, size + elements
     if bucket.parameters:
         yield bucket
+
+
+def first_gradients(gradients: Sequence[Sequence[Tensor | None]]) -> Sequence[Tensor | None]:
+    """Return each parameter's gradient from the first view that has one; None where no view has."""
+    firsts = gradients[0] if gradients else []
+    for view in gradients[1:]:
+        firsts = [other if first is None else first for first, other in zip(firsts, view, strict=True)]
+    return firsts
 
 
 def widened(pieces: list[Tensor | None]) -> list[Tensor | None]:
@@ -152,7 +159,7 @@ def _inner_products(left: list[Tensor], right: list[Tensor], same: bool) -> Sequ
 
 def _weighted_sum_(bucket: Bucket, weights: Sequence[Tensor]) -> None:
     """Write the weighted sum of the views' pieces to the piece of the first view that has one."""
-    targets = [next(piece for piece in pieces if piece is not None) for pieces in zip(*bucket.views, strict=True)]
+    targets = [piece for piece in first_gradients(bucket.views) if piece is not None]  # a bucket lacks none
     totals: dict[int, Tensor] = {}
     for column, weight in zip(bucket.views, weights, strict=True):
         # Half precision would round the weights too, and so favor one view.

@@ -21,6 +21,8 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from hf_gradalign.alignment.buckets import first_gradients
+
 CHUNK = 16_384
 """Elements of one view that a program reads: enough to outweigh the address lookups, and few enough that a model of a
 few million parameters still occupies every multiprocessor."""
@@ -326,38 +328,46 @@ def _make_launch(
     gradients: Sequence[Sequence[Tensor | None]], positions: Sequence[int], device: torch.device, dtype: torch.dtype
 ) -> _Launch:
     columns = [[view[position] for position in positions] for view in gradients]
-    # The first gradient of each parameter, which receives the sum.
-    targets = columns[0]
-    for view in columns[1:]:
-        if any(target is None for target in targets):
-            targets = [other if gradient is None else gradient for gradient, other in zip(targets, view, strict=True)]
-    addresses = [[0 if gradient is None else gradient.data_ptr() for gradient in view] for view in [*columns, targets]]
+    rows = [[0 if gradient is None else gradient.data_ptr() for gradient in column] for column in columns]
+    addresses = np.array([*rows, rows[0]], np.int64)
+    for row in addresses[1:-1]:  # the first gradient of each parameter receives the sum
+        addresses[-1] = np.where(addresses[-1] == 0, row, addresses[-1])
     return _Launch(
         positions=tuple(positions),
-        addresses=_sent(torch.from_numpy(np.array(addresses, np.int64)), device),  # half the time of torch.tensor
-        sizes=tuple([gradient.numel() for gradient in targets if gradient is not None]),
+        addresses=_sent(torch.from_numpy(addresses), device),
+        sizes=tuple([gradient.numel() for gradient in first_gradients(columns) if gradient is not None]),
         dtype=dtype,
-        aligned=not any(address % 16 for row in addresses for address in row),
+        aligned=not (addresses % 16).any(),
     )
 
 
 def _sort(gradients: Sequence[Sequence[Tensor | None]]) -> Mapping[tuple[torch.device, torch.dtype], Sequence[int]]:
     """Positions of the parameters that the kernels can handle, by device and type."""
-    looks = {
-        None if g is None else (g.dtype, g.get_device(), g.is_contiguous(), g.numel() > 0)
-        for view in gradients
-        for g in view
-    }
-    # Almost always, all gradients are alike, and a look at each column would take the host most of a millisecond.
-    if len(looks) == 1 and (look := next(iter(looks))) is not None and look[0] in _TYPES and look[2] and look[3]:
-        some = gradients[0][0]
-        assert some is not None
-        return {(some.device, some.dtype): range(len(gradients[0]))}
+    if (kind := _kind_of_all(gradients)) is not None:
+        return {kind: [position for position, gradient in enumerate(gradients[0]) if gradient is not None]}
     kinds: dict[tuple[torch.device, torch.dtype], list[int]] = {}
     for position, column in enumerate(zip(*gradients, strict=True)):
         if (kind := _kind_of(column)) is not None:
             kinds.setdefault(kind, []).append(position)
     return kinds
+
+
+def _kind_of_all(gradients: Sequence[Sequence[Tensor | None]]) -> tuple[torch.device, torch.dtype] | None:
+    """Device and type of all gradients; None if they differ, or the kernels cannot handle one, or a view lacks one.
+
+    Almost always, they are all alike. A look at each parameter by itself would take the host a millisecond.
+    """
+    some = [gradient for view in gradients for gradient in view if gradient is not None]
+    if (
+        len({gradient.dtype for gradient in some}) != 1
+        or len(set(map(Tensor.get_device, some))) != 1
+        or some[0].dtype not in _TYPES
+        or not all(map(Tensor.is_contiguous, some))
+        or not all(map(Tensor.numel, some))
+    ):
+        return None
+    missing = [[gradient is None for gradient in view] for view in gradients]
+    return (some[0].device, some[0].dtype) if all(view == missing[0] for view in missing) else None
 
 
 def _kind_of(column: Sequence[Tensor | None]) -> tuple[torch.device, torch.dtype] | None:

@@ -5,12 +5,13 @@ import logging
 from collections import defaultdict
 from collections.abc import Generator, Iterable, Sequence
 from contextlib import contextmanager
+from types import NoneType
 from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, distributed, nn
 
-from hf_gradalign.alignment.buckets import combine_in_buckets_, products_in_buckets
+from hf_gradalign.alignment.buckets import combine_in_buckets_, first_gradients, products_in_buckets
 
 if TYPE_CHECKING:
     from hf_gradalign.alignment.gradient_kernels import GradientTable
@@ -44,12 +45,12 @@ class GradientPasses:
         if len(lengths) > 1:
             raise ValueError(f"every view needs one entry per parameter, got sequences of lengths {sorted(lengths)}")
         self._gradients = gradients
-        local = [[g if g is None or _is_plain(g) else local_part(_dense(g)) for g in view] for view in gradients]
+        self._firsts = first_gradients(gradients)
+        local = [_local_parts(view) for view in gradients]
         self._device = next((g.device for view in local for g in view if g is not None), torch.device("cpu"))
         self._table = _make_table(local, self._device)
         covered = frozenset() if self._table is None else self._table.covered
-        parameters = range(len(local[0]) if local else 0)
-        rest = [p for p in parameters if p not in covered and any(view[p] is not None for view in local)]
+        rest = [p for p, gradient in enumerate(self._firsts) if gradient is not None and p not in covered]
         self._has_rest = bool(rest)
         self._rest = [[g if p not in covered else None for p, g in enumerate(view)] for view in local] if rest else []
 
@@ -58,7 +59,7 @@ class GradientPasses:
 
         Every process of a distributed run must call this, because products of sharded gradients are summed.
         """
-        views, parameters = len(self._gradients), len(self._gradients[0]) if self._gradients else 0
+        views, parameters = len(self._gradients), len(self._firsts)
         if self._table is None:
             products = self._rest_products() if self._has_rest else torch.zeros(parameters, views, views)
         else:
@@ -66,8 +67,7 @@ class GradientPasses:
             self._table.products_(products)
             if self._has_rest:
                 products += self._rest_products()
-        columns = zip(*self._gradients, strict=True)
-        return sum_over_shards(products, [next((g for g in column if g is not None), None) for column in columns])
+        return sum_over_shards(products, self._firsts)
 
     def combine_(self, weights: Tensor, index: Sequence[int] | None = None) -> None:
         """Write each parameter's weighted sum to its first tensor.
@@ -150,8 +150,8 @@ class ViewGradients:
             raise ValueError(f"{len(self._held)} views {self.views} need as many weights, got {tuple(weights.shape)}")
         passes, held = self._over_held(), list(self._held.values())
         self._held, self._passes = {}, None
-        for parameter, *gradients in zip(self._parameters, *held, strict=True):
-            parameter.grad = next((gradient for gradient in gradients if gradient is not None), None)
+        for parameter, gradient in zip(self._parameters, first_gradients(held), strict=True):
+            parameter.grad = gradient
         passes.combine_(weights if index is not None else weights[None], index)
 
     def _over_held(self) -> GradientPasses:
@@ -163,8 +163,11 @@ class ViewGradients:
         return gradient.clone() if self._shared_storage and gradient is not None else gradient
 
 
-def _is_plain(gradient: Tensor) -> bool:
-    return type(gradient) is Tensor and not gradient.is_sparse
+def _local_parts(view: Gradients) -> Gradients:
+    # Almost always, these are the gradients themselves, and a call for each would show in the host's time.
+    if set(map(type, view)) <= {Tensor, NoneType} and not any(g.is_sparse for g in view if g is not None):
+        return view
+    return [None if gradient is None else local_part(_dense(gradient)) for gradient in view]
 
 
 def _dense(gradient: Tensor) -> Tensor:

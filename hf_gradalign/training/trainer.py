@@ -195,7 +195,8 @@ class GradientAlignmentTrainer(ResumableTrainer):
             with self._view_gradients.accumulate(view):
                 loss = super().training_step(model, view_inputs, totals.get(view))
             losses[view] = loss.clone() if uses_cuda_graphs(self.args) else loss
-            self._view_losses[view] = self._view_losses.get(view, 0) + losses[view]
+            total = self._view_losses.get(view)
+            self._view_losses[view] = losses[view] if total is None else total + losses[view]
 
         if self.accelerator.sync_gradients:
             self._record_update(self.aligner.align(self._view_gradients))

@@ -22,6 +22,10 @@ from hf_gradalign.alignment.buckets import BUCKET_SIZE
 
 MIB = 2**20
 NAMES = ["encoder.layers.0.weight", "encoder.layers.0.bias", "encoder.layers.1.weight", "head.weight", "unused"]
+WITHOUT_A_LAUNCH = (
+    *("_unsafe_view", "as_strided", "detach", "diagonal", "expand", "permute", "select", "slice", "squeeze", "t"),
+    *("transpose", "unbind", "unsqueeze", "view"),
+)
 SHAPES = [(64, 32), (64,), (32, 64), (2, 32), (3,)]
 
 
@@ -67,6 +71,15 @@ def test_an_update_does_not_wait_for_the_device(method, views, scope, dtype):
     assert "_foreach_norm" in transfers.operations
     assert transfers.to_host == []
     assert transfers.to_device == []
+
+
+@pytest.mark.parametrize(("name", "most"), [("pcgrad", 24), ("gradvac", 48), ("cagrad", 74)])
+def test_a_method_takes_few_launches(name, most):
+    method, gramian = get_method(name), torch.tensor([[2.0, -1.0], [-1.0, 3.0]], device=DEVICE)
+    method(gramian)  # fills what is kept from call to call
+    with DeviceTransfers() as transfers:
+        method(gramian)
+    assert len([name for name in transfers.operations if name not in WITHOUT_A_LAUNCH]) <= most
 
 
 def test_all_means_are_read_out_at_once():

@@ -80,6 +80,32 @@ def test_products_and_sums_are_those_of_float64(sizes, views, dtype, seed):
             assert (target.double().cpu() - sum_).abs().max() <= DTYPES[dtype] * scale
 
 
+@given(
+    sizes=st.lists(st.sampled_from([0, 3, 5, 6]), min_size=1, max_size=4),
+    views=st.integers(1, 3),
+    change=st.sampled_from(["none", "missing in all views", "missing in one", "dtype", "transposed"]),
+    seed=st.integers(0, 99),
+)
+@settings(max_examples=60, deadline=None)
+def test_a_look_at_all_gradients_finds_what_a_look_at_each_finds(sizes, views, change, seed):
+    gradients = [[torch.zeros(size, device=DEVICE) for size in sizes] for _ in range(views)]
+    view, position = seed % views, seed % len(sizes)
+    if change == "missing in all views":
+        for each in gradients:
+            each[position] = None
+    elif change == "missing in one":
+        gradients[view][position] = None
+    elif change == "dtype":
+        gradients[view][position] = gradients[view][position].half()
+    elif change == "transposed":
+        gradients[view][position] = torch.zeros(2, 3, device=DEVICE).T
+    by_kind = {}
+    for position, column in enumerate(zip(*gradients, strict=True)):
+        if (kind := kernels._kind_of(column)) is not None:
+            by_kind.setdefault(kind, []).append(position)
+    assert kernels._sort(gradients) == by_kind
+
+
 def test_the_same_bits_each_time():
     first, second = torch.zeros(2, 4, 3, 3, device=DEVICE).unbind()
     for products in (first, second):

@@ -122,3 +122,24 @@ def visiting_order(views: int, view: int, seed: int, call: int) -> list[int]:
 def identity(views: int, dtype: torch.dtype, device: torch.device) -> Tensor:
     """Return the identity matrix, shape (views, views), the same each time. Do not change it."""
     return torch.eye(views, dtype=dtype, device=device)
+
+
+@functools.lru_cache(maxsize=64)
+def pairs(others: tuple[int, ...], device: torch.device) -> tuple[Tensor, Tensor]:
+    """Return where row i and column `others[i]` of a K x K matrix meet (K, K), and these columns (1, K, 1)."""
+    # Filled on the device, because a copy from the host would wait for the device.
+    column = torch.stack([torch.full((), other, device=device) for other in others])[:, None]
+    return column == torch.arange(len(others), device=device), column[None]
+
+
+def picked(matrices: Tensor, column: Tensor) -> Tensor:
+    """Return the entry in column `column[0, i, 0]` of each row i of matrices (G, K, K), shape (G, K)."""
+    return matrices.gather(2, column.expand(len(matrices), -1, 1)).squeeze(2)
+
+
+def sum_of_rows(matrices: Tensor) -> Tensor:
+    """Sum the rows of matrices (G, K, K), always in the same order: shape (G, K)."""
+    total, *rows = matrices.unbind(1)
+    for row in rows:
+        total = total + row
+    return total

@@ -1,6 +1,5 @@
 """GradVac: raise the cosine of gradients to a target, even if they do not conflict."""
 
-import functools
 from typing import Any
 
 import torch
@@ -11,6 +10,9 @@ from hf_gradalign.alignment.methods.base import (
     check_reduction,
     check_state_keys,
     identity,
+    pairs,
+    picked,
+    sum_of_rows,
     visiting_order,
 )
 
@@ -68,9 +70,9 @@ class GradVac(AlignmentMethod, name="gradvac"):
             if step > 0:
                 products = (coefficients[:, :, None] * gramian[:, None]).sum(-1)
                 norm = (coefficients * products).sum(-1).clamp(min=0).sqrt()
-            is_pair, column = _pairs(others, gramian.device)
-            product_with, target = _picked(products, column), _picked(targets, column)
-            norm_of = _picked(norms[:, None].expand_as(gramian), column)
+            is_pair, column = pairs(others, gramian.device)
+            product_with, target = picked(products, column), picked(targets, column)
+            norm_of = picked(norms[:, None].expand_as(gramian), column)
             product = norm * norm_of
             defined = product > 0
             cosine = torch.where(defined, product_with / product, 0.0).clamp(-1, 1)
@@ -84,9 +86,7 @@ class GradVac(AlignmentMethod, name="gradvac"):
             latest = torch.where(counts, (1 - self.beta) * target + self.beta * cosine, target)
             coefficients = torch.where(is_pair, coefficients + change[..., None], coefficients)
             updated = torch.where(is_pair, latest[..., None], updated)
-        weights = coefficients[:, 0]
-        for i in range(1, views):
-            weights = weights + coefficients[:, i]
+        weights = sum_of_rows(coefficients)
         self._targets = updated
         self._calls += 1
         return weights / views if self.reduction == "mean" else weights
@@ -109,16 +109,3 @@ class GradVac(AlignmentMethod, name="gradvac"):
         self._calls = int(state["calls"])
         targets = state["targets"]
         self._targets = None if targets is None else torch.tensor(targets, dtype=torch.float64)
-
-
-def _picked(matrices: Tensor, column: Tensor) -> Tensor:
-    """The entry in column `column[0, i, 0]` of each row i of matrices (G, K, K), shape (G, K)."""
-    return matrices.gather(2, column.expand(len(matrices), -1, 1)).squeeze(2)
-
-
-@functools.lru_cache(maxsize=64)
-def _pairs(others: tuple[int, ...], device: torch.device) -> tuple[Tensor, Tensor]:
-    """Return where row i and column `others[i]` of a K x K matrix meet (K, K), and these columns (1, K, 1)."""
-    # Filled on the device, because a copy from the host would wait for the device.
-    column = torch.stack([torch.full((), other, device=device) for other in others])[:, None]
-    return column == torch.arange(len(others), device=device), column[None]

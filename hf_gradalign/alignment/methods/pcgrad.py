@@ -5,7 +5,16 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from hf_gradalign.alignment.methods.base import AlignmentMethod, check_reduction, check_state_keys, visiting_order
+from hf_gradalign.alignment.methods.base import (
+    AlignmentMethod,
+    check_reduction,
+    check_state_keys,
+    identity,
+    pairs,
+    picked,
+    sum_of_rows,
+    visiting_order,
+)
 
 
 class PCGrad(AlignmentMethod, name="pcgrad"):
@@ -31,16 +40,20 @@ class PCGrad(AlignmentMethod, name="pcgrad"):
 
     def _weights(self, gramian: Tensor, valid: Tensor, precision: float) -> Tensor:
         views = gramian.shape[-1]
-        weights = torch.zeros_like(gramian[..., 0])
-        for i in range(views):
-            coefficients = torch.zeros_like(weights)  # of the adjusted gradient i in terms of all views' gradients
-            coefficients[:, i] = 1.0
-            for j in visiting_order(views, i, self.seed, self._calls):
-                product = (coefficients * gramian[:, j]).sum(-1)
-                square = gramian[:, j, j]
-                conflict = (product < 0) & (square > 0)
-                coefficients[:, j] -= torch.where(conflict, product / square, 0.0)
-            weights += coefficients
+        # Row i: the adjusted gradient i in terms of all views' gradients. All rows are adjusted at the same time.
+        coefficients = identity(views, gramian.dtype, gramian.device).expand_as(gramian)
+        squares = gramian.diagonal(dim1=-2, dim2=-1)[:, None].expand_as(gramian)
+        products = gramian  # of the adjusted gradients with each view's
+        orders = [visiting_order(views, i, self.seed, self._calls) for i in range(views)]
+        for step, others in enumerate(zip(*orders, strict=True)):
+            if step > 0:
+                products = (coefficients[:, :, None] * gramian[:, None]).sum(-1)
+            is_pair, column = pairs(others, gramian.device)
+            product, square = picked(products, column), picked(squares, column)
+            conflict = (product < 0) & (square > 0)
+            change = torch.where(conflict, product / square, 0.0)
+            coefficients = torch.where(is_pair, coefficients - change[..., None], coefficients)
+        weights = sum_of_rows(coefficients)
         self._calls += 1
         return weights / views if self.reduction == "mean" else weights
 
