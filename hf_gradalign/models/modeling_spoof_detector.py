@@ -21,7 +21,7 @@ from .heads import heads_for
 from .layer_merging import make_layer_merging
 from .losses import CROSS_ENTROPY, detection_loss, make_output_layer
 from .losses import loss_options as complete_loss_options
-from .score_calibration import calibrated_logits
+from .score_calibration import calibrated_logits, drop_calibration
 
 _WHERE = (
     "revision",
@@ -220,7 +220,8 @@ class SpoofDetectorForAudioClassification(SpoofDetectorPreTrainedModel):
         Args:
             input_values: Shape (B, time), from the model's feature extractor.
             attention_mask: Shape (B, time), 1 for real samples (or features), which come first, and 0 for padding.
-            labels: Shape (B,), 0 for spoof and 1 for bona fide.
+            labels: Shape (B,), 0 for spoof and 1 for bona fide. In training, with gradients, they drop the model's
+                calibration, which training makes wrong.
             output_attentions: Whether to return the encoder's attention maps.
             output_hidden_states: Whether to return the encoder's hidden states.
             return_dict: Whether to return an object (the default) instead of a tuple.
@@ -271,6 +272,8 @@ class SpoofDetectorForAudioClassification(SpoofDetectorPreTrainedModel):
             frames = self.layer_merging((*states[:-2], frames), mask)
         logits = self.head(states[:-1] if self._takes_all_layers else frames, mask)
         loss = None
+        if labels is not None and self.training and torch.is_grad_enabled():
+            drop_calibration(self.config)  # any trainer and any loop may be training the model
         if labels is not None:
             weights = self.config.class_weights
             weights = None if weights is None else torch.tensor(weights, device=logits.device)

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 from tiny_detectors import LABELS, make_classifier, make_clips, make_config, make_detector
-from transformers import AutoModelForAudioClassification, pipeline
+from transformers import AutoModelForAudioClassification, Trainer, TrainingArguments, pipeline
 
 from hf_gradalign.metrics import Calibration
 from hf_gradalign.models import SpoofDetectorConfig, load_audio_classifier, output_labels, put_in_order
@@ -141,6 +141,29 @@ def test_a_model_that_is_loaded_to_be_trained_has_no_calibration(tmp_path, caplo
     loaded.save_pretrained(tmp_path / "again")
     assert "calibration" not in json.loads((tmp_path / "again" / "config.json").read_text())
     assert torch.equal(ratios_of(loaded), ratios_of(model, raw_logits=True))
+
+
+def test_any_training_drops_the_calibration(tmp_path, caplog):
+    model = make_detector()
+    model.config.calibration = AFFINE
+    arguments = TrainingArguments(
+        str(tmp_path), max_steps=2, per_device_train_batch_size=2, report_to="none", use_cpu=True
+    )
+    clips = [{"input_values": clip, "labels": label} for clip, label in zip(CLIPS, LABELS, strict=True)]
+    Trainer(model, arguments, train_dataset=clips).train()
+    assert caplog.text.count("the trained model has no calibration") == 1
+    model.save_pretrained(tmp_path / "trained")
+    assert "calibration" not in json.loads((tmp_path / "trained" / "config.json").read_text())
+
+
+@pytest.mark.parametrize("labels", [None, LABELS])
+def test_an_evaluation_keeps_the_calibration(labels):
+    model = make_detector()
+    model.config.calibration = AFFINE
+    model.eval()(CLIPS, labels=labels)
+    with torch.no_grad():
+        model.train()(CLIPS, labels=labels)
+    assert model.config.calibration == AFFINE
 
 
 def test_other_models_keep_an_attribute_of_that_name():
