@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from hf_gradalign.score_files.clips import Clips, ScoreFileError
 from hf_gradalign.score_files.predictions import resolve_with_keys
 from hf_gradalign.utils.folder_listing import AUDIO_SUFFIXES
+from hf_gradalign.utils.plain_text import composed_column
 
 # The share of keys that may have no score. The Arena's tool has the same limit.
 MAX_MISSING = 0.05
@@ -23,7 +24,7 @@ _FOLDERS = r"^.*[/\\]"
 _WHOLE_NUMBER = r"^0*(\d+?)(?:\.0+)?$"
 # Changes to names that may be needed to match them, in the order in which they are tried, with their description.
 _CHANGES: dict[str, Callable[[pa.Array], pa.Array]] = {
-    "in one Unicode form (NFC)": lambda names: pc.utf8_normalize(names, form="NFC"),
+    "in one Unicode form (NFC)": composed_column,
     "without file extensions": lambda names: pc.replace_substring_regex(names, AUDIO_EXTENSION, ""),
     "without folders": lambda names: pc.replace_substring_regex(names, _FOLDERS, ""),
     "in lower case": pc.utf8_lower,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime
 import os
 import re
+import unicodedata
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -89,10 +90,23 @@ def stripped_column(values: pa.Array | pa.ChunkedArray) -> pa.Array | pa.Chunked
 
 
 def comparable_column(values: pa.Array | pa.ChunkedArray) -> pa.Array | pa.ChunkedArray:
-    """Apply `stripped_column` and Unicode normalization (NFC), so that equal names compare equal."""
+    """Apply `stripped_column` and `composed_column`, so that equal names compare equal."""
+    return composed_column(stripped_column(values))
+
+
+def composed_column(values: pa.Array | pa.ChunkedArray) -> pa.Array | pa.ChunkedArray:
+    """Bring a column of strings into Unicode's composed form (NFC)."""
+    import pyarrow as pa
     import pyarrow.compute as pc
 
-    return pc.utf8_normalize(stripped_column(values), form="NFC")
+    if isinstance(values, pa.ChunkedArray):
+        return pa.chunked_array([composed_column(chunk) for chunk in values.chunks], values.type)
+    # Not by pyarrow's utf8_normalize: in version 25, the last for Python 3.10, it changes nothing.
+    others = pc.invert(pc.fill_null(pc.string_is_ascii(values), True))
+    if not pc.any(others).as_py():
+        return values
+    composed = [unicodedata.normalize("NFC", text) for text in values.filter(others).to_pylist()]
+    return pc.replace_with_mask(values, others, pa.array(composed, values.type))
 
 
 def without_local_paths(text: str) -> str:

@@ -1,8 +1,10 @@
+import pyarrow as pa
 import pytest
 
 from hf_gradalign.utils.plain_text import (
     code_block,
     code_span,
+    composed_column,
     markdown_cell,
     markdown_text,
     plain_text,
@@ -41,3 +43,14 @@ def test_paths_of_this_machine_are_cut(tmp_path):
     assert without_local_paths(f"la:{tmp_path}/LA --a={tmp_path}/x/ ({tmp_path}/y)") == "la:LA --a=x (y)"
     for text in ("https://e.org/tmp/x", "60/40", "a/b", "/no-such-folder/x", "</p>", "/tmp"):
         assert without_local_paths(text) == text
+
+
+@pytest.mark.parametrize("kind", [pa.string(), pa.large_string()])
+def test_names_in_one_unicode_form(kind):
+    names = ["gro\u0308\u00dfe", None, "plain", "gr\u00f6\u00dfe", "\uac00", "\u1100\u1161"]
+    composed = ["gr\u00f6\u00dfe", None, "plain", "gr\u00f6\u00dfe", "\uac00", "\uac00"]
+    assert composed_column(pa.array(names, kind)).to_pylist() == composed
+    chunks = pa.chunked_array([names[:1], names[1:3], names[3:]], kind)
+    assert composed_column(chunks).to_pylist() == composed
+    assert composed_column(pa.array(["a", None], kind)).to_pylist() == ["a", None]
+    assert composed_column(pa.array([], kind)).to_pylist() == []

@@ -1,7 +1,6 @@
 """The base class of alignment methods: a Gramian in, weights out, and a state that survives a resume."""
 
 import functools
-from abc import ABC, abstractmethod
 from typing import Any
 
 import torch
@@ -11,7 +10,7 @@ METHODS: dict[str, "type[AlignmentMethod]"] = {}
 """The methods known to `get_method`, by name."""
 
 
-class AlignmentMethod(ABC):
+class AlignmentMethod:
     """A callable that maps the K x K Gramian of the views' gradients to the K weights of their combination.
 
     A subclass with a name, `class PCGrad(AlignmentMethod, name="pcgrad")`, is available to `get_method` under that name
@@ -56,13 +55,14 @@ class AlignmentMethod(ABC):
         weights = torch.where(usable[:, None], weights, 1 / views)
         return weights.reshape(gramian.shape[:-1])
 
-    @abstractmethod
+    # Not an abstract class, because those of Python 3.10 cannot be given the name of a method.
     def _weights(self, gramian: Tensor, valid: Tensor, precision: float) -> Tensor:
         """Return weights (G, K) for finite Gramians (G, K, K).
 
         The state of a group may only change where the boolean `valid` (G,) is true. `precision` is the relative
         precision of the Gramians' entries, whatever their type.
         """
+        raise NotImplementedError(f"{type(self).__name__} has no method _weights")
 
     def state_dict(self) -> dict[str, Any]:
         """Return the state for a resumed run as plain numbers and lists for JSON; empty for a stateless method."""

@@ -19,6 +19,7 @@ from datasets.fingerprint import Hasher
 from hf_gradalign.data.labels import LABEL_NAMES, canonical_label
 from hf_gradalign.data.request import CorpusError
 from hf_gradalign.utils.folder_listing import AUDIO_SUFFIXES, is_hidden
+from hf_gradalign.utils.plain_text import composed_column
 
 METADATA_COLUMNS = ("speaker", "system", "codec", "condition", "language", "gender", "subset")
 """Metadata of a clip, null if the protocol does not have it. `system` is the attack, `-` for bona fide speech."""
@@ -294,9 +295,8 @@ class AudioListing:
         names = names.combine_chunks() if isinstance(names, pa.ChunkedArray) else names
         indices = pc.index_in(names, value_set=self.names)
         if indices.null_count:
-            # In Unicode's composed form: macOS decomposes characters.
-            composed = pc.utf8_normalize(self.names, form="NFC")
-            others = pc.index_in(pc.utf8_normalize(names, form="NFC"), value_set=composed)
+            # macOS decomposes characters.
+            others = pc.index_in(composed_column(names), value_set=composed_column(self.names))
             indices = pc.coalesce(indices, others)
         return self.paths.take(indices)
 
