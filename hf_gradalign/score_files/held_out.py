@@ -147,13 +147,16 @@ def _fold_groups(
     numbers = _fold_clips(labels, n_folds, generator)
     named = np.flatnonzero([not is_missing(group) for group in groups])
     names = groups[named].astype(str)
-    n_folds = min(n_folds, len(np.unique(names)))
+    # Random numbers for names: the splitter's own shuffling only works from scikit-learn 1.8 on.
+    each, places = np.unique(names, return_inverse=True)
+    shuffled = generator.permutation(len(each))[places]
+    n_folds = min(n_folds, len(each))
     if n_folds < 2:
         return None
-    splitter = StratifiedGroupKFold(n_folds, shuffle=True, random_state=int(generator.integers(2**32 - 1)))
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)  # a class may have no clip in a fold
-        for number, (_, held_out) in enumerate(splitter.split(named, labels[named], names)):
+        splits = StratifiedGroupKFold(n_folds).split(named, labels[named], shuffled)
+        for number, (_, held_out) in enumerate(splits):
             numbers[named[held_out]] = number
     numbers = np.unique(numbers, return_inverse=True)[1]  # a fold may be empty
     in_folds = np.bincount(2 * numbers + labels, minlength=2 * numbers.max() + 2).reshape(-1, 2)
