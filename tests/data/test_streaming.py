@@ -13,7 +13,7 @@ from hf_gradalign.data.streaming import STREAM_FEATURES
 @pytest.fixture(autouse=True)
 def _no_rest(monkeypatch):
     # After each pass over several streams, datasets sleeps for seconds (apache/arrow#45214).
-    monkeypatch.setattr(datasets.config, "SLEEP_TIME_ON_THREADS_SHUTDOWN", 0)
+    monkeypatch.setattr(datasets.config, "SLEEP_TIME_ON_THREADS_SHUTDOWN", 0, raising=False)
 
 
 AUDIO = {"bytes": Value("binary"), "path": Value("string")}

@@ -324,7 +324,7 @@ view_weights: {clean: 0.5}
 lr_scheduler_kwargs: {num_cycles: 2}
 bf16: true
 use_cpu: true
-activation_checkpointing: true
+ddp_broadcast_buffers: true
 logging_first_step: false
 check_audio: true
 rms_level: 0.3
@@ -357,8 +357,8 @@ include_num_input_tokens_seen: true
         ("--bf16 false", "training", "bf16", False),
         ("--no_bf16", "training", "bf16", False),
         ("--no-bf16", "training", "bf16", False),
-        ("--no_activation_checkpointing", "training", "activation_checkpointing", False),
-        ("--activation_checkpointing none", "training", "activation_checkpointing", False),
+        ("--no_ddp_broadcast_buffers", "training", "ddp_broadcast_buffers", False),
+        ("--ddp_broadcast_buffers none", "training", "ddp_broadcast_buffers", None),
         ("--logging_first_step", "training", "logging_first_step", True),
         ("--check_audio none", "data", "check_audio", None),
         ("--no_check_audio", "data", "check_audio", False),

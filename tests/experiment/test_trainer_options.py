@@ -153,7 +153,7 @@ TABLE = {
     "accelerator_config": Works(
         '--accelerator_config \'{"even_batches": false, "non_blocking": true}\'', run="batches"
     ),
-    "parallelism_config": Refused("--parallelism_config cp", "invalid ParallelismConfig value"),
+    "parallelism_config": Refused("--parallelism_config cp", "invalid (ParallelismConfig|Any) value"),
     "dataloader_drop_last": Works("--dataloader_drop_last", run="compared"),
     "dataloader_num_workers": Works("--dataloader_num_workers 1", alone=True),
     "dataloader_pin_memory": Works("--dataloader_pin_memory false"),
