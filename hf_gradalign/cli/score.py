@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any
 from hf_gradalign import data, metrics, scoring, training
 from hf_gradalign.cli.commands import CONVERSION_OPTIONS_HELP, conversion_options, set_up_libraries
 from hf_gradalign.utils.figure_style import import_matplotlib
+from hf_gradalign.utils.folder_listing import is_utf8, printable
 from hf_gradalign.utils.messages import error_line, in_users_words, program
 from hf_gradalign.utils.plain_text import one_line
 
@@ -152,6 +153,8 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
     hub.add_argument("--token", help="access token (default: that of `hf auth login`)")
     hub.add_argument("--trust_remote_code", action="store_true", help="run modeling code that comes with the model")
     arguments = parser.parse_args(argv)
+    if unnamable := [printable(word) for word in argv if not is_utf8(word)]:
+        parser.error(f"{', '.join(unnamable[:_SHOWN])}: the name is not UTF-8. Rename it, for example with convmv")
     if arguments.corpus and arguments.audio:
         parser.error("give --corpus or --audio, not both")
     if arguments.output_file and len(arguments.corpus or ()) > 1:

@@ -14,6 +14,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from hf_gradalign.data.request import CorpusError, OnMissingAudio
+from hf_gradalign.utils.folder_listing import is_utf8
 from hf_gradalign.utils.plain_text import comparable_column
 
 logger = logging.getLogger(__name__)
@@ -113,10 +114,10 @@ class MissingAudio:
 def _files_in(prefix: str) -> pa.Array:
     try:
         with os.scandir(prefix or ".") as entries:
-            names = pa.array([entry.name for entry in entries if not entry.is_dir()], pa.string())
+            names = [entry.name for entry in entries if is_utf8(entry.name) and not entry.is_dir()]
     except OSError:
         return pa.array([], pa.string())
-    return pc.binary_join_element_wise(prefix, names, "")
+    return pc.binary_join_element_wise(prefix, pa.array(names, pa.string()), "")
 
 
 def _find(path: str, entries: Callable[[str], Mapping[str, list[str]]], *, is_folder: bool = False) -> str | None:
@@ -136,7 +137,7 @@ def _find(path: str, entries: Callable[[str], Mapping[str, list[str]]], *, is_fo
 def _entries_by_name(folder: str) -> dict[str, list[str]]:
     by_name: dict[str, list[str]] = defaultdict(list)
     try:
-        names = os.listdir(folder)
+        names = list(filter(is_utf8, os.listdir(folder)))
     except OSError:
         names = []
     for name, key in zip(names, comparable_column(pa.array(names, pa.string())).to_pylist(), strict=True):

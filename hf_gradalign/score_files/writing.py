@@ -1,13 +1,16 @@
 """Write and read this project's score files: a line `utterance_id score` per clip, as in ASVspoof and the Arena."""
 
 import csv
-import io
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from hf_gradalign.data import BadClip
 from hf_gradalign.utils.files import write_text_atomically
+
+# Names that every reader takes for one word: blanks, other delimiters and quotation marks could be read otherwise.
+_ONE_WORD = re.compile(r"[^\s,;|\"]+")
 
 
 def write_score_file(
@@ -22,15 +25,20 @@ def write_score_file(
         path: The path of the file.
         utterance_ids: One per clip.
         scores: One per clip, higher for bona fide; written with six decimals.
-        columns: More values per clip, by column. With such columns, or if an id contains a blank, the file has a header
-            and tabs. Otherwise, a blank separates ids and scores.
+        columns: More values per clip, by column. With such columns, or if an id contains a blank, comma, semicolon, bar
+            or quotation mark, the file has a header and tabs. Otherwise, a blank separates ids and scores.
     """
+    write_text_atomically(path, score_file_text(utterance_ids, scores, columns))
+
+
+def score_file_text(
+    utterance_ids: Sequence[str], scores: Sequence[float], columns: Mapping[str, Sequence[Any]] | None = None
+) -> str:
+    """Return what `write_score_file` writes."""
     numbers = [f"{score:.6f}" for score in scores]
-    if not columns and not any(len(name.split()) != 1 for name in utterance_ids):
-        lines = [f"{name} {number}\n" for name, number in zip(utterance_ids, numbers, strict=True)]
-        write_text_atomically(path, "".join(lines))
-        return
-    write_table(path, {"utterance_id": utterance_ids, "score": numbers, **(columns or {})})
+    if not columns and all(map(_ONE_WORD.fullmatch, utterance_ids)):
+        return "".join(f"{name} {number}\n" for name, number in zip(utterance_ids, numbers, strict=True))
+    return _table_text({"utterance_id": utterance_ids, "score": numbers, **(columns or {})})
 
 
 def read_score_file(path: str | Path) -> dict[str, float]:
@@ -57,8 +65,19 @@ def write_bad_clips(path: str | Path, bad_clips: Sequence[BadClip]) -> None:
 
 def write_table(path: str | Path, columns: Mapping[str, Sequence[Any]]) -> None:
     """Write columns of the same length as a table with a header and tabs, atomically."""
-    text = io.StringIO()
-    writer = csv.writer(text, delimiter="\t", lineterminator="\n")
+    write_text_atomically(path, _table_text(columns))
+
+
+class _Rows(list[str]):
+    """Where `csv.writer` writes its rows to."""
+
+    write = list.append
+
+
+def _table_text(columns: Mapping[str, Sequence[Any]]) -> str:
+    rows = _Rows()
+    # Before Python 3.13, carriage returns in values are only quoted if they are a part of the line terminator.
+    writer = csv.writer(rows, delimiter="\t", lineterminator="\r\n")
     writer.writerow(columns)
     writer.writerows(zip(*columns.values(), strict=True))
-    write_text_atomically(path, text.getvalue())
+    return "".join(row.removesuffix("\r\n") + "\n" for row in rows)

@@ -10,25 +10,30 @@ from pathlib import Path
 from datasets import Audio, Dataset
 
 from hf_gradalign.data import CorpusError
-from hf_gradalign.utils.folder_listing import list_folder
+from hf_gradalign.utils.folder_listing import is_utf8, list_folder, printable
+from hf_gradalign.utils.plain_text import stripped_text
+
+_LISTED = 8
 
 
 def list_audio_files(paths: Sequence[str | Path]) -> Dataset:
     """List files, and all audio files in folders and their subfolders, as a data set to score.
 
     Files given by name are always included. In folders, all files with an audio extension are included, even those that
-    cannot be decoded, so that the scorer reports them as bad audio. Logs which other files a folder holds.
+    cannot be decoded, so that the scorer reports them as bad audio. Logs which other files a folder holds, and which
+    are left out because their names are not UTF-8.
 
     Args:
         paths: Files and folders.
 
     Returns:
         A data set with the columns `audio` (not decoded) and `utterance_id`: a file's path as given, or its path
-        relative to the folder (including the folder's name if there are several). Files that would share an id get
-        their whole paths. A file that is given twice, even by different paths, is listed once.
+        relative to the folder (including the folder's name if there are several). Files that would share an id, except
+        for blanks or quotation marks around it, get their whole paths. A file that is given twice, even by different
+        paths, is listed once.
 
     Raises:
-        CorpusError: If a path does not exist, or a folder holds no audio.
+        CorpusError: If a path does not exist or is not UTF-8, or a folder holds no audio.
     """
     names: dict[str, str] = {}
     seen: set[tuple[str, str]] = set()
@@ -40,6 +45,11 @@ def list_audio_files(paths: Sequence[str | Path]) -> Dataset:
             seen.add(identity)
             names[str(file)] = name
 
+    if unnamable := [printable(path) for path in paths if not is_utf8(path)]:
+        raise CorpusError(
+            f"{', '.join(unnamable[:_LISTED])}: the name is not UTF-8, so a score file cannot hold it. Rename it, for "
+            "example with convmv"
+        )
     n_folders = sum(Path(path).is_dir() for path in paths)
     for path in map(Path, paths):
         if path.is_file():
@@ -55,8 +65,8 @@ def list_audio_files(paths: Sequence[str | Path]) -> Dataset:
         else:
             raise CorpusError(f"there is no file or folder {path} (looked for {path.absolute()})")
     composed = {path: unicodedata.normalize("NFC", name) for path, name in names.items()}  # like key tables
-    counts = Counter(composed.values())
-    ids = [path if counts[name] > 1 else name for path, name in composed.items()]
+    counts = Counter(map(stripped_text, composed.values()))
+    ids = [path if counts[stripped_text(name)] > 1 else name for path, name in composed.items()]
     if len(set(ids)) < len(ids):  # a whole path equals another file's name
         ids = list(names)
     return Dataset.from_dict({"audio": list(names), "utterance_id": ids}).cast_column("audio", Audio(decode=False))

@@ -2,7 +2,6 @@
 
 import json
 import time
-from collections import Counter
 from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack
@@ -28,6 +27,7 @@ from hf_gradalign.scoring.fingerprint import describe_scoring
 from hf_gradalign.scoring.progress import ProgressStore, ScoredChunk, ScoredPart, begin, finite_or_none
 from hf_gradalign.scoring.scorer import SpoofScorer
 from hf_gradalign.utils.files import write_text_atomically
+from hf_gradalign.utils.plain_text import stripped_text
 
 logger = logging.get_logger(__name__)
 
@@ -263,10 +263,17 @@ def _checked_ids(dataset: Dataset, columns: Sequence[str]) -> list[str]:
     if len(dataset) == 0:
         raise CorpusError("the corpus has no clips to score")
     ids = [str(name) for name in dataset["utterance_id"][:]]
-    if len(set(ids)) != len(ids):
-        counts = Counter(ids)
-        repeated = next(name for name in ids if counts[name] > 1)
-        raise CorpusError(f"{len(ids) - len(counts)} utterance ids are not unique, such as {repeated!r}")
+    first: dict[str, int] = {}
+    # Readers of score files strip ids.
+    repeated = [
+        (before, index)
+        for index, name in enumerate(ids)
+        if (before := first.setdefault(stripped_text(name), index)) != index
+    ]
+    if repeated:
+        before, name = (ids[index] for index in repeated[0])
+        names = repr(name) if name == before else f"{before!r} and {name!r}, which score files cannot tell apart"
+        raise CorpusError(f"{len(repeated)} utterance ids are not unique, such as {names}: rename these clips")
     return ids
 
 

@@ -37,6 +37,8 @@ class FolderListing:
         others: All other files, sorted.
         n_hidden: Number of hidden files and folders, which are left out.
         unreadable: Folders that could not be listed, sorted.
+        unnamable: Files and folders whose names are not UTF-8, sorted. They are left out, because tables cannot hold
+            their names.
     """
 
     folder: Path
@@ -44,6 +46,7 @@ class FolderListing:
     others: list[Path]
     n_hidden: int
     unreadable: list[Path]
+    unnamable: list[Path]
 
     def tell(self, used: Iterable[Path] = ()) -> None:
         """Log once which files are left out, if any.
@@ -60,10 +63,14 @@ class FolderListing:
             kinds = ", ".join(f"{count} {suffix or 'without an extension'}" for suffix, count in counts.most_common())
             parts.append(f"{_counted(sum(counts.values()), 'file that is', 'files that are')} not audio ({kinds})")
         if self.unreadable:
-            names = ", ".join(map(str, self.unreadable[:_LISTED]))
-            more = f" and {len(self.unreadable) - _LISTED} more" if len(self.unreadable) > _LISTED else ""
             count = _counted(len(self.unreadable), "folder", "folders")
-            parts.append(f"{count} that cannot be opened ({names}{more})")
+            parts.append(f"{count} that cannot be opened ({_listed(self.unreadable)})")
+        if self.unnamable:
+            count = _counted(len(self.unnamable), "file or folder", "files or folders")
+            parts.append(
+                f"{count} with a name that is not UTF-8 ({_listed(self.unnamable)}): rename them, for example with "
+                "convmv"
+            )
         if not parts:
             return
         message = (
@@ -87,6 +94,7 @@ def list_folder(folder: str | os.PathLike[str]) -> FolderListing:
     audio: list[Path] = []
     others: list[Path] = []
     unreadable: list[Path] = []
+    unnamable: list[Path] = []
     n_hidden = 0
     visited: set[str] = set()
     pending = [(root, os.path.realpath(root))]
@@ -110,13 +118,15 @@ def list_folder(folder: str | os.PathLike[str]) -> FolderListing:
         for name, kind, is_link in listing:
             if is_hidden(name):
                 n_hidden += 1
+            elif not is_utf8(name):
+                unnamable.append(path / name)
             elif kind == "folder" and is_link:
                 links.append(path / name)
             elif kind == "folder":
                 pending.append((path / name, os.path.join(real, name)))
             else:
                 (audio if is_audio(name) and kind == "file" else others).append(path / name)
-    return FolderListing(root, sorted(audio), sorted(others), n_hidden, sorted(unreadable))
+    return FolderListing(root, sorted(audio), sorted(others), n_hidden, sorted(unreadable), sorted(unnamable))
 
 
 def is_audio(name: str | os.PathLike[str]) -> bool:
@@ -127,6 +137,25 @@ def is_audio(name: str | os.PathLike[str]) -> bool:
 def is_hidden(name: str) -> bool:
     """Return whether a file or folder of this name (without its folder) is left out of listings."""
     return name.startswith(".")
+
+
+def is_utf8(name: str | os.PathLike[str]) -> bool:
+    """Return whether a file's name is UTF-8. Other bytes in it are surrogates in Python, which no file format takes."""
+    try:
+        os.fspath(name).encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def printable(name: str | os.PathLike[str]) -> str:
+    r"""Return a name for messages, with bytes that are not UTF-8 as in `bad\xff.wav`."""
+    return os.fsencode(name).decode(errors="backslashreplace")
+
+
+def _listed(paths: list[Path]) -> str:
+    more = f" and {len(paths) - _LISTED} more" if len(paths) > _LISTED else ""
+    return ", ".join(map(printable, paths[:_LISTED])) + more
 
 
 def _kind(entry: os.DirEntry[str]) -> str:

@@ -1,3 +1,4 @@
+import os
 from pathlib import Path
 
 import pyarrow as pa
@@ -61,3 +62,9 @@ def test_backslashes(tmp_path):
     (tmp_path / "a" / "b").mkdir(parents=True)
     (tmp_path / "a" / "b" / "x.wav").touch()
     assert find_on_disk(pa.array([f"{tmp_path}/a\\b\\x.wav"])).to_pylist() == [f"{tmp_path}/a/b/x.wav"]
+
+
+def test_other_files_with_names_that_are_not_utf8(tmp_path):
+    for name in (b"x.wav", b"bad\xff.wav"):
+        Path(os.fsdecode(os.fsencode(tmp_path) + b"/" + name)).touch()
+    assert find_on_disk(pa.array([f"{tmp_path}/x.wav", f"{tmp_path}/ x.wav"])).to_pylist() == [f"{tmp_path}/x.wav"] * 2

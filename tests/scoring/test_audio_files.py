@@ -1,3 +1,4 @@
+import os
 from pathlib import Path
 
 import pytest
@@ -83,6 +84,22 @@ def test_a_file_is_taken_once_however_its_path_is_written(tree):
     for paths in (["b", "./b", Path("b").absolute(), "a/../b", "b/x.wav"], ["link/../b/x.wav", "b/x.wav"]):
         assert len(list_audio_files(paths)) == 1
     assert len(list_audio_files(["link/x.wav", "b/x.wav"])) == 2
+
+
+def test_names_that_differ_only_in_blanks_keep_their_paths(tmp_path):
+    for name in (" a.wav", "a.wav", "b .wav"):
+        (tmp_path / name).touch()
+    assert list_audio_files([tmp_path])["utterance_id"][:] == [f"{tmp_path}/ a.wav", f"{tmp_path}/a.wav", "b .wav"]
+
+
+def test_names_that_are_not_utf8_are_told(tmp_path, caplog):
+    bad = os.fsdecode(os.fsencode(tmp_path) + b"/bad\xff.wav")
+    for name in ("a.wav", bad):
+        (tmp_path / name).touch()
+    assert list_audio_files([tmp_path])["utterance_id"][:] == ["a.wav"]
+    assert rf"a name that is not UTF-8 ({tmp_path}/bad\xff.wav): rename them" in caplog.text
+    with pytest.raises(CorpusError, match=r"bad\\xff.wav: the name is not UTF-8"):
+        list_audio_files([tmp_path / "a.wav", bad])
 
 
 def test_names_are_in_one_unicode_form(tmp_path):

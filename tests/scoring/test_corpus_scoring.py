@@ -209,9 +209,13 @@ def test_refusals(scorer, make_corpus, tmp_path):
     corpus = make_corpus(3)
     with pytest.raises(CorpusError, match="no column speaker; its columns are"):
         score_corpus(scorer, corpus, tmp_path / "scores.txt", columns=["speaker"])
-    same = corpus.remove_columns("utterance_id").add_column("utterance_id", ["a", "b", "a"])
-    with pytest.raises(CorpusError, match="1 utterance ids are not unique, such as 'a'"):
-        score_corpus(scorer, same, tmp_path / "scores.txt")
+    for ids, said in (
+        (["a", "b", "a"], "'a': rename"),
+        (["b", " a", "a"], "' a' and 'a', which score files cannot tell"),
+    ):
+        same = corpus.remove_columns("utterance_id").add_column("utterance_id", ids)
+        with pytest.raises(CorpusError, match=f"1 utterance ids are not unique, such as {said}"):
+            score_corpus(scorer, same, tmp_path / "scores.txt")
     with pytest.raises(CorpusError, match="no clips"):
         score_corpus(scorer, corpus.select([]), tmp_path / "scores.txt")
 

@@ -18,7 +18,7 @@ from datasets.fingerprint import Hasher
 
 from hf_gradalign.data.labels import LABEL_NAMES, canonical_label
 from hf_gradalign.data.request import CorpusError
-from hf_gradalign.utils.folder_listing import AUDIO_SUFFIXES, is_hidden
+from hf_gradalign.utils.folder_listing import AUDIO_SUFFIXES, is_hidden, is_utf8
 from hf_gradalign.utils.plain_text import composed_column
 
 METADATA_COLUMNS = ("speaker", "system", "codec", "condition", "language", "gender", "subset")
@@ -318,7 +318,7 @@ def _list_audio(folder: Path) -> pa.Array:
         with os.scandir(folder) as entries:
             for entry in entries:
                 group = by_suffix.get(os.path.splitext(entry.name)[1].lower())
-                if group is not None and not is_hidden(entry.name):
+                if group is not None and not is_hidden(entry.name) and is_utf8(entry.name):
                     group.append(entry.name)
     except OSError:
         pass
