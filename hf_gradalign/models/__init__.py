@@ -18,6 +18,7 @@ from hf_gradalign.models.heads import HEADS
 from hf_gradalign.models.label_order import output_labels, put_in_order
 from hf_gradalign.models.loading import (
     create_detector,
+    lacks_head,
     load_audio_classifier,
     load_feature_extractor,
     small_feature_extractor,
@@ -47,6 +48,7 @@ __all__ = [
     "architecture_config",
     "create_detector",
     "is_architecture",
+    "lacks_head",
     "load_audio_classifier",
     "load_classifier",
     "load_config",

@@ -1,6 +1,6 @@
 """Load a two-class audio classifier and its feature extractor, from scratch or from any checkpoint."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any, cast
 
 from transformers import (
@@ -21,7 +21,7 @@ from hf_gradalign.models.architectures import architecture_config, is_architectu
 from hf_gradalign.models.configuration_spoof_detector import ID2LABEL, LABEL2ID, WINDOW_SAMPLES, SpoofDetectorConfig
 from hf_gradalign.models.feature_encoders import default_extractor
 from hf_gradalign.models.heads import head_options as complete_head_options
-from hf_gradalign.models.label_order import output_labels, put_in_order
+from hf_gradalign.models.label_order import layers_of_rows, output_labels, put_in_order
 from hf_gradalign.models.losses import CROSS_ENTROPY
 from hf_gradalign.models.losses import loss_options as complete_loss_options
 from hf_gradalign.models.model_files import loading_model
@@ -68,8 +68,9 @@ def load_audio_classifier(
 
     Raises:
         OSError: If there is no such model (the message of transformers says where it looked).
-        ValueError: If the labels of a trained head do not say which one is bona fide, a loss is given for another model
-            than one of `ARCHITECTURES`, or the name of an architecture is also that of a folder with a model.
+        ValueError: If the labels of a trained head do not say which one is bona fide, the checkpoint lacks a part of
+            its encoder or head, a loss is given for another model than one of `ARCHITECTURES`, or the name of an
+            architecture is also that of a folder with a model.
     """
     extra: dict[str, Any] = {"attn_implementation": attention_implementation} if attention_implementation else {}
     if model_name_or_path is not None and is_architecture(model_name_or_path):
@@ -199,10 +200,10 @@ def _load_in_order(
     label2id = dict(cast(dict[str, int], config.label2id or {}))
     if len(id2label) != 1:
         config.id2label, config.label2id = dict(ID2LABEL), dict(LABEL2ID)
-    model, has_new_head = _load_weights(name, config, loading, hub_options)
+    model, has_new_head = _load_weights(name, config, loading, hub_options, len(id2label))
     if has_new_head and len(id2label) == 1:
         config.id2label, config.label2id = dict(ID2LABEL), dict(LABEL2ID)
-        model, _ = _load_weights(name, config, loading, hub_options)
+        model, _ = _load_weights(name, config, loading, hub_options, len(id2label))
     feature_extractor = load_feature_extractor(name, hub_options)
     if has_new_head:
         if len(id2label) > 2:
@@ -225,13 +226,41 @@ def _load_in_order(
 
 
 def _load_weights(
-    name: str, config: PretrainedConfig, loading: Mapping[str, Any], hub_options: Mapping[str, Any]
+    name: str, config: PretrainedConfig, loading: Mapping[str, Any], hub_options: Mapping[str, Any], n_trained: int
 ) -> tuple[PreTrainedModel, bool]:
-    """The model, in float32, and whether its head is missing or incomplete in the checkpoint."""
+    """The model, in float32, and whether its head is new. `n_trained` is the number of outputs in the checkpoint."""
     model, absent = load_classifier(name, hub_options, config=config, ignore_mismatched_sizes=True, **loading)
+    if n_trained > len(ID2LABEL):  # the layer of the outputs is replaced
+        of_head = {key for key in absent if not key.startswith(f"{model.base_model_prefix}.")}
+        layers = [layer for layer, _ in layers_of_rows(model, len(ID2LABEL))]
+        if of_head and any(all(key.startswith(f"{layer}.") for key in of_head) for layer in layers):
+            lacks_head(name, model, absent - of_head)
+            return model, True
+    return model, lacks_head(name, model, absent)
+
+
+def lacks_head(name: str, model: PreTrainedModel, absent: Collection[str]) -> bool:
+    """Return whether a checkpoint has no trained head: all of its weights are absent, as in that of an encoder.
+
+    Args:
+        name: The checkpoint's name, for messages.
+        model: The classifier that was made of it.
+        absent: The model's weights and buffers that it lacks, from `load_classifier`.
+
+    Raises:
+        ValueError: If it lacks a part of its encoder or of its head.
+    """
     encoder = f"{model.base_model_prefix}."
     refuse_random_weights(name, [key for key in absent if key.startswith(encoder)])
-    return model, any(not key.startswith(encoder) for key in absent)
+    of_head = sorted(key for key in absent if not key.startswith(encoder))
+    weights = {key for key, _ in model.named_parameters() if not key.startswith(encoder)}
+    if of_head and not weights <= set(of_head):
+        raise ValueError(
+            f"{name} lacks {len(of_head)} weights or buffers of its head, or their shapes differ from its config.json "
+            f"({', '.join(of_head[:3])}{', ...' if len(of_head) > 3 else ''}): they would not be the trained ones. "
+            "Save or download the model again"
+        )
+    return bool(of_head)
 
 
 def load_feature_extractor(name: str, hub_options: Mapping[str, Any]) -> FeatureExtractionMixin:

@@ -9,7 +9,7 @@ import torch
 from transformers import PreTrainedModel
 from transformers.feature_extraction_utils import FeatureExtractionMixin
 
-from hf_gradalign.models import load_classifier, load_feature_extractor, output_labels
+from hf_gradalign.models import lacks_head, load_classifier, load_feature_extractor, output_labels
 from hf_gradalign.training.run_checkpoints import require_sound_model
 
 
@@ -37,14 +37,13 @@ def load_detector(
     Raises:
         OSError: If there is no such model, a file is broken, or a checkpoint's file is not what was saved.
         ValueError: If it is not an audio classifier, is a checkpoint that cannot be converted (the message lists what
-            was found), or lacks weights, like an encoder that was never trained to
-            classify.
+            was found), or lacks weights, like an encoder that was never trained to classify.
     """
     require_sound_model(name_or_path)
     model, random = load_classifier(name_or_path, hub_options)
     extractor = feature_extractor or load_feature_extractor(name_or_path, hub_options)
-    absent = sorted(random)
-    if absent:
+    if lacks_head(name_or_path, model, random):
+        absent = sorted(random)
         raise ValueError(
             f"{name_or_path} lacks {len(absent)} weights of a {type(model).__name__} ({', '.join(absent[:3])}, ...). "
             "It is not a trained classifier, and scores of random weights mean nothing. Train it with "

@@ -3,9 +3,11 @@ import json
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
+from tiny_detectors import make_detector
 from transformers import AutoModelForAudioClassification, Wav2Vec2FeatureExtractor
 
-from hf_gradalign.models import ID2LABEL, LABEL2ID, load_audio_classifier, small_wav2vec2_config
+from hf_gradalign.models import HEADS, ID2LABEL, LABEL2ID, load_audio_classifier, small_wav2vec2_config
+from hf_gradalign.scoring import load_detector
 
 TINY = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 16}
 TINY |= {"num_conv_pos_embedding_groups": 2}
@@ -80,6 +82,53 @@ def test_an_encoder_that_is_not_whole_is_refused(checkpoint):
     save_file(weights, f"{path}/model.safetensors", {"format": "pt"})
     with pytest.raises(ValueError, match=r"their shapes differ.*\(wav2vec2.encoder.layer_norm.weight\)"):
         load_audio_classifier(path)
+
+
+def drop(path, name):
+    weights = load_file(f"{path}/model.safetensors")
+    del weights[name]
+    save_file(weights, f"{path}/model.safetensors", {"format": "pt"})
+
+
+def head_key(head, ending):
+    return next(key for key in make_detector(head=head).state_dict() if key.startswith("head.") and ending in key)
+
+
+@pytest.mark.parametrize("head", HEADS)
+def test_a_detector_that_lacks_a_weight_of_its_head_is_refused(head, tmp_path):
+    refuses_without(head_key(head, "weight"), head, tmp_path)
+
+
+@pytest.mark.parametrize("head", ["aasist", "nes2net"])
+def test_a_detector_that_lacks_a_buffer_of_its_head_is_refused(head, tmp_path):
+    """It would count as a new head, and the labels would stay in the wrong order."""
+    refuses_without(head_key(head, "num_batches_tracked"), head, tmp_path)
+
+
+def refuses_without(key, head, folder):
+    labels = {"id2label": {0: "bonafide", 1: "spoof"}, "label2id": {"bonafide": 0, "spoof": 1}}
+    make_detector(head=head, **labels).save_pretrained(folder)
+    drop(folder, key)
+    for load in (load_audio_classifier, load_detector):
+        with pytest.raises(ValueError, match=rf"lacks 1 weights or buffers of its head.*\({key}\)"):
+            load(str(folder))
+
+
+@pytest.mark.parametrize("labels", [["fake", "real"], ["real"], ["a", "b", "c"]])
+def test_a_classifier_that_lacks_a_part_of_its_head_is_refused(labels, checkpoint):
+    path = checkpoint(labels=labels)
+    drop(path, "projector.weight")
+    for load in (load_audio_classifier, load_detector):
+        with pytest.raises(ValueError, match=r"lacks \d weights or buffers of its head.*projector.weight"):
+            load(path)
+
+
+def test_a_detector_of_three_classes_gets_a_new_output_layer(tmp_path):
+    model = make_detector(num_labels=3)
+    model.save_pretrained(tmp_path)
+    loaded, _ = load_audio_classifier(str(tmp_path))
+    assert loaded.config.id2label == ID2LABEL
+    assert loaded.head.classifier.out_features == 2
 
 
 def test_without_a_preprocessor_config(checkpoint):
