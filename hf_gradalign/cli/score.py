@@ -296,7 +296,7 @@ def score(
         seconds = scorer.windowing.n_samples / scorer.sampling_rate
         print(f"Only the first {seconds:.3g} s of each recording are scored; --windows all scores all of it.")
     if rule is not None:
-        file = output.with_name(f"{output.stem}_verdicts.jsonl")
+        file = scoring.companions.verdict_file(output)
         counts = scoring.write_verdicts(file, scoring.read_score_file(output), rule)
         print(f"{', '.join(f'{count} {label}' for label, count in counts.items())} ({rule.describe()}): {file}")
     if "label" in dataset.column_names:
@@ -315,7 +315,7 @@ def write_timelines(
     report = scoring.write_timelines(
         scorer,
         dataset,
-        output.with_name(f"{output.stem}_timeline"),
+        scoring.companions.timeline_folder(output),
         window_seconds=arguments.window_seconds,
         hop_seconds=arguments.hop_seconds,
         share_encoder=arguments.share_encoder,

@@ -2,7 +2,7 @@
 
 import json
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass
@@ -21,10 +21,11 @@ from hf_gradalign.data import LABEL_NAMES, BadClip, CorpusError
 from hf_gradalign.data.arrow import AudioColumn
 from hf_gradalign.data.checking import OutOfRangeClips
 from hf_gradalign.data.columns import with_encoded_audio
-from hf_gradalign.score_files.writing import write_bad_clips, write_score_file
+from hf_gradalign.score_files.writing import read_score_file, score_file_text, write_bad_clips
 from hf_gradalign.scoring.chunks import Chunk, ChunkDataset
+from hf_gradalign.scoring.companions import bad_audio_file, remove_of_older_scores
 from hf_gradalign.scoring.fingerprint import describe_scoring
-from hf_gradalign.scoring.progress import ProgressStore, ScoredChunk, ScoredPart, begin, finite_or_none
+from hf_gradalign.scoring.progress import START_OVER, ProgressStore, ScoredChunk, ScoredPart, begin, finite_or_none
 from hf_gradalign.scoring.scorer import SpoofScorer
 from hf_gradalign.utils.files import write_text_atomically
 from hf_gradalign.utils.plain_text import stripped_text
@@ -60,7 +61,7 @@ class ScoringReport:
     @property
     def bad_audio_file(self) -> Path:
         """The file that lists the clips without a score. Exists only if there are any."""
-        return self.score_file.with_name(f"{self.score_file.stem}_bad_audio.tsv")
+        return bad_audio_file(self.score_file)
 
 
 def process_state() -> PartialState:
@@ -94,9 +95,10 @@ def score_corpus(
         dataset: With the columns `audio` (not decoded) and `utterance_id`, as `load_corpus` returns it.
         score_file: The file to write.
         columns: Further columns of the data set for the score file, such as `label` and `system`. The file then has
-            a header and tabs.
+            a header and tabs. If a complete score file has other columns, or other values in them, they are written
+            again without scoring again.
         overwrite: Start over if there is a score file, or part of one. Old files are kept until the new ones are
-            complete.
+            complete. Then the verdicts and timelines next to the old scores are deleted.
         progress: Whether to show a progress bar with rate and time left.
 
     Returns:
@@ -104,10 +106,11 @@ def score_corpus(
 
     Raises:
         CorpusError: If a column is missing or not allowed in a score file, or utterance ids are not unique.
-        LockHeldError: If another process is writing the score file. The message says which one, and since when.
-        ValueError: If there is a score file, or part of one, with other settings and `overwrite` is not set; if
-            `<stem>.json` belongs to something else; if the score file is a folder or ends in `.json`; or if no clip
-            can be scored.
+        LockHeldError: If another process is writing the score file, or timelines next to it. The message says which
+            one, and since when.
+        ValueError: If there is a score file, or part of one, with other settings and `overwrite` is not set; if a
+            complete score file has lost clips or gained others; if `<stem>.json` belongs to something else; if the
+            score file is a folder or ends in `.json`; or if no clip can be scored.
     """
     score_file = Path(score_file)
     if score_file.suffix == ".json" or score_file.is_dir():
@@ -122,23 +125,25 @@ def score_corpus(
     chunks = scorer.chunks(AudioColumn(audio))
     with ThreadPoolExecutor(1, "describe_scoring") as pool, ExitStack() as held:
         # Takes a second per GiB of weights. A new scoring has nothing to compare it with, and begins in the meantime.
-        settings = pool.submit(describe_scoring, scorer, ids, AudioColumn(audio), columns=list(columns))
+        settings = pool.submit(describe_scoring, scorer, ids, AudioColumn(audio))
+        finished = _FinishedScores(score_file, ids, lambda: {name: _plain(dataset, name) for name in columns})
         error: ValueError | OSError | None = None
         is_complete = False
         if state.is_main_process:
             try:
                 at_once = state.num_processes > 1
-                is_complete = held.enter_context(begin(score_file, store, settings, overwrite, at_once))
+                is_complete = held.enter_context(
+                    begin(score_file, store, settings, overwrite, at_once, finished.is_current)
+                )
+                if is_complete:
+                    finished.bring_up_to_date()
             except (ValueError, OSError) as problem:
                 error = problem
         error, is_complete = _from_main((error, is_complete), state)
         if error is not None:
             raise error
         if is_complete:
-            report = json.loads(settings_file.read_text(encoding="utf-8"))["report"]
-            bad = [BadClip(**clip) for clip in report["bad_clips"]]
-            counts = report["n_clips"], report["n_scored"]
-            return _logged(ScoringReport(score_file, *counts, bad, True, report.get("out_of_range")), state)
+            return _logged(finished.report, state)
         _score_pending(scorer, chunks, ids, store, settings, state, progress)
         state.wait_for_everyone()
         scored = _all_chunks(store, settings, len(chunks))
@@ -157,22 +162,76 @@ def score_corpus(
             listed = "\n".join(f"  {clip}" for clip in bad_clips[:20])
             raise ValueError(f"none of the {len(ids)} clips can be scored:\n{listed}")
         if state.is_main_process:
-            kept = {index: score for index, score in enumerate(scores) if score is not None}
-            extra = {name: _plain(dataset, name) for name in columns}
+            kept = {name: score for name, score in zip(ids, scores, strict=True) if score is not None}
+            text = finished.text(kept)
             content = {"settings": settings.result(), "report": {**asdict(report), "score_file": score_file.name}}
+            if removed := remove_of_older_scores(score_file):
+                logger.warning(f"Deleted, because they belong to older scores: {', '.join(map(str, removed))}.")
             # Replaces older files. As long as the store exists, it takes precedence (see `begin`).
             write_text_atomically(settings_file, json.dumps(content, indent=2) + "\n")
             write_bad_clips(report.bad_audio_file, bad_clips)
             # Last, because its existence means that everything is complete.
-            write_score_file(
-                score_file,
-                [ids[index] for index in kept],
-                list(kept.values()),
-                {name: [values[index] for index in kept] for name, values in extra.items()},
-            )
+            write_text_atomically(score_file, text)
             store.remove()
         state.wait_for_everyone()
     return _logged(report, state)
+
+
+class _FinishedScores:
+    """A complete score file, whose columns can be written again without scoring again.
+
+    Args:
+        score_file: The file.
+        ids: The ids of the corpus' clips.
+        columns: Returns the values of further columns for all clips.
+    """
+
+    def __init__(
+        self, score_file: Path, ids: Sequence[str], columns: Callable[[], Mapping[str, Sequence[Any]]]
+    ) -> None:
+        self._score_file = score_file
+        self._ids = ids
+        self._columns = columns
+
+    @property
+    def report(self) -> ScoringReport:
+        """The report of the scoring."""
+        report = json.loads(self._score_file.with_suffix(".json").read_text(encoding="utf-8"))["report"]
+        bad = [BadClip(**clip) for clip in report["bad_clips"]]
+        counts = report["n_clips"], report["n_scored"]
+        return ScoringReport(self._score_file, *counts, bad, True, report.get("out_of_range"))
+
+    def text(self, scores: Mapping[str, float]) -> str:
+        """Return the content of the file for scores by id."""
+        kept = [index for index, name in enumerate(self._ids) if name in scores]
+        names = [self._ids[index] for index in kept]
+        columns = {name: [values[index] for index in kept] for name, values in self._columns().items()}
+        return score_file_text(names, [scores[name] for name in names], columns)
+
+    def is_current(self) -> bool:
+        """Return whether the columns are those of the corpus now, and the list of bad audio exists if there is any."""
+        report = self.report
+        is_listed = not report.bad_clips or report.bad_audio_file.exists()
+        return is_listed and self._score_file.read_bytes() == self._text_of_now(report).encode()
+
+    def bring_up_to_date(self) -> None:
+        """Write the columns and the list of bad audio again, if they are not current."""
+        report = self.report
+        text = self._text_of_now(report)
+        if self._score_file.read_bytes() != text.encode():
+            write_text_atomically(self._score_file, text)
+            logger.warning(f"{self._score_file}: its scores stay, with the columns of the corpus as they are now.")
+        if report.bad_clips and not report.bad_audio_file.exists():
+            write_bad_clips(report.bad_audio_file, report.bad_clips)
+
+    def _text_of_now(self, report: ScoringReport) -> str:
+        try:
+            scores = read_score_file(self._score_file)
+        except (ValueError, KeyError, TypeError):
+            scores = {}
+        if scores.keys() != {*self._ids} - {clip.utterance_id for clip in report.bad_clips}:
+            raise ValueError(f"{self._score_file} does not have the clips that were scored anymore. {START_OVER}")
+        return self.text(scores)
 
 
 def _all_chunks(store: ProgressStore, settings: Future[dict[str, Any]], n_chunks: int) -> list[ScoredChunk]:

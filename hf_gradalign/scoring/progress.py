@@ -4,7 +4,7 @@ import hashlib
 import json
 import math
 import shutil
-from collections.abc import Generator, Iterable, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
 from concurrent.futures import Future
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -16,6 +16,8 @@ from hf_gradalign.utils.file_locks import hold_lock
 from hf_gradalign.utils.files import flush_to_disk, write_text_atomically
 
 _SETTINGS_NAME = "settings.json"
+# Earlier versions also noted the columns of the score file, which can be changed without scoring again.
+_NO_SETTINGS = ("columns",)
 
 
 @dataclass(frozen=True)
@@ -153,7 +155,7 @@ def _digest(settings: Mapping[str, Any]) -> str:
 
 def differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> str:
     """Describe the settings that differ, with their values. Empty if none do."""
-    names = [name for name in {**before, **now} if before.get(name) != now.get(name)]
+    names = [name for name in {**before, **now} if before.get(name) != now.get(name) and name not in _NO_SETTINGS]
     return "; ".join(f"{name} was {before.get(name)!r} and is now {now.get(name)!r}" for name in names)
 
 
@@ -162,12 +164,17 @@ def finite_or_none(scores: Iterable[float]) -> list[float | None]:
     return [float(score) if math.isfinite(score) else None for score in scores]
 
 
-_START_OVER = "To start over: --overwrite (overwrite=True), or another output file"
+START_OVER = "To start over: --overwrite (overwrite=True), or another output file"
 
 
 @contextmanager
 def begin(
-    score_file: Path, store: ProgressStore, settings: Future[dict[str, Any]], overwrite: bool, at_once: bool
+    score_file: Path,
+    store: ProgressStore,
+    settings: Future[dict[str, Any]],
+    overwrite: bool,
+    at_once: bool,
+    is_current: Callable[[], bool],
 ) -> Generator[bool]:
     """Check existing files, and lock a score file until the block ends.
 
@@ -180,6 +187,7 @@ def begin(
         settings: The result of `describe_scoring`. Only waits for it if there is something to compare it with.
         overwrite: Whether to start over.
         at_once: Whether to open the store now, because other processes will write to it.
+        is_current: Whether nothing is to be written for a complete score file.
 
     Yields:
         Whether the score file is already complete, with the same settings.
@@ -189,13 +197,12 @@ def begin(
         ValueError: If existing files belong to something else. The message says what to do.
     """
     settings_file = score_file.with_suffix(".json")
-    if (
-        score_file.exists() and not store.folder.exists() and not overwrite
-    ):  # nothing to write, so no lock: the folder may be read-only
+    if score_file.exists() and not store.folder.exists() and not overwrite:
         _require_free(settings_file, score_file)
         _require_same(score_file, settings_file, settings.result())
-        yield True
-        return
+        if is_current():  # no lock: the folder may be read-only
+            yield True
+            return
     lock = score_file.with_suffix(".lock")
     with hold_lock(lock, f"the score file {score_file}"):
         try:
@@ -222,7 +229,7 @@ def _is_complete(
         except ValueError as other:
             if score_file.exists() and settings_file.exists() and not _difference(settings_file, settings.result()):
                 return True  # the unfinished scoring was to replace it
-            raise ValueError(f"{other}. {_START_OVER}") from None
+            raise ValueError(f"{other}. {START_OVER}") from None
     elif score_file.exists():
         _require_same(score_file, settings_file, settings.result())
         store.remove()  # it was killed in between
@@ -264,9 +271,9 @@ def _require_scores(score_file: Path, settings_file: Path) -> None:
 
 def _require_same(score_file: Path, settings_file: Path, settings: dict[str, Any]) -> None:
     if not settings_file.is_file():
-        raise ValueError(f"{score_file} exists, without the settings that it was scored with. {_START_OVER}")
+        raise ValueError(f"{score_file} exists, without the settings that it was scored with. {START_OVER}")
     if differing := _difference(settings_file, settings):
-        raise ValueError(f"{score_file} was scored with other settings: {differing}. {_START_OVER}")
+        raise ValueError(f"{score_file} was scored with other settings: {differing}. {START_OVER}")
 
 
 def _difference(settings_file: Path, settings: dict[str, Any]) -> str:

@@ -22,6 +22,7 @@ from hf_gradalign.data.columns import with_encoded_audio
 from hf_gradalign.score_files.matching import AUDIO_EXTENSION
 from hf_gradalign.score_files.rttm import Turn, rttm_lines
 from hf_gradalign.score_files.writing import write_bad_clips
+from hf_gradalign.scoring.companions import TIMELINE_BAD_AUDIO, TIMELINE_SETTINGS, remove_recordings
 from hf_gradalign.scoring.corpus_scoring import process_state
 from hf_gradalign.scoring.fingerprint import describe_scoring
 from hf_gradalign.scoring.progress import differences
@@ -34,8 +35,6 @@ from hf_gradalign.utils.file_locks import hold_output
 from hf_gradalign.utils.files import write_text_atomically
 from hf_gradalign.utils.plain_text import one_line
 
-_SETTINGS = "timeline.json"
-_BAD_AUDIO = "bad_audio.tsv"
 _MAX_NAME = 80
 # File names that Windows does not allow, with any extension.
 _RESERVED = re.compile(r"(?i)(con|prn|aux|nul|com\d|lpt\d)(\.|$)")
@@ -144,7 +143,7 @@ def write_timelines(
                 bar.update()
         bad = gather_object(bad)
         if state.is_main_process:
-            write_bad_clips(folder / _BAD_AUDIO, bad)
+            write_bad_clips(folder / TIMELINE_BAD_AUDIO, bad)
         state.wait_for_everyone()
     return TimelineReport(folder, len(ids) - len(bad), bad)
 
@@ -214,7 +213,7 @@ def _open(folder: Path, settings: dict[str, Any], recordings: dict[str, str], ov
     Raises:
         ValueError: If it holds something else.
     """
-    path = folder / _SETTINGS
+    path = folder / TIMELINE_SETTINGS
     settings = json.loads(json.dumps(settings))
     start_over = "To start over: --overwrite (overwrite=True), or another output file"
     if path.is_file():
@@ -224,11 +223,11 @@ def _open(folder: Path, settings: dict[str, Any], recordings: dict[str, str], ov
             return
         if differing and not overwrite:
             raise ValueError(f"{folder} has timelines with other settings: {differing}. {start_over}")
-        for name in before["recordings"]:
-            for suffix in (".jsonl", ".rttm", ".txt", ".png"):
-                (folder / f"{name}{suffix}").unlink(missing_ok=True)
+        remove_recordings(folder)
     elif folder.is_dir() and any(folder.iterdir()):
-        raise ValueError(f"{folder} has files, and none of them is the {_SETTINGS} of timelines: choose another output")
+        raise ValueError(
+            f"{folder} has files, and none of them is the {TIMELINE_SETTINGS} of timelines: choose another output"
+        )
     folder.mkdir(parents=True, exist_ok=True)
     content = {"settings": settings, "recordings": recordings}
     write_text_atomically(path, json.dumps(content, indent=2, ensure_ascii=False) + "\n")

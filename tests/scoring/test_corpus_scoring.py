@@ -13,7 +13,15 @@ from tiny_detectors import make_detector
 
 from hf_gradalign.data import CorpusError
 from hf_gradalign.score_files.writing import read_score_file
-from hf_gradalign.scoring import SpoofScorer, list_audio_files, progress, score_corpus
+from hf_gradalign.scoring import (
+    DecisionRule,
+    SpoofScorer,
+    list_audio_files,
+    progress,
+    score_corpus,
+    write_timelines,
+    write_verdicts,
+)
 from hf_gradalign.scoring.fingerprint import digest_of_audio
 from hf_gradalign.utils.file_locks import LockHeldError
 
@@ -58,6 +66,55 @@ def test_bad_audio_is_listed_beside_the_scores(scorer, make_corpus, tmp_path):
     again = score_corpus(scorer, make_corpus(10, bad=(0, 5)), tmp_path / "scores.txt", progress=False)
     assert again.was_complete
     assert again.bad_clips == report.bad_clips
+
+
+@pytest.mark.parametrize("is_complete", [True, False])
+@pytest.mark.parametrize("columns", [["label"], ["system", "label"], []])
+def test_columns_are_those_of_now(scorer, make_corpus, tmp_path, monkeypatch, is_complete, columns):
+    corpus = make_corpus(9, bad=(2,))
+    corrected = corpus.map(lambda row: {"label": 1 - row["label"]}, load_from_cache_file=False)
+    score_corpus(scorer, corrected, tmp_path / "expected.txt", columns=columns, progress=False)
+    path = tmp_path / "scores.txt"
+    if is_complete:
+        score_corpus(scorer, corpus, path, columns=["label"], progress=False)
+        monkeypatch.setattr(SpoofScorer, "score_chunks", lambda *_: pytest.fail("scored again"))
+    else:
+        with killed_before(9), pytest.raises(Killed):
+            score_corpus(scorer, corpus, path, columns=["label"], progress=False)
+    report = score_corpus(scorer, corrected, path, columns=columns, progress=False)
+    assert report.was_complete == is_complete
+    assert path.read_text() == (tmp_path / "expected.txt").read_text()
+    assert not (tmp_path / "scores.lock").exists()
+
+
+def test_a_list_of_bad_audio_that_is_gone_comes_back(scorer, make_corpus, tmp_path):
+    report = score_corpus(scorer, make_corpus(4, bad=(2,)), tmp_path / "scores.txt", progress=False)
+    before = report.bad_audio_file.read_text()
+    report.bad_audio_file.unlink()
+    assert score_corpus(scorer, make_corpus(4, bad=(2,)), tmp_path / "scores.txt", progress=False).was_complete
+    assert report.bad_audio_file.read_text() == before
+
+
+@pytest.mark.parametrize("change", [lambda text: text.split("\n", 1)[1], lambda text: text + "x 1.0\n", lambda _: "?"])
+def test_a_score_file_with_other_clips_is_not_taken_for_complete(scorer, make_corpus, tmp_path, change):
+    path = tmp_path / "scores.txt"
+    score_corpus(scorer, make_corpus(3), path, progress=False)
+    path.write_text(change(path.read_text()))
+    with pytest.raises(ValueError, match=r"does not have the clips that were scored anymore.*--overwrite"):
+        score_corpus(scorer, make_corpus(3), path, progress=False)
+
+
+def test_verdicts_and_timelines_of_older_scores_are_deleted(scorer, make_corpus, tmp_path):
+    corpus, path, folder = make_corpus(2), tmp_path / "scores.txt", tmp_path / "scores_timeline"
+    score_corpus(scorer, corpus, path, progress=False)
+    write_verdicts(tmp_path / "scores_verdicts.jsonl", read_score_file(path), DecisionRule(False))
+    write_timelines(scorer, corpus, folder, progress=False)
+    assert score_corpus(scorer, corpus, path, progress=False).was_complete
+    assert len([*folder.iterdir()]) == 7
+    (folder / "notes.md").touch()
+    score_corpus(scorer, corpus, path, overwrite=True, progress=False)
+    assert sorted(file.name for file in tmp_path.iterdir()) == ["scores.json", "scores.txt", "scores_timeline"]
+    assert [file.name for file in folder.iterdir()] == ["notes.md"]
 
 
 def test_samples_outside_the_range_are_told(scorer, tmp_path, caplog, monkeypatch):
