@@ -30,7 +30,11 @@ class _Countdown:
 
 
 def _audit(event, arguments):
-    if _Countdown.left is not None and (event in _CHANGES or (event == "open" and arguments[2] & _WRITING)):
+    if _Countdown.left is None:
+        return
+    if event == "os.truncate" and isinstance(arguments[0], int):
+        return  # by older versions of filelock, which would keep the lock; the end of a process frees it
+    if event in _CHANGES or (event == "open" and arguments[2] & _WRITING):
         _Countdown.step()
 
 

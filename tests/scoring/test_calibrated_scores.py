@@ -5,7 +5,9 @@ import logging
 
 import numpy as np
 import pytest
+import transformers
 from noise_clips import WINDOW, draw_clip
+from packaging.version import Version
 from tiny_detectors import make_classifier, make_detector
 from transformers import pipeline
 
@@ -81,6 +83,8 @@ def test_windows_of_a_recording_are_calibrated_too():
 
 @pytest.mark.parametrize("num_labels", [1, 2])
 def test_scorer_and_pipeline_agree(num_labels, tmp_path):
+    if num_labels == 1 and Version(transformers.__version__) < Version("5.21"):
+        pytest.skip("the pipeline takes the softmax of a single output")
     options = {"num_labels": 1} if num_labels == 1 else {}
     make_calibrated(n_samples=WINDOW, **options).save_pretrained(tmp_path)
     verdicts = SpoofScorer(tmp_path).predict(CLIPS, p_spoof=0.5)
