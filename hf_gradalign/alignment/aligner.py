@@ -78,6 +78,7 @@ class Aligner:
             loss(model(inputs), labels).backward()
     update = aligner.align(gradients)
     optimizer.step()
+    optimizer.zero_grad()
     ```
 
     Args:
@@ -108,10 +109,17 @@ class Aligner:
             The update's products, Gramians and weights.
 
         Raises:
-            ValueError: If there is a weight for a missing view, or the method does not support this number of views.
+            ValueError: If there is no view, or a weight for a missing one, the method does not support this number of
+                views, or the groups are for another number of parameters.
+            RuntimeError: If a pass of this update failed.
         """
         views = view_gradients.views
         products = view_gradients.products()
+        if len(products) != len(self.groups.index):
+            raise ValueError(
+                f"the gradients are those of {len(products)} parameters and the groups have {len(self.groups.index)}: "
+                "make both from the same parameters, in the same order"
+            )
         gramians = self.groups.gramians(products)
         scale = self.view_scale(views, gramians.device)
         weights = self.weigh(gramians, scale)

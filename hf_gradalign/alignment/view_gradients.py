@@ -2,6 +2,7 @@
 
 import functools
 import logging
+import warnings
 from collections import defaultdict
 from collections.abc import Generator, Iterable, Sequence
 from contextlib import contextmanager
@@ -104,6 +105,7 @@ class ViewGradients:
         self._shared_storage = shared_storage
         self._held: dict[str, list[Tensor | None]] = {}
         self._passes: GradientPasses | None = None
+        self._failed: str | None = None
 
     @property
     def views(self) -> list[str]:
@@ -112,20 +114,45 @@ class ViewGradients:
 
     @contextmanager
     def accumulate(self, view: str) -> Generator[None]:
-        """Within this context, `p.grad` is the gradient that `view` has accumulated since the last `combine`."""
+        """Within this context, `p.grad` is the gradient that `view` has accumulated since the last `combine`.
+
+        What `p.grad` holds before the first view is discarded, with a warning.
+
+        Raises:
+            RuntimeError: If an earlier pass failed.
+        """
+        self._require_whole_passes()
+        if not self._held and any(parameter.grad is not None for parameter in self._parameters):
+            warnings.warn(
+                "Gradients from before the first view are discarded. Call optimizer.zero_grad() after each step. The "
+                "backward pass of a penalty belongs to a view, within accumulate().",
+                stacklevel=3,
+            )
         held = self._held.get(view, [None] * len(self._parameters))
         for parameter, gradient in zip(self._parameters, held, strict=True):
             parameter.grad = gradient
         try:
             yield
+        except BaseException:
+            self._failed = view
+            raise
         finally:
             self._passes = None
             self._held[view] = [self._take(parameter.grad) for parameter in self._parameters]
             for parameter in self._parameters:
                 parameter.grad = None
 
+    def clear(self) -> None:
+        """Forget the passes since the last `combine`, to repeat them all after one of them failed."""
+        self._held, self._passes, self._failed = {}, None, None
+
     def products(self) -> Tensor:
-        """Return the inner products by parameter, (P, K, K), in the order of `views` (see `compute_products`)."""
+        """Return the inner products by parameter, (P, K, K), in the order of `views` (see `compute_products`).
+
+        Raises:
+            ValueError: If there is no view.
+            RuntimeError: If a pass failed.
+        """
         return self._over_held().products()
 
     def gramian(self) -> Tensor:
@@ -154,7 +181,17 @@ class ViewGradients:
             parameter.grad = gradient
         passes.combine_(weights if index is not None else weights[None], index)
 
+    def _require_whole_passes(self) -> None:
+        if self._failed is not None:
+            raise RuntimeError(
+                f"a pass of the view {self._failed!r} failed, and part of its gradient may be there: call clear() and "
+                "repeat all passes of the update"
+            )
+
     def _over_held(self) -> GradientPasses:
+        self._require_whole_passes()
+        if not self._held:
+            raise ValueError("there are no gradients of views: run backward passes within accumulate() first")
         if self._passes is None:
             self._passes = GradientPasses(list(self._held.values()))
         return self._passes

@@ -103,3 +103,14 @@ def test_a_plain_loop(weights):
     assert statistics["conflict_rate"] == float(product < 0)
     assert "loss_clean" not in statistics
     assert statistics["weight_clean"] == update.weights[0, 0]
+
+
+def test_groups_of_other_parameters_are_refused():
+    parameters = [torch.nn.Parameter(torch.ones(2)) for _ in range(3)]
+    gradients = ViewGradients(parameters[:2])
+    for view in ("clean", "augmented"):
+        with gradients.accumulate(view):
+            sum(p.sum() for p in parameters[:2]).backward()
+    aligner = Aligner(get_method("pcgrad"), ParameterGroups(["a.w", "a.b", "frozen"], "module"))
+    with pytest.raises(ValueError, match="those of 2 parameters and the groups have 3"):
+        aligner.align(gradients)

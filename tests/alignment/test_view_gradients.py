@@ -45,6 +45,46 @@ def test_parameters_without_a_gradient():
     assert parameters[2].grad is None
 
 
+def test_gradients_from_elsewhere_are_told():
+    parameters = make_parameters()
+    gradients = ViewGradients(parameters)
+    backward(parameters, [5.0, 5.0, 5.0])
+    with pytest.warns(UserWarning, match="from before the first view are discarded"), gradients.accumulate("clean"):
+        backward(parameters, [1.0, 1.0, 1.0])
+    with gradients.accumulate("augmented"):
+        backward(parameters, [1.0, 1.0, 1.0])
+    gradients.combine(torch.tensor([0.5, 0.5]))
+    for parameter in parameters:
+        torch.testing.assert_close(parameter.grad, parameter.detach())
+
+
+def backward_and_fail(parameters):
+    backward(parameters, [1.0, 1.0, 1.0])
+    raise KeyError
+
+
+def test_a_failed_pass_is_not_counted_twice():
+    parameters = make_parameters()
+    gradients = ViewGradients(parameters)
+    with pytest.raises(KeyError), gradients.accumulate("clean"):
+        backward_and_fail(parameters)
+    with pytest.raises(RuntimeError, match=r"a pass of the view 'clean' failed.* call clear\(\)"):
+        gradients.products()
+    with pytest.raises(RuntimeError, match="failed"), gradients.accumulate("clean"):
+        pass
+    gradients.clear()
+    for view in ("clean", "augmented"):
+        with gradients.accumulate(view):
+            backward(parameters, [1.0, 1.0, 1.0])
+    square = sum(p.detach().square().sum() for p in parameters)
+    torch.testing.assert_close(gradients.gramian(), square * torch.ones(2, 2))
+
+
+def test_without_views_there_are_no_products():
+    with pytest.raises(ValueError, match="no gradients of views"):
+        ViewGradients(make_parameters()).gramian()
+
+
 def test_nothing_is_copied():
     parameters = make_parameters()
     gradients = ViewGradients(parameters)
@@ -65,6 +105,7 @@ def test_frozen_parameters_may_thaw():
         backward(parameters, [1.0, 1.0, 1.0])
     gradients.combine(torch.tensor([1.0]))
     assert parameters[1].grad is None
+    parameters[0].grad = parameters[2].grad = None
     parameters[1].requires_grad_(True)
     with gradients.accumulate("clean"):
         backward(parameters, [1.0, 1.0, 1.0])
