@@ -12,6 +12,8 @@ import torch
 LOWEST_RATE, HIGHEST_RATE = 1_000, 6_000_000
 # As many as the sound of a film. More channels may be a batch of clips, which must not be averaged.
 MAX_CHANNELS = 8
+# Floating-point samples beyond those of 32-bit integers are no sound in any unit, and their squares overflow.
+_HIGHEST_SAMPLE = 2.0**32
 # Without uint8, which may also be the bytes of an encoded file.
 _SCALES = {"int16": 2.0**15, "int32": 2.0**31}
 
@@ -89,6 +91,20 @@ def check_rate(rate: int) -> None:
         )
 
 
+def check_samples(samples: np.ndarray) -> None:
+    """Refuse samples that are no sound.
+
+    Raises:
+        AudioDecodingError: If samples are not finite, or larger than unscaled 32-bit integers.
+    """
+    if not np.isfinite(samples).all():
+        raise AudioDecodingError("it has NaN or infinite samples")
+    if samples.size and (highest := float(np.abs(samples).max())) > _HIGHEST_SAMPLE:
+        raise AudioDecodingError(
+            f"its samples reach {highest:.3g}, more than those of any recording: it is damaged, or no sound"
+        )
+
+
 def sound_of_array(array: Any, rate: int) -> Sound:
     """Convert a waveform in memory to a `Sound`, with channels averaged.
 
@@ -98,7 +114,7 @@ def sound_of_array(array: Any, rate: int) -> Sound:
         rate: Sampling rate in Hz.
 
     Raises:
-        AudioDecodingError: If the array is empty, has another shape, type or rate, or samples that are not finite.
+        AudioDecodingError: If the array is empty, has another shape, type or rate, or samples as in `check_samples`.
     """
     check_rate(rate)
     samples = _as_numpy(array)
@@ -124,8 +140,7 @@ def sound_of_array(array: Any, rate: int) -> Sound:
     if channel_axis is not None:
         samples = samples.mean(axis=channel_axis)
     samples = samples.astype(np.float32)
-    if not np.isfinite(samples).all():
-        raise AudioDecodingError("it has NaN or infinite samples")
+    check_samples(samples)
     return Sound(samples, rate, stored_as_floats=is_float)
 
 

@@ -289,7 +289,7 @@ def score(
         print(f"{len(report.bad_clips)} could not be scored; they are in {report.bad_audio_file}")
     if arguments.audio and report.n_scored <= _SHOWN:
         for name, value in scoring.read_score_file(output).items():
-            verdict = "" if rule is None else f"  {rule(value).describe()}"
+            verdict = "" if rule is None else f"  {rule(value, name in report.silent_clips).describe()}"
             print(f"{value:.6f}{verdict}  {one_line(name)}")
         print("A higher score is more likely bona fide.")
     if arguments.audio and scorer.windowing.mode == "first":
@@ -297,7 +297,7 @@ def score(
         print(f"Only the first {seconds:.3g} s of each recording are scored; --windows all scores all of it.")
     if rule is not None:
         file = scoring.companions.verdict_file(output)
-        counts = scoring.write_verdicts(file, scoring.read_score_file(output), rule)
+        counts = scoring.write_verdicts(file, scoring.read_score_file(output), rule, report.silent_clips)
         print(f"{', '.join(f'{count} {label}' for label, count in counts.items())} ({rule.describe()}): {file}")
     if "label" in dataset.column_names:
         print(error_rate(dataset, scoring.read_score_file(output)))

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, TypeGuard, get_args
 
+import numpy as np
 import torch
 from datasets import Dataset, Features, Value
+from numpy.typing import NDArray
 
 from hf_gradalign.data.columns import with_encoded_audio
 from hf_gradalign.data.decoding import AudioDecodingError, decode_clip
@@ -19,8 +22,11 @@ OnBadAudio = Literal["stop", "skip"]
 _MAX_LISTED = 20
 # Tolerates the overshoot of resampling.
 _HIGHEST_PEAK = 1.001
-# Higher peaks look like 16-bit integers.
+# Higher peaks look like integers.
 _INTEGER_PEAK = 100
+_INTEGER_BITS = (16, 24, 32)
+# A step of 32-bit integers: samples that differ by less do so by rounding only.
+_SMALLEST_STEP = 2.0**-31
 
 
 @dataclass(frozen=True)
@@ -169,7 +175,7 @@ class OutOfRangeClips:
             return None
         return (
             f"{self.n_clips} of {total} clips have samples outside [-1, 1]: up to {self.peak:.6g}, in {self.loudest}. "
-            + ("They look like 16-bit integers: divide them by 32768. " if self.peak > _INTEGER_PEAK else "")
+            + _advice(self.peak)
             + "They are used as they are, and a model that does not normalize its input hears how loud they are"
         )
 
@@ -177,6 +183,27 @@ class OutOfRangeClips:
 def is_out_of_range(peak: float | None) -> TypeGuard[float]:
     """Return whether a clip with this largest absolute value is out of range. None stands for files that never are."""
     return peak is not None and peak > _HIGHEST_PEAK
+
+
+def is_silent(samples: NDArray[np.float32]) -> bool:
+    """Return whether all samples of a waveform, shape (time,), are the same."""
+    return float(samples.max() - samples.min()) < _SMALLEST_STEP
+
+
+def silence_note(names: Sequence[str], total: int) -> str | None:
+    """Return a message on silent clips (`is_silent`) among `total` clips; None if there are none."""
+    if not names:
+        return None
+    listed = ", ".join(names[:_MAX_LISTED]) + (f" and {len(names) - _MAX_LISTED} more" * (len(names) > _MAX_LISTED))
+    return (
+        f"{len(names)} of {total} clips are silent where the model listens (all samples are the same, perhaps because "
+        f"channels cancel out): {listed}. Their scores say nothing about speech"
+    )
+
+
+def _advice(peak: float) -> str:
+    bits = next((bits for bits in _INTEGER_BITS if _INTEGER_PEAK < peak <= 2 ** (bits - 1)), None)
+    return "" if bits is None else f"They look like {bits}-bit integers: divide them by {2 ** (bits - 1)}. "
 
 
 def _reason(audio: dict[str, Any] | None, sampling_rate: int | None, single_thread: bool) -> dict[str, Any]:

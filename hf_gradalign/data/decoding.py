@@ -17,6 +17,7 @@ import numpy as np
 from hf_gradalign.audio import AudioDecodingError, SteadyBlocks, open_sound, resample_blocks
 from hf_gradalign.audio.reading import SoundReader
 from hf_gradalign.audio.resampling import resample_span, resampled_length, source_span
+from hf_gradalign.audio.sound import check_samples
 
 Audio = Mapping[str, Any] | str | bytes | Path
 
@@ -85,8 +86,8 @@ def decode_audio(
         most `window.n_samples`.
 
     Raises:
-        AudioDecodingError: If the file is missing, not audio, truncated, or empty, has non-finite samples or an invalid
-            sampling rate, cannot be resampled, or does not fit in memory.
+        AudioDecodingError: If the file is missing, not audio, truncated, or empty, has samples that are not finite or
+            far out of range, or an invalid sampling rate, cannot be resampled, or does not fit in memory.
         ValueError: If `sampling_rate` is not positive.
     """
     return decode_clip(audio, sampling_rate, window=window, name=name).samples
@@ -101,7 +102,7 @@ def decode_clip(
             return DecodedClip(_joined(clip), clip.peak)
         part = clip.sound.window(window.bounds, sampling_rate)
         if part is not None:
-            _require_finite(part.samples)
+            check_samples(part.samples)
             return DecodedClip(part.samples, part.peak)
         if window.position == 0:
             return DecodedClip(clip.leading(window.n_samples), clip.peak)
@@ -143,7 +144,7 @@ class ClipStream:
 
     def _checked(self, blocks: SteadyBlocks) -> Iterator[np.ndarray]:
         for samples in blocks:
-            _require_finite(samples)
+            check_samples(samples)
             if blocks.are_floats:
                 self.peak = max(self.peak or 0.0, float(np.abs(samples).max()))
             yield samples
@@ -223,11 +224,6 @@ def scale_to_rms(samples: np.ndarray, rms: float) -> np.ndarray:
 def _joined(blocks: Iterable[np.ndarray]) -> np.ndarray:
     samples = list(blocks)
     return samples[0] if len(samples) == 1 else np.concatenate(samples)
-
-
-def _require_finite(samples: np.ndarray) -> None:
-    if not np.isfinite(samples).all():
-        raise AudioDecodingError("it has NaN or infinite samples")
 
 
 def _source_of(audio: Audio | None, name: str) -> str | bytes:

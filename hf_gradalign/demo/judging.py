@@ -94,7 +94,7 @@ def _report_share(progress: Progress, index: int, total: int, share: float) -> N
 def decide_again(judgment: Judgment, scorer: SpoofScorer, settings: Settings) -> Judgment:
     """Decide with other settings, from the same score."""
     rule = DecisionRule(scorer.calibration is not None, settings.costs, settings.band_for(scorer))
-    return replace(judgment, verdict=rule(judgment.verdict.score))
+    return replace(judgment, verdict=rule(judgment.verdict.score, judgment.verdict.is_silent))
 
 
 @contextmanager

@@ -61,7 +61,8 @@ def results_html(recording: Recording, judgments: Sequence[Judgment], settings: 
             "model": judgment.model,
             "words": verdict_in_words(judgment, settings),
             "drawing": draw(recording, judgment),
-            "is_calibrated": judgment.verdict.llr is not None,
+            "is_calibrated": judgment.timeline.is_calibrated,
+            "is_silent": judgment.verdict.is_silent,
         }
         for judgment in judgments
     ]

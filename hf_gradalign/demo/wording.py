@@ -18,6 +18,7 @@ _OF_START = {
 }
 _LEANINGS = {"bonafide": "Leans genuine", "spoof": "Leans fake"}
 _LEANINGS_OF_START = {"bonafide": "The start leans genuine", "spoof": "The start leans fake"}
+_SILENT = "Undecided: silence"
 # A ratio below this is as good as none.
 _ABOUT_EQUAL = math.log(1.25)
 _MOST_TIMES = 1000
@@ -47,6 +48,9 @@ class Words:
 def verdict_in_words(judgment: Judgment, settings: Settings) -> Words:
     """Put a judgment into words."""
     verdict = judgment.verdict
+    if verdict.is_silent:
+        evidence = "The part that the model hears is silent, so its score says nothing."
+        return Words("undecided", _SILENT, evidence, "There is no speech in it to judge.", _coverage(judgment))
     if verdict.llr is None or verdict.posterior is None:
         side = "below 0" if verdict.score < 0 else "0 or more"
         evidence = f"The model's score is {_number(verdict.score)}, which is {side}. Genuine speech scores higher."
@@ -62,6 +66,8 @@ def verdict_in_words(judgment: Judgment, settings: Settings) -> Words:
 
 
 def _headline(judgment: Judgment) -> str:
+    if judgment.verdict.is_silent:
+        return _SILENT
     if judgment.verdict.llr is None:
         headlines = _LEANINGS_OF_START if changes_later(judgment) else _LEANINGS
     else:
@@ -90,7 +96,7 @@ def _decision(label: str, posterior: float, settings: Settings) -> str:
 
 def changes_later(judgment: Judgment) -> bool:
     """Return whether the verdict is about the start alone, and windows after it are on the other side."""
-    return bool(_differing_later(judgment).any())
+    return not judgment.verdict.is_silent and bool(_differing_later(judgment).any())
 
 
 def _differing_later(judgment: Judgment) -> NDArray[np.bool_]:
@@ -112,6 +118,8 @@ def _coverage(judgment: Judgment) -> str:
     if judgment.judged_seconds >= timeline.duration:
         return ""
     about = f"The verdict is about the first {judgment.judged_seconds:.1f}{_SPACE}s of {clock(timeline.duration)}."
+    if judgment.verdict.is_silent:
+        return f"{about} What the model makes of the rest is below."
     differing, total = _differing_later(judgment), int(_is_later(judgment).sum())
     count = int(differing.sum())
     if not count:

@@ -17,7 +17,7 @@ from transformers.feature_extraction_utils import FeatureExtractionMixin
 from hf_gradalign.audio import AudioDecodingError
 from hf_gradalign.audio.sound import MAX_CHANNELS
 from hf_gradalign.data import ViewCollator
-from hf_gradalign.data.checking import is_out_of_range
+from hf_gradalign.data.checking import is_out_of_range, is_silent
 from hf_gradalign.scoring.progress import ScoredPart
 from hf_gradalign.scoring.windowing import ClipWindows, Windowing
 
@@ -105,6 +105,7 @@ class Chunk:
         owners: For each batch, the index of each window's clip.
         bad: Why clips cannot be scored, by index.
         loud: The largest absolute value of clips with samples outside [-1, 1], by index.
+        silent: Clips in which all samples that the model hears are the same, by index.
         is_last: Whether this is the chunk's last piece.
         first: The number of a piece's first window in the chunk.
         window_scores: Scores of the windows of earlier pieces.
@@ -118,6 +119,7 @@ class Chunk:
     owners: list[NDArray[np.int64]] = field(default_factory=list)
     bad: dict[int, str] = field(default_factory=dict)
     loud: dict[int, float] = field(default_factory=dict)
+    silent: set[int] = field(default_factory=set)
     is_last: bool = True
     first: int = 0
     window_scores: list[NDArray[np.float64]] = field(default_factory=list)
@@ -218,9 +220,11 @@ class ChunkDataset:
         is_whole = self._windowing.mode == "whole"
         for index, clip in enumerate(self._clips[start:stop]):
             clip_windows = ClipWindows(clip, self._sampling_rate, self._windowing, self._rms_level)
+            has_signal = False
             try:
                 for count, window in enumerate(clip_windows, 1):
                     windows.append((index, window))
+                    has_signal = has_signal or not is_silent(window)
                     n_samples += len(window)
                     # Only full batches, so that the batches do not depend on where pieces end.
                     if n_samples >= _PIECE and (is_whole or len(windows) % self._batch_size == 0):
@@ -233,10 +237,12 @@ class ChunkDataset:
                             yield self._filled(piece, windows)
                             piece = Chunk(number, stop - start)
                         else:  # notes on its clips go into the next piece
-                            piece = Chunk(number, stop - start, bad=piece.bad, loud=piece.loud)
+                            piece = Chunk(number, stop - start, bad=piece.bad, loud=piece.loud, silent=piece.silent)
                         windows, n_samples = [], 0
                 if is_out_of_range(clip_windows.peak):
                     piece.loud[index] = clip_windows.peak
+                if not has_signal:
+                    piece.silent.add(index)
             except AudioDecodingError as error:
                 piece.bad[index] = error.reason
                 windows = [owned for owned in windows if owned[0] != index]

@@ -5,7 +5,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -19,7 +19,7 @@ from transformers.utils import logging
 
 from hf_gradalign.data import LABEL_NAMES, BadClip, CorpusError
 from hf_gradalign.data.arrow import AudioColumn
-from hf_gradalign.data.checking import OutOfRangeClips
+from hf_gradalign.data.checking import OutOfRangeClips, silence_note
 from hf_gradalign.data.columns import with_encoded_audio
 from hf_gradalign.score_files.writing import read_score_file, score_file_text, write_bad_clips
 from hf_gradalign.scoring.chunks import Chunk, ChunkDataset
@@ -49,6 +49,8 @@ class ScoringReport:
         bad_clips: The clips without a score.
         was_complete: Whether the file already existed, from the same scoring.
         out_of_range: A message on clips with samples outside [-1, 1]; None if there are none.
+        silent_clips: The ids of clips in which all samples that the model hears are the same. They have a score, which
+            says nothing about speech.
     """
 
     score_file: Path
@@ -57,6 +59,7 @@ class ScoringReport:
     bad_clips: list[BadClip]
     was_complete: bool = False
     out_of_range: str | None = None
+    silent_clips: list[str] = field(default_factory=list)
 
     @property
     def bad_audio_file(self) -> Path:
@@ -148,7 +151,7 @@ def score_corpus(
         state.wait_for_everyone()
         scored = _all_chunks(store, settings, len(chunks))
         scores: list[float | None] = [score for chunk in scored for score in chunk.scores]
-        bad_clips, loud = [], OutOfRangeClips()
+        bad_clips, loud, silent = [], OutOfRangeClips(), []
         for chunk in scored:
             start = chunks.bounds(chunk.number)[0]
             for index, reason in sorted(chunk.bad.items()):
@@ -156,8 +159,9 @@ def score_corpus(
                 bad_clips.append(BadClip(ids[start + index], path, reason))
             for index, peak in sorted(chunk.loud.items()):
                 loud.add(ids[start + index], peak)
-        note = loud.note(len(ids))
-        report = ScoringReport(score_file, len(ids), len(ids) - len(bad_clips), bad_clips, out_of_range=note)
+            silent += [ids[start + index] for index in chunk.silent]
+        counts = len(ids), len(ids) - len(bad_clips)
+        report = ScoringReport(score_file, *counts, bad_clips, out_of_range=loud.note(len(ids)), silent_clips=silent)
         if report.n_scored == 0:
             listed = "\n".join(f"  {clip}" for clip in bad_clips[:20])
             raise ValueError(f"none of the {len(ids)} clips can be scored:\n{listed}")
@@ -199,7 +203,8 @@ class _FinishedScores:
         report = json.loads(self._score_file.with_suffix(".json").read_text(encoding="utf-8"))["report"]
         bad = [BadClip(**clip) for clip in report["bad_clips"]]
         counts = report["n_clips"], report["n_scored"]
-        return ScoringReport(self._score_file, *counts, bad, True, report.get("out_of_range"))
+        notes = report.get("out_of_range"), report.get("silent_clips", [])
+        return ScoringReport(self._score_file, *counts, bad, True, *notes)
 
     def text(self, scores: Mapping[str, float]) -> str:
         """Return the content of the file for scores by id."""
@@ -242,8 +247,9 @@ def _all_chunks(store: ProgressStore, settings: Future[dict[str, Any]], n_chunks
 
 
 def _logged(report: ScoringReport, state: PartialState) -> ScoringReport:
-    if report.out_of_range and state.is_main_process:
-        logger.warning(f"{report.out_of_range}.")
+    for note in (report.out_of_range, silence_note(report.silent_clips, report.n_clips)):
+        if note and state.is_main_process:
+            logger.warning(f"{note}.")
     return report
 
 
@@ -304,7 +310,7 @@ def _score_pending(
         mine_begun = {number: parts[number] for number in mine if number in parts}
         for position, (chunk, scores) in enumerate(scorer.score_chunks(chunks, mine, note_part, mine_begun)):
             bar.set_postfix_str("", refresh=False)
-            write(ScoredChunk(chunk.number, finite_or_none(scores), chunk.bad, chunk.loud))
+            write(ScoredChunk(chunk.number, finite_or_none(scores), chunk.bad, chunk.loud, sorted(chunk.silent)))
             # The other processes are about as fast, give or take a chunk.
             share = pending[position * state.num_processes : (position + 1) * state.num_processes]
             bar.update(n_clips(share))

@@ -29,12 +29,14 @@ class ScoredChunk:
         scores: One per clip; None for clips that could not be scored.
         bad: Why clips could not be scored, by their index in the chunk.
         loud: The largest absolute value of clips with samples outside [-1, 1], by their index in the chunk.
+        silent: Clips in which all samples that the model hears are the same, by their index in the chunk.
     """
 
     number: int
     scores: list[float | None]
     bad: dict[int, str]
     loud: dict[int, float] = field(default_factory=dict)
+    silent: list[int] = field(default_factory=list)
 
 
 @dataclass(frozen=True)
@@ -113,7 +115,8 @@ class ProgressStore:
             if "first" not in line:
                 bad = {int(index): reason for index, reason in line["bad"].items()}
                 loud = {int(index): peak for index, peak in line.get("loud", {}).items()}
-                chunks[line["chunk"]] = ScoredChunk(line["chunk"], line["scores"], bad, loud)
+                silent = line.get("silent", [])
+                chunks[line["chunk"]] = ScoredChunk(line["chunk"], line["scores"], bad, loud, silent)
         return chunks
 
     def read_parts(self, settings: Mapping[str, Any]) -> dict[int, ScoredPart]:

@@ -9,15 +9,13 @@ import torch
 from accelerate.utils.memory import should_reduce_batch_size
 from numpy.typing import NDArray
 from torch.utils.data import DataLoader
-from tqdm.auto import tqdm
 from transformers import PreTrainedModel, SequenceFeatureExtractor
 from transformers.feature_extraction_utils import FeatureExtractionMixin
-from transformers.utils import logging
 
-from hf_gradalign.data import BadAudioError, BadClip, ViewCollator
-from hf_gradalign.data.checking import OutOfRangeClips
+from hf_gradalign.data import ViewCollator
 from hf_gradalign.metrics import Calibration
-from hf_gradalign.scoring.chunks import Chunk, ChunkDataset, ChunkPieces, as_clips, ignore_interrupts, name_of
+from hf_gradalign.scoring.chunks import Chunk, ChunkDataset, ChunkPieces, ignore_interrupts
+from hf_gradalign.scoring.clip_scoring import score_clips
 from hf_gradalign.scoring.model_loading import (
     DType,
     autocast,
@@ -37,8 +35,6 @@ from hf_gradalign.scoring.windowing import (
     settle_windowing,
     without_cropping,
 )
-
-logger = logging.get_logger(__name__)
 
 
 class SpoofScorer:
@@ -161,35 +157,10 @@ class SpoofScorer:
 
         Raises:
             BadAudioError: If clips cannot be scored. `bad_clips` lists all of them.
-            ValueError: If `on_bad_audio` is neither, or a clip is a number.
+            ValueError: If `on_bad_audio` is neither, a clip is a number, or a sampling rate is no positive whole
+                number.
         """
-        if on_bad_audio not in ("stop", "nan"):
-            raise ValueError(f"on_bad_audio must be stop or nan, not {on_bad_audio!r}")
-        clips = as_clips(clips, sampling_rate)
-        scores = np.full(len(clips), np.nan)
-        bad: list[BadClip] = []
-        loud = OutOfRangeClips()
-        chunks = self.chunks(clips)
-        with tqdm(total=len(clips), unit="clip", desc="Scoring", disable=not progress) as bar:
-            for chunk, chunk_scores in self.score_chunks(chunks):
-                start, stop = chunks.bounds(chunk.number)
-                scores[start:stop] = chunk_scores
-                bad += [
-                    BadClip(name_of(clips[start + index], start + index), None, reason)
-                    for index, reason in sorted(chunk.bad.items())
-                ]
-                for index, peak in chunk.loud.items():
-                    loud.add(name_of(clips[start + index], start + index), peak)
-                bar.update(stop - start)
-        if note := loud.note(len(clips)):
-            logger.warning(f"{note}.")
-        if bad:
-            listed = "\n".join(f"  {clip}" for clip in bad[:20]) + (f"\n  ... {len(bad) - 20} more" * (len(bad) > 20))
-            message = f"{len(bad)} of {len(clips)} clips cannot be scored:\n{listed}"
-            if on_bad_audio == "stop":
-                raise BadAudioError(f'{message}\nFix them, or score them as NaN with on_bad_audio="nan".', bad)
-            logger.warning(f"Scored as NaN: {message}")
-        return scores
+        return score_clips(self, clips, sampling_rate, on_bad_audio=on_bad_audio, progress=progress)[0]
 
     def predict(
         self,
@@ -219,14 +190,14 @@ class SpoofScorer:
             progress: As for `score`.
 
         Returns:
-            One verdict per clip.
+            One verdict per clip. Silent clips are undecided.
 
         Raises:
             BadAudioError: As `score`.
             ValueError: If a number is out of range, or scores without calibration get a band; as `score`.
         """
         rule = rule_for(self, p_spoof, c_miss, c_fa, undecided_band)
-        return rule.decide(self.score(clips, sampling_rate, on_bad_audio=on_bad_audio, progress=progress))
+        return rule.decide(*score_clips(self, clips, sampling_rate, on_bad_audio=on_bad_audio, progress=progress))
 
     def timeline(
         self,
@@ -330,6 +301,7 @@ class SpoofScorer:
             chunk.n_clips = piece.n_clips
             chunk.bad |= piece.bad
             chunk.loud |= piece.loud
+            chunk.silent |= piece.silent
             logits = [
                 self._forward_within_memory(batch, owners, chunk)
                 for batch, owners in zip(piece.batches, piece.owners, strict=True)

@@ -12,7 +12,7 @@ from transformers.utils import logging
 
 from hf_gradalign.audio import AudioDecodingError
 from hf_gradalign.data import BadAudioError, BadClip
-from hf_gradalign.data.checking import OutOfRangeClips
+from hf_gradalign.data.checking import OutOfRangeClips, is_silent, silence_note
 from hf_gradalign.scoring.chunks import as_clips, name_of
 from hf_gradalign.scoring.stretches import Stretch, cut_stretches
 from hf_gradalign.scoring.verdict import DecisionRule
@@ -212,11 +212,13 @@ def score_timeline(
     scoring = window_scoring(scorer, length, hop, share_encoder)
     starts: list[int] = []
     n_scored = 0
+    has_signal = False
     scores: list[NDArray[np.float64]] = []
     stretch: Stretch | None = None
     try:
         for stretch in cut_stretches(samples.blocks(), length, hop, scoring.n_windows, scoring.context):
             starts += stretch.starts
+            has_signal = has_signal or not is_silent(stretch.samples)
             for batch in scoring.scores(stretch):
                 scores.append(batch)
                 n_scored += len(batch)
@@ -231,8 +233,9 @@ def score_timeline(
         raise _bad_audio(clips[0], f"the model gave a score that is not finite for the window at {first:g} s")
     loud = OutOfRangeClips()
     loud.add(name_of(clips[0], 0), samples.peak)
-    if note := loud.note(1):
-        logger.warning(f"{note}.")
+    for note in (loud.note(1), silence_note([] if has_signal else [name_of(clips[0], 0)], 1)):
+        if note:
+            logger.warning(f"{note}.")
     begins = np.array(starts) / rate
     duration = stretch.n_samples / rate
     return Timeline(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, get_args
@@ -38,14 +38,15 @@ class Verdict:
 
     Attributes:
         label: "bonafide" if the score is the threshold or more, "spoof" if it is less, and "undecided" if it is within
-            the band around the threshold. None if the clip could not be scored.
+            the band around the threshold, or if the clip is silent. None if the clip could not be scored.
         score: The score. Higher means bona fide. NaN if the clip could not be scored.
         llr: The log-likelihood ratio (natural logarithm): how many times more probable the score is for bona fide than
-            for spoofed speech. None if the model is not calibrated.
+            for spoofed speech. None if the model is not calibrated, or the clip is silent.
         posterior: The probability of bona fide speech, from the ratio and the prior. None if the model is not
-            calibrated.
+            calibrated, or the clip is silent.
         threshold: What the score was compared with: the Bayes threshold of the costs and the prior, or 0 if the model
             is not calibrated.
+        is_silent: Whether all samples that the model hears are the same, so that the score says nothing about speech.
     """
 
     label: VerdictLabel | None
@@ -53,18 +54,22 @@ class Verdict:
     llr: float | None
     posterior: float | None
     threshold: float
+    is_silent: bool = False
 
     def describe(self) -> str:
         """Describe the verdict in a few words."""
         if self.label is None:
             return "could not be scored"
+        if self.is_silent:
+            return f"{self.label} (silent)"
         if self.posterior is None:
             return self.label
         return f"{self.label} ({_percent(self.posterior)} bonafide)"
 
     def as_dict(self) -> dict[str, Any]:
-        """Return the fields for JSON, where a score of NaN becomes None."""
-        return {**vars(self), "score": None if math.isnan(self.score) else self.score}
+        """Return the fields for JSON. A score of NaN becomes None, and `is_silent` is there only if it is true."""
+        fields = {**vars(self), "score": None if math.isnan(self.score) else self.score}
+        return fields if self.is_silent else {name: value for name, value in fields.items() if name != "is_silent"}
 
 
 @dataclass(frozen=True)
@@ -99,10 +104,12 @@ class DecisionRule:
         """The Bayes threshold of log-likelihood ratios; 0 for scores without a calibration."""
         return self.costs.threshold if self.is_calibrated else 0.0
 
-    def __call__(self, score: float) -> Verdict:
-        """Decide about one score."""
+    def __call__(self, score: float, is_silent: bool = False) -> Verdict:
+        """Decide about one score. That of a silent clip is no evidence."""
         if math.isnan(score):
             return Verdict(None, math.nan, None, None, self.threshold)
+        if is_silent:
+            return Verdict("undecided", score, None, None, self.threshold, is_silent=True)
         label: VerdictLabel = "bonafide" if score >= self.threshold else "spoof"
         if not self.is_calibrated:
             return Verdict(label, score, None, None, self.threshold)
@@ -123,9 +130,9 @@ class DecisionRule:
         prior = math.log1p(-self.costs.p_spoof) - math.log(self.costs.p_spoof)
         return float(expit(ratio + prior))
 
-    def decide(self, scores: Iterable[float]) -> list[Verdict]:
-        """Decide about many scores."""
-        return [self(float(score)) for score in np.asarray(scores, dtype=np.float64)]
+    def decide(self, scores: Iterable[float], silent: Collection[int] = ()) -> list[Verdict]:
+        """Decide about many scores, of which those at the indices `silent` are of silent clips."""
+        return [self(float(score), index in silent) for index, score in enumerate(np.asarray(scores, np.float64))]
 
 
 def _percent(share: float) -> str:
@@ -159,7 +166,9 @@ def rule_for(
     return rule
 
 
-def write_verdicts(path: str | Path, scores: Mapping[str, float], rule: DecisionRule) -> dict[str, int]:
+def write_verdicts(
+    path: str | Path, scores: Mapping[str, float], rule: DecisionRule, silent: Collection[str] = ()
+) -> dict[str, int]:
     """Write a line of JSON per clip, atomically, so that names of clips may contain any character.
 
     A line has the fields of a `Verdict`, and before them `utterance_id` and `p_spoof`, the prior of the posterior.
@@ -168,11 +177,13 @@ def write_verdicts(path: str | Path, scores: Mapping[str, float], rule: Decision
         path: The file. An existing one is replaced.
         scores: Scores by the names of the clips.
         rule: How to decide.
+        silent: The names of silent clips, which are undecided.
 
     Returns:
         The number of clips with each label that occurs.
     """
-    verdicts = {name: rule(score) for name, score in scores.items()}
+    silent = frozenset(silent)
+    verdicts = {name: rule(score, name in silent) for name, score in scores.items()}
     lines = (
         json.dumps({"utterance_id": name, "p_spoof": rule.costs.p_spoof, **verdict.as_dict()}, allow_nan=False)
         for name, verdict in verdicts.items()

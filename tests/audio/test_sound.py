@@ -61,6 +61,8 @@ def test_what_is_no_sound():
         sound_of_array(np.zeros((0, 2)), 16_000)
     with pytest.raises(AudioDecodingError, match="NaN or infinite"):
         sound_of_array([0.1, float("nan")], 16_000)
+    with pytest.raises(AudioDecodingError, match=r"its samples reach 1e\+20, more than those of any recording"):
+        sound_of_array([0.1, -1e20], 16_000)
     with pytest.raises(AudioDecodingError, match="different lengths"):
         sound_of_array([[0.1, 0.2], [0.1]], 16_000)
 

@@ -7,6 +7,7 @@ import soundfile
 from datasets import Dataset
 
 from hf_gradalign.data import AudioDecodingError, BadAudioError, ViewDataset, check_audio
+from hf_gradalign.data.checking import OutOfRangeClips
 
 
 @pytest.fixture
@@ -120,6 +121,23 @@ def test_samples_outside_the_range_are_told(tmp_path, write_clip, make_dataset, 
         check_audio(make_dataset([write_clip("a.wav"), *loud]), 16_000, num_proc=num_proc)
     assert "2 of 3 clips have samples outside [-1, 1]: up to " in caplog.text
     assert "in utt_1. They look like 16-bit integers: divide them by 32768." in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("peak", "advice"),
+    [
+        (2.0, None),
+        (32_768.0, "16-bit integers: divide them by 32768."),
+        (2.0**23, "24-bit integers: divide them by 8388608."),
+        (2.0**31, "32-bit integers: divide them by 2147483648."),
+        (2.0**31.5, None),
+    ],
+)
+def test_advice_fits_the_peak(peak, advice):
+    clips = OutOfRangeClips()
+    clips.add("a", peak)
+    note = clips.note(1)
+    assert "They look like" not in note if advice is None else f"They look like {advice} They are used" in note
 
 
 def views_of(clips, **options):

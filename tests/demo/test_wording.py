@@ -1,4 +1,5 @@
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -54,6 +55,17 @@ def test_the_decision_follows_from_what_is_said():
         "If 50 % of such recordings are fake, the probability that this one is genuine is 62.2 %. "
         "That is too close to the 50 % that your costs ask for."
     )
+
+
+@pytest.mark.parametrize("is_calibrated", [True, False])
+def test_silence_is_no_evidence(is_calibrated):
+    of_start = judgment(-3.0, is_calibrated=is_calibrated, windows=(-3.0, 4.0), judged_seconds=1.0)
+    silent = replace(of_start, verdict=DecisionRule(is_calibrated)(-3.0, is_silent=True))
+    words = verdict_in_words(silent, Settings())
+    assert (words.kind, words.headline) == ("undecided", "Undecided: silence")
+    assert words.evidence == "The part that the model hears is silent, so its score says nothing."
+    assert words.coverage.startswith("The verdict is about the first 1.0 s of 2.0 s.")
+    assert wording.agreement([silent]) == "Undecided: silence."
 
 
 @pytest.mark.parametrize(("llr", "shown"), [(40.0, "more than 99.9 %"), (-40.0, "less than 0.1 %")])

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import soundfile
 from kill_simulation import Killed, every_kill, killed_before
-from noise_clips import RATE, draw_clip
+from noise_clips import RATE, WINDOW, draw_clip
 from tiny_detectors import make_detector
 
 from hf_gradalign.data import CorpusError
@@ -128,6 +128,23 @@ def test_samples_outside_the_range_are_told(scorer, tmp_path, caplog, monkeypatc
         assert report.out_of_range.startswith("2 of 6 clips have samples outside [-1, 1]: up to ")
         assert report.out_of_range in caplog.text
         assert ", in 1.wav. They look like 16-bit integers: divide them by 32768." in report.out_of_range
+        caplog.clear()
+
+
+@pytest.mark.parametrize("windows", ["first", "all", "whole"])
+def test_silent_clips_are_scored_and_told(detector, extractor, tmp_path, caplog, monkeypatch, windows):
+    monkeypatch.setattr(logging.getLogger("hf_gradalign"), "propagate", True)
+    scorer = SpoofScorer(detector, extractor, batch_size=2, windows=windows)
+    signal, silence = draw_clip(0, 2 * WINDOW), np.zeros(2 * WINDOW)
+    clips = {"cancels": np.stack([signal, -signal], 1), "late": np.r_[silence, signal], "silent": silence, "x": signal}
+    for name, clip in clips.items():
+        soundfile.write(tmp_path / f"{name}.wav", clip, RATE)
+    expected = ["cancels.wav", "late.wav", "silent.wav"] if windows == "first" else ["cancels.wav", "silent.wav"]
+    for _ in range(2):  # and again with existing scores
+        report = score_corpus(scorer, list_audio_files([tmp_path]), tmp_path / "scores.txt", progress=False)
+        assert (report.n_scored, report.silent_clips) == (4, expected)
+        assert f"{len(expected)} of 4 clips are silent where the model listens" in caplog.text
+        assert f": {', '.join(expected)}. Their scores say nothing about speech." in caplog.text
         caplog.clear()
 
 

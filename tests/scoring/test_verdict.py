@@ -4,6 +4,7 @@ import json
 import logging
 import math
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -110,6 +111,25 @@ def test_predict_without_calibration_warns_once(scorer, raw_scores, message, cap
     assert caplog.text.count(message) == 1
     with pytest.raises(ValueError, match="have no unit"):
         uncalibrated.predict(CLIPS, undecided_band=1)
+
+
+@pytest.mark.parametrize("is_calibrated", [True, False])
+def test_silence_is_undecided(is_calibrated):
+    rule = DecisionRule(is_calibrated)
+    verdict = rule(9.0, is_silent=True)
+    assert verdict == Verdict("undecided", 9.0, None, None, rule.threshold, is_silent=True)
+    assert verdict.describe() == "undecided (silent)"
+    assert verdict.as_dict()["is_silent"] is True
+    assert "is_silent" not in rule(9.0).as_dict()
+
+
+def test_predict_marks_silent_clips(scorer, caplog, monkeypatch):
+    monkeypatch.setattr(logging.getLogger("hf_gradalign"), "propagate", True)
+    silent = [np.zeros(4000), np.full(10, 0.3), np.stack([CLIPS[0], -CLIPS[0]]), np.r_[np.zeros(WINDOW), CLIPS[0]]]
+    verdicts = scorer.predict([*CLIPS, *silent])
+    assert [verdict.is_silent for verdict in verdicts] == [False] * 3 + [True] * 4
+    assert "4 of 7 clips are silent where the model listens" in caplog.text
+    assert ": clip 3, clip 4, clip 5, clip 6. Their scores say nothing" in caplog.text
 
 
 def test_no_verdict_is_described_as_certain():
