@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from accelerate.utils import gather_object
 from datasets import DatasetDict
-from safetensors import safe_open
+from safetensors.torch import load_file
 from torch import nn
 from transformers import PrinterCallback
 from transformers.integrations import get_reporting_integration_callbacks
@@ -27,8 +27,9 @@ from hf_gradalign.experiment.publication import write_run_card
 from hf_gradalign.experiment.results import error_rates_by_system, summary_table
 from hf_gradalign.experiment.training_run import SetupError, conclude, make_trainer
 from hf_gradalign.scoring import write_score_file
-from hf_gradalign.training import BestCheckpoints, GradientAlignmentTrainer
+from hf_gradalign.training import GradientAlignmentTrainer
 from hf_gradalign.training.adapters import saved_names
+from hf_gradalign.training.checkpoint_weights import in_model_names, require_all_weights
 from hf_gradalign.training.conflicts.figures import FIGURES_DIR, can_draw
 from hf_gradalign.training.conflicts.record import PARQUET_NAME, RUNNING_NAME
 
@@ -116,7 +117,7 @@ class _Rehearsal:
             self.trainer.save_model(_internal_call=True)
             return
         self.trainer.rehearse_checkpoint()
-        if self.trainer.is_world_process_zero() and self.args.average_best_checkpoints > 1:
+        if self.trainer.is_world_process_zero():
             _check_weights(self.trainer)
 
     def write(self) -> None:
@@ -176,18 +177,17 @@ def _check_metric(args: AudioSpoofTrainingArguments, metrics: dict[str, float]) 
 
 
 def _check_weights(trainer: GradientAlignmentTrainer) -> None:
-    """Check that the weights that are kept for averaging are those of the model."""
+    """Check that the weights of a checkpoint are all of the model's, under names that are understood."""
     model = trainer.accelerator.unwrap_model(trainer.model)
-    for path in BestCheckpoints.paths(trainer.args):
-        with safe_open(path, "pt") as file:
-            saved = set(file.keys())
-        names = saved_names(model)
-        missing = names - saved - set(getattr(model, "all_tied_weights_keys", None) or ())
-        if missing or saved - names:
-            raise ValueError(
-                f"the saved weights are not those of the model ({sorted(missing | (saved - names))[:3]}) and cannot be "
-                "averaged: use --average_best_checkpoints 1"
-            )
+    for path in Path(trainer.run_folder).glob(f"{PREFIX_CHECKPOINT_DIR}-*/*.safetensors"):
+        saved, names = set(in_model_names(model, load_file(path))), saved_names(model)
+        try:
+            require_all_weights(model, names - saved, saved - names, "a saved checkpoint")
+        except ValueError as error:
+            raise _Refusal(
+                f"The weights of this model cannot be restored ({error}): use --save_strategy no, "
+                "--load_best_model_at_end no and --average_best_checkpoints 1"
+            ) from error
 
 
 def _check_names(written: Path, folder: Path) -> None:

@@ -39,6 +39,7 @@ from hf_gradalign.training import (
     average_checkpoints,
     load_whole_state,
 )
+from hf_gradalign.training.checkpoint_weights import require_all_weights
 
 
 class SetupError(ValueError):
@@ -218,11 +219,8 @@ def _load_average(trainer: GradientAlignmentTrainer) -> int:
         logger.warning("There is no evaluated checkpoint to average; the weights are those from the end of training.")
         return 0
     model = trainer.accelerator.unwrap_model(trainer.model)
-    # Tied weights are saved once. Only they may be missing.
     missing, unexpected = load_whole_state(model, average_checkpoints(paths))
-    missing = set(missing) - set(getattr(model, "all_tied_weights_keys", None) or ())
-    if missing or unexpected:
-        raise RuntimeError(f"the averaged checkpoints do not fit the model: {sorted(missing)} {unexpected}")
+    require_all_weights(model, missing, unexpected, "the average of the best checkpoints")
     logger.info(f"Averaged {len(paths)} checkpoints: {', '.join(path.stem for path in paths)}")
     return len(paths)
 

@@ -8,10 +8,11 @@ if TYPE_CHECKING:
     from hf_gradalign.training.arguments import GradientAlignmentArguments
     from hf_gradalign.training.callbacks import BestCheckpoints, ResumableEarlyStopping, SaveOnInterrupt
     from hf_gradalign.training.checkpoint_averaging import average_checkpoints, average_state_dicts
+    from hf_gradalign.training.checkpoint_weights import load_whole_state
     from hf_gradalign.training.conflicts.record import find_conflict_record, read_conflict_rows
     from hf_gradalign.training.conflicts.recorder import ConflictRecorder
     from hf_gradalign.training.coupled_adam import CoupledDecayAdam
-    from hf_gradalign.training.distributed import leave_process_group, load_whole_state
+    from hf_gradalign.training.distributed import leave_process_group
     from hf_gradalign.training.loss import WeightedCrossEntropy
     from hf_gradalign.training.nonfinite import NonFiniteGuard
     from hf_gradalign.training.resumable_trainer import ResumableTrainer

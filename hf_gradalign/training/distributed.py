@@ -1,17 +1,15 @@
 """Distributed training: FSDP2 with speech models, work of the main process, and leaving the process group."""
 
 import gc
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any, TypeVar
 
 from accelerate import Accelerator, PartialState
-from torch import Tensor, distributed, nn
-from torch.distributed.checkpoint.state_dict import StateDictOptions, set_model_state_dict
+from torch import distributed, nn
 from torch.nn.parallel import DistributedDataParallel
 from transformers import TrainingArguments
 
 from hf_gradalign.alignment import is_sharded_tensor
-from hf_gradalign.training.adapters import has_adapters, load_adapters
 from hf_gradalign.training.compilation import uses_cuda_graphs
 
 T = TypeVar("T")
@@ -48,25 +46,6 @@ def shares_gradient_storage(model: nn.Module, args: TrainingArguments) -> bool:
     return uses_cuda_graphs(args) or any(
         isinstance(module, DistributedDataParallel) and module.gradient_as_bucket_view for module in model.modules()
     )
-
-
-def load_whole_state(model: nn.Module, state: Mapping[str, Tensor]) -> tuple[list[str], list[str]]:
-    """Load a full state dict into a model that may be sharded. Every process must call this.
-
-    Args:
-        model: The model, sharded or not.
-        state: All of its weights, or some; of a model with PEFT adapters all weights of those.
-
-    Returns:
-        The missing keys and the unexpected keys.
-    """
-    if has_adapters(model):
-        return load_adapters(model, state)
-    if is_sharded(model):
-        outcome = set_model_state_dict(model, dict(state), options=StateDictOptions(full_state_dict=True, strict=False))
-    else:
-        outcome = model.load_state_dict(state, strict=False)
-    return list(outcome.missing_keys), list(outcome.unexpected_keys)
 
 
 def on_main_process(work: Callable[[], T]) -> T:

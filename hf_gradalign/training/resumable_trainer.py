@@ -4,6 +4,7 @@ import json
 import logging as std_logging
 import os
 import weakref
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, cast
 
@@ -21,6 +22,7 @@ from hf_gradalign.models.score_calibration import drop_calibration
 from hf_gradalign.training.adapters import has_adapters, merged_copy, save_whole_config
 from hf_gradalign.training.callbacks import BestCheckpoints
 from hf_gradalign.training.checkpoint_integrity import find_weight_problems, summarize
+from hf_gradalign.training.checkpoint_weights import names_translated, require_all_adapters, require_all_weights
 from hf_gradalign.training.evaluating_trainer import EvaluatingTrainer
 from hf_gradalign.training.run_checkpoints import ADAPTER_DIR, RunCheckpoints, refuse_links_out, require_complete
 from hf_gradalign.utils.files import give_usual_mode
@@ -37,6 +39,8 @@ class ResumableTrainer(EvaluatingTrainer):
       (`RunCheckpoints`). From its first checkpoint on, a run always has one to resume from.
     - `train(resume_from_checkpoint=True)` skips incomplete and damaged checkpoints. An explicit path to one raises an
       error, and so does a damaged best checkpoint that `load_best_model_at_end` would load.
+    - A checkpoint restores the whole model, also of architectures that transformers saves under other names (ViT, AST,
+      ...). If weights are missing or unexpected, an error is raised, where the base class warns.
     - Evaluation and logging at the end of an epoch happen before the checkpoint is written. The base class writes it
       first, so a run killed in between would miss them.
     - Each process's running sums, and so the logged `loss`, continue where they were.
@@ -54,6 +58,7 @@ class ResumableTrainer(EvaluatingTrainer):
         self._unfinished: Path | None = None
         self._process_state: dict[str, Any] | None = None
         self._resumed_from: Path | None = None
+        self._load_result: Any = None
         self._epoch_is_over = False
         self._save_is_due = False
         super().__init__(*args, **kwargs)
@@ -74,7 +79,7 @@ class ResumableTrainer(EvaluatingTrainer):
 
         Raises:
             FileNotFoundError: If the checkpoint is incomplete.
-            ValueError: If `args.output_dir` has no complete checkpoint.
+            ValueError: If `args.output_dir` has no complete checkpoint, or the checkpoint is one of another model.
             PermissionError: If a link in `args.output_dir`, where the run would write, leads out of that folder.
         """
         refuse_links_out(self._output_dir)
@@ -291,7 +296,32 @@ class ResumableTrainer(EvaluatingTrainer):
                 f"The best checkpoint, {best}, cannot be loaded: {summarize(problems)}. Training has finished: resume "
                 "from the last checkpoint with --load_best_model_at_end False to keep its final weights"
             )
-        super()._load_best_model()
+        self._load_all_weights(best, super()._load_best_model)
+
+    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: nn.Module | None = None) -> None:
+        load = super()._load_from_checkpoint
+        self._load_all_weights(Path(resume_from_checkpoint), lambda: load(resume_from_checkpoint, model))
+
+    def _load_all_weights(self, checkpoint: Path, load: Callable[[], None]) -> None:
+        """Load a checkpoint with the base class, which loads what it finds under the names that it expects."""
+        model = self.model
+        assert model is not None
+        if self.is_fsdp_enabled:  # its checkpoints have the names of the model, and torch requires all of them
+            load()
+            return
+        if has_adapters(model):
+            require_all_adapters(model, checkpoint)
+        self._load_result = None
+        with names_translated(model) as understood:
+            load()
+        if self._load_result is not None:
+            missing, unexpected = (set(names) - understood for names in self._load_result)
+            require_all_weights(model, missing, unexpected, str(checkpoint))
+
+    def _issue_warnings_after_load(self, load_result: Any) -> None:
+        if self.is_fsdp_enabled:
+            super()._issue_warnings_after_load(load_result)
+        self._load_result = load_result
 
     def _finalize_training(self, trial: Any, *args: Any, **kwargs: Any) -> TrainOutput:
         best = self.state.best_model_checkpoint
