@@ -15,7 +15,7 @@ from functools import lru_cache
 from io import BytesIO
 from itertools import chain, groupby
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
 import numpy as np
 import soundfile
@@ -23,9 +23,9 @@ import soundfile
 from hf_gradalign.audio.containers import check_structure
 from hf_gradalign.audio.ffmpeg import UnknownFormatError, blocks_by_ffmpeg
 from hf_gradalign.audio.mp3 import measure_mp3
-from hf_gradalign.audio.recordings import find_recordings
+from hf_gradalign.audio.recordings import ForFFmpeg, find_recordings
 from hf_gradalign.audio.resampling import resample_blocks, resample_span, resampled_length, source_span
-from hf_gradalign.audio.riff import Data
+from hf_gradalign.audio.riff import Data, refuse_trailing_bytes
 from hf_gradalign.audio.sound import AudioDecodingError, Block, Sound, check_rate
 
 T = TypeVar("T")
@@ -108,11 +108,13 @@ def unread_by_libsndfile(path: str | Path) -> str | None:
     """Return why libsndfile alone would read only a part of a file that it can open; None if it reads all of it."""
     with opened_file(path) as file, soundfile.SoundFile(os.fspath(path)) as sound_file:
         try:
-            recordings, _ = file.measured(find_recordings)
+            recordings, repair = file.measured(find_recordings)
         except AudioDecodingError as error:
             return error.reason
         if len(recordings) > 1:
             return f"libsndfile reads only the first of its {len(recordings)} recordings"
+        if isinstance(repair, ForFFmpeg):
+            return repair.reason
         if sound_file.format == "MP3" and sound_file.frames < file.measured(measure_mp3).least:
             return "libsndfile reads only a part of it, because no header says how long it is"
     return None
@@ -203,6 +205,9 @@ class SoundReader:
         self._recordings, repair = file.measured(find_recordings)
         self.seconds: float | None = None
         if len(self._recordings) > 1:
+            return
+        if isinstance(repair, ForFFmpeg):
+            self._fault = ValueError(repair.reason)
             return
         self._open = lambda: soundfile.SoundFile(
             file.path or BytesIO(file.data) if repair is None else BytesIO(repair.repaired(file.data))
@@ -381,6 +386,11 @@ def _refuse_truncated(file: soundfile.SoundFile, data: Data) -> None:
         if actual < (1 - _SIZE_TOLERANCE) * claimed and claimed < _UNKNOWN_SIZE:
             unit = "samples" if file.format == "NIST" else "bytes"
             raise AudioDecodingError(f"it is truncated: it has {actual} of {claimed} {unit}")
+    if file.format == "AU":
+        order: Literal["little", "big"] = "big" if data[:4] == b".snd" else "little"
+        start, claimed = (int.from_bytes(data[offset : offset + 4], order) for offset in (4, 8))
+        if claimed < _UNKNOWN_SIZE:
+            refuse_trailing_bytes(data, claimed, start + claimed)
     if file.format == "CAF":
         check_structure(data, "caf")
     if file.format == "VOC" and "truncated file" in file.extra_info:

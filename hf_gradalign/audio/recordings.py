@@ -5,24 +5,38 @@ People join files with `cat`, and streams are chained. A reader that stops after
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 from hf_gradalign.audio.containers import boxes
+from hf_gradalign.audio.flac import MARKER, has_more_sound
 from hf_gradalign.audio.mp3 import end_of_id3v2
 from hf_gradalign.audio.ogg import OpenEnd, find_ogg_links
 from hf_gradalign.audio.riff import Data, RiffSound, find_riff_sound
 
 # How recordings begin, by their first bytes: long enough not to occur by chance.
-_STARTS = {b"fLaC": (b"fLaC\0\0\0\x22", b"fLaC\x80\0\0\x22"), b"#!AMR": (b"#!AMR\n", b"#!AMR-WB\n")}
+_STARTS = {MARKER: (b"fLaC\0\0\0\x22", b"fLaC\x80\0\0\x22"), b"#!AMR": (b"#!AMR\n", b"#!AMR-WB\n")}
 _EBML = b"\x1a\x45\xdf\xa3"
 
 
-def find_recordings(data: Data) -> tuple[list[tuple[int, int]], RiffSound | OpenEnd | None]:
+@dataclass(frozen=True)
+class ForFFmpeg:
+    """A file that libsndfile would read only in part.
+
+    Attributes:
+        reason: Why.
+    """
+
+    reason: str
+
+
+def find_recordings(data: Data) -> tuple[list[tuple[int, int]], RiffSound | OpenEnd | ForFFmpeg | None]:
     """Find the recordings in a file's bytes.
 
     Knows WAV, AIFF, Ogg, FLAC, AMR, MP4 and Matroska. (FFmpeg reads joined MP3 and AAC files as one.)
 
     Returns:
         Begin and end of each recording, in order; all bytes if there is only one. For a single recording that
-        libsndfile cannot read as it is, also what repairs it.
+        libsndfile cannot read as it is, also what repairs it, or why FFmpeg must read it.
 
     Raises:
         AudioDecodingError: If a WAV or AIFF file's header contradicts its content, or an Ogg file lacks pages.
@@ -36,6 +50,8 @@ def find_recordings(data: Data) -> tuple[list[tuple[int, int]], RiffSound | Open
     recordings = list(zip(begins, [*begins[1:], len(data)], strict=True))
     if len(recordings) > 1:
         return recordings, None
+    if has_more_sound(data, after_tag):
+        return recordings, ForFFmpeg("libsndfile reads only as many samples as its header says, and it has more")
     riff = find_riff_sound(data)
     return recordings, riff if riff is not None and riff.repaired_sizes else open_end
 

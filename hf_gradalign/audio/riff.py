@@ -7,7 +7,8 @@ zero, the largest possible number, or a round one such as 2,000,000,000.
 from __future__ import annotations
 
 import mmap
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from hf_gradalign.audio.sound import AudioDecodingError
@@ -23,6 +24,7 @@ _BYTE_ORDERS: dict[bytes, Literal["little", "big"]] = {
     b"FORM": "big",
 }
 _FORMS = (b"WAVE", b"AIFF", b"AIFC")
+_SOUND = (b"data", b"SSND")
 # Sizes from here on are placeholders, written before the length is known.
 _UNKNOWN_SIZE = 0x7FFF0000
 # So are round numbers of at least this size (1 GiB, two billion), with or without the header's bytes.
@@ -47,6 +49,8 @@ class RiffSound:
         stop: One past the last byte of sound in the file.
         end: One past the last byte of the file's last chunk.
         repaired_sizes: The sizes in the header that libsndfile cannot handle: offset, width in bytes, correct value.
+        further: Begin and end of further chunks of sound in a WAV file. libsndfile refuses them, and FFmpeg reads only
+            the last.
     """
 
     begin: int
@@ -55,10 +59,13 @@ class RiffSound:
     stop: int
     end: int
     repaired_sizes: tuple[tuple[int, int, int], ...] = ()
+    further: tuple[tuple[int, int], ...] = ()
 
     def repaired(self, data: Data) -> bytes:
-        """Return the file with correct sizes in its header."""
+        """Return the file with correct sizes in its header, and all its sound in one chunk."""
         file = bytearray(data[self.begin : self.stop])
+        for start, stop in self.further:
+            file += data[start:stop]
         for offset, width, size in self.repaired_sizes:
             size = min(size, 2 ** (8 * width) - 1)
             file[offset - self.begin : offset - self.begin + width] = size.to_bytes(
@@ -71,7 +78,8 @@ def find_riff_sound(data: Data, begin: int = 0) -> RiffSound | None:
     """Find the sound of the WAV or AIFF file that begins at `begin`. None without such a file, or without sound in it.
 
     Raises:
-        AudioDecodingError: If the sound is shorter than the header says, or followed by much that is not a chunk.
+        AudioDecodingError: If the sound is shorter than the header says, or followed by much that is not a chunk, or
+            by another chunk of sound in an AIFF file.
     """
     order = _BYTE_ORDERS.get(data[begin : begin + 4])
     if order is None or data[begin + 8 : begin + 12] not in _FORMS:
@@ -81,7 +89,7 @@ def find_riff_sound(data: Data, begin: int = 0) -> RiffSound | None:
         name, claimed = data[offset : offset + 4], int.from_bytes(data[offset + 4 : offset + 8], order)
         if name == b"ds64":
             wide_sizes = offset + 8
-        if name in (b"data", b"SSND"):
+        if name in _SOUND:
             break
         offset += 8 + claimed + claimed % 2
     else:
@@ -91,8 +99,8 @@ def find_riff_sound(data: Data, begin: int = 0) -> RiffSound | None:
     if wide_sizes is not None and claimed == 0xFFFFFFFF:
         claimed = int.from_bytes(data[wide_sizes + 8 : wide_sizes + 16], "little")
         fields = [(wide_sizes, 8), (wide_sizes + 8, 8)]
-    if claimed == 0 and _end_of_chunks(data, start, order) == len(data):
-        return RiffSound(begin, start, 0, start, len(data))  # only chunks follow: it really is empty
+    if claimed == 0 and (chunks := _chunks(data, start, order))[1] == len(data):  # only chunks follow
+        return _with_further(RiffSound(begin, start, 0, start, len(data)), data, chunks[0], fields)
     if claimed == 0 or (start + claimed > len(data) and _is_placeholder(claimed)):
         stop = _before_list(data, start, _next_wave(data, start))
         sizes = (stop - begin - 8, stop - start)
@@ -108,9 +116,24 @@ def find_riff_sound(data: Data, begin: int = 0) -> RiffSound | None:
     if available < (1 - _TOLERANCE) * claimed:
         raise AudioDecodingError(f"it is truncated: it has {available} of {claimed} bytes of sound")
     # Not every program pads a chunk of odd length.
-    end = max(_end_of_chunks(data, start + claimed + pad, order) for pad in {0, claimed % 2})
-    _refuse_trailing_bytes(data, claimed, end)
-    return RiffSound(begin, start, claimed, start + available, end)
+    chunks, end = max((_chunks(data, start + claimed + pad, order) for pad in {0, claimed % 2}), key=lambda it: it[1])
+    refuse_trailing_bytes(data, claimed, end)
+    return _with_further(RiffSound(begin, start, claimed, start + available, end), data, chunks, fields)
+
+
+def _with_further(
+    sound: RiffSound, data: Data, chunks: Sequence[tuple[bytes, int, int]], fields: Sequence[tuple[int, int]]
+) -> RiffSound:
+    """Add what the chunks after the first chunk of sound hold of it, and the sizes that the file has with all of it."""
+    further = tuple((start, stop) for name, start, stop in chunks if name in _SOUND)
+    if not further:
+        return sound
+    if data[sound.begin + 8 : sound.begin + 12] != b"WAVE":
+        raise AudioDecodingError(f"it has {1 + len(further)} chunks of sound, and AIFF files have one")
+    n_bytes = sound.stop - sound.start + sum(stop - start for start, stop in further)
+    sizes = (sound.start + n_bytes - sound.begin - 8, n_bytes)
+    repaired = tuple((offset, width, size) for (offset, width), size in zip(fields, sizes, strict=True))
+    return replace(sound, repaired_sizes=repaired, further=further)
 
 
 def _is_placeholder(size: int) -> bool:
@@ -140,19 +163,34 @@ def _before_list(data: Data, start: int, end: int) -> int:
     return offset if offset + 8 + size + size % 2 == end else end
 
 
-def _end_of_chunks(data: Data, offset: int, order: Literal["little", "big"]) -> int:
-    """Return where a sequence of chunks ends: at the end, at another file's header, or before what is not a chunk."""
+def _chunks(data: Data, offset: int, order: Literal["little", "big"]) -> tuple[list[tuple[bytes, int, int]], int]:
+    """Return a sequence of chunks (name, begin and end of the content), and where it ends.
+
+    It ends at the end of the file, at another file's header, or before what is not a chunk.
+    """
+    chunks = []
     while offset + 8 <= len(data):
         name = data[offset : offset + 4]
         size = int.from_bytes(data[offset + 4 : offset + 8], order)
         fits = offset + 8 + size <= len(data)
         if name in _BYTE_ORDERS or not all(32 <= byte < 127 for byte in name) or not (fits or name in _METADATA):
-            return offset
+            return chunks, offset
+        chunks.append((name, offset + 8, min(offset + 8 + size, len(data))))
         offset += 8 + size + size % 2
-    return len(data)
+    return chunks, len(data)
 
 
-def _refuse_trailing_bytes(data: Data, claimed: int, end: int) -> None:
+def refuse_trailing_bytes(data: Data, claimed: int, end: int) -> None:
+    """Refuse a file with much more behind its sound than its header says.
+
+    Args:
+        data: The file's bytes.
+        claimed: Bytes of sound by the header.
+        end: One past the last byte of the sound, and of what may follow it.
+
+    Raises:
+        AudioDecodingError: If more than about 1 % follows, other than tags, zeros or another file.
+    """
     after = len(data) - end
     if after <= max(_TOLERANCE * claimed, _FEW_BYTES) or data[end : end + 4] in _BYTE_ORDERS:
         return
