@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from hf_gradalign.metrics import ASVSPOOF5_ASV, TRIAL_TYPES, AsvErrorRates, asv_error_rates
 from hf_gradalign.score_files.clips import ScoreFileError, as_text, read_numbers
 from hf_gradalign.score_files.columns import SUBSETS, is_number, plain_name
-from hf_gradalign.score_files.table_reading import TextTable, read_text_table
+from hf_gradalign.score_files.table_reading import TextTable, read_table
 
 _KEYS = "trial_metadata.txt"
 _SCORES = ("score.txt", "ASVTorch_Kaldi/score.txt", "ASVtorch_kaldi/score.txt")
@@ -41,13 +41,13 @@ def read_asv_error_rates(
     if str(path) in _KNOWN and not Path(path).exists():
         return _KNOWN[str(path)]
     path = _score_file(Path(path))
-    table = read_text_table(path)
+    table = read_table(path)
     types = _trial_types(table)
     scores = read_numbers(table.columns[_score_column(table)], table.source, "score")
     if types is not None:
         return asv_error_rates(scores, types)
     keys = Path(keys) if keys is not None else _keys_near(path)
-    trials = read_text_table(keys)
+    trials = read_table(keys)
     types = _trial_types(trials)
     if types is None:
         raise ScoreFileError(

@@ -170,7 +170,7 @@ def read_numbers(values: StringColumn, source: str, what: str) -> NDArray[np.flo
     return array
 
 
-def with_unique_ids(clips: Clips, what: str) -> Clips:
+def with_unique_ids(clips: Clips) -> Clips:
     """Return the clips without lines that repeat others.
 
     Raises:
@@ -189,12 +189,13 @@ def with_unique_ids(clips: Clips, what: str) -> Clips:
         return clips
     codes = encoded.indices.to_numpy(zero_copy_only=False)
     _, first, inverse = np.unique(codes, return_index=True, return_inverse=True)
-    for column in (clips.scores, clips.labels, clips.trial_types):
+    names_of_labels = None if clips.labels is None else np.array(LABEL_NAMES)[clips.labels]
+    for what, column in (("score", clips.scores), ("label", names_of_labels), ("trial type", clips.trial_types)):
         if column is not None and (column != column[first][inverse]).any():
             index = int(np.argmax(column != column[first][inverse]))
             name = clips.utterance_ids[index].as_py()
             raise ScoreFileError(
-                f"{clips.source}: {name!r} has two values of {what}: {column[first][inverse][index]} and "
+                f"{clips.source}: {name!r} has two values of the {what}: {column[first][inverse][index]} and "
                 f"{column[index]}. {len(clips) - len(first)} of {len(clips)} lines repeat an utterance id. Remove the "
                 "wrong ones."
             )

@@ -84,7 +84,7 @@ def read_keys(
                 "--id_column."
             )
         clips = clips_of(table, roles, label_map)
-    return with_unique_ids(_of_subset(clips, subset), "the label")
+    return with_unique_ids(_of_subset(clips, subset))
 
 
 def _of_subset(clips: Clips, subset: str | None) -> Clips:

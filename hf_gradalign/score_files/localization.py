@@ -117,7 +117,7 @@ def read_timelines(path: str | Path) -> Timelines:
     for file in files:
         try:
             require_lines(file)
-            lines = file.read_text(encoding="utf-8").splitlines()
+            lines = file.read_text(encoding="utf-8").split("\n")
         except ValueError as error:
             raise ScoreFileError(f"{file} is not a JSON Lines file: {error}") from error
         for number, line in enumerate(lines, 1):

@@ -104,13 +104,13 @@ def read_scores(
     if verdicts is not None:
         clips = replace(clips, verdicts=verdicts)
         if (paired := combine_pairs(clips)) is not None:
-            return with_unique_ids(paired, "the score")
+            return with_unique_ids(paired)
     resolved = _resolve_scores(clips, scores, roles, higher_is, score_is, has_keys)
     if higher_is == "spoof" and resolved.scores is scores and roles.spoof_score is None:
         resolved = replace(resolved, scores=-scores)
     if label_column is not None or (has_keys and score_is is not None):
         resolved = replace(resolved, verdicts=None)  # the user said what labels and scores are
-    return with_unique_ids(resolved, "the score")
+    return with_unique_ids(resolved)
 
 
 def _resolve_scores(
@@ -197,7 +197,7 @@ def clips_of(table: TextTable, roles: Roles, label_map: Mapping[str, str] | None
     """
     columns = {name: as_text(table.columns[column]) for name, column in roles.others.items()}
     labels = types = None
-    notes: tuple[str, ...] = ()
+    notes = table.notes
     if roles.label is not None:
         labels, types = read_labels(table.columns[roles.label], table.source, label_map)
     if roles.utterance is not None:
@@ -207,7 +207,7 @@ def clips_of(table: TextTable, roles: Roles, label_map: Mapping[str, str] | None
             ids = _with_speakers(ids, columns)
     else:
         ids = pa.array([str(number) for number in range(1, table.n_rows + 1)])
-        notes = (f"{table.source} has no utterance ids. Its lines are numbered instead.",)
+        notes = (*notes, f"{table.source} has no utterance ids. Its lines are numbered instead.")
     if labels is not None and "system" in columns:
         columns["system"] = pc.if_else(pa.array(labels == 1), "-", columns["system"])
     return Clips(table.source, ids, labels=labels, trial_types=types, columns=columns, notes=notes)

@@ -3,34 +3,33 @@
 from __future__ import annotations
 
 import re
+import shutil
+import tempfile
 from collections import Counter
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from itertools import islice
 from pathlib import Path
-from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.csv as pa_csv
 import pyarrow.parquet as pq
 
 from hf_gradalign.data import CorpusError
-from hf_gradalign.data.corpora.protocol_file import read_words, shortened
+from hf_gradalign.data.corpora.delimited_rows import split_rows
+from hf_gradalign.data.corpora.protocol_file import read_values, read_words
 from hf_gradalign.score_files.clips import ScoreFileError, as_text
-from hf_gradalign.score_files.columns import HEADER_WORDS, IDS, SCORES, is_number, is_one_of, plain_name
+from hf_gradalign.score_files.columns import HEADER_WORDS, is_number, is_one_of
+from hf_gradalign.score_files.json_tables import JSON_SUFFIXES, read_json_columns
 from hf_gradalign.utils.plain_text import stripped_column, stripped_text
-from hf_gradalign.utils.table_bounds import columns_of, parse_json, require_columns, require_lines
+from hf_gradalign.utils.table_bounds import require_columns, require_lines
 
 _DELIMITERS = "\t,;|"
 _SAMPLE_LINES = 50
+_LOOKAHEAD_LINES = 4 * _SAMPLE_LINES  # a quoted value may span lines
 _DECIMAL_COMMA = re.compile(r"[-+]?\d+,\d+([eE][-+]?\d+)?")
 _DELIMITER_LINE = re.compile(r'"?sep=(.)"?')  # as Excel writes it
 _NAME = re.compile(r"[A-Za-z_]")
 _WORKBOOK = b"PK\x03\x04"  # .xlsx is a zip archive
-_JSON_LINES = {".jsonl", ".ndjson"}
-_JSON = {".json", *_JSON_LINES}
-
-JsonRow = dict[str, str]
 
 
 @dataclass(frozen=True)
@@ -41,11 +40,13 @@ class TextTable:
         source: The name of the file, for messages.
         columns: Strings by name, all of the same length. Without a header the names are `column_1`, `column_2`, ...
         has_header: Whether the file has names for its columns.
+        notes: What the user should know about how it was read.
     """
 
     source: str
     columns: dict[str, pa.ChunkedArray]
     has_header: bool
+    notes: tuple[str, ...] = ()
 
     @property
     def n_rows(self) -> int:
@@ -64,11 +65,26 @@ def read_table(path: str | Path) -> TextTable:
         ScoreFileError: If it cannot be read.
     """
     path = Path(path)
-    if path.suffix.lower() in _JSON:
-        return read_json_table(path)
+    if path.is_fifo() or path.is_char_device():
+        return _read_pipe(path)
+    if path.suffix.lower() in JSON_SUFFIXES:
+        return TextTable(str(path), read_json_columns(path), has_header=True)
     if path.suffix.lower() == ".parquet" and path.is_file():
         return _read_parquet(path)
     return read_text_table(path)
+
+
+def _read_pipe(path: Path) -> TextTable:
+    """Read a pipe, such as /dev/stdin, which can be read only once."""
+    with tempfile.NamedTemporaryFile(suffix=path.suffix) as copy:
+        with path.open("rb") as pipe:
+            shutil.copyfileobj(pipe, copy)
+        copy.flush()
+        try:
+            table = read_table(copy.name)
+        except ScoreFileError as error:
+            raise ScoreFileError(str(error).replace(copy.name, str(path))) from error
+    return replace(table, source=str(path), notes=tuple(note.replace(copy.name, str(path)) for note in table.notes))
 
 
 def read_text_table(path: str | Path) -> TextTable:
@@ -84,8 +100,8 @@ def read_text_table(path: str | Path) -> TextTable:
     named = _DELIMITER_LINE.fullmatch(lines[0].strip())
     lines = lines[1:] if named and len(lines) > 1 else lines
     delimiter = named[1] if named else _delimiter_of(lines)
-    first = _split(lines[0], delimiter)
-    has_header = _is_header(first, _split(lines[1], delimiter) if len(lines) > 1 else [])
+    first, *others = _rows(lines, delimiter)
+    has_header = _is_header(first, others[0] if others else [])
     names = first if has_header else [f"column_{n + 1}" for n in range(len(first))]
     names = [name or f"column_{index + 1}" for index, name in enumerate(names)]
     try:
@@ -96,12 +112,15 @@ def read_text_table(path: str | Path) -> TextTable:
         raise ScoreFileError(
             f"{path}: the header has {', '.join(sorted(repeated))} more than once. Rename the columns."
         )
+    n_continued = 0
     try:
         if delimiter is None:
             table = read_words(path, lambda words: {str(index): index for index in range(len(words))})
             table = pa.table([_unquoted(column) for column in table.columns], names=table.column_names)
         else:
-            table = _read_delimited(path, delimiter, len(names), n_skipped=int(named is not None))
+            indices = list(map(str, range(len(names))))
+            table, n_continued = read_values(path, delimiter, indices, n_skipped=int(named is not None))
+            table = pa.table([pc.utf8_trim_whitespace(column) for column in table.columns], names=indices)
     except CorpusError as error:
         raise ScoreFileError(str(error)) from error
     table = table.slice(1) if has_header else table
@@ -110,7 +129,8 @@ def read_text_table(path: str | Path) -> TextTable:
     columns = dict(zip(names, table.columns, strict=True))
     if len(names) > 1 and not first[-1] and not pc.any(pc.not_equal(columns[names[-1]], "")).as_py():
         del columns[names[-1]]  # each line ends with a delimiter
-    return TextTable(str(path), columns, has_header)
+    notes = (f"{n_continued} lines of {path} continue a quoted value of the line before.",) if n_continued else ()
+    return TextTable(str(path), columns, has_header, notes)
 
 
 def _first_lines(path: Path) -> list[str]:
@@ -119,7 +139,7 @@ def _first_lines(path: Path) -> list[str]:
     try:
         require_lines(path)
         with path.open(encoding="utf-8-sig", newline=None) as file:
-            lines = [line.rstrip("\n") for line, _ in zip(file, range(_SAMPLE_LINES), strict=False)]
+            lines = [line.rstrip("\n") for line in islice(file, _LOOKAHEAD_LINES)]
     except FileNotFoundError:
         raise ScoreFileError(f"There is no file {path}.") from None
     except OSError as error:
@@ -141,19 +161,28 @@ def _first_lines(path: Path) -> list[str]:
 
 
 def _delimiter_of(lines: list[str]) -> str | None:
-    possible = [delimiter for delimiter in _DELIMITERS if _is_between(delimiter, lines)]
+    possible = [delimiter for delimiter in _DELIMITERS if _is_between(delimiter, _rows(lines, delimiter))]
     if "," not in possible:
         return possible[0] if possible else None
     # The comma may also be the decimal comma of all numbers.
     for delimiter in (*possible, None):
-        if delimiter != "," and _has_decimal_commas([_split(line, delimiter) for line in lines]):
+        if delimiter != "," and _has_decimal_commas(_rows(lines, delimiter)):
             return delimiter
     return possible[0]
 
 
-def _is_between(delimiter: str, lines: list[str]) -> bool:
-    counts = {line.count(delimiter) for line in lines}
-    return 0 not in counts and (len(counts) == 1 or delimiter == ",")
+def _rows(lines: list[str], delimiter: str | None) -> list[list[str]]:
+    """Return the rows that begin in the first 50 lines."""
+    if delimiter is None:
+        rows = [line.split() for line in lines[:_SAMPLE_LINES]]
+    else:
+        rows = [row.values for row in split_rows(lines, delimiter) if row.number <= _SAMPLE_LINES]
+    return [[stripped_text(word) for word in row] for row in rows]
+
+
+def _is_between(delimiter: str, rows: list[list[str]]) -> bool:
+    counts = {len(row) for row in rows}
+    return 1 not in counts and (len(counts) == 1 or delimiter == ",")
 
 
 def _has_decimal_commas(rows: list[list[str]]) -> bool:
@@ -171,10 +200,6 @@ def _is_decimal_below_name(column: tuple[str, ...]) -> bool:
     return len(column) > 1 and not is_number(column[0]) and all(map(_DECIMAL_COMMA.fullmatch, column[1:]))
 
 
-def _split(line: str, delimiter: str | None) -> list[str]:
-    return [stripped_text(word) for word in line.split(delimiter)]
-
-
 def _is_header(first: list[str], second: list[str]) -> bool:
     if any(is_one_of(word, HEADER_WORDS) for word in first):
         return True
@@ -186,138 +211,6 @@ def _is_header(first: list[str], second: list[str]) -> bool:
 
 def _unquoted(column: pa.ChunkedArray) -> pa.ChunkedArray:
     return stripped_column(column) if pc.any(pc.starts_with(column, '"')).as_py() else column
-
-
-def _read_delimited(path: Path, delimiter: str, n_columns: int, n_skipped: int) -> pa.Table:
-    bad: list[pa_csv.InvalidRow] = []
-
-    def note(row: pa_csv.InvalidRow) -> str:
-        bad.append(row)
-        return "skip"
-
-    names = [str(index) for index in range(n_columns)]
-    try:
-        table = pa_csv.read_csv(
-            path,
-            pa_csv.ReadOptions(column_names=names, skip_rows=n_skipped, use_threads=False),
-            pa_csv.ParseOptions(delimiter=delimiter, invalid_row_handler=note),
-            pa_csv.ConvertOptions(column_types=dict.fromkeys(names, pa.string()), strings_can_be_null=False),
-        )
-    except (pa.ArrowException, UnicodeDecodeError) as error:
-        raise ScoreFileError(f"Cannot read {path}: {error}") from error
-    if bad:
-        raise ScoreFileError(
-            f"{path}: {len(bad)} lines do not have {n_columns} columns like the first line. The first of them is line "
-            f"{bad[0].number}, with {bad[0].actual_columns}: {shortened(bad[0].text)}."
-        )
-    return pa.table([pc.utf8_trim_whitespace(column) for column in table.columns], names=names)
-
-
-def read_json_table(path: Path) -> TextTable:
-    """Read JSON or JSON Lines; numbers keep all their digits.
-
-    The content is a list of objects, one object per line, an object of lists (columns), or an object whose names are
-    the utterance ids. A list of `{"label": ..., "score": ...}` in a row, as transformers' pipelines return it, becomes
-    one column per label. A list with a single entry becomes the columns `label` and `score`.
-
-    Raises:
-        ScoreFileError: If the file is not JSON, or has no rows.
-    """
-    try:
-        text = path.read_text(encoding="utf-8-sig")
-        if path.suffix.lower() in _JSON_LINES:
-            require_lines(path)
-            content = [_parsed(line) for line in text.splitlines() if line.strip()]
-        else:
-            content = _parsed(text)
-    except FileNotFoundError:
-        raise ScoreFileError(f"There is no file {path}.") from None
-    except (OSError, ValueError) as error:
-        raise ScoreFileError(
-            f"Cannot read {path} as JSON: {error}. Files with JSON Lines must end in .jsonl."
-        ) from error
-    rows = _json_rows(content)
-    if not rows:
-        raise ScoreFileError(
-            f"{path} has no rows. It should be a list of objects such as "
-            '{"utterance_id": ..., "score": ...}, one such object per line (.jsonl), or scores by utterance id.'
-        )
-    try:
-        names = columns_of(rows, path)
-    except ValueError as error:
-        raise ScoreFileError(str(error)) from error
-    columns = {name: pa.chunked_array([[row.get(name, "") for row in rows]], pa.string()) for name in names}
-    return TextTable(str(path), columns, has_header=True)
-
-
-def _parsed(text: str) -> Any:
-    return parse_json(text, parse_float=str, parse_int=str, parse_constant=str)
-
-
-def _json_rows(content: Any) -> list[JsonRow]:
-    if isinstance(content, list):
-        return [row for row in map(_json_row, content) if row]
-    if not isinstance(content, Mapping) or not content:
-        return []
-    values = list(content.values())
-    if all(isinstance(value, list) and all(map(_is_scalar, value)) for value in values):
-        if len({len(value) for value in values}) > 1:
-            return []
-        return [dict(zip(map(str, content), map(_text, row), strict=True)) for row in zip(*values, strict=True)]
-    if all(isinstance(value, Mapping) for value in values) and _has_known_name(content):
-        # An object of columns, each an object of values by row label, as pandas writes it.
-        labels = list(dict.fromkeys(label for value in values for label in value))
-        return [{name: _text(value.get(label)) for name, value in content.items()} for label in labels]
-    if len(content) == 1 and isinstance(values[0], list | Mapping):
-        return _json_rows(values[0])
-    rows = [{"utterance_id": str(name), **_json_row(value)} for name, value in content.items()]
-    have_same_names = len({frozenset(row) for row in rows}) == 1
-    return rows if have_same_names and all(len(row) > 1 for row in rows) else []
-
-
-def _has_known_name(names: Mapping[str, Any]) -> bool:
-    return any(plain_name(name) in (*IDS, *SCORES) for name in names)
-
-
-def _json_row(value: Any) -> JsonRow:
-    if _is_scalar(value):
-        return {"score" if is_number(_text(value)) else "label": _text(value)}
-    if _is_prediction_list(value):
-        return _of_predictions(value)
-    row: JsonRow = {}
-    for name, entry in value.items() if isinstance(value, Mapping) else ():
-        if _is_prediction_list(entry):
-            row |= _of_predictions(entry)
-        elif isinstance(entry, Mapping) and _is_scalar(entry.get("path")) and "label" not in entry:
-            row[name] = _text(entry["path"])  # audio
-        elif isinstance(entry, Mapping):
-            row |= {key: _text(inner) for key, inner in entry.items() if _is_scalar(inner)}
-        elif _is_scalar(entry):
-            row[name] = _text(entry)
-    return row
-
-
-def _is_prediction_list(value: Any) -> bool:
-    return (
-        isinstance(value, Sequence)
-        and not isinstance(value, str)
-        and len(value) > 0
-        and all(isinstance(entry, Mapping) and {"label", "score"} <= set(entry) for entry in value)
-    )
-
-
-def _of_predictions(entries: Sequence[Mapping[str, Any]]) -> JsonRow:
-    if len(entries) == 1:
-        return {"label": _text(entries[0]["label"]), "score": _text(entries[0]["score"])}
-    return {_text(entry["label"]): _text(entry["score"]) for entry in entries}
-
-
-def _is_scalar(value: Any) -> bool:
-    return value is None or isinstance(value, str | bool)  # numbers were parsed as strings
-
-
-def _text(value: Any) -> str:
-    return "" if value is None else str(value).strip()
 
 
 def _read_parquet(path: Path) -> TextTable:

@@ -325,7 +325,7 @@ def test_without_labels_or_ids(write, tmp_path):
 
 
 def test_an_utterance_has_one_label(write):
-    with pytest.raises(ScoreFileError, match=r"'a' has two values of the label: 1 and 0"):
+    with pytest.raises(ScoreFileError, match=r"'a' has two values of the label: bonafide and spoof"):
         read_keys(write("utt,label\na,bonafide\nb,spoof\na,spoof\n"))
     clips = read_keys(write("utt,label\na,bonafide\nb,spoof\na,bonafide\n"))
     assert len(clips) == 2

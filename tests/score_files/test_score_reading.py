@@ -1,6 +1,7 @@
 """Score files in all formats: ours, those of the challenges, and others."""
 
 import json
+import os
 
 import numpy as np
 import pyarrow as pa
@@ -123,9 +124,99 @@ def test_json_parquet_and_numbers_for_names(write, tmp_path):
     assert read_scores(digits).scores.tolist() == [-1.1324817933200393e-05, -13.842713356018066]
 
 
+@pytest.mark.parametrize("suffix", ["tsv", "csv", "txt"])
+def test_stray_quotation_marks_lose_no_lines(write, suffix):
+    separator = {"tsv": "\t", "csv": ",", "txt": "|"}[suffix]
+    texts = ['"Hello'] + ["x"] * 60 + ['"Bye', "x", 'end"']
+    names = [f"u{k}" for k in range(len(texts))]
+    path = write(lines(separator, names, range(len(texts)), texts, header=f"utt{separator}score{separator}text"))
+    clips = read_scores(path)
+    assert clips.utterance_ids.to_pylist() == names
+    assert clips.columns["text"].to_pylist() == texts
+    assert clips.notes == ()
+
+
+def test_quoted_values_that_span_lines_are_counted(write):
+    texts = [f'"a, {k}\n\nb"' for k in range(3)]
+    clips = read_scores(write(lines(",", IDS, SCORES, texts, header="utt,score,text")))
+    check(clips)
+    assert clips.columns["text"].to_pylist() == [f"a, {k}\n\nb" for k in range(3)]
+    assert "6 lines of" in clips.notes[0]
+
+
+def test_our_own_files_with_any_characters(tmp_path):
+    names = ["a\tb.wav", 'a\nb "c".wav', "LA_E_1"]
+    notes = ["x\ty", "x\ny", '"']
+    for columns in (None, {"note": notes}):
+        write_score_file(tmp_path / "own.txt", names, SCORES, columns)
+        clips = read_scores(tmp_path / "own.txt")
+        assert clips.utterance_ids.to_pylist() == names
+        assert clips.scores.tolist() == SCORES
+    assert clips.columns["note"].to_pylist() == notes
+
+
+def test_pipes_are_read_once(write):
+    with write(lines(" ", IDS, SCORES)).open("rb") as content:
+        reading, writing = os.pipe()
+        os.write(writing, content.read())
+    os.close(writing)
+    path = f"/dev/fd/{reading}"
+    try:
+        clips = read_scores(path)
+        check(clips)
+        assert clips.source == path
+        with pytest.raises(ScoreFileError, match=f"{path} is empty"):
+            read_scores(path)
+    finally:
+        os.close(reading)
+
+
+def test_objects_in_rows_of_json(write):
+    ids = [{"path": f"x/{name}", "bytes": None} for name in IDS]
+    meta = [{"score": 9, "lang": "en"}, {"lang": "de"}, {}]
+    more = [{"lang": "fr"}] * 3
+    rows = [
+        {"audio": audio, "scores": {"cm_score": score}, "score": score, "meta": first, "more": second}
+        for audio, score, first, second in zip(ids, SCORES, meta, more, strict=True)
+    ]
+    del rows[0]["score"], rows[1]["scores"], rows[2]["scores"]
+    with pytest.raises(ScoreFileError, match="score number 2 is ''"):
+        read_scores(write(json.dumps(rows), "a.json"))  # no row takes its score from elsewhere
+    clips = read_scores(write(json.dumps([{**row, "cm_score": row.get("score", SCORES[0])} for row in rows]), "a.json"))
+    assert clips.utterance_ids.to_pylist() == [f"x/{name}" for name in IDS]
+    assert clips.scores.tolist() == SCORES
+    assert clips.columns["meta.lang"].to_pylist() == ["en", "de", ""]
+    assert clips.columns["more.lang"].to_pylist() == ["fr"] * 3
+
+
+def test_predictions_beside_a_label_are_not_the_label(write):
+    rows = [
+        {"utt": name, "label": label, "output": [{"label": "spoof", "score": 0.9}]}
+        for name, label in zip("abcd", ["spoof", "bonafide"] * 2, strict=True)
+    ]
+    clips = read_scores(write(json.dumps(rows), "a.json"))
+    assert clips.labels.tolist() == [0, 1, 0, 1]
+    np.testing.assert_allclose(clips.scores, 0.1)
+    for row in rows:
+        row["score"] = 1
+    with pytest.raises(ScoreFileError, match="a row has score of its own and in 'output'"):
+        read_scores(write(json.dumps(rows), "a.json"))
+
+
+def test_line_separators_in_strings_of_json_lines(write):
+    clips = read_scores(write('{"utt": "a\u2028b\x85c", "score": 1}\r\n\n{"utt": "d", "score": 2}\n', "a.jsonl"))
+    assert clips.utterance_ids.to_pylist() == ["a\u2028b\x85c", "d"]
+
+
 @pytest.mark.parametrize(
     ("name", "text", "message"),
     [
+        ("a.json", '{"a": 1, "b": 2, "a": 3}', "Cannot read .* an object has two different values for 'a'"),
+        ("a.jsonl", '{"utt": "a", "score": 1}\n\n{"utt": "b", "score": 1, "score": 2}', "line 3: an object has two"),
+        ("a.jsonl", '{"utt": "a", "score": 1}\n["b", 2]', r'row 2 is \["b", "2"\], not an object with values'),
+        ("a.json", '[{"utt": "a", "score": 1}, {"x": [1, 2]}]', "row 2 is .*, not an object with values"),
+        ("a.json", '[[{"label": "a", "score": 1}, {"label": "a", "score": 2}]]', "two different values for 'a'"),
+        ("a.json", '{"settings": {"model": {"a": 1}}, "report": {"n": 1}}', "has no rows"),
         ("a.json", "{}", "has no rows. It should be a list of objects"),
         ("a.json", '{"dtype": "float32", "n_clips": 3, "model": {"a": 1}}', "has no rows"),
         ("a.json", '{"a": 1}\n{"a": 2}', r"Cannot read .* as JSON: .*\. Files with JSON Lines must end in \.jsonl"),
@@ -256,6 +347,8 @@ def test_lines_that_repeat_others(write):
     assert "1 of 3 lines of" in clips.notes[0]
     with pytest.raises(ScoreFileError, match=r"'a' has two values of the score: 1\.0 and 1\.5"):
         read_scores(write("a 1.0\nb 2.0\na 1.5\n"))
+    with pytest.raises(ScoreFileError, match="'a' has two values of the label: bonafide and spoof"):
+        read_scores(write("a 1.0 bonafide\nb 2.0 spoof\na 1.0 spoof\n"))
 
 
 @pytest.mark.parametrize(
@@ -266,7 +359,7 @@ def test_lines_that_repeat_others(write):
         ("utt score\n", "has a header but no rows"),
         ("a 1.0\nb nan\nc inf\n", "2 of 3 scores are NaN or infinite; the first is number 2"),
         ("a 1.0\nb 2.0 3.0\n", r"line 2: not 2 words, as the first has: 'b 2\.0 3\.0'"),
-        ("a,1.0\nb,2.0,3.0\n", "1 lines do not have 2 columns .* The first of them is line 2, with 3"),
+        ("a,1.0\nb,2.0,3.0\n", r"scores.txt, line 2: not 2 values: 'b,2\.0,3\.0'"),
         ("utt score\na 1.0\nb -\n", "score number 2 is '-', which is not a number"),
         ("a -\nb 2.0\n", r"none of them could be the scores"),
         ("a bonafide\nb spoof\n", "none of them could be the scores"),

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping, Sequence
+from itertools import islice
 from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.csv as pa_csv
 
+from hf_gradalign.data.corpora.delimited_rows import QUOTE, Row, split_rows
 from hf_gradalign.data.request import CorpusError
 from hf_gradalign.utils.table_bounds import require_columns, require_lines
 
 _BLOCK_BYTES = 2**22
+_BLOCK_ROWS = 2**15
 _MAX_QUOTED = 200
 _SPACES = re.compile(rb"[ \t\r\f\v]+")
 
@@ -56,11 +59,10 @@ def read_delimited(path: Path, delimiter: str, *, quoted: bool = True) -> pa.Tab
     Args:
         path: The file.
         delimiter: One character.
-        quoted: Whether values may be in double quotes.
+        quoted: Whether values may be in double quotes, as `split_rows` says.
 
     Raises:
-        CorpusError: If the file is not UTF-8, a line has more or fewer values than the header, a quotation mark is not
-            closed, or there is no row.
+        CorpusError: If the file is not UTF-8, a line has more or fewer values than the header, or there is no row.
     """
     _require_bounds(path)
     try:
@@ -68,39 +70,97 @@ def read_delimited(path: Path, delimiter: str, *, quoted: bool = True) -> pa.Tab
             header = file.readline().rstrip("\r\n")
     except UnicodeDecodeError as error:
         raise CorpusError(f"Cannot read {path}: {error}") from error
-    names = [name.strip().strip('"') for name in header.split(delimiter)]
+    values = next(split_rows([header], delimiter)).values if quoted and header else header.split(delimiter)
+    names = [name.strip().strip('"') for name in values]
     _require_bounds(path, names)
     if not header.strip():
         raise CorpusError(f"{path} has no rows.")
     if len(set(names)) != len(names):
         raise CorpusError(f"{path}: the header names a column twice: {shortened(header)}")
-    if quoted and _count(path, b'"') % 2:
-        raise CorpusError(f"{path}: a quotation mark opens a value and none closes it.")
-    table = _read(
-        str(path),
-        path,
-        None,
-        f"{len(names)} values",
-        read=pa_csv.ReadOptions(column_names=names, skip_rows=1, use_threads=False, block_size=_BLOCK_BYTES),
-        parse={"delimiter": delimiter, "quote_char": '"' if quoted else False, "newlines_in_values": quoted},
-        include=names,
-        empty_is_null=True,
-    )
+    table, _ = read_values(path, delimiter, names, n_skipped=1, quoted=quoted, empty_is_null=True)
     if table.num_rows == 0:
         raise CorpusError(f"{path} has no rows.")
     return table
 
 
+def read_values(
+    path: Path,
+    delimiter: str,
+    names: Sequence[str],
+    *,
+    n_skipped: int = 0,
+    quoted: bool = True,
+    empty_is_null: bool = False,
+) -> tuple[pa.Table, int]:
+    """Read the values of a delimited file as strings, without a look at the header.
+
+    Args:
+        path: The file.
+        delimiter: One character.
+        names: The names of the columns.
+        n_skipped: The number of lines to skip at the start.
+        quoted: Whether values may be in double quotes, as `split_rows` says.
+        empty_is_null: Whether empty values are null.
+
+    Returns:
+        The columns, and the number of lines that continue a quoted value of the line before.
+
+    Raises:
+        CorpusError: If the file is not UTF-8, or a line has more or fewer values than names.
+    """
+    if quoted and _has(path, QUOTE.encode()):
+        return _read_quoted(path, delimiter, names, n_skipped, empty_is_null)
+    table = _read(
+        str(path),
+        path,
+        lambda line: line.count(delimiter) + 1 == len(names),
+        f"{len(names)} values",
+        read=pa_csv.ReadOptions(column_names=names, skip_rows=n_skipped, use_threads=False, block_size=_BLOCK_BYTES),
+        parse={"delimiter": delimiter, "quote_char": False},
+        include=names,
+        empty_is_null=empty_is_null,
+        n_skipped=n_skipped,
+    )
+    return table, 0
+
+
+def _read_quoted(
+    path: Path, delimiter: str, names: Sequence[str], n_skipped: int, empty_is_null: bool
+) -> tuple[pa.Table, int]:
+    try:
+        lines = path.read_text(encoding="utf-8-sig").split("\n")
+    except UnicodeDecodeError as error:
+        raise CorpusError(_not_text(path, error)) from error
+    lines[:n_skipped] = [""] * n_skipped
+    rows = split_rows(lines, delimiter, len(names))
+    schema = pa.schema([(name, pa.string()) for name in names])
+    batches: list[pa.RecordBatch] = []
+    bad: list[Row] = []
+    n_continued = 0
+    while batch := list(islice(rows, _BLOCK_ROWS)):
+        bad += [row for row in batch if len(row.values) != len(names)]
+        n_continued += sum(row.n_lines - 1 for row in batch)
+        if not bad:
+            columns = zip(*[row.values for row in batch], strict=True)
+            arrays = [pa.array([value or None for value in own] if empty_is_null else own) for own in columns]
+            batches.append(pa.RecordBatch.from_arrays([array.cast(pa.string()) for array in arrays], schema=schema))
+    if bad:
+        text = lines[bad[0].number - 1]
+        raise CorpusError(_bad_line(path, bad[0].number, text, f"{len(names)} values", len(bad) - 1))
+    return pa.Table.from_batches(batches, schema), n_continued
+
+
 def _read(
     stream: object,
     path: Path,
-    is_sound: Callable[[str], bool] | None,
+    is_sound: Callable[[str], bool],
     expected: str,
     *,
     read: pa_csv.ReadOptions,
     parse: dict[str, object],
     include: Sequence[str],
     empty_is_null: bool = False,
+    n_skipped: int = 0,
 ) -> pa.Table:
     bad: list[pa_csv.InvalidRow] = []
 
@@ -118,15 +178,21 @@ def _read(
     try:
         table = pa_csv.read_csv(stream, read, pa_csv.ParseOptions(invalid_row_handler=note, **parse), convert)
     except (pa.ArrowException, UnicodeDecodeError) as error:
-        raise CorpusError(f"Cannot read {path}: {str(error).replace('UTF8', 'UTF-8')} (is it UTF-8 text?)") from error
+        raise CorpusError(_not_text(path, error)) from error
     if bad:
-        first = _first_bad_line(path, is_sound) if is_sound is not None else None
-        number, text = first or (bad[0].number, bad[0].text)
-        others = f", nor have {len(bad) - 1} other lines" if len(bad) > 1 else ""
-        raise CorpusError(
-            f"{path}, line {number}: not {expected}{others}: {shortened(text)}. Fix it, or download it again."
-        )
+        number, text = _first_bad_line(path, is_sound, n_skipped) or (bad[0].number, bad[0].text)
+        raise CorpusError(_bad_line(path, number, text, expected, len(bad) - 1))
     return table
+
+
+def _not_text(path: Path, error: Exception) -> str:
+    return f"Cannot read {path}: {str(error).replace('UTF8', 'UTF-8')} (is it UTF-8 text?)"
+
+
+def _bad_line(path: Path, number: int, text: str, expected: str, n_others: int) -> str:
+    others = f", nor have {n_others} other lines" if n_others else ""
+    quotes = " Check its quotation marks." if QUOTE in text else ""
+    return f"{path}, line {number}: not {expected}{others}: {shortened(text)}.{quotes} Fix it, or download it again."
 
 
 def shortened(line: str) -> str:
@@ -134,16 +200,17 @@ def shortened(line: str) -> str:
     return repr(line) if len(line) <= _MAX_QUOTED else f"{line[:_MAX_QUOTED]!r}..."
 
 
-def _first_bad_line(path: Path, is_sound: Callable[[str], bool]) -> tuple[int, str] | None:
+def _first_bad_line(path: Path, is_sound: Callable[[str], bool], n_skipped: int) -> tuple[int, str] | None:
     # The CSV reader does not count empty lines, but editors do.
     with path.open(encoding="utf-8-sig", errors="replace") as file:
-        lines = ((number, line.strip()) for number, line in enumerate(file, start=1))
-        return next(((number, line) for number, line in lines if line and not is_sound(line)), None)
+        lines = islice(enumerate(file, start=1), n_skipped, None)
+        bad = ((number, line.strip()) for number, line in lines if line.strip() and not is_sound(line.rstrip("\n")))
+        return next(bad, None)
 
 
-def _count(path: Path, sign: bytes) -> int:
+def _has(path: Path, sign: bytes) -> bool:
     with path.open("rb") as file:
-        return sum(block.count(sign) for block in iter(lambda: file.read(_BLOCK_BYTES), b""))
+        return any(sign in block for block in iter(lambda: file.read(_BLOCK_BYTES), b""))
 
 
 def first_words(path: Path) -> list[str]:

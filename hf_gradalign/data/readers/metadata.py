@@ -145,7 +145,7 @@ def _plain(path: str) -> str:
 def _read_jsonl(file: Path) -> pa.Table:
     try:
         require_lines(file)
-        rows = [parse_json(line) for line in file.read_text(encoding="utf-8-sig").splitlines() if line.strip()]
+        rows = [parse_json(line) for line in file.read_text(encoding="utf-8-sig").split("\n") if line.strip()]
     except ValueError as error:
         raise CorpusError(f"Cannot read {file}: {error}") from error
     if not rows:

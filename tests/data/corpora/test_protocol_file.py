@@ -52,7 +52,9 @@ def test_values_between_delimiters(tmp_path):
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ('a,b\n1,"x\n2,y\n', "a quotation mark opens a value and none closes it"),
+        ('a,b\n1,"x, y\n2,z\n', r"p.csv, line 2: not 2 values: '1,\"x, y'\. Check its quotation marks"),
+        ('a,b\n1,"x, y\n2,z\n3,"x"\n', r"line 2: not 2 values"),
+        ("a,b\n1,x\n\n2,y,z\n", r"line 4: not 2 values: '2,y,z'\. Fix it"),
         ("a,a\n1,2\n", "the header names a column twice"),
         ("\n\n", "has no rows"),
     ],
@@ -61,6 +63,19 @@ def test_what_cannot_be_read(tmp_path, text, message):
     (tmp_path / "p.csv").write_text(text)
     with pytest.raises(CorpusError, match=message):
         read_delimited(tmp_path / "p.csv", ",")
+
+
+def test_stray_quotation_marks_join_no_lines(tmp_path):
+    (tmp_path / "p.csv").write_text('a,b\n1,"x\n2,y\n3,"z\n4,w"\n5,\n')
+    assert read_delimited(tmp_path / "p.csv", ",").to_pydict() == {
+        "a": ["1", "2", "3", "4", "5"],
+        "b": ['"x', "y", '"z', 'w"', None],
+    }
+
+
+def test_a_quoted_value_may_span_lines(tmp_path):
+    (tmp_path / "p.csv").write_text('a,"b, c"\n1,"x\r\n\r\ny"\n2,z\n')
+    assert read_delimited(tmp_path / "p.csv", ",").to_pydict() == {"a": ["1", "2"], "b, c": ["x\n\ny", "z"]}
 
 
 def test_without_quotes(tmp_path):

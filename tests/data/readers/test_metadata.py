@@ -51,6 +51,13 @@ def test_values_are_stripped(tmp_path):
         _read(tmp_path)
 
 
+def test_line_separators_in_texts(tmp_path):
+    rows = [{"file_name": "a.wav", "text": "x\u2028y"}, {"file_name": "b.wav", "text": "z"}]
+    text = "\r\n".join(json.dumps(row, ensure_ascii=False) for row in rows)
+    (tmp_path / "metadata.jsonl").write_bytes(text.encode())
+    assert _read(tmp_path)["train"]["text"][:] == ["x\u2028y", "z"]
+
+
 def test_split_from_the_first_folder(tmp_path):
     (tmp_path / "metadata.csv").write_text("file_name,label\ntrain/sub/a.wav,spoof\ntest/b.wav,real\n")
     assert _summary(_read(tmp_path)) == {"train": ["a.wav"], "test": ["b.wav"]}
