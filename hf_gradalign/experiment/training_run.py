@@ -9,7 +9,6 @@ import torch
 from torch.optim import Optimizer
 from transformers import PretrainedConfig, TrainerCallback
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
-from transformers.utils import logging
 
 from hf_gradalign.data import ViewCollator
 from hf_gradalign.experiment.arguments import AudioSpoofTrainingArguments, RunArguments
@@ -30,16 +29,7 @@ from hf_gradalign.experiment.results import (
 from hf_gradalign.models import SpoofDetectorConfig
 from hf_gradalign.scoring import write_score_file
 from hf_gradalign.scoring.windowing import without_cropping
-from hf_gradalign.training import (
-    BestCheckpoints,
-    CoupledDecayAdam,
-    GradientAlignmentTrainer,
-    ResumableEarlyStopping,
-    SaveOnInterrupt,
-    average_checkpoints,
-    load_whole_state,
-)
-from hf_gradalign.training.checkpoint_weights import require_all_weights
+from hf_gradalign.training import CoupledDecayAdam, GradientAlignmentTrainer, SaveOnInterrupt
 
 
 class SetupError(ValueError):
@@ -49,7 +39,7 @@ class SetupError(ValueError):
 def make_trainer(
     preparation: Preparation, args: AudioSpoofTrainingArguments, callbacks: Sequence[TrainerCallback] = ()
 ) -> GradientAlignmentTrainer:
-    """Make a trainer with the optimizer, early stopping and best checkpoints that the arguments ask for.
+    """Make a trainer with the metrics and the optimizer that the arguments ask for.
 
     Args:
         preparation: Data and model.
@@ -59,11 +49,6 @@ def make_trainer(
     Raises:
         SetupError: If gradients cannot be aligned in this setup, or an option of the Trainer cannot work.
     """
-    callbacks = list(callbacks)
-    if args.early_stopping_patience is not None:
-        callbacks.append(ResumableEarlyStopping(args.early_stopping_patience))
-    if args.average_best_checkpoints > 1:
-        callbacks.append(BestCheckpoints(args.average_best_checkpoints))
     try:
         return GradientAlignmentTrainer(
             model=preparation.model,
@@ -73,7 +58,7 @@ def make_trainer(
             data_collator=ViewCollator(without_cropping(preparation.feature_extractor)),
             processing_class=preparation.feature_extractor,
             compute_metrics=_metrics_of(preparation.model.config),
-            callbacks=callbacks,
+            callbacks=list(callbacks),
             batch_transform=preparation.batch_transform,
             optimizer_cls_and_kwargs=_optimizer(args),
         )
@@ -101,8 +86,6 @@ def _optimizer(args: AudioSpoofTrainingArguments) -> tuple[type[Optimizer], dict
         "weight_decay": args.weight_decay,
     }
 
-
-logger = logging.get_logger(__name__)
 
 # The Trainer's names for the splits that are evaluated.
 _PREFIXES = {"validation": "eval", "test": "test"}
@@ -147,7 +130,6 @@ def train_and_evaluate(
     args = run.training
     interrupt = SaveOnInterrupt()
     trainer = make_trainer(preparation, args, [interrupt, *callbacks])
-    averaged = 0
     steps_before = steps_of(resume_from) if resume_from else -1  # read now, because training may delete the checkpoint
     try:
         train_metrics = trainer.train(resume_from_checkpoint=resume_from).metrics
@@ -155,8 +137,6 @@ def train_and_evaluate(
         interrupt.restore_handlers()
     if interrupt.interrupted:
         raise Interrupted(str(Path(args.run_folder, f"{PREFIX_CHECKPOINT_DIR}-{trainer.state.global_step}")))
-    if args.average_best_checkpoints > 1:
-        averaged = _load_average(trainer)
     trainer.save_model(_internal_call=True)
     trainer.save_state()
 
@@ -164,7 +144,7 @@ def train_and_evaluate(
     if trainer.state.global_step <= steps_before:
         # A finished run that is resumed trains nothing, so the metrics of its training still hold.
         metrics = without_timing(train_metrics) | read_train_metrics(args.run_folder)
-    return conclude(trainer, preparation, run, metrics, averaged)
+    return conclude(trainer, preparation, run, metrics)
 
 
 def conclude(
@@ -172,7 +152,6 @@ def conclude(
     preparation: Preparation,
     run: RunArguments,
     train_metrics: Mapping[str, float],
-    averaged: int = 0,
 ) -> RunResults:
     """Score each split, and write scores and results to the output folder.
 
@@ -181,7 +160,6 @@ def conclude(
         preparation: Data and model.
         run: The run's arguments.
         train_metrics: Metrics of the training.
-        averaged: Number of checkpoints that were averaged.
 
     Returns:
         The results.
@@ -202,7 +180,7 @@ def conclude(
         eer_by_system=by_system,
         conflict_rate=counts.rate() if has_pairs else None,
         conflict_rate_by_epoch=counts.rates() if has_pairs else {},
-        averaged_checkpoints=averaged,
+        averaged_checkpoints=trainer.averaged_checkpoints,
         nonfinite_updates=counts.nonfinite(),
         skipped_updates=trainer.nonfinite.skipped,
         remarks=remarks,
@@ -211,18 +189,6 @@ def conclude(
     if trainer.is_world_process_zero():
         results.write(run.training.run_folder)
     return results
-
-
-def _load_average(trainer: GradientAlignmentTrainer) -> int:
-    paths = BestCheckpoints.paths(trainer.args)
-    if not paths:
-        logger.warning("There is no evaluated checkpoint to average; the weights are those from the end of training.")
-        return 0
-    model = trainer.accelerator.unwrap_model(trainer.model)
-    missing, unexpected = load_whole_state(model, average_checkpoints(paths))
-    require_all_weights(model, missing, unexpected, "the average of the best checkpoints")
-    logger.info(f"Averaged {len(paths)} checkpoints: {', '.join(path.stem for path in paths)}")
-    return len(paths)
 
 
 def _evaluate(

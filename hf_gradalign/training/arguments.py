@@ -57,7 +57,7 @@ class GradientAlignmentArguments(TrainingArguments):
         merge_adapters: Save a model with PEFT adapters merged, which loads without PEFT and without its base model, and
             the adapters alone in `adapter/`. If False, only the adapters are saved.
         early_stopping_patience: Stop after this many evaluations without a better `metric_for_best_model`.
-        average_best_checkpoints: Average the weights of this many best checkpoints at the end of training.
+        average_best_checkpoints: At the end of training, load the average of the weights of this many best checkpoints.
 
     Parameters whose default differs from `TrainingArguments`:
         greater_is_better: False if the metric is "eer", as for a loss.

@@ -25,13 +25,16 @@ class ResumableEarlyStopping(EarlyStoppingCallback):
     """Early stopping as in transformers, for runs that may be resumed.
 
     The count of evaluations without improvement is restored from the checkpoint
-    (`restore_callback_states_from_checkpoint`). A run that had already stopped early does not train any further.
+    (`restore_callback_states_from_checkpoint`). A run that had already stopped early does not train any further. A new
+    run counts from zero.
     """
 
     def on_train_begin(  # noqa: D102
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
         super().on_train_begin(args, state, control, **kwargs)
+        if state.global_step == 0:  # otherwise another train() of the same trainer would stop at once
+            self.early_stopping_patience_counter = 0
         if self.early_stopping_patience_counter >= self.early_stopping_patience:
             control.should_training_stop = True
 

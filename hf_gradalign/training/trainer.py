@@ -31,7 +31,7 @@ from hf_gradalign.training.distributed import is_sharded, prepare_for_fsdp, shar
 from hf_gradalign.training.learning_rates import are_split, check_split, split_groups
 from hf_gradalign.training.loss import WeightedCrossEntropy, class_weights_of, items_weight
 from hf_gradalign.training.nonfinite import MicroBatch, NonFiniteGuard
-from hf_gradalign.training.resumable_trainer import ResumableTrainer
+from hf_gradalign.training.selecting_trainer import SelectingTrainer
 from hf_gradalign.training.setup_checks import check_metric_exists, check_options, check_supported_setup
 from hf_gradalign.training.view_batch import ViewBatchCollator, is_view_batch, with_longest_view
 
@@ -40,7 +40,7 @@ logger = logging.get_logger(__name__)
 ALIGNMENT_STATE_NAME = "alignment_state.json"
 
 
-class GradientAlignmentTrainer(ResumableTrainer):
+class GradientAlignmentTrainer(SelectingTrainer):
     """Dual-path training with gradient alignment (arXiv 2509.20682) on the Hugging Face `Trainer`.
 
     A training batch maps the name of each view to its model inputs, `{"clean": {...}, "augmented": {...}}`. Each view
@@ -77,6 +77,7 @@ class GradientAlignmentTrainer(ResumableTrainer):
         nonfinite: Detects non-finite losses and gradients and counts skipped updates.
         micro_batches: Losses and item ids of the current update, by micro-batch.
         grad_norm: Norm of the last update's gradient, on the device.
+        averaged_checkpoints: Number of checkpoints whose average the model has since the end of training; 0 if none.
     """
 
     args: GradientAlignmentArguments

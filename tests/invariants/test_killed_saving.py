@@ -18,7 +18,6 @@ def make(folder, **options):
     trainer = make_trainer(
         folder,
         model=make_model(dropout=0.2),
-        callbacks=[BestCheckpoints(2)],
         eval_dataset=[item["clean"] for item in ToyViews(4)],
         max_steps=4,
         align_gradients="gradvac",

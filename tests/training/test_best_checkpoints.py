@@ -3,20 +3,20 @@ import shutil
 
 import pytest
 from safetensors.torch import load_file
-from toy import ToyViews, make_trainer, weights_of
+from toy import ToyViews, largest_difference, make_trainer, weights_of
+from transformers import EarlyStoppingCallback
 
-from hf_gradalign.training import BestCheckpoints, ResumableEarlyStopping, average_checkpoints
+from hf_gradalign.training import BestCheckpoints, SaveOnInterrupt, average_checkpoints
 
 NAN = float("nan")
 LOSSES = [0.5, 0.3, 0.9, 0.2, 0.4, 0.8, 0.7, 0.6]
 
 
-def make(tmp_path, count, callbacks=(), losses=LOSSES, **options):
+def make(tmp_path, count, losses=LOSSES, **options):
     losses = dict(enumerate(losses, start=1))
     options = {"eval_strategy": "steps", "eval_steps": 1, "save_strategy": "steps", "save_steps": 1} | options
     trainer = make_trainer(
         tmp_path,
-        callbacks=[BestCheckpoints(count), *callbacks],
         eval_dataset=[item["clean"] for item in ToyViews(4)],
         average_best_checkpoints=count,
         metric_for_best_model="score",
@@ -42,7 +42,8 @@ def test_keeps_the_best_whatever_the_trainer_deletes(tmp_path, greater, best):
     assert len(list((tmp_path / "best_checkpoints").glob("*.safetensors"))) == 3
     for path, step in zip(paths, best, strict=True):
         assert all((value == seen[step][name]).all() for name, value in load_file(path).items())
-    assert average_checkpoints(paths).keys() == weights_of(trainer).keys()
+    assert trainer.averaged_checkpoints == 3
+    assert largest_difference(weights_of(trainer), average_checkpoints(paths)) == 0
 
 
 def test_a_resumed_run_goes_on_with_its_record(tmp_path):
@@ -95,12 +96,13 @@ def test_a_diverged_model_is_not_among_the_best(tmp_path):
 
 def test_early_stopping_counts_on_after_a_resume(tmp_path):
     def run(folder, **options):
-        stopping = ResumableEarlyStopping(3)
-        return make(tmp_path / folder, 1, [stopping], **options)
+        return make(tmp_path / folder, 1, early_stopping_patience=3, **options)
 
     whole = run("whole")
     whole.train()
     assert whole.state.global_step == 7  # step 4 is the best, and three more are not better
+    whole.train()
+    assert whole.state.global_step == 7  # a new run counts from zero
     run("parts", max_steps=6).train()
     parts = run("parts")
     parts.train(resume_from_checkpoint=True)
@@ -109,6 +111,23 @@ def test_early_stopping_counts_on_after_a_resume(tmp_path):
     stopped = run("parts")
     stopped.train(resume_from_checkpoint=True)
     assert stopped.state.global_step == 7
+
+
+def test_callbacks_of_the_user_replace_those_of_the_trainer(tmp_path):
+    callbacks = [EarlyStoppingCallback(1), BestCheckpoints(2)]
+    trainer = make(tmp_path, 3, callbacks=callbacks, early_stopping_patience=3)
+    trainer.train()
+    assert trainer.state.global_step == 3
+    assert trainer.averaged_checkpoints == 2
+
+
+def test_an_interrupted_run_is_not_averaged(tmp_path):
+    interrupt = SaveOnInterrupt()
+    trainer = make(tmp_path, 2, callbacks=[interrupt])
+    interrupt._signalled = True
+    trainer.train()
+    assert trainer.state.global_step == 1
+    assert trainer.averaged_checkpoints == 0
 
 
 def damage(path):

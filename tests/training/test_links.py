@@ -6,7 +6,7 @@ import pytest
 from toy import ToyViews, make_trainer
 
 from hf_gradalign.experiment import resolve_output_folder
-from hf_gradalign.training import BestCheckpoints, RunCheckpoints
+from hf_gradalign.training import RunCheckpoints
 from hf_gradalign.training.conflicts.record import ConflictRecord
 from hf_gradalign.training.run_checkpoints import refuse_links_out
 from hf_gradalign.utils.files import write_text_atomically
@@ -43,7 +43,6 @@ def train(run, **options):
     options = {"save_strategy": "steps", "save_steps": 1, "max_steps": 3, "save_total_limit": 1, **options}
     trainer = make_trainer(
         run,
-        callbacks=[BestCheckpoints(2)],
         eval_dataset=[item["clean"] for item in ToyViews(4)],
         average_best_checkpoints=2,
         metric_for_best_model="loss",

@@ -1,0 +1,61 @@
+"""A `Trainer` that stops early and averages the best checkpoints, as its arguments say."""
+
+from typing import Any
+
+from transformers import EarlyStoppingCallback
+from transformers.trainer_utils import TrainOutput
+from transformers.utils import logging
+
+from hf_gradalign.training.callbacks import BestCheckpoints, ResumableEarlyStopping, SaveOnInterrupt
+from hf_gradalign.training.checkpoint_averaging import average_checkpoints
+from hf_gradalign.training.checkpoint_weights import load_whole_state, require_all_weights
+from hf_gradalign.training.resumable_trainer import ResumableTrainer
+
+logger = logging.get_logger(__name__)
+
+
+class SelectingTrainer(ResumableTrainer):
+    """Adds `early_stopping_patience` and `average_best_checkpoints` of `GradientAlignmentArguments`.
+
+    Callbacks of these kinds that the trainer is given (`EarlyStoppingCallback`, `BestCheckpoints`) replace its own.
+    After a run that was interrupted (`SaveOnInterrupt`), nothing is averaged.
+
+    Attributes:
+        averaged_checkpoints: Number of checkpoints whose average the model has since the end of training; 0 if none.
+    """
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.averaged_checkpoints = 0
+        patience, count = self.args.early_stopping_patience, self.args.average_best_checkpoints
+        if patience is not None and not self._has_callback(EarlyStoppingCallback):
+            self.add_callback(ResumableEarlyStopping(patience))
+        if count > 1 and not self._has_callback(BestCheckpoints):
+            self.add_callback(BestCheckpoints(count))
+
+    def _has_callback(self, kind: type) -> bool:
+        return any(isinstance(callback, kind) for callback in self.callback_handler.callbacks)
+
+    def _finalize_training(self, *args: Any, **kwargs: Any) -> TrainOutput:
+        output = super()._finalize_training(*args, **kwargs)
+        stops = [each for each in self.callback_handler.callbacks if isinstance(each, SaveOnInterrupt)]
+        was_interrupted = any(stop.interrupted for stop in stops)
+        averages = self.args.average_best_checkpoints > 1 and not was_interrupted
+        self.averaged_checkpoints = self._load_average() if averages else 0
+        return output
+
+    def _load_average(self) -> int:
+        paths = BestCheckpoints.paths(self.args)
+        if not paths:
+            logger.warning(
+                "There is no evaluated checkpoint to average; the weights are those from the end of training."
+            )
+            return 0
+        model = self.accelerator.unwrap_model(self.model)
+        missing, unexpected = load_whole_state(model, average_checkpoints(paths))
+        require_all_weights(model, missing, unexpected, "the average of the best checkpoints")
+        logger.info(f"Averaged {len(paths)} checkpoints: {', '.join(path.stem for path in paths)}")
+        return len(paths)
+
+
+__all__ = ["SelectingTrainer"]
