@@ -1,11 +1,13 @@
 """A `Trainer` that stops early and averages the best checkpoints, as its arguments say."""
 
+from collections.abc import Sequence
 from typing import Any
 
-from transformers import EarlyStoppingCallback
+from transformers import EarlyStoppingCallback, TrainerCallback
 from transformers.trainer_utils import TrainOutput
 from transformers.utils import logging
 
+from hf_gradalign.training.arguments import GradientAlignmentArguments
 from hf_gradalign.training.callbacks import BestCheckpoints, ResumableEarlyStopping, SaveOnInterrupt
 from hf_gradalign.training.checkpoint_averaging import average_checkpoints
 from hf_gradalign.training.checkpoint_weights import load_whole_state, require_all_weights
@@ -24,17 +26,26 @@ class SelectingTrainer(ResumableTrainer):
         averaged_checkpoints: Number of checkpoints whose average the model has since the end of training; 0 if none.
     """
 
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
-        self.averaged_checkpoints = 0
-        patience, count = self.args.early_stopping_patience, self.args.average_best_checkpoints
-        if patience is not None and not self._has_callback(EarlyStoppingCallback):
-            self.add_callback(ResumableEarlyStopping(patience))
-        if count > 1 and not self._has_callback(BestCheckpoints):
-            self.add_callback(BestCheckpoints(count))
+    args: GradientAlignmentArguments
 
-    def _has_callback(self, kind: type) -> bool:
-        return any(isinstance(callback, kind) for callback in self.callback_handler.callbacks)
+    def __init__(
+        self,
+        *,
+        args: GradientAlignmentArguments,
+        callbacks: Sequence[TrainerCallback | type[TrainerCallback]] | None = None,
+        **kwargs: Any,
+    ) -> None:
+        given = tuple(callbacks or ())
+        kinds = tuple(each if isinstance(each, type) else type(each) for each in given)
+        own: list[TrainerCallback] = []
+        if args.early_stopping_patience is not None and not any(
+            issubclass(kind, EarlyStoppingCallback) for kind in kinds
+        ):
+            own.append(ResumableEarlyStopping(args.early_stopping_patience))
+        if args.average_best_checkpoints > 1 and not any(issubclass(kind, BestCheckpoints) for kind in kinds):
+            own.append(BestCheckpoints(args.average_best_checkpoints))
+        super().__init__(args=args, callbacks=[*given, *own], **kwargs)
+        self.averaged_checkpoints = 0
 
     def _finalize_training(self, *args: Any, **kwargs: Any) -> TrainOutput:
         output = super()._finalize_training(*args, **kwargs)

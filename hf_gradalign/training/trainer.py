@@ -80,8 +80,6 @@ class GradientAlignmentTrainer(SelectingTrainer):
         averaged_checkpoints: Number of checkpoints whose average the model has since the end of training; 0 if none.
     """
 
-    args: GradientAlignmentArguments
-
     # compute_loss scales the loss. By default, the base class assumes that a model whose forward takes **kwargs scales
     # its own loss, and would accumulate a sum instead of a mean.
     loss_is_scaled_for_ga = True
