@@ -1,4 +1,4 @@
-"""What the columns of score and key files mean: by their names, or by their values if they have no names."""
+"""The names of columns in score and key files, and what columns without names are in those of the challenges."""
 
 from __future__ import annotations
 
@@ -6,15 +6,10 @@ import functools
 import itertools
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
-
-import pyarrow.compute as pc
 
 from hf_gradalign.data import canonical_label
 from hf_gradalign.data.corpora.asvspoof import PHYSICAL_ACCESS
-from hf_gradalign.metrics import TRIAL_TYPES
-from hf_gradalign.score_files.clips import ScoreFileError
 
 if TYPE_CHECKING:
     from hf_gradalign.score_files.table_reading import TextTable  # it imports this module
@@ -41,6 +36,11 @@ PREDICTIONS = (
 CONFIDENCES = ("confidence", "conf", "certainty", "max_probability", "max_prob", "max_score", "top_score")
 TRIAL_LABELS = ("asv_label", "sasv_label", "trial_type", "label", "key")
 SCORES = ("cm_score", "score", "scores", "cm_scores", "llr", "logit", "asv_score", "sasv_score")
+NO_SCORES = (
+    "duration", "dur", "length", "seconds", "sec", "start", "end", "samples", "n_samples", "num_samples", "frames",
+    "n_frames", "num_frames", "sampling_rate", "sample_rate", "sr", "channels", "bitrate", "snr", "age", "year",
+    "epoch", "fold", "index", "number", "row",
+)
 TRIAL_SCORES = ("sasv_score", "asv_score", "score", "scores", "cm_score")
 OTHERS = {
     "speaker": ("speaker", "speaker_id", "spk", "tar_spk_anon"),
@@ -64,6 +64,11 @@ HEADER_WORDS = frozenset(
     - _AMBIGUOUS
 )
 """No utterance, speaker, attack or codec has such a name, so a first line with one of them is a header."""
+
+_SCORE_WORDS = frozenset(
+    {"score", "scores", "prob", "probs", "probability", "logit", "logits", "llr", "likelihood", "posterior"}
+)
+_OTHER_NAMES = (*IDS, *LABELS, *NO_SCORES, *(name for names in OTHERS.values() for name in names))
 
 _NUMBER = re.compile(r"([-+]?(\d+\.?\d*|\.\d+|\d+,\d+)([eE][-+]?\d+)?|nan|[-+]?inf) ?%?", re.IGNORECASE)
 
@@ -98,18 +103,38 @@ def _bare_names(names: tuple[str, ...] | frozenset[str]) -> frozenset[str]:
     return frozenset(map(_bare_name, names))
 
 
+def by_name(names: Sequence[str], wanted: Sequence[str]) -> str | None:
+    """Return the column whose name comes first among the wanted ones, in any spelling."""
+    by_bare_name = {_bare_name(name): name for name in reversed(names)}  # the first of each name
+    return next((by_bare_name[name] for name in map(_bare_name, wanted) if name in by_bare_name), None)
+
+
 _COMMON_NAMES = {_bare_name(spelling): name for name, spellings in OTHERS.items() for spelling in spellings}
 
 
 def class_of(name: str, label_map: Mapping[str, str] | None = None) -> str | None:
     """Return `spoof` or `bonafide` if the name of a column refers to one class, as `p_spoof` and `fake score` do."""
-    parts = {part.lower() for part in re.findall(r"[A-Z]?[a-z]+|[A-Z]+", name)}
+    parts = _parts(name)
     if parts & {"anti", "non", "not", "no"} and canonical_label(name, label_map) is None:
         return None
     words = re.split(r"[\W_]+", name.lower())
     pairs = [first + second for first, second in itertools.pairwise(words)]  # "bona_fide" is two words
     meanings = {canonical_label(part, label_map) for part in (name, *parts, *pairs)} - {None}
     return meanings.pop() if len(meanings) == 1 else None
+
+
+def mentions_scores(name: str) -> bool:
+    """Whether a name has a word for scores in it, as `score_real` and `RealProb` do."""
+    return bool(_parts(name) & _SCORE_WORDS) or is_one_of(name, CONFIDENCES)
+
+
+def says_otherwise(name: str) -> bool:
+    """Whether a column with this name has no scores: ids, labels, speakers, durations, ..."""
+    return is_one_of(name, _OTHER_NAMES)
+
+
+def _parts(name: str) -> set[str]:
+    return {part.lower() for part in re.findall(r"[A-Z]?[a-z]+|[A-Z]+", name)}
 
 
 def common_name(name: str) -> str:
@@ -120,192 +145,6 @@ def common_name(name: str) -> str:
 def is_number(text: str | None) -> bool:
     """Whether a value is a number, with a decimal point or comma; NaN and infinity count."""
     return text is not None and _NUMBER.fullmatch(text.strip()) is not None
-
-
-@dataclass(frozen=True)
-class Roles:
-    """The names of a table's columns by their role.
-
-    Attributes:
-        utterance: Utterance ids; None if there is no such column.
-        label: Labels of clips or trials; None if there are none.
-        score: Scores; None if there are none. If there is one column per class, that of bona fide.
-        others: Other columns by this project's name for them: speaker, system, codec, ..., else as in the file.
-        spoof_score: Scores of the class spoof, if there is one column per class.
-        verdict: Labels that are, or may be, the system's predictions; None if there are none, or if they are known to
-            be the truth.
-        is_prediction: Whether the name of the verdicts says that they are predictions.
-    """
-
-    utterance: str | None
-    label: str | None
-    score: str | None
-    others: dict[str, str] = field(default_factory=dict)
-    spoof_score: str | None = None
-    verdict: str | None = None
-    is_prediction: bool = False
-
-
-def find_roles(
-    table: TextTable,
-    *,
-    wants_score: bool,
-    id_column: str | None = None,
-    score_column: str | None = None,
-    label_column: str | None = None,
-    label_map: Mapping[str, str] | None = None,
-    of_trials: bool = False,
-) -> Roles:
-    """Find the role of each column.
-
-    Args:
-        table: The file.
-        wants_score: Whether there must be a column of scores.
-        id_column: The column of ids: its name, or its number counted from 1. Default: found automatically.
-        score_column: The column of scores, likewise.
-        label_column: The column of labels, likewise.
-        label_map: The meaning of labels whose names do not tell it.
-        of_trials: Whether to prefer scores and labels of speaker verification to those of countermeasures.
-
-    Raises:
-        ScoreFileError: If a named column is missing, or it is unclear which column has the scores.
-    """
-    names = list(table.columns)
-    label = _named(table, label_column, "--label_column") or _find_label(table, label_map, of_trials)
-    verdict = _find_prediction(table) if wants_score and table.has_header else None
-    is_prediction = verdict is not None
-    score, spoof_score = _named(table, score_column, "--score_column"), None
-    if score is None and wants_score:
-        score, spoof_score = _find_score(table, label, verdict, id_column, label_map, of_trials)
-    utterance = _named(table, id_column, "--id_column") or _find_ids(table, label, score)
-    if table.has_header:
-        others = {common_name(name): name for name in names if name not in {utterance, label, score}}
-    else:
-        others = name_unnamed(table, utterance, label, score)
-    if verdict is None and wants_score and not of_trials:
-        verdict = _possible_prediction(table, label, label_map, others)
-        if verdict != label and verdict in (utterance, score):
-            verdict = None
-    return Roles(utterance, label, score, others, spoof_score, verdict, is_prediction)
-
-
-def _named(table: TextTable, given: str | None, option: str) -> str | None:
-    if given is None:
-        return None
-    names = list(table.columns)
-    by_plain_name = {plain_name(name): name for name in names}
-    if plain_name(given) in by_plain_name:
-        return by_plain_name[plain_name(given)]
-    if given.isdigit() and 1 <= int(given) <= len(names):
-        return names[int(given) - 1]
-    raise ScoreFileError(f"{table.source} has no column {given!r} ({option}). Its columns are {', '.join(names)}.")
-
-
-def _find_label(table: TextTable, label_map: Mapping[str, str] | None, of_trials: bool) -> str | None:
-    if table.has_header:
-        label = _by_name(table, TRIAL_LABELS if of_trials else LABELS)
-        if label is not None and not is_one_of(label, TRUE_LABELS):
-            # If there is also a "ground_truth", a "label" is a prediction.
-            truths = [name for name in table.columns if is_one_of(name, TRUE_LABELS)]
-            label = next((name for name in truths if _has_only_labels(table, name, label_map)), label)
-        return label
-    for name in reversed(table.columns):  # keys come after attacks, whose values may look like labels
-        if _has_only_labels(table, name, label_map):
-            return name
-    return None
-
-
-def _find_prediction(table: TextTable) -> str | None:
-    """Find labels whose name says that they are predictions."""
-    names = [name for name in table.columns if is_one_of(name, PREDICTIONS) and not _has_fractions(table, name)]
-    return names[0] if names else None
-
-
-def _possible_prediction(
-    table: TextTable, label: str | None, label_map: Mapping[str, str] | None, others: Mapping[str, str]
-) -> str | None:
-    """Find labels of a score file that may be predictions. In a file that knows the attacks, they are not."""
-    if label is None:
-        columns = list(table.columns) if table.has_header else []
-        return next((name for name in columns if _has_only_labels(table, name, label_map)), None)
-    if table.has_header and is_one_of(label, TRUE_LABELS):
-        return next((name for name in table.columns if name != label and is_one_of(name, LABELS)), None)
-    is_our_own = table.has_header and [*table.columns][:2] == ["utterance_id", "score"]  # as `writing` writes them
-    return None if is_our_own or "system" in others else label
-
-
-def _has_only_labels(table: TextTable, name: str, label_map: Mapping[str, str] | None) -> bool:
-    def is_label(value: str) -> bool:
-        return value in TRIAL_TYPES or canonical_label(value, label_map) is not None
-
-    return all(map(is_label, table.sample(name))) and all(map(is_label, pc.unique(table.columns[name]).to_pylist()))
-
-
-def _find_score(
-    table: TextTable,
-    label: str | None,
-    verdict: str | None,
-    id_column: str | None,
-    label_map: Mapping[str, str] | None,
-    of_trials: bool,
-) -> tuple[str, str | None]:
-    """Find the column of scores, or the columns of bona fide and spoof scores."""
-    if table.has_header:
-        score = _by_name(table, TRIAL_SCORES if of_trials else SCORES)
-        if score is not None:
-            return score, None
-    names = list(table.columns)
-    ids = _named(table, id_column, "--id_column") or names[0]
-    numeric = [name for name in names if name not in (ids, label, verdict) and all(map(is_number, table.sample(name)))]
-    if len(numeric) == 1:
-        return numeric[0], None
-    if table.has_header and len(numeric) == 2:
-        by_class = {class_of(name, label_map): name for name in numeric}
-        if by_class.keys() == {"bonafide", "spoof"}:
-            return by_class["bonafide"], by_class["spoof"]
-    confidences = [name for name in numeric if is_one_of(name, CONFIDENCES)]
-    if table.has_header and len(confidences) == 1:
-        return confidences[0], None
-    if len(names) == 1:
-        raise ScoreFileError(f"{table.source} has only one column. Scores need the utterance ids in another column.")
-    candidates = ", ".join(numeric) if numeric else "none of them"
-    decisions = (
-        "" if numeric or label is verdict is None else " Predicted labels cannot be ranked: evaluation needs scores."
-    )
-    raise ScoreFileError(
-        f"{table.source} has the columns {', '.join(names)}, and {candidates} could be the scores. Say which column "
-        f"it is with --score_column (its name, or its number counted from 1).{decisions}"
-    )
-
-
-def _find_ids(table: TextTable, label: str | None, score: str | None) -> str | None:
-    if table.has_header and (ids := _by_name(table, IDS)) is not None:
-        return ids
-    names = list(table.columns)
-    free = [name for name in names if name not in (label, score) and not _has_fractions(table, name)]
-    if not table.has_header and free:
-        usual = names[usual_index_of_ids(names, label, score)]
-        free = [usual, *free] if usual in free else free
-    unique = next((name for name in free if _n_distinct(table, name) == table.n_rows), None)
-    if unique is not None or table.has_header or not free:
-        return unique
-    # The file names some utterances twice. `with_unique_ids` checks this later.
-    return max(free, key=lambda name: _n_distinct(table, name))
-
-
-def _has_fractions(table: TextTable, name: str) -> bool:
-    """Whether a column has numbers that are not whole. Whole numbers may be names."""
-    sample = table.sample(name)
-    return all(map(is_number, sample)) and any(not text.strip().lstrip("+-").isdigit() for text in sample)
-
-
-def _n_distinct(table: TextTable, name: str) -> int:
-    return pc.count_distinct(table.columns[name]).as_py()
-
-
-def _by_name(table: TextTable, wanted: Sequence[str]) -> str | None:
-    by_bare_name = {_bare_name(column): column for column in reversed(table.columns)}  # the first of each name
-    return next((by_bare_name[name] for name in map(_bare_name, wanted) if name in by_bare_name), None)
 
 
 def usual_index_of_ids(names: list[str], label: str | None, score: str | None) -> int:

@@ -20,7 +20,8 @@ from hf_gradalign.data import CorpusError, load_corpus
 from hf_gradalign.data.corpora import parse_corpus
 from hf_gradalign.data.corpora.arena import LABEL_MAP, read_notes
 from hf_gradalign.score_files.clips import Clips, ScoreFileError, as_text, read_labels, with_unique_ids
-from hf_gradalign.score_files.columns import IDS, LABELS, find_roles, is_one_of
+from hf_gradalign.score_files.column_roles import find_roles
+from hf_gradalign.score_files.columns import IDS, LABELS, is_one_of
 from hf_gradalign.score_files.score_reading import clips_of
 from hf_gradalign.score_files.table_reading import read_table
 from hf_gradalign.utils.folder_listing import list_folder
@@ -137,8 +138,9 @@ def read_parquet_keys(
 ) -> Clips:
     """Read labels from Parquet files.
 
-    Names of labels come from the schema of the files, or from `label_map`. In the Arena's format (a column `notes`, or
-    `data/labels.parquet`), 0 is bona fide and 1 is spoof, and the notes give ids, speakers, systems and so on.
+    Names of labels come from the schema of the files, or from `label_map`. In a data set of the Arena, 0 is bona fide
+    and 1 is spoof. It has `eval.yaml` in its folder, or a column `notes` whose values are all JSON objects with an
+    `utterance_id`. The notes give ids, speakers, systems and so on.
 
     Raises:
         ScoreFileError: If there is no such file, or it has no labels, no ids, or labels of unknown meaning.
@@ -166,6 +168,7 @@ def _read_parquet(
     names = [name for name in schema.names if name != _AUDIO]
     table = pa.concat_tables([pq.read_table(file, columns=names) for file in files])
     source = str(path)
+    has_notes = "notes" in names and _are_arena_notes(table["notes"])
     label = _column(source, names, label_column, _USUAL_LABELS, "labels", "--label_column")
     values = table[label]
     feature = Features.from_arrow_schema(schema).get(label)
@@ -173,15 +176,12 @@ def _read_parquet(
         numbers = values.combine_chunks().cast(pa.int64())
         numbers = pc.if_else(pc.less(numbers, 0), None, numbers)  # -1 means no label
         values = pa.array(feature.names, pa.string()).take(numbers)
-    elif label_map is None and ("notes" in names or files[0].name == _ARENA_LABELS):
+    elif label_map is None and (has_notes or _is_of_arena(files[0])):
         label_map = LABEL_MAP
     labels, types = read_labels(as_text(values), source, label_map)
-    columns = {
-        name: as_text(table[name])
-        for name in names
-        if name not in (label, "notes") and _is_plain(table.schema.field(name))
-    }
-    if "notes" in names:
+    columns = {name: as_text(table[name]) for name in names if name != label and _is_plain(table.schema.field(name))}
+    if has_notes:
+        del columns["notes"]
         columns |= _from_notes(table["notes"], labels)
     ids = columns.pop(_column(source, list(columns), id_column, _USUAL_IDS, "utterance ids", "--id_column"))
     return Clips(source, ids, labels=labels, trial_types=types, columns=columns)
@@ -212,6 +212,15 @@ def _column(source: str, names: list[str], given: str | None, usual: tuple[str, 
 
 def _is_plain(field: pa.Field) -> bool:
     return not pa.types.is_nested(field.type) and not pa.types.is_null(field.type)
+
+
+def _is_of_arena(file: Path) -> bool:
+    return any((folder / "eval.yaml").is_file() for folder in (file.parent, file.parent.parent))
+
+
+def _are_arena_notes(notes: pa.ChunkedArray) -> bool:
+    is_text = pa.types.is_string(notes.type) or pa.types.is_large_string(notes.type)
+    return is_text and all(read_notes(text, 0)["utterance_id"] for text in notes.to_pylist())
 
 
 def _from_notes(notes: pa.ChunkedArray, labels: NDArray[np.int64]) -> dict[str, pa.Array]:

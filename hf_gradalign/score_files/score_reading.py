@@ -21,7 +21,8 @@ from hf_gradalign.score_files.clips import (
     read_numbers,
     with_unique_ids,
 )
-from hf_gradalign.score_files.columns import CONFIDENCES, Roles, class_of, find_roles, is_one_of
+from hf_gradalign.score_files.column_roles import Roles, find_roles
+from hf_gradalign.score_files.columns import CONFIDENCES, class_of, is_one_of
 from hf_gradalign.score_files.predictions import (
     ScoreIs,
     combine_classes,
@@ -197,7 +198,7 @@ def clips_of(table: TextTable, roles: Roles, label_map: Mapping[str, str] | None
     """
     columns = {name: as_text(table.columns[column]) for name, column in roles.others.items()}
     labels = types = None
-    notes = table.notes
+    notes = (*table.notes, *roles.notes)
     if roles.label is not None:
         labels, types = read_labels(table.columns[roles.label], table.source, label_map)
     if roles.utterance is not None:

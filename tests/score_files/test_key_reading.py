@@ -212,7 +212,27 @@ def test_the_arenas_folder(tmp_path):
     (tmp_path / "only_labels").mkdir()
     table = pa.table({"utterance_id": ["a", "b"], "label": pa.array([1, 1], pa.int8())})
     pq.write_table(table, tmp_path / "only_labels/labels.parquet")
+    with pytest.raises(ScoreFileError, match="there is '1'"):
+        read_keys(tmp_path / "only_labels")
+    (tmp_path / "only_labels/eval.yaml").touch()
     assert read_keys(tmp_path / "only_labels").labels.tolist() == [0, 0]
+
+
+@pytest.mark.parametrize(
+    "notes", [["noisy", ""], ['{"utterance_id": "u0"}', "noisy"], ["{}", "{}"], [1, 2], ["[]", "1"]]
+)
+def test_other_notes_do_not_make_numbers_labels(tmp_path, notes):
+    (tmp_path / "data").mkdir()
+    path = tmp_path / "data/test-00000-of-00001.parquet"
+    pq.write_table(pa.table({"path": ["a", "b"], "label": [0, 1], "notes": notes}), path)
+    for keys in (path, tmp_path):
+        with pytest.raises(ScoreFileError, match="there is '0', '1'"):
+            read_keys(keys)
+    clips = read_keys(tmp_path, label_map={"0": "spoof", "1": "bonafide"})
+    assert clips.labels.tolist() == [0, 1]
+    assert columns_of(clips) == {"notes": list(map(str, notes))}
+    (tmp_path / "eval.yaml").touch()
+    assert read_keys(tmp_path).labels.tolist() == [1, 0]
 
 
 def test_parquet_whose_schema_names_the_labels(tmp_path):

@@ -361,7 +361,7 @@ def test_lines_that_repeat_others(write):
         ("a 1.0\nb 2.0 3.0\n", r"line 2: not 2 words, as the first has: 'b 2\.0 3\.0'"),
         ("a,1.0\nb,2.0,3.0\n", r"scores.txt, line 2: not 2 values: 'b,2\.0,3\.0'"),
         ("utt score\na 1.0\nb -\n", "score number 2 is '-', which is not a number"),
-        ("a -\nb 2.0\n", r"none of them could be the scores"),
+        ("a -\nb 2.0\n", r"column_2 could be the scores\. Value number 1 of column_2 is '-', which is not a number"),
         ("a bonafide\nb spoof\n", "none of them could be the scores"),
         ("utt score score\na 1 2\n", "the header has score more than once"),
         ("utt score\na 1\nb 1_000\n", "score number 2 is '1_000', which is not a number"),
