@@ -63,7 +63,8 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
     space.add_argument("--private", action="store_true", help="make the Space private, if it is new")
     arguments = parser.parse_args(argv)
     if arguments.push:
-        here = [f"--{name}" for name in ("host", "port", "share", "device") if getattr(arguments, name)]
+        values = {name: getattr(arguments, name) for name in ("host", "port", "share", "device")}
+        here = [f"--{name}" for name, value in values.items() if value is not None and value is not False]
         if here:
             parser.error(f"{', '.join(here)}: for a page on this machine only, not with --push")
     elif arguments.private:

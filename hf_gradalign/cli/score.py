@@ -29,6 +29,17 @@ from hf_gradalign.utils.plain_text import one_line
 if TYPE_CHECKING:
     from datasets import Dataset
 
+_OF_CORPORA = (
+    "split",
+    "subset",
+    "on_missing_audio",
+    "config_name",
+    "audio_column_name",
+    "label_column_name",
+    "id_column_name",
+    "label_map",
+    "columns",
+)
 _DECIDING = ("p_spoof", "c_miss", "c_fa", "undecided_band")
 _SHOWN = 20  # the most scores of recordings that are also printed
 
@@ -59,7 +70,6 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
     parser.add_argument(
         "--on_missing_audio",
         choices=["stop", "skip"],
-        default="stop",
         help="what to do if files of the corpus are missing (stop)",
     )
     columns = parser.add_argument_group("columns of all corpora, or CORPUS:VALUE for one corpus (also for --split)")
@@ -157,6 +167,10 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
         parser.error(f"{', '.join(unnamable[:_SHOWN])}: the name is not UTF-8. Rename it, for example with convmv")
     if arguments.corpus and arguments.audio:
         parser.error("give --corpus or --audio, not both")
+    if arguments.audio and (given := [f"--{name}" for name in _OF_CORPORA if getattr(arguments, name)]):
+        parser.error(f"{', '.join(given)}: only for a corpus, not with --audio")
+    if arguments.output_file and arguments.output_dir:
+        parser.error("give --output_file or --output_dir, not both")
     if arguments.output_file and len(arguments.corpus or ()) > 1:
         parser.error("--output_file is for one corpus; use --output_dir for several")
     if not arguments.verdict and (given := [f"--{name}" for name in _DECIDING if getattr(arguments, name) is not None]):
@@ -245,7 +259,7 @@ def load_splits(corpora: Sequence[str], arguments: argparse.Namespace) -> list[t
             corpus,
             splits=(splits[corpus],),
             subset=arguments.subset,
-            on_missing_audio=arguments.on_missing_audio,
+            on_missing_audio=arguments.on_missing_audio or "stop",
             require_labels=False,
             config_name=configs[corpus],
             token=arguments.token,

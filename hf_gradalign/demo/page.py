@@ -232,8 +232,8 @@ def make_demo(
         ValueError: If there is no model, a model is given twice, a model cannot be used, or a limit is not positive.
     """
     for name, value in {"max_mb": max_mb, "max_minutes": max_minutes}.items():
-        if not value > 0:
-            raise ValueError(f"{name} must be above 0, not {value}")
+        if not 0 < value < math.inf:
+            raise ValueError(f"{name} must be above 0 and finite, not {value}")
     settings = Settings(DetectionCosts(p_spoof, c_miss, c_fa), undecided_band)
     if not 0 <= undecided_band < math.inf:
         raise ValueError(f"undecided_band must be 0 or more, in nats, not {undecided_band}")

@@ -9,6 +9,8 @@ from typing import Any
 
 from hf_gradalign.demo.page import make_demo
 
+_HIGHEST_PORT = 65_535
+
 
 def serve(
     models: Sequence[str | os.PathLike[str]],
@@ -29,8 +31,10 @@ def serve(
 
     Raises:
         OSError: If the port is taken, or there is no such model.
-        ValueError: Like `make_demo`.
+        ValueError: If there is no such port; like `make_demo`.
     """
+    if port is not None and not 1 <= port <= _HIGHEST_PORT:
+        raise ValueError(f"port must be from 1 to {_HIGHEST_PORT}, not {port}")
     page = make_demo(models, **options)
     stopped = threading.Event()
 

@@ -33,8 +33,9 @@ def as_clips(clips: Any, sampling_rate: int | None = None) -> list[Any]:
         sampling_rate: The waveforms' sampling rate in Hz.
 
     Raises:
-        ValueError: If there is a number in place of a clip.
+        ValueError: If there is a number in place of a clip, or a sampling rate is no positive whole number.
     """
+    sampling_rate = _whole_rate(sampling_rate)
     if isinstance(clips, str | bytes | bytearray | os.PathLike | Mapping) or _is_waveform(clips):
         clips = [clips]
     clips = list(clips)
@@ -73,14 +74,26 @@ def name_of(clip: Any, index: int) -> str:
 def _as_clip(clip: Any, sampling_rate: int | None) -> Any:
     if hasattr(clip, "get_all_samples"):  # a torchcodec decoder, from a decoded column of `datasets`
         samples = clip.get_all_samples()
-        return {"array": samples.data.numpy(), "sampling_rate": samples.sample_rate}
+        return {"array": samples.data.numpy(), "sampling_rate": _whole_rate(samples.sample_rate)}
     if isinstance(clip, bytearray | memoryview):
         return bytes(clip)
     if isinstance(clip, torch.Tensor | np.ndarray) or (
         isinstance(clip, Sequence) and not isinstance(clip, str | bytes)
     ):
         return {"array": clip, "sampling_rate": sampling_rate}
+    if isinstance(clip, Mapping) and clip.get("array") is not None:
+        rate = _whole_rate(clip.get("sampling_rate"))
+        return {**clip, "sampling_rate": sampling_rate if rate is None else rate}
     return clip
+
+
+def _whole_rate(rate: Any) -> int | None:
+    """Return a sampling rate as an integer: whole floats and NumPy's numbers too. None stays."""
+    if rate is None:
+        return None
+    if isinstance(rate, bool) or not isinstance(rate, Real) or not float(rate).is_integer() or rate <= 0:
+        raise ValueError(f"sampling_rate must be a positive whole number, in Hz, such as 16000, not {rate!r}")
+    return int(rate)
 
 
 OwnedWindow = tuple[int, NDArray[np.float32]]

@@ -148,7 +148,8 @@ class SpoofScorer:
                 `sampling_rate`, or with `bytes` or `path`. Waveforms are NumPy arrays, tensors or lists of numbers of
                 shape (time,), or (time, channels) or (channels, time) with up to 8 channels, which are averaged: floats
                 in [-1, 1], int16 or int32. An array is one clip. Give several clips as a list of arrays.
-            sampling_rate: The waveforms' sampling rate in Hz. Defaults to the model's.
+            sampling_rate: The sampling rate in Hz of waveforms that do not come with theirs, a positive whole number.
+                Defaults to the model's.
             on_bad_audio: "stop" raises if clips cannot be scored. "nan" scores them as NaN and warns.
             progress: Whether to show a progress bar.
 

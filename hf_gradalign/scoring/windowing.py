@@ -119,7 +119,7 @@ class ClipWindows:
     """Iterates over the windows of one clip.
 
     Args:
-        clip: Encoded audio, or `{"array", "sampling_rate"}`.
+        clip: Encoded audio, or `{"array", "sampling_rate"}`, as from `as_clips`.
         sampling_rate: The model's sampling rate in Hz.
         windowing: How to cut it.
         rms_level: Scale the clip to this root mean square first. None keeps its level.

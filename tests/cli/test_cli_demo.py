@@ -36,6 +36,7 @@ def test_a_space_gets_the_options_of_the_page_and_no_secret(calls, capsys):
     ("words", "message"),
     [
         (["m", "--push", "you/page", "--port", "80", "--share"], "--port, --share: for a page on this machine only"),
+        (["m", "--push", "you/page", "--port", "0"], "--port: for a page on this machine only"),
         (["m", "--private"], "--private is about a Space: give --push too"),
         ([], "MODEL"),
     ],
@@ -64,8 +65,9 @@ def test_errors_are_one_line(monkeypatch, capsys, error):
     [
         ({"models": []}, "at least one model"),
         ({"models": ["a", "a"]}, "a is given twice"),
-        ({"models": ["a"], "max_mb": 0}, "max_mb must be above 0, not 0"),
-        ({"models": ["a"], "max_minutes": float("nan")}, "max_minutes must be above 0, not nan"),
+        ({"models": ["a"], "max_mb": 0}, "max_mb must be above 0 and finite, not 0"),
+        ({"models": ["a"], "max_mb": float("inf")}, "max_mb must be above 0 and finite, not inf"),
+        ({"models": ["a"], "max_minutes": float("nan")}, "max_minutes must be above 0 and finite, not nan"),
         ({"models": ["a"], "p_spoof": 5}, "p_spoof must be a probability"),
         ({"models": ["a"], "undecided_band": -1}, "undecided_band must be 0 or more"),
     ],

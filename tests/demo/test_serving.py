@@ -80,6 +80,15 @@ def test_a_port_that_is_taken(scorer, monkeypatch):
     assert signal.getsignal(signal.SIGTERM) is handlers
 
 
+@pytest.mark.parametrize("port", [-1, 0, 99_999])
+def test_what_is_no_port(port):
+    pytest.importorskip("gradio")
+    from hf_gradalign.demo import serving
+
+    with pytest.raises(ValueError, match=f"port must be from 1 to 65535, not {port}"):
+        serving.serve(["missing"], port=port)
+
+
 def test_gradio_is_named_where_it_is_missing(monkeypatch):
     monkeypatch.setitem(sys.modules, "gradio", None)
     monkeypatch.setattr("hf_gradalign.demo.gradio_library.find_spec", lambda name: None)

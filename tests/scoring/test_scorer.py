@@ -107,6 +107,23 @@ def test_other_rates_are_resampled(detector, extractor):
     assert abs(whole.score([at_8k])[0] - whole.score([tone])[0]) > 1e-3
 
 
+@pytest.mark.parametrize("rate", [8000.0, np.int64(8000), np.float32(8000)])
+def test_whole_numbers_of_any_type_are_rates(scorer, rate):
+    expected = scorer.score(CLIPS[2], 8000)
+    assert scorer.score(CLIPS[2], rate) == expected
+    assert scorer.score({"array": CLIPS[2], "sampling_rate": rate}) == expected
+    assert scorer.score([{"array": CLIPS[2]}], rate) == expected
+    assert scorer.timeline(CLIPS[2], rate).scores[0] == pytest.approx(expected[0], abs=1e-6)
+
+
+@pytest.mark.parametrize("rate", [0, -8000, 8000.5, float("nan"), float("inf"), True, "8000", [8000], (8000,)])
+def test_what_is_no_rate(scorer, rate):
+    for arguments in ((CLIPS[2], rate), ({"array": CLIPS[2], "sampling_rate": rate},), ("a.wav", rate)):
+        for score in (scorer.score, scorer.predict, scorer.timeline):
+            with pytest.raises(ValueError, match="sampling_rate must be a positive whole number, in Hz, such as 16000"):
+                score(*arguments)
+
+
 @pytest.mark.parametrize("batch_size", [1, 3, 64])
 @pytest.mark.parametrize("windows", ["first", "all", "whole"])
 def test_scores_depend_on_neither_batch_nor_loader_workers(detector, extractor, windows, batch_size):

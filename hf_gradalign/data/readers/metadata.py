@@ -22,14 +22,15 @@ from hf_gradalign.data.corpora.protocol_file import read_delimited
 from hf_gradalign.data.readers.class_folders import listed, split_word
 from hf_gradalign.data.request import CorpusError
 from hf_gradalign.utils.folder_listing import FolderListing
-from hf_gradalign.utils.plain_text import BLANKS, stripped_column
-from hf_gradalign.utils.table_bounds import columns_of, parse_json, require_lines
+from hf_gradalign.utils.plain_text import BLANKS, stripped_column, stripped_text
+from hf_gradalign.utils.table_bounds import MAX_LINE_BYTES, columns_of, parse_json, require_lines
 
 logger = logging.getLogger(__name__)
 
 METADATA_NAMES = ("metadata.csv", "metadata.jsonl")
 _FILE_COLUMN = "file_name"
 _SPLIT_COLUMN = "split"
+_DELIMITERS = ",;\t|"
 
 
 @dataclass(frozen=True)
@@ -111,7 +112,8 @@ def read_metadata(files: Sequence[Metadata], *, audio_column: str, train_split: 
     splits: dict[str, list[pa.Table]] = {}
     for metadata in files:
         file = metadata.file
-        table = read_delimited(file, ",") if file.suffix.lower() == ".csv" else _read_jsonl(file)
+        is_csv = file.suffix.lower() == ".csv"
+        table = read_delimited(file, _delimiter_of(file, audio_column)) if is_csv else _read_jsonl(file)
         names, table = _take_file_names(_without_blanks(table, file), file, audio_column)
         split, table = _splits_of(table, names, metadata.split, train_split)
         table = table.add_column(0, audio_column, _absolute(names, file.parent))
@@ -140,6 +142,19 @@ def warn_of_unnamed_files(listing: FolderListing, corpus: Mapping[str, Dataset],
 
 def _plain(path: str) -> str:
     return unicodedata.normalize("NFC", os.path.abspath(path))
+
+
+def _delimiter_of(file: Path, audio_column: str) -> str:
+    """Return what separates the columns of a CSV file. Excel writes semicolons where commas are decimal commas.
+
+    It is the one by which the header names the audio files, or else the most frequent one in it.
+    """
+    with file.open(encoding="utf-8-sig", errors="replace") as lines:  # `read_delimited` says what is wrong with it
+        header = lines.readline(MAX_LINE_BYTES)
+    for delimiter in _DELIMITERS:
+        if {_FILE_COLUMN, audio_column} & set(map(stripped_text, header.split(delimiter))):
+            return delimiter
+    return max(_DELIMITERS, key=header.count)
 
 
 def _read_jsonl(file: Path) -> pa.Table:

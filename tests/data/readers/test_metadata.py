@@ -88,6 +88,23 @@ def test_csv_values_stay_text(tmp_path):
     assert [row["label"] for row in rows] == ["1", "0"]
 
 
+@pytest.mark.parametrize("delimiter", [",", ";", "\t", "|"])
+@pytest.mark.parametrize("column", ["file_name", "path"])
+def test_other_delimiters(tmp_path, delimiter, column):
+    rows = [f'"{column}";label;text', '"a;b.wav";spoof;1', "c.wav;real;2"]
+    lines = [row.replace("b.wav", "b,c|d.wav").replace(";", delimiter) for row in rows]
+    (tmp_path / "metadata.csv").write_text("\ufeff" + "\r\n".join(lines))
+    corpus = _read(tmp_path, "path")
+    name = f"a{delimiter}b,c|d.wav"
+    assert corpus["train"]["path"][:] == [str(tmp_path / name), str(tmp_path / "c.wav")]
+    assert corpus["train"]["label"][:] == ["spoof", "real"]
+
+
+def test_commas_come_first(tmp_path):
+    (tmp_path / "metadata.csv").write_text("file_name,a;b;c\nx.wav,1\n")
+    assert _read(tmp_path)["train"].column_names == ["audio", "a;b;c"]
+
+
 def test_jsonl_rows_need_not_be_alike(tmp_path):
     lines = [{"file_name": "a.wav", "label": 1}, {"file_name": "b.wav", "label": 0, "system": "A01"}]
     (tmp_path / "metadata.jsonl").write_text("\n".join(map(json.dumps, lines)) + "\n\n")
@@ -111,6 +128,7 @@ def test_the_audio_column_may_be_called_otherwise(tmp_path):
         ("metadata.csv", "", r"metadata.csv has no rows"),
         ("metadata.csv", "file_name,label\n", r"metadata.csv has no rows"),
         ("metadata.csv", "path,label\na,b\n", r"no column 'file_name'.*path, label.*--audio_column_name"),
+        ("metadata.csv", "path;label\na;b\n", r"no column 'file_name'.*path, label.*--audio_column_name"),
         ("metadata.csv", "file_name,label\na\n", r"metadata.csv, line 2: not 2 values"),
         ("metadata.csv", "file_name,label\na,b,c\n", r"metadata.csv, line 2: not 2 values"),
         ("metadata.csv", "file_name,label\n,b\n", r"rows without a file name in the column 'file_name'"),
