@@ -11,10 +11,15 @@ import torch
 from torch import Tensor
 from transformers import SequenceFeatureExtractor
 from transformers.feature_extraction_utils import FeatureExtractionMixin
+from transformers.utils import logging
 
 from hf_gradalign.augmentation import BatchedRawBoost
 from hf_gradalign.data.view_maker import DEFERRED
+from hf_gradalign.models import SpoofDetectorFeatureExtractor
+from hf_gradalign.models.clip_lengths import samples_taken, spreads_padding, without_cropping
 from hf_gradalign.training import ViewBatchCollator
+
+logger = logging.get_logger(__name__)
 
 ModelInputs = dict[str, Any]
 
@@ -24,27 +29,49 @@ _PROBE_SAMPLES = 1000
 class ViewCollator(ViewBatchCollator):
     """Collate items of a `ViewDataset` or a `ClipDataset`.
 
-    The feature extractor pads clips of different lengths. An attention mask that masks nothing is dropped, because it
-    only costs time, unless the feature extractor is set to return one (`return_attention_mask`).
+    The model gets the windows of the data set. The window of a detector's feature extractor (`n_samples`) is for clips
+    that are not cut yet, and has no effect here.
+
+    The feature extractor pads clips of different lengths, as whole clips are. If the model then gets no attention mask,
+    or is one that padding affects in spite of the mask (a group norm over time, for example), losses and logits depend
+    on the batch, and a warning says so once. An attention mask that masks nothing is dropped, because it only costs
+    time, unless the feature extractor is set to return one (`return_attention_mask`).
 
     Views with deferred augmentation (`ViewDataset` with `defer`) are collated to waveforms and draws, which
     `DeferredAugmentation` turns into model inputs.
 
     Args:
         feature_extractor: The model's feature extractor, from `AutoFeatureExtractor`. Its output may be called
-            `input_values` or `input_features`.
+            `input_values` or `input_features`. A batch with a longer clip than it takes is refused with a ValueError,
+            because it would be cut.
     """
 
     def __init__(self, feature_extractor: FeatureExtractionMixin) -> None:
-        super().__init__(_ClipCollator(feature_extractor))
+        self._clips = _ClipCollator(without_cropping(feature_extractor))
+        super().__init__(self._clips)
         self.feature_extractor = feature_extractor
+
+    def use_model(self, model: Any) -> None:
+        """Learn which model the batches are for, to warn if padding affects it. `GradientAlignmentTrainer` calls this.
+
+        Args:
+            model: A model of transformers, also within PEFT adapters.
+        """
+        self._clips.spreads_padding = spreads_padding(model)
 
 
 class _ClipCollator:
-    """Collates clips to model inputs, tensors of shape (batch, ...), and `labels`, int64 of shape (batch,)."""
+    """Collates clips to model inputs, tensors of shape (batch, ...), and `labels`, int64 of shape (batch,).
+
+    Attributes:
+        spreads_padding: Whether the model is known to spread padding into clips in spite of an attention mask.
+    """
 
     def __init__(self, feature_extractor: FeatureExtractionMixin) -> None:
         self.feature_extractor = cast(SequenceFeatureExtractor, feature_extractor)
+        self.spreads_padding = False
+        self._longest = 0  # clips of this length are known not to be cut
+        self._has_warned = torch.zeros((), dtype=torch.bool).share_memory_()  # by any loader worker
         self._extract = _as_function(feature_extractor)
         # Some extractors always pad (to 30 s, for example), and some do not have the argument.
         padding = inspect.signature(self._extract).parameters.get("padding")
@@ -54,6 +81,7 @@ class _ClipCollator:
         if DEFERRED in items[0]:
             return _collate_deferred(items)
         clips = [item["input_values"] for item in items]
+        self._refuse_cutting(max(map(len, clips)))
         lengths_differ = len({len(clip) for clip in clips}) > 1
         padding = {"padding": True} if lengths_differ and self._pads_on_request else {}
         features = self._extract(
@@ -63,8 +91,33 @@ class _ClipCollator:
         mask = inputs.get("attention_mask")
         if mask is not None and not getattr(self.feature_extractor, "return_attention_mask", False) and mask.all():
             del inputs["attention_mask"]
+        if lengths_differ:
+            self._warn_of_padding(mask is not None)
         inputs["labels"] = torch.tensor([item["labels"] for item in items], dtype=torch.int64)
         return inputs
+
+    def _refuse_cutting(self, n_samples: int) -> None:
+        if n_samples <= self._longest:
+            return
+        taken = samples_taken(self.feature_extractor, n_samples)
+        if taken < n_samples:
+            rate = self.feature_extractor.sampling_rate
+            raise ValueError(
+                f"{type(self.feature_extractor).__name__} takes at most {taken / rate:.5g} s and would cut a clip of "
+                f"{n_samples / rate:.5g} s: use shorter windows (window_seconds)"
+            )
+        self._longest = n_samples
+
+    def _warn_of_padding(self, has_mask: bool) -> None:
+        pads_to_longest = self._pads_on_request or isinstance(self.feature_extractor, SpoofDetectorFeatureExtractor)
+        if self._has_warned or not (self.spreads_padding if has_mask else pads_to_longest):
+            return
+        self._has_warned.fill_(True)
+        why = "padding affects this model in spite of its attention mask" if has_mask else "there is no attention mask"
+        logger.warning(
+            f"Clips of different lengths are padded, and {why}: losses and logits depend on which clips share a batch. "
+            "Give all clips one length (window_seconds), or use a batch size of 1."
+        )
 
 
 def _as_function(feature_extractor: FeatureExtractionMixin) -> Callable[..., Mapping[str, Any]]:
@@ -112,7 +165,8 @@ class DeferredAugmentation:
 
     Args:
         feature_extractor: The model's feature extractor. It must either not change waveforms or normalize each to zero
-            mean and unit variance, which this class does instead. This is checked on a clip.
+            mean and unit variance, which this class does instead. This is checked on a clip. As in a `ViewCollator`,
+            the window of a detector's has no effect.
 
     Raises:
         ValueError: If the feature extractor does anything else.
@@ -123,7 +177,7 @@ class DeferredAugmentation:
         self._epsilon = getattr(feature_extractor, "normalization_epsilon", 1e-7)  # that of transformers
         self._mask_type: torch.dtype | None = None
         clip = np.random.default_rng(0).uniform(-0.5, 0.7, _PROBE_SAMPLES).astype(np.float32)
-        extract = _as_function(feature_extractor)
+        extract = _as_function(without_cropping(feature_extractor))
         rate = cast(SequenceFeatureExtractor, feature_extractor).sampling_rate
         expected = dict(extract([clip], sampling_rate=rate, return_tensors="pt"))
         mask = expected.get("attention_mask")

@@ -28,7 +28,6 @@ from hf_gradalign.models.encoder_layers import encoder_of, freeze_layers
 from hf_gradalign.models.lora import add_lora
 from hf_gradalign.models.losses import CROSS_ENTROPY
 from hf_gradalign.models.model_files import cached_snapshot
-from hf_gradalign.scoring.windowing import without_cropping
 from hf_gradalign.training.run_checkpoints import require_sound_model
 
 logger = logging.get_logger(__name__)
@@ -128,7 +127,7 @@ def put_together(
     }
     batch_transform = None
     if data_args.augment_on_device:
-        batch_transform = DeferredAugmentation(without_cropping(feature_extractor))
+        batch_transform = DeferredAugmentation(feature_extractor)
     return Preparation(
         corpora.splits,
         train_dataset,
@@ -218,7 +217,8 @@ def load_model(
             layer_merging=model_args.layer_merging,
             loss=model_args.loss or CROSS_ENTROPY,
             loss_options=loss_options,
-            n_samples=round(seconds * 16_000),
+            # The head sls has as many frames as the longer window. The extractor gets the evaluation window below.
+            n_samples=round(max(seconds, data_args.window_seconds or 0) * 16_000),
             do_normalize=do_normalize,
             **common,
         )
@@ -232,7 +232,7 @@ def load_model(
     else:
         setattr(feature_extractor, "n_scored_samples", n_samples)  # noqa: B010  `hf_gradalign.scoring` reads it
     if data_args.augment_on_device:
-        DeferredAugmentation(without_cropping(feature_extractor))  # fails now rather than after the corpora are loaded
+        DeferredAugmentation(feature_extractor)  # fails now rather than after the corpora are loaded
     if run.training.gradient_checkpointing and not model.supports_gradient_checkpointing:
         raise ValueError(
             f"--gradient_checkpointing: {name or type(model).__name__} does not support it. To save memory, lower "

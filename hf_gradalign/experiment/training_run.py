@@ -28,7 +28,6 @@ from hf_gradalign.experiment.results import (
 )
 from hf_gradalign.models import SpoofDetectorConfig
 from hf_gradalign.scoring import write_score_file
-from hf_gradalign.scoring.windowing import without_cropping
 from hf_gradalign.training import CoupledDecayAdam, GradientAlignmentTrainer, SaveOnInterrupt
 
 
@@ -55,7 +54,7 @@ def make_trainer(
             args=args,
             train_dataset=preparation.train_dataset,
             eval_dataset=preparation.eval_datasets["validation"],
-            data_collator=ViewCollator(without_cropping(preparation.feature_extractor)),
+            data_collator=ViewCollator(preparation.feature_extractor),
             processing_class=preparation.feature_extractor,
             compute_metrics=_metrics_of(preparation.model.config),
             callbacks=list(callbacks),

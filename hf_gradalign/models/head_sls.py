@@ -15,8 +15,8 @@ class SLSHead(nn.Module):
     max-pooling and two fully connected layers over time and width follow.
 
     The first fully connected layer fixes the number of frames. Clips with fewer real frames are repeated, and longer
-    ones are cut, as waveforms are in the scoring protocol. The layers are the outputs of the encoder's layers, without
-    the input of the first and without the encoder's final layer norm.
+    ones are cut, as waveforms are in the scoring protocol. In training, longer ones are refused. The layers are the
+    outputs of the encoder's layers, without the input of the first and without the encoder's final layer norm.
 
     The published detector applies a SELU to the logits and returns log-probabilities (`log_probabilities`). The SELU
     keeps the logits above -1.76, so scores saturate for clips that are clearly of one class. By default, the head
@@ -59,7 +59,11 @@ class SLSHead(nn.Module):
         self.classifier = nn.Linear(hidden_size, num_labels)
 
     def forward(self, layers: tuple[Tensor, ...], mask: Tensor | None = None) -> Tensor:
-        """L layers' frames (B, T, D) and mask (B, T) to logits or log-probabilities (B, C)."""
+        """L layers' frames (B, T, D) and mask (B, T) to logits or log-probabilities (B, C).
+
+        Raises:
+            ValueError: If training clips have more frames than the head, which would discard them.
+        """
         picture = torch.zeros_like(layers[0])
         for layer in layers[1:]:
             gate = self.gate(masked_mean(layer, mask)).sigmoid()  # (B, 1)
@@ -70,6 +74,12 @@ class SLSHead(nn.Module):
         return self.activation(logits).log_softmax(1) if self.log_probabilities else logits
 
     def _of_fixed_length(self, x: Tensor, mask: Tensor | None) -> Tensor:
+        if self.training and x.shape[1] // 3 > self.n_frames // 3:  # what does not fill a pooling window never counts
+            raise ValueError(
+                f"the head sls takes {self.n_frames} frames (n_frames) and would discard the rest of a training window "
+                f"of {x.shape[1]} frames: train on shorter windows (window_seconds), or make a new head with n_frames "
+                f"{x.shape[1]}"
+            )
         index = torch.arange(self.n_frames, device=x.device)
         if mask is None:
             return x[:, index % x.shape[1]]

@@ -14,6 +14,7 @@ from transformers.feature_extraction_utils import FeatureExtractionMixin
 
 from hf_gradalign.data import ViewCollator
 from hf_gradalign.metrics import Calibration
+from hf_gradalign.models.clip_lengths import padding_is_harmless, without_cropping
 from hf_gradalign.scoring.chunks import Chunk, ChunkDataset, ChunkPieces, ignore_interrupts
 from hf_gradalign.scoring.clip_scoring import score_clips
 from hf_gradalign.scoring.model_loading import (
@@ -28,13 +29,7 @@ from hf_gradalign.scoring.model_outputs import ModelOutputs
 from hf_gradalign.scoring.progress import ScoredPart, finite_or_none
 from hf_gradalign.scoring.timeline import Timeline, score_timeline
 from hf_gradalign.scoring.verdict import Verdict, rule_for
-from hf_gradalign.scoring.windowing import (
-    Combination,
-    WindowMode,
-    padding_is_harmless,
-    settle_windowing,
-    without_cropping,
-)
+from hf_gradalign.scoring.windowing import Combination, WindowMode, settle_windowing
 
 
 class SpoofScorer:

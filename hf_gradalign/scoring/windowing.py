@@ -2,20 +2,20 @@
 
 import math
 from collections.abc import Iterable, Iterator, Mapping
-from copy import copy
 from dataclasses import dataclass
 from itertools import chain
 from typing import Any, Literal, cast, get_args
 
 import numpy as np
 from numpy.typing import NDArray
-from transformers import PreTrainedModel, SequenceFeatureExtractor
+from transformers import SequenceFeatureExtractor
 from transformers.feature_extraction_utils import FeatureExtractionMixin
 
 from hf_gradalign.audio import AudioDecodingError, resample_clip, sound_of_array
 from hf_gradalign.data import Window, crop, repeat_pad
 from hf_gradalign.data.decoding import decode_clip, open_clip, scale_to_rms
-from hf_gradalign.models import WINDOW_SECONDS, SincConfig, SpoofDetectorFeatureExtractor
+from hf_gradalign.models import WINDOW_SECONDS, SpoofDetectorFeatureExtractor
+from hf_gradalign.models.clip_lengths import samples_taken
 
 WindowMode = Literal["first", "all", "whole"]
 Combination = Literal["mean", "median", "min", "max"]
@@ -36,6 +36,7 @@ class Windowing:
         hop_samples: Distance between the starts of windows for `all`. Defaults to the length of a window.
         combine: How to combine the scores of a clip's windows. `min` takes the most suspicious window's score.
         min_samples: For `whole`, shorter clips are repeated to this length, because encoders need a few samples.
+        max_samples: For `whole`, the longest clip that the model takes; None for any.
 
     Raises:
         ValueError: If a length is not positive, or a name is unknown.
@@ -46,6 +47,7 @@ class Windowing:
     hop_samples: int | None = None
     combine: Combination = "mean"
     min_samples: int = 1
+    max_samples: int | None = None
 
     def __post_init__(self) -> None:
         if self.mode not in get_args(WindowMode):
@@ -109,6 +111,8 @@ class Windowing:
         return float(_COMBINE[self.combine](scores))
 
 
+# Models that cut whole clips cut them to less than this: Whisper to 30 s, AST to 10 s.
+_LONGEST_CUT_SECONDS = 60
 # Clips of up to this many samples (64 MB) are decoded first. Longer ones are cut into windows while they are decoded.
 _LONG = 2**24
 # Memory grows with the length: an encoder with 300 M parameters takes tens of gigabytes for a clip of this length.
@@ -151,6 +155,12 @@ class ClipWindows:
             yield from self._windowing.cut(self._leveled(decoded.samples))
         else:
             for samples in self.blocks():
+                limit = self._windowing.max_samples if self._windowing.mode == "whole" else None
+                if limit is not None and len(samples) > limit:
+                    raise AudioDecodingError(
+                        f"it is longer than the {limit / self._rate:.5g} s that the model takes: use windows 'all' "
+                        "(--windows all)"
+                    )
                 yield from self._windowing.cut(samples)
 
     def blocks(self) -> Iterator[NDArray[np.float32]]:
@@ -231,10 +241,11 @@ def settle_windowing(
     """Choose a model's windows. Arguments that are None come from its feature extractor.
 
     Feature extractors of detectors store `n_samples` (None for whole clips). Those of other models store
-    `n_scored_samples`, if they were trained here. Any other model gets the leading 4.175 s.
+    `n_scored_samples`, if they were trained here. Any other model gets the leading 4.175 s, or what it takes of them.
 
     Raises:
-        ValueError: If an argument is out of range, or does not apply to the mode.
+        ValueError: If an argument is out of range, or does not apply to the mode, or the window is longer than what the
+            feature extractor takes.
     """
     rate = cast(SequenceFeatureExtractor, feature_extractor).sampling_rate
     is_detectors = isinstance(feature_extractor, SpoofDetectorFeatureExtractor)
@@ -249,32 +260,20 @@ def settle_windowing(
         raise ValueError(f"hop_seconds and combine only apply to windows 'all' (--windows all), not to {mode!r}")
     if mode == "whole" and window_seconds is not None:
         raise ValueError("window_seconds does not apply to windows 'whole'")
-    return Windowing(
-        (saved or round(WINDOW_SECONDS * rate)) if window_seconds is None else round(window_seconds * rate),
-        mode,
-        None if hop_seconds is None else round(hop_seconds * rate),
-        combine,
-        round(_MIN_SECONDS * rate),
-    )
-
-
-def padding_is_harmless(model: PreTrainedModel, feature_extractor: FeatureExtractionMixin) -> bool:
-    """Return whether a clip gets the same score in a padded batch as by itself.
-
-    This needs an attention mask, and a front end whose convolutions do not spread padding into the clip. A group norm
-    over time does, as do the convolutions between the layers of some encoders.
-    """
-    config = getattr(model.config, "backbone_config", None) or model.config
-    spares_clips = config.model_type == SincConfig.model_type or (
-        getattr(config, "feat_extract_norm", None) == "layer"
-        and config.model_type in ("wav2vec2", "hubert", "wavlm", "unispeech-sat")
-    )
-    return spares_clips and getattr(feature_extractor, "return_attention_mask", False)
-
-
-def without_cropping(feature_extractor: FeatureExtractionMixin) -> FeatureExtractionMixin:
-    """Return the feature extractor for windows that are already cut, of any length."""
-    if isinstance(feature_extractor, SpoofDetectorFeatureExtractor):
-        feature_extractor = copy(feature_extractor)
-        feature_extractor.n_samples = None
-    return feature_extractor
+    hop = None if hop_seconds is None else round(hop_seconds * rate)
+    least = round(_MIN_SECONDS * rate)
+    if mode == "whole":
+        longest = _LONGEST_CUT_SECONDS * rate
+        limit = samples_taken(feature_extractor, longest)
+        n_samples = saved or round(WINDOW_SECONDS * rate)
+        return Windowing(n_samples, mode, hop, combine, least, None if limit == longest else limit)
+    n_samples = saved if window_seconds is None else round(window_seconds * rate)
+    if n_samples is None:
+        n_samples = samples_taken(feature_extractor, round(WINDOW_SECONDS * rate))
+    limit = samples_taken(feature_extractor, n_samples)
+    if limit < n_samples:
+        raise ValueError(
+            f"the model takes at most {limit / rate:.5g} s, and its feature extractor would cut windows of "
+            f"{n_samples / rate:.5g} s: use shorter ones (--window_seconds)"
+        )
+    return Windowing(n_samples, mode, hop, combine, least)

@@ -98,6 +98,8 @@ class GradientAlignmentTrainer(SelectingTrainer):
         super().__init__(model=model, args=args or GradientAlignmentArguments(), **kwargs)
         if kwargs.get("data_collator") is None:
             self.data_collator = ViewBatchCollator(self.data_collator)
+        if isinstance(self.data_collator, ViewBatchCollator):
+            self.data_collator.use_model(self.model)
         check_supported_setup(self)
         check_options(self)
         check_split(self)

@@ -109,5 +109,8 @@ class ViewBatchCollator:
         ids = [name for item in items for name in getattr(item, "ids", ())]
         return ViewsWithIds(batch, ids) if ids else batch
 
+    def use_model(self, model: Any) -> None:
+        """Learn which model the batches are for. The trainer calls this; here it has no effect."""
+
 
 __all__ = ["ViewBatchCollator", "ViewsWithIds", "is_view_batch", "with_longest_view"]

@@ -3,6 +3,7 @@ import pickle
 import numpy as np
 import pytest
 import torch
+from tiny_detectors import make_classifier
 from torch.utils.data import DataLoader
 from transformers import (
     ASTFeatureExtractor,
@@ -14,6 +15,7 @@ from transformers import (
 from hf_gradalign.augmentation import Codec, RawBoost, get_augmentation
 from hf_gradalign.data import ClipDataset, DeferredAugmentation, ViewCollator, ViewDataset
 from hf_gradalign.models import SpoofDetectorFeatureExtractor, small_feature_extractor
+from hf_gradalign.training import GradientAlignmentArguments, GradientAlignmentTrainer
 
 RATE = 16_000
 
@@ -95,6 +97,66 @@ def test_extractors_that_always_pad_are_left_to_it(extractor, name, frames, leng
     assert batch["labels"].tolist() == [0, 1]
 
 
+@pytest.mark.parametrize("extractor", [ASTFeatureExtractor(max_length=100), WhisperFeatureExtractor(chunk_length=1)])
+def test_clips_that_the_extractor_would_cut_are_refused(extractor):
+    collator = ViewCollator(extractor)
+    assert len(collator(_items(16_000, 3000))["labels"]) == 2
+    with pytest.raises(ValueError, match=rf"{type(extractor).__name__} takes at most 1(\.015)? s and would cut .* 2 s"):
+        collator(_items(32_000, 3000))
+
+
+def test_a_detector_s_extractor_takes_the_windows_as_they_are():
+    extractor = SpoofDetectorFeatureExtractor(n_samples=3000)
+    items = _items(4000, 4000)
+    batch = ViewCollator(extractor)(items)
+    np.testing.assert_array_equal(batch["input_values"], np.stack([item["input_values"] for item in items]))
+    assert ViewCollator(extractor)(_items(4000, 2000))["attention_mask"].sum(dim=1).tolist() == [4000, 2000]
+    assert extractor.n_samples == 3000
+
+
+@pytest.fixture
+def padding_warnings(caplog):
+    """The warnings of a collator for batches with these lengths of clips."""
+
+    def collect(collator, *batches):
+        caplog.clear()
+        for lengths in batches:
+            collator(_items(*lengths))
+        return [record.getMessage() for record in caplog.records]
+
+    return collect
+
+
+@pytest.mark.parametrize("norm", ["group", "layer"])
+@pytest.mark.parametrize("has_mask", [False, True])
+def test_padding_that_changes_the_losses_is_told_once(norm, has_mask, padding_warnings):
+    collator = ViewCollator(Wav2Vec2FeatureExtractor(return_attention_mask=has_mask))
+    collator.use_model(make_classifier(feat_extract_norm=norm))
+    assert not padding_warnings(collator, (400, 400))
+    told = padding_warnings(collator, (400, 300), (400, 300))
+    told += padding_warnings(pickle.loads(pickle.dumps(collator)), (400, 300))
+    if has_mask and norm == "layer":
+        assert not told
+    else:
+        assert len(told) == 1
+        assert ("in spite of its attention mask" if has_mask else "no attention mask") in told[0]
+        assert "window_seconds" in told[0]
+
+
+def test_extractors_that_pad_to_a_fixed_length_are_no_reason_to_warn(padding_warnings):
+    assert not padding_warnings(ViewCollator(WhisperFeatureExtractor()), (4000, 3000))
+
+
+def test_the_trainer_tells_the_collator_its_model(tmp_path, padding_warnings):
+    collator = ViewCollator(Wav2Vec2FeatureExtractor(return_attention_mask=True))
+    model = make_classifier(feat_extract_norm="group")
+    GradientAlignmentTrainer(model, GradientAlignmentArguments(str(tmp_path), use_cpu=True), data_collator=collator)
+    assert len(padding_warnings(collator, (400, 300))) == 1
+    GradientAlignmentTrainer(
+        torch.nn.Linear(2, 2), GradientAlignmentArguments(str(tmp_path), use_cpu=True), data_collator=collator
+    )
+
+
 def test_the_rate_is_the_extractors():
     # The extractor refuses other values.
     batch = ViewCollator(Wav2Vec2FeatureExtractor(sampling_rate=8000))(_items(100))
@@ -125,7 +187,7 @@ EXTRACTORS = [
     small_feature_extractor(),
     Wav2Vec2FeatureExtractor(do_normalize=False),
     Wav2Vec2FeatureExtractor(return_attention_mask=True),
-    SpoofDetectorFeatureExtractor(n_samples=None, do_normalize=True),
+    SpoofDetectorFeatureExtractor(n_samples=500, do_normalize=True),
     SpoofDetectorFeatureExtractor(n_samples=None, do_normalize=True, normalization_epsilon=1e-3),
 ]
 
@@ -225,7 +287,7 @@ def test_a_deferring_data_set_can_be_sent_to_a_spawned_worker(dataset):
 
 @pytest.mark.parametrize(
     "extractor",
-    [ASTFeatureExtractor(), WhisperFeatureExtractor(), SpoofDetectorFeatureExtractor(n_samples=500)],
+    [ASTFeatureExtractor(), WhisperFeatureExtractor()],
     ids=lambda extractor: type(extractor).__name__,
 )
 def test_extractors_that_do_more_are_refused(extractor):

@@ -51,7 +51,7 @@ SMALL = {
     "mamba": {"size": 16, "num_blocks": 2, "state_size": 4},
     "mhfa": {"num_heads": 2, "compression_size": 8, "embedding_size": 8},
     "nes2net": {"num_groups": 4, "num_scales": 4, "squeeze_size": 3},
-    "sls": {"n_frames": 30, "hidden_size": 8},
+    "sls": {"n_frames": 39, "hidden_size": 8},
 }
 
 

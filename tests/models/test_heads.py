@@ -216,6 +216,13 @@ def test_sls_repeats_and_crops_to_its_frames():
     assert torch.allclose(apply(head, long), apply(head, tuple(layer[:, :30] for layer in long)), atol=1e-6)
 
 
+def test_sls_refuses_to_discard_frames_in_training():
+    head = make_head("sls", n_frames=30).train()
+    apply(head, make_frames(2, 32))  # 32 and 30 frames both fill ten pooling windows
+    with pytest.raises(ValueError, match=r"takes 30 frames \(n_frames\) and would discard .* of 33 frames"):
+        apply(head, make_frames(2, 33))
+
+
 def test_sls_gate_hears_the_whole_clip():
     head, layers = make_head("sls", n_frames=30), make_frames(1, 50)
     louder = tuple(torch.cat([layer[:, :30], layer[:, 30:] + 3], 1) for layer in layers)

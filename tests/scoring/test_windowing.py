@@ -1,10 +1,22 @@
+import io
+
 import numpy as np
 import pytest
+import soundfile
 from hypothesis import given
 from hypothesis import strategies as st
-from tiny_detectors import make_detector
+from tiny_detectors import OWN_EXTRACTORS, make_detector
+from transformers import (
+    ASTFeatureExtractor,
+    SeamlessM4TFeatureExtractor,
+    Wav2Vec2FeatureExtractor,
+    WhisperFeatureExtractor,
+)
 
+from hf_gradalign.audio import AudioDecodingError
+from hf_gradalign.models import SpoofDetectorFeatureExtractor
 from hf_gradalign.scoring import SpoofScorer, Windowing
+from hf_gradalign.scoring.windowing import ClipWindows, settle_windowing
 
 
 @given(st.integers(1, 60), st.integers(1, 20), st.one_of(st.none(), st.integers(1, 25)))
@@ -62,6 +74,53 @@ def test_combination(combine, score):
 def test_refusals(arguments, said):
     with pytest.raises(ValueError, match=said):
         Windowing(**arguments)
+
+
+@pytest.mark.parametrize(
+    ("extractor", "limit"),
+    [
+        (ASTFeatureExtractor(max_length=250), 40_240),  # 250 frames of 400 samples, every 160
+        pytest.param(ASTFeatureExtractor(), 164_080, marks=pytest.mark.slow),
+        pytest.param(WhisperFeatureExtractor(), 480_000, marks=pytest.mark.slow),
+        (WhisperFeatureExtractor(chunk_length=5), 80_000),
+        (SpoofDetectorFeatureExtractor(encoder_extractor=OWN_EXTRACTORS["whisper"].to_dict()), 480_000),
+        (SpoofDetectorFeatureExtractor(), None),
+        (Wav2Vec2FeatureExtractor(), None),
+        (SeamlessM4TFeatureExtractor(), None),
+    ],
+    ids=lambda value: type(value).__name__,
+)
+def test_windows_are_no_longer_than_what_the_extractor_takes(extractor, limit):
+    whole = settle_windowing(extractor, "whole").max_samples
+    assert settle_windowing(extractor, "first", 2.0).n_samples == 32_000
+    if limit is None:
+        assert whole is None
+        return
+    assert whole == pytest.approx(limit, abs=160)
+    with pytest.raises(ValueError, match=r"the model takes at most .* would cut windows of 40 s: use shorter ones"):
+        settle_windowing(extractor, "all", 40.0)
+    assert settle_windowing(extractor, "all", limit / 16_000).n_samples == limit
+
+
+def test_the_default_window_is_what_the_extractor_takes():
+    assert settle_windowing(ASTFeatureExtractor(max_length=100)).n_samples == pytest.approx(16_240, abs=160)
+    assert settle_windowing(ASTFeatureExtractor()).n_samples == 66_800
+
+
+def test_whole_clips_that_the_extractor_would_cut_are_not_scored():
+    extractor = WhisperFeatureExtractor(chunk_length=1, feature_size=20)
+    windowing = settle_windowing(extractor, "whole")
+    for clip in ({"array": np.ones(32_000, np.float32), "sampling_rate": 16_000}, encoded(np.ones(32_000, np.float32))):
+        with pytest.raises(AudioDecodingError, match=r"longer than the 1 s that the model takes: use windows 'all'"):
+            list(ClipWindows(clip, 16_000, windowing))
+        clip = {"array": np.ones(16_000, np.float32), "sampling_rate": 16_000}
+        assert [len(window) for window in ClipWindows(clip, 16_000, windowing)] == [16_000]
+
+
+def encoded(samples):
+    file = io.BytesIO()
+    soundfile.write(file, samples, 16_000, format="WAV")
+    return file.getvalue()
 
 
 def test_whole_clips_share_batches_of_a_detector_on_raw_waveforms():

@@ -92,9 +92,10 @@ def test_a_head_on_a_pretrained_encoder(run_script, tmp_path, capsys):
     encoder = AutoModel.from_config(small_wav2vec2_config(num_hidden_layers=1))
     encoder.save_pretrained(tmp_path / "encoder")
     words = ["--head", "sls", "--model_name_or_path", str(tmp_path / "encoder")]
-    assert run_script("--align_gradients", *words, output_dir=tmp_path / "out") == 0
+    assert run_script("--align_gradients", *words, output_dir=tmp_path / "out", eval_window_seconds=0.25) == 0
     model = AutoModelForAudioClassification.from_pretrained(tmp_path / "out")
-    assert model.config.head_options["n_frames"] == 23  # of half a second
+    assert model.config.head_options["n_frames"] == 23  # of half a second, the longer of the two windows
+    assert model.config.n_samples == 4000
     assert AutoFeatureExtractor.from_pretrained(tmp_path / "out").do_normalize is False
     words = ["--head", "linear", "--model_name_or_path", str(tmp_path / "out")]
     assert run_script(*words, output_dir=tmp_path / "wrong") == 2
