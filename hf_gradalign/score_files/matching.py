@@ -21,12 +21,14 @@ _MAX_EXAMPLES = 3
 _EXTENSIONS = "|".join(sorted({suffix[1:] for suffix in AUDIO_SUFFIXES} | {"mp4", "aac", "sph", "webm", "wma", "amr"}))
 AUDIO_EXTENSION = rf"(?i)\.({_EXTENSIONS})$"
 _FOLDERS = r"^.*[/\\]"
+_BASENAME = r"[^/\\]*$"
+_NO_FOLDERS = "without folders"
 _WHOLE_NUMBER = r"^0*(\d+?)(?:\.0+)?$"
 # Changes to names that may be needed to match them, in the order in which they are tried, with their description.
 _CHANGES: dict[str, Callable[[pa.Array], pa.Array]] = {
     "in one Unicode form (NFC)": composed_column,
     "without file extensions": lambda names: pc.replace_substring_regex(names, AUDIO_EXTENSION, ""),
-    "without folders": lambda names: pc.replace_substring_regex(names, _FOLDERS, ""),
+    _NO_FOLDERS: lambda names: pc.replace_substring_regex(names, _FOLDERS, ""),
     "in lower case": pc.utf8_lower,
     "as whole numbers": lambda names: pc.replace_substring_regex(names, _WHOLE_NUMBER, r"\1"),
 }
@@ -37,7 +39,8 @@ def match_keys(scores: Clips, keys: Clips, *, allow_missing: bool = False) -> Cl
 
     Names are compared as they are. If some do not match, they are compared in one Unicode form, without the file
     extension of the audio, without folders, in lower case and as whole numbers (007, 7.0), as far as needed and
-    unambiguous. A note says so.
+    unambiguous. A note says so. Folders are only left out if those of one name are the last of the other's: `a.wav` and
+    `flac/a.wav` match, but `real/a.wav` and `fake/a.wav` do not.
 
     Labels in the score file are compared with the keys. If they are predictions and the scores their confidence, the
     scores are converted to those of bona fide.
@@ -110,7 +113,8 @@ def match_labels(scores: Clips, keys: Clips) -> LabelMatch:
     if not matched.any():
         raise ScoreFileError(
             f"No utterance of {scores.source} ({examples(scores.utterance_ids)}) is in {keys.source} "
-            f"({examples(keys.utterance_ids)}). Check that both files are of the same clips and name them alike."
+            f"({examples(keys.utterance_ids)}).{_in_other_folders(keys.utterance_ids, scores.utterance_ids)} Check "
+            "that both files are of the same clips and name them alike."
         )
     notes = [*keys.notes, *scores.notes, *([how] if how else [])]
     kept, scored = keys.take(np.flatnonzero(matched)), scores.take(indices[matched])
@@ -143,7 +147,8 @@ def match_systems(first: Clips, second: Clips) -> tuple[Clips, NDArray[np.float6
     if not matched.any():
         raise ScoreFileError(
             f"No utterance of {second.source} ({examples(second.utterance_ids)}) is in {first.source} "
-            f"({examples(first.utterance_ids)}). Two systems can only be compared on the same clips."
+            f"({examples(first.utterance_ids)}).{_in_other_folders(first.utterance_ids, second.utterance_ids)} Two "
+            "systems can only be compared on the same clips."
         )
     if second.scores is None:
         raise ScoreFileError(f"{second.source} has no scores. Give a score file.")
@@ -178,7 +183,7 @@ def match_names(
                     f"Utterances of {source} and {wanted_source} would match {described}, but {file} has both "
                     f"{pair[0]!r} and {pair[1]!r}. Use the same names in both files."
                 )
-        best = _index(changed_wanted, changed_available)
+        best = _matches(wanted, available, needed)
         how = f"Utterances of {source} and {wanted_source} were matched {described}."
     return best, how
 
@@ -189,8 +194,49 @@ def _changed(names: pa.Array, changes: Sequence[str]) -> pa.Array:
     return names
 
 
+def _matches(wanted: pa.Array, available: pa.Array, changes: Sequence[str]) -> NDArray[np.int64]:
+    indices = _index(_changed(wanted, changes), _changed(available, changes))
+    if _NO_FOLDERS not in changes:
+        return indices
+    agree = _folders_agree(wanted, available.take(pa.array(np.maximum(indices, 0))), changes)
+    return np.where(agree, indices, -1)
+
+
 def _n_matches(wanted: pa.Array, available: pa.Array, changes: Sequence[str]) -> int:
-    return int(np.count_nonzero(_index(_changed(wanted, changes), _changed(available, changes)) >= 0))
+    return int(np.count_nonzero(_matches(wanted, available, changes) >= 0))
+
+
+def _folders_agree(first: pa.Array, second: pa.Array, changes: Sequence[str]) -> NDArray[np.bool_]:
+    """Return for each pair of names whether the folders of one are the last folders of the other."""
+    changes = [change for change in changes if change != _NO_FOLDERS]
+    folders = [
+        _changed(pc.replace_substring_regex(names, _BASENAME, ""), changes).dictionary_encode()
+        for names in (first, second)
+    ]
+    codes = np.stack([own.indices.to_numpy(zero_copy_only=False) for own in folders])
+    pairs, inverse = np.unique(codes, axis=1, return_inverse=True)
+    parts = [[_parts(folder) for folder in own.dictionary.to_pylist()] for own in folders]
+    agree = [_is_end(parts[0][one], parts[1][other]) for one, other in pairs.T]
+    return np.array(agree, dtype=bool)[inverse.reshape(-1)]
+
+
+def _parts(folder: str) -> list[str]:
+    return [part for part in folder.replace("\\", "/").split("/") if part not in ("", ".")]
+
+
+def _is_end(first: list[str], second: list[str]) -> bool:
+    shorter, longer = sorted((first, second), key=len)
+    return not shorter or longer[-len(shorter) :] == shorter
+
+
+def _in_other_folders(wanted: pa.Array, available: pa.Array) -> str:
+    """Return a sentence about names that only differ in their folders, if there are any."""
+    indices = _index(_changed(wanted, [*_CHANGES]), _changed(available, [*_CHANGES]))
+    pairs = np.flatnonzero(indices >= 0)
+    if not len(pairs):
+        return ""
+    one, other = wanted[int(pairs[0])], available[int(indices[pairs[0]])]
+    return f" File names recur in other folders, which are different clips: {one} and {other}."
 
 
 def _needed(wanted: pa.Array, available: pa.Array, changes: Sequence[str]) -> list[str]:

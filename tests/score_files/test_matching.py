@@ -80,6 +80,49 @@ def test_exact_names_come_first():
 
 
 @pytest.mark.parametrize(
+    ("scored", "keyed"),
+    [
+        ("real/0.wav", "fake/0.wav"),
+        ("x/real/0.wav", "fake/0"),
+        ("x/a/0", "y/x/0"),
+        ("REAL/0", "fake/0"),
+        ("al/0", "real/0"),  # only whole folders count
+        ("C:\\real\\0.wav", "fake/0.wav"),
+    ],
+)
+def test_folders_that_contradict_each_other_are_other_clips(scored, keyed):
+    with pytest.raises(ScoreFileError, match="No utterance of"):
+        match_keys(scores_of([scored]), keys_of([keyed]))
+    with pytest.raises(ScoreFileError, match="No utterance of"):
+        match_systems(scores_of([scored]), scores_of([keyed]))
+    # Other names still match.
+    result = match_keys(scores_of([scored, "u/1.wav"]), keys_of([keyed, "1"]), allow_missing=True)
+    assert result.utterance_ids.to_pylist() == ["1"]
+    assert result.scores.tolist() == [1.0]
+
+
+def test_the_message_names_clips_in_other_folders():
+    with pytest.raises(ScoreFileError, match=r"recur in other folders, .*: fake/0.wav and real/0.wav\. Check that"):
+        match_keys(scores_of(["real/0.wav"]), keys_of(["fake/0.wav"]))
+    with pytest.raises(ScoreFileError, match=r"recur in other folders, .* Two systems"):
+        match_systems(scores_of(["real/0.wav"]), scores_of(["fake/0.wav"]))
+
+
+@pytest.mark.parametrize(
+    ("scored", "keyed"),
+    [
+        ("/data/flac/0.flac", "flac/0.flac"),
+        ("./flac/0.flac", "flac/0"),
+        ("D:\\x\\Flac\\0.FLAC", "flac/0.flac"),
+        ("flac//0.flac", "/x/flac/0"),
+    ],
+)
+def test_the_last_folders_must_be_the_same(scored, keyed):
+    assert match_keys(scores_of([scored]), keys_of([keyed])).scores.tolist() == [0.0]
+    assert match_keys(scores_of([keyed]), keys_of([scored])).scores.tolist() == [0.0]
+
+
+@pytest.mark.parametrize(
     ("scored", "keyed", "whose"),
     [(["x/a", "y/a", "b"], ["a", "b"], "scores.txt"), (["a", "b"], ["x/a", "y/a", "b"], "keys.txt")],
 )
