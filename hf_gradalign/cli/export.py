@@ -72,7 +72,6 @@ def export(arguments: argparse.Namespace) -> onnx_export.OnnxReport:
         ValueError: If it is not a trained detector, its labels do not tell the meaning of its outputs, or it takes
             whole clips and no length is given.
     """
-    from hf_gradalign import models
     from hf_gradalign.scoring.model_loading import load_detector
     from hf_gradalign.scoring.windowing import settle_windowing
 
@@ -97,7 +96,10 @@ def export(arguments: argparse.Namespace) -> onnx_export.OnnxReport:
     n_samples = arguments.n_samples or (None if windowing.mode == "whole" else windowing.n_samples)
     if n_samples is None:
         raise ValueError(f"{name} takes whole clips, but an exported model takes clips of one length: give --n_samples")
-    config: Any = model.config
-    labels = models.output_labels(config.id2label, config.label2id, arguments.bonafide_label)
-    models.put_in_order(model, feature_extractor, labels)
-    return onnx_export.export_onnx(model, arguments.output, n_samples=n_samples, raw_scores=arguments.raw_scores)
+    return onnx_export.export_onnx(
+        model,
+        arguments.output,
+        n_samples=n_samples,
+        raw_scores=arguments.raw_scores,
+        bonafide_label=arguments.bonafide_label,
+    )

@@ -16,7 +16,7 @@ from torch.export import Dim, ExportedProgram
 from transformers import PreTrainedModel
 
 from hf_gradalign.models import WINDOW_SAMPLES, output_labels
-from hf_gradalign.models.label_order import score_of
+from hf_gradalign.models.label_order import score_of, signs_of
 from hf_gradalign.models.score_calibration import apply_calibration
 from hf_gradalign.models.stored_calibration import calibration_of, raw_logits
 from hf_gradalign.utils.messages import require_room
@@ -58,12 +58,14 @@ def export_onnx(
     n_samples: int = WINDOW_SAMPLES,
     check_batches: Sequence[int] = (1, 3),
     raw_scores: bool = False,
+    bonafide_label: str | None = None,
 ) -> OnnxReport:
     """Export a detector to ONNX, and compare onnxruntime on the CPU with PyTorch on noise.
 
     The file's input is `input_values`, float32 of shape (batch, `n_samples`), as from the model's feature extractor.
-    Its output is `logits`, float32 of shape (batch, 2), for spoof and bona fide. The batch may have any size. A file
-    whose logits differ from PyTorch's is deleted.
+    Its output is `logits`, float32 of shape (batch, 2), for spoof and bona fide, whatever the order of the model's
+    outputs. A single output z becomes -z / 2 and z / 2. The batch may have any size. A file whose logits differ from
+    PyTorch's is deleted.
 
     If the model is calibrated, so are the logits, and the file's metadata has the `calibration` as JSON.
 
@@ -73,13 +75,16 @@ def export_onnx(
         n_samples: Number of samples of a waveform.
         check_batches: One or more batch sizes to compare.
         raw_scores: Whether to export a calibrated model without its calibration.
+        bonafide_label: Name or number of the bona fide label, if the label names do not tell; "none" for a model with
+            one output that is higher for spoof.
 
     Returns:
         The report.
 
     Raises:
         ImportError: If onnx, onnxruntime or onnxscript is not installed.
-        ValueError: If the model is not in float32 or does not accept `n_samples`, or no batch size is given.
+        ValueError: If the model is not in float32 or does not accept `n_samples`, its labels do not tell which of one
+            or two outputs is bona fide, or no batch size is given.
         OnnxMismatchError: If a logit differs by more than 0.001, or a calibrated one by more than that many of before.
         OSError: If the file cannot be written.
     """
@@ -91,7 +96,7 @@ def export_onnx(
         raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
     require_room(path.parent, sum(value.nbytes for value in model.state_dict().values()))
     path.parent.mkdir(parents=True, exist_ok=True)
-    logits_of = _Logits(model, raw_scores)
+    logits_of = _Logits(model, raw_scores, bonafide_label)
     program = logits_of.export(n_samples)
     with tempfile.TemporaryDirectory(prefix=f".{path.name}.", dir=path.parent) as folder:
         draft = Path(folder, path.name)  # with the final name, because the file contains the name of its data file
@@ -128,7 +133,11 @@ def export_onnx(
 
 
 def export_program(
-    model: PreTrainedModel, *, n_samples: int = WINDOW_SAMPLES, raw_scores: bool = False
+    model: PreTrainedModel,
+    *,
+    n_samples: int = WINDOW_SAMPLES,
+    raw_scores: bool = False,
+    bonafide_label: str | None = None,
 ) -> ExportedProgram:
     """Export a detector with `torch.export`, for `torch.export.save`, AOTInductor, ExecuTorch etc.
 
@@ -137,25 +146,26 @@ def export_program(
             program has its own copy of the weights.
         n_samples: Number of samples of a waveform.
         raw_scores: Whether to export a calibrated model without its calibration.
+        bonafide_label: As for `export_onnx`.
 
     Returns:
         The program, on the CPU and in evaluation mode. Its `module()` maps waveforms, float32 of shape
-        (B, `n_samples`) for any B, to logits (B, 2).
+        (B, `n_samples`) for any B, to logits (B, 2) for spoof and bona fide.
 
     Raises:
-        ValueError: If the model is not in float32, or does not accept `n_samples`.
+        ValueError: As for `export_onnx`.
     """
-    return _Logits(model, raw_scores).export(n_samples)
+    return _Logits(model, raw_scores, bonafide_label).export(n_samples)
 
 
 class _Logits(nn.Module):
-    """A copy of a detector for export, which only returns the logits.
+    """A copy of a detector for export, which only returns the logits, for spoof and bona fide.
 
     It is on the CPU, where mamba uses operators that every runtime has, and uses eager attention, which works for every
     encoder (sdpa fails for a wav2vec 2.0 Conformer).
     """
 
-    def __init__(self, model: PreTrainedModel, raw_scores: bool = False) -> None:
+    def __init__(self, model: PreTrainedModel, raw_scores: bool, bonafide_label: str | None) -> None:
         super().__init__()
         dtypes = sorted({str(p.dtype).removeprefix("torch.") for p in model.parameters()} - {"float32"})
         if dtypes:
@@ -167,22 +177,31 @@ class _Logits(nn.Module):
         stored = calibration_of(model)
         self.calibration = None if raw_scores else stored
         self._undone = stored if raw_scores else None
-        # Only a calibration needs to know what outputs mean.
         config: Any = model.config
-        self._order = () if stored is None else stored.get("outputs") or output_labels(config.id2label, config.label2id)
+        self._order = output_labels(config.id2label, config.label2id, bonafide_label)
+        if stored is not None and tuple(stored.get("outputs") or self._order) != self._order:
+            raise ValueError(
+                f"the outputs {', '.join(stored['outputs'])} of the model were calibrated, and now they should mean "
+                f"{', '.join(self._order)}: use the same bonafide_label (--bonafide_label) as in the calibration"
+            )
 
     def forward(self, input_values: Tensor) -> Tensor:
         """Waveforms (B, time) to logits (B, 2)."""
         if self._undone is not None:
-            return raw_logits(self.model, {"input_values": input_values}, self._undone, tuple(self._order))
-        return self.model(input_values).logits
+            logits = raw_logits(self.model, {"input_values": input_values}, self._undone, self._order)
+        else:
+            logits = self.model(input_values).logits
+        if len(self._order) == 1:
+            half = logits * signs_of(self._order, logits) / 2
+            return torch.cat([-half, half], 1)
+        return logits if self._order[1] == "bonafide" else logits.flip(1)
 
     def tolerance(self, waveforms: Tensor) -> Tensor:
         """Return how far logits may be from PyTorch's, shape (B, 1) or (): a calibration spreads differences."""
         if self.calibration is None:
             return torch.tensor(TOLERANCE)
-        order = tuple(self._order)
-        scores = score_of(raw_logits(self.model, {"input_values": waveforms}, self.calibration, order), order)
+        inputs = {"input_values": waveforms}
+        scores = score_of(raw_logits(self.model, inputs, self.calibration, self._order), self._order)
         low, high = (apply_calibration(scores + shift, self.calibration) for shift in (-2 * TOLERANCE, 2 * TOLERANCE))
         return TOLERANCE + (high - low)[:, None]
 

@@ -160,6 +160,50 @@ def test_without_a_package(package, tmp_path, monkeypatch):
         export_onnx(make_detector("linear"), tmp_path / "detector.onnx")
 
 
+@pytest.mark.parametrize(
+    ("labels", "chosen", "expected"),
+    [
+        (["spoof", "bonafide"], None, lambda z: z),
+        (["real", "fake"], None, lambda z: z.flip(1)),
+        (["LABEL_0", "LABEL_1"], "LABEL_0", lambda z: z.flip(1)),
+        (["bonafide"], None, lambda z: torch.cat([-z / 2, z / 2], 1)),
+        (["fake"], None, lambda z: torch.cat([z / 2, -z / 2], 1)),
+        (["LABEL_0"], "none", lambda z: torch.cat([z / 2, -z / 2], 1)),
+    ],
+)
+def test_logits_are_for_spoof_and_bona_fide(labels, chosen, expected):
+    detector = make_labeled(labels)
+    waveforms = torch.randn(2, N_SAMPLES)
+    program = export_program(detector, n_samples=N_SAMPLES, bonafide_label=chosen)
+    with torch.no_grad():
+        logits = detector(waveforms).logits
+    torch.testing.assert_close(program.module()(waveforms), expected(logits), atol=1e-5, rtol=0)
+
+
+def make_labeled(labels):
+    options = {"id2label": dict(enumerate(labels)), "label2id": {name: i for i, name in enumerate(labels)}}
+    config = make_detector("linear").config
+    return SpoofDetectorForAudioClassification(
+        SpoofDetectorConfig(config.backbone_config, "linear", config.head_options, **options)
+    ).eval()
+
+
+@pytest.mark.slow
+def test_the_file_has_logits_for_spoof_and_bona_fide(tmp_path):
+    detector = make_labeled(["real"])
+    report = export_onnx(detector, tmp_path / "detector.onnx", n_samples=N_SAMPLES)
+    waveforms = torch.randn(2, N_SAMPLES)
+    with torch.no_grad():
+        half = detector(waveforms).logits / 2
+    torch.testing.assert_close(by_onnxruntime(report.path)(waveforms), torch.cat([-half, half], 1), atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize("labels", [["LABEL_0", "LABEL_1"], ["a", "b", "c"]])
+def test_outputs_that_may_mean_anything_are_refused(labels):
+    with pytest.raises(ValueError, match=r"bona fide.*bonafide_label"):
+        export_program(make_labeled(labels), n_samples=N_SAMPLES)
+
+
 def test_errors(tmp_path):
     detector = make_detector("linear")
     with pytest.raises(ValueError, match="does not accept waveforms of 100 samples"):
