@@ -15,7 +15,7 @@ import numpy as np
 import torch
 import transformers
 from numpy.typing import NDArray
-from transformers import EvalPrediction, TrainerState
+from transformers import EvalPrediction, PretrainedConfig, TrainerState
 from transformers.trainer import TRAINER_STATE_NAME
 
 import hf_gradalign
@@ -25,7 +25,7 @@ from hf_gradalign.experiment.file_names import RESULTS_NAME
 from hf_gradalign.metrics import equal_error_rate, equal_error_rate_by_system
 from hf_gradalign.metrics.functional.eer import score_problems
 from hf_gradalign.metrics.functional.ranked_scores import RankedScores
-from hf_gradalign.models import LABEL2ID
+from hf_gradalign.models import LABEL2ID, SpoofDetectorConfig
 from hf_gradalign.models.losses import CROSS_ENTROPY, detection_loss
 from hf_gradalign.utils.files import write_text_atomically
 
@@ -56,24 +56,33 @@ class CountermeasureMetrics:
 
     For clips of one class it returns only the loss.
 
-    The loss is computed over all clips at once. It replaces the Trainer's loss, a mean over batches that with class
-    weights depends on how the clips are divided into batches.
+    The loss is computed over all clips at once.
 
     Args:
-        class_weights: Weight of each class in the loss, in the order of the labels; equal by default.
-        loss: Name of the model's loss (`hf_gradalign.models.losses`).
-        loss_options: All of its options; the published ones by default.
+        class_weights: Weight of each class in the loss, in the order of the labels. By default those of the model that
+            a `GradientAlignmentTrainer` evaluates (`config.class_weights`), and equal ones without.
+        loss: Name of a loss (`hf_gradalign.models.losses`); by default that of the model, and cross-entropy without.
+        loss_options: All options of `loss`; the published ones by default.
     """
 
     def __init__(
         self,
         class_weights: Sequence[float] | None = None,
-        loss: str = CROSS_ENTROPY,
+        loss: str | None = None,
         loss_options: Mapping[str, float] | None = None,
     ) -> None:
-        self._loss, self._loss_options = loss, loss_options
-        self._weights = None if class_weights is None else torch.tensor(class_weights, dtype=torch.float64)
+        self._given = (class_weights, loss, loss_options)
         self._batches: list[tuple[NDArray[np.float64], NDArray[np.int64]]] = []
+        self.use_model(None)
+
+    def use_model(self, config: PretrainedConfig | None) -> None:
+        """Take the loss and the class weights of a model where none were given. The trainer calls this."""
+        weights, self._loss, self._loss_options = self._given
+        if weights is None:
+            weights = getattr(config, "class_weights", None)
+        if self._loss is None and isinstance(config, SpoofDetectorConfig):
+            self._loss, self._loss_options = config.loss, config.loss_options
+        self._weights = None if weights is None else torch.tensor(weights, dtype=torch.float64)
 
     def reset(self) -> None:
         """Drop the batches of an unfinished evaluation. The trainer calls this before each evaluation."""
@@ -108,7 +117,11 @@ class CountermeasureMetrics:
                 result = equal_error_rate(scores, bona_fide.astype(int))
             metrics = {"eer": result["eer"], "eer_threshold": result["threshold"]}
         loss = detection_loss(
-            torch.from_numpy(logits), torch.from_numpy(labels), self._loss, self._loss_options, self._weights
+            torch.from_numpy(logits),
+            torch.from_numpy(labels),
+            self._loss or CROSS_ENTROPY,
+            self._loss_options,
+            self._weights,
         )
         return metrics | {"loss": float(loss)}
 

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import torch
 from torch.optim import Optimizer
-from transformers import PretrainedConfig, TrainerCallback
+from transformers import TrainerCallback
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 
 from hf_gradalign.data import ViewCollator
@@ -26,7 +26,6 @@ from hf_gradalign.experiment.results import (
     steps_of,
     without_timing,
 )
-from hf_gradalign.models import SpoofDetectorConfig
 from hf_gradalign.scoring import write_score_file
 from hf_gradalign.training import CoupledDecayAdam, GradientAlignmentTrainer, SaveOnInterrupt
 
@@ -56,7 +55,7 @@ def make_trainer(
             eval_dataset=preparation.eval_datasets["validation"],
             data_collator=ViewCollator(preparation.feature_extractor),
             processing_class=preparation.feature_extractor,
-            compute_metrics=_metrics_of(preparation.model.config),
+            compute_metrics=CountermeasureMetrics(),
             callbacks=list(callbacks),
             batch_transform=preparation.batch_transform,
             optimizer_cls_and_kwargs=_optimizer(args),
@@ -65,13 +64,6 @@ def make_trainer(
         raise
     except (ValueError, ImportError, RuntimeError) as error:  # transformers' own checks raise all three
         raise SetupError(str(error)) from error
-
-
-def _metrics_of(config: PretrainedConfig) -> CountermeasureMetrics:
-    weights = getattr(config, "class_weights", None)
-    if isinstance(config, SpoofDetectorConfig):
-        return CountermeasureMetrics(weights, config.loss, config.loss_options)
-    return CountermeasureMetrics(weights)
 
 
 def _optimizer(args: AudioSpoofTrainingArguments) -> tuple[type[Optimizer], dict[str, Any]] | None:

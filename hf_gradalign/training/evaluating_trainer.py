@@ -1,7 +1,7 @@
 """A `Trainer` whose evaluations see every item, restore the model and leave no worker processes behind."""
 
 from collections.abc import Generator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import Any
 
 import torch
@@ -27,7 +27,14 @@ class EvaluatingTrainer(Trainer):
       class reuses the loader of the previous one. The workers of `predict` end with it.
     - With `batch_eval_metrics`, a `compute_metrics` that has a method `reset` is reset before each evaluation, so an
       interrupted one does not count.
+    - A `compute_metrics` that has a method `use_model` is given the configuration of the model before each evaluation.
+    - A loss that weights its items is a weighted mean over the whole data set (`record_loss`), unless `compute_metrics`
+      returns a loss. The base class takes the mean over batches, which depends on how items are divided into them.
     """
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        self._loss_terms: list[Tensor] = []
+        super().__init__(*args, **kwargs)
 
     def get_eval_dataloader(self, eval_dataset: str | Dataset | None = None) -> DataLoader:
         """Return the evaluation loader, which is reused only for the same data set."""
@@ -70,16 +77,50 @@ class EvaluatingTrainer(Trainer):
         if self.callback_handler.eval_dataloader is loader:
             self.callback_handler.eval_dataloader = None
 
-    def evaluation_loop(self, *args: Any, **kwargs: Any) -> EvalLoopOutput:
+    def evaluation_loop(
+        self,
+        dataloader: DataLoader,
+        description: str,
+        prediction_loss_only: bool | None = None,
+        ignore_keys: list[str] | None = None,
+        metric_key_prefix: str = "eval",
+    ) -> EvalLoopOutput:
         """Evaluate as the base class does, and restore a model that was cast to half precision."""
-        if (reset := getattr(self.compute_metrics, "reset", None)) is not None:
-            reset()
-        model = self.model
+        model, compute = self.model, self.compute_metrics
         assert model is not None  # without one, `model_init` has made it
-        if self._half_precision() is None or is_sharded(model):
-            return super().evaluation_loop(*args, **kwargs)
-        with _weights_restored(model):
-            return super().evaluation_loop(*args, **kwargs)
+        if (reset := getattr(compute, "reset", None)) is not None:
+            reset()
+        if (use_model := getattr(compute, "use_model", None)) is not None:
+            use_model(getattr(self.accelerator.unwrap_model(model), "config", None))
+        computed: dict[str, float] = {}
+
+        def keep_computed(*args: Any, **kwargs: Any) -> dict[str, float]:
+            assert compute is not None
+            metrics = compute(*args, **kwargs)
+            computed.update(metrics)
+            return metrics
+
+        self._loss_terms = []
+        casts = self._half_precision() is not None and not is_sharded(model)
+        with (
+            _weights_restored(model) if casts else nullcontext(),
+            _replaced(self, {} if compute is None else {"compute_metrics": keep_computed}),
+        ):
+            output = super().evaluation_loop(
+                dataloader, description, prediction_loss_only, ignore_keys, metric_key_prefix
+            )
+        name = f"{metric_key_prefix}_loss"
+        if self._loss_terms and computed.keys().isdisjoint(("loss", name)):
+            total, weight = torch.cat(self._loss_terms).cpu().double().sum(0).tolist()
+            loss = total / weight if weight else float("nan")
+            output = output._replace(metrics={**(output.metrics or {}), name: loss})
+        self._loss_terms = []
+        return output
+
+    def record_loss(self, terms: Tensor) -> None:
+        """Record a batch of the evaluation: what each item adds to the loss and to its denominator, shape (B, 2)."""
+        # For every item of a batch, so that those that fill up the last one of several processes are dropped.
+        self._loss_terms.append(self.gather_function(terms))
 
     def prediction_step(
         self,

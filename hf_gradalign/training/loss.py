@@ -1,7 +1,7 @@
 """Weighted cross-entropy with the class weights of the model's configuration."""
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, TypeGuard
 
 import torch
 from torch import Tensor
@@ -44,12 +44,20 @@ class WeightedCrossEntropy:
         self.class_weights = class_weights
         self.label_smoothing = label_smoothing
 
-    def __call__(self, outputs: Any, labels: Tensor, num_items_in_batch: Tensor | None = None) -> Tensor:
-        """Return the weighted mean loss of logits (B, C) and integer labels (B,). Ignores `num_items_in_batch`."""
+    def __call__(
+        self, outputs: Any, labels: Tensor, num_items_in_batch: Tensor | None = None, reduction: str = "mean"
+    ) -> Tensor:
+        """Return the loss of logits (B, C) and integer labels (B,): the weighted mean, or with "none" each w_y l."""
         logits = outputs["logits"] if isinstance(outputs, dict) else outputs[0]
         weights = self.class_weights.to(logits.device, torch.float32)
         logits = logits.float().view(-1, weights.numel())
-        return cross_entropy(logits, labels.view(-1), weight=weights, label_smoothing=self.label_smoothing)
+        smoothing = self.label_smoothing
+        return cross_entropy(logits, labels.view(-1), weight=weights, label_smoothing=smoothing, reduction=reduction)
+
+
+def are_classes(labels: Any) -> TypeGuard[Tensor]:
+    """Return whether labels are class indices."""
+    return isinstance(labels, Tensor) and not labels.is_floating_point()
 
 
 def items_weight(inputs: Mapping[str, Any], class_weights: Tensor | None) -> Tensor:
@@ -64,10 +72,30 @@ def items_weight(inputs: Mapping[str, Any], class_weights: Tensor | None) -> Ten
         than -100; the batch size if labels are not class indices.
     """
     labels = inputs.get("labels")
-    if isinstance(labels, Tensor) and not labels.is_floating_point():
+    if are_classes(labels):
         # Indexing with a mask instead would make the host wait for the device.
         counts = (labels != -100).float()
         weights = 1.0 if class_weights is None else class_weights.to(labels.device)[labels.clamp(min=0)]
         return (counts * weights).sum()
     tensors = [value for value in inputs.values() if isinstance(value, Tensor)]
     return torch.as_tensor(tensors[0].shape[0] if tensors else 1, dtype=torch.float32)
+
+
+def loss_terms(
+    loss: Tensor, outputs: Any, labels: Tensor, class_weights: Tensor, weighted_loss: WeightedCrossEntropy | None
+) -> Tensor:
+    """Return what each item adds to the numerator and the denominator of a weighted mean loss.
+
+    Args:
+        loss: Weighted mean loss of the batch, used for every item if `weighted_loss` is None.
+        outputs: Model outputs with logits (B, C) or (B, T, C).
+        labels: Integer labels, shape (B,) or (B, T); -100 for none.
+        class_weights: Shape (C,).
+        weighted_loss: Loss by which the items differ.
+
+    Returns:
+        Shape (B, 2), float32.
+    """
+    weights = class_weights.to(labels.device)[labels.clamp(min=0)] * (labels != -100)
+    losses = weights * loss if weighted_loss is None else weighted_loss(outputs, labels, reduction="none")
+    return torch.stack([losses.reshape(len(labels), -1).sum(1), weights.reshape(len(labels), -1).sum(1)], 1).float()

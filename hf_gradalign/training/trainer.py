@@ -1,6 +1,5 @@
 """The `Trainer` subclass: several views of a batch, one aligned update."""
 
-import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -11,7 +10,6 @@ from torch import Tensor, nn
 from torch.utils.data import Dataset, Sampler
 from transformers import PreTrainedModel
 from transformers.trainer_utils import TrainOutput
-from transformers.utils import logging
 
 from hf_gradalign.alignment import (
     AlignedUpdate,
@@ -22,6 +20,7 @@ from hf_gradalign.alignment import (
     ParameterGroups,
     ViewGradients,
 )
+from hf_gradalign.training.alignment_state import load_alignment_state, save_alignment_state
 from hf_gradalign.training.arguments import GradientAlignmentArguments
 from hf_gradalign.training.compilation import prepare_for_compile, uses_cuda_graphs
 from hf_gradalign.training.conflicts.record import RecordFormat
@@ -29,15 +28,11 @@ from hf_gradalign.training.conflicts.recorder import ConflictRecorder
 from hf_gradalign.training.conflicts.totals import ConflictTotals
 from hf_gradalign.training.distributed import is_sharded, prepare_for_fsdp, shares_gradient_storage
 from hf_gradalign.training.learning_rates import are_split, check_split, split_groups
-from hf_gradalign.training.loss import WeightedCrossEntropy, class_weights_of, items_weight
+from hf_gradalign.training.loss import WeightedCrossEntropy, are_classes, class_weights_of, items_weight, loss_terms
 from hf_gradalign.training.nonfinite import MicroBatch, NonFiniteGuard
 from hf_gradalign.training.selecting_trainer import SelectingTrainer
 from hf_gradalign.training.setup_checks import check_metric_exists, check_options, check_supported_setup
 from hf_gradalign.training.view_batch import ViewBatchCollator, is_view_batch, with_longest_view
-
-logger = logging.get_logger(__name__)
-
-ALIGNMENT_STATE_NAME = "alignment_state.json"
 
 
 class GradientAlignmentTrainer(SelectingTrainer):
@@ -220,7 +215,10 @@ class GradientAlignmentTrainer(SelectingTrainer):
         weight = None
         if model.training and num_items_in_batch is not None:
             weight = items_weight(inputs, self.class_weights)
+        labels = inputs.get("labels")
         loss, outputs = super().compute_loss(model, inputs, return_outputs=True)
+        if self.class_weights is not None and not model.training and are_classes(labels):
+            self.record_loss(loss_terms(loss, outputs, labels, self.class_weights, self._weighted_loss))
         if weight is not None and num_items_in_batch is not None:
             # DDP averages the gradients over processes, and the shares must be summed.
             processes = self.args.world_size if self.args.average_tokens_across_devices else 1
@@ -369,13 +367,7 @@ class GradientAlignmentTrainer(SelectingTrainer):
             self.conflict_recorder.flush()  # no row may be missing once this checkpoint can be resumed from
         super()._save_optimizer_and_scheduler(output_dir)
         if self.args.should_save:
-            state = {
-                "method": self.args.align_gradients,
-                "method_state": self.alignment_method.state_dict(),
-                "conflict_counts": self.conflict_counts.state_dict(),
-                "skipped_updates": self.nonfinite.skipped,
-            }
-            Path(output_dir, ALIGNMENT_STATE_NAME).write_text(json.dumps(state, indent=2) + "\n", encoding="utf-8")
+            save_alignment_state(self, output_dir)
 
     def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
         super()._load_optimizer_and_scheduler(checkpoint)
@@ -383,25 +375,7 @@ class GradientAlignmentTrainer(SelectingTrainer):
             return
         if self.conflict_recorder is not None:
             self.conflict_recorder.resumed_from = Path(checkpoint).parent
-        path = Path(checkpoint, ALIGNMENT_STATE_NAME)
-        if not path.is_file():
-            logger.warning(
-                f"{checkpoint} has no {ALIGNMENT_STATE_NAME}: the alignment method starts over (the checkpoint was "
-                "not written by GradientAlignmentTrainer, or was written with save_only_model)."
-            )
-            return
-        state = json.loads(path.read_text(encoding="utf-8"))
-        if state["method"] == self.args.align_gradients:
-            self.alignment_method.load_state_dict(state["method_state"])
-        else:
-            logger.warning(
-                f"{checkpoint} was trained with --align_gradients {state['method']}; this run uses "
-                f"{self.args.align_gradients}, which starts over."
-            )
-        if "since_last_log" in state:  # checkpoints from before each process had its own state
-            self._totals.since_last_log.load_state_dict(state["since_last_log"])
-        self.conflict_counts.load_state_dict(state["conflict_counts"])
-        self.nonfinite.skipped = state.get("skipped_updates", 0)
+        load_alignment_state(self, checkpoint)
 
 
-__all__ = ["ALIGNMENT_STATE_NAME", "GradientAlignmentTrainer"]
+__all__ = ["GradientAlignmentTrainer"]

@@ -50,12 +50,15 @@ def test_accumulation_changes_nothing(loss, class_weights, tmp_path):
 def test_the_loss_of_an_evaluation_is_that_of_all_clips(loss, tmp_path):
     weights = [0.1, 0.9]
     model = detector(loss, weights)
-    metrics = CountermeasureMetrics(weights, loss, model.config.loss_options)
     rows = [row["clean"] for row in noise_trainer(model, tmp_path).train_dataset]
-    trainer = noise_trainer(model, tmp_path, eval_dataset=rows, per_device_eval_batch_size=3, compute_metrics=metrics)
-    found = trainer.evaluate()["eval_loss"]
     clips, labels = torch.stack([row["input_values"] for row in rows]), torch.tensor([row["labels"] for row in rows])
-    assert found == pytest.approx(model(clips, labels=labels).loss.item(), rel=1e-5)
+    expected = model(clips, labels=labels).loss.item()
+    given = CountermeasureMetrics(weights, loss, model.config.loss_options)
+    for metrics in (given, CountermeasureMetrics(), None):
+        options = {"eval_dataset": rows, "per_device_eval_batch_size": 3, "compute_metrics": metrics}
+        assert noise_trainer(model, tmp_path, **options).evaluate()["eval_loss"] == pytest.approx(expected, rel=1e-5)
+    equal = noise_trainer(model, tmp_path, eval_dataset=rows, compute_metrics=CountermeasureMetrics([1.0, 1.0]))
+    assert equal.evaluate()["eval_loss"] != pytest.approx(expected, rel=1e-2)  # what is given counts
 
 
 @pytest.mark.parametrize("loss", MARGIN_LOSSES)

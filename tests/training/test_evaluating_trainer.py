@@ -98,3 +98,26 @@ def test_metrics_by_batch_begin_with_the_evaluation(tmp_path, items):
         trainer.evaluate([*items[:8], {"x": None, "labels": 1}])
     assert trainer.compute_metrics.labels > 0
     assert trainer.evaluate(items)["eval_count"] == 11
+
+
+@pytest.mark.parametrize("smoothing", [0.0, 0.1])
+def test_a_weighted_loss_is_a_mean_over_all_items(tmp_path, items, smoothing):
+    model, weights = make_model([0.1, 0.9]), torch.tensor([0.1, 0.9])
+    labels = torch.stack([item["labels"] for item in items])
+    logits = model(torch.stack([item["x"] for item in items])).logits
+    loss = torch.nn.functional.cross_entropy(logits, labels, weights, label_smoothing=smoothing).item()
+
+    def evaluate(size, metrics=None):
+        options = {"per_device_eval_batch_size": size, "label_smoothing_factor": smoothing}
+        trainer = make_trainer(tmp_path, model=model, eval_dataset=items, **options)
+        trainer.compute_metrics = metrics
+        assert trainer.predict(items, metric_key_prefix="test").metrics["test_loss"] == trainer.evaluate()["eval_loss"]
+        return trainer.evaluate()
+
+    for size in (1, 4, 11):
+        assert evaluate(size)["eval_loss"] == pytest.approx(loss, rel=1e-6)
+    assert (
+        evaluate(4, lambda _: {"score": 1.0}).items()
+        >= {"eval_score": 1.0, "eval_loss": evaluate(4)["eval_loss"]}.items()
+    )
+    assert evaluate(4, lambda _: {"loss": 7.0})["eval_loss"] == 7.0  # a loss of compute_metrics counts, as in Trainer
