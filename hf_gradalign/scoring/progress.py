@@ -131,11 +131,13 @@ class ProgressStore:
         return begun
 
     def _lines(self, settings: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
-        digest = _digest(settings)
+        # The stored settings differ at most in what does not count.
+        stored = json.loads((self.folder / _SETTINGS_NAME).read_text(encoding="utf-8"))
+        known = {None, _digest(settings), _digest(stored)}
         for path in sorted(self.folder.glob("process-*.jsonl")):
             for text in path.read_bytes().split(b"\n")[:-1]:
                 line = json.loads(text)
-                if line.get("of", digest) == digest:
+                if line.get("of") in known:
                     yield line
 
     def flush(self, process: int) -> None:

@@ -44,6 +44,16 @@ def test_other_settings_are_refused_and_named(store, tmp_path):
         again.open({**SETTINGS, "batch_size": 8})
 
 
+def test_progress_of_versions_that_noted_the_columns_resumes(tmp_path):
+    store, before = ProgressStore(tmp_path / "scores.txt.partial"), {**SETTINGS, "columns": ["label"]}
+    store.open(before)
+    store.append(0, ScoredChunk(0, [1.0], {}), before)
+    store.open(SETTINGS)
+    store.append(0, ScoredChunk(1, [2.0], {}), SETTINGS)
+    store.append(1, ScoredChunk(2, [3.0], {}), {**SETTINGS, "batch_size": 8})  # by a survivor
+    assert set(store.read(SETTINGS)) == {0, 1}
+
+
 def test_lines_without_settings_are_of_nobody(store):
     store.append(0, ScoredChunk(0, [1.0], {}), SETTINGS)
     (store.folder / "settings.json").unlink()
