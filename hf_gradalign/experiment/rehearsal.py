@@ -172,7 +172,7 @@ def _check_metric(args: AudioSpoofTrainingArguments, metrics: dict[str, float]) 
         return
     if f"eval_{wanted.removeprefix('eval_')}" not in metrics:
         measured = [name.removeprefix("eval_") for name in metrics if name.startswith("eval_")]
-        known = ", ".join(name for name in measured if not name.endswith(("_per_second", "time")))
+        known = ", ".join(name for name in measured if not name.endswith(("_per_second", "time", "threshold")))
         raise _Refusal(f"--metric_for_best_model {wanted} is not measured; available: {known}")
 
 

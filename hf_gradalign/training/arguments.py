@@ -10,6 +10,7 @@ from accelerate.utils import get_int_from_env
 from transformers import TrainingArguments
 
 from hf_gradalign.alignment import AlignmentMethod, canonical_name, check_scope, get_method
+from hf_gradalign.training.metric_direction import greater_is_better
 from hf_gradalign.training.nonfinite import ON_NONFINITE
 from hf_gradalign.training.setup_checks import NO_DEEPSPEED, check_numbers, check_rates
 
@@ -60,7 +61,8 @@ class GradientAlignmentArguments(TrainingArguments):
         average_best_checkpoints: At the end of training, load the average of the weights of this many best checkpoints.
 
     Parameters whose default differs from `TrainingArguments`:
-        greater_is_better: False if the metric is "eer", as for a loss.
+        greater_is_better: By default as the name of `metric_for_best_model` says, also after that of an evaluation set
+            ("la_eer"). Required for a metric that is not known.
         remove_unused_columns: False, because the Trainer would take the views of a batch for columns.
         restore_callback_states_from_checkpoint: True, so that early stopping keeps its count after a resume.
         hub_strategy: "end", so that one complete commit is pushed instead of one per checkpoint.
@@ -70,9 +72,9 @@ class GradientAlignmentArguments(TrainingArguments):
 
     Raises:
         ValueError: For an unknown method, option or scope; a view weight or learning rate out of range; a patience or
-            number of checkpoints below 1, or without the evaluation or metric that it needs; an option of the
-            conflict record without a record; options of the base class that would have no effect, or fail when the
-            first batch is loaded.
+            number of checkpoints below 1, or without the evaluation or metric that it needs; a `metric_for_best_model`
+            that measures nothing, or of unknown direction; an option of the conflict record without a record; options
+            of the base class that would have no effect, or fail when the first batch is loaded.
     """
 
     # In the base class it is a class variable too, without saying so.
@@ -211,9 +213,8 @@ class GradientAlignmentArguments(TrainingArguments):
         if isinstance(self.fsdp, str) and self.fsdp.lower() == "true":
             # This is how a saved command line spells a bare --fsdp.
             self.fsdp = True  # ty: ignore[invalid-assignment]
-        metric = (self.metric_for_best_model or "").removeprefix("eval_")
-        if self.greater_is_better is None and metric == "eer":
-            self.greater_is_better = False
+        if self.metric_for_best_model is not None:
+            self.greater_is_better = greater_is_better(self.metric_for_best_model, self.greater_is_better)
         if self.early_stopping_patience is not None and self.early_stopping_patience < 1:
             raise ValueError(f"--early_stopping_patience must be 1 or more, got {self.early_stopping_patience}")
         if self.average_best_checkpoints < 1:

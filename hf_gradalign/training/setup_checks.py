@@ -206,12 +206,21 @@ def check_metric_exists(trainer: Any) -> None:
     """Check when training starts that evaluations will report `metric_for_best_model`.
 
     Raises:
-        ValueError: If the metric is not the loss and no metrics are computed.
+        ValueError: If the metric is not the loss and no metrics are computed, or if it is not one of an evaluation set
+            when there are several.
     """
     args = trainer.args
     metric = (args.metric_for_best_model or "loss").removeprefix("eval_")
     overrides_evaluate = type(trainer).evaluate is not transformers.Trainer.evaluate
-    if args.eval_strategy == "no" or metric.endswith(_OWN_METRICS) or overrides_evaluate:
+    if args.eval_strategy == "no" or overrides_evaluate:
+        return
+    sets = trainer.eval_dataset if isinstance(trainer.eval_dataset, dict) else {}
+    if args.metric_for_best_model and sets and not any(metric.startswith(f"{name}_") for name in sets):
+        raise ValueError(
+            f"--metric_for_best_model {metric}: with several evaluation sets the metric needs the name of one of them: "
+            + " or ".join(f"{name}_{metric}" for name in sets)
+        )
+    if metric.endswith(_OWN_METRICS):
         return
     if trainer.compute_metrics is None:
         raise ValueError(

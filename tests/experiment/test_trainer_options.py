@@ -192,6 +192,8 @@ ALSO_REFUSED = [
     Refused("--train_sampling_strategy batch_rebalance", "all are windows of the same length"),
     Refused("--label_names label", "use --label_column_name"),
     Refused("--metric_for_best_model accuracy", "accuracy is not measured; available: loss, eer"),
+    Refused("--metric_for_best_model eer_threshold", "does not measure how good a model is"),
+    Refused("--metric_for_best_model auprc", "also pass --greater_is_better true or false"),
     Refused("--include_for_metrics predictions", "takes inputs and loss, got predictions"),
     Refused("--include_num_input_tokens_seen some", "must be one of no, all, non_padding"),
     Refused("--do_eval", "this command always trains"),

@@ -56,7 +56,7 @@ def test_a_recipe_whose_package_is_missing_in_a_stream(load_script, tmp_path, mp
     [
         (
             {"metric_for_best_model": "f1"},
-            "--metric_for_best_model f1 is not measured; available: loss, eer, eer_threshold",
+            "--metric_for_best_model f1 is not measured; available: loss, eer",
         ),
         ({"report_to": "wandb"}, "--report_to wandb: WandbCallback requires wandb to be installed"),
         ({"report_to": "wandbb"}, "--report_to wandbb: wandbb is not supported, only "),

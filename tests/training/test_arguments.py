@@ -2,6 +2,8 @@ import pytest
 from toy import make_arguments
 from transformers import HfArgumentParser
 
+from hf_gradalign.metrics.functional.t_dcf import AsvErrorRates
+from hf_gradalign.metrics.registry import METRICS, decision_metrics, detection_cost_metrics, tandem_metric
 from hf_gradalign.training import GradientAlignmentArguments
 
 
@@ -50,6 +52,11 @@ def test_options_are_json():
             "needs --save_strategy",
         ),
         ({"early_stopping_patience": 2}, "needs --metric_for_best_model"),
+        ({"metric_for_best_model": "meer"}, "meer: it is not known whether more of it is better; also pass --greater"),
+        (
+            {"metric_for_best_model": "la_eer_threshold", "greater_is_better": False},
+            "--metric_for_best_model la_eer_threshold does not measure how good a model is",
+        ),
         ({"average_best_checkpoints": 2, "metric_for_best_model": "eer"}, "needs --eval_strategy"),
     ],
 )
@@ -58,10 +65,18 @@ def test_errors(tmp_path, options, message):
         make_arguments(tmp_path, **options)
 
 
-@pytest.mark.parametrize(("metric", "greater"), [("eer", False), ("eval_eer", False), ("loss", False), ("f1", True)])
-def test_less_error_is_better(tmp_path, metric, greater):
-    arguments = make_arguments(tmp_path, metric_for_best_model=metric, load_best_model_at_end=False)
-    assert arguments.greater_is_better is greater
+OTHER_METRICS = {"f1_macro": True, "min_cllr": False, "a_dcf": False, "spoof_acceptance_rate": False, "loss": False}
+
+
+@pytest.mark.parametrize("prefix", ["", "eval_", "la_", "eval_2021_df_"])
+def test_the_direction_of_every_metric(tmp_path, prefix):
+    tandem = tandem_metric(AsvErrorRates(0.01, 0.01, 0.1))
+    metrics = [*METRICS.values(), *detection_cost_metrics(), *decision_metrics(0.0), tandem]
+    directions = {metric.name: metric.higher_is_better for metric in metrics} | OTHER_METRICS
+    for name, direction in directions.items():
+        arguments = make_arguments(tmp_path, metric_for_best_model=prefix + name)
+        assert arguments.greater_is_better is direction, name
+        assert make_arguments(tmp_path, metric_for_best_model=prefix + name, greater_is_better=True).greater_is_better
 
 
 def test_names_in_any_case(tmp_path):

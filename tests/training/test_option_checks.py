@@ -100,6 +100,24 @@ def test_a_metric_that_nothing_computes(tmp_path):
     make_trainer(tmp_path, metric_for_best_model="eval_loss", prediction_loss_only=True, **options).train()
 
 
+def test_a_metric_of_one_of_several_evaluation_sets(tmp_path):
+    items = [ToyViews(8)[i]["clean"] for i in range(8)]
+    options = {"eval_strategy": "steps", "eval_steps": 2, "eval_dataset": {"la": items[:4], "df": items[4:]}}
+    options |= {"save_strategy": "steps", "save_steps": 2, "load_best_model_at_end": True}
+    rates = {2: 0.3, 4: 0.1, 6: 0.2, 8: 0.4}
+
+    def trainer(metric):
+        made = make_trainer(tmp_path, metric_for_best_model=metric, **options)
+        made.compute_metrics = lambda _: {"eer": rates[made.state.global_step]}
+        return made
+
+    best = trainer("la_eer")
+    best.train()
+    assert best.state.best_global_step == 4
+    with pytest.raises(ValueError, match=r"several evaluation sets .* the name of one of them: la_eer or df_eer"):
+        trainer("eer").train()
+
+
 def test_half_precision_that_does_nothing_is_reported(tmp_path, caplog):
     make_trainer(tmp_path, fp16=True)
     assert "--fp16 has no effect on the CPU" in caplog.text
