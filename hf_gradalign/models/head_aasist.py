@@ -36,12 +36,16 @@ class SpectroTemporalGraphs(nn.Module):
             temperatures: Temperature of the attention: in the spectral graph, in the temporal graph, in a branch.
 
         Raises:
-            ValueError: If a ratio or temperature is out of range.
+            ValueError: If a ratio or temperature is out of range, or the number of sizes or spectral nodes is.
         """
         if len(pool_ratios) != 3 or not all(0 < ratio <= 1 for ratio in pool_ratios):
             raise ValueError(f"pool_ratios must be three numbers above 0 and up to 1, got {list(pool_ratios)}")
         if len(temperatures) != 3 or not min(temperatures) > 0:
             raise ValueError(f"temperatures must be three positive numbers, got {list(temperatures)}")
+        if len(graph_sizes) != 2:
+            raise ValueError(f"graph_sizes must be two whole numbers, got {list(graph_sizes)}")
+        if n_spectral < 1:
+            raise ValueError("aasist needs at least one spectral node: projection_size must be at least 3")
         graph_size, branch_size = graph_sizes
         spectral_ratio, temporal_ratio, branch_ratio = pool_ratios
         spectral_temperature, temporal_temperature, branch_temperature = temperatures

@@ -13,10 +13,15 @@ class LinearHead(nn.Module):
         num_layers: Number of hidden states of the backbone; not used.
         num_labels: Number of classes C.
         dropout: Dropout on the mean frame, in [0, 1).
+
+    Raises:
+        ValueError: If `dropout` is out of range.
     """
 
     def __init__(self, backbone_size: int, num_layers: int, num_labels: int, *, dropout: float = 0.1) -> None:
         super().__init__()
+        if not 0 <= dropout < 1:
+            raise ValueError(f"dropout of linear must be at least 0 and below 1, got {dropout}")
         self.dropout = nn.Dropout(dropout)
         self.classifier = nn.Linear(backbone_size, num_labels)
 

@@ -31,7 +31,7 @@ class SLSHead(nn.Module):
         log_probabilities: Whether to return log-probabilities, at most 0, as the published detector does.
 
     Raises:
-        ValueError: If there are log-probabilities of a single label.
+        ValueError: If there are log-probabilities of a single label, or fewer than 3 frames.
     """
 
     takes_all_layers = True
@@ -49,6 +49,8 @@ class SLSHead(nn.Module):
         super().__init__()
         if log_probabilities and num_labels < 2:
             raise ValueError("log_probabilities of sls need at least two labels: with one they are always 0")
+        if n_frames < 3:
+            raise ValueError(f"n_frames of sls must be at least 3, which are pooled to one, got {n_frames}")
         hidden_size = hidden_size or backbone_size
         self.n_frames = n_frames
         self.log_probabilities = log_probabilities

@@ -6,7 +6,7 @@ import pytest
 import tiny_detectors
 import torch
 
-from hf_gradalign.models import HEADS, SpoofDetectorConfig
+from hf_gradalign.models import HEADS
 from hf_gradalign.models.head_conformer_tcm import sinusoids
 from hf_gradalign.models.head_mamba import reverse
 from hf_gradalign.models.heads import head_options
@@ -148,29 +148,6 @@ def test_more_labels_than_two(name):
     torch.manual_seed(0)
     head = HEADS[name](WIDTH, LAYERS, 5, **SMALL[name]).eval()
     assert apply(head, make_frames()).shape == (4, 5)
-
-
-def test_an_unknown_head_is_named_and_the_known_ones_listed():
-    with pytest.raises(ValueError, match=f"there is no head 'assist'; available: {', '.join(sorted(HEADS))}"):
-        head_options("assist")
-
-
-def test_an_unknown_option_is_named_and_the_known_ones_listed():
-    with pytest.raises(
-        ValueError, match=r"the head sls has no option depth, width; it has n_frames, hidden_size, log_probabilities"
-    ):
-        head_options("sls", {"width": 3, "depth": 1, "n_frames": 30})
-
-
-@EVERY
-def test_options_are_completed_and_survive_the_configuration(name, tmp_path):
-    options = head_options(name, SMALL[name])
-    assert SMALL[name].items() <= options.items()
-    assert head_options(name, options) == options
-    SpoofDetectorConfig(head=name, head_options=options).save_pretrained(tmp_path)
-    loaded = SpoofDetectorConfig.from_pretrained(tmp_path)
-    assert (loaded.head, loaded.head_options) == (name, options)
-    assert make_head(name, **loaded.head_options)
 
 
 def test_conformer_heads_must_divide_its_width():

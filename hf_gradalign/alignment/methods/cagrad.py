@@ -1,6 +1,7 @@
 """CAGrad: the update near the mean gradient that is best for the worst view."""
 
 import functools
+import math
 
 import torch
 from torch import Tensor
@@ -28,16 +29,16 @@ class CAGrad(AlignmentMethod, name="cagrad"):
     improved), or too small to have a direction, the update is :math:`g_0` alone.
 
     Args:
-        c: Radius of the ball in units of the mean gradient's norm, >= 0; 0 gives the mean.
+        c: Radius of the ball in units of the mean gradient's norm, finite and >= 0; 0 gives the mean.
         rescale: Whether to divide by :math:`1 + c^2`, as in the published code but not in the paper.
 
     Raises:
-        ValueError: If `c` is negative; when called, if there are more than 12 views.
+        ValueError: If `c` is out of range; when called, if there are more than 12 views.
     """
 
     def __init__(self, c: float = 0.5, rescale: bool = True) -> None:
-        if not c >= 0:
-            raise ValueError(f"c must not be negative, got {c}")
+        if not 0 <= c < math.inf:
+            raise ValueError(f"c must be finite and not negative, got {c}")
         self.c = c
         self.rescale = rescale
 

@@ -7,6 +7,7 @@ from typing import Any
 
 from hf_gradalign.alignment.methods.base import METHODS, AlignmentMethod
 from hf_gradalign.alignment.methods.crmogm import CRMOGM
+from hf_gradalign.alignment.methods.option_types import check_types
 from hf_gradalign.alignment.methods.torchjd import TORCHJD_SPECS, TorchJDWeighting, usable_torchjd_names
 
 _WRAPPER = "crmogm"
@@ -69,7 +70,10 @@ def get_method(name: str, **options: Any) -> AlignmentMethod:
 
 
 def _make(name: str, options: dict[str, Any]) -> AlignmentMethod:
-    return METHODS[name](**options) if name in METHODS else TorchJDWeighting(name, **options)
+    if name not in METHODS:
+        return TorchJDWeighting(name, **options)
+    check_types(name, options, METHODS[name].__init__)
+    return METHODS[name](**options)
 
 
 def _known_options(name: str) -> list[str]:

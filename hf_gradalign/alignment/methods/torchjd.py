@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from hf_gradalign.alignment.methods.base import AlignmentMethod, check_state_keys
+from hf_gradalign.alignment.methods.option_types import check_types
 
 logger = logging.getLogger(__name__)
 
@@ -154,6 +155,7 @@ class TorchJDWeighting(AlignmentMethod):
         if name == "fairgrad":
             _check_fairness(self.options["alpha"])
         self._check_views(self._views_of_options(), f"wrong options {self.options} for alignment method {name!r}")
+        check_types(name, options, _class_of(name).__init__)  # also what TorchJD accepts, such as true for 1
 
     @classmethod
     def known_options(cls, name: str) -> list[str]:

@@ -1,4 +1,5 @@
 import json
+import math
 
 import pytest
 import torch
@@ -79,7 +80,19 @@ def test_an_option_that_both_have_says_whose_it_is():
     ("name", "options", "message"),
     [
         ("gradvac", {"beta": 1.5}, r"beta must be in \[0, 1\], got 1.5"),
-        ("cagrad", {"c": -0.1}, "c must not be negative, got -0.1"),
+        ("gradvac", {"beta": "0.5"}, "beta of gradvac must be a finite number, got '0.5'"),
+        ("gradvac", {"beta": True}, "beta of gradvac must be a finite number, got True"),
+        (
+            "gradvac",
+            {"update_on_conflict": "false"},
+            "update_on_conflict .* must be true or false, got 'false'",
+        ),
+        ("cagrad", {"c": -0.1}, "c must be finite and not negative, got -0.1"),
+        ("cagrad", {"c": math.inf}, "c of cagrad must be a finite number, got inf"),
+        ("cagrad", {"rescale": "false"}, "rescale of cagrad must be true or false, got 'false'"),
+        ("cagrad", {"rescale": 0}, "rescale of cagrad must be true or false, got 0"),
+        ("crmogm(pcgrad)", {"seed": 1.5}, "seed of pcgrad must be a whole number, got 1.5"),
+        ("pcgrad", {"reduction": None}, "reduction of pcgrad must be a string, got None"),
         ("pcgrad", {"reduction": "max"}, "reduction must be 'mean'.*got 'max'"),
         ("gradvac", {"reduction": "max"}, "reduction must be 'mean'.*got 'max'"),
     ],

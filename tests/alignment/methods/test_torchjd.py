@@ -287,6 +287,8 @@ def test_options_reach_torchjd():
         ("fairgrad", {"alpha": "2"}, "alpha of fairgrad must be a number of 0 or more, got '2'"),
         ("krum", {"n_byzantine": "one"}, "wrong options .* for alignment method 'krum'"),
         ("krum", {"n_selected": 0}, "n_selected must be a positive integer, but got 0"),
+        ("mgda", {"epsilon": float("inf")}, "epsilon of mgda must be a finite number, got inf"),
+        ("mgda", {"max_iters": True}, "max_iters of mgda must be a whole number, got True"),
         ("pcd", {"tau": 3}, r"Attribute `tau` must be in \[0, 1\]. Found tau=3"),
     ],
 )
