@@ -213,11 +213,11 @@ def _folders_agree(first: pa.Array, second: pa.Array, changes: Sequence[str]) ->
         _changed(pc.replace_substring_regex(names, _BASENAME, ""), changes).dictionary_encode()
         for names in (first, second)
     ]
-    codes = np.stack([own.indices.to_numpy(zero_copy_only=False) for own in folders])
-    pairs, inverse = np.unique(codes, axis=1, return_inverse=True)
-    parts = [[_parts(folder) for folder in own.dictionary.to_pylist()] for own in folders]
-    agree = [_is_end(parts[0][one], parts[1][other]) for one, other in pairs.T]
-    return np.array(agree, dtype=bool)[inverse.reshape(-1)]
+    ours, theirs = ([_parts(folder) for folder in own.dictionary.to_pylist()] for own in folders)
+    codes = [own.indices.to_numpy(zero_copy_only=False).astype(np.int64) for own in folders]
+    pairs, inverse = np.unique(codes[0] * len(theirs) + codes[1], return_inverse=True)
+    agree = [_is_end(ours[pair // len(theirs)], theirs[pair % len(theirs)]) for pair in pairs.tolist()]
+    return np.array(agree, dtype=bool)[inverse]
 
 
 def _parts(folder: str) -> list[str]:
