@@ -18,8 +18,9 @@ import json
 import sys
 import warnings
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from hf_gradalign import hub, score_files
 from hf_gradalign.cli.commands import set_up_libraries
@@ -35,10 +36,6 @@ from hf_gradalign.cli.score_file_options import (
 from hf_gradalign.utils.file_locks import hold_output
 from hf_gradalign.utils.files import require_free, write_text_atomically
 from hf_gradalign.utils.plain_text import one_line, today
-
-if TYPE_CHECKING:
-    import numpy as np
-    from numpy.typing import NDArray
 
 _FROM = "calibrated_from"  # in the settings of calibrated scores
 AFTER_INTERRUPT = "the same command with --overwrite starts again from the beginning"
@@ -128,7 +125,7 @@ def run(arguments: argparse.Namespace) -> None:
         require_raw(arguments.scores, settings)
         clips, score_is = load(arguments)
         clips.require_no_trials()
-        other = load_other(arguments, score_is, settings) if arguments.apply else None
+        other = load_other(arguments, clips, score_is, settings) if arguments.apply else None
         model = open_model(arguments, settings) if arguments.model else None
         report = score_files.calibrate_scores(
             clips,
@@ -142,7 +139,7 @@ def run(arguments: argparse.Namespace) -> None:
             seed=arguments.seed,
             progress=not arguments.no_progress,
         )
-        for note in [*clips.notes, *report.problems]:
+        for note in dict.fromkeys([*clips.notes, *(other.notes if other else ()), *report.problems]):
             print(f"note: {one_line(note)}", file=sys.stderr)
         print(report.describe())
         made = provenance(arguments, report, settings)
@@ -155,8 +152,9 @@ def run(arguments: argparse.Namespace) -> None:
             for path in score_files.save_figures({"reliability": figure}, arguments.output_dir, arguments.formats):
                 print(path)
         if other is not None:
-            ids, scores = other
-            score_files.write_score_file(arguments.output_file, ids, report.calibration(scores).tolist())
+            assert other.scores is not None, "load_other raises if there are none"
+            ids = other.utterance_ids.to_pylist()
+            score_files.write_score_file(arguments.output_file, ids, report.calibration(other.scores).tolist())
             write_settings(arguments, report)
             print(f"{len(ids)} clips are calibrated: {arguments.output_file}")
         if model is not None:
@@ -194,22 +192,24 @@ def load(arguments: argparse.Namespace) -> tuple[score_files.Clips, str | None]:
     """Read the scores to fit on and their labels, and return also what --score_is turned out to be."""
     scores = read_scores(arguments.scores, arguments, has_keys=arguments.keys is not None)
     if arguments.keys is None:
-        return score_files.with_own_labels(scores), arguments.score_is
-    keys = read_keys(arguments.keys, arguments)
-    match = score_files.match_labels(scores, keys)
-    if match.was_confidence and arguments.model:
+        clips = score_files.with_own_labels(scores)
+    else:
+        keys = read_keys(arguments.keys, arguments)
+        match = score_files.match_labels(scores, keys)
+        clips = score_files.with_few_missing(match, scores, keys, allow_missing=arguments.partial)
+    if arguments.model and clips.score_form in ("confidence", "probability"):
+        which = "predicted labels" if clips.score_form == "confidence" else "both classes"
         raise score_files.ScoreFileError(
-            f"{arguments.scores} has confidences of predicted labels instead of a model's scores, so the calibration "
-            "cannot be stored with --model. Score with hf-gradalign score"
+            f"{arguments.scores} has probabilities of {which} instead of a model's scores, so the calibration cannot "
+            "be stored with --model. Score with hf-gradalign score"
         )
-    clips = score_files.with_few_missing(match, scores, keys, allow_missing=arguments.partial)
-    return clips, "confidence" if match.was_confidence else arguments.score_is
+    return clips, "confidence" if clips.score_form == "confidence" else arguments.score_is
 
 
 def load_other(
-    arguments: argparse.Namespace, score_is: str | None, settings: Mapping[str, Any] | None
-) -> tuple[list[str], NDArray[np.float64]]:
-    """Read the names and scores of the clips to calibrate, in the same way as those of the fit."""
+    arguments: argparse.Namespace, fitted: score_files.Clips, score_is: str | None, settings: Mapping[str, Any] | None
+) -> score_files.Clips:
+    """Read the clips to calibrate, in the same way as those of the fit. Their labels are not needed."""
     others = hub.scoring_settings(arguments.apply)
     require_raw(arguments.apply, others)
     if settings and others:
@@ -226,10 +226,9 @@ def load_other(
                 stacklevel=2,
             )
     reading = argparse.Namespace(**{**vars(arguments), "score_is": score_is})
-    other = read_scores(arguments.apply, reading, has_keys=False)
-    if other.scores is None:
-        raise score_files.ScoreFileError(f"{arguments.apply} has no scores.")
-    return other.utterance_ids.to_pylist(), other.scores
+    other = read_scores(arguments.apply, reading, has_keys=True)
+    score_files.require_same_form(other, fitted.score_form, fitted.source)
+    return replace(other, scores=score_files.unlabeled_scores(other))
 
 
 def require_raw(path: str, settings: Mapping[str, Any] | None) -> None:

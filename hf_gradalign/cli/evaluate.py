@@ -133,7 +133,7 @@ def run(arguments: argparse.Namespace, draws_figures: bool) -> None:
             f"{', '.join(given)}: only for countermeasures, but {arguments.scores} has trials of speaker verification "
             "(labels that are target, nontarget or spoof). Leave the options out."
         )
-    settings = make_settings(arguments, is_trials=clips.trial_types is not None)
+    settings = make_settings(arguments, clips)
     path = output_file(arguments)
     evaluation = (
         score_files.evaluate_trials(clips, settings)
@@ -188,15 +188,16 @@ def load(path: str, arguments: argparse.Namespace) -> score_files.Clips:
     return score_files.match_keys(scores, keys, allow_missing=arguments.partial)
 
 
-def make_settings(arguments: argparse.Namespace, is_trials: bool) -> score_files.Settings:
-    """Make the settings of the evaluation."""
+def make_settings(arguments: argparse.Namespace, clips: score_files.Clips) -> score_files.Settings:
+    """Make the settings of the evaluation of these clips."""
+    is_trials = clips.trial_types is not None
     asv = None
     if arguments.asv_rates:
         asv = metrics.AsvErrorRates(*arguments.asv_rates)
     elif arguments.asv_scores:
         asv = score_files.read_asv_error_rates(arguments.asv_scores, arguments.asv_keys, subset=arguments.subset)
     return score_files.Settings(
-        threshold=None if is_trials else read_threshold(arguments.threshold),
+        threshold=None if is_trials else read_threshold(arguments.threshold, clips),
         asv=None if is_trials else asv,
         by=() if is_trials else tuple(arguments.by),
         n_draws=arguments.bootstrap,
@@ -206,8 +207,8 @@ def make_settings(arguments: argparse.Namespace, is_trials: bool) -> score_files
     )
 
 
-def read_threshold(given: str | None) -> float | None:
-    """Parse a number, or read the equal error threshold of an earlier evaluation."""
+def read_threshold(given: str | None, clips: score_files.Clips) -> float | None:
+    """Parse a number, or read the equal error threshold of an earlier evaluation of scores of the same form."""
     if given is None:
         return None
     try:
@@ -215,11 +216,14 @@ def read_threshold(given: str | None) -> float | None:
     except ValueError:
         pass
     try:
-        return float(json.loads(Path(given).read_text(encoding="utf-8"))["eer_threshold"])
+        content = json.loads(Path(given).read_text(encoding="utf-8"))
+        threshold, form = float(content["eer_threshold"]), content.get("score_form")
     except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         raise score_files.ScoreFileError(
             f"--threshold must be a number or the evaluation.json of development data, not {given!r} ({error!r})."
         ) from error
+    score_files.require_same_form(clips, form, given)
+    return threshold
 
 
 def show(evaluation: score_files.Evaluation) -> None:

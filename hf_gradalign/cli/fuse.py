@@ -146,8 +146,9 @@ def fit(arguments: argparse.Namespace) -> None:
             "higher_is": arguments.higher_is,
             "score_is": "confidence" if was_confidence else arguments.score_is,
             "scored_with": scored_with(path),
+            "score_form": form,
         }
-        for path, was_confidence in zip(arguments.scores, joint.were_confidences, strict=True)
+        for path, was_confidence, form in zip(arguments.scores, joint.were_confidences, joint.score_forms, strict=True)
     ]
     # Fail before the work if the other files cannot be fused.
     others = load_others(joint.names, readings, arguments) if arguments.apply else None
@@ -164,7 +165,7 @@ def fit(arguments: argparse.Namespace) -> None:
         seed=arguments.seed,
     )
     systems = [
-        replace(system, sha256=sha256_of(path), **reading)
+        replace(system, sha256=sha256_of(path) if Path(path).is_file() else None, **reading)
         for system, path, reading in zip(fusion.systems, arguments.scores, readings, strict=True)
     ]
     provenance = {
@@ -218,6 +219,7 @@ def stored_readings(fusion: score_files.Fusion, arguments: argparse.Namespace) -
             "higher_is": system.higher_is,
             "score_is": arguments.score_is or system.score_is,
             "scored_with": system.scored_with,
+            "score_form": system.score_form,
         }
         for system in fusion.systems
     ]
@@ -236,6 +238,8 @@ def load_others(
         read_scores(path, argparse.Namespace(**{**vars(arguments), **reading}), has_keys=True)
         for path, reading in zip(arguments.apply, readings, strict=True)
     ]
+    for system, name, reading in zip(systems, names, readings, strict=True):
+        score_files.require_same_form(system, reading["score_form"], name)
     others = score_files.join_systems(systems, allow_missing=True)
     output = arguments.output_file
     check_missing(others, output.with_name(f"{output.stem}_missing.tsv"), arguments.partial)

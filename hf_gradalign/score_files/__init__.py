@@ -30,7 +30,7 @@ if TYPE_CHECKING:
         read_timelines,
     )
     from hf_gradalign.score_files.matching import match_keys, match_labels, match_systems, with_few_missing
-    from hf_gradalign.score_files.predictions import with_own_labels
+    from hf_gradalign.score_files.predictions import require_same_form, unlabeled_scores, with_own_labels
     from hf_gradalign.score_files.reliability import draw_reliability
     from hf_gradalign.score_files.report import (
         breakdown_table,
@@ -96,9 +96,11 @@ __all__ = [
     "read_scores",
     "read_segment_labels",
     "read_timelines",
+    "require_same_form",
     "require_same_scoring",
     "require_same_systems",
     "save_figures",
+    "unlabeled_scores",
     "with_few_missing",
     "with_own_labels",
     "write_score_file",

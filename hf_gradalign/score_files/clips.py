@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from typing import Literal
 
 import numpy as np
 import pyarrow as pa
@@ -18,6 +19,11 @@ StringColumn = pa.Array | pa.ChunkedArray
 
 _DECIMAL_COMMA = r"[-+]?\d+,\d+([eE][-+]?\d+)?"
 _THOUSANDS = r"[-+]?[1-9]\d{0,2}(,\d{3})+"
+
+
+ScoreForm = Literal["as written", "negated", "probability", "difference", "confidence"]
+"""How scores were made from those in a file. "probability" and "difference" combine the scores of both classes, and
+"confidence" is the probability of bona fide from that of the predicted label."""
 
 
 class ScoreFileError(ValueError):
@@ -53,6 +59,7 @@ class Clips:
         notes: What the user should know about how the file was read.
         other_ids: Names of clips that were skipped on purpose, such as those of another subset.
         verdicts: Labels of a score file that may be predictions; None if there are none, or if they are the truth.
+        score_form: How the scores were made from those in the file.
     """
 
     source: str
@@ -64,6 +71,7 @@ class Clips:
     notes: tuple[str, ...] = ()
     other_ids: pa.Array | None = None
     verdicts: Verdicts | None = None
+    score_form: ScoreForm = "as written"
 
     def __len__(self) -> int:
         return len(self.utterance_ids)

@@ -29,7 +29,7 @@ from hf_gradalign.metrics import (
 )
 from hf_gradalign.metrics.functional.eer import official_equal_error
 from hf_gradalign.metrics.stats.breakdown import Against
-from hf_gradalign.score_files.clips import Clips, ScoreFileError
+from hf_gradalign.score_files.clips import Clips, ScoreFileError, ScoreForm
 
 UTTERANCE = "utterance"
 
@@ -91,6 +91,7 @@ class Evaluation:
         breakdowns: Metrics by the values of a column, for each column.
         problems: Warnings for suspicious but valid scores.
         notes: What the user should know about how the files were read.
+        score_form: How the scores were made from those in the file.
     """
 
     source: str
@@ -102,6 +103,7 @@ class Evaluation:
     breakdowns: dict[str, Breakdown] = field(default_factory=dict)
     problems: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
+    score_form: ScoreForm = "as written"
 
     def as_dict(self) -> dict[str, Any]:
         """Return the results for JSON. NaN becomes None, and fractions stay fractions."""
@@ -119,6 +121,7 @@ class Evaluation:
                 "n_spoof": self.n_spoof,
                 "metrics": metrics,
                 "eer_threshold": self.eer_threshold,
+                "score_form": self.score_form,
                 "settings": settings,
                 "breakdowns": {column: asdict(breakdown) for column, breakdown in self.breakdowns.items()},
                 "problems": self.problems,
@@ -146,7 +149,16 @@ def evaluate_clips(clips: Clips, settings: Settings | None = None) -> Evaluation
     clusters = clusters_of(clips, settings)
     if not n_bonafide or not n_spoof:
         rows = _rows_of_spoofs(clips, settings, n_spoof)
-        return Evaluation(clips.source, n_bonafide, n_spoof, rows, None, settings, notes=list(clips.notes))
+        return Evaluation(
+            clips.source,
+            n_bonafide,
+            n_spoof,
+            rows,
+            None,
+            settings,
+            notes=list(clips.notes),
+            score_form=clips.score_form,
+        )
     counted = RankedScores(scores, labels).counted()
     metrics = list(metrics_of(settings).values())
     rows = {
@@ -177,6 +189,7 @@ def evaluate_clips(clips: Clips, settings: Settings | None = None) -> Evaluation
         },
         problems=score_problems(counted),
         notes=list(clips.notes),
+        score_form=clips.score_form,
     )
 
 
@@ -244,7 +257,16 @@ def evaluate_trials(clips: Clips, settings: Settings | None = None) -> Evaluatio
         for name, (metric, title, is_percentage) in _TRIAL_METRICS.items()
     }
     n_spoof = int(np.count_nonzero(types == "spoof"))
-    return Evaluation(clips.source, len(clips) - n_spoof, n_spoof, rows, None, settings, notes=list(clips.notes))
+    return Evaluation(
+        clips.source,
+        len(clips) - n_spoof,
+        n_spoof,
+        rows,
+        None,
+        settings,
+        notes=list(clips.notes),
+        score_form=clips.score_form,
+    )
 
 
 def a_dcf(scores: NDArray[np.float64], types: NDArray[np.str_]) -> float:

@@ -40,6 +40,7 @@ class FusedSystem:
         higher_is: How the file was read; see `read_scores`.
         score_is: Likewise; "confidence" if the keys showed that scores are the confidence of predicted labels.
         scored_with: The model and the settings of the scores, if the JSON file next to them tells.
+        score_form: How the scores were made from those in the file (`Clips.score_form`); None if it is unknown.
     """
 
     name: str
@@ -50,6 +51,7 @@ class FusedSystem:
     higher_is: str | None = None
     score_is: str | None = None
     scored_with: Mapping[str, Any] | None = None
+    score_form: str | None = None
 
 
 @dataclass(frozen=True)
@@ -294,6 +296,7 @@ def _from_content(content: Any) -> Fusion:
             highest=_number(system, "highest"),
             **{name: _optional(system, name, str) for name in ("sha256", "higher_is", "score_is")},
             scored_with=_optional(system, "scored_with", dict),
+            score_form=_optional({"score_form": None, **system}, "score_form", str),  # new in files of later versions
         )
         for system in content["systems"]
     )

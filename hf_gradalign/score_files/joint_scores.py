@@ -11,9 +11,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from hf_gradalign.score_files.clips import Clips, ScoreFileError
+from hf_gradalign.score_files.clips import Clips, ScoreFileError, ScoreForm
 from hf_gradalign.score_files.matching import MAX_MISSING, examples, match_labels, match_names
-from hf_gradalign.score_files.predictions import refuse_confidence, with_own_labels
+from hf_gradalign.score_files.predictions import unlabeled_scores, with_own_labels
 from hf_gradalign.score_files.writing import write_table
 
 
@@ -27,6 +27,7 @@ class JointScores:
         scores: Shape (clips, systems).
         were_confidences: Whether the scores of each file were converted from the confidence of predicted labels, which
             only keys can tell.
+        score_forms: How the scores of each file were made from those in it.
         n_wanted: The number of clips in the keys or, without keys, in any of the files.
         missing: Names of clips that a file lacks, by file. The keys may be one of them.
         notes: What the user should know about how the files were read and matched.
@@ -36,6 +37,7 @@ class JointScores:
     clips: Clips
     scores: NDArray[np.float64]
     were_confidences: tuple[bool, ...]
+    score_forms: tuple[ScoreForm, ...]
     n_wanted: int
     missing: dict[str, pa.Array]
     notes: tuple[str, ...] = ()
@@ -163,6 +165,7 @@ def _join_with_keys(systems: Sequence[Clips], keys: Clips) -> JointScores:
         scores,
         {**missing, keys.source: unlabeled},
         [note for match in matches for note in match.clips.notes],
+        [match.clips.score_form for match in matches],
         were_confidences=tuple(match.was_confidence for match in matches),
     )
 
@@ -177,9 +180,10 @@ def _join_files(systems: Sequence[Clips]) -> JointScores:
     missing = {}
     for index, system in enumerate(systems):
         rows, _ = match_names(names, system.utterance_ids, "the other files", system.source)
-        scores[rows >= 0, index] = _bonafide_scores(system)[rows[rows >= 0]]
+        scores[rows >= 0, index] = unlabeled_scores(system)[rows[rows >= 0]]
         missing[system.source] = names.filter(pa.array(rows < 0))
-    return _make_joint(systems, Clips(systems[0].source, names), scores, missing, notes)
+    forms = [system.score_form for system in systems]
+    return _make_joint(systems, Clips(systems[0].source, names), scores, missing, notes, forms)
 
 
 def _make_joint(
@@ -188,6 +192,7 @@ def _make_joint(
     scores: NDArray[np.float64],
     missing: dict[str, pa.Array],
     notes: Sequence[str],
+    score_forms: Sequence[ScoreForm],
     were_confidences: tuple[bool, ...] | None = None,
 ) -> JointScores:
     in_all = ~np.isnan(scores).any(axis=1)
@@ -196,23 +201,11 @@ def _make_joint(
         clips=clips.take(np.flatnonzero(in_all)),
         scores=scores[in_all],
         were_confidences=were_confidences or (False,) * len(systems),
+        score_forms=tuple(score_forms),
         n_wanted=len(clips),
         missing={source: ids for source, ids in missing.items() if len(ids)},
         notes=tuple(dict.fromkeys(notes)),
     )
-
-
-def _bonafide_scores(system: Clips) -> NDArray[np.float64]:
-    """Return the scores of a file without keys.
-
-    Raises:
-        ScoreFileError: If there are none, or they may be the confidence of predicted labels.
-    """
-    if system.scores is None:
-        raise ScoreFileError(f"{system.source} has no scores. Give a score file.")
-    if system.verdicts is not None:
-        refuse_confidence(system)
-    return system.scores
 
 
 def _index_in(names: pa.Array, available: pa.Array) -> NDArray[np.int64]:

@@ -124,12 +124,20 @@ def match_labels(scores: Clips, keys: Clips) -> LabelMatch:
         notes.append(f"{n_different} labels in {scores.source} differ from {keys.source}, whose labels are used.")
     values, prediction_notes = resolve_with_keys(scored, kept.labels, keys.source)
     columns = {**scored.columns, **kept.columns}
-    clips = replace(kept, source=scores.source, scores=values, columns=columns, notes=(*notes, *prediction_notes))
+    was_confidence = values is not scored.scores
+    clips = replace(
+        kept,
+        source=scores.source,
+        scores=values,
+        columns=columns,
+        notes=(*notes, *prediction_notes),
+        score_form="confidence" if was_confidence else scored.score_form,
+    )
     return LabelMatch(
         clips=clips,
         missing=keys.utterance_ids.filter(pa.array(~matched)),
         unlabeled=_unlabeled(scores, keys, indices[matched]),
-        was_confidence=values is not scored.scores,
+        was_confidence=was_confidence,
     )
 
 
@@ -196,10 +204,11 @@ def _changed(names: pa.Array, changes: Sequence[str]) -> pa.Array:
 
 def _matches(wanted: pa.Array, available: pa.Array, changes: Sequence[str]) -> NDArray[np.int64]:
     indices = _index(_changed(wanted, changes), _changed(available, changes))
-    if _NO_FOLDERS not in changes:
-        return indices
-    agree = _folders_agree(wanted, available.take(pa.array(np.maximum(indices, 0))), changes)
-    return np.where(agree, indices, -1)
+    if _NO_FOLDERS in changes:
+        found = np.flatnonzero(indices >= 0)
+        pairs = wanted.take(pa.array(found)), available.take(pa.array(indices[found]))
+        indices[found[~_folders_agree(*pairs, changes)]] = -1
+    return indices
 
 
 def _n_matches(wanted: pa.Array, available: pa.Array, changes: Sequence[str]) -> int:

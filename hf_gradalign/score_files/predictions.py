@@ -13,7 +13,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from hf_gradalign.score_files.clips import Clips, ScoreFileError, Verdicts
+from hf_gradalign.score_files.clips import Clips, ScoreFileError, ScoreForm, Verdicts
 
 ScoreIs = Literal["score", "confidence"]
 Order = Literal["ordered", "reversed", "either", "mixed", "one class"]
@@ -25,10 +25,19 @@ _ROUNDING_OF_PAIRS = 2e-3  # probabilities with three decimals
 _DECISIONS = ({0.0, 1.0}, {-1.0, 1.0}, {1.0, 2.0})
 # From this many clips on, it is no accident that there are only two different scores.
 _MIN_CLIPS = 4
+_FORMS = {
+    "as written": "as in the file",
+    "negated": "those of spoof with the sign changed",
+    "probability": "the probability of bona fide from the columns of both classes",
+    "difference": "the scores of bona fide minus those of spoof",
+    "confidence": "the probability of bona fide from the confidence of predicted labels",
+}
 _OPTIONS = "--score_is confidence if each score is the probability of its label, --score_is score if it is of bona fide"
 
 
-def combine_classes(bonafide: NDArray[np.float64], spoof: NDArray[np.float64]) -> NDArray[np.float64]:
+def combine_classes(
+    bonafide: NDArray[np.float64], spoof: NDArray[np.float64], source: str
+) -> tuple[NDArray[np.float64], ScoreForm]:
     """Combine the scores of both classes into one.
 
     This is the probability of bona fide if both scores sum to 1 (or 100), else bona fide minus spoof, as for logits.
@@ -36,12 +45,46 @@ def combine_classes(bonafide: NDArray[np.float64], spoof: NDArray[np.float64]) -
     Args:
         bonafide: One score per clip, shape (clips,).
         spoof: One score per clip, shape (clips,).
+        source: The name of the file, for messages.
+
+    Returns:
+        One score per clip, shape (clips,), and which of the two it is.
+
+    Raises:
+        ScoreFileError: If most scores are probabilities that sum to 1, but not all.
     """
     for whole in (1.0, 100.0):
-        is_share = bool((np.abs(bonafide + spoof - whole) <= _ROUNDING_OF_PAIRS * whole).all())
-        if is_share and min(bonafide.min(), spoof.min()) >= 0:
-            return bonafide / whole
-    return bonafide - spoof
+        are_shares = np.abs(bonafide + spoof - whole) <= _ROUNDING_OF_PAIRS * whole
+        if min(bonafide.min(), spoof.min()) < 0 or are_shares.sum() <= len(bonafide) / 2:
+            continue
+        if not are_shares.all():
+            first = int(np.argmin(are_shares))
+            raise ScoreFileError(
+                f"{source}: the scores of both classes sum to {whole:g} for most clips, but not for "
+                f"{np.count_nonzero(~are_shares)} of {len(bonafide)}; the first is number {first + 1}, with "
+                f"{bonafide[first]:g} and {spoof[first]:g}. Correct them, or choose one column with --score_column."
+            )
+        return bonafide / whole, "probability"
+    return bonafide - spoof, "difference"
+
+
+def require_same_form(clips: Clips, form: str | None, fitted_on: str) -> None:
+    """Check that scores were made in the same way as others, so that a threshold or a fit holds for them.
+
+    Args:
+        clips: Clips with scores.
+        form: The form of the other scores; None if it is unknown.
+        fitted_on: The name of the other file, for messages.
+
+    Raises:
+        ScoreFileError: If they were not.
+    """
+    if form not in (None, clips.score_form):
+        raise ScoreFileError(
+            f"The scores of {clips.source} are {_FORMS[clips.score_form]}, but those of {fitted_on} were "
+            f"{_FORMS.get(form, form)}, so what was fitted on these does not hold. Give files of the same kind, or say "
+            "what they have with --score_column, --higher_is and --score_is."
+        )
 
 
 def combine_pairs(clips: Clips) -> Clips | None:
@@ -62,9 +105,11 @@ def combine_pairs(clips: Clips) -> Clips | None:
         return None
     order = np.argsort(np.minimum(spoof, bonafide))  # the order of the file
     spoof, bonafide = spoof[order], bonafide[order]
-    combined = combine_classes(scores[bonafide], scores[spoof])
+    combined, form = combine_classes(scores[bonafide], scores[spoof], clips.source)
     note = f"{clips.source} has one line per class for each utterance. They were combined into one score."
-    return replace(clips.take(bonafide), scores=combined, labels=None, verdicts=None, notes=(*clips.notes, note))
+    paired = clips.take(bonafide)
+    notes = (*clips.notes, note)
+    return replace(paired, scores=combined, labels=None, verdicts=None, notes=notes, score_form=form)
 
 
 def refuse_decisions(scores: NDArray[np.float64], source: str) -> None:
@@ -130,6 +175,19 @@ def refuse_confidence(clips: Clips) -> None:
     # Logits of the likelier class are all positive. Those of bona fide, or differences of logits, are not.
     if scores.min() > 0 and scores.max() > 1 and _order(scores, verdicts) == "mixed":
         raise ScoreFileError(_own_scores_message(clips.source))
+
+
+def unlabeled_scores(clips: Clips) -> NDArray[np.float64]:
+    """Return the scores of a file that needs no labels.
+
+    Raises:
+        ScoreFileError: If there are none, or they may be the confidence of predicted labels.
+    """
+    if clips.scores is None:
+        raise ScoreFileError(f"{clips.source} has no scores. Give a score file.")
+    if clips.verdicts is not None:
+        refuse_confidence(clips)
+    return clips.scores
 
 
 def resolve_with_keys(
@@ -227,7 +285,8 @@ def _converted(clips: Clips, evidence: str) -> Clips:
         f"The labels in {clips.source} are predictions{evidence} and its scores their confidence. The score is p for "
         "bonafide and 1 - p for spoof."
     )
-    return replace(clips, scores=from_confidence(scores, verdicts, clips.source), notes=(*clips.notes, note))
+    converted = from_confidence(scores, verdicts, clips.source)
+    return replace(clips, scores=converted, notes=(*clips.notes, note), score_form="confidence")
 
 
 def _confidence_message(source: str, what_to_do: str) -> str:

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from hf_gradalign.score_files.clips import (
     Clips,
     ScoreFileError,
+    ScoreForm,
     Verdicts,
     as_text,
     read_labels,
@@ -93,14 +94,17 @@ def read_scores(
     )
     assert roles.score is not None, "find_roles raises if there is no score"
     scores = read_numbers(table.columns[roles.score], table.source, "score")
+    form: ScoreForm = "as written"
     if roles.spoof_score is not None:
-        scores = combine_classes(scores, read_numbers(table.columns[roles.spoof_score], table.source, "score"))
+        spoof_scores = read_numbers(table.columns[roles.spoof_score], table.source, "score")
+        scores, form = combine_classes(scores, spoof_scores, table.source)
     elif table.has_header and higher_is is None and class_of(roles.score) == "spoof":
         raise ScoreFileError(
             f"{table.source}: the name of the column {roles.score!r} refers to spoof. Use --higher_is spoof if a high "
             "score means spoof, or --higher_is bonafide if not."
         )
-    clips = replace(_with_own_labels(table, roles, label_map, label_column, has_keys), scores=scores)
+    clips = _with_own_labels(table, roles, label_map, label_column, has_keys)
+    clips = replace(clips, scores=scores, score_form=form)
     verdicts = _verdicts(table, roles, scores, label_map, higher_is is not None)
     if verdicts is not None:
         clips = replace(clips, verdicts=verdicts)
@@ -108,7 +112,7 @@ def read_scores(
             return with_unique_ids(paired)
     resolved = _resolve_scores(clips, scores, roles, higher_is, score_is, has_keys)
     if higher_is == "spoof" and resolved.scores is scores and roles.spoof_score is None:
-        resolved = replace(resolved, scores=-scores)
+        resolved = replace(resolved, scores=-scores, score_form="negated")
     if label_column is not None or (has_keys and score_is is not None):
         resolved = replace(resolved, verdicts=None)  # the user said what labels and scores are
     return with_unique_ids(resolved)
@@ -133,7 +137,8 @@ def _resolve_scores(
             )
         converted = from_confidence(scores, clips.verdicts, clips.source)
         # Predictions are not the truth.
-        return replace(clips, scores=converted, labels=None if roles.verdict == roles.label else clips.labels)
+        labels = None if roles.verdict == roles.label else clips.labels
+        return replace(clips, scores=converted, labels=labels, score_form="confidence")
     refuse_decisions(scores, clips.source)
     if clips.verdicts is None:
         if roles.score is not None and is_one_of(roles.score, CONFIDENCES) and is_confidence(scores):
@@ -153,7 +158,8 @@ def _resolve_scores(
         return clips
     if roles.label not in (None, roles.verdict) and clips.labels is not None:  # the file has its own keys
         bonafide_scores, notes = resolve_with_keys(clips, clips.labels, f"its column {roles.label!r}")
-        return replace(clips, scores=bonafide_scores, verdicts=None, notes=(*clips.notes, *notes))
+        form = clips.score_form if bonafide_scores is clips.scores else "confidence"
+        return replace(clips, scores=bonafide_scores, verdicts=None, notes=(*clips.notes, *notes), score_form=form)
     refuse_confidence(clips)
     return clips
 
@@ -167,7 +173,7 @@ def _with_own_labels(
         if not has_keys or label_column is not None:
             raise
         clips = clips_of(table, replace(roles, label=None), label_map)
-        note = f"The meaning of the labels in {table.source} is unclear: only those of the keys are used."
+        note = f"The meaning of the labels in {table.source} is unclear, so they are not used."
         return replace(clips, notes=(*clips.notes, note))
 
 

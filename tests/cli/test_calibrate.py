@@ -187,6 +187,46 @@ def test_keys_without_speakers(change, capsys):
     assert "held out (5 folds" in capsys.readouterr().out
 
 
+def write_table(path, *columns, header):
+    rows = [",".join(map(str, row)) for row in zip(*columns, strict=True)]
+    Path(path).write_text("\n".join([header, *rows]) + "\n")
+
+
+def test_how_the_other_scores_were_read_is_said(capsys):
+    names = [f"eval_{k:03d}" for k in range(N)]
+    for header, columns, note in (
+        ("utt,score", ([*names, names[0]], [*SCORES, SCORES[0]]), "1 of 121 lines of eval.csv repeat other lines"),
+        ("score,speaker", (SCORES, np.arange(N) % 7), "eval.csv has no utterance ids. Its lines are numbered"),
+        ("utt,score,label", (names, SCORES, LABELS), "The meaning of the labels in eval.csv is unclear"),
+    ):
+        write_table("eval.csv", *columns, header=header)
+        assert main([*FIT, "--apply", "eval.csv", "--output_file", "llr.txt", "--overwrite"]) == 0
+        assert note in capsys.readouterr().err
+        ratios = list(read_score_file("llr.txt").values())
+        assert ratios == pytest.approx(fit_calibration(SCORES, LABELS)(SCORES), abs=1e-5)
+
+
+def test_scores_of_another_form_are_not_calibrated(model, capsys):
+    p = 1 / (1 + np.exp(-SCORES))
+    names = [f"dev_{k:03d}" for k in range(N)]
+    write_table("dev.csv", names, p, 1 - p, header="utt,bonafide,spoof")
+    write_table("eval.csv", names, SCORES, -SCORES, header="utt,bonafide,spoof")
+    fit = ["dev.csv", *FIT[1:]]
+    assert main([*fit, "--apply", "eval.csv", "--output_file", "llr.txt"]) == 2
+    assert "eval.csv are the scores of bona fide minus those of spoof, but those of dev.csv" in capsys.readouterr().err
+    assert main([*fit, "--model", str(model)]) == 2
+    assert "dev.csv has probabilities of both classes instead of a model's scores" in capsys.readouterr().err
+    assert not Path("calibration").exists()
+    assert main([*fit, "--apply", "dev.csv", "--output_file", "llr.txt"]) == 0
+
+
+def test_confidences_that_may_be_are_not_calibrated(capsys):
+    names = [f"eval_{k:03d}" for k in range(N)]
+    write_table("eval.csv", names, ["spoof", "bonafide"] * 60, 0.5 + np.arange(N) / 300, header="utt,label,score")
+    assert main([*FIT, "--apply", "eval.csv", "--output_file", "llr.txt"]) == 2
+    assert "may be the confidence of predicted labels" in capsys.readouterr().err
+
+
 def test_labels_in_the_score_file(capsys):
     rows = (
         f"dev_{k:03d} {'-' if LABELS[k] else 'A1'} {'bonafide' if LABELS[k] else 'spoof'} {SCORES[k]}\n"

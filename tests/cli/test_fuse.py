@@ -215,6 +215,24 @@ def test_confidences_are_converted_as_in_the_fit():
     assert list(read_score_file("fused.txt").values()) == pytest.approx(expected, abs=1e-4)
 
 
+def test_scores_of_another_form_are_not_fused(capsys):
+    for part, values in (("dev", 1 / (1 + np.exp(-SLS))), ("eval", SLS)):
+        others = 1 - values if part == "dev" else -values
+        rows = [f"{part}_{k:03d},{values[k]},{others[k]}\n" for k in range(N)]
+        Path(f"{part}/sls.txt").write_text("".join(["utt,real,fake\n", *rows]))
+    assert main([*DEV, *KEYS]) == 0
+    fusion = Fusion.load("fusion/fusion.json")
+    assert [system.score_form for system in fusion.systems] == ["as written", "probability"]
+    capsys.readouterr()
+    assert main(["--fusion", "fusion/fusion.json", *APPLY]) == 2
+    assert "but those of sls.txt were the probability of bona fide" in capsys.readouterr().err
+    content = json.loads(Path("fusion/fusion.json").read_text())
+    for system in content["systems"]:
+        del system["score_form"]  # as earlier versions wrote it
+    Path("fusion/fusion.json").write_text(json.dumps(content))
+    assert main(["--fusion", "fusion/fusion.json", *APPLY]) == 0
+
+
 def test_odd_systems(capsys):
     write("dev/sls.txt", -SLS, "dev")
     assert main([DEV[0], DEV[0], DEV[1], *KEYS]) == 0

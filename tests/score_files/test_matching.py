@@ -101,6 +101,11 @@ def test_folders_that_contradict_each_other_are_other_clips(scored, keyed):
     assert result.scores.tolist() == [1.0]
 
 
+def test_no_names_at_all_match_nothing():
+    keys = keys_of(["x/a", "b"], other_ids=pa.array([], pa.string()))
+    assert len(match_keys(scores_of(["a", "b", "c"]), keys)) == 2
+
+
 def test_the_message_names_clips_in_other_folders():
     with pytest.raises(ScoreFileError, match=r"recur in other folders, .*: fake/0.wav and real/0.wav\. Check that"):
         match_keys(scores_of(["real/0.wav"]), keys_of(["fake/0.wav"]))

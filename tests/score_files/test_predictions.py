@@ -5,7 +5,14 @@ import json
 import numpy as np
 import pytest
 
-from hf_gradalign.score_files import ScoreFileError, match_keys, read_keys, read_scores, with_own_labels
+from hf_gradalign.score_files import (
+    ScoreFileError,
+    match_keys,
+    read_keys,
+    read_scores,
+    require_same_form,
+    with_own_labels,
+)
 
 RNG = np.random.default_rng(3)
 N = 40
@@ -232,6 +239,32 @@ def test_both_classes_in_two_columns_or_two_lines(write, keys):
         clips = matched(write("long.csv", *zip(*columns, strict=True), header=header), keys)
         np.testing.assert_allclose(clips.scores, P)
         assert "has one line per class for each utterance" in clips.notes[0]
+
+
+@pytest.mark.parametrize("scale", [1, 100])
+def test_one_row_that_does_not_sum_to_one_does_not_change_the_others(write, scale):
+    bonafide, spoof = scale * P, scale * (1 - P)
+    spoof[2] += 0.01 * scale
+    path = write("wide.csv", NAMES, spoof, bonafide, header="file,spoof,bonafide")
+    with pytest.raises(ScoreFileError, match=rf"sum to {scale} for most .* not for 1 of {N}; the first is number 3"):
+        read_scores(path)
+    assert read_scores(path, score_column="bonafide").scores.tolist() == bonafide.tolist()
+
+
+def test_the_form_of_scores_is_known(write, keys):
+    wide = matched(write("wide.csv", NAMES, 1 - P, P, header="file,spoof,bonafide"), keys)
+    logits = matched(write("logits.csv", NAMES, 3 - LOGITS, 3 + LOGITS, header="file,logit_fake,logit_real"), keys)
+    spoof = matched(write("spoof.csv", NAMES, 1 - P, header="file,p_spoof"), keys, higher_is="spoof")
+    confidence = matched(write("s.csv", NAMES, PREDICTED, CONFIDENCE, header="file,label,score"), keys)
+    named = matched(write("named.csv", NAMES, PREDICTED, CONFIDENCE, header="file,pred,score"), keys)
+    given = read_scores(write("s.csv", NAMES, PREDICTED, CONFIDENCE, header="file,label,score"), score_is="confidence")
+    plain = matched(write("plain.csv", NAMES, P, header="file,score"), keys)
+    forms = ["probability", "difference", "negated", "confidence", "confidence", "confidence", "as written"]
+    assert [clips.score_form for clips in (wide, logits, spoof, confidence, named, given, plain)] == forms
+    require_same_form(wide, "probability", "dev.csv")
+    require_same_form(wide, None, "dev.csv")
+    with pytest.raises(ScoreFileError, match="minus those of spoof, but those of dev"):
+        require_same_form(logits, "probability", "dev.csv")
 
 
 def test_true_labels_and_attacks_in_a_score_file_stay_what_they_are(write):

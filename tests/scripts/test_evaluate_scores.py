@@ -173,7 +173,7 @@ def test_numbers_as_labels_do_not_matter_with_keys(evaluate, write, protocol, ca
     assert evaluate([path, protocol, "--subset", "all", "--bootstrap", "0"]) == 0
     captured = capsys.readouterr()
     assert rows_of(captured.out)["EER (%)"] == [f"{100 * equal_error_rate(SCORES, LABELS)['eer']:.3f}"]
-    assert "numbered.csv is unclear: only those of the keys are used" in captured.err
+    assert "numbered.csv is unclear, so they are not used" in captured.err
     assert evaluate([path, "--bootstrap", "0"]) == 2
     assert "labels should be bonafide or spoof" in capsys.readouterr().err
 
@@ -230,6 +230,19 @@ def test_a_threshold_from_development_data(evaluate, write, capsys):
     assert rows_of(capsys.readouterr().out)["accuracy (%)"] == [f"{100 * accuracy:.3f}"]
     assert evaluate([path, "--threshold", "nothing.json"]) == 2
     assert "must be a number or the evaluation.json" in capsys.readouterr().err
+
+
+def test_a_threshold_of_scores_of_another_form(evaluate, write, capsys):
+    keys = write("keys.txt", NAMES, KEYS)
+    p = 1 / (1 + np.exp(-SCORES))
+    dev = write("dev.csv", NAMES, p, 1 - p, separator=",", header="file,bonafide,spoof")
+    logits = write("logits.csv", NAMES, SCORES, -SCORES, separator=",", header="file,bonafide,spoof")
+    assert evaluate([dev, keys, "--bootstrap", "0", "--output_json", "dev.json"]) == 0
+    assert evaluate([dev, keys, "--bootstrap", "0", "--threshold", "dev.json"]) == 0
+    capsys.readouterr()
+    assert evaluate([logits, keys, "--bootstrap", "0", "--threshold", "dev.json"]) == 2
+    assert "those of dev.json were the probability of bona fide" in capsys.readouterr().err
+    assert evaluate([logits, keys, "--bootstrap", "0", "--threshold", "0.5"]) == 0
 
 
 def test_speaker_verification(evaluate, write, capsys):
