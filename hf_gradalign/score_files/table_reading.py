@@ -201,6 +201,8 @@ def _is_decimal_below_name(column: tuple[str, ...]) -> bool:
 
 
 def _is_header(first: list[str], second: list[str]) -> bool:
+    if any(is_number(word) and ("." in word or "," in word) for word in first):
+        return False  # a score of an utterance that is called like a column
     if any(is_one_of(word, HEADER_WORDS) for word in first):
         return True
     # A header has names above a column of numbers.

@@ -286,6 +286,13 @@ def test_names_that_are_numbers(write):
     assert clips.scores.tolist() == [-13.84, -16.22, -1.4e-05]
 
 
+def test_an_utterance_that_is_called_like_a_column(write):
+    clips = read_scores(write("file 1.25\nb -0.5\n"))
+    assert clips.utterance_ids.to_pylist() == ["file", "b"]
+    clips = read_scores(write("file,0,1\na,0.2,0.8\nb,0.4,0.6\n"), score_column="1")
+    assert clips.utterance_ids.to_pylist() == ["a", "b"]
+
+
 def test_scores_keep_every_digit(write):
     clips = read_scores(write("a -1.1324817933200393e-05\nb -13.842713356018066\n"))
     assert clips.scores.tolist() == [-1.1324817933200393e-05, -13.842713356018066]
