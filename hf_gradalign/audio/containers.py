@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from fractions import Fraction
 from itertools import pairwise
 
-from hf_gradalign.audio.riff import Data
+from hf_gradalign.audio.riff import Data, refuse_trailing_bytes
 from hf_gradalign.audio.sound import AudioDecodingError
 
 # Headers may be off by a few bytes.
@@ -164,11 +164,19 @@ def _end_of_segment(data: Data, offset: int) -> int:
 
 
 def _end_of_caf(data: Data) -> int:
-    """Return where a CAF file's last chunk ends; 0 if the sound's size was unknown when it was written."""
-    offset = 8
+    """Return where a CAF file's last chunk ends; 0 if the sound's size was unknown when it was written.
+
+    Raises:
+        AudioDecodingError: If much that is not a chunk follows.
+    """
+    offset, sound = 8, 0
     while offset + 12 <= len(data):
-        size = int.from_bytes(data[offset + 4 : offset + 12], "big", signed=True)
+        name, size = data[offset : offset + 4], int.from_bytes(data[offset + 4 : offset + 12], "big", signed=True)
+        if not all(32 <= byte < 127 for byte in name):
+            refuse_trailing_bytes(data, sound, offset)
+            return offset
         if size < 0:
             return 0
+        sound = size if name == b"data" else sound
         offset += 12 + size
     return offset

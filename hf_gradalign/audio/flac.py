@@ -8,6 +8,7 @@ MARKER = b"fLaC"
 _STREAMINFO = 8  # where its content begins, after the marker and the block's own header
 # More than a frame of 8 channels of 32 bits in the largest blocks that encoders write (16,384 samples).
 _LARGEST_FRAME = 2**20
+_LAST_CHANNEL_CODE = 10
 
 
 def has_more_sound(data: Data, begin: int = 0) -> bool:
@@ -42,14 +43,21 @@ def _end_of_frame(header: bytes, block_size: int) -> int | None:
         header: At least as many bytes as the header has.
         block_size: Samples of the blocks before, if all are of the same size.
     """
-    if len(header) < 6 or header[3] & 1:
+    if len(header) < 6 or header[3] & 1 or header[3] >> 4 > _LAST_CHANNEL_CODE:
         return None
     has_sample_number, size_code, rate_code = header[1] & 1, header[2] >> 4, header[2] & 0xF
     n_bytes = max(8 - (header[4] ^ 0xFF).bit_length(), 1)  # of the number, which is coded like UTF-8
     n_size_bytes, n_rate_bytes = {6: 1, 7: 2}.get(size_code, 0), {12: 1, 13: 2, 14: 2}.get(rate_code, 0)
     after = 4 + n_bytes
+    is_number = (header[4] < 0x80 or 2 <= n_bytes <= 7) and all(byte >> 6 == 0b10 for byte in header[5:after])
     length = after + n_size_bytes + n_rate_bytes
-    if size_code == 0 or rate_code == 15 or len(header) <= length or _crc8(header[:length]) != header[length]:
+    if (
+        not is_number
+        or size_code == 0
+        or rate_code == 15
+        or len(header) <= length
+        or _crc8(header[:length]) != header[length]
+    ):
         return None
     number = header[4] & (0x7F if n_bytes == 1 else 0x7F >> n_bytes)
     for byte in header[5:after]:

@@ -1,4 +1,4 @@
-"""WAV and AIFF files with several chunks of sound."""
+"""Files with more sound than the header, or its first chunk of sound, says."""
 
 import io
 import struct
@@ -64,12 +64,17 @@ def test_aiff_has_one():
         read_sound(twice)
 
 
+@pytest.mark.parametrize("format_name", ["AU", "CAF"])
 @pytest.mark.parametrize("endian", ["BIG", "LITTLE"])
-def test_more_in_an_au_file_than_it_says(endian):
+def test_more_in_a_file_than_it_says(format_name, endian):
     file = io.BytesIO()
-    soundfile.write(file, CLIP, 16_000, format="AU", endian=endian)
+    soundfile.write(file, CLIP, 16_000, format=format_name, endian=endian)
     data = file.getvalue()
     assert len(read_sound(data).samples) == len(CLIP)
-    half = struct.pack(">I" if endian == "BIG" else "<I", len(CLIP))
+    if format_name == "AU":
+        half = data[:8] + struct.pack(">I" if endian == "BIG" else "<I", len(CLIP)) + data[12:]
+    else:
+        start = data.index(b"data") + 4
+        half = data[:start] + struct.pack(">Q", len(CLIP)) + data[start + 8 :]
     with pytest.raises(AudioDecodingError, match=r"it has 5000 bytes of sound, but \d+ more bytes follow"):
-        read_sound(data[:8] + half + data[12:])
+        read_sound(half)
