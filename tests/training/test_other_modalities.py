@@ -184,7 +184,7 @@ def train_and_check(trainer):
         assert logs[-1][f"loss_{view}"] < 0.7 * logs[0][f"loss_{view}"]
         assert {f"grad_norm_{view}", f"weight_{view}"} <= set(logs[0])
     assert all(0 <= row["conflict_rate"] <= 1 and -1 <= row["cosine_clean_augmented"] <= 1 for row in logs)
-    assert trainer.conflict_counts.rate() > 0
+    assert trainer.conflict_counts.rate() == pytest.approx(sum(row["conflict_rate"] for row in logs) / len(logs))
     return trainer.evaluate()
 
 
