@@ -39,7 +39,7 @@ def try_augmentation(augmentation: Augmentation, sample_rate: int, device: torch
 
     Raises:
         ValueError: If a package is missing, a recording cannot be read, or a transform fails or returns anything but
-            finite samples of shape (samples,). The message names the transform.
+            finite samples of the shape of the noise. The message names the transform.
     """
     noise = 0.1 * np.random.default_rng(0).standard_normal(sample_rate).astype(np.float32)
     for where, transform in _parts(augmentation):
@@ -88,6 +88,10 @@ def _try(transform: Any, settings: dict[str, Any], noise: NDArray[np.float32], s
             samples = np.asarray(transform(noise.copy(), sample_rate))
             if samples.ndim != 1 or samples.size == 0:
                 raise ValueError(f"returns an array of shape {samples.shape}; it must have shape (samples,)")
+            if samples.size != noise.size:
+                raise ValueError(
+                    f"changes the length from {noise.size} to {samples.size} samples; it must stay the same"
+                )
             if not np.isfinite(samples).all():
                 raise ValueError("returns NaN or infinite samples")
 

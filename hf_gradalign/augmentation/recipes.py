@@ -33,8 +33,14 @@ _TRANSFORMS: dict[str, type] = {
 } | {transform.__name__: transform for transform in OWN_TRANSFORMS}
 # audiomentations' arguments for recordings. This package's transforms list recordings themselves.
 _RECORDINGS = ("sounds_path", "ir_path")
-# Its argument, a function, cannot be written in a file.
-_TRANSFORMS.pop("Lambda")
+_OTHER_LENGTH = "changes the length of clips, so that this view would show another part of them than the others"
+_REFUSED = {
+    "Lambda": "takes a function, which cannot be written in a file",
+    "Resample": "changes the sampling rate, so that the model would hear speech at another speed",
+    **dict.fromkeys(("AdjustDuration", "RepeatPart", "Trim"), _OTHER_LENGTH),
+}
+for _name in _REFUSED:
+    _TRANSFORMS.pop(_name)
 
 
 def read_recipe(path: Path, by_name: Callable[[str], Augmentation]) -> audiomentations.Compose:
@@ -71,6 +77,8 @@ def _build_entry(entry: Any, where: str, by_name: Callable[[str], Augmentation])
             f"{where}: expected a mapping with the key 'transform', or {{recipe: NAME}} alone; got {entry!r:.100}"
         )
     name = entry["transform"]
+    if isinstance(name, str) and name in _REFUSED:
+        raise ValueError(f"{where}: {name} {_REFUSED[name]}: remove it")
     if not isinstance(name, str) or name not in _TRANSFORMS:
         raise ValueError(f"{where}: unknown transform {name!r}; available: {', '.join(sorted(_TRANSFORMS))}")
     where = f"{where} ({name})"
@@ -80,6 +88,8 @@ def _build_entry(entry: Any, where: str, by_name: Callable[[str], Augmentation])
     if unknown:
         raise ValueError(f"{where}: unknown argument {unknown[0]!r}; it takes {', '.join(accepted)}")
     arguments = {key: _build_argument(value, where, by_name) for key, value in entry.items() if key != "transform"}
+    if arguments.get("leave_length_unchanged", True) is not True:
+        raise ValueError(f"{where}: leave_length_unchanged must be true: otherwise it {_OTHER_LENGTH}")
     try:
         if transform not in OWN_TRANSFORMS:
             arguments |= {key: list_for_audiomentations(arguments[key]) for key in _RECORDINGS if arguments.get(key)}
@@ -176,9 +186,10 @@ def get_augmentation(name_or_path: str | os.PathLike[str]) -> Augmentation:
                 - {transform: AddGaussianNoise, min_amplitude: 0.001, max_amplitude: 0.015, p: 0.5}
                 - {transform: OneOf, transforms: [{recipe: codec}, {transform: PitchShift, p: 1.0}]}
 
-              A transform is one of audiomentations' (except Lambda) or of this package (`RawBoost`, `Codec`,
-              `MusanRir`, `AddBabble`, `Reverberation`, `FrequencyMask`, `PacketLoss`). The other keys are its
-              arguments. An entry `{recipe: NAME}` stands for the result of this function for NAME.
+              A transform is one of audiomentations' (except Lambda, and those that change the sampling rate or the
+              length of a clip) or of this package (`RawBoost`, `Codec`, `MusanRir`, `AddBabble`, `Reverberation`,
+              `FrequencyMask`, `PacketLoss`). The other keys are its arguments. An entry `{recipe: NAME}` stands for the
+              result of this function for NAME.
 
     Returns:
         A transform, or an `audiomentations.Compose` of several.
