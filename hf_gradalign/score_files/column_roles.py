@@ -175,9 +175,15 @@ def _find_score(
     """Find the column of scores, or the columns of bona fide and spoof scores."""
     names = list(table.columns)
     if table.has_header:
-        score = by_name(names, TRIAL_SCORES if of_trials else SCORES)
-        if score is not None:
+        score = by_name([*names, *table.unread], TRIAL_SCORES if of_trials else SCORES)
+        if score in names:
             return score, None
+        lists = [name for name in table.unread if _is_named_for_scores(name, label_map)]
+        if lists:
+            raise ScoreFileError(
+                f"{table.source}: {', '.join(lists)} may be the scores, but has lists or objects, which are not read. "
+                "Write one number per utterance, or say which other column it is with --score_column."
+            )
     if len(names) == 1:
         raise ScoreFileError(f"{table.source} has only one column. Scores need the utterance ids in another column.")
     ids = _named(table, id_column, "--id_column") or _likely_ids(table)
@@ -239,6 +245,8 @@ def _find_ids(table: TextTable, label: str | None, score: str | None) -> str | N
         return ids
     names = list(table.columns)
     free = [name for name in names if name not in (label, score) and not _has_fractions(table, name)]
+    if table.has_header:
+        free = [name for name in free if not says_otherwise(name)]
     if not table.has_header and free:
         usual = names[usual_index_of_ids(names, label, score)]
         free = [usual, *free] if usual in free else free

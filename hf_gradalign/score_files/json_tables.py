@@ -12,7 +12,7 @@ import pyarrow as pa
 
 from hf_gradalign.score_files.clips import ScoreFileError
 from hf_gradalign.score_files.columns import IDS, SCORES, is_number, plain_name
-from hf_gradalign.utils.table_bounds import columns_of, parse_json, require_lines
+from hf_gradalign.utils.table_bounds import columns_of, distinct_names, parse_json, require_lines
 
 _JSON_LINES = {".jsonl", ".ndjson"}
 JSON_SUFFIXES = {".json", *_JSON_LINES}
@@ -21,13 +21,16 @@ _MAX_SHOWN = 60
 JsonRow = dict[str, str]
 
 
-def read_json_columns(path: Path) -> dict[str, pa.ChunkedArray]:
+def read_json_columns(path: Path) -> tuple[dict[str, pa.ChunkedArray], tuple[str, ...]]:
     """Read JSON or JSON Lines; numbers keep all their digits.
 
     The content is a list of objects, one object per line, an object of lists (columns), or an object whose names are
     the utterance ids. A list of `{"label": ..., "score": ...}` in a row, as transformers' pipelines return it, becomes
     one column per label. A list with a single entry becomes the columns `label` and `score`. Values of objects in a row
     become columns too, with the object's name and a point in front if their own name is not the only one of its kind.
+
+    Returns:
+        The columns, and the names of those with lists, which are not read.
 
     Raises:
         ScoreFileError: If the file is not JSON, an object has two values for a name, or a row has no values.
@@ -57,25 +60,15 @@ def read_json_columns(path: Path) -> dict[str, pa.ChunkedArray]:
         names = columns_of(rows, path)
     except ValueError as error:
         raise ScoreFileError(str(error)) from error
-    return {name: pa.chunked_array([[row.get(name, "") for row in rows]], pa.string()) for name in names}
+    columns = {name: pa.chunked_array([[row.get(name, "") for row in rows]], pa.string()) for name in names}
+    return columns, tuple(name for name in _names_of_lists(content) if name not in columns)
 
 
 def _parsed(text: str, where: str = "") -> Any:
     try:
-        return parse_json(
-            text, parse_float=str, parse_int=str, parse_constant=str, object_pairs_hook=_without_repetitions
-        )
+        return parse_json(text, parse_float=str, parse_int=str, parse_constant=str)
     except ValueError as error:
         raise ValueError(f"{where}{error}") from error
-
-
-def _without_repetitions(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    content = dict(pairs)
-    if len(content) < len(pairs):
-        name = next((name for name, value in pairs if value != content[name]), None)
-        if name is not None:
-            raise ValueError(f"an object has two different values for {name!r}. Remove the wrong one")
-    return content
 
 
 def _rows(content: Any) -> list[JsonRow]:
@@ -127,6 +120,19 @@ def _own_names(entries: Sequence[Any]) -> set[str]:
     return {name for name, parents in owners.items() if len(parents) == 1 and name not in outer}
 
 
+def _names_of_lists(content: Any) -> list[str]:
+    """Return the names that have a list in any row, at any depth."""
+    if isinstance(content, Mapping):
+        values = [*content.values()]
+        return _names_of_lists(values[0] if len(values) == 1 else values)
+    if not isinstance(content, list):
+        return []
+    pairs = [pair for entry in content if isinstance(entry, Mapping) for pair in entry.items()]
+    own = [name for name, value in pairs if isinstance(value, list) and not _is_prediction_list(value)]
+    inner = [name for _, value in pairs if isinstance(value, Mapping) for name in _names_of_lists([value])]
+    return list(dict.fromkeys([*own, *inner]))
+
+
 def _row(value: Any, own_names: set[str]) -> JsonRow:
     if _is_scalar(value):
         return {"score" if is_number(_text(value)) else "label": _text(value)}
@@ -166,7 +172,7 @@ def _is_prediction_list(value: Any) -> bool:
 def _of_predictions(entries: Sequence[Mapping[str, Any]]) -> JsonRow:
     if len(entries) == 1:
         return {"label": _text(entries[0]["label"]), "score": _text(entries[0]["score"])}
-    return _without_repetitions([(_text(entry["label"]), _text(entry["score"])) for entry in entries])
+    return distinct_names([(_text(entry["label"]), _text(entry["score"])) for entry in entries])
 
 
 def _is_scalar(value: Any) -> bool:

@@ -41,12 +41,14 @@ class TextTable:
         columns: Strings by name, all of the same length. Without a header the names are `column_1`, `column_2`, ...
         has_header: Whether the file has names for its columns.
         notes: What the user should know about how it was read.
+        unread: The names of columns with lists or objects, which are not read.
     """
 
     source: str
     columns: dict[str, pa.ChunkedArray]
     has_header: bool
     notes: tuple[str, ...] = ()
+    unread: tuple[str, ...] = ()
 
     @property
     def n_rows(self) -> int:
@@ -68,7 +70,8 @@ def read_table(path: str | Path) -> TextTable:
     if path.is_fifo() or path.is_char_device():
         return _read_pipe(path)
     if path.suffix.lower() in JSON_SUFFIXES:
-        return TextTable(str(path), read_json_columns(path), has_header=True)
+        columns, unread = read_json_columns(path)
+        return TextTable(str(path), columns, has_header=True, unread=unread)
     if path.suffix.lower() == ".parquet" and path.is_file():
         return _read_parquet(path)
     return read_text_table(path)
@@ -217,11 +220,13 @@ def _unquoted(column: pa.ChunkedArray) -> pa.ChunkedArray:
 
 def _read_parquet(path: Path) -> TextTable:
     try:
-        names = [field.name for field in pq.read_schema(path) if not pa.types.is_nested(field.type)]
+        schema = pq.read_schema(path)
+        names = [field.name for field in schema if not pa.types.is_nested(field.type)]
+        unread = tuple(name for name in schema.names if name not in names)
         table = pq.read_table(path, columns=names)
         columns = {name: pa.chunked_array([as_text(table[name])]) for name in names}
     except (OSError, pa.ArrowException) as error:
         raise ScoreFileError(f"Cannot read {path}: {error}") from error
     if not columns or table.num_rows == 0:
         raise ScoreFileError(f"{path} has no rows, or only nested columns.")
-    return TextTable(str(path), columns, has_header=True)
+    return TextTable(str(path), columns, has_header=True, unread=unread)

@@ -1,4 +1,4 @@
-"""Size limits for untrusted tables, so that no file takes hours or all memory to read."""
+"""Limits for untrusted tables and JSON: no file takes hours or all memory to read, and none is ambiguous."""
 
 import json
 from collections.abc import Iterable, Mapping, Sized
@@ -48,15 +48,37 @@ def columns_of(rows: Iterable[Mapping[str, Any]], path: object) -> list[str]:
 
 
 def parse_json(text: str | bytes, **options: Any) -> Any:
-    """Parse JSON as `json.loads` does.
+    """Parse JSON as `json.loads` does, but refuse objects with two different values for a name.
 
     Raises:
-        ValueError: If it is not JSON, or nested too deeply.
+        ValueError: If it is not JSON, nested too deeply, or ambiguous.
     """
     try:
-        return json.loads(text, **options)
+        return json.loads(text, object_pairs_hook=distinct_names, **options)
     except RecursionError:
         raise ValueError("its lists and objects are nested too deeply") from None
 
 
-__all__ = ["MAX_COLUMNS", "MAX_LINE_BYTES", "columns_of", "parse_json", "require_columns", "require_lines"]
+def distinct_names(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """Return pairs of names and values as a dictionary.
+
+    Raises:
+        ValueError: If a name has two different values.
+    """
+    content = dict(pairs)
+    if len(content) < len(pairs):
+        name = next((name for name, value in pairs if value != content[name]), None)
+        if name is not None:
+            raise ValueError(f"an object has two different values for {name!r}. Remove the wrong one")
+    return content
+
+
+__all__ = [
+    "MAX_COLUMNS",
+    "MAX_LINE_BYTES",
+    "columns_of",
+    "distinct_names",
+    "parse_json",
+    "require_columns",
+    "require_lines",
+]

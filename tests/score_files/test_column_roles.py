@@ -1,5 +1,9 @@
 """Which column has the scores, and when that is not clear enough."""
 
+import json
+
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from hf_gradalign.score_files import ScoreFileError, read_scores
@@ -63,6 +67,36 @@ def test_columns_that_are_never_scores(write, other):
     assert clips.utterance_ids.to_pylist() == NAMES
     with pytest.raises(ScoreFileError, match="none of them could be the scores"):
         read_scores(write(["file", other, "text"], NAMES, OTHERS, ["hello"] * N))
+
+
+@pytest.mark.parametrize("name", ["score", "prob_real", "bonafide"])
+@pytest.mark.parametrize("suffix", ["json", "jsonl", "parquet"])
+def test_lists_give_the_role_to_no_other_column(tmp_path, name, suffix):
+    path = tmp_path / f"scores.{suffix}"
+    columns = {"file": ["a", "b"], name: [[0.1], [0.2]], "x": [0.3, 0.4]}
+    rows = [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
+    if suffix == "parquet":
+        pq.write_table(pa.table(columns), path)
+    else:
+        path.write_text(json.dumps(rows) if suffix == "json" else "\n".join(map(json.dumps, rows)))
+    with pytest.raises(ScoreFileError, match=f"{name} may be the scores, but has lists or objects, which are not read"):
+        read_scores(path)
+    assert read_scores(path, score_column="x").scores.tolist() == [0.3, 0.4]
+
+
+def test_lists_beside_a_column_of_scores_do_not_matter(tmp_path):
+    path = tmp_path / "scores.json"
+    path.write_text(json.dumps({name: {"score": 0.5, "meta": {"logits": [0, 1]}} for name in "ab"}))
+    assert read_scores(path).scores.tolist() == [0.5, 0.5]
+    classes = [{"label": "fake", "score": 0.4}, {"label": "real", "score": 0.6}]
+    path.write_text(json.dumps({"results": [{"utt": name, "scores": classes} for name in "ab"]}))
+    assert read_scores(path).scores.tolist() == [0.6, 0.6]
+    path.write_text(json.dumps({"results": [{"utt": name, "scores": [1, 2], "x": 3} for name in "ab"]}))
+    with pytest.raises(ScoreFileError, match="scores may be the scores, but has lists"):
+        read_scores(path)
+    path.write_text('{"a": null}')
+    with pytest.raises(ScoreFileError, match="none of them could be the scores"):
+        read_scores(path)
 
 
 @pytest.mark.parametrize("order", [(0, 1, 2), (2, 0, 1), (1, 2, 0), (2, 1, 0)])
