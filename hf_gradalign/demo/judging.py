@@ -1,5 +1,6 @@
 """Judge a recording with one or several detectors."""
 
+import math
 import threading
 from collections.abc import Generator, Mapping
 from contextlib import contextmanager
@@ -22,10 +23,17 @@ class Settings:
     Attributes:
         costs: The prior probability of spoofed recordings, and the costs of errors; by default those of ASVspoof 5.
         undecided_band: Distance from the threshold within which there is no decision, in nats of the LLR, 0 or more.
+
+    Raises:
+        ValueError: If the band is out of range.
     """
 
     costs: DetectionCosts = field(default_factory=DetectionCosts)
     undecided_band: float = 0.0
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.undecided_band < math.inf:
+            raise ValueError(f"undecided_band must be 0 or more, in nats, not {self.undecided_band}")
 
     def band_for(self, scorer: SpoofScorer) -> float:
         """Return the band for a model. Without a calibration there is none."""

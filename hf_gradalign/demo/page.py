@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
@@ -16,6 +15,7 @@ from hf_gradalign.demo.gradio_library import prepare_gradio
 from hf_gradalign.demo.judging import Settings
 from hf_gradalign.demo.model_cards import ModelCard, read_card
 from hf_gradalign.demo.page_guard import PageGuard
+from hf_gradalign.demo.recording import check_limits
 from hf_gradalign.demo.rendering import credits_html, intro_html, models_html
 from hf_gradalign.metrics import DetectionCosts
 from hf_gradalign.scoring import SpoofScorer
@@ -231,12 +231,8 @@ def make_demo(
         OSError: If there is no such model.
         ValueError: If there is no model, a model is given twice, a model cannot be used, or a limit is not positive.
     """
-    for name, value in {"max_mb": max_mb, "max_minutes": max_minutes}.items():
-        if not 0 < value < math.inf:
-            raise ValueError(f"{name} must be above 0 and finite, not {value}")
+    check_limits(max_mb=max_mb, max_minutes=max_minutes)
     settings = Settings(DetectionCosts(p_spoof, c_miss, c_fa), undecided_band)
-    if not 0 <= undecided_band < math.inf:
-        raise ValueError(f"undecided_band must be 0 or more, in nats, not {undecided_band}")
     if not models:
         raise ValueError("the page needs at least one model")
     if isinstance(models, Mapping):

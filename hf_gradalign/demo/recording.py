@@ -1,5 +1,6 @@
 """Read an uploaded recording: its length and its envelope, or a sentence that says what is wrong with it."""
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -35,6 +36,17 @@ class Recording:
     path: str
     seconds: float
     envelope: NDArray[np.float32]
+
+
+def check_limits(**limits: float) -> None:
+    """Refuse limits of uploads that are not positive and finite.
+
+    Raises:
+        ValueError: If there is such a limit. The message names it.
+    """
+    for name, value in limits.items():
+        if not 0 < value < math.inf:
+            raise ValueError(f"{name} must be above 0 and finite, not {value}")
 
 
 def read_recording(path: str, *, max_minutes: float, go_on: Callable[[], None] = lambda: None) -> Recording:

@@ -14,7 +14,10 @@ from packaging.requirements import Requirement
 
 import hf_gradalign
 from hf_gradalign.conversion.by_name import model_folder
+from hf_gradalign.demo.judging import Settings
+from hf_gradalign.demo.recording import check_limits
 from hf_gradalign.hub.publishing import PublishingError, explained, stage_model
+from hf_gradalign.metrics import DetectionCosts
 
 _APP_FILE = "app.py"
 _MODELS = "models"
@@ -69,6 +72,7 @@ def push_space(
     Raises:
         OSError: If there is no such model.
         PublishingError: If the upload fails, or the Space exists and holds something else.
+        ValueError: If an option is out of range.
     """
     with TemporaryDirectory(prefix="hf_gradalign_space_") as folder:
         write_space(folder, models, title=repo_id.rpartition("/")[2], token=token, **options)
@@ -95,6 +99,10 @@ def write_space(
     **options: Any,
 ) -> None:
     """Write the files of a Space into an empty folder. See `push_space`."""
+    # Now, because the Space would only fail when it starts.
+    check_limits(**{name: options[name] for name in ("max_mb", "max_minutes") if name in options})
+    costs = DetectionCosts(**{name: options[name] for name in ("p_spoof", "c_miss", "c_fa") if name in options})
+    Settings(costs, options.get("undecided_band", 0.0))
     folder = Path(folder)
     names = _stage_models(folder, [os.fspath(model) for model in models], token)
     on_hub = [name for name in names if not name.startswith(f"{_MODELS}/")]

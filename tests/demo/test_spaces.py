@@ -109,6 +109,20 @@ def test_a_space_is_pushed_and_updated_and_others_are_left_alone(hub, run_client
     assert space.files["app.py"].data == b"print('my own app')"
 
 
+@pytest.mark.parametrize(
+    ("option", "message"),
+    [
+        ({"max_mb": float("inf")}, "max_mb must be above 0 and finite"),
+        ({"p_spoof": 5}, "p_spoof must be a probability"),
+        ({"undecided_band": -1}, "undecided_band must be 0 or more"),
+    ],
+)
+def test_a_space_that_could_not_start_is_not_made(tmp_path, option, message):
+    with pytest.raises(ValueError, match=message):
+        write_space(tmp_path, ["you/detector"], title="mine", **option)
+    assert not list(tmp_path.iterdir())
+
+
 @pytest.mark.slow
 def test_a_space_runs_and_leaves_nothing_behind(folder, tmp_path):
     httpx = pytest.importorskip("httpx")
