@@ -61,8 +61,8 @@ def convert_state_dict(
         The detector, in float32 and evaluation mode, and the report.
 
     Raises:
-        ConversionError: If the head is unknown, sizes cannot be read, or keys are unknown, missing or have wrong
-            shapes. One message lists all of them by their published names.
+        ConversionError: If the head is unknown, sizes cannot be read, or keys are unknown, missing, or have wrong
+            shapes or values that are not finite. One message lists all of them by their published names.
     """
     if head != "auto" and head not in HEAD_LAYOUTS:
         raise ConversionError(f"there is no published layout {head!r}; available: auto, {', '.join(HEAD_LAYOUTS)}")
@@ -245,8 +245,16 @@ def _check(
         for name, value in expected.items()
         if name in found and found[name].shape != value.shape
     ]
+    spoiled = [
+        names.to_theirs(name, config) or name for name, value in found.items() if not torch.isfinite(value).all()
+    ]
     wrong = []
-    for what, keys in (("unknown", unknown), ("missing", missing), ("with a wrong shape", misshapen)):
+    for what, keys in (
+        ("unknown", unknown),
+        ("missing", missing),
+        ("with a wrong shape", misshapen),
+        ("with values that are NaN or infinite (the training failed, or the file is damaged)", spoiled),
+    ):
         if keys:
             wrong.append(f"{len(keys)} {what}:\n    " + "\n    ".join(keys))
     if wrong:

@@ -118,7 +118,8 @@ def read_state_dict(path: str | Path) -> dict[str, Tensor]:
 
     Returns:
         Tensors by name, without the parts that DataParallel, FSDP and torch.compile add. Wrappers such as
-        {"model": ...} are removed. With several state dicts under other names, their names become prefixes.
+        {"model": ..., "best_eer": ...} are removed. With several state dicts under other names, their names become
+        prefixes.
 
     Raises:
         ConversionError: If the file is broken or no checkpoint (the message says what it is), or has entries that are
@@ -154,8 +155,13 @@ def _load_pickle(path: Path) -> Any:
             return torch.load(file, map_location="cpu", weights_only=True)
 
 
+def _is_weight_matrix(value: Any) -> bool:
+    """Whether a value is one of a network, unlike an error rate, class weights or a generator's state beside it."""
+    return isinstance(value, Tensor) and value.ndim > 1
+
+
 def _unwrap(content: Any) -> dict[str, Any]:
-    while isinstance(content, Mapping) and not any(isinstance(value, Tensor) for value in content.values()):
+    while isinstance(content, Mapping) and not any(map(_is_weight_matrix, content.values())):
         inner = [name for name, value in content.items() if isinstance(value, Mapping)]
         named = [name for name in _WRAPPERS if name in inner]
         with_tensors = [name for name in inner if any(isinstance(value, Tensor) for value in content[name].values())]
@@ -164,7 +170,7 @@ def _unwrap(content: Any) -> dict[str, Any]:
             break
         if not (named or with_tensors):
             break
-        content = content[(named or with_tensors)[0]]
+        content = content[(named or with_tensors)[0]]  # single values beside it, such as an error rate, are left out
     if not isinstance(content, Mapping):
         raise ConversionError(f"the checkpoint is a {type(content).__name__}, not a state dict")
     state = {_INNER_WRAPPERS.sub("", str(name)): value for name, value in content.items()}

@@ -233,6 +233,15 @@ def test_all_that_is_wrong_is_told_at_once():
     assert "LL.bias is (3,), not (24,)" in message
 
 
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_weights_that_are_not_finite_are_refused(value):
+    _, state = make_published("conformer_tcm")
+    state["LL.bias"] = state["LL.bias"].clone()
+    state["LL.bias"][3] = value
+    with pytest.raises(ConversionError, match=r"1 with values that are NaN or infinite .*:\n    LL\.bias$"):
+        convert_state_dict(state, num_attention_heads=6)
+
+
 def test_errors():
     _, state = make_published("mamba")
     with pytest.raises(ConversionError, match="--num_attention_heads 16 does not divide the backbone's width of 36"):

@@ -35,6 +35,8 @@ def same(state):
         STATE,
         {"model": STATE, "optimizer": {"lr": 1.0}},
         {"state_dict": {"model": STATE}},
+        {"model": STATE, "best_eer": torch.tensor(0.03), "class_weights": torch.ones(2)},
+        {"detector": STATE, "best_eer": torch.tensor(0.03)},
         {f"module.{name}": value for name, value in STATE.items()},
         {f"_orig_mod.module.{name}": value for name, value in STATE.items()},
         {f"module._orig_mod.{name}": value for name, value in STATE.items()},
@@ -196,6 +198,9 @@ def test_no_state_dict(tmp_path):
         read_state_dict(tmp_path / "tensor.pth")
     torch.save({"epoch": 3, "a": torch.ones(1)}, tmp_path / "more.pth")
     with pytest.raises(ConversionError, match="entries that are not tensors: epoch"):
+        read_state_dict(tmp_path / "more.pth")
+    torch.save({**STATE, "model": STATE}, tmp_path / "more.pth")  # which of the two?
+    with pytest.raises(ConversionError, match="entries that are not tensors: model"):
         read_state_dict(tmp_path / "more.pth")
     torch.save({}, tmp_path / "empty.pth")
     with pytest.raises(ConversionError, match="it has no entries"):
