@@ -196,6 +196,7 @@ class _FinishedScores:
         self._score_file = score_file
         self._ids = ids
         self._columns = columns
+        self._found_current = False
 
     @property
     def report(self) -> ScoringReport:
@@ -217,10 +218,13 @@ class _FinishedScores:
         """Return whether the columns are those of the corpus now, and the list of bad audio exists if there is any."""
         report = self.report
         is_listed = not report.bad_clips or report.bad_audio_file.exists()
-        return is_listed and self._score_file.read_bytes() == self._text_of_now(report).encode()
+        self._found_current = is_listed and self._score_file.read_bytes() == self._text_of_now(report).encode()
+        return self._found_current
 
     def bring_up_to_date(self) -> None:
-        """Write the columns and the list of bad audio again, if they are not current."""
+        """Write the columns and the list of bad audio again, unless `is_current` has found that they are current."""
+        if self._found_current:
+            return
         report = self.report
         text = self._text_of_now(report)
         if self._score_file.read_bytes() != text.encode():
