@@ -47,6 +47,7 @@ class AudioDataset(TorchDataset):
     Attributes:
         sampling_rate: The model's sampling rate in Hz.
         window_samples: Length of every clip for the model in samples; None for whole clips.
+        label2id: The label of spoof and bonafide in the items. The trainer compares it with that of the model.
 
     Raises:
         ValueError: If a column is missing, both lengths are given, the length is less than a sample, the level is out
@@ -77,6 +78,7 @@ class AudioDataset(TorchDataset):
         )
         self.sampling_rate = sampling_rate
         self.window_samples = self._clips.window_samples
+        self.label2id = self._clips.label2id
         self._cache: dict[int, np.ndarray] = {}
         self._cache_bytes = 0
 
@@ -293,6 +295,7 @@ class StreamedViewDataset(TorchIterableDataset):
             rms_level=rms_level,
             label2id=label2id,
         )
+        self.label2id = clips.label2id
         self._maker = ViewMaker(views, clips, crop=crop, seed=seed, augment=augment, defer=defer)
         self._bad_audio = BadAudioReport(on_bad_audio)
         self._repeats = repeats

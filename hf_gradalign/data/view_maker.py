@@ -64,6 +64,11 @@ class ClipReader:
         self._rms_level = rms_level
         self._label_ids = _label_ids(label2id)
 
+    @property
+    def label2id(self) -> dict[str, int]:
+        """The label of spoof and bonafide in the items."""
+        return dict(zip(LABEL_NAMES, self._label_ids, strict=True))
+
     def read(self, row: Mapping[str, Any], position: float | None) -> np.ndarray:
         """Decode a clip, or only its window.
 

@@ -6,7 +6,7 @@ import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import accelerate
 import datasets
@@ -26,15 +26,17 @@ from hf_gradalign.metrics import equal_error_rate, equal_error_rate_by_system
 from hf_gradalign.metrics.functional.eer import score_problems
 from hf_gradalign.metrics.functional.ranked_scores import RankedScores
 from hf_gradalign.models import LABEL2ID, SpoofDetectorConfig
+from hf_gradalign.models.label_order import output_labels
 from hf_gradalign.models.losses import CROSS_ENTROPY, detection_loss
 from hf_gradalign.utils.files import write_text_atomically
 
 
-def countermeasure_scores(predictions: Any) -> NDArray[np.float64]:
+def countermeasure_scores(predictions: Any, bonafide: int = LABEL2ID["bonafide"]) -> NDArray[np.float64]:
     """Return the scores of a classifier from its logits: bona fide minus spoof, higher for bona fide.
 
     Args:
         predictions: Logits of shape (N, 2), or a tuple that starts with them, or a list of such batches.
+        bonafide: Which of the two is that of bona fide speech.
 
     Returns:
         Shape (N,).
@@ -48,7 +50,7 @@ def countermeasure_scores(predictions: Any) -> NDArray[np.float64]:
             f"the logits have shape {logits.shape}, not (N, {len(LABEL2ID)}): load a model with another number of "
             "outputs with hf_gradalign.models.load_audio_classifier, which gives it the outputs spoof and bonafide"
         )
-    return logits[:, LABEL2ID["bonafide"]] - logits[:, LABEL2ID["spoof"]]
+    return logits[:, bonafide] - logits[:, 1 - bonafide]
 
 
 class CountermeasureMetrics:
@@ -76,7 +78,17 @@ class CountermeasureMetrics:
         self.use_model(None)
 
     def use_model(self, config: PretrainedConfig | None) -> None:
-        """Take the loss and the class weights of a model where none were given. The trainer calls this."""
+        """Take the order of a model's labels, and its loss and class weights where none were given.
+
+        A `GradientAlignmentTrainer` calls this before each evaluation. Labels without known names are taken for spoof
+        (0) and bonafide (1).
+        """
+        names = cast("dict[int, str]", getattr(config, "id2label", None) or {})
+        try:
+            order = output_labels(names) if names else LABEL_NAMES
+        except ValueError:  # the names say nothing
+            order = LABEL_NAMES
+        self._bonafide = order.index("bonafide") if len(order) == len(LABEL_NAMES) else LABEL2ID["bonafide"]
         weights, self._loss, self._loss_options = self._given
         if weights is None:
             weights = getattr(config, "class_weights", None)
@@ -104,7 +116,7 @@ class CountermeasureMetrics:
         logits, labels = (np.concatenate(parts) for parts in zip(*self._batches, strict=True))
         self.reset()
         metrics: dict[str, float] = {}
-        scores, bona_fide = countermeasure_scores(logits), labels == LABEL2ID["bonafide"]
+        scores, bona_fide = countermeasure_scores(logits, self._bonafide), labels == self._bonafide
         if n_bad := np.count_nonzero(~np.isfinite(scores)):
             raise FloatingPointError(
                 f"{n_bad:,} of {len(scores):,} clips of the evaluation have a score that is NaN or infinite: the model "

@@ -13,6 +13,7 @@ from transformers.trainer_utils import EvalLoopOutput
 
 from hf_gradalign.training.compilation import uses_cuda_graphs
 from hf_gradalign.training.distributed import is_sharded
+from hf_gradalign.training.label_check import check_labels
 
 
 class EvaluatingTrainer(Trainer):
@@ -85,9 +86,14 @@ class EvaluatingTrainer(Trainer):
         ignore_keys: list[str] | None = None,
         metric_key_prefix: str = "eval",
     ) -> EvalLoopOutput:
-        """Evaluate as the base class does, and restore a model that was cast to half precision."""
+        """Evaluate as the base class does, and restore a model that was cast to half precision.
+
+        Raises:
+            ValueError: If the data set numbers the classes differently than the model.
+        """
         model, compute = self.model, self.compute_metrics
         assert model is not None  # without one, `model_init` has made it
+        check_labels(self.accelerator.unwrap_model(model), getattr(dataloader, "dataset", None))
         if (reset := getattr(compute, "reset", None)) is not None:
             reset()
         if (use_model := getattr(compute, "use_model", None)) is not None:

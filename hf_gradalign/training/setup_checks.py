@@ -16,6 +16,7 @@ from transformers.utils import is_liger_kernel_available, logging
 
 from hf_gradalign.models.encoder_layers import encoder_depths, encoder_of, transformer_layers
 from hf_gradalign.training.adapters import has_adapters
+from hf_gradalign.training.label_check import check_labels
 
 logger = logging.get_logger(__name__)
 
@@ -233,6 +234,17 @@ def check_metric_exists(trainer: Any) -> None:
         )
 
 
+def check_datasets(trainer: Any) -> None:
+    """Check the training set and the evaluation sets when training starts.
+
+    Raises:
+        ValueError: If one numbers the classes differently than the model.
+    """
+    evaluated = trainer.eval_dataset
+    for dataset in (trainer.train_dataset, *(evaluated.values() if isinstance(evaluated, dict) else [evaluated])):
+        check_labels(trainer.accelerator.unwrap_model(trainer.model), dataset)
+
+
 def _check_last_batch(trainer: Any) -> None:
     args, dataset = trainer.args, trainer.train_dataset
     if not args.dataloader_drop_last or dataset is None or not has_length(dataset):
@@ -299,4 +311,11 @@ def check_rates(args: Any) -> None:
         raise ValueError(f"--layerwise_lr_decay must be above 0 and at most 1, got {decay}")
 
 
-__all__ = ["check_metric_exists", "check_numbers", "check_options", "check_rates", "check_supported_setup"]
+__all__ = [
+    "check_datasets",
+    "check_metric_exists",
+    "check_numbers",
+    "check_options",
+    "check_rates",
+    "check_supported_setup",
+]

@@ -31,7 +31,7 @@ from hf_gradalign.training.learning_rates import are_split, check_split, split_g
 from hf_gradalign.training.loss import WeightedCrossEntropy, are_classes, class_weights_of, items_weight, loss_terms
 from hf_gradalign.training.nonfinite import MicroBatch, NonFiniteGuard
 from hf_gradalign.training.selecting_trainer import SelectingTrainer
-from hf_gradalign.training.setup_checks import check_metric_exists, check_options, check_supported_setup
+from hf_gradalign.training.setup_checks import check_datasets, check_metric_exists, check_options, check_supported_setup
 from hf_gradalign.training.view_batch import ViewBatchCollator, is_view_batch, with_longest_view
 
 
@@ -278,6 +278,7 @@ class GradientAlignmentTrainer(SelectingTrainer):
     def _inner_training_loop(self, *args: Any, **kwargs: Any) -> TrainOutput:
         # Each train(), and each start with a smaller batch size, is a new run. A resumed run loads its state later.
         check_metric_exists(self)
+        check_datasets(self)
         self._begin_run()
         model = self.model
         assert model is not None

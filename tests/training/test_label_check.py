@@ -1,0 +1,83 @@
+"""A data set that numbers the classes differently than the model is refused."""
+
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+from datasets import ClassLabel, Dataset, Features
+from torch.utils.data import Subset
+from toy import ToyViews, make_model, make_trainer
+from transformers import EvalPrediction
+
+from hf_gradalign.experiment import CountermeasureMetrics
+from hf_gradalign.metrics import equal_error_rate
+from hf_gradalign.training.label_check import check_labels
+
+BONAFIDE_FIRST = {0: "bonafide", 1: "spoof"}
+
+
+def model_with(names):
+    return SimpleNamespace(config=SimpleNamespace(id2label=names))
+
+
+class Numbered(ToyViews):
+    label2id = {"spoof": 0, "bonafide": 1}  # noqa: RUF012
+
+
+def table(names, view=None):
+    features = {"labels": ClassLabel(names=names)}
+    features = Features(features if view is None else {view: features})
+    return Dataset.from_list([{"labels": 0}] if view is None else [{view: {"labels": 0}}], features=features)
+
+
+DATASETS = {
+    "ours": Numbered(4),
+    "subset": Subset(Numbered(4), [0]),
+    "datasets": table(["Spoof", "bona-fide"]),
+    "views of datasets": table(["fake", "real"], "clean"),
+}
+
+
+@pytest.mark.parametrize("name", DATASETS)
+def test_the_other_order_is_refused(name):
+    dataset = DATASETS[name]
+    with pytest.raises(
+        ValueError, match=r"\(0: spoof, 1: bonafide\) are not those of the model \(0: bonafide, 1: spoof\)"
+    ):
+        check_labels(model_with(BONAFIDE_FIRST), dataset)
+    for names in ({0: "spoof", 1: "bonafide"}, {0: "fake", 1: "real"}, {0: "LABEL_0", 1: "LABEL_1"}, {0: "bonafide"}):
+        check_labels(model_with(names), dataset)
+
+
+def test_what_says_nothing_is_taken():
+    for dataset in (ToyViews(4), None, [{}], table(["a", "b"]), DATASETS["datasets"].with_transform(lambda rows: rows)):
+        check_labels(model_with(BONAFIDE_FIRST), dataset)
+    check_labels(SimpleNamespace(), DATASETS["ours"])
+    with pytest.raises(
+        ValueError, match=r"\(0: b, 1: a\) are not those of the model \(0: a, 1: b\), which would learn"
+    ):
+        check_labels(model_with({0: "a", 1: "b"}), table(["b", "a"]))
+
+
+def test_the_trainer_checks_before_it_trains_or_evaluates(tmp_path):
+    model = make_model()
+    model.config.id2label = BONAFIDE_FIRST
+    items = Numbered(4, views=("clean",))
+    for options in ({"dataset": items}, {"eval_dataset": {"la": items}}):
+        trainer = make_trainer(tmp_path, model=model, **options)
+        with pytest.raises(ValueError, match=r"make the data set with label2id=model\.config"):
+            trainer.train()
+        assert trainer.state.global_step == 0
+    with pytest.raises(ValueError, match=r"make the data set with label2id=model\.config"):
+        make_trainer(tmp_path, model=model).evaluate(items)
+
+
+def test_metrics_know_the_order_of_the_model():
+    metrics, logits, labels = CountermeasureMetrics(), np.array([[3.0, 0.0], [0.0, 1.0]]), np.array([0, 1])
+    model, thresholds = make_model(), []
+    for names in (BONAFIDE_FIRST, {0: "x", 1: "fake"}, {0: "spoof", 1: "bonafide"}, {0: "x", 1: "y"}):
+        model.config.id2label = names
+        metrics.use_model(model.config)
+        thresholds.append(metrics(EvalPrediction(predictions=logits, label_ids=labels))["eer_threshold"])
+    expected = [equal_error_rate(scores, labels)["threshold"] for scores in ([-1.0, 3.0], [-3.0, 1.0])]
+    assert thresholds == [expected[0], expected[0], expected[1], expected[1]]
