@@ -90,11 +90,13 @@ def padding_is_harmless(model: PreTrainedModel, feature_extractor: FeatureExtrac
     """Return whether a clip is known to get the same score in a padded batch as by itself.
 
     This needs an attention mask, and a front end whose convolutions do not spread padding into the clip. A group norm
-    over time does, as do the convolutions between the layers of some encoders.
+    over time does, as do the convolutions between the layers of some encoders, and those of an adapter after them.
     """
     config = _front_end(model)
     spares_clips = config.model_type == SincConfig.model_type or (
-        getattr(config, "feat_extract_norm", None) == "layer" and config.model_type in _SPARE_PADDED_CLIPS
+        getattr(config, "feat_extract_norm", None) == "layer"
+        and config.model_type in _SPARE_PADDED_CLIPS
+        and not getattr(config, "add_adapter", False)
     )
     return spares_clips and getattr(feature_extractor, "return_attention_mask", False)
 
@@ -103,7 +105,8 @@ def spreads_padding(model: Any) -> bool:
     """Return whether padding is known to change what a model (any module) makes of a clip in spite of a mask."""
     config = _front_end(model)
     is_group = getattr(config, "feat_extract_norm", None) == "group"
-    return is_group or getattr(config, "model_type", None) in _READ_PADDING
+    reads_it = getattr(config, "model_type", None) in _READ_PADDING or getattr(config, "add_adapter", False)
+    return is_group or reads_it
 
 
 def _front_end(model: Any) -> Any:

@@ -149,7 +149,9 @@ class SpoofDetectorConfig(PretrainedConfig):
 
     @property
     def hidden_size(self) -> int:
-        """The width of the backbone's frames."""
+        """The width of the backbone's frames; of some encoders an adapter changes that of the layers."""
+        if getattr(self.backbone_config, "add_adapter", False):
+            return self.backbone_config.output_hidden_size
         return self.backbone_config.hidden_size
 
 

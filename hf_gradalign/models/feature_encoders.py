@@ -53,19 +53,26 @@ def encoder_alone(model: PreTrainedModel) -> PreTrainedModel:
     return model.get_encoder() if model.config.is_encoder_decoder else model
 
 
-def frame_mask(encoder: Any, num_frames: int, attention_mask: Tensor) -> Tensor:
+def frame_mask(encoder: Any, num_frames: int, attention_mask: Tensor, of_layers: bool = False) -> Tensor:
     """Return which of an encoder's frames are real.
 
     Args:
         encoder: The encoder.
         num_frames: Number of its frames T.
         attention_mask: Shape (B, time), of its input.
+        of_layers: Whether the frames are those of its layers. They may be at another rate than those of its output,
+            which some encoders pass through an adapter, or stretch (SEW squeezes the frames for its layers).
 
     Returns:
         Shape (B, T), True for real frames.
     """
+    squeeze = getattr(encoder.config, "squeeze_factor", 1) if of_layers else 1
+    if squeeze > 1:
+        lengths = encoder._get_feat_extract_output_lengths(attention_mask.sum(1)) // squeeze
+        return mask_of_lengths(lengths.clamp(min=1), num_frames)
     if hasattr(encoder, "_get_feature_vector_attention_mask"):
-        return encoder._get_feature_vector_attention_mask(num_frames, attention_mask).bool()
+        before_adapter = {"add_adapter": False} if of_layers and getattr(encoder.config, "add_adapter", False) else {}
+        return encoder._get_feature_vector_attention_mask(num_frames, attention_mask, **before_adapter).bool()
     return mask_of_lengths(encoder._get_feat_extract_output_lengths(attention_mask.sum(1)), num_frames)
 
 

@@ -100,11 +100,19 @@ class SpoofDetectorForAudioClassification(SpoofDetectorPreTrainedModel):
         num_layers = config.backbone_config.num_hidden_layers
         num_states = num_layers + 1  # including the input of the first layer
         make_head = heads_for(front_end)[config.head]
-        self.head = make_head(config.hidden_size, num_states, config.num_labels, **config.head_options)
+        self._takes_all_layers = getattr(make_head, "takes_all_layers", False)
+        width = config.backbone_config.hidden_size if self._takes_all_layers else config.hidden_size
+        self.head = make_head(width, num_states, config.num_labels, **config.head_options)
         self._use_loss(config)
-        self._takes_all_layers = getattr(self.head, "takes_all_layers", False)
         self.layer_merging = None
         if config.layer_merging is not None:
+            encoder = config.backbone_config
+            if getattr(encoder, "add_adapter", False) or getattr(encoder, "squeeze_factor", 1) > 1:
+                raise ValueError(
+                    f"layer_merging {config.layer_merging} needs layers with the frames of the encoder's output, and "
+                    f"those of {encoder.model_type} differ (add_adapter or squeeze_factor): remove it, or use a head "
+                    "that takes all layers, such as mhfa"
+                )
             self.layer_merging = make_layer_merging(
                 config.layer_merging, config.hidden_size, num_layers, self._takes_all_layers
             )
@@ -260,17 +268,21 @@ class SpoofDetectorForAudioClassification(SpoofDetectorPreTrainedModel):
             output_hidden_states=output_hidden_states or all_layers,
             return_dict=True,
         )
-        states = (*(encoded.hidden_states or ()), encoded.last_hidden_state)  # (B, T, D) each
+        if self._takes_all_layers:
+            states = encoded.hidden_states  # (B, T, D) each
+        elif self.layer_merging is not None:
+            # The last of the hidden states of transformers lacks the encoder's final layer norm.
+            states = (*encoded.hidden_states[:-1], encoded.last_hidden_state)
+        else:
+            states = (encoded.last_hidden_state,)
         mask = None
         if attention_mask is not None:
-            mask = frame_mask(self.backbone, states[-1].shape[1], attention_mask)
+            mask = frame_mask(self.backbone, states[-1].shape[1], attention_mask, self._takes_all_layers)
             if takes_features:
                 states, mask = without_padding(states, mask)
-        frames = states[-1]
         if self.layer_merging is not None:
-            # The last of the hidden states of transformers lacks the encoder's final layer norm.
-            frames = self.layer_merging((*states[:-2], frames), mask)
-        logits = self.head(states[:-1] if self._takes_all_layers else frames, mask)
+            states = (self.layer_merging(states, mask),)
+        logits = self.head(states if self._takes_all_layers else states[-1], mask)
         loss = None
         if labels is not None and self.training and torch.is_grad_enabled():
             drop_calibration(self.config)  # any trainer and any loop may be training the model

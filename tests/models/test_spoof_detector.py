@@ -4,6 +4,7 @@ import pytest
 import torch
 from tiny_detectors import (
     FAMILIES,
+    FEATURE_ENCODERS,
     LENGTHS,
     PADDED,
     READ_PADDING,
@@ -16,6 +17,7 @@ from tiny_detectors import (
 from transformers import AutoConfig, AutoModelForAudioClassification
 
 from hf_gradalign.models import ID2LABEL, LABEL2ID, SpoofDetectorConfig, SpoofDetectorForAudioClassification
+from hf_gradalign.models.clip_lengths import padding_is_harmless, spreads_padding
 
 
 @pytest.mark.parametrize("head", [pytest.param("aasist", marks=pytest.mark.slow), "mhfa"])
@@ -55,6 +57,37 @@ def test_sdpa_is_eager(family, tmp_path):
         assert model.backbone.config._attn_implementation == implementation
         logits += [torch.cat([model(clips).logits, model(clips, attention_mask=PADDED.long()).logits])]
     assert torch.allclose(*logits, atol=1e-5)
+
+
+ADAPTER = {"add_adapter": True, "num_adapter_layers": 1, "output_hidden_size": 24}
+
+
+@pytest.mark.parametrize("head", ["linear", "mhfa", "sls"])
+@pytest.mark.parametrize(
+    ("family", "backbone"),
+    [
+        ("wav2vec2", ADAPTER),
+        ("wavlm", ADAPTER),
+        ("wav2vec2-bert", FEATURE_ENCODERS["wav2vec2-bert"] | ADAPTER),
+        ("sew", {"squeeze_factor": 2}),
+        ("sew-d", {"squeeze_factor": 2, "pos_att_type": ["p2c", "c2p"]}),
+    ],
+    ids=str,
+)
+def test_encoders_whose_layers_have_other_frames_than_their_output(family, backbone, head):
+    model = make_detector(family, head, backbone, n_samples=None)
+    clips = [clip[:length].numpy() for clip, length in zip(make_clips(), LENGTHS, strict=True)]
+    extractor = model.make_feature_extractor()
+    with torch.no_grad():
+        together = model(**extractor(clips, return_tensors="pt")).logits
+        alone = torch.cat([model(**extractor(clip, return_tensors="pt")).logits for clip in clips])
+    # SEW averages over padding before its layers, and so do adapters after them.
+    is_exact = "add_adapter" in backbone and head != "linear"
+    assert torch.allclose(together, alone, atol=1e-5 if is_exact else 0.1)
+    assert is_exact or spreads_padding(model)
+    assert not padding_is_harmless(model, extractor)
+    with pytest.raises(ValueError, match=rf"layer_merging sea needs layers with the frames .* of {family} differ"):
+        make_detector(family, "linear", backbone, layer_merging="sea")
 
 
 def test_attentions_on_request():
