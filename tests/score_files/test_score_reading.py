@@ -145,13 +145,14 @@ def test_quoted_values_that_span_lines_are_counted(write):
 
 
 def test_our_own_files_with_any_characters(tmp_path):
-    names = ["a\tb.wav", 'a\nb "c".wav', "LA_E_1"]
-    notes = ["x\ty", "x\ny", '"']
+    names = ["a\tb.wav", 'a\nb "c".wav', "a\rb\r\nc", "LA_E_1"]
+    notes = ["x\ty", "x\ny", "x\ry", '"']
+    scores = [*SCORES, 4.0]
     for columns in (None, {"note": notes}):
-        write_score_file(tmp_path / "own.txt", names, SCORES, columns)
+        write_score_file(tmp_path / "own.txt", names, scores, columns)
         clips = read_scores(tmp_path / "own.txt")
         assert clips.utterance_ids.to_pylist() == names
-        assert clips.scores.tolist() == SCORES
+        assert clips.scores.tolist() == scores
     assert clips.columns["note"].to_pylist() == notes
 
 

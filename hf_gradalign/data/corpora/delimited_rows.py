@@ -30,7 +30,8 @@ def split_rows(lines: Sequence[str], delimiter: str, n_columns: int | None = Non
     would join all rows up to the next.
 
     Args:
-        lines: The lines of a file, without line ends. Empty ones are skipped.
+        lines: The lines of a file, with or without their line ends, which stay in quoted values. Empty ones are
+            skipped.
         delimiter: One character.
         n_columns: The number of values per row. Defaults to that of the first row.
 
@@ -41,7 +42,7 @@ def split_rows(lines: Sequence[str], delimiter: str, n_columns: int | None = Non
     index = start = 0
     reader = _reader(lines, start, delimiter)
     while index < len(lines):
-        line = lines[index]
+        line = lines[index].rstrip("\r\n")
         quoted: list[str] | None = None
         n_quoted = 1
         with contextlib.suppress(csv.Error):  # if a quoted value has no end, or something after it
@@ -69,7 +70,8 @@ def split_rows(lines: Sequence[str], delimiter: str, n_columns: int | None = Non
 
 
 def _reader(lines: Sequence[str], start: int, delimiter: str) -> Any:
-    following = (f"{lines[index]}\n" for index in range(start, len(lines)))
+    remaining = (lines[index] for index in range(start, len(lines)))
+    following = (line if line.endswith(("\n", "\r")) else f"{line}\n" for line in remaining)
     return csv.reader(following, delimiter=delimiter, strict=True)
 
 
@@ -103,7 +105,7 @@ class _UsualRows:
         try:
             return next(_reader([line], 0, self._delimiter))
         except csv.Error:
-            return line.split(self._delimiter)
+            return line.rstrip("\r\n").split(self._delimiter)
 
 
 def _are_mostly_numbers(values: Sequence[str]) -> bool:

@@ -128,7 +128,8 @@ def _read_quoted(
     path: Path, delimiter: str, names: Sequence[str], n_skipped: int, empty_is_null: bool
 ) -> tuple[pa.Table, int]:
     try:
-        lines = path.read_text(encoding="utf-8-sig").split("\n")
+        with path.open(encoding="utf-8-sig", newline="") as file:
+            lines = list(file)
     except UnicodeDecodeError as error:
         raise CorpusError(_not_text(path, error)) from error
     lines[:n_skipped] = [""] * n_skipped
@@ -145,7 +146,7 @@ def _read_quoted(
             arrays = [pa.array([value or None for value in own] if empty_is_null else own) for own in columns]
             batches.append(pa.RecordBatch.from_arrays([array.cast(pa.string()) for array in arrays], schema=schema))
     if bad:
-        text = lines[bad[0].number - 1]
+        text = lines[bad[0].number - 1].rstrip("\r\n")
         raise CorpusError(_bad_line(path, bad[0].number, text, f"{len(names)} values", len(bad) - 1))
     return pa.Table.from_batches(batches, schema), n_continued
 

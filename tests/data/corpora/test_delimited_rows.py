@@ -66,6 +66,11 @@ def test_stray_quotation_marks_are_ordinary_characters(kind, column):
     assert values_of(joined([header, *rows], "\t"), "\t") == [header, *rows]
 
 
+def test_two_rows_are_enough_to_tell_a_stray_mark():
+    lines = ["file,text", 'a,"x', 'b,y"']  # nothing says what rows look like, but their number of values
+    assert values_of(lines, ",") == [["file", "text"], ["a", '"x'], ["b", 'y"']]
+
+
 def test_numbers_are_those_of_an_editor():
     lines = ["a,b", "", '1,"x', 'y"', "2,z", '3,"x"y,z']
     assert [tuple(row) for row in split_rows(lines, ",")] == [

@@ -74,8 +74,11 @@ def test_stray_quotation_marks_join_no_lines(tmp_path):
 
 
 def test_a_quoted_value_may_span_lines(tmp_path):
-    (tmp_path / "p.csv").write_text('a,"b, c"\n1,"x\r\n\r\ny"\n2,z\n')
-    assert read_delimited(tmp_path / "p.csv", ",").to_pydict() == {"a": ["1", "2"], "b, c": ["x\n\ny", "z"]}
+    for end in (b"\n", b"\r\n", b"\r"):
+        text = b'a,"b, c"\n1,"x\ry\r\n\nz"\n2,w'.replace(b"\n", end)
+        (tmp_path / "p.csv").write_bytes(text)
+        value = f"x\ry\r{end.decode() * 2}z"
+        assert read_delimited(tmp_path / "p.csv", ",").to_pydict() == {"a": ["1", "2"], "b, c": [value, "w"]}
 
 
 def test_without_quotes(tmp_path):
