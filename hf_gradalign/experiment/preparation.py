@@ -153,10 +153,6 @@ def check_views(run: RunArguments) -> dict[str, Augmentation | None]:
         logger.warning("A stream has no epochs: --eval_strategy epoch evaluates only once, at the end; use steps.")
     views = build_views(data_args.view_recipes)
     check_view_weights(list(views), cast("dict[str, float] | None", args.view_weights))
-    if len(views) == 1 and args.align_gradients != "none":
-        logger.warning(
-            f"There is only one view, {next(iter(views))}: --align_gradients {args.align_gradients} has no effect."
-        )
     if data_args.augment_on_device and args.device.type == "cpu":
         logger.warning(
             "--augment_on_device: there is no accelerator, so the training process does the work of the loader workers."

@@ -15,7 +15,7 @@ import numpy as np
 import torch
 import transformers
 from numpy.typing import NDArray
-from transformers import EvalPrediction, PretrainedConfig, TrainerState
+from transformers import EvalPrediction, TrainerState
 from transformers.trainer import TRAINER_STATE_NAME
 
 import hf_gradalign
@@ -77,12 +77,13 @@ class CountermeasureMetrics:
         self._batches: list[tuple[NDArray[np.float64], NDArray[np.int64]]] = []
         self.use_model(None)
 
-    def use_model(self, config: PretrainedConfig | None) -> None:
+    def use_model(self, model: Any) -> None:
         """Take the order of a model's labels, and its loss and class weights where none were given.
 
         A `GradientAlignmentTrainer` calls this before each evaluation. Labels without known names are taken for spoof
         (0) and bonafide (1).
         """
+        config = getattr(model, "config", None)
         names = cast("dict[int, str]", getattr(config, "id2label", None) or {})
         try:
             order = output_labels(names) if names else LABEL_NAMES

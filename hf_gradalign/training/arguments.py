@@ -3,7 +3,7 @@
 import json
 import os
 from dataclasses import dataclass, field
-from typing import Any, ClassVar
+from typing import Any, ClassVar, cast
 
 import torch
 from accelerate.utils import get_int_from_env
@@ -195,13 +195,7 @@ class GradientAlignmentArguments(TrainingArguments):
         """Check everything that can be checked before anything is loaded."""
         if self.deepspeed:
             raise ValueError(NO_DEEPSPEED)
-        self.alignment_options = _mapping("--alignment_options", self.alignment_options)
-        self.view_weights = _mapping("--view_weights", self.view_weights)
-        if self.view_weights is not None:
-            self.view_weights = {view: _view_weight(view, weight) for view, weight in self.view_weights.items()}
-        self.align_gradients = canonical_name(self.align_gradients)
-        self.make_method()
-        check_scope(self.alignment_scope, self.alignment_modules, self.alignment_parameters)
+        self.settle_alignment()
         check_rates(self)
         if self.conflict_record not in _RECORDS:
             raise ValueError(f"--conflict_record must be one of {', '.join(_RECORDS)}, got {self.conflict_record!r}")
@@ -236,6 +230,20 @@ class GradientAlignmentArguments(TrainingArguments):
         if self.average_best_checkpoints > 1 and self.save_strategy == "no":
             raise ValueError("--average_best_checkpoints averages checkpoints and needs --save_strategy epoch or steps")
 
+    def settle_alignment(self) -> None:
+        """Parse and check the arguments of alignment, also those that a hyperparameter search has set.
+
+        Raises:
+            ValueError: For an unknown method, option or scope, or a view weight out of range.
+        """
+        self.alignment_options = _mapping("--alignment_options", self.alignment_options)
+        self.view_weights = _mapping("--view_weights", self.view_weights)
+        if self.view_weights is not None:
+            self.view_weights = {view: _view_weight(view, weight) for view, weight in self.view_weights.items()}
+        self.align_gradients = canonical_name(self.align_gradients)
+        self.make_method()
+        check_scope(self.alignment_scope, self.alignment_modules, self.alignment_parameters)
+
     def _check_options_of_the_trainer(self) -> None:
         """Check options that the base class would ignore, or that would fail when the first batch is loaded."""
         check_numbers(self)
@@ -268,9 +276,7 @@ class GradientAlignmentArguments(TrainingArguments):
 
     def make_method(self) -> AlignmentMethod:
         """Return a new instance of the alignment method that these arguments describe."""
-        options = self.alignment_options or {}
-        assert isinstance(options, dict)  # __post_init__ parses JSON
-        return get_method(self.align_gradients, **options)
+        return get_method(self.align_gradients, **(cast("dict[str, Any] | None", self.alignment_options) or {}))
 
 
 def _is_single_process() -> bool:

@@ -14,6 +14,7 @@ from transformers.trainer_utils import EvalLoopOutput
 from hf_gradalign.training.compilation import uses_cuda_graphs
 from hf_gradalign.training.distributed import is_sharded
 from hf_gradalign.training.label_check import check_labels
+from hf_gradalign.training.view_batch import refuse_views
 
 
 class EvaluatingTrainer(Trainer):
@@ -28,7 +29,7 @@ class EvaluatingTrainer(Trainer):
       class reuses the loader of the previous one. The workers of `predict` end with it.
     - With `batch_eval_metrics`, a `compute_metrics` that has a method `reset` is reset before each evaluation, so an
       interrupted one does not count.
-    - A `compute_metrics` that has a method `use_model` is given the configuration of the model before each evaluation.
+    - A `compute_metrics` that has a method `use_model` is given the model before each evaluation.
     - A loss that weights its items is a weighted mean over the whole data set (`record_loss`), unless `compute_metrics`
       returns a loss. The base class takes the mean over batches, which depends on how items are divided into them.
     """
@@ -97,7 +98,7 @@ class EvaluatingTrainer(Trainer):
         if (reset := getattr(compute, "reset", None)) is not None:
             reset()
         if (use_model := getattr(compute, "use_model", None)) is not None:
-            use_model(getattr(self.accelerator.unwrap_model(model), "config", None))
+            use_model(self.accelerator.unwrap_model(model))
         computed: dict[str, float] = {}
 
         def keep_computed(*args: Any, **kwargs: Any) -> dict[str, float]:
@@ -139,6 +140,7 @@ class EvaluatingTrainer(Trainer):
 
         Outputs that the next pass would overwrite (`uses_cuda_graphs`) are copied.
         """
+        refuse_views(inputs, "the data set")
         dtype = self._half_precision()
         if dtype is not None:
             inputs = {

@@ -44,8 +44,33 @@ class SelectingTrainer(ResumableTrainer):
             own.append(ResumableEarlyStopping(args.early_stopping_patience))
         if args.average_best_checkpoints > 1 and not any(issubclass(kind, BestCheckpoints) for kind in kinds):
             own.append(BestCheckpoints(args.average_best_checkpoints))
+        self._mappings = {"alignment_options": args.alignment_options, "view_weights": args.view_weights}
         super().__init__(args=args, callbacks=[*given, *own], **kwargs)
         self.averaged_checkpoints = 0
+
+    def _hp_search_setup(self, trial: Any) -> None:
+        """Set the arguments of a trial of a hyperparameter search.
+
+        Mappings may be JSON, which most backends need. A trial without one has that of the arguments, not that of the
+        trial before.
+        """
+        if trial is None:
+            super()._hp_search_setup(trial)
+            return
+        for name in self._mappings:
+            setattr(self.args, name, None)  # the base class would call dict() with JSON
+        super()._hp_search_setup(trial)
+        for name, value in self._mappings.items():
+            setattr(self.args, name, getattr(self.args, name) or value)
+        self.args.settle_alignment()
+        if self.args.average_best_checkpoints > 1:
+            raise ValueError(
+                "average_best_checkpoints works in output_dir, and each trial of a search has a folder of its own: "
+                "search with 1, and train with the best trial's arguments"
+            )
+        for callback in self.callback_handler.callbacks:
+            if isinstance(callback, ResumableEarlyStopping) and self.args.early_stopping_patience is not None:
+                callback.early_stopping_patience = self.args.early_stopping_patience
 
     def _finalize_training(self, *args: Any, **kwargs: Any) -> TrainOutput:
         output = super()._finalize_training(*args, **kwargs)

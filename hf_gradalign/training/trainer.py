@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.utils.data import Dataset, Sampler
 from transformers import PreTrainedModel
 from transformers.trainer_utils import TrainOutput
+from transformers.utils import logging
 
 from hf_gradalign.alignment import (
     AlignedUpdate,
@@ -32,7 +33,9 @@ from hf_gradalign.training.loss import WeightedCrossEntropy, are_classes, class_
 from hf_gradalign.training.nonfinite import MicroBatch, NonFiniteGuard
 from hf_gradalign.training.selecting_trainer import SelectingTrainer
 from hf_gradalign.training.setup_checks import check_datasets, check_metric_exists, check_options, check_supported_setup
-from hf_gradalign.training.view_batch import ViewBatchCollator, is_view_batch, with_longest_view
+from hf_gradalign.training.view_batch import ViewBatchCollator, is_of_transformers, is_view_batch, with_longest_view
+
+logger = logging.get_logger(__name__)
 
 
 class GradientAlignmentTrainer(SelectingTrainer):
@@ -58,7 +61,7 @@ class GradientAlignmentTrainer(SelectingTrainer):
         batch_transform: Applied to each training batch on the device, before anything else. Use it for work that is
             cheaper there than in the loader's workers, such as augmentation. It is not applied in evaluations.
         kwargs: As for `Trainer`. A `data_collator` must handle views (wrap any collator in `ViewBatchCollator`).
-            Without one, the Trainer's default collator is applied to each view.
+            Collators of transformers, such as the Trainer's default, are applied to each view.
 
     Raises:
         ValueError: If the model's class weights do not match its labels, the names of what to align do not match its
@@ -91,7 +94,7 @@ class GradientAlignmentTrainer(SelectingTrainer):
         self.class_weights: Tensor | None = None
         self._weighted_loss: WeightedCrossEntropy | None = None
         super().__init__(model=model, args=args or GradientAlignmentArguments(), **kwargs)
-        if kwargs.get("data_collator") is None:
+        if is_of_transformers(self.data_collator):
             self.data_collator = ViewBatchCollator(self.data_collator)
         if isinstance(self.data_collator, ViewBatchCollator):
             self.data_collator.use_model(self.model)
@@ -106,6 +109,7 @@ class GradientAlignmentTrainer(SelectingTrainer):
         self._ids: list[Sequence[str]] = []
         self._view_losses: dict[str, Tensor] = {}
         self._view_gradients: ViewGradients | None = None
+        self._has_checked_views = False
         self.conflict_recorder: ConflictRecorder | None = None
         if self.args.conflict_record != "none":
             file_format = cast(RecordFormat, self.args.conflict_record)
@@ -118,9 +122,8 @@ class GradientAlignmentTrainer(SelectingTrainer):
     def _begin_run(self) -> None:
         """Reset the state of a run. `model_init` or a hyperparameter search may have changed model and arguments."""
         self._weigh_classes()
-        view_weights = self.args.view_weights
-        assert not isinstance(view_weights, str)  # the arguments have parsed JSON
-        self.aligner = Aligner(self.args.make_method(), self._make_groups(), view_weights)
+        weights = cast("dict[str, float] | None", self.args.view_weights)
+        self.aligner = Aligner(self.args.make_method(), self._make_groups(), weights)
         self._totals = ConflictTotals()
         self.last_update: AlignedUpdate | None = None
         self.nonfinite.reset()
@@ -237,6 +240,7 @@ class GradientAlignmentTrainer(SelectingTrainer):
         if self.batch_transform is not None:
             batches = [self.batch_transform(self._prepare_inputs(batch)) for batch in batches]
         by_view = is_view_batch(batches[0])
+        self._check_views(list(batches[0]) if by_view else [])
         totals: dict[str, Tensor] = {}
         for batch in batches:
             for view, view_inputs in batch.items() if by_view else [("", batch)]:
@@ -246,6 +250,15 @@ class GradientAlignmentTrainer(SelectingTrainer):
             gathered = self.accelerator.reduce(torch.stack(list(totals.values())), reduction="sum")
             totals = dict(zip(totals, gathered.unbind(), strict=True))
         return batches, totals if by_view else totals[""]
+
+    def _check_views(self, views: list[str]) -> None:
+        """Warn once if there is nothing to align."""
+        if self._has_checked_views or self.args.align_gradients == "none":
+            return
+        self._has_checked_views = True
+        if len(views) < 2:
+            found = f"There is only one view, {views[0]}" if views else "The training batches have no views"
+            logger.warning(f"{found}: --align_gradients {self.args.align_gradients} has no effect.")
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         """Log, including the means of the conflict statistics since the last training log."""

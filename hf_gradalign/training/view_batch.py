@@ -31,6 +31,39 @@ class ViewsWithIds(dict[str, Any]):
         return ViewsWithIds(send_to_device(dict(self), device, non_blocking=non_blocking), self.ids)
 
 
+def refuse_views(inputs: Any, what: str) -> None:
+    """Check that a batch or item of an evaluation has no views.
+
+    Raises:
+        ValueError: If it has; the message begins with `what`.
+    """
+    if is_view_batch(inputs):
+        first = next(iter(inputs))
+        raise ValueError(
+            f"{what} has views ({', '.join(inputs)}), and an evaluation takes ordinary model inputs: use one view, as "
+            f"in [item[{first!r}] for item in dataset], or several data sets by name, eval_dataset={{{first!r}: ...}}"
+        )
+
+
+def is_of_transformers(collator: Any) -> bool:
+    """Return whether a collator comes with transformers. None of these knows views."""
+    module = getattr(collator, "__module__", None) or type(collator).__module__
+    return module.startswith("transformers.")
+
+
+def _describe_mixed_item(item: Any) -> str | None:
+    if not isinstance(item, Mapping):
+        return None
+    views = [name for name, value in item.items() if isinstance(value, Mapping)]
+    others = [str(name) for name in item if name not in views]
+    if not views or not others:
+        return None
+    return (
+        f"an item has {', '.join(others)} next to mappings ({', '.join(views)}). If these are views, each needs all "
+        f"model inputs, labels too, and nothing may be next to them: {{{views[0]!r}: {{..., {others[0]!r}: ...}}, ...}}"
+    )
+
+
 def with_longest_view(dataset: Any, length_column: str) -> Any:
     """Wrap a data set of views so that each item is its longest view, for the Trainer's samplers that group by length.
 
@@ -97,11 +130,16 @@ class ViewBatchCollator:
             have ids. Otherwise the model inputs.
 
         Raises:
-            ValueError: If the items do not have the same views.
+            ValueError: If the items do not have the same views, or have model inputs next to views.
         """
         first = items[0]
         if not is_view_batch(first):
-            return self.collator(list(items))
+            try:
+                return self.collator(list(items))
+            except (ValueError, TypeError, RuntimeError, KeyError) as error:
+                if problem := _describe_mixed_item(first):
+                    raise ValueError(problem) from error
+                raise
         other = next((item for item in items if set(item) != set(first)), None)
         if other is not None:
             raise ValueError(f"every item needs the same views, got {', '.join(first)} and {', '.join(other)}")
@@ -113,4 +151,11 @@ class ViewBatchCollator:
         """Learn which model the batches are for. The trainer calls this; here it has no effect."""
 
 
-__all__ = ["ViewBatchCollator", "ViewsWithIds", "is_view_batch", "with_longest_view"]
+__all__ = [
+    "ViewBatchCollator",
+    "ViewsWithIds",
+    "is_of_transformers",
+    "is_view_batch",
+    "refuse_views",
+    "with_longest_view",
+]

@@ -77,7 +77,7 @@ def test_metrics_know_the_order_of_the_model():
     model, thresholds = make_model(), []
     for names in (BONAFIDE_FIRST, {0: "x", 1: "fake"}, {0: "spoof", 1: "bonafide"}, {0: "x", 1: "y"}):
         model.config.id2label = names
-        metrics.use_model(model.config)
+        metrics.use_model(model)
         thresholds.append(metrics(EvalPrediction(predictions=logits, label_ids=labels))["eer_threshold"])
     expected = [equal_error_rate(scores, labels)["threshold"] for scores in ([-1.0, 3.0], [-3.0, 1.0])]
     assert thresholds == [expected[0], expected[0], expected[1], expected[1]]

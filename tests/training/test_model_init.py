@@ -135,3 +135,39 @@ def test_hyperparameter_search(tmp_path):
         assert (folder / record).read_text() == (tmp_path / f"alone-{number}" / record).read_text()
         assert sorted(path.name for path in folder.glob("checkpoint-*")) == ["checkpoint-4", "checkpoint-8"]
     assert not (tmp_path / "search" / "conflicts.jsonl").exists()
+
+
+def test_a_search_over_mappings(tmp_path):
+    optuna = pytest.importorskip("optuna")
+    seen = []
+    trials = [
+        {"align_gradients": "GradVac", "alignment_options": '{"beta": 0.1}', "view_weights": '{"clean": 3}'},
+        {"align_gradients": "pcgrad"},
+        {"align_gradients": "gradvac", "alignment_options": {"beta": 0.9}, "early_stopping_patience": 1},
+    ]
+    options = {"eval_dataset": [ToyViews(4)[0]["clean"]], "early_stopping_patience": 4, "metric_for_best_model": "loss"}
+    options |= {"eval_strategy": "steps", "eval_steps": 1, "learning_rate": 0.0, "view_weights": {"augmented": 2}}
+    trainer = trainer_that_makes_its_model(tmp_path, lambda: make_model(), **options)
+
+    def objective(metrics):
+        method = trainer.alignment_method
+        seen.append(
+            (type(method).__name__, getattr(method, "beta", None), trainer.args.view_weights, trainer.state.global_step)
+        )
+        return 0.0
+
+    sampler = optuna.samplers.RandomSampler(seed=0)
+    trainer.hyperparameter_search(
+        lambda trial: trials[trial.number], objective, n_trials=3, backend="optuna", sampler=sampler
+    )
+    names = [each for each in seen if each[3] in (2, 5)]
+    assert ("GradVac", 0.1, {"clean": 3.0}, 5) in names
+    assert ("PCGrad", None, {"augmented": 2.0}, 5) in names
+    assert ("GradVac", 0.9, {"augmented": 2.0}, 2) in names
+    for bad, message in (
+        ({"view_weights": "[1]"}, "--view_weights must be a mapping"),
+        ({"alignment_options": "beta"}, "--alignment_options is not JSON"),
+        ({"average_best_checkpoints": 2}, "average_best_checkpoints works in output_dir"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            trainer.hyperparameter_search(lambda trial, bad=bad: bad, n_trials=1, backend="optuna", sampler=sampler)

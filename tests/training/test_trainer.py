@@ -153,3 +153,22 @@ def test_a_users_own_loss_is_weighed_by_items(tmp_path):
 def test_a_loss_of_none_is_no_loss_of_the_users(tmp_path):
     trainer = make_trainer(tmp_path, model=make_model(class_weights=(0.1, 0.9)), compute_loss_func=None)
     assert trainer.compute_loss_func is not None
+
+
+@pytest.mark.parametrize(
+    ("views", "message"),
+    [
+        (("clean",), "There is only one view, clean: --align_gradients pcgrad has no effect."),
+        ((), "The training batches have no views: --align_gradients pcgrad has no effect."),
+        (("clean", "augmented"), None),
+    ],
+)
+def test_nothing_to_align_is_reported_once(tmp_path, caplog, views, message):
+    items = ToyViews(views=views or ("clean",))
+    dataset = items if views else [items[index]["clean"] for index in range(48)]
+    make_trainer(tmp_path, dataset, align_gradients="pcgrad").train()
+    assert caplog.text.count("has no effect") == (message is not None)
+    assert message is None or message in caplog.text
+    caplog.clear()
+    make_trainer(tmp_path, dataset).train()
+    assert "has no effect" not in caplog.text

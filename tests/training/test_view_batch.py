@@ -1,10 +1,14 @@
 import pickle
+import random
 
+import numpy as np
 import pytest
 import torch
-from transformers import BatchEncoding, default_data_collator
+from toy import ToyViews, collate, make_arguments, make_model
+from transformers import BatchEncoding, DefaultDataCollator, default_data_collator
 
-from hf_gradalign.training import ViewBatchCollator
+from hf_gradalign.training import GradientAlignmentTrainer, ViewBatchCollator
+from hf_gradalign.training.setup_checks import check_datasets
 
 
 def item(value, label=1):
@@ -48,3 +52,55 @@ def test_items_with_other_views_are_refused(other):
 def test_it_can_be_sent_to_a_spawned_worker():
     collator = pickle.loads(pickle.dumps(ViewBatchCollator()))
     assert collator([{"clean": item(1.0)}])["clean"]["x"].tolist() == [[1, 1]]
+
+
+def test_inputs_next_to_views():
+    mixed = {"clean": {"x": torch.ones(2)}, "augmented": {"x": torch.ones(2)}, "labels": 1}
+    with pytest.raises(
+        ValueError, match=r"has labels next to mappings \(clean, augmented\)\. If these are views, each needs"
+    ):
+        ViewBatchCollator()([mixed])
+    # Such items are fine if the collator takes them, as boxes in detection.
+    assert ViewBatchCollator(len)([mixed]) == 1
+
+
+def trainer_of(tmp_path, **options):
+    training = {"eval_strategy": "steps", "eval_steps": 1} if "eval_dataset" in options else {}
+    arguments = make_arguments(tmp_path, max_steps=1, align_gradients="pcgrad", **training)
+    return GradientAlignmentTrainer(make_model(), arguments, train_dataset=ToyViews(), **options)
+
+
+@pytest.mark.parametrize("collator", [default_data_collator, DefaultDataCollator()])
+def test_the_trainer_applies_collators_of_transformers_to_each_view(tmp_path, collator):
+    trainer = trainer_of(tmp_path, data_collator=collator)
+    trainer.train()
+    assert list(trainer.last_update.losses) == ["clean", "augmented"]
+
+
+def test_an_evaluation_of_views_is_refused_before_training(tmp_path):
+    class Drawing(ToyViews):
+        def __getitem__(self, index):
+            random.random(), np.random.random(), torch.rand(1)
+            return super().__getitem__(index)
+
+    views = Drawing(4)
+    for dataset, name in ((views, "set"), ({"la": views}, "set la")):
+        trainer = trainer_of(tmp_path, eval_dataset=dataset)
+        before = random.getstate(), np.random.get_state()[2], torch.get_rng_state()
+        with pytest.raises(
+            ValueError, match=rf"evaluation {name} has views \(clean, augmented\), .* use one view, as in"
+        ):
+            check_datasets(trainer)
+        assert before[:2] == (random.getstate(), np.random.get_state()[2])
+        assert torch.equal(before[2], torch.get_rng_state())
+        with pytest.raises(ValueError, match="has views"):
+            trainer.train()
+        assert trainer.state.global_step == 0
+    with pytest.raises(
+        ValueError, match=r"the data set has views \(clean, augmented\), and an evaluation takes ordinary"
+    ):
+        trainer_of(tmp_path).predict(views)
+    # A collator may choose one view.
+    trainer = trainer_of(tmp_path, eval_dataset=views, data_collator=lambda items: collate([x["clean"] for x in items]))
+    trainer.train()
+    assert "eval_loss" in trainer.state.log_history[0]
