@@ -123,6 +123,7 @@ class DiskSpace:
         rest: Scores, conflict record and other files.
         present: Size of what an earlier start of the run has written.
         free: Free space on the disk of the folder.
+        savings: Options that would make the run need less.
     """
 
     folder: Path
@@ -135,6 +136,7 @@ class DiskSpace:
     rest: int
     present: int
     free: int
+    savings: tuple[str, ...]
 
     @property
     def needed(self) -> int:
@@ -164,10 +166,11 @@ class DiskSpace:
 
     def shortage(self) -> str:
         """Return a message about too little space that says what to do."""
-        return (
-            f"the run writes to {self.folder} {self.described()}: free some space, choose another disk with "
-            "--output_dir, or keep less (--save_total_limit 1, --save_only_model, --average_best_checkpoints 1)"
-        )
+        steps = "free some space, or choose another disk with --output_dir"
+        if self.savings:
+            steps = "free some space, choose another disk with --output_dir, or keep less "
+            steps += f"({', '.join(self.savings)})"
+        return f"the run writes to {self.folder} {self.described()}: {steps}"
 
 
 def require_disk_space(preparation: Preparation, args: AudioSpoofTrainingArguments) -> None:
@@ -211,10 +214,17 @@ def disk_space(
     moments = 0 if args.save_only_model or args.optim == "sgd" else 2 * trained
     saves = _saves(args, estimate)
     keeps_best = args.load_best_model_at_end
-    kept = saves
+    kept, fewest = saves, 2 if keeps_best else 1
     if args.save_total_limit is not None and args.save_total_limit > 0:
-        kept = min(saves, max(args.save_total_limit, 2 if keeps_best else 1))
+        kept = min(saves, max(args.save_total_limit, fewest))
     averaged = min(args.average_best_checkpoints, saves) if args.average_best_checkpoints > 1 else 0
+    # If the Trainer keeps the best checkpoint, its weights need no extra space.
+    averaged = max(averaged - keeps_best, 0)
+    savings = {
+        "--save_total_limit 1": kept > fewest,
+        "--save_only_model": saves > 0 and moments > 0,
+        "--average_best_checkpoints 1": averaged > 0,
+    }
     folder = args.run_folder
     return DiskSpace(
         folder=folder,
@@ -223,11 +233,11 @@ def disk_space(
         checkpoint=kept_weights + moments,
         checkpoints=min(saves, kept + 1),
         kept_checkpoints=kept,
-        # If the Trainer keeps the best checkpoint, its weights need no extra space.
-        averaged=max(averaged - keeps_best, 0),
+        averaged=averaged,
         rest=_BYTES_PER_CLIP * sum(clips.values()) + _BYTES_PER_UPDATE * estimate.updates + _REST,
         present=_size_of(_written(folder)),
         free=shutil.disk_usage(_existing(folder)).free,
+        savings=tuple(option for option, saves_space in savings.items() if saves_space),
     )
 
 

@@ -125,6 +125,27 @@ def test_too_little_room_on_the_disk(run_script, tmp_path, monkeypatch, never_tr
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.parametrize(
+    ("options", "advice"),
+    [
+        (
+            {"save_total_limit": "none"},
+            ", or keep less (--save_total_limit 1, --save_only_model, --average_best_checkpo",
+        ),
+        ({"average_best_checkpoints": 1, "save_total_limit": 1}, ", or keep less (--save_only_model)"),
+        (
+            {"average_best_checkpoints": 1, "save_only_model": True},
+            "free some space, or choose another disk with --outp",
+        ),
+    ],
+)
+def test_what_already_is_given_is_not_advised(run_script, tmp_path, monkeypatch, never_train, capsys, options, advice):
+    monkeypatch.setattr(estimates.shutil, "disk_usage", lambda path: SimpleNamespace(free=1_000_000))
+    steps = {"max_steps": 4, "eval_strategy": "steps", "eval_steps": 1, "save_strategy": "steps", "save_steps": 1}
+    assert run_script(output_dir=tmp_path / "out", **steps, **options) == 2
+    assert advice in capsys.readouterr().err
+
+
 def test_a_dry_run_tells_the_disk(run_script, tmp_path, monkeypatch, capsys):
     assert run_script("--dry_run", output_dir=tmp_path / "out") == 0
     assert " GB free\n" in capsys.readouterr().out
