@@ -24,6 +24,7 @@ from hf_gradalign.models import (
     create_detector,
     load_audio_classifier,
 )
+from hf_gradalign.models.clip_lengths import refuse_discarding
 from hf_gradalign.models.encoder_layers import encoder_of, freeze_layers
 from hf_gradalign.models.lora import add_lora
 from hf_gradalign.models.losses import CROSS_ENTROPY
@@ -178,8 +179,9 @@ def load_model(
     """
     model_args, data_args = run.model, run.data
     _check_lora(run)
-    seconds = data_args.eval_window_seconds
+    seconds, train_seconds = data_args.eval_window_seconds, data_args.window_seconds
     assert seconds is not None, "the defaults are not settled yet"
+    assert train_seconds is not None, "the defaults are not settled yet"
     weights = model_args.class_weights
     common: dict[str, Any] = {
         "class_weights": None if weights is None else dict(zip(("spoof", "bonafide"), weights, strict=True)),
@@ -214,7 +216,7 @@ def load_model(
             loss=model_args.loss or CROSS_ENTROPY,
             loss_options=loss_options,
             # The head sls has as many frames as the longer window. The extractor gets the evaluation window below.
-            n_samples=round(max(seconds, data_args.window_seconds or 0) * 16_000),
+            n_samples=round(max(seconds, train_seconds) * 16_000),
             do_normalize=do_normalize,
             **common,
         )
@@ -227,6 +229,7 @@ def load_model(
             feature_extractor.do_normalize = model.config.do_normalize = do_normalize
     else:
         setattr(feature_extractor, "n_scored_samples", n_samples)  # noqa: B010  `hf_gradalign.scoring` reads it
+    refuse_discarding(model, feature_extractor, round(train_seconds * feature_extractor.sampling_rate))
     if data_args.augment_on_device:
         DeferredAugmentation(feature_extractor)  # fails now rather than after the corpora are loaded
     if run.training.gradient_checkpointing and not model.supports_gradient_checkpointing:

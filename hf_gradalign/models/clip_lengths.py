@@ -86,6 +86,28 @@ def _samples_taken(extractor: _Extractor, n_samples: int) -> int:
     return max(cut - end, 1)  # at `cut`, the end begins where nothing is taken any more
 
 
+@torch.no_grad()
+def refuse_discarding(model: PreTrainedModel, feature_extractor: FeatureExtractionMixin, n_samples: int) -> None:
+    """Check that a detector's head takes all frames of training clips of this length, as `sls` may not.
+
+    Raises:
+        ValueError: If it would discard some.
+    """
+    head = getattr(model, "head", None)
+    if not hasattr(head, "refuse_longer"):
+        return
+    head = cast(Any, head)
+    extract, silence = cast(Any, without_cropping(feature_extractor)), np.zeros(n_samples, np.float32)
+    hook = head.register_forward_pre_hook(lambda _, inputs: head.refuse_longer(inputs[0][0].shape[1]))
+    was_training = model.training
+    try:
+        with torch.random.fork_rng(devices=[]):  # some encoders draw random numbers for layer drop even in evaluation
+            model.eval()(**extract([silence], sampling_rate=extract.sampling_rate, return_tensors="pt"))
+    finally:
+        hook.remove()
+        model.train(was_training)
+
+
 def padding_is_harmless(model: PreTrainedModel, feature_extractor: FeatureExtractionMixin) -> bool:
     """Return whether a clip is known to get the same score in a padded batch as by itself.
 

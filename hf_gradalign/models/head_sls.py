@@ -75,13 +75,22 @@ class SLSHead(nn.Module):
         logits = self.classifier(self.activation(self.hidden(picture.flatten(1))))
         return self.activation(logits).log_softmax(1) if self.log_probabilities else logits
 
-    def _of_fixed_length(self, x: Tensor, mask: Tensor | None) -> Tensor:
-        if self.training and x.shape[1] // 3 > self.n_frames // 3:  # what does not fill a pooling window never counts
+    def refuse_longer(self, n_frames: int) -> None:
+        """Check that training clips of this many frames fit into the head.
+
+        Raises:
+            ValueError: If frames would be discarded.
+        """
+        if n_frames // 3 > self.n_frames // 3:  # what does not fill a pooling window never counts
             raise ValueError(
                 f"the head sls takes {self.n_frames} frames (n_frames) and would discard the rest of a training window "
-                f"of {x.shape[1]} frames: train on shorter windows (window_seconds), or make a new head with n_frames "
-                f"{x.shape[1]}"
+                f"of {n_frames} frames: train on shorter windows (window_seconds), or make a new head with n_frames "
+                f"{n_frames}"
             )
+
+    def _of_fixed_length(self, x: Tensor, mask: Tensor | None) -> Tensor:
+        if self.training:
+            self.refuse_longer(x.shape[1])
         index = torch.arange(self.n_frames, device=x.device)
         if mask is None:
             return x[:, index % x.shape[1]]

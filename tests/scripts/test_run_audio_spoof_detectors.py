@@ -96,6 +96,10 @@ def test_a_head_on_a_pretrained_encoder(run_script, tmp_path, capsys):
     model = AutoModelForAudioClassification.from_pretrained(tmp_path / "out")
     assert model.config.head_options["n_frames"] == 23  # of half a second, the longer of the two windows
     assert model.config.n_samples == 4000
+    words = ["--model_name_or_path", str(tmp_path / "out")]
+    capsys.readouterr()
+    assert run_script(*words, output_dir=tmp_path / "longer", window_seconds=0.6) == 2
+    assert "takes 23 frames (n_frames) and would discard the rest of a training window of 28" in capsys.readouterr().err
     assert AutoFeatureExtractor.from_pretrained(tmp_path / "out").do_normalize is False
     words = ["--head", "linear", "--model_name_or_path", str(tmp_path / "out")]
     assert run_script(*words, output_dir=tmp_path / "wrong") == 2
