@@ -166,10 +166,11 @@ def test_classes_of_other_systems_and_versions():
         assert needs in data
         return data.replace(needs, f"c{module}\n{name}\n".encode())
 
+    path = f"c{pathlib.PurePosixPath.__module__}\nPurePosixPath\n".encode()
     cases = [
         ("numpy.core.multiarray", "scalar", np.float64(1), b"cnumpy._core.multiarray\nscalar\n"),
-        ("pathlib._local", "PosixPath", pathlib.PurePosixPath("a"), b"cpathlib\nPurePosixPath\n"),
-        ("pathlib", "WindowsPath", pathlib.PurePosixPath("a"), b"cpathlib\nPurePosixPath\n"),
+        ("pathlib._local", "PosixPath", pathlib.PurePosixPath("a"), path),
+        ("pathlib", "WindowsPath", pathlib.PurePosixPath("a"), path),
         (
             "lightning_fabric.utilities.data",
             "AttributeDict",
