@@ -56,7 +56,7 @@ def read_rttm(path: str | Path) -> dict[str, list[Turn]]:
     path = Path(path)
     try:
         require_lines(path)
-        lines = path.read_text(encoding="utf-8-sig").split("\n")
+        lines = path.read_text(encoding="utf-8-sig").splitlines()
     except (ValueError, UnicodeDecodeError) as error:
         raise ScoreFileError(f"{path} is not an RTTM file: {error}") from error
     turns: dict[str, list[Turn]] = {}

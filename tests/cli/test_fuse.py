@@ -1,6 +1,7 @@
 """hf-gradalign fuse: from score files to fused score files."""
 
 import json
+import os
 from pathlib import Path
 
 import numpy as np
@@ -231,6 +232,19 @@ def test_scores_of_another_form_are_not_fused(capsys):
         del system["score_form"]  # as earlier versions wrote it
     Path("fusion/fusion.json").write_text(json.dumps(content))
     assert main(["--fusion", "fusion/fusion.json", *APPLY]) == 0
+
+
+def test_scores_through_a_pipe():
+    reading, writing = os.pipe()
+    os.write(writing, Path(DEV[0]).read_bytes())
+    os.close(writing)
+    try:
+        assert main([f"/dev/fd/{reading}", DEV[1], *KEYS]) == 0
+    finally:
+        os.close(reading)
+    first, second = Fusion.load("fusion/fusion.json").systems
+    assert first.sha256 is None
+    assert len(second.sha256) == 64
 
 
 def test_odd_systems(capsys):

@@ -85,6 +85,7 @@ def test_exact_names_come_first():
         ("real/0.wav", "fake/0.wav"),
         ("x/real/0.wav", "fake/0"),
         ("x/a/0", "y/x/0"),
+        ("x/a/0", "y/a/0"),
         ("REAL/0", "fake/0"),
         ("al/0", "real/0"),  # only whole folders count
         ("C:\\real\\0.wav", "fake/0.wav"),

@@ -251,6 +251,13 @@ def test_one_row_that_does_not_sum_to_one_does_not_change_the_others(write, scal
     assert read_scores(path, score_column="bonafide").scores.tolist() == bonafide.tolist()
 
 
+def test_logits_that_happen_to_sum_to_one_stay_logits(write):
+    bonafide, spoof = 3 + LOGITS / 4, 3 - LOGITS / 4
+    bonafide[0], spoof[0] = 0.75, 0.25
+    clips = read_scores(write("s.csv", NAMES, spoof, bonafide, header="file,spoof,bonafide"))
+    np.testing.assert_allclose(clips.scores, bonafide - spoof)
+
+
 def test_the_form_of_scores_is_known(write, keys):
     wide = matched(write("wide.csv", NAMES, 1 - P, P, header="file,spoof,bonafide"), keys)
     logits = matched(write("logits.csv", NAMES, 3 - LOGITS, 3 + LOGITS, header="file,logit_fake,logit_real"), keys)

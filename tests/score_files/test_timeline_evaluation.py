@@ -64,6 +64,12 @@ def test_turns(windows, tmp_path):
     ]
 
 
+def test_line_separators_in_names(tmp_path):
+    row = '{"utterance_id": "a\u2028b", "start": 0, "end": 1, "score": 2}\n'
+    (tmp_path / "w.jsonl").write_text(row, encoding="utf-8")
+    assert list(read_timelines(tmp_path / "w.jsonl").recordings) == ["a\u2028b"]
+
+
 def test_arrays_of_partialspoof(windows, tmp_path):
     arrays = {"a": np.array(list("11110000")), "b": np.array(list("11001111"))}
     np.save(tmp_path / "dev_seglab_0.50.npy", arrays)
