@@ -368,7 +368,7 @@ def test_lines_that_repeat_others(write):
         ("a 1.0\nb nan\nc inf\n", "2 of 3 scores are NaN or infinite; the first is number 2"),
         ("a 1.0\nb 2.0 3.0\n", r"line 2: not 2 words, as the first has: 'b 2\.0 3\.0'"),
         ("a,1.0\nb,2.0,3.0\n", r"scores.txt, line 2: not 2 values: 'b,2\.0,3\.0'"),
-        ("sep=;\nutt;score\na;1.0\n\nb\n", "scores.txt, line 5: not 2 values: 'b'"),
+        ("sep=;\nutt;score;x\na;1.0;y\n\nb\n", "scores.txt, line 5: not 3 values: 'b'"),
         ("utt score\na 1.0\nb -\n", "score number 2 is '-', which is not a number"),
         ("a -\nb 2.0\n", r"column_2 could be the scores\. Value number 1 of column_2 is '-', which is not a number"),
         ("a bonafide\nb spoof\n", "none of them could be the scores"),
