@@ -172,43 +172,6 @@ def test_pipes_are_read_once(write):
         os.close(reading)
 
 
-def test_objects_in_rows_of_json(write):
-    ids = [{"path": f"x/{name}", "bytes": None} for name in IDS]
-    meta = [{"score": 9, "lang": "en"}, {"lang": "de"}, {}]
-    more = [{"lang": "fr"}] * 3
-    rows = [
-        {"audio": audio, "scores": {"cm_score": score}, "score": score, "meta": first, "more": second}
-        for audio, score, first, second in zip(ids, SCORES, meta, more, strict=True)
-    ]
-    del rows[0]["score"], rows[1]["scores"], rows[2]["scores"]
-    with pytest.raises(ScoreFileError, match="score number 2 is ''"):
-        read_scores(write(json.dumps(rows), "a.json"))  # no row takes its score from elsewhere
-    clips = read_scores(write(json.dumps([{**row, "cm_score": row.get("score", SCORES[0])} for row in rows]), "a.json"))
-    assert clips.utterance_ids.to_pylist() == [f"x/{name}" for name in IDS]
-    assert clips.scores.tolist() == SCORES
-    assert clips.columns["meta.lang"].to_pylist() == ["en", "de", ""]
-    assert clips.columns["more.lang"].to_pylist() == ["fr"] * 3
-
-
-def test_predictions_beside_a_label_are_not_the_label(write):
-    rows = [
-        {"utt": name, "label": label, "output": [{"label": "spoof", "score": 0.9}]}
-        for name, label in zip("abcd", ["spoof", "bonafide"] * 2, strict=True)
-    ]
-    clips = read_scores(write(json.dumps(rows), "a.json"))
-    assert clips.labels.tolist() == [0, 1, 0, 1]
-    np.testing.assert_allclose(clips.scores, 0.1)
-    for row in rows:
-        row["score"] = 1
-    with pytest.raises(ScoreFileError, match="a row has score of its own and in 'output'"):
-        read_scores(write(json.dumps(rows), "a.json"))
-
-
-def test_line_separators_in_strings_of_json_lines(write):
-    clips = read_scores(write('{"utt": "a\u2028b\x85c", "score": 1}\r\n\n{"utt": "d", "score": 2}\n', "a.jsonl"))
-    assert clips.utterance_ids.to_pylist() == ["a\u2028b\x85c", "d"]
-
-
 @pytest.mark.parametrize(
     ("name", "text", "message"),
     [
