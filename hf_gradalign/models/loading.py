@@ -240,7 +240,7 @@ def _load_weights(
 
 
 def lacks_head(name: str, model: PreTrainedModel, absent: Collection[str]) -> bool:
-    """Return whether a checkpoint has no trained head: all of its weights are absent, as in that of an encoder.
+    """Return whether a checkpoint has no trained head: it has none of its weights, or is of another class.
 
     Args:
         name: The checkpoint's name, for messages.
@@ -254,7 +254,9 @@ def lacks_head(name: str, model: PreTrainedModel, absent: Collection[str]) -> bo
     refuse_random_weights(name, [key for key in absent if key.startswith(encoder)])
     of_head = sorted(key for key in absent if not key.startswith(encoder))
     weights = {key for key, _ in model.named_parameters() if not key.startswith(encoder)}
-    if of_head and not weights <= set(of_head):
+    # One of another class may have a weight of the same name and shape, such as the bias of two outputs.
+    is_of_this_class = type(model).__name__ in (model.config.architectures or [type(model).__name__])
+    if of_head and is_of_this_class and not weights <= set(of_head):
         raise ValueError(
             f"{name} lacks {len(of_head)} weights or buffers of its head, or their shapes differ from its config.json "
             f"({', '.join(of_head[:3])}{', ...' if len(of_head) > 3 else ''}): they would not be the trained ones. "

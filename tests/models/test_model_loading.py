@@ -4,7 +4,11 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 from tiny_detectors import make_detector
-from transformers import AutoModelForAudioClassification, Wav2Vec2FeatureExtractor
+from transformers import (
+    AutoModelForAudioClassification,
+    Wav2Vec2FeatureExtractor,
+    Wav2Vec2ForAudioFrameClassification,
+)
 
 from hf_gradalign.models import HEADS, ID2LABEL, LABEL2ID, load_audio_classifier, small_wav2vec2_config
 from hf_gradalign.scoring import load_detector
@@ -121,6 +125,14 @@ def test_a_classifier_that_lacks_a_part_of_its_head_is_refused(labels, checkpoin
     for load in (load_audio_classifier, load_detector):
         with pytest.raises(ValueError, match=r"lacks \d weights or buffers of its head.*projector.weight"):
             load(path)
+
+
+def test_a_head_of_another_class_is_replaced(checkpoint):
+    """Its classifier has a bias of the same shape."""
+    path = checkpoint()
+    Wav2Vec2ForAudioFrameClassification(small_wav2vec2_config(**TINY)).save_pretrained(path)
+    model, _ = load_audio_classifier(path)
+    assert model.config.id2label == ID2LABEL
 
 
 def test_a_detector_of_three_classes_gets_a_new_output_layer(tmp_path):
