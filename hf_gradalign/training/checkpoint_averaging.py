@@ -22,7 +22,8 @@ def average_checkpoints(paths: Sequence[str | Path]) -> dict[str, Tensor]:
         paths: Safetensors files, or folders that contain a `model.safetensors`.
 
     Returns:
-        A state dict with the names, shapes and types of the first checkpoint.
+        A state dict with the names, shapes and types of the first checkpoint. `load_whole_state` loads it, also if
+        transformers saves the model under other names.
 
     Raises:
         ValueError: If no checkpoint is given, names or shapes differ, or a folder's weights do not match its manifest.
