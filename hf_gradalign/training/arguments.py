@@ -26,7 +26,8 @@ class GradientAlignmentArguments(TrainingArguments):
     Parameters that control alignment:
         align_gradients: Name of the alignment method: "none", "pcgrad", "gradvac" or "cagrad"; with the extra
             `torchjd` also those of `TorchJDWeighting` ("upgrad", "mgda", ...); "crmogm(NAME)" around any of them. On
-            the command line, `--align_gradients` without a name means "pcgrad".
+            the command line, `--align_gradients` without a name means "pcgrad". So does True in Python, and None and
+            False mean "none".
         alignment_options: Options of the method, as a mapping or JSON (see `get_method`).
         alignment_scope: The parameters that share a Gramian: all of the "model" (as in the paper), each "module"
             (transformer layer), or each "parameter".
@@ -240,6 +241,8 @@ class GradientAlignmentArguments(TrainingArguments):
         self.view_weights = _mapping("--view_weights", self.view_weights)
         if self.view_weights is not None:
             self.view_weights = {view: _view_weight(view, weight) for view, weight in self.view_weights.items()}
+        if self.align_gradients is None or isinstance(self.align_gradients, bool):
+            self.align_gradients = "pcgrad" if self.align_gradients else "none"
         self.align_gradients = canonical_name(self.align_gradients)
         self.make_method()
         check_scope(self.alignment_scope, self.alignment_modules, self.alignment_parameters)

@@ -25,6 +25,16 @@ def test_bare_flag_means_pcgrad(arguments, method):
     assert parse(*arguments).align_gradients == method
 
 
+@pytest.mark.parametrize(("value", "method"), [(True, "pcgrad"), (False, "none"), (None, "none")])
+def test_true_means_pcgrad(value, method, tmp_path):
+    assert make_arguments(tmp_path, align_gradients=value).align_gradients == method
+
+
+def test_a_method_that_is_no_name(tmp_path):
+    with pytest.raises(ValueError, match="there is no alignment method 3; available: none, pcgrad"):
+        make_arguments(tmp_path, align_gradients=3)
+
+
 def test_options_are_json():
     arguments = parse("--align_gradients", "gradvac", "--alignment_options", '{"beta": 0.1}')
     assert arguments.make_method().beta == 0.1

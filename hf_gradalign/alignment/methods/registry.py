@@ -33,6 +33,8 @@ def canonical_name(name: str) -> str:
     Raises:
         ValueError: If there is no such method.
     """
+    if not isinstance(name, str):
+        raise _unknown(name)
     inner = name
     if wrapped := _WRAPPED.fullmatch(name):
         outer, inner = wrapped.groups()
@@ -114,7 +116,7 @@ def _plain(name: str) -> str:
     return re.sub(r"[-_\s]", "", name.lower())
 
 
-def _unknown(name: str) -> ValueError:
+def _unknown(name: Any) -> ValueError:
     message = (
         f"there is no alignment method {name!r}; available: {', '.join(available_methods())}, and "
         f"{_WRAPPER}(NAME) around each of them"
