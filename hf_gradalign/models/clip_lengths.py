@@ -1,4 +1,4 @@
-"""How long a clip a feature extractor takes, and what models make of clips that are padded."""
+"""The longest clip that a feature extractor takes, and which models padding affects."""
 
 import json
 from copy import copy

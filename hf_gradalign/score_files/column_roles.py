@@ -33,11 +33,11 @@ from hf_gradalign.score_files.columns import (
     usual_index_of_ids,
 )
 
-# A number within other text, such as "[0.62]", but not in a path or a word.
-_FRACTION = re.compile(r"(?<![\w./-])[-+]?\d*[.,]\d+(?![\w./])")
-
 if TYPE_CHECKING:
     from hf_gradalign.score_files.table_reading import TextTable
+
+# A number within other text, such as "[0.62]", but not in a path or a word.
+_FRACTION = re.compile(r"(?<![\w./-])[-+]?\d*[.,]\d+(?![\w./])")
 
 
 @dataclass(frozen=True)
