@@ -154,7 +154,7 @@ class MambaMixer(nn.Module):
         """The mixer, with the type of its matrix products chosen."""
         conv, dt_bias = (self.conv1d.weight, self.conv1d.bias), self.dt_proj.bias
         scan = (x_weight, dt_weight, dt_bias, self.A_log, self.D, out_weight)
-        return FusedMixer.apply(frames, in_weight, *conv, *scan, clips)
+        return FusedMixer.apply(frames, in_weight, *conv, *scan, clips, torch.is_grad_enabled())
 
 
 def _residual(column: nn.ModuleList, h: Tensor) -> Tensor:

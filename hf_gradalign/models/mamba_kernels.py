@@ -279,9 +279,10 @@ def _scan_backward_kernel(
 class FusedMixer(torch.autograd.Function):
     """What `MambaMixer.forward` computes, on frames in rows.
 
-    Arguments after the frames (B T, E0) are the weights of the mixer's modules, then the number of clips B. Frames and
-    the weights of linear layers must have the same type. Convolution and scan compute in float32, or in float64 for
-    frames of that type.
+    Arguments after the frames (B T, E0) are the weights of the mixer's modules, the number of clips B, and whether a
+    backward pass follows: autograd does not tell the function that gradients are off, and the states are N times as
+    large as the frames. Frames and the weights of linear layers must have the same type. Convolution and scan compute
+    in float32, or in float64 for frames of that type.
     """
 
     @staticmethod
@@ -298,11 +299,11 @@ class FusedMixer(torch.autograd.Function):
         d: Tensor,
         out_weight: Tensor,
         clips: int,
+        keep: bool,
     ) -> Tensor:
         (channels, rank), n_states, length = dt_weight.shape, a_log.shape[1], len(frames) // clips
         wide = torch.float64 if frames.dtype == torch.float64 else torch.float32
         plan = _plan(clips, length, channels, n_states, rank, conv_weight.shape[-1], wide)
-        keep = any(ctx.needs_input_grad)
         both = frames @ in_weight.T  # (B T, 2 E): the input of the convolution, and the gate
         u, y = both.new_empty(2, len(frames), channels).unbind()
         _convolution_kernel[plan.tiles](both, conv_weight, conv_bias, u, length, channels, **plan.convolution)
@@ -357,6 +358,7 @@ class FusedMixer(torch.autograd.Function):
             da_log.view(a_log.shape),
             dd,
             gradient.T @ y,
+            None,
             None,
         )
 

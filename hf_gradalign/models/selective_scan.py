@@ -68,18 +68,21 @@ def selective_scan(
     return y if gate is None else y * functional.silu(gate)
 
 
-@functools.cache
+@torch.compiler.assume_constant_result  # otherwise torch.compile looks through the cache, and traces the test
 def fused_mixer_runs(device: torch.device) -> bool:
     """Return whether Triton can build and run the kernels on a device, tested once on one frame.
 
     They are not used where mamba_ssm is installed.
     """
-    if _kernel is not None:
-        return False
+    return _kernel is None and _passes_test(device)
+
+
+@functools.cache
+def _passes_test(device: torch.device) -> bool:
     try:
         one, two, three = (torch.ones(1, n, device=device) for n in (1, 2, 3))
         with torch.no_grad():
-            FusedMixer.apply(one, two.T, one[None], one[0], three.T, one, one[0], one, one[0], one, 1)
+            FusedMixer.apply(one, two.T, one[None], one[0], three.T, one, one[0], one, one[0], one, 1, False)
     except Exception as error:
         # There are many reasons: Triton is not installed, there is no C compiler, the GPU is too old.
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]

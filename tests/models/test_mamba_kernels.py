@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from hf_gradalign.models import selective_scan
+from hf_gradalign.models import mamba_kernels, selective_scan
 from hf_gradalign.models.head_mamba import MambaHead, MambaMixer
 
 pytest.importorskip("triton")
@@ -65,10 +65,24 @@ def test_the_kernels_give_what_plain_pytorch_gives(shape, dtype, bound):
         )
 
 
-def test_without_gradients_no_states_are_kept():
+@pytest.mark.parametrize("mode", [torch.no_grad, torch.inference_mode])
+def test_without_gradients_no_states_are_kept(mode, monkeypatch):
     (fused, x), (reference, same) = two_mixers(SHAPES[0], torch.float64)
-    with torch.no_grad():
+    kept, scan = [], mamba_kernels._scan_kernel
+
+    class Watched:
+        def __getitem__(self, grid):
+            return lambda *arguments, **constants: (
+                kept.append((arguments[8].numel(), constants["KEEP"])),
+                scan[grid](*arguments, **constants),
+            )
+
+    monkeypatch.setattr(mamba_kernels, "_scan_kernel", Watched())
+    with mode():
         torch.testing.assert_close(fused._fused(x), plain(reference, same))
+    fused._fused(x)
+    clips, length, size, states, _ = SHAPES[0]
+    assert kept == [(1, False), (clips * (length + 1) * 2 * size * states, True)]
 
 
 def test_under_autocast_products_are_in_half_precision():
@@ -81,6 +95,27 @@ def test_under_autocast_products_are_in_half_precision():
     expected.sum().backward()
     assert fused.in_proj.weight.grad.dtype == x.grad.dtype == torch.float32
     torch.testing.assert_close(x.grad, same.grad, rtol=0.2, atol=0.2)
+
+
+def test_compiled_code_takes_the_answer_and_not_the_test_of_the_device():
+    def ask(x):
+        return x + 1 if selective_scan.fused_mixer_runs(x.device) else x
+
+    x = torch.zeros(2, device=DEVICE)
+    assert torch.equal(torch.compile(ask, backend="eager", fullgraph=True)(x), ask(x))
+    torch.compiler.reset()
+
+
+@pytest.mark.gpu
+def test_a_compiled_head_runs_the_kernels_between_its_graphs():
+    torch.manual_seed(0)
+    head, frames = MambaHead(64, 5, 2).to(DEVICE).eval(), torch.randn(2, 20, 64, device=DEVICE, requires_grad=True)
+    expected = head(frames)
+    (gradient,) = torch.autograd.grad(expected.sum(), frames)
+    y = torch.compile(head)(frames)
+    torch.testing.assert_close(y, expected, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(torch.autograd.grad(y.sum(), frames)[0], gradient, rtol=1e-3, atol=1e-5)
+    torch.compiler.reset()
 
 
 class LowRank(nn.Linear):
