@@ -107,17 +107,19 @@ def main(argv: Sequence[str]) -> int:
             with contextlib.ExitStack() as held:
                 for path in output_files(arguments):
                     held.enter_context(hold_output(path))
-                run(arguments, draws_figures)
-        for message in dict.fromkeys(str(item.message) for item in caught if issubclass(item.category, UserWarning)):
-            print(f"warning: {one_line(message)}", file=sys.stderr)
+                told = run(arguments, draws_figures)
+        messages = dict.fromkeys(str(item.message) for item in caught if issubclass(item.category, UserWarning))
+        for message in messages:
+            if message not in told:
+                print(f"warning: {one_line(message)}", file=sys.stderr)
     except (ValueError, OSError, ImportError) as error:
         print(error_line(error, arguments.output_dir or arguments.output_json), file=sys.stderr)
         return 2
     return 0
 
 
-def run(arguments: argparse.Namespace, draws_figures: bool) -> None:
-    """Read, evaluate, print and write."""
+def run(arguments: argparse.Namespace, draws_figures: bool) -> list[str]:
+    """Read, evaluate, print and write. Return the warnings that were printed."""
     clips = load(arguments.scores, arguments)
     others = [load(path, arguments) for path in arguments.compare]  # fail before the work if one cannot be read
     if clips.trial_types is None and arguments.sasv:
@@ -133,21 +135,27 @@ def run(arguments: argparse.Namespace, draws_figures: bool) -> None:
             f"{', '.join(given)}: only for countermeasures, but {arguments.scores} has trials of speaker verification "
             "(labels that are target, nontarget or spoof). Leave the options out."
         )
+    if arguments.compare and clips.trial_types is None and len(set(clips.scores_and_labels()[1].tolist())) < 2:
+        raise score_files.ScoreFileError(
+            f"--compare needs clips of both classes, but those of {arguments.scores} are all of one. Leave it out."
+        )
     settings = make_settings(arguments, clips)
     path = output_file(arguments)
-    evaluation = (
-        score_files.evaluate_trials(clips, settings)
-        if clips.trial_types is not None
-        else score_files.evaluate_clips(clips, settings)
-    )
+    evaluate = score_files.evaluate_clips if clips.trial_types is None else score_files.evaluate_trials
+    evaluation = evaluate(clips, settings, progress=not arguments.no_progress)
     show(evaluation)
     result = evaluation.as_dict()
     systems = [(clips.scores, clips.labels)]
     if others:
         result["comparisons"] = {}
         for other, theirs in zip(arguments.compare, others, strict=True):
-            result["comparisons"][other] = compare(clips, theirs, settings)
+            result["comparisons"][other] = compare(clips, theirs, settings, progress=not arguments.no_progress)
             systems.append((theirs.scores, theirs.labels))
+        n_tests = len(others) * len(score_files.metrics_of(settings))
+        print(
+            f"\nThe p-values are not corrected for the number of tests ({n_tests}). Of 20 tests of equal systems, "
+            "about one has p < 0.05."
+        )
     if path is not None:
         write_text_atomically(path, json.dumps(result, indent=2) + "\n")
         print(f"\n{path}")
@@ -155,6 +163,7 @@ def run(arguments: argparse.Namespace, draws_figures: bool) -> None:
         named = dict(zip(names_of([arguments.scores, *arguments.compare]), systems, strict=True))
         for path in draw(evaluation, clips, named, arguments):
             print(path)
+    return evaluation.problems
 
 
 def output_files(arguments: argparse.Namespace) -> set[Path]:
@@ -233,27 +242,30 @@ def show(evaluation: score_files.Evaluation) -> None:
     for problem in evaluation.problems:
         print(f"warning: {one_line(problem)}", file=sys.stderr)
     print(f"{score_files.described(evaluation)}\n\n{score_files.overall_table(evaluation)}")
+    if costs := score_files.describe_costs(evaluation):
+        print(f"\n{costs}")
     if evaluation.settings.asv is not None:
         rates = ", ".join(
             f"{name.replace('_', ' ')} {100 * rate:.4f} %" for name, rate in evaluation.settings.asv._asdict().items()
         )
-        print(f"\nVerifier for the t-DCF: {rates}.")
-    metric_of = score_files.metrics_of(evaluation.settings)
+        print(f"Verifier for the t-DCF: {rates}.")
     for column, breakdown in evaluation.breakdowns.items():
-        print(f"\n{score_files.breakdown_table(column, breakdown, metric_of)}")
+        print(f"\n{score_files.breakdown_table(column, breakdown, evaluation.rows)}")
 
 
-def compare(clips: score_files.Clips, theirs: score_files.Clips, settings: score_files.Settings) -> Mapping[str, Any]:
+def compare(
+    clips: score_files.Clips, theirs: score_files.Clips, settings: score_files.Settings, *, progress: bool
+) -> Mapping[str, Any]:
     """Print the paired test, and return it for JSON."""
     common, other, notes = score_files.match_systems(clips, theirs)
     for note in [*(note for note in theirs.notes if note not in clips.notes), *notes]:
         print(f"note: {one_line(note)}", file=sys.stderr)
-    comparisons = score_files.compare_clips(common, other, settings)
+    comparisons = score_files.compare_clips(common, other, settings, progress=progress)
     for problem in metrics.score_problems(metrics.RankedScores(other, common.scores_and_labels()[1]).counted()):
         print(f"warning: {one_line(theirs.source)}: {problem}", file=sys.stderr)
     print(
         f"\n{one_line(clips.source)} (first) against {one_line(theirs.source)} (second), {len(common)} clips, "
-        f"paired bootstrap of {settings.n_draws} draws:\n\n"
+        f"paired bootstrap of {score_files.describe_draws(settings)}:\n\n"
         f"{score_files.comparison_table(comparisons, score_files.metrics_of(settings))}"
     )
     return {"n_clips": len(common), **{name: asdict(comparison) for name, comparison in comparisons.items()}}

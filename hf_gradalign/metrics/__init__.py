@@ -26,9 +26,9 @@ from hf_gradalign.metrics.functional.localization import (
     segment_equal_error_rate,
 )
 from hf_gradalign.metrics.functional.ranked_scores import CountedScores, RankedScores
+from hf_gradalign.metrics.functional.ranked_trials import TRIAL_TYPES
 from hf_gradalign.metrics.functional.t_dcf import (
     ASVSPOOF5_ASV,
-    TRIAL_TYPES,
     AsvErrorRates,
     TandemCosts,
     asv_error_rates,

@@ -87,13 +87,15 @@ def tandem_metric(asv: AsvErrorRates, form: TandemForm = "2021", costs: TandemCo
 
 
 def decision_metrics(threshold: float) -> list[Metric]:
-    """Return accuracy, balanced accuracy and F1 at this threshold."""
+    """Return accuracy, balanced accuracy, F1 and both error rates at this threshold."""
     titles = {
         "accuracy": "accuracy",
         "balanced_accuracy": "balanced accuracy",
         "f1": "F1 (bona fide)",
         "f1_spoof": "F1 (spoof)",
         "f1_macro": "F1 (macro)",
+        "false_rejection_rate": "FRR",
+        "false_acceptance_rate": "FAR",
     }
 
     def metric(name: str) -> Metric:
@@ -102,7 +104,7 @@ def decision_metrics(threshold: float) -> list[Metric]:
             titles[name],
             lambda counted: decisions(counted, threshold)[name],
             is_percentage=True,
-            higher_is_better=True,
+            higher_is_better=not name.endswith("_rate"),
         )
 
     return [metric(name) for name in titles]

@@ -8,15 +8,7 @@ if TYPE_CHECKING:
     from hf_gradalign.score_files.asv_scores import read_asv_error_rates
     from hf_gradalign.score_files.calibrating import CalibrationReport, calibrate_scores
     from hf_gradalign.score_files.clips import Clips, ScoreFileError
-    from hf_gradalign.score_files.evaluation import (
-        Evaluation,
-        MetricRow,
-        Settings,
-        compare_clips,
-        evaluate_clips,
-        evaluate_trials,
-        metrics_of,
-    )
+    from hf_gradalign.score_files.evaluation import compare_clips, evaluate_clips, metrics_of
     from hf_gradalign.score_files.fusion import FusedSystem, Fusion, fit_fusion
     from hf_gradalign.score_files.fusion_application import apply_fusion, require_same_scoring, require_same_systems
     from hf_gradalign.score_files.fusion_report import FusionReport, Rival, cross_validate_fusion
@@ -35,14 +27,18 @@ if TYPE_CHECKING:
     from hf_gradalign.score_files.report import (
         breakdown_table,
         comparison_table,
+        describe_costs,
+        describe_draws,
         described,
         draw_bars,
         draw_det,
         draw_histograms,
         overall_table,
     )
+    from hf_gradalign.score_files.results import Evaluation, MetricRow, Settings
     from hf_gradalign.score_files.score_reading import read_scores
     from hf_gradalign.score_files.segment_labels import SegmentLabels, read_segment_labels
+    from hf_gradalign.score_files.trial_evaluation import evaluate_trials
     from hf_gradalign.score_files.writing import write_score_file
     from hf_gradalign.utils.figure_style import import_matplotlib, save_figures
 
@@ -70,6 +66,8 @@ __all__ = [
     "compare_clips",
     "comparison_table",
     "cross_validate_fusion",
+    "describe_costs",
+    "describe_draws",
     "described",
     "draw_bars",
     "draw_det",

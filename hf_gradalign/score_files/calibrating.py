@@ -21,9 +21,9 @@ from hf_gradalign.metrics import (
 )
 from hf_gradalign.metrics.functional.calibration import fit_unchecked, min_ratio_cost
 from hf_gradalign.score_files.clips import Clips
-from hf_gradalign.score_files.evaluation import UTTERANCE, Settings, clusters_of
 from hf_gradalign.score_files.held_out import N_FOLDS, Folds, held_out_scores, make_folds
 from hf_gradalign.score_files.report import markdown_table
+from hf_gradalign.score_files.results import UTTERANCE, Settings, clusters_of
 from hf_gradalign.utils.plain_text import plain_text
 
 REPORTED = {

@@ -16,6 +16,8 @@ from hf_gradalign.score_files.columns import (
     CONFIDENCES,
     IDS,
     LABELS,
+    NO_CM_SCORES,
+    NO_SASV_SCORES,
     PREDICTIONS,
     SCORES,
     TRIAL_LABELS,
@@ -109,6 +111,9 @@ def find_roles(
     notes: tuple[str, ...] = ()
     if score is not None and score_column is None and table.has_header and not _is_named_for_scores(score, label_map):
         notes = (f"The scores of {table.source} are its column {score!r}, because no other could be.",)
+    elif score is not None and score_column is None and is_one_of(score, NO_SASV_SCORES if of_trials else NO_CM_SCORES):
+        wanted = "speaker verification that rejects spoofs (sasv-score)" if of_trials else "countermeasures (cm-score)"
+        notes = (f"{table.source} has no scores of {wanted}. Its column {score!r} is evaluated instead.",)
     return Roles(utterance, label, score, others, spoof_score, verdict, is_prediction, notes)
 
 

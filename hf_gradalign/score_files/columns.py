@@ -35,6 +35,8 @@ PREDICTIONS = (
 )
 CONFIDENCES = ("confidence", "conf", "certainty", "max_probability", "max_prob", "max_score", "top_score")
 TRIAL_LABELS = ("asv_label", "sasv_label", "trial_type", "label", "key")
+NO_SASV_SCORES = ("cm_score", "cm_scores", "asv_score")
+NO_CM_SCORES = ("asv_score", "sasv_score")
 SCORES = ("cm_score", "score", "scores", "cm_scores", "llr", "logit", "asv_score", "sasv_score")
 NO_SCORES = (
     "duration", "dur", "length", "seconds", "sec", "start", "end", "samples", "n_samples", "num_samples", "frames",

@@ -11,11 +11,11 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from hf_gradalign.metrics import METRICS, Comparison, compare_systems
-from hf_gradalign.score_files.evaluation import UTTERANCE, Settings, clusters_of
 from hf_gradalign.score_files.fusion import Fusion, fit_ratios
 from hf_gradalign.score_files.held_out import N_FOLDS, Folds, ScoreFunction, held_out_scores, make_folds
 from hf_gradalign.score_files.joint_scores import JointScores
 from hf_gradalign.score_files.report import format_value, markdown_table, titled
+from hf_gradalign.score_files.results import UTTERANCE, Settings, clusters_of
 from hf_gradalign.utils.plain_text import plain_text
 
 REPORTED = ("cllr", "act_dcf", "eer", "min_dcf")

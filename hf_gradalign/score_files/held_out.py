@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from hf_gradalign.metrics.stats.bootstrap import is_missing
 from hf_gradalign.score_files.clips import Clips, ScoreFileError
-from hf_gradalign.score_files.evaluation import UTTERANCE, column_of
+from hf_gradalign.score_files.results import UTTERANCE, column_of
 
 SPEAKER = "speaker"
 N_FOLDS = 5

@@ -12,7 +12,7 @@ from scipy.special import ndtri
 
 from hf_gradalign.metrics import Breakdown, Comparison, CountedScores, Interval, Metric, RankedScores
 from hf_gradalign.metrics.functional.eer import official_equal_error
-from hf_gradalign.score_files.evaluation import UTTERANCE, Evaluation
+from hf_gradalign.score_files.results import UTTERANCE, Evaluation, MetricRow, Settings
 from hf_gradalign.utils.figure_style import BLUE, COLORS, GRAY, STYLE, VERMILION, import_matplotlib
 from hf_gradalign.utils.plain_text import one_line, plain_text
 
@@ -20,6 +20,7 @@ _IN_CELLS = str.maketrans({"|": "\\|", "\n": " ", "\t": " "})
 _AGAINST = {
     "all_bonafide": "spoofed clips of each value against all bona fide clips",
     "within": "clips of each value against each other",
+    "one_class": "clips of each value",
 }
 _TICKS = (0.0001, 0.001, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.4, 0.6, 0.8, 0.9, 0.95, 0.99)
 _HIGHEST = 0.6
@@ -42,19 +43,48 @@ def overall_table(evaluation: Evaluation) -> str:
 
 
 def described(evaluation: Evaluation) -> str:
-    """Describe the number of clips and the computation of the intervals."""
-    text = f"{plain_text(evaluation.source)}: {evaluation.n_bonafide} bona fide and {evaluation.n_spoof} spoofed clips."
+    """Describe the number of clips, the computation of the intervals, and the thresholds."""
+    if evaluation.n_trials:
+        sizes = "{target} target, {nontarget} non-target and {spoof} spoofed trials".format_map(evaluation.n_trials)
+    else:
+        sizes = f"{evaluation.n_bonafide} bona fide and {evaluation.n_spoof} spoofed clips"
+    text = f"{plain_text(evaluation.source)}: {sizes}."
     settings = evaluation.settings
     if settings.n_draws and any(row.interval is not None for row in evaluation.rows.values()):
-        drawn = "clips within each class" if settings.over == UTTERANCE else f"the values of {settings.over}"
-        text += f" Intervals: bootstrap of {drawn}, {settings.n_draws} draws, seed {settings.seed}."
+        drawn = describe_draws(settings, "trials within each type") if evaluation.n_trials else describe_draws(settings)
+        text += f" Intervals: bootstrap of {drawn}"
+        minima = [row.title for row in evaluation.rows.values() if row.title.startswith("min")]
+        text += f"; those of {', '.join(minima)} tend to be too narrow." if minima else "."
     if evaluation.eer_threshold is not None:
         text += f" Threshold of the EER: {evaluation.eer_threshold:.6g}."
+    if settings.threshold is not None:
+        text += f" Threshold of decisions: {settings.threshold:.6g} (this score or more is accepted)."
     return text
 
 
-def breakdown_table(column: str, breakdown: Breakdown, metrics: Mapping[str, Metric]) -> str:
-    """Format metrics by the values of a column; `n/a` if a class is missing."""
+def describe_draws(settings: Settings, utterances: str = "clips within each class") -> str:
+    """Describe what a bootstrap draws, how often, and its seed."""
+    drawn = utterances if settings.over == UTTERANCE else f"the values of {plain_text(settings.over)}"
+    return f"{drawn}, {settings.n_draws} draws, seed {settings.seed}"
+
+
+def describe_costs(evaluation: Evaluation) -> str:
+    """Describe the priors and costs of metrics, one line for those with the same ones; empty if there are none."""
+    titles: dict[str, list[str]] = {}
+    for name, costs in evaluation.costs.items():
+        text = ", ".join(f"{parameter} {value:.6g}" for parameter, value in costs.items())
+        titles.setdefault(text, []).append(evaluation.rows[name].title)
+    return "\n".join(f"{', '.join(names)}: {text}." for text, names in titles.items())
+
+
+def breakdown_table(column: str, breakdown: Breakdown, metrics: Mapping[str, Metric | MetricRow]) -> str:
+    """Format metrics by the values of a column; `n/a` if a class is missing.
+
+    Args:
+        column: The column.
+        breakdown: The metrics by value.
+        metrics: What knows the title of each metric, such as `Evaluation.rows`.
+    """
     names = list(breakdown.groups[0].metrics)
     header = [column, "bona fide", "spoof", *(titled(metrics[n].title, metrics[n].is_percentage) for n in names)]
     rows = [
@@ -148,7 +178,7 @@ def draw_det(systems: Mapping[str, tuple[NDArray, NDArray]]) -> Any:
     lowest = min(_lowest_visible(curve, highest) for curve in curves.values())
     for (name, curve), rate, color in zip(curves.items(), rates, _cycle(len(curves)), strict=True):
         far, frr = (
-            ndtri(np.clip(side, lowest, 1 - lowest))
+            ndtri(np.clip(side, lowest, max(highest, 1 - lowest)))
             for side in (curve.false_acceptance_rate, curve.false_rejection_rate)
         )
         kept = _corners(far, frr)
@@ -207,6 +237,7 @@ def draw_bars(column: str, breakdown: Breakdown, pooled: float | None = None, me
     axis.set_xticks(positions, [one_line(group.value) for group in groups], rotation=60, ha="right")
     axis.set_xlim(-0.6, len(groups) - 0.4)
     axis.margins(y=0.12)
+    axis.set_ylim(0, None if np.nanmax(values, initial=0) > 0 else 1)
     axis.set_ylabel("EER (%)")
     axis.set_xlabel(one_line(column))
     if len(breakdown.groups) > len(groups):

@@ -68,10 +68,11 @@ def test_rates_are_percentages_and_costs_are_not():
     decided = decision_metrics(0.5)
     rates = {"eer", "eer_interpolated", "roc_auc", *(metric.name for metric in decided)}
     costs = {"min_dcf", "act_dcf", "cllr", "min_tdcf", "min_tdcf_2019"}
+    errors = {"eer", "eer_interpolated", "false_rejection_rate", "false_acceptance_rate"}
     metrics = {metric.name: metric for metric in (*ALL, *decided)}
     for name in rates | costs:
         assert metrics[name].format(0.125) == ("12.500" if name in rates else "0.12500"), name
-        assert metrics[name].higher_is_better == (name in rates - {"eer", "eer_interpolated"}), name
+        assert metrics[name].higher_is_better == (name in rates - errors), name
     assert {metric.format(np.nan) for metric in metrics.values()} == {"n/a"}
 
 

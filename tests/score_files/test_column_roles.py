@@ -133,3 +133,14 @@ def test_a_note_names_a_column_whose_name_does_not_say_scores(write):
         notes = read_scores(write(["file", name], NAMES, PROBABILITIES)).notes
         assert ["its column 'output', because no other could be" in note for note in notes] == [True] * has_note
         assert read_scores(write(["file", name], NAMES, PROBABILITIES), score_column=name).notes == ()
+
+
+@pytest.mark.parametrize(
+    ("name", "of_trials", "has_note"),
+    [("asv-score", False, True), ("asv-score", True, True), ("cm-score", True, True), ("sasv-score", True, False)],
+)
+def test_a_note_says_that_scores_are_of_another_task(write, name, of_trials, has_note):
+    path = write(["file", name], NAMES, PROBABILITIES)
+    notes = read_scores(path, of_trials=of_trials).notes
+    assert [f"Its column '{name}' is evaluated instead" in note for note in notes] == [True] * has_note
+    assert read_scores(path, of_trials=of_trials, score_column=name).notes == ()

@@ -1,6 +1,7 @@
 """Evaluations of clips and trials, and their tables."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pyarrow as pa
@@ -10,6 +11,7 @@ from hf_gradalign.metrics import (
     ASVSPOOF5_AGNOSTIC_COSTS,
     METRICS,
     AsvErrorRates,
+    bootstrap_intervals,
     equal_error_rate,
     min_agnostic_detection_cost,
     min_tandem_detection_cost,
@@ -21,6 +23,7 @@ from hf_gradalign.score_files import (
     breakdown_table,
     compare_clips,
     comparison_table,
+    describe_costs,
     described,
     evaluate_clips,
     evaluate_trials,
@@ -47,6 +50,7 @@ def test_values_and_intervals():
     assert list(result.rows) == [
         *(*METRICS, "min_tdcf", "min_tdcf_2019"),
         *("accuracy", "balanced_accuracy", "f1", "f1_spoof", "f1_macro"),
+        *("false_rejection_rate", "false_acceptance_rate"),
     ]
     official = equal_error_rate(SCORES, LABELS)
     assert result.rows["eer"].value == official["eer"]
@@ -118,11 +122,60 @@ def test_spoofs_alone():
     with pytest.raises(ScoreFileError, match=r"All 100 clips of some.txt are spoofed, .* give a --threshold"):
         evaluate_clips(spoofs)
     result = evaluate_clips(spoofs, Settings(threshold=1.0))
-    assert result.rows["spoof_acceptance_rate"].value == np.mean(SCORES[LABELS == 0] >= 1.0)
+    row = result.rows["spoof_acceptance_rate"]
+    assert row.value == np.mean(SCORES[LABELS == 0] >= 1.0)
+    assert row.interval.low < row.value < row.interval.high
     assert result.eer_threshold is None
     json.dumps(result.as_dict(), allow_nan=False)
-    with pytest.raises(ScoreFileError, match="are bona fide"):
-        evaluate_clips(make_clips(SCORES[:3], np.ones(3)), Settings(threshold=1.0))
+
+
+def test_one_class_by_column_and_without_errors():
+    systems = [f"A{k % 11}" for k in range(100)]
+    spoofs = make_clips(SCORES[LABELS == 0], LABELS[LABELS == 0], system=systems)
+    result = evaluate_clips(spoofs, Settings(threshold=0.5, by=("system",), n_draws=20))
+    groups = result.breakdowns["system"].groups
+    assert [group.value for group in groups] == [f"A{k}" for k in range(11)]
+    assert [group.n_spoof for group in groups] == [10] + 10 * [9]
+    shares = [np.mean(SCORES[LABELS == 0][k::11] >= 0.5) for k in range(11)]
+    assert [group.metrics["spoof_acceptance_rate"] for group in groups] == pytest.approx(shares)
+    table = breakdown_table("system", result.breakdowns["system"], result.rows)
+    assert "By system, clips of each value:" in table
+    (problem,) = evaluate_clips(spoofs, Settings(threshold=9.0, n_draws=20)).problems
+    assert "No clip is wrong" in problem
+    assert "3 points away" in problem
+    bonafide = make_clips(SCORES[LABELS == 1], LABELS[LABELS == 1])
+    rows = evaluate_clips(bonafide, Settings(threshold=1.0, n_draws=20)).rows
+    assert rows["false_rejection_rate"].value == np.mean(SCORES[LABELS == 1] < 1.0)
+    with pytest.raises(ScoreFileError, match=r"are bona fide, .* share of them that is rejected, give a --threshold"):
+        evaluate_clips(bonafide)
+
+
+def test_small_samples_and_probabilities_are_told():
+    result = evaluate_clips(make_clips(SCORES + 9 * LABELS), Settings(n_draws=5))
+    assert any("The scores separate the classes" in problem for problem in result.problems)
+    assert evaluate_clips(make_clips(SCORES + 9 * LABELS), Settings(n_draws=0)).problems == []
+    clips = make_clips(speaker=[f"s{k // 50}" for k in range(200)])
+    (problem,) = evaluate_clips(clips, Settings(n_draws=5, over="speaker")).problems
+    assert "only 4 speakers" in problem
+    (problem,) = evaluate_clips(make_clips(1 / (1 + np.exp(-SCORES))), Settings(n_draws=0)).problems
+    assert "as probabilities do" in problem
+
+
+def test_costs_and_thresholds_are_named():
+    result = evaluate_clips(make_clips(), Settings(n_draws=5, asv=ASV, threshold=0.25))
+    first, second = describe_costs(result).splitlines()
+    assert first == "minDCF, actDCF: p_spoof 0.05, c_miss 1, c_fa 10."
+    assert second.startswith("min t-DCF, min t-DCF (2019): p_target 0.9405, p_nontarget 0.0095, p_spoof 0.05")
+    assert result.as_dict()["costs"]["min_dcf"] == {"p_spoof": 0.05, "c_miss": 1.0, "c_fa": 10.0}
+    text = described(result)
+    assert "5 draws, seed 0; those of minDCF, min t-DCF, min t-DCF (2019) tend to be too narrow." in text
+    assert text.endswith("Threshold of decisions: 0.25 (this score or more is accepted).")
+
+
+def test_columns_by_the_names_in_files():
+    clips = make_clips(system=["-" if label else "A1" for label in LABELS])
+    result = evaluate_clips(clips, Settings(n_draws=0, by=("attack",)))
+    assert [group.value for group in result.breakdowns["attack"].groups] == ["A1"]
 
 
 def test_two_systems():
@@ -139,7 +192,7 @@ def test_two_systems():
 
 def test_trials():
     types = np.tile(["target", "nontarget", "spoof", "target"], 50)
-    scores = RNG.normal(size=200) + 3 * (types == "target")
+    scores = RNG.normal(size=200) + 2 * (types == "target")
     clips = Clips(
         "sasv.txt", pa.array([f"u{k}" for k in range(200)]), scores=scores, labels=np.ones(200), trial_types=types
     )
@@ -156,6 +209,33 @@ def test_trials():
     assert result.rows["sasv_eer"].value == equal_error_rate(scores, (types == "target").astype(int))["eer"]
     assert all(row.interval.low <= row.value <= row.interval.high for row in result.rows.values())
     assert (result.n_bonafide, result.n_spoof) == (150, 50)
+    assert described(result).startswith("sasv.txt: 100 target, 50 non-target and 50 spoofed trials.")
+    assert result.as_dict()["n_trials"] == {"target": 100, "nontarget": 50, "spoof": 50}
+    assert result.problems == []
+    # The same draws and values as with a function of scores and types.
+    for name, function in (
+        ("a_dcf", lambda own, kinds: min_agnostic_detection_cost(own, kinds)["a_dcf"]),
+        ("sasv_eer", lambda own, kinds: METRICS["eer"](own, (kinds == "target").astype(int))),
+    ):
+        (expected,) = bootstrap_intervals(function, scores, types, n_draws=20).values()
+        assert result.rows[name].interval == expected
+    inverted = evaluate_trials(replace(clips, scores=-scores), Settings(n_draws=0))
+    assert "Targets against all other trials: The equal error rate is" in inverted.problems[0]
+
+
+def test_draws_without_a_type_of_trials_are_skipped():
+    types = np.repeat(["target", "nontarget", "spoof"], [60, 30, 10])
+    clips = Clips(
+        "sasv.txt",
+        pa.array([f"u{k}" for k in range(100)]),
+        scores=RNG.normal(size=100),
+        labels=np.ones(100),
+        trial_types=types,
+        columns={"speaker": pa.array([f"s{k // 10}" for k in range(100)])},
+    )
+    with pytest.warns(UserWarning, match=r"a_dcf is undefined in \d+ of 30 bootstrap draws"):
+        result = evaluate_trials(clips, Settings(n_draws=30, over="speaker"))
+    assert result.rows["a_dcf"].interval.n_draws < 30
 
 
 def test_names_stay_in_their_cells():

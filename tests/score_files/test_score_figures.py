@@ -68,6 +68,12 @@ def test_perfect_and_inverted_scores_can_be_drawn(shift, tmp_path):
     save_figures({"one": draw_histograms(np.zeros(4000), LABELS, 0.0)}, tmp_path, ["svg"])
 
 
+def test_the_curve_of_a_few_clips_reaches_all_rates():
+    (axis,) = draw_det({"inverted": (np.array([0.3, 0.2, 0.1]), np.array([0, 1, 1]))}).axes
+    far, frr = axis.lines[0].get_xydata().T
+    assert far.max() == frr.max() == pytest.approx(norm.ppf(0.99))  # an edge of the figure
+
+
 def test_histograms_have_each_class_with_area_one():
     scores = SCORES.copy()
     scores[0] = 1e6  # an outlier must not compress the others
@@ -94,6 +100,8 @@ def test_bars_by_attack():
     assert [bar.get_height() for bar in axis.patches] == [100 * group.metrics["eer"] for group in breakdown.groups]
     assert [label.get_text() for label in axis.get_xticklabels()] == ["A1", "A2"]
     assert axis.lines[0].get_ydata()[0] == 15
+    (axis,) = draw_bars("system", break_down("eer", SCORES + 20 * LABELS, LABELS, attacks), 0.0).axes
+    assert axis.get_ylim() == (0, 1)  # without errors
 
 
 def test_names_are_text(tmp_path):

@@ -129,6 +129,8 @@ def test_two_systems(evaluate, write, protocol, tmp_path, capsys):
     captured = capsys.readouterr()
     assert "matched without folders and file extensions" in captured.err
     assert "(first) against" in captured.out
+    assert "paired bootstrap of clips within each class, 50 draws, seed 0:" in captured.out
+    assert "not corrected for the number of tests (6)" in captured.out
     content = json.loads((tmp_path / "out/evaluation.json").read_text())["comparisons"][second]
     assert content["n_clips"] == N
     assert content["eer"]["difference"] < 0
@@ -277,7 +279,25 @@ def test_few_speakers(evaluate, write, capsys):
     speakers = ["only bona fide" if label else f"spoof {k % 3}" for k, label in enumerate(LABELS)]
     path = write("cm.tsv", NAMES, SCORES, KEYS, speakers, separator="\t", header="utterance_id\tscore\tlabel\tspeaker")
     assert evaluate([path, "--bootstrap", "40", "--bootstrap_over", "speaker"]) == 0
-    assert "undefined in" in capsys.readouterr().err
+    printed = capsys.readouterr().err
+    assert "undefined in" in printed
+    assert printed.count("only 4 speakers") == 1  # by the evaluation, and not once more by the bootstrap
+
+
+def test_clips_of_one_class(evaluate, write, capsys):
+    spoofs = np.flatnonzero(LABELS == 0)
+    columns = (np.array(values)[spoofs] for values in (NAMES, ATTACKS, KEYS, SCORES))
+    path = write("spoofs.txt", *columns)
+    assert evaluate([path, "--threshold", "0", "--by", "attack", "--bootstrap", "20"]) == 0
+    rows = rows_of(capsys.readouterr().out)
+    expected = 100 * np.mean(SCORES[spoofs] >= 0)
+    assert rows["spoofs accepted (1 - SRR) (%)"][0] == f"{expected:.3f}"
+    assert " to " in rows["spoofs accepted (1 - SRR) (%)"][1]
+    assert {"A17", "A18"} <= rows.keys()
+    assert evaluate([path, "--threshold", "0", "--compare", path]) == 2
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert "--compare needs clips of both classes" in captured.err
 
 
 def test_a_corpus_in_place_of_keys(evaluate, write, capsys):

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from hf_gradalign.metrics.functional.t_dcf import by_trial_type
+from hf_gradalign.metrics.functional.ranked_trials import RankedTrials
 
 _BELOW_LOWEST = 1e-8  # the first threshold of the published curve is this far below the lowest score
 
@@ -79,19 +79,26 @@ def min_agnostic_detection_cost(
         ValueError: If lengths differ, a score is not finite, a type is unknown, or one of the three types is missing.
     """
     costs = costs or AgnosticCosts()
-    parts = by_trial_type(scores, trial_types)
-    everything = np.concatenate(parts)
-    kinds = np.repeat(np.arange(3), [len(part) for part in parts])
-    order = np.argsort(everything, kind="stable")
-    rejected = [np.append(0, np.cumsum(kinds[order] == kind)) for kind in range(3)]
-    miss = rejected[0] / len(parts[0])
-    accept_nontarget, accept_spoof = ((len(parts[k]) - rejected[k]) / len(parts[k]) for k in (1, 2))
+    trials = RankedTrials(scores, trial_types)
+    cost, index = cheapest_agnostic(trials.rejected(), costs)
+    threshold = trials.scores[index - 1] if index else trials.scores[0] - _BELOW_LOWEST
+    return {"a_dcf": cost, "threshold": float(threshold)}
+
+
+def cheapest_agnostic(rejected: NDArray[np.int64], costs: AgnosticCosts) -> tuple[float, int]:
+    """Compute the minimum a-DCF and the index of its threshold from numbers of rejected trials.
+
+    Args:
+        rejected: See `RankedTrials.rejected`; some trials of each type, shape (3, trials + 1).
+        costs: Priors and costs.
+    """
+    n_trials = rejected[:, -1:]
+    miss = rejected[0] / n_trials[0]
+    accept_nontarget, accept_spoof = (n_trials[1:] - rejected[1:]) / n_trials[1:]
     cost = (
         costs.c_miss * costs.p_target * miss
         + costs.c_fa_nontarget * costs.p_nontarget * accept_nontarget
         + costs.c_fa_spoof * costs.p_spoof * accept_spoof
     ) / costs.default
     index = int(np.argmin(cost))
-    ranked = everything[order]
-    threshold = ranked[index - 1] if index else ranked[0] - _BELOW_LOWEST
-    return {"a_dcf": float(cost[index]), "threshold": float(threshold)}
+    return float(cost[index]), index

@@ -5,6 +5,7 @@ import math
 from numpy.typing import ArrayLike
 
 from hf_gradalign.metrics.functional.ranked_scores import CountedScores, RankedScores
+from hf_gradalign.metrics.functional.ratio_problems import warn_of_no_ratios
 
 
 def log_likelihood_ratio_cost(scores: ArrayLike, labels: ArrayLike) -> dict[str, float]:
@@ -22,10 +23,15 @@ def log_likelihood_ratio_cost(scores: ArrayLike, labels: ArrayLike) -> dict[str,
     Returns:
         `cllr`, 0 or more: 0 is perfect, scores of 0 give 1, and above 1 the scores do harm.
 
+    Warns:
+        UserWarning: If all scores lie in [0, 1] or in [-1, 0], as probabilities do.
+
     Raises:
         ValueError: As `equal_error_rate`.
     """
-    return {"cllr": ratio_cost(RankedScores(scores, labels).counted())}
+    counted = RankedScores(scores, labels).counted()
+    warn_of_no_ratios(counted)
+    return {"cllr": ratio_cost(counted)}
 
 
 def ratio_cost(counted: CountedScores) -> float:

@@ -8,6 +8,7 @@ from numpy.typing import ArrayLike
 
 from hf_gradalign.metrics.functional.eer import warn_of_problems
 from hf_gradalign.metrics.functional.ranked_scores import CountedScores, RankedScores
+from hf_gradalign.metrics.functional.ratio_problems import warn_of_no_ratios
 
 
 @dataclass(frozen=True)
@@ -105,11 +106,16 @@ def actual_detection_cost(
     Returns:
         `act_dcf`, 0 or more, and above 1 if accepting or rejecting all clips would cost less; and `threshold`.
 
+    Warns:
+        UserWarning: If all scores lie in [0, 1] or in [-1, 0], as probabilities do.
+
     Raises:
         ValueError: As `equal_error_rate` and `DetectionCosts`.
     """
     costs = DetectionCosts(p_spoof, c_miss, c_fa)
-    return {"act_dcf": actual_cost(RankedScores(scores, labels).counted(), costs), "threshold": costs.threshold}
+    counted = RankedScores(scores, labels).counted()
+    warn_of_no_ratios(counted)
+    return {"act_dcf": actual_cost(counted, costs), "threshold": costs.threshold}
 
 
 def actual_cost(counted: CountedScores, costs: DetectionCosts) -> float:

@@ -7,11 +7,9 @@ from typing import Literal, NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from hf_gradalign.metrics.functional.checks import aligned
 from hf_gradalign.metrics.functional.eer import official_equal_error, warn_of_problems
 from hf_gradalign.metrics.functional.ranked_scores import CountedScores, RankedScores
-
-TRIAL_TYPES = ("target", "nontarget", "spoof")
+from hf_gradalign.metrics.functional.ranked_trials import TRIAL_TYPES, RankedTrials
 
 
 class AsvErrorRates(NamedTuple):
@@ -47,7 +45,8 @@ def asv_error_rates(scores: ArrayLike, trial_types: Sequence[str] | NDArray) -> 
     Raises:
         ValueError: If lengths differ, a score is not finite, a type is unknown, or one of the three types is missing.
     """
-    target, nontarget, spoof = by_trial_type(scores, trial_types)
+    trials = RankedTrials(scores, trial_types)
+    target, nontarget, spoof = map(trials.of_type, TRIAL_TYPES)
     both = RankedScores(
         np.concatenate([target, nontarget]), np.concatenate([np.ones(len(target)), np.zeros(len(nontarget))])
     )
@@ -57,22 +56,6 @@ def asv_error_rates(scores: ArrayLike, trial_types: Sequence[str] | NDArray) -> 
         false_alarm=float(np.mean(nontarget >= threshold)),
         spoof_false_alarm=float(np.mean(spoof >= threshold)),
     )
-
-
-def by_trial_type(scores: ArrayLike, trial_types: Sequence[str] | NDArray) -> list[NDArray[np.float64]]:
-    """Split scores into those of target, non-target and spoofed trials.
-
-    Raises:
-        ValueError: If lengths differ, a score is not finite, a type is unknown, or one of the three types is missing.
-    """
-    scores, types = aligned(scores, np.asarray(trial_types), "trial types")
-    if unknown := sorted(set(types.tolist()) - set(TRIAL_TYPES), key=str):
-        raise ValueError(f"Trial types must be {', '.join(TRIAL_TYPES)}, but these were found: {unknown[:10]}.")
-    parts = [scores[types == name] for name in TRIAL_TYPES]
-    missing = [name for name, part in zip(TRIAL_TYPES, parts, strict=True) if len(part) == 0]
-    if missing:
-        raise ValueError(f"None of the {len(scores)} trials is of type {' or '.join(missing)}: all three are needed.")
-    return parts
 
 
 TandemForm = Literal["2021", "2019"]

@@ -1,7 +1,7 @@
 """Confidence intervals of metrics from a bootstrap. A draw is the count of each clip in a sample."""
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -12,6 +12,7 @@ from tqdm.auto import tqdm
 from hf_gradalign.metrics.functional.checks import aligned
 from hf_gradalign.metrics.functional.ranked_scores import RankedScores
 from hf_gradalign.metrics.registry import Metric, MetricLike, named_metrics
+from hf_gradalign.metrics.stats.few_errors import warn_of_sampling
 
 
 class Draws(Protocol):
@@ -104,6 +105,11 @@ def make_draws(labels: NDArray, clusters: Sequence[Any] | NDArray | None, seed: 
     return ClusterDraws([clusters[index] for index in order], seed)
 
 
+def n_clusters_of(draws: Draws) -> int | None:
+    """Return the number of clusters that are drawn; None if single clips are drawn."""
+    return draws.n_clusters if isinstance(draws, ClusterDraws) else None
+
+
 def _draw(generator: np.random.Generator, n: int) -> NDArray[np.int64]:
     return np.bincount(generator.integers(0, n, n), minlength=n)
 
@@ -111,6 +117,20 @@ def _draw(generator: np.random.Generator, n: int) -> NDArray[np.int64]:
 def is_missing(value: Any) -> bool:
     """Whether a value of a column stands for no value: None, NaN, empty or "-"."""
     return value is None or value != value or str(value).strip() in ("", "-")
+
+
+class Measured(Protocol):
+    """Metrics of samples that are given as counts of clips.
+
+    Attributes:
+        names: The names of the metrics.
+    """
+
+    names: list[str]
+
+    def __call__(self, counts: NDArray[np.int64] | None = None) -> NDArray[np.float64]:
+        """Return the metrics of a sample, shape (metrics,), NaN where undefined; by default of each clip once."""
+        ...
 
 
 class SampleValues:
@@ -123,6 +143,7 @@ class SampleValues:
 
     Attributes:
         names: The names of the metrics.
+        ranked: The scores in order; None if there is no metric of this package.
 
     Raises:
         ValueError: As `RankedScores`, if there is a metric of this package.
@@ -134,7 +155,7 @@ class SampleValues:
         self._metrics = named_metrics(metrics)
         self._scores, self._labels = scores, labels
         needs_ranking = any(isinstance(metric, Metric) for metric in self._metrics.values())
-        self._ranked = RankedScores(scores, labels) if needs_ranking else None
+        self.ranked = RankedScores(scores, labels) if needs_ranking else None
         self.names = list(self._metrics)
 
     def __call__(self, counts: NDArray[np.int64] | None = None) -> NDArray[np.float64]:
@@ -143,7 +164,7 @@ class SampleValues:
         Args:
             counts: The count of each clip, shape (clips,); default: 1 for each.
         """
-        counted = None if self._ranked is None else self._ranked.counted(counts)
+        counted = None if self.ranked is None else self.ranked.counted(counts)
         values = []
         for metric in self._metrics.values():
             if isinstance(metric, Metric):
@@ -203,6 +224,9 @@ def bootstrap_intervals(
     (`scripts/benchmark_metrics.py`). Only min Cllr takes longer, 0.03 s a draw of that length. Functions from outside
     this package get copies of the clips, which is slower.
 
+    Intervals of minima over thresholds or calibrations (minDCF, min t-DCF, a-DCF, min Cllr) are too narrow and too low:
+    the minimum of a sample is lower than that of all possible clips, and that of a draw is lower still.
+
     Args:
         metrics: One or more of: a name in `METRICS`, a `Metric`, a function of this package that takes only scores and
             labels, or any other such function that returns a number or a mapping whose first entry is the number.
@@ -219,7 +243,9 @@ def bootstrap_intervals(
         An interval for each metric, by name.
 
     Warns:
-        UserWarning: If a metric is undefined in some draws because they lack a class.
+        UserWarning: If fewer than five clips of a class are wrong at the equal error point or there are fewer than ten
+            speakers, so that intervals are too narrow (only with a metric of this package), or if a metric is undefined
+            in some draws because they lack a class.
 
     Raises:
         ValueError: If `n_draws` or `confidence` is out of range, if a metric is undefined in half of the draws or more,
@@ -230,17 +256,44 @@ def bootstrap_intervals(
     order = draw_order(scores, labels)
     draws = make_draws(labels, clusters, seed, order)
     measured = SampleValues(metrics, scores[order], labels[order])
+    if measured.ranked is not None:
+        warn_of_sampling(measured.ranked.counted(), n_clusters_of(draws))
+    return intervals_of(measured, draws, n_draws, confidence, progress=progress)
+
+
+def intervals_of(
+    measured: Measured, draws: Draws, n_draws: int, confidence: float, *, progress: bool = False
+) -> dict[str, Interval]:
+    """Compute the intervals of `bootstrap_intervals` from metrics and draws.
+
+    Args:
+        measured: The metrics, for counts in the order of the draws.
+        draws: The draws.
+        n_draws: Their number.
+        confidence: Coverage of the interval.
+        progress: See `bootstrap_intervals`.
+
+    Warns:
+        UserWarning: See `defined`.
+
+    Raises:
+        ValueError: See `defined`.
+    """
     values = measured()
-    numbers = tqdm(range(n_draws), "Bootstrap", leave=False, delay=_BAR_AFTER, disable=not progress)
-    drawn = np.array([measured(draws(number)) for number in numbers])
+    drawn = np.array([measured(draws(number)) for number in show_bar(n_draws, progress)])
     tails = [(1 - confidence) / 2, (1 + confidence) / 2]
     intervals = {}
     for name, value, samples in zip(measured.names, values, drawn.T, strict=True):
-        samples = defined(samples, name)
+        samples = defined(samples, name, stacklevel=4)
         low, high = np.quantile(samples, tails)
         error = float(samples.std(ddof=1))
         intervals[name] = Interval(float(value), float(low), float(high), error, confidence, len(samples))
     return intervals
+
+
+def show_bar(n_draws: int, progress: bool) -> Iterable[int]:
+    """Return the numbers of the draws, with a bar after three seconds if `progress` is true."""
+    return tqdm(range(n_draws), "Bootstrap", leave=False, delay=_BAR_AFTER, disable=not progress)
 
 
 def require_settings(n_draws: int, confidence: float, seed: int) -> None:
@@ -253,8 +306,11 @@ def require_settings(n_draws: int, confidence: float, seed: int) -> None:
         raise ValueError(f"The seed must be 0 or more, not {seed}.")
 
 
-def defined(samples: NDArray[np.float64], name: str) -> NDArray[np.float64]:
+def defined(samples: NDArray[np.float64], name: str, *, stacklevel: int = 3) -> NDArray[np.float64]:
     """Return the draws in which a metric is defined.
+
+    Warns:
+        UserWarning: If there are others, at the line that is `stacklevel` calls away.
 
     Raises:
         ValueError: If these are half of the draws or fewer.
@@ -271,6 +327,6 @@ def defined(samples: NDArray[np.float64], name: str) -> NDArray[np.float64]:
             f"{name} is undefined in {n_lost} of {len(samples)} bootstrap draws, which lack one of the classes. They "
             "are skipped.",
             UserWarning,
-            stacklevel=3,
+            stacklevel=stacklevel,
         )
     return kept

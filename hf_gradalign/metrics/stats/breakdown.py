@@ -14,7 +14,7 @@ from hf_gradalign.metrics.functional.ranked_scores import RankedScores
 from hf_gradalign.metrics.registry import MetricLike, named_metrics
 from hf_gradalign.metrics.stats.bootstrap import SampleValues, is_missing
 
-Against = Literal["all_bonafide", "within"]
+Against = Literal["all_bonafide", "within", "one_class"]
 
 UNNAMED = "unknown"
 
@@ -42,7 +42,7 @@ class Breakdown:
 
     Attributes:
         against: "all_bonafide" if the spoofed clips of each value were compared with all bona fide clips, "within" if
-            they were compared with the bona fide clips of the same value.
+            they were compared with the bona fide clips of the same value, "one_class" if there is only one class.
         groups: One group per value, in natural order of the names (A2 before A10).
     """
 
@@ -84,21 +84,29 @@ def break_down(
         raise ValueError(f"There are {len(scores)} scores but {len(values)} values. Pass one value per clip.")
     if against not in (None, "all_bonafide", "within"):
         raise ValueError(f"against must be all_bonafide or within, not {against!r}.")
-    names = np.array([UNNAMED if is_missing(value) else str(value) for value in values], dtype=str)
-    distinct, group_of = np.unique(names, return_inverse=True)
+    names = _named(values)
     against = against or ("all_bonafide" if _is_of_spoofs(names, is_bonafide) else "within")
-    compared = ~is_bonafide if against == "all_bonafide" else np.ones(len(scores), dtype=bool)
-    # Sort clips by group, so that each group is a slice.
-    ordered = np.flatnonzero(compared)[np.argsort(group_of[compared], kind="stable")]
-    edges = np.searchsorted(group_of[ordered], np.arange(len(distinct) + 1))
+    compared = np.flatnonzero(~is_bonafide) if against == "all_bonafide" else np.arange(len(scores))
     always = np.flatnonzero(is_bonafide) if against == "all_bonafide" else np.empty(0, dtype=np.intp)
     groups = []
-    for number in sorted(range(len(distinct)), key=lambda number: _natural_order(str(distinct[number]))):
-        own = ordered[edges[number] : edges[number + 1]]
-        if len(own):
-            clips = np.concatenate([always, own])
-            groups.append(_group(str(distinct[number]), metrics, scores[clips], is_bonafide[clips]))
+    for name, own in clips_by_value(names[compared]).items():
+        clips = np.concatenate([always, compared[own]])
+        groups.append(_group(name, metrics, scores[clips], is_bonafide[clips]))
     return Breakdown(against, groups)
+
+
+def clips_by_value(values: Sequence[Any] | NDArray) -> dict[str, NDArray[np.intp]]:
+    """Return the indices of the clips with each value, ascending, with values in natural order (A2 before A10)."""
+    distinct, group_of = np.unique(_named(values), return_inverse=True)
+    # Sort clips by group, so that each group is a slice.
+    ordered = np.argsort(group_of, kind="stable")
+    edges = np.searchsorted(group_of[ordered], np.arange(len(distinct) + 1))
+    numbers = sorted(range(len(distinct)), key=lambda number: _natural_order(str(distinct[number])))
+    return {str(distinct[number]): ordered[edges[number] : edges[number + 1]] for number in numbers}
+
+
+def _named(values: Sequence[Any] | NDArray) -> NDArray[np.str_]:
+    return np.array([UNNAMED if is_missing(value) else str(value) for value in values], dtype=str)
 
 
 def _group(

@@ -15,8 +15,11 @@ from hf_gradalign.metrics.stats.bootstrap import (
     defined,
     draw_order,
     make_draws,
+    n_clusters_of,
     require_settings,
+    show_bar,
 )
+from hf_gradalign.metrics.stats.few_errors import warn_of_sampling
 
 
 @dataclass(frozen=True)
@@ -54,6 +57,7 @@ def compare_systems(
     n_draws: int = N_DRAWS,
     confidence: float = 0.95,
     seed: int = 0,
+    progress: bool = False,
 ) -> dict[str, Comparison]:
     """Compare two systems that scored the same clips with a paired bootstrap test.
 
@@ -72,9 +76,13 @@ def compare_systems(
         n_draws: The number of draws.
         confidence: Coverage of the interval.
         seed: The same seed gives the same result.
+        progress: As for `bootstrap_intervals`.
 
     Returns:
         A comparison for each metric, by name.
+
+    Warns:
+        UserWarning: As `bootstrap_intervals`, about either system.
 
     Raises:
         ValueError: As `bootstrap_intervals`.
@@ -85,9 +93,12 @@ def compare_systems(
     order = draw_order(first, labels)
     draws = make_draws(labels, clusters, seed, order)
     systems = [SampleValues(metrics, scores[order], labels[order]) for scores in (first, second)]
+    for system in systems:
+        if system.ranked is not None:
+            warn_of_sampling(system.ranked.counted(), n_clusters_of(draws))
     value, other = (system() for system in systems)
     drawn = np.empty((n_draws, len(value)))
-    for number in range(n_draws):
+    for number in show_bar(n_draws, progress):
         counts = draws(number)
         drawn[number] = systems[0](counts) - systems[1](counts)
     tails = [(1 - confidence) / 2, (1 + confidence) / 2]
