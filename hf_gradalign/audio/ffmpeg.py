@@ -33,7 +33,7 @@ _WITH_LENGTH = ("3gp", "ape", "asf", "avi", "caf", "flac", "flv", "matroska", "m
 # length from the clock.
 LOSSY_TOLERANCE = 0.1
 # FFmpeg detects these formats by bytes that look like frames, which also occur in noise.
-_WITHOUT_CONTAINER = {"mp3", "aac", "ac3", "eac3", "ac4", "dts", "loas", "mlp", "truehd"}
+WITHOUT_CONTAINER = {"mp3", "aac", "ac3", "eac3", "ac4", "dts", "loas", "mlp", "truehd"}
 _MIN_SHARE = 0.8
 # In these formats every byte except tags belongs to a frame, so nearly all bytes must decode.
 _FRAMES_ONLY, _FRAMES_SHARE, _TAG_BYTES = ("aac", "loas"), 0.97, 1024
@@ -194,13 +194,13 @@ def blocks_by_ffmpeg(data: Data, format_name: str | None = None) -> Iterator[Blo
             timeline.check(container, data)
             if container_format.split(",")[0] in _WITH_LENGTH:
                 _refuse_truncated(container, stream, timeline, lossless, len(data))
-            elif container_format in _WITHOUT_CONTAINER:
+            elif container_format in WITHOUT_CONTAINER:
                 _refuse_noise(n_bytes, len(data) - (first or 0), container_format)
     except av.error.FFmpegError as error:
         raise UnknownFormatError(f"FFmpeg: {error.strerror or error}") from error
     except IndexError as error:  # from PyAV, for a stream that first appears in the middle of a corrupt file
         raise AudioDecodingError("it is corrupt (FFmpeg finds streams that its header does not name)") from error
-    if rate is None and container_format in _WITHOUT_CONTAINER:
+    if rate is None and container_format in WITHOUT_CONTAINER:
         raise UnknownFormatError("FFmpeg: no frame can be decoded")
     if rate is None and not n_bad:
         raise AudioDecodingError("it is empty (no samples)")
@@ -234,6 +234,17 @@ def count_samples(data: Data, format_name: str) -> tuple[int, int]:
             return round(total * stream.time_base * stream.codec_context.sample_rate), first or 0
     except (av.error.FFmpegError, IndexError) as error:
         raise AudioDecodingError(f"FFmpeg cannot read it ({error})") from error
+
+
+def format_of(data: Data) -> str | None:
+    """Return FFmpeg's name of a recording's format, by its content alone; None if FFmpeg does not know it."""
+    import av
+
+    try:
+        with _open(data) as container:
+            return container.format.name
+    except av.error.FFmpegError:
+        return None
 
 
 def _open(data: Data, format_name: str | None = None) -> Any:

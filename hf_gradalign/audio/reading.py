@@ -21,6 +21,7 @@ import numpy as np
 import soundfile
 
 from hf_gradalign.audio.containers import check_structure
+from hf_gradalign.audio.extensions import misleading_extension
 from hf_gradalign.audio.ffmpeg import UnknownFormatError, blocks_by_ffmpeg
 from hf_gradalign.audio.mp3 import measure_mp3
 from hf_gradalign.audio.recordings import ForFFmpeg, find_recordings
@@ -113,6 +114,8 @@ def unread_by_libsndfile(path: str | Path) -> str | None:
             return error.reason
         if len(recordings) > 1:
             return f"libsndfile reads only the first of its {len(recordings)} recordings"
+        if (reason := misleading_extension(sound_file, file.data)) is not None:
+            return reason
         if isinstance(repair, ForFFmpeg):
             return repair.reason
         if sound_file.format == "MP3" and sound_file.frames < file.measured(measure_mp3).least:
@@ -218,10 +221,9 @@ class SoundReader:
         except (soundfile.SoundFileError, TypeError) as error:
             self._fault = error
             return
-        frames = self._sound_file.frames
-        if frames == 0 and self._sound_file.format == "MP3":  # libsndfile went by the extension
-            self._fault = ValueError("no MPEG frames")
-        elif frames < _UNKNOWN_FRAMES and self._sound_file.samplerate > 0:
+        if (reason := misleading_extension(self._sound_file, file.data)) is not None:
+            self._fault = ValueError(reason)
+        elif (frames := self._sound_file.frames) < _UNKNOWN_FRAMES and self._sound_file.samplerate > 0:
             self.seconds = frames / self._sound_file.samplerate
 
     def close(self) -> None:
