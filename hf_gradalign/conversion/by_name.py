@@ -42,6 +42,8 @@ logger = logging.get_logger(__name__)
 
 CACHE_VARIABLE = "HF_GRADALIGN_CACHE"
 RECORD_NAME = "conversion.json"
+HUB_OPTIONS = ("revision", "token", "cache_dir", "trust_remote_code", "conversion_options")
+"""What can be given with the name of a model."""
 _ADAPTER_CONFIG = "adapter_config.json"
 _KEYS_SHOWN = 5
 
@@ -61,8 +63,11 @@ def model_folder(name: str, hub_options: Mapping[str, Any]) -> tuple[str, dict[s
     Raises:
         ConversionError: If it is neither. The message lists what was found and why it fits no layout.
         OSError: If there is no such model, or the cache cannot be written.
+        TypeError: If there is no such option.
     """
     options = dict(hub_options)
+    if unknown := sorted(options.keys() - set(HUB_OPTIONS)):  # a mistyped revision would load another version
+        raise TypeError(f"there is no option {unknown[0]} for loading a model: there are {', '.join(HUB_OPTIONS)}")
     given = options.pop("conversion_options", None) or {}
     if _is_for_transformers(name, options):
         if given:

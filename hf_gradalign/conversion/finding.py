@@ -83,6 +83,10 @@ def locate_checkpoint(
         files = {file.name: file.stat().st_size for file in sorted(path.iterdir()) if file.is_file()}
         filename = choose(files, source, f"{path}/FILE")
         return Checkpoint(path / filename, filename, listing=listed(files))
+    if "://" in source:
+        raise ConversionError(
+            f"{source} is an address: name a model on the Hub as org/repo, and one of its files as org/repo:filename"
+        )
     repo, filename = split_source(source)
     if repo.count("/") != 1 or _names_a_file(repo):
         raise ConversionError(_no_file(path))

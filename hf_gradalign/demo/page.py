@@ -9,6 +9,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
+from hf_gradalign.conversion.by_name import HUB_OPTIONS
 from hf_gradalign.demo.actions import Choices, Judged, PageActions, Shown
 from hf_gradalign.demo.examples import CREDITS, write_examples
 from hf_gradalign.demo.gradio_library import prepare_gradio
@@ -242,12 +243,9 @@ def make_demo(
         if twice := [name for name in names if names.count(name) > 1]:
             raise ValueError(f"{twice[0]} is given twice")
         scorers = {name: SpoofScorer(name, **scorer_options) for name in names}
-        of_hub = {key: scorer_options[key] for key in _HUB_OPTIONS & scorer_options.keys()}
+        of_hub = {key: value for key, value in scorer_options.items() if key in HUB_OPTIONS}
         cards = {name: read_card(name, of_hub) for name in names}
     return DemoPage(scorers, cards, settings, max_mb=max_mb, max_minutes=max_minutes)
-
-
-_HUB_OPTIONS = {"revision", "token", "cache_dir", "trust_remote_code", "conversion_options"}
 
 
 def _is_file_elsewhere(value: object) -> bool:

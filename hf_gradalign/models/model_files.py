@@ -1,7 +1,7 @@
 """Check a model's files before they are loaded, and turn loading errors into clear messages."""
 
 import json
-from collections.abc import Generator, Mapping
+from collections.abc import Generator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -30,11 +30,12 @@ _CHECKPOINT = "checkpoint-"  # the prefix that the Trainer uses
 _PUBLISHED = (".pth", ".pt", ".ckpt", ".tar")
 
 
-def require_whole_files(folder: str | Path) -> None:
+def require_whole_files(folder: str | Path, *, may_lack_files: bool = False) -> None:
     """Check the files in a model's folder.
 
     Args:
         folder: The folder.
+        may_lack_files: Whether files may be missing, as in the Hub's cache, which only has what was asked for.
 
     Raises:
         OSError: If a file that would be loaded is broken; the message says what is wrong and what to do.
@@ -46,6 +47,16 @@ def require_whole_files(folder: str | Path) -> None:
             raise OSError(f"{path} {fault}")
     used = [name for name in WEIGHTS if _exists(folder / name)][:1]
     used += [name for name in _ADAPTERS if _exists(folder / name)][:1]
+    if not may_lack_files:
+        _require_model(folder, used)
+    for name in used:
+        for path in _shards(folder / name) if name.endswith(".index.json") else [folder / name]:
+            if not may_lack_files or _exists(path):
+                _require_whole_weights(path)
+
+
+def _require_model(folder: Path, used: Sequence[str]) -> None:
+    """Raise OSError if a folder lacks the weights or the settings of a model."""
     if not used and (folder / CONFIG_NAME).is_file():
         others = sorted(path.name for path in folder.iterdir() if path.suffix in _PUBLISHED)
         hint = f"; a published checkpoint loads by its own path, {folder / others[0]}" if others else ""
@@ -54,9 +65,6 @@ def require_whole_files(folder: str | Path) -> None:
         _refuse_unfinished_run(folder)
     if used and not any(_exists(folder / name) for name in (CONFIG_NAME, _SETTINGS[-1])):
         raise OSError(f"{folder} has no {CONFIG_NAME}, which is needed to load {used[0]}")
-    for name in used:
-        for path in _shards(folder / name) if name.endswith(".index.json") else [folder / name]:
-            _require_whole_weights(path)
 
 
 @contextmanager
@@ -80,7 +88,7 @@ def loading_model(name: str, hub_options: Mapping[str, Any]) -> Generator[None]:
         yield
     except Exception as error:  # damaged files raise many types
         if not path.is_dir() and (snapshot := cached_snapshot(name, hub_options)):
-            require_whole_files(snapshot)
+            require_whole_files(snapshot, may_lack_files=True)
         is_no_id = isinstance(error, HFValidationError)
         kind = ValueError if isinstance(error, ValueError) and not is_no_id else OSError
         here = "" if path.exists() else f" (there is no folder {path.absolute()})"

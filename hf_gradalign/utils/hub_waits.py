@@ -160,6 +160,9 @@ def _send(send: Any, reach: _Reach, request: httpx.Request, *, stream: bool = Fa
     except httpx.TransportError as error:
         reach.fail(2, f"does not answer ({type(error).__name__}: {error})")
         reach.check(request)
+        if request.method == "HEAD" and isinstance(error, httpx.NetworkError | httpx.RemoteProtocolError):
+            # Of broken connections, the client itself uses the cache only for those that were never made.
+            raise HubNotReachedError(reach.reason) from error
         raise
     if _is_refusal(response.status_code):
         answer = f"answers {response.status_code} {response.reason_phrase}".strip()

@@ -198,6 +198,8 @@ def test_a_damaged_or_dangerous_file_is_refused(checkpoint, cache, capsys):
 def test_options_that_do_not_exist(checkpoint):
     with pytest.raises(ConversionError, match=r"mamba has no option dilatation; it has size, "):
         model_folder(str(checkpoint), {"conversion_options": {"dilatation": 2}})
+    with pytest.raises(TypeError, match="no option revison for loading a model: there are revision, token, cache_dir"):
+        hf_gradalign.load_detector(str(checkpoint), revison="v2")
 
 
 @pytest.mark.slow

@@ -46,3 +46,7 @@ def test_files_and_folders(tmp_path):
         ConversionError, match=r"^runs/x\.ckpt is not a file or folder; name a checkpoint on the Hub as"
     ):
         locate_checkpoint("runs/x.ckpt")  # not asked on the Hub
+    with pytest.raises(
+        ConversionError, match=r"^https://hub\.co/me/x is an address: name a model on the Hub as org/repo"
+    ):
+        locate_checkpoint("https://hub.co/me/x")

@@ -10,7 +10,8 @@ from safetensors.torch import load_file
 from tiny_detectors import make_detector
 
 from hf_gradalign.conversion import ConversionError
-from hf_gradalign.models import create_detector, load_audio_classifier
+from hf_gradalign.models import create_detector, load_audio_classifier, model_files
+from hf_gradalign.models.model_files import loading_model
 from hf_gradalign.scoring import SpoofScorer
 from hf_gradalign.utils.messages import SCRIPTS
 
@@ -153,6 +154,20 @@ def test_a_file_in_place_of_a_folder(whole):
     for loader in LOADERS.values():
         with pytest.raises(ConversionError, match=f"is a file; a model is a folder: pass {whole}"):
             loader(whole / "model.safetensors")
+
+
+def test_a_model_on_the_hub_whose_weights_were_not_asked_for(whole, tmp_path, monkeypatch):
+    """The reason is told, and not that the cache has no weights yet."""
+    monkeypatch.setattr(model_files, "cached_snapshot", lambda name, hub_options: tmp_path)
+    shutil.copy(whole / "config.json", tmp_path)
+    with (
+        pytest.raises(ValueError, match=r"cannot load the model you/there .*: it has code"),
+        loading_model("you/there", {}),
+    ):
+        raise ValueError("it has code, and needs trust_remote_code")
+    (tmp_path / "model.safetensors").write_bytes(POINTER)
+    with pytest.raises(OSError, match="is a Git LFS pointer"), loading_model("you/there", {}):
+        raise ValueError("it cannot be read")
 
 
 @pytest.mark.parametrize("script", ["score_audio_spoof", "run_audio_spoof", "export_onnx", "convert_checkpoint"])

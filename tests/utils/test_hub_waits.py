@@ -101,6 +101,8 @@ def test_a_cached_model_loads_without_the_hub(hub, run_client):
     hub.repos["me/model"] = hub_server_model({"config.json": b'{"model_type": "wav2vec2", "hidden_size": 24}'})
     load = "report(load_config('me/model', {}).hidden_size)"
     assert run_client(CLIENT + load, **QUICK) == 24
+    hub.mood = "drop"  # as a firewall does
+    assert run_client(CLIENT + load, **QUICK) == 24
     hub.mood = "hang"
     n_calls = len(hub.calls)
     assert run_client(CLIENT + load, **QUICKER) == 24
