@@ -3,7 +3,13 @@
 The methods of TorchJD also need that package (the extra `torchjd`), which is imported when one of them is used.
 """
 
-from hf_gradalign.alignment.aligner import AlignedUpdate, Aligner, check_view_weights, statistics_of_updates
+from hf_gradalign.alignment.aligner import (
+    AlignedUpdate,
+    Aligner,
+    check_view_weights,
+    positive_weights,
+    statistics_of_updates,
+)
 from hf_gradalign.alignment.methods import (
     CRMOGM,
     AlignmentMethod,
@@ -59,5 +65,6 @@ __all__ = [
     "gradient_statistics",
     "is_sharded_tensor",
     "local_part",
+    "positive_weights",
     "statistics_of_updates",
 ]

@@ -1,7 +1,9 @@
 """The core of the paper: combine the gradients of several views into one aligned update."""
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from numbers import Real
 from typing import cast
 
 import torch
@@ -85,8 +87,11 @@ class Aligner:
         method: The alignment method. It may keep state between updates.
         groups: The groups of parameters that are aligned together, for the same parameters and in the same order as the
             gradients.
-        view_weights: Weight of each view by name; 1 by default. Gradients are scaled by these weights, divided by their
-            mean, before the method sees them.
+        view_weights: Weight of each view by name, above 0; 1 by default. Gradients are scaled by these weights, divided
+            by their mean, before the method sees them.
+
+    Raises:
+        ValueError: If a weight is not a positive number.
     """
 
     def __init__(
@@ -94,7 +99,7 @@ class Aligner:
     ) -> None:
         self.method = method
         self.groups = groups
-        self.view_weights = view_weights
+        self.view_weights = positive_weights(view_weights)
 
     @torch.no_grad()
     def align(self, view_gradients: ViewGradients) -> AlignedUpdate:
@@ -168,3 +173,15 @@ def check_view_weights(views: Sequence[str], weights: Mapping[str, float] | None
     """
     if unknown := sorted(set(weights or ()) - set(views)):
         raise ValueError(f"--view_weights has a weight for {', '.join(unknown)}; the views are {', '.join(views)}")
+
+
+def positive_weights(weights: Mapping[str, float] | None) -> dict[str, float] | None:
+    """Return the views' weights as floats.
+
+    Raises:
+        ValueError: If one is not a positive, finite number.
+    """
+    for view, weight in (weights or {}).items():
+        if isinstance(weight, bool) or not isinstance(weight, Real) or not 0 < weight < math.inf:
+            raise ValueError(f"--view_weights: the weight of {view!r} must be a positive number, got {weight!r}")
+    return None if weights is None else {view: float(weight) for view, weight in weights.items()}

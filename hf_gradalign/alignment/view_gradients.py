@@ -95,17 +95,23 @@ class ViewGradients:
     per view beyond the first.
 
     Args:
-        parameters: The model's parameters. A frozen one has no gradient in any view, and may be unfrozen at any time.
+        parameters: The model's parameters, each of them once. A frozen one has no gradient in any view, and may be
+            unfrozen at any time.
         shared_storage: Whether the next backward pass writes to the same memory again (DDP's `gradient_as_bucket_view`,
             CUDA graphs). Only then are gradients copied, once per pass.
+
+    Raises:
+        ValueError: If something else than parameters is given, or a parameter twice.
     """
 
     def __init__(self, parameters: Iterable[nn.Parameter], shared_storage: bool = False) -> None:
         self._parameters = list(parameters)
+        _check_parameters(self._parameters)
         self._shared_storage = shared_storage
         self._held: dict[str, list[Tensor | None]] = {}
         self._passes: GradientPasses | None = None
         self._failed: str | None = None
+        self._current: str | None = None
 
     @property
     def views(self) -> list[str]:
@@ -119,25 +125,33 @@ class ViewGradients:
         What `p.grad` holds before the first view is discarded, with a warning.
 
         Raises:
-            RuntimeError: If an earlier pass failed.
+            RuntimeError: If an earlier pass failed, the pass of another view has not ended, or `p.grad` holds a
+                gradient from after the first view that belongs to no view.
         """
         self._require_whole_passes()
-        if not self._held and any(parameter.grad is not None for parameter in self._parameters):
+        if self._current is not None:
+            raise RuntimeError(
+                f"the pass of the view {self._current!r} has not ended: leave its accumulate() before that of {view!r}"
+            )
+        if self._held:
+            self._refuse_other_gradients()
+        elif self._has_gradients():
             warnings.warn(
-                "Gradients from before the first view are discarded. Call optimizer.zero_grad() after each step. The "
-                "backward pass of a penalty belongs to a view, within accumulate().",
+                "Gradients from before the first view are discarded. Call optimizer.zero_grad() after each step, with "
+                "set_to_none=True, its default. The backward pass of a penalty belongs to a view, within accumulate().",
                 stacklevel=3,
             )
         held = self._held.get(view, [None] * len(self._parameters))
         for parameter, gradient in zip(self._parameters, held, strict=True):
             parameter.grad = gradient
+        self._current = view
         try:
             yield
         except BaseException:
             self._failed = view
             raise
         finally:
-            self._passes = None
+            self._passes = self._current = None
             self._held[view] = [self._take(parameter.grad) for parameter in self._parameters]
             for parameter in self._parameters:
                 parameter.grad = None
@@ -151,7 +165,7 @@ class ViewGradients:
 
         Raises:
             ValueError: If there is no view.
-            RuntimeError: If a pass failed.
+            RuntimeError: If a pass failed, or the gradients of two views are in the same memory.
         """
         return self._over_held().products()
 
@@ -172,9 +186,11 @@ class ViewGradients:
 
         Raises:
             ValueError: If there is not one weight per view.
+            RuntimeError: As for `products`, or if `p.grad` holds a gradient that belongs to no view.
         """
         if weights.shape[-1:] != (len(self._held),):
             raise ValueError(f"{len(self._held)} views {self.views} need as many weights, got {tuple(weights.shape)}")
+        self._refuse_other_gradients()
         passes, held = self._over_held(), list(self._held.values())
         self._held, self._passes = {}, None
         for parameter, gradient in zip(self._parameters, first_gradients(held), strict=True):
@@ -188,29 +204,75 @@ class ViewGradients:
                 "repeat all passes of the update"
             )
 
+    def _has_gradients(self) -> bool:
+        return any(parameter.grad is not None for parameter in self._parameters)
+
+    def _refuse_other_gradients(self) -> None:
+        if self._has_gradients():
+            raise RuntimeError(
+                "there are gradients of a backward pass after the first view and outside of accumulate(), which would "
+                "be lost: run each backward pass of an update, also that of a penalty, within accumulate(view)"
+            )
+
     def _over_held(self) -> GradientPasses:
         self._require_whole_passes()
         if not self._held:
             raise ValueError("there are no gradients of views: run backward passes within accumulate() first")
         if self._passes is None:
-            self._passes = GradientPasses(list(self._held.values()))
+            held = list(self._held.values())
+            _refuse_shared_memory(held)
+            self._passes = GradientPasses(held)
         return self._passes
 
     def _take(self, gradient: Tensor | None) -> Tensor | None:
-        return gradient.clone() if self._shared_storage and gradient is not None else gradient
+        if gradient is None:
+            return None
+        if self._shared_storage:
+            return gradient.clone()
+        return gradient.resolve_conj() if gradient.is_complex() else gradient
+
+
+def _check_parameters(parameters: Sequence[nn.Parameter]) -> None:
+    seen = set()
+    for position, parameter in enumerate(parameters):
+        if not isinstance(parameter, Tensor):
+            raise ValueError(f"gradients are those of parameters (model.parameters()), got {type(parameter).__name__}")
+        if id(parameter) in seen:
+            raise ValueError(
+                f"parameter {position}, of shape {tuple(parameter.shape)}, is given twice, and would count twice: give "
+                "tied weights once, as model.parameters() does"
+            )
+        seen.add(id(parameter))
+
+
+def _refuse_shared_memory(views: Sequence[Gradients]) -> None:
+    """Check the first gradient of each view: either all share the memory of another view's, or none does."""
+    for column in zip(*views, strict=True):
+        parts = [local_part(gradient) for gradient in column if gradient is not None]
+        if len(parts) > 1 and parts[0].numel() and not parts[0].is_sparse:
+            if len({part.data_ptr() for part in parts}) < len(parts):
+                raise RuntimeError(
+                    "the gradients of two views are in the same memory, because each backward pass writes to that of "
+                    "the last (DDP with gradient_as_bucket_view, CUDA graphs): use ViewGradients(parameters, "
+                    "shared_storage=True)"
+                )
+            return
 
 
 def _local_parts(view: Gradients) -> Gradients:
     # Almost always, these are the gradients themselves, and a call for each would show in the host's time.
-    if set(map(type, view)) <= {Tensor, NoneType} and not any(g.is_sparse for g in view if g is not None):
+    if set(map(type, view)) <= {Tensor, NoneType} and not any(
+        g.is_sparse or g.is_complex() for g in view if g is not None
+    ):
         return view
-    return [None if gradient is None else local_part(_dense(gradient)) for gradient in view]
+    return [None if gradient is None else _dense_and_real(gradient) for gradient in view]
 
 
-def _dense(gradient: Tensor) -> Tensor:
+def _dense_and_real(gradient: Tensor) -> Tensor:
     if gradient.is_sparse:
         raise ValueError("sparse gradients cannot be aligned; create the embedding with sparse=False")
-    return gradient
+    part = local_part(gradient)
+    return torch.view_as_real(part) if part.is_complex() else part  # a view, so what is written to it is kept
 
 
 def _make_table(local: Sequence[Sequence[Tensor | None]], device: torch.device) -> "GradientTable | None":
@@ -247,9 +309,10 @@ def compute_products(gradients: Sequence[Gradients]) -> Tensor:
     """Return the inner products of all pairs of K views' gradients for each parameter.
 
     Products are accumulated in float32 (float64 for gradients of that type), so half-precision gradients neither
-    overflow nor lose small terms. Each gradient is read from memory once for all pairs, and the host never waits for
-    the device (see `GradientPasses`). Gradients that are sharded over processes (`DTensor`, FSDP2) are multiplied shard
-    by shard, and the products are summed over the shards; then every process must call this.
+    overflow nor lose small terms. A complex number counts as two real ones. Each gradient is read from memory once for
+    all pairs, and the host never waits for the device (see `GradientPasses`). Gradients that are sharded over processes
+    (`DTensor`, FSDP2) are multiplied shard by shard, and the products are summed over the shards; then every process
+    must call this.
 
     Args:
         gradients: K sequences of P entries; entry p is the gradient of parameter p, of any shape.

@@ -9,7 +9,7 @@ import torch
 from accelerate.utils import get_int_from_env
 from transformers import TrainingArguments
 
-from hf_gradalign.alignment import AlignmentMethod, canonical_name, check_scope, get_method
+from hf_gradalign.alignment import AlignmentMethod, canonical_name, check_scope, get_method, positive_weights
 from hf_gradalign.training.metric_direction import greater_is_better
 from hf_gradalign.training.nonfinite import ON_NONFINITE
 from hf_gradalign.training.setup_checks import NO_DEEPSPEED, check_numbers, check_rates
@@ -238,9 +238,7 @@ class GradientAlignmentArguments(TrainingArguments):
             ValueError: For an unknown method, option or scope, or a view weight out of range.
         """
         self.alignment_options = _mapping("--alignment_options", self.alignment_options)
-        self.view_weights = _mapping("--view_weights", self.view_weights)
-        if self.view_weights is not None:
-            self.view_weights = {view: _view_weight(view, weight) for view, weight in self.view_weights.items()}
+        self.view_weights = positive_weights(_mapping("--view_weights", self.view_weights))
         if self.align_gradients is None or isinstance(self.align_gradients, bool):
             self.align_gradients = "pcgrad" if self.align_gradients else "none"
         self.align_gradients = canonical_name(self.align_gradients)
@@ -297,9 +295,3 @@ def _mapping(option: str, value: dict[str, Any] | str | None) -> dict[str, Any] 
     if value is not None and not isinstance(value, dict):
         raise ValueError(f"{option} must be a mapping from names to values, got {value!r}")
     return value
-
-
-def _view_weight(view: str, weight: Any) -> float:
-    if isinstance(weight, bool) or not isinstance(weight, (int, float)) or not 0 < weight < float("inf"):
-        raise ValueError(f"--view_weights: the weight of {view!r} must be a positive number, got {weight!r}")
-    return float(weight)

@@ -33,6 +33,12 @@ def test_a_weight_for_a_view_that_is_not_there(tmp_path):
         make_trainer(tmp_path, view_weights={"codec": 0.5}).train()
 
 
+@pytest.mark.parametrize("weight", [0.0, -1.0, float("nan"), float("inf"), True, "2"])
+def test_a_weight_that_is_not_positive(weight):
+    with pytest.raises(ValueError, match="the weight of 'codec' must be a positive number, got"):
+        make_aligner(weights={"clean": 1.0, "codec": weight})
+
+
 @settings(max_examples=30, deadline=None)
 @given(gradient_rows(max_views=4), st.lists(st.sampled_from([0.25, 1.0, 3.0]), min_size=4, max_size=4))
 @pytest.mark.parametrize("name", OUR_METHODS)

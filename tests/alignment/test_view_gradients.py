@@ -58,6 +58,77 @@ def test_gradients_from_elsewhere_are_told():
         torch.testing.assert_close(parameter.grad, parameter.detach())
 
 
+@pytest.mark.parametrize("moment", ["between views", "before combine"])
+def test_a_gradient_outside_of_a_view_is_refused(moment):
+    parameters = make_parameters()
+    gradients = ViewGradients(parameters)
+    with gradients.accumulate("clean"):
+        backward(parameters, [1.0, 1.0, 1.0])
+    backward(parameters, [None, 5.0, None])  # a penalty
+    with pytest.raises(RuntimeError, match=r"would be lost: .* of a penalty, within accumulate\(view\)"):
+        gradients.combine(torch.ones(1)) if moment == "before combine" else gradients.accumulate("b").__enter__()
+
+
+def test_a_view_within_another_is_refused():
+    parameters = make_parameters()
+    gradients = ViewGradients(parameters)
+    with gradients.accumulate("clean"):
+        with pytest.raises(
+            RuntimeError, match=r"pass of the view 'clean' has not ended: .* before that of 'augmented'"
+        ):
+            gradients.accumulate("augmented").__enter__()
+        backward(parameters, [1.0, 1.0, 1.0])
+    assert gradients.gramian() > 0
+
+
+def test_tied_weights_count_once():
+    first, tied = nn.Linear(3, 3, bias=False), nn.Linear(3, 3, bias=False)
+    tied.weight = first.weight
+    with pytest.raises(ValueError, match=r"parameter 1, of shape \(3, 3\), is given twice"):
+        ViewGradients([*first.parameters(), *tied.parameters()])
+    ViewGradients(nn.Sequential(first, tied).parameters())
+
+
+def test_names_are_not_parameters():
+    with pytest.raises(ValueError, match=r"those of parameters \(model.parameters\(\)\), got tuple"):
+        ViewGradients(nn.Linear(3, 3).named_parameters())
+
+
+def test_gradients_in_the_same_memory_are_refused():
+    parameters = make_parameters()
+    memory = [torch.zeros_like(parameter) for parameter in parameters]
+
+    def write(gradients, view, factor):
+        with gradients.accumulate(view):
+            for parameter, gradient in zip(parameters[1:], memory[1:], strict=True):  # the first has no gradient
+                parameter.grad = gradient.fill_(factor)
+
+    gradients = ViewGradients(parameters)
+    write(gradients, "clean", 1)
+    write(gradients, "augmented", 3)
+    with pytest.raises(RuntimeError, match=r"same memory.*shared_storage=True"):
+        gradients.products()
+    gradients = ViewGradients(parameters, shared_storage=True)
+    write(gradients, "clean", 1)
+    write(gradients, "augmented", 3)
+    gradients.combine(torch.tensor([0.5, 0.5]))
+    assert parameters[1].grad.unique().tolist() == [2]
+
+
+def test_a_complex_number_counts_as_two_real_ones():
+    torch.manual_seed(0)
+    weight = nn.Parameter(torch.randn(5, dtype=torch.complex64))
+    factors = torch.randn(2, 5, dtype=torch.complex64)
+    gradients = ViewGradients([weight])
+    for view, factor in zip("ab", factors, strict=True):
+        with gradients.accumulate(view):
+            (weight.conj() * factor).real.sum().backward()  # whose gradient is conjugated lazily
+    real = torch.view_as_real(factors).flatten(1)
+    torch.testing.assert_close(gradients.gramian(), real @ real.T)
+    gradients.combine(torch.tensor([0.75, 0.5]))
+    torch.testing.assert_close(weight.grad, 0.75 * factors[0] + 0.5 * factors[1])
+
+
 def backward_and_fail(parameters):
     backward(parameters, [1.0, 1.0, 1.0])
     raise KeyError
