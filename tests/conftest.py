@@ -8,6 +8,8 @@ import sys
 
 # Before torch is imported, here and in the processes that tests start: several at a time would fight for the cores.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+# On a GPU, torch would use TF32 in convolutions, and tolerances are those of float32. Processes that tests start, too.
+os.environ.setdefault("NVIDIA_TF32_OVERRIDE", "0")
 
 import pytest
 import soundfile
