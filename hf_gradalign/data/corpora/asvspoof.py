@@ -9,6 +9,7 @@ from typing import ClassVar
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from hf_gradalign.data.corpora.audio_listing import AudioListing
 from hf_gradalign.data.corpora.layout import FolderTree, Layout, Located, SplitClips, find_files, flac_names, labels_of
 from hf_gradalign.data.corpora.protocol_file import first_words, read_words
 from hf_gradalign.data.labels import canonical_label
@@ -47,7 +48,8 @@ class _ASVspoof2019(Layout):
         return SplitClips(
             labels=labels_of(table["key"], str(located.protocol_path)),
             utterance_ids=table["utterance_id"],
-            paths=find_files(located, table["utterance_id"]),
+            # The other splits also hold recordings for the enrollment of speakers.
+            paths=find_files(located, table["utterance_id"], all_named=split == "train"),
             expected=flac_names(table["utterance_id"]),
             metadata={name: known[name] for name in ("speaker", "system", *self.further_columns)},
         )
@@ -137,6 +139,8 @@ class _ASVspoof2021(Layout):
     def read(self, located: Located, split: str, subset: str | None) -> SplitClips:
         """See `Layout`."""
         table = read_words(located.protocol_path, lambda words: self._columns(located.protocol_path, words))
+        listing = AudioListing(located.folders)
+        listing.warn_of_others(table["utterance_id"], str(located.protocol))
         subset = subset or self.subsets[0]
         if subset != "all":
             available = pc.unique(table["subset"]).to_pylist()
@@ -148,7 +152,7 @@ class _ASVspoof2021(Layout):
         return SplitClips(
             labels=labels_of(table["key"], str(located.protocol_path)),
             utterance_ids=table["utterance_id"],
-            paths=find_files(located, table["utterance_id"]),
+            paths=listing.find(table["utterance_id"]),
             expected=flac_names(table["utterance_id"]),
             metadata={name: table[name] for name in table.column_names if name not in ("utterance_id", "key")},
         )
@@ -264,7 +268,7 @@ class ASVspoof5(Layout):
         return SplitClips(
             labels=labels_of(table["key"], str(located.protocol_path)),
             utterance_ids=table["utterance_id"],
-            paths=find_files(located, table["utterance_id"]),
+            paths=find_files(located, table["utterance_id"], all_named=split == "train"),
             expected=flac_names(table["utterance_id"]),
             metadata=metadata | {"system": table["attack"]},
         )

@@ -9,7 +9,8 @@ from typing import ClassVar
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from hf_gradalign.data.corpora.layout import AudioListing, FolderTree, Layout, Located, SplitClips
+from hf_gradalign.data.corpora.audio_listing import AudioListing
+from hf_gradalign.data.corpora.layout import FolderTree, Layout, Located, SplitClips
 from hf_gradalign.data.labels import LABEL_NAMES
 from hf_gradalign.data.request import CorpusError
 

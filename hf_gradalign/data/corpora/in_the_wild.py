@@ -7,7 +7,7 @@ from typing import ClassVar
 
 import pyarrow.compute as pc
 
-from hf_gradalign.data.corpora.layout import AudioListing, FolderTree, Layout, Located, SplitClips, labels_of
+from hf_gradalign.data.corpora.layout import FolderTree, Layout, Located, SplitClips, find_files, labels_of
 from hf_gradalign.data.corpora.protocol_file import first_words, read_delimited
 
 _HEADER = {"file", "speaker", "label"}
@@ -42,7 +42,7 @@ class InTheWild(Layout):
         return SplitClips(
             labels=labels_of(table["label"], str(located.protocol_path)),
             utterance_ids=names,
-            paths=AudioListing(located.folders).find(names),
+            paths=find_files(located, names, all_named=True),
             expected=table["file"],
             metadata={"speaker": table["speaker"]},
         )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import re
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar
@@ -16,10 +16,10 @@ import pyarrow.compute as pc
 from datasets import ClassLabel, Dataset, DatasetInfo, Features, Value
 from datasets.fingerprint import Hasher
 
+from hf_gradalign.data.corpora.audio_listing import AudioListing, StringColumn, flat
 from hf_gradalign.data.labels import LABEL_NAMES, canonical_label
 from hf_gradalign.data.request import CorpusError
-from hf_gradalign.utils.folder_listing import AUDIO_SUFFIXES, is_hidden, is_utf8
-from hf_gradalign.utils.plain_text import composed_column
+from hf_gradalign.utils.folder_listing import is_hidden
 
 METADATA_COLUMNS = ("speaker", "system", "codec", "condition", "language", "gender", "subset")
 """Metadata of a clip, null if the protocol does not have it. `system` is the attack, `-` for bona fide speech."""
@@ -36,8 +36,6 @@ FEATURES = Features(
 
 BONA_FIDE_SYSTEM = "-"
 
-StringColumn = pa.Array | pa.ChunkedArray
-
 
 def labels_of(keys: StringColumn, source: str) -> pa.Array:
     """Convert a protocol's keys, in any usual spelling, to indices into `LABEL_NAMES`.
@@ -45,7 +43,7 @@ def labels_of(keys: StringColumn, source: str) -> pa.Array:
     Raises:
         CorpusError: If a key means neither class.
     """
-    encoded = _flat(keys).dictionary_encode()
+    encoded = flat(keys).dictionary_encode()
     names = [canonical_label(name) if name is not None else None for name in encoded.dictionary.to_pylist()]
     unknown = [str(key) for key, name in zip(encoded.dictionary.to_pylist(), names, strict=True) if name is None]
     if unknown or encoded.null_count:
@@ -70,22 +68,18 @@ def make_dataset(
         identity: Determines the contents, for the fingerprint. By default `datasets` would hash all contents.
     """
     n_clips = len(labels)
-    path_column = _flat(paths).cast(pa.string())
+    path_column = flat(paths).cast(pa.string())
     audio = pa.StructArray.from_arrays([pa.nulls(n_clips, pa.binary()), path_column], names=["bytes", "path"])
-    columns = {"audio": audio, "label": labels, "utterance_id": _flat(utterance_ids).cast(pa.string())}
+    columns = {"audio": audio, "label": labels, "utterance_id": flat(utterance_ids).cast(pa.string())}
     further = [column for column in metadata if column not in METADATA_COLUMNS]
     for column in (*METADATA_COLUMNS, *further):
         values = metadata.get(column)
-        columns[column] = pa.nulls(n_clips, pa.string()) if values is None else _flat(values).cast(pa.string())
+        columns[column] = pa.nulls(n_clips, pa.string()) if values is None else flat(values).cast(pa.string())
     is_bona_fide = pc.equal(labels, LABEL_NAMES.index("bonafide"))
     columns["system"] = pc.if_else(is_bona_fide, BONA_FIDE_SYSTEM, columns["system"])
     features = Features({**FEATURES, **{column: Value("string") for column in further}})
     table = pa.table([columns[name] for name in features], schema=features.arrow_schema)
     return Dataset(table, info=DatasetInfo(features=features), fingerprint=Hasher.hash(identity))
-
-
-def _flat(column: StringColumn) -> pa.Array:
-    return column.combine_chunks() if isinstance(column, pa.ChunkedArray) else column
 
 
 MAX_DEPTH = 7
@@ -106,10 +100,12 @@ class Located:
     Attributes:
         protocol: Its protocol; None if the folders tell everything.
         folders: The folders with its audio.
+        undescribed: Folders beside these that should have no audio, because nothing describes it.
     """
 
     protocol: Path | None
     folders: tuple[Path, ...]
+    undescribed: tuple[Path, ...] = ()
 
     @property
     def protocol_path(self) -> Path:
@@ -162,6 +158,7 @@ class Layout(ABC):
         splits: The corpus' own name of each split.
         is_partitioned: False if the corpus has no partition. All of it is then `test`, and also `train` or `validation`
             on request.
+        is_scattered: Whether a split's files may be at different depths, so that all folders must be searched.
         subsets: The subsets of a split, the default first.
         further_columns: Columns of the protocol beyond `METADATA_COLUMNS`.
     """
@@ -174,6 +171,7 @@ class Layout(ABC):
     expects: ClassVar[Mapping[str, str]]
     splits: ClassVar[Mapping[str, str]]
     is_partitioned: ClassVar[bool] = True
+    is_scattered: ClassVar[bool] = False
     subsets: ClassVar[tuple[str, ...]] = ()
     further_columns: ClassVar[tuple[str, ...]] = ()
 
@@ -265,64 +263,26 @@ class FolderTree:
         return listed + (f" and {len(names) - 8} more" if len(names) > 8 else "")
 
 
-class AudioListing:
-    """Lists the audio files in folders, without subfolders, to find them by name. Checking single files takes minutes.
+def find_files(located: Located, names: StringColumn, *, all_named: bool = False) -> pa.Array:
+    """Return the audio files of these names (without extension) in a split's folders; null for missing files.
 
     Args:
-        folders: The folders. Files in earlier folders win over files of the same name in later ones.
+        located: The split's folders.
+        names: The names in its protocol.
+        all_named: Whether these should be all files in the folders. Warns of others.
 
-    Attributes:
-        names: The files' names without extension.
-        paths: The files.
+    Raises:
+        CorpusError: If files of the same name in different folders differ.
     """
-
-    def __init__(self, folders: Iterable[Path]) -> None:
-        self.folders = list(folders)
-        names, paths = [], []
-        for folder in self.folders:
-            files = _list_audio(folder)
-            prefix = f"{folder}{os.sep}"
-            names.append(pc.replace_substring_regex(files, r"\.[^.]*$", ""))
-            paths.append(pc.binary_join_element_wise(prefix, files, ""))
-        self.names = pa.concat_arrays(names) if names else pa.array([], pa.string())
-        self.paths = pa.concat_arrays(paths) if paths else pa.array([], pa.string())
-
-    def __len__(self) -> int:
-        return len(self.paths)
-
-    def find(self, names: pa.Array | pa.ChunkedArray) -> pa.Array:
-        """Return the files of these names; null for missing files."""
-        names = names.combine_chunks() if isinstance(names, pa.ChunkedArray) else names
-        indices = pc.index_in(names, value_set=self.names)
-        if indices.null_count:
-            # macOS decomposes characters.
-            others = pc.index_in(composed_column(names), value_set=composed_column(self.names))
-            indices = pc.coalesce(indices, others)
-        return self.paths.take(indices)
-
-
-def find_files(located: Located, names: pa.Array | pa.ChunkedArray) -> pa.Array:
-    """Return the audio files of these names (without extension) in a split's folders; null for missing files."""
-    return AudioListing(located.folders).find(names)
+    listing = AudioListing(located.folders)
+    if all_named:
+        listing.warn_of_others(names, str(located.protocol))
+    return listing.find(names)
 
 
 def flac_names(names: pa.Array | pa.ChunkedArray) -> pa.Array | pa.ChunkedArray:
     """Return the names of files in the official archives."""
     return pc.binary_join_element_wise(names, ".flac", "")
-
-
-def _list_audio(folder: Path) -> pa.Array:
-    """Return the sorted names of a folder's audio files, preferred extensions first. Empty if it cannot be listed."""
-    by_suffix: dict[str, list[str]] = {suffix: [] for suffix in AUDIO_SUFFIXES}
-    try:
-        with os.scandir(folder) as entries:
-            for entry in entries:
-                group = by_suffix.get(os.path.splitext(entry.name)[1].lower())
-                if group is not None and not is_hidden(entry.name) and is_utf8(entry.name):
-                    group.append(entry.name)
-    except OSError:
-        pass
-    return pa.array([name for names in by_suffix.values() for name in sorted(names)], pa.string())
 
 
 def _leads_back(path: Path) -> bool:

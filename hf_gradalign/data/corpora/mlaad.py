@@ -9,7 +9,8 @@ from typing import ClassVar
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from hf_gradalign.data.corpora.layout import AudioListing, FolderTree, Layout, Located, SplitClips
+from hf_gradalign.data.corpora.audio_listing import AudioListing, warn_of_left_out
+from hf_gradalign.data.corpora.layout import FolderTree, Layout, Located, SplitClips
 from hf_gradalign.data.corpora.protocol_file import first_words, read_delimited
 from hf_gradalign.data.labels import LABEL_NAMES
 from hf_gradalign.data.request import CorpusError
@@ -26,6 +27,7 @@ class MLAAD(Layout):
     page = "mlaad.md"
     splits: ClassVar[Mapping[str, str]] = {"test": "all"}
     is_partitioned = False
+    is_scattered = True
     expects: ClassVar[Mapping[str, str]] = {"test": "fake/<language>/<model>/meta.csv, in the folder of the audio"}
 
     def locate(self, tree: FolderTree, split: str) -> Located | None:
@@ -33,12 +35,20 @@ class MLAAD(Layout):
         metas = [path for path in tree.files if path.name == _META and _is_mine(path)]
         if not metas:
             return None
-        return Located(None, tuple(sorted(path.parent for path in metas)))
+        folders = {path.parent for path in metas}
+        roots = {_root_of(folder, tree.root) for folder in folders}
+        undescribed = [path for path in tree.folders if path not in folders and not roots.isdisjoint(path.parents)]
+        return Located(None, tuple(sorted(folders)), tuple(sorted(undescribed)))
 
     def read(self, located: Located, split: str, subset: str | None) -> SplitClips:
         """See `Layout`."""
-        parts = [_read_model(folder) for folder in located.folders]
+        listings = [AudioListing([folder]) for folder in located.folders]
+        parts = [_read_model(*each) for each in zip(located.folders, listings, strict=True)]
         table = pa.concat_tables([part for part in parts if part.num_rows])
+        listings += [AudioListing([folder]) for folder in located.undescribed]
+        files = pa.concat_arrays([listing.paths for listing in listings])
+        left_out = files.filter(pc.invert(pc.is_in(files, value_set=table["path"].combine_chunks())))
+        warn_of_left_out(left_out.to_pylist(), len(files), "the meta.csv of their folders")
         labels = pa.repeat(LABEL_NAMES.index("spoof"), table.num_rows).cast(pa.int64())
         metadata = {"language": table["language"], "system": table["system"]}
         paths = table["path"].combine_chunks()
@@ -50,7 +60,13 @@ def _is_mine(path: Path) -> bool:
     return "|" in header and "path" in header.split("|")
 
 
-def _read_model(folder: Path) -> pa.Table:
+def _root_of(folder: Path, root: Path) -> Path:
+    """Return the folder of a model's corpus: the one called `fake`, or else that of all languages, if below `root`."""
+    above = [path for path in folder.parents if path == root or root in path.parents]
+    return next((path for path in above if path.name == "fake"), [folder, *above][:3][-1])
+
+
+def _read_model(folder: Path, listing: AudioListing) -> pa.Table:
     meta = folder / _META
     try:
         # Quotation marks belong to the transcripts: two single ones would join all lines between them.
@@ -69,7 +85,7 @@ def _read_model(folder: Path) -> pa.Table:
             "utterance_id": pc.replace_substring_regex(
                 pc.binary_join_element_wise(f"{prefix}/", names, ""), r"\s+", "_"
             ),
-            "path": AudioListing([folder]).find(names),
+            "path": listing.find(names),
             "expected": pc.binary_join_element_wise(f"{folder}/", files, ""),
             "language": language,
             "system": system,

@@ -258,7 +258,8 @@ def _locate(
     tree = FolderTree(root)
     while True:
         located = {name: layout.locate(tree, split) for name, split in wanted.items()}
-        if all(located.values()) or not tree.deepen():
+        is_done = all(located.values()) and not layout.is_scattered
+        if is_done or not tree.deepen():
             break
     absent = [name for name, where in located.items() if where is None and name not in optional]
     if absent:
