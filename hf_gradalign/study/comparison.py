@@ -22,6 +22,7 @@ from hf_gradalign.study.tables import TRIALS_DIR, StudyTables, TableRow
 
 _SAME_COST = 0.02  # numbers of forward passes that differ by less than this fraction count as equal
 _TITLES = {"clean": "clean only", "augmented": "augmented only", "dual_path": "dual path"}
+ONE_SEED = "one seed"
 _MAX_EXACT_SEEDS = 13  # the signed-rank test enumerates all signs up to this number of seeds
 
 
@@ -210,7 +211,9 @@ class Difference:
 
     @property
     def verdict(self) -> str:
-        """`lower`, `higher`, or `noise` if the interval contains zero."""
+        """`lower`, `higher`, `noise` if the interval contains zero, or `one seed`, which says nothing of other runs."""
+        if self.n_seeds < 2:
+            return ONE_SEED
         return "noise" if self.low <= 0 <= self.high else ("lower" if self.mean < 0 else "higher")
 
 
@@ -221,6 +224,10 @@ class PairedBootstrap:
     also takes the seeds of a comparison with replacement, and the difference is the mean over these seeds. Utterances
     alone would tell how the same two trained models differ on other clips, and seeds alone how other training runs
     differ on these clips.
+
+    Intervals from few seeds are too narrow. If the spread over seeds dominates, those of equal methods exclude zero in
+    7 % of the cases with 20 seeds, 10 % with 10, 16 % with 5, 26 % with 3 and 48 % with 2 (simulated with normally
+    distributed differences).
 
     Args:
         clips: The evaluation set.

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
-from hf_gradalign.study.comparison import StudyResults
+from hf_gradalign.study.comparison import ONE_SEED, StudyResults
 from hf_gradalign.study.definition import StudyError
 from hf_gradalign.study.report_settings import ReportSettings
 from hf_gradalign.study.report_tables import ReportTables, make_tables
@@ -84,7 +84,8 @@ def render(results: StudyResults, tables: ReportTables, settings: ReportSettings
         "seeds. A difference is to the baseline with the same seeds and clips; its interval is a bootstrap over "
         f"{over}s and seeds ({settings.n_draws} draws, {100 * settings.confidence:g} %), p is of the "
         "signed-rank test over seeds. **noise**: the interval contains zero. Expect about 1 in 20 comparisons of equal "
-        "methods to look like more.",
+        "methods to look like more. With few seeds, intervals are too narrow: expect up to 1 in 10 with ten seeds, 1 "
+        "in 6 with five, 1 in 4 with three, and 1 in 2 with two.",
         *_at_a_glance(tables),
         *_error_rates(results, tables),
         *_systems(results, tables),
@@ -101,23 +102,26 @@ def _at_a_glance(tables: ReportTables) -> list[str]:
     compared = [row for row in tables.eer if row["verdict"]]
     if not compared:
         return []
-    clear = [row for row in compared if row["verdict"] != "noise"]
-    lines = [
-        "## At a glance",
-        f"Of {len(compared)} differences {len(compared) - len(clear)} are noise"
-        + (f" and {len(clear)} are not:" if clear else "."),
-    ]
-    lines += [
-        "\n".join(
-            f"- {_named(row)} ({markdown_text(row['condition'])}, {row['epochs']:g} epochs) is "
-            f"**{row['verdict']}** than {markdown_text(row['against'])} by {_points(abs(row['difference']))} points "
-            f"({_points(row['low'])} to {_points(row['high'])}, p = {row['p_value']:.3f}, {row['n_paired']} seeds)"
-            if row["p_value"] is not None
-            else f"- {_named(row)} ({markdown_text(row['condition'])}): one seed, no judgement"
-            for row in clear
+    judged = [row for row in compared if row["verdict"] != ONE_SEED]
+    clear = [row for row in judged if row["verdict"] != "noise"]
+    lines = ["## At a glance"]
+    if len(judged) < len(compared):
+        n_others = len(compared) - len(judged)
+        lines.append(f"Not judged, because a single seed says nothing of other runs: {n_others} of {len(compared)}.")
+    if judged:
+        lines.append(
+            f"Of {len(judged)} differences {len(judged) - len(clear)} are noise"
+            + (f" and {len(clear)} are not:" if clear else ".")
         )
-    ] * bool(clear)
-    return lines
+    return [*lines, "\n".join(map(_clear_difference, clear))] if clear else lines
+
+
+def _clear_difference(row: TableRow) -> str:
+    return (
+        f"- {_named(row)} ({markdown_text(row['condition'])}, {row['epochs']:g} epochs) is "
+        f"**{row['verdict']}** than {markdown_text(row['against'])} by {_points(abs(row['difference']))} points "
+        f"({_points(row['low'])} to {_points(row['high'])}, p = {row['p_value']:.3f}, {row['n_paired']} seeds)"
+    )
 
 
 def _named(row: TableRow) -> str:
@@ -205,8 +209,8 @@ def _dynamics(tables: ReportTables) -> list[str]:
     return [
         "## Training",
         "Best epoch: that with the lowest validation loss. Norm ratio: median of the second view's gradient norm over "
-        "the first's, mean over epochs and seeds. Larger: share of updates in which the second view's loss, or norm, "
-        "is the larger.",
+        "the first's, geometric mean over epochs and seeds. Larger: share of updates in which the second view's loss, "
+        "or norm, is the larger.",
         _table(header, rows),
         "Updates in conflict by epoch (%), mean over seeds:",
         _table(["condition", "method", "epochs from the first"], by_epoch),

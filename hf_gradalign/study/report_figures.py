@@ -8,12 +8,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from hf_gradalign.study.comparison import StudyResults
+from hf_gradalign.study.comparison import ONE_SEED, StudyResults
 from hf_gradalign.study.report_tables import ReportTables
 from hf_gradalign.study.tables import TableRow
 from hf_gradalign.utils.figure_style import COLORS, GRAY, import_matplotlib, save_figures
 
 _MAX_MODULES = 40
+_MAX_LINEAR = 10  # larger ranges of ratios are drawn on a logarithmic axis
 
 
 def draw_report(results: StudyResults, tables: ReportTables, folder: Path, formats: Sequence[str]) -> list[str]:
@@ -73,15 +74,17 @@ def draw_error_rates(rows: Sequence[TableRow]) -> Any:
 
 
 def draw_differences(rows: Sequence[TableRow]) -> Any:
-    """Draw every difference to the baseline with its interval; gray if the interval contains zero."""
+    """Draw every difference to the baseline with its interval; gray if it contains zero, or is of a single seed."""
     figure, axis = _lines(len(rows))
     axis.axvline(0, color=GRAY, linewidth=1)
     for line, row in enumerate(rows):
-        color = GRAY if row["verdict"] == "noise" else COLORS[1]
+        color = GRAY if row["verdict"] in ("noise", ONE_SEED) else COLORS[1]
         axis.plot([100 * row["low"], 100 * row["high"]], [line, line], color=color)
         axis.plot(100 * row["difference"], line, "D", color=color, markersize=4)
     _label(axis, rows)
-    axis.set_xlabel(f"EER on {rows[0]['evaluation_set']} minus the baseline's (points), with interval; gray: noise")
+    unclear = [verdict for verdict in ("noise", ONE_SEED) if any(row["verdict"] == verdict for row in rows)]
+    key = f"; gray: {' or '.join(unclear)}" if unclear else ""
+    axis.set_xlabel(f"EER on {rows[0]['evaluation_set']} minus the baseline's (points), with interval{key}")
     return figure
 
 
@@ -95,7 +98,7 @@ def draw_by_epoch(rows: Sequence[TableRow]) -> Any:
         group_rows = list(group)
         epochs = [row["epoch"] for row in group_rows]
         color, linestyle = COLORS[index % len(COLORS)], ("-", "--", ":", "-.")[index // len(COLORS) % 4]
-        for axis, name in zip(axes, ("conflict_rate_mean", "cosine_mean", "norm_ratio_mean"), strict=True):
+        for axis, name in zip(axes, ("conflict_rate_mean", "cosine_mean", "norm_ratio"), strict=True):
             scale = 100 if name == "conflict_rate_mean" else 1
             values = _column(group_rows, name, scale)
             label = f"{key[1]}, {key[0]}"
@@ -108,6 +111,11 @@ def draw_by_epoch(rows: Sequence[TableRow]) -> Any:
         "mean cosine of the views' gradients",
         "norm of the second view's / first's",
     )
+    ratios = _column(rows, "norm_ratio")
+    ratios = ratios[np.isfinite(ratios)]
+    if ratios.max(initial=0) > _MAX_LINEAR * ratios.min(initial=np.inf):
+        axes[2].set_yscale("log")
+        axes[2].yaxis.set_major_formatter("{x:g}")
     for axis, title in zip(axes, titles, strict=True):
         axis.set_title(title)
         axis.set_xlabel("epoch")

@@ -153,7 +153,8 @@ def _training(entry: _Entry) -> TableRow:
             row |= {"best_epoch_difference": differences.mean(), "best_epoch_p_value": signed_rank_p(differences)}
     row |= _spread("conflict_rate", group.run_values("conflict_rate").values())
     epochs = [epoch for history in group.history.values() for epoch in history]
-    for name in ("norm_ratio", "second_loss_larger", "second_norm_larger"):
+    row["norm_ratio"] = _geometric_mean([epoch["norm_ratio"] for epoch in epochs])
+    for name in ("second_loss_larger", "second_norm_larger"):
         row[name] = _mean([epoch[name] for epoch in epochs])
     seconds = _median_seconds(group)
     row |= {"seconds_per_update": seconds, "time_ratio": None}
@@ -175,8 +176,9 @@ def _epochs(group: Group) -> list[TableRow]:
     for epoch in numbers:
         rows = [row for history in group.history.values() for row in history if row["epoch"] == epoch]
         summary: TableRow = {"epoch": epoch, "n_seeds": len(rows)}
-        for name in ("eval_loss", "eval_eer", "conflict_rate", "norm_ratio", "second_loss_larger"):
+        for name in ("eval_loss", "eval_eer", "conflict_rate", "second_loss_larger"):
             summary |= _spread(name, [row[name] for row in rows])
+        summary["norm_ratio"] = _geometric_mean([row["norm_ratio"] for row in rows])
         for name in ("cosine_mean", "loss_first", "loss_second", "grad_norm_first", "grad_norm_second"):
             summary[name] = _mean([row[name] for row in rows])
         quantiles = [row["cosine_quantiles"] for row in rows if row["cosine_quantiles"]]
@@ -200,6 +202,12 @@ def _modules(group: Group) -> list[TableRow]:
         {"module": name, "conflict_rate": _mean(values), "norm_share": _mean(shares[name])}
         for name, values in rates.items()
     ]
+
+
+def _geometric_mean(values: Iterable[float | None]) -> float | None:
+    """Return the mean of ratios, to which a ratio and its inverse contribute alike."""
+    numbers = [value for value in values if value is not None and value > 0]
+    return float(np.exp(np.mean(np.log(numbers)))) if numbers else None
 
 
 def _mean(values: Iterable[float | None]) -> float | None:

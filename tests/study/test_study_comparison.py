@@ -58,6 +58,7 @@ def test_one_seed_is_the_paired_bootstrap_of_two_systems():
     expected = compare_systems(*scores, own.labels, "eer", n_draws=500)["eer"]
     assert difference.mean == pytest.approx(expected.difference)
     assert difference.p_value is None
+    assert difference.verdict == "one seed"  # however clear the difference of these two models is
     assert difference.low == pytest.approx(expected.low, abs=0.02)  # other draws
     assert difference.high == pytest.approx(expected.high, abs=0.02)
 

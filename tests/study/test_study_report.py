@@ -101,6 +101,39 @@ def test_the_report_begins_with_what_is_noise(finished_study, tmp_path):
     assert not (tmp_path / "out" / "figures").exists()
 
 
+def test_a_single_seed_gets_no_verdict(finished_study):
+    results = StudyResults(StudyTables(finished_study))
+    tables = make_tables(results, QUICK)
+    compared = [row for row in tables.eer if row["verdict"]]
+    compared[0].update(verdict="one seed", n_paired=1, p_value=None)
+    text = report.render(results, tables, QUICK, [])
+    assert f"Not judged, because a single seed says nothing of other runs: 1 of {len(compared)}." in text
+    assert f"Of {len(compared) - 1} differences" in text
+    for row in compared:
+        row.update(verdict="one seed", n_paired=1, p_value=None)
+    text = report.render(results, tables, QUICK, [])
+    assert f"other runs: {len(compared)} of {len(compared)}." in text
+    assert "are noise" not in text
+
+
+def test_a_ratio_and_its_inverse_have_the_mean_one(finished_study):
+    study = StudyTables(finished_study)
+    for rows in study.epochs.values():
+        for row in rows:
+            if row["norm_ratio"] is not None:
+                row["norm_ratio"] = 10_000.0 if row["epoch"] == 1 else 1e-4
+    tables = make_tables(StudyResults(study), QUICK)
+    ratios = [row["norm_ratio"] for row in tables.training if row["norm_ratio"] is not None]
+    assert ratios == pytest.approx([1.0] * len(ratios))
+    assert {round(row["norm_ratio"], 9) for row in tables.epochs if row["norm_ratio"] is not None} == {1e4, 1e-4}
+    pytest.importorskip("matplotlib")
+    aligned = [row for row in tables.epochs if row["conflict_rate_mean"] is not None]
+    assert report_figures.draw_by_epoch(aligned).axes[2].get_yscale() == "log"
+    for row in aligned:
+        row["norm_ratio"] = 1.0 + row["epoch"] / 10
+    assert report_figures.draw_by_epoch(aligned).axes[2].get_yscale() == "linear"
+
+
 def test_the_best_epoch_is_the_first_of_equals():
     rows = [{"epoch": e, "eval_loss": loss} for e, loss in ((1, 0.5), (2, None), (3, 0.3), (4, 0.3))]
     assert best_epoch(rows) == 3
