@@ -248,15 +248,18 @@ def _check_parameters(parameters: Sequence[nn.Parameter]) -> None:
 def _refuse_shared_memory(views: Sequence[Gradients]) -> None:
     """Check the first gradient of each view: either all share the memory of another view's, or none does."""
     for column in zip(*views, strict=True):
-        parts = [local_part(gradient) for gradient in column if gradient is not None]
-        if len(parts) > 1 and parts[0].numel() and not parts[0].is_sparse:
-            if len({part.data_ptr() for part in parts}) < len(parts):
-                raise RuntimeError(
-                    "the gradients of two views are in the same memory, because each backward pass writes to that of "
-                    "the last (DDP with gradient_as_bucket_view, CUDA graphs): use ViewGradients(parameters, "
-                    "shared_storage=True)"
-                )
-            return
+        parts = [local_part(gradient) for gradient in column if gradient is not None and not gradient.is_sparse]
+        # Without elements, or on a device without data, the address is 0.
+        addresses = [address for part in parts if (address := part.data_ptr())]
+        if len(addresses) < 2:
+            continue
+        if len(set(addresses)) < len(addresses):
+            raise RuntimeError(
+                "the gradients of two views are in the same memory, because each backward pass writes to that of the "
+                "last (DDP with gradient_as_bucket_view, CUDA graphs): use ViewGradients(parameters, "
+                "shared_storage=True)"
+            )
+        return
 
 
 def _local_parts(view: Gradients) -> Gradients:
