@@ -62,7 +62,7 @@ def convert_state_dict(
 
     Raises:
         ConversionError: If the head is unknown, sizes cannot be read, or keys are unknown, missing, or have wrong
-            shapes or values that are not finite. One message lists all of them by their published names.
+            shapes, integers or values that are not finite. One message lists all of them by their published names.
     """
     if head != "auto" and head not in HEAD_LAYOUTS:
         raise ConversionError(f"there is no published layout {head!r}; available: auto, {', '.join(HEAD_LAYOUTS)}")
@@ -248,11 +248,17 @@ def _check(
     spoiled = [
         names.to_theirs(name, config) or name for name, value in found.items() if not torch.isfinite(value).all()
     ]
+    integers = [
+        names.to_theirs(name, config) or name
+        for name, value in found.items()
+        if not value.is_floating_point() and not name.endswith(_COUNTER)
+    ]
     wrong = []
     for what, keys in (
         ("unknown", unknown),
         ("missing", missing),
         ("with a wrong shape", misshapen),
+        ("of integers, as in a quantized model, and only floating-point weights can be converted", integers),
         ("with values that are NaN or infinite (the training failed, or the file is damaged)", spoiled),
     ):
         if keys:

@@ -16,7 +16,7 @@ from numpy._core import multiarray
 from safetensors.torch import load_file
 from torch import Tensor
 
-from hf_gradalign.utils.file_faults import fault_met_in_loading, weights_fault, weights_kind
+from hf_gradalign.utils.file_faults import checksum_fault, fault_met_in_loading, weights_fault, weights_kind
 from hf_gradalign.utils.plain_text import plain_text
 
 _NUMBER = "{n}"
@@ -105,6 +105,7 @@ def harmless_classes() -> list[type | tuple[Callable[..., Any], str]]:
 # Keys under which training scripts save a state dict, and the prefix of DataParallel and DDP.
 _WRAPPERS = ("model", "state_dict", "model_state_dict", "model_state", "net", "network", "weights")
 _KEY_PREFIX = "module."
+_MAX_WRAPPERS = 5
 # Parts that torch.compile, activation checkpointing and FSDP add to keys, wherever the wrapped module is.
 _INNER_WRAPPERS = re.compile(r"\b(?:_orig_mod|_checkpoint_wrapped_module|_fsdp_wrapped_module)\.")
 
@@ -118,21 +119,24 @@ def read_state_dict(path: str | Path) -> dict[str, Tensor]:
 
     Returns:
         Tensors by name, without the parts that DataParallel, FSDP and torch.compile add. Wrappers such as
-        {"model": ..., "best_eer": ...} are removed. With several state dicts under other names, their names become
-        prefixes.
+        {"model": ..., "best_eer": ...} are removed. With several state dicts, as in {"model": ..., "ema": ...}, their
+        names become prefixes.
 
     Raises:
         ConversionError: If the file is broken or no checkpoint (the message says what it is), or has entries that are
-            no tensors.
+            no plain tensors.
     """
     path = Path(path)
-    if fault := weights_fault(path):
+    if fault := weights_fault(path) or checksum_fault(path):
         raise ConversionError(f"{path} {fault}")
     try:
         content = load_file(path) if weights_kind(path) == "safetensors" else _load_pickle(path)
     except Exception as error:  # damaged pickles raise many types
         raise ConversionError(f"{path} {fault_met_in_loading(error)}") from error
     state = _unwrap(content)
+    unusual = [plain_text(name) for name, value in state.items() if isinstance(value, Tensor) and not _is_plain(value)]
+    if unusual:
+        raise ConversionError(f"{path} has sparse or quantized weights, and plain ones are needed: {unusual[0]}")
     others = [plain_text(name) for name, value in state.items() if not isinstance(value, Tensor)]
     if others or not state:
         what = f"entries that are not tensors: {', '.join(others[:10])}" if others else "no entries"
@@ -160,17 +164,34 @@ def _is_weight_matrix(value: Any) -> bool:
     return isinstance(value, Tensor) and value.ndim > 1
 
 
+def _is_plain(tensor: Tensor) -> bool:
+    return tensor.layout == torch.strided and not tensor.is_quantized
+
+
+def _holds_weights(content: Mapping[Any, Any], depth: int = _MAX_WRAPPERS) -> bool:
+    """Whether a mapping has weights, in itself or within others, unlike settings such as `{"model": {"width": 8}}`."""
+    values = content.values()
+    return any(map(_is_weight_matrix, values)) or (
+        depth > 0 and any(_holds_weights(value, depth - 1) for value in values if isinstance(value, Mapping))
+    )
+
+
 def _unwrap(content: Any) -> dict[str, Any]:
-    while isinstance(content, Mapping) and not any(map(_is_weight_matrix, content.values())):
-        inner = [name for name, value in content.items() if isinstance(value, Mapping)]
-        named = [name for name in _WRAPPERS if name in inner]
-        with_tensors = [name for name in inner if any(isinstance(value, Tensor) for value in content[name].values())]
-        if not named and len(with_tensors) > 1:  # keys get the name of their state dict as a prefix
-            content = {f"{name}.{key}": value for name in with_tensors for key, value in content[name].items()}
+    for _ in range(_MAX_WRAPPERS):
+        if not isinstance(content, Mapping) or any(map(_is_weight_matrix, content.values())):
             break
-        if not (named or with_tensors):
+        inner = {name: value for name, value in content.items() if isinstance(value, Mapping)}
+        parts = {  # single values beside them, such as an error rate, are left out
+            name: value
+            for name, value in inner.items()
+            if any(map(_is_weight_matrix, value.values())) or (name in _WRAPPERS and _holds_weights(value))
+        }
+        if not parts:
             break
-        content = content[(named or with_tensors)[0]]  # single values beside it, such as an error rate, are left out
+        if len(parts) == 1:
+            (content,) = parts.values()
+        else:  # keys get the name of their state dict as a prefix
+            content = {f"{name}.{key}": value for name, part in parts.items() for key, value in _unwrap(part).items()}
     if not isinstance(content, Mapping):
         raise ConversionError(f"the checkpoint is a {type(content).__name__}, not a state dict")
     state = {_INNER_WRAPPERS.sub("", str(name)): value for name, value in content.items()}

@@ -15,6 +15,8 @@ _START = 1024
 _EXCERPT = 60
 _REASON = 200
 _MAX_HEADER = 100_000_000  # limit of safetensors
+_BLOCK = 2**20
+_TAR = slice(257, 262)
 _POINTER = b"version https://git-lfs.github.com/spec/"
 _BYTE_ORDER_MARKS = (b"\xef\xbb\xbf", b"\xff\xfe", b"\xfe\xff")
 _AGAIN = "download it again"
@@ -63,6 +65,8 @@ def weights_fault(path: Path) -> str | None:
     for magic, fault in _OTHER_KINDS.items():
         if start.startswith(magic):
             return fault
+    if start[_TAR] == b"ustar":
+        return "is a tar archive: unpack it first"
     if _is_text(start):
         content_type = "JSON (a server's answer?)" if start.lstrip()[:1] in (b"{", b"[") else "text"
         return f"is {content_type} instead of weights, starting with {_excerpt(start)}: {_AGAIN}"
@@ -70,6 +74,30 @@ def weights_fault(path: Path) -> str | None:
         f"({path.stat().st_size:,} bytes) is neither a safetensors nor a torch.save file, or its start is "
         f"damaged: {_AGAIN}"
     )
+
+
+def checksum_fault(path: Path) -> str | None:
+    """Return what is wrong with a file from torch.save whose content differs from its checksums, which torch ignores.
+
+    Args:
+        path: A file without a `weights_fault`. All of it is read.
+
+    Returns:
+        As `weights_fault`.
+    """
+    if weights_kind(path) != "torch" or not zipfile.is_zipfile(path):
+        return None  # safetensors and the format before torch 1.6 have no checksums
+    with zipfile.ZipFile(path) as archive:
+        for record in archive.infolist():
+            if record.compress_type != zipfile.ZIP_STORED or record.CRC == 0:  # 0 if none was computed
+                continue
+            try:
+                with archive.open(record) as content:
+                    while content.read(_BLOCK):
+                        pass
+            except (zipfile.BadZipFile, EOFError):
+                return f"is damaged: the checksum of {plain_text(record.filename)} is wrong; {_AGAIN}"
+    return None
 
 
 def json_fault(path: Path) -> str | None:
@@ -167,6 +195,14 @@ def _zip_fault(path: Path) -> str | None:
     except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError):
         size = f"{path.stat().st_size:,} bytes"
         return f"is truncated ({size}; the list of contents at its end is missing): {_AGAIN}"
+    endings = {name.partition("/")[2] for name in names}
+    if "constants.pkl" in endings:
+        return (
+            "is a TorchScript program, which is code, so it is not loaded. If you trust it, save only its state dict: "
+            "torch.save(torch.jit.load(FILE).state_dict(), ...)"
+        )
+    if "archive_format" in endings:
+        return "is a program of torch.export: save the state dict of the model that it was made of"
     if any(name.rpartition("/")[2] == "data.pkl" for name in names):
         return None
     return f"is a zip archive of {', '.join(plain_text(name) for name in names[:3]) or 'nothing'}: unpack it first"

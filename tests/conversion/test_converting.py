@@ -242,6 +242,12 @@ def test_weights_that_are_not_finite_are_refused(value):
         convert_state_dict(state, num_attention_heads=6)
 
 
+def test_weights_of_integers_are_refused():
+    _, state = make_published("conformer_tcm")
+    with pytest.raises(ConversionError, match=r"1 of integers, as in a quantized model, .*:\n    LL\.bias$"):
+        convert_state_dict(state | {"LL.bias": torch.ones(24, dtype=torch.int8)}, num_attention_heads=6)
+
+
 def test_errors():
     _, state = make_published("mamba")
     with pytest.raises(ConversionError, match="--num_attention_heads 16 does not divide the backbone's width of 36"):

@@ -35,6 +35,7 @@ def same(state):
         STATE,
         {"model": STATE, "optimizer": {"lr": 1.0}},
         {"state_dict": {"model": STATE}},
+        {"model": {"architecture": "AASIST", "filts": {"first": 70}}, "state_dict": STATE},
         {"model": STATE, "best_eer": torch.tensor(0.03), "class_weights": torch.ones(2)},
         {"detector": STATE, "best_eer": torch.tensor(0.03)},
         {f"module.{name}": value for name, value in STATE.items()},
@@ -184,11 +185,31 @@ def test_classes_of_other_systems_and_versions():
             assert unpickler.load()["model"] == {"epoch": 1}
 
 
+def test_a_changed_byte(tmp_path):
+    path = tmp_path / "a.pth"
+    torch.save(STATE, path)
+    content = bytearray(path.read_bytes())
+    content[content.index(torch.ones(40).numpy().tobytes()) + 5] ^= 1
+    path.write_bytes(content)
+    with pytest.raises(
+        ConversionError, match=r"a\.pth is damaged: the checksum of a/data/0 is wrong; download it again"
+    ):
+        read_state_dict(path)
+    torch.serialization.set_crc32_options(False)  # some files have no checksums
+    try:
+        torch.save(STATE, path)
+    finally:
+        torch.serialization.set_crc32_options(True)
+    assert same(read_state_dict(path))
+
+
 def test_several_state_dicts(tmp_path):
     torch.save({"generator": STATE, "discriminator": STATE}, tmp_path / "a.pth")
     assert set(read_state_dict(tmp_path / "a.pth")) == {
         f"{a}.{b}" for a in ("generator", "discriminator") for b in STATE
     }
+    torch.save({"model": STATE, "ema": STATE, "step": 3, "config": {"ema": 0.9}}, tmp_path / "a.pth")  # which is it?
+    assert set(read_state_dict(tmp_path / "a.pth")) == {f"{a}.{b}" for a in ("model", "ema") for b in STATE}
     torch.save({"detector": STATE, "optimizer": {"state": {0: {"step": torch.ones(1)}}}}, tmp_path / "a.pth")
     assert same(read_state_dict(tmp_path / "a.pth"))
 
@@ -203,6 +224,9 @@ def test_no_state_dict(tmp_path):
     torch.save({**STATE, "model": STATE}, tmp_path / "more.pth")  # which of the two?
     with pytest.raises(ConversionError, match="entries that are not tensors: model"):
         read_state_dict(tmp_path / "more.pth")
+    torch.save({"a.weight": torch.eye(3).to_sparse()}, tmp_path / "sparse.pth")
+    with pytest.raises(ConversionError, match=r"has sparse or quantized weights, and plain ones are needed: a\.weight"):
+        read_state_dict(tmp_path / "sparse.pth")
     torch.save({}, tmp_path / "empty.pth")
     with pytest.raises(ConversionError, match="it has no entries"):
         read_state_dict(tmp_path / "empty.pth")

@@ -3,6 +3,7 @@
 import io
 import json
 import pickle
+import zipfile
 
 import pytest
 import torch
@@ -40,6 +41,7 @@ ZIP, LEGACY = torch_bytes(), torch_bytes(_use_new_zipfile_serialization=False)
         (b"", "is empty: download it again"),
         (b"\0" * 500, "(500 bytes) is neither a safetensors nor a torch.save file"),
         (b"\x1f\x8b\x08" + b"x" * 50, "is compressed (gzip): unpack it first"),
+        (b"best.pth".ljust(257, b"\0") + b"ustar  \0" + b"x" * 500, "is a tar archive: unpack it first"),
         (b"GGUF" + b"\0" * 50, "is a GGUF file"),
         (SAFE[: len(SAFE) // 2], f"is truncated: it has {len(SAFE) // 2:,} of {len(SAFE):,} bytes"),
         (SAFE[:60], "and its header alone"),
@@ -96,12 +98,19 @@ def test_json(content, said, tmp_path):
     assert json_fault(path) is None
 
 
-def test_a_zip_of_other_things(tmp_path):
-    import zipfile
-
+@pytest.mark.parametrize(
+    ("names", "said"),
+    [
+        (["model/best.pth"], "is a zip archive of model/best.pth: unpack it first"),
+        (["a/data.pkl", "a/constants.pkl", "a/code/a.py"], "is a TorchScript program, which is code, so it is not"),
+        (["a/archive_format", "a/models/model.json"], "is a program of torch.export: save the state dict of the model"),
+    ],
+)
+def test_a_zip_of_other_things(names, said, tmp_path):
     with zipfile.ZipFile(tmp_path / "a.pth", "w") as archive:
-        archive.writestr("model/best.pth", b"x")
-    assert weights_fault(tmp_path / "a.pth") == "is a zip archive of model/best.pth: unpack it first"
+        for name in names:
+            archive.writestr(name, b"x")
+    assert weights_fault(tmp_path / "a.pth").startswith(said)
 
 
 def test_what_is_said_of_an_error():
