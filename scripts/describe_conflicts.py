@@ -26,6 +26,7 @@ from scipy import stats
 
 from hf_gradalign.cli.commands import run_command
 from hf_gradalign.data import load_corpus
+from hf_gradalign.study.definition import DUAL_PATH
 from hf_gradalign.study.tables import TRIALS_DIR
 from hf_gradalign.training.conflicts.record import epoch_number, find_conflict_record, read_conflict_rows
 from hf_gradalign.utils.figure_style import BLUE, GRAY, STYLE, VERMILION, import_matplotlib, save_figures
@@ -53,15 +54,20 @@ class Estimate(NamedTuple):
 def main(argv: Sequence[str]) -> int:
     """Write the page and the figures, and return the exit status."""
     options = parse(argv)
-    if options.collect is not None:
-        try:
+    try:
+        import_matplotlib()  # fail before the work if it is missing
+        if options.collect is not None:
             collect(options.collect, options.corpus, options.folder)
-        except ValueError as error:
-            print(error_line(error, options.folder), file=sys.stderr)
-            return 2
-    epochs = pd.read_parquet(options.folder / "epochs.parquet")
-    updates = pd.read_parquet(options.folder / UPDATES)
-    clips = pd.read_parquet(options.folder / TRAIN_CLIPS)
+        epochs = read_epochs(options.folder)
+        if not (options.folder / UPDATES).is_file():
+            raise FileNotFoundError(f"{options.folder} has no {UPDATES}. Make it with --collect")
+        updates = pd.read_parquet(options.folder / UPDATES)
+        clips = pd.read_parquet(options.folder / TRAIN_CLIPS)
+        if updates["conflict"].nunique() < 2:
+            raise ValueError(f"there is nothing to compare: of {len(updates):,} updates, all or none conflict")
+    except (ValueError, OSError, ImportError) as error:
+        print(error_line(error, options.folder), file=sys.stderr)
+        return 2
     output = options.output or options.folder
     output.mkdir(parents=True, exist_ok=True)
     tables = {
@@ -90,17 +96,41 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
     return parser.parse_args(argv)
 
 
+def read_epochs(study: Path) -> pd.DataFrame:
+    """Read the epochs of a study.
+
+    Raises:
+        FileNotFoundError: If the folder is not that of a study.
+        ValueError: If the runs without alignment differ in more than their seed.
+    """
+    path = study / "epochs.parquet"
+    if not path.is_file():
+        raise FileNotFoundError(f"{study} has no {path.name}. Give the folder of a study")
+    epochs = pd.read_parquet(path)
+    runs = epochs[epochs["method"] == DUAL_PATH][["cell", "seed"]].drop_duplicates()
+    if runs["seed"].duplicated().any():
+        raise ValueError(
+            f"{study} has {len(runs)} runs without alignment, but only {runs['seed'].nunique()} seeds. A description "
+            "is of runs that differ in nothing else: make a study of one setting"
+        )
+    return epochs
+
+
 def collect(study: Path, corpus: str | None, folder: Path) -> None:
     """Write the updates of all runs without alignment, and their clips, into `folder`.
 
+    Updates whose gradients are not finite, which neither conflict nor agree, are left out.
+
     Raises:
-        ValueError: If a run's record lacks the ids of its clips or the modules.
+        ValueError: If a run's record lacks the ids of its clips or the modules; as `read_epochs`.
     """
-    known = load_corpus(corpus, splits=("train",))["train"].select_columns(CLIP_COLUMNS).to_pandas()
+    train = load_corpus(corpus, splits=("train",))["train"]
+    known = train.select_columns([name for name in CLIP_COLUMNS if name in train.column_names]).to_pandas()
     position = {name: index for index, name in enumerate(known["utterance_id"])}
     rows: list[dict[str, Any]] = []
-    runs = pd.read_parquet(study / "epochs.parquet", columns=["cell", "method", "seed"]).drop_duplicates()
-    for run in runs[runs["method"] == "dual_path"].sort_values("seed").itertuples():
+    epochs = read_epochs(study)
+    runs = epochs[epochs["method"] == DUAL_PATH][["cell", "seed"]].drop_duplicates()
+    for run in runs.sort_values("seed").itertuples():
         record = find_conflict_record(study / TRIALS_DIR / str(run.cell))
         if record is None:
             raise ValueError(f"{study / TRIALS_DIR / str(run.cell)} has no conflict record")
@@ -111,6 +141,8 @@ def collect(study: Path, corpus: str | None, folder: Path) -> None:
                 )
             if "ids" not in row or "module" not in row:
                 raise ValueError(f"{record} has no ids or no modules: train with --conflict_record_ids and _modules")
+            if row["conflict"] is None:
+                continue
             rows.append(
                 {
                     "seed": run.seed,
@@ -168,7 +200,8 @@ def describe_systems(updates: pd.DataFrame, clips: pd.DataFrame) -> pd.DataFrame
     """Compare the share of each system among the clips of conflicting updates and of others."""
     counts = clip_counts(updates, len(clips))
     shares = counts / counts.sum(axis=1, keepdims=True)
-    systems = np.where(clips["label"] == 1, "bona fide", clips["system"])
+    spoofs = clips["system"].fillna("unknown") if "system" in clips else "spoof"
+    systems = np.where(clips["label"] == 1, "bona fide", spoofs)
     rows = []
     for system in ["bona fide", *sorted(set(systems) - {"bona fide"})]:
         of = systems == system
@@ -207,11 +240,16 @@ def describe_clips(updates: pd.DataFrame, clips: pd.DataFrame) -> dict[str, floa
 
 
 def describe_modules(updates: pd.DataFrame) -> pd.DataFrame:
-    """Tell how often each module's gradients conflict in updates whose whole gradients do, and in others."""
-    names = list(updates["module"].iloc[0])
-    conflicts = np.stack(updates["module_cosine"].tolist()) < 0
-    of_whole = updates["conflict"].to_numpy(bool)
-    rows = [(name, conflicts[of_whole, i].mean(), conflicts[~of_whole, i].mean()) for i, name in enumerate(names)]
+    """Tell how often each module's gradients conflict in updates whose whole gradients do, and in others.
+
+    Updates in which a module has no gradients, or none that are finite, do not count for it.
+    """
+    table = updates[["conflict", "module", "module_cosine"]].explode(["module", "module_cosine"])
+    table["module_cosine"] = table["module_cosine"].astype(float)
+    table = table.dropna().assign(within=lambda own: own["module_cosine"] < 0)
+    shares = table.pivot_table("within", "module", "conflict", "mean", sort=False).reindex(columns=[True, False])
+    names = list(dict.fromkeys(table["module"]))
+    rows = [(name, *shares.loc[name].astype(float)) for name in names]
     return pd.DataFrame(rows, columns=["module", "conflicting", "other"])
 
 
@@ -231,7 +269,7 @@ def describe_losses(updates: pd.DataFrame) -> pd.DataFrame:
 
 def next_changes(epochs: pd.DataFrame) -> pd.DataFrame:
     """Return each epoch's mean cosine, and the change of the validation loss from it to the next epoch."""
-    table = epochs[epochs["method"] == "dual_path"].sort_values(["seed", "epoch"])
+    table = epochs[epochs["method"] == DUAL_PATH].sort_values(["seed", "epoch"])
     change = table.groupby("seed")["eval_loss"].shift(-1) - table["eval_loss"]
     table = table[["seed", "epoch", "cosine_mean"]].assign(change=change).dropna()
     for column in ("cosine_mean", "change"):

@@ -18,7 +18,7 @@ def script(load_script, monkeypatch):
     return script
 
 
-def write_study(folder, *, with_ids=True):
+def write_study(folder, *, with_ids=True, change=lambda row: row):
     """Updates conflict when the first clip of the demo corpus is in them; then the augmented loss is three times."""
     ids = load_corpus("demo", splits=("train",))["train"]["utterance_id"][:24]
     generator = np.random.default_rng(0)
@@ -35,7 +35,7 @@ def write_study(folder, *, with_ids=True):
             row |= {"cosine_clean_augmented": -0.1 if conflict else 0.5, "loss_clean": loss}
             row |= {"loss_augmented": loss * (3 if conflict else 1), "grad_norm_clean": 1.0, "grad_norm_augmented": 2.0}
             row |= {"module": MODULES, "module_cosine_clean_augmented": [-0.2 if conflict else 0.3, 0.1]}
-            rows.append(row | ({"ids": [ids[clip] for clip in clips]} if with_ids else {}))
+            rows.append(change(row | ({"ids": [ids[clip] for clip in clips]} if with_ids else {})))
         (cell / "conflicts.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
         loss = 0.0
         for epoch in range(1, N_EPOCHS + 1):
@@ -94,6 +94,56 @@ def test_a_record_without_ids_is_refused(script, tmp_path, capsys):
     write_study(tmp_path, with_ids=False)
     assert script.main([str(tmp_path), "--collect", str(tmp_path)]) == 2
     assert "train with --conflict_record_ids" in capsys.readouterr().err
+
+
+def test_modules_by_name_and_updates_without_finite_gradients(script, tmp_path):
+    def change(row):
+        if row["step"] % 4 == 0:  # the first module had no gradient
+            return row | {"module": MODULES[1:], "module_cosine_clean_augmented": [-0.1]}
+        if row["step"] % 4 == 1:
+            return row | {"conflict": None, "cosine_clean_augmented": None}
+        if row["step"] % 4 == 2:
+            return row | {"module": MODULES[::-1], "module_cosine_clean_augmented": [-0.1, None]}
+        return row
+
+    write_study(tmp_path, change=change)
+    script.collect(tmp_path, "demo", tmp_path)
+    updates = pd.read_parquet(tmp_path / script.UPDATES)
+    assert len(updates) == 3 / 4 * N_SEEDS * N_EPOCHS * N_UPDATES
+    table = script.describe_modules(updates).set_index("module")
+    assert table.loc["backbone.first"].tolist() == [1, 0]  # of the updates in which it has a cosine
+    shares = [1 - np.mean(updates["step"][updates["conflict"] == kind] % 4 == 3) for kind in (True, False)]
+    assert table.loc["head"].tolist() == pytest.approx(shares)
+
+
+def test_clips_of_a_corpus_without_systems(script, tmp_path, monkeypatch):
+    write_study(tmp_path)
+    train = load_corpus("demo", splits=("train",))["train"]
+    bare = train.remove_columns(["system", "language", "duration", "speaker"])
+    monkeypatch.setattr(script, "load_corpus", lambda *_, **__: {"train": bare})
+    script.collect(tmp_path, "demo", tmp_path)
+    updates, clips = (pd.read_parquet(tmp_path / name) for name in (script.UPDATES, script.TRAIN_CLIPS))
+    assert script.describe_systems(updates, clips)["system"].tolist() == ["bona fide", "spoof"]
+    clips["system"] = None
+    assert script.describe_systems(updates, clips)["system"].tolist() == ["bona fide", "unknown"]
+
+
+def test_what_cannot_be_described(script, tmp_path, capsys):
+    assert script.main([str(tmp_path)]) == 2
+    assert "has no epochs.parquet. Give the folder of a study" in capsys.readouterr().err
+    write_study(tmp_path)
+    assert script.main([str(tmp_path)]) == 2
+    assert "has no updates.parquet. Make it with --collect" in capsys.readouterr().err
+    script.collect(tmp_path, "demo", tmp_path)
+    updates = pd.read_parquet(tmp_path / script.UPDATES)
+    updates.assign(conflict=False).to_parquet(tmp_path / script.UPDATES)
+    assert script.main([str(tmp_path)]) == 2
+    assert "of 288 updates, all or none conflict" in capsys.readouterr().err
+    epochs = pd.read_parquet(tmp_path / "epochs.parquet")
+    other = epochs[epochs["method"] == "dual_path"].assign(cell=lambda own: own["cell"] + "_other_head")
+    pd.concat([epochs, other]).to_parquet(tmp_path / "epochs.parquet")
+    assert script.main([str(tmp_path), "--collect", str(tmp_path)]) == 2
+    assert f"{2 * N_SEEDS} runs without alignment, but only {N_SEEDS} seeds" in capsys.readouterr().err
 
 
 def test_another_corpus_is_refused(script, tmp_path, monkeypatch):
