@@ -70,8 +70,9 @@ class SpoofDetectorFeatureExtractor(SequenceFeatureExtractor):
             kwargs: Options of other extractors (padding, truncation, max_length), which are ignored.
 
         Returns:
-            `input_values`, float32 of shape (B, time), and `attention_mask` for whole clips of different lengths. With
-            an `encoder_extractor`, its `input_features` and always their `attention_mask`.
+            `input_values`, float32 of shape (B, time), and `attention_mask` for whole clips of different lengths, and
+            for a whole clip that is not in a list. With an `encoder_extractor`, its `input_features` and always their
+            `attention_mask`.
 
         Raises:
             ValueError: If the sampling rate is wrong, a clip is empty, has more than one channel, or is longer than
@@ -82,14 +83,15 @@ class SpoofDetectorFeatureExtractor(SequenceFeatureExtractor):
         clips = [self._prepare(clip) for clip in _as_clips(raw_speech)]
         if self.encoder_extractor is not None:
             return self._features(clips, return_tensors)
-        whole = self.n_samples is None and len({len(clip) for clip in clips}) > 1
-        if not whole:
+        # The pipeline of transformers extracts clips one by one, and pads them when it puts them in a batch.
+        may_be_padded = _is_one_clip(raw_speech) or len({len(clip) for clip in clips}) > 1
+        if self.n_samples is not None or not may_be_padded:
             return BatchFeature({"input_values": np.stack(clips)}, tensor_type=return_tensors)
         return self.pad(
             BatchFeature({"input_values": clips}),
             padding=True,
             return_attention_mask=self.return_attention_mask,
-            return_tensors=return_tensors,
+            return_tensors=return_tensors or "np",
         )
 
     def _features(self, clips: list[np.ndarray], return_tensors: str | TensorType | None) -> BatchFeature:
@@ -115,12 +117,15 @@ class SpoofDetectorFeatureExtractor(SequenceFeatureExtractor):
         return clip
 
 
+def _is_one_clip(raw_speech: Any) -> bool:
+    several = isinstance(raw_speech, (list, tuple)) and len(raw_speech) > 0 and np.ndim(raw_speech[0]) > 0
+    return not several and np.ndim(raw_speech) < 2
+
+
 def _as_clips(raw_speech: Any) -> list[np.ndarray]:
     """One waveform, or several in a list or an array, as a list of float32 waveforms."""
-    several = isinstance(raw_speech, (list, tuple)) and len(raw_speech) > 0 and np.ndim(raw_speech[0]) > 0
-    if not several and np.ndim(raw_speech) < 2:
-        raw_speech = [raw_speech]
-    return [np.asarray(clip, dtype=np.float32) for clip in raw_speech]
+    clips = [raw_speech] if _is_one_clip(raw_speech) else raw_speech
+    return [np.asarray(clip, dtype=np.float32) for clip in clips]
 
 
 # Registered here, so that a model loaded with this code from the Hub also saves it.

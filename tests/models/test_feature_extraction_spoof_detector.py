@@ -98,7 +98,9 @@ def test_whole_clips_are_padded_with_zeros_and_masked():
     assert np.array_equal(inputs["input_values"][1], np.pad(short, (0, 40)))
     assert inputs["attention_mask"].tolist() == [[1] * 100, [1] * 60 + [0] * 40]
     assert set(extractor([long, long])) == {"input_values"}
-    assert extractor(long)["input_values"].shape == (1, 100)
+    alone = extractor(long)
+    assert alone["input_values"].shape == (1, 100)
+    assert np.array_equal(alone["attention_mask"], np.ones((1, 100)))  # a pipeline may pad it
     without = SpoofDetectorFeatureExtractor(n_samples=None, return_attention_mask=False)
     assert set(without([long, short])) == {"input_values"}
 
@@ -166,8 +168,11 @@ def detector(tmp_path):
     return model, tmp_path, extractor
 
 
-def test_the_pipeline_gives_the_model_s_own_scores(detector):
-    model, folder, extractor = detector
+@pytest.mark.parametrize("n_samples", [3200, None])
+def test_the_pipeline_gives_the_model_s_own_scores(detector, n_samples):
+    model, folder, _ = detector
+    extractor = SpoofDetectorFeatureExtractor(n_samples=n_samples)
+    extractor.save_pretrained(folder)
     classify = pipeline("audio-classification", model=str(folder))
     assert type(classify.model) is SpoofDetectorForAudioClassification
     assert type(classify.feature_extractor) is SpoofDetectorFeatureExtractor
