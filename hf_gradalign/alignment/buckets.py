@@ -6,6 +6,7 @@ the main cost, so buckets are larger and use torch's foreach kernels.
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from types import NoneType
 
 import torch
 from torch import Tensor
@@ -97,6 +98,8 @@ def first_gradients(gradients: Sequence[Sequence[Tensor | None]]) -> Sequence[Te
     """Return each parameter's gradient from the first view that has one; None where no view has."""
     firsts = gradients[0] if gradients else []
     for view in gradients[1:]:
+        if NoneType not in set(map(type, firsts)):
+            break
         firsts = [other if first is None else first for first, other in zip(firsts, view, strict=True)]
     return firsts
 

@@ -13,7 +13,8 @@ from __future__ import annotations
 import functools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from itertools import combinations
+from itertools import chain, combinations
+from operator import attrgetter
 
 import numpy as np
 import torch
@@ -209,7 +210,7 @@ class GradientTable:
         self._gradients = gradients  # keeps them alive: the kernels only have their addresses
         kinds = _sort(gradients)
         self._launches = [_make_launch(gradients, positions, *kind) for kind, positions in kinds.items()]
-        self.covered = frozenset(position for launch in self._launches for position in launch.positions)
+        self.covered = frozenset(chain.from_iterable(launch.positions for launch in self._launches))
 
     def products_(self, products: Tensor) -> None:
         """Write the inner products of the covered parameters to float32 `products` (P, K, K)."""
@@ -260,7 +261,8 @@ class GradientTable:
         for launch in self._launches:
             device = launch.addresses.device
             chunks = _cut(launch.positions, launch.sizes, device)
-            groups = tuple(0 if index is None else index[position] for position in launch.positions)
+            n_rows = len(launch.positions)
+            groups = (0,) * n_rows if index is None else tuple([index[position] for position in launch.positions])
             wide = _wide(launch.dtype)
             with _on(device):
                 _combine_kernel[(chunks.n_chunks,)](
@@ -270,7 +272,7 @@ class GradientTable:
                     chunks.sizes,
                     weights.to(device, wide).contiguous(),
                     _on_device(groups, torch.int32, device),
-                    len(launch.positions),
+                    n_rows,
                     TYPE=_TYPES[launch.dtype],
                     WIDE=_TYPES[wide],
                     VIEWS=self._views,
@@ -359,7 +361,7 @@ def _kind_of_all(gradients: Sequence[Sequence[Tensor | None]]) -> tuple[torch.de
     """
     some = [gradient for view in gradients for gradient in view if gradient is not None]
     if (
-        len({gradient.dtype for gradient in some}) != 1
+        len(set(map(attrgetter("dtype"), some))) != 1
         or len(set(map(Tensor.get_device, some))) != 1
         or some[0].dtype not in _TYPES
         or not all(map(Tensor.is_contiguous, some))
