@@ -89,7 +89,7 @@ def with_unique_ids(dataset: Dataset, display_name: str) -> Dataset:
             The message names both rows.
     """
     ids = _own_ids(dataset, display_name)
-    audio = _Audio(dataset)
+    audio = AudioColumn(dataset)
     candidates = _candidates(audio.paths if ids is None else ids, audio.files)
     dropped: set[int] = set()
     if candidates.size:
@@ -116,7 +116,7 @@ def refuse_contradictions_between(parts: Mapping[str, Dataset]) -> None:
     """
     tables = []
     for number, dataset in enumerate(parts.values()):
-        columns = {"file": _Audio(dataset).files, "label": _column(dataset, "label")}
+        columns = {"file": AudioColumn(dataset).files, "label": _column(dataset, "label")}
         tables.append(pa.table(columns | {"part": pa.repeat(pa.scalar(number), len(dataset))}))
     table = pa.concat_tables(tables)
     table = table.filter(pc.and_(pc.is_valid(table["file"]), pc.is_valid(table["label"])))
@@ -150,7 +150,7 @@ class _CandidateRow:
         return f"row {self.number + 1} ({self.path or self.name}, {label})"
 
 
-class _Audio:
+class AudioColumn:
     """What the column `audio` tells without reading any audio.
 
     Attributes:
@@ -205,7 +205,7 @@ def _candidates(names: pa.Array, files: pa.Array) -> np.ndarray:
     return np.flatnonzero(doubled.to_numpy(zero_copy_only=False))
 
 
-def _rows(dataset: Dataset, candidates: np.ndarray, ids: pa.Array | None, audio: _Audio) -> list[_CandidateRow]:
+def _rows(dataset: Dataset, candidates: np.ndarray, ids: pa.Array | None, audio: AudioColumn) -> list[_CandidateRow]:
     others = [name for name in dataset.column_names if name not in ("audio", "utterance_id", "label")]
     chosen = dataset.with_format(None).select(candidates)
     rest = chosen.select_columns(others) if others else None
@@ -226,7 +226,7 @@ def _rows(dataset: Dataset, candidates: np.ndarray, ids: pa.Array | None, audio:
     ]
 
 
-def _files(dataset: Dataset, numbers: Sequence[int], audio: _Audio) -> list[Hashable]:
+def _files(dataset: Dataset, numbers: Sequence[int], audio: AudioColumn) -> list[Hashable]:
     """Return what identifies the rows' audio: its file, or else its bytes, which are read only if rows may be equal."""
     keys = [(audio.paths[number].as_py(), audio.lengths[number].as_py()) for number in numbers]
     counts = Counter(keys)

@@ -1,6 +1,6 @@
 """The corpora of a run: load them, choose clips, and set aside validation and test splits."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, cast
 
@@ -23,6 +23,7 @@ from hf_gradalign.data import (
     unique_names,
 )
 from hf_gradalign.data.checking import OnBadAudio
+from hf_gradalign.data.overlap import shared_clips
 from hf_gradalign.data.utterance_ids import refuse_contradictions_between
 from hf_gradalign.experiment.arguments import (
     CHECKED_BY_DEFAULT,
@@ -85,10 +86,12 @@ class RunCorpora:
     Attributes:
         splits: `train` (unless it is streamed), `validation` and, if there is one, `test`.
         eval_sources: The corpus that each of the latter two is of, as it was named; None for the demo corpus.
+        remarks: Warnings of clips that splits share, one sentence each.
     """
 
     splits: DatasetDict
     eval_sources: dict[str, str | None]
+    remarks: tuple[str, ...] = ()
 
 
 def load_run_corpora(run: RunArguments, sampling_rate: int) -> RunCorpora:
@@ -131,13 +134,16 @@ def load_run_corpora(run: RunArguments, sampling_rate: int) -> RunCorpora:
     _require_held_out(held_out, data_args, options)
 
     splits = {split: limited(clips, data_args.max_eval_samples) for split, clips in held_out.items()}
+    parts = {name: limited(clips, data_args.max_train_samples) for name, clips in parts.items()}
+    remarks = _remarks_on_shared_clips(parts.values(), splits)
+    for remark in remarks:
+        logger.warning(remark)
     # One bad clip here would end the run at an evaluation, for the test split after all training. A dry run is short.
     splits = {
         split: checked(clips, data_args, sampling_rate, of_any_number=not run.training.dry_run)
         for split, clips in splits.items()
     }
     if parts:
-        parts = {name: limited(clips, data_args.max_train_samples) for name, clips in parts.items()}
         parts = {name: checked(clips, data_args, sampling_rate) for name, clips in parts.items()}
         mixed = mix_corpora(
             parts,
@@ -157,7 +163,8 @@ def load_run_corpora(run: RunArguments, sampling_rate: int) -> RunCorpora:
                 f"All {len(clips)} clips of the test split are {LABEL_NAMES[clips['label'][0]]}: they are scored, but "
                 "there is no equal error rate, which needs both classes. --test_split_name none skips them."
             )
-    return RunCorpora(DatasetDict({split: splits[split] for split in _NAME_OF if split in splits}), eval_sources)
+    in_order = DatasetDict({split: splits[split] for split in _NAME_OF if split in splits})
+    return RunCorpora(in_order, eval_sources, remarks)
 
 
 def stream_training_corpora(run: RunArguments) -> IterableDataset:
@@ -289,6 +296,20 @@ def _split_off(parts: dict[str, Dataset], fraction: float) -> Dataset:
         parts[name], split_off = split_off_validation(clips, fraction)
         validation.append(split_off)
     return validation[0] if len(validation) == 1 else mix_corpora(dict(zip(parts, validation, strict=True)))
+
+
+def _remarks_on_shared_clips(parts: Iterable[Dataset], splits: Mapping[str, Dataset]) -> tuple[str, ...]:
+    remarks = []
+    earlier = {"trained on": [*parts]}
+    for split in sorted(splits, reverse=True):  # validation, test
+        for use, others in earlier.items():
+            if shared := shared_clips(splits[split], others):
+                remarks.append(
+                    f"{split.capitalize()} split: {len(shared)} of {len(splits[split])} clips are also {use}, such as "
+                    f"{shared[0]}: the error rate is too good."
+                )
+        earlier[f"in the {split} split"] = [splits[split]]
+    return tuple(remarks)
 
 
 def _require_held_out(held_out: Iterable[str], data_args: DataArguments, options: _Options) -> None:

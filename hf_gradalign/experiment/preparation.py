@@ -46,6 +46,7 @@ class Preparation:
         feature_extractor: Makes model inputs from waveforms.
         eval_sources: The corpus that each split other than `train` is of, as it was named.
         batch_transform: Augmentation that is applied to training batches on the accelerator, if any.
+        remarks: Warnings of clips that splits share, one sentence each.
     """
 
     corpus: DatasetDict
@@ -55,6 +56,7 @@ class Preparation:
     feature_extractor: SequenceFeatureExtractor
     eval_sources: dict[str, str | None] = field(default_factory=dict)
     batch_transform: DeferredAugmentation | None = None
+    remarks: tuple[str, ...] = ()
 
 
 def prepare(run: RunArguments) -> Preparation:
@@ -137,6 +139,7 @@ def put_together(
         feature_extractor,
         eval_sources=corpora.eval_sources,
         batch_transform=batch_transform,
+        remarks=corpora.remarks,
     )
 
 

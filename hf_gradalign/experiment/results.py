@@ -161,13 +161,15 @@ def _array(values: Any, dtype: type) -> NDArray[Any]:
 
 
 def error_rates_by_system(
-    scores: NDArray[np.float64], labels: Sequence[int], systems: Sequence[str] | None
+    scores: NDArray[np.float64], labels: Sequence[int], systems: Sequence[str | None] | None
 ) -> dict[str, float]:
     """Return the EER of each spoofing system against all bona fide clips; empty without systems or with one class."""
     bona_fide = (np.asarray(labels) == LABEL2ID["bonafide"]).astype(int)
     if systems is None or len(np.unique(bona_fide)) < 2:
         return {}
-    return equal_error_rate_by_system(scores, bona_fide, [str(system) for system in systems])
+    if all(system is None for system, is_real in zip(systems, bona_fide, strict=True) if not is_real):
+        return {}  # the corpus has the column, but does not know the systems
+    return equal_error_rate_by_system(scores, bona_fide, systems)
 
 
 def remarks_on(scores: NDArray[np.float64], labels: Sequence[int]) -> list[str]:
@@ -191,7 +193,8 @@ class RunResults:
         averaged_checkpoints: Number of checkpoints that were averaged; 0 without averaging.
         nonfinite_updates: Updates with gradients that were not finite, including those that fp16 loss scaling skips.
         skipped_updates: Updates that `--on_nonfinite skip` dropped.
-        remarks: Warnings for suspicious scores, one sentence each, which starts with the split.
+        remarks: Warnings of clips that splits share and of suspicious scores, one sentence each, which starts with the
+            split.
         settings: All arguments of the run, including defaults; `views` has the recipe of each view.
     """
 

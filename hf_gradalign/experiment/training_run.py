@@ -157,7 +157,7 @@ def conclude(
     """
     metrics = dict(train_metrics)
     by_system: dict[str, dict[str, float]] = {}
-    remarks: list[str] = []
+    remarks = [*preparation.remarks]
     for split in preparation.eval_datasets:
         prefix = _PREFIXES[split]
         systems = system_column(run.data, preparation.eval_sources.get(split, run.data.corpora[0]))

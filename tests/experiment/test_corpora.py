@@ -260,3 +260,15 @@ def test_a_stream_of_several(tmp_path, la, five):
 def test_options_that_do_not_go_together(options, message):
     with pytest.raises(ValueError, match=message):
         DataArguments(**options)
+
+
+def test_clips_that_splits_share_are_told(tmp_path, la, caplog):
+    assert load(tmp_path, corpus=[la]).remarks == ()
+    wild = f"in_the_wild:{corpus_trees.in_the_wild(tmp_path)}"
+    remarks = load(tmp_path, corpus=[wild, la], test_corpus=wild).remarks
+    assert remarks == ("Test split: 3 of 3 clips are also trained on, such as 0: the error rate is too good.",)
+    assert remarks[0] in caplog.text
+    both = load(tmp_path, corpus=[la], test_corpus=la, test_split_name="dev").remarks
+    assert [remark.partition(", such")[0] for remark in both] == [
+        "Test split: 4 of 4 clips are also in the validation split"
+    ]

@@ -65,6 +65,8 @@ def test_by_system():
     assert rates == {"A01": 0.0, "A02": pytest.approx(1.0, abs=0.5)}
     assert rates["A02"] > 0.4
     assert error_rates_by_system(scores, [1, 1, 0, 0], None) == {}
+    assert error_rates_by_system(scores, [1, 1, 0, 0], ["-", "-", None, None]) == {}  # In-the-Wild, FoR
+    assert list(error_rates_by_system(scores, [1, 1, 0, 0], ["-", "-", "A01", None])) == ["A01", "unknown"]
 
 
 def test_a_model_that_has_only_begun_to_learn_is_not_told_off(recwarn):
