@@ -120,7 +120,7 @@ def run(arguments: argparse.Namespace) -> None:
             held.enter_context(hold_output(path))
         for path in outputs:
             require_free(path, arguments.overwrite)
-        draws_figure = arguments.formats != ["none"] and has_matplotlib()
+        draws_figure = arguments.formats != ["none"] and has_matplotlib(arguments.formats)
         settings = hub.scoring_settings(arguments.scores)
         require_raw(arguments.scores, settings)
         clips, score_is = load(arguments)
@@ -178,10 +178,10 @@ def write_settings(arguments: argparse.Namespace, report: score_files.Calibratio
     write_text_atomically(arguments.output_file.with_suffix(".json"), json.dumps(content, indent=2) + "\n")
 
 
-def has_matplotlib() -> bool:
-    """Return whether the diagram can be drawn, and otherwise say what it needs."""
+def has_matplotlib(formats: Sequence[str]) -> bool:
+    """Return whether the diagram can be drawn, and otherwise say what it needs. An unknown format is a ValueError."""
     try:
-        score_files.import_matplotlib()
+        score_files.import_matplotlib(formats)
     except ImportError as error:
         print(f"note: no reliability diagram is drawn: {error}", file=sys.stderr)
         return False

@@ -17,6 +17,7 @@ import contextlib
 import errno
 import json
 import os
+import re
 import sys
 import tempfile
 import warnings
@@ -99,7 +100,7 @@ def main(argv: Sequence[str]) -> int:
     draws_figures = arguments.output_dir is not None and arguments.formats != ["none"]
     try:
         if draws_figures:
-            score_files.import_matplotlib()  # fail before the work if it is missing
+            score_files.import_matplotlib(arguments.formats)  # fail before the work if it cannot draw
         inputs = [arguments.scores, arguments.keys, *arguments.compare, arguments.asv_scores, arguments.asv_keys]
         require_other_files(output_files(arguments), [*inputs, arguments.threshold])
         with warnings.catch_warnings(record=True) as caught:
@@ -283,7 +284,8 @@ def draw(
         "scores": score_files.draw_histograms(clips.scores, clips.labels, evaluation.eer_threshold),
     }
     for column, breakdown in evaluation.breakdowns.items():
-        figures[f"eer_by_{column}"] = score_files.draw_bars(column, breakdown, evaluation.rows["eer"].value)
+        name = re.sub(r"[/\\]", "_", column)
+        figures[f"eer_by_{name}"] = score_files.draw_bars(column, breakdown, evaluation.rows["eer"].value)
     return score_files.save_figures(figures, arguments.output_dir, arguments.formats)
 
 

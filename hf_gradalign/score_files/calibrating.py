@@ -106,7 +106,8 @@ class CalibrationReport:
         )
         if self.settings.n_draws:
             drawn = "clips within each class" if self.settings.over == UTTERANCE else f"each {self.settings.over}"
-            text += f" Intervals: bootstrap of {drawn}, {self.settings.n_draws} draws, seed {self.settings.seed}."
+            text += f" Intervals: bootstrap of {drawn}, {self.settings.n_draws} draws, seed {self.settings.seed}"
+            text += "; those of min Cllr and minDCF tend to be too narrow."
         return f"{text}\n\n{self.table()}"
 
 

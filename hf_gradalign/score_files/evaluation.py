@@ -24,7 +24,7 @@ from hf_gradalign.metrics import (
 )
 from hf_gradalign.metrics.functional.eer import official_equal_error
 from hf_gradalign.metrics.functional.ratio_problems import ratio_problems
-from hf_gradalign.metrics.stats.bootstrap import ClusterDraws
+from hf_gradalign.metrics.stats.bootstrap import fewest_clusters, make_draws
 from hf_gradalign.metrics.stats.breakdown import Against
 from hf_gradalign.metrics.stats.few_errors import sampling_problems
 from hf_gradalign.score_files.clips import Clips
@@ -76,8 +76,8 @@ def evaluate_clips(clips: Clips, settings: Settings | None = None, *, progress: 
             progress=progress,
         )
         rows = {name: replace(row, interval=intervals[name]) for name, row in rows.items()}
-        n_clusters = None if clusters is None else ClusterDraws(clusters, settings.seed).n_clusters
-        problems += sampling_problems(counted, n_clusters)
+        draws = make_draws(labels, clusters, settings.seed, np.arange(len(labels)))
+        problems += sampling_problems(counted, fewest_clusters(draws, labels))
     in_breakdowns = [metric for metric in metrics if metric.name in _IN_BREAKDOWNS]
     return Evaluation(
         source=clips.source,

@@ -11,7 +11,7 @@ from typing import Any
 import pyarrow as pa
 
 from hf_gradalign.score_files.clips import ScoreFileError
-from hf_gradalign.score_files.columns import IDS, SCORES, is_number, plain_name
+from hf_gradalign.score_files.columns import IDS, SCORES, is_number, is_one_of, plain_name
 from hf_gradalign.utils.table_bounds import columns_of, distinct_names, parse_json, require_lines
 
 _JSON_LINES = {".jsonl", ".ndjson"}
@@ -89,8 +89,16 @@ def _rows(content: Any) -> list[JsonRow]:
         return _rows(values[0])
     own_names = _own_names(values)
     rows = [{"utterance_id": str(name), **_row(value, own_names)} for name, value in content.items()]
+    if list(content) == [str(number) for number in range(len(content))]:
+        # Numbers of rows, as pandas writes them (orient="index"), are no ids if the rows have some.
+        rows = _with_own_ids([_row(value, own_names) for value in values]) or rows
     have_same_names = len({frozenset(row) for row in rows}) == 1
     return rows if have_same_names and all(len(row) > 1 for row in rows) else []
+
+
+def _with_own_ids(rows: list[JsonRow]) -> list[JsonRow]:
+    """Return the rows if each has an id of its own, and else none."""
+    return rows if all(any(is_one_of(name, IDS) for name in row) for row in rows) else []
 
 
 def _has_known_name(names: Mapping[str, Any]) -> bool:

@@ -30,6 +30,8 @@ _DECIMAL_COMMA = re.compile(r"[-+]?\d+,\d+([eE][-+]?\d+)?")
 _DELIMITER_LINE = re.compile(r'"?sep=(.)"?')  # as Excel writes it
 _NAME = re.compile(r"[A-Za-z_]")
 _WORKBOOK = b"PK\x03\x04"  # .xlsx is a zip archive
+_NUMPY = b"\x93NUMPY"
+_BINARY_SUFFIXES = frozenset({".npz", ".npy", ".pkl", ".pickle", ".pt", ".pth", ".h5", ".hdf5", ".mat"})
 
 
 @dataclass(frozen=True)
@@ -148,7 +150,14 @@ def _first_lines(path: Path) -> list[str]:
     except OSError as error:
         raise ScoreFileError(f"Cannot read {path}: {error.strerror}.") from error
     except UnicodeDecodeError as error:
-        if path.read_bytes()[: len(_WORKBOOK)] == _WORKBOOK:
+        with path.open("rb") as file:
+            start = file.read(len(_NUMPY))
+        if start == _NUMPY or path.suffix.lower() in _BINARY_SUFFIXES:
+            raise ScoreFileError(
+                f"{path} has arrays or pickled objects, which are not read. Write a text file with an utterance and "
+                "its score per line."
+            ) from None
+        if start.startswith(_WORKBOOK):
             raise ScoreFileError(
                 f"{path} is an Excel workbook or another archive. Save the sheet as CSV UTF-8."
             ) from None

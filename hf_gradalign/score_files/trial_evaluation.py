@@ -19,7 +19,7 @@ from hf_gradalign.metrics import (
 from hf_gradalign.metrics.functional.a_dcf import cheapest_agnostic
 from hf_gradalign.metrics.functional.eer import official_equal_error
 from hf_gradalign.metrics.functional.ranked_trials import RankedTrials
-from hf_gradalign.metrics.stats.bootstrap import draw_order, intervals_of, make_draws, n_clusters_of, require_settings
+from hf_gradalign.metrics.stats.bootstrap import draw_order, fewest_clusters, intervals_of, make_draws, require_settings
 from hf_gradalign.metrics.stats.few_errors import sampling_problems
 from hf_gradalign.score_files.clips import Clips, ScoreFileError
 from hf_gradalign.score_files.results import Evaluation, MetricRow, Settings, clusters_of
@@ -96,7 +96,7 @@ def evaluate_trials(clips: Clips, settings: Settings | None = None, *, progress:
     if settings.n_draws:
         require_settings(settings.n_draws, settings.confidence, settings.seed)
         draws = make_draws(types, clusters_of(clips, settings), settings.seed, order)
-        problems += sampling_problems(counted, n_clusters_of(draws))
+        problems += sampling_problems(counted, fewest_clusters(draws, types[order]))
         intervals = intervals_of(measured, draws, settings.n_draws, settings.confidence, progress=progress)
     values = dict(zip(measured.names, measured().tolist(), strict=True))
     rows = {

@@ -13,6 +13,7 @@ from hf_gradalign.study.definition import StudyError
 from hf_gradalign.study.report_settings import ReportSettings
 from hf_gradalign.study.report_tables import ReportTables, make_tables
 from hf_gradalign.study.tables import StudyTables, TableRow
+from hf_gradalign.utils.figure_style import import_matplotlib
 from hf_gradalign.utils.file_locks import hold_output
 from hf_gradalign.utils.files import write_text_atomically
 from hf_gradalign.utils.plain_text import markdown_cell, markdown_text
@@ -41,10 +42,12 @@ def write_report(
     Raises:
         LockHeldError: If another process is writing a report there.
         StudyError: If there are no results, or none of the baseline.
-        ValueError: If the comparison is impossible with these settings.
+        ValueError: If the comparison is impossible with these settings, or a format is unknown.
         ImportError: If figures are requested and matplotlib is not installed.
     """
     settings = settings or ReportSettings()
+    if formats:
+        import_matplotlib(formats)
     results = StudyResults(StudyTables(folder))
     methods = dict.fromkeys(group.method for groups in results.groups.values() for group in groups)
     if settings.baseline not in methods:

@@ -48,11 +48,15 @@ def save_figures(figures: Mapping[str, Any], folder: str | Path, formats: Sequen
     return paths
 
 
-def import_matplotlib() -> Any:
-    """Import matplotlib.
+def import_matplotlib(formats: Sequence[str] = ()) -> Any:
+    """Import matplotlib, before any work whose figures need it.
+
+    Args:
+        formats: The formats that figures will be saved in.
 
     Raises:
         ImportError: If it is not installed; the message says how to install it.
+        ValueError: If it does not know a format.
     """
     try:
         import matplotlib
@@ -61,6 +65,13 @@ def import_matplotlib() -> Any:
             "figures need matplotlib, which is not installed: `pip install matplotlib`, or install hf_gradalign with "
             "its extra `plots`"
         ) from error
+    if formats:
+        from matplotlib.backend_bases import FigureCanvasBase
+
+        known = FigureCanvasBase.get_supported_filetypes()
+        for name in formats:
+            if name.lstrip(".").lower() not in known:
+                raise ValueError(f"the format {name!r} is not supported. Supported formats: {', '.join(sorted(known))}")
     return matplotlib
 
 

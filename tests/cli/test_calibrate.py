@@ -86,7 +86,7 @@ def test_the_reliability_diagram(folder, capsys, monkeypatch):
     assert main([*FIT[:-2], "--formats", "svg"]) == 0
     assert "share of bona fide clips" in Path("calibration/reliability.svg").read_text()
 
-    def missing():
+    def missing(_):
         raise ImportError("figures need matplotlib")
 
     monkeypatch.setattr(calibrate.score_files, "import_matplotlib", missing)

@@ -56,3 +56,16 @@ def test_predictions_beside_a_label_are_not_the_label(write):
 def test_line_separators_in_strings_of_json_lines(write):
     clips = read_scores(write('{"utt": "a\u2028b\x85c", "score": 1}\r\n\n{"utt": "d", "score": 2}\n', "a.jsonl"))
     assert clips.utterance_ids.to_pylist() == ["a\u2028b\x85c", "d"]
+
+
+def test_numbers_of_rows_are_no_ids_if_the_rows_have_some(write):
+    rows = {
+        str(index): {"utt": name, "score": score} for index, (name, score) in enumerate(zip(IDS, SCORES, strict=True))
+    }
+    clips = read_scores(write(json.dumps(rows), "pandas.json"))  # orient="index"
+    assert clips.utterance_ids.to_pylist() == IDS
+    assert clips.scores.tolist() == SCORES
+    numbers = {str(index): {"score": score} for index, score in enumerate(SCORES)}
+    assert read_scores(write(json.dumps(numbers), "numbers.json")).utterance_ids.to_pylist() == ["0", "1", "2"]
+    named = {name: {"path": f"{name}.wav", "score": score} for name, score in zip(IDS, SCORES, strict=True)}
+    assert read_scores(write(json.dumps(named), "named.json")).utterance_ids.to_pylist() == IDS

@@ -189,6 +189,8 @@ def test_pipes_are_read_once(write):
         ("a.json", '{"a": NaN, "b": 1.0}', "1 of 2 scores are NaN or infinite"),
         ("a.parquet", "no parquet", "Cannot read"),
         ("a.csv", b"PK\x03\x04\xff\xff", "is an Excel workbook or another archive. Save the sheet as CSV UTF-8"),
+        ("a.npz", b"PK\x03\x04\xff\xff", "arrays or pickled objects, which are not read. Write a text file"),
+        ("a.scores", b"\x93NUMPY\x01", "arrays or pickled objects, which are not read. Write a text file"),
         ("a.csv", "utt,score\na,1.0\n,2.0\n", "1 of 2 lines have no utterance id; the first is number 2"),
     ],
 )

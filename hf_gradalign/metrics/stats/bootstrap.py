@@ -58,6 +58,7 @@ class ClusterDraws:
 
     Attributes:
         n_clusters: The number of clusters.
+        cluster_of: The number of each clip's cluster, shape (clips,).
 
     Raises:
         ValueError: If there are fewer than two named clusters.
@@ -67,9 +68,9 @@ class ClusterDraws:
         self._seed = seed
         names = np.array([None if is_missing(name) else str(name) for name in clusters], dtype=object)
         missing = np.array([name is None for name in names], dtype=bool)
-        self._cluster_of = np.empty(len(names), dtype=np.intp)
-        distinct, self._cluster_of[~missing] = np.unique(names[~missing].astype(str), return_inverse=True)
-        self._cluster_of[missing] = len(distinct) + np.arange(np.count_nonzero(missing))
+        self.cluster_of = np.empty(len(names), dtype=np.intp)
+        distinct, self.cluster_of[~missing] = np.unique(names[~missing].astype(str), return_inverse=True)
+        self.cluster_of[missing] = len(distinct) + np.arange(np.count_nonzero(missing))
         self.n_clusters = len(distinct) + int(np.count_nonzero(missing))
         if len(distinct) < 2:
             raise ValueError(
@@ -80,7 +81,7 @@ class ClusterDraws:
     def __call__(self, number: int) -> NDArray[np.int64]:
         """Return the count of each clip in sample `number`, shape (clips,)."""
         generator = np.random.default_rng([self._seed, number])
-        return _draw(generator, self.n_clusters)[self._cluster_of]
+        return _draw(generator, self.n_clusters)[self.cluster_of]
 
 
 def draw_order(scores: NDArray[np.float64], labels: NDArray) -> NDArray[np.intp]:
@@ -105,9 +106,16 @@ def make_draws(labels: NDArray, clusters: Sequence[Any] | NDArray | None, seed: 
     return ClusterDraws([clusters[index] for index in order], seed)
 
 
-def n_clusters_of(draws: Draws) -> int | None:
-    """Return the number of clusters that are drawn; None if single clips are drawn."""
-    return draws.n_clusters if isinstance(draws, ClusterDraws) else None
+def fewest_clusters(draws: Draws, labels: NDArray) -> int | None:
+    """Return the number of clusters with clips of a class, of that with the fewest; None if single clips are drawn.
+
+    Args:
+        draws: The draws.
+        labels: The class of each clip in the order of the draws, shape (clips,).
+    """
+    if not isinstance(draws, ClusterDraws):
+        return None
+    return min(len(np.unique(draws.cluster_of[labels == value])) for value in np.unique(labels))
 
 
 def _draw(generator: np.random.Generator, n: int) -> NDArray[np.int64]:
@@ -257,7 +265,7 @@ def bootstrap_intervals(
     draws = make_draws(labels, clusters, seed, order)
     measured = SampleValues(metrics, scores[order], labels[order])
     if measured.ranked is not None:
-        warn_of_sampling(measured.ranked.counted(), n_clusters_of(draws))
+        warn_of_sampling(measured.ranked.counted(), fewest_clusters(draws, labels[order]))
     return intervals_of(measured, draws, n_draws, confidence, progress=progress)
 
 

@@ -14,8 +14,8 @@ from hf_gradalign.metrics.stats.bootstrap import (
     SampleValues,
     defined,
     draw_order,
+    fewest_clusters,
     make_draws,
-    n_clusters_of,
     require_settings,
     show_bar,
 )
@@ -95,7 +95,7 @@ def compare_systems(
     systems = [SampleValues(metrics, scores[order], labels[order]) for scores in (first, second)]
     for system in systems:
         if system.ranked is not None:
-            warn_of_sampling(system.ranked.counted(), n_clusters_of(draws))
+            warn_of_sampling(system.ranked.counted(), fewest_clusters(draws, labels[order]))
     value, other = (system() for system in systems)
     drawn = np.empty((n_draws, len(value)))
     for number in show_bar(n_draws, progress):

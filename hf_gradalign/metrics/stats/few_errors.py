@@ -19,7 +19,8 @@ def sampling_problems(counted: CountedScores, n_clusters: int | None = None) -> 
 
     Args:
         counted: The scores, counted once each.
-        n_clusters: The number of speakers (or other clusters) that are drawn; None if single clips are drawn.
+        n_clusters: The number of speakers (or other clusters) of the class that has the fewest; None if single clips
+            are drawn.
 
     Returns:
         One sentence or two per problem.
@@ -42,8 +43,8 @@ def sampling_problems(counted: CountedScores, n_clusters: int | None = None) -> 
         )
     if n_clusters is not None and n_clusters < _FEW_CLUSTERS:
         problems.append(
-            f"There are only {n_clusters} speakers (or other values to draw). With fewer than {_FEW_CLUSTERS}, "
-            "bootstrap intervals are too narrow."
+            f"Speakers (or other values to draw) with clips of one of the classes: {n_clusters}. With fewer than "
+            f"{_FEW_CLUSTERS}, bootstrap intervals are too narrow."
         )
     return problems
 

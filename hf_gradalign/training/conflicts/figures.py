@@ -44,7 +44,7 @@ def draw_conflicts(
         ValueError: If the file is not a conflict record, has a single view, or the format is unknown.
         ImportError: If matplotlib is not installed.
     """
-    import_matplotlib()
+    import_matplotlib(formats)
     history = ConflictHistory.read(source)
     if not history.pairs:
         raise ValueError(f"{source} is from a run with a single view ({history.views[0]}), which has no conflicts")
