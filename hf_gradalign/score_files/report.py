@@ -78,7 +78,7 @@ def describe_costs(evaluation: Evaluation) -> str:
 
 
 def breakdown_table(column: str, breakdown: Breakdown, metrics: Mapping[str, Metric | MetricRow]) -> str:
-    """Format metrics by the values of a column; `n/a` if a class is missing.
+    """Format metrics by the values of a column, `n/a` if a class is missing, and their means if there are several.
 
     Args:
         column: The column.
@@ -96,6 +96,10 @@ def breakdown_table(column: str, breakdown: Breakdown, metrics: Mapping[str, Met
         ]
         for group in breakdown.groups
     ]
+    if len(rows) > 1:
+        means = breakdown.means
+        cells = (format_value(means[name], metrics[name].is_percentage) for name in names)
+        rows.append(["(mean)", "", "", *cells])
     return f"By {plain_text(column)}, {_AGAINST[breakdown.against]}:\n\n{markdown_table(header, rows)}"
 
 

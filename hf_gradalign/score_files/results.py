@@ -107,7 +107,10 @@ class Evaluation:
                 "score_form": self.score_form,
                 "settings": settings,
                 "costs": {name: dict(costs) for name, costs in self.costs.items()},
-                "breakdowns": {column: asdict(breakdown) for column, breakdown in self.breakdowns.items()},
+                "breakdowns": {
+                    column: {**asdict(breakdown), "means": breakdown.means}
+                    for column, breakdown in self.breakdowns.items()
+                },
                 "problems": self.problems,
                 "notes": self.notes,
             }

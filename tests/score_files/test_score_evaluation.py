@@ -89,10 +89,14 @@ def test_tables_can_be_read():
     assert "some.txt: 100 bona fide and 100 spoofed clips. Intervals: bootstrap of clips" in described(result)
     by_attack = breakdown_table("system", result.breakdowns["system"], metrics_of(settings))
     assert "spoofed clips of each value against all bona fide clips" in by_attack
-    assert [line.split("|")[1].strip() for line in by_attack.splitlines()[4:]] == ["A1", "A2"]
+    assert [line.split("|")[1].strip() for line in by_attack.splitlines()[4:]] == ["A1", "A2", "(mean)"]
+    rates = [group.metrics["eer"] for group in result.breakdowns["system"].groups]
+    assert result.as_dict()["breakdowns"]["system"]["means"]["eer"] == pytest.approx(np.mean(rates))
+    assert f" {100 * np.mean(rates):.3f} |" in by_attack.splitlines()[-1]
     by_codec = breakdown_table("codec", result.breakdowns["codec"], metrics_of(settings))
     assert "clips of each value against each other" in by_codec
-    assert by_codec.splitlines()[-1].count("n/a") == 3
+    assert by_codec.splitlines()[-2].count("n/a") == 3
+    assert f" {100 * result.breakdowns['codec'].groups[0].metrics['eer']:.3f} |" in by_codec.splitlines()[-1]
 
 
 def test_json_has_no_nan():

@@ -49,6 +49,14 @@ class Breakdown:
     against: Against
     groups: list[Group]
 
+    @property
+    def means(self) -> dict[str, float]:
+        """The macro averages: means over the values in which a metric is defined, each counted once; NaN if none."""
+        names = self.groups[0].metrics if self.groups else {}
+        values = {name: np.array([group.metrics[name] for group in self.groups]) for name in names}
+        defined = {name: own[~np.isnan(own)] for name, own in values.items()}
+        return {name: float(own.mean()) if len(own) else float("nan") for name, own in defined.items()}
+
 
 def break_down(
     metrics: MetricLike | Sequence[MetricLike],
