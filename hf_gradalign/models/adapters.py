@@ -1,7 +1,7 @@
 """Load classifiers: complete models, published checkpoints, or PEFT adapters with their base model."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, cast
 
@@ -50,7 +50,7 @@ def load_classifier(name: str, hub_options: Mapping[str, Any], **options: Any) -
 
     Raises:
         OSError: If there is no such model, or one of its files is broken.
-        ValueError: If transformers does not know the model.
+        ValueError: If transformers does not know the model, or it has weights for which its configuration has no place.
     """
     given_name, has_options = name, bool(hub_options.get("conversion_options"))
     name, hub_options = conversion.model_folder(name, hub_options)
@@ -71,11 +71,30 @@ def load_classifier(name: str, hub_options: Mapping[str, Any], **options: Any) -
         model, info = AutoModelForAudioClassification.from_pretrained(
             name, dtype=torch.float32, output_loading_info=True, **options, **hub_options
         )
+    absent = {*info["missing_keys"], *(key[0] for key in info["mismatched_keys"])}
+    if not absent:
+        _refuse_excess(name, model, info["unexpected_keys"])
     if name != given_name and not has_options:
         # Adapters that are trained on it find it again, also on other machines. With options, they would find another
         # model, and so they name the folder of this one.
         model.name_or_path = model.config.name_or_path = given_name
-    return model, {*info["missing_keys"], *(key[0] for key in info["mismatched_keys"])}
+    return model, absent
+
+
+def _refuse_excess(name: str, model: PreTrainedModel, unused: Iterable[str]) -> None:
+    """Raise ValueError for a whole model with still more weights, such as layers that its config.json leaves out."""
+    parts = {part for part, _ in model.named_children()}
+    # Nothing is masked, so the embedding for masked frames is not needed.
+    excess = sorted(key for key in unused if key.partition(".")[0] in parts and not key.endswith("masked_spec_embed"))
+    if excess:
+        raise ValueError(
+            f"{name} has {len(excess)} weights for which its {CONFIG_NAME} has no place ({_listed(excess)}): without "
+            f"them, it would be another model. Correct its {CONFIG_NAME}, or download the model again"
+        )
+
+
+def _listed(keys: Sequence[str]) -> str:
+    return ", ".join(keys[:3]) + (", ..." if len(keys) > 3 else "")
 
 
 def base_of_adapter(name: str, hub_options: Mapping[str, Any]) -> tuple[str, dict[str, Any]] | None:
@@ -142,7 +161,16 @@ def _merged(model: PreTrainedModel, name: str, hub_options: Mapping[str, Any]) -
 
     where = {key: hub_options[key] for key in ("revision", "token", "cache_dir") if hub_options.get(key) is not None}
     given = {key.removeprefix("base_model.model.") for key in load_peft_weights(name, device="cpu", **where)}
-    return PeftModel.from_pretrained(model, name, **where).merge_and_unload(), given
+    adapted = PeftModel.from_pretrained(model, name, **where)
+    found = adapted.load_adapter(name, "default", **where)  # again, because the first time does not tell what is unused
+    # Other methods share weights between layers, and have them once.
+    absent = [key for key in found.missing_keys if ".lora_" in key]
+    if unfit := sorted([*absent, *found.unexpected_keys]):
+        raise ValueError(
+            f"the adapters do not fit their base model: they lack {len(absent)} weights, and it has no place for "
+            f"{len(found.unexpected_keys)} of theirs ({_listed(unfit)}). Is this the base that they were trained on?"
+        )
+    return adapted.merge_and_unload(), given
 
 
 def _require_peft(name: str) -> None:

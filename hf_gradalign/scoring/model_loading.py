@@ -40,14 +40,15 @@ def load_detector(
             was found), or lacks weights, like an encoder that was never trained to classify.
     """
     require_sound_model(name_or_path)
-    model, random = load_classifier(name_or_path, hub_options)
+    model, random = load_classifier(name_or_path, hub_options, ignore_mismatched_sizes=True)
     extractor = feature_extractor or load_feature_extractor(name_or_path, hub_options)
     if lacks_head(name_or_path, model, random):
-        absent = sorted(random)
+        absent, saved_as = sorted(random), (model.config.architectures or [""])[0]
+        told = f"It was saved as a {saved_as}, which is no" if saved_as else "It is not a"
         raise ValueError(
             f"{name_or_path} lacks {len(absent)} weights of a {type(model).__name__} ({', '.join(absent[:3])}, ...). "
-            "It is not a trained classifier, and scores of random weights mean nothing. Train it with "
-            f"scripts/run_audio_spoof.py --model_name_or_path {name_or_path}"
+            f"{told} trained classifier of transformers, and scores of random weights mean nothing. Train it with "
+            f"scripts/run_audio_spoof.py --model_name_or_path {name_or_path}, or pass SpoofScorer the model itself"
         )
     return model.eval(), extractor
 

@@ -5,6 +5,7 @@ import json
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 from tiny_detectors import TINY, make_detector
 from transformers import (
     AutoConfig,
@@ -120,6 +121,26 @@ def test_adapters_whose_base_is_found(tmp_path):
         SpoofScorer(tmp_path / "adapter")
     settings.write_text("{")
     with pytest.raises(OSError, match=r"adapter_config.json is truncated or not JSON"):
+        SpoofScorer(tmp_path / "adapter")
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (lambda key: key.replace("wav2vec2.", "hubert."), "they lack 8 weights, and it has no place for 8 of theirs"),
+        (lambda key: None if "layers.1." in key else key, "they lack 4 weights, and it has no place for 0 of theirs"),
+        (lambda key: key.replace("layers.1.", "layers.7."), "they lack 4 weights, and it has no place for 4 of theirs"),
+    ],
+    ids=["another encoder", "half of the layers", "more layers"],
+)
+def test_adapters_of_another_base(change, said, tmp_path):
+    """PEFT takes what fits, and leaves the rest of the base as it is."""
+    model, _ = load_audio_classifier(stock_classifier(tmp_path / "base"))
+    with_adapters(model, ["classifier"]).save_pretrained(tmp_path / "adapter")
+    path = tmp_path / "adapter" / "adapter_model.safetensors"
+    changed = {change(key): value for key, value in load_file(path).items() if change(key)}
+    save_file(changed, path)
+    with pytest.raises(ValueError, match=f"the adapters do not fit their base model: {said}"):
         SpoofScorer(tmp_path / "adapter")
 
 

@@ -3,7 +3,7 @@ import json
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from tiny_detectors import make_detector
+from tiny_detectors import make_classifier, make_detector
 from transformers import (
     AutoModelForAudioClassification,
     Wav2Vec2FeatureExtractor,
@@ -133,6 +133,23 @@ def test_a_head_of_another_class_is_replaced(checkpoint):
     Wav2Vec2ForAudioFrameClassification(small_wav2vec2_config(**TINY)).save_pretrained(path)
     model, _ = load_audio_classifier(path)
     assert model.config.id2label == ID2LABEL
+    with pytest.raises(
+        ValueError, match="saved as a Wav2Vec2ForAudioFrameClassification, which is no trained classifier"
+    ):
+        load_detector(path)
+
+
+@pytest.mark.parametrize("less", [{"num_hidden_layers": 1}, {"head_options": {"num_blocks": 1}}])
+def test_a_configuration_that_leaves_out_layers_is_refused(less, tmp_path):
+    model = make_detector(head="mamba") if "head_options" in less else make_classifier()
+    model.save_pretrained(tmp_path)
+    settings = json.loads((tmp_path / "config.json").read_text())
+    if "head_options" in less:
+        less = {"head_options": settings["head_options"] | less["head_options"]}
+    (tmp_path / "config.json").write_text(json.dumps(settings | less))
+    for load in (load_audio_classifier, load_detector):
+        with pytest.raises(ValueError, match=r"has \d+ weights for which its config\.json has no place \("):
+            load(str(tmp_path))
 
 
 def test_a_detector_of_three_classes_gets_a_new_output_layer(tmp_path):
