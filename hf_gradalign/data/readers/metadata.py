@@ -9,7 +9,7 @@ import json
 import logging
 import os
 import unicodedata
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -30,6 +30,8 @@ logger = logging.getLogger(__name__)
 METADATA_NAMES = ("metadata.csv", "metadata.jsonl")
 _FILE_COLUMN = "file_name"
 _SPLIT_COLUMN = "split"
+# More values than that in a column are no splits.
+_MOST_SPLITS = 10
 _DELIMITERS = ",;\t|"
 
 
@@ -46,7 +48,9 @@ class Metadata:
     split: str | None = None
 
 
-def find_metadata(listing: FolderListing, split_names: Sequence[str] = ()) -> list[Metadata]:
+def find_metadata(
+    listing: FolderListing, split_names: Sequence[str] = (), columns: Collection[str] = ()
+) -> list[Metadata]:
     """Find the metadata files of a folder, at any depth. Folders below one with a metadata file are not searched.
 
     If any metadata file lies below a folder with the name of a split, it belongs to that split, and the others belong
@@ -55,11 +59,23 @@ def find_metadata(listing: FolderListing, split_names: Sequence[str] = ()) -> li
     Args:
         listing: The folder's files.
         split_names: Names that always mean a split.
+        columns: A CSV file whose header has none of these columns is something else, such as the transcripts of
+            LJSpeech and M-AILABS. It is left out with a warning.
     """
     by_folder: dict[Path, list[Path]] = {}
+    foreign = []
     for file in listing.others:
         if file.name.lower() in METADATA_NAMES:
-            by_folder.setdefault(file.parent, []).append(file)
+            if columns and file.suffix.lower() == ".csv" and not _has_any_column(file, columns):
+                foreign.append(str(file))
+            else:
+                by_folder.setdefault(file.parent, []).append(file)
+    if foreign:
+        logger.warning(
+            "Not read, because the first line has none of the columns %s: %s. If a column names audio files, say which "
+            "with --audio_column_name.",
+            *(", ".join(dict.fromkeys(columns)), listed(foreign)),
+        )
     chosen = {}
     skipped = []
     for folder in sorted(by_folder, key=lambda folder: (len(folder.parts), folder)):
@@ -115,7 +131,7 @@ def read_metadata(files: Sequence[Metadata], *, audio_column: str, train_split: 
         is_csv = file.suffix.lower() == ".csv"
         table = read_delimited(file, _delimiter_of(file, audio_column)) if is_csv else _read_jsonl(file)
         names, table = _take_file_names(_without_blanks(table, file), file, audio_column)
-        split, table = _splits_of(table, names, metadata.split, train_split)
+        split, table = _splits_of(table, names, metadata, train_split)
         table = table.add_column(0, audio_column, _absolute(names, file.parent))
         for name in pc.unique(split).to_pylist():
             splits.setdefault(name, []).append(table.filter(pc.equal(split, name)))
@@ -144,13 +160,22 @@ def _plain(path: str) -> str:
     return unicodedata.normalize("NFC", os.path.abspath(path))
 
 
+def _has_any_column(file: Path, columns: Collection[str]) -> bool:
+    header = _header_of(file)
+    return any(set(columns) & set(map(stripped_text, header.split(delimiter))) for delimiter in _DELIMITERS)
+
+
+def _header_of(file: Path) -> str:
+    with file.open(encoding="utf-8-sig", errors="replace") as lines:  # `read_delimited` says what is wrong with it
+        return lines.readline(MAX_LINE_BYTES)
+
+
 def _delimiter_of(file: Path, audio_column: str) -> str:
     """Return what separates the columns of a CSV file. Excel writes semicolons where commas are decimal commas.
 
     It is the one by which the header names the audio files, or else the most frequent one in it.
     """
-    with file.open(encoding="utf-8-sig", errors="replace") as lines:  # `read_delimited` says what is wrong with it
-        header = lines.readline(MAX_LINE_BYTES)
+    header = _header_of(file)
     for delimiter in _DELIMITERS:
         if {_FILE_COLUMN, audio_column} & set(map(stripped_text, header.split(delimiter))):
             return delimiter
@@ -202,20 +227,42 @@ def _take_file_names(table: pa.Table, file: Path, audio_column: str) -> tuple[pa
 
 
 def _splits_of(
-    table: pa.Table, names: pa.ChunkedArray, of_folder: str | None, train_split: str
+    table: pa.Table, names: pa.ChunkedArray, metadata: Metadata, train_split: str
 ) -> tuple[pa.ChunkedArray | pa.Array, pa.Table]:
-    everything = pa.repeat(of_folder or train_split, len(table))
-    if of_folder is not None:
+    everything = pa.repeat(metadata.split or train_split, len(table))
+    if metadata.split is not None:
         return everything, table
     if _SPLIT_COLUMN in table.column_names:
         split = stripped_column(table[_SPLIT_COLUMN].cast(pa.string()))
         split = pc.if_else(pc.equal(split, ""), None, split)
-        return pc.fill_null(split, train_split), table.drop_columns(_SPLIT_COLUMN)
+        return _filled(split, train_split, metadata.file), table.drop_columns(_SPLIT_COLUMN)
     is_below = pc.match_substring_regex(names, "^[^/]+/")
     folders = pc.if_else(is_below, pc.replace_substring_regex(names, "/.*$", ""), None)
     if not pc.any(pc.equal(folders, train_split)).as_py():
+        _warn_of_other_splits(table, metadata.file, train_split)
         return everything, table
-    return pc.fill_null(folders, train_split), table
+    return _filled(folders, train_split, metadata.file), table
+
+
+def _filled(splits: pa.ChunkedArray, train_split: str, file: Path) -> pa.ChunkedArray:
+    if splits.null_count:
+        logger.warning(
+            "%s: %d of %d rows name no split and belong to %r.", file, splits.null_count, len(splits), train_split
+        )
+    return pc.fill_null(splits, train_split)
+
+
+def _warn_of_other_splits(table: pa.Table, file: Path, train_split: str) -> None:
+    """Warn of a column that tells splits, such as `subset`, if it is not called so."""
+    for name in table.column_names:
+        if not pa.types.is_string(table[name].type):
+            continue
+        values = [value for value in pc.unique(table[name]).to_pylist() if value]
+        if 1 < len(values) <= _MOST_SPLITS and all(split_word(value) for value in values):
+            logger.warning(
+                "%s: the column %r (%s) seems to tell splits. Rename it to %r: otherwise, all %d rows belong to %r.",
+                *(file, name, ", ".join(values), _SPLIT_COLUMN, len(table), train_split),
+            )
 
 
 def _absolute(names: pa.ChunkedArray, folder: Path) -> pa.ChunkedArray:

@@ -228,7 +228,8 @@ def _streamed(archives: Sequence[Path], root: Path, request: CorpusRequest) -> S
 def _read_audio_files(
     listing: FolderListing, request: CorpusRequest, *, in_class_folders: bool
 ) -> dict[str, Dataset] | None:
-    metadata = find_metadata(listing, request.split_names)
+    columns = ("file_name", request.audio_column, request.label_column, "label", "split")
+    metadata = find_metadata(listing, request.split_names, columns)
     if metadata:
         corpus = read_metadata(metadata, audio_column=request.audio_column, train_split=request.split_names[0])
         warn_of_unnamed_files(listing, corpus, request.audio_column)

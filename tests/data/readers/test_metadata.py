@@ -31,6 +31,34 @@ def test_split_column(tmp_path):
     assert corpus["train"][0] == {"audio": str(tmp_path / "x/a.wav"), "label": "spoof"}
 
 
+def test_rows_without_a_split_are_told(tmp_path, caplog):
+    (tmp_path / "metadata.csv").write_text("file_name,split\na.wav,train\nb.wav,\nc.wav,test\n")
+    _read(tmp_path)
+    assert "1 of 3 rows name no split and belong to 'train'" in caplog.text
+    caplog.clear()
+    (tmp_path / "metadata.csv").write_text("file_name,label\ntrain/a.wav,real\nb.wav,real\ntest/c.wav,real\n")
+    _read(tmp_path)
+    assert "1 of 3 rows name no split and belong to 'train'" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("column", "values", "is_told"),
+    [
+        ("subset", ["train", "dev", "eval"], True),
+        ("Finetuning Set", ["Train", "Test", ""], True),
+        ("subset", ["train", "train", "train"], False),
+        ("condition", ["train", "bus", "street"], False),
+        ("split", ["train", "dev", "test"], False),
+    ],
+)
+def test_splits_in_a_column_of_another_name_are_told(column, values, is_told, tmp_path, caplog):
+    rows = "".join(f"{number}.wav,{value}\n" for number, value in enumerate(values))
+    (tmp_path / "metadata.csv").write_text(f"file_name,{column}\n{rows}")
+    _read(tmp_path)
+    assert (f"the column {column!r}" in caplog.text and "all 3 rows belong to 'train'" in caplog.text) == is_told
+    assert is_told or caplog.text == ""
+
+
 ROWS = [
     ("x/a.wav", "spoof", "train", "A01"),
     (" ./x/b.wav", "spoof ", "train\u00a0", " A01"),
@@ -232,3 +260,27 @@ def test_values_of_several_types_become_text(write):
     lines = [{"file_name": "a.wav", "label": "real", "id": 1}, {"file_name": "b.wav", "label": "fake", "id": "x"}]
     folder = write({"metadata.jsonl": "\n".join(map(json.dumps, lines))})
     assert _read(folder)["train"]["id"][:] == ["1", "x"]
+
+
+LJSPEECH = 'LJ001-0001|Printing, in "the only sense|Printing, in the only sense\n'
+
+
+def test_transcripts_called_metadata_do_not_hide_class_folders(write, caplog):
+    folder = write({"real/LJSpeech-1.1/metadata.csv": LJSPEECH, "real/LJSpeech-1.1/wavs/LJ001-0001.wav": ""})
+    write({"fake/melgan/LJ001-0001_gen.wav": ""})
+    corpus = read_source(str(folder), CorpusRequest(splits={"train": "train"}))
+    assert sorted(corpus["train"]["label"]) == ["fake", "real"]
+    assert "has none of the columns file_name, audio, label, split: " in caplog.text
+    assert "LJSpeech-1.1/metadata.csv" in caplog.text
+
+
+def test_transcripts_called_metadata_do_not_hide_metadata_below(write):
+    folder = write({"metadata.csv": LJSPEECH, "wavs/metadata.csv": '"file_name"|"label"\n"a.wav"|"real"\n'})
+    corpus = read_source(str(write({"wavs/a.wav": ""})), CorpusRequest(splits={"train": "train"}))
+    assert corpus["train"]["audio"][:] == [str(folder / "wavs" / "a.wav")]
+
+
+def test_metadata_with_labels_must_name_files(write):
+    folder = write({"metadata.csv": "filename,label\na.wav,real\n", "real/a.wav": ""})
+    with pytest.raises(CorpusError, match=r"no column 'file_name'.*its columns are filename, label"):
+        read_source(str(folder), CorpusRequest(splits={"train": "train"}))
