@@ -1,12 +1,14 @@
 """Weighted cross-entropy with the class weights of the model's configuration."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeGuard
 
 import torch
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 from transformers import PretrainedConfig
+
+from hf_gradalign.training.view_batch import is_view_batch
 
 
 def class_weights_of(config: PretrainedConfig | None) -> Tensor | None:
@@ -55,6 +57,26 @@ class WeightedCrossEntropy:
         return cross_entropy(logits, labels.view(-1), weight=weights, label_smoothing=smoothing, reduction=reduction)
 
 
+class LossOfMicroBatch:
+    """Gives a `compute_loss_func` the number of items of its micro-batch, where the Trainer has that of the update.
+
+    So a function that divides a sum by `num_items_in_batch` returns the mean over the items of a micro-batch, as one
+    does that takes the mean.
+
+    Args:
+        function: Called with the outputs, the labels and `num_items_in_batch`, a scalar tensor: the number of labels
+            other than -100, or the batch size if labels are not class indices; None without labels.
+    """
+
+    def __init__(self, function: Callable[..., Tensor]) -> None:
+        self.function = function
+
+    def __call__(self, outputs: Any, labels: Any, num_items_in_batch: Tensor | None = None) -> Tensor:
+        """Return the function's loss."""
+        items = items_weight({"labels": labels}, None) if isinstance(labels, Tensor) else None
+        return self.function(outputs, labels, num_items_in_batch=items)
+
+
 def are_classes(labels: Any) -> TypeGuard[Tensor]:
     """Return whether labels are class indices."""
     return isinstance(labels, Tensor) and not labels.is_floating_point()
@@ -79,6 +101,18 @@ def items_weight(inputs: Mapping[str, Any], class_weights: Tensor | None) -> Ten
         return (counts * weights).sum()
     tensors = [value for value in inputs.values() if isinstance(value, Tensor)]
     return torch.as_tensor(tensors[0].shape[0] if tensors else 1, dtype=torch.float32)
+
+
+def weight_by_view(
+    batches: Sequence[Mapping[str, Any]], class_weights: Tensor | None, device: torch.device
+) -> dict[str, Tensor]:
+    """Return the weight of an update's micro-batches (`items_weight`) by view; under "" if they have no views."""
+    by_view = is_view_batch(batches[0])
+    weights: dict[str, Tensor] = {}
+    for batch in batches:
+        for view, inputs in batch.items() if by_view else [("", batch)]:
+            weights[view] = weights.get(view, 0) + items_weight(inputs, class_weights).to(device)
+    return weights
 
 
 def loss_terms(

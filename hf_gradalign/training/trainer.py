@@ -29,16 +29,16 @@ from hf_gradalign.training.conflicts.recorder import ConflictRecorder
 from hf_gradalign.training.conflicts.totals import ConflictTotals
 from hf_gradalign.training.distributed import is_sharded, prepare_for_fsdp, shares_gradient_storage
 from hf_gradalign.training.learning_rates import are_split, check_split, split_groups
-from hf_gradalign.training.loss import WeightedCrossEntropy, are_classes, class_weights_of, items_weight, loss_terms
+from hf_gradalign.training.loss import weight_by_view
+from hf_gradalign.training.mean_loss_trainer import MeanLossTrainer
 from hf_gradalign.training.nonfinite import MicroBatch, NonFiniteGuard
-from hf_gradalign.training.selecting_trainer import SelectingTrainer
 from hf_gradalign.training.setup_checks import check_datasets, check_metric_exists, check_options, check_supported_setup
 from hf_gradalign.training.view_batch import ViewBatchCollator, is_of_transformers, is_view_batch, with_longest_view
 
 logger = logging.get_logger(__name__)
 
 
-class GradientAlignmentTrainer(SelectingTrainer):
+class GradientAlignmentTrainer(MeanLossTrainer):
     """Dual-path training with gradient alignment (arXiv 2509.20682) on the Hugging Face `Trainer`.
 
     A training batch maps the name of each view to its model inputs, `{"clean": {...}, "augmented": {...}}`. Each view
@@ -46,10 +46,9 @@ class GradientAlignmentTrainer(SelectingTrainer):
     and DDP. At the update, the views' gradients are combined by the alignment method. Ordinary batches and all
     evaluations are handled as by `Trainer`. Nothing here is specific to audio.
 
-    The loss is a mean over items, exact for micro-batches of any size on any number of processes. It is what the model
-    returns or, with class weights in `model.config.class_weights`, the weighted cross-entropy, unless the model has a
-    margin loss (`has_margin_loss`) that it weights itself. A custom `compute_loss_func` must return the mean over its
-    items. (If the last batch of an epoch cannot be divided by the number of processes, accelerate repeats items.)
+    The loss is a mean over items, exact for micro-batches of any size on any number of processes, and weighted by class
+    with `model.config.class_weights`. A `compute_loss_func`, or the `compute_loss` of a subclass, returns the mean over
+    the items of a micro-batch (`MeanLossTrainer`).
 
     At every logging step, these means over the updates since the last log are logged: `conflict_rate`,
     `cosine_<a>_<b>`, `norm_ratio_<b>_<a>`, `grad_norm_<view>`, `weight_<view>`, `loss_<view>`. With `on_nonfinite`
@@ -78,10 +77,6 @@ class GradientAlignmentTrainer(SelectingTrainer):
         averaged_checkpoints: Number of checkpoints whose average the model has since the end of training; 0 if none.
     """
 
-    # compute_loss scales the loss. By default, the base class assumes that a model whose forward takes **kwargs scales
-    # its own loss, and would accumulate a sum instead of a mean.
-    loss_is_scaled_for_ga = True
-
     def __init__(
         self,
         model: PreTrainedModel | nn.Module | None = None,
@@ -91,8 +86,6 @@ class GradientAlignmentTrainer(SelectingTrainer):
         **kwargs: Any,
     ) -> None:
         self.batch_transform = batch_transform
-        self.class_weights: Tensor | None = None
-        self._weighted_loss: WeightedCrossEntropy | None = None
         super().__init__(model=model, args=args or GradientAlignmentArguments(), **kwargs)
         if is_of_transformers(self.data_collator):
             self.data_collator = ViewBatchCollator(self.data_collator)
@@ -101,7 +94,6 @@ class GradientAlignmentTrainer(SelectingTrainer):
         check_supported_setup(self)
         check_options(self)
         check_split(self)
-        self.model_accepts_loss_kwargs = False
         self.nonfinite = NonFiniteGuard(self)
         self._begin_run()
         self.micro_batches: list[MicroBatch] = []
@@ -121,26 +113,12 @@ class GradientAlignmentTrainer(SelectingTrainer):
 
     def _begin_run(self) -> None:
         """Reset the state of a run. `model_init` or a hyperparameter search may have changed model and arguments."""
-        self._weigh_classes()
+        self.weigh_classes()
         weights = cast("dict[str, float] | None", self.args.view_weights)
         self.aligner = Aligner(self.args.make_method(), self._make_groups(), weights)
         self._totals = ConflictTotals()
         self.last_update: AlignedUpdate | None = None
         self.nonfinite.reset()
-
-    def _weigh_classes(self) -> None:
-        """Use the weighted loss if the model's configuration has class weights and the model has no loss of its own."""
-        if self.compute_loss_func is not self._weighted_loss:
-            return  # a custom loss does its own weighting
-        weights = class_weights_of(getattr(self.model, "config", None))
-        # Moving them once avoids a wait at every loss.
-        self.class_weights = None if weights is None else weights.to(self.args.device)
-        self._weighted_loss = (
-            None
-            if self.class_weights is None or getattr(self.model, "has_margin_loss", False)
-            else WeightedCrossEntropy(self.class_weights, self.args.label_smoothing_factor)
-        )
-        self.compute_loss_func = self._weighted_loss
 
     def create_optimizer(self, model: nn.Module | None = None) -> torch.optim.Optimizer:
         """Create the optimizer, with the learning rates of `head_learning_rate` and `layerwise_lr_decay`."""
@@ -165,21 +143,21 @@ class GradientAlignmentTrainer(SelectingTrainer):
             num_items_in_batch: The update's total item weight, by view for a batch of views.
 
         Returns:
-            The mean of the views' losses, detached and scaled for accumulation.
+            The mean of the views' losses, detached and multiplied by the micro-batch's share of the update's items.
         """
         if is_view_batch(inputs):
             totals = {} if num_items_in_batch is None else cast(Mapping[str, Tensor], num_items_in_batch)
             losses = self._step_of_views(model, inputs, totals)
             loss = self._mean_loss(losses)
         else:
-            loss = super().training_step(model, inputs, cast(Tensor | None, num_items_in_batch))
+            loss = self.run_pass(model, inputs, cast(Tensor | None, num_items_in_batch))
             losses = {"": loss}
         index = len(self.micro_batches)
         self.micro_batches.append(MicroBatch(losses, self._ids[index] if index < len(self._ids) else ()))
         if self.args.on_nonfinite == "skip":
             # A skipped update must not turn the logged loss of the others into NaN.
             since = max(self.state.global_step - self._globalstep_last_logged, 1)
-            loss = torch.where(loss.isfinite(), loss, self._tr_loss / since)
+            return torch.where(loss.isfinite(), loss, self._tr_loss / since)
         return loss
 
     def _step_of_views(
@@ -192,7 +170,7 @@ class GradientAlignmentTrainer(SelectingTrainer):
         losses = {}
         for view, view_inputs in inputs.items():
             with self._view_gradients.accumulate(view):
-                loss = super().training_step(model, view_inputs, totals.get(view))
+                loss = self.run_pass(model, view_inputs, totals.get(view))
             losses[view] = loss.clone() if uses_cuda_graphs(self.args) else loss
             total = self._view_losses.get(view)
             self._view_losses[view] = losses[view] if total is None else total + losses[view]
@@ -205,28 +183,6 @@ class GradientAlignmentTrainer(SelectingTrainer):
         stacked = torch.stack(list(losses.values()))
         scale = self.aligner.view_scale(list(losses), stacked.device)
         return stacked.mean() if scale is None else (stacked * scale).mean()
-
-    def compute_loss(  # ty: ignore[incompatible-method-override]  # the item weight is always a tensor
-        self,
-        model: nn.Module,
-        inputs: dict[str, Any],
-        return_outputs: bool = False,
-        num_items_in_batch: Tensor | None = None,
-    ) -> Tensor | tuple[Tensor, Any]:
-        """Return the micro-batch's mean loss; in training, multiplied by its share of the update's items."""
-        # Before the base class, which may remove the labels from the inputs.
-        weight = None
-        if model.training and num_items_in_batch is not None:
-            weight = items_weight(inputs, self.class_weights)
-        labels = inputs.get("labels")
-        loss, outputs = super().compute_loss(model, inputs, return_outputs=True)
-        if self.class_weights is not None and not model.training and are_classes(labels):
-            self.record_loss(loss_terms(loss, outputs, labels, self.class_weights, self._weighted_loss))
-        if weight is not None and num_items_in_batch is not None:
-            # DDP averages the gradients over processes, and the shares must be summed.
-            processes = self.args.world_size if self.args.average_tokens_across_devices else 1
-            loss = loss / (num_items_in_batch.to(loss.device) / (weight.to(loss.device) * processes))
-        return (loss, outputs) if return_outputs else loss
 
     def get_batch_samples(  # ty: ignore[incompatible-method-override]  # item weights are by view
         self, epoch_iterator: Iterator, num_batches: int, device: torch.device
@@ -241,11 +197,7 @@ class GradientAlignmentTrainer(SelectingTrainer):
             batches = [self.batch_transform(self._prepare_inputs(batch)) for batch in batches]
         by_view = is_view_batch(batches[0])
         self._check_views(list(batches[0]) if by_view else [])
-        totals: dict[str, Tensor] = {}
-        for batch in batches:
-            for view, view_inputs in batch.items() if by_view else [("", batch)]:
-                weight = items_weight(view_inputs, self.class_weights).to(device)
-                totals[view] = totals.get(view, 0) + weight
+        totals = weight_by_view(batches, self.class_weights, device)
         if self.args.world_size > 1 and self.args.average_tokens_across_devices:
             gathered = self.accelerator.reduce(torch.stack(list(totals.values())), reduction="sum")
             totals = dict(zip(totals, gathered.unbind(), strict=True))

@@ -72,7 +72,7 @@ def test_a_loss_of_the_users_own_stays(tmp_path):
     trainer.train()
     assert called
     assert trainer.class_weights is None
-    assert trainer.compute_loss_func is loss
+    assert trainer.compute_loss_func.function is loss
 
 
 def test_neither_a_model_nor_a_way_to_make_one(tmp_path):
