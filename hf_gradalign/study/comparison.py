@@ -94,8 +94,10 @@ class Group:
         return {seed: float(value) for seed, value in values.items() if value is not None}
 
     def run_values(self, name: str) -> dict[int, float]:
-        """Return a column that is the same for every evaluation set, by seed."""
-        return self.values(next(iter(self.results[self.seeds[0]])), name)
+        """Return a column that is the same for every evaluation set, by seed, without missing values."""
+        # Any set will do: not all seeds may have been scored on the same ones yet.
+        values = {seed: next(iter(self.results[seed].values()))[name] for seed in self.seeds}
+        return {seed: float(value) for seed, value in values.items() if value is not None}
 
 
 class EvaluationClips:

@@ -72,6 +72,16 @@ def test_only_seeds_that_both_have_are_compared():
     assert PairedBootstrap(own).compare(make_group("a", own, 0.3, [0]), make_group("b", own, 0.0, [1]), "test") is None
 
 
+def test_values_of_runs_are_in_any_of_their_evaluation_sets():
+    own = clips()
+    group = make_group("a", own, 0.3, [0, 1, 2])
+    for seed in group.seeds:
+        group.results[seed]["test"]["conflict_rate"] = seed / 10 if seed < 2 else None
+    group.results[1] = {"dev": group.results[1]["test"]}  # not yet scored on the set of the others
+    assert group.run_values("conflict_rate") == {0: 0.0, 1: 0.1}
+    assert group.values("test", "conflict_rate") == {0: 0.0}
+
+
 def test_seeds_that_disagree_widen_the_interval():
     own = clips(1000)
     base = make_group("base", own, 0.0, range(6))
