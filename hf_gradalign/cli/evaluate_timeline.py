@@ -90,8 +90,5 @@ def main(argv: Sequence[str]) -> int:
         return 2
     for note in evaluation.notes:
         print(f"note: {one_line(note)}", file=sys.stderr)
-    print(
-        f"{evaluation.n_recordings} recordings, {evaluation.bonafide_seconds:.1f} s bona fide and "
-        f"{evaluation.spoof_seconds:.1f} s spoofed.\n\n{evaluation.table()}"
-    )
+    print(f"{evaluation.describe()}\n\n{evaluation.table()}")
     return 0

@@ -20,6 +20,7 @@ from hf_gradalign.metrics.functional.localization import (
     error_of_time,
 )
 from hf_gradalign.metrics.stats.bootstrap import ClusterDraws, require_settings
+from hf_gradalign.metrics.stats.few_errors import FEW_CLUSTERS
 from hf_gradalign.score_files.clips import ScoreFileError
 from hf_gradalign.score_files.matching import MAX_MISSING, examples, match_names
 from hf_gradalign.score_files.report import markdown_table
@@ -84,16 +85,23 @@ class LocalizationEvaluation:
 
     def table(self) -> str:
         """Format the rates as a Markdown table, in percent."""
-        has_intervals = any(row.interval is not None for row in self.rows.values())
-        rows = []
+        header, rows = ["", "EER (%)", "threshold"], []
         for row in self.rows.values():
             cells = [row.title, f"{100 * row.value:.3f}", f"{row.threshold:.6g}"]
-            if has_intervals:
-                interval = row.interval
-                low_high = "" if interval is None else f"{100 * interval.low:.3f} to {100 * interval.high:.3f}"
-                cells.append(low_high)
+            if (interval := row.interval) is not None:
+                cells.append(f"{100 * interval.low:.3f} to {100 * interval.high:.3f}")
+                header = [*header[:3], f"{100 * interval.confidence:g} % interval (%)"]
             rows.append(cells)
-        return markdown_table(["", "EER (%)", "threshold", *(["interval (%)"] if has_intervals else [])], rows)
+        return markdown_table(header, rows)
+
+    def describe(self) -> str:
+        """Describe what was evaluated, and the computation of the intervals."""
+        text = (
+            f"{self.n_recordings} recordings, {self.bonafide_seconds:.1f} s bona fide and {self.spoof_seconds:.1f} s "
+            "spoofed."
+        )
+        intervals = [row.interval for row in self.rows.values() if row.interval is not None]
+        return f"{text} Intervals: bootstrap of recordings, {intervals[0].n_draws} draws." if intervals else text
 
     def as_dict(self) -> dict[str, Any]:
         """Return the evaluation for JSON."""
@@ -202,6 +210,8 @@ def evaluate_localization(
         rate, threshold = compute()
         interval = _interval(pooled, compute, len(scored), n_draws, confidence, seed) if n_draws else None
         rows[name] = LocalizationRow(title, rate, threshold, interval)
+    if n_draws:
+        notes += _problems_of_draws(pieces, list(rows.values()))
     seconds = [float(pieces.durations[pieces.is_bonafide == is_bonafide].sum()) / 1e6 for is_bonafide in (True, False)]
     return LocalizationEvaluation(rows, len(scored), *seconds, tuple(notes))
 
@@ -255,6 +265,20 @@ def _checked(labeled_name: str | None, scored: Ranges, labels: SegmentLabels) ->
             f"{duration:.3f} s: they are not of the same recording, or a label lasts longer or shorter than assumed."
         )
     return labels.recordings[labeled_name]
+
+
+def _problems_of_draws(pieces: Pieces, rows: Sequence[LocalizationRow]) -> list[str]:
+    """Say why bootstrap intervals may be wrong."""
+    fewest = min(len(np.unique(pieces.recordings[pieces.is_bonafide == kind])) for kind in (True, False))
+    problems = []
+    if fewest < FEW_CLUSTERS:
+        problems.append(
+            f"Recordings with time of one of the classes: {fewest}. With fewer than {FEW_CLUSTERS}, bootstrap "
+            "intervals are too narrow."
+        )
+    if without_errors := [row.title for row in rows if row.value in (0.0, 1.0)]:
+        problems.append(f"The scores separate the classes, so intervals of {', '.join(without_errors)} say nothing.")
+    return problems
 
 
 def _interval(

@@ -167,8 +167,23 @@ def test_intervals_draw_recordings(tmp_path):
     assert rows[0] == rows[1] != rows[2]
     for row in rows[0].values():
         assert row.interval.low < row.value == row.interval.value < row.interval.high
+    result = evaluate_localization(timelines, labels, resolutions=[1], n_draws=50, confidence=0.9)
+    assert "90 % interval (%)" in result.table()
+    assert result.describe().endswith("Intervals: bootstrap of recordings, 50 draws.")
+    assert result.notes == ()
     # Segments of a second are those that have a score of their own.
     assert rows[0]["range_eer"].value == pytest.approx(rows[0]["segment_eer_1"].value)
+
+
+def test_intervals_of_few_recordings_or_without_errors_say_nothing(tmp_path):
+    scores = {f"r{index}": [3.0 + index, 3.5, -3.0, -3.5 + index / 9] for index in range(9)}
+    timelines = read_timelines(write_windows(tmp_path / "w.jsonl", **scores))
+    turns = {name: [(0, 2, "bonafide"), (2, 4, "spoof")] for name in scores}
+    labels = read_segment_labels(write_turns(tmp_path / "l.rttm", **turns))
+    few, separated = evaluate_localization(timelines, labels, resolutions=[1], n_draws=10).notes
+    assert "one of the classes: 9. With fewer than 10" in few
+    assert "intervals of range-based EER, segment EER at 1 s say nothing" in separated
+    assert evaluate_localization(timelines, labels, resolutions=[1], n_draws=0).notes == ()
 
 
 class Touch:

@@ -11,7 +11,7 @@ from hf_gradalign.metrics.functional.ranked_scores import CountedScores
 # in 88 to 97 % of the samples with five errors of the smaller class, and in 56 to 79 % of those with one.
 _FEW_ERRORS = 5
 # With 5 speakers, 95 % intervals hold the true EER in 82 % of the samples.
-_FEW_CLUSTERS = 10
+FEW_CLUSTERS = 10
 
 
 def sampling_problems(counted: CountedScores, n_clusters: int | None = None) -> list[str]:
@@ -41,10 +41,10 @@ def sampling_problems(counted: CountedScores, n_clusters: int | None = None) -> 
             f"An equal error rate of {100 * rate:.3g} % is about {max(1, round(n_errors))} of the {n_smaller} {name} "
             f"clips. With fewer than {_FEW_ERRORS}, bootstrap intervals are often too narrow. Evaluate more clips."
         )
-    if n_clusters is not None and n_clusters < _FEW_CLUSTERS:
+    if n_clusters is not None and n_clusters < FEW_CLUSTERS:
         problems.append(
             f"Speakers (or other values to draw) with clips of one of the classes: {n_clusters}. With fewer than "
-            f"{_FEW_CLUSTERS}, bootstrap intervals are too narrow."
+            f"{FEW_CLUSTERS}, bootstrap intervals are too narrow."
         )
     return problems
 
