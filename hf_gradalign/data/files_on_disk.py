@@ -67,13 +67,14 @@ class MissingAudio:
 
     Args:
         display_name: The corpus' name for messages.
-        on_missing_audio: `stop` raises for any missing file, `skip` leaves its clip out and warns.
+        on_missing_audio: `stop` raises for any missing file, `skip` leaves its clip out and warns, `keep` says nothing.
     """
 
     def __init__(self, display_name: str, on_missing_audio: OnMissingAudio) -> None:
         check_on_missing_audio(on_missing_audio)
         self._display_name = display_name
         self._skips = on_missing_audio == "skip"
+        self._keeps = on_missing_audio == "keep"
         self._reports: list[str] = []
         self._is_fatal = False
 
@@ -87,7 +88,7 @@ class MissingAudio:
         """
         missing = pc.invert(exists)
         n_missing = pc.sum(missing).as_py() or 0
-        if n_missing == 0:
+        if n_missing == 0 or self._keeps:
             return
         names = pc.filter(files, missing).slice(0, _MAX_LISTED).to_pylist()
         more = f"\n  ... and {n_missing - _MAX_LISTED} more" if n_missing > _MAX_LISTED else ""

@@ -73,7 +73,7 @@ def load_corpus(
         subset: For ASVspoof 2021: `eval` (the default, as in papers), `progress`, `hidden` or `all`. Also for data sets
             of the Arena with subsets, where the default is `all`, as in the Arena.
         on_missing_audio: What to do if named audio files are not on disk: `stop` raises, `skip` leaves their clips out
-            and warns.
+            and warns, `keep` keeps them, for uses that need labels but no audio.
         config_name: The data set's configuration, if it has several.
         revision: The Hub repository's branch, tag or commit.
         token: The Hub token; None for the one that is logged in.
@@ -243,7 +243,7 @@ def _standardized(
     exists = pc.or_(pc.is_null(paths), pc.is_in(paths, value_set=on_disk.drop_null()))
     missing.add(str(request.splits[split]), exists, paths)
     kept = np.asarray(exists)
-    return dataset if kept.all() else dataset.select(np.flatnonzero(kept))
+    return dataset if kept.all() or request.on_missing_audio == "keep" else dataset.select(np.flatnonzero(kept))
 
 
 def _subset(dataset: Dataset, subset: str | None, display_name: str) -> Dataset:

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
-OnMissingAudio = Literal["stop", "skip"]
+OnMissingAudio = Literal["stop", "skip", "keep"]
 
 NO_COLUMN = "none"
 """Stands for a column that does not exist."""
@@ -29,7 +29,7 @@ class CorpusRequest:
         splits: The corpus' own name of each split, the training split first; None for splits that are not wanted.
         optional: Splits that may be missing.
         subset: Part of a split, for corpora with subsets.
-        on_missing_audio: `stop` or `skip`.
+        on_missing_audio: `stop`, `skip` or `keep`.
         config_name: The data set's configuration.
         revision: The Hub repository's branch, tag or commit.
         token: The Hub token; None for the one that is logged in.

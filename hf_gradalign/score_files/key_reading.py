@@ -273,6 +273,7 @@ def read_keys_of_corpus(
             name_or_path,
             splits=(split,),
             subset=subset,
+            on_missing_audio="keep",  # labels need no audio
             label_map=label_map,
             require_labels=False,
             label_column=label_column or "label",

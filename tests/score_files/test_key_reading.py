@@ -269,6 +269,17 @@ def test_clips_of_a_corpus_without_a_label_are_skipped(tmp_path):
         read_keys_of_corpus(str(tmp_path / "clips.csv"))
 
 
+def test_labels_need_no_audio(tmp_path, caplog):
+    wild = corpus_trees.in_the_wild(tmp_path)
+    (tmp_path / "own").mkdir()
+    corpus_trees.write_lines(tmp_path / "own" / "clips.csv", ["file_name,label", "a.wav,real", "b.wav,fake"])
+    for file in wild.glob("*.wav"):
+        file.unlink()
+    assert read_keys_of_corpus(f"in_the_wild:{wild}").labels.tolist() == [0, 0, 1]
+    assert read_keys_of_corpus(str(tmp_path / "own" / "clips.csv")).labels.tolist() == [1, 0]
+    assert caplog.text == ""
+
+
 @pytest.mark.parametrize(
     "ids",
     [

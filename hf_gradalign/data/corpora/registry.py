@@ -233,7 +233,7 @@ def read_official_layout(spec: CorpusSpec, request: CorpusRequest) -> dict[str, 
         missing.add(display_name, exists, _expected_files(clips, where))
         _require_unique(clips, layout, where)
         identity = (layout.name, split, request.subset, _stamp(where), len(clips.labels), pc.sum(exists).as_py())
-        if clips.paths.null_count:
+        if clips.paths.null_count and request.on_missing_audio != "keep":
             clips = clips.only(exists)
         corpus[name] = make_dataset(clips.paths, clips.labels, clips.utterance_ids, clips.metadata, identity)
     missing.report()

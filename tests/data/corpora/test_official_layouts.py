@@ -176,7 +176,7 @@ def test_a_split_without_any_of_its_files_is_not_skipped(tmp_path):
 
 def test_an_unknown_choice(tmp_path):
     root = corpus_trees.asvspoof5(tmp_path)
-    with pytest.raises(ValueError, match="on_missing_audio must be one of stop, skip, not 'ignore'"):
+    with pytest.raises(ValueError, match="on_missing_audio must be one of stop, skip, keep, not 'ignore'"):
         load_corpus(f"asvspoof5:{root}", on_missing_audio="ignore")
 
 
