@@ -24,7 +24,7 @@ import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from hf_gradalign import metrics, score_files
 from hf_gradalign.cli.commands import set_up_libraries
@@ -33,6 +33,12 @@ from hf_gradalign.utils.file_locks import hold_output
 from hf_gradalign.utils.files import write_text_atomically
 from hf_gradalign.utils.messages import error_line, in_users_words, program
 from hf_gradalign.utils.plain_text import one_line
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    Match: TypeAlias = tuple[score_files.Clips, NDArray, list[str]]
+    """Clips with the scores of one system, the scores of another one, and notes on how they were matched."""
 
 
 def parse(argv: Sequence[str]) -> argparse.Namespace:
@@ -136,10 +142,7 @@ def run(arguments: argparse.Namespace, draws_figures: bool) -> list[str]:
             f"{', '.join(given)}: only for countermeasures, but {arguments.scores} has trials of speaker verification "
             "(labels that are target, nontarget or spoof). Leave the options out."
         )
-    if arguments.compare and clips.trial_types is None and len(set(clips.scores_and_labels()[1].tolist())) < 2:
-        raise score_files.ScoreFileError(
-            f"--compare needs clips of both classes, but those of {arguments.scores} are all of one. Leave it out."
-        )
+    matches = [match_other(clips, theirs) for theirs in others]
     settings = make_settings(arguments, clips)
     path = output_file(arguments)
     evaluate = score_files.evaluate_clips if clips.trial_types is None else score_files.evaluate_trials
@@ -149,8 +152,8 @@ def run(arguments: argparse.Namespace, draws_figures: bool) -> list[str]:
     systems = [(clips.scores, clips.labels)]
     if others:
         result["comparisons"] = {}
-        for other, theirs in zip(arguments.compare, others, strict=True):
-            result["comparisons"][other] = compare(clips, theirs, settings, progress=not arguments.no_progress)
+        for other, theirs, match in zip(arguments.compare, others, matches, strict=True):
+            result["comparisons"][other] = compare(clips, theirs, match, settings, progress=not arguments.no_progress)
             systems.append((theirs.scores, theirs.labels))
         n_tests = len(others) * len(score_files.metrics_of(settings))
         print(
@@ -254,11 +257,27 @@ def show(evaluation: score_files.Evaluation) -> None:
         print(f"\n{score_files.breakdown_table(column, breakdown, evaluation.rows)}")
 
 
+def match_other(clips: score_files.Clips, theirs: score_files.Clips) -> Match:
+    """Match the clips of two systems, and check that they can be compared on them."""
+    match = score_files.match_systems(clips, theirs)
+    if len(set(match[0].scores_and_labels()[1].tolist())) < 2:
+        raise score_files.ScoreFileError(
+            f"--compare needs clips of both classes, but those in {clips.source} and {theirs.source} are all of one. "
+            "Leave it out, or give other files."
+        )
+    return match
+
+
 def compare(
-    clips: score_files.Clips, theirs: score_files.Clips, settings: score_files.Settings, *, progress: bool
+    clips: score_files.Clips,
+    theirs: score_files.Clips,
+    match: Match,
+    settings: score_files.Settings,
+    *,
+    progress: bool,
 ) -> Mapping[str, Any]:
-    """Print the paired test, and return it for JSON."""
-    common, other, notes = score_files.match_systems(clips, theirs)
+    """Print the paired test of two matched systems, and return it for JSON."""
+    common, other, notes = match
     for note in [*(note for note in theirs.notes if note not in clips.notes), *notes]:
         print(f"note: {one_line(note)}", file=sys.stderr)
     comparisons = score_files.compare_clips(common, other, settings, progress=progress)

@@ -12,7 +12,7 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from hf_gradalign.score_files.clips import Clips, ScoreFileError, ScoreForm
-from hf_gradalign.score_files.matching import MAX_MISSING, examples, match_labels, match_names
+from hf_gradalign.score_files.matching import MAX_MISSING, examples, match_labels, match_names, require_same_labels
 from hf_gradalign.score_files.predictions import unlabeled_scores, with_own_labels
 from hf_gradalign.score_files.writing import write_table
 
@@ -133,16 +133,7 @@ def own_keys(systems: Sequence[Clips]) -> tuple[list[Clips], Clips]:
     chosen = max(labeled, key=len)
     for other in labeled:
         indices, _ = match_names(chosen.utterance_ids, other.utterance_ids, chosen.source, other.source)
-        assert chosen.labels is not None, "only files with labels are chosen from"
-        assert other.labels is not None, "only files with labels are compared"
-        in_both = np.flatnonzero(indices >= 0)
-        differs = in_both[chosen.labels[in_both] != other.labels[indices[in_both]]]
-        if len(differs):
-            names = examples(chosen.utterance_ids.take(pa.array(differs)))
-            raise ScoreFileError(
-                f"{len(differs)} labels of {chosen.source} differ from those of {other.source} ({names}). Give the "
-                "true labels with --keys."
-            )
+        require_same_labels(chosen, other, indices, "--keys")
     return systems, replace(chosen, scores=None, notes=())
 
 

@@ -148,7 +148,7 @@ def match_systems(first: Clips, second: Clips) -> tuple[Clips, NDArray[np.float6
         Clips of the first system, scores of the second system for these clips, and notes for the user.
 
     Raises:
-        ScoreFileError: If no utterance is in both.
+        ScoreFileError: If no utterance is in both, or their labels differ.
     """
     indices, how = match_names(first.utterance_ids, second.utterance_ids, first.source, second.source)
     matched = indices >= 0
@@ -160,6 +160,7 @@ def match_systems(first: Clips, second: Clips) -> tuple[Clips, NDArray[np.float6
         )
     if second.scores is None:
         raise ScoreFileError(f"{second.source} has no scores. Give a score file.")
+    require_same_labels(first, second, indices, "KEYS")
     notes = [how] if how else []
     n_common = int(np.count_nonzero(matched))
     if n_common < max(len(first), len(second)):
@@ -168,6 +169,30 @@ def match_systems(first: Clips, second: Clips) -> tuple[Clips, NDArray[np.float6
             "The systems are compared on these."
         )
     return first.take(np.flatnonzero(matched)), second.scores[indices[matched]], notes
+
+
+def require_same_labels(first: Clips, second: Clips, indices: NDArray[np.int64], option: str) -> None:
+    """Check that two files with labels agree about the clips that are in both.
+
+    Args:
+        first: Clips.
+        second: Other clips.
+        indices: The index in `second` of each clip in `first`, or -1, shape (clips,).
+        option: How to give the true labels, for the message.
+
+    Raises:
+        ScoreFileError: If labels differ.
+    """
+    if first.labels is None or second.labels is None:
+        return
+    in_both = np.flatnonzero(indices >= 0)
+    differs = in_both[first.labels[in_both] != second.labels[indices[in_both]]]
+    if len(differs):
+        names = examples(first.utterance_ids.take(pa.array(differs)))
+        raise ScoreFileError(
+            f"{len(differs)} labels of {first.source} differ from those of {second.source} ({names}). Give the true "
+            f"labels with {option}."
+        )
 
 
 def match_names(

@@ -200,3 +200,7 @@ def test_two_systems():
     assert "2 utterances are in both scores.txt (3) and scores.txt (3)" in notes[1]
     with pytest.raises(ScoreFileError, match="Two systems can only be compared on the same clips"):
         match_systems(first, scores_of(["x"]))
+    agreeing, differing = (scores_of(["c", "a"], labels=np.array([label, 1])) for label in (1, 0))
+    assert match_systems(first, agreeing)[1].tolist() == [1.0, 0.0]
+    with pytest.raises(ScoreFileError, match=r"1 labels of .* differ from those of .* \(c\).* with KEYS"):
+        match_systems(first, differing)

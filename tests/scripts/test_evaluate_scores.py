@@ -284,7 +284,7 @@ def test_few_speakers(evaluate, write, capsys):
     assert printed.count("one of the classes: 1.") == 1  # by the evaluation, and not once more by the bootstrap
 
 
-def test_clips_of_one_class(evaluate, write, capsys):
+def test_clips_of_one_class(evaluate, write, tmp_path, capsys):
     spoofs = np.flatnonzero(LABELS == 0)
     columns = (np.array(values)[spoofs] for values in (NAMES, ATTACKS, KEYS, SCORES))
     path = write("spoofs.txt", *columns)
@@ -298,6 +298,11 @@ def test_clips_of_one_class(evaluate, write, capsys):
     captured = capsys.readouterr()
     assert captured.out == ""
     assert "--compare needs clips of both classes" in captured.err
+    whole = write("cm.txt", NAMES, ATTACKS, KEYS, SCORES)
+    assert evaluate([whole, "--compare", path]) == 2
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert "those in cm.txt and spoofs.txt are all of one" in captured.err.replace(f"{tmp_path}/", "")
 
 
 def test_a_corpus_in_place_of_keys(evaluate, write, capsys):
