@@ -35,7 +35,8 @@ class ViewCollator(ViewBatchCollator):
     The feature extractor pads clips of different lengths, as whole clips are. If the model then gets no attention mask,
     or is one that padding affects in spite of the mask (a group norm over time, for example), losses and logits depend
     on the batch, and a warning says so once. An attention mask that masks nothing is dropped, because it only costs
-    time, unless the feature extractor is set to return one (`return_attention_mask`).
+    time, unless the feature extractor is set to return one (`return_attention_mask`). In training, that of waveforms is
+    dropped even then if the model can do without: models of transformers read it out of the device in each pass.
 
     Views with deferred augmentation (`ViewDataset` with `defer`) are collated to waveforms and draws, which
     `DeferredAugmentation` turns into model inputs.
@@ -52,12 +53,16 @@ class ViewCollator(ViewBatchCollator):
         self.feature_extractor = feature_extractor
 
     def use_model(self, model: Any) -> None:
-        """Learn which model the batches are for, to warn if padding affects it. `GradientAlignmentTrainer` calls this.
+        """Learn which model the batches are for, and what it makes of masks. `GradientAlignmentTrainer` calls this.
 
         Args:
             model: A model of transformers, also within PEFT adapters.
         """
         self._clips.spreads_padding = spreads_padding(model)
+        mask = inspect.signature(getattr(model, "get_base_model", lambda: model)().forward).parameters.get(
+            "attention_mask"
+        )
+        self._clips.needs_mask = mask is None or mask.default is not None
 
 
 class _ClipCollator:
@@ -65,11 +70,13 @@ class _ClipCollator:
 
     Attributes:
         spreads_padding: Whether the model is known to spread padding into clips in spite of an attention mask.
+        needs_mask: Whether the model may need an attention mask that masks nothing.
     """
 
     def __init__(self, feature_extractor: FeatureExtractionMixin) -> None:
         self.feature_extractor = cast(SequenceFeatureExtractor, feature_extractor)
         self.spreads_padding = False
+        self.needs_mask = True
         self._longest = 0  # clips of this length are known not to be cut
         self._has_warned = torch.zeros((), dtype=torch.bool).share_memory_()  # by any loader worker
         self._extract = _as_function(feature_extractor)
@@ -79,7 +86,7 @@ class _ClipCollator:
 
     def __call__(self, items: Sequence[Mapping[str, Any]]) -> ModelInputs:
         if DEFERRED in items[0]:
-            return _collate_deferred(items)
+            return _collate_deferred(items, self._is_wanted(of_waveforms=True))
         clips = [item["input_values"] for item in items]
         self._refuse_cutting(max(map(len, clips)))
         lengths_differ = len({len(clip) for clip in clips}) > 1
@@ -89,12 +96,16 @@ class _ClipCollator:
         )
         inputs = dict(features)
         mask = inputs.get("attention_mask")
-        if mask is not None and not getattr(self.feature_extractor, "return_attention_mask", False) and mask.all():
+        if mask is not None and not self._is_wanted("input_values" in inputs) and mask.all():
             del inputs["attention_mask"]
         if lengths_differ:
             self._warn_of_padding(mask is not None)
         inputs["labels"] = torch.tensor([item["labels"] for item in items], dtype=torch.int64)
         return inputs
+
+    def _is_wanted(self, of_waveforms: bool) -> bool:
+        """Return whether the model gets an attention mask that masks nothing."""
+        return getattr(self.feature_extractor, "return_attention_mask", False) and (self.needs_mask or not of_waveforms)
 
     def _refuse_cutting(self, n_samples: int) -> None:
         if n_samples <= self._longest:
@@ -125,11 +136,12 @@ def _as_function(feature_extractor: FeatureExtractionMixin) -> Callable[..., Map
     return cast("Callable[..., Mapping[str, Any]]", feature_extractor)
 
 
-def _collate_deferred(items: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+def _collate_deferred(items: Sequence[Mapping[str, Any]], wants_mask: bool) -> dict[str, Any]:
     """Collate clips with deferred augmentation. Runs in the loader workers.
 
     Args:
         items: Items of one view of a `ViewDataset` with `defer`.
+        wants_mask: Whether the model gets an attention mask, although windows have no padding.
 
     Returns:
         `input_values`, float32 of shape (B, time), padded with zeros; `labels`, int64 of shape (B,); and `deferred`:
@@ -152,6 +164,7 @@ def _collate_deferred(items: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
             "starts": torch.tensor([each["start"] for each in deferred]),
             "draws": rawboost.prepare([each["parameters"] for each in deferred], lengths, settings["sampling_rate"]),
             "settings": settings,
+            "wants_mask": wants_mask,
         },
     }
 
@@ -183,7 +196,7 @@ class DeferredAugmentation:
         mask = expected.get("attention_mask")
         if mask is not None and getattr(feature_extractor, "return_attention_mask", False):
             self._mask_type = mask.dtype
-        actual = self._model_inputs(torch.from_numpy(clip)[None])["input_values"]
+        actual = self._normalized(torch.from_numpy(clip)[None])
         values = expected.get("input_values")
         if values is None or values.shape != actual.shape or not torch.allclose(values, actual, atol=1e-5):
             raise ValueError(
@@ -214,17 +227,17 @@ class DeferredAugmentation:
         window = settings["window_samples"]
         times = torch.arange(window, device=waveforms.device) % lengths.clamp(max=window)[:, None]
         windows = augmented.gather(1, deferred["starts"][:, None] + times)
-        return {**self._model_inputs(windows), "labels": inputs["labels"]}
+        finished = {"input_values": self._normalized(windows)}
+        if self._mask_type is not None and deferred["wants_mask"]:
+            finished["attention_mask"] = torch.ones(windows.shape, dtype=self._mask_type, device=windows.device)
+        return {**finished, "labels": inputs["labels"]}
 
-    def _model_inputs(self, windows: Tensor) -> dict[str, Tensor]:
-        """Return the feature extractor's output for windows of shape (B, time)."""
-        if self._normalizes:
-            variance, mean = torch.var_mean(windows, dim=-1, keepdim=True, correction=0)
-            windows = (windows - mean) / torch.sqrt(variance + self._epsilon)
-        inputs = {"input_values": windows}
-        if self._mask_type is not None:
-            inputs["attention_mask"] = torch.ones(windows.shape, dtype=self._mask_type, device=windows.device)
-        return inputs
+    def _normalized(self, windows: Tensor) -> Tensor:
+        """Return windows (B, time) as the feature extractor does."""
+        if not self._normalizes:
+            return windows
+        variance, mean = torch.var_mean(windows, dim=-1, keepdim=True, correction=0)
+        return (windows - mean) / torch.sqrt(variance + self._epsilon)
 
 
 def _is_deferred(batch: Any) -> bool:

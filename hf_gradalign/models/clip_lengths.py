@@ -102,7 +102,8 @@ def refuse_discarding(model: PreTrainedModel, feature_extractor: FeatureExtracti
     was_training = model.training
     try:
         with torch.random.fork_rng(devices=[]):  # some encoders draw random numbers for layer drop even in evaluation
-            model.eval()(**extract([silence], sampling_rate=extract.sampling_rate, return_tensors="pt"))
+            inputs = extract([silence], sampling_rate=extract.sampling_rate, return_tensors="pt")
+            model.eval()(**inputs.to(model.device))
     finally:
         hook.remove()
         model.train(was_training)

@@ -150,7 +150,7 @@ def logits_of_noise(model: PreTrainedModel, feature_extractor: FeatureExtraction
     extract = cast(Any, feature_extractor)  # its base class has neither a sampling rate nor a call
     rate = extract.sampling_rate
     noise = np.random.default_rng(0).normal(0, 0.1, (round(WINDOW_SECONDS * rate),)).astype(np.float32)
-    inputs = extract(noise, sampling_rate=rate, return_tensors="pt")
+    inputs = extract(noise, sampling_rate=rate, return_tensors="pt").to(model.device)
     if "raw_logits" in inspect.signature(model.forward).parameters:
         inputs["raw_logits"] = True
     was_training = model.training

@@ -141,7 +141,7 @@ def _called_modules(
     was_training = model.training
     try:
         with torch.random.fork_rng(devices=[]):  # some encoders draw numbers for layer drop even in evaluation
-            model.eval()(**extract(noise, sampling_rate=rate, return_tensors="pt"))
+            model.eval()(**extract(noise, sampling_rate=rate, return_tensors="pt").to(model.device))
     finally:
         model.train(was_training)
         for hook in hooks:

@@ -288,7 +288,8 @@ class SpoofDetectorForAudioClassification(SpoofDetectorPreTrainedModel):
             drop_calibration(self.config)  # any trainer and any loop may be training the model
         if labels is not None:
             weights = self.config.class_weights
-            weights = None if weights is None else torch.tensor(weights, device=logits.device)
+            if weights is not None:  # filled on the device: copying them would wait for it
+                weights = torch.stack([logits.new_full((), weight, dtype=torch.float32) for weight in weights])
             logits_of_classes = self._of_two_classes(logits).float()
             loss = detection_loss(logits_of_classes, labels, self.config.loss, self.config.loss_options, weights)
         if self.config.calibration is not None and not raw_logits:

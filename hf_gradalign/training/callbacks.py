@@ -5,6 +5,7 @@ import math
 import os
 import shutil
 import signal
+from collections import deque
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -16,6 +17,7 @@ from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR, SaveStrategy
 from transformers.utils import ADAPTER_SAFE_WEIGHTS_NAME, SAFE_WEIGHTS_NAME, logging
 
 from hf_gradalign.training.checkpoint_integrity import read_manifest
+from hf_gradalign.training.delayed_flags import DelayedFlag, updates_until_read
 from hf_gradalign.utils.files import flush_to_disk, refuse_link_out, sha256_of, write_text_atomically
 
 logger = logging.get_logger(__name__)
@@ -43,7 +45,7 @@ class SaveOnInterrupt(TrainerCallback):
     """On the first SIGINT or SIGTERM, finishes the current update, saves a checkpoint and stops training.
 
     A second Ctrl-C interrupts at once. The processes of a distributed run stop after the same update, so a signal to
-    one of them is enough.
+    one of them is enough. With GPUs this is four updates later, because none of them waits to hear of the signal.
 
     Attributes:
         interrupted: Whether the run was stopped by a signal.
@@ -53,10 +55,12 @@ class SaveOnInterrupt(TrainerCallback):
         self.interrupted = False
         self._signalled = False
         self._previous: dict[int, Any] = {}
+        self._flags: deque[DelayedFlag] = deque()
 
     def on_train_begin(  # noqa: D102
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
+        self._flags.clear()
         # Data loader workers are forked later and inherit the handler, so Ctrl-C does not kill them.
         for number in (signal.SIGINT, signal.SIGTERM):
             self._previous[number] = signal.signal(number, self._on_signal)
@@ -105,9 +109,10 @@ class SaveOnInterrupt(TrainerCallback):
     def _any_process_signalled(self, args: TrainingArguments) -> bool:
         if args.world_size <= 1:
             return self._signalled
-        flag = torch.tensor(int(self._signalled), device=args.device)
+        flag = torch.full((), int(self._signalled), device=args.device)
         distributed.all_reduce(flag, op=distributed.ReduceOp.MAX)
-        return bool(flag)
+        self._flags.append(DelayedFlag(flag))
+        return len(self._flags) > updates_until_read(args.device) and bool(self._flags.popleft())
 
 
 BEST_CHECKPOINTS_DIR = "best_checkpoints"

@@ -4,7 +4,7 @@ import math
 import weakref
 from collections import deque
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -14,6 +14,7 @@ from transformers import TrainerCallback, TrainerControl, TrainerState, Training
 from transformers.utils import logging
 
 from hf_gradalign.alignment import AlignedUpdate, is_sharded_tensor, local_part
+from hf_gradalign.training.delayed_flags import DelayedFlag, updates_until_read
 
 if TYPE_CHECKING:
     from hf_gradalign.training.trainer import GradientAlignmentTrainer
@@ -22,9 +23,6 @@ logger = logging.get_logger(__name__)
 
 ON_NONFINITE = ("stop", "skip")
 
-# After how many more updates the flag is read, by type of device: the host does not wait for a GPU.
-_LAG = {"cpu": 0}
-_LAG_ELSEWHERE = 4
 _MAX_CONSECUTIVE_SKIPS = 50
 _MAX_WARNINGS = 20
 _LISTED_NAMES = 3
@@ -44,8 +42,7 @@ class _Update:
     step: int
     micro_batches: list[MicroBatch]
     aligned: AlignedUpdate | None  # None for a batch without views
-    is_bad: Tensor
-    copied: torch.cuda.Event | None = field(default=None)
+    is_bad: DelayedFlag
 
 
 class NonFiniteGuard(TrainerCallback):
@@ -89,12 +86,12 @@ class NonFiniteGuard(TrainerCallback):
         self._pending.append(update)
         self.last_was_skipped = False
         if self._trainer.args.on_nonfinite == "skip" and not self._scales_loss():
-            self.last_was_skipped = self._is_bad(self._pending.pop())
+            self.last_was_skipped = bool(self._pending.pop().is_bad)
             self._in_a_row = self._in_a_row + 1 if self.last_was_skipped else 0
             if self.last_was_skipped:
                 self._skip(update, state)
         else:
-            self._look(state, _LAG.get(args.device.type, _LAG_ELSEWHERE))
+            self._look(state, updates_until_read(args.device))
 
     def on_step_end(  # noqa: D102
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
@@ -120,17 +117,12 @@ class NonFiniteGuard(TrainerCallback):
         if trainer.accelerator.num_processes > 1:
             # Every process only has the losses of its own items.
             is_bad = trainer.accelerator.reduce(is_bad, reduction="sum")
-        copied = None
-        if is_bad.device.type == "cuda":
-            is_bad = is_bad.to("cpu", non_blocking=True)
-            copied = torch.cuda.Event()
-            copied.record()
-        return _Update(step, list(trainer.micro_batches), aligned, is_bad, copied)
+        return _Update(step, list(trainer.micro_batches), aligned, DelayedFlag(is_bad))
 
     def _look(self, state: TrainerState, lag: int = 0) -> None:
         while len(self._pending) > lag:
             update = self._pending.popleft()
-            if not self._is_bad(update):
+            if not update.is_bad:
                 continue
             description = self._describe(update, state)
             if not self._scales_loss():
@@ -142,12 +134,6 @@ class NonFiniteGuard(TrainerCallback):
                     "updates with --on_nonfinite skip; --resume_from_checkpoint continues from the last checkpoint"
                 )
             self._warn(state, f"{description} The step is left to fp16 loss scaling, which cannot fix a loss.")
-
-    @staticmethod
-    def _is_bad(update: _Update) -> bool:
-        if update.copied is not None:
-            update.copied.synchronize()
-        return bool(update.is_bad)
 
     def _skip(self, update: _Update, state: TrainerState) -> None:
         self.skipped += 1

@@ -3,7 +3,7 @@ import pickle
 import numpy as np
 import pytest
 import torch
-from tiny_detectors import make_classifier
+from tiny_detectors import make_classifier, make_detector
 from torch.utils.data import DataLoader
 from transformers import (
     ASTFeatureExtractor,
@@ -83,6 +83,22 @@ def test_a_mask_that_masks_nothing_and_is_not_wanted_is_left_out():
     assert set(collator(_items(4000, 4000))) == {"input_values", "labels"}
     assert collator(_items(4000, 3000))["attention_mask"].sum(dim=1).tolist() == [4000, 3000]
     assert "attention_mask" in ViewCollator(AlwaysMasks(return_attention_mask=True))(_items(4000, 4000))
+
+
+class NeedsMask(torch.nn.Module):
+    def forward(self, input_values, attention_mask, labels=None):
+        """As some models with code of their own."""
+
+
+def test_in_training_a_mask_that_masks_nothing_is_for_models_that_need_it():
+    for model, expected in ((make_classifier(), False), (make_detector(), False), (NeedsMask(), True)):
+        collator = ViewCollator(Wav2Vec2FeatureExtractor(return_attention_mask=True))
+        collator.use_model(model)
+        assert ("attention_mask" in collator(_items(4000, 4000))) == expected
+        assert "attention_mask" in collator(_items(4000, 3000))
+    features = ViewCollator(SeamlessM4TFeatureExtractor())
+    features.use_model(make_classifier())
+    assert "attention_mask" in features(_items(4080, 4080))
 
 
 @pytest.mark.parametrize(
@@ -234,6 +250,8 @@ def test_batches_are_those_without_deferral(dataset, augment, extractor):
     collator, finish = ViewCollator(extractor), DeferredAugmentation(extractor)
     whole, deferred = _make(dataset, augment=augment), _make(dataset, augment=augment, defer=True)
     for epoch in range(2):
+        if epoch:
+            collator.use_model(make_classifier())  # which can do without a mask
         whole.set_epoch(epoch), deferred.set_epoch(epoch)
         indices = range(len(dataset))
         batch = collator([deferred[index] for index in indices])

@@ -91,7 +91,7 @@ def test_scorer_pipeline_arena_and_score_file_agree(make_calibrated, kind, tmp_p
 )
 def test_onnx_agrees(make_calibrated, kind, raw_scores, tmp_path):
     onnxruntime = pytest.importorskip("onnxruntime")
-    scorer = SpoofScorer(make_calibrated(kind), raw_scores=raw_scores)
+    scorer = SpoofScorer(make_calibrated(kind), raw_scores=raw_scores, device="cpu")
     file = tmp_path / "detector.onnx"
     export_onnx(scorer.model, file, n_samples=WINDOW, check_batches=(2,), raw_scores=raw_scores)
     session = onnxruntime.InferenceSession(str(file), providers=["CPUExecutionProvider"])

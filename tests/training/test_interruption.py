@@ -1,12 +1,16 @@
+"""A run that is interrupted saves a checkpoint and can be resumed."""
+
 import os
 import signal
+from types import SimpleNamespace
 
 import pytest
 import torch
+from device_transfers import DEVICE, DeviceTransfers
 from toy import ToyViews, make_trainer, weights_of
 from transformers import TrainerCallback
 
-from hf_gradalign.training import SaveOnInterrupt
+from hf_gradalign.training import SaveOnInterrupt, delayed_flags
 
 
 class SignalAt(TrainerCallback):
@@ -76,3 +80,20 @@ def test_an_undisturbed_run_is_not_interrupted(tmp_path):
     interrupt = SaveOnInterrupt()
     make_trainer(tmp_path, callbacks=[interrupt]).train()
     assert not interrupt.interrupted
+
+
+def test_several_gpus_hear_of_a_signal_without_waiting(monkeypatch):
+    monkeypatch.setattr("torch.distributed.all_reduce", lambda flag, op: None)
+    monkeypatch.setattr(delayed_flags, "_LAG", {})
+    interrupt, lag = SaveOnInterrupt(), delayed_flags._LAG_ELSEWHERE
+
+    def heard(device):
+        return interrupt._any_process_signalled(SimpleNamespace(world_size=2, device=torch.device(device)))
+
+    with DeviceTransfers() as transfers:
+        assert not any(heard(DEVICE) for _ in range(lag))
+    assert transfers.to_host == transfers.to_device == []
+    interrupt._flags.clear()
+    assert not any(heard("cpu") for _ in range(2 * lag))
+    interrupt._signalled = True
+    assert [heard("cpu") for _ in range(lag + 1)] == [False] * lag + [True]
