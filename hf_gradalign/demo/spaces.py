@@ -18,6 +18,8 @@ from hf_gradalign.demo.judging import Settings
 from hf_gradalign.demo.recording import check_limits
 from hf_gradalign.hub.publishing import PublishingError, explained, stage_model
 from hf_gradalign.metrics import DetectionCosts
+from hf_gradalign.models import load_config, output_labels
+from hf_gradalign.models.adapters import base_of_adapter
 
 _APP_FILE = "app.py"
 _MODELS = "models"
@@ -71,8 +73,9 @@ def push_space(
 
     Raises:
         OSError: If there is no such model.
-        PublishingError: If the upload fails, or the Space exists and holds something else.
-        ValueError: If an option is out of range.
+        PublishingError: If the upload fails, the Space exists and holds something else, or a local model's weights are
+            a pickle.
+        ValueError: If an option is out of range, or a local model's labels do not tell which is bona fide.
     """
     with TemporaryDirectory(prefix="hf_gradalign_space_") as folder:
         write_space(folder, models, title=repo_id.rpartition("/")[2], token=token, **options)
@@ -104,7 +107,7 @@ def write_space(
     costs = DetectionCosts(**{name: options[name] for name in ("p_spoof", "c_miss", "c_fa") if name in options})
     Settings(costs, options.get("undecided_band", 0.0))
     folder = Path(folder)
-    names = _stage_models(folder, [os.fspath(model) for model in models], token)
+    names = _stage_models(folder, [os.fspath(model) for model in models], token, options)
     on_hub = [name for name in names if not name.startswith(f"{_MODELS}/")]
     for path in _package_files():
         target = folder / _PACKAGE.name / path.relative_to(_PACKAGE)
@@ -117,7 +120,7 @@ def write_space(
     (folder / "README.md").write_text(readme, encoding="utf-8")
 
 
-def _stage_models(folder: Path, names: Sequence[str], token: str | None) -> list[str]:
+def _stage_models(folder: Path, names: Sequence[str], token: str | None, options: Mapping[str, Any]) -> list[str]:
     """Copy local models into the Space. Return the models' names as the Space sees them."""
     staged = []
     for number, name in enumerate(names):
@@ -125,11 +128,24 @@ def _stage_models(folder: Path, names: Sequence[str], token: str | None) -> list
             staged.append(name)
             continue
         local, _ = model_folder(name, {"token": token})  # converts a published checkpoint
+        _require_usable(local, options)
         stem = Path(name).resolve().stem
         inside = f"{_MODELS}/{stem}" if not (folder / _MODELS / stem).exists() else f"{_MODELS}/{stem}-{number}"
         stage_model(Path(local), folder / inside)
         staged.append(inside)
     return staged
+
+
+def _require_usable(name: str, options: Mapping[str, Any]) -> None:
+    """Raise OSError or ValueError for a local model that the page in a Space could not use."""
+    base = base_of_adapter(name, {})
+    if base is not None and Path(base[0]).exists():
+        raise ValueError(
+            f"{name} contains PEFT adapters for the model {base[0]}, which is on this machine only: give the page the "
+            "merged model"
+        )
+    config: Any = load_config(name, {"trust_remote_code": options.get("trust_remote_code")})
+    output_labels(config.id2label, config.label2id, options.get("bonafide_label"))
 
 
 def _package_files() -> list[Path]:

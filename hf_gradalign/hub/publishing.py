@@ -40,6 +40,11 @@ IGNORED_PATTERNS: tuple[str, ...] = (
     "run_arguments.json",
     "trainer_state.json",
 )
+_SAFE_FORMS = {
+    "pytorch_model.bin": "model.safetensors",
+    "pytorch_model.bin.index.json": "model.safetensors.index.json",
+    "adapter_model.bin": "adapter_model.safetensors",
+}
 # Without these there is no model.
 _NEEDED = ("README.md", "config.json", "adapter_config.json", "preprocessor_config.json")
 
@@ -75,11 +80,12 @@ def publish(
 
     Raises:
         FileNotFoundError: If there is no such folder.
-        PublishingError: If the upload fails for any other reason.
+        PublishingError: If the model's weights are a pickle, or the upload fails for any other reason.
     """
     folder = Path(folder)
     if not folder.is_dir():
         raise FileNotFoundError(f"There is no folder {folder} to publish.")
+    _refuse_pickled_weights(folder)
     later = push_command(folder, _name_to_suggest(repo_id), private=private, revision=revision)
     advice = f"\nThe trained model is safe in {folder}. To push it later:\n    {later}"
     with explained(repo_id, token, advice):
@@ -141,6 +147,16 @@ def push_command(
     return shlex.join(command)
 
 
+def _refuse_pickled_weights(folder: Path) -> None:
+    """Raise PublishingError for a model whose only weights are a pickle, and so would not be pushed."""
+    for pickled, safe in _SAFE_FORMS.items():
+        if (folder / pickled).exists() and not any((folder / name).exists() for name in _SAFE_FORMS.values()):
+            raise PublishingError(
+                f"{folder} has only {pickled}, a pickle, which is not published: users would have to trust it. Load "
+                f"the model in Python, and save it with save_pretrained, which writes {safe}"
+            )
+
+
 def _pushed_files(folder: Path) -> list[Path]:
     names = (str(path.relative_to(folder)) for path in sorted(folder.rglob("*")) if path.is_file())
     return [folder / name for name in filter_repo_objects(names, ignore_patterns=list(IGNORED_PATTERNS))]
@@ -158,7 +174,12 @@ def _without_local_paths(folder: Path) -> Generator[Path]:
 
 
 def stage_model(folder: Path, target: Path) -> None:
-    """Fill a folder with what `publish` uploads: links to files, and copies of those that must be cleaned."""
+    """Fill a folder with what `publish` uploads: links to files, and copies of those that must be cleaned.
+
+    Raises:
+        PublishingError: If the model's weights are a pickle.
+    """
+    _refuse_pickled_weights(folder)
     pushed = _pushed_files(folder)
     cleaned = files_with_local_paths(pushed)
     for path in pushed:

@@ -14,11 +14,14 @@ from pathlib import Path
 
 import pytest
 import space_hub  # noqa: F401  adds its routes to the Hub
+import torch
 import yaml
 from hub_server import StoredFile
+from safetensors.torch import load_file
 
 import hf_gradalign
 from hf_gradalign.demo.spaces import write_space
+from hf_gradalign.hub import PublishingError
 
 pytest.importorskip("gradio")  # whose version a Space names
 
@@ -121,6 +124,30 @@ def test_a_space_that_could_not_start_is_not_made(tmp_path, option, message):
     with pytest.raises(ValueError, match=message):
         write_space(tmp_path, ["you/detector"], title="mine", **option)
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("fault", ["pickle", "labels", "base"])
+def test_a_local_model_that_the_space_could_not_use(folder, tmp_path, fault):
+    model = tmp_path / "model"
+    shutil.copytree(folder, model)
+    if fault == "pickle":
+        torch.save(load_file(model / "model.safetensors"), model / "pytorch_model.bin")
+        (model / "model.safetensors").unlink()
+        said, kind = "has only pytorch_model.bin, a pickle, which is not published", PublishingError
+    elif fault == "labels":
+        settings = json.loads((model / "config.json").read_text())
+        labels = {"id2label": {"0": "LABEL_0", "1": "LABEL_1"}, "label2id": {"LABEL_0": 0, "LABEL_1": 1}}
+        (model / "config.json").write_text(json.dumps(settings | labels))
+        said, kind = "cannot tell which of the model's labels", ValueError
+    else:
+        (model / "model.safetensors").rename(model / "adapter_model.safetensors")
+        (model / "adapter_config.json").write_text(json.dumps({"base_model_name_or_path": str(folder)}))
+        said, kind = "PEFT adapters for the model .*my-run, which is on this machine only", ValueError
+    with pytest.raises(kind, match=said):
+        write_space(tmp_path / "space", [model], title="mine")
+    if fault == "labels":
+        (tmp_path / "space").mkdir()
+        write_space(tmp_path / "space", [model], title="mine", bonafide_label="LABEL_1")
 
 
 @pytest.mark.slow

@@ -12,7 +12,7 @@ import pytest
 import soundfile
 from hub_server import READ_ONLY_TOKEN, REFUSED_TOKEN
 
-from hf_gradalign.hub import ModelCardFacts, push_command, write_model_card
+from hf_gradalign.hub import ModelCardFacts, PublishingError, publish, push_command, write_model_card
 
 PUBLISHED = {"README.md", "config.json", "model.safetensors", "notes/curve.png", "all_results.json", "vocab.txt"}
 PUBLISHED |= {"conflicts.jsonl", "figures/conflicts.png"}
@@ -143,6 +143,14 @@ def test_missing_token_offline_mode_and_missing_network_are_explained(hub, run_c
     assert f"The trained model is safe in {folder}. To push it later:\n    hf upload tester/model" in published
     assert message in checked
     assert not hub.repos
+
+
+def test_a_model_whose_weights_would_stay_behind(folder):
+    """Nobody should have to trust a pickle, so it is not pushed; a model without weights is no use."""
+    (folder / "pytorch_model.bin").write_bytes(b"a pickle")
+    (folder / "model.safetensors").unlink()
+    with pytest.raises(PublishingError, match=r"has only pytorch_model\.bin, a pickle, .* writes model\.safetensors"):
+        publish(folder, "tester/model")
 
 
 @pytest.mark.slow
