@@ -26,6 +26,16 @@ from hf_gradalign.training.checkpoint_integrity import summarize
 from hf_gradalign.training.distributed import is_sharded
 
 
+def savable_state(model: nn.Module) -> dict[str, Tensor]:
+    """Return a model's state dict in a form that safetensors can save: tied weights once, and each contiguous."""
+    state, seen = {}, set()
+    for name, tensor in model.state_dict(keep_vars=True).items():
+        if id(tensor) not in seen:
+            seen.add(id(tensor))
+            state[name] = tensor.detach().contiguous()
+    return state
+
+
 def in_model_names(model: nn.Module, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Return saved weights under the names that they have in the model.
 
@@ -169,4 +179,11 @@ def _undeclared(model: nn.Module, names: Iterable[str], *declarations: str) -> l
     return sorted(name for name in names if not any(re.search(pattern, name) for pattern in patterns))
 
 
-__all__ = ["in_model_names", "load_whole_state", "names_translated", "require_all_adapters", "require_all_weights"]
+__all__ = [
+    "in_model_names",
+    "load_whole_state",
+    "names_translated",
+    "require_all_adapters",
+    "require_all_weights",
+    "savable_state",
+]

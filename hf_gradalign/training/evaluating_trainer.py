@@ -104,7 +104,7 @@ class EvaluatingTrainer(Trainer):
         def keep_computed(*args: Any, **kwargs: Any) -> dict[str, float]:
             assert compute is not None
             metrics = compute(*args, **kwargs)
-            computed.update(metrics)
+            computed.update(metrics or {})  # by batch, there are none before the last
             return metrics
 
         self._loss_terms = []

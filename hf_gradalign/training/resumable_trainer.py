@@ -13,7 +13,7 @@ from accelerate.utils import gather_object
 from huggingface_hub.constants import REPOCARD_NAME
 from torch import nn
 from torch.utils.data import DataLoader, IterableDataset
-from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+from transformers import PreTrainedModel, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 from transformers.trainer import TRAINER_STATE_NAME
 from transformers.trainer_utils import TrainOutput
 from transformers.utils import logging
@@ -22,7 +22,12 @@ from hf_gradalign.models.score_calibration import drop_calibration
 from hf_gradalign.training.adapters import has_adapters, merged_copy, save_whole_config
 from hf_gradalign.training.callbacks import BestCheckpoints
 from hf_gradalign.training.checkpoint_integrity import find_weight_problems, summarize
-from hf_gradalign.training.checkpoint_weights import names_translated, require_all_adapters, require_all_weights
+from hf_gradalign.training.checkpoint_weights import (
+    names_translated,
+    require_all_adapters,
+    require_all_weights,
+    savable_state,
+)
 from hf_gradalign.training.evaluating_trainer import EvaluatingTrainer
 from hf_gradalign.training.run_checkpoints import ADAPTER_DIR, RunCheckpoints, refuse_links_out, require_complete
 from hf_gradalign.utils.files import give_usual_mode
@@ -40,7 +45,8 @@ class ResumableTrainer(EvaluatingTrainer):
     - `train(resume_from_checkpoint=True)` skips incomplete and damaged checkpoints. An explicit path to one raises an
       error, and so does a damaged best checkpoint that `load_best_model_at_end` would load.
     - A checkpoint restores the whole model, also of architectures that transformers saves under other names (ViT, AST,
-      ...). If weights are missing or unexpected, an error is raised, where the base class warns.
+      ...), and a plain module with tied weights, which the base class cannot save. If weights are missing or
+      unexpected, an error is raised, where the base class warns.
     - Evaluation and logging at the end of an epoch happen before the checkpoint is written. The base class writes it
       first, so a run killed in between would miss them.
     - Each process's running sums, and so the logged `loss`, continue where they were.
@@ -196,6 +202,8 @@ class ResumableTrainer(EvaluatingTrainer):
     def _save(self, output_dir: str | None = None, state_dict: dict[str, Any] | None = None) -> None:
         model = self.accelerator.unwrap_model(self.model, keep_torch_compile=False)
         if not has_adapters(model):
+            if state_dict is None and not isinstance(model, PreTrainedModel):
+                state_dict = savable_state(cast(nn.Module, self.model))
             super()._save(output_dir, state_dict)
             return
         output_dir = self._output_dir if output_dir is None else output_dir
@@ -331,6 +339,8 @@ class ResumableTrainer(EvaluatingTrainer):
             for path in checkpoints.all():
                 if not path.samefile(best):
                     checkpoints.remove(path)
+        if self.args.world_size > 1:  # for `train_loss`, where the base class counts the first process's share
+            self._tr_loss = cast(torch.Tensor, self.accelerator.reduce(self._tr_loss, reduction="mean"))
         output = super()._finalize_training(trial, *args, **kwargs)
         return output._replace(training_loss=output.metrics["train_loss"])
 

@@ -63,9 +63,9 @@ class GradientAlignmentTrainer(MeanLossTrainer):
             Collators of transformers, such as the Trainer's default, are applied to each view.
 
     Raises:
-        ValueError: If the model's class weights do not match its labels, the names of what to align do not match its
-            parameters, gradients cannot be aligned in this setup (`check_supported_setup`), or an option of the
-            Trainer would fail later (`check_options`).
+        ValueError: If the arguments are of another class, the model's class weights do not match its labels, the names
+            of what to align do not match its parameters, gradients cannot be aligned in this setup
+            (`check_supported_setup`), or an option of the Trainer would fail later (`check_options`).
 
     Attributes:
         aligner: Combines the views' gradients. Holds the alignment method with its state.
@@ -85,6 +85,11 @@ class GradientAlignmentTrainer(MeanLossTrainer):
         batch_transform: Callable[[Mapping[str, Any]], Mapping[str, Any]] | None = None,
         **kwargs: Any,
     ) -> None:
+        if not isinstance(args, GradientAlignmentArguments | None):
+            raise ValueError(
+                f"args must be GradientAlignmentArguments, got {type(args).__name__}: GradientAlignmentArguments takes "
+                "the same options, and those of the alignment"
+            )
         self.batch_transform = batch_transform
         super().__init__(model=model, args=args or GradientAlignmentArguments(), **kwargs)
         if is_of_transformers(self.data_collator):

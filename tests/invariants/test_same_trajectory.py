@@ -56,6 +56,8 @@ def in_two_processes(tmp_path_factory):
             }
     folder = folders["with DDP's options"] = tmp_path_factory.mktemp("parts")
     specifications[folder] = {**specifications[folders[3, 2, None]], **DDP}
+    folder = folders["without a log"] = tmp_path_factory.mktemp("parts")
+    specifications[folder] = {**specifications[folders[6, 1, None]], "logging_steps": 100}
     run_processes(2, specifications)
     return {case: read_run(folder) for case, folder in folders.items()}
 
@@ -66,6 +68,11 @@ def assert_same(first, second):
     for row, other in zip(history[:-1], other_history[:-1], strict=True):
         for name in MEANS + LOSSES:
             assert row[name] == pytest.approx(other[name], abs=1e-4), name
+
+
+def test_the_mean_loss_is_that_of_all_processes(train_whole, in_two_processes):
+    losses = [run[1][-1]["train_loss"] for run in (train_whole("gradvac", None), in_two_processes["without a log"])]
+    assert losses[0] == pytest.approx(losses[1], abs=1e-5)
 
 
 @pytest.mark.parametrize("class_weights", CLASS_WEIGHTS)

@@ -2,8 +2,8 @@
 
 import pytest
 import torch
-from safetensors.torch import load_file, save_file
-from toy import ToyViews, largest_difference, make_arguments, make_model, make_trainer, weights_of
+from safetensors.torch import load_file, load_model, save_file
+from toy import ToyClassifier, ToyViews, largest_difference, make_arguments, make_model, make_trainer, weights_of
 from transformers import (
     ASTConfig,
     ASTForAudioClassification,
@@ -103,6 +103,44 @@ def test_resumes_and_ends_with_the_best_under_other_names(tmp_path):
     best.train()
     losses = [row["eval_loss"] for row in best.state.log_history if "eval_loss" in row]
     assert best.evaluate()["eval_loss"] == losses[0] != losses[-1]
+
+
+class TiedClassifier(ToyClassifier):
+    """Not a model of transformers, with a tied weight and one that is not contiguous."""
+
+    def __init__(self):
+        super().__init__()
+        self.first, self.second = torch.nn.Linear(6, 6), torch.nn.Linear(6, 6)
+        self.second.weight = self.first.weight
+        self.turned = torch.nn.Parameter(torch.randn(6, 4).T)
+
+    def forward(self, x, labels=None, **kwargs):
+        x = self.second(self.first(x).tanh()) + x @ (self.turned.T @ self.turned)
+        return super().forward(x, labels)
+
+
+def test_a_plain_module_with_tied_weights(tmp_path):
+    options = {
+        "save_strategy": "steps",
+        "save_steps": 1,
+        "eval_strategy": "steps",
+        "eval_steps": 1,
+        "eval_dataset": [item["clean"] for item in ToyViews(4)],
+        "metric_for_best_model": "loss",
+        "average_best_checkpoints": 2,
+        "max_steps": 4,
+    }
+    trained = []
+    for folder, checkpoint in (("whole", None), ("resumed", tmp_path / "whole" / "checkpoint-2")):
+        torch.manual_seed(0)
+        trainer = make_trainer(tmp_path / folder, model=TiedClassifier(), **options)
+        trainer.train(resume_from_checkpoint=checkpoint and str(checkpoint))
+        assert trainer.averaged_checkpoints == 2
+        assert trainer.model.second.weight is trainer.model.first.weight
+        trained.append(weights_of(trainer))
+    assert largest_difference(*trained) == 0
+    model = TiedClassifier()
+    load_model(model, tmp_path / "whole" / "checkpoint-4" / "model.safetensors")
 
 
 def test_a_checkpoint_of_another_model_is_refused(tmp_path):

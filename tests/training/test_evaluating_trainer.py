@@ -90,7 +90,7 @@ def test_metrics_by_batch_begin_with_the_evaluation(tmp_path, items):
 
         def __call__(self, prediction, compute_result):
             self.labels += len(prediction.label_ids)
-            return {"count": self.labels} if compute_result else {}
+            return {"count": self.labels} if compute_result else None
 
     trainer = make_trainer(tmp_path, model=make_model(), batch_eval_metrics=True, per_device_eval_batch_size=4)
     trainer.compute_metrics = Count()

@@ -3,9 +3,10 @@ import json
 import pytest
 import torch
 from toy import ToyViews, make_model, make_trainer, weights_of
-from transformers import Wav2Vec2ForSequenceClassification
+from transformers import TrainingArguments, Wav2Vec2ForSequenceClassification
 
 from hf_gradalign.models import small_wav2vec2_config
+from hf_gradalign.training import GradientAlignmentTrainer
 
 LOGGED = ("conflict_rate", "cosine_clean_augmented", "grad_norm_clean", "grad_norm_augmented", "loss_clean")
 
@@ -63,6 +64,11 @@ def test_the_data_set_hears_of_epochs(tmp_path):
     make_trainer(tmp_path, dataset, max_steps=12).train()
     assert dataset.epochs[0] == 0
     assert sorted(set(dataset.epochs)) == [0, 1, 2]
+
+
+def test_arguments_of_another_trainer_are_refused(tmp_path):
+    with pytest.raises(ValueError, match="must be GradientAlignmentArguments, got TrainingArguments"):
+        GradientAlignmentTrainer(make_model(), TrainingArguments(tmp_path, use_cpu=True))
 
 
 def test_data_parallel_is_refused(tmp_path, monkeypatch):
