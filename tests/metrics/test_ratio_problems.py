@@ -13,12 +13,11 @@ PROBABILITIES = np.array([0.0, 0.3, 0.6, 1.0])
 
 @pytest.mark.parametrize("function", [actual_detection_cost, log_likelihood_ratio_cost])
 def test_probabilities(function):
-    for scores in (PROBABILITIES, PROBABILITIES - 1):
-        with pytest.warns(UserWarning, match=r"as probabilities do, .* Calibrate the scores first") as caught:
+    for scores in (PROBABILITIES, PROBABILITIES - 1, 100 * PROBABILITIES):
+        with pytest.warns(UserWarning, match=r"as probabilities do, .* Calibrate the scores") as caught:
             function(scores, LABELS)
         assert caught[0].filename == __file__
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         function(PROBABILITIES - 0.5, LABELS)
-        function(3 * PROBABILITIES, LABELS)
         function([0.0] * 4, LABELS)  # ratios that say nothing

@@ -24,7 +24,7 @@ def log_likelihood_ratio_cost(scores: ArrayLike, labels: ArrayLike) -> dict[str,
         `cllr`, 0 or more: 0 is perfect, scores of 0 give 1, and above 1 the scores do harm.
 
     Warns:
-        UserWarning: If all scores lie in [0, 1] or in [-1, 0], as probabilities do.
+        UserWarning: If all scores lie on one side of 0, as probabilities do.
 
     Raises:
         ValueError: As `equal_error_rate`.

@@ -107,7 +107,7 @@ def actual_detection_cost(
         `act_dcf`, 0 or more, and above 1 if accepting or rejecting all clips would cost less; and `threshold`.
 
     Warns:
-        UserWarning: If all scores lie in [0, 1] or in [-1, 0], as probabilities do.
+        UserWarning: If all scores lie on one side of 0, as probabilities do.
 
     Raises:
         ValueError: As `equal_error_rate` and `DetectionCosts`.

@@ -6,20 +6,19 @@ from hf_gradalign.metrics.functional.ranked_scores import CountedScores
 
 
 def ratio_problems(counted: CountedScores) -> list[str]:
-    """Look for probabilities where log-likelihood ratios are needed.
+    """Look for other scores where log-likelihood ratios are needed.
 
-    Ratios of a detector lie on both sides of 0. Probabilities lie in [0, 1], and those of spoof with the sign changed
-    in [-1, 0].
+    Ratios of a detector lie on both sides of 0. Probabilities and percentages do not.
 
     Returns:
-        A sentence or two if the scores look like probabilities.
+        A sentence or two if all scores lie on one side of 0.
     """
     lowest, highest = counted.lowest_score, counted.highest_score
-    if lowest == highest or not (0 <= lowest <= highest <= 1 or -1 <= lowest <= highest <= 0):
+    if lowest == highest or lowest < 0 < highest:
         return []
     return [
-        f"All scores lie between {lowest:.3g} and {highest:.3g}, as probabilities do, but actDCF and Cllr are only "
-        "meaningful for log-likelihood ratios. Calibrate the scores first (hf-gradalign calibrate), or leave both out."
+        f"All scores lie on one side of 0 ({lowest:.3g} to {highest:.3g}), as probabilities do, but actDCF and Cllr "
+        "are only meaningful for log-likelihood ratios. Calibrate the scores (hf-gradalign calibrate), or omit both."
     ]
 
 
