@@ -253,6 +253,17 @@ def test_parquet_whose_schema_names_the_labels(tmp_path):
         read_keys(tmp_path / "nothing.parquet")
 
 
+def test_files_that_number_the_classes_differently(tmp_path):
+    (tmp_path / "data").mkdir()
+    for number, names in enumerate([["real", "fake"], ["fake", "real"]]):
+        features = datasets.Features({"id": datasets.Value("string"), "label": datasets.ClassLabel(names=names)})
+        dataset = datasets.Dataset.from_dict({"id": [str(number)], "label": [0]}, features=features)
+        dataset.to_parquet(tmp_path / "data" / f"test-{number}.parquet")
+    with pytest.raises(ScoreFileError, match=r"test-0.parquet and .*test-1.parquet do not number the classes"):
+        read_keys(tmp_path)
+    assert read_keys(tmp_path / "data" / "test-1.parquet").labels.tolist() == [0]
+
+
 def test_clips_of_a_corpus_without_a_label_are_skipped(tmp_path):
     lines = ["file_name,key,id"]
     for index, label in enumerate(["1", "?", "0", "-1"]):

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterator, Mapping
+import os
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 import pyarrow as pa
+import pyarrow.parquet as pq
 from datasets import (
+    ClassLabel,
     Dataset,
     DatasetBuilder,
     DatasetDict,
+    Features,
     IterableDataset,
     load_dataset,
     load_dataset_builder,
@@ -30,6 +34,7 @@ Splits = Mapping[str, Dataset | IterableDataset]
 _SAVED = ("dataset_dict.json", "state.json")
 # Builders that encode audio, which needs torchcodec and FFmpeg.
 _AUDIO_BUILDERS = {"audiofolder", "webdataset"}
+_MAX_NAMES = 5
 
 
 def is_saved(folder: Path) -> bool:
@@ -92,9 +97,56 @@ def load_any_splits(display_name: str, path: str, *, streaming: bool, **options:
         raise CorpusError(
             f"{display_name} is a data set of audio files or archives, which are read from a folder: {hint}."
         )
+    if builder.name in _CLASS_NAMES_OF:
+        _refuse_other_class_names(builder)
     if not streaming and ParquetSplits.is_lazy(builder):
         return ParquetSplits(builder, display_name, options.get("token"))
     return _as_splits(load_dataset(path, streaming=streaming, **options))
+
+
+def _refuse_other_class_names(builder: DatasetBuilder) -> None:
+    """Check that the local files of each split number their classes alike: all get the names of the first one.
+
+    Raises:
+        CorpusError: If two files do not.
+    """
+    for files in (builder.config.data_files or {}).values():
+        found: dict[str, tuple[str, Sequence[str] | None]] = {}
+        names_of = {file: _CLASS_NAMES_OF[builder.name](file) for file in map(str, files) if os.path.isfile(file)}
+        columns = {column for names in names_of.values() for column in names}
+        for file, names in names_of.items():
+            for column in sorted(columns):
+                first, expected = found.setdefault(column, (file, names.get(column)))
+                if names.get(column) != expected:
+                    raise CorpusError(
+                        f"{first} and {file} are of one split, but do not number the classes of the column {column!r} "
+                        f"alike: {_shown(expected)} and {_shown(names.get(column))}. Name them as two corpora, or "
+                        "write one of them again."
+                    )
+
+
+def _class_names_of_parquet(file: str) -> dict[str, list[str]]:
+    return _class_names(pq.read_schema(file))
+
+
+def _class_names_of_arrow(file: str) -> dict[str, list[str]]:
+    with pa.memory_map(file) as source:
+        try:
+            return _class_names(pa.ipc.open_stream(source).schema)
+        except pa.ArrowInvalid:
+            return _class_names(pa.ipc.open_file(source).schema)
+
+
+_CLASS_NAMES_OF = {"parquet": _class_names_of_parquet, "arrow": _class_names_of_arrow}
+
+
+def _class_names(schema: pa.Schema) -> dict[str, list[str]]:
+    features = Features.from_arrow_schema(schema)
+    return {name: feature.names for name, feature in features.items() if isinstance(feature, ClassLabel)}
+
+
+def _shown(names: Sequence[str] | None) -> str:
+    return "no names" if names is None else "/".join(names[:_MAX_NAMES])
 
 
 class ParquetSplits(Mapping[str, Dataset]):

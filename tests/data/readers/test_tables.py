@@ -1,0 +1,40 @@
+"""Tables whose files number the classes differently would be read with the wrong labels."""
+
+import pytest
+from datasets import ClassLabel, Dataset, Features, Value
+
+from hf_gradalign.data import CorpusError, load_corpus, stream_corpus
+
+
+def write(path, names, ending="parquet"):
+    label = Value("int64") if names is None else ClassLabel(names=names)
+    features = Features({"audio": {"bytes": Value("binary"), "path": Value("string")}, "label": label})
+    audio = [{"bytes": path.name.encode() + bytes([number]), "path": None} for number in range(2)]
+    clips = Dataset.from_dict({"audio": audio, "label": [0, 1]}, features=features)
+    path.parent.mkdir(exist_ok=True)
+    if ending == "parquet":
+        clips.to_parquet(path.with_suffix(".parquet"))
+    else:
+        clips.save_to_disk(str(path.with_suffix("")))
+        next(path.with_suffix("").glob("*.arrow")).rename(path.with_suffix(".arrow"))
+
+
+@pytest.mark.parametrize("ending", ["parquet", "arrow"])
+@pytest.mark.parametrize("other", [["fake", "real"], None, ["real", "fake", "noise"]], ids=str)
+def test_files_of_a_split_that_number_the_classes_differently(tmp_path, ending, other):
+    write(tmp_path / "train-00000-of-00002", ["real", "fake"], ending)
+    write(tmp_path / "train-00001-of-00002", other, ending)
+    pattern = f"{tmp_path}/*.{ending}"
+    with pytest.raises(CorpusError, match="do not number the classes of the column 'label' alike: real/fake and "):
+        load_corpus(pattern, splits=("train",))
+    with pytest.raises(CorpusError, match="do not number the classes"):
+        stream_corpus(pattern)
+    labels = load_corpus(f"{tmp_path}/train-00000*.{ending}", splits=("train",))["train"]["label"][:]
+    assert labels == [1, 0]
+
+
+def test_splits_may_number_the_classes_differently(tmp_path):
+    write(tmp_path / "train", ["real", "fake"])
+    write(tmp_path / "test", ["fake", "real"])
+    corpus = load_corpus(str(tmp_path), splits=("train", "test"))
+    assert {split: clips["label"][:] for split, clips in corpus.items()} == {"train": [1, 0], "test": [0, 1]}
