@@ -207,12 +207,17 @@ class _Logits(nn.Module):
 
     def export(self, n_samples: int) -> ExportedProgram:
         """Export the graph for any batch size."""
+        kind = type(self.model).__name__
+        if self.model.main_input_name != "input_values":
+            raise ValueError(
+                f"a {kind} takes {self.model.main_input_name}, and only models that take waveforms can be exported"
+            )
         try:
             example = noise(2, n_samples)  # with a batch of one, torch.export would fix the batch size
             with torch.no_grad():
                 self(example)
-        except RuntimeError as error:
-            raise ValueError(f"the model does not accept waveforms of {n_samples} samples: {error}") from error
+        except (RuntimeError, IndexError) as error:  # an AST, whose spectrograms have the name of waveforms
+            raise ValueError(f"a {kind} does not accept waveforms of {n_samples} samples: {error}") from error
         with torch.no_grad():
             return torch.export.export(self, (example,), dynamic_shapes=({0: Dim("batch")},), strict=False)
 

@@ -3,6 +3,7 @@
 import hashlib
 import inspect
 import re
+import shlex
 from collections.abc import Iterator, Mapping
 from typing import Any, cast
 
@@ -39,6 +40,11 @@ def output_labels(
     """
     names = [str(name) for _, name in sorted((int(number), name) for number, name in id2label.items())]
     listing = ", ".join(f"{number}: {name}" for number, name in enumerate(names))
+    if len(names) > 2:
+        raise ValueError(
+            f"the model's labels are {listing}, and only models with one or two outputs can be scored: train it "
+            "further with scripts/run_audio_spoof.py, which gives it outputs for spoof and bona fide"
+        )
     if bonafide_label is not None:
         return _explicit_order(names, bonafide_label, listing)
     known = _order([_meaning(name) for name in names])
@@ -57,11 +63,11 @@ def output_labels(
     if len(names) == 1:
         raise ValueError(
             f"cannot tell whether the model's only output ({listing}) is higher for bona fide speech or for spoof: "
-            f"pass --bonafide_label {names[0]} or --bonafide_label none (bonafide_label in Python)"
+            f"pass --bonafide_label {shlex.quote(names[0])} or --bonafide_label none (bonafide_label in Python)"
         )
     raise ValueError(
-        f"cannot tell which of the model's labels ({listing}) is bona fide speech and which is spoof: name the bona "
-        f"fide one of two with --bonafide_label, e.g. --bonafide_label {names[-1]} (bonafide_label in Python)"
+        f"cannot tell which of the model's labels ({listing}) is bona fide speech and which is spoof: choose with "
+        "--bonafide_label 0 or --bonafide_label 1 (bonafide_label in Python)"
     )
 
 
@@ -117,11 +123,9 @@ def _explicit_order(names: list[str], bonafide_label: str, listing: str) -> tupl
     numbers = numbers or [number for number in range(len(names)) if str(number) == bonafide_label]
     if not numbers:
         raise ValueError(f"the model has no label {bonafide_label!r}; its labels are {listing}")
-    if len(numbers) > 1 or len(names) > 2:
+    if len(numbers) > 1:
         raise ValueError(
-            f"the model's labels are {listing}; only models with one or two outputs can be scored"
-            if len(names) > 2
-            else f"both of the model's labels are {bonafide_label!r}: pass its number, 0 or 1, as --bonafide_label"
+            f"both of the model's labels are {bonafide_label!r}: pass its number, 0 or 1, as --bonafide_label"
         )
     return tuple("bonafide" if number == numbers[0] else "spoof" for number in range(len(names)))
 

@@ -4,6 +4,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from tiny_detectors import FEATURE_ENCODERS, TINY, make_classifier
 
 from hf_gradalign.export import OnnxMismatchError, export_onnx, export_program
 from hf_gradalign.export import onnx as exporting
@@ -198,10 +199,26 @@ def test_the_file_has_logits_for_spoof_and_bona_fide(tmp_path):
     torch.testing.assert_close(by_onnxruntime(report.path)(waveforms), torch.cat([-half, half], 1), atol=1e-5, rtol=0)
 
 
-@pytest.mark.parametrize("labels", [["LABEL_0", "LABEL_1"], ["a", "b", "c"]])
-def test_outputs_that_may_mean_anything_are_refused(labels):
-    with pytest.raises(ValueError, match=r"bona fide.*bonafide_label"):
+@pytest.mark.parametrize(
+    ("labels", "said"),
+    [(["LABEL_0", "LABEL_1"], r"bona fide.*bonafide_label"), (["a", "b", "c"], "only models with one or two outputs")],
+)
+def test_outputs_that_may_mean_anything_are_refused(labels, said):
+    with pytest.raises(ValueError, match=said):
         export_program(make_labeled(labels), n_samples=N_SAMPLES)
+
+
+@pytest.mark.parametrize(
+    ("family", "said"),
+    [
+        ("whisper", "a WhisperForAudioClassification takes input_features, and only models that take waveforms can be"),
+        ("audio-spectrogram-transformer", "a ASTForAudioClassification does not accept waveforms of 4000 samples"),
+    ],
+)
+def test_models_of_features_are_refused(family, said):
+    sizes = FEATURE_ENCODERS.get(family) or TINY | {"max_length": 32, "num_mel_bins": 32}
+    with pytest.raises(ValueError, match=said):
+        export_program(make_classifier(family, **sizes), n_samples=N_SAMPLES)
 
 
 def test_errors(tmp_path):

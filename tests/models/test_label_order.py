@@ -141,6 +141,12 @@ def test_names_that_say_nothing(names, tmp_path):
         load_audio_classifier(folder, bonafide_label="c")
 
 
+@pytest.mark.parametrize("bonafide_label", [None, "real"])
+def test_three_classes(bonafide_label):
+    with pytest.raises(ValueError, match="labels are 0: real, 1: tts, 2: vc, and only models with one or two outputs"):
+        output_labels({0: "real", 1: "tts", 2: "vc"}, None, bonafide_label)
+
+
 def test_a_configuration_that_contradicts_itself():
     with pytest.raises(ValueError, match="contradicts itself: id2label says 0: real, 1: fake, and label2id 0: fake"):
         output_labels({0: "real", 1: "fake"}, {"fake": 0, "real": 1})
@@ -169,6 +175,8 @@ def test_one_output_becomes_two(family, label, said, sign, tmp_path):
 def test_one_output_that_says_nothing(tmp_path):
     with pytest.raises(ValueError, match=r"only output.*--bonafide_label LABEL_0 or --bonafide_label none"):
         load_audio_classifier(save(tmp_path, ["LABEL_0"]))
+    with pytest.raises(ValueError, match=r"--bonafide_label 'AI voice\?' or --bonafide_label none"):
+        output_labels({0: "AI voice?"})
 
 
 def test_a_layer_is_found_by_what_it_does(tmp_path):

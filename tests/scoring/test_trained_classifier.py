@@ -46,7 +46,7 @@ def test_label_columns():
     assert label_columns({"0": "Bona-Fide", "1": "AI"}) == (0, 1)
     assert label_columns({0: "bonafide"}) == (0, None)
     assert label_columns({0: "x", 1: "y"}, "x") == (0, 1)
-    with pytest.raises(ValueError, match="cannot tell"):
+    with pytest.raises(ValueError, match="only models with one or two outputs can be scored"):
         label_columns({0: "bonafide", 1: "tts", 2: "vc"})
 
 
