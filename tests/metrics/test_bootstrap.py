@@ -1,6 +1,7 @@
 """Bootstrap intervals: their coverage, their draws, and what they refuse."""
 
 import numpy as np
+import pandas as pd
 import pytest
 
 from hf_gradalign.metrics import (
@@ -72,6 +73,14 @@ def test_the_order_of_the_clips_does_not_matter():
     shuffled = np.random.default_rng(0).permutation(100)
     first = bootstrap_intervals(["eer", "min_dcf"], scores, labels, n_draws=40)
     assert bootstrap_intervals(["eer", "min_dcf"], scores[shuffled], labels[shuffled], n_draws=40) == first
+
+
+def test_clusters_of_a_table_are_taken_by_position():
+    scores, labels = make_scores(100)
+    speakers = [f"s{k % 20}" for k in range(100)]
+    series = pd.Series(speakers, index=np.arange(100)[::-1])  # as after sorting or filtering a table
+    first, second = (bootstrap_intervals("eer", scores, labels, clusters=own, n_draws=20) for own in (speakers, series))
+    assert first == second
 
 
 def test_several_metrics_see_the_same_draws():

@@ -103,7 +103,8 @@ def make_draws(labels: NDArray, clusters: Sequence[Any] | NDArray | None, seed: 
         return UtteranceDraws(labels[order], seed)
     if len(clusters) != len(labels):
         raise ValueError(f"There are {len(labels)} clips but {len(clusters)} speakers. Pass one speaker per clip.")
-    return ClusterDraws([clusters[index] for index in order], seed)
+    values = list(clusters)  # by position: a pandas Series is indexed by its labels
+    return ClusterDraws([values[index] for index in order], seed)
 
 
 def fewest_clusters(draws: Draws, labels: NDArray) -> int | None:
