@@ -21,22 +21,18 @@ from datetime import date
 from pathlib import Path
 
 from hf_gradalign import hub
+from hf_gradalign.cli.command_parser import CommandParser
 from hf_gradalign.cli.commands import set_up_libraries
 from hf_gradalign.hub import arena
 from hf_gradalign.utils.file_locks import hold_output
 from hf_gradalign.utils.files import write_text_atomically
-from hf_gradalign.utils.messages import error_line, in_users_words, program
+from hf_gradalign.utils.messages import error_line
 
 
 def parse(argv: Sequence[str]) -> argparse.Namespace:
     """Read the command line."""
-    parser = argparse.ArgumentParser(
-        description=in_users_words(__doc__),
-        prog=program("arena"),
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
-    )
-    parser.add_argument("model_dir", type=Path, help="folder of the model")
+    parser = CommandParser("arena", __doc__, "MODEL_DIR")
+    parser.add_argument("model_dir", metavar="MODEL_DIR", type=Path, help="folder of the model")
     parser.add_argument(
         "--scores", type=Path, help="score file: one `utterance_id score` per line, higher for bona fide"
     )

@@ -23,6 +23,7 @@ from pathlib import Path
 from typing import Any
 
 from hf_gradalign import hub, score_files
+from hf_gradalign.cli.command_parser import CommandParser
 from hf_gradalign.cli.commands import set_up_libraries
 from hf_gradalign.cli.score_file_options import (
     add_reading_options,
@@ -43,12 +44,7 @@ AFTER_INTERRUPT = "the same command with --overwrite starts again from the begin
 
 def parse(argv: Sequence[str]) -> argparse.Namespace:
     """Read the command line."""
-    parser = argparse.ArgumentParser(
-        description=__doc__,
-        prog="hf-gradalign calibrate",
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
-    )
+    parser = CommandParser("calibrate", __doc__, "SCORES [KEYS]")
     parser.add_argument("scores", metavar="SCORES", help="the score file to fit on")
     parser.add_argument("keys", metavar="KEYS", nargs="?", help="the labels, if they are not in the score file")
     parser.add_argument("--model", metavar="DIR", type=Path, help="folder of the model, to store the calibration in it")

@@ -2,6 +2,7 @@
 
 import functools
 import os
+import select
 import signal
 import sys
 from collections.abc import Callable, Sequence
@@ -69,7 +70,9 @@ def run_command(
         signal.signal(signal.SIGINT, _end_now)
         print(f"\ninterrupted; {after_interrupt}", file=sys.stderr)
         status = _INTERRUPTED
-    except BrokenPipeError:  # as in `command | head`
+    except BrokenPipeError as error:
+        if not _reader_is_gone(sys.stdout.fileno()):
+            print(f"error: {error}", file=sys.stderr)
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         status = 1
     except Exception as error:
@@ -81,6 +84,13 @@ def run_command(
         status = 2
     signal.signal(signal.SIGINT, _end_now)  # threads may delay the end
     sys.exit(status)
+
+
+def _reader_is_gone(descriptor: int) -> bool:
+    """Whether nobody reads this end of a pipe anymore, as in `command | head`."""
+    poll = select.poll()
+    poll.register(descriptor, 0)
+    return bool(poll.poll(0))
 
 
 CONVERSION_OPTIONS_HELP = (

@@ -21,10 +21,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hf_gradalign import conversion, hub, training
+from hf_gradalign.cli.command_parser import CommandParser
 from hf_gradalign.cli.commands import set_up_libraries
 from hf_gradalign.utils.file_locks import hold_output
 from hf_gradalign.utils.files import give_usual_mode, require_free, written_when_whole
-from hf_gradalign.utils.messages import error_line, in_users_words, program, require_room
+from hf_gradalign.utils.messages import error_line, require_room
 
 if TYPE_CHECKING:
     import torch
@@ -38,13 +39,12 @@ _CONVERSION_OPTIONS = (
 
 def parse(argv: Sequence[str]) -> argparse.Namespace:
     """Read the command line."""
-    parser = argparse.ArgumentParser(
-        description=in_users_words(__doc__),
-        prog=program("convert"),
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    parser = CommandParser("convert", __doc__, "[CHECKPOINT]")
     parser.add_argument(
-        "checkpoint", nargs="?", help=".pth or .safetensors file, or org/repo or org/repo:filename on the Hub"
+        "checkpoint",
+        metavar="CHECKPOINT",
+        nargs="?",
+        help=".pth or .safetensors file, or org/repo or org/repo:filename on the Hub",
     )
     parser.add_argument("--average", nargs="+", metavar="CHECKPOINT", help="convert the mean of several checkpoints")
     parser.add_argument("--head", default="auto", help="the layout's head, by default detected from the keys")

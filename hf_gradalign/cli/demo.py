@@ -16,18 +16,14 @@ from collections.abc import Sequence
 from typing import Any
 
 from hf_gradalign import demo, hub
+from hf_gradalign.cli.command_parser import CommandParser
 from hf_gradalign.cli.commands import set_up_libraries
 from hf_gradalign.utils.messages import error_line
 
 
 def parse(argv: Sequence[str]) -> argparse.Namespace:
     """Read the command line."""
-    parser = argparse.ArgumentParser(
-        description=__doc__,
-        prog="hf-gradalign demo",
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
-    )
+    parser = CommandParser("demo", __doc__, "MODEL [MODEL ...]")
     parser.add_argument(
         "models",
         nargs="+",

@@ -7,22 +7,17 @@ python scripts/list_detectors.py aasist --json
 `load` is what every command takes as a model, such as `hf-gradalign score`. Nothing is downloaded here.
 """
 
-import argparse
 import json
 import sys
 from collections.abc import Sequence
 
+from hf_gradalign.cli.command_parser import CommandParser
 from hf_gradalign.conversion.published import PublishedDetector, as_mapping, matching
-from hf_gradalign.utils.messages import in_users_words, program
 
 
 def main(argv: Sequence[str]) -> int:
     """Print the detectors and return the exit status."""
-    parser = argparse.ArgumentParser(
-        description=in_users_words(__doc__),
-        prog=program("detectors"),
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    parser = CommandParser("detectors", __doc__, "[WORD ...]")
     parser.add_argument("words", nargs="*", metavar="WORD", help="only detectors that have all of these words")
     parser.add_argument("--json", action="store_true", help="print everything that is known, as JSON")
     arguments = parser.parse_args(argv)

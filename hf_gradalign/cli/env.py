@@ -3,7 +3,6 @@
 hf-gradalign env
 """
 
-import argparse
 import os
 import platform
 from collections.abc import Sequence
@@ -11,6 +10,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 import hf_gradalign
+from hf_gradalign.cli.command_parser import CommandParser
 
 NEEDED = (
     *(
@@ -42,9 +42,7 @@ OPTIONAL = (
 
 def main(argv: Sequence[str]) -> int:
     """Print the table and return the exit status."""
-    argparse.ArgumentParser(
-        description=__doc__, prog="hf-gradalign env", formatter_class=argparse.RawDescriptionHelpFormatter
-    ).parse_args(argv)
+    CommandParser("env", __doc__).parse_args(argv)
     for name, value in describe().items():
         print(f"{name:<20}{value}")
     return 0

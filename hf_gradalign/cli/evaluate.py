@@ -27,11 +27,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from hf_gradalign import metrics, score_files
+from hf_gradalign.cli.command_parser import CommandParser
 from hf_gradalign.cli.commands import set_up_libraries
 from hf_gradalign.cli.score_file_options import add_reading_options, read_keys, read_scores, require_other_files
 from hf_gradalign.utils.file_locks import hold_output
 from hf_gradalign.utils.files import write_text_atomically
-from hf_gradalign.utils.messages import error_line, in_users_words, program
+from hf_gradalign.utils.messages import error_line
 from hf_gradalign.utils.plain_text import one_line
 
 if TYPE_CHECKING:
@@ -43,12 +44,7 @@ if TYPE_CHECKING:
 
 def parse(argv: Sequence[str]) -> argparse.Namespace:
     """Read the command line."""
-    parser = argparse.ArgumentParser(
-        description=in_users_words(__doc__),
-        prog=program("evaluate"),
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
-    )
+    parser = CommandParser("evaluate", __doc__, "SCORES [KEYS]")
     parser.add_argument("scores", metavar="SCORES", help="a score file")
     parser.add_argument("keys", metavar="KEYS", nargs="?", help="the labels, if they are not in the score file")
     parser.add_argument(

@@ -17,6 +17,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from hf_gradalign import data, score_files
+from hf_gradalign.cli.command_parser import CommandParser
 from hf_gradalign.cli.commands import set_up_libraries
 from hf_gradalign.cli.score_file_options import require_other_files
 from hf_gradalign.utils.file_locks import hold_output
@@ -27,12 +28,7 @@ from hf_gradalign.utils.plain_text import one_line
 
 def parse(argv: Sequence[str]) -> argparse.Namespace:
     """Read the command line."""
-    parser = argparse.ArgumentParser(
-        description=__doc__,
-        prog="hf-gradalign evaluate-timeline",
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
-    )
+    parser = CommandParser("evaluate-timeline", __doc__, "TIMELINES LABELS")
     parser.add_argument("timelines", metavar="TIMELINES", type=Path, help="the scores over time")
     parser.add_argument("labels", metavar="LABELS", type=Path, help="the labels over time")
     parser.add_argument(

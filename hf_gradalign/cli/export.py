@@ -18,22 +18,19 @@ from pathlib import Path
 from typing import Any
 
 from hf_gradalign import export as onnx_export
+from hf_gradalign.cli.command_parser import CommandParser
 from hf_gradalign.cli.commands import CONVERSION_OPTIONS_HELP, conversion_options, set_up_libraries
 from hf_gradalign.utils.file_locks import hold_output
 from hf_gradalign.utils.files import require_free
-from hf_gradalign.utils.messages import error_line, in_users_words, program
+from hf_gradalign.utils.messages import error_line
 
 
 def main(argv: Sequence[str]) -> int:
     """Export from the command line and return the exit status."""
-    parser = argparse.ArgumentParser(
-        description=in_users_words(__doc__),
-        prog=program("export"),
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    parser = CommandParser("export", __doc__, "MODEL")
     parser.add_argument(
         "model",
-        metavar="MODEL_DIR_OR_ID",
+        metavar="MODEL",
         help="folder or Hub id of a detector, or the path of a published detector's file",
     )
     parser.add_argument("--output", metavar="FILE", type=Path, required=True, help="the ONNX file to write")

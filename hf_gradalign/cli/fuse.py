@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from hf_gradalign import hub, score_files
+from hf_gradalign.cli.command_parser import CommandParser
 from hf_gradalign.cli.commands import set_up_libraries
 from hf_gradalign.cli.score_file_options import (
     add_reading_options,
@@ -39,12 +40,7 @@ from hf_gradalign.utils.plain_text import one_line, today
 
 def parse(argv: Sequence[str]) -> argparse.Namespace:
     """Read the command line."""
-    parser = argparse.ArgumentParser(
-        description=__doc__,
-        prog="hf-gradalign fuse",
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
-    )
+    parser = CommandParser("fuse", __doc__, "[SCORES ...]")
     parser.add_argument("scores", metavar="SCORES", nargs="*", help="score files to fit on, one per system")
     parser.add_argument("--keys", help="the labels, if they are not in the score files")
     parser.add_argument("--apply", nargs="+", default=[], metavar="OTHER_SCORES", help="score files to fuse")

@@ -7,6 +7,7 @@ from typing import NoReturn
 
 from hf_gradalign import __version__
 from hf_gradalign.cli.commands import start
+from hf_gradalign.utils.messages import did_you_mean
 
 COMMANDS = {
     "train": "train a detector on clean and augmented views with aligned gradients",
@@ -43,9 +44,16 @@ def main(argv: Sequence[str] | None = None) -> NoReturn:
         allow_abbrev=False,
     )
     parser.add_argument("--version", action="version", version=f"hf_gradalign {__version__}")
-    parser.add_argument("command", choices=COMMANDS, metavar="COMMAND", help="one of the commands below")
+    parser.add_argument("command", metavar="COMMAND", help="one of the commands below")
     words = list(sys.argv[1:] if argv is None else argv)
-    name = parser.parse_args(words[:1] or ["--help"]).command
+    if words[:1] == ["help"]:
+        words = [*words[1:2], "--help"]
+    first = words[0] if words else "--help"
+    known = ("-h", "--help", "--version", *COMMANDS)
+    if first not in known:
+        kind = "option" if first.startswith("-") else "command"
+        parser.error(f"unknown {kind} {first}{did_you_mean(first.lower(), known)}")
+    name = parser.parse_args([first]).command
     start(name, words[1:])
 
 

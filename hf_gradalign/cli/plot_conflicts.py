@@ -9,22 +9,18 @@ A run that is still running, or was killed, can be drawn too. Needs matplotlib (
 
 from __future__ import annotations
 
-import argparse
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 from hf_gradalign import experiment
-from hf_gradalign.utils.messages import error_line, in_users_words, program
+from hf_gradalign.cli.command_parser import CommandParser
+from hf_gradalign.utils.messages import error_line
 
 
 def main(argv: Sequence[str]) -> int:
     """Draw from the command line and return the exit status."""
-    parser = argparse.ArgumentParser(
-        description=in_users_words(__doc__),
-        prog=program("plot-conflicts"),
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    parser = CommandParser("plot-conflicts", __doc__, "RUN_OR_FILE")
     parser.add_argument("source", metavar="RUN_OR_FILE", type=Path, help="a run's folder, or its conflicts.* file")
     parser.add_argument("--output_dir", type=Path, help="folder for the figures (figures/, next to the record)")
     parser.add_argument("--formats", nargs="+", default=["png", "svg"], help="as matplotlib names them (png svg)")

@@ -9,13 +9,13 @@ A study that is still running can be reported too. If tables were lost or damage
 the trials' folders. Figures need matplotlib (the extra `plots`).
 """
 
-import argparse
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 from hf_gradalign import study
-from hf_gradalign.utils.messages import command, error_line, in_users_words, program
+from hf_gradalign.cli.command_parser import CommandParser
+from hf_gradalign.utils.messages import command, error_line
 
 
 def main(argv: Sequence[str]) -> int:
@@ -30,12 +30,7 @@ def main(argv: Sequence[str]) -> int:
 def report(argv: Sequence[str]) -> int:
     """Write a report, and return the exit status."""
     defaults = study.ReportSettings()
-    parser = argparse.ArgumentParser(
-        description=in_users_words(__doc__),
-        prog=program("report"),
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
-    )
+    parser = CommandParser("report", __doc__, "RESULTS")
     parser.add_argument("results", metavar="RESULTS", type=Path, help="folder with the study's Parquet files")
     parser.add_argument("--output_dir", type=Path, help="folder of the report (report/ in that folder)")
     parser.add_argument(

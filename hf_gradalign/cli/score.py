@@ -3,7 +3,7 @@
 python scripts/score_audio_spoof.py runs/my-run
 python scripts/score_audio_spoof.py you/your-detector --corpus asvspoof2021_df:/data/DF in_the_wild:/data/itw
 python scripts/score_audio_spoof.py runs/my-run --audio recordings/ interview.wav --windows all --combine min
-torchrun --nproc_per_node 8 scripts/score_audio_spoof.py you/your-detector --corpus asvspoof5:/data/asvspoof5
+torchrun --nproc_per_node 8 -m hf_gradalign.cli score you/your-detector --corpus asvspoof5:/data/asvspoof5
 
 To resume an interrupted scoring, run the same command again. scripts/evaluate_scores.py computes error rates. Scores of
 a model that hf-gradalign calibrate has calibrated are log-likelihood ratios, and --verdict decides by them.
@@ -20,10 +20,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hf_gradalign import data, metrics, scoring, training
+from hf_gradalign.cli.command_parser import CommandParser
 from hf_gradalign.cli.commands import CONVERSION_OPTIONS_HELP, conversion_options, set_up_libraries
 from hf_gradalign.utils.figure_style import import_matplotlib
 from hf_gradalign.utils.folder_listing import is_utf8, printable
-from hf_gradalign.utils.messages import error_line, in_users_words, program
+from hf_gradalign.utils.messages import error_line
 from hf_gradalign.utils.plain_text import one_line
 
 if TYPE_CHECKING:
@@ -46,14 +47,10 @@ _SHOWN = 20  # the most scores of recordings that are also printed
 
 def parse(argv: Sequence[str]) -> argparse.Namespace:
     """Read the command line."""
-    parser = argparse.ArgumentParser(
-        description=in_users_words(__doc__),
-        prog=program("score"),
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
-    )
+    parser = CommandParser("score", __doc__, "MODEL")
     parser.add_argument(
         "model",
+        metavar="MODEL",
         help="folder or Hub id of a trained detector, or of any two-class audio classifier, or the path of a published "
         "detector's file",
     )

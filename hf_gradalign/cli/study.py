@@ -17,7 +17,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from hf_gradalign import study as studies
-from hf_gradalign.utils.messages import command, error_line, in_users_words, program
+from hf_gradalign.cli.command_parser import CommandParser
+from hf_gradalign.utils.messages import command, error_line
 
 STUDIES_DIR = Path("runs", "studies")
 AFTER_INTERRUPT = "run the same command again to resume"
@@ -25,12 +26,7 @@ AFTER_INTERRUPT = "run the same command again to resume"
 
 def main(argv: Sequence[str]) -> int:
     """Run from the command line, and return the exit status."""
-    parser = argparse.ArgumentParser(
-        description=in_users_words(__doc__),
-        prog=program("study"),
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
-    )
+    parser = CommandParser("study", __doc__, "STUDY")
     parser.add_argument(
         "study", metavar="STUDY", type=Path, help="a YAML file, or study:NAME (quick, small_scale, conflict)"
     )
@@ -44,8 +40,6 @@ def main(argv: Sequence[str]) -> int:
     try:
         return run(arguments)
     except (ValueError, OSError) as error:
-        if arguments.list and isinstance(error, BrokenPipeError):  # as in `--list | head`
-            raise
         print(error_line(error), file=sys.stderr)
         return 2
 

@@ -1,6 +1,7 @@
 """The arguments of a run: model, data and training."""
 
 import argparse
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field, fields
 from typing import Any
@@ -218,8 +219,8 @@ class DataArguments:
         """Check lengths and view names, and fill in the augmentation."""
         for name in ("window_seconds", "eval_window_seconds", "rms_level", "max_train_samples", "max_eval_samples"):
             value = getattr(self, name)
-            if value is not None and value <= 0:
-                raise ValueError(f"--{name} must be positive, got {value}")
+            if value is not None and not 0 < value < math.inf:
+                raise ValueError(f"--{name} must be a positive number, got {value}")
         if self.validation_fraction is not None and not 0 < self.validation_fraction < 1:
             raise ValueError(f"--validation_fraction must be between 0 and 1, got {self.validation_fraction}")
         for name in OF_CORPORA:

@@ -2,7 +2,6 @@
 
 import argparse
 import dataclasses
-import difflib
 import functools
 import inspect
 import json
@@ -24,7 +23,7 @@ from hf_gradalign.experiment.arguments import (
 )
 from hf_gradalign.experiment.file_names import ARGUMENTS_NAME
 from hf_gradalign.utils.files import write_text_atomically
-from hf_gradalign.utils.messages import command, error_line, program
+from hf_gradalign.utils.messages import command, did_you_mean, error_line, program
 from hf_gradalign.utils.plain_text import plain_text
 from hf_gradalign.utils.settings_files import find_settings, read_settings
 
@@ -74,7 +73,7 @@ class RunParser(HfArgumentParser):
         has_none = field.default == "none" or field.name in NONE_IS_A_VALUE
         if (type(None) in alternatives and not has_none) or is_list:
             action.type = _or_none(action.type)
-            action.choices = None if action.choices is None else [*action.choices, None]
+            action.choices = None if action.choices is None else _Choices(action.choices)
         if is_list:
             self._empty[field.name] = None if type(None) in alternatives else action.default
 
@@ -101,6 +100,13 @@ class RunParser(HfArgumentParser):
     def can_unset(self, name: str) -> bool:
         """Return whether `--option none` unsets an option."""
         return hasattr(self.options[name].type, "__wrapped__")
+
+
+class _Choices(list):
+    """Choices of an option that can also be unset, which messages and help do not list."""
+
+    def __contains__(self, value: object) -> bool:
+        return value is None or super().__contains__(value)
 
 
 def _or_none(read: Any) -> Callable[[str], Any]:
@@ -158,7 +164,12 @@ def _read_options(argv: Sequence[str]) -> dict[str, Any]:
         words_of_file = _words_of_file(Path(words.pop(0)), parser)
     given, unknown = _parse(parser, words_of_file, words)
     if unknown:
-        _fail_unknown(parser, "argument", unknown[0], [f"--{name}" for name in defaults])
+        if not unknown[0].startswith("-"):
+            parser.error(
+                f"unknown argument {unknown[0]}: what belongs to no option can only be a configuration file "
+                f"({', '.join(_CONFIG_SUFFIXES)}) or recipe:NAME, and comes first"
+            )
+        _fail_unknown(parser, "option", unknown[0], [f"--{name}" for name in defaults])
     if given.resume_from_checkpoint is not None:
         from hf_gradalign.experiment.output_folder import run_folder  # brings transformers' Trainer, and that datasets
 
@@ -328,8 +339,7 @@ def _word(value: Any) -> str:
 
 
 def _fail_unknown(parser: RunParser, kind: str, name: str, known: Sequence[str]) -> NoReturn:
-    close = difflib.get_close_matches(name, known, n=3)
-    parser.error(f"unknown {kind} {name}" + (f"; did you mean {' or '.join(close)}?" if close else "; see --help"))
+    parser.error(f"unknown {kind} {name}{did_you_mean(name, known)}")
 
 
 __all__ = ["RunParser"]

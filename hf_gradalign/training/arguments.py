@@ -12,7 +12,7 @@ from transformers import TrainingArguments
 from hf_gradalign.alignment import AlignmentMethod, canonical_name, check_scope, get_method, positive_weights
 from hf_gradalign.training.metric_direction import greater_is_better
 from hf_gradalign.training.nonfinite import ON_NONFINITE
-from hf_gradalign.training.setup_checks import NO_DEEPSPEED, check_numbers, check_rates
+from hf_gradalign.training.setup_checks import NO_DEEPSPEED, check_numbers, check_rates, check_selection
 
 _RECORDS = ("none", "jsonl", "parquet")
 _FOR_METRICS = ("inputs", "loss")
@@ -219,6 +219,7 @@ class GradientAlignmentArguments(TrainingArguments):
             raise ValueError("--remove_unused_columns would remove the views from the batch; leave it off")
         if self.accelerator_config is None and torch.cuda.is_available() and not self.use_cpu:
             self.accelerator_config = {"non_blocking": self.dataloader_pin_memory}
+        check_selection(self)
         super().__post_init__()
         for option, wanted in (
             ("--early_stopping_patience", self.early_stopping_patience is not None),
@@ -226,10 +227,6 @@ class GradientAlignmentArguments(TrainingArguments):
         ):
             if wanted and self.metric_for_best_model is None:
                 raise ValueError(f"{option} compares checkpoints and needs --metric_for_best_model (e.g. eer or loss)")
-            if wanted and self.eval_strategy == "no":
-                raise ValueError(f"{option} compares evaluations and needs --eval_strategy epoch or steps")
-        if self.average_best_checkpoints > 1 and self.save_strategy == "no":
-            raise ValueError("--average_best_checkpoints averages checkpoints and needs --save_strategy epoch or steps")
 
     def settle_alignment(self) -> None:
         """Parse and check the arguments of alignment, also those that a hyperparameter search has set.

@@ -313,14 +313,41 @@ def check_numbers(args: Any) -> None:
         value = getattr(args, name)
         if value is not None and not value < limit:
             raise ValueError(f"--{name} must be below {limit}, got {value}")
+    if args.max_grad_norm is not None and not args.max_grad_norm >= 0:  # the Trainer would not clip at all
+        raise ValueError(f"--max_grad_norm must be at least 0, got {args.max_grad_norm}")
     for name in _INTERVALS:
         steps = getattr(args, f"{name}_steps")
         if name == "eval" and not steps:
             continue  # --logging_steps is used
-        if getattr(args, f"{name}_strategy") == "steps" and steps <= 0:
+        if getattr(args, f"{name}_strategy") == "steps" and not steps > 0:
             raise ValueError(f"--{name}_steps must be positive, got {steps}")
     if args.save_strategy == "best" and args.eval_strategy == "no":
         raise ValueError("--save_strategy best saves when an evaluation improves, and needs --eval_strategy")
+
+
+def check_selection(args: Any) -> None:
+    """Check that the checkpoints that are to be compared are saved and evaluated.
+
+    Raises:
+        ValueError: If they are not. The message names every option to change, also those that are on by default.
+    """
+    saves, evaluates = (str(getattr(value, "value", value)) for value in (args.save_strategy, args.eval_strategy))
+    uses_checkpoints = {
+        "--average_best_checkpoints 1": args.average_best_checkpoints > 1,
+        "--load_best_model_at_end no": args.load_best_model_at_end,
+    }
+    compares = {"--early_stopping_patience none": args.early_stopping_patience is not None} | uses_checkpoints
+    for option, strategy, uses in (("eval", evaluates, compares), ("save", saves, uses_checkpoints)):
+        if strategy == "no" and (remedies := [remedy for remedy, is_used in uses.items() if is_used]):
+            raise ValueError(
+                f"--{option}_strategy no: there would be no checkpoints to choose from. Also pass "
+                f"{' '.join(remedies)}, or use --{option}_strategy epoch or steps"
+            )
+    if args.load_best_model_at_end and saves not in ("best", evaluates):
+        raise ValueError(
+            f"--eval_strategy {evaluates} and --save_strategy {saves}: the best checkpoint is only known if "
+            "checkpoints are saved when they are evaluated. Use the same value for both, or --load_best_model_at_end no"
+        )
 
 
 def check_rates(args: Any) -> None:

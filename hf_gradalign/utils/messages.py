@@ -1,11 +1,13 @@
 """Error messages of commands: one line per error, with the commands that the user runs."""
 
+import difflib
 import errno
 import os
 import re
 import shutil
 import sys
 import tempfile
+from collections.abc import Iterable
 from pathlib import Path
 
 from hf_gradalign.utils.plain_text import plain_text
@@ -59,7 +61,7 @@ def command(name: str) -> str:
 
 def program(name: str) -> str:
     """Return a command's name for its `--help`."""
-    return SCRIPTS[name] if uses_scripts() else f"hf-gradalign {name}"
+    return SCRIPTS[name] if name in SCRIPTS and uses_scripts() else f"hf-gradalign {name}"
 
 
 def in_users_words(text: str) -> str:
@@ -69,6 +71,12 @@ def in_users_words(text: str) -> str:
     text = _SCRIPT.sub(lambda match: f"hf-gradalign {_COMMANDS[match[1]]}", text)
     text = re.sub(r"\bscripts/recipes/(\w+)\.yaml", r"recipe:\1", text)
     return re.sub(r"\bscripts/studies/(\w+)\.yaml", r"study:\1", text)
+
+
+def did_you_mean(name: str, known: Iterable[str], otherwise: str = "see --help") -> str:
+    """Return the end of a message about an unknown name: similar names, or `otherwise`."""
+    close = difflib.get_close_matches(name, list(known), n=3)
+    return f"; did you mean {' or '.join(close)}?" if close else f"; {otherwise}"
 
 
 def is_disk_full(error: BaseException) -> bool:
@@ -120,7 +128,12 @@ def error_line(
             with what to do.
         folder: Output folder of the command, for errors that do not name a file.
         again: What to do after the problem is solved.
+
+    Raises:
+        BrokenPipeError: If the error is one, for `cli.commands.run_command`: `command | head` is no error.
     """
+    if isinstance(error, BrokenPipeError):
+        raise error
     if line := _memory_line(error):
         text = f"{line}, and {again}"
     elif isinstance(error, OSError) and error.errno in _STEPS:
@@ -166,6 +179,7 @@ def _existing(where: object) -> Path:
 __all__ = [
     "SCRIPTS",
     "command",
+    "did_you_mean",
     "error_line",
     "in_users_words",
     "is_disk_full",

@@ -1,8 +1,10 @@
 """The console command: every script is a command too, and messages name the one that the user has."""
 
+import errno
 import os
 import re
 import shutil
+import signal
 import subprocess
 import sys
 import venv
@@ -12,6 +14,8 @@ from pathlib import Path
 
 import pytest
 
+from hf_gradalign.cli.command_parser import CommandParser
+from hf_gradalign.cli.commands import run_command
 from hf_gradalign.cli.env import NEEDED, describe
 from hf_gradalign.cli.main import COMMANDS, main
 from hf_gradalign.experiment import command_words, parse_arguments, resume_words
@@ -25,6 +29,14 @@ ROOT = Path(__file__).parents[2]
 @pytest.fixture
 def installed(monkeypatch):
     monkeypatch.setattr(sys, "argv", ["/somewhere/bin/hf-gradalign", "train"])
+
+
+@pytest.fixture(autouse=True)
+def ctrl_c():
+    """Commands change what Ctrl-C does."""
+    handler = signal.getsignal(signal.SIGINT)
+    yield
+    signal.signal(signal.SIGINT, handler)
 
 
 def test_every_command_is_a_module_and_every_script_a_command():
@@ -45,11 +57,49 @@ def test_help_lists_the_commands(words, capsys):
         assert f"  {name:<19}{text}\n" in printed
 
 
-def test_an_unknown_command(capsys):
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (["trian"], "unknown command trian; did you mean train?"),
+        (["Score"], "unknown command Score; did you mean score?"),
+        (["--versio"], "unknown option --versio; did you mean --version?"),
+        (["zzz"], "unknown command zzz; see --help"),
+    ],
+)
+def test_an_unknown_command(words, told, capsys):
     with pytest.raises(SystemExit) as ended:
-        main(["trian"])
+        main(words)
     assert ended.value.code == 2
-    assert re.search("invalid choice: 'trian' .choose from '?train'?, '?score", capsys.readouterr().err)
+    assert capsys.readouterr().err == f"usage: hf-gradalign COMMAND ...\nhf-gradalign: error: {told}\n"
+
+
+def test_help_of_a_command_by_its_name(capsys):
+    with pytest.raises(SystemExit) as ended:
+        main(["help", "env"])
+    assert ended.value.code == 0
+    assert capsys.readouterr().out.startswith("usage: hf-gradalign env")
+
+
+@pytest.mark.parametrize("name", [name for name in COMMANDS if name != "train"])
+def test_a_typo_in_an_option_is_told_first_and_briefly(name, capsys):
+    module = import_module(f"hf_gradalign.cli.{name.replace('-', '_')}")
+    with pytest.raises(SystemExit) as ended:
+        module.main(["--hlep"])
+    assert ended.value.code == 2
+    usage, error = capsys.readouterr().err.splitlines()
+    assert usage.startswith(f"usage: {program(name)} ")
+    assert error.startswith(f"{program(name)}: error: unknown option --hlep; did you mean --help")
+
+
+def test_options_with_hyphens():
+    parser = CommandParser("score", None)
+    parser.add_argument("words", nargs="*")
+    parser.add_argument("--output_dir")
+    assert parser.parse_args(["--output-dir", "my-run"]).output_dir == "my-run"
+    assert parser.parse_args(["--output-dir=a-b=c"]).output_dir == "a-b=c"
+    assert parser.parse_args(["--", "--output-dir"]).words == ["--output-dir"]
+    with pytest.raises(SystemExit):
+        parser.parse_args(["--output", "x"])  # no abbreviations
 
 
 def test_messages_name_what_the_user_has(installed):
@@ -97,6 +147,20 @@ def test_a_list_whose_reader_has_enough_ends_quietly(tmp_path):
         process.stdout.close()
         assert process.stderr.read() == b""
     assert process.returncode == 1
+
+
+def test_no_command_takes_an_absent_reader_for_an_error():
+    with pytest.raises(BrokenPipeError):
+        error_line(BrokenPipeError(errno.EPIPE, "Broken pipe"))
+
+
+def test_another_broken_pipe_is_told(capfd):
+    def main(words):
+        raise BrokenPipeError(errno.EPIPE, "Broken pipe")
+
+    with pytest.raises(SystemExit, match="1"):
+        run_command(main, [])
+    assert "Broken pipe" in capfd.readouterr().err
 
 
 def test_env_names_every_dependency():

@@ -9,6 +9,7 @@ from hf_gradalign.experiment import (
     parse_arguments,
     resume_words,
 )
+from hf_gradalign.experiment.command_line import RunParser
 
 
 def test_defaults():
@@ -68,11 +69,13 @@ def test_align_gradients_in_a_file_needs_no_name(tmp_path, value, method):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--align_gradient"], "unknown argument --align_gradient; did you mean --align_gradients"),
-        (["--frobnicate", "1"], "unknown argument --frobnicate; see --help"),
+        (["--align_gradient"], "unknown option --align_gradient; did you mean --align_gradients"),
+        (["--frobnicate", "1"], "unknown option --frobnicate; see --help"),
         (["--align_gradients", "pcgard"], "no alignment method 'pcgard'; available: none, pcgrad, gradvac, cagrad"),
         (["--class_weights", "1"], "--class_weights takes two positive numbers"),
-        (["--window_seconds", "-1"], "--window_seconds must be positive, got -1.0"),
+        (["--window_seconds", "-1"], "--window_seconds must be a positive number, got -1.0"),
+        (["--window_seconds", "nan"], "--window_seconds must be a positive number, got nan"),
+        (["options.txt"], "unknown argument options.txt: what belongs to no option can only be a configuration file "),
         (["--validation_fraction", "2"], "--validation_fraction must be between 0 and 1"),
         (["--views", "clean,clean"], "two views are named clean"),
         (["--views", "clean,codec", "--augmentation", "rawboost"], "use one of them, as in --views clean,codec,aug"),
@@ -85,6 +88,12 @@ def test_mistakes_end_with_a_message(capsys, arguments, message):
         parse_arguments(arguments)
     assert end.value.code == 2
     assert message in capsys.readouterr().err
+
+
+def test_choices_are_those_that_can_be_given():
+    help_text = RunParser().format_help()
+    assert "{cross_entropy,am_softmax,oc_softmax}" in help_text
+    assert ",None}" not in help_text
 
 
 @pytest.mark.parametrize(
@@ -420,7 +429,7 @@ def test_a_switch_needs_no_value(name):
         (["--average_best_checkpoints", "none"], "invalid int value: 'none'"),
         (["--early_stopping_patience", "never"], "invalid int value: 'never'"),
         (["--accelerator_config", "missing.json"], "missing.json"),
-        (["--no_seed"], "unknown argument --no_seed"),
+        (["--no_seed"], "unknown option --no_seed"),
     ],
 )
 def test_what_cannot_be_unset(capsys, words, message):

@@ -59,15 +59,15 @@ def test_options_are_json():
         ({"average_best_checkpoints": 0}, "--average_best_checkpoints must be 1 or more, got 0"),
         (
             {"average_best_checkpoints": 2, "metric_for_best_model": "eer", "eval_strategy": "epoch"},
-            "needs --save_strategy",
+            "or use --save_strategy epoch or steps",
         ),
-        ({"early_stopping_patience": 2}, "needs --metric_for_best_model"),
+        ({"early_stopping_patience": 2, "eval_strategy": "epoch"}, "needs --metric_for_best_model"),
         ({"metric_for_best_model": "meer"}, "meer: it is not known whether more of it is better; also pass --greater"),
         (
             {"metric_for_best_model": "la_eer_threshold", "greater_is_better": False},
             "--metric_for_best_model la_eer_threshold does not measure how good a model is",
         ),
-        ({"average_best_checkpoints": 2, "metric_for_best_model": "eer"}, "needs --eval_strategy"),
+        ({"average_best_checkpoints": 2, "metric_for_best_model": "eer"}, "or use --eval_strategy epoch or steps"),
     ],
 )
 def test_errors(tmp_path, options, message):

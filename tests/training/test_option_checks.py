@@ -51,6 +51,21 @@ from hf_gradalign.training import GradientAlignmentTrainer
         ({"label_smoothing_factor": 2}, "--label_smoothing_factor must be below 1, got 2"),
         ({"seed": 2**32}, "--seed must be below 4294967296"),
         ({"save_strategy": "steps", "save_steps": 0}, "--save_steps must be positive, got 0"),
+        ({"eval_strategy": "steps", "eval_steps": float("nan")}, "--eval_steps must be positive, got nan"),
+        ({"max_grad_norm": float("nan")}, "--max_grad_norm must be at least 0, got nan"),
+        (
+            {"load_best_model_at_end": True, "average_best_checkpoints": 3, "eval_strategy": "no"},
+            "Also pass --average_best_checkpoints 1 --load_best_model_at_end no, or use --eval_strategy epoch or steps",
+        ),
+        (
+            {"average_best_checkpoints": 3, "early_stopping_patience": 2, "eval_strategy": "epoch"},
+            "--save_strategy no: .*Also pass --average_best_checkpoints 1, or use --save_strategy epoch or steps",
+        ),
+        ({"early_stopping_patience": 2, "eval_strategy": "no"}, "Also pass --early_stopping_patience none, or use"),
+        (
+            {"load_best_model_at_end": True, "eval_strategy": "epoch", "save_strategy": "steps"},
+            "--eval_strategy epoch and --save_strategy steps: .* or --load_best_model_at_end no",
+        ),
         ({"save_strategy": "best", "metric_for_best_model": "loss"}, "--save_strategy best saves when an evaluation"),
         ({"include_num_input_tokens_seen": "some"}, "must be one of no, all, non_padding, got 'some'"),
     ],
