@@ -22,7 +22,16 @@ class SpeechTransform(BaseWaveformTransform):
     supports_multichannel = True
 
     def __call__(self, samples: NDArray[np.floating], sample_rate: int) -> NDArray[np.floating]:
-        """Draw parameters, unless they are frozen, and apply them."""
+        """Draw parameters, unless they are frozen, and apply them.
+
+        Raises:
+            ValueError: If the samples are not a NumPy array, or as for `apply`.
+        """
+        if not isinstance(samples, np.ndarray):
+            raise ValueError(
+                f"{type(self).__name__} takes a NumPy array; got {type(samples).__name__}: convert the samples, "
+                "as with tensor.numpy()"
+            )
         if samples.size == 0:  # the base class would report swapped axes
             return samples
         return super().__call__(samples, sample_rate)
@@ -48,7 +57,7 @@ class SpeechTransform(BaseWaveformTransform):
         if samples.size == 0:
             return samples
         check_samples(type(self).__name__, samples)
-        transformed = self._transform(samples, sample_rate)
+        transformed = self._transform(for_torch(samples), sample_rate)
         if transformed.dtype == np.float32:
             return transformed
         limits = np.finfo(np.float32)
@@ -121,6 +130,12 @@ def check_samples(transform: str, samples: NDArray[Any]) -> None:
         raise ValueError(
             f"samples must be finite; {np.count_nonzero(~np.isfinite(samples))} of {samples.size} are NaN or infinite"
         )
+
+
+def for_torch(samples: NDArray[np.floating]) -> NDArray[np.floating]:
+    """Return samples that torch can use as they are; a copy of a reversed, read-only or foreign-endian array."""
+    dtype = samples.dtype.newbyteorder("=") if samples.dtype.itemsize <= 8 else np.dtype(np.float64)
+    return np.require(samples, dtype, ["C_CONTIGUOUS", "WRITEABLE"])
 
 
 @contextmanager

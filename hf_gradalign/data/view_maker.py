@@ -243,8 +243,14 @@ def seeded_generators(seed: np.random.SeedSequence) -> Generator[None]:
 
 
 def _checked(samples: Any, view: str, utterance_id: str) -> np.ndarray:
+    samples = np.asarray(samples)
+    if not np.issubdtype(samples.dtype, np.floating):
+        raise ValueError(
+            f"The transform of view {view!r} returned samples of type {samples.dtype} for {utterance_id}; it must "
+            "return floating-point samples in [-1, 1]."
+        )
     with np.errstate(over="ignore"):  # overflow gives infinities, which are refused below
-        samples = np.asarray(samples, dtype=np.float32)
+        samples = samples.astype(np.float32, copy=False)
     if samples.ndim != 1 or samples.size == 0:
         raise ValueError(
             f"The transform of view {view!r} returned an array of shape {samples.shape} for {utterance_id}; "

@@ -82,6 +82,34 @@ def test_unfit_samples_are_refused(transform, samples, message):
 
 @pytest.mark.skipif("fork" not in multiprocessing.get_all_start_methods(), reason="there is no fork")
 @pytest.mark.filterwarnings("ignore:This process")
+@pytest.mark.parametrize("transform", TRANSFORMS_ONCE, ids=shown)
+@pytest.mark.parametrize("kind", ["reversed", "every other", "read-only", "big-endian", "long double"])
+@pytest.mark.filterwarnings("error")
+def test_any_array_of_samples(speech, transform, kind):
+    clip = speech[0][:2000]
+    frozen = clip.copy()
+    frozen.flags.writeable = False
+    arrays = {
+        "reversed": clip[::-1].copy()[::-1],  # as from audiomentations' Reverse
+        "every other": np.repeat(clip, 2)[::2],
+        "read-only": frozen,
+        "big-endian": clip.astype(">f4"),
+        "long double": clip.astype(np.longdouble),
+    }
+    results = []
+    for samples in (clip, arrays[kind]):
+        random.seed(1)
+        np.random.seed(1)
+        results.append(transform(samples, SAMPLE_RATE))
+    np.testing.assert_allclose(results[1], results[0], atol=1e-6)
+
+
+@pytest.mark.parametrize("samples", [[0.1, 0.2], torch.zeros(10)], ids=["list", "tensor"])
+def test_what_is_no_array_is_refused(samples):
+    with pytest.raises(ValueError, match=r"RawBoost takes a NumPy array; got (list|Tensor): convert the samples"):
+        RawBoost()(samples, SAMPLE_RATE)
+
+
 def test_works_in_a_process_that_was_forked_from_one_with_threads(speech):
     """Fork like `datasets.map`. With more than one thread, torch would wait forever."""
 

@@ -347,6 +347,7 @@ def test_running_workers_see_a_new_epoch(dataset):
     ("result", "message"),
     [
         (np.zeros((1, 50)), r"view 'augmented' returned an array of shape \(1, 50\) for utt_1"),
+        (np.zeros(50, np.int16), r"view 'augmented' returned samples of type int16 for utt_1"),
         (np.zeros(0), r"view 'augmented' returned an array of shape \(0,\) for utt_1"),
         (np.array([0, np.nan]), r"view 'augmented' returned NaN or infinite samples for utt_1"),
         (np.array([0, 1e300]), r"view 'augmented' returned NaN or infinite samples for utt_1"),

@@ -11,7 +11,14 @@ import torch
 from audiomentations import Compose
 from numpy.typing import NDArray
 
-from hf_gradalign.augmentation.base import SpeechTransform, check_integer, check_number, check_ordered, single_thread
+from hf_gradalign.augmentation.base import (
+    SpeechTransform,
+    check_integer,
+    check_number,
+    check_ordered,
+    for_torch,
+    single_thread,
+)
 from hf_gradalign.augmentation.rawboost.batched import BatchedRawBoost
 from hf_gradalign.augmentation.rawboost.filters import NotchFilter
 from hf_gradalign.augmentation.rawboost.noises import ALGORITHMS, MAX_IMPULSIVE_GAIN
@@ -236,4 +243,4 @@ def draw_deferred(
         return samples, {"should_apply": False}
     if not transform.fits_single(samples):
         return transform.apply(samples, sample_rate), {"should_apply": False}
-    return samples, copy.deepcopy(transform.parameters)
+    return for_torch(samples), copy.deepcopy(transform.parameters)
