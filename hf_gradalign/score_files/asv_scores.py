@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
@@ -31,7 +32,8 @@ def read_asv_error_rates(
             - ASVspoof 2021's `ASV/ASVTorch_Kaldi/score.txt`, lines `speaker utterance score`, or the folder `ASV`;
             - any file with a header, a column of trial types (`asv-label`) and a column of scores (`asv-score`);
             - `asvspoof5`: the rates in the evaluation package of ASVspoof 5.
-        keys: For ASVspoof 2021, `ASV/trial_metadata.txt`. Default: where it is in the archive.
+        keys: For ASVspoof 2021, `ASV/trial_metadata.txt`. Default: where it is in the archive. Trials may be in another
+            order than in `path`, if both files name them by the same columns.
         subset: For ASVspoof 2021: `eval` (the default), `progress`, `hidden` or `all`.
 
     Raises:
@@ -43,7 +45,8 @@ def read_asv_error_rates(
     path = _score_file(Path(path))
     table = read_table(path)
     types = _trial_types(table)
-    scores = read_numbers(table.columns[_score_column(table)], table.source, "score")
+    score_column = _score_column(table)
+    scores = read_numbers(table.columns[score_column], table.source, "score")
     if types is not None:
         return asv_error_rates(scores, types)
     keys = Path(keys) if keys is not None else _keys_near(path)
@@ -54,7 +57,7 @@ def read_asv_error_rates(
             f"{trials.source} has no column with trial types ({', '.join(TRIAL_TYPES)}). Give the verifier's keys "
             "(ASV/trial_metadata.txt) with --asv_keys."
         )
-    _require_same_trials(table, trials)
+    scores = scores[_rows_of_trials(table, score_column, trials)]
     chosen = _chosen(trials, subset)
     return asv_error_rates(scores[chosen], types[chosen])
 
@@ -103,21 +106,52 @@ def _keys_near(path: Path) -> Path:
     )
 
 
-def _require_same_trials(scores: TextTable, trials: TextTable) -> None:
+def _rows_of_trials(scores: TextTable, score_column: str, trials: TextTable) -> NDArray[np.int64]:
+    """Return the row of each trial's score.
+
+    Trials are named by the columns that have the same values in both files, such as speaker and utterance.
+    """
     if scores.n_rows != trials.n_rows:
         raise ScoreFileError(
             f"{scores.source} has {scores.n_rows} trials but {trials.source} has {trials.n_rows}: they belong to "
             "different verifiers or sets. Give both files of the same set."
         )
-    names = list(scores.columns.values())[:-1]
-    keys = list(trials.columns.values())
-    # In both files, the utterance is the second column. The same line must be the same trial.
-    if len(names) > 1 and len(keys) > 1 and not pc.all(pc.equal(as_text(names[1]), as_text(keys[1]))).as_py():
-        index = pc.index(pc.equal(as_text(names[1]), as_text(keys[1])), False).as_py()
+    ours = {name: as_text(column) for name, column in scores.columns.items() if name != score_column}
+    theirs = {name: as_text(column) for name, column in trials.columns.items()}
+    shared = _shared_columns(ours, theirs)
+    if not shared:
         raise ScoreFileError(
-            f"Line {index + 1} of {scores.source} is {names[1][index]}, but that of {trials.source} is "
-            f"{keys[1][index]}. The trials must be in the same order."
+            f"No column of {scores.source} has the same values as one of {trials.source}, so it is unknown which trial "
+            "each score is of. Name the trials in both files, by speaker and utterance."
         )
+    named = max(shared, key=lambda name: pc.count_distinct(ours[name]).as_py())
+    if ours[named].equals(theirs[shared[named]]):
+        return np.arange(scores.n_rows)
+    our_names, their_names = (
+        pc.binary_join_element_wise(*columns, " ")
+        for columns in ([ours[name] for name in shared], [theirs[name] for name in shared.values()])
+    )
+    rows = pc.index_in(their_names, our_names)
+    is_one_to_one = pc.count_distinct(our_names).as_py() == pc.count_distinct(their_names).as_py() == scores.n_rows
+    if rows.null_count or not is_one_to_one:
+        index = pc.index(pc.equal(ours[named], theirs[shared[named]]), False).as_py()
+        raise ScoreFileError(
+            f"Line {index + 1} of {scores.source} is {ours[named][index]}, but that of {trials.source} is "
+            f"{theirs[shared[named]][index]}. The trials must be in the same order, because their names are not unique."
+        )
+    return rows.to_numpy(zero_copy_only=False).astype(np.int64)
+
+
+def _shared_columns(ours: dict[str, pa.Array], theirs: dict[str, pa.Array]) -> dict[str, str]:
+    """Return the names of columns with the same values, in any order, in both files."""
+    values = {name: set(pc.unique(column).to_pylist()) for name, column in theirs.items()}
+    shared: dict[str, str] = {}
+    for name, column in ours.items():
+        own = set(pc.unique(column).to_pylist())
+        match = next((other for other in values if values[other] == own and other not in shared.values()), None)
+        if match is not None:
+            shared[name] = match
+    return shared
 
 
 def _chosen(trials: TextTable, subset: str | None) -> NDArray[np.bool_]:

@@ -56,6 +56,23 @@ def test_with_a_header(write):
     assert read_asv_error_rates(write(lines, "asv.tsv")) == RATES
 
 
+@pytest.mark.parametrize(
+    ("scored", "keyed"),
+    [
+        ("{s} LA_E_{k} {score}", "{s} LA_E_{k} {kind}"),
+        ("LA_E_{k} {score}", "{s} LA_E_{k} {kind} eval"),
+        ("{score} LA_E_{k} {s}", "LA_E_{k} {s} {kind}"),
+    ],
+)
+def test_trials_in_another_order(write, scored, keyed):
+    rows = [
+        {"s": f"s{k % 3}", "k": k % 4 if "{s} LA" in scored else k, "kind": kind, "score": score}
+        for k, (kind, score) in enumerate(zip(TYPES, SCORES, strict=True))
+    ]  # the same utterance may have been tried with several speakers
+    scores, keys = ([form.format(**row) for row in rows] for form in (scored, keyed))
+    assert read_asv_error_rates(write(scores, "score.txt"), write(keys[::2] + keys[::-2], "keys.txt")) == RATES
+
+
 def test_by_name():
     assert read_asv_error_rates("asvspoof5") == ASVSPOOF5_ASV
 
@@ -67,8 +84,12 @@ def test_refusals(write):
     score_file = write(scores, "score.txt")
     with pytest.raises(ScoreFileError, match=r"has 8 trials but .* has 7: they belong to different"):
         read_asv_error_rates(score_file, write(keys[:-1], "fewer.txt"))
-    with pytest.raises(ScoreFileError, match=r"Line 1 of .* is LA_E_0, but that of .* is LA_E_7"):
-        read_asv_error_rates(score_file, write(keys[::-1], "reversed.txt"))
+    twice = [scores, keys]
+    twice = [[line.replace("LA_E_7", "LA_E_1").replace("LA_002 ", "LA_001 ") for line in lines] for lines in twice]
+    with pytest.raises(ScoreFileError, match=r"Line 1 of .* is LA_E_0, but that of .* is LA_E_1\. .* not unique"):
+        read_asv_error_rates(write(twice[0], "twice.txt"), write(twice[1][::-1], "reversed.txt"))
+    with pytest.raises(ScoreFileError, match="unknown which trial each score is of"):
+        read_asv_error_rates(write([line.split()[-1] + " x" for line in scores], "nameless.txt"), write(keys, "k.txt"))
     with pytest.raises(ScoreFileError, match="has no column with trial types"):
         read_asv_error_rates(score_file, write(scores, "not_keys.txt"))
     with pytest.raises(ValueError, match="of type nontarget"):
