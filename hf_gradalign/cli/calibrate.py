@@ -72,7 +72,7 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
     )
     report.add_argument("--bootstrap_over", metavar="COLUMN", help="what is drawn (default: what is held out)")
     report.add_argument("--confidence", type=float, default=0.95, help="coverage of the intervals (0.95)")
-    report.add_argument("--seed", type=int, default=0)
+    report.add_argument("--seed", type=int, default=0, help="seed of the draws (0)")
     output = parser.add_argument_group("output")
     output.add_argument(
         "--output_dir",

@@ -77,7 +77,7 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
         "--bootstrap_over", default="utterance", help="what is drawn: utterance, or a column such as speaker"
     )
     statistics.add_argument("--confidence", type=float, default=0.95, help="coverage of the intervals (0.95)")
-    statistics.add_argument("--seed", type=int, default=0)
+    statistics.add_argument("--seed", type=int, default=0, help="seed of the draws (0)")
     output = parser.add_argument_group("output")
     output.add_argument("--output_dir", type=Path, help="folder for evaluation.json and the figures")
     output.add_argument("--output_json", type=Path, help="the JSON file (default: evaluation.json in that folder)")
@@ -102,7 +102,9 @@ def main(argv: Sequence[str]) -> int:
     draws_figures = arguments.output_dir is not None and arguments.formats != ["none"]
     try:
         if draws_figures:
-            score_files.import_matplotlib(arguments.formats)  # fail before the work if it cannot draw
+            score_files.import_matplotlib(
+                arguments.formats, can_do_without=True
+            )  # fail before the work if it cannot draw
         inputs = [arguments.scores, arguments.keys, *arguments.compare, arguments.asv_scores, arguments.asv_keys]
         require_other_files(output_files(arguments), [*inputs, arguments.threshold])
         with warnings.catch_warnings(record=True) as caught:

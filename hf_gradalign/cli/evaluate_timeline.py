@@ -50,7 +50,7 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
         "--bootstrap", type=int, default=1000, metavar="N", help="draws of recordings, 0 for no intervals (1000)"
     )
     statistics.add_argument("--confidence", type=float, default=0.95, help="coverage of the intervals (0.95)")
-    statistics.add_argument("--seed", type=int, default=0)
+    statistics.add_argument("--seed", type=int, default=0, help="seed of the draws (0)")
     parser.add_argument("--output_json", type=Path, help="also write the results to this file")
     parser.add_argument("--no_progress", action="store_true", help="hide progress bars")
     return parser.parse_args(argv)

@@ -101,7 +101,8 @@ def base_of_adapter(name: str, hub_options: Mapping[str, Any]) -> tuple[str, dic
     """Return the name of an adapter's base model and the options to load it; None if `name` is a complete model.
 
     Raises:
-        OSError: If the adapter names no base, or a folder that does not exist.
+        OSError: If the adapter names no base, a folder that does not exist, or a relative path that leads to different
+            folders from the adapter and from the working folder.
     """
     folder = Path(name)
     if folder.exists():
@@ -125,7 +126,12 @@ def base_of_adapter(name: str, hub_options: Mapping[str, Any]) -> tuple[str, dic
     if options["revision"] is None:
         del options["revision"]
     relative = folder / base
-    if not Path(base).exists() and relative.exists():
+    if relative.exists():
+        if Path(base).exists() and not relative.samefile(base):
+            raise OSError(
+                f"{name} contains PEFT adapters for the model {base}, which can be {relative.resolve()} or "
+                f"{Path(base).resolve()}: give its whole path as base_model_name_or_path in {file}"
+            )
         return str(relative), options
     if Path(base).is_absolute() and not Path(base).exists():
         raise OSError(f"{name} contains PEFT adapters for the model {base}, which does not exist{merged}")

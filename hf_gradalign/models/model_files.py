@@ -63,6 +63,7 @@ def _require_model(folder: Path, used: Sequence[str]) -> None:
         raise OSError(f"{folder} has no weights ({SAFE_WEIGHTS_NAME} or {WEIGHTS_NAME}){hint}")
     if not used and not any(_exists(folder / name) for name in (CONFIG_NAME, _SETTINGS[-1])):
         _refuse_unfinished_run(folder)
+        _refuse_other_folder(folder)
     if used and not any(_exists(folder / name) for name in (CONFIG_NAME, _SETTINGS[-1])):
         raise OSError(f"{folder} has no {CONFIG_NAME}, which is needed to load {used[0]}")
 
@@ -128,6 +129,15 @@ def _refuse_unfinished_run(folder: Path) -> None:
         f"{folder} is an unfinished run. Its {which} checkpoint so far is {folder / f'{_CHECKPOINT}{best}'}: use that "
         "one, or let the run finish"
     )
+
+
+def _refuse_other_folder(folder: Path) -> None:
+    """Raise OSError for a folder without any file of a model, and name a model in it."""
+    if any(_exists(folder / name) for name in _SETTINGS):
+        return
+    within = sorted(path.parent for path in folder.glob(f"*/{CONFIG_NAME}"))
+    hint = f". It contains models, such as {within[0]}" if within else ""
+    raise OSError(f"{folder} is not the folder of a model: it has no {CONFIG_NAME}{hint}")
 
 
 def _require_whole_weights(path: Path) -> None:

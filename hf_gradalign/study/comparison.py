@@ -140,6 +140,9 @@ class StudyResults:
     """
 
     def __init__(self, tables: StudyTables) -> None:
+        if not tables.folder.is_dir():
+            what = "is a file" if tables.folder.exists() else "does not exist"
+            raise StudyError(f"{tables.folder} {what}; give the folder of a study, such as runs/studies/quick")
         if not tables.results:
             raise StudyError(
                 f"{tables.folder} has no results of finished trials. If {RESULTS_NAME} was lost, --rebuild_tables "

@@ -48,11 +48,12 @@ def save_figures(figures: Mapping[str, Any], folder: str | Path, formats: Sequen
     return paths
 
 
-def import_matplotlib(formats: Sequence[str] = ()) -> Any:
+def import_matplotlib(formats: Sequence[str] = (), *, can_do_without: bool = False) -> Any:
     """Import matplotlib, before any work whose figures need it.
 
     Args:
         formats: The formats that figures will be saved in.
+        can_do_without: Whether the command has `--formats none`, which the message then names.
 
     Raises:
         ImportError: If it is not installed; the message says how to install it.
@@ -63,7 +64,7 @@ def import_matplotlib(formats: Sequence[str] = ()) -> Any:
     except ImportError as error:
         raise ImportError(
             "figures need matplotlib, which is not installed: `pip install matplotlib`, or install hf_gradalign with "
-            "its extra `plots`"
+            "its extra `plots`" + ("; or draw none, with --formats none" if can_do_without else "")
         ) from error
     if formats:
         from matplotlib.backend_bases import FigureCanvasBase

@@ -99,7 +99,9 @@ def test_a_run_is_resumed(tmp_path):
     np.testing.assert_array_equal(*scores)
 
 
-def test_adapters_whose_base_is_found(tmp_path):
+def test_adapters_whose_base_is_found(tmp_path, monkeypatch):
+    (tmp_path / "elsewhere" / "in").mkdir(parents=True)
+    monkeypatch.chdir(tmp_path / "elsewhere" / "in")
     base = stock_classifier(tmp_path / "base", labels=("fake", "real"))
     model, extractor = load_audio_classifier(base)
     model = with_adapters(model, ["classifier"])
@@ -116,6 +118,9 @@ def test_adapters_whose_base_is_found(tmp_path):
     content = json.loads(settings.read_text())
     settings.write_text(json.dumps(content | {"base_model_name_or_path": "../base"}))  # from the adapters' folder
     np.testing.assert_allclose(SpoofScorer(tmp_path / "adapter").score([CLIP]), expected, atol=1e-5)
+    stock_classifier(tmp_path / "elsewhere" / "base")  # and from the working folder
+    with pytest.raises(OSError, match=r"/base, which can be .*/base or .*/elsewhere/base: give its whole path"):
+        SpoofScorer(tmp_path / "adapter")
     settings.write_text(json.dumps(content | {"base_model_name_or_path": str(tmp_path / "gone")}))
     with pytest.raises(OSError, match=r"PEFT adapters for the model .*gone, which does not exist"):
         SpoofScorer(tmp_path / "adapter")

@@ -204,3 +204,12 @@ def test_a_run_that_is_not_finished_names_its_checkpoint(loader, state, which, s
         (tmp_path / "checkpoint-30" / "trainer_state.json").write_text(state)
     with pytest.raises(OSError, match=f"is an unfinished run. Its {which} checkpoint so far is .*-{step}:"):
         loader(tmp_path)
+
+
+@pytest.mark.parametrize("loader", LOADERS.values(), ids=LOADERS)
+def test_a_folder_of_something_else(loader, whole, tmp_path):
+    with pytest.raises(OSError, match=f"{tmp_path} is not the folder of a model: it has no config.json$"):
+        loader(tmp_path)
+    shutil.copytree(whole, tmp_path / "my-run")
+    with pytest.raises(OSError, match=r"It contains models, such as .*my-run$"):
+        loader(tmp_path)

@@ -358,7 +358,7 @@ def test_without_matplotlib(evaluate, write, monkeypatch, capsys):
     path = write("cm.txt", NAMES, ATTACKS, KEYS, SCORES)
     monkeypatch.setitem(sys.modules, "matplotlib", None)
     assert evaluate([path, "--output_dir", "out"]) == 2
-    assert "its extra `plots`" in capsys.readouterr().err
+    assert "its extra `plots`; or draw none, with --formats none" in capsys.readouterr().err
     assert evaluate([path, "--output_dir", "out", "--formats", "none", "--bootstrap", "0"]) == 0
 
 

@@ -336,7 +336,7 @@ def test_missing_package_says_what_to_install(name):
 def test_without_the_package_the_others_are_there():
     assert available_methods() == list(METHODS)
     assert get_method("crmogm(pcgrad)")(torch.eye(2)).tolist() == [0.5, 0.5]
-    expected = r"available: none, .*cagrad, and crmogm\(NAME\) around each of them; pip install \"torchjd\[fairgrad,"
+    expected = r"available: none, .*, and crmogm\(NAME\) around each of them; pip install \"torchjd\[fairgrad,"
     with pytest.raises(ValueError, match=f"{expected}.* adds upgrad, .*, pcd"):
         get_method("typo")
 
