@@ -224,7 +224,11 @@ def load_other(
     reading = argparse.Namespace(**{**vars(arguments), "score_is": score_is})
     other = read_scores(arguments.apply, reading, has_keys=True)
     score_files.require_same_form(other, fitted.score_form, fitted.source)
-    return replace(other, scores=score_files.unlabeled_scores(other))
+    scores, fitted_scores = score_files.unlabeled_scores(other), fitted.scores_and_labels()[0]
+    score_files.warn_if_outside(
+        scores, other.source, float(fitted_scores.min()), float(fitted_scores.max()), fitted.source
+    )
+    return replace(other, scores=scores)
 
 
 def require_raw(path: str, settings: Mapping[str, Any] | None) -> None:

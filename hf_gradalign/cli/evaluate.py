@@ -246,7 +246,7 @@ def show(evaluation: score_files.Evaluation) -> None:
     print(f"{score_files.described(evaluation)}\n\n{score_files.overall_table(evaluation)}")
     if costs := score_files.describe_costs(evaluation):
         print(f"\n{costs}")
-    if evaluation.settings.asv is not None:
+    if evaluation.settings.asv is not None and "min_tdcf" in evaluation.rows:
         rates = ", ".join(
             f"{name.replace('_', ' ')} {100 * rate:.4f} %" for name, rate in evaluation.settings.asv._asdict().items()
         )

@@ -10,7 +10,12 @@ if TYPE_CHECKING:
     from hf_gradalign.score_files.clips import Clips, ScoreFileError
     from hf_gradalign.score_files.evaluation import compare_clips, evaluate_clips, metrics_of
     from hf_gradalign.score_files.fusion import FusedSystem, Fusion, fit_fusion
-    from hf_gradalign.score_files.fusion_application import apply_fusion, require_same_scoring, require_same_systems
+    from hf_gradalign.score_files.fusion_application import (
+        apply_fusion,
+        require_same_scoring,
+        require_same_systems,
+        warn_if_outside,
+    )
     from hf_gradalign.score_files.fusion_report import FusionReport, Rival, cross_validate_fusion
     from hf_gradalign.score_files.held_out import Folds, held_out_scores, make_folds
     from hf_gradalign.score_files.joint_scores import JointScores, join_systems, own_keys
@@ -99,6 +104,7 @@ __all__ = [
     "require_same_systems",
     "save_figures",
     "unlabeled_scores",
+    "warn_if_outside",
     "with_few_missing",
     "with_own_labels",
     "write_score_file",

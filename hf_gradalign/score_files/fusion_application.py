@@ -38,16 +38,35 @@ def apply_fusion(fusion: Fusion, joint: JointScores) -> NDArray[np.float64]:
     """
     require_same_systems(fusion.names, joint.sources)
     for system, source, scores in zip(fusion.systems, joint.sources, joint.scores.T, strict=True):
-        outside = float(np.mean((scores < system.lowest) | (scores > system.highest)))
-        if outside > _MAX_OUTSIDE:
-            warnings.warn(
-                f"{outside:.0%} of the scores of {source} ({scores.min():g} to {scores.max():g}) lie outside the range "
-                f"that its weight was fitted on, from {system.name} ({system.lowest:g} to {system.highest:g}). Check "
-                "that it is the same system with the same kind of scores.",
-                UserWarning,
-                stacklevel=2,
-            )
+        warn_if_outside(scores, source, system.lowest, system.highest, system.name)
     return fusion(joint.scores)
+
+
+def warn_if_outside(
+    scores: NDArray[np.float64], source: str, lowest: float, highest: float, fitted_on: str, *, stacklevel: int = 3
+) -> None:
+    """Warn if scores do not look like those that a fusion or a calibration was fitted on.
+
+    Args:
+        scores: The scores to be fused or calibrated, shape (clips,).
+        source: Their file.
+        lowest: The lowest score of the fit.
+        highest: The highest.
+        fitted_on: The file of the fit.
+        stacklevel: As for `warnings.warn`.
+
+    Warns:
+        UserWarning: If more than half of the scores lie outside the range of those of the fit.
+    """
+    outside = float(np.mean((scores < lowest) | (scores > highest)))
+    if outside > _MAX_OUTSIDE:
+        warnings.warn(
+            f"{outside:.0%} of the scores of {source} ({scores.min():g} to {scores.max():g}) lie outside the range of "
+            f"those of {fitted_on} ({lowest:g} to {highest:g}), which were fitted on. Check that it is the same system "
+            "with the same kind of scores.",
+            UserWarning,
+            stacklevel=stacklevel,
+        )
 
 
 def require_same_systems(fitted: Sequence[str], applied: Sequence[str]) -> None:

@@ -78,6 +78,10 @@ def test_fit_report_and_apply(folder, capsys):
     assert content["report"]["after"]["cllr"]["low"] < content["report"]["before"]["cllr"]["value"]
     assert main(FIT) == 2
     assert "calibration.json already exists: choose another file, or pass --overwrite" in capsys.readouterr().err
+    write_scores("eval.txt", 100 * SCORES + 50, "eval")  # of another system
+    assert main([*FIT, *APPLY, "--overwrite"]) == 0
+    assert "of the scores of eval.txt" in (warning := capsys.readouterr().err)
+    assert "lie outside the range of those of dev.txt" in warning
     assert main([*FIT, "--overwrite", "--method", "pav"]) == 0
     assert json.loads(Path("calibration/calibration.json").read_text())["method"] == "pav"
 
