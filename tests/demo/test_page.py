@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import soundfile
 from browser import visit
+from encoded_audio import encode
 
 CHECK = "Check the recording"
 
@@ -24,7 +25,8 @@ def drop(page, name, data):
     transfer = page.evaluate_handle(
         """([name, numbers]) => {
             const transfer = new DataTransfer();
-            const type = name.endsWith(".txt") ? "text/plain" : "audio/wav";
+            const types = { txt: "text/plain", webm: "video/webm", caf: "" };
+            const type = types[name.split(".").pop()] ?? "audio/wav";
             transfer.items.add(new File([new Uint8Array(numbers)], name, { type }));
             return transfer;
         }""",
@@ -108,6 +110,25 @@ def test_files_that_are_refused_before_they_are_sent(person, tmp_path, site):
     drop(person, "notes.txt", b"hello")
     status(person, "This does not look like an audio file")
     assert not sent
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("is_dropped", [False, True])
+def test_sound_that_browsers_take_for_a_video(person, tmp_path, examples, is_dropped):
+    samples, _ = soundfile.read(examples["Fake speech"], dtype="float32")
+    (tmp_path / "voice.webm").write_bytes(encode(samples, "webm", "libopus", rate=48_000))
+    if is_dropped:
+        drop(person, "voice.webm", read(tmp_path / "voice.webm"))
+    else:
+        choose(person, tmp_path / "voice.webm")
+    is_loaded(person)
+    check(person)
+    status(person, "Flagged as fake.")
+    clear(person)
+    drop(person, "notes.caf", b"no sound")  # the browser knows no type for it
+    person.get_by_role("button", name="Clear").wait_for()
+    check(person)
+    status(person, "This file cannot be read as audio")
 
 
 @pytest.mark.slow

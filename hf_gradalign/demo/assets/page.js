@@ -9,6 +9,11 @@
     status().replaceChildren(line);
   };
 
+  // Browsers take these for videos, or for nothing, by their names. Recorders of browsers and phones save sound in them.
+  const SOUND_BY_NAME = { webm: "webm", mkv: "webm", mp4: "mp4", mov: "mp4", "3gp": "mp4", amr: "amr", caf: "x-caf" };
+  const kind = (file) => SOUND_BY_NAME[file.name.split(".").pop().toLowerCase()];
+  const isSound = (file) => file.type.startsWith("audio/");
+
   // What is wrong with the files before they are sent; Gradio would say less.
   const problem = (files) => {
     if (files.length > 1) return "Please choose one recording at a time.";
@@ -17,25 +22,46 @@
     if (file.size === 0) return "This file is empty (0 bytes). Please choose another one.";
     if (file.size > MAX_MB * 1e6)
       return `This file is too large (${(file.size / 1e6).toFixed(1)} MB). The page takes up to MAX_MB MB.`;
-    if (!file.type.startsWith("audio/"))
+    if (!isSound(file) && !kind(file))
       return "This does not look like an audio file. The page takes WAV, FLAC, MP3, M4A, Ogg and the like.";
     return null;
   };
 
-  const refuse = (event, files) => {
-    const sentence = problem([...(files ?? [])]);
-    if (!sentence) return;
-    event.preventDefault();
-    event.stopImmediatePropagation();
-    tell(sentence);
+  // Gradio takes files whose type is that of sound.
+  const handOver = (file) => {
+    const input = document.querySelector("#recording input[type=file]");
+    const transfer = new DataTransfer();
+    transfer.items.add(new File([file], file.name, { type: `audio/${kind(file)}` }));
+    input.files = transfer.files;
+    input.dispatchEvent(new Event("change", { bubbles: true }));
   };
 
-  document.addEventListener("drop", (event) => refuse(event, event.dataTransfer?.files), true);
+  const look = (event, files) => {
+    const [file] = files ?? [];
+    const sentence = problem([...(files ?? [])]);
+    if (!sentence && (!file || isSound(file))) return;
+    event.preventDefault();
+    event.stopImmediatePropagation();
+    if (sentence) tell(sentence);
+    else handOver(file);
+  };
+
+  document.addEventListener("drop", (event) => look(event, event.dataTransfer?.files), true);
   document.addEventListener(
     "change",
     (event) => {
       if (event.target.type !== "file") return;
-      refuse(event, event.target.files);
+      look(event, event.target.files);
+    },
+    true,
+  );
+
+  // The dialog for files offers them too.
+  document.addEventListener(
+    "click",
+    (event) => {
+      if (event.target.type !== "file") return;
+      event.target.accept = ["audio/*", ...Object.keys(SOUND_BY_NAME).map((name) => `.${name}`)].join();
     },
     true,
   );
