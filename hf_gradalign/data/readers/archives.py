@@ -10,6 +10,7 @@ import hashlib
 import json
 import logging
 import lzma
+import os
 import re
 import shutil
 import tarfile
@@ -30,6 +31,7 @@ from hf_gradalign.data.labels import canonical_label
 from hf_gradalign.data.readers.class_folders import by_split, labels_of_paths, listed, splits_of_paths
 from hf_gradalign.data.readers.metadata import table_of_rows
 from hf_gradalign.data.request import LABEL_COLUMN, CorpusError, CorpusRequest
+from hf_gradalign.utils.files import write_text_atomically
 from hf_gradalign.utils.folder_listing import FolderListing, is_audio
 
 logger = logging.getLogger(__name__)
@@ -64,7 +66,8 @@ def bare_name(archive: Path) -> str:
 def unpack(archives: Sequence[Path], root: Path) -> Path:
     """Unpack archives, each into a folder of its name, at its path relative to `root`.
 
-    The same files are unpacked once. Interrupted unpacking starts again.
+    The same files are unpacked once, and again if unpacked files were removed or cut, as on disks that are cleared of
+    old files. Interrupted unpacking starts again.
 
     Args:
         archives: Files for which `is_archive` is true.
@@ -79,16 +82,21 @@ def unpack(archives: Sequence[Path], root: Path) -> Path:
     """
     cache = Path(datasets_config.HF_DATASETS_CACHE, "hf_gradalign_unpacked")
     target = cache / _fingerprint(archives, root)
-    if target.is_dir():
+    sizes = target.with_suffix(".json")
+    if target.is_dir() and _is_whole(target, sizes):
         return target
     cache.mkdir(parents=True, exist_ok=True)
-    logger.warning("Unpacking %s into %s.", listed([str(archive) for archive in archives]), target)
+    again = ", because unpacked files are no longer there" if target.is_dir() else ""
+    logger.warning("Unpacking %s into %s%s.", listed([str(archive) for archive in archives]), target, again)
     temporary = Path(tempfile.mkdtemp(dir=cache))
     content = temporary / target.name  # has the umask's permissions; only the owner can read `temporary`
     content.mkdir()
     try:
         for archive in archives:
             _unpack(archive, content / archive.parent.relative_to(root) / bare_name(archive))
+        write_text_atomically(sizes, json.dumps(_measured(content)))
+        if target.is_dir() and not _is_whole(target, sizes):
+            target.rename(temporary / "incomplete")
         try:
             content.rename(target)
         except OSError:
@@ -102,6 +110,19 @@ def unpack(archives: Sequence[Path], root: Path) -> Path:
 def _fingerprint(archives: Sequence[Path], root: Path) -> str:
     stamps = [(str(path.resolve()), path.stat().st_size, path.stat().st_mtime_ns) for path in archives]
     return hashlib.sha256(repr((str(root.resolve()), stamps)).encode()).hexdigest()[:16]
+
+
+def _is_whole(folder: Path, sizes: Path) -> bool:
+    try:
+        return json.loads(sizes.read_text()) == _measured(folder)
+    except (OSError, ValueError):
+        return False
+
+
+def _measured(folder: Path) -> dict[str, int]:
+    """Return the number and the total size of the files in a folder."""
+    files = [os.path.join(path, name) for path, _, names in os.walk(folder) for name in names]
+    return {"files": len(files), "bytes": sum(map(os.path.getsize, files))}
 
 
 def _unpack(archive: Path, folder: Path) -> None:

@@ -1,4 +1,5 @@
 import tarfile
+from pathlib import Path
 
 import pytest
 
@@ -55,6 +56,21 @@ def test_unpacked_once_and_again_when_it_changes(pack, clip, monkeypatch):
         assert load_corpus(path, splits=("test",))["test"]["audio"][:] == first["audio"][:]
     pack("x.zip", {"fake/b.wav": clip(2)})
     assert labels(load_corpus(path, splits=("test",))["test"]) == {"b": 0}
+
+
+@pytest.mark.parametrize("damage", ["unlink", "touch"])
+def test_unpacked_again_when_unpacked_files_are_gone(pack, clip, damage, caplog):
+    path = pack("x.zip", {"real/a.wav": clip(1), "fake/b.wav": clip(2)})
+    file = Path(load_corpus(path, splits=("test",))["test"]["audio"][0]["path"])
+    content = file.read_bytes()
+    file.unlink()
+    if damage == "touch":
+        file.touch()
+    caplog.clear()
+    clips = load_corpus(path, splits=("test",))["test"]
+    assert labels(clips) == {"a": 1, "b": 0}
+    assert file.read_bytes() == content
+    assert "because unpacked files are no longer there" in caplog.text
 
 
 def test_unlabelled_archives_are_scored(pack, clip):
