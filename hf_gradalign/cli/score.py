@@ -23,7 +23,7 @@ from hf_gradalign import data, metrics, scoring, training
 from hf_gradalign.cli.command_parser import CommandParser
 from hf_gradalign.cli.commands import CONVERSION_OPTIONS_HELP, conversion_options, set_up_libraries
 from hf_gradalign.utils.figure_style import import_matplotlib
-from hf_gradalign.utils.folder_listing import is_utf8, printable
+from hf_gradalign.utils.folder_listing import is_utf8, last_part, printable
 from hf_gradalign.utils.messages import error_line
 from hf_gradalign.utils.plain_text import one_line
 
@@ -365,8 +365,8 @@ def output_stem(corpus: str, split: str, arguments: argparse.Namespace) -> str:
 def file_stem(name: str) -> str:
     """Turn the name of a corpus or model into a file name."""
     known, is_path, _ = name.partition(":")
-    stem = known if is_path and len(known) > 1 else Path(name).name or name
-    return re.sub(r"[^\w.-]+", "_", stem).strip("_") or "model"
+    stem = known if is_path and len(known) > 1 else last_part(Path(name))
+    return re.sub(r"[^\w.-]+", "_", stem).strip("_").lstrip(".") or "model"
 
 
 def at_end() -> None:

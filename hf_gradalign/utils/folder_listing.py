@@ -148,6 +148,11 @@ def is_utf8(name: str | os.PathLike[str]) -> bool:
     return True
 
 
+def last_part(path: Path) -> str:
+    """Return the last part of a path; of `.` and `..`, that of the folder they stand for."""
+    return path.name if path.name not in ("", "..") else Path(os.path.abspath(path)).name
+
+
 def printable(name: str | os.PathLike[str]) -> str:
     r"""Return a name for messages, with bytes that are not UTF-8 as in `bad\xff.wav`."""
     return os.fsencode(name).decode(errors="backslashreplace")

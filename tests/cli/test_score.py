@@ -8,7 +8,8 @@ import soundfile
 from noise_clips import RATE, WINDOW, draw_clip
 from tiny_detectors import make_detector
 
-from hf_gradalign.cli.score import main
+from hf_gradalign.cli.score import file_stem, main
+from hf_gradalign.data import parse_corpus
 from hf_gradalign.models import SpoofDetectorFeatureExtractor
 
 
@@ -56,3 +57,12 @@ def test_every_clip_keeps_its_name(model, tmp_path, capsys):
     assert {verdict["utterance_id"] for verdict in verdicts} == whole | {*names[2:]}
     undecided = [verdict["utterance_id"] for verdict in verdicts if verdict["label"] == "undecided"]
     assert undecided == ["silent.wav"]
+
+
+def test_score_files_of_corpora_without_a_name_of_their_own(tmp_path, monkeypatch):
+    (tmp_path / "mine" / "audio").mkdir(parents=True)
+    monkeypatch.chdir(tmp_path / "mine" / "audio")
+    assert [file_stem(name) for name in (".", "..", "../", "../*.tar", ".hidden")] == [
+        *("audio", "mine", "mine", "tar", "hidden"),
+    ]
+    assert [parse_corpus(name).name for name in (".", "..")] == ["audio", "mine"]

@@ -30,6 +30,7 @@ from hf_gradalign.data.corpora.layout import FolderTree, Layout, Located, SplitC
 from hf_gradalign.data.corpora.mlaad import MLAAD
 from hf_gradalign.data.files_on_disk import MissingAudio, as_on_disk
 from hf_gradalign.data.request import CorpusError, CorpusRequest
+from hf_gradalign.utils.folder_listing import last_part
 
 LAYOUTS: dict[str, Layout] = {
     kind.name: kind()
@@ -121,7 +122,7 @@ def parse_corpus(text: str | None, path: str | None = None) -> CorpusSpec:
     given = Path(text).expanduser()
     source = as_on_disk(given)
     is_on_hub = not source.exists() and re.fullmatch(r"[\w.-]+/[\w.-]+", text) is not None
-    name = unicodedata.normalize("NFC", source.stem if source.suffix else source.name)
+    name = unicodedata.normalize("NFC", source.stem if source.suffix else last_part(source))
     is_arena = is_arena_folder(source)
     location = text if source == given else str(source)
     return CorpusSpec(
