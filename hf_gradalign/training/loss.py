@@ -34,8 +34,8 @@ def class_weights_of(config: PretrainedConfig | None) -> Tensor | None:
 class WeightedCrossEntropy:
     r"""Cross-entropy weighted by class: :math:`\sum_i w_{y_i} l_i / \sum_i w_{y_i}`.
 
-    Use it as `Trainer(compute_loss_func=...)`. It is a mean over the items of a batch, which
-    `GradientAlignmentTrainer` combines over micro-batches and processes using `items_weight`.
+    `GradientAlignmentTrainer` uses it for models with class weights, or as its `compute_loss_func`. It is a mean over
+    the items of a batch, which the trainer combines over micro-batches and processes using `items_weight`.
 
     Args:
         class_weights: Shape (C,), positive.

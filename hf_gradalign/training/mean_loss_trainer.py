@@ -22,8 +22,9 @@ class MeanLossTrainer(SelectingTrainer):
     The loss is what the model returns or, with class weights in `model.config.class_weights`, the weighted
     cross-entropy, unless the model has a margin loss (`has_margin_loss`) that it weights itself. It can also be that of
     a `compute_loss_func`, or of the `compute_loss` of a subclass. Each of them returns the mean over the items of a
-    micro-batch, and is given their number, not that of the update, as `num_items_in_batch`. (If the last batch of an
-    epoch cannot be divided by the number of processes, accelerate repeats items.)
+    micro-batch, and is given their number, not that of the update, as `num_items_in_batch`. Of the losses that weight
+    their items, only a `WeightedCrossEntropy` stays exact. (If the last batch of an epoch cannot be divided by the
+    number of processes, accelerate repeats items.)
 
     Attributes:
         class_weights: Shape (C,), on the device; None without class weights.
@@ -38,13 +39,17 @@ class MeanLossTrainer(SelectingTrainer):
         self._weighted_loss: WeightedCrossEntropy | None = None
         super().__init__(**kwargs)
         self.model_accepts_loss_kwargs = False
-        if self.compute_loss_func is not None:
-            self.compute_loss_func = LossOfMicroBatch(self.compute_loss_func)
+        given = self.compute_loss_func
+        self._has_given_loss = given is not None
+        if isinstance(given, WeightedCrossEntropy):
+            self.class_weights, self._weighted_loss = given.class_weights.to(self.args.device), given
+        elif given is not None:
+            self.compute_loss_func = LossOfMicroBatch(given)
 
     def weigh_classes(self) -> None:
         """Use the weighted loss if the model's configuration has class weights and the model has no loss of its own."""
-        if self.compute_loss_func is not self._weighted_loss:
-            return  # a custom loss does its own weighting
+        if self._has_given_loss:
+            return  # it does its own weighting
         weights = class_weights_of(getattr(self.model, "config", None))
         # Moving them once avoids a wait at every loss.
         self.class_weights = None if weights is None else weights.to(self.args.device)

@@ -33,7 +33,14 @@ from hf_gradalign.training.loss import weight_by_view
 from hf_gradalign.training.mean_loss_trainer import MeanLossTrainer
 from hf_gradalign.training.nonfinite import MicroBatch, NonFiniteGuard
 from hf_gradalign.training.setup_checks import check_datasets, check_metric_exists, check_options, check_supported_setup
-from hf_gradalign.training.view_batch import ViewBatchCollator, is_of_transformers, is_view_batch, with_longest_view
+from hf_gradalign.training.view_batch import (
+    ViewBatchCollator,
+    check_same_views,
+    explain_failed_collator,
+    is_of_transformers,
+    is_view_batch,
+    with_longest_view,
+)
 
 logger = logging.get_logger(__name__)
 
@@ -194,7 +201,11 @@ class GradientAlignmentTrainer(MeanLossTrainer):
     ) -> tuple[list[Any], Mapping[str, Tensor] | Tensor | None]:
         """Return the update's micro-batches and the total weight of their items over all processes, by view."""
         self.start_update()
-        batches, _ = super().get_batch_samples(epoch_iterator, num_batches, device)
+        try:
+            batches, _ = super().get_batch_samples(epoch_iterator, num_batches, device)
+        except Exception as error:
+            explain_failed_collator(self.data_collator, self.train_dataset, error)
+            raise
         self._ids = [getattr(batch, "ids", ()) for batch in batches]
         if not batches:
             return batches, None
@@ -209,10 +220,14 @@ class GradientAlignmentTrainer(MeanLossTrainer):
         return batches, totals if by_view else totals[""]
 
     def _check_views(self, views: list[str]) -> None:
-        """Warn once if there is nothing to align."""
-        if self._has_checked_views or self.args.align_gradients == "none":
+        """Check once that all processes have the same views, and warn if there is nothing to align."""
+        if self._has_checked_views:
             return
         self._has_checked_views = True
+        if self.args.world_size > 1:
+            check_same_views(views)
+        if self.args.align_gradients == "none":
+            return
         if len(views) < 2:
             found = f"There is only one view, {views[0]}" if views else "The training batches have no views"
             logger.warning(f"{found}: --align_gradients {self.args.align_gradients} has no effect.")

@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
-from accelerate.utils import send_to_device
+from accelerate.utils import gather_object, send_to_device
 from transformers import default_data_collator
 from transformers.trainer_utils import has_length
 
@@ -43,6 +43,46 @@ def refuse_views(inputs: Any, what: str) -> None:
             f"{what} has views ({', '.join(inputs)}), and an evaluation takes ordinary model inputs: use one view, as "
             f"in [item[{first!r}] for item in dataset], or several data sets by name, eval_dataset={{{first!r}: ...}}"
         )
+
+
+def check_same_views(views: Sequence[str]) -> None:
+    """Check that the batches of all processes have the same views in the same order. Every process must call this.
+
+    Raises:
+        ValueError: If they differ. DDP would average the gradients of different views.
+    """
+    of_processes = gather_object([list(views)])
+    if any(others != of_processes[0] for others in of_processes):
+        listing = "; ".join(f"process {rank}: {', '.join(names)}" for rank, names in enumerate(of_processes))
+        raise ValueError(f"the batches of all processes need the same views in the same order, got {listing}")
+
+
+def explain_failed_collator(collator: Any, dataset: Any, error: Exception) -> None:
+    """Say so if a collator failed because it does not know views.
+
+    Args:
+        collator: The collator.
+        dataset: The training set.
+        error: What was raised while a batch was made.
+
+    Raises:
+        ValueError: If the collator fails on an item with views.
+    """
+    if isinstance(collator, ViewBatchCollator) or not _is_sized(dataset):
+        return
+    try:
+        item = dataset[0]
+    except Exception:  # then it is not the collator that failed
+        return
+    if not is_view_batch(item):
+        return
+    try:
+        collator([item])
+    except Exception:  # a collator of the user may raise anything
+        raise ValueError(
+            f"the data_collator fails on items with views ({', '.join(item)}): {type(error).__name__} {error}. To "
+            "apply it to each view, use data_collator=ViewBatchCollator(collator)"
+        ) from error
 
 
 def is_of_transformers(collator: Any) -> bool:
@@ -154,6 +194,8 @@ class ViewBatchCollator:
 __all__ = [
     "ViewBatchCollator",
     "ViewsWithIds",
+    "check_same_views",
+    "explain_failed_collator",
     "is_of_transformers",
     "is_view_batch",
     "refuse_views",

@@ -5,7 +5,7 @@ import torch
 from torch.nn.functional import cross_entropy
 from toy import ToyClassifier, ToyViews, largest_difference, make_model, make_trainer, weights_of
 
-from hf_gradalign.training import GradientAlignmentTrainer
+from hf_gradalign.training import GradientAlignmentTrainer, WeightedCrossEntropy
 
 
 class OwnLossTrainer(GradientAlignmentTrainer):
@@ -61,6 +61,15 @@ def test_either_form_of_a_loss_function(tmp_path, form):
     evaluation_set = [item["clean"] for item in map(ToyViews().__getitem__, range(6))]
     losses = [make_trainer(tmp_path, compute_loss_func=each).evaluate(evaluation_set) for each in (loss, None)]
     assert losses[0]["eval_loss"] == pytest.approx(losses[1]["eval_loss"])
+
+
+def test_class_weights_of_a_given_loss_count_as_those_of_the_model(tmp_path):
+    weights = [0.1, 0.9]
+    options = {"max_steps": 2, "per_device_train_batch_size": 5, "gradient_accumulation_steps": 4, "logging_steps": 1}
+    given, loss = train(tmp_path, compute_loss_func=WeightedCrossEntropy(torch.tensor(weights)), **options)
+    of_the_model, same_loss = train(tmp_path, model=make_model(weights), **options)
+    assert largest_difference(given, of_the_model) == 0
+    assert loss == same_loss
 
 
 def test_a_micro_batch_without_labels_does_not_count(tmp_path):

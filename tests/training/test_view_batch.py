@@ -9,6 +9,7 @@ from transformers import BatchEncoding, DefaultDataCollator, default_data_collat
 
 from hf_gradalign.training import GradientAlignmentTrainer, ViewBatchCollator
 from hf_gradalign.training.setup_checks import check_datasets
+from hf_gradalign.training.view_batch import check_same_views
 
 
 def item(value, label=1):
@@ -104,3 +105,42 @@ def test_an_evaluation_of_views_is_refused_before_training(tmp_path):
     trainer = trainer_of(tmp_path, eval_dataset=views, data_collator=lambda items: collate([x["clean"] for x in items]))
     trainer.train()
     assert "eval_loss" in trainer.state.log_history[0]
+
+
+def of_ordinary_items(items):
+    return {"x": torch.stack([item["x"] for item in items]), "labels": torch.stack([item["labels"] for item in items])}
+
+
+@pytest.mark.parametrize("workers", [0, pytest.param(1, marks=pytest.mark.slow)])
+def test_a_collator_that_does_not_know_views_says_so(tmp_path, workers):
+    arguments = make_arguments(tmp_path, dataloader_num_workers=workers)
+    trainer = GradientAlignmentTrainer(
+        make_model(), arguments, train_dataset=ToyViews(), data_collator=of_ordinary_items
+    )
+    with pytest.raises(ValueError, match=r"views \(clean, augmented\): KeyError .*x.*=ViewBatchCollator\(collator\)"):
+        trainer.train()
+
+
+def test_the_error_of_a_data_set_is_not_that_of_its_collator(tmp_path):
+    class Broken(ToyViews):
+        def __getitem__(self, index):
+            if index:
+                raise KeyError("no such clip")
+            return super().__getitem__(index)
+
+    trainer = GradientAlignmentTrainer(
+        make_model(), make_arguments(tmp_path), train_dataset=Broken(), data_collator=collate
+    )
+    with pytest.raises(KeyError, match="no such clip"):
+        trainer.train()
+
+
+def test_processes_need_the_same_views_in_the_same_order(monkeypatch):
+    def gathered(mine):
+        return [*mine, ["augmented", "clean"]]
+
+    check_same_views(["clean", "augmented"])
+    monkeypatch.setattr("hf_gradalign.training.view_batch.gather_object", gathered)
+    check_same_views(["augmented", "clean"])
+    with pytest.raises(ValueError, match="same order, got process 0: clean, augmented; process 1: augmented, clean"):
+        check_same_views(["clean", "augmented"])
