@@ -14,6 +14,7 @@ from hf_gradalign.study.tables import TableRow
 from hf_gradalign.utils.figure_style import COLORS, GRAY, import_matplotlib, save_figures
 
 _MAX_MODULES = 40
+_LEGEND_COLUMNS = 3
 _MAX_LINEAR = 10  # larger ranges of ratios are drawn on a logarithmic axis
 
 
@@ -92,10 +93,11 @@ def draw_by_epoch(rows: Sequence[TableRow]) -> Any:
     """Draw conflict rate, cosine and ratio of norms by epoch, one curve per group, mean over seeds."""
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(12, 3.8), layout="constrained")
+    groups = [(key, list(group)) for key, group in groupby(rows, key=_group_key)]
+    legend_lines = -(-len(groups) // _LEGEND_COLUMNS)
+    figure = Figure(figsize=(12, 3.8 + 0.17 * max(0, legend_lines - 2)), layout="constrained")
     axes = figure.subplots(1, 3)
-    for index, (key, group) in enumerate(groupby(rows, key=_group_key)):
-        group_rows = list(group)
+    for index, (key, group_rows) in enumerate(groups):
         epochs = [row["epoch"] for row in group_rows]
         color, linestyle = COLORS[index % len(COLORS)], ("-", "--", ":", "-.")[index // len(COLORS) % 4]
         for axis, name in zip(axes, ("conflict_rate_mean", "cosine_mean", "norm_ratio"), strict=True):
@@ -120,7 +122,9 @@ def draw_by_epoch(rows: Sequence[TableRow]) -> Any:
         axis.set_title(title)
         axis.set_xlabel("epoch")
         axis.xaxis.get_major_locator().set_params(integer=True)
-    figure.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=3, fontsize=7)
+    handles, labels = axes[0].get_legend_handles_labels()
+    # Long enough to tell dashes.
+    figure.legend(handles, labels, loc="outside lower center", ncols=_LEGEND_COLUMNS, fontsize=7, handlelength=4)
     return figure
 
 
