@@ -78,10 +78,10 @@ def explain_failed_collator(collator: Any, dataset: Any, error: Exception) -> No
         return
     try:
         collator([item])
-    except Exception:  # a collator of the user may raise anything
+    except Exception as its:  # of any kind; that of a loader's worker holds a traceback
         raise ValueError(
-            f"the data_collator fails on items with views ({', '.join(item)}): {type(error).__name__} {error}. To "
-            "apply it to each view, use data_collator=ViewBatchCollator(collator)"
+            f"the data_collator fails on items with views ({', '.join(item)}): {type(its).__name__}: {its}. To apply "
+            "it to each view, use data_collator=ViewBatchCollator(collator)"
         ) from error
 
 

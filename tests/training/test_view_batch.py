@@ -117,7 +117,9 @@ def test_a_collator_that_does_not_know_views_says_so(tmp_path, workers):
     trainer = GradientAlignmentTrainer(
         make_model(), arguments, train_dataset=ToyViews(), data_collator=of_ordinary_items
     )
-    with pytest.raises(ValueError, match=r"views \(clean, augmented\): KeyError .*x.*=ViewBatchCollator\(collator\)"):
+    with pytest.raises(
+        ValueError, match=r"views \(clean, augmented\): KeyError: 'x'. To apply .*=ViewBatchCollator\(collator\)"
+    ):
         trainer.train()
 
 
