@@ -34,4 +34,6 @@ def on_page_content(html: str, **_: Any) -> str:
 
 def _show(hidden: re.Match[str]) -> str:
     formula = base64.urlsafe_b64decode(hidden[2]).decode()
-    return convert(formula.replace(r"\arg", r"\mathrm{arg}\,"), display=hidden[1])
+    drawn = convert(formula.replace(r"\arg", r"\mathrm{arg}\,"), display=hidden[1])
+    # A formula that is wider than a phone scrolls by itself.
+    return drawn if hidden[1] == "inline" else f'<span style="display: block; overflow: auto hidden">{drawn}</span>'

@@ -86,8 +86,8 @@ def check_rate(rate: int) -> None:
     """
     if not LOWEST_RATE <= rate <= HIGHEST_RATE:
         raise AudioDecodingError(
-            f"its sampling rate of {rate} Hz is not one of speech ({LOWEST_RATE} to {HIGHEST_RATE} Hz): its header may "
-            "be damaged"
+            f"its sampling rate of {rate} Hz is not used for speech ({LOWEST_RATE} to {HIGHEST_RATE} Hz): its header "
+            "may be damaged"
         )
 
 
@@ -101,7 +101,7 @@ def check_samples(samples: np.ndarray) -> None:
         raise AudioDecodingError("it has NaN or infinite samples")
     if samples.size and (highest := float(np.abs(samples).max())) > _HIGHEST_SAMPLE:
         raise AudioDecodingError(
-            f"its samples reach {highest:.3g}, more than those of any recording: it is damaged, or no sound"
+            f"its samples reach {highest:.3g}, more than those of any recording: it is damaged, or not audio"
         )
 
 

@@ -36,7 +36,7 @@ _RECORDINGS = ("sounds_path", "ir_path")
 _OTHER_LENGTH = "changes the length of clips, so that this view would show another part of them than the others"
 _REFUSED = {
     "Lambda": "takes a function, which cannot be written in a file",
-    "Resample": "changes the sampling rate, so that the model would hear speech at another speed",
+    "Resample": "changes the sampling rate, so that the model would get speech at another speed",
     **dict.fromkeys(("AdjustDuration", "RepeatPart", "Trim"), _OTHER_LENGTH),
 }
 for _name in _REFUSED:

@@ -42,6 +42,7 @@ _OF_CORPORA = (
     "columns",
 )
 _DECIDING = ("p_spoof", "c_miss", "c_fa", "undecided_band")
+AFTER_INTERRUPT = "run the same command again, without --overwrite, to resume"
 _SHOWN = 20  # the most scores of recordings that are also printed
 
 

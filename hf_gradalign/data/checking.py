@@ -176,7 +176,7 @@ class OutOfRangeClips:
         return (
             f"{self.n_clips} of {total} clips have samples outside [-1, 1]: up to {self.peak:.6g}, in {self.loudest}. "
             + _advice(self.peak)
-            + "They are used as they are, and a model that does not normalize its input hears how loud they are"
+            + "They are used as they are, and their loudness affects a model that does not normalize its input"
         )
 
 

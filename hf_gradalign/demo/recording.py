@@ -70,7 +70,7 @@ def read_recording(path: str, *, max_minutes: float, go_on: Callable[[], None] =
     except AudioDecodingError as error:
         reason = str(error.reason).replace(path, "the file").rstrip(".")
         raise RecordingError(
-            f"This file cannot be read as audio. It may be damaged, or no audio at all. (Details: {reason}.)"
+            f"This file cannot be read as audio. It may be damaged, or not audio at all. (Details: {reason}.)"
         ) from error
     loudest = float(peaks.max())
     if loudest < _SILENCE:

@@ -62,6 +62,11 @@ class AudioSpoofTrainingArguments(GradientAlignmentArguments):
         default="loss",
         metadata={"help": "Metric of the validation split that selects checkpoints: loss (as in the paper) or eer."},
     )
+    push_to_hub: bool = field(
+        default=False,
+        metadata={"help": "Push the model, its card and its scores to the Hub once, when the run ends."},
+    )
+    hub_strategy: str = field(default="end", metadata={"help": "Only end: a run is pushed when it is complete."})
     conflict_record: str = field(
         default="jsonl",
         metadata={

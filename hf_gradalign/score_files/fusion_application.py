@@ -130,7 +130,7 @@ def require_same_scoring(
             right = [other for other, its in fitted.items() if its and its["model_sha256"] == theirs["model_sha256"]]
             of = f"the model of {right[0]}" if right else "another model"
             raise ScoreFileError(
-                f"{source} has scores of {of}, but stands in the place of {name}. Give the files in the order of the "
+                f"{source} has scores of {of}, but is in the position of {name}. Give the files in the order of the "
                 "fit, or fit again."
             )
         if ours["calibration"] != theirs["calibration"]:

@@ -328,7 +328,7 @@ def _checked_ids(dataset: Dataset, columns: Sequence[str]) -> list[str]:
             f"the corpus has no column {', '.join(missing)}; its columns are {', '.join(dataset.column_names)}"
         )
     if unfit := {"audio", "utterance_id", "score"} & set(columns):
-        raise CorpusError(f"{', '.join(sorted(unfit))} cannot be further columns of a score file")
+        raise CorpusError(f"{', '.join(sorted(unfit))} cannot be additional columns of a score file")
     if len(dataset) == 0:
         raise CorpusError("the corpus has no clips to score")
     ids = [str(name) for name in dataset["utterance_id"][:]]

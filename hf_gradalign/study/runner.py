@@ -259,7 +259,7 @@ class _GridBar:
             disable=not visible,
             smoothing=0,  # trials differ, so the average rate since the start predicts best
             desc=runner.study.name,
-            bar_format="{desc}: {percentage:3.0f}%|{bar}| {elapsed} gone, {remaining} left{postfix}",
+            bar_format="{desc}: {percentage:3.0f}%|{bar}| {elapsed} elapsed, {remaining} left{postfix}",
         )
 
     def __enter__(self) -> "_GridBar":

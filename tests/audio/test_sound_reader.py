@@ -128,5 +128,5 @@ def test_rates_that_no_recording_has(file_format, rate):
     place = {"WAV": 24, "AU": 16}.get(file_format) or data.index(b"fmt ") + 28
     data[place : place + 4] = rate.to_bytes(4, "big" if file_format == "AU" else "little")
     for window in (None, Window(100)):
-        with pytest.raises(AudioDecodingError, match=r"is not one of speech|FFmpeg can read, or corrupt"):
+        with pytest.raises(AudioDecodingError, match=r"is not used for speech|FFmpeg can read, or corrupt"):
             decode_audio(bytes(data), RATE, window=window)

@@ -166,7 +166,7 @@ def test_only_scores_of_the_same_models_are_fused(capsys):
             "eval/sls.txt",
             {"model_sha256": "x"},
             2,
-            "eval/sls.txt has scores of another model, but stands in the place of",
+            "eval/sls.txt has scores of another model, but is in the position of",
         ),
         ("eval/sls.txt", {"model_sha256": "aasist"}, 2, "eval/sls.txt has scores of the model of aasist.txt, but"),
         ("eval/sls.txt", {"calibration": {"slope": 2}}, 2, "which the fusion was fitted on, are not calibrated alike"),

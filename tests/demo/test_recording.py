@@ -34,7 +34,7 @@ def test_a_click_alone_is_a_recording(tmp_path):
     ("content", "sentence"),
     [
         (b"", "This file is empty"),
-        (b"hello, this is text", "This file cannot be read as audio. It may be damaged, or no audio at all."),
+        (b"hello, this is text", "This file cannot be read as audio. It may be damaged, or not audio at all."),
         (None, "The page no longer has this recording"),
     ],
     ids=["empty", "text", "gone"],

@@ -322,7 +322,7 @@ def test_what_cannot_be_a_score_file_or_its_column(scorer, make_corpus, tmp_path
     for path in (tmp_path, tmp_path / "scores.json"):
         with pytest.raises(ValueError, match=r"cannot be the score file: give a name like scores\.txt"):
             score_corpus(scorer, make_corpus(3), path, progress=False)
-    with pytest.raises(CorpusError, match="audio, utterance_id cannot be further columns"):
+    with pytest.raises(CorpusError, match="audio, utterance_id cannot be additional columns"):
         score_corpus(scorer, make_corpus(3), tmp_path / "scores.txt", columns=["label", "utterance_id", "audio"])
 
 

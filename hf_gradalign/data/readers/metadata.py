@@ -260,7 +260,7 @@ def _warn_of_other_splits(table: pa.Table, file: Path, train_split: str) -> None
         values = [value for value in pc.unique(table[name]).to_pylist() if value]
         if 1 < len(values) <= _MOST_SPLITS and all(split_word(value) for value in values):
             logger.warning(
-                "%s: the column %r (%s) seems to tell splits. Rename it to %r: otherwise, all %d rows belong to %r.",
+                "%s: the column %r (%s) seems to name splits. Rename it to %r: otherwise, all %d rows belong to %r.",
                 *(file, name, ", ".join(values), _SPLIT_COLUMN, len(table), train_split),
             )
 
