@@ -89,6 +89,9 @@ def describe_run(preparation: Preparation, run: RunArguments) -> Fingerprint:
     config = preparation.model.config.to_diff_dict()
     content |= {f"{name} of the model": value for name, value in config.items() if name not in _NOT_OF_THE_CONFIG}
     content["utterances an update"] = args.train_batch_size * args.gradient_accumulation_steps * args.world_size
+    if data_args.streaming:  # who reads which clips; without workers the process itself reads
+        readers = f"{max(1, args.dataloader_num_workers)} and {args.world_size}"
+        content["--dataloader_num_workers and processes of the stream"] = readers
     options = asdict(run.model) | asdict(data_args) | args.to_dict()
     left_out = {*_WITHOUT_EFFECT.split(), *_SEEN_ELSEWHERE.split()} - set(_OF_THE_STREAM if data_args.streaming else ())
     if not (args.load_best_model_at_end or args.average_best_checkpoints > 1 or args.early_stopping_patience):

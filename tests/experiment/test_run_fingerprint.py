@@ -116,6 +116,14 @@ def test_options_that_change_the_result_are_refused(start, caplog, words, messag
     assert message in caplog.text
 
 
+def test_workers_of_a_stream_may_not_differ(start, tmp_path):
+    words = "--streaming --eval_strategy steps --save_strategy steps"
+    keep_fingerprint(start(words, checkpoint=None), tmp_path / "run")
+    start(f"{words} --dataloader_num_workers 1")  # reads what the training process would
+    with pytest.raises(ValueError, match="processes of the stream: 1 and 1 then, 2 and 1 now"):
+        start(f"{words} --dataloader_num_workers 2")
+
+
 def test_saving_may_differ_where_nothing_is_selected(start, tmp_path):
     words = "--load_best_model_at_end no --average_best_checkpoints 1"
     keep_fingerprint(start(words, checkpoint=None), tmp_path / "run")
