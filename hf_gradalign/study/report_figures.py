@@ -64,7 +64,7 @@ def draw_error_rates(rows: Sequence[TableRow]) -> Any:
     """Draw the equal error rate of every seed, with mean and standard deviation, one line per group."""
     figure, axis = _lines(len(rows))
     for line, row in enumerate(rows):
-        values = [float(value) for value in row["values"].split()]
+        values = [float(value) for value in row["eer_percent_by_seed"].split()]
         axis.plot(values, [line] * len(values), "o", color=COLORS[0], alpha=0.4, markersize=4, markeredgewidth=0)
         axis.errorbar(
             100 * row["eer_mean"], line, xerr=100 * (row["eer_sd"] or 0), fmt="D", color=COLORS[1], markersize=4

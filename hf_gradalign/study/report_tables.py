@@ -64,7 +64,7 @@ def make_tables(results: StudyResults, settings: ReportSettings) -> ReportTables
             if not rates:
                 continue
             row = entry.identity | {"evaluation_set": name, "n_seeds": len(rates)} | _spread("eer", rates.values())
-            row["values"] = " ".join(f"{100 * rate:.2f}" for rate in rates.values())
+            row["eer_percent_by_seed"] = " ".join(f"{100 * rate:.2f}" for rate in rates.values())
             tables.eer.append(row | _difference(entry, bootstrap, name))
             tables.by_system += [
                 entry.identity | {"evaluation_set": name} | row
