@@ -32,7 +32,7 @@ def savable_state(model: nn.Module) -> dict[str, Tensor]:
     for name, tensor in model.state_dict(keep_vars=True).items():
         if id(tensor) not in seen:
             seen.add(id(tensor))
-            state[name] = tensor.detach().contiguous()
+            state[name] = tensor.detach().contiguous() if isinstance(tensor, Tensor) else tensor
     return state
 
 

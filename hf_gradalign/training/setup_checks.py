@@ -96,11 +96,17 @@ def check_options(trainer: Any) -> None:
     """Check a `Trainer`'s options against its model and data before the first step.
 
     Raises:
-        ValueError: If the optimizer or schedule cannot be created or would ignore an option, noise is requested for
-            embeddings that the model does not have, gradient checkpointing would drop gradients, the last batch is
-            dropped and there are fewer items than a batch, or a required package or device is missing.
+        ValueError: If the model is compiled already, the optimizer or schedule cannot be created or would ignore an
+            option, noise is requested for embeddings that the model does not have, the model has no gradient
+            checkpointing or it would drop gradients, the last batch is dropped and there are fewer items than a batch,
+            or a required package or device is missing.
     """
     args = trainer.args
+    if any("_orig_mod." in name for name, _ in trainer.model.named_parameters()):
+        raise ValueError(
+            "a model that torch.compile returned is saved under names that cannot be loaded, and evaluated without "
+            "labels: give the trainer the model itself, with torch_compile=True (--torch_compile)"
+        )
     if args.neftune_noise_alpha is not None and not _has_embeddings(trainer.model):
         raise ValueError(
             f"--neftune_noise_alpha adds noise to token embeddings, and {type(trainer.model).__name__} has none; "
@@ -133,7 +139,12 @@ def _has_embeddings(model: Any) -> bool:
 
 
 def _check_checkpointing(trainer: Any) -> None:
-    args, encoder = trainer.args, encoder_of(trainer.model)
+    args, model = trainer.args, trainer.model
+    if args.gradient_checkpointing and not hasattr(model, "gradient_checkpointing_enable"):
+        raise ValueError(
+            f"--gradient_checkpointing is for models of transformers, and {type(model).__name__} is none; remove it"
+        )
+    encoder = encoder_of(model)
     layers = None if encoder is None else transformer_layers(encoder)
     reentrant = args.gradient_checkpointing and (args.gradient_checkpointing_kwargs or {}).get("use_reentrant")
     if not reentrant or encoder is None or layers is None:

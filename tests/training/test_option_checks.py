@@ -68,11 +68,23 @@ from hf_gradalign.training import GradientAlignmentTrainer
         ),
         ({"save_strategy": "best", "metric_for_best_model": "loss"}, "--save_strategy best saves when an evaluation"),
         ({"include_num_input_tokens_seen": "some"}, "must be one of no, all, non_padding, got 'some'"),
+        ({"gradient_checkpointing": True}, "--gradient_checkpointing is for models of .*, and ToyClassifier is none"),
     ],
 )
 def test_refused(tmp_path, options, message):
     with pytest.raises(ValueError, match=message):
         make_trainer(tmp_path, **options)
+
+
+@pytest.mark.parametrize("part", ["whole", "classifier"])
+def test_a_model_that_is_compiled_already(tmp_path, part):
+    model = make_model()
+    if part == "whole":
+        model = torch.compile(model, backend="eager")
+    else:
+        model.classifier = torch.compile(model.classifier, backend="eager")
+    with pytest.raises(ValueError, match=r"names that cannot be loaded.*the model itself, with torch_compile=True"):
+        GradientAlignmentTrainer(model, make_arguments(tmp_path))
 
 
 @pytest.mark.parametrize(
