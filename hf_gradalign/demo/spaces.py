@@ -19,7 +19,6 @@ from hf_gradalign.demo.recording import check_limits
 from hf_gradalign.hub.publishing import PublishingError, explained, stage_model
 from hf_gradalign.metrics import DetectionCosts
 from hf_gradalign.models import load_config, output_labels
-from hf_gradalign.models.adapters import base_of_adapter
 
 _APP_FILE = "app.py"
 _MODELS = "models"
@@ -73,8 +72,8 @@ def push_space(
 
     Raises:
         OSError: If there is no such model.
-        PublishingError: If the upload fails, the Space exists and holds something else, or a local model's weights are
-            a pickle.
+        PublishingError: If the upload fails, the Space exists and holds something else, or a local model would lack
+            weights there, as for `publish`.
         ValueError: If an option is out of range, or a local model's labels do not tell which is bona fide.
     """
     with TemporaryDirectory(prefix="hf_gradalign_space_") as folder:
@@ -138,12 +137,6 @@ def _stage_models(folder: Path, names: Sequence[str], token: str | None, options
 
 def _require_usable(name: str, options: Mapping[str, Any]) -> None:
     """Raise OSError or ValueError for a local model that the page in a Space could not use."""
-    base = base_of_adapter(name, {})
-    if base is not None and Path(base[0]).exists():
-        raise ValueError(
-            f"{name} contains PEFT adapters for the model {base[0]}, which is on this machine only: give the page the "
-            "merged model"
-        )
     config: Any = load_config(name, {"trust_remote_code": options.get("trust_remote_code")})
     output_labels(config.id2label, config.label2id, options.get("bonafide_label"))
 

@@ -287,10 +287,11 @@ def _check_lora(run: RunArguments) -> None:
             "--no_merge_adapters: without --model_name_or_path there is no base model to load the adapters with again; "
             "remove it or name a model"
         )
-    if not args.merge_adapters and args.push_to_hub and Path(str(name)).exists():
+    is_here_only = run.model.conversion_options or Path(str(name)).exists()  # those options are not in the adapters
+    if not args.merge_adapters and args.push_to_hub and is_here_only:
         raise ValueError(
-            f"--no_merge_adapters and --push_to_hub: others do not have {name}, the base model of the adapters; push "
-            "the merged model, or train from a model on the Hub"
+            f"--no_merge_adapters and --push_to_hub: others do not have {name}, the base model of the adapters, as it "
+            "is here; push the merged model, or train from a model on the Hub"
         )
 
 

@@ -80,12 +80,13 @@ def publish(
 
     Raises:
         FileNotFoundError: If there is no such folder.
-        PublishingError: If the model's weights are a pickle, or the upload fails for any other reason.
+        PublishingError: If the model's weights are a pickle, they are adapters of a model that is on this machine only,
+            or the upload fails for any other reason.
     """
     folder = Path(folder)
     if not folder.is_dir():
         raise FileNotFoundError(f"There is no folder {folder} to publish.")
-    _refuse_pickled_weights(folder)
+    _refuse_half_a_model(folder)
     later = push_command(folder, _name_to_suggest(repo_id), private=private, revision=revision)
     advice = f"\nThe trained model is safe in {folder}. To push it later:\n    {later}"
     with explained(repo_id, token, advice):
@@ -147,13 +148,24 @@ def push_command(
     return shlex.join(command)
 
 
-def _refuse_pickled_weights(folder: Path) -> None:
-    """Raise PublishingError for a model whose only weights are a pickle, and so would not be pushed."""
+def _refuse_half_a_model(folder: Path) -> None:
+    """Raise PublishingError for a model whose weights, or whose adapters' base model, would stay on this machine."""
+    safe_weights = [name for name in _SAFE_FORMS.values() if (folder / name).exists()]
     for pickled, safe in _SAFE_FORMS.items():
-        if (folder / pickled).exists() and not any((folder / name).exists() for name in _SAFE_FORMS.values()):
+        if (folder / pickled).exists() and not safe_weights:
             raise PublishingError(
                 f"{folder} has only {pickled}, a pickle, which is not published: users would have to trust it. Load "
                 f"the model in Python, and save it with save_pretrained, which writes {safe}"
+            )
+    if safe_weights != ["adapter_model.safetensors"]:
+        return
+    with contextlib.suppress(OSError, ValueError, KeyError, TypeError):  # of broken settings, loading says more
+        settings = json.loads((folder / "adapter_config.json").read_text(encoding="utf-8"))
+        base = Path(settings["base_model_name_or_path"])
+        if base.is_absolute() or base.exists() or (folder / base).exists():
+            raise PublishingError(
+                f"{folder} contains PEFT adapters for the model {base}, which is on this machine only: publish the "
+                "merged model, or the base model first, and train from there"
             )
 
 
@@ -177,9 +189,9 @@ def stage_model(folder: Path, target: Path) -> None:
     """Fill a folder with what `publish` uploads: links to files, and copies of those that must be cleaned.
 
     Raises:
-        PublishingError: If the model's weights are a pickle.
+        PublishingError: If the model's weights are a pickle, or adapters of a model that is on this machine only.
     """
-    _refuse_pickled_weights(folder)
+    _refuse_half_a_model(folder)
     pushed = _pushed_files(folder)
     cleaned = files_with_local_paths(pushed)
     for path in pushed:

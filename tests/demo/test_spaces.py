@@ -142,7 +142,7 @@ def test_a_local_model_that_the_space_could_not_use(folder, tmp_path, fault):
     else:
         (model / "model.safetensors").rename(model / "adapter_model.safetensors")
         (model / "adapter_config.json").write_text(json.dumps({"base_model_name_or_path": str(folder)}))
-        said, kind = "PEFT adapters for the model .*my-run, which is on this machine only", ValueError
+        said, kind = "PEFT adapters for the model .*my-run, which is on this machine only", PublishingError
     with pytest.raises(kind, match=said):
         write_space(tmp_path / "space", [model], title="mine")
     if fault == "labels":

@@ -153,6 +153,13 @@ def test_a_model_whose_weights_would_stay_behind(folder):
         publish(folder, "tester/model")
 
 
+def test_adapters_whose_base_would_stay_behind(folder):
+    (folder / "model.safetensors").rename(folder / "adapter_model.safetensors")
+    (folder / "adapter_config.json").write_text('{"base_model_name_or_path": "/home/me/base"}')
+    with pytest.raises(PublishingError, match="adapters for the model /home/me/base, which is on this machine only"):
+        publish(folder, "tester/model")
+
+
 @pytest.mark.slow
 def test_a_missing_folder_is_no_matter_of_the_hub(hub, run_client, tmp_path):
     program = PUBLISH + "try: publish(args[0], 'tester/model')\nexcept FileNotFoundError as error: report(str(error))"

@@ -209,9 +209,12 @@ def test_adapters_that_could_not_be_loaded_again(run_script, base, tmp_path, cap
     monkeypatch.setattr(publication, "get_token", lambda: "hf_x")
     assert run_script(*LORA, "--no_merge_adapters", output_dir=tmp_path / "out") == 2
     assert "there is no base model to load the adapters with again" in capsys.readouterr().err
-    words = ["--model_name_or_path", str(base("detector")), "--push_to_hub", "--hub_model_id", "me/mine"]
-    assert run_script(*LORA, "--no_merge_adapters", *words, output_dir=tmp_path / "out") == 2
-    assert "the base model of the adapters; push the merged model" in capsys.readouterr().err
+    push = ["--push_to_hub", "--hub_model_id", "me/mine"]
+    of_options = ["me/checkpoint", "--conversion_options", '{"num_attention_heads": 4}']
+    for words in ([str(base("detector"))], of_options):
+        words = ["--model_name_or_path", *words, *push]
+        assert run_script(*LORA, "--no_merge_adapters", *words, output_dir=tmp_path / "out") == 2
+        assert "the base model of the adapters, as it is here; push the merged model" in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
 
 
