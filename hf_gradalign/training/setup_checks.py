@@ -223,14 +223,19 @@ def check_metric_exists(trainer: Any) -> None:
     """Check when training starts that evaluations will report `metric_for_best_model`.
 
     Raises:
-        ValueError: If the metric is not the loss and no metrics are computed, or if it is not one of an evaluation set
-            when there are several.
+        ValueError: If no labels are known, so that an evaluation reports nothing; the metric is not the loss and no
+            metrics are computed; or it is not one of an evaluation set when there are several.
     """
     args = trainer.args
     metric = (args.metric_for_best_model or "loss").removeprefix("eval_")
     overrides_evaluate = type(trainer).evaluate is not transformers.Trainer.evaluate
     if args.eval_strategy == "no" or overrides_evaluate:
         return
+    if not trainer.label_names and not trainer.can_return_loss:
+        raise ValueError(
+            f"evaluations would have no loss and no labels, because the forward of {type(trainer.model).__name__} has "
+            'no argument named so: name it "labels", or pass label_names=["labels"] (--label_names)'
+        )
     sets = trainer.eval_dataset if isinstance(trainer.eval_dataset, dict) else {}
     if args.metric_for_best_model and sets and not any(metric.startswith(f"{name}_") for name in sets):
         raise ValueError(

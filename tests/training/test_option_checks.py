@@ -4,7 +4,7 @@ import itertools
 
 import pytest
 import torch
-from toy import ToyViews, collate, make_arguments, make_model, make_trainer
+from toy import ToyClassifier, ToyViews, collate, make_arguments, make_model, make_trainer
 from transformers import BertConfig, BertForSequenceClassification
 
 from hf_gradalign.training import GradientAlignmentTrainer
@@ -125,6 +125,20 @@ def test_a_metric_that_nothing_computes(tmp_path):
     with pytest.raises(ValueError, match="with --prediction_loss_only an evaluation only reports the loss"):
         trainer.train()
     make_trainer(tmp_path, metric_for_best_model="eval_loss", prediction_loss_only=True, **options).train()
+
+
+def test_labels_that_the_trainer_would_not_find(tmp_path):
+    class Anonymous(ToyClassifier):
+        def forward(self, **inputs):
+            return super().forward(**inputs)
+
+    items = [ToyViews(4)[i]["clean"] for i in range(4)]
+    options = {"eval_strategy": "steps", "eval_steps": 8, "eval_dataset": items, "metric_for_best_model": "loss"}
+    with pytest.raises(ValueError, match=r"no loss and no labels, because the forward of Anonymous .*label_names="):
+        make_trainer(tmp_path, model=Anonymous(), **options).train()
+    trainer = make_trainer(tmp_path, model=Anonymous(), label_names=["labels"], **options)
+    trainer.train()
+    assert trainer.state.best_metric > 0
 
 
 def test_a_metric_of_one_of_several_evaluation_sets(tmp_path):
