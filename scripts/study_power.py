@@ -66,10 +66,8 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
 def main(argv: Sequence[str]) -> int:
     """Print both tables and return the exit status."""
     arguments = parse(argv)
-    if arguments.seeds < 2:
-        print("error: --seeds must be at least 2", file=sys.stderr)
-        return 2
     try:
+        require_possible(arguments)
         results = StudyResults(StudyTables(arguments.study))
         print(
             "| comparison with dual path | set | seeds | difference | spread over seeds | error from the clips | "
@@ -110,6 +108,18 @@ def main(argv: Sequence[str]) -> int:
     return 0
 
 
+def require_possible(arguments: argparse.Namespace) -> None:
+    """Raise ValueError if an option has an impossible value."""
+    if arguments.seeds < 2:
+        raise ValueError("--seeds must be at least 2")
+    if not 0 < arguments.eer < 100:
+        raise ValueError(f"--eer must be between 0 and 100 %, not {arguments.eer:g}")
+    positive = ("effect", "bonafide", "spoof", "spreads", "updates_per_second", "updates_per_epoch", "epochs")
+    for name in positive:
+        if np.min(getattr(arguments, name)) <= 0:
+            raise ValueError(f"--{name} must be more than 0")
+
+
 def spreads_of(
     results: StudyResults, methods: Sequence[str], only: str | None = None, n_draws: int = 1000
 ) -> Iterator[Spread]:
@@ -138,7 +148,11 @@ def spreads_of(
 
 
 def relative_clip_error(spread: Spread, results: StudyResults) -> float:
-    """Return the error from the clips, relative to that of two independent systems with the study's mean EER."""
+    """Return the error from the clips, relative to that of two independent systems with the study's mean EER.
+
+    Raises:
+        ValueError: If that is 0.
+    """
     labels = results.clips[spread.evaluation_set].labels
     rates = [
         rate
@@ -146,6 +160,8 @@ def relative_clip_error(spread: Spread, results: StudyResults) -> float:
         for group in groups
         for rate in group.values(spread.evaluation_set).values()
     ]
+    if not any(rates):
+        raise ValueError(f"no model makes errors on {spread.evaluation_set}, so it tells nothing: choose another --set")
     n_bonafide = int(labels.sum())
     return spread.over_clips / binomial_error(100 * float(np.mean(rates)), n_bonafide, len(labels) - n_bonafide)
 

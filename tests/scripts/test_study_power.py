@@ -1,5 +1,7 @@
 from pathlib import Path
+from types import SimpleNamespace
 
+import numpy as np
 import pytest
 
 SMALL_SCALE = Path(__file__).parents[2] / "docs" / "small_scale"
@@ -30,6 +32,15 @@ def test_power_without_an_effect_is_the_level(study_power):
     assert study_power.power(0.0, 7, 1.3) == pytest.approx(0.05)
 
 
+def test_a_set_without_errors_tells_nothing_of_clips(study_power):
+    spread = study_power.Spread("pcgrad", "easy", 2, 0.0, 0.0, 0.0)
+    clips = SimpleNamespace(labels=np.array([0, 1]))
+    group = SimpleNamespace(values=lambda name: {0: 0.0, 1: 0.0})
+    results = SimpleNamespace(clips={"easy": clips}, groups={"condition": [group]})
+    with pytest.raises(ValueError, match="no model makes errors on easy"):
+        study_power.relative_clip_error(spread, results)
+
+
 def test_a_study_gives_spreads_and_a_table(study_power, capsys):
     assert study_power.main([str(SMALL_SCALE), "--set", "demo", "--draws", "20", "--spreads", "1", "2"]) == 0
     out = capsys.readouterr().out
@@ -40,9 +51,13 @@ def test_a_study_gives_spreads_and_a_table(study_power, capsys):
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["nowhere"], "nowhere has no results"),
+        (["nowhere"], "nowhere does not exist"),
         ([str(SMALL_SCALE), "--set", "itw"], "no evaluation set itw; it has eval, demo, dev"),
         ([str(SMALL_SCALE), "--methods", "pcgard"], "no comparison of pcgard with dual path"),
+        ([str(SMALL_SCALE), "--seeds", "1"], "--seeds must be at least 2"),
+        ([str(SMALL_SCALE), "--eer", "100"], "--eer must be between 0 and 100 %, not 100"),
+        ([str(SMALL_SCALE), "--spreads", "1", "-1"], "--spreads must be more than 0"),
+        ([str(SMALL_SCALE), "--bonafide", "0"], "--bonafide must be more than 0"),
     ],
 )
 def test_errors_say_what_is_wrong(study_power, capsys, words, message):
