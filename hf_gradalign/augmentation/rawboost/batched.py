@@ -67,9 +67,14 @@ class BatchedRawBoost:
             A new tensor of the same shape, type and device. Padding is 0.
 
         Raises:
-            ValueError: If the number of parameters or lengths differs from the number of waveforms, a length is out of
-                range, or parameters are missing.
+            ValueError: If the waveforms are not floating-point or not a batch, the number of parameters or lengths
+                differs from their number, a length is out of range, or parameters are missing.
         """
+        if waveforms.ndim != 2 or not waveforms.is_floating_point():
+            raise ValueError(
+                "BatchedRawBoost takes floating-point waveforms of shape (batch, samples); got "
+                f"{waveforms.dtype} of shape {tuple(waveforms.shape)}"
+            )
         batch, time = waveforms.shape
         n_samples = [time] * batch if lengths is None else [int(length) for length in lengths]
         if len(parameters) != batch or len(n_samples) != batch:

@@ -144,6 +144,12 @@ def test_batches_that_do_not_fit_are_refused(lengths, n_drawn, message):
         transform.batched()(torch.zeros(2, 100), drawn(transform, n_drawn), SAMPLE_RATE, lengths)
 
 
+@pytest.mark.parametrize("waveforms", [torch.ones(2, 100, dtype=torch.int16), torch.zeros(100), torch.zeros(2, 1, 100)])
+def test_what_is_no_batch_of_samples_is_refused(waveforms):
+    with pytest.raises(ValueError, match=r"floating-point waveforms of shape \(batch, samples\); got torch\."):
+        BatchedRawBoost()(waveforms, drawn(RawBoost(), 2), SAMPLE_RATE)
+
+
 def test_parameters_of_another_algorithm_are_refused():
     message = "algorithm 4 needs 'convolutive' among the parameters; those of waveform 0 are should_apply, impulsive"
     with pytest.raises(ValueError, match=message):
