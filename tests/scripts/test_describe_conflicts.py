@@ -74,6 +74,7 @@ def test_what_conflicts_depend_on_is_found(script, tmp_path):
     assert foretells["as it is"] == pytest.approx((1, 1, 1))
     page = (tmp_path / script.PAGE).read_text()
     assert f"{len(updates)} updates of {N_SEEDS} seeds" in page
+    assert "Those of few seeds are too narrow." in page
     assert "| loss, ratio | 3.000 | 1.000 | 3.00 (3.00 to 3.00) |" in page
     assert {path.name for path in (tmp_path / "figures").iterdir()} == {
         *("conflicting_layers.png", "conflicting_clips.png")
@@ -139,6 +140,9 @@ def test_what_cannot_be_described(script, tmp_path, capsys):
     updates.assign(conflict=False).to_parquet(tmp_path / script.UPDATES)
     assert script.main([str(tmp_path)]) == 2
     assert "of 288 updates, all or none conflict" in capsys.readouterr().err
+    updates[updates["seed"] == 0].to_parquet(tmp_path / script.UPDATES)
+    assert script.main([str(tmp_path)]) == 2
+    assert "intervals are over seeds, and there is only one" in capsys.readouterr().err
     epochs = pd.read_parquet(tmp_path / "epochs.parquet")
     other = epochs[epochs["method"] == "dual_path"].assign(cell=lambda own: own["cell"] + "_other_head")
     pd.concat([epochs, other]).to_parquet(tmp_path / "epochs.parquet")
