@@ -31,7 +31,8 @@ from hf_gradalign.data.labels import canonical_label
 from hf_gradalign.data.readers.class_folders import by_split, labels_of_paths, listed, splits_of_paths
 from hf_gradalign.data.readers.metadata import table_of_rows
 from hf_gradalign.data.request import LABEL_COLUMN, CorpusError, CorpusRequest
-from hf_gradalign.utils.files import write_text_atomically
+from hf_gradalign.utils.file_locks import hold_lock
+from hf_gradalign.utils.files import remove_tree, write_text_atomically
 from hf_gradalign.utils.folder_listing import FolderListing, is_audio
 
 logger = logging.getLogger(__name__)
@@ -67,7 +68,8 @@ def unpack(archives: Sequence[Path], root: Path) -> Path:
     """Unpack archives, each into a folder of its name, at its path relative to `root`.
 
     The same files are unpacked once, and again if unpacked files were removed or cut, as on disks that are cleared of
-    old files. Interrupted unpacking starts again.
+    old files. Interrupted unpacking starts again, and what it left behind is removed. A process that needs what another
+    one is unpacking waits.
 
     Args:
         archives: Files for which `is_archive` is true.
@@ -83,28 +85,37 @@ def unpack(archives: Sequence[Path], root: Path) -> Path:
     cache = Path(datasets_config.HF_DATASETS_CACHE, "hf_gradalign_unpacked")
     target = cache / _fingerprint(archives, root)
     sizes = target.with_suffix(".json")
-    if target.is_dir() and _is_whole(target, sizes):
+    if _is_whole(target, sizes):
         return target
     cache.mkdir(parents=True, exist_ok=True)
+    with hold_lock(target.with_suffix(".lock"), f"The unpacked {listed([*map(str, archives)])}", on_wait=_tell_wait):
+        if not _is_whole(target, sizes):  # otherwise another process has unpacked it
+            _unpack_all(archives, root, target, sizes)
+    return target
+
+
+def _tell_wait(holder: str) -> None:
+    logger.warning("Waiting for %s, which unpacks the same archives.", holder)
+
+
+def _unpack_all(archives: Sequence[Path], root: Path, target: Path, sizes: Path) -> None:
     again = ", because unpacked files are no longer there" if target.is_dir() else ""
     logger.warning("Unpacking %s into %s%s.", listed([str(archive) for archive in archives]), target, again)
-    temporary = Path(tempfile.mkdtemp(dir=cache))
-    content = temporary / target.name  # has the umask's permissions; only the owner can read `temporary`
+    prefix = f"{target.name}.partial-"
+    for left_behind in target.parent.glob(f"{prefix}*"):  # by a killed process
+        remove_tree(left_behind)
+    partial = Path(tempfile.mkdtemp(prefix=prefix, dir=target.parent))
+    content = partial / target.name  # has the umask's permissions; only the owner can read `partial`
     content.mkdir()
     try:
         for archive in archives:
             _unpack(archive, content / archive.parent.relative_to(root) / bare_name(archive))
         write_text_atomically(sizes, json.dumps(_measured(content)))
-        if target.is_dir() and not _is_whole(target, sizes):
-            target.rename(temporary / "incomplete")
-        try:
-            content.rename(target)
-        except OSError:
-            if not target.is_dir():  # otherwise another process was faster
-                raise
+        if target.is_dir():
+            target.rename(partial / "incomplete")
+        content.rename(target)
     finally:
-        shutil.rmtree(temporary, ignore_errors=True)
-    return target
+        shutil.rmtree(partial, ignore_errors=True)
 
 
 def _fingerprint(archives: Sequence[Path], root: Path) -> str:
@@ -114,7 +125,7 @@ def _fingerprint(archives: Sequence[Path], root: Path) -> str:
 
 def _is_whole(folder: Path, sizes: Path) -> bool:
     try:
-        return json.loads(sizes.read_text()) == _measured(folder)
+        return folder.is_dir() and json.loads(sizes.read_text()) == _measured(folder)
     except (OSError, ValueError):
         return False
 

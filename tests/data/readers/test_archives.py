@@ -1,3 +1,5 @@
+import os
+import shutil
 import tarfile
 from pathlib import Path
 
@@ -5,6 +7,7 @@ import pytest
 
 from hf_gradalign.data import CorpusError, decode_audio, load_corpus
 from hf_gradalign.data.readers import archives
+from hf_gradalign.utils.file_locks import hold_lock
 
 
 def labels(dataset):
@@ -56,6 +59,30 @@ def test_unpacked_once_and_again_when_it_changes(pack, clip, monkeypatch):
         assert load_corpus(path, splits=("test",))["test"]["audio"][:] == first["audio"][:]
     pack("x.zip", {"fake/b.wav": clip(2)})
     assert labels(load_corpus(path, splits=("test",))["test"]) == {"b": 0}
+
+
+def test_what_a_killed_process_left_is_removed(pack, clip, cache, monkeypatch):
+    path = pack("x.zip", {"real/a.wav": clip(1)})
+    with monkeypatch.context() as patch:
+        patch.setattr(archives.shutil, "rmtree", lambda *_, **__: None)  # as if it were killed in the middle
+        patch.setattr(archives, "_measured", lambda folder: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            load_corpus(path, splits=("test",))
+    assert len(list(cache.rglob("a.wav"))) == 1
+    assert labels(load_corpus(path, splits=("test",))["test"]) == {"a": 1}
+    assert len(list(cache.rglob("a.wav"))) == 1
+    assert not list(cache.rglob("*.partial-*"))
+
+
+def test_another_process_that_unpacks_the_same_is_waited_for(pack, clip, cache, monkeypatch, caplog):
+    path = pack("x.zip", {"real/a.wav": clip(1)})
+    load_corpus(path, splits=("test",))
+    [lock] = cache.rglob("*.lock")
+    shutil.rmtree(lock.with_suffix(""))
+    with hold_lock(lock, "the archive"):
+        monkeypatch.setattr(archives, "_tell_wait", lambda holder: (_ for _ in ()).throw(TimeoutError(holder)))
+        with pytest.raises(TimeoutError, match=f"process {os.getpid()} on"):
+            load_corpus(path, splits=("test",))
 
 
 @pytest.mark.parametrize("damage", ["unlink", "touch"])
