@@ -22,6 +22,7 @@ MODULES_NAME = "conflicts_by_module"
 PAPER_CONFLICT_RATE = 0.25  # about, arXiv 2509.20682
 MAX_COLUMNS = 500  # of the heat map
 _MAX_LABELS = 60
+_MAX_LABELED = 1e4  # in a larger range of ratios, only powers of ten have labels
 
 
 def draw_conflicts(
@@ -204,7 +205,8 @@ def _draw_ratios(axis: Any, history: ConflictHistory, pair: Pair) -> None:
         axis.plot(steps, median, color=VERMILION, label=f"running median of {window}")
         axis.legend(loc="upper left")
     axis.set_yscale("log")
-    axis.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    is_wide = len(ratios) and max(ratios.max(), 1) > _MAX_LABELED * min(ratios.min(), 1)
+    axis.yaxis.set_major_locator(LogLocator(subs=(1,) if is_wide else (1, 2, 5)))
     axis.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
     axis.yaxis.set_minor_formatter(NullFormatter())
     axis.set_xlabel("update")

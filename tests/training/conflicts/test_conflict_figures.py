@@ -63,6 +63,19 @@ def test_the_overview_shows_the_records_figures():
     assert set(median.get_ydata()) == {2.0}
 
 
+def test_ratios_of_any_range_have_labels():
+    for largest in (3.0, 1e4, 1e30):
+        rows = make_rows(20)
+        for index, row in enumerate(rows):
+            row["norm_ratio_augmented_clean"] = largest if index % 2 else 1.0
+        figure = draw_overview(ConflictHistory(rows))
+        figure.draw_without_rendering()
+        axis = figure.axes[2]
+        low, high = axis.get_ylim()
+        shown = [label.get_text() for label in axis.get_yticklabels() if low <= label.get_position()[1] <= high]
+        assert 2 <= len([text for text in shown if text]) < 20
+
+
 def test_the_papers_rate_is_named(tmp_path):
     rates, *_ = draw_overview(ConflictHistory(make_rows())).axes
     assert rates.get_legend().get_texts()[0].get_text() == "about 25 % in arXiv 2509.20682"
