@@ -1,6 +1,7 @@
 """The base class of alignment methods: a Gramian in, weights out, and a state that survives a resume."""
 
 import functools
+import re
 from typing import Any
 
 import torch
@@ -14,7 +15,7 @@ class AlignmentMethod:
     """A callable that maps the K x K Gramian of the views' gradients to the K weights of their combination.
 
     A subclass with a name, `class PCGrad(AlignmentMethod, name="pcgrad")`, is available to `get_method` under that name
-    once its module is imported.
+    once its module is imported. A name that another method has is refused with a ValueError.
 
     Non-finite Gramians give the weights of the mean and do not change the method's state. So a gradient that overflowed
     stays non-finite in the combination, where loss scaling and NaN filters look for it, and finite gradients whose
@@ -23,8 +24,14 @@ class AlignmentMethod:
 
     def __init_subclass__(cls, name: str | None = None) -> None:
         super().__init_subclass__()
-        if name is not None:
-            METHODS[name] = cls
+        if name is None:
+            return
+        taken = next((known for known in METHODS if plain_name(known) == plain_name(name)), name)
+        other = METHODS.get(taken)
+        # A class that is defined again, as in a notebook, replaces itself.
+        if other is not None and (other.__module__, other.__qualname__) != (cls.__module__, cls.__qualname__):
+            raise ValueError(f"the name {name!r} of {cls.__name__} is that of {other.__name__}; choose another one")
+        METHODS[taken] = cls
 
     @torch.no_grad()
     def __call__(self, gramian: Tensor) -> Tensor:
@@ -38,7 +45,8 @@ class AlignmentMethod:
             Shape (K,) or (G, K), with the Gramian's type and device.
 
         Raises:
-            ValueError: If the Gramian is not a square matrix, or the number of groups or views has changed.
+            ValueError: If the Gramian is not a square matrix, the number of groups or views has changed, or `_weights`
+                returns another shape.
         """
         if gramian.ndim not in (2, 3) or gramian.shape[-2] != gramian.shape[-1] or gramian.shape[-1] == 0:
             raise ValueError(f"a Gramian must be a square matrix, got shape {tuple(gramian.shape)}")
@@ -51,6 +59,11 @@ class AlignmentMethod:
         finite = torch.linalg.vector_norm(work, torch.inf, (1, 2)) < torch.inf  # False for NaN
         work = torch.where(finite[:, None, None], work, identity(views, work.dtype, work.device))
         weights = self._weights(work, finite, torch.finfo(gramian.dtype).eps).to(gramian.dtype)
+        if weights.shape != work.shape[:2]:
+            raise ValueError(
+                f"{type(self).__name__}._weights must return one weight per group and view, of shape "
+                f"{tuple(work.shape[:2])}; got {tuple(weights.shape)}"
+            )
         usable = finite & (torch.linalg.vector_norm(weights, torch.inf, 1) < torch.inf)
         weights = torch.where(usable[:, None], weights, 1 / views)
         return weights.reshape(gramian.shape[:-1])
@@ -76,6 +89,11 @@ class AlignmentMethod:
         """
         if state:
             raise ValueError(f"{type(self).__name__} has no state, got {sorted(state)}")
+
+
+def plain_name(name: str) -> str:
+    """Return a name without case, hyphens, underscores and spaces, by which names are compared."""
+    return re.sub(r"[-_\s]", "", name.lower())
 
 
 def check_reduction(reduction: str) -> str:

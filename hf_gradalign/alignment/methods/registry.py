@@ -5,7 +5,7 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from hf_gradalign.alignment.methods.base import METHODS, AlignmentMethod
+from hf_gradalign.alignment.methods.base import METHODS, AlignmentMethod, plain_name
 from hf_gradalign.alignment.methods.crmogm import CRMOGM
 from hf_gradalign.alignment.methods.option_types import check_types
 from hf_gradalign.alignment.methods.torchjd import TORCHJD_SPECS, TorchJDWeighting, usable_torchjd_names
@@ -38,10 +38,10 @@ def canonical_name(name: str) -> str:
     inner = name
     if wrapped := _WRAPPED.fullmatch(name):
         outer, inner = wrapped.groups()
-        if _plain(outer) != _WRAPPER:
+        if plain_name(outer) != _WRAPPER:
             raise _unknown(name)
     for known in (*METHODS, *TORCHJD_SPECS):
-        if _plain(known) == _plain(inner):
+        if plain_name(known) == plain_name(inner):
             return f"{_WRAPPER}({known})" if wrapped else known
     raise _unknown(name)
 
@@ -110,10 +110,6 @@ def _takes(known: Mapping[str, Sequence[str]]) -> str:
         options = next(iter(known.values()))
         return f"it takes {', '.join(options)}" if options else "it has no options"
     return "; ".join(f"{owner} takes {', '.join(options) or 'none'}" for owner, options in known.items())
-
-
-def _plain(name: str) -> str:
-    return re.sub(r"[-_\s]", "", name.lower())
 
 
 def _unknown(name: Any) -> ValueError:

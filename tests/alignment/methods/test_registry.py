@@ -4,7 +4,8 @@ import math
 import pytest
 import torch
 
-from hf_gradalign.alignment import CRMOGM, available_methods, canonical_name, get_method
+from hf_gradalign.alignment import CRMOGM, AlignmentMethod, available_methods, canonical_name, get_method
+from hf_gradalign.alignment.methods.base import METHODS
 
 GRAMIANS = [torch.tensor([[1.0, c], [c, 2.0]]) for c in (0.5, 0.9, -0.4, 0.1)]
 
@@ -42,6 +43,33 @@ def test_our_own_are_never_replaced():
     for name in ("none", "pcgrad", "gradvac", "cagrad"):
         assert type(get_method(name)).__module__ != "hf_gradalign.alignment.methods.torchjd"
         assert type(get_method(f"crmogm({name})").method) is type(get_method(name))
+
+
+def test_a_method_of_ones_own(monkeypatch):
+    monkeypatch.setattr("hf_gradalign.alignment.methods.base.METHODS", methods := dict(METHODS))
+
+    def define(name):
+        class First(AlignmentMethod, name=name):
+            def _weights(self, gramian, valid, precision):
+                return gramian[:, 0] * 0 + torch.tensor([1.0, 0.0])
+
+        return First
+
+    define("first_only")
+    assert define("First-Only") is methods["first_only"]  # defined again, as in a notebook
+    assert methods["first_only"]()(GRAMIANS[0]).tolist() == [1, 0]
+    with pytest.raises(ValueError, match="the name 'PC-Grad' of First is that of PCGrad; choose another one"):
+        define("PC-Grad")
+    assert methods["pcgrad"] is METHODS["pcgrad"]
+
+
+def test_weights_of_another_shape_are_refused():
+    class Three(AlignmentMethod):
+        def _weights(self, gramian, valid, precision):
+            return gramian.new_ones(3)
+
+    with pytest.raises(ValueError, match=r"Three._weights must return one weight per .* \(1, 2\); got \(3,\)"):
+        Three()(GRAMIANS[0])
 
 
 def test_unknown_name_lists_the_known():
