@@ -123,10 +123,11 @@ def titled(title: str, is_percentage: bool) -> str:
 
 
 def format_value(value: float, is_percentage: bool) -> str:
-    """Format a value for a table; NaN becomes `n/a`."""
+    """Format a value for a table; NaN becomes `n/a`, and -0 becomes 0."""
     if np.isnan(value):
         return "n/a"
-    return f"{100 * value:.3f}" if is_percentage else f"{value:.5f}"
+    text = f"{100 * value:.3f}" if is_percentage else f"{value:.5f}"
+    return text.removeprefix("-") if float(text) == 0 else text
 
 
 def _range(interval: Interval | None, is_percentage: bool) -> str:

@@ -29,7 +29,7 @@ def sampling_problems(counted: CountedScores, n_clusters: int | None = None) -> 
     problems = []
     rate = official_equal_error(counted).rate
     n_smaller, name = min((counted.n_bonafide, "bona fide"), (counted.n_spoof, "spoofed"))
-    n_errors = min(rate, 1 - rate) * n_smaller
+    n_errors = max(1, round(min(rate, 1 - rate) * n_smaller))
     if rate in (0.0, 1.0):
         bonafide, spoof = (100 * highest_without_error(n) for n in (counted.n_bonafide, counted.n_spoof))
         problems.append(
@@ -39,7 +39,7 @@ def sampling_problems(counted: CountedScores, n_clusters: int | None = None) -> 
         )
     elif n_errors < _FEW_ERRORS:
         problems.append(
-            f"An equal error rate of {100 * rate:.3g} % is about {max(1, round(n_errors))} of the {n_smaller} {name} "
+            f"An equal error rate of {100 * rate:.3g} % is about {n_errors} of the {n_smaller} {name} "
             f"clips. With fewer than {_FEW_ERRORS}, bootstrap intervals are often too narrow. Evaluate more clips."
         )
     if n_clusters is not None and n_clusters < FEW_CLUSTERS:
