@@ -23,9 +23,9 @@ def test_every_kernel_compiles_for_gpus(tmp_path):
     )
     assert result.returncode == 0, result.stderr[-4000:]
     assert json.loads(result.stdout) == {
-        "_products_kernel": 8,
-        "_add_up_kernel": 4,
-        "_combine_kernel": 16,
+        "products_kernel": 8,
+        "add_up_kernel": 4,
+        "combine_kernel": 16,
         "_convolution_kernel": 4,
         "_convolution_backward_kernel": 4,
         "_scan_kernel": 8,

@@ -16,7 +16,7 @@ from torch import Tensor, distributed, nn
 from hf_gradalign.alignment.buckets import combine_in_buckets_, first_gradients, products_in_buckets
 
 if TYPE_CHECKING:
-    from hf_gradalign.alignment.gradient_kernels import GradientTable
+    from hf_gradalign.alignment.gradient_table import GradientTable
 
 if distributed.is_available():
     from torch.distributed.tensor import DTensor, Partial
@@ -32,7 +32,7 @@ Gradients = Sequence[Tensor | None]
 class GradientPasses:
     """Reads the gradients of K views once for their products, and once more to write their weighted sum.
 
-    Gradients on a GPU use Triton kernels if these run (`gradient_kernels`). All others use buckets (`buckets`). Neither
+    Gradients on a GPU use Triton kernels if these run (`gradient_table`). All others use buckets (`buckets`). Neither
     makes the host wait for the device.
 
     Args:
@@ -284,7 +284,7 @@ def _dense_and_real(gradient: Tensor) -> Tensor:
 def _make_table(local: Sequence[Sequence[Tensor | None]], device: torch.device) -> "GradientTable | None":
     if device.type != "cuda" or not _kernels_run(device):
         return None
-    from hf_gradalign.alignment.gradient_kernels import GradientTable
+    from hf_gradalign.alignment.gradient_table import GradientTable
 
     return GradientTable(local)
 
@@ -293,7 +293,7 @@ def _make_table(local: Sequence[Sequence[Tensor | None]], device: torch.device) 
 def _kernels_run(device: torch.device) -> bool:
     """Return whether Triton can build and run the kernels on a device, tested once on a single element."""
     try:
-        from hf_gradalign.alignment.gradient_kernels import GradientTable
+        from hf_gradalign.alignment.gradient_table import GradientTable
 
         element = torch.ones(1, device=device)
         table = GradientTable([[element], [element.clone()]])

@@ -8,7 +8,7 @@ import sys
 
 import torch
 
-from hf_gradalign.alignment import gradient_kernels
+from hf_gradalign.alignment import gradient_table
 from hf_gradalign.models import mamba_kernels
 from hf_gradalign.models.head_mamba import MambaMixer
 
@@ -57,7 +57,7 @@ def launch_gradient_kernels():
     for dtype in DTYPES:
         for views in (2, 3):
             for shift in (0, 1):  # addresses that are multiples of 16 bytes, and others
-                table = gradient_kernels.GradientTable([[torch.ones(9, dtype=dtype)[shift:]] for _ in range(views)])
+                table = gradient_table.GradientTable([[torch.ones(9, dtype=dtype)[shift:]] for _ in range(views)])
                 table.products_(torch.zeros(1, views, views))
                 table.combine_(torch.ones(1, views))
 
@@ -73,7 +73,7 @@ def launch_mamba_kernels():
 
 if __name__ == "__main__":
     kernels = []
-    for module in (gradient_kernels, mamba_kernels):
+    for module in (gradient_table, mamba_kernels):
         for name, kernel in list(vars(module).items()):
             if name.endswith("_kernel"):
                 kernels.append(Compiled(kernel))

@@ -9,10 +9,11 @@ from torch.profiler import ProfilerActivity, profile
 from hf_gradalign.alignment import ParameterGroups, ViewGradients, compute_products, get_method
 from hf_gradalign.alignment import view_gradients as passes
 
-kernels = pytest.importorskip("hf_gradalign.alignment.gradient_kernels", reason="Triton is not installed")
+gradient_table = pytest.importorskip("hf_gradalign.alignment.gradient_table", reason="Triton is not installed")
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
-SIZES = st.sampled_from([0, 1, 2, 5, 4095, 4096, 4097, kernels.CHUNK - 1, kernels.CHUNK, kernels.CHUNK + 1, 40_001])
+CHUNK = gradient_table.CHUNK
+SIZES = st.sampled_from([0, 1, 2, 5, 4095, 4096, 4097, CHUNK - 1, CHUNK, CHUNK + 1, 40_001])
 # The interpreter truncates bfloat16, and a GPU rounds it.
 DTYPES = {
     torch.float32: 1e-6,
@@ -62,7 +63,7 @@ def test_products_and_sums_are_those_of_float64(sizes, views, dtype, seed):
     exact = compute_products(in_float64(gradients)).double()
     norms = exact.diagonal(dim1=1, dim2=2).sqrt()
     products = torch.full((len(sizes), views, views), torch.nan, device=DEVICE)
-    table = kernels.GradientTable(gradients)
+    table = gradient_table.GradientTable(gradients)
     products[[p for p in range(len(sizes)) if p not in table.covered]] = 0  # empty, or missing in every view
     table.products_(products)
     off = (products.cpu().double() - exact).abs() / (norms[:, :, None] * norms[:, None, :]).clamp(min=1e-30)
@@ -101,15 +102,15 @@ def test_a_look_at_all_gradients_finds_what_a_look_at_each_finds(sizes, views, c
         gradients[view][position] = torch.zeros(2, 3, device=DEVICE).T
     by_kind = {}
     for position, column in enumerate(zip(*gradients, strict=True)):
-        if (kind := kernels._kind_of(column)) is not None:
+        if (kind := gradient_table._kind_of(column)) is not None:
             by_kind.setdefault(kind, []).append(position)
-    assert kernels._sort(gradients) == by_kind
+    assert gradient_table._sort(gradients) == by_kind
 
 
 def test_the_same_bits_each_time():
     first, second = torch.zeros(2, 4, 3, 3, device=DEVICE).unbind()
     for products in (first, second):
-        kernels.GradientTable(draw_gradients([40_001, 7, 4096, 300], 3, torch.float32, 0, missing=0)).products_(
+        gradient_table.GradientTable(draw_gradients([40_001, 7, 4096, 300], 3, torch.float32, 0, missing=0)).products_(
             products
         )
     assert torch.equal(first, second)
@@ -119,7 +120,7 @@ def test_the_same_bits_each_time():
 def test_what_is_not_finite_is_passed_on(value):
     gradients = draw_gradients([5000, 10], 2, torch.float32, 0, missing=0)
     gradients[1][0][4500] = value
-    table, products = kernels.GradientTable(gradients), torch.zeros(2, 2, 2, device=DEVICE)
+    table, products = gradient_table.GradientTable(gradients), torch.zeros(2, 2, 2, device=DEVICE)
     table.products_(products)
     assert torch.isfinite(products[0, 0, 0])
     assert not torch.isfinite(products[0, 0, 1])
@@ -132,7 +133,7 @@ def test_what_is_not_finite_is_passed_on(value):
 
 def test_a_missing_gradient_does_not_spread_what_the_other_view_has():
     there = torch.tensor([1.0, torch.inf], device=DEVICE)
-    table = kernels.GradientTable([[None], [there]])
+    table = gradient_table.GradientTable([[None], [there]])
     products = torch.zeros(1, 2, 2, device=DEVICE)
     table.products_(products)
     assert products[0, 0].tolist() == [0, 0]
@@ -143,7 +144,7 @@ def test_a_missing_gradient_does_not_spread_what_the_other_view_has():
 @pytest.fixture
 def by_kernels(monkeypatch):
     """Uses the kernels for all gradients, on any device."""
-    monkeypatch.setattr(passes, "_make_table", lambda local, device: kernels.GradientTable(local))
+    monkeypatch.setattr(passes, "_make_table", lambda local, device: gradient_table.GradientTable(local))
 
 
 LAYOUTS = {
@@ -162,7 +163,7 @@ def test_whatever_the_layout(layout, by_kernels):
     exact = torch.stack([g.double().flatten() for g in column])
     products = compute_products([[g, torch.ones(3, device=DEVICE)] for g in column])
     torch.testing.assert_close(products[0], (exact @ exact.T).float(), rtol=1e-6, atol=1e-6)
-    covered = kernels.GradientTable([[g] for g in column]).covered
+    covered = gradient_table.GradientTable([[g] for g in column]).covered
     assert bool(covered) == (layout in ("alike", "transposed alike", "off by an element"))
 
 
