@@ -141,6 +141,7 @@ def test_recipes_and_studies_by_name(capsys):
         Study.read("study:big")
 
 
+@pytest.mark.slow
 def test_a_list_whose_reader_has_enough_ends_quietly(tmp_path):
     words = [sys.executable, "-m", "hf_gradalign.cli", "study", "study:small_scale", "--list"]
     with subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, cwd=tmp_path) as process:

@@ -350,6 +350,7 @@ def test_an_option_by_itself(quick_run, words):
     check_whole(results, folder)
 
 
+@pytest.mark.slow
 def test_how_an_evaluation_is_done_changes_nothing_about_it(quick_run):
     expected, _, folder = quick_run("")
     scores = (folder / "scores_test.txt").read_text()

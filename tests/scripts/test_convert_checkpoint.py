@@ -66,6 +66,7 @@ def test_golden_checkpoints_there_and_back(convert, tmp_path, name, words):
     assert convert(back, "--output_dir", tmp_path / "again", *words, "--check", GOLDEN / f"{name}.io.pth") == 0
 
 
+@pytest.mark.slow
 def test_aasist_on_raw_waveforms(convert, tmp_path, capsys):
     words = (GOLDEN / "aasist_raw.pth", "--output_dir", tmp_path / "out", "--check", GOLDEN / "aasist_raw.io.pth")
     # As the published configuration has them, with a fourth one that is not used.

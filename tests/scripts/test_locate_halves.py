@@ -15,6 +15,7 @@ def script(load_script, monkeypatch):
     return script
 
 
+@pytest.mark.slow
 def test_the_table_and_the_figure(script, tmp_path, capsys):
     model = make_detector()
     model.save_pretrained(tmp_path / "model")
@@ -28,7 +29,9 @@ def test_the_table_and_the_figure(script, tmp_path, capsys):
     assert figure.read_bytes().startswith(b"\x89PNG")
 
 
-@pytest.mark.parametrize(("make_half", "least", "most"), [("one_clip", 2, 4), ("several_clips", 4, 8)])
+@pytest.mark.parametrize(
+    ("make_half", "least", "most"), [("one_clip", 2, 4), pytest.param("several_clips", 4, 8, marks=pytest.mark.slow)]
+)
 def test_recordings_are_those_of_the_seed(script, make_half, least, most):
     first, again, other = (
         script.make_recordings("validation", "validation", getattr(script, make_half), 3, seed) for seed in (0, 0, 1)

@@ -54,6 +54,7 @@ def test_without_matplotlib(plot, tmp_path, monkeypatch, capsys):
     assert "its extra `plots`" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_draws_what_a_run_recorded(run_script, plot, tmp_path):
     out = tmp_path / "out"
     run_script.draw_figures()

@@ -62,8 +62,8 @@ def test_trains_saves_and_goes_on(run_script, tmp_path, head):
 @pytest.mark.parametrize(
     "name",
     [
-        *("sls", "wavlm_nes2net", "antideepfake_w2v"),
-        pytest.param("nes2net_x", marks=pytest.mark.slow),
+        "wavlm_nes2net",
+        *(pytest.param(name, marks=pytest.mark.slow) for name in ("sls", "antideepfake_w2v", "nes2net_x")),
         pytest.param("aasist_raw", marks=[pytest.mark.slow, pytest.mark.long]),
     ],
 )
@@ -106,6 +106,7 @@ def test_a_head_on_a_pretrained_encoder(run_script, tmp_path, capsys):
     assert "is a detector with the head sls: remove --head to train it further" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_aasist_from_scratch(run_script, tmp_path, monkeypatch):
     monkeypatch.setitem(ARCHITECTURES, "aasist_l", {"channels": [4, 8], "graph_sizes": [8, 4]})
     words = ["--align_gradients", "--model_name_or_path", "aasist_l", "--rms_level", "0.1"]

@@ -162,6 +162,7 @@ def test_adapters_are_exported_with_their_base(run_script, base, tmp_path):
         torch.testing.assert_close(exported(clips), detector(clips).logits, atol=1e-5, rtol=0)
 
 
+@pytest.mark.slow
 def test_lora_of_the_small_model(run_script, tmp_path, caplog):
     assert run_script(*LORA, "--lora_target_modules", "all-linear", output_dir=tmp_path / "out") == 0
     assert "without --model_name_or_path they are random" in caplog.text

@@ -64,6 +64,7 @@ def test_a_second_start_is_refused_and_one_of_a_preemptible_job_waits(
     assert (out / "model.safetensors").read_bytes() == weights
 
 
+@pytest.mark.slow
 def test_files_of_others_are_replaced_on_request_when_the_run_is_whole(run_script, tmp_path, capsys):
     out = tmp_path / "out"
     out.mkdir()

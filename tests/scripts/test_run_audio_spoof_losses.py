@@ -49,6 +49,7 @@ def test_trains_saves_and_goes_on(run_script, tmp_path, loss, capsys):
     assert "loss_options of the model" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_an_architecture_by_name(run_script, tmp_path, monkeypatch):
     small = {"channels": [4, 8], "graph_sizes": [8, 4]}
     monkeypatch.setitem(ARCHITECTURES, "aasist_l", small)

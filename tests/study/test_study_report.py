@@ -63,6 +63,7 @@ def test_tables_agree_with_the_results(finished_study):
     assert next(r for r in tables.eer if r["epochs"] == 4)["against"] == "dual path, 2 epochs"
 
 
+@pytest.mark.slow
 def test_a_report_needs_only_the_tables_and_is_deterministic(finished_study, tmp_path_factory, monkeypatch):
     pytest.importorskip("matplotlib")
     first, second = tmp_path_factory.mktemp("first"), tmp_path_factory.mktemp("second")

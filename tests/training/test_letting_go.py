@@ -65,6 +65,7 @@ def test_a_trainer_is_released_with_its_workers(tmp_path, options):
     assert count_workers() == 0
 
 
+@pytest.mark.slow
 def test_a_second_training_has_one_set_of_workers(tmp_path):
     trainer = trainer_with_workers(tmp_path, **EVALUATED)
     for _ in range(3):
@@ -95,6 +96,7 @@ def test_predicting_leaves_no_workers(tmp_path):
     assert count_workers() == 2
 
 
+@pytest.mark.slow
 def test_another_data_set_is_evaluated_by_workers_of_its_own(tmp_path):
     trainer = trainer_with_workers(tmp_path)
     other = [{**item, "labels": 1 - item["labels"]} for item in trainer.eval_dataset]
