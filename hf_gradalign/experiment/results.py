@@ -125,8 +125,10 @@ class CountermeasureMetrics:
             )
         if len(np.unique(bona_fide)) == 2:
             with warnings.catch_warnings():
-                # A model that has only started to learn may be worse than chance for several evaluations.
-                warnings.filterwarnings("ignore", message=".*scores may be inverted", category=UserWarning)
+                # A model that has only started to learn may be worse than chance for several evaluations. `remarks_on`
+                # tells both of the trained model.
+                told_later = ".*(scores may be inverted|of both classes share scores)"
+                warnings.filterwarnings("ignore", message=told_later, category=UserWarning)
                 result = equal_error_rate(scores, bona_fide.astype(int))
             metrics = {"eer": result["eer"], "eer_threshold": result["threshold"]}
         loss = detection_loss(

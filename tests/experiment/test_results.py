@@ -72,6 +72,8 @@ def test_by_system():
 def test_a_model_that_has_only_begun_to_learn_is_not_told_off(recwarn):
     inverted = EvalPrediction(predictions=LOGITS[[1, 0]], label_ids=np.array([0, 1]))
     assert CountermeasureMetrics()(inverted)["eer"] > 0.5
+    tied = np.array([[0.0, 1.0], [0.0, 1.0], [1.0, 0.0]])
+    assert CountermeasureMetrics()(EvalPrediction(predictions=tied, label_ids=np.array([0, 1, 1])))["eer"] > 0
     assert not recwarn.list
 
 

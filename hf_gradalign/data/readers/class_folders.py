@@ -13,7 +13,7 @@ from hf_gradalign.data.labels import canonical_label
 from hf_gradalign.data.request import NO_COLUMN, CorpusError, CorpusRequest
 from hf_gradalign.utils.folder_listing import FolderListing
 
-_TABLES = (".csv", ".jsonl")
+_TABLES = (".csv", ".tsv", ".jsonl")
 _SPLITS = {word: str(split) for split, words in SPLIT_KEYWORDS.items() for word in words} | {"trn": "train"}
 # Words next to a class or a split in a name that do not change its meaning.
 _NEUTRAL_WORDS = """

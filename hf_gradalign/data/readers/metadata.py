@@ -128,7 +128,7 @@ def read_metadata(files: Sequence[Metadata], *, audio_column: str, train_split: 
     splits: dict[str, list[pa.Table]] = {}
     for metadata in files:
         file = metadata.file
-        is_csv = file.suffix.lower() == ".csv"
+        is_csv = file.suffix.lower() != ".jsonl"
         table = read_delimited(file, _delimiter_of(file, audio_column)) if is_csv else _read_jsonl(file)
         names, table = _take_file_names(_without_blanks(table, file), file, audio_column)
         split, table = _splits_of(table, names, metadata, train_split)

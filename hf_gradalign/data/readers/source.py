@@ -106,14 +106,16 @@ def _read_files(path: Path, request: CorpusRequest) -> Splits:
         raise CorpusError(f"{path} matches no files.")
     report_missing_shards(files, request, are_chosen=True)
     suffixes = {file.suffix.lower() for file in files}
-    if len(files) == 1 and suffixes <= {".csv", ".jsonl"}:
-        return read_metadata([Metadata(path)], audio_column=request.audio_column, train_split=request.split_names[0])
+    if len(files) == 1 and suffixes <= {".csv", ".tsv", ".jsonl"}:
+        return read_metadata(
+            [Metadata(files[0])], audio_column=request.audio_column, train_split=request.split_names[0]
+        )
     builder = _BUILDERS.get(suffixes.pop()) if len(suffixes) == 1 else None
     if builder is not None:
         return load_splits(str(path), builder, data_files=_by_split(files, request), streaming=request.streaming)
     if not all(map(is_archive, files)):
         raise CorpusError(
-            f"{path} is neither parquet nor one metadata file (.csv, .jsonl), nor Arrow files or archives (.tar, "
+            f"{path} is neither parquet nor one metadata file (.csv, .tsv, .jsonl), nor Arrow files or archives (.tar, "
             ".tar.gz, .zip)."
         )
     splits = read_archives(files, Path(os.path.commonpath([file.parent for file in files])), request)

@@ -284,3 +284,12 @@ def test_metadata_with_labels_must_name_files(write):
     folder = write({"metadata.csv": "filename,label\na.wav,real\n", "real/a.wav": ""})
     with pytest.raises(CorpusError, match=r"no column 'file_name'.*its columns are filename, label"):
         read_source(str(folder), CorpusRequest(splits={"train": "train"}))
+
+
+@pytest.mark.parametrize("name", ["clips.tsv", "CLIPS.TSV"])
+@pytest.mark.parametrize("given", ["{}", "[cC]*"])
+def test_a_table_with_tabs(write, name, given):
+    folder = write({name: "file_name\tlabel\na, b.wav\treal\nc.wav\tfake\n"})
+    corpus = read_source(str(folder / given.format(name)), CorpusRequest(splits={"train": "train"}))
+    assert corpus["train"]["label"][:] == ["real", "fake"]
+    assert _summary(corpus) == {"train": ["a, b.wav", "c.wav"]}
