@@ -21,6 +21,7 @@ from huggingface_hub.utils import validate_repo_id
 
 from hf_gradalign.conversion.published import find_by_repo, published_detectors
 from hf_gradalign.conversion.reading import ConversionError
+from hf_gradalign.utils.folder_listing import similar_path
 from hf_gradalign.utils.hub_waits import hub_fault, repository_fault
 
 CHECKPOINT_SUFFIXES = (".safetensors", ".pth", ".pt", ".ckpt", ".bin", ".tar")
@@ -152,12 +153,9 @@ def _names_a_file(name: str) -> bool:
 
 
 def _no_file(path: Path) -> str:
-    text = f"{path} is not a file or folder"
-    if path.parent.is_dir():
-        names = [entry.name for entry in path.parent.iterdir()]
-        if close := difflib.get_close_matches(path.name, names, 1):
-            return f"{text}. Did you mean {path.parent / close[0]}?"
-    return f"{text}; name a checkpoint on the Hub as org/repo:filename"
+    if hint := similar_path(path):
+        return f"{path} is not a file or folder.{hint}"
+    return f"{path} is not a file or folder; name a checkpoint on the Hub as org/repo:filename"
 
 
 def _download(repo: str, filename: str, where: dict[str, Any]) -> Checkpoint:

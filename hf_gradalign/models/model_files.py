@@ -18,6 +18,7 @@ from transformers.utils import (
 )
 
 from hf_gradalign.utils.file_faults import fault_met_in_loading, json_fault, weights_fault, weights_kind
+from hf_gradalign.utils.folder_listing import similar_path
 from hf_gradalign.utils.hub_waits import hub_fault, repository_fault
 from hf_gradalign.utils.plain_text import plain_text
 
@@ -92,7 +93,8 @@ def loading_model(name: str, hub_options: Mapping[str, Any]) -> Generator[None]:
             require_whole_files(snapshot, may_lack_files=True)
         is_no_id = isinstance(error, HFValidationError)
         kind = ValueError if isinstance(error, ValueError) and not is_no_id else OSError
-        here = "" if path.exists() else f" (there is no folder {path.absolute()})"
+        hint = similar_path(path)
+        here = "" if path.exists() else f" (there is no folder {path.absolute()}{hint and '.' + hint})"
         if is_no_id:
             what = "it is not a Hub id either"
         elif not path.exists() and (fault := repository_fault(error)):

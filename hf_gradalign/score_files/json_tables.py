@@ -12,6 +12,7 @@ import pyarrow as pa
 
 from hf_gradalign.score_files.clips import ScoreFileError
 from hf_gradalign.score_files.columns import IDS, SCORES, is_number, is_one_of, plain_name
+from hf_gradalign.utils.folder_listing import similar_path
 from hf_gradalign.utils.table_bounds import columns_of, distinct_names, parse_json, require_lines
 
 _JSON_LINES = {".jsonl", ".ndjson"}
@@ -46,7 +47,7 @@ def read_json_columns(path: Path) -> tuple[dict[str, pa.ChunkedArray], tuple[str
             content = _parsed(text)
         rows = _rows(content)
     except FileNotFoundError:
-        raise ScoreFileError(f"There is no file {path}.") from None
+        raise ScoreFileError(f"There is no file {path}.{similar_path(Path(path))}") from None
     except (OSError, ValueError) as error:
         is_several = path.suffix.lower() not in _JSON_LINES and "Extra data" in str(error)
         hint = " Files with JSON Lines must end in .jsonl." if is_several else ""

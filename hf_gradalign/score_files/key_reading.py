@@ -24,7 +24,7 @@ from hf_gradalign.score_files.column_roles import find_roles
 from hf_gradalign.score_files.columns import IDS, LABELS, is_one_of
 from hf_gradalign.score_files.score_reading import clips_of
 from hf_gradalign.score_files.table_reading import read_table
-from hf_gradalign.utils.folder_listing import list_folder
+from hf_gradalign.utils.folder_listing import list_folder, similar_path
 
 DEFAULT_SUBSET = "eval"
 _SUBSET_SPELLINGS = dict.fromkeys(("hidden_track", "hidden_track_1", "hidden_track_2"), "hidden")
@@ -147,7 +147,7 @@ def read_parquet_keys(
     """
     files = _parquet_files(path)
     if not files:
-        raise ScoreFileError(f"There is no file {path}.")
+        raise ScoreFileError(f"There is no file {path}.{similar_path(Path(path))}")
     try:
         return _read_parquet(path, files, id_column, label_column, label_map)
     except ScoreFileError:

@@ -20,6 +20,7 @@ from hf_gradalign.data.corpora.protocol_file import read_values, read_words
 from hf_gradalign.score_files.clips import ScoreFileError, as_text
 from hf_gradalign.score_files.columns import HEADER_WORDS, is_number, is_one_of
 from hf_gradalign.score_files.json_tables import JSON_SUFFIXES, read_json_columns
+from hf_gradalign.utils.folder_listing import similar_path
 from hf_gradalign.utils.plain_text import stripped_column, stripped_text
 from hf_gradalign.utils.table_bounds import require_columns, require_lines
 
@@ -146,7 +147,7 @@ def _first_lines(path: Path) -> list[str]:
         with path.open(encoding="utf-8-sig", newline=None) as file:
             lines = [line.rstrip("\n") for line in islice(file, _LOOKAHEAD_LINES)]
     except FileNotFoundError:
-        raise ScoreFileError(f"There is no file {path}.") from None
+        raise ScoreFileError(f"There is no file {path}.{similar_path(Path(path))}") from None
     except OSError as error:
         raise ScoreFileError(f"Cannot read {path}: {error.strerror}.") from error
     except UnicodeDecodeError as error:

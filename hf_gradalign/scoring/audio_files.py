@@ -10,7 +10,7 @@ from pathlib import Path
 from datasets import Audio, Dataset
 
 from hf_gradalign.data import CorpusError
-from hf_gradalign.utils.folder_listing import is_utf8, list_folder, printable
+from hf_gradalign.utils.folder_listing import is_utf8, list_folder, printable, similar_path
 from hf_gradalign.utils.plain_text import stripped_text
 
 _LISTED = 8
@@ -63,7 +63,7 @@ def list_audio_files(paths: Sequence[str | Path]) -> Dataset:
             for file in listing.audio:
                 add(file, str(file.relative_to(root)))
         else:
-            raise CorpusError(f"there is no file or folder {path} (looked for {path.absolute()})")
+            raise CorpusError(f"there is no file or folder {path} (looked for {path.absolute()}).{similar_path(path)}")
     composed = {path: unicodedata.normalize("NFC", name) for path, name in names.items()}  # like key tables
     counts = Counter(map(stripped_text, composed.values()))
     ids = [path if counts[stripped_text(name)] > 1 else name for path, name in composed.items()]

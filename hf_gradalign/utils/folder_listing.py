@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import logging
 import os
 from collections import Counter
@@ -25,6 +26,19 @@ AUDIO_SUFFIXES = tuple(f".{ending}" for ending in _ENDINGS.split())
 _AUDIO = frozenset(AUDIO_SUFFIXES)
 _LISTED = 8
 _logged: set[str] = set()
+
+
+def similar_path(path: Path) -> str:
+    """Return ` Did you mean PATH?` for a path that does not exist, if something next to it has a similar name.
+
+    Hidden files and folders are left out.
+    """
+    try:
+        names = [entry.name for entry in path.parent.iterdir() if not entry.name.startswith(".")]
+    except OSError:
+        return ""
+    close = difflib.get_close_matches(path.name, names, n=1)
+    return f" Did you mean {printable(str(path.parent / close[0]))}?" if close else ""
 
 
 @dataclass(frozen=True)

@@ -213,3 +213,11 @@ def test_a_folder_of_something_else(loader, whole, tmp_path):
     shutil.copytree(whole, tmp_path / "my-run")
     with pytest.raises(OSError, match=r"It contains models, such as .*my-run$"):
         loader(tmp_path)
+
+
+def test_a_typo_in_the_name_of_a_folder(whole, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    shutil.copytree(whole, "runs/my-run")
+    with pytest.raises(OSError, match=r"cannot load the model runs/my-runn \(there is .* Did you mean runs/my-run\?\)"):
+        LOADERS["score"]("runs/my-runn")

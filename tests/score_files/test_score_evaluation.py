@@ -160,7 +160,7 @@ def test_small_samples_and_probabilities_are_told():
     assert evaluate_clips(make_clips(SCORES + 9 * LABELS), Settings(n_draws=0)).problems == []
     clips = make_clips(speaker=[f"s{k // 50}" for k in range(200)])
     (problem,) = evaluate_clips(clips, Settings(n_draws=5, over="speaker")).problems
-    assert "of the classes: 4." in problem
+    assert "Only 4 of the speakers" in problem
     (problem,) = evaluate_clips(make_clips(1 / (1 + np.exp(-SCORES))), Settings(n_draws=0)).problems
     assert "as probabilities do" in problem
 

@@ -3,7 +3,7 @@ import os
 import pytest
 
 from hf_gradalign.utils import folder_listing
-from hf_gradalign.utils.folder_listing import is_audio, list_folder
+from hf_gradalign.utils.folder_listing import is_audio, list_folder, similar_path
 
 
 @pytest.fixture
@@ -132,3 +132,9 @@ def test_nothing_is_told_where_nothing_is_left_out(make, caplog):
     found = list_folder(make("x.wav", "metadata.csv"))
     found.tell([found.folder / "metadata.csv"])
     assert not caplog.records
+
+
+def test_a_similar_path(make):
+    folder = make("scores.txt", ".scores.text.lock")
+    assert similar_path(folder / "scores.text") == f" Did you mean {folder / 'scores.txt'}?"  # not the hidden file
+    assert similar_path(folder / "other") == similar_path(folder / "absent" / "scores.txt") == ""

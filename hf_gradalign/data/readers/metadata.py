@@ -66,7 +66,9 @@ def find_metadata(
     foreign = []
     for file in listing.others:
         if file.name.lower() in METADATA_NAMES:
-            if columns and file.suffix.lower() == ".csv" and not _has_any_column(file, columns):
+            # Without audio files there is nothing else to read, and the error says what is wrong with this one.
+            can_be_foreign = columns and listing.audio and file.suffix.lower() == ".csv"
+            if can_be_foreign and not _has_any_column(file, columns):
                 foreign.append(str(file))
             else:
                 by_folder.setdefault(file.parent, []).append(file)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import glob
 import logging
 import os
@@ -26,7 +25,7 @@ from hf_gradalign.data.readers.shards import report_missing_shards
 from hf_gradalign.data.readers.tables import ParquetSplits, Splits, is_saved, load_any_splits, load_splits, read_saved
 from hf_gradalign.data.request import CorpusError, CorpusRequest
 from hf_gradalign.data.utterance_ids import file_ids
-from hf_gradalign.utils.folder_listing import FolderListing, list_folder
+from hf_gradalign.utils.folder_listing import FolderListing, list_folder, similar_path
 from hf_gradalign.utils.hub_waits import hub_fault
 
 _DEMO_FOLDER = Path(__file__).parents[1] / "demo_corpus"
@@ -137,11 +136,7 @@ def _renamed_if_single(splits: Mapping[str, T], request: CorpusRequest) -> dict[
 
 
 def _not_found(path: Path, name: str, why: str) -> str:
-    parent = path.parent
-    neighbors = [entry.name for entry in parent.iterdir()] if parent.is_dir() else []
-    close = [str(parent / name) for name in difflib.get_close_matches(path.name, neighbors)]
-    hint = f" Did you mean {' or '.join(close)}?" if close else ""
-    hint = hint or did_you_mean(name)
+    hint = similar_path(path) or did_you_mean(name)
     return f"{path} is neither a local path (looked for {path.absolute()}) {why}.{hint}"
 
 

@@ -44,8 +44,8 @@ def sampling_problems(counted: CountedScores, n_clusters: int | None = None) -> 
         )
     if n_clusters is not None and n_clusters < FEW_CLUSTERS:
         problems.append(
-            f"Speakers (or other values to draw) with clips of one of the classes: {n_clusters}. With fewer than "
-            f"{FEW_CLUSTERS}, bootstrap intervals are too narrow and p-values too small."
+            f"Only {n_clusters} of the speakers (or other values that are drawn) have clips of one of the classes. "
+            f"With fewer than {FEW_CLUSTERS}, bootstrap intervals are too narrow and p-values too small."
         )
     return problems
 
