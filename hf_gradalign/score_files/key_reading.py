@@ -65,7 +65,7 @@ def read_keys(
     if is_parquet(path):
         clips = read_parquet_keys(path, id_column=id_column, label_column=label_column, label_map=label_map)
     else:
-        table = read_table(_require_key_file(path) if path.is_dir() else path)
+        table = read_table(_require_key_file(path) if path.is_dir() else path, (id_column, label_column))
         roles = find_roles(
             table,
             wants_score=False,

@@ -82,7 +82,7 @@ def read_scores(
         ScoreFileError: If the file cannot be read, the role of its columns is unclear, a score is not a finite number,
             an utterance has two scores, or scores are decisions or belong to predicted labels.
     """
-    table = read_table(path)
+    table = read_table(path, (id_column, score_column, label_column))
     roles = find_roles(
         table,
         wants_score=True,

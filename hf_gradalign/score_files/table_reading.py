@@ -6,6 +6,7 @@ import re
 import shutil
 import tempfile
 from collections import Counter
+from collections.abc import Collection
 from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
@@ -63,51 +64,60 @@ class TextTable:
         return pc.fill_null(self.columns[name].slice(0, _SAMPLE_LINES), "").to_pylist()
 
 
-def read_table(path: str | Path) -> TextTable:
+def read_table(path: str | Path, named: Collection[str | None] = ()) -> TextTable:
     """Read a file's columns as strings, in the format that its suffix says.
+
+    Args:
+        path: The file.
+        named: Columns that someone named: a first line with one of them is a header.
 
     Raises:
         ScoreFileError: If it cannot be read.
     """
     path = Path(path)
     if path.is_fifo() or path.is_char_device():
-        return _read_pipe(path)
+        return _read_pipe(path, named)
     if path.suffix.lower() in JSON_SUFFIXES:
         columns, unread = read_json_columns(path)
         return TextTable(str(path), columns, has_header=True, unread=unread)
     if path.suffix.lower() == ".parquet" and path.is_file():
         return _read_parquet(path)
-    return read_text_table(path)
+    return read_text_table(path, named)
 
 
-def _read_pipe(path: Path) -> TextTable:
+def _read_pipe(path: Path, named: Collection[str | None]) -> TextTable:
     """Read a pipe, such as /dev/stdin, which can be read only once."""
     with tempfile.NamedTemporaryFile(suffix=path.suffix) as copy:
         with path.open("rb") as pipe:
             shutil.copyfileobj(pipe, copy)
         copy.flush()
         try:
-            table = read_table(copy.name)
+            table = read_table(copy.name, named)
         except ScoreFileError as error:
             raise ScoreFileError(str(error).replace(copy.name, str(path))) from error
     return replace(table, source=str(path), notes=tuple(note.replace(copy.name, str(path)) for note in table.notes))
 
 
-def read_text_table(path: str | Path) -> TextTable:
+def read_text_table(path: str | Path, named: Collection[str | None] = ()) -> TextTable:
     """Read columns separated by tabs, commas, semicolons, bars, or else white space, with or without a header.
 
     Empty lines, Windows line ends, a byte order mark, quotes, and a delimiter at the ends of lines are accepted.
+
+    Args:
+        path: The file.
+        named: Columns that someone named: a first line with one of them is a header.
 
     Raises:
         ScoreFileError: If there is no such file, it is empty or not text, or lines differ in their number of columns.
     """
     path = Path(path)
     lines = _first_lines(path)
-    named = _DELIMITER_LINE.fullmatch(lines[0].strip())
-    lines = lines[1:] if named and len(lines) > 1 else lines
-    delimiter = named[1] if named else _delimiter_of(lines)
+    says_delimiter = _DELIMITER_LINE.fullmatch(lines[0].strip())
+    lines = lines[1:] if says_delimiter and len(lines) > 1 else lines
+    delimiter = says_delimiter[1] if says_delimiter else _delimiter_of(lines)
     first, *others = _rows(lines, delimiter)
-    has_header = _is_header(first, others[0] if others else [])
+    names_given = {name for name in named if name is not None and not is_number(name)}  # a number counts columns
+    has_header = not names_given.isdisjoint(first) or _is_header(first, others[0] if others else [])
     names = first if has_header else [f"column_{n + 1}" for n in range(len(first))]
     names = [name or f"column_{index + 1}" for index, name in enumerate(names)]
     try:
@@ -125,7 +135,7 @@ def read_text_table(path: str | Path) -> TextTable:
             table = pa.table([_unquoted(column) for column in table.columns], names=table.column_names)
         else:
             indices = list(map(str, range(len(names))))
-            table, n_continued = read_values(path, delimiter, indices, n_skipped=int(named is not None))
+            table, n_continued = read_values(path, delimiter, indices, n_skipped=int(says_delimiter is not None))
             table = pa.table([pc.utf8_trim_whitespace(column) for column in table.columns], names=indices)
     except CorpusError as error:
         raise ScoreFileError(str(error)) from error

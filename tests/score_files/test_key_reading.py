@@ -280,6 +280,15 @@ def test_clips_of_a_corpus_without_a_label_are_skipped(tmp_path):
         read_keys_of_corpus(str(tmp_path / "clips.csv"))
 
 
+def test_a_named_column_is_in_the_header(write):
+    table = '"Datei";"Klasse"\n"a.wav";"Bona-Fide"\n"b.wav";"FAKE"\n'
+    clips = read_keys(write(table, "my table.csv"), id_column="Datei", label_column="Klasse")
+    assert clips.utterance_ids.to_pylist() == ["a.wav", "b.wav"]
+    assert clips.labels.tolist() == [1, 0]
+    numbered = read_keys(write("3 a real\n4 b fake\n", "keys.txt"), id_column="2", label_column="3")
+    assert numbered.utterance_ids.to_pylist() == ["a", "b"]
+
+
 def test_labels_need_no_audio(tmp_path, caplog):
     wild = corpus_trees.in_the_wild(tmp_path)
     (tmp_path / "own").mkdir()
