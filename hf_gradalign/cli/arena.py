@@ -23,6 +23,7 @@ from pathlib import Path
 from hf_gradalign import hub
 from hf_gradalign.cli.command_parser import CommandParser
 from hf_gradalign.cli.commands import set_up_libraries
+from hf_gradalign.cli.score_file_options import warnings_in_lines
 from hf_gradalign.hub import arena
 from hf_gradalign.utils.file_locks import hold_output
 from hf_gradalign.utils.files import write_text_atomically
@@ -99,7 +100,7 @@ def main(argv: Sequence[str]) -> int:
 
     logging.set_verbosity_warning()
     try:
-        with contextlib.ExitStack() as held:
+        with warnings_in_lines(), contextlib.ExitStack() as held:
             for path in (arguments.model_dir / "README.md", arguments.submission):
                 if path is not None:
                     held.enter_context(hold_output(path))

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import sys
 import warnings
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Generator, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -115,15 +116,23 @@ def require_other_files(outputs: Iterable[Path], inputs: Iterable[str | Path | N
 
 def run_with_warnings(run: Callable[[argparse.Namespace], None], arguments: argparse.Namespace) -> int:
     """Run a command, print its warnings once each, in a line, and return the exit status."""
-    with warnings.catch_warnings(record=True) as caught:
-        warnings.simplefilter("always", UserWarning)
+    with warnings_in_lines():
         try:
             run(arguments)
         except (ValueError, OSError, ImportError) as error:
             print(error_line(error, arguments.output_dir), file=sys.stderr)
             return 2
+    return 0
+
+
+@contextlib.contextmanager
+def warnings_in_lines() -> Generator[None]:
+    """Print warnings once each, in a line, at the end."""
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always", UserWarning)
+        try:
+            yield
         finally:
             messages = [str(item.message) for item in caught if issubclass(item.category, UserWarning)]
             for message in dict.fromkeys(messages):
                 print(f"warning: {one_line(message)}", file=sys.stderr)
-    return 0

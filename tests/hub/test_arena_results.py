@@ -84,6 +84,26 @@ def test_the_error_rate_is_that_of_the_scores_as_they_are_written(values):
     assert judged.metrics["eer_percent"] == pytest.approx(expected, abs=1e-9)
 
 
+@pytest.mark.filterwarnings("ignore::UserWarning")  # of the ties
+def test_scores_that_six_decimals_make_equal_are_refused():
+    scores = make_scores()
+    expected = evaluate_scores(scores, DATASET).metrics["eer_percent"]
+    tiny = {name: 1e-9 * score for name, score in scores.items()}
+    with pytest.raises(
+        ArenaError, match=rf"most scores are equal, .* 50\.0000 instead of {expected:.2f}.*: multiply all"
+    ):
+        evaluate_scores(tiny, DATASET)
+    spoof_only = ArenaDataset(id="lab/spoof-only", revision=COMMIT, labels=dict.fromkeys(scores, 0))
+    ascending = {name: 1e-9 * index for index, name in enumerate(scores)}
+    with pytest.raises(ArenaError, match=r"srr_complement is 0\.0000 instead of 50\.0000"):
+        evaluate_scores(ascending, spoof_only, Calibration("o/calibration", 29.5e-9))
+    # Most of these are equal too, but far from where errors are counted.
+    saturated = {
+        name: score if -1 < score < 1 else math.copysign(5 + 1e-9 * score, score) for name, score in scores.items()
+    }
+    assert evaluate_scores(saturated, DATASET).metrics["eer_percent"] == pytest.approx(expected)
+
+
 def test_clips_without_a_finite_score_are_skipped_up_to_a_twentieth():
     scores = make_scores()
     scores["clip_001"], scores["clip_002"] = math.nan, -math.inf

@@ -40,6 +40,14 @@ def test_writes_and_says_what_it_found(run, words, tmp_path):
     assert "threshold at the equal error rate: 0." in out
 
 
+def test_warnings_are_lines(run, words, tmp_path):
+    (tmp_path / "scores.txt").write_text("".join(f"{name} 0.25\n" for name in make_scores()))
+    status, _, err = run(*words)
+    assert status == 0
+    assert err.startswith("warning: All 60 scores are equal (0.25)")
+    assert err.count("\n") == 1
+
+
 def test_spoof_only_data_sets_take_the_threshold_of_another(run, words, tmp_path):
     spoof_only = {name: 0 for name, label in LABELS.items() if label == 0}
     folder = make_dataset_folder(tmp_path / "spoof", spoof_only, metrics="[srr_complement]")

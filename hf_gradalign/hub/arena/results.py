@@ -168,6 +168,8 @@ def _tool_version(scores: Path | None) -> str | None:
 # The Arena's tool stops if more clips are skipped.
 MAX_SKIPPED = 0.05
 _MAX_LISTED = 5
+# Scores are refused if rounding leaves fewer than this share of the different ones, and changes a metric, in points.
+_MIN_KEPT, _MAX_CHANGE = 0.5, 0.1
 
 
 def evaluate_scores(
@@ -185,7 +187,7 @@ def evaluate_scores(
 
     Raises:
         ArenaError: If more than 5 % of the clips have no score, scores belong to clips that are not in the data set, an
-            id contains a space, or a class or the calibration is missing.
+            id contains a space, a class or the calibration is missing, or rounding changes a metric.
     """
     if strange := [name for name in scores if name not in dataset.labels]:
         listed = ", ".join(strange[:_MAX_LISTED]) + (", ..." if len(strange) > _MAX_LISTED else "")
@@ -209,6 +211,25 @@ def evaluate_scores(
     read = {name: float(number) for name, number in lines.items()}
     values = np.array(list(read.values()))
     labels = np.array([dataset.labels[name] for name in read])
+    metrics, threshold = _measured(values, labels, dataset, calibration)
+    given = np.array([scores[name] for name in lines])
+    if len(np.unique(values)) < _MIN_KEPT * len(np.unique(given)):
+        exact, _ = _measured(given, labels, dataset, calibration)
+        for metric, value in metrics.items():
+            if abs(value - exact[metric]) > _MAX_CHANGE:
+                raise ArenaError(
+                    f"with six decimals, as in the Arena's files, most scores are equal, and {metric} is {value:.4f} "
+                    f"instead of {exact[metric]:.4f}: multiply all scores by the same number (and the threshold of "
+                    "--calibration_threshold too), or use logits"
+                )
+    text = "".join(f"{name} {number}\n" for name, number in lines.items())
+    return ArenaScores(text, read, n_trials, n_skipped, metrics, threshold)
+
+
+def _measured(
+    values: np.ndarray, labels: np.ndarray, dataset: ArenaDataset, calibration: Calibration | None
+) -> tuple[dict[str, float], float | None]:
+    """Return the metrics in percent, and the threshold at the equal error rate, if it is one of them."""
     metrics, threshold = {}, None
     for metric in dataset.metrics:
         if metric == EQUAL_ERROR_RATE:
@@ -218,8 +239,7 @@ def evaluate_scores(
             metrics[metric], threshold = 100 * point["eer"], point["threshold"]
         else:
             metrics[metric] = 100 * _spoof_acceptance(values, labels, dataset, calibration)
-    text = "".join(f"{name} {number}\n" for name, number in lines.items())
-    return ArenaScores(text, read, n_trials, n_skipped, metrics, threshold)
+    return metrics, threshold
 
 
 def _spoof_acceptance(
