@@ -258,7 +258,9 @@ class ASVspoof5(Layout):
     def locate(self, tree: FolderTree, split: str) -> Located | None:
         """See `Layout`."""
         protocol = tree.file(*_PROTOCOLS_5[split])
-        folders = self.audio_folders(tree, _FOLDERS_5[split])
+        folder = _FOLDERS_5[split]
+        # The archives are called flac_T_aa.tar and so on. Some programs unpack them without the folder in them.
+        folders = self.audio_folders(tree, f"{folder}|{folder[:6]}_[a-z][a-z]", folder)
         return Located(protocol, folders) if protocol and folders else None
 
     def read(self, located: Located, split: str, subset: str | None) -> SplitClips:

@@ -18,11 +18,12 @@ def test_the_official_layout(tmp_path):
         assert len(check_audio(clips, 16_000)) == 2
 
 
-def test_archives_in_folders_of_their_own_and_tabs(tmp_path):
+@pytest.mark.parametrize("inside", ["flac_E_eval", "."])
+def test_archives_in_folders_of_their_own_and_tabs(tmp_path, inside):
     corpus_trees.asvspoof5(tmp_path)
     for archive, name in (("flac_E_aa", "E_0009538969"), ("flac_E_ab", "E_0009249158")):
-        (tmp_path / archive / "flac_E_eval").mkdir(parents=True)
-        (tmp_path / "flac_E_eval" / f"{name}.flac").rename(tmp_path / archive / "flac_E_eval" / f"{name}.flac")
+        (tmp_path / archive / inside).mkdir(parents=True)
+        (tmp_path / "flac_E_eval" / f"{name}.flac").rename(tmp_path / archive / inside / f"{name}.flac")
     (tmp_path / "flac_E_eval").rmdir()
     protocol = tmp_path / "ASVspoof5_protocols" / "ASVspoof5.eval.track_1.tsv"
     corpus_trees.edit(protocol, lambda text: text.replace(b" ", b"\t"))
