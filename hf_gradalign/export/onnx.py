@@ -94,9 +94,9 @@ def export_onnx(
     path = Path(path)
     if path.is_dir():
         raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
+    logits_of = _Logits(model, raw_scores, bonafide_label)
     require_room(path.parent, sum(value.nbytes for value in model.state_dict().values()))
     path.parent.mkdir(parents=True, exist_ok=True)
-    logits_of = _Logits(model, raw_scores, bonafide_label)
     program = logits_of.export(n_samples)
     with tempfile.TemporaryDirectory(prefix=f".{path.name}.", dir=path.parent) as folder:
         draft = Path(folder, path.name)  # with the final name, because the file contains the name of its data file
@@ -172,6 +172,8 @@ class _Logits(nn.Module):
             raise ValueError(
                 f"only models in float32 can be exported, this one has {', '.join(dtypes)}: call model.float()"
             )
+        if not all(isinstance(value, Tensor) and not value.is_quantized for value in model.state_dict().values()):
+            raise ValueError("only models in float32 can be exported, and this one is quantized: quantize the file")
         self.model = copy.deepcopy(model).cpu().eval().requires_grad_(False)
         self.model.set_attn_implementation("eager")
         stored = calibration_of(model)

@@ -113,6 +113,18 @@ def resolve_dtype(dtype: DType, device: torch.device) -> str:
     return "bfloat16" if has_units else "float32"
 
 
+def require_computable(model: PreTrainedModel, dtype: str) -> None:
+    """Check that float32 inputs can be computed with, as `autocast` lets them be in half precision.
+
+    Raises:
+        ValueError: If the model has weights of another type, and `dtype` is "float32".
+    """
+    others = {str(p.dtype).removeprefix("torch.") for p in model.parameters() if p.is_floating_point()} - {"float32"}
+    if dtype == "float32" and others:
+        half = "".join(f", or dtype={name!r}" for name in sorted(others & set(get_args(DType))))
+        raise ValueError(f"the model has weights in {', '.join(sorted(others))}: pass model.float(){half}")
+
+
 def autocast(device: torch.device, dtype: str) -> AbstractContextManager:
     """Return a context in which a model computes in half precision; one without an effect for "float32"."""
     return nullcontext() if dtype == "float32" else torch.autocast(device.type, dtype=getattr(torch, dtype))

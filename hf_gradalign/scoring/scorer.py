@@ -21,6 +21,7 @@ from hf_gradalign.scoring.model_loading import (
     DType,
     autocast,
     load_detector,
+    require_computable,
     resolve_dtype,
     suitable_workers,
     usable_device,
@@ -73,8 +74,8 @@ class SpoofScorer:
 
     Raises:
         OSError: If there is no such model.
-        ValueError: If an argument is out of range, the model was not trained to classify, or its labels do not tell
-            which is bona fide.
+        ValueError: If an argument is out of range, the model was not trained to classify, has no config or weights of
+            another type than `dtype`, or its labels do not tell which is bona fide.
     """
 
     def __init__(
@@ -110,10 +111,13 @@ class SpoofScorer:
             label2id = cast("Mapping[str, int] | None", model.config.label2id)
         elif feature_extractor is None:
             raise ValueError("a model object needs its feature_extractor")
+        elif not hasattr(model, "config"):
+            raise ValueError(f"a {type(model).__name__} has no config: pass the model of transformers that is in it")
         self.raw_scores = raw_scores
         self.outputs = ModelOutputs(model, bonafide_label, label2id, raw_scores=raw_scores)
         self.windowing = settle_windowing(feature_extractor, windows, window_seconds, hop_seconds, combine)
         self.dtype = resolve_dtype(dtype, self.device)
+        require_computable(model, self.dtype)
         self.model = model.to(self.device).eval()
         self.feature_extractor = without_cropping(feature_extractor)
         self.sampling_rate: int = cast(SequenceFeatureExtractor, feature_extractor).sampling_rate

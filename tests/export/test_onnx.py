@@ -234,5 +234,8 @@ def test_errors(tmp_path):
         export_program(detector, n_samples=-1)
     with pytest.raises(ValueError, match=r"one or more batch sizes of at least 1, got \(\)"):
         export_onnx(detector, tmp_path / "detector.onnx", check_batches=())
+    quantized = torch.ao.quantization.quantize_dynamic(detector, {torch.nn.Linear})  # a copy
+    with pytest.raises(ValueError, match="this one is quantized"):
+        export_onnx(quantized, tmp_path / "detector.onnx")
     with pytest.raises(ValueError, match=r"this one has bfloat16: call model.float\(\)"):
         export_program(detector.bfloat16(), n_samples=N_SAMPLES)

@@ -1,3 +1,4 @@
+import copy
 import logging
 
 import numpy as np
@@ -248,6 +249,18 @@ def test_half_precision(detector, extractor):
 def test_refusals(detector, extractor, arguments, said):
     with pytest.raises(ValueError, match=said):
         SpoofScorer(detector, extractor, **arguments)
+
+
+def test_a_model_of_another_type_is_refused(detector, extractor):
+    for kind, said in (
+        (torch.bfloat16, r"bfloat16: pass model\.float\(\), or dtype='bf.*"),
+        (torch.float64, "float64: .*"),
+    ):
+        with pytest.raises(ValueError, match=rf"the model has weights in {said}"):
+            SpoofScorer(copy.deepcopy(detector).to(kind), extractor)
+    SpoofScorer(copy.deepcopy(detector).bfloat16(), extractor, dtype="bfloat16").score(CLIPS[:1])
+    with pytest.raises(ValueError, match="a DataParallel has no config: pass the model of transformers that is in it"):
+        SpoofScorer(torch.nn.DataParallel(detector), extractor)
 
 
 def test_a_model_that_is_not_loaded_by_name_needs_its_extractor(detector):
