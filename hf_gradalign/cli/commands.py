@@ -65,15 +65,17 @@ def run_command(
         status = main(sys.argv[1:] if words is None else words)
         if at_end is not None:
             at_end()
-        sys.stdout.flush()
+        if sys.stdout is not None:  # as in `command >&-`
+            sys.stdout.flush()
     except KeyboardInterrupt:
         signal.signal(signal.SIGINT, _end_now)
         print(f"\ninterrupted; {after_interrupt}", file=sys.stderr)
         status = _INTERRUPTED
     except BrokenPipeError as error:
-        if not _reader_is_gone(sys.stdout.fileno()):
+        if sys.stdout is not None and _reader_is_gone(sys.stdout.fileno()):
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        else:
             print(f"error: {error}", file=sys.stderr)
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         status = 1
     except Exception as error:
         from hf_gradalign.utils.messages import error_line, is_outside_fault  # slow to import

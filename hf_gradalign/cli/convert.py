@@ -6,8 +6,8 @@ python scripts/convert_checkpoint.py --average best_0.pth best_1.pth best_2.pth 
 python scripts/convert_checkpoint.py detector --reverse --output_file detector.pth
 
 Supports the layouts of DPDA-GA (AASIST, Conformer-TCM, Mamba), SSL_Anti-spoofing, TCM, XLSR-Mamba, SLS, Nes2Net (XLS-R,
-WavLM), AntiDeepfake (wav2vec 2.0, HuBERT) and AASIST on raw waveforms. fairseq, s3prl, mamba_ssm and the encoder's own file are not needed, and
-no code in a checkpoint is executed.
+WavLM), AntiDeepfake (wav2vec 2.0, HuBERT) and AASIST on raw waveforms. fairseq, s3prl, mamba_ssm and the encoder's own
+file are not needed, and no code in a checkpoint is executed.
 """  # noqa: E501
 
 from __future__ import annotations

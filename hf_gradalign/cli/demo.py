@@ -35,13 +35,18 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
     page.add_argument("--max_mb", type=float, default=50, help="largest upload in megabytes (50)")
     page.add_argument("--max_minutes", type=float, default=30, help="longest recording (30)")
     page.add_argument("--p_spoof", type=float, default=0.05, help="prior of spoofs that the page shows at first (0.05)")
-    page.add_argument("--c_miss", type=float, default=1.0, help="cost of rejecting bona fide speech, likewise (1)")
-    page.add_argument("--c_fa", type=float, default=10.0, help="cost of accepting spoofed speech, likewise (10)")
+    page.add_argument(
+        "--c_miss", type=float, default=1.0, help="cost of rejecting bona fide speech that the page shows at first (1)"
+    )
+    page.add_argument(
+        "--c_fa", type=float, default=10.0, help="cost of accepting spoofed speech that the page shows at first (10)"
+    )
     page.add_argument(
         "--undecided_band",
         type=float,
         default=0.0,
-        help="distance from the threshold, in nats of the LLR, within which there is no verdict, likewise (0)",
+        help="distance from the threshold, in nats of the LLR, within which there is no verdict, that the page shows "
+        "at first (0)",
     )
     server = parser.add_argument_group("server")
     server.add_argument("--host", help="address to listen on; 0.0.0.0 lets others in your network in (127.0.0.1)")

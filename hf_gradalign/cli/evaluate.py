@@ -67,7 +67,7 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
         nargs=3,
         type=float,
         metavar=("MISS", "FA", "SPOOF_FA"),
-        help="instead of its scores, as fractions",
+        help="the verifier's error rates as fractions, instead of --asv_scores",
     )
     statistics = parser.add_argument_group("statistics")
     statistics.add_argument(

@@ -84,8 +84,8 @@ def find_roles(
         table: The file.
         wants_score: Whether there must be a column of scores.
         id_column: The column of ids: its name, or its number counted from 1. Default: found automatically.
-        score_column: The column of scores, likewise.
-        label_column: The column of labels, likewise.
+        score_column: The column of scores, in the same form as `id_column`.
+        label_column: The column of labels, in the same form.
         label_map: The meaning of labels whose names do not tell it.
         of_trials: Whether to prefer scores and labels of speaker verification to those of countermeasures.
 

@@ -268,7 +268,7 @@ def read_keys_of_corpus(
         subset: The subset, for corpora that have subsets.
         label_map: The meaning of labels whose names do not tell it.
         label_column: The column with labels, for a corpus without its own layout.
-        id_column: The column with utterance ids, likewise.
+        id_column: The column with utterance ids, for a corpus without its own layout.
 
     Returns:
         The clips that have labels, with the other columns of the corpus.

@@ -55,7 +55,7 @@ class LocalizationRow:
     Attributes:
         title: Its name.
         value: A fraction in [0, 1].
-        threshold: The score up to and including which time is taken for spoof there.
+        threshold: At this rate, time with scores up to and including it counts as spoof.
         interval: Its bootstrap interval over recordings; None if there is none.
     """
 

@@ -64,8 +64,8 @@ def read_scores(
     Args:
         path: The file.
         id_column: The column with utterance ids: its name, or its number counted from 1. Default: found automatically.
-        score_column: The column with scores, likewise.
-        label_column: The column with the true labels, likewise.
+        score_column: The column with scores, in the same form as `id_column`.
+        label_column: The column with the true labels, in the same form.
         label_map: The meaning of labels whose names do not tell it.
         higher_is: The class that a high score means. Scores for "spoof" are negated. The default is bona fide; it is an
             error if the file says otherwise.

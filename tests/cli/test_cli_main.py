@@ -155,6 +155,12 @@ def test_no_command_takes_an_absent_reader_for_an_error():
         error_line(BrokenPipeError(errno.EPIPE, "Broken pipe"))
 
 
+def test_without_a_standard_output(monkeypatch):
+    monkeypatch.setattr(sys, "stdout", None)
+    with pytest.raises(SystemExit, match="0"):
+        run_command(lambda words: 0, [])
+
+
 def test_another_broken_pipe_is_told(capfd):
     def main(words):
         raise BrokenPipeError(errno.EPIPE, "Broken pipe")

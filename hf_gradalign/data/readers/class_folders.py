@@ -121,8 +121,8 @@ def labels_of_paths(
 def splits_of_paths(paths: Sequence[Path], wanted: Sequence[str]) -> list[str]:
     """Return the split that each file's folders mean, by the wanted name, or else by the folder's.
 
-    A folder `dev` is the split `validation` if that is wanted and no folder has this name, and likewise for other usual
-    names. If no folder means a split, all files belong to the first wanted split.
+    A folder `dev` is the split `validation` if that is wanted and no folder has this name. Other usual names count in
+    the same way. If no folder means a split, all files belong to the first wanted split.
 
     Args:
         paths: The files, relative to the corpus.

@@ -88,8 +88,8 @@ def segment_equal_error_rate(scores: Sequence[Ranges], labels: Sequence[Ranges],
         resolution: Length of a segment in seconds. Segments start at 0, and the last one may be shorter.
 
     Returns:
-        `segment_eer`, a fraction in [0, 1], and `threshold`, the score up to and including which a segment is taken for
-        spoof there.
+        `segment_eer`, a fraction in [0, 1], and `threshold`: at this rate, segments with scores up to and including
+        it count as spoof.
 
     Raises:
         ValueError: If the numbers of recordings differ, ranges are out of order, a score is not finite, a label is
@@ -112,8 +112,8 @@ def range_equal_error_rate(scores: Sequence[Ranges], labels: Sequence[Ranges]) -
         labels: As for `segment_equal_error_rate`.
 
     Returns:
-        `range_eer`, a fraction in [0, 1], and `threshold`, the score up to and including which time is taken for spoof
-        there.
+        `range_eer`, a fraction in [0, 1], and `threshold`: at this rate, time with scores up to and including it
+        counts as spoof.
 
     Raises:
         ValueError: As `segment_equal_error_rate`.
