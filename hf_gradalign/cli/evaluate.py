@@ -35,6 +35,8 @@ from hf_gradalign.utils.files import write_text_atomically
 from hf_gradalign.utils.messages import error_line
 from hf_gradalign.utils.plain_text import one_line
 
+_COSTS = ("p_spoof", "c_miss", "c_fa")
+
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
@@ -58,6 +60,9 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
         "--threshold",
         help="for accuracy and F1: a number, or the evaluation.json of development data (its EER threshold)",
     )
+    computed.add_argument("--p_spoof", type=float, help="prior probability of a spoof for minDCF and actDCF (0.05)")
+    computed.add_argument("--c_miss", type=float, help="cost of rejecting a bona fide clip for the same (1)")
+    computed.add_argument("--c_fa", type=float, help="cost of accepting a spoofed clip for the same (10)")
     computed.add_argument("--asv_scores", help="for min t-DCF: the verifier's score file, or asvspoof5")
     computed.add_argument(
         "--asv_keys", help="for ASVspoof 2021, ASV/trial_metadata.txt (default: where it is in the archive)"
@@ -132,9 +137,9 @@ def run(arguments: argparse.Namespace, draws_figures: bool) -> list[str]:
             "--sasv needs labels that are target, nontarget or spoof (asv-label), but these are not. Leave it out, or "
             "give other KEYS."
         )
-    countermeasure_options = ("by", "threshold", "asv_scores", "asv_rates", "compare")
+    countermeasure_options = ("by", "threshold", "asv_scores", "asv_rates", "compare", *_COSTS)
     if clips.trial_types is not None and (
-        given := [f"--{name}" for name in countermeasure_options if getattr(arguments, name)]
+        given := [f"--{name}" for name in countermeasure_options if getattr(arguments, name) not in (None, [])]
     ):
         raise score_files.ScoreFileError(
             f"{', '.join(given)}: only for countermeasures, but {arguments.scores} has trials of speaker verification "
@@ -210,6 +215,9 @@ def make_settings(arguments: argparse.Namespace, clips: score_files.Clips) -> sc
     return score_files.Settings(
         threshold=None if is_trials else read_threshold(arguments.threshold, clips),
         asv=None if is_trials else asv,
+        costs=metrics.DetectionCosts(
+            **{name: value for name in _COSTS if (value := getattr(arguments, name)) is not None}
+        ),
         by=() if is_trials else tuple(arguments.by),
         n_draws=arguments.bootstrap,
         over=arguments.bootstrap_over,

@@ -11,7 +11,6 @@ from numpy.typing import NDArray
 from hf_gradalign.metrics import (
     METRICS,
     Comparison,
-    DetectionCosts,
     Metric,
     RankedScores,
     TandemCosts,
@@ -19,6 +18,7 @@ from hf_gradalign.metrics import (
     break_down,
     compare_systems,
     decision_metrics,
+    detection_cost_metrics,
     score_problems,
     tandem_metric,
 )
@@ -132,7 +132,7 @@ def compare_clips(
 
 def metrics_of(settings: Settings) -> dict[str, Metric]:
     """Return the metrics of a countermeasure by name."""
-    metrics = list(METRICS.values())
+    metrics = [*{**METRICS, **{metric.name: metric for metric in detection_cost_metrics(settings.costs)}}.values()]
     if settings.asv is not None:
         metrics += [tandem_metric(settings.asv, "2021"), tandem_metric(settings.asv, "2019")]
     if settings.threshold is not None:
@@ -142,7 +142,7 @@ def metrics_of(settings: Settings) -> dict[str, Metric]:
 
 def _costs_of(settings: Settings) -> dict[str, dict[str, float]]:
     """Return the priors and costs by metric."""
-    detection, tandem = asdict(DetectionCosts()), asdict(TandemCosts())
+    detection, tandem = asdict(settings.costs), asdict(TandemCosts())
     costs = {"min_dcf": detection, "act_dcf": detection}
     return costs if settings.asv is None else {**costs, "min_tdcf": tandem, "min_tdcf_2019": tandem}
 

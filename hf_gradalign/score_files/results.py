@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from hf_gradalign.metrics import AsvErrorRates, Breakdown, Interval
+from hf_gradalign.metrics import AsvErrorRates, Breakdown, DetectionCosts, Interval
 from hf_gradalign.score_files.clips import Clips, ScoreFileError, ScoreForm
 from hf_gradalign.score_files.columns import common_name
 
@@ -22,6 +22,7 @@ class Settings:
     Attributes:
         threshold: For accuracy and F1, which are skipped without it.
         asv: The speaker verifier for min t-DCF, which is skipped without it.
+        costs: The prior and the costs of minDCF and actDCF.
         by: Columns to break down by.
         n_draws: The number of bootstrap draws; 0 for no intervals.
         over: What is drawn: "utterance", or a column whose values are drawn, such as "speaker".
@@ -31,6 +32,7 @@ class Settings:
 
     threshold: float | None = None
     asv: AsvErrorRates | None = None
+    costs: DetectionCosts = field(default_factory=DetectionCosts)
     by: Sequence[str] = ()
     n_draws: int = 1000
     over: str = UTTERANCE
@@ -95,6 +97,7 @@ class Evaluation:
             if row.interval is not None:
                 metrics[name] |= {key: getattr(row.interval, key) for key in ("low", "high", "standard_error")}
         settings = asdict(self.settings)
+        del settings["costs"]  # those of each metric are in the results
         settings["asv"] = None if self.settings.asv is None else self.settings.asv._asdict()
         return _without_nan(
             {

@@ -104,6 +104,24 @@ def test_keys_subset_breakdowns_json_and_figures(evaluate, write, protocol, tmp_
     assert not (tmp_path / "all").exists()
 
 
+def test_other_costs(evaluate, write, protocol, capsys):
+    path = write("cm.txt", NAMES, ATTACKS, KEYS, SCORES)
+    words = [path, protocol, "--subset", "all", "--by", "codec", "--bootstrap", "0", "--p_spoof", "0.5", "--c_fa", "2"]
+    assert evaluate([*words, "--output_json", "costs.json"]) == 0
+    out = capsys.readouterr().out
+    expected = min_detection_cost(SCORES, LABELS, p_spoof=0.5, c_fa=2)["min_dcf"]
+    assert rows_of(out)["minDCF"] == [f"{expected:.5f}"]
+    expected = actual_detection_cost(SCORES, LABELS, p_spoof=0.5, c_fa=2)["act_dcf"]
+    assert rows_of(out)["actDCF"] == [f"{expected:.5f}"]
+    chosen = np.arange(N) % 2 == 0
+    expected = min_detection_cost(SCORES[chosen], LABELS[chosen], p_spoof=0.5, c_fa=2)["min_dcf"]
+    assert rows_of(out)["alaw"][-1] == f"{expected:.5f}"
+    assert "minDCF, actDCF: p_spoof 0.5, c_miss 1, c_fa 2." in out
+    assert json.loads(Path("costs.json").read_text())["costs"]["act_dcf"] == {"p_spoof": 0.5, "c_miss": 1, "c_fa": 2}
+    assert evaluate([*words, "--c_miss", "0"]) == 2
+    assert "Costs must be positive" in capsys.readouterr().err
+
+
 def test_tandem_cost(evaluate, write, capsys):
     kinds = ["target", "nontarget", "spoof"] * 30
     asv = RNG.normal(size=90) + 3 * (np.array(kinds) != "nontarget")
@@ -281,7 +299,7 @@ def test_few_speakers(evaluate, write, capsys):
     assert evaluate([path, "--bootstrap", "40", "--bootstrap_over", "speaker"]) == 0
     printed = capsys.readouterr().err
     assert "undefined in" in printed
-    assert printed.count("one of the classes: 1.") == 1  # by the evaluation, and not once more by the bootstrap
+    assert printed.count("Only 1 of the speakers") == 1  # by the evaluation, and not once more by the bootstrap
 
 
 def test_clips_of_one_class(evaluate, write, tmp_path, capsys):
@@ -325,6 +343,7 @@ def test_a_corpus_in_place_of_keys(evaluate, write, capsys):
         (["cm.txt", "--by", "codec"], "error: There is no column 'codec' (--by)"),
         (["cm.txt", "--asv_rates", "5", "5", "50"], "not percentages"),
         (["trials.txt", "--by", "speaker", "--threshold", "0"], "--by, --threshold: only for countermeasures"),
+        (["trials.txt", "--p_spoof", "0.5"], "--p_spoof: only for countermeasures"),
         (["cm.txt", "--output_dir", "out", "--formats", "xyz", "--bootstrap", "0"], "'xyz' is not supported"),
     ],
 )
