@@ -15,7 +15,7 @@ from torch import nn
 from torch.utils.data import DataLoader, IterableDataset
 from transformers import PreTrainedModel, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 from transformers.trainer import TRAINER_STATE_NAME
-from transformers.trainer_utils import TrainOutput
+from transformers.trainer_utils import TrainOutput, has_length
 from transformers.utils import logging
 
 from hf_gradalign.models.score_calibration import drop_calibration
@@ -276,11 +276,25 @@ class ResumableTrainer(EvaluatingTrainer):
             epochs, batches = super()._init_training_state(*args, **kwargs)
         finally:
             base.removeFilter(_is_not_about_best)
+        if self._resumed_from is not None and not has_length(self.train_dataset):
+            epochs, batches = self._position_in_stream(self._resumed_from) or (epochs, batches)
         self._find_best_checkpoint()
         leave_blank = getattr(self.train_dataset, "leave_blank", None)
         if leave_blank is not None:
             leave_blank(batches, self._train_batch_size)
         return epochs, batches
+
+    def _position_in_stream(self, checkpoint: Path) -> tuple[int, int] | None:
+        """Return the completed passes over a stream and the batches of the next; None in the first pass.
+
+        Without a length, the base class takes all updates for those of one pass, and skips more batches than it has.
+        """
+        before = TrainerState.load_from_json(str(checkpoint / TRAINER_STATE_NAME))
+        passes, share = divmod(before.epoch or 0, 1)
+        updates = round(share * before.max_steps)
+        if passes * before.max_steps + updates == before.global_step:
+            return None
+        return int(passes), 0 if self.args.ignore_data_skip else updates * self.args.gradient_accumulation_steps
 
     def _find_best_checkpoint(self) -> None:
         """Look up the best checkpoint in the folder that the run is resumed from, which may have been moved."""

@@ -28,6 +28,7 @@ from hf_gradalign.training.conflicts.record import RecordFormat
 from hf_gradalign.training.conflicts.recorder import ConflictRecorder
 from hf_gradalign.training.conflicts.totals import ConflictTotals
 from hf_gradalign.training.distributed import is_sharded, prepare_for_fsdp, shares_gradient_storage
+from hf_gradalign.training.epoch_check import warn_of_lost_epochs
 from hf_gradalign.training.learning_rates import are_split, check_split, split_groups
 from hf_gradalign.training.loss import weight_by_view
 from hf_gradalign.training.mean_loss_trainer import MeanLossTrainer
@@ -264,6 +265,7 @@ class GradientAlignmentTrainer(MeanLossTrainer):
         # Each train(), and each start with a smaller batch size, is a new run. A resumed run loads its state later.
         check_metric_exists(self)
         check_datasets(self)
+        warn_of_lost_epochs(self.train_dataset, self.args)
         self._begin_run()
         model = self.model
         assert model is not None

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from torch.utils.data import IterableDataset
 from toy import ToyViews, make_arguments, make_model, make_trainer, timeless, weights_of
 from transformers import Wav2Vec2ForSequenceClassification
 
@@ -89,6 +90,34 @@ def test_what_an_epoch_ends_with_is_done_once(tmp_path, stop):
     whole.train()
     assert [row["step"] for row in whole.state.log_history if "eval_loss" in row] == [4, 8, 9]
     resume_at(stop, whole, trainer("resumed"))
+
+
+class Stream(IterableDataset):
+    """A stream of 48 items that is read in another order each time, and does not know how many they are."""
+
+    def __init__(self):
+        self.views, self.epoch = ToyViews(), 0
+
+    def set_epoch(self, epoch):
+        self.epoch = epoch
+
+    def __iter__(self):
+        order = torch.randperm(48, generator=torch.Generator().manual_seed(self.epoch))
+        return map(self.views.__getitem__, order.tolist())
+
+
+@pytest.mark.parametrize("stop", [3, 4, 7, 8])
+def test_a_stream_of_ones_own_resumes_in_any_pass(tmp_path, stop):
+    options = {"save_strategy": "steps", "save_steps": 1, "per_device_train_batch_size": 6, "logging_steps": 3}
+    options |= {"gradient_accumulation_steps": 2, "align_gradients": "gradvac"}  # four updates a pass
+    whole = make_trainer(tmp_path / "whole", Stream(), max_steps=9, **options)
+    whole.train()
+    for end in (9, 8):  # a run of eight updates can be resumed to make nine
+        first = make_trainer(tmp_path / str(end), Stream(), max_steps=end, **options)
+        first.train()
+        resumed = make_trainer(tmp_path / "resumed", Stream(), max_steps=9, **options)
+        resumed.train(resume_from_checkpoint=str(tmp_path / str(end) / f"checkpoint-{stop}"))
+        assert_same_bits(weights_of(resumed), weights_of(whole))
 
 
 @pytest.mark.parametrize(
