@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import logging
+import os
 import re
+from collections import Counter
 from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 
@@ -11,7 +14,10 @@ from datasets.data_files import SPLIT_KEYWORDS
 
 from hf_gradalign.data.labels import canonical_label
 from hf_gradalign.data.request import NO_COLUMN, CorpusError, CorpusRequest
+from hf_gradalign.labels import Label
 from hf_gradalign.utils.folder_listing import FolderListing
+
+logger = logging.getLogger(__name__)
 
 _TABLES = (".csv", ".tsv", ".jsonl")
 _SPLITS = {word: str(split) for split, words in SPLIT_KEYWORDS.items() for word in words} | {"trn": "train"}
@@ -54,6 +60,41 @@ def read_class_folders(listing: FolderListing, request: CorpusRequest) -> dict[s
         columns[request.label_column] = labels
     clips = Dataset.from_dict(columns)
     return by_split(clips, splits_of_paths(below, request.split_names))
+
+
+def warn_of_other_classes(corpus: Mapping[str, Dataset], folder: Path, request: CorpusRequest) -> None:
+    """Warn of files whose labels in the metadata contradict the names of their folders, as inverted labels do.
+
+    Args:
+        corpus: The splits, with the columns of the metadata.
+        folder: The corpus' folder.
+        request: What is asked for.
+    """
+    counts: Counter[tuple[str, Label]] = Counter()
+    for clips in corpus.values():
+        if request.label_column in clips.column_names:
+            folders = map(os.path.dirname, clips[request.audio_column])
+            counts.update(zip(folders, clips[request.label_column], strict=True))
+    below = [(Path(name), label) for name, label in counts if label is not None and name.startswith(f"{folder}/")]
+    try:
+        words = labels_of_paths([name.relative_to(folder) / "clip" for name, _ in below], request.label_map)
+    except CorpusError:  # these folders do not name classes
+        return
+    others = [pair for pair, word in zip(below, words, strict=True) if _differ(pair[1], word, request.label_map)]
+    if others:
+        name, label = others[0]
+        logger.warning(
+            "%d files are labeled otherwise than their folders are called, such as those in %s (%s). The labels count: "
+            "are they inverted?",
+            *(sum(counts[str(name), label] for name, label in others), name, label),
+        )
+
+
+def _differ(label: Label, word: str | None, label_map: Mapping[str, str] | None) -> bool:
+    if word is None:
+        return False
+    meaning = canonical_label(label, label_map)
+    return meaning is not None and meaning != canonical_label(word, label_map)
 
 
 def by_split(clips: Dataset, splits: Sequence[str]) -> dict[str, Dataset]:

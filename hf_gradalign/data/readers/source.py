@@ -19,7 +19,13 @@ from datasets.exceptions import DatasetsError
 from hf_gradalign.data.corpora import CorpusSpec, did_you_mean, parse_corpus
 from hf_gradalign.data.corpora.arena import arena_files
 from hf_gradalign.data.readers.archives import KEY, bare_name, is_archive, is_tar, read_webdataset, unpack
-from hf_gradalign.data.readers.class_folders import SHARD, listed, read_class_folders, splits_of_paths
+from hf_gradalign.data.readers.class_folders import (
+    SHARD,
+    listed,
+    read_class_folders,
+    splits_of_paths,
+    warn_of_other_classes,
+)
 from hf_gradalign.data.readers.metadata import Metadata, find_metadata, read_metadata, warn_of_unnamed_files
 from hf_gradalign.data.readers.shards import report_missing_shards
 from hf_gradalign.data.readers.tables import ParquetSplits, Splits, is_saved, load_any_splits, load_splits, read_saved
@@ -106,9 +112,7 @@ def _read_files(path: Path, request: CorpusRequest) -> Splits:
     report_missing_shards(files, request, are_chosen=True)
     suffixes = {file.suffix.lower() for file in files}
     if len(files) == 1 and suffixes <= {".csv", ".tsv", ".jsonl"}:
-        return read_metadata(
-            [Metadata(files[0])], audio_column=request.audio_column, train_split=request.split_names[0]
-        )
+        return _read_metadata([Metadata(files[0])], files[0].parent, request)
     builder = _BUILDERS.get(suffixes.pop()) if len(suffixes) == 1 else None
     if builder is not None:
         return load_splits(str(path), builder, data_files=_by_split(files, request), streaming=request.streaming)
@@ -222,13 +226,19 @@ def _streamed(archives: Sequence[Path], root: Path, request: CorpusRequest) -> S
     return streams if request.audio_column in columns and request.label_column in columns else None
 
 
+def _read_metadata(metadata: Sequence[Metadata], folder: Path, request: CorpusRequest) -> dict[str, Dataset]:
+    corpus = read_metadata(metadata, audio_column=request.audio_column, train_split=request.split_names[0])
+    warn_of_other_classes(corpus, folder, request)
+    return corpus
+
+
 def _read_audio_files(
     listing: FolderListing, request: CorpusRequest, *, in_class_folders: bool
 ) -> dict[str, Dataset] | None:
     columns = ("file_name", request.audio_column, request.label_column, "label", "split")
     metadata = find_metadata(listing, request.split_names, columns)
     if metadata:
-        corpus = read_metadata(metadata, audio_column=request.audio_column, train_split=request.split_names[0])
+        corpus = _read_metadata(metadata, listing.folder, request)
         warn_of_unnamed_files(listing, corpus, request.audio_column)
         return corpus
     if listing.audio and in_class_folders:

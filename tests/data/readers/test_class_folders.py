@@ -1,7 +1,9 @@
 import pytest
 
 from hf_gradalign.data import CorpusError, load_corpus
+from hf_gradalign.data.readers import read_source
 from hf_gradalign.data.readers.class_folders import label_word, split_word
+from hf_gradalign.data.request import CorpusRequest
 
 
 @pytest.fixture
@@ -172,3 +174,25 @@ def test_the_table_that_may_be_meant_is_named(make):
     with pytest.raises(CorpusError, match=r"If a table in the folder labels them.*labels.csv"):
         load_corpus(folder, splits=("test",))
     assert load_corpus(folder / "labels.csv", splits=("test",))["test"]["label"][:] == [1]
+
+
+@pytest.mark.parametrize(
+    ("rows", "n_told"),
+    [
+        ("real/a.wav,fake\nreal/b.wav,fake\nfake/c.wav,spoof\n", 2),
+        ("real/a.wav,bona-fide\nfake/c.wav,spoof\n", 0),
+        ("real/a.wav,0\nfake/c.wav,1\n", 2),
+        ("real/a.wav,?\nother/c.wav,spoof\n", 0),
+        ("fake/real/a.wav,real\nfake/c.wav,real\n", 0),  # the folders do not tell the classes
+        ("real/x/a.wav,real\nfake/x/c.wav,real\n", 1),
+    ],
+)
+def test_labels_that_contradict_folders_are_told(tmp_path, caplog, rows, n_told):
+    (tmp_path / "metadata.csv").write_text(f"file_name,label\n{rows}")
+    request = CorpusRequest(splits={"train": "train"}, label_map={"0": "spoof", "1": "bonafide"})
+    for corpus in (tmp_path, tmp_path / "metadata.csv"):
+        caplog.clear()
+        read_source(str(corpus), request)
+        assert [int(text.partition(" ")[0]) for text in caplog.messages if "labeled otherwise" in text] == [n_told] * (
+            n_told > 0
+        )
