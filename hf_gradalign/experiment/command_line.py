@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NoReturn, cast, get_args, get_origin, get_type_hints
 
-from transformers import HfArgumentParser
+from transformers import HfArgumentParser, TrainingArguments
 from transformers.hf_argparser import string_to_bool
 
 from hf_gradalign.experiment.arguments import (
@@ -58,6 +58,21 @@ class RunParser(HfArgumentParser):
             for field in dataclasses.fields(dataclass):
                 if field.init:
                     self._open(self.options[field.name], field, hints[field.name])
+        self._group_options()
+
+    def _group_options(self) -> None:
+        """Sort the options of --help into groups, those of this project first."""
+        model, data, training = ({field.name for field in dataclasses.fields(kind)} for kind in _CLASSES)
+        of_trainer = {field.name for field in dataclasses.fields(TrainingArguments)}
+        ungrouped = self._optionals._group_actions
+        for title, names in (
+            ("model", model),
+            ("data and views", data),
+            ("alignment, checkpoints and the run", training - of_trainer),
+            ("training (transformers.TrainingArguments)", of_trainer),
+        ):
+            self.add_argument_group(title)._group_actions += [a for a in ungrouped if a.dest in names]
+        ungrouped[:] = [a for a in ungrouped if a.dest not in model | data | training]
 
     def _open(self, action: argparse.Action, field: dataclasses.Field, hint: Any) -> None:
         alternatives = get_args(hint) or (hint,)

@@ -90,6 +90,16 @@ def test_mistakes_end_with_a_message(capsys, arguments, message):
     assert message in capsys.readouterr().err
 
 
+def test_help_has_the_options_of_this_project_first():
+    help_text = RunParser().format_help()
+    options = ["--head ", "--corpus ", "--align_gradients ", "--weight_decay "]
+    titles = ["\nmodel:", "\ndata and views:", "\nalignment, checkpoints and the run:", "\ntraining (transformers"]
+    wanted = [word for pair in zip(titles, options, strict=True) for word in pair]
+    places = [help_text.index(f"\n  {word}" if word in options else word) for word in wanted]
+    assert places == sorted(places)
+    assert help_text.count("\n  --align_gradients ") == 1
+
+
 def test_choices_are_those_that_can_be_given():
     help_text = RunParser().format_help()
     assert "{cross_entropy,am_softmax,oc_softmax}" in help_text
