@@ -1,7 +1,7 @@
 """Load classifiers: complete models, published checkpoints, or PEFT adapters with their base model."""
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, cast
 
@@ -50,7 +50,7 @@ def load_classifier(name: str, hub_options: Mapping[str, Any], **options: Any) -
 
     Raises:
         OSError: If there is no such model, or one of its files is broken.
-        ValueError: If transformers does not know the model, or it has weights for which its configuration has no place.
+        ValueError: If transformers does not know the model, or it has more layers than its configuration says.
     """
     given_name, has_options = name, bool(hub_options.get("conversion_options"))
     name, hub_options = conversion.model_folder(name, hub_options)
@@ -82,15 +82,23 @@ def load_classifier(name: str, hub_options: Mapping[str, Any], **options: Any) -
 
 
 def _refuse_excess(name: str, model: PreTrainedModel, unused: Iterable[str]) -> None:
-    """Raise ValueError for a whole model with still more weights, such as layers that its config.json leaves out."""
-    parts = {part for part, _ in model.named_children()}
-    # Nothing is masked, so the embedding for masked frames is not needed.
-    excess = sorted(key for key in unused if key.partition(".")[0] in parts and not key.endswith("masked_spec_embed"))
+    """Raise ValueError for a whole model with more layers than its config.json says."""
+    modules = {module for module, _ in model.named_modules()}
+    excess = sorted(key for key in unused if _is_of_further_layer(key, modules))
     if excess:
         raise ValueError(
-            f"{name} has {len(excess)} weights for which its {CONFIG_NAME} has no place ({_listed(excess)}): without "
-            f"them, it would be another model. Correct its {CONFIG_NAME}, or download the model again"
+            f"{name} has {len(excess)} weights of layers that its {CONFIG_NAME} leaves out ({_listed(excess)}): "
+            f"without them, it would be another model. Correct its {CONFIG_NAME}, or download the model again"
         )
+
+
+def _is_of_further_layer(key: str, modules: Collection[str]) -> bool:
+    """Whether a weight is in a numbered layer that a list of the model does not have. Other keys may be of no use."""
+    parts = key.split(".")
+    return any(
+        part.isdecimal() and ".".join(parts[:place]) in modules and ".".join(parts[: place + 1]) not in modules
+        for place, part in enumerate(parts)
+    )
 
 
 def _listed(keys: Sequence[str]) -> str:
@@ -169,12 +177,12 @@ def _merged(model: PreTrainedModel, name: str, hub_options: Mapping[str, Any]) -
     given = {key.removeprefix("base_model.model.") for key in load_peft_weights(name, device="cpu", **where)}
     adapted = PeftModel.from_pretrained(model, name, **where)
     found = adapted.load_adapter(name, "default", **where)  # again, because the first time does not tell what is unused
-    # Other methods share weights between layers, and have them once.
-    absent = [key for key in found.missing_keys if ".lora_" in key]
-    if unfit := sorted([*absent, *found.unexpected_keys]):
+    # Of LoRA alone. Other methods share weights between layers, and PEFT saves biases of saved modules twice.
+    absent, excess = ([key for key in keys if ".lora_" in key] for keys in (found.missing_keys, found.unexpected_keys))
+    if unfit := sorted([*absent, *excess]):
         raise ValueError(
             f"the adapters do not fit their base model: they lack {len(absent)} weights, and it has no place for "
-            f"{len(found.unexpected_keys)} of theirs ({_listed(unfit)}). Is this the base that they were trained on?"
+            f"{len(excess)} of theirs ({_listed(unfit)}). Is this the base that they were trained on?"
         )
     return adapted.merge_and_unload(), given
 

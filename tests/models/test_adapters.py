@@ -149,6 +149,19 @@ def test_adapters_of_another_base(change, said, tmp_path):
         SpoofScorer(tmp_path / "adapter")
 
 
+def test_adapters_with_biases(tmp_path):
+    """PEFT saves those of the head twice, under a name that it does not read."""
+    model, extractor = load_audio_classifier(stock_classifier(tmp_path / "base"))
+    lora = peft.LoraConfig(r=2, target_modules=["q_proj"], modules_to_save=["classifier"], bias="all")
+    model = peft.get_peft_model(model, lora)
+    for parameter in model.parameters():
+        if parameter.requires_grad:
+            torch.nn.init.normal_(parameter, std=0.1)
+    model.save_pretrained(tmp_path / "adapter")
+    expected = SpoofScorer(model, extractor).score([CLIP])
+    np.testing.assert_allclose(SpoofScorer(tmp_path / "adapter").score([CLIP]), expected, atol=1e-5)
+
+
 def test_a_head_that_came_with_the_adapters(tmp_path):
     """The base is an encoder without a head."""
     torch.manual_seed(0)
