@@ -236,16 +236,14 @@ class ViewGradients:
 
 
 def _check_parameters(parameters: Sequence[nn.Parameter]) -> None:
-    seen = set()
-    for position, parameter in enumerate(parameters):
-        if not isinstance(parameter, Tensor):
-            raise ValueError(f"gradients are those of parameters (model.parameters()), got {type(parameter).__name__}")
-        if id(parameter) in seen:
-            raise ValueError(
-                f"parameter {position}, of shape {tuple(parameter.shape)}, is given twice, and would count twice: give "
-                "tied weights once, as model.parameters() does"
-            )
-        seen.add(id(parameter))
+    if other := next((kind for kind in set(map(type, parameters)) if not issubclass(kind, Tensor)), None):
+        raise ValueError(f"gradients are those of parameters (model.parameters()), got {other.__name__}")
+    if len(set(map(id, parameters))) < len(parameters):
+        twice = next(parameter for n, parameter in enumerate(parameters) if any(parameter is p for p in parameters[:n]))
+        raise ValueError(
+            f"a parameter of shape {tuple(twice.shape)} is given twice, and would count twice: give tied weights once, "
+            "as model.parameters() does"
+        )
 
 
 def _refuse_shared_memory(views: Sequence[Gradients]) -> None:
