@@ -332,12 +332,14 @@ def _refuse_file_of_a_model(checkpoint: Checkpoint, name: str) -> None:
 def _not_converted(checkpoint: Checkpoint, state: Mapping[str, Tensor], name: str, error: Exception) -> str:
     first = ", ".join(f"{plain_text(key)} {tuple(value.shape)}" for key, value in list(state.items())[:_KEYS_SHOWN])
     parts = [
-        f"{checkpoint.source} is no published checkpoint that can be converted: {str(error).rstrip('.')}.",
+        f"{checkpoint.source} is not a published checkpoint that can be converted: {str(error).rstrip('.')}.",
         f"It has {len(state)} entries, first {first}.",
         "`hf-gradalign detectors` lists what can be loaded",
     ]
     if not Path(name).is_file():
         parts.insert(0, f"{name} has no {CONFIG_NAME}, which is needed to load it with transformers.")
+    elif checkpoint.path.with_name(CONFIG_NAME).is_file():
+        parts.insert(0, f"If {name} belongs to a model of transformers, pass its folder, {checkpoint.path.parent}.")
     if checkpoint.listing:
         parts.insert(-1, f"{name} has: {checkpoint.listing}.")
     return " ".join(parts)

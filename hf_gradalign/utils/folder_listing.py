@@ -31,8 +31,11 @@ _logged: set[str] = set()
 def similar_path(path: Path) -> str:
     """Return ` Did you mean PATH?` for a path that does not exist, if something next to it has a similar name.
 
-    Hidden files and folders are left out.
+    Hidden files and folders are left out. A path with backslashes, as Windows writes it, is also tried with slashes.
     """
+    slashed = Path(str(path).replace("\\", "/"))
+    if slashed != path and slashed.exists():
+        return f" Did you mean {printable(slashed)}?"
     try:
         names = [entry.name for entry in path.parent.iterdir() if not entry.name.startswith(".")]
     except OSError:

@@ -172,15 +172,16 @@ def test_models_of_transformers_are_left_alone(published, tmp_path, cache):
 def test_an_unknown_file_says_what_it_holds(tmp_path, cache):
     path = tmp_path / "resnet.pth"
     torch.save({f"conv{index}.weight": torch.ones(2, 3) for index in range(9)}, path)
-    said = (
-        r"^resnet\.pth is no published checkpoint that can be converted: .*It has 9 entries, first conv0\.weight \(2, "
-    )
+    said = r"^resnet\.pth is not a published checkpoint that can be converted: .* 9 entries, first conv0\.weight \(2, "
     with pytest.raises(ConversionError, match=said + r".*conv4\.weight \(2, 3\)\. `hf-gradalign detectors` lists what"):
         model_folder(str(path), {})
     with pytest.raises(
         ConversionError, match=rf"^{tmp_path} has no config\.json, .*{tmp_path} has: resnet\.pth \(\S+ kB\)"
     ):
         model_folder(str(tmp_path), {})
+    (tmp_path / "config.json").write_text('{"model_type": "resnet"}')
+    with pytest.raises(ConversionError, match=rf"^If {path} belongs to a model of transformers, pass its folder, "):
+        model_folder(str(path), {})
     assert folders(cache) == []
 
 

@@ -105,7 +105,7 @@ def test_what_cannot_be_loaded_is_said_in_a_line(hub, run_client, published):
         "tester/two": r"^tester/two has several checkpoints: name one of them, as tester/two:FILE\. It has: a\.pth \(",
         "tester/two:c.pth": r"^tester/two has no file c\.pth\. It has: a\.pth \(\d+\.\d kB\), b\.pth",
         "tester/text": r"^tester/text has no checkpoint \(.*It has: README\.md \(12 bytes\), config\.json \(11 bytes\)",
-        "tester/odd": r"^tester/odd has no config\.json, .*tester/odd:net\.pth is no published .*looked for "
+        "tester/odd": r"^tester/odd has no config\.json, .*tester/odd:net\.pth is not a published .*looked for "
         r".*It has 1 entries, first conv\.weight \(2, 3\)\. tester/odd has: net\.pth \(\S+ kB\), README\.md \(7",
         "tester/cut": r"best\.pth is truncated",
     }

@@ -135,6 +135,7 @@ def test_nothing_is_told_where_nothing_is_left_out(make, caplog):
 
 
 def test_a_similar_path(make):
-    folder = make("scores.txt", ".scores.text.lock")
+    folder = make("scores.txt", ".scores.text.lock", "runs/dev/a.txt")
     assert similar_path(folder / "scores.text") == f" Did you mean {folder / 'scores.txt'}?"  # not the hidden file
+    assert similar_path(folder / "runs\\dev\\a.txt") == f" Did you mean {folder / 'runs/dev/a.txt'}?"
     assert similar_path(folder / "other") == similar_path(folder / "absent" / "scores.txt") == ""
