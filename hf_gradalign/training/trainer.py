@@ -45,6 +45,8 @@ from hf_gradalign.training.view_batch import (
 
 logger = logging.get_logger(__name__)
 
+_BY_LENGTH = ("group_by_length", "batch_rebalance")
+
 
 class GradientAlignmentTrainer(MeanLossTrainer):
     """Dual-path training with gradient alignment (arXiv 2509.20682) on the Hugging Face `Trainer`.
@@ -104,6 +106,8 @@ class GradientAlignmentTrainer(MeanLossTrainer):
             self.data_collator = ViewBatchCollator(self.data_collator)
         if isinstance(self.data_collator, ViewBatchCollator):
             self.data_collator.use_model(self.model)
+            if self.args.train_sampling_strategy in _BY_LENGTH:
+                self.data_collator.left_out = self.args.length_column_name
         check_supported_setup(self)
         check_options(self)
         check_split(self)
@@ -302,7 +306,7 @@ class GradientAlignmentTrainer(MeanLossTrainer):
     def _get_train_sampler(self, train_dataset: Dataset | None = None) -> Sampler | None:
         """Return the training sampler. If it groups by length, the length of an item is that of its longest view."""
         dataset = self.train_dataset if train_dataset is None else train_dataset
-        if self.args.train_sampling_strategy in ("group_by_length", "batch_rebalance"):
+        if self.args.train_sampling_strategy in _BY_LENGTH:
             dataset = with_longest_view(dataset, self.args.length_column_name)
         return super()._get_train_sampler(cast(Dataset, dataset))
 

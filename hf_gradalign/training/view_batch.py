@@ -152,10 +152,14 @@ class ViewBatchCollator:
     Args:
         collator: Makes a batch of model inputs from a list of items, such as `default_data_collator` of transformers or
             `DataCollatorWithPadding(tokenizer)`.
+
+    Attributes:
+        left_out: Name of an entry of the items that is not for the model: their lengths, if the trainer groups by them.
     """
 
     def __init__(self, collator: Callable[[list[Any]], Mapping[str, Any]] = default_data_collator) -> None:
         self.collator = collator
+        self.left_out: str | None = None
         # Without a processing_class, the Trainer saves the tokenizer of its collator.
         self.tokenizer = getattr(collator, "tokenizer", None)
 
@@ -172,6 +176,8 @@ class ViewBatchCollator:
         Raises:
             ValueError: If the items do not have the same views, or have model inputs next to views.
         """
+        if self.left_out is not None and isinstance(items[0], Mapping) and self.left_out in items[0]:
+            items = [{name: value for name, value in item.items() if name != self.left_out} for item in items]
         first = items[0]
         if not is_view_batch(first):
             try:

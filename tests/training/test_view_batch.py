@@ -4,6 +4,7 @@ import random
 import numpy as np
 import pytest
 import torch
+from datasets import Dataset
 from toy import ToyViews, collate, make_arguments, make_model
 from transformers import BatchEncoding, DefaultDataCollator, default_data_collator
 
@@ -146,3 +147,17 @@ def test_processes_need_the_same_views_in_the_same_order(monkeypatch):
     check_same_views(["augmented", "clean"])
     with pytest.raises(ValueError, match="same order, got process 0: clean, augmented; process 1: augmented, clean"):
         check_same_views(["clean", "augmented"])
+
+
+@pytest.mark.parametrize("strategy", ["group_by_length", "batch_rebalance"])
+def test_lengths_next_to_views_are_for_the_sampler(tmp_path, strategy):
+    rows = [
+        {view: {k: v.tolist() for k, v in inputs.items()} for view, inputs in item.items()} for item in ToyViews(12)
+    ]
+    table = Dataset.from_list([{**row, "length": index} for index, row in enumerate(rows)])
+    arguments = make_arguments(tmp_path, train_sampling_strategy=strategy, per_device_train_batch_size=3, max_steps=4)
+    trainer = GradientAlignmentTrainer(make_model(), arguments, train_dataset=table)
+    trainer.train()
+    assert trainer.last_update.views == ["clean", "augmented"]
+    with pytest.raises(ValueError, match=r"an item has length next to mappings \(clean, augmented\)"):
+        GradientAlignmentTrainer(make_model(), make_arguments(tmp_path), train_dataset=table).train()
