@@ -105,23 +105,27 @@ def load_any_splits(display_name: str, path: str, *, streaming: bool, **options:
 
 
 def _refuse_other_class_names(builder: DatasetBuilder) -> None:
-    """Check that the local files of each split number their classes alike: all get the names of the first one.
+    """Check that the local files of each split number their classes alike.
+
+    `datasets` reads the numbers of all files with the names in the data set's README.md, or else in the first file.
 
     Raises:
-        CorpusError: If two files do not.
+        CorpusError: If two files, or a file and README.md, do not.
     """
+    card = {name: kind.names for name, kind in (builder.info.features or {}).items() if isinstance(kind, ClassLabel)}
     for files in (builder.config.data_files or {}).values():
-        found: dict[str, tuple[str, Sequence[str] | None]] = {}
         names_of = {file: _CLASS_NAMES_OF[builder.name](file) for file in map(str, files) if os.path.isfile(file)}
-        columns = {column for names in names_of.values() for column in names}
-        for file, names in names_of.items():
-            for column in sorted(columns):
-                first, expected = found.setdefault(column, (file, names.get(column)))
-                if names.get(column) != expected:
+        for column in sorted({column for names in names_of.values() for column in names}):
+            # A file may leave the names to README.md.
+            expected = ("README.md", card[column]) if column in card else None
+            for file, names in names_of.items():
+                own = names.get(column, card.get(column))
+                expected = expected or (file, own)
+                if own != expected[1]:
                     raise CorpusError(
-                        f"{first} and {file} are of one split, but do not number the classes of the column {column!r} "
-                        f"alike: {_shown(expected)} and {_shown(names.get(column))}. Name them as two corpora, or "
-                        "write one of them again."
+                        f"{expected[0]} and {file} do not number the classes of the column {column!r} alike: "
+                        f"{_shown(expected[1])} and {_shown(own)}. Correct the wrong one. If both are right, name the "
+                        "files as two corpora."
                     )
 
 

@@ -38,3 +38,36 @@ def test_splits_may_number_the_classes_differently(tmp_path):
     write(tmp_path / "test", ["fake", "real"])
     corpus = load_corpus(str(tmp_path), splits=("train", "test"))
     assert {split: clips["label"][:] for split, clips in corpus.items()} == {"train": [1, 0], "test": [0, 1]}
+
+
+CARD = """---
+dataset_info:
+  features:
+  - name: audio
+    struct:
+    - name: bytes
+      dtype: binary
+    - name: path
+      dtype: string
+  - name: label
+    dtype:
+      class_label:
+        names:
+          '0': fake
+          '1': real
+---
+"""
+
+
+@pytest.mark.parametrize(
+    ("names", "labels"), [(["fake", "real"], [0, 1]), (None, [0, 1]), (["real", "fake"], None)], ids=str
+)
+def test_a_readme_that_numbers_the_classes_differently(tmp_path, names, labels):
+    write(tmp_path / "train-00000-of-00001", names)
+    (tmp_path / "README.md").write_text(CARD)
+    if labels is not None:
+        assert load_corpus(str(tmp_path), splits=("train",))["train"]["label"][:] == labels
+        return
+    for load in (load_corpus, stream_corpus):
+        with pytest.raises(CorpusError, match=r"README.md and .*do not number the classes .*: fake/real and real/fake"):
+            load(str(tmp_path))
