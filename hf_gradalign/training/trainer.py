@@ -135,6 +135,7 @@ class GradientAlignmentTrainer(MeanLossTrainer):
         self.aligner = Aligner(self.args.make_method(), self._make_groups(), weights)
         self._totals = ConflictTotals()
         self.last_update: AlignedUpdate | None = None
+        self._passes_without_update = 0
         self.nonfinite.reset()
 
     def create_optimizer(self, model: nn.Module | None = None) -> torch.optim.Optimizer:
@@ -251,6 +252,7 @@ class GradientAlignmentTrainer(MeanLossTrainer):
         """Train as the base class does. The conflict record is complete even if training fails.
 
         Raises:
+            ValueError: If a stream ends before an update is complete, twice in a row.
             FloatingPointError: If a loss or gradient is not finite and `on_nonfinite` is "stop", or "skip" and too many
                 updates are skipped. The message names the update, the views, parameters and items.
         """
@@ -291,7 +293,16 @@ class GradientAlignmentTrainer(MeanLossTrainer):
             # items depend on it (`ViewDataset`) always needs it, also in a resumed epoch.
             if (set_epoch := getattr(self.train_dataset, "set_epoch", None)) is not None:
                 set_epoch(int(self.state.epoch or 0))
+            before = self.state.global_step
             super()._run_epoch(*args, **kwargs)
+            # A resumed pass may have had no batches left, but not two of them.
+            self._passes_without_update = 0 if self.state.global_step > before else self._passes_without_update + 1
+            if self._passes_without_update > 1 and not self.control.should_training_stop:
+                raise ValueError(
+                    "the training set ends before an update is complete, so training would never end: it needs "
+                    f"{self.args.gradient_accumulation_steps} batches (--gradient_accumulation_steps) of "
+                    f"{self.args.train_batch_size} items on each process"
+                )
 
     def floating_point_ops(self, inputs: dict[str, Any]) -> int:
         """Return the floating-point operations of a batch, summed over its views."""

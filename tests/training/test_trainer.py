@@ -2,6 +2,7 @@ import json
 
 import pytest
 import torch
+from torch.utils.data import IterableDataset
 from toy import ToyViews, make_model, make_trainer, weights_of
 from transformers import TrainingArguments, Wav2Vec2ForSequenceClassification
 
@@ -178,3 +179,16 @@ def test_nothing_to_align_is_reported_once(tmp_path, caplog, views, message):
     caplog.clear()
     make_trainer(tmp_path, dataset).train()
     assert "has no effect" not in caplog.text
+
+
+def test_a_stream_without_a_whole_update_does_not_run_forever(tmp_path):
+    class Short(IterableDataset):
+        def __iter__(self):
+            return map(ToyViews(12).__getitem__, range(12))
+
+    options = {"dataset": Short(), "per_device_train_batch_size": 6, "align_gradients": "pcgrad"}
+    with pytest.raises(ValueError, match=r"never end: it needs 3 batches .* of 6 items on each process"):
+        make_trainer(tmp_path, gradient_accumulation_steps=3, **options).train()
+    trainer = make_trainer(tmp_path, gradient_accumulation_steps=2, **options)
+    trainer.train()
+    assert trainer.state.global_step == 8
