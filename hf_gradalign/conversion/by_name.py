@@ -158,8 +158,15 @@ def _converted(checkpoint: Checkpoint, name: str, given: Mapping[str, Any]) -> P
         logger.info(f"{name} ({checkpoint.source}, SHA-256 {digest}) was converted before: using {folder}")
         return folder
     _refuse_file_of_a_model(checkpoint, name)
-    require_room(folder.parent, checkpoint.path.stat().st_size)
-    folder.parent.mkdir(parents=True, exist_ok=True)
+    size = checkpoint.path.stat().st_size
+    try:
+        require_room(folder.parent, size)
+        folder.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:  # its remedies are for output folders
+        raise OSError(
+            f"{name} cannot be converted into the cache {folder.parent} ({error}): give another folder with "
+            f"{CACHE_VARIABLE}"
+        ) from error
     with hold_lock(folder.with_name(f"{folder.name}.lock"), str(folder), _tell_of_waiting):
         if not (folder / CONFIG_NAME).is_file():  # another process may have converted it meanwhile
             facts = card_facts(detector) if detector and is_the_published else {}

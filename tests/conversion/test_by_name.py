@@ -272,3 +272,12 @@ def test_a_process_killed_while_it_converts_leaves_nothing_in_the_way(checkpoint
     assert folders(cache) == []  # only a draft
     assert torch.equal(logits_of(hf_gradalign.load_detector(str(checkpoint))[0]), logits_of(published[0]))
     assert len(folders(cache)) == 1
+
+
+def test_a_cache_that_cannot_be_written(tmp_path, monkeypatch):
+    (tmp_path / "home").touch()
+    monkeypatch.setenv("HF_GRADALIGN_CACHE", str(tmp_path / "home" / "cache"))
+    with pytest.raises(
+        OSError, match=r"cannot be converted into the cache .*give another folder with HF_GRADALIGN_CACHE"
+    ):
+        model_folder(f"{FIXTURES}/antideepfake_w2v.pth", {"conversion_options": {"num_attention_heads": 4}})

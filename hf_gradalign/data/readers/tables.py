@@ -78,7 +78,15 @@ def load_splits(display_name: str, path: str, *, streaming: bool, **options: Any
             raise
         cause = error.__cause__ or error
         hint = " Choose one with --dataset_config_name." if "Config name is missing" in str(error) else ""
+        if isinstance(cause, OSError) and _is_of_the_cache(cause.filename):
+            hint = " To keep the cache of data sets in another folder, set HF_HOME or HF_DATASETS_CACHE."
         raise CorpusError(f"Cannot read {display_name} as a data set: {cause}.{hint}") from error
+
+
+def _is_of_the_cache(filename: object) -> bool:
+    """Whether a path is in the cache of data sets, or a folder that the cache would be in."""
+    cache = Path(datasets_config.HF_DATASETS_CACHE)
+    return isinstance(filename, str) and (cache.is_relative_to(filename) or Path(filename).is_relative_to(cache))
 
 
 def load_any_splits(display_name: str, path: str, *, streaming: bool, **options: Any) -> Splits:

@@ -1,5 +1,6 @@
-"""Tables whose files number the classes differently would be read with the wrong labels."""
+"""Tables that cannot be read, and those whose files number the classes differently, which would be read wrongly."""
 
+import datasets
 import pytest
 from datasets import ClassLabel, Dataset, Features, Value
 
@@ -71,3 +72,12 @@ def test_a_readme_that_numbers_the_classes_differently(tmp_path, names, labels):
     for load in (load_corpus, stream_corpus):
         with pytest.raises(CorpusError, match=r"README.md and .*do not number the classes .*: fake/real and real/fake"):
             load(str(tmp_path))
+
+
+def test_a_cache_that_cannot_be_written(tmp_path, monkeypatch):
+    (tmp_path / "home").touch()
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "home" / "datasets")
+    with pytest.raises(
+        CorpusError, match=r"demo corpus as a data set: .*in another folder, set HF_HOME or HF_DATASETS"
+    ):
+        load_corpus(splits=("test",))
