@@ -206,7 +206,13 @@ def _load_in_order(
         model, _ = _load_weights(name, config, loading, hub_options, len(id2label))
     feature_extractor = load_feature_extractor(name, hub_options)
     if has_new_head:
-        if len(id2label) > 2:
+        saved_as = (config.architectures or [""])[0]
+        if "Classification" in saved_as and saved_as != type(model).__name__:
+            logger.warning(
+                f"{name} was saved as a {saved_as}, whose head does not fit a {type(model).__name__}: it gets a new "
+                "head with the labels spoof and bonafide, and training does not start from its own scores."
+            )
+        elif len(id2label) > 2:
             logger.warning(f"{name} has {len(id2label)} labels: it gets a new head with the labels spoof and bonafide.")
         return model, feature_extractor, True
     try:

@@ -10,7 +10,7 @@ from transformers import (
     Wav2Vec2ForAudioFrameClassification,
 )
 
-from hf_gradalign.models import HEADS, ID2LABEL, LABEL2ID, load_audio_classifier, small_wav2vec2_config
+from hf_gradalign.models import HEADS, ID2LABEL, LABEL2ID, load_audio_classifier, loading, small_wav2vec2_config
 from hf_gradalign.scoring import load_detector
 
 TINY = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 16}
@@ -127,12 +127,15 @@ def test_a_classifier_that_lacks_a_part_of_its_head_is_refused(labels, checkpoin
             load(path)
 
 
-def test_a_head_of_another_class_is_replaced(checkpoint):
+def test_a_head_of_another_class_is_replaced(checkpoint, monkeypatch):
     """Its classifier has a bias of the same shape."""
+    said = []
+    monkeypatch.setattr(loading.logger, "warning", said.append)
     path = checkpoint()
     Wav2Vec2ForAudioFrameClassification(small_wav2vec2_config(**TINY)).save_pretrained(path)
     model, _ = load_audio_classifier(path)
     assert model.config.id2label == ID2LABEL
+    assert "was saved as a Wav2Vec2ForAudioFrameClassification, whose head does not fit a Wav2Vec2For" in said[0]
     with pytest.raises(
         ValueError, match="saved as a Wav2Vec2ForAudioFrameClassification, which is no trained classifier"
     ):
