@@ -13,7 +13,7 @@ from hf_gradalign.alignment import Aligner
 from hf_gradalign.training import GradientAlignmentTrainer
 from step_cost.variants import synchronise
 
-ON_GRADIENTS = ("_products_kernel", "_combine_kernel")
+ON_GRADIENTS = ("products_kernel", "combine_kernel")
 
 
 def alignment_cost(step: Callable[[], Any], rounds: int) -> dict[str, Any]:

@@ -56,6 +56,7 @@ class Workbench:
         self._plain = self._make_trainer()
         # As train() does; autocast is wrapped around the model's forward, once for all trainers.
         self._model = self._plain.accelerator.prepare_model(model)
+        self._plain.current_gradient_accumulation_steps = 1
         device = self._plain.args.device
         self._batch = {
             view: {name: value.to(device) for name, value in inputs.items()}
