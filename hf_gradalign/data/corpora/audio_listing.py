@@ -12,6 +12,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from hf_gradalign.audio import AudioDecodingError, read_sound
 from hf_gradalign.data.request import CorpusError
 from hf_gradalign.utils.folder_listing import AUDIO_SUFFIXES, is_hidden, is_utf8
 from hf_gradalign.utils.plain_text import composed_column
@@ -126,6 +127,15 @@ def _list_audio(folder: Path) -> pa.Array:
 
 def _are_equal(first: str, second: str) -> bool:
     try:
-        return filecmp.cmp(first, second, shallow=False)
+        return filecmp.cmp(first, second, shallow=False) or _sound_equal(first, second)
     except OSError:  # reported as bad audio later
         return True
+
+
+def _sound_equal(first: str, second: str) -> bool:
+    """Return whether two files hold the same samples, as a WAV file that was made from a FLAC file does."""
+    try:
+        sounds = [read_sound(path) for path in (first, second)]
+    except AudioDecodingError:
+        return False
+    return sounds[0].rate == sounds[1].rate and np.array_equal(sounds[0].samples, sounds[1].samples)

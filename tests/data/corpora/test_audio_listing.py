@@ -38,6 +38,19 @@ def test_equal_copies_and_links_are_one_corpus(tmp_path, caplog):
     assert (len(clips), warnings) == (4, [])
 
 
+def test_a_lossless_conversion_beside_the_originals_is_the_same_corpus(tmp_path):
+    original = corpus_trees.asvspoof2019_la(tmp_path, splits=("train",))
+    files = sorted(original.rglob("*.flac"))
+    converted = tmp_path / "converted" / "ASVspoof2019_LA_train" / "wav"
+    for number, file in enumerate(files):
+        corpus_trees.write_clip(converted / f"{file.stem}.wav", number)
+    clips = load_corpus(f"asvspoof2019_la:{tmp_path}", splits=("train",))["train"]
+    assert [audio["path"] for audio in clips["audio"]] == [str(file) for file in files]
+    corpus_trees.write_clip(converted / f"{files[0].stem}.wav", 7)
+    with pytest.raises(CorpusError, match="4 audio files are in two folders, and are not the same in both"):
+        load_corpus(f"asvspoof2019_la:{tmp_path}", splits=("train",))
+
+
 @pytest.mark.parametrize(
     ("name", "split", "tree", "protocol"),
     [
