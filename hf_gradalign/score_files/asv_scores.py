@@ -124,20 +124,31 @@ def _rows_of_trials(scores: TextTable, score_column: str, trials: TextTable) -> 
             f"No column of {scores.source} has the same values as one of {trials.source}, so it is unknown which trial "
             "each score is of. Name the trials in both files, by speaker and utterance."
         )
-    named = max(shared, key=lambda name: pc.count_distinct(ours[name]).as_py())
-    if ours[named].equals(theirs[shared[named]]):
-        return np.arange(scores.n_rows)
     our_names, their_names = (
-        pc.binary_join_element_wise(*columns, " ")
+        pc.binary_join_element_wise(*columns, " ", null_handling="replace")
         for columns in ([ours[name] for name in shared], [theirs[name] for name in shared.values()])
     )
-    rows = pc.index_in(their_names, our_names)
-    is_one_to_one = pc.count_distinct(our_names).as_py() == pc.count_distinct(their_names).as_py() == scores.n_rows
-    if rows.null_count or not is_one_to_one:
-        index = pc.index(pc.equal(ours[named], theirs[shared[named]]), False).as_py()
+    is_unique = pc.count_distinct(our_names).as_py() == scores.n_rows
+    n_distinct = {name: pc.count_distinct(column).as_py() for name, column in ours.items()}
+    finest = max(ours, key=n_distinct.__getitem__)
+    # Trials of other utterances may well be of the same speakers in the same order.
+    if not is_unique and n_distinct[finest] > max(n_distinct[name] for name in shared):
+        known = {value for column in theirs.values() for value in pc.unique(column).to_pylist()}
+        example = next((value for value in ours[finest].to_pylist() if value not in known), ours[finest][0])
         raise ScoreFileError(
-            f"Line {index + 1} of {scores.source} is {ours[named][index]}, but that of {trials.source} is "
-            f"{theirs[shared[named]][index]}. The trials must be in the same order, because their names are not unique."
+            f"No column of {trials.source} has the same values as {finest} of {scores.source} (such as "
+            f"{example}), and {', '.join(shared)} of the latter does not tell trials apart. They belong to "
+            "different sets, or name utterances differently. Give both files of the same set."
+        )
+    if our_names.equals(their_names):
+        return np.arange(scores.n_rows)
+    rows = pc.index_in(their_names, our_names)
+    if rows.null_count or not is_unique or pc.count_distinct(their_names).as_py() != scores.n_rows:
+        index = pc.index(pc.equal(our_names, their_names), False).as_py()
+        raise ScoreFileError(
+            f"Line {index + 1} of {scores.source} is {our_names[index]}, but that of {trials.source} is "
+            f"{their_names[index]}. The trials must be in the same order, unless both files have the same ones, each "
+            "once."
         )
     return rows.to_numpy(zero_copy_only=False).astype(np.int64)
 

@@ -73,6 +73,19 @@ def test_trials_in_another_order(write, scored, keyed):
     assert read_asv_error_rates(write(scores, "score.txt"), write(keys[::2] + keys[::-2], "keys.txt")) == RATES
 
 
+def test_trials_of_other_utterances_are_refused(write):
+    keys, scores = trials()  # of three speakers in the same order
+    scores[5] = scores[5].replace("LA_E_", "DF_E_")
+    with pytest.raises(ScoreFileError, match=r"same values as column_2 .* \(such as DF_E_5\), and column_1 .* apart"):
+        read_asv_error_rates(write(scores, "score.txt"), write(keys, "keys.txt"))
+
+
+def test_speakers_in_another_order(write):
+    scores = [f"s{k // 4} u{k % 4} {score}" for k, score in enumerate(SCORES)]  # two speakers of each utterance
+    keys = [f"s{k // 4} u{k % 4} {kind}" for k, kind in enumerate(TYPES)]
+    assert read_asv_error_rates(write(scores, "score.txt"), write(keys[4:] + keys[:4], "keys.txt")) == RATES
+
+
 def test_by_name():
     assert read_asv_error_rates("asvspoof5") == ASVSPOOF5_ASV
 
@@ -86,7 +99,9 @@ def test_refusals(write):
         read_asv_error_rates(score_file, write(keys[:-1], "fewer.txt"))
     twice = [scores, keys]
     twice = [[line.replace("LA_E_7", "LA_E_1").replace("LA_002 ", "LA_001 ") for line in lines] for lines in twice]
-    with pytest.raises(ScoreFileError, match=r"Line 1 of .* is LA_E_0, but that of .* is LA_E_1\. .* not unique"):
+    with pytest.raises(
+        ScoreFileError, match=r"Line 1 of .* is LA_000 LA_E_0, but that of .* is LA_001 LA_E_1\. .* once"
+    ):
         read_asv_error_rates(write(twice[0], "twice.txt"), write(twice[1][::-1], "reversed.txt"))
     with pytest.raises(ScoreFileError, match="unknown which trial each score is of"):
         read_asv_error_rates(write([line.split()[-1] + " x" for line in scores], "nameless.txt"), write(keys, "k.txt"))
