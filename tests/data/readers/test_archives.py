@@ -97,7 +97,25 @@ def test_unpacked_again_when_unpacked_files_are_gone(pack, clip, damage, caplog)
     clips = load_corpus(path, splits=("test",))["test"]
     assert labels(clips) == {"a": 1, "b": 0}
     assert file.read_bytes() == content
-    assert "because unpacked files are no longer there" in caplog.text
+    assert "because its content differs from what was unpacked" in caplog.text
+
+
+def test_unpacked_files_are_kept_beside_new_ones_and_without_a_record(pack, clip, cache, monkeypatch):
+    path = pack("x.tar", {"real/a.wav": clip(1), "real/.hidden": b"x"})
+    file = Path(load_corpus(path, splits=("test",))["test"]["audio"][0]["path"])
+    [record] = cache.rglob("*.json")
+    content = record.read_bytes()
+    record.unlink()  # as of older versions
+    (file.parent / ".DS_Store").write_bytes(b"x")
+    with monkeypatch.context() as patch:
+        patch.setattr(archives, "_unpack", None)
+        assert labels(load_corpus(path, splits=("test",))["test"]) == {"a": 1}
+        assert record.read_bytes() == content
+        (file.parent / "notes.txt").touch()
+        assert labels(load_corpus(path, splits=("test",))["test"]) == {"a": 1}
+    record.unlink()
+    file.unlink()
+    assert labels(load_corpus(path, splits=("test",))["test"]) == {"a": 1}
 
 
 def test_unlabelled_archives_are_scored(pack, clip):
