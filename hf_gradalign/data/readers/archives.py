@@ -18,7 +18,7 @@ import tempfile
 import zipfile
 import zlib
 from collections import defaultdict
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import IO, Any, cast
@@ -33,7 +33,7 @@ from hf_gradalign.data.readers.metadata import table_of_rows
 from hf_gradalign.data.request import LABEL_COLUMN, CorpusError, CorpusRequest
 from hf_gradalign.utils.file_locks import hold_lock
 from hf_gradalign.utils.files import remove_tree, write_text_atomically
-from hf_gradalign.utils.folder_listing import FolderListing, is_audio
+from hf_gradalign.utils.folder_listing import FolderListing, is_audio, is_hidden
 
 logger = logging.getLogger(__name__)
 
@@ -68,8 +68,8 @@ def unpack(archives: Sequence[Path], root: Path) -> Path:
     """Unpack archives, each into a folder of its name, at its path relative to `root`.
 
     The same files are unpacked once, and again if unpacked files were removed or cut, as on disks that are cleared of
-    old files. Interrupted unpacking starts again, and what it left behind is removed. A process that needs what another
-    one is unpacking waits.
+    old files. A folder without a record of its size, as of older versions, is compared with the archives. Interrupted
+    unpacking starts again, and what it left behind is removed. A process waits for another one that unpacks the same.
 
     Args:
         archives: Files for which `is_archive` is true.
@@ -89,7 +89,8 @@ def unpack(archives: Sequence[Path], root: Path) -> Path:
         return target
     cache.mkdir(parents=True, exist_ok=True)
     with hold_lock(target.with_suffix(".lock"), f"The unpacked {listed([*map(str, archives)])}", on_wait=_tell_wait):
-        if not _is_whole(target, sizes):  # otherwise another process has unpacked it
+        # Another process may have unpacked it.
+        if not _is_whole(target, sizes) and not _is_recorded_now(archives, target, sizes):
             _unpack_all(archives, root, target, sizes)
     return target
 
@@ -99,7 +100,7 @@ def _tell_wait(holder: str) -> None:
 
 
 def _unpack_all(archives: Sequence[Path], root: Path, target: Path, sizes: Path) -> None:
-    again = ", because unpacked files are no longer there" if target.is_dir() else ""
+    again = ", because its content differs from what was unpacked" if target.is_dir() else ""
     logger.warning("Unpacking %s into %s%s.", listed([str(archive) for archive in archives]), target, again)
     prefix = f"{target.name}.partial-"
     for left_behind in target.parent.glob(f"{prefix}*"):  # by a killed process
@@ -125,22 +126,50 @@ def _fingerprint(archives: Sequence[Path], root: Path) -> str:
 
 def _is_whole(folder: Path, sizes: Path) -> bool:
     try:
-        return folder.is_dir() and json.loads(sizes.read_text()) == _measured(folder)
+        return folder.is_dir() and _holds(_measured(folder), json.loads(sizes.read_text()))
     except (OSError, ValueError):
         return False
 
 
+def _is_recorded_now(archives: Sequence[Path], folder: Path, sizes: Path) -> bool:
+    """Record the size of a folder without a record, unless it lacks files that the archives hold."""
+    if sizes.exists() or not folder.is_dir():
+        return False
+    measured = _measured(folder)
+    try:
+        members = [(name, size) for archive in archives for name, size, _ in _members(archive)]
+    except (*_BROKEN, *_UNREADABLE):  # reported on unpacking
+        return False
+    is_whole = _holds(measured, _total((PurePosixPath(name).name, size) for name, size in members))
+    if is_whole:
+        write_text_atomically(sizes, json.dumps(measured))
+    return is_whole
+
+
 def _measured(folder: Path) -> dict[str, int]:
-    """Return the number and the total size of the files in a folder."""
-    files = [os.path.join(path, name) for path, _, names in os.walk(folder) for name in names]
-    return {"files": len(files), "bytes": sum(map(os.path.getsize, files))}
+    files = [(path, name) for path, _, names in os.walk(folder) for name in names]
+    return _total((name, os.path.getsize(os.path.join(path, name))) for path, name in files)
+
+
+def _total(files: Iterable[tuple[str, int]]) -> dict[str, int]:
+    """Return the number and the total size of files, without hidden ones, which file managers add."""
+    sizes = [size for name, size in files if not is_hidden(name)]
+    return {"files": len(sizes), "bytes": sum(sizes)}
+
+
+def _holds(measured: dict[str, int], needed: dict[str, int]) -> bool:
+    return all(measured[key] >= needed[key] for key in measured)
+
+
+def _members(archive: Path) -> Iterator[Member]:
+    return _zip_members(archive) if _ZIP.search(archive.name) else _tar_members(archive)
 
 
 def _unpack(archive: Path, folder: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     written: set[PurePosixPath] = set()
     try:
-        for name, size, content in _zip_members(archive) if _ZIP.search(archive.name) else _tar_members(archive):
+        for name, size, content in _members(archive):
             path = _safe(name, archive)
             if path in written:
                 raise CorpusError(f"{archive} holds {name!r} twice. Pack it again with one name for each file.")
