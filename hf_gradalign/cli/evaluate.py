@@ -151,11 +151,12 @@ def run(arguments: argparse.Namespace, draws_figures: bool) -> list[str]:
     evaluate = score_files.evaluate_clips if clips.trial_types is None else score_files.evaluate_trials
     evaluation = evaluate(clips, settings, progress=not arguments.no_progress)
     show(evaluation)
-    result = evaluation.as_dict()
+    result, told = evaluation.as_dict(), list(evaluation.problems)
     systems = [(clips.scores, clips.labels)]
     if others:
         result["comparisons"] = {}
         for other, theirs, match in zip(arguments.compare, others, matches, strict=True):
+            told += show_problems(clips, theirs, match, settings, evaluation.problems)
             result["comparisons"][other] = compare(clips, theirs, match, settings, progress=not arguments.no_progress)
             systems.append((theirs.scores, theirs.labels))
         n_tests = len(others) * len(score_files.metrics_of(settings))
@@ -170,7 +171,7 @@ def run(arguments: argparse.Namespace, draws_figures: bool) -> list[str]:
         named = dict(zip(names_of([arguments.scores, *arguments.compare]), systems, strict=True))
         for path in draw(evaluation, clips, named, arguments):
             print(path)
-    return evaluation.problems
+    return told
 
 
 def output_files(arguments: argparse.Namespace) -> set[Path]:
@@ -274,6 +275,31 @@ def match_other(clips: score_files.Clips, theirs: score_files.Clips) -> Match:
     return match
 
 
+def show_problems(
+    clips: score_files.Clips,
+    theirs: score_files.Clips,
+    match: Match,
+    settings: score_files.Settings,
+    known: Sequence[str],
+) -> list[str]:
+    """Print the warnings for the scores of two matched systems with their names, and return them without names.
+
+    The first system's are printed if they are not `known` from its own evaluation, as they are of fewer clips.
+    """
+    common, other, _ = match
+    scores, labels = common.scores_and_labels()
+    theirs_told = score_files.problems_of(metrics.RankedScores(other, labels).counted(), common, settings)
+    ours_told = []
+    if len(common) < len(clips):
+        problems = score_files.problems_of(metrics.RankedScores(scores, labels).counted(), common, settings)
+        ours_told = [problem for problem in problems if problem not in known]
+    for problem in ours_told:
+        print(f"warning: {one_line(clips.source)}, clips of both: {one_line(problem)}", file=sys.stderr)
+    for problem in theirs_told:
+        print(f"warning: {one_line(theirs.source)}: {one_line(problem)}", file=sys.stderr)
+    return [*ours_told, *theirs_told]
+
+
 def compare(
     clips: score_files.Clips,
     theirs: score_files.Clips,
@@ -287,8 +313,6 @@ def compare(
     for note in [*(note for note in theirs.notes if note not in clips.notes), *notes]:
         print(f"note: {one_line(note)}", file=sys.stderr)
     comparisons = score_files.compare_clips(common, other, settings, progress=progress)
-    for problem in metrics.score_problems(metrics.RankedScores(other, common.scores_and_labels()[1]).counted()):
-        print(f"warning: {one_line(theirs.source)}: {problem}", file=sys.stderr)
     print(
         f"\n{one_line(clips.source)} (first) against {one_line(theirs.source)} (second), {len(common)} clips, "
         f"paired bootstrap of {score_files.describe_draws(settings)}:\n\n"

@@ -8,7 +8,7 @@ if TYPE_CHECKING:
     from hf_gradalign.score_files.asv_scores import read_asv_error_rates
     from hf_gradalign.score_files.calibrating import CalibrationReport, calibrate_scores
     from hf_gradalign.score_files.clips import Clips, ScoreFileError
-    from hf_gradalign.score_files.evaluation import compare_clips, evaluate_clips, metrics_of
+    from hf_gradalign.score_files.evaluation import compare_clips, evaluate_clips, metrics_of, problems_of
     from hf_gradalign.score_files.fusion import FusedSystem, Fusion, fit_fusion
     from hf_gradalign.score_files.fusion_application import (
         apply_fusion,
@@ -93,6 +93,7 @@ __all__ = [
     "names_corpus",
     "overall_table",
     "own_keys",
+    "problems_of",
     "read_asv_error_rates",
     "read_keys",
     "read_keys_of_corpus",

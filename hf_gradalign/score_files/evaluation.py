@@ -23,6 +23,7 @@ from hf_gradalign.metrics import (
     tandem_metric,
 )
 from hf_gradalign.metrics.functional.eer import official_equal_error
+from hf_gradalign.metrics.functional.ranked_scores import CountedScores
 from hf_gradalign.metrics.functional.ratio_problems import ratio_problems
 from hf_gradalign.metrics.stats.bootstrap import fewest_clusters, make_draws
 from hf_gradalign.metrics.stats.breakdown import Against
@@ -63,7 +64,7 @@ def evaluate_clips(clips: Clips, settings: Settings | None = None, *, progress: 
     rows = {
         metric.name: MetricRow(metric.title, metric.compute(counted), None, metric.is_percentage) for metric in metrics
     }
-    problems = [*score_problems(counted), *ratio_problems(counted)]
+    problems = problems_of(counted, clips, settings)
     if settings.n_draws:
         intervals = bootstrap_intervals(
             metrics,
@@ -76,8 +77,6 @@ def evaluate_clips(clips: Clips, settings: Settings | None = None, *, progress: 
             progress=progress,
         )
         rows = {name: replace(row, interval=intervals[name]) for name, row in rows.items()}
-        draws = make_draws(labels, clusters, settings.seed, np.arange(len(labels)))
-        problems += sampling_problems(counted, fewest_clusters(draws, labels))
     in_breakdowns = [metric for metric in metrics if metric.name in _IN_BREAKDOWNS]
     return Evaluation(
         source=clips.source,
@@ -95,6 +94,30 @@ def evaluate_clips(clips: Clips, settings: Settings | None = None, *, progress: 
         score_form=clips.score_form,
         costs=_costs_of(settings),
     )
+
+
+def problems_of(counted: CountedScores, clips: Clips, settings: Settings) -> list[str]:
+    """Look for reasons to doubt the scores of a countermeasure, or intervals and p-values from them.
+
+    Args:
+        counted: The scores, counted once each.
+        clips: The clips that they are of, with labels.
+        settings: The settings of the evaluation.
+
+    Returns:
+        One sentence or two per problem, as `score_problems`, `ratio_problems` and, with a bootstrap,
+        `sampling_problems` make them.
+
+    Raises:
+        ScoreFileError: If a column is missing.
+        ValueError: If there are fewer than two speakers to draw.
+    """
+    problems = [*score_problems(counted), *ratio_problems(counted)]
+    if settings.n_draws:
+        labels = clips.scores_and_labels()[1]
+        draws = make_draws(labels, clusters_of(clips, settings), settings.seed, np.arange(len(labels)))
+        problems += sampling_problems(counted, fewest_clusters(draws, labels))
+    return problems
 
 
 def compare_clips(

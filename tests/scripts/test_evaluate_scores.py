@@ -162,6 +162,12 @@ def test_problems_of_the_other_system(evaluate, write, protocol, capsys):
     ours, theirs = write("ours.txt", NAMES, SCORES), write("theirs.txt", NAMES, -SCORES)
     assert evaluate([ours, protocol, "--subset", "all", "--compare", theirs, "--bootstrap", "5"]) == 0
     assert f"warning: {theirs}: The equal error rate is" in capsys.readouterr().err
+    few = write("few.txt", NAMES[:40], LABELS[:40] + np.arange(40) / 80 + 1)
+    assert evaluate([ours, protocol, "--subset", "all", "--partial", "--compare", few, "--bootstrap", "5"]) == 0
+    warnings = [line for line in capsys.readouterr().err.splitlines() if line.startswith("warning")]
+    expected = [f"{ours}, clips of both: An equal", f"{few}: All scores lie on", f"{few}: The scores separate"]
+    assert len(warnings) == len(expected)  # none of them once more without the name
+    assert all(line.startswith(f"warning: {start}") for line, start in zip(warnings, expected, strict=True))
 
 
 def test_names_in_notes_are_plain_text(evaluate, write, capsys):
