@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from hf_gradalign.data import CorpusError, load_corpus
 from hf_gradalign.data.corpora import parse_corpus
 from hf_gradalign.data.corpora.arena import LABEL_MAP, read_notes
+from hf_gradalign.data.readers.class_numbering import require_one_numbering
 from hf_gradalign.score_files.clips import Clips, ScoreFileError, as_text, read_labels, with_unique_ids
 from hf_gradalign.score_files.column_roles import find_roles
 from hf_gradalign.score_files.columns import IDS, LABELS, is_one_of
@@ -171,15 +172,16 @@ def _read_parquet(
     has_notes = "notes" in names and _are_arena_notes(table["notes"])
     label = _column(source, names, label_column, _USUAL_LABELS, "labels", "--label_column")
     values = table[label]
-    class_names = _class_names(schema, label)
-    if other := next((file for file in files[1:] if _class_names(pq.read_schema(file), label) != class_names), None):
-        raise ScoreFileError(
-            f"{files[0]} and {other} do not number the classes of the column {label!r} alike. Read them separately."
-        )
-    if class_names is not None:
+    kinds = {str(file): Features.from_arrow_schema(pq.read_schema(file)).get(label) for file in files}
+    try:
+        require_one_numbering(kinds, label, label_map)
+    except CorpusError as error:
+        raise ScoreFileError(str(error)) from error
+    kind = kinds[str(files[0])]
+    if isinstance(kind, ClassLabel):
         numbers = values.combine_chunks().cast(pa.int64())
         numbers = pc.if_else(pc.less(numbers, 0), None, numbers)  # -1 means no label
-        values = pa.array(class_names, pa.string()).take(numbers)
+        values = pa.array(kind.names, pa.string()).take(numbers)
     elif label_map is None and (has_notes or _is_of_arena(files[0])):
         label_map = LABEL_MAP
     labels, types = read_labels(as_text(values), source, label_map)
@@ -189,11 +191,6 @@ def _read_parquet(
         columns |= _from_notes(table["notes"], labels)
     ids = columns.pop(_column(source, list(columns), id_column, _USUAL_IDS, "utterance ids", "--id_column"))
     return Clips(source, ids, labels=labels, trial_types=types, columns=columns)
-
-
-def _class_names(schema: pa.Schema, label: str) -> list[str] | None:
-    feature = Features.from_arrow_schema(schema).get(label)
-    return feature.names if isinstance(feature, ClassLabel) else None
 
 
 def _parquet_files(path: Path) -> list[Path]:

@@ -262,6 +262,10 @@ def test_files_that_number_the_classes_differently(tmp_path):
     with pytest.raises(ScoreFileError, match=r"test-0.parquet and .*test-1.parquet do not number the classes"):
         read_keys(tmp_path)
     assert read_keys(tmp_path / "data" / "test-1.parquet").labels.tolist() == [0]
+    dataset.cast_column("label", datasets.ClassLabel(names=["Genuine", "spoof"])).to_parquet(
+        tmp_path / "data" / "test-1.parquet"
+    )
+    assert read_keys(tmp_path).labels.tolist() == [1, 1]
 
 
 def test_clips_of_a_corpus_without_a_label_are_skipped(tmp_path):

@@ -74,14 +74,14 @@ def read_source(spec: CorpusSpec | str | None, request: CorpusRequest) -> Mappin
 def _read(spec: CorpusSpec, request: CorpusRequest) -> Splits:
     if spec.is_demo:
         files = demo_corpus_files()
-        return load_splits("the demo corpus", "parquet", data_files=files, streaming=request.streaming)
+        return load_splits("the demo corpus", "parquet", request, data_files=files)
     name = spec.hub_id or spec.path or spec.text
     path = Path(name).expanduser()
     if spec.hub_id is None or path.exists():
         if path.is_dir():
             if spec.is_arena:
                 report_missing_shards(sorted(path.glob("data/*.parquet")), request)
-                return load_splits(str(path), "parquet", data_files=arena_files(path), streaming=request.streaming)
+                return load_splits(str(path), "parquet", request, data_files=arena_files(path))
             return read_folder(path, request)
         if path.is_file() or glob.has_magic(name):
             return _read_files(path, request)
@@ -91,7 +91,7 @@ def _read(spec: CorpusSpec, request: CorpusRequest) -> Splits:
         return load_any_splits(
             name,
             name,
-            streaming=request.streaming,
+            request,
             name=request.config_name,
             revision=request.revision,
             token=request.token,
@@ -115,7 +115,7 @@ def _read_files(path: Path, request: CorpusRequest) -> Splits:
         return _read_metadata([Metadata(files[0])], files[0].parent, request)
     builder = _BUILDERS.get(suffixes.pop()) if len(suffixes) == 1 else None
     if builder is not None:
-        return load_splits(str(path), builder, data_files=_by_split(files, request), streaming=request.streaming)
+        return load_splits(str(path), builder, request, data_files=_by_split(files, request))
     if not all(map(is_archive, files)):
         raise CorpusError(
             f"{path} is neither parquet nor one metadata file (.csv, .tsv, .jsonl), nor Arrow files or archives (.tar, "
@@ -182,7 +182,7 @@ def read_folder(folder: Path, request: CorpusRequest) -> Splits:
             len(listing.audio),
             len(archives),
         )
-    return load_splits(str(folder), str(folder.resolve()), name=request.config_name, streaming=request.streaming)
+    return load_splits(str(folder), str(folder.resolve()), request, name=request.config_name)
 
 
 def read_archives(archives: Sequence[Path], root: Path, request: CorpusRequest) -> Splits:
@@ -219,7 +219,7 @@ def _streamed(archives: Sequence[Path], root: Path, request: CorpusRequest) -> S
     for archive, split in zip(archives, splits_of_paths(paths, request.split_names), strict=True):
         files.setdefault(split, []).append(str(archive))
     try:
-        streams = load_splits(str(root), "webdataset", data_files=files, streaming=True)
+        streams = load_splits(str(root), "webdataset", request, data_files=files)
     except CorpusError:
         return None
     columns = next(iter(streams.values())).features or {}

@@ -2,20 +2,16 @@
 
 from __future__ import annotations
 
-import os
-from collections.abc import Generator, Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 from datasets import (
-    ClassLabel,
     Dataset,
     DatasetBuilder,
     DatasetDict,
-    Features,
     IterableDataset,
     load_dataset,
     load_dataset_builder,
@@ -24,7 +20,8 @@ from datasets import (
 from datasets import config as datasets_config
 from datasets.exceptions import DatasetsError
 
-from hf_gradalign.data.request import CorpusError
+from hf_gradalign.data.readers.class_numbering import refuse_other_numbering
+from hf_gradalign.data.request import CorpusError, CorpusRequest
 
 if TYPE_CHECKING:
     from datasets.packaged_modules.parquet.parquet import ParquetConfig
@@ -34,7 +31,6 @@ Splits = Mapping[str, Dataset | IterableDataset]
 _SAVED = ("dataset_dict.json", "state.json")
 # Builders that encode audio, which needs torchcodec and FFmpeg.
 _AUDIO_BUILDERS = {"audiofolder", "webdataset"}
-_MAX_NAMES = 5
 
 
 def is_saved(folder: Path) -> bool:
@@ -58,13 +54,13 @@ def read_saved(folder: Path, train_split: str) -> Splits:
     return _as_splits(saved if isinstance(saved, DatasetDict) else {train_split: saved})
 
 
-def load_splits(display_name: str, path: str, *, streaming: bool, **options: Any) -> Splits:
+def load_splits(display_name: str, path: str, request: CorpusRequest, **options: Any) -> Splits:
     """Read a local data set with `load_dataset`.
 
     Args:
         display_name: The data set's name for messages.
         path: The first argument of `load_dataset`.
-        streaming: Whether to stream it.
+        request: The wanted splits, and whether to stream them.
         options: Further arguments of `load_dataset`.
 
     Raises:
@@ -72,7 +68,7 @@ def load_splits(display_name: str, path: str, *, streaming: bool, **options: Any
     """
     try:
         with _without_counting():
-            return load_any_splits(display_name, path, streaming=streaming, **options)
+            return load_any_splits(display_name, path, request, **options)
     except (OSError, ValueError, DatasetsError, pa.ArrowException) as error:
         if isinstance(error, CorpusError):
             raise
@@ -89,14 +85,14 @@ def _is_of_the_cache(filename: object) -> bool:
     return isinstance(filename, str) and (cache.is_relative_to(filename) or Path(filename).is_relative_to(cache))
 
 
-def load_any_splits(display_name: str, path: str, *, streaming: bool, **options: Any) -> Splits:
+def load_any_splits(display_name: str, path: str, request: CorpusRequest, **options: Any) -> Splits:
     """Like `load_splits`, also for the Hub, but with the errors of `load_dataset`.
 
     Raises:
         CorpusError: If it is a data set of audio files, which must be read from a folder.
     """
     builder = load_dataset_builder(path, **options)
-    if builder.name in _AUDIO_BUILDERS and not (streaming and builder.name == "webdataset"):
+    if builder.name in _AUDIO_BUILDERS and not (request.streaming and builder.name == "webdataset"):
         hint = (
             f"download it (hf download {display_name} --repo-type dataset --local-dir FOLDER) and give --corpus FOLDER"
         )
@@ -105,60 +101,10 @@ def load_any_splits(display_name: str, path: str, *, streaming: bool, **options:
         raise CorpusError(
             f"{display_name} is a data set of audio files or archives, which are read from a folder: {hint}."
         )
-    if builder.name in _CLASS_NAMES_OF:
-        _refuse_other_class_names(builder)
-    if not streaming and ParquetSplits.is_lazy(builder):
+    refuse_other_numbering(builder, request)
+    if not request.streaming and ParquetSplits.is_lazy(builder):
         return ParquetSplits(builder, display_name, options.get("token"))
-    return _as_splits(load_dataset(path, streaming=streaming, **options))
-
-
-def _refuse_other_class_names(builder: DatasetBuilder) -> None:
-    """Check that the local files of each split number their classes alike.
-
-    `datasets` reads the numbers of all files with the names in the data set's README.md, or else in the first file.
-
-    Raises:
-        CorpusError: If two files, or a file and README.md, do not.
-    """
-    card = {name: kind.names for name, kind in (builder.info.features or {}).items() if isinstance(kind, ClassLabel)}
-    for files in (builder.config.data_files or {}).values():
-        names_of = {file: _CLASS_NAMES_OF[builder.name](file) for file in map(str, files) if os.path.isfile(file)}
-        for column in sorted({column for names in names_of.values() for column in names}):
-            # A file may leave the names to README.md.
-            expected = ("README.md", card[column]) if column in card else None
-            for file, names in names_of.items():
-                own = names.get(column, card.get(column))
-                expected = expected or (file, own)
-                if own != expected[1]:
-                    raise CorpusError(
-                        f"{expected[0]} and {file} do not number the classes of the column {column!r} alike: "
-                        f"{_shown(expected[1])} and {_shown(own)}. Correct the wrong one. If both are right, name the "
-                        "files as two corpora."
-                    )
-
-
-def _class_names_of_parquet(file: str) -> dict[str, list[str]]:
-    return _class_names(pq.read_schema(file))
-
-
-def _class_names_of_arrow(file: str) -> dict[str, list[str]]:
-    with pa.memory_map(file) as source:
-        try:
-            return _class_names(pa.ipc.open_stream(source).schema)
-        except pa.ArrowInvalid:
-            return _class_names(pa.ipc.open_file(source).schema)
-
-
-_CLASS_NAMES_OF = {"parquet": _class_names_of_parquet, "arrow": _class_names_of_arrow}
-
-
-def _class_names(schema: pa.Schema) -> dict[str, list[str]]:
-    features = Features.from_arrow_schema(schema)
-    return {name: feature.names for name, feature in features.items() if isinstance(feature, ClassLabel)}
-
-
-def _shown(names: Sequence[str] | None) -> str:
-    return "no names" if names is None else "/".join(names[:_MAX_NAMES])
+    return _as_splits(load_dataset(path, streaming=request.streaming, **options))
 
 
 class ParquetSplits(Mapping[str, Dataset]):

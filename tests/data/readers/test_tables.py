@@ -1,6 +1,9 @@
 """Tables that cannot be read, and those whose files number the classes differently, which would be read wrongly."""
 
+import shutil
+
 import datasets
+import pyarrow.parquet as pq
 import pytest
 from datasets import ClassLabel, Dataset, Features, Value
 
@@ -18,10 +21,11 @@ def write(path, names, ending="parquet"):
     else:
         clips.save_to_disk(str(path.with_suffix("")))
         next(path.with_suffix("").glob("*.arrow")).rename(path.with_suffix(".arrow"))
+        shutil.rmtree(path.with_suffix(""))
 
 
 @pytest.mark.parametrize("ending", ["parquet", "arrow"])
-@pytest.mark.parametrize("other", [["fake", "real"], None, ["real", "fake", "noise"]], ids=str)
+@pytest.mark.parametrize("other", [["fake", "real"], ["real", "fake", "noise"]], ids=str)
 def test_files_of_a_split_that_number_the_classes_differently(tmp_path, ending, other):
     write(tmp_path / "train-00000-of-00002", ["real", "fake"], ending)
     write(tmp_path / "train-00001-of-00002", other, ending)
@@ -81,3 +85,55 @@ def test_a_cache_that_cannot_be_written(tmp_path, monkeypatch):
         CorpusError, match=r"demo corpus as a data set: .*in another folder, set HF_HOME or HF_DATASETS"
     ):
         load_corpus(splits=("test",))
+
+
+@pytest.mark.parametrize("ending", ["parquet", "arrow"])
+def test_splits_that_are_read_with_the_names_of_the_first(tmp_path, ending):
+    write(tmp_path / "train", ["bonafide", "spoof"], ending)
+    write(tmp_path / "validation", ["spoof", "bonafide"], ending)
+    for corpus in (str(tmp_path), f"{tmp_path}/*.{ending}"):
+        with pytest.raises(CorpusError, match="do not number the classes"):
+            stream_corpus(corpus, split="validation")
+        if ending == "arrow":
+            with pytest.raises(CorpusError, match="do not number the classes"):
+                load_corpus(corpus, splits=("train", "validation"))
+        assert [row["label"] for row in stream_corpus(corpus)] == [1, 0]
+
+
+def test_only_the_labels_of_the_wanted_splits_count(tmp_path):
+    write(tmp_path / "train-00000-of-00002", ["bonafide", "spoof"])
+    write(tmp_path / "train-00001-of-00002", ["Bona-fide", "fake"])
+    write(tmp_path / "test-00000-of-00003", ["spoof", "bonafide"])
+    write(tmp_path / "test-00001-of-00003", ["bonafide", "spoof"])
+    (tmp_path / "test-00002-of-00003.parquet").write_bytes(b"cut")
+    assert load_corpus(str(tmp_path), splits=("train",))["train"]["label"][:] == [1, 0, 1, 0]
+    assert [row["label"] for row in stream_corpus(str(tmp_path))] == [1, 0, 1, 0]
+
+
+def test_other_columns_may_be_numbered_differently(tmp_path):
+    for number, speaker in enumerate("ab"):
+        write(tmp_path / f"clips-{number}", ["bonafide", "spoof"])
+        clips = Dataset.from_parquet(str(tmp_path / f"clips-{number}.parquet"))
+        numbered = clips.add_column("speaker", [0, 0], feature=ClassLabel(names=[speaker]))
+        numbered.to_parquet(tmp_path / f"train-{number}.parquet")
+    assert load_corpus(f"{tmp_path}/train-*.parquet", splits=("train",))["train"]["label"][:] == [1, 0, 1, 0]
+
+
+@pytest.mark.parametrize("labels", [[0, 1], ["real", "fake"]], ids=str)
+def test_files_that_pandas_wrote(tmp_path, labels, caplog):
+    write(tmp_path / "train-00000-of-00002", ["real", "fake"])
+    table = pq.read_table(tmp_path / "train-00000-of-00002.parquet").to_pandas().assign(label=labels)
+    table["audio"] = [{"bytes": bytes([number]), "path": None} for number in range(2)]
+    table.to_parquet(tmp_path / "train-00001-of-00002.parquet")
+    assert load_corpus(str(tmp_path), splits=("train",))["train"]["label"][:] == [1, 0, 1, 0]
+    assert ("are read with the names in" in caplog.text) == (labels == [0, 1])
+
+
+def test_numbers_that_the_label_map_and_the_names_explain_differently(tmp_path):
+    write(tmp_path / "train-00000-of-00002", None)
+    write(tmp_path / "train-00001-of-00002", ["real", "fake"])
+    label_map = {"0": "bonafide", "1": "spoof"}
+    assert load_corpus(str(tmp_path), splits=("train",), label_map=label_map)["train"]["label"][:] == [1, 0, 1, 0]
+    for other in (None, {"1": "bonafide", "0": "spoof"}):
+        with pytest.raises(CorpusError, match="alike: no names and real/fake"):
+            load_corpus(str(tmp_path), splits=("train",), label_map=other)
