@@ -5,16 +5,16 @@ from __future__ import annotations
 import logging
 import os
 import re
-from collections import Counter
 from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 
+import pyarrow as pa
+import pyarrow.compute as pc
 from datasets import Dataset
 from datasets.data_files import SPLIT_KEYWORDS
 
 from hf_gradalign.data.labels import canonical_label
 from hf_gradalign.data.request import NO_COLUMN, CorpusError, CorpusRequest
-from hf_gradalign.labels import Label
 from hf_gradalign.utils.folder_listing import FolderListing
 
 logger = logging.getLogger(__name__)
@@ -31,6 +31,8 @@ SHARD = re.compile(r"[-_.]?\d+(-of-\d+)?(-[0-9a-f]{16})?$")
 """The number of a shard at the end of a file name: `-00000-of-00012`."""
 
 _MAX_LISTED = 5
+# So many of a corpus' folder names are looked at, those with the most files first. There may be one for each clip.
+_MOST_NAMES = 2000
 
 
 def read_class_folders(listing: FolderListing, request: CorpusRequest) -> dict[str, Dataset]:
@@ -65,36 +67,73 @@ def read_class_folders(listing: FolderListing, request: CorpusRequest) -> dict[s
 def warn_of_other_classes(corpus: Mapping[str, Dataset], folder: Path, request: CorpusRequest) -> None:
     """Warn of files whose labels in the metadata contradict the names of their folders, as inverted labels do.
 
+    Folders that mean both classes say nothing. For files outside of the corpus' folder, only those of their folders
+    count that they do not share.
+
     Args:
         corpus: The splits, with the columns of the metadata.
         folder: The corpus' folder.
         request: What is asked for.
     """
-    counts: Counter[tuple[str, Label]] = Counter()
-    for clips in corpus.values():
-        if request.label_column in clips.column_names:
-            folders = map(os.path.dirname, clips[request.audio_column])
-            counts.update(zip(folders, clips[request.label_column], strict=True))
-    below = [(Path(name), label) for name, label in counts if label is not None and name.startswith(f"{folder}/")]
-    try:
-        words = labels_of_paths([name.relative_to(folder) / "clip" for name, _ in below], request.label_map)
-    except CorpusError:  # these folders do not name classes
+    tables = [
+        _folders_and_labels(clips, request) for clips in corpus.values() if request.label_column in clips.column_names
+    ]
+    if not tables:
         return
-    others = [pair for pair, word in zip(below, words, strict=True) if _differ(pair[1], word, request.label_map)]
+    clips = pa.concat_tables(tables).drop_null().combine_chunks()
+    counts = clips.group_by(["folder", "label"], use_threads=False).aggregate([([], "count_all")])
+    words = _class_words(counts, f"{folder}/", request.label_map)
+    counts = counts.append_column("words", words).group_by(["words", "label"], use_threads=False)
+    rows = counts.aggregate([("count_all", "sum"), ("folder", "first")]).to_pylist()
+    folders = [
+        [word for name in row["words"].split("/") if (word := label_word(name, request.label_map))] for row in rows
+    ]
+    _remove_shared(folders)
+    others = []
+    for row, of_folder in zip(rows, folders, strict=True):
+        classes = {canonical_label(word, request.label_map) for word in of_folder}
+        if len(classes) == 1 and canonical_label(row["label"], request.label_map) not in {None, *classes}:
+            others.append(row)
     if others:
-        name, label = others[0]
         logger.warning(
             "%d files are labeled otherwise than their folders are called, such as those in %s (%s). The labels count: "
             "are they inverted?",
-            *(sum(counts[str(name), label] for name, label in others), name, label),
+            *(sum(row["count_all_sum"] for row in others), others[0]["folder_first"].rstrip("/"), others[0]["label"]),
         )
 
 
-def _differ(label: Label, word: str | None, label_map: Mapping[str, str] | None) -> bool:
-    if word is None:
-        return False
-    meaning = canonical_label(label, label_map)
-    return meaning is not None and meaning != canonical_label(word, label_map)
+def _folders_and_labels(clips: Dataset, request: CorpusRequest) -> pa.Table:
+    table = clips.select_columns([request.audio_column, request.label_column]).with_format("arrow")[:]
+    labels = table[request.label_column]
+    if not (pa.types.is_string(labels.type) or pa.types.is_primitive(labels.type)):  # lists are refused later
+        labels = pa.nulls(len(table))
+    folders = pc.replace_substring_regex(table[request.audio_column], "[^/]+$", "")
+    return pa.table({"folder": folders, "label": labels.cast(pa.string())})
+
+
+def _class_words(counts: pa.Table, corpus: str, label_map: Mapping[str, str] | None) -> pa.Array:
+    """Return each folder's path below the corpus, or below what they share, with empty names that mean no class.
+
+    Args:
+        counts: The columns `folder`, with a slash at the end, and `count_all`, its number of files.
+        corpus: The corpus' folder, with a slash at the end.
+        label_map: The meaning of further labels.
+    """
+    folders = counts["folder"].combine_chunks()
+    is_below = pc.starts_with(folders, corpus)
+    elsewhere = folders.filter(pc.invert(is_below)).to_pylist()
+    n_shared = os.path.commonprefix(elsewhere).rfind("/") + 1  # noqa: RUF071 (cut at a slash)
+    below = pc.if_else(
+        is_below, pc.utf8_slice_codeunits(folders, len(corpus)), pc.utf8_slice_codeunits(folders, n_shared)
+    )
+    parts = pc.split_pattern(below, "/")
+    names = parts.flatten()
+    n_files = counts["count_all"].combine_chunks().take(pc.list_parent_indices(parts))
+    totals = pa.table({"name": names, "files": n_files}).group_by("name").aggregate([("files", "sum")])
+    frequent = totals.sort_by([("files_sum", "descending")])["name"][:_MOST_NAMES].to_pylist()
+    of_classes = pa.array([name for name in frequent if label_word(name, label_map)], pa.string())
+    names = pc.if_else(pc.is_in(names, of_classes), names, "")
+    return pc.binary_join(pa.ListArray.from_arrays(parts.offsets, names), "/")
 
 
 def by_split(clips: Dataset, splits: Sequence[str]) -> dict[str, Dataset]:
@@ -245,8 +284,12 @@ def _by_folder(paths: Sequence[Path], word_of: Callable[[str], str | None]) -> l
             for name in path.parent.parts:
                 of_name.setdefault(name, word_of(name))
             of_folder[path.parent] = [word for name in path.parent.parts if (word := of_name[name]) is not None]
-    folders = list(of_folder.values())
+    _remove_shared(list(of_folder.values()))
+    return [of_folder[path.parent] for path in paths]
+
+
+def _remove_shared(folders: Sequence[list[str]]) -> None:
+    """Remove the leading words that all folders share, except for a folder's last word."""
     while folders and all(len(words) > 1 and words[0] == folders[0][0] for words in folders):
         for words in folders:
             del words[0]
-    return [of_folder[path.parent] for path in paths]

@@ -1,7 +1,9 @@
+import json
+
 import pytest
 
 from hf_gradalign.data import CorpusError, load_corpus
-from hf_gradalign.data.readers import read_source
+from hf_gradalign.data.readers import class_folders, read_source
 from hf_gradalign.data.readers.class_folders import label_word, split_word
 from hf_gradalign.data.request import CorpusRequest
 
@@ -183,7 +185,8 @@ def test_the_table_that_may_be_meant_is_named(make):
         ("real/a.wav,bona-fide\nfake/c.wav,spoof\n", 0),
         ("real/a.wav,0\nfake/c.wav,1\n", 2),
         ("real/a.wav,?\nother/c.wav,spoof\n", 0),
-        ("fake/real/a.wav,real\nfake/c.wav,real\n", 0),  # the folders do not tell the classes
+        ("fake/real/a.wav,real\nfake/real/b.wav,fake\nfake/c.wav,fake\n", 0),  # two words that say nothing
+        ("fake/real/a.wav,real\nfake/c.wav,real\n", 1),
         ("real/x/a.wav,real\nfake/x/c.wav,real\n", 1),
     ],
 )
@@ -196,3 +199,54 @@ def test_labels_that_contradict_folders_are_told(tmp_path, caplog, rows, n_told)
         assert [int(text.partition(" ")[0]) for text in caplog.messages if "labeled otherwise" in text] == [n_told] * (
             n_told > 0
         )
+
+
+def _told(caplog):
+    return [text.split(". The labels count")[0] for text in caplog.messages if "labeled otherwise" in text]
+
+
+INVERTED = "{0}real/a.wav,spoof\n{0}fake/c.wav,bonafide\n"
+
+
+@pytest.mark.parametrize("corpus", [".", "metadata.csv", "./metadata.csv"])
+def test_contradictions_in_the_current_folder_are_counted(corpus, tmp_path, monkeypatch, caplog):
+    (tmp_path / "metadata.csv").write_text(f"file_name,label\n{INVERTED.format('')}")
+    monkeypatch.chdir(tmp_path)
+    read_source(corpus, CorpusRequest(splits={"train": "train"}))
+    assert _told(caplog) == [
+        "2 files are labeled otherwise than their folders are called, such as those in ./real (spoof)"
+    ]
+
+
+@pytest.mark.parametrize("start", ["/clips/", "/clips/fake_or_real/", "/", "../"])
+def test_contradictions_elsewhere_than_the_table_are_told(start, tmp_path, caplog):
+    (tmp_path / "table.csv").write_text(f"file_name,label\n{INVERTED.format(start)}")
+    read_source(str(tmp_path / "table.csv"), CorpusRequest(splits={"train": "train"}))
+    (told,) = _told(caplog)
+    assert told.startswith("2 files")
+    assert told.endswith(f"{start}real (spoof)")
+
+
+def test_folders_that_all_files_elsewhere_share_say_nothing(tmp_path, caplog):
+    (tmp_path / "table.csv").write_text("file_name,label\n/clips/real/a.wav,spoof\n/clips/real/b.wav,real\n")
+    read_source(str(tmp_path / "table.csv"), CorpusRequest(splits={"train": "train"}))
+    assert not _told(caplog)
+
+
+def test_contradictions_with_a_folder_for_each_clip_are_counted(tmp_path, caplog, monkeypatch):
+    """Reading 300,000 of these takes below a second only if few names are looked at."""
+    looked_at = []
+    monkeypatch.setattr(class_folders, "label_word", lambda *args: looked_at.append(args) or label_word(*args))
+    rows = "".join(f"real/id{number}/a.wav,fake\n" for number in range(4000))
+    (tmp_path / "metadata.csv").write_text(f"file_name,label\n{rows}")
+    read_source(str(tmp_path), CorpusRequest(splits={"train": "train"}))
+    assert _told(caplog)[0].startswith("4000 files")
+    assert len(looked_at) < 4000
+
+
+@pytest.mark.parametrize("label", [["spoof"], {"name": "spoof"}])
+def test_labels_that_are_not_one_per_clip_are_refused(label, make):
+    folder = make("real/a.wav")
+    (folder / "metadata.jsonl").write_text(json.dumps({"file_name": "real/a.wav", "label": label}))
+    with pytest.raises(CorpusError, match="not one label per clip"):
+        load_corpus(folder, splits=("train",))
