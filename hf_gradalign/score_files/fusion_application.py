@@ -62,8 +62,8 @@ def warn_if_outside(
     if outside > _MAX_OUTSIDE:
         warnings.warn(
             f"{outside:.0%} of the scores of {source} ({scores.min():g} to {scores.max():g}) lie outside the range of "
-            f"those of {fitted_on} ({lowest:g} to {highest:g}), which were fitted on. Check that it is the same system "
-            "with the same kind of scores.",
+            f"the scores of {fitted_on} that the fit used ({lowest:g} to {highest:g}). Check that it is the same "
+            "system with the same kind of scores.",
             UserWarning,
             stacklevel=stacklevel,
         )

@@ -81,7 +81,7 @@ def test_fit_report_and_apply(folder, capsys):
     write_scores("eval.txt", 100 * SCORES + 50, "eval")  # of another system
     assert main([*FIT, *APPLY, "--overwrite"]) == 0
     assert "of the scores of eval.txt" in (warning := capsys.readouterr().err)
-    assert "lie outside the range of those of dev.txt" in warning
+    assert "lie outside the range of the scores of dev.txt that the fit used (" in warning
     assert main([*FIT, "--overwrite", "--method", "pav"]) == 0
     assert json.loads(Path("calibration/calibration.json").read_text())["method"] == "pav"
 

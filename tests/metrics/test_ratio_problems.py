@@ -13,8 +13,12 @@ PROBABILITIES = np.array([0.0, 0.3, 0.6, 1.0])
 
 @pytest.mark.parametrize("function", [actual_detection_cost, log_likelihood_ratio_cost])
 def test_probabilities(function):
-    for scores in (PROBABILITIES, PROBABILITIES - 1, 100 * PROBABILITIES):
-        with pytest.warns(UserWarning, match=r"as probabilities do, .* Calibrate the scores") as caught:
+    for scores, like in (
+        (PROBABILITIES, ", as probabilities do,"),
+        (PROBABILITIES - 1, ","),
+        (100 * PROBABILITIES, ","),
+    ):
+        with pytest.warns(UserWarning, match=rf"\){like} but actDCF and Cllr are .* Calibrate the scores") as caught:
             function(scores, LABELS)
         assert caught[0].filename == __file__
     with warnings.catch_warnings():

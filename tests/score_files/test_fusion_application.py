@@ -28,7 +28,9 @@ def test_scores_are_weighted():
 
 
 def test_scores_of_another_kind():
-    with pytest.warns(UserWarning, match=r"67% of the scores of y\.txt \(-20 to 5\) lie outside .* b\.txt \(0 to 10\)"):
+    with pytest.warns(
+        UserWarning, match=r"67% of the scores of y\.txt \(-20 to 5\) lie outside .* b\.txt that .* \(0 to 10\)\."
+    ):
         apply_fusion(FUSION, joint([0.5, 0.5, 7.0], [-20.0, -1.0, 5.0]))
 
 

@@ -16,9 +16,11 @@ def ratio_problems(counted: CountedScores) -> list[str]:
     lowest, highest = counted.lowest_score, counted.highest_score
     if lowest == highest or lowest < 0 < highest:
         return []
+    likeness = ", as probabilities do" if lowest >= 0 and highest <= 1 else ""
     return [
-        f"All scores lie on one side of 0 ({lowest:.3g} to {highest:.3g}), as probabilities do, but actDCF and Cllr "
-        "are only meaningful for log-likelihood ratios. Calibrate the scores (hf-gradalign calibrate), or omit both."
+        f"All scores lie on one side of 0 ({lowest:.3g} to {highest:.3g}){likeness}, but actDCF and Cllr are only "
+        "meaningful for log-likelihood ratios. Calibrate the scores (hf-gradalign calibrate), or do not report these "
+        "two metrics."
     ]
 
 
