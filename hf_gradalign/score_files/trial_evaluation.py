@@ -96,7 +96,8 @@ def evaluate_trials(clips: Clips, settings: Settings | None = None, *, progress:
     if settings.n_draws:
         require_settings(settings.n_draws, settings.confidence, settings.seed)
         draws = make_draws(types, clusters_of(clips, settings), settings.seed, order)
-        problems += sampling_problems(counted, fewest_clusters(draws, types[order]))
+        n_clusters = fewest_clusters(draws, types[order])
+        problems += sampling_problems(counted, n_clusters, classes=("target", "other"), unit="trials")
         intervals = intervals_of(measured, draws, settings.n_draws, settings.confidence, progress=progress)
     values = dict(zip(measured.names, measured().tolist(), strict=True))
     rows = {

@@ -225,6 +225,8 @@ def test_trials():
         assert result.rows[name].interval == expected
     inverted = evaluate_trials(replace(clips, scores=-scores), Settings(n_draws=0))
     assert "Targets against all other trials: The equal error rate is" in inverted.problems[0]
+    separated = evaluate_trials(replace(clips, scores=scores + 9 * (types == "target")), Settings(n_draws=2))
+    assert "With 100 target and 100 other trials, true error rates" in separated.problems[0]
 
 
 def test_draws_without_a_type_of_trials_are_skipped():

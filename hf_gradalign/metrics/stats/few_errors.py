@@ -15,36 +15,49 @@ _FEW_ERRORS = 5
 FEW_CLUSTERS = 10
 
 
-def sampling_problems(counted: CountedScores, n_clusters: int | None = None) -> list[str]:
+def sampling_problems(
+    counted: CountedScores,
+    n_clusters: int | None = None,
+    *,
+    classes: tuple[str, str] = ("bona fide", "spoofed"),
+    unit: str = "clips",
+) -> list[str]:
     """Look for reasons why bootstrap intervals and p-values of these scores may be wrong.
 
     Args:
         counted: The scores, counted once each.
         n_clusters: The number of speakers (or other clusters) of the class that has the fewest; None if single clips
             are drawn.
+        classes: What to call the class that is to be accepted and the other one.
+        unit: What the scores are of.
 
     Returns:
         One sentence or two per problem.
     """
     problems = []
     rate = official_equal_error(counted).rate
-    n_smaller, name = min((counted.n_bonafide, "bona fide"), (counted.n_spoof, "spoofed"))
+    n_smaller, name = min(zip((counted.n_bonafide, counted.n_spoof), classes, strict=True))
     n_errors = max(1, round(min(rate, 1 - rate) * n_smaller))
     if rate in (0.0, 1.0):
-        bonafide, spoof = (100 * highest_without_error(n) for n in (counted.n_bonafide, counted.n_spoof))
-        problems.append(
+        problem = (
             f"The scores separate the classes, so all draws have an equal error rate of {100 * rate:g} %, and its "
-            f"interval and p-value say nothing. With {counted.n_bonafide} bona fide and {counted.n_spoof} spoofed "
-            f"clips, true error rates of {bonafide:.2g} and {spoof:.2g} % would still make no error in 1 of 20 sets."
+            "interval and p-value say nothing."
         )
+        if n_clusters is None:  # those of one speaker are not independent
+            bonafide, spoof = (100 * highest_without_error(n) for n in (counted.n_bonafide, counted.n_spoof))
+            problem += (
+                f" With {counted.n_bonafide} {classes[0]} and {counted.n_spoof} {classes[1]} {unit}, true error rates "
+                f"of {bonafide:.2g} and {spoof:.2g} % would still make no error in 1 of 20 sets."
+            )
+        problems.append(problem)
     elif n_errors < _FEW_ERRORS:
         problems.append(
             f"An equal error rate of {100 * rate:.3g} % is about {n_errors} of the {n_smaller} {name} "
-            f"clips. With fewer than {_FEW_ERRORS}, bootstrap intervals are often too narrow. Evaluate more clips."
+            f"{unit}. With fewer than {_FEW_ERRORS}, bootstrap intervals are often too narrow. Evaluate more {unit}."
         )
     if n_clusters is not None and n_clusters < FEW_CLUSTERS:
         problems.append(
-            f"Only {n_clusters} of the speakers (or other values that are drawn) have clips of one of the classes. "
+            f"Only {n_clusters} of the speakers (or other values that are drawn) have {unit} of one of the classes. "
             f"With fewer than {FEW_CLUSTERS}, bootstrap intervals are too narrow and p-values too small."
         )
     return problems
