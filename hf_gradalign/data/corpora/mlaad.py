@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import os
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import ClassVar
 
@@ -35,13 +36,15 @@ class MLAAD(Layout):
         metas = [path for path in tree.files if path.name == _META and _is_mine(path)]
         if not metas:
             return None
-        folders = {path.parent for path in metas}
+        # By place: a link to a folder is not another copy.
+        folders = set({os.path.realpath(path.parent): path.parent for path in reversed(metas)}.values())
         roots = {_root_of(folder, tree.root) for folder in folders}
         undescribed = [path for path in tree.folders if path not in folders and not roots.isdisjoint(path.parents)]
         return Located(None, tuple(sorted(folders)), tuple(sorted(undescribed)))
 
     def read(self, located: Located, split: str, subset: str | None) -> SplitClips:
         """See `Layout`."""
+        _refuse_copies(located.folders)
         listings = [AudioListing([folder]) for folder in located.folders]
         parts = [_read_model(*each) for each in zip(located.folders, listings, strict=True)]
         table = pa.concat_tables([part for part in parts if part.num_rows])
@@ -66,6 +69,21 @@ def _root_of(folder: Path, root: Path) -> Path:
     return next((path for path in above if path.name == "fake"), [folder, *above][:3][-1])
 
 
+def _prefix(folder: Path) -> str:
+    """Return what the utterance ids of a model's clips begin with."""
+    return "/".join(folder.parts[-3:] if "fake" in folder.parts[-3:] else folder.parts[-2:])
+
+
+def _refuse_copies(folders: Sequence[Path]) -> None:
+    firsts: dict[str, Path] = {}
+    for folder in folders:
+        if (first := firsts.setdefault(_prefix(folder), folder)) is not folder:
+            raise CorpusError(
+                f"Two copies or versions of MLAAD are in one place: {first} and {folder}. Name a folder that holds "
+                "only the one that you mean."
+            )
+
+
 def _read_model(folder: Path, listing: AudioListing) -> pa.Table:
     meta = folder / _META
     try:
@@ -76,14 +94,13 @@ def _read_model(folder: Path, listing: AudioListing) -> pa.Table:
     # Some releases have paths relative to the corpus' root, others relative to this folder.
     files = pc.replace_substring_regex(table["path"], r"^.*/", "")
     names = pc.replace_substring_regex(files, r"\.[^.]*$", "")
-    prefix = "/".join(folder.parts[-3:] if "fake" in folder.parts[-3:] else folder.parts[-2:])
     language = table["language"] if "language" in table.column_names else pa.repeat(folder.parent.name, len(table))
     system = table["model_name"] if "model_name" in table.column_names else pa.repeat(folder.name, len(table))
     return pa.table(
         {
             # Score files need ids without spaces, which vendors' folder names may have.
             "utterance_id": pc.replace_substring_regex(
-                pc.binary_join_element_wise(f"{prefix}/", names, ""), r"\s+", "_"
+                pc.binary_join_element_wise(f"{_prefix(folder)}/", names, ""), r"\s+", "_"
             ),
             "path": listing.find(names),
             "expected": pc.binary_join_element_wise(f"{folder}/", files, ""),

@@ -1,3 +1,5 @@
+import shutil
+
 import corpus_trees
 import pytest
 
@@ -41,3 +43,18 @@ def test_it_has_no_bona_fide_speech_to_train_with(tmp_path):
     assert len(load_corpus(f"mlaad:{root}", splits=("train",))["train"]) == 6
     with pytest.raises(CorpusError, match="no bonafide clips"):
         load_corpus(f"mlaad:{root}", train_split="test")
+
+
+def test_two_versions_in_one_place_are_refused_but_not_links(tmp_path):
+    root = corpus_trees.mlaad(tmp_path)
+    (tmp_path / "link").symlink_to(root, target_is_directory=True)
+    clips = load_corpus(f"mlaad:{tmp_path}")["test"]
+    assert len(clips) == 6
+    assert clips["audio"][0]["path"].startswith(str(root))
+    (tmp_path / "link").unlink()
+    shutil.copytree(root / "fake" / "en", tmp_path / "old" / "MLAAD_v2" / "fake" / "en")
+    with pytest.raises(
+        CorpusError, match=r"Two copies or versions of MLAAD .*MLAAD/fake/en/.* and .*MLAAD_v2/fake/en/"
+    ):
+        load_corpus(f"mlaad:{tmp_path}")
+    assert len(load_corpus(f"mlaad:{root}")["test"]) == 6
