@@ -4,20 +4,37 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable
+from dataclasses import dataclass
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 from datasets import Dataset
 
+from hf_gradalign.data.arrow import arrow_column
 from hf_gradalign.data.utterance_ids import AudioColumn
 
-# Clips that are given as bytes are read to compare them, up to this number.
+# Clips that are given as bytes are read to compare them, up to this number in each data set.
 _READ = 1000
+# These bytes tell most clips apart without reading all of each: after a header, and at the end of short clips.
+_PARTS = ((1000, 1064), (-64, None))
 
 
-def shared_clips(clips: Dataset, others: Iterable[Dataset]) -> list[str]:
-    """Return the ids of the clips whose audio is also in other data sets.
+@dataclass(frozen=True)
+class SharedClips:
+    """The clips of a data set that others have too.
+
+    Attributes:
+        ids: Their utterance ids.
+        are_all: False if not all clips were compared, so that there may be more.
+    """
+
+    ids: list[str]
+    are_all: bool
+
+
+def shared_clips(clips: Dataset, others: Iterable[Dataset]) -> SharedClips:
+    """Find the clips whose audio is also in other data sets.
 
     The same audio is the same file, under one path. Of clips that are given as bytes, up to 1,000 that have the name
     and length of another one are compared with it.
@@ -27,21 +44,44 @@ def shared_clips(clips: Dataset, others: Iterable[Dataset]) -> list[str]:
         others: Likewise.
     """
     found: set[int] = set()
+    are_all = True
     own = AudioColumn(clips)
     for other in others:
         theirs = AudioColumn(other)
         found.update(_rows(pc.is_in(own.files, value_set=theirs.files.drop_null())))
-        found.update(_equal_bytes(clips, own, other, theirs))
-    return clips.select(sorted(found))["utterance_id"][:]
+        equal, are_all_equal = _equal_bytes(clips, own, other, theirs)
+        found.update(equal)
+        are_all &= are_all_equal
+    return SharedClips(clips.select(sorted(found))["utterance_id"][:], are_all)
 
 
-def _equal_bytes(clips: Dataset, own: AudioColumn, other: Dataset, theirs: AudioColumn) -> set[int]:
+def _equal_bytes(clips: Dataset, own: AudioColumn, other: Dataset, theirs: AudioColumn) -> tuple[set[int], bool]:
+    """Return the rows with the bytes of another data set's, and whether all that may have them were compared."""
     keys, their_keys = _keys(own), _keys(theirs)
-    candidates = _rows(pc.is_in(keys, value_set=their_keys.drop_null()))
-    candidates = candidates[:: -(-len(candidates) // _READ) or 1]
-    rows = _rows(pc.is_in(their_keys, value_set=keys.take(pa.array(candidates, pa.int64())).drop_null()))[:_READ]
-    hashes = {_hash(other, row) for row in rows}
-    return {row for row in candidates if _hash(clips, row) in hashes}
+    rows = _rows(pc.is_in(keys, value_set=their_keys.drop_null()))
+    their_rows = _rows(pc.is_in(their_keys, value_set=keys.drop_null()))
+    are_all = True
+    if max(len(rows), len(their_rows)) > _READ:
+        parts, their_parts = _parts(clips, rows), _parts(other, their_rows)
+        candidates = _rows(pc.is_in(parts, value_set=their_parts))
+        kept = _thinned(candidates)
+        their_candidates = _rows(pc.is_in(their_parts, value_set=parts.take(pa.array(kept))))
+        their_kept = _thinned(their_candidates)
+        are_all = len(kept) == len(candidates) and len(their_kept) == len(their_candidates)
+        rows, their_rows = rows[kept], their_rows[their_kept]
+    hashes = {_hash(other, row) for row in their_rows.tolist()}
+    return {row for row in rows.tolist() if _hash(clips, row) in hashes}, are_all
+
+
+def _parts(clips: Dataset, rows: np.ndarray) -> pa.Array:
+    """Return a few bytes of each clip."""
+    audio = pc.struct_field(arrow_column(clips.select(rows), "audio"), "bytes")
+    parts = [pc.binary_slice(audio, *bounds).cast(pa.binary()) for bounds in _PARTS]
+    return pc.binary_join_element_wise(*parts, b"").combine_chunks()
+
+
+def _thinned(rows: np.ndarray) -> np.ndarray:
+    return rows[:: -(-len(rows) // _READ) or 1]
 
 
 def _keys(audio: AudioColumn) -> pa.Array:
@@ -49,8 +89,8 @@ def _keys(audio: AudioColumn) -> pa.Array:
     return pc.binary_join_element_wise(pc.fill_null(audio.paths, ""), audio.lengths.cast(pa.string()), "/")
 
 
-def _rows(mask: pa.Array) -> list[int]:
-    return np.flatnonzero(mask.to_numpy(zero_copy_only=False)).tolist()
+def _rows(mask: pa.Array) -> np.ndarray:
+    return np.flatnonzero(mask.to_numpy(zero_copy_only=False))
 
 
 def _hash(clips: Dataset, row: int) -> bytes:

@@ -303,10 +303,12 @@ def _remarks_on_shared_clips(parts: Iterable[Dataset], splits: Mapping[str, Data
     earlier = {"trained on": [*parts]}
     for split in sorted(splits, reverse=True):  # validation, test
         for use, others in earlier.items():
-            if shared := shared_clips(splits[split], others):
+            shared = shared_clips(splits[split], others)
+            if shared.ids:
+                number = f"{'' if shared.are_all else 'at least '}{len(shared.ids)}"
                 remarks.append(
-                    f"{split.capitalize()} split: {len(shared)} of {len(splits[split])} clips are also {use}, such as "
-                    f"{shared[0]}: the error rate is too good."
+                    f"{split.capitalize()} split: {number} of {len(splits[split])} clips are also {use}, such as "
+                    f"{shared.ids[0]}: the error rate is too good."
                 )
         earlier[f"in the {split} split"] = [splits[split]]
     return tuple(remarks)

@@ -5,6 +5,7 @@ import corpus_trees
 import pytest
 
 from hf_gradalign.data import BadAudioError, CorpusError
+from hf_gradalign.data.overlap import SharedClips
 from hf_gradalign.experiment import AudioSpoofTrainingArguments, DataArguments, ModelArguments, RunArguments
 from hf_gradalign.experiment.corpora import load_run_corpora, stream_training_corpora
 
@@ -260,6 +261,13 @@ def test_a_stream_of_several(tmp_path, la, five):
 def test_options_that_do_not_go_together(options, message):
     with pytest.raises(ValueError, match=message):
         DataArguments(**options)
+
+
+def test_a_count_of_shared_clips_that_is_not_of_all_is_told_as_such(tmp_path, la, monkeypatch):
+    two_or_more = SharedClips(["a", "b"], are_all=False)
+    monkeypatch.setattr("hf_gradalign.experiment.corpora.shared_clips", lambda clips, others: two_or_more)
+    remark = load(tmp_path, corpus=[la]).remarks[0]
+    assert remark.startswith("Validation split: at least 2 of 4 clips are also trained on, such as a: ")
 
 
 def test_clips_that_splits_share_are_told(tmp_path, la, caplog):
