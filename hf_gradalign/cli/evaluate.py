@@ -132,19 +132,7 @@ def run(arguments: argparse.Namespace, draws_figures: bool) -> list[str]:
     """Read, evaluate, print and write. Return the warnings that were printed."""
     clips = load(arguments.scores, arguments)
     others = [load(path, arguments) for path in arguments.compare]  # fail before the work if one cannot be read
-    if clips.trial_types is None and arguments.sasv:
-        raise score_files.ScoreFileError(
-            "--sasv needs labels that are target, nontarget or spoof (asv-label), but these are not. Leave it out, or "
-            "give other KEYS."
-        )
-    countermeasure_options = ("by", "threshold", "asv_scores", "asv_rates", "compare", *_COSTS)
-    if clips.trial_types is not None and (
-        given := [f"--{name}" for name in countermeasure_options if getattr(arguments, name) not in (None, [])]
-    ):
-        raise score_files.ScoreFileError(
-            f"{', '.join(given)}: only for countermeasures, but {arguments.scores} has trials of speaker verification "
-            "(labels that are target, nontarget or spoof). Leave the options out."
-        )
+    require_used_options(arguments, clips)
     matches = [match_other(clips, theirs) for theirs in others]
     settings = make_settings(arguments, clips)
     path = output_file(arguments)
@@ -172,6 +160,27 @@ def run(arguments: argparse.Namespace, draws_figures: bool) -> list[str]:
         for path in draw(evaluation, clips, named, arguments):
             print(path)
     return told
+
+
+def require_used_options(arguments: argparse.Namespace, clips: score_files.Clips) -> None:
+    """Check that no option is given that would have no effect on these clips."""
+    both_classes = ("asv_scores", "asv_rates", *_COSTS)
+    if clips.trial_types is not None:
+        names, needed = ("by", "threshold", "compare", *both_classes), "countermeasures"
+        found = "has trials of speaker verification (labels that are target, nontarget or spoof)"
+    elif arguments.sasv:
+        raise score_files.ScoreFileError(
+            "--sasv needs labels that are target, nontarget or spoof (asv-label), but these are not. Leave it out, or "
+            "give other KEYS."
+        )
+    elif len(set(clips.scores_and_labels()[1].tolist())) == 1:
+        names, needed, found = both_classes, "clips of both classes", "has clips of only one"
+    else:
+        return
+    if given := [f"--{name}" for name in names if getattr(arguments, name) not in (None, [])]:
+        raise score_files.ScoreFileError(
+            f"{', '.join(given)}: only for {needed}, but {arguments.scores} {found}. Leave the options out."
+        )
 
 
 def output_files(arguments: argparse.Namespace) -> set[Path]:

@@ -8,8 +8,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hf_gradalign.metrics import Breakdown, Group, bootstrap_intervals
+from hf_gradalign.metrics.stats.bootstrap import fewest_clusters, make_draws
 from hf_gradalign.metrics.stats.breakdown import clips_by_value
-from hf_gradalign.metrics.stats.few_errors import highest_without_error
+from hf_gradalign.metrics.stats.few_errors import one_class_problems
 from hf_gradalign.score_files.clips import Clips, ScoreFileError
 from hf_gradalign.score_files.results import Evaluation, MetricRow, Settings, clusters_of, column_of
 
@@ -21,7 +22,7 @@ def evaluate_one_class(clips: Clips, settings: Settings, *, progress: bool = Fal
 
     Args:
         clips: Clips with scores and labels.
-        settings: The settings of the evaluation, with a threshold. A verifier does not apply.
+        settings: The settings of the evaluation, with a threshold. A verifier and costs do not apply.
         progress: As for `bootstrap_intervals`.
 
     Raises:
@@ -45,25 +46,22 @@ def evaluate_one_class(clips: Clips, settings: Settings, *, progress: bool = Fal
         column: _by_value(column_of(clips, column, "--by"), wrong, name, is_bonafide) for column in settings.by
     }
     rate = float(wrong.mean())
+    clusters = clusters_of(clips, settings)
     interval, problems = None, []
     if settings.n_draws:
         intervals = bootstrap_intervals(
             lambda own, _: float(np.mean(own)),
             wrong,
             labels,
-            clusters=clusters_of(clips, settings),
+            clusters=clusters,
             n_draws=settings.n_draws,
             confidence=settings.confidence,
             seed=settings.seed,
             progress=progress,
         )
         interval = next(iter(intervals.values()))
-        if rate in (0.0, 1.0):
-            distance = 100 * highest_without_error(len(clips))
-            problems.append(
-                f"{'No' if rate == 0 else 'Every'} clip is wrong, so the interval has no width. With {len(clips)} "
-                f"clips, a true rate that is {distance:.2g} points away would still give this in 1 of 20 sets."
-            )
+        draws = make_draws(labels, clusters, settings.seed, np.arange(len(labels)))
+        problems = one_class_problems(int(wrong.sum()), len(clips), fewest_clusters(draws, labels))
     return Evaluation(
         clips.source,
         n_bonafide=len(clips) if is_bonafide else 0,

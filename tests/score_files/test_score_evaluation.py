@@ -146,12 +146,25 @@ def test_one_class_by_column_and_without_errors():
     assert "By system, clips of each value:" in table
     (problem,) = evaluate_clips(spoofs, Settings(threshold=9.0, n_draws=20)).problems
     assert "No clip is wrong" in problem
-    assert "3 points away" in problem
+    assert "With 100 clips, a true rate that is 3 points away" in problem
     bonafide = make_clips(SCORES[LABELS == 1], LABELS[LABELS == 1])
     rows = evaluate_clips(bonafide, Settings(threshold=1.0, n_draws=20)).rows
     assert rows["false_rejection_rate"].value == np.mean(SCORES[LABELS == 1] < 1.0)
     with pytest.raises(ScoreFileError, match=r"are bona fide, .* share of them that is rejected, give a --threshold"):
         evaluate_clips(bonafide)
+
+
+def test_small_samples_of_one_class():
+    scores = np.arange(100.0)
+    spoofs = make_clips(scores, np.zeros(100, dtype=int), speaker=[f"s{k % 9}" for k in range(100)])
+    assert evaluate_clips(spoofs, Settings(threshold=95, n_draws=20)).problems == []
+    for threshold, expected in ((96, "Only 4 of the 100 clips are wrong."), (1, "Only 1 of the 100 clips is right.")):
+        (problem,) = evaluate_clips(spoofs, Settings(threshold=threshold, n_draws=20)).problems
+        assert problem.startswith(expected)
+    (problem,) = evaluate_clips(spoofs, Settings(threshold=50, n_draws=20, over="speaker")).problems
+    assert problem.startswith("The clips are of only 9 speakers")
+    problem, _ = evaluate_clips(spoofs, Settings(threshold=100, n_draws=20, over="speaker")).problems
+    assert "With 9 speakers (or other values that are drawn) whose clips are alike, a true rate that is 28" in problem
 
 
 def test_small_samples_and_probabilities_are_told():

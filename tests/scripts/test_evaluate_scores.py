@@ -350,12 +350,15 @@ def test_a_corpus_in_place_of_keys(evaluate, write, capsys):
         (["cm.txt", "--asv_rates", "5", "5", "50"], "not percentages"),
         (["trials.txt", "--by", "speaker", "--threshold", "0"], "--by, --threshold: only for countermeasures"),
         (["trials.txt", "--p_spoof", "0.5"], "--p_spoof: only for countermeasures"),
+        (["spoofs.txt", "--threshold", "0", "--c_fa", "1"], "--c_fa: only for clips of both classes, but spoofs.txt"),
+        (["spoofs.txt", "--asv_rates", "0", "0", "1"], "--asv_rates: only for clips of both classes"),
         (["cm.txt", "--output_dir", "out", "--formats", "xyz", "--bootstrap", "0"], "'xyz' is not supported"),
     ],
 )
 def test_mistakes_are_errors(evaluate, write, capsys, words, message):
     write("plain.txt", NAMES, SCORES)
     write("cm.txt", NAMES, ATTACKS, KEYS, SCORES)
+    write("spoofs.txt", NAMES[:3], SCORES[:3], ["spoof"] * 3)
     write("trials.txt", NAMES[:3], SCORES[:3], ["target", "nontarget", "spoof"])
     assert evaluate(words) == 2
     captured = capsys.readouterr()

@@ -63,6 +63,42 @@ def sampling_problems(
     return problems
 
 
+def one_class_problems(n_wrong: int, n_clips: int, n_clusters: int | None = None) -> list[str]:
+    """Look for reasons why the bootstrap interval of an error rate of one class may be wrong.
+
+    Args:
+        n_wrong: The number of clips on the wrong side of a threshold.
+        n_clips: The number of clips.
+        n_clusters: The number of speakers (or other clusters); None if single clips are drawn.
+
+    Returns:
+        One sentence or two per problem.
+    """
+    problems = []
+    n_errors = min(n_wrong, n_clips - n_wrong)
+    if n_errors == 0:
+        if n_clusters is None:
+            n, drawn = n_clips, f"{n_clips} clips"
+        else:
+            n, drawn = n_clusters, f"{n_clusters} speakers (or other values that are drawn) whose clips are alike"
+        problems.append(
+            f"{'Every' if n_wrong else 'No'} clip is wrong, so the interval has no width. With {drawn}, a true rate "
+            f"that is {100 * highest_without_error(n):.2g} points away would still give this in 1 of 20 sets."
+        )
+    elif n_errors < _FEW_ERRORS:
+        problems.append(
+            f"Only {n_errors} of the {n_clips} clips {'is' if n_errors == 1 else 'are'} "
+            f"{'wrong' if n_errors == n_wrong else 'right'}. With fewer than {_FEW_ERRORS}, bootstrap intervals are "
+            "often too narrow. Evaluate more clips."
+        )
+    if n_clusters is not None and n_clusters < FEW_CLUSTERS:
+        problems.append(
+            f"The clips are of only {n_clusters} speakers (or other values that are drawn). With fewer than "
+            f"{FEW_CLUSTERS}, bootstrap intervals are too narrow."
+        )
+    return problems
+
+
 def highest_without_error(n: int) -> float:
     """Return the error rate, as a fraction, with which a sample of n clips has no error in 5 % of the cases."""
     return 1 - 0.05 ** (1 / n)
