@@ -69,7 +69,7 @@ def read_delimited(path: Path, delimiter: str, *, quoted: bool = True) -> pa.Tab
         with path.open(encoding="utf-8-sig", newline="") as file:
             header = file.readline().rstrip("\r\n")
     except UnicodeDecodeError as error:
-        raise CorpusError(f"Cannot read {path}: {error}") from error
+        raise CorpusError(_not_text(path, error)) from error
     values = next(split_rows([header], delimiter)).values if quoted and header else header.split(delimiter)
     names = [name.strip().strip('"') for name in values]
     _require_bounds(path, names)

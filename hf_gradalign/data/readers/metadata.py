@@ -59,8 +59,8 @@ def find_metadata(
     Args:
         listing: The folder's files.
         split_names: Names that always mean a split.
-        columns: A CSV file whose header has none of these columns is something else, such as the transcripts of
-            LJSpeech and M-AILABS. It is left out with a warning.
+        columns: A CSV file whose header has none of these columns, in any case, is something else, such as the
+            transcripts of LJSpeech and M-AILABS. It is left out with a warning, unless its header cannot be read.
     """
     by_folder: dict[Path, list[Path]] = {}
     foreign = []
@@ -68,7 +68,7 @@ def find_metadata(
         if file.name.lower() in METADATA_NAMES:
             # Without audio files there is nothing else to read, and the error says what is wrong with this one.
             can_be_foreign = columns and listing.audio and file.suffix.lower() == ".csv"
-            if can_be_foreign and not _has_any_column(file, columns):
+            if can_be_foreign and _is_foreign(file, columns):
                 foreign.append(str(file))
             else:
                 by_folder.setdefault(file.parent, []).append(file)
@@ -162,14 +162,25 @@ def _plain(path: str) -> str:
     return unicodedata.normalize("NFC", os.path.abspath(path))
 
 
-def _has_any_column(file: Path, columns: Collection[str]) -> bool:
-    header = _header_of(file)
-    return any(set(columns) & set(map(stripped_text, header.split(delimiter))) for delimiter in _DELIMITERS)
+def _is_foreign(file: Path, columns: Collection[str]) -> bool:
+    header, second = _first_lines(file)
+    if _is_of_excel(header):
+        header = second
+    # A blank line may precede the header. The others are not UTF-8: UTF-16 may look like ASCII with zeros between.
+    if not header.strip() or "\ufffd" in header or "\0" in header:
+        return False
+    wanted = {column.lower() for column in columns}
+    return not any(wanted & set(map(stripped_text, header.lower().split(delimiter))) for delimiter in _DELIMITERS)
 
 
-def _header_of(file: Path) -> str:
+def _first_lines(file: Path) -> tuple[str, str]:
     with file.open(encoding="utf-8-sig", errors="replace") as lines:  # `read_delimited` says what is wrong with it
-        return lines.readline(MAX_LINE_BYTES)
+        return lines.readline(MAX_LINE_BYTES), lines.readline(MAX_LINE_BYTES)
+
+
+def _is_of_excel(line: str) -> bool:
+    """Return whether a line tells Excel the delimiter, such as `sep=;`."""
+    return stripped_text(line).lower().startswith("sep=")
 
 
 def _delimiter_of(file: Path, audio_column: str) -> str:
@@ -177,7 +188,9 @@ def _delimiter_of(file: Path, audio_column: str) -> str:
 
     It is the one by which the header names the audio files, or else the most frequent one in it.
     """
-    header = _header_of(file)
+    header, _ = _first_lines(file)
+    if _is_of_excel(header):
+        raise CorpusError(f"{file}: its first line, {stripped_text(header)!r}, is for Excel only. Remove this line.")
     for delimiter in _DELIMITERS:
         if {_FILE_COLUMN, audio_column} & set(map(stripped_text, header.split(delimiter))):
             return delimiter

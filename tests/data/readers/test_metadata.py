@@ -286,6 +286,34 @@ def test_metadata_with_labels_must_name_files(write):
         read_source(str(folder), CorpusRequest(splits={"train": "train"}))
 
 
+TABLE = "file_name,label\nreal/a.wav,fake\n"
+
+
+@pytest.mark.parametrize(
+    ("table", "error"),
+    [
+        (TABLE.encode("utf-16"), "is it UTF-8 text"),
+        (TABLE.encode("utf-16-le"), "line 3: not 2 values"),
+        ("Störung,Klasse\nreal/a.wav,fake\n".encode("latin-1"), "is it UTF-8 text"),
+        (b"File_Name,Label\nreal/a.wav,fake\n", "no column 'file_name'.*its columns are File_Name, Label"),
+        (b"sep=;\nfile_name;label\nreal/a.wav;fake\n", "its first line, 'sep=;', is for Excel only. Remove this line"),
+        (b'\xef\xbb\xbf"SEP=,"\r\nFile,Label\r\n', "its first line, 'SEP=,', is for Excel only"),
+        (b"\nFile_Name,Label\nreal/a.wav,fake\n", "has no rows"),
+        (b"", "has no rows"),
+    ],
+)
+def test_class_folders_do_not_label_clips_if_the_table_cannot_be_read(table, error, write):
+    folder = write({"metadata.csv": "", "real/a.wav": ""})
+    (folder / "metadata.csv").write_bytes(table)
+    with pytest.raises(CorpusError, match=error):
+        read_source(str(folder), CorpusRequest(splits={"train": "train"}))
+
+
+def test_transcripts_of_excel_called_metadata_do_not_hide_class_folders(write):
+    folder = write({"metadata.csv": "sep=|\nid|text\n1|one\n", "real/a.wav": ""})
+    assert read_source(str(folder), CorpusRequest(splits={"train": "train"}))["train"]["label"][:] == ["real"]
+
+
 @pytest.mark.parametrize("name", ["clips.tsv", "CLIPS.TSV"])
 @pytest.mark.parametrize("given", ["{}", "[cC]*"])
 def test_a_table_with_tabs(write, name, given):
