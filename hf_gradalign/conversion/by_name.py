@@ -1,5 +1,6 @@
 """Load published checkpoints by name: each is converted into a cache on first use."""
 
+import difflib
 import functools
 import hashlib
 import inspect
@@ -43,9 +44,10 @@ logger = logging.get_logger(__name__)
 CACHE_VARIABLE = "HF_GRADALIGN_CACHE"
 RECORD_NAME = "conversion.json"
 HUB_OPTIONS = ("revision", "token", "cache_dir", "trust_remote_code", "conversion_options")
-"""What can be given with the name of a model."""
+"""What can be given with the name of any model. Models of transformers also take options of `from_pretrained`."""
 _ADAPTER_CONFIG = "adapter_config.json"
 _KEYS_SHOWN = 5
+_SIMILAR = 0.8  # of mistyped options; `code_revision`, which transformers has, is 0.76 from `revision`
 
 
 def model_folder(name: str, hub_options: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
@@ -55,7 +57,8 @@ def model_folder(name: str, hub_options: Mapping[str, Any]) -> tuple[str, dict[s
         name: A Hub id or a folder of a model for transformers; or a published checkpoint: a file, a folder with one,
             `org/repo` or `org/repo:filename` on the Hub.
         hub_options: `revision`, `token`, `cache_dir`, `trust_remote_code`; and `conversion_options`, options of
-            `convert_state_dict` or of its head, if those of a published checkpoint are not the published ones.
+            `convert_state_dict` or of its head, if those of a published checkpoint are not the published ones. A model
+            for transformers may have further options of `from_pretrained`, such as `local_files_only`.
 
     Returns:
         The name and its Hub options; for a published checkpoint, a folder in the cache and no options.
@@ -63,11 +66,13 @@ def model_folder(name: str, hub_options: Mapping[str, Any]) -> tuple[str, dict[s
     Raises:
         ConversionError: If it is neither. The message lists what was found and why it fits no layout.
         OSError: If there is no such model, or the cache cannot be written.
-        TypeError: If there is no such option.
+        TypeError: If an option looks like a mistyped one of these, or a published checkpoint does not take it.
     """
     options = dict(hub_options)
-    if unknown := sorted(options.keys() - set(HUB_OPTIONS)):  # a mistyped revision would load another version
-        raise TypeError(f"there is no option {unknown[0]} for loading a model: there are {', '.join(HUB_OPTIONS)}")
+    others = sorted(options.keys() - set(HUB_OPTIONS))
+    for option in others:  # a mistyped revision would load another version
+        if meant := difflib.get_close_matches(option, HUB_OPTIONS, n=1, cutoff=_SIMILAR):
+            raise TypeError(f"there is no option {option} for loading a model: did you mean {meant[0]}?")
     given = options.pop("conversion_options", None) or {}
     if _is_for_transformers(name, options):
         if given:
@@ -75,6 +80,11 @@ def model_folder(name: str, hub_options: Mapping[str, Any]) -> tuple[str, dict[s
                 f"{name} is a model of transformers and not a published checkpoint: remove --conversion_options"
             )
         return name, options
+    if others:  # it would have no effect
+        raise TypeError(
+            f"{name} is not a model for transformers, and loading a published checkpoint takes no option {others[0]}: "
+            f"there are {', '.join(HUB_OPTIONS)}"
+        )
     where = {key: options.get(key) for key in ("revision", "token", "cache_dir")}
     checkpoint = locate_checkpoint(name, **where)
     return str(_converted(checkpoint, name, given)), {}

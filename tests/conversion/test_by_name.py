@@ -199,8 +199,20 @@ def test_a_damaged_or_dangerous_file_is_refused(checkpoint, cache, capsys):
 def test_options_that_do_not_exist(checkpoint):
     with pytest.raises(ConversionError, match=r"mamba has no option dilatation; it has size, "):
         model_folder(str(checkpoint), {"conversion_options": {"dilatation": 2}})
-    with pytest.raises(TypeError, match="no option revison for loading a model: there are revision, token, cache_dir"):
+    with pytest.raises(TypeError, match="no option revison for loading a model: did you mean revision"):
         hf_gradalign.load_detector(str(checkpoint), revison="v2")
+    with pytest.raises(TypeError, match="published checkpoint takes no option local_files_only: there are revision, "):
+        hf_gradalign.load_detector(str(checkpoint), local_files_only=True)
+
+
+def test_models_of_transformers_take_its_options(published, tmp_path):
+    published[0].save_pretrained(tmp_path)
+    options = {"local_files_only": True, "force_download": False, "subfolder": "", "proxies": None}
+    options |= {"code_revision": "main", "attn_implementation": "eager"}
+    model, _ = hf_gradalign.load_detector(str(tmp_path), **options)
+    assert model.config._attn_implementation == "eager"
+    with pytest.raises(TypeError, match="no option revison for loading a model: did you mean revision"):
+        hf_gradalign.load_detector(str(tmp_path), revison="v2")
 
 
 @pytest.mark.slow
