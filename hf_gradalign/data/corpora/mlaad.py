@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import ClassVar
@@ -44,9 +45,9 @@ class MLAAD(Layout):
 
     def read(self, located: Located, split: str, subset: str | None) -> SplitClips:
         """See `Layout`."""
-        _refuse_copies(located.folders)
         listings = [AudioListing([folder]) for folder in located.folders]
         parts = [_read_model(*each) for each in zip(located.folders, listings, strict=True)]
+        _refuse_copies(located.folders, parts)
         table = pa.concat_tables([part for part in parts if part.num_rows])
         listings += [AudioListing([folder]) for folder in located.undescribed]
         files = pa.concat_arrays([listing.paths for listing in listings])
@@ -74,14 +75,18 @@ def _prefix(folder: Path) -> str:
     return "/".join(folder.parts[-3:] if "fake" in folder.parts[-3:] else folder.parts[-2:])
 
 
-def _refuse_copies(folders: Sequence[Path]) -> None:
-    firsts: dict[str, Path] = {}
-    for folder in folders:
-        if (first := firsts.setdefault(_prefix(folder), folder)) is not folder:
-            raise CorpusError(
-                f"Two copies or versions of MLAAD are in one place: {first} and {folder}. Name a folder that holds "
-                "only the one that you mean."
-            )
+def _refuse_copies(folders: Sequence[Path], parts: Sequence[pa.Table]) -> None:
+    """Refuse folders of the same model that share utterances. A model's clips may be in several folders."""
+    earlier: dict[str, list[tuple[Path, pa.Table]]] = defaultdict(list)
+    for folder, part in zip(folders, parts, strict=True):
+        ids = part["utterance_id"]
+        for other, other_part in earlier[_prefix(folder)]:
+            if pc.any(pc.is_in(ids, value_set=other_part["utterance_id"])).as_py():
+                raise CorpusError(
+                    f"Two copies or versions of MLAAD are in one place: {other} and {folder}. Name a folder that holds "
+                    "only the one that you mean."
+                )
+        earlier[_prefix(folder)].append((folder, part))
 
 
 def _read_model(folder: Path, listing: AudioListing) -> pa.Table:

@@ -58,3 +58,13 @@ def test_two_versions_in_one_place_are_refused_but_not_links(tmp_path):
     ):
         load_corpus(f"mlaad:{tmp_path}")
     assert len(load_corpus(f"mlaad:{root}")["test"]) == 6
+
+
+def test_a_model_may_be_in_two_folders(tmp_path):
+    root = corpus_trees.mlaad(tmp_path)
+    first = root / "fake/de/Edge-TTS"
+    second = shutil.copytree(first, tmp_path / "part2/fake/de/Edge-TTS")
+    for folder, line in ((first, 1), (second, 2)):
+        lines = (folder / "meta.csv").read_bytes().splitlines(keepends=True)
+        (folder / "meta.csv").write_bytes(lines[0] + lines[line])
+    assert len(load_corpus(f"mlaad:{tmp_path}")["test"]) == 6
