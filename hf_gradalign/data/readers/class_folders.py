@@ -27,8 +27,8 @@ _NEUTRAL_WORDS = """
     shard sound sounds speech split utterance utterances voice voices wav wavs
 """
 _NEUTRAL = frozenset(_NEUTRAL_WORDS.split())
-SHARD = re.compile(r"[-_.]?\d+(-of-\d+)?(-[0-9a-f]{16})?$")
-"""The number of a shard at the end of a file name: `-00000-of-00012`."""
+SHARD = re.compile(r"[-_.]?\d+(-of-\d+(-[0-9a-f]{8,64})?|-[0-9a-f]{16})?$")
+"""The number of a shard at the end of a file name, perhaps with a hash: `-00000-of-00012`."""
 
 _MAX_LISTED = 5
 # So many of a corpus' folder names are looked at, those with the most files first. There may be one for each clip.

@@ -32,8 +32,8 @@ def refuse_other_numbering(builder: DatasetBuilder, request: CorpusRequest) -> N
         request: The wanted splits, the column of labels, and their meaning.
 
     Raises:
-        CorpusError: If two files, or a file and README.md, give a number different meanings.
-        OSError, ValueError, pa.ArrowException: If a file cannot be read.
+        CorpusError: If two files, or a file and README.md, give a number different meanings, or a file is damaged.
+        OSError, ValueError: If a file cannot be read for another reason.
     """
     schema_of = _SCHEMA_OF.get(builder.name or "")
     if schema_of is None or request.label_column == NO_COLUMN:
@@ -44,7 +44,14 @@ def refuse_other_numbering(builder: DatasetBuilder, request: CorpusRequest) -> N
         first = next(iter((builder.config.data_files or {"": []}).values()))[:1]
         groups = [[*filter(os.path.isfile, map(str, first)), *chain.from_iterable(groups)]]
     for files in groups:
-        kinds = {file: Features.from_arrow_schema(schema_of(file)).get(request.label_column) for file in files}
+        kinds: dict[str, FeatureType | None] = {}
+        for file in files:
+            try:
+                kinds[file] = Features.from_arrow_schema(schema_of(file)).get(request.label_column)
+            except pa.ArrowException as error:
+                raise CorpusError(
+                    f"Cannot read {file} as {builder.name}: {error}. Get it again, or move it."
+                ) from error
         if card is not None:
             kinds = {_CARD: card.get(request.label_column), **kinds}
         require_one_numbering(kinds, request.label_column, request.label_map)

@@ -5,8 +5,9 @@ from __future__ import annotations
 import logging
 import re
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 from hf_gradalign.data.readers.class_folders import listed, splits_of_paths
 from hf_gradalign.data.request import CorpusError, CorpusRequest
@@ -14,34 +15,46 @@ from hf_gradalign.data.request import CorpusError, CorpusRequest
 logger = logging.getLogger(__name__)
 
 # Some names end with a hash of their own: train-00000-of-00002-0123456789abcdef.parquet.
-_NUMBERED = re.compile(r"(?P<before>.*?)(?P<number>\d+)-of-(?P<total>\d+)(-[0-9a-f]{16})?(?P<after>\D.*)?")
+_NUMBERED = re.compile(r"(?P<before>.*?)(?P<number>\d+)-of-(?P<total>\d+)(-[0-9a-f]{8,64})?(?P<after>\D.*)?")
 # More shards than any data set has: a number that means something else.
 _MOST = 100_000
 
 
-def report_missing_shards(files: Sequence[Path], request: CorpusRequest, *, are_chosen: bool = False) -> None:
-    """Report shards that are missing, unless only splits that are not wanted lack them.
+class _Series(NamedTuple):
+    """What the names of the shards of one split have in common."""
+
+    folder: Path
+    before: str
+    width: int
+    total: str
+    after: str
+
+    def name(self, number: int) -> str:
+        return str(self.folder / f"{self.before}{number:0{self.width}}-of-{self.total}{self.after}")
+
+
+def report_missing_shards(
+    files: Sequence[Path], request: CorpusRequest, *, are_chosen: bool = False, are_wanted: bool = False
+) -> None:
+    """Report shards that are not on disk, unless only splits that are not wanted lack them.
 
     Args:
-        files: The shards that are there.
+        files: Some shards that are there. Others in their folders count too.
         request: What is asked for.
         are_chosen: Whether someone named these files, rather than a folder that should hold all.
+        are_wanted: Whether all are of wanted splits. Otherwise their names tell.
 
     Raises:
         CorpusError: If there are any, for a folder whose missing audio is not to be skipped. Otherwise warns.
     """
-    shards: dict[tuple[Path, str, int, int, str], set[int]] = defaultdict(set)
-    for file in files:
-        if (match := _NUMBERED.fullmatch(file.name)) is not None and int(match["total"]) <= _MOST:
-            width = len(match["number"])
-            key = (file.parent, match["before"], width, int(match["total"]), match["total"] + (match["after"] or ""))
-            shards[key].add(int(match["number"]))
+    shards = _numbers_by_series(files)
+    # Not all that are on disk need be asked for.
+    folders = {series.folder for series, numbers in shards.items() if len(numbers) < int(series.total)}
+    on_disk = _numbers_by_series(file for folder in folders for file in folder.glob("*-of-*") if file.is_file())
     missing: list[str] = []
-    for (folder, before, width, total, after), present in shards.items():
-        first = int(0 not in present and total in present)  # some count from 1
-        absent = sorted({*range(first, first + total)} - present)
-        if absent and _is_wanted(Path(folder.name, before), request):
-            missing += [str(folder / f"{before}{number:0{width}}-of-{after}") for number in absent]
+    for series, numbers in shards.items():
+        if are_wanted or _is_wanted(Path(series.folder.name, series.before), request):
+            missing += _missing(series, numbers | on_disk.get(series, set()))
     if not missing:
         return
     shard_is = "shard is" if len(missing) == 1 else "shards are"
@@ -49,6 +62,24 @@ def report_missing_shards(files: Sequence[Path], request: CorpusRequest, *, are_
     if not are_chosen and request.on_missing_audio == "stop":
         raise CorpusError(f"{message} Download them, or use the others alone with --on_missing_audio skip.")
     logger.warning("%s Their clips are left out.", message)
+
+
+def _numbers_by_series(files: Iterable[Path]) -> dict[_Series, set[int]]:
+    shards: dict[_Series, set[int]] = defaultdict(set)
+    for file in files:
+        if (match := _NUMBERED.fullmatch(file.name)) is not None and int(match["total"]) <= _MOST:
+            width = len(match["number"])
+            series = _Series(file.parent, match["before"], width, match["total"], match["after"] or "")
+            shards[series].add(int(match["number"]))
+    return shards
+
+
+def _missing(series: _Series, present: set[int]) -> list[str]:
+    total = int(series.total)
+    missing = [series.name(number) for number in sorted({*range(1, total)} - present)]
+    if not present & {0, total}:  # they may count from 0 or from 1
+        missing.append(f"{series.name(0)} (or {Path(series.name(total)).name})")
+    return missing
 
 
 def _is_wanted(shard: Path, request: CorpusRequest) -> bool:

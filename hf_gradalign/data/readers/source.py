@@ -172,8 +172,8 @@ def read_folder(folder: Path, request: CorpusRequest) -> Splits:
         return files
     if listing.unreadable:
         listing.tell()
-    report_missing_shards(listing.others, request)
     if archives and not has_parquet:
+        report_missing_shards(archives, request)
         return read_archives(archives, folder, request)
     if has_parquet and (listing.audio or archives):
         logger.warning(

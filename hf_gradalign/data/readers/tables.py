@@ -20,7 +20,8 @@ from datasets import (
 from datasets import config as datasets_config
 from datasets.exceptions import DatasetsError
 
-from hf_gradalign.data.readers.class_numbering import refuse_other_numbering
+from hf_gradalign.data.readers.class_numbering import refuse_other_numbering, wanted_files
+from hf_gradalign.data.readers.shards import report_missing_shards
 from hf_gradalign.data.request import CorpusError, CorpusRequest
 
 if TYPE_CHECKING:
@@ -101,6 +102,11 @@ def load_any_splits(display_name: str, path: str, request: CorpusRequest, **opti
         raise CorpusError(
             f"{display_name} is a data set of audio files or archives, which are read from a folder: {hint}."
         )
+    if Path(path).is_dir():
+        files = [Path(file) for of_split in wanted_files(builder, request).values() for file in of_split]
+        # `datasets` also takes train-00000-of-00002.parquet.bak for data.
+        files = [file for file in files if file.suffix != ".bak"]
+        report_missing_shards(files, request, are_wanted=True)
     refuse_other_numbering(builder, request)
     if not request.streaming and ParquetSplits.is_lazy(builder):
         return ParquetSplits(builder, display_name, options.get("token"))

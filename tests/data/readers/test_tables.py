@@ -108,6 +108,8 @@ def test_only_the_labels_of_the_wanted_splits_count(tmp_path):
     (tmp_path / "test-00002-of-00003.parquet").write_bytes(b"cut")
     assert load_corpus(str(tmp_path), splits=("train",))["train"]["label"][:] == [1, 0, 1, 0]
     assert [row["label"] for row in stream_corpus(str(tmp_path))] == [1, 0, 1, 0]
+    with pytest.raises(CorpusError, match=r"Cannot read .*test-00002-of-00003\.parquet"):
+        stream_corpus(str(tmp_path), split="test")
 
 
 def test_other_columns_may_be_numbered_differently(tmp_path):
