@@ -131,10 +131,6 @@ class ViewGradients:
                 gradient from after the first view that belongs to no view.
         """
         self._require_whole_passes()
-        if self._current is not None:
-            raise RuntimeError(
-                f"the pass of the view {self._current!r} has not ended: leave its accumulate() before that of {view!r}"
-            )
         if self._held:
             self._refuse_other_gradients()
         elif self._has_gradients():
@@ -190,6 +186,7 @@ class ViewGradients:
             ValueError: If there is not one weight per view.
             RuntimeError: As for `products`, or if `p.grad` holds a gradient that belongs to no view.
         """
+        self._require_whole_passes()
         if weights.shape[-1:] != (len(self._held),):
             raise ValueError(f"{len(self._held)} views {self.views} need as many weights, got {tuple(weights.shape)}")
         self._refuse_other_gradients()
@@ -200,6 +197,8 @@ class ViewGradients:
         passes.combine_(weights if index is not None else weights[None], index)
 
     def _require_whole_passes(self) -> None:
+        if self._current is not None:
+            raise RuntimeError(f"the pass of the view {self._current!r} has not ended: leave its accumulate() first")
         if self._failed is not None:
             raise RuntimeError(
                 f"a pass of the view {self._failed!r} failed, and part of its gradient may be there: call clear() and "
@@ -276,7 +275,8 @@ def _dense_and_real(gradient: Tensor) -> Tensor:
     if gradient.is_sparse:
         raise ValueError("sparse gradients cannot be aligned; create the embedding with sparse=False")
     part = local_part(gradient)
-    return torch.view_as_real(part) if part.is_complex() else part  # a view, so what is written to it is kept
+    # A view, so what is written to it is kept.
+    return torch.view_as_real(part.resolve_conj()) if part.is_complex() else part
 
 
 def _make_table(local: Sequence[Sequence[Tensor | None]], device: torch.device) -> "GradientTable | None":

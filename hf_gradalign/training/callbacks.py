@@ -56,11 +56,13 @@ class SaveOnInterrupt(TrainerCallback):
         self._signalled = False
         self._previous: dict[int, Any] = {}
         self._flags: deque[DelayedFlag] = deque()
+        self._is_one_of_several = False
 
     def on_train_begin(  # noqa: D102
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
         self._flags.clear()
+        self._is_one_of_several = args.world_size > 1
         # Data loader workers are forked later and inherit the handler, so Ctrl-C does not kill them.
         for number in (signal.SIGINT, signal.SIGTERM):
             self._previous[number] = signal.signal(number, self._on_signal)
@@ -104,7 +106,8 @@ class SaveOnInterrupt(TrainerCallback):
             self.restore_handlers()
             raise KeyboardInterrupt
         self._signalled = True
-        logger.warning(f"{signal.Signals(number).name}: saving a checkpoint after this update, then stopping.")
+        when = "within a few updates" if self._is_one_of_several else "after this update"
+        logger.warning(f"{signal.Signals(number).name}: saving a checkpoint {when}, then stopping.")
 
     def _any_process_signalled(self, args: TrainingArguments) -> bool:
         if args.world_size <= 1:

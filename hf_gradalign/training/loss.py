@@ -35,10 +35,11 @@ class WeightedCrossEntropy:
     r"""Cross-entropy weighted by class: :math:`\sum_i w_{y_i} l_i / \sum_i w_{y_i}`.
 
     `GradientAlignmentTrainer` uses it for models with class weights, or as its `compute_loss_func`. It is a mean over
-    the items of a batch, which the trainer combines over micro-batches and processes using `items_weight`.
+    the items of a batch, which the trainer combines over micro-batches and processes using `items_weight`. The
+    `__call__` of a subclass must take `reduction`, too.
 
     Args:
-        class_weights: Shape (C,), positive.
+        class_weights: Shape (C,), positive. The trainer moves them to its device.
         label_smoothing: Fraction of the target spread over all classes, in [0, 1).
     """
 

@@ -42,7 +42,9 @@ class MeanLossTrainer(SelectingTrainer):
         given = self.compute_loss_func
         self._has_given_loss = given is not None
         if isinstance(given, WeightedCrossEntropy):
-            self.class_weights, self._weighted_loss = given.class_weights.to(self.args.device), given
+            # Moved once, and not at every loss.
+            self.class_weights = given.class_weights = given.class_weights.to(self.args.device)
+            self._weighted_loss = given
         elif given is not None:
             self.compute_loss_func = LossOfMicroBatch(given)
 

@@ -102,10 +102,17 @@ def check_options(trainer: Any) -> None:
             or a required package or device is missing.
     """
     args = trainer.args
-    if any("_orig_mod." in name for name, _ in trainer.model.named_parameters()):
+    compiled = next((name for name, _ in trainer.model.named_parameters() if "_orig_mod." in name), "")
+    if compiled.startswith("_orig_mod."):
         raise ValueError(
             "a model that torch.compile returned is saved under names that cannot be loaded, and evaluated without "
             "labels: give the trainer the model itself, with torch_compile=True (--torch_compile)"
+        )
+    if compiled:
+        part = compiled.partition("._orig_mod.")[0]
+        raise ValueError(
+            f"what torch.compile returned is saved under names that cannot be loaded: compile the part in place, as in "
+            f"model.{part}.compile()"
         )
     if args.neftune_noise_alpha is not None and not _has_embeddings(trainer.model):
         raise ValueError(
@@ -231,7 +238,7 @@ def check_metric_exists(trainer: Any) -> None:
     overrides_evaluate = type(trainer).evaluate is not transformers.Trainer.evaluate
     if args.eval_strategy == "no" or overrides_evaluate:
         return
-    if not trainer.label_names and not trainer.can_return_loss:
+    if not trainer.label_names and not trainer.can_return_loss and not _evaluates_by_itself(trainer):
         raise ValueError(
             f"evaluations would have no loss and no labels, because the forward of {type(trainer.model).__name__} has "
             'no argument named so: name it "labels", or pass label_names=["labels"] (--label_names)'
@@ -253,6 +260,12 @@ def check_metric_exists(trainer: Any) -> None:
             f"--metric_for_best_model {metric}: with --prediction_loss_only an evaluation only reports the loss; "
             "remove one of the two"
         )
+
+
+def _evaluates_by_itself(trainer: Any) -> bool:
+    """Return whether a subclass of the user makes the predictions or the loop of evaluations."""
+    own = [kind for kind in type(trainer).__mro__ if not kind.__module__.startswith(("hf_gradalign.", "transformers."))]
+    return any(name in vars(kind) for kind in own for name in ("prediction_step", "evaluation_loop"))
 
 
 def check_datasets(trainer: Any) -> None:
@@ -330,7 +343,7 @@ def check_numbers(args: Any) -> None:
         if value is not None and not value < limit:
             raise ValueError(f"--{name} must be below {limit}, got {value}")
     if args.max_grad_norm is not None and not args.max_grad_norm >= 0:  # the Trainer would not clip at all
-        raise ValueError(f"--max_grad_norm must be at least 0, got {args.max_grad_norm}")
+        raise ValueError(f"--max_grad_norm must be at least 0, got {args.max_grad_norm}; 0 turns clipping off")
     for name in _INTERVALS:
         steps = getattr(args, f"{name}_steps")
         if name == "eval" and not steps:

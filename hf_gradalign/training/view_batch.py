@@ -66,7 +66,7 @@ def explain_failed_collator(collator: Any, dataset: Any, error: Exception) -> No
         error: What was raised while a batch was made.
 
     Raises:
-        ValueError: If the collator fails on an item with views.
+        ValueError: If the collator fails on an item with views, but not on one of its views.
     """
     if isinstance(collator, ViewBatchCollator) or not _is_sized(dataset):
         return
@@ -79,6 +79,10 @@ def explain_failed_collator(collator: Any, dataset: Any, error: Exception) -> No
     try:
         collator([item])
     except Exception as its:  # of any kind; that of a loader's worker holds a traceback
+        try:
+            collator([next(iter(item.values()))])
+        except Exception:  # then it fails for another reason, such as too few items
+            return
         raise ValueError(
             f"the data_collator fails on items with views ({', '.join(item)}): {type(its).__name__}: {its}. To apply "
             "it to each view, use data_collator=ViewBatchCollator(collator)"
@@ -177,7 +181,8 @@ class ViewBatchCollator:
             ValueError: If the items do not have the same views, or have model inputs next to views.
         """
         if self.left_out is not None and isinstance(items[0], Mapping) and self.left_out in items[0]:
-            items = [{name: value for name, value in item.items() if name != self.left_out} for item in items]
+            others = [{name: value for name, value in item.items() if name != self.left_out} for item in items]
+            items = others if is_view_batch(others[0]) else items  # without views, the model may take it
         first = items[0]
         if not is_view_batch(first):
             try:

@@ -84,6 +84,7 @@ def test_a_model_that_is_compiled_already(tmp_path):
         GradientAlignmentTrainer(torch.compile(make_model(), backend="eager"), make_arguments(tmp_path))
     in_part = make_model()
     in_part.classifier = torch.compile(in_part.classifier, backend="eager")
+    message = r"compile the part in place, as in model.classifier.compile\(\)"
     with pytest.raises(ValueError, match=message):  # not by the trainer, because older accelerate fails before
         check_options(SimpleNamespace(model=in_part, args=None))
 
@@ -140,6 +141,13 @@ def test_labels_that_the_trainer_would_not_find(tmp_path):
     trainer = make_trainer(tmp_path, model=Anonymous(), label_names=["labels"], **options)
     trainer.train()
     assert trainer.state.best_metric > 0
+
+    class Own(GradientAlignmentTrainer):
+        def prediction_step(self, model, inputs, prediction_loss_only, ignore_keys=None):
+            outputs = model(**inputs)
+            return outputs["loss"].detach(), outputs["logits"].detach(), inputs["labels"]
+
+    make_trainer(tmp_path, model=Anonymous(), trainer_class=Own, **options).train()
 
 
 def test_a_metric_of_one_of_several_evaluation_sets(tmp_path):

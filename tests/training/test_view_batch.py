@@ -161,3 +161,5 @@ def test_lengths_next_to_views_are_for_the_sampler(tmp_path, strategy):
     assert trainer.last_update.views == ["clean", "augmented"]
     with pytest.raises(ValueError, match=r"an item has length next to mappings \(clean, augmented\)"):
         GradientAlignmentTrainer(make_model(), make_arguments(tmp_path), train_dataset=table).train()
+    # Without views, the model may take them.
+    assert trainer.data_collator([{**rows[0]["clean"], "length": 3}])["length"].tolist() == [3]

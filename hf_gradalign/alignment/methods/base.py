@@ -2,6 +2,7 @@
 
 import functools
 import re
+import sys
 from typing import Any
 
 import torch
@@ -11,11 +12,18 @@ METHODS: dict[str, "type[AlignmentMethod]"] = {}
 """The methods known to `get_method`, by name."""
 
 
+def _definition_of(kind: type) -> tuple[str, str]:
+    """The file of a class, or its module if that has none, and its name there."""
+    file = getattr(sys.modules.get(kind.__module__), "__file__", None)
+    return file or kind.__module__, kind.__qualname__
+
+
 class AlignmentMethod:
     """A callable that maps the K x K Gramian of the views' gradients to the K weights of their combination.
 
     A subclass with a name, `class PCGrad(AlignmentMethod, name="pcgrad")`, is available to `get_method` under that name
-    once its module is imported. A name that another method has is refused with a ValueError.
+    once its module is imported. A name that another method has is refused with a ValueError (if it is one of TorchJD,
+    when it is used).
 
     Non-finite Gramians give the weights of the mean and do not change the method's state. So a gradient that overflowed
     stays non-finite in the combination, where loss scaling and NaN filters look for it, and finite gradients whose
@@ -28,9 +36,12 @@ class AlignmentMethod:
             return
         taken = next((known for known in METHODS if plain_name(known) == plain_name(name)), name)
         other = METHODS.get(taken)
-        # A class that is defined again, as in a notebook, replaces itself.
-        if other is not None and (other.__module__, other.__qualname__) != (cls.__module__, cls.__qualname__):
-            raise ValueError(f"the name {name!r} of {cls.__name__} is that of {other.__name__}; choose another one")
+        # A class that is defined again, as in a notebook or in a script that is also imported, replaces itself.
+        if other is not None and _definition_of(other) != _definition_of(cls):
+            raise ValueError(
+                f"the name {name!r} of {cls.__module__}.{cls.__qualname__} is that of {other.__module__}."
+                f"{other.__qualname__}; choose another one"
+            )
         METHODS[taken] = cls
 
     @torch.no_grad()

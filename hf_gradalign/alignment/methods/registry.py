@@ -42,6 +42,11 @@ def canonical_name(name: str) -> str:
             raise _unknown(name)
     for known in (*METHODS, *TORCHJD_SPECS):
         if plain_name(known) == plain_name(inner):
+            if known in METHODS and plain_name(known) in map(plain_name, TORCHJD_SPECS):
+                raise ValueError(
+                    f"{METHODS[known].__module__}.{METHODS[known].__qualname__} has the name of TorchJD's method "
+                    f"{known}; choose another one"
+                )
             return f"{_WRAPPER}({known})" if wrapped else known
     raise _unknown(name)
 

@@ -1,5 +1,7 @@
 import json
 import math
+import sys
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -47,6 +49,7 @@ def test_our_own_are_never_replaced():
 
 def test_a_method_of_ones_own(monkeypatch):
     monkeypatch.setattr("hf_gradalign.alignment.methods.base.METHODS", methods := dict(METHODS))
+    monkeypatch.setattr("hf_gradalign.alignment.methods.registry.METHODS", methods)
 
     def define(name):
         class First(AlignmentMethod, name=name):
@@ -58,9 +61,17 @@ def test_a_method_of_ones_own(monkeypatch):
     define("first_only")
     assert define("First-Only") is methods["first_only"]  # defined again, as in a notebook
     assert methods["first_only"]()(GRAMIANS[0]).tolist() == [1, 0]
-    with pytest.raises(ValueError, match="the name 'PC-Grad' of First is that of PCGrad; choose another one"):
+    with pytest.raises(ValueError, match=r"the name 'PC-Grad' of .*\.First is that of .*\.PCGrad; choose another"):
         define("PC-Grad")
     assert methods["pcgrad"] is METHODS["pcgrad"]
+    monkeypatch.setitem(sys.modules, "twin", SimpleNamespace(__file__=__file__))
+    methods["first_only"].__module__ = "twin"  # as __main__, if a script is also imported
+    define("first_only").__module__ = "elsewhere"
+    with pytest.raises(ValueError, match="is that of elsewhere"):
+        define("first_only")
+    define("UPGrad")
+    with pytest.raises(ValueError, match=r"First has the name of TorchJD's method upgrad; choose another one"):
+        get_method("upgrad")
 
 
 def test_weights_of_another_shape_are_refused():
