@@ -49,9 +49,7 @@ def refuse_other_numbering(builder: DatasetBuilder, request: CorpusRequest) -> N
             try:
                 kinds[file] = Features.from_arrow_schema(schema_of(file)).get(request.label_column)
             except pa.ArrowException as error:
-                raise CorpusError(
-                    f"Cannot read {file} as {builder.name}: {error}. Get it again, or move it."
-                ) from error
+                raise CorpusError(f"Cannot read {file} as a data set: {error}") from error
         if card is not None:
             kinds = {_CARD: card.get(request.label_column), **kinds}
         require_one_numbering(kinds, request.label_column, request.label_map)
