@@ -70,7 +70,7 @@ def test_a_method_of_ones_own(monkeypatch):
     with pytest.raises(ValueError, match="is that of elsewhere"):
         define("first_only")
     define("UPGrad")
-    with pytest.raises(ValueError, match=r"First has the name of TorchJD's method upgrad; choose another one"):
+    with pytest.raises(ValueError, match=r"First has the name of TorchJD's method UPGrad; choose another one"):
         get_method("upgrad")
 
 
