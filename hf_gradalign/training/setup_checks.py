@@ -103,17 +103,12 @@ def check_options(trainer: Any) -> None:
     """
     args = trainer.args
     compiled = next((name for name, _ in trainer.model.named_parameters() if "_orig_mod." in name), "")
-    if compiled.startswith("_orig_mod."):
-        raise ValueError(
-            "a model that torch.compile returned is saved under names that cannot be loaded, and evaluated without "
-            "labels: give the trainer the model itself, with torch_compile=True (--torch_compile)"
-        )
     if compiled:
-        part = compiled.partition("._orig_mod.")[0]
-        raise ValueError(
-            f"what torch.compile returned is saved under names that cannot be loaded: compile the part in place, as in "
-            f"model.{part}.compile()"
-        )
+        part = compiled.partition("_orig_mod.")[0]
+        advice = "give the trainer the model itself, with torch_compile=True (--torch_compile)"
+        if part:
+            advice = f"compile the part in place, as in model.{part}compile()"
+        raise ValueError(f"what torch.compile returned is saved under names that cannot be loaded: {advice}")
     if args.neftune_noise_alpha is not None and not _has_embeddings(trainer.model):
         raise ValueError(
             f"--neftune_noise_alpha adds noise to token embeddings, and {type(trainer.model).__name__} has none; "
