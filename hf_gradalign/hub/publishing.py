@@ -162,7 +162,9 @@ def _refuse_half_a_model(folder: Path) -> None:
     with contextlib.suppress(OSError, ValueError, KeyError, TypeError):  # of broken settings, loading says more
         settings = json.loads((folder / "adapter_config.json").read_text(encoding="utf-8"))
         base = Path(settings["base_model_name_or_path"])
-        if base.is_absolute() or base.exists() or (folder / base).exists():
+        # Training writes the whole path of a folder, so `org/name` is on the Hub, even if a clone of it is here.
+        is_of_hub = len(base.parts) == 2 and ".." not in base.parts
+        if base.is_absolute() or (base.exists() and not is_of_hub) or (folder / base).exists():
             raise PublishingError(
                 f"{folder} contains PEFT adapters for the model {base}, which is on this machine only: publish the "
                 "merged model, or the base model first, and train from there"

@@ -1,10 +1,12 @@
 """Publishing to a local Hub: uploads, downloads, and messages on failures."""
 
+import json
 import os
 import shutil
 import socket
 import subprocess
 import sys
+from contextlib import nullcontext
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +15,7 @@ import soundfile
 from hub_server import READ_ONLY_TOKEN, REFUSED_TOKEN
 
 from hf_gradalign.hub import ModelCardFacts, PublishingError, publish, push_command, write_model_card
+from hf_gradalign.hub.publishing import stage_model
 
 PUBLISHED = {"README.md", "config.json", "model.safetensors", "notes/curve.png", "all_results.json", "vocab.txt"}
 PUBLISHED |= {"conflicts.jsonl", "figures/conflicts.png"}
@@ -158,6 +161,17 @@ def test_adapters_whose_base_would_stay_behind(folder):
     (folder / "adapter_config.json").write_text('{"base_model_name_or_path": "/home/me/base"}')
     with pytest.raises(PublishingError, match="adapters for the model /home/me/base, which is on this machine only"):
         publish(folder, "tester/model")
+
+
+def test_a_base_on_the_hub_may_be_in_the_working_folder_too(folder, tmp_path, monkeypatch):
+    (folder / "model.safetensors").rename(folder / "adapter_model.safetensors")
+    for name in ("org/base", "base", "../base"):
+        (tmp_path / "work" / name).mkdir(parents=True)
+    monkeypatch.chdir(tmp_path / "work")
+    for name in ("base", "../base", "org/base"):
+        (folder / "adapter_config.json").write_text(json.dumps({"base_model_name_or_path": name}))
+        with nullcontext() if name == "org/base" else pytest.raises(PublishingError, match="on this machine only"):
+            stage_model(folder, tmp_path / "staged")  # what `publish` uploads
 
 
 @pytest.mark.slow
