@@ -50,7 +50,8 @@ def load_classifier(name: str, hub_options: Mapping[str, Any], **options: Any) -
 
     Raises:
         OSError: If there is no such model, or one of its files is broken.
-        ValueError: If transformers does not know the model, or it has more layers than its configuration says.
+        ValueError: If transformers does not know the model, or a trained classifier has more layers than its
+            configuration says.
     """
     given_name, has_options = name, bool(hub_options.get("conversion_options"))
     name, hub_options = conversion.model_folder(name, hub_options)
@@ -72,7 +73,8 @@ def load_classifier(name: str, hub_options: Mapping[str, Any], **options: Any) -
             name, dtype=torch.float32, output_loading_info=True, **options, **hub_options
         )
     absent = {*info["missing_keys"], *(key[0] for key in info["mismatched_keys"])}
-    if not absent:
+    # The encoder of a model without this head may have been shortened on purpose.
+    if all(key.startswith(f"{model.base_model_prefix}.") for key in info["missing_keys"]):
         _refuse_excess(name, model, info["unexpected_keys"])
     if name != given_name and not has_options:
         # Adapters that are trained on it find it again, also on other machines. With options, they would find another
@@ -82,13 +84,14 @@ def load_classifier(name: str, hub_options: Mapping[str, Any], **options: Any) -
 
 
 def _refuse_excess(name: str, model: PreTrainedModel, unused: Iterable[str]) -> None:
-    """Raise ValueError for a whole model with more layers than its config.json says."""
+    """Raise ValueError for a trained classifier with more layers than its configuration says."""
     modules = {module for module, _ in model.named_modules()}
     excess = sorted(key for key in unused if _is_of_further_layer(key, modules))
     if excess:
         raise ValueError(
-            f"{name} has {len(excess)} weights of layers that its {CONFIG_NAME} leaves out ({_listed(excess)}): "
-            f"without them, it would be another model. Correct its {CONFIG_NAME}, or download the model again"
+            f"{name} has {len(excess)} weights of layers that its configuration leaves out ({_listed(excess)}): "
+            f"without them, it would be another model. Correct the number of layers in its {CONFIG_NAME} or in the "
+            "options, or download the model again"
         )
 
 

@@ -43,11 +43,14 @@ def load_detector(
     model, random = load_classifier(name_or_path, hub_options, ignore_mismatched_sizes=True)
     extractor = feature_extractor or load_feature_extractor(name_or_path, hub_options)
     if lacks_head(name_or_path, model, random):
-        absent, saved_as = sorted(random), (model.config.architectures or [""])[0]
-        told = f"It was saved as a {saved_as}, which is no" if saved_as else "It is not a"
+        absent, wanted = sorted(random), type(model).__name__
+        saved_as = (model.config.architectures or [wanted])[0]
+        told = "is not a trained classifier"
+        if saved_as != wanted:
+            told = f"was saved as a {saved_as}, which has another head or none"
         raise ValueError(
-            f"{name_or_path} lacks {len(absent)} weights of a {type(model).__name__} ({', '.join(absent[:3])}, ...). "
-            f"{told} trained classifier of transformers, and scores of random weights mean nothing. Train it with "
+            f"{name_or_path} lacks {len(absent)} weights of a {wanted} ({', '.join(absent[:3])}, ...). "
+            f"It {told}, and scores of random weights mean nothing. Train it with "
             f"scripts/run_audio_spoof.py --model_name_or_path {name_or_path}, or pass SpoofScorer the model itself"
         )
     return model.eval(), extractor

@@ -3,14 +3,22 @@ import json
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from tiny_detectors import make_classifier, make_detector
+from tiny_detectors import SMALL, make_classifier, make_detector
 from transformers import (
     AutoModelForAudioClassification,
     Wav2Vec2FeatureExtractor,
     Wav2Vec2ForAudioFrameClassification,
 )
 
-from hf_gradalign.models import HEADS, ID2LABEL, LABEL2ID, load_audio_classifier, loading, small_wav2vec2_config
+from hf_gradalign.models import (
+    HEADS,
+    ID2LABEL,
+    LABEL2ID,
+    load_audio_classifier,
+    load_classifier,
+    loading,
+    small_wav2vec2_config,
+)
 from hf_gradalign.scoring import load_detector
 
 TINY = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 16}
@@ -22,7 +30,7 @@ def checkpoint(tmp_path):
     def make(labels=None, extractor=True, **options):
         if labels is not None:
             options |= {"id2label": dict(enumerate(labels)), "label2id": {name: i for i, name in enumerate(labels)}}
-        config = small_wav2vec2_config(**TINY, **options)
+        config = small_wav2vec2_config(**TINY | options)
         AutoModelForAudioClassification.from_config(config).save_pretrained(tmp_path / "checkpoint")
         if extractor:
             Wav2Vec2FeatureExtractor(do_normalize=False).save_pretrained(tmp_path / "checkpoint")
@@ -73,6 +81,14 @@ def test_a_single_label_without_a_trained_head_gets_two(checkpoint, tmp_path):
     assert model.config.id2label == ID2LABEL
     with pytest.raises(ValueError, match=r"--bonafide_label LABEL_0: .* has no trained head"):
         load_audio_classifier(path, bonafide_label="LABEL_0")
+
+
+def test_a_classifier_without_its_head_is_called_untrained(checkpoint):
+    path = checkpoint()
+    for name in [name for name in load_file(f"{path}/model.safetensors") if not name.startswith("wav2vec2.")]:
+        drop(path, name)
+    with pytest.raises(ValueError, match=r"\.\.\.\)\. It is not a trained classifier, and scores of random weights"):
+        load_detector(path)
 
 
 def test_an_encoder_that_is_not_whole_is_refused(checkpoint):
@@ -137,26 +153,43 @@ def test_a_head_of_another_class_is_replaced(checkpoint, monkeypatch):
     assert model.config.id2label == ID2LABEL
     assert "was saved as a Wav2Vec2ForAudioFrameClassification, whose head does not fit a Wav2Vec2For" in said[0]
     with pytest.raises(
-        ValueError, match="saved as a Wav2Vec2ForAudioFrameClassification, which is no trained classifier"
+        ValueError,
+        match="saved as a Wav2Vec2ForAudioFrameClassification, which has another head or none, and",
     ):
         load_detector(path)
 
 
-@pytest.mark.parametrize("less", [{"num_hidden_layers": 1}, {"head_options": {"num_blocks": 1}}])
-def test_a_configuration_that_leaves_out_layers_is_refused(less, tmp_path):
-    model = make_detector(head="mamba") if "head_options" in less else make_classifier()
+LESS = {"mamba": {"head_options": SMALL["mamba"] | {"num_blocks": 1}}, "classifier": {"num_hidden_layers": 1}}
+LEAVES_OUT = r"has \d+ weights of layers that its configuration leaves out \(.*in its config\.json or in the options"
+
+
+@pytest.mark.parametrize("n_labels", [2, 3])
+@pytest.mark.parametrize("kind", LESS)
+def test_a_configuration_that_leaves_out_layers_is_refused(kind, n_labels, tmp_path):
+    model = (
+        make_detector(head="mamba", num_labels=n_labels) if kind == "mamba" else make_classifier(num_labels=n_labels)
+    )
     model.save_pretrained(tmp_path)
     settings = json.loads((tmp_path / "config.json").read_text())
-    if "head_options" in less:
-        less = {"head_options": settings["head_options"] | less["head_options"]}
     weights = load_file(tmp_path / "model.safetensors")
     weights[f"{model.base_model_prefix}.encoder.inv_freq"] = torch.ones(2)  # a buffer of an older version
     save_file(weights, tmp_path / "model.safetensors", {"format": "pt"})
     load_detector(str(tmp_path))
-    (tmp_path / "config.json").write_text(json.dumps(settings | less))
+    (tmp_path / "config.json").write_text(json.dumps(settings | LESS[kind]))
     for load in (load_audio_classifier, load_detector):
-        with pytest.raises(ValueError, match=r"has \d+ weights of layers that its config\.json leaves out \("):
+        with pytest.raises(ValueError, match=LEAVES_OUT):
             load(str(tmp_path))
+
+
+def test_only_encoders_may_be_shortened(checkpoint):
+    path = checkpoint(num_hidden_layers=2)
+    with pytest.raises(ValueError, match=LEAVES_OUT):
+        load_classifier(path, {}, num_hidden_layers=1)
+    weights = load_file(f"{path}/model.safetensors")
+    encoder = {name: value for name, value in weights.items() if name.startswith("wav2vec2.")}
+    save_file(encoder, f"{path}/model.safetensors", {"format": "pt"})
+    _, absent = load_classifier(path, {}, num_hidden_layers=1)
+    assert absent == weights.keys() - encoder.keys()
 
 
 def test_a_detector_of_three_classes_gets_a_new_output_layer(tmp_path):
