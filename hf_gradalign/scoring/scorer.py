@@ -74,8 +74,8 @@ class SpoofScorer:
 
     Raises:
         OSError: If there is no such model.
-        ValueError: If an argument is out of range, the model was not trained to classify, has no config or weights of
-            another type than `dtype`, or its labels do not tell which is bona fide.
+        ValueError: If an argument is out of range, the model was not trained to classify or has no config, its weights
+            are not float32 and `dtype` is "float32", or its labels do not tell which is bona fide.
     """
 
     def __init__(
