@@ -20,8 +20,8 @@ def person(browser, site):
         yield page
 
 
-def drop(page, name, data):
-    """Drop a file on the page as from a file manager."""
+def drop(page, name, data, place=None):
+    """Drop a file on the page as from a file manager, by default where it asks for one."""
     transfer = page.evaluate_handle(
         """([name, numbers]) => {
             const transfer = new DataTransfer();
@@ -32,7 +32,7 @@ def drop(page, name, data):
         }""",
         [name, list(data)],
     )
-    place = page.get_by_role("button", name="Drop an audio file here to upload")
+    place = place or page.get_by_role("button", name="Drop an audio file here to upload")
     for kind in ("dragenter", "dragover", "drop"):
         place.dispatch_event(kind, {"dataTransfer": transfer})
 
@@ -81,6 +81,8 @@ def test_a_visit(person, examples, scorer):
     assert f"log-likelihood ratio −{-llr:.2f}" in text
     assert "the probability that this one is genuine is" in text
     assert "windows lean fake" in text
+    drop(person, "other.webm", b"sound", person.locator("#recording"))
+    status(person, "Please clear the recording first.")
     assert verdict.get_by_role("img").get_attribute("aria-label").startswith("Scores over time.")
 
     clear(person)

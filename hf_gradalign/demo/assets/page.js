@@ -30,6 +30,7 @@
   // Gradio takes files whose type is that of sound.
   const handOver = (file) => {
     const input = document.querySelector("#recording input[type=file]");
+    if (!input) return tell("Please clear the recording first."); // Gradio shows the loaded one in its place
     const transfer = new DataTransfer();
     transfer.items.add(new File([file], file.name, { type: `audio/${kind(file)}` }));
     input.files = transfer.files;
