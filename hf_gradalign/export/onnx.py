@@ -172,8 +172,12 @@ class _Logits(nn.Module):
             raise ValueError(
                 f"only models in float32 can be exported, this one has {', '.join(dtypes)}: call model.float()"
             )
-        if not all(isinstance(value, Tensor) and not value.is_quantized for value in model.state_dict().values()):
-            raise ValueError("only models in float32 can be exported, and this one is quantized: quantize the file")
+        weights = (value for name, value in model.state_dict().items() if not name.endswith("_extra_state"))
+        if not all(isinstance(value, Tensor) and not value.is_quantized for value in weights):
+            raise ValueError(
+                "only models in float32 can be exported, and this one is quantized: export the model before it is "
+                "quantized, then quantize the ONNX file"
+            )
         self.model = copy.deepcopy(model).cpu().eval().requires_grad_(False)
         self.model.set_attn_implementation("eager")
         stored = calibration_of(model)

@@ -226,6 +226,13 @@ def test_models_of_features_are_refused(family, said):
         export_program(make_classifier(family, **sizes), n_samples=N_SAMPLES)
 
 
+def test_a_module_with_a_state_of_its_own_is_not_quantized(monkeypatch):
+    detector = make_detector("linear")
+    monkeypatch.setattr(type(detector.head), "get_extra_state", lambda head: {"version": 1})
+    assert isinstance(detector.state_dict()["head._extra_state"], dict)
+    export_program(detector, n_samples=N_SAMPLES)
+
+
 def test_errors(tmp_path):
     detector = make_detector("linear")
     with pytest.raises(ValueError, match="does not accept waveforms of 100 samples"):
@@ -235,7 +242,7 @@ def test_errors(tmp_path):
     with pytest.raises(ValueError, match=r"one or more batch sizes of at least 1, got \(\)"):
         export_onnx(detector, tmp_path / "detector.onnx", check_batches=())
     quantized = torch.ao.quantization.quantize_dynamic(detector, {torch.nn.Linear})  # a copy
-    with pytest.raises(ValueError, match="this one is quantized"):
+    with pytest.raises(ValueError, match="this one is quantized: export the model before it is quantized, then"):
         export_onnx(quantized, tmp_path / "detector.onnx")
     with pytest.raises(ValueError, match=r"this one has bfloat16: call model.float\(\)"):
         export_program(detector.bfloat16(), n_samples=N_SAMPLES)
