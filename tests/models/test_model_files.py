@@ -157,7 +157,7 @@ def test_a_file_in_place_of_a_folder(whole):
 
 
 def test_a_model_on_the_hub_whose_weights_were_not_asked_for(whole, tmp_path, monkeypatch):
-    """The reason is told, and not that the cache has no weights yet."""
+    """The error gives the reason, and does not say that the cache has no weights yet."""
     monkeypatch.setattr(model_files, "cached_snapshot", lambda name, hub_options: tmp_path)
     shutil.copy(whole / "config.json", tmp_path)
     with (

@@ -1,4 +1,4 @@
-"""A partial download is told by the names of the shards that are there."""
+"""The names of the shards that are there show that others are missing."""
 
 import logging
 import shutil
