@@ -25,8 +25,7 @@ from hf_gradalign.metrics.functional.localization import (
     range_equal_error_rate,
     segment_equal_error_rate,
 )
-from hf_gradalign.metrics.functional.ranked_scores import CountedScores, RankedScores
-from hf_gradalign.metrics.functional.ranked_trials import TRIAL_TYPES
+from hf_gradalign.metrics.functional.ranked_scores import TRIAL_TYPES, CountedScores, RankedScores
 from hf_gradalign.metrics.functional.t_dcf import (
     ASVSPOOF5_ASV,
     AsvErrorRates,

@@ -60,10 +60,16 @@ class Metric:
         return self.compute(RankedScores(scores, labels).counted())
 
     def format(self, value: float) -> str:
-        """Format a value for a table; NaN becomes `n/a`."""
-        if np.isnan(value):
-            return "n/a"
-        return f"{100 * value:.3f}" if self.is_percentage else f"{value:.5f}"
+        """Format a value for a table; NaN becomes `n/a`, and -0 becomes 0."""
+        return format_value(value, self.is_percentage)
+
+
+def format_value(value: float, is_percentage: bool) -> str:
+    """See `Metric.format`."""
+    if np.isnan(value):
+        return "n/a"
+    text = f"{100 * value:.3f}" if is_percentage else f"{value:.5f}"
+    return text.removeprefix("-") if float(text) == 0 else text
 
 
 MetricLike: TypeAlias = str | Metric | Callable[[Any, Any], float | Mapping[str, float]]

@@ -28,7 +28,6 @@ if TYPE_CHECKING:
     )
     from hf_gradalign.score_files.matching import match_keys, match_labels, match_systems, with_few_missing
     from hf_gradalign.score_files.predictions import require_same_form, unlabeled_scores, with_own_labels
-    from hf_gradalign.score_files.reliability import draw_reliability
     from hf_gradalign.score_files.report import (
         breakdown_table,
         comparison_table,
@@ -38,6 +37,7 @@ if TYPE_CHECKING:
         draw_bars,
         draw_det,
         draw_histograms,
+        draw_reliability,
         overall_table,
     )
     from hf_gradalign.score_files.results import Evaluation, MetricRow, Settings

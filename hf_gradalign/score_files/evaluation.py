@@ -10,7 +10,9 @@ from numpy.typing import NDArray
 
 from hf_gradalign.metrics import (
     METRICS,
+    Breakdown,
     Comparison,
+    Group,
     Metric,
     RankedScores,
     TandemCosts,
@@ -22,15 +24,14 @@ from hf_gradalign.metrics import (
     score_problems,
     tandem_metric,
 )
+from hf_gradalign.metrics.functional.cllr import ratio_problems
 from hf_gradalign.metrics.functional.eer import official_equal_error
 from hf_gradalign.metrics.functional.ranked_scores import CountedScores
-from hf_gradalign.metrics.functional.ratio_problems import ratio_problems
 from hf_gradalign.metrics.stats.bootstrap import fewest_clusters, make_draws
-from hf_gradalign.metrics.stats.breakdown import Against
-from hf_gradalign.metrics.stats.few_errors import sampling_problems
-from hf_gradalign.score_files.clips import Clips
+from hf_gradalign.metrics.stats.breakdown import Against, clips_by_value
+from hf_gradalign.metrics.stats.few_errors import one_class_problems, sampling_problems
+from hf_gradalign.score_files.clips import Clips, ScoreFileError
 from hf_gradalign.score_files.columns import common_name
-from hf_gradalign.score_files.one_class import evaluate_one_class
 from hf_gradalign.score_files.results import Evaluation, MetricRow, Settings, clusters_of, column_of
 
 # The metrics in breakdowns.
@@ -56,7 +57,7 @@ def evaluate_clips(clips: Clips, settings: Settings | None = None, *, progress: 
     scores, labels = clips.scores_and_labels()
     n_bonafide = int(np.count_nonzero(labels == 1))
     if n_bonafide in (0, len(clips)):
-        return evaluate_one_class(clips, settings, progress=progress)
+        return _evaluate_one_class(clips, settings, progress)
     columns = {name: column_of(clips, name, "--by") for name in settings.by}
     clusters = clusters_of(clips, settings)
     counted = RankedScores(scores, labels).counted()
@@ -94,6 +95,70 @@ def evaluate_clips(clips: Clips, settings: Settings | None = None, *, progress: 
         score_form=clips.score_form,
         costs=_costs_of(settings),
     )
+
+
+def _evaluate_one_class(clips: Clips, settings: Settings, progress: bool) -> Evaluation:
+    """Evaluate clips that are all spoofed, or all bona fide, at a threshold from other data.
+
+    The share of spoofed clips that are accepted is 1 - SRR of the Arena (`spoof_acceptance_rate`). A verifier and costs
+    do not apply.
+
+    Raises:
+        ScoreFileError: If there is no threshold, or a column is missing.
+    """
+    scores, labels = clips.scores_and_labels()
+    is_bonafide = bool(labels[0] == 1)
+    threshold = settings.threshold
+    if threshold is None:
+        raise ScoreFileError(
+            f"All {len(clips)} clips of {clips.source} are {'bona fide' if is_bonafide else 'spoofed'}, but error "
+            f"rates compare the classes. For the share of them that is {'rejected' if is_bonafide else 'accepted'}, "
+            "give a --threshold."
+        )
+    name = "false_rejection_rate" if is_bonafide else "spoof_acceptance_rate"
+    title = "bona fide rejected (FRR)" if is_bonafide else "spoofs accepted (1 - SRR)"
+
+    wrong = (scores < threshold if is_bonafide else scores >= threshold).astype(np.float64)
+    breakdowns = {
+        column: _by_value(column_of(clips, column, "--by"), wrong, name, is_bonafide) for column in settings.by
+    }
+    rate = float(wrong.mean())
+    clusters = clusters_of(clips, settings)
+    interval, problems = None, []
+    if settings.n_draws:
+        intervals = bootstrap_intervals(
+            lambda own, _: float(np.mean(own)),
+            wrong,
+            labels,
+            clusters=clusters,
+            n_draws=settings.n_draws,
+            confidence=settings.confidence,
+            seed=settings.seed,
+            progress=progress,
+        )
+        interval = next(iter(intervals.values()))
+        draws = make_draws(labels, clusters, settings.seed, np.arange(len(labels)))
+        problems = one_class_problems(int(wrong.sum()), len(clips), fewest_clusters(draws, labels))
+    return Evaluation(
+        clips.source,
+        n_bonafide=len(clips) if is_bonafide else 0,
+        n_spoof=0 if is_bonafide else len(clips),
+        rows={name: MetricRow(title, rate, interval, True)},
+        eer_threshold=None,
+        settings=settings,
+        breakdowns=breakdowns,
+        problems=problems,
+        notes=list(clips.notes),
+        score_form=clips.score_form,
+    )
+
+
+def _by_value(values: Sequence[str | None], wrong: NDArray[np.float64], metric: str, is_bonafide: bool) -> Breakdown:
+    groups = []
+    for value, own in clips_by_value(values).items():
+        n_bonafide, n_spoof = (len(own), 0) if is_bonafide else (0, len(own))
+        groups.append(Group(value, n_bonafide, n_spoof, {metric: float(wrong[own].mean())}))
+    return Breakdown("one_class", groups)
 
 
 def problems_of(counted: CountedScores, clips: Clips, settings: Settings) -> list[str]:

@@ -14,7 +14,7 @@ from hf_gradalign.metrics import METRICS, Comparison, compare_systems
 from hf_gradalign.score_files.fusion import Fusion, fit_ratios
 from hf_gradalign.score_files.held_out import N_FOLDS, Folds, ScoreFunction, held_out_scores, make_folds
 from hf_gradalign.score_files.joint_scores import JointScores
-from hf_gradalign.score_files.report import format_value, markdown_table, titled
+from hf_gradalign.score_files.report import markdown_table, titled
 from hf_gradalign.score_files.results import UTTERANCE, Settings, clusters_of
 from hf_gradalign.utils.plain_text import plain_text
 
@@ -98,7 +98,7 @@ class FusionReport:
         ]
         titles = [titled(METRICS[name].title, METRICS[name].is_percentage) for name in REPORTED]
         rows = [
-            [name, weight, *(format_value(values[metric], METRICS[metric].is_percentage) for metric in REPORTED)]
+            [name, weight, *(METRICS[metric].format(values[metric]) for metric in REPORTED)]
             for name, weight, values in results
         ]
         any_result = next(iter(self.rivals.values())).comparison
@@ -106,12 +106,10 @@ class FusionReport:
         header = ["metric", "best single system", "its value", "fusion", "fusion minus best", interval, "p"]
         comparisons = []
         for metric, rival in self.rivals.items():
-            is_percentage, result = METRICS[metric].is_percentage, rival.comparison
-            second, first, difference, low, high = (
-                format_value(number, is_percentage)
-                for number in (result.second, result.first, result.difference, result.low, result.high)
-            )
-            title = titled(METRICS[metric].title, is_percentage)
+            result = rival.comparison
+            numbers = (result.second, result.first, result.difference, result.low, result.high)
+            second, first, difference, low, high = map(METRICS[metric].format, numbers)
+            title = titled(METRICS[metric].title, METRICS[metric].is_percentage)
             row = [title, rival.name, second, first, difference, f"{low} to {high}", f"{result.p_value:.3g}"]
             comparisons.append(row)
         drawn = "clips within each class" if self.draws_over == UTTERANCE else f"the values of {self.draws_over}"

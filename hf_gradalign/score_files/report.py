@@ -1,17 +1,18 @@
-"""Evaluations as Markdown tables and as figures (matplotlib, the extra `plots`)."""
+"""Evaluations and calibrations as Markdown tables and as figures (matplotlib, the extra `plots`)."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from functools import wraps
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.special import ndtri
+from scipy.special import expit, ndtri
 
 from hf_gradalign.metrics import Breakdown, Comparison, CountedScores, Interval, Metric, RankedScores
 from hf_gradalign.metrics.functional.eer import official_equal_error
+from hf_gradalign.metrics.registry import format_value
 from hf_gradalign.score_files.results import UTTERANCE, Evaluation, MetricRow, Settings
 from hf_gradalign.utils.figure_style import BLUE, COLORS, GRAY, STYLE, VERMILION, import_matplotlib
 from hf_gradalign.utils.plain_text import one_line, plain_text
@@ -26,6 +27,7 @@ _TICKS = (0.0001, 0.001, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.4, 0.6, 0.8, 0.9, 
 _HIGHEST = 0.6
 _GRID = 0.002  # of the error curve, in standard deviations: finer than a pixel
 _N_BINS = 80
+_N_PROBABILITY_BINS = 10
 _MAX_BARS = 60
 
 
@@ -109,11 +111,10 @@ def comparison_table(comparisons: Mapping[str, Comparison], metrics: Mapping[str
     header = ["metric", "first", "second", "first minus second", f"{100 * confidence:g} % interval", "p"]
     rows = []
     for name, comparison in comparisons.items():
-        is_percentage = metrics[name].is_percentage
-        numbers = (comparison.first, comparison.second, comparison.difference)
-        values = (format_value(number, is_percentage) for number in numbers)
-        interval = f"{format_value(comparison.low, is_percentage)} to {format_value(comparison.high, is_percentage)}"
-        rows.append([titled(metrics[name].title, is_percentage), *values, interval, f"{comparison.p_value:.3g}"])
+        metric = metrics[name]
+        values = map(metric.format, (comparison.first, comparison.second, comparison.difference))
+        interval = f"{metric.format(comparison.low)} to {metric.format(comparison.high)}"
+        rows.append([titled(metric.title, metric.is_percentage), *values, interval, f"{comparison.p_value:.3g}"])
     return markdown_table(header, rows)
 
 
@@ -122,20 +123,10 @@ def titled(title: str, is_percentage: bool) -> str:
     return f"{title} (%)" if is_percentage else title
 
 
-def format_value(value: float, is_percentage: bool) -> str:
-    """Format a value for a table; NaN becomes `n/a`, and -0 becomes 0."""
-    if np.isnan(value):
-        return "n/a"
-    text = f"{100 * value:.3f}" if is_percentage else f"{value:.5f}"
-    return text.removeprefix("-") if float(text) == 0 else text
-
-
 def _range(interval: Interval | None, is_percentage: bool) -> str:
-    return (
-        ""
-        if interval is None
-        else f"{format_value(interval.low, is_percentage)} to {format_value(interval.high, is_percentage)}"
-    )
+    if interval is None:
+        return ""
+    return f"{format_value(interval.low, is_percentage)} to {format_value(interval.high, is_percentage)}"
 
 
 def markdown_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
@@ -151,7 +142,7 @@ def markdown_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     return "\n".join(f"| {' | '.join(line)} |" for line in (padded[0], rule, *padded[1:]))
 
 
-def styled(draw: Callable[..., Any]) -> Callable[..., Any]:
+def _styled(draw: Callable[..., Any]) -> Callable[..., Any]:
     """Return a function that draws in the style of all figures."""
 
     @wraps(draw)
@@ -162,7 +153,7 @@ def styled(draw: Callable[..., Any]) -> Callable[..., Any]:
     return styled
 
 
-@styled
+@_styled
 def draw_det(systems: Mapping[str, tuple[NDArray, NDArray]]) -> Any:
     """Draw the detection error trade-off: rejected bona fide against accepted spoofed clips, on normal deviate axes.
 
@@ -175,7 +166,7 @@ def draw_det(systems: Mapping[str, tuple[NDArray, NDArray]]) -> Any:
     Returns:
         A matplotlib `Figure`.
     """
-    figure = new_figure(5, 5)
+    figure = _new_figure(5, 5)
     axis = figure.subplots()
     curves = {name: RankedScores(scores, labels).counted() for name, (scores, labels) in systems.items()}
     rates = [official_equal_error(curve).rate for curve in curves.values()]
@@ -203,10 +194,10 @@ def draw_det(systems: Mapping[str, tuple[NDArray, NDArray]]) -> Any:
     return figure
 
 
-@styled
+@_styled
 def draw_histograms(scores: NDArray[np.float64], labels: NDArray, threshold: float | None = None) -> Any:
     """Draw the distribution of the scores of both classes, each with area 1, and the equal error threshold."""
-    figure = new_figure(6, 3.2)
+    figure = _new_figure(6, 3.2)
     axis = figure.subplots()
     low, high = np.quantile(scores, [0.0005, 0.9995])  # a single outlier must not compress all others
     low, high = (low, high) if low < high else (low - 0.5, high + 0.5)
@@ -222,11 +213,11 @@ def draw_histograms(scores: NDArray[np.float64], labels: NDArray, threshold: flo
     return figure
 
 
-@styled
+@_styled
 def draw_bars(column: str, breakdown: Breakdown, pooled: float | None = None, metric: str = "eer") -> Any:
     """Draw the equal error rate of each value of a column, and of all clips together."""
     groups = breakdown.groups[:_MAX_BARS]
-    figure = new_figure(max(4.0, 1.2 + 0.32 * len(groups)), 3.2)
+    figure = _new_figure(max(4.0, 1.2 + 0.32 * len(groups)), 3.2)
     axis = figure.subplots()
     positions = np.arange(len(groups))
     values = np.array([100 * group.metrics[metric] for group in groups])
@@ -250,7 +241,75 @@ def draw_bars(column: str, breakdown: Breakdown, pooled: float | None = None, me
     return figure
 
 
-def new_figure(width: float, height: float) -> Any:
+class Reliability(NamedTuple):
+    """Bins of clips with similar probabilities.
+
+    Attributes:
+        predicted: The mean probability of bona fide in each bin, ascending, shape (bins,).
+        observed: The share of bona fide clips in each bin, if both classes were equally probable, shape (bins,).
+        counts: The number of clips in each bin, shape (bins,).
+    """
+
+    predicted: NDArray[np.float64]
+    observed: NDArray[np.float64]
+    counts: NDArray[np.int64]
+
+
+def reliability(
+    ratios: NDArray[np.float64], labels: NDArray[np.int64], n_bins: int = _N_PROBABILITY_BINS
+) -> Reliability:
+    """Compare the probabilities that log-likelihood ratios imply with the shares of bona fide clips.
+
+    Both classes count alike, whatever their number of clips, so the prior is 0.5.
+
+    Args:
+        ratios: Log-likelihood ratios, shape (clips,).
+        labels: 1 bona fide and 0 spoof, of both classes, shape (clips,).
+        n_bins: The most bins. Each has the same weight of clips; clips with equal ratios share one.
+    """
+    weights = np.where(labels == 1, 0.5 / np.count_nonzero(labels == 1), 0.5 / np.count_nonzero(labels == 0))
+    group_of = np.unique(ratios, return_inverse=True)[1]
+    below = np.cumsum(np.bincount(group_of, weights)) - np.bincount(group_of, weights)
+    # The rounding keeps sums that should be on an edge from falling below it.
+    bins = np.unique(np.floor(np.round(below * n_bins, 9)), return_inverse=True)[1][group_of]
+    total = np.bincount(bins, weights)
+    return Reliability(
+        np.bincount(bins, weights * expit(ratios)) / total,
+        np.bincount(bins, weights * (labels == 1)) / total,
+        np.bincount(bins),
+    )
+
+
+@_styled
+def draw_reliability(systems: Mapping[str, NDArray[np.float64]], labels: NDArray[np.int64]) -> Any:
+    """Draw the share of bona fide clips over their probability, and the distribution of probabilities below.
+
+    Args:
+        systems: Log-likelihood ratios by what they are, such as before and after calibration, shape (clips,) each.
+        labels: 1 bona fide and 0 spoof, of both classes, shape (clips,).
+
+    Returns:
+        A matplotlib `Figure`.
+    """
+    figure = _new_figure(4.5, 5.5)
+    axis, below = figure.subplots(2, 1, sharex=True, height_ratios=[4, 1])
+    axis.plot([0, 1], [0, 1], color=GRAY, linewidth=0.8, linestyle=":", label="perfect")
+    for color, (name, ratios) in zip(COLORS, systems.items(), strict=False):
+        points = reliability(ratios, labels)
+        axis.plot(points.predicted, points.observed, "o-", color=color, markersize=4, label=one_line(name))
+        below.hist(expit(ratios), np.linspace(0, 1, 2 * _N_PROBABILITY_BINS + 1), histtype="step", color=color)
+    axis.set_ylabel("share of bona fide clips")
+    axis.set_aspect("equal")
+    axis.set_xlim(-0.02, 1.02)
+    axis.set_ylim(-0.02, 1.02)
+    axis.grid(color="#dddddd", linewidth=0.5)
+    axis.legend(loc="upper left")
+    below.set_ylabel("clips")
+    below.set_xlabel("probability of bona fide (prior 0.5)")
+    return figure
+
+
+def _new_figure(width: float, height: float) -> Any:
     """Return an empty figure of this size in inches."""
     from matplotlib.figure import Figure  # not pyplot: no window, no state
 

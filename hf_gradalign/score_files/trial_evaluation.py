@@ -18,7 +18,7 @@ from hf_gradalign.metrics import (
 )
 from hf_gradalign.metrics.functional.a_dcf import cheapest_agnostic
 from hf_gradalign.metrics.functional.eer import official_equal_error
-from hf_gradalign.metrics.functional.ranked_trials import RankedTrials
+from hf_gradalign.metrics.functional.ranked_scores import RankedTrials
 from hf_gradalign.metrics.stats.bootstrap import draw_order, fewest_clusters, intervals_of, make_draws, require_settings
 from hf_gradalign.metrics.stats.few_errors import sampling_problems
 from hf_gradalign.score_files.clips import Clips, ScoreFileError

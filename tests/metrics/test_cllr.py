@@ -1,6 +1,7 @@
 """The cost of log-likelihood ratios."""
 
 import math
+import warnings
 
 import numpy as np
 import pytest
@@ -8,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from score_samples import scored_clips
 
-from hf_gradalign.metrics import log_likelihood_ratio_cost
+from hf_gradalign.metrics import actual_detection_cost, log_likelihood_ratio_cost
 
 # Random scores may all lie on one side of 0.
 pytestmark = pytest.mark.filterwarnings("ignore:All scores lie on one side of 0")
@@ -42,3 +43,20 @@ def test_classes_count_alike_whatever_their_size():
     scores, labels = [1.0, -2.0, 0.5], [1, 0, 0]
     more = log_likelihood_ratio_cost([*scores, *[1.0] * 9], [*labels, *[1] * 9])
     assert more["cllr"] == pytest.approx(log_likelihood_ratio_cost(scores, labels)["cllr"])
+
+
+@pytest.mark.parametrize("function", [actual_detection_cost, log_likelihood_ratio_cost])
+def test_probabilities_are_not_ratios(function):
+    probabilities, labels = np.array([0.0, 0.3, 0.6, 1.0]), [0, 0, 1, 1]
+    for scores, like in (
+        (probabilities, ", as probabilities do,"),
+        (probabilities - 1, ","),
+        (100 * probabilities, ","),
+    ):
+        with pytest.warns(UserWarning, match=rf"\){like} but actDCF and Cllr are .* Calibrate the scores") as caught:
+            function(scores, labels)
+        assert caught[0].filename == __file__
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        function(probabilities - 0.5, labels)
+        function([0.0] * 4, labels)  # ratios that say nothing

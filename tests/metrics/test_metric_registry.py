@@ -58,7 +58,7 @@ def test_counts_and_copies_have_the_same_threshold(clips):
         assert point(counted) == point(copies)
 
 
-def test_measures_are_called_like_functions():
+def test_metrics_are_called_like_functions():
     scores, labels = [-2.0, -1.0, 0.5, 0.0, 1.0, 2.0], [0, 0, 0, 1, 1, 1]
     for metric in ALL:
         assert metric(scores, labels) == pytest.approx(next(iter(PLAIN[metric.name](scores, labels).values())))
@@ -74,6 +74,8 @@ def test_rates_are_percentages_and_costs_are_not():
         assert metrics[name].format(0.125) == ("12.500" if name in rates else "0.12500"), name
         assert metrics[name].higher_is_better == (name in rates - errors), name
     assert {metric.format(np.nan) for metric in metrics.values()} == {"n/a"}
+    assert [METRICS["cllr"].format(value) for value in (-1e-9, -0.1)] == ["0.00000", "-0.10000"]
+    assert METRICS["eer"].format(-1e-9) == "0.000"
 
 
 def test_costs_can_be_others():

@@ -9,7 +9,7 @@ import pytest
 
 from hf_gradalign.metrics import fit_calibration
 from hf_gradalign.score_files import Clips, ScoreFileError, calibrate_scores, draw_reliability
-from hf_gradalign.score_files.reliability import reliability
+from hf_gradalign.score_files.report import reliability
 
 N = 400
 LABELS = np.arange(N) // 10 % 2

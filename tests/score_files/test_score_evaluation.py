@@ -257,11 +257,6 @@ def test_draws_without_a_type_of_trials_are_skipped():
     assert result.rows["a_dcf"].interval.n_draws < 30
 
 
-def test_values_have_no_negative_zero():
-    assert [report.format_value(value, False) for value in (-1e-9, -0.1, np.nan)] == ["0.00000", "-0.10000", "n/a"]
-    assert report.format_value(-1e-9, True) == "0.000"
-
-
 def test_names_stay_in_their_cells():
     lines = report.markdown_table(["sys|tem", "n"], [["a|b\nc\x1b[31m", "1"]]).splitlines()
     assert [line.count(" | ") for line in lines] == [1, 1, 1]

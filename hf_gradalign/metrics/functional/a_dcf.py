@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from hf_gradalign.metrics.functional.ranked_trials import RankedTrials
+from hf_gradalign.metrics.functional.ranked_scores import RankedTrials
 
 _BELOW_LOWEST = 1e-8  # the first threshold of the published curve is this far below the lowest score
 

@@ -1,11 +1,11 @@
-"""The cost of log-likelihood ratios (Cllr): how well scores are calibrated, over all thresholds."""
+"""The cost of log-likelihood ratios (Cllr): how well scores are calibrated; and warnings if they are no such ratios."""
 
 import math
+import warnings
 
 from numpy.typing import ArrayLike
 
 from hf_gradalign.metrics.functional.ranked_scores import CountedScores, RankedScores
-from hf_gradalign.metrics.functional.ratio_problems import warn_of_no_ratios
 
 
 def log_likelihood_ratio_cost(scores: ArrayLike, labels: ArrayLike) -> dict[str, float]:
@@ -40,3 +40,28 @@ def ratio_cost(counted: CountedScores) -> float:
     of_bonafide = float(surprise[is_bonafide].sum()) / counted.n_bonafide
     of_spoof = float(surprise[~is_bonafide].sum()) / counted.n_spoof
     return 0.5 * (of_bonafide + of_spoof) / math.log(2)
+
+
+def ratio_problems(counted: CountedScores) -> list[str]:
+    """Look for other scores where log-likelihood ratios are needed.
+
+    Ratios of a detector lie on both sides of 0. Probabilities and percentages do not.
+
+    Returns:
+        A sentence or two if all scores lie on one side of 0.
+    """
+    lowest, highest = counted.lowest_score, counted.highest_score
+    if lowest == highest or lowest < 0 < highest:
+        return []
+    likeness = ", as probabilities do" if lowest >= 0 and highest <= 1 else ""
+    return [
+        f"All scores lie on one side of 0 ({lowest:.3g} to {highest:.3g}){likeness}, but actDCF and Cllr are only "
+        "meaningful for log-likelihood ratios. Calibrate the scores (hf-gradalign calibrate), or do not report these "
+        "two metrics."
+    ]
+
+
+def warn_of_no_ratios(counted: CountedScores) -> None:
+    """Issue a `UserWarning` for each of the `ratio_problems`, at the line that called the metric."""
+    for problem in ratio_problems(counted):
+        warnings.warn(problem, UserWarning, stacklevel=3)

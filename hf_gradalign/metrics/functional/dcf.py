@@ -6,9 +6,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike
 
+from hf_gradalign.metrics.functional.cllr import warn_of_no_ratios
 from hf_gradalign.metrics.functional.eer import warn_of_problems
 from hf_gradalign.metrics.functional.ranked_scores import CountedScores, RankedScores
-from hf_gradalign.metrics.functional.ratio_problems import warn_of_no_ratios
 
 
 @dataclass(frozen=True)

@@ -8,8 +8,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from hf_gradalign.metrics.functional.eer import official_equal_error, warn_of_problems
-from hf_gradalign.metrics.functional.ranked_scores import CountedScores, RankedScores
-from hf_gradalign.metrics.functional.ranked_trials import TRIAL_TYPES, RankedTrials
+from hf_gradalign.metrics.functional.ranked_scores import TRIAL_TYPES, CountedScores, RankedScores, RankedTrials
 
 
 class AsvErrorRates(NamedTuple):
