@@ -5,20 +5,25 @@ from typing import TYPE_CHECKING
 from hf_gradalign.utils.lazy_imports import lazy_names
 
 if TYPE_CHECKING:
-    from hf_gradalign.conversion.by_name import (
+    from hf_gradalign.conversion.by_name import cache_folder, identify, model_folder
+    from hf_gradalign.conversion.card import (
         CONVERTED_BY,
-        cache_folder,
-        conversion_arguments,
+        GIVEN_LICENSE,
+        ConversionCardFacts,
         conversion_facts,
-        identify,
-        model_folder,
+        save_converted,
+        write_conversion_card,
     )
-    from hf_gradalign.conversion.card import GIVEN_LICENSE, ConversionCardFacts, save_converted, write_conversion_card
-    from hf_gradalign.conversion.converting import convert_state_dict, largest_difference, published_state_dict
+    from hf_gradalign.conversion.converting import (
+        ConversionReport,
+        conversion_arguments,
+        convert_state_dict,
+        largest_difference,
+        published_state_dict,
+    )
     from hf_gradalign.conversion.finding import Checkpoint, locate_checkpoint
     from hf_gradalign.conversion.published import PublishedDetector, card_facts, find_by_repo, published_detectors
     from hf_gradalign.conversion.reading import ConversionError, read_state_dict
-    from hf_gradalign.conversion.report import ConversionReport
     from hf_gradalign.utils.files import sha256_of
 
 __getattr__, __dir__ = lazy_names(__name__)

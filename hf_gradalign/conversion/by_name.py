@@ -3,7 +3,6 @@
 import difflib
 import functools
 import hashlib
-import inspect
 import json
 import os
 import time
@@ -18,8 +17,8 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 from transformers.utils import CONFIG_NAME, logging
 
-from hf_gradalign.conversion.card import ConversionCardFacts, save_converted
-from hf_gradalign.conversion.converting import convert_state_dict
+from hf_gradalign.conversion.card import conversion_facts, save_converted
+from hf_gradalign.conversion.converting import conversion_arguments, convert_state_dict
 from hf_gradalign.conversion.finding import (
     CHECKPOINT_SUFFIXES,
     Checkpoint,
@@ -30,7 +29,6 @@ from hf_gradalign.conversion.finding import (
 from hf_gradalign.conversion.layouts import detect_head
 from hf_gradalign.conversion.published import PublishedDetector, card_facts, find_by_file, find_by_repo
 from hf_gradalign.conversion.reading import ConversionError, read_state_dict
-from hf_gradalign.conversion.report import ConversionReport
 from hf_gradalign.models.configuration_spoof_detector import SpoofDetectorConfig
 from hf_gradalign.models.model_files import loading_model
 from hf_gradalign.utils.file_faults import json_fault, weights_kind
@@ -250,46 +248,6 @@ def _convert(
         f"{name}: converted in {time.monotonic() - start:.0f} s into {folder}, which is used from now on."
         + (f" Not in the file, and assumed as published: {assumed}." if assumed else "")
     )
-
-
-def conversion_facts(report: ConversionReport, known: Mapping[str, Any], **facts: Any) -> ConversionCardFacts:
-    """Put together the facts of a converted model's card.
-
-    Args:
-        report: The conversion's report.
-        known: What the table says (`card_facts`), which replaces `title` and `source`.
-        facts: Further facts of `ConversionCardFacts`.
-    """
-    published = report.published
-    layout: dict[str, Any] = {}
-    if published.source:
-        address = f"https://github.com/{published.source}"
-        layout["license"], layout["has_no_license"] = published.license, published.license is None
-        layout["license_origin"] = (
-            f"the license of the weights of {published.name} ({address}), under which copies stay"
-        )
-        layout["peculiarities"] = [f"The checkpoint has the layout of {published.name} ({address})."]
-    measured = {
-        "head": report.head,
-        "n_parameters": report.n_parameters,
-        "report": f"{CONVERTED_BY}:\n\n```\n{report}\n```",
-    }
-    values: dict[str, Any] = {**layout, **facts, **known, **measured}
-    return ConversionCardFacts(**values)
-
-
-CONVERTED_BY = "By `scripts/convert_checkpoint.py` of hf_gradalign"
-"""What the card of every converted model says."""
-
-
-def conversion_arguments(options: Mapping[str, Any]) -> dict[str, Any]:
-    """Return arguments of `convert_state_dict` for options, of which some may be options of the head."""
-    own = set(inspect.signature(convert_state_dict).parameters) - {"state"}
-    arguments = {name: value for name, value in options.items() if name in own}
-    of_head = {name: value for name, value in options.items() if name not in own}
-    if of_head:
-        arguments["head_options"] = {**(arguments.get("head_options") or {}), **of_head}
-    return arguments
 
 
 def _digest(checkpoint: Checkpoint) -> str:

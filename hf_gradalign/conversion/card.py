@@ -5,10 +5,11 @@ import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal, cast
+from typing import Any, Literal, cast
 
 from huggingface_hub import ModelCard, ModelCardData, constants
 
+from hf_gradalign.conversion.converting import ConversionReport
 from hf_gradalign.models import WINDOW_SAMPLES, SpoofDetectorConfig, SpoofDetectorForAudioClassification
 from hf_gradalign.utils.files import give_usual_mode
 from hf_gradalign.utils.plain_text import code_span, markdown_text, without_local_paths
@@ -32,6 +33,8 @@ _HEAD_PECULIARITIES = {
     "residual is added to the features without being reversed.",
 }
 GIVEN_LICENSE = "as given to the converter"
+CONVERTED_BY = "By `scripts/convert_checkpoint.py` of hf_gradalign"
+"""What the card of every converted model says."""
 _SCORES = {"logits": "logits[1]", "log-probabilities": "logits[1]", "a single logit": "logits[0]"}
 
 
@@ -89,6 +92,32 @@ class ConversionCardFacts:
         own = _HEAD_PECULIARITIES.get(self.head)
         if own is not None and own not in self.peculiarities:
             self.peculiarities = [*self.peculiarities, own]
+
+
+def conversion_facts(report: ConversionReport, known: Mapping[str, Any], **facts: Any) -> ConversionCardFacts:
+    """Put together the facts of a converted model's card.
+
+    Args:
+        report: The conversion's report.
+        known: What the table says (`card_facts`), which replaces `title` and `source`.
+        facts: Further facts of `ConversionCardFacts`.
+    """
+    published = report.published
+    layout: dict[str, Any] = {}
+    if published.source:
+        address = f"https://github.com/{published.source}"
+        layout["license"], layout["has_no_license"] = published.license, published.license is None
+        layout["license_origin"] = (
+            f"the license of the weights of {published.name} ({address}), under which copies stay"
+        )
+        layout["peculiarities"] = [f"The checkpoint has the layout of {published.name} ({address})."]
+    measured = {
+        "head": report.head,
+        "n_parameters": report.n_parameters,
+        "report": f"{CONVERTED_BY}:\n\n```\n{report}\n```",
+    }
+    values: dict[str, Any] = {**layout, **facts, **known, **measured}
+    return ConversionCardFacts(**values)
 
 
 def save_converted(model: SpoofDetectorForAudioClassification, folder: Path, facts: ConversionCardFacts) -> None:

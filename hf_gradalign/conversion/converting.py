@@ -1,23 +1,77 @@
 """Convert a published checkpoint, with a report of all assumptions."""
 
+import inspect
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any, cast
 
 import torch
 from torch import Tensor
 
-from hf_gradalign.conversion import encoder_layout, sinc_layout
+from hf_gradalign.conversion import encoder_layout
 from hf_gradalign.conversion.detector_parts import DetectorNames, detect_names
 from hf_gradalign.conversion.encoder_layout import EncoderSettings
 from hf_gradalign.conversion.layouts import HEAD_LAYOUTS, Published, detect_head, layout_name
 from hf_gradalign.conversion.reading import ConversionError
-from hf_gradalign.conversion.report import ConversionReport
 from hf_gradalign.models import SincConfig, SpoofDetectorConfig, SpoofDetectorForAudioClassification
 from hf_gradalign.models.losses import CROSS_ENTROPY
+from hf_gradalign.utils.plain_text import plain_text
 
 PUBLISHED_EPSILON = 1e-5
 """Added to the variance where a published detector normalizes waveforms."""
 _COUNTER = "num_batches_tracked"
+
+
+@dataclass
+class ConversionReport:
+    """Report of what was done with a checkpoint's entries.
+
+    Attributes:
+        head: Name of the head's layout.
+        published: What is published about the detector with this layout.
+        converted: Number of entries that were converted.
+        n_parameters: Number of values in them, without counters.
+        ignored: Entries that are only used in pre-training, by their published names.
+        filled_in: Missing entries that can only have one value: counters (0), and the projection between convolutions
+            and transformer if fairseq has none (the identity).
+        casted: Types that were cast to float32, with the number of entries.
+        assumed: Settings that neither the shapes nor the caller determine, with their published values.
+        given: Settings that the caller determined.
+        prefix: Prefix that was removed from the keys.
+        beside: Entries without that prefix, which are left out.
+    """
+
+    head: str
+    published: Published
+    converted: int
+    n_parameters: int
+    ignored: list[str] = field(default_factory=list)
+    filled_in: list[str] = field(default_factory=list)
+    casted: dict[str, int] = field(default_factory=dict)
+    assumed: dict[str, object] = field(default_factory=dict)
+    given: dict[str, object] = field(default_factory=dict)
+    prefix: str = ""
+    beside: list[str] = field(default_factory=list)
+
+    def __str__(self) -> str:
+        lines = [
+            f"layout               {self.published.name}",
+            f"head                 {self.head}",
+            f"entries converted    {self.converted} ({self.n_parameters / 1e6:.4f}M values)",
+            f"entries ignored      {len(self.ignored)}{_listed(self.ignored)}",
+        ]
+        if self.prefix:
+            lines.append(f"prefix taken off     {plain_text(self.prefix)}")
+        if self.beside:
+            lines.append(f"not of the detector  {len(self.beside)}{_listed(self.beside)}")
+        if self.filled_in:
+            lines.append(f"entries filled in    {len(self.filled_in)}{_listed(self.filled_in)}")
+        if self.casted:
+            lines.append("cast to float32      " + ", ".join(f"{n} of {kind}" for kind, n in self.casted.items()))
+        for title, settings in (("given", self.given), ("assumed", self.assumed)):
+            if settings:
+                lines.append(f"{title:<21}" + ", ".join(f"{name} {value}" for name, value in settings.items()))
+        return "\n".join(lines)
 
 
 def convert_state_dict(
@@ -89,7 +143,7 @@ def convert_state_dict(
         sinc_kernel_size=sinc_kernel_size,
     )
     if HEAD_LAYOUTS[head].encoders == (SincConfig.model_type,):
-        encoder, assumed = sinc_layout.config_from_shapes(rest, settings)
+        encoder, assumed = encoder_layout.sinc_config(rest, settings)
     else:
         encoder, assumed = encoder_layout.config_from_shapes(encoder_state, settings, names.encoder_prefix)
     config, published = _configure(names, rest, encoder, head_options or {}, class_weights)
@@ -135,6 +189,16 @@ def convert_state_dict(
         beside=beside,
     )
     return model.eval(), report
+
+
+def conversion_arguments(options: Mapping[str, Any]) -> dict[str, Any]:
+    """Return arguments of `convert_state_dict` for options, of which some may be options of the head."""
+    own = set(inspect.signature(convert_state_dict).parameters) - {"state"}
+    arguments = {name: value for name, value in options.items() if name in own}
+    of_head = {name: value for name, value in options.items() if name not in own}
+    if of_head:
+        arguments["head_options"] = {**(arguments.get("head_options") or {}), **of_head}
+    return arguments
 
 
 def _configure(
@@ -265,3 +329,7 @@ def _check(
             wrong.append(f"{len(keys)} {what}:\n    " + "\n    ".join(keys))
     if wrong:
         raise ConversionError("the checkpoint does not match the layout:\n  " + "\n  ".join(wrong))
+
+
+def _listed(names: list[str]) -> str:
+    return f": {plain_text(', '.join(names))}" if names else ""

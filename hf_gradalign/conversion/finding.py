@@ -89,8 +89,10 @@ def locate_checkpoint(
             f"{source} is an address: name a model on the Hub as org/repo, and one of its files as org/repo:filename"
         )
     repo, filename = split_source(source)
-    if repo.count("/") != 1 or _names_a_file(repo):
-        raise ConversionError(_no_file(path))
+    if repo.count("/") != 1 or repo.endswith(CHECKPOINT_SUFFIXES):
+        hint = similar_path(path)
+        otherwise = "; name a checkpoint on the Hub as org/repo:filename"
+        raise ConversionError(f"{path} is not a file or folder{f'.{hint}' if hint else otherwise}")
     try:
         validate_repo_id(repo)
         return _download(repo, filename, {"revision": revision, "token": token, "cache_dir": cache_dir})
@@ -146,16 +148,6 @@ def _shown_size(size: int) -> str:
         if size >= factor:
             return f"{size / factor:.1f} {unit}"
     return f"{size} bytes"
-
-
-def _names_a_file(name: str) -> bool:
-    return name.endswith(CHECKPOINT_SUFFIXES)
-
-
-def _no_file(path: Path) -> str:
-    if hint := similar_path(path):
-        return f"{path} is not a file or folder.{hint}"
-    return f"{path} is not a file or folder; name a checkpoint on the Hub as org/repo:filename"
 
 
 def _download(repo: str, filename: str, where: dict[str, Any]) -> Checkpoint:

@@ -37,34 +37,33 @@ class KeyNames:
     """
 
     def __init__(self, pairs: Sequence[tuple[str, str]]) -> None:
-        self._to_ours = _Renaming([(theirs, ours) for theirs, ours in pairs])
-        self._to_theirs = _Renaming([(ours, theirs) for theirs, ours in pairs])
+        self._to_ours = _rules(pairs)
+        self._to_theirs = _rules([(ours, theirs) for theirs, ours in pairs])
 
     def to_ours(self, key: str) -> str | None:
         """Return the key in our layout; None if no prefix matches."""
-        return self._to_ours(key)
+        return _renamed(key, self._to_ours)
 
     def to_theirs(self, key: str) -> str | None:
         """Return the key in their layout; None if no prefix matches."""
-        return self._to_theirs(key)
+        return _renamed(key, self._to_theirs)
 
 
-class _Renaming:
-    def __init__(self, pairs: Sequence[tuple[str, str]]) -> None:
-        longest_first = sorted(pairs, key=lambda pair: len(pair[0]), reverse=True)
-        self._rules = [
-            (re.compile(re.escape(start).replace(re.escape(_NUMBER), r"(\d+)") + r"(?=\.|$)"), end)
-            for start, end in longest_first
-        ]
+def _rules(pairs: Sequence[tuple[str, str]]) -> list[tuple[re.Pattern[str], str]]:
+    """Return a pattern for each prefix, the longest first, and what replaces it."""
+    return [
+        (re.compile(re.escape(start).replace(re.escape(_NUMBER), r"(\d+)") + r"(?=\.|$)"), end)
+        for start, end in sorted(pairs, key=lambda pair: len(pair[0]), reverse=True)
+    ]
 
-    def __call__(self, key: str) -> str | None:
-        for pattern, end in self._rules:
-            match = pattern.match(key)
-            if match:
-                for number in match.groups():
-                    end = end.replace(_NUMBER, number, 1)
-                return end + key[match.end() :]
-        return None
+
+def _renamed(key: str, rules: Sequence[tuple[re.Pattern[str], str]]) -> str | None:
+    for pattern, end in rules:
+        if match := pattern.match(key):
+            for number in match.groups():
+                end = end.replace(_NUMBER, number, 1)
+            return end + key[match.end() :]
+    return None
 
 
 _ARRAY_MODULES = ("numpy._core.multiarray", "numpy.core.multiarray")  # in NumPy 2 and NumPy 1
