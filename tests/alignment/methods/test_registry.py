@@ -154,14 +154,17 @@ def test_state_goes_through_json(name, views):
         pytest.skip("krum needs three views")
     torch.manual_seed(views)
     rows = [torch.randn(views, 3) for _ in range(6)]
-    whole, before = get_method(name), get_method(name)
+    whole, before, after = get_method(name), get_method(name), get_method(name)
+    at_start = before.state_dict()
     for matrix in rows[:3]:
         whole(matrix @ matrix.T)
         before(matrix @ matrix.T)
-    after = get_method(name)
     after.load_state_dict(json.loads(json.dumps(before.state_dict())))
+    before.load_state_dict(at_start)
+    fresh = get_method(name)
     for matrix in rows[3:]:
         assert torch.equal(after(matrix @ matrix.T), whole(matrix @ matrix.T))
+        assert torch.equal(before(matrix @ matrix.T), fresh(matrix @ matrix.T))
 
 
 @pytest.mark.parametrize("name", [*available_methods(), "crmogm(gradvac)"])

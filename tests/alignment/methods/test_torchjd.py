@@ -288,6 +288,7 @@ def test_options_reach_torchjd():
         ("krum", {"n_byzantine": "one"}, "wrong options .* for alignment method 'krum'"),
         ("krum", {"n_selected": 0}, "n_selected must be a positive integer, but got 0"),
         ("mgda", {"epsilon": float("inf")}, "epsilon of mgda must be a finite number, got inf"),
+        ("aligned_mtl", {"pref_vector": [True, 1]}, "pref_vector of aligned_mtl must be a list of numbers, got"),
         ("mgda", {"max_iters": True}, "max_iters of mgda must be a whole number, got True"),
         ("pcd", {"tau": 3}, r"Attribute `tau` must be in \[0, 1\]. Found tau=3"),
     ],
