@@ -55,12 +55,16 @@ class SaveOnInterrupt(TrainerCallback):
         self.interrupted = False
         self._signalled = False
         self._previous: dict[int, Any] = {}
+        self._previous_saving: tuple[SaveStrategy | str, bool] | None = None  # strategy, only the model
         self._flags: deque[DelayedFlag] = deque()
         self._is_one_of_several = False
 
     def on_train_begin(  # noqa: D102
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
+        # In a notebook, the same trainer trains again after an interrupt, or after an error, which left the handlers.
+        self.restore_handlers()
+        self.interrupted = self._signalled = False
         self._flags.clear()
         self._is_one_of_several = args.world_size > 1
         # Data loader workers are forked later and inherit the handler, so Ctrl-C does not kill them.
@@ -72,6 +76,7 @@ class SaveOnInterrupt(TrainerCallback):
     ) -> None:
         if self._any_process_signalled(args):
             self.interrupted = True
+            self._previous_saving = args.save_strategy, args.save_only_model
             # This checkpoint must be resumable, even if the run otherwise saves only the best or only weights.
             args.save_strategy = SaveStrategy.STEPS
             args.save_only_model = False
@@ -94,6 +99,9 @@ class SaveOnInterrupt(TrainerCallback):
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
         self.restore_handlers()
+        if self._previous_saving is not None:
+            args.save_strategy, args.save_only_model = self._previous_saving
+            self._previous_saving = None
 
     def restore_handlers(self) -> None:
         """Restore the signal handlers from before training."""

@@ -76,6 +76,30 @@ def test_a_second_ctrl_c_interrupts_at_once(tmp_path):
     assert signal.getsignal(signal.SIGINT) is before
 
 
+def test_a_trainer_that_was_interrupted_trains_on(tmp_path):
+    interrupt, signal_once = SaveOnInterrupt(), SignalAt(2, signal.SIGINT)
+    trainer = make_trainer(tmp_path, callbacks=[interrupt, signal_once], save_strategy="no")
+    trainer.train()
+    assert (trainer.state.global_step, trainer.args.save_strategy) == (3, "no")
+    trainer.remove_callback(signal_once)
+    trainer.train(resume_from_checkpoint=True)
+    assert (trainer.state.global_step, interrupt.interrupted) == (8, False)
+
+
+def test_after_an_error_the_next_training_restores_the_handler(tmp_path):
+    class Fails(TrainerCallback):
+        def on_step_begin(self, args, state, control, **kwargs):
+            raise RuntimeError
+
+    before = signal.getsignal(signal.SIGINT)
+    trainer = make_trainer(tmp_path, callbacks=[SaveOnInterrupt(), Fails])
+    with pytest.raises(RuntimeError):
+        trainer.train()
+    trainer.remove_callback(Fails)
+    trainer.train()
+    assert signal.getsignal(signal.SIGINT) is before
+
+
 def test_an_undisturbed_run_is_not_interrupted(tmp_path):
     interrupt = SaveOnInterrupt()
     make_trainer(tmp_path, callbacks=[interrupt]).train()
