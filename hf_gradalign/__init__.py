@@ -11,6 +11,8 @@ if TYPE_CHECKING:
     from hf_gradalign.data import load_corpus
     from hf_gradalign.scoring import SpoofScorer, load_detector
     from hf_gradalign.training import GradientAlignmentArguments, GradientAlignmentTrainer
+else:
+    __getattr__, __dir__ = lazy_names(__name__)
 
 
 def _register_detectors(transformers: ModuleType) -> None:
@@ -27,8 +29,6 @@ def _register_detectors(transformers: ModuleType) -> None:
 # Nothing heavy is imported here: `hf_gradalign.alignment` needs torch alone, and `--help` of a command nothing.
 after_import(TORCHAUDIO_LOADER, live_without_extension)
 after_import("transformers", _register_detectors)
-
-__getattr__, __dir__ = lazy_names(__name__)
 
 __version__ = "0.1.0"
 __all__ = [

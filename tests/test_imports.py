@@ -141,6 +141,8 @@ def test_lazy_names_are_all_there_and_hide_no_module(folder):
     block = next(node for node in ast.parse((folder / "__init__.py").read_text()).body if isinstance(node, ast.If))
     homes = {alias.name for node in block.body for alias in node.names}
     assert homes <= set(package.__all__)
+    # Type checkers would take any name, also a misspelled one, of a package where they see a __getattr__.
+    assert ["__getattr__" in ast.unparse(node) for node in block.orelse] == [True]
     assert not homes & {path.stem for path in folder.iterdir()}
 
 

@@ -13,8 +13,8 @@ if TYPE_CHECKING:
     from hf_gradalign.augmentation.noise import AddBabble, MusanRir, Reverberation
     from hf_gradalign.augmentation.rawboost import BatchedRawBoost, RawBoost
     from hf_gradalign.augmentation.recipes import available_augmentations, get_augmentation, recipe_name
-
-__getattr__, __dir__ = lazy_names(__name__)
+else:
+    __getattr__, __dir__ = lazy_names(__name__)
 
 __all__ = [
     "AddBabble",

@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any
 from hf_gradalign import data, metrics, scoring, training
 from hf_gradalign.cli.command_parser import CommandParser
 from hf_gradalign.cli.commands import CONVERSION_OPTIONS_HELP, conversion_options, set_up_libraries
+from hf_gradalign.scoring import companions
 from hf_gradalign.utils.figure_style import import_matplotlib
 from hf_gradalign.utils.folder_listing import is_utf8, last_part, printable
 from hf_gradalign.utils.messages import error_line
@@ -308,7 +309,7 @@ def score(
         seconds = scorer.windowing.n_samples / scorer.sampling_rate
         print(f"Only the first {seconds:.3g} s of each recording are scored; --windows all scores all of it.")
     if rule is not None:
-        file = scoring.companions.verdict_file(output)
+        file = companions.verdict_file(output)
         counts = scoring.write_verdicts(file, scoring.read_score_file(output), rule, report.silent_clips)
         print(f"{', '.join(f'{count} {label}' for label, count in counts.items())} ({rule.describe()}): {file}")
     if "label" in dataset.column_names:
@@ -327,7 +328,7 @@ def write_timelines(
     report = scoring.write_timelines(
         scorer,
         dataset,
-        scoring.companions.timeline_folder(output),
+        companions.timeline_folder(output),
         window_seconds=arguments.window_seconds,
         hop_seconds=arguments.hop_seconds,
         share_encoder=arguments.share_encoder,

@@ -25,8 +25,8 @@ if TYPE_CHECKING:
     from hf_gradalign.conversion.published import PublishedDetector, card_facts, find_by_repo, published_detectors
     from hf_gradalign.conversion.reading import ConversionError, read_state_dict
     from hf_gradalign.utils.files import sha256_of
-
-__getattr__, __dir__ = lazy_names(__name__)
+else:
+    __getattr__, __dir__ = lazy_names(__name__)
 
 __all__ = [
     "CONVERTED_BY",

@@ -24,8 +24,8 @@ if TYPE_CHECKING:
     from hf_gradalign.data.request import CorpusError
     from hf_gradalign.data.streaming import stream_corpus
     from hf_gradalign.data.view_maker import draw_position, seeded_generators
-
-__getattr__, __dir__ = lazy_names(__name__)
+else:
+    __getattr__, __dir__ = lazy_names(__name__)
 
 __all__ = [
     "LABEL_NAMES",

@@ -8,7 +8,7 @@ if TYPE_CHECKING:
     from hf_gradalign.demo.page import make_demo
     from hf_gradalign.demo.serving import serve
     from hf_gradalign.demo.spaces import push_space
-
-__getattr__, __dir__ = lazy_names(__name__)
+else:
+    __getattr__, __dir__ = lazy_names(__name__)
 
 __all__ = ["make_demo", "push_space", "serve"]

@@ -35,8 +35,8 @@ if TYPE_CHECKING:
     from hf_gradalign.experiment.training_run import Interrupted, train_and_evaluate
     from hf_gradalign.training.conflicts.figures import draw_conflicts, draw_run_figures
     from hf_gradalign.training.conflicts.record import ConflictHistory
-
-__getattr__, __dir__ = lazy_names(__name__)
+else:
+    __getattr__, __dir__ = lazy_names(__name__)
 
 __all__ = [
     "AudioSpoofTrainingArguments",

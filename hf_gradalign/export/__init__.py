@@ -6,7 +6,7 @@ from hf_gradalign.utils.lazy_imports import lazy_names
 
 if TYPE_CHECKING:
     from hf_gradalign.export.onnx import OnnxMismatchError, OnnxReport, export_onnx, export_program
-
-__getattr__, __dir__ = lazy_names(__name__)
+else:
+    __getattr__, __dir__ = lazy_names(__name__)
 
 __all__ = ["OnnxMismatchError", "OnnxReport", "export_onnx", "export_program"]

@@ -8,8 +8,8 @@ if TYPE_CHECKING:
     from hf_gradalign.hub.model_calibration import CalibratedFolder, scoring_settings, windowing_of
     from hf_gradalign.hub.model_card import ModelCardFacts, SplitResult, write_model_card
     from hf_gradalign.hub.publishing import IGNORED_PATTERNS, PublishingError, check_access, publish, push_command
-
-__getattr__, __dir__ = lazy_names(__name__)
+else:
+    __getattr__, __dir__ = lazy_names(__name__)
 
 __all__ = [
     "IGNORED_PATTERNS",

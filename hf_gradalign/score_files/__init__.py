@@ -46,8 +46,8 @@ if TYPE_CHECKING:
     from hf_gradalign.score_files.trial_evaluation import evaluate_trials
     from hf_gradalign.score_files.writing import write_score_file
     from hf_gradalign.utils.figure_style import import_matplotlib, save_figures
-
-__getattr__, __dir__ = lazy_names(__name__)
+else:
+    __getattr__, __dir__ = lazy_names(__name__)
 
 __all__ = [
     "CalibrationReport",

@@ -15,8 +15,8 @@ if TYPE_CHECKING:
     from hf_gradalign.scoring.timeline_files import TimelineReport, write_timelines
     from hf_gradalign.scoring.verdict import DecisionRule, Verdict, rule_for, write_verdicts
     from hf_gradalign.scoring.windowing import Windowing
-
-__getattr__, __dir__ = lazy_names(__name__)
+else:
+    __getattr__, __dir__ = lazy_names(__name__)
 
 __all__ = [
     "ChangePoint",

@@ -10,8 +10,8 @@ if TYPE_CHECKING:
     from hf_gradalign.study.report_settings import ReportSettings
     from hf_gradalign.study.runner import StudyReport, StudyRunner
     from hf_gradalign.study.tables import StudyTables, rebuild_tables
-
-__getattr__, __dir__ = lazy_names(__name__)
+else:
+    __getattr__, __dir__ = lazy_names(__name__)
 
 __all__ = [
     "AXES",

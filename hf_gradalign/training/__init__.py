@@ -19,8 +19,8 @@ if TYPE_CHECKING:
     from hf_gradalign.training.run_checkpoints import RunCheckpoints
     from hf_gradalign.training.trainer import GradientAlignmentTrainer
     from hf_gradalign.training.view_batch import ViewBatchCollator, ViewsWithIds
-
-__getattr__, __dir__ = lazy_names(__name__)
+else:
+    __getattr__, __dir__ = lazy_names(__name__)
 
 __all__ = [
     "BestCheckpoints",

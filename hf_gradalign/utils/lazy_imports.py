@@ -14,8 +14,9 @@ from typing import Any
 def lazy_names(package: str) -> tuple[Callable[[str], Any], Callable[[], list[str]]]:
     """Return `__getattr__` and `__dir__` for a package that imports its names in an `if TYPE_CHECKING:` block.
 
-    The block is for type checkers and is also read here, as `lazy_loader` reads a stub, so there is no second list to
-    maintain. Names, and the package's modules, are imported on first use.
+    They are assigned in the `else:` of that block, because type checkers take any name of a package that has a
+    `__getattr__`. The block is for type checkers and is also read here, as `lazy_loader` reads a stub, so there is no
+    second list to maintain. Names, and the package's modules, are imported on first use.
 
     Args:
         package: The package's `__name__`. No name may be that of a module in it, because importing the module would

@@ -16,8 +16,8 @@ if TYPE_CHECKING:
         read_official_layout,
     )
     from hf_gradalign.data.request import OnMissingAudio
-
-__getattr__, __dir__ = lazy_names(__name__)
+else:
+    __getattr__, __dir__ = lazy_names(__name__)
 
 __all__ = [
     "CORPORA_FOLDER",

@@ -19,8 +19,8 @@ if TYPE_CHECKING:
     from hf_gradalign.hub.arena.pushing import find_scores, push_arena_results
     from hf_gradalign.hub.arena.results import ArenaResult, ArenaScores, evaluate_scores, write_arena_results
     from hf_gradalign.hub.arena.system_info import ArenaPaper, ArenaSystem, describe_system
-
-__getattr__, __dir__ = lazy_names(__name__)
+else:
+    __getattr__, __dir__ = lazy_names(__name__)
 
 
 class ArenaError(ValueError):
