@@ -18,6 +18,7 @@ from hf_gradalign.experiment.rehearsal import rehearse
 from hf_gradalign.experiment.results import RunResults
 from hf_gradalign.experiment.run_fingerprint import check_resumed, keep_fingerprint
 from hf_gradalign.experiment.training_run import train_and_evaluate
+from hf_gradalign.training.distributed import check_processes
 from hf_gradalign.utils.messages import is_outside_fault
 
 
@@ -66,6 +67,7 @@ def run_experiment(
     """
     args = run.training
     with _not_started():
+        check_processes(args)
         checkpoint = _settle_output_folder(run, notify)
         preparation = prepare(run)
         fingerprint = check_resumed(preparation, run, checkpoint)
@@ -94,6 +96,7 @@ def dry_run_experiment(run: RunArguments, *, notify: Callable[[str], object] | N
         RunNotStarted: If a check failed.
     """
     with _not_started():
+        check_processes(run.training)
         _settle_output_folder(run, notify)
         return dry_run(run)
 

@@ -1,4 +1,4 @@
-"""Distributed training: FSDP2 with speech models, work of the main process, and leaving the process group."""
+"""Distributed training: processes that train together, FSDP2, work of the main process, leaving the process group."""
 
 import gc
 from collections.abc import Callable
@@ -8,11 +8,36 @@ from accelerate import Accelerator, PartialState
 from torch import distributed, nn
 from torch.nn.parallel import DistributedDataParallel
 from transformers import TrainingArguments
+from transformers.training_args import ParallelMode
 
 from hf_gradalign.alignment import is_sharded_tensor
 from hf_gradalign.training.compilation import uses_cuda_graphs
 
 T = TypeVar("T")
+
+
+def check_processes(args: TrainingArguments) -> None:
+    """Check that processes and GPUs are used together, and through DDP or FSDP.
+
+    Raises:
+        ValueError: For DataParallel, and for processes that do not know of each other.
+    """
+    if args.n_gpu > 1:
+        raise ValueError(
+            f"{args.n_gpu} GPUs in one process would be used through DataParallel, which cannot keep the "
+            "views' gradients apart; start one process per GPU with `torchrun --nproc_per_node N` or "
+            "`accelerate launch`, or use one GPU (CUDA_VISIBLE_DEVICES=0)"
+        )
+    if (
+        distributed.is_available()
+        and distributed.is_initialized()
+        and distributed.get_world_size() > 1
+        and args.parallel_mode == ParallelMode.NOT_PARALLEL
+    ):
+        raise ValueError(
+            f"each of the {distributed.get_world_size()} processes would train its own model: accelerate found no "
+            "accelerator for them. To train together on the CPU, add --use_cpu"
+        )
 
 
 def prepare_for_fsdp(model: Any, accelerator: Accelerator) -> None:
@@ -82,4 +107,4 @@ def leave_process_group() -> None:
         distributed.destroy_process_group()
 
 
-__all__ = ["leave_process_group"]
+__all__ = ["check_processes", "leave_process_group"]

@@ -11,15 +11,14 @@ import numpy as np
 import torch
 import transformers
 from accelerate.utils import DistributedType
-from torch import distributed
 from transformers.debug_utils import DebugOption
 from transformers.optimization import get_scheduler
 from transformers.trainer_utils import has_length
-from transformers.training_args import ParallelMode
 from transformers.utils import is_liger_kernel_available, logging
 
 from hf_gradalign.models.encoder_layers import encoder_depths, encoder_of, transformer_layers
 from hf_gradalign.training.adapters import has_adapters
+from hf_gradalign.training.distributed import check_processes
 from hf_gradalign.training.label_check import check_labels
 from hf_gradalign.training.view_batch import ViewBatchCollator, refuse_views
 
@@ -40,22 +39,7 @@ def check_supported_setup(trainer: Any) -> None:
             middle of an update. The message says what to use instead.
     """
     args = trainer.args
-    if args.n_gpu > 1:
-        raise ValueError(
-            f"{args.n_gpu} GPUs in one process would be used through DataParallel, which cannot keep the "
-            "views' gradients apart; start one process per GPU with `torchrun --nproc_per_node N` or "
-            "`accelerate launch`, or use one GPU (CUDA_VISIBLE_DEVICES=0)"
-        )
-    if (
-        distributed.is_available()
-        and distributed.is_initialized()
-        and distributed.get_world_size() > 1
-        and args.parallel_mode == ParallelMode.NOT_PARALLEL
-    ):
-        raise ValueError(
-            f"each of the {distributed.get_world_size()} processes would train its own model: accelerate found no "
-            "accelerator for them. To train together on the CPU, add --use_cpu"
-        )
+    check_processes(args)
     optimizer = str(getattr(args.optim, "value", args.optim))
     if "lomo" in optimizer or "layerwise" in optimizer:
         raise ValueError(

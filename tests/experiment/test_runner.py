@@ -6,7 +6,10 @@ import pytest
 
 from hf_gradalign.experiment import RunNotStarted, dry_run_experiment, parse_arguments, run_experiment, runner
 
-CHECKS = ["resolve_output_folder", "require_publishable", "prepare", "check_resumed", "require_disk_space", "rehearse"]
+CHECKS = [
+    *("check_processes", "resolve_output_folder", "require_publishable", "prepare", "check_resumed"),
+    *("require_disk_space", "rehearse"),
+]
 KEPT = ["announce_hub", "keep_arguments", "keep_fingerprint"]
 
 
@@ -90,7 +93,7 @@ def test_says_what_a_resumed_run_takes_from_its_folder(steps, monkeypatch):
 def test_a_dry_run_only_checks(steps):
     steps.outcomes["dry_run"] = "report"
     assert dry_run_experiment(parse_arguments([])) == "report"
-    assert steps.taken == ["resolve_output_folder", "require_publishable", "dry_run"]
+    assert steps.taken == ["check_processes", "resolve_output_folder", "require_publishable", "dry_run"]
     steps.outcomes["dry_run"] = ValueError("wrong")
     with pytest.raises(RunNotStarted, match="wrong"):
         dry_run_experiment(parse_arguments([]))
