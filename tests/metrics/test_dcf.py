@@ -80,8 +80,9 @@ def test_actual_dcf_depends_on_calibration_and_the_minimum_does_not():
     ("changes", "message"),
     [
         ({"p_spoof": 0.0}, "p_spoof must be a probability between 0 and 1, not 0.0"),
-        ({"p_spoof": 5}, "between 0 and 1, not 5"),
-        ({"c_fa": -1}, "Costs must be positive, but c_miss is 1.0 and c_fa is -1"),
+        ({"p_spoof": 1}, "between 0 and 1, not 1"),
+        ({"c_fa": 0}, "Costs must be positive, but c_miss is 1.0 and c_fa is 0"),
+        ({"c_miss": 0}, "Costs must be positive, but c_miss is 0 and"),
     ],
 )
 def test_refuses_other_costs(changes, message):

@@ -82,6 +82,8 @@ def test_time_without_a_label_or_a_score_does_not_count():
     assert pieces.durations.tolist() == [1_000_000, 500_000]
     segments = cut_segments([scores], [silent], 1)
     assert segments.scores.tolist() == [1, -1]
+    nothing = Ranges([], [], [])
+    assert cut_segments([nothing, scores], [nothing, silent], 1).recordings.tolist() == [1, 1]
     # Segments of silence and speech take the label of speech.
     assert cut_segments([scores], [silent], 2).is_bonafide.tolist() == [True, False]
     # Labels that go on after the last score, and scores that go on after the last label.
@@ -152,6 +154,7 @@ def test_cells_of_windows():
     np.testing.assert_allclose(cells.starts, [0, 1.25, 1.75, 2.1])
     np.testing.assert_allclose(cells.ends, [1.25, 1.75, 2.1, 3.2])
     assert cells.values.tolist() == [1, 2, 3, 4]
+    assert [list(each) for each in cells_of_windows([1], [3], [5])] == [[1], [3], [5]]
     with pytest.raises(ValueError, match="in the order of time"):
         cells_of_windows([1, 0], [2, 1], [0, 0])
     with pytest.raises(ValueError, match="there are 0 starts"):

@@ -6,7 +6,8 @@ import pytest
 import torch
 from datasets import Dataset as Table
 from torch.utils.data import Dataset
-from toy import make_arguments
+from toy import make_arguments, make_trainer
+from transformers import Trainer
 
 from hf_gradalign.training.epoch_check import warn_of_lost_epochs
 
@@ -42,3 +43,9 @@ def shared():
 def test_epochs_that_get_lost(tmp_path, caplog, dataset, options, is_told):
     warn_of_lost_epochs(dataset, make_arguments(tmp_path, **options))
     assert ("does not reach workers that are running" in caplog.text) == is_told
+
+
+def test_told_when_training_starts(tmp_path, caplog, monkeypatch):
+    monkeypatch.setattr(Trainer, "_inner_training_loop", lambda *args, **kwargs: None)
+    make_trainer(tmp_path, Epochs(0), **PERSISTENT).train()
+    assert "does not reach workers that are running" in caplog.text

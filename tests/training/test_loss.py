@@ -17,6 +17,12 @@ def test_weighted_mean():
     torch.testing.assert_close(loss, (WEIGHTS[labels] * single).sum() / WEIGHTS[labels].sum())
 
 
+def test_half_precision_logits_give_a_loss_in_float32():
+    logits, labels = torch.tensor([[0.3, 2.1], [1.7, -0.4]], dtype=torch.bfloat16), torch.tensor([0, 1])
+    loss = WeightedCrossEntropy(WEIGHTS)
+    torch.testing.assert_close(loss((logits,), labels), loss((logits.float(),), labels))
+
+
 def test_label_smoothing_spreads_the_target_over_weighted_classes():
     torch.manual_seed(0)
     logits, labels = torch.randn(5, 2), torch.tensor([0, 1, 1, 0, 1])
@@ -42,7 +48,7 @@ def test_items_weight():
     labels = torch.tensor([0, 1, -100])
     assert items_weight({"labels": labels}, None) == 2
     assert items_weight({"labels": labels}, WEIGHTS) == pytest.approx(1.0)
-    assert items_weight({"x": torch.zeros(7, 3), "labels": torch.zeros(7)}, None) == 7
+    assert items_weight({"x": torch.zeros(7, 3), "labels": torch.full((7, 2), -100.0)}, None) == 7  # no class indices
     assert items_weight({"x": torch.zeros(7, 3)}, None) == 7
 
 
