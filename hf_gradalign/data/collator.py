@@ -18,6 +18,7 @@ from hf_gradalign.data.view_maker import DEFERRED
 from hf_gradalign.models import SpoofDetectorFeatureExtractor
 from hf_gradalign.models.clip_lengths import samples_taken, spreads_padding, without_cropping
 from hf_gradalign.training import ViewBatchCollator
+from hf_gradalign.utils.loader_workers import shared_number
 
 logger = logging.get_logger(__name__)
 
@@ -78,7 +79,7 @@ class _ClipCollator:
         self.spreads_padding = False
         self.needs_mask = True
         self._longest = 0  # clips of this length are known not to be cut
-        self._has_warned = torch.zeros((), dtype=torch.bool).share_memory_()  # by any loader worker
+        self._has_warned = shared_number(torch.bool)  # by any loader worker
         self._extract = _as_function(feature_extractor)
         # Some extractors always pad (to 30 s, for example), and some do not have the argument.
         padding = inspect.signature(self._extract).parameters.get("padding")

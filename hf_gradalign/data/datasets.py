@@ -23,6 +23,7 @@ from hf_gradalign.data.checking import BadAudioReport, OnBadAudio
 from hf_gradalign.data.columns import with_encoded_audio
 from hf_gradalign.data.decoding import AudioDecodingError
 from hf_gradalign.data.view_maker import AugmentStage, ClipReader, CropMode, ModelItem, Transform, ViewMaker
+from hf_gradalign.utils.loader_workers import shared_number
 
 # Cache of decoded clips per loader worker: enough for a small corpus, and little next to a model.
 _CACHE_BYTES = 2**28
@@ -185,7 +186,7 @@ class ViewDataset(AudioDataset):
         self._maker = ViewMaker(views, self._clips, crop=crop, seed=seed, augment=augment, defer=defer)
         self._bad_audio = BadAudioReport(on_bad_audio)
         # In shared memory: running loader workers see changes.
-        self._epoch = torch.zeros((), dtype=torch.int64).share_memory_()
+        self._epoch = shared_number(torch.int64)
 
     @property
     def epoch(self) -> int:

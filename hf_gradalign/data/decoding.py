@@ -6,6 +6,7 @@ those of FFmpeg's libraries in PyAV's wheels (M4A, MP4, WebM, Matroska, AAC, AMR
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Generator, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -20,6 +21,9 @@ from hf_gradalign.audio.resampling import resample_span, resampled_length, sourc
 from hf_gradalign.audio.sound import check_samples
 
 Audio = Mapping[str, Any] | str | bytes | Path
+
+# The machine or a network disk fails, not a clip: all others would be taken for bad, too.
+_NOT_OF_A_CLIP = frozenset({errno.EMFILE, errno.ENFILE, errno.EIO, errno.ESTALE, errno.ENOTCONN, errno.ETIMEDOUT})
 
 
 @dataclass(frozen=True)
@@ -88,6 +92,7 @@ def decode_audio(
     Raises:
         AudioDecodingError: If the file is missing, not audio, truncated, or empty, has samples that are not finite or
             far out of range, or an invalid sampling rate, cannot be resampled, or does not fit in memory.
+        OSError: If the disk fails, or too many files are open.
         ValueError: If `sampling_rate` is not positive.
     """
     return decode_clip(audio, sampling_rate, window=window, name=name).samples
@@ -161,6 +166,7 @@ def open_clip(audio: Audio | None, sampling_rate: int | None, *, name: str | Non
 
     Raises:
         AudioDecodingError: Like `decode_audio`, also while blocks are read.
+        OSError: Likewise.
         ValueError: If `sampling_rate` is not positive.
     """
     if sampling_rate is not None and sampling_rate <= 0:
@@ -175,6 +181,8 @@ def open_clip(audio: Audio | None, sampling_rate: int | None, *, name: str | Non
     except MemoryError as error:
         raise AudioDecodingError("it does not fit in memory: cut it into shorter recordings", name) from error
     except OSError as error:
+        if error.errno in _NOT_OF_A_CLIP:
+            raise
         raise AudioDecodingError(f"it cannot be read ({error.strerror or error})", name) from error
 
 

@@ -309,5 +309,5 @@ class ChunkPieces(IterableDataset):
 
 
 def ignore_interrupts(worker: int) -> None:
-    """Start a loader worker. Otherwise each worker prints a traceback on Ctrl-C."""
+    """Otherwise each loader worker prints a traceback on Ctrl-C."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)

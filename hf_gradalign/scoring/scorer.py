@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from functools import partial
 from typing import Any, Literal, cast
 
 import numpy as np
@@ -31,6 +32,7 @@ from hf_gradalign.scoring.progress import ScoredPart, finite_or_none
 from hf_gradalign.scoring.timeline import Timeline, score_timeline
 from hf_gradalign.scoring.verdict import Verdict, rule_for
 from hf_gradalign.scoring.windowing import Combination, WindowMode, settle_windowing
+from hf_gradalign.utils.loader_workers import start_worker
 
 
 class SpoofScorer:
@@ -329,7 +331,7 @@ class SpoofScorer:
             batch_size=None,
             num_workers=self.num_workers,
             pin_memory=self.device.type not in ("cpu", "mps"),
-            worker_init_fn=ignore_interrupts,
+            worker_init_fn=partial(start_worker, then=ignore_interrupts),
         )
 
     def _forward_within_memory(

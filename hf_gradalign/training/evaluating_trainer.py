@@ -2,6 +2,7 @@
 
 from collections.abc import Generator
 from contextlib import contextmanager, nullcontext
+from functools import partial
 from typing import Any
 
 import torch
@@ -15,6 +16,7 @@ from hf_gradalign.training.compilation import uses_cuda_graphs
 from hf_gradalign.training.distributed import is_sharded
 from hf_gradalign.training.label_check import check_labels
 from hf_gradalign.training.view_batch import refuse_views
+from hf_gradalign.utils.loader_workers import start_worker
 
 
 class EvaluatingTrainer(Trainer):
@@ -65,11 +67,12 @@ class EvaluatingTrainer(Trainer):
         seeded = self.args.dataloader_num_workers > 0 and self.args.dataloader_persistent_workers
         with _replaced(self.args, options):
             loader = super()._get_dataloader(dataset, description, batch_size, sampler_fn, is_training, dataloader_key)
+        inner = getattr(loader, "base_dataloader", loader)
+        inner.worker_init_fn = partial(start_worker, then=inner.worker_init_fn)
         if seeded:
             # A loader draws a seed when it starts its workers: at every epoch and evaluation, or once if they persist.
             # Drawing it from the global generator would change the dropout of a resumed run.
-            generator = torch.Generator().manual_seed(self.args.seed)
-            getattr(loader, "base_dataloader", loader).generator = generator
+            inner.generator = torch.Generator().manual_seed(self.args.seed)
         return loader
 
     def _release(self, loader: DataLoader) -> None:

@@ -31,6 +31,7 @@ from hf_gradalign.training.checkpoint_weights import (
 from hf_gradalign.training.evaluating_trainer import EvaluatingTrainer
 from hf_gradalign.training.run_checkpoints import ADAPTER_DIR, RunCheckpoints, refuse_links_out, require_complete
 from hf_gradalign.utils.files import give_usual_mode
+from hf_gradalign.utils.loader_workers import start_worker
 
 logger = logging.get_logger(__name__)
 
@@ -51,9 +52,8 @@ class ResumableTrainer(EvaluatingTrainer):
       first, so a run killed in between would miss them.
     - Each process's running sums, and so the logged `loss`, continue where they were.
     - Persistent loader workers draw no random numbers that a resumed run would draw again.
-    - At the end, a model with PEFT adapters is saved merged, with the adapters alone in `adapter/`. It loads like any
-      other model, without its base model. Checkpoints contain only the adapters and the configuration of the whole
-      model. With `merge_adapters` False in the arguments, so does the saved model.
+    - At the end, a model with PEFT adapters is saved merged, with the adapters alone in `adapter/`. It loads without
+      its base. Checkpoints (and with `merge_adapters` False, the saved model) hold only adapters and configuration.
     - A stream that splits itself by process (`splits_by_process`) is not split again, and a stream with a method
       `leave_blank` receives how many batches a resumed run skips, and their size.
 
@@ -266,6 +266,7 @@ class ResumableTrainer(EvaluatingTrainer):
             prefetch_factor=self.args.dataloader_prefetch_factor,
             multiprocessing_context=self.args.dataloader_multiprocessing_context,
             in_order=self.args.dataloader_in_order,
+            worker_init_fn=start_worker,
             generator=torch.Generator().manual_seed(self.args.seed),
         )
 

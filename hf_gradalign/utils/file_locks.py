@@ -1,6 +1,9 @@
 """File locks that say which process holds them."""
 
 import contextlib
+import errno
+import functools
+import logging
 import os
 import socket
 import time
@@ -9,7 +12,11 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
+logger = logging.getLogger(__name__)
+
 _MAX_TRIES = 100
+# Lustre that is mounted without `-o flock`, NFS without its lock daemon, some FUSE file systems.
+_NO_LOCKS = frozenset({errno.ENOSYS, errno.ENOLCK, errno.ENOTSUP, errno.EOPNOTSUPP})
 
 
 class LockHeldError(OSError):
@@ -26,7 +33,8 @@ class LockHeldError(OSError):
 def hold_lock(path: str | Path, what: str, on_wait: Callable[[str], None] | None = None) -> Generator[None]:
     """Hold a lock that no other process can acquire. The system releases it when the process ends or is killed.
 
-    `<path>.holder` says which process holds it. Files left by a dead process do not block the lock.
+    `<path>.holder` says which process holds it. Files left by a dead process do not block the lock. On a file system
+    without locks nothing is held, and a warning says so.
 
     Args:
         path: The lock's file, which is kept. Its folder must exist.
@@ -41,7 +49,7 @@ def hold_lock(path: str | Path, what: str, on_wait: Callable[[str], None] | None
     holder = path.with_name(f"{path.name}.holder")
     if not path.exists():
         path.touch()  # filelock would create it without write permission for the group
-    lock = FileLock(path)
+    lock = FileLock(path, fallback_to_soft=False)  # a soft lock would outlive a killed process on another machine
     try:
         lock.acquire(timeout=0)
     except Timeout:
@@ -53,6 +61,10 @@ def hold_lock(path: str | Path, what: str, on_wait: Callable[[str], None] | None
             raise refusal from None
         on_wait(_read(holder))
         lock.acquire()
+    except OSError as error:
+        if error.errno not in _NO_LOCKS:
+            raise
+        _warn_of_no_locks(path.parent, error.strerror)
     try:
         with contextlib.suppress(OSError):  # the lock also works on a full disk
             now = time.strftime("%Y-%m-%d %H:%M:%S")
@@ -99,6 +111,14 @@ def hold_output(path: str | Path) -> Generator[None]:
                 yield
                 return
     raise LockHeldError(f"{path} is in use by other processes. Wait until they end, or choose another output")
+
+
+@functools.cache
+def _warn_of_no_locks(folder: Path, reason: str) -> None:
+    logger.warning(
+        f"The file system of {folder} has no file locks ({reason}), so nothing keeps a second process from writing the "
+        "same output: do not start a command twice."
+    )
 
 
 def _remove_empty(folders: list[Path]) -> None:

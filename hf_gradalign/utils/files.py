@@ -34,7 +34,8 @@ def give_usual_mode(path: Path) -> None:
     probe.open("x").close()
     mode = probe.stat().st_mode
     probe.unlink()
-    path.chmod(stat.S_IMODE(mode))
+    with contextlib.suppress(OSError):  # some file systems have no permissions
+        path.chmod(stat.S_IMODE(mode))
 
 
 def require_free(path: str | Path, overwrite: bool = False) -> None:

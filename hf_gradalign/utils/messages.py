@@ -39,10 +39,21 @@ _STEPS = {
     errno.ENOTDIR: "a file is where a folder should be: move it away, or choose another folder with --output_dir",
     errno.EISDIR: "a folder is where a file should be: move it away, or choose another folder with --output_dir",
     errno.ENAMETOOLONG: "choose a shorter path with --output_dir",
+    errno.EIO: "the disk failed to read or write: check it, or choose another one, and {again}",
+    errno.ESTALE: "the network file system lost it: wait or mount it again, and {again}",
+    errno.ENOTCONN: "the file system is gone: mount it again, and {again}",
 }
-# torch.save drops the system's message.
-_DISK_FULL = re.compile(r"No space left on device|\(os error 28\)|Disk quota exceeded|inline_container.*write")
+_DISK_FULL = re.compile(r"No space left on device|\(os error 28\)|Disk quota exceeded")
+_TORCH_SAVE = re.compile(r"inline_container.*(write|unexpected pos)|iostream error")
+_FROM_WORKER = re.compile(
+    r"^Caught \w+ in DataLoader worker.*^\w+: \[Errno (\d+)\] ([^\n]*): '([^\n]*)'$", re.DOTALL | re.MULTILINE
+)
+_FROM_SAFETENSORS = re.compile(r"I/O error: (.*) \(os error (\d+)\)")
+_SHARED_MEMORY_FULL = re.compile(r"shared memory\(shm\)|file </torch_")
+_TOO_MANY_FILES = re.compile(r"Too many open files|received 0 items of ancdata")
+_TOO_MANY_THREADS = re.compile(r"can't start new thread|Resource temporarily unavailable")
 _KILLED_WORKER = re.compile(r"^DataLoader worker \(pid.*(killed by signal|exited unexpectedly)", re.DOTALL)
+_SHARED_MEMORY, _LEAST_SHARED_MEMORY = Path("/dev/shm"), 2**20
 _MAX_LENGTH = 2000  # characters; names and values in untrusted files may be of any length
 
 
@@ -87,9 +98,10 @@ def is_disk_full(error: BaseException) -> bool:
 
 
 def is_outside_fault(error: BaseException) -> bool:
-    """Return whether an error comes from the machine (disk, permissions, memory, a killed process), not from code."""
+    """Return whether an error comes from the machine (disk, permissions, memory, limits), not from code."""
+    error = _as_system_error(error)
     is_systems = isinstance(error, OSError) and error.errno in _STEPS
-    return is_systems or is_disk_full(error) or _memory_line(error) is not None
+    return is_systems or is_disk_full(error) or _is_torch_save(error) or _resource_line(error) is not None
 
 
 def require_room(folder: str | Path, n_bytes: int) -> None:
@@ -134,15 +146,20 @@ def error_line(
     """
     if isinstance(error, BrokenPipeError):
         raise error
-    if line := _memory_line(error):
+    error = _as_system_error(error)
+    if line := _resource_line(error):
         text = f"{line}, and {again}"
     elif isinstance(error, OSError) and error.errno in _STEPS:
         where = error.filename or folder
         text = f"{plain_text(where)}: {error.strerror}" if where else str(error.strerror)
-        text += _free(error, where) + f"; {_STEPS[error.errno].format(again=again)}"
+        text += (_free(where) if is_disk_full(error) else "") + f"; {_STEPS[error.errno].format(again=again)}"
     elif is_disk_full(error):
         text = f"{folder}: " if folder else ""
-        text += f"No space left on device{_free(error, folder)}; {_STEPS[errno.ENOSPC].format(again=again)}"
+        text += f"No space left on device{_free(folder)}; {_STEPS[errno.ENOSPC].format(again=again)}"
+    elif _is_torch_save(error):  # it drops the system's message
+        text = f"{folder}: " if folder else ""
+        text += f"a file could not be written{_free(folder)}; if the disk or your quota is full, "
+        text += _STEPS[errno.ENOSPC].format(again=again)
     else:
         text = plain_text(error)
     if len(text) > _MAX_LENGTH:
@@ -151,21 +168,48 @@ def error_line(
     return in_users_words(f"error: {text}")
 
 
-def _memory_line(error: BaseException) -> str | None:
-    if _KILLED_WORKER.search(str(error)):
+def _as_system_error(error: BaseException) -> BaseException:
+    """Return the system error behind one of a loader worker, whose text is a traceback, or of safetensors."""
+    if isinstance(error, OSError) and (match := _FROM_WORKER.search(str(error))):
+        return OSError(int(match[1]), match[2], match[3])
+    if match := _FROM_SAFETENSORS.search(str(error)):
+        return OSError(int(match[2]), match[1])
+    return error
+
+
+def _is_torch_save(error: BaseException) -> bool:
+    return isinstance(error, RuntimeError) and bool(_TORCH_SAVE.search(str(error)))
+
+
+def _resource_line(error: BaseException) -> str | None:
+    text, number = str(error), error.errno if isinstance(error, OSError) else None
+    if _KILLED_WORKER.search(text):
         return (
-            "a data loader worker was killed, most likely because memory (or /dev/shm) ran out: use fewer loader "
-            "workers or smaller batches"
+            "a data loader worker was killed, most likely because memory or shared memory (/dev/shm) ran out: use "
+            "fewer loader workers or smaller batches, or give a container more (docker run --shm-size 8g)"
         )
-    if isinstance(error, MemoryError) or (isinstance(error, OSError) and error.errno == errno.ENOMEM):
+    if _SHARED_MEMORY_FULL.search(text) or _has_full_shared_memory(error):
+        return (
+            "shared memory (/dev/shm) is full: use fewer loader workers or smaller batches, or give a container more "
+            "(docker run --shm-size 8g)"
+        )
+    if isinstance(error, MemoryError) or number == errno.ENOMEM:
         return "there is not enough memory: use smaller batches, shorter windows or fewer loader workers"
+    if number in (errno.EMFILE, errno.ENFILE) or _TOO_MANY_FILES.search(text):
+        return "too many files are open: raise the limit (ulimit -n 4096) or use fewer loader workers"
+    if _TOO_MANY_THREADS.search(text):
+        return "no more processes or threads can be started: raise the limit (ulimit -u) or use fewer loader workers"
     return None
 
 
-def _free(error: BaseException, where: object) -> str:
-    if not (where and is_disk_full(error)):
-        return ""
-    return f" ({shutil.disk_usage(_existing(where)).free:,} bytes are free)"
+def _has_full_shared_memory(error: BaseException) -> bool:
+    """Whether a worker could not be started for it. Errors of files name the file."""
+    is_full = isinstance(error, OSError) and error.errno == errno.ENOSPC and error.filename is None
+    return is_full and _SHARED_MEMORY.is_dir() and shutil.disk_usage(_SHARED_MEMORY).free < _LEAST_SHARED_MEMORY
+
+
+def _free(where: object) -> str:
+    return f" ({shutil.disk_usage(_existing(where)).free:,} bytes are free)" if where else ""
 
 
 def _existing(where: object) -> Path:

@@ -1,3 +1,4 @@
+import errno
 import struct
 from unittest.mock import patch
 
@@ -215,3 +216,10 @@ def test_headers_written_before_the_length_is_known(tmp_path, size):
     place = whole.index(b"data")
     path.write_bytes(whole[:4] + size + whole[8 : place + 4] + size + whole[place + 8 :])
     assert len(decode_audio(path, 16_000)) == 16_000
+
+
+@pytest.mark.parametrize("number", [errno.EMFILE, errno.ESTALE, errno.EIO])
+def test_a_fault_of_the_machine_is_not_a_bad_clip(tmp_path, number):
+    soundfile.write(tmp_path / "a.wav", np.zeros(100), RATE)
+    with patch("mmap.mmap", side_effect=OSError(number, "fault")), pytest.raises(OSError, match="fault"):
+        decode_audio(tmp_path / "a.wav", RATE)

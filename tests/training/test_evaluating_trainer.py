@@ -3,6 +3,9 @@
 import pytest
 import torch
 from toy import ToyClassifier, ToyViews, make_model, make_trainer, weights_of
+from transformers.trainer_utils import seed_worker
+
+from hf_gradalign.utils.loader_workers import start_worker
 
 
 class PickyClassifier(ToyClassifier):
@@ -121,3 +124,11 @@ def test_a_weighted_loss_is_a_mean_over_all_items(tmp_path, items, smoothing):
         >= {"eval_score": 1.0, "eval_loss": evaluate(4)["eval_loss"]}.items()
     )
     assert evaluate(4, lambda _: {"loss": 7.0})["eval_loss"] == 7.0  # a loss of compute_metrics counts, as in Trainer
+
+
+def test_loader_workers_end_if_they_cannot_pass_on_a_batch(tmp_path, items):
+    trainer = make_trainer(tmp_path, dataloader_num_workers=1)
+    training, evaluation = trainer.get_train_dataloader(), trainer.get_eval_dataloader(items)
+    starts = [loader.base_dataloader.worker_init_fn for loader in (training, evaluation)]
+    assert [start.func for start in starts] == [start_worker] * 2
+    assert [getattr(start.keywords["then"], "func", None) for start in starts] == [seed_worker, None]

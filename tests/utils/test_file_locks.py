@@ -1,3 +1,5 @@
+import errno
+import fcntl
 import multiprocessing
 import os
 import signal
@@ -135,3 +137,16 @@ def test_a_lock_that_cannot_be_made_is_told(tmp_path):
     (tmp_path / ".scores.json.lock").symlink_to(tmp_path / "nowhere" / "file")
     with pytest.raises(FileNotFoundError), hold_output(tmp_path / "scores.json"):
         pass
+
+
+@pytest.mark.parametrize("number", [errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP])
+def test_a_file_system_without_locks_is_used_with_a_warning(tmp_path, monkeypatch, caplog, number):
+    def flock(*arguments):
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(fcntl, "flock", flock)
+    for _ in range(2):  # no file keeps the next process out
+        with hold_output(tmp_path / "scores.json"):
+            (tmp_path / "scores.json").write_text("written")
+    assert [path.name for path in tmp_path.iterdir()] == ["scores.json"]
+    assert caplog.text.count(f"{tmp_path} has no file locks ({os.strerror(number)})") == 1
