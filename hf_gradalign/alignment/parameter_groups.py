@@ -130,6 +130,3 @@ def _is_within(name: str, module: str) -> bool:
 def _some(names: Sequence[str]) -> str:
     first = ", ".join(names[:4])
     return f"{first}, ... ({len(names)} in total)" if len(names) > 4 else first
-
-
-__all__ = ["AlignmentScope", "ParameterGroups", "check_scope"]

@@ -46,6 +46,3 @@ class CommandParser(argparse.ArgumentParser):
         if spelled not in known:
             self.error(f"unknown option {name}{did_you_mean(spelled, known)}")
         return spelled + equals + value
-
-
-__all__ = ["CommandParser"]

@@ -123,6 +123,3 @@ def set_up_libraries(*, no_progress: bool = False) -> None:
 
     limit_hub_waits()
     hide_library_bars(downloads=no_progress)
-
-
-__all__ = ["CONVERSION_OPTIONS_HELP", "conversion_options", "run_command", "set_up_libraries", "start"]

@@ -109,6 +109,3 @@ def main(argv: Sequence[str]) -> int:
         print(error_line(error), file=sys.stderr)
         return 2
     return 0
-
-
-__all__ = ["main", "parse"]

@@ -25,8 +25,6 @@ _LISTENING = "Listening to the recording."
 _CANCELLED = "Cancelled. There is no verdict."
 _BAD_SETTINGS = "The prior must be between 0 and 100, the costs above 0, and the undecided band 0 or more."
 _FAILED = "The model failed on this recording, so there is no verdict. The log of the page says why."
-# The share of the work that reading a recording is.
-_READING = 0.1
 
 
 @dataclass(frozen=True)

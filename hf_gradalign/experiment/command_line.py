@@ -29,6 +29,11 @@ from hf_gradalign.utils.settings_files import find_settings, read_settings
 
 _CLASSES = (ModelArguments, DataArguments, AudioSpoofTrainingArguments)
 _UNSET = ("none", "null")
+_RECIPE = "recipe"
+_BASE = "base"
+_CONFIG_SUFFIXES = (".json", ".yaml", ".yml")
+# Options of one start, which the run's folder does not keep. Tokens are never written anywhere.
+_OF_ONE_START = ("output_dir", "resume_from_checkpoint", "hub_token", "dry_run", "overwrite", "allow_changes")
 
 
 class RunParser(HfArgumentParser):
@@ -130,13 +135,6 @@ def _or_none(read: Any) -> Callable[[str], Any]:
         return None if word.lower() in _UNSET else read(word)
 
     return read_or_none
-
-
-_RECIPE = "recipe"
-_BASE = "base"
-_CONFIG_SUFFIXES = (".json", ".yaml", ".yml")
-# Options of one start, which the run's folder does not keep. Tokens are never written anywhere.
-_OF_ONE_START = ("output_dir", "resume_from_checkpoint", "hub_token", "dry_run", "overwrite", "allow_changes")
 
 
 def parse_arguments(given: Sequence[str] | Mapping[str, Any]) -> RunArguments:
@@ -355,6 +353,3 @@ def _word(value: Any) -> str:
 
 def _fail_unknown(parser: RunParser, kind: str, name: str, known: Sequence[str]) -> NoReturn:
     parser.error(f"unknown {kind} {name}{did_you_mean(name, known)}")
-
-
-__all__ = ["RunParser"]

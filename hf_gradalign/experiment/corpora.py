@@ -35,6 +35,11 @@ from hf_gradalign.experiment.arguments import (
 
 logger = logging.get_logger(__name__)
 
+# The options with the corpus of each split, and with the name of the split in its corpus.
+_CORPUS_OF = {"validation": "eval_corpus", "test": "test_corpus"}
+_NAME_OF = {"train": "train_split_name", "validation": "eval_split_name", "test": "test_split_name"}
+_NOT_OF_STREAMS = {"train_split", "validation_split", "test_split"}
+
 
 def limited(clips: Dataset, size: int | None) -> Dataset:
     """Return at most `size` clips, always the same ones and with the classes in proportion; all clips for None."""
@@ -72,11 +77,6 @@ def checked(clips: Dataset, data_args: DataArguments, sampling_rate: int, *, of_
         num_proc=data_args.preprocessing_num_workers,
         on_bad_audio=cast("OnBadAudio", data_args.on_bad_audio),
     )
-
-
-# The options with the corpus of each split, and with the name of the split in its corpus.
-_CORPUS_OF = {"validation": "eval_corpus", "test": "test_corpus"}
-_NAME_OF = {"train": "train_split_name", "validation": "eval_split_name", "test": "test_split_name"}
 
 
 @dataclass
@@ -285,9 +285,6 @@ def _has_subsets(text: str | None) -> bool:
 def _require_subsets(data_args: DataArguments) -> None:
     if data_args.subset is not None and not any(_has_subsets(text) for text in _all_corpora(data_args)):
         raise CorpusError(f"--subset {data_args.subset}: none of the corpora has subsets; remove the option.")
-
-
-_NOT_OF_STREAMS = {"train_split", "validation_split", "test_split"}
 
 
 def _split_off(parts: dict[str, Dataset], fraction: float) -> Dataset:

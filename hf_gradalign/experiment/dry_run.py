@@ -42,6 +42,11 @@ from hf_gradalign.models.configuration_spoof_detector import XLS_R_300M
 from hf_gradalign.models.lora import count_parameters
 from hf_gradalign.utils.memory import peak_memory
 
+logger = logging.get_logger(__name__)
+
+_STEPS = 2  # the first warms up
+_CLIPS_TIMED = 8
+_PITCH = (90.0, 250.0)  # Hz
 _BUILT_IN: dict[str, dict[str, Any]] = {"facebook/wav2vec2-xls-r-300m": XLS_R_300M}
 
 
@@ -73,9 +78,6 @@ def stand_in_config(name: str, **hub_options: Any) -> PretrainedConfig | None:
         return None
     fields = dict(fields)
     return AutoConfig.for_model(fields.pop("model_type"), **fields)
-
-
-_PITCH = (90.0, 250.0)  # Hz
 
 
 def synthetic_clips(count: int, seconds: float, sampling_rate: int, prefix: str) -> Dataset:
@@ -111,9 +113,6 @@ def synthetic_clips(count: int, seconds: float, sampling_rate: int, prefix: str)
     return Dataset.from_dict(columns).cast_column("audio", datasets.Audio(decode=False))
 
 
-logger = logging.get_logger(__name__)
-
-
 class StepClock(TrainerCallback):
     """Record the times of updates, in seconds. It waits for the accelerator, so use it for a few steps only.
 
@@ -141,10 +140,6 @@ def _now(device: torch.device) -> float:
     if device.type != "cpu":
         torch.accelerator.synchronize(device)
     return time.perf_counter()
-
-
-_STEPS = 2  # the first warms up
-_CLIPS_TIMED = 8
 
 
 def dry_run(run: RunArguments) -> DryRunReport:
@@ -322,6 +317,3 @@ def _take_steps(preparation: Preparation, args: AudioSpoofTrainingArguments, clo
     trainer.remove_callback(PrinterCallback)  # the loss on synthetic audio has no meaning
     trainer.train()
     trainer.evaluate()
-
-
-__all__ = ["StepClock", "dry_run", "is_out_of_reach", "stand_in_config", "synthetic_clips"]

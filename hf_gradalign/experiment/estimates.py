@@ -18,6 +18,13 @@ from hf_gradalign.models.lora import count_parameters
 from hf_gradalign.training.adapters import has_adapters
 from hf_gradalign.training.callbacks import BEST_CHECKPOINTS_DIR
 
+logger = logging.get_logger(__name__)
+
+_TIGHT = 1.2  # of what is needed: other programs write too
+_BYTES_PER_CLIP = 100  # of a score file
+_BYTES_PER_UPDATE = 1000  # of the conflict record and the log
+_REST = 10_000_000  # figures, configuration, model card, a report's files
+
 
 @dataclass(frozen=True)
 class RunEstimate:
@@ -98,14 +105,6 @@ def _updates_between_evaluations(args: AudioSpoofTrainingArguments, updates: int
         return updates if per_epoch is None else per_epoch
     steps = args.eval_steps or args.logging_steps
     return max(1, math.ceil(updates * steps) if steps < 1 else int(steps))
-
-
-logger = logging.get_logger(__name__)
-
-_TIGHT = 1.2  # of what is needed: other programs write too
-_BYTES_PER_CLIP = 100  # of a score file
-_BYTES_PER_UPDATE = 1000  # of the conflict record and the log
-_REST = 10_000_000  # figures, configuration, model card, a report's files
 
 
 @dataclass(frozen=True)
@@ -389,6 +388,3 @@ def duration(seconds: float) -> str:
         return f"{minutes} min"
     hours, minutes = divmod(minutes, 60)
     return f"{hours} h {minutes} min" if hours < 48 else f"{hours // 24} d {hours % 24} h"
-
-
-__all__ = ["DiskSpace", "DryRunReport", "RunEstimate", "disk_space", "duration", "estimate_run", "require_disk_space"]

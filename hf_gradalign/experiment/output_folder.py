@@ -43,6 +43,7 @@ from hf_gradalign.utils.files import refuse_link_out
 
 logger = logging.get_logger(__name__)
 
+_LOOK_EVERY = 1.0  # seconds
 # Files that a run writes before its first checkpoint.
 _EARLY_NAMES = (ARGUMENTS_NAME, FINGERPRINT_NAME, RUNNING_NAME, PARQUET_NAME)
 _NAMES = (
@@ -232,12 +233,6 @@ def _new_folder(label: str, create: bool) -> Path:
             return folder
         copies += 1
         folder = Path(RUNS_DIR, f"{stem}_{copies}")
-
-
-logger = logging.get_logger(__name__)
-
-
-_LOOK_EVERY = 1.0  # seconds
 
 
 @contextlib.contextmanager

@@ -30,6 +30,8 @@ from hf_gradalign.training.adapters import has_adapters
 from hf_gradalign.training.conflicts.figures import draw_run_figures
 from hf_gradalign.utils.plain_text import plain_text
 
+logger = logging.get_logger(__name__)
+
 _DEMO_LANGUAGES = ("en", "es", "fr", "it", "ru")
 _SPLITS = {"eval": "validation", "test": "test"}
 
@@ -184,9 +186,6 @@ def _loss(config: PretrainedConfig) -> str | None:
         return None
     options = ", ".join(f"{name} {value:g}" for name, value in (config.loss_options or {}).items())
     return f"{config.loss} ({options})" + ("; the score is a cosine" if config.loss == "oc_softmax" else "")
-
-
-logger = logging.get_logger(__name__)
 
 
 def require_publishable(args: AudioSpoofTrainingArguments) -> None:

@@ -265,6 +265,3 @@ def _named(step: str) -> Generator[None]:
         if not isinstance(error, ValueError | OSError):
             reason = f"{type(error).__name__}: {reason}"
         raise ValueError(f"{step} was tried before training and failed: {reason}") from error
-
-
-__all__ = ["REHEARSAL_DIR", "rehearse"]

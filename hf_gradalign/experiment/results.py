@@ -10,7 +10,6 @@ from typing import Any, cast
 
 import accelerate
 import datasets
-import numpy
 import numpy as np
 import torch
 import transformers
@@ -260,7 +259,7 @@ def steps_of(checkpoint: str) -> int:
 
 def package_versions() -> dict[str, str]:
     """Return the versions of Python and of the packages on which results depend."""
-    packages = (hf_gradalign, torch, transformers, datasets, accelerate, numpy)
+    packages = (hf_gradalign, torch, transformers, datasets, accelerate, np)
     return {"python": platform.python_version()} | {package.__name__: package.__version__ for package in packages}
 
 

@@ -227,6 +227,3 @@ def _content(name: str) -> str:
 
 def _digest(*words: Any) -> str:
     return hashlib.sha256(json.dumps([str(word) for word in words]).encode()).hexdigest()
-
-
-__all__ = ["check_resumed", "describe_run", "keep_fingerprint"]

@@ -123,6 +123,3 @@ def _settle_output_folder(run: RunArguments, notify: Callable[[str], object] | N
             notify(taken)
     require_publishable(args)
     return checkpoint
-
-
-__all__ = ["FinishedRun", "RunNotStarted", "dry_run_experiment", "run_experiment"]

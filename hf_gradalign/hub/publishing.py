@@ -45,6 +45,10 @@ _SAFE_FORMS = {
     "pytorch_model.bin.index.json": "model.safetensors.index.json",
     "adapter_model.bin": "adapter_model.safetensors",
 }
+# Files that people and runs write. A model's vocabulary files are left unchanged.
+_TEXTS = {".json", ".jsonl", ".md", ".txt", ".tsv", ".csv", ".yaml", ".yml", ".log"}
+_OF_THE_MODEL = re.compile(r"vocab|merges|token|\.index\.json$")
+_MAX_BYTES = 200_000_000
 # Without these there is no model.
 _NEEDED = ("README.md", "config.json", "adapter_config.json", "preprocessor_config.json")
 
@@ -260,18 +264,14 @@ def _name_to_suggest(repo_id: str) -> str:
     return repo_id
 
 
-# Files that people and runs write. A model's vocabulary files are left unchanged.
-_TEXTS = {".json", ".jsonl", ".md", ".txt", ".tsv", ".csv", ".yaml", ".yml", ".log"}
-_OF_THE_MODEL = re.compile(r"vocab|merges|token|\.index\.json$")
-_BYTES = 200_000_000
-
-
 def files_with_local_paths(paths: Iterable[Path]) -> dict[Path, str]:
     """Return the files that name absolute paths of this machine, with their cleaned text."""
     cleaned = {}
     for path in paths:
         is_text = path.suffix in _TEXTS and not _OF_THE_MODEL.search(path.name)
-        if not is_text or path.stat().st_size > _BYTES or ".eval_results" in path.parts:  # a hash of these is on record
+        if (
+            not is_text or path.stat().st_size > _MAX_BYTES or ".eval_results" in path.parts
+        ):  # a hash of these is on record
             continue
         with contextlib.suppress(UnicodeDecodeError):
             text = path.read_bytes().decode("utf-8")

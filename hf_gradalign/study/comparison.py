@@ -337,15 +337,3 @@ def _by_condition(groups: Sequence[Group]) -> dict[Condition, list[Group]]:
 
 def _but_augmentation(condition: Condition) -> tuple[Any, ...]:
     return (condition.model, condition.head, condition.batch_size, condition.further)
-
-
-__all__ = [
-    "Condition",
-    "Difference",
-    "EvaluationClips",
-    "Group",
-    "PairedBootstrap",
-    "StudyResults",
-    "baseline_of",
-    "signed_rank_p",
-]

@@ -367,6 +367,3 @@ def _require_known(content: Mapping[str, Any], known: Sequence[str], where: str)
             close = difflib.get_close_matches(str(key), known, n=1)
             hint = f"; did you mean {close[0]}?" if close else f"; known keys: {', '.join(known)}"
             raise StudyError(f"{where}unknown key {key!r}{hint}")
-
-
-__all__ = ["AXES", "MAX_TRIALS", "EvaluationSet", "Study", "StudyError", "Trial", "expand_variables", "refuse_tokens"]

@@ -101,6 +101,3 @@ def _modules(names: Sequence[str], cosines: NDArray[np.float64], norms: NDArray[
 def _mean(values: NDArray[np.float64]) -> float | None:
     finite = values[np.isfinite(values)]
     return float(finite.mean()) if len(finite) else None
-
-
-__all__ = ["COSINE_EDGES", "epoch_rows"]

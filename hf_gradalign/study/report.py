@@ -301,6 +301,3 @@ def _as_csv(rows: Sequence[TableRow]) -> str:
 def _csv_value(value: Any) -> Any:
     # Further digits differ between machines.
     return f"{value:.8g}" if isinstance(value, float) else value
-
-
-__all__ = ["REPORT_NAME", "render", "write_report"]

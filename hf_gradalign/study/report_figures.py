@@ -204,6 +204,3 @@ def _label(axis: Any, rows: Sequence[TableRow]) -> None:
     axis.set_yticks(range(len(rows)), names, fontsize=7)
     axis.set_ylim(len(rows) - 0.5, -0.5)
     axis.grid(axis="x", alpha=0.3)
-
-
-__all__ = ["draw_by_epoch", "draw_cosines", "draw_differences", "draw_error_rates", "draw_modules", "draw_report"]

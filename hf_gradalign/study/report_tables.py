@@ -213,6 +213,3 @@ def _geometric_mean(values: Iterable[float | None]) -> float | None:
 def _mean(values: Iterable[float | None]) -> float | None:
     numbers = [value for value in values if value is not None]
     return float(np.mean(numbers)) if numbers else None
-
-
-__all__ = ["ReportTables", "best_epoch", "make_tables"]

@@ -283,6 +283,3 @@ class _GridBar:
         running = len(self._runner._connections)
         text = f", {n_finished} of {report.n_trials} trials finished, {running} running"
         self._bar.set_postfix_str((text + f", {len(report.failed)} failed" * bool(report.failed)).lstrip(", "))
-
-
-__all__ = ["StudyReport", "StudyRunner"]

@@ -180,21 +180,3 @@ def require_same_clips(clips: Dataset, evaluation: EvaluationSet, folder: Path) 
 def clips_path(folder: Path, name: str) -> Path:
     """Return the path of the table of the evaluation set of this name."""
     return folder / f"{name}.parquet"
-
-
-__all__ = [
-    "CLIPS_NAME",
-    "CLIPS_SCHEMA",
-    "CLIP_COLUMNS",
-    "EPOCHS_NAME",
-    "EPOCHS_SCHEMA",
-    "RESULTS_NAME",
-    "RESULTS_SCHEMA",
-    "SCHEMAS",
-    "SETTINGS",
-    "clips_path",
-    "read_table",
-    "require_same_clips",
-    "write_clips",
-    "write_table",
-]

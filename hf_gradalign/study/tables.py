@@ -28,9 +28,6 @@ from hf_gradalign.utils.file_locks import hold_lock
 
 TRIALS_DIR, CLIPS_DIR, LOCK_NAME = "cells", "evaluation_sets", "study.lock"
 
-RESOURCES = ("seconds_per_update", "peak_memory_mib")
-"""The columns that differ between two runs of the same study."""
-
 TableRow = dict[str, Any]
 
 
@@ -265,15 +262,3 @@ def _row_of(evaluation: EvaluationSet) -> TableRow:
 
 def _set_key(row: Mapping[str, Any]) -> tuple[Any, ...]:
     return tuple(row[name] for name in ("evaluation_set", "corpus", "split", "subset"))
-
-
-__all__ = [
-    "CLIPS_DIR",
-    "LOCK_NAME",
-    "RESOURCES",
-    "TRIALS_DIR",
-    "StudyTables",
-    "TableRow",
-    "rebuild_tables",
-    "settings_row",
-]

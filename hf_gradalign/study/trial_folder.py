@@ -132,6 +132,3 @@ def changed_file(path: Path, reason: object) -> StudyError:
     return StudyError(
         f"{path} is not as the trial wrote it: {reason}. Delete it, and run the study again to make a new one"
     )
-
-
-__all__ = ["TrialFolder", "changed_file", "read_json"]

@@ -175,12 +175,14 @@ class ResourcesCallback(TrainerCallback):
         self._seconds: list[float] = []
         self._reported = self._started = 0.0
 
-    def on_step_begin(
+    def on_step_begin(  # noqa: D102
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
         self._started = time.perf_counter()
 
-    def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+    def on_step_end(  # noqa: D102
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
         now = time.perf_counter()
         if len(self._seconds) < _MAX_DURATIONS:
             self._seconds.append(now - self._started)
@@ -188,7 +190,7 @@ class ResourcesCallback(TrainerCallback):
             self._reported = now
             self._on_progress(state.global_step / state.max_steps)
 
-    def on_train_end(
+    def on_train_end(  # noqa: D102
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
         if len(self._seconds) > 1 or not self._file.is_file():
@@ -256,6 +258,3 @@ def _end_with_parent(parent: Connection) -> None:
     with contextlib.suppress(EOFError, OSError):
         parent.recv()
     os.kill(os.getpid(), signal.SIGTERM)
-
-
-__all__ = ["INTERRUPTED", "TABLE_METRICS", "main", "run_trial", "token_words"]

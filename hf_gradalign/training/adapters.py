@@ -69,6 +69,3 @@ def save_whole_config(model: Any, folder: str | Path) -> None:
     config = model.get_base_model().config
     if isinstance(config, PretrainedConfig):
         config.to_json_file(Path(folder, CONFIG_NAME))
-
-
-__all__ = ["has_adapters", "load_adapters", "merged_copy", "save_whole_config", "saved_names"]

@@ -43,6 +43,3 @@ def load_alignment_state(trainer: Any, checkpoint: str) -> None:
         trainer._totals.since_last_log.load_state_dict(state["since_last_log"])
     trainer.conflict_counts.load_state_dict(state["conflict_counts"])
     trainer.nonfinite.skipped = state.get("skipped_updates", 0)
-
-
-__all__ = ["ALIGNMENT_STATE_NAME", "load_alignment_state", "save_alignment_state"]

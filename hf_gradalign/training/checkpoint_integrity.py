@@ -202,14 +202,3 @@ def _parses(path: Path) -> bool:
     except (OSError, ValueError, RecursionError):
         return False
     return True
-
-
-__all__ = [
-    "MANIFEST_NAME",
-    "find_edited_files",
-    "find_problems",
-    "find_weight_problems",
-    "read_manifest",
-    "summarize",
-    "write_manifest",
-]

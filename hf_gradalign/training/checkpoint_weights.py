@@ -177,13 +177,3 @@ def _tied_to_another(model: nn.Module, missing: set[str]) -> set[str]:
 def _undeclared(model: nn.Module, names: Iterable[str], *declarations: str) -> list[str]:
     patterns = [p for each in declarations for p in getattr(model, f"_keys_to_ignore_on_{each}", None) or ()]
     return sorted(name for name in names if not any(re.search(pattern, name) for pattern in patterns))
-
-
-__all__ = [
-    "in_model_names",
-    "load_whole_state",
-    "names_translated",
-    "require_all_adapters",
-    "require_all_weights",
-    "savable_state",
-]

@@ -24,6 +24,3 @@ class CoupledDecayAdam(torch.optim.Adam):
         if all(parameter.is_cuda for group in groups for parameter in group["params"]):
             options.setdefault("fused", True)  # one kernel for many parameters, as the Trainer does by default
         super().__init__(groups, weight_decay=weight_decay, **options)
-
-
-__all__ = ["CoupledDecayAdam"]

@@ -32,6 +32,3 @@ class DelayedFlag:
         if self._copied is not None:
             self._copied.synchronize()
         return bool(self._flag)
-
-
-__all__ = ["DelayedFlag", "updates_until_read"]

@@ -105,6 +105,3 @@ def leave_process_group() -> None:
     if distributed.is_available() and distributed.is_initialized():
         gc.collect()
         distributed.destroy_process_group()
-
-
-__all__ = ["check_processes", "leave_process_group"]

@@ -35,6 +35,3 @@ def _shares_memory(dataset: Any) -> bool:
     return any(
         value.is_shared() if isinstance(value, Tensor) else isinstance(value, _SHARED) for value in values
     ) or any(_shares_memory(value) for value in values if isinstance(value, Dataset))
-
-
-__all__ = ["warn_of_lost_epochs"]

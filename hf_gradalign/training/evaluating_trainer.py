@@ -191,6 +191,3 @@ def _weights_restored(model: nn.Module) -> Generator[None]:
             parameter.data = data
         for module, values in buffers:
             module._buffers.update(values)
-
-
-__all__ = ["EvaluatingTrainer"]

@@ -55,6 +55,3 @@ def _meaning(name: Any) -> str:
 
 def _listing(numbers: Mapping[str, int]) -> str:
     return ", ".join(f"{number}: {name}" for name, number in sorted(numbers.items(), key=lambda entry: entry[1]))
-
-
-__all__ = ["check_labels"]

@@ -97,6 +97,3 @@ def _name(model: Any) -> str:
     if hasattr(model, "get_base_model"):
         model = model.get_base_model()
     return type(model).__name__
-
-
-__all__ = ["are_split", "check_split", "layer_scales", "split_groups"]

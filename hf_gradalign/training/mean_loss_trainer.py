@@ -106,6 +106,3 @@ class MeanLossTrainer(SelectingTrainer):
         if self.class_weights is not None and not model.training and are_classes(labels):
             self.record_loss(loss_terms(loss, outputs, labels, self.class_weights, self._weighted_loss))
         return (loss, outputs) if return_outputs else loss
-
-
-__all__ = ["MeanLossTrainer"]

@@ -52,6 +52,3 @@ def greater_is_better(metric: str, given: bool | None = None) -> bool:
 
 def _ends_with(metric: str, names: tuple[str, ...]) -> bool:
     return any(metric == name or metric.endswith(f"_{name}") for name in names)
-
-
-__all__ = ["greater_is_better"]

@@ -211,6 +211,3 @@ def _of(views: list[str]) -> str:
 
 def _shortened(names: Sequence[str], count: int) -> str:
     return ", ".join(names[:count]) + (f" and {len(names) - count} more" if len(names) > count else "")
-
-
-__all__ = ["ON_NONFINITE", "MicroBatch", "NonFiniteGuard"]

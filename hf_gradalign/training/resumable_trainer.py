@@ -394,6 +394,3 @@ def _last_on_every_process(checkpoints: RunCheckpoints) -> Path:
         + (f", only incomplete ones ({incomplete})" if incomplete else "")
         + "; to start over, train without resume_from_checkpoint"
     )
-
-
-__all__ = ["PROCESS_STATES_NAME", "ResumableTrainer"]

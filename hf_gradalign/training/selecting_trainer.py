@@ -92,6 +92,3 @@ class SelectingTrainer(ResumableTrainer):
         require_all_weights(model, missing, unexpected, "the average of the best checkpoints")
         logger.info(f"Averaged {len(paths)} checkpoints: {', '.join(path.stem for path in paths)}")
         return len(paths)
-
-
-__all__ = ["SelectingTrainer"]

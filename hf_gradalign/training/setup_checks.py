@@ -369,13 +369,3 @@ def check_rates(args: Any) -> None:
         raise ValueError(f"--head_learning_rate must be a positive number, got {rate}")
     if decay is not None and not 0 < decay <= 1:
         raise ValueError(f"--layerwise_lr_decay must be above 0 and at most 1, got {decay}")
-
-
-__all__ = [
-    "check_datasets",
-    "check_metric_exists",
-    "check_numbers",
-    "check_options",
-    "check_rates",
-    "check_supported_setup",
-]

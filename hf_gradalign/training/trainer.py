@@ -379,6 +379,3 @@ class GradientAlignmentTrainer(MeanLossTrainer):
         if self.conflict_recorder is not None:
             self.conflict_recorder.resumed_from = Path(checkpoint).parent
         load_alignment_state(self, checkpoint)
-
-
-__all__ = ["GradientAlignmentTrainer"]

@@ -200,15 +200,3 @@ class ViewBatchCollator:
 
     def use_model(self, model: Any) -> None:
         """Learn which model the batches are for. The trainer calls this; here it has no effect."""
-
-
-__all__ = [
-    "ViewBatchCollator",
-    "ViewsWithIds",
-    "check_same_views",
-    "explain_failed_collator",
-    "is_of_transformers",
-    "is_view_batch",
-    "refuse_views",
-    "with_longest_view",
-]

@@ -74,6 +74,3 @@ def import_matplotlib(formats: Sequence[str] = (), *, can_do_without: bool = Fal
             if name.lstrip(".").lower() not in known:
                 raise ValueError(f"the format {name!r} is not supported. Supported formats: {', '.join(sorted(known))}")
     return matplotlib
-
-
-__all__ = ["BLUE", "COLORS", "FORMATS", "GRAY", "STYLE", "VERMILION", "import_matplotlib", "save_figures"]

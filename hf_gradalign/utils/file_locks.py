@@ -139,6 +139,3 @@ def _read(holder: Path) -> str:
         return " ".join(holder.read_text(encoding="utf-8", errors="replace")[:200].split()) or "another process"
     except OSError:
         return "another process"
-
-
-__all__ = ["LockHeldError", "hold_lock", "hold_output"]

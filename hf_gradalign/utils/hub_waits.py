@@ -223,6 +223,3 @@ class _Watched(httpx.SyncByteStream):
 
     def close(self) -> None:
         self._stream.close()
-
-
-__all__ = ["NO_HUB", "HubNotReachedError", "hub_fault", "limit_hub_waits", "repository_fault"]

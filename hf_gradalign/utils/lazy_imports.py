@@ -93,5 +93,3 @@ class _Finder(MetaPathFinder):
 
 _finder = _Finder()
 sys.meta_path.insert(0, _finder)
-
-__all__ = ["after_import", "lazy_names"]

@@ -84,10 +84,10 @@ def in_users_words(text: str) -> str:
     return re.sub(r"\bscripts/studies/(\w+)\.yaml", r"study:\1", text)
 
 
-def did_you_mean(name: str, known: Iterable[str], otherwise: str = "see --help") -> str:
-    """Return the end of a message about an unknown name: similar names, or `otherwise`."""
+def did_you_mean(name: str, known: Iterable[str]) -> str:
+    """Return the end of a message about an unknown name: similar names, or a hint at `--help`."""
     close = difflib.get_close_matches(name, list(known), n=3)
-    return f"; did you mean {' or '.join(close)}?" if close else f"; {otherwise}"
+    return f"; did you mean {' or '.join(close)}?" if close else "; see --help"
 
 
 def is_disk_full(error: BaseException) -> bool:
@@ -218,17 +218,3 @@ def _existing(where: object) -> Path:
     while not path.exists():
         path = path.parent
     return path
-
-
-__all__ = [
-    "SCRIPTS",
-    "command",
-    "did_you_mean",
-    "error_line",
-    "in_users_words",
-    "is_disk_full",
-    "is_outside_fault",
-    "program",
-    "require_room",
-    "uses_scripts",
-]

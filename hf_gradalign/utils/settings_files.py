@@ -201,9 +201,6 @@ def find_settings(name: str | Path, kind: str, folder: Path) -> Path:
     return known[rest]
 
 
-__all__ = ["MAX_BYTES", "MAX_DEPTH", "MAX_VALUES", "find_settings", "read_json_object", "read_settings"]
-
-
 def read_json_object(text: str, option: str, example: str) -> dict[str, Any]:
     """Read the value of an option that takes a JSON object.
 

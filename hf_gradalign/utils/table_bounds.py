@@ -71,14 +71,3 @@ def distinct_names(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
         if name is not None:
             raise ValueError(f"an object has two different values for {name!r}. Remove the wrong one")
     return content
-
-
-__all__ = [
-    "MAX_COLUMNS",
-    "MAX_LINE_BYTES",
-    "columns_of",
-    "distinct_names",
-    "parse_json",
-    "require_columns",
-    "require_lines",
-]

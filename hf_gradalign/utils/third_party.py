@@ -57,6 +57,3 @@ def hide_library_bars(*, downloads: bool = False) -> None:
         disable_progress_bars()
     after_import("datasets", lambda datasets: datasets.disable_progress_bars())
     after_import("transformers", hide_bars_of_transformers)
-
-
-__all__ = ["TORCHAUDIO_LOADER", "hide_library_bars", "live_without_extension"]

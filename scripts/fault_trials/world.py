@@ -259,11 +259,6 @@ def training_results(folder: Path) -> Files:
     return read_results(folder, left_out=["README.md"])
 
 
-def arena_results(folder: Path) -> Files:
-    """Return the forms of the Arena and the model card."""
-    return {name: content for name, content in read_results(folder).items() if re.match(r"\.eval|README", name)}
-
-
 def study_results(folder: Path) -> Files:
     """Return weights and scores of the trials of a study, and the rows of its table."""
     wanted = re.compile(r"cells/.*(model\.safetensors|scores/test\.txt)$")

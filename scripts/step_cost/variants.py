@@ -13,7 +13,6 @@ from step_cost.models import VIEWS, make_batch, make_model
 from step_cost.published_step import PublishedStep
 
 SINGLE, PASSES, PUBLISHED = "single path", "two passes", "published step"
-OURS = "ours"
 VARIANTS = {
     "single": "(a) one forward and backward pass, of the augmented view",
     "passes": "(b) one of each view, no alignment",

@@ -26,6 +26,7 @@ from hf_gradalign.utils.hub_waits import NO_HUB, hub_fault
 from hf_gradalign.utils.settings_files import read_settings
 
 EQUAL_ERROR_RATE, SPOOF_ACCEPTANCE = "eer_percent", "srr_complement"
+_LABELS_FILE = "data/labels.parquet"
 _COMMIT = re.compile(r"[0-9a-f]{7,40}")
 _NOT_AN_ID = f"'{{}}' is not a data set's id, which looks like {ARENA_OWNER}/InTheWild"
 _TROUBLE = (HfHubHTTPError, HTTPError, OSError, json.JSONDecodeError)
@@ -181,9 +182,6 @@ def _evaluation(path: Path) -> dict[str, Any]:
 def _one_line(error: Exception) -> str:
     message = NO_HUB.format(constants.ENDPOINT) if isinstance(error, json.JSONDecodeError) else hub_fault(error)
     return " ".join((message or str(error)).split())
-
-
-_LABELS_FILE = "data/labels.parquet"
 
 
 def read_labels(path: str | Path) -> dict[str, int]:

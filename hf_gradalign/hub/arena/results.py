@@ -28,6 +28,10 @@ from hf_gradalign.utils.plain_text import markdown_text
 from hf_gradalign.utils.settings_files import read_settings
 
 RESULTS_FOLDER, SCORES_FILE, RECORD_FILE = ".eval_results", "scores.txt", "result.yaml"
+MAX_SKIPPED = 0.05  # the Arena's tool stops if more clips are skipped
+_MAX_LISTED = 5
+# Scores are refused if rounding leaves fewer than this share of the different ones, and changes a metric, in points.
+_MIN_KEPT, _MAX_CHANGE = 0.5, 0.1
 _CARD_METRICS = {
     "eer_percent": (
         "eer",
@@ -163,13 +167,6 @@ def _tool_version(scores: Path | None) -> str | None:
         return str(read_settings(record)["artifact"]["bench_version"])
     except (ValueError, KeyError, TypeError):
         return None
-
-
-# The Arena's tool stops if more clips are skipped.
-MAX_SKIPPED = 0.05
-_MAX_LISTED = 5
-# Scores are refused if rounding leaves fewer than this share of the different ones, and changes a metric, in points.
-_MIN_KEPT, _MAX_CHANGE = 0.5, 0.1
 
 
 def evaluate_scores(

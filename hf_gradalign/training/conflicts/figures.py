@@ -223,6 +223,3 @@ def _figure(width: float, height: float) -> Any:
     from matplotlib.figure import Figure  # not pyplot: no window, no state
 
     return Figure(figsize=(width, height), layout="constrained")
-
-
-__all__ = ["bin_steps", "draw_conflicts", "draw_modules", "draw_overview", "draw_run_figures"]

@@ -337,15 +337,3 @@ def _column(values: dict[int, float | None], length: int) -> Floats:
     if values:
         column[list(values)] = np.array(list(values.values()), dtype=float)
     return column
-
-
-__all__ = [
-    "ConflictHistory",
-    "ConflictRecord",
-    "Pair",
-    "RecordFormat",
-    "epoch_number",
-    "find_conflict_record",
-    "read_conflict_rows",
-    "views_of",
-]

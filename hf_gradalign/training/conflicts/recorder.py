@@ -224,6 +224,3 @@ class ConflictRecorder(TrainerCallback):
 
 def _number(value: float) -> float | None:
     return float(f"{value:.{_DIGITS}g}") if math.isfinite(value) else None
-
-
-__all__ = ["ConflictRecorder"]
