@@ -5,8 +5,7 @@ from typing import TYPE_CHECKING
 from hf_gradalign.utils.lazy_imports import lazy_names
 
 if TYPE_CHECKING:
-    from hf_gradalign.demo.page import make_demo
-    from hf_gradalign.demo.serving import serve
+    from hf_gradalign.demo.page import make_demo, serve
     from hf_gradalign.demo.spaces import push_space
 else:
     __getattr__, __dir__ = lazy_names(__name__)

@@ -11,16 +11,21 @@ from types import FrameType
 from typing import Any
 
 import torch
-from torch import distributed
+from torch import Tensor, distributed
 from transformers import EarlyStoppingCallback, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR, SaveStrategy
 from transformers.utils import ADAPTER_SAFE_WEIGHTS_NAME, SAFE_WEIGHTS_NAME, logging
 
 from hf_gradalign.training.checkpoint_integrity import read_manifest
-from hf_gradalign.training.delayed_flags import DelayedFlag, updates_until_read
 from hf_gradalign.utils.files import flush_to_disk, refuse_link_out, sha256_of, write_text_atomically
 
 logger = logging.get_logger(__name__)
+
+BEST_CHECKPOINTS_DIR = "best_checkpoints"
+_RECORD_NAME = "best_checkpoints.json"
+# How many updates later a flag is read, by type of device. The host does not wait for a CPU.
+_LAG = {"cpu": 0}
+_LAG_ELSEWHERE = 4
 
 
 class ResumableEarlyStopping(EarlyStoppingCallback):
@@ -39,6 +44,32 @@ class ResumableEarlyStopping(EarlyStoppingCallback):
             self.early_stopping_patience_counter = 0
         if self.early_stopping_patience_counter >= self.early_stopping_patience:
             control.should_training_stop = True
+
+
+def updates_until_read(device: torch.device) -> int:
+    """Return after how many more updates a flag of a device has surely arrived on the host."""
+    return _LAG.get(device.type, _LAG_ELSEWHERE)
+
+
+class DelayedFlag:
+    """A flag that starts to be copied to the host at once. Its value waits for the copy, if that is not done yet.
+
+    Args:
+        flag: A tensor of one element, on any device.
+    """
+
+    def __init__(self, flag: Tensor) -> None:
+        self._flag = flag
+        self._copied: torch.cuda.Event | None = None
+        if flag.device.type == "cuda":
+            self._flag = flag.to("cpu", non_blocking=True)
+            self._copied = torch.cuda.Event()
+            self._copied.record()
+
+    def __bool__(self) -> bool:
+        if self._copied is not None:
+            self._copied.synchronize()
+        return bool(self._flag)
 
 
 class SaveOnInterrupt(TrainerCallback):
@@ -124,10 +155,6 @@ class SaveOnInterrupt(TrainerCallback):
         distributed.all_reduce(flag, op=distributed.ReduceOp.MAX)
         self._flags.append(DelayedFlag(flag))
         return len(self._flags) > updates_until_read(args.device) and bool(self._flags.popleft())
-
-
-BEST_CHECKPOINTS_DIR = "best_checkpoints"
-_RECORD_NAME = "best_checkpoints.json"
 
 
 class BestCheckpoints(TrainerCallback):

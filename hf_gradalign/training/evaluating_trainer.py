@@ -13,8 +13,8 @@ from transformers import Trainer
 from transformers.trainer_utils import EvalLoopOutput
 
 from hf_gradalign.training.compilation import uses_cuda_graphs
+from hf_gradalign.training.dataset_checks import check_labels
 from hf_gradalign.training.distributed import is_sharded
-from hf_gradalign.training.label_check import check_labels
 from hf_gradalign.training.view_batch import refuse_views
 from hf_gradalign.utils.loader_workers import start_worker
 

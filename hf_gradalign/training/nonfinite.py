@@ -14,7 +14,7 @@ from transformers import TrainerCallback, TrainerControl, TrainerState, Training
 from transformers.utils import logging
 
 from hf_gradalign.alignment import AlignedUpdate, is_sharded_tensor, local_part
-from hf_gradalign.training.delayed_flags import DelayedFlag, updates_until_read
+from hf_gradalign.training.callbacks import DelayedFlag, updates_until_read
 
 if TYPE_CHECKING:
     from hf_gradalign.training.trainer import GradientAlignmentTrainer

@@ -2,12 +2,8 @@
 
 import copy
 import math
-import random
-from collections.abc import Generator
-from contextlib import contextmanager
 from typing import Any
 
-import numpy as np
 import torch
 import transformers
 from accelerate.utils import DistributedType
@@ -19,8 +15,6 @@ from transformers.utils import is_liger_kernel_available, logging
 from hf_gradalign.models.encoder_layers import encoder_depths, encoder_of, transformer_layers
 from hf_gradalign.training.adapters import has_adapters
 from hf_gradalign.training.distributed import check_processes
-from hf_gradalign.training.label_check import check_labels
-from hf_gradalign.training.view_batch import ViewBatchCollator, refuse_views
 
 logger = logging.get_logger(__name__)
 
@@ -245,37 +239,6 @@ def _evaluates_by_itself(trainer: Any) -> bool:
     """Return whether a subclass of the user makes the predictions or the loop of evaluations."""
     own = [kind for kind in type(trainer).__mro__ if not kind.__module__.startswith(("hf_gradalign.", "transformers."))]
     return any(name in vars(kind) for kind in own for name in ("prediction_step", "evaluation_loop"))
-
-
-def check_datasets(trainer: Any) -> None:
-    """Check the training set and the evaluation sets when training starts.
-
-    Raises:
-        ValueError: If one numbers the classes differently than the model, or an evaluation set has views.
-    """
-    model, evaluated = trainer.accelerator.unwrap_model(trainer.model), trainer.eval_dataset
-    check_labels(model, trainer.train_dataset)
-    for name, dataset in evaluated.items() if isinstance(evaluated, dict) else [("", evaluated)]:
-        check_labels(model, dataset)
-        # A collator of the user may choose a view, and a stream must not be started. They are checked by batch.
-        if isinstance(trainer.data_collator, ViewBatchCollator) and _has_items(dataset):
-            with _random_states_kept():
-                item = dataset[0]
-            refuse_views(item, f"the evaluation set {name}".rstrip())
-
-
-def _has_items(dataset: Any) -> bool:
-    return hasattr(dataset, "__getitem__") and has_length(dataset) and len(dataset) > 0
-
-
-@contextmanager
-def _random_states_kept() -> Generator[None]:
-    """Let a data set draw as if it had not, so that a run does not depend on this check."""
-    states = random.getstate(), np.random.get_state()
-    with torch.random.fork_rng(devices=[]):
-        yield
-    random.setstate(states[0])
-    np.random.set_state(states[1])
 
 
 def _check_last_batch(trainer: Any) -> None:

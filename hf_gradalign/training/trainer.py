@@ -27,13 +27,13 @@ from hf_gradalign.training.compilation import prepare_for_compile, uses_cuda_gra
 from hf_gradalign.training.conflicts.record import RecordFormat
 from hf_gradalign.training.conflicts.recorder import ConflictRecorder
 from hf_gradalign.training.conflicts.totals import ConflictTotals
+from hf_gradalign.training.dataset_checks import check_datasets, warn_of_lost_epochs
 from hf_gradalign.training.distributed import is_sharded, prepare_for_fsdp, shares_gradient_storage
-from hf_gradalign.training.epoch_check import warn_of_lost_epochs
 from hf_gradalign.training.learning_rates import are_split, check_split, split_groups
 from hf_gradalign.training.loss import weight_by_view
 from hf_gradalign.training.mean_loss_trainer import MeanLossTrainer
 from hf_gradalign.training.nonfinite import MicroBatch, NonFiniteGuard
-from hf_gradalign.training.setup_checks import check_datasets, check_metric_exists, check_options, check_supported_setup
+from hf_gradalign.training.setup_checks import check_metric_exists, check_options, check_supported_setup
 from hf_gradalign.training.view_batch import (
     ViewBatchCollator,
     check_same_views,

@@ -68,25 +68,25 @@ def test_uploads_end_with_the_page(make_page, scorer):
 @pytest.mark.slow
 def test_a_port_that_is_taken(scorer, monkeypatch):
     pytest.importorskip("gradio")
-    from hf_gradalign.demo import serving
+    from hf_gradalign.demo import page as module
 
-    page = serving.make_demo({"a": scorer})
-    monkeypatch.setattr(serving, "make_demo", lambda models, **options: page)
+    page = module.make_demo({"a": scorer})
+    monkeypatch.setattr(module, "make_demo", lambda models, **options: page)
     handlers = signal.getsignal(signal.SIGTERM)
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
         with pytest.raises(OSError, match=f"port {port} cannot be used"):
-            serving.serve(["a"], port=port)
+            module.serve(["a"], port=port)
     assert signal.getsignal(signal.SIGTERM) is handlers
 
 
 @pytest.mark.parametrize("port", [-1, 0, 99_999])
 def test_what_is_no_port(port):
     pytest.importorskip("gradio")
-    from hf_gradalign.demo import serving
+    from hf_gradalign.demo import serve
 
     with pytest.raises(ValueError, match=f"port must be from 1 to 65535, not {port}"):
-        serving.serve(["missing"], port=port)
+        serve(["missing"], port=port)
 
 
 def test_gradio_is_named_where_it_is_missing(monkeypatch):

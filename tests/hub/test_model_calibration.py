@@ -12,7 +12,7 @@ from noise_clips import WINDOW, draw_clip
 from tiny_detectors import make_classifier, make_detector
 
 from hf_gradalign.hub import CalibratedFolder
-from hf_gradalign.hub.calibration_card import with_calibration_section
+from hf_gradalign.hub.model_calibration import with_calibration_section
 from hf_gradalign.metrics import Calibration
 from hf_gradalign.models import small_feature_extractor
 from hf_gradalign.scoring import SpoofScorer

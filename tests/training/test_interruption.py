@@ -10,7 +10,7 @@ from device_transfers import DEVICE, DeviceTransfers
 from toy import ToyViews, make_trainer, weights_of
 from transformers import TrainerCallback
 
-from hf_gradalign.training import SaveOnInterrupt, delayed_flags
+from hf_gradalign.training import SaveOnInterrupt, callbacks
 
 
 class SignalAt(TrainerCallback):
@@ -108,8 +108,8 @@ def test_an_undisturbed_run_is_not_interrupted(tmp_path):
 
 def test_several_gpus_hear_of_a_signal_without_waiting(monkeypatch):
     monkeypatch.setattr("torch.distributed.all_reduce", lambda flag, op: None)
-    monkeypatch.setattr(delayed_flags, "_LAG", {})
-    interrupt, lag = SaveOnInterrupt(), delayed_flags._LAG_ELSEWHERE
+    monkeypatch.setattr(callbacks, "_LAG", {})
+    interrupt, lag = SaveOnInterrupt(), callbacks._LAG_ELSEWHERE
 
     def heard(device):
         return interrupt._any_process_signalled(SimpleNamespace(world_size=2, device=torch.device(device)))

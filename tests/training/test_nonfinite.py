@@ -8,7 +8,7 @@ import torch
 from device_transfers import DEVICE, DeviceTransfers
 from toy import ToyViews, collate, make_model, make_trainer, weights_of
 
-from hf_gradalign.training import CoupledDecayAdam, ViewBatchCollator, ViewsWithIds, delayed_flags, nonfinite
+from hf_gradalign.training import CoupledDecayAdam, ViewBatchCollator, ViewsWithIds, callbacks, nonfinite
 
 ALL = "all 6 parameters (hidden.weight, hidden.bias, norm.weight and 3 more)"
 SAVING = {"save_strategy": "steps", "save_steps": 1}
@@ -124,7 +124,7 @@ def test_three_views_and_scopes(tmp_path):
 
 @pytest.mark.parametrize("logging_steps", [3, 12])
 def test_a_device_is_not_waited_for_and_nothing_is_saved(tmp_path, monkeypatch, logging_steps):
-    monkeypatch.setattr(delayed_flags, "_LAG", {})  # as on a GPU
+    monkeypatch.setattr(callbacks, "_LAG", {})  # as on a GPU
     trainer = make(tmp_path, Named([17]), logging_steps=logging_steps, save_strategy="steps", save_steps=6)
     message = stopped(trainer)
     bad = int(re.search(r"Update (\d+) of", message).group(1))
@@ -139,7 +139,7 @@ def test_a_device_is_not_waited_for_and_nothing_is_saved(tmp_path, monkeypatch, 
 @pytest.mark.parametrize("step", [2, 4, 5, 8])
 @pytest.mark.parametrize("options", [{"save_strategy": "steps", "save_steps": 1}, {"logging_steps": 1}, {}])
 def test_wherever_it_is_nothing_is_made_of_it(tmp_path, monkeypatch, step, options):
-    monkeypatch.setattr(delayed_flags, "_LAG", {})
+    monkeypatch.setattr(callbacks, "_LAG", {})
 
     def spoil(batch):
         for view in batch.values() if trainer.state.global_step == step - 1 else ():
@@ -163,7 +163,7 @@ def test_an_update_is_watched_without_a_wait(tmp_path):
             trainer.micro_batches = [nonfinite.MicroBatch({"clean": loss, "augmented": loss})]
             trainer.grad_norm = norm
             trainer.nonfinite._pending.append(trainer.nonfinite._observe(step))
-            trainer.nonfinite._look(trainer.state, delayed_flags._LAG_ELSEWHERE)
+            trainer.nonfinite._look(trainer.state, callbacks._LAG_ELSEWHERE)
     assert transfers.to_host == []
     assert transfers.to_device == []
 

@@ -12,7 +12,7 @@ from torch import nn
 from toy import ToyViews, collate, make_model, make_trainer
 
 from hf_gradalign.alignment import ViewGradients
-from hf_gradalign.training import delayed_flags
+from hf_gradalign.training import callbacks
 
 READS = ("item", "tolist", "numpy", "cpu", "__bool__", "__float__", "__int__", "__index__", "__array__")
 
@@ -61,7 +61,7 @@ def test_a_step_reads_nothing_out(tmp_path, monkeypatch, method):
 
 
 def test_a_run_reads_out_at_logs_alone(tmp_path, monkeypatch):
-    monkeypatch.setattr(delayed_flags, "_LAG", {})  # as on a GPU; reading a flag on a CPU is free
+    monkeypatch.setattr(callbacks, "_LAG", {})  # as on a GPU; reading a flag on a CPU is free
     trainer = make_trainer(tmp_path, align_gradients="pcgrad", max_steps=8, logging_steps=4)
     with reads_by_package(monkeypatch) as counts:
         trainer.train()

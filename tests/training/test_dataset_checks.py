@@ -1,17 +1,20 @@
-"""A data set that numbers the classes differently than the model is refused."""
+"""Data sets that number the classes differently than the model, and epochs that do not reach loader workers."""
 
+import multiprocessing
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
+import torch
 from datasets import ClassLabel, Dataset, Features
+from torch.utils.data import Dataset as TorchDataset
 from torch.utils.data import Subset
-from toy import ToyViews, make_model, make_trainer
-from transformers import EvalPrediction
+from toy import ToyViews, make_arguments, make_model, make_trainer
+from transformers import EvalPrediction, Trainer
 
 from hf_gradalign.experiment import CountermeasureMetrics
 from hf_gradalign.metrics import equal_error_rate
-from hf_gradalign.training.label_check import check_labels
+from hf_gradalign.training.dataset_checks import check_labels, warn_of_lost_epochs
 
 BONAFIDE_FIRST = {0: "bonafide", 1: "spoof"}
 
@@ -81,3 +84,43 @@ def test_metrics_know_the_order_of_the_model():
         thresholds.append(metrics(EvalPrediction(predictions=logits, label_ids=labels))["eer_threshold"])
     expected = [equal_error_rate(scores, labels)["threshold"] for scores in ([-1.0, 3.0], [-3.0, 1.0])]
     assert thresholds == [expected[0], expected[0], expected[1], expected[1]]
+
+
+PERSISTENT = {"dataloader_num_workers": 1, "dataloader_persistent_workers": True}
+
+
+class Epochs(TorchDataset):
+    def __init__(self, epoch):
+        self.epoch = epoch
+
+    def set_epoch(self, epoch):
+        raise NotImplementedError
+
+
+def shared():
+    return torch.zeros((), dtype=torch.int64).share_memory_()
+
+
+@pytest.mark.parametrize(
+    ("dataset", "options", "is_told"),
+    [
+        (Epochs(0), PERSISTENT, True),
+        (Epochs(torch.zeros(())), PERSISTENT, True),
+        (Epochs(0), {"dataloader_num_workers": 1}, False),
+        (Epochs(shared()), PERSISTENT, False),
+        (Epochs(Epochs(shared())), PERSISTENT, False),
+        (Epochs(multiprocessing.Value("i", 0)), PERSISTENT, False),
+        (Epochs(multiprocessing.RawValue("i", 0)), PERSISTENT, False),
+        (Dataset.from_dict({"x": [1]}).to_iterable_dataset(), PERSISTENT, False),
+        ([1, 2], PERSISTENT, False),
+    ],
+)
+def test_epochs_that_get_lost(tmp_path, caplog, dataset, options, is_told):
+    warn_of_lost_epochs(dataset, make_arguments(tmp_path, **options))
+    assert ("does not reach workers that are running" in caplog.text) == is_told
+
+
+def test_told_when_training_starts(tmp_path, caplog, monkeypatch):
+    monkeypatch.setattr(Trainer, "_inner_training_loop", lambda *args, **kwargs: None)
+    make_trainer(tmp_path, Epochs(0), **PERSISTENT).train()
+    assert "does not reach workers that are running" in caplog.text
