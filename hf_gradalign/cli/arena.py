@@ -96,9 +96,6 @@ def main(argv: Sequence[str]) -> int:
     """Write and push from the command line and return the exit status."""
     arguments = parse(argv)
     set_up_libraries(no_progress=arguments.no_progress)
-    from transformers.utils import logging  # slow to import
-
-    logging.set_verbosity_warning()
     try:
         with warnings_in_lines(), contextlib.ExitStack() as held:
             for path in (arguments.model_dir / "README.md", arguments.submission):

@@ -11,6 +11,7 @@ from types import FrameType
 from typing import Any, NoReturn
 
 _INTERRUPTED = 130
+_AFTER_INTERRUPT = "the same command starts again from the beginning"
 
 
 def _end_unstarted(number: int, frame: FrameType | None) -> None:
@@ -41,15 +42,15 @@ def start(name: str, words: Sequence[str] | None = None) -> NoReturn:
     """
     signal.signal(signal.SIGINT, _end_unstarted)  # imports take a while, and nothing starts before them
     module = import_module(f"hf_gradalign.cli.{name.replace('-', '_')}")
-    options = {"after_interrupt": module.AFTER_INTERRUPT} if hasattr(module, "AFTER_INTERRUPT") else {}
-    run_command(module.main, words, at_end=getattr(module, "at_end", None), **options)
+    after_interrupt = getattr(module, "AFTER_INTERRUPT", _AFTER_INTERRUPT)
+    run_command(module.main, words, after_interrupt=after_interrupt, at_end=getattr(module, "at_end", None))
 
 
 def run_command(
     main: Callable[[Sequence[str]], int],
     words: Sequence[str] | None = None,
     *,
-    after_interrupt: str = "the same command starts again from the beginning",
+    after_interrupt: str = _AFTER_INTERRUPT,
     at_end: Callable[[], None] | None = None,
 ) -> NoReturn:
     """Run a command and end the process with its exit status. A full disk and the like print one line.

@@ -142,9 +142,6 @@ def main(argv: Sequence[str]) -> int:
     """Convert from the command line and return the exit status."""
     arguments = parse(argv)
     set_up_libraries(no_progress=arguments.no_progress)
-    from transformers.utils import logging  # slow to import
-
-    logging.set_verbosity_warning()
     try:
         with hold_output(arguments.output_file if arguments.reverse else arguments.output_dir):
             return reverse(arguments) if arguments.reverse else convert(arguments)

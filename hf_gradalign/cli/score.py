@@ -187,7 +187,8 @@ def main(argv: Sequence[str]) -> int:
     from transformers.utils import logging  # slow to import
 
     state = scoring.process_state()
-    logging.set_verbosity_warning() if state.is_main_process else logging.set_verbosity_error()
+    if not state.is_main_process:
+        logging.set_verbosity_error()
     try:
         if arguments.timeline_figures:
             import_matplotlib()  # fail before the work if it is missing

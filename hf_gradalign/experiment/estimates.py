@@ -17,6 +17,7 @@ from hf_gradalign.experiment.preparation import Preparation
 from hf_gradalign.models.lora import count_parameters
 from hf_gradalign.training.adapters import has_adapters
 from hf_gradalign.training.callbacks import BEST_CHECKPOINTS_DIR
+from hf_gradalign.utils.messages import closest_existing
 
 logger = logging.get_logger(__name__)
 
@@ -235,7 +236,7 @@ def disk_space(
         averaged=averaged,
         rest=_BYTES_PER_CLIP * sum(clips.values()) + _BYTES_PER_UPDATE * estimate.updates + _REST,
         present=_size_of(_written(folder)),
-        free=shutil.disk_usage(_existing(folder)).free,
+        free=shutil.disk_usage(closest_existing(folder)).free,
         savings=tuple(option for option, saves_space in savings.items() if saves_space),
     )
 
@@ -256,11 +257,6 @@ def _saves(args: AudioSpoofTrainingArguments, estimate: RunEstimate) -> int:
     return math.ceil(estimate.updates / max(int(steps), 1))
 
 
-def _existing(folder: Path) -> Path:
-    folder = folder.absolute()
-    return next(path for path in (folder, *folder.parents) if path.exists())
-
-
 def _written(folder: Path) -> Iterable[Path]:
     for path in folder.glob(f"{PREFIX_CHECKPOINT_DIR}-*"):
         yield from path.rglob("*")
@@ -269,8 +265,8 @@ def _written(folder: Path) -> Iterable[Path]:
 
 
 def _size_of(paths: Iterable[Path]) -> int:
-    found = [os.stat(path) for path in paths if path.is_file()]
-    return sum({(each.st_dev, each.st_ino): each.st_size for each in found}.values())
+    files = [os.stat(path) for path in paths if path.is_file()]
+    return sum({(file.st_dev, file.st_ino): file.st_size for file in files}.values())  # a linked file once
 
 
 @dataclass(frozen=True)

@@ -53,7 +53,6 @@ _NAMES = (
     *_EARLY_NAMES,
     # The code that is saved with a detector.
     *sorted(path.name for path in Path(hf_gradalign.models.__file__).parent.glob("*.py")),
-    *("frame_masking.py", "frame_projection.py", "label_names.py", "untrained.py"),  # of older versions
 )
 
 
@@ -173,14 +172,12 @@ def refuse_occupied(folder: Path, overwrite: bool = False) -> None:
     if traces := _traces(folder):
         raise FileExistsError(
             f"{folder} already holds a run ({', '.join(traces[:4])}). Resume it with --resume_from_checkpoint "
-            f"{folder}, "
-            "choose another --output_dir, or replace the run with --overwrite"
+            f"{folder}, choose another --output_dir, or replace the run with --overwrite"
         )
     if others := _in_the_way(folder):
         raise FileExistsError(
-            f"{folder} has files that a run would replace ({', '.join(others[:6])}"
-            + (f" and {len(others) - 6} more" if len(others) > 6 else "")
-            + "). Choose another --output_dir, or replace them with --overwrite"
+            f"{folder} has files that a run would replace ({summarize(others, 6)}). Choose another --output_dir, or "
+            "replace them with --overwrite"
         )
 
 

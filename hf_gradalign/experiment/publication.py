@@ -19,7 +19,7 @@ from hf_gradalign.data.corpora import CorpusSpec, parse_corpus
 from hf_gradalign.experiment.arguments import AudioSpoofTrainingArguments, DataArguments, RunArguments
 from hf_gradalign.experiment.command_line import command_words
 from hf_gradalign.experiment.preparation import Preparation
-from hf_gradalign.experiment.results import RunResults
+from hf_gradalign.experiment.results import SPLITS_BY_PREFIX, RunResults
 from hf_gradalign.experiment.views import CLEAN, parse_views, shown_recipe, shown_views
 from hf_gradalign.hub import ModelCardFacts, PublishingError, check_access, publish, write_model_card
 from hf_gradalign.models import ARCHITECTURES, SpoofDetectorConfig, SpoofDetectorForAudioClassification
@@ -28,12 +28,11 @@ from hf_gradalign.models.losses import CROSS_ENTROPY
 from hf_gradalign.training import find_conflict_record
 from hf_gradalign.training.adapters import has_adapters
 from hf_gradalign.training.conflicts.figures import draw_run_figures
-from hf_gradalign.utils.plain_text import plain_text
+from hf_gradalign.utils.plain_text import listed, plain_text
 
 logger = logging.get_logger(__name__)
 
 _DEMO_LANGUAGES = ("en", "es", "fr", "it", "ru")
-_SPLITS = {"eval": "validation", "test": "test"}
 
 
 def write_run_card(results: RunResults, preparation: Preparation, run: RunArguments) -> Path:
@@ -57,7 +56,7 @@ def write_run_card(results: RunResults, preparation: Preparation, run: RunArgume
         model_name=(args.hub_model_id or args.run_folder.name).split("/")[-1],
         repo_id=args.hub_model_id,
         base_model=None if base_name in ARCHITECTURES else _without_filename(base_name),
-        dataset_name=_listed([_shown_name(spec) for spec in trained_on]),
+        dataset_name=listed([_shown_name(spec) for spec in trained_on]),
         dataset_id=trained_on[0].hub_id if len(trained_on) == 1 else None,
         is_demo_corpus=is_demo,
         license=model_args.model_license or _license_of_base(base_name),
@@ -76,7 +75,7 @@ def write_run_card(results: RunResults, preparation: Preparation, run: RunArgume
                 "by_system": results.eer_by_system.get(prefix, {}),
                 **_measured_on(split, data_args, preparation),
             }
-            for prefix, split in _SPLITS.items()
+            for prefix, split in SPLITS_BY_PREFIX.items()
             if f"{prefix}_eer" in results.metrics
         },
         conflict_rate=results.conflict_rate,
@@ -118,16 +117,11 @@ def _shown_name(spec: CorpusSpec) -> str:
 
 def _measured_on(split: str, data_args: DataArguments, preparation: Preparation) -> dict[str, str | None]:
     """Return the corpus of a split, if it is not the training corpus."""
-    eval_sources = getattr(preparation, "eval_sources", {})
-    if split not in eval_sources or data_args.corpora == [eval_sources[split]]:
+    sources = preparation.eval_sources
+    if split not in sources or data_args.corpora == [sources[split]]:
         return {}
-    spec = parse_corpus(eval_sources[split])
+    spec = parse_corpus(sources[split])
     return {"dataset_name": _shown_name(spec), "dataset_id": spec.hub_id}
-
-
-def _listed(names: Sequence[str]) -> str:
-    *first, last = names
-    return f"{', '.join(first)} and {last}" if first else last
 
 
 def _shown_words(command: Sequence[str]) -> Iterator[str]:
@@ -209,22 +203,17 @@ def require_publishable(args: AudioSpoofTrainingArguments) -> None:
         )
 
 
-def announce_hub(args: AudioSpoofTrainingArguments) -> bool:
+def announce_hub(args: AudioSpoofTrainingArguments) -> None:
     """Check in the background whether the Hub accepts the model, and warn if not. Training does not wait for this.
 
     Turns `args.push_to_hub` off, because the Trainer would push by itself and fail if the Hub cannot be reached.
-
-    Returns:
-        Whether to publish the run when it ends.
     """
-    wanted = args.push_to_hub
-    if not wanted:
-        return False
+    if not args.push_to_hub:
+        return
     args.hub_model_id = args.hub_model_id or args.run_folder.name
     args.push_to_hub = False
     if args.should_save:
         threading.Thread(target=_check_access, args=(args,), name="hub-access", daemon=True).start()
-    return True
 
 
 def _check_access(args: AudioSpoofTrainingArguments) -> None:

@@ -29,6 +29,9 @@ from hf_gradalign.models.label_order import output_labels
 from hf_gradalign.models.losses import CROSS_ENTROPY, detection_loss
 from hf_gradalign.utils.files import write_text_atomically
 
+SPLITS_BY_PREFIX = {"eval": "validation", "test": "test"}
+"""The splits that are evaluated, by the Trainer's prefix of their metrics."""
+
 
 def countermeasure_scores(predictions: Any, bonafide: int = LABEL2ID["bonafide"]) -> NDArray[np.float64]:
     """Return the scores of a classifier from its logits: bona fide minus spoof, higher for bona fide.
@@ -263,13 +266,10 @@ def package_versions() -> dict[str, str]:
     return {"python": platform.python_version()} | {package.__name__: package.__version__ for package in packages}
 
 
-_SPLITS = {"eval": "validation", "test": "test"}
-
-
 def summary_table(results: RunResults, method: str) -> str:
     """Return equal error rates by split and system, and conflict rates by epoch, in percent, as text."""
     lines = ["Equal error rate (%)"]
-    for prefix, split in _SPLITS.items():
+    for prefix, split in SPLITS_BY_PREFIX.items():
         if f"{prefix}_eer" not in results.metrics:
             continue
         lines.append(f"  {split:<12}{100 * results.metrics[f'{prefix}_eer']:6.2f}")

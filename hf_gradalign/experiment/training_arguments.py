@@ -152,10 +152,6 @@ def refuse_options_without_use(args: Any) -> None:
             f"--train_sampling_strategy {args.train_sampling_strategy} sorts clips by length, but all are windows of "
             "the same length (--window_seconds): remove it"
         )
-    if args.length_column_name != "length":
-        raise ValueError(
-            "--length_column_name is for sorting clips by length, but all are windows of the same length: remove it"
-        )
     if args.label_names not in (None, ["labels"]):
         raise ValueError(
             f"--label_names {' '.join(args.label_names)}: the model's label argument is always called labels; "

@@ -15,6 +15,7 @@ from hf_gradalign.experiment.arguments import AudioSpoofTrainingArguments, RunAr
 from hf_gradalign.experiment.corpora import system_column
 from hf_gradalign.experiment.preparation import Preparation
 from hf_gradalign.experiment.results import (
+    SPLITS_BY_PREFIX,
     CountermeasureMetrics,
     RunResults,
     class_indices,
@@ -28,6 +29,8 @@ from hf_gradalign.experiment.results import (
 )
 from hf_gradalign.scoring import write_score_file
 from hf_gradalign.training import CoupledDecayAdam, GradientAlignmentTrainer, SaveOnInterrupt
+
+_PREFIXES = {split: prefix for prefix, split in SPLITS_BY_PREFIX.items()}
 
 
 class SetupError(ValueError):
@@ -76,10 +79,6 @@ def _optimizer(args: AudioSpoofTrainingArguments) -> tuple[type[Optimizer], dict
         "eps": args.adam_epsilon,
         "weight_decay": args.weight_decay,
     }
-
-
-# The Trainer's names for the splits that are evaluated.
-_PREFIXES = {"validation": "eval", "test": "test"}
 
 
 class Interrupted(Exception):

@@ -14,7 +14,7 @@ from huggingface_hub import EvalResult, ModelCard, ModelCardData, constants
 from huggingface_hub.errors import HFValidationError
 from huggingface_hub.utils import validate_repo_id
 
-from hf_gradalign.utils.plain_text import code_block, markdown_cell, markdown_text, without_local_paths
+from hf_gradalign.utils.plain_text import code_block, listed, markdown_cell, markdown_text, without_local_paths
 
 _TEMPLATE = Path(__file__).with_name("model_card_template.md")
 _TAGS = ["hf_gradalign", "audio-deepfake-detection", "anti-spoofing", "gradient-alignment", "speech"]
@@ -209,7 +209,7 @@ def _wording(facts: ModelCardFacts) -> dict[str, Any]:
         "options": markdown_text(
             ", ".join(f"{name}={value}" for name, value in facts.alignment_options.items() if value is not None)
         ),
-        "views": markdown_text(_listed([_view(facts, name) for name in facts.views])),
+        "views": markdown_text(listed([_view(facts, name) for name in facts.views])),
         "weights_differ": bool(_weights(facts)),
         "n_views": _number(len(facts.views)),
         "times": {1: "once", 2: "twice"}.get(len(facts.views), f"{_number(len(facts.views))} times"),
@@ -240,11 +240,6 @@ def _weights(facts: ModelCardFacts) -> dict[str, float]:
     """Return each view's weight. Empty if all are equal."""
     weights = {name: facts.view_weights.get(name, 1.0) for name in facts.views}
     return weights if len(set(weights.values())) > 1 else {}
-
-
-def _listed(words: Sequence[str]) -> str:
-    *first, last = words or [""]
-    return f"{', '.join(first)} and {last}" if first else last
 
 
 def _number(count: int) -> str:

@@ -21,7 +21,7 @@ from huggingface_hub.errors import (
 from huggingface_hub.utils import filter_repo_objects, validate_repo_id
 
 from hf_gradalign.utils.hub_waits import NO_HUB, HubNotReachedError
-from hf_gradalign.utils.plain_text import without_local_paths
+from hf_gradalign.utils.plain_text import one_line, without_local_paths
 
 # Other output of a training run. Pickles (optimizer, scheduler, random states, training arguments) are useless to users
 # of the model, and nobody should have to trust them. `*` also matches slashes in the Hub's patterns.
@@ -241,19 +241,15 @@ def _reason(error: Exception, token: str | None) -> str:
             "namespace that belongs to you or your organization."
         )
     if status is not None:
-        return f"the Hub answered {status}. {_one_line(error)}"
+        return f"the Hub answered {status}. {one_line(error)}"
     if isinstance(error, json.JSONDecodeError):
-        return f"{NO_HUB.format(constants.ENDPOINT)}. {_one_line(error)}"
+        return f"{NO_HUB.format(constants.ENDPOINT)}. {one_line(error)}"
     if isinstance(error, HTTPError):
         return (
-            f"the Hub at {constants.ENDPOINT} cannot be reached ({type(error).__name__}: {_one_line(error)}). "
+            f"the Hub at {constants.ENDPOINT} cannot be reached ({type(error).__name__}: {one_line(error)}). "
             "Check the network connection."
         )
-    return f"{type(error).__name__}: {_one_line(error)}"
-
-
-def _one_line(error: Exception) -> str:
-    return " ".join(str(error).split())
+    return f"{type(error).__name__}: {one_line(error)}"
 
 
 def _name_to_suggest(repo_id: str) -> str:

@@ -39,7 +39,5 @@ def load_alignment_state(trainer: Any, checkpoint: str) -> None:
             f"{checkpoint} was trained with --align_gradients {state['method']}; this run uses "
             f"{trainer.args.align_gradients}, which starts over."
         )
-    if "since_last_log" in state:  # checkpoints from before each process had its own state
-        trainer._totals.since_last_log.load_state_dict(state["since_last_log"])
     trainer.conflict_counts.load_state_dict(state["conflict_counts"])
-    trainer.nonfinite.skipped = state.get("skipped_updates", 0)
+    trainer.nonfinite.skipped = state["skipped_updates"]

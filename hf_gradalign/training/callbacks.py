@@ -311,7 +311,7 @@ def _is_sound(args: TrainingArguments, entry: dict[str, Any]) -> bool:
     path = _weights_path(args, entry["step"])
     if not path.is_file():
         fault = "is missing"
-    elif entry.get("sha256") not in (None, sha256_of(path)):  # records of older versions have no digests
+    elif entry.get("sha256") != sha256_of(path):
         fault = "is damaged (its content is not what was saved)"
     else:
         return True

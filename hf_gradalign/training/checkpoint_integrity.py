@@ -1,6 +1,7 @@
 """Whether a checkpoint is complete and undamaged: by its manifest, or by opening its files if it has none."""
 
 import json
+from collections.abc import Sequence
 from fnmatch import fnmatch
 from pathlib import Path
 from typing import TypedDict, cast
@@ -45,12 +46,7 @@ _EDITABLE = ("*config*.json", "*.md")
 _TRAINING_ONLY = ("optimizer*", "scheduler*", "rng_state*", "scaler*", "*_state.json", "process_states.json")
 
 
-class _Listing(TypedDict):
-    sequence: int
-    files: dict[str, int]
-
-
-class Manifest(_Listing, total=False):
+class Manifest(TypedDict):
     """Content of a checkpoint's manifest.
 
     The manifest is written last, so a checkpoint that has a manifest and every file in it is complete.
@@ -59,9 +55,11 @@ class Manifest(_Listing, total=False):
         sequence: Counts a run's checkpoints in the order of writing. Neither step numbers of resumed runs nor file
             times give that order reliably.
         files: Size in bytes of each file, by its path relative to the checkpoint's folder.
-        sha256: Digest of each file's content as hexadecimal digits; missing in manifests of older versions.
+        sha256: Digest of each file's content as hexadecimal digits.
     """
 
+    sequence: int
+    files: dict[str, int]
     sha256: dict[str, str]
 
 
@@ -91,7 +89,7 @@ def read_manifest(checkpoint: Path) -> Manifest | None:
         return None
     if not isinstance(content, dict) or not isinstance(content.get("sequence"), int):
         return None
-    listings = [content.get("files"), content.get("sha256", {})]
+    listings = [content.get("files"), content.get("sha256")]
     return cast(Manifest, content) if all(isinstance(listing, dict) for listing in listings) else None
 
 
@@ -99,10 +97,9 @@ def find_problems(checkpoint: Path, contents: bool = True) -> list[str]:
     """Find what keeps a checkpoint from being resumed: missing, truncated and damaged files.
 
     With a manifest, every listed file must exist with the content that was saved. Configuration files may have been
-    edited but must parse. Manifests of older versions only have sizes to compare. Without a manifest (from a plain
-    `Trainer` or an older version of this package), every file of a known type must open to its end, and the files that
-    the Trainer always writes must exist, `trainer_state.json`, which it writes last, in particular. Optimizer,
-    scheduler and random states may be missing together: `save_only_model` leaves them out.
+    edited but must parse. Without a manifest (from a plain `Trainer`), every file of a known type must open to its end,
+    and the files that the Trainer always writes must exist, `trainer_state.json`, which it writes last, in particular.
+    Optimizer, scheduler and random states may be missing together: `save_only_model` leaves them out.
 
     Args:
         checkpoint: Folder of the checkpoint.
@@ -138,9 +135,9 @@ def find_edited_files(checkpoint: Path) -> list[str]:
     ]
 
 
-def summarize(problems: list[str]) -> str:
-    """Join the first problems into one phrase for a message."""
-    return ", ".join(problems[:3]) + (f" and {len(problems) - 3} more" if len(problems) > 3 else "")
+def summarize(names: Sequence[str], count: int = 3) -> str:
+    """Join the first names (or problems) into one phrase for a message, and say how many more there are."""
+    return ", ".join(names[:count]) + (f" and {len(names) - count} more" if len(names) > count else "")
 
 
 def _fault(checkpoint: Path, manifest: Manifest, name: str, contents: bool) -> str | None:
@@ -149,17 +146,16 @@ def _fault(checkpoint: Path, manifest: Manifest, name: str, contents: bool) -> s
         return "is missing"
     if any(fnmatch(path.name, pattern) for pattern in _EDITABLE):
         return None if path.suffix != ".json" or _parses(path) else "is cut off or damaged"
-    digests = manifest.get("sha256")
     try:
         size = path.stat().st_size
     except FileNotFoundError:  # its run is still active and has just moved or deleted it
         return "is missing"
     if size != manifest["files"][name]:
         return f"has {size} bytes instead of {manifest['files'][name]}"
-    if not contents or digests is None:
+    if not contents:
         return None
     try:
-        is_same = sha256_of(path) == digests.get(name)
+        is_same = sha256_of(path) == manifest["sha256"].get(name)
     except OSError as error:
         return f"cannot be read ({error.strerror})"
     return None if is_same else "is damaged: its content is not what was saved"

@@ -7,7 +7,6 @@ from typing import Any
 import torch
 import transformers
 from accelerate.utils import DistributedType
-from transformers.debug_utils import DebugOption
 from transformers.optimization import get_scheduler
 from transformers.trainer_utils import has_length
 from transformers.utils import is_liger_kernel_available, logging
@@ -92,8 +91,6 @@ def check_options(trainer: Any) -> None:
             f"--neftune_noise_alpha adds noise to token embeddings, and {type(trainer.model).__name__} has none; "
             "remove it"
         )
-    if DebugOption.TPU_METRICS_DEBUG in args.debug:
-        raise ValueError("--debug tpu_metrics_debug is for TPUs, which alignment does not support; remove it")
     if args.use_liger_kernel and not is_liger_kernel_available():
         raise ValueError("--use_liger_kernel needs a package: pip install liger-kernel; or remove the option")
     if args.fp16 and args.device.type == "cpu":

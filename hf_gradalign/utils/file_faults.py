@@ -7,7 +7,7 @@ import zipfile
 from pathlib import Path
 from typing import Literal
 
-from hf_gradalign.utils.plain_text import plain_text
+from hf_gradalign.utils.plain_text import one_line, plain_text
 
 WeightsKind = Literal["safetensors", "torch"]
 
@@ -132,7 +132,7 @@ def fault_met_in_loading(error: BaseException) -> str:
     Returns:
         A phrase that follows the file's name in a message.
     """
-    text = " ".join(plain_text(error).split())
+    text = one_line(error)
     if isinstance(error, pickle.UnpicklingError) and "weights" in text.lower():
         match = re.search(r"Unsupported global: GLOBAL (\S+)", text)
         what = f" ({match.group(1)})" if match else ""
@@ -217,5 +217,5 @@ def _is_text(start: bytes) -> bool:
 
 
 def _excerpt(start: bytes) -> str:
-    text = " ".join(plain_text(start.decode("utf-8", errors="replace")).split())
+    text = one_line(start.decode("utf-8", errors="replace"))
     return repr(text[:_EXCERPT] + ("..." if len(text) > _EXCERPT else ""))

@@ -114,7 +114,7 @@ def require_room(folder: str | Path, n_bytes: int) -> None:
     Raises:
         OSError: If it cannot be written; if space is missing, the message says how much.
     """
-    parent = _existing(folder)
+    parent = closest_existing(folder)
     if not parent.is_dir():
         raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), str(parent))
     try:
@@ -209,12 +209,10 @@ def _has_full_shared_memory(error: BaseException) -> bool:
 
 
 def _free(where: object) -> str:
-    return f" ({shutil.disk_usage(_existing(where)).free:,} bytes are free)" if where else ""
+    return f" ({shutil.disk_usage(closest_existing(where)).free:,} bytes are free)" if where else ""
 
 
-def _existing(where: object) -> Path:
-    """The path, or its closest parent that exists."""
+def closest_existing(where: object) -> Path:
+    """Return the path as absolute, or its closest parent that exists."""
     path = Path(str(where)).absolute()
-    while not path.exists():
-        path = path.parent
-    return path
+    return next(each for each in (path, *path.parents) if each.exists())

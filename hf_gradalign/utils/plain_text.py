@@ -6,6 +6,7 @@ import datetime
 import os
 import re
 import unicodedata
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -45,6 +46,12 @@ def one_line(value: object) -> str:
     return " ".join(plain_text(value).split())
 
 
+def listed(words: Sequence[str]) -> str:
+    """Return words as text: "a", "a and b", "a, b and c"; empty without words."""
+    *first, last = words or [""]
+    return f"{', '.join(first)} and {last}" if first else last
+
+
 def markdown_text(value: object) -> str:
     """Return a value as one line of Markdown without any markup, tags or links."""
     return _ACTIVE.sub(r"\\\g<0>", one_line(value))
@@ -57,7 +64,7 @@ def markdown_cell(value: object) -> str:
 
 def code_span(value: object) -> str:
     """Return a value as inline code in Markdown."""
-    text = " ".join(plain_text(value).split())
+    text = one_line(value)
     fence = "`" * (1 + max(map(len, re.findall("`+", text)), default=0))
     pad = " " if text.startswith("`") or text.endswith("`") else ""
     return f"{fence}{pad}{text}{pad}{fence}"

@@ -9,7 +9,7 @@ from typing import Any, NoReturn
 
 import yaml
 
-from hf_gradalign.utils.plain_text import plain_text
+from hf_gradalign.utils.plain_text import one_line
 
 MAX_BYTES = 2_000_000
 """Maximum size of a file, with its aliases expanded."""
@@ -43,7 +43,7 @@ def read_settings(path: str | Path) -> Any:
         text = content.decode("utf-8-sig")
         return _read_json(text) if path.suffix.lower() == ".json" else _read_yaml(text)
     except (ValueError, RecursionError, yaml.YAMLError) as error:
-        reason = " ".join(plain_text(error).split())
+        reason = one_line(error)
         reason = reason if len(reason) <= _MAX_REASON else f"{reason[:_MAX_REASON]}..."
         raise ValueError(f"{path}: not a readable YAML or JSON file: {reason}") from error
 

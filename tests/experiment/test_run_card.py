@@ -28,7 +28,9 @@ def write(tmp_path, model_args=None, training=None, options=(), conflict_record=
     given = {"dataset_name": str(Path(tmp_path, "private", "corpus")), **dict(options)}
     run = RunArguments(model_args, data_args, args, given)
     run.settle_defaults()
-    preparation = SimpleNamespace(model=model, feature_extractor=extractor, train_dataset=range(7), **more)
+    preparation = SimpleNamespace(
+        model=model, feature_extractor=extractor, train_dataset=range(7), **{"eval_sources": {}, **more}
+    )
     metrics = {"eval_eer": 0.03, "eval_eer_threshold": 0.5, "test_eer": 0.2, "test_eer_threshold": 0.1}
     results = make_results(metrics=metrics, averaged_checkpoints=2)
     return write_run_card(results, preparation, run)

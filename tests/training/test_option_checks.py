@@ -16,7 +16,6 @@ from hf_gradalign.training.setup_checks import check_options
     ("options", "message"),
     [
         ({"neftune_noise_alpha": 5.0}, "--neftune_noise_alpha adds noise.*ToyClassifier has none"),
-        ({"debug": "tpu_metrics_debug"}, "for TPUs"),
         ({"use_liger_kernel": True}, "pip install liger-kernel"),
         ({"optim_target_modules": ["hidden"]}, "--optim_target_modules is for GaLore and APOLLO, and --optim sgd"),
         ({"optim_args": "momentum"}, "takes NAME=VALUE pairs separated by commas, got 'momentum'"),

@@ -23,6 +23,7 @@ from hf_gradalign.data.corpora.arena import ARENA_OWNER, arena_repository, label
 from hf_gradalign.hub.arena import ArenaError
 from hf_gradalign.score_files import read_keys
 from hf_gradalign.utils.hub_waits import NO_HUB, hub_fault
+from hf_gradalign.utils.plain_text import one_line
 from hf_gradalign.utils.settings_files import read_settings
 
 EQUAL_ERROR_RATE, SPOOF_ACCEPTANCE = "eer_percent", "srr_complement"
@@ -114,7 +115,7 @@ def load_arena_dataset(
             raise ArenaError(f"{dataset_id} is not a data set of the Arena: it has no eval.yaml") from error
         except _TROUBLE as error:
             raise ArenaError(
-                f"{dataset_id} cannot be read ({_one_line(error)}); use --dataset_folder for one on disk"
+                f"{dataset_id} cannot be read ({_reason(error)}); use --dataset_folder for one on disk"
             ) from error
     return ArenaDataset(
         id=dataset_id,
@@ -145,7 +146,7 @@ def resolve_commit(dataset_id: str, revision: str | None = None, token: str | No
         if revision is not None and _COMMIT.fullmatch(revision):
             return revision
         raise ArenaError(
-            f"cannot get the commit of {dataset_id} from the Hub at {constants.ENDPOINT} ({_one_line(error)}): "
+            f"cannot get the commit of {dataset_id} from the Hub at {constants.ENDPOINT} ({_reason(error)}): "
             "give the one that was scored with --revision"
         ) from error
 
@@ -179,9 +180,9 @@ def _evaluation(path: Path) -> dict[str, Any]:
         ) from error
 
 
-def _one_line(error: Exception) -> str:
+def _reason(error: Exception) -> str:
     message = NO_HUB.format(constants.ENDPOINT) if isinstance(error, json.JSONDecodeError) else hub_fault(error)
-    return " ".join((message or str(error)).split())
+    return one_line(message or error)
 
 
 def read_labels(path: str | Path) -> dict[str, int]:

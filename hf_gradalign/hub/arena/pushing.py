@@ -15,6 +15,7 @@ from hf_gradalign.hub.arena.forms import RUN_VERSION, as_yaml, badge
 from hf_gradalign.hub.arena.results import RECORD_FILE, RESULTS_FOLDER, SCORES_FILE
 from hf_gradalign.hub.publishing import publish
 from hf_gradalign.utils.files import write_text_atomically
+from hf_gradalign.utils.plain_text import one_line
 from hf_gradalign.utils.settings_files import read_settings
 
 logger = logging.get_logger(__name__)
@@ -82,7 +83,7 @@ def find_scores(model_dir: str | Path, repo_id: str, dataset_id: str, *, token: 
     except RemoteEntryNotFoundError as error:
         raise ArenaError(f"{repo_id} has no {name} yet: push the results first (--push_to_hub)") from error
     except (HTTPError, OSError) as error:
-        raise ArenaError(f"{repo_id} cannot be read: {' '.join(str(error).split())}") from error
+        raise ArenaError(f"{repo_id} cannot be read: {one_line(error)}") from error
     if hashlib.sha256(pushed).digest() != hashlib.sha256(Path(model_dir, name).read_bytes()).digest():
         raise ArenaError(f"{repo_id} and {model_dir} have different scores of {dataset_id}: push again (--push_to_hub)")
     return scores_url(repo_id, commit, dataset_id)
