@@ -14,7 +14,6 @@ scores.
 from __future__ import annotations
 
 import argparse
-import contextlib
 import sys
 from collections.abc import Mapping, Sequence
 from datetime import date
@@ -25,7 +24,7 @@ from hf_gradalign.cli.command_parser import CommandParser
 from hf_gradalign.cli.commands import set_up_libraries
 from hf_gradalign.cli.score_file_options import warnings_in_lines
 from hf_gradalign.hub import arena
-from hf_gradalign.utils.file_locks import hold_output
+from hf_gradalign.utils.file_locks import hold_outputs
 from hf_gradalign.utils.files import write_text_atomically
 from hf_gradalign.utils.messages import error_line
 
@@ -97,10 +96,8 @@ def main(argv: Sequence[str]) -> int:
     arguments = parse(argv)
     set_up_libraries(no_progress=arguments.no_progress)
     try:
-        with warnings_in_lines(), contextlib.ExitStack() as held:
-            for path in (arguments.model_dir / "README.md", arguments.submission):
-                if path is not None:
-                    held.enter_context(hold_output(path))
+        outputs = [arguments.model_dir / "README.md", *([arguments.submission] if arguments.submission else [])]
+        with warnings_in_lines(), hold_outputs(outputs):
             run(arguments)
     except (ValueError, OSError) as error:
         print(error_line(error, arguments.model_dir), file=sys.stderr)

@@ -13,7 +13,6 @@ of transformers, exports to ONNX and the Arena class. The reliability diagram ne
 from __future__ import annotations
 
 import argparse
-import contextlib
 import json
 import sys
 import warnings
@@ -27,6 +26,7 @@ from hf_gradalign.cli.command_parser import CommandParser
 from hf_gradalign.cli.commands import set_up_libraries
 from hf_gradalign.cli.score_file_options import (
     add_reading_options,
+    add_report_options,
     describe_files,
     read_keys,
     read_scores,
@@ -34,7 +34,7 @@ from hf_gradalign.cli.score_file_options import (
     require_score_file_name,
     run_with_warnings,
 )
-from hf_gradalign.utils.file_locks import hold_output
+from hf_gradalign.utils.file_locks import hold_outputs
 from hf_gradalign.utils.files import require_free, write_text_atomically
 from hf_gradalign.utils.plain_text import one_line, today
 
@@ -60,19 +60,7 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
     fit.add_argument("--prior", type=float, default=0.5, help="prior probability of bona fide clips in the fit (0.5)")
     fit.add_argument("--bonafide_label", help="bona fide label of the model, if its label names do not tell")
     fit.add_argument("--trust_remote_code", action="store_true", help="run modeling code that comes with the model")
-    report = parser.add_argument_group("report")
-    report.add_argument(
-        "--hold_out",
-        metavar="COLUMN",
-        help="what is held out as a whole: utterance, or a column (speaker, if there is one)",
-    )
-    report.add_argument("--folds", type=int, default=5, help="number of parts that are held out in turn (5)")
-    report.add_argument(
-        "--bootstrap", type=int, default=1000, metavar="N", help="number of draws, 0 for no intervals (1000)"
-    )
-    report.add_argument("--bootstrap_over", metavar="COLUMN", help="what is drawn (default: what is held out)")
-    report.add_argument("--confidence", type=float, default=0.95, help="coverage of the intervals (0.95)")
-    report.add_argument("--seed", type=int, default=0, help="seed of the draws (0)")
+    add_report_options(parser, draws="number of draws, 0 for no intervals (1000)")
     output = parser.add_argument_group("output")
     output.add_argument(
         "--output_dir",
@@ -111,9 +99,7 @@ def run(arguments: argparse.Namespace) -> None:
     require_other_files(outputs, [arguments.scores, arguments.keys, arguments.apply])
     if arguments.output_file:
         require_own_settings(arguments.output_file, file)
-    with contextlib.ExitStack() as held:
-        for path in sorted({path.resolve() for path in outputs}):
-            held.enter_context(hold_output(path))
+    with hold_outputs(outputs):
         for path in outputs:
             require_free(path, arguments.overwrite)
         draws_figure = arguments.formats != ["none"] and has_matplotlib(arguments.formats)

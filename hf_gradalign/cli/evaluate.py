@@ -13,7 +13,6 @@ it (in_the_wild:/data/itw). docs/metrics.md explains the metrics. Figures need m
 from __future__ import annotations
 
 import argparse
-import contextlib
 import errno
 import json
 import os
@@ -30,7 +29,7 @@ from hf_gradalign import metrics, score_files
 from hf_gradalign.cli.command_parser import CommandParser
 from hf_gradalign.cli.commands import set_up_libraries
 from hf_gradalign.cli.score_file_options import add_reading_options, read_keys, read_scores, require_other_files
-from hf_gradalign.utils.file_locks import hold_output
+from hf_gradalign.utils.file_locks import hold_outputs
 from hf_gradalign.utils.files import write_text_atomically
 from hf_gradalign.utils.messages import error_line
 from hf_gradalign.utils.plain_text import one_line
@@ -106,17 +105,14 @@ def main(argv: Sequence[str]) -> int:
     set_up_libraries(no_progress=arguments.no_progress)
     draws_figures = arguments.output_dir is not None and arguments.formats != ["none"]
     try:
-        if draws_figures:
-            score_files.import_matplotlib(
-                arguments.formats, can_do_without=True
-            )  # fail before the work if it cannot draw
+        if draws_figures:  # fail before the work if it cannot draw
+            score_files.import_matplotlib(arguments.formats, can_do_without=True)
         inputs = [arguments.scores, arguments.keys, *arguments.compare, arguments.asv_scores, arguments.asv_keys]
-        require_other_files(output_files(arguments), [*inputs, arguments.threshold])
+        outputs = output_files(arguments)
+        require_other_files(outputs, [*inputs, arguments.threshold])
         with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always", UserWarning)
-            with contextlib.ExitStack() as held:
-                for path in output_files(arguments):
-                    held.enter_context(hold_output(path))
+            with hold_outputs(outputs):
                 told = run(arguments, draws_figures)
         messages = dict.fromkeys(str(item.message) for item in caught if issubclass(item.category, UserWarning))
         for message in messages:
@@ -183,11 +179,11 @@ def require_used_options(arguments: argparse.Namespace, clips: score_files.Clips
         )
 
 
-def output_files(arguments: argparse.Namespace) -> set[Path]:
+def output_files(arguments: argparse.Namespace) -> list[Path]:
     """Return the files to lock against other evaluations: the results, and `evaluation.json` next to the figures."""
     folder = arguments.output_dir
     named = (arguments.output_json, None if folder is None else folder / "evaluation.json")
-    return {path.resolve() for path in named if path is not None}
+    return [path for path in named if path is not None]
 
 
 def output_file(arguments: argparse.Namespace) -> Path | None:

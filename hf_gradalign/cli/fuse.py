@@ -12,7 +12,6 @@ other files of the same systems in the same order.
 from __future__ import annotations
 
 import argparse
-import contextlib
 import errno
 import os
 import sys
@@ -26,6 +25,7 @@ from hf_gradalign.cli.command_parser import CommandParser
 from hf_gradalign.cli.commands import set_up_libraries
 from hf_gradalign.cli.score_file_options import (
     add_reading_options,
+    add_report_options,
     describe_files,
     read_keys,
     read_scores,
@@ -33,7 +33,7 @@ from hf_gradalign.cli.score_file_options import (
     require_score_file_name,
     run_with_warnings,
 )
-from hf_gradalign.utils.file_locks import hold_output
+from hf_gradalign.utils.file_locks import hold_outputs
 from hf_gradalign.utils.files import require_free, sha256_of
 from hf_gradalign.utils.plain_text import one_line, today
 
@@ -53,17 +53,7 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
     fit.add_argument(
         "--l2", type=float, help="strength of the penalty (0.1 / number of clips of the smaller class); 0 for none"
     )
-    report = parser.add_argument_group("report")
-    report.add_argument(
-        "--hold_out",
-        metavar="COLUMN",
-        help="what is held out as a whole: utterance, or a column (speaker, if there is one)",
-    )
-    report.add_argument("--folds", type=int, default=5, help="number of parts that are held out in turn (5)")
-    report.add_argument("--bootstrap", type=int, default=1000, metavar="N", help="draws of the paired test (1000)")
-    report.add_argument("--bootstrap_over", metavar="COLUMN", help="what is drawn (default: what is held out)")
-    report.add_argument("--confidence", type=float, default=0.95, help="coverage of the intervals (0.95)")
-    report.add_argument("--seed", type=int, default=0, help="seed of the draws (0)")
+    add_report_options(parser, draws="draws of the paired test (1000)")
     output = parser.add_argument_group("output")
     output.add_argument(
         "--output_dir",
@@ -116,9 +106,7 @@ def run(arguments: argparse.Namespace) -> None:
             f"{arguments.output_file} is the output of hf-gradalign score, and "
             f"{arguments.output_file.with_suffix('.json').name} says how it was made: choose another output"
         )
-    with contextlib.ExitStack() as held:
-        for path in sorted({path.resolve() for path in outputs}):
-            held.enter_context(hold_output(path))
+    with hold_outputs(outputs):
         for path in outputs:
             require_free(path, arguments.overwrite)
         if arguments.fusion is None:

@@ -36,6 +36,21 @@ def add_reading_options(parser: argparse.ArgumentParser) -> Any:
     return columns
 
 
+def add_report_options(parser: argparse.ArgumentParser, draws: str) -> None:
+    """Add the options of a report of held-out clips; `draws` is the help of --bootstrap."""
+    report = parser.add_argument_group("report")
+    report.add_argument(
+        "--hold_out",
+        metavar="COLUMN",
+        help="what is held out as a whole: utterance, or a column (speaker, if there is one)",
+    )
+    report.add_argument("--folds", type=int, default=5, help="number of parts that are held out in turn (5)")
+    report.add_argument("--bootstrap", type=int, default=1000, metavar="N", help=draws)
+    report.add_argument("--bootstrap_over", metavar="COLUMN", help="what is drawn (default: what is held out)")
+    report.add_argument("--confidence", type=float, default=0.95, help="coverage of the intervals (0.95)")
+    report.add_argument("--seed", type=int, default=0, help="seed of the draws (0)")
+
+
 def read_scores(
     path: str, arguments: argparse.Namespace, *, has_keys: bool, of_trials: bool = False
 ) -> score_files.Clips:

@@ -204,8 +204,8 @@ def main(
     clips_folder: Path,
     evaluation_sets: Sequence[EvaluationSet],
     parent: Connection,
-    device: str | None = None,
-    tokens: Mapping[str, str] = MappingProxyType({}),
+    device: str | None,
+    tokens: Mapping[str, str],
 ) -> NoReturn:
     """Run a trial in this process, and end the process. Output goes to the trial's log.
 
@@ -216,7 +216,7 @@ def main(
         clips_folder: As for `run_trial`.
         evaluation_sets: As for `run_trial`.
         parent: A connection to the parent process. When its other end closes, the trial saves a checkpoint and ends.
-        device: The number of the accelerator to use; default: any.
+        device: The number of the accelerator to use; None for any.
         tokens: As for `run_trial`.
     """
     folder = TrialFolder(path)
@@ -228,29 +228,24 @@ def main(
     threading.Thread(target=_end_with_parent, args=(parent,), daemon=True).start()
     limit_hub_waits()
     hide_library_bars(downloads=True)
-    status = _status_of(lambda: run_trial(folder, clips_folder, evaluation_sets, tokens), folder)
-    sys.exit(status)
-
-
-def _status_of(work: Callable[[], None], folder: TrialFolder) -> int:
     try:
         # The process of the last start may still be saving a checkpoint.
         with hold_lock(
             folder.lock, f"the run in {folder.path}", lambda holder: logger.warning(f"waiting for {holder}")
         ):
-            work()
+            run_trial(folder, clips_folder, evaluation_sets, tokens)
     except Interrupted as interruption:
         logger.warning(str(interruption))
-        return INTERRUPTED
+        sys.exit(INTERRUPTED)
     except KeyboardInterrupt:
-        return INTERRUPTED
+        sys.exit(INTERRUPTED)
     except (ValueError, OSError) as error:
         logger.error(f"error: {error}")
-        return 2
+        sys.exit(2)
     except Exception:
         logger.exception("the trial failed")
-        return 1
-    return 0
+        sys.exit(1)
+    sys.exit(0)
 
 
 def _end_with_parent(parent: Connection) -> None:

@@ -1,8 +1,9 @@
-"""torch.compile with speech models: one graph, and tensors that CUDA graphs do not overwrite."""
+"""torch.compile with speech models, and passes that overwrite the results of the last one (CUDA graphs, DDP)."""
 
 from typing import Any
 
 from torch import nn
+from torch.nn.parallel import DistributedDataParallel
 from transformers import PreTrainedModel, TrainingArguments
 from transformers.utils import logging
 from transformers.utils.output_capturing import maybe_install_capturing_hooks
@@ -51,3 +52,14 @@ def uses_cuda_graphs(args: TrainingArguments) -> bool:
     This is so for `torch_compile_mode` "reduce-overhead" and "max-autotune", where a pass is a replay of a CUDA graph.
     """
     return bool(args.torch_compile) and args.torch_compile_mode in ("reduce-overhead", "max-autotune")
+
+
+def shares_gradient_storage(model: nn.Module, args: TrainingArguments) -> bool:
+    """Return whether every backward pass writes its gradients to the same memory.
+
+    This is so for DDP with `gradient_as_bucket_view` and for CUDA graphs (`uses_cuda_graphs`), where each replay
+    overwrites the gradients of the last one.
+    """
+    return uses_cuda_graphs(args) or any(
+        isinstance(module, DistributedDataParallel) and module.gradient_as_bucket_view for module in model.modules()
+    )

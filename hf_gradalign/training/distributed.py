@@ -6,12 +6,10 @@ from typing import Any, TypeVar
 
 from accelerate import Accelerator, PartialState
 from torch import distributed, nn
-from torch.nn.parallel import DistributedDataParallel
 from transformers import TrainingArguments
 from transformers.training_args import ParallelMode
 
 from hf_gradalign.alignment import is_sharded_tensor
-from hf_gradalign.training.compilation import uses_cuda_graphs
 
 T = TypeVar("T")
 
@@ -60,17 +58,6 @@ def prepare_for_fsdp(model: Any, accelerator: Accelerator) -> None:
 def is_sharded(model: nn.Module) -> bool:
     """Return whether a model's parameters are sharded over processes (FSDP2, tensor parallelism)."""
     return any(is_sharded_tensor(parameter) for parameter in model.parameters())
-
-
-def shares_gradient_storage(model: nn.Module, args: TrainingArguments) -> bool:
-    """Return whether every backward pass writes its gradients to the same memory.
-
-    This is so for DDP with `gradient_as_bucket_view` and for CUDA graphs (`uses_cuda_graphs`), where each replay
-    overwrites the gradients of the last one.
-    """
-    return uses_cuda_graphs(args) or any(
-        isinstance(module, DistributedDataParallel) and module.gradient_as_bucket_view for module in model.modules()
-    )
 
 
 def on_main_process(work: Callable[[], T]) -> T:

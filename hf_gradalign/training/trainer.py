@@ -23,12 +23,12 @@ from hf_gradalign.alignment import (
 )
 from hf_gradalign.training.alignment_state import load_alignment_state, save_alignment_state
 from hf_gradalign.training.arguments import GradientAlignmentArguments
-from hf_gradalign.training.compilation import prepare_for_compile, uses_cuda_graphs
+from hf_gradalign.training.compilation import prepare_for_compile, shares_gradient_storage, uses_cuda_graphs
 from hf_gradalign.training.conflicts.record import RecordFormat
 from hf_gradalign.training.conflicts.recorder import ConflictRecorder
 from hf_gradalign.training.conflicts.totals import ConflictTotals
 from hf_gradalign.training.dataset_checks import check_datasets, warn_of_lost_epochs
-from hf_gradalign.training.distributed import is_sharded, prepare_for_fsdp, shares_gradient_storage
+from hf_gradalign.training.distributed import is_sharded, prepare_for_fsdp
 from hf_gradalign.training.learning_rates import are_split, check_split, split_groups
 from hf_gradalign.training.loss import weight_by_view
 from hf_gradalign.training.mean_loss_trainer import MeanLossTrainer

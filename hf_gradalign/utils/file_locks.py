@@ -7,7 +7,7 @@ import logging
 import os
 import socket
 import time
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Iterable
 from pathlib import Path
 
 from filelock import FileLock, Timeout
@@ -111,6 +111,15 @@ def hold_output(path: str | Path) -> Generator[None]:
                 yield
                 return
     raise LockHeldError(f"{path} is in use by other processes. Wait until they end, or choose another output")
+
+
+@contextlib.contextmanager
+def hold_outputs(paths: Iterable[Path]) -> Generator[None]:
+    """Hold several files or folders as `hold_output` does, each of them once."""
+    with contextlib.ExitStack() as held:
+        for path in sorted({path.resolve() for path in paths}):  # the same order everywhere
+            held.enter_context(hold_output(path))
+        yield
 
 
 @functools.cache

@@ -11,7 +11,8 @@ from toy import make_model, make_trainer
 from transformers import TrainingArguments
 from transformers.training_args import ParallelMode
 
-from hf_gradalign.training.distributed import is_sharded, shares_gradient_storage
+from hf_gradalign.training.compilation import shares_gradient_storage
+from hf_gradalign.training.distributed import is_sharded
 from hf_gradalign.training.setup_checks import check_supported_setup
 
 
