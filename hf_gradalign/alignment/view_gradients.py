@@ -53,7 +53,6 @@ class GradientPasses:
         self._table = _make_table(local, self._device)
         covered = frozenset() if self._table is None else self._table.covered
         rest = [p for p, gradient in enumerate(self._firsts) if gradient is not None and p not in covered]
-        self._has_rest = bool(rest)
         self._rest = [[g if p not in covered else None for p, g in enumerate(view)] for view in local] if rest else []
 
     def products(self) -> Tensor:
@@ -63,11 +62,11 @@ class GradientPasses:
         """
         views, parameters = len(self._gradients), len(self._firsts)
         if self._table is None:
-            products = self._rest_products() if self._has_rest else torch.zeros(parameters, views, views)
+            products = self._rest_products() if self._rest else torch.zeros(parameters, views, views)
         else:
             products = torch.zeros(parameters, views, views, device=self._device)
             self._table.products_(products)
-            if self._has_rest:
+            if self._rest:
                 products += self._rest_products()
         return sum_over_shards(products, self._firsts)
 
@@ -80,7 +79,7 @@ class GradientPasses:
         """
         if self._table is not None:
             self._table.combine_(weights, index)
-        if self._has_rest:
+        if self._rest:
             combine_in_buckets_(self._rest, weights, index)
 
     def _rest_products(self) -> Tensor:

@@ -156,12 +156,11 @@ class ResumableTrainer(EvaluatingTrainer):
         if self._epoch_is_over:
             self.control.should_save |= self._save_is_due
             self._epoch_is_over = self._save_is_due = False
-        elif self.control.should_save and self._is_last_of_epoch():
-            self.control.should_save, self._save_is_due = False, True
+        elif self.control.should_save and (
+            float(self.state.epoch).is_integer() or self.state.global_step >= self.state.max_steps
+        ):
+            self.control.should_save, self._save_is_due = False, True  # the epoch's evaluation comes first
         super()._maybe_log_save_evaluate(*args, **kwargs)
-
-    def _is_last_of_epoch(self) -> bool:
-        return float(self.state.epoch).is_integer() or self.state.global_step >= self.state.max_steps
 
     def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:
         run_folder = super()._get_output_dir(trial)
@@ -208,8 +207,8 @@ class ResumableTrainer(EvaluatingTrainer):
             return
         output_dir = self._output_dir if output_dir is None else output_dir
         # Checkpoints contain only the adapters. So do sharded models, which pass a gathered state dict.
-        merges = self.args.should_save and self._unfinished is None and state_dict is None and self._merges_adapters
-        merged = merged_copy(model) if merges else None
+        merges = self.args.should_save and self._unfinished is None and state_dict is None
+        merged = merged_copy(model) if merges and getattr(self.args, "merge_adapters", True) else None
         if merged is None:
             super()._save(output_dir, state_dict)
             if self.args.should_save:
@@ -226,10 +225,6 @@ class ResumableTrainer(EvaluatingTrainer):
             super()._save(output_dir)
         finally:
             self.model = wrapped
-
-    @property
-    def _merges_adapters(self) -> bool:
-        return getattr(self.args, "merge_adapters", True)
 
     def _get_output_dir(self, trial: Any) -> str:
         return super()._get_output_dir(trial) if self._unfinished is None else str(self._unfinished)

@@ -1,5 +1,6 @@
 """The `Trainer` subclass: several views of a batch, one aligned update."""
 
+import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -21,7 +22,6 @@ from hf_gradalign.alignment import (
     ParameterGroups,
     ViewGradients,
 )
-from hf_gradalign.training.alignment_state import load_alignment_state, save_alignment_state
 from hf_gradalign.training.arguments import GradientAlignmentArguments
 from hf_gradalign.training.compilation import prepare_for_compile, shares_gradient_storage, uses_cuda_graphs
 from hf_gradalign.training.conflicts.record import RecordFormat
@@ -45,6 +45,7 @@ from hf_gradalign.training.view_batch import (
 
 logger = logging.get_logger(__name__)
 
+ALIGNMENT_STATE_NAME = "alignment_state.json"
 _BY_LENGTH = ("group_by_length", "batch_rebalance")
 
 
@@ -131,8 +132,11 @@ class GradientAlignmentTrainer(MeanLossTrainer):
     def _begin_run(self) -> None:
         """Reset the state of a run. `model_init` or a hyperparameter search may have changed model and arguments."""
         self.weigh_classes()
+        names = [name for name, _ in self.accelerator.unwrap_model(self.model).named_parameters()]
+        scope = cast(AlignmentScope, self.args.alignment_scope)
+        groups = ParameterGroups(names, scope, self.args.alignment_modules, self.args.alignment_parameters)
         weights = cast("dict[str, float] | None", self.args.view_weights)
-        self.aligner = Aligner(self.args.make_method(), self._make_groups(), weights)
+        self.aligner = Aligner(self.args.make_method(), groups, weights)
         self._totals = ConflictTotals()
         self.last_update: AlignedUpdate | None = None
         self._passes_without_update = 0
@@ -232,11 +236,9 @@ class GradientAlignmentTrainer(MeanLossTrainer):
         self._has_checked_views = True
         if self.args.world_size > 1:
             check_same_views(views)
-        if self.args.align_gradients == "none":
-            return
-        if len(views) < 2:
-            found = f"There is only one view, {views[0]}" if views else "The training batches have no views"
-            logger.warning(f"{found}: --align_gradients {self.args.align_gradients} has no effect.")
+        if self.args.align_gradients != "none" and len(views) < 2:
+            problem = f"There is only one view, {views[0]}" if views else "The training batches have no views"
+            logger.warning(f"{problem}: --align_gradients {self.args.align_gradients} has no effect.")
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         """Log, including the means of the conflict statistics since the last training log."""
@@ -306,9 +308,7 @@ class GradientAlignmentTrainer(MeanLossTrainer):
 
     def floating_point_ops(self, inputs: dict[str, Any]) -> int:
         """Return the floating-point operations of a batch, summed over its views."""
-        if is_view_batch(inputs):
-            return sum(super(GradientAlignmentTrainer, self).floating_point_ops(view) for view in inputs.values())
-        return super().floating_point_ops(inputs)
+        return sum(map(super().floating_point_ops, inputs.values() if is_view_batch(inputs) else [inputs]))
 
     def _track_num_input_tokens(self, inputs: dict[str, Any]) -> None:
         for view_inputs in inputs.values() if is_view_batch(inputs) else [inputs]:
@@ -351,11 +351,6 @@ class GradientAlignmentTrainer(MeanLossTrainer):
         """The groups of parameters that are aligned together."""
         return self.aligner.groups
 
-    def _make_groups(self) -> ParameterGroups:
-        names = [name for name, _ in self.accelerator.unwrap_model(self.model).named_parameters()]
-        scope = cast(AlignmentScope, self.args.alignment_scope)
-        return ParameterGroups(names, scope, self.args.alignment_modules, self.args.alignment_parameters)
-
     def process_state(self) -> dict[str, Any]:
         """Return the base class's running sums and the statistics since the last log."""
         return {**super().process_state(), "since_last_log": self._totals.since_last_log.state_dict()}
@@ -370,7 +365,13 @@ class GradientAlignmentTrainer(MeanLossTrainer):
             self.conflict_recorder.flush()  # no row may be missing once this checkpoint can be resumed from
         super()._save_optimizer_and_scheduler(output_dir)
         if self.args.should_save:
-            save_alignment_state(self, output_dir)
+            state = {
+                "method": self.args.align_gradients,
+                "method_state": self.alignment_method.state_dict(),
+                "conflict_counts": self.conflict_counts.state_dict(),
+                "skipped_updates": self.nonfinite.skipped,
+            }
+            Path(output_dir, ALIGNMENT_STATE_NAME).write_text(json.dumps(state, indent=2) + "\n", encoding="utf-8")
 
     def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
         super()._load_optimizer_and_scheduler(checkpoint)
@@ -378,4 +379,20 @@ class GradientAlignmentTrainer(MeanLossTrainer):
             return
         if self.conflict_recorder is not None:
             self.conflict_recorder.resumed_from = Path(checkpoint).parent
-        load_alignment_state(self, checkpoint)
+        path = Path(checkpoint, ALIGNMENT_STATE_NAME)
+        if not path.is_file():
+            logger.warning(
+                f"{checkpoint} has no {ALIGNMENT_STATE_NAME}: the alignment method starts over (the checkpoint was not "
+                "written by GradientAlignmentTrainer, or was written with save_only_model)."
+            )
+            return
+        state = json.loads(path.read_text(encoding="utf-8"))
+        if state["method"] == self.args.align_gradients:
+            self.alignment_method.load_state_dict(state["method_state"])
+        else:
+            logger.warning(
+                f"{checkpoint} was trained with --align_gradients {state['method']}; this run uses "
+                f"{self.args.align_gradients}, which starts over."
+            )
+        self.conflict_counts.load_state_dict(state["conflict_counts"])
+        self.nonfinite.skipped = state["skipped_updates"]

@@ -98,7 +98,7 @@ def test_resuming_another_method_says_so(tmp_path, caplog):
     trainer = make_trainer(tmp_path, align_gradients="pcgrad")
     messages = []
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("hf_gradalign.training.alignment_state.logger.warning", messages.append)
+        patch.setattr("hf_gradalign.training.trainer.logger.warning", messages.append)
         trainer.train(resume_from_checkpoint=str(tmp_path / "checkpoint-4"))
         for name in ("alignment_state.json", "checkpoint_manifest.json"):
             (tmp_path / "checkpoint-4" / name).unlink()
