@@ -4,7 +4,7 @@ from types import ModuleType
 from typing import TYPE_CHECKING
 
 from hf_gradalign.utils.lazy_imports import after_import, lazy_names
-from hf_gradalign.utils.third_party import TORCHAUDIO_LOADER, live_without_extension
+from hf_gradalign.utils.third_party import TORCHAUDIO_LOADER, allow_missing_extension
 
 if TYPE_CHECKING:
     from hf_gradalign.augmentation import RawBoost
@@ -27,7 +27,7 @@ def _register_detectors(transformers: ModuleType) -> None:
 
 
 # Nothing heavy is imported here: `hf_gradalign.alignment` needs torch alone, and `--help` of a command nothing.
-after_import(TORCHAUDIO_LOADER, live_without_extension)
+after_import(TORCHAUDIO_LOADER, allow_missing_extension)
 after_import("transformers", _register_detectors)
 
 __version__ = "0.1.0"

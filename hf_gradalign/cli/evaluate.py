@@ -106,7 +106,7 @@ def main(argv: Sequence[str]) -> int:
     draws_figures = arguments.output_dir is not None and arguments.formats != ["none"]
     try:
         if draws_figures:  # fail before the work if it cannot draw
-            score_files.import_matplotlib(arguments.formats, can_do_without=True)
+            score_files.import_matplotlib(arguments.formats, is_optional=True)
         inputs = [arguments.scores, arguments.keys, *arguments.compare, arguments.asv_scores, arguments.asv_keys]
         outputs = output_files(arguments)
         require_other_files(outputs, [*inputs, arguments.threshold])

@@ -16,7 +16,7 @@ import hf_gradalign
 from hf_gradalign.conversion.by_name import model_folder
 from hf_gradalign.demo.judging import Settings
 from hf_gradalign.demo.recording import check_limits
-from hf_gradalign.hub.publishing import PublishingError, explained, stage_model
+from hf_gradalign.hub.publishing import PublishingError, publishing_errors, stage_model
 from hf_gradalign.metrics import DetectionCosts
 from hf_gradalign.models import load_config, output_labels
 
@@ -78,7 +78,7 @@ def push_space(
     """
     with TemporaryDirectory(prefix="hf_gradalign_space_") as folder:
         write_space(folder, models, title=repo_id.rpartition("/")[2], token=token, **options)
-        with explained(repo_id, token, "\nFix this, and run the same command again."):
+        with publishing_errors(repo_id, token, "\nFix this, and run the same command again."):
             api = HfApi(token=token)
             repo = api.create_repo(repo_id, repo_type="space", space_sdk="gradio", private=private, exist_ok=True)
             _require_ours(api, repo.repo_id)

@@ -142,7 +142,7 @@ def parse_arguments(given: Sequence[str] | Mapping[str, Any]) -> RunArguments:
 
     A command line is `[CONFIG.yaml | CONFIG.json | recipe:NAME] [--option value ...]`. Its options win over the file.
     A resumed run keeps the options it was started with unless others are given, except those that run code or send
-    something away, because the folder may come from someone else (`is_for_the_user`). `--option none` (a null in a
+    something away, because the folder may come from someone else (`is_never_restored`). `--option none` (a null in a
     file), `--option false` or `--no_option` unset what a file or a resumed run has set.
 
     A mistake (unknown option or key, wrong value, missing file) ends the program with status 2 and a message, as
@@ -191,13 +191,13 @@ def _read_options(argv: Sequence[str]) -> dict[str, Any]:
         except FileNotFoundError as error:
             parser.error(plain_text(error))
         if kept.is_file():
-            words_of_run = _words_of(_taken(_read_mapping(kept, parser)), kept, parser)
+            words_of_run = _words_of(_restorable(_read_mapping(kept, parser)), kept, parser)
             parser.set_defaults(**defaults | vars(parser.parse_args(words_of_run)))
             given, _ = _parse(parser, words_of_file, words)
     return {name: value for name, value in vars(given).items() if value != defaults[name]}
 
 
-def is_for_the_user(name: str, value: Any) -> bool:
+def is_never_restored(name: str, value: Any) -> bool:
     """Return whether only the user may set an option, and not a run's folder, because it runs code or sends data away.
 
     Args:
@@ -222,8 +222,8 @@ def describe_resumed(options: Mapping[str, Any], folder: str | Path) -> str:
     if not path.is_file():
         return ""
     kept = _read_mapping(path, RunParser())
-    taken = {name: value for name, value in _taken(kept).items() if _word(value) == _word(options.get(name))}
-    left = {name: value for name, value in kept.items() if is_for_the_user(name, value) and name not in _OF_ONE_START}
+    taken = {name: value for name, value in _restorable(kept).items() if _word(value) == _word(options.get(name))}
+    left = {name: value for name, value in kept.items() if is_never_restored(name, value) and name not in _OF_ONE_START}
     text = f"Taken from {path}: {shlex.join(_words(taken)) or 'nothing'}"
     if left:
         text += (
@@ -235,12 +235,12 @@ def describe_resumed(options: Mapping[str, Any], folder: str | Path) -> str:
 
 def resume_words(options: Mapping[str, Any], checkpoint: str) -> list[str]:
     """Return the command that resumes a run, with the options that its folder does not keep, except a token."""
-    alone = {n: v for n, v in options.items() if is_for_the_user(n, v) and n not in _OF_ONE_START}
+    alone = {n: v for n, v in options.items() if is_never_restored(n, v) and n not in _OF_ONE_START}
     return [*command("train").split(), "--resume_from_checkpoint", checkpoint, *_words(alone)]
 
 
-def _taken(kept: Mapping[str, Any]) -> dict[str, Any]:
-    return {name: value for name, value in kept.items() if not is_for_the_user(name, value)}
+def _restorable(kept: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in kept.items() if not is_never_restored(name, value)}
 
 
 def _parse(parser: RunParser, words_of_file: list[str], words: list[str]) -> tuple[argparse.Namespace, list[str]]:
@@ -252,12 +252,12 @@ def _parse(parser: RunParser, words_of_file: list[str], words: list[str]) -> tup
 def keep_arguments(options: Mapping[str, Any], folder: str | Path) -> None:
     """Write the options of a run into its folder, for when it is resumed."""
     Path(folder).mkdir(parents=True, exist_ok=True)
-    write_text_atomically(Path(folder, ARGUMENTS_NAME), kept_text(options))
+    write_text_atomically(Path(folder, ARGUMENTS_NAME), arguments_json(options))
 
 
-def kept_text(options: Mapping[str, Any]) -> str:
+def arguments_json(options: Mapping[str, Any]) -> str:
     """Return the content of `run_arguments.json`."""
-    return json.dumps(_taken(options), indent=2) + "\n"
+    return json.dumps(_restorable(options), indent=2) + "\n"
 
 
 def command_words(options: Mapping[str, Any]) -> list[str]:

@@ -41,7 +41,7 @@ _NAME_OF = {"train": "train_split_name", "validation": "eval_split_name", "test"
 _NOT_OF_STREAMS = {"train_split", "validation_split", "test_split"}
 
 
-def limited(clips: Dataset, size: int | None) -> Dataset:
+def limit_clips(clips: Dataset, size: int | None) -> Dataset:
     """Return at most `size` clips, always the same ones and with the classes in proportion; all clips for None."""
     if size is None or size >= len(clips):
         return clips
@@ -53,7 +53,9 @@ def limited(clips: Dataset, size: int | None) -> Dataset:
     return clips.select(sorted(np.concatenate(classes)[np.argsort(ranks, kind="stable")][:size].tolist()))
 
 
-def checked(clips: Dataset, data_args: DataArguments, sampling_rate: int, *, of_any_number: bool = False) -> Dataset:
+def check_clips(
+    clips: Dataset, data_args: DataArguments, sampling_rate: int, *, of_any_number: bool = False
+) -> Dataset:
     """Check clips by decoding them, if the arguments or their number say so, and drop bad ones if these are skipped.
 
     Args:
@@ -133,25 +135,25 @@ def load_run_corpora(run: RunArguments, sampling_rate: int) -> RunCorpora:
         held_out["validation"] = _split_off(parts, data_args.validation_fraction)
     _require_held_out(held_out, data_args, options)
 
-    splits = {split: limited(clips, data_args.max_eval_samples) for split, clips in held_out.items()}
-    parts = {name: limited(clips, data_args.max_train_samples) for name, clips in parts.items()}
+    splits = {split: limit_clips(clips, data_args.max_eval_samples) for split, clips in held_out.items()}
+    parts = {name: limit_clips(clips, data_args.max_train_samples) for name, clips in parts.items()}
     remarks = _remarks_on_shared_clips(parts.values(), splits)
     for remark in remarks:
         logger.warning(remark)
     # One bad clip here would end the run at an evaluation, for the test split after all training. A dry run is short.
     splits = {
-        split: checked(clips, data_args, sampling_rate, of_any_number=not run.training.dry_run)
+        split: check_clips(clips, data_args, sampling_rate, of_any_number=not run.training.dry_run)
         for split, clips in splits.items()
     }
     if parts:
-        parts = {name: checked(clips, data_args, sampling_rate) for name, clips in parts.items()}
+        parts = {name: check_clips(clips, data_args, sampling_rate) for name, clips in parts.items()}
         mixed = mix_corpora(
             parts,
             weights=data_args.corpus_weights,
             balance_classes=data_args.balance_classes,
             seed=data_seed(run.training),
         )
-        splits["train"] = limited(mixed, data_args.max_train_samples)
+        splits["train"] = limit_clips(mixed, data_args.max_train_samples)
     for split, clips in splits.items():
         # An equal error rate needs both classes. Better to find out now than after training.
         try:

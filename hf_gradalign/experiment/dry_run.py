@@ -33,7 +33,7 @@ from hf_gradalign.data import ViewDataset
 from hf_gradalign.experiment.arguments import AudioSpoofTrainingArguments, RunArguments
 from hf_gradalign.experiment.corpora import RunCorpora, load_run_corpora, stream_training_corpora
 from hf_gradalign.experiment.estimates import DryRunReport, disk_space, estimate_run
-from hf_gradalign.experiment.preparation import Preparation, check_views, load_model, put_together
+from hf_gradalign.experiment.preparation import Preparation, check_views, load_model, make_preparation
 from hf_gradalign.experiment.rehearsal import rehearse
 from hf_gradalign.experiment.training_run import make_trainer
 from hf_gradalign.experiment.views import try_views
@@ -169,9 +169,9 @@ def dry_run(run: RunArguments) -> DryRunReport:
             stream_training_corpora(run)
     clips = {str(split): len(each) for split, each in real.splits.items()}
     corpora = _synthetic_corpora(run, feature_extractor.sampling_rate)
-    preparation = put_together(corpora, views, model, feature_extractor, run)
+    preparation = make_preparation(corpora, views, model, feature_extractor, run)
     held_out = RunCorpora(DatasetDict({**real.splits, "train": corpora.splits["train"]}), real.eval_sources)
-    evaluated = put_together(held_out, views, model, feature_extractor, run)
+    evaluated = make_preparation(held_out, views, model, feature_extractor, run)
     assert isinstance(preparation.train_dataset, ViewDataset)  # synthetic clips are not streamed
     seconds_per_clip = _seconds_per_clip(preparation.train_dataset)
     clock = StepClock()

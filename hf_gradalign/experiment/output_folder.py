@@ -24,7 +24,7 @@ from transformers.utils import (
 )
 
 import hf_gradalign.models
-from hf_gradalign.experiment.command_line import kept_text
+from hf_gradalign.experiment.command_line import arguments_json
 from hf_gradalign.experiment.file_names import (
     ARGUMENTS_NAME,
     FINGERPRINT_NAME,
@@ -312,6 +312,6 @@ def is_finished_run(folder: str | Path, options: Mapping[str, Any]) -> bool:
     return on_main_process(
         lambda: (
             all(Path(folder, name).is_file() for name in names)
-            and Path(folder, ARGUMENTS_NAME).read_text(encoding="utf-8") == kept_text(options)
+            and Path(folder, ARGUMENTS_NAME).read_text(encoding="utf-8") == arguments_json(options)
         )
     )

@@ -76,10 +76,10 @@ def prepare(run: RunArguments) -> Preparation:
     try_views(views, feature_extractor.sampling_rate, training.device if run.data.augment_on_device else None)
     with training.main_process_first(desc="loading and checking the audio"):
         corpora = load_run_corpora(run, feature_extractor.sampling_rate)
-    return put_together(corpora, views, model, feature_extractor, run)
+    return make_preparation(corpora, views, model, feature_extractor, run)
 
 
-def put_together(
+def make_preparation(
     corpora: RunCorpora,
     views: Mapping[str, Augmentation | None],
     model: PreTrainedModel,

@@ -25,7 +25,7 @@ from hf_gradalign.experiment.file_names import ARGUMENTS_NAME
 from hf_gradalign.experiment.preparation import Preparation
 from hf_gradalign.experiment.publication import write_run_card
 from hf_gradalign.experiment.results import error_rates_by_system, summary_table
-from hf_gradalign.experiment.training_run import SetupError, conclude, make_trainer
+from hf_gradalign.experiment.training_run import SetupError, make_trainer, score_splits
 from hf_gradalign.scoring import write_score_file
 from hf_gradalign.training import GradientAlignmentTrainer
 from hf_gradalign.training.adapters import saved_names
@@ -110,7 +110,7 @@ class _Rehearsal:
     def evaluate(self) -> None:
         metrics = self.trainer.evaluate()
         _check_metric(self.whole_run.training, metrics)
-        self.results = conclude(self.trainer, self.preparation, self.run, {})
+        self.results = score_splits(self.trainer, self.preparation, self.run, {})
 
     def save(self) -> None:
         if self.args.save_strategy == "no":

@@ -134,10 +134,10 @@ def train_and_evaluate(
     if trainer.state.global_step <= steps_before:
         # A finished run that is resumed trains nothing, so the metrics of its training still hold.
         metrics = without_timing(train_metrics) | read_train_metrics(args.run_folder)
-    return conclude(trainer, preparation, run, metrics)
+    return score_splits(trainer, preparation, run, metrics)
 
 
-def conclude(
+def score_splits(
     trainer: GradientAlignmentTrainer,
     preparation: Preparation,
     run: RunArguments,

@@ -93,7 +93,7 @@ def publish(
     _refuse_half_a_model(folder)
     later = push_command(folder, _name_to_suggest(repo_id), private=private, revision=revision)
     advice = f"\nThe trained model is safe in {folder}. To push it later:\n    {later}"
-    with explained(repo_id, token, advice):
+    with publishing_errors(repo_id, token, advice):
         api = HfApi(token=token)
         repo = api.create_repo(repo_id, private=private, exist_ok=True)
         if revision is not None:
@@ -120,7 +120,7 @@ def check_access(repo_id: str, token: str | None = None, *, private: bool | None
     Raises:
         PublishingError: If the Hub cannot be reached, or the token may not write to the repository.
     """
-    with explained(repo_id, token, "\nFix this, or train without publishing."):
+    with publishing_errors(repo_id, token, "\nFix this, or train without publishing."):
         api = HfApi(token=token)
         repo = api.create_repo(repo_id, private=private, exist_ok=True)
         # If the repository exists, the call above does not check the permission to write.
@@ -210,7 +210,7 @@ def stage_model(folder: Path, target: Path) -> None:
 
 
 @contextmanager
-def explained(repo_id: str, token: str | None, advice: str) -> Generator[None]:
+def publishing_errors(repo_id: str, token: str | None, advice: str) -> Generator[None]:
     """Turn any error of an upload into a `PublishingError` that says why, and then the advice."""
     try:
         yield

@@ -47,7 +47,7 @@ def write_report(
     """
     settings = settings or ReportSettings()
     if formats:
-        import_matplotlib(formats, can_do_without=True)
+        import_matplotlib(formats, is_optional=True)
     results = StudyResults(StudyTables(folder))
     methods = dict.fromkeys(group.method for groups in results.groups.values() for group in groups)
     if settings.baseline not in methods:

@@ -105,7 +105,7 @@ def load_whole_state(model: nn.Module, state: Mapping[str, Tensor]) -> tuple[lis
 
 
 @contextmanager
-def names_translated(model: nn.Module) -> Generator[set[str]]:
+def accept_saved_names(model: nn.Module) -> Generator[set[str]]:
     """Let `model.load_state_dict` take saved names (`in_model_names`).
 
     Yields:

@@ -9,7 +9,7 @@ from hf_gradalign.models.encoder_layers import encoder_depths, encoder_of, trans
 from hf_gradalign.training.setup_checks import check_rates
 
 
-def are_split(args: Any) -> bool:
+def uses_split_rates(args: Any) -> bool:
     """Return whether parameters have different learning rates."""
     return args.head_learning_rate is not None or args.layerwise_lr_decay is not None
 
@@ -20,7 +20,7 @@ def check_split(trainer: Any) -> None:
     Raises:
         ValueError: If one of them would do nothing.
     """
-    if not are_split(trainer.args):
+    if not uses_split_rates(trainer.args):
         return
     check_rates(trainer.args)
     if trainer.optimizer is not None:

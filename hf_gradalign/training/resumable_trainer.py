@@ -23,7 +23,7 @@ from hf_gradalign.training.adapters import has_adapters, merged_copy, save_whole
 from hf_gradalign.training.callbacks import BestCheckpoints
 from hf_gradalign.training.checkpoint_integrity import find_weight_problems, summarize
 from hf_gradalign.training.checkpoint_weights import (
-    names_translated,
+    accept_saved_names,
     require_all_adapters,
     require_all_weights,
     savable_state,
@@ -330,7 +330,7 @@ class ResumableTrainer(EvaluatingTrainer):
         if has_adapters(model):
             require_all_adapters(model, checkpoint)
         self._load_result = None
-        with names_translated(model) as understood:
+        with accept_saved_names(model) as understood:
             load()
         if self._load_result is not None:
             missing, unexpected = (set(names) - understood for names in self._load_result)

@@ -29,7 +29,7 @@ from hf_gradalign.training.conflicts.recorder import ConflictRecorder
 from hf_gradalign.training.conflicts.totals import ConflictTotals
 from hf_gradalign.training.dataset_checks import check_datasets, warn_of_lost_epochs
 from hf_gradalign.training.distributed import is_sharded, prepare_for_fsdp
-from hf_gradalign.training.learning_rates import are_split, check_split, split_groups
+from hf_gradalign.training.learning_rates import check_split, split_groups, uses_split_rates
 from hf_gradalign.training.loss import weight_by_view
 from hf_gradalign.training.mean_loss_trainer import MeanLossTrainer
 from hf_gradalign.training.nonfinite import MicroBatch, NonFiniteGuard
@@ -144,7 +144,7 @@ class GradientAlignmentTrainer(MeanLossTrainer):
 
     def create_optimizer(self, model: nn.Module | None = None) -> torch.optim.Optimizer:
         """Create the optimizer, with the learning rates of `head_learning_rate` and `layerwise_lr_decay`."""
-        if self.optimizer is not None or not are_split(self.args):
+        if self.optimizer is not None or not uses_split_rates(self.args):
             return super().create_optimizer(model)
         check_split(self)  # a trial of a search has arguments of its own
         optimizer = super().create_optimizer(model)

@@ -48,12 +48,12 @@ def save_figures(figures: Mapping[str, Any], folder: str | Path, formats: Sequen
     return paths
 
 
-def import_matplotlib(formats: Sequence[str] = (), *, can_do_without: bool = False) -> Any:
+def import_matplotlib(formats: Sequence[str] = (), *, is_optional: bool = False) -> Any:
     """Import matplotlib, before any work whose figures need it.
 
     Args:
         formats: The formats that figures will be saved in.
-        can_do_without: Whether the command has `--formats none`, which the message then names.
+        is_optional: Whether the command has `--formats none`, which the message then names.
 
     Raises:
         ImportError: If it is not installed; the message says how to install it.
@@ -64,7 +64,7 @@ def import_matplotlib(formats: Sequence[str] = (), *, can_do_without: bool = Fal
     except ImportError as error:
         raise ImportError(
             "figures need matplotlib, which is not installed: `pip install matplotlib`, or install hf_gradalign with "
-            "its extra `plots`" + ("; or draw none, with --formats none" if can_do_without else "")
+            "its extra `plots`" + ("; or draw none, with --formats none" if is_optional else "")
         ) from error
     if formats:
         from matplotlib.backend_bases import FigureCanvasBase

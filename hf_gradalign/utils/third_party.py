@@ -14,7 +14,7 @@ TORCHAUDIO_LOADER = "torchaudio._extension.utils"
 """The module that loads torchaudio's extension."""
 
 
-def live_without_extension(loader: ModuleType) -> None:
+def allow_missing_extension(loader: ModuleType) -> None:
     """Let torchaudio be imported without its extension if that needs CUDA and this torch has none.
 
     An extension that can be loaded is loaded. If torch has CUDA, the error is raised as usual.

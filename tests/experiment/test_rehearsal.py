@@ -12,7 +12,7 @@ from datasets import DatasetDict
 from hf_gradalign.experiment import parse_arguments, rehearsal, rehearse
 from hf_gradalign.experiment.corpora import RunCorpora
 from hf_gradalign.experiment.dry_run import synthetic_clips
-from hf_gradalign.experiment.preparation import check_views, put_together
+from hf_gradalign.experiment.preparation import check_views, make_preparation
 from hf_gradalign.models import SpoofDetectorFeatureExtractor
 from hf_gradalign.training import GradientAlignmentTrainer
 
@@ -39,7 +39,7 @@ def rehearsed(tmp_path):
         run.settle_defaults()
         clips = {split: synthetic_clips(8, 0.25, 16_000, split) for split in ("train", "validation", "test")}
         corpora = RunCorpora(DatasetDict(clips), {})
-        preparation = put_together(corpora, check_views(run), model, extractor, run)
+        preparation = make_preparation(corpora, check_views(run), model, extractor, run)
         return preparation, run
 
     return prepare

@@ -12,7 +12,7 @@ from tiny_detectors import make_config
 
 from hf_gradalign.experiment import check_resumed, keep_fingerprint, parse_arguments
 from hf_gradalign.experiment.corpora import RunCorpora
-from hf_gradalign.experiment.preparation import check_views, put_together
+from hf_gradalign.experiment.preparation import check_views, make_preparation
 from hf_gradalign.experiment.run_fingerprint import _compare, _defaults_of
 from hf_gradalign.models import load_audio_classifier
 
@@ -50,7 +50,7 @@ def look(model):
         run.settle_defaults()
         splits = DatasetDict({"train": clips, "validation": clips.select(range(10))})
         views = check_views(run)
-        preparation = put_together(RunCorpora(splits, {}), views, *model, run)
+        preparation = make_preparation(RunCorpora(splits, {}), views, *model, run)
         return check_resumed(preparation, run, checkpoint)
 
     return look

@@ -18,7 +18,7 @@ from transformers import TrainerCallback, TrainingArguments, Wav2Vec2Config
 from hf_gradalign.experiment import parse_arguments, rehearse, train_and_evaluate
 from hf_gradalign.experiment.corpora import RunCorpora
 from hf_gradalign.experiment.dry_run import synthetic_clips
-from hf_gradalign.experiment.preparation import check_views, put_together
+from hf_gradalign.experiment.preparation import check_views, make_preparation
 from hf_gradalign.models import load_audio_classifier
 from hf_gradalign.scoring import read_score_file
 
@@ -273,7 +273,7 @@ def quick_run(clips, tmp_path):
         weights = dict(zip(("spoof", "bonafide"), run.model.class_weights, strict=True))
         model, extractor = load_audio_classifier(random_config=Wav2Vec2Config(**TINY), class_weights=weights)
         corpora, views = RunCorpora(clips, {}), check_views(run)
-        preparation = put_together(corpora, views, model, extractor, run)
+        preparation = make_preparation(corpora, views, model, extractor, run)
         rehearse(preparation, run)
         return train_and_evaluate(preparation, run, resume_from_checkpoint, callbacks), run.training, folder
 

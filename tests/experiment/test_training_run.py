@@ -8,7 +8,7 @@ from transformers import TrainerCallback
 from hf_gradalign.experiment import parse_arguments
 from hf_gradalign.experiment.corpora import RunCorpora
 from hf_gradalign.experiment.dry_run import synthetic_clips
-from hf_gradalign.experiment.preparation import check_views, put_together
+from hf_gradalign.experiment.preparation import check_views, make_preparation
 from hf_gradalign.experiment.training_run import make_trainer
 from hf_gradalign.models import load_audio_classifier, small_wav2vec2_config
 
@@ -34,7 +34,7 @@ def train_one_step(tmp_path, *words):
         for parameter in model.parameters():
             parameter.add_(0.1)  # biases are zero at first, and would not decay
     clips = DatasetDict({split: synthetic_clips(2, 0.25, 16_000, split) for split in ("train", "validation")})
-    preparation = put_together(RunCorpora(clips, {}), check_views(run), model, extractor, run)
+    preparation = make_preparation(RunCorpora(clips, {}), check_views(run), model, extractor, run)
     before, keep = copy.deepcopy(model), KeepGradients()
     make_trainer(preparation, run.training, [keep]).train()
     return before, model, keep.gradients

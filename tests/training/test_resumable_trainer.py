@@ -8,7 +8,6 @@ from toy import ToyViews, make_trainer, weights_of
 from transformers import Trainer
 
 from hf_gradalign.training.checkpoint_integrity import MANIFEST_NAME
-from hf_gradalign.training.resumable_trainer import PROCESS_STATES_NAME
 
 SAVING = {"save_strategy": "steps", "save_steps": 1, "max_steps": 6, "align_gradients": "gradvac", "logging_steps": 4}
 
@@ -158,21 +157,6 @@ def test_an_ordinary_trainers_run_goes_on(tmp_path):
     whole = make(tmp_path / "whole", trainer_class=Trainer, **options)
     whole.train()
     assert all(torch.equal(value, weights_of(whole)[name]) for name, value in weights_of(resumed).items())
-
-
-def test_the_state_of_an_older_version(run, whole):
-    # Older versions saved the statistics with the alignment's state, and did not save the sums of losses.
-    checkpoint = run / "checkpoint-3"
-    (checkpoint / MANIFEST_NAME).unlink()
-    [state] = json.loads((checkpoint / PROCESS_STATES_NAME).read_text())
-    (checkpoint / PROCESS_STATES_NAME).unlink()
-    path = checkpoint / "alignment_state.json"
-    path.write_text(json.dumps({**json.loads(path.read_text()), "since_last_log": state["since_last_log"]}))
-    resumed = make(run)
-    resumed.train(resume_from_checkpoint=str(checkpoint))
-    assert_same_end(resumed, whole)
-    for name in ("conflict_rate", "loss_clean"):
-        assert resumed.state.log_history[0][name] == whole.state.log_history[0][name]
 
 
 @pytest.mark.parametrize("limit", [1, 2])

@@ -10,7 +10,7 @@ import torch
 from huggingface_hub.utils import are_progress_bars_disabled, disable_progress_bars, enable_progress_bars
 from transformers.utils import logging
 
-from hf_gradalign.utils.third_party import TORCHAUDIO_LOADER, hide_library_bars, live_without_extension
+from hf_gradalign.utils.third_party import TORCHAUDIO_LOADER, allow_missing_extension, hide_library_bars
 
 IMPORTS = {
     "evaluate": "import evaluate",
@@ -46,7 +46,7 @@ def stand_in(error=None):
         return f"{lib} is loaded"
 
     loader._load_lib = load
-    live_without_extension(loader)
+    allow_missing_extension(loader)
     return loader._load_lib
 
 
