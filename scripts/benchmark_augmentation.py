@@ -27,7 +27,7 @@ from augmentation_cost.parts import PARTS, RawBoostParts
 from augmentation_cost.speech import SAMPLE_RATE, demo_clips
 from benchmark_step import print_table, spread
 from step_cost.measuring import interleaved_times
-from step_cost.variants import synchronise
+from step_cost.variants import synchronize
 
 from hf_gradalign.augmentation import RawBoost, get_augmentation
 from hf_gradalign.augmentation.rawboost import ALGORITHMS
@@ -145,7 +145,7 @@ def time_batches(clips: Sequence[np.ndarray], options: argparse.Namespace) -> di
 
     def apply() -> None:
         batched.apply(waveforms, move(prepared[0]))
-        synchronise()
+        synchronize()
 
     applied = "applied on the CPU" if device.type == "cpu" else f"moved to and applied on {device.type}"
     steps: dict[str, Callable[[], None]] = {"drawn in a loader worker": draw, applied: apply}

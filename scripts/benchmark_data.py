@@ -27,8 +27,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import torch
-from augmentation_cost.disk_corpus import write_corpus
 from augmentation_cost.loader_parts import time_loader_parts
+from augmentation_cost.speech import write_corpus
 from augmentation_cost.training_turns import MODEL_ALONE, TrainingTurns
 from benchmark_step import print_table, spread
 from step_cost.measuring import quartiles

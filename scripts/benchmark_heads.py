@@ -22,7 +22,7 @@ import torch
 from benchmark_step import print_table, spread
 from step_cost.measuring import interleaved_times, peak_memory
 from step_cost.models import SIZES, VIEWS, make_batch, make_model
-from step_cost.variants import synchronise
+from step_cost.variants import synchronize
 from torch import Tensor, nn
 
 from hf_gradalign.models import HEADS, WINDOW_SECONDS, SpoofDetectorConfig, SpoofDetectorForAudioClassification
@@ -131,13 +131,13 @@ class HeadBench:
             model.eval()
             with torch.no_grad():
                 self._forward(name)
-            synchronise()
+            synchronize()
 
         def both() -> None:
             model.train()
             model.zero_grad()
             self._forward(name).backward()
-            synchronise()
+            synchronize()
 
         return forward if kind == FORWARD else both
 

@@ -18,7 +18,7 @@ from typing import Any
 
 import torch
 from benchmark_step import print_table
-from step_cost.variants import synchronise
+from step_cost.variants import synchronize
 from transformers import PrinterCallback, TrainerCallback
 
 from hf_gradalign.experiment import parse_arguments, prepare
@@ -37,7 +37,7 @@ class Moments(TrainerCallback):
 
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:  # noqa: D102
         if state.global_step in self._wanted:
-            synchronise()
+            synchronize()
             self.ends[state.global_step] = time.perf_counter()
 
 
@@ -94,13 +94,13 @@ def bare_seconds(trainer: GradientAlignmentTrainer, updates: int) -> float:
     model.train()
     for number in range(-5, updates):
         if number == 0:
-            synchronise()
+            synchronize()
             start = time.perf_counter()
         trainer.start_update()
         trainer.training_step(model, batch)
         optimizer.step()
         optimizer.zero_grad()
-    synchronise()
+    synchronize()
     return time.perf_counter() - start
 
 

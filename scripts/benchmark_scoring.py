@@ -28,7 +28,7 @@ from benchmark_step import print_table, spread
 from datasets import Audio, Dataset
 from step_cost.measuring import interleaved_times
 from step_cost.models import SIZES, make_model
-from step_cost.variants import synchronise
+from step_cost.variants import synchronize
 
 from hf_gradalign.data import decode_audio, load_corpus, repeat_pad
 from hf_gradalign.models import ID2LABEL, small_feature_extractor
@@ -60,7 +60,7 @@ def main(words: Sequence[str] | None = None) -> int:
         def run_bare() -> None:
             for number in range(len(chunks)):
                 scorer._forward(batches[number % len(batches)]).cpu()
-            synchronise()
+            synchronize()
 
         startups: dict[int, list[float]] = {}
 
@@ -127,10 +127,10 @@ def time_parts(scorer: SpoofScorer, chunks: ChunkDataset, folder: Path, workers:
     rates = {}
 
     def note(name: str, work: Callable[[], Any]) -> Any:
-        synchronise()
+        synchronize()
         start = time.perf_counter()
         result = work()
-        synchronise()
+        synchronize()
         rates[name] = sum(stop - first for first, stop in map(chunks.bounds, some)) / (time.perf_counter() - start)
         return result
 

@@ -19,10 +19,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from step_cost.launches import alignment_cost
 from step_cost.measuring import MIB, interleaved_times, peak_memory, quartiles
 from step_cost.models import SIZES
-from step_cost.stopwatch import PARTS, Stopwatch
+from step_cost.stopwatch import PARTS, Stopwatch, alignment_cost
 from step_cost.stopwatch import PASSES as PASSES_WITHIN
 from step_cost.variants import PASSES, PUBLISHED, VARIANTS, Workbench, names_of
 

@@ -31,7 +31,7 @@ def time_loader_parts(clips: Dataset, options: argparse.Namespace) -> dict[str, 
         "level": batch.level,
         f"augmentation ({options.augmentation})": batch.augment,
         "window of both views": batch.cut,
-        "collating and normalising": batch.collate,
+        "collating and normalizing": batch.collate,
     }
     for step in steps.values():
         step()

@@ -85,7 +85,7 @@ class Workbench:
         def whole_step() -> None:
             self._model.zero_grad()
             step()
-            synchronise()
+            synchronize()
 
         return whole_step
 
@@ -110,7 +110,7 @@ class Workbench:
             raise RuntimeError(f"bf16 was asked for, and the model computes in {seen}")
 
 
-def synchronise() -> None:
+def synchronize() -> None:
     """Wait until a GPU, if there is one, has done what it was told to."""
     if torch.cuda.is_available():
         torch.cuda.synchronize()

@@ -42,7 +42,7 @@ def test_says_where_time_goes_and_whether_training_waits(script, capsys, tmp_pat
         "level",
         "augmentation (rawboost)",
         "window of both views",
-        "collating and normalising",
+        "collating and normalizing",
         "all of these",
         "loader workers",
         "model alone",
