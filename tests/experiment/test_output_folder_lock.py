@@ -1,34 +1,21 @@
 """One run at a time in a folder."""
 
-import multiprocessing
 import os
-import signal
 import socket
 import threading
 
 import pytest
+from lock_holder import other_process_holding
 
 from hf_gradalign.experiment import hold_output_folder, output_folder
 from hf_gradalign.utils.file_locks import LockHeldError
 
 
-def _hold(folder, resume_from, ready):
-    with hold_output_folder(folder, resume_from, ""):
-        ready.send(os.getpid())
-        signal.pause()
-
-
 @pytest.fixture
 def other_run(tmp_path):
     """Another process with a run in `tmp_path/run`."""
-    context = multiprocessing.get_context("fork")
-    ours, theirs = context.Pipe()
-    process = context.Process(target=_hold, args=(str(tmp_path / "run"), None, theirs))
-    process.start()
-    assert ours.recv() == process.pid
-    yield process
-    process.kill()
-    process.join()
+    with other_process_holding(lambda: hold_output_folder(str(tmp_path / "run"), None, "")) as process:
+        yield process
 
 
 def entries(folder):

@@ -71,20 +71,7 @@ def test_mistakes_are_told(script, capsys):
 @pytest.mark.slow
 def test_takes_peak_memory_in_processes():
     path = Path(__file__).parents[2] / "scripts" / "benchmark_heads.py"
-    words = [
-        "--seconds",
-        "0.2",
-        "--steps",
-        "2",
-        "--warm_up",
-        "0",
-        "--threads",
-        "1",
-        "--batch",
-        "1",
-        "--heads",
-        "linear",
-    ]
+    words = [*QUICK[:-1], "--batch", "1"]
     done = subprocess.run([sys.executable, str(path), *words], capture_output=True, text=True, timeout=200)
     assert done.returncode == 0, done.stderr
     rows = rows_of(done.stdout)

@@ -30,22 +30,8 @@ def tables(text):
 
 def test_compares_all_steps(script, monkeypatch, capsys, tmp_path):
     monkeypatch.setattr(script, "peak_memory", lambda make, options, name, threads: (100.0 + len(name), 10.0))
-    words = [
-        "--seconds",
-        "0.2",
-        "--steps",
-        "2",
-        "--warm_up",
-        "1",
-        "--threads",
-        "1",
-        "--methods",
-        "pcgrad",
-        "cagrad",
-        "--profile",
-        "--json",
-    ]
-    assert script.main([*words, str(tmp_path / "figures.json")]) == 0
+    words = ["--warm_up", "1", "--methods", "pcgrad", "cagrad", "--profile", "--json", str(tmp_path / "figures.json")]
+    assert script.main([*QUICK, *words]) == 0
     times, memory, *profiles = tables(capsys.readouterr().out)
     names = ["single path", "two passes", "pcgrad", "cagrad", "published step"]
     assert [row[0] for row in times] == ["step", *names]
@@ -63,22 +49,7 @@ def test_compares_all_steps(script, monkeypatch, capsys, tmp_path):
 
 
 def test_bf16_is_what_the_model_computes_in(script, capsys):
-    words = [
-        "--seconds",
-        "0.2",
-        "--steps",
-        "2",
-        "--warm_up",
-        "0",
-        "--threads",
-        "1",
-        "--no-memory",
-        "--methods",
-        "pcgrad",
-        "--dtype",
-        "bf16",
-    ]
-    assert script.main(words) == 0
+    assert script.main([*QUICK, "--no-memory", "--methods", "pcgrad", "--dtype", "bf16"]) == 0
     assert "bf16 autocast" in capsys.readouterr().out
     bench = script.Workbench("small", 1, 0.2, "float32", [])
     bench._dtype = "bf16"

@@ -1,11 +1,9 @@
 """The main job and its folder: one writer, no other files replaced, two starts of a preemptible job."""
 
 import json
-import multiprocessing
 import os
 import runpy
 import shutil
-import signal
 import stat
 import sys
 from pathlib import Path
@@ -13,6 +11,7 @@ from pathlib import Path
 import forked_group
 import forked_python
 import pytest
+from lock_holder import other_process_holding
 from safetensors.torch import load_file
 
 from hf_gradalign.experiment import output_folder
@@ -21,24 +20,12 @@ from hf_gradalign.utils.file_locks import hold_lock
 SCRIPT = Path(__file__).parents[2] / "scripts" / "run_audio_spoof.py"
 
 
-def _hold(folder, ready):
-    folder.mkdir(parents=True, exist_ok=True)
-    with hold_lock(folder / output_folder.LOCK_NAME, "it"):
-        ready.send(True)
-        signal.pause()
-
-
 @pytest.fixture
 def other_run(tmp_path):
     """A process that holds `out`, where nothing is yet."""
-    context = multiprocessing.get_context("fork")
-    ours, theirs = context.Pipe()
-    process = context.Process(target=_hold, args=(tmp_path / "out", theirs))
-    process.start()
-    assert ours.recv()
-    yield process
-    process.kill()
-    process.join()
+    (tmp_path / "out").mkdir()
+    with other_process_holding(lambda: hold_lock(tmp_path / "out" / output_folder.LOCK_NAME, "it")) as process:
+        yield process
 
 
 def test_a_second_start_is_refused_and_one_of_a_preemptible_job_waits(

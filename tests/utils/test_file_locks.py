@@ -1,34 +1,21 @@
 import errno
 import fcntl
-import multiprocessing
 import os
-import signal
 import socket
 import stat
 
 import pytest
 from filelock import FileLock, Timeout
+from lock_holder import other_process_holding
 
 from hf_gradalign.utils import file_locks
 from hf_gradalign.utils.file_locks import LockHeldError, hold_lock, hold_output
 
 
-def _hold(path, ready):
-    with hold_lock(path, "it"):
-        ready.send(os.getpid())
-        signal.pause()
-
-
 @pytest.fixture
 def other_process(tmp_path):
-    context = multiprocessing.get_context("fork")
-    ours, theirs = context.Pipe()
-    process = context.Process(target=_hold, args=(tmp_path / "a.lock", theirs))
-    process.start()
-    assert ours.recv() == process.pid
-    yield process
-    process.kill()
-    process.join()
+    with other_process_holding(lambda: hold_lock(tmp_path / "a.lock", "it")) as process:
+        yield process
 
 
 def test_the_second_process_reads_who_holds_it_and_a_dead_one_does_not_block(tmp_path, other_process):
