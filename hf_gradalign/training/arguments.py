@@ -11,9 +11,9 @@ from transformers import TrainingArguments
 
 from hf_gradalign.alignment import AlignmentMethod, canonical_name, check_scope, get_method, positive_weights
 from hf_gradalign.training.metric_direction import greater_is_better
-from hf_gradalign.training.nonfinite import ON_NONFINITE
 from hf_gradalign.training.setup_checks import NO_DEEPSPEED, check_numbers, check_rates, check_selection
 
+_ON_NONFINITE = ("stop", "skip")
 _RECORDS = ("none", "jsonl", "parquet")
 _FOR_METRICS = ("inputs", "loss")
 _TOKENS_SEEN = ("no", "all", "non_padding")
@@ -148,7 +148,7 @@ class GradientAlignmentArguments(TrainingArguments):
     on_nonfinite: str = field(
         default="stop",
         metadata={
-            "choices": ON_NONFINITE,
+            "choices": _ON_NONFINITE,
             "help": "For a loss or gradient that is not finite: stop and say where it comes from, or skip the update.",
         },
     )
@@ -200,8 +200,8 @@ class GradientAlignmentArguments(TrainingArguments):
         check_rates(self)
         if self.conflict_record not in _RECORDS:
             raise ValueError(f"--conflict_record must be one of {', '.join(_RECORDS)}, got {self.conflict_record!r}")
-        if self.on_nonfinite not in ON_NONFINITE:
-            raise ValueError(f"--on_nonfinite must be one of {', '.join(ON_NONFINITE)}, got {self.on_nonfinite!r}")
+        if self.on_nonfinite not in _ON_NONFINITE:
+            raise ValueError(f"--on_nonfinite must be one of {', '.join(_ON_NONFINITE)}, got {self.on_nonfinite!r}")
         for name in ("conflict_record_modules", "conflict_record_ids"):
             if getattr(self, name) and self.conflict_record == "none":
                 raise ValueError(f"--{name} adds to the conflict record: also pass --conflict_record jsonl")

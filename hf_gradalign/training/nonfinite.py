@@ -22,8 +22,6 @@ if TYPE_CHECKING:
 
 logger = logging.get_logger(__name__)
 
-ON_NONFINITE = ("stop", "skip")
-
 _MAX_CONSECUTIVE_SKIPS = 50
 _MAX_WARNINGS = 20
 _LISTED_NAMES = 3

@@ -164,7 +164,7 @@ def test_detectors_with_other_label_names(tmp_path):
 
 def test_a_checkpoint_of_a_run(classifier, detector):
     make_classifier().save_pretrained(classifier)
-    (classifier / "checkpoint_manifest.json").write_text(json.dumps({"sequence": 0, "files": {}}))
+    (classifier / "checkpoint_manifest.json").write_text(json.dumps({"sequence": 0, "files": {}, "sha256": {}}))
     with pytest.raises(ValueError, match="is a checkpoint of a run"):
         CalibratedFolder(classifier)
 

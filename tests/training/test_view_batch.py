@@ -9,7 +9,7 @@ from toy import ToyViews, collate, make_arguments, make_model
 from transformers import BatchEncoding, DefaultDataCollator, default_data_collator
 
 from hf_gradalign.training import GradientAlignmentTrainer, ViewBatchCollator
-from hf_gradalign.training.setup_checks import check_datasets
+from hf_gradalign.training.dataset_checks import check_datasets
 from hf_gradalign.training.view_batch import check_same_views
 
 
