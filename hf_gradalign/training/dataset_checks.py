@@ -104,6 +104,15 @@ def _listing(numbers: Mapping[str, int]) -> str:
     return ", ".join(f"{number}: {name}" for name, number in sorted(numbers.items(), key=lambda entry: entry[1]))
 
 
+def datasets_with_epoch(dataset: Any) -> list[Any]:
+    """Return a data set if it has `set_epoch`, and otherwise those that it wraps, as `Subset` and others do."""
+    if hasattr(dataset, "set_epoch"):
+        return [dataset]
+    several = getattr(dataset, "datasets", ())
+    wrapped = [getattr(dataset, "dataset", None), *(several.values() if isinstance(several, dict) else several)]
+    return [each for one in wrapped if isinstance(one, Dataset) for each in datasets_with_epoch(one)]
+
+
 def warn_of_lost_epochs(dataset: Any, args: Any) -> None:
     """Warn if a data set's `set_epoch` cannot change the copies of persistent loader workers.
 
@@ -111,10 +120,11 @@ def warn_of_lost_epochs(dataset: Any, args: Any) -> None:
         dataset: The training set.
         args: The arguments of training.
     """
-    has_epochs = hasattr(dataset, "set_epoch") and args.dataloader_num_workers > 0
-    if has_epochs and args.dataloader_persistent_workers and not _shares_memory(dataset):
+    if args.dataloader_num_workers == 0 or not args.dataloader_persistent_workers:
+        return
+    if lost := [each for each in datasets_with_epoch(dataset) if not _shares_memory(each)]:
         logger.warning(
-            f"--dataloader_persistent_workers: set_epoch of {type(dataset).__name__} does not reach workers that are "
+            f"--dataloader_persistent_workers: set_epoch of {type(lost[0]).__name__} does not reach workers that are "
             "running, so items that depend on the epoch are the same in each. Keep the epoch in shared memory, as in "
             "torch.zeros((), dtype=torch.int64).share_memory_(), or leave out the option."
         )

@@ -27,7 +27,7 @@ from hf_gradalign.training.compilation import prepare_for_compile, shares_gradie
 from hf_gradalign.training.conflicts.record import RecordFormat
 from hf_gradalign.training.conflicts.recorder import ConflictRecorder
 from hf_gradalign.training.conflicts.totals import ConflictTotals
-from hf_gradalign.training.dataset_checks import check_datasets, warn_of_lost_epochs
+from hf_gradalign.training.dataset_checks import check_datasets, datasets_with_epoch, warn_of_lost_epochs
 from hf_gradalign.training.distributed import is_sharded, prepare_for_fsdp
 from hf_gradalign.training.learning_rates import check_split, split_groups, uses_split_rates
 from hf_gradalign.training.loss import weight_by_view
@@ -293,8 +293,8 @@ class GradientAlignmentTrainer(MeanLossTrainer):
         if not self.control.should_training_stop:
             # accelerate's loaders pass the epoch to the sampler or to the data set, but not to both. A data set whose
             # items depend on it (`ViewDataset`) always needs it, also in a resumed epoch.
-            if (set_epoch := getattr(self.train_dataset, "set_epoch", None)) is not None:
-                set_epoch(int(self.state.epoch or 0))
+            for dataset in datasets_with_epoch(self.train_dataset):
+                dataset.set_epoch(int(self.state.epoch or 0))
             before = self.state.global_step
             super()._run_epoch(*args, **kwargs)
             # A resumed pass may have had no batches left, but not two of them.

@@ -8,13 +8,13 @@ import pytest
 import torch
 from datasets import ClassLabel, Dataset, Features
 from torch.utils.data import Dataset as TorchDataset
-from torch.utils.data import Subset
+from torch.utils.data import ConcatDataset, StackDataset, Subset
 from toy import ToyViews, make_arguments, make_model, make_trainer
 from transformers import EvalPrediction, Trainer
 
 from hf_gradalign.experiment import CountermeasureMetrics
 from hf_gradalign.metrics import equal_error_rate
-from hf_gradalign.training.dataset_checks import check_labels, warn_of_lost_epochs
+from hf_gradalign.training.dataset_checks import check_labels, datasets_with_epoch, warn_of_lost_epochs
 
 BONAFIDE_FIRST = {0: "bonafide", 1: "spoof"}
 
@@ -112,6 +112,8 @@ def shared():
         (Epochs(multiprocessing.Value("i", 0)), PERSISTENT, False),
         (Epochs(multiprocessing.RawValue("i", 0)), PERSISTENT, False),
         (Dataset.from_dict({"x": [1]}).to_iterable_dataset(), PERSISTENT, False),
+        (Subset(Epochs(0), [0]), PERSISTENT, True),
+        (Subset(Epochs(shared()), [0]), PERSISTENT, False),
         ([1, 2], PERSISTENT, False),
     ],
 )
@@ -124,3 +126,17 @@ def test_told_when_training_starts(tmp_path, caplog, monkeypatch):
     monkeypatch.setattr(Trainer, "_inner_training_loop", lambda *args, **kwargs: None)
     make_trainer(tmp_path, Epochs(0), **PERSISTENT).train()
     assert "does not reach workers that are running" in caplog.text
+
+
+def test_the_epochs_of_data_sets_within_wrappers():
+    first, second = ToyViews(), ToyViews()
+    assert datasets_with_epoch(Subset(ConcatDataset([first, second]), range(3))) == [first, second]
+    assert datasets_with_epoch(StackDataset(x=first, y=[1] * len(first))) == [first]
+    assert datasets_with_epoch(StackDataset(first, second)) == [first, second]
+    assert datasets_with_epoch(Subset([1, 2], [0])) == datasets_with_epoch([1, 2]) == []
+
+
+def test_a_subset_is_told_the_epoch(tmp_path):
+    views = ToyViews()
+    make_trainer(tmp_path, Subset(views, range(24)), max_steps=4).train()
+    assert views.epochs == [0, 1]
