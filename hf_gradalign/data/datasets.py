@@ -51,6 +51,7 @@ class AudioDataset(TorchDataset):
         label2id: The label of spoof and bonafide in the items. The trainer compares it with that of the model.
 
     Raises:
+        TypeError: If `dataset` is not a `datasets.Dataset`.
         ValueError: If a column is missing, both lengths are given, the length is less than a sample, the level is out
             of range, or `label2id` does not give each class its own id.
     """
@@ -65,6 +66,12 @@ class AudioDataset(TorchDataset):
         rms_level: float | None = None,
         label2id: Mapping[str, int] | None = None,
     ) -> None:
+        if not isinstance(dataset, Dataset):
+            raise TypeError(
+                f"dataset must be a datasets.Dataset, not {type(dataset).__name__}: choose a split of a "
+                "DatasetDict, and make rows into one with Dataset.from_list or from_pandas. Streams need "
+                "StreamedViewDataset."
+            )
         missing = [column for column in _COLUMNS if column not in dataset.column_names]
         if missing:
             raise ValueError(f"The data set lacks the columns {', '.join(missing)}; load_corpus provides them.")
@@ -262,6 +269,7 @@ class StreamedViewDataset(TorchIterableDataset):
         splits_by_process: True: a Trainer must not divide it among the processes again.
 
     Raises:
+        TypeError: If `stream` is not a `datasets.IterableDataset`.
         ValueError: If an argument is out of range.
     """
 
@@ -287,6 +295,10 @@ class StreamedViewDataset(TorchIterableDataset):
         on_bad_audio: OnBadAudio = "stop",
         defer: bool = False,
     ) -> None:
+        if not isinstance(stream, IterableDataset):
+            raise TypeError(
+                f"stream must be a datasets.IterableDataset, not {type(stream).__name__}. ViewDataset takes a Dataset."
+            )
         if shuffle_buffer_size < 0:
             raise ValueError(f"shuffle_buffer_size must be at least 0, not {shuffle_buffer_size}.")
         clips = ClipReader(

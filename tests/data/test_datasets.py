@@ -5,6 +5,7 @@ import audiomentations
 import numpy as np
 import pytest
 import torch
+from datasets import Dataset, DatasetDict
 from torch.utils.data import DataLoader
 
 from hf_gradalign.data import AudioDecodingError, ClipDataset, ViewDataset, decode_audio
@@ -65,6 +66,12 @@ def test_label_ids_of_a_clip_dataset(two_clips, label2id):
 def test_a_model_that_does_not_name_the_classes(two_clips, label2id):
     with pytest.raises(ValueError, match="label2id must give spoof and bonafide a number each, not"):
         ClipDataset(two_clips, sampling_rate=RATE, label2id=label2id)
+
+
+@pytest.mark.parametrize("convert", [list, Dataset.to_pandas, Dataset.to_iterable_dataset, lambda d: DatasetDict(x=d)])
+def test_what_is_no_data_set(two_clips, convert):
+    with pytest.raises(TypeError, match=r"must be a datasets\.Dataset, not .*StreamedViewDataset"):
+        ClipDataset(convert(two_clips), sampling_rate=RATE)
 
 
 def test_missing_columns(two_clips):

@@ -214,6 +214,8 @@ def test_arguments_out_of_range(clips):
         views_of(clips, crop="middle")
     with pytest.raises(ValueError, match="views must name at least one view"):
         StreamedViewDataset(as_stream(clips), {}, sampling_rate=16_000)
+    with pytest.raises(TypeError, match=r"stream must be a datasets\.IterableDataset, not Dataset\. ViewDataset takes"):
+        StreamedViewDataset(clips, {"clean": None}, sampling_rate=16_000)
 
 
 TINY = {"conv_dim": (8, 8), "conv_stride": (10, 8), "conv_kernel": (10, 8), "hidden_size": 16, "num_hidden_layers": 1}
