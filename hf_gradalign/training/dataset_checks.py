@@ -64,9 +64,13 @@ def check_labels(model: Any, dataset: Any) -> None:
     Raises:
         ValueError: If a class has one number in the data set and another one in the model.
     """
+    numbers = _numbers(dataset)
+    if not numbers:
+        for one in _wrapped(dataset):
+            check_labels(model, one)
     names = getattr(getattr(model, "config", None), "id2label", None) or {}
     of_model = {_meaning(name): int(number) for number, name in names.items()}
-    of_dataset = {_meaning(name): int(number) for name, number in _numbers(dataset).items()}
+    of_dataset = {_meaning(name): int(number) for name, number in numbers.items()}
     wrong = [name for name in of_model.keys() & of_dataset.keys() if of_model[name] != of_dataset[name]]
     if wrong and len(of_model) > 1:
         raise ValueError(
@@ -85,8 +89,15 @@ def _numbers(dataset: Any) -> Mapping[str, int]:
     for feature in [] if is_transformed else _label_features(getattr(dataset, "features", None)):
         if names := getattr(feature, "names", None):
             return {name: number for number, name in enumerate(names)}
-    inner = getattr(dataset, "dataset", None)  # of torch's Subset and the Trainer's shards
-    return {} if inner is None else _numbers(inner)
+    return {}
+
+
+def _wrapped(dataset: Any) -> list[Any]:
+    """Return the data sets within one of torch's (Subset, ConcatDataset, ...) or a shard of the Trainer."""
+    several = getattr(dataset, "datasets", None)
+    several = list(several.values()) if isinstance(several, Mapping) else several
+    inner = getattr(dataset, "dataset", None)
+    return [*([] if inner is None else [inner]), *(several if isinstance(several, list | tuple) else [])]
 
 
 def _label_features(features: Any) -> Iterable[Any]:
@@ -108,9 +119,7 @@ def datasets_with_epoch(dataset: Any) -> list[Any]:
     """Return a data set if it has `set_epoch`, and otherwise those that it wraps, as `Subset` and others do."""
     if hasattr(dataset, "set_epoch"):
         return [dataset]
-    several = getattr(dataset, "datasets", ())
-    wrapped = [getattr(dataset, "dataset", None), *(several.values() if isinstance(several, dict) else several)]
-    return [each for one in wrapped if isinstance(one, Dataset) for each in datasets_with_epoch(one)]
+    return [each for one in _wrapped(dataset) if isinstance(one, Dataset) for each in datasets_with_epoch(one)]
 
 
 def warn_of_lost_epochs(dataset: Any, args: Any) -> None:

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 import torch
 from datasets import ClassLabel, Dataset, Features
-from torch.utils.data import Dataset as TorchDataset
 from torch.utils.data import ConcatDataset, StackDataset, Subset
+from torch.utils.data import Dataset as TorchDataset
 from toy import ToyViews, make_arguments, make_model, make_trainer
 from transformers import EvalPrediction, Trainer
 
@@ -36,6 +36,7 @@ def table(names, view=None):
 DATASETS = {
     "ours": Numbered(4),
     "subset": Subset(Numbered(4), [0]),
+    "one of several": Subset(ConcatDataset([ToyViews(4), Numbered(4)]), [0]),
     "datasets": table(["Spoof", "bona-fide"]),
     "views of datasets": table(["fake", "real"], "clean"),
 }
