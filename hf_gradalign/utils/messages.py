@@ -44,7 +44,9 @@ _STEPS = {
     errno.ENOTCONN: "the file system is gone: mount it again, and {again}",
 }
 _DISK_FULL = re.compile(r"No space left on device|\(os error 28\)|Disk quota exceeded")
-_TORCH_SAVE = re.compile(r"inline_container.*(write|unexpected pos)|iostream error")
+_TORCH_SAVE = re.compile(
+    r"inline_container.*(write|unexpected pos|open file)|iostream error|^Parent directory .* does not exist"
+)
 _FROM_WORKER = re.compile(
     r"^Caught \w+ in DataLoader worker.*^\w+: \[Errno (\d+)\] ([^\n]*): '([^\n]*)'$", re.DOTALL | re.MULTILINE
 )

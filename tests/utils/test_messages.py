@@ -34,7 +34,13 @@ def test_libraries_words_for_a_full_disk(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "text", ["[enforce fail at inline_container.cc:672] . unexpected pos 576 vs 534", "iostream error"]
+    "text",
+    [
+        "[enforce fail at inline_container.cc:672] . unexpected pos 576 vs 534",
+        "[enforce fail at inline_container.cc:747] . open file failed with strerror: Input/output error",
+        "Parent directory runs/a does not exist.",
+        "basic_ios::clear: iostream error",
+    ],
 )
 def test_a_failed_torch_save_has_lost_the_reason(tmp_path, text):
     assert is_outside_fault(RuntimeError(text))
