@@ -43,12 +43,12 @@ def commands():
         (
             RuntimeError("DataLoader worker (pid 7) is killed by signal: Killed. "),
             2,
-            "error: a data loader worker was killed, most likely because memory (or /dev/shm) ran out",
+            "error: a data loader worker was killed, most likely because memory or shared memory (/dev/shm) ran out",
         ),
         (
             RuntimeError("DataLoader worker (pid(s) 7, 8) exited unexpectedly"),
             2,
-            "error: a data loader worker was killed, most likely because memory (or /dev/shm) ran out",
+            "error: a data loader worker was killed, most likely because memory or shared memory (/dev/shm) ran out",
         ),
         (RuntimeError("x: No space left on device (os error 28)"), 2, "error: No space left on device; free some"),
         (OSError(errno.ENOSPC, "No space left on device", "/a/b"), 2, "error: /a/b: No space left on device"),

@@ -1,10 +1,11 @@
 import json
 import shutil
+import signal
 
 import pytest
 from safetensors.torch import load_file
 from toy import ToyViews, largest_difference, make_trainer, weights_of
-from transformers import EarlyStoppingCallback
+from transformers import EarlyStoppingCallback, TrainerCallback
 
 from hf_gradalign.training import BestCheckpoints, SaveOnInterrupt, average_checkpoints
 
@@ -121,10 +122,13 @@ def test_callbacks_of_the_user_replace_those_of_the_trainer(tmp_path):
     assert trainer.averaged_checkpoints == 2
 
 
+class InterruptAtOnce(TrainerCallback):
+    def on_step_begin(self, *args, **kwargs):
+        signal.raise_signal(signal.SIGINT)
+
+
 def test_an_interrupted_run_is_not_averaged(tmp_path):
-    interrupt = SaveOnInterrupt()
-    trainer = make(tmp_path, 2, callbacks=[interrupt])
-    interrupt._signalled = True
+    trainer = make(tmp_path, 2, callbacks=[SaveOnInterrupt(), InterruptAtOnce()])
     trainer.train()
     assert trainer.state.global_step == 1
     assert trainer.averaged_checkpoints == 0
