@@ -226,7 +226,7 @@ class DeferredAugmentation:
         augmented = rawboost.apply(waveforms, deferred["draws"], lengths)
         # Equals `repeat_pad(crop(...))`.
         window = settings["window_samples"]
-        times = torch.arange(window, device=waveforms.device) % lengths.clamp(max=window)[:, None]
+        times = torch.arange(window, device=waveforms.device) % lengths[:, None]
         windows = augmented.gather(1, deferred["starts"][:, None] + times)
         finished = {"input_values": self._normalized(windows)}
         if self._mask_type is not None and deferred["wants_mask"]:

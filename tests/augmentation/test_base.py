@@ -1,5 +1,6 @@
 """Properties of all transforms: float32 output, channels, frozen parameters, checks of arguments."""
 
+import copy
 import math
 import multiprocessing
 import random
@@ -52,6 +53,19 @@ def test_empty_clips_come_back_unchanged(transform, shape):
     samples = np.zeros(shape, dtype=np.float32)
     assert transform(samples, SAMPLE_RATE) is samples
     assert transform.apply(samples, SAMPLE_RATE) is samples
+
+
+@pytest.mark.parametrize("transform", TRANSFORMS_ONCE, ids=shown)
+def test_channels_become_what_they_would_become_alone(speech, transform):
+    samples = np.stack([speech[0][:8000], 10 * speech[1][:8000]])
+    transform = copy.deepcopy(transform)
+    random.seed(0)
+    transform.randomize_parameters(samples, SAMPLE_RATE)
+    transform.freeze_parameters()
+    together = transform(samples, SAMPLE_RATE)
+    assert not np.array_equal(together, samples)
+    for channel in range(2):
+        np.testing.assert_array_equal(together[channel], transform(samples[channel], SAMPLE_RATE))
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])

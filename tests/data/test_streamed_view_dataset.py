@@ -15,7 +15,7 @@ from toy import make_arguments, timeless, weights_of
 from transformers import Wav2Vec2ForSequenceClassification
 
 from hf_gradalign.augmentation import RawBoost
-from hf_gradalign.data import AudioDecodingError, StreamedViewDataset, ViewCollator
+from hf_gradalign.data import AudioDecodingError, StreamedViewDataset, ViewCollator, ViewDataset
 from hf_gradalign.data.streaming import as_stream
 from hf_gradalign.models import LABEL2ID, small_feature_extractor, small_wav2vec2_config
 from hf_gradalign.training import GradientAlignmentTrainer
@@ -79,6 +79,15 @@ def test_items(clips):
         assert item["clean"]["input_values"].dtype == np.float32
         assert item["clean"]["labels"] == which(item) % 2
         assert (item["clean"]["input_values"][2:] == item["drawn"]["input_values"][2:]).all()
+
+
+def test_options_do_as_in_a_view_dataset(clips):
+    options = {"window_samples": None, "window_seconds": 0.025, "rms_level": 0.2, "label2id": {"real": 0, "fake": 1}}
+    views = {"clean": None, "drawn": say_which}
+    whole = ViewDataset(clips, views, sampling_rate=16_000, crop="leading", **options)
+    for index, item in enumerate(islice(views_of(clips, shuffle_buffer_size=0, **options), 3)):
+        np.testing.assert_array_equal(item["clean"]["input_values"], whole[index]["clean"]["input_values"])
+        assert item["clean"]["labels"] == whole[index]["clean"]["labels"]
 
 
 def test_it_goes_on_with_another_order_and_other_draws(clips):

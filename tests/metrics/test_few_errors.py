@@ -34,6 +34,7 @@ def test_no_errors():
     (problem,) = problems(scores_with(0))
     assert "an equal error rate of 0 %" in problem
     assert "40 bona fide and 160 spoofed clips, true error rates of 7.2 and 1.9 % would still make no error" in problem
+    assert problems(-scores_with(0)) == [problem.replace("of 0 %", "of 100 %")]
     (of_speakers,) = problems(scores_with(0), n_clusters=10)
     assert of_speakers.endswith("say nothing.")  # clips of one speaker are not independent
     assert (1 - highest_without_error(40)) ** 40 == pytest.approx(0.05)
