@@ -93,6 +93,12 @@ class SpoofDetectorConfig(PretrainedConfig):
     loss_options = None
     calibration = None
 
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        # transformers would make an __init__ of the annotations, which does not call the one below.
+        if "__init__" not in cls.__dict__:
+            cls.__init__ = cls.__init__
+        super().__init_subclass__(**kwargs)
+
     def __init__(
         self,
         backbone_config: PretrainedConfig | Mapping[str, Any] | None = None,

@@ -125,6 +125,20 @@ def test_other_labels():
     assert make_config(num_labels=5).num_labels == 5
 
 
+def test_a_configuration_of_ones_own(tmp_path):
+    # What it takes to register a model of one's own with the Auto classes.
+    class OwnConfig(SpoofDetectorConfig):
+        model_type = "own_detector"
+
+    class OwnDetector(SpoofDetectorForAudioClassification):
+        config_class = OwnConfig
+
+    config = OwnConfig(backbone_config=make_config().backbone_config, head="linear")
+    assert (config.id2label, config.head_options) == (ID2LABEL, {})
+    OwnDetector(config).save_pretrained(tmp_path)
+    assert OwnDetector.from_pretrained(tmp_path).config.head == "linear"
+
+
 def test_configuration_survives_saving(tmp_path):
     config = make_config("wavlm", "sls", class_weights=[1, 3])
     config.save_pretrained(tmp_path)
