@@ -245,6 +245,10 @@ class GradientAlignmentArguments(TrainingArguments):
     def _check_options_of_the_trainer(self) -> None:
         """Check options that the base class would ignore, or that would fail when the first batch is loaded."""
         check_numbers(self)
+        if not (self.bf16 or self.fp16):
+            # `accelerate launch --mixed_precision`, which the base class obeys. The records of a run must say so, too.
+            precision = os.environ.get("ACCELERATE_MIXED_PRECISION")
+            self.bf16, self.fp16 = precision == "bf16", precision == "fp16"
         seen = self.include_num_input_tokens_seen
         if isinstance(seen, bool) or str(seen).lower() in ("true", "false"):
             self.include_num_input_tokens_seen = "all" if str(seen).lower() == "true" else "no"

@@ -111,3 +111,11 @@ def test_bf16_is_for_the_cpu_where_there_is_no_accelerator(tmp_path, monkeypatch
     assert arguments.use_cpu
     assert arguments.device.type == "cpu"
     assert not GradientAlignmentArguments(str(tmp_path)).use_cpu
+
+
+@pytest.mark.parametrize("precision", ["bf16", "fp16"])
+def test_the_precision_that_accelerate_launch_sets_is_recorded(tmp_path, monkeypatch, precision):
+    monkeypatch.setenv("ACCELERATE_MIXED_PRECISION", precision)
+    arguments = make_arguments(tmp_path)
+    assert (arguments.bf16, arguments.fp16) == (precision == "bf16", precision == "fp16")
+    assert arguments.mixed_precision == precision
