@@ -58,8 +58,7 @@ def average_state_dicts(states: Iterable[Mapping[str, Tensor]], names: Sequence[
     totals: dict[str, Tensor] = {}
     for name, state in zip(names, states, strict=True):
         if not totals:
-            first = state
-            totals = {entry: value.double() if value.is_floating_point() else value for entry, value in state.items()}
+            first, totals = state, dict(state)
             continue
         _check_same_entries(names[0], first, name, state)
         for entry, value in state.items():

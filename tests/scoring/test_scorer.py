@@ -240,7 +240,7 @@ def test_half_precision(detector, extractor):
         ({"hop_seconds": 1.0}, "only apply to windows 'all'.*not to 'first'"),
         ({"windows": "whole", "combine": "min"}, "only apply to windows 'all'.*not to 'whole'"),
         ({"windows": "whole", "window_seconds": 1.0}, "does not apply to windows 'whole'"),
-        ({"rms_level": -0.1}, "rms_level must be above 0"),
+        ({"rms_level": 0}, "rms_level must be above 0"),
         ({"rms_level": float("nan")}, "rms_level must be above 0"),
         ({"device": "banana"}, "cannot compute on the device 'banana': Expected one of cpu"),
         ({"windows": "last"}, "first, all, whole"),

@@ -10,7 +10,7 @@ from transformers import BatchEncoding, DefaultDataCollator, default_data_collat
 
 from hf_gradalign.training import GradientAlignmentTrainer, ViewBatchCollator
 from hf_gradalign.training.dataset_checks import check_datasets
-from hf_gradalign.training.view_batch import check_same_views
+from hf_gradalign.training.view_batch import check_same_views, with_longest_view
 
 
 def item(value, label=1):
@@ -64,6 +64,16 @@ def test_inputs_next_to_views():
         ViewBatchCollator()([mixed])
     # Such items are fine if the collator takes them, as boxes in detection.
     assert ViewBatchCollator(len)([mixed]) == 1
+
+
+def test_data_sets_that_the_samplers_can_take_as_they_are():
+    ordinary, stream = [{"x": [1, 2]}], iter([])
+    table = Dataset.from_list([{"clean": {"x": [1, 2]}, "length": 2}])
+    for dataset in (ordinary, stream, table):
+        assert with_longest_view(dataset, "length") is dataset
+    views = {"clean": {"x": [3], "label": 1}, "augmented": {"x": [1, 2], "label": 1}}
+    (longest,) = with_longest_view([views], "length")
+    assert longest == {"x": [1, 2], "label": 1}
 
 
 def trainer_of(tmp_path, **options):
