@@ -53,6 +53,10 @@ class ViewCollator(ViewBatchCollator):
         super().__init__(self._clips)
         self.feature_extractor = feature_extractor
 
+    def model_inputs(self, waveforms: Sequence[np.ndarray]) -> ModelInputs:
+        """Return the model's inputs for waveforms of shape (time,) that have no labels, as for scoring."""
+        return self._clips.model_inputs(waveforms)
+
     def use_model(self, model: Any) -> None:
         """Learn which model the batches are for, and what it makes of masks. `GradientAlignmentTrainer` calls this.
 
@@ -88,20 +92,21 @@ class _ClipCollator:
     def __call__(self, items: Sequence[Mapping[str, Any]]) -> ModelInputs:
         if DEFERRED in items[0]:
             return _collate_deferred(items, self._is_wanted(of_waveforms=True))
-        clips = [item["input_values"] for item in items]
+        labels = torch.tensor([item["labels"] for item in items], dtype=torch.int64)
+        return {**self.model_inputs([item["input_values"] for item in items]), "labels": labels}
+
+    def model_inputs(self, clips: Sequence[np.ndarray]) -> ModelInputs:
+        """See `ViewCollator`."""
         self._refuse_cutting(max(map(len, clips)))
         lengths_differ = len({len(clip) for clip in clips}) > 1
         padding = {"padding": True} if lengths_differ and self._pads_on_request else {}
-        features = self._extract(
-            clips, sampling_rate=self.feature_extractor.sampling_rate, return_tensors="pt", **padding
-        )
-        inputs = dict(features)
+        rate = self.feature_extractor.sampling_rate
+        inputs = dict(self._extract(clips, sampling_rate=rate, return_tensors="pt", **padding))
         mask = inputs.get("attention_mask")
         if mask is not None and not self._is_wanted("input_values" in inputs) and mask.all():
             del inputs["attention_mask"]
         if lengths_differ:
             self._warn_of_padding(mask is not None)
-        inputs["labels"] = torch.tensor([item["labels"] for item in items], dtype=torch.int64)
         return inputs
 
     def _is_wanted(self, of_waveforms: bool) -> bool:

@@ -197,10 +197,8 @@ class ChunkDataset:
         pads: bool = False,
         rms_level: float | None = None,
     ) -> None:
-        if batch_size < 1:
-            raise ValueError(f"batch_size must be at least 1, not {batch_size}")
         self._clips = clips
-        self._collate = ViewCollator(feature_extractor)
+        self._collator = ViewCollator(feature_extractor)
         self._sampling_rate = cast(SequenceFeatureExtractor, feature_extractor).sampling_rate
         self._windowing = windowing
         self._batch_size = batch_size
@@ -267,9 +265,7 @@ class ChunkDataset:
         if self._windowing.mode == "whole":
             windows.sort(key=lambda owned: len(owned[1]))  # similar lengths need little padding
         for batch in self._batches(windows):
-            inputs = dict(self._collate([{"input_values": window, "labels": 0} for _, window in batch]))
-            inputs.pop("labels")
-            piece.batches.append(inputs)
+            piece.batches.append(self._collator.model_inputs([window for _, window in batch]))
             piece.owners.append(np.array([index for index, _ in batch], dtype=np.int64))
         return piece
 

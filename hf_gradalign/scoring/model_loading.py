@@ -80,19 +80,14 @@ def label_columns(
 DType = Literal["float32", "bfloat16", "float16", "auto"]
 
 
-def default_device() -> torch.device:
-    """Return the accelerator, or the CPU if there is none."""
-    return torch.accelerator.current_accelerator(check_available=True) or torch.device("cpu")
-
-
 def usable_device(device: str | torch.device | None) -> torch.device:
-    """Return a device after testing it with a tensor. None means the default device.
+    """Return a device after testing it with a tensor. None means the accelerator, or the CPU if there is none.
 
     Raises:
         ValueError: If the device does not exist, or this build of torch cannot use it.
     """
     if device is None:
-        return default_device()
+        return torch.accelerator.current_accelerator(check_available=True) or torch.device("cpu")
     try:
         return torch.empty(1, device=device).device
     except (RuntimeError, AssertionError, ImportError) as error:

@@ -10,14 +10,16 @@ import torch
 from accelerate.utils.memory import should_reduce_batch_size
 from numpy.typing import NDArray
 from torch.utils.data import DataLoader
+from tqdm.auto import tqdm
 from transformers import PreTrainedModel, SequenceFeatureExtractor
 from transformers.feature_extraction_utils import FeatureExtractionMixin
+from transformers.utils import logging
 
-from hf_gradalign.data import ViewCollator
+from hf_gradalign.data import BadAudioError, BadClip, ViewCollator
+from hf_gradalign.data.checking import OutOfRangeClips, silence_note
 from hf_gradalign.metrics import Calibration
 from hf_gradalign.models.clip_lengths import padding_is_harmless, without_cropping
-from hf_gradalign.scoring.chunks import Chunk, ChunkDataset, ChunkPieces, ignore_interrupts
-from hf_gradalign.scoring.clip_scoring import score_clips
+from hf_gradalign.scoring.chunks import Chunk, ChunkDataset, ChunkPieces, as_clips, ignore_interrupts, name_of
 from hf_gradalign.scoring.model_loading import (
     DType,
     autocast,
@@ -33,6 +35,8 @@ from hf_gradalign.scoring.timeline import Timeline, score_timeline
 from hf_gradalign.scoring.verdict import Verdict, rule_for
 from hf_gradalign.scoring.windowing import Combination, WindowMode, settle_windowing
 from hf_gradalign.utils.loader_workers import start_worker
+
+logger = logging.get_logger(__name__)
 
 
 class SpoofScorer:
@@ -123,7 +127,7 @@ class SpoofScorer:
         self.model = model.to(self.device).eval()
         self.feature_extractor = without_cropping(feature_extractor)
         self.sampling_rate: int = cast(SequenceFeatureExtractor, feature_extractor).sampling_rate
-        self._collate = ViewCollator(self.feature_extractor)
+        self._collator = ViewCollator(self.feature_extractor)
         self.batch_size = batch_size
         self.rms_level = rms_level
         self.num_workers = suitable_workers(self.device) if num_workers is None else num_workers
@@ -162,7 +166,7 @@ class SpoofScorer:
             ValueError: If `on_bad_audio` is neither, a clip is a number, or a sampling rate is no positive whole
                 number.
         """
-        return score_clips(self, clips, sampling_rate, on_bad_audio=on_bad_audio, progress=progress)[0]
+        return self._score(clips, sampling_rate, on_bad_audio, progress)[0]
 
     def predict(
         self,
@@ -199,7 +203,7 @@ class SpoofScorer:
             ValueError: If a number is out of range, or scores without calibration get a band; as `score`.
         """
         rule = rule_for(self, p_spoof, c_miss, c_fa, undecided_band)
-        return rule.decide(*score_clips(self, clips, sampling_rate, on_bad_audio=on_bad_audio, progress=progress))
+        return rule.decide(*self._score(clips, sampling_rate, on_bad_audio, progress))
 
     def timeline(
         self,
@@ -249,14 +253,12 @@ class SpoofScorer:
 
     def model_inputs(self, windows: Sequence[NDArray[np.float32]]) -> dict[str, torch.Tensor]:
         """Return the model's inputs for windows of one length, waveforms of shape (time,)."""
-        inputs = dict(self._collate([{"input_values": window, "labels": 0} for window in windows]))
-        inputs.pop("labels")
-        return inputs
+        return self._collator.model_inputs(windows)
 
     def score_windows(self, windows: Sequence[NDArray[np.float32]]) -> NDArray[np.float64]:
         """Score windows of one length, waveforms of shape (time,), in one forward pass. Shape (windows,)."""
         try:
-            return self._window_scores([self._forward(self.model_inputs(windows))])
+            return self.outputs.scores([self._forward(self.model_inputs(windows))])
         except RuntimeError as error:
             if not should_reduce_batch_size(error):
                 raise
@@ -311,7 +313,7 @@ class SpoofScorer:
             chunk.owners += piece.owners
             if not piece.is_last:
                 begun[piece.number] = chunk
-                scores = self._window_scores(logits)
+                scores = self.outputs.scores(logits)
                 chunk.window_scores.append(scores)
                 if on_part is not None:
                     owners = np.concatenate(piece.owners).tolist()
@@ -322,6 +324,37 @@ class SpoofScorer:
             before = (chunk, logits)
         if before is not None:
             yield before[0], self._clip_scores(*before)
+
+    def _score(
+        self, clips: Any, sampling_rate: int | None, on_bad_audio: Literal["stop", "nan"], progress: bool
+    ) -> tuple[NDArray[np.float64], set[int]]:
+        """Score clips for `score`. Also returns the indices of silent clips."""
+        if on_bad_audio not in ("stop", "nan"):
+            raise ValueError(f"on_bad_audio must be stop or nan, not {on_bad_audio!r}")
+        clips = as_clips(clips, sampling_rate)
+        scores = np.full(len(clips), np.nan)
+        bad, loud, silent = [], OutOfRangeClips(), set()
+        chunks = self.chunks(clips)
+        with tqdm(total=len(clips), unit="clip", desc="Scoring", disable=not progress) as bar:
+            for chunk, chunk_scores in self.score_chunks(chunks):
+                start, stop = chunks.bounds(chunk.number)
+                names = [name_of(clip, index) for index, clip in enumerate(clips[start:stop], start)]
+                scores[start:stop] = chunk_scores
+                bad += [BadClip(names[index], None, reason) for index, reason in sorted(chunk.bad.items())]
+                for index, peak in chunk.loud.items():
+                    loud.add(names[index], peak)
+                silent |= {start + index for index in chunk.silent}
+                bar.update(stop - start)
+        silent_names = [name_of(clips[index], index) for index in sorted(silent)]
+        for note in filter(None, (loud.note(len(clips)), silence_note(silent_names, len(clips)))):
+            logger.warning(f"{note}.")
+        if bad:
+            listed = "\n".join(f"  {clip}" for clip in bad[:20]) + (f"\n  ... {len(bad) - 20} more" * (len(bad) > 20))
+            message = f"{len(bad)} of {len(clips)} clips cannot be scored:\n{listed}"
+            if on_bad_audio == "stop":
+                raise BadAudioError(f'{message}\nFix them, or score them as NaN with on_bad_audio="nan".', bad)
+            logger.warning(f"Scored as NaN: {message}")
+        return scores, silent
 
     def _loader(
         self, chunks: ChunkDataset, numbers: Sequence[int], n_done: Mapping[int, int] | None = None
@@ -364,8 +397,5 @@ class SpoofScorer:
         with torch.inference_mode(), autocast(self.device, self.dtype):
             return self.outputs.logits(inputs)
 
-    def _window_scores(self, logits: list[torch.Tensor]) -> NDArray[np.float64]:
-        return self.outputs.scores(logits)
-
     def _clip_scores(self, chunk: Chunk, logits: list[torch.Tensor]) -> NDArray[np.float64]:
-        return chunk.clip_scores(self._window_scores(logits) if logits else np.empty(0), self.windowing)
+        return chunk.clip_scores(self.outputs.scores(logits) if logits else np.empty(0), self.windowing)

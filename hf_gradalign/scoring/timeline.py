@@ -14,10 +14,9 @@ from hf_gradalign.audio import AudioDecodingError
 from hf_gradalign.data import BadAudioError, BadClip
 from hf_gradalign.data.checking import OutOfRangeClips, is_silent, silence_note
 from hf_gradalign.scoring.chunks import as_clips, name_of
-from hf_gradalign.scoring.stretches import Stretch, cut_stretches
 from hf_gradalign.scoring.verdict import DecisionRule
 from hf_gradalign.scoring.window_sharing import Shared, window_scoring
-from hf_gradalign.scoring.windowing import ClipWindows, Windowing, settle_windowing
+from hf_gradalign.scoring.windowing import ClipWindows, Stretch, Windowing, cut_stretches, settle_windowing
 
 if TYPE_CHECKING:
     from hf_gradalign.scoring.scorer import SpoofScorer

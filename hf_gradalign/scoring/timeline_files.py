@@ -25,7 +25,7 @@ from hf_gradalign.score_files.writing import write_bad_clips
 from hf_gradalign.scoring.companions import TIMELINE_BAD_AUDIO, TIMELINE_SETTINGS, remove_recordings
 from hf_gradalign.scoring.corpus_scoring import process_state
 from hf_gradalign.scoring.fingerprint import describe_scoring
-from hf_gradalign.scoring.progress import differences
+from hf_gradalign.scoring.progress import START_OVER, differences
 from hf_gradalign.scoring.scorer import SpoofScorer
 from hf_gradalign.scoring.timeline import Segment, Timeline, timeline_windows
 from hf_gradalign.scoring.timeline_figure import draw_timeline
@@ -215,14 +215,13 @@ def _open(folder: Path, settings: dict[str, Any], recordings: dict[str, str], ov
     """
     path = folder / TIMELINE_SETTINGS
     settings = json.loads(json.dumps(settings))
-    start_over = "To start over: --overwrite (overwrite=True), or another output file"
     if path.is_file():
         before = json.loads(path.read_text(encoding="utf-8"))
         differing = differences(before["settings"], settings)
         if not differing and not overwrite:
             return
         if differing and not overwrite:
-            raise ValueError(f"{folder} has timelines with other settings: {differing}. {start_over}")
+            raise ValueError(f"{folder} has timelines with other settings: {differing}. {START_OVER}")
         remove_recordings(folder)
     elif folder.is_dir() and any(folder.iterdir()):
         raise ValueError(

@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from hf_gradalign.models import SincConfig
-from hf_gradalign.scoring.stretches import Stretch
+from hf_gradalign.scoring.windowing import Stretch
 
 if TYPE_CHECKING:
     from hf_gradalign.scoring.scorer import SpoofScorer

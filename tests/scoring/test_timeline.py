@@ -8,7 +8,6 @@ from hf_gradalign.audio import reading
 from hf_gradalign.data import BadAudioError
 from hf_gradalign.models import SpoofDetectorFeatureExtractor
 from hf_gradalign.scoring import SpoofScorer, Timeline, windowing
-from hf_gradalign.scoring.stretches import cut_stretches
 
 CLIP = draw_clip(9, 3 * WINDOW + 500)
 
@@ -106,9 +105,8 @@ def test_what_is_not_one_recording(scorer, tmp_path):
 
 
 def test_a_score_that_is_not_finite_names_its_window(scorer, monkeypatch):
-    scores = SpoofScorer._window_scores
-    second_is_nan = np.array([0, np.nan, 0])
-    monkeypatch.setattr(SpoofScorer, "_window_scores", lambda self, logits: scores(self, logits) + second_is_nan)
+    scores = scorer.outputs.scores
+    monkeypatch.setattr(scorer.outputs, "scores", lambda logits: scores(logits) + np.array([0, np.nan, 0]))
     with pytest.raises(BadAudioError, match=r"a score that is not finite for the window at 0.1 s"):
         scorer.timeline(CLIP, hop_seconds=0.1)
 
@@ -146,7 +144,7 @@ def test_long_recordings_are_cut_on_the_way(detector, extractor, monkeypatch, tm
 def test_stretches_have_the_windows_of_a_windowing(n_samples, block, n_windows):
     samples = np.arange(n_samples, dtype=np.float32)
     blocks = [samples[start : start + block] for start in range(0, n_samples, block)]
-    stretches = list(cut_stretches(blocks, 10, 3, n_windows))
+    stretches = list(windowing.cut_stretches(blocks, 10, 3, n_windows))
     expected = windowing.Windowing(10, "all", 3).cut(samples)
     np.testing.assert_array_equal([window for each in stretches for window in each.windows(10)], expected)
     assert [int(window[0]) for window in expected] == [start for each in stretches for start in each.starts]
