@@ -60,17 +60,14 @@ _NIST_SAMPLES = re.compile(rb"^sample_count -i (\d+)", re.MULTILINE)
 _LOSSY_SHARE, _LOSSY_FRAME = 0.03, 1152
 
 
-def read_sound(source: str | Path | bytes, bounds: Bounds | None = None, bounds_rate: int | None = None) -> Sound:
-    """Read a file to its end, or only a window of it.
+def read_sound(source: str | Path | bytes) -> Sound:
+    """Read a file to its end.
 
     Does not trust lengths that only the header claims: MP3 files without an Xing or Info header, WAV files that were
     written to a pipe, and files that hold several recordings are read to the end of the file.
 
     Args:
         source: The file's path, or its bytes (at least one).
-        bounds: The window. If the format can seek to a sample, only the window is read.
-        bounds_rate: The sampling rate in Hz that the bounds refer to. A window that is read alone is resampled to it.
-            None for the file's rate.
 
     Returns:
         The sound, with at least one sample.
@@ -81,13 +78,8 @@ def read_sound(source: str | Path | bytes, bounds: Bounds | None = None, bounds_
         OSError: If the file cannot be read.
     """
     with open_sound(source) as sound:
-        if bounds is not None and (window := sound.window(bounds, bounds_rate)) is not None:
-            return window
         blocks = SteadyBlocks(sound.blocks())
-        samples = list(blocks)
-        return Sound(
-            samples[0] if len(samples) == 1 else np.concatenate(samples), blocks.rate, False, blocks.are_floats
-        )
+        return Sound(np.concatenate(list(blocks)), blocks.rate, blocks.are_floats)
 
 
 @contextmanager
@@ -263,9 +255,9 @@ class SoundReader:
             raise AudioDecodingError(f"it is truncated: {len(samples)} of {last - first} samples could be read")
         is_float = file.subtype in ("FLOAT", "DOUBLE")
         if rate == file_rate:
-            return Sound(samples, rate, True, is_float)
+            return Sound(samples, rate, is_float)
         peak = float(np.abs(samples).max()) if is_float else None
-        return Sound(resample_span(samples, first, start, stop, file_rate, rate), rate, True, is_float, peak)
+        return Sound(resample_span(samples, first, start, stop, file_rate, rate), rate, is_float, peak)
 
     def blocks(self) -> Iterator[Block]:
         """Read everything in order, including all recordings of a file that holds several.

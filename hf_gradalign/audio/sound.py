@@ -42,14 +42,12 @@ class Sound:
     Attributes:
         samples: float32, shape (time,), nominally in [-1, 1], with channels averaged.
         rate: Sampling rate in Hz.
-        is_window: Whether `samples` are only the requested window.
         stored_as_floats: Whether the file holds floating-point samples, which can be outside [-1, 1].
         file_peak: The largest absolute value in the file, if `samples` were resampled.
     """
 
     samples: np.ndarray
     rate: int
-    is_window: bool = False
     stored_as_floats: bool = False
     file_peak: float | None = None
 

@@ -6,6 +6,13 @@ from typing import Any
 import pyarrow as pa
 from datasets import Dataset
 
+Column = pa.Array | pa.ChunkedArray
+
+
+def flat(column: Column) -> pa.Array:
+    """Return a column in one piece."""
+    return column.combine_chunks() if isinstance(column, pa.ChunkedArray) else column
+
 
 def arrow_column(dataset: Dataset, name: str) -> pa.ChunkedArray:
     """Return a column as Arrow holds it. Copies it only if the data set selects or reorders rows of its table."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, TypeGuard, get_args
+from typing import Any, Literal, TypeGuard
 
 import numpy as np
 import torch
@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from hf_gradalign.data.columns import with_encoded_audio
 from hf_gradalign.data.decoding import AudioDecodingError, decode_clip
+from hf_gradalign.utils.messages import check_choice, listed
 
 logger = logging.getLogger(__name__)
 
@@ -83,7 +84,7 @@ def check_audio(
         BadAudioError: If there are bad clips and `on_bad_audio` is `stop`, or if all clips are bad.
         ValueError: If `on_bad_audio` is neither.
     """
-    check_on_bad_audio(on_bad_audio)
+    check_choice("on_bad_audio", on_bad_audio, OnBadAudio)
     dataset = with_encoded_audio(dataset.with_format(None))
     parallel = num_proc is not None and num_proc > 1
     checked = dataset.select_columns(["audio"]).map(
@@ -113,12 +114,6 @@ def check_audio(
     return dataset.select([index for index in range(len(dataset)) if index not in is_bad])
 
 
-def check_on_bad_audio(choice: str) -> None:
-    """Raise a ValueError unless `choice` is one of `OnBadAudio`."""
-    if choice not in get_args(OnBadAudio):
-        raise ValueError(f"on_bad_audio must be one of {', '.join(get_args(OnBadAudio))}, not {choice!r}.")
-
-
 class BadAudioReport:
     """What training does with a bad clip: raises, or warns once per clip.
 
@@ -130,7 +125,7 @@ class BadAudioReport:
     """
 
     def __init__(self, on_bad_audio: OnBadAudio) -> None:
-        check_on_bad_audio(on_bad_audio)
+        check_choice("on_bad_audio", on_bad_audio, OnBadAudio)
         self._skips = on_bad_audio == "skip"
         self._reported: set[str] = set()
 
@@ -194,10 +189,9 @@ def silence_note(names: Sequence[str], total: int) -> str | None:
     """Return a message on silent clips (`is_silent`) among `total` clips; None if there are none."""
     if not names:
         return None
-    listed = ", ".join(names[:_MAX_LISTED]) + (f" and {len(names) - _MAX_LISTED} more" * (len(names) > _MAX_LISTED))
     return (
         f"{len(names)} of {total} clips are silent where the model listens (all samples are the same, perhaps because "
-        f"channels cancel out): {listed}. Their scores say nothing about speech"
+        f"channels cancel out): {listed(names, _MAX_LISTED)}. Their scores say nothing about speech"
     )
 
 

@@ -15,7 +15,7 @@ import soundfile
 from datasets import ClassLabel, Dataset, Features, LargeList, List, Value
 from datasets.features.features import FeatureType
 
-from hf_gradalign.data.arrow import arrow_column
+from hf_gradalign.data.arrow import arrow_column, flat
 from hf_gradalign.data.labels import LABEL_NAMES, LabelMap, map_labels
 from hf_gradalign.data.request import ID_COLUMN, LABEL_COLUMN, NO_COLUMN, CorpusError, CorpusRequest
 from hf_gradalign.data.utterance_ids import ids_as_text
@@ -89,8 +89,7 @@ def require_column(column: str | None, columns: Iterable[str], option: str, disp
 def audio_paths(dataset: Dataset) -> pa.Array:
     """Return the paths in the column `audio`; null for clips with bytes."""
     audio = arrow_column(dataset, "audio")
-    paths = pc.if_else(pc.is_null(pc.struct_field(audio, "bytes")), pc.struct_field(audio, "path"), None)
-    return paths.combine_chunks() if isinstance(paths, pa.ChunkedArray) else paths
+    return flat(pc.if_else(pc.is_null(pc.struct_field(audio, "bytes")), pc.struct_field(audio, "path"), None))
 
 
 def with_audio_paths(dataset: Dataset, paths: pa.Array, on_disk: pa.Array, display_name: str) -> Dataset:

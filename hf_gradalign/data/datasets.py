@@ -29,6 +29,8 @@ from hf_gradalign.utils.loader_workers import shared_number
 _CACHE_BYTES = 2**28
 # Stop after this many consecutive failures: the disk is probably gone.
 _MAX_CONSECUTIVE_BAD = 100
+# In a stream, an earlier clip replaces a bad one; this many consecutive bad clips mean that something else is wrong.
+_MAX_RECENT = 16
 _COLUMNS = ("audio", "label", "utterance_id")
 
 
@@ -228,9 +230,6 @@ class ViewDataset(AudioDataset):
                 self._bad_audio.report(error)
         raise AudioDecodingError(f"nor can any of the {n_tries} clips from this one on", f"clip {first}")
 
-
-# An earlier clip replaces a bad one; this many consecutive bad clips mean that something else is wrong.
-_MAX_RECENT = 16
 
 _Keyed = tuple[dict[str, Any], list[int]]
 """A row and the key of its draws, without the epoch."""

@@ -8,13 +8,13 @@ from collections import defaultdict
 from collections.abc import Callable, Mapping
 from functools import cache
 from pathlib import Path
-from typing import get_args
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from hf_gradalign.data.request import CorpusError, OnMissingAudio
 from hf_gradalign.utils.folder_listing import is_utf8
+from hf_gradalign.utils.messages import check_choice
 from hf_gradalign.utils.plain_text import comparable_column
 
 logger = logging.getLogger(__name__)
@@ -56,12 +56,6 @@ def as_on_disk(path: Path) -> Path:
     return path if match is None else Path(match)
 
 
-def check_on_missing_audio(choice: str) -> None:
-    """Raise a ValueError unless `choice` is one of `OnMissingAudio`."""
-    if choice not in get_args(OnMissingAudio):
-        raise ValueError(f"on_missing_audio must be one of {', '.join(get_args(OnMissingAudio))}, not {choice!r}.")
-
-
 class MissingAudio:
     """Collects the missing files of a corpus' splits, to report all of them at once.
 
@@ -71,7 +65,7 @@ class MissingAudio:
     """
 
     def __init__(self, display_name: str, on_missing_audio: OnMissingAudio) -> None:
-        check_on_missing_audio(on_missing_audio)
+        check_choice("on_missing_audio", on_missing_audio, OnMissingAudio)
         self._display_name = display_name
         self._skips = on_missing_audio == "skip"
         self._keeps = on_missing_audio == "keep"

@@ -9,6 +9,7 @@ from typing import Literal, overload
 
 from hf_gradalign.data.request import CorpusError
 from hf_gradalign.labels import LABEL_NAMES, Label, canonical_label, normalize_label
+from hf_gradalign.utils.messages import listed
 from hf_gradalign.utils.plain_text import stripped_text
 
 # What tables write for a missing label, unless a label map names it.
@@ -181,5 +182,4 @@ class LabelMap(dict[str, str]):
 
 def _listed(counts: Mapping[str | None, int], values: Mapping[str | None, Label | None]) -> str:
     ordered = sorted(counts, key=lambda text: -counts[text])
-    listed = ", ".join(f"{values[text]!r} ({counts[text]} clips)" for text in ordered[:_MAX_LISTED])
-    return listed + (f" and {len(ordered) - _MAX_LISTED} more" if len(ordered) > _MAX_LISTED else "")
+    return listed([f"{values[text]!r} ({counts[text]} clips)" for text in ordered], _MAX_LISTED)

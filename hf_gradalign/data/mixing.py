@@ -91,7 +91,7 @@ def mix_streams(
     check_weights(weights, len(parts))
     if len(parts) > 1:
         parts = {name: stream.map(Prefixed(name), features=STREAM_FEATURES) for name, stream in parts.items()}
-    sources: dict[tuple[str, int | None], IterableDataset] = {}
+    sources: dict[Source, IterableDataset] = {}
     for name, stream in parts.items():
         for label in range(len(LABEL_NAMES)) if balance_classes else (None,):
             source = stream if label is None else stream.filter(HasLabel(label))

@@ -12,7 +12,7 @@ import pyarrow.compute as pc
 from datasets import Dataset
 
 from hf_gradalign.data.arrow import arrow_column
-from hf_gradalign.data.utterance_ids import AudioColumn
+from hf_gradalign.data.utterance_ids import AudioSources
 
 # Clips that are given as bytes are read to compare them, up to this number in each data set.
 _READ = 1000
@@ -45,9 +45,9 @@ def shared_clips(clips: Dataset, others: Iterable[Dataset]) -> SharedClips:
     """
     found: set[int] = set()
     are_all = True
-    own = AudioColumn(clips)
+    own = AudioSources(clips)
     for other in others:
-        theirs = AudioColumn(other)
+        theirs = AudioSources(other)
         found.update(_rows(pc.is_in(own.files, value_set=theirs.files.drop_null())))
         equal, are_all_equal = _equal_bytes(clips, own, other, theirs)
         found.update(equal)
@@ -55,7 +55,7 @@ def shared_clips(clips: Dataset, others: Iterable[Dataset]) -> SharedClips:
     return SharedClips(clips.select(sorted(found))["utterance_id"][:], are_all)
 
 
-def _equal_bytes(clips: Dataset, own: AudioColumn, other: Dataset, theirs: AudioColumn) -> tuple[set[int], bool]:
+def _equal_bytes(clips: Dataset, own: AudioSources, other: Dataset, theirs: AudioSources) -> tuple[set[int], bool]:
     """Return the rows with the bytes of another data set's, and whether all that may have them were compared."""
     keys, their_keys = _keys(own), _keys(theirs)
     rows = _rows(pc.is_in(keys, value_set=their_keys.drop_null()))
@@ -84,7 +84,7 @@ def _thinned(rows: np.ndarray) -> np.ndarray:
     return rows[:: -(-len(rows) // _READ) or 1]
 
 
-def _keys(audio: AudioColumn) -> pa.Array:
+def _keys(audio: AudioSources) -> pa.Array:
     """Return the name and length of clips that are given as bytes; null for the others."""
     return pc.binary_join_element_wise(pc.fill_null(audio.paths, ""), audio.lengths.cast(pa.string()), "/")
 

@@ -16,20 +16,20 @@ import pyarrow.compute as pc
 from datasets import ClassLabel, Dataset
 from datasets.features.features import FeatureType
 
-from hf_gradalign.data.arrow import arrow_column
+from hf_gradalign.data.arrow import Column, arrow_column, flat
 from hf_gradalign.data.labels import LABEL_NAMES
 from hf_gradalign.data.request import CorpusError
+from hf_gradalign.utils.messages import counted, listed
 from hf_gradalign.utils.plain_text import comparable_column
 
 logger = logging.getLogger(__name__)
 
 _EXACT_IN_DOUBLES = 2**53
 _MAX_IDS = 10
-_MAX_ROWS = 5
 _BY_FILES = "name clips by their files with --id_column_name none"
 
 
-def ids_as_text(column: pa.ChunkedArray, feature: FeatureType | None, display_name: str) -> pa.Array:
+def ids_as_text(column: Column, feature: FeatureType | None, display_name: str) -> pa.Array:
     """Convert a column of ids to strings: stripped, in one Unicode form, null for empty ids.
 
     Args:
@@ -40,7 +40,7 @@ def ids_as_text(column: pa.ChunkedArray, feature: FeatureType | None, display_na
     Raises:
         CorpusError: If the values cannot be ids: lists, fractions, or bytes that are not text.
     """
-    values = column.combine_chunks() if isinstance(column, pa.ChunkedArray) else column
+    values = flat(column)
     if isinstance(feature, ClassLabel):
         values = pa.array(feature.names, pa.string()).take(values)
     elif pa.types.is_floating(values.type):
@@ -89,7 +89,7 @@ def with_unique_ids(dataset: Dataset, display_name: str) -> Dataset:
             The message names both rows.
     """
     ids = _own_ids(dataset, display_name)
-    audio = AudioColumn(dataset)
+    audio = AudioSources(dataset)
     candidates = _candidates(audio.paths if ids is None else ids, audio.files)
     dropped: set[int] = set()
     if candidates.size:
@@ -116,7 +116,7 @@ def refuse_contradictions_between(parts: Mapping[str, Dataset]) -> None:
     """
     tables = []
     for number, dataset in enumerate(parts.values()):
-        columns = {"file": AudioColumn(dataset).files, "label": _column(dataset, "label")}
+        columns = {"file": AudioSources(dataset).files, "label": flat(arrow_column(dataset, "label"))}
         tables.append(pa.table(columns | {"part": pa.repeat(pa.scalar(number), len(dataset))}))
     table = pa.concat_tables(tables)
     table = table.filter(pc.and_(pc.is_valid(table["file"]), pc.is_valid(table["label"])))
@@ -127,9 +127,9 @@ def refuse_contradictions_between(parts: Mapping[str, Dataset]) -> None:
     file = both["file"][0].as_py()
     names = list(parts)
     rows = table.filter(pc.equal(table["file"], file)).to_pylist()
-    listed = ", ".join(dict.fromkeys(f"{LABEL_NAMES[row['label']]} in {names[row['part']]}" for row in rows))
+    places = ", ".join(dict.fromkeys(f"{LABEL_NAMES[row['label']]} in {names[row['part']]}" for row in rows))
     raise CorpusError(
-        f"{both.num_rows} audio files have both labels, such as {file}: {listed}. Correct the wrong one; a label's "
+        f"{both.num_rows} audio files have both labels, such as {file}: {places}. Correct the wrong one; a label's "
         "meaning can be given per corpus, as in --label_map CORPUS:0=spoof CORPUS:1=bonafide."
     )
 
@@ -150,7 +150,7 @@ class _CandidateRow:
         return f"row {self.number + 1} ({self.path or self.name}, {label})"
 
 
-class AudioColumn:
+class AudioSources:
     """What the column `audio` tells without reading any audio.
 
     Attributes:
@@ -162,15 +162,15 @@ class AudioColumn:
     def __init__(self, dataset: Dataset) -> None:
         audio = arrow_column(dataset, "audio")
         # By field: the bytes of all clips may exceed Arrow's offsets.
-        self.paths = _flat(pc.struct_field(audio, "path")).cast(pa.string())
-        self.lengths = _flat(pc.binary_length(pc.struct_field(audio, "bytes")))
+        self.paths = flat(pc.struct_field(audio, "path")).cast(pa.string())
+        self.lengths = flat(pc.binary_length(pc.struct_field(audio, "bytes")))
         self.files = _normal_paths(pc.if_else(pc.is_null(self.lengths), self.paths, None))
 
 
 def _own_ids(dataset: Dataset, display_name: str) -> pa.Array | None:
     if "utterance_id" not in dataset.column_names:
         return None
-    ids = _column(dataset, "utterance_id")
+    ids = flat(arrow_column(dataset, "utterance_id"))
     if ids.null_count == len(ids):
         return None
     if ids.null_count:
@@ -189,7 +189,7 @@ def _named_by_files(dataset: Dataset, paths: pa.Array, kept: np.ndarray, display
     names = file_ids(paths.take(pa.array(kept)))
     if pc.count_distinct(names).as_py() != len(names):
         raise CorpusError(
-            f"{display_name}: files are called {', '.join(_repeated(names).to_pylist()[:_MAX_ROWS])}, as others are "
+            f"{display_name}: files are called {listed(_repeated(names).to_pylist())}, as others are "
             "named by their rows or paths. Give clips a column utterance_id."
         )
     is_kept = np.zeros(len(dataset), dtype=bool)
@@ -205,7 +205,7 @@ def _candidates(names: pa.Array, files: pa.Array) -> np.ndarray:
     return np.flatnonzero(doubled.to_numpy(zero_copy_only=False))
 
 
-def _rows(dataset: Dataset, candidates: np.ndarray, ids: pa.Array | None, audio: AudioColumn) -> list[_CandidateRow]:
+def _rows(dataset: Dataset, candidates: np.ndarray, ids: pa.Array | None, audio: AudioSources) -> list[_CandidateRow]:
     others = [name for name in dataset.column_names if name not in ("audio", "utterance_id", "label")]
     chosen = dataset.with_format(None).select(candidates)
     rest = chosen.select_columns(others) if others else None
@@ -226,7 +226,7 @@ def _rows(dataset: Dataset, candidates: np.ndarray, ids: pa.Array | None, audio:
     ]
 
 
-def _files(dataset: Dataset, numbers: Sequence[int], audio: AudioColumn) -> list[Hashable]:
+def _files(dataset: Dataset, numbers: Sequence[int], audio: AudioSources) -> list[Hashable]:
     """Return what identifies the rows' audio: its file, or else its bytes, which are read only if rows may be equal."""
     keys = [(audio.paths[number].as_py(), audio.lengths[number].as_py()) for number in numbers]
     counts = Counter(keys)
@@ -251,8 +251,8 @@ def _refuse_contradictions(rows: Sequence[_CandidateRow], display_name: str, *, 
                 pairs[tuple(row.number for row in pair)] = " and ".join(map(str, pair))
     if pairs:
         raise CorpusError(
-            f"{display_name}: {_counted(len(pairs), 'clip has', 'clips have')} both labels: "
-            f"{_few(list(pairs.values()))}. Correct or remove one of the rows."
+            f"{display_name}: {counted(len(pairs), 'clip has', 'clips have')} both labels: "
+            f"{listed(list(pairs.values()), separator='; ')}. Correct or remove one of the rows."
         )
 
 
@@ -264,28 +264,26 @@ def _repeats(rows: Sequence[_CandidateRow], display_name: str, *, has_ids: bool)
         if first.setdefault((row.name, row.file, row.label, row.rest), row) is not row:
             dropped.append(row)
     if dropped:
-        listed = _few([str(row) for row in dropped])
-        count = _counted(len(dropped), "row repeats an earlier one and is", "rows repeat earlier ones and are")
-        logger.warning("%s: %s left out: %s.", display_name, count, listed)
+        count = counted(len(dropped), "row repeats an earlier one and is", "rows repeat earlier ones and are")
+        logger.warning("%s: %s left out: %s.", display_name, count, listed(dropped, separator="; "))
     numbers = {row.number for row in dropped}
     left = [row for row in rows if row.number not in numbers]
     again = [row for group in _groups(left, "file") for row in group[1:] if not isinstance(row.file, tuple)]
     if again:
-        count = _counted(len(again), "row names an audio file", "rows name audio files")
+        count = counted(len(again), "row names an audio file", "rows name audio files")
         called = "" if has_ids else " These clips are named by their rows."
-        listed = _few([str(row) for row in again])
         message = "%s: %s that an earlier one names, with other values: %s.%s"
-        logger.warning(message, display_name, count, listed, called)
+        logger.warning(message, display_name, count, listed(again, separator="; "), called)
     return numbers
 
 
 def _refuse_doubled_ids(rows: Sequence[_CandidateRow], display_name: str) -> None:
     groups = _groups(rows, "name")
     if groups:
-        listed = [f"{group[0].name}: {' and '.join(map(str, group[:2]))}" for group in groups]
+        pairs = [f"{group[0].name}: {' and '.join(map(str, group[:2]))}" for group in groups]
         raise CorpusError(
-            f"{display_name}: {_counted(len(groups), 'utterance id is', 'utterance ids are')} not unique. "
-            f"{_few(listed)}. Correct them, name another column with --id_column_name, or {_BY_FILES}."
+            f"{display_name}: {counted(len(groups), 'utterance id is', 'utterance ids are')} not unique. "
+            f"{listed(pairs, separator='; ')}. Correct them, name another column with --id_column_name, or {_BY_FILES}."
         )
 
 
@@ -305,26 +303,9 @@ def _normal_paths(paths: pa.Array) -> pa.Array:
     return comparable_column(paths)
 
 
-def _column(dataset: Dataset, name: str) -> pa.Array:
-    return _flat(arrow_column(dataset, name))
-
-
-def _flat(column: pa.Array | pa.ChunkedArray) -> pa.Array:
-    return column.combine_chunks() if isinstance(column, pa.ChunkedArray) else column
-
-
-def _counted(number: int, one: str, several: str) -> str:
-    return f"{number} {one if number == 1 else several}"
-
-
-def _few(items: Sequence[str]) -> str:
-    return "; ".join(items[:_MAX_ROWS]) + (f"; and {len(items) - _MAX_ROWS} more" if len(items) > _MAX_ROWS else "")
-
-
 def _empty_ids(ids: pa.Array) -> str:
     """Return the rows without an id, counted from 1, for messages."""
-    rows = pc.indices_nonzero(pc.is_null(ids)).to_pylist()
-    return ", ".join(str(row + 1) for row in rows[:_MAX_IDS]) + (", ..." if len(rows) > _MAX_IDS else "")
+    return listed([row + 1 for row in pc.indices_nonzero(pc.is_null(ids)).to_pylist()], _MAX_IDS)
 
 
 def _repeated(names: pa.Array) -> pa.Array:

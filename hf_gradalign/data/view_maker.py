@@ -6,7 +6,7 @@ import random
 import zlib
 from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any, Literal, cast, get_args
+from typing import Any, Literal, cast
 
 import numpy as np
 import torch
@@ -17,6 +17,7 @@ from hf_gradalign.augmentation.rawboost.transform import deferrable, draw_deferr
 from hf_gradalign.data.decoding import Window, crop, decode_audio, repeat_pad, scale_to_rms
 from hf_gradalign.data.labels import LABEL_NAMES, canonical_label
 from hf_gradalign.training.view_batch import ViewsWithIds
+from hf_gradalign.utils.messages import check_choice
 
 ModelItem = dict[str, Any]
 """`{"input_values": float32 (time,), "labels": int}`."""
@@ -130,9 +131,8 @@ class ViewMaker:
     ) -> None:
         if not views:
             raise ValueError("views must name at least one view.")
-        check_crop_mode(crop)
-        if augment not in get_args(AugmentStage):
-            raise ValueError(f"augment must be one of {', '.join(get_args(AugmentStage))}, not {augment!r}.")
+        check_choice("crop", crop, CropMode)
+        check_choice("augment", augment, AugmentStage)
         if seed < 0:
             raise ValueError(f"seed must be at least 0, not {seed}.")
         self._views = dict(views)
@@ -211,14 +211,8 @@ def draw_position(mode: CropMode, rng: np.random.Generator) -> float:
     Raises:
         ValueError: If `mode` is neither.
     """
-    check_crop_mode(mode)
+    check_choice("crop", mode, CropMode)
     return float(rng.random()) if mode == "random" else 0.0
-
-
-def check_crop_mode(mode: str) -> None:
-    """Raise a ValueError unless `mode` is a `CropMode`."""
-    if mode not in get_args(CropMode):
-        raise ValueError(f"crop must be one of {', '.join(get_args(CropMode))}, not {mode!r}.")
 
 
 @contextmanager

@@ -21,6 +21,13 @@ def encoder_of(model: Any) -> nn.Module | None:
     return encoder if isinstance(encoder, nn.Module) and encoder is not model else None
 
 
+def count_frames(config: PretrainedConfig, n_samples: int) -> int:
+    """Return the number of frames that the convolutions of an encoder of waveforms make of `n_samples`."""
+    for kernel, stride in zip(config.conv_kernel, config.conv_stride, strict=True):
+        n_samples = (n_samples - kernel) // stride + 1
+    return n_samples
+
+
 def transformer_layers(encoder: nn.Module) -> nn.ModuleList | None:
     """Return the transformer layers of an encoder, from the first to the last; None if it has none."""
     modules = dict(encoder.named_modules())

@@ -19,6 +19,7 @@ from hf_gradalign import conversion
 from hf_gradalign.models.adapters import base_of_adapter, load_classifier, load_config
 from hf_gradalign.models.architectures import architecture_config, is_architecture
 from hf_gradalign.models.configuration_spoof_detector import ID2LABEL, LABEL2ID, WINDOW_SAMPLES, SpoofDetectorConfig
+from hf_gradalign.models.encoder_layers import count_frames
 from hf_gradalign.models.feature_encoders import default_extractor
 from hf_gradalign.models.heads import head_options as complete_head_options
 from hf_gradalign.models.label_order import layers_of_rows, output_labels, put_in_order
@@ -157,7 +158,7 @@ def create_detector(
                 f"--head sls needs the number of frames of {backbone_config.model_type} in a window: pass it as "
                 """--head_options '{"n_frames": N}'"""
             )
-        options["n_frames"] = _count_frames(backbone_config, n_samples)
+        options["n_frames"] = count_frames(backbone_config, n_samples)
     if backbone_name_or_path is None:
         config = SpoofDetectorConfig(backbone_config, head, options, layer_merging=layer_merging, **with_loss)
         model = AutoModelForAudioClassification.from_config(config, **extra)
@@ -181,13 +182,6 @@ def create_detector(
 def _store_class_weights(model: PreTrainedModel, class_weights: Mapping[str, float] | None) -> None:
     if class_weights is not None:
         model.config.class_weights = [float(class_weights[ID2LABEL[index]]) for index in range(len(ID2LABEL))]
-
-
-def _count_frames(config: PretrainedConfig, n_samples: int) -> int:
-    """Number of frames that the encoder's convolutions make of `n_samples`."""
-    for kernel, stride in zip(config.conv_kernel, config.conv_stride, strict=True):
-        n_samples = (n_samples - kernel) // stride + 1
-    return n_samples
 
 
 def _load_in_order(

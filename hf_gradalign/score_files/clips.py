@@ -12,10 +12,10 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from hf_gradalign.data import LABEL_NAMES, canonical_label
+from hf_gradalign.data.arrow import Column, flat
 from hf_gradalign.metrics import TRIAL_TYPES
+from hf_gradalign.utils.messages import listed
 from hf_gradalign.utils.plain_text import BLANKS, stripped_column
-
-StringColumn = pa.Array | pa.ChunkedArray
 
 _DECIMAL_COMMA = r"[-+]?\d+,\d+([eE][-+]?\d+)?"
 _THOUSANDS = r"[-+]?[1-9]\d{0,2}(,\d{3})+"
@@ -115,9 +115,9 @@ class Clips:
         )
 
 
-def as_text(column: StringColumn) -> pa.Array:
+def as_text(column: Column) -> pa.Array:
     """Return a column as one array of strings, without quotes or blanks around values and `.0` after whole numbers."""
-    column = column.combine_chunks() if isinstance(column, pa.ChunkedArray) else column
+    column = flat(column)
     if pa.types.is_floating(column.type):
         column = pc.if_else(pc.is_nan(column), None, column)
     text = column.cast(pa.string())
@@ -126,7 +126,7 @@ def as_text(column: StringColumn) -> pa.Array:
 
 
 def read_labels(
-    values: StringColumn, source: str, label_map: Mapping[str, str] | None
+    values: Column, source: str, label_map: Mapping[str, str] | None
 ) -> tuple[NDArray[np.int64], NDArray | None]:
     """Convert values to labels, 1 bona fide and 0 spoof, and to trial types if they are such.
 
@@ -147,16 +147,15 @@ def read_labels(
     if encoded.null_count:
         unknown.append("an empty value")
     if unknown:
-        listed = ", ".join(unknown[:10]) + (", ..." if len(unknown) > 10 else "")
         raise ScoreFileError(
-            f"{source}: labels should be bonafide or spoof, but there is {listed}. Say what each label means with "
-            "--label_map, for example --label_map 0=spoof 1=bonafide, or which column has the labels with "
+            f"{source}: labels should be bonafide or spoof, but there is {listed(unknown, 10)}. Say what each label "
+            "means with --label_map, for example --label_map 0=spoof 1=bonafide, or which column has the labels with "
             "--label_column."
         )
     return np.array([LABEL_NAMES.index(name) for name in known if name], dtype=np.int64)[indices], None
 
 
-def read_numbers(values: StringColumn, source: str, what: str) -> NDArray[np.float64]:
+def read_numbers(values: Column, source: str, what: str) -> NDArray[np.float64]:
     """Convert strings to numbers. They may have a decimal point, a decimal comma, or a percent sign (25 % gives 0.25).
 
     Raises:
@@ -166,8 +165,7 @@ def read_numbers(values: StringColumn, source: str, what: str) -> NDArray[np.flo
         numbers = pc.cast(values, pa.float64())
     except pa.ArrowInvalid:
         numbers = _parse_other_notation(as_text(values), source, what)
-    array = numbers.combine_chunks().to_numpy(zero_copy_only=False) if isinstance(numbers, pa.ChunkedArray) else numbers
-    array = np.asarray(array, dtype=np.float64)
+    array = np.asarray(flat(numbers).to_numpy(zero_copy_only=False), dtype=np.float64)
     n_bad = int(np.count_nonzero(~np.isfinite(array)))
     if n_bad:
         index = int(np.argmin(np.isfinite(array)))

@@ -17,13 +17,13 @@ from hf_gradalign.metrics import Ranges
 from hf_gradalign.score_files.array_pickles import load_object_array
 from hf_gradalign.score_files.clips import ScoreFileError
 from hf_gradalign.score_files.rttm import NOT_SCORED, Turn, read_rttm
+from hf_gradalign.utils.messages import listed
 
 # In the arrays of PartialSpoof.
 PARTIALSPOOF = {"0": "spoof", "1": "bonafide"}
 # What is neither bona fide nor spoofed speech, and is not scored.
 _SILENCE = {"sil", "silence", "pause", "nonspeech", "noise", "music", normalize_label(NOT_SCORED)}
 _RESOLUTION = re.compile(r"_(\d+(?:\.\d+)?)$")
-_MAX_LISTED = 10
 FOREVER = 1e9
 """The end of labels that hold until their recording ends, in seconds."""
 
@@ -119,10 +119,9 @@ def _meanings(names: set[str], path: Path, label_map: Mapping[str, str] | None) 
         else:
             unknown.append(name)
     if unknown:
-        listed = ", ".join(sorted(unknown)[:_MAX_LISTED]) + (", ..." if len(unknown) > _MAX_LISTED else "")
         raise ScoreFileError(
-            f"Cannot tell which labels of {path} mean spoof and which bona fide: {listed}. Say what each means with "
-            "--label_map, for example --label_map A07=spoof speaker1=bonafide."
+            f"Cannot tell which labels of {path} mean spoof and which bona fide: {listed(sorted(unknown), 10)}. Say "
+            "what each means with --label_map, for example --label_map A07=spoof speaker1=bonafide."
         )
     return meanings
 

@@ -131,7 +131,7 @@ def read_text_table(path: str | Path, named: Collection[str | None] = ()) -> Tex
     n_continued = 0
     try:
         if delimiter is None:
-            table = read_words(path, lambda words: {str(index): index for index in range(len(words))})
+            table = read_words(path, lambda _, words: {str(index): index for index in range(len(words))})
             table = pa.table([_unquoted(column) for column in table.columns], names=table.column_names)
         else:
             indices = list(map(str, range(len(names))))

@@ -118,7 +118,7 @@ class Chunk:
         owners: For each batch, the index of each window's clip.
         bad: Why clips cannot be scored, by index.
         loud: The largest absolute value of clips with samples outside [-1, 1], by index.
-        silent: Clips in which all samples that the model hears are the same, by index.
+        silent: Clips in which all samples that the model gets are the same, by index.
         is_last: Whether this is the chunk's last piece.
         first: The number of a piece's first window in the chunk.
         window_scores: Scores of the windows of earlier pieces.

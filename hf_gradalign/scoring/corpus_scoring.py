@@ -49,7 +49,7 @@ class ScoringReport:
         bad_clips: The clips without a score.
         was_complete: Whether the file already existed, from the same scoring.
         out_of_range: A message on clips with samples outside [-1, 1]; None if there are none.
-        silent_clips: The ids of clips in which all samples that the model hears are the same. They have a score, which
+        silent_clips: The ids of clips in which all samples that the model gets are the same. They have a score, which
             says nothing about speech.
     """
 

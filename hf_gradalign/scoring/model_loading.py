@@ -1,7 +1,6 @@
 """Load a trained classifier, and choose the device and type to compute in."""
 
 import os
-from collections.abc import Mapping
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any, Literal, get_args
 
@@ -9,8 +8,9 @@ import torch
 from transformers import PreTrainedModel
 from transformers.feature_extraction_utils import FeatureExtractionMixin
 
-from hf_gradalign.models import lacks_head, load_classifier, load_feature_extractor, output_labels
+from hf_gradalign.models import lacks_head, load_classifier, load_feature_extractor
 from hf_gradalign.training.run_checkpoints import require_sound_model
+from hf_gradalign.utils.messages import check_choice
 
 
 def load_detector(
@@ -56,27 +56,6 @@ def load_detector(
     return model.eval(), extractor
 
 
-def label_columns(
-    id2label: Mapping[int, str], bonafide_label: str | None = None, label2id: Mapping[str, int] | None = None
-) -> tuple[int | None, int | None]:
-    """Return which logit stands for bona fide speech, and which for spoof.
-
-    Args:
-        id2label: The model's labels by number.
-        bonafide_label: As for `output_labels`.
-        label2id: As for `output_labels`.
-
-    Returns:
-        The indices of bona fide and of spoof; None for a class without a logit, if the model has a single one.
-
-    Raises:
-        ValueError: If the names do not tell.
-    """
-    order = output_labels(id2label, label2id, bonafide_label)
-    bonafide, spoof = (order.index(name) if name in order else None for name in ("bonafide", "spoof"))
-    return bonafide, spoof
-
-
 DType = Literal["float32", "bfloat16", "float16", "auto"]
 
 
@@ -101,8 +80,7 @@ def resolve_dtype(dtype: DType, device: torch.device) -> str:
     Raises:
         ValueError: If the type is unknown, or the device does not support it.
     """
-    if dtype not in get_args(DType):
-        raise ValueError(f"dtype must be one of {', '.join(get_args(DType))}, not {dtype!r}")
+    check_choice("dtype", dtype, DType)
     if dtype == "float16" and device.type == "cpu":
         raise ValueError("dtype float16 needs an accelerator; use bfloat16 or float32 on the CPU")
     if dtype != "auto":

@@ -10,8 +10,8 @@ from transformers import PreTrainedModel
 from transformers.utils import logging
 
 from hf_gradalign.metrics import Calibration
+from hf_gradalign.models import output_labels
 from hf_gradalign.models.stored_calibration import calibration_of, raw_logits
-from hf_gradalign.scoring.model_loading import label_columns
 from hf_gradalign.scoring.progress import differences
 
 logger = logging.get_logger(__name__)
@@ -44,8 +44,7 @@ class ModelOutputs:
     ) -> None:
         self._model = model
         id2label = cast("Mapping[int, str]", model.config.id2label)
-        self._bonafide, self._spoof = label_columns(id2label, bonafide_label, label2id)
-        self._order = tuple("bonafide" if index == self._bonafide else "spoof" for index in range(len(id2label)))
+        self._order = output_labels(id2label, label2id, bonafide_label)
         stored = calibration_of(model)
         self._fitted_with = None if stored is None else stored.get("windowing")
         self._undone = stored if raw_scores else None
@@ -76,7 +75,7 @@ class ModelOutputs:
         """Return the scores of several batches of logits, shape (windows,)."""
         by_window = torch.cat(list(logits)).double().cpu().numpy()
         bonafide, spoof = (
-            np.zeros(len(by_window)) if column is None else by_window[:, column]
-            for column in (self._bonafide, self._spoof)
+            by_window[:, self._order.index(name)] if name in self._order else np.zeros(len(by_window))
+            for name in ("bonafide", "spoof")
         )
         return bonafide - spoof

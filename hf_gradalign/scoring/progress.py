@@ -29,7 +29,7 @@ class ScoredChunk:
         scores: One per clip; None for clips that could not be scored.
         bad: Why clips could not be scored, by their index in the chunk.
         loud: The largest absolute value of clips with samples outside [-1, 1], by their index in the chunk.
-        silent: Clips in which all samples that the model hears are the same, by their index in the chunk.
+        silent: Clips in which all samples that the model gets are the same, by their index in the chunk.
     """
 
     number: int

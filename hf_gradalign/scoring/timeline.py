@@ -97,7 +97,7 @@ class Timeline:
 
         First, the windows' scores are split in two by time, so that the squared distances to the means of both parts
         are smallest. This is the most likely change between two levels with equal Gaussian noise. A window across the
-        boundary has heard both sides of it, so the split may be off by up to half a window. Among the times that are no
+        boundary holds parts of both sides, so the split may be off by up to half a window. Among the times that are no
         farther from it, the boundary is where the window that ends there and the one that starts there differ most.
         Where neighboring times differ almost as much, it is their weighted mean. If a model scores any mixture like one
         of its parts, the boundary may be anywhere in a window.

@@ -46,7 +46,7 @@ class Verdict:
             calibrated, or the clip is silent.
         threshold: What the score was compared with: the Bayes threshold of the costs and the prior, or 0 if the model
             is not calibrated.
-        is_silent: Whether all samples that the model hears are the same, so that the score says nothing about speech.
+        is_silent: Whether all samples that the model gets are the same, so that the score says nothing about speech.
     """
 
     label: VerdictLabel | None

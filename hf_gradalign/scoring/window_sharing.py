@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from hf_gradalign.models import SincConfig
+from hf_gradalign.models.encoder_layers import count_frames
 from hf_gradalign.scoring.windowing import Stretch
 
 if TYPE_CHECKING:
@@ -33,7 +34,7 @@ Forward = Callable[..., Any]
 _WAVEFORM_ENCODERS = ("data2vec-audio", "hubert", "unispeech-sat", "wav2vec2", "wav2vec2-conformer", "wavlm")
 # How much of a recording is computed at once.
 _STRETCH_SECONDS = 20.0
-# What an encoder hears before the first window and after the last one of a stretch.
+# The context of an encoder before the first window and after the last one of a stretch.
 _CONTEXT_SECONDS = 2.0
 
 
@@ -189,7 +190,7 @@ def window_scoring(scorer: SpoofScorer, length: int, hop: int, share_encoder: bo
         n_frames = length - config.kernel_size + 1
         shared = SharedConvolutions(scorer, encoder, length, hop, stride=1, n_frames=n_frames)
     elif config.model_type in _WAVEFORM_ENCODERS and not getattr(config, "add_adapter", False):
-        frames = {"stride": math.prod(config.conv_stride), "n_frames": _n_frames(config, length)}
+        frames = {"stride": math.prod(config.conv_stride), "n_frames": count_frames(config, length)}
         if share_encoder:
             return SharedEncoder(scorer, encoder, length, hop, **frames)
         if getattr(config, "feat_extract_norm", "layer") != "layer":
@@ -241,12 +242,6 @@ def _diverted(part: nn.Module, forward: Forward) -> Generator[None]:
                 del _diversions[part], part.forward
                 if diversion.is_of_instance:
                     part.forward = diversion.own
-
-
-def _n_frames(config: Any, length: int) -> int:
-    for kernel, stride in zip(config.conv_kernel, config.conv_stride, strict=True):
-        length = (length - kernel) // stride + 1
-    return length
 
 
 def _takes_bare_samples(scorer: SpoofScorer) -> bool:

@@ -4,7 +4,7 @@ import math
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from itertools import chain
-from typing import Any, Literal, cast, get_args
+from typing import Any, Literal, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,6 +16,7 @@ from hf_gradalign.data import Window, crop, repeat_pad
 from hf_gradalign.data.decoding import decode_clip, open_clip, scale_to_rms
 from hf_gradalign.models import WINDOW_SECONDS, SpoofDetectorFeatureExtractor
 from hf_gradalign.models.clip_lengths import samples_taken
+from hf_gradalign.utils.messages import check_choice
 
 WindowMode = Literal["first", "all", "whole"]
 Combination = Literal["mean", "median", "min", "max"]
@@ -50,10 +51,8 @@ class Windowing:
     max_samples: int | None = None
 
     def __post_init__(self) -> None:
-        if self.mode not in get_args(WindowMode):
-            raise ValueError(f"windows must be one of {', '.join(get_args(WindowMode))}, not {self.mode!r}")
-        if self.combine not in get_args(Combination):
-            raise ValueError(f"combine must be one of {', '.join(get_args(Combination))}, not {self.combine!r}")
+        check_choice("windows", self.mode, WindowMode)
+        check_choice("combine", self.combine, Combination)
         if self.n_samples < 1:
             raise ValueError(f"a window must have at least one sample, not {self.n_samples}")
         if self.hop_samples is not None and self.hop_samples < 1:

@@ -10,6 +10,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
+from hf_gradalign.utils.messages import counted, listed
+
 logger = logging.getLogger(__name__)
 
 # In order of preference: if several files have the same name, the first extension wins.
@@ -75,23 +77,23 @@ class FolderListing:
         counts = Counter(file.suffix.lower() for file in self.others if file not in used)
         parts = []
         if self.n_hidden:
-            parts.append(_counted(self.n_hidden, "hidden file or folder", "hidden files or folders"))
+            parts.append(counted(self.n_hidden, "hidden file or folder", "hidden files or folders"))
         if counts:
             kinds = ", ".join(f"{count} {suffix or 'without an extension'}" for suffix, count in counts.most_common())
-            parts.append(f"{_counted(sum(counts.values()), 'file that is', 'files that are')} not audio ({kinds})")
+            parts.append(f"{counted(sum(counts.values()), 'file that is', 'files that are')} not audio ({kinds})")
         if self.unreadable:
-            count = _counted(len(self.unreadable), "folder", "folders")
-            parts.append(f"{count} that cannot be opened ({_listed(self.unreadable)})")
+            count = counted(len(self.unreadable), "folder", "folders")
+            parts.append(f"{count} that cannot be opened ({_names(self.unreadable)})")
         if self.unnamable:
-            count = _counted(len(self.unnamable), "file or folder", "files or folders")
+            count = counted(len(self.unnamable), "file or folder", "files or folders")
             parts.append(
-                f"{count} with a name that is not UTF-8 ({_listed(self.unnamable)}): rename them, for example with "
+                f"{count} with a name that is not UTF-8 ({_names(self.unnamable)}): rename them, for example with "
                 "convmv"
             )
         if not parts:
             return
         message = (
-            f"{self.folder}: {_counted(len(self.audio), 'audio file', 'audio files')}. Left out: {', '.join(parts)}."
+            f"{self.folder}: {counted(len(self.audio), 'audio file', 'audio files')}. Left out: {', '.join(parts)}."
         )
         if message not in _logged:
             _logged.add(message)
@@ -175,9 +177,8 @@ def printable(name: str | os.PathLike[str]) -> str:
     return os.fsencode(name).decode(errors="backslashreplace")
 
 
-def _listed(paths: list[Path]) -> str:
-    more = f" and {len(paths) - _LISTED} more" if len(paths) > _LISTED else ""
-    return ", ".join(map(printable, paths[:_LISTED])) + more
+def _names(paths: list[Path]) -> str:
+    return listed([*map(printable, paths)], _LISTED)
 
 
 def _kind(entry: os.DirEntry[str]) -> str:
@@ -188,7 +189,3 @@ def _kind(entry: os.DirEntry[str]) -> str:
         return "file" if entry.is_file() or (entry.is_symlink() and not os.path.exists(entry.path)) else "other"
     except OSError:  # a link to itself
         return "file"
-
-
-def _counted(count: int, one: str, many: str) -> str:
-    return f"{count} {one if count == 1 else many}"

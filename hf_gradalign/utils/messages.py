@@ -7,8 +7,9 @@ import re
 import shutil
 import sys
 import tempfile
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import Any, get_args
 
 from hf_gradalign.utils.plain_text import plain_text
 
@@ -90,6 +91,23 @@ def did_you_mean(name: str, known: Iterable[str]) -> str:
     """Return the end of a message about an unknown name: similar names, or a hint at `--help`."""
     close = difflib.get_close_matches(name, list(known), n=3)
     return f"; did you mean {' or '.join(close)}?" if close else "; see --help"
+
+
+def listed(items: Sequence[object], most: int = 5, separator: str = ", ") -> str:
+    """Return the first items, and how many more there are."""
+    more = f" and {len(items) - most} more" if len(items) > most else ""
+    return separator.join(map(str, items[:most])) + more
+
+
+def counted(number: int, one: str, several: str) -> str:
+    """Return a number with what it counts."""
+    return f"{number} {one if number == 1 else several}"
+
+
+def check_choice(name: str, value: object, choices: Any) -> None:
+    """Raise a ValueError unless the argument of this name is one of the values of a `Literal`."""
+    if value not in get_args(choices):
+        raise ValueError(f"{name} must be one of {', '.join(get_args(choices))}, not {value!r}.")
 
 
 def is_disk_full(error: BaseException) -> bool:

@@ -74,13 +74,13 @@ def number(data, box, place):
     ],
 )
 @pytest.mark.parametrize("name", FILES)
-def test_an_edit_list_that_leaves_out_the_end_is_told(name, box, place, value):
+def test_an_edit_list_that_leaves_out_the_end_is_reported(name, box, place, value):
     with pytest.raises(AudioDecodingError, match=r"its edit list leaves out the last .*ffmpeg -ignore_editlist 1"):
         read_sound(changed(encoded(name), box.encode(), place, value))
 
 
 @pytest.mark.parametrize("name", FILES)
-def test_ticks_that_make_packets_last_minutes_are_told(name):
+def test_ticks_that_make_packets_last_minutes_are_reported(name):
     ticks = number(encoded(name), b"stts", 20)
     with pytest.raises(AudioDecodingError, match=r"its edit list leaves out|packets of .* decode to only"):
         read_sound(changed(encoded(name), b"stts", 20, 1000 * ticks))
@@ -90,7 +90,7 @@ def test_ticks_that_make_packets_last_minutes_are_told(name):
 
 @pytest.mark.parametrize("begin", [20_000, 39_000, 10**6])
 @pytest.mark.parametrize("name", FILES)
-def test_an_edit_list_that_begins_late_is_told(name, begin):
+def test_an_edit_list_that_begins_late_is_reported(name, begin):
     data = encoded(name)
     with pytest.raises(AudioDecodingError, match="its edit list is longer than its sound"):
         read_sound(changed(data, b"elst", 20, begin * number(data, b"mdhd", 20) // RATE))
@@ -124,7 +124,7 @@ def test_priming_is_left_out():
 
 
 @pytest.mark.parametrize("codec", FRAGMENTED)
-def test_a_missing_fragment_is_told(codec):
+def test_a_missing_fragment_is_reported(codec):
     data = fragmented(codec)
     expected = len(read_sound(data).samples)
     begins = [start for name, start, _ in boxes(data) if name == b"moof"]
@@ -138,7 +138,7 @@ def test_a_missing_fragment_is_told(codec):
 
 @pytest.mark.parametrize("name", ["faststart", *FRAGMENTED])
 @pytest.mark.parametrize("share", [0.5, 0.9, 0.97])
-def test_a_little_less_than_all_is_told(name, share):
+def test_a_little_less_than_all_is_reported(name, share):
     data = fragmented(name) if name in FRAGMENTED else encoded(name)
     with pytest.raises(AudioDecodingError, match=r"it is truncated|or corrupt"):
         read_sound(data[: int(share * len(data))])
@@ -146,14 +146,14 @@ def test_a_little_less_than_all_is_told(name, share):
 
 @pytest.mark.parametrize(("container", "codec"), [("webm", "libopus"), ("matroska", "aac"), ("avi", "libmp3lame")])
 @pytest.mark.parametrize("share", [0.5, 0.9, 0.97])
-def test_a_little_less_than_all_of_another_container_is_told(container, codec, share):
+def test_a_little_less_than_all_of_another_container_is_reported(container, codec, share):
     data = encode(SAMPLES, container, codec, rate=48_000)
     with pytest.raises(AudioDecodingError, match=r"it is truncated: it has \d+ of \d+ bytes"):
         read_sound(data[: int(share * len(data))])
 
 
 @pytest.mark.parametrize("name", ["aac", "opus", "alac"])
-def test_zeros_in_the_middle_are_told(name):
+def test_zeros_in_the_middle_are_reported(name):
     data = encoded(name)
     middle = place_of(data, b"mdat") + len(data) // 2
     zeros = data[:middle] + bytes(len(data) // 5) + data[middle + len(data) // 5 :]

@@ -25,7 +25,7 @@ def zeroed(data, start, stop):
 
 @pytest.mark.parametrize("file_format", ["AU", "CAF", "NIST", "W64", "SVX", "VOC", "AIFF", "WAV", "RF64", "FLAC"])
 @pytest.mark.parametrize("share", [0.5, 0.9, 0.96])
-def test_a_cut_file_of_samples_is_told(file_format, share, tmp_path):
+def test_a_cut_file_of_samples_is_reported(file_format, share, tmp_path):
     data = by_libsndfile(file_format)
     path = tmp_path / "a"
     path.write_bytes(data[: int(share * len(data))])
@@ -40,13 +40,13 @@ def test_a_cut_file_of_samples_is_told(file_format, share, tmp_path):
     ids=["libsndfile", "ffmpeg"],
 )
 @pytest.mark.parametrize("span", [(0.4, 0.5), (0.5, 0.55), (0.6, 0.9), (0.8, 1), (0.95, 1)], ids=str)
-def test_zeros_in_an_mp3_with_a_header_are_told(make, span):
+def test_zeros_in_an_mp3_with_a_header_are_reported(make, span):
     data = make()
     with pytest.raises(AudioDecodingError, match=r"it is truncated: \d+ of \d+ samples could be read"):
         read_sound(zeroed(data, *span))
 
 
-def test_an_mp3_whose_header_libsndfile_does_not_see_is_heard():
+def test_an_mp3_whose_header_libsndfile_does_not_see_is_read():
     data = bytearray(by_libsndfile("MP3", "MPEG_LAYER_III"))
     whole = len(read_sound(bytes(data)).samples)
     assert data[13:17] == b"Xing"
@@ -56,7 +56,7 @@ def test_an_mp3_whose_header_libsndfile_does_not_see_is_heard():
 
 
 @pytest.mark.parametrize(("container", "codec"), [("tta", "tta"), ("wv", "wavpack"), ("ogg", "flac")])
-def test_the_checksums_of_lossless_formats_are_looked_at(container, codec):
+def test_the_checksums_of_lossless_formats_are_checked(container, codec):
     data = encode(SAMPLES, container, codec)
     place = int(0.7 * len(data))
     with pytest.raises(AudioDecodingError, match="it is corrupt"):
@@ -65,29 +65,29 @@ def test_the_checksums_of_lossless_formats_are_looked_at(container, codec):
 
 @pytest.mark.parametrize(("container", "codec"), [("webm", "libopus"), ("matroska", "aac"), ("flv", "aac")])
 @pytest.mark.parametrize("span", [(0.4, 0.5), (0.9, 1), (0.8, 0.95)], ids=str)
-def test_zeros_in_a_recording_of_a_browser_are_told(container, codec, span):
+def test_zeros_in_a_recording_of_a_browser_are_reported(container, codec, span):
     data = encode(SAMPLES, container, codec, rate=48_000 if codec == "libopus" else 44_100)
     with pytest.raises(AudioDecodingError, match=r"it is (truncated|corrupt)"):
         read_sound(zeroed(data, *span))
 
 
-def test_zeros_in_raw_aac_are_told():
+def test_zeros_in_raw_aac_are_reported():
     with pytest.raises(AudioDecodingError, match=r"bytes look like sound|cannot be decoded"):
         read_sound(zeroed(encode(SAMPLES, "adts", "aac"), 0.4, 0.55))
 
 
-def test_raw_amr_that_ends_within_a_frame_is_told():
+def test_raw_amr_that_ends_within_a_frame_is_reported():
     data = encode(SAMPLES, "amr", "libopencore_amrnb", rate=8000)
     with pytest.raises(AudioDecodingError, match="it is truncated: it ends within a packet"):
         read_sound(data[:-5])
 
 
-def test_a_short_mp3_in_a_wav_file_is_heard():
+def test_a_short_mp3_in_a_wav_file_is_read():
     samples = read_sound(encode(SAMPLES[:3000], "wav", "libmp3lame")).samples
     assert len(samples) >= 3000
 
 
 @pytest.mark.parametrize("container", ["matroska", "avi", "ogg"])
-def test_flac_in_other_containers_is_heard(container):
+def test_flac_in_other_containers_is_read(container):
     samples = read_sound(encode(SAMPLES, container, "flac")).samples
     np.testing.assert_array_equal(samples, (SAMPLES * 32767).astype("int16") / np.float32(32768))

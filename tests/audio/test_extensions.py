@@ -28,7 +28,7 @@ def test_the_content_counts(content, extension, tmp_path):
     np.testing.assert_array_equal(read_sound(path).samples, read_sound(data).samples)
 
 
-def test_recordings_that_libsndfile_misreads_are_told(tmp_path):
+def test_recordings_that_libsndfile_misreads_are_reported(tmp_path):
     (tmp_path / "a.mp3").write_bytes(CONTENTS["mov"]())
     assert "its content is mov" in unread_by_libsndfile(tmp_path / "a.mp3")
 

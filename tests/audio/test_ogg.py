@@ -93,7 +93,7 @@ DAMAGED = {
 
 @pytest.mark.parametrize("damage", DAMAGED)
 @pytest.mark.parametrize("name", FILES)
-def test_damage_is_told(name, damage, tmp_path):
+def test_damage_is_reported(name, damage, tmp_path):
     change, reason = DAMAGED[damage]
     path = tmp_path / "a.ogg"
     path.write_bytes(b"".join(change(pages_of(encoded(name)))))
@@ -104,13 +104,13 @@ def test_damage_is_told(name, damage, tmp_path):
         decode_audio(path, RATE, window=Window(1000))
 
 
-def test_damage_of_a_later_link_is_told():
+def test_damage_of_a_later_link_is_reported():
     pages = pages_of(encoded("vorbis"))
     with pytest.raises(AudioDecodingError, match="checksum"):
         read_sound(b"".join([*pages, *pages[:2], flipped(pages[2], 50), *pages[3:]]))
 
 
-def test_a_link_that_ends_within_a_packet_is_told():
+def test_a_link_that_ends_within_a_packet_is_reported():
     pages = pages_of(encoded("vorbis"))
     [place] = [26 + pages[2][26]]  # the last of its segments
     cut = [*pages[:2], with_checksum(pages[2][:place] + b"\xff" + pages[2][place + 1 :] + bytes(255 - pages[2][place]))]
@@ -128,7 +128,7 @@ HARMLESS = {
 
 @pytest.mark.parametrize("change", HARMLESS)
 @pytest.mark.parametrize("name", FILES)
-def test_what_is_whole_is_heard(name, change, tmp_path):
+def test_what_is_whole_is_read(name, change, tmp_path):
     path = tmp_path / "a.ogg"
     path.write_bytes(b"".join(HARMLESS[change](pages_of(encoded(name)))))
     expected = read_sound(encoded(name)).samples
@@ -139,7 +139,7 @@ def test_what_is_whole_is_heard(name, change, tmp_path):
     np.testing.assert_array_equal(decode_audio(path, RATE, window=Window(900, 0.9)), crop(whole, Window(900, 0.9)))
 
 
-def test_links_without_a_last_page_are_heard():
+def test_links_without_a_last_page_are_read():
     pages = pages_of(encoded("opus"))
     open_ended = b"".join([*pages[:-1], without_last_flag(pages[-1])])
     expected = read_sound(encoded("opus")).samples

@@ -121,7 +121,7 @@ def test_a_telephone_call_has_the_telephones_band(speech):
         ("rawboost+rawboost9", "unknown augmentation 'rawboost9'"),
     ],
 )
-def test_mistakes_in_names_are_told(name, message):
+def test_mistakes_in_names_are_reported(name, message):
     with pytest.raises(ValueError, match=message):
         get_augmentation(name)
 

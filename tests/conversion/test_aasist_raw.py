@@ -113,7 +113,7 @@ def test_it_is_not_taken_for_aasist_on_an_encoder():
         convert_state_dict(state)
 
 
-def test_all_that_is_wrong_is_told_at_once():
+def test_all_that_is_wrong_is_reported_at_once():
     _, state = make_published("aasist_raw")
     state["ssl_model.model.encoder.layer_norm.bias"] = state["pool_X.proj.bias"] = torch.zeros(1)
     del state["master1"]

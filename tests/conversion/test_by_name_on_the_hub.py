@@ -124,7 +124,7 @@ def test_what_cannot_be_loaded_is_said_in_a_line(hub, run_client, published):
 
 @pytest.mark.long
 @pytest.mark.slow
-def test_a_file_that_changed_on_the_hub_is_told(hub, run_client, published):
+def test_a_file_that_changed_on_the_hub_is_reported(hub, run_client, published):
     logits, content = published
     first = publish(hub, KNOWN, {FILE: content})
     assert run_client(f"{CLIENT}report(load(args[0]))", KNOWN) == logits

@@ -214,7 +214,7 @@ def test_the_positional_convolution_as_torch_names_it_now():
     assert torch.equal(logits_of(convert_state_dict(state, num_attention_heads=6)[0]), logits_of(model))
 
 
-def test_all_that_is_wrong_is_told_at_once():
+def test_all_that_is_wrong_is_reported_at_once():
     _, state = make_published("conformer_tcm")
     state["conformer.fc6.weight"] = torch.zeros(2)
     state["ssl_model.model.encoder.layers.0.adapter.weight"] = torch.zeros(2)

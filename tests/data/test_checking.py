@@ -111,7 +111,7 @@ def test_an_unknown_choice(write_clip, make_dataset):
 
 
 @pytest.mark.parametrize("num_proc", [None, 2])
-def test_samples_outside_the_range_are_told(tmp_path, write_clip, make_dataset, make_samples, num_proc, caplog):
+def test_samples_outside_the_range_are_reported(tmp_path, write_clip, make_dataset, make_samples, num_proc, caplog):
     loud = [tmp_path / "integers.wav", tmp_path / "loud.wav"]
     for path, scale in zip(loud, (32768, 10), strict=True):
         soundfile.write(path, scale * make_samples(8000), 16_000, subtype="FLOAT")

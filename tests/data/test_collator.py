@@ -145,7 +145,7 @@ def padding_warnings(caplog):
 
 @pytest.mark.parametrize("norm", ["group", "layer"])
 @pytest.mark.parametrize("has_mask", [False, True])
-def test_padding_that_changes_the_losses_is_told_once(norm, has_mask, padding_warnings):
+def test_padding_that_changes_the_losses_is_reported_once(norm, has_mask, padding_warnings):
     collator = ViewCollator(Wav2Vec2FeatureExtractor(return_attention_mask=has_mask))
     collator.use_model(make_classifier(feat_extract_norm=norm))
     assert not padding_warnings(collator, (400, 400))

@@ -110,7 +110,7 @@ def test_several_channels(kind, channels_first, make_samples):
     np.testing.assert_allclose(samples, stereo.mean(axis=1), atol=1e-7)
 
 
-def test_what_cannot_be_heard_is_handed_to_the_check(decoded):
+def test_what_cannot_be_read_is_handed_to_the_check(decoded):
     bad = [None, {"path": "b", "array": None, "sampling_rate": RATE}, {"path": "c", "array": [], "sampling_rate": RATE}]
     bad.append({"path": "d", "array": [0.1, float("nan")], "sampling_rate": RATE})
     clips = Dataset.from_dict({"audio": [*bad, decoded[0]["audio"]]}, features=decoded.select_columns("audio").features)

@@ -224,7 +224,7 @@ def test_a_view_does_not_depend_on_the_others(dataset, augment):
             np.testing.assert_array_equal(more[index][view]["input_values"], expected)
 
 
-def test_the_same_transform_draws_anew_in_each_view_and_item(dataset):
+def test_the_same_transform_draws_again_in_each_view_and_item(dataset):
     views = _make(dataset, {"one": draw_everywhere, "two": draw_everywhere})
     one, two = views[0].values()
     assert (one["input_values"] != two["input_values"]).any()

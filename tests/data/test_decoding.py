@@ -198,7 +198,7 @@ def test_the_error_survives_being_rebuilt_from_its_message():
     ("file_format", "subtype"), [("WAV", "PCM_16"), ("WAV", "FLOAT"), ("AIFF", "PCM_16"), ("W64", "PCM_16")]
 )
 @pytest.mark.parametrize("kept", [0.5, 0.98])
-def test_files_that_are_cut_off_are_told(tmp_path, file_format, subtype, kept):
+def test_files_that_are_cut_off_are_reported(tmp_path, file_format, subtype, kept):
     path = tmp_path / f"clip.{file_format.lower()}"
     soundfile.write(path, np.zeros(16_000, np.float32), 16_000, format=file_format, subtype=subtype)
     decode_audio(path, 16_000)

@@ -202,7 +202,7 @@ def test_many_bad_clips_in_a_row(own_clips, monkeypatch):
         next(items)
 
 
-def test_a_clip_that_comes_again_is_drawn_anew(clips):
+def test_a_clip_that_comes_again_is_drawn_again(clips):
     stream = clips.select([0, 0, 1])
     for repeats in (False, True):
         dataset = views_of(stream, shuffle_buffer_size=0, repeats=repeats)

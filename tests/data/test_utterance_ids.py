@@ -154,7 +154,7 @@ def test_a_doubled_name_of_different_clips(write, caplog):
     assert not caplog.records
 
 
-def test_a_file_with_other_values_is_kept_and_told(write, caplog):
+def test_a_file_with_other_values_is_kept_and_reported(write, caplog):
     clips = load(write(row("a.wav", start=0), row("b.wav", start=0), row("a.wav", start=2)))
     assert clips["utterance_id"][:] == ["row_000000", "b", "row_000002"]
     assert "1 row names an audio file that an earlier one names, with other values: row 3 (" in caplog.text

@@ -87,7 +87,7 @@ def test_silence_and_nothing_stay_as_they_are():
     assert scale_to_rms(np.zeros(0, np.float32), 0.1).size == 0
 
 
-def test_transforms_hear_the_level(make_dataset, write_clip):
+def test_transforms_get_the_level(make_dataset, write_clip):
     dataset = make_dataset([write_clip("a.wav"), write_clip("b.flac", seed=1)])
     heard = []
 

@@ -73,7 +73,7 @@ def test_attention_implementation_reaches_the_backbone(implementation, tmp_path)
         assert model.backbone.encoder.layers[0].attention.config._attn_implementation == implementation
 
 
-def test_an_unknown_head_or_option_is_told_before_loading():
+def test_an_unknown_head_or_option_is_reported_before_loading():
     make, nowhere = SpoofDetectorForAudioClassification.from_backbone, "/no/such/folder"
     with pytest.raises(ValueError, match="there is no head 'resnet'; available: aasist"):
         make(nowhere, head="resnet")

@@ -200,7 +200,7 @@ def test_sls_refuses_to_discard_frames_in_training():
         apply(head, make_frames(2, 33))
 
 
-def test_sls_gate_hears_the_whole_clip():
+def test_sls_gate_sees_the_whole_clip():
     head, layers = make_head("sls", n_frames=30), make_frames(1, 50)
     louder = tuple(torch.cat([layer[:, :30], layer[:, 30:] + 3], 1) for layer in layers)
     assert not torch.allclose(apply(head, layers), apply(head, louder), atol=1e-4)

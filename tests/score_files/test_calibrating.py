@@ -129,7 +129,7 @@ def test_the_diagram_names_its_systems():
     assert [text.get_text() for text in figure.axes[0].get_legend().get_texts()] == ["perfect", "before", "after $x$"]
 
 
-def test_a_calibration_that_gains_nothing_is_told():
+def test_a_calibration_that_gains_nothing_is_reported():
     assert calibrate_scores(make_clips(), n_draws=0).problems == []
     (problem,) = calibrate_scores(make_clips(2 * (RAW - 11) / 5 - 2), n_draws=0).problems  # these are ratios already
     assert problem.startswith("Held out, the calibration does not lower the Cllr (0.")

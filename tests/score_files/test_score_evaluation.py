@@ -167,7 +167,7 @@ def test_small_samples_of_one_class():
     assert "With 9 speakers (or other values that are drawn) whose clips are alike, a true rate that is 28" in problem
 
 
-def test_small_samples_and_probabilities_are_told():
+def test_small_samples_and_probabilities_are_reported():
     result = evaluate_clips(make_clips(SCORES + 9 * LABELS), Settings(n_draws=5))
     assert any("The scores separate the classes" in problem for problem in result.problems)
     assert evaluate_clips(make_clips(SCORES + 9 * LABELS), Settings(n_draws=0)).problems == []

@@ -92,7 +92,7 @@ def test_names_that_differ_only_in_blanks_keep_their_paths(tmp_path):
     assert list_audio_files([tmp_path])["utterance_id"][:] == [f"{tmp_path}/ a.wav", f"{tmp_path}/a.wav", "b .wav"]
 
 
-def test_names_that_are_not_utf8_are_told(tmp_path, caplog):
+def test_names_that_are_not_utf8_are_reported(tmp_path, caplog):
     bad = os.fsdecode(os.fsencode(tmp_path) + b"/bad\xff.wav")
     for name in ("a.wav", bad):
         (tmp_path / name).touch()

@@ -121,7 +121,7 @@ def test_verdicts_and_timelines_of_older_scores_are_deleted(scorer, make_corpus,
     assert [file.name for file in folder.iterdir()] == ["notes.md"]
 
 
-def test_samples_outside_the_range_are_told(scorer, tmp_path, caplog, monkeypatch):
+def test_samples_outside_the_range_are_reported(scorer, tmp_path, caplog, monkeypatch):
     monkeypatch.setattr(logging.getLogger("hf_gradalign"), "propagate", True)
     for number, scale in enumerate((1, 2**15, 1, 1, 1, 20)):
         soundfile.write(tmp_path / f"{number}.wav", scale * draw_clip(number, 2000), RATE, subtype="FLOAT")
@@ -136,7 +136,7 @@ def test_samples_outside_the_range_are_told(scorer, tmp_path, caplog, monkeypatc
 
 
 @pytest.mark.parametrize("windows", ["first", "all", "whole"])
-def test_silent_clips_are_scored_and_told(detector, extractor, tmp_path, caplog, monkeypatch, windows):
+def test_silent_clips_are_scored_and_reported(detector, extractor, tmp_path, caplog, monkeypatch, windows):
     monkeypatch.setattr(logging.getLogger("hf_gradalign"), "propagate", True)
     scorer = SpoofScorer(detector, extractor, batch_size=2, windows=windows)
     signal, silence = draw_clip(0, 2 * WINDOW), np.zeros(2 * WINDOW)
@@ -251,7 +251,7 @@ def test_a_file_where_the_settings_go_is_left_alone(scorer, make_corpus, tmp_pat
     assert not list(tmp_path.glob("scores.txt*"))
 
 
-def test_a_folder_where_the_settings_go_is_told(scorer, make_corpus, tmp_path):
+def test_a_folder_where_the_settings_go_is_reported(scorer, make_corpus, tmp_path):
     (tmp_path / "scores.json").mkdir()
     with pytest.raises(ValueError, match=r"scores.json, which is another file"):
         score_corpus(scorer, make_corpus(2), tmp_path / "scores.txt", progress=False)

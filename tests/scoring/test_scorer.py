@@ -88,7 +88,7 @@ def test_a_rate_among_the_clips_is_refused(scorer, pair):
         scorer.score(pair)
 
 
-def test_samples_outside_the_range_are_told(scorer, caplog, monkeypatch):
+def test_samples_outside_the_range_are_reported(scorer, caplog, monkeypatch):
     monkeypatch.setattr(logging.getLogger("hf_gradalign"), "propagate", True)
     scorer.score([CLIPS[0], encode(CLIPS[1])])
     assert "outside" not in caplog.text

@@ -120,7 +120,7 @@ def test_too_little_memory(scorer, monkeypatch):
         scorer.timeline(CLIP, hop_seconds=0.1)
 
 
-def test_loud_samples_are_told(scorer, caplog, monkeypatch):
+def test_loud_samples_are_reported(scorer, caplog, monkeypatch):
     monkeypatch.setattr("hf_gradalign.scoring.timeline.logger.warning", lambda message: caplog.records.append(message))
     scorer.timeline(CLIP * 20)
     assert "samples outside [-1, 1]" in caplog.records[0]

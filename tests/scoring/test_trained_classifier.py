@@ -8,7 +8,7 @@ from tiny_detectors import TINY
 from transformers import AutoConfig, Wav2Vec2FeatureExtractor, Wav2Vec2ForSequenceClassification, Wav2Vec2Model
 
 from hf_gradalign.scoring import SpoofScorer
-from hf_gradalign.scoring.model_loading import label_columns, suitable_workers
+from hf_gradalign.scoring.model_loading import suitable_workers
 
 CLIP = draw_clip(0, 8000)
 
@@ -39,15 +39,6 @@ def test_no_such_model(tmp_path):
         SpoofScorer(tmp_path / "nowhere")
     with pytest.raises(OSError, match=rf"^{tmp_path} is not the folder of a model: it has no config\.json"):
         SpoofScorer(tmp_path)
-
-
-def test_label_columns():
-    assert label_columns({0: "spoof", 1: "bonafide"}) == (1, 0)
-    assert label_columns({"0": "Bona-Fide", "1": "AI"}) == (0, 1)
-    assert label_columns({0: "bonafide"}) == (0, None)
-    assert label_columns({0: "x", 1: "y"}, "x") == (0, 1)
-    with pytest.raises(ValueError, match="only models with one or two outputs can be scored"):
-        label_columns({0: "bonafide", 1: "tts", 2: "vc"})
 
 
 @pytest.mark.parametrize(

@@ -24,6 +24,7 @@ from numpy.typing import NDArray
 
 from hf_gradalign.audio import unread_by_libsndfile
 from hf_gradalign.utils.folder_listing import list_folder
+from hf_gradalign.utils.messages import listed
 
 logger = logging.getLogger(__name__)
 
@@ -80,16 +81,13 @@ def recordings_below(folder: str | os.PathLike[str]) -> list[Path]:
     others = sorted(set(listing.audio) - set(supported))
     if others and (os.fspath(folder), len(others)) not in _warned:
         _warned.add((os.fspath(folder), len(others)))
-        listed = ", ".join(map(str, others[:_MAX_LISTED])) + (
-            f" and {len(others) - _MAX_LISTED} more" * (len(others) > _MAX_LISTED)
-        )
         logger.warning(
             "%s: %d of %d recordings are left out, because audiomentations cannot read their formats: %s. Convert "
             "them to WAV or FLAC.",
             folder,
             len(others),
             len(listing.audio),
-            listed,
+            listed(others, _MAX_LISTED),
         )
     return supported
 
@@ -193,15 +191,10 @@ def find_unreadable(paths: Sequence[str]) -> dict[str, str]:
 
 def describe_unreadable(unreadable: Mapping[str, str], count: int) -> str:
     """Return a message on the result of `find_unreadable` for `count` recordings."""
-    listed = [f"  {path}: {problem}" for path, problem in unreadable.items()]
-    more = [f"  and {len(listed) - _MAX_LISTED} more"] if len(listed) > _MAX_LISTED else []
-    return "\n".join(
-        [
-            f"{len(unreadable)} of {count} recordings cannot be read:",
-            *listed[:_MAX_LISTED],
-            *more,
-            "Convert them to WAV or FLAC (ffmpeg -i recording.m4a recording.wav), or move them out of the folder.",
-        ]
+    lines = [f"  {path}: {problem}" for path, problem in unreadable.items()]
+    return (
+        f"{len(unreadable)} of {count} recordings cannot be read:\n{listed(lines, _MAX_LISTED, chr(10))}\n"
+        "Convert them to WAV or FLAC (ffmpeg -i recording.m4a recording.wav), or move them out of the folder."
     )
 
 

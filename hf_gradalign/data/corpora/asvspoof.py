@@ -43,7 +43,7 @@ class _ASVspoof2019(Layout):
 
     def read(self, located: Located, split: str, subset: str | None) -> SplitClips:
         """See `Layout`."""
-        table = read_words(located.protocol_path, lambda words: _columns_2019(located.protocol_path, words))
+        table = read_words(located.protocol_path, _columns_2019)
         known = {"speaker": table["speaker"], "system": table["attack"], "environment": table["environment"]}
         return SplitClips(
             labels=labels_of(table["key"], str(located.protocol_path)),
@@ -138,7 +138,7 @@ class _ASVspoof2021(Layout):
 
     def read(self, located: Located, split: str, subset: str | None) -> SplitClips:
         """See `Layout`."""
-        table = read_words(located.protocol_path, lambda words: self._columns(located.protocol_path, words))
+        table = read_words(located.protocol_path, self._columns)
         listing = AudioListing(located.folders)
         listing.warn_of_others(table["utterance_id"], str(located.protocol))
         subset = subset or self.subsets[0]
@@ -265,7 +265,7 @@ class ASVspoof5(Layout):
 
     def read(self, located: Located, split: str, subset: str | None) -> SplitClips:
         """See `Layout`."""
-        table = read_words(located.protocol_path, lambda words: _columns_5(located.protocol_path, words))
+        table = read_words(located.protocol_path, _columns_5)
         metadata = {name: table[name] for name in ("speaker", "gender", "codec") if name in table.column_names}
         return SplitClips(
             labels=labels_of(table["key"], str(located.protocol_path)),

@@ -13,17 +13,16 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from hf_gradalign.audio import AudioDecodingError, read_sound
+from hf_gradalign.data.arrow import Column, flat
 from hf_gradalign.data.request import CorpusError
 from hf_gradalign.utils.folder_listing import AUDIO_SUFFIXES, is_hidden, is_utf8
+from hf_gradalign.utils.messages import listed
 from hf_gradalign.utils.plain_text import composed_column
 
 logger = logging.getLogger(__name__)
 
 # Copies of so many files are compared. A corpus that was changed differs in nearly all.
 _COMPARED_COPIES = 8
-_MAX_LISTED = 5
-
-StringColumn = pa.Array | pa.ChunkedArray
 
 
 class AudioListing:
@@ -56,7 +55,7 @@ class AudioListing:
     def __len__(self) -> int:
         return len(self.paths)
 
-    def find(self, names: StringColumn) -> pa.Array:
+    def find(self, names: Column) -> pa.Array:
         """Return the files of these names; null for missing files.
 
         Raises:
@@ -71,7 +70,7 @@ class AudioListing:
             indices = pc.coalesce(indices, others)
         return self.paths.take(indices)
 
-    def warn_of_others(self, names: StringColumn, source: str) -> None:
+    def warn_of_others(self, names: Column, source: str) -> None:
         """Warn of files that are not among `names`, for layouts in which all should be.
 
         Args:
@@ -102,13 +101,8 @@ class AudioListing:
 def warn_of_left_out(files: Sequence[str], n_files: int, source: str) -> None:
     """Warn of audio files that the metadata or protocol `source` does not name, if there are any."""
     if files:
-        listed = ", ".join(files[:_MAX_LISTED]) + (f" and {len(files) - _MAX_LISTED} more" * (len(files) > _MAX_LISTED))
-        logger.warning("%d of %d audio files are not in %s and are left out: %s.", len(files), n_files, source, listed)
-
-
-def flat(column: StringColumn) -> pa.Array:
-    """Return a column in one piece."""
-    return column.combine_chunks() if isinstance(column, pa.ChunkedArray) else column
+        message = "%d of %d audio files are not in %s and are left out: %s."
+        logger.warning(message, len(files), n_files, source, listed(files))
 
 
 def _list_audio(folder: Path) -> pa.Array:

@@ -16,10 +16,12 @@ import pyarrow.compute as pc
 from datasets import ClassLabel, Dataset, DatasetInfo, Features, Value
 from datasets.fingerprint import Hasher
 
-from hf_gradalign.data.corpora.audio_listing import AudioListing, StringColumn, flat
+from hf_gradalign.data.arrow import Column, flat
+from hf_gradalign.data.corpora.audio_listing import AudioListing
 from hf_gradalign.data.labels import LABEL_NAMES, canonical_label
 from hf_gradalign.data.request import CorpusError
 from hf_gradalign.utils.folder_listing import is_hidden
+from hf_gradalign.utils.messages import listed
 
 METADATA_COLUMNS = ("speaker", "system", "codec", "condition", "language", "gender", "subset")
 """Metadata of a clip, null if the protocol does not have it. `system` is the attack, `-` for bona fide speech."""
@@ -37,7 +39,7 @@ FEATURES = Features(
 BONA_FIDE_SYSTEM = "-"
 
 
-def labels_of(keys: StringColumn, source: str) -> pa.Array:
+def labels_of(keys: Column, source: str) -> pa.Array:
     """Convert a protocol's keys, in any usual spelling, to indices into `LABEL_NAMES`.
 
     Raises:
@@ -55,7 +57,7 @@ def labels_of(keys: StringColumn, source: str) -> pa.Array:
 
 
 def make_dataset(
-    paths: StringColumn, labels: pa.Array, utterance_ids: StringColumn, metadata: Mapping[str, Any], identity: object
+    paths: Column, labels: pa.Array, utterance_ids: Column, metadata: Mapping[str, Any], identity: object
 ) -> Dataset:
     """Make a data set with the columns of `FEATURES`, in memory (about 150 bytes per clip).
 
@@ -127,9 +129,9 @@ class SplitClips:
     """
 
     labels: pa.Array
-    utterance_ids: pa.Array | pa.ChunkedArray
+    utterance_ids: Column
     paths: pa.Array
-    expected: pa.Array | pa.ChunkedArray
+    expected: Column
     metadata: Mapping[str, Any] = field(default_factory=dict)
 
     def only(self, chosen: pa.Array) -> SplitClips:
@@ -259,11 +261,10 @@ class FolderTree:
         if not self.root.is_dir():
             return "no such folder"
         names = sorted(name + ("/" if is_folder else "") for name, is_folder in _entries(self.root))
-        listed = ", ".join(names[:8]) or "nothing"
-        return listed + (f" and {len(names) - 8} more" if len(names) > 8 else "")
+        return listed(names, 8) or "nothing"
 
 
-def find_files(located: Located, names: StringColumn, *, all_named: bool = False) -> pa.Array:
+def find_files(located: Located, names: Column, *, all_named: bool = False) -> pa.Array:
     """Return the audio files of these names (without extension) in a split's folders; null for missing files.
 
     Args:
@@ -280,7 +281,7 @@ def find_files(located: Located, names: StringColumn, *, all_named: bool = False
     return listing.find(names)
 
 
-def flac_names(names: pa.Array | pa.ChunkedArray) -> pa.Array | pa.ChunkedArray:
+def flac_names(names: Column) -> Column:
     """Return the names of files in the official archives."""
     return pc.binary_join_element_wise(names, ".flac", "")
 

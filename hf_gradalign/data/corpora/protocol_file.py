@@ -20,14 +20,14 @@ _MAX_QUOTED = 200
 _SPACES = re.compile(rb"[ \t\r\f\v]+")
 
 
-def read_words(path: Path, columns: Callable[[list[str]], Mapping[str, int]]) -> pa.Table:
+def read_words(path: Path, columns: Callable[[Path, list[str]], Mapping[str, int]]) -> pa.Table:
     """Read a protocol of words separated by white space.
 
     Accepts Windows line ends, tabs, leading, trailing and repeated spaces, empty lines and a byte order mark.
 
     Args:
         path: The file.
-        columns: Returns the index of each wanted column, given the words of the first line.
+        columns: Returns the index of each wanted column, given `path` and the words of the first line.
 
     Returns:
         The wanted columns, as strings.
@@ -36,9 +36,10 @@ def read_words(path: Path, columns: Callable[[list[str]], Mapping[str, int]]) ->
         CorpusError: If the file is empty or not UTF-8, or lines have different numbers of words.
     """
     _require_bounds(path)
-    first = _first_words(path)
+    if not (first := first_words(path)):
+        raise CorpusError(f"{path} is empty.")
     _require_bounds(path, first)
-    wanted = columns(first)
+    wanted = columns(path, first)
     names = [str(index) for index in range(len(first))]
     with pa.OSFile(str(path)) as file:
         table = _read(
@@ -230,13 +231,6 @@ def _require_bounds(path: Path, names: Sequence[str] = ()) -> None:
             require_lines(path)
     except ValueError as error:
         raise CorpusError(str(error)) from error
-
-
-def _first_words(path: Path) -> list[str]:
-    words = first_words(path)
-    if not words:
-        raise CorpusError(f"{path} is empty.")
-    return words
 
 
 class _SingleSpaces:

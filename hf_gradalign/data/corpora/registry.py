@@ -11,10 +11,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-import pyarrow as pa
 import pyarrow.compute as pc
 from datasets import Dataset
 
+from hf_gradalign.data.arrow import Column
 from hf_gradalign.data.corpora.arena import arena_repository, is_arena_folder, name_key
 from hf_gradalign.data.corpora.asvspoof import (
     ASVspoof5,
@@ -31,6 +31,8 @@ from hf_gradalign.data.corpora.mlaad import MLAAD
 from hf_gradalign.data.files_on_disk import MissingAudio, as_on_disk
 from hf_gradalign.data.request import CorpusError, CorpusRequest
 from hf_gradalign.utils.folder_listing import last_part
+
+logger = logging.getLogger(__name__)
 
 LAYOUTS: dict[str, Layout] = {
     kind.name: kind()
@@ -125,9 +127,7 @@ def parse_corpus(text: str | None, path: str | None = None) -> CorpusSpec:
     name = unicodedata.normalize("NFC", source.stem if source.suffix else last_part(source))
     is_arena = is_arena_folder(source)
     location = text if source == given else str(source)
-    return CorpusSpec(
-        text, unicodedata.normalize("NFC", name), path=location, hub_id=text if is_on_hub else None, is_arena=is_arena
-    )
+    return CorpusSpec(text, name, path=location, hub_id=text if is_on_hub else None, is_arena=is_arena)
 
 
 def corpus_root(spec: CorpusSpec) -> Path:
@@ -189,9 +189,6 @@ def _arena(text: str, rest: str, path: str | None) -> CorpusSpec:
 
 
 _BY_KEY = {name_key(name): layout for layout in LAYOUTS.values() for name in (layout.name, *layout.aliases)}
-
-
-logger = logging.getLogger(__name__)
 
 
 def read_official_layout(spec: CorpusSpec, request: CorpusRequest) -> dict[str, Dataset]:
@@ -270,8 +267,7 @@ def _locate(
         raise CorpusError(
             f"{root} does not hold {'all of ' if any(located.values()) else ''}{layout.title}. Searched it and "
             f"its subfolders for\n{searched}\nand found there: {tree.described()}.{_others(layout, tree)}\n"
-            f"To get the corpus: {layout.home}. "
-            f"Its page is docs/corpora/{layout.page}."
+            f"To get the corpus: {layout.home}. Its page is docs/corpora/{layout.page}."
         )
     for name, where in located.items():
         if where is None:
@@ -290,7 +286,7 @@ def _others(layout: Layout, tree: FolderTree) -> str:
     return f" It holds {' and '.join(others)}." if others else ""
 
 
-def _expected_files(clips: SplitClips, where: Located) -> pa.Array | pa.ChunkedArray:
+def _expected_files(clips: SplitClips, where: Located) -> Column:
     # With several folders, only the protocol's names are known.
     if len(where.folders) != 1:
         return clips.expected

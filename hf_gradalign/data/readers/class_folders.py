@@ -16,6 +16,7 @@ from datasets.data_files import SPLIT_KEYWORDS
 from hf_gradalign.data.labels import canonical_label
 from hf_gradalign.data.request import NO_COLUMN, CorpusError, CorpusRequest
 from hf_gradalign.utils.folder_listing import FolderListing
+from hf_gradalign.utils.messages import listed
 
 logger = logging.getLogger(__name__)
 
@@ -30,7 +31,6 @@ _NEUTRAL = frozenset(_NEUTRAL_WORDS.split())
 SHARD = re.compile(r"[-_.]?\d+(-of-\d+(-[0-9a-f]{8,64})?|-[0-9a-f]{16})?$")
 """The number of a shard at the end of a file name, perhaps with a hash: `-00000-of-00012`."""
 
-_MAX_LISTED = 5
 # So many of a corpus' folder names are looked at, those with the most files first. There may be one for each clip.
 _MOST_NAMES = 2000
 
@@ -228,13 +228,6 @@ def splits_of_paths(paths: Sequence[Path], wanted: Sequence[str]) -> list[str]:
         )
     names = _split_names({of_file[0] for of_file in words}, wanted)
     return [names[of_file[0]] for of_file in words]
-
-
-def listed(names: Sequence[str]) -> str:
-    """Return the first few names, for messages."""
-    return ", ".join(names[:_MAX_LISTED]) + (
-        f" and {len(names) - _MAX_LISTED} more" if len(names) > _MAX_LISTED else ""
-    )
 
 
 def _unlabeled_message(listing: FolderListing, unlabeled: Sequence[str]) -> str:

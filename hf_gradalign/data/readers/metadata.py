@@ -19,9 +19,10 @@ import pyarrow.compute as pc
 from datasets import Dataset
 
 from hf_gradalign.data.corpora.protocol_file import read_delimited
-from hf_gradalign.data.readers.class_folders import listed, split_word
+from hf_gradalign.data.readers.class_folders import split_word
 from hf_gradalign.data.request import CorpusError
 from hf_gradalign.utils.folder_listing import FolderListing
+from hf_gradalign.utils.messages import listed
 from hf_gradalign.utils.plain_text import BLANKS, stripped_column, stripped_text
 from hf_gradalign.utils.table_bounds import MAX_LINE_BYTES, columns_of, parse_json, require_lines
 
@@ -69,7 +70,7 @@ def find_metadata(
             # Without audio files there is nothing else to read, and the error says what is wrong with this one.
             can_be_foreign = columns and listing.audio and file.suffix.lower() == ".csv"
             if can_be_foreign and _is_foreign(file, columns):
-                foreign.append(str(file))
+                foreign.append(file)
             else:
                 by_folder.setdefault(file.parent, []).append(file)
     if foreign:
@@ -88,9 +89,7 @@ def find_metadata(
             chosen[folder] = first
         skipped += others
     if skipped:
-        logger.warning(
-            "Not read, because there is another metadata file for the same folder: %s.", listed([*map(str, skipped)])
-        )
+        logger.warning("Not read, because there is another metadata file for the same folder: %s.", listed(skipped))
     below = {folder: folder.relative_to(listing.folder).parts for folder in chosen}
     words = {
         folder: next((word for part in reversed(parts) if (word := _split_of_folder(part, split_names))), None)

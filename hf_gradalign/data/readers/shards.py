@@ -9,8 +9,9 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from hf_gradalign.data.readers.class_folders import listed, splits_of_paths
+from hf_gradalign.data.readers.class_folders import splits_of_paths
 from hf_gradalign.data.request import CorpusError, CorpusRequest
+from hf_gradalign.utils.messages import listed
 
 logger = logging.getLogger(__name__)
 
@@ -85,5 +86,5 @@ def _missing(series: _Series, present: set[int]) -> list[str]:
 def _is_wanted(shard: Path, request: CorpusRequest) -> bool:
     try:
         return splits_of_paths([shard / "clip"], request.split_names)[0] in request.split_names
-    except CorpusError:  # a split within another one's folder: told later
+    except CorpusError:  # a split within another one's folder: reported later
         return True

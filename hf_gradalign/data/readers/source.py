@@ -21,7 +21,6 @@ from hf_gradalign.data.corpora.arena import arena_files
 from hf_gradalign.data.readers.archives import KEY, bare_name, is_archive, is_tar, read_webdataset, unpack
 from hf_gradalign.data.readers.class_folders import (
     SHARD,
-    listed,
     read_class_folders,
     splits_of_paths,
     warn_of_other_classes,
@@ -33,6 +32,9 @@ from hf_gradalign.data.request import CorpusError, CorpusRequest
 from hf_gradalign.data.utterance_ids import file_ids
 from hf_gradalign.utils.folder_listing import FolderListing, list_folder, similar_path
 from hf_gradalign.utils.hub_waits import hub_fault
+from hf_gradalign.utils.messages import listed
+
+logger = logging.getLogger(__name__)
 
 _DEMO_FOLDER = Path(__file__).parents[1] / "demo_corpus"
 _HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
@@ -144,9 +146,6 @@ def _not_found(path: Path, name: str, why: str) -> str:
     return f"{path} is neither a local path (looked for {path.absolute()}) {why}.{hint}"
 
 
-logger = logging.getLogger(__name__)
-
-
 def read_folder(folder: Path, request: CorpusRequest) -> Splits:
     """Read all splits of a folder, with their own columns.
 
@@ -167,8 +166,7 @@ def read_folder(folder: Path, request: CorpusRequest) -> Splits:
     files = _read_audio_files(listing, request, in_class_folders=not has_parquet)
     if files is not None:
         if archives:  # probably the source of the files
-            names = listed([*map(str, archives)])
-            logger.warning("%s: archives next to audio files or metadata are not read: %s.", folder, names)
+            logger.warning("%s: archives next to audio files or metadata are not read: %s.", folder, listed(archives))
         return files
     if listing.unreadable:
         listing.tell()
@@ -206,7 +204,7 @@ def read_archives(archives: Sequence[Path], root: Path, request: CorpusRequest) 
         if splits is None:
             splits = read_folder(folder, replace(request, streaming=False))
     except CorpusError as error:
-        raise CorpusError(f"{listed([*map(str, archives)])}, unpacked: {error}") from error
+        raise CorpusError(f"{listed(archives)}, unpacked: {error}") from error
     loaded = cast("Mapping[str, Dataset]", splits)  # not streamed
     return {split: _named_within(dataset, folder, request.audio_column) for split, dataset in loaded.items()}
 

@@ -199,7 +199,7 @@ def test_seeding_reproduces(algorithm):
     np.testing.assert_array_equal(run(1), first)
 
 
-def test_every_call_draws_anew():
+def test_every_call_draws_again():
     samples, transform = noise_clip(), RawBoost()
     assert not np.array_equal(transform(samples, SAMPLE_RATE), transform(samples, SAMPLE_RATE))
 

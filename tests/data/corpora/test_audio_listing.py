@@ -61,7 +61,7 @@ def test_a_lossless_conversion_beside_the_originals_is_the_same_corpus(tmp_path)
         ("mlaad", "test", corpus_trees.mlaad, "meta.csv"),
     ],
 )
-def test_files_that_a_truncated_protocol_lacks_are_told(name, split, tree, protocol, tmp_path, caplog):
+def test_files_that_a_truncated_protocol_lacks_are_reported(name, split, tree, protocol, tmp_path, caplog):
     root = tree(tmp_path)
     _, warnings = loaded(caplog, f"{name}:{root}", split)
     assert warnings == []
@@ -77,7 +77,7 @@ def test_recordings_for_enrollment_are_in_no_protocol(tmp_path, caplog):
     assert loaded(caplog, f"asvspoof2019_pa:{root}", "validation")[1] == []
 
 
-def test_a_model_of_mlaad_without_metadata_is_told(tmp_path, caplog):
+def test_a_model_of_mlaad_without_metadata_is_reported(tmp_path, caplog):
     root = corpus_trees.mlaad(tmp_path)
     n_clips = len(loaded(caplog, f"mlaad:{root}")[0])
     meta = sorted(root.rglob("meta.csv"))[0]

@@ -122,7 +122,7 @@ def test_a_wrong_path(tmp_path, name):
 
 
 @every_corpus
-def test_without_a_path_it_is_told_where_to_get_it(name, monkeypatch):
+def test_without_a_path_the_error_says_where_to_get_it(name, monkeypatch):
     monkeypatch.delenv("HF_GRADALIGN_CORPORA", raising=False)
     layout = LAYOUTS[name]
     with pytest.raises(CorpusError) as error:
@@ -143,7 +143,7 @@ def test_all_corpora_in_one_folder(tmp_path, monkeypatch):
         load_corpus("mlaad")
 
 
-def test_missing_files_of_all_splits_are_told_at_once(tmp_path):
+def test_missing_files_of_all_splits_are_reported_at_once(tmp_path):
     root = corpus_trees.asvspoof2019_la(tmp_path)
     for split, letter in (("train", "T"), ("eval", "E")):
         for number in (1000137, 1000138):

@@ -181,7 +181,7 @@ def test_joined_tars_are_refused(pack, clip):
         load_corpus(path, splits=("test",))
 
 
-def test_a_tar_without_an_end_is_told(pack, clip, caplog):
+def test_a_tar_without_an_end_is_reported(pack, clip, caplog):
     path = pack("x.tar", {"real/a.wav": clip(1)})
     path.write_bytes(path.read_bytes().rstrip(b"\0").ljust(1536, b"\0"))
     load_corpus(path, splits=("test",))

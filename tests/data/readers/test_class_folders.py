@@ -160,7 +160,7 @@ def test_labels_can_be_left_aside(make):
     assert split["label"][:] == [None, None]
 
 
-def test_unreadable_formats_are_handed_on_and_what_is_no_audio_is_told(make, caplog):
+def test_unreadable_formats_are_handed_on_and_what_is_no_audio_is_reported(make, caplog):
     folder = make("real/a.wav", "fake/b.wav")
     for name in ("fake/c.M4A", "fake/._b.wav", "fake/readme.txt"):
         (folder / name).touch()
@@ -190,7 +190,7 @@ def test_the_table_that_may_be_meant_is_named(make):
         ("real/x/a.wav,real\nfake/x/c.wav,real\n", 1),
     ],
 )
-def test_labels_that_contradict_folders_are_told(tmp_path, caplog, rows, n_told):
+def test_labels_that_contradict_folders_are_reported(tmp_path, caplog, rows, n_told):
     (tmp_path / "metadata.csv").write_text(f"file_name,label\n{rows}")
     request = CorpusRequest(splits={"train": "train"}, label_map={"0": "spoof", "1": "bonafide"})
     for corpus in (tmp_path, tmp_path / "metadata.csv"):
@@ -219,7 +219,7 @@ def test_contradictions_in_the_current_folder_are_counted(corpus, tmp_path, monk
 
 
 @pytest.mark.parametrize("start", ["/clips/", "/clips/fake_or_real/", "/", "../"])
-def test_contradictions_elsewhere_than_the_table_are_told(start, tmp_path, caplog):
+def test_contradictions_elsewhere_than_the_table_are_reported(start, tmp_path, caplog):
     (tmp_path / "table.csv").write_text(f"file_name,label\n{INVERTED.format(start)}")
     read_source(str(tmp_path / "table.csv"), CorpusRequest(splits={"train": "train"}))
     (told,) = _told(caplog)

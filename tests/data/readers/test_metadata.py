@@ -31,7 +31,7 @@ def test_split_column(tmp_path):
     assert corpus["train"][0] == {"audio": str(tmp_path / "x/a.wav"), "label": "spoof"}
 
 
-def test_rows_without_a_split_are_told(tmp_path, caplog):
+def test_rows_without_a_split_are_reported(tmp_path, caplog):
     (tmp_path / "metadata.csv").write_text("file_name,split\na.wav,train\nb.wav,\nc.wav,test\n")
     _read(tmp_path)
     assert "1 of 3 rows name no split and belong to 'train'" in caplog.text
@@ -51,7 +51,7 @@ def test_rows_without_a_split_are_told(tmp_path, caplog):
         ("split", ["train", "dev", "test"], False),
     ],
 )
-def test_splits_in_a_column_of_another_name_are_told(column, values, is_told, tmp_path, caplog):
+def test_splits_in_a_column_of_another_name_are_reported(column, values, is_told, tmp_path, caplog):
     rows = "".join(f"{number}.wav,{value}\n" for number, value in enumerate(values))
     (tmp_path / "metadata.csv").write_text(f"file_name,{column}\n{rows}")
     _read(tmp_path)
@@ -244,7 +244,7 @@ def test_hidden_metadata_is_none(write):
     assert find_metadata(list_folder(folder)) == []
 
 
-def test_audio_that_no_metadata_names_is_told(write, monkeypatch, caplog):
+def test_audio_that_no_metadata_names_is_reported(write, monkeypatch, caplog):
     rows = "file_name,label\na.wav,real\nlinked/b.wav,real\n"
     folder = write({"metadata.csv": rows, "a.wav": "", "c.wav": "", "real/b.wav": "", "notes.txt": ""})
     (folder / "linked").symlink_to(folder / "real")
