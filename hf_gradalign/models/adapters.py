@@ -182,10 +182,10 @@ def _merged(model: PreTrainedModel, name: str, hub_options: Mapping[str, Any]) -
     found = adapted.load_adapter(name, "default", **where)  # again, because the first time does not tell what is unused
     # Of LoRA alone. Other methods share weights between layers, and PEFT saves biases of saved modules twice.
     absent, excess = ([key for key in keys if ".lora_" in key] for keys in (found.missing_keys, found.unexpected_keys))
-    if unfit := sorted([*absent, *excess]):
+    if mismatched := sorted([*absent, *excess]):
         raise ValueError(
             f"the adapters do not fit their base model: they lack {len(absent)} weights, and it has no place for "
-            f"{len(excess)} of theirs ({_listed(unfit)}). Is this the base that they were trained on?"
+            f"{len(excess)} of theirs ({_listed(mismatched)}). Is this the base that they were trained on?"
         )
     return adapted.merge_and_unload(), given
 

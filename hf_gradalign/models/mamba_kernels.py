@@ -108,8 +108,8 @@ def _convolution_backward_kernel(
         if ahead == 0:
             for tap in tl.static_range(TAPS):
                 before = time + (tap - TAPS + 1)
-                heard = is_channel & (before >= 0) & (before < length)
-                frames = tl.load(x + before * X_ROW + channel, heard, 0.0).to(WIDE)
+                inside = is_channel & (before >= 0) & (before < length)
+                frames = tl.load(x + before * X_ROW + channel, inside, 0.0).to(WIDE)
                 tl.store(parts + channel * TAPS + tap, tl.sum(gradient * frames, 0)[None, :], is_channel)
             tl.store(parts + channels * TAPS + channel, tl.sum(gradient, 0)[None, :], is_channel)
     tl.store(x_gradient + clip * length * X_ROW + time * X_ROW + channel, dx, is_channel & (time < length))

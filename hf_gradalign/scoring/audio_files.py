@@ -56,7 +56,7 @@ def list_audio_files(paths: Sequence[str | Path]) -> Dataset:
             add(path, str(path))
         elif path.is_dir():
             listing = list_folder(path)
-            listing.tell()
+            listing.log_left_out()
             if not listing.audio:
                 raise CorpusError(f"{path} holds no audio files (no .wav, .flac, .mp3, .m4a or the like)")
             root = path if n_folders == 1 else path.parent

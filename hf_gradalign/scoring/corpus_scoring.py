@@ -327,8 +327,8 @@ def _checked_ids(dataset: Dataset, columns: Sequence[str]) -> list[str]:
         raise CorpusError(
             f"the corpus has no column {', '.join(missing)}; its columns are {', '.join(dataset.column_names)}"
         )
-    if unfit := {"audio", "utterance_id", "score"} & set(columns):
-        raise CorpusError(f"{', '.join(sorted(unfit))} cannot be additional columns of a score file")
+    if reserved := {"audio", "utterance_id", "score"} & set(columns):
+        raise CorpusError(f"{', '.join(sorted(reserved))} cannot be additional columns of a score file")
     if len(dataset) == 0:
         raise CorpusError("the corpus has no clips to score")
     ids = [str(name) for name in dataset["utterance_id"][:]]

@@ -45,12 +45,12 @@ def load_detector(
     if lacks_head(name_or_path, model, random):
         absent, wanted = sorted(random), type(model).__name__
         saved_as = (model.config.architectures or [wanted])[0]
-        told = "is not a trained classifier"
+        reason = "is not a trained classifier"
         if saved_as != wanted:
-            told = f"was saved as a {saved_as}, which has another head or none"
+            reason = f"was saved as a {saved_as}, which has another head or none"
         raise ValueError(
             f"{name_or_path} lacks {len(absent)} weights of a {wanted} ({', '.join(absent[:3])}, ...). "
-            f"It {told}, and scores of random weights mean nothing. Train it with "
+            f"It {reason}, and scores of random weights mean nothing. Train it with "
             f"scripts/run_audio_spoof.py --model_name_or_path {name_or_path}, or pass SpoofScorer the model itself"
         )
     return model.eval(), extractor

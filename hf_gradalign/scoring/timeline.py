@@ -173,8 +173,8 @@ class Timeline:
         else:
             times = self.ends
         near = np.abs(times - rough) <= window / 2 + _EPSILON
-        heard = (times >= self.ends[0] - _EPSILON) & (times <= self.starts[-1] + _EPSILON)
-        times = times[near & heard & (times > low) & (times < high)]
+        covered = (times >= self.ends[0] - _EPSILON) & (times <= self.starts[-1] + _EPSILON)
+        times = times[near & covered & (times > low) & (times < high)]
         if not len(times):
             return float(rough)
         fall = np.interp(times - window / 2, centers, self.scores) - np.interp(times + window / 2, centers, self.scores)
@@ -184,8 +184,8 @@ class Timeline:
         if fall[peak] <= 0:
             return float(times[peak])
         weights = fall - _SHARP * fall.max()
-        dull = np.flatnonzero(weights <= 0)
-        around = slice(max(dull[dull < peak], default=-1) + 1, min(dull[dull > peak], default=len(fall)))
+        flat = np.flatnonzero(weights <= 0)
+        around = slice(max(flat[flat < peak], default=-1) + 1, min(flat[flat > peak], default=len(fall)))
         return float(times[around] @ (weights[around] / weights[around].sum()))
 
 

@@ -124,14 +124,14 @@ def write_timelines(
                 bar.set_postfix_str(one_line(ids[index]), refresh=False)
                 path = folder / f"{names[index]}.jsonl"
 
-                def tell(fraction: float, name: str = one_line(ids[index])) -> None:
+                def show(fraction: float, name: str = one_line(ids[index])) -> None:
                     bar.set_postfix_str(f"{name}: {fraction:.0%}")
 
                 try:
                     if path.is_file():
                         timeline = read_timeline(path)
                     else:
-                        timeline = scorer.timeline(audio[index], **how, progress=tell)
+                        timeline = scorer.timeline(audio[index], **how, progress=show)
                     if figures and not path.with_suffix(".png").is_file():
                         figure = draw_timeline(timeline, audio[index], threshold=threshold, title=ids[index])
                         save_figures({names[index]: figure}, folder, ["png"])

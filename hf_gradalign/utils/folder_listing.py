@@ -1,4 +1,4 @@
-"""List the files in a folder and all subfolders, and tell audio files by their extension."""
+"""List the files in a folder and all subfolders, and recognize audio files by their extension."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ class FolderListing:
     unreadable: list[Path]
     unnamable: list[Path]
 
-    def tell(self, used: Iterable[Path] = ()) -> None:
+    def log_left_out(self, used: Iterable[Path] = ()) -> None:
         """Log once which files are left out, if any.
 
         Args:

@@ -65,7 +65,7 @@ def test_a_second_tag_hides_nothing(size):
     assert len(heard(tag + encode(SAMPLES, "mp3", "libmp3lame"))) >= N
 
 
-def test_it_is_the_right_sound():
+def test_decodes_the_right_sound():
     assert_hears_all(mp3(SAMPLES, header=False), 0.9)
 
 
@@ -112,7 +112,7 @@ def test_a_chained_stream_whose_beginning_is_missing_is_reported():
         read_sound(middle + part)
 
 
-def test_what_libsndfile_alone_would_not_hear(tmp_path):
+def test_sound_that_libsndfile_alone_would_miss(tmp_path):
     files = {
         "joined.ogg": by_libsndfile(SAMPLES, "OGG", "VORBIS") * 2,
         "a.mp3": mp3(SAMPLES, header=False),
@@ -137,12 +137,12 @@ def test_flac_with_tags():
 @pytest.mark.parametrize(
     "data", [b"OggS\0\x02", b"RIFF\0\0\0\0WAVE", b"fLaC", b"ID3", b"\x1aE\xdf\xa3", b"\0\0\0\x08ftyp"]
 )
-def test_beginnings_without_a_rest(data):
+def test_truncated_headers(data):
     with pytest.raises(AudioDecodingError):
         read_sound(data)
 
 
-def test_a_length_that_no_memory_holds():
+def test_a_length_beyond_all_memory():
     data = bytearray(by_libsndfile(SAMPLES, "FLAC", "PCM_16"))
     data[21] |= 0x0F  # of the 36 bits of STREAMINFO's total samples
     with pytest.raises(AudioDecodingError, match=r"corrupt|truncated"):
@@ -232,7 +232,7 @@ def test_what_ffmpeg_writes_to_a_pipe(container):
         rf64(SAMPLES, (4 * N + 72, 4 * N, 2 * N)),
         rf64(SAMPLES, (5_000_000_072, 5_000_000_002, 2_500_000_001)),
     ],
-    ids=["said", "cut", "rf64", "long_rf64"],
+    ids=["message", "cut", "rf64", "long_rf64"],
 )
 def test_wav_files_that_are_cut_short_are_reported(data):
     with pytest.raises(AudioDecodingError, match=r"it is truncated: it has .* bytes of sound"):
@@ -339,7 +339,7 @@ def test_a_film_without_sound():
     ids=["noise", "headerless", "html", "lfs"],
 )
 @pytest.mark.parametrize("name", ["a.wav", "a.mp3", "a.m4a"])
-def test_what_is_no_audio(data, name, tmp_path):
+def test_files_that_are_not_audio(data, name, tmp_path):
     (tmp_path / name).write_bytes(data)
     with pytest.raises(AudioDecodingError, match="not audio that libsndfile or FFmpeg can read"):
         read_sound(tmp_path / name)
@@ -359,7 +359,7 @@ def test_a_list_of_files_opens_none_of_them(text, tmp_path):
 
 
 @pytest.mark.parametrize("file_format", ["WAV", "FLAC"])
-def test_a_window_of_a_sound_header_is_read_alone(file_format, tmp_path):
+def test_only_the_window_is_decoded(file_format, tmp_path):
     path = tmp_path / f"a.{file_format.lower()}"
     soundfile.write(path, SAMPLES, RATE)
     with patch.object(soundfile.SoundFile, "read", autospec=True, side_effect=soundfile.SoundFile.read) as read:

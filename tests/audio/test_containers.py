@@ -168,5 +168,5 @@ def test_the_index_of_an_uncompressed_film():
 
 
 @pytest.mark.parametrize("codec", ["alac", "wavpack"])
-def test_packets_that_do_not_say_how_long_they_last(codec):
+def test_packets_without_a_duration(codec):
     np.testing.assert_allclose(read_sound(encode(SAMPLES, "matroska", codec)).samples, SAMPLES, atol=1 / 64)

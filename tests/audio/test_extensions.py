@@ -21,7 +21,7 @@ TEXT = b"version https://git-lfs.github.com/spec/v1\noid sha256:0123\nsize 123\n
     ("content", "extension"),
     [("mov", "mp3"), ("mp4", "MP3"), ("aac", "mp3"), ("mov", "au"), ("mp4", "vox"), ("webm", "gsm"), ("webm", "snd")],
 )
-def test_the_content_counts(content, extension, tmp_path):
+def test_the_content_decides(content, extension, tmp_path):
     data = CONTENTS[content]()
     path = tmp_path / f"a.{extension}"
     path.write_bytes(data)
@@ -45,7 +45,7 @@ def test_formats_without_a_header_keep_their_extensions(tmp_path):
 
 
 @pytest.mark.parametrize("extension", ["gsm", "vox", "au"])
-def test_text_is_no_headerless_sound(extension, tmp_path):
+def test_text_is_not_headerless_sound(extension, tmp_path):
     (tmp_path / f"a.{extension}").write_bytes(TEXT)
     with pytest.raises(AudioDecodingError, match="its content is text"):
         read_sound(tmp_path / f"a.{extension}")

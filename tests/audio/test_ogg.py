@@ -128,7 +128,7 @@ HARMLESS = {
 
 @pytest.mark.parametrize("change", HARMLESS)
 @pytest.mark.parametrize("name", FILES)
-def test_what_is_whole_is_read(name, change, tmp_path):
+def test_undamaged_files_are_read(name, change, tmp_path):
     path = tmp_path / "a.ogg"
     path.write_bytes(b"".join(HARMLESS[change](pages_of(encoded(name)))))
     expected = read_sound(encoded(name)).samples

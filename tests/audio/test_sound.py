@@ -33,7 +33,7 @@ def test_shapes(shape):
 
 
 @pytest.mark.parametrize("shape", [(9, 4000), (4000, 9), (2, 2), (2, 2, 2), (1, 2, 4000), ()])
-def test_shapes_that_may_be_something_else_are_refused(shape):
+def test_ambiguous_shapes_are_refused(shape):
     with pytest.raises(AudioDecodingError, match=r"is not a clip.* several clips as a list of arrays"):
         sound_of_array(np.zeros(shape), 16_000)
 
@@ -56,7 +56,7 @@ def test_types_without_a_scale_are_refused(array):
         sound_of_array(array, 16_000)
 
 
-def test_what_is_no_sound():
+def test_what_is_not_sound():
     with pytest.raises(AudioDecodingError, match="it is empty"):
         sound_of_array(np.zeros((0, 2)), 16_000)
     with pytest.raises(AudioDecodingError, match="NaN or infinite"):

@@ -1,12 +1,15 @@
 """Properties of all transforms: float32 output, channels, frozen parameters, checks of arguments."""
 
 import copy
+import json
 import math
 import multiprocessing
+import pickle
 import random
 
 import numpy as np
 import pytest
+import soundfile
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -68,6 +71,22 @@ def test_channels_become_what_they_would_become_alone(speech, transform):
         np.testing.assert_array_equal(together[channel], transform(samples[channel], SAMPLE_RATE))
 
 
+def test_frozen_parameters_repeat_to_the_bit_after_json_and_pickling(speech, tmp_path):
+    recording = str(tmp_path / "recording.wav")
+    soundfile.write(recording, speech[1], SAMPLE_RATE)
+    for drawn in [*TRANSFORMS, Codec(CODECS), AddBabble([recording]), Reverberation([recording])]:
+        frozen = copy.deepcopy(drawn)
+        random.seed(1)
+        expected = drawn(speech[0], SAMPLE_RATE)
+        frozen.parameters = json.loads(json.dumps(drawn.serialize_parameters()))
+        frozen.freeze_parameters()
+        before = random.getstate(), pickle.dumps(np.random.get_state())
+        for transform in (frozen, frozen, pickle.loads(pickle.dumps(frozen))):
+            np.testing.assert_array_equal(transform(speech[0], SAMPLE_RATE), expected)
+        assert before == (random.getstate(), pickle.dumps(np.random.get_state()))
+        assert frozen.serialize_parameters() == drawn.serialize_parameters()
+
+
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 def test_leaves_its_input_alone(speech, dtype):
     samples = speech[0].astype(dtype)
@@ -119,7 +138,7 @@ def test_any_array_of_samples(speech, transform, kind):
 
 
 @pytest.mark.parametrize("samples", [[0.1, 0.2], torch.zeros(10)], ids=["list", "tensor"])
-def test_what_is_no_array_is_refused(samples):
+def test_only_arrays_are_accepted(samples):
     with pytest.raises(ValueError, match=r"RawBoost takes a NumPy array; got (list|Tensor): convert the samples"):
         RawBoost()(samples, SAMPLE_RATE)
 

@@ -1,6 +1,3 @@
-import copy
-import json
-import pickle
 import random
 import re
 
@@ -188,34 +185,6 @@ def test_seeding_reproduces(speech):
     assert not all(np.array_equal(a, b) for a, b in zip(first, run(2), strict=True))
     for a, b in zip(first, run(1), strict=True):
         np.testing.assert_array_equal(a, b)
-
-
-@pytest.mark.parametrize(("name", "setting"), SETTINGS)
-def test_frozen_parameters_repeat_to_the_bit_and_draw_nothing(speech, name, setting):
-    transform = holding(name, setting)
-    parameters = copy.deepcopy(transform.parameters)
-    before = random.getstate(), pickle.dumps(np.random.get_state())
-    first, second = transform(speech[0], SAMPLE_RATE), transform(speech[0], SAMPLE_RATE)
-    assert before == (random.getstate(), pickle.dumps(np.random.get_state()))
-    np.testing.assert_array_equal(first, second)
-    assert transform.parameters == parameters
-
-
-def test_parameters_survive_json(speech):
-    random.seed(0)
-    transform = Codec()
-    for _ in range(5):
-        expected = transform(speech[0], SAMPLE_RATE)
-        other = Codec()
-        other.parameters = json.loads(json.dumps(transform.serialize_parameters()))
-        other.freeze_parameters()
-        np.testing.assert_array_equal(other(speech[0], SAMPLE_RATE), expected)
-
-
-def test_a_copy_in_a_loader_worker_does_the_same(speech):
-    transform = holding("opus", 24.0)
-    expected = transform(speech[0], SAMPLE_RATE)
-    np.testing.assert_array_equal(pickle.loads(pickle.dumps(transform))(speech[0], SAMPLE_RATE), expected)
 
 
 def test_p_is_the_share_of_calls_that_change_the_clip():

@@ -41,7 +41,7 @@ def test_published_sizes_are_recognized(name, ratios, known_as):
         ({}, {"num_filters": 40}, {"num_sinc_filters": 40}),
     ],
 )
-def test_what_shapes_do_not_tell(head_options, filters, settings):
+def test_what_shapes_do_not_show(head_options, filters, settings):
     model, state = make_published("aasist_raw", head_options=head_options, **filters)
     converted, report = convert_state_dict(state, head_options=head_options, **settings)
     assert torch.equal(logits_of(converted), logits_of(model))
@@ -65,7 +65,7 @@ def test_settings_that_do_not_fit():
     _, state = make_published("aasist_raw")
     _, of_forty = make_published("aasist_raw", num_filters=40)
     _, of_encoder = make_published("aasist")
-    for given, options, said in (
+    for given, options, message in (
         (
             of_forty,
             {},
@@ -94,11 +94,11 @@ def test_settings_that_do_not_fit():
             "no option temperatures",
         ),
     ):
-        with pytest.raises(ConversionError, match=said):
+        with pytest.raises(ConversionError, match=message):
             convert_state_dict(given, **options)
 
 
-def test_it_is_not_taken_for_aasist_on_an_encoder():
+def test_it_is_not_mistaken_for_aasist_on_an_encoder():
     _, state = make_published("aasist_raw")
     assert convert_state_dict(state)[1].head == "aasist_raw"
     with pytest.raises(ConversionError, match="sizes cannot be read"):
@@ -113,7 +113,7 @@ def test_it_is_not_taken_for_aasist_on_an_encoder():
         convert_state_dict(state)
 
 
-def test_all_that_is_wrong_is_reported_at_once():
+def test_all_problems_are_reported_at_once():
     _, state = make_published("aasist_raw")
     state["ssl_model.model.encoder.layer_norm.bias"] = state["pool_X.proj.bias"] = torch.zeros(1)
     del state["master1"]

@@ -65,7 +65,7 @@ def test_golden_checkpoints(fixture):
     assert logits_on_reference(FIXTURES / f"{fixture}.pth", fixture, num_attention_heads=4) < 1e-4
 
 
-def test_the_name_of_a_file_tells_what_its_shapes_do_not(tmp_path):
+def test_the_file_name_gives_what_shapes_do_not_show(tmp_path):
     """Only options are taken from the name: license and figures are not, because the file may be anyone's."""
     plain, named = tmp_path / "best.pt", tmp_path / "WavLM_Nes2Net_X_SeLU_e74_seed420.pt"
     for path in (plain, named):
@@ -77,7 +77,7 @@ def test_the_name_of_a_file_tells_what_its_shapes_do_not(tmp_path):
         assert "None are known to the converter" in card.read_text()
 
 
-def test_everything_that_takes_a_model_takes_it(checkpoint, published):
+def test_works_wherever_a_model_does(checkpoint, published):
     name, expected = str(checkpoint), logits_of(published[0])
     for model in (
         hf_gradalign.load_detector(name)[0],
@@ -112,7 +112,7 @@ def test_a_conversion_is_used_again(checkpoint, cache, monkeypatch, caplog):
     assert model_folder(str(copy), {})[0] == first  # by content
 
 
-def test_what_is_different_is_converted_apart(checkpoint, published, cache):
+def test_other_options_are_converted_separately(checkpoint, published, cache):
     first = model_folder(str(checkpoint), {})[0]
     other = model_folder(str(checkpoint), {"conversion_options": {"num_attention_heads": 8}})[0]
     assert other != first
@@ -172,8 +172,8 @@ def test_models_of_transformers_are_left_alone(published, tmp_path, cache):
 def test_an_unknown_file_says_what_it_holds(tmp_path, cache):
     path = tmp_path / "resnet.pth"
     torch.save({f"conv{index}.weight": torch.ones(2, 3) for index in range(9)}, path)
-    said = r"^resnet\.pth is not a published checkpoint that can be converted: .* 9 entries, first conv0\.weight \(2, "
-    with pytest.raises(ConversionError, match=said + r".*conv4\.weight \(2, 3\)\. `hf-gradalign detectors` lists what"):
+    text = r"^resnet\.pth is not a published checkpoint that can be converted: .* 9 entries, first conv0\.weight \(2, "
+    with pytest.raises(ConversionError, match=text + r".*conv4\.weight \(2, 3\)\. `hf-gradalign detectors` lists what"):
         model_folder(str(path), {})
     with pytest.raises(
         ConversionError, match=rf"^{tmp_path} has no config\.json, .*{tmp_path} has: resnet\.pth \(\S+ kB\)"
@@ -271,7 +271,7 @@ def convert_slowly(name, saving):
     model_folder(name, {})
 
 
-def test_a_process_killed_while_it_converts_leaves_nothing_in_the_way(checkpoint, published, cache, tmp_path):
+def test_a_killed_process_blocks_no_other(checkpoint, published, cache, tmp_path):
     context = multiprocessing.get_context("fork")
     saving = tmp_path / "saving"
     process = context.Process(target=convert_slowly, args=(str(checkpoint), str(saving)))

@@ -1,4 +1,4 @@
-"""Published checkpoints on the Hub load by name, offline the second time, and whatever is wrong is said in one line."""
+"""Published checkpoints on the Hub load by name, offline the second time, and errors are one line."""
 
 import hashlib
 import io
@@ -27,7 +27,7 @@ def load(name, **options):
     model, _ = hf_gradalign.load_detector(name, **options)
     with torch.no_grad():
         return model(clips).logits.tolist()
-def said(name, **options):
+def error_of(name, **options):
     try:
         load(name, **options)
         return "loaded"
@@ -88,7 +88,7 @@ def test_any_repository_with_one_checkpoint_and_files_by_name(hub, run_client, p
 
 
 @pytest.mark.slow
-def test_what_cannot_be_loaded_is_said_in_a_line(hub, run_client, published):
+def test_what_cannot_be_loaded_is_one_line(hub, run_client, published):
     _, content = published
     publish(hub, KNOWN, {FILE: content})
     publish(hub, "tester/gated", {"best.pth": content}, gated=True)
@@ -109,16 +109,16 @@ def test_what_cannot_be_loaded_is_said_in_a_line(hub, run_client, published):
         r".*It has 1 entries, first conv\.weight \(2, 3\)\. tester/odd has: net\.pth \(\S+ kB\), README\.md \(7",
         "tester/cut": r"best\.pth is truncated",
     }
-    program = f"{CLIENT}report([*(said(name) for name in args[1:]), said(args[0], revision='v9')])"
+    program = f"{CLIENT}report([*(error_of(name) for name in args[1:]), error_of(args[0], revision='v9')])"
     *messages, revision = run_client(program, KNOWN, *expected)
     for (name, pattern), message in zip(expected.items(), messages, strict=True):
         assert re.search(pattern, message), (name, message)
         assert "\n" not in message, name
     assert "the repository has no such revision: check --revision" in revision
-    offline = run_client(f"{CLIENT}report(said(args[0]))", KNOWN, home="x", HF_HUB_OFFLINE="1")
+    offline = run_client(f"{CLIENT}report(error_of(args[0]))", KNOWN, home="x", HF_HUB_OFFLINE="1")
     assert "offline mode is on. The cache, which HF_HUB_OFFLINE=1 uses alone, does not contain it" in offline
     hub.mood = "drop"
-    lost = run_client(f"{CLIENT}report(said(args[0]))", KNOWN, home="y", **QUICK)
+    lost = run_client(f"{CLIENT}report(error_of(args[0]))", KNOWN, home="y", **QUICK)
     assert re.search(r"^\S+: the Hub at \S+ does not answer \(.*\. The cache, .* does not contain it$", lost)
 
 
@@ -145,13 +145,13 @@ def test_a_file_that_changed_on_the_hub_is_reported(hub, run_client, published):
 
 @pytest.mark.long
 @pytest.mark.slow
-def test_a_damaged_download_is_refused_and_a_broken_one_taken_up(hub, run_client, published):
+def test_a_damaged_download_is_refused_and_a_partial_one_resumed(hub, run_client, published):
     logits, content = published
     publish(hub, KNOWN, {FILE: content})
     damage = (
         "path = next(Path(os.environ['HF_HOME']).rglob('*.pth')).resolve()\n"
         "data = bytearray(path.read_bytes()); data[2000] ^= 255; path.write_bytes(data)\n"
-        "report(said(args[0]))"
+        "report(error_of(args[0]))"
     )
     message = run_client(f"{CLIENT}load(args[0])\n{damage}", KNOWN)
     assert re.search(r"mamba_avg5\.pth is damaged: its SHA-256 is \w{64}, and the Hub has \w{64}\. Delete it", message)

@@ -214,7 +214,7 @@ def test_the_positional_convolution_as_torch_names_it_now():
     assert torch.equal(logits_of(convert_state_dict(state, num_attention_heads=6)[0]), logits_of(model))
 
 
-def test_all_that_is_wrong_is_reported_at_once():
+def test_all_problems_are_reported_at_once():
     _, state = make_published("conformer_tcm")
     state["conformer.fc6.weight"] = torch.zeros(2)
     state["ssl_model.model.encoder.layers.0.adapter.weight"] = torch.zeros(2)
@@ -269,12 +269,12 @@ def test_errors():
         convert_state_dict(head_alone)
 
 
-def test_only_published_heads_go_back():
+def test_only_published_heads_convert_back():
     backbone = make_detector("mamba").config.backbone_config
-    for options, said in (
+    for options, message in (
         ({"head": "mhfa"}, "no published layout for wav2vec2 with the head mhfa; known: aasist with wav2vec2; "),
         ({"head": "sls", "head_options": {"n_frames": 33}}, r"applies a SELU to the logits, and this head does not"),
         ({"head": "linear", "layer_merging": "sea"}, "no published layout that merges the layers of wav2vec2"),
     ):
-        with pytest.raises(ConversionError, match=said):
+        with pytest.raises(ConversionError, match=message):
             published_state_dict(SpoofDetectorForAudioClassification(SpoofDetectorConfig(backbone, **options)))

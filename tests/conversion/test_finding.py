@@ -1,4 +1,4 @@
-"""Which file is meant by the name of a published checkpoint, and what is said if none is."""
+"""Which file is meant by the name of a published checkpoint, and the error if there is none."""
 
 import pytest
 
@@ -23,8 +23,8 @@ def test_the_checkpoint_among_files(names, chosen):
 
 def test_several_or_none_are_listed_with_their_sizes():
     files = {"best_0.pth": 1_270_000_000, "best_1.pth": 12_500, "notes.txt": 12}
-    said = r"some/repo has several checkpoints: name one of them, as some/repo:FILE\. It has: best_0\.pth \(1\.3 GB\), "
-    with pytest.raises(ConversionError, match=said + r"best_1\.pth \(12\.5 kB\), notes\.txt \(12 bytes\)"):
+    text = r"some/repo has several checkpoints: name one of them, as some/repo:FILE\. It has: best_0\.pth \(1\.3 GB\), "
+    with pytest.raises(ConversionError, match=text + r"best_1\.pth \(12\.5 kB\), notes\.txt \(12 bytes\)"):
         choose(files, "some/repo", "some/repo:FILE")
     with pytest.raises(ConversionError, match=r"has no checkpoint \(\.safetensors, .*\. It has: notes\.txt \(12 bytes"):
         choose({"notes.txt": 12}, "some/repo", "some/repo:FILE")

@@ -34,7 +34,7 @@ def test_an_entry_is_complete(detector):
     assert as_mapping(detector)["name"] == detector.name
 
 
-def test_who_has_a_license():
+def test_licenses():
     licensed = {detector.family: detector.license for detector in DETECTORS if detector.license}
     assert licensed == {"AASIST": "mit", "AntiDeepfake": "cc-by-nc-sa-4.0"}
     assert find_by_repo("nii-yamagishilab/xls-r-1b-anti-deepfake").shown_license == "CC-BY-NC-SA-4.0"

@@ -79,13 +79,13 @@ def test_what_is_read_does_not_depend_on_the_suffix(name, tmp_path):
 
 
 @pytest.mark.parametrize("name", ["a.pth", "a.safetensors"])
-def test_a_pointer_and_a_page(name, tmp_path):
-    for content, said in (
+def test_a_git_lfs_pointer_and_a_web_page(name, tmp_path):
+    for content, message in (
         (b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 1\n", "Git LFS"),
         (b"<html>", "web page"),
     ):
         (tmp_path / name).write_bytes(content)
-        with pytest.raises(ConversionError, match=f"{name} is a .*{said}"):
+        with pytest.raises(ConversionError, match=f"{name} is a .*{message}"):
             read_state_dict(tmp_path / name)
 
 

@@ -64,7 +64,7 @@ def test_stop_lists_all_of_them(write_clip, make_dataset, bad_paths, num_proc):
 
 
 @pytest.mark.parametrize("num_proc", [None, 2])
-def test_skip_leaves_them_out_and_says_so(write_clip, make_dataset, bad_paths, num_proc, caplog):
+def test_skip_drops_them_with_a_warning(write_clip, make_dataset, bad_paths, num_proc, caplog):
     dataset = make_dataset([*bad_paths, write_clip("good.wav"), write_clip("also_good.wav")])
     with caplog.at_level(logging.WARNING, logger="hf_gradalign"):
         kept = check_audio(dataset, 16_000, on_bad_audio="skip", num_proc=num_proc)
@@ -74,7 +74,7 @@ def test_skip_leaves_them_out_and_says_so(write_clip, make_dataset, bad_paths, n
 
 
 @pytest.mark.parametrize("on_bad_audio", ["stop", "skip"])
-def test_nothing_but_bad_clips(make_dataset, bad_paths, on_bad_audio):
+def test_only_bad_clips(make_dataset, bad_paths, on_bad_audio):
     with pytest.raises(BadAudioError, match=r"(?s)7 of 7 clips cannot be decoded.*No clip is left"):
         check_audio(make_dataset(bad_paths), on_bad_audio=on_bad_audio)
 
@@ -87,7 +87,7 @@ def test_a_long_list_is_cut(write_clip, make_dataset):
     assert len(caught.value.bad_clips) == 23
 
 
-def test_a_file_that_has_changed_is_seen(tmp_path, write_clip):
+def test_a_changed_file_is_checked_again(tmp_path, write_clip):
     path = write_clip("a.wav")
     rows = [{"audio": str(clip), "utterance_id": clip.stem} for clip in (path, write_clip("b.wav"))]
     (tmp_path / "rows.jsonl").write_text("\n".join(map(json.dumps, rows)))
@@ -145,12 +145,12 @@ def views_of(clips, **options):
     return ViewDataset(clips, {"clean": None}, **options)
 
 
-def test_a_bad_clip_that_is_met_ends_the_training(write_clip, make_dataset):
+def test_a_bad_clip_stops_the_training(write_clip, make_dataset):
     with pytest.raises(AudioDecodingError, match=r"Cannot decode utt_1: there is no file gone\.wav"):
         views_of(make_dataset([write_clip("a.wav"), "gone.wav"]))[1]
 
 
-def test_or_the_next_one_takes_its_place(write_clip, make_dataset, caplog):
+def test_a_bad_clip_is_replaced_by_the_next(write_clip, make_dataset, caplog):
     paths = [write_clip(f"{name}.wav", 400, seed=seed) for seed, name in enumerate("abc")]
     views = views_of(make_dataset([*paths, "gone.wav", "too.wav"]), on_bad_audio="skip")
     good = views_of(make_dataset([*paths, *paths[:2]]))
@@ -163,7 +163,7 @@ def test_or_the_next_one_takes_its_place(write_clip, make_dataset, caplog):
     assert caplog.text.count("Cannot decode utt_4: there is no file too.wav") == 1
 
 
-def test_training_on_nothing_but_bad_clips(make_dataset):
+def test_training_on_only_bad_clips(make_dataset):
     with pytest.raises(AudioDecodingError, match="nor can any of the 2 clips from this one on"):
         views_of(make_dataset(["gone.wav", "too.wav"]), on_bad_audio="skip")[0]
 

@@ -48,7 +48,7 @@ def test_a_batch_of_views():
             torch.testing.assert_close(tensor, expected[key], rtol=0, atol=0)
 
 
-def test_the_extractor_normalises_each_clip():
+def test_the_extractor_normalizes_each_clip():
     batch = ViewCollator(Wav2Vec2FeatureExtractor(do_normalize=True))(_items(4000, 4000))
     torch.testing.assert_close(batch["input_values"].std(dim=1), torch.ones(2), atol=1e-3, rtol=0)
 
@@ -78,7 +78,7 @@ class AlwaysMasks(Wav2Vec2FeatureExtractor):
         return super().__call__(raw_speech, padding=padding, **{**options, "return_attention_mask": True})
 
 
-def test_a_mask_that_masks_nothing_and_is_not_wanted_is_left_out():
+def test_a_mask_that_masks_nothing_is_left_out():
     collator = ViewCollator(AlwaysMasks(return_attention_mask=False))
     assert set(collator(_items(4000, 4000))) == {"input_values", "labels"}
     assert collator(_items(4000, 3000))["attention_mask"].sum(dim=1).tolist() == [4000, 3000]
@@ -90,7 +90,7 @@ class NeedsMask(torch.nn.Module):
         """As some models with code of their own."""
 
 
-def test_in_training_a_mask_that_masks_nothing_is_for_models_that_need_it():
+def test_training_keeps_such_a_mask_for_models_that_need_it():
     for model, expected in ((make_classifier(), False), (make_detector(), False), (NeedsMask(), True)):
         collator = ViewCollator(Wav2Vec2FeatureExtractor(return_attention_mask=True))
         collator.use_model(model)
@@ -159,11 +159,11 @@ def test_padding_that_changes_the_losses_is_reported_once(norm, has_mask, paddin
         assert "window_seconds" in told[0]
 
 
-def test_extractors_that_pad_to_a_fixed_length_are_no_reason_to_warn(padding_warnings):
+def test_extractors_that_pad_to_a_fixed_length_do_not_warn(padding_warnings):
     assert not padding_warnings(ViewCollator(WhisperFeatureExtractor()), (4000, 3000))
 
 
-def test_the_trainer_tells_the_collator_its_model(tmp_path, padding_warnings):
+def test_the_trainer_gives_the_collator_its_model(tmp_path, padding_warnings):
     collator = ViewCollator(Wav2Vec2FeatureExtractor(return_attention_mask=True))
     model = make_classifier(feat_extract_norm="group")
     GradientAlignmentTrainer(model, GradientAlignmentArguments(str(tmp_path), use_cpu=True), data_collator=collator)
@@ -187,7 +187,7 @@ def test_it_can_be_sent_to_a_spawned_worker():
     )
 
 
-def test_it_takes_what_the_data_sets_give(write_clip, make_dataset):
+def test_takes_items_of_the_data_sets(write_clip, make_dataset):
     dataset = make_dataset([write_clip("a.wav", 900), write_clip("b.wav", 1200)])
     collator = ViewCollator(Wav2Vec2FeatureExtractor())
     clips = ClipDataset(dataset, sampling_rate=RATE, window_samples=1000)
@@ -308,12 +308,12 @@ def test_a_deferring_data_set_can_be_sent_to_a_spawned_worker(dataset):
     [ASTFeatureExtractor(), WhisperFeatureExtractor()],
     ids=lambda extractor: type(extractor).__name__,
 )
-def test_extractors_that_do_more_are_refused(extractor):
+def test_extractors_with_further_steps_are_refused(extractor):
     with pytest.raises(ValueError, match=f"{type(extractor).__name__} does more to a waveform than normalize it"):
         DeferredAugmentation(extractor)
 
 
-def test_what_cannot_be_deferred_is_refused(dataset):
+def test_refuses_what_cannot_be_deferred(dataset):
     with pytest.raises(ValueError, match=r"No view ends with RawBoost, .*: clean, codec\. Leave out defer"):
         _make(dataset, {"clean": None, "codec": Codec()}, defer=True)
     with pytest.raises(ValueError, match="needs a window"):

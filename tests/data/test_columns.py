@@ -81,7 +81,7 @@ def test_arrays_beside_their_rates(waveforms, tmp_path):
             np.testing.assert_array_equal(samples, wave)
 
 
-def test_what_is_encoded_stays_as_it_is():
+def test_encoded_clips_stay_as_they_are():
     clips = Dataset.from_dict({"audio": ["a.wav"]}).cast_column("audio", Audio(decode=False))
     assert with_encoded_audio(clips) is clips
     for other in (Audio(decode=True), Audio(16_000, decode=False)):
@@ -110,7 +110,7 @@ def test_several_channels(kind, channels_first, make_samples):
     np.testing.assert_allclose(samples, stereo.mean(axis=1), atol=1e-7)
 
 
-def test_what_cannot_be_read_is_handed_to_the_check(decoded):
+def test_unreadable_clips_are_left_to_the_check(decoded):
     bad = [None, {"path": "b", "array": None, "sampling_rate": RATE}, {"path": "c", "array": [], "sampling_rate": RATE}]
     bad.append({"path": "d", "array": [0.1, float("nan")], "sampling_rate": RATE})
     clips = Dataset.from_dict({"audio": [*bad, decoded[0]["audio"]]}, features=decoded.select_columns("audio").features)
@@ -118,15 +118,15 @@ def test_what_cannot_be_read_is_handed_to_the_check(decoded):
 
 
 @pytest.mark.parametrize(
-    ("clip", "said"),
+    ("clip", "message"),
     [
         ({"array": [1, 2]}, "holds arrays without a sampling_rate"),
         ({"array": [1, 2], "sampling_rate": RATE}, "holds arrays of int64. Give samples as floats"),
         ({"array": [0.1, 0.2], "sampling_rate": 0}, "with a sampling_rate of 0. Give it in Hz"),
     ],
 )
-def test_arrays_without_a_scale_or_rate_are_refused(clip, said):
-    with pytest.raises(CorpusError, match=said):
+def test_arrays_without_a_scale_or_rate_are_refused(clip, message):
+    with pytest.raises(CorpusError, match=message):
         with_encoded_audio(Dataset.from_dict({"audio": [clip]}))
 
 

@@ -26,7 +26,7 @@ def test_a_value_for_all_or_for_one(words, expected):
     )
 
 
-def test_how_corpora_are_called():
+def test_names_of_corpora():
     corpora = ["asvspoof5:/data/five", "owner/name", None, "a/clips.csv", "b/clips.csv", "owner/name"]
     words = ["asvspoof5:1", "name:2", "demo:3", "a/clips.csv:4", "clips-2:5"]
     values = CorpusOptions(corpora).values("--train_split_name", words)
@@ -42,7 +42,7 @@ def test_how_corpora_are_called():
         (["corpus_a:a", "corpus_a:b"], r"names two values for data/corpus_a"),
     ],
 )
-def test_words_that_fit_no_corpus(words, message):
+def test_options_that_fit_no_corpus(words, message):
     with pytest.raises(CorpusError, match=message):
         CorpusOptions([A, B]).values("--label_column_name", words)
 
@@ -52,7 +52,7 @@ def test_a_name_that_two_corpora_have():
         CorpusOptions(["a/clips.csv", "b/clips.csv"]).values("--label_column_name", ["clips:key"])
 
 
-def test_of_one_corpus_nobody_need_say_that_it_is_meant():
+def test_one_corpus_needs_no_name():
     options = CorpusOptions([A])
     assert options.values("--label_column_name", ["meta:class"]) == {A: "meta:class"}
     assert options.values("--label_column_name", ["corpus_a:key"]) == {A: "key"}
@@ -77,7 +77,7 @@ def test_label_maps():
     ]
 
 
-def test_numbers_of_one_corpus_are_not_read_through_what_was_said_of_all():
+def test_a_label_map_for_all_does_not_apply_to_numbers():
     assert maps(["0=spoof", "1=real", "corpus_b:1=fake"]) == [{"0": "spoof", "1": "bonafide"}, {"1": "spoof"}]
     assert maps(["0=spoof", "1=real", "tts=spoof"], (A, "arena:ASVspoof5"))[1] == {"tts": "spoof"}
     assert maps(["0=spoof", "1=real"], ("arena:ASVspoof5",)) == [{"0": "spoof", "1": "bonafide"}]
@@ -99,7 +99,7 @@ def test_two_corpora_with_one_map_of_numbers():
         options.check_label_maps(label_maps)
 
 
-def test_what_was_said_of_all_in_so_many_words(tmp_path):
+def test_a_label_map_for_all_names_each_number(tmp_path):
     options = CorpusOptions([A, B])
     label_maps = options.label_maps(["all:0=spoof", "all:1=real"])
     for label_map in label_maps.values():
@@ -120,7 +120,7 @@ def test_labels_that_are_known_take_no_map():
 
 
 @pytest.mark.parametrize("label", [0, 1.0, "-1", True, "no", " Yes ", "1.0"])
-def test_labels_that_say_nothing(label):
+def test_labels_without_a_meaning(label):
     assert says_nothing(label)
     assert not says_nothing(f"{label}x")
 

@@ -111,7 +111,7 @@ def test_a_clip_is_decoded_once(make_dataset, write_clip, monkeypatch):
     assert pickle.loads(pickle.dumps(dataset))._cache == {}
 
 
-def test_what_does_not_fit_is_decoded_again(make_dataset, write_clip, monkeypatch):
+def test_clips_that_do_not_fit_are_decoded_again(make_dataset, write_clip, monkeypatch):
     monkeypatch.setattr("hf_gradalign.data.datasets._CACHE_BYTES", 8000 * 4)
     dataset = ClipDataset(make_dataset([write_clip("a.wav"), write_clip("b.wav", seed=1)]), sampling_rate=16_000)
     items = [dataset[index]["input_values"] for index in (0, 1, 0, 1)]
@@ -307,7 +307,7 @@ def test_audiomentations(dataset):
     assert _all(first) == _all(second)
 
 
-def test_a_model_that_numbers_the_classes_otherwise(dataset):
+def test_a_model_that_numbers_the_classes_differently(dataset):
     views = _make(dataset, label2id={"bonafide": 0, "spoof": 1})
     assert [views[index]["clean"]["labels"] for index in range(3)] == [1, 0, 1]
 
@@ -360,7 +360,7 @@ def test_running_workers_see_a_new_epoch(dataset):
         (np.array([0, 1e300]), r"view 'augmented' returned NaN or infinite samples for utt_1"),
     ],
 )
-def test_what_a_transform_must_not_give(dataset, augment, result, message):
+def test_invalid_results_of_a_transform(dataset, augment, result, message):
     views = _make(dataset, {"clean": None, "augmented": lambda samples, sample_rate: result}, augment=augment)
     with pytest.raises(ValueError, match=message):
         views[1]

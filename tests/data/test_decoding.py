@@ -125,7 +125,7 @@ def test_zero_length_file(tmp_path):
     _fails({"bytes": b"", "path": "a.wav"}, r"Cannot decode a.wav: it is empty \(zero bytes\)")
 
 
-def test_text_called_wav(tmp_path):
+def test_text_with_the_extension_wav(tmp_path):
     (tmp_path / "a.wav").write_text("This is no audio. " * 50)
     _fails(tmp_path / "a.wav", "not audio that libsndfile or FFmpeg can read, or corrupt")
 
@@ -163,7 +163,7 @@ def test_a_flac_that_does_not_say_its_length(write_clip):
     ("bad", "reason"),
     [(np.nan, "NaN or infinite"), (np.inf, "NaN or infinite"), (-np.inf, "NaN or infinite"), (-7e28, r"reach 7e\+28")],
 )
-def test_samples_that_are_no_sound(tmp_path, make_samples, bad, reason):
+def test_samples_that_are_not_sound(tmp_path, make_samples, bad, reason):
     samples = make_samples(1000)
     samples[500] = bad
     soundfile.write(tmp_path / "a.wav", samples, RATE, subtype="FLOAT")
@@ -176,7 +176,7 @@ def _with_rate(path, rate):
     return bytes(data)
 
 
-def test_rates_that_cannot_be(write_clip):
+def test_impossible_rates(write_clip):
     path = write_clip("a.wav")
     _fails(_with_rate(path, 0), "not audio that libsndfile or FFmpeg can read, or corrupt")
     _fails(_with_rate(path, 999_983), "sampling rate of 999983 Hz has too small a common divisor with 16000 Hz")

@@ -11,7 +11,7 @@ def demo_corpus():
     return load_corpus()
 
 
-def test_the_files_are_there():
+def test_the_files_exist():
     files = demo_corpus_files()
     assert list(files) == ["train", "validation", "test"]
     for file in files.values():
@@ -26,7 +26,7 @@ def test_counts(demo_corpus, split, spoof, bonafide):
     assert Counter(demo_corpus[split]["label"]) == {0: spoof, 1: bonafide}
 
 
-def test_no_network_is_asked(monkeypatch):
+def test_uses_no_network(monkeypatch):
     counted = []  # with this setting, `datasets` reports loading to the Hub
 
     def note(name):

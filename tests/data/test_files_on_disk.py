@@ -7,7 +7,7 @@ import pytest
 from hf_gradalign.data.files_on_disk import find_on_disk
 
 
-def test_files_folders_and_what_is_no_file(tmp_path, monkeypatch):
+def test_files_folders_and_missing_files(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "a").mkdir()
     (tmp_path / "a" / "x.wav").touch()
@@ -28,19 +28,19 @@ def test_files_folders_and_what_is_no_file(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("paths", [[], [None, None]])
-def test_nothing_to_look_for(paths):
+def test_no_paths(paths):
     assert find_on_disk(pa.array(paths, pa.string())).to_pylist() == paths
 
 
 COMPOSED, DECOMPOSED = "gr\u00f6\u00dfe", "gro\u0308\u00dfe"
 
 
-@pytest.mark.parametrize(("on_disk", "said"), [(COMPOSED, DECOMPOSED), (DECOMPOSED, COMPOSED)])
-def test_another_unicode_form(tmp_path, on_disk, said):
+@pytest.mark.parametrize(("on_disk", "requested"), [(COMPOSED, DECOMPOSED), (DECOMPOSED, COMPOSED)])
+def test_another_unicode_form(tmp_path, on_disk, requested):
     (tmp_path / on_disk / on_disk).mkdir(parents=True)
     for name in (f"{on_disk}.wav", f"{on_disk}/x.wav"):
         (tmp_path / on_disk / name).touch()
-    paths = [f"{tmp_path}/{said}/{said}.wav", f"{tmp_path}/{said}/{said}/x.wav", f"{tmp_path}/{said}/{said}"]
+    paths = [f"{tmp_path}/{requested}/{form}" for form in (f"{requested}.wav", f"{requested}/x.wav", requested)]
     expected = [f"{tmp_path}/{on_disk}/{on_disk}.wav", f"{tmp_path}/{on_disk}/{on_disk}/x.wav", None]
     assert find_on_disk(pa.array(paths)).to_pylist() == expected
 
@@ -52,10 +52,10 @@ def test_both_unicode_forms(tmp_path):
     assert find_on_disk(pa.array([*paths, f"{tmp_path}/ {COMPOSED}.wav"])).to_pylist() == [*paths, None]
 
 
-@pytest.mark.parametrize("said", ["x.wav ", "\ufeffx.wav", '"x.wav"', "x.wav\r", " 'x.wav'"])
-def test_blanks_and_quotes_around_a_name(tmp_path, said):
+@pytest.mark.parametrize("name", ["x.wav ", "\ufeffx.wav", '"x.wav"', "x.wav\r", " 'x.wav'"])
+def test_blanks_and_quotes_around_a_name(tmp_path, name):
     (tmp_path / "x.wav").touch()
-    assert find_on_disk(pa.array([f"{tmp_path}/{said}"])).to_pylist() == [f"{tmp_path}/x.wav"]
+    assert find_on_disk(pa.array([f"{tmp_path}/{name}"])).to_pylist() == [f"{tmp_path}/x.wav"]
 
 
 def test_backslashes(tmp_path):

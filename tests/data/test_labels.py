@@ -33,7 +33,7 @@ def test_further_names_of_spoof(name):
 
 
 @pytest.mark.parametrize("name", ["speech", "audio", "A01", "real_001", "not real", "tts", "false", ""])
-def test_what_is_no_name_of_either(name):
+def test_names_of_neither(name):
     assert canonical_label(name) is None
 
 
@@ -57,7 +57,7 @@ def test_a_class_label_is_mapped_by_name_whatever_its_numbers():
         (["0", "1"], r"'0' \(1 clips\)"),
     ],
 )
-def test_what_is_not_known_by_name_is_listed_with_the_option(labels, found):
+def test_unknown_labels_are_listed_with_the_option(labels, found):
     with pytest.raises(CorpusError, match=rf"{found}.*--label_map, for example --label_map 0=spoof 1=bonafide"):
         map_labels(labels)
 
@@ -83,7 +83,7 @@ def test_label_map(labels, label_map, expected):
     assert map_labels(labels, label_map=label_map) == expected
 
 
-def test_a_label_map_speaks_of_a_class_labels_names():
+def test_a_label_map_applies_to_class_names():
     assert map_labels([0, 1], names=["tts", "human"], label_map={"tts": "spoof"}) == [0, 1]
 
 
@@ -100,30 +100,30 @@ NO_LABELS = [None, "", " ", "-", "\u2013", "unknown", "UNK", "?", "nan", float("
 
 
 @pytest.mark.parametrize("label", NO_LABELS)
-def test_what_is_no_label(label):
+def test_what_is_not_a_label(label):
     assert is_no_label(label)
     assert map_labels(["spoof", label, "real"], allow_missing=True) == [0, None, 1]
     with pytest.raises(CorpusError, match=r"1 of 3 clips have no label \(.*\(1 clips\)\)"):
         map_labels(["spoof", label, "real"])
 
 
-def test_what_a_label_map_names_is_a_label():
+def test_names_in_a_label_map_are_labels():
     assert map_labels([1, -1, "unknown"], label_map={"-1": "spoof", "1": "real"}, allow_missing=True) == [1, 0, None]
     assert map_labels([1.0, -1.0], label_map={"-1": "spoof", "1": "real"}) == [1, 0]
 
 
 @pytest.mark.parametrize(("label", "end"), [("-1", ":-1=spoof."), ("unknown ", ":unknown=spoof."), (None, "rows.")])
-def test_what_to_do_about_missing_labels(label, end):
+def test_advice_on_missing_labels(label, end):
     with pytest.raises(CorpusError, match="Label them or remove their rows") as caught:
         map_labels(["real", label])
     assert str(caught.value).endswith(end)
 
 
-def test_a_class_labels_own_name_for_no_label():
+def test_class_names_for_a_missing_label():
     assert map_labels([0, 1, 2, -1], names=["unknown", "real", "fake"], allow_missing=True) == [None, 1, 0, None]
 
 
-def test_a_label_that_is_not_understood_is_no_missing_one():
+def test_an_unknown_label_is_not_missing():
     with pytest.raises(
         CorpusError, match=r"Found: 'A01' \(1 clips\), and for missing labels None \(1 clips\). Say what"
     ):

@@ -39,7 +39,7 @@ def test_the_common_form(save):
     assert list(corpus["train"]["label"]) == [1, 0, 1, 0]
 
 
-def test_class_labels_the_other_way_round(save):
+def test_class_labels_in_reverse_order(save):
     def change(dataset):
         return dataset.cast_column("label", ClassLabel(names=["bona-fide", "spoof"]))
 
@@ -89,7 +89,7 @@ def test_other_names_for_columns_and_splits(save):
     assert not {"wav", "key"} & set(corpus["train"].column_names)
 
 
-def test_a_column_that_is_in_the_way(save, caplog):
+def test_a_column_with_a_reserved_name(save, caplog):
     folder = save(change=lambda dataset: dataset.add_column("key", ["real", "fake"] * 2))
     assert list(load_corpus(folder, label_column="key")["train"]["label"]) == [1, 0, 1, 0]
     assert "The column 'label' is left out: 'key' replaces it" in caplog.text
@@ -118,7 +118,7 @@ def test_splits_but_for_case(save):
         load_corpus(save({"Test": 2, "TEST": 2}), splits=("test",))
 
 
-def test_the_test_split_may_be_absent_unless_it_is_asked_for(save):
+def test_the_test_split_may_be_absent_unless_requested(save):
     folder = save({"train": 4, "validation": 4})
     assert list(load_corpus(folder)) == ["train", "validation"]
     with pytest.raises(CorpusError, match=r"no split 'eval'.*--test_split_name"):
@@ -129,7 +129,7 @@ def test_the_test_split_can_be_left_out(save):
     assert list(load_corpus(save(), test_split=None)) == ["train", "validation"]
 
 
-def test_one_split_for_two_purposes_is_warned_of(save, caplog):
+def test_one_split_for_two_purposes_warns(save, caplog):
     load_corpus(save({"test": 4, "validation": 2}), train_split="test")
     assert "The split 'test' serves more than one purpose" in caplog.text
 
@@ -146,13 +146,13 @@ def test_a_missing_column(save, option, message):
         load_corpus(save(), **option)
 
 
-def test_a_column_that_is_no_audio(save):
+def test_a_column_that_is_not_audio(save):
     folder = save(change=lambda dataset: dataset.add_column("score", [0.5] * 4))
     with pytest.raises(CorpusError, match=r"the column 'score' holds .*not audio files.*--audio_column_name"):
         load_corpus(folder, audio_column="score")
 
 
-def test_a_column_that_is_no_label(save):
+def test_a_column_that_is_not_a_label(save):
     folder = save(change=lambda dataset: dataset.add_column("key", [["real"]] * 4))
     with pytest.raises(CorpusError, match=r"the column 'key' holds .*not one label per clip"):
         load_corpus(folder, label_column="key")
@@ -227,7 +227,7 @@ def test_optional_splits(save):
         load_corpus(folder, splits=("train", "test"))
 
 
-def test_files_without_split_names_are_what_is_asked_for(tmp_path, write_clip):
+def test_files_without_split_names_are_the_requested_split(tmp_path, write_clip):
     rows = [f"{write_clip(f'{index}.wav', 400)},{'fake' if index % 2 else 'real'}" for index in range(4)]
     (tmp_path / "mine.csv").write_text("\n".join(["file_name,label", *rows]))
     assert len(load_corpus(tmp_path / "mine.csv", splits=("test",))["test"]) == 4
@@ -270,7 +270,7 @@ def test_a_corpus_in_another_unicode_form_than_on_disk(tmp_path, write_clip, lay
     assert clips["utterance_id"][:] == ["a"]
 
 
-def test_clips_to_be_scored_need_no_labels(tmp_path, write_clip):
+def test_clips_to_score_need_no_labels(tmp_path, write_clip):
     paths = [write_clip(f"clips/{name}.wav", 400) for name in "ab"]
     (tmp_path / "clips" / "notes.txt").write_text("no audio")
     clips = load_corpus(tmp_path / "clips", splits=("test",), require_labels=False)["test"]
@@ -284,6 +284,6 @@ def test_clips_to_be_scored_need_no_labels(tmp_path, write_clip):
     assert load_corpus(tmp_path / "list.csv", splits=("test",), require_labels=False)["test"]["label"][:] == [None]
 
 
-def test_no_subsets_elsewhere(save):
+def test_other_corpora_have_no_subsets(save):
     with pytest.raises(CorpusError, match="has no subsets"):
         load_corpus(save(), subset="eval")

@@ -67,7 +67,7 @@ def test_balance_needs_both_classes(parts):
         ([1.0, float("nan")], "must be positive numbers"),
     ],
 )
-def test_weights_that_do_not_fit(parts, weights, message):
+def test_invalid_weights(parts, weights, message):
     with pytest.raises(CorpusError, match=message):
         mix_corpora(parts, weights=weights)
 
@@ -89,7 +89,7 @@ def test_both_classes_are_equally_likely(found, weighted):
             assert chance == pytest.approx(0.5 * expected[source] / sum(expected.values()))
 
 
-def test_names_that_come_twice():
+def test_repeated_names():
     assert unique_names(["a", "b", "a", "a"]) == ["a", "b", "a-2", "a-3"]
 
 

@@ -90,7 +90,7 @@ def test_options_do_as_in_a_view_dataset(clips):
         assert item["clean"]["labels"] == whole[index]["clean"]["labels"]
 
 
-def test_it_goes_on_with_another_order_and_other_draws(clips):
+def test_each_epoch_has_another_order_and_other_draws(clips):
     items = list(islice(views_of(clips), 2 * N_CLIPS))
     first, second = ({which(item): item for item in part} for part in (items[:N_CLIPS], items[N_CLIPS:]))
     assert list(first) != list(second)
@@ -135,7 +135,7 @@ def test_processes_share_the_clips(clips, n_processes, workers):
 
 
 @pytest.mark.parametrize("workers", [0, 1, *(pytest.param(n, marks=pytest.mark.slow) for n in (2, 3))])
-def test_what_is_left_blank(clips, workers):
+def test_blank_places(clips, workers):
     expected = batches(views_of(clips), 9 + 5, workers)
     for skipped in (1, 4, 9):
         dataset = views_of(clips)
@@ -146,7 +146,7 @@ def test_what_is_left_blank(clips, workers):
             assert number >= skipped or not np.any([item["clean"]["input_values"] for item in blank])
 
 
-def test_what_is_left_blank_is_not_decoded(clips, monkeypatch):
+def test_blank_places_are_not_decoded(clips, monkeypatch):
     from hf_gradalign.data import view_maker
 
     calls = []
@@ -163,7 +163,7 @@ def spoil(clips, places):
         Path(clips[place]["audio"]["path"]).write_bytes(b"no audio")
 
 
-def test_a_bad_clip_ends_it(own_clips):
+def test_a_bad_clip_stops_it(own_clips):
     spoil(own_clips, [3])
     with pytest.raises(AudioDecodingError, match="utt_3"):
         list(islice(views_of(own_clips), N_CLIPS))
@@ -171,7 +171,7 @@ def test_a_bad_clip_ends_it(own_clips):
 
 @pytest.mark.parametrize("places", [[0], [0, 1, 2], [4, 5, 9]])
 @pytest.mark.parametrize("blank", [0, 2])
-def test_another_takes_a_bad_ones_place(own_clips, places, blank, caplog):
+def test_a_bad_clip_is_replaced(own_clips, places, blank, caplog):
     spoil(own_clips, places)
     options = {"shuffle_buffer_size": 0, "on_bad_audio": "skip"}
     expected = batches(views_of(own_clips, **options), 10)
@@ -185,7 +185,7 @@ def test_another_takes_a_bad_ones_place(own_clips, places, blank, caplog):
     assert list(map(bits, found[blank:])) == list(map(bits, expected[blank:]))
 
 
-def test_nothing_but_bad_clips(own_clips):
+def test_only_bad_clips(own_clips):
     spoil(own_clips, range(N_CLIPS))
     with pytest.raises(ValueError, match="no clips for this process"):
         next(iter(views_of(own_clips, on_bad_audio="skip")))
@@ -202,7 +202,7 @@ def test_many_bad_clips_in_a_row(own_clips, monkeypatch):
         next(items)
 
 
-def test_a_clip_that_comes_again_is_drawn_again(clips):
+def test_a_repeated_clip_is_augmented_again(clips):
     stream = clips.select([0, 0, 1])
     for repeats in (False, True):
         dataset = views_of(stream, shuffle_buffer_size=0, repeats=repeats)

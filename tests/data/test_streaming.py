@@ -58,7 +58,7 @@ def test_another_split(shards):
         stream_corpus(shards(), split="dev")
 
 
-def test_labels_the_other_way_round_and_other_columns(shards):
+def test_labels_in_reverse_order_and_other_columns(shards):
     def change(dataset):
         labels = ["fake" if label == 0 else "real" for label in dataset["label"]]
         dataset = dataset.remove_columns("label").add_column("key", labels).rename_column("audio", "wav")
@@ -70,7 +70,7 @@ def test_labels_the_other_way_round_and_other_columns(shards):
         stream_corpus(shards(change), audio_column="wav")
 
 
-def test_labels_that_are_not_understood(shards):
+def test_unknown_labels(shards):
     folder = shards(lambda dataset: dataset.cast_column("label", Value("int64")))
     with pytest.raises(CorpusError, match=r"split 'train', column 'label': .*--label_map"):
         next(iter(stream_corpus(folder)))
@@ -103,7 +103,7 @@ def test_the_arenas_form(tmp_path):
 
 
 @pytest.mark.parametrize("source", ["layout", "metadata"])
-def test_what_is_on_disk_is_gone_through(tmp_path, source):
+def test_a_corpus_on_disk_is_streamed(tmp_path, source):
     root = corpus_trees.asvspoof2019_la(tmp_path)
     spec = f"asvspoof2019_la:{root}"
     if source == "metadata":
@@ -161,7 +161,7 @@ def test_from_the_hub(hub, run_client, shards, tmp_path):
 
 
 @pytest.mark.slow
-def test_no_more_is_downloaded_than_asked_for(hub, run_client, shards, tmp_path):
+def test_downloads_no_more_than_requested(hub, run_client, shards, tmp_path):
     shards()
     files = {f"data/{path.name}": path.read_bytes() for path in (tmp_path / "set").iterdir()}
     dataset_hub.add_dataset(hub, "tester/clips", files)

@@ -68,7 +68,7 @@ def test_ids_of_any_type_are_text(save, ids, feature, expected):
         ([b"\xff\xfe", b"a", b"b", b"c"], "holds .*binary, not one id per clip"),
     ],
 )
-def test_what_cannot_be_an_id(save, ids, message):
+def test_invalid_ids(save, ids, message):
     with pytest.raises(CorpusError, match=message):
         ids_of(save(ids))
 
@@ -76,7 +76,7 @@ def test_what_cannot_be_an_id(save, ids, message):
 @pytest.mark.parametrize(
     "ids", [["a", None, "c", ""], [1, None, 3, None], ["a", "  ", "c", "\ufeff"], [1.0, float("nan"), 3.0, None]]
 )
-def test_ids_that_are_not_there_for_all(save, ids):
+def test_ids_that_are_missing_for_some(save, ids):
     folder = save(ids)
     with pytest.raises(CorpusError, match=r"split 'test': 2 of 4 utterance ids are empty \(rows 2, 4\).*_name none"):
         ids_of(folder)
@@ -161,7 +161,7 @@ def test_a_file_with_other_values_is_kept_and_reported(write, caplog):
     assert "These clips are named by their rows." in caplog.text
 
 
-def test_a_file_however_its_path_is_written(write, tmp_path, caplog):
+def test_a_file_under_two_paths(write, tmp_path, caplog):
     path = write(row("x/a.wav"), row("b.wav"))
     repeats = [row(str(tmp_path / "x/a.wav")), row("x/../x/a.wav"), row(f"{tmp_path}//x/./a.wav")]
     path.write_text(path.read_text() + "".join(json.dumps(entry) + "\n" for entry in repeats))
@@ -193,7 +193,7 @@ def test_an_id_of_two_clips(write):
     assert load(path, id_column="none")["utterance_id"][:] == ["a", "b", "c"]
 
 
-def test_ids_that_are_told_apart_by_blanks_alone_are_one(write):
+def test_ids_that_differ_only_in_blanks_are_the_same(write):
     path = write(row("a.wav", utterance_id="u"), row("b.wav", utterance_id="u "))
     with pytest.raises(CorpusError, match="1 utterance id is not unique"):
         load(path)

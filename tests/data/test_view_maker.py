@@ -23,7 +23,7 @@ def test_the_block_is_reproducible():
     assert len(set(first)) == 3
 
 
-def test_the_callers_generators_go_on_as_if_nothing_had_been():
+def test_the_callers_generators_are_left_alone():
     random.seed(1), np.random.seed(1), torch.manual_seed(1)
     expected = [_draw(), _draw()]
     random.seed(1), np.random.seed(1), torch.manual_seed(1)

@@ -65,7 +65,7 @@ def test_repeat_pad(length, expected):
     assert padded.dtype == np.float32
 
 
-def test_nothing_cannot_be_repeated():
+def test_an_empty_clip_cannot_be_repeated():
     with pytest.raises(ValueError, match="cannot repeat a clip without samples"):
         repeat_pad(np.zeros(0, np.float32), 5)
 
@@ -82,7 +82,7 @@ def test_reaches_the_level_and_keeps_the_shape():
     np.testing.assert_allclose(scaled / samples, scaled[0] / samples[0], rtol=1e-4)
 
 
-def test_silence_and_nothing_stay_as_they_are():
+def test_silence_and_empty_clips_stay_as_they_are():
     assert scale_to_rms(np.zeros(10, np.float32), 0.1).tolist() == [0.0] * 10
     assert scale_to_rms(np.zeros(0, np.float32), 0.1).size == 0
 

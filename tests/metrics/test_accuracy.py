@@ -53,7 +53,7 @@ def test_the_threshold_is_a_number(threshold):
             metric([0.0, 1.0], [0, 1], threshold)
 
 
-def test_there_must_be_something_to_decide():
+def test_refuses_no_clips():
     with pytest.raises(ValueError, match="All 2 clips are spoofed"):
         accuracy_at_threshold([0.0, 1.0], [0, 0], 0.5)
     with pytest.raises(ValueError, match="needs at least one spoofed clip"):

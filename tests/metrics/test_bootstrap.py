@@ -172,7 +172,7 @@ def test_scores_are_checked():
         bootstrap_intervals("eer", [0.0, 1.0], [0, 0])
 
 
-def test_a_bar_on_request_and_only_then(monkeypatch, capsys):
+def test_a_progress_bar_only_on_request(monkeypatch, capsys):
     monkeypatch.setattr(bootstrap, "_BAR_AFTER", 0.0)
     scores, labels = np.arange(20.0), np.arange(20) % 2
     bootstrap_intervals("eer", scores, labels, n_draws=5)

@@ -138,13 +138,13 @@ def test_time_in_equal_pieces_is_the_equal_error_over_them(data):
     ],
     ids=range(7),
 )
-def test_what_cannot_be_compared(scores, labels, message):
+def test_refuses_what_cannot_be_compared(scores, labels, message):
     with pytest.raises(ValueError, match=message):
         range_equal_error_rate(scores, labels)
 
 
 @pytest.mark.parametrize("resolution", [0, -0.02])
-def test_resolutions_that_cannot_be(resolution):
+def test_invalid_resolutions(resolution):
     with pytest.raises(ValueError, match="the resolution must be at least a microsecond"):
         segment_equal_error_rate([ranges(0, 1.0, 4)], [HALVES], resolution)
 

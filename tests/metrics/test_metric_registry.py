@@ -78,14 +78,14 @@ def test_rates_are_percentages_and_costs_are_not():
     assert METRICS["eer"].format(-1e-9) == "0.000"
 
 
-def test_costs_can_be_others():
+def test_costs_can_be_changed():
     minimum, actual = detection_cost_metrics(DetectionCosts(p_spoof=0.5, c_fa=1))
     scores, labels = [-1.0, 0.5, 1.0], [0, 0, 1]
     assert minimum(scores, labels) == min_detection_cost(scores, labels, p_spoof=0.5, c_fa=1)["min_dcf"]
     assert actual(scores, labels) == actual_detection_cost(scores, labels, p_spoof=0.5, c_fa=1)["act_dcf"]
 
 
-def test_what_goes_for_a_metric():
+def test_what_counts_as_a_metric():
     assert as_metric("cllr") is METRICS["cllr"] is as_metric(log_likelihood_ratio_cost)
     assert as_metric(lambda scores, labels: {"first": 2, "second": 3})([1.0], [1]) == 2.0
     with pytest.raises(ValueError, match=r"There is no metric 'EER'\. Available metrics: eer, eer_interpolated"):

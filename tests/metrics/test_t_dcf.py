@@ -72,7 +72,7 @@ def test_other_costs():
         (lambda: TandemCosts(c_fa=-1), "Costs must not be negative"),
     ],
 )
-def test_refuses_what_makes_no_cost(make, message):
+def test_refuses_impossible_costs(make, message):
     with pytest.raises(ValueError, match=message):
         make()
 

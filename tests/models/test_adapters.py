@@ -130,7 +130,7 @@ def test_adapters_whose_base_is_found(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize(
-    ("change", "said"),
+    ("change", "message"),
     [
         (lambda key: key.replace("wav2vec2.", "hubert."), "they lack 8 weights, and it has no place for 8 of theirs"),
         (lambda key: None if "layers.1." in key else key, "they lack 4 weights, and it has no place for 0 of theirs"),
@@ -138,14 +138,14 @@ def test_adapters_whose_base_is_found(tmp_path, monkeypatch):
     ],
     ids=["another encoder", "half of the layers", "more layers"],
 )
-def test_adapters_of_another_base(change, said, tmp_path):
+def test_adapters_of_another_base(change, message, tmp_path):
     """PEFT takes what fits, and leaves the rest of the base as it is."""
     model, _ = load_audio_classifier(stock_classifier(tmp_path / "base"))
     with_adapters(model, ["classifier"]).save_pretrained(tmp_path / "adapter")
     path = tmp_path / "adapter" / "adapter_model.safetensors"
     changed = {change(key): value for key, value in load_file(path).items() if change(key)}
     save_file(changed, path)
-    with pytest.raises(ValueError, match=f"the adapters do not fit their base model: {said}"):
+    with pytest.raises(ValueError, match=f"the adapters do not fit their base model: {message}"):
         SpoofScorer(tmp_path / "adapter")
 
 
@@ -162,7 +162,7 @@ def test_adapters_with_biases(tmp_path):
     np.testing.assert_allclose(SpoofScorer(tmp_path / "adapter").score([CLIP]), expected, atol=1e-5)
 
 
-def test_a_head_that_came_with_the_adapters(tmp_path):
+def test_a_head_saved_with_the_adapters(tmp_path):
     """The base is an encoder without a head."""
     torch.manual_seed(0)
     Wav2Vec2Model(AutoConfig.for_model("wav2vec2", **TINY, classifier_proj_size=8)).save_pretrained(

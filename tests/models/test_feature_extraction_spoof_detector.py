@@ -34,7 +34,7 @@ def test_repeats_shorter_clips_from_their_start(length):
     assert np.array_equal(found, np.tile(wave, 66_800 // length + 1)[:66_800])
 
 
-def test_leaves_the_clip_it_was_given_alone():
+def test_does_not_change_its_input():
     wave = clip(100)
     kept = wave.copy()
     SpoofDetectorFeatureExtractor(n_samples=50, do_normalize=True)(wave)
@@ -66,7 +66,7 @@ def test_normalization_of_quiet_clips_as_published():
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64, np.float16])
-def test_any_way_to_hand_over_clips(dtype):
+def test_every_form_of_clips(dtype):
     extractor = SpoofDetectorFeatureExtractor(n_samples=30)
     waves = np.stack([clip(40), clip(40, 1)]).astype(dtype)
     expected = waves[:, :30].astype(np.float32)
@@ -129,7 +129,7 @@ def test_empty_and_stereo_clips_are_refused(wave, shape, n_samples):
 
 
 @pytest.mark.parametrize("n_samples", [0, -5])
-def test_a_length_that_is_none_is_refused(n_samples):
+def test_an_invalid_length_is_refused(n_samples):
     with pytest.raises(ValueError, match=f"n_samples must be positive, or None for whole clips, got {n_samples}"):
         SpoofDetectorFeatureExtractor(n_samples=n_samples)
 
@@ -169,7 +169,7 @@ def detector(tmp_path):
 
 
 @pytest.mark.parametrize("n_samples", [3200, None])
-def test_the_pipeline_gives_the_model_s_own_scores(detector, n_samples):
+def test_the_pipeline_gives_the_models_scores(detector, n_samples):
     model, folder, _ = detector
     extractor = SpoofDetectorFeatureExtractor(n_samples=n_samples)
     extractor.save_pretrained(folder)
@@ -189,7 +189,7 @@ def test_the_pipeline_gives_the_model_s_own_scores(detector, n_samples):
 
 
 @pytest.mark.parametrize("n_samples", [3200, None])
-def test_the_collator_makes_the_extractor_s_inputs(detector, n_samples):
+def test_the_collator_makes_the_extractors_inputs(detector, n_samples):
     model, _, _ = detector
     extractor = SpoofDetectorFeatureExtractor(n_samples=n_samples)
     waves = [clip(4000), clip(2000, 1)]

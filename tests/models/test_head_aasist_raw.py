@@ -105,7 +105,7 @@ def test_missing_weights_are_initialized(tmp_path):
     assert torch.equal(loaded.head.encoder[1].conv1.weight, model.head.encoder[1].conv1.weight)
 
 
-def test_what_there_is_not_is_refused():
+def test_unsupported_options_are_refused():
     model = make_detector("sinc")
     for freeze in (model.freeze_feature_encoder, model.freeze_backbone):
         with pytest.raises(ValueError, match="the front end sinc has no weights to freeze: its filters are fixed"):

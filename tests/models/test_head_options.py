@@ -44,7 +44,7 @@ def test_values_that_an_option_cannot_have(name, options, message):
 
 
 @EVERY
-def test_no_option_takes_any_value(name):
+def test_every_option_is_checked(name):
     for option in head_options(name):
         with pytest.raises(ValueError, match=f"{option} of the head {name} must be "):
             head_options(name, {option: object()})

@@ -273,7 +273,7 @@ def test_sls_is_its_formula():
         assert torch.allclose(apply(head, layers)[0], published, atol=1e-5)
 
 
-def test_sls_has_no_log_probability_of_a_single_label():
+def test_sls_refuses_a_single_label():
     with pytest.raises(ValueError, match="log_probabilities of sls need at least two labels"):
         HEADS["sls"](WIDTH, LAYERS, 1, log_probabilities=True)
 
@@ -345,7 +345,7 @@ def test_nes2net_is_its_formula(options):
 
 
 @pytest.mark.parametrize(
-    ("options", "said"),
+    ("options", "message"),
     [
         ({"variant": "x"}, "variant of nes2net must be nes2net or nes2net_x, got 'x'"),
         ({"activation": "gelu"}, "activation of nes2net must be relu or selu, got 'gelu'"),
@@ -355,6 +355,6 @@ def test_nes2net_is_its_formula(options):
         ({"num_scales": 17}, r"at most 16, the width of a group \(64 / 4\), got 17"),
     ],
 )
-def test_nes2net_options_are_checked(options, said):
-    with pytest.raises(ValueError, match=said):
+def test_nes2net_options_are_checked(options, message):
+    with pytest.raises(ValueError, match=message):
         make_head("nes2net", **options)

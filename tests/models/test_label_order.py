@@ -158,11 +158,13 @@ def test_a_configuration_that_contradicts_itself():
 
 
 @pytest.mark.parametrize("family", ["wav2vec2", "audio-spectrogram-transformer"])
-@pytest.mark.parametrize(("label", "said", "sign"), [("genuine", None, 1), ("fake", None, -1), ("LABEL_0", "none", -1)])
-def test_one_output_becomes_two(family, label, said, sign, tmp_path):
+@pytest.mark.parametrize(
+    ("label", "bonafide_label", "sign"), [("genuine", None, 1), ("fake", None, -1), ("LABEL_0", "none", -1)]
+)
+def test_one_output_becomes_two(family, label, bonafide_label, sign, tmp_path):
     folder = save(tmp_path, [label], family)
     (output,) = raw_logits(folder)
-    model, extractor = load_audio_classifier(folder, bonafide_label=said)
+    model, extractor = load_audio_classifier(folder, bonafide_label=bonafide_label)
     spoof, bonafide = logits_of(model, extractor)
     assert float(bonafide - spoof) == pytest.approx(sign * float(output), abs=1e-6)
     inputs = extractor(CLIP, sampling_rate=16_000, return_tensors="pt")

@@ -78,16 +78,16 @@ FILES = [
 
 @pytest.mark.parametrize("loader", ["train", "score"])
 @pytest.mark.parametrize(
-    ("name", "content", "said"), [*FILES, ("preprocessor_config.json", POINTER, "Git LFS pointer")]
+    ("name", "content", "message"), [*FILES, ("preprocessor_config.json", POINTER, "Git LFS pointer")]
 )
-def test_broken_files(loader, name, content, said, broken):
-    with pytest.raises((OSError, ConversionError), match=said):
+def test_broken_files(loader, name, content, message, broken):
+    with pytest.raises((OSError, ConversionError), match=message):
         LOADERS[loader](broken(name, content))
 
 
-@pytest.mark.parametrize(("name", "content", "said"), FILES[:1] + FILES[7:9])
-def test_an_encoder_for_a_new_head(name, content, said, broken):
-    with pytest.raises(OSError, match=said):
+@pytest.mark.parametrize(("name", "content", "message"), FILES[:1] + FILES[7:9])
+def test_an_encoder_for_a_new_head(name, content, message, broken):
+    with pytest.raises(OSError, match=message):
         LOADERS["new head"](broken(name, content))
 
 
@@ -111,9 +111,9 @@ def test_shards(loader, whole, tmp_path):
     shutil.copy(shards[0], shards[1])
     with pytest.raises(ValueError, match=r"lacks \d+ weights"):
         LOADERS[loader](folder)
-    for index, said in ((b"{}", "no weight_map"), (b"[1]", "not an object"), (POINTER, "Git LFS pointer")):
+    for index, message in ((b"{}", "no weight_map"), (b"[1]", "not an object"), (POINTER, "Git LFS pointer")):
         (folder / "model.safetensors.index.json").write_bytes(index)
-        with pytest.raises(OSError, match=f"model.safetensors.index.json .*{said}"):
+        with pytest.raises(OSError, match=f"model.safetensors.index.json .*{message}"):
             LOADERS[loader](folder)
 
 
@@ -156,7 +156,7 @@ def test_a_file_in_place_of_a_folder(whole):
             loader(whole / "model.safetensors")
 
 
-def test_a_model_on_the_hub_whose_weights_were_not_asked_for(whole, tmp_path, monkeypatch):
+def test_a_model_on_the_hub_without_its_weights(whole, tmp_path, monkeypatch):
     """The error gives the reason, and does not say that the cache has no weights yet."""
     monkeypatch.setattr(model_files, "cached_snapshot", lambda name, hub_options: tmp_path)
     shutil.copy(whole / "config.json", tmp_path)
@@ -171,7 +171,7 @@ def test_a_model_on_the_hub_whose_weights_were_not_asked_for(whole, tmp_path, mo
 
 
 @pytest.mark.parametrize("script", ["score_audio_spoof", "run_audio_spoof", "export_onnx", "convert_checkpoint"])
-def test_every_script_says_it(script, broken, tmp_path, capsys, monkeypatch):
+def test_every_script_reports_it(script, broken, tmp_path, capsys, monkeypatch):
     command = {script: name for name, script in SCRIPTS.items()}[f"{script}.py"]
     module = importlib.import_module(f"hf_gradalign.cli.{command}")
     folder, out = str(broken("model.safetensors", POINTER)), str(tmp_path / "out")

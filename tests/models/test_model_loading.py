@@ -145,13 +145,13 @@ def test_a_classifier_that_lacks_a_part_of_its_head_is_refused(labels, checkpoin
 
 def test_a_head_of_another_class_is_replaced(checkpoint, monkeypatch):
     """Its classifier has a bias of the same shape."""
-    said = []
-    monkeypatch.setattr(loading.logger, "warning", said.append)
+    warnings = []
+    monkeypatch.setattr(loading.logger, "warning", warnings.append)
     path = checkpoint()
     Wav2Vec2ForAudioFrameClassification(small_wav2vec2_config(**TINY)).save_pretrained(path)
     model, _ = load_audio_classifier(path)
     assert model.config.id2label == ID2LABEL
-    assert "was saved as a Wav2Vec2ForAudioFrameClassification, whose head does not fit a Wav2Vec2For" in said[0]
+    assert "was saved as a Wav2Vec2ForAudioFrameClassification, whose head does not fit a Wav2Vec2For" in warnings[0]
     with pytest.raises(
         ValueError,
         match="saved as a Wav2Vec2ForAudioFrameClassification, which has another head or none, and",

@@ -108,7 +108,7 @@ def test_one_column_per_class_in_any_order(write, order):
     assert clips.utterance_ids.to_pylist() == NAMES
 
 
-def test_speakers_are_no_ids(write):
+def test_speakers_are_not_ids(write):
     clips = read_scores(write(["score", "speaker"], PROBABILITIES, NAMES))
     assert clips.utterance_ids.to_pylist() == [str(k + 1) for k in range(N)]
     assert "has no utterance ids" in clips.notes[0]

@@ -160,7 +160,7 @@ def test_few_clips():
         (lambda scores: scores, LABELS + 1, "Labels must be 1"),
     ],
 )
-def test_what_cannot_be_fitted(change, labels, message):
+def test_refuses_what_cannot_be_fitted(change, labels, message):
     with pytest.raises(ValueError, match=message):
         fit_fusion(change(SCORES), labels)
 
@@ -199,7 +199,7 @@ def test_a_saved_fusion_is_the_same(tmp_path):
         ({"systems": [{"name": "a"}]}, "no entry 'weight'"),
     ],
 )
-def test_what_is_no_fusion(tmp_path, content, reason):
+def test_invalid_fusion_files(tmp_path, content, reason):
     path = tmp_path / "fusion.json"
     if isinstance(content, dict):
         content = json.dumps({**fit_fusion(SCORES, LABELS).as_dict(), **content})

@@ -45,7 +45,7 @@ def test_scores_of_another_kind():
         (["a.txt", "b.txt", "c.txt"], ["/data/a/x.txt", "/data/b/x.txt", "/data/c/x.txt"]),
     ],
 )
-def test_the_given_order_stands(fitted, applied, recwarn):
+def test_the_given_order_is_kept(fitted, applied, recwarn):
     require_same_systems(fitted, applied)
     assert not list(recwarn)
 

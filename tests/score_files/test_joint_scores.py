@@ -62,7 +62,7 @@ def test_too_many_missing_clips_are_refused():
         join_systems(systems)
 
 
-def test_nothing_in_common():
+def test_no_common_clips():
     systems = [system("a.txt", NAMES[:20]), system("b.txt", NAMES[20:])]
     for keys in (keys_of(), None):
         with pytest.raises(ScoreFileError, match=r"^0 of 40 .* Check that the files are of the same clips"):

@@ -58,7 +58,7 @@ def test_line_separators_in_strings_of_json_lines(write):
     assert clips.utterance_ids.to_pylist() == ["a\u2028b\x85c", "d"]
 
 
-def test_numbers_of_rows_are_no_ids_if_the_rows_have_some(write):
+def test_row_numbers_are_not_ids_if_rows_have_ids(write):
     rows = {
         str(index): {"utt": name, "score": score} for index, (name, score) in enumerate(zip(IDS, SCORES, strict=True))
     }

@@ -30,7 +30,7 @@ def columns_of(clips):
 @pytest.mark.parametrize(
     ("given", "ids"), [("UttID", ["a", "b"]), ("utt_id", ["c", "d"]), ("utt id", ["c", "d"]), (None, ["c", "d"])]
 )
-def test_a_named_column_is_that_of_this_name_or_else_spelling(tmp_path, given, ids):
+def test_a_column_may_be_named_in_another_spelling(tmp_path, given, ids):
     table = {"utt_id": ["c", "d"], "UttID": ["a", "b"], "label": ["spoof", "bonafide"]}
     pq.write_table(pa.table(table), tmp_path / "keys.parquet")
     assert read_keys(tmp_path / "keys.parquet", id_column=given).utterance_ids.to_pylist() == ids
@@ -356,7 +356,7 @@ def test_repeated_lines_that_differ_in_another_column_make_a_note(write):
     assert "repeat an utterance id, with another system, and are skipped" in clips.notes[0]
 
 
-def test_a_corpus_in_place_of_keys():
+def test_a_corpus_instead_of_keys():
     clips = read_keys_of_corpus("demo")
     assert set(clips.labels.tolist()) == {0, 1}
     assert len(set(clips.utterance_ids.to_pylist())) == len(clips) > 10

@@ -91,7 +91,7 @@ def test_exact_names_come_first():
         ("C:\\real\\0.wav", "fake/0.wav"),
     ],
 )
-def test_folders_that_contradict_each_other_are_other_clips(scored, keyed):
+def test_different_folders_mean_different_clips(scored, keyed):
     with pytest.raises(ScoreFileError, match="No utterance of"):
         match_keys(scores_of([scored]), keys_of([keyed]))
     with pytest.raises(ScoreFileError, match="No utterance of"):
@@ -178,7 +178,7 @@ def test_scores_without_keys():
     )
 
 
-def test_nothing_in_common():
+def test_no_common_clips():
     with pytest.raises(ScoreFileError, match=r"No utterance of scores.txt \(a, b\) is in keys.txt \(c, d, e, ...\)"):
         match_keys(scores_of(["a", "b"]), keys_of(["c", "d", "e", "f"]))
 

@@ -106,7 +106,7 @@ def test_true_labels_that_are_named_do_not_make_confidence_a_score(write):
 
 
 @pytest.mark.parametrize("header", ["file,prediction,score", "file,Predicted Label,Confidence", "utt,pred,p"])
-def test_a_column_of_predictions_tells_it_alone(write, header):
+def test_a_column_of_predictions_is_enough(write, header):
     clips = read_scores(write("s.csv", NAMES, PREDICTED, CONFIDENCE, header=header))
     np.testing.assert_allclose(clips.scores, P, atol=1e-12)
     assert clips.labels is None
@@ -162,7 +162,7 @@ def test_a_column_that_is_named_for_spoof(write, name):
 
 
 @pytest.mark.parametrize("name", ["anti-spoof score", "p_bonafide", "bona_fide_llr", "RealProb"])
-def test_a_column_that_is_not(write, name):
+def test_a_column_that_is_not_named_for_spoof(write, name):
     np.testing.assert_allclose(read_scores(write("s.csv", NAMES, P, header=f"file,{name}")).scores, P)
 
 
@@ -179,7 +179,7 @@ def test_the_logit_of_the_predicted_label_cannot_be_converted(write, keys, heade
 
 
 @pytest.mark.parametrize("values", [(0, 1), (-1, 1), (1, 2)])
-def test_decisions_are_no_scores(write, values):
+def test_decisions_are_not_scores(write, values):
     path = write("s.txt", NAMES, [values[int(p > 0.5)] for p in P], separator=" ")
     with pytest.raises(ScoreFileError, match=r"These are decisions, but error rates need scores .*--score_is score"):
         read_scores(path, has_keys=True)
@@ -274,7 +274,7 @@ def test_the_form_of_scores_is_known(write, keys):
         require_same_form(logits, "probability", "dev.csv")
 
 
-def test_true_labels_and_attacks_in_a_score_file_stay_what_they_are(write):
+def test_true_labels_and_attacks_in_a_score_file_are_kept(write):
     truth = ["bonafide" if label else "spoof" for label in TRUTH]
     attacks = ["-" if label else "A07" for label in TRUTH]
     perfect = LOGITS + 20 * TRUTH

@@ -13,7 +13,7 @@ def test_round_trip(tmp_path):
     assert read_rttm(tmp_path / "a.rttm") == {"my_talk": turns, "b": turns[:1]}
 
 
-def test_what_else_a_file_may_hold(tmp_path):
+def test_other_lines_are_skipped(tmp_path):
     lines = [
         "\ufeff;; a comment",
         "",
@@ -38,13 +38,13 @@ def test_what_else_a_file_may_hold(tmp_path):
         ("utterance_id score", "its type 'utterance_id' is none"),
     ],
 )
-def test_what_is_no_rttm(tmp_path, line, message):
+def test_invalid_files(tmp_path, line, message):
     (tmp_path / "a.rttm").write_text(line + "\n")
     with pytest.raises(ScoreFileError, match=message):
         read_rttm(tmp_path / "a.rttm")
 
 
-def test_bytes_that_are_no_text(tmp_path):
+def test_bytes_that_are_not_text(tmp_path):
     (tmp_path / "a.rttm").write_bytes(b"SPEAKER \xff")
     with pytest.raises(ScoreFileError, match=r"a\.rttm is not an RTTM file"):
         read_rttm(tmp_path / "a.rttm")

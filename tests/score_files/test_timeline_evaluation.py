@@ -175,7 +175,7 @@ def test_intervals_draw_recordings(tmp_path):
     assert rows[0]["range_eer"].value == pytest.approx(rows[0]["segment_eer_1"].value)
 
 
-def test_intervals_of_few_recordings_or_without_errors_say_nothing(tmp_path):
+def test_few_recordings_or_errors_give_no_intervals(tmp_path):
     scores = {f"r{index}": [3.0 + index, 3.5, -3.0, -3.5 + index / 9] for index in range(9)}
     timelines = read_timelines(write_windows(tmp_path / "w.jsonl", **scores))
     turns = {name: [(0, 2, "bonafide"), (2, 4, "spoof")] for name in scores}

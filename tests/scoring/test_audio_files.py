@@ -32,13 +32,13 @@ def test_files_and_folders(tree, paths, ids):
     assert all(audio["path"] for audio in found["audio"])
 
 
-@pytest.mark.parametrize(("path", "said"), [("empty", "no audio files"), ("nowhere", "no file or folder nowhere")])
-def test_refusals(tree, path, said):
-    with pytest.raises(CorpusError, match=said):
+@pytest.mark.parametrize(("path", "message"), [("empty", "no audio files"), ("nowhere", "no file or folder nowhere")])
+def test_missing_paths_and_folders_without_audio_are_refused(tree, path, message):
+    with pytest.raises(CorpusError, match=message):
         list_audio_files([path])
 
 
-def test_whatever_sounds_is_handed_to_the_scorer(tmp_path, caplog):
+def test_every_audio_extension_is_listed(tmp_path, caplog):
     names = ["a.M4A", "b.mp4", "c.webm", "d.amr", "e.sph", "f.wma", "g.wav"]
     for name in [*names, "cover.jpg", "._g.wav"]:
         (tmp_path / name).touch()

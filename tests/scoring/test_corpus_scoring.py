@@ -70,7 +70,7 @@ def test_bad_audio_is_listed_beside_the_scores(scorer, make_corpus, tmp_path):
 
 @pytest.mark.parametrize("is_complete", [True, False])
 @pytest.mark.parametrize("columns", [["label"], ["system", "label"], []])
-def test_columns_are_those_of_now(scorer, make_corpus, tmp_path, monkeypatch, is_complete, columns):
+def test_a_rerun_updates_the_columns(scorer, make_corpus, tmp_path, monkeypatch, is_complete, columns):
     corpus = make_corpus(9, bad=(2,))
     corrected = corpus.map(lambda row: {"label": 1 - row["label"]}, load_from_cache_file=False)
     score_corpus(scorer, corrected, tmp_path / "expected.txt", columns=columns, progress=False)
@@ -152,7 +152,7 @@ def test_silent_clips_are_scored_and_reported(detector, extractor, tmp_path, cap
         caplog.clear()
 
 
-def test_a_corpus_of_nothing_but_bad_audio(scorer, make_corpus, tmp_path):
+def test_a_corpus_with_only_bad_audio(scorer, make_corpus, tmp_path):
     with pytest.raises(ValueError, match=r"none of the 3 clips can be scored:\n  utt_0000"):
         score_corpus(scorer, make_corpus(3, bad=range(3)), tmp_path / "scores.txt", progress=False)
     assert not (tmp_path / "scores.txt").exists()
@@ -218,12 +218,12 @@ def test_another_model_corpus_or_setting_is_refused(detector, extractor, make_co
             change += 1
     other = make_detector()
     next(iter(other.parameters())).data.add_(0.01)
-    for changed, corpus, said in [
+    for changed, corpus, message in [
         (SpoofScorer(other, extractor, batch_size=4), make_corpus(6), "model_sha256"),
         (scorer, make_corpus(7), "clips was 6 and is now 7"),
         (SpoofScorer(detector, extractor, batch_size=4, windows="all"), make_corpus(6), "windows was 'first'"),
     ]:
-        with pytest.raises(ValueError, match=rf"{said}.*--overwrite"):
+        with pytest.raises(ValueError, match=rf"{message}.*--overwrite"):
             score_corpus(changed, corpus, path, progress=False)
     report = score_corpus(scorer, make_corpus(7), path, overwrite=True, progress=False)
     assert report.n_scored == 7
@@ -275,7 +275,7 @@ def test_overwrite_replaces_scores_and_nothing_else(scorer, make_corpus, tmp_pat
 
 
 @pytest.mark.parametrize("overwrite", [False, True])
-def test_scores_that_were_renamed_with_their_settings_are_known_again(scorer, make_corpus, tmp_path, overwrite):
+def test_renamed_scores_and_settings_are_recognized(scorer, make_corpus, tmp_path, overwrite):
     corpus = make_corpus(2)
     score_corpus(scorer, corpus, tmp_path / "scores.txt", progress=False)
     for suffix in ("txt", "json"):
@@ -289,12 +289,12 @@ def test_refusals(scorer, make_corpus, tmp_path):
     corpus = make_corpus(3)
     with pytest.raises(CorpusError, match="no column speaker; its columns are"):
         score_corpus(scorer, corpus, tmp_path / "scores.txt", columns=["speaker"])
-    for ids, said in (
+    for ids, message in (
         (["a", "b", "a"], "'a': rename"),
         (["b", " a", "a"], "' a' and 'a', which score files cannot tell"),
     ):
         same = corpus.remove_columns("utterance_id").add_column("utterance_id", ids)
-        with pytest.raises(CorpusError, match=f"1 utterance ids are not unique, such as {said}"):
+        with pytest.raises(CorpusError, match=f"1 utterance ids are not unique, such as {message}"):
             score_corpus(scorer, same, tmp_path / "scores.txt")
     with pytest.raises(CorpusError, match="no clips"):
         score_corpus(scorer, corpus.select([]), tmp_path / "scores.txt")
@@ -318,7 +318,7 @@ def test_other_audio_of_the_same_names_is_another_scoring(scorer, make_corpus, t
     assert digest_of_audio(corpus["audio"][:]) != digest_of_audio(other["audio"][:])
 
 
-def test_what_cannot_be_a_score_file_or_its_column(scorer, make_corpus, tmp_path):
+def test_invalid_score_files_and_columns(scorer, make_corpus, tmp_path):
     for path in (tmp_path, tmp_path / "scores.json"):
         with pytest.raises(ValueError, match=r"cannot be the score file: give a name like scores\.txt"):
             score_corpus(scorer, make_corpus(3), path, progress=False)
@@ -326,7 +326,7 @@ def test_what_cannot_be_a_score_file_or_its_column(scorer, make_corpus, tmp_path
         score_corpus(scorer, make_corpus(3), tmp_path / "scores.txt", columns=["label", "utterance_id", "audio"])
 
 
-def test_a_second_scoring_of_a_file_reads_who_writes_it(scorer, make_corpus, tmp_path, monkeypatch):
+def test_a_second_scoring_names_the_first(scorer, make_corpus, tmp_path, monkeypatch):
     path = tmp_path / "scores.txt"
     second = []
 
@@ -344,7 +344,7 @@ def test_a_second_scoring_of_a_file_reads_who_writes_it(scorer, make_corpus, tmp
         patch.setattr(scorer, "score_chunks", lambda *arguments: interrupt(arguments))
         report = score_corpus(scorer, make_corpus(6), path, progress=False)
     assert report.n_scored == 6
-    assert all(f"is in use by process {os.getpid()} on {socket.gethostname()} since 20" in said for said in second)
+    assert all(f"is in use by process {os.getpid()} on {socket.gethostname()} since 20" in line for line in second)
     assert str(path) in second[0]
     assert sorted(file.name for file in tmp_path.iterdir()) == ["scores.json", "scores.txt"]  # no lock remains
 
@@ -380,7 +380,7 @@ def replacing(detector, extractor, make_corpus, tmp_path):
     return start, replace, contents, contents(tmp_path / "new")
 
 
-def test_old_scores_stay_until_the_new_ones_are_complete(replacing, tmp_path, monkeypatch):
+def test_old_scores_stay_until_new_ones_are_complete(replacing, tmp_path, monkeypatch):
     start, replace, contents, new = replacing
     before = start(tmp_path / "folder")
 
@@ -401,7 +401,7 @@ def test_old_scores_stay_until_the_new_ones_are_complete(replacing, tmp_path, mo
     assert "scores_bad_audio.tsv" not in new
 
 
-def test_replacing_that_is_killed_mixes_nothing(replacing, tmp_path, detector, extractor, make_corpus):
+def test_a_killed_replacement_mixes_no_scores(replacing, tmp_path, detector, extractor, make_corpus):
     start, replace, contents, new = replacing
 
     def attempt(change):

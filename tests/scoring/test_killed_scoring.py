@@ -80,7 +80,7 @@ def test_killed_again_and_again(start, tmp_path, kills, options):
 
 
 @pytest.mark.slow
-def test_going_on_with_another_number_of_processes(start, tmp_path):
+def test_resumes_with_another_number_of_processes(start, tmp_path):
     finish_through_kills(start, tmp_path / "whole.txt", 0, None)
     finish_through_kills(start, tmp_path / "first.txt", 0, None, processes=2)
     assert_same_files(tmp_path / "whole.txt", tmp_path / "first.txt")

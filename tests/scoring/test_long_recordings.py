@@ -62,7 +62,7 @@ def small_blocks(monkeypatch):
     ],
     ids=str,
 )
-def test_scores_of_windows_that_are_cut_on_the_way(
+def test_scores_are_those_of_all_windows_at_once(
     detector, extractor, recordings, small_blocks, monkeypatch, tmp_path, options
 ):
     scorers = [SpoofScorer(detector, extractor, windows="all", num_workers=n, **options) for n in (0, 2)]
@@ -157,7 +157,7 @@ def test_the_first_window_of_another_rate_is_decoded_alone(detector, extractor, 
     np.testing.assert_array_equal(scorer.score([tmp_path / "a.wav", tmp_path / "b.flac"]), scores)
 
 
-def test_what_is_too_long_for_one_piece_names_what_to_use(detector, extractor, tmp_path, monkeypatch):
+def test_too_long_for_one_piece_says_what_to_use(detector, extractor, tmp_path, monkeypatch):
     monkeypatch.setattr(windowing, "MAX_WHOLE_SECONDS", 2)
     for name, seconds in [("a.wav", 1.9), ("b.wav", 30)]:
         write(tmp_path, name, seconds)
@@ -198,13 +198,13 @@ def test_a_recording_that_does_not_fit_in_memory_is_bad_audio(detector, extracto
     assert "does not fit in memory" in report.bad_clips[0].reason
 
 
-@pytest.mark.parametrize("said", ["CUDA out of memory. Tried to", "DefaultCPUAllocator: can't allocate memory: you"])
-def test_what_the_model_has_no_memory_for(detector, extractor, monkeypatch, said):
+@pytest.mark.parametrize("message", ["CUDA out of memory. Tried to", "DefaultCPUAllocator: can't allocate memory: you"])
+def test_the_model_runs_out_of_memory(detector, extractor, monkeypatch, message):
     clips = [draw_clip(seed, length) for seed, length in enumerate([2000, 2000, 50_000, 2100])]
 
     def limited(self, batch, forward=SpoofScorer._forward):
         if batch["input_values"].numel() > 3000:
-            raise RuntimeError(f"{said} allocate 9 GiB")
+            raise RuntimeError(f"{message} allocate 9 GiB")
         return forward(self, batch)
 
     scorer = SpoofScorer(detector, SpoofDetectorFeatureExtractor(n_samples=None), batch_size=8)
@@ -227,7 +227,7 @@ def test_progress_within_a_recording(detector, extractor, tmp_path, small_blocks
 
 
 @pytest.mark.parametrize("rate", [1, 4_000_000_000])
-def test_a_rate_that_is_none_is_bad_audio(detector, extractor, tmp_path, rate):
+def test_an_invalid_rate_is_bad_audio(detector, extractor, tmp_path, rate):
     write(tmp_path, "a.wav", 1)
     damaged = bytearray((tmp_path / "a.wav").read_bytes())
     damaged[24:28] = rate.to_bytes(4, "little")

@@ -19,7 +19,7 @@ def test_chunks_come_back_whichever_process_wrote_them(store):
     assert store.read(SETTINGS) == {0: chunks[0], 2: chunks[1]}
 
 
-def test_a_torn_line_is_taken_away_wherever_it_was_torn(store):
+def test_a_partial_line_is_removed(store):
     store.append(0, ScoredChunk(0, [1.0], {}), SETTINGS)
     path = store.folder / "process-0.jsonl"
     whole = path.read_bytes()
@@ -54,7 +54,7 @@ def test_progress_of_versions_that_noted_the_columns_resumes(tmp_path):
     assert set(store.read(SETTINGS)) == {0, 1}
 
 
-def test_lines_without_settings_are_of_nobody(store):
+def test_lines_without_settings_are_ignored(store):
     store.append(0, ScoredChunk(0, [1.0], {}), SETTINGS)
     (store.folder / "settings.json").unlink()
     store.open(SETTINGS)

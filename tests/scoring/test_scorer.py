@@ -118,7 +118,7 @@ def test_whole_numbers_of_any_type_are_rates(scorer, rate):
 
 
 @pytest.mark.parametrize("rate", [0, -8000, 8000.5, float("nan"), float("inf"), True, "8000", [8000], (8000,)])
-def test_what_is_no_rate(scorer, rate):
+def test_invalid_rates(scorer, rate):
     for arguments in ((CLIPS[2], rate), ({"array": CLIPS[2], "sampling_rate": rate},), ("a.wav", rate)):
         for score in (scorer.score, scorer.predict, scorer.timeline):
             with pytest.raises(ValueError, match="sampling_rate must be a positive whole number, in Hz, such as 16000"):
@@ -208,7 +208,7 @@ def test_bad_audio_is_never_silently_scored(scorer, caplog, monkeypatch):
     assert scores[0] == pytest.approx(scorer.score(CLIPS[:1])[0], abs=1e-6)
 
 
-def test_a_score_that_is_not_finite_is_bad(detector, extractor):
+def test_a_score_that_is_not_finite_is_bad_audio(detector, extractor):
     model = make_detector()
     with torch.no_grad():
         model.config.id2label = detector.config.id2label
@@ -228,7 +228,7 @@ def test_half_precision(detector, extractor):
 
 
 @pytest.mark.parametrize(
-    ("arguments", "said"),
+    ("arguments", "message"),
     [
         ({"dtype": "int8"}, "float32, bfloat16"),
         ({"batch_size": 0}, "batch_size"),
@@ -246,17 +246,17 @@ def test_half_precision(detector, extractor):
         ({"windows": "last"}, "first, all, whole"),
     ],
 )
-def test_refusals(detector, extractor, arguments, said):
-    with pytest.raises(ValueError, match=said):
+def test_refusals(detector, extractor, arguments, message):
+    with pytest.raises(ValueError, match=message):
         SpoofScorer(detector, extractor, **arguments)
 
 
 def test_a_model_of_another_type_is_refused(detector, extractor):
-    for kind, said in (
+    for kind, message in (
         (torch.bfloat16, r"bfloat16: pass model\.float\(\), or dtype='bf.*"),
         (torch.float64, "float64: .*"),
     ):
-        with pytest.raises(ValueError, match=rf"the model has weights in {said}"):
+        with pytest.raises(ValueError, match=rf"the model has weights in {message}"):
             SpoofScorer(copy.deepcopy(detector).to(kind), extractor)
     SpoofScorer(copy.deepcopy(detector).bfloat16(), extractor, dtype="bfloat16").score(CLIPS[:1])
     with pytest.raises(ValueError, match="a DataParallel has no config: pass the model of transformers that is in it"):

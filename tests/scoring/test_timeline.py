@@ -90,12 +90,12 @@ def test_progress_and_its_end(scorer):
     ],
     ids=str,
 )
-def test_windows_that_cannot_be(scorer, options, message):
+def test_invalid_windows(scorer, options, message):
     with pytest.raises(ValueError, match=message):
         scorer.timeline(CLIP, **options)
 
 
-def test_what_is_not_one_recording(scorer, tmp_path):
+def test_several_recordings_are_refused(scorer, tmp_path):
     with pytest.raises(ValueError, match="a timeline is of one recording, not of 2 clips"):
         scorer.timeline([CLIP, CLIP])
     (tmp_path / "talk.wav").write_text("no audio")
@@ -178,7 +178,7 @@ RESPONSES = {
 
 @pytest.mark.parametrize("boundary", [4.0, 8.0, 11.3])
 @pytest.mark.parametrize("response", RESPONSES)
-def test_the_change_is_found_within_what_windows_tell(boundary, response):
+def test_the_change_is_found_within_the_resolution(boundary, response):
     score, doubt = RESPONSES[response]
     change = halves(boundary, response=score).change_point()
     assert change.time == pytest.approx(boundary, abs=doubt + 1e-6)

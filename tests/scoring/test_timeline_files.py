@@ -73,7 +73,7 @@ def _with_scores(timeline, scores):
     return type(timeline)(timeline.starts, timeline.ends, np.array(scores, float), timeline.duration, False)
 
 
-def test_an_interrupted_writing_goes_on(scorer, make_corpus, tmp_path, monkeypatch):
+def test_an_interrupted_run_resumes(scorer, make_corpus, tmp_path, monkeypatch):
     corpus = make_corpus(4, bad=[1])
     whole = write(scorer, corpus, tmp_path / "whole")
     assert [clip.utterance_id for clip in whole.bad_clips] == ["utt_0001"]
@@ -115,7 +115,7 @@ def test_one_writer(scorer, make_corpus, tmp_path):
         write(scorer, make_corpus(1), tmp_path / "timeline")
 
 
-def test_names_that_files_can_have():
+def test_file_names():
     ids = ["a", "A", "../../etc/passwd", "a/b.wav", "a_b.wav", "", ".", "con", "CON.wav", "CON_D_01", "é", "x" * 300]
     names = file_names(ids)
     assert names[0] == "a"

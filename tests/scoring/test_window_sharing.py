@@ -77,7 +77,7 @@ def shared_by(model, extractor=BARE, hop=800, **options):
     return window_scoring(scorer, WINDOW, hop, **options).shared
 
 
-def test_what_is_shared(monkeypatch):
+def test_which_parts_are_shared(monkeypatch):
     detector = make_detector()
     assert shared_by(detector) == "convolutions"
     assert shared_by(detector, hop=801) == "nothing"  # 80 phases cost more than they save
@@ -112,7 +112,7 @@ def test_a_shared_encoder_sees_what_is_around_a_window(separate):
     np.testing.assert_allclose(alone.scores, scorer.score(CLIP[:WINDOW]), atol=2e-6)
 
 
-def test_what_a_shared_encoder_takes_at_once(monkeypatch):
+def test_a_shared_encoder_gets_limited_batches(monkeypatch):
     monkeypatch.setattr(window_sharing, "_STRETCH_SECONDS", 0.4)
     monkeypatch.setattr(window_sharing, "_CONTEXT_SECONDS", 0.05)
     model = make_detector()
@@ -126,7 +126,7 @@ def test_what_a_shared_encoder_takes_at_once(monkeypatch):
 
 
 @pytest.mark.parametrize("share_encoder", [False, True])
-def test_other_threads_can_use_the_model_meanwhile(share_encoder):
+def test_other_threads_can_use_the_model(share_encoder):
     model = make_detector()
     scorer = SpoofScorer(model, BARE, batch_size=4)
     options = {"hop_seconds": HOP, "share_encoder": share_encoder}

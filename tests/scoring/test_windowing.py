@@ -61,7 +61,7 @@ def test_combination(combine, score):
 
 
 @pytest.mark.parametrize(
-    ("arguments", "said"),
+    ("arguments", "message"),
     [
         ({"n_samples": 0}, "at least one sample"),
         ({"n_samples": 4, "mode": "last"}, "first, all, whole"),
@@ -69,8 +69,8 @@ def test_combination(combine, score):
         ({"n_samples": 4, "combine": "sum"}, "mean, median"),
     ],
 )
-def test_refusals(arguments, said):
-    with pytest.raises(ValueError, match=said):
+def test_refusals(arguments, message):
+    with pytest.raises(ValueError, match=message):
         Windowing(**arguments)
 
 

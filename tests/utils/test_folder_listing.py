@@ -112,15 +112,15 @@ def test_a_folder_that_cannot_be_opened_is_reported(make, monkeypatch, caplog):
 
     monkeypatch.setattr(folder_listing.os, "scandir", refuse)
     found = list_folder(folder)
-    found.tell()
+    found.log_left_out()
     assert names(found.unreadable, folder) == ["locked"]
     assert f"{folder}: 1 audio file. Left out: 1 folder that cannot be opened ({folder / 'locked'})." in caplog.text
 
 
 def test_what_is_left_out_is_told_once(make, caplog):
     found = list_folder(make("x.wav", "y.wav", "a.txt", "b.TXT", "README", "c.pdf", "._x.wav"))
-    found.tell()
-    found.tell()
+    found.log_left_out()
+    found.log_left_out()
     [record] = caplog.records
     assert record.getMessage() == (
         f"{found.folder}: 2 audio files. Left out: 1 hidden file or folder, 4 files that are not audio (2 .txt, 1 "
@@ -130,7 +130,7 @@ def test_what_is_left_out_is_told_once(make, caplog):
 
 def test_nothing_is_told_where_nothing_is_left_out(make, caplog):
     found = list_folder(make("x.wav", "metadata.csv"))
-    found.tell([found.folder / "metadata.csv"])
+    found.log_left_out([found.folder / "metadata.csv"])
     assert not caplog.records
 
 

@@ -76,7 +76,7 @@ def list_recordings(paths: Paths, argument: str) -> list[str]:
 def recordings_below(folder: str | os.PathLike[str]) -> list[Path]:
     """List the recordings in a folder and its subfolders that audiomentations can read. Warns of others once."""
     listing = list_folder(folder)
-    listing.tell()
+    listing.log_left_out()
     supported = [file for file in listing.audio if file.name.lower().endswith(SUPPORTED_EXTENSIONS)]
     others = sorted(set(listing.audio) - set(supported))
     if others and (os.fspath(folder), len(others)) not in _warned:

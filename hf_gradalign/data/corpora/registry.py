@@ -196,7 +196,7 @@ def read_official_layout(spec: CorpusSpec, request: CorpusRequest) -> dict[str, 
 
     Args:
         spec: The corpus.
-        request: What is asked for. Split names may be the project's or the corpus' own.
+        request: What to load. Split names may be the project's or the corpus' own.
 
     Returns:
         The splits, with the columns of `FEATURES`.

@@ -259,7 +259,7 @@ def read_webdataset(listing: FolderListing, request: CorpusRequest) -> dict[str,
 
     Args:
         listing: The unpacked files, with one folder per shard.
-        request: What is asked for. If clips have several audio files, `audio_column` is the extension of the right one.
+        request: What to load. If clips have several audio files, `audio_column` is the extension of the right one.
 
     Returns:
         The splits, from the shards' names, with the columns `request.audio_column`, `__key__` (the clip's name with its
@@ -289,7 +289,7 @@ def read_webdataset(listing: FolderListing, request: CorpusRequest) -> dict[str,
         if any(label is not None for label in labels):
             table = table.append_column(LABEL_COLUMN, pa.array(labels))
     read = {file for clip in clips for file in clip.texts.values()}
-    listing.tell(read)
+    listing.log_left_out(read)
     return by_split(Dataset(table), splits_of_paths(paths, request.split_names))
 
 

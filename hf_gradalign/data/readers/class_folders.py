@@ -40,7 +40,7 @@ def read_class_folders(listing: FolderListing, request: CorpusRequest) -> dict[s
 
     Args:
         listing: The folder's files.
-        request: What is asked for.
+        request: What to load.
 
     Returns:
         The splits. If no folder names a class and labels are not required, all files, without labels, in the first
@@ -73,7 +73,7 @@ def warn_of_other_classes(corpus: Mapping[str, Dataset], folder: Path, request: 
     Args:
         corpus: The splits, with the columns of the metadata.
         folder: The corpus' folder.
-        request: What is asked for.
+        request: What to load.
     """
     tables = [
         _folders_and_labels(clips, request) for clips in corpus.values() if request.label_column in clips.column_names
@@ -262,9 +262,9 @@ def _words(name: str, label_map: Mapping[str, str] | None) -> tuple[str | None, 
 def _split_names(words: Collection[str], wanted: Sequence[str]) -> dict[str, str]:
     names = {word: word for word in words}
     for split in wanted:
-        meant = [word for word in words if _SPLITS.get(word) == split]
-        if split not in words and len(meant) == 1 and meant[0] not in wanted:
-            names[meant[0]] = split
+        synonyms = [word for word in words if _SPLITS.get(word) == split]
+        if split not in words and len(synonyms) == 1 and synonyms[0] not in wanted:
+            names[synonyms[0]] = split
     return names
 
 

@@ -141,7 +141,7 @@ def read_metadata(files: Sequence[Metadata], *, audio_column: str, train_split: 
 
 def warn_of_unnamed_files(listing: FolderListing, corpus: Mapping[str, Dataset], audio_column: str) -> None:
     """Warn of a folder's audio files that no metadata file names, and of other files, which are not read."""
-    listing.tell([file for file in listing.others if file.name.lower() in METADATA_NAMES])
+    listing.log_left_out([file for file in listing.others if file.name.lower() in METADATA_NAMES])
     named = {_plain(path) for dataset in corpus.values() for path in dataset[audio_column][:]}
     unnamed = [str(file) for file in listing.audio if _plain(str(file)) not in named]
     if unnamed:  # perhaps named by another path

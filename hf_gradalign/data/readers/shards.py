@@ -41,7 +41,7 @@ def report_missing_shards(
 
     Args:
         files: Some shards that are there. Others in their folders count too.
-        request: What is asked for.
+        request: What to load.
         are_chosen: Whether someone named these files, rather than a folder that should hold all.
         are_wanted: Whether all are of wanted splits. Otherwise their names tell.
 
@@ -49,7 +49,7 @@ def report_missing_shards(
         CorpusError: If there are any, for a folder whose missing audio is not to be skipped. Otherwise warns.
     """
     shards = _numbers_by_series(files)
-    # Not all that are on disk need be asked for.
+    # Some that are on disk may not be among `files`.
     folders = {series.folder for series, numbers in shards.items() if len(numbers) < int(series.total)}
     on_disk = _numbers_by_series(file for folder in folders for file in folder.glob("*-of-*") if file.is_file())
     missing: list[str] = []

@@ -56,7 +56,7 @@ def read_source(spec: CorpusSpec | str | None, request: CorpusRequest) -> Mappin
         spec: From `parse_corpus`, or its argument: the demo corpus; a folder (see `read_folder`); a CSV or JSON Lines
             file with a column `file_name`; parquet, Arrow, tar or zip files, one or a glob; a folder in the Arena's
             format; or `owner/name` on the Hub.
-        request: What is asked for.
+        request: What to load.
 
     Returns:
         The splits. Those of parquet files are read on access. With `request.streaming` they are iterable data sets, if
@@ -153,7 +153,7 @@ def read_folder(folder: Path, request: CorpusRequest) -> Splits:
         folder: One of: a folder written by `save_to_disk`; audio files with `metadata.csv` or `metadata.jsonl` at any
             depth; audio files in class folders; tar or zip archives of either, or of WebDataset shards; tables that
             `load_dataset` reads.
-        request: What is asked for.
+        request: What to load.
 
     Raises:
         CorpusError: If it is none of these, or cannot be read.
@@ -169,7 +169,7 @@ def read_folder(folder: Path, request: CorpusRequest) -> Splits:
             logger.warning("%s: archives next to audio files or metadata are not read: %s.", folder, listed(archives))
         return files
     if listing.unreadable:
-        listing.tell()
+        listing.log_left_out()
     if archives and not has_parquet:
         report_missing_shards(archives, request)
         return read_archives(archives, folder, request)
@@ -191,7 +191,7 @@ def read_archives(archives: Sequence[Path], root: Path, request: CorpusRequest) 
     Args:
         archives: The files.
         root: A folder that contains them.
-        request: What is asked for.
+        request: What to load.
 
     Raises:
         CorpusError: If they cannot be unpacked, or hold neither audio nor tables.
@@ -241,7 +241,7 @@ def _read_audio_files(
         return corpus
     if listing.audio and in_class_folders:
         corpus = read_class_folders(listing, request)
-        listing.tell()
+        listing.log_left_out()
         return corpus
     return None
 

@@ -1,5 +1,3 @@
-import copy
-import json
 import random
 
 import numpy as np
@@ -75,16 +73,6 @@ def test_draws_as_published():
     assert set(counts) == {3, 4, 5, 6, 7}
     assert min(ratios) == pytest.approx(13, abs=0.1)
     assert max(ratios) == pytest.approx(20, abs=0.1)
-
-
-def test_frozen_parameters_repeat_and_survive_json(speech, talkers):
-    for transform in (AddBabble(), AddBabble(talkers)):
-        random.seed(1)
-        expected = transform(speech[0], RATE)
-        other = copy.deepcopy(transform)
-        other.parameters = json.loads(json.dumps(transform.serialize_parameters()))
-        other.freeze_parameters()
-        np.testing.assert_array_equal(other(speech[0], RATE), expected)
 
 
 def test_silence_stays_silence():

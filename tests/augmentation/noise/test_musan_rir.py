@@ -67,8 +67,7 @@ def test_augments_and_is_reproducible(folders, speech, recorded):
         warnings.simplefilter("error")  # resampling is not worth a warning for each file
         warnings.simplefilter("ignore", DeprecationWarning)  # from librosa's imports when it first reads a file
         first = run()
-    copied = pickle.loads(pickle.dumps(transform))
-    transform = copied
+    transform = pickle.loads(pickle.dumps(transform))
     changed = 0
     for a, b, clip in zip(first, run(), speech * 3, strict=True):
         np.testing.assert_array_equal(a, b)
@@ -93,8 +92,6 @@ def test_short_clips(folders, n_samples):
 def test_p_is_the_share_of_clips(speech):
     transform = MusanRir(p=0.3)
     random.seed(0)
-    changed = [transform(speech[0][:1000], RATE) is not speech[0] for _ in range(5)]
-    assert len(changed) == 5
     samples = speech[0][:1000]
     left = [np.array_equal(transform(samples, RATE), samples) for _ in range(100)]
     assert 0.55 < np.mean(left) < 0.85

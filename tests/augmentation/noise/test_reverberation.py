@@ -1,5 +1,3 @@
-import copy
-import json
 import os
 import random
 
@@ -68,16 +66,6 @@ def test_every_recording_is_drawn(write_response, speech):
         transform.randomize_parameters(speech[0], RATE)
         drawn.add(transform.parameters["file"])
     assert drawn == set(paths)
-
-
-def test_frozen_parameters_repeat_and_survive_json(speech, write_response):
-    for transform in (Reverberation(), Reverberation([write_response([1, 0, 0.5])])):
-        random.seed(1)
-        expected = transform(speech[0], RATE)
-        other = copy.deepcopy(transform)
-        other.parameters = json.loads(json.dumps(transform.serialize_parameters()))
-        other.freeze_parameters()
-        np.testing.assert_array_equal(other(speech[0], RATE), expected)
 
 
 def test_no_responses_are_refused():

@@ -29,7 +29,7 @@ def test_subsets_by_the_notes(tmp_path):
 
 
 @pytest.mark.parametrize("notes", ["", "no json", "[1]", '{"other": 1}'])
-def test_notes_that_say_nothing(tmp_path, notes):
+def test_unusable_notes(tmp_path, notes):
     split = load_corpus(f"arena:{corpus_trees.arena(tmp_path, notes=notes)}")["test"]
     assert split["utterance_id"][:] == ["U_0", "U_1", "U_2", "U_3"]  # from the files' names
     assert split["system"][:] == ["-", "-", None, None]
@@ -41,7 +41,7 @@ def test_it_can_be_trained_on_by_naming_its_split(tmp_path):
     assert {split: len(clips) for split, clips in corpus.items()} == {"train": 2, "validation": 2}
 
 
-def test_what_notes_know():
+def test_metadata_from_notes():
     assert read_notes('{"attack_id": "A01", "language": "de"}', 0)["language"] == "de"
     assert read_notes('{"attack_id": "bonafide"}', 1)["system"] == "-"
 

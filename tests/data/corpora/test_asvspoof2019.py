@@ -21,7 +21,7 @@ def test_the_official_layout(tmp_path):
 
 
 @pytest.mark.parametrize("place", ["parent", "grandparent", "protocol folder beside"])
-def test_the_path_may_be_around_it(tmp_path, place):
+def test_the_path_may_be_a_parent_folder(tmp_path, place):
     root = corpus_trees.asvspoof2019_la(tmp_path / "downloads")
     if place == "protocol folder beside":
         (root / "ASVspoof2019_LA_cm_protocols").rename(tmp_path / "protocols")
@@ -101,7 +101,7 @@ def test_both_tracks_side_by_side(tmp_path):
         assert all(name.startswith(f"{track.upper()}_T_") for name in names)
 
 
-def test_the_other_track_is_named_where_it_lies(tmp_path):
+def test_the_other_track_is_named(tmp_path):
     corpus_trees.asvspoof2019_la(tmp_path)
     with pytest.raises(CorpusError, match=r"(?s)does not hold ASVspoof 2019 PA.* It holds asvspoof2019_la\."):
         load_corpus(f"asvspoof2019_pa:{tmp_path}")

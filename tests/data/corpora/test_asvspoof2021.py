@@ -34,7 +34,7 @@ def test_subsets(tmp_path, subset, count):
     assert len(load_corpus(f"asvspoof2021_df:{tmp_path}", subset=subset)["test"]) == count
 
 
-def test_a_subset_that_is_not_there(tmp_path):
+def test_a_missing_subset(tmp_path):
     corpus_trees.asvspoof2021_df(tmp_path)
     with pytest.raises(CorpusError, match=r"trial_metadata.txt has no subset 'hidden', only progress, eval"):
         load_corpus(f"asvspoof2021_df:{tmp_path}", subset="hidden")
@@ -102,7 +102,7 @@ def test_short_keys(tmp_path):
         load_corpus(f"asvspoof2021_la:{tmp_path}")
 
 
-def test_the_list_without_keys_is_no_protocol(tmp_path):
+def test_the_list_without_keys_is_not_a_protocol(tmp_path):
     corpus_trees.asvspoof2021_la(tmp_path)
     for path in tmp_path.glob("keys/LA/CM/*.txt"):
         path.unlink()

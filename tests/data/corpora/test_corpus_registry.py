@@ -83,7 +83,7 @@ def test_typos_get_a_hint(text, meant, tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("text", ["my_recordings", "asvspoof2015:/data", "asvspoof2017_pa:/data/PA", "asvspoof2023"])
-def test_no_hint_where_nothing_is_like_it(text):
+def test_no_hint_without_a_similar_name(text):
     # Another year is another corpus, even if the names are similar.
     assert did_you_mean(text) == ""
 

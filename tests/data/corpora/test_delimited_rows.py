@@ -71,7 +71,7 @@ def test_stray_marks_that_enclose_a_delimiter():
     assert values_of(["utt\ttext", 'a\t"x\ty"'], "\t")[1] == ["a", "x\ty"]
 
 
-def test_two_rows_are_enough_to_tell_a_stray_mark():
+def test_two_rows_are_enough_to_detect_a_stray_mark():
     lines = ["file,text", 'a,"x', 'b,y"']  # nothing says what rows look like, but their number of values
     assert values_of(lines, ",") == [["file", "text"], ["a", '"x'], ["b", 'y"']]
 

@@ -36,7 +36,7 @@ def test_an_empty_class(tmp_path):
         load_corpus(f"for:{root}")
 
 
-def test_a_split_that_is_not_there_is_reported(tmp_path, caplog):
+def test_a_missing_split_is_reported(tmp_path, caplog):
     root = corpus_trees.fake_or_real(tmp_path)
     shutil.rmtree(root / "testing")
     assert list(load_corpus(f"for:{root}")) == ["train", "validation"]

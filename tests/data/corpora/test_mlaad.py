@@ -38,7 +38,7 @@ def test_transcripts_that_need_their_quotation_marks(tmp_path):
     assert len(load_corpus(f"mlaad:{root}")["test"]) == 6
 
 
-def test_it_has_no_bona_fide_speech_to_train_with(tmp_path):
+def test_it_has_no_bona_fide_speech(tmp_path):
     root = corpus_trees.mlaad(tmp_path)
     assert len(load_corpus(f"mlaad:{root}", splits=("train",))["train"]) == 6
     with pytest.raises(CorpusError, match="no bonafide clips"):

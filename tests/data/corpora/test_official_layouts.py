@@ -208,7 +208,7 @@ def test_files_whose_names_are_in_another_unicode_form(tmp_path):
     assert clips[0]["audio"]["path"].endswith("gro\u0308\u00dfe.wav")
 
 
-def test_links_that_lead_back_are_not_followed(tmp_path):
+def test_circular_links_are_not_followed(tmp_path):
     (tmp_path / "a" / "b").mkdir(parents=True)
     (tmp_path / "a" / "b" / "up").symlink_to(tmp_path)
     (tmp_path / "linked").symlink_to(tmp_path / "a" / "b")

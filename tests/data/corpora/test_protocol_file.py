@@ -23,7 +23,7 @@ def test_any_white_space(protocol, rows, gap, end):
     path = protocol
     text = end.join(f"{gap if index % 2 else ''}{gap.join(row)}{gap}" for index, row in enumerate(rows))
     path.write_bytes(text.encode())
-    table = read_words(path, lambda first: {"last": 2, "first": 0})
+    table = read_words(path, lambda path, first: {"last": 2, "first": 0})
     assert table.column_names == ["last", "first"]
     assert table["first"].to_pylist() == [row[0] for row in rows]
     assert table["last"].to_pylist() == [row[2] for row in rows]
@@ -33,7 +33,7 @@ def test_lines_across_blocks(tmp_path, monkeypatch):
     monkeypatch.setattr(protocol_file, "_BLOCK_BYTES", 64)
     rows = [f"S{index}   U{index:04d} \t {'x' * (index % 40)}y" for index in range(500)]
     (tmp_path / "p.txt").write_text("\n".join(rows))
-    table = read_words(tmp_path / "p.txt", lambda first: {"name": 1, "rest": 2})
+    table = read_words(tmp_path / "p.txt", lambda path, first: {"name": 1, "rest": 2})
     assert table["name"].to_pylist() == [f"U{index:04d}" for index in range(500)]
     assert table["rest"].to_pylist() == [f"{'x' * (index % 40)}y" for index in range(500)]
 
@@ -41,7 +41,7 @@ def test_lines_across_blocks(tmp_path, monkeypatch):
 def test_the_number_is_that_of_an_editor(tmp_path):
     (tmp_path / "p.txt").write_text("a b\n\n\nc d\ne\nf g\nh\n")
     with pytest.raises(CorpusError, match=r"p.txt, line 5: not 2 words, as the first has, nor have 1 other lines: 'e'"):
-        read_words(tmp_path / "p.txt", lambda first: {"a": 0})
+        read_words(tmp_path / "p.txt", lambda path, first: {"a": 0})
 
 
 def test_values_between_delimiters(tmp_path):
@@ -59,7 +59,7 @@ def test_values_between_delimiters(tmp_path):
         ("\n\n", "has no rows"),
     ],
 )
-def test_what_cannot_be_read(tmp_path, text, message):
+def test_unreadable_files(tmp_path, text, message):
     (tmp_path / "p.csv").write_text(text)
     with pytest.raises(CorpusError, match=message):
         read_delimited(tmp_path / "p.csv", ",")
@@ -92,5 +92,5 @@ def test_memory_does_not_grow_with_the_file(tmp_path):
     with path.open("w") as file:
         for index in range(2000):
             file.write(f"{index} {'x' * 1000}\n")
-    assert read_words(path, lambda first: {"index": 0}).nbytes < 50_000
+    assert read_words(path, lambda path, first: {"index": 0}).nbytes < 50_000
     assert path.stat().st_size > 2_000_000

@@ -133,7 +133,7 @@ def test_names_that_windows_wrote(pack, clip):
 
 @pytest.mark.parametrize("name", ["../evil.wav", "real/../../evil.wav", "/evil.wav", "C:/evil.wav", "..\\evil.wav"])
 @pytest.mark.parametrize("ending", ["zip", "tar"])
-def test_names_that_lead_out_are_refused(pack, clip, cache, tmp_path, name, ending):
+def test_names_outside_the_folder_are_refused(pack, clip, cache, tmp_path, name, ending):
     if ending == "tar" and "\\" in name:
         return  # a plain name in the archive
     path = pack(f"x.{ending}", {"real/a.wav": clip(1), name: clip(2)})
@@ -165,7 +165,7 @@ def test_links_within_a_tar(pack, clip):
 
 
 @pytest.mark.parametrize("ending", ["zip", "tar", "tar.gz"])
-def test_a_part_of_an_archive_is_refused(pack, clip, cache, ending):
+def test_a_multipart_archive_is_refused(pack, clip, cache, ending):
     path = pack(f"x.{ending}", {"real/a.wav": clip(1), "fake/b.wav": clip(2)})
     path.write_bytes(path.read_bytes()[:900])
     with pytest.raises(CorpusError, match=r"Cannot unpack .*x\..*Download it again"):
@@ -188,7 +188,7 @@ def test_a_tar_without_an_end_is_reported(pack, clip, caplog):
     assert "x.tar has no end mark: it may be truncated" in caplog.text
 
 
-def test_a_name_that_comes_twice_is_refused(pack, clip):
+def test_a_repeated_name_is_refused(pack, clip):
     path = pack("x.tar", {"real/a.wav": clip(1)})
     with tarfile.open(path, "a") as file:
         file.addfile(tarfile.TarInfo("./real/a.wav"))
@@ -196,7 +196,7 @@ def test_a_name_that_comes_twice_is_refused(pack, clip):
         load_corpus(path, splits=("test",))
 
 
-def test_no_space(pack, clip, monkeypatch):
+def test_a_full_disk(pack, clip, monkeypatch):
     path = pack("x.zip", {"real/a.wav": clip(1)})
     monkeypatch.setattr(archives.shutil, "disk_usage", lambda folder: type("Usage", (), {"free": 10}))
     with pytest.raises(CorpusError, match=r"No space to unpack .*HF_DATASETS_CACHE"):

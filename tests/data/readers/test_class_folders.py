@@ -68,7 +68,7 @@ def test_names_of_classes(make, real, fake):
 
 
 @pytest.mark.parametrize("name", ["unreal", "non-fake", "not_real", "real_or_fake", "A07", "clips", "realtime"])
-def test_names_that_say_no_class(name):
+def test_names_without_a_class(name):
     assert label_word(name) is None
 
 
@@ -96,7 +96,7 @@ def test_a_validation_folder_wins_over_a_dev_folder(make):
     }
 
 
-def test_two_folders_of_one_split_are_not_guessed_between(make):
+def test_two_folders_of_one_split_are_refused(make):
     folder = make("train/real/a.wav", "dev/real/b.wav", "val/fake/c.wav")
     with pytest.raises(
         CorpusError, match=r"has no split 'validation'; its splits are dev, train, val.*eval_split_name"
@@ -130,14 +130,14 @@ def test_contradictions_are_refused(make):
     folder = make("fake/NaturalSpeech/a.wav", "fake/b.wav", "real/c.wav")
     with pytest.raises(
         CorpusError, match=r"folders of fake/NaturalSpeech/a.wav mean both classes .*metadata.csv"
-    ) as said:
+    ) as refusal:
         load_corpus(folder, splits=("test",))
-    assert "--label_map 'NaturalSpeech=spoof'" in str(said.value)
+    assert "--label_map 'NaturalSpeech=spoof'" in str(refusal.value)
     split = load_corpus(folder, splits=("test",), label_map={"NaturalSpeech": "spoof"})["test"]
     assert dict(zip(split["utterance_id"], split["label"], strict=True)) == {"a": 0, "b": 0, "c": 1}
 
 
-def test_what_all_files_have_above_says_nothing(make):
+def test_folders_above_all_files_do_not_count(make):
     folder = make("original/real/a.wav", "original/fake/b.wav")
     assert load_corpus(folder, splits=("test",))["test"]["label"][:] == [0, 1]
 
@@ -153,7 +153,7 @@ def test_files_in_no_split_are_refused(make):
         load_corpus(folder, splits=("train",))
 
 
-def test_labels_can_be_left_aside(make):
+def test_labels_can_be_ignored(make):
     folder = make("test/real/a.wav", "test/fake/original/b.wav", "train/real/c.wav")
     split = load_corpus(folder, splits=("test",), label_column="none", require_labels=False)["test"]
     assert split["utterance_id"][:] == ["b", "a"]
@@ -170,7 +170,7 @@ def test_unreadable_formats_are_handed_on_and_what_is_no_audio_is_reported(make,
     assert "4 audio files. Left out: 1 hidden file or folder, 1 file that is not audio (1 .txt)" in caplog.text
 
 
-def test_the_table_that_may_be_meant_is_named(make):
+def test_a_likely_table_is_named(make):
     folder = make("clips/a.wav")
     (folder / "labels.csv").write_text("file_name,label\nclips/a.wav,real\n")
     with pytest.raises(CorpusError, match=r"If a table in the folder labels them.*labels.csv"):
@@ -227,7 +227,7 @@ def test_contradictions_elsewhere_than_the_table_are_reported(start, tmp_path, c
     assert told.endswith(f"{start}real (spoof)")
 
 
-def test_folders_that_all_files_elsewhere_share_say_nothing(tmp_path, caplog):
+def test_folders_that_all_files_elsewhere_share_do_not_count(tmp_path, caplog):
     (tmp_path / "table.csv").write_text("file_name,label\n/clips/real/a.wav,spoof\n/clips/real/b.wav,real\n")
     read_source(str(tmp_path / "table.csv"), CorpusRequest(splits={"train": "train"}))
     assert not _told(caplog)

@@ -17,7 +17,7 @@ def _summary(corpus):
     return {split: [path.rsplit("/", 1)[1] for path in dataset["audio"]] for split, dataset in corpus.items()}
 
 
-def test_no_metadata_is_found_where_there_is_none(tmp_path):
+def test_folders_without_metadata(tmp_path):
     (tmp_path / "train").mkdir()
     assert find_metadata(list_folder(tmp_path)) == []
 
@@ -97,7 +97,7 @@ def test_split_from_the_first_folder(tmp_path):
     assert _summary(_read(tmp_path)) == {"train": ["a.wav"], "test": ["b.wav"]}
 
 
-def test_folders_that_are_no_splits(tmp_path):
+def test_folders_that_are_not_splits(tmp_path):
     (tmp_path / "metadata.csv").write_text("file_name,label\nwavs/a.wav,spoof\nb.wav,real\n")
     assert _summary(_read(tmp_path)) == {"train": ["a.wav", "b.wav"]}
 
@@ -139,7 +139,7 @@ def test_commas_come_first(tmp_path):
     assert _read(tmp_path)["train"].column_names == ["audio", "a;b;c"]
 
 
-def test_jsonl_rows_need_not_be_alike(tmp_path):
+def test_jsonl_rows_may_differ(tmp_path):
     lines = [{"file_name": "a.wav", "label": 1}, {"file_name": "b.wav", "label": 0, "system": "A01"}]
     (tmp_path / "metadata.jsonl").write_text("\n".join(map(json.dumps, lines)) + "\n\n")
     assert list(_read(tmp_path)["train"]["system"]) == [None, "A01"]
@@ -150,7 +150,7 @@ def test_absolute_paths_stay(tmp_path):
     assert list(_read(tmp_path)["train"]["audio"]) == ["/elsewhere/a.wav"]
 
 
-def test_the_audio_column_may_be_called_otherwise(tmp_path):
+def test_the_audio_column_may_have_another_name(tmp_path):
     (tmp_path / "metadata.csv").write_text("wav,label\na.wav,real\n")
     corpus = _read(tmp_path, "wav")
     assert corpus["train"][0] == {"wav": str(tmp_path / "a.wav"), "label": "real"}
@@ -170,7 +170,7 @@ def test_the_audio_column_may_be_called_otherwise(tmp_path):
         ("metadata.jsonl", "[1]", r"each line must be a JSON object"),
     ],
 )
-def test_what_cannot_be_read(tmp_path, name, text, message):
+def test_unreadable_files(tmp_path, name, text, message):
     (tmp_path / name).write_text(text)
     with pytest.raises(CorpusError, match=message):
         _read(tmp_path)
@@ -212,7 +212,7 @@ def test_deep_files_of_splits(write):
     assert corpus["dev"]["label"][:] == ["spoof", "1"]
 
 
-def test_one_deep_file_says_the_splits_itself(write):
+def test_one_deep_file_has_a_split_column(write):
     folder = write({"archive/corpus/metadata.csv": "file_name,label,split\na.wav,spoof,train\nb.wav,real,test\n"})
     assert _summary(_read(folder)) == {"train": ["a.wav"], "test": ["b.wav"]}
 
@@ -223,7 +223,7 @@ def test_files_of_class_folders_are_of_one_split(write):
     assert _summary(_read(folder)) == {"train": ["afake.wav", "areal.wav"]}
 
 
-def test_names_of_splits_that_are_asked_for(write):
+def test_names_of_requested_splits(write):
     folder = write({f"{place}/metadata.csv": "file_name,label\na.wav,real\n" for place in ("clean", "noisy")})
     assert list(_read(folder)) == ["train"]
     assert [metadata.split for metadata in find_metadata(list_folder(folder), ["noisy"])] == ["clean", "noisy"]
@@ -239,7 +239,7 @@ def test_a_metadata_file_that_another_one_hides_is_named(write, caplog):
     assert str(folder / "train" / "metadata.csv") in caplog.text
 
 
-def test_hidden_metadata_is_none(write):
+def test_hidden_metadata_is_ignored(write):
     folder = write({"._metadata.csv": "", "train/._metadata.csv": "", ".old/metadata.csv": ""})
     assert find_metadata(list_folder(folder)) == []
 

@@ -26,7 +26,7 @@ def test_a_folder_without_a_shard_is_refused(partial):
     assert len(load_corpus(str(partial), splits=("test",))["test"])  # which lacks nothing
 
 
-def test_what_is_there_is_used_on_request(partial, caplog):
+def test_remaining_shards_are_used_on_request(partial, caplog):
     clips = []
     for corpus in (str(partial), f"{partial}/train-*.parquet"):
         caplog.clear()
@@ -58,7 +58,7 @@ def test_names(names, n_missing, tmp_path):
         report_missing_shards(files, request)
 
 
-def test_only_the_data_that_is_asked_for_counts(tmp_path):
+def test_only_requested_data_counts(tmp_path):
     shards = ["en/train-00000-of-00001", "de/train-00000-of-00002", "en/test-00000-of-00002"]
     for name in shards:
         (tmp_path / name).parent.mkdir(exist_ok=True)
@@ -81,7 +81,7 @@ def test_shards_that_may_count_from_one(tmp_path):
         report_missing_shards(files, CorpusRequest(splits={"train": "train"}))
 
 
-def test_shards_that_are_there_but_not_asked_for(tmp_path, caplog):
+def test_shards_that_were_not_requested(tmp_path, caplog):
     for number in range(2):
         shutil.copy(demo_corpus_files()["validation"], tmp_path / f"train-0000{number}-of-00002-{number:032x}.parquet")
     load_corpus(f"{tmp_path}/train-00000*.parquet", splits=("train",))

@@ -145,14 +145,14 @@ def test_a_typo_in_a_path_gives_close_matches(tmp_path):
         _read(tmp_path / "mycorpus")
 
 
-def test_a_builders_name_is_no_corpus():
+def test_a_builders_name_is_not_a_corpus():
     # load_dataset("csv") would read any file in the working folder.
     with pytest.raises(CorpusError, match="csv is neither a local path"):
         _read("csv")
 
 
 @pytest.mark.slow
-def test_the_hub_is_out_of_reach(tmp_path):
+def test_the_hub_is_unreachable(tmp_path):
     # huggingface_hub reads the setting when it is imported, so this needs a separate process.
     code = (
         "from hf_gradalign.data import CorpusError, load_corpus\n"

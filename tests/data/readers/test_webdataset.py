@@ -60,14 +60,14 @@ def test_where_the_label_may_be(pack, clip, texts):
     assert load_corpus(path, splits=("test",))["test"]["label"][:] == [0]
 
 
-def test_labels_that_are_not_clear_are_asked_for(pack, clip):
+def test_ambiguous_labels_need_an_option(pack, clip):
     path = pack("x.tar", {"a.wav": clip(1), "a.json": b'{"voice": "human", "speech": "fake"}'})
     with pytest.raises(CorpusError, match=r"has no column 'label'; its columns are .*voice, speech.*label_column_name"):
         load_corpus(path, splits=("test",))
     assert load_corpus(path, splits=("test",), label_column="speech")["test"]["label"][:] == [0]
 
 
-def test_folders_may_say_the_class(pack, clip):
+def test_folders_may_name_the_class(pack, clip):
     path = pack("x.tar", {"real/a.wav": clip(1), "real/a.txt": b"hello", "fake/b.wav": clip(2), "fake/b.txt": b"you"})
     split = load_corpus(path, splits=("test",))["test"]
     assert dict(zip(split["txt"], split["label"], strict=True)) == {"hello": 1, "you": 0}
@@ -96,7 +96,7 @@ def test_a_clip_without_audio_is_listed_as_bad(pack, clip):
     assert split[1]["audio"] is None
 
 
-def test_what_is_no_text_is_not_read(pack, clip):
+def test_what_is_not_text_is_not_read(pack, clip):
     values = np.zeros(3).tobytes()
     path = pack("x.tar", {"a.wav": clip(1), "a.cls": b"real", "a.npy": b"\x93NUMPY" + values, "a.pyd": b"\x80\x04cos"})
     split = load_corpus(path, splits=("test",))["test"]
