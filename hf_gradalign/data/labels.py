@@ -18,8 +18,8 @@ _NO_LABEL = {
     *("unknown", "unk", "<unk>", "unlabeled", "unlabelled", "nolabel", "notlabeled", "notlabelled", "undefined"),
     *("nan", "none", "null", "nil", "na", "n/a", "n.a.", "<na>", "#n/a", "notavailable", "missing", "hidden", "tbd"),
 }
-# Either class may be called by these: their meaning in one corpus says nothing about another corpus.
-_SAYS_NOTHING = re.compile(r"[+-]?\d+(\.\d+)?|true|false|yes|no|t|f|y|n|pos|neg|positive|negative")
+# Either class may be called by these, and differently in another corpus.
+_AMBIGUOUS = re.compile(r"[+-]?\d+(\.\d+)?|true|false|yes|no|t|f|y|n|pos|neg|positive|negative")
 _EXAMPLE = "--label_map 0=spoof 1=bonafide"
 _MAX_LISTED = 20
 
@@ -93,25 +93,19 @@ def map_labels(
     if None in known.values():
         raise CorpusError(
             "Cannot tell which labels mean spoof and which bonafide. Found: "
-            f"{_listed({text: counts[text] for text in known}, values)}"
-            + (
-                f", and for missing labels {_listed({text: counts[text] for text in missing}, values)}. "
-                if missing
-                else ". "
-            )
+            f"{_listed(known, counts, values)}"
+            + (f", and for missing labels {_listed(missing, counts, values)}. " if missing else ". ")
             + f"Say what each means with --label_map, for example {_EXAMPLE}."
         )
     if missing and not allow_missing:
         present = [stripped_text(values[text]) for text in missing if values[text] is not None]
         example = next((text for text in present if text), None)
+        advice = (
+            f"; if {example} is a label, say what it means, as in --label_map all:{example}=spoof." if example else "."
+        )
         raise CorpusError(
             f"{sum(counts[text] for text in missing)} of {len(labels)} clips have no label "
-            f"({_listed({text: counts[text] for text in missing}, values)}). Label them or remove their rows"
-            + (
-                f"; if {example} is a label, say what it means, as in --label_map all:{example}=spoof."
-                if example
-                else "."
-            )
+            f"({_listed(missing, counts, values)}). Label them or remove their rows{advice}"
         )
     numbers = {text: LABEL_NAMES.index(name) for text, name in known.items()}
     return [numbers.get(text) for text in texts]
@@ -153,9 +147,9 @@ def require_both_classes(labels: Sequence[int], split: str) -> None:
         )
 
 
-def says_nothing(label: Label) -> bool:
+def is_ambiguous(label: Label) -> bool:
     """Return whether a label is a number, or a word such as yes or no, that may mean either class."""
-    return _SAYS_NOTHING.fullmatch(normalize_label(label)) is not None
+    return _AMBIGUOUS.fullmatch(normalize_label(label)) is not None
 
 
 class LabelMap(dict[str, str]):
@@ -180,6 +174,8 @@ class LabelMap(dict[str, str]):
         self.used |= self.shared & {normalize_label(label) for label in labels}
 
 
-def _listed(counts: Mapping[str | None, int], values: Mapping[str | None, Label | None]) -> str:
-    ordered = sorted(counts, key=lambda text: -counts[text])
+def _listed(
+    texts: Iterable[str | None], counts: Mapping[str | None, int], values: Mapping[str | None, Label | None]
+) -> str:
+    ordered = sorted(texts, key=lambda text: -counts[text])
     return listed([f"{values[text]!r} ({counts[text]} clips)" for text in ordered], _MAX_LISTED)

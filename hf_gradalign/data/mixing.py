@@ -10,7 +10,7 @@ from datasets import Dataset, IterableDataset, Value, concatenate_datasets, inte
 
 from hf_gradalign.data.corpora import CorpusSpec, parse_corpus
 from hf_gradalign.data.corpora.layout import FEATURES, METADATA_COLUMNS
-from hf_gradalign.data.labels import LABEL_NAMES, LabelMap, parse_label_map, says_nothing
+from hf_gradalign.data.labels import LABEL_NAMES, LabelMap, is_ambiguous, parse_label_map
 from hf_gradalign.data.request import CorpusError
 from hf_gradalign.data.streaming import STREAM_FEATURES, HasLabel, Prefixed
 from hf_gradalign.labels import normalize_label
@@ -302,8 +302,8 @@ class CorpusOptions:
     def _label_map(self, spec: CorpusSpec, shared: Mapping[str, str], items: Sequence[str]) -> LabelMap | None:
         own = parse_label_map(items) or {}
         is_alone = len(self._specs) == 1
-        bare = {label for label in shared if says_nothing(label)}
-        if not is_alone and (spec.is_arena or any(says_nothing(label) for label in own)):
+        bare = {label for label in shared if is_ambiguous(label)}
+        if not is_alone and (spec.is_arena or any(is_ambiguous(label) for label in own)):
             shared, bare = {label: meaning for label, meaning in shared.items() if label not in bare}, set()
         given = {normalize_label(label) for label in own}
         meanings = {label: meaning for label, meaning in shared.items() if normalize_label(label) not in given} | own

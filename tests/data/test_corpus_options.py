@@ -3,7 +3,7 @@ from datasets import ClassLabel, Value
 
 from hf_gradalign.data import CorpusError, CorpusOptions
 from hf_gradalign.data.corpora.arena import label_map_of
-from hf_gradalign.data.labels import says_nothing
+from hf_gradalign.data.labels import is_ambiguous
 
 A, B = "data/corpus_a", "data/corpus_b.csv"
 
@@ -121,8 +121,8 @@ def test_labels_that_are_known_take_no_map():
 
 @pytest.mark.parametrize("label", [0, 1.0, "-1", True, "no", " Yes ", "1.0"])
 def test_labels_without_a_meaning(label):
-    assert says_nothing(label)
-    assert not says_nothing(f"{label}x")
+    assert is_ambiguous(label)
+    assert not is_ambiguous(f"{label}x")
 
 
 def test_the_arenas_numbers():

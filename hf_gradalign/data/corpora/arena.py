@@ -12,7 +12,7 @@ from datasets import ClassLabel, Dataset, Value
 from datasets.features.features import FeatureType
 
 from hf_gradalign.data.corpora.layout import BONA_FIDE_SYSTEM
-from hf_gradalign.data.labels import LABEL_NAMES, says_nothing
+from hf_gradalign.data.labels import LABEL_NAMES, is_ambiguous
 from hf_gradalign.data.request import CorpusError
 
 ARENA_OWNER = "SpeechAntiSpoofingBenchmarks"
@@ -97,7 +97,7 @@ def arena_files(folder: Path) -> dict[str, list[str]]:
 
 def label_map_of(feature: FeatureType | None, given: Mapping[str, str] | None = None) -> Mapping[str, str] | None:
     """Return the label map of an Arena column: `given`, and the Arena's own if numbers need one and have none."""
-    if isinstance(feature, ClassLabel) or any(says_nothing(label) for label in given or ()):
+    if isinstance(feature, ClassLabel) or any(is_ambiguous(label) for label in given or ()):
         return given
     return {**LABEL_MAP, **(given or {})}
 
