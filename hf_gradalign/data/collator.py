@@ -219,7 +219,9 @@ class DeferredAugmentation:
         Returns:
             The batch with every view's model inputs. Views without deferred augmentation are returned as they are.
         """
-        return {view: self._finish(inputs) for view, inputs in batch.items()} if _is_deferred(batch) else batch
+        if not any(isinstance(inputs, Mapping) and DEFERRED in inputs for inputs in batch.values()):
+            return batch
+        return {view: self._finish(inputs) for view, inputs in batch.items()}
 
     @torch.no_grad()
     def _finish(self, inputs: Mapping[str, Any]) -> Mapping[str, Any]:
@@ -244,7 +246,3 @@ class DeferredAugmentation:
             return windows
         variance, mean = torch.var_mean(windows, dim=-1, keepdim=True, correction=0)
         return (windows - mean) / torch.sqrt(variance + self._epsilon)
-
-
-def _is_deferred(batch: Any) -> bool:
-    return any(isinstance(inputs, Mapping) and DEFERRED in inputs for inputs in batch.values())

@@ -122,7 +122,8 @@ def _find(path: str, entries: Callable[[str], Mapping[str, list[str]]], *, is_fo
         folder = _find(folder, entries, is_folder=True) if os.path.dirname(folder) != folder else None
         if folder is None:
             return None
-    matches = [os.path.join(folder, entry) for entry in entries(folder or ".").get(_comparable(name), ())]
+    key = comparable_column(pa.array([name], pa.string()))[0].as_py()
+    matches = [os.path.join(folder, entry) for entry in entries(folder or ".").get(key, ())]
     matches = [entry for entry in matches if os.path.isdir(entry) == is_folder]
     if not matches and "\\" in path:
         return _find(path.replace("\\", "/"), entries, is_folder=is_folder)
@@ -138,7 +139,3 @@ def _entries_by_name(folder: str) -> dict[str, list[str]]:
     for name, key in zip(names, comparable_column(pa.array(names, pa.string())).to_pylist(), strict=True):
         by_name[key].append(name)
     return by_name
-
-
-def _comparable(name: str) -> str:
-    return comparable_column(pa.array([name], pa.string()))[0].as_py()

@@ -143,7 +143,7 @@ def _join_with_keys(systems: Sequence[Clips], keys: Clips) -> JointScores:
     scores = np.full((len(keys), len(systems)), np.nan)
     columns: dict[str, pa.Array] = {}
     for index, match in enumerate(matches):
-        rows = _index_in(match.clips.utterance_ids, keys.utterance_ids)
+        rows = pc.index_in(match.clips.utterance_ids, keys.utterance_ids).to_numpy(zero_copy_only=False)
         scores[rows, index] = match.clips.scores
         for name, column in match.clips.columns.items():
             if name not in columns:
@@ -197,10 +197,6 @@ def _make_joint(
         missing={source: ids for source, ids in missing.items() if len(ids)},
         notes=tuple(dict.fromkeys(notes)),
     )
-
-
-def _index_in(names: pa.Array, available: pa.Array) -> NDArray[np.int64]:
-    return pc.index_in(names, available).to_numpy(zero_copy_only=False).astype(np.int64)
 
 
 def _spread(column: pa.Array, rows: NDArray[np.int64], length: int) -> pa.Array:

@@ -82,7 +82,8 @@ def _rows(content: Any) -> list[JsonRow]:
         if len({len(value) for value in values}) > 1:
             return []
         return [dict(zip(map(str, content), map(_text, row), strict=True)) for row in zip(*values, strict=True)]
-    if all(isinstance(value, Mapping) for value in values) and _has_known_name(content):
+    are_objects = all(isinstance(value, Mapping) for value in values)
+    if are_objects and any(plain_name(name) in (*IDS, *SCORES) for name in content):
         # An object of columns, each an object of values by row label, as pandas writes it.
         labels = list(dict.fromkeys(label for value in values for label in value))
         return [{name: _text(value.get(label)) for name, value in content.items()} for label in labels]
@@ -91,19 +92,12 @@ def _rows(content: Any) -> list[JsonRow]:
     own_names = _own_names(values)
     rows = [{"utterance_id": str(name), **_row(value, own_names)} for name, value in content.items()]
     if list(content) == [str(number) for number in range(len(content))]:
-        # Numbers of rows, as pandas writes them (orient="index"), are no ids if the rows have some.
-        rows = _with_own_ids([_row(value, own_names) for value in values]) or rows
+        # Numbers of rows, as pandas writes them (orient="index"), are not ids if each row has its own.
+        numbered = [_row(value, own_names) for value in values]
+        if all(any(is_one_of(name, IDS) for name in row) for row in numbered):
+            rows = numbered
     have_same_names = len({frozenset(row) for row in rows}) == 1
     return rows if have_same_names and all(len(row) > 1 for row in rows) else []
-
-
-def _with_own_ids(rows: list[JsonRow]) -> list[JsonRow]:
-    """Return the rows if each has an id of its own, and else none."""
-    return rows if all(any(is_one_of(name, IDS) for name in row) for row in rows) else []
-
-
-def _has_known_name(names: Mapping[str, Any]) -> bool:
-    return any(plain_name(name) in (*IDS, *SCORES) for name in names)
 
 
 def _rows_of(entries: Sequence[Any]) -> list[JsonRow]:

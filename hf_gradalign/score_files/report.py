@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Mapping, Sequence
 from functools import wraps
 from typing import Any, NamedTuple
@@ -172,7 +173,7 @@ def draw_det(systems: Mapping[str, tuple[NDArray, NDArray]]) -> Any:
     rates = [official_equal_error(curve).rate for curve in curves.values()]
     highest = max(_HIGHEST, min(0.99, 1.2 * max(rates)))
     lowest = min(_lowest_visible(curve, highest) for curve in curves.values())
-    for (name, curve), rate, color in zip(curves.items(), rates, _cycle(len(curves)), strict=True):
+    for (name, curve), rate, color in zip(curves.items(), rates, itertools.cycle(COLORS[:6])):
         far, frr = (
             ndtri(np.clip(side, lowest, max(highest, 1 - lowest)))
             for side in (curve.false_acceptance_rate, curve.false_rejection_rate)
@@ -321,10 +322,6 @@ def _lowest_visible(curve: CountedScores, highest: float) -> float:
     far, frr = curve.false_acceptance_rate, curve.false_rejection_rate
     corner = min(far[frr <= highest].min(), frr[far <= highest].min())
     return max(corner, 1 / max(curve.n_bonafide, curve.n_spoof), 1e-6) / 2
-
-
-def _cycle(n: int) -> list[str]:
-    return [COLORS[index % 6] for index in range(n)]
 
 
 def _corners(x: NDArray[np.float64], y: NDArray[np.float64]) -> NDArray[np.intp]:

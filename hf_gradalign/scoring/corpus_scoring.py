@@ -142,7 +142,7 @@ def score_corpus(
                     finished.bring_up_to_date()
             except (ValueError, OSError) as problem:
                 error = problem
-        error, is_complete = _from_main((error, is_complete), state)
+        error, is_complete = broadcast_object_list([(error, is_complete)])[0]
         if error is not None:
             raise error
         if is_complete:
@@ -349,7 +349,3 @@ def _checked_ids(dataset: Dataset, columns: Sequence[str]) -> list[str]:
 def _plain(dataset: Dataset, name: str) -> list[Any]:
     values = dataset[name][:]
     return [LABEL_NAMES[value] if value in (0, 1) else None for value in values] if name == "label" else values
-
-
-def _from_main(value: Any, state: PartialState) -> Any:
-    return value if state.num_processes == 1 else broadcast_object_list([value])[0]

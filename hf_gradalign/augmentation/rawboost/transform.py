@@ -165,7 +165,8 @@ class RawBoost(SpeechTransform):
         types = [torch.float32 if self.fits_single(channel) else torch.float64 for channel in channels]
         batched = self.batched()
         with torch.inference_mode(), single_thread():
-            draws = batched.prepare([self.parameters], [samples.shape[-1]], sample_rate, dtype=max(types, key=_digits))
+            dtype = torch.float64 if torch.float64 in types else torch.float32
+            draws = batched.prepare([self.parameters], [samples.shape[-1]], sample_rate, dtype=dtype)
             noisy = [
                 batched.apply(torch.from_numpy(channel[None]).to(dtype), draws).numpy()
                 for channel, dtype in zip(channels, types, strict=True)
@@ -194,10 +195,6 @@ class RawBoost(SpeechTransform):
             "taps": [int(random.uniform(self.min_taps, self.max_taps)) // 2 * 2 + 1 for _ in bands],
             "gain_db": random.uniform(self.min_gain_db - min_bias_db, self.max_gain_db - max_bias_db),
         }
-
-
-def _digits(dtype: torch.dtype) -> int:
-    return torch.finfo(dtype).bits
 
 
 def _draw_seed() -> int:

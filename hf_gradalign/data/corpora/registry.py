@@ -211,8 +211,9 @@ def read_official_layout(spec: CorpusSpec, request: CorpusRequest) -> dict[str, 
     own = {name: layout.split_of(split) for name, split in wanted.items() if split is not None}
     unknown = [wanted[name] for name, split in own.items() if split is None and name not in request.optional]
     if unknown:
+        names = [split if split == own_name else f"{split} ({own_name})" for split, own_name in layout.splits.items()]
         raise CorpusError(
-            f"{layout.title} has no split {unknown[0]!r}; its splits are {', '.join(_named_splits(layout))}. Other "
+            f"{layout.title} has no split {unknown[0]!r}; its splits are {', '.join(names)}. Other "
             "splits are chosen with --train_split_name, --eval_split_name and --test_split_name, other corpora to "
             "validate and test on with --eval_corpus and --test_corpus."
         )
@@ -236,10 +237,6 @@ def read_official_layout(spec: CorpusSpec, request: CorpusRequest) -> dict[str, 
         corpus[name] = make_dataset(clips.paths, clips.labels, clips.utterance_ids, clips.metadata, identity)
     missing.report()
     return corpus
-
-
-def _named_splits(layout: Layout) -> list[str]:
-    return [split if split == own else f"{split} ({own})" for split, own in layout.splits.items()]
 
 
 def _check_subset(layout: Layout, subset: str | None) -> None:
