@@ -23,6 +23,7 @@ from hf_gradalign.conversion.published import find_by_repo, published_detectors
 from hf_gradalign.conversion.reading import ConversionError
 from hf_gradalign.utils.folder_listing import similar_path
 from hf_gradalign.utils.hub_waits import hub_fault, repository_fault
+from hf_gradalign.utils.messages import first_few
 
 CHECKPOINT_SUFFIXES = (".safetensors", ".pth", ".pt", ".ckpt", ".bin", ".tar")
 _STANDARD = "model.safetensors"
@@ -83,7 +84,7 @@ def locate_checkpoint(
     if path.is_dir():
         files = {file.name: file.stat().st_size for file in sorted(path.iterdir()) if file.is_file()}
         filename = choose(files, source, f"{path}/FILE")
-        return Checkpoint(path / filename, filename, listing=listed(files))
+        return Checkpoint(path / filename, filename, listing=listed_files(files))
     if "://" in source:
         raise ConversionError(
             f"{source} is an address: name a model on the Hub as org/repo, and one of its files as org/repo:filename"
@@ -122,9 +123,11 @@ def choose(files: Mapping[str, int], where: str, example: str) -> str:
     if not candidates:
         raise ConversionError(
             f"{where} has no checkpoint ({', '.join(CHECKPOINT_SUFFIXES)}) and no model of transformers. It has: "
-            f"{listed(files)}"
+            f"{listed_files(files)}"
         )
-    raise ConversionError(f"{where} has several checkpoints: name one of them, as {example}. It has: {listed(files)}")
+    raise ConversionError(
+        f"{where} has several checkpoints: name one of them, as {example}. It has: {listed_files(files)}"
+    )
 
 
 def checkpoint_files(names: Iterable[str]) -> list[str]:
@@ -136,11 +139,9 @@ def checkpoint_files(names: Iterable[str]) -> list[str]:
     ]
 
 
-def listed(files: Mapping[str, int]) -> str:
+def listed_files(files: Mapping[str, int]) -> str:
     """Return files with their sizes in one line; of many, only the first."""
-    shown = [f"{name} ({_shown_size(size)})" for name, size in files.items()]
-    more = f", and {len(shown) - _MAX_LISTED} more" if len(shown) > _MAX_LISTED else ""
-    return ", ".join(shown[:_MAX_LISTED]) + more if shown else "nothing"
+    return first_few([f"{name} ({_shown_size(size)})" for name, size in files.items()], _MAX_LISTED) or "nothing"
 
 
 def _shown_size(size: int) -> str:
@@ -164,8 +165,8 @@ def _download(repo: str, filename: str, where: dict[str, Any]) -> Checkpoint:
             pass  # said below, with what is there
     files = _list_files(repo, where)
     if filename:
-        raise ConversionError(f"{repo} has no file {filename}. It has: {listed(files)}")
-    return _downloaded(repo, choose(files, repo, f"{repo}:FILE"), where, listed(files))
+        raise ConversionError(f"{repo} has no file {filename}. It has: {listed_files(files)}")
+    return _downloaded(repo, choose(files, repo, f"{repo}:FILE"), where, listed_files(files))
 
 
 def _downloaded(repo: str, filename: str, where: dict[str, Any], listing: str = "") -> Checkpoint:

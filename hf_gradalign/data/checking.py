@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from hf_gradalign.data.columns import with_encoded_audio
 from hf_gradalign.data.decoding import AudioDecodingError, decode_clip
-from hf_gradalign.utils.messages import check_choice, listed
+from hf_gradalign.utils.messages import check_choice, first_few
 
 logger = logging.getLogger(__name__)
 
@@ -191,7 +191,7 @@ def silence_note(names: Sequence[str], total: int) -> str | None:
         return None
     return (
         f"{len(names)} of {total} clips are silent where the model listens (all samples are the same, perhaps because "
-        f"channels cancel out): {listed(names, _MAX_LISTED)}. Their scores say nothing about speech"
+        f"channels cancel out): {first_few(names, _MAX_LISTED)}. Their scores say nothing about speech"
     )
 
 

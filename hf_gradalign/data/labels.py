@@ -9,7 +9,7 @@ from typing import Literal, overload
 
 from hf_gradalign.data.request import CorpusError
 from hf_gradalign.labels import LABEL_NAMES, Label, canonical_label, normalize_label
-from hf_gradalign.utils.messages import listed
+from hf_gradalign.utils.messages import first_few
 from hf_gradalign.utils.plain_text import stripped_text
 
 # What tables write for a missing label, unless a label map names it.
@@ -178,4 +178,4 @@ def _listed(
     texts: Iterable[str | None], counts: Mapping[str | None, int], values: Mapping[str | None, Label | None]
 ) -> str:
     ordered = sorted(texts, key=lambda text: -counts[text])
-    return listed([f"{values[text]!r} ({counts[text]} clips)" for text in ordered], _MAX_LISTED)
+    return first_few([f"{values[text]!r} ({counts[text]} clips)" for text in ordered], _MAX_LISTED)

@@ -19,7 +19,7 @@ from datasets.features.features import FeatureType
 from hf_gradalign.data.arrow import Column, arrow_column, flat
 from hf_gradalign.data.labels import LABEL_NAMES
 from hf_gradalign.data.request import CorpusError
-from hf_gradalign.utils.messages import counted, listed
+from hf_gradalign.utils.messages import counted, first_few
 from hf_gradalign.utils.plain_text import comparable_column
 
 logger = logging.getLogger(__name__)
@@ -189,7 +189,7 @@ def _named_by_files(dataset: Dataset, paths: pa.Array, kept: np.ndarray, display
     names = file_ids(paths.take(pa.array(kept)))
     if pc.count_distinct(names).as_py() != len(names):
         raise CorpusError(
-            f"{display_name}: files are called {listed(_repeated(names).to_pylist())}, as others are "
+            f"{display_name}: files are called {first_few(_repeated(names).to_pylist())}, as others are "
             "named by their rows or paths. Give clips a column utterance_id."
         )
     is_kept = np.zeros(len(dataset), dtype=bool)
@@ -252,7 +252,7 @@ def _refuse_contradictions(rows: Sequence[_CandidateRow], display_name: str, *, 
     if pairs:
         raise CorpusError(
             f"{display_name}: {counted(len(pairs), 'clip has', 'clips have')} both labels: "
-            f"{listed(list(pairs.values()), separator='; ')}. Correct or remove one of the rows."
+            f"{first_few(list(pairs.values()), separator='; ')}. Correct or remove one of the rows."
         )
 
 
@@ -265,7 +265,7 @@ def _repeats(rows: Sequence[_CandidateRow], display_name: str, *, has_ids: bool)
             dropped.append(row)
     if dropped:
         count = counted(len(dropped), "row repeats an earlier one and is", "rows repeat earlier ones and are")
-        logger.warning("%s: %s left out: %s.", display_name, count, listed(dropped, separator="; "))
+        logger.warning("%s: %s left out: %s.", display_name, count, first_few(dropped, separator="; "))
     numbers = {row.number for row in dropped}
     left = [row for row in rows if row.number not in numbers]
     again = [row for group in _groups(left, "file") for row in group[1:] if not isinstance(row.file, tuple)]
@@ -273,7 +273,7 @@ def _repeats(rows: Sequence[_CandidateRow], display_name: str, *, has_ids: bool)
         count = counted(len(again), "row names an audio file", "rows name audio files")
         called = "" if has_ids else " These clips are named by their rows."
         message = "%s: %s that an earlier one names, with other values: %s.%s"
-        logger.warning(message, display_name, count, listed(again, separator="; "), called)
+        logger.warning(message, display_name, count, first_few(again, separator="; "), called)
     return numbers
 
 
@@ -283,7 +283,8 @@ def _refuse_doubled_ids(rows: Sequence[_CandidateRow], display_name: str) -> Non
         pairs = [f"{group[0].name}: {' and '.join(map(str, group[:2]))}" for group in groups]
         raise CorpusError(
             f"{display_name}: {counted(len(groups), 'utterance id is', 'utterance ids are')} not unique. "
-            f"{listed(pairs, separator='; ')}. Correct them, name another column with --id_column_name, or {_BY_FILES}."
+            f"{first_few(pairs, separator='; ')}. Correct them, name another column with --id_column_name, or "
+            f"{_BY_FILES}."
         )
 
 
@@ -305,7 +306,7 @@ def _normal_paths(paths: pa.Array) -> pa.Array:
 
 def _empty_ids(ids: pa.Array) -> str:
     """Return the rows without an id, counted from 1, for messages."""
-    return listed([row + 1 for row in pc.indices_nonzero(pc.is_null(ids)).to_pylist()], _MAX_IDS)
+    return first_few([row + 1 for row in pc.indices_nonzero(pc.is_null(ids)).to_pylist()], _MAX_IDS)
 
 
 def _repeated(names: pa.Array) -> pa.Array:

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from hf_gradalign.data import LABEL_NAMES, canonical_label
 from hf_gradalign.data.arrow import Column, flat
 from hf_gradalign.metrics import TRIAL_TYPES
-from hf_gradalign.utils.messages import listed
+from hf_gradalign.utils.messages import first_few
 from hf_gradalign.utils.plain_text import BLANKS, stripped_column
 
 _DECIMAL_COMMA = r"[-+]?\d+,\d+([eE][-+]?\d+)?"
@@ -148,7 +148,7 @@ def read_labels(
         unknown.append("an empty value")
     if unknown:
         raise ScoreFileError(
-            f"{source}: labels should be bonafide or spoof, but there is {listed(unknown, 10)}. Say what each label "
+            f"{source}: labels should be bonafide or spoof, but there is {first_few(unknown, 10)}. Say what each label "
             "means with --label_map, for example --label_map 0=spoof 1=bonafide, or which column has the labels with "
             "--label_column."
         )

@@ -16,7 +16,7 @@ from hf_gradalign.score_files.held_out import N_FOLDS, Folds, ScoreFunction, hel
 from hf_gradalign.score_files.joint_scores import JointScores
 from hf_gradalign.score_files.report import markdown_table, titled
 from hf_gradalign.score_files.results import UTTERANCE, Settings, clusters_of
-from hf_gradalign.utils.plain_text import plain_text
+from hf_gradalign.utils.plain_text import listed, plain_text
 
 REPORTED = ("cllr", "act_dcf", "eer", "min_dcf")
 """The metrics of the report. Lower is better for all of them."""
@@ -75,13 +75,13 @@ class FusionReport:
             kind.append(f"{METRICS[metric].title} ({rival.name}, p = {result.p_value:.3g})")
         sentences = []
         if better:
-            sentences.append(f"Held out, the fusion beats the best single system in {_listed(better)}.")
+            sentences.append(f"Held out, the fusion beats the best single system in {listed(better)}.")
         else:
             sentences.append("Held out, the fusion does not beat the best single system in any metric.")
         if worse:
-            sentences.append(f"It is worse in {_listed(worse)}.")
+            sentences.append(f"It is worse in {listed(worse)}.")
         if equal:
-            sentences.append(f"The difference may be chance in {_listed(equal)}.")
+            sentences.append(f"The difference may be chance in {listed(equal)}.")
         if without_errors:
             sentences.append(
                 f"Both the fusion and {self.rivals['cllr'].name} separate the classes without errors, so the "
@@ -228,7 +228,3 @@ def _level(confidence: float) -> float:
 
 def _metrics(scores: NDArray[np.float64], labels: NDArray[np.int64]) -> dict[str, float]:
     return {metric: METRICS[metric](scores, labels) for metric in REPORTED}
-
-
-def _listed(parts: Sequence[str]) -> str:
-    return parts[0] if len(parts) == 1 else f"{', '.join(parts[:-1])} and {parts[-1]}"

@@ -17,7 +17,7 @@ from hf_gradalign.metrics import Ranges
 from hf_gradalign.score_files.array_pickles import load_object_array
 from hf_gradalign.score_files.clips import ScoreFileError
 from hf_gradalign.score_files.rttm import NOT_SCORED, Turn, read_rttm
-from hf_gradalign.utils.messages import listed
+from hf_gradalign.utils.messages import first_few
 
 # In the arrays of PartialSpoof.
 PARTIALSPOOF = {"0": "spoof", "1": "bonafide"}
@@ -120,7 +120,7 @@ def _meanings(names: set[str], path: Path, label_map: Mapping[str, str] | None) 
             unknown.append(name)
     if unknown:
         raise ScoreFileError(
-            f"Cannot tell which labels of {path} mean spoof and which bona fide: {listed(sorted(unknown), 10)}. Say "
+            f"Cannot tell which labels of {path} mean spoof and which bona fide: {first_few(sorted(unknown), 10)}. Say "
             "what each means with --label_map, for example --label_map A07=spoof speaker1=bonafide."
         )
     return meanings

@@ -10,7 +10,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from hf_gradalign.utils.messages import counted, listed
+from hf_gradalign.utils.messages import counted, first_few
 
 logger = logging.getLogger(__name__)
 
@@ -178,7 +178,7 @@ def printable(name: str | os.PathLike[str]) -> str:
 
 
 def _names(paths: list[Path]) -> str:
-    return listed([*map(printable, paths)], _LISTED)
+    return first_few([*map(printable, paths)], _LISTED)
 
 
 def _kind(entry: os.DirEntry[str]) -> str:

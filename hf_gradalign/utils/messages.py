@@ -93,7 +93,7 @@ def did_you_mean(name: str, known: Iterable[str]) -> str:
     return f"; did you mean {' or '.join(close)}?" if close else "; see --help"
 
 
-def listed(items: Sequence[object], most: int = 5, separator: str = ", ") -> str:
+def first_few(items: Sequence[object], most: int = 5, separator: str = ", ") -> str:
     """Return the first items, and how many more there are."""
     more = f" and {len(items) - most} more" if len(items) > most else ""
     return separator.join(map(str, items[:most])) + more

@@ -3,7 +3,7 @@
 import pytest
 
 from hf_gradalign.conversion import ConversionError, locate_checkpoint
-from hf_gradalign.conversion.finding import choose, listed
+from hf_gradalign.conversion.finding import choose, listed_files
 
 GB = 1_000_000_000
 
@@ -28,8 +28,8 @@ def test_several_or_none_are_listed_with_their_sizes():
         choose(files, "some/repo", "some/repo:FILE")
     with pytest.raises(ConversionError, match=r"has no checkpoint \(\.safetensors, .*\. It has: notes\.txt \(12 bytes"):
         choose({"notes.txt": 12}, "some/repo", "some/repo:FILE")
-    assert listed({f"{number}.txt": GB for number in range(20)}).endswith("11.txt (1.0 GB), and 8 more")
-    assert listed({}) == "nothing"
+    assert listed_files({f"{number}.txt": GB for number in range(20)}).endswith("11.txt (1.0 GB) and 8 more")
+    assert listed_files({}) == "nothing"
 
 
 def test_files_and_folders(tmp_path):

@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 
 from hf_gradalign.audio import unread_by_libsndfile
 from hf_gradalign.utils.folder_listing import list_folder
-from hf_gradalign.utils.messages import listed
+from hf_gradalign.utils.messages import first_few
 
 logger = logging.getLogger(__name__)
 
@@ -87,7 +87,7 @@ def recordings_below(folder: str | os.PathLike[str]) -> list[Path]:
             folder,
             len(others),
             len(listing.audio),
-            listed(others, _MAX_LISTED),
+            first_few(others, _MAX_LISTED),
         )
     return supported
 
@@ -193,7 +193,7 @@ def describe_unreadable(unreadable: Mapping[str, str], count: int) -> str:
     """Return a message on the result of `find_unreadable` for `count` recordings."""
     lines = [f"  {path}: {problem}" for path, problem in unreadable.items()]
     return (
-        f"{len(unreadable)} of {count} recordings cannot be read:\n{listed(lines, _MAX_LISTED, chr(10))}\n"
+        f"{len(unreadable)} of {count} recordings cannot be read:\n{first_few(lines, _MAX_LISTED, chr(10))}\n"
         "Convert them to WAV or FLAC (ffmpeg -i recording.m4a recording.wav), or move them out of the folder."
     )
 

@@ -16,7 +16,7 @@ from hf_gradalign.audio import AudioDecodingError, read_sound
 from hf_gradalign.data.arrow import Column, flat
 from hf_gradalign.data.request import CorpusError
 from hf_gradalign.utils.folder_listing import AUDIO_SUFFIXES, is_hidden, is_utf8
-from hf_gradalign.utils.messages import listed
+from hf_gradalign.utils.messages import first_few
 from hf_gradalign.utils.plain_text import composed_column
 
 logger = logging.getLogger(__name__)
@@ -102,7 +102,7 @@ def warn_of_left_out(files: Sequence[str], n_files: int, source: str) -> None:
     """Warn of audio files that the metadata or protocol `source` does not name, if there are any."""
     if files:
         message = "%d of %d audio files are not in %s and are left out: %s."
-        logger.warning(message, len(files), n_files, source, listed(files))
+        logger.warning(message, len(files), n_files, source, first_few(files))
 
 
 def _list_audio(folder: Path) -> pa.Array:

@@ -21,7 +21,7 @@ from hf_gradalign.data.corpora.audio_listing import AudioListing
 from hf_gradalign.data.labels import LABEL_NAMES, canonical_label
 from hf_gradalign.data.request import CorpusError
 from hf_gradalign.utils.folder_listing import is_hidden
-from hf_gradalign.utils.messages import listed
+from hf_gradalign.utils.messages import first_few
 
 METADATA_COLUMNS = ("speaker", "system", "codec", "condition", "language", "gender", "subset")
 """Metadata of a clip, null if the protocol does not have it. `system` is the attack, `-` for bona fide speech."""
@@ -261,7 +261,7 @@ class FolderTree:
         if not self.root.is_dir():
             return "no such folder"
         names = sorted(name + ("/" if is_folder else "") for name, is_folder in _entries(self.root))
-        return listed(names, 8) or "nothing"
+        return first_few(names, 8) or "nothing"
 
 
 def find_files(located: Located, names: Column, *, all_named: bool = False) -> pa.Array:

@@ -34,7 +34,7 @@ from hf_gradalign.data.request import LABEL_COLUMN, CorpusError, CorpusRequest
 from hf_gradalign.utils.file_locks import hold_lock
 from hf_gradalign.utils.files import remove_tree, write_text_atomically
 from hf_gradalign.utils.folder_listing import FolderListing, is_audio, is_hidden
-from hf_gradalign.utils.messages import listed
+from hf_gradalign.utils.messages import first_few
 
 logger = logging.getLogger(__name__)
 
@@ -89,7 +89,7 @@ def unpack(archives: Sequence[Path], root: Path) -> Path:
     if _is_whole(target, sizes):
         return target
     cache.mkdir(parents=True, exist_ok=True)
-    with hold_lock(target.with_suffix(".lock"), f"The unpacked {listed(archives)}", on_wait=_tell_wait):
+    with hold_lock(target.with_suffix(".lock"), f"The unpacked {first_few(archives)}", on_wait=_tell_wait):
         # Another process may have unpacked it.
         if not _is_whole(target, sizes) and not _is_recorded_now(archives, target, sizes):
             _unpack_all(archives, root, target, sizes)
@@ -102,7 +102,7 @@ def _tell_wait(holder: str) -> None:
 
 def _unpack_all(archives: Sequence[Path], root: Path, target: Path, sizes: Path) -> None:
     again = ", because its content differs from what was unpacked" if target.is_dir() else ""
-    logger.warning("Unpacking %s into %s%s.", listed(archives), target, again)
+    logger.warning("Unpacking %s into %s%s.", first_few(archives), target, again)
     prefix = f"{target.name}.partial-"
     for left_behind in target.parent.glob(f"{prefix}*"):  # by a killed process
         remove_tree(left_behind)
@@ -229,8 +229,8 @@ def _tar_members(archive: Path) -> Iterator[Member]:
         _require_end(rest, archive)
     if dangling:
         raise CorpusError(
-            f"{archive} holds links to what is not in it: {listed(dangling)}. Pack it again with the files themselves "
-            "(tar --dereference)."
+            f"{archive} holds links to what is not in it: {first_few(dangling)}. Pack it again with the files "
+            "themselves (tar --dereference)."
         )
 
 

@@ -16,7 +16,7 @@ from datasets.data_files import SPLIT_KEYWORDS
 from hf_gradalign.data.labels import canonical_label
 from hf_gradalign.data.request import NO_COLUMN, CorpusError, CorpusRequest
 from hf_gradalign.utils.folder_listing import FolderListing
-from hf_gradalign.utils.messages import listed
+from hf_gradalign.utils.messages import first_few
 
 logger = logging.getLogger(__name__)
 
@@ -223,8 +223,8 @@ def splits_of_paths(paths: Sequence[Path], wanted: Sequence[str]) -> list[str]:
         return [wanted[0]] * len(paths)
     if unlabeled:
         raise CorpusError(
-            f"{len(unlabeled)} of {len(paths)} audio files are not in a folder of a split: {listed(unlabeled)}. Move "
-            "them into one, or write a metadata.csv with the columns file_name, label and split."
+            f"{len(unlabeled)} of {len(paths)} audio files are not in a folder of a split: {first_few(unlabeled)}. "
+            "Move them into one, or write a metadata.csv with the columns file_name, label and split."
         )
     names = _split_names({of_file[0] for of_file in words}, wanted)
     return [names[of_file[0]] for of_file in words]
@@ -237,11 +237,11 @@ def _unlabeled_message(listing: FolderListing, unlabeled: Sequence[str]) -> str:
         "(--label_map vocoded=spoof studio=bonafide)."
     )
     if tables := [str(file) for file in listing.others if file.suffix.lower() in _TABLES]:
-        ways += f" If a table in the folder labels them, name it as the corpus: {listed(tables)}."
+        ways += f" If a table in the folder labels them, name it as the corpus: {first_few(tables)}."
     if len(unlabeled) < len(listing.audio):
         return (
             f"{listing.folder}: {len(unlabeled)} of {len(listing.audio)} audio files are not in a class folder "
-            f"({listed(unlabeled)}), and there is no metadata.csv or metadata.jsonl that labels them. {ways}"
+            f"({first_few(unlabeled)}), and there is no metadata.csv or metadata.jsonl that labels them. {ways}"
         )
     return f"{listing.folder} holds audio files but no metadata.csv or metadata.jsonl that labels them. {ways}"
 

@@ -22,7 +22,7 @@ from hf_gradalign.data.corpora.protocol_file import read_delimited
 from hf_gradalign.data.readers.class_folders import split_word
 from hf_gradalign.data.request import CorpusError
 from hf_gradalign.utils.folder_listing import FolderListing
-from hf_gradalign.utils.messages import listed
+from hf_gradalign.utils.messages import first_few
 from hf_gradalign.utils.plain_text import BLANKS, stripped_column, stripped_text
 from hf_gradalign.utils.table_bounds import MAX_LINE_BYTES, columns_of, parse_json, require_lines
 
@@ -77,7 +77,7 @@ def find_metadata(
         logger.warning(
             "Not read, because the first line has none of the columns %s: %s. If a column names audio files, say which "
             "with --audio_column_name.",
-            *(", ".join(dict.fromkeys(columns)), listed(foreign)),
+            *(", ".join(dict.fromkeys(columns)), first_few(foreign)),
         )
     chosen = {}
     skipped = []
@@ -89,7 +89,7 @@ def find_metadata(
             chosen[folder] = first
         skipped += others
     if skipped:
-        logger.warning("Not read, because there is another metadata file for the same folder: %s.", listed(skipped))
+        logger.warning("Not read, because there is another metadata file for the same folder: %s.", first_few(skipped))
     below = {folder: folder.relative_to(listing.folder).parts for folder in chosen}
     words = {
         folder: next((word for part in reversed(parts) if (word := _split_of_folder(part, split_names))), None)
@@ -153,7 +153,7 @@ def warn_of_unnamed_files(listing: FolderListing, corpus: Mapping[str, Dataset],
             listing.folder,
             len(unnamed),
             len(listing.audio),
-            listed(unnamed),
+            first_few(unnamed),
         )
 
 

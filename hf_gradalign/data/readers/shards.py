@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 from hf_gradalign.data.readers.class_folders import splits_of_paths
 from hf_gradalign.data.request import CorpusError, CorpusRequest
-from hf_gradalign.utils.messages import listed
+from hf_gradalign.utils.messages import first_few
 
 logger = logging.getLogger(__name__)
 
@@ -59,7 +59,7 @@ def report_missing_shards(
     if not missing:
         return
     shard_is = "shard is" if len(missing) == 1 else "shards are"
-    message = f"{len(missing)} {shard_is} missing, going by the names of the others: {listed(missing)}."
+    message = f"{len(missing)} {shard_is} missing, going by the names of the others: {first_few(missing)}."
     if not are_chosen and request.on_missing_audio == "stop":
         raise CorpusError(f"{message} Download them, or use the others alone with --on_missing_audio skip.")
     logger.warning("%s Their clips are left out.", message)

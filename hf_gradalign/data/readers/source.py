@@ -32,7 +32,7 @@ from hf_gradalign.data.request import CorpusError, CorpusRequest
 from hf_gradalign.data.utterance_ids import file_ids
 from hf_gradalign.utils.folder_listing import FolderListing, list_folder, similar_path
 from hf_gradalign.utils.hub_waits import hub_fault
-from hf_gradalign.utils.messages import listed
+from hf_gradalign.utils.messages import first_few
 
 logger = logging.getLogger(__name__)
 
@@ -166,7 +166,9 @@ def read_folder(folder: Path, request: CorpusRequest) -> Splits:
     files = _read_audio_files(listing, request, in_class_folders=not has_parquet)
     if files is not None:
         if archives:  # probably the source of the files
-            logger.warning("%s: archives next to audio files or metadata are not read: %s.", folder, listed(archives))
+            logger.warning(
+                "%s: archives next to audio files or metadata are not read: %s.", folder, first_few(archives)
+            )
         return files
     if listing.unreadable:
         listing.log_left_out()
@@ -204,7 +206,7 @@ def read_archives(archives: Sequence[Path], root: Path, request: CorpusRequest) 
         if splits is None:
             splits = read_folder(folder, replace(request, streaming=False))
     except CorpusError as error:
-        raise CorpusError(f"{listed(archives)}, unpacked: {error}") from error
+        raise CorpusError(f"{first_few(archives)}, unpacked: {error}") from error
     loaded = cast("Mapping[str, Dataset]", splits)  # not streamed
     return {split: _named_within(dataset, folder, request.audio_column) for split, dataset in loaded.items()}
 
