@@ -125,7 +125,6 @@ class NonFiniteGuard(TrainerCallback):
                 continue
             description = self._describe(update, state)
             if not self._scales_loss():
-                self._pending.clear()
                 if self._trainer.conflict_recorder is not None:
                     self._trainer.conflict_recorder.flush()  # while all processes are here
                 raise FloatingPointError(

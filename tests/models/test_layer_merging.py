@@ -81,6 +81,11 @@ def test_every_weight_of_merging_gets_a_gradient(name):
     assert all(parameter.grad.abs().max() > 1e-9 for parameter in merging.parameters())
 
 
+def test_new_merging():
+    assert LAYER_MERGING["weighted_sum"](8, 3).weight.tolist() == [1, 1, 1]
+    assert LAYER_MERGING["attm"](8, 9).squeeze.shape == (9, 4)
+
+
 @EVERY
 def test_a_missing_merging_is_initialized(name, tmp_path):
     """An encoder and head without it load, and the new weights are finite."""

@@ -74,6 +74,7 @@ def test_without_margin_am_softmax_is_the_cross_entropy():
 @pytest.mark.parametrize("loss", MARGIN_LOSSES)
 def test_output_layers_give_cosines(loss):
     layer = make_output_layer(loss, loss_options(loss), nn.Linear(8, 2))
+    assert 1 < layer.weight.norm(dim=1).min() <= layer.weight.norm(dim=1).max() < 6  # standard normal
     embedding = torch.randn(5, 8)
     cosines = torch.cosine_similarity(embedding[:, None], layer.weight[None], dim=2)
     logits = layer(embedding)
@@ -169,9 +170,10 @@ def test_detectors_without_them_are_saved_as_before():
         ("cross_entropy", {"margin": 0.2}, "the loss cross_entropy has no option margin; it has none"),
         ("am_softmax", {"margin": "0.2"}, "margin of am_softmax must be a number, got '0.2'"),
         ("am_softmax", {"margin": -0.1}, "margin of am_softmax must be at least 0 and below 2, got -0.1"),
+        ("am_softmax", {"margin": 2}, "margin of am_softmax must be at least 0 and below 2, got 2"),
         ("oc_softmax", {"scale": 0}, "scale of oc_softmax must be positive, got 0"),
         ("oc_softmax", {"scale": math.nan}, "scale of oc_softmax must be a number, got nan"),
-        ("oc_softmax", {"spoof_margin": 0.95}, "that of spoof below that of bona fide, got spoof_margin 0.95"),
+        ("oc_softmax", {"spoof_margin": 0.9}, "that of spoof below that of bona fide, got spoof_margin 0.9 "),
     ],
 )
 def test_mistakes(loss, options, message):

@@ -57,8 +57,9 @@ def test_a_resumed_run_goes_on_with_its_record(tmp_path):
 
 
 def test_a_run_that_is_resumed_into_another_folder_takes_its_record_along(tmp_path):
-    make(tmp_path / "a", 2, max_steps=5, save_total_limit=None).train()
-    resumed = make(tmp_path / "b", 2)
+    options = {"eval_steps": 2, "save_steps": 1}  # some checkpoints are not evaluated
+    make(tmp_path / "a", 2, max_steps=5, save_total_limit=None, **options).train()
+    resumed = make(tmp_path / "b", 2, **options)
     resumed.train(resume_from_checkpoint=str(tmp_path / "a" / "checkpoint-5"))
     paths = BestCheckpoints.paths(resumed.args)
     assert paths == [tmp_path / "b" / "best_checkpoints" / f"step-{step}.safetensors" for step in (4, 2)]
