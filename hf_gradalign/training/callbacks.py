@@ -5,6 +5,7 @@ import math
 import os
 import shutil
 import signal
+import threading
 from collections import deque
 from pathlib import Path
 from types import FrameType
@@ -77,6 +78,7 @@ class SaveOnInterrupt(TrainerCallback):
 
     A second Ctrl-C interrupts at once. The processes of a distributed run stop after the same update, so a signal to
     one of them is enough. With GPUs this is four updates later, because none of them waits to hear of the signal.
+    Python handles signals in the main thread alone, so training in another thread is not stopped.
 
     Attributes:
         interrupted: Whether the run was stopped by a signal.
@@ -99,7 +101,8 @@ class SaveOnInterrupt(TrainerCallback):
         self._flags.clear()
         self._is_one_of_several = args.world_size > 1
         # Data loader workers are forked later and inherit the handler, so Ctrl-C does not kill them.
-        for number in (signal.SIGINT, signal.SIGTERM):
+        is_main = threading.current_thread() is threading.main_thread()
+        for number in (signal.SIGINT, signal.SIGTERM) if is_main else ():
             self._previous[number] = signal.signal(number, self._on_signal)
 
     def on_step_end(  # noqa: D102

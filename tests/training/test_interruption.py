@@ -2,6 +2,7 @@
 
 import os
 import signal
+from concurrent.futures import ThreadPoolExecutor
 from types import SimpleNamespace
 
 import pytest
@@ -98,6 +99,13 @@ def test_after_an_error_the_next_training_restores_the_handler(tmp_path):
     trainer.remove_callback(Fails)
     trainer.train()
     assert signal.getsignal(signal.SIGINT) is before
+
+
+def test_training_in_another_thread(tmp_path):
+    trainer = make_trainer(tmp_path, callbacks=[SaveOnInterrupt()])
+    with ThreadPoolExecutor() as pool:
+        pool.submit(trainer.train).result()
+    assert trainer.state.global_step == 8
 
 
 def test_an_undisturbed_run_is_not_interrupted(tmp_path):
