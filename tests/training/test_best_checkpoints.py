@@ -94,6 +94,9 @@ def test_a_diverged_model_is_not_among_the_best(tmp_path):
     trainer = make(tmp_path, 3, losses=[0.5, NAN, 0.4, NAN, 0.3, 0.7, NAN, NAN])
     trainer.train()
     assert [path.stem for path in BestCheckpoints.paths(trainer.args)] == ["step-5", "step-3", "step-1"]
+    always = make(tmp_path / "always", 3, losses=[NAN, NAN], max_steps=2)
+    always.train()
+    assert always.averaged_checkpoints == 0
 
 
 def test_early_stopping_counts_on_after_a_resume(tmp_path):
