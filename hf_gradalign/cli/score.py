@@ -220,7 +220,7 @@ def main(argv: Sequence[str]) -> int:
             if arguments.timeline:
                 write_timelines(scorer, dataset, output, arguments, rule)
     except (ValueError, OSError, ImportError) as error:
-        print(error_line(error), file=sys.stderr)
+        print(error_line(error, arguments.output_file or arguments.output_dir or "scores"), file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         again = "the same command" + " without --overwrite" * arguments.overwrite

@@ -173,7 +173,7 @@ def error_line(
         where = error.filename or folder
         text = f"{plain_text(where)}: {error.strerror}" if where else str(error.strerror)
         text += (_free(where) if is_disk_full(error) else "") + f"; {_STEPS[error.errno].format(again=again)}"
-    elif is_disk_full(error):
+    elif is_disk_full(error) and not isinstance(error, ValueError):  # ours say which disk
         text = f"{folder}: " if folder else ""
         text += f"No space left on device{_free(folder)}; {_STEPS[errno.ENOSPC].format(again=again)}"
     elif _is_torch_save(error):  # it drops the system's message

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Generator, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -75,9 +76,18 @@ def load_splits(display_name: str, path: str, request: CorpusRequest, **options:
             raise
         cause = error.__cause__ or error
         hint = " Choose one with --dataset_config_name." if "Config name is missing" in str(error) else ""
-        if isinstance(cause, OSError) and _is_of_the_cache(cause.filename):
-            hint = " To keep the cache of data sets in another folder, set HF_HOME or HF_DATASETS_CACHE."
-        raise CorpusError(f"Cannot read {display_name} as a data set: {cause}.{hint}") from error
+        raise CorpusError(f"Cannot read {display_name} as a data set: {cause}.{hint or _cache_hint(cause)}") from error
+
+
+def _cache_hint(error: BaseException) -> str:
+    if not isinstance(error, OSError):
+        return ""
+    is_full = error.errno in (errno.ENOSPC, errno.EDQUOT)  # only the cache is written, and the error may have no name
+    if not (is_full or _is_of_the_cache(error.filename)):
+        return ""
+    folder = datasets_config.HF_DATASETS_CACHE
+    room = "Free some space there, or set" if is_full else "To keep it in another folder, set"
+    return f" The cache of data sets is {folder}. {room} HF_HOME or HF_DATASETS_CACHE."
 
 
 def _is_of_the_cache(filename: object) -> bool:
@@ -157,7 +167,10 @@ class ParquetSplits(Mapping[str, Dataset]):
             with _without_counting():
                 loaded = load_dataset("parquet", data_files=files, features=features, token=self._token, **options)
         except (OSError, ValueError, DatasetsError, pa.ArrowException) as error:
-            raise CorpusError(f"Cannot read {self._display_name} as a data set: {error.__cause__ or error}.") from error
+            cause = error.__cause__ or error
+            raise CorpusError(
+                f"Cannot read {self._display_name} as a data set: {cause}.{_cache_hint(cause)}"
+            ) from error
         return loaded[split].with_format(None)
 
 

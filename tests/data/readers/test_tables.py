@@ -1,5 +1,6 @@
 """Tables that cannot be read, and those whose files number the classes differently, which would be read wrongly."""
 
+import errno
 import shutil
 
 import datasets
@@ -8,6 +9,8 @@ import pytest
 from datasets import ClassLabel, Dataset, Features, Value
 
 from hf_gradalign.data import CorpusError, load_corpus, stream_corpus
+from hf_gradalign.data.readers import tables
+from hf_gradalign.utils.messages import error_line
 
 
 def write(path, names, ending="parquet"):
@@ -85,6 +88,20 @@ def test_a_cache_that_cannot_be_written(tmp_path, monkeypatch):
         CorpusError, match=r"demo corpus as a data set: .*in another folder, set HF_HOME or HF_DATASETS"
     ):
         load_corpus(splits=("test",))
+
+
+def test_a_cache_without_space(tmp_path, monkeypatch):
+    write(tmp_path / "test", ["bonafide", "spoof"])
+    (tmp_path / "cache").mkdir()
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "cache")
+
+    def fail(*arguments, **options):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(tables, "load_dataset", fail)
+    with pytest.raises(CorpusError) as error:
+        load_corpus(str(tmp_path), splits=("test",))
+    assert f"No space left on device. The cache of data sets is {tmp_path / 'cache'}. Free" in error_line(error.value)
 
 
 @pytest.mark.parametrize("ending", ["parquet", "arrow"])
