@@ -1,5 +1,6 @@
 """`hf-gradalign score`: its command line, and how it names odd files."""
 
+import errno
 import json
 import os
 
@@ -66,3 +67,15 @@ def test_score_files_of_corpora_without_a_name_of_their_own(tmp_path, monkeypatc
         *("audio", "mine", "mine", "tar", "hidden"),
     ]
     assert [parse_corpus(name).name for name in (".", "..")] == ["audio", "mine"]
+
+
+def test_a_full_disk_is_told_with_the_output(model, tmp_path, monkeypatch, capsys):
+    def fail(*arguments):
+        raise OSError(errno.ENOSPC, "No space left on device")  # as from a write, without a name
+
+    monkeypatch.setattr("hf_gradalign.scoring.corpus_scoring.write_text_atomically", fail)
+    output = tmp_path / "scores" / "a.txt"
+    soundfile.write(tmp_path / "a.wav", draw_clip(0, 2000), RATE)
+    words = [model, "--audio", str(tmp_path / "a.wav"), "--output_file", str(output), "--num_workers", "0"]
+    assert main(words) == 2
+    assert f"error: {output}: No space left on device (" in capsys.readouterr().err
