@@ -60,6 +60,16 @@ def test_a_clip_needs_a_temporal_node():
         logits_of(model, clips, attention_mask=mask)
 
 
+def test_nodes_are_the_largest_magnitudes():
+    model, clips, logits = make_detector("sinc"), make_clips(), []
+    for value in (0.5, -0.5, 0.7):
+        hook = model.head.encoder[-1].register_forward_hook(lambda *call, value=value: torch.full_like(call[2], value))
+        with hook:
+            logits.append(logits_of(model, clips))
+    assert torch.equal(logits[0], logits[1])
+    assert not torch.allclose(logits[0], logits[2])
+
+
 def test_logits_depend_on_every_parameter():
     model = SpoofDetectorForAudioClassification(make_config("sinc")).double().train()
     torch.manual_seed(0)
