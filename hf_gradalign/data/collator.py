@@ -93,7 +93,10 @@ class _ClipCollator:
         if DEFERRED in items[0]:
             return _collate_deferred(items, self._is_wanted(of_waveforms=True))
         labels = torch.tensor([item["labels"] for item in items], dtype=torch.int64)
-        return {**self.model_inputs([item["input_values"] for item in items]), "labels": labels}
+        clips = [item["input_values"] for item in items]
+        # The extractors of transformers take a list of tensors for a single clip.
+        clips = [clip.numpy() if isinstance(clip, torch.Tensor) else clip for clip in clips]
+        return {**self.model_inputs(clips), "labels": labels}
 
     def model_inputs(self, clips: Sequence[np.ndarray]) -> ModelInputs:
         """See `ViewCollator`."""

@@ -48,6 +48,16 @@ def test_a_batch_of_views():
             torch.testing.assert_close(tensor, expected[key], rtol=0, atol=0)
 
 
+@pytest.mark.parametrize("lengths", [(4000, 4000), (4000, 3000)])
+def test_items_of_tensors(lengths):
+    # As from a table of datasets with the format "torch".
+    items = _items(*lengths)
+    tensors = [{name: torch.as_tensor(value) for name, value in item.items()} for item in items]
+    collator = ViewCollator(Wav2Vec2FeatureExtractor(do_normalize=True))
+    for name, value in collator(items).items():
+        assert torch.equal(collator(tensors)[name], value)
+
+
 def test_the_extractor_normalizes_each_clip():
     batch = ViewCollator(Wav2Vec2FeatureExtractor(do_normalize=True))(_items(4000, 4000))
     torch.testing.assert_close(batch["input_values"].std(dim=1), torch.ones(2), atol=1e-3, rtol=0)
