@@ -108,6 +108,7 @@ def score_corpus(
         The report, the same in every process.
 
     Raises:
+        TypeError: If `dataset` is not a `datasets.Dataset`.
         CorpusError: If a column is missing or not allowed in a score file, or utterance ids are not unique.
         LockHeldError: If another process is writing the score file, or timelines next to it. The message says which
             one, and since when.
@@ -322,6 +323,8 @@ def _score_pending(
 
 
 def _checked_ids(dataset: Dataset, columns: Sequence[str]) -> list[str]:
+    if not isinstance(dataset, Dataset):
+        raise TypeError(f"dataset must be a datasets.Dataset, not {type(dataset).__name__}; load_corpus loads one.")
     missing = [name for name in ("audio", "utterance_id", *columns) if name not in dataset.column_names]
     if missing:
         raise CorpusError(

@@ -324,6 +324,8 @@ def test_invalid_score_files_and_columns(scorer, make_corpus, tmp_path):
             score_corpus(scorer, make_corpus(3), path, progress=False)
     with pytest.raises(CorpusError, match="audio, utterance_id cannot be additional columns"):
         score_corpus(scorer, make_corpus(3), tmp_path / "scores.txt", columns=["label", "utterance_id", "audio"])
+    with pytest.raises(TypeError, match=r"must be a datasets\.Dataset, not IterableDataset; load_corpus loads one"):
+        score_corpus(scorer, make_corpus(3).to_iterable_dataset(), tmp_path / "scores.txt")
 
 
 def test_a_second_scoring_names_the_first(scorer, make_corpus, tmp_path, monkeypatch):
