@@ -11,6 +11,7 @@ VIEWS = ["clean", "augmented"]
 def test_statistics_of_two_views():
     gramian = torch.tensor([[4.0, -3.0], [-3.0, 9.0]])
     statistics = conflict_statistics(gramian, torch.tensor([0.6, 0.7]), VIEWS)
+    assert {value.shape for value in statistics.values()} == {()}
     values = {name: pytest.approx(float(value)) for name, value in statistics.items()}
     assert values == {
         "conflict_rate": 1.0,
