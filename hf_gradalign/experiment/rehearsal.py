@@ -32,6 +32,7 @@ from hf_gradalign.training.adapters import saved_names
 from hf_gradalign.training.checkpoint_weights import in_model_names, require_all_weights
 from hf_gradalign.training.conflicts.figures import FIGURES_DIR, can_draw
 from hf_gradalign.training.conflicts.record import PARQUET_NAME, RUNNING_NAME
+from hf_gradalign.utils.messages import is_outside_fault
 
 logger = logging.get_logger(__name__)
 
@@ -57,6 +58,7 @@ def rehearse(
 
     Raises:
         ValueError: If something fails. The message says what failed and what to do.
+        OSError: If the disk is full or fails. Other faults of the machine (`is_outside_fault`) are raised, too.
     """
     args = run.training
     parent = args.run_folder if folder is None else Path(folder)
@@ -246,11 +248,11 @@ def _on_every_process(step: str, work: Callable[[], None]) -> None:
     try:
         with _named(step):
             work()
-    except ValueError as error:
+    except Exception as error:
         problem, cause = str(error), error
     problems = [each for each in gather_object([problem]) if each is not None]
     if problems:
-        raise ValueError(problems[0]) from cause
+        raise cause or ValueError(problems[0])
 
 
 @contextmanager
@@ -261,6 +263,8 @@ def _named(step: str) -> Generator[None]:
     except (_Refusal, SetupError):
         raise
     except Exception as error:  # any error here would otherwise come after training
+        if is_outside_fault(error):
+            raise  # the command says what to do
         reason = str(error) or type(error).__name__
         if not isinstance(error, ValueError | OSError):
             reason = f"{type(error).__name__}: {reason}"

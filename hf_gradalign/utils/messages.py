@@ -46,7 +46,7 @@ _STEPS = {
 }
 _DISK_FULL = re.compile(r"No space left on device|\(os error 28\)|Disk quota exceeded")
 _TORCH_SAVE = re.compile(
-    r"inline_container.*(write|unexpected pos|open file)|iostream error|^Parent directory .* does not exist"
+    r"inline_container.*(?:write|unexpected pos|open file failed.*?: (.*))|iostream error|^(Parent directory .* exist)"
 )
 _FROM_WORKER = re.compile(
     r"^Caught \w+ in DataLoader worker.*^\w+: \[Errno (\d+)\] ([^\n]*): '([^\n]*)'$", re.DOTALL | re.MULTILINE
@@ -54,7 +54,7 @@ _FROM_WORKER = re.compile(
 _FROM_SAFETENSORS = re.compile(r"I/O error: (.*) \(os error (\d+)\)")
 _SHARED_MEMORY_FULL = re.compile(r"shared memory\(shm\)|file </torch_")
 _TOO_MANY_FILES = re.compile(r"Too many open files|received 0 items of ancdata")
-_TOO_MANY_THREADS = re.compile(r"can't start new thread|Resource temporarily unavailable")
+_TOO_MANY_THREADS = re.compile(r"can't start new thread|Resource temporarily unavailable$")  # not one of a file
 _KILLED_WORKER = re.compile(r"^DataLoader worker \(pid.*(killed by signal|exited unexpectedly)", re.DOTALL)
 _SHARED_MEMORY, _LEAST_SHARED_MEMORY = Path("/dev/shm"), 2**20
 _MAX_LENGTH = 2000  # characters; names and values in untrusted files may be of any length
@@ -121,7 +121,7 @@ def is_outside_fault(error: BaseException) -> bool:
     """Return whether an error comes from the machine (disk, permissions, memory, limits), not from code."""
     error = _as_system_error(error)
     is_systems = isinstance(error, OSError) and error.errno in _STEPS
-    return is_systems or is_disk_full(error) or _is_torch_save(error) or _resource_line(error) is not None
+    return is_systems or is_disk_full(error) or bool(_failed_torch_save(error)) or bool(_resource_line(error))
 
 
 def require_room(folder: str | Path, n_bytes: int) -> None:
@@ -176,10 +176,11 @@ def error_line(
     elif is_disk_full(error) and not isinstance(error, ValueError):  # ours say which disk
         text = f"{folder}: " if folder else ""
         text += f"No space left on device{_free(folder)}; {_STEPS[errno.ENOSPC].format(again=again)}"
-    elif _is_torch_save(error):  # it drops the system's message
+    elif match := _failed_torch_save(error):  # it drops the system's message, unless the file cannot be opened
         text = f"{folder}: " if folder else ""
-        text += f"a file could not be written{_free(folder)}; if the disk or your quota is full, "
-        text += _STEPS[errno.ENOSPC].format(again=again)
+        text += f"a file could not be written{_free(folder)}"
+        text += f": {plain_text(match[1] or match[2])}" if match[1] or match[2] else ""
+        text += f"; if the disk or your quota is full, {_STEPS[errno.ENOSPC].format(again=again)}"
     else:
         text = plain_text(error)
     if len(text) > _MAX_LENGTH:
@@ -192,13 +193,14 @@ def _as_system_error(error: BaseException) -> BaseException:
     """Return the system error behind one of a loader worker, whose text is a traceback, or of safetensors."""
     if isinstance(error, OSError) and (match := _FROM_WORKER.search(str(error))):
         return OSError(int(match[1]), match[2], match[3])
-    if match := _FROM_SAFETENSORS.search(str(error)):
+    match = _FROM_SAFETENSORS.search(str(error))
+    if match and int(match[2]) in _STEPS and not isinstance(error, ValueError):  # ours say more
         return OSError(int(match[2]), match[1])
     return error
 
 
-def _is_torch_save(error: BaseException) -> bool:
-    return isinstance(error, RuntimeError) and bool(_TORCH_SAVE.search(str(error)))
+def _failed_torch_save(error: BaseException) -> re.Match[str] | None:
+    return _TORCH_SAVE.search(str(error)) if isinstance(error, RuntimeError) else None
 
 
 def _resource_line(error: BaseException) -> str | None:

@@ -1,6 +1,7 @@
 """A rehearsal changes nothing, and says what fails."""
 
 import copy
+import errno
 import random
 
 import numpy as np
@@ -15,6 +16,7 @@ from hf_gradalign.experiment.dry_run import synthetic_clips
 from hf_gradalign.experiment.preparation import check_views, make_preparation
 from hf_gradalign.models import SpoofDetectorFeatureExtractor
 from hf_gradalign.training import GradientAlignmentTrainer
+from hf_gradalign.utils.messages import error_line
 
 WORDS = [
     "--align_gradients",
@@ -110,6 +112,20 @@ def test_what_fails_is_named_and_nothing_is_left(rehearsed, tmp_path, monkeypatc
     monkeypatch.setattr(place, fail)
     with pytest.raises(ValueError, match=message):
         rehearse(*rehearsed())
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    "place", ["hf_gradalign.training.GradientAlignmentTrainer.save_model", "hf_gradalign.data.ClipDataset.__getitem__"]
+)
+def test_a_full_disk_stays_one(rehearsed, tmp_path, monkeypatch, place):
+    def fail(*args, **options):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(place, fail)
+    with pytest.raises(OSError, match="No space left") as error:
+        rehearse(*rehearsed())
+    assert "out: No space left on device (" in error_line(error.value, "out")
     assert not (tmp_path / "out").exists()
 
 

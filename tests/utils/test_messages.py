@@ -37,8 +37,6 @@ def test_libraries_words_for_a_full_disk(tmp_path):
     "text",
     [
         "[enforce fail at inline_container.cc:672] . unexpected pos 576 vs 534",
-        "[enforce fail at inline_container.cc:747] . open file failed with strerror: Input/output error",
-        "Parent directory runs/a does not exist.",
         "basic_ios::clear: iostream error",
     ],
 )
@@ -60,6 +58,14 @@ def test_a_failed_torch_save_has_lost_the_reason(tmp_path, text):
         (OSError(errno.EMFILE, "Too many open files", "a"), "too many files are open: raise the limit (ulimit -n"),
         (RuntimeError("Too many open files. Communication with ..."), "too many files are open: raise the limit"),
         (BlockingIOError(errno.EAGAIN, "Resource temporarily unavailable"), "no more processes or threads can be"),
+        (
+            RuntimeError("[... at inline_container.cc:747] . open file failed with strerror: Permission denied"),
+            "a file could not be written: Permission denied; if the disk",
+        ),
+        (
+            RuntimeError("Parent directory runs/a does not exist."),
+            "a file could not be written: Parent directory runs/a does not exist; if the disk",
+        ),
         (RuntimeError("can't start new thread"), "no more processes or threads can be started"),
         (RuntimeError("unable to allocate shared memory(shm) for file </torch_1>: ..."), "shared memory (/dev/shm) is"),
         (RuntimeError("DataLoader worker (pid(s) 7) exited unexpectedly"), "a data loader worker was killed"),
@@ -69,6 +75,18 @@ def test_faults_and_limits_of_the_machine(error, line):
     assert is_outside_fault(error)
     assert error_line(error).startswith(f"error: {line}")
     assert error_line(error).endswith("run the same command again")
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        RuntimeError('I/O error: No such file or directory (os error 2) at path "a/model.safetensors"'),
+        ValueError("a/model.safetensors cannot be read: I/O error: Permission denied (os error 13)"),
+        BlockingIOError(errno.EAGAIN, "Resource temporarily unavailable", "a/model.safetensors"),
+    ],
+)
+def test_the_file_in_a_message_is_kept(error):
+    assert "a/model.safetensors" in error_line(error)
 
 
 def test_a_system_error_of_a_loader_worker():
