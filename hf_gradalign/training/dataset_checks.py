@@ -119,7 +119,7 @@ def datasets_with_epoch(dataset: Any) -> list[Any]:
     """Return a data set if it has `set_epoch`, and otherwise those that it wraps, as `Subset` and others do."""
     if hasattr(dataset, "set_epoch"):
         return [dataset]
-    return [each for one in _wrapped(dataset) if isinstance(one, Dataset) for each in datasets_with_epoch(one)]
+    return [each for one in _wrapped(dataset) for each in datasets_with_epoch(one)]
 
 
 def warn_of_lost_epochs(dataset: Any, args: Any) -> None:

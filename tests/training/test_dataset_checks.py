@@ -134,6 +134,8 @@ def test_the_epochs_of_data_sets_within_wrappers():
     assert datasets_with_epoch(Subset(ConcatDataset([first, second]), range(3))) == [first, second]
     assert datasets_with_epoch(StackDataset(x=first, y=[1] * len(first))) == [first]
     assert datasets_with_epoch(StackDataset(first, second)) == [first, second]
+    plain = SimpleNamespace(set_epoch=print)  # torch does not ask for a base class
+    assert datasets_with_epoch(Subset(plain, [0])) == [plain]
     assert datasets_with_epoch(Subset([1, 2], [0])) == datasets_with_epoch([1, 2]) == []
 
 
