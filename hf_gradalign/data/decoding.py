@@ -172,9 +172,8 @@ def open_clip(audio: Audio | None, sampling_rate: int | None, *, name: str | Non
     if sampling_rate is not None and sampling_rate <= 0:
         raise ValueError(f"sampling_rate must be positive, not {sampling_rate}.")
     name = name or _name_of(audio)
-    source = _source_of(audio, name)
     try:
-        with open_sound(source) as sound:
+        with open_sound(_source_of(audio, name)) as sound:
             yield ClipStream(sound, sampling_rate)
     except AudioDecodingError as error:
         raise AudioDecodingError(error.reason, name) from error.__cause__

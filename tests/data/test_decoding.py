@@ -223,3 +223,8 @@ def test_a_fault_of_the_machine_is_not_a_bad_clip(tmp_path, number):
     soundfile.write(tmp_path / "a.wav", np.zeros(100), RATE)
     with patch("mmap.mmap", side_effect=OSError(number, "fault")), pytest.raises(OSError, match="fault"):
         decode_audio(tmp_path / "a.wav", RATE)
+
+
+def test_a_path_that_cannot_be_looked_up_is_a_bad_clip(tmp_path):
+    with pytest.raises(AudioDecodingError, match=r"it cannot be read \(File name too long\)"):
+        decode_audio(tmp_path / f"{300 * 'a'}.wav", RATE)
