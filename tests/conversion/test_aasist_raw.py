@@ -132,7 +132,8 @@ def test_storages_of_a_gpu_are_read_without_one(zipped, tmp_path, monkeypatch):
     with monkeypatch.context() as patch:
         patch.setattr(torch.serialization, "location_tag", lambda storage: "cuda:0")
         torch.save(state, tmp_path / "AASIST.pth", _use_new_zipfile_serialization=zipped)
-    with pytest.raises(RuntimeError, match="CUDA"):
-        torch.load(tmp_path / "AASIST.pth", weights_only=True)
+    if not torch.cuda.is_available():
+        with pytest.raises(RuntimeError, match="CUDA"):
+            torch.load(tmp_path / "AASIST.pth", weights_only=True)
     found = read_state_dict(tmp_path / "AASIST.pth")
     assert all(torch.equal(found[key], value) for key, value in state.items())

@@ -82,8 +82,8 @@ def test_works_wherever_a_model_does(checkpoint, published):
     for model in (
         hf_gradalign.load_detector(name)[0],
         load_audio_classifier(name)[0].eval(),
-        SpoofScorer(checkpoint).model,
-        SpoofScorer(name).model,
+        SpoofScorer(checkpoint, device="cpu").model,
+        SpoofScorer(name, device="cpu").model,
     ):
         assert torch.equal(logits_of(model), expected)
         assert model.name_or_path == name  # what adapters say that they were trained on

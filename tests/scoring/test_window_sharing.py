@@ -40,7 +40,7 @@ def check_same(scorer, separate, **options):
     expected = separate(scorer, **options)
     assert expected.shared == "nothing"
     np.testing.assert_array_equal(shared.starts, expected.starts)
-    np.testing.assert_allclose(shared.scores, expected.scores, atol=2e-6)
+    np.testing.assert_allclose(shared.scores, expected.scores, atol=1e-5)
     assert np.ptp(expected.scores) > 1e-4
 
 
