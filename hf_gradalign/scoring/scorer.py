@@ -387,10 +387,8 @@ class SpoofScorer:
         return torch.full((1, self.model.config.num_labels), torch.nan, device=self.device)
 
     def _too_many_windows(self, n_windows: int) -> ValueError:
-        return ValueError(
-            f"{self.device} does not have enough memory for {n_windows} windows at once: use a smaller batch size "
-            "(--batch_size)"
-        )
+        problem = f"{self.device} does not have enough memory for {n_windows} windows at once"
+        return ValueError(f"{problem}: use a smaller batch size (--batch_size)")
 
     def _forward(self, batch: dict[str, torch.Tensor]) -> torch.Tensor:
         inputs = {name: tensor.to(self.device, non_blocking=True) for name, tensor in batch.items()}
