@@ -34,12 +34,12 @@ from hf_gradalign.experiment.file_names import (
     RUNS_DIR,
 )
 from hf_gradalign.training.callbacks import BEST_CHECKPOINTS_DIR
-from hf_gradalign.training.checkpoint_integrity import summarize
 from hf_gradalign.training.conflicts.record import PARQUET_NAME, RUNNING_NAME
 from hf_gradalign.training.distributed import on_main_process
 from hf_gradalign.training.run_checkpoints import ADAPTER_DIR, RunCheckpoints, refuse_links_out, require_complete
 from hf_gradalign.utils.file_locks import LockHeldError, hold_lock
 from hf_gradalign.utils.files import refuse_link_out
+from hf_gradalign.utils.messages import first_few
 
 logger = logging.get_logger(__name__)
 
@@ -141,7 +141,9 @@ def find_run(resume_from: str, output_dir: str | None = None) -> tuple[Path, Pat
     is_unfinished = (path / ARGUMENTS_NAME).is_file() and not (path / RESULTS_NAME).is_file()
     is_free = resume_from == "last" and not _traces(path)
     if last is None and not is_unfinished and not is_free:
-        incomplete = "; ".join(f"{p.name}: {summarize(problems)}" for p, problems in checkpoints.incomplete().items())
+        incomplete = "; ".join(
+            f"{p.name}: {first_few(problems, 3)}" for p, problems in checkpoints.incomplete().items()
+        )
         raise FileNotFoundError(
             f"{path} has no checkpoint to resume from ({incomplete or 'a folder named checkpoint-<step>'})"
         )
@@ -176,7 +178,7 @@ def refuse_occupied(folder: Path, overwrite: bool = False) -> None:
         )
     if others := _in_the_way(folder):
         raise FileExistsError(
-            f"{folder} has files that a run would replace ({summarize(others, 6)}). Choose another --output_dir, or "
+            f"{folder} has files that a run would replace ({first_few(others, 6)}). Choose another --output_dir, or "
             "replace them with --overwrite"
         )
 

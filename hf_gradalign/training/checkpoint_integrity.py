@@ -1,7 +1,6 @@
 """Whether a checkpoint is complete and undamaged: by its manifest, or by opening its files if it has none."""
 
 import json
-from collections.abc import Sequence
 from fnmatch import fnmatch
 from pathlib import Path
 from typing import TypedDict, cast
@@ -133,11 +132,6 @@ def find_edited_files(checkpoint: Path) -> list[str]:
     return [
         name for name in editable if (checkpoint / name).is_file() and sha256_of(checkpoint / name) != digests[name]
     ]
-
-
-def summarize(names: Sequence[str], count: int = 3) -> str:
-    """Join the first names (or problems) into one phrase for a message, and say how many more there are."""
-    return ", ".join(names[:count]) + (f" and {len(names) - count} more" if len(names) > count else "")
 
 
 def _fault(checkpoint: Path, manifest: Manifest, name: str, contents: bool) -> str | None:

@@ -22,8 +22,8 @@ from transformers.core_model_loading import (
 from transformers.utils import ADAPTER_SAFE_WEIGHTS_NAME
 
 from hf_gradalign.training.adapters import has_adapters, load_adapters, saved_names
-from hf_gradalign.training.checkpoint_integrity import summarize
 from hf_gradalign.training.distributed import is_sharded
+from hf_gradalign.utils.messages import first_few
 
 
 def savable_state(model: nn.Module) -> dict[str, Tensor]:
@@ -143,8 +143,8 @@ def require_all_weights(model: nn.Module, missing: Iterable[str], unexpected: It
     """
     missing = _undeclared(model, set(missing) - _tied_to_another(model, set(missing)), "save", "load_missing")
     unexpected = _undeclared(model, unexpected, "load_unexpected")
-    problems = [f"it lacks {summarize(missing)}"] if missing else []
-    problems += [f"the model lacks {summarize(unexpected)}"] if unexpected else []
+    problems = [f"it lacks {first_few(missing, 3)}"] if missing else []
+    problems += [f"the model lacks {first_few(unexpected, 3)}"] if unexpected else []
     if problems:
         raise ValueError(
             f"{source} does not fit the model: {', and '.join(problems)}. Use the model that it was trained with (same "

@@ -15,7 +15,7 @@ from transformers.utils import logging
 
 from hf_gradalign.alignment import AlignedUpdate, is_sharded_tensor, local_part
 from hf_gradalign.training.callbacks import DelayedFlag, updates_until_read
-from hf_gradalign.training.checkpoint_integrity import summarize
+from hf_gradalign.utils.messages import first_few
 
 if TYPE_CHECKING:
     from hf_gradalign.training.trainer import GradientAlignmentTrainer
@@ -173,7 +173,7 @@ class NonFiniteGuard(TrainerCallback):
             gradients = _grouped(self._gradients(update))
             parts += [f"the gradient{_of(views)} is not finite in {names}" for names, views in gradients]
         what = "; ".join(parts) or "the gradient's norm is too large for float32"
-        items = f" Items: {summarize(ids, _LISTED_IDS)}." if ids else ""
+        items = f" Items: {first_few(ids, _LISTED_IDS)}." if ids else ""
         return f"Update {update.step} of {state.max_steps} is not finite: {what}.{items}"
 
     def _gradients(self, update: _Update) -> dict[str, str]:
@@ -194,7 +194,7 @@ class NonFiniteGuard(TrainerCallback):
             which = [name for name, flag in zip(names, flags, strict=True) if flag]
             if which:
                 share = "all" if len(which) == sum(taken) else f"{len(which)} of"
-                parameters[view] = f"{share} {sum(taken)} parameters ({summarize(which, _LISTED_NAMES)})"
+                parameters[view] = f"{share} {sum(taken)} parameters ({first_few(which, _LISTED_NAMES)})"
         return parameters
 
 

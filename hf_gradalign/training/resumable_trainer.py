@@ -21,7 +21,7 @@ from transformers.utils import logging
 from hf_gradalign.models.score_calibration import drop_calibration
 from hf_gradalign.training.adapters import has_adapters, merged_copy, save_whole_config
 from hf_gradalign.training.callbacks import BestCheckpoints
-from hf_gradalign.training.checkpoint_integrity import find_weight_problems, summarize
+from hf_gradalign.training.checkpoint_integrity import find_weight_problems
 from hf_gradalign.training.checkpoint_weights import (
     accept_saved_names,
     require_all_adapters,
@@ -32,6 +32,7 @@ from hf_gradalign.training.evaluating_trainer import EvaluatingTrainer
 from hf_gradalign.training.run_checkpoints import ADAPTER_DIR, RunCheckpoints, refuse_links_out, require_complete
 from hf_gradalign.utils.files import give_usual_mode
 from hf_gradalign.utils.loader_workers import start_worker
+from hf_gradalign.utils.messages import first_few
 
 logger = logging.get_logger(__name__)
 
@@ -311,8 +312,8 @@ class ResumableTrainer(EvaluatingTrainer):
         best = Path(self.state.best_model_checkpoint)
         if problems := find_weight_problems(best):
             raise FileNotFoundError(
-                f"The best checkpoint, {best}, cannot be loaded: {summarize(problems)}. Training has finished: resume "
-                "from the last checkpoint with --load_best_model_at_end False to keep its final weights"
+                f"The best checkpoint, {best}, cannot be loaded: {first_few(problems, 3)}. Training has finished: "
+                "resume from the last checkpoint with --load_best_model_at_end False to keep its final weights"
             )
         self._load_all_weights(best, super()._load_best_model)
 
@@ -383,7 +384,9 @@ def _last_on_every_process(checkpoints: RunCheckpoints) -> Path:
     for path in (checkpoints.folder / name for name in reversed(common)):
         if all(gather_object([checkpoints.is_complete(path)])):
             return path
-    incomplete = "; ".join(f"{path.name}: {summarize(problems)}" for path, problems in checkpoints.incomplete().items())
+    incomplete = "; ".join(
+        f"{path.name}: {first_few(problems, 3)}" for path, problems in checkpoints.incomplete().items()
+    )
     raise ValueError(
         f"No valid checkpoint found in output directory ({checkpoints.folder})"
         + (f", only incomplete ones ({incomplete})" if incomplete else "")

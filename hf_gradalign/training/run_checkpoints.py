@@ -15,10 +15,10 @@ from hf_gradalign.training.checkpoint_integrity import (
     find_problems,
     find_weight_problems,
     read_manifest,
-    summarize,
     write_manifest,
 )
 from hf_gradalign.utils.files import flush_to_disk, refuse_link_out, remove_tree
+from hf_gradalign.utils.messages import first_few
 
 logger = logging.get_logger(__name__)
 
@@ -95,7 +95,7 @@ class RunCheckpoints:
     def is_complete(self, checkpoint: Path) -> bool:
         """Return whether a checkpoint is complete; if not, warn what is missing or damaged."""
         if problems := find_problems(checkpoint):
-            logger.warning_once(f"{checkpoint} is not complete and is skipped: {summarize(problems)}.")
+            logger.warning_once(f"{checkpoint} is not complete and is skipped: {first_few(problems, 3)}.")
         return not problems
 
     def adopt_finished(self) -> list[Path]:
@@ -193,7 +193,7 @@ def require_complete(checkpoint: str | Path) -> None:
         advice += (
             f" (if you changed the files on purpose, delete {MANIFEST_NAME} too: without it they are not compared)"
         )
-    raise FileNotFoundError(f"{path} is not a complete checkpoint: {summarize(problems)}; {advice}")
+    raise FileNotFoundError(f"{path} is not a complete checkpoint: {first_few(problems, 3)}; {advice}")
 
 
 def require_sound_model(folder: str | Path) -> None:
@@ -212,11 +212,11 @@ def require_sound_model(folder: str | Path) -> None:
         return
     if problems := find_weight_problems(path):
         raise FileNotFoundError(
-            f"{path} is not as the run saved it: {summarize(problems)}. Use another checkpoint, or delete its "
+            f"{path} is not as the run saved it: {first_few(problems, 3)}. Use another checkpoint, or delete its "
             f"{MANIFEST_NAME} if you changed the files on purpose"
         )
     if edited := [name for name in find_edited_files(path) if name.endswith(".json")]:
-        logger.warning(f"{path}: {summarize(edited)} was changed since the run saved it, and is used as it is.")
+        logger.warning(f"{path}: {first_few(edited, 3)} was changed since the run saved it, and is used as it is.")
 
 
 def refuse_links_out(folder: str | Path) -> None:

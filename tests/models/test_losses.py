@@ -73,6 +73,7 @@ def test_without_margin_am_softmax_is_the_cross_entropy():
 
 @pytest.mark.parametrize("loss", MARGIN_LOSSES)
 def test_output_layers_give_cosines(loss):
+    torch.manual_seed(0)
     layer = make_output_layer(loss, loss_options(loss), nn.Linear(8, 2))
     assert 1 < layer.weight.norm(dim=1).min() <= layer.weight.norm(dim=1).max() < 6  # standard normal
     embedding = torch.randn(5, 8)

@@ -40,7 +40,9 @@ def check_same(scorer, separate, **options):
     expected = separate(scorer, **options)
     assert expected.shared == "nothing"
     np.testing.assert_array_equal(shared.starts, expected.starts)
-    np.testing.assert_allclose(shared.scores, expected.scores, atol=1e-5)
+    # Convolutions of other sizes are summed in another order, and a GPU has more of them to choose from.
+    atol = 1e-5 if torch.accelerator.is_available() else 2e-6
+    np.testing.assert_allclose(shared.scores, expected.scores, atol=atol)
     assert np.ptp(expected.scores) > 1e-4
 
 

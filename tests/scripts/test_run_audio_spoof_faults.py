@@ -18,7 +18,8 @@ def test_an_update_that_is_not_finite(tmp_path, run_script, capsys):
     assert re.search(r"Items: train_\d+, train_\d+, train_\d+, train_\d+\. ", said)
     assert "--on_nonfinite skip" in said
     recorded = [json.loads(line)["step"] for line in (out / "conflicts.jsonl").read_text().splitlines()]
-    assert recorded == ([1, 2, 3] if torch.accelerator.is_available() else [1])  # a GPU is told of updates that it made
+    # A GPU does not wait for each loss, so the run stops a few updates later.
+    assert recorded == ([1, 2, 3] if torch.accelerator.is_available() else [1])
 
 
 @pytest.mark.parametrize("name", ["best_checkpoints", "conflicts.jsonl"])
