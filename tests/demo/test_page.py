@@ -16,7 +16,7 @@ CHECK = "Check the recording"
 def person(browser, site):
     with visit(browser, site, viewport={"width": 1200, "height": 900}) as page:
         page.get_by_role("button", name=CHECK).wait_for()
-        page.locator("#status [role=status]").wait_for()  # the page's own script has run
+        page.locator("#status [role=status]").first.wait_for()  # the page's own script has run
         yield page
 
 
@@ -147,6 +147,28 @@ def test_a_file_name_is_no_html(person, tmp_path, examples):
     status(person, "This file is too large")
     assert person.locator("img[src=x]").count() == 0
     assert "49" not in person.locator("body").inner_text()
+
+
+@pytest.mark.slow
+def test_a_refusal_outlasts_a_slow_answer_of_the_server(person, examples):
+    choose(person, examples["Fake speech"])
+    is_loaded(person)
+    check(person)
+    status(person, "Flagged as fake.")
+    held = []
+    person.route("**/gradio_api/run/**", lambda route: held.append(route))
+    clear(person)
+    drop(person, "empty.wav", b"")
+    status(person, "This file is empty (0 bytes)")
+    assert held
+    for request in held:
+        request.continue_()
+    person.unroute("**/gradio_api/run/**")
+    status(person, "Choose a recording")
+    status(person, "This file is empty (0 bytes)")
+    choose(person, examples["Genuine speech"])
+    is_loaded(person)
+    assert person.get_by_text("This file is empty").count() == 0
 
 
 @pytest.mark.slow

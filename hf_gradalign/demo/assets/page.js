@@ -1,12 +1,13 @@
 // Runs when the page opens. MAX_MB is replaced by the largest upload in megabytes.
 (() => {
-  const status = () => document.querySelector("#status .prose"); // without Gradio's own timer beside it
+  // What this script has to say has its own line, below the status: the server may still be about to change that.
+  const problems = document.createElement("div");
 
   const tell = (sentence) => {
     const line = document.createElement("p");
     line.className = "status-problem";
     line.textContent = sentence;
-    status().replaceChildren(line);
+    problems.replaceChildren(line);
   };
 
   // Browsers take these for videos, or for nothing, by their names. Recorders of browsers and phones save sound in them.
@@ -40,6 +41,7 @@
   const look = (event, files) => {
     const [file] = files ?? [];
     const sentence = problem([...(files ?? [])]);
+    problems.replaceChildren();
     if (!sentence && (!file || isSound(file))) return;
     event.preventDefault();
     event.stopImmediatePropagation();
@@ -61,6 +63,7 @@
   document.addEventListener(
     "click",
     (event) => {
+      if (event.target.closest?.("button")) problems.replaceChildren();
       if (event.target.type !== "file") return;
       event.target.accept = ["audio/*", ...Object.keys(SOUND_BY_NAME).map((name) => `.${name}`)].join();
     },
@@ -79,11 +82,15 @@
     true,
   );
 
-  // Screen readers read out what changes in the status line, and nothing else.
+  // Screen readers read out what changes in these two lines, and nothing else.
   const waiting = setInterval(() => {
-    if (!status()) return;
+    const status = document.querySelector("#status .prose"); // without Gradio's own timer beside it
+    if (!status) return;
     clearInterval(waiting);
-    status().setAttribute("role", "status");
-    status().setAttribute("aria-live", "polite");
+    status.after(problems);
+    for (const line of [status, problems]) {
+      line.setAttribute("role", "status");
+      line.setAttribute("aria-live", "polite");
+    }
   }, 50);
 })();
