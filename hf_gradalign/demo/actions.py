@@ -2,7 +2,7 @@
 
 import math
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
 
@@ -24,6 +24,7 @@ _WAITING = "Waiting for the model."
 _LISTENING = "Listening to the recording."
 _CANCELLED = "Cancelled. There is no verdict."
 _BAD_SETTINGS = "The prior must be between 0 and 100, the costs above 0, and the undecided band 0 or more."
+_NOT_CHECKED = "The recording was not checked, perhaps because too many people wait. Please try again in a minute."
 _FAILED = "The model failed on this recording, so there is no verdict. The log of the page says why."
 
 
@@ -93,6 +94,7 @@ class PageActions:
     def __init__(self, scorers: Mapping[str, SpoofScorer], max_minutes: float) -> None:
         self._scorers = scorers
         self._max_minutes = max_minutes
+        self._waiting: dict[str, str] = {}  # what visitors wait for: the recording that they asked for last
         self._running: dict[str, Progress] = {}
         self._models = threading.Lock()  # work that was cancelled may not have ended yet
 
@@ -100,32 +102,42 @@ class PageActions:
         """What the status says before anything happens."""
         return status_html(_IDLE)
 
-    def begin(self, path: str | None) -> str:
-        """What the status says until it is the visitor's turn."""
-        return status_html(_ASK, "problem") if path is None else status_html(_WAITING)
+    def begin(self, path: str | None, visitor: str) -> Shown:
+        """Ask for a recording to be checked when it is the visitor's turn."""
+        if path is None:
+            return Shown(status_html(_ASK, "problem"))
+        self._waiting[visitor] = path
+        return Shown(status_html(_WAITING, recording=path), is_running=True)
 
-    def check(self, path: str | None, visitor: str, choices: Choices) -> Iterator[Shown]:
-        """Judge a recording. Yields what to show meanwhile, and at the end."""
+    def check(self, path: str | None, visitor: str, choices: Choices) -> Iterator[Shown | None]:
+        """Judge a recording. Yields what to show meanwhile, and at the end.
+
+        Nothing is judged, and None is yielded, if the visitor no longer waits for this recording.
+        """
+        if path is None or self._waiting.get(visitor) != path:
+            yield None
+            return
+        del self._waiting[visitor]
         settings = choices.settings()
-        if path is None or settings is None:
-            yield Shown(status_html(_ASK if path is None else _BAD_SETTINGS, "problem"))
+        if settings is None:
+            yield Shown(status_html(_BAD_SETTINGS, "problem"))
             return
         work = BackgroundWork(partial(self._judge, path, settings))
         self._running[visitor] = work.progress
         try:
-            yield Shown(status_html(_LISTENING), progress_html(0.0), is_running=True)
+            yield Shown(status_html(_LISTENING, recording=path), progress_html(0.0), is_running=True)
             for fraction in work.fractions():
                 yield Shown(None, progress_html(fraction), is_running=True)
             judged = work.result()
             results = results_html(judged.recording, judged.judgments, settings)
-            yield Shown(_spoken(judged.judgments), results=results, judged=judged)
+            yield Shown(_spoken(judged), results=results, judged=judged)
         except Cancelled:
-            yield Shown(status_html(_CANCELLED))
+            yield Shown(status_html(_CANCELLED, recording=path))
         except RecordingError as error:
-            yield Shown(status_html(str(error), "problem"))
+            yield Shown(status_html(str(error), "problem", path))
         except Exception:  # such as too little memory on the GPU: visitors get a sentence, and the log the rest
             logger.exception("A recording could not be judged.")
-            yield Shown(status_html(_FAILED, "problem"))
+            yield Shown(status_html(_FAILED, "problem", path))
         finally:  # also when the visitor has left
             work.progress.cancel()
             if self._running.get(visitor) is work.progress:
@@ -137,10 +149,16 @@ class PageActions:
             judgments = judge(recording, self._scorers, settings, progress)
         return Judged(recording, judgments)
 
-    def cancel(self, visitor: str) -> None:
-        """End what runs for a visitor."""
+    def cancel(self, visitor: str) -> Shown:
+        """End what a visitor waits for, and what runs for the visitor, which then says so itself."""
+        was_waiting = self._waiting.pop(visitor, None) is not None
         if progress := self._running.get(visitor):
             progress.cancel()
+        return Shown(status_html(_CANCELLED) if was_waiting else None, results=None)
+
+    def not_checked(self) -> Shown:
+        """What the page shows if the server did not take the recording."""
+        return Shown(status_html(_NOT_CHECKED, "problem"))
 
     def decide_again(self, judged: Judged | None, choices: Choices) -> Shown:
         """Show the verdicts with other settings."""
@@ -150,10 +168,11 @@ class PageActions:
         if judged is None:
             return Shown(results=None)
         judgments = [decide_again(judgment, self._scorers[judgment.model], settings) for judgment in judged.judgments]
-        results = results_html(judged.recording, judgments, settings)
-        return Shown(_spoken(judgments), results=results, judged=Judged(judged.recording, judgments))
+        judged = Judged(judged.recording, judgments)
+        return Shown(_spoken(judged), results=results_html(judged.recording, judgments, settings), judged=judged)
 
 
-def _spoken(judgments: Sequence[Judgment]) -> str:
+def _spoken(judged: Judged) -> str:
     """What is read out at the end. Where there is one verdict, it is also its headline."""
-    return status_html(agreement(judgments), "heard" if len(judgments) == 1 else "line")
+    kind = "heard" if len(judged.judgments) == 1 else "line"
+    return status_html(agreement(judged.judgments), kind, judged.recording.path)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import threading
@@ -120,21 +121,30 @@ class DemoPage(gr.Blocks):
                 gr.HTML(models_html(self._scorers, self._cards), elem_id="models")
         # Several verdicts stand side by side, over the whole width.
         status, progress, results = outputs or self._add_outputs()
-        judged = gr.State(None, time_to_live=_CLEANING[1])
+        judged = gr.State(None)
         shown = [status, progress, results, cancel, judged]
-        begin = check.click(self._actions.begin, audio, status, queue=False, trigger_mode="once", **_QUIET)
-        begin.then(self._check, [audio, *choices], shown, concurrency_limit=1, **_QUIET)
-        cancel.click(self._cancel, queue=False, **_QUIET)
-        audio.change(self._start_over, None, shown, queue=False, **_QUIET)
-        gr.on(
-            [choice.change for choice in choices],
-            self._decide_again,
-            [judged, *choices],
-            [status, results, judged],
-            queue=False,
-            trigger_mode="always_last",
-            **_QUIET,
+        at_once: dict[str, Any] = {"queue": False, **_QUIET}
+        decide_again: dict[str, Any] = {
+            "fn": self._decide_again,
+            "inputs": [judged, *choices],
+            "outputs": [status, results, judged],
+        }
+        only_of_recording = (_ASSETS / "only_of_recording.js").read_text(encoding="utf-8")
+        gr.on(  # before the server's answer to a change of the recording, for which later listeners wait
+            [audio.change, status.change, results.change],
+            None,
+            [audio, status, results],
+            [status, results],
+            js=only_of_recording.replace("IDLE", json.dumps(self._actions.idle())),
+            **at_once,
         )
+        begin = check.click(self._begin, audio, [status, cancel], trigger_mode="once", **at_once)
+        checked = begin.then(self._check, [audio, *choices], shown, concurrency_limit=1, **_QUIET)
+        checked.success(**decide_again, **at_once)  # the settings may have changed meanwhile
+        checked.failure(self._not_checked, None, shown, **at_once)
+        cancel.click(self._cancel, None, [status, cancel], **at_once)
+        audio.change(self._start_over, None, shown, **at_once)
+        gr.on([choice.change for choice in choices], **decide_again, trigger_mode="always_last", **at_once)
 
     def _add_outputs(self) -> tuple[gr.HTML, gr.HTML, gr.HTML]:
         # `page.js` makes the first a live region, which screen readers read out.
@@ -184,12 +194,21 @@ class DemoPage(gr.Blocks):
                 ),
             ]
 
-    def _check(self, request: gr.Request, path: str | None, *choices: float | None) -> Iterator[list[Any]]:
+    def _check(self, request: gr.Request, path: str | None, *choices: float | None) -> Iterator[Any]:
         for shown in self._actions.check(path, str(request.session_hash), Choices(*choices)):
-            yield _updates(shown)
+            yield gr.skip() if shown is None else _updates(shown)
 
-    def _cancel(self, request: gr.Request) -> None:
-        self._actions.cancel(str(request.session_hash))
+    def _begin(self, request: gr.Request, path: str | None) -> list[Any]:
+        status, _, _, cancel, _ = _updates(self._actions.begin(path, str(request.session_hash)))
+        return [status, cancel]
+
+    def _cancel(self, request: gr.Request) -> list[Any]:
+        status, _, _, cancel, _ = _updates(self._actions.cancel(str(request.session_hash)))
+        return [status, cancel]
+
+    def _not_checked(self, request: gr.Request) -> list[Any]:
+        self._cancel(request)
+        return _updates(self._actions.not_checked())
 
     def _start_over(self, request: gr.Request) -> list[Any]:
         self._cancel(request)

@@ -31,9 +31,12 @@ def credits_html(text: str) -> str:
 StatusKind = Literal["line", "problem", "heard"]
 
 
-def status_html(text: str, kind: StatusKind = "line") -> str:
-    """One sentence for the line that screen readers read out; "heard" is for them only."""
-    return _render("status.html", text=text, kind=kind)
+def status_html(text: str, kind: StatusKind = "line", recording: str = "") -> str:
+    """One sentence for the line that screen readers read out; "heard" is for them only.
+
+    The page drops a sentence about a recording (its path) once another one is chosen. The same goes for verdicts.
+    """
+    return _render("status.html", text=text, kind=kind, recording=recording)
 
 
 def progress_html(fraction: float | None) -> str:
@@ -66,7 +69,7 @@ def results_html(recording: Recording, judgments: Sequence[Judgment], settings: 
         }
         for judgment in judgments
     ]
-    return _render("results.html", judgments=shown, marks=_MARKS)
+    return _render("results.html", judgments=shown, marks=_MARKS, recording=recording.path)
 
 
 def _render(template: str, **values: object) -> str:

@@ -18,6 +18,11 @@ def actions(scorer, uncalibrated):
     return PageActions({"mine": scorer, "<b>yours</b>": uncalibrated}, max_minutes=1)
 
 
+def ask(actions, path, choices=CHOICES):
+    assert actions.begin(path, "visitor").is_running
+    return actions.check(path, "visitor", choices)
+
+
 def last(shown):
     *_, end = shown
     return end
@@ -25,7 +30,7 @@ def last(shown):
 
 def test_a_verdict_is_that_of_the_scorer(actions, scorer, examples):
     path = examples["Fake speech"]
-    shown = list(actions.check(path, "visitor", CHOICES))
+    shown = list(ask(actions, path))
     assert shown[0].is_running
     assert "Listening" in shown[0].status
     end = shown[-1]
@@ -43,7 +48,7 @@ def test_a_verdict_is_that_of_the_scorer(actions, scorer, examples):
 
 
 def test_other_settings_need_no_new_scores(actions, scorer, examples, monkeypatch):
-    end = last(actions.check(examples["Fake speech"], "visitor", CHOICES))
+    end = last(ask(actions, examples["Fake speech"]))
     monkeypatch.setattr(type(scorer), "score", None)
     shown = actions.decide_again(end.judged, replace(CHOICES, percent_spoof=1e-4))
     assert "The models disagree: 1 says genuine, 1 says fake." in shown.status
@@ -53,8 +58,24 @@ def test_other_settings_need_no_new_scores(actions, scorer, examples, monkeypatc
 
 
 def test_without_a_recording(actions):
-    assert "choose a recording first" in actions.begin(None)
-    assert "choose a recording first" in last(actions.check(None, "visitor", CHOICES)).status
+    shown = actions.begin(None, "visitor")
+    assert "choose a recording first" in shown.status
+    assert not shown.is_running
+    assert list(actions.check(None, "visitor", CHOICES)) == [None]
+
+
+def test_nothing_is_judged_that_nobody_waits_for(actions, examples):
+    fake, genuine = examples["Fake speech"], examples["Genuine speech"]
+    for path in (fake, fake, genuine):
+        actions.begin(path, "visitor")
+    assert list(actions.check(fake, "visitor", CHOICES)) == [None]
+    assert list(actions.check(genuine, "somebody else", CHOICES)) == [None]
+    assert "genuine" in last(actions.check(genuine, "visitor", CHOICES)).results
+    assert list(actions.check(genuine, "visitor", CHOICES)) == [None]  # a second click, before the first was answered
+    actions.begin(fake, "visitor")
+    assert "Cancelled" in actions.cancel("visitor").status
+    assert list(actions.check(fake, "visitor", CHOICES)) == [None]
+    assert actions.cancel("visitor").status is None
 
 
 @pytest.mark.parametrize(
@@ -68,7 +89,7 @@ def test_without_a_recording(actions):
 )
 def test_settings_that_cannot_be(actions, examples, wrong):
     choices = replace(CHOICES, **wrong)
-    end = last(actions.check(examples["Fake speech"], "visitor", choices))
+    end = last(ask(actions, examples["Fake speech"], choices))
     assert "The prior must be between 0 and 100, the costs above 0" in end.status
     judged = object()
     again = actions.decide_again(judged, choices)
@@ -78,7 +99,7 @@ def test_settings_that_cannot_be(actions, examples, wrong):
 
 def test_a_recording_that_cannot_be_judged(actions, tmp_path):
     (tmp_path / "text.wav").write_text("no audio")
-    end = last(actions.check(str(tmp_path / "text.wav"), "visitor", CHOICES))
+    end = last(ask(actions, str(tmp_path / "text.wav")))
     assert "This file cannot be read as audio" in end.status
     assert "status-problem" in end.status
     assert (end.results, end.judged) == ("", None)
@@ -87,7 +108,7 @@ def test_a_recording_that_cannot_be_judged(actions, tmp_path):
 def test_a_fault_of_the_model_is_logged_and_the_page_says_so(make_scorer, examples, caplog):
     broken = make_scorer()
     broken.model.forward = None
-    end = last(PageActions({"broken": broken}, 1).check(examples["Fake speech"], "visitor", CHOICES))
+    end = last(ask(PageActions({"broken": broken}, 1), examples["Fake speech"]))
     assert "The model failed on this recording" in end.status
 
 
@@ -102,7 +123,7 @@ def test_cancelled_work_ends_before_the_next_forward_pass(make_scorer, examples)
         go_on.wait(30)
 
     scorer.model.register_forward_pre_hook(wait)
-    shown = actions.check(examples["Genuine, then fake"], "visitor", CHOICES)
+    shown = ask(actions, examples["Genuine, then fake"])
     assert next(shown).is_running
     assert reached.wait(30)
     actions.cancel("somebody else")
@@ -113,12 +134,12 @@ def test_cancelled_work_ends_before_the_next_forward_pass(make_scorer, examples)
     assert not end.is_running
     go_on.set()
     # The models are free again once the work has ended.
-    judged = last(actions.check(examples["Fake speech"], "visitor", CHOICES)).judged
+    judged = last(ask(actions, examples["Fake speech"])).judged
     assert len(n_passes) == 1 + 1 + len(judged.judgments[0].timeline)  # the cancelled one, the verdict, the windows
 
 
 def test_a_visitor_who_leaves_ends_the_work(actions, examples):
-    shown = actions.check(examples["Fake speech"], "visitor", CHOICES)
+    shown = ask(actions, examples["Fake speech"])
     next(shown)
     progress = actions._running["visitor"]
     shown.close()

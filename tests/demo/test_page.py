@@ -172,6 +172,59 @@ def test_a_refusal_outlasts_a_slow_answer_of_the_server(person, examples):
 
 
 @pytest.mark.slow
+def test_verdicts_are_about_what_is_on_the_page(browser, make_page, make_scorer, examples):
+    """Other recordings and settings are chosen while the model is busy, and answers of the server are late."""
+    scorer, go_on = make_scorer(), threading.Event()
+    scorer.model.register_forward_pre_hook(lambda *_: go_on.wait(30) and None)
+    demo = make_page({"busy-detector": scorer})
+    with visit(browser, demo.local_url) as first, visit(browser, demo.local_url) as second:
+
+        def ask(page, name):
+            page.get_by_role("button", name=name, exact=True).click()
+            is_loaded(page)
+            check(page)
+
+        ask(first, "Fake speech")
+        status(first, "Listening to the recording.")
+        ask(second, "Fake speech")
+        status(second, "Waiting for the model.")
+        second.get_by_role("button", name="Cancel").click()
+        status(second, "Cancelled. There is no verdict.")
+        check(second)
+        status(second, "Waiting for the model.")
+        second.get_by_role("button", name="Genuine speech").click()
+        status(second, "Choose a recording")
+        first.get_by_text("Prior, costs").click()
+        first.get_by_label("number input for Undecided within").fill("10")
+        first.keyboard.press("Tab")
+        go_on.set()
+        status(first, "Undecided.")
+        check(second)
+        status(second, "Passes as genuine.")  # not that of the two checks that stood before this one
+
+        go_on.clear()
+        ask(second, "Fake speech")
+        status(second, "Listening to the recording.")
+        demo._queue.max_size = 0
+        ask(first, "Genuine speech")
+        status(first, "The recording was not checked, perhaps because too many people wait.")
+        demo._queue.max_size = 20
+
+        held = []
+        second.route("**/gradio_api/run/**", lambda route: held.append(route))
+        second.get_by_role("button", name="Genuine speech").click()
+        while not held:
+            second.wait_for_timeout(50)
+        held.pop().continue_()  # the example comes, and the server does not know it yet
+        status(second, "Choose a recording")
+        go_on.set()
+        second.wait_for_timeout(2000)  # until the verdict on the other one has come
+        status(second, "Choose a recording")
+        assert second.locator(".verdict").count() == 0
+        second.unroute_all()
+
+
+@pytest.mark.slow
 def test_silence(person, tmp_path):
     soundfile.write(tmp_path / "silence.wav", np.zeros(16_000), 16_000)
     choose(person, tmp_path / "silence.wav")
