@@ -4,6 +4,7 @@ import errno
 import json
 import math
 import os
+from array import array
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import combinations
 from pathlib import Path
@@ -26,6 +27,7 @@ RUNNING_NAME = "conflicts.jsonl"
 PARQUET_NAME = "conflicts.parquet"
 
 _ROW_GROUP = 5000
+_GAP = array("d", [math.nan])
 _TYPES = {
     "step": pa.int64(),
     "epoch": pa.float64(),
@@ -138,40 +140,48 @@ class ConflictHistory:
     """
 
     def __init__(self, rows: Iterable[dict[str, Any]]) -> None:
-        steps, epochs = [], []
-        self.modules: list[str] = []
+        steps, epochs = array("q"), array("q")
         views: dict[str, None] = {}
-        values_of: dict[str, dict[int, float | None]] = {}
-        by_module: dict[str, list[tuple[int, tuple[str, ...], Floats]]] = {}
-        known: dict[tuple[str, ...], tuple[str, ...]] = {}
-        for position, row in enumerate(rows):
+        self.modules: list[str] = []
+        known: set[str] = set()
+        # By column, or column and module: numbers in Python objects would take five times the memory.
+        numbers: dict[str | tuple[str, str], array[float]] = {}
+
+        def add(name: str | tuple[str, str], number: float | None) -> None:
+            column = numbers.setdefault(name, array("d"))
+            column.extend(_GAP * (len(steps) - 1 - len(column)))
+            column.append(math.nan if number is None else number)
+
+        for row in rows:
             steps.append(row["step"])
             epochs.append(epoch_number(row["epoch"]))
             views.update(dict.fromkeys(views_of(row)))
-            names = tuple(row.get("module") or ())
-            if names not in known:
-                known[names] = names
-                _merge(self.modules, names)
+            modules = row.get("module") or ()
+            if not known.issuperset(modules):
+                _merge(self.modules, modules)
+                known.update(modules)
             for name, value in row.items():
                 if name.startswith(("cosine_", "norm_ratio_", "loss_", "grad_norm_")) or name == "conflict":
-                    values_of.setdefault(name, {})[position] = value
-                elif name.startswith(("module_cosine_", "module_grad_norm_")) and names:
-                    by_module.setdefault(name, []).append((position, known[names], np.array(value, dtype=float)))
+                    add(name, value)
+                elif name.startswith(("module_cosine_", "module_grad_norm_")) and value:
+                    for module, number in zip(modules, value, strict=True):
+                        add((name, module), number)
         self.views = list(views)
         self.pairs: list[Pair] = list(combinations(self.views, 2))
         self.steps = np.array(steps, dtype=int)
         self.epochs = np.array(epochs, dtype=int)
-        index_of = {name: index for index, name in enumerate(self.modules)}
-        columns = {names: [index_of[name] for name in names] for names in known}
 
-        def column(name: str) -> Floats:
-            return _column(values_of.get(name, {}), len(steps))
+        def column(name: str | tuple[str, str]) -> Floats:
+            values = np.full(len(steps), np.nan)
+            recorded = numbers.pop(name, _GAP)
+            values[: len(recorded)] = recorded
+            return values
 
         def matrix(name: str) -> Floats:
-            values_by_module = np.full((len(steps), len(self.modules)), np.nan)
-            for position, names, values in by_module.get(name, []):
-                values_by_module[position, columns[names]] = values
-            return values_by_module
+            values = np.empty((len(steps), len(self.modules)))
+            for index, module in enumerate(self.modules):
+                values[:, index] = column((name, module))
+            return values
 
         self.losses = {view: column(f"loss_{view}") for view in self.views}
         self.norms = {view: column(f"grad_norm_{view}") for view in self.views}
@@ -330,10 +340,3 @@ def _merge(names: list[str], others: Sequence[str]) -> None:
 def _numbered(name: str) -> tuple[str, int]:
     prefix, _, number = name.rpartition(".")
     return (prefix, int(number)) if number.isdecimal() else (name, 0)
-
-
-def _column(values: dict[int, float | None], length: int) -> Floats:
-    column = np.full(length, np.nan)
-    if values:
-        column[list(values)] = np.array(list(values.values()), dtype=float)
-    return column

@@ -1,4 +1,5 @@
 import json
+import tracemalloc
 
 import numpy as np
 import pyarrow as pa
@@ -197,6 +198,26 @@ def test_modules_that_come_later_keep_their_place():
     np.testing.assert_array_equal(column["layers.0"], [np.nan, np.nan, np.nan, np.nan])
     np.testing.assert_array_equal(column["layers.10"], [np.nan, 0.2, np.nan, 0.1])
     np.testing.assert_array_equal(column["out"], [np.nan, 0.3, 0.8, np.nan])
+
+
+def test_modules_of_other_views_are_null_in_parquet(tmp_path):
+    record = ConflictRecord(tmp_path, "parquet")
+    record.begin(0)
+    record.append(make_rows(1, modules=["in", "out"]) + make_rows(1, views=["a", "b"], modules=["in", "out"]))
+    record.finish()
+    history = ConflictHistory.read(tmp_path)
+    np.testing.assert_array_equal(history.module_cosines[PAIR], [[0.0, 0.1], [np.nan, np.nan]])
+
+
+def test_memory_of_a_long_record():
+    # A run of days has a million updates.
+    count, modules = 2000, [f"layers.{i}" for i in range(10)]
+    tracemalloc.start()
+    history = ConflictHistory(row for _ in range(count) for row in make_rows(1, modules=modules))
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert len(history.steps) == count
+    assert peak / count < 500  # 346; 884 with one Python object per number
 
 
 def test_helpful_errors(tmp_path):
