@@ -304,15 +304,17 @@ class FusedMixer(torch.autograd.Function):
         (channels, rank), n_states, length = dt_weight.shape, a_log.shape[1], len(frames) // clips
         wide = torch.float64 if frames.dtype == torch.float64 else torch.float32
         plan = _plan(clips, length, channels, n_states, rank, conv_weight.shape[-1], wide)
-        both = frames @ in_weight.T  # (B T, 2 E): the input of the convolution, and the gate
-        u, y = both.new_empty(2, len(frames), channels).unbind()
-        _convolution_kernel[plan.tiles](both, conv_weight, conv_bias, u, length, channels, **plan.convolution)
-        projected = u @ x_weight.T  # (B T, rank + 2 N)
-        delta = projected[:, :rank] @ dt_weight.T
-        states = both.new_empty((clips, length + 1, channels, n_states) if keep else 1, dtype=wide)
-        _scan_kernel[clips, plan.blocks](
-            u, delta, dt_bias, a_log, projected, d, both, y, states, length, channels, **plan.scan, KEEP=keep
-        )
+        # Triton launches on the current device, not on that of the tensors. In the backward pass, autograd sets it.
+        with torch.cuda.device_of(frames):
+            both = frames @ in_weight.T  # (B T, 2 E): the input of the convolution, and the gate
+            u, y = both.new_empty(2, len(frames), channels).unbind()
+            _convolution_kernel[plan.tiles](both, conv_weight, conv_bias, u, length, channels, **plan.convolution)
+            projected = u @ x_weight.T  # (B T, rank + 2 N)
+            delta = projected[:, :rank] @ dt_weight.T
+            states = both.new_empty((clips, length + 1, channels, n_states) if keep else 1, dtype=wide)
+            _scan_kernel[clips, plan.blocks](
+                u, delta, dt_bias, a_log, projected, d, both, y, states, length, channels, **plan.scan, KEEP=keep
+            )
         ctx.save_for_backward(
             *(frames, in_weight, conv_weight, conv_bias, x_weight, dt_weight, dt_bias, a_log, d, out_weight),
             *(both, u, projected, delta, y, states),

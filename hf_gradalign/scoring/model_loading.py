@@ -85,8 +85,10 @@ def resolve_dtype(dtype: DType, device: torch.device) -> str:
         raise ValueError("dtype float16 needs an accelerator; use bfloat16 or float32 on the CPU")
     if dtype != "auto":
         return dtype
-    has_units = device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
-    return "bfloat16" if has_units else "float32"
+    if device.type != "cuda":
+        return "float32"
+    with torch.cuda.device(device):  # it answers for the current one
+        return "bfloat16" if torch.cuda.is_bf16_supported(including_emulation=False) else "float32"
 
 
 def require_computable(model: PreTrainedModel, dtype: str) -> None:

@@ -1,5 +1,6 @@
 """The fused mixer compared with the plain one: on a GPU if there is one, otherwise in Triton's interpreter."""
 
+import contextlib
 import copy
 
 import pytest
@@ -83,6 +84,29 @@ def test_without_gradients_no_states_are_kept(mode, monkeypatch):
     fused._fused(x)
     clips, length, size, states, _ = SHAPES[0]
     assert kept == [(1, False), (clips * (length + 1) * 2 * size * states, True)]
+
+
+@pytest.mark.parametrize("name", ["_convolution_kernel", "_scan_kernel"])
+def test_kernels_run_on_the_device_of_the_frames(name, monkeypatch):
+    """Triton would take the current device, which is another one for a model on the second GPU."""
+    (fused, x), _ = two_mixers(SHAPES[0], torch.float32)
+    kernel, current, launched = getattr(mamba_kernels, name), [], []
+
+    @contextlib.contextmanager
+    def device_of(tensor):
+        current.append(tensor.device)
+        yield
+        current.clear()
+
+    class Watched:
+        def __getitem__(self, grid):
+            launched.extend(current)
+            return kernel[grid]
+
+    monkeypatch.setattr(torch.cuda, "device_of", device_of)
+    monkeypatch.setattr(mamba_kernels, name, Watched())
+    fused._fused(x)
+    assert launched == [x.device]
 
 
 def test_under_autocast_products_are_in_half_precision():

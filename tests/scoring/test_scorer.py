@@ -1,3 +1,4 @@
+import contextlib
 import copy
 import logging
 
@@ -11,6 +12,7 @@ from transformers import Wav2Vec2FeatureExtractor
 from hf_gradalign.data import BadAudioError, repeat_pad
 from hf_gradalign.models import SpoofDetectorFeatureExtractor
 from hf_gradalign.scoring import SpoofScorer
+from hf_gradalign.scoring.model_loading import resolve_dtype
 
 LENGTHS = [WINDOW, 1000, 5000, 3201, 40]
 CLIPS = [draw_clip(seed, length) for seed, length in enumerate(LENGTHS)]
@@ -215,6 +217,22 @@ def test_a_score_that_is_not_finite_is_bad_audio(detector, extractor):
         next(iter(model.head.parameters())).fill_(float("nan"))
     with pytest.raises(BadAudioError, match="not finite"):
         SpoofScorer(model, extractor).score(CLIPS)
+
+
+@pytest.mark.parametrize(("second", "dtype"), [(True, "bfloat16"), (False, "float32")])
+def test_dtype_auto_asks_the_gpu_that_is_used(second, dtype, monkeypatch):
+    """torch answers for the current one."""
+    current = [0]
+
+    @contextlib.contextmanager
+    def make_current(device):
+        current.append(device.index)
+        yield
+        current.pop()
+
+    monkeypatch.setattr(torch.cuda, "device", make_current)
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation: second == (current[-1] == 1))
+    assert resolve_dtype("auto", torch.device("cuda:1")) == dtype
 
 
 def test_half_precision(detector, extractor):
