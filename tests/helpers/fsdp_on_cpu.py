@@ -6,18 +6,16 @@ import sys
 from accelerate import PartialState
 from accelerate.utils import DistributedType
 
-from hf_gradalign.training import GradientAlignmentTrainer
-
 
 def main(script, *words):
-    create = GradientAlignmentTrainer.create_accelerator_and_postprocess
+    initialize = PartialState.__init__
 
-    def create_for_fsdp(trainer):
-        if PartialState().distributed_type == DistributedType.NO:  # else an earlier trainer made it FSDP already
-            PartialState().distributed_type = DistributedType.MULTI_GPU
-        create(trainer)
+    def initialize_for_fsdp(state, *positional, **options):
+        initialize(state, *positional, **options)
+        if state.distributed_type == DistributedType.NO:  # else an earlier one made it FSDP already
+            state.distributed_type = DistributedType.MULTI_GPU
 
-    GradientAlignmentTrainer.create_accelerator_and_postprocess = create_for_fsdp
+    PartialState.__init__ = initialize_for_fsdp
     sys.argv = [script, *words]
     runpy.run_path(script, run_name="__main__")
 
