@@ -25,9 +25,9 @@ class AlignedUpdate:
             order of `ParameterGroups.names`.
         gramians: Shape (G, K, K), one per group of parameters that are aligned together.
         weights: Shape (G, K), the factors that the views' gradients were multiplied by.
-        losses: Mean loss of each view, as scalars. Set by the trainer; in a distributed run, this process's share.
-        loss_scale: The factor by which fp16 training multiplied the loss, and so every gradient. Set by the trainer;
-            None for 1.
+        losses: Mean loss of each view, as scalars. Set by the trainer; in a distributed run, the share of this process.
+        loss_scale: The factor by which fp16 training multiplied the loss, and therefore every gradient. Set by the
+            trainer; None for 1.
     """
 
     views: list[str]
@@ -38,7 +38,7 @@ class AlignedUpdate:
     loss_scale: Tensor | None = None
 
     def statistics(self) -> dict[str, Tensor]:
-        """Return the conflict statistics of `conflict_statistics`, with norms divided by the loss scale, and losses."""
+        """Return the losses and the statistics of `conflict_statistics`, with norms divided by the loss scale."""
         return {name: values[0] for name, values in statistics_of_updates([self]).items()}
 
 
@@ -69,8 +69,8 @@ class Aligner:
     r"""Combines the gradients of several views of a batch into one update (arXiv 2509.20682).
 
     From the gradients :math:`g_i` of K views, it computes the Gramian :math:`G_{ij} = g_i \cdot g_j` of each group of
-    parameters. The method turns it into weights :math:`w(G)`, and :math:`\sum_i w_i g_i` is written to `p.grad`.
-    Parameters outside all groups get the mean of the views' gradients. It only needs torch:
+    parameters. The method turns the Gramian into weights :math:`w(G)`, and :math:`\sum_i w_i g_i` is written to
+    `p.grad`. Parameters outside all groups get the mean of the views' gradients. Only torch is needed:
 
     ```python
     aligner = Aligner(get_method("pcgrad"), ParameterGroups([name for name, _ in model.named_parameters()]))
@@ -85,7 +85,7 @@ class Aligner:
 
     Args:
         method: The alignment method. It may keep state between updates.
-        groups: The groups of parameters that are aligned together, for the same parameters and in the same order as the
+        groups: The groups of parameters that are aligned together. They must list the parameters in the order of the
             gradients.
         view_weights: Weight of each view by name, above 0; 1 by default. Gradients are scaled by these weights, divided
             by their mean, before the method sees them.
@@ -114,7 +114,7 @@ class Aligner:
             The update's products, Gramians and weights.
 
         Raises:
-            ValueError: If there is no view, or a weight for a missing one, the method does not support this number of
+            ValueError: If there is no view, a missing view has a weight, the method does not support this number of
                 views, or the groups are for another number of parameters.
             RuntimeError: If a pass of this update failed.
         """
@@ -122,7 +122,7 @@ class Aligner:
         products = view_gradients.products()
         if len(products) != len(self.groups.index):
             raise ValueError(
-                f"the gradients are those of {len(products)} parameters and the groups have {len(self.groups.index)}: "
+                f"there are gradients of {len(products)} parameters, but the groups have {len(self.groups.index)}: "
                 "make both from the same parameters, in the same order"
             )
         gramians = self.groups.gramians(products)
@@ -154,7 +154,7 @@ class Aligner:
         """Return the views' weights divided by their mean, shape (K,); None if all are equal.
 
         Raises:
-            ValueError: If there is a weight for a missing view.
+            ValueError: If a missing view has a weight.
         """
         check_view_weights(views, self.view_weights)
         factors = [(self.view_weights or {}).get(view, 1.0) for view in views]
@@ -166,13 +166,13 @@ class Aligner:
 
 
 def check_view_weights(views: Sequence[str], weights: Mapping[str, float] | None) -> None:
-    """Check that there is a view for every weight.
+    """Check that every weight belongs to a view.
 
     Raises:
-        ValueError: If there is a weight for a missing view.
+        ValueError: If a missing view has a weight.
     """
     if unknown := sorted(set(weights or ()) - set(views)):
-        raise ValueError(f"--view_weights has a weight for {', '.join(unknown)}; the views are {', '.join(views)}")
+        raise ValueError(f"--view_weights names {', '.join(unknown)}, but the views are {', '.join(views)}")
 
 
 def positive_weights(weights: Mapping[str, float] | None) -> dict[str, float] | None:

@@ -14,7 +14,7 @@ from torch import Tensor
 BUCKET_SIZE = 2**20
 """Elements of one view in a bucket on a CPU: 4 MiB in float32. Two views fit in the last-level cache."""
 DEVICE_BUCKET_SIZE = 2**23
-"""Elements on other devices: half-precision gradients of two views take 64 MiB when converted to float32."""
+"""Elements of one view in a bucket on other devices. In float32, two views take 64 MiB."""
 
 
 @torch.no_grad()
@@ -29,7 +29,7 @@ def products_in_buckets(gradients: Sequence[Sequence[Tensor | None]], device: to
     zero = torch.zeros((), device=device)
     entries = {(i, j): [zero] * parameters for i in range(views) for j in range(i, views)}
     for bucket in buckets(gradients):
-        for pair, position, value in _products_within(bucket, entries):
+        for pair, position, value in _bucket_products(bucket, entries):
             entry = entries[pair]
             entry[position] = value.to(zero) if entry[position] is zero else entry[position] + value.to(zero)
     sums = {pair: torch.stack(entry) for pair, entry in entries.items()}
@@ -69,7 +69,7 @@ class Bucket:
 
 
 def buckets(gradients: Sequence[Sequence[Tensor | None]], keys: Sequence[int] | None = None) -> Iterator[Bucket]:
-    """Sort the gradients of K views into buckets, in the order of the parameters, without copying.
+    """Yield the gradients of K views in buckets, in the order of the parameters, without copying.
 
     Args:
         gradients: K sequences of P local gradients. Gradients without elements (a shard may have none) and parameters
@@ -82,7 +82,7 @@ def buckets(gradients: Sequence[Sequence[Tensor | None]], keys: Sequence[int] | 
         if some is None or some.numel() == 0:
             continue
         new_kind = (some.device, some.dtype, None if keys is None else keys[position])
-        for elements, pieces in _cut(column, some):
+        for elements, pieces in _split(column, some):
             if bucket.parameters and (new_kind != kind or size + elements > _bucket_size(some)):
                 yield bucket
                 bucket, size = Bucket([], [[] for _ in range(views)]), 0
@@ -95,7 +95,7 @@ def buckets(gradients: Sequence[Sequence[Tensor | None]], keys: Sequence[int] | 
 
 
 def first_gradients(gradients: Sequence[Sequence[Tensor | None]]) -> Sequence[Tensor | None]:
-    """Return each parameter's gradient from the first view that has one; None where no view has."""
+    """Return each parameter's gradient from the first view that has one; None where no view has one."""
     firsts = gradients[0] if gradients else []
     for view in gradients[1:]:
         if NoneType not in set(map(type, firsts)):
@@ -104,8 +104,8 @@ def first_gradients(gradients: Sequence[Sequence[Tensor | None]]) -> Sequence[Te
     return firsts
 
 
-def widened(pieces: list[Tensor | None]) -> list[Tensor | None]:
-    """Return copies in float32 of pieces in half precision, and other pieces as they are."""
+def to_float32(pieces: list[Tensor | None]) -> list[Tensor | None]:
+    """Return the pieces, with float32 copies of those in half precision."""
     narrow = [piece for piece in pieces if piece is not None and piece.dtype.itemsize < 4]
     if not narrow:
         return pieces
@@ -115,11 +115,11 @@ def widened(pieces: list[Tensor | None]) -> list[Tensor | None]:
     return [next(copies) if piece is not None and piece.dtype.itemsize < 4 else piece for piece in pieces]
 
 
-def _cut(column: Sequence[Tensor | None], some: Tensor) -> Iterator[tuple[int, Sequence[Tensor | None]]]:
-    """Pieces of one parameter's gradients, each with its number of elements.
+def _split(column: Sequence[Tensor | None], some: Tensor) -> Iterator[tuple[int, Sequence[Tensor | None]]]:
+    """Yield pieces of one parameter's gradients, each with its number of elements.
 
-    Gradients that will be copied (half precision or not contiguous) are cut along their first dimension. Otherwise the
-    copy of a large embedding could take as much memory as a whole gradient.
+    Gradients that will be copied (half precision or not contiguous) are cut along their first dimension. Otherwise, the
+    copy of a large embedding could take as much memory as all other gradients.
     """
     elements = some.numel()
     largest = _bucket_size(some)
@@ -139,9 +139,9 @@ def _bucket_size(gradient: Tensor) -> int:
     return BUCKET_SIZE if gradient.device.type == "cpu" else DEVICE_BUCKET_SIZE
 
 
-def _products_within(bucket: Bucket, pairs: Iterable[tuple[int, int]]) -> list[tuple[tuple[int, int], int, Tensor]]:
-    """The parameter and inner product of each piece, for pairs of views."""
-    views = [[None if piece is None else piece.reshape(-1) for piece in widened(view)] for view in bucket.views]
+def _bucket_products(bucket: Bucket, pairs: Iterable[tuple[int, int]]) -> list[tuple[tuple[int, int], int, Tensor]]:
+    """Return (pair of views, parameter, inner product) for each piece."""
+    views = [[None if piece is None else piece.reshape(-1) for piece in to_float32(view)] for view in bucket.views]
     products = []
     for i, j in pairs:
         pieces = zip(bucket.parameters, views[i], views[j], strict=True)
@@ -152,9 +152,9 @@ def _products_within(bucket: Bucket, pairs: Iterable[tuple[int, int]]) -> list[t
 
 
 def _inner_products(left: list[Tensor], right: list[Tensor], same: bool) -> Sequence[Tensor]:
-    """Inner products of vectors, as scalars of the same type."""
+    """Return the inner products of vectors, as scalars of the same type."""
     if same and left and left[0].device.type != "cpu":
-        # A few launches for all of them. On a CPU, launches are cheap and torch.dot is twice as fast.
+        # This takes a few launches for all vectors. On a CPU, launches are cheap and torch.dot is twice as fast.
         norms = torch._foreach_norm(left)
         return torch._foreach_mul(norms, norms)
     return [torch.dot(a, b) for a, b in zip(left, right, strict=True)]
@@ -162,11 +162,11 @@ def _inner_products(left: list[Tensor], right: list[Tensor], same: bool) -> Sequ
 
 def _weighted_sum_(bucket: Bucket, weights: Sequence[Tensor]) -> None:
     """Write the weighted sum of the views' pieces to the piece of the first view that has one."""
-    targets = [piece for piece in first_gradients(bucket.views) if piece is not None]  # a bucket lacks none
+    targets = [piece for piece in first_gradients(bucket.views) if piece is not None]
     totals: dict[int, Tensor] = {}
     for column, weight in zip(bucket.views, weights, strict=True):
-        # Half precision would round the weights too, and so favor one view.
-        pieces = {n: piece for n, piece in enumerate(widened(column)) if piece is not None}
+        # Half precision would also round the weights, which would favor one view.
+        pieces = {n: piece for n, piece in enumerate(to_float32(column)) if piece is not None}
         first = {n: piece for n, piece in pieces.items() if n not in totals}
         later = [n for n in pieces if n in totals]
         if later:

@@ -1,4 +1,4 @@
-"""The table of addresses through which the kernels find the views' gradients on a GPU, and the kernels' launches.
+"""The table of addresses that tells the GPU kernels where the views' gradients are, and the kernels' launches.
 
 The host never waits for the device: addresses are copied from pinned memory, which torch keeps until the copy is done.
 """
@@ -25,10 +25,10 @@ _TYPES = {torch.float32: tl.float32, torch.float64: tl.float64, torch.bfloat16: 
 
 @dataclass(frozen=True)
 class _Launch:
-    """Gradients of one type on one device, which one launch handles.
+    """Gradients of one type on one device, handled by one launch.
 
     Attributes:
-        positions: Positions of its parameters among all.
+        positions: Positions of the parameters among all parameters.
         addresses: int64 (K + 1, parameters), on the device; see the kernels.
         sizes: Elements of each parameter's gradients.
         dtype: Type of the gradients.
@@ -46,8 +46,8 @@ class GradientTable:
     """A table of the addresses of K views' gradients, for the kernels.
 
     Args:
-        gradients: K sequences of P local gradients, `None` where a view has none. The table covers those that are dense
-            in memory, with the same order and type in every view.
+        gradients: K sequences of P local gradients, `None` where a view has none. The table covers gradients that are
+            dense in memory, with the same order and type in every view.
 
     Attributes:
         covered: Positions of the parameters in the table. The caller must handle the others.
@@ -55,8 +55,8 @@ class GradientTable:
 
     def __init__(self, gradients: Sequence[Sequence[Tensor | None]]) -> None:
         self._views = len(gradients)
-        self._gradients = gradients  # keeps them alive: the kernels only have their addresses
-        kinds = _sort(gradients)
+        self._gradients = gradients  # keep them alive, because the kernels have only their addresses
+        kinds = _group_by_kind(gradients)
         self._launches = [_make_launch(gradients, positions, *kind) for kind, positions in kinds.items()]
         self.covered = frozenset(chain.from_iterable(launch.positions for launch in self._launches))
 
@@ -65,11 +65,11 @@ class GradientTable:
         for launch in self._launches:
             device = launch.addresses.device
             out = products if products.device == device else torch.zeros_like(products, device=device)
-            chunks = _cut(launch.positions, launch.sizes, device)
-            pairs, n_pairs = _pairs(self._views, device)
-            wide = _wide(launch.dtype)
+            chunks = _split_into_chunks(launch.positions, launch.sizes, device)
+            pairs, n_pairs = _view_pairs(self._views, device)
+            wide = _sum_dtype(launch.dtype)
             sums = torch.empty(n_pairs, 3, chunks.n_chunks, dtype=wide, device=device)
-            with _on(device):
+            with _use_device(device):
                 products_kernel[(chunks.n_chunks, n_pairs)](
                     launch.addresses,
                     chunks.parameter_of_chunk,
@@ -108,18 +108,18 @@ class GradientTable:
         """
         for launch in self._launches:
             device = launch.addresses.device
-            chunks = _cut(launch.positions, launch.sizes, device)
+            chunks = _split_into_chunks(launch.positions, launch.sizes, device)
             n_rows = len(launch.positions)
             groups = (0,) * n_rows if index is None else tuple([index[position] for position in launch.positions])
-            wide = _wide(launch.dtype)
-            with _on(device):
+            wide = _sum_dtype(launch.dtype)
+            with _use_device(device):
                 combine_kernel[(chunks.n_chunks,)](
                     launch.addresses,
                     chunks.parameter_of_chunk,
                     chunks.first_chunk,
                     chunks.sizes,
                     weights.to(device, wide).contiguous(),
-                    _on_device(groups, torch.int32, device),
+                    _cached_tensor(groups, torch.int32, device),
                     n_rows,
                     TYPE=_TYPES[launch.dtype],
                     WIDE=_TYPES[wide],
@@ -143,33 +143,33 @@ class _Chunks:
 
 
 @functools.lru_cache(maxsize=16)
-def _cut(positions: tuple[int, ...], sizes: tuple[int, ...], device: torch.device) -> _Chunks:
+def _split_into_chunks(positions: tuple[int, ...], sizes: tuple[int, ...], device: torch.device) -> _Chunks:
     """Split parameters into chunks. Cached, because the chunks are the same at every update."""
     each = (torch.tensor(sizes) + CHUNK - 1) // CHUNK
     first = torch.cat([torch.zeros(1, dtype=torch.int64), each.cumsum(0)])
     owners = torch.repeat_interleave(torch.arange(len(sizes)), each)
     return _Chunks(
         n_chunks=len(owners),
-        parameter_of_chunk=_sent(owners.int(), device),
-        first_chunk=_sent(first.int(), device),
-        sizes=_sent(torch.tensor(sizes, dtype=torch.int64), device),
-        rows=_sent(torch.tensor(positions, dtype=torch.int32), device),
+        parameter_of_chunk=_copy_to(owners.int(), device),
+        first_chunk=_copy_to(first.int(), device),
+        sizes=_copy_to(torch.tensor(sizes, dtype=torch.int64), device),
+        rows=_copy_to(torch.tensor(positions, dtype=torch.int32), device),
     )
 
 
 @functools.lru_cache(maxsize=16)
-def _pairs(views: int, device: torch.device) -> tuple[Tensor, int]:
-    """All pairs of views and their number; for a single view, its pair with itself."""
+def _view_pairs(views: int, device: torch.device) -> tuple[Tensor, int]:
+    """Return all pairs of views and their number; for a single view, the pair of the view with itself."""
     pairs = list(combinations(range(views), 2)) or [(0, 0)]
-    return _sent(torch.tensor(pairs, dtype=torch.int32), device), len(pairs)
+    return _copy_to(torch.tensor(pairs, dtype=torch.int32), device), len(pairs)
 
 
 @functools.lru_cache(maxsize=16)
-def _on_device(values: tuple[int, ...], dtype: torch.dtype, device: torch.device) -> Tensor:
-    return _sent(torch.tensor(values, dtype=dtype), device)
+def _cached_tensor(values: tuple[int, ...], dtype: torch.dtype, device: torch.device) -> Tensor:
+    return _copy_to(torch.tensor(values, dtype=dtype), device)
 
 
-def _sent(tensor: Tensor, device: torch.device) -> Tensor:
+def _copy_to(tensor: Tensor, device: torch.device) -> Tensor:
     """Copy a tensor to the device without waiting for the copy."""
     return tensor if device.type == "cpu" else tensor.pin_memory().to(device, non_blocking=True)
 
@@ -184,16 +184,18 @@ def _make_launch(
         addresses[-1] = np.where(addresses[-1] == 0, row, addresses[-1])
     return _Launch(
         positions=tuple(positions),
-        addresses=_sent(torch.from_numpy(addresses), device),
+        addresses=_copy_to(torch.from_numpy(addresses), device),
         sizes=tuple([gradient.numel() for gradient in first_gradients(columns) if gradient is not None]),
         dtype=dtype,
         aligned=not (addresses % 16).any(),
     )
 
 
-def _sort(gradients: Sequence[Sequence[Tensor | None]]) -> Mapping[tuple[torch.device, torch.dtype], Sequence[int]]:
-    """Positions of the parameters that the kernels can handle, by device and type."""
-    if (kind := _kind_of_all(gradients)) is not None:
+def _group_by_kind(
+    gradients: Sequence[Sequence[Tensor | None]],
+) -> Mapping[tuple[torch.device, torch.dtype], Sequence[int]]:
+    """Return the positions of the parameters that the kernels can handle, by device and type."""
+    if (kind := _common_kind(gradients)) is not None:
         return {kind: [position for position, gradient in enumerate(gradients[0]) if gradient is not None]}
     kinds: dict[tuple[torch.device, torch.dtype], list[int]] = {}
     for position, column in enumerate(zip(*gradients, strict=True)):
@@ -202,10 +204,10 @@ def _sort(gradients: Sequence[Sequence[Tensor | None]]) -> Mapping[tuple[torch.d
     return kinds
 
 
-def _kind_of_all(gradients: Sequence[Sequence[Tensor | None]]) -> tuple[torch.device, torch.dtype] | None:
-    """Device and type of all gradients; None if they differ, or the kernels cannot handle one, or a view lacks one.
+def _common_kind(gradients: Sequence[Sequence[Tensor | None]]) -> tuple[torch.device, torch.dtype] | None:
+    """Return the device and type shared by all gradients, or None to decide for each parameter.
 
-    Almost always, they are all alike. A look at each parameter by itself would take the host a millisecond.
+    Gradients almost always share them. Looking at each parameter on its own would take the host a millisecond.
     """
     some = [gradient for view in gradients for gradient in view if gradient is not None]
     if (
@@ -221,9 +223,9 @@ def _kind_of_all(gradients: Sequence[Sequence[Tensor | None]]) -> tuple[torch.de
 
 
 def _kind_of(column: Sequence[Tensor | None]) -> tuple[torch.device, torch.dtype] | None:
-    """Device and type of one parameter's gradients; None if the kernels cannot handle them.
+    """Return the device and type of one parameter's gradients, or None if the kernels cannot handle them.
 
-    They need dense memory with the same order of elements in every view.
+    The kernels need dense memory with the same order of elements in every view.
     """
     first = None
     for gradient in column:
@@ -243,14 +245,14 @@ def _kind_of(column: Sequence[Tensor | None]) -> tuple[torch.device, torch.dtype
 
 
 def _is_dense(gradient: Tensor) -> bool:
-    """Whether a gradient is contiguous except for the order of its dimensions."""
+    """Return whether a gradient is contiguous, apart from the order of its dimensions."""
     return gradient.permute(sorted(range(gradient.ndim), key=gradient.stride, reverse=True)).is_contiguous()
 
 
-def _wide(dtype: torch.dtype) -> torch.dtype:
+def _sum_dtype(dtype: torch.dtype) -> torch.dtype:
     return torch.float64 if dtype == torch.float64 else torch.float32
 
 
-def _on(device: torch.device) -> torch.cuda.device:
+def _use_device(device: torch.device) -> torch.cuda.device:
     """Make a device current, because Triton launches on the current device."""
     return torch.cuda.device(device if device.type == "cuda" else -1)

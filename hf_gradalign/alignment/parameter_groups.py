@@ -11,7 +11,7 @@ AlignmentScope = Literal["model", "module", "parameter"]
 
 # A layer is a module in a list: the shortest prefix of a name that ends in a number.
 _LAYER = re.compile(r"(.+?\.\d+)\.")
-# Parts that DDP, PEFT, torch.compile and activation checkpointing add to parameter names.
+# Prefixes that DDP, PEFT, torch.compile and activation checkpointing add to parameter names.
 _WRAPPERS = re.compile(
     r"(^module\.|^base_model\.model\.|_orig_mod\.|_checkpoint_wrapped_module\.|_fsdp_wrapped_module\.)"
 )
@@ -51,10 +51,10 @@ class ParameterGroups:
         names = [_WRAPPERS.sub("", name) for name in names]
         for pattern in patterns or ():
             if not any(re.search(pattern, name) for name in names):
-                raise ValueError(f"no parameter's name matches {pattern!r}; there are {_some(names)}")
+                raise ValueError(f"no parameter's name matches {pattern!r}; there are {_describe_names(names)}")
         for module in modules or ():
             if not any(_is_within(name, module) for name in names):
-                raise ValueError(f"no parameter is in a module {module!r}; there are {_some(names)}")
+                raise ValueError(f"no parameter is in a module {module!r}; there are {_describe_names(names)}")
         self.names = names
         self.groups: list[str] = []
         self.index: list[int | None] = []
@@ -71,7 +71,7 @@ class ParameterGroups:
     def gramians(self, products: Tensor) -> Tensor:
         """Sum the products of parameters (see `compute_products`) within each group: (P, K, K) -> (G, K, K).
 
-        A non-finite product makes the entry of its own group NaN, and no other.
+        A non-finite product makes only its own group's entry NaN.
         """
         # float64 avoids the rounding of TF32. MPS has no float64.
         wide = torch.float32 if products.device.type == "mps" else torch.float64
@@ -127,6 +127,6 @@ def _is_within(name: str, module: str) -> bool:
     return name == module or name.startswith(f"{module.rstrip('.')}.")
 
 
-def _some(names: Sequence[str]) -> str:
+def _describe_names(names: Sequence[str]) -> str:
     first = ", ".join(names[:4])
     return f"{first}, ... ({len(names)} in total)" if len(names) > 4 else first

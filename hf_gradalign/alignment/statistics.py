@@ -10,11 +10,11 @@ from torch import Tensor
 
 @torch.no_grad()
 def conflict_statistics(gramian: Tensor, weights: Tensor, views: Sequence[str]) -> dict[str, Tensor]:
-    """Return the statistics of one update, as scalars on the Gramian's device, or those of N updates at once.
+    """Return the statistics of one update, as scalars on the Gramian's device, or of N updates at once.
 
     Args:
         gramian: Shape (K, K), the inner products of the views' gradients; or (G, K, K), one Gramian per group of
-            parameters, which add up to that of all parameters; or (N, G, K, K), those of N updates.
+            parameters, which add up to the Gramian of all parameters; or (N, G, K, K) for N updates.
         weights: Shape (K,), (G, K) or (N, G, K), the weights from the alignment method.
         views: Names of the K views.
 
@@ -29,7 +29,7 @@ def conflict_statistics(gramian: Tensor, weights: Tensor, views: Sequence[str]) 
     groups = gramian if gramian.ndim == 4 else gramian.reshape(1, -1, k, k)
     weights = weights.reshape(len(groups), -1, k)
     has_groups = groups.shape[1] > 1
-    # Over groups, one update after the other: the order of a sum in a larger tensor, and so its last digit, may differ.
+    # Sum over groups one update at a time, because a larger tensor may be summed in another order, with other rounding.
     totals = torch.stack([update.sum(0) for update in groups]) if has_groups else groups[:, 0]
     means = torch.stack([update.mean(0) for update in weights]) if has_groups else weights[:, 0]
     statistics = {}
@@ -96,16 +96,16 @@ class RunningMeans:
         names = tuple(values)
         stacked = torch.stack([value.detach().float().reshape(-1) for value in values.values()], 1)  # (updates, names)
         finite = stacked.abs() < torch.inf  # False for NaN
-        # One by one, so that the sums do not depend on how updates are grouped.
+        # Added one by one, so that the sums do not depend on how updates are batched.
         for new in torch.stack([torch.where(finite, stacked, 0.0), finite.float()], 1):
             self._totals[names] = self._totals[names].to(new.device) + new if names in self._totals else new
         self._steps += len(stacked)
 
     def means(self, over_processes: Callable[[Tensor], Tensor] | None = None) -> dict[str, float]:
-        """Return the means so far, without names that never had a finite value.
+        """Return the means so far. Names that never had a finite value are left out.
 
         Args:
-            over_processes: Sums a tensor over the processes of a distributed run, for means over all of them.
+            over_processes: Function that sums a tensor over all processes; the means are then those of all processes.
         """
         if not self._totals:
             return {}
@@ -163,12 +163,12 @@ class ConflictCounts:
         self._counts[epoch] = self._counts[epoch].to(counts) + counts if epoch in self._counts else counts
 
     def rates(self) -> dict[int, float]:
-        """Return the fraction of finite updates in which two views conflict, by epoch counted from 0."""
+        """Return the fraction of finite updates in which any two views conflict, for each epoch (counted from 0)."""
         return {epoch: rate for epoch, counts in self._counts.items() if (rate := _rate(counts)) is not None}
 
     def rate(self) -> float | None:
-        """Return the fraction over the whole run; None before the first finite update."""
-        # A resumed run has earlier epochs on the CPU.
+        """Return the fraction of `rates` over the whole run; None before the first finite update."""
+        # In a resumed run, the counts of earlier epochs are on the CPU.
         return _rate(torch.stack([counts.cpu() for counts in self._counts.values()]).sum(0)) if self._counts else None
 
     def nonfinite(self) -> int:

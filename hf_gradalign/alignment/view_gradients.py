@@ -20,13 +20,13 @@ if TYPE_CHECKING:
 
 if distributed.is_available():
     from torch.distributed.tensor import DTensor, Partial
-else:  # builds without it have no sharded tensors
+else:  # builds without torch.distributed have no sharded tensors
     DTensor = Partial = ()
 
 logger = logging.getLogger(__name__)
 
 Gradients = Sequence[Tensor | None]
-"""Gradients of one view, one tensor per parameter; `None` where the view gave no gradient (zero)."""
+"""Gradients of one view, one tensor per parameter; `None` where the view gave no gradient, which counts as zero."""
 
 
 class GradientPasses:
@@ -95,13 +95,13 @@ class ViewGradients:
     per view beyond the first.
 
     Args:
-        parameters: The model's parameters, each of them once. A frozen one has no gradient in any view, and may be
-            unfrozen at any time.
+        parameters: The model's parameters, each of them once. A frozen parameter has no gradient in any view, and may
+            be unfrozen at any time.
         shared_storage: Whether the next backward pass writes to the same memory again (DDP's `gradient_as_bucket_view`,
-            CUDA graphs). Only then are gradients copied, once per pass.
+            CUDA graphs). If so, gradients are copied once per pass.
 
     Raises:
-        ValueError: If something else than parameters is given, or a parameter twice.
+        ValueError: If anything but parameters is given, or a parameter is given twice.
     """
 
     def __init__(self, parameters: Iterable[nn.Parameter], shared_storage: bool = False) -> None:
@@ -129,13 +129,13 @@ class ViewGradients:
             RuntimeError: If an earlier pass failed, the pass of another view has not ended, or `p.grad` holds a
                 gradient from after the first view that belongs to no view.
         """
-        self._require_whole_passes()
+        self._require_complete_passes()
         if self._held:
             self._refuse_other_gradients()
         elif self._has_gradients():
             warnings.warn(
                 "Gradients from before the first view are discarded. Call optimizer.zero_grad() after each step, with "
-                "set_to_none=True, its default. The backward pass of a penalty belongs to a view, within accumulate().",
+                "set_to_none=True, its default. Run the backward pass of a penalty within accumulate() too.",
                 stacklevel=3,
             )
         held = self._held.get(view, [None] * len(self._parameters))
@@ -149,12 +149,12 @@ class ViewGradients:
             raise
         finally:
             self._passes = self._current = None
-            self._held[view] = [self._take(parameter.grad) for parameter in self._parameters]
+            self._held[view] = [self._keep_gradient(parameter.grad) for parameter in self._parameters]
             for parameter in self._parameters:
                 parameter.grad = None
 
     def clear(self) -> None:
-        """Forget the passes since the last `combine`, to repeat them all after one of them failed."""
+        """Discard the passes since the last `combine`, so that all can be repeated after one failed."""
         self._held, self._passes, self._failed = {}, None, None
 
     def products(self) -> Tensor:
@@ -164,7 +164,7 @@ class ViewGradients:
             ValueError: If there is no view.
             RuntimeError: If a pass failed, or the gradients of two views are in the same memory.
         """
-        return self._over_held().products()
+        return self._held_passes().products()
 
     def gramian(self) -> Tensor:
         """Return the K x K Gramian over all parameters, in the order of `views`."""
@@ -185,47 +185,47 @@ class ViewGradients:
             ValueError: If there is not one weight per view.
             RuntimeError: As for `products`, or if `p.grad` holds a gradient that belongs to no view.
         """
-        self._require_whole_passes()
+        self._require_complete_passes()
         if weights.shape[-1:] != (len(self._held),):
             raise ValueError(f"{len(self._held)} views {self.views} need as many weights, got {tuple(weights.shape)}")
         self._refuse_other_gradients()
-        passes, held = self._over_held(), list(self._held.values())
+        passes, held = self._held_passes(), list(self._held.values())
         self._held, self._passes = {}, None
         for parameter, gradient in zip(self._parameters, first_gradients(held), strict=True):
             parameter.grad = gradient
         passes.combine_(weights if index is not None else weights[None], index)
 
-    def _require_whole_passes(self) -> None:
+    def _require_complete_passes(self) -> None:
         if self._current is not None:
             raise RuntimeError(f"the pass of the view {self._current!r} has not ended: leave its accumulate() first")
         if self._failed is not None:
             raise RuntimeError(
-                f"a pass of the view {self._failed!r} failed, and part of its gradient may be there: call clear() and "
+                f"a pass of the view {self._failed!r} failed and may have left part of its gradient: call clear() and "
                 "repeat all passes of the update"
             )
 
     def _has_gradients(self) -> bool:
-        # The host's time shows in a step, and this takes half as long as a loop over the parameters.
+        # Every step calls this, and it takes half as long as a loop over the parameters.
         return not set(map(type, map(attrgetter("grad"), self._parameters))) <= {NoneType}
 
     def _refuse_other_gradients(self) -> None:
         if self._has_gradients():
             raise RuntimeError(
-                "there are gradients of a backward pass after the first view and outside of accumulate(), which would "
-                "be lost: run each backward pass of an update, also that of a penalty, within accumulate(view)"
+                "the gradients of a backward pass after the first view, outside of accumulate(), would be lost: run "
+                "every backward pass of an update, including that of a penalty, within accumulate(view)"
             )
 
-    def _over_held(self) -> GradientPasses:
-        self._require_whole_passes()
+    def _held_passes(self) -> GradientPasses:
+        self._require_complete_passes()
         if not self._held:
-            raise ValueError("there are no gradients of views: run backward passes within accumulate() first")
+            raise ValueError("no view has a gradient: run backward passes within accumulate() first")
         if self._passes is None:
             held = list(self._held.values())
             _refuse_shared_memory(held)
             self._passes = GradientPasses(held)
         return self._passes
 
-    def _take(self, gradient: Tensor | None) -> Tensor | None:
+    def _keep_gradient(self, gradient: Tensor | None) -> Tensor | None:
         if gradient is None:
             return None
         if self._shared_storage:
@@ -235,7 +235,7 @@ class ViewGradients:
 
 def _check_parameters(parameters: Sequence[nn.Parameter]) -> None:
     if other := next((kind for kind in set(map(type, parameters)) if not issubclass(kind, Tensor)), None):
-        raise ValueError(f"gradients are those of parameters (model.parameters()), got {other.__name__}")
+        raise ValueError(f"expected parameters, as from model.parameters(), got {other.__name__}")
     if len(set(map(id, parameters))) < len(parameters):
         twice = next(parameter for n, parameter in enumerate(parameters) if any(parameter is p for p in parameters[:n]))
         raise ValueError(
@@ -245,41 +245,41 @@ def _check_parameters(parameters: Sequence[nn.Parameter]) -> None:
 
 
 def _refuse_shared_memory(views: Sequence[Gradients]) -> None:
-    """Check the first gradient of each view: either all share the memory of another view's, or none does."""
+    """Check that views do not share memory. Either all of their gradients do or none, so one parameter is checked."""
     for column in zip(*views, strict=True):
         parts = [local_part(gradient) for gradient in column if gradient is not None and not gradient.is_sparse]
-        # Without elements, or on a device without data, the address is 0.
+        # The address is 0 for a tensor without elements, or on a device without data.
         addresses = [address for part in parts if (address := part.data_ptr())]
         if len(addresses) < 2:
             continue
         if len(set(addresses)) < len(addresses):
             raise RuntimeError(
-                "the gradients of two views are in the same memory, because each backward pass writes to that of the "
-                "last (DDP with gradient_as_bucket_view, CUDA graphs): use ViewGradients(parameters, "
+                "the gradients of two views are in the same memory, because each backward pass overwrites those of "
+                "the last one (DDP with gradient_as_bucket_view, CUDA graphs): use ViewGradients(parameters, "
                 "shared_storage=True)"
             )
         return
 
 
 def _local_parts(view: Gradients) -> Gradients:
-    # Almost always, these are the gradients themselves, and a call for each would show in the host's time.
+    # Gradients almost always need no change, and a call for each would take the host noticeable time.
     if set(map(type, view)) <= {Tensor, NoneType}:
         some = [gradient for gradient in view if gradient is not None]
         if not any(map(Tensor.is_complex, some)) and set(map(attrgetter("layout"), some)) <= {torch.strided}:
             return view
-    return [None if gradient is None else _dense_and_real(gradient) for gradient in view]
+    return [None if gradient is None else _to_dense_real(gradient) for gradient in view]
 
 
-def _dense_and_real(gradient: Tensor) -> Tensor:
+def _to_dense_real(gradient: Tensor) -> Tensor:
     if gradient.is_sparse:
         raise ValueError("sparse gradients cannot be aligned; create the embedding with sparse=False")
     part = local_part(gradient)
-    # A view, so what is written to it is kept.
+    # This is a view of the gradient's memory, so writing to it changes the gradient.
     return torch.view_as_real(part.resolve_conj()) if part.is_complex() else part
 
 
 def _make_table(local: Sequence[Sequence[Tensor | None]], device: torch.device) -> "GradientTable | None":
-    if device.type != "cuda" or not _kernels_run(device):
+    if device.type != "cuda" or not _can_run_kernels(device):
         return None
     from hf_gradalign.alignment.gradient_table import GradientTable
 
@@ -287,7 +287,7 @@ def _make_table(local: Sequence[Sequence[Tensor | None]], device: torch.device) 
 
 
 @functools.cache
-def _kernels_run(device: torch.device) -> bool:
+def _can_run_kernels(device: torch.device) -> bool:
     """Return whether Triton can build and run the kernels on a device, tested once on a single element."""
     try:
         from hf_gradalign.alignment.gradient_table import GradientTable
@@ -297,7 +297,7 @@ def _kernels_run(device: torch.device) -> bool:
         table.products_(torch.zeros(1, 2, 2, device=device))
         table.combine_(torch.ones(1, 2, device=device))
     except Exception as error:
-        # There are many reasons: Triton is not installed, there is no C compiler, the GPU is too old.
+        # Possible reasons: Triton is not installed, there is no C compiler, or the GPU is too old.
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         logger.warning(
             f"Aligning gradients on {device} without Triton, which is slower: {reason}. Triton comes with torch's "
@@ -314,8 +314,8 @@ def compute_products(gradients: Sequence[Gradients]) -> Tensor:
     Products are accumulated in float32 (float64 for gradients of that type), so half-precision gradients neither
     overflow nor lose small terms. A complex number counts as two real ones. Each gradient is read from memory once for
     all pairs, and the host never waits for the device (see `GradientPasses`). Gradients that are sharded over processes
-    (`DTensor`, FSDP2) are multiplied shard by shard, and the products are summed over the shards; then every process
-    must call this.
+    (`DTensor`, FSDP2) are multiplied shard by shard, and the products are summed over the shards, so every process must
+    call this.
 
     Args:
         gradients: K sequences of P entries; entry p is the gradient of parameter p, of any shape.

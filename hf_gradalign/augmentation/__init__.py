@@ -1,6 +1,6 @@
 """Waveform augmentation: audiomentations transforms for speech, and recipes by name or from a file.
 
-RawBoost, for single clips and for batches on an accelerator; lossy codecs; noise, babble and rooms; masks.
+RawBoost for single clips and for batches on an accelerator; lossy codecs; noise, babble and rooms; masks.
 """
 
 from typing import TYPE_CHECKING

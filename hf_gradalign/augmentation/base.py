@@ -1,4 +1,4 @@
-"""What the transforms share: their base class, checks of arguments and samples, and computing in one thread."""
+"""The base class of the transforms, and their checks of arguments and samples."""
 
 import math
 import numbers
@@ -25,7 +25,7 @@ class SpeechTransform(BaseWaveformTransform):
         """Draw parameters, unless they are frozen, and apply them.
 
         Raises:
-            ValueError: If the samples are not a NumPy array, or as for `apply`.
+            ValueError: If the samples are not a NumPy array, or as described in `apply`.
         """
         if not isinstance(samples, np.ndarray):
             raise ValueError(
@@ -37,7 +37,7 @@ class SpeechTransform(BaseWaveformTransform):
         return super().__call__(samples, sample_rate)
 
     def randomize_parameters(self, samples: NDArray[np.floating], sample_rate: int) -> None:
-        """Draw whether to apply the transform, into a new dictionary: callers may keep earlier `parameters`."""
+        """Draw whether to apply the transform, into a new dictionary because callers may keep earlier `parameters`."""
         self.parameters: dict[str, Any] = {}
         super().randomize_parameters(samples, sample_rate)
 
@@ -57,7 +57,7 @@ class SpeechTransform(BaseWaveformTransform):
         if samples.size == 0:
             return samples
         check_samples(type(self).__name__, samples)
-        transformed = self._transform(for_torch(samples), sample_rate)
+        transformed = self._transform(to_torch_compatible(samples), sample_rate)
         if transformed.dtype == np.float32:
             return transformed
         limits = np.finfo(np.float32)
@@ -88,7 +88,7 @@ def check_number(name: str, value: Any, low: float, high: float) -> float:
 
 
 def check_integer(name: str, value: Any, low: int, high: int | None = None) -> int:
-    """Return `value` as an int if it is an integer in [`low`, `high`]. No upper limit if `high` is None.
+    """Return `value` as an int if it is an integer in [`low`, `high`]. If `high` is None, there is no upper limit.
 
     Raises:
         ValueError: If `value` is not an integer in the range.
@@ -132,8 +132,8 @@ def check_samples(transform: str, samples: NDArray[Any]) -> None:
         )
 
 
-def for_torch(samples: NDArray[np.floating]) -> NDArray[np.floating]:
-    """Return samples that torch can use as they are; a copy of a reversed, read-only or foreign-endian array."""
+def to_torch_compatible(samples: NDArray[np.floating]) -> NDArray[np.floating]:
+    """Return samples that torch can use: a copy if the array is reversed, read-only or of foreign byte order."""
     dtype = samples.dtype.newbyteorder("=") if samples.dtype.itemsize <= 8 else np.dtype(np.float64)
     return np.require(samples, dtype, ["C_CONTIGUOUS", "WRITEABLE"])
 
@@ -142,8 +142,8 @@ def for_torch(samples: NDArray[np.floating]) -> NDArray[np.floating]:
 def single_thread() -> Generator[None]:
     """Make torch compute in one thread inside the block.
 
-    Faster for small work, gives the same bits on every machine, and works in forked processes, where OpenMP would wait
-    forever for its other threads.
+    One thread is faster for small work, gives the same bits on every machine, and works in forked processes, where
+    OpenMP would wait forever for its other threads.
     """
     threads = torch.get_num_threads()
     if threads == 1:

@@ -1,4 +1,4 @@
-"""Lossy codecs as an augmentation: libsndfile's, those of FFmpeg's libraries in PyAV, and G.722 (extra `codecs`)."""
+"""Lossy codecs as an augmentation: from libsndfile, from FFmpeg's libraries in PyAV, and G.722 (extra `codecs`)."""
 
 import io
 import random
@@ -23,8 +23,8 @@ _MPEG_RATES = (8000, 11025, 12000, 16000, 22050, 24000, 32000, 44100, 48000)
 _OPUS_RATES = (8000, 12000, 16000, 24000, 48000)
 _TELEPHONE_RATES = (8000,)
 
-# At low bit rates a frame has no room for LAME's note on the delay of encoder (576 samples) and decoder (529 samples),
-# and the decoder does not remove it.
+# At low bit rates, a frame has no room for LAME's note on the delay of encoder (576 samples) and decoder (529 samples),
+# so the decoder does not remove the delay.
 _MP3_DELAY = 1105
 _AMR_KBPS = (4.75, 5.15, 5.9, 6.7, 7.4, 7.95, 10.2, 12.2)
 
@@ -35,7 +35,7 @@ class LossyCodec(ABC):
 
     Attributes:
         sample_rates: The rates in Hz that the codec supports, in ascending order.
-        setting: What can be set: a bit rate in kbit/s, a quality in [0, 1], one of `choices`, or nothing.
+        setting: Kind of setting: a bit rate in kbit/s, a quality in [0, 1], one of `choices`, or None.
         choices: The bit rates in kbit/s to choose from, if `setting` is "choice".
     """
 
@@ -48,8 +48,8 @@ class LossyCodec(ABC):
         return min((rate for rate in self.sample_rates if rate >= sample_rate), default=self.sample_rates[-1])
 
     @abstractmethod
-    def missing(self) -> str | None:
-        """Why the codec cannot be used here and what to install; None if it can."""
+    def unavailable_reason(self) -> str | None:
+        """Return why the codec cannot be used and what to install; None if it can be used."""
 
     @abstractmethod
     def code(self, samples: NDArray[np.float64], rate: int, setting: float | None) -> NDArray[np.float64]:
@@ -58,10 +58,10 @@ class LossyCodec(ABC):
         Args:
             samples: Shape (samples,), at least one, within [-1, 1].
             rate: One of `sample_rates`.
-            setting: The value for `setting`, limited to the codec's range.
+            setting: The bit rate or quality, limited to the codec's range.
 
         Returns:
-            Samples without delay. The end may have a few samples too few or too many.
+            Samples without delay. There may be a few samples too few or too many at the end.
         """
 
 
@@ -70,10 +70,10 @@ class SoundfileCodec(LossyCodec):
     """A codec of libsndfile.
 
     Attributes:
-        format: File format, as soundfile names it.
-        subtype: Coding within the file, as soundfile names it.
+        format: soundfile's name of the file format.
+        subtype: soundfile's name of the coding within the file.
         compression_level: libsndfile's level in [0, 1] for a setting at a rate in Hz.
-        bitrate_mode: As soundfile names it, if the codec has modes.
+        bitrate_mode: soundfile's name of the bit rate mode, if the codec has modes.
         delay: Samples to remove from the start if decoding gives more samples than were coded.
     """
 
@@ -83,12 +83,12 @@ class SoundfileCodec(LossyCodec):
     bitrate_mode: str | None = None
     delay: int = 0
 
-    def missing(self) -> str | None:
+    def unavailable_reason(self) -> str | None:
         """Return what to install if this libsndfile lacks the codec."""
         formats = soundfile.available_formats()
         if self.format in formats and self.subtype in soundfile.available_subtypes(self.format):
             return None
-        return "the installed libsndfile cannot write it; install soundfile as a wheel, which brings one that can"
+        return "the installed libsndfile cannot write it; install soundfile as a wheel, which includes one that can"
 
     def code(self, samples: NDArray[np.float64], rate: int, setting: float | None) -> NDArray[np.float64]:
         """Encode and decode; see `LossyCodec.code`."""
@@ -123,7 +123,7 @@ def _vorbis_level(quality: float, rate: int) -> float:
     return 1 - quality
 
 
-def _by_soundfile(
+def _soundfile_codec(
     format: str,
     subtype: str,
     rates: tuple[int, ...],
@@ -136,10 +136,10 @@ def _by_soundfile(
 
 @dataclass(frozen=True)
 class G722Codec(LossyCodec):
-    """ITU-T G.722, wideband telephony (sub-band ADPCM at 48, 56 or 64 kbit/s), by the package `G722`."""
+    """ITU-T G.722, wideband telephony (sub-band ADPCM at 48, 56 or 64 kbit/s), with the package `G722`."""
 
-    def missing(self) -> str | None:
-        """How to install the package if it is missing."""
+    def unavailable_reason(self) -> str | None:
+        """Return how to install the package if it is missing."""
         return None if find_spec("G722") else f"it needs the package G722: {_INSTALL}"
 
     def code(self, samples: NDArray[np.float64], rate: int, setting: float | None) -> NDArray[np.float64]:
@@ -166,7 +166,7 @@ class AvCodec(LossyCodec):
     decoder: str = ""
     delay: int = 0
 
-    def missing(self) -> str | None:
+    def unavailable_reason(self) -> str | None:
         """Return what to install if this PyAV lacks the codec."""
         from av.codec import codecs_available
 
@@ -217,14 +217,14 @@ def _to_int16(samples: NDArray[np.float64]) -> NDArray[np.int16]:
 
 
 CODECS: dict[str, LossyCodec] = {
-    "mp3": _by_soundfile(
+    "mp3": _soundfile_codec(
         "MP3", "MPEG_LAYER_III", _MPEG_RATES, "kbps", _mp3_level, bitrate_mode="CONSTANT", delay=_MP3_DELAY
     ),
-    "vorbis": _by_soundfile("OGG", "VORBIS", _MPEG_RATES, "quality", _vorbis_level),
-    "opus": _by_soundfile("OGG", "OPUS", _OPUS_RATES, "kbps", _opus_level),
-    "gsm": _by_soundfile("WAV", "GSM610", _TELEPHONE_RATES),
-    "mu_law": _by_soundfile("WAV", "ULAW", _TELEPHONE_RATES),
-    "a_law": _by_soundfile("WAV", "ALAW", _TELEPHONE_RATES),
+    "vorbis": _soundfile_codec("OGG", "VORBIS", _MPEG_RATES, "quality", _vorbis_level),
+    "opus": _soundfile_codec("OGG", "OPUS", _OPUS_RATES, "kbps", _opus_level),
+    "gsm": _soundfile_codec("WAV", "GSM610", _TELEPHONE_RATES),
+    "mu_law": _soundfile_codec("WAV", "ULAW", _TELEPHONE_RATES),
+    "a_law": _soundfile_codec("WAV", "ALAW", _TELEPHONE_RATES),
 }
 """The codecs of soundfile's libsndfile."""
 
@@ -240,7 +240,7 @@ ALL_CODECS: dict[str, LossyCodec] = CODECS | EXTRA_CODECS
 
 def available_codecs() -> tuple[str, ...]:
     """Return the names in `ALL_CODECS` that work with what is installed."""
-    return tuple(name for name, codec in ALL_CODECS.items() if codec.missing() is None)
+    return tuple(name for name, codec in ALL_CODECS.items() if codec.unavailable_reason() is None)
 
 
 def code_and_decode(
@@ -248,8 +248,8 @@ def code_and_decode(
 ) -> NDArray[np.float64]:
     """Encode and decode a waveform.
 
-    If the codec does not support the sample rate, the waveform is resampled and resampled back. Telephone codecs work
-    at 8 kHz, which cuts the band at 4 kHz. The result has no delay, as measured on speech; only Opus has up to 0.1 ms
+    If the codec does not support the sample rate, the waveform is resampled before and after. Telephone codecs work at
+    8 kHz, which cuts the band at 4 kHz. The result has no delay (measured on speech), except for up to 0.1 ms with Opus
     below 20 kbit/s.
 
     Args:
@@ -281,20 +281,20 @@ MIN_KBPS, MAX_KBPS = 6.0, 320.0
 
 
 class Codec(SpeechTransform):
-    """Encodes and decodes the clip with a lossy codec, as on the telephone, in messengers and on the Web.
+    """Encodes and decodes the clip with a lossy codec, as used by telephones, messengers and the Web.
 
     Telephone codecs, at 8 kHz: `gsm` (GSM 06.10 full rate), `mu_law` and `a_law` (G.711). Web codecs, at the sample
     rate or the next higher one they support: `mp3` (constant bit rate), `opus` and `vorbis` (variable bit rate; Vorbis
     has a quality instead of a bit rate). All of them run in memory through libsndfile, without FFmpeg.
     (audiomentations' `Mp3Compression` supports MP3 only, and needs an extra package.)
 
-    Further codecs must be named: `g722` (wideband telephony, 16 kHz), which needs the extra `codecs`, and through the
-    FFmpeg libraries in PyAV's wheels `aac`, `amr_nb` (mobile telephony, 8 kHz) and `g723_1` (Internet telephony,
-    8 kHz). The draws never depend on what is installed: naming a codec that is missing is an error.
+    These codecs are only used if you name them: `g722` (wideband telephony, 16 kHz), which needs the extra `codecs`,
+    and `aac`, `amr_nb` (mobile telephony, 8 kHz) and `g723_1` (Internet telephony, 8 kHz) from the FFmpeg libraries in
+    PyAV's wheels. The draws never depend on what is installed: naming a missing codec is an error.
 
     Takes finite floating-point samples of shape (samples,) or (channels, samples) and returns float32 of the same
     shape, without delay. Channels are coded separately. A channel with a peak above 1 is scaled down to 1 for the codec
-    and back up afterwards. An empty clip is returned unchanged. Integer samples are refused, because a codec's losses
+    and back up afterward. An empty clip is returned unchanged. Integer samples are refused, because a codec's losses
     depend on the level: scale them to [-1, 1] first. Silence may not stay digital silence: A-law and GSM cannot
     represent it.
 
@@ -311,12 +311,13 @@ class Codec(SpeechTransform):
         max_vorbis_quality: float = 1.0,
         p: float = 1.0,
     ) -> None:
-        """Check and store what to draw from. First a codec is drawn, all equally likely, then its bit rate, uniformly.
+        """Check and store the ranges to draw from: first a codec, all equally likely, then its bit rate, uniformly.
 
         Args:
-            codecs: Names of codecs, see above. A name given twice is twice as likely.
-            min_kbps: Lowest bit rate of MP3, Opus and AAC in kbit/s, 6 to 320. MP3 uses the nearest one it has at the
-                sample rate: 8 to 160 at 16 to 24 kHz, 8 to 64 below, 32 to 320 above. Opus has at most 256.
+            codecs: Names of codecs (see above). A name given twice is twice as likely.
+            min_kbps: Lowest bit rate of MP3, Opus and AAC in kbit/s, 6 to 320. MP3 uses the nearest bit rate that it
+                supports at the sample rate: 8 to 160 at 16 to 24 kHz, 8 to 64 below, 32 to 320 above. Opus has at most
+                256.
             max_kbps: Highest bit rate in kbit/s.
             min_vorbis_quality: Lowest quality of Vorbis, 0 to 1. At 16 kHz, 0 is about 35 and 1 about 80 kbit/s.
             max_vorbis_quality: Highest quality of Vorbis.
@@ -372,10 +373,12 @@ def _check_codecs(codecs: Sequence[str]) -> tuple[str, ...]:
     if not names:
         raise ValueError(f"codecs must name at least one of {', '.join(ALL_CODECS)}")
     if unknown := [name for name in names if name not in ALL_CODECS]:
-        raise ValueError(f"unknown codec {unknown[0]!r}; there are {', '.join(ALL_CODECS)}")
-    missing = [f"{name}: {reason}" for name in dict.fromkeys(names) if (reason := ALL_CODECS[name].missing())]
+        raise ValueError(f"unknown codec {unknown[0]!r}; available: {', '.join(ALL_CODECS)}")
+    missing = [
+        f"{name}: {reason}" for name in dict.fromkeys(names) if (reason := ALL_CODECS[name].unavailable_reason())
+    ]
     if missing:
         raise ValueError(
-            f"codecs that cannot be used here: {'; '.join(missing)}. There are {', '.join(available_codecs())}"
+            f"these codecs cannot be used here: {'; '.join(missing)}. Available: {', '.join(available_codecs())}"
         )
     return names

@@ -1,4 +1,4 @@
-"""Masks on the waveform: bands of frequency removed, and packets lost."""
+"""Masks on the waveform: removed frequency bands and lost packets."""
 
 import random
 from typing import Any
@@ -19,10 +19,10 @@ class FrequencyMask(SpeechTransform):
     Sets the band's bins of the short-time Fourier transform (32 ms Hann windows, 50 % overlap) to zero, and inverts the
     transform. Adds no delay.
 
-    Source: Park et al., "SpecAugment", Interspeech 2019, section 2. The band's width is drawn first, from 0 to the
-    largest, then its start, both uniformly. SpecAugment masks mel bins of a spectrogram, this class a band in Hz. Its
-    largest width, 27 of 80 mel bins, is 0.9 kHz wide near 0 Hz and 5 kHz wide near 8 kHz; the 1.5 kHz here are this
-    project's choice.
+    Source: Park et al., "SpecAugment", Interspeech 2019, section 2. First the band's width is drawn, from 0 to the
+    largest, then its start, both uniformly. SpecAugment masks mel bins of a spectrogram; this class masks a band in Hz.
+    Its largest width, 27 of 80 mel bins, is 0.9 kHz wide near 0 Hz and 5 kHz wide near 8 kHz; the 1.5 kHz used here is
+    this project's choice.
 
     `randomize_parameters` draws from Python's global `random`. `parameters` can be written as JSON.
     """

@@ -1,4 +1,4 @@
-"""Try every transform of an augmentation before training, to find missing packages and broken recordings."""
+"""Tries every transform of an augmentation before training, to find missing packages and broken recordings."""
 
 import inspect
 import io
@@ -18,7 +18,7 @@ from hf_gradalign.augmentation.noise.recordings import (
     find_unreadable,
     without_resampling_warnings,
 )
-from hf_gradalign.augmentation.rawboost.transform import deferrable, draw_deferred
+from hf_gradalign.augmentation.rawboost.transform import draw_deferred, find_final_rawboost
 from hf_gradalign.augmentation.recipes import Augmentation
 
 _DRAWS = 4  # some draws may fail, such as a cut-off above half the sampling rate
@@ -29,29 +29,29 @@ _RECORDINGS = ("sound_file_paths", "ir_files", "sounds_path", "ir_path")
 def try_augmentation(augmentation: Augmentation, sample_rate: int, device: torch.device | str | None = None) -> None:
     """Apply each transform of an augmentation to a second of noise, and open each of its recordings.
 
-    Uses probabilities of 1, and tries every branch of a composition. The transforms stay unchanged. Draws from the
-    global generators.
+    All probabilities are set to 1, and every branch of a composition is tried. The transforms stay unchanged. Draws
+    from the global generators.
 
     Args:
-        augmentation: A transform, a composition, or any other callable, which is called as it is.
+        augmentation: A transform, a composition, or any other callable, which is called without changes.
         sample_rate: In Hz.
-        device: Where RawBoost is applied to batches (see `draw_deferred`). None if everything runs on the host.
+        device: The device on which RawBoost is applied to batches (see `draw_deferred`); None if all runs on the host.
 
     Raises:
-        ValueError: If a package is missing, a recording cannot be read, or a transform fails or returns anything but
-            finite samples of the shape of the noise. The message names the transform.
+        ValueError: If a package is missing, a recording cannot be read, or a transform fails or does not return finite
+            samples with the shape of the noise. The message names the transform.
     """
     noise = 0.1 * np.random.default_rng(0).standard_normal(sample_rate).astype(np.float32)
     for where, transform in _parts(augmentation):
         paths = _recordings(transform)
         if unreadable := find_unreadable(paths):
             raise ValueError(f"{where}: {describe_unreadable(unreadable, len(paths))}")
-        with _named(where):
+        with _name_in_errors(where):
             for settings in _branches(transform):
                 _try(transform, settings, noise, sample_rate)
-    rawboost = deferrable(augmentation) if device is not None else None
+    rawboost = find_final_rawboost(augmentation) if device is not None else None
     if rawboost is not None:
-        with _named(f"RawBoost on {device}"), _certain(rawboost, {}):
+        with _name_in_errors(f"RawBoost on {device}"), _always_apply(rawboost, {}):
             samples, parameters = draw_deferred(rawboost, noise, sample_rate)
             rawboost.batched()(torch.from_numpy(samples)[None].to(device), [parameters], sample_rate)
 
@@ -61,13 +61,13 @@ def _parts(augmentation: Any, where: str = "") -> Iterator[tuple[str, Any]]:
     name = type(augmentation).__name__
     where = f"{where} ({name})" if where else name
     if isinstance(augmentation, BaseCompose):
-        # From a file or a chain of recipes: entries are numbered as in the file.
+        # In a recipe file or a chain of recipes, entries are numbered as in the file.
         prefix = "" if where == "Compose" else f"{where}, "
         for number, part in enumerate(augmentation.transforms, start=1):
             yield from _parts(part, f"{prefix}entry {number}")
     else:
         for argument in inspect.signature(type(augmentation)).parameters:
-            # Such as noise_transform of audiomentations' AddBackgroundNoise.
+            # For example noise_transform of audiomentations' AddBackgroundNoise.
             part = getattr(augmentation, argument, None)
             if isinstance(part, BaseCompose | BaseWaveformTransform):
                 yield from _parts(part, f"{where}, {argument}")
@@ -75,15 +75,15 @@ def _parts(augmentation: Any, where: str = "") -> Iterator[tuple[str, Any]]:
 
 
 def _branches(transform: Any) -> list[dict[str, Any]]:
-    """Return the attributes to try a transform with: all codecs, for example, since any may be drawn."""
+    """Return the attributes to try a transform with, such as each codec that may be drawn."""
     if isinstance(transform, Codec):
         return [{"codecs": (name,)} for name in dict.fromkeys(transform.codecs)]
     return [{}]
 
 
 def _try(transform: Any, settings: dict[str, Any], noise: NDArray[np.float32], sample_rate: int) -> None:
-    # audiomentations prints which package is missing; the error here names it.
-    with _certain(transform, settings), redirect_stderr(io.StringIO()), without_resampling_warnings():
+    # audiomentations prints which package is missing, but our error already names it.
+    with _always_apply(transform, settings), redirect_stderr(io.StringIO()), without_resampling_warnings():
         for _ in range(_DRAWS):
             samples = np.asarray(transform(noise.copy(), sample_rate))
             if samples.ndim != 1 or samples.size == 0:
@@ -97,8 +97,8 @@ def _try(transform: Any, settings: dict[str, Any], noise: NDArray[np.float32], s
 
 
 @contextmanager
-def _certain(transform: Any, settings: dict[str, Any]) -> Generator[None]:
-    """Set a transform's probability to 1, and restore the transform afterwards."""
+def _always_apply(transform: Any, settings: dict[str, Any]) -> Generator[None]:
+    """Set a transform's probability to 1, and restore the transform afterward."""
     if not isinstance(transform, BaseCompose | BaseWaveformTransform):
         yield
         return
@@ -124,14 +124,14 @@ def _recordings(transform: Any) -> list[str]:
 
 
 @contextmanager
-def _named(where: str) -> Generator[None]:
-    """Add to errors which transform failed, and what to install if a package is missing."""
+def _name_in_errors(where: str) -> Generator[None]:
+    """Add the name of the failing transform to errors, and what to install if a package is missing."""
     try:
         yield
     except ModuleNotFoundError as error:
         package = (error.name or str(error)).partition(".")[0].replace("_", "-")
         raise ValueError(f"{where} needs pip install {package}") from error
-    except Exception as error:  # third-party transforms raise anything
+    except Exception as error:  # third-party transforms may raise anything
         reason = " ".join(str(error).split()) or type(error).__name__
         raise ValueError(f"{where} fails on a second of noise: {reason}") from error
 

@@ -33,10 +33,10 @@ _TRANSFORMS: dict[str, type] = {
 } | {transform.__name__: transform for transform in OWN_TRANSFORMS}
 # audiomentations' arguments for recordings. This package's transforms list recordings themselves.
 _RECORDINGS = ("sounds_path", "ir_path")
-_OTHER_LENGTH = "changes the length of clips, so that this view would show another part of them than the others"
+_OTHER_LENGTH = "changes the length of clips, so this view would show another part of each clip than the other views"
 _REFUSED = {
-    "Lambda": "takes a function, which cannot be written in a file",
-    "Resample": "changes the sampling rate, so that the model would get speech at another speed",
+    "Lambda": "takes a function, which a file cannot contain",
+    "Resample": "changes the sampling rate, so the model would get speech at another speed",
     **dict.fromkeys(("AdjustDuration", "RepeatPart", "Trim"), _OTHER_LENGTH),
 }
 for _name in _REFUSED:
@@ -47,8 +47,8 @@ def read_recipe(path: Path, by_name: Callable[[str], Augmentation]) -> audioment
     """Build the transforms listed in a file.
 
     Args:
-        path: A JSON file if it ends in `.json`, else YAML.
-        by_name: Builds an entry `{recipe: NAME}`.
+        path: The file: JSON if it ends in `.json`, otherwise YAML.
+        by_name: Function that builds an entry `{recipe: NAME}`.
 
     Returns:
         The transforms, applied in order.
@@ -89,17 +89,19 @@ def _build_entry(entry: Any, where: str, by_name: Callable[[str], Augmentation])
         raise ValueError(f"{where}: unknown argument {unknown[0]!r}; it takes {', '.join(accepted)}")
     arguments = {key: _build_argument(value, where, by_name) for key, value in entry.items() if key != "transform"}
     if arguments.get("leave_length_unchanged", True) is not True:
-        raise ValueError(f"{where}: leave_length_unchanged must be true: otherwise it {_OTHER_LENGTH}")
+        raise ValueError(
+            f"{where}: leave_length_unchanged must be true, because the transform otherwise {_OTHER_LENGTH}"
+        )
     try:
         if transform not in OWN_TRANSFORMS:
             arguments |= {key: list_for_audiomentations(arguments[key]) for key in _RECORDINGS if arguments.get(key)}
         return transform(**arguments)
-    except Exception as error:  # third-party constructors raise anything, including AssertionError
+    except Exception as error:  # third-party constructors may raise anything, even AssertionError
         raise ValueError(f"{where}: {str(error) or f'{type(error).__name__} for {arguments}'}") from error
 
 
 def _build_argument(value: Any, where: str, by_name: Callable[[str], Augmentation]) -> Any:
-    """Build transforms nested in an argument, such as those of OneOf. Other values stay unchanged."""
+    """Build transforms nested in an argument, as in OneOf. Other values stay unchanged."""
     if isinstance(value, dict) and ("transform" in value or "recipe" in value):
         return _build_entry(value, where, by_name)
     if isinstance(value, list):
@@ -112,7 +114,7 @@ TELEPHONE_BAND = (300.0, 3400.0)
 
 
 def telephone() -> Compose:
-    """Return a telephone call: level, band-pass, codec at 8 kHz, lost packets.
+    """Return the recipe of a telephone call: level, band-pass, codec at 8 kHz, lost packets.
 
     - Lowers the level by 0 to 12 dB (this project's choice), because the losses of G.711 depend on it.
     - Band-pass from 300 to 3400 Hz (ITU-T G.712), 24 dB per octave.
@@ -127,10 +129,10 @@ def telephone() -> Compose:
 
 
 def time_frequency_mask() -> Compose:
-    """Two time masks and two frequency masks on the waveform, after SpecAugment (Park et al., Interspeech 2019).
+    """Return two time masks and two frequency masks on the waveform, after SpecAugment (Park et al., Interspeech 2019).
 
-    Two masks of each kind, as in its policies for LibriSpeech. Time masks cover up to a tenth of the clip, with 5 ms
-    fades, and frequency masks up to 1.5 kHz (this project's choices).
+    There are two masks of each kind, as in SpecAugment's policies for LibriSpeech. Time masks cover up to a tenth of
+    the clip, with 5 ms fades, and frequency masks up to 1.5 kHz (this project's choices).
     """
     masks = [TimeMask(0.0, 0.1, fade_duration=0.005, p=1.0) for _ in range(2)]
     return Compose([*masks, *(FrequencyMask() for _ in range(2))])
@@ -152,7 +154,7 @@ _RECIPES: dict[str, Callable[..., Augmentation]] = {
     "telephone": telephone,
     "time_frequency_mask": time_frequency_mask,
 }
-# The names that accept arguments, for messages.
+# How names take arguments, for messages.
 _ARGUMENT_FORMS = {"codec": "codec:NAME:NAME...", "musan_rir": "musan_rir:FOLDER:FOLDER..."}
 
 
@@ -162,7 +164,7 @@ def available_augmentations() -> list[str]:
 
 
 def recipe_name(recipe: str) -> str | None:
-    """Return a recipe without the arguments after colons; None if it is not made of known names, such as a file's path.
+    """Return a recipe without the arguments after colons; None if it has other parts than known names, as a path does.
 
     `musan_rir:/data/musan+rawboost5` becomes `musan_rir+rawboost5`.
     """
@@ -177,7 +179,7 @@ def get_augmentation(name_or_path: str | os.PathLike[str]) -> Augmentation:
         name_or_path: One of these, or several joined by `+`, which are applied in order (`musan_rir+rawboost`):
 
             - "rawboost" (algorithm 4), "rawboost1" to "rawboost8";
-            - "codec" for a random codec of libsndfile, "codec:opus:g722" for a random one of these (see `Codec`);
+            - "codec" for a random codec of libsndfile, "codec:opus:g722" for one of the named codecs (see `Codec`);
             - "musan_rir" for simulated noise and rooms, "musan_rir:/data/musan:/data/RIRS_NOISES" for recordings from
               folders or from data sets on the Hub, as owner/name (see `MusanRir`);
             - "telephone" and "time_frequency_mask" (see the functions);
@@ -186,8 +188,8 @@ def get_augmentation(name_or_path: str | os.PathLike[str]) -> Augmentation:
                 - {transform: AddGaussianNoise, min_amplitude: 0.001, max_amplitude: 0.015, p: 0.5}
                 - {transform: OneOf, transforms: [{recipe: codec}, {transform: PitchShift, p: 1.0}]}
 
-              A transform is one of audiomentations' (except Lambda, and those that change the sampling rate or the
-              length of a clip) or of this package (`RawBoost`, `Codec`, `MusanRir`, `AddBabble`, `Reverberation`,
+              A transform is from audiomentations (except Lambda, and transforms that change the sampling rate or the
+              length of a clip) or from this package (`RawBoost`, `Codec`, `MusanRir`, `AddBabble`, `Reverberation`,
               `FrequencyMask`, `PacketLoss`). The other keys are its arguments. An entry `{recipe: NAME}` stands for the
               result of this function for NAME.
 
@@ -202,7 +204,7 @@ def get_augmentation(name_or_path: str | os.PathLike[str]) -> Augmentation:
 
 
 def _build_recipe(text: str, parents: tuple[Path, ...]) -> Augmentation:
-    """See `get_augmentation`. `parents` are the files that contain this recipe."""
+    """Build a recipe (see `get_augmentation`). `parents` are the files that contain it."""
     if Path(text).is_file() and recipe_name(text) is None:
         path = Path(text).resolve()
         if path in parents:
@@ -221,5 +223,5 @@ def _build_recipe(text: str, parents: tuple[Path, ...]) -> Augmentation:
         forms = " and ".join(_ARGUMENT_FORMS.values())
         raise ValueError(f"{text}: {name} takes nothing after a colon; only {forms} do")
     if "" in arguments:
-        raise ValueError(f"{text}: a colon has nothing after it; use {_ARGUMENT_FORMS[name]}")
+        raise ValueError(f"{text}: there is nothing after a colon; use {_ARGUMENT_FORMS[name]}")
     return _RECIPES[name](*arguments)

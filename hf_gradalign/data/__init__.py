@@ -1,4 +1,4 @@
-"""From a corpus to batches: load and check it, decode and crop clips, augment them for several views, collate."""
+"""From a corpus to batches: load and check the corpus, decode, crop and augment its clips, collate them."""
 
 from typing import TYPE_CHECKING
 

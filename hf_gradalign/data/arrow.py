@@ -1,4 +1,4 @@
-"""Columns of data sets, read without what `datasets` does for each access."""
+"""Reads columns of data sets without the work that `datasets` does for each access."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -10,18 +10,18 @@ Column = pa.Array | pa.ChunkedArray
 
 
 def flat(column: Column) -> pa.Array:
-    """Return a column in one piece."""
+    """Return a column as a single array."""
     return column.combine_chunks() if isinstance(column, pa.ChunkedArray) else column
 
 
 def arrow_column(dataset: Dataset, name: str) -> pa.ChunkedArray:
-    """Return a column as Arrow holds it. Copies it only if the data set selects or reorders rows of its table."""
-    # Without `select_columns`, which copies what the data set knows of all columns, and takes twice the time.
+    """Return a column as an Arrow array. It is copied only if the data set selects or reorders rows of its table."""
+    # `select_columns` would copy the description of all columns and take twice the time.
     return dataset.with_format("arrow")[name][:]
 
 
 class AudioColumn(Sequence[Any]):
-    """Slices of the column `audio` of a data set that has no other column, read from the table on access.
+    """The column `audio` of a data set without other columns, read from the table on access.
 
     `dataset["audio"]` also reads on access, but makes a new data set each time, which takes ten times as long.
     """

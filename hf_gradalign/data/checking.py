@@ -1,4 +1,4 @@
-"""Check that clips can be decoded, before training and during it, and that their samples are in range."""
+"""Checks that clips can be decoded, before and during training, and that their samples are in range."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ logger = logging.getLogger(__name__)
 OnBadAudio = Literal["stop", "skip"]
 
 _MAX_LISTED = 20
-# Tolerates the overshoot of resampling.
+# Allows for the overshoot of resampling.
 _HIGHEST_PEAK = 1.001
 # Higher peaks look like integers.
 _INTEGER_PEAK = 100
 _INTEGER_BITS = (16, 24, 32)
-# A step of 32-bit integers: samples that differ by less do so by rounding only.
+# One step of 32-bit integers. Smaller differences between samples are only rounding.
 _SMALLEST_STEP = 2.0**-31
 
 
@@ -35,9 +35,9 @@ class BadClip:
     """A clip that cannot be decoded.
 
     Args:
-        utterance_id: Its name in the corpus.
-        path: Its file; None if the corpus holds bytes only.
-        reason: What is wrong with it.
+        utterance_id: The clip's name in the corpus.
+        path: The clip's file; None if the corpus contains bytes.
+        reason: What is wrong with the clip.
     """
 
     utterance_id: str
@@ -52,7 +52,7 @@ class BadAudioError(ValueError):
     """Clips of a corpus cannot be decoded.
 
     Attributes:
-        bad_clips: All of them, in the corpus' order.
+        bad_clips: All bad clips, in the corpus' order.
     """
 
     def __init__(self, message: str, bad_clips: list[BadClip]) -> None:
@@ -88,23 +88,23 @@ def check_audio(
     dataset = with_encoded_audio(dataset.with_format(None))
     parallel = num_proc is not None and num_proc > 1
     checked = dataset.select_columns(["audio"]).map(
-        _reason,
+        _find_problem,
         input_columns="audio",
         remove_columns="audio",
         features=Features({"reason": Value("string"), "peak": Value("float32")}),
         fn_kwargs={"sampling_rate": sampling_rate, "single_thread": parallel},
         num_proc=num_proc if parallel else None,
         desc="Checking audio",
-        # Not in the cache: files may change without the table that names them.
+        # Not cached, because files may change while the table that names them stays the same.
         keep_in_memory=True,
     )
-    _warn_of_out_of_range(dataset, checked["peak"][:])
+    _warn_about_out_of_range(dataset, checked["peak"][:])
     reasons = checked["reason"][:]
     bad = [index for index, reason in enumerate(reasons) if reason is not None]
     if not bad:
         return dataset
     bad_clips = [_bad_clip(dataset, index, reasons[index]) for index in bad]
-    summary = f"{len(bad)} of {len(dataset)} clips cannot be decoded:\n{_listed(bad_clips)}"
+    summary = f"{len(bad)} of {len(dataset)} clips cannot be decoded:\n{_list_clips(bad_clips)}"
     if len(bad) == len(dataset):
         raise BadAudioError(f"{summary}\nNo clip is left.", bad_clips)
     if on_bad_audio == "stop":
@@ -115,7 +115,7 @@ def check_audio(
 
 
 class BadAudioReport:
-    """What training does with a bad clip: raises, or warns once per clip.
+    """Reports bad clips in training: raises, or warns once per clip.
 
     Args:
         on_bad_audio: `stop` or `skip`.
@@ -147,7 +147,7 @@ class OutOfRangeClips:
     """Counts the clips with samples outside [-1, 1], as floating-point files and arrays allow.
 
     Attributes:
-        n_clips: Their number.
+        n_clips: Number of these clips.
         peak: The largest absolute value.
         loudest: The clip with this value.
     """
@@ -158,40 +158,40 @@ class OutOfRangeClips:
         self.loudest = ""
 
     def add(self, name: str, peak: float | None) -> None:
-        """Count a clip if this peak is out of range. None stands for files that are always in range."""
+        """Count a clip if its peak is out of range. None stands for files that are always in range."""
         if is_out_of_range(peak):
             self.n_clips += 1
             if peak > self.peak:
                 self.peak, self.loudest = peak, name
 
     def note(self, total: int) -> str | None:
-        """Return a message on these clips among `total` clips; None if there are none."""
+        """Return a message about these clips among `total` clips; None if there are none."""
         if not self.n_clips:
             return None
         return (
             f"{self.n_clips} of {total} clips have samples outside [-1, 1]: up to {self.peak:.6g}, in {self.loudest}. "
             + _advice(self.peak)
-            + "They are used as they are, and their loudness affects a model that does not normalize its input"
+            + "They are used unchanged, and their level affects models that do not normalize their input"
         )
 
 
 def is_out_of_range(peak: float | None) -> TypeGuard[float]:
-    """Return whether a clip with this largest absolute value is out of range. None stands for files that never are."""
+    """Return whether a peak (largest absolute value) is out of range. None stands for files always in range."""
     return peak is not None and peak > _HIGHEST_PEAK
 
 
 def is_silent(samples: NDArray[np.float32]) -> bool:
-    """Return whether all samples of a waveform, shape (time,), are the same."""
+    """Return whether all samples of a waveform, shape (time,), are equal."""
     return float(samples.max() - samples.min()) < _SMALLEST_STEP
 
 
 def silence_note(names: Sequence[str], total: int) -> str | None:
-    """Return a message on silent clips (`is_silent`) among `total` clips; None if there are none."""
+    """Return a message about silent clips (`is_silent`) among `total` clips; None if there are none."""
     if not names:
         return None
     return (
-        f"{len(names)} of {total} clips are silent where the model listens (all samples are the same, perhaps because "
-        f"channels cancel out): {first_few(names, _MAX_LISTED)}. Their scores say nothing about speech"
+        f"{len(names)} of {total} clips are silent in the part that the model scores (all samples are equal, perhaps "
+        f"because channels cancel out): {first_few(names, _MAX_LISTED)}. Their scores say nothing about speech"
     )
 
 
@@ -200,16 +200,16 @@ def _advice(peak: float) -> str:
     return "" if bits is None else f"They look like {bits}-bit integers: divide them by {2 ** (bits - 1)}. "
 
 
-def _reason(audio: dict[str, Any] | None, sampling_rate: int | None, single_thread: bool) -> dict[str, Any]:
+def _find_problem(audio: dict[str, Any] | None, sampling_rate: int | None, single_thread: bool) -> dict[str, Any]:
     if single_thread:
-        torch.set_num_threads(1)  # OpenMP may hang in a forked process, and the processes would compete.
+        torch.set_num_threads(1)  # OpenMP may hang in a forked process, and the processes would compete
     try:
         return {"reason": None, "peak": decode_clip(audio, sampling_rate).peak}
     except AudioDecodingError as error:
         return {"reason": error.reason, "peak": None}
 
 
-def _warn_of_out_of_range(dataset: Dataset, peaks: list[float | None]) -> None:
+def _warn_about_out_of_range(dataset: Dataset, peaks: list[float | None]) -> None:
     clips = OutOfRangeClips()
     for index, peak in enumerate(peaks):
         if is_out_of_range(peak):
@@ -227,7 +227,7 @@ def _bad_clip(dataset: Dataset, index: int, reason: str) -> BadClip:
     return BadClip(_name(row, index), (row["audio"] or {}).get("path"), reason)
 
 
-def _listed(bad_clips: list[BadClip]) -> str:
+def _list_clips(bad_clips: list[BadClip]) -> str:
     lines = [f"  {clip}" for clip in bad_clips[:_MAX_LISTED]]
     if len(bad_clips) > _MAX_LISTED:
         lines.append(f"  ... and {len(bad_clips) - _MAX_LISTED} more")

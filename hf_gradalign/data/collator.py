@@ -1,4 +1,4 @@
-"""Collate items of views into batches of model inputs, and finish their augmentation on the accelerator."""
+"""Collates items of views into batches of model inputs, and finishes their augmentation on the accelerator."""
 
 from __future__ import annotations
 
@@ -28,24 +28,25 @@ _PROBE_SAMPLES = 1000
 
 
 class ViewCollator(ViewBatchCollator):
-    """Collate items of a `ViewDataset` or a `ClipDataset`.
+    """Collates items of a `ViewDataset` or a `ClipDataset`.
 
-    The model gets the windows of the data set. The window of a detector's feature extractor (`n_samples`) is for clips
-    that are not cut yet, and has no effect here.
+    The model gets the windows of the data set. The window of a detector's feature extractor (`n_samples`) has no effect
+    here, because it is for clips that are not cut yet.
 
-    The feature extractor pads clips of different lengths, as whole clips are. If the model then gets no attention mask,
-    or is one that padding affects in spite of the mask (a group norm over time, for example), losses and logits depend
-    on the batch, and a warning says so once. An attention mask that masks nothing is dropped, because it only costs
-    time, unless the feature extractor is set to return one (`return_attention_mask`). In training, that of waveforms is
-    dropped even then if the model can do without: models of transformers read it out of the device in each pass.
+    The feature extractor pads clips of different lengths, such as whole clips. If the model then gets no attention
+    mask, or padding affects the model in spite of the mask (through a group norm over time, for example), losses and
+    logits depend on the batch, and one warning says so. An attention mask that masks nothing is dropped, because it
+    only costs time, unless the feature extractor is set to return one (`return_attention_mask`). In training, the mask
+    of waveforms is dropped even then if the model does not need it, because transformers models copy it from the device
+    in each pass.
 
     Views with deferred augmentation (`ViewDataset` with `defer`) are collated to waveforms and draws, which
     `DeferredAugmentation` turns into model inputs.
 
     Args:
         feature_extractor: The model's feature extractor, from `AutoFeatureExtractor`. Its output may be called
-            `input_values` or `input_features`. A batch with a longer clip than it takes is refused with a ValueError,
-            because it would be cut.
+            `input_values` or `input_features`. Clips longer than it accepts raise a ValueError, because it would cut
+            them.
     """
 
     def __init__(self, feature_extractor: FeatureExtractionMixin) -> None:
@@ -58,10 +59,10 @@ class ViewCollator(ViewBatchCollator):
         return self._clips.model_inputs(waveforms)
 
     def use_model(self, model: Any) -> None:
-        """Learn which model the batches are for, and what it makes of masks. `GradientAlignmentTrainer` calls this.
+        """Set the model that the batches are for, and find out how it handles masks. The trainer calls this.
 
         Args:
-            model: A model of transformers, also within PEFT adapters.
+            model: A transformers model, with or without PEFT adapters.
         """
         self._clips.spreads_padding = spreads_padding(model)
         mask = inspect.signature(getattr(model, "get_base_model", lambda: model)().forward).parameters.get(
@@ -74,7 +75,7 @@ class _ClipCollator:
     """Collates clips to model inputs, tensors of shape (batch, ...), and `labels`, int64 of shape (batch,).
 
     Attributes:
-        spreads_padding: Whether the model is known to spread padding into clips in spite of an attention mask.
+        spreads_padding: Whether padding is known to affect clips in the model in spite of an attention mask.
         needs_mask: Whether the model may need an attention mask that masks nothing.
     """
 
@@ -82,41 +83,41 @@ class _ClipCollator:
         self.feature_extractor = cast(SequenceFeatureExtractor, feature_extractor)
         self.spreads_padding = False
         self.needs_mask = True
-        self._longest = 0  # clips of this length are known not to be cut
+        self._longest = 0  # clips up to this length are known not to be cut
         self._has_warned = shared_number(torch.bool)  # by any loader worker
         self._extract = _as_function(feature_extractor)
-        # Some extractors always pad (to 30 s, for example), and some do not have the argument.
+        # Some extractors always pad (to 30 s, for example), and some have no such argument.
         padding = inspect.signature(self._extract).parameters.get("padding")
         self._pads_on_request = padding is not None and padding.default is False
 
     def __call__(self, items: Sequence[Mapping[str, Any]]) -> ModelInputs:
         if DEFERRED in items[0]:
-            return _collate_deferred(items, self._is_wanted(of_waveforms=True))
+            return _collate_deferred(items, self._keeps_full_mask(of_waveforms=True))
         labels = torch.tensor([item["labels"] for item in items], dtype=torch.int64)
         clips = [item["input_values"] for item in items]
-        # The extractors of transformers take a list of tensors for a single clip.
+        # transformers' extractors treat a list of tensors as a single clip.
         clips = [clip.numpy() if isinstance(clip, torch.Tensor) else clip for clip in clips]
         return {**self.model_inputs(clips), "labels": labels}
 
     def model_inputs(self, clips: Sequence[np.ndarray]) -> ModelInputs:
         """See `ViewCollator`."""
-        self._refuse_cutting(max(map(len, clips)))
+        self._refuse_long_clips(max(map(len, clips)))
         lengths_differ = len({len(clip) for clip in clips}) > 1
         padding = {"padding": True} if lengths_differ and self._pads_on_request else {}
         rate = self.feature_extractor.sampling_rate
         inputs = dict(self._extract(clips, sampling_rate=rate, return_tensors="pt", **padding))
         mask = inputs.get("attention_mask")
-        if mask is not None and not self._is_wanted("input_values" in inputs) and mask.all():
+        if mask is not None and not self._keeps_full_mask("input_values" in inputs) and mask.all():
             del inputs["attention_mask"]
         if lengths_differ:
-            self._warn_of_padding(mask is not None)
+            self._warn_about_padding(mask is not None)
         return inputs
 
-    def _is_wanted(self, of_waveforms: bool) -> bool:
+    def _keeps_full_mask(self, of_waveforms: bool) -> bool:
         """Return whether the model gets an attention mask that masks nothing."""
         return getattr(self.feature_extractor, "return_attention_mask", False) and (self.needs_mask or not of_waveforms)
 
-    def _refuse_cutting(self, n_samples: int) -> None:
+    def _refuse_long_clips(self, n_samples: int) -> None:
         if n_samples <= self._longest:
             return
         taken = samples_taken(self.feature_extractor, n_samples)
@@ -128,7 +129,7 @@ class _ClipCollator:
             )
         self._longest = n_samples
 
-    def _warn_of_padding(self, has_mask: bool) -> None:
+    def _warn_about_padding(self, has_mask: bool) -> None:
         pads_to_longest = self._pads_on_request or isinstance(self.feature_extractor, SpoofDetectorFeatureExtractor)
         if self._has_warned or not (self.spreads_padding if has_mask else pads_to_longest):
             return
@@ -141,7 +142,7 @@ class _ClipCollator:
 
 
 def _as_function(feature_extractor: FeatureExtractionMixin) -> Callable[..., Mapping[str, Any]]:
-    # The base class has no __call__, but all of its subclasses do.
+    # The base class has no __call__, but all subclasses do.
     return cast("Callable[..., Mapping[str, Any]]", feature_extractor)
 
 
@@ -183,12 +184,12 @@ class DeferredAugmentation:
 
     Use it as `GradientAlignmentTrainer(..., batch_transform=DeferredAugmentation(feature_extractor))` with a
     `ViewCollator` and a `ViewDataset` with `defer`. Training is the same as without deferral, up to float32 precision.
-    Other batches and views pass unchanged. Does not synchronize with the host.
+    Other batches and views stay unchanged. Nothing waits for the device.
 
     Args:
-        feature_extractor: The model's feature extractor. It must either not change waveforms or normalize each to zero
-            mean and unit variance, which this class does instead. This is checked on a clip. As in a `ViewCollator`,
-            the window of a detector's has no effect.
+        feature_extractor: The model's feature extractor. It must either leave waveforms unchanged or normalize each to
+            zero mean and unit variance, which this class does instead. This is checked on a clip. As in a
+            `ViewCollator`, the window of a detector's feature extractor has no effect.
 
     Raises:
         ValueError: If the feature extractor does anything else.
@@ -205,12 +206,12 @@ class DeferredAugmentation:
         mask = expected.get("attention_mask")
         if mask is not None and getattr(feature_extractor, "return_attention_mask", False):
             self._mask_type = mask.dtype
-        actual = self._normalized(torch.from_numpy(clip)[None])
+        actual = self._normalize(torch.from_numpy(clip)[None])
         values = expected.get("input_values")
         if values is None or values.shape != actual.shape or not torch.allclose(values, actual, atol=1e-5):
             raise ValueError(
-                f"{type(feature_extractor).__name__} does more to a waveform than normalize it, which the accelerator "
-                "does not do; let the loader's workers augment (without --augment_on_device)"
+                f"{type(feature_extractor).__name__} does more than normalize a waveform, which cannot be done on the "
+                "accelerator; remove --augment_on_device, so that the loader's workers augment"
             )
 
     def __call__(self, batch: Mapping[str, Any]) -> Mapping[str, Any]:
@@ -238,13 +239,13 @@ class DeferredAugmentation:
         window = settings["window_samples"]
         times = torch.arange(window, device=waveforms.device) % lengths[:, None]
         windows = augmented.gather(1, deferred["starts"][:, None] + times)
-        finished = {"input_values": self._normalized(windows)}
+        finished = {"input_values": self._normalize(windows)}
         if self._mask_type is not None and deferred["wants_mask"]:
             finished["attention_mask"] = torch.ones(windows.shape, dtype=self._mask_type, device=windows.device)
         return {**finished, "labels": inputs["labels"]}
 
-    def _normalized(self, windows: Tensor) -> Tensor:
-        """Return windows (B, time) as the feature extractor does."""
+    def _normalize(self, windows: Tensor) -> Tensor:
+        """Normalize windows (B, time) as the feature extractor does."""
         if not self._normalizes:
             return windows
         variance, mean = torch.var_mean(windows, dim=-1, keepdim=True, correction=0)

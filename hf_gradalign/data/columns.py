@@ -1,4 +1,4 @@
-"""The standard columns of every corpus: encoded audio, labels by name, utterance ids as text."""
+"""Converts corpora to the standard columns: encoded audio, labels by name, utterance ids as text."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ from hf_gradalign.data.utterance_ids import ids_as_text
 logger = logging.getLogger(__name__)
 
 ENCODED = {"bytes": Value("binary"), "path": Value("string")}
-"""An encoded clip. Not `Audio`: `datasets` needs torchcodec to write to such a column, decoded or not."""
+"""An encoded clip. Not `Audio`, because `datasets` needs torchcodec to write to such a column, decoded or not."""
 
 _ENCODED_AUDIO = datasets.Audio(decode=False)
 _NO_LABELS = {"audio", ID_COLUMN, "split"}
 _LABEL = ClassLabel(names=list(LABEL_NAMES))
-# Lossless: samples are float32 later anyway, and integers keep their scale.
+# Lossless, because samples become float32 later anyway, and integers keep their scale.
 _SUBTYPES = {"float16": "FLOAT", "float32": "FLOAT", "float64": "FLOAT", "int16": "PCM_16", "int32": "PCM_32"}
 _RATE = "sampling_rate"
 _ENCODING_BATCH = 16
@@ -38,9 +38,9 @@ def to_standard_columns(dataset: Dataset, display_name: str, request: CorpusRequ
     """Convert a split to the standard columns `audio` (`Audio(decode=False)`) and `label` (`LABEL_NAMES`).
 
     Args:
-        dataset: One split, as its source has it.
-        display_name: Its name for messages.
-        request: The source's columns, and the meaning of its labels.
+        dataset: One split, with the columns of its source.
+        display_name: The split's name for messages.
+        request: The names of the source's columns, and the meaning of its labels.
 
     Returns:
         The data set with these columns, and `utterance_id` as text, null for empty ids, if the source has ids. `label`
@@ -106,8 +106,8 @@ def with_audio_paths(dataset: Dataset, paths: pa.Array, on_disk: pa.Array, displ
     if n_differing == 0:
         return dataset
     logger.warning(
-        "%s: %d audio files have another spelling on disk (another Unicode form, no white space or quotes, or "
-        "slashes for backslashes), such as %s. These files are used.",
+        "%s: the names of %d audio files are spelled differently on disk (another Unicode form, no white space or "
+        "quotes, or slashes for backslashes), such as %s. These files are used.",
         *(display_name, n_differing, on_disk.filter(differs)[0].as_py()),
     )
     audio = arrow_column(dataset, "audio")
@@ -127,14 +127,14 @@ def with_encoded_audio(dataset: Dataset, column: str = "audio") -> Dataset:
 
     Args:
         dataset: Any data set.
-        column: Its column of paths, encoded bytes, `{"bytes", "path"}`, or decoded clips. These are
-            `{"array", "sampling_rate"}`, optionally with a `path`, or arrays alone if there is a column
-            `sampling_rate`. Arrays have the shape (time,), (channels, time) or (time, channels), and hold floats in
-            [-1, 1], int16 or int32.
+        column: The column of paths, encoded bytes, `{"bytes", "path"}`, or decoded clips. Decoded clips are
+            `{"array", "sampling_rate"}`, optionally with a `path`, or only arrays if there is a column `sampling_rate`.
+            Arrays have the shape (time,), (channels, time) or (time, channels), and hold floats in [-1, 1], int16 or
+            int32.
 
     Raises:
-        CorpusError: If decoded clips have no sampling rate, or samples of another type.
-        TypeError, ValueError, pa.ArrowException: From `cast_column`, if the column holds something else.
+        CorpusError: If decoded clips have no sampling rate, or samples of another type. TypeError, ValueError,
+        pa.ArrowException: From `cast_column`, if the column contains anything else.
     """
     if sample_type(dataset.features, column) is not None:
         encode = _Encode(column, column if _is_decoded(dataset.features[column]) else _RATE)
@@ -153,10 +153,10 @@ def encode_clip(clip: Mapping[str, Any], kind: str | None = None) -> dict[str, A
 
     Args:
         clip: The decoded clip.
-        kind: The type of its samples if they are Python numbers.
+        kind: The type of the samples if they are Python numbers.
 
     Raises:
-        CorpusError: If it has no sampling rate, or samples of a type without a scale.
+        CorpusError: If the clip has no sampling rate, or its samples have a type without a scale.
     """
     array = clip.get("array")
     path = clip.get("path")
@@ -186,10 +186,10 @@ def sample_type(features: Features, column: str) -> str | None:
     """Return the type of the samples in a column of decoded clips; None for other columns.
 
     Raises:
-        CorpusError: If they have no sampling rate, or a type without a scale.
+        CorpusError: If the clips have no sampling rate, or their samples have a type without a scale.
     """
     feature = features[column]
-    kind = _type_of(feature["array"] if _is_decoded(feature) else feature)
+    kind = _sample_type_of(feature["array"] if _is_decoded(feature) else feature)
     if kind is None:
         return None
     if _RATE not in (feature if _is_decoded(feature) else features):
@@ -202,7 +202,7 @@ def sample_type(features: Features, column: str) -> str | None:
 
 
 def _with_audio(dataset: Dataset, display_name: str, column: str) -> Dataset:
-    # datasets must not decode audio columns: it would need torchcodec and FFmpeg.
+    # datasets must not decode audio columns, because it would need torchcodec and FFmpeg.
     for name, feature in dataset.features.items():
         if name == column or isinstance(feature, datasets.Audio):
             try:
@@ -214,7 +214,7 @@ def _with_audio(dataset: Dataset, display_name: str, column: str) -> Dataset:
                     f"{display_name}: the column {name!r} holds {feature}, not audio files (paths or encoded bytes). "
                     "Name the right one with --audio_column_name."
                 ) from error
-    return _renamed(dataset, column, "audio")
+    return _rename_column(dataset, column, "audio")
 
 
 def _with_labels(dataset: Dataset, display_name: str, request: CorpusRequest) -> Dataset:
@@ -236,7 +236,7 @@ def _with_labels(dataset: Dataset, display_name: str, request: CorpusRequest) ->
             "%s: %d of %d clips have no label (%s), and do not count in error rates.",
             *(display_name, len(unlabeled), len(labels), ", ".join(sorted({repr(value) for value in unlabeled}))),
         )
-    dataset = _renamed(dataset, column, "label").remove_columns("label")
+    dataset = _rename_column(dataset, column, "label").remove_columns("label")
     return dataset.add_column("label", labels, feature=_LABEL)
 
 
@@ -255,7 +255,7 @@ def _with_ids(dataset: Dataset, display_name: str, column: str | None) -> Datase
     )
 
 
-def _renamed(dataset: Dataset, column: str, name: str) -> Dataset:
+def _rename_column(dataset: Dataset, column: str, name: str) -> Dataset:
     if column == name:
         return dataset
     if name in dataset.column_names:
@@ -265,7 +265,7 @@ def _renamed(dataset: Dataset, column: str, name: str) -> Dataset:
 
 
 class _Encode:
-    """Encodes the clips of a table. A class, so that its fingerprint depends on the columns."""
+    """Encodes the clips of a table. This is a class so that its fingerprint depends on the columns."""
 
     def __init__(self, column: str, rate_column: str) -> None:
         self._column = column
@@ -282,18 +282,18 @@ class _Encode:
 
     def _clip(self, clip: pa.Scalar, rate: pa.Scalar) -> dict[str, Any]:
         if self._rate_column != self._column:
-            return {"array": _array(clip), _RATE: rate.as_py()}
+            return {"array": _to_numpy(clip), _RATE: rate.as_py()}
         fields = {name: clip[name] for name in ("array", _RATE, "path") if name in clip}
-        return {name: _array(value) if name == "array" else value.as_py() for name, value in fields.items()}
+        return {name: _to_numpy(value) if name == "array" else value.as_py() for name, value in fields.items()}
 
 
-def _array(values: pa.Scalar) -> np.ndarray | None:
+def _to_numpy(values: pa.Scalar) -> np.ndarray | None:
     if isinstance(values, pa.ExtensionScalar):  # Array2D
         values = values.value
     if not values.is_valid:
         return None
     if pa.types.is_nested(values.type.value_type):
-        return np.array([_array(channel) for channel in values])
+        return np.array([_to_numpy(channel) for channel in values])
     return values.values.to_numpy(zero_copy_only=False)
 
 
@@ -301,7 +301,7 @@ def _is_decoded(feature: FeatureType) -> bool:
     return isinstance(feature, dict) and "array" in feature
 
 
-def _type_of(arrays: FeatureType) -> str | None:
+def _sample_type_of(arrays: FeatureType) -> str | None:
     if isinstance(arrays, datasets.Array2D):
         return arrays.dtype
     while isinstance(arrays, List | LargeList):

@@ -25,7 +25,7 @@ from hf_gradalign.data.decoding import AudioDecodingError
 from hf_gradalign.data.view_maker import AugmentStage, ClipReader, CropMode, ModelItem, Transform, ViewMaker
 from hf_gradalign.utils.loader_workers import shared_number
 
-# Cache of decoded clips per loader worker: enough for a small corpus, and little next to a model.
+# Size of each loader worker's cache of decoded clips: enough for a small corpus, and small next to a model.
 _CACHE_BYTES = 2**28
 # Stop after this many consecutive failures: the disk is probably gone.
 _MAX_CONSECUTIVE_BAD = 100
@@ -35,7 +35,7 @@ _COLUMNS = ("audio", "label", "utterance_id")
 
 
 class AudioDataset(TorchDataset):
-    """Base of `ClipDataset` and `ViewDataset`: rows, and decoded clips, which it caches.
+    """Base class of `ClipDataset` and `ViewDataset`. Decodes the clips of a corpus and caches them.
 
     Args:
         dataset: With the columns `audio` (encoded), `label` (0 spoof, 1 bonafide) and `utterance_id`, as `load_corpus`
@@ -43,14 +43,14 @@ class AudioDataset(TorchDataset):
         sampling_rate: The model's sampling rate in Hz.
         window_seconds: Length of every clip for the model in seconds.
         window_samples: The same in samples. Give one of the two, or neither for whole clips.
-        rms_level: Scale every clip to this root mean square, in (0, 1]. If only the window is decoded, its level
-            counts. None keeps the level.
+        rms_level: Scale every clip to this root mean square, in (0, 1]. If only the window is decoded, the window's
+            level is used. None keeps the level.
         label2id: The model's id for each class, with keys in any spelling of spoof and bonafide. Defaults to 0 and 1.
 
     Attributes:
         sampling_rate: The model's sampling rate in Hz.
         window_samples: Length of every clip for the model in samples; None for whole clips.
-        label2id: The label of spoof and bonafide in the items. The trainer compares it with that of the model.
+        label2id: The labels of spoof and bonafide in the items. The trainer compares them with the model's.
 
     Raises:
         TypeError: If `dataset` is not a `datasets.Dataset`.
@@ -70,14 +70,13 @@ class AudioDataset(TorchDataset):
     ) -> None:
         if not isinstance(dataset, Dataset):
             raise TypeError(
-                f"dataset must be a datasets.Dataset, not {type(dataset).__name__}: choose a split of a "
-                "DatasetDict, and make rows into one with Dataset.from_list or from_pandas. Streams need "
-                "StreamedViewDataset."
+                f"dataset must be a datasets.Dataset, not {type(dataset).__name__}: choose a split of a DatasetDict, "
+                "convert rows with Dataset.from_list or from_pandas, and use StreamedViewDataset for streams."
             )
         missing = [column for column in _COLUMNS if column not in dataset.column_names]
         if missing:
             raise ValueError(f"The data set lacks the columns {', '.join(missing)}; load_corpus provides them.")
-        # Reading a row reads all of its columns: keep only those that are needed.
+        # Reading a row reads all of its columns, so keep only those that are needed.
         self._dataset = with_encoded_audio(dataset.with_format(None).select_columns(list(_COLUMNS)))
         self._clips = ClipReader(
             sampling_rate=sampling_rate,
@@ -100,7 +99,7 @@ class AudioDataset(TorchDataset):
         return {**self.__dict__, "_cache": {}, "_cache_bytes": 0}
 
     def _decode(self, index: int, row: Mapping[str, Any], position: float | None) -> np.ndarray:
-        """`ClipReader.read` with a cache for what is the same in every epoch: whole clips and leading windows."""
+        """Decode like `ClipReader.read`, with a cache for whole clips and leading windows, which every epoch needs."""
         is_constant = position is None or position == 0 or self.window_samples is None
         if is_constant and index in self._cache:
             return self._cache[index]
@@ -147,12 +146,12 @@ class ViewDataset(AudioDataset):
         views: A transform for each view's name, None for the unchanged clip. Called as
             `transform(samples, sample_rate=...)` with float32 samples of shape (time,), which it may change in place.
             Returns an array of shape (time,), of any length. Draws from the global generators of Python, NumPy and
-            torch, as in audiomentations, are reproducible. Draws from a generator of its own are not.
+            torch, as in audiomentations, are reproducible. Draws from a transform's own generator are not.
         sampling_rate: The model's sampling rate in Hz.
         window_seconds: Length of every clip for the model in seconds.
         window_samples: The same in samples. Give one of the two, or neither for whole clips.
-        rms_level: Scale every clip to this root mean square before the transforms; None keeps the level. RawBoost's
-            effect depends on the level.
+        rms_level: Scale every clip to this root mean square before the transforms; None keeps the level. The effect of
+            RawBoost depends on the level.
         crop: Which part of a longer clip to take: `random` (drawn per epoch) or `leading`.
         seed: At least 0.
         label2id: The model's id for each class. Defaults to 0 for spoof and 1 for bonafide.
@@ -160,8 +159,8 @@ class ViewDataset(AudioDataset):
             `window`: only the window, which is faster for long clips.
         on_bad_audio: What to do with a clip that cannot be decoded, if `check_audio` was not run before: `stop` raises,
             `skip` takes the next clip instead and warns.
-        defer: Leave RawBoost at the end of views to the accelerator. Such a view's item holds the clip before RawBoost
-            (the whole clip if `augment` is `utterance`) and RawBoost's parameters under `deferred`.
+        defer: Leave a RawBoost at the end of a view to the accelerator. The view's item then contains the clip before
+            RawBoost (the whole clip if `augment` is `utterance`) and RawBoost's parameters under `deferred`.
             `DeferredAugmentation` applies them to batches. Needs a window.
 
     Raises:
@@ -194,7 +193,7 @@ class ViewDataset(AudioDataset):
         )
         self._maker = ViewMaker(views, self._clips, crop=crop, seed=seed, augment=augment, defer=defer)
         self._bad_audio = BadAudioReport(on_bad_audio)
-        # In shared memory: running loader workers see changes.
+        # In shared memory, so that running loader workers see changes.
         self._epoch = shared_number(torch.int64)
 
     @property
@@ -203,7 +202,7 @@ class ViewDataset(AudioDataset):
         return int(self._epoch)
 
     def set_epoch(self, epoch: int) -> None:
-        """Set the epoch, counted from 0, also in running loader workers. The Trainer's loader calls this.
+        """Set the epoch, counted from 0, including in running loader workers. The Trainer's loader calls this.
 
         Raises:
             ValueError: If `epoch` is negative.
@@ -216,7 +215,8 @@ class ViewDataset(AudioDataset):
         """Return all views of the clip at `index`.
 
         Raises:
-            AudioDecodingError: If it cannot be decoded. With `on_bad_audio` `skip`: nor any of the clips after it.
+            AudioDecodingError: If the clip cannot be decoded; with `on_bad_audio` `skip`, if the clips after it cannot
+                either.
             ValueError: If a transform returns anything but finite samples of shape (time,).
         """
         first = range(len(self))[operator.index(index)]  # -1 and the last index give the same item
@@ -228,7 +228,7 @@ class ViewDataset(AudioDataset):
                 return self._maker.make(row, [self.epoch, index], partial(self._decode, index, row))
             except AudioDecodingError as error:
                 self._bad_audio.report(error)
-        raise AudioDecodingError(f"nor can any of the {n_tries} clips from this one on", f"clip {first}")
+        raise AudioDecodingError(f"none of the {n_tries} clips from this one on can be decoded", f"clip {first}")
 
 
 _Keyed = tuple[dict[str, Any], list[int]]
@@ -249,11 +249,12 @@ class StreamedViewDataset(TorchIterableDataset):
     Args:
         stream: With the columns of `STREAM_FEATURES`, as `stream_corpus` and `mix_streams` return it.
         views: As for `ViewDataset`.
-        shuffle_buffer_size: Number of encoded clips per loader worker to draw the next clip from; 0 keeps the order.
+        shuffle_buffer_size: Number of encoded clips per loader worker from which the next clip is drawn; 0 keeps the
+            order.
         seed: Seed of the order and of the views' draws, at least 0.
         process_index: Index of this process.
         n_processes: Number of processes that share the stream.
-        repeats: Whether a clip may come more than once per epoch, as in a weighted mix.
+        repeats: Whether a clip may occur more than once per epoch, as in a weighted mix.
         sampling_rate: As for `ViewDataset`, like all further arguments.
         window_seconds: See above.
         window_samples: See above.
@@ -265,7 +266,7 @@ class StreamedViewDataset(TorchIterableDataset):
         defer: See above.
 
     Attributes:
-        splits_by_process: True: a Trainer must not divide it among the processes again.
+        splits_by_process: True, so that a Trainer does not divide the stream among the processes again.
 
     Raises:
         TypeError: If `stream` is not a `datasets.IterableDataset`.
@@ -325,7 +326,7 @@ class StreamedViewDataset(TorchIterableDataset):
         return self._order(0).num_shards
 
     def leave_blank(self, n_batches: int, batch_size: int) -> None:
-        """Replace this process' first batches by silence: a resumed run drops them, so decoding them is a waste.
+        """Replace the first batches of this process by silence, because a resumed run drops them.
 
         Args:
             n_batches: Number of batches that the loader will drop.
@@ -353,7 +354,7 @@ class StreamedViewDataset(TorchIterableDataset):
                     continue
                 item = self._item((row, key), epoch, recent)
                 if item is None:
-                    continue  # no earlier clip could replace it
+                    continue  # there is no earlier clip to replace it
                 silence = silence or _silence(item)
                 yield silence if blank else item
                 blank -= bool(blank)
@@ -364,7 +365,7 @@ class StreamedViewDataset(TorchIterableDataset):
 
     def _order(self, epoch: int) -> IterableDataset:
         """Return the shuffled part of the stream for this process."""
-        # Not by set_epoch, which would change the epoch of all loader workers: they finish an epoch at different times.
+        # set_epoch would change the epoch of all loader workers, but they finish an epoch at different times.
         stream = self._stream
         if self._shuffle_buffer_size:
             seed = int(np.random.SeedSequence([self._seed, epoch]).generate_state(1)[0])
@@ -372,7 +373,7 @@ class StreamedViewDataset(TorchIterableDataset):
         return split_dataset_by_node(stream, rank=self._process_index, world_size=self._n_processes)
 
     def _item(self, current: _Keyed, epoch: int, recent: deque[_Keyed]) -> dict[str, ModelItem] | None:
-        """Return the views of a row, or else of the latest one in `recent` that can be decoded; None without any."""
+        """Return the views of a row or, if decoding fails, of the latest in `recent` that works; None without any."""
         for row, key in (current, *reversed(recent)):
             try:
                 item = self._maker.make(row, [epoch, *key])
@@ -383,11 +384,13 @@ class StreamedViewDataset(TorchIterableDataset):
                 recent.append(current)
             return item
         if recent:
-            raise AudioDecodingError(f"nor can the {len(recent)} clips before it", current[0]["utterance_id"])
+            raise AudioDecodingError(
+                f"neither this clip nor the {len(recent)} before it can be decoded", current[0]["utterance_id"]
+            )
         return None
 
     def _blank_items(self) -> int:
-        """Return the number of silent items of this worker. The loader takes batches from its workers in turn."""
+        """Return how many silent items this worker makes. The loader takes batches from its workers in turn."""
         worker = get_worker_info()
         workers = min(worker.num_workers, max(self.n_shards, 1)) if worker is not None else 1
         index = worker.id if worker is not None else 0
@@ -395,5 +398,5 @@ class StreamedViewDataset(TorchIterableDataset):
 
 
 def _silence(item: Mapping[str, ModelItem]) -> dict[str, ModelItem]:
-    """Return an item of the same form with silent samples."""
+    """Return an item of the same shape with silent samples."""
     return {view: {**inputs, "input_values": np.zeros_like(inputs["input_values"])} for view, inputs in item.items()}

@@ -1,7 +1,7 @@
-"""Decode audio from a path or from bytes to mono float32 at a given rate; only a window, if the format can seek.
+"""Decodes audio from a path or from bytes to mono float32 at a given rate; only a window, if the format can seek.
 
-Supports the formats of libsndfile (WAV, FLAC, AIFF, CAF, W64, RF64, AU, NIST SPHERE, Ogg Vorbis, Ogg Opus, MP3), and
-those of FFmpeg's libraries in PyAV's wheels (M4A, MP4, WebM, Matroska, AAC, AMR, WMA, AC-3, ...).
+Supports the formats of libsndfile (WAV, FLAC, AIFF, CAF, W64, RF64, AU, NIST SPHERE, Ogg Vorbis, Ogg Opus, MP3) and of
+FFmpeg's libraries in PyAV's wheels (M4A, MP4, WebM, Matroska, AAC, AMR, WMA, AC-3, ...).
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from hf_gradalign.audio.sound import check_samples
 
 Audio = Mapping[str, Any] | str | bytes | Path
 
-# The machine or a network disk fails, not a clip: all others would be taken for bad, too.
+# Errors of the machine or of a network disk, not of a clip. They would make all other clips look bad too.
 _NOT_OF_A_CLIP = frozenset({errno.EMFILE, errno.ENFILE, errno.EIO, errno.ESTALE, errno.ENOTCONN, errno.ETIMEDOUT})
 
 
@@ -49,7 +49,7 @@ class Window:
             raise ValueError(f"position must lie in [0, 1), not {self.position}.")
 
     def bounds(self, total: int) -> tuple[int, int]:
-        """First sample and one past the last, in a clip of `total` samples. A shorter clip is taken whole."""
+        """Return the first sample and one past the last, for a clip of `total` samples. Short clips are used whole."""
         spare = max(total - self.n_samples, 0)
         # All spare + 1 starts are equally likely.
         start = int(self.position * (spare + 1))
@@ -62,7 +62,7 @@ class DecodedClip:
 
     Attributes:
         samples: float32, shape (time,).
-        peak: The largest absolute value, for files of floating-point samples, which can be outside [-1, 1]. None for
+        peak: The largest absolute value, for files with floating-point samples, which can be outside [-1, 1]; None for
             other files.
     """
 
@@ -80,14 +80,14 @@ def decode_audio(
 
     Args:
         audio: A path, an encoded file's bytes, or the `{"bytes", "path"}` of a `datasets.Audio(decode=False)` column,
-            where bytes win over the path.
+            where bytes take precedence over the path.
         sampling_rate: The target rate in Hz. None keeps the file's rate.
         window: The window, in samples at that rate. None for the whole clip.
         name: The clip's name for messages. Defaults to its path.
 
     Returns:
-        float32 samples of shape (time,), nominally in [-1, 1], with channels averaged. All finite, at least one, and at
-        most `window.n_samples`.
+        Float32 samples of shape (time,), nominally in [-1, 1], with channels averaged. All are finite, and there are at
+        least one and at most `window.n_samples` of them.
 
     Raises:
         AudioDecodingError: If the file is missing, not audio, truncated, or empty, has samples that are not finite or
@@ -104,14 +104,14 @@ def decode_clip(
     """Decode a clip like `decode_audio`, and also return its peak."""
     with open_clip(audio, sampling_rate, name=name) as clip:
         if window is None:
-            return DecodedClip(_joined(clip), clip.peak)
+            return DecodedClip(_join(clip), clip.peak)
         part = clip.sound.window(window.bounds, sampling_rate)
         if part is not None:
             check_samples(part.samples)
             return DecodedClip(part.samples, part.peak)
         if window.position == 0:
             return DecodedClip(clip.leading(window.n_samples), clip.peak)
-        return DecodedClip(crop(_joined(clip), window), clip.peak)
+        return DecodedClip(crop(_join(clip), window), clip.peak)
 
 
 class ClipStream:
@@ -119,7 +119,7 @@ class ClipStream:
 
     Attributes:
         sound: Reads the file.
-        peak: The largest absolute value so far, for files of floating-point samples; None for other files.
+        peak: The largest absolute value so far, for files with floating-point samples; None for other files.
     """
 
     def __init__(self, sound: SoundReader, sampling_rate: int | None) -> None:
@@ -129,25 +129,25 @@ class ClipStream:
 
     def __iter__(self) -> Iterator[np.ndarray]:
         blocks = SteadyBlocks(self.sound.blocks())
-        yield from resample_blocks(self._checked(blocks), blocks.rate, self._rate or blocks.rate)
+        yield from resample_blocks(self._check_blocks(blocks), blocks.rate, self._rate or blocks.rate)
 
     def leading(self, n_samples: int) -> np.ndarray:
-        """Return the first `n_samples` samples. Decodes the rest too, to detect truncated files."""
+        """Return the first `n_samples` samples. The rest is decoded too, to detect truncated files."""
         blocks = SteadyBlocks(self.sound.blocks())
         rate = self._rate or blocks.rate
         needed = n_samples if rate == blocks.rate else source_span(0, n_samples, 2**62, blocks.rate, rate)[1]
         kept, total = [], 0
-        for block in self._checked(blocks):
+        for block in self._check_blocks(blocks):
             if total < needed:
                 kept.append(block)
             total += len(block)
-        samples = _joined(kept)[:needed]
+        samples = _join(kept)[:needed]
         if rate == blocks.rate:
             return samples
         stop = min(n_samples, resampled_length(total, blocks.rate, rate))
         return resample_span(samples, 0, 0, stop, blocks.rate, rate)
 
-    def _checked(self, blocks: SteadyBlocks) -> Iterator[np.ndarray]:
+    def _check_blocks(self, blocks: SteadyBlocks) -> Iterator[np.ndarray]:
         for samples in blocks:
             check_samples(samples)
             if blocks.are_floats:
@@ -165,8 +165,8 @@ def open_clip(audio: Audio | None, sampling_rate: int | None, *, name: str | Non
         name: The clip's name for messages. Defaults to its path.
 
     Raises:
-        AudioDecodingError: Like `decode_audio`, also while blocks are read.
-        OSError: Likewise.
+        AudioDecodingError: As for `decode_audio`. Blocks raise it too when they are read.
+        OSError: As for `decode_audio`.
         ValueError: If `sampling_rate` is not positive.
     """
     if sampling_rate is not None and sampling_rate <= 0:
@@ -192,7 +192,7 @@ def crop(samples: np.ndarray, window: Window) -> np.ndarray:
 
 
 def repeat_pad(samples: np.ndarray, length: int) -> np.ndarray:
-    """Repeat `samples` up to a length of `length`, or cut them there.
+    """Repeat or cut `samples` to `length`.
 
     The published anti-spoofing recipes pad this way (`pad` in the code of Tak et al., 2022). Unlike zero padding, it
     does not reveal the clip's length to the model.
@@ -219,7 +219,7 @@ def scale_to_rms(samples: np.ndarray, rms: float) -> np.ndarray:
 
     Args:
         samples: float32, shape (time,).
-        rms: Root mean square, above 0; 0.1 leaves speech some headroom below 1.
+        rms: Root mean square, above 0. With 0.1, speech has some headroom below 1.
 
     Returns:
         A float32 array of the same shape. Silence stays silence.
@@ -228,7 +228,7 @@ def scale_to_rms(samples: np.ndarray, rms: float) -> np.ndarray:
     return samples if current == 0 else (samples * (rms / current)).astype(np.float32)
 
 
-def _joined(blocks: Iterable[np.ndarray]) -> np.ndarray:
+def _join(blocks: Iterable[np.ndarray]) -> np.ndarray:
     samples = list(blocks)
     return samples[0] if len(samples) == 1 else np.concatenate(samples)
 
@@ -242,7 +242,7 @@ def _source_of(audio: Audio | None, name: str) -> str | bytes:
     if path is None:
         raise AudioDecodingError("there is no audio (null)", name)
     if not Path(path).is_file():
-        raise AudioDecodingError(f"there is no file {path}", name)
+        raise AudioDecodingError(f"the file {path} does not exist", name)
     if Path(path).stat().st_size == 0:
         raise AudioDecodingError("it is empty (zero bytes)", name)
     return str(path)

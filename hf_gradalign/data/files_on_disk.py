@@ -1,4 +1,4 @@
-"""Audio files on disk: finding them in any spelling of their names, and reporting missing ones."""
+"""Finds audio files on disk in any spelling of their names, and reports missing files."""
 
 from __future__ import annotations
 
@@ -27,10 +27,10 @@ def find_on_disk(paths: pa.Array) -> pa.Array:
 
     If a file does not exist under its exact name, the name is also tried without surrounding white space and quotes, in
     any Unicode form (macOS writes `ü` as two characters), and with slashes for backslashes. Ambiguous names count as
-    missing. Lists each folder once.
+    missing. Each folder is listed once.
 
     Args:
-        paths: Strings, shape (N,). Null and paths with a protocol (`hf://...`) stay as they are.
+        paths: Strings, shape (N,). Null and paths with a protocol (`hf://...`) stay unchanged.
 
     Returns:
         Strings, shape (N,).
@@ -48,7 +48,7 @@ def find_on_disk(paths: pa.Array) -> pa.Array:
 
 
 def as_on_disk(path: Path) -> Path:
-    """Return the path of a file or folder as it is on disk, in any Unicode form. Missing paths do not change."""
+    """Return the path of a file or folder in its Unicode form on disk. Missing paths are returned unchanged."""
     if path.exists():
         return path
     entries = cache(_entries_by_name)
@@ -61,7 +61,8 @@ class MissingAudio:
 
     Args:
         display_name: The corpus' name for messages.
-        on_missing_audio: `stop` raises for any missing file, `skip` leaves its clip out and warns, `keep` says nothing.
+        on_missing_audio: `stop` raises for any missing file, `skip` leaves its clip out with a warning, `keep` ignores
+            it.
     """
 
     def __init__(self, display_name: str, on_missing_audio: OnMissingAudio) -> None:
@@ -76,9 +77,9 @@ class MissingAudio:
         """Add a split's files.
 
         Args:
-            split: Its name.
+            split: The split's name.
             exists: Whether each file exists.
-            files: Their names, for messages.
+            files: The files' names, for messages.
         """
         missing = pc.invert(exists)
         n_missing = pc.sum(missing).as_py() or 0
@@ -102,8 +103,8 @@ class MissingAudio:
         if not self._is_fatal:
             logger.warning("%s\nThese clips are left out.", message)
             return
-        hint = "" if self._skips else ", or leave their clips out with --on_missing_audio skip"
-        raise CorpusError(f"{message}\nGet the files, or correct the path{hint}.")
+        hint = "" if self._skips else ", or leave out these clips with --on_missing_audio skip"
+        raise CorpusError(f"{message}\nGet the files or correct the path{hint}.")
 
 
 def _files_in(prefix: str) -> pa.Array:
@@ -116,7 +117,7 @@ def _files_in(prefix: str) -> pa.Array:
 
 
 def _find(path: str, entries: Callable[[str], Mapping[str, list[str]]], *, is_folder: bool = False) -> str | None:
-    """Return the only file, or folder, that a path can mean; None otherwise."""
+    """Return the only file or folder that a path can mean; None if there is none or more than one."""
     folder, name = os.path.split(path)
     if folder and not os.path.isdir(folder):
         folder = _find(folder, entries, is_folder=True) if os.path.dirname(folder) != folder else None

@@ -1,4 +1,4 @@
-"""Labels by name, never by number: corpora number the two classes either way."""
+"""Reads labels by name, never by number, because corpora number the two classes in either order."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from hf_gradalign.labels import LABEL_NAMES, Label, canonical_label, normalize_l
 from hf_gradalign.utils.messages import first_few
 from hf_gradalign.utils.plain_text import stripped_text
 
-# What tables write for a missing label, unless a label map names it.
+# How tables mark a missing label, unless a label map names the value.
 _NO_LABEL = {
     *("", "-", "--", "---", "\u2013", "\u2014", "?", "??", "???", ".", "*", "_", "-1"),
     *("unknown", "unk", "<unk>", "unlabeled", "unlabelled", "nolabel", "notlabeled", "notlabelled", "undefined"),
     *("nan", "none", "null", "nil", "na", "n/a", "n.a.", "<na>", "#n/a", "notavailable", "missing", "hidden", "tbd"),
 }
-# Either class may be called by these, and differently in another corpus.
+# Such labels can mean either class, and another class in another corpus.
 _AMBIGUOUS = re.compile(r"[+-]?\d+(\.\d+)?|true|false|yes|no|t|f|y|n|pos|neg|positive|negative")
 _EXAMPLE = "--label_map 0=spoof 1=bonafide"
 _MAX_LISTED = 20
@@ -27,7 +27,7 @@ _MAX_LISTED = 20
 def is_no_label(name: Label | None, label_map: Mapping[str, str] | None = None) -> bool:
     """Return whether a value stands for a missing label: None, NaN, blank, -1, a dash, `unknown`, `?`, ...
 
-    Values in `label_map` are labels.
+    Values in `label_map` count as labels.
     """
     if name is None:
         return True
@@ -66,8 +66,8 @@ def map_labels(
 
     Args:
         labels: The corpus' labels.
-        names: A `ClassLabel`'s names. The labels are then indices into it, with -1 for a missing label.
-        label_map: The meaning of the corpus' labels (names, or numbers without names), `spoof` or `bonafide` (see
+        names: A `ClassLabel`'s names. The labels are then indices into them, with -1 for a missing label.
+        label_map: The meaning of the corpus' labels (names, or numbers without names): `spoof` or `bonafide` (see
             `parse_label_map`).
         allow_missing: Whether labels may be missing (see `is_no_label`).
 
@@ -75,12 +75,12 @@ def map_labels(
         An index into `LABEL_NAMES` for each label; None for a missing label.
 
     Raises:
-        CorpusError: If a label is missing and `allow_missing` is false, or it is not known by name.
+        CorpusError: If a label is missing and `allow_missing` is false, or a label is unknown.
     """
     labels = list(labels)
     if names is not None:
         labels = [None if label is None or int(label) < 0 else names[int(label)] for label in labels]
-    # Compare texts: NaN is not equal to itself.
+    # Compare texts, because NaN is not equal to itself.
     texts = [None if label is None else label if isinstance(label, str) else repr(label) for label in labels]
     values = dict(zip(texts, labels, strict=True))
     counts = Counter(texts)
@@ -92,7 +92,7 @@ def map_labels(
     }
     if None in known.values():
         raise CorpusError(
-            "Cannot tell which labels mean spoof and which bonafide. Found: "
+            "Cannot tell which labels mean spoof and which mean bonafide. Found: "
             f"{_listed(known, counts, values)}"
             + (f", and for missing labels {_listed(missing, counts, values)}. " if missing else ". ")
             + f"Say what each means with --label_map, for example {_EXAMPLE}."
@@ -153,15 +153,15 @@ def is_ambiguous(label: Label) -> bool:
 
 
 class LabelMap(dict[str, str]):
-    """The meaning, `spoof` or `bonafide`, of a corpus' labels, which records the use of ambiguous labels.
+    """Maps a corpus' labels to their meaning, `spoof` or `bonafide`, and records the use of ambiguous labels.
 
     Args:
         meanings: The meaning of each label.
         shared: Labels that were given for several corpora at once and may mean either class.
 
     Attributes:
-        shared: These labels, normalized.
-        used: Those of `shared` that were found in the corpus.
+        shared: The same labels, normalized.
+        used: The labels in `shared` that occur in the corpus.
     """
 
     def __init__(self, meanings: Mapping[str, str], shared: Iterable[str] = ()) -> None:

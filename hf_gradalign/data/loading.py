@@ -1,4 +1,4 @@
-"""Load a corpus from any source with standard columns: encoded audio, labels by name, utterance ids."""
+"""Loads a corpus from any source with standard columns: encoded audio, labels by name, utterance ids."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ logger = logging.getLogger(__name__)
 
 Split = TypeVar("Split")
 
-# A constant, so that runs with different seeds are validated on the same clips.
+# Constant, so that runs with different seeds are validated on the same clips.
 _VALIDATION_SEED = 0
 _OPTIONS = {"train": "--train_split_name", "validation": "--eval_split_name", "test": "--test_split_name"}
 
@@ -51,13 +51,13 @@ def load_corpus(
     id_column: str | None = None,
     require_labels: bool = True,
 ) -> DatasetDict:
-    """Load a corpus of bona fide and spoofed speech. No audio is opened.
+    """Load a corpus of bona fide and spoofed speech, without opening its audio.
 
     Args:
         name_or_path: One of
 
-            - a named corpus with its path, `NAME:PATH` (or `NAME` and `path`, or `NAME` alone if the environment
-              variable HF_GRADALIGN_CORPORA names a folder that holds it): `asvspoof2019_la`, `asvspoof2019_pa`,
+            - a named corpus with its path, `NAME:PATH` (or `NAME` and `path`, or only `NAME` if the environment
+              variable HF_GRADALIGN_CORPORA names a folder that contains it): `asvspoof2019_la`, `asvspoof2019_pa`,
               `asvspoof2021_la`, `asvspoof2021_df`, `asvspoof2021_pa`, `asvspoof5`, `in_the_wild`, `for`, `mlaad` (see
               `docs/corpora/`). Case, hyphens, underscores and spaces do not matter;
             - `arena:NAME`: a data set of the Speech Anti-Spoofing Arena on the Hub, or a local folder in its format;
@@ -65,36 +65,37 @@ def load_corpus(
             - `owner/name` on the Hub; parquet or Arrow files; a CSV or JSON Lines file with a column `file_name`; one
               or more tar or zip archives (as a glob); a folder of any of these, of audio files with `metadata.csv` or
               `metadata.jsonl` or in class folders, or written by `save_to_disk` (see `docs/corpora/your_own.md`).
-        path: Where a named corpus is: its root, a folder in it, or a folder that contains it.
+        path: The location of a named corpus: its root, a folder in it, or a folder that contains it.
         splits: The splits to load, all required: `train`, `validation`, `test`, or the corpus' own names (`dev`,
             `eval`). Defaults to the training and validation splits, which are required, and the test split, if it
             exists. Corpora for evaluation default to the test split.
-        optional_splits: Those of `splits` that may be missing.
-        subset: For ASVspoof 2021: `eval` (the default, as in papers), `progress`, `hidden` or `all`. Also for data sets
-            of the Arena with subsets, where the default is `all`, as in the Arena.
+        optional_splits: The splits among `splits` that may be missing.
+        subset: For ASVspoof 2021: `eval` (the default, as in papers), `progress`, `hidden` or `all`. For data sets of
+            the Arena with subsets, the default is `all`, as in the Arena.
         on_missing_audio: What to do if named audio files are not on disk: `stop` raises, `skip` leaves their clips out
-            and warns, `keep` keeps them, for uses that need labels but no audio.
+            with a warning, `keep` keeps them, for uses that need only labels.
         config_name: The data set's configuration, if it has several.
         revision: The Hub repository's branch, tag or commit.
-        token: The Hub token; None for the one that is logged in.
-        train_split: The corpus' name of its training split.
-        validation_split: The corpus' name of its validation split.
-        test_split: The corpus' name of its test split. `test` may be missing, any other name is required. None loads no
-            test split.
-        validation_fraction: Without a validation split, use this part of the training split, in (0, 1). Always the same
-            clips, stratified by class.
-        audio_column: The column with audio files: their paths or bytes. Not for named corpora, like the next two.
+        token: The Hub token; None uses the token that you are logged in with.
+        train_split: The corpus' own name of its training split.
+        validation_split: The corpus' own name of its validation split.
+        test_split: The corpus' own name of its test split. `test` may be missing, but any other name must exist. None
+            loads no test split.
+        validation_fraction: If there is no validation split, use this part of the training split, in (0, 1): always the
+            same clips, stratified by class.
+        audio_column: The column with audio files: their paths or bytes. This and the next two are not for named
+            corpora.
         label_column: The column with labels.
         label_map: The meaning of labels that are not known by name (`parse_label_map`).
-        id_column: The column with utterance ids as text, numbers or bytes; None for `utterance_id`, if it exists;
-            `none` to name clips by their files.
-        require_labels: Whether all clips must have labels. Without labels, clips can be scored, but not evaluated.
-            Their `label` is None. -1, blanks, dashes, `unknown`, `?` and the like count as missing (`is_no_label`).
+        id_column: The column with utterance ids as text, numbers or bytes. None uses `utterance_id`, if it exists;
+            `none` names clips by their files.
+        require_labels: Whether all clips must have labels. Clips without labels can be scored but not evaluated, and
+            their `label` is None. -1, blanks, dashes, `unknown`, `?` and the like count as missing (`is_no_label`).
 
     Returns:
         The splits, by the requested names, each with the columns `audio` (`Audio(decode=False)`: `{"bytes", "path"}`),
-        `label` (`ClassLabel` with `LABEL_NAMES`: 0 spoof, 1 bonafide) and `utterance_id` (from the corpus, or else from
-        the file's name or the row's number). Named corpora also have the columns of `METADATA_COLUMNS`, null if
+        `label` (`ClassLabel` with `LABEL_NAMES`: 0 spoof, 1 bonafide) and `utterance_id` (from the corpus, otherwise
+        from the file's name or the row's number). Named corpora also have the columns of `METADATA_COLUMNS`, null if
         unknown, and some have more. Other sources keep their columns.
 
     Raises:
@@ -149,7 +150,7 @@ def load_requested(spec: CorpusSpec, request: CorpusRequest) -> dict[str, Datase
     if request.subset is not None and not spec.is_arena:
         raise CorpusError(f"{spec.display_name} has no subsets.")
     missing = MissingAudio(spec.display_name, request.on_missing_audio)
-    corpus = {split: _standardized(spec, dataset, split, request, missing) for split, dataset in chosen.items()}
+    corpus = {split: _standardize(spec, dataset, split, request, missing) for split, dataset in chosen.items()}
     refuse_contradictions_between({f"split {request.splits[split]!r}": dataset for split, dataset in corpus.items()})
     missing.report()
     return corpus
@@ -160,31 +161,31 @@ def choose_splits(source: Mapping[str, Split], request: CorpusRequest, display_n
 
     Args:
         source: The corpus' splits by its own names.
-        request: The wanted splits, and which may be missing.
+        request: The wanted splits, and which of them may be missing.
         display_name: The corpus' name for messages.
 
     Raises:
-        CorpusError: If a split is missing that is not optional.
+        CorpusError: If a required split is missing.
     """
     chosen = {}
     for split, name in request.splits.items():
-        if (own_name := _matching(source, name)) is not None:
+        if (own_name := _find_split(source, name)) is not None:
             chosen[split] = source[own_name]
         elif name is not None and split not in request.optional:
             message = f"{display_name} has no split {name!r}; its splits are {', '.join(source)}."
             if split in _OPTIONS:
-                hint = " or split part of the training data off with --validation_fraction 0.1"
+                hint = ", or split off part of the training data with --validation_fraction 0.1"
                 message += f" Name the {split} split with {_OPTIONS[split]}{hint if split == 'validation' else ''}"
                 message += " (score_audio_spoof.py: --split)."
             raise CorpusError(message)
     names = [request.splits[split] for split in chosen]
     for name in {name for name in names if names.count(name) > 1}:
-        logger.warning("The split %r serves more than one purpose: the results will be too good.", name)
+        logger.warning("The split %r is used for more than one purpose, so results will be too good.", name)
     return chosen
 
 
-def _matching(source: Mapping[str, Split], name: str | None) -> str | None:
-    """Return the source's name of a split: equal, or the only one that is equal up to case and white space."""
+def _find_split(source: Mapping[str, Split], name: str | None) -> str | None:
+    """Return the source's name of a split: the same name, or the only one that differs just in case and white space."""
     if name is None or name in source:
         return name
     alike = [own for own in source if own.strip().lower() == name.strip().lower()]
@@ -196,7 +197,7 @@ def split_off_validation(train: Dataset, fraction: float) -> tuple[Dataset, Data
 
     Args:
         train: The training split, with the standard columns.
-        fraction: The part that becomes the validation split, in (0, 1).
+        fraction: The fraction of clips for the validation split, in (0, 1).
 
     Returns:
         The new training split and the validation split.
@@ -216,7 +217,7 @@ def split_off_validation(train: Dataset, fraction: float) -> tuple[Dataset, Data
 
 
 def _default_splits(spec: CorpusSpec, own_names: Mapping[str, str | None]) -> dict[str, str | None]:
-    """Return the splits to load if none are given. Corpora for evaluation have only a test split."""
+    """Return the splits to load by default. Corpora for evaluation have only a test split."""
     if spec.layout is None:
         return dict(own_names)
     available = {split for split, own in own_names.items() if own and spec.layout.split_of(own) is not None}
@@ -225,17 +226,17 @@ def _default_splits(spec: CorpusSpec, own_names: Mapping[str, str | None]) -> di
     return {split: own for split, own in own_names.items() if own and (split in available or own != split)}
 
 
-def _standardized(
+def _standardize(
     spec: CorpusSpec, dataset: Dataset, split: str, request: CorpusRequest, missing: MissingAudio
 ) -> Dataset:
-    """One split with the standard columns and unique ids, without clips whose files are missing."""
+    """Return one split with the standard columns and unique ids, without clips whose files are missing."""
     display_name = f"{spec.display_name}, split {request.splits[split]!r}"
     if spec.is_arena and request.label_column in dataset.features:
         label_map = label_map_of(dataset.features[request.label_column], request.label_map)
         request = replace(request, label_map=label_map)
     dataset = to_standard_columns(dataset, display_name, request)
     if spec.is_arena:
-        dataset = _subset(with_notes(dataset), request.subset, display_name)
+        dataset = _select_subset(with_notes(dataset), request.subset, display_name)
     paths = audio_paths(dataset)
     on_disk = find_on_disk(paths)
     dataset = with_unique_ids(with_audio_paths(dataset, paths, on_disk, display_name), display_name)
@@ -246,7 +247,7 @@ def _standardized(
     return dataset if kept.all() or request.on_missing_audio == "keep" else dataset.select(np.flatnonzero(kept))
 
 
-def _subset(dataset: Dataset, subset: str | None, display_name: str) -> Dataset:
+def _select_subset(dataset: Dataset, subset: str | None, display_name: str) -> Dataset:
     if subset is None or subset == "all":
         return dataset
     values = np.asarray(dataset["subset"][:]) if "subset" in dataset.column_names else np.array([])

@@ -1,4 +1,4 @@
-"""A request for a corpus: the arguments of `load_corpus` in one object, and the error if it cannot be met."""
+"""A request for a corpus: the arguments of `load_corpus` in one object, and the error for requests that fail."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ DEFAULT_TEST_SPLIT = "test"
 
 
 class CorpusError(ValueError):
-    """A corpus cannot be used as it is. The message says what was found, and which option helps."""
+    """A corpus cannot be used. The message says what was found and which option helps."""
 
 
 @dataclass(frozen=True)
 class CorpusRequest:
-    """The arguments of `load_corpus` and `stream_corpus`, which explain them, for the modules that do the work.
+    """The arguments of `load_corpus` and `stream_corpus` (see there), for the modules that do the work.
 
     Attributes:
         splits: The corpus' own name of each split, the training split first; None for splits that are not wanted.
@@ -32,7 +32,7 @@ class CorpusRequest:
         on_missing_audio: `stop`, `skip` or `keep`.
         config_name: The data set's configuration.
         revision: The Hub repository's branch, tag or commit.
-        token: The Hub token; None for the one that is logged in.
+        token: The Hub token; None uses the token that you are logged in with.
         audio_column: The column with audio.
         label_column: The column with labels; `NO_COLUMN` for none.
         label_map: The meaning of labels that are not known by name.

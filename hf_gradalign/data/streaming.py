@@ -1,4 +1,4 @@
-"""Streams of corpora: read from the Hub or from files during training, without a copy on disk."""
+"""Streams of corpora, read from the Hub or from files during training, without a copy on disk."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from hf_gradalign.data.utterance_ids import ids_as_text
 STREAM_FEATURES = Features({"audio": ENCODED, "label": Value("int64"), "utterance_id": Value("string")})
 """The columns of a stream."""
 
-# Loader workers and processes can share a loaded data set in up to this many parts.
+# A loaded data set is divided into up to this many parts for loader workers and processes.
 _SHARDS = 64
 
 
@@ -44,12 +44,12 @@ def stream_corpus(
 ) -> IterableDataset:
     """Stream a split of a corpus.
 
-    Streams data sets on the Hub, parquet files, and folders that `load_dataset` reads. Other corpora (official layouts,
-    metadata files, output of `save_to_disk`) are loaded without their audio, and then streamed.
+    Data sets on the Hub, parquet files, and folders that `load_dataset` reads are streamed. Other corpora (official
+    layouts, metadata files, output of `save_to_disk`) are loaded without their audio and then streamed.
 
     Args:
         name_or_path: As for `load_corpus`, like all arguments without a description.
-        split: The corpus' name of the split.
+        split: The corpus' own name of the split.
         subset: See `load_corpus`.
         on_missing_audio: See `load_corpus`.
         config_name: See `load_corpus`.
@@ -59,15 +59,15 @@ def stream_corpus(
         label_column: See `load_corpus`.
         label_map: See `load_corpus`.
         id_column: See `load_corpus`.
-        min_shards: The number of parts to divide the stream into, one per loader worker of each process. With fewer
-            files, parquet files are divided into row groups.
+        min_shards: The number of parts to divide the stream into, one per loader worker of each process. If there are
+            fewer files, parquet files are divided into row groups.
 
     Returns:
         A stream with the columns `audio` (`{"bytes", "path"}`), `label` (index into `LABEL_NAMES`) and `utterance_id`,
         which is not checked for uniqueness.
 
     Raises:
-        CorpusError: Like `load_corpus`. An unknown label raises when the stream reaches it.
+        CorpusError: As for `load_corpus`. An unknown label raises it when the stream reaches the label.
     """
     spec = parse_corpus(name_or_path)
     request = CorpusRequest(
@@ -88,7 +88,7 @@ def stream_corpus(
         if isinstance(stream, IterableDataset):
             if stream.num_shards < min_shards:
                 stream = stream.reshard()
-            return _standardized(stream, f"{spec.display_name}, split {split!r}", request, is_arena=spec.is_arena)
+            return _standardize(stream, f"{spec.display_name}, split {split!r}", request, is_arena=spec.is_arena)
     return as_stream(load_requested(spec, replace(request, streaming=False))["train"])
 
 
@@ -99,7 +99,7 @@ def as_stream(dataset: Dataset) -> IterableDataset:
     return stream.cast_column("audio", ENCODED).cast_column("label", Value("int64"))
 
 
-def _standardized(
+def _standardize(
     stream: IterableDataset, display_name: str, request: CorpusRequest, *, is_arena: bool
 ) -> IterableDataset:
     """Return the stream with the columns of `STREAM_FEATURES`."""
@@ -116,7 +116,7 @@ def _standardized(
         label_map = label_map_of(label, label_map)
     names = tuple(label.names) if isinstance(label, ClassLabel) else None
     if names is not None and label_map is None:
-        map_labels(range(len(names)), names=names, allow_missing=True)  # fails now, not hours later
+        map_labels(range(len(names)), names=names, allow_missing=True)  # so that it fails now, not hours later
     if isinstance(label_map, LabelMap) and label_map.shared:
         # Loader workers cannot report the labels that they find.
         label_map.record(names or [row[request.label_column] for row in stream.take(1)])
@@ -135,7 +135,7 @@ def _without_decoding(stream: IterableDataset) -> IterableDataset:
 
 
 def _features_of(stream: IterableDataset) -> Features:
-    """Return a stream's columns, from its first row if the source does not tell.
+    """Return a stream's columns; from its first row, if the source does not describe them.
 
     Raises:
         CorpusError: If the stream is empty.
@@ -149,7 +149,7 @@ def _features_of(stream: IterableDataset) -> Features:
 
 
 class _RowConverter:
-    """Converts a row of a stream to `STREAM_FEATURES`. Can be pickled, as can the classes below."""
+    """Converts a row of a stream to `STREAM_FEATURES`. Like the classes below, it can be pickled."""
 
     def __init__(self, display_name: str, request: CorpusRequest, features: Features, *, is_arena: bool) -> None:
         self._display_name = display_name
@@ -168,7 +168,7 @@ class _RowConverter:
         """Return the row with the columns of `STREAM_FEATURES`.
 
         Raises:
-            CorpusError: If its label is missing or unknown.
+            CorpusError: If the label is missing or unknown.
         """
         audio = row[self._audio_column]
         if isinstance(audio, str):
@@ -205,8 +205,8 @@ class _RowConverter:
         return hashlib.blake2b(audio.get("bytes") or b"", digest_size=8).hexdigest()
 
 
-class Prefixed:
-    """Puts the corpus' name before a row's utterance id."""
+class AddCorpusPrefix:
+    """Adds the corpus' name before a row's utterance id."""
 
     def __init__(self, corpus: str) -> None:
         self._corpus = corpus
@@ -228,7 +228,7 @@ class HasLabel:
 
 
 class _InSubset:
-    """Filters rows of the Arena's data sets by subset, which their notes tell."""
+    """Filters rows of the Arena's data sets by the subset in their notes."""
 
     def __init__(self, subset: str) -> None:
         self._subset = subset

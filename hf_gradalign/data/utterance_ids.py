@@ -1,4 +1,4 @@
-"""Utterance ids: the corpus' own as text, or file names, unique per clip. Handles repeated and contradictory rows."""
+"""Unique utterance ids: the corpus' own ids as text, or file names. Handles repeated and contradictory rows."""
 
 from __future__ import annotations
 
@@ -30,11 +30,11 @@ _BY_FILES = "name clips by their files with --id_column_name none"
 
 
 def ids_as_text(column: Column, feature: FeatureType | None, display_name: str) -> pa.Array:
-    """Convert a column of ids to strings: stripped, in one Unicode form, null for empty ids.
+    """Convert a column of ids to strings, stripped and in one Unicode form; empty ids become null.
 
     Args:
         column: Text, integers (also as floats, as pandas writes them), bytes, dates, ...
-        feature: Their type in `datasets`.
+        feature: The column's type in `datasets`.
         display_name: The column's name for messages.
 
     Raises:
@@ -44,7 +44,7 @@ def ids_as_text(column: Column, feature: FeatureType | None, display_name: str) 
     if isinstance(feature, ClassLabel):
         values = pa.array(feature.names, pa.string()).take(values)
     elif pa.types.is_floating(values.type):
-        values = _whole(values, display_name)
+        values = _to_whole_numbers(values, display_name)
     try:
         text = comparable_column(values.cast(pa.string()))
     except (pa.ArrowException, NotImplementedError) as error:
@@ -56,16 +56,16 @@ def ids_as_text(column: Column, feature: FeatureType | None, display_name: str) 
 
 
 def file_ids(paths: pa.Array) -> pa.Array:
-    """Name clips by their files: the file name without extension, or the path if names repeat, or else the row.
+    """Name clips by their files: the file name without extension, or the path if names repeat, otherwise the row.
 
-    Only clips with repeated names get paths or rows.
+    Only clips with repeated names are named by path or row.
 
     Args:
         paths: The clips' paths; null or empty without a file.
     """
     paths = pc.fill_null(paths, "")
     rows = pa.array([f"row_{row:06d}" for row in range(len(paths))], pa.string())
-    # The stem as in pathlib: a leading dot does not begin an extension.
+    # The stem as in pathlib, where a leading dot does not begin an extension.
     stems = pc.replace_substring_regex(pc.replace_substring_regex(paths, r"^.*/", ""), r"([^.])\.[^.]*$", r"\1")
     stems = comparable_column(stems)
     names = pc.if_else(_is_repeated(paths), rows, paths)
@@ -73,9 +73,9 @@ def file_ids(paths: pa.Array) -> pa.Array:
 
 
 def with_unique_ids(dataset: Dataset, display_name: str) -> Dataset:
-    """Make each clip unique, with an id of its own.
+    """Give each clip a unique id, and leave out repeated clips.
 
-    Either all clips have ids in the corpus, or none has, and all are named by their files (`file_ids`).
+    Either all clips have ids in the corpus, or none has one, and all are named by their files (`file_ids`).
 
     Args:
         dataset: With the standard columns, and `utterance_id` if the corpus has ids.
@@ -95,13 +95,13 @@ def with_unique_ids(dataset: Dataset, display_name: str) -> Dataset:
     if candidates.size:
         rows = _rows(dataset, candidates, ids, audio)
         _refuse_contradictions(rows, display_name, has_ids=ids is not None)
-        dropped = _repeats(rows, display_name, has_ids=ids is not None)
+        dropped = _find_repeats(rows, display_name, has_ids=ids is not None)
         if ids is not None:
-            _refuse_doubled_ids([row for row in rows if row.number not in dropped], display_name)
+            _refuse_duplicate_ids([row for row in rows if row.number not in dropped], display_name)
     kept = np.setdiff1d(np.arange(len(dataset)), list(dropped))
     if ids is None:
-        dataset = _named_by_files(dataset, audio.paths, kept, display_name)
-    # Last: adding a column to selected rows would copy them, including audio.
+        dataset = _name_by_files(dataset, audio.paths, kept, display_name)
+    # Select last, because adding a column to selected rows would copy them, including audio.
     return dataset.select(kept) if dropped else dataset
 
 
@@ -112,7 +112,7 @@ def refuse_contradictions_between(parts: Mapping[str, Dataset]) -> None:
         parts: Data sets with the standard columns, by their names for messages.
 
     Raises:
-        CorpusError: If a file has. The message names it and both data sets.
+        CorpusError: If there is such a file. The message names the file and both data sets.
     """
     tables = []
     for number, dataset in enumerate(parts.values()):
@@ -129,8 +129,8 @@ def refuse_contradictions_between(parts: Mapping[str, Dataset]) -> None:
     rows = table.filter(pc.equal(table["file"], file)).to_pylist()
     places = ", ".join(dict.fromkeys(f"{LABEL_NAMES[row['label']]} in {names[row['part']]}" for row in rows))
     raise CorpusError(
-        f"{both.num_rows} audio files have both labels, such as {file}: {places}. Correct the wrong one; a label's "
-        "meaning can be given per corpus, as in --label_map CORPUS:0=spoof CORPUS:1=bonafide."
+        f"{both.num_rows} audio files have both labels, such as {file}: {places}. Correct the wrong label. You can "
+        "give a label's meaning per corpus, as in --label_map CORPUS:0=spoof CORPUS:1=bonafide."
     )
 
 
@@ -151,20 +151,20 @@ class _CandidateRow:
 
 
 class AudioSources:
-    """What the column `audio` tells without reading any audio.
+    """What the column `audio` says about clips, without reading any audio.
 
     Attributes:
         paths: Paths of the clips.
         lengths: Lengths of their bytes; null without bytes.
-        files: Normalized paths of clips without bytes, equal for the same file; null for the others.
+        files: Normalized paths of clips without bytes, equal for the same file; null for clips with bytes.
     """
 
     def __init__(self, dataset: Dataset) -> None:
         audio = arrow_column(dataset, "audio")
-        # By field: the bytes of all clips may exceed Arrow's offsets.
+        # Read by field, because the bytes of all clips together may exceed Arrow's offsets.
         self.paths = flat(pc.struct_field(audio, "path")).cast(pa.string())
         self.lengths = flat(pc.binary_length(pc.struct_field(audio, "bytes")))
-        self.files = _normal_paths(pc.if_else(pc.is_null(self.lengths), self.paths, None))
+        self.files = _normalize_paths(pc.if_else(pc.is_null(self.lengths), self.paths, None))
 
 
 def _own_ids(dataset: Dataset, display_name: str) -> pa.Array | None:
@@ -175,22 +175,22 @@ def _own_ids(dataset: Dataset, display_name: str) -> pa.Array | None:
         return None
     if ids.null_count:
         raise CorpusError(
-            f"{display_name}: {ids.null_count} of {len(ids)} utterance ids are empty (rows {_empty_ids(ids)}). Fill "
-            f"them in, name another column with --id_column_name, or {_BY_FILES}."
+            f"{display_name}: {ids.null_count} of {len(ids)} utterance ids are empty (rows "
+            f"{_describe_empty_ids(ids)}). Fill them in, name another column with --id_column_name, or {_BY_FILES}."
         )
     return ids
 
 
-def _named_by_files(dataset: Dataset, paths: pa.Array, kept: np.ndarray, display_name: str) -> Dataset:
+def _name_by_files(dataset: Dataset, paths: pa.Array, kept: np.ndarray, display_name: str) -> Dataset:
     """Name the rows that are kept."""
     if "utterance_id" in dataset.column_names:
-        logger.warning("%s: the column of utterance ids is empty; clips are named by their files.", display_name)
+        logger.warning("%s: the column of utterance ids is empty, so clips are named by their files.", display_name)
         dataset = dataset.remove_columns("utterance_id")
     names = file_ids(paths.take(pa.array(kept)))
     if pc.count_distinct(names).as_py() != len(names):
         raise CorpusError(
-            f"{display_name}: files are called {first_few(_repeated(names).to_pylist())}, as others are "
-            "named by their rows or paths. Give clips a column utterance_id."
+            f"{display_name}: the names of files {first_few(_repeated_names(names).to_pylist())} are also given to "
+            "other clips by their rows or paths. Add a column utterance_id."
         )
     is_kept = np.zeros(len(dataset), dtype=bool)
     is_kept[kept] = True
@@ -200,8 +200,8 @@ def _named_by_files(dataset: Dataset, paths: pa.Array, kept: np.ndarray, display
 
 def _candidates(names: pa.Array, files: pa.Array) -> np.ndarray:
     """Return the rows that share their name or file with another row."""
-    doubled = pc.is_in(names, value_set=_repeated(names))
-    doubled = pc.or_(doubled, pc.is_in(files, value_set=_repeated(files)))
+    doubled = pc.is_in(names, value_set=_repeated_names(names))
+    doubled = pc.or_(doubled, pc.is_in(files, value_set=_repeated_names(files)))
     return np.flatnonzero(doubled.to_numpy(zero_copy_only=False))
 
 
@@ -227,7 +227,7 @@ def _rows(dataset: Dataset, candidates: np.ndarray, ids: pa.Array | None, audio:
 
 
 def _files(dataset: Dataset, numbers: Sequence[int], audio: AudioSources) -> list[Hashable]:
-    """Return what identifies the rows' audio: its file, or else its bytes, which are read only if rows may be equal."""
+    """Return what identifies each row's audio: its file, or its bytes, which are read only if rows may be equal."""
     keys = [(audio.paths[number].as_py(), audio.lengths[number].as_py()) for number in numbers]
     counts = Counter(keys)
     files: list[Hashable] = []
@@ -244,7 +244,7 @@ def _files(dataset: Dataset, numbers: Sequence[int], audio: AudioSources) -> lis
 def _refuse_contradictions(rows: Sequence[_CandidateRow], display_name: str, *, has_ids: bool) -> None:
     pairs = {}
     for key in ("file", "name") if has_ids else ("file",):
-        for group in _groups(rows, key):
+        for group in _group_rows(rows, key):
             first = {row.label: row for row in reversed(group) if row.label is not None}
             if len(first) > 1:
                 pair = sorted(first.values(), key=lambda row: row.number)
@@ -256,7 +256,7 @@ def _refuse_contradictions(rows: Sequence[_CandidateRow], display_name: str, *, 
         )
 
 
-def _repeats(rows: Sequence[_CandidateRow], display_name: str, *, has_ids: bool) -> set[int]:
+def _find_repeats(rows: Sequence[_CandidateRow], display_name: str, *, has_ids: bool) -> set[int]:
     """Return the rows that repeat an earlier one."""
     first: dict[Hashable, _CandidateRow] = {}
     dropped = []
@@ -268,7 +268,7 @@ def _repeats(rows: Sequence[_CandidateRow], display_name: str, *, has_ids: bool)
         logger.warning("%s: %s left out: %s.", display_name, count, first_few(dropped, separator="; "))
     numbers = {row.number for row in dropped}
     left = [row for row in rows if row.number not in numbers]
-    again = [row for group in _groups(left, "file") for row in group[1:] if not isinstance(row.file, tuple)]
+    again = [row for group in _group_rows(left, "file") for row in group[1:] if not isinstance(row.file, tuple)]
     if again:
         count = counted(len(again), "row names an audio file", "rows name audio files")
         called = "" if has_ids else " These clips are named by their rows."
@@ -277,8 +277,8 @@ def _repeats(rows: Sequence[_CandidateRow], display_name: str, *, has_ids: bool)
     return numbers
 
 
-def _refuse_doubled_ids(rows: Sequence[_CandidateRow], display_name: str) -> None:
-    groups = _groups(rows, "name")
+def _refuse_duplicate_ids(rows: Sequence[_CandidateRow], display_name: str) -> None:
+    groups = _group_rows(rows, "name")
     if groups:
         pairs = [f"{group[0].name}: {' and '.join(map(str, group[:2]))}" for group in groups]
         raise CorpusError(
@@ -288,14 +288,14 @@ def _refuse_doubled_ids(rows: Sequence[_CandidateRow], display_name: str) -> Non
         )
 
 
-def _groups(rows: Sequence[_CandidateRow], key: str) -> list[list[_CandidateRow]]:
+def _group_rows(rows: Sequence[_CandidateRow], key: str) -> list[list[_CandidateRow]]:
     groups: dict[Any, list[_CandidateRow]] = defaultdict(list)
     for row in rows:
         groups[getattr(row, key)].append(row)
     return [group for group in groups.values() if len(group) > 1]
 
 
-def _normal_paths(paths: pa.Array) -> pa.Array:
+def _normalize_paths(paths: pa.Array) -> pa.Array:
     is_odd = pc.match_substring_regex(paths, r"//|/\.{1,2}(/|$)|^\.{1,2}/")
     is_odd = pc.fill_null(pc.and_(is_odd, pc.invert(pc.match_substring(paths, "://"))), False)
     if pc.any(is_odd).as_py():
@@ -304,22 +304,22 @@ def _normal_paths(paths: pa.Array) -> pa.Array:
     return comparable_column(paths)
 
 
-def _empty_ids(ids: pa.Array) -> str:
+def _describe_empty_ids(ids: pa.Array) -> str:
     """Return the rows without an id, counted from 1, for messages."""
     return first_few([row + 1 for row in pc.indices_nonzero(pc.is_null(ids)).to_pylist()], _MAX_IDS)
 
 
-def _repeated(names: pa.Array) -> pa.Array:
+def _repeated_names(names: pa.Array) -> pa.Array:
     """Return the names that occur more than once, without duplicates."""
     counts = pc.value_counts(names.drop_null())
     return counts.filter(pc.greater(counts.field("counts"), 1)).field("values")
 
 
 def _is_repeated(names: pa.Array) -> pa.Array:
-    return pc.or_(pc.is_in(names, value_set=_repeated(names)), pc.equal(names, ""))
+    return pc.or_(pc.is_in(names, value_set=_repeated_names(names)), pc.equal(names, ""))
 
 
-def _whole(values: pa.Array, display_name: str) -> pa.Array:
+def _to_whole_numbers(values: pa.Array, display_name: str) -> pa.Array:
     values = pc.if_else(pc.is_nan(values), None, values).cast(pa.float64())
     outside = pc.or_(pc.not_equal(values, pc.floor(values)), pc.greater_equal(pc.abs(values), _EXACT_IN_DOUBLES))
     if pc.any(outside).as_py():

@@ -1,4 +1,4 @@
-"""From a row of a corpus to model items: decode the clip, cut the window, augment it for each view."""
+"""Makes model items from a row of a corpus: decodes the clip, cuts the window, and augments it for each view."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import torch
 from audiomentations import Compose
 
 from hf_gradalign.augmentation.rawboost import RawBoost
-from hf_gradalign.augmentation.rawboost.transform import deferrable, draw_deferred
+from hf_gradalign.augmentation.rawboost.transform import draw_deferred, find_final_rawboost
 from hf_gradalign.data.decoding import Window, crop, decode_audio, repeat_pad, scale_to_rms
 from hf_gradalign.data.labels import LABEL_NAMES, canonical_label
 from hf_gradalign.training.view_batch import ViewsWithIds
@@ -31,14 +31,14 @@ AugmentStage = Literal["utterance", "window"]
 
 
 class ClipReader:
-    """Reads clips as a model needs them: at its sampling rate, level and window, with its label ids.
+    """Reads clips as a model needs them: with its sampling rate, level, window and label ids.
 
     Args:
         sampling_rate: The model's sampling rate in Hz.
         window_seconds: Length of every clip for the model in seconds.
         window_samples: The same in samples. Give one of the two, or neither for whole clips.
-        rms_level: Scale every clip to this root mean square, in (0, 1]. If only the window is decoded, its level
-            counts. None keeps the level.
+        rms_level: Scale every clip to this root mean square, in (0, 1]. If only the window is decoded, the window's
+            level is used. None keeps the level.
         label2id: The model's id for each class, with keys in any spelling of spoof and bonafide. Defaults to 0 and 1.
 
     Attributes:
@@ -67,7 +67,7 @@ class ClipReader:
 
     @property
     def label2id(self) -> dict[str, int]:
-        """The label of spoof and bonafide in the items."""
+        """The labels of spoof and bonafide in the items."""
         return dict(zip(LABEL_NAMES, self._label_ids, strict=True))
 
     def read(self, row: Mapping[str, Any], position: float | None) -> np.ndarray:
@@ -75,10 +75,10 @@ class ClipReader:
 
         Args:
             row: With `audio` and `utterance_id`.
-            position: Of the window, in [0, 1); None for the whole clip.
+            position: Position of the window, in [0, 1); None for the whole clip.
 
         Returns:
-            A read-only float32 array of shape (time,). The whole clip also if the reader has no window.
+            A read-only float32 array of shape (time,). Without a window, always the whole clip.
 
         Raises:
             AudioDecodingError: If the clip cannot be decoded.
@@ -100,7 +100,7 @@ class ClipReader:
 
     def item(self, samples: np.ndarray, row: Mapping[str, Any]) -> ModelItem:
         """Return the item of these samples, with the row's label."""
-        # A copy: views must not share memory, and a window must not keep the whole clip alive.
+        # A copy, because views must not share memory, and a window must not keep the whole clip alive.
         return {"input_values": samples.copy(), "labels": self._label_ids[row["label"]]}
 
 
@@ -152,8 +152,8 @@ class ViewMaker:
 
         Args:
             row: With `audio`, `label` and `utterance_id`.
-            key: Integers that determine the draws, together with the seed: the epoch, and what identifies the item.
-            read: Reads the clip from a window's position, like `ClipReader.read`. Defaults to that.
+            key: Integers that, together with the seed, determine the draws: the epoch, and the item's identity.
+            read: Function that reads the clip, given a window's position. Defaults to `ClipReader.read`.
 
         Raises:
             AudioDecodingError: If the clip cannot be decoded.
@@ -172,13 +172,13 @@ class ViewMaker:
         if transform is None:
             return self._clips.item(self._clips.fit(samples, position), row)
         rate, name = self._clips.sampling_rate, row["utterance_id"]
-        samples = samples.copy()  # transforms may work in place, and must not change the other views
+        samples = samples.copy()  # transforms may work in place, but must not change the other views
         with seeded_generators(self._item_seed(key, view)):
             if view not in self._deferred:
-                samples = _checked(transform(samples, sample_rate=rate), view, name)
+                samples = _check_samples(transform(samples, sample_rate=rate), view, name)
                 return self._clips.item(self._clips.fit(samples, position), row)
             samples, parameters = draw_deferred(cast(RawBoost | Compose, transform), samples, rate)
-        samples = _checked(samples, view, name)
+        samples = _check_samples(samples, view, name)
         assert self._clips.window_samples is not None  # by _find_deferred
         start, _ = Window(self._clips.window_samples, position).bounds(len(samples))
         unfinished = {"parameters": parameters, "start": start, "settings": self._deferred[view]}
@@ -190,14 +190,16 @@ class ViewMaker:
 
     def _find_deferred(self) -> dict[str, dict[str, Any]]:
         """Return the settings of `DeferredAugmentation` for each view that ends with RawBoost."""
-        rawboosts = {view: rawboost for view, t in self._views.items() if (rawboost := deferrable(t)) is not None}
+        rawboosts = {
+            view: rawboost for view, t in self._views.items() if (rawboost := find_final_rawboost(t)) is not None
+        }
         if not rawboosts:
             raise ValueError(
-                f"No view ends with RawBoost, the only augmentation that can be done on the accelerator: "
-                f"{', '.join(self._views)}. Leave out defer (--augment_on_device)."
+                f"None of the views {', '.join(self._views)} ends with RawBoost, the only augmentation that can be "
+                "done on the accelerator. Remove defer (--augment_on_device)."
             )
         if self._clips.window_samples is None:
-            raise ValueError("Augmentation on the accelerator (defer) needs a window; give window_seconds.")
+            raise ValueError("Augmentation on the accelerator (defer) needs a window: pass window_seconds.")
         common = {"sampling_rate": self._clips.sampling_rate, "window_samples": self._clips.window_samples}
         return {
             view: {"algorithm": rawboost.algorithm, "impulsive_gain": rawboost.impulsive_gain, **common}
@@ -217,18 +219,18 @@ def draw_position(mode: CropMode, rng: np.random.Generator) -> float:
 
 @contextmanager
 def seeded_generators(seed: np.random.SeedSequence) -> Generator[None]:
-    """Seed the global generators of Python, NumPy and torch inside the block, and restore their states afterwards.
+    """Seed the global generators of Python, NumPy and torch inside the block, and restore their states afterward.
 
-    audiomentations and other libraries draw from them. Only torch's CPU generator is seeded: `torch.manual_seed` would
-    initialize CUDA, which fails in forked loader workers.
+    audiomentations and other libraries draw from these generators. Only torch's CPU generator is seeded:
+    `torch.manual_seed` would initialize CUDA, which fails in forked loader workers.
     """
     python_state, numpy_state = random.getstate(), np.random.get_state()
     torch_state = torch.default_generator.get_state()
-    for_python, for_numpy, for_torch = seed.spawn(3)
+    for_python, for_numpy, to_torch_compatible = seed.spawn(3)
     try:
         random.seed(int.from_bytes(for_python.generate_state(4).tobytes(), "little"))
         np.random.seed(for_numpy.generate_state(4))
-        torch.default_generator.manual_seed(int(for_torch.generate_state(1, np.uint64)[0] >> 1))
+        torch.default_generator.manual_seed(int(to_torch_compatible.generate_state(1, np.uint64)[0] >> 1))
         yield
     finally:
         random.setstate(python_state)
@@ -236,7 +238,7 @@ def seeded_generators(seed: np.random.SeedSequence) -> Generator[None]:
         torch.default_generator.set_state(torch_state)
 
 
-def _checked(samples: Any, view: str, utterance_id: str) -> np.ndarray:
+def _check_samples(samples: Any, view: str, utterance_id: str) -> np.ndarray:
     samples = np.asarray(samples)
     if not np.issubdtype(samples.dtype, np.floating):
         raise ValueError(
@@ -271,5 +273,5 @@ def _label_ids(label2id: Mapping[str, int] | None) -> tuple[int, ...]:
         return tuple(range(len(LABEL_NAMES)))
     ids = {canonical_label(name): int(number) for name, number in label2id.items()}
     if set(ids) != set(LABEL_NAMES) or len(label2id) != len(LABEL_NAMES) or len(set(ids.values())) != len(LABEL_NAMES):
-        raise ValueError(f"label2id must give spoof and bonafide a number each, not {dict(label2id)}.")
+        raise ValueError(f"label2id must give spoof and bonafide different numbers, not {dict(label2id)}.")
     return tuple(ids[name] for name in LABEL_NAMES)

@@ -23,7 +23,7 @@ from hf_gradalign.data import (
     unique_names,
 )
 from hf_gradalign.data.checking import OnBadAudio
-from hf_gradalign.data.overlap import shared_clips
+from hf_gradalign.data.overlap import find_shared_clips
 from hf_gradalign.data.utterance_ids import refuse_contradictions_between
 from hf_gradalign.experiment.arguments import (
     CHECKED_BY_DEFAULT,
@@ -302,7 +302,7 @@ def _remarks_on_shared_clips(parts: Iterable[Dataset], splits: Mapping[str, Data
     earlier = {"trained on": [*parts]}
     for split in sorted(splits, reverse=True):  # validation, test
         for use, others in earlier.items():
-            shared = shared_clips(splits[split], others)
+            shared = find_shared_clips(splits[split], others)
             if shared.ids:
                 number = f"{'' if shared.are_all else 'at least '}{len(shared.ids)}"
                 remarks.append(

@@ -36,7 +36,7 @@ from hf_gradalign.experiment.file_names import (
 from hf_gradalign.training.callbacks import BEST_CHECKPOINTS_DIR
 from hf_gradalign.training.conflicts.record import PARQUET_NAME, RUNNING_NAME
 from hf_gradalign.training.distributed import on_main_process
-from hf_gradalign.training.run_checkpoints import ADAPTER_DIR, RunCheckpoints, refuse_links_out, require_complete
+from hf_gradalign.training.run_checkpoints import ADAPTER_DIR, RunCheckpoints, refuse_outside_links, require_complete
 from hf_gradalign.utils.file_locks import LockHeldError, hold_lock
 from hf_gradalign.utils.files import refuse_link_out
 from hf_gradalign.utils.messages import first_few
@@ -87,13 +87,13 @@ def _resolve(
     if resume_from is None:
         folder = Path(output_dir) if output_dir else _new_folder(label, create)
         refuse_occupied(folder, overwrite)
-        refuse_links_out(folder)
+        refuse_outside_links(folder)
         return str(folder), None
     run, checkpoint = find_run(resume_from, output_dir)
     folder = Path(output_dir) if output_dir else run
     if folder.resolve() != run.resolve() or not (checkpoint or (run / ARGUMENTS_NAME).is_file()):
         refuse_occupied(folder, overwrite)
-    refuse_links_out(folder)
+    refuse_outside_links(folder)
     if checkpoint is None:
         logger.warning(f"{run} has no complete checkpoint to resume from: the run starts over in {folder}.")
         return str(folder), None

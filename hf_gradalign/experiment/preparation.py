@@ -29,7 +29,7 @@ from hf_gradalign.models.encoder_layers import encoder_of, freeze_layers
 from hf_gradalign.models.lora import add_lora
 from hf_gradalign.models.losses import CROSS_ENTROPY
 from hf_gradalign.models.model_files import cached_snapshot
-from hf_gradalign.training.run_checkpoints import require_sound_model
+from hf_gradalign.training.run_checkpoints import require_intact_model
 
 logger = logging.get_logger(__name__)
 
@@ -198,7 +198,7 @@ def load_model(
     if random_config is not None:
         name, common["random_config"] = None, random_config
     if name is not None and name not in ARCHITECTURES:
-        require_sound_model(name)
+        require_intact_model(name)
     # If training clips are scaled to one level, a new model must not depend on the level of other clips.
     do_normalize = data_args.rms_level is not None
     loss_options = cast("dict[str, float] | None", model_args.loss_options)  # read from JSON by now

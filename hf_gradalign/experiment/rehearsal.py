@@ -28,8 +28,8 @@ from hf_gradalign.experiment.results import error_rates_by_system, summary_table
 from hf_gradalign.experiment.training_run import SetupError, make_trainer, score_splits
 from hf_gradalign.scoring import write_score_file
 from hf_gradalign.training import GradientAlignmentTrainer
-from hf_gradalign.training.adapters import saved_names
-from hf_gradalign.training.checkpoint_weights import in_model_names, require_all_weights
+from hf_gradalign.training.adapters import checkpoint_names
+from hf_gradalign.training.checkpoint_weights import require_all_weights, to_model_names
 from hf_gradalign.training.conflicts.figures import FIGURES_DIR, can_draw
 from hf_gradalign.training.conflicts.record import PARQUET_NAME, RUNNING_NAME
 from hf_gradalign.utils.messages import is_outside_fault
@@ -182,7 +182,7 @@ def _check_weights(trainer: GradientAlignmentTrainer) -> None:
     """Check that the weights of a checkpoint are all of the model's, under names that are understood."""
     model = trainer.accelerator.unwrap_model(trainer.model)
     for path in Path(trainer.run_folder).glob(f"{PREFIX_CHECKPOINT_DIR}-*/*.safetensors"):
-        saved, names = set(in_model_names(model, load_file(path))), saved_names(model)
+        saved, names = set(to_model_names(model, load_file(path))), checkpoint_names(model)
         try:
             require_all_weights(model, names - saved, saved - names, "a saved checkpoint")
         except ValueError as error:

@@ -9,7 +9,7 @@ from transformers import PreTrainedModel
 from transformers.feature_extraction_utils import FeatureExtractionMixin
 
 from hf_gradalign.models import lacks_head, load_classifier, load_feature_extractor
-from hf_gradalign.training.run_checkpoints import require_sound_model
+from hf_gradalign.training.run_checkpoints import require_intact_model
 from hf_gradalign.utils.messages import check_choice
 
 
@@ -39,7 +39,7 @@ def load_detector(
         ValueError: If it is not an audio classifier, is a checkpoint that cannot be converted (the message lists what
             was found), or lacks weights, like an encoder that was never trained to classify.
     """
-    require_sound_model(name_or_path)
+    require_intact_model(name_or_path)
     model, random = load_classifier(name_or_path, hub_options, ignore_mismatched_sizes=True)
     extractor = feature_extractor or load_feature_extractor(name_or_path, hub_options)
     if lacks_head(name_or_path, model, random):

@@ -1,4 +1,4 @@
-"""Models with PEFT adapters: what of them is trained and saved."""
+"""Models with PEFT adapters: their weights in a checkpoint, and merging them into the base model."""
 
 import copy
 import sys
@@ -16,13 +16,13 @@ logger = logging.get_logger(__name__)
 
 
 def has_adapters(model: Any) -> bool:
-    """Return whether a model is one of PEFT's."""
-    peft = sys.modules.get("peft")  # already imported if the model is one of PEFT's
+    """Return whether a model is a `PeftModel`."""
+    peft = sys.modules.get("peft")  # already imported if the model is a PeftModel
     return peft is not None and isinstance(model, peft.PeftModel)
 
 
-def saved_names(model: Any) -> set[str]:
-    """Return the names under which a checkpoint has a model's weights, or those of its adapters."""
+def checkpoint_names(model: Any) -> set[str]:
+    """Return the names of a model's weights in a checkpoint; with adapters, only theirs."""
     if not has_adapters(model):
         return set(model.state_dict())
     from peft import get_peft_model_state_dict
@@ -31,21 +31,21 @@ def saved_names(model: Any) -> set[str]:
 
 
 def load_adapters(model: Any, state: Mapping[str, Tensor]) -> tuple[list[str], list[str]]:
-    """Load the weights of the adapters of a model if they are all there.
+    """Load the weights of a model's adapters, unless some are missing.
 
     Returns:
         The missing keys and the unexpected keys.
     """
     from peft import set_peft_model_state_dict
 
-    expected = saved_names(model)
+    expected = checkpoint_names(model)
     missing, unexpected = sorted(expected - set(state)), sorted(set(state) - expected)
     if not missing and not unexpected:
         set_peft_model_state_dict(model, dict(state))
     return missing, unexpected
 
 
-def merged_copy(model: Any) -> nn.Module | None:
+def copy_with_merged_adapters(model: Any) -> nn.Module | None:
     """Copy a `PeftModel`'s base model with the active adapters merged into its weights.
 
     Returns:
@@ -55,16 +55,16 @@ def merged_copy(model: Any) -> nn.Module | None:
         return copy.deepcopy(model).merge_and_unload()
     except (AttributeError, NotImplementedError, ValueError, TypeError) as error:
         logger.warning(
-            f"The adapters cannot be merged into the model ({plain_text(error)}): they are saved alone, and load only "
-            "with the base model, which is not saved with them."
+            f"The adapters cannot be merged into the model ({plain_text(error)}). Only the adapters are saved, and "
+            "they need the base model to load."
         )
         return None
 
 
 def save_whole_config(model: Any, folder: str | Path) -> None:
-    """Save the configuration of the whole model beside its adapters.
+    """Save the configuration of the whole model next to its adapters.
 
-    The adapters may have brought a head, and their labels may be others than those of the base model.
+    The model with adapters may have another head and other labels than the base model.
     """
     config = model.get_base_model().config
     if isinstance(config, PretrainedConfig):

@@ -24,10 +24,10 @@ class GradientAlignmentArguments(TrainingArguments):
     """`transformers.TrainingArguments` plus the arguments of gradient alignment.
 
     Parameters that control alignment:
-        align_gradients: Name of the alignment method: "none", "pcgrad", "gradvac" or "cagrad"; with the extra
-            `torchjd` also those of `TorchJDWeighting` ("upgrad", "mgda", ...); "crmogm(NAME)" around any of them. On
-            the command line, `--align_gradients` without a name means "pcgrad". So does True in Python, and None and
-            False mean "none".
+        align_gradients: Name of the alignment method: "none", "pcgrad", "gradvac" or "cagrad"; with the extra `torchjd`
+            also the names of `TorchJDWeighting` ("upgrad", "mgda", ...); "crmogm(NAME)" smooths the weights of any of
+            them. On the command line, `--align_gradients` without a name means "pcgrad". In Python, True means
+            "pcgrad", and None and False mean "none".
         alignment_options: Options of the method, as a mapping or JSON (see `get_method`).
         alignment_scope: The parameters that share a Gramian: all of the "model" (as in the paper), each "module"
             (transformer layer), or each "parameter".
@@ -42,7 +42,7 @@ class GradientAlignmentArguments(TrainingArguments):
         head_learning_rate: Peak learning rate of everything outside of the encoder (`base_model_prefix`);
             `learning_rate` by default. The schedule multiplies both.
         layerwise_lr_decay: Factor in (0, 1] from the learning rate of each transformer layer to that of the layer
-            below. The last layer has `learning_rate`. What comes before the layers (convolutions) has the lowest rate.
+            below. The last layer has `learning_rate`. Everything before the layers (convolutions) has the lowest rate.
 
     Parameters that control the conflict record:
         conflict_record: Format of the conflict record: "jsonl", "parquet", or "none" to write none. The record is a
@@ -62,23 +62,24 @@ class GradientAlignmentArguments(TrainingArguments):
         average_best_checkpoints: At the end of training, load the average of the weights of this many best checkpoints.
 
     Parameters whose default differs from `TrainingArguments`:
-        greater_is_better: By default as the name of `metric_for_best_model` says, also after that of an evaluation set
-            ("la_eer"). Required for a metric that is not known.
-        remove_unused_columns: False, because the Trainer would take the views of a batch for columns.
+        greater_is_better: By default known from the name of `metric_for_best_model`, with or without the name of an
+            evaluation set ("la_eer"). Required for an unknown metric.
+        remove_unused_columns: False, because the Trainer would remove the views of a batch as unused columns.
         restore_callback_states_from_checkpoint: True, so that early stopping keeps its count after a resume.
         hub_strategy: "end", so that one complete commit is pushed instead of one per checkpoint.
-        logging_nan_inf_filter: False, because it waits for the device after every pass and hides non-finite losses.
-        accelerator_config: With a GPU and pinned memory `{"non_blocking": True}`, so that the next batch is copied
+        logging_nan_inf_filter: False, because the filter waits for the device after every pass and hides non-finite
+            losses.
+        accelerator_config: `{"non_blocking": True}` with a GPU and pinned memory, so that the next batch is copied
             while the last one is still being computed.
 
     Raises:
         ValueError: For an unknown method, option or scope; a view weight or learning rate out of range; a patience or
-            number of checkpoints below 1, or without the evaluation or metric that it needs; a `metric_for_best_model`
+            number of checkpoints below 1, or without the evaluation or metric that they need; a `metric_for_best_model`
             that measures nothing, or of unknown direction; an option of the conflict record without a record; options
-            of the base class that would have no effect, or fail when the first batch is loaded.
+            of the base class that would have no effect or would fail when the first batch is loaded.
     """
 
-    # In the base class it is a class variable too, without saying so.
+    # A class variable in the base class too, where it is not annotated as one.
     _VALID_DICT_FIELDS: ClassVar[list[str]] = [  # ty: ignore[incompatible-attribute-override]
         *TrainingArguments._VALID_DICT_FIELDS,
         "alignment_options",
@@ -91,7 +92,7 @@ class GradientAlignmentArguments(TrainingArguments):
             "nargs": "?",
             "const": "pcgrad",
             "help": (
-                "Method that aligns the views' gradients: none, pcgrad, gradvac, cagrad; with TorchJD upgrad, "
+                "Method that aligns the views' gradients: none, pcgrad, gradvac, cagrad; with TorchJD also upgrad, "
                 "dualproj, mgda, imtlg, aligned_mtl, fairgrad, krum, pcd; 'crmogm(NAME)' smooths the weights of any. "
                 "Without a name: pcgrad."
             ),
@@ -100,7 +101,7 @@ class GradientAlignmentArguments(TrainingArguments):
     alignment_options: dict[str, Any] | str | None = field(
         default=None,
         metadata={
-            "help": "Options of the alignment method as JSON, e.g. '{\"beta\": 0.1}'. An unknown one lists all options."
+            "help": "Options of the alignment method as JSON, e.g. '{\"beta\": 0.1}'. An unknown option lists all."
         },
     )
     alignment_scope: str = field(
@@ -167,7 +168,7 @@ class GradientAlignmentArguments(TrainingArguments):
             "adapter/. --no_merge_adapters saves only the adapters, which need the base model."
         },
     )
-    # No bool, as in the base class, or the command line would only take yes and no.
+    # Not also a bool, as in the base class, because the command line would then accept only yes and no.
     include_num_input_tokens_seen: str = field(  # ty: ignore[incompatible-mutable-override]
         default="no",
         metadata={
@@ -193,7 +194,7 @@ class GradientAlignmentArguments(TrainingArguments):
     )
 
     def __post_init__(self) -> None:
-        """Check everything that can be checked before anything is loaded."""
+        """Check the arguments before anything is loaded."""
         if self.deepspeed:
             raise ValueError(NO_DEEPSPEED)
         self.settle_alignment()
@@ -229,7 +230,7 @@ class GradientAlignmentArguments(TrainingArguments):
                 raise ValueError(f"{option} compares checkpoints and needs --metric_for_best_model (e.g. eer or loss)")
 
     def settle_alignment(self) -> None:
-        """Parse and check the arguments of alignment, also those that a hyperparameter search has set.
+        """Parse and check the arguments of alignment, including those set by a hyperparameter search.
 
         Raises:
             ValueError: For an unknown method, option or scope, or a view weight out of range.
@@ -243,10 +244,10 @@ class GradientAlignmentArguments(TrainingArguments):
         check_scope(self.alignment_scope, self.alignment_modules, self.alignment_parameters)
 
     def _check_options_of_the_trainer(self) -> None:
-        """Check options that the base class would ignore, or that would fail when the first batch is loaded."""
+        """Check options that the base class would ignore or that would fail when the first batch is loaded."""
         check_numbers(self)
         if not (self.bf16 or self.fp16):
-            # `accelerate launch --mixed_precision`, which the base class obeys. The records of a run must say so, too.
+            # The base class obeys `accelerate launch --mixed_precision`, so the saved arguments must show it.
             precision = os.environ.get("ACCELERATE_MIXED_PRECISION")
             self.bf16, self.fp16 = precision == "bf16", precision == "fp16"
         seen = self.include_num_input_tokens_seen
@@ -262,13 +263,12 @@ class GradientAlignmentArguments(TrainingArguments):
             for option in ("dataloader_persistent_workers", "dataloader_multiprocessing_context"):
                 if getattr(self, option):
                     raise ValueError(
-                        f"--{option} applies to data loader workers, and there are none: also pass "
-                        "--dataloader_num_workers, or remove it"
+                        f"--{option} needs data loader workers: also pass --dataloader_num_workers, or remove it"
                     )
         if (self.bf16 or self.bf16_full_eval) and not torch.accelerator.is_available():
-            self.use_cpu = True  # this is what happens anyway, and the base class requires it
+            self.use_cpu = True  # happens anyway, and the base class requires it
         if self.ddp_backend is not None and _is_single_process():
-            raise ValueError("--ddp_backend is for several processes (torchrun), and this is a single one; remove it")
+            raise ValueError("--ddp_backend is for several processes (torchrun), but there is only one; remove it")
         if self.fsdp_config and not self.fsdp:
             raise ValueError("--fsdp_config has no effect without --fsdp: also pass --fsdp")
 

@@ -24,7 +24,7 @@ logger = logging.get_logger(__name__)
 
 BEST_CHECKPOINTS_DIR = "best_checkpoints"
 _RECORD_NAME = "best_checkpoints.json"
-# How many updates later a flag is read, by type of device. The host does not wait for a CPU.
+# After how many updates a flag is read, by type of device. On a CPU there is nothing to wait for.
 _LAG = {"cpu": 0}
 _LAG_ELSEWHERE = 4
 
@@ -41,19 +41,19 @@ class ResumableEarlyStopping(EarlyStoppingCallback):
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
         super().on_train_begin(args, state, control, **kwargs)
-        if state.global_step == 0:  # otherwise another train() of the same trainer would stop at once
+        if state.global_step == 0:  # another train() of the same trainer would stop at once
             self.early_stopping_patience_counter = 0
         if self.early_stopping_patience_counter >= self.early_stopping_patience:
             control.should_training_stop = True
 
 
-def updates_until_read(device: torch.device) -> int:
-    """Return after how many more updates a flag of a device has surely arrived on the host."""
+def flag_delay(device: torch.device) -> int:
+    """Return after how many more updates a flag on `device` has surely arrived on the host."""
     return _LAG.get(device.type, _LAG_ELSEWHERE)
 
 
 class DelayedFlag:
-    """A flag that starts to be copied to the host at once. Its value waits for the copy, if that is not done yet.
+    """A flag that is copied to the host in the background. Reading it waits until the copy is done.
 
     Args:
         flag: A tensor of one element, on any device.
@@ -77,8 +77,8 @@ class SaveOnInterrupt(TrainerCallback):
     """On the first SIGINT or SIGTERM, finishes the current update, saves a checkpoint and stops training.
 
     A second Ctrl-C interrupts at once. The processes of a distributed run stop after the same update, so a signal to
-    one of them is enough. With GPUs this is four updates later, because none of them waits to hear of the signal.
-    Python handles signals in the main thread alone, so training in another thread is not stopped.
+    one of them is enough. With GPUs they stop four updates later, because no process waits for the others' flags.
+    Python handles signals only in the main thread, so training in another thread is not stopped.
 
     Attributes:
         interrupted: Whether the run was stopped by a signal.
@@ -88,14 +88,14 @@ class SaveOnInterrupt(TrainerCallback):
         self.interrupted = False
         self._signalled = False
         self._previous: dict[int, Any] = {}
-        self._previous_saving: tuple[SaveStrategy | str, bool] | None = None  # strategy, only the model
+        self._previous_saving: tuple[SaveStrategy | str, bool] | None = None  # save_strategy, save_only_model
         self._flags: deque[DelayedFlag] = deque()
         self._is_one_of_several = False
 
     def on_train_begin(  # noqa: D102
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
-        # In a notebook, the same trainer trains again after an interrupt, or after an error, which left the handlers.
+        # In a notebook, the same trainer may train again after an error, which leaves the old handlers in place.
         self.restore_handlers()
         self.interrupted = self._signalled = False
         self._flags.clear()
@@ -111,7 +111,7 @@ class SaveOnInterrupt(TrainerCallback):
         if self._any_process_signalled(args):
             self.interrupted = True
             self._previous_saving = args.save_strategy, args.save_only_model
-            # This checkpoint must be resumable, even if the run otherwise saves only the best or only weights.
+            # This checkpoint must be resumable, even if the run saves only the best checkpoints or only weights.
             args.save_strategy = SaveStrategy.STEPS
             args.save_only_model = False
             control.should_save = True
@@ -120,12 +120,12 @@ class SaveOnInterrupt(TrainerCallback):
     def on_epoch_end(  # noqa: D102
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
-        # The Trainer calls this wherever training stops. The evaluation at the end of an epoch must wait for its real
-        # end after the resume. Otherwise a checkpoint could become the best that an uninterrupted run never evaluates.
+        # The Trainer calls this wherever training stops. An interrupted epoch is evaluated at its real end, after the
+        # resume. Otherwise, the best checkpoint could be one that an uninterrupted run never evaluates.
         if not self.interrupted:
             return
         if float(state.epoch).is_integer():
-            control.should_save = True  # again, with the result of the evaluation at the end of the epoch
+            control.should_save = True  # again, now with the epoch's evaluation
         else:
             control.should_evaluate = control.should_save = control.should_log = False
 
@@ -157,14 +157,14 @@ class SaveOnInterrupt(TrainerCallback):
         flag = torch.full((), int(self._signalled), device=args.device)
         distributed.all_reduce(flag, op=distributed.ReduceOp.MAX)
         self._flags.append(DelayedFlag(flag))
-        return len(self._flags) > updates_until_read(args.device) and bool(self._flags.popleft())
+        return len(self._flags) > flag_delay(args.device) and bool(self._flags.popleft())
 
 
 class BestCheckpoints(TrainerCallback):
-    """Keeps the weights of the n best checkpoints by `metric_for_best_model`, even if the Trainer deletes them.
+    """Keeps the weights of the best checkpoints by `metric_for_best_model`, even if the Trainer deletes them.
 
     The weights in `<output_dir>/best_checkpoints/` are hard links into the Trainer's checkpoints (copies if the file
-    system does not support links). A record in the same folder lets a resumed run continue, wherever it was killed.
+    system does not support links). A record in the same folder lets a run that was killed at any moment be resumed.
 
     Args:
         count: Number of checkpoints to keep.
@@ -178,7 +178,7 @@ class BestCheckpoints(TrainerCallback):
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
         if state.is_world_process_zero:
-            # Later checkpoints than the one resumed from will be trained and recorded again.
+            # Checkpoints after the one resumed from will be trained and recorded again.
             record = [entry for entry in self._read(args, state) if entry["step"] <= state.global_step]
             self._write(args, record[: self.count])
             # The run may have been killed after the checkpoint was complete and before it was recorded.
@@ -195,7 +195,7 @@ class BestCheckpoints(TrainerCallback):
         metrics: dict[str, float] | None = None,
         **kwargs: Any,
     ) -> None:
-        name = _metric(args)
+        name = _metric_key(args)
         if metrics and math.isfinite(metrics.get(name, math.nan)):
             self._evaluated = (state.global_step, metrics[name])
 
@@ -207,10 +207,10 @@ class BestCheckpoints(TrainerCallback):
         step, value = self._evaluated
         source = _weights_of_checkpoint(args, step)
         if not source.is_file():
-            logger.warning(f"{source} does not exist and is not among the checkpoints to average.")
+            logger.warning(f"{source} does not exist, so it will not be averaged.")
             return
         record = [entry for entry in self._read(args) if entry["step"] != step] + [{"step": step, "value": value}]
-        record = _ranked(record, args)[: self.count]
+        record = _rank(record, args)[: self.count]
         if any(entry["step"] == step for entry in record):
             _link(source, _weights_path(args, step))
             manifest = read_manifest(source.parent) or {}
@@ -226,24 +226,24 @@ class BestCheckpoints(TrainerCallback):
             FileNotFoundError: If all of them are missing or damaged.
         """
         record = cls._read(args)
-        paths = [_weights_path(args, entry["step"]) for entry in record if _is_sound(args, entry)]
+        paths = [_weights_path(args, entry["step"]) for entry in record if _is_intact(args, entry)]
         if record and not paths:
             raise FileNotFoundError(
-                f"All of the best checkpoints in {Path(_output_dir(args), BEST_CHECKPOINTS_DIR)} are missing or "
+                f"All best checkpoints in {Path(_output_dir(args), BEST_CHECKPOINTS_DIR)} are missing or "
                 "damaged. Training has finished: resume with --average_best_checkpoints 1 to keep its final weights"
             )
         return paths
 
     @staticmethod
     def take_over(source: Path, args: TrainingArguments) -> None:
-        """Copy the best checkpoints of a run in another folder that is resumed into `args.output_dir`.
+        """Copy the best checkpoints of a run that is resumed from another folder to `args.output_dir`.
 
         Args:
             source: Folder of the run that is resumed.
             args: Arguments of the resumed run.
 
         Raises:
-            PermissionError: If a link leads out of either folder.
+            PermissionError: If a link leads outside of either folder.
         """
         kept = source / BEST_CHECKPOINTS_DIR
         if not (kept / _RECORD_NAME).is_file():
@@ -260,16 +260,16 @@ class BestCheckpoints(TrainerCallback):
         if not path.is_file():
             return []
         rows = [] if state is None else state.log_history
-        logged = {int(row["step"]): row[_metric(args)] for row in rows if _metric(args) in row}
+        logged = {int(row["step"]): row[_metric_key(args)] for row in rows if _metric_key(args) in row}
         try:
             record = json.loads(path.read_text(encoding="utf-8"))
             if all(logged.get(entry["step"], entry["value"]) == entry["value"] for entry in record):
                 return record
         except (ValueError, TypeError, KeyError, RecursionError):
             pass
-        logger.warning(f"{path} is damaged: it is rebuilt from the run's log and the weights in its folder.")
+        logger.warning(f"{path} is damaged. It is rebuilt from the run's log and the weights in its folder.")
         paths = {step: _weights_path(args, step) for step in logged}
-        return _ranked(
+        return _rank(
             [
                 {"step": step, "value": logged[step], "sha256": sha256_of(path)}
                 for step, path in paths.items()
@@ -290,7 +290,7 @@ class BestCheckpoints(TrainerCallback):
                 path.unlink()
 
 
-def _ranked(record: list[dict[str, Any]], args: TrainingArguments) -> list[dict[str, Any]]:
+def _rank(record: list[dict[str, Any]], args: TrainingArguments) -> list[dict[str, Any]]:
     sign = -1 if args.greater_is_better else 1
     return sorted(record, key=lambda entry: (sign * entry["value"], entry["step"]))
 
@@ -300,7 +300,7 @@ def _output_dir(args: TrainingArguments) -> str:
     return args.output_dir
 
 
-def _metric(args: TrainingArguments) -> str:
+def _metric_key(args: TrainingArguments) -> str:
     name = args.metric_for_best_model
     assert name is not None  # GradientAlignmentArguments requires it
     return name if name.startswith("eval_") else f"eval_{name}"
@@ -310,7 +310,7 @@ def _weights_path(args: TrainingArguments, step: int) -> Path:
     return Path(_output_dir(args), BEST_CHECKPOINTS_DIR, f"step-{step}.safetensors")
 
 
-def _is_sound(args: TrainingArguments, entry: dict[str, Any]) -> bool:
+def _is_intact(args: TrainingArguments, entry: dict[str, Any]) -> bool:
     path = _weights_path(args, entry["step"])
     if not path.is_file():
         fault = "is missing"
@@ -318,7 +318,7 @@ def _is_sound(args: TrainingArguments, entry: dict[str, Any]) -> bool:
         fault = "is damaged (its content is not what was saved)"
     else:
         return True
-    logger.warning(f"{path} {fault}: it is not among the checkpoints that are averaged.")
+    logger.warning(f"{path} {fault}, so it is not averaged.")
     return False
 
 

@@ -15,15 +15,15 @@ def average_checkpoints(paths: Sequence[str | Path]) -> dict[str, Tensor]:
     """Return the arithmetic mean of checkpoints, entry by entry.
 
     Every entry is summed in float64 over all checkpoints and divided once, so every checkpoint counts the same and
-    their order only affects rounding. Integer entries are counters (`num_batches_tracked` of batch norm), whose mean
-    is not a count, so the largest is used.
+    their order only affects rounding. Integer entries are counters (`num_batches_tracked` of batch norm). Their mean
+    would not be a count, so the largest is used.
 
     Args:
         paths: Safetensors files, or folders that contain a `model.safetensors`.
 
     Returns:
-        A state dict with the names, shapes and types of the first checkpoint. `load_whole_state` loads it, also if
-        transformers saves the model under other names.
+        A state dict with the names, shapes and types of the first checkpoint. Load it with `load_whole_state`, which
+        also handles models that transformers saves under other names.
 
     Raises:
         ValueError: If no checkpoint is given, names or shapes differ, or a folder's weights do not match its manifest.

@@ -1,4 +1,4 @@
-"""Whether a checkpoint is complete and undamaged: by its manifest, or by opening its files if it has none."""
+"""Check that a checkpoint is complete and undamaged: by its manifest or, without one, by opening its files."""
 
 import json
 from fnmatch import fnmatch
@@ -41,7 +41,7 @@ _TRAINING_STATE = {
 _SENTINEL = "checkpoint-is-incomplete.txt"
 # Users may edit these files. A resumed run does not read them.
 _EDITABLE = ("*config*.json", "*.md")
-# Files that are not needed to load the weights alone.
+# Files that are not needed to load only the weights.
 _TRAINING_ONLY = ("optimizer*", "scheduler*", "rng_state*", "scaler*", "*_state.json", "process_states.json")
 
 
@@ -51,8 +51,8 @@ class Manifest(TypedDict):
     The manifest is written last, so a checkpoint that has a manifest and every file in it is complete.
 
     Attributes:
-        sequence: Counts a run's checkpoints in the order of writing. Neither step numbers of resumed runs nor file
-            times give that order reliably.
+        sequence: Counts a run's checkpoints in the order in which they were written. Neither the step numbers of
+            resumed runs nor file times give this order reliably.
         files: Size in bytes of each file, by its path relative to the checkpoint's folder.
         sha256: Digest of each file's content as hexadecimal digits.
     """
@@ -66,7 +66,7 @@ def write_manifest(checkpoint: Path, sequence: int) -> None:
     """Flush a checkpoint's files to disk and write its manifest.
 
     Args:
-        checkpoint: Folder of the checkpoint. No other process may write there anymore.
+        checkpoint: Folder of the checkpoint, to which no process writes anymore.
         sequence: See `Manifest`.
     """
     files, digests = {}, {}
@@ -93,12 +93,12 @@ def read_manifest(checkpoint: Path) -> Manifest | None:
 
 
 def find_problems(checkpoint: Path, contents: bool = True) -> list[str]:
-    """Find what keeps a checkpoint from being resumed: missing, truncated and damaged files.
+    """List what keeps a checkpoint from being resumed: missing, truncated and damaged files.
 
     With a manifest, every listed file must exist with the content that was saved. Configuration files may have been
-    edited but must parse. Without a manifest (from a plain `Trainer`), every file of a known type must open to its end,
-    and the files that the Trainer always writes must exist, `trainer_state.json`, which it writes last, in particular.
-    Optimizer, scheduler and random states may be missing together: `save_only_model` leaves them out.
+    edited but must parse. Without a manifest (from a plain `Trainer`), every file of a known type must be readable to
+    its end, and the files that the Trainer always writes must exist, above all `trainer_state.json`, which it writes
+    last. Optimizer, scheduler and random states may be missing together: `save_only_model` leaves them out.
 
     Args:
         checkpoint: Folder of the checkpoint.
@@ -112,7 +112,7 @@ def find_problems(checkpoint: Path, contents: bool = True) -> list[str]:
         return ["the folder is missing"]
     manifest = read_manifest(checkpoint)
     if manifest is not None:
-        faults = ((name, _fault(checkpoint, manifest, name, contents)) for name in manifest["files"])
+        faults = ((name, _find_problem(checkpoint, manifest, name, contents)) for name in manifest["files"])
         return [f"{name} {fault}" for name, fault in faults if fault]
     if (checkpoint / MANIFEST_NAME).exists():
         return [f"{MANIFEST_NAME} is damaged, and nothing else can be checked"]
@@ -120,13 +120,13 @@ def find_problems(checkpoint: Path, contents: bool = True) -> list[str]:
 
 
 def find_weight_problems(checkpoint: Path) -> list[str]:
-    """Find what keeps a checkpoint's model from being loaded: `find_problems` without the files of training alone."""
+    """List what keeps a checkpoint's model from being loaded: `find_problems` without the files only training needs."""
     problems = find_problems(checkpoint)
     return [problem for problem in problems if not any(fnmatch(problem, f"{name} *") for name in _TRAINING_ONLY)]
 
 
 def find_edited_files(checkpoint: Path) -> list[str]:
-    """Find the configuration files and model cards that have changed since the checkpoint was saved."""
+    """List the configuration files and model cards that have changed since the checkpoint was saved."""
     digests = (read_manifest(checkpoint) or {}).get("sha256", {})
     editable = [name for name in digests if any(fnmatch(Path(name).name, pattern) for pattern in _EDITABLE)]
     return [
@@ -134,15 +134,15 @@ def find_edited_files(checkpoint: Path) -> list[str]:
     ]
 
 
-def _fault(checkpoint: Path, manifest: Manifest, name: str, contents: bool) -> str | None:
+def _find_problem(checkpoint: Path, manifest: Manifest, name: str, contents: bool) -> str | None:
     path = checkpoint / name
     if not path.is_file():
         return "is missing"
     if any(fnmatch(path.name, pattern) for pattern in _EDITABLE):
-        return None if path.suffix != ".json" or _parses(path) else "is cut off or damaged"
+        return None if path.suffix != ".json" or _can_be_read(path) else "is cut off or damaged"
     try:
         size = path.stat().st_size
-    except FileNotFoundError:  # its run is still active and has just moved or deleted it
+    except FileNotFoundError:  # an active run has just moved or deleted the file
         return "is missing"
     if size != manifest["files"][name]:
         return f"has {size} bytes instead of {manifest['files'][name]}"
@@ -161,13 +161,13 @@ def _missing_files(checkpoint: Path) -> list[str]:
         problems.append(f"{TRAINER_STATE_NAME} is missing")
     if (checkpoint / _SENTINEL).exists():
         problems.append(f"{_SENTINEL} says that it is not finished")
-    if not _any_of(checkpoint, _WEIGHTS):
+    if not _matches_any(checkpoint, _WEIGHTS):
         problems.append(f"{SAFE_WEIGHTS_NAME} is missing")
     for index in (checkpoint / SAFE_WEIGHTS_INDEX_NAME, checkpoint / WEIGHTS_INDEX_NAME):
-        if index.is_file() and _parses(index):
+        if index.is_file() and _can_be_read(index):
             shards = set(json.loads(index.read_text(encoding="utf-8")).get("weight_map", {}).values())
             problems += [f"{name} is missing" for name in sorted(shards) if not (checkpoint / name).is_file()]
-    state = {name: _any_of(checkpoint, names) for name, names in _TRAINING_STATE.items()}
+    state = {name: _matches_any(checkpoint, names) for name, names in _TRAINING_STATE.items()}
     if any(state.values()) or any(checkpoint.glob("rng_state_*.pth")):
         problems += [f"{name} is missing" for name, exists in state.items() if not exists]
     return problems
@@ -177,16 +177,16 @@ def _broken_files(checkpoint: Path) -> list[str]:
     broken = []
     for path in sorted(path for path in checkpoint.rglob("*") if path.is_file()):
         is_weights = path.suffix in (".safetensors", ".pt", ".pth", ".bin")
-        if (is_weights and weights_fault(path)) or (path.suffix == ".json" and not _parses(path)):
+        if (is_weights and weights_fault(path)) or (path.suffix == ".json" and not _can_be_read(path)):
             broken.append(path)
     return [f"{path.relative_to(checkpoint).as_posix()} is cut off or damaged" for path in broken]
 
 
-def _any_of(checkpoint: Path, patterns: tuple[str, ...]) -> bool:
+def _matches_any(checkpoint: Path, patterns: tuple[str, ...]) -> bool:
     return any(True for pattern in patterns for _ in checkpoint.glob(pattern))
 
 
-def _parses(path: Path) -> bool:
+def _can_be_read(path: Path) -> bool:
     try:
         json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError):

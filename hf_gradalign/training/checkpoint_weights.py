@@ -1,4 +1,4 @@
-"""Load the weights of a checkpoint: under the names of the model, and all of them."""
+"""Load a checkpoint's weights completely, and under the names of the model."""
 
 import copy
 import re
@@ -21,13 +21,13 @@ from transformers.core_model_loading import (
 )
 from transformers.utils import ADAPTER_SAFE_WEIGHTS_NAME
 
-from hf_gradalign.training.adapters import has_adapters, load_adapters, saved_names
+from hf_gradalign.training.adapters import checkpoint_names, has_adapters, load_adapters
 from hf_gradalign.training.distributed import is_sharded
 from hf_gradalign.utils.messages import first_few
 
 
-def savable_state(model: nn.Module) -> dict[str, Tensor]:
-    """Return a model's state dict in a form that safetensors can save: tied weights once, and each contiguous."""
+def to_savable_state(model: nn.Module) -> dict[str, Tensor]:
+    """Return a model's state dict as safetensors can save it: tied weights once, all tensors contiguous."""
     state, seen = {}, set()
     for name, tensor in model.state_dict(keep_vars=True).items():
         if id(tensor) not in seen:
@@ -36,18 +36,18 @@ def savable_state(model: nn.Module) -> dict[str, Tensor]:
     return state
 
 
-def in_model_names(model: nn.Module, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Return saved weights under the names that they have in the model.
+def to_model_names(model: nn.Module, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Rename saved weights to their names in the model.
 
     `save_pretrained` saves some models of transformers (ViT, AST, DeiT, DINOv2, ...) under the names of their first
-    release. `from_pretrained` translates them, `load_state_dict` does not.
+    release. `from_pretrained` translates these names, but `load_state_dict` does not.
 
     Args:
         model: The model that was saved.
-        state: What was saved. Names that are already those of the model stay.
+        state: The saved weights. Names that are already names of the model stay.
 
     Returns:
-        A state dict for the model. Names that mean nothing to the model are still in it.
+        A state dict for the model. Names that the model does not have stay in it.
     """
     conversions = _conversions(model)
     renamings = [each for each in conversions if isinstance(each, WeightRenaming)]
@@ -57,7 +57,7 @@ def in_model_names(model: nn.Module, state: Mapping[str, Tensor]) -> dict[str, T
     by_pattern = {pattern: converter for converter in converters for pattern in converter.source_patterns}
     own = model.state_dict()
     named: dict[str, Tensor] = {}
-    pending: dict[str, WeightConverter] = {}  # several saved tensors may make one of the model, or the reverse
+    pending: dict[str, WeightConverter] = {}  # one tensor of the model may be saved as several, or the reverse
     for name in sorted(state, key=dot_natural_key):
         renamed, pattern = rename_source_key(name, renamings, converters)
         if renamed not in own and name in own:
@@ -74,7 +74,7 @@ def in_model_names(model: nn.Module, state: Mapping[str, Tensor]) -> dict[str, T
 
 
 def _conversions(model: nn.Module) -> list[Any]:
-    """Return what `save_pretrained` reverts: the conversions of `from_pretrained`, or those of the architecture."""
+    """Return the renamings that `save_pretrained` reverts: those of `from_pretrained`, or of the architecture."""
     if not isinstance(model, PreTrainedModel):
         return []
     if used := getattr(model, "_weight_conversions", None):
@@ -88,15 +88,15 @@ def load_whole_state(model: nn.Module, state: Mapping[str, Tensor]) -> tuple[lis
 
     Args:
         model: The model, sharded or not.
-        state: All of its weights, or some, under their names in the model or in a checkpoint; of a model with PEFT
-            adapters all weights of those.
+        state: All or some of the model's weights, under their names in the model or in a checkpoint. For a model with
+            PEFT adapters, all weights of the adapters.
 
     Returns:
         The missing keys and the unexpected keys.
     """
     if has_adapters(model):
         return load_adapters(model, state)
-    state = in_model_names(model, state)
+    state = to_model_names(model, state)
     if is_sharded(model):
         outcome = set_model_state_dict(model, {**state}, options=StateDictOptions(full_state_dict=True, strict=False))
     else:
@@ -106,15 +106,15 @@ def load_whole_state(model: nn.Module, state: Mapping[str, Tensor]) -> tuple[lis
 
 @contextmanager
 def accept_saved_names(model: nn.Module) -> Generator[set[str]]:
-    """Let `model.load_state_dict` take saved names (`in_model_names`).
+    """Let `model.load_state_dict` accept saved names (`to_model_names`).
 
     Yields:
-        The names of the model that were loaded so far, and the saved names that were translated.
+        A set that collects the names of the model that were loaded, and the saved names that were translated.
     """
     understood: set[str] = set()
 
     def translate(module: nn.Module, state: dict[str, Tensor], *_: Any) -> None:
-        named = in_model_names(module, state)
+        named = to_model_names(module, state)
         understood.update(set(named) & set(module.state_dict()), set(state) - set(named))
         state.clear()
         state.update(named)
@@ -129,8 +129,8 @@ def accept_saved_names(model: nn.Module) -> Generator[set[str]]:
 def require_all_weights(model: nn.Module, missing: Iterable[str], unexpected: Iterable[str], source: str) -> None:
     """Check that a checkpoint has restored the whole model.
 
-    Tied weights are saved once, and a model can declare weights that are not saved (`_keys_to_ignore_on_save`) or that
-    may be missing or unexpected (`_keys_to_ignore_on_load_missing`, `_keys_to_ignore_on_load_unexpected`).
+    Tied weights are saved only once, and a model can declare weights that are not saved (`_keys_to_ignore_on_save`) or
+    that may be missing or unexpected (`_keys_to_ignore_on_load_missing`, `_keys_to_ignore_on_load_unexpected`).
 
     Args:
         model: The model that was loaded into.
@@ -141,8 +141,8 @@ def require_all_weights(model: nn.Module, missing: Iterable[str], unexpected: It
     Raises:
         ValueError: If weights are missing or unexpected.
     """
-    missing = _undeclared(model, set(missing) - _tied_to_another(model, set(missing)), "save", "load_missing")
-    unexpected = _undeclared(model, unexpected, "load_unexpected")
+    missing = _drop_declared(model, set(missing) - _find_tied(model, set(missing)), "save", "load_missing")
+    unexpected = _drop_declared(model, unexpected, "load_unexpected")
     problems = [f"it lacks {first_few(missing, 3)}"] if missing else []
     problems += [f"the model lacks {first_few(unexpected, 3)}"] if unexpected else []
     if problems:
@@ -163,17 +163,17 @@ def require_all_adapters(model: Any, checkpoint: str | Path) -> None:
         return
     with safe_open(path, "pt") as file:
         saved = set(file.keys())
-    expected = saved_names(model)
+    expected = checkpoint_names(model)
     require_all_weights(model, expected - saved, saved - expected, str(checkpoint))
 
 
-def _tied_to_another(model: nn.Module, missing: set[str]) -> set[str]:
+def _find_tied(model: nn.Module, missing: set[str]) -> set[str]:
     """Return the missing weights that are the same tensor as one that is not missing."""
     tensors = dict(model.named_parameters(remove_duplicate=False)) | dict(model.named_buffers(remove_duplicate=False))
     restored = {id(tensor) for name, tensor in tensors.items() if name not in missing}
     return {name for name in missing if name in tensors and id(tensors[name]) in restored}
 
 
-def _undeclared(model: nn.Module, names: Iterable[str], *declarations: str) -> list[str]:
+def _drop_declared(model: nn.Module, names: Iterable[str], *declarations: str) -> list[str]:
     patterns = [p for each in declarations for p in getattr(model, f"_keys_to_ignore_on_{each}", None) or ()]
     return sorted(name for name in names if not any(re.search(pattern, name) for pattern in patterns))

@@ -1,4 +1,4 @@
-"""Check data sets when training starts: how they number the classes, their views, and their epochs."""
+"""Checks of data sets when training starts: class numbers, views and epochs."""
 
 import ctypes
 import random
@@ -34,20 +34,21 @@ def check_datasets(trainer: Any) -> None:
     check_labels(model, trainer.train_dataset)
     for name, dataset in evaluated.items() if isinstance(evaluated, dict) else [("", evaluated)]:
         check_labels(model, dataset)
-        # A collator of the user may choose a view, and a stream must not be started. They are checked by batch.
-        if isinstance(trainer.data_collator, ViewBatchCollator) and _has_items(dataset):
-            with _random_states_kept():
+        # A user's collator may choose a view, and reading an item would start a stream. Their batches are checked
+        # instead.
+        if isinstance(trainer.data_collator, ViewBatchCollator) and _is_map_style(dataset):
+            with _preserve_random_states():
                 item = dataset[0]
             refuse_views(item, f"the evaluation set {name}".rstrip())
 
 
-def _has_items(dataset: Any) -> bool:
+def _is_map_style(dataset: Any) -> bool:
     return hasattr(dataset, "__getitem__") and has_length(dataset) and len(dataset) > 0
 
 
 @contextmanager
-def _random_states_kept() -> Generator[None]:
-    """Let a data set draw as if it had not, so that a run does not depend on this check."""
+def _preserve_random_states() -> Generator[None]:
+    """On exit, restore the random states, so that reading an item for a check does not change the run."""
     states = random.getstate(), np.random.get_state()
     with torch.random.fork_rng(devices=[]):
         yield
@@ -56,44 +57,44 @@ def _random_states_kept() -> Generator[None]:
 
 
 def check_labels(model: Any, dataset: Any) -> None:
-    """Check that a data set and a model agree on the number of each class that both name.
+    """Check that a data set and a model give the same number to each class that both name.
 
-    The numbers of a data set are its `label2id` (`hf_gradalign.data`), or the `ClassLabel` of its labels (datasets).
-    Those of a model are in its configuration. Names count in any spelling.
+    The numbers of a data set are from its `label2id` (`hf_gradalign.data`) or the `ClassLabel` of its labels
+    (datasets). The numbers of a model are in its configuration. Different spellings of a class name count as the same.
 
     Raises:
         ValueError: If a class has one number in the data set and another one in the model.
     """
-    numbers = _numbers(dataset)
+    numbers = _label_ids(dataset)
     if not numbers:
-        for one in _wrapped(dataset):
+        for one in _inner_datasets(dataset):
             check_labels(model, one)
     names = getattr(getattr(model, "config", None), "id2label", None) or {}
-    of_model = {_meaning(name): int(number) for number, name in names.items()}
-    of_dataset = {_meaning(name): int(number) for name, number in numbers.items()}
+    of_model = {_class_of_name(name): int(number) for number, name in names.items()}
+    of_dataset = {_class_of_name(name): int(number) for name, number in numbers.items()}
     wrong = [name for name in of_model.keys() & of_dataset.keys() if of_model[name] != of_dataset[name]]
     if wrong and len(of_model) > 1:
         raise ValueError(
-            f"the labels of the data set ({_listing(of_dataset)}) are not those of the model ({_listing(of_model)}), "
-            "which would learn or be measured the wrong way around: make the data set with "
-            "label2id=model.config.label2id, or renumber its labels"
+            f"the data set numbers its labels ({_describe_ids(of_dataset)}) differently than the model "
+            f"({_describe_ids(of_model)}), so the model would learn or be measured the wrong way around: make the data "
+            "set with label2id=model.config.label2id, or renumber its labels"
         )
 
 
-def _numbers(dataset: Any) -> Mapping[str, int]:
-    """Return the number of each class in a data set; empty if the data set does not say."""
+def _label_ids(dataset: Any) -> Mapping[str, int]:
+    """Return the number of each class in a data set; empty if the data set does not define them."""
     if isinstance(numbers := getattr(dataset, "label2id", None), Mapping):
         return numbers
     formatting = getattr(dataset, "format", None)
-    is_transformed = isinstance(formatting, Mapping) and formatting.get("type") == "custom"  # which may renumber labels
+    is_transformed = isinstance(formatting, Mapping) and formatting.get("type") == "custom"  # may renumber labels
     for feature in [] if is_transformed else _label_features(getattr(dataset, "features", None)):
         if names := getattr(feature, "names", None):
             return {name: number for number, name in enumerate(names)}
     return {}
 
 
-def _wrapped(dataset: Any) -> list[Any]:
-    """Return the data sets within one of torch's (Subset, ConcatDataset, ...) or a shard of the Trainer."""
+def _inner_datasets(dataset: Any) -> list[Any]:
+    """Return the data sets that a wrapper of torch (Subset, ConcatDataset, ...) or of the Trainer contains."""
     several = getattr(dataset, "datasets", None)
     several = list(several.values()) if isinstance(several, Mapping) else several
     inner = getattr(dataset, "dataset", None)
@@ -107,22 +108,22 @@ def _label_features(features: Any) -> Iterable[Any]:
     return [columns[name] for columns in (features, *views) for name in _LABEL_COLUMNS if name in columns]
 
 
-def _meaning(name: Any) -> str:
+def _class_of_name(name: Any) -> str:
     return canonical_label(name) or normalize_label(name)
 
 
-def _listing(numbers: Mapping[str, int]) -> str:
+def _describe_ids(numbers: Mapping[str, int]) -> str:
     return ", ".join(f"{number}: {name}" for name, number in sorted(numbers.items(), key=lambda entry: entry[1]))
 
 
 def datasets_with_epoch(dataset: Any) -> list[Any]:
-    """Return a data set if it has `set_epoch`, and otherwise those that it wraps, as `Subset` and others do."""
+    """Return the data set if it has `set_epoch`, otherwise the data sets with `set_epoch` that it wraps."""
     if hasattr(dataset, "set_epoch"):
         return [dataset]
-    return [each for one in _wrapped(dataset) for each in datasets_with_epoch(one)]
+    return [each for one in _inner_datasets(dataset) for each in datasets_with_epoch(one)]
 
 
-def warn_of_lost_epochs(dataset: Any, args: Any) -> None:
+def warn_about_lost_epochs(dataset: Any, args: Any) -> None:
     """Warn if a data set's `set_epoch` cannot change the copies of persistent loader workers.
 
     Args:
@@ -133,9 +134,9 @@ def warn_of_lost_epochs(dataset: Any, args: Any) -> None:
         return
     if lost := [each for each in datasets_with_epoch(dataset) if not _shares_memory(each)]:
         logger.warning(
-            f"--dataloader_persistent_workers: set_epoch of {type(lost[0]).__name__} does not reach workers that are "
-            "running, so items that depend on the epoch are the same in each. Keep the epoch in shared memory, as in "
-            "torch.zeros((), dtype=torch.int64).share_memory_(), or leave out the option."
+            f"--dataloader_persistent_workers: set_epoch of {type(lost[0]).__name__} does not reach running workers, "
+            "so items that depend on the epoch are the same in every epoch. Keep the epoch in shared memory, as in "
+            "torch.zeros((), dtype=torch.int64).share_memory_(), or remove the option."
         )
 
 

@@ -1,4 +1,4 @@
-"""Distributed training: processes that train together, FSDP2, work of the main process, leaving the process group."""
+"""Distributed training: process checks, FSDP2, work on the main process only, and leaving the process group."""
 
 import gc
 from collections.abc import Callable
@@ -15,10 +15,10 @@ T = TypeVar("T")
 
 
 def check_processes(args: TrainingArguments) -> None:
-    """Check that processes and GPUs are used together, and through DDP or FSDP.
+    """Check that all processes and GPUs train one model, through DDP or FSDP.
 
     Raises:
-        ValueError: For DataParallel, and for processes that do not know of each other.
+        ValueError: For DataParallel, and for processes that would train separately.
     """
     if args.n_gpu > 1:
         raise ValueError(
@@ -34,7 +34,7 @@ def check_processes(args: TrainingArguments) -> None:
     ):
         raise ValueError(
             f"each of the {distributed.get_world_size()} processes would train its own model: accelerate found no "
-            "accelerator for them. To train together on the CPU, add --use_cpu"
+            "accelerator. To train together on the CPU, add --use_cpu"
         )
 
 
@@ -42,9 +42,9 @@ def prepare_for_fsdp(model: Any, accelerator: Accelerator) -> None:
     """Prepare a model and the accelerator for FSDP2, so that the gradients of the views stay separate.
 
     - accelerate asks each model for its input embeddings. The speech models of transformers have none and raise
-      NotImplementedError. Here they get a method that returns None.
+      NotImplementedError. This function gives them a method that returns None.
     - While it accumulates micro-batches, FSDP2 keeps unsharded gradients in its own buffer, which would add up the
-      views. So gradients are reduced in each micro-batch (`sync_each_batch`), which costs communication and saves
+      views. Instead, gradients are reduced in each micro-batch (`sync_each_batch`), which costs communication and saves
       memory.
     """
     if hasattr(model, "get_input_embeddings"):
@@ -61,11 +61,11 @@ def is_sharded(model: nn.Module) -> bool:
 
 
 def on_main_process(work: Callable[[], T]) -> T:
-    """Do some work in the main process only, and return its result in every process.
+    """Call a function in the main process only, and return its result in every process.
 
     Raises:
-        ValueError: If the work raised it, in every process.
-        OSError: Likewise.
+        ValueError: If the function raised it; then every process raises it.
+        OSError: In the same way.
     """
     outcome: list[Any] = [None, None]
     if PartialState().is_main_process:
@@ -74,7 +74,7 @@ def on_main_process(work: Callable[[], T]) -> T:
         except (ValueError, OSError) as error:
             outcome[1] = error
     if distributed.is_available() and distributed.is_initialized():
-        distributed.broadcast_object_list(outcome)  # not accelerate's, which does nothing where it knows no accelerator
+        distributed.broadcast_object_list(outcome)  # accelerate's does nothing if it found no accelerator
     if outcome[1] is not None:
         raise outcome[1]
     return outcome[0]
@@ -86,8 +86,8 @@ def leave_process_group() -> None:
     Call it last in a successful program, when nothing refers to the trainer anymore. The threads of Gloo outlive a
     process group that is not destroyed, and need Python's lock to release the tensors of the last reduction. A thread
     that still waits for the lock when the interpreter shuts down aborts the process ("terminate called without an
-    active exception"), and a finished run fails. Destroying the group joins those threads, but only after the trainer
-    and the model that hold it are gone. These are reference cycles, so they are collected first.
+    active exception"), so a finished run would fail. Destroying the group joins those threads, but only after the
+    trainer and the model that hold it are gone. They are in reference cycles, so garbage is collected first.
     """
     if distributed.is_available() and distributed.is_initialized():
         gc.collect()

@@ -23,14 +23,14 @@ class EvaluatingTrainer(Trainer):
     """Fixes how the base class's options affect evaluations.
 
     - `bf16_full_eval` and `fp16_full_eval` cast the inputs as well as the weights. The base class casts only the
-      weights, and speech models fail. Afterwards the original weights are restored. The base class leaves them in half
-      precision, to be saved or trained further. As in the base class, evaluations within `train()` run in the
-      precision of training.
+      weights, and speech models fail. Afterward, the original weights are restored. The base class leaves the model in
+      half precision, so later training and saving would use it. As in the base class, evaluations within `train()` run
+      in the precision of training.
     - `dataloader_drop_last` drops only the last batch of training, not the last items of an evaluation.
-    - With `dataloader_persistent_workers`, `evaluate(other_dataset)` evaluates the data set that it is given. The base
-      class reuses the loader of the previous one. The workers of `predict` end with it.
+    - With `dataloader_persistent_workers`, `evaluate(other_dataset)` evaluates that data set. The base class reuses the
+      loader of the previous one. The workers of `predict` end when it returns.
     - With `batch_eval_metrics`, a `compute_metrics` that has a method `reset` is reset before each evaluation, so an
-      interrupted one does not count.
+      interrupted evaluation does not count.
     - A `compute_metrics` that has a method `use_model` is given the model before each evaluation.
     - A loss that weights its items is a weighted mean over the whole data set (`record_loss`), unless `compute_metrics`
       returns a loss. The base class takes the mean over batches, which depends on how items are divided into them.
@@ -65,13 +65,13 @@ class EvaluatingTrainer(Trainer):
             if dataloader_key is None:
                 options["dataloader_persistent_workers"] = False  # the loader of `predict` is used once
         seeded = self.args.dataloader_num_workers > 0 and self.args.dataloader_persistent_workers
-        with _replaced(self.args, options):
+        with _override_arguments(self.args, options):
             loader = super()._get_dataloader(dataset, description, batch_size, sampler_fn, is_training, dataloader_key)
         inner = getattr(loader, "base_dataloader", loader)
         inner.worker_init_fn = partial(start_worker, then=inner.worker_init_fn)
         if seeded:
-            # A loader draws a seed when it starts its workers: at every epoch and evaluation, or once if they persist.
-            # Drawing it from the global generator would change the dropout of a resumed run.
+            # A loader draws a seed when it starts its workers: at every epoch and evaluation, or once if workers
+            # persist. If the seed came from the global generator, a resumed run would have other dropout.
             inner.generator = torch.Generator().manual_seed(self.args.seed)
         return loader
 
@@ -96,7 +96,7 @@ class EvaluatingTrainer(Trainer):
             ValueError: If the data set numbers the classes differently than the model.
         """
         model, compute = self.model, self.compute_metrics
-        assert model is not None  # without one, `model_init` has made it
+        assert model is not None  # `model_init` makes one if none was given
         check_labels(self.accelerator.unwrap_model(model), getattr(dataloader, "dataset", None))
         if (reset := getattr(compute, "reset", None)) is not None:
             reset()
@@ -104,17 +104,17 @@ class EvaluatingTrainer(Trainer):
             use_model(self.accelerator.unwrap_model(model))
         computed: dict[str, float] = {}
 
-        def keep_computed(*args: Any, **kwargs: Any) -> dict[str, float]:
+        def keep_metrics(*args: Any, **kwargs: Any) -> dict[str, float]:
             assert compute is not None
             metrics = compute(*args, **kwargs)
-            computed.update(metrics or {})  # by batch, there are none before the last
+            computed.update(metrics or {})  # with metrics by batch, only the last call has any
             return metrics
 
         self._loss_terms = []
-        casts = self._half_precision() is not None and not is_sharded(model)
+        casts = self._evaluation_dtype() is not None and not is_sharded(model)
         with (
-            _weights_restored(model) if casts else nullcontext(),
-            _replaced(self, {} if compute is None else {"compute_metrics": keep_computed}),
+            _restore_weights(model) if casts else nullcontext(),
+            _override_arguments(self, {} if compute is None else {"compute_metrics": keep_metrics}),
         ):
             output = super().evaluation_loop(
                 dataloader, description, prediction_loss_only, ignore_keys, metric_key_prefix
@@ -128,8 +128,8 @@ class EvaluatingTrainer(Trainer):
         return output
 
     def record_loss(self, terms: Tensor) -> None:
-        """Record a batch of the evaluation: what each item adds to the loss and to its denominator, shape (B, 2)."""
-        # For every item of a batch, so that those that fill up the last one of several processes are dropped.
+        """Record the terms of an evaluation batch, shape (B, 2): each item's part of the loss and its denominator."""
+        # One row per item, so that items that only fill up the last batch of several processes can be dropped.
         self._loss_terms.append(self.gather_function(terms))
 
     def prediction_step(
@@ -144,7 +144,7 @@ class EvaluatingTrainer(Trainer):
         Outputs that the next pass would overwrite (`uses_cuda_graphs`) are copied.
         """
         refuse_views(inputs, "the data set")
-        dtype = self._half_precision()
+        dtype = self._evaluation_dtype()
         if dtype is not None:
             inputs = {
                 name: value if name in self.label_names else _cast(value, dtype) for name, value in inputs.items()
@@ -152,8 +152,8 @@ class EvaluatingTrainer(Trainer):
         outputs = super().prediction_step(model, inputs, prediction_loss_only, ignore_keys)
         return recursively_apply(torch.clone, outputs) if uses_cuda_graphs(self.args) else outputs
 
-    def _half_precision(self) -> torch.dtype | None:
-        """The type that the base class casts the model to for this evaluation; None if it does not."""
+    def _evaluation_dtype(self) -> torch.dtype | None:
+        """Return the type that the base class casts the model to for this evaluation; None if it does not."""
         if self.is_in_train:
             return None
         if self.args.fp16_full_eval:
@@ -168,7 +168,7 @@ def _cast(value: Any, dtype: torch.dtype) -> Any:
 
 
 @contextmanager
-def _replaced(args: Any, options: dict[str, Any]) -> Generator[None]:
+def _override_arguments(args: Any, options: dict[str, Any]) -> Generator[None]:
     before = {name: getattr(args, name) for name in options}
     try:
         for name, value in options.items():
@@ -180,7 +180,7 @@ def _replaced(args: Any, options: dict[str, Any]) -> Generator[None]:
 
 
 @contextmanager
-def _weights_restored(model: nn.Module) -> Generator[None]:
+def _restore_weights(model: nn.Module) -> Generator[None]:
     """On exit, restore the tensors of the model's parameters and buffers, whatever they were cast to."""
     parameters = [(parameter, parameter.data) for parameter in model.parameters()]
     buffers = [(module, dict(module._buffers)) for module in model.modules()]

@@ -1,4 +1,4 @@
-"""Learning rates of their own for the head and for each transformer layer."""
+"""Separate learning rates for the head and for each transformer layer."""
 
 from typing import Any
 
@@ -14,19 +14,19 @@ def uses_split_rates(args: Any) -> bool:
     return args.head_learning_rate is not None or args.layerwise_lr_decay is not None
 
 
-def check_split(trainer: Any) -> None:
-    """Check that a `Trainer`'s model has what `head_learning_rate` and `layerwise_lr_decay` are for.
+def check_split_rates(trainer: Any) -> None:
+    """Check that `head_learning_rate` and `layerwise_lr_decay` have an effect on a `Trainer`'s model.
 
     Raises:
-        ValueError: If one of them would do nothing.
+        ValueError: If one of them would have none.
     """
     if not uses_split_rates(trainer.args):
         return
     check_rates(trainer.args)
     if trainer.optimizer is not None:
         raise ValueError(
-            "--head_learning_rate and --layerwise_lr_decay are for the optimizer that the trainer creates, and it was "
-            "given one: put the rates into its parameter groups"
+            "--head_learning_rate and --layerwise_lr_decay have no effect on an optimizer that you create: put the "
+            "rates into its parameter groups"
         )
     scales = layer_scales(trainer.model, trainer.args.layerwise_lr_decay)
     trained = [parameter for parameter in trainer.model.parameters() if parameter.requires_grad]
@@ -34,7 +34,8 @@ def check_split(trainer: Any) -> None:
     if trainer.args.head_learning_rate is not None:
         if not of_head:
             raise ValueError(
-                f"--head_learning_rate: {_name(trainer.model)} has nothing to train outside of its encoder; remove it"
+                f"--head_learning_rate: {_class_name(trainer.model)} has no trainable weights outside its encoder; "
+                "remove it"
             )
         if len(of_head) == len(trained):
             raise ValueError(
@@ -44,8 +45,8 @@ def check_split(trainer: Any) -> None:
     decay = trainer.args.layerwise_lr_decay
     if decay not in (None, 1) and all(scales.get(parameter, 1) == 1 for parameter in trained):
         raise ValueError(
-            f"--layerwise_lr_decay {decay} lowers the rate of what comes before the last layer, and all of that is "
-            "frozen; remove it"
+            f"--layerwise_lr_decay {decay} lowers the rates below the last layer, but everything there is frozen; "
+            "remove it"
         )
 
 
@@ -55,7 +56,7 @@ def layer_scales(model: Any, decay: float | None) -> dict[Parameter, float]:
     Args:
         model: The model.
         decay: Factor from each of the L transformer layers to the one below. Layer l from 1 to L gets decay^(L - l),
-            what comes before the layers decay^L, and what comes after them 1.
+            everything before the layers gets decay^L, and everything after them gets 1.
 
     Raises:
         ValueError: If the model has no encoder or, with `decay`, no transformer layers.
@@ -63,22 +64,24 @@ def layer_scales(model: Any, decay: float | None) -> dict[Parameter, float]:
     encoder = encoder_of(model)
     if encoder is None:
         option = "--head_learning_rate" if decay is None else "--layerwise_lr_decay"
-        raise ValueError(f"{option}: {_name(model)} has no encoder apart from its head (base_model_prefix); remove it")
+        raise ValueError(
+            f"{option}: {_class_name(model)} has no encoder apart from its head (base_model_prefix); remove it"
+        )
     if decay is None:
         return dict.fromkeys(encoder.parameters(), 1.0)
     layers = transformer_layers(encoder)
     if layers is None:
-        raise ValueError(f"--layerwise_lr_decay: {_name(encoder)} has no transformer layers; remove it")
+        raise ValueError(f"--layerwise_lr_decay: {_class_name(encoder)} has no transformer layers; remove it")
     return {
         parameter: decay ** max(len(layers) - depth, 0) for parameter, depth in encoder_depths(encoder, layers).items()
     }
 
 
-def split_groups(optimizer: Optimizer, model: Any, args: Any) -> None:
+def split_parameter_groups(optimizer: Optimizer, model: Any, args: Any) -> None:
     """Split the parameter groups of a new optimizer by learning rate.
 
-    Other settings of a group stay. Schedules multiply the rate of each group. The groups of `learning_rate` come first,
-    because the `Trainer` logs the rate of the first one.
+    The groups keep their other settings. Schedules multiply the rate of each group. The groups of `learning_rate` come
+    first, because the `Trainer` logs the rate of the first one.
     """
     scales = layer_scales(model, args.layerwise_lr_decay)
     groups = []
@@ -93,7 +96,7 @@ def split_groups(optimizer: Optimizer, model: Any, args: Any) -> None:
     optimizer.param_groups[:] = groups
 
 
-def _name(model: Any) -> str:
+def _class_name(model: Any) -> str:
     if hasattr(model, "get_base_model"):
         model = model.get_base_model()
     return type(model).__name__

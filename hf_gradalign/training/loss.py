@@ -11,7 +11,7 @@ from transformers import PretrainedConfig
 from hf_gradalign.training.view_batch import is_view_batch
 
 
-def class_weights_of(config: PretrainedConfig | None) -> Tensor | None:
+def read_class_weights(config: PretrainedConfig | None) -> Tensor | None:
     """Return the configuration's `class_weights` as a tensor, or None if it has none.
 
     Raises:
@@ -22,8 +22,8 @@ def class_weights_of(config: PretrainedConfig | None) -> Tensor | None:
         return None
     if config.num_labels == 1:
         raise ValueError(
-            f"class_weights {weights} need an output per class, and the model has a single one: load it with "
-            "hf_gradalign.models.load_audio_classifier, which makes two of it"
+            f"class_weights {weights} need one output per class, but the model has a single output: load it with "
+            "hf_gradalign.models.load_audio_classifier, which gives it two outputs"
         )
     tensor = torch.tensor([float(weight) for weight in weights])
     if len(tensor) != config.num_labels or not bool(((tensor > 0) & torch.isfinite(tensor)).all()):
@@ -34,9 +34,9 @@ def class_weights_of(config: PretrainedConfig | None) -> Tensor | None:
 class WeightedCrossEntropy:
     r"""Cross-entropy weighted by class: :math:`\sum_i w_{y_i} l_i / \sum_i w_{y_i}`.
 
-    `GradientAlignmentTrainer` uses it for models with class weights, or as its `compute_loss_func`. It is a mean over
-    the items of a batch, which the trainer combines over micro-batches and processes using `items_weight`. The
-    `__call__` of a subclass must take `reduction`, too.
+    `GradientAlignmentTrainer` uses it for models with class weights, or as its `compute_loss_func`. The loss is a mean
+    over the items of a batch. The trainer combines these means over micro-batches and processes with `items_weight`.
+    The `__call__` of a subclass must also accept `reduction`.
 
     Args:
         class_weights: Shape (C,), positive. The trainer moves them to its device.
@@ -50,7 +50,7 @@ class WeightedCrossEntropy:
     def __call__(
         self, outputs: Any, labels: Tensor, num_items_in_batch: Tensor | None = None, reduction: str = "mean"
     ) -> Tensor:
-        """Return the loss of logits (B, C) and integer labels (B,): the weighted mean, or with "none" each w_y l."""
+        """Return the loss of logits (B, C) and integer labels (B,): the weighted mean or, for "none", each w_y l."""
         logits = outputs["logits"] if isinstance(outputs, dict) else outputs[0]
         weights = self.class_weights.to(logits.device, torch.float32)
         logits = logits.float().view(-1, weights.numel())
@@ -59,10 +59,10 @@ class WeightedCrossEntropy:
 
 
 class LossOfMicroBatch:
-    """Gives a `compute_loss_func` the number of items of its micro-batch, where the Trainer has that of the update.
+    """Calls a `compute_loss_func` with the number of items of its micro-batch, instead of the number of the update.
 
-    So a function that divides a sum by `num_items_in_batch` returns the mean over the items of a micro-batch, as one
-    does that takes the mean.
+    A function that divides a sum by `num_items_in_batch` then returns the mean over the items of a micro-batch, as
+    functions that take the mean do.
 
     Args:
         function: Called with the outputs, the labels and `num_items_in_batch`, a scalar tensor: the number of labels
@@ -78,7 +78,7 @@ class LossOfMicroBatch:
         return self.function(outputs, labels, num_items_in_batch=items)
 
 
-def are_classes(labels: Any) -> TypeGuard[Tensor]:
+def are_class_indices(labels: Any) -> TypeGuard[Tensor]:
     """Return whether labels are class indices."""
     return isinstance(labels, Tensor) and not labels.is_floating_point()
 
@@ -95,7 +95,7 @@ def items_weight(inputs: Mapping[str, Any], class_weights: Tensor | None) -> Ten
         than -100; the batch size if labels are not class indices.
     """
     labels = inputs.get("labels")
-    if are_classes(labels):
+    if are_class_indices(labels):
         # Indexing with a mask instead would make the host wait for the device.
         counts = (labels != -100).float()
         weights = 1.0 if class_weights is None else class_weights.to(labels.device)[labels.clamp(min=0)]
@@ -126,7 +126,7 @@ def loss_terms(
         outputs: Model outputs with logits (B, C) or (B, T, C).
         labels: Integer labels, shape (B,) or (B, T); -100 for none.
         class_weights: Shape (C,).
-        weighted_loss: Loss by which the items differ.
+        weighted_loss: Loss that gives each item its own value.
 
     Returns:
         Shape (B, 2), float32.

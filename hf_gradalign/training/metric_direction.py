@@ -28,11 +28,13 @@ def greater_is_better(metric: str, given: bool | None = None) -> bool:
     """Return whether more of a metric is better.
 
     Args:
-        metric: Its name, perhaps after that of an evaluation set: "eer", "eval_eer", "la_eer", "eval_la_eer".
-        given: What the user says, which counts; None if nothing.
+        metric: Name of the metric, with or without the name of an evaluation set: "eer", "eval_eer", "la_eer",
+            "eval_la_eer".
+        given: The user's choice, which takes precedence; None if there is none.
 
     Raises:
-        ValueError: If this is not known, or the value does not measure how good a model is (a threshold, a time).
+        ValueError: If the direction is unknown, or the metric does not measure how good a model is (a threshold, a
+            time).
     """
     if _ends_with(metric, _NO_METRICS):
         raise ValueError(

@@ -1,4 +1,4 @@
-"""A resumable `Trainer`: runs that were killed at any moment can be resumed with identical results."""
+"""A resumable `Trainer`: a run that was killed at any moment can be resumed with identical results."""
 
 import json
 import logging as std_logging
@@ -19,17 +19,17 @@ from transformers.trainer_utils import TrainOutput, has_length
 from transformers.utils import logging
 
 from hf_gradalign.models.score_calibration import drop_calibration
-from hf_gradalign.training.adapters import has_adapters, merged_copy, save_whole_config
+from hf_gradalign.training.adapters import copy_with_merged_adapters, has_adapters, save_whole_config
 from hf_gradalign.training.callbacks import BestCheckpoints
 from hf_gradalign.training.checkpoint_integrity import find_weight_problems
 from hf_gradalign.training.checkpoint_weights import (
     accept_saved_names,
     require_all_adapters,
     require_all_weights,
-    savable_state,
+    to_savable_state,
 )
 from hf_gradalign.training.evaluating_trainer import EvaluatingTrainer
-from hf_gradalign.training.run_checkpoints import ADAPTER_DIR, RunCheckpoints, refuse_links_out, require_complete
+from hf_gradalign.training.run_checkpoints import ADAPTER_DIR, RunCheckpoints, refuse_outside_links, require_complete
 from hf_gradalign.utils.files import give_usual_mode
 from hf_gradalign.utils.loader_workers import start_worker
 from hf_gradalign.utils.messages import first_few
@@ -43,20 +43,21 @@ class ResumableTrainer(EvaluatingTrainer):
     """Makes the base class resume from the last complete checkpoint as if the run had never been interrupted.
 
     - A checkpoint appears under its name only when it is complete on every process, and only then is an old one deleted
-      (`RunCheckpoints`). From its first checkpoint on, a run always has one to resume from.
+      (`RunCheckpoints`). After its first checkpoint, a run always has one to resume from.
     - `train(resume_from_checkpoint=True)` skips incomplete and damaged checkpoints. An explicit path to one raises an
       error, and so does a damaged best checkpoint that `load_best_model_at_end` would load.
-    - A checkpoint restores the whole model, also of architectures that transformers saves under other names (ViT, AST,
-      ...), and a plain module with tied weights, which the base class cannot save. If weights are missing or
-      unexpected, an error is raised, where the base class warns.
+    - A checkpoint restores the whole model, including architectures that transformers saves under other names (ViT,
+      AST, ...) and plain modules with tied weights, which the base class cannot save. Missing or unexpected weights
+      raise an error, where the base class only warns.
     - Evaluation and logging at the end of an epoch happen before the checkpoint is written. The base class writes it
       first, so a run killed in between would miss them.
-    - Each process's running sums, and so the logged `loss`, continue where they were.
-    - Persistent loader workers draw no random numbers that a resumed run would draw again.
-    - At the end, a model with PEFT adapters is saved merged, with the adapters alone in `adapter/`. It loads without
-      its base. Checkpoints (and with `merge_adapters` False, the saved model) hold only adapters and configuration.
+    - The running sums of each process continue where they were, so the logged `loss` is the same.
+    - Persistent loader workers do not change which random numbers a resumed run draws.
+    - At the end, a model with PEFT adapters is saved merged, with the adapters alone in `adapter/`. The saved model
+      loads without its base model. Checkpoints (and with `merge_adapters` False, the saved model) contain only adapters
+      and configuration.
     - A stream that splits itself by process (`splits_by_process`) is not split again, and a stream with a method
-      `leave_blank` receives how many batches a resumed run skips, and their size.
+      `leave_blank` receives the number of batches that a resumed run skips, and their size.
 
     Items of the data set may only depend on their index and the epoch (`set_epoch`).
     """
@@ -86,13 +87,13 @@ class ResumableTrainer(EvaluatingTrainer):
 
         Raises:
             FileNotFoundError: If the checkpoint is incomplete.
-            ValueError: If `args.output_dir` has no complete checkpoint, or the checkpoint is one of another model.
-            PermissionError: If a link in `args.output_dir`, where the run would write, leads out of that folder.
+            ValueError: If `args.output_dir` has no complete checkpoint, or the checkpoint is of another model.
+            PermissionError: If the run would write through a link that leads outside of `args.output_dir`.
         """
-        refuse_links_out(self._output_dir)
+        refuse_outside_links(self._output_dir)
         checkpoints = RunCheckpoints(self._output_dir)
         if resume_from_checkpoint is True:
-            resume_from_checkpoint = str(_last_on_every_process(checkpoints))
+            resume_from_checkpoint = str(_last_common_checkpoint(checkpoints))
         elif resume_from_checkpoint:
             require_complete(resume_from_checkpoint)
         if self.args.should_save:
@@ -106,9 +107,9 @@ class ResumableTrainer(EvaluatingTrainer):
         return super().train(resume_from_checkpoint, *args, **kwargs)
 
     def rehearse_checkpoint(self) -> None:
-        """Save a checkpoint before the first update, with a new optimizer.
+        """Save a checkpoint with a new optimizer, to test whether model, optimizer and state can be saved.
 
-        For a trainer that will not train: it tests whether model, optimizer and state can be saved.
+        For a trainer that will not train.
         """
         self._tr_loss = torch.zeros((), device=self.args.device)
         self._total_loss_scalar, self._globalstep_last_logged = 0.0, 0
@@ -142,7 +143,7 @@ class ResumableTrainer(EvaluatingTrainer):
         super().log(logs, start_time)
 
     def start_training(self) -> None:
-        """Restore the running sums, and drop the model's calibration. Called when everything else is loaded."""
+        """Restore the running sums, and drop the model's calibration. Called after everything else is loaded."""
         drop_calibration(getattr(self.model, "config", None))
         self._epoch_is_over = self._save_is_due = False
         state, self._process_state = self._process_state, None
@@ -150,7 +151,7 @@ class ResumableTrainer(EvaluatingTrainer):
             self.load_process_state(state)
 
     def end_epoch(self) -> None:
-        """Note that an epoch's updates are done. Called before its evaluation."""
+        """Note that an epoch's updates are done. Called before the epoch is evaluated."""
         self._epoch_is_over = True
 
     def _maybe_log_save_evaluate(self, *args: Any, **kwargs: Any) -> None:
@@ -168,7 +169,7 @@ class ResumableTrainer(EvaluatingTrainer):
         checkpoints = RunCheckpoints(run_folder)
         if self.args.should_save:
             checkpoints.clear_unfinished()
-        self.accelerator.wait_for_everyone()  # before another process writes to the folder that is being cleared
+        self.accelerator.wait_for_everyone()  # no process may write to the folder while it is cleared
         self._unfinished = checkpoints.unfinished
         try:
             super()._save_checkpoint(model, trial)
@@ -182,10 +183,10 @@ class ResumableTrainer(EvaluatingTrainer):
                 self.state.best_model_checkpoint = os.path.join(run_folder, best.name)
         if self.args.should_save:
             self.state.save_to_json(str(checkpoints.unfinished / target.name / TRAINER_STATE_NAME))
-        self.accelerator.wait_for_everyone()  # until every process has written its part
+        self.accelerator.wait_for_everyone()  # for every process to write its part
         if self.args.should_save:
             checkpoints.finish(self.state.global_step)
-        self.accelerator.wait_for_everyone()  # until it is complete on every machine
+        self.accelerator.wait_for_everyone()  # for the checkpoint to be complete on every machine
         if self.args.should_save:
             checkpoints.remove_oldest(self.args.save_total_limit, keep=[self.state.best_model_checkpoint])
         if self.args.push_to_hub:
@@ -203,13 +204,13 @@ class ResumableTrainer(EvaluatingTrainer):
         model = self.accelerator.unwrap_model(self.model, keep_torch_compile=False)
         if not has_adapters(model):
             if state_dict is None and not isinstance(model, PreTrainedModel):
-                state_dict = savable_state(cast(nn.Module, self.model))
+                state_dict = to_savable_state(cast(nn.Module, self.model))
             super()._save(output_dir, state_dict)
             return
         output_dir = self._output_dir if output_dir is None else output_dir
-        # Checkpoints contain only the adapters. So do sharded models, which pass a gathered state dict.
+        # Adapters are not merged in checkpoints, nor in sharded models, which pass a gathered state dict.
         merges = self.args.should_save and self._unfinished is None and state_dict is None
-        merged = merged_copy(model) if merges and getattr(self.args, "merge_adapters", True) else None
+        merged = copy_with_merged_adapters(model) if merges and getattr(self.args, "merge_adapters", True) else None
         if merged is None:
             super()._save(output_dir, state_dict)
             if self.args.should_save:
@@ -217,7 +218,7 @@ class ResumableTrainer(EvaluatingTrainer):
             return
         folder = os.path.join(output_dir, ADAPTER_DIR)
         model.save_pretrained(folder)
-        Path(folder, REPOCARD_NAME).unlink(missing_ok=True)  # PEFT's card is a form to fill in
+        Path(folder, REPOCARD_NAME).unlink(missing_ok=True)  # PEFT's card is an empty form
         save_whole_config(model, folder)
         if self.processing_class is not None:
             self.processing_class.save_pretrained(folder)
@@ -231,7 +232,7 @@ class ResumableTrainer(EvaluatingTrainer):
         return super()._get_output_dir(trial) if self._unfinished is None else str(self._unfinished)
 
     def _push_from_checkpoint(self, checkpoint_folder: str) -> None:
-        if self._unfinished is None:  # the upload runs in the background, so its files must stay in place
+        if self._unfinished is None:  # files must not move while they are uploaded in the background
             super()._push_from_checkpoint(checkpoint_folder)
 
     def _save_optimizer_and_scheduler(self, output_dir: str) -> None:
@@ -245,7 +246,7 @@ class ResumableTrainer(EvaluatingTrainer):
         path = Path(checkpoint or "", PROCESS_STATES_NAME)
         if checkpoint is not None and path.is_file():
             states = json.loads(path.read_text(encoding="utf-8"))
-            # With another number of processes the sums are approximate until the next log.
+            # If the number of processes has changed, the sums are approximate until the next log.
             self._process_state = states[self.args.process_index % len(states)]
 
     def get_train_dataloader(self) -> DataLoader:
@@ -268,11 +269,11 @@ class ResumableTrainer(EvaluatingTrainer):
 
     def _init_training_state(self, *args: Any, **kwargs: Any) -> tuple[int, int]:
         base = std_logging.getLogger("transformers.trainer")
-        base.addFilter(_is_not_about_best)
+        base.addFilter(_keep_warning)
         try:
             epochs, batches = super()._init_training_state(*args, **kwargs)
         finally:
-            base.removeFilter(_is_not_about_best)
+            base.removeFilter(_keep_warning)
         if self._resumed_from is not None and not has_length(self.train_dataset):
             epochs, batches = self._position_in_stream(self._resumed_from) or (epochs, batches)
         self._find_best_checkpoint()
@@ -282,9 +283,9 @@ class ResumableTrainer(EvaluatingTrainer):
         return epochs, batches
 
     def _position_in_stream(self, checkpoint: Path) -> tuple[int, int] | None:
-        """Return the completed passes over a stream and the batches of the next; None in the first pass.
+        """Return the completed passes over a stream and the batches of the current one; None in the first pass.
 
-        Without a length, the base class takes all updates for those of one pass, and skips more batches than it has.
+        For a data set without a length, the base class assumes a single pass, and skips more batches than a pass has.
         """
         before = TrainerState.load_from_json(str(checkpoint / TRAINER_STATE_NAME))
         passes, share = divmod(before.epoch or 0, 1)
@@ -294,7 +295,7 @@ class ResumableTrainer(EvaluatingTrainer):
         return int(passes), 0 if self.args.ignore_data_skip else updates * self.args.gradient_accumulation_steps
 
     def _find_best_checkpoint(self) -> None:
-        """Look up the best checkpoint in the folder that the run is resumed from, which may have been moved."""
+        """Look up the best checkpoint in the folder that the run is resumed from, which may have moved."""
         step = self.state.best_global_step
         if self._resumed_from is None or not step:
             return
@@ -303,12 +304,12 @@ class ResumableTrainer(EvaluatingTrainer):
             self.state.best_model_checkpoint = str(best)
         elif self.state.best_model_checkpoint is None and self.args.load_best_model_at_end:
             logger.warning(
-                f"The best checkpoint so far, {best.name}, is no longer in {best.parent} and cannot be loaded at the "
-                "end."
+                f"The best checkpoint so far, {best.name}, is no longer in {best.parent}, so it cannot be loaded at "
+                "the end of training."
             )
 
     def _load_best_model(self) -> None:
-        assert self.state.best_model_checkpoint is not None  # the base class checks it before it calls this
+        assert self.state.best_model_checkpoint is not None  # checked by the base class
         best = Path(self.state.best_model_checkpoint)
         if problems := find_weight_problems(best):
             raise FileNotFoundError(
@@ -322,10 +323,10 @@ class ResumableTrainer(EvaluatingTrainer):
         self._load_all_weights(Path(resume_from_checkpoint), lambda: load(resume_from_checkpoint, model))
 
     def _load_all_weights(self, checkpoint: Path, load: Callable[[], None]) -> None:
-        """Load a checkpoint with the base class, which loads what it finds under the names that it expects."""
+        """Load a checkpoint with the base class, and check that no weight was missed."""
         model = self.model
         assert model is not None
-        if self.is_fsdp_enabled:  # its checkpoints have the names of the model, and torch requires all of them
+        if self.is_fsdp_enabled:  # FSDP saves the model's own names, and torch requires all
             load()
             return
         if has_adapters(model):
@@ -345,12 +346,12 @@ class ResumableTrainer(EvaluatingTrainer):
     def _finalize_training(self, trial: Any, *args: Any, **kwargs: Any) -> TrainOutput:
         best = self.state.best_model_checkpoint
         if self.args.should_save and self.args.save_total_limit == 1 and best is not None and Path(best).is_dir():
-            # The base class would delete them next, but file by file.
+            # The base class would delete them too, but file by file.
             checkpoints = RunCheckpoints(self._get_output_dir(trial))
             for path in checkpoints.all():
                 if not path.samefile(best):
                     checkpoints.remove(path)
-        if self.args.world_size > 1:  # for `train_loss`, where the base class counts the first process's share
+        if self.args.world_size > 1:  # base class: only the main process's `train_loss`
             self._tr_loss = cast(torch.Tensor, self.accelerator.reduce(self._tr_loss, reduction="mean"))
         output = super()._finalize_training(trial, *args, **kwargs)
         return output._replace(training_loss=output.metrics["train_loss"])
@@ -360,7 +361,7 @@ class _TrainingStages(TrainerCallback):
     """Tells the trainer when training starts and when an epoch ends."""
 
     def __init__(self, trainer: ResumableTrainer) -> None:
-        self._trainer = weakref.proxy(trainer)  # a strong reference would keep trainer and loader workers alive
+        self._trainer = weakref.proxy(trainer)  # a strong reference would keep the trainer and its workers alive
 
     def on_train_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
@@ -373,12 +374,12 @@ class _TrainingStages(TrainerCallback):
         self._trainer.end_epoch()
 
 
-def _is_not_about_best(record: std_logging.LogRecord) -> bool:
+def _keep_warning(record: std_logging.LogRecord) -> bool:
     return not record.getMessage().startswith("The best checkpoint ")  # `_find_best_checkpoint` handles it
 
 
-def _last_on_every_process(checkpoints: RunCheckpoints) -> Path:
-    # If each machine keeps its own checkpoints, one may have been killed before it wrote the last.
+def _last_common_checkpoint(checkpoints: RunCheckpoints) -> Path:
+    # If each machine keeps its own checkpoints, a machine may have been killed before it wrote its last one.
     names = gather_object([[path.name for path in checkpoints.adopt_finished()]])
     common = [name for name in names[0] if all(name in others for others in names)]
     for path in (checkpoints.folder / name for name in reversed(common)):

@@ -1,4 +1,4 @@
-"""The checkpoints in a run's folder: each is either complete or out of the way."""
+"""The checkpoints in a run's folder. Incomplete ones are kept in a separate folder."""
 
 import contextlib
 import os
@@ -25,9 +25,9 @@ logger = logging.get_logger(__name__)
 # The leading underscore keeps it from being pushed to the Hub.
 UNFINISHED_DIR = "_unfinished_checkpoints"
 ADAPTER_DIR = "adapter"
-"""Subfolder for the PEFT adapters of a model that is saved merged."""
+"""Subfolder for the PEFT adapters of a model that is saved with merged weights."""
 
-# Everything that a run writes, and so might write through a link. Other links in the folder are the user's business.
+# Everything that a run writes, and could write through a link. Other links in the folder are left to the user.
 _WRITTEN = (
     "checkpoint-*",
     UNFINISHED_DIR,
@@ -52,9 +52,10 @@ class RunCheckpoints:
     """Writes, finds and deletes checkpoints so that a kill at any moment never leaves a partial one.
 
     A checkpoint is written to `<run>/_unfinished_checkpoints/`. Once it is complete, a manifest of its files is added,
-    and an atomic rename makes it `<run>/checkpoint-<step>`. Before a checkpoint is deleted, it is renamed back. So
-    every reader, transformers included, finds only complete checkpoints. If a checkpoint is a link, only the link is
-    deleted. If the folder of unfinished checkpoints is a link out of the run's folder, PermissionError is raised.
+    and an atomic rename makes it `<run>/checkpoint-<step>`. Before a checkpoint is deleted, it is renamed back. Every
+    reader, transformers included, therefore finds only complete checkpoints. If a checkpoint is a link, only the link
+    is deleted. If the folder of unfinished checkpoints is a link that leads outside of the run's folder,
+    PermissionError is raised.
 
     Args:
         folder: The run's folder.
@@ -69,19 +70,19 @@ class RunCheckpoints:
         self.unfinished = self.folder / UNFINISHED_DIR
 
     def path(self, step: int) -> Path:
-        """Return the path of the checkpoint of a step, whether it exists or not."""
+        """Return the path of a step's checkpoint, which need not exist."""
         return self.folder / f"{PREFIX_CHECKPOINT_DIR}-{step}"
 
     def all(self) -> list[Path]:
-        """Return every checkpoint's folder, by step, complete or not (another program may have written some)."""
-        return [path for _, path in sorted(_numbered(self.folder))]
+        """Return every checkpoint's folder by step, complete or not (other programs may have written some)."""
+        return [path for _, path in sorted(_list_by_step(self.folder))]
 
     def incomplete(self) -> dict[Path, list[str]]:
         """Return what is missing or damaged in each incomplete checkpoint."""
         return {path: problems for path in self.all() if (problems := find_problems(path))}
 
     def complete(self) -> list[Path]:
-        """Return the complete checkpoints by step, judged as by `last_complete`. Reads every file of all of them."""
+        """Return the complete checkpoints by step, as `last_complete` defines them. Reads all of their files."""
         return [path for path in self.adopt_finished() if self.is_complete(path)]
 
     def last_complete(self) -> Path | None:
@@ -93,16 +94,16 @@ class RunCheckpoints:
         return next((path for path in reversed(self.adopt_finished()) if self.is_complete(path)), None)
 
     def is_complete(self, checkpoint: Path) -> bool:
-        """Return whether a checkpoint is complete; if not, warn what is missing or damaged."""
+        """Return whether a checkpoint is complete. If not, warn about missing or damaged files."""
         if problems := find_problems(checkpoint):
             logger.warning_once(f"{checkpoint} is not complete and is skipped: {first_few(problems, 3)}.")
         return not problems
 
     def adopt_finished(self) -> list[Path]:
-        """Move checkpoints into place that were complete when the run was killed; return `all()`."""
-        for _, path in _numbered(self.unfinished):
+        """Move checkpoints that were complete when the run was killed into place, and return `all()`."""
+        for _, path in _list_by_step(self.unfinished):
             if read_manifest(path) is not None and not find_problems(path, contents=False):
-                # Another process may do it first. An existing checkpoint of that step stays.
+                # Another process may move it first. An existing checkpoint of that step stays.
                 with contextlib.suppress(OSError):
                     os.rename(path, self.folder / path.name)
         return self.all()
@@ -111,7 +112,7 @@ class RunCheckpoints:
         """Mark the checkpoint in `unfinished` as complete and move it into place.
 
         Args:
-            step: Its step. An older checkpoint of the same step is replaced.
+            step: Step of the checkpoint. An older checkpoint of the same step is replaced.
 
         Returns:
             The checkpoint's path.
@@ -119,20 +120,21 @@ class RunCheckpoints:
         draft, target = self.unfinished / self.path(step).name, self.path(step)
         write_manifest(draft, sequence=1 + max(map(_sequence, self.all()), default=0))
         replaced = None
-        if not _put_in_place(draft, target):
-            # A kill between the two renames leaves both in `unfinished`; `adopt_finished` then moves the new one back.
-            replaced = self._put_aside(target)
-            _put_in_place(draft, target)
+        if not _move_into_place(draft, target):
+            # After a kill between the two renames, both are in `unfinished`, and `adopt_finished` moves the new one
+            # back.
+            replaced = self._move_aside(target)
+            _move_into_place(draft, target)
         flush_to_disk(self.folder)
         if replaced is not None:
             remove_tree(replaced)
-        self._tidy()
+        self._remove_if_empty()
         return target
 
     def remove(self, checkpoint: Path) -> None:
-        """Delete a checkpoint. It disappears as a whole before its first file is deleted."""
-        remove_tree(self._put_aside(checkpoint))
-        self._tidy()
+        """Delete a checkpoint. Its folder is moved away first, so no reader finds a partial one."""
+        remove_tree(self._move_aside(checkpoint))
+        self._remove_if_empty()
 
     def remove_oldest(self, limit: int | None, keep: Iterable[str | Path | None] = ()) -> None:
         """Delete the checkpoints that were written longest ago.
@@ -143,24 +145,26 @@ class RunCheckpoints:
         """
         if not limit or limit < 0:
             return
-        # Checkpoints without a sequence number count as older than all with one.
-        by_age = [path for *_, path in sorted((_sequence(path), step, path) for step, path in _numbered(self.folder))]
+        # Checkpoints without a sequence number count as the oldest.
+        by_age = [
+            path for *_, path in sorted((_sequence(path), step, path) for step, path in _list_by_step(self.folder))
+        ]
         kept = {Path(path).resolve() for path in (*keep, *by_age[-1:]) if path is not None}
         excess = len(by_age) - max(limit, 1)
         for path in [path for path in by_age if path.resolve() not in kept][: max(excess, 0)]:
             self.remove(path)
 
     def clear_unfinished(self) -> None:
-        """Delete the remains of checkpoints that a killed run was writing or deleting."""
+        """Delete what a killed run left of checkpoints that it was writing or deleting."""
         refuse_link_out(self.unfinished, self.folder)
         if not self.unfinished.is_dir():
             return
         for path in self.unfinished.iterdir():
             if _NAME.fullmatch(path.name.removeprefix(_REMOVED)):
                 remove_tree(path)
-        self._tidy()
+        self._remove_if_empty()
 
-    def _put_aside(self, checkpoint: Path) -> Path:
+    def _move_aside(self, checkpoint: Path) -> Path:
         refuse_link_out(self.unfinished, self.folder)
         aside = self.unfinished / f"{_REMOVED}{checkpoint.name}"
         remove_tree(aside)
@@ -168,7 +172,7 @@ class RunCheckpoints:
         os.rename(checkpoint, aside)
         return aside
 
-    def _tidy(self) -> None:
+    def _remove_if_empty(self) -> None:
         with contextlib.suppress(OSError):  # it may not be empty
             self.unfinished.rmdir()
 
@@ -188,16 +192,14 @@ def require_complete(checkpoint: str | Path) -> None:
     if not problems:
         return
     other = RunCheckpoints(path.parent).last_complete()
-    advice = "the same folder has no complete one" if other is None else f"resume from {other} instead"
+    advice = "its folder has no complete checkpoint" if other is None else f"resume from {other} instead"
     if (path / MANIFEST_NAME).is_file():
-        advice += (
-            f" (if you changed the files on purpose, delete {MANIFEST_NAME} too: without it they are not compared)"
-        )
+        advice += f" (if you changed the files on purpose, also delete {MANIFEST_NAME}, so that they are not compared)"
     raise FileNotFoundError(f"{path} is not a complete checkpoint: {first_few(problems, 3)}; {advice}")
 
 
-def require_sound_model(folder: str | Path) -> None:
-    """Check that the model in a checkpoint is as the run saved it.
+def require_intact_model(folder: str | Path) -> None:
+    """Check that the model in a checkpoint is unchanged since the run saved it.
 
     Folders without a manifest are not checked. An edited configuration is accepted with a warning.
 
@@ -212,15 +214,15 @@ def require_sound_model(folder: str | Path) -> None:
         return
     if problems := find_weight_problems(path):
         raise FileNotFoundError(
-            f"{path} is not as the run saved it: {first_few(problems, 3)}. Use another checkpoint, or delete its "
-            f"{MANIFEST_NAME} if you changed the files on purpose"
+            f"{path} has changed since the run saved it: {first_few(problems, 3)}. Use another checkpoint, or delete "
+            f"its {MANIFEST_NAME} if you changed the files on purpose"
         )
     if edited := [name for name in find_edited_files(path) if name.endswith(".json")]:
-        logger.warning(f"{path}: {first_few(edited, 3)} was changed since the run saved it, and is used as it is.")
+        logger.warning(f"{path}: {first_few(edited, 3)} has changed since the run saved it. It is used as it is.")
 
 
-def refuse_links_out(folder: str | Path) -> None:
-    """Check that nothing in a run's folder that a run writes is a link out of the folder, at any depth.
+def refuse_outside_links(folder: str | Path) -> None:
+    """Check that no file or folder that a run writes is a link that leads outside of the run's folder, at any depth.
 
     Raises:
         PermissionError: If there is such a link.
@@ -233,8 +235,8 @@ def refuse_links_out(folder: str | Path) -> None:
                     refuse_link_out(inner, folder)
 
 
-def _put_in_place(draft: Path, target: Path) -> bool:
-    """Rename a complete checkpoint; return False if another one is in its place.
+def _move_into_place(draft: Path, target: Path) -> bool:
+    """Rename a complete checkpoint to its final name; return False if another one already has it.
 
     A process that starts another run from this run's last checkpoint may have renamed it first.
     """
@@ -250,7 +252,7 @@ def _put_in_place(draft: Path, target: Path) -> bool:
     return True
 
 
-def _numbered(folder: Path) -> list[tuple[int, Path]]:
+def _list_by_step(folder: Path) -> list[tuple[int, Path]]:
     try:
         matches = [(_NAME.fullmatch(path.name), path) for path in folder.iterdir()]
     except (FileNotFoundError, NotADirectoryError):

@@ -1,4 +1,4 @@
-"""A `Trainer` that stops early and averages the best checkpoints, as its arguments say."""
+"""A `Trainer` with early stopping and averaging of the best checkpoints."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -19,11 +19,11 @@ logger = logging.get_logger(__name__)
 class SelectingTrainer(ResumableTrainer):
     """Adds `early_stopping_patience` and `average_best_checkpoints` of `GradientAlignmentArguments`.
 
-    Callbacks of these kinds that the trainer is given (`EarlyStoppingCallback`, `BestCheckpoints`) replace its own.
-    After a run that was interrupted (`SaveOnInterrupt`), nothing is averaged.
+    If you pass a callback of one of these kinds (`EarlyStoppingCallback`, `BestCheckpoints`), it replaces the trainer's
+    own. After an interrupted run (`SaveOnInterrupt`), nothing is averaged.
 
     Attributes:
-        averaged_checkpoints: Number of checkpoints whose average the model has since the end of training; 0 if none.
+        averaged_checkpoints: Number of checkpoints that were averaged at the end of training; 0 if none.
     """
 
     args: GradientAlignmentArguments
@@ -51,8 +51,8 @@ class SelectingTrainer(ResumableTrainer):
     def _hp_search_setup(self, trial: Any) -> None:
         """Set the arguments of a trial of a hyperparameter search.
 
-        Mappings may be JSON, which most backends need. A trial without one has that of the arguments, not that of the
-        trial before.
+        Mappings may be JSON, which most backends need. A mapping that a trial does not set is the one of the arguments,
+        not the one of the trial before.
         """
         if trial is None:
             super()._hp_search_setup(trial)
@@ -65,8 +65,8 @@ class SelectingTrainer(ResumableTrainer):
         self.args.settle_alignment()
         if self.args.average_best_checkpoints > 1:
             raise ValueError(
-                "average_best_checkpoints works in output_dir, and each trial of a search has a folder of its own: "
-                "search with 1, and train with the best trial's arguments"
+                "average_best_checkpoints works in output_dir, but each trial of a search has its own folder: set it "
+                "to 1 for the search, then train with the best trial's arguments"
             )
         for callback in self.callback_handler.callbacks:
             if isinstance(callback, ResumableEarlyStopping) and self.args.early_stopping_patience is not None:
@@ -84,7 +84,7 @@ class SelectingTrainer(ResumableTrainer):
         paths = BestCheckpoints.paths(self.args)
         if not paths:
             logger.warning(
-                "There is no evaluated checkpoint to average; the weights are those from the end of training."
+                "There is no evaluated checkpoint to average; the model keeps its weights from the end of training."
             )
             return 0
         model = self.accelerator.unwrap_model(self.model)

@@ -1,4 +1,4 @@
-"""Check a run's options and setup before training, so that nothing fails late or silently does nothing."""
+"""Checks of a run's options and setup before training, so that nothing fails late or is silently ignored."""
 
 import copy
 import math
@@ -18,7 +18,7 @@ from hf_gradalign.training.distributed import check_processes
 logger = logging.get_logger(__name__)
 
 NO_DEEPSPEED = (
-    "DeepSpeed does not give access to gradients, so the views' gradients cannot be aligned; use DDP (`torchrun`) or, "
+    "DeepSpeed does not give access to gradients, so they cannot be aligned; use DDP (`torchrun`) or, "
     "for models that do not fit, FSDP2 (--fsdp, or `accelerate launch` with fsdp_version: 2)"
 )
 
@@ -27,9 +27,9 @@ def check_supported_setup(trainer: Any) -> None:
     """Check that gradients can be aligned in a `Trainer`'s setup.
 
     Raises:
-        ValueError: For DataParallel, processes that do not know of each other, DeepSpeed, FSDP1, Megatron-LM, XLA,
-            tensor, context or sequence parallelism, optimizers that update during the backward pass, and saving in the
-            middle of an update. The message says what to use instead.
+        ValueError: For DataParallel, processes that would train separately, DeepSpeed, FSDP1, Megatron-LM, XLA, tensor,
+            context or sequence parallelism, optimizers that update during the backward pass, and saving in the middle
+            of an update. The message says what to use instead.
     """
     args = trainer.args
     check_processes(args)
@@ -43,13 +43,13 @@ def check_supported_setup(trainer: Any) -> None:
         raise ValueError(NO_DEEPSPEED)
     if args.enable_jit_checkpoint:
         raise ValueError(
-            "--enable_jit_checkpoint saves in the middle of an update, when the alignment's state is updated and the "
-            "weights are not, so a resumed run would differ; use the callback SaveOnInterrupt, which saves after "
-            "the update (hf-gradalign train uses it)"
+            "--enable_jit_checkpoint saves in the middle of an update, after the alignment's state has changed but "
+            "before the weights have, so a resumed run would differ; use the callback SaveOnInterrupt, which saves "
+            "after the update (hf-gradalign train uses it)"
         )
     kind = getattr(trainer.accelerator, "distributed_type", None)
     if kind in (DistributedType.MEGATRON_LM, DistributedType.XLA):
-        raise ValueError(f"{kind.value} is not supported: alignment is untested there; use DDP (`torchrun`)")
+        raise ValueError(f"{kind.value} is not supported, because alignment is untested with it; use DDP (`torchrun`)")
     plugin = getattr(trainer.accelerator.state, "fsdp_plugin", None)
     if plugin is not None and plugin.fsdp_version != 2:
         raise ValueError(
@@ -60,8 +60,8 @@ def check_supported_setup(trainer: Any) -> None:
     splits_items = parallelism is not None and (parallelism.cp_enabled or parallelism.sp_enabled)
     if trainer.get_tp_size() > 1 or splits_items:
         raise ValueError(
-            "tensor, context and sequence parallelism split an item over processes, so the weight of a process's items "
-            "in an update would be wrong; use DDP (`torchrun`) or FSDP2 (--fsdp)"
+            "tensor, context and sequence parallelism split items over processes, so the weights of items in an "
+            "update would be wrong; use DDP (`torchrun`) or FSDP2 (--fsdp)"
         )
 
 
@@ -73,10 +73,10 @@ def check_options(trainer: Any) -> None:
     """Check a `Trainer`'s options against its model and data before the first step.
 
     Raises:
-        ValueError: If the model is compiled already, the optimizer or schedule cannot be created or would ignore an
-            option, noise is requested for embeddings that the model does not have, the model has no gradient
-            checkpointing or it would drop gradients, the last batch is dropped and there are fewer items than a batch,
-            or a required package or device is missing.
+        ValueError: If the model is already compiled, the optimizer or schedule cannot be created or would ignore an
+            option, noise is requested for embeddings that the model does not have, gradient checkpointing is not
+            possible or would drop gradients, dropping the last batch would leave no data, or a required package or
+            device is missing.
     """
     args = trainer.args
     compiled = next((name for name, _ in trainer.model.named_parameters() if "_orig_mod." in name), "")
@@ -85,10 +85,10 @@ def check_options(trainer: Any) -> None:
         advice = "give the trainer the model itself, with torch_compile=True (--torch_compile)"
         if part:
             advice = f"compile the part in place, as in model.{part}compile()"
-        raise ValueError(f"what torch.compile returned is saved under names that cannot be loaded: {advice}")
+        raise ValueError(f"a module returned by torch.compile is saved under names that cannot be loaded: {advice}")
     if args.neftune_noise_alpha is not None and not _has_embeddings(trainer.model):
         raise ValueError(
-            f"--neftune_noise_alpha adds noise to token embeddings, and {type(trainer.model).__name__} has none; "
+            f"--neftune_noise_alpha adds noise to token embeddings, but {type(trainer.model).__name__} has none; "
             "remove it"
         )
     if args.use_liger_kernel and not is_liger_kernel_available():
@@ -96,10 +96,12 @@ def check_options(trainer: Any) -> None:
     if args.fp16 and args.device.type == "cpu":
         logger.warning("--fp16 has no effect on the CPU: training stays in float32. --bf16 works on the CPU.")
     if not args.merge_adapters and not has_adapters(trainer.model):
-        raise ValueError("--no_merge_adapters is for models with adapters (--lora_r), and this one has none; remove it")
+        raise ValueError(
+            "--no_merge_adapters is for models with adapters (--lora_r), but this model has none; remove it"
+        )
     if args.label_smoothing_factor and getattr(trainer.model, "has_margin_loss", False):
         raise ValueError(
-            f"--label_smoothing_factor is for the cross-entropy, and the model's loss is {trainer.model.config.loss}; "
+            f"--label_smoothing_factor is for the cross-entropy, but the model's loss is {trainer.model.config.loss}; "
             "remove it"
         )
     _check_checkpointing(trainer)
@@ -119,7 +121,7 @@ def _check_checkpointing(trainer: Any) -> None:
     args, model = trainer.args, trainer.model
     if args.gradient_checkpointing and not hasattr(model, "gradient_checkpointing_enable"):
         raise ValueError(
-            f"--gradient_checkpointing is for models of transformers, and {type(model).__name__} is none; remove it"
+            f"--gradient_checkpointing is for transformers models, which {type(model).__name__} is not; remove it"
         )
     encoder = encoder_of(model)
     layers = None if encoder is None else transformer_layers(encoder)
@@ -131,7 +133,7 @@ def _check_checkpointing(trainer: Any) -> None:
     wants_gradients = getattr(getattr(encoder, "feature_extractor", None), "_requires_grad", False)
     if trained and 0 not in trained and not wants_gradients:
         raise ValueError(
-            "--gradient_checkpointing with use_reentrant would drop all gradients of the encoder, because what comes "
+            "--gradient_checkpointing with use_reentrant would drop all gradients of the encoder, because everything "
             "before its layers is frozen; remove use_reentrant"
         )
 
@@ -142,12 +144,12 @@ def _check_optimizer(trainer: Any) -> None:
         return
     name = getattr(args.optim, "value", args.optim)
     if args.optim_target_modules is not None and not name.startswith(("galore", "apollo")):
-        raise ValueError(f"--optim_target_modules is for GaLore and APOLLO, and --optim {name} ignores it; remove it")
+        raise ValueError(f"--optim_target_modules is for GaLore and APOLLO, but --optim {name} ignores it; remove it")
     pairs = [pair for pair in (args.optim_args or "").replace(" ", "").split(",") if pair]
     if bad := [pair for pair in pairs if pair.count("=") != 1]:
         raise ValueError(f"--optim_args takes NAME=VALUE pairs separated by commas, got {bad[0]!r}")
     made = _optimizer(trainer, pairs)
-    _try_optimizer(f"--optim {name}", *made)
+    _create_small_optimizer(f"--optim {name}", *made)
     for pair in pairs:
         if _optimizer(trainer, [other for other in pairs if other != pair]) == made:
             raise ValueError(f"--optim_args {pair} has no effect on --optim {name}; remove it")
@@ -158,14 +160,14 @@ def _optimizer(trainer: Any, pairs: list[str]) -> Any:
     args.optim_args = ",".join(pairs) or None
     try:
         return trainer.get_optimizer_cls_and_kwargs(args, trainer.model)
-    except Exception as error:  # transformers' handlers and missing packages raise many types
+    except Exception as error:  # transformers and missing packages raise many types
         name = getattr(args.optim, "value", args.optim)
         options = f" with --optim_args {args.optim_args}" if pairs else ""
         raise ValueError(f"--optim {name}{options} cannot be created: {error}") from error
 
 
-def _try_optimizer(name: str, kind: Any, options: dict[str, Any]) -> None:
-    """Create the optimizer for one small parameter, so that it checks its own options."""
+def _create_small_optimizer(name: str, kind: Any, options: dict[str, Any]) -> None:
+    """Create the optimizer for one small parameter, so that it checks its options."""
     if not (isinstance(kind, type) and issubclass(kind, torch.optim.Optimizer)) or "params" in options:
         return  # needs the whole model
     try:
@@ -201,17 +203,17 @@ def check_metric_exists(trainer: Any) -> None:
 
     Raises:
         ValueError: If no labels are known, so that an evaluation reports nothing; the metric is not the loss and no
-            metrics are computed; or it is not one of an evaluation set when there are several.
+            metrics are computed; or there are several evaluation sets and the metric names none of them.
     """
     args = trainer.args
     metric = (args.metric_for_best_model or "loss").removeprefix("eval_")
     overrides_evaluate = type(trainer).evaluate is not transformers.Trainer.evaluate
     if args.eval_strategy == "no" or overrides_evaluate:
         return
-    if not trainer.label_names and not trainer.can_return_loss and not _evaluates_by_itself(trainer):
+    if not trainer.label_names and not trainer.can_return_loss and not _overrides_evaluation(trainer):
         raise ValueError(
             f"evaluations would have no loss and no labels, because the forward of {type(trainer.model).__name__} has "
-            'no argument named so: name it "labels", or pass label_names=["labels"] (--label_names)'
+            'no argument "labels": rename its argument to "labels", or pass label_names=["labels"] (--label_names)'
         )
     sets = trainer.eval_dataset if isinstance(trainer.eval_dataset, dict) else {}
     if args.metric_for_best_model and sets and not any(metric.startswith(f"{name}_") for name in sets):
@@ -223,17 +225,17 @@ def check_metric_exists(trainer: Any) -> None:
         return
     if trainer.compute_metrics is None:
         raise ValueError(
-            f"--metric_for_best_model {metric}: without compute_metrics an evaluation only reports the loss"
+            f"--metric_for_best_model {metric}: without compute_metrics, an evaluation reports only the loss"
         )
     if args.prediction_loss_only:
         raise ValueError(
-            f"--metric_for_best_model {metric}: with --prediction_loss_only an evaluation only reports the loss; "
+            f"--metric_for_best_model {metric}: with --prediction_loss_only, an evaluation reports only the loss; "
             "remove one of the two"
         )
 
 
-def _evaluates_by_itself(trainer: Any) -> bool:
-    """Return whether a subclass of the user makes the predictions or the loop of evaluations."""
+def _overrides_evaluation(trainer: Any) -> bool:
+    """Return whether a user's subclass overrides the predictions or the evaluation loop."""
     own = [kind for kind in type(trainer).__mro__ if not kind.__module__.startswith(("hf_gradalign.", "transformers."))]
     return any(name in vars(kind) for kind in own for name in ("prediction_step", "evaluation_loop"))
 
@@ -281,7 +283,7 @@ def check_numbers(args: Any) -> None:
         value = getattr(args, name)
         if value is not None and not value < limit:
             raise ValueError(f"--{name} must be below {limit}, got {value}")
-    if args.max_grad_norm is not None and not args.max_grad_norm >= 0:  # the Trainer would not clip at all
+    if args.max_grad_norm is not None and not args.max_grad_norm >= 0:  # or the Trainer would not clip at all
         raise ValueError(f"--max_grad_norm must be at least 0, got {args.max_grad_norm}; 0 turns clipping off")
     for name in _INTERVALS:
         steps = getattr(args, f"{name}_steps")
@@ -294,10 +296,10 @@ def check_numbers(args: Any) -> None:
 
 
 def check_selection(args: Any) -> None:
-    """Check that the checkpoints that are to be compared are saved and evaluated.
+    """Check that checkpoints are saved and evaluated if they are to be compared.
 
     Raises:
-        ValueError: If they are not. The message names every option to change, also those that are on by default.
+        ValueError: If they are not. The message names every option to change, including those that are on by default.
     """
     saves, evaluates = (str(getattr(value, "value", value)) for value in (args.save_strategy, args.eval_strategy))
     uses_checkpoints = {
@@ -313,7 +315,7 @@ def check_selection(args: Any) -> None:
             )
     if args.load_best_model_at_end and saves not in ("best", evaluates):
         raise ValueError(
-            f"--eval_strategy {evaluates} and --save_strategy {saves}: the best checkpoint is only known if "
+            f"--eval_strategy {evaluates} and --save_strategy {saves}: the best checkpoint is known only if "
             "checkpoints are saved when they are evaluated. Use the same value for both, or --load_best_model_at_end no"
         )
 

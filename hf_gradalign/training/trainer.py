@@ -1,4 +1,4 @@
-"""The `Trainer` subclass: several views of a batch, one aligned update."""
+"""The `Trainer` subclass that combines several views of a batch into one aligned update."""
 
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -27,9 +27,9 @@ from hf_gradalign.training.compilation import prepare_for_compile, shares_gradie
 from hf_gradalign.training.conflicts.record import RecordFormat
 from hf_gradalign.training.conflicts.recorder import ConflictRecorder
 from hf_gradalign.training.conflicts.totals import ConflictTotals
-from hf_gradalign.training.dataset_checks import check_datasets, datasets_with_epoch, warn_of_lost_epochs
+from hf_gradalign.training.dataset_checks import check_datasets, datasets_with_epoch, warn_about_lost_epochs
 from hf_gradalign.training.distributed import is_sharded, prepare_for_fsdp
-from hf_gradalign.training.learning_rates import check_split, split_groups, uses_split_rates
+from hf_gradalign.training.learning_rates import check_split_rates, split_parameter_groups, uses_split_rates
 from hf_gradalign.training.loss import weight_by_view
 from hf_gradalign.training.mean_loss_trainer import MeanLossTrainer
 from hf_gradalign.training.nonfinite import MicroBatch, NonFiniteGuard
@@ -38,9 +38,9 @@ from hf_gradalign.training.view_batch import (
     ViewBatchCollator,
     check_same_views,
     explain_failed_collator,
-    is_of_transformers,
+    is_transformers_collator,
     is_view_batch,
-    with_longest_view,
+    wrap_longest_views,
 )
 
 logger = logging.get_logger(__name__)
@@ -55,11 +55,11 @@ class GradientAlignmentTrainer(MeanLossTrainer):
     A training batch maps the name of each view to its model inputs, `{"clean": {...}, "augmented": {...}}`. Each view
     takes its own forward and backward pass through the base class, which handles autocast, loss scaling, accumulation
     and DDP. At the update, the views' gradients are combined by the alignment method. Ordinary batches and all
-    evaluations are handled as by `Trainer`. Nothing here is specific to audio.
+    evaluations are handled as in `Trainer`. Nothing here is specific to audio.
 
     The loss is a mean over items, exact for micro-batches of any size on any number of processes, and weighted by class
-    with `model.config.class_weights`. A `compute_loss_func`, or the `compute_loss` of a subclass, returns the mean over
-    the items of a micro-batch (`MeanLossTrainer`).
+    with `model.config.class_weights`. A `compute_loss_func`, or the `compute_loss` of a subclass, must return the mean
+    over the items of a micro-batch (`MeanLossTrainer`).
 
     At every logging step, these means over the updates since the last log are logged: `conflict_rate`,
     `cosine_<a>_<b>`, `norm_ratio_<b>_<a>`, `grad_norm_<view>`, `weight_<view>`, `loss_<view>`. With `on_nonfinite`
@@ -75,8 +75,8 @@ class GradientAlignmentTrainer(MeanLossTrainer):
 
     Raises:
         ValueError: If the arguments are of another class, the model's class weights do not match its labels, the names
-            of what to align do not match its parameters, gradients cannot be aligned in this setup
-            (`check_supported_setup`), or an option of the Trainer would fail later (`check_options`).
+            to align match none of its parameters, gradients cannot be aligned in this setup (`check_supported_setup`),
+            or an option of the Trainer would fail later (`check_options`).
 
     Attributes:
         aligner: Combines the views' gradients. Holds the alignment method with its state.
@@ -85,7 +85,7 @@ class GradientAlignmentTrainer(MeanLossTrainer):
         nonfinite: Detects non-finite losses and gradients and counts skipped updates.
         micro_batches: Losses and item ids of the current update, by micro-batch.
         grad_norm: Norm of the last update's gradient, on the device.
-        averaged_checkpoints: Number of checkpoints whose average the model has since the end of training; 0 if none.
+        averaged_checkpoints: Number of checkpoints that were averaged at the end of training; 0 if none.
     """
 
     def __init__(
@@ -99,11 +99,11 @@ class GradientAlignmentTrainer(MeanLossTrainer):
         if not isinstance(args, GradientAlignmentArguments | None):
             raise ValueError(
                 f"args must be GradientAlignmentArguments, got {type(args).__name__}: GradientAlignmentArguments takes "
-                "the same options, and those of the alignment"
+                "the options of TrainingArguments and those of the alignment"
             )
         self.batch_transform = batch_transform
         super().__init__(model=model, args=args or GradientAlignmentArguments(), **kwargs)
-        if is_of_transformers(self.data_collator):
+        if is_transformers_collator(self.data_collator):
             self.data_collator = ViewBatchCollator(self.data_collator)
         if isinstance(self.data_collator, ViewBatchCollator):
             self.data_collator.use_model(self.model)
@@ -111,7 +111,7 @@ class GradientAlignmentTrainer(MeanLossTrainer):
                 self.data_collator.left_out = self.args.length_column_name
         check_supported_setup(self)
         check_options(self)
-        check_split(self)
+        check_split_rates(self)
         self.nonfinite = NonFiniteGuard(self)
         self._begin_run()
         self.micro_batches: list[MicroBatch] = []
@@ -146,9 +146,9 @@ class GradientAlignmentTrainer(MeanLossTrainer):
         """Create the optimizer, with the learning rates of `head_learning_rate` and `layerwise_lr_decay`."""
         if self.optimizer is not None or not uses_split_rates(self.args):
             return super().create_optimizer(model)
-        check_split(self)  # a trial of a search has arguments of its own
+        check_split_rates(self)  # each trial of a search has its own arguments
         optimizer = super().create_optimizer(model)
-        split_groups(optimizer, self.model if model is None else model, self.args)
+        split_parameter_groups(optimizer, self.model if model is None else model, self.args)
         return optimizer
 
     def training_step(  # ty: ignore[incompatible-method-override]  # item weights are by view
@@ -177,7 +177,7 @@ class GradientAlignmentTrainer(MeanLossTrainer):
         index = len(self.micro_batches)
         self.micro_batches.append(MicroBatch(losses, self._ids[index] if index < len(self._ids) else ()))
         if self.args.on_nonfinite == "skip":
-            # A skipped update must not turn the logged loss of the others into NaN.
+            # A skipped update must not make the logged loss NaN.
             since = max(self.state.global_step - self._globalstep_last_logged, 1)
             return torch.where(loss.isfinite(), loss, self._tr_loss / since)
         return loss
@@ -251,7 +251,7 @@ class GradientAlignmentTrainer(MeanLossTrainer):
         super().log(logs, start_time)
 
     def train(self, *args: Any, **kwargs: Any) -> TrainOutput:
-        """Train as the base class does. The conflict record is complete even if training fails.
+        """Train as the base class does. If training fails, the conflict record still has all updates.
 
         Raises:
             ValueError: If a stream ends before an update is complete, twice in a row.
@@ -270,10 +270,10 @@ class GradientAlignmentTrainer(MeanLossTrainer):
         return self.grad_norm
 
     def _inner_training_loop(self, *args: Any, **kwargs: Any) -> TrainOutput:
-        # Each train(), and each start with a smaller batch size, is a new run. A resumed run loads its state later.
+        # Each train(), and each restart with a smaller batch size, is a new run. A resumed run loads its state later.
         check_metric_exists(self)
         check_datasets(self)
-        warn_of_lost_epochs(self.train_dataset, self.args)
+        warn_about_lost_epochs(self.train_dataset, self.args)
         self._begin_run()
         model = self.model
         assert model is not None
@@ -287,21 +287,21 @@ class GradientAlignmentTrainer(MeanLossTrainer):
         return super()._inner_training_loop(*args, **kwargs)
 
     def _run_epoch(self, *args: Any, **kwargs: Any) -> None:
-        # The base class trains one more update when a finished run is resumed.
+        # When a finished run is resumed, the base class would train one more update.
         if self.state.global_step >= self.state.max_steps:
             self.control.should_training_stop = True
         if not self.control.should_training_stop:
             # accelerate's loaders pass the epoch to the sampler or to the data set, but not to both. A data set whose
-            # items depend on it (`ViewDataset`) always needs it, also in a resumed epoch.
+            # items depend on the epoch (`ViewDataset`) always needs it, even in a resumed epoch.
             for dataset in datasets_with_epoch(self.train_dataset):
                 dataset.set_epoch(int(self.state.epoch or 0))
             before = self.state.global_step
             super()._run_epoch(*args, **kwargs)
-            # A resumed pass may have had no batches left, but not two of them.
+            # One pass may have no batches left after a resume, but not two passes in a row.
             self._passes_without_update = 0 if self.state.global_step > before else self._passes_without_update + 1
             if self._passes_without_update > 1 and not self.control.should_training_stop:
                 raise ValueError(
-                    "the training set ends before an update is complete, so training would never end: it needs "
+                    "the training set ends before an update is complete, so training would never end: an update needs "
                     f"{self.args.gradient_accumulation_steps} batches (--gradient_accumulation_steps) of "
                     f"{self.args.train_batch_size} items on each process"
                 )
@@ -315,14 +315,14 @@ class GradientAlignmentTrainer(MeanLossTrainer):
             super()._track_num_input_tokens(view_inputs)
 
     def _get_train_sampler(self, train_dataset: Dataset | None = None) -> Sampler | None:
-        """Return the training sampler. If it groups by length, the length of an item is that of its longest view."""
+        """Return the training sampler. A sampler that groups by length uses the longest view of each item."""
         dataset = self.train_dataset if train_dataset is None else train_dataset
         if self.args.train_sampling_strategy in _BY_LENGTH:
-            dataset = with_longest_view(dataset, self.args.length_column_name)
+            dataset = wrap_longest_views(dataset, self.args.length_column_name)
         return super()._get_train_sampler(cast(Dataset, dataset))
 
     def start_update(self) -> None:
-        """Clear what an abandoned update (out of memory, interrupted) may have left."""
+        """Clear what an unfinished update (out of memory, interrupted) may have left."""
         self.micro_batches = []
         self._view_gradients = None
         self._view_losses = {}
@@ -362,7 +362,7 @@ class GradientAlignmentTrainer(MeanLossTrainer):
 
     def _save_optimizer_and_scheduler(self, output_dir: str) -> None:
         if self.conflict_recorder is not None:
-            self.conflict_recorder.flush()  # no row may be missing once this checkpoint can be resumed from
+            self.conflict_recorder.flush()  # the record must have every row that this checkpoint covers
         super()._save_optimizer_and_scheduler(output_dir)
         if self.args.should_save:
             state = {
@@ -382,8 +382,8 @@ class GradientAlignmentTrainer(MeanLossTrainer):
         path = Path(checkpoint, ALIGNMENT_STATE_NAME)
         if not path.is_file():
             logger.warning(
-                f"{checkpoint} has no {ALIGNMENT_STATE_NAME}: the alignment method starts over (the checkpoint was not "
-                "written by GradientAlignmentTrainer, or was written with save_only_model)."
+                f"{checkpoint} has no {ALIGNMENT_STATE_NAME}, so the alignment method starts over (the checkpoint was "
+                "not written by GradientAlignmentTrainer, or was written with save_only_model)."
             )
             return
         state = json.loads(path.read_text(encoding="utf-8"))

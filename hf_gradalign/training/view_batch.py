@@ -1,4 +1,4 @@
-"""Batches of views, and how to make them with any collator."""
+"""Batches of views, and a collator that makes them with any other collator."""
 
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -10,7 +10,7 @@ from transformers.trainer_utils import has_length
 
 
 def is_view_batch(inputs: Any) -> bool:
-    """Return whether a batch (or item) maps views to model inputs; otherwise it is a mapping of model inputs."""
+    """Return whether a batch or item maps views to model inputs, rather than being model inputs."""
     return isinstance(inputs, Mapping) and len(inputs) > 0 and all(isinstance(v, Mapping) for v in inputs.values())
 
 
@@ -27,7 +27,7 @@ class ViewsWithIds(dict[str, Any]):
         self.ids = tuple(ids)
 
     def to(self, device: torch.device | str, non_blocking: bool = False) -> "ViewsWithIds":
-        """Move the views to a device and keep the ids. Called by the loaders of accelerate."""
+        """Move the views to a device and keep the ids. accelerate's loaders call this."""
         return ViewsWithIds(send_to_device(dict(self), device, non_blocking=non_blocking), self.ids)
 
 
@@ -35,12 +35,12 @@ def refuse_views(inputs: Any, what: str) -> None:
     """Check that a batch or item of an evaluation has no views.
 
     Raises:
-        ValueError: If it has; the message begins with `what`.
+        ValueError: If there are views; the message begins with `what`.
     """
     if is_view_batch(inputs):
         first = next(iter(inputs))
         raise ValueError(
-            f"{what} has views ({', '.join(inputs)}), and an evaluation takes ordinary model inputs: use one view, as "
+            f"{what} has views ({', '.join(inputs)}), but an evaluation takes ordinary model inputs: use one view, as "
             f"in [item[{first!r}] for item in dataset], or several data sets by name, eval_dataset={{{first!r}: ...}}"
         )
 
@@ -58,12 +58,12 @@ def check_same_views(views: Sequence[str]) -> None:
 
 
 def explain_failed_collator(collator: Any, dataset: Any, error: Exception) -> None:
-    """Say so if a collator failed because it does not know views.
+    """Raise a helpful error if a collator failed because it cannot handle views.
 
     Args:
         collator: The collator.
         dataset: The training set.
-        error: What was raised while a batch was made.
+        error: The error raised while a batch was made.
 
     Raises:
         ValueError: If the collator fails on an item with views, but not on one of its views.
@@ -72,13 +72,13 @@ def explain_failed_collator(collator: Any, dataset: Any, error: Exception) -> No
         return
     try:
         item = dataset[0]
-    except Exception:  # then it is not the collator that failed
+    except Exception:  # then the collator did not fail
         return
     if not is_view_batch(item):
         return
     try:
         collator([item])
-    except Exception as its:  # of any kind; that of a loader's worker holds a traceback
+    except Exception as its:  # any type; an error from a loader's worker includes its traceback
         try:
             collator([next(iter(item.values()))])
         except Exception:  # then it fails for another reason, such as too few items
@@ -89,8 +89,8 @@ def explain_failed_collator(collator: Any, dataset: Any, error: Exception) -> No
         ) from error
 
 
-def is_of_transformers(collator: Any) -> bool:
-    """Return whether a collator comes with transformers. None of these knows views."""
+def is_transformers_collator(collator: Any) -> bool:
+    """Return whether a collator is from transformers. None of those handles views."""
     module = getattr(collator, "__module__", None) or type(collator).__module__
     return module.startswith("transformers.")
 
@@ -103,13 +103,14 @@ def _describe_mixed_item(item: Any) -> str | None:
     if not views or not others:
         return None
     return (
-        f"an item has {', '.join(others)} next to mappings ({', '.join(views)}). If these are views, each needs all "
-        f"model inputs, labels too, and nothing may be next to them: {{{views[0]!r}: {{..., {others[0]!r}: ...}}, ...}}"
+        f"an item has {', '.join(others)} next to mappings ({', '.join(views)}). If the mappings are views, each needs "
+        f"all model inputs, labels too, and nothing may be next to them: {{{views[0]!r}: {{..., {others[0]!r}: ...}}, "
+        "...}"
     )
 
 
-def with_longest_view(dataset: Any, length_column: str) -> Any:
-    """Wrap a data set of views so that each item is its longest view, for the Trainer's samplers that group by length.
+def wrap_longest_views(dataset: Any, length_column: str) -> Any:
+    """Wrap a data set of views so that each item is its longest view, for samplers that group by length.
 
     Args:
         dataset: Any data set.
@@ -150,15 +151,15 @@ def _length(value: Any) -> int:
 class ViewBatchCollator:
     """Collates items of views, `{"clean": {...}, "augmented": {...}}`, view by view with an ordinary collator.
 
-    So views may be padded to different lengths. Ordinary items, as in evaluations, are passed to the collator as they
-    are. `GradientAlignmentTrainer` wraps its default collator like this.
+    Views may therefore be padded to different lengths. Ordinary items, as in evaluations, go to the collator unchanged.
+    `GradientAlignmentTrainer` wraps its default collator in this class.
 
     Args:
         collator: Makes a batch of model inputs from a list of items, such as `default_data_collator` of transformers or
             `DataCollatorWithPadding(tokenizer)`.
 
     Attributes:
-        left_out: Name of an entry of the items that is not for the model: their lengths, if the trainer groups by them.
+        left_out: Name of an entry of the items that is not for the model, such as lengths that the trainer groups by.
     """
 
     def __init__(self, collator: Callable[[list[Any]], Mapping[str, Any]] = default_data_collator) -> None:
@@ -182,7 +183,7 @@ class ViewBatchCollator:
         """
         if self.left_out is not None and isinstance(items[0], Mapping) and self.left_out in items[0]:
             others = [{name: value for name, value in item.items() if name != self.left_out} for item in items]
-            items = others if is_view_batch(others[0]) else items  # without views, the model may take it
+            items = others if is_view_batch(others[0]) else items  # without views, it may be a model input
         first = items[0]
         if not is_view_batch(first):
             try:
@@ -199,4 +200,4 @@ class ViewBatchCollator:
         return ViewsWithIds(batch, ids) if ids else batch
 
     def use_model(self, model: Any) -> None:
-        """Learn which model the batches are for. The trainer calls this; here it has no effect."""
+        """Tell the collator which model the batches are for. The trainer calls this; here it has no effect."""

@@ -104,7 +104,7 @@ def test_a_look_at_all_gradients_finds_what_a_look_at_each_finds(sizes, views, c
     for position, column in enumerate(zip(*gradients, strict=True)):
         if (kind := gradient_table._kind_of(column)) is not None:
             by_kind.setdefault(kind, []).append(position)
-    assert gradient_table._sort(gradients) == by_kind
+    assert gradient_table._group_by_kind(gradients) == by_kind
 
 
 def test_the_same_bits_each_time():

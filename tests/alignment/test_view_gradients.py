@@ -89,7 +89,7 @@ def test_tied_weights_count_once():
 
 
 def test_names_are_not_parameters():
-    with pytest.raises(ValueError, match=r"those of parameters \(model.parameters\(\)\), got tuple"):
+    with pytest.raises(ValueError, match=r"expected parameters, as from model.parameters\(\), got tuple"):
         ViewGradients(nn.Linear(3, 3).named_parameters())
 
 
@@ -152,7 +152,7 @@ def test_a_failed_pass_is_not_counted_twice():
 
 
 def test_without_views_there_are_no_products():
-    with pytest.raises(ValueError, match="no gradients of views"):
+    with pytest.raises(ValueError, match="no view has a gradient"):
         ViewGradients(make_parameters()).gramian()
 
 

@@ -218,7 +218,7 @@ def test_composes(speech):
     ("arguments", "message"),
     [
         ({"codecs": []}, "codecs must name at least one of mp3, vorbis, opus, gsm, mu_law, a_law, g722, aac, "),
-        ({"codecs": ["mp3", "celp"]}, "unknown codec 'celp'; there are mp3, vorbis, opus, gsm, mu_law, a_law, g722, "),
+        ({"codecs": ["mp3", "celp"]}, "unknown codec 'celp'; available: mp3, vorbis, opus, gsm, mu_law, a_law, g722, "),
         ({"min_kbps": 5}, "min_kbps must be a finite number in [6, 320]; got 5"),
         ({"max_kbps": 321}, "max_kbps must be a finite number in [6, 320]; got 321"),
         ({"min_kbps": 65}, "min_kbps must be <= max_kbps; got min_kbps=65.0 and max_kbps=64.0"),
@@ -239,9 +239,9 @@ def test_a_codec_that_is_not_installed_is_refused_with_what_is(monkeypatch):
     monkeypatch.setattr(codecs.soundfile, "available_subtypes", lambda format: {"GSM610": "", "VORBIS": ""})
     monkeypatch.setattr(codecs, "find_spec", lambda name: None)
     message = (
-        r"codecs that cannot be used here: mp3: the installed libsndfile cannot write it; .*; opus: .*; "
+        r"these codecs cannot be used here: mp3: the installed libsndfile cannot write it; .*; opus: .*; "
         r"g722: it needs the package G722: pip install G722\. "
-        "There are vorbis, gsm, aac, (amr_nb, )?g723_1$"
+        "Available: vorbis, gsm, aac, (amr_nb, )?g723_1$"
     )
     with pytest.raises(ValueError, match=message):
         Codec(["mp3", "gsm", "opus", "g722"])
@@ -260,7 +260,7 @@ def test_a_pyav_without_the_codec_is_refused(monkeypatch):
 def skip_without(*names):
     """PyAV's wheels from 19 on have no AMR encoder, for one."""
     for name in names:
-        if (reason := ALL_CODECS[name].missing()) is not None:
+        if (reason := ALL_CODECS[name].unavailable_reason()) is not None:
             pytest.skip(f"{name}: {reason}")
 
 

@@ -48,7 +48,7 @@ def test_codec_by_name_and_in_a_file(tmp_path):
     entry = {"transform": "Codec", "codecs": ["opus", "gsm"], "max_kbps": 24, "p": 0.5}
     (codec,) = get_augmentation(write(tmp_path, [entry])).transforms
     assert (codec.codecs, codec.max_kbps, codec.p) == (("opus", "gsm"), 24, 0.5)
-    with pytest.raises(ValueError, match=r"entry 1 \(Codec\): unknown codec 'celp'; there are mp3, "):
+    with pytest.raises(ValueError, match=r"entry 1 \(Codec\): unknown codec 'celp'; available: mp3, "):
         get_augmentation(write(tmp_path, [{"transform": "Codec", "codecs": ["celp"]}]))
 
 
@@ -114,8 +114,8 @@ def test_a_telephone_call_has_the_telephones_band(speech):
     ("name", "message"),
     [
         ("rawboost:5", r"rawboost:5: rawboost takes nothing after a colon; only codec:NAME:NAME\.\.\. and musan_rir"),
-        ("codec:", r"codec:: a colon has nothing after it; use codec:NAME:NAME\.\.\."),
-        ("codec:celp", "unknown codec 'celp'; there are mp3"),
+        ("codec:", r"codec:: there is nothing after a colon; use codec:NAME:NAME\.\.\."),
+        ("codec:celp", "unknown codec 'celp'; available: mp3"),
         ("musan_rir:/no/where", "/no/where is neither a folder nor a data set on the Hub"),
         ("rawboost+", "unknown augmentation ''"),
         ("rawboost+rawboost9", "unknown augmentation 'rawboost9'"),
@@ -274,7 +274,7 @@ def test_unknown_transforms_are_refused_with_the_list(tmp_path, name):
         ({"transform": "OneOf", "transforms": [{"transform": "RepeatPart"}]}, "RepeatPart changes the length"),
         (
             {"transform": "TimeStretch", "leave_length_unchanged": False},
-            r"\(TimeStretch\): leave_length_unchanged must be true: otherwise it changes the length",
+            r"\(TimeStretch\): leave_length_unchanged must be true, because the transform otherwise changes the length",
         ),
     ],
 )

@@ -37,9 +37,12 @@ def test_names_of_corpora():
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["corpus_c:key"], r"--label_column_name corpus_c:key: none of the corpora, .*corpus_a, .*Put all: before"),
+        (
+            ["corpus_c:key"],
+            r"the name .corpus_c. does not mean exactly one corpus; .*corpus_a, .*Put all: before",
+        ),
         (["a", "b"], r"takes one value, not a and b; .*--label_column_name corpus_a:VALUE"),
-        (["corpus_a:a", "corpus_a:b"], r"names two values for data/corpus_a"),
+        (["corpus_a:a", "corpus_a:b"], r"has two values for data/corpus_a"),
     ],
 )
 def test_options_that_fit_no_corpus(words, message):
@@ -48,7 +51,9 @@ def test_options_that_fit_no_corpus(words, message):
 
 
 def test_a_name_that_two_corpora_have():
-    with pytest.raises(CorpusError, match=r"or more than one, is called 'clips'; they are called a/clips.csv, "):
+    with pytest.raises(
+        CorpusError, match=r"the name .clips. does not mean exactly one corpus; the names are a/clips.csv, "
+    ):
         CorpusOptions(["a/clips.csv", "b/clips.csv"]).values("--label_column_name", ["clips:key"])
 
 
@@ -91,7 +96,7 @@ def test_two_corpora_with_one_map_of_numbers():
     options.check_label_maps(label_maps)  # the other has names
     label_maps[B].record(["1.0"])
     message = (
-        r"--label_map 0=spoof 1=bonafide names no corpus, and corpus_a and corpus_b number their classes.*"
+        r"--label_map 0=spoof 1=bonafide names no corpus, but corpus_a and corpus_b may number their classes.*"
         r"--label_map corpus_a:0=spoof corpus_a:1=bonafide corpus_b:0=\.\.\. corpus_b:1=\.\.\., or, if they agree, "
         r"for all: --label_map all:0=spoof all:1=bonafide"
     )

@@ -64,7 +64,7 @@ def test_label_ids_of_a_clip_dataset(two_clips, label2id):
     ],
 )
 def test_a_model_that_does_not_name_the_classes(two_clips, label2id):
-    with pytest.raises(ValueError, match="label2id must give spoof and bonafide a number each, not"):
+    with pytest.raises(ValueError, match="label2id must give spoof and bonafide different numbers, not"):
         ClipDataset(two_clips, sampling_rate=RATE, label2id=label2id)
 
 
@@ -91,7 +91,7 @@ def test_no_length(two_clips, length):
 
 
 def test_a_bad_clip_is_named(make_dataset):
-    with pytest.raises(AudioDecodingError, match=r"Cannot decode utt_0: there is no file gone.wav"):
+    with pytest.raises(AudioDecodingError, match=r"Cannot decode utt_0: the file gone.wav does not exist"):
         ClipDataset(make_dataset(["gone.wav"]), sampling_rate=RATE)[0]
 
 

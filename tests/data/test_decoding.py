@@ -109,9 +109,9 @@ def _fails(audio, reason, **options):
 
 
 def test_a_missing_file_is_named(tmp_path):
-    error = _fails(tmp_path / "nope.wav", r"Cannot decode .*nope.wav: there is no file .*nope.wav")
-    assert error.reason.startswith("there is no file")
-    assert str(_fails(tmp_path / "nope.wav", "no file", name="utt_7")).startswith("Cannot decode utt_7: ")
+    error = _fails(tmp_path / "nope.wav", r"Cannot decode .*nope.wav: the file .*nope.wav does not exist")
+    assert error.reason.startswith("the file ")
+    assert str(_fails(tmp_path / "nope.wav", "does not exist", name="utt_7")).startswith("Cannot decode utt_7: ")
 
 
 @pytest.mark.parametrize("audio", [None, {"bytes": None, "path": None}])

@@ -101,7 +101,7 @@ def test_a_column_with_a_reserved_name(save, caplog):
         ({"test": 4}, r"has no split 'train'; its splits are test. Name the train split with --train_split_name"),
         (
             {"train": 4, "dev": 4},
-            r"no split 'validation'; its splits are train, dev.*--eval_split_name or.*--validation_fraction 0.1",
+            r"no split 'validation'; its splits are train, dev.*--eval_split_name, or .*--validation_fraction 0.1",
         ),
     ],
 )
@@ -131,7 +131,7 @@ def test_the_test_split_can_be_left_out(save):
 
 def test_one_split_for_two_purposes_warns(save, caplog):
     load_corpus(save({"test": 4, "validation": 2}), train_split="test")
-    assert "The split 'test' serves more than one purpose" in caplog.text
+    assert "The split 'test' is used for more than one purpose" in caplog.text
 
 
 @pytest.mark.parametrize(
@@ -257,7 +257,7 @@ def test_names_in_another_unicode_form_than_on_disk(tmp_path, write_clip, caplog
     assert clips["label"][:] == [0, 1, 0]
     assert len(check_audio(clips)) == 3
     assert clips.features["audio"] == datasets.Audio(decode=False)
-    assert "split 'test': 1 audio files have another spelling on disk" in caplog.text
+    assert "split 'test': the names of 1 audio files are spelled differently on disk" in caplog.text
 
 
 @pytest.mark.parametrize("layout", ["", "in_the_wild:"])

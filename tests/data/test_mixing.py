@@ -55,14 +55,14 @@ def test_balanced_classes():
 
 
 def test_balance_needs_both_classes(parts):
-    with pytest.raises(CorpusError, match="--balance_classes: there are no bonafide clips to balance the others with"):
+    with pytest.raises(CorpusError, match="--balance_classes: there are no bonafide clips, so the classes cannot"):
         mix_corpora({"b": parts["b"]}, balance_classes=True)
 
 
 @pytest.mark.parametrize(
     ("weights", "message"),
     [
-        ([1.0], "takes a number for each corpus: there are 2, not 1"),
+        ([1.0], "takes one number per corpus: expected 2, got 1"),
         ([1.0, 0.0], "must be positive numbers, not 1.0 0.0"),
         ([1.0, float("nan")], "must be positive numbers"),
     ],

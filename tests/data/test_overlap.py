@@ -4,7 +4,7 @@ import pytest
 from datasets import Dataset
 
 from hf_gradalign.data.columns import to_standard_columns
-from hf_gradalign.data.overlap import SharedClips, shared_clips
+from hf_gradalign.data.overlap import SharedClips, find_shared_clips
 from hf_gradalign.data.request import CorpusRequest
 from hf_gradalign.data.utterance_ids import with_unique_ids
 
@@ -30,8 +30,8 @@ def encoded(content, path="a.wav"):
     ],
 )
 def test_shared(audio, others, shared):
-    assert shared_clips(clips(*audio), [clips(*others)]) == SharedClips(shared, are_all=True)
-    assert shared_clips(clips(*audio), []) == SharedClips([], are_all=True)
+    assert find_shared_clips(clips(*audio), [clips(*others)]) == SharedClips(shared, are_all=True)
+    assert find_shared_clips(clips(*audio), []) == SharedClips([], are_all=True)
 
 
 @pytest.fixture
@@ -47,15 +47,15 @@ def numbered(start, end, name):
 @pytest.mark.parametrize("name", ["{}.wav", "a.wav", None])
 def test_more_clips_than_are_read_are_a_lower_bound(name):
     same = clips(*numbered(0, 200, name))
-    shared = shared_clips(same, [same.select([*range(199, -1, -1)])])
+    shared = find_shared_clips(same, [same.select([*range(199, -1, -1)])])
     assert (len(shared.ids), shared.are_all) == (10, False)
-    part = shared_clips(same, [clips(*numbered(195, 400, name))])
+    part = find_shared_clips(same, [clips(*numbered(195, 400, name))])
     assert (part.ids, part.are_all) == ([f"u{number}" for number in range(195, 200)], True)
 
 
 @pytest.mark.usefixtures("_few_are_read")
 def test_many_clips_that_differ_in_other_places_take_a_bounded_time():
     same = clips(*[encoded(bytes([number]) + bytes(99)) for number in range(200)])
-    shared = shared_clips(same, [same])
+    shared = find_shared_clips(same, [same])
     assert 0 < len(shared.ids) <= 10
     assert not shared.are_all

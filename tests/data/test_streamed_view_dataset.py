@@ -198,7 +198,7 @@ def test_many_bad_clips_in_a_row(own_clips, monkeypatch):
     items = iter(views_of(own_clips, shuffle_buffer_size=0, on_bad_audio="skip"))
     next(items), next(items)
     spoil(own_clips, range(N_CLIPS))
-    with pytest.raises(AudioDecodingError, match="utt_2: nor can the 2 clips before it"):
+    with pytest.raises(AudioDecodingError, match="utt_2: neither this clip nor the 2 before it"):
         next(items)
 
 

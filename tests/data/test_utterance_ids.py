@@ -85,7 +85,7 @@ def test_ids_that_are_missing_for_some(save, ids):
 
 def test_a_column_without_any_id(save, caplog):
     assert ids_of(save([None, "", " ", None])) == [f"clip_{index}" for index in range(N)]
-    assert "the column of utterance ids is empty; clips are named by their files" in caplog.text
+    assert "the column of utterance ids is empty, so clips are named by their files" in caplog.text
 
 
 def test_another_column(save):

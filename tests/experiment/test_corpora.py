@@ -122,16 +122,16 @@ def labels_of(corpora):
 
 def test_numbers_of_two_corpora_take_a_map_each(tmp_path, tables):
     both = [tables("a", spoof=0), tables("b", spoof=1)]
-    with pytest.raises(CorpusError, match=r"--label_map 0=spoof 1=bonafide names no corpus, and a and b number"):
+    with pytest.raises(CorpusError, match=r"--label_map 0=spoof 1=bonafide names no corpus, but a and b may number"):
         load(tmp_path, corpus=both, label_map=["0=spoof", "1=bonafide"])
-    with pytest.raises(CorpusError, match=r"--label_map 0=spoof 1=bonafide names no corpus, and a and b number"):
+    with pytest.raises(CorpusError, match=r"--label_map 0=spoof 1=bonafide names no corpus, but a and b may number"):
         load(tmp_path, corpus=both[:1], test_corpus=both[1], test_split_name="train", label_map=["0=spoof", "1=real"])
     each = ["a:0=spoof", "a:1=bonafide", "b:0=bonafide", "b:1=spoof"]
     assert labels_of(load(tmp_path, corpus=both, label_map=each)) == {"train": [0, 1] * 4, "validation": [0, 1] * 2}
     one = load(tmp_path, corpus=["demo", both[0]], label_map=["0=spoof", "1=bonafide"], check_audio=False)
     assert one.splits["train"]["label"][-4:] == [0, 1, 0, 1]  # the other has names
     stream = {"corpus": both, "streaming": True, "eval_corpus": "demo"}
-    with pytest.raises(CorpusError, match="names no corpus, and a and b number"):
+    with pytest.raises(CorpusError, match="names no corpus, but a and b may number"):
         stream_training_corpora(arguments(tmp_path, **stream, label_map=["0=spoof", "1=bonafide"]))
     rows = stream_training_corpora(arguments(tmp_path, **stream, label_map=each))
     assert {row["utterance_id"]: row["label"] for row in rows} == {
@@ -251,7 +251,7 @@ def test_a_stream_of_several(tmp_path, la, five):
     ("options", "message"),
     [
         ({"corpus": ["demo"], "dataset_name": "demo"}, "--dataset_name is another name for --corpus"),
-        ({"corpus": ["a", "b"], "corpus_weights": [1.0]}, "a number for each corpus: there are 2, not 1"),
+        ({"corpus": ["a", "b"], "corpus_weights": [1.0]}, "one number per corpus: expected 2, got 1"),
         ({"corpus_weights": [-1.0]}, "must be positive"),
         ({"streaming": True, "max_train_samples": 5}, "--max_train_samples needs the whole training data"),
         ({"streaming": True, "validation_fraction": 0.1}, "--validation_fraction needs training data"),
@@ -265,7 +265,7 @@ def test_options_that_do_not_go_together(options, message):
 
 def test_a_count_of_shared_clips_that_is_not_of_all_is_told_as_such(tmp_path, la, monkeypatch):
     two_or_more = SharedClips(["a", "b"], are_all=False)
-    monkeypatch.setattr("hf_gradalign.experiment.corpora.shared_clips", lambda clips, others: two_or_more)
+    monkeypatch.setattr("hf_gradalign.experiment.corpora.find_shared_clips", lambda clips, others: two_or_more)
     remark = load(tmp_path, corpus=[la]).remarks[0]
     assert remark.startswith("Validation split: at least 2 of 4 clips are also trained on, such as a: ")
 

@@ -63,7 +63,7 @@ def test_the_loss_of_an_evaluation_is_that_of_all_clips(loss, tmp_path):
 
 @pytest.mark.parametrize("loss", MARGIN_LOSSES)
 def test_label_smoothing_is_refused(loss, tmp_path):
-    with pytest.raises(ValueError, match=f"--label_smoothing_factor is for the cross-entropy, and .* loss is {loss}"):
+    with pytest.raises(ValueError, match=f"--label_smoothing_factor is for the cross-entropy, but .* loss is {loss}"):
         noise_trainer(detector(loss, None), tmp_path, label_smoothing_factor=0.1)
 
 

@@ -20,7 +20,7 @@ from transformers import (
 from hf_gradalign.models import load_audio_classifier
 from hf_gradalign.scoring import SpoofScorer
 from hf_gradalign.training import GradientAlignmentArguments, GradientAlignmentTrainer
-from hf_gradalign.training.adapters import merged_copy
+from hf_gradalign.training.adapters import copy_with_merged_adapters
 
 peft = pytest.importorskip("peft")
 CLIP = np.random.default_rng(0).normal(0, 0.1, 3200).astype(np.float32)
@@ -196,5 +196,5 @@ def test_adapters_that_cannot_be_merged(caplog):
         def merge_and_unload(self):
             raise AttributeError("prompts have no merge_and_unload")
 
-    assert merged_copy(Prompts()) is None
+    assert copy_with_merged_adapters(Prompts()) is None
     assert "cannot be merged into the model (prompts have no merge_and_unload)" in caplog.text

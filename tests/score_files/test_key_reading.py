@@ -259,7 +259,7 @@ def test_files_that_number_the_classes_differently(tmp_path):
         features = datasets.Features({"id": datasets.Value("string"), "label": datasets.ClassLabel(names=names)})
         dataset = datasets.Dataset.from_dict({"id": [str(number)], "label": [0]}, features=features)
         dataset.to_parquet(tmp_path / "data" / f"test-{number}.parquet")
-    with pytest.raises(ScoreFileError, match=r"test-0.parquet and .*test-1.parquet do not number the classes"):
+    with pytest.raises(ScoreFileError, match=r"test-0.parquet and .*test-1.parquet number the classes"):
         read_keys(tmp_path)
     assert read_keys(tmp_path / "data" / "test-1.parquet").labels.tolist() == [0]
     dataset.cast_column("label", datasets.ClassLabel(names=["Genuine", "spoof"])).to_parquet(

@@ -147,7 +147,7 @@ def test_silent_clips_are_scored_and_reported(detector, extractor, tmp_path, cap
     for _ in range(2):  # and again with existing scores
         report = score_corpus(scorer, list_audio_files([tmp_path]), tmp_path / "scores.txt", progress=False)
         assert (report.n_scored, report.silent_clips) == (4, expected)
-        assert f"{len(expected)} of 4 clips are silent where the model listens" in caplog.text
+        assert f"{len(expected)} of 4 clips are silent in the part that the model scores" in caplog.text
         assert f": {', '.join(expected)}. Their scores say nothing about speech." in caplog.text
         caplog.clear()
 

@@ -128,7 +128,7 @@ def test_predict_marks_silent_clips(scorer, caplog, monkeypatch):
     silent = [np.zeros(4000), np.full(10, 0.3), np.stack([CLIPS[0], -CLIPS[0]]), np.r_[np.zeros(WINDOW), CLIPS[0]]]
     verdicts = scorer.predict([*CLIPS, *silent])
     assert [verdict.is_silent for verdict in verdicts] == [False] * 3 + [True] * 4
-    assert "4 of 7 clips are silent where the model listens" in caplog.text
+    assert "4 of 7 clips are silent in the part that the model scores" in caplog.text
     assert ": clip 3, clip 4, clip 5, clip 6. Their scores say nothing" in caplog.text
 
 

@@ -283,7 +283,7 @@ def test_corrupt_clips_stop_the_run_or_are_skipped(run_script, tmp_path, user_co
         ({"views": "clean,codek"}, "view 'codek': unknown augmentation 'codek': give one of rawboost"),
         (
             {"views": "clean,codec", "view_weights": '{"rawboost": 2}'},
-            "--view_weights has a weight for rawboost; the views are clean, codec",
+            "--view_weights names rawboost, but the views are clean, codec",
         ),
         ({"model_name_or_path": "no/such/model"}, "no/such/model"),
     ],

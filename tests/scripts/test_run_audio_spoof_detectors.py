@@ -170,7 +170,7 @@ def test_a_head_on_an_encoder_of_features(run_script, tmp_path, family, capsys):
     assert run_script(*words, "sls", output_dir=tmp_path / "a") == 2
     assert f"--head sls needs the number of frames of {family} in a window" in capsys.readouterr().err
     assert run_script(*words, "linear", "--augment_on_device", output_dir=tmp_path / "b") == 2
-    assert "does more to a waveform than normalize it" in capsys.readouterr().err
+    assert "does more than normalize a waveform" in capsys.readouterr().err
 
 
 def test_mistakes(run_script, tmp_path, capsys):

@@ -62,7 +62,7 @@ def test_frozen_layers_and_learning_rates(run_script, base, tmp_path, kind):
         ("--freeze_layers 1 --freeze_backbone", "--freeze_backbone freezes all layers: remove it or --freeze_layers"),
         ("--layerwise_lr_decay 2", "--layerwise_lr_decay must be above 0 and at most 1, got 2.0"),
         ("--head_learning_rate 0", "--head_learning_rate must be a positive number, got 0.0"),
-        ("--freeze_layers 1 --layerwise_lr_decay 0.9", "all of that is frozen; remove it"),
+        ("--freeze_layers 1 --layerwise_lr_decay 0.9", "everything there is frozen; remove it"),
         ("--freeze_backbone --head_learning_rate 1", "set its rate with --learning_rate"),
     ],
 )
@@ -199,7 +199,7 @@ def test_lora_is_resumed(run_script, base, tmp_path):
         ("--lora_r 2 --lora_target_modules q_pro", "--lora_target_modules q_pro: Wav2Vec2Model has no linear layer"),
         ("--lora_r 2 --freeze_layers 0", "--lora_r freezes the encoder's own weights: remove --freeze_layers"),
         ("--lora_r 2 --freeze_backbone", "--lora_r freezes the encoder's own weights: remove --freeze_backbone"),
-        ("--no_merge_adapters", "--no_merge_adapters is for models with adapters (--lora_r), and this one has none"),
+        ("--no_merge_adapters", "--no_merge_adapters is for models with adapters (--lora_r), but this model has none"),
     ],
 )
 def test_mistakes_with_lora(run_script, base, tmp_path, capsys, words, message):

@@ -23,4 +23,4 @@ def test_the_same_run_with_batches_augmented_in_the_training_process(run_script,
 
 def test_nothing_to_do_on_the_device(run_script, tmp_path, capsys):
     assert run_script("--augment_on_device", "--augmentation", "codec", output_dir=tmp_path / "run") == 2
-    assert "No view ends with RawBoost" in capsys.readouterr().err
+    assert "ends with RawBoost, the only augmentation" in capsys.readouterr().err

@@ -154,7 +154,7 @@ def test_damaged_weights_are_not_averaged(tmp_path, caplog):
     assert f"{best} is damaged" in caplog.text
     assert f"{others[0]} is missing" in caplog.text
     damage(others[1])
-    with pytest.raises(FileNotFoundError, match=r"All of the best .* --average_best_checkpoints 1 to keep"):
+    with pytest.raises(FileNotFoundError, match=r"All best checkpoints .* --average_best_checkpoints 1 to keep"):
         BestCheckpoints.paths(trainer.args)
 
 

@@ -14,7 +14,7 @@ from transformers import EvalPrediction, Trainer
 
 from hf_gradalign.experiment import CountermeasureMetrics
 from hf_gradalign.metrics import equal_error_rate
-from hf_gradalign.training.dataset_checks import check_labels, datasets_with_epoch, warn_of_lost_epochs
+from hf_gradalign.training.dataset_checks import check_labels, datasets_with_epoch, warn_about_lost_epochs
 
 BONAFIDE_FIRST = {0: "bonafide", 1: "spoof"}
 
@@ -46,7 +46,7 @@ DATASETS = {
 def test_the_other_order_is_refused(name):
     dataset = DATASETS[name]
     with pytest.raises(
-        ValueError, match=r"\(0: spoof, 1: bonafide\) are not those of the model \(0: bonafide, 1: spoof\)"
+        ValueError, match=r"\(0: spoof, 1: bonafide\) differently than the model \(0: bonafide, 1: spoof\)"
     ):
         check_labels(model_with(BONAFIDE_FIRST), dataset)
     for names in ({0: "spoof", 1: "bonafide"}, {0: "fake", 1: "real"}, {0: "LABEL_0", 1: "LABEL_1"}, {0: "bonafide"}):
@@ -58,7 +58,7 @@ def test_what_says_nothing_is_taken():
         check_labels(model_with(BONAFIDE_FIRST), dataset)
     check_labels(SimpleNamespace(), DATASETS["ours"])
     with pytest.raises(
-        ValueError, match=r"\(0: b, 1: a\) are not those of the model \(0: a, 1: b\), which would learn"
+        ValueError, match=r"\(0: b, 1: a\) differently than the model \(0: a, 1: b\), so the model would learn"
     ):
         check_labels(model_with({0: "a", 1: "b"}), table(["b", "a"]))
 
@@ -119,14 +119,14 @@ def shared():
     ],
 )
 def test_epochs_that_get_lost(tmp_path, caplog, dataset, options, is_told):
-    warn_of_lost_epochs(dataset, make_arguments(tmp_path, **options))
-    assert ("does not reach workers that are running" in caplog.text) == is_told
+    warn_about_lost_epochs(dataset, make_arguments(tmp_path, **options))
+    assert ("does not reach running workers" in caplog.text) == is_told
 
 
 def test_told_when_training_starts(tmp_path, caplog, monkeypatch):
     monkeypatch.setattr(Trainer, "_inner_training_loop", lambda *args, **kwargs: None)
     make_trainer(tmp_path, Epochs(0), **PERSISTENT).train()
-    assert "does not reach workers that are running" in caplog.text
+    assert "does not reach running workers" in caplog.text
 
 
 def test_the_epochs_of_data_sets_within_wrappers():

@@ -152,10 +152,10 @@ def one_layer_left():
     [
         (make_model, {"head_learning_rate": 0.1}, "--head_learning_rate: ToyClassifier has no encoder apart from"),
         (make_model, {"layerwise_lr_decay": 0.9}, "--layerwise_lr_decay: ToyClassifier has no encoder apart from"),
-        (frozen_head, {"head_learning_rate": 0.1}, "SpoofDetectorFor.* has nothing to train outside of its encoder"),
+        (frozen_head, {"head_learning_rate": 0.1}, "SpoofDetectorFor.* has no trainable weights outside its encoder"),
         (frozen_backbone, {"head_learning_rate": 0.1}, "only the head is trained, because the encoder is frozen"),
-        (frozen_backbone, {"layerwise_lr_decay": 0.9}, "--layerwise_lr_decay 0.9 lowers .* all of that is frozen"),
-        (one_layer_left, {"layerwise_lr_decay": 0.9}, "--layerwise_lr_decay 0.9 lowers .* all of that is frozen"),
+        (frozen_backbone, {"layerwise_lr_decay": 0.9}, "--layerwise_lr_decay 0.9 lowers .* everything there is frozen"),
+        (one_layer_left, {"layerwise_lr_decay": 0.9}, "--layerwise_lr_decay 0.9 lowers .* everything there is frozen"),
     ],
 )
 def test_rates_that_would_do_nothing(make, options, message, tmp_path):

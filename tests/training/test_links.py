@@ -8,7 +8,7 @@ from toy import ToyViews, make_trainer
 from hf_gradalign.experiment import resolve_output_folder
 from hf_gradalign.training import RunCheckpoints
 from hf_gradalign.training.conflicts.record import ConflictRecord
-from hf_gradalign.training.run_checkpoints import refuse_links_out
+from hf_gradalign.training.run_checkpoints import refuse_outside_links
 from hf_gradalign.utils.files import write_text_atomically
 
 ROW = {"step": 1, "epoch": 0.5, "conflict": False, "grad_norm_clean": 1.0}
@@ -117,7 +117,7 @@ def test_links_that_come_later(run, outside):
     (checkpoints.unfinished / "checkpoint-9").symlink_to(outside / "checkpoint-1")
     checkpoints.clear_unfinished()
     assert not checkpoints.unfinished.exists()
-    refuse_links_out(run)
+    refuse_outside_links(run)
 
 
 @pytest.mark.parametrize("target", ["mine.jsonl", "not there.jsonl"])

@@ -4,7 +4,7 @@ from transformers import PretrainedConfig
 from transformers.modeling_outputs import SequenceClassifierOutput
 
 from hf_gradalign.training import WeightedCrossEntropy
-from hf_gradalign.training.loss import class_weights_of, items_weight
+from hf_gradalign.training.loss import items_weight, read_class_weights
 
 WEIGHTS = torch.tensor([0.1, 0.9])
 
@@ -55,15 +55,15 @@ def test_items_weight():
 @pytest.mark.parametrize("weights", [[1.0], [1.0, -1.0], [1.0, 0.0], [1.0, float("nan")]])
 def test_impossible_weights(weights):
     with pytest.raises(ValueError, match="class_weights must be 2 positive numbers, one per label"):
-        class_weights_of(PretrainedConfig(num_labels=2, class_weights=weights))
+        read_class_weights(PretrainedConfig(num_labels=2, class_weights=weights))
 
 
 def test_weights_of_a_single_output():
     for weights in ([1.0], [0.1, 0.9]):
-        with pytest.raises(ValueError, match=r"the model has a single one: load it with .*load_audio_classifier"):
-            class_weights_of(PretrainedConfig(num_labels=1, class_weights=weights))
+        with pytest.raises(ValueError, match=r"the model has a single output: load it with .*load_audio_classifier"):
+            read_class_weights(PretrainedConfig(num_labels=1, class_weights=weights))
 
 
 def test_no_weights():
-    assert class_weights_of(PretrainedConfig()) is None
-    assert class_weights_of(None) is None
+    assert read_class_weights(PretrainedConfig()) is None
+    assert read_class_weights(None) is None

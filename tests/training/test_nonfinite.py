@@ -163,7 +163,7 @@ def test_an_update_is_watched_without_a_wait(tmp_path):
             trainer.micro_batches = [nonfinite.MicroBatch({"clean": loss, "augmented": loss})]
             trainer.grad_norm = norm
             trainer.nonfinite._pending.append(trainer.nonfinite._observe(step))
-            trainer.nonfinite._look(trainer.state, callbacks._LAG_ELSEWHERE)
+            trainer.nonfinite._handle_flags(trainer.state, callbacks._LAG_ELSEWHERE)
     assert transfers.to_host == []
     assert transfers.to_device == []
 
@@ -212,7 +212,7 @@ def test_skipped_updates_are_told_and_counted(tmp_path, caplog, monkeypatch):
     trainer.train()
     counts = [row["skipped_updates"] for row in trainer.state.log_history if "loss" in row]
     assert counts == sorted(counts)
-    assert counts[-1] == trainer.nonfinite.skipped == caplog.text.count("It is skipped; ")
+    assert counts[-1] == trainer.nonfinite.skipped == caplog.text.count("The update is skipped (")
     assert {"utt_17", "utt_30"} <= ids_in(caplog.text)
     assert "the loss of view augmented is nan" in caplog.text
     assert all(
@@ -251,7 +251,7 @@ def test_where_nothing_is_left_it_stops(tmp_path, monkeypatch):
     model = make_model()
     model.hidden.weight.data.fill_(math.nan)
     message = stopped(make(tmp_path, Named(), model=model, on_nonfinite="skip"))
-    assert "It is the last of 12 consecutive updates that were skipped: check the items, the initial weights" in message
+    assert "Training stops after 12 skipped updates in a row: check the items, the initial weights" in message
     monkeypatch.setattr(nonfinite, "_MAX_CONSECUTIVE_SKIPS", 5)
     model.hidden.weight.data.fill_(math.nan)
     assert "Update 5 of 12 " in stopped(make(tmp_path, Named(), model=model, on_nonfinite="skip"))
@@ -274,7 +274,7 @@ def test_a_loss_that_no_scale_can_fix_is_reported(tmp_path, caplog):
     trainer.accelerator.scaler = torch.amp.GradScaler("cpu", init_scale=8.0)
     trainer.train()
     assert caplog.text.count("the loss of view augmented is nan. Items: ") == 1
-    assert "The step is left to fp16 loss scaling, which cannot fix a loss." in caplog.text
+    assert "fp16 loss scaling skips the update, but it cannot fix a loss." in caplog.text
 
 
 def test_the_policy_has_two_names(tmp_path):

@@ -17,7 +17,7 @@ from hf_gradalign.training.setup_checks import check_options
     [
         ({"neftune_noise_alpha": 5.0}, "--neftune_noise_alpha adds noise.*ToyClassifier has none"),
         ({"use_liger_kernel": True}, "pip install liger-kernel"),
-        ({"optim_target_modules": ["hidden"]}, "--optim_target_modules is for GaLore and APOLLO, and --optim sgd"),
+        ({"optim_target_modules": ["hidden"]}, "--optim_target_modules is for GaLore and APOLLO, but --optim sgd"),
         ({"optim_args": "momentum"}, "takes NAME=VALUE pairs separated by commas, got 'momentum'"),
         ({"optim_args": "momentum=0.9, dampning=0"}, "--optim_args dampning=0 has no effect on --optim sgd"),
         ({"optim_args": "momentum=much"}, "--optim sgd with --optim_args momentum=much cannot be created"),
@@ -69,7 +69,7 @@ from hf_gradalign.training.setup_checks import check_options
         ),
         ({"save_strategy": "best", "metric_for_best_model": "loss"}, "--save_strategy best saves when an evaluation"),
         ({"include_num_input_tokens_seen": "some"}, "must be one of no, all, non_padding, got 'some'"),
-        ({"gradient_checkpointing": True}, "--gradient_checkpointing is for models of .*, and ToyClassifier is none"),
+        ({"gradient_checkpointing": True}, "--gradient_checkpointing is for .* models, which ToyClassifier is not"),
     ],
 )
 def test_refused(tmp_path, options, message):
@@ -123,7 +123,7 @@ def test_a_metric_that_nothing_computes(tmp_path):
     trainer.train()
     trainer = make_trainer(tmp_path, metric_for_best_model="eval_eer", prediction_loss_only=True, **options)
     trainer.compute_metrics = lambda prediction: {"eer": 0.1}
-    with pytest.raises(ValueError, match="with --prediction_loss_only an evaluation only reports the loss"):
+    with pytest.raises(ValueError, match="with --prediction_loss_only, an evaluation reports only the loss"):
         trainer.train()
     make_trainer(tmp_path, metric_for_best_model="eval_loss", prediction_loss_only=True, **options).train()
 

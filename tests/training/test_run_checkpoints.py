@@ -7,7 +7,7 @@ from safetensors.torch import load_file, save_file
 
 from hf_gradalign.training import run_checkpoints
 from hf_gradalign.training.checkpoint_integrity import MANIFEST_NAME, read_manifest
-from hf_gradalign.training.run_checkpoints import RunCheckpoints, require_complete, require_sound_model
+from hf_gradalign.training.run_checkpoints import RunCheckpoints, require_complete, require_intact_model
 
 
 def write(checkpoints, step, value=0.0):
@@ -129,7 +129,7 @@ def test_a_path_to_half_a_checkpoint(tmp_path):
         require_complete(tmp_path / "checkpoint-5")
     for step in (2, 4):
         (tmp_path / f"checkpoint-{step}" / "trainer_state.json").unlink()
-    with pytest.raises(FileNotFoundError, match="the same folder has no complete one"):
+    with pytest.raises(FileNotFoundError, match="its folder has no complete checkpoint"):
         require_complete(tmp_path / "checkpoint-6")
 
 
@@ -173,12 +173,12 @@ def test_another_process_looks_for_the_last_one_while_it_is_finished(tmp_path, m
     """As a run that starts from the last checkpoint of an active run in another folder."""
     checkpoints = finish(tmp_path, *[2] * replaced)
     write(checkpoints, 2, value=1.0)
-    write_it, put_aside = run_checkpoints.write_manifest, checkpoints._put_aside
+    write_it, move_aside = run_checkpoints.write_manifest, checkpoints._move_aside
     look = RunCheckpoints(tmp_path).last_complete
     monkeypatch.setattr(
         run_checkpoints, "write_manifest", lambda *args, **options: (write_it(*args, **options), look())
     )
-    monkeypatch.setattr(checkpoints, "_put_aside", lambda path: (put_aside(path), look())[0])
+    monkeypatch.setattr(checkpoints, "_move_aside", lambda path: (move_aside(path), look())[0])
     place = checkpoints.finish(2)
     assert checkpoints.last_complete() == place
     assert float(load_file(place / "model.safetensors")["weight"]) == 1.0
@@ -195,20 +195,22 @@ def test_a_file_that_goes_while_it_is_looked_at(tmp_path, monkeypatch):
 
 
 def test_a_model_from_a_damaged_checkpoint_is_refused(tmp_path, caplog):
-    require_sound_model("some/model")
+    require_intact_model("some/model")
     checkpoints = RunCheckpoints(tmp_path)
     draft = write(checkpoints, 2)
     for name in ("config.json", "optimizer.pt"):
         (draft / name).write_text("{}")
     place = checkpoints.finish(2)
     (place / "optimizer.pt").write_text("[]")  # only needed for training
-    require_sound_model(place)
+    require_intact_model(place)
     assert not caplog.text
     (place / "config.json").write_text('{"n_samples": 3}')
-    require_sound_model(str(place))
-    assert f"{place}: config.json was changed since the run saved it" in caplog.text
+    require_intact_model(str(place))
+    assert f"{place}: config.json has changed since the run saved it" in caplog.text
     content = bytearray((place / "model.safetensors").read_bytes())
     content[-1] ^= 1
     (place / "model.safetensors").write_bytes(content)
-    with pytest.raises(FileNotFoundError, match=r"-2 is not as the run saved it: model\.safetensors is damaged"):
-        require_sound_model(place)
+    with pytest.raises(
+        FileNotFoundError, match=r"-2 has changed since the run saved it: model\.safetensors is damaged"
+    ):
+        require_intact_model(place)

@@ -187,7 +187,7 @@ def test_a_stream_without_a_whole_update_does_not_run_forever(tmp_path):
             return map(ToyViews(12).__getitem__, range(12))
 
     options = {"dataset": Short(), "per_device_train_batch_size": 6, "align_gradients": "pcgrad"}
-    with pytest.raises(ValueError, match=r"never end: it needs 3 batches .* of 6 items on each process"):
+    with pytest.raises(ValueError, match=r"never end: an update needs 3 batches .* of 6 items on each process"):
         make_trainer(tmp_path, gradient_accumulation_steps=3, **options).train()
     trainer = make_trainer(tmp_path, gradient_accumulation_steps=2, **options)
     trainer.train()

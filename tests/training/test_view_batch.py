@@ -10,7 +10,7 @@ from transformers import BatchEncoding, DefaultDataCollator, default_data_collat
 
 from hf_gradalign.training import GradientAlignmentTrainer, ViewBatchCollator
 from hf_gradalign.training.dataset_checks import check_datasets
-from hf_gradalign.training.view_batch import check_same_views, with_longest_view
+from hf_gradalign.training.view_batch import check_same_views, wrap_longest_views
 
 
 def item(value, label=1):
@@ -59,7 +59,7 @@ def test_it_can_be_sent_to_a_spawned_worker():
 def test_inputs_next_to_views():
     mixed = {"clean": {"x": torch.ones(2)}, "augmented": {"x": torch.ones(2)}, "labels": 1}
     with pytest.raises(
-        ValueError, match=r"has labels next to mappings \(clean, augmented\)\. If these are views, each needs"
+        ValueError, match=r"has labels next to mappings \(clean, augmented\)\. If the mappings are views, each needs"
     ):
         ViewBatchCollator()([mixed])
     # Such items are fine if the collator takes them, as boxes in detection.
@@ -70,9 +70,9 @@ def test_data_sets_that_the_samplers_can_take_as_they_are():
     ordinary, stream = [{"x": [1, 2]}], iter([])
     table = Dataset.from_list([{"clean": {"x": [1, 2]}, "length": 2}])
     for dataset in (ordinary, stream, table):
-        assert with_longest_view(dataset, "length") is dataset
+        assert wrap_longest_views(dataset, "length") is dataset
     views = {"clean": {"x": [3], "label": 1}, "augmented": {"x": [1, 2], "label": 1}}
-    (longest,) = with_longest_view([views], "length")
+    (longest,) = wrap_longest_views([views], "length")
     assert longest == {"x": [1, 2], "label": 1}
 
 
@@ -109,7 +109,7 @@ def test_an_evaluation_of_views_is_refused_before_training(tmp_path):
             trainer.train()
         assert trainer.state.global_step == 0
     with pytest.raises(
-        ValueError, match=r"the data set has views \(clean, augmented\), and an evaluation takes ordinary"
+        ValueError, match=r"the data set has views \(clean, augmented\), but an evaluation takes ordinary"
     ):
         trainer_of(tmp_path).predict(views)
     # A collator may choose one view.

@@ -13,7 +13,7 @@ METHODS: dict[str, "type[AlignmentMethod]"] = {}
 
 
 def _definition_of(kind: type) -> tuple[str, str]:
-    """The file of a class, or its module if that has none, and its name there."""
+    """Return where a class is defined, its file (or its module if there is no file), and its name there."""
     file = getattr(sys.modules.get(kind.__module__), "__file__", None)
     return file or kind.__module__, kind.__qualname__
 
@@ -22,12 +22,12 @@ class AlignmentMethod:
     """A callable that maps the K x K Gramian of the views' gradients to the K weights of their combination.
 
     A subclass with a name, `class PCGrad(AlignmentMethod, name="pcgrad")`, is available to `get_method` under that name
-    once its module is imported. A name that another method has is refused with a ValueError (if it is one of TorchJD,
-    when it is used).
+    once its module is imported. A name that is already taken raises a ValueError; for a name of TorchJD, when the
+    method is first used.
 
-    Non-finite Gramians give the weights of the mean and do not change the method's state. So a gradient that overflowed
-    stays non-finite in the combination, where loss scaling and NaN filters look for it, and finite gradients whose
-    products overflowed stay finite. The host never waits for the device.
+    Non-finite Gramians give the weights of the mean and do not change the method's state. A gradient that overflowed
+    therefore stays non-finite in the combination, where loss scaling and NaN filters look for it, and finite gradients
+    whose products overflowed stay finite. The host never waits for the device.
     """
 
     def __init_subclass__(cls, name: str | None = None) -> None:
@@ -36,11 +36,11 @@ class AlignmentMethod:
             return
         taken = next((known for known in METHODS if plain_name(known) == plain_name(name)), name)
         other = METHODS.get(taken)
-        # A class that is defined again, as in a notebook or in a script that is also imported, replaces itself.
+        # Running a notebook cell again, or importing a script that is also run, defines the same class twice.
         if other is not None and _definition_of(other) != _definition_of(cls):
             raise ValueError(
-                f"the name {name!r} of {cls.__module__}.{cls.__qualname__} is that of {other.__module__}."
-                f"{other.__qualname__}; choose another one"
+                f"{cls.__module__}.{cls.__qualname__} cannot have the name {name!r}, which {other.__module__}."
+                f"{other.__qualname__} already has; choose another one"
             )
         METHODS[taken] = cls
 
@@ -79,7 +79,7 @@ class AlignmentMethod:
         weights = torch.where(usable[:, None], weights, 1 / views)
         return weights.reshape(gramian.shape[:-1])
 
-    # Not an abstract class, because those of Python 3.10 cannot be given the name of a method.
+    # Not an abstract class, because ABCMeta in Python 3.10 does not accept the keyword `name`.
     def _weights(self, gramian: Tensor, valid: Tensor, precision: float) -> Tensor:
         """Return weights (G, K) for finite Gramians (G, K, K).
 
@@ -103,7 +103,7 @@ class AlignmentMethod:
 
 
 def plain_name(name: str) -> str:
-    """Return a name without case, hyphens, underscores and spaces, by which names are compared."""
+    """Return a name in lower case without hyphens, underscores and spaces, for comparing names."""
     return re.sub(r"[-_\s]", "", name.lower())
 
 
@@ -129,10 +129,10 @@ def check_state_keys(method: AlignmentMethod, state: dict[str, Any], keys: set[s
 
 
 def visiting_order(views: int, view: int, seed: int, call: int) -> list[int]:
-    """Return the other views in a random order that only depends on the arguments.
+    """Return the other views in a random order that depends only on the arguments.
 
     Nothing is drawn for two views. Every process of a distributed run gets the same order without communication, and a
-    resumed run only needs the number of calls.
+    resumed run needs only the number of calls.
 
     Args:
         views: Number of views K.
@@ -154,19 +154,19 @@ def identity(views: int, dtype: torch.dtype, device: torch.device) -> Tensor:
 
 
 @functools.lru_cache(maxsize=64)
-def pairs(others: tuple[int, ...], device: torch.device) -> tuple[Tensor, Tensor]:
-    """Return where row i and column `others[i]` of a K x K matrix meet (K, K), and these columns (1, K, 1)."""
+def pair_mask(others: tuple[int, ...], device: torch.device) -> tuple[Tensor, Tensor]:
+    """Return a mask (K, K) that is true at column `others[i]` of each row i, and these columns (1, K, 1)."""
     # Filled on the device, because a copy from the host would wait for the device.
     column = torch.stack([torch.full((), other, device=device) for other in others])[:, None]
     return column == torch.arange(len(others), device=device), column[None]
 
 
-def picked(matrices: Tensor, column: Tensor) -> Tensor:
+def take_column(matrices: Tensor, column: Tensor) -> Tensor:
     """Return the entry in column `column[0, i, 0]` of each row i of matrices (G, K, K), shape (G, K)."""
     return matrices.gather(2, column.expand(len(matrices), -1, 1)).squeeze(2)
 
 
-def sum_of_rows(matrices: Tensor) -> Tensor:
+def sum_rows(matrices: Tensor) -> Tensor:
     """Sum the rows of matrices (G, K, K), always in the same order: shape (G, K)."""
     total, *rows = matrices.unbind(1)
     for row in rows:

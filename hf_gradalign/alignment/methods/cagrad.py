@@ -49,12 +49,12 @@ class CAGrad(AlignmentMethod, name="cagrad"):
         # Weights do not depend on the scale of the gradients, and squares of tiny or huge norms may under- or overflow.
         largest = gramian.diagonal(dim1=-2, dim2=-1).amax(-1)
         gramian = gramian / largest.clamp(min=torch.finfo(largest.dtype).tiny)[:, None, None]
-        weights = _ascent(gramian, self.c, precision) + 1 / views
+        weights = _ascent_weights(gramian, self.c, precision) + 1 / views
         return weights / (1 + self.c**2) if self.rescale else weights
 
 
-def _ascent(gramian: Tensor, c: float, precision: float) -> Tensor:
-    r"""Return the weights (G, K) of d, which are zero where it has no direction.
+def _ascent_weights(gramian: Tensor, c: float, precision: float) -> Tensor:
+    r"""Return the weights (G, K) of d, all zero where d has no direction.
 
     In unit gradients :math:`u_i = g_i / n_i` with Gramian C, and :math:`p_i = u_i \cdot g_0`, the views of a set
     improve equally, by :math:`\lambda`, under :math:`d = \sum_i v_i u_i` with :math:`C v = \lambda / n - p`. So
@@ -84,7 +84,7 @@ def _ascent(gramian: Tensor, c: float, precision: float) -> Tensor:
     behind = improvement[..., None] * inverse[:, None] - products[:, None] - gains
     furthest = radius * (1 + 1 / c if c > 0 else 1)
     off = torch.maximum(-v.amin(-1) / total, behind.amax(-1) / furthest)
-    # A sum below the precision of the products is rounding error, and so is its direction.
+    # A sum below the precision of the products is only rounding error, and its direction means nothing.
     sound = (spread > 0) & (length > (8 * precision) ** 0.5 * total)
     off, best = torch.where(sound, off, torch.inf).nan_to_num(nan=torch.inf, posinf=torch.inf).min(-1)
 

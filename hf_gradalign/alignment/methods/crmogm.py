@@ -10,7 +10,7 @@ from hf_gradalign.alignment.methods.base import AlignmentMethod, check_state_key
 
 
 class CRMOGM(AlignmentMethod):
-    r"""Uses a moving average of another method's weights, which a single noisy batch cannot reverse.
+    r"""Uses a moving average of another method's weights, so a single noisy batch cannot reverse them.
 
     Algorithm 1 of Zhou et al., "On the Convergence of Stochastic Multi-Objective Gradient Manipulation and Beyond"
     (NeurIPS 2022). With :math:`\hat\lambda_k` the weights from the method at update :math:`k`,
@@ -37,28 +37,28 @@ class CRMOGM(AlignmentMethod):
             raise ValueError(f"alpha of crmogm must be in [0, 1], got {alpha!r}")
         self.method = method
         self.alpha = alpha
-        self.initial_weights = None if initial_weights is None else _finite(initial_weights)
+        self.initial_weights = None if initial_weights is None else _to_finite_floats(initial_weights)
         self._average: Tensor | None = None  # (G, K); NaN for a group without weights so far
 
     def _weights(self, gramian: Tensor, valid: Tensor, precision: float) -> Tensor:
         latest = self.method._weights(gramian, valid, precision)
         latest = torch.where(torch.isfinite(latest).all(1, keepdim=True), latest, 1 / gramian.shape[-1])
-        past = self._past(latest)
+        past = self._previous_average(latest)
         average = self.alpha * torch.where(torch.isnan(past), latest, past) + (1 - self.alpha) * latest
         self._average = torch.where(valid[:, None], average, past)
         return average
 
-    def _past(self, latest: Tensor) -> Tensor:
+    def _previous_average(self, latest: Tensor) -> Tensor:
         if self._average is None:
-            return self._start(latest)
+            return self._initial_average(latest)
         if self._average.shape != latest.shape:
             raise ValueError(
                 f"CR-MOGM has averages for (groups, views) = {tuple(self._average.shape)} and was given Gramians of "
-                f"{tuple(latest.shape)}; create a new method for other views or another scope"
+                f"shape {tuple(latest.shape)}; create a new method for other views or another scope"
             )
         return self._average.to(latest)
 
-    def _start(self, latest: Tensor) -> Tensor:
+    def _initial_average(self, latest: Tensor) -> Tensor:
         if self.initial_weights is None:
             return torch.full_like(latest, torch.nan)
         if len(self.initial_weights) != latest.shape[1]:
@@ -77,11 +77,11 @@ class CRMOGM(AlignmentMethod):
         if rows is not None:
             views = max((len(row) for row in rows if row is not None), default=0)
             rows = [[torch.nan] * views if row is None else row for row in rows]
-        # If no group had an average yet, nothing is lost.
+        # If no group has an average yet, there is nothing to restore.
         self._average = torch.tensor(rows, dtype=torch.float64) if rows and rows[0] else None
 
 
-def _finite(weights: Sequence[float]) -> list[float]:
+def _to_finite_floats(weights: Sequence[float]) -> list[float]:
     try:
         tensor = torch.tensor(weights, dtype=torch.float64)
     except (TypeError, ValueError):

@@ -10,9 +10,9 @@ from hf_gradalign.alignment.methods.base import (
     check_reduction,
     check_state_keys,
     identity,
-    pairs,
-    picked,
-    sum_of_rows,
+    pair_mask,
+    sum_rows,
+    take_column,
     visiting_order,
 )
 
@@ -65,14 +65,14 @@ class GradVac(AlignmentMethod, name="gradvac"):
         orders = [visiting_order(views, i, self.seed, self._calls) for i in range(views)]
         # Row i: the adjusted gradient i in terms of all views' gradients. All rows are updated at the same time.
         coefficients = identity(views, gramian.dtype, gramian.device).expand_as(gramian)
-        products, norm = gramian, norms  # of adjusted gradients with each view's, and of adjusted gradients
+        products, norm = gramian, norms  # inner products of adjusted gradients with each view's, and their norms
         for step, others in enumerate(zip(*orders, strict=True)):
             if step > 0:
                 products = (coefficients[:, :, None] * gramian[:, None]).sum(-1)
                 norm = (coefficients * products).sum(-1).clamp(min=0).sqrt()
-            is_pair, column = pairs(others, gramian.device)
-            product_with, target = picked(products, column), picked(targets, column)
-            norm_of = picked(norms[:, None].expand_as(gramian), column)
+            is_pair, column = pair_mask(others, gramian.device)
+            product_with, target = take_column(products, column), take_column(targets, column)
+            norm_of = take_column(norms[:, None].expand_as(gramian), column)
             product = norm * norm_of
             defined = product > 0
             cosine = torch.where(defined, product_with / product, 0.0).clamp(-1, 1)
@@ -86,7 +86,7 @@ class GradVac(AlignmentMethod, name="gradvac"):
             latest = torch.where(counts, (1 - self.beta) * target + self.beta * cosine, target)
             coefficients = torch.where(is_pair, coefficients + change[..., None], coefficients)
             updated = torch.where(is_pair, latest[..., None], updated)
-        weights = sum_of_rows(coefficients)
+        weights = sum_rows(coefficients)
         self._targets = updated
         self._calls += 1
         return weights / views if self.reduction == "mean" else weights
@@ -97,7 +97,7 @@ class GradVac(AlignmentMethod, name="gradvac"):
         if self._targets.shape != gramian.shape:
             raise ValueError(
                 f"GradVac has targets for (groups, views, views) = {tuple(self._targets.shape)} and was given Gramians "
-                f"{tuple(gramian.shape)}; create a new method for other views or another scope"
+                f"of shape {tuple(gramian.shape)}; create a new method for other views or another scope"
             )
         return self._targets.to(gramian)
 

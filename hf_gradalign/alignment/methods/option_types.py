@@ -1,4 +1,4 @@
-"""Check the types of options that come from JSON or a configuration file."""
+"""Type checks for options that come from JSON or a configuration file."""
 
 import math
 from collections.abc import Callable, Mapping, Sequence
@@ -15,31 +15,35 @@ def check_types(owner: str, options: Mapping[str, Any], function: Callable[..., 
     """Check options against the annotations of the function that takes them.
 
     Args:
-        owner: Whose options they are, for messages.
+        owner: What the options belong to, for messages.
         options: Values by name. A vector is a list of finite numbers.
-        function: The function. Options without an annotation, or with one of another kind, may have any value.
+        function: The function. Options without an annotation, or with an annotation that is not listed here, may have
+            any value.
 
     Raises:
         ValueError: If an option has another type, or a number is not finite.
     """
     hints = get_type_hints(function)
     for name, value in options.items():
-        if name in hints and not _fits(value, hints[name]):
-            kinds = " or ".join(_NAMES[kind] for kind in _kinds(hints[name]) if kind in _NAMES) or "a list of numbers"
+        if name in hints and not _has_allowed_type(value, hints[name]):
+            kinds = (
+                " or ".join(_NAMES[kind] for kind in _allowed_types(hints[name]) if kind in _NAMES)
+                or "a list of numbers"
+            )
             raise ValueError(f"{name} of {owner} must be {kinds}, got {value!r}")
 
 
-def _kinds(hint: Any) -> tuple[Any, ...]:
+def _allowed_types(hint: Any) -> tuple[Any, ...]:
     return get_args(hint) if get_origin(hint) in (Union, UnionType) else (hint,)
 
 
-def _fits(value: Any, hint: Any) -> bool:
-    return any(_is_a(value, kind) for kind in _kinds(hint))
+def _has_allowed_type(value: Any, hint: Any) -> bool:
+    return any(_has_type(value, kind) for kind in _allowed_types(hint))
 
 
-def _is_a(value: Any, kind: Any) -> bool:
+def _has_type(value: Any, kind: Any) -> bool:
     if kind is Tensor or get_origin(kind) is Sequence:
-        return isinstance(value, (list, tuple, Tensor)) and all(_is_a(each, float) for each in value)
+        return isinstance(value, (list, tuple, Tensor)) and all(_has_type(each, float) for each in value)
     if kind is bool:
         return isinstance(value, bool)
     if kind is int:

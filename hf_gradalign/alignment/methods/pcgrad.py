@@ -10,9 +10,9 @@ from hf_gradalign.alignment.methods.base import (
     check_reduction,
     check_state_keys,
     identity,
-    pairs,
-    picked,
-    sum_of_rows,
+    pair_mask,
+    sum_rows,
+    take_column,
     visiting_order,
 )
 
@@ -43,17 +43,17 @@ class PCGrad(AlignmentMethod, name="pcgrad"):
         # Row i: the adjusted gradient i in terms of all views' gradients. All rows are adjusted at the same time.
         coefficients = identity(views, gramian.dtype, gramian.device).expand_as(gramian)
         squares = gramian.diagonal(dim1=-2, dim2=-1)[:, None].expand_as(gramian)
-        products = gramian  # of the adjusted gradients with each view's
+        products = gramian  # inner products of the adjusted gradients with each view's
         orders = [visiting_order(views, i, self.seed, self._calls) for i in range(views)]
         for step, others in enumerate(zip(*orders, strict=True)):
             if step > 0:
                 products = (coefficients[:, :, None] * gramian[:, None]).sum(-1)
-            is_pair, column = pairs(others, gramian.device)
-            product, square = picked(products, column), picked(squares, column)
+            is_pair, column = pair_mask(others, gramian.device)
+            product, square = take_column(products, column), take_column(squares, column)
             conflict = (product < 0) & (square > 0)
             change = torch.where(conflict, product / square, 0.0)
             coefficients = torch.where(is_pair, coefficients - change[..., None], coefficients)
-        weights = sum_of_rows(coefficients)
+        weights = sum_rows(coefficients)
         self._calls += 1
         return weights / views if self.reduction == "mean" else weights
 

@@ -34,21 +34,21 @@ def canonical_name(name: str) -> str:
         ValueError: If there is no such method.
     """
     if not isinstance(name, str):
-        raise _unknown(name)
+        raise _unknown_method_error(name)
     inner = name
     if wrapped := _WRAPPED.fullmatch(name):
         outer, inner = wrapped.groups()
         if plain_name(outer) != _WRAPPER:
-            raise _unknown(name)
+            raise _unknown_method_error(name)
     for known in (*METHODS, *TORCHJD_SPECS):
         if plain_name(known) == plain_name(inner):
             if known in METHODS and plain_name(known) in map(plain_name, TORCHJD_SPECS):
                 raise ValueError(
-                    f"{METHODS[known].__module__}.{METHODS[known].__qualname__} has the name of TorchJD's method "
+                    f"{METHODS[known].__module__}.{METHODS[known].__qualname__} has the same name as TorchJD's method "
                     f"{known}; choose another one"
                 )
             return f"{_WRAPPER}({known})" if wrapped else known
-    raise _unknown(name)
+    raise _unknown_method_error(name)
 
 
 def get_method(name: str, **options: Any) -> AlignmentMethod:
@@ -57,8 +57,8 @@ def get_method(name: str, **options: Any) -> AlignmentMethod:
     Args:
         name: One of `available_methods()`, or `crmogm(NAME)` around one, in any spelling that `canonical_name` accepts.
         options: Options of the method's class; see `PCGrad`, `GradVac`, `CAGrad`, `TorchJDWeighting` and `CRMOGM`. With
-            `crmogm(NAME)`, options of both. If both have an option of the same name (such as the `alpha` of fairgrad),
-            add the method: `{"crmogm.alpha": 0.9, "fairgrad.alpha": 2}`.
+            `crmogm(NAME)`, options of CRMOGM and of the inner method. If both have an option of the same name (such as
+            the `alpha` of fairgrad), add the method's name as a prefix: `{"crmogm.alpha": 0.9, "fairgrad.alpha": 2}`.
 
     Returns:
         A callable from a (K, K) Gramian to (K,) weights, with `state_dict` and `load_state_dict`.
@@ -70,13 +70,13 @@ def get_method(name: str, **options: Any) -> AlignmentMethod:
     name = canonical_name(name)
     wrapped = _WRAPPED.fullmatch(name)
     if wrapped is None:
-        return _make(name, _belonging(name, {name: _known_options(name)}, options)[name])
+        return _create_method(name, _assign_options(name, {name: _known_options(name)}, options)[name])
     inner = wrapped.group(2)
-    shares = _belonging(name, {_WRAPPER: _WRAPPER_OPTIONS, inner: _known_options(inner)}, options)
-    return CRMOGM(_make(inner, shares[inner]), **shares[_WRAPPER])
+    shares = _assign_options(name, {_WRAPPER: _WRAPPER_OPTIONS, inner: _known_options(inner)}, options)
+    return CRMOGM(_create_method(inner, shares[inner]), **shares[_WRAPPER])
 
 
-def _make(name: str, options: dict[str, Any]) -> AlignmentMethod:
+def _create_method(name: str, options: dict[str, Any]) -> AlignmentMethod:
     if name not in METHODS:
         return TorchJDWeighting(name, **options)
     check_types(name, options, METHODS[name].__init__)
@@ -91,7 +91,7 @@ def _known_options(name: str) -> list[str]:
     return [] if method.__init__ is object.__init__ else list(inspect.signature(method).parameters)
 
 
-def _belonging(name: str, known: dict[str, list[str]], options: dict[str, Any]) -> dict[str, dict[str, Any]]:
+def _assign_options(name: str, known: dict[str, list[str]], options: dict[str, Any]) -> dict[str, dict[str, Any]]:
     """Distribute the options among the methods in `known`."""
     shares: dict[str, dict[str, Any]] = {owner: {} for owner in known}
     unknown = []
@@ -106,18 +106,20 @@ def _belonging(name: str, known: dict[str, list[str]], options: dict[str, Any]) 
         else:
             unknown.append(option)
     if unknown:
-        raise ValueError(f"alignment method {name!r} has no option {', '.join(sorted(unknown))}; {_takes(known)}")
+        raise ValueError(
+            f"alignment method {name!r} has no option {', '.join(sorted(unknown))}; {_describe_options(known)}"
+        )
     return shares
 
 
-def _takes(known: Mapping[str, Sequence[str]]) -> str:
+def _describe_options(known: Mapping[str, Sequence[str]]) -> str:
     if len(known) == 1:
         options = next(iter(known.values()))
         return f"it takes {', '.join(options)}" if options else "it has no options"
     return "; ".join(f"{owner} takes {', '.join(options) or 'none'}" for owner, options in known.items())
 
 
-def _unknown(name: Any) -> ValueError:
+def _unknown_method_error(name: Any) -> ValueError:
     message = (
         f"there is no alignment method {name!r}; available: {', '.join(available_methods())}, and "
         f"{_WRAPPER}(NAME) around each of them"

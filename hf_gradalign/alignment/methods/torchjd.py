@@ -1,4 +1,4 @@
-"""Gramian weightings of TorchJD, an optional package, as alignment methods."""
+"""Alignment methods from TorchJD, an optional package."""
 
 import inspect
 import logging
@@ -26,12 +26,12 @@ class TorchJDSpec:
 
     Attributes:
         class_name: The class in `torchjd.aggregation`.
-        packages: Packages that it needs.
+        packages: Packages that the weighting needs.
         defaults: Options without a default in TorchJD, or with a different one; a comment gives the reason.
-        stateful: Whether it keeps state between calls. It is then given unscaled Gramians. All others do not depend on
-            the scale of the Gramian, and are given Gramians scaled to a largest entry of 1.
-        normalize: Whether only the ratios of its weights matter. They are then scaled to sum to 1.
-        requires_nonzero: Whether it is undefined for a view with a zero gradient. Such a group gets the mean.
+        stateful: Whether the weighting keeps state between calls. A stateful weighting gets unscaled Gramians. The
+            others do not depend on the scale, and get Gramians whose largest entry is 1.
+        normalize: Whether only the ratios of the weights matter. They are then scaled to sum to 1.
+        requires_nonzero: Whether the weighting is undefined for a zero gradient. A group with one gets the mean.
         max_norm: Largest norm of an update, relative to the largest gradient. Larger ones are treated as rounding
             errors.
     """
@@ -128,7 +128,7 @@ class TorchJDWeighting(AlignmentMethod):
     and SDMGrad (which need two independent batches).
 
     Args:
-        name: One of `TORCHJD_SPECS`.
+        name: A key of `TORCHJD_SPECS`.
         options: Options of the class in TorchJD, with lists for vectors; `reg_eps` is an option of its projector.
 
     Attributes:
@@ -153,19 +153,21 @@ class TorchJDWeighting(AlignmentMethod):
         self._groups: list[nn.Module | None] | None = None
         self._state_views: int | None = None
         if name == "fairgrad":
-            _check_fairness(self.options["alpha"])
-        self._check_views(self._views_of_options(), f"wrong options {self.options} for alignment method {name!r}")
-        check_types(name, options, _class_of(name).__init__)  # also what TorchJD accepts, such as true for 1
+            _check_alpha(self.options["alpha"])
+        self._check_views(self._fitting_view_count(), f"wrong options {self.options} for alignment method {name!r}")
+        check_types(
+            name, options, _torchjd_class(name).__init__
+        )  # TorchJD accepts some wrong types, such as true for 1
 
     @classmethod
     def known_options(cls, name: str) -> list[str]:
         """Return the names of a method's options.
 
         Raises:
-            ValueError: If a package that it needs is not installed.
+            ValueError: If a package that the method needs is not installed.
         """
         require_packages(name)
-        known = list(inspect.signature(_class_of(name)).parameters)
+        known = list(inspect.signature(_torchjd_class(name)).parameters)
         # Gramians are scaled, so the projector's other option has no effect.
         return ["reg_eps" if option == "projector" else option for option in known]
 
@@ -187,7 +189,7 @@ class TorchJDWeighting(AlignmentMethod):
         return weights.to(gramian)
 
     def _weigh(self, gramian: Tensor, group: int, dtype: torch.dtype) -> Tensor:
-        """Weights (K,) of one group, float64. Updates the state of a stateful method."""
+        """Return the weights (K,) of one group, float64. Updates the state of a stateful method."""
         mean = torch.full((len(gramian),), 1 / len(gramian), dtype=torch.float64)
         if self._spec.requires_nonzero and not (gramian.diagonal() > 0).all():
             return mean
@@ -197,13 +199,15 @@ class TorchJDWeighting(AlignmentMethod):
         try:
             weights = self._weighting(group, dtype)(gramian.to(dtype)).double()
         except self._failures as error:
-            return self._give_up(mean, str(error))
+            return self._fall_back_to_mean(mean, str(error))
         if self._spec.normalize:
             weights = weights / weights.sum()
         if not torch.isfinite(weights).all():
-            return self._give_up(mean, f"its weights are {weights.tolist()}")
+            return self._fall_back_to_mean(mean, f"its weights are {weights.tolist()}")
         if weights @ gramian @ weights > self._spec.max_norm**2 * gramian.diagonal().amax():
-            return self._give_up(mean, f"{weights.tolist()} would give an update far longer than any gradient")
+            return self._fall_back_to_mean(
+                mean, f"{weights.tolist()} would give an update far longer than any gradient"
+            )
         return weights
 
     def _weighting(self, group: int, dtype: torch.dtype) -> nn.Module:
@@ -224,9 +228,9 @@ class TorchJDWeighting(AlignmentMethod):
             from torchjd.linalg import QuadprogProjector
 
             options["projector"] = QuadprogProjector(reg_eps=options.pop("reg_eps"))
-        return _class_of(self.name)(**options)
+        return _torchjd_class(self.name)(**options)
 
-    def _give_up(self, mean: Tensor, reason: str) -> Tensor:
+    def _fall_back_to_mean(self, mean: Tensor, reason: str) -> Tensor:
         if not self._has_warned:
             logger.warning(
                 f"Alignment method {self.name!r} failed on a Gramian ({reason}); the mean of the views' gradients is "
@@ -245,8 +249,8 @@ class TorchJDWeighting(AlignmentMethod):
             raise ValueError(f"{complaint}: {error}") from error
         self._checked_views = views
 
-    def _views_of_options(self) -> int:
-        """A number of views that fits the options, if there is one."""
+    def _fitting_view_count(self) -> int:
+        """Return a number of views that fits the options, if there is one."""
         for option, more in (("pref_vector", 0), ("tau", 1)):
             if isinstance(value := self.options.get(option), (list, tuple)):
                 return len(value) + more
@@ -260,7 +264,7 @@ class TorchJDWeighting(AlignmentMethod):
         if (len(self._groups), self._state_views) != (groups, views):
             raise ValueError(
                 f"{self.name} has state for (groups, views) = {(len(self._groups), self._state_views)} and was given "
-                f"Gramians of {(groups, views)}; create a new method for other views or another scope"
+                f"Gramians for {(groups, views)}; create a new method for other views or another scope"
             )
 
     def state_dict(self) -> dict[str, Any]:  # noqa: D102
@@ -268,7 +272,7 @@ class TorchJDWeighting(AlignmentMethod):
             return {}
         if self._groups is None:
             return {"views": None, "groups": None}
-        return {"views": self._state_views, "groups": [_numbers_of(weighting) for weighting in self._groups]}
+        return {"views": self._state_views, "groups": [_state_as_lists(weighting) for weighting in self._groups]}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:  # noqa: D102
         if not self._spec.stateful:
@@ -290,18 +294,18 @@ class TorchJDWeighting(AlignmentMethod):
         return weighting
 
 
-def _class_of(name: str) -> type[nn.Module]:
+def _torchjd_class(name: str) -> type[nn.Module]:
     from torchjd import aggregation
 
     return getattr(aggregation, TORCHJD_SPECS[name].class_name)
 
 
-def _numbers_of(weighting: nn.Module | None) -> dict[str, Any] | None:
+def _state_as_lists(weighting: nn.Module | None) -> dict[str, Any] | None:
     return None if weighting is None else {key: value.tolist() for key, value in weighting.state_dict().items()}
 
 
 def _solver_errors() -> tuple[type[Exception], ...]:
-    """Errors that TorchJD and its solvers may raise for a Gramian (those of SciPy are ValueErrors)."""
+    """Return the errors that TorchJD and its solvers may raise for a Gramian (SciPy raises ValueError)."""
     errors: list[type[Exception]] = [ValueError, ArithmeticError, torch.linalg.LinAlgError]
     with suppress(ImportError):
         from qpsolvers.exceptions import QPError
@@ -314,6 +318,6 @@ def _is_number(value: Any) -> bool:
     return isinstance(value, (int, float)) and not isinstance(value, bool)
 
 
-def _check_fairness(alpha: Any) -> None:
+def _check_alpha(alpha: Any) -> None:
     if not _is_number(alpha) or not 0 <= alpha < float("inf"):
-        raise ValueError(f"alpha of fairgrad must be a number of 0 or more, got {alpha!r}")
+        raise ValueError(f"alpha of fairgrad must be a number that is 0 or more, got {alpha!r}")

@@ -10,7 +10,7 @@ from hf_gradalign.augmentation.base import SpeechTransform, check_integer, check
 from hf_gradalign.augmentation.noise.recordings import list_recordings, read_segment
 
 MAX_DB = 200.0
-# The range of a simulated talker's speed: about as much as voices differ.
+# The range of a simulated talker's speed covers about as much as voices differ.
 _MIN_SPEED, _MAX_SPEED = 0.8, 1.25
 
 
@@ -23,7 +23,7 @@ class AddBabble(SpeechTransform):
     to seven speakers of MUSAN, 13 to 20 dB.
 
     Without recordings of speech, talkers are simulated from the clip itself: played backward from a random position, at
-    0.8 to 1.25 times its speed. They are unintelligible, and add no other clip's voice or artifacts.
+    0.8 to 1.25 times its speed. Such talkers are unintelligible, and do not add another clip's voice or artifacts.
 
     `randomize_parameters` draws from Python's global `random`. `parameters` can be written as JSON.
     """
@@ -37,11 +37,11 @@ class AddBabble(SpeechTransform):
         max_snr_db: float = 20.0,
         p: float = 1.0,
     ) -> None:
-        """Check and store what to draw from.
+        """Check and store the ranges to draw from.
 
         Args:
-            sounds_path: One or more recordings of speech, or folders of them. The draws depend on their order. None to
-                simulate talkers.
+            sounds_path: One or more recordings of speech, or folders of them. The draws depend on their order. None
+                simulates talkers.
             min_talkers: Smallest number of talkers, >= 1. Several may come from the same recording.
             max_talkers: Largest number.
             min_snr_db: Lowest ratio of the energies of clip and babble in dB, -200 to 200.
@@ -50,7 +50,7 @@ class AddBabble(SpeechTransform):
 
         Raises:
             ValueError: If a number is outside its range, a `min_` argument is above its `max_` argument, or there are
-                no such recordings.
+                no recordings.
         """
         super().__init__(check_number("p", p, 0, 1))
         self.sounds_path = [] if sounds_path is None else list_recordings(sounds_path, "sounds_path")

@@ -25,7 +25,7 @@ NOISE_SNRS, MUSIC_SNRS, BABBLE_SNRS = (0.0, 15.0), (5.0, 15.0), (13.0, 20.0)
 # Slope of simulated noise in dB per octave, from brown to white.
 NOISE_DECAYS = (-6.0, 0.0)
 _FALLBACKS = {NOISE: "simulated", MUSIC: "left out", SPEECH: "simulated", IMPULSE_RESPONSE: "simulated rooms"}
-# In seconds. AddBackgroundNoise needs a few samples, and shorter clips hold no speech.
+# In seconds. AddBackgroundNoise needs a few samples, and shorter clips contain no speech.
 _MIN_SECONDS = 0.05
 
 
@@ -39,7 +39,7 @@ class MusanRir(OneOf):
     - babble: three to seven talkers from MUSAN's speech, at 13 to 20 dB in total,
     - reverberation: convolution with an impulse response of RIRS_NOISES' simulated small and medium rooms.
 
-    All are equally likely. Kinds without recordings are simulated: white to brown noise (audiomentations'
+    All four are equally likely. Kinds without recordings are simulated: white to brown noise (audiomentations'
     `AddColorNoise`), talkers from the clip itself (`AddBabble`), rooms from image sources (`Reverberation`). Music is
     not simulated and is left out without recordings.
 
@@ -51,7 +51,7 @@ class MusanRir(OneOf):
 
         Args:
             sounds: Folders with MUSAN, RIRS_NOISES or similar recordings, or data sets on the Hub; see
-                `find_recordings`. None to simulate everything.
+                `find_recordings`. None simulates everything.
             p: Probability of applying the transform, 0 to 1.
 
         Raises:
@@ -72,7 +72,7 @@ class MusanRir(OneOf):
         super().__init__(transforms, check_number("p", p, 0, 1))
 
     def __call__(self, samples: NDArray[np.float32], sample_rate: int) -> NDArray[np.float32]:
-        """Draw one of the transforms, unless it is frozen, and apply it to a waveform of shape (samples,)."""
+        """Draw one of the transforms (unless frozen) and apply it to a waveform of shape (samples,)."""
         if samples.shape[-1] < _MIN_SECONDS * sample_rate:
             return samples
         with without_resampling_warnings():

@@ -32,7 +32,7 @@ Paths = str | os.PathLike[str] | Sequence[str | os.PathLike[str]]
 
 NOISE, MUSIC, SPEECH, IMPULSE_RESPONSE = "noise", "music", "speech", "impulse response"
 
-# Folder names in MUSAN (OpenSLR 17) and RIRS_NOISES (OpenSLR 28), and some common ones.
+# Folder names in MUSAN (OpenSLR 17) and RIRS_NOISES (OpenSLR 28), and other common names.
 _KINDS = {
     "noise": NOISE,
     "music": MUSIC,
@@ -65,16 +65,16 @@ def list_recordings(paths: Paths, argument: str) -> list[str]:
     recordings: list[str] = []
     for path in [paths] if isinstance(paths, str | os.PathLike) else paths:
         if os.path.isdir(path):
-            recordings += sorted(map(str, recordings_below(os.path.abspath(path))))
+            recordings += sorted(map(str, list_readable_recordings(os.path.abspath(path))))
         elif os.path.isfile(path):
             recordings.append(str(path))
         else:
-            raise ValueError(f"{argument}: there is no file or folder {path}")
+            raise ValueError(f"{argument}: {path} does not exist")
     return recordings
 
 
-def recordings_below(folder: str | os.PathLike[str]) -> list[Path]:
-    """List the recordings in a folder and its subfolders that audiomentations can read. Warns of others once."""
+def list_readable_recordings(folder: str | os.PathLike[str]) -> list[Path]:
+    """List the recordings in a folder and its subfolders that audiomentations can read. Warn once about others."""
     listing = list_folder(folder)
     listing.log_left_out()
     supported = [file for file in listing.audio if file.name.lower().endswith(SUPPORTED_EXTENSIONS)]
@@ -93,7 +93,7 @@ def recordings_below(folder: str | os.PathLike[str]) -> list[Path]:
 
 
 def list_for_audiomentations(paths: Paths) -> list[str]:
-    """Like `list_recordings`, but in audiomentations' own order if it lists the same files.
+    """List recordings like `list_recordings`, but in audiomentations' order if it lists the same files.
 
     Draws depend on the order, and audiomentations uses the order on disk. Files need not exist.
     """
@@ -110,8 +110,8 @@ def find_recordings(names: Sequence[str | os.PathLike[str]]) -> dict[str, list[s
 
     The outermost folder with one of these names decides the kind: `noise`, `music`, `speech` (as in MUSAN),
     `pointsource_noises`, `simulated_rirs`, `real_rirs_isotropic_noises` (as in RIRS_NOISES, whose isotropic noises are
-    skipped), `rirs`, `rir` or `impulse_responses`. Without such a folder, a file name that begins with `noise-`,
-    `music-` or `speech-`, as in MUSAN, decides. The large simulated rooms of RIRS_NOISES are left out, as in the
+    skipped), `rirs`, `rir` or `impulse_responses`. Without such a folder, the file name decides if it begins with
+    `noise-`, `music-` or `speech-`, as in MUSAN. The large simulated rooms of RIRS_NOISES are left out, as in the
     x-vector recipe (Snyder et al., ICASSP 2018).
 
     Args:
@@ -122,12 +122,14 @@ def find_recordings(names: Sequence[str | os.PathLike[str]]) -> dict[str, list[s
         Sorted paths by kind. Kinds without files have no key.
 
     Raises:
-        ValueError: If a name is neither a folder nor a data set on the Hub, or it has no recordings of a known kind.
+        ValueError: If a name is neither a folder nor a data set on the Hub, or has no recordings of a known kind.
     """
     sounds: dict[str, list[str]] = {}
     for name in names:
         folder = _local_folder(str(name))
-        kinds = {str(path): kind for path in recordings_below(folder.resolve()) if (kind := _kind_of(path, folder))}
+        kinds = {
+            str(path): kind for path in list_readable_recordings(folder.resolve()) if (kind := _kind_of(path, folder))
+        }
         if not kinds:
             raise ValueError(
                 f"{name}: no recordings of a known kind. Expected MUSAN's folders noise, music and speech, "
@@ -160,11 +162,11 @@ def _local_folder(name: str) -> Path:
     except (OSError, ValueError) as error:
         raise ValueError(f"{name} is neither a folder nor a data set to download from the Hub: {error}") from error
     tables = sorted(downloaded.rglob("*.parquet"))
-    return _unpacked(tables, name, downloaded.name) if tables else downloaded
+    return _unpack_audio(tables, name, downloaded.name) if tables else downloaded
 
 
-def _unpacked(tables: Sequence[Path], name: str, revision: str) -> Path:
-    """Write the audio of parquet files to single files, once."""
+def _unpack_audio(tables: Sequence[Path], name: str, revision: str) -> Path:
+    """Write the audio of parquet files to separate files, unless this was done before."""
     folder = cached_assets_path("hf_gradalign", namespace=name.replace("/", "--"), subfolder=revision)
     done = folder / ".complete"
     if not done.is_file():
@@ -179,18 +181,18 @@ def _unpacked(tables: Sequence[Path], name: str, revision: str) -> Path:
 
 
 def find_unreadable(paths: Sequence[str]) -> dict[str, str]:
-    """Find recordings that cannot be read, and why. Opens each, and reads its first and last sample.
+    """Find recordings that cannot be read, with the reason. Opens each one, and reads its first and last sample.
 
     A recording that is shorter than its header says would stop training at a random update, or make audiomentations
     loop forever when it repeats a noise.
     """
     with ThreadPoolExecutor() as pool:
-        problems = pool.map(_problem, paths)
+        problems = pool.map(_find_problem, paths)
     return {path: problem for path, problem in zip(paths, problems, strict=True) if problem is not None}
 
 
 def describe_unreadable(unreadable: Mapping[str, str], count: int) -> str:
-    """Return a message on the result of `find_unreadable` for `count` recordings."""
+    """Return a message about unreadable recordings (`find_unreadable`) among `count` recordings."""
     lines = [f"  {path}: {problem}" for path, problem in unreadable.items()]
     return (
         f"{len(unreadable)} of {count} recordings cannot be read:\n{first_few(lines, _MAX_LISTED, chr(10))}\n"
@@ -198,13 +200,13 @@ def describe_unreadable(unreadable: Mapping[str, str], count: int) -> str:
     )
 
 
-def _problem(path: str) -> str | None:
+def _find_problem(path: str) -> str | None:
     if not os.path.isfile(path):
         return "the file does not exist"
     try:
         file = soundfile.SoundFile(path)
     except soundfile.LibsndfileError as error:
-        return _problem_without_libsndfile(path, error.error_string)
+        return _find_problem_without_libsndfile(path, error.error_string)
     with file:
         try:
             if not len(file.read(1)):
@@ -217,13 +219,13 @@ def _problem(path: str) -> str | None:
     return unread_by_libsndfile(path)
 
 
-def _problem_without_libsndfile(path: str, reason: str) -> str | None:
+def _find_problem_without_libsndfile(path: str, reason: str) -> str | None:
     """Return the problem if librosa, which audiomentations uses, cannot read the file with another decoder either."""
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of the fallback to another decoder
+            warnings.simplefilter("ignore")  # about the fallback to another decoder
             return None if load_sound_file(path, None, duration=0.1)[0].size else "it holds no samples"
-    except Exception:  # decoders raise errors of their own, some without a message
+    except Exception:  # decoders raise their own errors, some without a message
         return reason.strip().rstrip(".")
 
 
@@ -236,11 +238,11 @@ def without_resampling_warnings() -> Generator[None]:
 
 
 def read_segment(path: str, sample_rate: int, position: float, n_samples: int) -> NDArray[np.float32]:
-    """Read a segment of a recording; a shorter recording is repeated.
+    """Read a segment of a recording. A shorter recording is repeated.
 
     Args:
         path: The recording. Channels are averaged.
-        sample_rate: In Hz. The recording is resampled to it.
+        sample_rate: In Hz. The recording is resampled to this rate.
         position: From 0, the start of the recording, to 1, the last position where the segment fits.
         n_samples: Length of the segment.
 
@@ -250,14 +252,14 @@ def read_segment(path: str, sample_rate: int, position: float, n_samples: int) -
     duration = n_samples / sample_rate
     spare = max(_duration(path) - duration, 0.0)
     with without_resampling_warnings():
-        # Read a little more: rounding to the recording's own rate may drop a sample.
+        # Read a little more, because rounding to the recording's own rate may drop a sample.
         segment, _ = load_sound_file(path, sample_rate, offset=position * spare, duration=duration + 0.01)
     return np.resize(segment, n_samples) if segment.size else np.zeros(n_samples, np.float32)
 
 
 @lru_cache(maxsize=256)
 def read_impulse_response(path: str, sample_rate: int) -> NDArray[np.float32]:
-    """Read the first channel of an impulse response. Shape (samples,), read-only."""
+    """Read the first channel of an impulse response, as a read-only array of shape (samples,)."""
     with without_resampling_warnings():
         channels, _ = load_sound_file(path, sample_rate, mono=False)
     response = np.atleast_2d(channels)[0].copy()

@@ -1,4 +1,4 @@
-"""Reverberation by recorded impulse responses, or by simulated rooms: image sources, then a diffuse tail."""
+"""Reverberation with recorded impulse responses or simulated rooms (image sources, then a diffuse tail)."""
 
 import os
 import random
@@ -20,16 +20,17 @@ ABSORPTION_RANGE = (0.2, 0.8)
 _WALL_DISTANCE = 0.2  # m, the smallest distance of talker and microphone from a wall
 # Responses are cut off at this decay.
 _DECAY_DB = 60.0
-# Image sources are used up to this multiple of Polack's mixing time in ms, the square root of the volume in m^3.
+# Image sources are used up to this multiple of Polack's mixing time, which in ms is the square root of the volume in
+# m^3.
 _MIXING_TIMES = 3.0
 
 
 class Reverberation(SpeechTransform):
     """Convolves the clip with a recorded impulse response, or with the response of a simulated room.
 
-    Keeps the position of the direct sound, the length, and the root mean square. (audiomentations'
+    The position of the direct sound, the length and the root mean square stay the same. (audiomentations'
     `ApplyImpulseResponse` adds the response's delay and scales every clip to a peak of 0.5, which would change the
-    distortion of a RawBoost after it. Its `RoomSimulator` needs pyroomacoustics, and 70 ms per clip.)
+    distortion of a RawBoost after it. Its `RoomSimulator` needs pyroomacoustics and takes 70 ms per clip.)
 
     `randomize_parameters` draws from Python's global `random`. `parameters` can be written as JSON.
     """
@@ -37,15 +38,15 @@ class Reverberation(SpeechTransform):
     def __init__(
         self, ir_path: str | os.PathLike[str] | Sequence[str | os.PathLike[str]] | None = None, p: float = 1.0
     ) -> None:
-        """Check and store what to draw from.
+        """Check and store the ranges to draw from.
 
         Args:
             ir_path: One or more impulse responses, or folders of them. The draws depend on their order. All responses
-                are equally likely. Only the first channel is used. None to simulate rooms.
+                are equally likely. Only the first channel is used. None simulates rooms.
             p: Probability of applying the transform, 0 to 1.
 
         Raises:
-            ValueError: If `p` is outside its range or there are no such impulse responses.
+            ValueError: If `p` is outside its range or there are no impulse responses.
         """
         super().__init__(check_number("p", p, 0, 1))
         self.ir_path = [] if ir_path is None else list_recordings(ir_path, "ir_path")
@@ -90,7 +91,7 @@ class Room(TypedDict):
 
 
 def draw_room() -> Room:
-    """Draw a small or medium room, both equally likely, and the positions of talker and microphone, all uniformly.
+    """Draw a small or medium room (equally likely), and uniform positions of talker and microphone.
 
     Draws from Python's global `random`.
     """
@@ -107,7 +108,7 @@ def draw_room() -> Room:
 
 
 def reverberation_time(room: Room) -> float:
-    """Time in seconds for the sound to decay by 60 dB, by Eyring's formula (1930)."""
+    """Return the time in seconds in which the sound decays by 60 dB, by Eyring's formula (1930)."""
     length, width, height = room["size"]
     surface = 2 * (length * width + length * height + width * height)
     return -24 * np.log(10) / SPEED_OF_SOUND * length * width * height / (surface * np.log1p(-room["absorption"]))
@@ -135,7 +136,9 @@ def room_impulse_response(room: Room, sample_rate: int) -> NDArray[np.float64]:
     direct = max(float(np.linalg.norm(source - microphone)), 0.05)
     start = direct / SPEED_OF_SOUND
     end = start + decay_time * _DECAY_DB / 60
-    distances, reflections = _images(size, source, microphone, SPEED_OF_SOUND * min(max(mixing_time, start), end))
+    distances, reflections = _image_sources(
+        size, source, microphone, SPEED_OF_SOUND * min(max(mixing_time, start), end)
+    )
     distances = np.maximum(distances, direct)
     strengths = (1 - room["absorption"]) ** (reflections / 2) / (4 * np.pi * distances)
 
@@ -149,10 +152,10 @@ def room_impulse_response(room: Room, sample_rate: int) -> NDArray[np.float64]:
     return response * (4 * np.pi * direct)
 
 
-def _images(
+def _image_sources(
     size: NDArray[np.float64], source: NDArray[np.float64], microphone: NDArray[np.float64], reach: float
 ) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
-    """Distances in m of the image sources, up to `reach`, and the number of reflections of each."""
+    """Return the distances in m of the image sources, up to `reach`, and the number of reflections of each."""
     offsets, counts = [], []
     for side, own, other in zip(size, source, microphone, strict=True):
         order = int(reach / (2 * side)) + 1

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from hf_gradalign.augmentation.base import check_integer, check_number
-from hf_gradalign.augmentation.rawboost.filters import NotchFilter, block_length, notch_responses, reach_of
+from hf_gradalign.augmentation.rawboost.filters import NotchFilter, block_length, longest_reach, notch_responses
 from hf_gradalign.augmentation.rawboost.noises import (
     ALGORITHMS,
     MAX_IMPULSIVE_GAIN,
@@ -20,15 +20,15 @@ from hf_gradalign.augmentation.rawboost.noises import (
 )
 
 Draws = dict[str, Any]
-"""The random part of a batch: tensors, whose first axis is the batch, and plain numbers, by name."""
+"""The random part of a batch by name: plain numbers, and tensors whose first axis is the batch."""
 
 
 class BatchedRawBoost:
     """RawBoost for a whole batch at once, in torch, on the device of the waveforms.
 
     Takes the parameters that `RawBoost.randomize_parameters` drew, and matches `RawBoost` to about 1e-6 of full scale.
-    The result depends only on the waveforms and their parameters. Bulk noise is drawn on the host, from the
-    parameters' seeds, and moved to the device, so that it is the same on every device.
+    The result depends only on the waveforms and their parameters. Bulk noise is drawn on the host from the parameters'
+    seeds and then moved to the device, so that it is the same on every device.
 
         drawn = []
         for _ in waveforms:
@@ -68,7 +68,7 @@ class BatchedRawBoost:
 
         Raises:
             ValueError: If the waveforms are not floating-point or not a batch, the number of parameters or lengths
-                differs from their number, a length is out of range, or parameters are missing.
+                differs from the number of waveforms, a length is out of range, or parameters are missing.
         """
         if waveforms.ndim != 2 or not waveforms.is_floating_point():
             raise ValueError(
@@ -118,24 +118,24 @@ class BatchedRawBoost:
         for i, drawn in enumerate(parameters):
             if applied[i] and (missing := [kind for kind in kinds if kind not in drawn]):
                 raise ValueError(
-                    f"algorithm {self.algorithm} needs {missing[0]!r} among the parameters; those of waveform {i} are "
-                    f"{', '.join(drawn)}"
+                    f"algorithm {self.algorithm} needs the parameter {missing[0]!r}; the parameters of waveform {i} "
+                    f"are {', '.join(drawn)}"
                 )
         # Waveforms that stay unchanged get placeholder parameters.
         placeholder = next(own for own in parameters if own["should_apply"])
         filled = [own if own["should_apply"] else placeholder for own in parameters]
         if "convolutive" in kinds or "stationary" in kinds:
             notches = [_notches_of(each, kinds) for each in filled]
-            draws["reach"] = reach_of(notches)
+            draws["reach"] = longest_reach(notches)
             responses = notch_responses(notches, sample_rate, block_length(draws["reach"]))
             draws["responses"] = torch.from_numpy(responses).to(dtype)
         if "impulsive" in kinds:
             impulses = [each["impulsive"] | {"gain": self.impulsive_gain} for each in filled]
-            draws["impulses"] = _padded(impulse_factors, impulses, n_samples, width)
+            draws["impulses"] = _draw_padded(impulse_factors, impulses, n_samples, width)
         if "stationary" in kinds:
             draws["snr_db"] = torch.tensor([each["stationary"]["snr_db"] for each in filled])
             seeds = [{"seed": each["stationary"]["seed"]} for each in filled]
-            draws["white"] = _padded(draw_white_noise, seeds, n_samples, width)
+            draws["white"] = _draw_padded(draw_white_noise, seeds, n_samples, width)
         return draws
 
     @torch.no_grad()
@@ -184,10 +184,10 @@ def _notches_of(parameters: Mapping[str, Any], kinds: Sequence[str]) -> list[Not
     return notches
 
 
-def _padded(
+def _draw_padded(
     draw: Callable[..., Tensor], parameters: Sequence[Mapping[str, Any]], n_samples: Sequence[int], width: int | None
 ) -> Tensor:
-    """Draw along time for each waveform, padded with zeros."""
+    """Draw a series for each waveform, and pad them with zeros to one length."""
     rows = [draw(n, **each) for n, each in zip(n_samples, parameters, strict=True)]
     width = max(n_samples) if width is None else width
     if all(len(row) == width for row in rows):

@@ -1,4 +1,4 @@
-"""RawBoost's filters: random multi-band notch filters, and filtering by their frequency responses."""
+"""RawBoost's random multi-band notch filters, and filtering with their frequency responses."""
 
 from collections.abc import Sequence
 from typing import TypedDict
@@ -14,9 +14,10 @@ EDGE_HZ = 1e-3
 N_GRID = 512
 # The product of this many bands cannot underflow.
 _BANDS_AT_ONCE = 8
-# An FFT of four times the filter's length loses a quarter of the work to overlap, and still fits the cache.
+# With an FFT of four times the filter's length, only a quarter of the work is lost to overlap, and it fits in the
+# cache.
 MIN_BLOCK = 2048
-# Bounds the memory for long recordings.
+# This limits the memory for long recordings.
 _BLOCKS_AT_ONCE = 512
 
 
@@ -36,7 +37,7 @@ class NotchFilter(TypedDict):
     gain_db: float
 
 
-def reach_of(clips: Sequence[Sequence[NotchFilter]]) -> int:
+def longest_reach(clips: Sequence[Sequence[NotchFilter]]) -> int:
     """Return how far the longest filter extends to either side of a sample, in samples."""
     return max(sum(taps // 2 for taps in notch["taps"]) for notches in clips for notch in notches)
 
@@ -47,14 +48,14 @@ def notch_responses(clips: Sequence[Sequence[NotchFilter]], sample_rate: float, 
     Each band is a windowed-sinc band-stop filter with a Hamming window, as designed by `scipy.signal.firwin`. The
     cascade's response is the product of its bands' responses, scaled so that its peak over 512 frequencies equals the
     gain. Cut-offs below 0 Hz or above the Nyquist frequency are moved to 1 mHz inside. The filters are symmetric, so
-    that the response without the delay is real.
+    the response without the delay is real.
 
     Source: Tak et al., "RawBoost", ICASSP 2022 (arXiv 2111.04433), multi-band filters of its first and third noise.
 
     Args:
         clips: The drawn parameters of each clip's filters, the same number for each clip.
         sample_rate: In Hz.
-        n_fft: A multiple of 1024, at least `2 * reach_of(clips) + 2`.
+        n_fft: A multiple of 1024, at least `2 * longest_reach(clips) + 2`.
 
     Returns:
         Responses at the frequencies 0, 1/n_fft, ... 1/2 of the sample rate, of shape (clips, filters, n_fft // 2 + 1).
@@ -70,7 +71,7 @@ def notch_responses(clips: Sequence[Sequence[NotchFilter]], sample_rate: float, 
     # The product of the bands needs only the shortest FFT that holds the cascade.
     n_short = 1 << (2 * reach + 1).bit_length()
     cascade = _product(_band_responses(bands, sample_rate / 2, n_short))
-    # Doubling one side gives the same real part as both sides.
+    # Twice one side has the same real part as both sides.
     half = 2 * np.fft.irfft(cascade, n_short)[..., : reach + 1]
     half[..., 0] /= 2
     responses = np.fft.rfft(half, n_fft).real
@@ -101,7 +102,7 @@ def _band_responses(bands: NDArray[np.float64], nyquist: float, n_fft: int) -> N
     edges = np.stack([centers - widths / 2, centers + widths / 2], axis=-1)
     edges = np.clip(edges, EDGE_HZ, nyquist - EDGE_HZ) * (np.pi / nyquist)
     times = np.arange(1, int(reaches.max()) + 1)
-    # All of the signal, plus a low-pass at the lower cut-off, minus a low-pass at the upper one.
+    # The whole signal, plus a low-pass at the lower cut-off, minus a low-pass at the upper one.
     half = np.empty((*centers.shape, len(times) + 1))
     half[..., 0] = 1 + (edges[..., 0] - edges[..., 1]) / np.pi
     sines = np.sin(edges[..., None] * times)
@@ -130,7 +131,7 @@ def filter_powers(samples: Tensor, responses: Tensor, reach: int) -> Tensor:
     output[n] = sum_k (filter_k * samples**k)[n + 1], k = 1, 2, ... As in the published code, the filters' delay plus
     one sample is removed. The waveform is padded with silence.
 
-    Works block by block (overlap-save). The sum is formed in the frequency domain, so that one inverse FFT is enough.
+    Works block by block (overlap-save). The sum is taken in the frequency domain, so one inverse FFT is enough.
 
     Args:
         samples: Waveforms of shape (batch, samples).
@@ -159,7 +160,7 @@ def _filter_blocks(blocks: Tensor, weights: Tensor) -> Tensor:
     blocks = blocks.contiguous()
     total = torch.view_as_real(torch.fft.rfft(blocks)).flatten(-2) * weights[:, 0]
     powers = blocks
-    for power in range(1, weights.shape[1]):  # one at a time, to stay in the cache
+    for power in range(1, weights.shape[1]):  # one power at a time, to stay in the cache
         powers = powers * blocks if power == 1 else powers.mul_(blocks)
         total.addcmul_(torch.view_as_real(torch.fft.rfft(powers)).flatten(-2), weights[:, power])
     return torch.fft.irfft(torch.view_as_complex(total.unflatten(-1, (-1, 2))), blocks.shape[-1])

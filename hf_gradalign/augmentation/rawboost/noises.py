@@ -13,7 +13,7 @@ from torch import Tensor
 
 from hf_gradalign.augmentation.rawboost.filters import filter_powers
 
-# The noises of each algorithm, in order. Algorithm 8 applies its two in parallel, the others apply theirs in series.
+# The noises of each algorithm, in order. Algorithm 8 applies its two noises in parallel, the others in series.
 ALGORITHMS: dict[int, tuple[str, ...]] = {
     1: ("convolutive",),
     2: ("impulsive",),
@@ -52,7 +52,7 @@ def combine_noises(algorithm: int, samples: Tensor, add: Callable[[str, Tensor],
 def add_convolutive_noise(samples: Tensor, responses: Tensor, reach: int, mask: Tensor | None = None) -> Tensor:
     """Add linear and non-linear convolutive noise: filter each power of the signal with its own notch filter, and sum.
 
-    y = sum_i filter_i(x^i), i = 1, 2, ...; minus its mean; scaled down to peak 1 if above.
+    y = sum_i filter_i(x^i), i = 1, 2, ...; minus its mean; scaled down to peak 1 if the peak is higher.
 
     Source: Tak et al., "RawBoost", ICASSP 2022 (arXiv 2111.04433), the first of its three noises.
 
@@ -78,7 +78,8 @@ def add_convolutive_noise(samples: Tensor, responses: Tensor, reach: int, mask: 
 def add_impulsive_noise(samples: Tensor, factors: Tensor) -> Tensor:
     """Add impulsive, signal-dependent noise: change some samples in proportion to their own value.
 
-    y[t] = x[t] + gain * x[t] * u1 * u2 at random distinct t, u1 and u2 ~ U(-1, 1); scaled down to peak 1 if above.
+    y[t] = x[t] + gain * x[t] * u1 * u2 at random distinct t, u1 and u2 ~ U(-1, 1); scaled down to peak 1 if the peak is
+    higher.
 
     Source: Tak et al., "RawBoost", ICASSP 2022 (arXiv 2111.04433), the second of its three noises.
 
@@ -115,8 +116,8 @@ def draw_impulses(n_samples: int, percent: float, seed: int) -> tuple[NDArray[np
 
     Args:
         n_samples: Length of the waveform.
-        percent: Share of the samples to change, 0 to 100. Their number is rounded down.
-        seed: Fixes positions and factors.
+        percent: Percentage of the samples to change, 0 to 100. The number of samples is rounded down.
+        seed: Determines positions and factors.
 
     Returns:
         Distinct positions in [0, n_samples) in no particular order, and products u1 * u2 in [-1, 1]: both of shape
@@ -155,7 +156,7 @@ def add_stationary_noise(
         noise = noise * mask
     signal_norm, noise_norm = (torch.linalg.vector_norm(x, dim=-1, keepdim=True) for x in (samples, noise))
     ratio = torch.exp(snr_db.to(samples.dtype) * (math.log(10) / 20))[:, None]
-    # A clip of one sample may have no noise left: the only tap is skipped as delay.
+    # A clip of one sample may get no noise, because the filter's only tap is removed as delay.
     levels = torch.where(noise_norm > 0, signal_norm / noise_norm / ratio, 0.0)
     return torch.addcmul(samples, levels, noise)
 
@@ -164,7 +165,7 @@ def draw_white_noise(n_samples: int, seed: int) -> Tensor:
     """Draw float32 white Gaussian noise of unit variance and shape (samples,), from a private generator.
 
     Each sample is one of 4,096 quantiles of the normal distribution (the largest is 3.67), looked up by random bits.
-    This takes half the time of exact normal deviates, and works as well for noise that is then filtered.
+    This takes half the time of exact normal deviates, and works just as well for noise that is then filtered.
     """
     words = fast_rng(seed).bit_generator.random_raw(-(-n_samples // 4))
     return torch.from_numpy(_QUANTILES.take(words.view(np.uint16)[:n_samples] >> (16 - _BITS)))
@@ -184,20 +185,20 @@ def limit_peak_(samples: Tensor) -> Tensor:
         peaks = torch.maximum(high, -low)
     else:
         peaks = torch.maximum(samples.amax(dim=-1, keepdim=True), -samples.amin(dim=-1, keepdim=True))
-    # Divide: multiplying by the reciprocal could give a peak above 1.
+    # Divide, because multiplying by the reciprocal could give a peak above 1.
     return samples.div_(peaks.clamp_(min=1.0))
 
 
 def fast_rng(seed: int) -> np.random.Generator:
-    """Return a generator of bulk noise from a seed of 64 bits. Seeds much faster than NumPy's `SeedSequence`."""
-    # NumPy's stubs do not know that it accepts seed sequences.
+    """Return a generator of bulk noise from a seed of 64 bits. Seeding is much faster than NumPy's `SeedSequence`."""
+    # NumPy accepts seed sequences, but its stubs do not say so.
     return np.random.Generator(np.random.SFC64(_RepeatedSeed(seed)))  # ty: ignore[invalid-argument-type]
 
 
 class _RepeatedSeed(ISeedSequence):
     """Writes a seed into every word of SFC64's state.
 
-    NumPy discards SFC64's first rounds; neighboring seeds are independent afterwards (see the tests).
+    NumPy discards SFC64's first rounds, after which neighboring seeds are independent (see the tests).
     """
 
     def __init__(self, seed: int) -> None:

@@ -1,4 +1,4 @@
-"""RawBoost for single clips, and augmentations whose final RawBoost is left to `BatchedRawBoost`."""
+"""RawBoost for single clips, and augmentations that leave their final RawBoost to `BatchedRawBoost`."""
 
 import copy
 import math
@@ -16,8 +16,8 @@ from hf_gradalign.augmentation.base import (
     check_integer,
     check_number,
     check_ordered,
-    for_torch,
     single_thread,
+    to_torch_compatible,
 )
 from hf_gradalign.augmentation.rawboost.batched import BatchedRawBoost
 from hf_gradalign.augmentation.rawboost.filters import NotchFilter
@@ -27,7 +27,7 @@ from hf_gradalign.augmentation.rawboost.noises import ALGORITHMS, MAX_IMPULSIVE_
 MAX_DB = 200.0
 # The seventh power of the largest float32 still fits into a float64.
 MAX_POWERS = 7
-# Float32 holds the square of the first, and the second, with room to spare.
+# Float32 can represent the square of the first and the second itself, with room to spare.
 MIN_SINGLE_PEAK, MAX_SINGLE_POWER = 1e-15, 1e32
 
 
@@ -43,15 +43,15 @@ class RawBoost(SpeechTransform):
     2. impulsive: some samples changed in proportion to their own value,
     3. stationary: randomly notch-filtered white noise, added at a random signal-to-noise ratio,
     4. 1, then 2, then 3;   5. 1, then 2;   6. 1, then 3;   7. 2, then 3;
-    8. 1 and 2 in parallel, summed, and scaled down to peak 1 if above.
+    8. 1 and 2 in parallel, summed, and scaled down to peak 1 if the peak is higher.
 
-    For algorithm 0 of the published code (no noise) use `p=0`.
+    For algorithm 0 of the published code (no noise), use `p=0`.
 
     Takes finite floating-point samples of shape (samples,) or (channels, samples) and returns float32 of the same
-    shape. Every channel gets the same parameters, and the result it would get alone. An empty clip is returned
+    shape. Every channel gets the same parameters, and the same result as on its own. An empty clip is returned
     unchanged. Integer samples are refused, because the distortion depends on the scale: scale them to [-1, 1] first.
-    Computes in float32, or in float64 if float32 cannot hold the samples' powers; the result is clipped to the range
-    of float32.
+    Computes in float32, or in float64 if float32 cannot hold the samples' powers; the result is clipped to the range of
+    float32.
 
     `randomize_parameters` draws from Python's global `random`, like other audiomentations transforms. `parameters` can
     be written as JSON. It holds bulk noise as a seed, so that frozen parameters fit a clip of any length. Applying
@@ -82,14 +82,14 @@ class RawBoost(SpeechTransform):
         """Check and store the ranges to draw from. All draws are uniform.
 
         Args:
-            algorithm: 1 to 8, see above.
+            algorithm: 1 to 8 (see above).
             n_bands: Stop bands of a notch filter, >= 1.
             min_center_freq: Lowest center of a stop band in Hz, >= 0 and below half the sample rate.
             max_center_freq: Highest center in Hz, at most half the sample rate.
             min_bandwidth: Smallest width of a stop band in Hz, >= 0.
             max_bandwidth: Largest width in Hz.
-            min_taps: Smallest length of a band's filter, >= 1. A drawn length is rounded down; even lengths get one
-                more.
+            min_taps: Smallest length of a band's filter, >= 1. A drawn length is rounded down, and one is added to even
+                lengths.
             max_taps: Largest length of a band's filter.
             min_gain_db: Smallest gain of a notch filter in dB, -200 to 200.
             max_gain_db: Largest gain in dB, -200 to 200.
@@ -149,11 +149,11 @@ class RawBoost(SpeechTransform):
                 self.parameters[kind] = self._draw(kind, sample_rate)
 
     def batched(self) -> BatchedRawBoost:
-        """Return the same transform for batches on any device, given parameters that this one drew."""
+        """Return the same transform for batches on any device. It takes parameters drawn by this one."""
         return BatchedRawBoost(self.algorithm, self.impulsive_gain)
 
     def fits_single(self, samples: NDArray[np.floating]) -> bool:
-        """Return whether float32 can hold the samples' energy and their powers, with the drawn parameters."""
+        """Return whether float32 can represent the samples' energy and their powers with the drawn parameters."""
         peak = float(max(samples.max(), -samples.min()))
         notches = self.parameters.get("convolutive", {}).get("notches", [{"gain_db": 0.0}])
         gain = 10 ** (max(notch["gain_db"] for notch in notches) / 20)
@@ -161,7 +161,7 @@ class RawBoost(SpeechTransform):
 
     def _transform(self, samples: NDArray[np.floating], sample_rate: int) -> NDArray[np.floating]:
         channels = np.atleast_2d(samples)
-        # One at a time, in one thread: batches and threads can change the last digits.
+        # One channel at a time, in one thread, because batches and threads can change the last digits.
         types = [torch.float32 if self.fits_single(channel) else torch.float64 for channel in channels]
         batched = self.batched()
         with torch.inference_mode(), single_thread():
@@ -188,7 +188,7 @@ class RawBoost(SpeechTransform):
     def _draw_notch(self, sample_rate: int, min_bias_db: float = 0.0, max_bias_db: float = 0.0) -> NotchFilter:
         max_center_freq = min(self.max_center_freq, sample_rate / 2)
         bands = range(self.n_bands)
-        # With the default biases the gain ranges from -5 to -20 dB: uniform() accepts both orders.
+        # With the default biases, the gain ranges from -5 to -20 dB; uniform() accepts both orders.
         return {
             "center_freqs": [random.uniform(self.min_center_freq, max_center_freq) for _ in bands],
             "bandwidths": [random.uniform(self.min_bandwidth, self.max_bandwidth) for _ in bands],
@@ -204,23 +204,23 @@ def _draw_seed() -> int:
 Parameters = dict[str, Any]
 
 
-def deferrable(transform: Callable[..., NDArray[np.float32]] | None) -> RawBoost | None:
-    """Return the RawBoost at the end of an augmentation, which can be applied to batches; None if it ends otherwise."""
+def find_final_rawboost(transform: Callable[..., NDArray[np.float32]] | None) -> RawBoost | None:
+    """Return the RawBoost at the end of an augmentation, which can be applied to batches; None without one."""
     if isinstance(transform, Compose) and not transform.shuffle and transform.transforms:
-        return deferrable(transform.transforms[-1])
+        return find_final_rawboost(transform.transforms[-1])
     return transform if isinstance(transform, RawBoost) else None
 
 
 def draw_deferred(
     transform: RawBoost | Compose, samples: NDArray[np.float32], sample_rate: int
 ) -> tuple[NDArray[np.float32], Parameters]:
-    """Apply an augmentation up to its final RawBoost, of which it only draws the parameters.
+    """Apply an augmentation up to its final RawBoost, and draw the parameters of that RawBoost.
 
     Draws from the global generators exactly like the augmentation itself. Applying `BatchedRawBoost` to the result
     completes the augmentation.
 
     Args:
-        transform: An augmentation for which `deferrable` returns a RawBoost.
+        transform: An augmentation for which `find_final_rawboost` returns a RawBoost.
         samples: Shape (samples,), at least one.
         sample_rate: In Hz.
 
@@ -240,4 +240,4 @@ def draw_deferred(
         return samples, {"should_apply": False}
     if not transform.fits_single(samples):
         return transform.apply(samples, sample_rate), {"should_apply": False}
-    return for_torch(samples), copy.deepcopy(transform.parameters)
+    return to_torch_compatible(samples), copy.deepcopy(transform.parameters)

@@ -45,7 +45,7 @@ _NAMES = (
 LABEL_MAP = {"0": "bonafide", "1": "spoof"}
 """The meaning of the Arena's numbers, for columns without names."""
 
-# The keys in `notes` for each standard column. The first existing key counts.
+# The keys in `notes` for each standard column. The first existing key is used.
 _NOTES = {
     "utterance_id": ("utterance_id",),
     "speaker": ("speaker_id", "speaker"),
@@ -62,8 +62,8 @@ def arena_repository(name: str) -> str:
     """Return the Hub repository of a data set of the Arena.
 
     Args:
-        name: Its name. For known data sets, case, hyphens, underscores and spaces do not matter. Names with an owner
-            (`owner/name`) are used as given.
+        name: Name of the data set. For known data sets, case, hyphens, underscores and spaces do not matter. Names with
+            an owner (`owner/name`) are used as given.
     """
     if "/" in name:
         return name
@@ -72,7 +72,7 @@ def arena_repository(name: str) -> str:
 
 
 def name_key(name: str) -> str:
-    """Return a corpus' name for comparison: lower case, without hyphens, underscores, dots and spaces."""
+    """Return a corpus' name for comparisons: lower case, without hyphens, underscores, dots and spaces."""
     return re.sub(r"[\s_.-]+", "", name).lower()
 
 
@@ -96,14 +96,14 @@ def arena_files(folder: Path) -> dict[str, list[str]]:
 
 
 def label_map_of(feature: FeatureType | None, given: Mapping[str, str] | None = None) -> Mapping[str, str] | None:
-    """Return the label map of an Arena column: `given`, and the Arena's own if numbers need one and have none."""
+    """Return the label map of an Arena column: `given` or, for numbers without names, the Arena's own."""
     if isinstance(feature, ClassLabel) or any(is_ambiguous(label) for label in given or ()):
         return given
     return {**LABEL_MAP, **(given or {})}
 
 
 def with_notes(dataset: Dataset) -> Dataset:
-    """Add the notes' values (`utterance_id`, `speaker`, `system`, ...) to a data set with the standard columns."""
+    """Add the values in `notes` (`utterance_id`, `speaker`, `system`, ...) to a data set with the standard columns."""
     if "notes" not in dataset.column_names:
         return dataset
     known: dict[str, list[str | None]] = {column: [] for column in _NOTES}
@@ -115,7 +115,7 @@ def with_notes(dataset: Dataset) -> Dataset:
                 entries.append(values.get(column))
     for column, entries in known.items():
         if column == "utterance_id" and any(entry is None for entry in entries):
-            continue  # names from the files are complete
+            continue  # ids from file names are already complete
         if column in dataset.column_names:
             dataset = dataset.remove_columns(column)
         dataset = dataset.add_column(column, entries, feature=Value("string"))

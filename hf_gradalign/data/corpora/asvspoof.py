@@ -48,7 +48,7 @@ class _ASVspoof2019(Layout):
         return SplitClips(
             labels=labels_of(table["key"], str(located.protocol_path)),
             utterance_ids=table["utterance_id"],
-            # The other splits also hold recordings for the enrollment of speakers.
+            # The folders of the other splits also contain enrollment recordings of speakers.
             paths=find_files(located, table["utterance_id"], all_named=split == "train"),
             expected=flac_names(table["utterance_id"]),
             metadata={name: known[name] for name in ("speaker", "system", *self.further_columns)},
@@ -90,7 +90,7 @@ def _columns_2019(path: Path, words: list[str]) -> dict[str, int]:
 
 
 _KEYS = "trial_metadata.txt"
-# Further words of the deepfake track name the attack's vocoder.
+# In the deepfake track, further words name the attack's vocoder.
 _COLUMNS_2021 = {
     "speaker": 0,
     "utterance_id": 1,
@@ -109,8 +109,8 @@ PHYSICAL_ACCESS = {
     "replay_device": 7,
     "distance_to_talker": 8,
 }
-"""Words in the keys of physical access, which has no named attacks: the verifier's room, microphone and distance to the
-talker or replay device, then the attacker's room, microphone, replay device and distance to the talker."""
+"""Words in the keys of physical access, which has no names of attacks: the verifier's room, microphone and distance to
+the talker or replay device, then the attacker's room, microphone, replay device and distance to the talker."""
 
 _PHYSICAL_COLUMNS = {"speaker": 0, "utterance_id": 1, **PHYSICAL_ACCESS, "key": 9, "trim": 10, "subset": 11}
 
@@ -119,7 +119,7 @@ class _ASVspoof2021(Layout):
     """Lines of the keys: `speaker utterance codec transmission|source attack key trim subset ...`.
 
     All tracks use the same file name for their keys, and the first release has them in `keys/CM/` instead of
-    `keys/LA/CM/`. The name of the first utterance tells the track. The deepfake and physical access tracks consist of
+    `keys/LA/CM/`. The name of the first utterance shows the track. The deepfake and physical access tracks consist of
     several archives, whose audio may be in several folders.
     """
 
@@ -133,14 +133,14 @@ class _ASVspoof2021(Layout):
         """See `Layout`."""
         folder = f"ASVspoof2021_{self.track}_eval"
         folders = self.audio_folders(tree, rf"{folder}(_part\d+)?", f"{folder}/flac", f"{folder}/wav", folder)
-        keys = next((path for path in tree.files if self._has_my_keys(path)), None)
+        keys = next((path for path in tree.files if self._has_keys_of_track(path)), None)
         return Located(keys, folders) if keys and folders else None
 
     def read(self, located: Located, split: str, subset: str | None) -> SplitClips:
         """See `Layout`."""
         table = read_words(located.protocol_path, self._columns)
         listing = AudioListing(located.folders)
-        listing.warn_of_others(table["utterance_id"], str(located.protocol))
+        listing.warn_about_others(table["utterance_id"], str(located.protocol))
         subset = subset or self.subsets[0]
         if subset != "all":
             available = pc.unique(table["subset"]).to_pylist()
@@ -164,7 +164,7 @@ class _ASVspoof2021(Layout):
             )
         return self.columns
 
-    def _has_my_keys(self, path: Path) -> bool:
+    def _has_keys_of_track(self, path: Path) -> bool:
         if path.name != _KEYS or path.parent.name == "ASV":  # the keys of speaker verification
             return False
         words = first_words(path)
@@ -243,7 +243,7 @@ class ASVspoof5(Layout):
     """Lines of the protocols: `speaker utterance gender codec codec_q codec_seed attack_tag attack key tmp`.
 
     Despite the extension .tsv, words are separated by spaces. Shorter lines of other releases are supported: the key is
-    their last bonafide or spoof, and the attack is the word before it.
+    the last word bonafide or spoof, and the attack is the word before it.
     """
 
     name = "asvspoof5"
@@ -259,7 +259,7 @@ class ASVspoof5(Layout):
         """See `Layout`."""
         protocol = tree.file(*_PROTOCOLS_5[split])
         folder = _FOLDERS_5[split]
-        # The archives are called flac_T_aa.tar and so on. Some programs unpack them without the folder in them.
+        # The archives are called flac_T_aa.tar and so on. Some programs unpack them without their inner folder.
         folders = self.audio_folders(tree, f"{folder}|{folder[:6]}_[a-z][a-z]", folder)
         return Located(protocol, folders) if protocol and folders else None
 

@@ -1,4 +1,4 @@
-"""The audio files in a corpus' folders, found by name."""
+"""Finds the audio files in a corpus' folders by name."""
 
 from __future__ import annotations
 
@@ -21,18 +21,18 @@ from hf_gradalign.utils.plain_text import composed_column
 
 logger = logging.getLogger(__name__)
 
-# Copies of so many files are compared. A corpus that was changed differs in nearly all.
+# How many files with copies are compared. In a changed corpus, nearly all copies differ.
 _COMPARED_COPIES = 8
 
 
 class AudioListing:
-    """Lists the audio files in folders, without subfolders, to find them by name. Checking single files takes minutes.
+    """Lists the audio files in folders (without subfolders) to find them by name. Checking each file takes minutes.
 
     Args:
         folders: The folders. Files in earlier folders win over files of the same name in later ones.
 
     Attributes:
-        folders: The folders, without links to others of them.
+        folders: The folders, without links to one another.
         names: The files' names without extension.
         paths: The files.
     """
@@ -56,22 +56,22 @@ class AudioListing:
         return len(self.paths)
 
     def find(self, names: Column) -> pa.Array:
-        """Return the files of these names; null for missing files.
+        """Return the files with these names; null for missing files.
 
         Raises:
-            CorpusError: If files of the same name in different folders differ: which copy is meant?
+            CorpusError: If files of the same name in different folders differ, so that it is unclear which is meant.
         """
         names = flat(names)
-        self._refuse_other_copies(names)
+        self._refuse_differing_copies(names)
         indices = pc.index_in(names, value_set=self.names)
         if indices.null_count:
-            # macOS decomposes characters.
+            # macOS decomposes characters in file names.
             others = pc.index_in(composed_column(names), value_set=composed_column(self.names))
             indices = pc.coalesce(indices, others)
         return self.paths.take(indices)
 
-    def warn_of_others(self, names: Column, source: str) -> None:
-        """Warn of files that are not among `names`, for layouts in which all should be.
+    def warn_about_others(self, names: Column, source: str) -> None:
+        """Warn about files that are not among `names`, for layouts in which all should be.
 
         Args:
             names: The names without extension in the protocol.
@@ -80,9 +80,9 @@ class AudioListing:
         is_named = pc.is_in(self.names, value_set=flat(names))
         if not pc.all(is_named).as_py():
             is_named = pc.is_in(composed_column(self.names), value_set=composed_column(flat(names)))
-        warn_of_left_out(self.paths.filter(pc.invert(is_named)).to_pylist(), len(self), source)
+        warn_about_left_out(self.paths.filter(pc.invert(is_named)).to_pylist(), len(self), source)
 
-    def _refuse_other_copies(self, names: pa.Array) -> None:
+    def _refuse_differing_copies(self, names: pa.Array) -> None:
         for number, (first_names, first_paths) in enumerate(self._by_folder):
             wanted = pc.is_in(first_names, value_set=names) if self._by_folder[number + 1 :] else None
             for other_names, other_paths in self._by_folder[number + 1 :]:
@@ -90,16 +90,15 @@ class AudioListing:
                 compared = both[:: max(len(both) // _COMPARED_COPIES, 1)]
                 others = other_paths.take(pc.index_in(first_names.take(compared), value_set=other_names))
                 pairs = zip(first_paths.take(compared).to_pylist(), others.to_pylist(), strict=True)
-                if (different := next((pair for pair in pairs if not _are_equal(*pair)), None)) is not None:
+                if (different := next((pair for pair in pairs if not _have_equal_content(*pair)), None)) is not None:
                     raise CorpusError(
-                        f"{len(both)} audio files are in two folders, and are not the same in both, such as "
-                        f"{different[0]} and {different[1]}. Which copy is meant? Name a folder that holds only that "
-                        "copy."
+                        f"{len(both)} audio files are in two folders and differ, such as {different[0]} and "
+                        f"{different[1]}. Name a folder that contains only the copy you mean."
                     )
 
 
-def warn_of_left_out(files: Sequence[str], n_files: int, source: str) -> None:
-    """Warn of audio files that the metadata or protocol `source` does not name, if there are any."""
+def warn_about_left_out(files: Sequence[str], n_files: int, source: str) -> None:
+    """Warn about audio files that `source` (the metadata or protocol) does not name."""
     if files:
         message = "%d of %d audio files are not in %s and are left out: %s."
         logger.warning(message, len(files), n_files, source, first_few(files))
@@ -119,15 +118,15 @@ def _list_audio(folder: Path) -> pa.Array:
     return pa.array([name for names in by_suffix.values() for name in sorted(names)], pa.string())
 
 
-def _are_equal(first: str, second: str) -> bool:
+def _have_equal_content(first: str, second: str) -> bool:
     try:
-        return filecmp.cmp(first, second, shallow=False) or _sound_equal(first, second)
+        return filecmp.cmp(first, second, shallow=False) or _have_equal_samples(first, second)
     except OSError:  # reported as bad audio later
         return True
 
 
-def _sound_equal(first: str, second: str) -> bool:
-    """Return whether two files hold the same samples, as a WAV file that was made from a FLAC file does."""
+def _have_equal_samples(first: str, second: str) -> bool:
+    """Return whether two files contain the same samples, such as a FLAC file and a WAV file made from it."""
     try:
         sounds = [read_sound(path) for path in (first, second)]
     except AudioDecodingError:

@@ -1,4 +1,4 @@
-"""Split delimited text into rows, so that a stray quotation mark never swallows the lines after it."""
+"""Splits delimited text into rows, so that a stray quotation mark never swallows the lines after it."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
 QUOTE = '"'
-# So many lines show what the values of a row look like.
+# How many lines are read to learn what the values of a row look like.
 _SAMPLE_LINES = 1000
 
 
 class Row(NamedTuple):
-    """A row of a delimited file: the number of its first line, counted from 1, its values and how many lines it has."""
+    """A row of a delimited file: the number of its first line (from 1), its values and its number of lines."""
 
     number: int
     values: list[str]
@@ -25,18 +25,17 @@ def split_rows(lines: Sequence[str], delimiter: str, n_columns: int | None = Non
     """Split lines into rows of values.
 
     A value that is quoted as a whole may contain delimiters, line ends and doubled quotes, as in RFC 4180. All other
-    quotation marks are ordinary characters, if the line has the right number of values with them. A quoted value spans
-    several lines only if these do not look like rows of their own. Otherwise its quotation mark is a stray one, which
-    would join all rows up to the next.
+    quotation marks are ordinary characters, provided that the line then has the right number of values. A quoted value
+    spans several lines only if the lines do not look like separate rows. Otherwise its quotation mark is a stray one,
+    which would join all rows up to the next quotation mark.
 
     Args:
-        lines: The lines of a file, with or without their line ends, which stay in quoted values. Empty ones are
-            skipped.
+        lines: The lines of a file, with or without line ends, which are kept in quoted values. Empty lines are skipped.
         delimiter: One character.
         n_columns: The number of values per row. Defaults to that of the first row.
 
     Yields:
-        The rows, also those with another number of values, which the caller must check.
+        The rows. The caller must check that each has the right number of values.
     """
     usual: _UsualRows | None = None
     index = start = 0
@@ -45,7 +44,7 @@ def split_rows(lines: Sequence[str], delimiter: str, n_columns: int | None = Non
         line = lines[index].rstrip("\r\n")
         quoted: list[str] | None = None
         n_quoted = 1
-        with contextlib.suppress(csv.Error):  # if a quoted value has no end, or something after it
+        with contextlib.suppress(csv.Error):  # a quoted value has no end, or text after it
             quoted = next(reader)
             n_quoted = start + reader.line_num - index
         plain = line.split(delimiter)
@@ -55,7 +54,7 @@ def split_rows(lines: Sequence[str], delimiter: str, n_columns: int | None = Non
             usual = usual or _UsualRows(lines, delimiter, n_columns)
             *inner, last = lines[index + 1 : index + n_quoted]
             within = [text for text in inner if QUOTE not in text.replace(2 * QUOTE, "")]
-            # The last line has the rest of this row's values, unless this line has all of them.
+            # The last line has the rest of the row's values, unless this line already has all of them.
             if any(map(usual.include, [*within, last] if is_row else within)):
                 quoted = None
         if quoted is None or (is_row and len(quoted) != n_columns):
@@ -76,7 +75,7 @@ def _reader(lines: Sequence[str], start: int, delimiter: str) -> Any:
 
 
 class _UsualRows:
-    """What the rows of a file look like, to tell a row from a line of a text that spans lines."""
+    """Knows what the rows of a file look like, to tell a row from a line of a multi-line text."""
 
     def __init__(self, lines: Sequence[str], delimiter: str, n_columns: int) -> None:
         self._delimiter = delimiter
@@ -91,7 +90,7 @@ class _UsualRows:
         ]
 
     def include(self, line: str) -> bool:
-        """Whether a line looks like a row: as many values, and one of them like those of its column in other rows."""
+        """Return whether a line looks like a row: as many values, and one of them like others in its column."""
         values = self._values(line)
         if len(values) != self._n_columns:
             return False

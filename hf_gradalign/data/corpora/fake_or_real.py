@@ -14,15 +14,15 @@ from hf_gradalign.data.corpora.layout import FolderTree, Layout, Located, SplitC
 from hf_gradalign.data.labels import LABEL_NAMES
 from hf_gradalign.data.request import CorpusError
 
-# The published version first. Some archives unpack into folders of other names.
+# The published version comes first. Some archives unpack into folders with other names.
 _VERSIONS = ("for-norm", "for-2sec", "for-2seconds", "for-rerec", "for-rerecorded", "for-original")
 _CLASSES = ("real", "fake")
 
 
 class FakeOrReal(Layout):
-    """No protocol: one folder per version, with `{training,validation,testing}/{real,fake}/*.wav`.
+    """One folder per version with `{training,validation,testing}/{real,fake}/*.wav`, and no protocol.
 
-    The given folder selects the version. If it holds several, for-norm comes first.
+    The given folder selects the version. If it contains several versions, for-norm is used first.
     """
 
     name = "for"
@@ -52,7 +52,7 @@ class FakeOrReal(Layout):
             listing = AudioListing([folder])
             if not len(listing):
                 raise CorpusError(f"{folder} holds no audio files.")
-            # Names repeat across classes and splits.
+            # The same names are used in several classes and splits.
             prefix = f"{self.splits[split]}/{folder.name}/"
             names.append(pc.binary_join_element_wise(prefix, listing.names, ""))
             paths.append(listing.paths)

@@ -14,7 +14,7 @@ _HEADER = {"file", "speaker", "label"}
 
 
 class InTheWild(Layout):
-    """`meta.csv`, with the columns `file,speaker,label`, in the folder of the audio."""
+    """`meta.csv` with the columns `file,speaker,label`, in the same folder as the audio."""
 
     name = "in_the_wild"
     aliases = ("itw",)
@@ -24,7 +24,7 @@ class InTheWild(Layout):
     splits: ClassVar[Mapping[str, str]] = {"test": "all"}
     is_partitioned = False
     expects: ClassVar[Mapping[str, str]] = {
-        "test": "release_in_the_wild/meta.csv (file,speaker,label), in the folder of the audio"
+        "test": "release_in_the_wild/meta.csv (file,speaker,label), in the same folder as the audio"
     }
 
     def locate(self, tree: FolderTree, split: str) -> Located | None:

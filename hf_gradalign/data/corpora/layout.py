@@ -24,7 +24,7 @@ from hf_gradalign.utils.folder_listing import is_hidden
 from hf_gradalign.utils.messages import first_few
 
 METADATA_COLUMNS = ("speaker", "system", "codec", "condition", "language", "gender", "subset")
-"""Metadata of a clip, null if the protocol does not have it. `system` is the attack, `-` for bona fide speech."""
+"""Metadata of a clip; null if the protocol lacks it. `system` is the attack, or `-` for bona fide speech."""
 
 FEATURES = Features(
     {
@@ -34,13 +34,13 @@ FEATURES = Features(
         **{column: Value("string") for column in METADATA_COLUMNS},
     }
 )
-"""The columns of every named corpus. Some have further text columns after these."""
+"""The columns of every named corpus. Some corpora have further text columns after these."""
 
 BONA_FIDE_SYSTEM = "-"
 
 
 def labels_of(keys: Column, source: str) -> pa.Array:
-    """Convert a protocol's keys, in any usual spelling, to indices into `LABEL_NAMES`.
+    """Convert a protocol's keys, in any common spelling, to indices into `LABEL_NAMES`.
 
     Raises:
         CorpusError: If a key means neither class.
@@ -50,7 +50,7 @@ def labels_of(keys: Column, source: str) -> pa.Array:
     unknown = [str(key) for key, name in zip(encoded.dictionary.to_pylist(), names, strict=True) if name is None]
     if unknown or encoded.null_count:
         raise CorpusError(
-            f"{source}: the keys should be bonafide or spoof, but there are {', '.join(unknown[:10]) or 'empty ones'}."
+            f"{source}: the keys must be bonafide or spoof; found {', '.join(unknown[:10]) or 'empty keys'}."
         )
     numbers = pa.array([LABEL_NAMES.index(name) for name in names], pa.int64())
     return numbers.take(encoded.indices)
@@ -67,7 +67,8 @@ def make_dataset(
         utterance_ids: Unique names.
         metadata: Columns of `METADATA_COLUMNS`, null if missing, and further columns. `system` becomes `-` for bona
             fide speech; some protocols repeat the key there.
-        identity: Determines the contents, for the fingerprint. By default `datasets` would hash all contents.
+        identity: A value that identifies the contents, for the fingerprint. By default, `datasets` would hash all
+            contents.
     """
     n_clips = len(labels)
     path_column = flat(paths).cast(pa.string())
@@ -85,24 +86,24 @@ def make_dataset(
 
 
 MAX_DEPTH = 7
-"""The depth of the search for a corpus: enough for keys/LA/CM/ in an archive inside another one."""
+"""How deep to search for a corpus: enough for keys/LA/CM/ in an archive within another one."""
 
 # A wrong path, such as / or a home folder, should fail quickly.
 _MAX_FOLDERS = 20_000
 
-# These hold hundreds of thousands of files, and are listed only when their split is read.
+# These folders contain hundreds of thousands of files, and are listed only when their split is read.
 _AUDIO_FOLDERS = re.compile(r"flac|wavs?|flac_(T|D|E_eval|E_prog)|real", re.IGNORECASE)
 _TEXT_SUFFIXES = {".txt", ".tsv", ".csv", ".trn", ".trl", ".yaml"}
 
 
 @dataclass(frozen=True)
 class Located:
-    """Where a split is.
+    """Where a split is on disk.
 
     Attributes:
-        protocol: Its protocol; None if the folders tell everything.
+        protocol: The split's protocol; None if the folder names say everything.
         folders: The folders with its audio.
-        undescribed: Folders beside these that should have no audio, because nothing describes it.
+        undescribed: Folders next to them that should contain no audio, because no metadata describes it.
     """
 
     protocol: Path | None
@@ -118,13 +119,13 @@ class Located:
 
 @dataclass(frozen=True)
 class SplitClips:
-    """A split's clips, columns of equal length.
+    """A split's clips, as columns of equal length.
 
     Attributes:
         labels: Indices into `LABEL_NAMES`.
         utterance_ids: Unique names.
         paths: The audio files; null for missing files.
-        expected: The files' names as they should be on disk, with their extension, for messages.
+        expected: The file names that should be on disk, with extensions, for messages.
         metadata: Columns of `METADATA_COLUMNS`, and the layout's `further_columns`.
     """
 
@@ -134,7 +135,7 @@ class SplitClips:
     expected: Column
     metadata: Mapping[str, Any] = field(default_factory=dict)
 
-    def only(self, chosen: pa.Array) -> SplitClips:
+    def select(self, chosen: pa.Array) -> SplitClips:
         """Return the clips where the mask `chosen` is true."""
         return SplitClips(
             labels=pc.filter(self.labels, chosen),
@@ -148,19 +149,19 @@ class SplitClips:
 class Layout(ABC):
     """The layout of a corpus as it is distributed. One subclass per layout.
 
-    To add a corpus, write a subclass in a file of its own and add it to `LAYOUTS` in `registry.py`.
+    To add a corpus, write a subclass in its own file and add it to `LAYOUTS` in `registry.py`.
 
     Attributes:
-        name: Its name for `load_corpus`.
+        name: The corpus' name for `load_corpus`.
         aliases: Other names.
         title: The corpus' title.
         home: Where to download it, for messages.
-        page: Its page in `docs/corpora/`.
+        page: The corpus' page in `docs/corpora/`.
         expects: The files that identify the layout, by split, for messages.
         splits: The corpus' own name of each split.
-        is_partitioned: False if the corpus has no partition. All of it is then `test`, and also `train` or `validation`
-            on request.
-        is_scattered: Whether a split's files may be at different depths, so that all folders must be searched.
+        is_partitioned: False if the corpus has no partition. Then all of it is `test`, and `train` or `validation` on
+            request.
+        is_scattered: Whether a split's files may be at different depths, in which case all folders must be searched.
         subsets: The subsets of a split, the default first.
         further_columns: Columns of the protocol beyond `METADATA_COLUMNS`.
     """
@@ -190,7 +191,7 @@ class Layout(ABC):
         """
 
     def split_of(self, name: str) -> str | None:
-        """Return the project's name of a split, given by that name or the corpus' own; None for unknown splits."""
+        """Return the project's name of a split, given that name or the corpus' own name; None for unknown splits."""
         key = name.lower()
         if key in self.splits:
             return key
@@ -204,7 +205,8 @@ class Layout(ABC):
         Args:
             tree: The folders listed so far.
             pattern: A regular expression for the archive's folder name, ignoring case.
-            inside: Subfolders that may hold the audio, besides `flac` and `wav`. Otherwise the folder itself does.
+            inside: Subfolders that may contain the audio, in addition to `flac` and `wav`. If there are none, the
+                folder itself contains it.
         """
         matches = [path for path in tree.folders if re.fullmatch(pattern, path.name, re.IGNORECASE)]
         subfolders = ("flac", "wav", *inside)
@@ -213,7 +215,7 @@ class Layout(ABC):
 
 
 class FolderTree:
-    """Lists the folders and text files below a folder, each folder once. Does not list folders of audio.
+    """Lists the folders and text files below a folder, each folder once, but not the contents of audio folders.
 
     Args:
         root: The folder, or a file in it.
@@ -233,7 +235,7 @@ class FolderTree:
         self.deepen()
 
     def deepen(self) -> bool:
-        """List the next level. Returns False if there is none, or the search has reached its limits."""
+        """List the next level. Return False if there is none or the search has reached its limits."""
         if not self._next or self.depth == MAX_DEPTH or len(self.folders) > _MAX_FOLDERS:
             return False
         level, self._next = self._next, []
@@ -242,7 +244,7 @@ class FolderTree:
                 if is_folder:
                     path = folder / name
                     self.folders.append(path)
-                    if not _AUDIO_FOLDERS.fullmatch(name) and not is_hidden(name) and not _leads_back(path):
+                    if not _AUDIO_FOLDERS.fullmatch(name) and not is_hidden(name) and not _links_to_parent(path):
                         self._next.append(path)
                 elif os.path.splitext(name)[1].lower() in _TEXT_SUFFIXES:
                     self.files.append(folder / name)
@@ -256,8 +258,8 @@ class FolderTree:
             by_name.setdefault(path.name.lower(), path)
         return next((by_name[name.lower()] for name in names if name.lower() in by_name), None)
 
-    def described(self) -> str:
-        """Return the content of the root, for messages."""
+    def describe(self) -> str:
+        """Describe the contents of the root, for messages."""
         if not self.root.is_dir():
             return "no such folder"
         names = sorted(name + ("/" if is_folder else "") for name, is_folder in _entries(self.root))
@@ -265,28 +267,28 @@ class FolderTree:
 
 
 def find_files(located: Located, names: Column, *, all_named: bool = False) -> pa.Array:
-    """Return the audio files of these names (without extension) in a split's folders; null for missing files.
+    """Return the audio files with these names (without extension) in a split's folders; null for missing files.
 
     Args:
         located: The split's folders.
         names: The names in its protocol.
-        all_named: Whether these should be all files in the folders. Warns of others.
+        all_named: Whether the protocol should name all files in the folders. Then others cause a warning.
 
     Raises:
         CorpusError: If files of the same name in different folders differ.
     """
     listing = AudioListing(located.folders)
     if all_named:
-        listing.warn_of_others(names, str(located.protocol))
+        listing.warn_about_others(names, str(located.protocol))
     return listing.find(names)
 
 
 def flac_names(names: Column) -> Column:
-    """Return the names of files in the official archives."""
+    """Return the names of the files in the official archives."""
     return pc.binary_join_element_wise(names, ".flac", "")
 
 
-def _leads_back(path: Path) -> bool:
+def _links_to_parent(path: Path) -> bool:
     """Return whether a folder is a link to one of its parents."""
     return path.is_symlink() and Path(os.path.realpath(path.parent)).is_relative_to(os.path.realpath(path))
 

@@ -11,7 +11,7 @@ from typing import ClassVar
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from hf_gradalign.data.corpora.audio_listing import AudioListing, warn_of_left_out
+from hf_gradalign.data.corpora.audio_listing import AudioListing, warn_about_left_out
 from hf_gradalign.data.corpora.layout import FolderTree, Layout, Located, SplitClips
 from hf_gradalign.data.corpora.protocol_file import first_words, read_delimited
 from hf_gradalign.data.labels import LABEL_NAMES
@@ -34,10 +34,10 @@ class MLAAD(Layout):
 
     def locate(self, tree: FolderTree, split: str) -> Located | None:
         """See `Layout`."""
-        metas = [path for path in tree.files if path.name == _META and _is_mine(path)]
+        metas = [path for path in tree.files if path.name == _META and _is_mlaad_metadata(path)]
         if not metas:
             return None
-        # By place: a link to a folder is not another copy.
+        # Compare real paths, because a link to a folder is not another copy.
         folders = set({os.path.realpath(path.parent): path.parent for path in reversed(metas)}.values())
         roots = {_root_of(folder, tree.root) for folder in folders}
         undescribed = [path for path in tree.folders if path not in folders and not roots.isdisjoint(path.parents)]
@@ -52,26 +52,26 @@ class MLAAD(Layout):
         listings += [AudioListing([folder]) for folder in located.undescribed]
         files = pa.concat_arrays([listing.paths for listing in listings])
         left_out = files.filter(pc.invert(pc.is_in(files, value_set=table["path"].combine_chunks())))
-        warn_of_left_out(left_out.to_pylist(), len(files), "the meta.csv of their folders")
+        warn_about_left_out(left_out.to_pylist(), len(files), "the meta.csv of their folders")
         labels = pa.repeat(LABEL_NAMES.index("spoof"), table.num_rows).cast(pa.int64())
         metadata = {"language": table["language"], "system": table["system"]}
         paths = table["path"].combine_chunks()
         return SplitClips(labels, table["utterance_id"], paths, table["expected"], metadata)
 
 
-def _is_mine(path: Path) -> bool:
+def _is_mlaad_metadata(path: Path) -> bool:
     header = " ".join(first_words(path))
     return "|" in header and "path" in header.split("|")
 
 
 def _root_of(folder: Path, root: Path) -> Path:
-    """Return the folder of a model's corpus: the one called `fake`, or else that of all languages, if below `root`."""
+    """Return the corpus folder above a model's folder: `fake`, or the parent of the languages, if below `root`."""
     above = [path for path in folder.parents if path == root or root in path.parents]
     return next((path for path in above if path.name == "fake"), [folder, *above][:3][-1])
 
 
 def _prefix(folder: Path) -> str:
-    """Return what the utterance ids of a model's clips begin with."""
+    """Return the prefix of the utterance ids of a model's clips."""
     return "/".join(folder.parts[-3:] if "fake" in folder.parts[-3:] else folder.parts[-2:])
 
 
@@ -83,8 +83,8 @@ def _refuse_copies(folders: Sequence[Path], parts: Sequence[pa.Table]) -> None:
         for other, other_part in earlier[_prefix(folder)]:
             if pc.any(pc.is_in(ids, value_set=other_part["utterance_id"])).as_py():
                 raise CorpusError(
-                    f"Two copies or versions of MLAAD are in one place: {other} and {folder}. Name a folder that holds "
-                    "only the one that you mean."
+                    f"There are two copies or versions of MLAAD: {other} and {folder}. Name a folder that contains "
+                    "only the one you mean."
                 )
         earlier[_prefix(folder)].append((folder, part))
 
@@ -92,18 +92,18 @@ def _refuse_copies(folders: Sequence[Path], parts: Sequence[pa.Table]) -> None:
 def _read_model(folder: Path, listing: AudioListing) -> pa.Table:
     meta = folder / _META
     try:
-        # Quotation marks belong to the transcripts: two single ones would join all lines between them.
+        # Quotation marks are part of the transcripts. Two stray ones would join all lines between them.
         table = read_delimited(meta, "|", quoted=False)
     except CorpusError:
         table = read_delimited(meta, "|")
-    # Some releases have paths relative to the corpus' root, others relative to this folder.
+    # In some releases, paths are relative to the corpus' root, in others to this folder.
     files = pc.replace_substring_regex(table["path"], r"^.*/", "")
     names = pc.replace_substring_regex(files, r"\.[^.]*$", "")
     language = table["language"] if "language" in table.column_names else pa.repeat(folder.parent.name, len(table))
     system = table["model_name"] if "model_name" in table.column_names else pa.repeat(folder.name, len(table))
     return pa.table(
         {
-            # Score files need ids without spaces, which vendors' folder names may have.
+            # Score files need ids without spaces, but vendors' folder names may contain them.
             "utterance_id": pc.replace_substring_regex(
                 pc.binary_join_element_wise(f"{_prefix(folder)}/", names, ""), r"\s+", "_"
             ),

@@ -1,4 +1,4 @@
-"""Read protocols into Arrow: lines of words, or delimited files with a header."""
+"""Reads protocols into Arrow tables: lines of words, or delimited files with a header."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def read_words(path: Path, columns: Callable[[Path, list[str]], Mapping[str, int
 
     Args:
         path: The file.
-        columns: Returns the index of each wanted column, given `path` and the words of the first line.
+        columns: Function that returns the index of each wanted column, given `path` and the words of the first line.
 
     Returns:
         The wanted columns, as strings.
@@ -60,7 +60,7 @@ def read_delimited(path: Path, delimiter: str, *, quoted: bool = True) -> pa.Tab
     Args:
         path: The file.
         delimiter: One character.
-        quoted: Whether values may be in double quotes, as `split_rows` says.
+        quoted: Whether values may be in double quotes (see `split_rows`).
 
     Raises:
         CorpusError: If the file is not UTF-8, a line has more or fewer values than the header, or there is no row.
@@ -70,7 +70,7 @@ def read_delimited(path: Path, delimiter: str, *, quoted: bool = True) -> pa.Tab
         with path.open(encoding="utf-8-sig", newline="") as file:
             header = file.readline().rstrip("\r\n")
     except UnicodeDecodeError as error:
-        raise CorpusError(_not_text(path, error)) from error
+        raise CorpusError(_not_text_message(path, error)) from error
     values = next(split_rows([header], delimiter)).values if quoted and header else header.split(delimiter)
     names = [name.strip().strip('"') for name in values]
     _require_bounds(path, names)
@@ -93,23 +93,23 @@ def read_values(
     quoted: bool = True,
     empty_is_null: bool = False,
 ) -> tuple[pa.Table, int]:
-    """Read the values of a delimited file as strings, without a look at the header.
+    """Read the values of a delimited file as strings, ignoring the header.
 
     Args:
         path: The file.
         delimiter: One character.
         names: The names of the columns.
         n_skipped: The number of lines to skip at the start.
-        quoted: Whether values may be in double quotes, as `split_rows` says.
+        quoted: Whether values may be in double quotes (see `split_rows`).
         empty_is_null: Whether empty values are null.
 
     Returns:
-        The columns, and the number of lines that continue a quoted value of the line before.
+        The columns, and the number of lines that continue a quoted value from the line before.
 
     Raises:
         CorpusError: If the file is not UTF-8, or a line has more or fewer values than names.
     """
-    if quoted and _has(path, QUOTE.encode()):
+    if quoted and _contains(path, QUOTE.encode()):
         return _read_quoted(path, delimiter, names, n_skipped, empty_is_null)
     table = _read(
         str(path),
@@ -132,7 +132,7 @@ def _read_quoted(
         with path.open(encoding="utf-8-sig", newline="") as file:
             lines = list(file)
     except UnicodeDecodeError as error:
-        raise CorpusError(_not_text(path, error)) from error
+        raise CorpusError(_not_text_message(path, error)) from error
     lines[:n_skipped] = [""] * n_skipped
     rows = split_rows(lines, delimiter, len(names))
     schema = pa.schema([(name, pa.string()) for name in names])
@@ -148,14 +148,14 @@ def _read_quoted(
             batches.append(pa.RecordBatch.from_arrays([array.cast(pa.string()) for array in arrays], schema=schema))
     if bad:
         text = lines[bad[0].number - 1].rstrip("\r\n")
-        raise CorpusError(_bad_line(path, bad[0].number, text, f"{len(names)} values", len(bad) - 1))
+        raise CorpusError(_bad_line_message(path, bad[0].number, text, f"{len(names)} values", len(bad) - 1))
     return pa.Table.from_batches(batches, schema), n_continued
 
 
 def _read(
     stream: object,
     path: Path,
-    is_sound: Callable[[str], bool],
+    is_valid: Callable[[str], bool],
     expected: str,
     *,
     read: pa_csv.ReadOptions,
@@ -180,37 +180,37 @@ def _read(
     try:
         table = pa_csv.read_csv(stream, read, pa_csv.ParseOptions(invalid_row_handler=note, **parse), convert)
     except (pa.ArrowException, UnicodeDecodeError) as error:
-        raise CorpusError(_not_text(path, error)) from error
+        raise CorpusError(_not_text_message(path, error)) from error
     if bad:
-        number, text = _first_bad_line(path, is_sound, n_skipped) or (bad[0].number, bad[0].text)
-        raise CorpusError(_bad_line(path, number, text, expected, len(bad) - 1))
+        number, text = _first_bad_line(path, is_valid, n_skipped) or (bad[0].number, bad[0].text)
+        raise CorpusError(_bad_line_message(path, number, text, expected, len(bad) - 1))
     return table
 
 
-def _not_text(path: Path, error: Exception) -> str:
+def _not_text_message(path: Path, error: Exception) -> str:
     return f"Cannot read {path}: {str(error).replace('UTF8', 'UTF-8')} (is it UTF-8 text?)"
 
 
-def _bad_line(path: Path, number: int, text: str, expected: str, n_others: int) -> str:
+def _bad_line_message(path: Path, number: int, text: str, expected: str, n_others: int) -> str:
     others = f", nor have {n_others} other lines" if n_others else ""
     quotes = " Check its quotation marks." if QUOTE in text else ""
     return f"{path}, line {number}: not {expected}{others}: {shortened(text)}.{quotes} Fix it, or download it again."
 
 
 def shortened(line: str) -> str:
-    """Return a line for an error message, at most 200 characters of it. A file with unknown line ends is one line."""
+    """Return at most 200 characters of a line, for messages. A file with unknown line ends counts as one line."""
     return repr(line) if len(line) <= _MAX_QUOTED else f"{line[:_MAX_QUOTED]!r}..."
 
 
-def _first_bad_line(path: Path, is_sound: Callable[[str], bool], n_skipped: int) -> tuple[int, str] | None:
+def _first_bad_line(path: Path, is_valid: Callable[[str], bool], n_skipped: int) -> tuple[int, str] | None:
     # The CSV reader does not count empty lines, but editors do.
     with path.open(encoding="utf-8-sig", errors="replace") as file:
         lines = islice(enumerate(file, start=1), n_skipped, None)
-        bad = ((number, line.strip()) for number, line in lines if line.strip() and not is_sound(line.rstrip("\n")))
+        bad = ((number, line.strip()) for number, line in lines if line.strip() and not is_valid(line.rstrip("\n")))
         return next(bad, None)
 
 
-def _has(path: Path, sign: bytes) -> bool:
+def _contains(path: Path, sign: bytes) -> bool:
     with path.open("rb") as file:
         return any(sign in block for block in iter(lambda: file.read(_BLOCK_BYTES), b""))
 
@@ -241,7 +241,7 @@ class _SingleSpaces:
 
     def __call__(self, block: bytes) -> bytes:
         text = self._rest + bytes(block)
-        # At the end of the file the block is empty, and the rest is the last line.
+        # At the end of the file, the block is empty, and the rest is the last line.
         cut = text.rfind(b"\n") + 1 if len(block) else len(text)
         text, self._rest = text[:cut], text[cut:]
         return _SPACES.sub(b" ", text).replace(b" \n", b"\n").replace(b"\n ", b"\n").strip(b" ")

@@ -1,4 +1,4 @@
-"""The named corpora, and parsing of `NAME`, `NAME:PATH`, `arena:NAME`, paths and Hub ids."""
+"""The named corpora, and the parser of `NAME`, `NAME:PATH`, `arena:NAME`, paths and Hub ids."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ LAYOUTS: dict[str, Layout] = {
 DEMO = "demo"
 ARENA = "arena"
 CORPORA_FOLDER = "HF_GRADALIGN_CORPORA"
-"""The environment variable with the folder of named corpora, for names without a path."""
+"""The environment variable with the folder of all named corpora, for names without a path."""
 
 _YEAR = re.compile(r"(?<!\d)20\d\d(?!\d)")
 _TRACK = re.compile(r"(la|pa|df)$")
@@ -65,12 +65,12 @@ class CorpusSpec:
 
     Attributes:
         text: The argument.
-        name: A short name for people and file names: the corpus' name, or the last part of its path.
+        name: A short name for messages and file names: the corpus' name, or the last part of its path.
         layout: The layout of a named corpus.
-        path: Its path, as written.
-        hub_id: Its repository, if it is on the Hub.
-        is_arena: Whether it has the Arena's format.
-        is_demo: Whether it is the demo corpus.
+        path: The path, as written.
+        hub_id: The repository, if the corpus is on the Hub.
+        is_arena: Whether the corpus has the Arena's format.
+        is_demo: Whether this is the demo corpus.
     """
 
     text: str
@@ -83,7 +83,7 @@ class CorpusSpec:
 
     @property
     def display_name(self) -> str:
-        """Its name in messages."""
+        """The corpus' name in messages."""
         return "the demo corpus" if self.is_demo else self.hub_id or self.text
 
 
@@ -115,7 +115,7 @@ def parse_corpus(text: str | None, path: str | None = None) -> CorpusSpec:
             raise CorpusError("The demo corpus comes with the package and takes no path.")
         return CorpusSpec(text, DEMO, is_demo=True)
     if key == ARENA:
-        return _arena(text, rest, path)
+        return _parse_arena(text, rest, path)
     layout = _BY_KEY.get(key)
     if layout is not None:
         return CorpusSpec(text, layout.name, layout=layout, path=location)
@@ -141,21 +141,21 @@ def corpus_root(spec: CorpusSpec) -> Path:
     path = spec.path or os.environ.get(CORPORA_FOLDER)
     if path is None:
         raise CorpusError(
-            f"{layout.title}: say where it is, as in {layout.name}:/data/{layout.name}. To get it: {layout.home}. "
-            f"Its page, docs/corpora/{layout.page}, has the details; with all corpora in one folder, "
-            f"{CORPORA_FOLDER} can name that folder."
+            f"{layout.title} needs a path, as in {layout.name}:/data/{layout.name}. To get the corpus: {layout.home}. "
+            f"docs/corpora/{layout.page} has the details. If all your corpora are in one folder, set "
+            f"{CORPORA_FOLDER} to it."
         )
     root = as_on_disk(Path(path).expanduser())
     if not root.exists():
         source = "" if spec.path else f" (from {CORPORA_FOLDER})"
-        raise CorpusError(f"{layout.title}: there is no {root}{source}. To get the corpus: {layout.home}.")
+        raise CorpusError(f"{layout.title}: {root}{source} does not exist. To get the corpus: {layout.home}.")
     return root
 
 
 def did_you_mean(text: str) -> str:
-    """Return a hint at a similar corpus name, or an empty string.
+    """Return a hint about a similar corpus name, or an empty string.
 
-    Names with a year are only compared with corpora of the same year and track.
+    Names with a year are compared only with corpora of the same year and track.
     """
     name, colon, rest = text.partition(":")
     key = name_key(name)
@@ -174,7 +174,7 @@ def did_you_mean(text: str) -> str:
     return f" Did you mean {layout.name if layout else close[0]}{colon}{rest}?"
 
 
-def _arena(text: str, rest: str, path: str | None) -> CorpusSpec:
+def _parse_arena(text: str, rest: str, path: str | None) -> CorpusSpec:
     name, _, location = rest.partition(":")
     if not name:
         raise CorpusError(f"{text}: name a data set of the Arena, as in arena:ASVspoof2019_LA, or arena:NAME:FOLDER.")
@@ -196,7 +196,7 @@ def read_official_layout(spec: CorpusSpec, request: CorpusRequest) -> dict[str, 
 
     Args:
         spec: The corpus.
-        request: What to load. Split names may be the project's or the corpus' own.
+        request: What to load. Splits may have the project's names or the corpus' own.
 
     Returns:
         The splits, with the columns of `FEATURES`.
@@ -223,7 +223,8 @@ def read_official_layout(spec: CorpusSpec, request: CorpusRequest) -> dict[str, 
     for name, (split, where) in located.items():
         if name == "train" and not layout.is_partitioned:
             logger.warning(
-                "%s has no partition: all of its clips are trained on. Do not report results on it.", layout.title
+                "%s has no partition, so all of its clips are used for training. Do not report results on it.",
+                layout.title,
             )
         clips = layout.read(where, split, request.subset)
         asked, own_name = wanted[name] or name, layout.splits[split]
@@ -231,9 +232,16 @@ def read_official_layout(spec: CorpusSpec, request: CorpusRequest) -> dict[str, 
         exists = pc.is_valid(clips.paths)
         missing.add(display_name, exists, _expected_files(clips, where))
         _require_unique(clips, layout, where)
-        identity = (layout.name, split, request.subset, _stamp(where), len(clips.labels), pc.sum(exists).as_py())
+        identity = (
+            layout.name,
+            split,
+            request.subset,
+            _describe_files(where),
+            len(clips.labels),
+            pc.sum(exists).as_py(),
+        )
         if clips.paths.null_count and request.on_missing_audio != "keep":
-            clips = clips.only(exists)
+            clips = clips.select(exists)
         corpus[name] = make_dataset(clips.paths, clips.labels, clips.utterance_ids, clips.metadata, identity)
     missing.report()
     return corpus
@@ -248,7 +256,7 @@ def _check_subset(layout: Layout, subset: str | None) -> None:
 def _locate(
     layout: Layout, root: Path, own: Mapping[str, str | None], optional: frozenset[str]
 ) -> dict[str, tuple[str, Located]]:
-    """Find the splits. Returns the layout's name of each, and where it is."""
+    """Find the splits. Return the layout's name of each split, and where it is."""
     wanted = {name: split for name, split in own.items() if split is not None}
     tree = FolderTree(root)
     while True:
@@ -262,9 +270,10 @@ def _locate(
             f"  {split}: {layout.expects[split]}" for split in dict.fromkeys(wanted[n] for n in absent)
         )
         raise CorpusError(
-            f"{root} does not hold {'all of ' if any(located.values()) else ''}{layout.title}. Searched it and "
-            f"its subfolders for\n{searched}\nand found there: {tree.described()}.{_others(layout, tree)}\n"
-            f"To get the corpus: {layout.home}. Its page is docs/corpora/{layout.page}."
+            f"{root} does not contain {'all of ' if any(located.values()) else ''}{layout.title}. Searched it and "
+            f"its subfolders for\n{searched}\nand found: "
+            f"{tree.describe()}.{_hint_at_other_corpora(layout, tree)}\nTo get the corpus: {layout.home}. Its page is "
+            f"docs/corpora/{layout.page}."
         )
     for name, where in located.items():
         if where is None:
@@ -273,18 +282,18 @@ def _locate(
     return {name: (wanted[name], where) for name, where in located.items() if where is not None}
 
 
-def _others(layout: Layout, tree: FolderTree) -> str:
-    """Return a hint at other corpora in the same place."""
+def _hint_at_other_corpora(layout: Layout, tree: FolderTree) -> str:
+    """Return a hint about other corpora in the same folder."""
     others = [
         other.name
         for other in LAYOUTS.values()
         if other is not layout and other.is_partitioned and any(other.locate(tree, split) for split in other.splits)
     ]
-    return f" It holds {' and '.join(others)}." if others else ""
+    return f" It contains {' and '.join(others)}." if others else ""
 
 
 def _expected_files(clips: SplitClips, where: Located) -> Column:
-    # With several folders, only the protocol's names are known.
+    # With several folders, only the names in the protocol are known.
     if len(where.folders) != 1:
         return clips.expected
     return pc.binary_join_element_wise(f"{where.folders[0]}/", clips.expected, "")
@@ -301,7 +310,7 @@ def _require_unique(clips: SplitClips, layout: Layout, where: Located) -> None:
         )
 
 
-def _stamp(where: Located) -> tuple[str, int, tuple[str, ...]]:
+def _describe_files(where: Located) -> tuple[str, int, tuple[str, ...]]:
     folders = tuple(str(folder) for folder in where.folders)
     if where.protocol is None:
         return "", 0, folders

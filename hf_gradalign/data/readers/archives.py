@@ -1,7 +1,7 @@
-"""Read tar and zip archives: unpack them once, into the cache of `datasets`, and read WebDataset shards.
+"""Reads tar and zip archives (unpacks them once, into the cache of `datasets`) and WebDataset shards.
 
-In these, files of the same name are one clip, such as `000.flac`, `000.cls` and `000.json`. The `webdataset` builder is
-not used, because it needs torchcodec and FFmpeg.
+In WebDataset shards, files of the same name are one clip, such as `000.flac`, `000.cls` and `000.json`. The
+`webdataset` builder is not used, because it needs torchcodec and FFmpeg.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from datasets import Dataset
 from datasets import config as datasets_config
 
 from hf_gradalign.data.labels import canonical_label
-from hf_gradalign.data.readers.class_folders import by_split, labels_of_paths, splits_of_paths
+from hf_gradalign.data.readers.class_folders import divide_by_split, labels_of_paths, splits_of_paths
 from hf_gradalign.data.readers.metadata import table_of_rows
 from hf_gradalign.data.request import LABEL_COLUMN, CorpusError, CorpusRequest
 from hf_gradalign.utils.file_locks import hold_lock
@@ -42,7 +42,7 @@ _TAR = re.compile(r"\.(tar(\.(gz|bz2|xz))?|tgz|tbz2?|txz)$", re.IGNORECASE)
 _ZIP = re.compile(r"\.zip$", re.IGNORECASE)
 _DRIVE = re.compile(r"[A-Za-z]:")
 _BROKEN = (zipfile.BadZipFile, zlib.error, tarfile.TarError, lzma.LZMAError, EOFError, OSError)
-# Raised for encrypted members and unknown compression.
+# Errors for encrypted members and unknown compression.
 _UNREADABLE = (RuntimeError, NotImplementedError)
 _BLOCK_BYTES = 2**20
 
@@ -66,11 +66,11 @@ def bare_name(archive: Path) -> str:
 
 
 def unpack(archives: Sequence[Path], root: Path) -> Path:
-    """Unpack archives, each into a folder of its name, at its path relative to `root`.
+    """Unpack archives, each into a folder with its name, at its path relative to `root`.
 
-    The same files are unpacked once, and again if unpacked files were removed or cut, as on disks that are cleared of
-    old files. A folder without a record of its size, as of older versions, is compared with the archives. Interrupted
-    unpacking starts again, and what it left behind is removed. A process waits for another one that unpacks the same.
+    The same files are unpacked only once, and again if unpacked files were removed or truncated, as on disks that are
+    cleared of old files. A folder without a record of its size is compared with the archives. Interrupted unpacking
+    starts over, and its remains are removed. If another process unpacks the same archives, this one waits.
 
     Args:
         archives: Files for which `is_archive` is true.
@@ -81,22 +81,22 @@ def unpack(archives: Sequence[Path], root: Path) -> Path:
 
     Raises:
         CorpusError: If an archive is corrupt, encrypted, truncated, or too large for the disk, a member's path leads
-            out of it or comes twice, or a link is broken. Nothing is left behind.
+            outside of the archive or occurs twice, or a link is broken. No files are left behind.
     """
     cache = Path(datasets_config.HF_DATASETS_CACHE, "hf_gradalign_unpacked")
     target = cache / _fingerprint(archives, root)
     sizes = target.with_suffix(".json")
-    if _is_whole(target, sizes):
+    if _is_complete(target, sizes):
         return target
     cache.mkdir(parents=True, exist_ok=True)
-    with hold_lock(target.with_suffix(".lock"), f"The unpacked {first_few(archives)}", on_wait=_tell_wait):
+    with hold_lock(target.with_suffix(".lock"), f"The unpacked {first_few(archives)}", on_wait=_log_wait):
         # Another process may have unpacked it.
-        if not _is_whole(target, sizes) and not _is_recorded_now(archives, target, sizes):
+        if not _is_complete(target, sizes) and not _record_size(archives, target, sizes):
             _unpack_all(archives, root, target, sizes)
     return target
 
 
-def _tell_wait(holder: str) -> None:
+def _log_wait(holder: str) -> None:
     logger.warning("Waiting for %s, which unpacks the same archives.", holder)
 
 
@@ -104,15 +104,15 @@ def _unpack_all(archives: Sequence[Path], root: Path, target: Path, sizes: Path)
     again = ", because its content differs from what was unpacked" if target.is_dir() else ""
     logger.warning("Unpacking %s into %s%s.", first_few(archives), target, again)
     prefix = f"{target.name}.partial-"
-    for left_behind in target.parent.glob(f"{prefix}*"):  # by a killed process
+    for left_behind in target.parent.glob(f"{prefix}*"):  # of a killed process
         remove_tree(left_behind)
     partial = Path(tempfile.mkdtemp(prefix=prefix, dir=target.parent))
-    content = partial / target.name  # has the umask's permissions; only the owner can read `partial`
+    content = partial / target.name  # follows the umask, while only the owner can read `partial`
     content.mkdir()
     try:
         for archive in archives:
             _unpack(archive, content / archive.parent.relative_to(root) / bare_name(archive))
-        write_text_atomically(sizes, json.dumps(_measured(content)))
+        write_text_atomically(sizes, json.dumps(_measure(content)))
         if target.is_dir():
             target.rename(partial / "incomplete")
         content.rename(target)
@@ -125,40 +125,40 @@ def _fingerprint(archives: Sequence[Path], root: Path) -> str:
     return hashlib.sha256(repr((str(root.resolve()), stamps)).encode()).hexdigest()[:16]
 
 
-def _is_whole(folder: Path, sizes: Path) -> bool:
+def _is_complete(folder: Path, sizes: Path) -> bool:
     try:
-        return folder.is_dir() and _holds(_measured(folder), json.loads(sizes.read_text()))
+        return folder.is_dir() and _contains_all(_measure(folder), json.loads(sizes.read_text()))
     except (OSError, ValueError):
         return False
 
 
-def _is_recorded_now(archives: Sequence[Path], folder: Path, sizes: Path) -> bool:
-    """Record the size of a folder without a record, unless it lacks files that the archives hold."""
+def _record_size(archives: Sequence[Path], folder: Path, sizes: Path) -> bool:
+    """Record the size of a folder without a record, unless it lacks files of the archives. Return whether it did."""
     if sizes.exists() or not folder.is_dir():
         return False
-    measured = _measured(folder)
+    measured = _measure(folder)
     try:
         members = [(name, size) for archive in archives for name, size, _ in _members(archive)]
-    except (*_BROKEN, *_UNREADABLE):  # reported on unpacking
+    except (*_BROKEN, *_UNREADABLE):  # reported when unpacking
         return False
-    is_whole = _holds(measured, _total((PurePosixPath(name).name, size) for name, size in members))
+    is_whole = _contains_all(measured, _sum_sizes((PurePosixPath(name).name, size) for name, size in members))
     if is_whole:
         write_text_atomically(sizes, json.dumps(measured))
     return is_whole
 
 
-def _measured(folder: Path) -> dict[str, int]:
+def _measure(folder: Path) -> dict[str, int]:
     files = [(path, name) for path, _, names in os.walk(folder) for name in names]
-    return _total((name, os.path.getsize(os.path.join(path, name))) for path, name in files)
+    return _sum_sizes((name, os.path.getsize(os.path.join(path, name))) for path, name in files)
 
 
-def _total(files: Iterable[tuple[str, int]]) -> dict[str, int]:
-    """Return the number and the total size of files, without hidden ones, which file managers add."""
+def _sum_sizes(files: Iterable[tuple[str, int]]) -> dict[str, int]:
+    """Return the number and total size of files, without hidden files, which file managers add."""
     sizes = [size for name, size in files if not is_hidden(name)]
     return {"files": len(sizes), "bytes": sum(sizes)}
 
 
-def _holds(measured: dict[str, int], needed: dict[str, int]) -> bool:
+def _contains_all(measured: dict[str, int], needed: dict[str, int]) -> bool:
     return all(measured[key] >= needed[key] for key in measured)
 
 
@@ -171,15 +171,17 @@ def _unpack(archive: Path, folder: Path) -> None:
     written: set[PurePosixPath] = set()
     try:
         for name, size, content in _members(archive):
-            path = _safe(name, archive)
+            path = _safe_path(name, archive)
             if path in written:
-                raise CorpusError(f"{archive} holds {name!r} twice. Pack it again with one name for each file.")
+                raise CorpusError(
+                    f"{archive} contains {name!r} twice. Pack it again with a different name for each file."
+                )
             written.add(path)
             free = shutil.disk_usage(folder).free
             if size > free:
                 raise CorpusError(
-                    f"No space to unpack {archive}: {name!r} takes {size} bytes, and {free} are free at {folder}. Make "
-                    "room, or let HF_DATASETS_CACHE name a folder on a larger disk."
+                    f"No space to unpack {archive}: {name!r} takes {size} bytes, but only {free} are free at {folder}. "
+                    "Free some space, or set HF_DATASETS_CACHE to a folder on a larger disk."
                 )
             target = folder / path
             target.parent.mkdir(parents=True, exist_ok=True)
@@ -188,15 +190,17 @@ def _unpack(archive: Path, folder: Path) -> None:
     except _BROKEN as error:
         raise CorpusError(f"Cannot unpack {archive} ({error}). Download it again, or unpack it yourself.") from error
     except _UNREADABLE as error:
-        raise CorpusError(f"Cannot unpack {archive} ({error}). Unpack it yourself and name the folder.") from error
+        raise CorpusError(
+            f"Cannot unpack {archive} ({error}). Unpack it yourself and give the folder as the corpus."
+        ) from error
 
 
-def _safe(name: str, archive: Path) -> PurePosixPath:
+def _safe_path(name: str, archive: Path) -> PurePosixPath:
     path = PurePosixPath(name)
     if path.is_absolute() or ".." in path.parts or _DRIVE.match(name) or not path.parts or "\0" in name:
         raise CorpusError(
-            f"{archive} holds a file with a path outside of it, {name!r}. It is not unpacked: pack it again with "
-            "relative paths."
+            f"{archive} is not unpacked, because it contains a file with a path outside of it, {name!r}. Pack it again "
+            "with relative paths."
         )
     return path
 
@@ -204,7 +208,7 @@ def _safe(name: str, archive: Path) -> PurePosixPath:
 def _zip_members(archive: Path) -> Iterator[Member]:
     with zipfile.ZipFile(archive) as file:
         for member in file.infolist():
-            # Some programs write Windows' separators.
+            # Some programs write Windows separators.
             name = member.filename.replace("\\", "/")
             if not name.endswith("/"):
                 yield name, member.file_size, file.open(member)
@@ -217,19 +221,19 @@ def _tar_members(archive: Path) -> Iterator[Member]:
             if not (member.isfile() or member.islnk() or member.issym()):
                 continue
             try:
-                # Links are followed within the archive only.
+                # Links are followed only within the archive.
                 content = file.extractfile(member)
             except KeyError:
                 dangling.append(member.name)
                 continue
-            if content is not None:  # None for links to folders, whose files have members of their own
+            if content is not None:  # None for links to folders, whose files are separate members
                 yield member.name, member.size, content
         rest = cast("IO[bytes]", file.fileobj)
         rest.seek(file.offset)
         _require_end(rest, archive)
     if dangling:
         raise CorpusError(
-            f"{archive} holds links to what is not in it: {first_few(dangling)}. Pack it again with the files "
+            f"{archive} has links to files that are not in it: {first_few(dangling)}. Pack it again with the files "
             "themselves (tar --dereference)."
         )
 
@@ -240,26 +244,28 @@ def _require_end(rest: IO[bytes], archive: Path) -> None:
         logger.warning("%s has no end mark: it may be truncated.", archive)
     while block:
         if block.count(0) != len(block):
-            raise CorpusError(f"{archive} has data after its end: is it several archives in one file? Separate them.")
+            raise CorpusError(
+                f"{archive} has data after its end. If it is several archives in one file, separate them."
+            )
         block = rest.read(_BLOCK_BYTES)
 
 
 KEY = "__key__"
 """WebDataset's column with the clips' names."""
 
-# Longer files are no descriptions.
+# Longer files are not descriptions.
 _MAX_BYTES = 2**20
 
 
 def read_webdataset(listing: FolderListing, request: CorpusRequest) -> dict[str, Dataset] | None:
     """Read the clips of unpacked shards; None if no audio file has a file that describes it.
 
-    Labels are in the requested column. Without a requested column, they are the content of `.cls` files, or else of the
-    only kind of file or value with nothing but usual labels, or else the names of folders.
+    Labels are in the requested column. If none is requested, they are the content of `.cls` files, otherwise of the
+    only kind of file or value that contains only common labels, otherwise the names of folders.
 
     Args:
         listing: The unpacked files, with one folder per shard.
-        request: What to load. If clips have several audio files, `audio_column` is the extension of the right one.
+        request: What to load. If clips have several audio files, `audio_column` is the extension of the one to use.
 
     Returns:
         The splits, from the shards' names, with the columns `request.audio_column`, `__key__` (the clip's name with its
@@ -269,12 +275,12 @@ def read_webdataset(listing: FolderListing, request: CorpusRequest) -> dict[str,
         CorpusError: If a clip has several audio files and `audio_column` names none, or a JSON file is corrupt.
     """
     clips = list(_clips(listing))
-    # A clip without its audio has the same files as others; a README does not.
+    # A clip without audio has the same kinds of files as other clips, but a README does not.
     usual = {frozenset(clip.texts) for clip in clips if clip.audio and clip.texts}
     if not usual:
         return None
     clips = [clip for clip in clips if clip.audio or frozenset(clip.texts) in usual]
-    audio = [_chosen(clip, request.audio_column) for clip in clips]
+    audio = [_choose_audio(clip, request.audio_column) for clip in clips]
     reserved = {request.audio_column, KEY}
     values = [{name: value for name, value in clip.values().items() if name not in reserved} for clip in clips]
     table = table_of_rows(
@@ -290,7 +296,7 @@ def read_webdataset(listing: FolderListing, request: CorpusRequest) -> dict[str,
             table = table.append_column(LABEL_COLUMN, pa.array(labels))
     read = {file for clip in clips for file in clip.texts.values()}
     listing.log_left_out(read)
-    return by_split(Dataset(table), splits_of_paths(paths, request.split_names))
+    return divide_by_split(Dataset(table), splits_of_paths(paths, request.split_names))
 
 
 @dataclass
@@ -298,9 +304,9 @@ class _Clip:
     """A clip's files, by extension.
 
     Attributes:
-        key: Its name with its folders, without extension.
-        audio: Its audio files.
-        texts: Its other files.
+        key: The clip's name with its folders, without extension.
+        audio: The clip's audio files.
+        texts: The clip's other files.
     """
 
     key: str
@@ -308,7 +314,7 @@ class _Clip:
     texts: dict[str, Path] = field(default_factory=dict)
 
     def values(self) -> dict[str, Any]:
-        """Return the content of its text files.
+        """Return the content of the clip's text files.
 
         Raises:
             CorpusError: If a JSON file is corrupt.
@@ -337,7 +343,8 @@ def _clips(listing: FolderListing) -> Iterator[_Clip]:
         files = groups[stem]
         audio = [file for file in files if is_audio(file.name)]
         texts = [file for file in files if not is_audio(file.name)]
-        # Names with dots, such as 1.5s.wav, are different clips if all other files belong to one of them.
+        # Audio files with dots in their names, such as 1.5s.wav, are separate clips if every other file belongs to one
+        # of them.
         owners = {text: [file for file in audio if text.name.startswith(f"{file.stem}.")] for text in texts}
         is_one = len({file.stem for file in audio}) < max(len(audio), 1) or not all(owners.values())
         for name, members in [(stem.name, files)] if is_one else [(file.stem, [file]) for file in audio]:
@@ -349,13 +356,13 @@ def _clips(listing: FolderListing) -> Iterator[_Clip]:
             yield clip
 
 
-def _chosen(clip: _Clip, audio_column: str) -> str | None:
+def _choose_audio(clip: _Clip, audio_column: str) -> str | None:
     if len(clip.audio) < 2:
         return next((str(file) for file in clip.audio.values()), None)
     matches = [ending for ending in clip.audio if ending == audio_column.lower()]
     if len(matches) != 1:
         raise CorpusError(
-            f"{clip.key} has several audio files: {', '.join(clip.audio)}. Name the ending of the right one with "
+            f"{clip.key} has several audio files: {', '.join(clip.audio)}. Choose one by its extension with "
             "--audio_column_name."
         )
     return str(clip.audio[matches[0]])

@@ -1,4 +1,4 @@
-"""Read audio files whose folders name the class (`real/`, `Fake_audio/`) and the split (`dev/`)."""
+"""Reads audio files whose folders name the class (`real/`, `Fake_audio/`) and the split (`dev/`)."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ logger = logging.getLogger(__name__)
 
 _TABLES = (".csv", ".tsv", ".jsonl")
 _SPLITS = {word: str(split) for split, words in SPLIT_KEYWORDS.items() for word in words} | {"trn": "train"}
-# Words next to a class or a split in a name that do not change its meaning.
+# Words next to a class or split in a folder's name that do not change its meaning.
 _NEUTRAL_WORDS = """
     audio audios class clip clips data dataset file files flac folder mp3 part recording recordings sample samples set
     shard sound sounds speech split utterance utterances voice voices wav wavs
@@ -31,7 +31,7 @@ _NEUTRAL = frozenset(_NEUTRAL_WORDS.split())
 SHARD = re.compile(r"[-_.]?\d+(-of-\d+(-[0-9a-f]{8,64})?|-[0-9a-f]{16})?$")
 """The number of a shard at the end of a file name, perhaps with a hash: `-00000-of-00012`."""
 
-# So many of a corpus' folder names are looked at, those with the most files first. There may be one for each clip.
+# How many of a corpus' folder names are read, those with the most files first. There may be a folder per clip.
 _MOST_NAMES = 2000
 
 
@@ -43,8 +43,8 @@ def read_class_folders(listing: FolderListing, request: CorpusRequest) -> dict[s
         request: What to load.
 
     Returns:
-        The splits. If no folder names a class and labels are not required, all files, without labels, in the first
-        split.
+        The splits. If no folder names a class and labels are not required, all files are in the first split, without
+        labels.
 
     Raises:
         CorpusError: If labels are required and missing, or folders contradict each other.
@@ -61,14 +61,14 @@ def read_class_folders(listing: FolderListing, request: CorpusRequest) -> dict[s
     if request.label_column != NO_COLUMN:
         columns[request.label_column] = labels
     clips = Dataset.from_dict(columns)
-    return by_split(clips, splits_of_paths(below, request.split_names))
+    return divide_by_split(clips, splits_of_paths(below, request.split_names))
 
 
-def warn_of_other_classes(corpus: Mapping[str, Dataset], folder: Path, request: CorpusRequest) -> None:
-    """Warn of files whose labels in the metadata contradict the names of their folders, as inverted labels do.
+def warn_about_contradicting_folders(corpus: Mapping[str, Dataset], folder: Path, request: CorpusRequest) -> None:
+    """Warn about files whose labels in the metadata contradict the names of their folders, as inverted labels do.
 
-    Folders that mean both classes say nothing. For files outside of the corpus' folder, only those of their folders
-    count that they do not share.
+    Folders that mean both classes are ignored. For files outside of the corpus' folder, only folders that not all of
+    them share are considered.
 
     Args:
         corpus: The splits, with the columns of the metadata.
@@ -96,8 +96,8 @@ def warn_of_other_classes(corpus: Mapping[str, Dataset], folder: Path, request: 
             others.append(row)
     if others:
         logger.warning(
-            "%d files are labeled otherwise than their folders are called, such as those in %s (%s). The labels count: "
-            "are they inverted?",
+            "%d files have labels that contradict the names of their folders, such as those in %s (%s). The labels are "
+            "used. Check that they are not inverted.",
             *(sum(row["count_all_sum"] for row in others), others[0]["folder_first"].rstrip("/"), others[0]["label"]),
         )
 
@@ -112,10 +112,10 @@ def _folders_and_labels(clips: Dataset, request: CorpusRequest) -> pa.Table:
 
 
 def _class_words(counts: pa.Table, corpus: str, label_map: Mapping[str, str] | None) -> pa.Array:
-    """Return each folder's path below the corpus, or below what they share, with empty names that mean no class.
+    """Return each folder's path below the corpus or their common parent. Names that mean no class are empty.
 
     Args:
-        counts: The columns `folder`, with a slash at the end, and `count_all`, its number of files.
+        counts: The columns `folder`, with a slash at the end, and `count_all`, the number of its files.
         corpus: The corpus' folder, with a slash at the end.
         label_map: The meaning of further labels.
     """
@@ -136,7 +136,7 @@ def _class_words(counts: pa.Table, corpus: str, label_map: Mapping[str, str] | N
     return pc.binary_join(pa.ListArray.from_arrays(parts.offsets, names), "/")
 
 
-def by_split(clips: Dataset, splits: Sequence[str]) -> dict[str, Dataset]:
+def divide_by_split(clips: Dataset, splits: Sequence[str]) -> dict[str, Dataset]:
     """Divide a data set by the name of each row's split."""
     rows: dict[str, list[int]] = {}
     for row, split in enumerate(splits):
@@ -173,12 +173,12 @@ def label_word(name: str, label_map: Mapping[str, str] | None = None) -> str | N
 def labels_of_paths(
     paths: Sequence[Path], label_map: Mapping[str, str] | None, *, may_contradict: bool = False
 ) -> list[str | None]:
-    """Return the label that each file's folders mean; None without one.
+    """Return the label that each file's folders mean; None if they mean none.
 
     Args:
         paths: The files, relative to the corpus.
         label_map: The meaning of further labels.
-        may_contradict: If folders mean both classes, take the outermost one's.
+        may_contradict: If folders mean both classes, use the class of the outermost.
 
     Raises:
         CorpusError: If the folders of a file mean both classes, unless `may_contradict`.
@@ -190,18 +190,18 @@ def labels_of_paths(
         if len(meanings) > 1 and not may_contradict:
             inner = path.parts[max(index for index, name in enumerate(path.parts[:-1]) if label_word(name, label_map))]
             raise CorpusError(
-                f"The folders of {path} mean both classes ({', '.join(of_file)}). Give the meaning of the inner one, "
-                f"as in --label_map '{inner}={canonical_label(of_file[0], label_map)}', or write a metadata.csv with "
-                "the columns file_name, label and, if you like, split."
+                f"The folders of {path} mean both classes ({', '.join(of_file)}). Give the meaning of the inner "
+                f"folder, as in --label_map '{inner}={canonical_label(of_file[0], label_map)}', or write a "
+                "metadata.csv with the columns file_name, label and, if you like, split."
             )
         labels.append(of_file[0] if of_file else None)
     return labels
 
 
 def splits_of_paths(paths: Sequence[Path], wanted: Sequence[str]) -> list[str]:
-    """Return the split that each file's folders mean, by the wanted name, or else by the folder's.
+    """Return the split that each file's folders mean: its wanted name or, for other splits, the folder's name.
 
-    A folder `dev` is the split `validation` if that is wanted and no folder has this name. Other usual names count in
+    A folder `dev` is the split `validation` if that is wanted and no folder has this name. Other common names work in
     the same way. If no folder means a split, all files belong to the first wanted split.
 
     Args:
@@ -209,7 +209,7 @@ def splits_of_paths(paths: Sequence[Path], wanted: Sequence[str]) -> list[str]:
         wanted: The names of the wanted splits.
 
     Raises:
-        CorpusError: If the folders of a file mean two splits, or those of only some files mean any.
+        CorpusError: If the folders of a file mean two splits, or only some files are in the folder of a split.
     """
     words = _by_folder(paths, lambda name: split_word(name, wanted))
     for path, of_file in zip(paths, words, strict=True):
@@ -223,7 +223,7 @@ def splits_of_paths(paths: Sequence[Path], wanted: Sequence[str]) -> list[str]:
         return [wanted[0]] * len(paths)
     if unlabeled:
         raise CorpusError(
-            f"{len(unlabeled)} of {len(paths)} audio files are not in a folder of a split: {first_few(unlabeled)}. "
+            f"{len(unlabeled)} of {len(paths)} audio files are not in the folder of a split: {first_few(unlabeled)}. "
             "Move them into one, or write a metadata.csv with the columns file_name, label and split."
         )
     names = _split_names({of_file[0] for of_file in words}, wanted)
@@ -232,22 +232,22 @@ def splits_of_paths(paths: Sequence[Path], wanted: Sequence[str]) -> list[str]:
 
 def _unlabeled_message(listing: FolderListing, unlabeled: Sequence[str]) -> str:
     ways = (
-        "Write one, with the columns file_name (relative to it), label and, if you like, split; or sort the files into "
-        "class folders such as real/ and fake/, whose names --label_map explains where they mean something else "
+        "Write a metadata.csv with the columns file_name (relative to it), label and, if you like, split; or sort the "
+        "files into class folders such as real/ and fake/, and explain other names with --label_map "
         "(--label_map vocoded=spoof studio=bonafide)."
     )
     if tables := [str(file) for file in listing.others if file.suffix.lower() in _TABLES]:
-        ways += f" If a table in the folder labels them, name it as the corpus: {first_few(tables)}."
+        ways += f" If a table in the folder labels them, give that table as the corpus: {first_few(tables)}."
     if len(unlabeled) < len(listing.audio):
         return (
             f"{listing.folder}: {len(unlabeled)} of {len(listing.audio)} audio files are not in a class folder "
             f"({first_few(unlabeled)}), and there is no metadata.csv or metadata.jsonl that labels them. {ways}"
         )
-    return f"{listing.folder} holds audio files but no metadata.csv or metadata.jsonl that labels them. {ways}"
+    return f"{listing.folder} contains audio files but no metadata.csv or metadata.jsonl that labels them. {ways}"
 
 
 def _words(name: str, label_map: Mapping[str, str] | None) -> tuple[str | None, str | None]:
-    """Split and label in a name; neither if it has a word that means something else."""
+    """Return the split and the label in a name; neither if it has a word that means something else."""
     name = re.sub(r"(?<=[a-z])(?=[A-Z])", " ", SHARD.sub("", name))
     words = re.findall(r"[^\W\d_]+\d?", name)
     words = [word for word in words if word.lower() not in _NEUTRAL]
@@ -269,7 +269,7 @@ def _split_names(words: Collection[str], wanted: Sequence[str]) -> dict[str, str
 
 
 def _by_folder(paths: Sequence[Path], word_of: Callable[[str], str | None]) -> list[list[str]]:
-    """Return the words of each file's folders, outermost first, without leading words that all files share."""
+    """Return the words of each file's folders, outermost first, without the leading words that all files share."""
     of_name: dict[str, str | None] = {}
     of_folder: dict[Path, list[str]] = {}
     for path in paths:

@@ -1,4 +1,4 @@
-"""Refuse files that number the classes differently, because `datasets` reads all of them with the names of one."""
+"""Refuses files that number the classes differently, because `datasets` reads all of them with the names of one."""
 
 from __future__ import annotations
 
@@ -24,8 +24,9 @@ _MAX_NAMES = 5
 def refuse_other_numbering(builder: DatasetBuilder, request: CorpusRequest) -> None:
     """Check that the local files of the wanted splits number the classes as they will be read.
 
-    `datasets` reads the labels with the names in README.md, or else in the first file of the first split. Only parquet
-    files that are not streamed are read split by split (`ParquetSplits`), each with the names of its own first file.
+    `datasets` reads the labels with the names in README.md, otherwise with those in the first file of the first split.
+    Only parquet files that are not streamed are read split by split (`ParquetSplits`), each with the names in its first
+    file.
 
     Args:
         builder: Any builder. Only those of parquet and Arrow files are checked.
@@ -69,9 +70,9 @@ def wanted_files(builder: DatasetBuilder, request: CorpusRequest) -> dict[str, l
 def require_one_numbering(
     kinds: Mapping[str, FeatureType | None], column: str, label_map: Mapping[str, str] | None
 ) -> None:
-    """Check that files can be read with the names of the classes in the first of them.
+    """Check that all files can be read with the class names of the first one.
 
-    Texts can, because they are names. So can numbers without names, with a warning unless the names are README.md's.
+    Texts can, because they are names. Numbers without names can too, with a warning unless the names are in README.md.
 
     Args:
         kinds: The type of the column in each file; None where it is missing.
@@ -86,17 +87,18 @@ def require_one_numbering(
     (first, kind), *others = kinds.items()
     for file, own in others:
         if isinstance(own, ClassLabel):
-            # Without names, numbers mean what the label map says.
+            # Without names, the label map defines the numbers.
             expected = kind.names if isinstance(kind, ClassLabel) else range(len(own.names))
             if _meanings(own.names, label_map) != _meanings(expected, label_map)[: len(own.names)]:
                 raise CorpusError(
-                    f"{first} and {file} do not number the classes of the column {column!r} alike: {_shown(kind)} and "
-                    f"{_shown(own)}. Correct the wrong one. If both are right, name the files as two corpora."
+                    f"{first} and {file} number the classes of the column {column!r} differently: "
+                    f"{_describe_names(kind)} and {_describe_names(own)}. Correct the wrong one. If both are right, "
+                    "name the files as two corpora."
                 )
         elif isinstance(kind, ClassLabel) and isinstance(own, Value) and "string" not in own.dtype and first != _CARD:
             logger.warning(
                 "%s does not name the classes of the column %r. Its numbers are read with the names in %s: %s.",
-                *(file, column, first, _shown(kind)),
+                *(file, column, first, _describe_names(kind)),
             )
 
 
@@ -104,7 +106,7 @@ def _meanings(names: Iterable[str | int], label_map: Mapping[str, str] | None) -
     return [canonical_label(name, label_map) or normalize_label(name) for name in names]
 
 
-def _shown(kind: FeatureType | None) -> str:
+def _describe_names(kind: FeatureType | None) -> str:
     return "/".join(kind.names[:_MAX_NAMES]) if isinstance(kind, ClassLabel) else "no names"
 
 

@@ -1,4 +1,4 @@
-"""Read audio files with `metadata.csv` or `metadata.jsonl`, the layout of `audiofolder`.
+"""Reads audio files with `metadata.csv` or `metadata.jsonl`, the layout of `audiofolder`.
 
 The `audiofolder` builder is not used, because it needs torchcodec and FFmpeg.
 """
@@ -31,7 +31,7 @@ logger = logging.getLogger(__name__)
 METADATA_NAMES = ("metadata.csv", "metadata.jsonl")
 _FILE_COLUMN = "file_name"
 _SPLIT_COLUMN = "split"
-# More values than that in a column are no splits.
+# A column with more values than this does not contain splits.
 _MOST_SPLITS = 10
 _DELIMITERS = ",;\t|"
 
@@ -41,8 +41,8 @@ class Metadata:
     """A metadata file.
 
     Attributes:
-        file: Its path.
-        split: The split that its folder means; None if the file itself tells the split.
+        file: The file's path.
+        split: The split that its folder means; None if the file itself contains the split.
     """
 
     file: Path
@@ -54,20 +54,20 @@ def find_metadata(
 ) -> list[Metadata]:
     """Find the metadata files of a folder, at any depth. Folders below one with a metadata file are not searched.
 
-    If any metadata file lies below a folder with the name of a split, it belongs to that split, and the others belong
-    to splits with the names of their own folders. Otherwise the files themselves tell the splits.
+    If any metadata file is below a folder with the name of a split, it belongs to that split, and the others belong to
+    splits with the names of their own folders. Otherwise the files themselves contain the splits.
 
     Args:
         listing: The folder's files.
         split_names: Names that always mean a split.
-        columns: A CSV file whose header has none of these columns, in any case, is something else, such as the
+        columns: Column names, case-insensitive. A CSV file whose header has none of them is something else, such as the
             transcripts of LJSpeech and M-AILABS. It is left out with a warning, unless its header cannot be read.
     """
     by_folder: dict[Path, list[Path]] = {}
     foreign = []
     for file in listing.others:
         if file.name.lower() in METADATA_NAMES:
-            # Without audio files there is nothing else to read, and the error says what is wrong with this one.
+            # Without audio files, there is nothing else to read, and the error says what is wrong with this file.
             can_be_foreign = columns and listing.audio and file.suffix.lower() == ".csv"
             if can_be_foreign and _is_foreign(file, columns):
                 foreign.append(file)
@@ -75,7 +75,7 @@ def find_metadata(
                 by_folder.setdefault(file.parent, []).append(file)
     if foreign:
         logger.warning(
-            "Not read, because the first line has none of the columns %s: %s. If a column names audio files, say which "
+            "Not read, because the first line has none of the columns %s: %s. If a column names audio files, choose it "
             "with --audio_column_name.",
             *(", ".join(dict.fromkeys(columns)), first_few(foreign)),
         )
@@ -103,7 +103,7 @@ def find_metadata(
 
 
 def _split_of_folder(name: str, split_names: Sequence[str]) -> str | None:
-    # Keep its own name, which --train_split_name and similar options refer to.
+    # Keep the folder's name, which --train_split_name and similar options refer to.
     word = split_word(name, split_names)
     return name if word is not None and word == name.lower() else word
 
@@ -111,13 +111,13 @@ def _split_of_folder(name: str, split_names: Sequence[str]) -> str | None:
 def read_metadata(files: Sequence[Metadata], *, audio_column: str, train_split: str) -> dict[str, Dataset]:
     """Read metadata files into one data set per split.
 
-    A file's split is that of its folder, or else in its column `split`, or else the first folder of each file name, if
-    one of these folders is called `train_split`. Otherwise all rows belong to `train_split`.
+    The split is that of the file's folder, otherwise the column `split`, otherwise the first folder of each file name
+    if one of these folders is called `train_split`. Otherwise all rows belong to `train_split`.
 
     Args:
         files: From `find_metadata`.
-        audio_column: The name of the column for the audio files' absolute paths. Filled from the column `file_name`
-            (relative to the metadata file), or else from the column of the given name.
+        audio_column: The name of the column for the audio files' absolute paths. They are from the column `file_name`
+            (relative to the metadata file), otherwise from the column with the given name.
         train_split: The training split's name.
 
     Returns:
@@ -131,20 +131,20 @@ def read_metadata(files: Sequence[Metadata], *, audio_column: str, train_split: 
         file = metadata.file
         is_csv = file.suffix.lower() != ".jsonl"
         table = read_delimited(file, _delimiter_of(file, audio_column)) if is_csv else _read_jsonl(file)
-        names, table = _take_file_names(_without_blanks(table, file), file, audio_column)
+        names, table = _take_file_names(_strip_blanks(table, file), file, audio_column)
         split, table = _splits_of(table, names, metadata, train_split)
-        table = table.add_column(0, audio_column, _absolute(names, file.parent))
+        table = table.add_column(0, audio_column, _to_absolute(names, file.parent))
         for name in pc.unique(split).to_pylist():
             splits.setdefault(name, []).append(table.filter(pc.equal(split, name)))
     return {name: Dataset(concatenate(tables)) for name, tables in splits.items()}
 
 
-def warn_of_unnamed_files(listing: FolderListing, corpus: Mapping[str, Dataset], audio_column: str) -> None:
-    """Warn of a folder's audio files that no metadata file names, and of other files, which are not read."""
+def warn_about_unnamed_files(listing: FolderListing, corpus: Mapping[str, Dataset], audio_column: str) -> None:
+    """Warn about a folder's audio files that no metadata file names, and about other files, which are not read."""
     listing.log_left_out([file for file in listing.others if file.name.lower() in METADATA_NAMES])
     named = {_plain(path) for dataset in corpus.values() for path in dataset[audio_column][:]}
     unnamed = [str(file) for file in listing.audio if _plain(str(file)) not in named]
-    if unnamed:  # perhaps named by another path
+    if unnamed:  # perhaps named with another path
         real = {_plain(os.path.realpath(path)) for path in named}
         unnamed = [file for file in unnamed if _plain(os.path.realpath(file)) not in real]
     if unnamed:
@@ -163,9 +163,9 @@ def _plain(path: str) -> str:
 
 def _is_foreign(file: Path, columns: Collection[str]) -> bool:
     header, second = _first_lines(file)
-    if _is_of_excel(header):
+    if _is_excel_separator(header):
         header = second
-    # A blank line may precede the header. The others are not UTF-8: UTF-16 may look like ASCII with zeros between.
+    # The first line may be blank, or not UTF-8: UTF-16 can look like ASCII with zeros in between.
     if not header.strip() or "\ufffd" in header or "\0" in header:
         return False
     wanted = {column.lower() for column in columns}
@@ -173,23 +173,23 @@ def _is_foreign(file: Path, columns: Collection[str]) -> bool:
 
 
 def _first_lines(file: Path) -> tuple[str, str]:
-    with file.open(encoding="utf-8-sig", errors="replace") as lines:  # `read_delimited` says what is wrong with it
+    with file.open(encoding="utf-8-sig", errors="replace") as lines:  # `read_delimited` reports errors
         return lines.readline(MAX_LINE_BYTES), lines.readline(MAX_LINE_BYTES)
 
 
-def _is_of_excel(line: str) -> bool:
-    """Return whether a line tells Excel the delimiter, such as `sep=;`."""
+def _is_excel_separator(line: str) -> bool:
+    """Return whether a line sets Excel's delimiter, such as `sep=;`."""
     return stripped_text(line).lower().startswith("sep=")
 
 
 def _delimiter_of(file: Path, audio_column: str) -> str:
-    """Return what separates the columns of a CSV file. Excel writes semicolons where commas are decimal commas.
+    """Return the delimiter of a CSV file. Excel writes semicolons in countries with decimal commas.
 
-    It is the one by which the header names the audio files, or else the most frequent one in it.
+    The delimiter is the one with which the header names the audio files, otherwise the most frequent one in the header.
     """
     header, _ = _first_lines(file)
-    if _is_of_excel(header):
-        raise CorpusError(f"{file}: its first line, {stripped_text(header)!r}, is for Excel only. Remove this line.")
+    if _is_excel_separator(header):
+        raise CorpusError(f"{file}: the first line, {stripped_text(header)!r}, is only for Excel. Remove this line.")
     for delimiter in _DELIMITERS:
         if {_FILE_COLUMN, audio_column} & set(map(stripped_text, header.split(delimiter))):
             return delimiter
@@ -213,7 +213,7 @@ def _read_jsonl(file: Path) -> pa.Table:
     return table_of_rows(rows)
 
 
-def _without_blanks(table: pa.Table, file: Path) -> pa.Table:
+def _strip_blanks(table: pa.Table, file: Path) -> pa.Table:
     """Strip white space and byte order marks from the columns' names and texts."""
     names = [name.strip(BLANKS) for name in table.column_names]
     if len(set(names)) < len(names):
@@ -249,25 +249,25 @@ def _splits_of(
     if _SPLIT_COLUMN in table.column_names:
         split = stripped_column(table[_SPLIT_COLUMN].cast(pa.string()))
         split = pc.if_else(pc.equal(split, ""), None, split)
-        return _filled(split, train_split, metadata.file), table.drop_columns(_SPLIT_COLUMN)
+        return _fill_missing_splits(split, train_split, metadata.file), table.drop_columns(_SPLIT_COLUMN)
     is_below = pc.match_substring_regex(names, "^[^/]+/")
     folders = pc.if_else(is_below, pc.replace_substring_regex(names, "/.*$", ""), None)
     if not pc.any(pc.equal(folders, train_split)).as_py():
-        _warn_of_other_splits(table, metadata.file, train_split)
+        _warn_about_other_split_columns(table, metadata.file, train_split)
         return everything, table
-    return _filled(folders, train_split, metadata.file), table
+    return _fill_missing_splits(folders, train_split, metadata.file), table
 
 
-def _filled(splits: pa.ChunkedArray, train_split: str, file: Path) -> pa.ChunkedArray:
+def _fill_missing_splits(splits: pa.ChunkedArray, train_split: str, file: Path) -> pa.ChunkedArray:
     if splits.null_count:
         logger.warning(
-            "%s: %d of %d rows name no split and belong to %r.", file, splits.null_count, len(splits), train_split
+            "%s: %d of %d rows name no split and are assigned to %r.", file, splits.null_count, len(splits), train_split
         )
     return pc.fill_null(splits, train_split)
 
 
-def _warn_of_other_splits(table: pa.Table, file: Path, train_split: str) -> None:
-    """Warn of a column that tells splits, such as `subset`, if it is not called so."""
+def _warn_about_other_split_columns(table: pa.Table, file: Path, train_split: str) -> None:
+    """Warn about a column that seems to contain splits but has another name, such as `subset`."""
     for name in table.column_names:
         if not pa.types.is_string(table[name].type):
             continue
@@ -279,7 +279,7 @@ def _warn_of_other_splits(table: pa.Table, file: Path, train_split: str) -> None
             )
 
 
-def _absolute(names: pa.ChunkedArray, folder: Path) -> pa.ChunkedArray:
+def _to_absolute(names: pa.ChunkedArray, folder: Path) -> pa.ChunkedArray:
     below = pc.binary_join_element_wise(f"{folder}/", names, "")
     return pc.if_else(pc.starts_with(names, "/"), names, below)
 
@@ -290,7 +290,7 @@ def table_of_rows(rows: Sequence[Mapping[str, Any]]) -> pa.Table:
     Columns with values of several types become text, with lists and objects as JSON.
 
     Args:
-        rows: At least one.
+        rows: One or more rows.
     """
     # Dataset.from_list takes the columns from the first row only.
     columns = list(dict.fromkeys(column for row in rows for column in row))
@@ -298,7 +298,7 @@ def table_of_rows(rows: Sequence[Mapping[str, Any]]) -> pa.Table:
     try:
         return Dataset.from_dict(values).data.table
     except (pa.ArrowException, TypeError, ValueError):
-        return Dataset.from_dict({column: _of_one_type(entries) for column, entries in values.items()}).data.table
+        return Dataset.from_dict({column: _to_one_type(entries) for column, entries in values.items()}).data.table
 
 
 def concatenate(tables: Sequence[pa.Table]) -> pa.Table:
@@ -309,7 +309,7 @@ def concatenate(tables: Sequence[pa.Table]) -> pa.Table:
         return table_of_rows([row for table in tables for row in table.to_pylist()])
 
 
-def _of_one_type(values: list[Any]) -> list[Any]:
+def _to_one_type(values: list[Any]) -> list[Any]:
     kinds = {type(value) for value in values if value is not None}
     if len(kinds) <= 1 and not kinds & {dict, list}:
         return values

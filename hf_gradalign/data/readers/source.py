@@ -1,4 +1,4 @@
-"""Find out what a corpus' name or path refers to, and read its splits with their own columns."""
+"""Finds out what a corpus' name or path refers to, and reads its splits with their own columns."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ from hf_gradalign.data.readers.class_folders import (
     SHARD,
     read_class_folders,
     splits_of_paths,
-    warn_of_other_classes,
+    warn_about_contradicting_folders,
 )
-from hf_gradalign.data.readers.metadata import Metadata, find_metadata, read_metadata, warn_of_unnamed_files
+from hf_gradalign.data.readers.metadata import Metadata, find_metadata, read_metadata, warn_about_unnamed_files
 from hf_gradalign.data.readers.shards import report_missing_shards
 from hf_gradalign.data.readers.tables import ParquetSplits, Splits, is_saved, load_any_splits, load_splits, read_saved
 from hf_gradalign.data.request import CorpusError, CorpusRequest
@@ -38,7 +38,7 @@ logger = logging.getLogger(__name__)
 
 _DEMO_FOLDER = Path(__file__).parents[1] / "demo_corpus"
 _HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
-# The builders of `load_dataset` for files that hold a whole corpus.
+# The builders of `load_dataset` for files that contain a whole corpus.
 _BUILDERS = {".parquet": "parquet", ".arrow": "arrow"}
 
 T = TypeVar("T")
@@ -53,23 +53,23 @@ def read_source(spec: CorpusSpec | str | None, request: CorpusRequest) -> Mappin
     """Read all splits of a corpus without an official layout, with its own columns.
 
     Args:
-        spec: From `parse_corpus`, or its argument: the demo corpus; a folder (see `read_folder`); a CSV or JSON Lines
-            file with a column `file_name`; parquet, Arrow, tar or zip files, one or a glob; a folder in the Arena's
-            format; or `owner/name` on the Hub.
+        spec: From `parse_corpus`, or the argument of `parse_corpus`: the demo corpus; a folder (see `read_folder`); a
+            CSV or JSON Lines file with a column `file_name`; parquet, Arrow, tar or zip files, one or a glob; a folder
+            in the Arena's format; or `owner/name` on the Hub.
         request: What to load.
 
     Returns:
-        The splits. Those of parquet files are read on access. With `request.streaming` they are iterable data sets, if
+        The splits. Splits of parquet files are read on access. With `request.streaming`, they are iterable data sets if
         the source can be streamed.
 
     Raises:
-        CorpusError: If nothing is found, or it cannot be read.
+        CorpusError: If nothing is found, or the corpus cannot be read.
     """
     spec = spec if isinstance(spec, CorpusSpec) else parse_corpus(spec)
     splits = _read(spec, request)
     if isinstance(splits, ParquetSplits):
         for name in {*splits} & {*request.split_names}:
-            splits.get(name)  # read now, to fail now
+            splits.get(name)  # read it now, so that errors occur now
     return splits
 
 
@@ -88,7 +88,7 @@ def _read(spec: CorpusSpec, request: CorpusRequest) -> Splits:
         if path.is_file() or glob.has_magic(name):
             return _read_files(path, request)
     if not _HUB_ID.fullmatch(name):
-        raise CorpusError(_not_found(path, name, "nor a data set on the Hub (owner/name)"))
+        raise CorpusError(_not_found_message(path, name, "nor a data set on the Hub (owner/name)"))
     try:
         return load_any_splits(
             name,
@@ -104,7 +104,7 @@ def _read(spec: CorpusSpec, request: CorpusRequest) -> Splits:
         if "Config name is missing" in str(error) or "BuilderConfig" in str(error):
             raise CorpusError(f"{name}: {error}\nChoose one with --dataset_config_name.") from error
         reason = " ".join(str(hub_fault(error) or error).split())
-        raise CorpusError(_not_found(path, name, f"nor reachable on the Hub ({reason})")) from error
+        raise CorpusError(_not_found_message(path, name, f"nor reachable on the Hub ({reason})")) from error
 
 
 def _read_files(path: Path, request: CorpusRequest) -> Splits:
@@ -124,24 +124,24 @@ def _read_files(path: Path, request: CorpusRequest) -> Splits:
             ".tar.gz, .zip)."
         )
     splits = read_archives(files, Path(os.path.commonpath([file.parent for file in files])), request)
-    return _renamed_if_single(splits, request)
+    return _rename_single_split(splits, request)
 
 
 def _by_split(files: Sequence[Path], request: CorpusRequest) -> dict[str, list[str]]:
     splits: dict[str, list[str]] = defaultdict(list)
     for file in files:
         splits[re.sub(r"\W", "_", SHARD.sub("", file.stem)) or request.split_names[0]].append(str(file))
-    return _renamed_if_single(dict(splits), request)
+    return _rename_single_split(dict(splits), request)
 
 
-def _renamed_if_single(splits: Mapping[str, T], request: CorpusRequest) -> dict[str, T]:
-    # A single name means a split only if that split is requested.
+def _rename_single_split(splits: Mapping[str, T], request: CorpusRequest) -> dict[str, T]:
+    # A single name is a split's name only if that split is requested.
     if len(splits) == 1 and next(iter(splits)) not in request.split_names:
         return {request.split_names[0]: next(iter(splits.values()))}
     return dict(splits)
 
 
-def _not_found(path: Path, name: str, why: str) -> str:
+def _not_found_message(path: Path, name: str, why: str) -> str:
     hint = similar_path(path) or did_you_mean(name)
     return f"{path} is neither a local path (looked for {path.absolute()}) {why}.{hint}"
 
@@ -150,13 +150,13 @@ def read_folder(folder: Path, request: CorpusRequest) -> Splits:
     """Read all splits of a folder, with their own columns.
 
     Args:
-        folder: One of: a folder written by `save_to_disk`; audio files with `metadata.csv` or `metadata.jsonl` at any
-            depth; audio files in class folders; tar or zip archives of either, or of WebDataset shards; tables that
-            `load_dataset` reads.
+        folder: A folder written by `save_to_disk`, or with one of these: audio files with `metadata.csv` or
+            `metadata.jsonl` at any depth; audio files in class folders; tar or zip archives of either, or WebDataset
+            shards; tables that `load_dataset` reads.
         request: What to load.
 
     Raises:
-        CorpusError: If it is none of these, or cannot be read.
+        CorpusError: If the folder is none of these, or cannot be read.
     """
     if is_saved(folder):
         return read_saved(folder, request.split_names[0])
@@ -165,7 +165,7 @@ def read_folder(folder: Path, request: CorpusRequest) -> Splits:
     has_parquet = any(file.suffix.lower() == ".parquet" for file in listing.others)
     files = _read_audio_files(listing, request, in_class_folders=not has_parquet)
     if files is not None:
-        if archives:  # probably the source of the files
+        if archives:  # the files were probably unpacked from them
             logger.warning(
                 "%s: archives next to audio files or metadata are not read: %s.", folder, first_few(archives)
             )
@@ -177,7 +177,8 @@ def read_folder(folder: Path, request: CorpusRequest) -> Splits:
         return read_archives(archives, folder, request)
     if has_parquet and (listing.audio or archives):
         logger.warning(
-            "%s: reading its parquet files; %d audio files and %d archives count only if these name them.",
+            "%s: reading the parquet files; %d audio files and %d archives are used only if the parquet files name "
+            "them.",
             folder,
             len(listing.audio),
             len(archives),
@@ -186,7 +187,7 @@ def read_folder(folder: Path, request: CorpusRequest) -> Splits:
 
 
 def read_archives(archives: Sequence[Path], root: Path, request: CorpusRequest) -> Splits:
-    """Read all splits of tar and zip archives, like folders of the same names.
+    """Read all splits of tar and zip archives, like folders with the same names.
 
     With `request.streaming`, WebDataset shards that have the requested columns are not unpacked.
 
@@ -196,9 +197,9 @@ def read_archives(archives: Sequence[Path], root: Path, request: CorpusRequest) 
         request: What to load.
 
     Raises:
-        CorpusError: If they cannot be unpacked, or hold neither audio nor tables.
+        CorpusError: If the archives cannot be unpacked, or contain neither audio nor tables.
     """
-    if request.streaming and (stream := _streamed(archives, root, request)) is not None:
+    if request.streaming and (stream := _stream_archives(archives, root, request)) is not None:
         return stream
     folder = unpack(archives, root)
     try:
@@ -208,10 +209,10 @@ def read_archives(archives: Sequence[Path], root: Path, request: CorpusRequest) 
     except CorpusError as error:
         raise CorpusError(f"{first_few(archives)}, unpacked: {error}") from error
     loaded = cast("Mapping[str, Dataset]", splits)  # not streamed
-    return {split: _named_within(dataset, folder, request.audio_column) for split, dataset in loaded.items()}
+    return {split: _add_archive_ids(dataset, folder, request.audio_column) for split, dataset in loaded.items()}
 
 
-def _streamed(archives: Sequence[Path], root: Path, request: CorpusRequest) -> Splits | None:
+def _stream_archives(archives: Sequence[Path], root: Path, request: CorpusRequest) -> Splits | None:
     if not all(map(is_tar, archives)):
         return None
     paths = [archive.parent.relative_to(root) / bare_name(archive) / archive.name for archive in archives]
@@ -228,7 +229,7 @@ def _streamed(archives: Sequence[Path], root: Path, request: CorpusRequest) -> S
 
 def _read_metadata(metadata: Sequence[Metadata], folder: Path, request: CorpusRequest) -> dict[str, Dataset]:
     corpus = read_metadata(metadata, audio_column=request.audio_column, train_split=request.split_names[0])
-    warn_of_other_classes(corpus, folder, request)
+    warn_about_contradicting_folders(corpus, folder, request)
     return corpus
 
 
@@ -239,7 +240,7 @@ def _read_audio_files(
     metadata = find_metadata(listing, request.split_names, columns)
     if metadata:
         corpus = _read_metadata(metadata, listing.folder, request)
-        warn_of_unnamed_files(listing, corpus, request.audio_column)
+        warn_about_unnamed_files(listing, corpus, request.audio_column)
         return corpus
     if listing.audio and in_class_folders:
         corpus = read_class_folders(listing, request)
@@ -248,12 +249,12 @@ def _read_audio_files(
     return None
 
 
-def _named_within(dataset: Dataset, folder: Path, audio_column: str) -> Dataset:
-    """Add ids that do not depend on where the archive was unpacked: `file_ids` of paths within it."""
+def _add_archive_ids(dataset: Dataset, folder: Path, audio_column: str) -> Dataset:
+    """Add ids that do not depend on where the archive was unpacked: `file_ids` of the paths in the archive."""
     if "utterance_id" in dataset.column_names or dataset.features.get(audio_column) != Value("string"):
         return dataset
     paths = dataset[audio_column][:]
-    if KEY in dataset.column_names:  # also without a file
+    if KEY in dataset.column_names:  # even without a file
         paths = [path or f"{folder}/{key}." for path, key in zip(paths, dataset[KEY], strict=True)]
     if None in paths:
         return dataset

@@ -1,4 +1,4 @@
-"""Read data sets of tables with `load_dataset` and `load_from_disk`."""
+"""Reads data sets of tables with `load_dataset` and `load_from_disk`."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 Splits = Mapping[str, Dataset | IterableDataset]
 
 _SAVED = ("dataset_dict.json", "state.json")
-# Builders that encode audio, which needs torchcodec and FFmpeg.
+# Builders that encode audio, for which they need torchcodec and FFmpeg.
 _AUDIO_BUILDERS = {"audiofolder", "webdataset"}
 
 
@@ -82,7 +82,10 @@ def load_splits(display_name: str, path: str, request: CorpusRequest, **options:
 def _cache_hint(error: BaseException) -> str:
     if not isinstance(error, OSError):
         return ""
-    is_full = error.errno in (errno.ENOSPC, errno.EDQUOT)  # only the cache is written, and the error may have no name
+    is_full = error.errno in (
+        errno.ENOSPC,
+        errno.EDQUOT,
+    )  # only the cache is written to, and the error may name no file
     if not (is_full or _is_of_the_cache(error.filename)):
         return ""
     folder = datasets_config.HF_DATASETS_CACHE
@@ -91,16 +94,16 @@ def _cache_hint(error: BaseException) -> str:
 
 
 def _is_of_the_cache(filename: object) -> bool:
-    """Whether a path is in the cache of data sets, or a folder that the cache would be in."""
+    """Return whether a path is in the cache of data sets, or a folder that contains the cache."""
     cache = Path(datasets_config.HF_DATASETS_CACHE)
     return isinstance(filename, str) and (cache.is_relative_to(filename) or Path(filename).is_relative_to(cache))
 
 
 def load_any_splits(display_name: str, path: str, request: CorpusRequest, **options: Any) -> Splits:
-    """Like `load_splits`, also for the Hub, but with the errors of `load_dataset`.
+    """Read a data set like `load_splits`, also from the Hub, but with the errors of `load_dataset`.
 
     Raises:
-        CorpusError: If it is a data set of audio files, which must be read from a folder.
+        CorpusError: If it is a data set of audio files, which must be downloaded to a folder first.
     """
     builder = load_dataset_builder(path, **options)
     if builder.name in _AUDIO_BUILDERS and not (request.streaming and builder.name == "webdataset"):
@@ -114,7 +117,7 @@ def load_any_splits(display_name: str, path: str, request: CorpusRequest, **opti
         )
     if Path(path).is_dir():
         files = [Path(file) for of_split in wanted_files(builder, request).values() for file in of_split]
-        # `datasets` also takes train-00000-of-00002.parquet.bak for data.
+        # `datasets` would also read train-00000-of-00002.parquet.bak.
         files = [file for file in files if file.suffix != ".bak"]
         report_missing_shards(files, request, are_wanted=True)
     refuse_other_numbering(builder, request)
@@ -180,7 +183,7 @@ def _as_splits(loaded: Mapping[Any, Dataset | IterableDataset]) -> Splits:
 
 @contextmanager
 def _without_counting() -> Generator[None]:
-    """Keep `datasets` from reporting the loading of local files to the Hub, which needs a network."""
+    """Keep `datasets` from reporting to the Hub that local files are loaded, which needs a network."""
     before = datasets_config.HF_UPDATE_DOWNLOAD_COUNTS
     datasets_config.HF_UPDATE_DOWNLOAD_COUNTS = False
     try:

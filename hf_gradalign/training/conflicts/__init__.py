@@ -1,1 +1,1 @@
-"""The conflict record, statistics of each update's gradients: as a file, as arrays and as figures."""
+"""The conflict record: statistics of each update's gradients as a file, as arrays and as figures."""

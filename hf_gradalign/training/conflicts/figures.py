@@ -40,7 +40,7 @@ def draw_conflicts(
         pair of views; and `conflicts_by_module.*`, a heat map of cosines, if modules were recorded.
 
     Raises:
-        LockHeldError: If another process is drawing there.
+        LockHeldError: If another process is drawing figures in the same folder.
         FileNotFoundError: If the path does not exist, or the run has no record.
         ValueError: If the file is not a conflict record, has a single view, or the format is unknown.
         ImportError: If matplotlib is not installed.
@@ -55,7 +55,7 @@ def draw_conflicts(
 
 
 def draw_run_figures(folder: str | Path) -> dict[str, str]:
-    """Draw the figures of a run's model card. A failure is logged and never raised, so that the card is still written.
+    """Draw the figures of a run's model card. Failures are only logged, so that the card is still written.
 
     Args:
         folder: The run's folder.
@@ -113,7 +113,7 @@ def draw_modules(history: ConflictHistory) -> Any:
             edges,
             np.arange(modules + 1) - 0.5,
             np.ma.masked_invalid(values.T),
-            cmap="RdBu",  # red against blue, not green
+            cmap="RdBu",  # not red and green, for color-blind readers
             vmin=-1,
             vmax=1,
             rasterized=True,
@@ -122,7 +122,7 @@ def draw_modules(history: ConflictHistory) -> Any:
         axis.set_ylim(modules - 0.5, -0.5)
         axis.set_yticks(range(0, modules, every), history.modules[::every], fontsize=7)
         axis.set_xlabel("update")
-        axis.set_title(f"Cosine of the gradients of {_named(pair)}, by module")
+        axis.set_title(f"Cosine of the gradients of {_pair_name(pair)}, by module")
         axis.spines[:].set_visible(False)
         figure.colorbar(image, ax=axis, ticks=[-1, -0.5, 0, 0.5, 1], label="cosine (red: conflict)", pad=0.01)
     return figure
@@ -169,7 +169,7 @@ def _draw_rates(axis: Any, history: ConflictHistory, pair: Pair) -> None:
         axis.set_xticks(epochs)
     axis.set_xlabel("epoch")
     axis.set_ylabel("updates in conflict (%)")
-    axis.set_title(f"Conflict rate of {_named(pair)}")
+    axis.set_title(f"Conflict rate of {_pair_name(pair)}")
 
 
 def _draw_cosines(axis: Any, history: ConflictHistory, pair: Pair) -> None:
@@ -183,7 +183,7 @@ def _draw_cosines(axis: Any, history: ConflictHistory, pair: Pair) -> None:
     axis.axvline(0, color=GRAY, linewidth=1)
     axis.set_xlim(-1, 1)
     axis.set_xticks([-1, -0.5, 0, 0.5, 1])
-    axis.set_xlabel(f"cosine of the gradients of {_named(pair)}")
+    axis.set_xlabel(f"cosine of the gradients of {_pair_name(pair)}")
     axis.set_ylabel("updates")
     if axis.get_subplotspec().is_first_row():
         axis.set_title("Histogram of cosines")
@@ -215,7 +215,7 @@ def _draw_ratios(axis: Any, history: ConflictHistory, pair: Pair) -> None:
         axis.set_title("Ratio of the gradients' norms")
 
 
-def _named(pair: Pair) -> str:
+def _pair_name(pair: Pair) -> str:
     return " and ".join(pair)
 
 

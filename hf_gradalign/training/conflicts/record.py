@@ -1,4 +1,4 @@
-"""The conflict record, one row per update: as a file that is readable at any time, and as arrays."""
+"""The conflict record with one row per update: a file that is readable at any time, and its rows as arrays."""
 
 import errno
 import json
@@ -41,9 +41,10 @@ _TYPES = {
 class ConflictRecord:
     """Writes a run's conflict record, `conflicts.jsonl` or `conflicts.parquet` in its folder.
 
-    During the run, the record is in JSON Lines for both formats. Rows can be appended to it, and a killed process
-    leaves at most an incomplete last line, while a Parquet file without its footer cannot be read at all. When training
-    ends, the record is converted to Parquet if that was asked for. When a run is resumed, it is converted back.
+    During the run, the record is in JSON Lines for both formats. Rows can be appended to JSON Lines, and a killed
+    process leaves at most an incomplete last line. A Parquet file without its footer cannot be read at all. When
+    training ends, the record is converted to Parquet if you chose that format. When a run is resumed, it is converted
+    back.
 
     Args:
         folder: The run's folder, created if it does not exist.
@@ -75,7 +76,7 @@ class ConflictRecord:
         if step == 0 or source is None:
             running.unlink(missing_ok=True)
         elif source == running:
-            last = _cut(running, step)
+            last = _truncate_after(running, step)
         else:
             temporary = self.folder / f"_{RUNNING_NAME}"  # names with a leading underscore are not published
             temporary.unlink(missing_ok=True)  # never write through a link
@@ -83,7 +84,7 @@ class ConflictRecord:
                 for row in read_conflict_rows(source):
                     if row["step"] <= step:
                         last = row["step"]
-                        file.write(_line(row))
+                        file.write(_to_json_line(row))
             os.replace(temporary, running)
         finished.unlink(missing_ok=True)
         return last
@@ -91,14 +92,14 @@ class ConflictRecord:
     def append(self, rows: Iterable[Row]) -> None:
         """Append rows, in which non-finite numbers must be None."""
         refuse_link_out(self.folder / RUNNING_NAME, self.folder)
-        text = "".join(map(_line, rows))
+        text = "".join(map(_to_json_line, rows))
         content, path = text.encode(), self.folder / RUNNING_NAME
         with path.open("ab", buffering=0) as file:
             end = file.tell()
             try:
                 if file.write(content) < len(content):
                     raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
-            except OSError:  # an incomplete line would make all later ones unreadable
+            except OSError:  # an incomplete line would make the later ones unreadable
                 file.truncate(end)
                 raise
 
@@ -277,17 +278,17 @@ def _json_rows(path: Path) -> Iterator[Any]:
 
 
 def _parquet_rows(path: Path) -> Iterator[Row]:
-    with path.open("rb") as file:  # gives a better error for a bad path than Arrow
+    with path.open("rb") as file:  # gives a better error than Arrow for a bad path
         try:
             content = parquet.ParquetFile(file)
         except pa.ArrowInvalid as error:
             raise ValueError(f"{path} is not a conflict record: {error}") from None
         for batch in content.iter_batches(_ROW_GROUP):
-            # A row without a column (an option was changed before a resume) has null there.
+            # If an option was changed before a resume, some rows lack a column, which then holds null.
             yield from batch.to_pylist()
 
 
-def _cut(path: Path, step: int) -> int:
+def _truncate_after(path: Path, step: int) -> int:
     last, end = 0, 0
     with path.open("rb+") as file:
         for line in file:
@@ -296,13 +297,13 @@ def _cut(path: Path, step: int) -> int:
             except ValueError:
                 row = None
             if not isinstance(row, dict) or not isinstance(row.get("step"), int) or row["step"] > step:
-                break  # incomplete (from a killed run), or later than `step`
+                break  # incomplete (left by a killed run) or after `step`
             last, end = row["step"], end + len(line)
         file.truncate(end)
     return last
 
 
-def _line(row: Row) -> str:
+def _to_json_line(row: Row) -> str:
     return json.dumps(row, allow_nan=False) + "\n"
 
 
@@ -322,21 +323,21 @@ def _batched(rows: Iterable[Row], size: int) -> Iterator[Sequence[Row]]:
 
 
 def _merge(names: list[str], others: Sequence[str]) -> None:
-    """Insert new names at their position among the known ones: layers that were dropped in earlier updates."""
+    """Insert new names (of layers that earlier updates dropped) at their position among the known ones."""
     start = 0
     for position, name in enumerate(others):
         if name not in names:
             end = min((names.index(later) for later in others[position + 1 :] if later in names), default=len(names))
-            prefix, number = _numbered(name)
+            prefix, number = _split_number(name)
             later = (
                 index
                 for index in range(start, end)
-                if _numbered(names[index])[0] == prefix and _numbered(names[index])[1] > number
+                if _split_number(names[index])[0] == prefix and _split_number(names[index])[1] > number
             )
             names.insert(next(later, end), name)
         start = names.index(name) + 1
 
 
-def _numbered(name: str) -> tuple[str, int]:
+def _split_number(name: str) -> tuple[str, int]:
     prefix, _, number = name.rpartition(".")
     return (prefix, int(number)) if number.isdecimal() else (name, 0)

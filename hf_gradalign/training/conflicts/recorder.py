@@ -1,4 +1,4 @@
-"""A callback that writes the conflict record, with statistics of each update's gradients."""
+"""A callback that writes the conflict record."""
 
 import math
 import weakref
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 logger = logging.get_logger(__name__)
 
-_DIGITS = 6  # float32 has seven; the last one is noise and takes a third of the file
+_DIGITS = 6  # float32 has seven digits, but the last is noise and costs space
 
 
 class ConflictRecorder(TrainerCallback):
@@ -35,20 +35,20 @@ class ConflictRecorder(TrainerCallback):
     - `weight_<a>`: the factor that the view's gradient was multiplied by (the mean over several groups);
     - `loss_<a>`: the view's mean loss over all processes;
     - with `modules`: `module`, a list of the names of the modules that have a gradient, and lists of the same length,
-      `module_cosine_<a>_<b>` and `module_grad_norm_<a>`. So the columns do not depend on the model, and repeated names
-      take almost no space in Parquet. In pandas, `frame.explode([c for c in frame if c.startswith("module")])` gives
-      one row per module. Modules are transformer layers and other modules with their own parameters
-      (`ParameterGroups(names, "module")`), whatever the scope of alignment. Their products are computed for alignment
-      anyway;
+      `module_cosine_<a>_<b>` and `module_grad_norm_<a>`. With lists, the columns do not depend on the model, and
+      repeated names take almost no space in Parquet. In pandas,
+      `frame.explode([c for c in frame if c.startswith("module")])` gives one row per module. Modules are transformer
+      layers and other modules with their own parameters (`ParameterGroups(names, "module")`), whatever the scope of
+      alignment. Their products are computed for alignment anyway;
     - with `ids`: `ids`, the ids of the update's items in all processes (the utterances of `ViewDataset`).
 
     Non-finite values are null. In fp16 training, norms are those of the unscaled gradients.
 
-    An update costs a few small tensors on the device. Those of `flush_every` updates are copied to the host together,
-    also when a checkpoint is saved and when training ends. If it ends with an error, other processes' shares of the
-    losses are missing, so the losses and ids are null. A killed run loses the rows since the last copy; when it is
-    resumed, these updates are trained and recorded again. Only the main process writes. Losses are averaged over
-    processes once per copy.
+    Each update keeps a few small tensors on the device. They are copied to the host every `flush_every` updates,
+    whenever a checkpoint is saved, and when training ends. If training ends with an error, the other processes' shares
+    of the losses are missing, so the losses and ids of the last rows are null. A killed run loses the rows since the
+    last copy; when it is resumed, these updates are trained and recorded again. Only the main process writes. Losses
+    are averaged over processes once per copy.
 
     Args:
         trainer: The trainer. Only a weak reference is kept.
@@ -70,7 +70,7 @@ class ConflictRecorder(TrainerCallback):
         flush_every: int = 50,
     ) -> None:
         self.resumed_from: Path | None = None
-        self._trainer = weakref.proxy(trainer)  # a strong reference would keep trainer and loader workers alive
+        self._trainer = weakref.proxy(trainer)  # a strong reference would keep the trainer and its workers alive
         self._file_format = file_format
         self._by_module = modules
         self._has_ids = ids
@@ -143,7 +143,7 @@ class ConflictRecorder(TrainerCallback):
         try:
             figures = self._pack(self._updates)
             if self._trainer.accelerator.num_processes > 1:
-                figures[:, : len(self._views)] = torch.nan  # their shares of the losses are missing
+                figures[:, : len(self._views)] = torch.nan  # the other processes' shares are missing
                 self._ids = [None] * len(self._ids)
             self._write(figures)
         except Exception as error:  # a full disk or a lost device must not hide the error that ended training
@@ -152,7 +152,7 @@ class ConflictRecorder(TrainerCallback):
     @torch.no_grad()
     def _gather(self, figures: Tensor) -> Tensor:
         if self._trainer.accelerator.num_processes > 1:
-            # Gradients are the same in every process by now, but each process only has its share of the losses.
+            # By now, gradients are the same in every process, but each process has only its share of the losses.
             views = len(self._views)
             losses = figures[:, :views].contiguous()
             figures[:, :views] = self._trainer.accelerator.reduce(losses, reduction="mean")
@@ -172,7 +172,7 @@ class ConflictRecorder(TrainerCallback):
 
     @torch.no_grad()
     def _pack(self, updates: Sequence[AlignedUpdate]) -> Tensor:
-        """One tensor (updates, figures): losses, mean weights, loss scale and Gramians."""
+        """Return a tensor (updates, figures) of losses, mean weights, loss scale and Gramians."""
         gramians = torch.stack([update.gramians.sum(0) for update in updates])[:, None]
         if (groups := self._groups) is not None:
             gramians = torch.cat([gramians, torch.stack([groups.gramians(update.products) for update in updates])], 1)
@@ -217,7 +217,7 @@ class ConflictRecorder(TrainerCallback):
         indices = (gramians != 0).flatten(1).any(1).nonzero().flatten()
         columns: dict[str, list[Any]] = {"module": [groups.groups[index] for index in indices]}
         for name, values in statistics.items():
-            if not name.startswith("norm_ratio_"):  # can be computed from the norms
+            if not name.startswith("norm_ratio_"):  # follows from the norms
                 columns[f"module_{name}"] = [_number(value) for value in values[indices].tolist()]
         return columns
 

@@ -7,14 +7,14 @@ import torch
 
 from hf_gradalign.alignment import AlignedUpdate, ConflictCounts, RunningMeans, conflicts, statistics_of_updates
 
-# The statistics of an update take some thirty small kernels. Those of many updates at once take no more.
+# The statistics of one update take about thirty small kernels, and those of many updates at once take no more.
 _HELD = 64
 
 
 class ConflictTotals:
-    """Adds up the statistics of updates. Nothing is computed for most updates, and the host never waits to add one.
+    """Adds up the statistics of updates, many at a time, and without making the host wait.
 
-    The last updates are held as they are, a few small tensors each, until there are 64 of them or a total is read.
+    Updates are held as they are, a few small tensors each, until there are 64 of them or a total is read.
     """
 
     def __init__(self) -> None:
@@ -24,25 +24,25 @@ class ConflictTotals:
 
     def add(self, epoch: int, update: AlignedUpdate) -> None:
         """Add an update of an epoch, counted from 0."""
-        if self._held and not _alike(self._held[-1][1], update):
-            self._settle()
+        if self._held and not _can_be_stacked(self._held[-1][1], update):
+            self._add_pending()
         self._held.append((epoch, update))
         if len(self._held) == _HELD:
-            self._settle()
+            self._add_pending()
 
     @property
     def since_last_log(self) -> RunningMeans:
-        """The means since the last log, which resets them."""
-        self._settle()
+        """Means since the last log. The caller resets them when it logs."""
+        self._add_pending()
         return self._since_last_log
 
     @property
     def counts(self) -> ConflictCounts:
         """Conflicts by epoch."""
-        self._settle()
+        self._add_pending()
         return self._counts
 
-    def _settle(self) -> None:
+    def _add_pending(self) -> None:
         if not self._held:
             return
         epochs, updates = zip(*self._held, strict=True)
@@ -50,7 +50,7 @@ class ConflictTotals:
         statistics = statistics_of_updates(updates)
         self._since_last_log.update(statistics)
         conflict = statistics.get("conflict_rate")
-        if conflict is None:  # a single view, whose Gramians may still not be finite
+        if conflict is None:  # a single view, whose Gramian may still be non-finite
             conflict = conflicts(torch.stack([update.gramians.sum(0) for update in updates]))
         start = 0
         for epoch, members in groupby(epochs):
@@ -59,8 +59,8 @@ class ConflictTotals:
             start = stop
 
 
-def _alike(first: AlignedUpdate, second: AlignedUpdate) -> bool:
-    def form(update: AlignedUpdate) -> Any:
+def _can_be_stacked(first: AlignedUpdate, second: AlignedUpdate) -> bool:
+    def layout(update: AlignedUpdate) -> Any:
         return update.views, update.gramians.shape, update.gramians.device, update.loss_scale is None
 
-    return form(first) == form(second)
+    return layout(first) == layout(second)

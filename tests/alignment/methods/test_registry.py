@@ -61,16 +61,16 @@ def test_a_method_of_ones_own(monkeypatch):
     define("first_only")
     assert define("First-Only") is methods["first_only"]  # defined again, as in a notebook
     assert methods["first_only"]()(GRAMIANS[0]).tolist() == [1, 0]
-    with pytest.raises(ValueError, match=r"the name 'PC-Grad' of .*\.First is that of .*\.PCGrad; choose another"):
+    with pytest.raises(ValueError, match=r"the name 'PC-Grad', which .*\.PCGrad already has; choose another"):
         define("PC-Grad")
     assert methods["pcgrad"] is METHODS["pcgrad"]
     monkeypatch.setitem(sys.modules, "twin", SimpleNamespace(__file__=__file__))
     methods["first_only"].__module__ = "twin"  # as __main__, if a script is also imported
     define("first_only").__module__ = "elsewhere"
-    with pytest.raises(ValueError, match="is that of elsewhere"):
+    with pytest.raises(ValueError, match="which elsewhere"):
         define("first_only")
     define("UPGrad")
-    with pytest.raises(ValueError, match=r"First has the name of TorchJD's method UPGrad; choose another one"):
+    with pytest.raises(ValueError, match=r"First has the same name as TorchJD's method UPGrad; choose another one"):
         get_method("upgrad")
 
 
@@ -176,7 +176,7 @@ def test_another_methods_state_is_refused(name):
 def test_gradvac_keeps_to_its_number_of_views():
     method = get_method("gradvac")
     method(torch.eye(2))
-    with pytest.raises(ValueError, match=r"\(1, 2, 2\) and was given Gramians \(1, 3, 3\)"):
+    with pytest.raises(ValueError, match=r"\(1, 2, 2\) and was given Gramians of shape \(1, 3, 3\)"):
         method(torch.eye(3))
 
 

@@ -83,8 +83,8 @@ def test_silence_stays_silence():
     ("arguments", "message"),
     [
         ({"sounds_path": []}, "sounds_path has no recordings; leave it out to simulate talkers"),
-        ({"sounds_path": "/nowhere"}, "sounds_path: there is no file or folder /nowhere"),
-        ({"sounds_path": ["/nowhere.wav"]}, "sounds_path: there is no file or folder /nowhere.wav"),
+        ({"sounds_path": "/nowhere"}, "sounds_path: /nowhere does not exist"),
+        ({"sounds_path": ["/nowhere.wav"]}, "sounds_path: /nowhere.wav does not exist"),
         ({"min_talkers": 0}, "min_talkers must be an integer >= 1"),
         ({"min_talkers": 8}, "min_talkers must be <= max_talkers"),
         ({"min_snr_db": 21}, "min_snr_db must be <= max_snr_db"),

@@ -71,7 +71,7 @@ def test_every_recording_is_drawn(write_response, speech):
 def test_no_responses_are_refused():
     with pytest.raises(ValueError, match="ir_path has no impulse responses; leave it out to simulate rooms"):
         Reverberation([])
-    with pytest.raises(ValueError, match="ir_path: there is no file or folder /nowhere"):
+    with pytest.raises(ValueError, match="ir_path: /nowhere does not exist"):
         Reverberation("/nowhere")
 
 

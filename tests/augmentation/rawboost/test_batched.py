@@ -151,7 +151,7 @@ def test_what_is_no_batch_of_samples_is_refused(waveforms):
 
 
 def test_parameters_of_another_algorithm_are_refused():
-    message = "algorithm 4 needs 'convolutive' among the parameters; those of waveform 0 are should_apply, impulsive"
+    message = "algorithm 4 needs the parameter 'convolutive'; the parameters of waveform 0 are should_apply, impulsive"
     with pytest.raises(ValueError, match=message):
         BatchedRawBoost(4)(torch.zeros(1, 100), drawn(RawBoost(2), 1), SAMPLE_RATE)
 

@@ -6,14 +6,14 @@ import pytest
 import torch
 
 from hf_gradalign.augmentation import Codec, RawBoost, get_augmentation
-from hf_gradalign.augmentation.rawboost.transform import deferrable, draw_deferred
+from hf_gradalign.augmentation.rawboost.transform import draw_deferred, find_final_rawboost
 
 RATE = 16_000
 
 
 def finish(transform, samples, parameters):
     waveforms = torch.from_numpy(samples)[None]
-    return deferrable(transform).batched()(waveforms, [parameters], RATE)[0].numpy()
+    return find_final_rawboost(transform).batched()(waveforms, [parameters], RATE)[0].numpy()
 
 
 @pytest.mark.parametrize(
@@ -48,12 +48,12 @@ def test_probabilities(outer, inner, speech):
 
 def test_what_can_wait():
     rawboost = RawBoost(5)
-    assert deferrable(rawboost) is rawboost
-    assert deferrable(audiomentations.Compose([Codec(), audiomentations.Compose([rawboost])])) is rawboost
+    assert find_final_rawboost(rawboost) is rawboost
+    assert find_final_rawboost(audiomentations.Compose([Codec(), audiomentations.Compose([rawboost])])) is rawboost
     for other in (None, Codec(), audiomentations.Compose([rawboost, Codec()]), audiomentations.Compose([])):
-        assert deferrable(other) is None
-    assert deferrable(audiomentations.Compose([Codec(), rawboost], shuffle=True)) is None
-    assert deferrable(audiomentations.OneOf([rawboost])) is None
+        assert find_final_rawboost(other) is None
+    assert find_final_rawboost(audiomentations.Compose([Codec(), rawboost], shuffle=True)) is None
+    assert find_final_rawboost(audiomentations.OneOf([rawboost])) is None
 
 
 def test_frozen_parameters_stay(speech):

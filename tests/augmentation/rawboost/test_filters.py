@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from scipy import signal
 
 from hf_gradalign.augmentation.rawboost import filters
-from hf_gradalign.augmentation.rawboost.filters import block_length, filter_powers, notch_responses, reach_of
+from hf_gradalign.augmentation.rawboost.filters import block_length, filter_powers, longest_reach, notch_responses
 
 BANDS = st.lists(
     st.tuples(st.floats(20, 7990), st.floats(100, 1000), st.integers(5, 49).map(lambda half: 2 * half + 1)),
@@ -24,7 +24,7 @@ def as_notch(bands, gain_db=0.0):
 
 def design(notch, sample_rate=16000):
     """The impulse response that belongs to the response without delay."""
-    reach = reach_of([[notch]])
+    reach = longest_reach([[notch]])
     n_fft = block_length(reach)
     response = notch_responses([[notch]], sample_rate, n_fft)[0, 0]
     assert response.dtype == np.float64

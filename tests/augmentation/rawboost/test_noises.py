@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import signal
 
-from hf_gradalign.augmentation.rawboost.filters import block_length, notch_responses, reach_of
+from hf_gradalign.augmentation.rawboost.filters import block_length, longest_reach, notch_responses
 from hf_gradalign.augmentation.rawboost.noises import (
     add_convolutive_noise,
     add_impulsive_noise,
@@ -24,7 +24,7 @@ def add_convolutive(samples, notches, sample_rate=16000):
     """Each channel as an item of a batch, in the samples' precision."""
     channels = torch.from_numpy(np.atleast_2d(samples))
     filters = [notches] * len(channels)
-    reach = reach_of(filters)
+    reach = longest_reach(filters)
     responses = torch.from_numpy(notch_responses(filters, sample_rate, block_length(reach)))
     return add_convolutive_noise(channels, responses, reach).numpy().reshape(samples.shape)
 
@@ -64,7 +64,7 @@ def test_convolutive_of_a_padded_waveform_equals_that_of_it_alone(notch, speech)
     padded = torch.stack([x, torch.cat([x[:9000], torch.zeros(len(x) - 9000)])])
     mask = torch.ones_like(padded)
     mask[1, 9000:] = 0
-    reach = reach_of([notches])
+    reach = longest_reach([notches])
     responses = torch.from_numpy(notch_responses([notches] * 2, 16000, block_length(reach)))
     y = add_convolutive_noise(padded, responses, reach, mask).numpy()
     np.testing.assert_allclose(y[0], add_convolutive(x.numpy(), notches), atol=1e-12)
@@ -140,7 +140,7 @@ def add_stationary(samples, notch, snr_db, seed=4, sample_rate=16000):
     """Each channel as an item of a batch, in the samples' precision, all with the same noise."""
     channels = torch.from_numpy(np.atleast_2d(samples))
     filters = [[notch]] * len(channels)
-    reach = reach_of(filters)
+    reach = longest_reach(filters)
     response = torch.from_numpy(notch_responses(filters, sample_rate, block_length(reach)))
     white = draw_white_noise(channels.shape[-1], seed).to(channels.dtype).expand(len(channels), -1)
     ratios = torch.full((len(channels),), snr_db)

@@ -41,7 +41,7 @@ def test_a_flat_folder_of_wavs(tmp_path):
 def test_the_evaluation_set_may_be_absent(tmp_path):
     root = corpus_trees.asvspoof2019_la(tmp_path, splits=("train", "dev"))
     assert list(load_corpus(f"asvspoof2019_la:{root}")) == ["train", "validation"]
-    with pytest.raises(CorpusError, match=r"(?s)does not hold ASVspoof 2019 LA.*test: .*cm.eval.trl.txt"):
+    with pytest.raises(CorpusError, match=r"(?s)does not contain ASVspoof 2019 LA.*test: .*cm.eval.trl.txt"):
         load_corpus(f"asvspoof2019_la:{root}", splits=("test",))
 
 
@@ -67,7 +67,7 @@ def test_a_byte_order_mark_and_windows_line_ends(tmp_path):
     ("change", "message"),
     [
         (lambda text: text + b"\nLA_0079 LA_T_10001\n", r"train.trn.txt, line 6: not 5 words.*'LA_0079 LA_T_10001'"),
-        (lambda text: text.replace(b"A02 spoof", b"A02 sp00f"), r"should be bonafide or spoof, but there are sp00f"),
+        (lambda text: text.replace(b"A02 spoof", b"A02 sp00f"), r"must be bonafide or spoof; found sp00f"),
         (lambda text: text + text, r"names 4 utterances more than once, such as LA_T_1000137"),
         (lambda text: b"LA_T_1 bonafide\n", r"first line is 'LA_T_1 bonafide'.*has five words"),
         (lambda text: b"", r"train.trn.txt is empty"),
@@ -103,5 +103,5 @@ def test_both_tracks_side_by_side(tmp_path):
 
 def test_the_other_track_is_named(tmp_path):
     corpus_trees.asvspoof2019_la(tmp_path)
-    with pytest.raises(CorpusError, match=r"(?s)does not hold ASVspoof 2019 PA.* It holds asvspoof2019_la\."):
+    with pytest.raises(CorpusError, match=r"(?s)does not contain ASVspoof 2019 PA.* It contains asvspoof2019_la\."):
         load_corpus(f"asvspoof2019_pa:{tmp_path}")

@@ -106,5 +106,5 @@ def test_the_list_without_keys_is_not_a_protocol(tmp_path):
     corpus_trees.asvspoof2021_la(tmp_path)
     for path in tmp_path.glob("keys/LA/CM/*.txt"):
         path.unlink()
-    with pytest.raises(CorpusError, match=r"(?s)does not hold ASVspoof 2021 LA.*keys/LA/CM/trial_metadata.txt"):
+    with pytest.raises(CorpusError, match=r"(?s)does not contain ASVspoof 2021 LA.*keys/LA/CM/trial_metadata.txt"):
         load_corpus(f"asvspoof2021_la:{tmp_path}")

@@ -27,7 +27,7 @@ def test_a_byte_order_mark_windows_line_ends_and_quotes(tmp_path):
 def test_all_of_it_can_be_trained_on_if_asked_for(tmp_path, caplog):
     folder = corpus_trees.in_the_wild(tmp_path)
     assert len(load_corpus(f"in_the_wild:{folder}", splits=("train",))["train"]) == 3
-    assert "In-the-Wild has no partition: all of its clips are trained on" in caplog.text
+    assert "In-the-Wild has no partition, so all of its clips are used for training" in caplog.text
 
 
 def test_a_corrupt_line(tmp_path):

@@ -54,7 +54,7 @@ def test_two_versions_in_one_place_are_refused_but_not_links(tmp_path):
     (tmp_path / "link").unlink()
     shutil.copytree(root / "fake" / "en", tmp_path / "old" / "MLAAD_v2" / "fake" / "en")
     with pytest.raises(
-        CorpusError, match=r"Two copies or versions of MLAAD .*MLAAD/fake/en/.* and .*MLAAD_v2/fake/en/"
+        CorpusError, match=r"two copies or versions of MLAAD: .*MLAAD/fake/en/.* and .*MLAAD_v2/fake/en/"
     ):
         load_corpus(f"mlaad:{tmp_path}")
     assert len(load_corpus(f"mlaad:{root}")["test"]) == 6

@@ -111,13 +111,13 @@ def test_a_wrong_path(tmp_path, name):
     with pytest.raises(CorpusError) as error:
         load_corpus(f"{name}:{tmp_path}")
     message = str(error.value)
-    assert f"{tmp_path} does not hold {layout.title}" in message
-    assert "and found there: photos/" in message
+    assert f"{tmp_path} does not contain {layout.title}" in message
+    assert "and found: photos/" in message
     for split in layout.splits:
         assert (layout.expects[split] in message) == (split != "test" or layout.splits.keys() == {"test"})
     assert layout.home in message
     assert f"docs/corpora/{layout.page}" in message
-    with pytest.raises(CorpusError, match=rf"there is no {tmp_path}/nowhere.*{re.escape(layout.home)}"):
+    with pytest.raises(CorpusError, match=rf"{tmp_path}/nowhere.*{re.escape(layout.home)}"):
         load_corpus(f"{name}:{tmp_path / 'nowhere'}")
 
 
@@ -127,8 +127,9 @@ def test_without_a_path_the_error_says_where_to_get_it(name, monkeypatch):
     layout = LAYOUTS[name]
     with pytest.raises(CorpusError) as error:
         load_corpus(name)
-    assert f"{layout.title}: say where it is, as in {name}:/data/{name}. To get it: {layout.home}" in str(error.value)
-    assert "HF_GRADALIGN_CORPORA" in str(error.value)
+    message = str(error.value)
+    assert f"{layout.title} needs a path, as in {name}:/data/{name}. To get the corpus: {layout.home}" in message
+    assert "HF_GRADALIGN_CORPORA" in message
 
 
 def test_all_corpora_in_one_folder(tmp_path, monkeypatch):
@@ -170,7 +171,7 @@ def test_a_split_without_any_of_its_files_is_not_skipped(tmp_path):
     root = corpus_trees.asvspoof2019_la(tmp_path, splits=("dev",))
     for path in (root / "ASVspoof2019_LA_dev" / "flac").iterdir():
         path.unlink()
-    with pytest.raises(CorpusError, match=r"(?s)4 of 4 audio files.*Get the files, or correct the path\."):
+    with pytest.raises(CorpusError, match=r"(?s)4 of 4 audio files.*Get the files or correct the path\."):
         load_corpus(f"asvspoof2019_la:{root}", splits=("dev",), on_missing_audio="skip")
 
 

@@ -149,7 +149,7 @@ def test_splits_that_contradict_each_other_are_refused(make):
 
 def test_files_in_no_split_are_refused(make):
     folder = make("train/real/a.wav", "fake/b.wav")
-    with pytest.raises(CorpusError, match=r"1 of 2 audio files are not in a folder of a split: fake/b.wav"):
+    with pytest.raises(CorpusError, match=r"1 of 2 audio files are not in the folder of a split: fake/b.wav"):
         load_corpus(folder, splits=("train",))
 
 
@@ -196,13 +196,17 @@ def test_labels_that_contradict_folders_are_reported(tmp_path, caplog, rows, n_t
     for corpus in (tmp_path, tmp_path / "metadata.csv"):
         caplog.clear()
         read_source(str(corpus), request)
-        assert [int(text.partition(" ")[0]) for text in caplog.messages if "labeled otherwise" in text] == [n_told] * (
-            n_told > 0
-        )
+        assert [
+            int(text.partition(" ")[0]) for text in caplog.messages if "contradict the names of their folders" in text
+        ] == [n_told] * (n_told > 0)
 
 
 def _told(caplog):
-    return [text.split(". The labels count")[0] for text in caplog.messages if "labeled otherwise" in text]
+    return [
+        text.split(". The labels are used")[0]
+        for text in caplog.messages
+        if "contradict the names of their folders" in text
+    ]
 
 
 INVERTED = "{0}real/a.wav,spoof\n{0}fake/c.wav,bonafide\n"
@@ -214,7 +218,7 @@ def test_contradictions_in_the_current_folder_are_counted(corpus, tmp_path, monk
     monkeypatch.chdir(tmp_path)
     read_source(corpus, CorpusRequest(splits={"train": "train"}))
     assert _told(caplog) == [
-        "2 files are labeled otherwise than their folders are called, such as those in ./real (spoof)"
+        "2 files have labels that contradict the names of their folders, such as those in ./real (spoof)"
     ]
 
 

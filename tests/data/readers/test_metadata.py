@@ -34,11 +34,11 @@ def test_split_column(tmp_path):
 def test_rows_without_a_split_are_reported(tmp_path, caplog):
     (tmp_path / "metadata.csv").write_text("file_name,split\na.wav,train\nb.wav,\nc.wav,test\n")
     _read(tmp_path)
-    assert "1 of 3 rows name no split and belong to 'train'" in caplog.text
+    assert "1 of 3 rows name no split and are assigned to 'train'" in caplog.text
     caplog.clear()
     (tmp_path / "metadata.csv").write_text("file_name,label\ntrain/a.wav,real\nb.wav,real\ntest/c.wav,real\n")
     _read(tmp_path)
-    assert "1 of 3 rows name no split and belong to 'train'" in caplog.text
+    assert "1 of 3 rows name no split and are assigned to 'train'" in caplog.text
 
 
 @pytest.mark.parametrize(
@@ -296,8 +296,8 @@ TABLE = "file_name,label\nreal/a.wav,fake\n"
         (TABLE.encode("utf-16-le"), "line 3: not 2 values"),
         ("Störung,Klasse\nreal/a.wav,fake\n".encode("latin-1"), "is it UTF-8 text"),
         (b"File_Name,Label\nreal/a.wav,fake\n", "no column 'file_name'.*its columns are File_Name, Label"),
-        (b"sep=;\nfile_name;label\nreal/a.wav;fake\n", "its first line, 'sep=;', is for Excel only. Remove this line"),
-        (b'\xef\xbb\xbf"SEP=,"\r\nFile,Label\r\n', "its first line, 'SEP=,', is for Excel only"),
+        (b"sep=;\nfile_name;label\nreal/a.wav;fake\n", "the first line, 'sep=;', is only for Excel. Remove this line"),
+        (b'\xef\xbb\xbf"SEP=,"\r\nFile,Label\r\n', "the first line, 'SEP=,', is only for Excel"),
         (b"\nFile_Name,Label\nreal/a.wav,fake\n", "has no rows"),
         (b"", "has no rows"),
     ],

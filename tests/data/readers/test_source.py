@@ -93,7 +93,7 @@ def test_a_metadata_folder(tmp_path):
 
 def test_audio_without_metadata(write_clip, tmp_path):
     write_clip("clips/a.wav")
-    with pytest.raises(CorpusError, match=r"holds audio files but no metadata.csv or metadata.jsonl.*file_name"):
+    with pytest.raises(CorpusError, match=r"contains audio files but no metadata.csv or metadata.jsonl.*file_name"):
         _read(tmp_path)
 
 
@@ -120,7 +120,7 @@ def test_parquet_among_audio_files(write_clip, tmp_path, caplog):
     write_clip("a.wav")
     _table(1).to_parquet(tmp_path / "train-2.parquet")
     assert _values(_read(tmp_path)) == {"train": [1, 1]}
-    assert "reading its parquet files; 1 audio files and 0 archives" in caplog.text
+    assert "reading the parquet files; 1 audio files and 0 archives" in caplog.text
 
 
 def test_parquet_that_load_dataset_passes_over_for_audio_files(write_clip, tmp_path):
