@@ -12,6 +12,8 @@ from typing import Any, NoReturn
 
 _INTERRUPTED = 130
 _AFTER_INTERRUPT = "the same command starts again from the beginning"
+# A log keeps every state of a progress bar. At tqdm's ten per second, these would be 60 MB per day.
+_SECONDS_BETWEEN_BARS_IN_LOGS = "10"
 
 
 def _end_unstarted(number: int, frame: FrameType | None) -> None:
@@ -41,6 +43,8 @@ def start(name: str, words: Sequence[str] | None = None) -> NoReturn:
         words: The command line; by default that of this process.
     """
     signal.signal(signal.SIGINT, _end_unstarted)  # imports take a while, and nothing starts before them
+    if sys.stderr is None or not sys.stderr.isatty():
+        os.environ.setdefault("TQDM_MININTERVAL", _SECONDS_BETWEEN_BARS_IN_LOGS)  # read when tqdm is imported
     module = import_module(f"hf_gradalign.cli.{name.replace('-', '_')}")
     after_interrupt = getattr(module, "AFTER_INTERRUPT", _AFTER_INTERRUPT)
     run_command(module.main, words, after_interrupt=after_interrupt, at_end=getattr(module, "at_end", None))

@@ -155,6 +155,27 @@ def test_no_command_takes_an_absent_reader_for_an_error():
         error_line(BrokenPipeError(errno.EPIPE, "Broken pipe"))
 
 
+_COMMAND_WITH_A_BAR = """
+import sys, time, types
+from hf_gradalign.cli.commands import start
+
+def main(words):
+    from tqdm.auto import tqdm
+    for _ in tqdm(range(5)):
+        time.sleep(0.11)
+    return 0
+
+sys.modules["hf_gradalign.cli.bar"] = types.SimpleNamespace(main=main)
+start("bar", [])
+"""
+
+
+def test_a_log_has_few_states_of_a_progress_bar():
+    command = [sys.executable, "-c", _COMMAND_WITH_A_BAR]
+    log = subprocess.run(command, capture_output=True, text=True, check=True).stderr
+    assert re.findall(r"\d/5", log) == ["0/5", "5/5"]
+
+
 def test_without_a_standard_output(monkeypatch):
     monkeypatch.setattr(sys, "stdout", None)
     with pytest.raises(SystemExit, match="0"):
