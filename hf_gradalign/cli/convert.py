@@ -167,7 +167,7 @@ def convert(arguments: argparse.Namespace) -> int:
         print(f"sha256 {digest}  {name}")
     reference = None if arguments.check is None else read_reference(arguments.check)
     states = map(conversion.read_state_dict, paths)
-    state = next(states) if len(paths) == 1 else training.average_state_dicts(map(in_float32, states), sources)
+    state = next(states) if len(paths) == 1 else training.average_state_dicts([*map(in_float32, states)], sources)
     detector, is_the_published = None, False
     if len(checkpoints) == 1:
         detector, is_the_published = conversion.identify(checkpoints[0], digests[checkpoints[0].source])

@@ -1,6 +1,7 @@
 """Average the weights of several checkpoints."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from functools import reduce
 from pathlib import Path
 
 import torch
@@ -38,14 +39,16 @@ def average_checkpoints(paths: Sequence[str | Path]) -> dict[str, Tensor]:
         digests = (read_manifest(file.parent) or {}).get("sha256", {})
         if digests.get(file.name) not in (None, sha256_of(file)):
             raise ValueError(f"{file} is damaged: its content is not what was saved; average without it")
-    return average_state_dicts(map(load_file, files), files)
+    return average_state_dicts([load_file(file) for file in files], files)  # mapped into memory, not read
 
 
-def average_state_dicts(states: Iterable[Mapping[str, Tensor]], names: Sequence[str | Path]) -> dict[str, Tensor]:
+def average_state_dicts(states: Sequence[Mapping[str, Tensor]], names: Sequence[str | Path]) -> dict[str, Tensor]:
     """Return the arithmetic mean of state dicts, as `average_checkpoints` does.
 
+    It takes the memory of the mean and of one entry in float64, and reads the state dicts entry by entry.
+
     Args:
-        states: One or more state dicts. From an iterator, only one at a time is held in memory.
+        states: One or more state dicts.
         names: Name of each state dict in error messages.
 
     Returns:
@@ -54,20 +57,18 @@ def average_state_dicts(states: Iterable[Mapping[str, Tensor]], names: Sequence[
     Raises:
         ValueError: If their names or shapes differ.
     """
-    first: Mapping[str, Tensor] = {}
-    totals: dict[str, Tensor] = {}
     for name, state in zip(names, states, strict=True):
-        if not totals:
-            first, totals = state, dict(state)
-            continue
-        _check_same_entries(names[0], first, name, state)
-        for entry, value in state.items():
-            total = totals[entry]
-            totals[entry] = total + value.double() if value.is_floating_point() else torch.maximum(total, value)
-    return {
-        entry: (total / len(names)).to(first[entry].dtype) if first[entry].is_floating_point() else total
-        for entry, total in totals.items()
-    }
+        _check_same_entries(names[0], states[0], name, state)
+    return {entry: _mean([state[entry] for state in states]) for entry in states[0]}
+
+
+def _mean(values: Sequence[Tensor]) -> Tensor:
+    if not values[0].is_floating_point():
+        return reduce(torch.maximum, values)
+    total = values[0].double()
+    for value in values[1:]:
+        total = total + value.double()
+    return (total / len(values)).to(values[0].dtype)
 
 
 def _check_same_entries(

@@ -1,9 +1,12 @@
+import weakref
+
 import pytest
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 from torch import nn
+from torch.utils._python_dispatch import TorchDispatchMode
 
-from hf_gradalign.training import average_checkpoints
+from hf_gradalign.training import average_checkpoints, average_state_dicts
 
 
 def save(tmp_path, states):
@@ -27,6 +30,29 @@ def test_is_the_honest_mean(tmp_path):
 def test_sums_in_float64(tmp_path):
     states = [{"w": torch.tensor([value])} for value in (1e8, 1.0, -1e8)]
     assert average_checkpoints(save(tmp_path, states))["w"].item() == pytest.approx(1 / 3)
+
+
+class LiveTensors(TorchDispatchMode):
+    """Notes the most bytes of results of operations that are alive at a time."""
+
+    def __init__(self):
+        super().__init__()
+        self.peak, self._results = 0, []
+
+    def __torch_dispatch__(self, function, types, arguments=(), options=None):
+        result = function(*arguments, **(options or {}))
+        self._results = [kept for kept in [*self._results, weakref.ref(result)] if kept() is not None]
+        self.peak = max(self.peak, sum(kept().nbytes for kept in self._results))
+        return result
+
+
+def test_takes_the_memory_of_one_checkpoint(tmp_path):
+    # Every process of a run averages checkpoints of gigabytes.
+    states = [{f"layer_{i}": torch.full((100,), float(i + seed)) for i in range(20)} for seed in range(3)]
+    saved = [load_file(path / "model.safetensors") for path in save(tmp_path, states)]
+    with LiveTensors() as live:
+        average_state_dicts(saved, ["a", "b", "c"])
+    assert live.peak < 1.4 * sum(value.nbytes for value in states[0].values())
 
 
 def test_batch_norm_counter_is_the_largest(tmp_path):
