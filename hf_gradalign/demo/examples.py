@@ -1,5 +1,6 @@
 """Example recordings for the page: clips of the bundled demo corpus, and one that changes in the middle."""
 
+import io
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -42,6 +43,9 @@ def write_examples(folder: str | Path) -> Sequence[Example]:
 
     Args:
         folder: Where to. It must exist.
+
+    Raises:
+        OSError: If they cannot be written there.
     """
     clips = load_corpus(splits=[_SPLIT])[_SPLIT]
     by_id = dict(zip(clips["utterance_id"], range(len(clips)), strict=True))
@@ -49,6 +53,11 @@ def write_examples(folder: str | Path) -> Sequence[Example]:
     for label, parts in _RECIPES.items():
         samples = [decode_audio(clips[by_id[part]]["audio"], _RATE) for part in parts]
         path = Path(folder, f"{label.lower().replace(', ', '_').replace(' ', '_')}.wav")
-        soundfile.write(path, np.concatenate(samples), _RATE, subtype="PCM_16")
+        content = io.BytesIO()
+        soundfile.write(content, np.concatenate(samples), _RATE, subtype="PCM_16", format="WAV")
+        try:
+            path.write_bytes(content.getbuffer())  # unlike libsndfile, it says why it fails
+        except OSError as error:
+            raise OSError(error.errno, error.strerror, str(path)) from error
         examples.append(Example(label, str(path)))
     return examples

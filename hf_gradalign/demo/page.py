@@ -16,7 +16,7 @@ from typing import Any
 from hf_gradalign.conversion.by_name import HUB_OPTIONS
 from hf_gradalign.demo.actions import Choices, Judged, PageActions, Shown
 from hf_gradalign.demo.examples import CREDITS, write_examples
-from hf_gradalign.demo.gradio_library import prepare_gradio
+from hf_gradalign.demo.gradio_library import BrokenUploads, prepare_gradio
 from hf_gradalign.demo.judging import Settings
 from hf_gradalign.demo.model_cards import ModelCard, read_card
 from hf_gradalign.demo.page_guard import PageGuard
@@ -65,6 +65,7 @@ class DemoPage(gr.Blocks):
         self._actions = PageActions(scorers, max_minutes)
         self._examples = TemporaryDirectory(prefix="hf_gradalign_examples_")
         super().__init__(title=_TITLE, analytics_enabled=False, delete_cache=_CLEANING)
+        self.temp_file_sets.append(BrokenUploads())
         with self:
             self._build(settings, f"Up to {max_mb:g} MB and {max_minutes:g} minutes.")
         self.queue(max_size=_MOST_WAITING, api_open=False)

@@ -1,7 +1,15 @@
 """What the server adds to Gradio: a limit to what a request may bring, and rules for the browser."""
 
+import os
 from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any
+
+from starlette.requests import ClientDisconnect
+from transformers.utils import logging
+
+from hf_gradalign.utils.messages import is_disk_full
+
+logger = logging.get_logger(__name__)
 
 Message = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Message]]
@@ -78,6 +86,13 @@ class PageGuard:
             if has_started:
                 raise
             await _refuse(send_guarded, 413, b"This request is too large.")
+        except ClientDisconnect:  # a visitor who left during an upload
+            pass
+        except OSError as error:
+            if has_started or not is_disk_full(error):
+                raise
+            logger.error(f"An upload was refused: {os.environ['GRADIO_TEMP_DIR']}: {error.strerror}")
+            await _refuse(send_guarded, 507, b"The disk of the page is full. Please tell those who run it.")
 
 
 async def _refuse(send: Send, status: int, reason: bytes) -> None:

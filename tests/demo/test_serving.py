@@ -1,14 +1,18 @@
 """What the server does with requests that no page would send, and with files."""
 
+import errno
 import os
 import signal
 import socket
 import sys
+import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
-from hf_gradalign.demo.gradio_library import prepare_gradio
+from hf_gradalign.demo.examples import write_examples
+from hf_gradalign.demo.gradio_library import BrokenUploads, prepare_gradio
 
 httpx = pytest.importorskip("httpx")
 
@@ -63,6 +67,47 @@ def test_uploads_end_with_the_page(make_page, scorer):
     page.close(verbose=False)
     assert not Path(path).exists()
     assert not examples.exists()
+
+
+@pytest.mark.slow
+def test_uploads_that_are_broken_off(make_page, scorer, tmp_path, monkeypatch):
+    monkeypatch.setenv("GRADIO_TEMP_DIR", str(tmp_path))
+    page = make_page({"a": scorer})
+    monkeypatch.setattr("hf_gradalign.demo.gradio_library._folders", [SimpleNamespace(name=tmp_path)])
+    start = b'--B\r\nContent-Disposition: form-data; name="files"; filename="a.wav"\r\n\r\n' + bytes(100_000)
+
+    def leave():
+        yield start
+        deadline = time.monotonic() + 20
+        while not any(path.stat().st_size for path in tmp_path.iterdir()) and time.monotonic() < deadline:
+            time.sleep(0.02)
+        raise ConnectionError
+
+    headers = {"Content-Type": "multipart/form-data; boundary=B"}
+    with pytest.raises(ConnectionError):
+        httpx.post(f"{page.local_url}gradio_api/upload", content=leave(), headers=headers)
+    (left,) = BrokenUploads()
+    assert bytes(1000) in Path(left).read_bytes()
+    from gradio.route_utils import delete_files_created_by_app
+
+    delete_files_created_by_app(page, 900)
+    assert Path(left).exists()
+    delete_files_created_by_app(page, -1)
+    assert not Path(left).exists()
+
+
+@pytest.mark.slow
+def test_a_full_disk(make_page, scorer, monkeypatch):
+    def write(*_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    page = make_page({"a": scorer})
+    monkeypatch.setattr("starlette.datastructures.UploadFile.write", write)
+    answer = upload(page.local_url, bytes(1000))
+    assert (answer.status_code, answer.text) == (507, "The disk of the page is full. Please tell those who run it.")
+    monkeypatch.setattr(Path, "write_bytes", write)
+    with pytest.raises(OSError, match=r"No space left on device: '.*genuine_speech.wav'"):
+        write_examples("folder")
 
 
 @pytest.mark.slow
