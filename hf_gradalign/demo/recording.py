@@ -15,6 +15,7 @@ from hf_gradalign.data.decoding import ClipStream, open_clip
 _RATE = 16_000
 _PEAK_SAMPLES = 160
 _ENVELOPE_POINTS = 500
+_SHORTEST = 0.1  # seconds, as of the windows of a scorer: less is no speech, and models are sure of anything
 # Peak of a recording that holds nothing to judge: -60 dB below full scale, under the noise of any microphone.
 _SILENCE = 1e-3
 
@@ -58,7 +59,7 @@ def read_recording(path: str, *, max_minutes: float, go_on: Callable[[], None] =
         go_on: Called from time to time. Whatever it raises ends the reading.
 
     Raises:
-        RecordingError: If the file is missing, broken, empty, silent or too long.
+        RecordingError: If the file is missing, broken, empty, silent, too short or too long.
     """
     if not Path(path).is_file():
         raise RecordingError("The page no longer has this recording. Uploads are deleted soon. Please choose it again.")
@@ -72,6 +73,11 @@ def read_recording(path: str, *, max_minutes: float, go_on: Callable[[], None] =
         raise RecordingError(
             f"This file cannot be read as audio. It may be damaged, or not audio at all. (Details: {reason}.)"
         ) from error
+    if n_samples < _SHORTEST * _RATE:
+        raise RecordingError(
+            f"This recording is too short ({n_samples / _RATE:.2g} s), so there is no speech to judge. Record for "
+            "longer, or choose another file."
+        )
     loudest = float(peaks.max())
     if loudest < _SILENCE:
         raise RecordingError(

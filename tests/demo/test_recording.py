@@ -25,9 +25,11 @@ def test_a_long_recording_has_as_many_points_as_fit_on_the_page(tmp_path):
     assert (recording.seconds, len(recording.envelope)) == (100.0, 500)
 
 
-def test_a_click_alone_is_a_recording(tmp_path):
-    recording = read_recording(write(tmp_path / "a.wav", [0.5]), max_minutes=1)
-    assert recording.envelope.tolist() == [1.0]
+def test_a_tenth_of_a_second_is_a_recording(tmp_path):
+    with pytest.raises(RecordingError, match=r"too short \(0.013 s\), so there is no speech to judge"):
+        read_recording(write(tmp_path / "a.wav", [0.5] * 200), max_minutes=1)
+    recording = read_recording(write(tmp_path / "a.wav", [0.5] + [0] * 1599), max_minutes=1)
+    assert recording.envelope.tolist() == [1.0] + [0.0] * 9
 
 
 @pytest.mark.parametrize(
