@@ -27,7 +27,7 @@ from hf_gradalign.scoring.companions import bad_audio_file, remove_of_older_scor
 from hf_gradalign.scoring.fingerprint import describe_scoring
 from hf_gradalign.scoring.progress import START_OVER, ProgressStore, ScoredChunk, ScoredPart, begin, finite_or_none
 from hf_gradalign.scoring.scorer import SpoofScorer
-from hf_gradalign.utils.files import write_text_atomically
+from hf_gradalign.utils.files import refuse_device, write_text_atomically
 from hf_gradalign.utils.plain_text import stripped_text
 
 logger = logging.get_logger(__name__)
@@ -115,12 +115,14 @@ def score_corpus(
         ValueError: If there is a score file, or part of one, with other settings and `overwrite` is not set; if a
             complete score file has lost clips or gained others; if `<stem>.json` belongs to something else; if the
             score file is a folder or ends in `.json`; or if no clip can be scored.
+        OSError: If the score file is a device or a pipe.
     """
     score_file = Path(score_file)
     if score_file.suffix == ".json" or score_file.is_dir():
         raise ValueError(
             f"{score_file} cannot be the score file: give a name like scores.txt (its settings go to scores.json)"
         )
+    refuse_device(score_file)
     state = process_state()
     ids = _checked_ids(dataset, columns)
     audio = with_encoded_audio(dataset.with_format(None).select_columns(["audio"]))

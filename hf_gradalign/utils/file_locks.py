@@ -12,6 +12,8 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
+from hf_gradalign.utils.files import refuse_device
+
 logger = logging.getLogger(__name__)
 
 _MAX_TRIES = 100
@@ -115,8 +117,11 @@ def hold_output(path: str | Path) -> Generator[None]:
 
 @contextlib.contextmanager
 def hold_outputs(paths: Iterable[Path]) -> Generator[None]:
-    """Hold several files or folders as `hold_output` does, each of them once."""
+    """Hold several files or folders as `hold_output` does, each of them once. Devices and pipes are refused."""
+    paths = list(paths)
     with contextlib.ExitStack() as held:
+        for path in paths:
+            refuse_device(path)
         for path in sorted({path.resolve() for path in paths}):  # the same order everywhere
             held.enter_context(hold_output(path))
         yield

@@ -16,8 +16,12 @@ def write_text_atomically(path: str | Path, text: str) -> None:
     Args:
         path: The file. Its folder must exist.
         text: The content, written as UTF-8.
+
+    Raises:
+        OSError: If it cannot be written, or the path is a device or a pipe.
     """
     path = Path(path)
+    refuse_device(path)
     draft = path.with_name(f"{path.name}.draft")  # may be left from a killed process
     draft.unlink(missing_ok=True)  # never write through a link
     with draft.open("x", encoding="utf-8") as file:
@@ -38,6 +42,14 @@ def give_usual_mode(path: Path) -> None:
         path.chmod(stat.S_IMODE(mode))
 
 
+def refuse_device(path: str | Path) -> None:
+    """Raise OSError for `/dev/null`, `/dev/stdout` and the like, which a file that takes their place would destroy."""
+    path = Path(path)
+    is_special = path.exists() and not path.is_file()
+    if not path.is_dir() and (is_special or path.absolute().parent == Path("/dev")):
+        raise OSError(f"{path} is a device or a pipe, not a file: choose another output")
+
+
 def require_free(path: str | Path, overwrite: bool = False) -> None:
     """Check that nothing would be overwritten.
 
@@ -47,8 +59,10 @@ def require_free(path: str | Path, overwrite: bool = False) -> None:
 
     Raises:
         FileExistsError: If the file exists or the folder is not empty; the message says what to do.
+        OSError: If the path is a device or a pipe.
     """
     path = Path(path)
+    refuse_device(path)
     if overwrite or not path.exists():
         return
     if not path.is_dir():
@@ -72,6 +86,7 @@ def written_when_whole(path: str | Path) -> Generator[Path]:
         Path of the draft, with the same name in a temporary folder. Write a file there, or make a folder.
     """
     path = Path(path).absolute()
+    refuse_device(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     workspace = path.with_name(f".{path.name}.draft")
     shutil.rmtree(workspace, ignore_errors=True)  # may be left from a killed process

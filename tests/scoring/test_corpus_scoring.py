@@ -322,6 +322,9 @@ def test_invalid_score_files_and_columns(scorer, make_corpus, tmp_path):
     for path in (tmp_path, tmp_path / "scores.json"):
         with pytest.raises(ValueError, match=r"cannot be the score file: give a name like scores\.txt"):
             score_corpus(scorer, make_corpus(3), path, progress=False)
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(OSError, match="pipe is a device or a pipe, not a file"):
+        score_corpus(scorer, make_corpus(3), tmp_path / "pipe", overwrite=True, progress=False)
     with pytest.raises(CorpusError, match="audio, utterance_id cannot be additional columns"):
         score_corpus(scorer, make_corpus(3), tmp_path / "scores.txt", columns=["label", "utterance_id", "audio"])
     with pytest.raises(TypeError, match=r"must be a datasets\.Dataset, not IterableDataset; load_corpus loads one"):

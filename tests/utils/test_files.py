@@ -2,7 +2,8 @@ import os
 
 import pytest
 
-from hf_gradalign.utils.files import require_free, write_text_atomically, written_when_whole
+from hf_gradalign.utils.file_locks import hold_outputs
+from hf_gradalign.utils.files import refuse_device, require_free, write_text_atomically, written_when_whole
 
 
 def test_old_or_new(tmp_path, monkeypatch):
@@ -21,6 +22,29 @@ def test_old_or_new(tmp_path, monkeypatch):
     write_text_atomically(path, "new")
     assert path.read_text() == "new"
     assert list(tmp_path.iterdir()) == [path]
+
+
+@pytest.mark.parametrize(
+    "write",
+    [
+        lambda path: write_text_atomically(path, "text"),
+        lambda path: require_free(path, overwrite=True),
+        lambda path: written_when_whole(path).__enter__(),
+        lambda path: hold_outputs([path]).__enter__(),
+    ],
+    ids=["text", "free", "draft", "lock"],
+)
+def test_devices_and_pipes_are_not_replaced(tmp_path, write):
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "link").symlink_to("pipe")
+    for name in ("pipe", "link"):
+        with pytest.raises(OSError, match=f"{name} is a device or a pipe, not a file: choose another output"):
+            write(tmp_path / name)
+    assert (tmp_path / "pipe").is_fifo()
+    assert len(list(tmp_path.iterdir())) == 2
+    with pytest.raises(OSError, match="/dev/stdout is a device"):
+        refuse_device("/dev/stdout")
+    refuse_device("/dev")
 
 
 def test_a_folder_is_written_to_a_draft_first(tmp_path):
