@@ -4,6 +4,7 @@ import functools
 import gc
 import json
 import os
+import random
 import sys
 
 # Before torch is imported, here and in the processes that tests start: several at a time would fight for the cores.
@@ -21,6 +22,7 @@ if not torch.cuda.is_available():
 
 import forked_python
 import jinja2
+import numpy as np
 from hub_server import VALID_TOKEN, HubServer
 
 import hf_gradalign  # noqa: F401  (makes torchaudio importable before transformers and evaluate look for it)
@@ -88,6 +90,27 @@ def _own_cache_of_conversions(tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("HF_GRADALIGN_CACHE", str(tmp_path_factory.mktemp("converted")))
         yield
+
+
+def _draw_from(seed):
+    random.seed(seed)
+    np.random.seed(seed)
+    torch.manual_seed(seed)
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_setup():
+    """Each test starts alike, whatever ran before it in the same worker."""
+    _draw_from(1)
+    if "transformers" in sys.modules:
+        from transformers.utils import logging
+
+        logging.set_verbosity_warning()
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_call():
+    _draw_from(2)  # whatever shared fixtures drew
 
 
 def pytest_collection():
