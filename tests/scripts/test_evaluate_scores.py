@@ -345,7 +345,7 @@ def test_a_corpus_in_place_of_keys(evaluate, write, capsys):
         (["nothing.txt"], "error: There is no file nothing.txt"),
         (["plain.txt"], "plain.txt has no true labels in it: give KEYS"),
         (["plain.txt", "nowhere/keys"], "error: There is no file nowhere/keys"),
-        (["plain.txt", "in_the_wild:nowhere"], "there is no nowhere"),
+        (["plain.txt", "in_the_wild:nowhere"], "nowhere does not exist"),
         (["cm.txt", "--by", "codec"], "error: There is no column 'codec' (--by)"),
         (["cm.txt", "--asv_rates", "5", "5", "50"], "not percentages"),
         (["trials.txt", "--by", "speaker", "--threshold", "0"], "--by, --threshold: only for countermeasures"),
