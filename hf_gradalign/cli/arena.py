@@ -6,8 +6,8 @@ python scripts/write_arena_results.py runs/my-run --push_to_hub --hub_model_id y
 python scripts/write_arena_results.py runs/my-run --dataset InTheWild --scores itw.txt --paper_arxiv 2509.20682 \
     --push_to_hub --hub_model_id you/my-run --submission itw.yaml --hf_username you --contact you@example.com
 
-Writes .eval_results/<organization>/<name>/{scores.txt,result.yaml} to the folder of the model and adds the result to
-the model card. At first result.yaml is the record of a run. Pushing turns it into the badge, which names the pushed
+Writes .eval_results/<organization>/<name>/{scores.txt,result.yaml} to the model's folder and adds the result to the
+model card. At first, result.yaml is the record of a run. Pushing turns it into the badge, which links to the pushed
 scores.
 """
 
@@ -41,7 +41,7 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
     data.add_argument("--dataset_folder", type=Path, help="the dataset on disk, in the Arena's format")
     data.add_argument("--labels", type=Path, help="file or folder with the labels, instead of those of the dataset")
     data.add_argument("--revision", help="the commit that was scored (default: the newest on the Hub)")
-    data.add_argument("--split", help="split (default: as the dataset says, or test)")
+    data.add_argument("--split", help="split (default: the dataset's own, or test)")
     data.add_argument(
         "--calibration_threshold",
         type=float,
@@ -51,14 +51,14 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
         "--calibration_dataset",
         metavar="ID",
         default="SpeechAntiSpoofingBenchmarks/DeepVoice",
-        help="the dataset of that threshold (%(default)s)",
+        help="the dataset that this threshold comes from (%(default)s)",
     )
     system = parser.add_argument_group("system")
-    system.add_argument("--system_name", help="name to display (default: that of the repository or folder)")
+    system.add_argument("--system_name", help="name to display (default: the repository's or folder's)")
     system.add_argument("--slug", help="its identity in the Arena: a-z, 0-9 and hyphens (default: from the name)")
     system.add_argument("--description", help="one sentence (default: encoder, head and size)")
-    system.add_argument("--code", help="URL of its code (default: the page of the model)")
-    system.add_argument("--checkpoint", help="URL of its weights (default: the page of the model)")
+    system.add_argument("--code", help="URL of its code (default: the model's page)")
+    system.add_argument("--checkpoint", help="URL of its weights (default: the model's page)")
     system.add_argument("--paper_arxiv", help="arXiv number of its paper; without one it is listed but not ranked")
     system.add_argument("--paper_bibtex", type=Path, help="file with its BibTeX entry (default: from the model card)")
     pushing = parser.add_argument_group("Hub")
@@ -67,21 +67,21 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
     pushing.add_argument(
         "--private", action="store_true", default=None, help="push to a private repository, which others cannot see"
     )
-    pushing.add_argument("--token", help="access token (default: that of `hf auth login`)")
+    pushing.add_argument("--token", help="access token (default: the one from `hf auth login`)")
     proposal = parser.add_argument_group("submission")
     proposal.add_argument(
         "--submission", type=Path, metavar="FILE", help="write the YAML for the pull request to this file"
     )
-    parser.add_argument("--overwrite", action="store_true", help="replace files that are not from this command")
+    parser.add_argument("--overwrite", action="store_true", help="replace files that this command did not write")
     proposal.add_argument("--hf_username", help="Hub user who submits")
     proposal.add_argument("--contact", help="how to reach this user")
-    proposal.add_argument("--notes", help="anything to know about the result")
+    proposal.add_argument("--notes", help="remarks about the result")
     parser.add_argument("--no_progress", action="store_true", help="hide progress bars")
     arguments = parser.parse_args(argv)
     if (arguments.scores is None) != (arguments.dataset is None):
         parser.error("--scores and --dataset go together")
     if arguments.scores is None and not arguments.push_to_hub:
-        parser.error("give --scores and --dataset, or --push_to_hub for existing results")
+        parser.error("pass --scores and --dataset, or --push_to_hub for existing results")
     if (arguments.push_to_hub or arguments.submission) and not arguments.hub_model_id:
         parser.error("--push_to_hub and --submission need --hub_model_id namespace/name")
     if arguments.hub_model_id and arguments.hub_model_id.count("/") != 1:
@@ -142,7 +142,7 @@ def describe(arguments: argparse.Namespace) -> arena.ArenaSystem:
 
 
 def write(arguments: argparse.Namespace, system: arena.ArenaSystem) -> arena.ArenaResult:
-    """Write the results to the folder of the model."""
+    """Write the results to the model's folder."""
     dataset = arena.load_arena_dataset(
         arguments.dataset,
         folder=arguments.dataset_folder,
@@ -162,7 +162,7 @@ def write(arguments: argparse.Namespace, system: arena.ArenaSystem) -> arena.Are
     judged = written.scores
     for metric, value in judged.metrics.items():
         print(f"{dataset.id} at {dataset.revision[:12]}: {metric} {value:.4f}")
-    print(f"{judged.n_trials - judged.n_skipped} of {judged.n_trials} clips are scored")
+    print(f"{judged.n_trials - judged.n_skipped} of {judged.n_trials} clips have a score")
     if judged.threshold is not None:
         print(f"threshold at the equal error rate: {judged.threshold!r}")
     print(f"written to {written.folder}, and into the model card")
@@ -170,7 +170,7 @@ def write(arguments: argparse.Namespace, system: arena.ArenaSystem) -> arena.Are
 
 
 def calibration(arguments: argparse.Namespace) -> arena.Calibration | None:
-    """Return the threshold for spoof-only datasets, if it is given."""
+    """Return the threshold for spoof-only datasets; None if it was not passed."""
     threshold = arguments.calibration_threshold
     return None if threshold is None else arena.Calibration(arguments.calibration_dataset, threshold)
 

@@ -5,9 +5,9 @@ hf-gradalign calibrate dev.txt keys.tsv --model runs/my-run
 hf-gradalign calibrate dev.txt keys.tsv --apply eval.txt --output_file eval_llr.txt
 
 SCORES is a file with one raw score per utterance, higher for bona fide. Labels are in the same file or in KEYS, as for
-hf-gradalign evaluate. The report is of held-out clips: no speaker is fitted on and reported on at once. With --model,
-everything that loads the model gives log-likelihood ratios from then on: hf-gradalign score, SpoofScorer, the pipeline
-of transformers, exports to ONNX and the Arena class. The reliability diagram needs matplotlib (the extra plots).
+hf-gradalign evaluate. The report is on held-out clips: no speaker is in both the fit and its evaluation. With --model,
+everything that loads the model gives log-likelihood ratios from then on: hf-gradalign score, SpoofScorer, the
+transformers pipeline, exports to ONNX and the Arena class. The reliability diagram needs matplotlib (the extra plots).
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
         help="affine: logistic regression; pav: any non-decreasing map, which needs thousands of clips (affine)",
     )
     fit.add_argument("--prior", type=float, default=0.5, help="prior probability of bona fide clips in the fit (0.5)")
-    fit.add_argument("--bonafide_label", help="bona fide label of the model, if its label names do not tell")
+    fit.add_argument("--bonafide_label", help="bona fide label of the model, if its label names do not say")
     fit.add_argument("--trust_remote_code", action="store_true", help="run modeling code that comes with the model")
     add_report_options(parser, draws="number of draws, 0 for no intervals (1000)")
     output = parser.add_argument_group("output")
@@ -68,7 +68,7 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
         default=Path("calibration"),
         help="folder for calibration.json and the reliability diagram (calibration)",
     )
-    output.add_argument("--output_file", type=Path, help="the calibrated scores of --apply")
+    output.add_argument("--output_file", type=Path, help="file for the calibrated scores of --apply")
     output.add_argument(
         "--formats", nargs="+", default=["png", "svg"], help="formats of the diagram, or none (png svg)"
     )
@@ -76,7 +76,7 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
     output.add_argument("--no_progress", action="store_true", help="hide progress bars")
     arguments = parser.parse_args(argv)
     if bool(arguments.apply) != bool(arguments.output_file):
-        parser.error("--apply and --output_file belong together: the file to calibrate, and the file for the result")
+        parser.error("--apply and --output_file go together: the file to calibrate, and the file for the result")
     if arguments.bootstrap < 0 or arguments.bootstrap == 1:
         parser.error("--bootstrap must be 0 (no intervals) or at least 2")
     if arguments.model and (arguments.higher_is == "spoof" or arguments.score_is == "confidence"):
@@ -92,7 +92,7 @@ def main(argv: Sequence[str]) -> int:
 
 
 def run(arguments: argparse.Namespace) -> None:
-    """Read and check everything, fit, report and write."""
+    """Check all inputs, fit the calibration, and write it with its report."""
     file = arguments.output_dir / "calibration.json"
     outputs = [file, *([arguments.output_file] if arguments.output_file else [])]
     require_score_file_name(arguments.output_file)
@@ -138,7 +138,7 @@ def run(arguments: argparse.Namespace) -> None:
             ids = other.utterance_ids.to_pylist()
             score_files.write_score_file(arguments.output_file, ids, report.calibration(other.scores).tolist())
             write_settings(arguments, report)
-            print(f"{len(ids)} clips are calibrated: {arguments.output_file}")
+            print(f"{len(ids)} calibrated scores are in {arguments.output_file}")
         if model is not None:
             store(model, report, made)
 
@@ -149,19 +149,20 @@ def require_own_settings(output_file: Path, file: Path) -> None:
     settings = hub.scoring_settings(output_file) or {}
     if path.resolve() == file.resolve() or (path.exists() and _FROM not in settings):
         raise FileExistsError(
-            f"the settings of {output_file} would be written to {path}, which is another file: choose another output"
+            f"the settings of {output_file} would be written to {path}, which is a different file: choose another "
+            "output"
         )
 
 
 def write_settings(arguments: argparse.Namespace, report: score_files.CalibrationReport) -> None:
-    """Write next to the calibrated scores that they are calibrated, so that they are not calibrated again."""
+    """Write next to the scores that they are calibrated, so that nobody calibrates them again."""
     settings = {"calibration": report.calibration.as_dict(), _FROM: Path(arguments.apply).name}
     content = {"settings": settings, "report": {"score_file": arguments.output_file.name}}
     write_text_atomically(arguments.output_file.with_suffix(".json"), json.dumps(content, indent=2) + "\n")
 
 
 def has_matplotlib(formats: Sequence[str]) -> bool:
-    """Return whether the diagram can be drawn, and otherwise say what it needs. An unknown format is a ValueError."""
+    """Return whether the diagram can be drawn; if not, print what is missing. An unknown format is a ValueError."""
     try:
         score_files.import_matplotlib(formats)
     except ImportError as error:
@@ -171,7 +172,7 @@ def has_matplotlib(formats: Sequence[str]) -> bool:
 
 
 def load(arguments: argparse.Namespace) -> tuple[score_files.Clips, str | None]:
-    """Read the scores to fit on and their labels, and return also what --score_is turned out to be."""
+    """Read the scores to fit on and their labels. Also return the --score_is that was passed or detected."""
     scores = read_scores(arguments.scores, arguments, has_keys=arguments.keys is not None)
     if arguments.keys is None:
         clips = score_files.with_own_labels(scores)
@@ -197,13 +198,13 @@ def load_other(
     if settings and others:
         if settings.get("model_sha256") != others.get("model_sha256"):
             raise score_files.ScoreFileError(
-                f"{arguments.apply} has scores of another model than {arguments.scores}, and a calibration only holds "
-                "for the scores of one model."
+                f"{arguments.apply} has scores of another model than {arguments.scores}, but a calibration is valid "
+                "only for the scores of one model."
             )
         if hub.windowing_of(settings) != hub.windowing_of(others):
             warnings.warn(
                 f"{arguments.apply} was scored with other windows than {arguments.scores}, so the calibration may not "
-                "hold for it.",
+                "fit it.",
                 UserWarning,
                 stacklevel=2,
             )
@@ -218,7 +219,7 @@ def load_other(
 
 
 def require_raw(path: str, settings: Mapping[str, Any] | None) -> None:
-    """Check that scores are not calibrated already."""
+    """Check that scores are not calibrated yet."""
     if settings and settings.get("calibration"):
         raise score_files.ScoreFileError(
             f"{path} has calibrated scores already (its settings in {Path(path).with_suffix('.json').name} say so): "
@@ -227,7 +228,7 @@ def require_raw(path: str, settings: Mapping[str, Any] | None) -> None:
 
 
 def open_model(arguments: argparse.Namespace, settings: Mapping[str, Any] | None) -> hub.CalibratedFolder:
-    """Open the folder of the model, and check that the scores are its own."""
+    """Open the model's folder, and check that the scores come from this model."""
     model = hub.CalibratedFolder(
         arguments.model, arguments.bonafide_label, trust_remote_code=arguments.trust_remote_code
     )
@@ -236,9 +237,9 @@ def open_model(arguments: argparse.Namespace, settings: Mapping[str, Any] | None
         model.require_same_model(settings["model_sha256"])
     else:
         warnings.warn(
-            f"{Path(arguments.scores).with_suffix('.json').name}, with which hf-gradalign score says how scores were "
-            f"made, is not beside {arguments.scores}: whether the scores are raw scores of {arguments.model} is not "
-            "checked.",
+            f"{Path(arguments.scores).with_suffix('.json').name}, in which hf-gradalign score writes how it made the "
+            f"scores, is not next to {arguments.scores}. So it is unknown whether these are raw scores of "
+            f"{arguments.model}.",
             UserWarning,
             stacklevel=2,
         )
@@ -258,11 +259,13 @@ def provenance(
 
 
 def store(model: hub.CalibratedFolder, report: score_files.CalibrationReport, made: Mapping[str, Any]) -> None:
-    """Store the calibration with the model, and say so."""
+    """Store the calibration with the model, and print what changed."""
     earlier = model.earlier
     model.store(report.calibration, **made, table=report.table())
     if earlier is not None:
         print(f"The model's calibration of {one_line(earlier.get('date', 'an unknown date'))} is replaced.")
     print(f"{model.folder} is calibrated: its scores are log-likelihood ratios now (raw: --raw_scores).")
     if left := model.unused_weights():
-        print(f"It also has {', '.join(left)}, with the weights before calibration, which are not loaded anymore.")
+        print(
+            f"It also has {', '.join(left)}, with the weights from before the calibration, which are no longer loaded."
+        )

@@ -5,11 +5,11 @@ import sys
 from collections.abc import Collection, Iterable
 from typing import Any
 
-from hf_gradalign.utils.messages import did_you_mean, in_users_words, program
+from hf_gradalign.utils.messages import did_you_mean, program, use_command_names
 
 
 class CommandParser(argparse.ArgumentParser):
-    """Reads the command line of a command.
+    """Parses a command's options and operands.
 
     Option names are never abbreviated. They may be written with hyphens instead of underscores (`--output-dir`).
 
@@ -24,13 +24,13 @@ class CommandParser(argparse.ArgumentParser):
         super().__init__(
             prog=command,
             usage=" ".join(part for part in (command, operands, "[--option value ...]") if part),
-            description=in_users_words(description or ""),
+            description=use_command_names(description or ""),
             formatter_class=argparse.RawDescriptionHelpFormatter,
             allow_abbrev=False,
         )
 
     def parse_args(self, args: Iterable[str] | None = None, namespace: Any = None) -> Any:
-        """Parse the words of a command line. An unknown option ends the process before anything else is missing."""
+        """Parse the words of a command line. An unknown option is reported before a missing one."""
         words = list(sys.argv[1:] if args is None else args)
         end = words.index("--") if "--" in words else len(words)
         known = self._option_string_actions
@@ -38,7 +38,7 @@ class CommandParser(argparse.ArgumentParser):
         return super().parse_args(words, namespace)
 
     def _spelled(self, word: str, known: Collection[str]) -> str:
-        """The word, with underscores in the name of an option."""
+        """Return the word, with underscores in the name of an option."""
         if not word.startswith("--") or " " in word:
             return word
         name, equals, value = word.partition("=")

@@ -1,4 +1,4 @@
-"""Start and end of a command. Ctrl-C ends it with one line, also during imports."""
+"""Starts and ends a command. Ctrl-C ends it with one line, even during imports."""
 
 import functools
 import os
@@ -26,7 +26,7 @@ def _end_now(number: int, frame: FrameType | None) -> None:
 
 
 def _interrupt(after_interrupt: str, number: int, frame: FrameType | None) -> None:
-    """Raise KeyboardInterrupt. During an import end at once, because libraries do not survive an interrupted import."""
+    """Raise KeyboardInterrupt. During an import, end at once: libraries do not survive an interrupted import."""
     while frame is not None:
         if frame.f_code.co_filename.startswith("<frozen importlib"):
             os.write(2, f"\ninterrupted; {after_interrupt}\n".encode())
@@ -40,9 +40,9 @@ def start(name: str, words: Sequence[str] | None = None) -> NoReturn:
 
     Args:
         name: A key of `SCRIPTS`, or "env".
-        words: The command line; by default that of this process.
+        words: The command line. Defaults to this process's.
     """
-    signal.signal(signal.SIGINT, _end_unstarted)  # imports take a while, and nothing starts before them
+    signal.signal(signal.SIGINT, _end_unstarted)  # imports take a while, and there is no work to lose yet
     if sys.stderr is None or not sys.stderr.isatty():
         os.environ.setdefault("TQDM_MININTERVAL", _SECONDS_BETWEEN_BARS_IN_LOGS)  # read when tqdm is imported
     module = import_module(f"hf_gradalign.cli.{name.replace('-', '_')}")
@@ -57,11 +57,11 @@ def run_command(
     after_interrupt: str = _AFTER_INTERRUPT,
     at_end: Callable[[], None] | None = None,
 ) -> NoReturn:
-    """Run a command and end the process with its exit status. A full disk and the like print one line.
+    """Run a command and end the process with its exit status. Errors like a full disk are printed in one line.
 
     Args:
         main: Takes the words of the command line and returns the exit status.
-        words: The command line; by default that of this process.
+        words: The command line. Defaults to this process's.
         after_interrupt: What to do after Ctrl-C.
         at_end: Called after main.
     """
@@ -110,7 +110,7 @@ def conversion_options(text: str | None) -> dict[str, Any] | None:
     """Return the value of --conversion_options.
 
     Raises:
-        ValueError: If it is no JSON object.
+        ValueError: If it is not a JSON object.
     """
     from hf_gradalign.utils.settings_files import read_json_object
 
@@ -121,7 +121,7 @@ def set_up_libraries(*, no_progress: bool = False) -> None:
     """Limit waits for the Hub and hide the progress bars of libraries. Call it after parsing the command line.
 
     Args:
-        no_progress: Also hide those of downloads and uploads.
+        no_progress: Also hide the progress bars of downloads and uploads.
     """
     from hf_gradalign.utils.hub_waits import limit_hub_waits
     from hf_gradalign.utils.third_party import hide_library_bars

@@ -6,8 +6,8 @@ python scripts/convert_checkpoint.py --average best_0.pth best_1.pth best_2.pth 
 python scripts/convert_checkpoint.py detector --reverse --output_file detector.pth
 
 Supports the layouts of DPDA-GA (AASIST, Conformer-TCM, Mamba), SSL_Anti-spoofing, TCM, XLSR-Mamba, SLS, Nes2Net (XLS-R,
-WavLM), AntiDeepfake (wav2vec 2.0, HuBERT) and AASIST on raw waveforms. fairseq, s3prl, mamba_ssm and the encoder's own
-file are not needed, and no code in a checkpoint is executed.
+WavLM), AntiDeepfake (wav2vec 2.0, HuBERT) and AASIST on raw waveforms. Needs neither fairseq, s3prl and mamba_ssm nor
+the encoder's own file, and runs no code in a checkpoint.
 """  # noqa: E501
 
 from __future__ import annotations
@@ -24,8 +24,8 @@ from hf_gradalign import conversion, hub, training
 from hf_gradalign.cli.command_parser import CommandParser
 from hf_gradalign.cli.commands import set_up_libraries
 from hf_gradalign.utils.file_locks import hold_output
-from hf_gradalign.utils.files import give_usual_mode, require_free, written_when_whole
-from hf_gradalign.utils.messages import error_line, require_room
+from hf_gradalign.utils.files import apply_default_mode, replace_atomically, require_free
+from hf_gradalign.utils.messages import error_line, require_space
 
 if TYPE_CHECKING:
     import torch
@@ -47,18 +47,18 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
         help=".pth or .safetensors file, or org/repo or org/repo:filename on the Hub",
     )
     parser.add_argument("--average", nargs="+", metavar="CHECKPOINT", help="convert the mean of several checkpoints")
-    parser.add_argument("--head", default="auto", help="the layout's head, by default detected from the keys")
+    parser.add_argument("--head", default="auto", help="the layout's head (default: detected from the keys)")
     parser.add_argument("--prefix", help="prefix of the keys, if the checkpoint has several detectors")
     parser.add_argument("--output_dir", type=Path, help="folder for the model")
     parser.add_argument(
-        "--overwrite", action="store_true", help="replace files that are not from an earlier conversion"
+        "--overwrite", action="store_true", help="replace files that an earlier conversion did not write"
     )
     parser.add_argument("--revision", help="branch, tag or commit of a checkpoint on the Hub")
-    parser.add_argument("--token", help="access token for the Hub (default: that of `hf auth login`)")
+    parser.add_argument("--token", help="access token for the Hub (default: the one from `hf auth login`)")
     parser.add_argument(
         "--num_attention_heads",
         type=int,
-        help="of the encoder (12 for a width of 768, else 16); only checkpoints of WavLM tell it",
+        help="of the encoder (12 for a width of 768, otherwise 16); only WavLM checkpoints store it",
     )
     parser.add_argument(
         "--conv_stride",
@@ -70,7 +70,7 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
         "--do_stable_layer_norm",
         action="store_true",
         default=None,
-        help="layer norm before attention; by default if the feature extractor has layer norm, as in XLS-R",
+        help="layer norm before attention (default: if the feature extractor has layer norm, as in XLS-R)",
     )
     parser.add_argument(
         "--no_stable_layer_norm",
@@ -115,14 +115,14 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("--push_to_hub", metavar="ID", help="publish the model as namespace/name")
     parser.add_argument("--private", action="store_true", default=None, help="publish in a private repository")
     parser.add_argument(
-        "--reverse", action="store_true", help="convert a folder of hf_gradalign to a published state dict"
+        "--reverse", action="store_true", help="convert an hf_gradalign model folder to a published state dict"
     )
     parser.add_argument("--output_file", type=Path, help="file for --reverse: .pth or .safetensors")
-    parser.add_argument("--bonafide_label", help="for --reverse: the bona fide label, if the label names do not tell")
+    parser.add_argument("--bonafide_label", help="for --reverse: the bona fide label, if the label names do not say")
     parser.add_argument("--no_progress", action="store_true", help="hide progress bars")
     arguments = parser.parse_args(argv)
     if (arguments.checkpoint is None) == (arguments.average is None):
-        parser.error("give one checkpoint, or several with --average")
+        parser.error("pass one checkpoint, or several with --average")
     for name in ("pool_ratios", "temperatures"):
         values = getattr(arguments, name)
         if values is not None and len(values) not in (3, 4):
@@ -161,7 +161,7 @@ def convert(arguments: argparse.Namespace) -> int:
         conversion.locate_checkpoint(source, revision=arguments.revision, token=arguments.token) for source in sources
     ]
     paths = [checkpoint.path for checkpoint in checkpoints]
-    require_room(arguments.output_dir, paths[0].stat().st_size)
+    require_space(arguments.output_dir, paths[0].stat().st_size)
     digests = {checkpoint.source: conversion.sha256_of(checkpoint.path) for checkpoint in checkpoints}
     for name, digest in digests.items():
         print(f"sha256 {digest}  {name}")
@@ -206,7 +206,7 @@ def convert(arguments: argparse.Namespace) -> int:
     )
     if arguments.license:
         facts.license, facts.license_origin = arguments.license, conversion.GIVEN_LICENSE
-    with written_when_whole(arguments.output_dir) as draft:
+    with replace_atomically(arguments.output_dir) as draft:
         conversion.save_converted(model, draft, facts)
     print(f"\nModel, feature extractor, code and model card are in {arguments.output_dir}")
     if arguments.push_to_hub:
@@ -222,7 +222,7 @@ def convert(arguments: argparse.Namespace) -> int:
 
 
 def is_conversion(folder: Path) -> bool:
-    """Return whether a folder holds an earlier conversion, and no training run."""
+    """Return whether a folder contains an earlier conversion, and no training run."""
     card = folder / "README.md"
     if not card.is_file() or (folder / "run_arguments.json").exists():
         return False
@@ -235,7 +235,7 @@ def in_float32(state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
 
 
 def read_reference(path: str) -> dict[str, torch.Tensor]:
-    """Read input and logits of the published code.
+    """Read the inputs and logits of the published code.
 
     Raises:
         ConversionError: If the file does not have them.
@@ -247,7 +247,7 @@ def read_reference(path: str) -> dict[str, torch.Tensor]:
 
 
 def reverse(arguments: argparse.Namespace) -> int:
-    """Convert a detector of hf_gradalign to a published state dict and return the exit status."""
+    """Convert an hf_gradalign detector to a published state dict and return the exit status."""
     import torch
     from safetensors.torch import save_file
 
@@ -261,7 +261,7 @@ def reverse(arguments: argparse.Namespace) -> int:
     model, feature_extractor = load_detector(arguments.checkpoint)
     if not isinstance(model, models.SpoofDetectorForAudioClassification):
         raise conversion.ConversionError(
-            f"{arguments.checkpoint} is a {type(model).__name__}, not a detector of hf_gradalign"
+            f"{arguments.checkpoint} is a {type(model).__name__}, not an hf_gradalign detector"
         )
     config: Any = model.config
     labels = models.output_labels(config.id2label, config.label2id, arguments.bonafide_label)
@@ -270,11 +270,11 @@ def reverse(arguments: argparse.Namespace) -> int:
     if config.calibration is not None:
         print("note: a published layout has no place for the model's calibration: its scores are raw", file=sys.stderr)
     state = conversion.published_state_dict(model)
-    require_room(path.parent, sum(value.nbytes for value in state.values()))
-    with written_when_whole(path) as draft:
+    require_space(path.parent, sum(value.nbytes for value in state.values()))
+    with replace_atomically(path) as draft:
         if draft.suffix == ".safetensors":
             save_file(state, draft)
-            give_usual_mode(draft)
+            apply_default_mode(draft)
         else:
             torch.save(state, draft)
     print(f"{len(state)} entries of the {model.config.head} layout are in {arguments.output_file}")

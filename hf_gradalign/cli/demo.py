@@ -1,11 +1,11 @@
-"""Open a page in the browser that judges recordings with one or several detectors, or make a Hugging Face Space of it.
+"""Open a page in the browser that judges recordings with one or more detectors, or publish it as a Space.
 
 hf-gradalign demo runs/my-run
 hf-gradalign demo runs/my-run you/your-detector --max_minutes 60
 hf-gradalign demo you/your-detector --push you/detector-demo
 
-The page works without a network and is for this machine only, unless --host or --share open it to others. Needs Gradio
-(the extra `demo`).
+The page works without a network. Only this machine can open it, unless you pass --host or --share. Needs Gradio (the
+extra `demo`).
 """
 
 from __future__ import annotations
@@ -34,33 +34,32 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
     page = parser.add_argument_group("page")
     page.add_argument("--max_mb", type=float, default=50, help="largest upload in megabytes (50)")
     page.add_argument("--max_minutes", type=float, default=30, help="longest recording (30)")
-    page.add_argument("--p_spoof", type=float, default=0.05, help="prior of spoofs that the page shows at first (0.05)")
     page.add_argument(
-        "--c_miss", type=float, default=1.0, help="cost of rejecting bona fide speech that the page shows at first (1)"
+        "--p_spoof", type=float, default=0.05, help="initial prior probability of a spoof on the page (0.05)"
     )
-    page.add_argument(
-        "--c_fa", type=float, default=10.0, help="cost of accepting spoofed speech that the page shows at first (10)"
-    )
+    page.add_argument("--c_miss", type=float, default=1.0, help="initial cost of rejecting bona fide speech (1)")
+    page.add_argument("--c_fa", type=float, default=10.0, help="initial cost of accepting spoofed speech (10)")
     page.add_argument(
         "--undecided_band",
         type=float,
         default=0.0,
-        help="distance from the threshold, in nats of the LLR, within which there is no verdict, that the page shows "
-        "at first (0)",
+        help="initial distance from the threshold, in nats of the LLR, within which there is no verdict (0)",
     )
     server = parser.add_argument_group("server")
-    server.add_argument("--host", help="address to listen on; 0.0.0.0 lets others in your network in (127.0.0.1)")
+    server.add_argument("--host", help="address to listen on; 0.0.0.0 opens it to your network (127.0.0.1)")
     server.add_argument("--port", type=int, help="port to listen on (the first free one from 7860 on)")
     server.add_argument("--share", action="store_true", help="also make a public link, through Gradio's servers")
     models = parser.add_argument_group("models")
     models.add_argument("--device", help="cpu, cuda, cuda:1, ... (default: the accelerator, if there is one)")
     models.add_argument(
-        "--bonafide_label", help="name or number of the models' bona fide label, if the label names do not tell"
+        "--bonafide_label", help="name or number of the models' bona fide label, if the label names do not say"
     )
-    models.add_argument("--token", help="access token for the Hub (default: that of `hf auth login`)")
+    models.add_argument("--token", help="access token for the Hub (default: the one from `hf auth login`)")
     models.add_argument("--trust_remote_code", action="store_true", help="run modeling code that comes with a model")
     space = parser.add_argument_group("Hugging Face Space")
-    space.add_argument("--push", metavar="NAMESPACE/NAME", help="make a Space of the page instead of opening it here")
+    space.add_argument(
+        "--push", metavar="NAMESPACE/NAME", help="publish the page as a Space instead of opening it here"
+    )
     space.add_argument("--private", action="store_true", help="make the Space private, if it is new")
     arguments = parser.parse_args(argv)
     if arguments.push:
@@ -69,7 +68,7 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
         if here:
             parser.error(f"{', '.join(here)}: for a page on this machine only, not with --push")
     elif arguments.private:
-        parser.error("--private is about a Space: give --push too")
+        parser.error("--private is for a Space: pass --push too")
     return arguments
 
 

@@ -4,7 +4,7 @@ python scripts/list_detectors.py
 python scripts/list_detectors.py antideepfake xls-r
 python scripts/list_detectors.py aasist --json
 
-`load` is what every command takes as a model, such as `hf-gradalign score`. Nothing is downloaded here.
+Pass the text after `load` as the model to any command, such as `hf-gradalign score`. This command downloads nothing.
 """
 
 import json
@@ -18,7 +18,7 @@ from hf_gradalign.conversion.published import PublishedDetector, as_mapping, mat
 def main(argv: Sequence[str]) -> int:
     """Print the detectors and return the exit status."""
     parser = CommandParser("detectors", __doc__, "[WORD ...]")
-    parser.add_argument("words", nargs="*", metavar="WORD", help="only detectors that have all of these words")
+    parser.add_argument("words", nargs="*", metavar="WORD", help="only detectors with all of these words")
     parser.add_argument("--json", action="store_true", help="print everything that is known, as JSON")
     arguments = parser.parse_args(argv)
     detectors = matching(arguments.words)
@@ -27,7 +27,7 @@ def main(argv: Sequence[str]) -> int:
     elif detectors:
         print("\n\n".join(map(describe, detectors)))
     if not detectors:
-        print(f"error: no published detector has {' and '.join(arguments.words)}", file=sys.stderr)
+        print(f"error: no published detector matches {' and '.join(arguments.words)}", file=sys.stderr)
         return 1
     return 0
 

@@ -6,8 +6,8 @@ python scripts/evaluate_scores.py cm.txt --asv_scores ASVspoof2019.LA.asv.eval.g
 python scripts/evaluate_scores.py ours.txt keys.tsv --compare theirs.txt --output_dir evaluation
 
 SCORES is a file with one score per utterance, higher for bona fide. Labels are in the same file or in KEYS: a protocol,
-keys, a meta.csv, any table with a header, a Parquet file or folder in the Arena's format, or a corpus as training takes
-it (in_the_wild:/data/itw). docs/metrics.md explains the metrics. Figures need matplotlib (the extra `plots`).
+keys, a meta.csv, any table with a header, a Parquet file or folder in the Arena's format, or a corpus as for training
+(in_the_wild:/data/itw). docs/metrics.md explains the metrics. Figures need matplotlib (the extra `plots`).
 """
 
 from __future__ import annotations
@@ -59,12 +59,12 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
         "--threshold",
         help="for accuracy and F1: a number, or the evaluation.json of development data (its EER threshold)",
     )
-    computed.add_argument("--p_spoof", type=float, help="prior probability of a spoof for minDCF and actDCF (0.05)")
-    computed.add_argument("--c_miss", type=float, help="cost of rejecting a bona fide clip for the same (1)")
-    computed.add_argument("--c_fa", type=float, help="cost of accepting a spoofed clip for the same (10)")
+    computed.add_argument("--p_spoof", type=float, help="prior probability of a spoof, for minDCF and actDCF (0.05)")
+    computed.add_argument("--c_miss", type=float, help="cost of rejecting a bona fide clip, for minDCF and actDCF (1)")
+    computed.add_argument("--c_fa", type=float, help="cost of accepting a spoofed clip, for minDCF and actDCF (10)")
     computed.add_argument("--asv_scores", help="for min t-DCF: the verifier's score file, or asvspoof5")
     computed.add_argument(
-        "--asv_keys", help="for ASVspoof 2021, ASV/trial_metadata.txt (default: where it is in the archive)"
+        "--asv_keys", help="for ASVspoof 2021: ASV/trial_metadata.txt (default: its place in the archive)"
     )
     computed.add_argument(
         "--asv_rates",
@@ -91,7 +91,7 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
     output.add_argument("--no_progress", action="store_true", help="hide progress bars")
     arguments = parser.parse_args(argv)
     if arguments.asv_scores and arguments.asv_rates:
-        parser.error("give --asv_scores or --asv_rates, not both")
+        parser.error("pass --asv_scores or --asv_rates, not both")
     if arguments.bootstrap < 0 or arguments.bootstrap == 1:
         parser.error("--bootstrap must be 0 (no intervals) or at least 2")
     if arguments.compare and not arguments.bootstrap:
@@ -125,7 +125,7 @@ def main(argv: Sequence[str]) -> int:
 
 
 def run(arguments: argparse.Namespace, draws_figures: bool) -> list[str]:
-    """Read, evaluate, print and write. Return the warnings that were printed."""
+    """Evaluate the scores, and print and write the results. Return the warnings that were printed."""
     clips = load(arguments.scores, arguments)
     others = [load(path, arguments) for path in arguments.compare]  # fail before the work if one cannot be read
     require_used_options(arguments, clips)
@@ -159,15 +159,15 @@ def run(arguments: argparse.Namespace, draws_figures: bool) -> list[str]:
 
 
 def require_used_options(arguments: argparse.Namespace, clips: score_files.Clips) -> None:
-    """Check that no option is given that would have no effect on these clips."""
+    """Check that every passed option has an effect on these clips."""
     both_classes = ("asv_scores", "asv_rates", *_COSTS)
     if clips.trial_types is not None:
         names, needed = ("by", "threshold", "compare", *both_classes), "countermeasures"
         found = "has trials of speaker verification (labels that are target, nontarget or spoof)"
     elif arguments.sasv:
         raise score_files.ScoreFileError(
-            "--sasv needs labels that are target, nontarget or spoof (asv-label), but these are not. Leave it out, or "
-            "give other KEYS."
+            "--sasv needs labels that are target, nontarget or spoof (asv-label), but these labels are different. "
+            "Leave it out, or pass other KEYS."
         )
     elif len(set(clips.scores_and_labels()[1].tolist())) == 1:
         names, needed, found = both_classes, "clips of both classes", "has clips of only one"
@@ -274,8 +274,8 @@ def match_other(clips: score_files.Clips, theirs: score_files.Clips) -> Match:
     match = score_files.match_systems(clips, theirs)
     if len(set(match[0].scores_and_labels()[1].tolist())) < 2:
         raise score_files.ScoreFileError(
-            f"--compare needs clips of both classes, but those in {clips.source} and {theirs.source} are all of one. "
-            "Leave it out, or give other files."
+            f"--compare needs clips of both classes, but those in {clips.source} and {theirs.source} are all of one "
+            "class. Leave it out, or pass other files."
         )
     return match
 
@@ -289,7 +289,7 @@ def show_problems(
 ) -> list[str]:
     """Print the warnings for the scores of two matched systems with their names, and return them without names.
 
-    The first system's are printed if they are not `known` from its own evaluation, as they are of fewer clips.
+    The first system's warnings in `known`, from its own evaluation, are not printed again.
     """
     common, other, _ = match
     scores, labels = common.scores_and_labels()

@@ -3,9 +3,9 @@
 hf-gradalign evaluate-timeline scores/my-run/dev_timeline segment_labels/dev_seglab_0.02.npy
 hf-gradalign evaluate-timeline scores/my-run/dev_timeline labels.rttm --resolution 0.16 0.64
 
-TIMELINES is a folder that hf-gradalign score --timeline wrote, or a JSON Lines file of any system with utterance_id,
-start, end and score of each window. LABELS is an RTTM file whose names are bonafide and spoof, or a .npy file of
-PartialSpoof. Nothing in a .npy file is run. docs/metrics.md explains the rates.
+TIMELINES is a folder that hf-gradalign score --timeline wrote, or any system's JSON Lines file with the utterance_id,
+start, end and score of each window. LABELS is an RTTM file with the names bonafide and spoof, or a PartialSpoof .npy
+file. No code in a .npy file is run. docs/metrics.md explains the rates.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
         nargs="+",
         type=float,
         metavar="SECONDS",
-        help="lengths of segments (default: 0.02 to 0.64, as far as labels are that fine)",
+        help="lengths of segments (default: 0.02 to 0.64, but no shorter than a label)",
     )
     parser.add_argument("--label_map", nargs="+", help="meaning of other labels, such as A07=spoof speaker1=bonafide")
     parser.add_argument(

@@ -38,9 +38,7 @@ def main(argv: Sequence[str]) -> int:
     parser.add_argument("--n_samples", type=int, help="length of the waveforms in samples (default: as in training)")
     parser.add_argument("--revision", help="branch, tag or commit of a model on the Hub")
     parser.add_argument("--conversion_options", metavar="JSON", help=CONVERSION_OPTIONS_HELP)
-    parser.add_argument(
-        "--bonafide_label", help="name or number of the bona fide label, if the label names do not tell"
-    )
+    parser.add_argument("--bonafide_label", help="name or number of the bona fide label, if the label names do not say")
     parser.add_argument("--raw_scores", action="store_true", help="export a calibrated model without its calibration")
     parser.add_argument("--trust_remote_code", action="store_true", help="run modeling code that comes with the model")
     parser.add_argument("--no_progress", action="store_true", help="hide progress bars")
@@ -66,17 +64,17 @@ def export(arguments: argparse.Namespace) -> onnx_export.OnnxReport:
 
     Raises:
         OSError: If the model does not exist, one of its files is broken, or the output exists.
-        ValueError: If it is not a trained detector, its labels do not tell the meaning of its outputs, or it takes
+        ValueError: If it is not a trained detector, its label names do not say which output is bona fide, or it takes
             whole clips and no length is given.
     """
     from hf_gradalign.scoring.model_loading import load_detector
-    from hf_gradalign.scoring.windowing import settle_windowing
+    from hf_gradalign.scoring.windowing import choose_windowing
 
     name = arguments.model
     for path in (arguments.output, arguments.output.with_name(f"{arguments.output.name}.data")):
         require_free(path, arguments.overwrite)
     if arguments.output.is_dir():
-        raise ValueError(f"--output {arguments.output} is a folder: give a file, such as detector.onnx")
+        raise ValueError(f"--output {arguments.output} is a folder: pass a file, such as detector.onnx")
     hub_options: dict[str, Any] = {
         "revision": arguments.revision,
         "trust_remote_code": arguments.trust_remote_code,
@@ -89,10 +87,10 @@ def export(arguments: argparse.Namespace) -> onnx_export.OnnxReport:
             f"{name}, a {type(model).__name__}, takes {input_name}, not waveforms; only models that take waveforms can "
             "be exported"
         )
-    windowing = settle_windowing(feature_extractor)
+    windowing = choose_windowing(feature_extractor)
     n_samples = arguments.n_samples or (None if windowing.mode == "whole" else windowing.n_samples)
     if n_samples is None:
-        raise ValueError(f"{name} takes whole clips, but an exported model takes clips of one length: give --n_samples")
+        raise ValueError(f"{name} takes whole clips, but an exported model takes clips of one length: pass --n_samples")
     return onnx_export.export_onnx(
         model,
         arguments.output,

@@ -4,8 +4,8 @@ hf-gradalign fuse dev/aasist.txt dev/sls.txt --keys dev.tsv
 hf-gradalign fuse dev/aasist.txt dev/sls.txt --keys dev.tsv --apply eval/aasist.txt eval/sls.txt --output_file fused.txt
 hf-gradalign fuse --fusion fusion/fusion.json --apply eval/aasist.txt eval/sls.txt --output_file fused.txt
 
-Weights are fitted by regularized logistic regression on SCORES and their labels. The report is of held-out clips: no
-speaker is fitted on and reported on at once. It says whether the fusion beats the best single system. --apply fuses
+Weights are fitted by regularized logistic regression on SCORES and their labels. The report is on held-out clips: no
+speaker is in both the fit and its evaluation. It says whether the fusion beats the best single system. --apply fuses
 other files of the same systems in the same order.
 """
 
@@ -61,17 +61,17 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
         default=Path("fusion"),
         help="folder for fusion.json, held_out.txt and, if clips are missing, missing.tsv (fusion)",
     )
-    output.add_argument("--output_file", type=Path, help="the fused scores of --apply")
+    output.add_argument("--output_file", type=Path, help="file for the fused scores of --apply")
     output.add_argument("--overwrite", action="store_true", help="replace existing files")
     output.add_argument("--no_progress", action="store_true", help="hide progress bars")
     arguments = parser.parse_args(argv)
     if bool(arguments.apply) != bool(arguments.output_file):
-        parser.error("--apply and --output_file belong together: the files to fuse, and the file for the result")
+        parser.error("--apply and --output_file go together: the files to fuse, and the file for the result")
     if arguments.fusion and (arguments.scores or arguments.keys):
-        parser.error("--fusion is already fitted: leave SCORES and --keys out, and give the files to fuse with --apply")
+        parser.error("--fusion is already fitted: leave SCORES and --keys out, and pass the files to fuse with --apply")
     if arguments.fusion and not arguments.apply:
         parser.error(
-            "--fusion needs files to fuse: give them with --apply, and the file for the result with --output_file"
+            "--fusion needs files to fuse: pass them with --apply, and the file for the result with --output_file"
         )
     fitting = ("prior", "l2", "hold_out", "folds", "bootstrap", "bootstrap_over", "confidence", "output_dir")
     if arguments.fusion and (
@@ -94,7 +94,7 @@ def main(argv: Sequence[str]) -> int:
 
 
 def run(arguments: argparse.Namespace) -> None:
-    """Fit a fusion or read one, and fuse other files if there are any."""
+    """Fit or read a fusion, and fuse other files if there are any."""
     outputs = output_files(arguments)
     require_score_file_name(arguments.output_file)
     require_other_files(outputs, [*arguments.scores, *arguments.apply, arguments.keys, arguments.fusion])
@@ -117,7 +117,7 @@ def run(arguments: argparse.Namespace) -> None:
 
 
 def output_files(arguments: argparse.Namespace) -> list[Path]:
-    """Return the files that will be written whatever the scores."""
+    """Return the files that will be written for any scores."""
     fitted = [] if arguments.fusion else [arguments.output_dir / name for name in ("fusion.json", "held_out.txt")]
     return [*fitted, *([arguments.output_file] if arguments.output_file else [])]
 
@@ -168,13 +168,13 @@ def fit(arguments: argparse.Namespace) -> None:
 
 
 def apply(fusion: score_files.Fusion, others: score_files.JointScores, arguments: argparse.Namespace) -> None:
-    """Fuse other files, and say which stands for which system."""
+    """Fuse other files, and print which file is used for which system."""
     fused = score_files.apply_fusion(fusion, others)
     score_files.write_score_file(arguments.output_file, others.clips.utterance_ids.to_pylist(), fused.tolist())
     print()
     for system, source in zip(fusion.systems, others.sources, strict=True):
         print(f"{one_line(source)} has the weight of {one_line(system.name)}: {system.weight:.6g}")
-    print(f"{len(others)} clips are fused: {arguments.output_file}")
+    print(f"{len(others)} fused scores are in {arguments.output_file}")
 
 
 def load(arguments: argparse.Namespace) -> score_files.JointScores:
@@ -191,12 +191,12 @@ def load(arguments: argparse.Namespace) -> score_files.JointScores:
 
 
 def stored_readings(fusion: score_files.Fusion, arguments: argparse.Namespace) -> list[dict[str, Any]]:
-    """Return how the files of each system were read in the fit, which later files must be too."""
+    """Return how each system's file was read in the fit. Later files must be read in the same way."""
     for system in fusion.systems:
         if arguments.higher_is not in (None, system.higher_is or "bonafide"):
             raise score_files.ScoreFileError(
-                f"{system.name} was fitted with --higher_is {system.higher_is or 'bonafide'}, but --higher_is "
-                f"{arguments.higher_is} is given. Leave it out: files are read as in the fit."
+                f"{system.name} was fitted with --higher_is {system.higher_is or 'bonafide'}, but you passed "
+                f"--higher_is {arguments.higher_is}. Leave it out: files are read as in the fit."
             )
     return [
         {
@@ -212,7 +212,7 @@ def stored_readings(fusion: score_files.Fusion, arguments: argparse.Namespace) -
 def load_others(
     names: Sequence[str], readings: Sequence[Mapping[str, Any]], arguments: argparse.Namespace
 ) -> score_files.JointScores:
-    """Read the scores to fuse, each as that of its system was read in the fit."""
+    """Read the files to fuse, each as its system's file was read in the fit."""
     score_files.require_same_systems(names, arguments.apply)
     score_files.require_same_scoring(
         {name: reading["scored_with"] for name, reading in zip(names, readings, strict=True)},
@@ -231,7 +231,7 @@ def load_others(
 
 
 def scored_with(path: str | Path) -> dict[str, Any] | None:
-    """Return what model and settings a score file is of, if hf-gradalign score wrote it."""
+    """Return the model and settings of a score file, if hf-gradalign score wrote it."""
     if not Path(path).with_suffix(".json").is_file():
         return None
     settings = hub.scoring_settings(path)
@@ -241,7 +241,7 @@ def scored_with(path: str | Path) -> dict[str, Any] | None:
 
 
 def check_missing(joint: score_files.JointScores, path: Path, is_partial: bool) -> None:
-    """Print notes, list the clips that are not in all files, and refuse if there are too many."""
+    """Print notes, list the clips that are not in all files, and raise an error if there are too many."""
     for note in joint.notes:
         print(f"note: {one_line(note)}", file=sys.stderr)
     if not joint.missing:

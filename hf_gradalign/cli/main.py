@@ -32,7 +32,7 @@ def main(argv: Sequence[str] | None = None) -> NoReturn:
     """Run `hf-gradalign COMMAND ...` and end the process.
 
     Args:
-        argv: The words after `hf-gradalign`; by default those of this process.
+        argv: The words after `hf-gradalign`. Defaults to this process's.
     """
     listed = "\n".join(f"  {name:<19}{text}" for name, text in COMMANDS.items())
     parser = argparse.ArgumentParser(

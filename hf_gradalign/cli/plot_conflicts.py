@@ -23,7 +23,9 @@ def main(argv: Sequence[str]) -> int:
     parser = CommandParser("plot-conflicts", __doc__, "RUN_OR_FILE")
     parser.add_argument("source", metavar="RUN_OR_FILE", type=Path, help="a run's folder, or its conflicts.* file")
     parser.add_argument("--output_dir", type=Path, help="folder for the figures (figures/, next to the record)")
-    parser.add_argument("--formats", nargs="+", default=["png", "svg"], help="as matplotlib names them (png svg)")
+    parser.add_argument(
+        "--formats", nargs="+", default=["png", "svg"], help="file formats of the figures, such as pdf (png svg)"
+    )
     arguments = parser.parse_args(argv)
     try:
         paths = experiment.draw_conflicts(arguments.source, arguments.output_dir, arguments.formats)

@@ -5,8 +5,8 @@ python scripts/report_study.py runs/studies/quick --baseline augmented --bootstr
 
 python scripts/report_study.py runs/studies/quick --rebuild_tables
 
-A study that is still running can be reported too. If tables were lost or damaged, --rebuild_tables rebuilds them from
-the trials' folders. Figures need matplotlib (the extra `plots`).
+It also works while the study is still running. If tables were lost or damaged, --rebuild_tables rebuilds them from the
+trials' folders. Figures need matplotlib (the extra `plots`).
 """
 
 import sys
@@ -45,7 +45,7 @@ def report(argv: Sequence[str]) -> int:
     )
     parser.add_argument("--seed", type=int, default=defaults.seed, help="seed of the draws (0)")
     parser.add_argument(
-        "--formats", nargs="+", default=["png"], help="formats of the figures, as matplotlib names them, or none (png)"
+        "--formats", nargs="+", default=["png"], help="formats of the figures, such as pdf, or none (png)"
     )
     parser.add_argument(
         "--rebuild_tables",

@@ -5,8 +5,8 @@ python scripts/score_audio_spoof.py you/your-detector --corpus asvspoof2021_df:/
 python scripts/score_audio_spoof.py runs/my-run --audio recordings/ interview.wav --windows all --combine min
 torchrun --nproc_per_node 8 -m hf_gradalign.cli score you/your-detector --corpus asvspoof5:/data/asvspoof5
 
-To resume an interrupted scoring, run the same command again. scripts/evaluate_scores.py computes error rates. Scores of
-a model that hf-gradalign calibrate has calibrated are log-likelihood ratios, and --verdict decides by them.
+To resume an interrupted scoring, run the same command again. scripts/evaluate_scores.py computes error rates. A model
+calibrated by hf-gradalign calibrate gives log-likelihood ratios, and --verdict turns them into decisions.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ _OF_CORPORA = (
 )
 _DECIDING = ("p_spoof", "c_miss", "c_fa", "undecided_band")
 AFTER_INTERRUPT = "run the same command again, without --overwrite, to resume"
-_SHOWN = 20  # the most scores of recordings that are also printed
+_SHOWN = 20  # scores of up to this many recordings are also printed
 
 
 def parse(argv: Sequence[str]) -> argparse.Namespace:
@@ -129,7 +129,7 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
     hearing.add_argument("--rms_level", type=float, help="first scale clips to this root mean square")
     hearing.add_argument(
         "--bonafide_label",
-        help="bona fide label of the model (name or number), if its label names do not tell; none for a model with one "
+        help="bona fide label of the model (name or number), if its label names do not say; none for a model with one "
         "output that is higher for spoof",
     )
     deciding = parser.add_argument_group("verdicts")
@@ -139,8 +139,8 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
         help="also decide: bona fide, spoof or undecided, in a file that ends in _verdicts.jsonl",
     )
     deciding.add_argument("--p_spoof", type=float, help="prior probability of a spoof (0.05)")
-    deciding.add_argument("--c_miss", type=float, help="cost of taking bona fide speech for a spoof (1)")
-    deciding.add_argument("--c_fa", type=float, help="cost of taking a spoof for bona fide speech (10)")
+    deciding.add_argument("--c_miss", type=float, help="cost of rejecting bona fide speech (1)")
+    deciding.add_argument("--c_fa", type=float, help="cost of accepting spoofed speech (10)")
     deciding.add_argument(
         "--undecided_band",
         type=float,
@@ -159,17 +159,17 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
     hub = parser.add_argument_group("Hub")
     hub.add_argument("--revision", help="branch, tag or commit of the model")
     hub.add_argument("--conversion_options", metavar="JSON", help=CONVERSION_OPTIONS_HELP)
-    hub.add_argument("--token", help="access token (default: that of `hf auth login`)")
+    hub.add_argument("--token", help="access token (default: the one from `hf auth login`)")
     hub.add_argument("--trust_remote_code", action="store_true", help="run modeling code that comes with the model")
     arguments = parser.parse_args(argv)
     if unnamable := [printable(word) for word in argv if not is_utf8(word)]:
         parser.error(f"{', '.join(unnamable[:_SHOWN])}: the name is not UTF-8. Rename it, for example with convmv")
     if arguments.corpus and arguments.audio:
-        parser.error("give --corpus or --audio, not both")
+        parser.error("pass --corpus or --audio, not both")
     if arguments.audio and (given := [f"--{name}" for name in _OF_CORPORA if getattr(arguments, name)]):
         parser.error(f"{', '.join(given)}: only for a corpus, not with --audio")
     if arguments.output_file and arguments.output_dir:
-        parser.error("give --output_file or --output_dir, not both")
+        parser.error("pass --output_file or --output_dir, not both")
     if arguments.output_file and len(arguments.corpus or ()) > 1:
         parser.error("--output_file is for one corpus; use --output_dir for several")
     if not arguments.verdict and (given := [f"--{name}" for name in _DECIDING if getattr(arguments, name) is not None]):
@@ -199,7 +199,7 @@ def main(argv: Sequence[str]) -> int:
             dtype=arguments.dtype,
             windows=arguments.windows,
             window_seconds=arguments.window_seconds,
-            # Without windows "all", the hop is that of the timeline.
+            # Unless all windows are scored, the hop is for the timeline.
             hop_seconds=None if arguments.timeline and arguments.windows != "all" else arguments.hop_seconds,
             combine=arguments.combine,
             rms_level=arguments.rms_level,
@@ -230,7 +230,7 @@ def main(argv: Sequence[str]) -> int:
 
 
 def load(arguments: argparse.Namespace) -> list[tuple[str, str, Dataset]]:
-    """Load everything to score before the scoring starts: a name, the split and the clips of each corpus."""
+    """Load all corpora before the scoring starts. Return a name, the split and the clips of each."""
     if arguments.audio:
         return [("audio", "", scoring.list_audio_files(arguments.audio))]
     with scoring.process_state().main_process_first():
@@ -343,7 +343,7 @@ def write_timelines(
 
 
 def error_rate(dataset: Dataset, scores: Mapping[str, float]) -> str:
-    """Return a sentence with the equal error rate of the clips with a score and a label, or why there is none."""
+    """Return a sentence with the equal error rate of the clips that have a score and a label, or why there is none."""
     labels = dict(zip(dataset["utterance_id"][:], dataset["label"][:], strict=True))
     truth = {name: labels[name] for name in scores if labels[name] is not None}
     if not truth:

@@ -1,4 +1,4 @@
-"""What commands that read score and key files share: their options, checks and messages."""
+"""Options, checks and messages shared by the commands that read score and key files."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from hf_gradalign.utils.plain_text import one_line
 
 
 def add_reading_options(parser: argparse.ArgumentParser) -> Any:
-    """Add the options, and return the group of those for columns."""
+    """Add the options, and return the group with the options for columns."""
     parser.add_argument("--subset", help="for keys with subsets (ASVspoof 2021): eval (default), progress, hidden, all")
     parser.add_argument("--split", default="test", help="split, if KEYS is a corpus (test)")
     parser.add_argument("--partial", action="store_true", help="allow more than 5 %% of the keys to have no score")
@@ -37,7 +37,7 @@ def add_reading_options(parser: argparse.ArgumentParser) -> Any:
 
 
 def add_report_options(parser: argparse.ArgumentParser, draws: str) -> None:
-    """Add the options of a report of held-out clips; `draws` is the help of --bootstrap."""
+    """Add the options of a report on held-out clips; `draws` is the help text of --bootstrap."""
     report = parser.add_argument_group("report")
     report.add_argument(
         "--hold_out",
@@ -94,7 +94,7 @@ def describe_files(**paths: str | None) -> dict[str, str]:
     """Return the names and digests of files for JSON, without local paths.
 
     Args:
-        paths: Files or corpora by what they are. `keys="dev/keys.tsv"` gives `keys` and `keys_sha256`.
+        paths: Files or corpora by role. `keys="dev/keys.tsv"` gives `keys` and `keys_sha256`.
     """
     described: dict[str, str] = {}
     for what, path in paths.items():
@@ -108,13 +108,13 @@ def describe_files(**paths: str | None) -> dict[str, str]:
 
 
 def require_score_file_name(path: Path | None) -> None:
-    """Check that what is written to a path is read as text, with a line per clip.
+    """Check that a score file with this name would be read as text.
 
     Raises:
-        ValueError: If its suffix is that of another format.
+        ValueError: If its suffix stands for another format.
     """
     if path is not None and path.suffix.lower() in (".json", ".jsonl", ".ndjson", ".parquet"):
-        raise ValueError(f"{path} cannot be the score file, which is text: give a name like scores.txt")
+        raise ValueError(f"{path} cannot be the score file, which is text: use a name like scores.txt")
 
 
 def require_other_files(outputs: Iterable[Path], inputs: Iterable[str | Path | None]) -> None:
@@ -126,7 +126,7 @@ def require_other_files(outputs: Iterable[Path], inputs: Iterable[str | Path | N
     read = {Path(path).resolve() for path in inputs if path is not None}
     for path in outputs:
         if path.resolve() in read:
-            raise FileExistsError(f"{path} is to be read and would be replaced by the output: choose another output")
+            raise FileExistsError(f"{path} is an input, and the output would replace it: choose another output")
 
 
 def run_with_warnings(run: Callable[[argparse.Namespace], None], arguments: argparse.Namespace) -> int:

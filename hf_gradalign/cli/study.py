@@ -32,9 +32,11 @@ def main(argv: Sequence[str]) -> int:
     )
     parser.add_argument("--output_dir", type=Path, help=f"folder of the study ({STUDIES_DIR}/<its name>)")
     parser.add_argument(
-        "--slots", type=int, default=1, help="trials to run at a time; they share cores and accelerators (1)"
+        "--slots", type=int, default=1, help="trials to run at the same time; they share cores and accelerators (1)"
     )
-    parser.add_argument("--list", action="store_true", help="list the trials and which are finished, and run nothing")
+    parser.add_argument(
+        "--list", action="store_true", help="list the trials and which ones are finished, without running any"
+    )
     parser.add_argument("--no_progress", action="store_true", help="hide the progress bar")
     arguments = parser.parse_args(argv)
     try:

@@ -39,7 +39,7 @@ def _main(argv: list[str], held: contextlib.ExitStack) -> int:
         )
         if waited:
             folder = args.output_dir
-            run = experiment.parse_arguments(argv)  # by now the other run has kept its own arguments
+            run = experiment.parse_arguments(argv)  # the other run has already saved its arguments
             args = run.training
             if experiment.is_finished_run(folder, run.options) and not args.push_to_hub:
                 if args.should_save:
@@ -82,7 +82,7 @@ def _main(argv: list[str], held: contextlib.ExitStack) -> int:
     print(f"Model, model card, scores and all_results.json are in {args.output_dir}")
     if len(run.data.view_recipes) > 1:
         other = {**run.options, "align_gradients": "pcgrad" if args.align_gradients == "none" else "none"}
-        other.pop("alignment_options", None)  # the other method does not have them
+        other.pop("alignment_options", None)  # the other method has other options
         print(f"To compare, the same with another alignment:\n  {shlex.join(experiment.command_words(other))}")
     if push:
         try:

@@ -1,4 +1,4 @@
-"""Convert the checkpoints of published detectors to models of this package, and back."""
+"""Converts the checkpoints of published detectors to models of this package, and back."""
 
 from typing import TYPE_CHECKING
 

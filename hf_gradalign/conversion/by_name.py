@@ -1,4 +1,4 @@
-"""Load published checkpoints by name: each is converted into a cache on first use."""
+"""Loads published checkpoints by name. Each is converted into a cache on first use."""
 
 import difflib
 import functools
@@ -33,8 +33,8 @@ from hf_gradalign.models.configuration_spoof_detector import SpoofDetectorConfig
 from hf_gradalign.models.model_files import loading_model
 from hf_gradalign.utils.file_faults import json_fault, weights_kind
 from hf_gradalign.utils.file_locks import hold_lock
-from hf_gradalign.utils.files import flush_to_disk, remove_tree, sha256_of, written_when_whole
-from hf_gradalign.utils.messages import require_room
+from hf_gradalign.utils.files import flush_to_disk, remove_tree, replace_atomically, sha256_of
+from hf_gradalign.utils.messages import require_space
 from hf_gradalign.utils.plain_text import plain_text
 
 logger = logging.get_logger(__name__)
@@ -42,10 +42,10 @@ logger = logging.get_logger(__name__)
 CACHE_VARIABLE = "HF_GRADALIGN_CACHE"
 RECORD_NAME = "conversion.json"
 HUB_OPTIONS = ("revision", "token", "cache_dir", "trust_remote_code", "conversion_options")
-"""What can be given with the name of any model. Models of transformers also take options of `from_pretrained`."""
+"""The options for loading any model by name. transformers models also take those of `from_pretrained`."""
 _ADAPTER_CONFIG = "adapter_config.json"
 _KEYS_SHOWN = 5
-_SIMILAR = 0.8  # of mistyped options; `code_revision`, which transformers has, is 0.76 from `revision`
+_SIMILAR = 0.8  # of mistyped options; transformers' `code_revision` has a similarity of 0.76 to `revision`
 
 
 def model_folder(name: str, hub_options: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
@@ -64,7 +64,7 @@ def model_folder(name: str, hub_options: Mapping[str, Any]) -> tuple[str, dict[s
     Raises:
         ConversionError: If it is neither. The message lists what was found and why it fits no layout.
         OSError: If there is no such model, or the cache cannot be written.
-        TypeError: If an option looks like a mistyped one of these, or a published checkpoint does not take it.
+        TypeError: If an option looks mistyped, or a published checkpoint does not take it.
     """
     options = dict(hub_options)
     others = sorted(options.keys() - set(HUB_OPTIONS))
@@ -75,17 +75,17 @@ def model_folder(name: str, hub_options: Mapping[str, Any]) -> tuple[str, dict[s
     if _is_for_transformers(name, options):
         if given:
             raise ConversionError(
-                f"{name} is a model of transformers and not a published checkpoint: remove --conversion_options"
+                f"{name} is a transformers model, not a published checkpoint: remove --conversion_options"
             )
         return name, options
     if others:  # it would have no effect
         raise TypeError(
-            f"{name} is not a model for transformers, and loading a published checkpoint takes no option {others[0]}: "
-            f"there are {', '.join(HUB_OPTIONS)}"
+            f"{name} is not a transformers model, and published checkpoints have no option {others[0]}; available: "
+            f"{', '.join(HUB_OPTIONS)}"
         )
     where = {key: options.get(key) for key in ("revision", "token", "cache_dir")}
     checkpoint = locate_checkpoint(name, **where)
-    return str(_converted(checkpoint, name, given)), {}
+    return str(_convert_once(checkpoint, name, given)), {}
 
 
 def cache_folder() -> Path:
@@ -112,14 +112,14 @@ _SETTINGS = (CONFIG_NAME, _ADAPTER_CONFIG)
 
 
 def _is_settings_of_a_model(repo: str, filename: str, where: dict[str, Any]) -> bool:
-    """Whether a repository has a settings file that transformers or PEFT can use; without asking the Hub if cached."""
+    """Return whether a repository has a settings file for transformers or PEFT; without asking the Hub if cached."""
     in_cache = try_to_load_from_cache(repo, filename, cache_dir=where["cache_dir"], revision=where["revision"])
     if isinstance(in_cache, str):
         return _names_a_model(Path(in_cache))
     try:
         return _names_a_model(Path(hf_hub_download(repo, filename, **where)))
     except LocalEntryNotFoundError:  # the Hub cannot be reached
-        if in_cache is not None:  # it is known that the repository does not have the file
+        if in_cache is not None:  # the cache knows that the repository does not have the file
             return False
         raise
     except EntryNotFoundError:
@@ -127,7 +127,7 @@ def _is_settings_of_a_model(repo: str, filename: str, where: dict[str, Any]) -> 
 
 
 def _names_a_model(settings: Path) -> bool:
-    """Whether a settings file is one of transformers or PEFT; a broken one is, so that loading says what is wrong."""
+    """Return whether a settings file is for transformers or PEFT. A broken file counts, so that loading reports it."""
     if json_fault(settings):
         return True
     content = json.loads(settings.read_text(encoding="utf-8"))
@@ -143,7 +143,7 @@ def _folder_is_for_transformers(folder: Path) -> bool:
 
 
 def _is_published_layout(path: Path) -> bool:
-    """Whether a safetensors file has the keys of a published detector, from its header only."""
+    """Return whether a safetensors file has the keys of a published detector, judged only by its header."""
     if not path.is_file() or weights_kind(path) != "safetensors":
         return False
     try:
@@ -154,8 +154,8 @@ def _is_published_layout(path: Path) -> bool:
     return True
 
 
-def _converted(checkpoint: Checkpoint, name: str, given: Mapping[str, Any]) -> Path:
-    """The folder of a converted checkpoint, which is converted now if it is not in the cache."""
+def _convert_once(checkpoint: Checkpoint, name: str, given: Mapping[str, Any]) -> Path:
+    """Return the folder of a converted checkpoint, and convert it first if it is not in the cache."""
     digest = _digest(checkpoint)
     detector, is_the_published = identify(checkpoint, digest)
     options = {**(detector.options if detector else {}), **given}
@@ -168,15 +168,15 @@ def _converted(checkpoint: Checkpoint, name: str, given: Mapping[str, Any]) -> P
     _refuse_file_of_a_model(checkpoint, name)
     size = checkpoint.path.stat().st_size
     try:
-        require_room(folder.parent, size)
+        require_space(folder.parent, size)
         folder.parent.mkdir(parents=True, exist_ok=True)
-    except OSError as error:  # its remedies are for output folders
+    except OSError as error:  # the usual advice is about output folders
         raise OSError(
-            f"{name} cannot be converted into the cache {folder.parent} ({error}): give another folder with "
+            f"{name} cannot be converted into the cache {folder.parent} ({error}): choose another folder with "
             f"{CACHE_VARIABLE}"
         ) from error
-    with hold_lock(folder.with_name(f"{folder.name}.lock"), str(folder), _tell_of_waiting):
-        if not (folder / CONFIG_NAME).is_file():  # another process may have converted it meanwhile
+    with hold_lock(folder.with_name(f"{folder.name}.lock"), str(folder), _log_waiting):
+        if not (folder / CONFIG_NAME).is_file():  # another process may have converted it in the meantime
             facts = card_facts(detector) if detector and is_the_published else {}
             if detector and detector.options and not is_the_published:
                 logger.warning(
@@ -191,9 +191,9 @@ def _converted(checkpoint: Checkpoint, name: str, given: Mapping[str, Any]) -> P
 
 
 def identify(checkpoint: Checkpoint, sha256: str) -> tuple[PublishedDetector | None, bool]:
-    """Return the detector of the table that a checkpoint holds, and whether that is sure.
+    """Return the detector of the table that a checkpoint contains, and whether that is certain.
 
-    It is sure from the repository or the hash, and not from a file's name.
+    The repository or the hash makes it certain, but a file's name does not.
     """
     detector = find_by_repo(checkpoint.repo) if checkpoint.repo else None
     if detector is not None and detector.has_file(checkpoint.filename):
@@ -212,12 +212,12 @@ def _convert(
 ) -> None:
     start = time.monotonic()
     logger.warning(f"{name}: converting {checkpoint.source} (SHA-256 {digest}) on first use ...")
-    _tell_of_change(checkpoint, digest, folder.parent)
+    _warn_about_change(checkpoint, digest, folder.parent)
     state = read_state_dict(checkpoint.path)
     try:
         model, report = convert_state_dict(state, **conversion_arguments(options))
     except ValueError as error:
-        raise ConversionError(_not_converted(checkpoint, state, name, error)) from error
+        raise ConversionError(_failure_message(checkpoint, state, name, error)) from error
     del state
     facts = conversion_facts(
         report,
@@ -237,7 +237,7 @@ def _convert(
         "options": dict(options),
         "report": str(report),
     }
-    with written_when_whole(folder) as draft:
+    with replace_atomically(folder) as draft:
         save_converted(model, draft, facts)
         (draft / RECORD_NAME).write_text(json.dumps(record, indent=2, default=str) + "\n", encoding="utf-8")
         for file in sorted(draft.iterdir()):
@@ -256,7 +256,7 @@ def _digest(checkpoint: Checkpoint) -> str:
     blob = checkpoint.path.resolve().name  # for large files, the Hub's cache names them by their hash
     if checkpoint.repo and len(blob) == len(digest) and blob != digest:
         raise ConversionError(
-            f"{checkpoint.path} is damaged: its SHA-256 is {digest}, and the Hub has {blob}. Delete it, and it is "
+            f"{checkpoint.path} is damaged: its SHA-256 is {digest}, but the Hub has {blob}. Delete it, so that it is "
             "downloaded again"
         )
     return digest
@@ -269,15 +269,15 @@ def _sha256(path: str, inode: int, size: int, modified: int) -> str:
 
 @functools.cache
 def _converter_version() -> str:
-    """A hash of the code that converts, so that what an older version has converted is converted again."""
+    """Return a hash of the converting code, so that checkpoints converted by an older version are converted again."""
     digest = hashlib.sha256()
     for file in sorted(Path(__file__).parent.rglob("*.py")):
         digest.update(file.read_bytes())
     return digest.hexdigest()[:8]
 
 
-def _tell_of_change(checkpoint: Checkpoint, digest: str, cache: Path) -> None:
-    """Warn if a file on the Hub is not the one that was converted earlier."""
+def _warn_about_change(checkpoint: Checkpoint, digest: str, cache: Path) -> None:
+    """Warn if a file on the Hub has changed since it was converted earlier."""
     if checkpoint.repo is None:
         return
     for path in cache.glob(f"*/{RECORD_NAME}"):
@@ -285,11 +285,12 @@ def _tell_of_change(checkpoint: Checkpoint, digest: str, cache: Path) -> None:
         if record["source"] == checkpoint.source and record["sha256"] != digest:
             logger.warning(
                 f"{checkpoint.source} has other content at commit {checkpoint.commit} than at {record['commit']}, "
-                f"which was used before (SHA-256 {record['sha256']}). To go on with that one, pass it as the revision."
+                f"which was used before (SHA-256 {record['sha256']}). To keep using that commit, pass it as the "
+                "revision."
             )
 
 
-def _tell_of_waiting(holder: str) -> None:
+def _log_waiting(holder: str) -> None:
     logger.warning(f"Waiting for {holder}, which converts the same checkpoint.")
 
 
@@ -301,10 +302,10 @@ def _refuse_file_of_a_model(checkpoint: Checkpoint, name: str) -> None:
         and beside.is_file()
         and SpoofDetectorConfig.model_type in beside.read_text("utf-8", "replace")
     ):
-        raise ConversionError(f"{name} is a file; a model is a folder: pass {checkpoint.path.parent}")
+        raise ConversionError(f"{name} is a file, but a model is a folder: pass {checkpoint.path.parent}")
 
 
-def _not_converted(checkpoint: Checkpoint, state: Mapping[str, Tensor], name: str, error: Exception) -> str:
+def _failure_message(checkpoint: Checkpoint, state: Mapping[str, Tensor], name: str, error: Exception) -> str:
     first = ", ".join(f"{plain_text(key)} {tuple(value.shape)}" for key, value in list(state.items())[:_KEYS_SHOWN])
     parts = [
         f"{checkpoint.source} is not a published checkpoint that can be converted: {str(error).rstrip('.')}.",
@@ -314,7 +315,7 @@ def _not_converted(checkpoint: Checkpoint, state: Mapping[str, Tensor], name: st
     if not Path(name).is_file():
         parts.insert(0, f"{name} has no {CONFIG_NAME}, which is needed to load it with transformers.")
     elif checkpoint.path.with_name(CONFIG_NAME).is_file():
-        parts.insert(0, f"If {name} belongs to a model of transformers, pass its folder, {checkpoint.path.parent}.")
+        parts.insert(0, f"If {name} belongs to a transformers model, pass its folder, {checkpoint.path.parent}.")
     if checkpoint.listing:
         parts.insert(-1, f"{name} has: {checkpoint.listing}.")
     return " ".join(parts)

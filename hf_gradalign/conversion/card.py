@@ -1,4 +1,4 @@
-"""Save a converted model with its card: its source, the conversion, and how to score with it."""
+"""Saves a converted model with its card, which has the source, the conversion, and how to score with the model."""
 
 import json
 import os
@@ -11,8 +11,8 @@ from huggingface_hub import ModelCard, ModelCardData, constants
 
 from hf_gradalign.conversion.converting import ConversionReport
 from hf_gradalign.models import WINDOW_SAMPLES, SpoofDetectorConfig, SpoofDetectorForAudioClassification
-from hf_gradalign.utils.files import give_usual_mode
-from hf_gradalign.utils.plain_text import code_span, markdown_text, without_local_paths
+from hf_gradalign.utils.files import apply_default_mode
+from hf_gradalign.utils.plain_text import code_span, markdown_text, shorten_local_paths
 
 _TEMPLATE = Path(__file__).with_name("card_template.md")
 _HEAD_SENTENCES = {
@@ -40,7 +40,7 @@ _SCORES = {"logits": "logits[1]", "log-probabilities": "logits[1]", "a single lo
 
 @dataclass(kw_only=True)
 class ConversionCardFacts:
-    """What is known about a converted model. The card says that the rest is unknown.
+    """The known facts about a converted model. The card says that the rest is unknown.
 
     Attributes:
         title: The card's title.
@@ -51,7 +51,7 @@ class ConversionCardFacts:
         n_samples: Length of the scored window in samples; None for whole clips.
         is_normalized: Whether clips are normalized to zero mean and unit variance.
         outputs: What the model returns: logits, log-probabilities or a single logit.
-        report: What the conversion did, as a paragraph of Markdown.
+        report: Description of the conversion, as a paragraph of Markdown.
         authors: The authors of the weights.
         revision: The source's revision on the Hub.
         sha256: Hash of each converted file, by name.
@@ -60,10 +60,10 @@ class ConversionCardFacts:
         results: Published results: (test set, equal error rate in percent, source).
         largest_difference: Largest difference from reference logits, if checked.
         license: License of the weights, in the Hub's abbreviation.
-        license_origin: Where it is from, as the end of a sentence.
+        license_origin: Where the license is from, as the end of a sentence.
         has_no_license: Whether the authors state no license.
-        peculiarities: What else users should know about these weights, in one sentence each.
-        bibtex: What to cite.
+        peculiarities: Further facts that users should know about these weights, one sentence each.
+        bibtex: The work to cite.
     """
 
     title: str
@@ -95,11 +95,11 @@ class ConversionCardFacts:
 
 
 def conversion_facts(report: ConversionReport, known: Mapping[str, Any], **facts: Any) -> ConversionCardFacts:
-    """Put together the facts of a converted model's card.
+    """Collect the facts for a converted model's card.
 
     Args:
         report: The conversion's report.
-        known: What the table says (`card_facts`), which replaces `title` and `source`.
+        known: The facts from the table (`card_facts`), which replace `title` and `source`.
         facts: Further facts of `ConversionCardFacts`.
     """
     published = report.published
@@ -126,7 +126,7 @@ def save_converted(model: SpoofDetectorForAudioClassification, folder: Path, fac
     Args:
         model: From `convert_state_dict`.
         folder: A folder, which is created.
-        facts: What is known about the model. What the configuration says is added.
+        facts: The known facts about the model. Facts from the configuration are added.
     """
     config = cast(SpoofDetectorConfig, model.config)
     facts.is_normalized = config.do_normalize
@@ -135,7 +135,7 @@ def save_converted(model: SpoofDetectorForAudioClassification, folder: Path, fac
         facts.outputs = "a single logit"
     model.save_pretrained(folder)
     for weights in folder.glob("*.safetensors"):
-        give_usual_mode(weights)
+        apply_default_mode(weights)
     model.make_feature_extractor().save_pretrained(folder)
     write_conversion_card(folder, facts)
 
@@ -145,7 +145,7 @@ def write_conversion_card(path: str | os.PathLike[str], facts: ConversionCardFac
 
     Args:
         path: A file, or a folder in which to write README.md.
-        facts: What is known about the model.
+        facts: The known facts about the model.
 
     Returns:
         The path of the card.
@@ -176,6 +176,6 @@ def write_conversion_card(path: str | os.PathLike[str], facts: ConversionCardFac
         load_from=json.dumps(facts.load_from),
         license=facts.license and markdown_text(facts.license),
     )
-    card = ModelCard(without_local_paths(str(card)))
+    card = ModelCard(shorten_local_paths(str(card)))
     card.save(path)
     return path

@@ -1,4 +1,4 @@
-"""Convert a published checkpoint, with a report of all assumptions."""
+"""Converts a published checkpoint, and reports all assumptions."""
 
 import inspect
 from collections.abc import Mapping, Sequence
@@ -24,13 +24,13 @@ _COUNTER = "num_batches_tracked"
 
 @dataclass
 class ConversionReport:
-    """Report of what was done with a checkpoint's entries.
+    """Report on the conversion of a checkpoint's entries.
 
     Attributes:
         head: Name of the head's layout.
-        published: What is published about the detector with this layout.
+        published: The published facts about the detector with this layout.
         converted: Number of entries that were converted.
-        n_parameters: Number of values in them, without counters.
+        n_parameters: Number of values in these entries, without counters.
         ignored: Entries that are only used in pre-training, by their published names.
         filled_in: Missing entries that can only have one value: counters (0), and the projection between convolutions
             and transformer if fairseq has none (the identity).
@@ -58,14 +58,14 @@ class ConversionReport:
             f"layout               {self.published.name}",
             f"head                 {self.head}",
             f"entries converted    {self.converted} ({self.n_parameters / 1e6:.4f}M values)",
-            f"entries ignored      {len(self.ignored)}{_listed(self.ignored)}",
+            f"entries ignored      {len(self.ignored)}{_format_names(self.ignored)}",
         ]
         if self.prefix:
             lines.append(f"prefix taken off     {plain_text(self.prefix)}")
         if self.beside:
-            lines.append(f"not of the detector  {len(self.beside)}{_listed(self.beside)}")
+            lines.append(f"not of the detector  {len(self.beside)}{_format_names(self.beside)}")
         if self.filled_in:
-            lines.append(f"entries filled in    {len(self.filled_in)}{_listed(self.filled_in)}")
+            lines.append(f"entries filled in    {len(self.filled_in)}{_format_names(self.filled_in)}")
         if self.casted:
             lines.append("cast to float32      " + ", ".join(f"{n} of {kind}" for kind, n in self.casted.items()))
         for title, settings in (("given", self.given), ("assumed", self.assumed)):
@@ -91,8 +91,8 @@ def convert_state_dict(
     """Convert a published state dict to a detector.
 
     Known layouts: DPDA-GA, SSL_Anti-spoofing, TCM, XLSR-Mamba, SLS, Nes2Net with XLS-R or WavLM, AntiDeepfake with
-    wav2vec 2.0 or HuBERT, and AASIST on raw waveforms. What shapes do not determine has the published value by default,
-    and the report says so.
+    wav2vec 2.0 or HuBERT, and AASIST on raw waveforms. Settings that shapes do not determine have the published values
+    by default, and the report says so.
 
     Args:
         state: The state dict, e.g. from `read_state_dict`. A common prefix of its keys (Lightning's `model.`) is
@@ -169,8 +169,8 @@ def convert_state_dict(
         if value.is_floating_point() and value.dtype != torch.float32:
             kind = str(value.dtype).removeprefix("torch.")
             casted[kind] = casted.get(kind, 0) + 1
-        # Copied, because mapped files may disappear and entries may share memory. Published averages have counters that
-        # are floats.
+        # Copied, because mapped files may disappear and entries may share memory. In published averages, counters are
+        # floats.
         found[name] = value.to(torch.long if name.endswith(_COUNTER) else torch.float32, copy=True)
     model.load_state_dict(found, assign=True)
     given = settings.given | dict(head_options or {})
@@ -208,7 +208,7 @@ def _configure(
     head_options: Mapping[str, Any],
     class_weights: Sequence[float] | None,
 ) -> tuple[SpoofDetectorConfig, Published]:
-    """The detector's configuration from the shapes of its entries outside the encoder, and what is published of it."""
+    """Return the configuration, from the shapes of entries outside the encoder, and the detector's published facts."""
     layout = HEAD_LAYOUTS[names.head]
     try:
         told = layout.options(rest)
@@ -241,8 +241,8 @@ def largest_difference(
     Args:
         model: From `convert_state_dict`.
         report: From `convert_state_dict`.
-        input_values: What the published network takes, shape (B, time): before its normalization if it normalizes.
-        logits: What it returns, shape (B, C).
+        input_values: Input of the published network, shape (B, time); before normalization if the network normalizes.
+        logits: Output of the published network, shape (B, C).
 
     Raises:
         ConversionError: If the logits have another shape than the model's.
@@ -284,8 +284,8 @@ def published_state_dict(model: SpoofDetectorForAudioClassification) -> dict[str
         raise ConversionError(f"there is no published layout that merges the layers of {encoder}, only those of wavlm")
     if config.head == "sls" and not config.head_options["log_probabilities"]:
         raise ConversionError(
-            "the published SLS applies a SELU to the logits, and this head does not (log_probabilities is false): it "
-            "would give other scores"
+            "the published SLS applies a SELU to the logits, but this head does not (log_probabilities is false), so "
+            "scores would differ"
         )
     names, state = DetectorNames.published(config), {}
     for name, value in model.state_dict().items():
@@ -322,7 +322,7 @@ def _check(
         ("unknown", unknown),
         ("missing", missing),
         ("with a wrong shape", misshapen),
-        ("of integers, as in a quantized model, and only floating-point weights can be converted", integers),
+        ("of integers, as in a quantized model; only floating-point weights can be converted", integers),
         ("with values that are NaN or infinite (the training failed, or the file is damaged)", spoiled),
     ):
         if keys:
@@ -331,5 +331,5 @@ def _check(
         raise ConversionError("the checkpoint does not match the layout:\n  " + "\n  ".join(wrong))
 
 
-def _listed(names: list[str]) -> str:
+def _format_names(names: list[str]) -> str:
     return f": {plain_text(', '.join(names))}" if names else ""

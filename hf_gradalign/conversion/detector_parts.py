@@ -1,4 +1,4 @@
-"""Divide a published detector's entries into encoder, layer merging and head, and translate their names."""
+"""Divides a published detector's entries into encoder, layer merging and head, and translates their names."""
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -30,7 +30,7 @@ class DetectorNames:
         head: Name of the head's layout.
         encoder_prefix: Prefix of the encoder's published keys.
         layer_merging: Name of the layer merging, if any.
-        merging_prefix: Prefix of its published keys.
+        merging_prefix: Prefix of the published keys of the layer merging.
     """
 
     head: str
@@ -93,7 +93,9 @@ def detect_names(state: Mapping[str, Tensor], head: str) -> DetectorNames:
     ]
     if len(prefixes) > 1 and usual not in prefixes:
         listing = ", ".join(plain_text(prefix) or "(none)" for prefix in prefixes)
-        raise ConversionError(f"the checkpoint has several encoders, whose keys start with {listing}, and needs one")
+        raise ConversionError(
+            f"the checkpoint has several encoders, whose keys start with {listing}, but must have one"
+        )
     encoder_prefix = usual if usual in prefixes else prefixes[0]
     outside = (key for key in state if not encoder_prefix or not key.startswith(encoder_prefix))
     layer_merging, merging_prefix = _detect_layer_merging(outside)

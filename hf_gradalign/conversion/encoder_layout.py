@@ -23,7 +23,7 @@ IGNORED = (
     "label_embs_concat",
 )
 SIGNATURE = "feature_extractor.conv_layers.0.0.weight"
-"""An entry of every encoder, by which its prefix is found."""
+"""An entry that every encoder has, used to find the prefix."""
 
 _CONV, _LAYER, _POSITION = "feature_extractor.conv_layers.{n}", "encoder.layers.{n}", "encoder.pos_conv_embed.conv"
 _LAYER_NORM_EXTRACTOR = [(f"{_CONV}.0", f"{_CONV}.conv"), (f"{_CONV}.2.1", f"{_CONV}.layer_norm")]
@@ -59,10 +59,11 @@ _BASE_WIDTH, _BASE_HEADS, _LARGE_HEADS = 768, 12, 16  # of all published encoder
 
 @dataclass(frozen=True, kw_only=True)
 class EncoderSettings:
-    """Settings of an encoder that shapes do not determine, or that the user knows better. None for the usual value.
+    """Settings of an encoder that shapes do not determine or that the user overrides. None means the usual value.
 
     Attributes:
-        num_attention_heads: Number of attention heads: 12 for a width of 768, 16 for others. Told by WavLM's shapes.
+        num_attention_heads: Number of attention heads: 12 for a width of 768, 16 for others. WavLM's shapes determine
+            it.
         conv_stride: Strides of the feature extractor's layers: those of wav2vec 2.0.
         do_stable_layer_norm: Whether layer norm comes before attention and feed-forward, as in XLS-R: if the feature
             extractor has layer norm, as in all published encoders.
@@ -128,12 +129,12 @@ def config_from_shapes(
 
     Args:
         state: The encoder's entries, from `normalize_keys`.
-        settings: What the shapes do not determine.
+        settings: The settings that shapes do not determine.
         prefix: The entries' prefix in the checkpoint, for messages.
 
     Returns:
-        The fields, with `model_type` (wav2vec2, hubert or wavlm), and those of them that are assumed: neither the
-        shapes nor the settings tell them.
+        The fields, with `model_type` (wav2vec2, hubert or wavlm), and the fields that are assumed because neither the
+        shapes nor the settings determine them.
 
     Raises:
         ConversionError: If an entry needed for the sizes is missing, or the settings do not fit the sizes.
@@ -182,17 +183,17 @@ def config_from_shapes(
     if hidden_size % fields["num_attention_heads"]:
         raise ConversionError(
             f"--num_attention_heads {fields['num_attention_heads']} does not divide the backbone's width of "
-            f"{hidden_size}; the checkpoint does not say the number; XLS-R 300M has 16"
+            f"{hidden_size}; the checkpoint does not contain the number; XLS-R 300M has 16"
         )
     return fields, {name: value for name, value in usual.items() if name not in told | given}
 
 
 def sinc_config(state: Mapping[str, Tensor], settings: EncoderSettings) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Return the fields of `SincConfig`, of which checkpoints hold nothing, for AASIST on raw waveforms.
+    """Return the fields of `SincConfig` for AASIST on raw waveforms. Checkpoints do not contain them.
 
     Args:
         state: The detector's entries.
-        settings: What the shapes do not determine. The published values are the default.
+        settings: The settings that shapes do not determine. The published values are the default.
 
     Returns:
         The fields, with `model_type`, and the settings that are assumed.
@@ -206,7 +207,7 @@ def sinc_config(state: Mapping[str, Tensor], settings: EncoderSettings) -> tuple
     given = settings.given
     of_encoders = sorted(given.keys() - usual.keys())
     if of_encoders:
-        raise ConversionError(f"--{of_encoders[0]} is for encoders, and AASIST on raw waveforms has none: remove it")
+        raise ConversionError(f"--{of_encoders[0]} is for encoders, but AASIST on raw waveforms has none: remove it")
     if "pos_S" not in state:
         raise ConversionError("the aasist_raw head's sizes cannot be read: no pos_S")
     nodes = state["pos_S"].shape[1]
@@ -240,15 +241,15 @@ def _check_given(given: Mapping[str, Any], told: Mapping[str, Any]) -> None:
             f"--num_attention_heads {heads}: the encoder is a WavLM, whose shapes say {told['num_attention_heads']}"
         )
     if "max_bucket_distance" in given and model_type != "wavlm":
-        raise ConversionError(f"--max_bucket_distance is for WavLM, and the encoder is a {model_type}")
+        raise ConversionError(f"--max_bucket_distance is for WavLM, but the encoder is a {model_type}")
     for option in ("num_sinc_filters", "sinc_kernel_size"):
         if option in given:
-            raise ConversionError(f"--{option} is for AASIST on raw waveforms, and this detector has a {model_type}")
+            raise ConversionError(f"--{option} is for AASIST on raw waveforms, but this detector has a {model_type}")
     strides = given.get("conv_stride")
     if strides is None and n_convs != len(_STRIDES):
         raise ConversionError(
-            f"the feature extractor has {n_convs} layers, not {len(_STRIDES)} as wav2vec 2.0: pass their strides, "
-            "which the checkpoint does not say, with --conv_stride"
+            f"the feature extractor has {n_convs} layers, not {len(_STRIDES)} as in wav2vec 2.0: pass their strides, "
+            "which the checkpoint does not contain, with --conv_stride"
         )
     if strides is not None and len(strides) != n_convs:
         raise ConversionError(f"--conv_stride has {len(strides)} strides for {n_convs} layers")

@@ -1,4 +1,4 @@
-"""Find the file of a published checkpoint: on disk, in a folder, or in a repository on the Hub."""
+"""Finds the file of a published checkpoint on disk or in a repository on the Hub."""
 
 import difflib
 from collections.abc import Iterable, Mapping
@@ -38,10 +38,10 @@ class Checkpoint:
 
     Attributes:
         path: The file, on this machine.
-        repo: Its repository on the Hub, if it comes from there.
-        filename: Its name in the repository; otherwise its name.
+        repo: The repository on the Hub, if the file comes from there.
+        filename: The name in the repository or, for local files, the file's name.
         commit: The repository's commit.
-        listing: The files beside it, for messages.
+        listing: The files next to it, for messages.
     """
 
     path: Path
@@ -52,7 +52,7 @@ class Checkpoint:
 
     @property
     def source(self) -> str:
-        """Name of the file for people: `org/repo:filename`, or the file's name."""
+        """Name of the file in messages: `org/repo:filename`, or the file's name."""
         return f"{self.repo}:{self.filename}" if self.repo else self.filename
 
 
@@ -76,7 +76,7 @@ def locate_checkpoint(
 
     Raises:
         ConversionError: If there is no such file, it cannot be downloaded, or several could be meant. The message lists
-            the files that are there.
+            the files that were found.
     """
     path = Path(source).expanduser()
     if path.is_file():
@@ -122,7 +122,7 @@ def choose(files: Mapping[str, int], where: str, example: str) -> str:
         return in_the_table[0]
     if not candidates:
         raise ConversionError(
-            f"{where} has no checkpoint ({', '.join(CHECKPOINT_SUFFIXES)}) and no model of transformers. It has: "
+            f"{where} has no checkpoint ({', '.join(CHECKPOINT_SUFFIXES)}) and no transformers model. It has: "
             f"{listed_files(files)}"
         )
     raise ConversionError(
@@ -131,7 +131,7 @@ def choose(files: Mapping[str, int], where: str, example: str) -> str:
 
 
 def checkpoint_files(names: Iterable[str]) -> list[str]:
-    """Return the names that checkpoints have, without other files of training runs."""
+    """Return the names of checkpoints, without other files of training runs."""
     return [
         name
         for name in names
@@ -140,11 +140,11 @@ def checkpoint_files(names: Iterable[str]) -> list[str]:
 
 
 def listed_files(files: Mapping[str, int]) -> str:
-    """Return files with their sizes in one line; of many, only the first."""
-    return first_few([f"{name} ({_shown_size(size)})" for name, size in files.items()], _MAX_LISTED) or "nothing"
+    """List files with their sizes in one line; if there are many, only the first."""
+    return first_few([f"{name} ({_format_size(size)})" for name, size in files.items()], _MAX_LISTED) or "nothing"
 
 
-def _shown_size(size: int) -> str:
+def _format_size(size: int) -> str:
     for unit, factor in (("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
         if size >= factor:
             return f"{size / factor:.1f} {unit}"
@@ -155,21 +155,21 @@ def _download(repo: str, filename: str, where: dict[str, Any]) -> Checkpoint:
     detector = find_by_repo(repo)
     if not filename and detector is not None:
         try:
-            return _downloaded(repo, detector.files[0], where)
+            return _fetch(repo, detector.files[0], where)
         except EntryNotFoundError:
-            pass  # the repository no longer has the name that the table knows, or never had
+            pass  # the repository does not have the file named in the table
     if filename:
         try:
-            return _downloaded(repo, filename, where)
+            return _fetch(repo, filename, where)
         except RemoteEntryNotFoundError:
-            pass  # said below, with what is there
+            pass  # reported below, with a list of files
     files = _list_files(repo, where)
     if filename:
         raise ConversionError(f"{repo} has no file {filename}. It has: {listed_files(files)}")
-    return _downloaded(repo, choose(files, repo, f"{repo}:FILE"), where, listed_files(files))
+    return _fetch(repo, choose(files, repo, f"{repo}:FILE"), where, listed_files(files))
 
 
-def _downloaded(repo: str, filename: str, where: dict[str, Any], listing: str = "") -> Checkpoint:
+def _fetch(repo: str, filename: str, where: dict[str, Any], listing: str = "") -> Checkpoint:
     path = Path(hf_hub_download(repo, filename, **where))
     # .../snapshots/<commit>/<filename>, which may contain folders
     commit = path.parents[filename.count("/")].name
@@ -177,7 +177,7 @@ def _downloaded(repo: str, filename: str, where: dict[str, Any], listing: str = 
 
 
 def _list_files(repo: str, where: dict[str, Any]) -> dict[str, int]:
-    """The files of a repository with their sizes; those in the cache if the Hub cannot be reached."""
+    """Return the files of a repository with their sizes; the cached files if the Hub cannot be reached."""
     api = HfApi(token=where["token"])
     try:
         entries = api.list_repo_tree(repo, recursive=True, revision=where["revision"])
@@ -204,4 +204,4 @@ def _hub_reason(error: BaseException, repo: str) -> str:
         reason = "offline mode is on"
     if reason is None:
         return " ".join(str(error).split())
-    return f"{reason}. The cache, which HF_HUB_OFFLINE=1 uses alone, does not contain it"
+    return f"{reason}, and the cache (the only source with HF_HUB_OFFLINE=1) does not contain it"

@@ -15,11 +15,11 @@ _TABLE = Path(__file__).with_name("published.yaml")
 
 @dataclass(frozen=True, kw_only=True)
 class PublishedDetector:
-    """A published detector: what is known about its weights without having them.
+    """A published detector: the facts that are known without its weights.
 
     Attributes:
-        name: Its name in the table.
-        family: What it was published with.
+        name: The detector's name in the table.
+        family: The detectors that it was published with.
         what: Encoder and head, in words.
         head: Name of the head.
         input: The part of a clip that is scored, and whether it is normalized.
@@ -31,12 +31,12 @@ class PublishedDetector:
         license: License of the weights, in the Hub's abbreviation; None if none is stated.
         license_note: Replaces "none stated" if it is not known whether there is a license.
         millions: Number of parameters in millions.
-        training_data: What it was trained on.
+        training_data: The training data.
         results: Published results: (test set, equal error rate in percent, source).
         options: Options of `convert_state_dict` that shapes do not determine, where they are not the default.
-        checked: What could be checked here.
-        peculiarities: What else users should know, in one sentence each.
-        bibtex: What to cite.
+        checked: Which facts were checked here.
+        peculiarities: Further facts that users should know, one sentence each.
+        bibtex: The work to cite.
     """
 
     name: str
@@ -66,7 +66,7 @@ class PublishedDetector:
 
     @property
     def loaded_as(self) -> str:
-        """What commands and functions take as the model: the repository, or a path to the file."""
+        """The name to pass to commands and functions as the model: the repository, or a path to the file."""
         return self.repo or f"path/to/{self.files[0].strip('*') if self.files else 'best.pth'}"
 
     @property
@@ -75,7 +75,7 @@ class PublishedDetector:
         return self.license.upper() if self.license else self.license_note
 
     def has_file(self, filename: str) -> bool:
-        """Return whether a file's name (without folders) is that of this detector's file."""
+        """Return whether a file's name (without folders) matches this detector's file."""
         return any(fnmatchcase(filename, pattern) for pattern in self.files)
 
 
@@ -105,7 +105,7 @@ def find_by_repo(repo: str) -> PublishedDetector | None:
 
 
 def find_by_file(filename: str, sha256: str) -> PublishedDetector | None:
-    """Return the detector that a file holds, if the table has it, by its hash or else by its name.
+    """Return the detector in a file, if the table has it, by its hash or otherwise by its name.
 
     Args:
         filename: The file's name, without folders.
@@ -117,7 +117,7 @@ def find_by_file(filename: str, sha256: str) -> PublishedDetector | None:
 
 
 def card_facts(detector: PublishedDetector) -> dict[str, Any]:
-    """Return what is known about a detector, as arguments of `ConversionCardFacts`."""
+    """Return the facts about a detector, as arguments of `ConversionCardFacts`."""
     return {
         "title": f"{detector.name} for transformers",
         "head": detector.head,
@@ -145,5 +145,5 @@ def _mentions(detector: PublishedDetector, word: str) -> bool:
 
 
 def as_mapping(detector: PublishedDetector) -> dict[str, Any]:
-    """Return a detector's entry, ready for JSON."""
+    """Return a detector's entry for JSON."""
     return {item.name: getattr(detector, item.name) for item in fields(detector)}

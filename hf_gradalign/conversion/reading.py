@@ -1,4 +1,4 @@
-"""Read published checkpoints of any format, and normalize the names of their weights."""
+"""Reads published checkpoints of any format, and normalizes the names of their weights."""
 
 import argparse
 import collections
@@ -16,7 +16,7 @@ from numpy._core import multiarray
 from safetensors.torch import load_file
 from torch import Tensor
 
-from hf_gradalign.utils.file_faults import checksum_fault, fault_met_in_loading, weights_fault, weights_kind
+from hf_gradalign.utils.file_faults import checksum_fault, describe_loading_error, weights_fault, weights_kind
 from hf_gradalign.utils.plain_text import plain_text
 
 _NUMBER = "{n}"
@@ -42,22 +42,22 @@ class KeyNames:
 
     def to_ours(self, key: str) -> str | None:
         """Return the key in our layout; None if no prefix matches."""
-        return _renamed(key, self._to_ours)
+        return _rename_key(key, self._to_ours)
 
     def to_theirs(self, key: str) -> str | None:
         """Return the key in their layout; None if no prefix matches."""
-        return _renamed(key, self._to_theirs)
+        return _rename_key(key, self._to_theirs)
 
 
 def _rules(pairs: Sequence[tuple[str, str]]) -> list[tuple[re.Pattern[str], str]]:
-    """Return a pattern for each prefix, the longest first, and what replaces it."""
+    """Return a pattern for each prefix with its replacement, the longest first."""
     return [
         (re.compile(re.escape(start).replace(re.escape(_NUMBER), r"(\d+)") + r"(?=\.|$)"), end)
         for start, end in sorted(pairs, key=lambda pair: len(pair[0]), reverse=True)
     ]
 
 
-def _renamed(key: str, rules: Sequence[tuple[re.Pattern[str], str]]) -> str | None:
+def _rename_key(key: str, rules: Sequence[tuple[re.Pattern[str], str]]) -> str | None:
     for pattern, end in rules:
         if match := pattern.match(key):
             for number in match.groups():
@@ -77,7 +77,7 @@ _SETTINGS_OF_LIGHTNING = (
 
 
 class _PlainDict:
-    """Replaces classes of mappings, because torch only fills plain ones."""
+    """Stands in for mapping classes, because torch fills only plain dictionaries."""
 
     def __new__(cls, *args: Any) -> dict[Any, Any]:
         return {}
@@ -122,8 +122,8 @@ def read_state_dict(path: str | Path) -> dict[str, Tensor]:
         names become prefixes.
 
     Raises:
-        ConversionError: If the file is broken or no checkpoint (the message says what it is), or has entries that are
-            no plain tensors.
+        ConversionError: If the file is broken or not a checkpoint (the message says what it is), or has entries that
+            are not plain tensors.
     """
     path = Path(path)
     if fault := weights_fault(path) or checksum_fault(path):
@@ -131,11 +131,11 @@ def read_state_dict(path: str | Path) -> dict[str, Tensor]:
     try:
         content = load_file(path) if weights_kind(path) == "safetensors" else _load_pickle(path)
     except Exception as error:  # damaged pickles raise many types
-        raise ConversionError(f"{path} {fault_met_in_loading(error)}") from error
+        raise ConversionError(f"{path} {describe_loading_error(error)}") from error
     state = _unwrap(content)
     unusual = [plain_text(name) for name, value in state.items() if isinstance(value, Tensor) and not _is_plain(value)]
     if unusual:
-        raise ConversionError(f"{path} has sparse or quantized weights, and plain ones are needed: {unusual[0]}")
+        raise ConversionError(f"{path} has sparse or quantized weights, but plain ones are needed: {unusual[0]}")
     others = [plain_text(name) for name, value in state.items() if not isinstance(value, Tensor)]
     if others or not state:
         what = f"entries that are not tensors: {', '.join(others[:10])}" if others else "no entries"
@@ -144,9 +144,9 @@ def read_state_dict(path: str | Path) -> dict[str, Tensor]:
 
 
 def _load_pickle(path: Path) -> Any:
-    # The stubs forget that classes are callable.
+    # The stubs do not accept classes, which are callable.
     with torch.serialization.safe_globals(cast(list[Any], harmless_classes())):
-        if path.suffix == ".safetensors":  # torch.load would trust the extension
+        if path.suffix == ".safetensors":  # torch.load would rely on the extension
             with path.open("rb") as file:
                 return torch.load(file, map_location="cpu", weights_only=True)
         try:
@@ -159,7 +159,7 @@ def _load_pickle(path: Path) -> Any:
 
 
 def _is_weight_matrix(value: Any) -> bool:
-    """Whether a value is one of a network, unlike an error rate, class weights or a generator's state beside it."""
+    """Return whether a value is a network's weight, unlike error rates, class weights or random states next to it."""
     return isinstance(value, Tensor) and value.ndim > 1
 
 
@@ -167,11 +167,11 @@ def _is_plain(tensor: Tensor) -> bool:
     return tensor.layout == torch.strided and not tensor.is_quantized
 
 
-def _holds_weights(content: Mapping[Any, Any], depth: int = _MAX_WRAPPERS) -> bool:
-    """Whether a mapping has weights, in itself or within others, unlike settings such as `{"model": {"width": 8}}`."""
+def _contains_weights(content: Mapping[Any, Any], depth: int = _MAX_WRAPPERS) -> bool:
+    """Return whether a mapping contains weights, at any depth, unlike settings such as `{"model": {"width": 8}}`."""
     values = content.values()
     return any(map(_is_weight_matrix, values)) or (
-        depth > 0 and any(_holds_weights(value, depth - 1) for value in values if isinstance(value, Mapping))
+        depth > 0 and any(_contains_weights(value, depth - 1) for value in values if isinstance(value, Mapping))
     )
 
 
@@ -180,10 +180,10 @@ def _unwrap(content: Any) -> dict[str, Any]:
         if not isinstance(content, Mapping) or any(map(_is_weight_matrix, content.values())):
             break
         inner = {name: value for name, value in content.items() if isinstance(value, Mapping)}
-        parts = {  # single values beside them, such as an error rate, are left out
+        parts = {  # single values next to them, such as an error rate, are left out
             name: value
             for name, value in inner.items()
-            if any(map(_is_weight_matrix, value.values())) or (name in _WRAPPERS and _holds_weights(value))
+            if any(map(_is_weight_matrix, value.values())) or (name in _WRAPPERS and _contains_weights(value))
         }
         if not parts:
             break

@@ -19,7 +19,7 @@ from datasets.features.features import FeatureType
 from hf_gradalign.data.arrow import Column, arrow_column, flat
 from hf_gradalign.data.labels import LABEL_NAMES
 from hf_gradalign.data.request import CorpusError
-from hf_gradalign.utils.messages import counted, first_few
+from hf_gradalign.utils.messages import first_few, pluralize
 from hf_gradalign.utils.plain_text import comparable_column
 
 logger = logging.getLogger(__name__)
@@ -251,7 +251,7 @@ def _refuse_contradictions(rows: Sequence[_CandidateRow], display_name: str, *, 
                 pairs[tuple(row.number for row in pair)] = " and ".join(map(str, pair))
     if pairs:
         raise CorpusError(
-            f"{display_name}: {counted(len(pairs), 'clip has', 'clips have')} both labels: "
+            f"{display_name}: {pluralize(len(pairs), 'clip has', 'clips have')} both labels: "
             f"{first_few(list(pairs.values()), separator='; ')}. Correct or remove one of the rows."
         )
 
@@ -264,13 +264,13 @@ def _find_repeats(rows: Sequence[_CandidateRow], display_name: str, *, has_ids: 
         if first.setdefault((row.name, row.file, row.label, row.rest), row) is not row:
             dropped.append(row)
     if dropped:
-        count = counted(len(dropped), "row repeats an earlier one and is", "rows repeat earlier ones and are")
+        count = pluralize(len(dropped), "row repeats an earlier one and is", "rows repeat earlier ones and are")
         logger.warning("%s: %s left out: %s.", display_name, count, first_few(dropped, separator="; "))
     numbers = {row.number for row in dropped}
     left = [row for row in rows if row.number not in numbers]
     again = [row for group in _group_rows(left, "file") for row in group[1:] if not isinstance(row.file, tuple)]
     if again:
-        count = counted(len(again), "row names an audio file", "rows name audio files")
+        count = pluralize(len(again), "row names an audio file", "rows name audio files")
         called = "" if has_ids else " These clips are named by their rows."
         message = "%s: %s that an earlier one names, with other values: %s.%s"
         logger.warning(message, display_name, count, first_few(again, separator="; "), called)
@@ -282,7 +282,7 @@ def _refuse_duplicate_ids(rows: Sequence[_CandidateRow], display_name: str) -> N
     if groups:
         pairs = [f"{group[0].name}: {' and '.join(map(str, group[:2]))}" for group in groups]
         raise CorpusError(
-            f"{display_name}: {counted(len(groups), 'utterance id is', 'utterance ids are')} not unique. "
+            f"{display_name}: {pluralize(len(groups), 'utterance id is', 'utterance ids are')} not unique. "
             f"{first_few(pairs, separator='; ')}. Correct them, name another column with --id_column_name, or "
             f"{_BY_FILES}."
         )

@@ -1,4 +1,4 @@
-"""A whole run, from its arguments to its results. `hf-gradalign train` uses this package."""
+"""A whole run, from its arguments to its results, as in `hf-gradalign train`."""
 
 from typing import TYPE_CHECKING
 

@@ -12,7 +12,7 @@ from hf_gradalign.experiment.training_arguments import AudioSpoofTrainingArgumen
 from hf_gradalign.experiment.views import CLEAN, parse_views
 
 CHECKED_BY_DEFAULT = 20_000
-"""Training splits of at most this many clips are decoded before training: 50,000 of 4 s take about a minute."""
+"""Training splits of at most this many clips are decoded before training. 50,000 clips of 4 s take about a minute."""
 
 
 class AppendReplacingDefault(argparse.Action):
@@ -36,13 +36,13 @@ class AppendReplacingDefault(argparse.Action):
 
 
 def of_corpora(default: str | None, about: str) -> dict[str, Any]:
-    """Return the metadata of an option that takes one value for all corpora, or `CORPUS:VALUE` for one of them."""
+    """Return the metadata of an option that takes a value for all corpora, or `CORPUS:VALUE` for one of them."""
     return {"nargs": "+", "default": default, "help": f"{about} For one of several corpora: CORPUS:VALUE."}
 
 
 @dataclass
 class DataArguments:
-    """Which clips a model is trained and evaluated on, and how they are cut and augmented."""
+    """The clips that a model is trained and evaluated on, and how they are cut and augmented."""
 
     corpus: list[str] | None = field(
         default=None,
@@ -160,7 +160,7 @@ class DataArguments:
         metadata={
             "help": "The views of each clip, separated by commas, such as clean,rawboost,codec: clean (the unchanged "
             "clip), a recipe as for --augmentation, or name=recipe. By default clean and augmented, where "
-            "--augmentation sets the latter."
+            "--augmentation defines augmented."
         },
     )
     augmentation: str | None = field(
@@ -192,7 +192,7 @@ class DataArguments:
         default=None,
         metadata={
             "help": "Scale every clip to this root mean square before augmentation, because RawBoost's distortion "
-            "depends on the level. By default 0.1 for the small model; with --model_name_or_path levels are kept."
+            "depends on the level. By default 0.1 for the small model; with --model_name_or_path, levels are kept."
         },
     )
     crop: str = field(
@@ -246,7 +246,7 @@ class DataArguments:
             raise ValueError(f"--shuffle_buffer_size must be at least 0, got {self.shuffle_buffer_size}")
         if self.streaming:
             for name, needed in (
-                ("max_train_samples", "the whole training data, which a stream does not have"),
+                ("max_train_samples", "the whole training data, which is not available in a stream"),
                 ("validation_fraction", "training data that can be divided; set a corpus with --eval_corpus"),
             ):
                 if getattr(self, name) is not None:
@@ -274,7 +274,7 @@ OF_CORPORA: dict[str, Any] = {
 }
 """Options that can have one value per corpus, and their defaults."""
 NONE_IS_A_VALUE = ("label_column_name", "id_column_name", "test_split_name")
-"""Options for which `none` means that there is no such column or split, not that the option is unset."""
+"""Options for which `none` means that there is no such column or split, rather than that the option is unset."""
 
 
 @dataclass
@@ -282,10 +282,11 @@ class RunArguments:
     """All arguments of a run. `parse_arguments` makes one from a command line or a mapping.
 
     Attributes:
-        model: Which model is trained.
-        data: Which clips it is trained and evaluated on, and how each view changes them.
-        training: How it is trained, and where the run is written.
-        options: The options that differ from the defaults, by name. The run's folder keeps them for when it is resumed.
+        model: The model to train.
+        data: The clips that it is trained and evaluated on, and how each view changes them.
+        training: How the model is trained, and where the run is written.
+        options: The options that differ from the defaults, by name. The run's folder keeps them so that the run can be
+            resumed.
     """
 
     model: ModelArguments
@@ -299,7 +300,7 @@ class RunArguments:
         Raises:
             ValueError: If an option does not apply to a model that is trained from scratch.
         """
-        from hf_gradalign import models  # here, because help must not wait for models
+        from hf_gradalign import models  # imported here, because --help must not wait for it
 
         name = self.model.model_name_or_path
         if name is None:

@@ -32,7 +32,7 @@ _UNSET = ("none", "null")
 _RECIPE = "recipe"
 _BASE = "base"
 _CONFIG_SUFFIXES = (".json", ".yaml", ".yml")
-# Options of one start, which the run's folder does not keep. Tokens are never written anywhere.
+# Options that apply only to the current command, so the run's folder does not keep them. Tokens are never written.
 _OF_ONE_START = ("output_dir", "resume_from_checkpoint", "hub_token", "dry_run", "overwrite", "allow_changes")
 
 
@@ -40,22 +40,23 @@ class RunParser(HfArgumentParser):
     """Parses options into `ModelArguments`, `DataArguments` and `AudioSpoofTrainingArguments`.
 
     The command line can unset what a configuration file or a resumed run has set: `--option none` for options that can
-    be None or take a list, `--option false` and `--no_option` for switches. A bare `--option` turns any switch on.
+    be None or take a list, `--option false` or `--no_option` for switches. `--option` without a value turns a switch
+    on.
     """
 
     def __init__(self) -> None:
         super().__init__(
-            cast("Any", _CLASSES),  # its stub knows no tuples of classes
+            cast("Any", _CLASSES),  # its stub does not allow tuples of classes
             allow_abbrev=False,
             prog=program("train"),
             usage="%(prog)s [CONFIG.yaml | CONFIG.json] [--option value ...]",
             description="Train a speech deepfake detector on several views of each clip with aligned gradients. "
             "`--option none` unsets an option of a configuration file or a resumed run.",
         )
-        self.add_argument(  # the name that other commands use
+        self.add_argument(  # the name used by other commands
             "--no_progress", action="store_true", dest="disable_tqdm", default=None, help="Show no progress bars."
         )
-        # The first action of each name: an option that is on by default has a second one, --no_<name>.
+        # Take the first action of each name, because an option that is on by default has a second one, --no_<name>.
         self.options = {action.dest: action for action in reversed(self._actions)}
         self._empty: dict[str, Any] = {}
         for dataclass in _CLASSES:
@@ -66,7 +67,7 @@ class RunParser(HfArgumentParser):
         self._group_options()
 
     def _group_options(self) -> None:
-        """Sort the options of --help into groups, those of this project first."""
+        """Sort the options of --help into groups, with this project's options first."""
         model, data, training = ({field.name for field in dataclasses.fields(kind)} for kind in _CLASSES)
         of_trainer = {field.name for field in dataclasses.fields(TrainingArguments)}
         ungrouped = self._optionals._group_actions
@@ -88,21 +89,21 @@ class RunParser(HfArgumentParser):
                 words = [f"--no_{field.name}", f"--no-{field.name.replace('_', '-')}"]
                 self.add_argument(*dict.fromkeys(words), action="store_false", dest=field.name, help=argparse.SUPPRESS)
         elif any(get_origin(kind) is dict for kind in alternatives):
-            action.type = str  # JSON, which the data classes read
-        # "none" stays a value where it is one (--report_to none).
+            action.type = str  # JSON, which the data classes parse
+        # "none" remains a value where it is one (--report_to none).
         has_none = field.default == "none" or field.name in NONE_IS_A_VALUE
         if (type(None) in alternatives and not has_none) or is_list:
-            action.type = _or_none(action.type)
+            action.type = _accept_none(action.type)
             action.choices = None if action.choices is None else _Choices(action.choices)
         if is_list:
             self._empty[field.name] = None if type(None) in alternatives else action.default
 
     def error(self, message: str) -> NoReturn:
-        """Print an error and exit, as in argparse. Content of files is shown as plain text and shortened."""
+        """Print an error and exit, as argparse does. File contents are shown as plain text and shortened."""
         super().error(error_line(ValueError(message)).removeprefix("error: "))
 
     def parse_known_args(self, args: Any = None, namespace: Any = None) -> tuple[argparse.Namespace, list[str]]:
-        """Parse as argparse does. `none` empties a list."""
+        """Parse arguments as argparse does, where `none` means an empty list."""
         parsed, rest = super().parse_known_args(args, namespace)
         for name, empty in self._empty.items():
             value = getattr(parsed, name, None)
@@ -123,13 +124,13 @@ class RunParser(HfArgumentParser):
 
 
 class _Choices(list):
-    """Choices of an option that can also be unset, which messages and help do not list."""
+    """Choices of an option that also accept None (unset), which messages and help do not list."""
 
     def __contains__(self, value: object) -> bool:
         return value is None or super().__contains__(value)
 
 
-def _or_none(read: Any) -> Callable[[str], Any]:
+def _accept_none(read: Any) -> Callable[[str], Any]:
     @functools.wraps(read)
     def read_or_none(word: str) -> Any:
         return None if word.lower() in _UNSET else read(word)
@@ -140,10 +141,10 @@ def _or_none(read: Any) -> Callable[[str], Any]:
 def parse_arguments(given: Sequence[str] | Mapping[str, Any]) -> RunArguments:
     """Make the arguments of a run from a command line or from a mapping.
 
-    A command line is `[CONFIG.yaml | CONFIG.json | recipe:NAME] [--option value ...]`. Its options win over the file.
-    A resumed run keeps the options it was started with unless others are given, except those that run code or send
-    something away, because the folder may come from someone else (`is_never_restored`). `--option none` (a null in a
-    file), `--option false` or `--no_option` unset what a file or a resumed run has set.
+    A command line is `[CONFIG.yaml | CONFIG.json | recipe:NAME] [--option value ...]`. Its options override the file. A
+    resumed run keeps the options it was started with unless others are given. Options that run code or send data
+    elsewhere are not kept, because the folder may come from someone else (`is_never_restored`). `--option none` (a null
+    in a file), `--option false` or `--no_option` unset what a file or a resumed run has set.
 
     A mistake (unknown option or key, wrong value, missing file) ends the program with status 2 and a message, as
     argparse does.
@@ -157,13 +158,13 @@ def parse_arguments(given: Sequence[str] | Mapping[str, Any]) -> RunArguments:
     try:
         made: Any = parser.parse_args_into_dataclasses([], look_for_args_file=False)
     except (ValueError, TypeError, ImportError, OSError, NotImplementedError) as error:
-        parser.error(plain_text(error))  # from the data classes: a value, a missing package, a missing file
+        parser.error(plain_text(error))  # from the data classes: a wrong value, a missing package or file
     model, data, training = made
     return RunArguments(model, data, training, options)
 
 
 def _read_options(argv: Sequence[str]) -> dict[str, Any]:
-    """The options of a command line that differ from the defaults, by name."""
+    """Return the options of a command line that differ from the defaults, by name."""
     parser = RunParser()
     words = list(argv)
     defaults = dict(vars(parser.parse_args([])))
@@ -179,12 +180,12 @@ def _read_options(argv: Sequence[str]) -> dict[str, Any]:
     if unknown:
         if not unknown[0].startswith("-"):
             parser.error(
-                f"unknown argument {unknown[0]}: what belongs to no option can only be a configuration file "
-                f"({', '.join(_CONFIG_SUFFIXES)}) or recipe:NAME, and comes first"
+                f"unknown argument {unknown[0]}: the only argument without an option is a configuration file "
+                f"({', '.join(_CONFIG_SUFFIXES)}) or recipe:NAME, and it comes first"
             )
         _fail_unknown(parser, "option", unknown[0], [f"--{name}" for name in defaults])
     if given.resume_from_checkpoint is not None:
-        from hf_gradalign.experiment.output_folder import run_folder  # brings transformers' Trainer, and that datasets
+        from hf_gradalign.experiment.output_folder import run_folder  # slow: imports transformers' Trainer and datasets
 
         try:
             kept = run_folder(given.resume_from_checkpoint, given.output_dir) / ARGUMENTS_NAME
@@ -198,7 +199,7 @@ def _read_options(argv: Sequence[str]) -> dict[str, Any]:
 
 
 def is_never_restored(name: str, value: Any) -> bool:
-    """Return whether only the user may set an option, and not a run's folder, because it runs code or sends data away.
+    """Return whether only the user may set an option, not a run's folder, because it runs code or sends data elsewhere.
 
     Args:
         name: Name of the option.
@@ -212,7 +213,7 @@ def is_never_restored(name: str, value: Any) -> bool:
 
 
 def describe_resumed(options: Mapping[str, Any], folder: str | Path) -> str:
-    """Say what a resumed run takes from `run_arguments.json` in its folder and what not; empty without that file.
+    """Describe what a resumed run takes from `run_arguments.json` in its folder; empty without that file.
 
     Args:
         options: Values by option (`RunArguments.options`).
@@ -227,14 +228,14 @@ def describe_resumed(options: Mapping[str, Any], folder: str | Path) -> str:
     text = f"Taken from {path}: {shlex.join(_words(taken)) or 'nothing'}"
     if left:
         text += (
-            f"\nNot taken from it: {shlex.join(_words(left))} (options that run code or send data away are only taken "
-            "from the command line)"
+            f"\nNot taken from it: {shlex.join(_words(left))} (options that run code or send data elsewhere are taken "
+            "only from the command line)"
         )
     return plain_text(text)
 
 
 def resume_words(options: Mapping[str, Any], checkpoint: str) -> list[str]:
-    """Return the command that resumes a run, with the options that its folder does not keep, except a token."""
+    """Return the command that resumes a run, with the options that its folder does not keep, but without a token."""
     alone = {n: v for n, v in options.items() if is_never_restored(n, v) and n not in _OF_ONE_START}
     return [*command("train").split(), "--resume_from_checkpoint", checkpoint, *_words(alone)]
 
@@ -244,13 +245,13 @@ def _restorable(kept: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _parse(parser: RunParser, words_of_file: list[str], words: list[str]) -> tuple[argparse.Namespace, list[str]]:
-    # The values of the file are defaults of the command line, so an option that can be repeated replaces them.
+    # The values of the file become the defaults of the command line, so an option that can be repeated replaces them.
     parser.set_defaults(**vars(parser.parse_args(words_of_file)))
     return parser.parse_known_args(words)
 
 
 def keep_arguments(options: Mapping[str, Any], folder: str | Path) -> None:
-    """Write the options of a run into its folder, for when it is resumed."""
+    """Write the options of a run into its folder, so that it can be resumed."""
     Path(folder).mkdir(parents=True, exist_ok=True)
     write_text_atomically(Path(folder, ARGUMENTS_NAME), arguments_json(options))
 
@@ -261,7 +262,7 @@ def arguments_json(options: Mapping[str, Any]) -> str:
 
 
 def command_words(options: Mapping[str, Any]) -> list[str]:
-    """Return the command that starts a run, without its token, folders, checkpoint, name and place on the Hub.
+    """Return the command that starts a run, without its token, folders, checkpoint, name and Hub repository.
 
     Args:
         options: Values by option (`RunArguments.options`).
@@ -285,18 +286,18 @@ def _words(options: Mapping[str, Any]) -> list[str]:
 
 
 def _words_of_file(path: Path, parser: RunParser) -> list[str]:
-    """The words of a configuration file, after those of its `base`, a file in the same folder, that it does not set."""
+    """Return the words of a configuration file, preceded by those of its `base` that it does not override."""
     if not path.is_file():
-        parser.error(f"there is no configuration file {path}")
+        parser.error(f"the configuration file {path} does not exist")
     content = _read_mapping(path, parser)
     inherited: list[str] = []
     if (base := content.pop(_BASE, None)) is not None:
         base_path = path.with_name(str(base))
         if not base_path.is_file():
-            parser.error(f"{path}: there is no base configuration file {base_path}")
+            parser.error(f"{path}: the base configuration file {base_path} does not exist")
         shared = _read_mapping(base_path, parser)
         if _BASE in shared:
-            parser.error(f"{base_path} is the base of {path} and cannot have a base of its own")
+            parser.error(f"{base_path} is the base of {path}, so it cannot have a base itself")
         inherited = _words_of({n: v for n, v in shared.items() if n not in content}, base_path, parser)
     return [*inherited, *_words_of(content, path, parser)]
 
@@ -322,13 +323,13 @@ def _words_of(content: Mapping[str, Any], path: Path, parser: RunParser) -> list
             continue
         words.append(f"--{name}")
         if isinstance(value, bool) and not parser.reads_switch(name):
-            # YAML reads `no` as false. An option whose value can be omitted (--align_gradients) may be true.
+            # YAML reads `no` as false. An option that may be given without a value (--align_gradients) can be true.
             words += [] if value else ["no" if name.endswith("_strategy") else "none"]
         elif isinstance(value, dict) and name in (*OF_CORPORA, "label_map"):
             words += _words_of_corpora(value, "=" if name == "label_map" else ":")
         else:
             if isinstance(value, list) and actions[name].nargs is None:
-                value = ",".join(map(str, value))  # an option of one word takes commas: views: [clean, rawboost]
+                value = ",".join(map(str, value))  # an option of one word takes commas, as in views: [clean, rawboost]
             words += [_word(item) for item in value] if isinstance(value, list) else [_word(value)]
     return words
 
@@ -341,7 +342,7 @@ def _words_of_corpora(values: Mapping[Any, Any], sign: str) -> list[str]:
             words += [f"{key}:{word}" for word in _words_of_corpora(value, sign)]
         else:
             words.append(f"{key}{sign}{value}")
-    # A space before a leading dash, so that it is not taken for an option.
+    # A space before a leading dash keeps the word from looking like an option.
     return [f" {word}" if word.startswith("-") else word for word in words]
 
 

@@ -1,4 +1,4 @@
-"""The corpora of a run: load them, choose clips, and set aside validation and test splits."""
+"""Loads the corpora of a run, chooses clips, and sets aside validation and test splits."""
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -35,14 +35,14 @@ from hf_gradalign.experiment.arguments import (
 
 logger = logging.get_logger(__name__)
 
-# The options with the corpus of each split, and with the name of the split in its corpus.
+# The options for the corpus of each split, and for the name of the split in its corpus.
 _CORPUS_OF = {"validation": "eval_corpus", "test": "test_corpus"}
 _NAME_OF = {"train": "train_split_name", "validation": "eval_split_name", "test": "test_split_name"}
 _NOT_OF_STREAMS = {"train_split", "validation_split", "test_split"}
 
 
 def limit_clips(clips: Dataset, size: int | None) -> Dataset:
-    """Return at most `size` clips, always the same ones and with the classes in proportion; all clips for None."""
+    """Return at most `size` clips, always the same and with the same class proportions. None returns all clips."""
     if size is None or size >= len(clips):
         return clips
     # Corpora are often sorted by label, so the first clips may all be of one class.
@@ -56,7 +56,7 @@ def limit_clips(clips: Dataset, size: int | None) -> Dataset:
 def check_clips(
     clips: Dataset, data_args: DataArguments, sampling_rate: int, *, of_any_number: bool = False
 ) -> Dataset:
-    """Check clips by decoding them, if the arguments or their number say so, and drop bad ones if these are skipped.
+    """Check clips by decoding them if the options or their number call for it, and drop bad ones if these are skipped.
 
     Args:
         clips: The clips of one split.
@@ -87,8 +87,8 @@ class RunCorpora:
 
     Attributes:
         splits: `train` (unless it is streamed), `validation` and, if there is one, `test`.
-        eval_sources: The corpus that each of the latter two is of, as it was named; None for the demo corpus.
-        remarks: Warnings of clips that splits share, one sentence each.
+        eval_sources: The corpus of the validation and test split, as given by the user; None for the demo corpus.
+        remarks: Warnings about clips that splits share, one sentence each.
     """
 
     splits: DatasetDict
@@ -115,7 +115,7 @@ def load_run_corpora(run: RunArguments, sampling_rate: int) -> RunCorpora:
     parts: dict[str, Dataset] = {}
     held_out: dict[str, Dataset] = {}
     eval_sources: dict[str, str | None] = {}
-    for name, text in _named(data_args):
+    for name, text in _named_corpora(data_args):
         loaded = _load(text, held_out, data_args, options)
         if "train" in loaded:
             parts[name] = loaded.pop("train")
@@ -137,10 +137,10 @@ def load_run_corpora(run: RunArguments, sampling_rate: int) -> RunCorpora:
 
     splits = {split: limit_clips(clips, data_args.max_eval_samples) for split, clips in held_out.items()}
     parts = {name: limit_clips(clips, data_args.max_train_samples) for name, clips in parts.items()}
-    remarks = _remarks_on_shared_clips(parts.values(), splits)
+    remarks = _shared_clip_remarks(parts.values(), splits)
     for remark in remarks:
         logger.warning(remark)
-    # One bad clip here would end the run at an evaluation, for the test split after all training. A dry run is short.
+    # A bad clip here would end the run at an evaluation, or after all training for the test split.
     splits = {
         split: check_clips(clips, data_args, sampling_rate, of_any_number=not run.training.dry_run)
         for split, clips in splits.items()
@@ -155,7 +155,7 @@ def load_run_corpora(run: RunArguments, sampling_rate: int) -> RunCorpora:
         )
         splits["train"] = limit_clips(mixed, data_args.max_train_samples)
     for split, clips in splits.items():
-        # An equal error rate needs both classes. Better to find out now than after training.
+        # An equal error rate needs both classes. Check this now rather than after training.
         try:
             require_both_classes(clips["label"][:], split)
         except CorpusError:
@@ -163,7 +163,7 @@ def load_run_corpora(run: RunArguments, sampling_rate: int) -> RunCorpora:
                 raise
             logger.warning(
                 f"All {len(clips)} clips of the test split are {LABEL_NAMES[clips['label'][0]]}: they are scored, but "
-                "there is no equal error rate, which needs both classes. --test_split_name none skips them."
+                "there is no equal error rate, which needs both classes. Use --test_split_name none to skip them."
             )
     in_order = DatasetDict({split: splits[split] for split in _NAME_OF if split in splits})
     return RunCorpora(in_order, eval_sources, remarks)
@@ -179,7 +179,7 @@ def stream_training_corpora(run: RunArguments) -> IterableDataset:
     readers = max(1, run.training.dataloader_num_workers) * run.training.world_size
     options = _Options(run)
     streams = {}
-    for name, text in _named(data_args):
+    for name, text in _named_corpora(data_args):
         given = options.of(text)
         split = given["train_split"]
         given = {option: value for option, value in given.items() if option not in _NOT_OF_STREAMS}
@@ -194,11 +194,11 @@ def stream_training_corpora(run: RunArguments) -> IterableDataset:
 
 
 def data_seed(args: AudioSpoofTrainingArguments) -> int:
-    """Return the seed of everything that concerns the data."""
+    """Return the seed for everything that concerns the data."""
     return args.seed if args.data_seed is None else args.data_seed
 
 
-def _named(data_args: DataArguments) -> list[tuple[str, str | None]]:
+def _named_corpora(data_args: DataArguments) -> list[tuple[str, str | None]]:
     names = unique_names([parse_corpus(text).name for text in data_args.corpora])
     return list(zip(names, data_args.corpora, strict=True))
 
@@ -243,10 +243,10 @@ class _Options:
 
     def split_name(self, split: str, text: str | None) -> str:
         """Return the name of a split in a corpus."""
-        return cast("str", self._values[_NAME_OF[split]][text])  # each of them has a default
+        return cast("str", self._values[_NAME_OF[split]][text])  # every split has a default name
 
     def check(self) -> None:
-        """Check, after loading, that no single label map was applied to the numbers of two corpora."""
+        """Check, after loading, that no label map without a corpus was applied to the numbers of two corpora."""
         self._corpora.check_label_maps(self._label_maps)
 
 
@@ -297,7 +297,7 @@ def _split_off(parts: dict[str, Dataset], fraction: float) -> Dataset:
     return validation[0] if len(validation) == 1 else mix_corpora(dict(zip(parts, validation, strict=True)))
 
 
-def _remarks_on_shared_clips(parts: Iterable[Dataset], splits: Mapping[str, Dataset]) -> tuple[str, ...]:
+def _shared_clip_remarks(parts: Iterable[Dataset], splits: Mapping[str, Dataset]) -> tuple[str, ...]:
     remarks = []
     earlier = {"trained on": [*parts]}
     for split in sorted(splits, reverse=True):  # validation, test
@@ -307,7 +307,7 @@ def _remarks_on_shared_clips(parts: Iterable[Dataset], splits: Mapping[str, Data
                 number = f"{'' if shared.are_all else 'at least '}{len(shared.ids)}"
                 remarks.append(
                     f"{split.capitalize()} split: {number} of {len(splits[split])} clips are also {use}, such as "
-                    f"{shared.ids[0]}: the error rate is too good."
+                    f"{shared.ids[0]}, so the error rate is too good."
                 )
         earlier[f"in the {split} split"] = [splits[split]]
     return tuple(remarks)
@@ -319,7 +319,7 @@ def _require_held_out(held_out: Iterable[str], data_args: DataArguments, options
         if split in held_out or (split == "test" and set(names) <= {split, "none"}):
             continue
         raise CorpusError(
-            f"None of the corpora has a {split} split {' or '.join(map(repr, names))}: give a corpus that has one with "
-            f"--{option}, or the name of the split with --{_NAME_OF[split]}"
-            + (", or split part of the training data off with --validation_fraction 0.1." if split != "test" else ".")
+            f"None of the corpora has a {split} split {' or '.join(map(repr, names))}: choose a corpus that has one "
+            f"with --{option}, or the name of the split with --{_NAME_OF[split]}"
+            + (", or split off part of the training data with --validation_fraction 0.1." if split != "test" else ".")
         )

@@ -1,4 +1,4 @@
-"""The dry run: check a run and take two timed updates on synthetic audio."""
+"""The dry run: checks a run and takes two timed updates on synthetic audio."""
 
 import copy
 import io
@@ -44,14 +44,14 @@ from hf_gradalign.utils.memory import peak_memory
 
 logger = logging.get_logger(__name__)
 
-_STEPS = 2  # the first warms up
+_STEPS = 2  # the first is a warm-up
 _CLIPS_TIMED = 8
 _PITCH = (90.0, 250.0)  # Hz
 _BUILT_IN: dict[str, dict[str, Any]] = {"facebook/wav2vec2-xls-r-300m": XLS_R_300M}
 
 
-def is_out_of_reach(error: BaseException) -> bool:
-    """Return whether an error means that the Hub could not be reached, rather than that it has no such model."""
+def is_hub_unreachable(error: BaseException) -> bool:
+    """Return whether an error means that the Hub could not be reached, rather than that the model does not exist."""
     cause: BaseException | None = error
     while cause is not None:
         if isinstance(cause, LocalEntryNotFoundError | OfflineModeIsEnabled):
@@ -83,7 +83,7 @@ def stand_in_config(name: str, **hub_options: Any) -> PretrainedConfig | None:
 def synthetic_clips(count: int, seconds: float, sampling_rate: int, prefix: str) -> Dataset:
     """Return clips of a buzz in noise, alternating spoof and bona fide, as FLAC in memory.
 
-    Half of them are a fifth longer than `seconds` and half a fifth shorter, so that both cutting and repeating are
+    Half of the clips are a fifth longer than `seconds` and half a fifth shorter, so that both cutting and repeating are
     tried. The clips are always the same.
 
     Args:
@@ -114,7 +114,7 @@ def synthetic_clips(count: int, seconds: float, sampling_rate: int, prefix: str)
 
 
 class StepClock(TrainerCallback):
-    """Record the times of updates, in seconds. It waits for the accelerator, so use it for a few steps only.
+    """Records the times of updates in seconds. It waits for the accelerator, so use it only for a few steps.
 
     Attributes:
         updates: The end of each update.
@@ -145,7 +145,7 @@ def _now(device: torch.device) -> float:
 def dry_run(run: RunArguments) -> DryRunReport:
     """Check everything that a run needs, and take two updates and two evaluation batches on synthetic audio.
 
-    Options, views, corpora and model are checked as in a run; corpora must exist. A model that can be neither
+    Options, views, corpora and model are checked as in a run, so corpora must exist. A model that can be neither
     downloaded nor found in the cache is built with random weights, if its sizes are known. Outputs go to a folder that
     is deleted at the end. Downloads go to the caches of their libraries.
 
@@ -153,7 +153,7 @@ def dry_run(run: RunArguments) -> DryRunReport:
         run: The run's arguments. Only defaults that depend on others are filled in.
 
     Raises:
-        ValueError: If the run cannot work as it is set up, or does not fit into the memory of the accelerator.
+        ValueError: If the run cannot work with these arguments, or does not fit into the memory of the accelerator.
         OSError: If a corpus is not found, or a model cannot be loaded or replaced.
     """
     model_args, data_args, args = run.model, run.data, run.training
@@ -172,7 +172,7 @@ def dry_run(run: RunArguments) -> DryRunReport:
     preparation = make_preparation(corpora, views, model, feature_extractor, run)
     held_out = RunCorpora(DatasetDict({**real.splits, "train": corpora.splits["train"]}), real.eval_sources)
     evaluated = make_preparation(held_out, views, model, feature_extractor, run)
-    assert isinstance(preparation.train_dataset, ViewDataset)  # synthetic clips are not streamed
+    assert isinstance(preparation.train_dataset, ViewDataset)  # synthetic clips are never streamed
     seconds_per_clip = _seconds_per_clip(preparation.train_dataset)
     clock = StepClock()
     with tempfile.TemporaryDirectory(prefix="hf_gradalign_dry_run_") as folder:
@@ -188,7 +188,8 @@ def dry_run(run: RunArguments) -> DryRunReport:
     per_update = args.train_batch_size * args.gradient_accumulation_steps
     measured, loading = clock.updates[-1] - clock.updates[-2], seconds_per_clip * per_update
     if args.dataloader_num_workers:
-        # The batches of two updates were prefetched. In the long run, an update is no faster than its loading.
+        # The batches of the two updates were prefetched. In the long run, an update is no faster than loading its
+        # batches.
         computing, loading = measured, loading / args.dataloader_num_workers
         seconds_per_update = max(computing, loading)
     else:
@@ -228,7 +229,7 @@ def _load_model(run: RunArguments) -> tuple[PreTrainedModel, SequenceFeatureExtr
         return *load_model(run), False
     except OSError as error:
         name = run.model.model_name_or_path
-        if name is None or not is_out_of_reach(error):
+        if name is None or not is_hub_unreachable(error):
             raise
         options: dict[str, Any] = {"revision": run.model.model_revision, "token": run.training.hub_token}
         config = stand_in_config(name, trust_remote_code=run.model.trust_remote_code, **options)
@@ -238,7 +239,7 @@ def _load_model(run: RunArguments) -> tuple[PreTrainedModel, SequenceFeatureExtr
                 f"machine with a connection (hf download {name}) and pass the folder, or try the dry run with "
                 "facebook/wav2vec2-xls-r-300m, whose sizes are known"
             ) from error
-    logger.warning(f"{name}: the Hub cannot be reached, and the weights are random. The run itself will need the Hub.")
+    logger.warning(f"{name}: the Hub cannot be reached, so the weights are random. The run itself will need the Hub.")
     return *load_model(run, config), True
 
 
@@ -267,7 +268,7 @@ def _seconds_per_clip(dataset: ViewDataset) -> float:
 
 
 def _seconds_per_read(clips: Dataset | None) -> float:
-    """Seconds to read a clip's file from disk without decoding it; 0 for clips that are not files, or are streamed."""
+    """Return the seconds to read a file from disk without decoding it; 0 if clips are not files or are streamed."""
     if clips is None:
         return 0.0
     times = []
@@ -314,6 +315,6 @@ def _step_arguments(args: AudioSpoofTrainingArguments, folder: str) -> AudioSpoo
 
 def _take_steps(preparation: Preparation, args: AudioSpoofTrainingArguments, clock: StepClock) -> None:
     trainer = make_trainer(preparation, args, [clock])
-    trainer.remove_callback(PrinterCallback)  # the loss on synthetic audio has no meaning
+    trainer.remove_callback(PrinterCallback)  # the loss on synthetic audio means nothing
     trainer.train()
     trainer.evaluate()

@@ -1,4 +1,4 @@
-"""Estimates of a run: its length, its disk space, and the report of a dry run."""
+"""Estimates of a run's length and disk space, and the report of a dry run."""
 
 import math
 import os
@@ -21,10 +21,10 @@ from hf_gradalign.utils.messages import closest_existing
 
 logger = logging.get_logger(__name__)
 
-_TIGHT = 1.2  # of what is needed: other programs write too
+_TIGHT = 1.2  # factor on the needed space, because other programs write too
 _BYTES_PER_CLIP = 100  # of a score file
 _BYTES_PER_UPDATE = 1000  # of the conflict record and the log
-_REST = 10_000_000  # figures, configuration, model card, a report's files
+_REST = 10_000_000  # figures, configuration, model card, reports
 
 
 @dataclass(frozen=True)
@@ -37,7 +37,8 @@ class RunEstimate:
         evaluations: Evaluations of the validation split, including the one at the end.
         training_seconds: Time of all updates.
         evaluation_seconds: Time of all evaluations, including that of the test split.
-        least_seconds: Shortest time with early stopping, if no evaluation is better than the first; else None.
+        least_seconds: Shortest time with early stopping, if no evaluation is better than the first; None without early
+            stopping.
     """
 
     updates_per_epoch: int | None
@@ -115,15 +116,15 @@ class DiskSpace:
     Attributes:
         folder: The run's folder.
         weights: Size of the weights that are saved at the end.
-        kept_weights: Size of the weights of one checkpoint, which may only be those of adapters.
+        kept_weights: Size of the weights in one checkpoint, which may be only those of adapters.
         checkpoint: Size of a checkpoint to resume from.
         checkpoints: Largest number of checkpoints at a time, including the one that is being written.
         kept_checkpoints: Number of checkpoints when training ends.
         averaged: Largest number of weights that are kept for averaging outside of checkpoints.
         rest: Scores, conflict record and other files.
-        present: Size of what an earlier start of the run has written.
+        present: Size of the files that an earlier start of the run has written.
         free: Free space on the disk of the folder.
-        savings: Options that would make the run need less.
+        savings: Options that would make the run need less space.
     """
 
     folder: Path
@@ -140,7 +141,7 @@ class DiskSpace:
 
     @property
     def needed(self) -> int:
-        """The most by which the folder grows."""
+        """The largest amount by which the folder grows."""
         at_most = max(self.checkpoints * self.checkpoint, self.kept_checkpoints * self.checkpoint + self.weights)
         return max(at_most + self.averaged * self.kept_weights + self.rest - self.present, 0)
 
@@ -174,14 +175,14 @@ class DiskSpace:
 
 
 def require_disk_space(preparation: Preparation, args: AudioSpoofTrainingArguments) -> None:
-    """Refuse a run that does not fit on its disk, and warn if there is little space left.
+    """Refuse a run that does not fit on its disk, and warn if space is tight.
 
     Args:
         preparation: Data and model of the run.
         args: The run's arguments, with their `output_dir` settled.
 
     Raises:
-        ValueError: If the run may need more than is free, in all processes of a run.
+        ValueError: If the run may need more space than is free. Every process raises it.
     """
     clips = {str(split): len(dataset) for split, dataset in preparation.corpus.items()}
     space = disk_space(preparation.model, args, clips, estimate_run(args, clips, 0.0, 0.0))
@@ -203,7 +204,7 @@ def disk_space(
         clips: Number of clips per split.
         estimate: Numbers of updates and evaluations.
     """
-    state = {id(tensor): tensor for tensor in (*model.parameters(), *model.buffers())}  # tied weights once
+    state = {id(tensor): tensor for tensor in (*model.parameters(), *model.buffers())}  # tied weights count once
     weights = sum(tensor.numel() * tensor.element_size() for tensor in state.values())
     trained = sum(p.numel() * p.element_size() for p in set(model.parameters()) if p.requires_grad)
     kept_weights = weights
@@ -212,7 +213,7 @@ def disk_space(
         weights = trained if not args.merge_adapters else trained + 4 * count_parameters(model)
     # Adam has two moments per parameter; plain SGD has none.
     moments = 0 if args.save_only_model or args.optim == "sgd" else 2 * trained
-    saves = _saves(args, estimate)
+    saves = _count_saves(args, estimate)
     keeps_best = args.load_best_model_at_end
     kept, fewest = saves, 2 if keeps_best else 1
     if args.save_total_limit is not None and args.save_total_limit > 0:
@@ -246,7 +247,7 @@ def _size(n_bytes: int) -> str:
     return f"{n_bytes / 1e9:.1f} GB" if n_bytes >= 1e9 else f"{n_bytes / 1e6:.0f} MB"
 
 
-def _saves(args: AudioSpoofTrainingArguments, estimate: RunEstimate) -> int:
+def _count_saves(args: AudioSpoofTrainingArguments, estimate: RunEstimate) -> int:
     if args.save_strategy == "no":
         return 0
     if args.save_strategy == "epoch":
@@ -266,7 +267,7 @@ def _written(folder: Path) -> Iterable[Path]:
 
 def _size_of(paths: Iterable[Path]) -> int:
     files = [os.stat(path) for path in paths if path.is_file()]
-    return sum({(file.st_dev, file.st_ino): file.st_size for file in files}.values())  # a linked file once
+    return sum({(file.st_dev, file.st_ino): file.st_size for file in files}.values())  # a linked file counts once
 
 
 @dataclass(frozen=True)
@@ -288,7 +289,7 @@ class DryRunReport:
         seconds_per_update: Time of the second of two updates, including loading its batches.
         seconds_per_clip: Time to load and augment one utterance in all views, on one process.
         bound: What limits the speed: the model, the data or the disk.
-        loader_workers: Processes that load clips; 0 is the training process itself.
+        loader_workers: Number of processes that load clips; 0 if the training process loads them.
         seconds_per_evaluation_batch: Time of the second of two evaluation batches.
         utterances_per_evaluation_batch: Utterances per evaluation batch on one process.
         estimate: Length of the whole run.

@@ -1,10 +1,10 @@
-"""Names of the files and folders that a run writes, except those that transformers names."""
+"""Names of the files and folders that a run writes, except those named by transformers."""
 
 RUNS_DIR = "runs"
 ARGUMENTS_NAME = "run_arguments.json"
 FINGERPRINT_NAME = "run_fingerprint.json"
 RESULTS_NAME = "all_results.json"
 REPLACED_DIR = "_replaced"
-"""Keeps what `--overwrite` replaces until the run is complete. Its underscore keeps it out of what is pushed."""
+"""Folder for files replaced by `--overwrite`, until the run is complete. The underscore excludes it from pushes."""
 LOCK_NAME = "_running.lock"
-"""In a run's folder while it runs. Its underscore keeps it out of what is pushed to the Hub."""
+"""Lock file in a run's folder while it runs. The underscore excludes it from pushes to the Hub."""

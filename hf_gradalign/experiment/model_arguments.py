@@ -1,4 +1,4 @@
-"""The arguments of a run about its model."""
+"""The arguments of a run that concern its model."""
 
 import importlib.util
 import math
@@ -7,7 +7,7 @@ from typing import Any
 
 from hf_gradalign.utils.settings_files import read_json_object
 
-# Options that are JSON objects: which other option they need, and an example.
+# Options that are JSON objects, with the option that they need and an example.
 _JSON_OPTIONS = (
     ("head_options", "head", '{"num_blocks": 2}'),
     ("loss_options", "loss", '{"margin": 0.2}'),
@@ -17,7 +17,7 @@ _JSON_OPTIONS = (
 
 @dataclass
 class ModelArguments:
-    """Which model is trained."""
+    """The model to train."""
 
     model_name_or_path: str | None = field(
         default=None,
@@ -72,8 +72,8 @@ class ModelArguments:
     freeze_layers: int | None = field(
         default=None,
         metadata={
-            "help": "Freeze the first N transformer layers and what comes before them, such as convolutions; 0 freezes "
-            "only the latter."
+            "help": "Freeze the first N transformer layers and everything before them, such as convolutions; 0 freezes "
+            "only what comes before them."
         },
     )
     lora_r: int | None = field(
@@ -98,7 +98,7 @@ class ModelArguments:
         default=None,
         metadata={
             "choices": ["cross_entropy", "am_softmax", "oc_softmax"],
-            "help": "Loss of a new head: cross_entropy (the default), or with margins on cosines am_softmax or "
+            "help": "Loss of a new head: cross_entropy (the default), or with margins on cosines, am_softmax or "
             "oc_softmax. Stored in the model's config.",
         },
     )
@@ -154,7 +154,7 @@ class ModelArguments:
         if self.lora_alpha is not None and not 0 < self.lora_alpha < math.inf:
             raise ValueError(f"--lora_alpha must be a positive number, got {self.lora_alpha}")
         for name in ("freeze_feature_encoder", "freeze_backbone", "freeze_layers"):
-            if getattr(self, name) is not getattr(type(self), name):  # 0 is a number of layers
+            if getattr(self, name) is not getattr(type(self), name):  # 0 is a valid number of layers
                 raise ValueError(
                     f"--lora_r freezes the encoder's own weights: remove --{name} (--lora_target_modules chooses the "
                     "layers with adapters)"

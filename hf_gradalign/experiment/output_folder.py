@@ -1,4 +1,4 @@
-"""The output folder of a run: which one it is, who may write to it, and what a new run replaces."""
+"""The output folder of a run: its choice, its lock, and the files that a new run replaces."""
 
 import contextlib
 import os
@@ -51,7 +51,7 @@ _NAMES = (
     *(TRAINER_STATE_NAME, TRAINING_ARGS_NAME, ADAPTER_CONFIG_NAME, ADAPTER_SAFE_WEIGHTS_NAME),
     *("scores_validation.txt", "scores_test.txt", "figures", BEST_CHECKPOINTS_DIR, ADAPTER_DIR),
     *_EARLY_NAMES,
-    # The code that is saved with a detector.
+    # The code that is saved with a detector
     *sorted(path.name for path in Path(hf_gradalign.models.__file__).parent.glob("*.py")),
 )
 
@@ -69,15 +69,15 @@ def resolve_output_folder(
         create: Whether to create a new folder in `runs/` now, so that no other run takes its name.
 
     Returns:
-        The output folder and the checkpoint to resume from. It is None for a new run and for one that starts
-        over (see `find_run`).
+        The output folder and the checkpoint to resume from. The checkpoint is None for a new run and for a run that
+        starts over (see `find_run`).
 
     Raises:
-        FileExistsError: If the folder holds a run, or other files that a run would replace, and nothing is resumed.
+        FileExistsError: If the folder contains a run, or other files that a run would replace, and nothing is resumed.
         FileNotFoundError: If there is no complete checkpoint to resume from.
         PermissionError: If a link in the folder would make the run write outside of it.
     """
-    # All processes of a distributed run must decide the same, even if they see a shared disk differently.
+    # All processes of a distributed run must decide in the same way, even if they see a shared disk differently.
     return on_main_process(lambda: _resolve(output_dir, resume_from, label, overwrite, create))
 
 
@@ -95,13 +95,13 @@ def _resolve(
         refuse_occupied(folder, overwrite)
     refuse_outside_links(folder)
     if checkpoint is None:
-        logger.warning(f"{run} has no complete checkpoint to resume from: the run starts over in {folder}.")
+        logger.warning(f"{run} has no complete checkpoint to resume from, so the run starts over in {folder}.")
         return str(folder), None
     return str(folder), str(checkpoint)
 
 
 def run_folder(resume_from: str, output_dir: str | None = None) -> Path:
-    """Return the folder of the run that is resumed, without a look at its content. Arguments and errors: `find_run`."""
+    """Return the folder of the resumed run, without looking into it. Arguments and errors as for `find_run`."""
     by_name = resume_from != "last"
     path = resume_from if by_name else output_dir
     if path is None:
@@ -118,11 +118,12 @@ def run_folder(resume_from: str, output_dir: str | None = None) -> Path:
 def find_run(resume_from: str, output_dir: str | None = None) -> tuple[Path, Path | None]:
     """Find the run that is resumed and the checkpoint to resume from.
 
-    A run that was killed before its first checkpoint was complete starts over. So does "last" if there is no run yet,
-    so that a job on a cluster can use the same command line for every start.
+    A run that was killed before its first checkpoint was complete starts over. With "last", a run starts from the
+    beginning if there is none yet, so that a cluster job can use the same command line for every start.
 
     Args:
-        resume_from: A checkpoint, a run folder (for its last complete checkpoint), or "last" for that of `output_dir`.
+        resume_from: A checkpoint, a run folder (for its last complete checkpoint), or "last" for the last one in
+            `output_dir`.
         output_dir: The folder that the user chose, if any.
 
     Returns:
@@ -165,7 +166,7 @@ def refuse_occupied(folder: Path, overwrite: bool = False) -> None:
     """Refuse a folder in which a new run would replace files.
 
     Raises:
-        FileExistsError: If it would. The message lists the files.
+        FileExistsError: If there are such files. The message lists them.
     """
     if folder.is_file():
         raise FileExistsError(f"--output_dir {folder} is a file")
@@ -173,18 +174,18 @@ def refuse_occupied(folder: Path, overwrite: bool = False) -> None:
         return
     if traces := _traces(folder):
         raise FileExistsError(
-            f"{folder} already holds a run ({', '.join(traces[:4])}). Resume it with --resume_from_checkpoint "
+            f"{folder} already contains a run ({', '.join(traces[:4])}). Resume it with --resume_from_checkpoint "
             f"{folder}, choose another --output_dir, or replace the run with --overwrite"
         )
-    if others := _in_the_way(folder):
+    if others := _files_in_the_way(folder):
         raise FileExistsError(
             f"{folder} has files that a run would replace ({first_few(others, 6)}). Choose another --output_dir, or "
             "replace them with --overwrite"
         )
 
 
-def _in_the_way(folder: Path) -> list[str]:
-    """List what a run would replace, except files of a run that was killed before its first checkpoint."""
+def _files_in_the_way(folder: Path) -> list[str]:
+    """List the files that a run would replace, except those of a run that was killed before its first checkpoint."""
     is_unfinished_run = (folder / ARGUMENTS_NAME).is_file()
     return [
         name for name in _NAMES if os.path.lexists(folder / name) and not (is_unfinished_run and name in _EARLY_NAMES)
@@ -203,13 +204,13 @@ def set_aside(folder: str | Path) -> None:
     if not names:
         return
     aside, copies = folder / REPLACED_DIR, 1
-    while aside.exists():  # from a run that was killed
+    while aside.exists():  # left by a run that was killed
         copies += 1
         aside = folder / f"{REPLACED_DIR}_{copies}"
     aside.mkdir()
     for name in names:
         os.rename(folder / name, aside / name)
-    logger.warning(f"--overwrite: {', '.join(names)} are kept in {aside} until this run is complete, and then deleted.")
+    logger.warning(f"--overwrite: {', '.join(names)} are kept in {aside} until this run is complete and then deleted.")
 
 
 def remove_replaced(folder: str | Path) -> None:
@@ -245,18 +246,18 @@ def hold_output_folder(
 
     Args:
         output_dir: As for `resolve_output_folder`, which is called next, with the folder.
-        resume_from: Likewise.
-        label: Likewise.
-        overwrite: Likewise.
-        dry_run: Create no folder.
+        resume_from: As for `resolve_output_folder`.
+        label: As for `resolve_output_folder`.
+        overwrite: As for `resolve_output_folder`.
+        dry_run: Whether to create no folder.
 
     Yields:
         The folder, and whether this run waited for another one in it.
 
     Raises:
         LockHeldError: If another run uses the folder.
-        FileExistsError: As `resolve_output_folder`.
-        FileNotFoundError: As `resolve_output_folder`.
+        FileExistsError: As for `resolve_output_folder`.
+        FileNotFoundError: As for `resolve_output_folder`.
     """
     if resume_from is None and output_dir is None:
         new = _missing(Path(RUNS_DIR))
@@ -273,9 +274,9 @@ def hold_output_folder(
         return
     waited = False
     with contextlib.ExitStack() as stack:
-        while holder := on_main_process(lambda: _take(folder, stack, may_wait=resume_from == "last")):
+        while holder := on_main_process(lambda: _take_lock(folder, stack, may_wait=resume_from == "last")):
             if not waited:
-                logger.warning(f"The run in {folder} is in use by {holder}: waiting for it to end.")
+                logger.warning(f"The run in {folder} is in use by {holder}. Waiting for it to end.")
             waited = True
             time.sleep(_LOOK_EVERY)
         if PartialState().is_main_process:
@@ -283,8 +284,8 @@ def hold_output_folder(
         yield str(folder), waited
 
 
-def _take(folder: Path, stack: contextlib.ExitStack, may_wait: bool) -> str | None:
-    """Take the lock of a folder, or return who holds it."""
+def _take_lock(folder: Path, stack: contextlib.ExitStack, may_wait: bool) -> str | None:
+    """Take the lock of a folder, or return the process that holds it."""
     folder.mkdir(parents=True, exist_ok=True)
     refuse_link_out(folder / LOCK_NAME, folder)
     try:
@@ -309,7 +310,7 @@ def _remove_if_empty(new: list[Path]) -> None:
 
 
 def is_finished_run(folder: str | Path, options: Mapping[str, Any]) -> bool:
-    """Return whether a folder holds a finished run with these options, as the main process sees it."""
+    """Return whether a folder contains a finished run with these options, according to the main process."""
     names = (RESULTS_NAME, "README.md", ARGUMENTS_NAME)
     return on_main_process(
         lambda: (

@@ -1,4 +1,4 @@
-"""From the arguments of a run to its datasets and model, with checks of everything that could be wrong."""
+"""Makes the datasets and the model of a run from its arguments, and checks everything that could be wrong."""
 
 import os
 from collections.abc import Mapping
@@ -44,9 +44,9 @@ class Preparation:
         eval_datasets: The clips of the other splits, by split.
         model: The model.
         feature_extractor: Makes model inputs from waveforms.
-        eval_sources: The corpus that each split other than `train` is of, as it was named.
+        eval_sources: The corpus of each split other than `train`, as given by the user.
         batch_transform: Augmentation that is applied to training batches on the accelerator, if any.
-        remarks: Warnings of clips that splits share, one sentence each.
+        remarks: Warnings about clips that splits share, one sentence each.
     """
 
     corpus: DatasetDict
@@ -64,7 +64,7 @@ def prepare(run: RunArguments) -> Preparation:
 
     Raises:
         ValueError: If labels, columns, splits or audio are wrong, an augmentation is unknown or fails when it is tried,
-            a view with a weight does not exist, or an alignment method does not support the number of views.
+            a missing view has a weight, or an alignment method does not support the number of views.
         OSError: If a dataset or a model is not found.
     """
     training = run.training
@@ -147,22 +147,25 @@ def check_views(run: RunArguments) -> dict[str, Augmentation | None]:
     """Check the views of a run and return the transform of each; None is the unchanged clip.
 
     Raises:
-        ValueError: If an augmentation is unknown, a view with a weight does not exist, the alignment method does not
-            support the number of views, or a stream has no end.
+        ValueError: If an augmentation is unknown, a missing view has a weight, the alignment method does not support
+            the number of views, or `max_steps` is missing for a stream.
     """
     data_args, args = run.data, run.training
     if data_args.streaming and args.max_steps <= 0:
-        raise ValueError("--streaming: a stream has no length and no epochs; set how long to train with --max_steps")
+        raise ValueError("--streaming: a stream has no length and no epochs, so set --max_steps")
     if data_args.streaming and args.eval_strategy == "epoch":
-        logger.warning("A stream has no epochs: --eval_strategy epoch evaluates only once, at the end; use steps.")
+        logger.warning(
+            "A stream has no epochs, so --eval_strategy epoch evaluates only once, at the end. Use steps instead."
+        )
     views = build_views(data_args.view_recipes)
     check_view_weights(list(views), cast("dict[str, float] | None", args.view_weights))
     if data_args.augment_on_device and args.device.type == "cpu":
         logger.warning(
-            "--augment_on_device: there is no accelerator, so the training process does the work of the loader workers."
+            "--augment_on_device: there is no accelerator, so the training process does the work instead of the "
+            "loader workers."
         )
     if len(views) > 1:
-        args.make_method()(torch.eye(len(views)))  # raises if the method does not support so many views
+        args.make_method()(torch.eye(len(views)))  # raises if the method does not support this number of views
     return views
 
 
@@ -173,12 +176,12 @@ def load_model(
 
     Args:
         run: The run's arguments, after `settle_defaults`.
-        random_config: Configuration of a model or, with `head`, of an encoder with random weights, which replaces the
+        random_config: Configuration of a model (with `head`, of an encoder) with random weights, which replaces the
             model in the arguments.
 
     Raises:
         OSError: If the model is not found.
-        ValueError: If the model cannot be trained as the arguments say.
+        ValueError: If the model cannot be trained with these arguments.
     """
     model_args, data_args = run.model, run.data
     _check_lora(run)
@@ -199,7 +202,7 @@ def load_model(
         name, common["random_config"] = None, random_config
     if name is not None and name not in ARCHITECTURES:
         require_intact_model(name)
-    # If training clips are scaled to one level, a new model must not depend on the level of other clips.
+    # If training clips are scaled to one level, a new model should not depend on the level of other clips.
     do_normalize = data_args.rms_level is not None
     loss_options = cast("dict[str, float] | None", model_args.loss_options)  # read from JSON by now
     if model_args.head is None:
@@ -218,13 +221,14 @@ def load_model(
             layer_merging=model_args.layer_merging,
             loss=model_args.loss or CROSS_ENTROPY,
             loss_options=loss_options,
-            # The head sls has as many frames as the longer window. The extractor gets the evaluation window below.
+            # The sls head needs the frames of the longer window. The feature extractor gets the evaluation window
+            # below.
             n_samples=round(max(seconds, train_seconds) * 16_000),
             do_normalize=do_normalize,
             **common,
         )
     assert isinstance(feature_extractor, SequenceFeatureExtractor)
-    # Saved with the model, so that it scores clips as they are evaluated here.
+    # Saved with the model, so that later scoring uses the same window as the evaluation here.
     n_samples = round(seconds * feature_extractor.sampling_rate)
     if isinstance(feature_extractor, SpoofDetectorFeatureExtractor):
         feature_extractor.n_samples = model.config.n_samples = n_samples
@@ -234,7 +238,7 @@ def load_model(
         setattr(feature_extractor, "n_scored_samples", n_samples)  # noqa: B010  `hf_gradalign.scoring` reads it
     refuse_discarding(model, feature_extractor, round(train_seconds * feature_extractor.sampling_rate))
     if data_args.augment_on_device:
-        DeferredAugmentation(feature_extractor)  # fails now rather than after the corpora are loaded
+        DeferredAugmentation(feature_extractor)  # fails now, not after the corpora are loaded
     if run.training.gradient_checkpointing and not model.supports_gradient_checkpointing:
         raise ValueError(
             f"--gradient_checkpointing: {name or type(model).__name__} does not support it. To save memory, lower "
@@ -270,7 +274,7 @@ def _freeze(model: PreTrainedModel, model_args: ModelArguments) -> None:
 
 
 def _check_lora(run: RunArguments) -> None:
-    """Check, before anything is loaded, that adapters can be trained and loaded again."""
+    """Check, before anything is loaded, that adapters can be trained and later loaded."""
     name, args = run.model.model_name_or_path, run.training
     if run.model.lora_r is None:
         return
@@ -280,25 +284,27 @@ def _check_lora(run: RunArguments) -> None:
         )
     if name is None:
         logger.warning(
-            "--lora_r does not train the encoder's own weights, and without --model_name_or_path they are random."
+            "--lora_r does not train the encoder's own weights, which are random without --model_name_or_path."
         )
     if not args.merge_adapters and name is None:
         raise ValueError(
-            "--no_merge_adapters: without --model_name_or_path there is no base model to load the adapters with again; "
+            "--no_merge_adapters: without --model_name_or_path, there is no base model for loading the adapters; "
             "remove it or name a model"
         )
-    is_here_only = run.model.conversion_options or Path(str(name)).exists()  # those options are not in the adapters
+    is_here_only = (
+        run.model.conversion_options or Path(str(name)).exists()
+    )  # saved adapters do not contain those options
     if not args.merge_adapters and args.push_to_hub and is_here_only:
         raise ValueError(
-            f"--no_merge_adapters and --push_to_hub: others do not have {name}, the base model of the adapters, as it "
-            "is here; push the merged model, or train from a model on the Hub"
+            f"--no_merge_adapters and --push_to_hub: others do not have your {name}, the base model of the adapters; "
+            "push the merged model, or train from a model on the Hub"
         )
 
 
 def _adapt(model: PreTrainedModel, feature_extractor: SequenceFeatureExtractor, model_args: ModelArguments) -> Any:
     base, revision = model_args.model_name_or_path, model_args.model_revision
     if model_args.conversion_options:
-        base, revision = model.name_or_path, None  # with its own options, the checkpoint is another model
+        base, revision = model.name_or_path, None  # with conversion options, the checkpoint is another model
     elif base is not None and Path(base).exists():
         base, revision = os.path.abspath(base), None
     elif base is not None and (snapshot := cached_snapshot(base, {"revision": revision})):

@@ -20,7 +20,7 @@ from hf_gradalign.experiment.arguments import AudioSpoofTrainingArguments, DataA
 from hf_gradalign.experiment.command_line import command_words
 from hf_gradalign.experiment.preparation import Preparation
 from hf_gradalign.experiment.results import SPLITS_BY_PREFIX, RunResults
-from hf_gradalign.experiment.views import CLEAN, parse_views, shown_recipe, shown_views
+from hf_gradalign.experiment.views import CLEAN, parse_views, public_recipe, public_views
 from hf_gradalign.hub import ModelCardFacts, PublishingError, check_access, publish, write_model_card
 from hf_gradalign.models import ARCHITECTURES, SpoofDetectorConfig, SpoofDetectorForAudioClassification
 from hf_gradalign.models.lora import count_parameters
@@ -28,7 +28,7 @@ from hf_gradalign.models.losses import CROSS_ENTROPY
 from hf_gradalign.training import find_conflict_record
 from hf_gradalign.training.adapters import has_adapters
 from hf_gradalign.training.conflicts.figures import draw_run_figures
-from hf_gradalign.utils.plain_text import listed, plain_text
+from hf_gradalign.utils.plain_text import join_words, plain_text
 
 logger = logging.get_logger(__name__)
 
@@ -40,8 +40,8 @@ def write_run_card(results: RunResults, preparation: Preparation, run: RunArgume
 
     Args:
         results: The results of the run.
-        preparation: Its data and model.
-        run: Its arguments. The card shows the command line, without the folders of this machine.
+        preparation: The run's data and model.
+        run: The run's arguments. The card shows the command line, without the folders of this machine.
 
     Returns:
         Path of the card.
@@ -56,7 +56,7 @@ def write_run_card(results: RunResults, preparation: Preparation, run: RunArgume
         model_name=(args.hub_model_id or args.run_folder.name).split("/")[-1],
         repo_id=args.hub_model_id,
         base_model=None if base_name in ARCHITECTURES else _without_filename(base_name),
-        dataset_name=listed([_shown_name(spec) for spec in trained_on]),
+        dataset_name=join_words([_public_name(spec) for spec in trained_on]),
         dataset_id=trained_on[0].hub_id if len(trained_on) == 1 else None,
         is_demo_corpus=is_demo,
         license=model_args.model_license or _license_of_base(base_name),
@@ -64,7 +64,7 @@ def write_run_card(results: RunResults, preparation: Preparation, run: RunArgume
         alignment_method=args.align_gradients,
         alignment_options=cast("dict[str, Any]", args.alignment_options or {}),
         views={
-            name: None if recipe == CLEAN else shown_recipe(recipe) for name, recipe in data_args.view_recipes.items()
+            name: None if recipe == CLEAN else public_recipe(recipe) for name, recipe in data_args.view_recipes.items()
         },
         view_weights=cast("dict[str, float]", args.view_weights or {}),
         hyperparameters=_hyperparameters(results, run, preparation),
@@ -73,7 +73,7 @@ def write_run_card(results: RunResults, preparation: Preparation, run: RunArgume
                 "eer": results.metrics[f"{prefix}_eer"],
                 "threshold": results.metrics[f"{prefix}_eer_threshold"],
                 "by_system": results.eer_by_system.get(prefix, {}),
-                **_measured_on(split, data_args, preparation),
+                **_evaluation_corpus(split, data_args, preparation),
             }
             for prefix, split in SPLITS_BY_PREFIX.items()
             if f"{prefix}_eer" in results.metrics
@@ -89,25 +89,25 @@ def write_run_card(results: RunResults, preparation: Preparation, run: RunArgume
         id2label=cast("dict[int, str]", model.config.id2label),
         n_parameters=count_parameters(model),
         versions=results.versions,
-        command=shlex.join(_shown_words(command_words(run.options))),
+        command=shlex.join(_public_words(command_words(run.options))),
     )
     return write_model_card(args.run_folder, facts)
 
 
 def _license_of_base(name: str | None) -> str | None:
-    """Return the license of a published detector that was trained further, which may bind the result."""
+    """Return the license of the published detector that was fine-tuned, which may apply to the result."""
     detector = None if name is None else conversion.find_by_repo(str(_without_filename(name)))
     return None if detector is None else detector.license
 
 
 def _without_filename(name: str | None) -> str | None:
-    """Return the repository of `org/repo:filename`, and any other name as it is."""
+    """Return the repository of `org/repo:filename`; other names are returned unchanged."""
     repo, colon, _ = (name or "").partition(":")
     return repo if colon and repo.count("/") == 1 and not Path(str(name)).exists() else name
 
 
-def _shown_name(spec: CorpusSpec) -> str:
-    """Return the name of a corpus for others to read, without the folders of this machine."""
+def _public_name(spec: CorpusSpec) -> str:
+    """Return the name of a corpus for publication, without the folders of this machine."""
     if spec.is_demo:
         return "the hf_gradalign demo corpus"
     if spec.layout is not None:
@@ -115,23 +115,23 @@ def _shown_name(spec: CorpusSpec) -> str:
     return spec.hub_id or spec.name
 
 
-def _measured_on(split: str, data_args: DataArguments, preparation: Preparation) -> dict[str, str | None]:
-    """Return the corpus of a split, if it is not the training corpus."""
+def _evaluation_corpus(split: str, data_args: DataArguments, preparation: Preparation) -> dict[str, str | None]:
+    """Return the corpus of a split if it is not the training corpus."""
     sources = preparation.eval_sources
     if split not in sources or data_args.corpora == [sources[split]]:
         return {}
     spec = parse_corpus(sources[split])
-    return {"dataset_name": _shown_name(spec), "dataset_id": spec.hub_id}
+    return {"dataset_name": _public_name(spec), "dataset_id": spec.hub_id}
 
 
-def _shown_words(command: Sequence[str]) -> Iterator[str]:
+def _public_words(command: Sequence[str]) -> Iterator[str]:
     for before, word in zip(["", *command], command, strict=False):
-        yield shown_views(parse_views(word)) if before == "--views" else _without_folders(word)
+        yield public_views(parse_views(word)) if before == "--views" else _without_folders(word)
 
 
 def _without_folders(word: str) -> str:
     name, colon, path = word.partition(":")
-    if colon and Path(path).expanduser().is_absolute():  # a named corpus and where it is
+    if colon and Path(path).expanduser().is_absolute():  # a named corpus with its path
         return f"{name}:{Path(path).name}"
     return Path(word).name if Path(word).is_absolute() else word
 
@@ -194,7 +194,7 @@ def require_publishable(args: AudioSpoofTrainingArguments) -> None:
     try:
         validate_repo_id(name)
     except HFValidationError as error:
-        raise ValueError(f"--push_to_hub: give a valid name with --hub_model_id namespace/name. {error}") from error
+        raise ValueError(f"--push_to_hub: pass a valid name with --hub_model_id namespace/name. {error}") from error
     if (args.hub_token or get_token()) is None:
         raise ValueError(
             "--push_to_hub: no access token was found. Run `hf auth login` or set HF_TOKEN, with a token that "
@@ -206,7 +206,7 @@ def require_publishable(args: AudioSpoofTrainingArguments) -> None:
 def announce_hub(args: AudioSpoofTrainingArguments) -> None:
     """Check in the background whether the Hub accepts the model, and warn if not. Training does not wait for this.
 
-    Turns `args.push_to_hub` off, because the Trainer would push by itself and fail if the Hub cannot be reached.
+    Turns off `args.push_to_hub`, because the Trainer would push on its own and fail if the Hub cannot be reached.
     """
     if not args.push_to_hub:
         return
@@ -220,14 +220,14 @@ def _check_access(args: AudioSpoofTrainingArguments) -> None:
     try:
         check_access(str(args.hub_model_id), args.hub_token, private=args.hub_private_repo)
     except PublishingError as error:
-        logger.warning(f"{plain_text(error)}\nTraining continues; the push is tried again at the end.")
+        logger.warning(f"{plain_text(error)}\nTraining continues, and the run tries to push again at the end.")
 
 
 def publish_run(args: AudioSpoofTrainingArguments) -> str:
     """Push the folder of a run and return its address.
 
     Raises:
-        PublishingError: If the Hub does not accept it. The message has the command to push it later.
+        PublishingError: If the Hub does not accept the model. The message contains the command to push it later.
     """
     return publish(
         str(args.run_folder),

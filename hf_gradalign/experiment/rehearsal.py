@@ -1,4 +1,4 @@
-"""A rehearsal: everything a run does except its updates, tried on two clips before the first update."""
+"""A rehearsal: tries everything that a run does, except its updates, on two clips before the first update."""
 
 import copy
 import dataclasses
@@ -36,14 +36,14 @@ from hf_gradalign.utils.messages import is_outside_fault
 
 logger = logging.get_logger(__name__)
 
-# The underscore keeps it out of what is pushed to the Hub, should the process be killed meanwhile.
+# The underscore excludes it from pushes to the Hub, in case the process is killed in the meantime.
 REHEARSAL_DIR = "_rehearsal"
 
 
 def rehearse(
     preparation: Preparation, run: RunArguments, *, folder: str | Path | None = None, saves: bool = True
 ) -> None:
-    """Evaluate, score, save a checkpoint and write results and model card, on two clips of each split.
+    """Evaluate, score, save a checkpoint, and write results and model card, on two clips of each split.
 
     Everything is written to a folder that is deleted at the end. Weights, random states and the outputs of the run do
     not change. In a distributed run every process must call this, and all fail together. With FSDP, which would shard
@@ -54,11 +54,11 @@ def rehearse(
         run: The run's arguments, with their `output_dir` settled.
         folder: Where to create the temporary folder; by default in the run's folder, which is removed if anything
             fails.
-        saves: Whether to save a checkpoint, which is as large as those of the run.
+        saves: Whether to save a checkpoint, which is as large as the run's checkpoints.
 
     Raises:
         ValueError: If something fails. The message says what failed and what to do.
-        OSError: If the disk is full or fails. Other faults of the machine (`is_outside_fault`) are raised, too.
+        OSError: If the disk is full or fails. Other faults of the machine (`is_outside_fault`) are raised too.
     """
     args = run.training
     parent = args.run_folder if folder is None else Path(folder)
@@ -66,20 +66,20 @@ def rehearse(
     with (
         torch.random.fork_rng(devices=cuda),
         seeded_generators(np.random.SeedSequence(0)),
-        _restored(preparation.model),
+        _restore_model(preparation.model),
     ):
         _on_every_process("reporting", lambda: _check_reports(args))
         with _temporary_folder(parent, args) as temporary:
             rehearsal = _Rehearsal(preparation, run, temporary)
             _on_every_process("reading the clips", rehearsal.read)
             if not rehearsal.trainer.is_fsdp_enabled:
-                # Processes wait for each other within these steps, so one that fails cannot wait for the others.
-                with _named("evaluation"):
+                # Processes wait for each other within these steps, so a failing process cannot tell the others.
+                with _name_step_in_errors("evaluation"):
                     rehearsal.evaluate()
-                with _named("making the optimizer"):
+                with _name_step_in_errors("making the optimizer"):
                     rehearsal.trainer.create_optimizer_and_scheduler(num_training_steps=1)
                 if saves:
-                    with _named("saving a checkpoint"):
+                    with _name_step_in_errors("saving a checkpoint"):
                         rehearsal.save()
             _on_every_process("writing the results", rehearsal.write)
 
@@ -100,7 +100,7 @@ class _Rehearsal:
         clips = {split: preparation.corpus[split].select(indices) for split, indices in chosen.items()}
         datasets = {split: preparation.eval_datasets[split].select(indices) for split, indices in chosen.items()}
         self.preparation = dataclasses.replace(preparation, corpus=DatasetDict(dict(clips)), eval_datasets=datasets)
-        with _named("making the trainer"):
+        with _name_step_in_errors("making the trainer"):
             self.trainer = make_trainer(self.preparation, self.args)
         self.trainer.remove_callback(PrinterCallback)
         self.results = None
@@ -129,7 +129,7 @@ class _Rehearsal:
             clips = self.whole.corpus[split]
             labels = clips["label"][:]
             scores = np.linspace(-1, 1, len(labels))
-            # All names and systems, not only those of two clips.
+            # Uses the names and systems of all clips, not only of two.
             write_score_file(self.folder / f"scores_{split}.txt", clips["utterance_id"][:], scores.tolist())
             column = system_column(self.run.data, self.whole.eval_sources.get(split, self.run.data.corpora[0]))
             if column in clips.column_names:
@@ -138,7 +138,9 @@ class _Rehearsal:
             summary_table(self.results, self.args.align_gradients)
             write_run_card(self.results, self.preparation, self.run)
         if self.args.conflict_record != "none" and len(self.run.data.view_recipes) > 1 and not can_draw():
-            logger.warning("The model card will have no figures: they need matplotlib (pip install matplotlib).")
+            logger.warning(
+                "The model card will have no figures, because they need matplotlib (pip install matplotlib)."
+            )
         _check_names(self.folder, self.whole_run.training.run_folder)
 
 
@@ -168,7 +170,7 @@ def _check_reports(args: AudioSpoofTrainingArguments) -> None:
 
 
 def _check_metric(args: AudioSpoofTrainingArguments, metrics: dict[str, float]) -> None:
-    """Check that the metric that selects checkpoints exists, under the name that the Trainer looks for."""
+    """Check that the metric that selects checkpoints exists under the name that the Trainer expects."""
     wanted = args.metric_for_best_model
     if wanted is None or args.eval_strategy == "no":
         return
@@ -179,7 +181,7 @@ def _check_metric(args: AudioSpoofTrainingArguments, metrics: dict[str, float]) 
 
 
 def _check_weights(trainer: GradientAlignmentTrainer) -> None:
-    """Check that the weights of a checkpoint are all of the model's, under names that are understood."""
+    """Check that a checkpoint has all weights of the model, under names that can be loaded."""
     model = trainer.accelerator.unwrap_model(trainer.model)
     for path in Path(trainer.run_folder).glob(f"{PREFIX_CHECKPOINT_DIR}-*/*.safetensors"):
         saved, names = set(to_model_names(model, load_file(path))), checkpoint_names(model)
@@ -193,7 +195,7 @@ def _check_weights(trainer: GradientAlignmentTrainer) -> None:
 
 
 def _check_names(written: Path, folder: Path) -> None:
-    """Check that no folder has the name of a file that the run writes, and no file that of a folder."""
+    """Check that no folder has the name of a file that the run writes, and no file the name of a folder."""
     paths = [path for parent in (written, *written.glob(f"{PREFIX_CHECKPOINT_DIR}-*")) for path in parent.iterdir()]
     is_folder = {path.name: path.is_dir() for path in paths}
     is_folder |= {ARGUMENTS_NAME: False, RUNNING_NAME: False, PARQUET_NAME: False, FIGURES_DIR: True}
@@ -206,7 +208,7 @@ def _check_names(written: Path, folder: Path) -> None:
 
 @contextmanager
 def _temporary_folder(parent: Path, args: AudioSpoofTrainingArguments) -> Generator[Path]:
-    """Give every process the same folder. It is deleted, and so is a new `parent` if anything fails."""
+    """Give every process the same folder. It is deleted at the end, and so is a new `parent` if anything fails."""
     new = [path for path in (parent, *parent.parents) if not path.exists()]
     folder = parent / REHEARSAL_DIR
     succeeded = False
@@ -229,8 +231,8 @@ def _make(folder: Path) -> None:
 
 
 @contextmanager
-def _restored(model: nn.Module) -> Generator[None]:
-    """Restore a model: its training modes, and the attributes that accelerate adds."""
+def _restore_model(model: nn.Module) -> Generator[None]:
+    """On exit, restore a model's training modes and remove the attributes that accelerate added."""
     attributes = dict(vars(model))
     modes = [(module, module.training) for module in model.modules()]
     try:
@@ -243,10 +245,10 @@ def _restored(model: nn.Module) -> Generator[None]:
 
 
 def _on_every_process(step: str, work: Callable[[], None]) -> None:
-    """Do a step in which no process waits for another, and fail on all processes if it fails on one."""
+    """Do a step in which no process waits for another. If it fails on one process, fail on all of them."""
     problem, cause = None, None
     try:
-        with _named(step):
+        with _name_step_in_errors(step):
             work()
     except Exception as error:
         problem, cause = str(error), error
@@ -256,15 +258,15 @@ def _on_every_process(step: str, work: Callable[[], None]) -> None:
 
 
 @contextmanager
-def _named(step: str) -> Generator[None]:
-    """Add to an error which step failed, and that training has not started."""
+def _name_step_in_errors(step: str) -> Generator[None]:
+    """Add to errors which step failed, and that training has not started."""
     try:
         yield
     except (_Refusal, SetupError):
         raise
-    except Exception as error:  # any error here would otherwise come after training
+    except Exception as error:  # any error here would otherwise occur after training
         if is_outside_fault(error):
-            raise  # the command says what to do
+            raise  # the command tells what to do
         reason = str(error) or type(error).__name__
         if not isinstance(error, ValueError | OSError):
             reason = f"{type(error).__name__}: {reason}"

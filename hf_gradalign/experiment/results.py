@@ -38,7 +38,7 @@ def countermeasure_scores(predictions: Any, bonafide: int = LABEL2ID["bonafide"]
 
     Args:
         predictions: Logits of shape (N, 2), or a tuple that starts with them, or a list of such batches.
-        bonafide: Which of the two is that of bona fide speech.
+        bonafide: Index of the bona fide logit.
 
     Returns:
         Shape (N,).
@@ -49,8 +49,8 @@ def countermeasure_scores(predictions: Any, bonafide: int = LABEL2ID["bonafide"]
     logits = _logits(predictions)
     if logits.ndim != 2 or logits.shape[1] != len(LABEL2ID):
         raise ValueError(
-            f"the logits have shape {logits.shape}, not (N, {len(LABEL2ID)}): load a model with another number of "
-            "outputs with hf_gradalign.models.load_audio_classifier, which gives it the outputs spoof and bonafide"
+            f"the logits have shape {logits.shape}, not (N, {len(LABEL2ID)}): load the model with "
+            "hf_gradalign.models.load_audio_classifier, which gives it the outputs spoof and bonafide"
         )
     return logits[:, bonafide] - logits[:, 1 - bonafide]
 
@@ -63,9 +63,10 @@ class CountermeasureMetrics:
     The loss is computed over all clips at once.
 
     Args:
-        class_weights: Weight of each class in the loss, in the order of the labels. By default those of the model that
-            a `GradientAlignmentTrainer` evaluates (`config.class_weights`), and equal ones without.
-        loss: Name of a loss (`hf_gradalign.models.losses`); by default that of the model, and cross-entropy without.
+        class_weights: Weight of each class in the loss, in the order of the labels. By default, those of the model that
+            a `GradientAlignmentTrainer` evaluates (`config.class_weights`), or equal weights if it has none.
+        loss: Name of a loss (`hf_gradalign.models.losses`). By default, the model's loss, or cross-entropy if it has
+            none.
         loss_options: All options of `loss`; the published ones by default.
     """
 
@@ -80,16 +81,16 @@ class CountermeasureMetrics:
         self.use_model(None)
 
     def use_model(self, model: Any) -> None:
-        """Take the order of a model's labels, and its loss and class weights where none were given.
+        """Use the order of a model's labels, and its loss and class weights where none were given.
 
-        A `GradientAlignmentTrainer` calls this before each evaluation. Labels without known names are taken for spoof
-        (0) and bonafide (1).
+        A `GradientAlignmentTrainer` calls this before each evaluation. Labels without known names are assumed to be
+        spoof (0) and bonafide (1).
         """
         config = getattr(model, "config", None)
         names = cast("dict[int, str]", getattr(config, "id2label", None) or {})
         try:
             order = output_labels(names) if names else LABEL_NAMES
-        except ValueError:  # the names say nothing
+        except ValueError:  # the label names are unknown
             order = LABEL_NAMES
         self._bonafide = order.index("bonafide") if len(order) == len(LABEL_NAMES) else LABEL2ID["bonafide"]
         weights, self._loss, self._loss_options = self._given
@@ -127,8 +128,8 @@ class CountermeasureMetrics:
             )
         if len(np.unique(bona_fide)) == 2:
             with warnings.catch_warnings():
-                # A model that has only started to learn may be worse than chance for several evaluations. `remarks_on`
-                # tells both of the trained model.
+                # A model at the beginning of training may be worse than chance for several evaluations. `remarks_on`
+                # gives both warnings for the trained model.
                 told_later = ".*(scores may be inverted|of both classes share scores)"
                 warnings.filterwarnings("ignore", message=told_later, category=UserWarning)
                 result = equal_error_rate(scores, bona_fide.astype(int))
@@ -159,7 +160,7 @@ def _batches(values: Any) -> list[Any]:
 
 
 def _array(values: Any, dtype: type) -> NDArray[Any]:
-    if isinstance(values, torch.Tensor):  # on the device with `batch_eval_metrics`; NumPy has no bfloat16
+    if isinstance(values, torch.Tensor):  # with `batch_eval_metrics`, on the device; NumPy has no bfloat16
         values = values.cpu().double() if values.is_floating_point() else values.cpu()
     return np.asarray(values, dtype=dtype)
 
@@ -172,7 +173,7 @@ def error_rates_by_system(
     if systems is None or len(np.unique(bona_fide)) < 2:
         return {}
     if all(system is None for system, is_real in zip(systems, bona_fide, strict=True) if not is_real):
-        return {}  # the corpus has the column, but does not know the systems
+        return {}  # the corpus has the column, but the systems are unknown
     return equal_error_rate_by_system(scores, bona_fide, systems)
 
 
@@ -181,7 +182,7 @@ def remarks_on(scores: NDArray[np.float64], labels: Sequence[int]) -> list[str]:
     bona_fide = np.asarray(labels) == LABEL2ID["bonafide"]
     if len(np.unique(bona_fide)) < 2:
         name = LABEL_NAMES[labels[0]]
-        return [f"All {len(bona_fide)} clips are {name}: they are scored, and there is no equal error rate."]
+        return [f"All {len(bona_fide)} clips are {name}: they are scored, but there is no equal error rate."]
     return score_problems(RankedScores(scores, bona_fide).counted())
 
 
@@ -197,8 +198,8 @@ class RunResults:
         averaged_checkpoints: Number of checkpoints that were averaged; 0 without averaging.
         nonfinite_updates: Updates with gradients that were not finite, including those that fp16 loss scaling skips.
         skipped_updates: Updates that `--on_nonfinite skip` dropped.
-        remarks: Warnings of clips that splits share and of suspicious scores, one sentence each, which starts with the
-            split.
+        remarks: Warnings about clips that splits share and about suspicious scores, one sentence each, which starts
+            with the split.
         settings: All arguments of the run, including defaults; `views` has the recipe of each view.
     """
 
@@ -233,7 +234,7 @@ class RunResults:
 
 
 def describe_settings(run: RunArguments) -> dict[str, Any]:
-    """Return the arguments of a run, ready for JSON and without tokens."""
+    """Return the arguments of a run for JSON, without tokens."""
     # to_dict masks every *_token.
     settings = {"model": asdict(run.model), "data": asdict(run.data), "training": run.training.to_dict()}
     return settings | {"views": run.data.view_recipes}

@@ -19,7 +19,7 @@ from hf_gradalign.data.columns import with_encoded_audio
 from hf_gradalign.experiment.arguments import RunArguments
 from hf_gradalign.experiment.file_names import FINGERPRINT_NAME
 from hf_gradalign.experiment.preparation import Preparation
-from hf_gradalign.experiment.views import CLEAN, shown_recipe
+from hf_gradalign.experiment.views import CLEAN, public_recipe
 from hf_gradalign.scoring.fingerprint import digest_of_audio, digest_of_weights
 from hf_gradalign.training.distributed import on_main_process
 from hf_gradalign.utils.files import write_text_atomically
@@ -28,7 +28,7 @@ logger = logging.get_logger(__name__)
 
 Fingerprint = dict[str, Any]
 
-# Options that do not change the result, up to differences between devices or numbers of processes. All others count.
+# Options that do not change the result, except for differences between devices or numbers of processes.
 _WITHOUT_EFFECT = """
     output_dir resume_from_checkpoint overwrite allow_changes dry_run local_rank use_cpu debug full_determinism
     logging_strategy logging_steps logging_first_step log_on_each_node logging_nan_inf_filter log_level
@@ -48,7 +48,7 @@ _WITHOUT_EFFECT = """
     attention_implementation trust_remote_code model_license augment_on_device preprocessing_num_workers check_audio
     merge_adapters
 """
-# Options whose effect is visible in the clips, the views, the weights of the model and the utterances per update.
+# Options whose effect shows in the clips, the views, the weights of the model or the utterances per update.
 _SEEN_ELSEWHERE = """
     corpus dataset_name eval_corpus test_corpus subset dataset_config_name dataset_revision train_split_name
     eval_split_name test_split_name validation_fraction audio_column_name label_column_name id_column_name
@@ -63,10 +63,9 @@ _SHOWN = 8
 
 
 def describe_run(preparation: Preparation, run: RunArguments) -> Fingerprint:
-    """Return everything that affects the result of a run, ready for JSON.
+    """Return everything that affects the result of a run, for JSON.
 
-    The content of files counts, not their location. For audio, these are the size of each file and the ends of 64
-    files.
+    Files count by content, not by location. For audio, this is the size of each file and the ends of 64 files.
 
     Args:
         preparation: Data and model, before training.
@@ -89,7 +88,7 @@ def describe_run(preparation: Preparation, run: RunArguments) -> Fingerprint:
     config = preparation.model.config.to_diff_dict()
     content |= {f"{name} of the model": value for name, value in config.items() if name not in _NOT_OF_THE_CONFIG}
     content["utterances an update"] = args.train_batch_size * args.gradient_accumulation_steps * args.world_size
-    if data_args.streaming:  # who reads which clips; without workers the process itself reads
+    if data_args.streaming:  # decides who reads which clips; without workers, the process itself reads
         readers = f"{max(1, args.dataloader_num_workers)} and {args.world_size}"
         content["--dataloader_num_workers and processes of the stream"] = readers
     options = asdict(run.model) | asdict(data_args) | args.to_dict()
@@ -102,11 +101,11 @@ def describe_run(preparation: Preparation, run: RunArguments) -> Fingerprint:
 
 
 def check_resumed(preparation: Preparation, run: RunArguments, checkpoint: str | None) -> Fingerprint | None:
-    """Check that a run is resumed with what it was started with.
+    """Check that a run is resumed with the data, views, model and options that it was started with.
 
     Args:
         preparation: As for `describe_run`.
-        run: As for `describe_run`. With `allow_changes` differences are only logged.
+        run: As for `describe_run`. With `allow_changes`, differences are only logged.
         checkpoint: Checkpoint to resume from; None for a new run.
 
     Returns:
@@ -133,7 +132,7 @@ def keep_fingerprint(fingerprint: Mapping[str, Any], folder: str | Path) -> None
 
 
 def _defaults_of(config: Any) -> Fingerprint:
-    """Defaults of a configuration's fields, which stand for fields that an earlier version did not have."""
+    """Return the defaults of a configuration's fields, used for fields that an earlier version did not have."""
     parameters = inspect.signature(type(config).__init__).parameters.values()
     defaults = {f"{one.name} of the model": one.default for one in parameters if one.default is not one.empty}
     return json.loads(json.dumps(defaults, default=str))
@@ -142,8 +141,8 @@ def _defaults_of(config: Any) -> Fingerprint:
 def _compare(path: Path, now: Fingerprint, allow_changes: bool, defaults: Fingerprint) -> None:
     if not path.is_file():
         logger.warning(
-            f"{path.parent} has no {FINGERPRINT_NAME} (it is from an earlier version): data, views, model and options "
-            "are not compared with those it was started with."
+            f"{path.parent} has no {FINGERPRINT_NAME} (it is from an earlier version), so data, views, model and "
+            "options are not compared with those it was started with."
         )
         return
     try:
@@ -165,10 +164,10 @@ def _compare(path: Path, now: Fingerprint, allow_changes: bool, defaults: Finger
         listed += f"\n  and {len(differences) - _SHOWN} more"
     if not allow_changes:
         raise ValueError(
-            f"this is not what the run in {path.parent} was started with:{listed}\nUse the options and the data it was "
+            f"the run in {path.parent} was started with other settings:{listed}\nUse the options and the data it was "
             "started with, start another run, or resume with --allow_changes"
         )
-    logger.warning(f"--allow_changes: the run in {path.parent} was started with different ones:{listed}")
+    logger.warning(f"--allow_changes: the run in {path.parent} was started with other settings:{listed}")
 
 
 def _differences(before: Fingerprint, now: Fingerprint) -> Iterator[str]:
@@ -205,7 +204,7 @@ def _view(recipe: str) -> str:
     else:
         words = [_content(word) for part in recipe.split("+") for word in part.split(":")[1:]]
     words = [word for word in words if word]
-    return f"{shown_recipe(recipe)} {_digest(*words)[:16]}" if words else shown_recipe(recipe)
+    return f"{public_recipe(recipe)} {_digest(*words)[:16]}" if words else public_recipe(recipe)
 
 
 def _strings(value: Any) -> Iterator[str]:

@@ -1,4 +1,4 @@
-"""One experiment, from its arguments to its results: check everything, then train."""
+"""Runs one experiment, from its arguments to its results: checks everything, then trains."""
 
 import contextlib
 from collections.abc import Callable, Generator, Sequence
@@ -32,7 +32,7 @@ class FinishedRun:
 
     Attributes:
         results: The results, as written to `all_results.json`.
-        preparation: The data and the model that were used.
+        preparation: The run's data and model.
     """
 
     results: RunResults
@@ -46,7 +46,7 @@ def run_experiment(
     callbacks: Sequence[TrainerCallback] = (),
     notify: Callable[[str], object] | None = None,
 ) -> FinishedRun:
-    """Train and evaluate a model, after everything that could go wrong was tried.
+    """Train and evaluate a model, after trying everything that could go wrong.
 
     In order: settle the output folder and the checkpoint to resume from; load and check data, views and model; compare
     them with those of a resumed run; check the disk space; rehearse evaluation and saving; keep the arguments and the
@@ -57,8 +57,8 @@ def run_experiment(
             turned off: the caller publishes the finished run (`publish_run`).
         evaluate_test: Whether to evaluate on the test split, where there is one.
         callbacks: More callbacks for the Trainer.
-        notify: Called with what the user should know before training starts, such as the options that a resumed run
-            takes from its folder.
+        notify: Called with messages for the user before training starts, such as the options that a resumed run takes
+            from its folder.
 
     Raises:
         RunNotStarted: If a check before training failed.
@@ -112,7 +112,7 @@ def _not_started() -> Generator[None]:
 
 
 def _settle_output_folder(run: RunArguments, notify: Callable[[str], object] | None) -> str | None:
-    """Set the output folder, say what a resumed run takes from it, and return the checkpoint to resume from."""
+    """Set the output folder, report what a resumed run takes from it, and return the checkpoint to resume from."""
     args = run.training
     args.output_dir, checkpoint = resolve_output_folder(
         args.output_dir, args.resume_from_checkpoint, args.align_gradients, overwrite=args.overwrite

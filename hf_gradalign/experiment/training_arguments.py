@@ -1,4 +1,4 @@
-"""How a run is trained: the Trainer's arguments with the defaults of this task."""
+"""The Trainer's arguments, with the defaults of this task."""
 
 import os
 from dataclasses import dataclass, field
@@ -86,7 +86,7 @@ class AudioSpoofTrainingArguments(GradientAlignmentArguments):
         metadata={
             "nargs": "?",
             "const": "last",
-            "help": "Checkpoint or run folder to resume from; without a value the last checkpoint in --output_dir.",
+            "help": "Checkpoint or run folder to resume from; without a value, the last checkpoint in --output_dir.",
         },
     )
 
@@ -131,10 +131,10 @@ class AudioSpoofTrainingArguments(GradientAlignmentArguments):
 
 
 def refuse_options_without_use(args: Any) -> None:
-    """Refuse options of the Trainer that have no effect on a run, or would end it late, before anything is loaded.
+    """Refuse, before anything is loaded, Trainer options that have no effect on a run or would end it late.
 
     Raises:
-        ValueError: If the run cannot do what an option says, or the option has no effect.
+        ValueError: If a run does not support an option, or the option has no effect.
     """
     if args.hub_strategy != "end":
         raise ValueError(f"--hub_strategy {args.hub_strategy}: a run is pushed once, complete, when it ends: use end")
@@ -146,11 +146,11 @@ def refuse_options_without_use(args: Any) -> None:
             "scripts/score_audio_spoof.py scores with a trained model"
         )
     if args.prediction_loss_only:
-        raise ValueError("--prediction_loss_only leaves an evaluation without scores, which a run reports: remove it")
+        raise ValueError("--prediction_loss_only gives no scores, but a run reports them: remove it")
     if args.train_sampling_strategy in ("group_by_length", "batch_rebalance"):
         raise ValueError(
-            f"--train_sampling_strategy {args.train_sampling_strategy} sorts clips by length, but all are windows of "
-            "the same length (--window_seconds): remove it"
+            f"--train_sampling_strategy {args.train_sampling_strategy} sorts clips by length, but all clips are "
+            "windows of the same length (--window_seconds): remove it"
         )
     if args.label_names not in (None, ["labels"]):
         raise ValueError(

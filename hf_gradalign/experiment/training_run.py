@@ -1,4 +1,4 @@
-"""The training of a run: make the trainer, train, select, average, evaluate, save."""
+"""Trains a run: makes the trainer, trains, selects, averages, evaluates and saves."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -34,18 +34,18 @@ _PREFIXES = {split: prefix for prefix, split in SPLITS_BY_PREFIX.items()}
 
 
 class SetupError(ValueError):
-    """The trainer cannot be made with these arguments, or a package that they need is missing."""
+    """The trainer cannot be made with these arguments, or they need a missing package."""
 
 
 def make_trainer(
     preparation: Preparation, args: AudioSpoofTrainingArguments, callbacks: Sequence[TrainerCallback] = ()
 ) -> GradientAlignmentTrainer:
-    """Make a trainer with the metrics and the optimizer that the arguments ask for.
+    """Make a trainer with the metrics and the optimizer of the arguments.
 
     Args:
         preparation: Data and model.
         args: The run's arguments.
-        callbacks: More callbacks, which come first.
+        callbacks: Additional callbacks, called before the others.
 
     Raises:
         SetupError: If gradients cannot be aligned in this setup, or an option of the Trainer cannot work.
@@ -70,7 +70,7 @@ def make_trainer(
 
 
 def _optimizer(args: AudioSpoofTrainingArguments) -> tuple[type[Optimizer], dict[str, Any]] | None:
-    """Return the class and options of the optimizer; None for the one that the Trainer makes."""
+    """Return the class and options of the optimizer; None for the Trainer's own optimizer."""
     if not args.coupled_weight_decay:
         return None
     return CoupledDecayAdam, {
@@ -132,7 +132,7 @@ def train_and_evaluate(
 
     metrics: dict[str, float] = dict(train_metrics)
     if trainer.state.global_step <= steps_before:
-        # A finished run that is resumed trains nothing, so the metrics of its training still hold.
+        # If a finished run is resumed, nothing is trained, so its training metrics are still valid.
         metrics = without_timing(train_metrics) | read_train_metrics(args.run_folder)
     return score_splits(trainer, preparation, run, metrics)
 

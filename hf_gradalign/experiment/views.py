@@ -1,4 +1,4 @@
-"""The views of a run: parse `--views`, make each view's transform, and try it."""
+"""The views of a run: parses `--views`, makes each view's transform, and tries it."""
 
 from __future__ import annotations
 
@@ -29,9 +29,9 @@ def parse_views(text: str) -> dict[str, str]:
 
     Args:
         text: Views separated by commas, each a recipe or `name=recipe`. A recipe is `clean` (the unchanged clip), a
-            name that `get_augmentation` takes, or the path of a YAML or JSON file. A view without a name is named after
-            its recipe: `musan_rir_rawboost` after `musan_rir:/data/musan+rawboost`, or a file's name without folder and
-            suffix.
+            name that `get_augmentation` accepts, or the path of a YAML or JSON file. A view without a name is named
+            after its recipe: `musan_rir_rawboost` after `musan_rir:/data/musan+rawboost`, or a file's name without
+            folder and suffix.
 
     Returns:
         The recipe of each view by its name, in the given order. Files need not exist.
@@ -44,17 +44,17 @@ def parse_views(text: str) -> dict[str, str]:
     for part in text.split(","):
         name, is_named, recipe = (word.strip() for word in part.partition("="))
         if not is_named:
-            name, recipe = _name_of(name), name
+            name, recipe = _default_name(name), name
         if not recipe or (is_named and not name):
             known = ", ".join(augmentations.available_augmentations())
             raise ValueError(
-                f"--views {text}: {part.strip()!r} is not a view; give recipes separated by commas, each {CLEAN}, "
-                f"one of {known}, or a YAML or JSON file; name=recipe gives a view a name"
+                f"--views {text}: {part.strip()!r} is not a view; use recipes separated by commas, each {CLEAN}, "
+                f"one of {known}, or a YAML or JSON file; use name=recipe to name a view"
             )
         if not _NAME.fullmatch(name):
             raise ValueError(
-                f"--views: {name!r} cannot name a view; names have letters, digits, '_', '-' and '.'; give one, as in "
-                f"noise={recipe}"
+                f"--views: {name!r} cannot be the name of a view; names have letters, digits, '_', '-' and '.'; choose "
+                f"one, as in noise={recipe}"
             )
         if name == CLEAN and recipe != CLEAN:
             raise ValueError(
@@ -77,7 +77,7 @@ def build_views(views: Mapping[str, str]) -> dict[str, Augmentation | None]:
     transforms: dict[str, Augmentation | None] = {}
     for name, recipe in views.items():
         try:
-            # After a comma or "=" the shell does not expand ~.
+            # The shell does not expand ~ after a comma or "=".
             transforms[name] = None if recipe == CLEAN else augmentations.get_augmentation(os.path.expanduser(recipe))
         except ValueError as error:
             hint = "" if Path(recipe).exists() else f"; or {CLEAN}, the unchanged clip"
@@ -112,26 +112,26 @@ def try_views(
             raise ValueError(f"view {name!r}: {error}") from error
 
 
-def shown_recipe(recipe: str) -> str:
-    """Return a recipe for others to read, without the folders of this machine."""
+def public_recipe(recipe: str) -> str:
+    """Return a recipe for publication, without the folders of this machine."""
     if recipe == CLEAN or not augmentations.recipe_name(recipe):
         return Path(recipe).name
-    return "+".join(":".join(map(_shown_argument, part.split(":"))) for part in recipe.split("+"))
+    return "+".join(":".join(map(_public_argument, part.split(":"))) for part in recipe.split("+"))
 
 
-def _shown_argument(argument: str) -> str:
+def _public_argument(argument: str) -> str:
     return Path(argument).name if Path(argument).expanduser().is_dir() else argument
 
 
-def shown_views(views: Mapping[str, str]) -> str:
-    """Return views in the form of `--views`, files without their folders."""
+def public_views(views: Mapping[str, str]) -> str:
+    """Return views in the form of `--views`, with files without their folders."""
     return ",".join(
-        shown_recipe(recipe) if name == _name_of(recipe) else f"{name}={shown_recipe(recipe)}"
+        public_recipe(recipe) if name == _default_name(recipe) else f"{name}={public_recipe(recipe)}"
         for name, recipe in views.items()
     )
 
 
-def _name_of(recipe: str) -> str:
+def _default_name(recipe: str) -> str:
     known = augmentations.recipe_name(recipe)
     return Path(recipe).stem if recipe == CLEAN or known is None else known.replace("+", "_")
 
@@ -139,8 +139,10 @@ def _name_of(recipe: str) -> str:
 def _check_names(names: list[str]) -> None:
     twice = [name for name, count in Counter(names).items() if count > 1]
     if twice:
-        raise ValueError(f"--views: two views are named {twice[0]}; give them names, as in a={twice[0]},b={twice[0]}")
-    # For example, views a, b_c, a_b and c. norm_ratio names the pairs in reverse order.
+        raise ValueError(
+            f"--views: two views are called {twice[0]}; give them different names, as in a={twice[0]},b={twice[0]}"
+        )
+    # For example, with views a, b_c, a_b and c. norm_ratio names the pairs in reverse order.
     for names_of_pair in (names, names[::-1]):
         pairs = Counter("_".join(pair) for pair in combinations(names_of_pair, 2))
         same = [pair for pair, count in pairs.items() if count > 1]

@@ -1,4 +1,4 @@
-"""Export detectors to ONNX and `torch.export`, for clips of one length in batches of any size."""
+"""Exports detectors to ONNX and `torch.export`, for clips of one length in batches of any size."""
 
 import copy
 import errno
@@ -19,7 +19,7 @@ from hf_gradalign.models import WINDOW_SAMPLES, output_labels
 from hf_gradalign.models.label_order import score_of, signs_of
 from hf_gradalign.models.score_calibration import apply_calibration
 from hf_gradalign.models.stored_calibration import calibration_of, raw_logits
-from hf_gradalign.utils.messages import require_room
+from hf_gradalign.utils.messages import require_space
 
 TOLERANCE = 1e-3
 _ONE_FILE_BYTES = 1_900_000_000  # ONNX files are limited to 2 GiB; weights of larger models go to a second file
@@ -85,7 +85,7 @@ def export_onnx(
         ImportError: If onnx, onnxruntime or onnxscript is not installed.
         ValueError: If the model is not in float32 or does not accept `n_samples`, its labels do not tell which of one
             or two outputs is bona fide, or no batch size is given.
-        OnnxMismatchError: If a logit differs by more than 0.001, or a calibrated one by more than that many of before.
+        OnnxMismatchError: If a logit differs by more than 0.001 (for a calibrated model, before calibration).
         OSError: If the file cannot be written.
     """
     onnxruntime = _import_onnxruntime()
@@ -95,7 +95,7 @@ def export_onnx(
     if path.is_dir():
         raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
     logits_of = _Logits(model, raw_scores, bonafide_label)
-    require_room(path.parent, sum(value.nbytes for value in model.state_dict().values()))
+    require_space(path.parent, sum(value.nbytes for value in model.state_dict().values()))
     path.parent.mkdir(parents=True, exist_ok=True)
     program = logits_of.export(n_samples)
     with tempfile.TemporaryDirectory(prefix=f".{path.name}.", dir=path.parent) as folder:
@@ -159,10 +159,10 @@ def export_program(
 
 
 class _Logits(nn.Module):
-    """A copy of a detector for export, which only returns the logits, for spoof and bona fide.
+    """A copy of a detector for export, which returns only the logits for spoof and bona fide.
 
-    It is on the CPU, where mamba uses operators that every runtime has, and uses eager attention, which works for every
-    encoder (sdpa fails for a wav2vec 2.0 Conformer).
+    The copy is on the CPU, where mamba uses operators that every runtime has, and uses eager attention, which works for
+    every encoder (sdpa fails for a wav2vec 2.0 Conformer).
     """
 
     def __init__(self, model: PreTrainedModel, raw_scores: bool, bonafide_label: str | None) -> None:
@@ -170,12 +170,12 @@ class _Logits(nn.Module):
         dtypes = sorted({str(p.dtype).removeprefix("torch.") for p in model.parameters()} - {"float32"})
         if dtypes:
             raise ValueError(
-                f"only models in float32 can be exported, this one has {', '.join(dtypes)}: call model.float()"
+                f"only models in float32 can be exported, but this one has {', '.join(dtypes)}: call model.float()"
             )
         weights = (value for name, value in model.state_dict().items() if not name.endswith("_extra_state"))
         if not all(isinstance(value, Tensor) and not value.is_quantized for value in weights):
             raise ValueError(
-                "only models in float32 can be exported, and this one is quantized: export the model before it is "
+                "only models in float32 can be exported, but this one is quantized: export the model before it is "
                 "quantized, then quantize the ONNX file"
             )
         self.model = copy.deepcopy(model).cpu().eval().requires_grad_(False)
@@ -187,12 +187,12 @@ class _Logits(nn.Module):
         self._order = output_labels(config.id2label, config.label2id, bonafide_label)
         if stored is not None and tuple(stored.get("outputs") or self._order) != self._order:
             raise ValueError(
-                f"the outputs {', '.join(stored['outputs'])} of the model were calibrated, and now they should mean "
+                f"the outputs of the model were calibrated as {', '.join(stored['outputs'])}, but now they should mean "
                 f"{', '.join(self._order)}: use the same bonafide_label (--bonafide_label) as in the calibration"
             )
 
     def forward(self, input_values: Tensor) -> Tensor:
-        """Waveforms (B, time) to logits (B, 2)."""
+        """Return the logits (B, 2) of waveforms (B, time)."""
         if self._undone is not None:
             logits = raw_logits(self.model, {"input_values": input_values}, self._undone, self._order)
         else:
@@ -203,7 +203,7 @@ class _Logits(nn.Module):
         return logits if self._order[1] == "bonafide" else logits.flip(1)
 
     def tolerance(self, waveforms: Tensor) -> Tensor:
-        """Return how far logits may be from PyTorch's, shape (B, 1) or (): a calibration spreads differences."""
+        """Return how much logits may differ from PyTorch's, shape (B, 1) or (). A calibration magnifies differences."""
         if self.calibration is None:
             return torch.tensor(TOLERANCE)
         inputs = {"input_values": waveforms}
@@ -216,20 +216,23 @@ class _Logits(nn.Module):
         kind = type(self.model).__name__
         if self.model.main_input_name != "input_values":
             raise ValueError(
-                f"a {kind} takes {self.model.main_input_name}, and only models that take waveforms can be exported"
+                f"a {kind} takes {self.model.main_input_name}, but only models that take waveforms can be exported"
             )
         try:
             example = noise(2, n_samples)  # with a batch of one, torch.export would fix the batch size
             with torch.no_grad():
                 self(example)
-        except (RuntimeError, IndexError) as error:  # an AST, whose spectrograms have the name of waveforms
+        except (
+            RuntimeError,
+            IndexError,
+        ) as error:  # for example an AST, whose spectrograms have the same name as waveforms
             raise ValueError(f"a {kind} does not accept waveforms of {n_samples} samples: {error}") from error
         with torch.no_grad():
             return torch.export.export(self, (example,), dynamic_shapes=({0: Dim("batch")},), strict=False)
 
 
 def noise(batch: int, n_samples: int) -> Tensor:
-    """Return waveforms (batch, n_samples) with about the level of speech, the same each time."""
+    """Return noise (batch, n_samples) at about the level of speech, the same each time."""
     return _NOISE_LEVEL * torch.randn(batch, n_samples, generator=torch.Generator().manual_seed(batch))
 
 
@@ -237,7 +240,7 @@ def noise(batch: int, n_samples: int) -> Tensor:
 def _largest_difference(
     session: Any, logits_of: _Logits, n_samples: int, batches: Sequence[int]
 ) -> tuple[float, float]:
-    """Return the largest difference of a logit, and by how much a difference exceeds what is tolerated at most."""
+    """Return the largest difference of a logit, and the largest amount by which a difference exceeds the tolerance."""
     differences, excesses = [], []
     for batch in batches:
         waveforms = noise(batch, n_samples)

@@ -1,4 +1,4 @@
-"""Publish trained models on the Hugging Face Hub: model cards and uploads."""
+"""Model cards, uploads to the Hugging Face Hub, calibration of saved models, and the Arena."""
 
 from typing import TYPE_CHECKING
 

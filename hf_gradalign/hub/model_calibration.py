@@ -1,4 +1,4 @@
-"""Store a calibration with a model, so that everything that loads the model honors it."""
+"""Stores a calibration with a model, so that everything that loads the model applies it."""
 
 import json
 import os
@@ -18,7 +18,7 @@ from hf_gradalign.models.stored_calibration import calibration_of, fold_calibrat
 from hf_gradalign.scoring.fingerprint import digest_of_weights
 from hf_gradalign.scoring.model_loading import load_detector
 from hf_gradalign.training.checkpoint_integrity import MANIFEST_NAME
-from hf_gradalign.utils.files import give_usual_mode, write_text_atomically
+from hf_gradalign.utils.files import apply_default_mode, write_text_atomically
 from hf_gradalign.utils.plain_text import markdown_text, today
 
 _ADAPTER_CONFIG = "adapter_config.json"
@@ -33,7 +33,7 @@ _CALIBRATED = "Scores are calibrated, but only for recordings like those of the 
 def scoring_settings(score_file: str | os.PathLike[str]) -> dict[str, Any] | None:
     """Return the settings of a score file of this package, from `<stem>.json` next to it; None for other score files.
 
-    They are those of `describe_scoring`: the digest of the model's weights, windows, calibration and more.
+    They come from `describe_scoring`: the digest of the model's weights, windows, calibration and more.
     """
     file = Path(score_file)
     try:
@@ -48,22 +48,22 @@ def scoring_settings(score_file: str | os.PathLike[str]) -> dict[str, Any] | Non
 
 
 def windowing_of(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """Return which windows the scores with these settings are of."""
+    """Return the windows that scores with these settings were computed on."""
     return {name: settings.get(name) for name in ("windows", "window_samples", "hop_samples", "combine", "rms_level")}
 
 
 class CalibratedFolder:
-    """A model's folder, checked before a calibration is fitted, to store the calibration in it.
+    """A model's folder that a calibration will be stored in. Its checks run before the calibration is fitted.
 
     Args:
         folder: The folder.
-        bonafide_label: As for `output_labels`.
+        bonafide_label: See `output_labels`.
         trust_remote_code: Whether to run modeling code that comes with the model.
 
     Attributes:
         folder: The folder.
         model: The model.
-        earlier: The calibration that the model has already; None if it has none.
+        earlier: The model's current calibration; None if it has none.
 
     Raises:
         OSError: If there is no such model, or it cannot be written.
@@ -75,16 +75,16 @@ class CalibratedFolder:
     ) -> None:
         self.folder = Path(folder)
         if self.folder.is_file():
-            raise NotADirectoryError(f"{folder} is a file: a calibration is stored in the folder of a whole model")
+            raise NotADirectoryError(f"{folder} is a file: a calibration is stored in the folder of a complete model")
         if not self.folder.is_dir():
             raise FileNotFoundError(
-                f"there is no folder {folder}: a calibration is stored in a model's folder. To calibrate a model of "
+                f"there is no folder {folder}: a calibration is stored in a model's folder. To calibrate a model on "
                 f"the Hub, first download it: hf download {folder} --local-dir DIR"
             )
         if not (self.folder / CONFIG_NAME).is_file():
             raise FileNotFoundError(
-                f"{folder} has no {CONFIG_NAME} that could hold a calibration. Give the folder of a whole model. "
-                "Published checkpoints can be converted to one with hf-gradalign convert"
+                f"{folder} has no {CONFIG_NAME}, which would store the calibration. Pass the folder of a complete "
+                "model. Published checkpoints can be converted to one with hf-gradalign convert"
             )
         try:
             with tempfile.TemporaryFile(dir=self.folder):
@@ -107,25 +107,25 @@ class CalibratedFolder:
             names = [config.id2label[index] for index in range(len(config.id2label))]
             if names != list(self._order):
                 raise ValueError(
-                    f"the outputs of {folder} are named {', '.join(names)}, and those of a calibrated detector must be "
-                    "named spoof and bonafide: change id2label and label2id in its config.json first"
+                    f"the outputs of {folder} are named {', '.join(names)}, but the outputs of a calibrated detector "
+                    "must be named spoof and bonafide: change id2label and label2id in its config.json first"
                 )
         else:
             self._require_foldable()
 
     def require_same_model(self, sha256: str) -> None:
-        """Check that scores are of this model.
+        """Check that scores come from this model.
 
         Args:
             sha256: The digest of the weights that gave the scores, from their settings.
 
         Raises:
-            ValueError: If it is of other weights.
+            ValueError: If the digest belongs to other weights.
         """
         if sha256 not in (self._sha256, (self.earlier or {}).get("raw_model_sha256")):
             raise ValueError(
-                f"the scores are of another model than {self.folder} (its weights have another digest): score with "
-                f"that model: hf-gradalign score {self.folder} --raw_scores"
+                f"the scores come from another model than {self.folder} (the digests of the weights differ): score "
+                f"with this model: hf-gradalign score {self.folder} --raw_scores"
             )
 
     def require_method(self, method: CalibrationMethod, windowing: Mapping[str, Any] | None = None) -> None:
@@ -133,7 +133,7 @@ class CalibratedFolder:
 
         Args:
             method: The kind of calibration.
-            windowing: Which windows the scores are of.
+            windowing: The windows of the scores.
 
         Raises:
             ValueError: If it cannot.
@@ -162,17 +162,18 @@ class CalibratedFolder:
         windowing: Mapping[str, Any] | None = None,
         table: str | None = None,
     ) -> dict[str, Any]:
-        """Store a calibration in the configuration and in the model card. It replaces an earlier one.
+        """Store a calibration in the configuration and in the model card. Replaces an earlier one.
 
-        A detector of this package applies it. A classifier of transformers gets it in its last layer.
+        A detector of this package applies it to its logits. In a transformers classifier, it becomes part of the last
+        layer.
 
         Args:
             calibration: From raw scores of the model to log-likelihood ratios.
             n_bonafide: The number of bona fide clips that it was fitted on.
             n_spoof: The number of spoofed clips.
-            fitted_on: The names of the files, `scores` and `keys`, and their digests, for JSON.
-            windowing: Which windows the scores are of (`windowing_of`). The scorer warns about other windows.
-            table: What it gains, as a Markdown table for the model card.
+            fitted_on: The names of the files `scores` and `keys`, and their digests, for JSON.
+            windowing: The windows of the scores (`windowing_of`). The scorer warns about other windows.
+            table: Its effect on the metrics, as a Markdown table for the model card.
 
         Returns:
             The content of `calibration` in the configuration, with today's date.
@@ -200,7 +201,7 @@ class CalibratedFolder:
         return content
 
     def unused_weights(self) -> list[str]:
-        """Return the names of files of weights in the folder that are not loaded."""
+        """Return the names of the weight files in the folder that are not loaded."""
         return [name for name in WEIGHTS if (self.folder / name).is_file()][1:]
 
     def _require_foldable(self) -> None:
@@ -212,7 +213,7 @@ class CalibratedFolder:
             )
         if (self.folder / MANIFEST_NAME).is_file():
             raise ValueError(
-                f"{self.folder} is a checkpoint of a run, and the calibration of a {name} changes its weights: "
+                f"{self.folder} is a checkpoint of a run, but calibrating a {name} changes its weights: "
                 "calibrate the run's final model, or a copy of the checkpoint without its "
                 f"{MANIFEST_NAME}"
             )
@@ -225,12 +226,12 @@ class CalibratedFolder:
             offset -= slope * self.earlier["offset"]
         note = fold_calibration(self.model, self._feature_extractor, self._order, slope, offset)
         content |= {**note, "raw_model_sha256": (self.earlier or {}).get("raw_model_sha256", self._sha256)}
-        # The configuration first: until its weights are there, it is known not to be of the old ones.
+        # Write the configuration first: its digest tells that it does not belong to the old weights.
         self._write_config(content)
         with tempfile.TemporaryDirectory(prefix=".calibrate.", dir=self.folder) as drafts:
             self.model.save_pretrained(drafts, max_shard_size="1TB")  # one file, which comes before all others
             os.replace(Path(drafts, SAFE_WEIGHTS_NAME), self.folder / SAFE_WEIGHTS_NAME)
-        give_usual_mode(self.folder / SAFE_WEIGHTS_NAME)
+        apply_default_mode(self.folder / SAFE_WEIGHTS_NAME)
         content.pop("previous", None)
         self._write_config(content)
         return content
@@ -255,11 +256,11 @@ class CalibratedFolder:
     def _write_card(self, content: Mapping[str, Any], table: str | None) -> None:
         path = self.folder / constants.REPOCARD_NAME
         text = path.read_text(encoding="utf-8", errors="surrogateescape") if path.is_file() else ""
-        card = with_calibration_section(text, content, table, is_folded=not self._is_detector)
+        card = add_calibration_section(text, content, table, is_folded=not self._is_detector)
         write_text_atomically(path, card)
 
 
-def with_calibration_section(
+def add_calibration_section(
     card: str, calibration: Mapping[str, Any], table: str | None = None, *, is_folded: bool = False
 ) -> str:
     """Add a section about the calibration to a model card, in place of an earlier one.
@@ -267,7 +268,7 @@ def with_calibration_section(
     Args:
         card: The card; empty for a new one, which gets metadata too.
         calibration: From the configuration.
-        table: What the calibration gains, as a Markdown table.
+        table: The calibration's effect on the metrics, as a Markdown table.
         is_folded: Whether the calibration is part of the model's weights.
 
     Returns:

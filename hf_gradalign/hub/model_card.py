@@ -1,4 +1,4 @@
-"""Write the model card of a training run: metadata for the Hub, and a text for people."""
+"""Writes the model card of a training run: metadata for the Hub, and a text for people."""
 
 import json
 import math
@@ -14,7 +14,7 @@ from huggingface_hub import EvalResult, ModelCard, ModelCardData, constants
 from huggingface_hub.errors import HFValidationError
 from huggingface_hub.utils import validate_repo_id
 
-from hf_gradalign.utils.plain_text import code_block, listed, markdown_cell, markdown_text, without_local_paths
+from hf_gradalign.utils.plain_text import code_block, join_words, markdown_cell, markdown_text, shorten_local_paths
 
 _TEMPLATE = Path(__file__).with_name("model_card_template.md")
 _TAGS = ["hf_gradalign", "audio-deepfake-detection", "anti-spoofing", "gradient-alignment", "speech"]
@@ -41,7 +41,7 @@ class SplitResult(TypedDict, total=False):
         eer: Equal error rate over all clips.
         threshold: The score at the equal error rate.
         by_system: Equal error rate of each spoofing system against all bona fide clips.
-        dataset_name: The corpus, if it is not the card's.
+        dataset_name: The corpus, if it is not the card's corpus.
         dataset_id: Its Hub id, if it is on the Hub.
     """
 
@@ -58,8 +58,9 @@ class ModelCardFacts:
 
     Attributes:
         model_name: The model's name, which is the card's title.
-        dataset_name: The corpus' name, for people.
-        repo_id: Where the model will be published. The code examples load it from there, or else by `model_name`.
+        dataset_name: The corpus' readable name.
+        repo_id: Where the model will be published. The code examples load it from there, or by `model_name` without
+            one.
         base_model: The model that was fine-tuned (Hub id or local path). None if trained from scratch.
         dataset_id: The corpus' Hub id. None if it is not on the Hub.
         is_demo_corpus: Whether the corpus is the small one that ships with hf_gradalign.
@@ -75,10 +76,10 @@ class ModelCardFacts:
         conflict_rate: Share of the updates in which two views' gradients had a negative cosine, in [0, 1].
         conflict_rate_by_epoch: The conflict rate of each epoch.
         conflict_record: Path of the file with every update's cosine, norms, weights and losses, relative to the card.
-        figures: Paths of its figures, relative to the card, and what each shows.
+        figures: Paths of its figures, relative to the card, and their captions.
         sampling_rate: The model's sampling rate in Hz.
         window_seconds: Length of the scored window in seconds.
-        brings_code: Whether the model is saved with code, which transformers only runs on request.
+        brings_code: Whether the model is saved with code, which transformers runs only on request.
         is_adapter: Whether only adapters are saved, which load with the base model.
         id2label: Names of the model's outputs.
         n_parameters: The number of the model's parameters.
@@ -127,7 +128,7 @@ class ModelCardFacts:
                 rates[f"the equal error rate of {system} on {split}"] = rate
         for what, rate in rates.items():
             if rate is not None and not 0 <= rate <= 1:
-                raise ValueError(f"{what[0].upper()}{what[1:]} is {rate}: give a fraction in [0, 1], not percent.")
+                raise ValueError(f"{what[0].upper()}{what[1:]} is {rate}: use a fraction in [0, 1], not percent.")
 
 
 def write_model_card(folder: str | os.PathLike[str], facts: ModelCardFacts) -> Path:
@@ -140,9 +141,11 @@ def write_model_card(folder: str | os.PathLike[str], facts: ModelCardFacts) -> P
     Returns:
         The path of the card.
     """
-    card = ModelCard.from_template(_metadata(facts), template_path=str(_TEMPLATE), facts=facts, **_wording(facts))
+    card = ModelCard.from_template(
+        _metadata(facts), template_path=str(_TEMPLATE), facts=facts, **_template_values(facts)
+    )
     path = Path(folder) / constants.REPOCARD_NAME
-    card = ModelCard(without_local_paths(str(card)))
+    card = ModelCard(shorten_local_paths(str(card)))
     card.save(path)
     return path
 
@@ -187,8 +190,8 @@ def _dataset_type(facts: ModelCardFacts, result: SplitResult) -> str:
     return hub_id if hub_id and _is_hub_id(hub_id) else _slug(name)
 
 
-def _wording(facts: ModelCardFacts) -> dict[str, Any]:
-    """Values for the template: numbers and names, formatted for people."""
+def _template_values(facts: ModelCardFacts) -> dict[str, Any]:
+    """Return the values for the template: numbers and names, formatted for people."""
     rows = []
     for split, result in _measured(facts).items():
         display = _cell(f"{split} ({result['dataset_name']})" if "dataset_name" in result else split)
@@ -209,7 +212,7 @@ def _wording(facts: ModelCardFacts) -> dict[str, Any]:
         "options": markdown_text(
             ", ".join(f"{name}={value}" for name, value in facts.alignment_options.items() if value is not None)
         ),
-        "views": markdown_text(listed([_view(facts, name) for name in facts.views])),
+        "views": markdown_text(join_words([_view(facts, name) for name in facts.views])),
         "weights_differ": bool(_weights(facts)),
         "n_views": _number(len(facts.views)),
         "times": {1: "once", 2: "twice"}.get(len(facts.views), f"{_number(len(facts.views))} times"),

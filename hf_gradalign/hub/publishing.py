@@ -1,4 +1,4 @@
-"""Upload a model's folder to the Hub, without this machine's paths, and with errors that say what to do next."""
+"""Uploads a model's folder to the Hub, without this machine's paths, and with errors that say what to do next."""
 
 import contextlib
 import json
@@ -21,7 +21,7 @@ from huggingface_hub.errors import (
 from huggingface_hub.utils import filter_repo_objects, validate_repo_id
 
 from hf_gradalign.utils.hub_waits import NO_HUB, HubNotReachedError
-from hf_gradalign.utils.plain_text import one_line, without_local_paths
+from hf_gradalign.utils.plain_text import one_line, shorten_local_paths
 
 # Other output of a training run. Pickles (optimizer, scheduler, random states, training arguments) are useless to users
 # of the model, and nobody should have to trust them. `*` also matches slashes in the Hub's patterns.
@@ -74,7 +74,7 @@ def publish(
     Args:
         folder: The folder with the model, its configuration and its README.
         repo_id: `namespace/name`, or `name` for the namespace of the token's owner.
-        token: Access token with write permission. None uses `HF_TOKEN`, or the token of `hf auth login`.
+        token: Access token with write permission. None uses `HF_TOKEN`, or the token from `hf auth login`.
         private: Whether a new repository is private. None uses the namespace's default.
         revision: The branch. None for the main branch.
         commit_message: The commit's first line.
@@ -84,13 +84,13 @@ def publish(
 
     Raises:
         FileNotFoundError: If there is no such folder.
-        PublishingError: If the model's weights are a pickle, they are adapters of a model that is on this machine only,
-            or the upload fails for any other reason.
+        PublishingError: If the model's weights are a pickle, they are adapters of a model that exists only on this
+            machine, or the upload fails for any other reason.
     """
     folder = Path(folder)
     if not folder.is_dir():
         raise FileNotFoundError(f"There is no folder {folder} to publish.")
-    _refuse_half_a_model(folder)
+    _refuse_incomplete_model(folder)
     later = push_command(folder, _name_to_suggest(repo_id), private=private, revision=revision)
     advice = f"\nThe trained model is safe in {folder}. To push it later:\n    {later}"
     with publishing_errors(repo_id, token, advice):
@@ -113,9 +113,9 @@ def check_access(repo_id: str, token: str | None = None, *, private: bool | None
     """Check before training that the model can be published afterwards. Creates the repository.
 
     Args:
-        repo_id: As for `publish`.
-        token: As for `publish`.
-        private: As for `publish`.
+        repo_id: See `publish`.
+        token: See `publish`.
+        private: See `publish`.
 
     Raises:
         PublishingError: If the Hub cannot be reached, or the token may not write to the repository.
@@ -133,10 +133,10 @@ def push_command(
     """Return the shell command that uploads the same files as `publish`, with huggingface_hub's command line.
 
     Args:
-        folder: As for `publish`.
-        repo_id: As for `publish`.
-        private: As for `publish`.
-        revision: As for `publish`.
+        folder: See `publish`.
+        repo_id: See `publish`.
+        private: See `publish`.
+        revision: See `publish`.
 
     Returns:
         One line for a POSIX shell, which works in any folder.
@@ -152,7 +152,7 @@ def push_command(
     return shlex.join(command)
 
 
-def _refuse_half_a_model(folder: Path) -> None:
+def _refuse_incomplete_model(folder: Path) -> None:
     """Raise PublishingError for a model whose weights, or whose adapters' base model, would stay on this machine."""
     safe_weights = [name for name in _SAFE_FORMS.values() if (folder / name).exists()]
     for pickled, safe in _SAFE_FORMS.items():
@@ -163,7 +163,7 @@ def _refuse_half_a_model(folder: Path) -> None:
             )
     if safe_weights != ["adapter_model.safetensors"]:
         return
-    with contextlib.suppress(OSError, ValueError, KeyError, TypeError):  # of broken settings, loading says more
+    with contextlib.suppress(OSError, ValueError, KeyError, TypeError):  # loading reports broken settings better
         settings = json.loads((folder / "adapter_config.json").read_text(encoding="utf-8"))
         base = Path(settings["base_model_name_or_path"])
         # Training writes the whole path of a folder, so `org/name` is on the Hub, even if a clone of it is here.
@@ -195,9 +195,9 @@ def stage_model(folder: Path, target: Path) -> None:
     """Fill a folder with what `publish` uploads: links to files, and copies of those that must be cleaned.
 
     Raises:
-        PublishingError: If the model's weights are a pickle, or adapters of a model that is on this machine only.
+        PublishingError: If the model's weights are a pickle, or adapters of a model that exists only on this machine.
     """
-    _refuse_half_a_model(folder)
+    _refuse_incomplete_model(folder)
     pushed = _pushed_files(folder)
     cleaned = files_with_local_paths(pushed)
     for path in pushed:
@@ -211,7 +211,7 @@ def stage_model(folder: Path, target: Path) -> None:
 
 @contextmanager
 def publishing_errors(repo_id: str, token: str | None, advice: str) -> Generator[None]:
-    """Turn any error of an upload into a `PublishingError` that says why, and then the advice."""
+    """Turn any error of an upload into a `PublishingError` with the reason and the advice."""
     try:
         yield
     except PublishingError:
@@ -267,10 +267,10 @@ def files_with_local_paths(paths: Iterable[Path]) -> dict[Path, str]:
         is_text = path.suffix in _TEXTS and not _OF_THE_MODEL.search(path.name)
         if (
             not is_text or path.stat().st_size > _MAX_BYTES or ".eval_results" in path.parts
-        ):  # a hash of these is on record
+        ):  # the record contains their hashes
             continue
         with contextlib.suppress(UnicodeDecodeError):
             text = path.read_bytes().decode("utf-8")
-            if (clean := without_local_paths(text)) != text:
+            if (clean := shorten_local_paths(text)) != text:
                 cleaned[path] = clean
     return cleaned

@@ -1,4 +1,4 @@
-"""Metrics of spoofing countermeasures. Each subfolder is one of them as a module for `evaluate.load`."""
+"""Metrics of spoofing countermeasures. Each metric also has a subfolder, which is a module for `evaluate.load`."""
 
 from hf_gradalign.metrics.functional.a_dcf import ASVSPOOF5_AGNOSTIC_COSTS, AgnosticCosts, min_agnostic_detection_cost
 from hf_gradalign.metrics.functional.accuracy import accuracy_at_threshold, spoof_acceptance_rate

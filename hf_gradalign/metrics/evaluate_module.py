@@ -1,7 +1,7 @@
 """The metrics as modules of the `evaluate` library, driven by one table.
 
-`evaluate.load` takes a folder with a Python file of the same name. So each metric has a folder here, and its file holds
-only a class that names a row of `MODULES`. The row says what the module computes and how it describes itself.
+`evaluate.load` takes a folder with a Python file of the same name. So each metric has a folder here, and its file
+contains only a class that names a row of `MODULES`. The row says what the module computes and how it describes itself.
 
 `hf_gradalign.metrics` does not import this file, so that the plain functions do not load `evaluate`.
 """
@@ -313,7 +313,7 @@ p_nontarget=0.0095, p_spoof=0.05, c_fa_spoof=10.
 class ScoreMetric(evaluate.Metric):
     """A metric of scores and labels. A subclass names its row: `class EqualErrorRate(ScoreMetric, key="eer")`.
 
-    `evaluate` takes the first metric that it finds in a module. So import this module there, and not this class.
+    `evaluate` uses the first metric class that it finds in a module. So import this module there, not this class.
     """
 
     row: Module

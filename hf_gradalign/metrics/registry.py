@@ -179,6 +179,8 @@ def named_metrics(metrics: MetricLike | Sequence[MetricLike]) -> dict[str, Metri
         metric = as_metric(requested_metric)
         name = metric.name if isinstance(metric, Metric) else getattr(requested_metric, "__name__", "metric")
         if name in named:
-            raise ValueError(f"Two metrics are named {name}. Results are stored by name: give each metric its own.")
+            raise ValueError(
+                f"Two metrics are named {name}. Results are stored by name: give each metric its own name."
+            )
         named[name] = metric
     return named

@@ -17,7 +17,7 @@ from transformers.utils import (
     WEIGHTS_NAME,
 )
 
-from hf_gradalign.utils.file_faults import fault_met_in_loading, json_fault, weights_fault, weights_kind
+from hf_gradalign.utils.file_faults import describe_loading_error, json_fault, weights_fault, weights_kind
 from hf_gradalign.utils.folder_listing import similar_path
 from hf_gradalign.utils.hub_waits import hub_fault, repository_fault
 from hf_gradalign.utils.plain_text import plain_text
@@ -106,7 +106,7 @@ def loading_model(name: str, hub_options: Mapping[str, Any]) -> Generator[None]:
         elif isinstance(error, OSError | ValueError | ImportError):
             what = plain_text(error).strip()
         else:
-            what = f"it {fault_met_in_loading(error)}"
+            what = f"it {describe_loading_error(error)}"
         raise kind(f"cannot load the model {name}{here}: {what}") from error
 
 

@@ -1,6 +1,6 @@
-"""Read pickled NumPy arrays without running code: only arrays, text, numbers, lists and dictionaries are made.
+"""Reads pickled NumPy arrays without running code: only arrays, text, numbers, lists and dictionaries are created.
 
-`numpy.load(allow_pickle=True)` runs whatever a file says.
+`numpy.load(allow_pickle=True)` runs any code in a file.
 """
 
 from __future__ import annotations
@@ -15,14 +15,14 @@ from hf_gradalign.score_files.clips import ScoreFileError
 
 
 def load_object_array(path: str | Path) -> Any:
-    """Load a `.npy` file, also one of Python objects as `numpy.save` writes dictionaries.
+    """Load a `.npy` file, including one of Python objects, such as a dictionary from `numpy.save`.
 
     Returns:
         The array, or the object in it if the array has no dimensions.
 
     Raises:
-        ScoreFileError: If it is not such a file, is damaged, or has other objects than arrays, text, numbers, lists,
-            tuples and dictionaries.
+        ScoreFileError: If it is not such a file, is damaged, or contains objects other than arrays, text, numbers,
+            lists, tuples and dictionaries.
         OSError: If the file cannot be read.
     """
     path = Path(path)
@@ -33,7 +33,7 @@ def load_object_array(path: str | Path) -> Any:
             raise
         except ScoreFileError as error:
             raise ScoreFileError(f"{path} is not read: {error}") from error
-        except Exception as error:  # of a damaged pickle, anything may be raised
+        except Exception as error:  # a damaged pickle may raise anything
             raise ScoreFileError(f"{path} is not a .npy file of arrays, or is damaged ({error})") from error
     return array.item() if array.dtype.hasobject and array.ndim == 0 else array
 
@@ -45,7 +45,7 @@ def _read_array(file: BinaryIO) -> np.ndarray:
     if dtype.hasobject:
         array = _ArrayUnpickler(file).load()
         if not isinstance(array, np.ndarray) or array.shape != shape:
-            raise ScoreFileError("it does not hold the array that it announces")
+            raise ScoreFileError("it does not contain the array that its header announces")
         return array
     file.seek(0)
     return np.load(file, allow_pickle=False)
@@ -56,7 +56,7 @@ class _ArrayUnpickler(pickle.Unpickler):
         known = _ALLOWED.get((module.replace("numpy._core", "numpy.core"), name))
         if known is None:
             raise ScoreFileError(
-                f"it holds {module}.{name}, and only arrays, text, numbers, lists and dictionaries are read from a "
+                f"it contains {module}.{name}, but only arrays, text, numbers, lists and dictionaries are read from a "
                 "pickle, because anything else could run code"
             )
         return known
@@ -68,8 +68,8 @@ class _ArrayType:
 
 def _empty_array(kind: object, shape: tuple[int, ...], code: bytes | str) -> np.ndarray:
     if kind is not _ArrayType or tuple(shape) != (0,):
-        raise ScoreFileError("it has an array of an unusual form")
-    return np.empty(0, np.int8)  # which the pickle gives its shape, type and content
+        raise ScoreFileError("it has an array of an unsupported form")
+    return np.empty(0, np.int8)  # the pickle then sets its shape, type and content
 
 
 def _scalar(dtype: np.dtype, data: bytes) -> np.generic:

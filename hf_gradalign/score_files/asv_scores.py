@@ -1,4 +1,4 @@
-"""Read the error rates of a speaker verifier, which the tandem detection cost needs."""
+"""Reads the error rates of a speaker verifier, which the tandem detection cost needs."""
 
 from __future__ import annotations
 
@@ -32,13 +32,13 @@ def read_asv_error_rates(
             - ASVspoof 2021's `ASV/ASVTorch_Kaldi/score.txt`, lines `speaker utterance score`, or the folder `ASV`;
             - any file with a header, a column of trial types (`asv-label`) and a column of scores (`asv-score`);
             - `asvspoof5`: the rates in the evaluation package of ASVspoof 5.
-        keys: For ASVspoof 2021, `ASV/trial_metadata.txt`. Default: where it is in the archive. Trials may be in another
-            order than in `path`, if both files name them by the same columns.
+        keys: For ASVspoof 2021, `ASV/trial_metadata.txt`; by default at its place in the archive. Trials may be in
+            another order than in `path` if both files name them by the same columns.
         subset: For ASVspoof 2021: `eval` (the default), `progress`, `hidden` or `all`.
 
     Raises:
         ScoreFileError: If a file cannot be read, or the files do not match.
-        ValueError: As `asv_error_rates`.
+        ValueError: As for `asv_error_rates`.
     """
     if str(path) in _KNOWN and not Path(path).exists():
         return _KNOWN[str(path)]
@@ -122,7 +122,7 @@ def _rows_of_trials(scores: TextTable, score_column: str, trials: TextTable) -> 
     if not shared:
         raise ScoreFileError(
             f"No column of {scores.source} has the same values as one of {trials.source}, so it is unknown which trial "
-            "each score is of. Name the trials in both files, by speaker and utterance."
+            "each score belongs to. Name the trials in both files by speaker and utterance."
         )
     our_names, their_names = (
         pc.binary_join_element_wise(*columns, " ", null_handling="replace")
@@ -131,7 +131,7 @@ def _rows_of_trials(scores: TextTable, score_column: str, trials: TextTable) -> 
     is_unique = pc.count_distinct(our_names).as_py() == scores.n_rows
     n_distinct = {name: pc.count_distinct(column).as_py() for name, column in ours.items()}
     finest = max(ours, key=n_distinct.__getitem__)
-    # Trials of other utterances may well be of the same speakers in the same order.
+    # Trials of other utterances may have the same speakers in the same order.
     if not is_unique and n_distinct[finest] > max(n_distinct[name] for name in shared):
         known = {value for column in theirs.values() for value in pc.unique(column).to_pylist()}
         example = next((value for value in ours[finest].to_pylist() if value not in known), ours[finest][0])

@@ -1,4 +1,4 @@
-"""Calibration of a system's scores, and what it gains on clips that it was not fitted on."""
+"""Calibration of a system's scores, with metrics on clips that it was not fitted on."""
 
 from __future__ import annotations
 
@@ -40,20 +40,20 @@ REPORTED = {
 
 @dataclass(frozen=True)
 class CalibrationReport:
-    """A calibration, and the metrics of the clips before and after it.
+    """A calibration, and the metrics before and after it.
 
     Attributes:
         calibration: Fitted on all clips.
         source: The score file.
         n_bonafide: The number of bona fide clips.
         n_spoof: The number of spoofed clips.
-        before: The metrics of the scores as they are, with intervals if there was a bootstrap.
+        before: The metrics of the original scores, with intervals if there was a bootstrap.
         after: The metrics of `held_out`.
         held_out: Log-likelihood ratios of the clips, each by a calibration that was fitted on other clips, shape
             (clips,).
-        folds: Which clips were held out together.
+        folds: The folds of clips that were held out together.
         settings: The settings of the bootstrap.
-        problems: Warnings for suspicious but valid scores, and for a calibration that does not hold.
+        problems: Warnings about suspicious but valid scores, and about a calibration that does not generalize.
     """
 
     calibration: Calibration
@@ -93,7 +93,7 @@ class CalibrationReport:
         return markdown_table(header, rows)
 
     def describe(self) -> str:
-        """Describe the calibration and what it gains."""
+        """Describe the calibration and its effect on held-out clips."""
         calibration = self.calibration
         if calibration.method == "affine":
             what = f"log-likelihood ratio = {calibration.slope:.6g} * score {calibration.offset:+.6g}"
@@ -124,29 +124,29 @@ def calibrate_scores(
     seed: int = 0,
     progress: bool = False,
 ) -> CalibrationReport:
-    """Fit a calibration to all clips, and report what it gains on clips that it was not fitted on.
+    """Fit a calibration to all clips, and report its effect on clips that it was not fitted on.
 
     For the report, clips are divided into folds, and the clips of each fold are calibrated by a fit on the others. The
-    metrics are those of all clips together, before and after.
+    metrics are computed on all clips together, before and after.
 
     Args:
         clips: Clips with scores and labels (`match_keys`).
         method: As for `fit_calibration`.
         prior: As for `fit_calibration`.
-        hold_out: What is held out as a whole, as for `make_folds`: by default speakers, if the clips have any.
+        hold_out: The unit that is held out as a whole, as for `make_folds`: by default speakers, if the clips have any.
         n_folds: As for `make_folds`.
-        draws_over: What the bootstrap draws: "utterance", or a column. The default is what is held out.
+        draws_over: The unit that the bootstrap draws: "utterance", or a column. By default, the same as is held out.
         n_draws: The number of bootstrap draws; 0 for no intervals.
         confidence: Coverage of the intervals.
         seed: The seed of folds and draws.
         progress: As for `bootstrap_intervals`.
 
     Warns:
-        UserWarning: As `fit_calibration` and `make_folds`.
+        UserWarning: As for `fit_calibration` and `make_folds`.
 
     Raises:
         ScoreFileError: If there are no scores or labels, no such column, or no such folds.
-        ValueError: As `fit_calibration` and `bootstrap_intervals`.
+        ValueError: As for `fit_calibration` and `bootstrap_intervals`.
     """
     scores, labels = clips.scores_and_labels()
     calibration = fit_calibration(scores, labels, method=method, prior=prior)
@@ -171,8 +171,8 @@ def calibrate_scores(
     if (was := _value(before["cllr"])) <= (became := _value(after["cllr"])):
         more = "clips" if folds.over == UTTERANCE else f"clips and {folds.over}s"
         problems.append(
-            f"Held out, the calibration does not lower the Cllr ({was:.3f}, then {became:.3f}): what is fitted on some "
-            f"clips does not hold for others. Fit on more {more} like those that you will score."
+            f"On held-out clips, the calibration does not lower the Cllr ({was:.3f}, then {became:.3f}), so it does "
+            f"not generalize. Fit on more {more} like those that you will score."
         )
     n_bonafide = int(np.count_nonzero(labels == 1))
     return CalibrationReport(

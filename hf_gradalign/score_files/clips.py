@@ -1,4 +1,4 @@
-"""The content of score and key files as columns, and the checks that both need."""
+"""The content of score and key files as columns, and the checks that both kinds of files need."""
 
 from __future__ import annotations
 
@@ -32,10 +32,10 @@ class ScoreFileError(ValueError):
 
 @dataclass(frozen=True)
 class Verdicts:
-    """Labels in a score file that may be predictions of the system instead of the truth.
+    """Labels in a score file that may be predictions of the system instead of the ground truth.
 
     Attributes:
-        labels: 1 bona fide and 0 spoof. If it is unknown which is which, two numbers, and -1 for any further value.
+        labels: 1 bona fide and 0 spoof. If it is unknown which is which, 0 and 1 in any order, and -1 for other values.
         are_known: Whether it is known which label is which.
         is_direction_given: Whether the user said what a high score means.
     """
@@ -47,7 +47,7 @@ class Verdicts:
 
 @dataclass(frozen=True)
 class Clips:
-    """What a file says about clips, or about trials of speaker verification: columns of the same length.
+    """The content of a file about clips, or about trials of speaker verification, as columns of the same length.
 
     Attributes:
         source: The name of the file, for messages.
@@ -56,9 +56,9 @@ class Clips:
         labels: 1 bona fide and 0 spoof; None if the file has none.
         trial_types: "target", "nontarget" or "spoof"; None if the file has none.
         columns: Other columns by name, as strings.
-        notes: What the user should know about how the file was read.
+        notes: Notes for the user on how the file was read.
         other_ids: Names of clips that were skipped on purpose, such as those of another subset.
-        verdicts: Labels of a score file that may be predictions; None if there are none, or if they are the truth.
+        verdicts: Labels of a score file that may be predictions; None if there are none or they are the ground truth.
         score_form: How the scores were made from those in the file.
     """
 
@@ -121,14 +121,14 @@ def as_text(column: Column) -> pa.Array:
     if pa.types.is_floating(column.type):
         column = pc.if_else(pc.is_nan(column), None, column)
     text = column.cast(pa.string())
-    # Most columns have nothing to strip, and the check is faster than stripping.
+    # Most columns have nothing to strip, and checking is faster than stripping.
     return text if pc.utf8_trim(text, BLANKS + "\"'").equals(text) else stripped_column(text)
 
 
 def read_labels(
     values: Column, source: str, label_map: Mapping[str, str] | None
 ) -> tuple[NDArray[np.int64], NDArray | None]:
-    """Convert values to labels, 1 bona fide and 0 spoof, and to trial types if they are such.
+    """Convert values to labels (1 bona fide, 0 spoof), and also to trial types if they are trial types.
 
     Target and nontarget trials are bona fide.
 
@@ -148,8 +148,8 @@ def read_labels(
         unknown.append("an empty value")
     if unknown:
         raise ScoreFileError(
-            f"{source}: labels should be bonafide or spoof, but there is {first_few(unknown, 10)}. Say what each label "
-            "means with --label_map, for example --label_map 0=spoof 1=bonafide, or which column has the labels with "
+            f"{source}: labels must be bonafide or spoof; found {first_few(unknown, 10)}. Say what each label means "
+            "with --label_map, for example --label_map 0=spoof 1=bonafide, or choose the column of labels with "
             "--label_column."
         )
     return np.array([LABEL_NAMES.index(name) for name in known if name], dtype=np.int64)[indices], None

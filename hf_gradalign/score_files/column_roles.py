@@ -1,4 +1,4 @@
-"""Find the columns of ids, labels and scores: by their names, or by their values if they have no names."""
+"""Finds the columns of ids, labels and scores by their names, or by their values if they have no names."""
 
 from __future__ import annotations
 
@@ -49,13 +49,13 @@ class Roles:
     Attributes:
         utterance: Utterance ids; None if there is no such column.
         label: Labels of clips or trials; None if there are none.
-        score: Scores; None if there are none. If there is one column per class, that of bona fide.
-        others: Other columns by this project's name for them: speaker, system, codec, ..., else as in the file.
+        score: Scores; None if there are none. If there is one column per class, the column of bona fide.
+        others: Other columns by this project's names: speaker, system, codec, ..., otherwise as in the file.
         spoof_score: Scores of the class spoof, if there is one column per class.
-        verdict: Labels that are, or may be, the system's predictions; None if there are none, or if they are known to
-            be the truth.
+        verdict: Labels that are or may be the system's predictions; None if there are none or they are known to be the
+            ground truth.
         is_prediction: Whether the name of the verdicts says that they are predictions.
-        notes: What the user should know about the choice.
+        notes: Notes for the user on the choice.
     """
 
     utterance: str | None
@@ -83,10 +83,10 @@ def find_roles(
     Args:
         table: The file.
         wants_score: Whether there must be a column of scores.
-        id_column: The column of ids: its name, or its number counted from 1. Default: found automatically.
+        id_column: The column of ids: its name, or its number counted from 1. By default, it is found automatically.
         score_column: The column of scores, in the same form as `id_column`.
         label_column: The column of labels, in the same form.
-        label_map: The meaning of labels whose names do not tell it.
+        label_map: The meaning of labels with other names.
         of_trials: Whether to prefer scores and labels of speaker verification to those of countermeasures.
 
     Raises:
@@ -110,7 +110,9 @@ def find_roles(
             verdict = None
     notes: tuple[str, ...] = ()
     if score is not None and score_column is None and table.has_header and not _is_named_for_scores(score, label_map):
-        notes = (f"The scores of {table.source} are its column {score!r}, because no other could be.",)
+        notes = (
+            f"The scores of {table.source} are in its column {score!r}, because no other column could contain them.",
+        )
     elif score is not None and score_column is None and is_one_of(score, NO_SASV_SCORES if of_trials else NO_CM_SCORES):
         wanted = "speaker verification that rejects spoofs (sasv-score)" if of_trials else "countermeasures (cm-score)"
         notes = (f"{table.source} has no scores of {wanted}. Its column {score!r} is evaluated instead.",)
@@ -133,7 +135,7 @@ def _find_label(table: TextTable, label_map: Mapping[str, str] | None, of_trials
     if table.has_header:
         label = by_name([*table.columns], TRIAL_LABELS if of_trials else LABELS)
         if label is not None and not is_one_of(label, TRUE_LABELS):
-            # If there is also a "ground_truth", a "label" is a prediction.
+            # If there is also a column "ground_truth", "label" has predictions.
             truths = [name for name in table.columns if is_one_of(name, TRUE_LABELS)]
             label = next((name for name in truths if _has_only_labels(table, name, label_map)), label)
         return label
@@ -144,7 +146,7 @@ def _find_label(table: TextTable, label_map: Mapping[str, str] | None, of_trials
 
 
 def _find_prediction(table: TextTable) -> str | None:
-    """Find labels whose name says that they are predictions."""
+    """Return the column of labels whose name says that they are predictions."""
     names = [name for name in table.columns if is_one_of(name, PREDICTIONS) and not _has_fractions(table, name)]
     return names[0] if names else None
 
@@ -152,7 +154,7 @@ def _find_prediction(table: TextTable) -> str | None:
 def _possible_prediction(
     table: TextTable, label: str | None, label_map: Mapping[str, str] | None, others: Mapping[str, str]
 ) -> str | None:
-    """Find labels of a score file that may be predictions. In a file that knows the attacks, they are not."""
+    """Return the column of labels that may be predictions. In a file with attacks, labels are not predictions."""
     if label is None:
         columns = list(table.columns) if table.has_header else []
         return next((name for name in columns if _has_only_labels(table, name, label_map)), None)
@@ -177,7 +179,7 @@ def _find_score(
     label_map: Mapping[str, str] | None,
     of_trials: bool,
 ) -> tuple[str, str | None]:
-    """Find the column of scores, or the columns of bona fide and spoof scores."""
+    """Return the column of scores, or the columns of bona fide and spoof scores."""
     names = list(table.columns)
     if table.has_header:
         score = by_name([*names, *table.unread], TRIAL_SCORES if of_trials else SCORES)
@@ -186,8 +188,8 @@ def _find_score(
         lists = [name for name in table.unread if _is_named_for_scores(name, label_map)]
         if lists:
             raise ScoreFileError(
-                f"{table.source}: {', '.join(lists)} may be the scores, but has lists or objects, which are not read. "
-                "Write one number per utterance, or say which other column it is with --score_column."
+                f"{table.source}: {', '.join(lists)} may be the scores, but contains lists or objects, which are not "
+                "read. Write one number per utterance, or choose another column with --score_column."
             )
     if len(names) == 1:
         raise ScoreFileError(f"{table.source} has only one column. Scores need the utterance ids in another column.")
@@ -196,7 +198,7 @@ def _find_score(
     if table.has_header:
         free = [name for name in free if not says_otherwise(name)]
     numeric = [name for name in free if all(map(is_number, table.sample(name)))]
-    # A score column with a single odd value must not leave its role to another column.
+    # A column of scores with a single odd value must not lose its role to another column.
     damaged = [name for name in free if name not in numeric and _looks_like_scores(table, name)]
     rivals = [name for name in damaged if not table.has_header or _is_named_for_scores(name, label_map)]
     if len(numeric) == 1 and (not damaged or (not rivals and _is_named_for_scores(numeric[0], label_map))):
@@ -221,7 +223,7 @@ def _find_score(
 
 
 def _likely_ids(table: TextTable) -> str | None:
-    """Return the column that has the ids if nothing else is known: by its name, or else the first."""
+    """Return the likely column of ids: the one with such a name, otherwise the first."""
     first = next(iter(table.columns))
     named = by_name([*table.columns], IDS) if table.has_header else None
     return named or (None if _has_fractions(table, first) else first)
@@ -232,7 +234,7 @@ def _is_named_for_scores(name: str, label_map: Mapping[str, str] | None) -> bool
 
 
 def _looks_like_scores(table: TextTable, name: str) -> bool:
-    """Whether a column that is not numeric throughout seems to have scores, by its name or by most of its values."""
+    """Return whether a column with non-numeric values seems to have scores, by its name or most of its values."""
     if table.has_header and mentions_scores(name):
         return True
     values = table.sample(name)
@@ -263,7 +265,7 @@ def _find_ids(table: TextTable, label: str | None, score: str | None) -> str | N
 
 
 def _has_fractions(table: TextTable, name: str) -> bool:
-    """Whether a column has numbers that are not whole. Whole numbers may be names."""
+    """Return whether a column has numbers that are not whole. Whole numbers may be names."""
     sample = table.sample(name)
     return all(map(is_number, sample)) and any(not text.strip().lstrip("+-").isdigit() for text in sample)
 

@@ -1,4 +1,4 @@
-"""The names of columns in score and key files, and what columns without names are in those of the challenges."""
+"""The names of columns in score and key files, and the meaning of unnamed columns in the challenges' files."""
 
 from __future__ import annotations
 
@@ -92,7 +92,7 @@ def plain_name(name: str) -> str:
 
 
 def is_one_of(name: str, wanted: tuple[str, ...] | frozenset[str]) -> bool:
-    """Whether a column has one of these names; `UtteranceID` counts as `utterance_id`."""
+    """Return whether a column has one of these names; `UtteranceID` counts as `utterance_id`."""
     return _bare_name(name) in _bare_names(wanted)
 
 
@@ -126,12 +126,12 @@ def class_of(name: str, label_map: Mapping[str, str] | None = None) -> str | Non
 
 
 def mentions_scores(name: str) -> bool:
-    """Whether a name has a word for scores in it, as `score_real` and `RealProb` do."""
+    """Return whether a name contains a word for scores, such as `score_real` or `RealProb`."""
     return bool(_parts(name) & _SCORE_WORDS) or is_one_of(name, CONFIDENCES)
 
 
 def says_otherwise(name: str) -> bool:
-    """Whether a column with this name has no scores: ids, labels, speakers, durations, ..."""
+    """Return whether a column with this name has no scores but ids, labels, speakers, durations, ..."""
     return is_one_of(name, _OTHER_NAMES)
 
 
@@ -145,7 +145,7 @@ def common_name(name: str) -> str:
 
 
 def is_number(text: str | None) -> bool:
-    """Whether a value is a number, with a decimal point or comma; NaN and infinity count."""
+    """Return whether a value is a number, with a decimal point or comma. NaN and infinity count."""
     return text is not None and _NUMBER.fullmatch(text.strip()) is not None
 
 
@@ -165,9 +165,9 @@ def name_unnamed(table: TextTable, utterance: str | None, label: str | None, sco
 
     Args:
         table: A file without a header.
-        utterance: Its column of utterance ids.
-        label: Its column of labels.
-        score: Its column of scores.
+        utterance: The column of utterance ids.
+        label: The column of labels.
+        score: The column of scores.
 
     Returns:
         Columns by this project's names (speaker, system, codec, condition, subset, gender, asv_room, replay_device,
@@ -214,7 +214,7 @@ def name_unnamed(table: TextTable, utterance: str | None, label: str | None, sco
 
 
 def _is_physical(table: TextTable, label_index: int | None, subset_index: int | None) -> bool:
-    """Whether a table has the columns of the keys of ASVspoof 2021's physical access."""
+    """Return whether a table has the columns of the keys of ASVspoof 2021's physical access track."""
     if label_index != _PHYSICAL_LABEL:
         return False
     columns = [list(table.columns)[index] for index in PHYSICAL_ACCESS.values()]
@@ -224,5 +224,5 @@ def _is_physical(table: TextTable, label_index: int | None, subset_index: int | 
 
 
 def _has_physical_names(table: TextTable, utterance: str | None) -> bool:
-    """Whether utterances are of physical access. In keys of the first release, the other columns are unknown."""
+    """Return whether utterances are of physical access. In keys of the first release, the other columns are unknown."""
     return utterance is not None and all(name.startswith("PA_") for name in table.sample(utterance))

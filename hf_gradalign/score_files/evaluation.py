@@ -1,4 +1,4 @@
-"""Evaluate countermeasure scores against labels: all metrics, with intervals, breakdowns and paired tests."""
+"""Evaluates countermeasure scores against labels: all metrics, with intervals, breakdowns and paired tests."""
 
 from __future__ import annotations
 
@@ -47,11 +47,11 @@ def evaluate_clips(clips: Clips, settings: Settings | None = None, *, progress: 
         progress: As for `bootstrap_intervals`.
 
     Warns:
-        UserWarning: As `bootstrap_intervals`.
+        UserWarning: As for `bootstrap_intervals`.
 
     Raises:
         ScoreFileError: If there is only one class and no threshold, or a column is missing.
-        ValueError: As the metrics.
+        ValueError: As for the metrics.
     """
     settings = settings or Settings()
     scores, labels = clips.scores_and_labels()
@@ -100,8 +100,8 @@ def evaluate_clips(clips: Clips, settings: Settings | None = None, *, progress: 
 def _evaluate_one_class(clips: Clips, settings: Settings, progress: bool) -> Evaluation:
     """Evaluate clips that are all spoofed, or all bona fide, at a threshold from other data.
 
-    The share of spoofed clips that are accepted is 1 - SRR of the Arena (`spoof_acceptance_rate`). A verifier and costs
-    do not apply.
+    The share of accepted spoofed clips is the Arena's 1 - SRR (`spoof_acceptance_rate`). A verifier and costs do not
+    apply.
 
     Raises:
         ScoreFileError: If there is no threshold, or a column is missing.
@@ -113,7 +113,7 @@ def _evaluate_one_class(clips: Clips, settings: Settings, progress: bool) -> Eva
         raise ScoreFileError(
             f"All {len(clips)} clips of {clips.source} are {'bona fide' if is_bonafide else 'spoofed'}, but error "
             f"rates compare the classes. For the share of them that is {'rejected' if is_bonafide else 'accepted'}, "
-            "give a --threshold."
+            "pass a --threshold."
         )
     name = "false_rejection_rate" if is_bonafide else "spoof_acceptance_rate"
     title = "bona fide rejected (FRR)" if is_bonafide else "spoofs accepted (1 - SRR)"
@@ -165,13 +165,13 @@ def problems_of(counted: CountedScores, clips: Clips, settings: Settings) -> lis
     """Look for reasons to doubt the scores of a countermeasure, or intervals and p-values from them.
 
     Args:
-        counted: The scores, counted once each.
-        clips: The clips that they are of, with labels.
+        counted: The scores, each counted once.
+        clips: The clips with these scores, and with labels.
         settings: The settings of the evaluation.
 
     Returns:
-        One sentence or two per problem, as `score_problems`, `ratio_problems` and, with a bootstrap,
-        `sampling_problems` make them.
+        One or two sentences per problem, from `score_problems`, `ratio_problems` and, with a bootstrap,
+        `sampling_problems`.
 
     Raises:
         ScoreFileError: If a column is missing.
@@ -197,11 +197,11 @@ def compare_clips(
         progress: As for `bootstrap_intervals`.
 
     Warns:
-        UserWarning: As `compare_systems`.
+        UserWarning: As for `compare_systems`.
 
     Raises:
         ScoreFileError: If a column is missing.
-        ValueError: As `compare_systems`.
+        ValueError: As for `compare_systems`.
     """
     settings = settings or Settings()
     scores, labels = clips.scores_and_labels()

@@ -1,4 +1,4 @@
-"""Fuse the scores of several systems into log-likelihood ratios, by regularized logistic regression."""
+"""Fuses the scores of several systems into log-likelihood ratios by regularized logistic regression."""
 
 from __future__ import annotations
 
@@ -33,13 +33,14 @@ class FusedSystem:
 
     Attributes:
         name: The score file that its weight was fitted on.
-        weight: The factor of its scores.
+        weight: The factor of the system's scores.
         lowest: The lowest score that the weight was fitted on.
-        highest: The highest.
+        highest: The highest score that the weight was fitted on.
         sha256: The digest of the score file; None if there is none.
         higher_is: How the file was read; see `read_scores`.
-        score_is: Likewise; "confidence" if the keys showed that scores are the confidence of predicted labels.
-        scored_with: The model and the settings of the scores, if the JSON file next to them tells.
+        score_is: As for `higher_is`; "confidence" if the keys showed that scores are the confidence of predicted
+            labels.
+        scored_with: The model and the settings of the scores, if the JSON file next to them contains these.
         score_form: How the scores were made from those in the file (`Clips.score_form`); None if it is unknown.
     """
 
@@ -60,12 +61,12 @@ class Fusion:
 
     Attributes:
         systems: The systems, in the order of their scores.
-        offset: What is added to the weighted scores, in nats.
+        offset: The offset added to the weighted scores, in nats.
         prior: The prior probability of bona fide clips in the fit. It is not part of the ratios.
         l2: The strength of the penalty in the fit.
         n_bonafide: The number of bona fide clips that were fitted on.
         n_spoof: The number of spoofed clips that were fitted on.
-        provenance: What else is known of the fit, for JSON: its files, its date, its results.
+        provenance: Further facts about the fit, for JSON: files, date and results.
 
     Raises:
         ValueError: If there are fewer than two systems, or a number is not finite.
@@ -126,16 +127,16 @@ class Fusion:
         """Read a fusion that `save` wrote.
 
         Raises:
-            ScoreFileError: If there is no such file.
+            ScoreFileError: If the file does not exist or is not a fusion.
         """
         if not Path(path).is_file():
-            raise ScoreFileError(f"There is no file {path}. Give the fusion.json of an earlier fit.")
+            raise ScoreFileError(f"There is no file {path}. Pass the fusion.json of an earlier fit.")
         try:
             return _from_content(read_settings(path))
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             reason = f"no entry {error}" if isinstance(error, KeyError) else str(error)
             raise ScoreFileError(
-                f"{path} is not a fusion.json that hf-gradalign fuse wrote: {reason}. Give such a file, or fit again."
+                f"{path} is not a fusion.json from hf-gradalign fuse: {reason}. Pass such a file, or fit again."
             ) from error
 
 
@@ -149,8 +150,8 @@ def fit_fusion(
 ) -> Fusion:
     """Fit a fusion to clips with labels, by prior-weighted logistic regression (`fit_logistic`) with a penalty.
 
-    Scores are standardized inside, so the fusion does not depend on their units or their sign. Weights are those of raw
-    scores. The penalty keeps weights finite if the classes are separated or systems are the same.
+    Scores are standardized internally, so the fusion does not depend on their units or their sign. The returned weights
+    are for raw scores. The penalty keeps weights finite if the classes are separated or systems are the same.
 
     Args:
         scores: Finite scores of at least two systems, shape (clips, systems).
@@ -158,8 +159,8 @@ def fit_fusion(
         names: The names of the systems; by default their numbers from 1.
         prior: The prior probability of bona fide clips near which ratios should be best, in (0, 1).
         l2: The strength of the penalty, as in `fit_logistic`. The default is 0.1 divided by the number of clips of the
-            smaller class. In simulations with 40 to 10,000 clips, 2 or 6 systems and equal error rates of 1 to 20 %, it
-            was close to the best of 0 to 0.1 on new clips.
+            smaller class. In simulations with 40 to 10,000 clips, 2 or 6 systems and equal error rates of 1 to 20 %,
+            this was close to the best value between 0 and 0.1 on new clips.
 
     Warns:
         UserWarning: If a weight is negative, systems are the same or depend on each other, the fused scores separate
@@ -167,7 +168,7 @@ def fit_fusion(
 
     Raises:
         ValueError: If there is only one system, a class has fewer than 5 clips, or the scores of a system are not
-            finite or all equal; as `fit_logistic`.
+            finite or all equal; as for `fit_logistic`.
     """
     scores, labels = np.asarray(scores, dtype=np.float64), np.asarray(labels)
     if scores.ndim != 2 or scores.shape[1] < 2:
@@ -204,15 +205,15 @@ def fit_fusion(
 def fit_ratios(
     scores: NDArray[np.float64], labels: NDArray[np.int64], *, prior: float, l2: float | None, copies: int = 1
 ) -> Callable[[NDArray[np.float64]], NDArray[np.float64]]:
-    """Fit as `fit_fusion` does, but without warnings and with any number of systems, and return the fused scores.
+    """Fit like `fit_fusion`, but without warnings and for any number of systems; return a function that fuses scores.
 
     Args:
         scores: Shape (clips, systems).
         labels: Shape (clips,).
         prior: See `fit_fusion`.
         l2: See `fit_fusion`.
-        copies: How often each system is thought to be there. Copies share its weight, so the penalty on their squares
-            is divided by their number.
+        copies: Number of imaginary copies of each system. Copies share the system's weight, so the penalty on the
+            squares is divided by their number.
     """
     weights, offset = fit_logistic(scores, labels, prior=prior, l2=_penalty(labels, l2) / copies)
     return lambda others: others @ weights + offset
@@ -232,7 +233,9 @@ def _require_usable(scores: NDArray[np.float64], names: Sequence[str]) -> None:
                 "out."
             )
         if len(own) and np.ptp(own) == 0:
-            raise ValueError(f"All scores of {name} are {own[0]:g}, so they carry no information. Leave it out.")
+            raise ValueError(
+                f"All scores of {name} are {own[0]:g}, so they carry no information. Leave this system out."
+            )
 
 
 def _few_trials(n_bonafide: int, n_spoof: int) -> list[str]:
@@ -286,7 +289,7 @@ def _separated(fused: NDArray[np.float64], labels: NDArray) -> list[str]:
 
 def _from_content(content: Any) -> Fusion:
     if not isinstance(content, dict):
-        raise ValueError("it is no JSON object")
+        raise ValueError("it is not a JSON object")
     own = {"systems", "offset", "prior", "l2", "n_bonafide", "n_spoof"}
     systems = tuple(
         FusedSystem(

@@ -1,4 +1,4 @@
-"""Fuse other score files with a fitted fusion, after checks that each file is of the right system."""
+"""Fuses other score files with a fitted fusion, after checking that each file is from the right system."""
 
 from __future__ import annotations
 
@@ -33,8 +33,7 @@ def apply_fusion(fusion: Fusion, joint: JointScores) -> NDArray[np.float64]:
             fitted on, or the names of the files suggest another order.
 
     Raises:
-        ScoreFileError: If the number of files is not that of systems, or their names show that they are in another
-            order.
+        ScoreFileError: If the number of files differs from that of systems, or their names show another order.
     """
     require_same_systems(fusion.names, joint.sources)
     for system, source, scores in zip(fusion.systems, joint.sources, joint.scores.T, strict=True):
@@ -45,18 +44,18 @@ def apply_fusion(fusion: Fusion, joint: JointScores) -> NDArray[np.float64]:
 def warn_if_outside(
     scores: NDArray[np.float64], source: str, lowest: float, highest: float, fitted_on: str, *, stacklevel: int = 3
 ) -> None:
-    """Warn if scores do not look like those that a fusion or a calibration was fitted on.
+    """Warn if scores do not look like the scores that a fusion or a calibration was fitted on.
 
     Args:
         scores: The scores to be fused or calibrated, shape (clips,).
-        source: Their file.
+        source: The file of these scores.
         lowest: The lowest score of the fit.
-        highest: The highest.
+        highest: The highest score of the fit.
         fitted_on: The file of the fit.
         stacklevel: As for `warnings.warn`.
 
     Warns:
-        UserWarning: If more than half of the scores lie outside the range of those of the fit.
+        UserWarning: If more than half of the scores lie outside the range of the fit.
     """
     outside = float(np.mean((scores < lowest) | (scores > highest)))
     if outside > _MAX_OUTSIDE:
@@ -70,9 +69,9 @@ def warn_if_outside(
 
 
 def require_same_systems(fitted: Sequence[str], applied: Sequence[str]) -> None:
-    """Check that files may be of the systems that a fusion was fitted on, by their number and their names.
+    """Check, by number and names, that files may be from the systems that a fusion was fitted on.
 
-    Names suggest another order if the words that distinguish the files from each other recur in it. "dev/aasist.txt
+    Names suggest another order if the words that distinguish the files appear in another order. "dev/aasist.txt
     dev/sls.txt" and "eval/sls.txt eval/aasist.txt" are in different orders.
 
     Args:
@@ -111,7 +110,7 @@ def require_same_systems(fitted: Sequence[str], applied: Sequence[str]) -> None:
 def require_same_scoring(
     fitted: Mapping[str, Mapping[str, Any] | None], applied: Sequence[tuple[str, Mapping[str, Any] | None]]
 ) -> None:
-    """Check that files were scored by the models that a fusion was fitted on, as far as it is known.
+    """Check, as far as known, that files were scored by the models that a fusion was fitted on.
 
     Args:
         fitted: The settings of the scores of each system (`FusedSystem.scored_with`), by its name.
@@ -135,19 +134,19 @@ def require_same_scoring(
             )
         if ours["calibration"] != theirs["calibration"]:
             raise ScoreFileError(
-                f"The scores of {source} and those of {name}, which the fusion was fitted on, are not calibrated "
-                "alike. Score both with the same model, or both with --raw_scores."
+                f"Of {source} and {name}, which the fusion was fitted on, only one has calibrated scores. Score both "
+                "with the same model, or both with --raw_scores."
             )
         if ours != theirs:
             warnings.warn(
-                f"{source} was scored with other windows than {name}, so the weights may not hold for it.",
+                f"{source} was scored with other windows than {name}, so the weights may be wrong for it.",
                 UserWarning,
                 stacklevel=2,
             )
 
 
 def _places(fitted: Sequence[str], applied: Sequence[str]) -> list[int]:
-    """Return for each applied file the fitted one that its name fits best, if it fits its own not at all."""
+    """Return for each applied file the fitted file whose name fits best, if the one at its own position does not."""
     from scipy.optimize import linear_sum_assignment  # slow to import
 
     shared = _shared_words(fitted, applied)

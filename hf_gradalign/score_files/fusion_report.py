@@ -1,4 +1,4 @@
-"""What a fusion gains on clips that it was not fitted on, compared with its best system alone."""
+"""Compares a fusion with its best single system on clips that it was not fitted on."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from hf_gradalign.score_files.held_out import N_FOLDS, Folds, ScoreFunction, hel
 from hf_gradalign.score_files.joint_scores import JointScores
 from hf_gradalign.score_files.report import markdown_table, titled
 from hf_gradalign.score_files.results import UTTERANCE, Settings, clusters_of
-from hf_gradalign.utils.plain_text import listed, plain_text
+from hf_gradalign.utils.plain_text import join_words, plain_text
 
 REPORTED = ("cllr", "act_dcf", "eer", "min_dcf")
 """The metrics of the report. Lower is better for all of them."""
@@ -39,7 +39,7 @@ class Rival:
 class FusionReport:
     """The results of a fusion and of its systems on held-out clips.
 
-    Every system alone is calibrated as the fusion is, and held out in the same folds.
+    Each system alone is calibrated in the same way as the fusion, and held out in the same folds.
 
     Attributes:
         scores: Held-out log-likelihood ratios of the fusion, shape (clips,).
@@ -48,7 +48,7 @@ class FusionReport:
         fusion: The metrics of the fusion, by name.
         rivals: The best single system in each metric.
         folds: The folds that were held out.
-        draws_over: What the paired test draws: "utterance", or a column.
+        draws_over: The unit that the paired test draws: "utterance", or a column.
     """
 
     scores: NDArray[np.float64]
@@ -60,32 +60,32 @@ class FusionReport:
     draws_over: str
 
     def conclusions(self) -> list[str]:
-        """Say in which metrics the fusion beats the best single system by more than chance, and in which it does not.
+        """Return in which metrics the fusion beats the best single system by more than chance, one sentence each.
 
-        Differences count as chance if the p-value is 1 minus the confidence of their interval or more.
+        Differences count as chance if the p-value is at least 1 minus the confidence of their interval.
         """
         better, worse, equal = [], [], []
         without_errors = self.fusion["eer"] == 0 == self.systems[self.rivals["cllr"].name]["eer"]
         for metric, rival in self.rivals.items():
             if metric == "cllr" and without_errors:
-                continue  # how sure a system without errors is follows from the penalty
+                continue  # without errors, the confidence of a system follows from the penalty
             result = rival.comparison
             is_chance = result.p_value >= _level(result.confidence)
             kind = equal if is_chance else better if result.difference < 0 else worse
             kind.append(f"{METRICS[metric].title} ({rival.name}, p = {result.p_value:.3g})")
         sentences = []
         if better:
-            sentences.append(f"Held out, the fusion beats the best single system in {listed(better)}.")
+            sentences.append(f"Held out, the fusion beats the best single system in {join_words(better)}.")
         else:
             sentences.append("Held out, the fusion does not beat the best single system in any metric.")
         if worse:
-            sentences.append(f"It is worse in {listed(worse)}.")
+            sentences.append(f"It is worse in {join_words(worse)}.")
         if equal:
-            sentences.append(f"The difference may be chance in {listed(equal)}.")
+            sentences.append(f"The difference may be chance in {join_words(equal)}.")
         if without_errors:
             sentences.append(
                 f"Both the fusion and {self.rivals['cllr'].name} separate the classes without errors, so the "
-                "difference in Cllr follows from the penalty and says nothing. Use harder clips."
+                "difference in Cllr follows from the penalty and means nothing. Use harder clips."
             )
         return sentences
 
@@ -154,25 +154,25 @@ def cross_validate_fusion(
 ) -> FusionReport:
     """Evaluate a fusion on clips that it was not fitted on, and test whether it beats the best single system.
 
-    Each fold is scored by a fusion that was fitted on the others, and so is each single system: calibrated by the same
-    regression, as a fusion of copies of itself, so that it is as good as one. Then the fusion is compared with the
-    system that is best in a metric, by a paired bootstrap (`compare_systems`). Since the best one is chosen by the same
-    clips, the test favors the single system.
+    Each fold is scored by a fusion that was fitted on the others. Each single system is calibrated by the same
+    regression, as a fusion of copies of itself, so that it is as good as such a fusion. Then, for each metric, the
+    fusion is compared with the best system by a paired bootstrap (`compare_systems`). Because the best system is chosen
+    on the same clips, the test favors it.
 
     Args:
         joint: Scores of at least two systems, with labels.
         prior: See `fit_fusion`.
         l2: See `fit_fusion`.
-        hold_out: What is held out as a whole; see `make_folds`.
+        hold_out: The unit that is held out as a whole; see `make_folds`.
         n_folds: See `make_folds`.
-        draws_over: What the bootstrap draws: "utterance", or a column. The default is what is held out.
-        n_draws: The number of draws of the bootstrap, enough for a p-value below 1 minus the confidence.
-        confidence: The coverage of the intervals. A p-value of 1 minus this or more counts as chance.
+        draws_over: The unit that the bootstrap draws: "utterance", or a column. By default, the same as is held out.
+        n_draws: The number of bootstrap draws, large enough for a p-value below 1 minus the confidence.
+        confidence: The coverage of the intervals. A p-value of at least 1 minus this counts as chance.
         seed: The seed of the folds and of the draws.
 
     Raises:
-        ScoreFileError: As `make_folds`.
-        ValueError: If there are too few draws; as `fit_fusion` and `compare_systems`.
+        ScoreFileError: As for `make_folds`.
+        ValueError: If there are too few draws; also as for `fit_fusion` and `compare_systems`.
     """
     if (lowest := 1 / (1 + n_draws)) >= _level(confidence):
         raise ValueError(
@@ -222,7 +222,7 @@ def cross_validate_fusion(
 
 
 def _level(confidence: float) -> float:
-    """Return the p-value from which on a difference counts as chance: 0.05 and not 0.05000000000000004."""
+    """Return the smallest p-value that counts as chance, rounded: 0.05, not 0.05000000000000004."""
     return round(1 - confidence, 12)
 
 

@@ -1,4 +1,4 @@
-"""Scores of clips by a model that was not fitted on them: cross-validation that holds out whole speakers."""
+"""Scores clips with models that were not fitted on them: cross-validation that holds out whole speakers."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class Folds:
 
     Attributes:
         numbers: The fold of each clip, from 0, shape (clips,).
-        over: What is held out as a whole: "utterance", or a column such as "speaker".
+        over: The unit that is held out as a whole: "utterance", or a column such as "speaker".
     """
 
     numbers: NDArray[np.int64]
@@ -51,15 +51,15 @@ def make_folds(clips: Clips, *, over: str | None = None, n_folds: int = N_FOLDS,
 
     Args:
         clips: Clips with labels.
-        over: What is held out as a whole: "utterance", or the values of a column. The default is "speaker" if the clips
-            have speakers, else "utterance". If a class has fewer than two speakers, the default is "utterance" too,
-            with a warning.
+        over: The unit that is held out as a whole: "utterance", or the values of a column. The default is "speaker" if
+            the clips have speakers, otherwise "utterance". If a class has fewer than two speakers, the default is
+            "utterance" too, with a warning.
         n_folds: The number of folds, at least 2. There are fewer if a class has fewer clips, or if there are fewer
             speakers.
         seed: The same seed gives the same folds.
 
     Raises:
-        ScoreFileError: If there are no labels, there is no such column, or no such folds.
+        ScoreFileError: If there are no labels, there is no such column, or such folds are not possible.
         ValueError: If `n_folds` is less than 2, or the seed is negative.
     """
     if n_folds < 2:
@@ -72,7 +72,7 @@ def make_folds(clips: Clips, *, over: str | None = None, n_folds: int = N_FOLDS,
     if sizes.min() < 2:
         raise ScoreFileError(
             f"{clips.source} has {sizes[1]} bona fide and {sizes[0]} spoofed clips with a label, but cross-validation "
-            "needs at least 2 of each class. Give keys with more clips."
+            "needs at least 2 of each class. Use keys with more clips."
         )
     order = pc.sort_indices(clips.utterance_ids).to_numpy()
     labels = clips.labels[order]
@@ -109,8 +109,8 @@ def held_out_scores(
     """Score each clip with a model that was fitted on the other folds.
 
     Args:
-        fit: Takes features and labels, and returns a function from features to scores.
-        features: What is fitted on: scores, shape (clips,), or those of several systems, shape (clips, systems).
+        fit: Function that takes features and labels, and returns a function from features to scores.
+        features: The scores to fit on, shape (clips,), or those of several systems, shape (clips, systems).
         labels: 1 bona fide and 0 spoof, shape (clips,).
         folds: The folds of the clips.
 
@@ -147,7 +147,7 @@ def _fold_groups(
     numbers = _fold_clips(labels, n_folds, generator)
     named = np.flatnonzero([not is_missing(group) for group in groups])
     names = groups[named].astype(str)
-    # Random numbers for names: the splitter's own shuffling only works from scikit-learn 1.8 on.
+    # Random numbers replace names, because the splitter's own shuffling works only from scikit-learn 1.8 on.
     each, places = np.unique(names, return_inverse=True)
     shuffled = generator.permutation(len(each))[places]
     n_folds = min(n_folds, len(each))

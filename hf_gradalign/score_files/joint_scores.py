@@ -1,4 +1,4 @@
-"""Scores of several systems for the same clips, and which clips are missing where."""
+"""Joins the scores of several systems for the same clips, and records which clips each file lacks."""
 
 from __future__ import annotations
 
@@ -27,10 +27,10 @@ class JointScores:
         scores: Shape (clips, systems).
         were_confidences: Whether the scores of each file were converted from the confidence of predicted labels, which
             only keys can tell.
-        score_forms: How the scores of each file were made from those in it.
+        score_forms: How the scores of each system were made from those in its file.
         n_wanted: The number of clips in the keys or, without keys, in any of the files.
         missing: Names of clips that a file lacks, by file. The keys may be one of them.
-        notes: What the user should know about how the files were read and matched.
+        notes: Notes for the user on how the files were read and matched.
     """
 
     sources: tuple[str, ...]
@@ -47,7 +47,7 @@ class JointScores:
 
     @property
     def names(self) -> tuple[str, ...]:
-        """Different names of the files: with as many of their folders as needed, and numbers if they are the same."""
+        """Distinct names of the files: with as many folders as needed, and with numbers for the same file."""
         parts = [PurePath(source).parts for source in self.sources]
         for length in range(1, max(map(len, parts)) + 1):
             names = ["/".join(own[-length:]) for own in parts]
@@ -93,7 +93,7 @@ class JointScores:
 def join_systems(systems: Sequence[Clips], keys: Clips | None = None, *, allow_missing: bool = False) -> JointScores:
     """Match the scores of several systems, and labels if there are any, by the names of the clips.
 
-    Names are compared as `match_keys` does. Clips without a score in one of the files are skipped, and listed in
+    Names are compared as in `match_keys`. Clips without a score in one of the files are skipped, and listed in
     `missing`.
 
     Args:
@@ -105,7 +105,7 @@ def join_systems(systems: Sequence[Clips], keys: Clips | None = None, *, allow_m
         The scores, in the order of the keys or, without keys, of the first file.
 
     Raises:
-        ScoreFileError: If no clip is in all files, or too few are; as `match_keys`.
+        ScoreFileError: If no clip or too few clips are in all files; also as for `match_keys`.
     """
     joint = _join_files(systems) if keys is None else _join_with_keys(systems, keys)
     if not len(joint):
@@ -118,15 +118,15 @@ def join_systems(systems: Sequence[Clips], keys: Clips | None = None, *, allow_m
 def own_keys(systems: Sequence[Clips]) -> tuple[list[Clips], Clips]:
     """Return the systems and keys for score files that have labels.
 
-    Labels are those of the file that has the most. They must agree with those of the others.
+    Labels are from the file that has the most. They must agree with the labels in the other files.
 
     Raises:
         ScoreFileError: If no file has labels, they look like predictions, or they differ.
     """
     if all(system.labels is None for system in systems):
         raise ScoreFileError(
-            f"None of {', '.join(system.source for system in systems)} has true labels in it: give the file that has "
-            "them with --keys."
+            f"None of {', '.join(system.source for system in systems)} contains true labels: pass a file with them as "
+            "--keys."
         )
     systems = [system if system.labels is None else with_own_labels(system) for system in systems]
     labeled = [system for system in systems if system.labels is not None]

@@ -1,4 +1,4 @@
-"""Read JSON and JSON Lines as columns of strings."""
+"""Reads JSON and JSON Lines as columns of strings."""
 
 from __future__ import annotations
 
@@ -26,12 +26,12 @@ def read_json_columns(path: Path) -> tuple[dict[str, pa.ChunkedArray], tuple[str
     """Read JSON or JSON Lines; numbers keep all their digits.
 
     The content is a list of objects, one object per line, an object of lists (columns), or an object whose names are
-    the utterance ids. A list of `{"label": ..., "score": ...}` in a row, as transformers' pipelines return it, becomes
-    one column per label. A list with a single entry becomes the columns `label` and `score`. Values of objects in a row
-    become columns too, with the object's name and a point in front if their own name is not the only one of its kind.
+    the utterance ids. A list of `{"label": ..., "score": ...}` in a row, as returned by transformers' pipelines,
+    becomes one column per label. A list with a single entry becomes the columns `label` and `score`. Values of objects
+    in a row become columns too, with the object's name and a dot in front if their own name is not unique.
 
     Returns:
-        The columns, and the names of those with lists, which are not read.
+        The columns, and the names of columns with lists, which are not read.
 
     Raises:
         ScoreFileError: If the file is not JSON, an object has two values for a name, or a row has no values.
@@ -92,7 +92,7 @@ def _rows(content: Any) -> list[JsonRow]:
     own_names = _own_names(values)
     rows = [{"utterance_id": str(name), **_row(value, own_names)} for name, value in content.items()]
     if list(content) == [str(number) for number in range(len(content))]:
-        # Numbers of rows, as pandas writes them (orient="index"), are not ids if each row has its own.
+        # Row numbers, as written by pandas (orient="index"), are not ids if each row has its own id.
         numbered = [_row(value, own_names) for value in values]
         if all(any(is_one_of(name, IDS) for name in row) for row in numbered):
             rows = numbered
@@ -112,7 +112,7 @@ def _rows_of(entries: Sequence[Any]) -> list[JsonRow]:
 
 
 def _own_names(entries: Sequence[Any]) -> set[str]:
-    """Return the names in nested objects that are no names of columns, and that only one nested object has."""
+    """Return the names in nested objects that are not names of columns and that only one nested object has."""
     owners: dict[str, set[str]] = defaultdict(set)
     outer: set[str] = set()
     for entry in entries:
@@ -145,10 +145,10 @@ def _row(value: Any, own_names: set[str]) -> JsonRow:
     for name, entry in value.items() if isinstance(value, Mapping) else ():
         if _is_prediction_list(entry):
             predictions = _of_predictions(entry)
-            if "label" in value and "label" in predictions:  # which may be the truth
+            if "label" in value and "label" in predictions:  # may be the ground truth
                 predictions["predicted_label"] = predictions.pop("label")
             if twice := predictions.keys() & value.keys():
-                raise ValueError(f"a row has {', '.join(sorted(twice))} of its own and in {name!r}. Rename one")
+                raise ValueError(f"a row has {', '.join(sorted(twice))} both directly and in {name!r}. Rename one")
             row |= predictions
         elif isinstance(entry, Mapping) and "path" in entry and _is_scalar(entry["path"]) and "label" not in entry:
             row[name] = _text(entry["path"])  # audio

@@ -1,4 +1,4 @@
-"""Read labels: from key files and protocols, from Parquet files such as the Arena's, or from a corpus.
+"""Reads labels from key files and protocols, from Parquet files such as the Arena's, or from a corpus.
 
 Audio in Parquet files and corpora is not read.
 """
@@ -48,8 +48,8 @@ def read_keys(
     """Read a file with labels: a protocol or keys of ASVspoof, a `meta.csv`, any table, or a data set of the Arena.
 
     Args:
-        path: The file, or a folder with `trial_metadata.txt`, `CM/trial_metadata.txt`, `meta.csv` or `data/*.parquet`
-            in it. Audio in Parquet files is not read.
+        path: The file, or a folder that contains `trial_metadata.txt`, `CM/trial_metadata.txt`, `meta.csv` or
+            `data/*.parquet`. Audio in Parquet files is not read.
         subset: For keys with subsets (ASVspoof 2021): `eval` (the default), `progress`, `hidden` or `all`.
         id_column: See `read_scores`.
         label_column: See `read_scores`.
@@ -126,7 +126,7 @@ def _require_key_file(folder: Path) -> Path:
 
 
 def is_parquet(path: Path) -> bool:
-    """Whether a path is a Parquet file, or a folder with Parquet files of a data set."""
+    """Return whether a path is a Parquet file, or a folder with Parquet files of a data set."""
     return path.suffix == ".parquet" or (path.is_dir() and bool(_parquet_files(path)))
 
 
@@ -154,7 +154,7 @@ def read_parquet_keys(
     except ScoreFileError:
         raise
     except (OSError, pa.ArrowException, KeyError, TypeError, AttributeError, ValueError) as error:
-        # `datasets` raises the last four if the schema has metadata that it misinterprets.
+        # `datasets` raises the last four if it misinterprets metadata in the schema.
         raise ScoreFileError(f"Cannot read {path}: {error!r}") from error
 
 
@@ -236,10 +236,10 @@ def _from_notes(notes: pa.ChunkedArray, labels: NDArray[np.int64]) -> dict[str, 
 
 
 def names_corpus(text: str) -> bool:
-    """Whether a text names a corpus, and not a key file.
+    """Return whether a text names a corpus and not a key file.
 
-    A corpus is the demo corpus, one with its own layout, one of the Arena's, or a folder of audio with labels (in
-    `metadata.csv` or `metadata.jsonl`, in folders by class, ...) without a known key file in it.
+    A corpus is the demo corpus, a named corpus, a data set of the Arena, or a folder of audio with labels (in
+    `metadata.csv` or `metadata.jsonl`, in folders by class, ...) that contains no known key file.
     """
     path = Path(text)
     if path.exists():
@@ -263,7 +263,7 @@ def read_keys_of_corpus(
         name_or_path: A named corpus with its path (`in_the_wild:/data/itw`), `arena:NAME`, `demo`, a Hub id, ...
         split: The split.
         subset: The subset, for corpora that have subsets.
-        label_map: The meaning of labels whose names do not tell it.
+        label_map: The meaning of labels with other names.
         label_column: The column with labels, for a corpus without its own layout.
         id_column: The column with utterance ids, for a corpus without its own layout.
 
@@ -271,7 +271,7 @@ def read_keys_of_corpus(
         The clips that have labels, with the other columns of the corpus.
 
     Raises:
-        CorpusError: As `load_corpus`.
+        CorpusError: As for `load_corpus`.
         ScoreFileError: If no clip has a label.
     """
     try:
@@ -299,13 +299,13 @@ def read_keys_of_corpus(
     has_label = pc.is_valid(table["label"])
     labels = pc.fill_null(table["label"], -1).to_numpy().astype(np.int64)
     if "system" in columns and not columns["system"].filter(pa.array(labels == 0)).drop_null():
-        del columns["system"]  # only bona fide clips have a system, which is none
+        del columns["system"]  # only bona fide clips have a value, which means no system
     clips = Clips(str(name_or_path), as_text(table["utterance_id"]), labels=labels, columns=columns)
     kept = np.flatnonzero(has_label)
     if len(kept) == 0:
         raise ScoreFileError(
             f"None of the {len(clips)} clips of {name_or_path}, split {split}, has a label. Choose another split with "
-            "--split, or give a key file."
+            "--split, or use a key file."
         )
     if len(kept) < len(clips):
         note = f"{len(clips) - len(kept)} of {len(clips)} clips of {name_or_path} have no label, and are skipped."

@@ -1,4 +1,4 @@
-"""Evaluate timelines against labels over time."""
+"""Evaluates timelines against labels over time."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ from hf_gradalign.utils.table_bounds import parse_json, require_lines
 RESOLUTIONS = (0.02, 0.04, 0.08, 0.16, 0.32, 0.64)
 """Lengths of segments in PartialSpoof, in seconds."""
 
-# How much longer than the scores labels may be, or shorter if they should cover the whole recording.
+# How much longer labels may be than scores, or how much shorter if they should cover the whole recording.
 _TOLERANCE = 0.1
 _ROUNDING = 1e-6
 
@@ -53,10 +53,10 @@ class LocalizationRow:
     """An equal error rate.
 
     Attributes:
-        title: Its name.
+        title: Name of the rate.
         value: A fraction in [0, 1].
-        threshold: At this rate, time with scores up to and including it counts as spoof.
-        interval: Its bootstrap interval over recordings; None if there is none.
+        threshold: The threshold at this rate. Time with scores up to and including it counts as spoof.
+        interval: The bootstrap interval over recordings; None if there is none.
     """
 
     title: str
@@ -74,7 +74,7 @@ class LocalizationEvaluation:
         n_recordings: The number of recordings with scores and labels.
         bonafide_seconds: Bona fide time that was scored.
         spoof_seconds: Spoofed time that was scored.
-        notes: What the user should know.
+        notes: Notes for the user.
     """
 
     rows: dict[str, LocalizationRow]
@@ -95,7 +95,7 @@ class LocalizationEvaluation:
         return markdown_table(header, rows)
 
     def describe(self) -> str:
-        """Describe what was evaluated, and the computation of the intervals."""
+        """Describe the evaluated data and how the intervals were computed."""
         text = (
             f"{self.n_recordings} recordings, {self.bonafide_seconds:.1f} s bona fide and {self.spoof_seconds:.1f} s "
             "spoofed."
@@ -115,7 +115,7 @@ def read_timelines(path: str | Path) -> Timelines:
     may overlap.
 
     Raises:
-        ScoreFileError: If there are no such files, or a line is not of this form; the message names it.
+        ScoreFileError: If there are no such files, or a line does not have this form; the message names the line.
     """
     path = Path(path)
     files = sorted(path.glob("*.jsonl")) if path.is_dir() else [path]
@@ -180,9 +180,9 @@ def evaluate_localization(
         seed: The same seed gives the same intervals.
 
     Raises:
-        ScoreFileError: If no recording, or too few, have both, or labels and scores are not of the same length.
-        ValueError: As the metrics; if a resolution is finer than the labels, or there are too few recordings for a
-            bootstrap.
+        ScoreFileError: If no recording, or too few, have both, or labels and scores differ in length.
+        ValueError: If a resolution is finer than the labels, or there are too few recordings for a bootstrap; also as
+            for the metrics.
     """
     if n_draws:
         require_settings(n_draws, confidence, seed)
@@ -191,8 +191,8 @@ def evaluate_localization(
         resolutions = [each for each in RESOLUTIONS if each >= finest - 1e-9] or [finest]
     if too_fine := [each for each in resolutions if each < finest - 1e-9]:
         raise ValueError(
-            f"the labels in {labels.source} last {finest:g} s each, so segments of {too_fine[0]:g} s have no label of "
-            "their own: choose a coarser --resolution"
+            f"the labels in {labels.source} last {finest:g} s each, so segments of {too_fine[0]:g} s do not have "
+            "their own labels: choose a coarser --resolution"
         )
     scored, labeled, notes = _matched(timelines, labels, allow_missing)
     if n_draws and len(scored) < 2:
@@ -219,7 +219,7 @@ def evaluate_localization(
 def _matched(
     timelines: Timelines, labels: SegmentLabels, allow_missing: bool
 ) -> tuple[list[Ranges], list[Ranges], list[str]]:
-    """Return scores and labels of the recordings that have both, or that a file of spoofed turns does not name."""
+    """Return scores and labels of recordings that have both; without labels if a file has only spoofed turns."""
     labeled_ids, scored_ids = pa.array(list(labels.recordings)), pa.array(list(timelines.recordings))
     indices, how = match_names(labeled_ids, scored_ids, labels.source, timelines.source)
     if not (indices >= 0).any():
@@ -254,7 +254,7 @@ def _matched(
 
 
 def _checked(labeled_name: str | None, scored: Ranges, labels: SegmentLabels) -> Ranges:
-    """Return a recording's labels after comparing their end with that of its scores."""
+    """Return a recording's labels after checking that they end with its scores."""
     if labeled_name is None:
         return Ranges([0.0], [FOREVER], [1])
     duration, last = float(np.asarray(scored.ends)[-1]), labels.ends[labeled_name]
@@ -262,7 +262,7 @@ def _checked(labeled_name: str | None, scored: Ranges, labels: SegmentLabels) ->
     if last > duration + tolerance or (labels.resolution is not None and last < duration - tolerance):
         raise ScoreFileError(
             f"The labels of {labeled_name!r} in {labels.source} end at {last:.3f} s, but its scores end at "
-            f"{duration:.3f} s: they are not of the same recording, or a label lasts longer or shorter than assumed."
+            f"{duration:.3f} s: they are from different recordings, or a label lasts longer or shorter than assumed."
         )
     return labels.recordings[labeled_name]
 
@@ -277,7 +277,7 @@ def _problems_of_draws(pieces: Pieces, rows: Sequence[LocalizationRow]) -> list[
             "intervals are too narrow."
         )
     if without_errors := [row.title for row in rows if row.value in (0.0, 1.0)]:
-        problems.append(f"The scores separate the classes, so intervals of {', '.join(without_errors)} say nothing.")
+        problems.append(f"The scores separate the classes, so intervals of {', '.join(without_errors)} mean nothing.")
     return problems
 
 

@@ -1,4 +1,4 @@
-"""Match scores and labels of the same utterances."""
+"""Matches scores and labels of the same utterances."""
 
 from __future__ import annotations
 
@@ -37,13 +37,13 @@ _CHANGES: dict[str, Callable[[pa.Array], pa.Array]] = {
 def match_keys(scores: Clips, keys: Clips, *, allow_missing: bool = False) -> Clips:
     """Return the clips that have both a score and a label, in the order of the keys.
 
-    Names are compared as they are. If some do not match, they are compared in one Unicode form, without the file
-    extension of the audio, without folders, in lower case and as whole numbers (007, 7.0), as far as needed and
-    unambiguous. A note says so. Folders are only left out if those of one name are the last of the other's: `a.wav` and
-    `flac/a.wav` match, but `real/a.wav` and `fake/a.wav` do not.
+    Names are first compared unchanged. If some do not match, they are compared in one Unicode form, without the audio
+    file's extension, without folders, in lower case and as whole numbers (007, 7.0), as far as needed and unambiguous.
+    A note says so. Folders are left out only if one name ends with the folders of the other: `a.wav` and `flac/a.wav`
+    match, but `real/a.wav` and `fake/a.wav` do not.
 
-    Labels in the score file are compared with the keys. If they are predictions and the scores their confidence, the
-    scores are converted to those of bona fide.
+    Labels in the score file are compared with the keys. If labels are predictions and scores their confidence, the
+    scores are converted to bona fide scores.
 
     Args:
         scores: Clips with scores.
@@ -51,7 +51,8 @@ def match_keys(scores: Clips, keys: Clips, *, allow_missing: bool = False) -> Cl
         allow_missing: Whether more than `MAX_MISSING` of the keys may have no score.
 
     Returns:
-        Clips with scores, labels, and the other columns of both. If both have a column, that of the keys is used.
+        Clips with scores, labels, and the other columns of both. If both have the same column, the one in the keys is
+        used.
 
     Raises:
         ScoreFileError: If no name is in both, if too many keys have no score, if names match ambiguously, or if scores
@@ -61,7 +62,7 @@ def match_keys(scores: Clips, keys: Clips, *, allow_missing: bool = False) -> Cl
 
 
 def with_few_missing(match: LabelMatch, scores: Clips, keys: Clips, *, allow_missing: bool = False) -> Clips:
-    """Return the clips of a match with notes about the names that are in one of the files only.
+    """Return the clips of a match, with notes about names that are in only one of the files.
 
     Raises:
         ScoreFileError: If too many keys have no score, unless `allow_missing`.
@@ -103,10 +104,10 @@ class LabelMatch:
 
 
 def match_labels(scores: Clips, keys: Clips) -> LabelMatch:
-    """Do the same as `match_keys`, but return the names that are in one of the files only, whatever their number.
+    """Match like `match_keys`, but return the names that are in only one of the files, whatever their number.
 
     Raises:
-        ScoreFileError: As `match_keys`, except for the number of keys without a score.
+        ScoreFileError: As for `match_keys`, except for the number of keys without a score.
     """
     indices, how = match_names(keys.utterance_ids, scores.utterance_ids, keys.source, scores.source)
     matched = indices >= 0
@@ -114,12 +115,12 @@ def match_labels(scores: Clips, keys: Clips) -> LabelMatch:
         raise ScoreFileError(
             f"No utterance of {scores.source} ({examples(scores.utterance_ids)}) is in {keys.source} "
             f"({examples(keys.utterance_ids)}).{_in_other_folders(keys.utterance_ids, scores.utterance_ids)} Check "
-            "that both files are of the same clips and name them alike."
+            "that both files have the same clips with the same names."
         )
     notes = [*keys.notes, *scores.notes, *([how] if how else [])]
     kept, scored = keys.take(np.flatnonzero(matched)), scores.take(indices[matched])
     if kept.labels is None:
-        raise ScoreFileError(f"{keys.source} has no labels. Give a file with labels as keys.")
+        raise ScoreFileError(f"{keys.source} has no labels. Pass a file with labels as keys.")
     if scored.labels is not None and (n_different := int(np.count_nonzero(scored.labels != kept.labels))):
         notes.append(f"{n_different} labels in {scores.source} differ from {keys.source}, whose labels are used.")
     values, prediction_notes = resolve_with_keys(scored, kept.labels, keys.source)
@@ -156,10 +157,10 @@ def match_systems(first: Clips, second: Clips) -> tuple[Clips, NDArray[np.float6
         raise ScoreFileError(
             f"No utterance of {second.source} ({examples(second.utterance_ids)}) is in {first.source} "
             f"({examples(first.utterance_ids)}).{_in_other_folders(first.utterance_ids, second.utterance_ids)} Two "
-            "systems can only be compared on the same clips."
+            "systems can be compared only on the same clips."
         )
     if second.scores is None:
-        raise ScoreFileError(f"{second.source} has no scores. Give a score file.")
+        raise ScoreFileError(f"{second.source} has no scores. Pass a score file.")
     require_same_labels(first, second, indices, "KEYS")
     notes = [how] if how else []
     n_common = int(np.count_nonzero(matched))
@@ -172,13 +173,13 @@ def match_systems(first: Clips, second: Clips) -> tuple[Clips, NDArray[np.float6
 
 
 def require_same_labels(first: Clips, second: Clips, indices: NDArray[np.int64], option: str) -> None:
-    """Check that two files with labels agree about the clips that are in both.
+    """Check that two files with labels agree on the clips that are in both.
 
     Args:
         first: Clips.
         second: Other clips.
         indices: The index in `second` of each clip in `first`, or -1, shape (clips,).
-        option: How to give the true labels, for the message.
+        option: The option for the true labels, for the message.
 
     Raises:
         ScoreFileError: If labels differ.
@@ -264,7 +265,7 @@ def _is_end(first: list[str], second: list[str]) -> bool:
 
 
 def _in_other_folders(wanted: pa.Array, available: pa.Array) -> str:
-    """Return a sentence about names that only differ in their folders, if there are any."""
+    """Return a sentence about names that differ only in their folders, if there are any."""
     indices = _index(_changed(wanted, [*_CHANGES]), _changed(available, [*_CHANGES]))
     pairs = np.flatnonzero(indices >= 0)
     if not len(pairs):

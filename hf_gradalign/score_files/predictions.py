@@ -1,8 +1,8 @@
-"""Turn the scores of a file into one bona fide score per clip.
+"""Turns the scores of a file into one bona fide score per clip.
 
-Some files have a score for each class. Others have predicted labels, which are never the truth, with the confidence of
-each label. A classification pipeline writes its best class with the probability of that class. These probabilities are
-high for both classes and rank nothing. The score they come from is p for bona fide and 1 - p for spoof.
+Some files have a score for each class. Others have predicted labels, which are never the ground truth, with the
+confidence of each label. A classification pipeline writes its best class with the probability of that class. These
+probabilities are high for both classes and rank nothing. The bona fide score is p for bona fide and 1 - p for spoof.
 """
 
 from __future__ import annotations
@@ -18,12 +18,12 @@ from hf_gradalign.score_files.clips import Clips, ScoreFileError, ScoreForm, Ver
 ScoreIs = Literal["score", "confidence"]
 Order = Literal["ordered", "reversed", "either", "mixed", "one class"]
 
-# If more labels than this share differ from the keys, they are the system's predictions and not typing errors.
+# If more than this share of labels differ from the keys, they are the system's predictions, not typing errors.
 _FEW = 0.01
 _ROUNDING = 1e-6
 _ROUNDING_OF_PAIRS = 2e-3  # probabilities with three decimals
 _DECISIONS = ({0.0, 1.0}, {-1.0, 1.0}, {1.0, 2.0})
-# From this many clips on, it is no accident that there are only two different scores.
+# With at least this many clips, having only two different scores is not a coincidence.
 _MIN_CLIPS = 4
 _FORMS = {
     "as written": "as in the file",
@@ -40,7 +40,8 @@ def combine_classes(
 ) -> tuple[NDArray[np.float64], ScoreForm]:
     """Combine the scores of both classes into one.
 
-    This is the probability of bona fide if both scores sum to 1 (or 100), else bona fide minus spoof, as for logits.
+    The result is the probability of bona fide if both scores sum to 1 (or 100), otherwise bona fide minus spoof, as for
+    logits.
 
     Args:
         bonafide: One score per clip, shape (clips,).
@@ -48,7 +49,7 @@ def combine_classes(
         source: The name of the file, for messages.
 
     Returns:
-        One score per clip, shape (clips,), and which of the two it is.
+        One score per clip, shape (clips,), and its form.
 
     Raises:
         ScoreFileError: If most scores are probabilities that sum to 1, but not all.
@@ -69,7 +70,7 @@ def combine_classes(
 
 
 def require_same_form(clips: Clips, form: str | None, fitted_on: str) -> None:
-    """Check that scores were made in the same way as others, so that a threshold or a fit holds for them.
+    """Check that scores were made in the same way as others, so that a threshold or a fit is valid for them.
 
     Args:
         clips: Clips with scores.
@@ -82,8 +83,8 @@ def require_same_form(clips: Clips, form: str | None, fitted_on: str) -> None:
     if form not in (None, clips.score_form):
         raise ScoreFileError(
             f"The scores of {clips.source} are {_FORMS[clips.score_form]}, but those of {fitted_on} were "
-            f"{_FORMS.get(form, form)}, so what was fitted on these does not hold. Give files of the same kind, or say "
-            "what they have with --score_column, --higher_is and --score_is."
+            f"{_FORMS.get(form, form)}, so a fit on these is not valid. Use files of the same kind, or describe them "
+            "with --score_column, --higher_is and --score_is."
         )
 
 
@@ -91,7 +92,7 @@ def combine_pairs(clips: Clips) -> Clips | None:
     """Combine the lines of a file with two lines per utterance, one for each class; None for any other file.
 
     Args:
-        clips: With scores, and with verdicts that say which class each line's score is of.
+        clips: Clips with scores, and with verdicts that say which class each line's score belongs to.
     """
     scores, verdicts = clips.scores_and_verdicts()
     n_clips = len(clips) // 2
@@ -99,7 +100,7 @@ def combine_pairs(clips: Clips) -> Clips | None:
     if len(clips) % 2 or np.count_nonzero(labels == 1) != n_clips or not verdicts.are_known:
         return None
     codes = clips.utterance_ids.dictionary_encode().indices.to_numpy(zero_copy_only=False)
-    order = np.lexsort((labels, codes))  # for each utterance spoof, then bona fide
+    order = np.lexsort((labels, codes))  # for each utterance, spoof and then bona fide
     spoof, bonafide = order[0::2], order[1::2]
     if (codes[spoof] != codes[bonafide]).any() or labels[spoof].any() or len(np.unique(codes)) != n_clips:
         return None
@@ -125,7 +126,7 @@ def refuse_decisions(scores: NDArray[np.float64], source: str) -> None:
 
 
 def is_confidence(scores: NDArray[np.float64]) -> bool:
-    """Whether scores may be the probability, or the percentage, of the likelier of two classes."""
+    """Return whether scores may be the probability, or percentage, of the likelier of two classes."""
     return _scale(scores) is not None
 
 
@@ -168,11 +169,11 @@ def resolve_named_predictions(clips: Clips) -> Clips:
 
 
 def refuse_confidence(clips: Clips) -> None:
-    """Raise ScoreFileError if the scores may belong to the labels in the file, and there are no keys to tell."""
+    """Raise ScoreFileError if the scores may belong to the labels in the file, and no keys can tell."""
     scores, verdicts = clips.scores_and_verdicts()
     if is_confidence(scores):
-        raise ScoreFileError(_confidence_message(clips.source, "Only keys can tell: give KEYS, or use"))
-    # Logits of the likelier class are all positive. Those of bona fide, or differences of logits, are not.
+        raise ScoreFileError(_confidence_message(clips.source, "Only keys can tell: add KEYS, or use"))
+    # Logits of the likelier class are all positive. Bona fide logits, or differences of logits, are not.
     if scores.min() > 0 and scores.max() > 1 and _order(scores, verdicts) == "mixed":
         raise ScoreFileError(_own_scores_message(clips.source))
 
@@ -181,10 +182,10 @@ def unlabeled_scores(clips: Clips) -> NDArray[np.float64]:
     """Return the scores of a file that needs no labels.
 
     Raises:
-        ScoreFileError: If there are none, or they may be the confidence of predicted labels.
+        ScoreFileError: If there are no scores, or they may be the confidence of predicted labels.
     """
     if clips.scores is None:
-        raise ScoreFileError(f"{clips.source} has no scores. Give a score file.")
+        raise ScoreFileError(f"{clips.source} has no scores. Pass a score file.")
     if clips.verdicts is not None:
         refuse_confidence(clips)
     return clips.scores
@@ -227,12 +228,12 @@ def with_own_labels(clips: Clips) -> Clips:
     """Return the clips of a score file for an evaluation with the labels in it.
 
     Raises:
-        ScoreFileError: If it has no labels, or they look like predictions.
+        ScoreFileError: If the file has no labels, or they look like predictions.
     """
     if clips.labels is None:
         raise ScoreFileError(
-            f"{clips.source} has no true labels in it: give KEYS, the file that has them, after it. Predictions do not "
-            "count as labels."
+            f"{clips.source} contains no true labels: add KEYS, a file with them, after it. Predictions do not count "
+            "as labels."
         )
     if clips.verdicts is None:
         return clips
@@ -241,10 +242,10 @@ def with_own_labels(clips: Clips) -> Clips:
     if follows or is_confidence(scores):
         why = "follow exactly from its scores" if follows else "come with scores that are all above one half"
         raise ScoreFileError(
-            f"The labels in {clips.source} {why}, as predictions do: they may not be the truth. Give KEYS, the file "
-            "that has the true labels, or name the column of true labels with --label_column."
+            f"The labels in {clips.source} {why}, as predictions do, so they may not be the ground truth. Add KEYS, a "
+            "file with the true labels, or name the column of true labels with --label_column."
         )
-    note = f"The labels in {clips.source} count as the truth. If they are predictions, give KEYS."
+    note = f"The labels in {clips.source} count as the ground truth. If they are predictions, add KEYS."
     return replace(clips, verdicts=None, notes=(*clips.notes, note))
 
 
@@ -256,7 +257,7 @@ def _scale(scores: NDArray[np.float64]) -> float | None:
 
 
 def _order(scores: NDArray[np.float64], verdicts: Verdicts) -> Order:
-    """Whether all scores of one label are above all of the other, or they are mixed."""
+    """Return whether all scores of one label are above all scores of the other, or they are mixed."""
     if (verdicts.labels < 0).any():
         return "mixed"
     ones, zeros = scores[verdicts.labels == 1], scores[verdicts.labels == 0]
@@ -275,7 +276,7 @@ def _n_different(verdicts: Verdicts, labels: NDArray[np.int64]) -> int:
     n_different = int(np.count_nonzero(verdicts.labels != labels))
     if verdicts.are_known:
         return n_different
-    # It is unknown which is which: take what fits better.
+    # It is unknown which label is which, so take the better fit.
     return min(n_different, int(np.count_nonzero(1 - verdicts.labels != labels)))
 
 
@@ -298,8 +299,9 @@ def _confidence_message(source: str, what_to_do: str) -> str:
 
 def _own_scores_message(source: str) -> str:
     return (
-        f"The labels in {source} seem to be predictions, and each score that of its own label, such as its logit. Such "
-        "scores cannot be compared. Write the score of bona fide for each clip, or use --score_is score if it is that."
+        f"The labels in {source} seem to be predictions, and each score belongs to its own label, such as a logit. "
+        "Such scores cannot be compared. Write the bona fide score for each clip, or use --score_is score if it is "
+        "that."
     )
 
 

@@ -86,7 +86,7 @@ def breakdown_table(column: str, breakdown: Breakdown, metrics: Mapping[str, Met
     Args:
         column: The column.
         breakdown: The metrics by value.
-        metrics: What knows the title of each metric, such as `Evaluation.rows`.
+        metrics: Objects with the title of each metric, such as `Evaluation.rows`.
     """
     names = list(breakdown.groups[0].metrics)
     header = [column, "bona fide", "spoof", *(titled(metrics[n].title, metrics[n].is_percentage) for n in names)]
@@ -132,7 +132,7 @@ def _range(interval: Interval | None, is_percentage: bool) -> str:
 
 def markdown_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     """Format rows as a Markdown table. The first column has names, the others numbers."""
-    # A column needs a width of two, since Markdown requires a hyphen next to the colon below the header.
+    # A column needs a width of two, because Markdown requires a hyphen next to the colon below the header.
     lines = [[plain_text(cell).translate(_IN_CELLS) for cell in line] for line in (header, *rows)]
     widths = [max(2, *map(len, column)) for column in zip(*lines, strict=True)]
     rule = [":" + "-" * (widths[0] - 1), *("-" * (width - 1) + ":" for width in widths[1:])]
@@ -261,17 +261,17 @@ def reliability(
 ) -> Reliability:
     """Compare the probabilities that log-likelihood ratios imply with the shares of bona fide clips.
 
-    Both classes count alike, whatever their number of clips, so the prior is 0.5.
+    Both classes have the same weight, whatever their number of clips, so the prior is 0.5.
 
     Args:
         ratios: Log-likelihood ratios, shape (clips,).
         labels: 1 bona fide and 0 spoof, of both classes, shape (clips,).
-        n_bins: The most bins. Each has the same weight of clips; clips with equal ratios share one.
+        n_bins: Largest number of bins. All have the same weight of clips; clips with equal ratios share a bin.
     """
     weights = np.where(labels == 1, 0.5 / np.count_nonzero(labels == 1), 0.5 / np.count_nonzero(labels == 0))
     group_of = np.unique(ratios, return_inverse=True)[1]
     below = np.cumsum(np.bincount(group_of, weights)) - np.bincount(group_of, weights)
-    # The rounding keeps sums that should be on an edge from falling below it.
+    # Rounding keeps sums that should be on an edge from falling below it.
     bins = np.unique(np.floor(np.round(below * n_bins, 9)), return_inverse=True)[1][group_of]
     total = np.bincount(bins, weights)
     return Reliability(
@@ -286,7 +286,7 @@ def draw_reliability(systems: Mapping[str, NDArray[np.float64]], labels: NDArray
     """Draw the share of bona fide clips over their probability, and the distribution of probabilities below.
 
     Args:
-        systems: Log-likelihood ratios by what they are, such as before and after calibration, shape (clips,) each.
+        systems: Log-likelihood ratios, shape (clips,) each, by a name such as "before" or "after" calibration.
         labels: 1 bona fide and 0 spoof, of both classes, shape (clips,).
 
     Returns:
@@ -325,7 +325,7 @@ def _lowest_visible(curve: CountedScores, highest: float) -> float:
 
 
 def _corners(x: NDArray[np.float64], y: NDArray[np.float64]) -> NDArray[np.intp]:
-    """Return the points that are visibly distinct: a curve with a million points needs only some thousand."""
+    """Return the points that are visibly distinct. A curve with a million points needs only a few thousand."""
     pixels = np.stack([np.round(x / _GRID), np.round(y / _GRID)])
     moved = (pixels[:, 1:] != pixels[:, :-1]).any(axis=0)
     return np.flatnonzero(np.append(moved, True) | np.append(True, moved))

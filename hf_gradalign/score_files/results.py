@@ -20,12 +20,12 @@ class Settings:
     """The settings of an evaluation.
 
     Attributes:
-        threshold: For accuracy and F1, which are skipped without it.
+        threshold: The threshold for accuracy and F1, which are skipped without it.
         asv: The speaker verifier for min t-DCF, which is skipped without it.
         costs: The prior and the costs of minDCF and actDCF.
         by: Columns to break down by.
         n_draws: The number of bootstrap draws; 0 for no intervals.
-        over: What is drawn: "utterance", or a column whose values are drawn, such as "speaker".
+        over: The unit that is drawn: "utterance", or a column whose values are drawn, such as "speaker".
         confidence: Coverage of the intervals.
         seed: The seed of the draws.
     """
@@ -46,7 +46,7 @@ class MetricRow:
 
     Attributes:
         title: The name of the metric in tables.
-        value: Its value.
+        value: The metric's value.
         interval: The confidence interval; None without a bootstrap.
         is_percentage: Whether the value is displayed as a percentage.
     """

@@ -1,4 +1,4 @@
-"""Read labels over time: RTTM, or the arrays of labels that come with PartialSpoof."""
+"""Reads labels over time: RTTM, or the arrays of labels that come with PartialSpoof."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from hf_gradalign.utils.messages import first_few
 
 # In the arrays of PartialSpoof.
 PARTIALSPOOF = {"0": "spoof", "1": "bonafide"}
-# What is neither bona fide nor spoofed speech, and is not scored.
+# Labels of time that is neither bona fide nor spoofed speech, and is not scored.
 _SILENCE = {"sil", "silence", "pause", "nonspeech", "noise", "music", normalize_label(NOT_SCORED)}
 _RESOLUTION = re.compile(r"_(\d+(?:\.\d+)?)$")
 FOREVER = 1e9
@@ -37,7 +37,7 @@ class SegmentLabels:
         recordings: Labels by recording.
         ends: Where the labels of each recording end, in seconds, including those that are not scored.
         resolution: Length of a label in seconds; None if labels have any length.
-        rest_is_bonafide: Whether time without a label is bona fide, because the file only has spoofed turns. Otherwise
+        rest_is_bonafide: Whether time without a label is bona fide, because the file has only spoofed turns. Otherwise
             it is not scored.
     """
 
@@ -55,7 +55,7 @@ def read_segment_labels(
 
     Args:
         path: An RTTM file, whose names are labels, or a `.npy` file with a dictionary of label arrays by recording, as
-            PartialSpoof has them (`dev_seglab_0.02.npy`; 0 is spoof and 1 is bona fide). Nothing in a `.npy` file is
+            PartialSpoof has them (`dev_seglab_0.02.npy`; 0 is spoof and 1 is bona fide). No code in a `.npy` file is
             run.
         label_map: The meaning of other labels, as from `parse_label_map`. Silence, noise and missing labels are known,
             and are not scored.
@@ -83,7 +83,9 @@ def read_segment_labels(
 def _read_arrays(path: Path, label_map: Mapping[str, str], resolution: float | None) -> SegmentLabels:
     content = load_object_array(path)
     if not isinstance(content, dict) or not content:
-        raise ScoreFileError(f"{path} does not hold a dictionary of labels by recording, as PartialSpoof's files do.")
+        raise ScoreFileError(
+            f"{path} does not contain a dictionary of labels by recording, as PartialSpoof's files do."
+        )
     if resolution is None:
         if not (found := _RESOLUTION.search(path.stem)):
             raise ScoreFileError(
@@ -97,7 +99,7 @@ def _read_arrays(path: Path, label_map: Mapping[str, str], resolution: float | N
     for name, values in content.items():
         array = np.asarray(values)
         if not isinstance(name, str) or array.ndim != 1:
-            raise ScoreFileError(f"{path} has something else than a list of labels for {name!r}.")
+            raise ScoreFileError(f"{path} has no list of labels for {name!r}.")
         arrays[name] = np.array([_text(value) for value in array.tolist()]) if array.dtype.kind in "OS" else array
     distinct = {_text(value) for array in arrays.values() for value in np.unique(array).tolist()}
     meaning = _meanings(distinct, path, label_map)
@@ -107,7 +109,7 @@ def _read_arrays(path: Path, label_map: Mapping[str, str], resolution: float | N
 
 
 def _meanings(names: set[str], path: Path, label_map: Mapping[str, str] | None) -> dict[str, int | None]:
-    """Return 1, 0, or None for what is not scored, by name."""
+    """Return 1, 0, or None for labels that are not scored, by name."""
     meanings: dict[str, int | None] = {}
     unknown = []
     for name in names:
@@ -127,7 +129,7 @@ def _meanings(names: set[str], path: Path, label_map: Mapping[str, str] | None) 
 
 
 def _ranges_of_turns(turns: Sequence[Turn], meaning: Mapping[str, int | None], rest_is_bonafide: bool) -> Ranges:
-    """Where turns overlap, time that is not scored comes first, and then spoof."""
+    """Return the ranges of turns. Where turns overlap, unscored time takes precedence, then spoof."""
     whole = (0.0, FOREVER) if rest_is_bonafide else ()
     edges = np.unique([*whole, *(time for turn in turns for time in (turn.start, turn.end))])
     values = np.full(max(len(edges) - 1, 0), 1.0 if rest_is_bonafide else np.nan)

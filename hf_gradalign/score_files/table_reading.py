@@ -1,4 +1,4 @@
-"""Read any table as columns of strings: delimited text, JSON, JSON Lines and Parquet."""
+"""Reads any table as columns of strings: delimited text, JSON, JSON Lines and Parquet."""
 
 from __future__ import annotations
 
@@ -42,9 +42,9 @@ class TextTable:
 
     Attributes:
         source: The name of the file, for messages.
-        columns: Strings by name, all of the same length. Without a header the names are `column_1`, `column_2`, ...
+        columns: Strings by name, all of the same length. Without a header, the names are `column_1`, `column_2`, ...
         has_header: Whether the file has names for its columns.
-        notes: What the user should know about how it was read.
+        notes: Notes for the user on how the file was read.
         unread: The names of columns with lists or objects, which are not read.
     """
 
@@ -65,14 +65,14 @@ class TextTable:
 
 
 def read_table(path: str | Path, named: Collection[str | None] = ()) -> TextTable:
-    """Read a file's columns as strings, in the format that its suffix says.
+    """Read a file's columns as strings, in the format given by its suffix.
 
     Args:
         path: The file.
         named: Columns that someone named: a first line with one of them is a header.
 
     Raises:
-        ScoreFileError: If it cannot be read.
+        ScoreFileError: If the file cannot be read.
     """
     path = Path(path)
     if path.is_fifo() or path.is_char_device():
@@ -99,7 +99,7 @@ def _read_pipe(path: Path, named: Collection[str | None]) -> TextTable:
 
 
 def read_text_table(path: str | Path, named: Collection[str | None] = ()) -> TextTable:
-    """Read columns separated by tabs, commas, semicolons, bars, or else white space, with or without a header.
+    """Read columns separated by tabs, commas, semicolons, bars or white space, with or without a header.
 
     Empty lines, Windows line ends, a byte order mark, quotes, and a delimiter at the ends of lines are accepted.
 
@@ -145,13 +145,13 @@ def read_text_table(path: str | Path, named: Collection[str | None] = ()) -> Tex
     columns = dict(zip(names, table.columns, strict=True))
     if len(names) > 1 and not first[-1] and not pc.any(pc.not_equal(columns[names[-1]], "")).as_py():
         del columns[names[-1]]  # each line ends with a delimiter
-    notes = (f"{n_continued} lines of {path} continue a quoted value of the line before.",) if n_continued else ()
+    notes = (f"{n_continued} lines of {path} continue a quoted value from the line before.",) if n_continued else ()
     return TextTable(str(path), columns, has_header, notes)
 
 
 def _first_lines(path: Path) -> list[str]:
     if path.is_dir():
-        raise ScoreFileError(f"{path} is a folder, not a file. Give the path of the file in it.")
+        raise ScoreFileError(f"{path} is a folder, not a file. Pass the path of a file in it.")
     try:
         require_lines(path)
         with path.open(encoding="utf-8-sig", newline=None) as file:
@@ -209,7 +209,7 @@ def _is_between(delimiter: str, rows: list[list[str]]) -> bool:
 
 
 def _has_decimal_commas(rows: list[list[str]]) -> bool:
-    """Whether one column has distinct names, and another one only numbers with a decimal comma."""
+    """Return whether one column has distinct names, and another has only numbers with a decimal comma."""
     if len({len(row) for row in rows}) > 1 or len(rows[0]) < 2:
         return False
     columns = list(zip(*rows, strict=True))

@@ -1,4 +1,4 @@
-"""Evaluate scores of speaker verifiers that must also reject spoofs: a-DCF, and equal error rates by type of trial."""
+"""Evaluates speaker verifiers that must also reject spoofs: a-DCF, and equal error rates by type of trial."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ class TrialValues:
         names: The names of the metrics.
 
     Raises:
-        ValueError: As `RankedTrials`.
+        ValueError: As for `RankedTrials`.
     """
 
     def __init__(self, scores: NDArray[np.float64], types: NDArray) -> None:
@@ -59,7 +59,7 @@ class TrialValues:
             self._compared[name] = chosen, RankedScores(scores[chosen], (types[chosen] == "target").astype(int))
 
     def __call__(self, counts: NDArray[np.int64] | None = None) -> NDArray[np.float64]:
-        """Return the metrics of a sample, shape (metrics,), NaN if it lacks a type of trial; by default of all."""
+        """Return the metrics of a sample (by default all trials), shape (metrics,); NaN if it lacks a type of trial."""
         rejected = self._trials.rejected(counts)
         if not rejected[:, -1].all():
             return np.full(len(self.names), np.nan)
@@ -76,18 +76,19 @@ def evaluate_trials(clips: Clips, settings: Settings | None = None, *, progress:
 
     Args:
         clips: Clips with scores and trial types.
-        settings: The settings of the evaluation. Those for countermeasures (threshold, verifier, columns) do not apply.
+        settings: The settings of the evaluation. Settings for countermeasures (threshold, verifier, columns) do not
+            apply.
         progress: As for `bootstrap_intervals`.
 
     Raises:
         ScoreFileError: If there are no scores or no trial types.
-        ValueError: As `min_agnostic_detection_cost` and `bootstrap_intervals`.
+        ValueError: As for `min_agnostic_detection_cost` and `bootstrap_intervals`.
     """
     settings = settings or Settings()
     scores, types = clips.scores, clips.trial_types
     if scores is None or types is None:
         missing = "scores" if scores is None else "trial types (target, nontarget, spoof)"
-        raise ScoreFileError(f"{clips.source} has no {missing}. Give a file that has them.")
+        raise ScoreFileError(f"{clips.source} has no {missing}. Use a file that has them.")
     order = draw_order(scores, types)
     measured = TrialValues(scores[order], types[order])
     counted = RankedScores(scores, (types == "target").astype(int)).counted()

@@ -1,4 +1,4 @@
-"""Write and read this project's score files: a line `utterance_id score` per clip, as in ASVspoof and the Arena."""
+"""Writes and reads this project's score files: one line `utterance_id score` per clip, as in ASVspoof and the Arena."""
 
 import csv
 import re
@@ -9,7 +9,7 @@ from typing import Any
 from hf_gradalign.data import BadClip
 from hf_gradalign.utils.files import write_text_atomically
 
-# Names that every reader takes for one word: blanks, other delimiters and quotation marks could be read otherwise.
+# Names that every reader treats as one word. Blanks, other delimiters and quotation marks could be misread.
 _ONE_WORD = re.compile(r"[^\s,;|\"]+")
 
 
@@ -34,7 +34,7 @@ def write_score_file(
 def score_file_text(
     utterance_ids: Sequence[str], scores: Sequence[float], columns: Mapping[str, Sequence[Any]] | None = None
 ) -> str:
-    """Return what `write_score_file` writes."""
+    """Return the content that `write_score_file` writes."""
     numbers = [f"{score:.6f}" for score in scores]
     if not columns and all(map(_ONE_WORD.fullmatch, utterance_ids)):
         return "".join(f"{name} {number}\n" for name, number in zip(utterance_ids, numbers, strict=True))
@@ -69,14 +69,14 @@ def write_table(path: str | Path, columns: Mapping[str, Sequence[Any]]) -> None:
 
 
 class _Rows(list[str]):
-    """Where `csv.writer` writes its rows to."""
+    """A list to which `csv.writer` writes its rows."""
 
     write = list.append
 
 
 def _table_text(columns: Mapping[str, Sequence[Any]]) -> str:
     rows = _Rows()
-    # Before Python 3.13, carriage returns in values are only quoted if they are a part of the line terminator.
+    # Before Python 3.13, carriage returns in values are quoted only if they are part of the line terminator.
     writer = csv.writer(rows, delimiter="\t", lineterminator="\r\n")
     writer.writerow(columns)
     writer.writerows(zip(*columns.values(), strict=True))

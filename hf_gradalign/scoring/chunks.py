@@ -1,4 +1,4 @@
-"""Split clips into chunks of windows, which loader workers decode and the model scores."""
+"""Splits clips into chunks of windows, which loader workers decode and the model scores."""
 
 import os
 import signal
@@ -23,26 +23,26 @@ from hf_gradalign.scoring.windowing import ClipWindows, Windowing
 
 
 def as_clips(clips: Any, sampling_rate: int | None = None) -> list[Any]:
-    """Convert what users pass to `SpoofScorer.score` to a list of clips for a `ChunkDataset`.
+    """Convert the clips that users pass to `SpoofScorer.score` to a list for a `ChunkDataset`.
 
     Args:
         clips: One clip or a sequence of clips: paths, encoded files' bytes, waveforms (NumPy, torch, lists), or
-            mappings with `array` and `sampling_rate`, or with `bytes` or `path`. An array of numbers is one clip of any
-            shape, as is a list of numbers, or of many short lists (samples of several channels). Any other list is a
-            list of clips.
+            mappings with `array` and `sampling_rate`, or with `bytes` or `path`. An array of numbers of any shape is
+            one clip, and so is a list of numbers or of many short lists (samples of several channels). Any other list
+            is a list of clips.
         sampling_rate: The waveforms' sampling rate in Hz.
 
     Raises:
-        ValueError: If there is a number in place of a clip, or a sampling rate is no positive whole number.
+        ValueError: If there is a number in place of a clip, or a sampling rate is not a positive whole number.
     """
-    sampling_rate = _whole_rate(sampling_rate)
+    sampling_rate = _to_whole_rate(sampling_rate)
     if isinstance(clips, str | bytes | bytearray | os.PathLike | Mapping) or _is_waveform(clips):
         clips = [clips]
     clips = list(clips)
     for index, clip in enumerate(clips):
         if isinstance(clip, Real):
             raise ValueError(
-                f"clip {index} is the number {clip}. Give a waveform's rate as sampling_rate=..., or a clip as "
+                f"clip {index} is the number {clip}. Pass a waveform's rate as sampling_rate=..., or a clip as "
                 '{"array": ..., "sampling_rate": ...}'
             )
     return [_as_clip(clip, sampling_rate) for clip in clips]
@@ -52,7 +52,7 @@ def _is_waveform(clips: Any) -> bool:
     if isinstance(clips, torch.Tensor):
         return True
     if isinstance(clips, np.ndarray):
-        return clips.dtype.kind not in "OSU"  # arrays of paths, of bytes and of arrays are sequences
+        return clips.dtype.kind not in "OSU"  # arrays of paths, bytes or arrays are sequences of clips
     if not isinstance(clips, list | tuple) or not clips:
         return False
     if all(isinstance(value, Real) for value in clips):
@@ -65,8 +65,8 @@ def _is_waveform(clips: Any) -> bool:
     )
 
 
-def name_of(clip: Any, index: int) -> str:
-    """Return a clip's name for messages: its path, or else its index."""
+def clip_name(clip: Any, index: int) -> str:
+    """Return a clip's name for messages: its path, or its index without one."""
     path = clip.get("path") if isinstance(clip, Mapping) else clip
     return os.fspath(path) if isinstance(path, str | os.PathLike) else f"clip {index}"
 
@@ -74,7 +74,7 @@ def name_of(clip: Any, index: int) -> str:
 def _as_clip(clip: Any, sampling_rate: int | None) -> Any:
     if hasattr(clip, "get_all_samples"):  # a torchcodec decoder, from a decoded column of `datasets`
         samples = clip.get_all_samples()
-        return {"array": samples.data.numpy(), "sampling_rate": _whole_rate(samples.sample_rate)}
+        return {"array": samples.data.numpy(), "sampling_rate": _to_whole_rate(samples.sample_rate)}
     if isinstance(clip, bytearray | memoryview):
         return bytes(clip)
     if isinstance(clip, torch.Tensor | np.ndarray) or (
@@ -82,13 +82,13 @@ def _as_clip(clip: Any, sampling_rate: int | None) -> Any:
     ):
         return {"array": clip, "sampling_rate": sampling_rate}
     if isinstance(clip, Mapping) and clip.get("array") is not None:
-        rate = _whole_rate(clip.get("sampling_rate"))
+        rate = _to_whole_rate(clip.get("sampling_rate"))
         return {**clip, "sampling_rate": sampling_rate if rate is None else rate}
     return clip
 
 
-def _whole_rate(rate: Any) -> int | None:
-    """Return a sampling rate as an integer: whole floats and NumPy's numbers too. None stays."""
+def _to_whole_rate(rate: Any) -> int | None:
+    """Convert a sampling rate (also a whole float or a NumPy number) to an integer. None stays None."""
     if rate is None:
         return None
     if isinstance(rate, bool) or not isinstance(rate, Real) or not float(rate).is_integer() or rate <= 0:
@@ -99,11 +99,11 @@ def _whole_rate(rate: Any) -> int | None:
 OwnedWindow = tuple[int, NDArray[np.float32]]
 """The index in the chunk of a window's clip, and the window's waveform."""
 
-# Whole clips are batched by length, so a chunk of them has this many batches to sort.
+# Whole clips are batched by length, so a chunk has this many batches, to have clips to sort.
 _BATCHES_OF_WHOLE_CLIPS = 8
-# Samples that a loader worker decodes before it passes them on: 64 MB, or 17 minutes at 16 kHz.
+# Number of samples that a loader worker decodes before it passes them on: 64 MB, or 17 minutes at 16 kHz.
 _PIECE = 2**24
-# The most samples of whole clips in a forward pass, including padding.
+# Largest number of samples of whole clips in a forward pass, including padding.
 _MAX_BATCH_SAMPLES = 2**24
 
 
@@ -116,14 +116,14 @@ class Chunk:
         n_clips: The number of clips, including bad ones.
         batches: Model inputs, tensors of shape (windows, ...).
         owners: For each batch, the index of each window's clip.
-        bad: Why clips cannot be scored, by index.
+        bad: The reason why a clip cannot be scored, by index.
         loud: The largest absolute value of clips with samples outside [-1, 1], by index.
-        silent: Clips in which all samples that the model gets are the same, by index.
+        silent: Indices of clips in which all samples that the model gets are equal.
         is_last: Whether this is the chunk's last piece.
         first: The number of a piece's first window in the chunk.
         window_scores: Scores of the windows of earlier pieces.
-        progress: For a piece that ends within a recording: the recording's index, how many seconds of it have been
-            passed on, and its duration, if known.
+        progress: For a piece that ends within a recording: the recording's index, the seconds of it that have been
+            passed on, and its duration if known.
     """
 
     number: int
@@ -146,11 +146,11 @@ class Chunk:
         return cls(part.number, 0, owners=[owners], window_scores=[scores])
 
     def clip_scores(self, last_scores: NDArray[np.float64], windowing: Windowing) -> NDArray[np.float64]:
-        """Combine the scores of all windows to one per clip. Clips without a finite score are noted as bad.
+        """Combine the scores of all windows to one per clip. Clips without a finite score are marked as bad.
 
         Args:
             last_scores: Scores of the windows of the last piece.
-            windowing: How to combine them.
+            windowing: How to combine the scores.
 
         Returns:
             Shape (clips,). NaN for bad clips.
@@ -161,9 +161,9 @@ class Chunk:
         by_window = np.concatenate([*self.window_scores, last_scores])
         owners = np.concatenate(self.owners)
         for index in np.unique(owners):
-            if int(index) in self.bad:  # bad at its end, so the windows before it do not count
+            if int(index) in self.bad:  # the end is bad, so the windows before it do not count
                 continue
-            scores[index] = windowing.combined(by_window[owners == index])
+            scores[index] = windowing.combine_scores(by_window[owners == index])
             if not np.isfinite(scores[index]):
                 self.bad[int(index)] = f"the model gave a score that is not finite ({scores[index]})"
                 scores[index] = np.nan
@@ -176,10 +176,10 @@ class Chunk:
 
 
 class ChunkDataset:
-    """Chunks of a sequence of clips. Which clips share a batch depends only on the clips and the batch size.
+    """Makes chunks of a sequence of clips. Which clips share a batch depends only on the clips and the batch size.
 
     Args:
-        clips: Encoded audio (paths, bytes or `{"bytes", "path"}`), or `{"array", "sampling_rate"}`. Read by slices.
+        clips: Encoded audio (paths, bytes or `{"bytes", "path"}`), or `{"array", "sampling_rate"}`. Read in slices.
         feature_extractor: Makes the model's inputs.
         windowing: Which windows of a clip are scored.
         batch_size: Windows (or whole clips) per batch, at least 1.
@@ -214,15 +214,15 @@ class ChunkDataset:
         return number * self.chunk_size, min((number + 1) * self.chunk_size, len(self._clips))
 
     def pieces(self, number: int, n_done: int = 0) -> Iterator[Chunk]:
-        """Decode a chunk. Notes clips that cannot be decoded.
+        """Decode a chunk. Clips that cannot be decoded are marked as bad.
 
         Args:
             number: The chunk's number.
-            n_done: Number of its windows that have been scored. Pieces that hold only these are skipped.
+            n_done: Number of windows in the chunk that have been scored. Pieces with only such windows are skipped.
 
         Yields:
-            The whole chunk, or several pieces if it has long recordings. If a clip turns out to be bad at its end,
-            earlier pieces may hold windows of it. Their scores must be ignored.
+            The whole chunk, or several pieces if it has long recordings. If the end of a clip turns out to be bad,
+            earlier pieces may contain windows of it. Their scores must be ignored.
         """
         start, stop = self.bounds(number)
         piece = Chunk(number, stop - start)
@@ -237,7 +237,7 @@ class ChunkDataset:
                     windows.append((index, window))
                     has_signal = has_signal or not is_silent(window)
                     n_samples += len(window)
-                    # Only full batches, so that the batches do not depend on where pieces end.
+                    # Pieces end after full batches, so that batches do not depend on where pieces end.
                     if n_samples >= _PIECE and (is_whole or len(windows) % self._batch_size == 0):
                         piece.is_last = False
                         seconds = count * (self._windowing.hop_samples or len(window)) / self._sampling_rate
@@ -245,9 +245,9 @@ class ChunkDataset:
                         piece.first = n_given
                         n_given += len(windows)
                         if n_given > n_done:
-                            yield self._filled(piece, windows)
+                            yield self._fill(piece, windows)
                             piece = Chunk(number, stop - start)
-                        else:  # notes on its clips go into the next piece
+                        else:  # facts about its clips go into the next piece
                             piece = Chunk(number, stop - start, bad=piece.bad, loud=piece.loud, silent=piece.silent)
                         windows, n_samples = [], 0
                 if is_out_of_range(clip_windows.peak):
@@ -259,9 +259,9 @@ class ChunkDataset:
                 windows = [owned for owned in windows if owned[0] != index]
                 n_samples = sum(len(window) for _, window in windows)
         piece.first = n_given
-        yield self._filled(piece, windows)
+        yield self._fill(piece, windows)
 
-    def _filled(self, piece: Chunk, windows: list[OwnedWindow]) -> Chunk:
+    def _fill(self, piece: Chunk, windows: list[OwnedWindow]) -> Chunk:
         if self._windowing.mode == "whole":
             windows.sort(key=lambda owned: len(owned[1]))  # similar lengths need little padding
         for batch in self._batches(windows):
@@ -305,5 +305,5 @@ class ChunkPieces(IterableDataset):
 
 
 def ignore_interrupts(worker: int) -> None:
-    """Otherwise each loader worker prints a traceback on Ctrl-C."""
+    """Ignore SIGINT in a loader worker, which would print a traceback on Ctrl-C."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)

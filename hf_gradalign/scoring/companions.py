@@ -1,4 +1,4 @@
-"""Files next to a score file that belong to its scores: the list of bad audio, verdicts and timelines."""
+"""Files that belong to the scores in a score file and are next to it: the list of bad audio, verdicts and timelines."""
 
 import contextlib
 import json
@@ -12,7 +12,7 @@ _SUFFIXES = (".jsonl", ".rttm", ".txt", ".png")
 
 
 def bad_audio_file(score_file: Path) -> Path:
-    """Return the file that lists the clips without a score. Exists only if there are any."""
+    """Return the file that lists the clips without a score. It exists only if there are any."""
     return score_file.with_name(f"{score_file.stem}_bad_audio.tsv")
 
 
@@ -26,13 +26,13 @@ def timeline_folder(score_file: Path) -> Path:
     return score_file.with_name(f"{score_file.stem}_timeline")
 
 
-def remove_of_older_scores(score_file: Path) -> list[Path]:
-    """Delete verdicts and timelines, before new scores take the place of those that they belong to.
+def remove_older_companions(score_file: Path) -> list[Path]:
+    """Delete verdicts and timelines of older scores, before new scores replace them.
 
-    Files in the folder of timelines that are something else stay.
+    Other files in the folder of timelines are kept.
 
     Returns:
-        What was deleted.
+        The deleted files and folders.
 
     Raises:
         LockHeldError: If another process is writing the timelines.
@@ -46,8 +46,8 @@ def remove_of_older_scores(score_file: Path) -> list[Path]:
         with hold_output(folder):
             remove_recordings(folder)
             (folder / TIMELINE_BAD_AUDIO).unlink(missing_ok=True)
-            (folder / TIMELINE_SETTINGS).unlink()  # last, because it lists what is left after a kill
-            with contextlib.suppress(OSError):  # it holds something else
+            (folder / TIMELINE_SETTINGS).unlink()  # last, because after a kill it lists what remains
+            with contextlib.suppress(OSError):  # it contains other files
                 folder.rmdir()
         removed.append(folder)
     return removed

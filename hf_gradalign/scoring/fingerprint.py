@@ -14,7 +14,8 @@ from torch import nn
 from hf_gradalign.metrics import Calibration
 from hf_gradalign.scoring.scorer import SpoofScorer
 
-# Other audio under the same names (another folder, or a re-encoded copy) differs nearly everywhere: a sample is enough.
+# Other audio with the same names (another folder, or a re-encoded copy) differs nearly everywhere, so a sample is
+# enough.
 _MAX_CLIPS = 64
 _MAX_BYTES = 2**16
 
@@ -26,7 +27,7 @@ def describe_scoring(
     model_sha256: str | None = None,
     **further: Any,
 ) -> dict[str, Any]:
-    """Describe everything that affects the scores in a score file, ready for JSON.
+    """Describe everything that affects the scores in a score file, for JSON.
 
     Args:
         scorer: The scorer.
@@ -49,15 +50,15 @@ def describe_scoring(
         "clips": len(utterance_ids),
         "clips_sha256": hashlib.sha256("\n".join(utterance_ids).encode()).hexdigest(),
         "audio_sha256": digest_of_audio(audio),
-        # Only if set, so that scorings of earlier versions resume.
-        **({} if scorer.calibration is None else {"calibration": _short(scorer.calibration)}),
+        # Only if set, so that unfinished score files of earlier versions can be resumed.
+        **({} if scorer.calibration is None else {"calibration": _shorten_calibration(scorer.calibration)}),
         **({"raw_scores": True} if scorer.raw_scores else {}),
         **further,
     }
 
 
-def _short(calibration: Calibration) -> dict[str, Any]:
-    """Return what a calibration does to scores, with a digest of knots, which would fill messages."""
+def _shorten_calibration(calibration: Calibration) -> dict[str, Any]:
+    """Return how a calibration changes scores, with a digest of its knots to keep messages short."""
     content = calibration.as_dict()
     if "knots" in content:
         content["knots"] = "sha256:" + hashlib.sha256(json.dumps(content["knots"]).encode()).hexdigest()
@@ -65,7 +66,7 @@ def _short(calibration: Calibration) -> dict[str, Any]:
 
 
 def digest_of_audio(audio: Sequence[Mapping[str, Any] | None]) -> str:
-    """Return a SHA-256 of the size, start and end of up to 64 evenly spaced clips, as encoded, without their paths."""
+    """Return a SHA-256 of the size, start and end of up to 64 evenly spaced encoded clips, without their paths."""
     digest = hashlib.sha256()
     for index in np.unique(np.linspace(0, len(audio) - 1, _MAX_CLIPS).round().astype(int)).tolist():
         size, ends = _size_and_ends(audio[index] or {})
@@ -74,7 +75,7 @@ def digest_of_audio(audio: Sequence[Mapping[str, Any] | None]) -> str:
 
 
 def _size_and_ends(clip: Mapping[str, Any]) -> tuple[int, bytes]:
-    """Return a clip's size in bytes, and its first and last bytes. Size 0 if its file does not exist."""
+    """Return a clip's size in bytes (0 if its file does not exist), and its first and last bytes."""
     if clip.get("bytes") is not None:
         return len(clip["bytes"]), clip["bytes"][:_MAX_BYTES] + clip["bytes"][-_MAX_BYTES:]
     try:
@@ -90,7 +91,7 @@ def _size_and_ends(clip: Mapping[str, Any]) -> tuple[int, bytes]:
 def digest_of_weights(model: nn.Module) -> str:
     """Return a SHA-256 of a model's parameters and buffers and their names. Takes a second per GiB.
 
-    Copies weights from an accelerator on a separate stream, so as not to wait for a model that is running.
+    Weights are copied from an accelerator on a separate stream, so this does not wait for a running model.
     """
     digest = hashlib.sha256()
     tensors = sorted(model.state_dict().items())

@@ -1,4 +1,4 @@
-"""Load a trained classifier, and choose the device and type to compute in."""
+"""Loads a trained classifier, and chooses the device and the numeric type for scoring."""
 
 import os
 from contextlib import AbstractContextManager, nullcontext
@@ -35,9 +35,9 @@ def load_detector(
         The model, in float32 and evaluation mode, and the feature extractor.
 
     Raises:
-        OSError: If there is no such model, a file is broken, or a checkpoint's file is not what was saved.
-        ValueError: If it is not an audio classifier, is a checkpoint that cannot be converted (the message lists what
-            was found), or lacks weights, like an encoder that was never trained to classify.
+        OSError: If there is no such model, a file is broken, or a checkpoint's file has changed since it was saved.
+        ValueError: If the model is not an audio classifier, is a checkpoint that cannot be converted (the message lists
+            what was found), or lacks weights, like an encoder that was never trained to classify.
     """
     require_intact_model(name_or_path)
     model, random = load_classifier(name_or_path, hub_options, ignore_mismatched_sizes=True)
@@ -50,7 +50,7 @@ def load_detector(
             reason = f"was saved as a {saved_as}, which has another head or none"
         raise ValueError(
             f"{name_or_path} lacks {len(absent)} weights of a {wanted} ({', '.join(absent[:3])}, ...). "
-            f"It {reason}, and scores of random weights mean nothing. Train it with "
+            f"It {reason}, and scores from random weights mean nothing. Train it with "
             f"scripts/run_audio_spoof.py --model_name_or_path {name_or_path}, or pass SpoofScorer the model itself"
         )
     return model.eval(), extractor
@@ -60,7 +60,7 @@ DType = Literal["float32", "bfloat16", "float16", "auto"]
 
 
 def usable_device(device: str | torch.device | None) -> torch.device:
-    """Return a device after testing it with a tensor. None means the accelerator, or the CPU if there is none.
+    """Return a device after testing it with a tensor. For None, choose the accelerator, or the CPU if there is none.
 
     Raises:
         ValueError: If the device does not exist, or this build of torch cannot use it.
@@ -91,8 +91,8 @@ def resolve_dtype(dtype: DType, device: torch.device) -> str:
         return "bfloat16" if torch.cuda.is_bf16_supported(including_emulation=False) else "float32"
 
 
-def require_computable(model: PreTrainedModel, dtype: str) -> None:
-    """Check that float32 inputs can be computed with, as `autocast` lets them be in half precision.
+def require_usable_weights(model: PreTrainedModel, dtype: str) -> None:
+    """Check that the model can compute with float32 inputs. In half precision, `autocast` makes that possible.
 
     Raises:
         ValueError: If the model has weights of another type, and `dtype` is "float32".
@@ -104,15 +104,15 @@ def require_computable(model: PreTrainedModel, dtype: str) -> None:
 
 
 def autocast(device: torch.device, dtype: str) -> AbstractContextManager:
-    """Return a context in which a model computes in half precision; one without an effect for "float32"."""
+    """Return a context in which a model computes in half precision. For "float32", the context has no effect."""
     return nullcontext() if dtype == "float32" else torch.autocast(device.type, dtype=getattr(torch, dtype))
 
 
-def suitable_workers(device: torch.device) -> int:
+def default_worker_count(device: torch.device) -> int:
     """Return how many loader workers keep a model busy on this machine.
 
-    With an accelerator: one less than the number of cores, at most 12. On a CPU, which the model itself needs: at most
-    2. Several processes on a machine (`LOCAL_WORLD_SIZE`, as torchrun sets it) share its cores.
+    With an accelerator, this is one less than the number of cores, at most 12. On a CPU, which the model itself needs,
+    it is at most 2. Several processes on a machine (`LOCAL_WORLD_SIZE`, as set by torchrun) share its cores.
     """
     available = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     cores = max(1, available // int(os.environ.get("LOCAL_WORLD_SIZE", 1)))

@@ -1,4 +1,4 @@
-"""From a model's inputs to scores: what its outputs mean, and whether they are calibrated."""
+"""Turns a model's outputs into scores: which output means what, and whether scores are calibrated."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any, cast
@@ -18,19 +18,19 @@ logger = logging.get_logger(__name__)
 
 
 class ModelOutputs:
-    """The outputs of a model as scores: the bona fide logit minus the spoof logit, as far as it has them.
+    """Converts the outputs of a model to scores: the bona fide logit minus the spoof logit, or its only output.
 
     Args:
         model: The model.
         bonafide_label: As for `output_labels`.
         label2id: As for `output_labels`.
-        raw_scores: Whether scores of a calibrated model are those before calibration.
+        raw_scores: Whether to return the scores of a calibrated model before calibration.
 
     Attributes:
-        calibration: The calibration that scores have; None if the model has none, or with `raw_scores`.
+        calibration: The calibration of the scores; None if the model has none, or with `raw_scores`.
 
     Raises:
-        ValueError: If the labels do not tell which output is bona fide, are not those of the calibration, or the
+        ValueError: If the labels do not tell which output is bona fide or differ from those of the calibration, or the
             calibration is damaged.
     """
 
@@ -54,16 +54,16 @@ class ModelOutputs:
         calibrated = stored.get("outputs") or [id2label[index] for index in range(len(id2label))]
         if list(calibrated) != list(self._order):
             raise ValueError(
-                f"the outputs {', '.join(calibrated)} of the model were calibrated, and now they should mean "
+                f"the outputs of the model were calibrated as {', '.join(calibrated)}, but now they should mean "
                 f"{', '.join(self._order)}: use the same bonafide_label (--bonafide_label) as in the calibration"
             )
 
-    def warn_of_other_windows(self, settings: Mapping[str, Any]) -> None:
-        """Warn if the calibration was fitted on scores with other settings of windows."""
+    def warn_about_other_windows(self, settings: Mapping[str, Any]) -> None:
+        """Warn if the calibration was fitted on scores with other window settings."""
         if self.calibration is None or self._fitted_with is None:
             return
         if differing := differences(self._fitted_with, settings):
-            logger.warning(f"The calibration was fitted with other windows, and may not hold for these: {differing}.")
+            logger.warning(f"The calibration was fitted with other windows and may be wrong for these: {differing}.")
 
     def logits(self, inputs: Mapping[str, torch.Tensor]) -> torch.Tensor:
         """Return the logits of inputs on the model's device, shape (B, outputs)."""

@@ -1,4 +1,4 @@
-"""Store the progress of a scoring, so that an interrupted one can resume."""
+"""Stores the progress of scoring, so that it can be resumed after an interruption."""
 
 import hashlib
 import json
@@ -16,7 +16,7 @@ from hf_gradalign.utils.file_locks import hold_lock
 from hf_gradalign.utils.files import flush_to_disk, write_text_atomically
 
 _SETTINGS_NAME = "settings.json"
-# Earlier versions also noted the columns of the score file, which can be changed without scoring again.
+# Earlier versions also stored the columns of the score file, which can change without scoring again.
 _NO_SETTINGS = ("columns",)
 
 
@@ -25,11 +25,11 @@ class ScoredChunk:
     """The results of a chunk.
 
     Attributes:
-        number: Its number in the corpus.
+        number: The chunk's number in the corpus.
         scores: One per clip; None for clips that could not be scored.
-        bad: Why clips could not be scored, by their index in the chunk.
-        loud: The largest absolute value of clips with samples outside [-1, 1], by their index in the chunk.
-        silent: Clips in which all samples that the model gets are the same, by their index in the chunk.
+        bad: The reason why a clip could not be scored, by its index in the chunk.
+        loud: The largest absolute value of a clip with samples outside [-1, 1], by its index in the chunk.
+        silent: Indices in the chunk of clips in which all samples that the model gets are equal.
     """
 
     number: int
@@ -57,7 +57,7 @@ class ScoredPart:
 
 
 class ProgressStore:
-    """A folder with the settings of a scoring, and one file per process with a line per chunk.
+    """A folder with the settings used for scoring, and one file per process with a line per chunk.
 
     A line that was interrupted is removed when scoring resumes, and its chunk is scored again.
 
@@ -74,24 +74,24 @@ class ProgressStore:
         return (self.folder / _SETTINGS_NAME).is_file()
 
     def open(self, settings: Mapping[str, Any]) -> None:
-        """Begin a scoring, or resume one with the same settings. One process calls this before any calls `append`.
+        """Begin scoring, or resume with the same settings. One process calls this before any process calls `append`.
 
         Raises:
-            ValueError: If the folder holds a scoring with other settings. The message names them.
+            ValueError: If the folder has results with other settings. The message names them.
         """
         path = self.folder / _SETTINGS_NAME
         if not path.is_file():
-            # Without settings, lines are left from a process that was killed before it wrote them, or in `remove`.
+            # If there are lines but no settings, a process was killed before it wrote the settings, or in `remove`.
             self.remove()
             self.folder.mkdir(parents=True)
             write_text_atomically(path, json.dumps(settings, indent=2) + "\n")
             return
         differing = differences(json.loads(path.read_text(encoding="utf-8")), settings)
         if differing:
-            raise ValueError(f"{self.folder} holds an unfinished scoring with other settings: {differing}")
+            raise ValueError(f"{self.folder} contains unfinished results with other settings: {differing}")
 
     def append(self, process: int, scored: ScoredChunk | ScoredPart, settings: Mapping[str, Any]) -> None:
-        """Add a chunk, or a part of one, to a process's file, in one write. The line refers to the settings."""
+        """Add a line with a chunk, or a part of one, to a process's file in one write. It refers to the settings."""
         fields = {"chunk" if name == "number" else name: value for name, value in vars(scored).items()}
         line = json.dumps({**fields, "of": _digest(settings)}, allow_nan=False)
         with self._file_of(process).open("ab") as file:
@@ -106,9 +106,9 @@ class ProgressStore:
             file.truncate(file.read().rfind(b"\n") + 1)
 
     def read(self, settings: Mapping[str, Any]) -> dict[int, ScoredChunk]:
-        """Return all complete chunks of a scoring with these settings, by number, from all processes.
+        """Return all complete chunks with these settings, by number, from all processes.
 
-        Skips lines with other settings, which a surviving process of a killed scoring may have written.
+        Lines with other settings, from a process that outlived a killed run, are skipped.
         """
         chunks = {}
         for line in self._lines(settings):
@@ -120,18 +120,18 @@ class ProgressStore:
         return chunks
 
     def read_parts(self, settings: Mapping[str, Any]) -> dict[int, ScoredPart]:
-        """Return the scored windows of incomplete chunks, by chunk, from the first window on without gaps."""
+        """Return the scored windows of incomplete chunks, by chunk: those from the first window up to the first gap."""
         begun: dict[int, ScoredPart] = {}
         lines = [line for line in self._lines(settings) if "first" in line]
         for line in sorted(lines, key=lambda line: line["first"]):
             part = begun.setdefault(line["chunk"], ScoredPart(line["chunk"], 0, [], []))
-            if line["first"] == len(part.owners):  # without a gap before it, and not a duplicate
+            if line["first"] == len(part.owners):  # there is no gap before it, and it is not a duplicate
                 part.owners.extend(line["owners"])
                 part.scores.extend(line["scores"])
         return begun
 
     def _lines(self, settings: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
-        # The stored settings differ at most in what does not count.
+        # The stored settings may differ in settings that do not matter.
         stored = json.loads((self.folder / _SETTINGS_NAME).read_text(encoding="utf-8"))
         known = {None, _digest(settings), _digest(stored)}
         for path in sorted(self.folder.glob("process-*.jsonl")):
@@ -183,16 +183,16 @@ def begin(
 ) -> Generator[bool]:
     """Check existing files, and lock a score file until the block ends.
 
-    An open store takes precedence over a score file. It belongs to a scoring that replaces the file, or one that was
-    killed right after writing it.
+    An open store takes precedence over a score file. It belongs to a run that replaces the file, or that was killed
+    right after writing it.
 
     Args:
         score_file: The score file. Its settings are in `<stem>.json`, and its lock is `<stem>.lock`.
         store: The progress so far.
-        settings: The result of `describe_scoring`. Only waits for it if there is something to compare it with.
+        settings: The result of `describe_scoring`. It is only waited for if there is something to compare it with.
         overwrite: Whether to start over.
         at_once: Whether to open the store now, because other processes will write to it.
-        is_current: Whether nothing is to be written for a complete score file.
+        is_current: Function that returns whether a complete score file needs no update.
 
     Yields:
         Whether the score file is already complete, with the same settings.
@@ -203,15 +203,15 @@ def begin(
     """
     settings_file = score_file.with_suffix(".json")
     if score_file.exists() and not store.folder.exists() and not overwrite:
-        _require_free(settings_file, score_file)
-        _require_same(score_file, settings_file, settings.result())
-        if is_current():  # no lock: the folder may be read-only
+        _require_own_settings_file(settings_file, score_file)
+        _require_same_settings(score_file, settings_file, settings.result())
+        if is_current():  # no lock, because the folder may be read-only
             yield True
             return
     lock = score_file.with_suffix(".lock")
     with hold_lock(lock, f"the score file {score_file}"):
         try:
-            _require_free(settings_file, score_file)
+            _require_own_settings_file(settings_file, score_file)
             yield _is_complete(score_file, settings_file, store, settings, overwrite, at_once)
         finally:
             lock.unlink(missing_ok=True)
@@ -226,26 +226,26 @@ def _is_complete(
     at_once: bool,
 ) -> bool:
     if overwrite:
-        _require_scores(score_file, settings_file)
+        _require_score_file(score_file, settings_file)
         store.remove()
     elif store.is_open:
         try:
             store.open(settings.result())
         except ValueError as other:
             if score_file.exists() and settings_file.exists() and not _difference(settings_file, settings.result()):
-                return True  # the unfinished scoring was to replace it
+                return True  # the unfinished run was going to replace it
             raise ValueError(f"{other}. {START_OVER}") from None
     elif score_file.exists():
-        _require_same(score_file, settings_file, settings.result())
-        store.remove()  # it was killed in between
+        _require_same_settings(score_file, settings_file, settings.result())
+        store.remove()  # the process was killed in between
         return True
     if at_once:
         store.open(settings.result())
     return False
 
 
-def _require_free(settings_file: Path, score_file: Path) -> None:
-    """Refuse to overwrite a settings file of something else, such as that of `scores.tsv` next to `scores.txt`."""
+def _require_own_settings_file(settings_file: Path, score_file: Path) -> None:
+    """Refuse to overwrite the settings file of another file, such as `scores.tsv` next to `scores.txt`."""
     if not settings_file.exists():
         return
     try:
@@ -254,7 +254,7 @@ def _require_free(settings_file: Path, score_file: Path) -> None:
     except (OSError, ValueError, KeyError, TypeError, RecursionError):
         owner = None
     if isinstance(owner, str) and score_file.exists() and not score_file.with_name(owner).exists():
-        return  # both were renamed together
+        return  # score file and settings were renamed together
     if owner != score_file.name:
         raise ValueError(
             f"the settings of {score_file} would be written to {settings_file}, which "
@@ -262,7 +262,7 @@ def _require_free(settings_file: Path, score_file: Path) -> None:
         )
 
 
-def _require_scores(score_file: Path, settings_file: Path) -> None:
+def _require_score_file(score_file: Path, settings_file: Path) -> None:
     """Refuse to replace a file that is not a score file, such as a recording or a corpus' metadata."""
     if settings_file.exists() or not score_file.exists() or not score_file.stat().st_size:
         return
@@ -274,9 +274,9 @@ def _require_scores(score_file: Path, settings_file: Path) -> None:
         ) from None
 
 
-def _require_same(score_file: Path, settings_file: Path, settings: dict[str, Any]) -> None:
+def _require_same_settings(score_file: Path, settings_file: Path, settings: dict[str, Any]) -> None:
     if not settings_file.is_file():
-        raise ValueError(f"{score_file} exists, without the settings that it was scored with. {START_OVER}")
+        raise ValueError(f"{score_file} exists, but the settings it was scored with are missing. {START_OVER}")
     if differing := _difference(settings_file, settings):
         raise ValueError(f"{score_file} was scored with other settings: {differing}. {START_OVER}")
 

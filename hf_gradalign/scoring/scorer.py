@@ -1,4 +1,4 @@
-"""Score clips with a trained model."""
+"""Scores clips with a trained model."""
 
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -19,21 +19,21 @@ from hf_gradalign.data import BadAudioError, BadClip, ViewCollator
 from hf_gradalign.data.checking import OutOfRangeClips, silence_note
 from hf_gradalign.metrics import Calibration
 from hf_gradalign.models.clip_lengths import padding_is_harmless, without_cropping
-from hf_gradalign.scoring.chunks import Chunk, ChunkDataset, ChunkPieces, as_clips, ignore_interrupts, name_of
+from hf_gradalign.scoring.chunks import Chunk, ChunkDataset, ChunkPieces, as_clips, clip_name, ignore_interrupts
 from hf_gradalign.scoring.model_loading import (
     DType,
     autocast,
+    default_worker_count,
     load_detector,
-    require_computable,
+    require_usable_weights,
     resolve_dtype,
-    suitable_workers,
     usable_device,
 )
 from hf_gradalign.scoring.model_outputs import ModelOutputs
 from hf_gradalign.scoring.progress import ScoredPart, finite_or_none
 from hf_gradalign.scoring.timeline import Timeline, score_timeline
 from hf_gradalign.scoring.verdict import Verdict, rule_for
-from hf_gradalign.scoring.windowing import Combination, WindowMode, settle_windowing
+from hf_gradalign.scoring.windowing import Combination, WindowMode, choose_windowing
 from hf_gradalign.utils.loader_workers import start_worker
 
 logger = logging.get_logger(__name__)
@@ -42,14 +42,14 @@ logger = logging.get_logger(__name__)
 class SpoofScorer:
     """Scores clips with a model: the bona fide logit minus the spoof logit. Higher means bona fide.
 
-    For a model with one output, the score is that output, or its negative if it stands for spoof. Scores of a
+    For a model with one output, the score is that output, or its negative if the output stands for spoof. Scores of a
     calibrated model (`hf-gradalign calibrate`) are log-likelihood ratios.
 
         SpoofScorer("runs/my-run").score(["a.wav", "b.flac"])
 
     Args:
-        model: A model, or the folder or Hub id of a trained audio classifier: one of this package, or any of
-            transformers whose two labels tell which is bona fide.
+        model: A model, or the folder or Hub id of a trained audio classifier: a detector of this package, or any
+            transformers classifier whose two labels tell which is bona fide.
         feature_extractor: The model's feature extractor. Only needed if `model` is not a name.
         batch_size: Windows (or whole clips) per forward pass.
         device: Where to compute. Defaults to the accelerator, if there is one.
@@ -57,8 +57,8 @@ class SpoofScorer:
             support it. Half precision changes scores, and error rates, a little.
         windows: "first" scores the leading window (the usual protocol), "all" scores windows from start to end and
             combines their scores, "whole" scores the whole clip, in batches by length if that does not change the
-            score. Defaults to what the model was saved with.
-        window_seconds: Length of a window. Defaults to what the model was saved with, or else 4.175 s.
+            score. Defaults to the setting saved with the model.
+        window_seconds: Length of a window. Defaults to the length saved with the model, otherwise 4.175 s.
         hop_seconds: Distance between the starts of windows for "all". Defaults to the length of a window.
         combine: "mean", "median", "min" (the most suspicious window) or "max" of the windows' scores.
         rms_level: Scale clips to this root mean square first. For models that were trained this way and do not
@@ -66,15 +66,15 @@ class SpoofScorer:
         bonafide_label: Name (or number) of the bona fide label, if the names do not tell. "none" for a model with one
             output that is higher for spoof.
         num_workers: Processes that decode audio. 0 decodes in this process, None chooses a number for this machine.
-        raw_scores: Whether scores of a calibrated model are those before calibration.
+        raw_scores: Whether to return the scores of a calibrated model before calibration.
         hub_options: `revision`, `token`, `cache_dir`, `trust_remote_code`, for a model given by name.
 
     Attributes:
         model: The model, in evaluation mode, on its device.
-        feature_extractor: Makes its inputs from windows of any length.
+        feature_extractor: Makes the model's inputs from windows of any length.
         windowing: Which windows of a clip are scored.
         sampling_rate: The model's sampling rate in Hz.
-        device: Where it computes.
+        device: The device of the model.
         dtype: "float32", "bfloat16" or "float16".
         raw_scores: Whether scores are those before calibration.
 
@@ -109,7 +109,7 @@ class SpoofScorer:
         if rms_level is not None and not 0 < rms_level <= 1:
             raise ValueError(f"rms_level must be above 0 and at most 1, not {rms_level}")
         self.device = usable_device(device)
-        label2id = None  # of a model object, only id2label counts: users may have set it alone
+        label2id = None  # for a model object, use only id2label, because users may have set only that
         if isinstance(model, str | os.PathLike):
             model, feature_extractor = load_detector(
                 os.fspath(model), feature_extractor=feature_extractor, **hub_options
@@ -118,24 +118,24 @@ class SpoofScorer:
         elif feature_extractor is None:
             raise ValueError("a model object needs its feature_extractor")
         elif not hasattr(model, "config"):
-            raise ValueError(f"a {type(model).__name__} has no config: pass the model of transformers that is in it")
+            raise ValueError(f"a {type(model).__name__} has no config: pass the transformers model that it contains")
         self.raw_scores = raw_scores
         self.outputs = ModelOutputs(model, bonafide_label, label2id, raw_scores=raw_scores)
-        self.windowing = settle_windowing(feature_extractor, windows, window_seconds, hop_seconds, combine)
+        self.windowing = choose_windowing(feature_extractor, windows, window_seconds, hop_seconds, combine)
         self.dtype = resolve_dtype(dtype, self.device)
-        require_computable(model, self.dtype)
+        require_usable_weights(model, self.dtype)
         self.model = model.to(self.device).eval()
         self.feature_extractor = without_cropping(feature_extractor)
         self.sampling_rate: int = cast(SequenceFeatureExtractor, feature_extractor).sampling_rate
         self._collator = ViewCollator(self.feature_extractor)
         self.batch_size = batch_size
         self.rms_level = rms_level
-        self.num_workers = suitable_workers(self.device) if num_workers is None else num_workers
-        self.outputs.warn_of_other_windows({**self.windowing.settings, "rms_level": rms_level})
+        self.num_workers = default_worker_count(self.device) if num_workers is None else num_workers
+        self.outputs.warn_about_other_windows({**self.windowing.settings, "rms_level": rms_level})
 
     @property
     def calibration(self) -> Calibration | None:
-        """The calibration that scores have; None if the model has none, or with `raw_scores`."""
+        """The calibration of the scores; None if the model has none, or with `raw_scores`."""
         return self.outputs.calibration
 
     def score(
@@ -152,9 +152,9 @@ class SpoofScorer:
             clips: One clip or a sequence of clips: paths, encoded files' bytes, waveforms, or mappings with `array` and
                 `sampling_rate`, or with `bytes` or `path`. Waveforms are NumPy arrays, tensors or lists of numbers of
                 shape (time,), or (time, channels) or (channels, time) with up to 8 channels, which are averaged: floats
-                in [-1, 1], int16 or int32. An array is one clip. Give several clips as a list of arrays.
-            sampling_rate: The sampling rate in Hz of waveforms that do not come with theirs, a positive whole number.
-                Defaults to the model's.
+                in [-1, 1], int16 or int32. An array is one clip. Pass several clips as a list of arrays.
+            sampling_rate: The sampling rate in Hz of waveforms without their own, a positive whole number. Defaults to
+                the model's.
             on_bad_audio: "stop" raises if clips cannot be scored. "nan" scores them as NaN and warns.
             progress: Whether to show a progress bar.
 
@@ -163,7 +163,7 @@ class SpoofScorer:
 
         Raises:
             BadAudioError: If clips cannot be scored. `bad_clips` lists all of them.
-            ValueError: If `on_bad_audio` is neither, a clip is a number, or a sampling rate is no positive whole
+            ValueError: If `on_bad_audio` is neither, a clip is a number, or a sampling rate is not a positive whole
                 number.
         """
         return self._score(clips, sampling_rate, on_bad_audio, progress)[0]
@@ -182,7 +182,7 @@ class SpoofScorer:
     ) -> list[Verdict]:
         """Decide about clips. The default prior and costs are those of ASVspoof 5.
 
-        A model that is not calibrated only gives labels, by the sign of the score, and a warning says so once.
+        A model that is not calibrated gives only labels, by the sign of the score, with one warning.
 
         Args:
             clips: As for `score`.
@@ -190,8 +190,8 @@ class SpoofScorer:
             p_spoof: Prior probability of a spoof, in (0, 1).
             c_miss: Cost of taking bona fide speech for a spoof, positive.
             c_fa: Cost of taking a spoof for bona fide speech, positive.
-            undecided_band: Clips whose log-likelihood ratio is less than this from the threshold, in nats, are
-                undecided. With 0, none are. Needs a calibrated model.
+            undecided_band: Clips whose log-likelihood ratio is closer to the threshold than this, in nats, are
+                undecided. With 0, all are decided. Needs a calibrated model.
             on_bad_audio: As for `score`. With "nan", clips that cannot be scored get the label None.
             progress: As for `score`.
 
@@ -199,8 +199,9 @@ class SpoofScorer:
             One verdict per clip. Silent clips are undecided.
 
         Raises:
-            BadAudioError: As `score`.
-            ValueError: If a number is out of range, or scores without calibration get a band; as `score`.
+            BadAudioError: As for `score`.
+            ValueError: If a number is out of range, or `undecided_band` is used without a calibration; also as for
+                `score`.
         """
         rule = rule_for(self, p_spoof, c_miss, c_fa, undecided_band)
         return rule.decide(*self._score(clips, sampling_rate, on_bad_audio, progress))
@@ -226,13 +227,13 @@ class SpoofScorer:
             sampling_rate: A waveform's sampling rate in Hz. Defaults to the model's.
             window_seconds: Length of a window, at least 0.1 s. Defaults to the scorer's.
             hop_seconds: Distance between the starts of windows, at most the length of one. Defaults to the scorer's if
-                it has one, or else 0.5 s.
+                it has one, otherwise 0.5 s.
             share_encoder: Compute the frames of an encoder of waveforms (wav2vec 2.0, HuBERT, WavLM, ...) once for 20 s
-                of the recording, not once for each window. With small hops this is many times cheaper, but frames then
-                depend on up to 22 s to either side of a window, so scores differ from those of the window by itself.
-                Other models ignore it. Convolutions are shared in any case where scores stay the same.
-            progress: Called after each batch of windows with the fraction of the recording that has been scored, as
-                far as its length is known. An exception that it raises ends the scoring.
+                of the recording, not once for each window. With small hops, this is many times cheaper, but frames then
+                depend on up to 22 s on either side of a window, so scores differ from those of separate windows. Other
+                models ignore this option. Convolutions are always shared where this does not change scores.
+            progress: Called after each batch of windows with the fraction of the recording that has been scored, as far
+                as its length is known. An exception raised by this function ends the scoring.
 
         Returns:
             The scores by time.
@@ -328,7 +329,7 @@ class SpoofScorer:
     def _score(
         self, clips: Any, sampling_rate: int | None, on_bad_audio: Literal["stop", "nan"], progress: bool
     ) -> tuple[NDArray[np.float64], set[int]]:
-        """Score clips for `score`. Also returns the indices of silent clips."""
+        """Score clips for `score`, and also return the indices of silent clips."""
         if on_bad_audio not in ("stop", "nan"):
             raise ValueError(f"on_bad_audio must be stop or nan, not {on_bad_audio!r}")
         clips = as_clips(clips, sampling_rate)
@@ -338,14 +339,14 @@ class SpoofScorer:
         with tqdm(total=len(clips), unit="clip", desc="Scoring", disable=not progress) as bar:
             for chunk, chunk_scores in self.score_chunks(chunks):
                 start, stop = chunks.bounds(chunk.number)
-                names = [name_of(clip, index) for index, clip in enumerate(clips[start:stop], start)]
+                names = [clip_name(clip, index) for index, clip in enumerate(clips[start:stop], start)]
                 scores[start:stop] = chunk_scores
                 bad += [BadClip(names[index], None, reason) for index, reason in sorted(chunk.bad.items())]
                 for index, peak in chunk.loud.items():
                     loud.add(names[index], peak)
                 silent |= {start + index for index in chunk.silent}
                 bar.update(stop - start)
-        silent_names = [name_of(clips[index], index) for index in sorted(silent)]
+        silent_names = [clip_name(clips[index], index) for index in sorted(silent)]
         for note in filter(None, (loud.note(len(clips)), silence_note(silent_names, len(clips)))):
             logger.warning(f"{note}.")
         if bad:

@@ -1,4 +1,4 @@
-"""Scores over the time of a recording: one for each of many overlapping windows."""
+"""Scores a recording over time: one score for each of many overlapping windows."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from transformers.utils import logging
 from hf_gradalign.audio import AudioDecodingError
 from hf_gradalign.data import BadAudioError, BadClip
 from hf_gradalign.data.checking import OutOfRangeClips, is_silent, silence_note
-from hf_gradalign.scoring.chunks import as_clips, name_of
+from hf_gradalign.scoring.chunks import as_clips, clip_name
 from hf_gradalign.scoring.verdict import DecisionRule
 from hf_gradalign.scoring.window_sharing import Shared, window_scoring
-from hf_gradalign.scoring.windowing import ClipWindows, Stretch, Windowing, cut_stretches, settle_windowing
+from hf_gradalign.scoring.windowing import ClipWindows, Stretch, Windowing, choose_windowing, cut_stretches
 
 if TYPE_CHECKING:
     from hf_gradalign.scoring.scorer import SpoofScorer
@@ -26,7 +26,7 @@ logger = logging.get_logger(__name__)
 DEFAULT_HOP_SECONDS = 0.5
 _EPSILON = 1e-6  # seconds
 _STEP = 0.02  # seconds
-_SHARP = 0.85  # chosen on recordings of another model, where 0.8 to 0.95 are about as good (docs/verdicts.md)
+_SHARP = 0.85  # chosen with another model, where 0.8 to 0.95 work about as well (docs/verdicts.md)
 
 
 class ChangePoint(NamedTuple):
@@ -35,7 +35,7 @@ class ChangePoint(NamedTuple):
     Attributes:
         time: In seconds.
         before: Mean score of the windows with an earlier center.
-        after: Mean score of the others.
+        after: Mean score of the other windows.
     """
 
     time: float
@@ -49,8 +49,8 @@ class Segment(NamedTuple):
     Attributes:
         start: In seconds.
         end: In seconds.
-        label: What its windows' scores say.
-        score: Their mean score.
+        label: The class according to the windows' scores.
+        score: Mean score of the windows.
     """
 
     start: float
@@ -63,15 +63,15 @@ class Segment(NamedTuple):
 class Timeline:
     """The scores of a recording's windows, in order of time.
 
-    A window's score is about the whole window, so it belongs to the window's center. Nothing tells where in the window
-    a spoofed part is.
+    A window's score is about the whole window, so it belongs to the window's center. It does not tell where in the
+    window a spoofed part is.
 
     Attributes:
-        starts: Where the windows start, in seconds, shape (windows,), ascending. They are a hop apart. Only the last
-            window is moved back, so that it ends with the recording.
-        ends: Where they end, in seconds, shape (windows,). A recording that is shorter than a window is repeated to
-            fill it, and its only window ends with the recording.
-        scores: Their scores, higher for bona fide, shape (windows,).
+        starts: Where the windows start, in seconds, shape (windows,), ascending. They are one hop apart, except that
+            the last window is moved back to end with the recording.
+        ends: Where the windows end, in seconds, shape (windows,). A recording that is shorter than a window is repeated
+            to fill it, and its only window ends with the recording.
+        scores: The windows' scores, higher for bona fide, shape (windows,).
         duration: Duration of the recording in seconds.
         is_calibrated: Whether scores are log-likelihood ratios, because the model is calibrated.
         shared: What windows shared when they were scored: "nothing", "convolutions" or "encoder".
@@ -97,12 +97,12 @@ class Timeline:
 
         First, the windows' scores are split in two by time, so that the squared distances to the means of both parts
         are smallest. This is the most likely change between two levels with equal Gaussian noise. A window across the
-        boundary holds parts of both sides, so the split may be off by up to half a window. Among the times that are no
-        farther from it, the boundary is where the window that ends there and the one that starts there differ most.
-        Where neighboring times differ almost as much, it is their weighted mean. If a model scores any mixture like one
-        of its parts, the boundary may be anywhere in a window.
+        boundary contains parts of both sides, so the split may be off by up to half a window. Among the times within
+        half a window of the split, the boundary is where the window that ends there and the one that starts there
+        differ most. If neighboring times differ almost as much, the boundary is their weighted mean. If a model scores
+        any mixture like one of its parts, the boundary may be anywhere in a window.
 
-        There is always a result: whether there is a boundary at all, see `before` and `after`.
+        There is always a result. `before` and `after` show whether there is a boundary at all.
 
         Raises:
             ValueError: If there are fewer than two windows.
@@ -110,7 +110,7 @@ class Timeline:
         n = len(self)
         if n < 2:
             raise ValueError(
-                f"a change needs at least two windows, and a recording of {self.duration:g} s has {n} of "
+                f"a change needs at least two windows, but a recording of {self.duration:g} s has {n} of "
                 f"{self.ends[0] - self.starts[0]:g} s: use shorter windows (window_seconds)"
             )
         sums = np.cumsum(self.scores)[:-1]
@@ -130,8 +130,8 @@ class Timeline:
         is moved as in `change_point`, by up to half a window and not beyond the middle of a neighboring segment.
 
         Args:
-            threshold: Windows with this score or more are bona fide, others spoofed. Defaults to that of verdicts:
-                the Bayes threshold for a calibrated model (`DecisionRule`), or else 0.
+            threshold: Windows with this score or more are bona fide, others spoofed. Defaults to the threshold of
+                verdicts: the Bayes threshold for a calibrated model (`DecisionRule`), otherwise 0.
 
         Returns:
             Segments in order of time, without gaps, with alternating labels.
@@ -157,8 +157,8 @@ class Timeline:
     def _sharpest(self, rough: float, falls: bool, low: float = 0.0, high: float = np.inf) -> float:
         """Return where, near a rough boundary, the window that ends and the one that starts there differ most.
 
-        Scores between those of overlapping windows are interpolated. They saturate, so that several times next to each
-        other may be about as sharp. Each of them counts by what it has above `_SHARP` of the largest difference.
+        Scores are interpolated between overlapping windows. They saturate, so several neighboring times may be about
+        equally sharp. Each time is weighted by how far it exceeds `_SHARP` of the largest difference.
 
         Args:
             rough: The boundary, which is returned if no windows end and start near it.
@@ -199,15 +199,15 @@ def score_timeline(
     share_encoder: bool = False,
     progress: Callable[[float], None] | None = None,
 ) -> Timeline:
-    """Score the windows of a recording. Same as `SpoofScorer.timeline`."""
+    """Score the windows of a recording, as `SpoofScorer.timeline` does."""
     clips = as_clips(clip, sampling_rate)
     if len(clips) != 1:
-        raise ValueError(f"a timeline is of one recording, not of {len(clips)} clips: call it for each of them")
+        raise ValueError(f"a timeline takes one recording, not {len(clips)} clips: call it for each of them")
     length, hop = timeline_windows(scorer, window_seconds, hop_seconds)
     rate = scorer.sampling_rate
-    samples = ClipWindows(clips[0], rate, settle_windowing(scorer.feature_extractor, "all"), scorer.rms_level)
+    samples = ClipWindows(clips[0], rate, choose_windowing(scorer.feature_extractor, "all"), scorer.rms_level)
     if window_seconds is not None:
-        scorer.outputs.warn_of_other_windows({**Windowing(length).settings, "rms_level": scorer.rms_level})
+        scorer.outputs.warn_about_other_windows({**Windowing(length).settings, "rms_level": scorer.rms_level})
     scoring = window_scoring(scorer, length, hop, share_encoder)
     starts: list[int] = []
     n_scored = 0
@@ -231,8 +231,8 @@ def score_timeline(
         first = starts[int(np.argmin(np.isfinite(by_window)))] / rate
         raise _bad_audio(clips[0], f"the model gave a score that is not finite for the window at {first:g} s")
     loud = OutOfRangeClips()
-    loud.add(name_of(clips[0], 0), samples.peak)
-    for note in (loud.note(1), silence_note([] if has_signal else [name_of(clips[0], 0)], 1)):
+    loud.add(clip_name(clips[0], 0), samples.peak)
+    for note in (loud.note(1), silence_note([] if has_signal else [clip_name(clips[0], 0)], 1)):
         if note:
             logger.warning(f"{note}.")
     begins = np.array(starts) / rate
@@ -255,7 +255,7 @@ def timeline_windows(
     Raises:
         ValueError: If a length is out of range, or the windows would leave gaps.
     """
-    chosen = settle_windowing(scorer.feature_extractor, "all", window_seconds, hop_seconds)
+    chosen = choose_windowing(scorer.feature_extractor, "all", window_seconds, hop_seconds)
     length = scorer.windowing.n_samples if window_seconds is None else chosen.n_samples
     hop = chosen.hop_samples or scorer.windowing.hop_samples
     if hop is None:
@@ -267,5 +267,5 @@ def timeline_windows(
 
 
 def _bad_audio(clip: Any, reason: str) -> BadAudioError:
-    bad = BadClip(name_of(clip, 0), None, reason)
+    bad = BadClip(clip_name(clip, 0), None, reason)
     return BadAudioError(f"the recording cannot be scored: {bad}", [bad])

@@ -1,4 +1,4 @@
-"""Draw a recording over time: waveform, spectrogram and the scores of its windows (matplotlib, the extra `plots`)."""
+"""Draws a recording over time: waveform, spectrogram and window scores (matplotlib, the extra `plots`)."""
 
 from __future__ import annotations
 
@@ -32,18 +32,18 @@ def draw_timeline(
 ) -> Any:
     """Draw a recording's waveform and spectrogram with the scores of its windows below.
 
-    A score is drawn at the center of its window. Where segments are spoofed, the background has a color. Recordings of
-    hours are read piece by piece.
+    Each score is drawn at the center of its window. Spoofed segments have a colored background. Recordings of hours are
+    read piece by piece.
 
     Args:
         timeline: The recording's timeline.
         clip: The recording, as for `SpoofScorer.timeline`.
         sampling_rate: A waveform's sampling rate in Hz. Defaults to 16,000.
         threshold: As for `Timeline.segments`.
-        title: What to write above.
+        title: Title of the figure.
 
     Returns:
-        A matplotlib `Figure`, which can be saved or shown and belongs to no window.
+        A matplotlib `Figure`, which can be saved or shown and does not belong to a window.
 
     Raises:
         ImportError: If matplotlib is not installed; the message says how to install it.
@@ -87,7 +87,7 @@ def draw_timeline(
 def _columns(
     blocks: Iterable[NDArray[np.float32]], n_samples: int
 ) -> tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.float64]]:
-    """Return the lowest and the highest sample of each column of a figure, and its mean power spectrum."""
+    """Return the lowest and highest sample and the mean power spectrum for each column of a figure."""
     n_columns = max(1, min(_COLUMNS, n_samples // _FRAME))
     low, high = np.zeros(n_columns, np.float32), np.zeros(n_columns, np.float32)
     power, counts = np.zeros((n_columns, _FRAME // 2 + 1)), np.zeros(n_columns)

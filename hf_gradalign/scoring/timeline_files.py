@@ -1,4 +1,4 @@
-"""Timelines of a corpus as files: JSON Lines, RTTM and Audacity labels for each recording."""
+"""Writes timelines of a corpus to files: JSON Lines, RTTM and Audacity labels for each recording."""
 
 from __future__ import annotations
 
@@ -45,9 +45,9 @@ class TimelineReport:
     """The result of writing timelines.
 
     Attributes:
-        folder: Where they are.
+        folder: The folder of the timelines.
         n_written: The number of recordings with a timeline.
-        bad_clips: The recordings without one.
+        bad_clips: The recordings without a timeline.
     """
 
     folder: Path
@@ -70,12 +70,12 @@ def write_timelines(
 ) -> TimelineReport:
     """Write the timeline of every recording of a corpus into a folder.
 
-    For each recording, there are a `.jsonl` file with a line for each window (`utterance_id`, `start`, `end`, `score`),
-    and a `.rttm` and a `.txt` file (labels for Audacity) with its segments. Names are those of the recordings, as far
-    as a file can have them. `timeline.json` has the settings, and which files belong to which recording.
+    Each recording gets a `.jsonl` file with a line per window (`utterance_id`, `start`, `end`, `score`), and an `.rttm`
+    and a `.txt` file (labels for Audacity) with its segments. Files are named after the recordings, as far as possible.
+    `timeline.json` contains the settings, and which files belong to which recording.
 
-    Resumable: every file is written completely or not at all, the `.jsonl` file last, and recordings that have one are
-    skipped. With `torchrun` or `accelerate launch`, every process must make the same call.
+    Resumable: every file is written completely or not at all, with the `.jsonl` file last, and recordings that have a
+    `.jsonl` file are skipped. With `torchrun` or `accelerate launch`, every process must make the same call.
 
     Args:
         scorer: The scorer.
@@ -115,7 +115,7 @@ def write_timelines(
     with ExitStack() as held:
         if state.is_main_process:
             held.enter_context(hold_output(folder))
-            _open(folder, settings, dict(zip(names, ids, strict=True)), overwrite)
+            _open_folder(folder, settings, dict(zip(names, ids, strict=True)), overwrite)
         state.wait_for_everyone()
         mine = range(state.process_index, len(ids), state.num_processes)
         hidden = not (progress and state.is_main_process)
@@ -149,9 +149,9 @@ def write_timelines(
 
 
 def file_names(ids: Sequence[str]) -> list[str]:
-    """Return a file name without suffix for each id: the id itself, if every system allows it, or else with a digest.
+    """Return a file name without suffix for each id: the id itself if every system allows it, otherwise with a digest.
 
-    Names are distinct even where upper and lower case are the same.
+    Names are distinct even on systems that ignore case.
     """
     names, taken = [], set()
     for name in ids:
@@ -165,7 +165,7 @@ def file_names(ids: Sequence[str]) -> list[str]:
 
 
 def read_timeline(path: str | Path) -> Timeline:
-    """Read a timeline from a `.jsonl` file that `write_timelines` wrote. What its windows shared is not known then."""
+    """Read a timeline from a `.jsonl` file that `write_timelines` wrote. The file does not say what windows shared."""
     rows = [json.loads(line) for line in Path(path).read_text(encoding="utf-8").splitlines()]
     starts, ends, scores = (
         np.array([row[name] for row in rows], dtype=np.float64) for name in ("start", "end", "score")
@@ -193,7 +193,7 @@ def json_lines(timeline: Timeline, utterance_id: str) -> str:
         }
         for start, end, score in rows
     ]
-    # Other characters are escaped, because some of them end a line for some readers (U+2028).
+    # Non-ASCII characters are escaped, because some readers treat some of them as line ends (U+2028).
     return "".join(json.dumps(line) + "\n" for line in lines)
 
 
@@ -207,11 +207,11 @@ def _write(timeline: Timeline, threshold: float | None, utterance_id: str, path:
     write_text_atomically(path, json_lines(timeline, utterance_id))
 
 
-def _open(folder: Path, settings: dict[str, Any], recordings: dict[str, str], overwrite: bool) -> None:
+def _open_folder(folder: Path, settings: dict[str, Any], recordings: dict[str, str], overwrite: bool) -> None:
     """Begin to write a folder, or continue.
 
     Raises:
-        ValueError: If it holds something else.
+        ValueError: If the folder contains anything else.
     """
     path = folder / TIMELINE_SETTINGS
     settings = json.loads(json.dumps(settings))
@@ -225,7 +225,7 @@ def _open(folder: Path, settings: dict[str, Any], recordings: dict[str, str], ov
         remove_recordings(folder)
     elif folder.is_dir() and any(folder.iterdir()):
         raise ValueError(
-            f"{folder} has files, and none of them is the {TIMELINE_SETTINGS} of timelines: choose another output"
+            f"{folder} has files but no {TIMELINE_SETTINGS}, so it is not a folder of timelines: choose another output"
         )
     folder.mkdir(parents=True, exist_ok=True)
     content = {"settings": settings, "recordings": recordings}

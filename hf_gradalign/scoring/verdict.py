@@ -1,4 +1,4 @@
-"""From scores to verdicts: bona fide, spoof or undecided, for a stated prior and stated costs of errors."""
+"""Turns scores into verdicts: bona fide, spoof or undecided, given a prior and the costs of errors."""
 
 from __future__ import annotations
 
@@ -44,9 +44,9 @@ class Verdict:
             for spoofed speech. None if the model is not calibrated, or the clip is silent.
         posterior: The probability of bona fide speech, from the ratio and the prior. None if the model is not
             calibrated, or the clip is silent.
-        threshold: What the score was compared with: the Bayes threshold of the costs and the prior, or 0 if the model
-            is not calibrated.
-        is_silent: Whether all samples that the model gets are the same, so that the score says nothing about speech.
+        threshold: The threshold for the score: the Bayes threshold of the costs and the prior, or 0 if the model is not
+            calibrated.
+        is_silent: Whether all samples that the model gets are equal, so the score says nothing about speech.
     """
 
     label: VerdictLabel | None
@@ -67,14 +67,14 @@ class Verdict:
         return f"{self.label} ({_percent(self.posterior)} bonafide)"
 
     def as_dict(self) -> dict[str, Any]:
-        """Return the fields for JSON. A score of NaN becomes None, and `is_silent` is there only if it is true."""
+        """Return the fields for JSON. A score of NaN becomes None, and `is_silent` is included only if true."""
         fields = {**vars(self), "score": None if math.isnan(self.score) else self.score}
         return fields if self.is_silent else {name: value for name, value in fields.items() if name != "is_silent"}
 
 
 @dataclass(frozen=True)
 class DecisionRule:
-    """What turns scores into verdicts.
+    """Turns scores into verdicts.
 
     Args:
         is_calibrated: Whether scores are log-likelihood ratios.
@@ -83,7 +83,7 @@ class DecisionRule:
             more. With 0, every clip is decided.
 
     Raises:
-        ValueError: If the band is out of range, or scores without a unit should be compared with it.
+        ValueError: If the band is out of range, or the scores are not calibrated and the band is not 0.
     """
 
     is_calibrated: bool
@@ -95,17 +95,17 @@ class DecisionRule:
             raise ValueError(f"undecided_band must be 0 or more, in nats, not {self.undecided_band}")
         if self.undecided_band and not self.is_calibrated:
             raise ValueError(
-                f"undecided_band ({self.undecided_band:g}) is in nats, and scores without a calibration have no unit. "
-                "Calibrate the model (hf-gradalign calibrate), and do not ask for raw scores"
+                f"undecided_band ({self.undecided_band:g}) is in nats, but scores without a calibration have no unit. "
+                "Calibrate the model (hf-gradalign calibrate), and do not use raw scores"
             )
 
     @property
     def threshold(self) -> float:
-        """The Bayes threshold of log-likelihood ratios; 0 for scores without a calibration."""
+        """The Bayes threshold for log-likelihood ratios; 0 for scores without a calibration."""
         return self.costs.threshold if self.is_calibrated else 0.0
 
     def __call__(self, score: float, is_silent: bool = False) -> Verdict:
-        """Decide about one score. That of a silent clip is no evidence."""
+        """Decide about one score. The score of a silent clip is no evidence."""
         if math.isnan(score):
             return Verdict(None, math.nan, None, None, self.threshold)
         if is_silent:
@@ -131,12 +131,12 @@ class DecisionRule:
         return float(expit(ratio + prior))
 
     def decide(self, scores: Iterable[float], silent: Collection[int] = ()) -> list[Verdict]:
-        """Decide about many scores, of which those at the indices `silent` are of silent clips."""
+        """Decide about many scores. `silent` has the indices of silent clips."""
         return [self(float(score), index in silent) for index, score in enumerate(np.asarray(scores, np.float64))]
 
 
 def _percent(share: float) -> str:
-    """Return a share as a percentage, which is never shown as 100 %."""
+    """Format a share as a percentage, never as 100 %."""
     return "more than 99.9 %" if share > 0.999 else f"{100 * share:.3g} %"
 
 
@@ -147,7 +147,7 @@ def rule_for(
     c_fa: float = 10.0,
     undecided_band: float = 0.0,
 ) -> DecisionRule:
-    """Return what turns the scores of a scorer into verdicts. Warns once if they are not calibrated.
+    """Return the rule that turns the scores of a scorer into verdicts. Warn once if they are not calibrated.
 
     Args:
         scorer: The scorer.
@@ -157,7 +157,7 @@ def rule_for(
         undecided_band: As for `SpoofScorer.predict`.
 
     Raises:
-        ValueError: As `DetectionCosts` and `DecisionRule`.
+        ValueError: As for `DetectionCosts` and `DecisionRule`.
     """
     rule = DecisionRule(scorer.calibration is not None, DetectionCosts(p_spoof, c_miss, c_fa), undecided_band)
     if not rule.is_calibrated:
@@ -169,12 +169,12 @@ def rule_for(
 def write_verdicts(
     path: str | Path, scores: Mapping[str, float], rule: DecisionRule, silent: Collection[str] = ()
 ) -> dict[str, int]:
-    """Write a line of JSON per clip, atomically, so that names of clips may contain any character.
+    """Write verdicts atomically, one JSON object per line, so that names of clips may contain any character.
 
-    A line has the fields of a `Verdict`, and before them `utterance_id` and `p_spoof`, the prior of the posterior.
+    Each line has `utterance_id`, `p_spoof` (the prior of the posterior) and the fields of a `Verdict`.
 
     Args:
-        path: The file. An existing one is replaced.
+        path: The file. An existing file is replaced.
         scores: Scores by the names of the clips.
         rule: How to decide.
         silent: The names of silent clips, which are undecided.

@@ -1,8 +1,8 @@
-"""Score overlapping windows, and compute what they share only once.
+"""Scores overlapping windows, and computes what they share only once.
 
-The model's own `forward` scores the windows. What they have in common is computed once for a stretch of the recording.
-Slices of it take the place of the output of a part of the model: its convolutions, or its whole encoder. So heads,
-merged layers and calibration are those of the model, whatever its class. Other threads may use the model meanwhile.
+The model's own `forward` scores the windows. The shared frames are computed once for a stretch of the recording, and
+slices of them replace the output of a part of the model: its convolutions, or its whole encoder. Heads, merged layers
+and calibration therefore work as usual, whatever the model's class. Other threads may use the model at the same time.
 """
 
 from __future__ import annotations
@@ -30,9 +30,9 @@ if TYPE_CHECKING:
 Shared = Literal["nothing", "convolutions", "encoder"]
 Forward = Callable[..., Any]
 
-# Encoders of transformers that turn waveforms into frames by strided convolutions without padding.
+# transformers encoders that turn waveforms into frames by strided convolutions without padding.
 _WAVEFORM_ENCODERS = ("data2vec-audio", "hubert", "unispeech-sat", "wav2vec2", "wav2vec2-conformer", "wavlm")
-# How much of a recording is computed at once.
+# How much of a recording is computed at a time.
 _STRETCH_SECONDS = 20.0
 # The context of an encoder before the first window and after the last one of a stretch.
 _CONTEXT_SECONDS = 2.0
@@ -44,7 +44,7 @@ class WindowScoring(Protocol):
     Attributes:
         shared: What windows share.
         n_windows: Number of windows in a stretch.
-        context: Samples that a stretch has before its first window and after its last.
+        context: Number of samples that a stretch has before its first window and after its last.
     """
 
     shared: Shared
@@ -57,7 +57,7 @@ class WindowScoring(Protocol):
 
 
 class SeparateWindows:
-    """Scores each window by itself. Works for any model."""
+    """Scores each window separately. Works for any model."""
 
     shared: Shared = "nothing"
     context = 0
@@ -77,7 +77,7 @@ class _SharedPart(ABC):
 
     Args:
         scorer: The scorer.
-        part: The part of its model.
+        part: The part of the scorer's model.
         length: Length of a window in samples.
         hop: Distance between windows in samples.
         stride: Distance between the part's frames in samples.
@@ -106,14 +106,14 @@ class _SharedPart(ABC):
         windows = stretch.windows(self._length)
         for first in range(0, len(windows), self._scorer.batch_size):
             batch = slice(first, first + self._scorer.batch_size)
-            with _diverted(self._part, self._slices_of(stretch, stretch.starts[batch], computed)):
+            with _divert_forward(self._part, self._make_forward(stretch, stretch.starts[batch], computed)):
                 scores = self._scorer.score_windows(windows[batch])
             yield scores
 
-    def _slices_of(self, stretch: Stretch, starts: list[int], computed: dict[int, Any]) -> Forward:
-        """Return what to call instead of the part's own `forward`, for some windows.
+    def _make_forward(self, stretch: Stretch, starts: list[int], computed: dict[int, Any]) -> Forward:
+        """Return a function to call instead of the part's own `forward`, for some windows.
 
-        What the part computes for the stretch is kept in `computed`.
+        The part's output for the stretch is kept in `computed`.
         """
 
         def forward(own: Forward, inputs: Tensor, attention_mask: Tensor | None = None, **options: Any) -> Any:
@@ -125,21 +125,21 @@ class _SharedPart(ABC):
                     values = self._scorer.model_inputs([samples])["input_values"].to(inputs.device)
                     computed[begin] = own(values, **options)
                 first = round((start - begin) / self._stride)
-                slices.append(_sliced(computed[begin], first, self._n_frames, self._time))
-            return _joined(slices)
+                slices.append(_slice_output(computed[begin], first, self._n_frames, self._time))
+            return _join_outputs(slices)
 
         return forward
 
     @abstractmethod
     def _span(self, stretch: Stretch, start: int) -> tuple[int, int]:
-        """Return the samples of the recording, as (start, stop), that the part is given for a window."""
+        """Return the samples of the recording, as (start, stop), that the part gets for a window."""
 
 
 class SharedConvolutions(_SharedPart):
-    """Computes convolutions once for windows whose frames are the same ones: those a multiple of the stride apart.
+    """Computes convolutions once for windows that share frames: those a multiple of the stride apart.
 
-    Scores are those of separate windows up to rounding. This needs convolutions without padding and without
-    normalization over time, and inputs that are the bare samples.
+    Scores are those of separate windows, up to rounding. This needs convolutions without padding and without
+    normalization over time, and inputs that are the unchanged samples.
     """
 
     shared: Shared = "convolutions"
@@ -157,8 +157,8 @@ class SharedConvolutions(_SharedPart):
 class SharedEncoder(_SharedPart):
     """Computes the encoder once for a stretch.
 
-    Its frames also depend on what is around a window: on the stretch and `context` samples to either side of it. So
-    scores are not those of separate windows. Windows start at the nearest frame.
+    The frames also depend on the audio around a window: on the stretch and `context` samples on either side of it.
+    Scores therefore differ from those of separate windows. Windows start at the nearest frame.
     """
 
     shared: Shared = "encoder"
@@ -203,7 +203,7 @@ def window_scoring(scorer: SpoofScorer, length: int, hop: int, share_encoder: bo
 
 @dataclass
 class _Diversion:
-    """The own `forward` of a part, whether the part itself held it, and how many threads divert it."""
+    """A part's original `forward`, whether the instance itself had it, and how many threads divert it."""
 
     own: Forward
     is_of_instance: bool
@@ -216,8 +216,8 @@ _of_this_thread = local()
 
 
 @contextmanager
-def _diverted(part: nn.Module, forward: Forward) -> Generator[None]:
-    """In this thread, make a part of a model call `forward` with its own one and the arguments."""
+def _divert_forward(part: nn.Module, forward: Forward) -> Generator[None]:
+    """In this thread, make a part of a model call `forward(original_forward, *arguments)` instead."""
     with _lock:
         if part not in _diversions:
             _diversions[part] = diversion = _Diversion(part.forward, "forward" in vars(part))
@@ -245,25 +245,25 @@ def _diverted(part: nn.Module, forward: Forward) -> Generator[None]:
 
 
 def _takes_bare_samples(scorer: SpoofScorer) -> bool:
-    """Return whether the feature extractor leaves samples as they are. Most normalize each window by itself."""
+    """Return whether the feature extractor leaves samples unchanged. Most normalize each window separately."""
     samples = np.linspace(-0.5, 0.7, 1000, dtype=np.float32)
     values = scorer.model_inputs([samples]).get("input_values")
     return values is not None and torch.equal(values[0], torch.from_numpy(samples))
 
 
-def _sliced(output: Any, first: int, n_frames: int, time: int) -> Any:
+def _slice_output(output: Any, first: int, n_frames: int, time: int) -> Any:
     """Cut frames out of a tensor, or out of all tensors of a `ModelOutput`."""
     if isinstance(output, Tensor):
         return output.narrow(time, min(first, output.shape[time] - n_frames), n_frames)
     if isinstance(output, tuple):
-        return tuple(_sliced(each, first, n_frames, time) for each in output)
-    return type(output)(**{name: _sliced(value, first, n_frames, time) for name, value in output.items()})
+        return tuple(_slice_output(each, first, n_frames, time) for each in output)
+    return type(output)(**{name: _slice_output(value, first, n_frames, time) for name, value in output.items()})
 
 
-def _joined(outputs: list[Any]) -> Any:
-    """Join outputs for one window each to the output for a batch."""
+def _join_outputs(outputs: list[Any]) -> Any:
+    """Join the outputs of single windows to the output of a batch."""
     if isinstance(outputs[0], Tensor):
         return torch.cat(outputs)
     if isinstance(outputs[0], tuple):
-        return tuple(map(_joined, map(list, zip(*outputs, strict=True))))
-    return type(outputs[0])(**{name: _joined([output[name] for output in outputs]) for name in outputs[0]})
+        return tuple(map(_join_outputs, map(list, zip(*outputs, strict=True))))
+    return type(outputs[0])(**{name: _join_outputs([output[name] for output in outputs]) for name in outputs[0]})

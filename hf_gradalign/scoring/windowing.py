@@ -1,4 +1,4 @@
-"""Which windows of a recording are scored, by what the model was saved with, and how their scores become one."""
+"""Chooses the windows of a recording to score, by the model's saved settings, and combines their scores."""
 
 import math
 from collections.abc import Iterable, Iterator, Mapping
@@ -21,7 +21,7 @@ from hf_gradalign.utils.messages import check_choice
 WindowMode = Literal["first", "all", "whole"]
 Combination = Literal["mean", "median", "min", "max"]
 
-# Several times what an encoder's convolutions need for one frame.
+# Several times the length that an encoder's convolutions need for one frame.
 _MIN_SECONDS = 0.1
 _COMBINE = {"mean": np.mean, "median": np.median, "min": np.min, "max": np.max}
 
@@ -37,7 +37,7 @@ class Windowing:
         hop_samples: Distance between the starts of windows for `all`. Defaults to the length of a window.
         combine: How to combine the scores of a clip's windows. `min` takes the most suspicious window's score.
         min_samples: For `whole`, shorter clips are repeated to this length, because encoders need a few samples.
-        max_samples: For `whole`, the longest clip that the model takes; None for any.
+        max_samples: For `whole`, the longest clip that the model accepts; None for any length.
 
     Raises:
         ValueError: If a length is not positive, or a name is unknown.
@@ -60,7 +60,7 @@ class Windowing:
 
     @property
     def settings(self) -> dict[str, Any]:
-        """What scores depend on, for JSON: the mode, and the numbers that matter in it."""
+        """The settings that scores depend on, for JSON: the mode, and the numbers that matter in that mode."""
         return {
             "windows": self.mode,
             "window_samples": None if self.mode == "whole" else self.n_samples,
@@ -90,20 +90,20 @@ class Windowing:
         for stretch in cut_stretches(blocks, self.n_samples, self.hop_samples or self.n_samples, n_windows=1):
             yield from stretch.windows(self.n_samples)
 
-    def combined(self, scores: NDArray[np.float64]) -> float:
+    def combine_scores(self, scores: NDArray[np.float64]) -> float:
         """Combine the scores of a clip's windows, shape (windows,), into one."""
         return float(_COMBINE[self.combine](scores))
 
 
 @dataclass(frozen=True, eq=False)
 class Stretch:
-    """Consecutive windows of a recording, which may overlap, and the samples that they lie in.
+    """Consecutive windows of a recording, which may overlap, and the samples that contain them.
 
     Attributes:
         samples: float32, shape (time,).
         first: Position of the first sample in the recording.
         starts: Positions in the recording of the first sample of each window.
-        n_samples: The recording's length in samples, as far as it is known: right in the last stretch.
+        n_samples: The recording's length in samples, as far as it is known. It is exact in the last stretch.
     """
 
     samples: NDArray[np.float32]
@@ -119,14 +119,14 @@ class Stretch:
 def cut_stretches(
     blocks: Iterable[NDArray[np.float32]], length: int, hop: int, n_windows: int, context: int = 0
 ) -> Iterator[Stretch]:
-    """Cut a recording into stretches, with the windows of `Windowing.cut` in the mode `all`, without holding all of it.
+    """Cut a recording piece by piece into stretches, with the windows of `Windowing.cut` in the mode `all`.
 
     Args:
         blocks: The recording's samples, at least one in all.
         length: Length of a window in samples. A shorter recording is repeated to fill one window.
         hop: Distance between windows in samples. The last one is moved back to end with the recording.
-        n_windows: The most windows of a stretch.
-        context: Samples that a stretch has before its first window and after its last, as far as there are any.
+        n_windows: Largest number of windows in a stretch.
+        context: Number of samples that a stretch has before its first window and after its last, as far as they exist.
 
     Yields:
         The stretches, with `n_windows` windows each, except the last.
@@ -141,7 +141,9 @@ def cut_stretches(
     for block in blocks:
         held = np.concatenate([held, block])
         total += len(block)
-        while start + (n_windows - 1) * hop + length + context < total:  # more samples follow: none of them is the last
+        while (
+            start + (n_windows - 1) * hop + length + context < total
+        ):  # more samples follow, so none of these windows is the last
             yield stretch([start + index * hop for index in range(n_windows)])
             start += n_windows * hop
         kept = max(first, min(start, total - length) - context)
@@ -154,11 +156,11 @@ def cut_stretches(
         yield stretch(starts[index : index + n_windows])
 
 
-# Models that cut whole clips cut them to less than this: Whisper to 30 s, AST to 10 s.
+# Models that cut whole clips cut them to less than this (Whisper to 30 s, AST to 10 s).
 _LONGEST_CUT_SECONDS = 60
 # Clips of up to this many samples (64 MB) are decoded first. Longer ones are cut into windows while they are decoded.
 _LONG = 2**24
-# Memory grows with the length: an encoder with 300 M parameters takes tens of gigabytes for a clip of this length.
+# Memory grows with the length. An encoder with 300M parameters takes tens of gigabytes for a clip of this length.
 MAX_WHOLE_SECONDS = 1200
 
 
@@ -168,12 +170,12 @@ class ClipWindows:
     Args:
         clip: Encoded audio, or `{"array", "sampling_rate"}`, as from `as_clips`.
         sampling_rate: The model's sampling rate in Hz.
-        windowing: How to cut it.
+        windowing: How to cut the clip.
         rms_level: Scale the clip to this root mean square first. None keeps its level.
 
     Attributes:
         peak: As for a `DecodedClip`, after the last window.
-        seconds: The duration, as soon as it is known. The header of a long file may not tell.
+        seconds: The duration, as soon as it is known. The header of a long file may not contain it.
     """
 
     def __init__(self, clip: Any, sampling_rate: int, windowing: Windowing, rms_level: float | None = None) -> None:
@@ -188,20 +190,21 @@ class ClipWindows:
         """Yield the windows, waveforms of shape (time,).
 
         Raises:
-            AudioDecodingError: If the clip cannot be decoded, which may appear only at its end, or is too long.
+            AudioDecodingError: If the clip cannot be decoded (which may become apparent only at its end) or is too
+                long.
         """
         if self._windowing.mode == "all":
             yield from self._windowing.cut_blocks(self.blocks())
         elif self._windowing.mode == "first" and not self._is_array:
             decoded = decode_clip(self._clip, self._rate, window=Window(self._windowing.n_samples))
             self.peak = decoded.peak
-            yield from self._windowing.cut(self._leveled(decoded.samples))
+            yield from self._windowing.cut(self._scale_to_level(decoded.samples))
         else:
             for samples in self.blocks():
                 limit = self._windowing.max_samples if self._windowing.mode == "whole" else None
                 if limit is not None and len(samples) > limit:
                     raise AudioDecodingError(
-                        f"it is longer than the {limit / self._rate:.5g} s that the model takes: use windows 'all' "
+                        f"it is longer than the {limit / self._rate:.5g} s that the model accepts: use windows 'all' "
                         "(--windows all)"
                     )
                 yield from self._windowing.cut(samples)
@@ -212,13 +215,13 @@ class ClipWindows:
         For windows `whole`, there is always one block.
 
         Raises:
-            AudioDecodingError: As when iterating over the windows.
+            AudioDecodingError: As for iterating over the windows.
         """
         if self._is_array:
             sound = sound_of_array(self._clip["array"], self._clip.get("sampling_rate") or self._rate)
             self.peak = sound.peak
             try:
-                samples = self._leveled(resample_clip(sound.samples, sound.rate, self._rate))
+                samples = self._scale_to_level(resample_clip(sound.samples, sound.rate, self._rate))
             except MemoryError as error:
                 raise AudioDecodingError("it does not fit in memory: cut it into shorter clips") from error
             self.seconds = len(samples) / self._rate
@@ -238,7 +241,7 @@ class ClipWindows:
             else:
                 self.peak = clip.peak
                 self.seconds = n_samples / self._rate
-                yield self._leveled(begin[0] if len(begin) == 1 else np.concatenate(begin))
+                yield self._scale_to_level(begin[0] if len(begin) == 1 else np.concatenate(begin))
                 return
             if is_whole:
                 raise AudioDecodingError(
@@ -256,11 +259,11 @@ class ClipWindows:
     def _is_array(self) -> bool:
         return isinstance(self._clip, Mapping) and self._clip.get("array") is not None
 
-    def _leveled(self, samples: NDArray[np.float32]) -> NDArray[np.float32]:
+    def _scale_to_level(self, samples: NDArray[np.float32]) -> NDArray[np.float32]:
         return samples if self._rms_level is None else scale_to_rms(samples, self._rms_level)
 
     def _scaled_blocks(self, gain: float | None) -> Iterator[NDArray[np.float32]]:
-        """Decode the clip again, scaled by `gain`. None leaves silence as it is."""
+        """Decode the clip again, scaled by `gain`. None leaves silence unchanged."""
         with open_clip(self._clip, self._rate) as clip:
             for block in clip:
                 yield block if gain is None else (block * gain).astype(np.float32)
@@ -274,7 +277,7 @@ def _rms_of(blocks: Iterable[NDArray[np.float32]]) -> float:
     return float(np.sqrt(power / n_samples))
 
 
-def settle_windowing(
+def choose_windowing(
     feature_extractor: FeatureExtractionMixin,
     mode: WindowMode | None = None,
     window_seconds: float | None = None,
@@ -283,16 +286,16 @@ def settle_windowing(
 ) -> Windowing:
     """Choose a model's windows. Arguments that are None come from its feature extractor.
 
-    Feature extractors of detectors store `n_samples` (None for whole clips). Those of other models store
-    `n_scored_samples`, if they were trained here. Any other model gets the leading 4.175 s, or what it takes of them.
+    Feature extractors of our detectors store `n_samples` (None for whole clips). Those of other models that were
+    trained here store `n_scored_samples`. Any other model gets the leading 4.175 s, or as much of them as it accepts.
 
     Raises:
-        ValueError: If an argument is out of range, or does not apply to the mode, or the window is longer than what the
-            feature extractor takes.
+        ValueError: If an argument is out of range or does not apply to the mode, or the window is longer than the
+            feature extractor accepts.
     """
     rate = cast(SequenceFeatureExtractor, feature_extractor).sampling_rate
     is_detectors = isinstance(feature_extractor, SpoofDetectorFeatureExtractor)
-    # Not `n_samples` of other models: Whisper's has another meaning.
+    # `n_samples` of other models is not used, because Whisper's has another meaning.
     saved = getattr(feature_extractor, "n_samples" if is_detectors else "n_scored_samples", None)
     if window_seconds is not None and not _MIN_SECONDS <= window_seconds < math.inf:
         raise ValueError(f"window_seconds must be at least {_MIN_SECONDS}, not {window_seconds}")
@@ -300,7 +303,7 @@ def settle_windowing(
         raise ValueError(f"hop_seconds must be positive, not {hop_seconds}")
     mode = mode or ("whole" if is_detectors and saved is None and window_seconds is None else "first")
     if mode != "all" and (hop_seconds is not None or combine != "mean"):
-        raise ValueError(f"hop_seconds and combine only apply to windows 'all' (--windows all), not to {mode!r}")
+        raise ValueError(f"hop_seconds and combine apply only to windows 'all' (--windows all), not to {mode!r}")
     if mode == "whole" and window_seconds is not None:
         raise ValueError("window_seconds does not apply to windows 'whole'")
     hop = None if hop_seconds is None else round(hop_seconds * rate)
@@ -316,7 +319,7 @@ def settle_windowing(
     limit = samples_taken(feature_extractor, n_samples)
     if limit < n_samples:
         raise ValueError(
-            f"the model takes at most {limit / rate:.5g} s, and its feature extractor would cut windows of "
+            f"the model accepts at most {limit / rate:.5g} s, and its feature extractor would cut windows of "
             f"{n_samples / rate:.5g} s: use shorter ones (--window_seconds)"
         )
     return Windowing(n_samples, mode, hop, combine, least)

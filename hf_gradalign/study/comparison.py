@@ -1,4 +1,4 @@
-"""A study's results arranged for comparison, and the paired differences between methods.
+"""Arranges a study's results for comparison, and computes paired differences between methods.
 
 Trials that differ only in their seed form a group. Groups of the same condition are compared with a baseline.
 """
@@ -35,7 +35,7 @@ class Condition:
         model: The model.
         head: The model's head.
         batch_size: Utterances per batch.
-        further: Other settings that the study varies, as JSON.
+        further: Any other settings that the study varies, as JSON.
     """
 
     augmentation: str
@@ -85,7 +85,7 @@ class Group:
 
     @property
     def passes(self) -> int:
-        """Forward passes of single views in training, of the first seed."""
+        """Forward passes of single views in training, for the first seed."""
         return next(iter(self.results[self.seeds[0]].values()))["n_forward_passes"]
 
     def values(self, evaluation_set: str, name: str = "eer") -> dict[int, float]:
@@ -95,7 +95,7 @@ class Group:
 
     def run_values(self, name: str) -> dict[int, float]:
         """Return a column that is the same for every evaluation set, by seed, without missing values."""
-        # Any set will do: not all seeds may have been scored on the same ones yet.
+        # Take any set, because some seeds may not have been scored on all sets yet.
         values = {seed: next(iter(self.results[seed].values()))[name] for seed in self.seeds}
         return {seed: float(value) for seed, value in values.items() if value is not None}
 
@@ -142,7 +142,7 @@ class StudyResults:
     def __init__(self, tables: StudyTables) -> None:
         if not tables.folder.is_dir():
             what = "is a file" if tables.folder.exists() else "does not exist"
-            raise StudyError(f"{tables.folder} {what}; give the folder of a study, such as runs/studies/quick")
+            raise StudyError(f"{tables.folder} {what}; pass the folder of a study, such as runs/studies/quick")
         if not tables.results:
             raise StudyError(
                 f"{tables.folder} has no results of finished trials. If {RESULTS_NAME} was lost, --rebuild_tables "
@@ -178,7 +178,7 @@ class StudyResults:
 
 
 def baseline_of(group: Group, groups: Iterable[Group], method: str = DUAL_PATH) -> Group | None:
-    """Find the baseline of a group: the method with as many epochs, or else with as many forward passes.
+    """Find the baseline of a group: the method with as many epochs, or if there is none, with as many forward passes.
 
     Args:
         group: The group.
@@ -201,7 +201,7 @@ class Difference:
     """The equal error rate of a group minus its baseline's, as fractions.
 
     Attributes:
-        mean: The mean over the seeds that both have.
+        mean: The mean over the seeds that both groups have.
         low: Lower end of the interval.
         high: Upper end.
         p_value: Of Wilcoxon's signed-rank test over seeds, two-sided; None with fewer than two seeds.
@@ -216,7 +216,7 @@ class Difference:
 
     @property
     def verdict(self) -> str:
-        """`lower`, `higher`, `noise` if the interval contains zero, or `one seed`, which says nothing of other runs."""
+        """`lower`, `higher`, `noise` if the interval contains zero, or `one seed`, which says nothing of others."""
         if self.n_seeds < 2:
             return ONE_SEED
         return "noise" if self.low <= 0 <= self.high else ("lower" if self.mean < 0 else "higher")
@@ -226,13 +226,13 @@ class PairedBootstrap:
     """Bootstrap of differences over utterances and seeds.
 
     Each draw takes the clips of each class (or speakers, ...) with replacement, the same for all groups and seeds. It
-    also takes the seeds of a comparison with replacement, and the difference is the mean over these seeds. Utterances
-    alone would tell how the same two trained models differ on other clips, and seeds alone how other training runs
-    differ on these clips.
+    also takes the seeds of a comparison with replacement, and the difference is the mean over these seeds. Drawing only
+    utterances would tell how the same two trained models differ on other clips. Drawing only seeds would tell how other
+    training runs differ on these clips.
 
-    Intervals from few seeds are too narrow. If the spread over seeds dominates, those of equal methods exclude zero in
-    7 % of the cases with 20 seeds, 10 % with 10, 16 % with 5, 26 % with 3 and 48 % with 2 (simulated with normally
-    distributed differences).
+    Intervals from few seeds are too narrow. If the spread over seeds dominates, the intervals of equal methods exclude
+    zero in 7 % of the cases with 20 seeds, 10 % with 10, 16 % with 5, 26 % with 3 and 48 % with 2 (simulated with
+    normally distributed differences).
 
     Args:
         clips: The evaluation set.
@@ -278,9 +278,9 @@ class PairedBootstrap:
         return Difference(float(observed.mean()), float(low), float(high), signed_rank_p(observed), len(seeds))
 
     def clip_error(self, group: Group, baseline: Group, evaluation_set: str) -> float:
-        """Return the standard error of the mean difference if only other clips were drawn, as a fraction.
+        """Return the standard error of the mean difference due to the choice of clips alone, as a fraction.
 
-        More seeds make it smaller only as far as their models err on different clips.
+        More seeds reduce it only if their models make errors on different clips.
         """
         seeds = sorted(group.values(evaluation_set).keys() & baseline.values(evaluation_set).keys())
         return float(np.nanstd(self._drawn_differences(group, baseline, evaluation_set, seeds).mean(axis=0)))
@@ -329,11 +329,13 @@ def _by_condition(groups: Sequence[Group]) -> dict[Condition, list[Group]]:
             conditions.setdefault(group.condition, []).append(group)
     for group in groups:
         if group.condition.augmentation == NO_AUGMENTATION:
-            matches = [other for other in conditions if _but_augmentation(other) == _but_augmentation(group.condition)]
+            matches = [
+                other for other in conditions if _without_augmentation(other) == _without_augmentation(group.condition)
+            ]
             for condition in matches or [group.condition]:
                 conditions.setdefault(condition, []).insert(0, group)
     return conditions
 
 
-def _but_augmentation(condition: Condition) -> tuple[Any, ...]:
+def _without_augmentation(condition: Condition) -> tuple[Any, ...]:
     return (condition.model, condition.head, condition.batch_size, condition.further)

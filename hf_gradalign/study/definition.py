@@ -1,7 +1,7 @@
-"""A study as its YAML file defines it: a grid of trials, and the sets that each trial is evaluated on.
+"""The definition of a study in a YAML file: a grid of trials, and the sets that each trial is evaluated on.
 
-Files on disk keep an earlier word for a trial, cell: the key `cells` of a study file, the folder `cells/` with each
-trial's `cell.json`, and the column `cell` of the tables.
+Files on disk still call a trial a cell: the key `cells` of a study file, the folder `cells/` with each trial's
+`cell.json`, and the column `cell` of the tables.
 """
 
 import difflib
@@ -23,7 +23,7 @@ class StudyError(ValueError):
     """A study file or study folder that cannot be used. The message says what to do."""
 
 
-# Methods with names of their own. Any other name is an alignment method, or a method that the study defines.
+# Methods with special names. Any other name is an alignment method, or a method that the study defines.
 CLEAN_ONLY, AUGMENTED_ONLY, DUAL_PATH = "clean", "augmented", "dual_path"
 NO_AUGMENTATION = "none"
 SMALL_MODEL, OWN_HEAD = "small", "own"
@@ -37,7 +37,7 @@ AXES: dict[str, Any] = {
     "epochs": 10,
     "seed": 42,
 }
-"""The settings that every trial has, with their defaults (those of `run_audio_spoof.py`)."""
+"""The settings that every trial has, with the defaults of `run_audio_spoof.py`."""
 
 _OPTION_OF = {"batch_size": "per_device_train_batch_size", "epochs": "num_train_epochs", "seed": "seed"}
 _AXIS_OF = {
@@ -75,7 +75,7 @@ class Trial:
     """One trial of a study: a training run with certain settings.
 
     Attributes:
-        settings: A value for each of `AXES`, and for any further option that the study varies.
+        settings: A value for each of `AXES`, and for any other option that the study varies.
         options: All options of `run_audio_spoof.py` for this run, as the study file writes them.
     """
 
@@ -107,7 +107,7 @@ class EvaluationSet:
 
     Attributes:
         name: The name of the set in the results.
-        corpus: As `load_corpus` takes it; None for the demo corpus.
+        corpus: As for `load_corpus`; None for the demo corpus.
         split: "train", "validation" or "test".
         subset: The subset, for corpora that have subsets.
     """
@@ -126,7 +126,7 @@ class Study:
         name: The name, which is safe as a folder name.
         trials: The trials, each once, in the order of the file.
         evaluation_sets: The sets that each trial is evaluated on.
-        tokens: Access tokens, which all trials get and which are never written to disk.
+        tokens: Access tokens for all trials. They are never written to disk.
     """
 
     name: str
@@ -180,7 +180,7 @@ class Study:
         _refuse_axis_options(common, methods)
         blocks = content.get("cells")
         if not isinstance(blocks, list) or not blocks:
-            raise StudyError("cells: give a list of mappings, such as - {method: [dual_path, pcgrad], seed: 0..4}")
+            raise StudyError("cells: write a list of mappings, such as - {method: [dual_path, pcgrad], seed: 0..4}")
         grids = [_grid(_mapping(block, f"cells: entry {number}"), number) for number, block in enumerate(blocks, 1)]
         n_trials = sum(prod(len(values) for values in grid.values()) for grid in grids)
         if n_trials > MAX_TRIALS:
@@ -313,7 +313,7 @@ def _values(value: Any, axis: str) -> Sequence[Value]:
         if not isinstance(item, str | int | float):
             raise StudyError(f"cells: {axis} takes a value, a list of values or a range 0..9, not {item!r:.80}")
     if not values:
-        raise StudyError(f"cells: {axis} has no value. Give it one, or remove it")
+        raise StudyError(f"cells: {axis} has no value. Write one, or remove it")
     return values
 
 

@@ -1,4 +1,4 @@
-"""A run epoch by epoch: the evaluation results, and how the views' gradients agreed."""
+"""Summarizes a run by epoch: the evaluation results, and how well the views' gradients agreed."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path

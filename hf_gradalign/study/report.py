@@ -41,7 +41,7 @@ def write_report(
 
     Raises:
         LockHeldError: If another process is writing a report there.
-        StudyError: If there are no results, or none of the baseline.
+        StudyError: If there are no results, or none for the baseline.
         ValueError: If the comparison is impossible with these settings, or a format is unknown.
         ImportError: If figures are requested and matplotlib is not installed.
     """
@@ -83,12 +83,12 @@ def render(results: StudyResults, tables: ReportTables, settings: ReportSettings
     scored_on, over = markdown_text(", ".join(results.evaluation_sets)), markdown_text(settings.over)
     parts = [
         "# Report",
-        f"{n_trials} runs, scored on {scored_on}. Rates in %, mean ± standard deviation over "
-        "seeds. A difference is to the baseline with the same seeds and clips; its interval is a bootstrap over "
-        f"{over}s and seeds ({settings.n_draws} draws, {100 * settings.confidence:g} %), p is of the "
-        "signed-rank test over seeds. **noise**: the interval contains zero. Expect about 1 in 20 comparisons of equal "
-        "methods to look like more. With few seeds, intervals are too narrow: expect up to 1 in 10 with ten seeds, 1 "
-        "in 6 with five, 1 in 4 with three, and 1 in 2 with two.",
+        f"{n_trials} runs, scored on {scored_on}. Rates in %, mean ± standard deviation over seeds. Differences are "
+        f"from the baseline with the same seeds and clips. Their intervals are from a bootstrap over {over}s and "
+        f"seeds ({settings.n_draws} draws, {100 * settings.confidence:g} %), and p is from the signed-rank test over "
+        "seeds. **noise**: the interval contains zero. About 1 in 20 comparisons of equal methods will still look "
+        "like a difference. With few seeds, intervals are too narrow: expect up to 1 in 10 with ten seeds, 1 in 6 "
+        "with five, 1 in 4 with three, and 1 in 2 with two.",
         *_at_a_glance(tables),
         *_error_rates(results, tables),
         *_systems(results, tables),
@@ -110,7 +110,7 @@ def _at_a_glance(tables: ReportTables) -> list[str]:
     lines = ["## At a glance"]
     if len(judged) < len(compared):
         n_others = len(compared) - len(judged)
-        lines.append(f"Not judged, because a single seed says nothing of other runs: {n_others} of {len(compared)}.")
+        lines.append(f"Not judged, because a single seed says nothing about other runs: {n_others} of {len(compared)}.")
     if judged:
         lines.append(
             f"Of {len(judged)} differences {len(judged) - len(clear)} are noise"
@@ -121,13 +121,13 @@ def _at_a_glance(tables: ReportTables) -> list[str]:
 
 def _clear_difference(row: TableRow) -> str:
     return (
-        f"- {_named(row)} ({markdown_text(row['condition'])}, {row['epochs']:g} epochs) is "
+        f"- {_describe_row(row)} ({markdown_text(row['condition'])}, {row['epochs']:g} epochs) is "
         f"**{row['verdict']}** than {markdown_text(row['against'])} by {_points(abs(row['difference']))} points "
         f"({_points(row['low'])} to {_points(row['high'])}, p = {row['p_value']:.3f}, {row['n_paired']} seeds)"
     )
 
 
-def _named(row: TableRow) -> str:
+def _describe_row(row: TableRow) -> str:
     return markdown_text(f"{row['evaluation_set']}: {row['method']}")
 
 
@@ -211,9 +211,9 @@ def _dynamics(tables: ReportTables) -> list[str]:
         by_epoch.append([key[0], key[1], rates])
     return [
         "## Training",
-        "Best epoch: that with the lowest validation loss. Norm ratio: median of the second view's gradient norm over "
-        "the first's, geometric mean over epochs and seeds. Larger: share of updates in which the second view's loss, "
-        "or norm, is the larger.",
+        "Best epoch: the one with the lowest validation loss. Norm ratio: median of the second view's gradient norm "
+        "over the first's, geometric mean over epochs and seeds. Larger: share of updates in which the second view's "
+        "loss, or norm, is the larger.",
         _table(header, rows),
         "Updates in conflict by epoch (%), mean over seeds:",
         _table(["condition", "method", "epochs from the first"], by_epoch),

@@ -75,7 +75,7 @@ def draw_error_rates(rows: Sequence[TableRow]) -> Any:
 
 
 def draw_differences(rows: Sequence[TableRow]) -> Any:
-    """Draw every difference to the baseline with its interval; gray if it contains zero, or is of a single seed."""
+    """Draw every difference from the baseline with its interval; gray if it contains zero or is from one seed."""
     figure, axis = _lines(len(rows))
     axis.axvline(0, color=GRAY, linewidth=1)
     for line, row in enumerate(rows):
@@ -123,7 +123,7 @@ def draw_by_epoch(rows: Sequence[TableRow]) -> Any:
         axis.set_xlabel("epoch")
         axis.xaxis.get_major_locator().set_params(integer=True)
     handles, labels = axes[0].get_legend_handles_labels()
-    # Long enough to tell dashes.
+    # Long enough to tell the dash patterns apart.
     figure.legend(handles, labels, loc="outside lower center", ncols=_LEGEND_COLUMNS, fontsize=7, handlelength=4)
     return figure
 
@@ -159,7 +159,7 @@ def draw_cosines(rows: Sequence[TableRow]) -> Any:
 def draw_modules(rows: Sequence[TableRow]) -> Any:
     """Draw the share of updates in conflict by module and group.
 
-    Of more than 40 modules, those with the largest share of the gradient's norm in any group are drawn.
+    If there are more than 40 modules, only those with the largest share of the gradient's norm in any group are drawn.
     """
     from matplotlib.figure import Figure
 

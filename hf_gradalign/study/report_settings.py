@@ -1,4 +1,4 @@
-"""The settings of a study's report. They load nothing else, so that the command shows its help at once."""
+"""The settings of a study's report. This module imports nothing slow, so that the command shows its help at once."""
 
 from dataclasses import dataclass
 
@@ -10,7 +10,7 @@ class ReportSettings:
     """The settings of a report.
 
     Attributes:
-        baseline: The method that others are compared with.
+        baseline: The method to compare the others with.
         n_draws: The number of bootstrap draws.
         over: What is drawn: "utterance", or the values of a column of the clips, such as "speaker".
         confidence: Coverage of the intervals.

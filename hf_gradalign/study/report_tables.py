@@ -19,7 +19,7 @@ class ReportTables:
     """All tables of a report, each a list of rows. Rates are fractions.
 
     Attributes:
-        eer: One row per group and evaluation set, with the difference to the baseline.
+        eer: One row per group and evaluation set, with the difference from the baseline.
         by_system: One row per group, evaluation set and spoofing system.
         training: One row per group: best epoch, conflicts, norms and losses of the views, time and memory.
         epochs: One row per group and epoch.
@@ -205,7 +205,7 @@ def _modules(group: Group) -> list[TableRow]:
 
 
 def _geometric_mean(values: Iterable[float | None]) -> float | None:
-    """Return the mean of ratios, to which a ratio and its inverse contribute alike."""
+    """Return the geometric mean of ratios, in which a ratio and its inverse cancel out."""
     numbers = [value for value in values if value is not None and value > 0]
     return float(np.exp(np.mean(np.log(numbers)))) if numbers else None
 

@@ -1,4 +1,4 @@
-"""Run the trials of a study, several at a time, each in its own process."""
+"""Runs the trials of a study, several at a time, each in its own process."""
 
 import multiprocessing
 import os
@@ -43,7 +43,7 @@ class StudyReport:
         n_finished_before: The number of trials that were finished before this start.
         finished: Trials that this start finished.
         failed: Logs of the trials that failed, by trial id.
-        reasons: Why they failed, as far as the logs tell, by trial id.
+        reasons: Why they failed, if the logs say so, by trial id.
         interrupted: Whether the study, or one of its trials, was stopped by Ctrl-C or a similar signal.
     """
 
@@ -100,7 +100,7 @@ class StudyRunner:
 
     def _run(self) -> StudyReport:
         tables = StudyTables(self.folder)
-        tables.update(self.study)  # the last start may have been killed before it did this
+        tables.update(self.study)  # the last start may have been killed before this step
         tables.refuse_mixing(self.study)
         tables.write_clips(self.study)
         pending = [trial for trial in self.study.trials if not tables.has(trial, self.study.evaluation_sets)]
@@ -136,10 +136,10 @@ class StudyRunner:
             bar.show(report)
 
     def _stop(self, pool: ThreadPoolExecutor) -> None:
-        """Make the running trials save a checkpoint and end, and start no others."""
+        """Make the running trials save a checkpoint and end, and do not start others."""
         self._stopping.set()
         for connection in list(self._connections.values()):
-            connection.close()  # to the trial, as if this process had died
+            connection.close()  # for the trial, this looks as if this process had died
         try:
             pool.shutdown(wait=True, cancel_futures=True)
         except KeyboardInterrupt:  # pressed again: do not even wait for checkpoints
@@ -211,7 +211,7 @@ class StudyRunner:
 
 def _make_context(slots: int) -> "ForkServerContext | SpawnContext":
     """Return how processes start: where possible, forked from a server that has imported everything."""
-    # Libraries read it when they first need threads. It is the same for all trials.
+    # Libraries read this variable when they first need threads. It has the same value for all trials.
     os.environ["OMP_NUM_THREADS"] = str(max(1, _cores() // slots))
     if "forkserver" not in multiprocessing.get_all_start_methods():
         return multiprocessing.get_context("spawn")
@@ -269,7 +269,7 @@ class _GridBar:
         self._bar.close()
 
     def show(self, report: StudyReport) -> None:
-        """Update the bar. When it goes to a file, which keeps every line, it is updated once a minute."""
+        """Update the bar. In a file, which keeps every line, it is updated once a minute."""
         if time.monotonic() - self._updated < self._every:
             return
         self._updated = time.monotonic()

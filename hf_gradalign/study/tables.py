@@ -1,4 +1,4 @@
-"""A study's results as Parquet files: all that a report, or another start of the study, needs."""
+"""A study's results as Parquet files: everything that a report, or another start of the study, needs."""
 
 import json
 from collections.abc import Iterable, Mapping, Sequence
@@ -23,7 +23,7 @@ from hf_gradalign.study.table_files import (
     read_table,
     write_table,
 )
-from hf_gradalign.study.trial_folder import TrialFolder, changed_file
+from hf_gradalign.study.trial_folder import TrialFolder, changed_file_error
 from hf_gradalign.utils.file_locks import hold_lock
 
 TRIALS_DIR, CLIPS_DIR, LOCK_NAME = "cells", "evaluation_sets", "study.lock"
@@ -32,7 +32,7 @@ TableRow = dict[str, Any]
 
 
 class StudyTables:
-    """The tables in a study's folder, as far as they exist.
+    """The tables in a study's folder. Missing tables are empty.
 
     Args:
         folder: The folder.
@@ -54,7 +54,7 @@ class StudyTables:
         self._added: dict[Path, int] = {}
 
     def has(self, trial: Trial, evaluation_sets: Iterable[EvaluationSet]) -> bool:
-        """Whether there are results of the trial on all these sets, as they are defined now."""
+        """Return whether there are results of the trial on all these sets, as they are defined now."""
         scored = {_set_key(row) for row in self.results.get(trial.id, [])}
         return all(_set_key(_row_of(evaluation)) in scored for evaluation in evaluation_sets)
 
@@ -80,7 +80,7 @@ class StudyTables:
                     described = ", ".join(f"{name} {row[name]}" for name in ("corpus", "split", "subset"))
                     raise StudyError(
                         f"{self.folder} has results on a different evaluation set with the name "
-                        f"{row['evaluation_set']} ({described}; trial {trial_id}). Give the new one another name, or "
+                        f"{row['evaluation_set']} ({described}; trial {trial_id}). Rename the new one, or "
                         f"{new_folder}"
                     )
 
@@ -105,7 +105,7 @@ class StudyTables:
         """Add the finished trials in the study's folder, and write the tables. All other rows are kept.
 
         Args:
-            study: Its trials and sets come first, in its order, followed by those of other studies.
+            study: Its trials and sets come first, in its order, followed by other studies' trials and sets.
 
         Returns:
             Folders of finished trials with unknown settings. The study file they belong to has the settings.
@@ -135,7 +135,7 @@ class StudyTables:
         self.folder.mkdir(parents=True, exist_ok=True)
         self._write(CLIPS_NAME, self.clips, names)
         self._write(EPOCHS_NAME, self.epochs, known)
-        self._write(RESULTS_NAME, self.results, known)  # last, because it says which trials are finished
+        self._write(RESULTS_NAME, self.results, known)  # last, because this table says which trials are finished
         return unknown
 
     def write_clips(self, study: Study) -> None:
@@ -150,7 +150,7 @@ class StudyTables:
     def _add_clips(self, path: Path, rows: list[TableRow]) -> None:
         name = path.stem
         if any(row["evaluation_set"] != name for row in rows):
-            raise StudyError(f"{path} has clips of a different evaluation set. Rename it to what it was")
+            raise StudyError(f"{path} has clips of a different evaluation set. Restore its old name")
         before = self.clips.get(name)
         if before is not None and [_clip_key(row) for row in before] != [_clip_key(row) for row in rows]:
             raise StudyError(
@@ -174,7 +174,7 @@ class StudyTables:
             pa.Table.from_pylist(list(rows.values()), RESULTS_SCHEMA)
             pa.Table.from_pylist(epochs, EPOCHS_SCHEMA)
         except (pa.ArrowException, KeyError, TypeError, OverflowError) as error:
-            raise changed_file(folder.outcome_file, f"{type(error).__name__}: {error}") from error
+            raise changed_file_error(folder.outcome_file, f"{type(error).__name__}: {error}") from error
         if rows:
             self.results[settings["cell"]] = list(rows.values())
             self.epochs[settings["cell"]] = epochs
@@ -187,11 +187,11 @@ class StudyTables:
         try:
             by_name = read_score_file(path)
         except (ValueError, KeyError) as error:
-            raise changed_file(path, error) from error
+            raise changed_file_error(path, error) from error
         scores = [by_name.get(row["utterance_id"]) for row in clips]
         n_scored = sum(score is not None for score in scores)
         if n_scored != entry["n_clips"] - entry["n_bad_clips"]:
-            raise changed_file(path, f"it has scores for {n_scored:,} of {len(clips):,} clips")
+            raise changed_file_error(path, f"it has scores for {n_scored:,} of {len(clips):,} clips")
         return scores
 
     def _write(self, name: str, rows: Mapping[str, Sequence[TableRow]], order: Iterable[str]) -> None:

@@ -1,4 +1,4 @@
-"""The folder of a trial: how to run it, how far it is, and its result."""
+"""The folder of a trial: its options, progress and result."""
 
 import json
 from collections.abc import Mapping
@@ -19,7 +19,7 @@ _MAX_ERROR_LENGTH = 300
 
 
 class TrialFolder:
-    """A trial's folder in the study's: an ordinary run, with more files.
+    """A trial's folder in the study's folder: an ordinary run, with more files.
 
     - `options.yaml`: the options; `python scripts/run_audio_spoof.py options.yaml` repeats the run by hand;
     - `settings.json`: the trial's columns in the tables;
@@ -49,7 +49,7 @@ class TrialFolder:
 
     @property
     def is_trained(self) -> bool:
-        """Whether training is done, and only scoring may remain."""
+        """Return whether training is done, so that only scoring may remain."""
         return (self.path / RESULTS_NAME).is_file()
 
     def score_file(self, evaluation_set: str) -> Path:
@@ -93,7 +93,7 @@ class TrialFolder:
         content = read_json(self.settings_file)
         for name, _ in SETTINGS:
             if content.get(name) is None:
-                raise changed_file(self.settings_file, f"{name} is missing")
+                raise changed_file_error(self.settings_file, f"{name} is missing")
         return content
 
     def finish(self, outcome: Mapping[str, Any]) -> None:
@@ -112,7 +112,7 @@ class TrialFolder:
         parts = {"run": dict, "evaluations": list, "epochs": list}
         for name, kind in parts.items():
             if not isinstance(content.get(name), kind):
-                raise changed_file(self.outcome_file, f"{name} is missing or not a {kind.__name__}")
+                raise changed_file_error(self.outcome_file, f"{name} is missing or not a {kind.__name__}")
         return content
 
 
@@ -120,15 +120,15 @@ def read_json(path: Path) -> dict[str, Any]:
     """Read a JSON file of a trial.
 
     Raises:
-        StudyError: If it does not hold a JSON object.
+        StudyError: If it does not contain a JSON object.
     """
     if fault := json_fault(path):
-        raise changed_file(path, fault)
+        raise changed_file_error(path, fault)
     return json.loads(path.read_text(encoding="utf-8"))
 
 
-def changed_file(path: Path, reason: object) -> StudyError:
-    """Return the error for a file that is not as the trial wrote it."""
+def changed_file_error(path: Path, reason: object) -> StudyError:
+    """Return the error for a file that was changed after the trial wrote it."""
     return StudyError(
-        f"{path} is not as the trial wrote it: {reason}. Delete it, and run the study again to make a new one"
+        f"{path} was changed after the trial wrote it: {reason}. Delete it, and run the study again to make a new one"
     )

@@ -1,4 +1,4 @@
-"""The work of one trial's process: train, score, and write the result."""
+"""Runs one trial in its process: trains, scores, and writes the result."""
 
 import contextlib
 import json
@@ -54,11 +54,11 @@ def run_trial(
     evaluation_sets: Sequence[EvaluationSet],
     tokens: Mapping[str, str] = MappingProxyType({}),
 ) -> None:
-    """Train the model if it is not trained yet, score what is not scored yet, and write the result.
+    """Train the model and score the sets, unless this was done before, and write the result.
 
     Args:
         folder: The trial's folder, with its options.
-        clips_folder: Gets a table of the clips of each evaluation set, if there is none yet.
+        clips_folder: Folder for a table of the clips of each evaluation set. Existing tables are kept.
         evaluation_sets: The sets to score.
         tokens: Access tokens, which are never written to disk.
 
@@ -74,7 +74,7 @@ def run_trial(
     folder.scores.mkdir(exist_ok=True)
     if not folder.is_trained:
         _train(folder, tokens)
-    # Checkpoints are not needed any more. The model itself is in the folder.
+    # Checkpoints are no longer needed. The model itself is in the folder.
     for path in (*folder.path.glob(f"{PREFIX_CHECKPOINT_DIR}-*"), folder.path / BEST_CHECKPOINTS_DIR):
         shutil.rmtree(path, ignore_errors=True)
     results, resources = read_json(folder.path / RESULTS_NAME), read_json(folder.path / _RESOURCES_NAME)
@@ -85,7 +85,7 @@ def run_trial(
         batch_size, rms_level = training["per_device_eval_batch_size"], data["rms_level"]
     except (KeyError, TypeError, ValueError) as error:
         raise StudyError(
-            f"{RESULTS_NAME} or {TRAINER_STATE_NAME} in {folder.path} is not as the run wrote it "
+            f"{RESULTS_NAME} or {TRAINER_STATE_NAME} in {folder.path} was changed after the run wrote it "
             f"({type(error).__name__}: {error}). Delete the folder, and run the study again to repeat the trial"
         ) from error
     scorer = SpoofScorer(folder.path, batch_size=batch_size, rms_level=rms_level)
@@ -157,15 +157,15 @@ def _describe(results: Mapping[str, Any], state: TrainerState) -> dict[str, Any]
 
 
 class ResourcesCallback(TrainerCallback):
-    """Times the updates of a run, reports its progress, and writes the time and memory when training ends.
+    """Times the updates of a run, reports its progress, and writes time and memory when training ends.
 
-    The time of an update is from its first micro-batch to the end of the optimizer step, without the wait for the
+    The time of an update runs from its first micro-batch to the end of the optimizer step, without the wait for the
     loader. The callback does not synchronize with an accelerator, so single durations mean little there, but their
-    median is fair. For a resumed run, the figures are those of its last start.
+    median is fair. For a resumed run, the figures are for its last start.
 
     Args:
-        file: Gets `seconds_per_update` (median without the first update) and `peak_memory_mib` (of the accelerator,
-            or else of the whole process) as JSON.
+        file: JSON file for `seconds_per_update` (median without the first update) and `peak_memory_mib` (of the
+            accelerator, or of the whole process without one).
         on_progress: Called with the fraction of updates that are done, at most once per second.
     """
 
@@ -213,11 +213,11 @@ def main(
 
     Args:
         path: The trial's folder.
-        clips_folder: As for `run_trial`.
-        evaluation_sets: As for `run_trial`.
+        clips_folder: See `run_trial`.
+        evaluation_sets: See `run_trial`.
         parent: A connection to the parent process. When its other end closes, the trial saves a checkpoint and ends.
         device: The number of the accelerator to use; None for any.
-        tokens: As for `run_trial`.
+        tokens: See `run_trial`.
     """
     folder = TrialFolder(path)
     with folder.log.open("ab") as log:

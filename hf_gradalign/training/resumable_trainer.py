@@ -30,7 +30,7 @@ from hf_gradalign.training.checkpoint_weights import (
 )
 from hf_gradalign.training.evaluating_trainer import EvaluatingTrainer
 from hf_gradalign.training.run_checkpoints import ADAPTER_DIR, RunCheckpoints, refuse_outside_links, require_complete
-from hf_gradalign.utils.files import give_usual_mode
+from hf_gradalign.utils.files import apply_default_mode
 from hf_gradalign.utils.loader_workers import start_worker
 from hf_gradalign.utils.messages import first_few
 
@@ -198,7 +198,7 @@ class ResumableTrainer(EvaluatingTrainer):
         if self.args.should_save:
             folder = Path(output_dir or self._output_dir)
             for path in (*folder.glob("*.safetensors"), *(folder / ADAPTER_DIR).glob("*.safetensors")):
-                give_usual_mode(path)
+                apply_default_mode(path)
 
     def _save(self, output_dir: str | None = None, state_dict: dict[str, Any] | None = None) -> None:
         model = self.accelerator.unwrap_model(self.model, keep_torch_compile=False)

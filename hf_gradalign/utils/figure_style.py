@@ -1,10 +1,10 @@
-"""Style of all figures, and saving them (matplotlib, the extra `plots`)."""
+"""Style of all figures, and a function to save them (matplotlib, the extra `plots`)."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from hf_gradalign.utils.files import written_when_whole
+from hf_gradalign.utils.files import replace_atomically
 
 FORMATS = ("png", "svg")
 # The Okabe-Ito colors, which are safe for color-blind readers.
@@ -17,8 +17,8 @@ STYLE = {
     "axes.spines.right": False,
     "legend.frameon": False,
     "legend.fontsize": 8,
-    "svg.fonttype": "none",  # text stays text
-    "text.parse_math": False,  # so do names with a dollar sign
+    "svg.fonttype": "none",  # keep text as text
+    "text.parse_math": False,  # names may contain a dollar sign
     "svg.hashsalt": "hf_gradalign",  # the same content gives the same file
 }
 _DPI = 150
@@ -42,22 +42,22 @@ def save_figures(figures: Mapping[str, Any], folder: str | Path, formats: Sequen
             for ending in formats:
                 path = folder / f"{name}.{ending.lstrip('.')}"
                 # Without a date, the same content gives the same file.
-                with written_when_whole(path) as draft:
+                with replace_atomically(path) as draft:
                     figure.savefig(draft, dpi=_DPI, metadata={"Date": None} if path.suffix == ".svg" else None)
                 paths.append(path)
     return paths
 
 
 def import_matplotlib(formats: Sequence[str] = (), *, is_optional: bool = False) -> Any:
-    """Import matplotlib, before any work whose figures need it.
+    """Import matplotlib before starting work that draws figures.
 
     Args:
         formats: The formats that figures will be saved in.
         is_optional: Whether the command has `--formats none`, which the message then names.
 
     Raises:
-        ImportError: If it is not installed; the message says how to install it.
-        ValueError: If it does not know a format.
+        ImportError: If matplotlib is not installed; the message says how to install it.
+        ValueError: If matplotlib does not support a format.
     """
     try:
         import matplotlib

@@ -1,4 +1,4 @@
-"""Find out what is wrong with a file of weights or settings: a Git LFS pointer, a web page, truncated, ..."""
+"""Finds out what is wrong with a file of weights or settings: a Git LFS pointer, a web page, truncated, ..."""
 
 import json
 import pickle
@@ -26,26 +26,26 @@ _OTHER_KINDS = {
     b"\xfd7zXZ": "is compressed (xz): unpack it first",
     b"7z\xbc\xaf": "is a 7z archive: unpack it first",
     b"Rar!": "is a RAR archive: unpack it first",
-    b"\x89HDF": "is an HDF5 file, of Keras or TensorFlow, and holds no PyTorch weights",
-    b"GGUF": "is a GGUF file and holds no PyTorch weights",
+    b"\x89HDF": "is an HDF5 file (Keras or TensorFlow) and contains no PyTorch weights",
+    b"GGUF": "is a GGUF file and contains no PyTorch weights",
 }
 
 
 def weights_kind(path: Path) -> WeightsKind | None:
-    """Return the format of a weights file by its content, whatever its name; None if it is neither."""
+    """Return the format of a weights file, judged by its content; None if it is neither."""
     try:
         with path.open("rb") as file:
             start = file.read(16)
     except OSError:
         return None
-    # Check this first, because the header length that safetensors starts with may look like anything.
+    # Check this first, because the header length at the start of safetensors may look like anything.
     if start[8:9] == b"{" and int.from_bytes(start[:8], "little") < 2**40:
         return "safetensors"
     return "torch" if start[:2] == b"PK" or start[:1] == b"\x80" else None
 
 
 def weights_fault(path: Path) -> str | None:
-    """Return what is wrong with a weights file, from its start and end only. Nothing is loaded.
+    """Return what is wrong with a weights file, judged only by its start and end. Nothing is loaded.
 
     Args:
         path: A file from safetensors or torch.save.
@@ -77,13 +77,13 @@ def weights_fault(path: Path) -> str | None:
 
 
 def checksum_fault(path: Path) -> str | None:
-    """Return what is wrong with a file from torch.save whose content differs from its checksums, which torch ignores.
+    """Return what is wrong with a file from torch.save if its checksums, which torch ignores, do not match its content.
 
     Args:
         path: A file without a `weights_fault`. All of it is read.
 
     Returns:
-        As `weights_fault`.
+        As for `weights_fault`.
     """
     if weights_kind(path) != "torch" or not zipfile.is_zipfile(path):
         return None  # safetensors and the format before torch 1.6 have no checksums
@@ -123,7 +123,7 @@ def json_fault(path: Path) -> str | None:
     )
 
 
-def fault_met_in_loading(error: BaseException) -> str:
+def describe_loading_error(error: BaseException) -> str:
     """Describe an error from loading weights.
 
     Args:
@@ -141,7 +141,7 @@ def fault_met_in_loading(error: BaseException) -> str:
             "it, save only its state dict: torch.save(model.state_dict(), ...)"
         )
     reason = ": ".join(filter(None, (type(error).__name__, text[:_REASON])))
-    return f"is truncated, damaged or of another format ({reason}): {_AGAIN}"
+    return f"is truncated, damaged or in another format ({reason}): {_AGAIN}"
 
 
 def _fault_of_any(path: Path) -> str | None:
@@ -170,12 +170,12 @@ def _safetensors_fault(path: Path) -> str | None:
         length = int.from_bytes(file.read(8), "little")
         if length > _MAX_HEADER:
             return (
-                f"has a header of {length:,} bytes, and safetensors allows {_MAX_HEADER:,}: it is damaged or of "
-                f"another format; {_AGAIN}"
+                f"has a header of {length:,} bytes, but safetensors allows at most {_MAX_HEADER:,}: it is damaged or "
+                f"has another format; {_AGAIN}"
             )
         text = file.read(min(length, size))
     if len(text) < length:
-        return f"is truncated: it has {size:,} bytes, and its header alone takes {8 + length:,}; {_AGAIN}"
+        return f"is truncated: it has {size:,} bytes, but its header alone takes {8 + length:,}; {_AGAIN}"
     try:
         header = json.loads(text)
         ends = [entry["data_offsets"][1] for name, entry in header.items() if name != "__metadata__"]
@@ -202,7 +202,7 @@ def _zip_fault(path: Path) -> str | None:
             "torch.save(torch.jit.load(FILE).state_dict(), ...)"
         )
     if "archive_format" in endings:
-        return "is a program of torch.export: save the state dict of the model that it was made of"
+        return "is a torch.export program: save the state dict of the model it was made from"
     if any(name.rpartition("/")[2] == "data.pkl" for name in names):
         return None
     return f"is a zip archive of {', '.join(plain_text(name) for name in names[:3]) or 'nothing'}: unpack it first"

@@ -22,7 +22,7 @@ _NO_LOCKS = frozenset({errno.ENOSYS, errno.ENOLCK, errno.ENOTSUP, errno.EOPNOTSU
 
 
 class LockHeldError(OSError):
-    """Another process holds the lock. The message says which one, and since when.
+    """Another process holds the lock. The message says which process, and since when.
 
     Attributes:
         holder: Describes that process: "process 17 on host since 2026-01-31 12:00:00".
@@ -36,12 +36,12 @@ def hold_lock(path: str | Path, what: str, on_wait: Callable[[str], None] | None
     """Hold a lock that no other process can acquire. The system releases it when the process ends or is killed.
 
     `<path>.holder` says which process holds it. Files left by a dead process do not block the lock. On a file system
-    without locks nothing is held, and a warning says so.
+    without locks, nothing is locked, and a warning says so.
 
     Args:
         path: The lock's file, which is kept. Its folder must exist.
-        what: What is locked, for the start of a message: "the study in runs/mine".
-        on_wait: If given, call this with the holder and wait for a lock that is held. Otherwise raise an error.
+        what: Name of the locked resource, for the start of a message: "the study in runs/mine".
+        on_wait: If given, it is called with the holder if the lock is held, and this function then waits for the lock.
 
     Raises:
         LockHeldError: If another process holds the lock and `on_wait` is not given.
@@ -82,7 +82,7 @@ def hold_lock(path: str | Path, what: str, on_wait: Callable[[str], None] | None
 
 @contextlib.contextmanager
 def hold_output(path: str | Path) -> Generator[None]:
-    """Keep other processes from writing a file or folder. The lock file `.<name>.lock` is deleted afterwards.
+    """Keep other processes from writing a file or folder. The lock file `.<name>.lock` is deleted afterward.
 
     Args:
         path: The file or folder. It does not need to exist; its parent folder is created, and removed again if it
@@ -102,12 +102,13 @@ def hold_output(path: str | Path) -> Generator[None]:
         except FileNotFoundError:
             if path.parent.exists():
                 raise
-            continue  # another process has just removed the folder, which it left empty
+            continue  # another process has just removed the empty folder
         before = _inode(lock)
         with contextlib.ExitStack() as held:
             held.callback(_remove_empty, new)
             held.enter_context(hold_lock(lock, str(path)))
-            # Another process may have deleted the file before it was locked here. Such a lock keeps nobody out.
+            # Another process may have deleted the file before it was locked here. Such a lock would not keep others
+            # out.
             if before is not None and _inode(lock) == before:
                 held.callback(lock.unlink, missing_ok=True)  # while it is still held
                 yield
@@ -117,7 +118,7 @@ def hold_output(path: str | Path) -> Generator[None]:
 
 @contextlib.contextmanager
 def hold_outputs(paths: Iterable[Path]) -> Generator[None]:
-    """Hold several files or folders as `hold_output` does, each of them once. Devices and pipes are refused."""
+    """Hold several files or folders like `hold_output`, each of them once. Devices and pipes are refused."""
     paths = list(paths)
     with contextlib.ExitStack() as held:
         for path in paths:

@@ -1,4 +1,4 @@
-"""Write files and folders completely or not at all, whenever the process is killed, and only where they belong."""
+"""Writes files and folders completely or not at all, even if the process is killed, and only where they belong."""
 
 import contextlib
 import os
@@ -7,11 +7,11 @@ import stat
 from collections.abc import Generator
 from pathlib import Path
 
-_CONFIG_NAME = "config.json"  # the same as in transformers, which is slow to import
+_CONFIG_NAME = "config.json"  # as in transformers, which is slow to import
 
 
 def write_text_atomically(path: str | Path, text: str) -> None:
-    """Write a text file so that readers find the old content or the new one, even after a kill or a power cut.
+    """Write a text file so that readers find either the old or the new content, even after a kill or a power cut.
 
     Args:
         path: The file. Its folder must exist.
@@ -31,8 +31,8 @@ def write_text_atomically(path: str | Path, text: str) -> None:
     flush_to_disk(path.parent)
 
 
-def give_usual_mode(path: Path) -> None:
-    """Give a file the permissions of any new file in its folder; safetensors makes files readable by the owner only."""
+def apply_default_mode(path: Path) -> None:
+    """Give a file the default permissions of new files. safetensors makes files that only their owner can read."""
     probe = path.with_name(f"{path.name}.draft")
     probe.unlink(missing_ok=True)
     probe.open("x").close()
@@ -76,14 +76,14 @@ def require_free(path: str | Path, overwrite: bool = False) -> None:
 
 
 @contextlib.contextmanager
-def written_when_whole(path: str | Path) -> Generator[Path]:
-    """Write a draft that takes the place of a file or folder when the block ends; an error changes nothing.
+def replace_atomically(path: str | Path) -> Generator[Path]:
+    """Write a draft that replaces a file or folder when the block ends. If an error occurs, nothing changes.
 
     Args:
-        path: The file or folder. In an existing folder, files of the same name are replaced and others stay.
+        path: The file or folder. In an existing folder, files with the same names are replaced and others stay.
 
     Yields:
-        Path of the draft, with the same name in a temporary folder. Write a file there, or make a folder.
+        Path of the draft, with the same name in a temporary folder. Write a file or make a folder there.
     """
     path = Path(path).absolute()
     refuse_device(path)
@@ -97,8 +97,8 @@ def written_when_whole(path: str | Path) -> Generator[Path]:
         if draft.is_dir() and path.is_dir():
             files = sorted(file for file in draft.rglob("*") if file.is_file())
             if (draft / _CONFIG_NAME).is_file():
-                # If the process is killed from here on, the folder mixes old and new files. Without a configuration
-                # nothing loads that mixture as a model.
+                # If the process is killed from here on, the folder has a mixture of old and new files. Without a
+                # configuration, nothing loads it as a model.
                 (path / _CONFIG_NAME).unlink(missing_ok=True)
                 files.sort(key=(draft / _CONFIG_NAME).__eq__)
             for file in files:
@@ -114,7 +114,7 @@ def written_when_whole(path: str | Path) -> Generator[Path]:
 def flush_to_disk(path: Path) -> None:
     """Flush a file, or a folder's list of entries, to disk if the system can.
 
-    A killed process loses nothing that it wrote, but a preempted machine may.
+    Data that a killed process wrote is not lost, but a preempted machine may lose it.
     """
     with contextlib.suppress(OSError):  # some file systems cannot flush folders, and some systems cannot open them
         descriptor = os.open(path, os.O_RDONLY)
@@ -137,7 +137,7 @@ def sha256_of(path: str | Path) -> str:
 
 
 def remove_tree(path: Path) -> None:
-    """Delete a folder as far as possible; if it is a link, delete only the link."""
+    """Delete a folder as far as possible. If it is a link, delete only the link."""
     if path.is_symlink():
         path.unlink(missing_ok=True)
     else:
@@ -145,7 +145,7 @@ def remove_tree(path: Path) -> None:
 
 
 def refuse_link_out(path: str | Path, folder: str | Path) -> None:
-    """Check that a path does not lead out of a run's folder through a link before writing or deleting there.
+    """Check, before writing or deleting, that a path does not lead outside of a run's folder through a link.
 
     Args:
         path: A path that by its name lies within the folder. It does not need to exist.
@@ -157,6 +157,6 @@ def refuse_link_out(path: str | Path, folder: str | Path) -> None:
     real = os.path.realpath(path)
     if not Path(real).is_relative_to(os.path.realpath(folder)):
         raise PermissionError(
-            f"{path} is a link out of the run's folder, to {real}, and nothing is written or deleted there: remove the "
+            f"{path} is a link out of the run's folder, to {real}, so nothing is written or deleted there: remove the "
             "link, or use another output folder"
         )

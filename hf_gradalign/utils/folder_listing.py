@@ -1,4 +1,4 @@
-"""List the files in a folder and all subfolders, and recognize audio files by their extension."""
+"""Lists the files in a folder and all subfolders, and recognizes audio files by their extension."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from hf_gradalign.utils.messages import counted, first_few
+from hf_gradalign.utils.messages import first_few, pluralize
 
 logger = logging.getLogger(__name__)
 
@@ -23,7 +23,7 @@ _ENDINGS = """
     wave wavex weba webm wma wmv wv wv1 wv2 wve xi
 """
 AUDIO_SUFFIXES = tuple(f".{ending}" for ending in _ENDINGS.split())
-"""Extensions of audio files in lower case, whether readable here or not, so that unreadable ones are reported."""
+"""Extensions of audio files in lower case. Includes unreadable formats, so that such files are reported."""
 
 _AUDIO = frozenset(AUDIO_SUFFIXES)
 _LISTED = 8
@@ -31,7 +31,7 @@ _logged: set[str] = set()
 
 
 def similar_path(path: Path) -> str:
-    """Return ` Did you mean PATH?` for a path that does not exist, if something next to it has a similar name.
+    """Return ` Did you mean PATH?` for a missing path, if something next to it has a similar name.
 
     Hidden files and folders are left out. A path with backslashes, as Windows writes it, is also tried with slashes.
     """
@@ -52,11 +52,11 @@ class FolderListing:
 
     Attributes:
         folder: The folder.
-        audio: Its audio files, sorted. Includes broken links.
+        audio: The audio files, sorted. Includes broken links.
         others: All other files, sorted.
         n_hidden: Number of hidden files and folders, which are left out.
         unreadable: Folders that could not be listed, sorted.
-        unnamable: Files and folders whose names are not UTF-8, sorted. They are left out, because tables cannot hold
+        unnamable: Files and folders whose names are not UTF-8, sorted. They are left out, because tables cannot contain
             their names.
     """
 
@@ -77,15 +77,15 @@ class FolderListing:
         counts = Counter(file.suffix.lower() for file in self.others if file not in used)
         parts = []
         if self.n_hidden:
-            parts.append(counted(self.n_hidden, "hidden file or folder", "hidden files or folders"))
+            parts.append(pluralize(self.n_hidden, "hidden file or folder", "hidden files or folders"))
         if counts:
             kinds = ", ".join(f"{count} {suffix or 'without an extension'}" for suffix, count in counts.most_common())
-            parts.append(f"{counted(sum(counts.values()), 'file that is', 'files that are')} not audio ({kinds})")
+            parts.append(f"{pluralize(sum(counts.values()), 'file that is', 'files that are')} not audio ({kinds})")
         if self.unreadable:
-            count = counted(len(self.unreadable), "folder", "folders")
+            count = pluralize(len(self.unreadable), "folder", "folders")
             parts.append(f"{count} that cannot be opened ({_names(self.unreadable)})")
         if self.unnamable:
-            count = counted(len(self.unnamable), "file or folder", "files or folders")
+            count = pluralize(len(self.unnamable), "file or folder", "files or folders")
             parts.append(
                 f"{count} with a name that is not UTF-8 ({_names(self.unnamable)}): rename them, for example with "
                 "convmv"
@@ -93,7 +93,7 @@ class FolderListing:
         if not parts:
             return
         message = (
-            f"{self.folder}: {counted(len(self.audio), 'audio file', 'audio files')}. Left out: {', '.join(parts)}."
+            f"{self.folder}: {pluralize(len(self.audio), 'audio file', 'audio files')}. Left out: {', '.join(parts)}."
         )
         if message not in _logged:
             _logged.add(message)
@@ -159,7 +159,7 @@ def is_hidden(name: str) -> bool:
 
 
 def is_utf8(name: str | os.PathLike[str]) -> bool:
-    """Return whether a file's name is UTF-8. Other bytes in it are surrogates in Python, which no file format takes."""
+    """Return whether a file's name is UTF-8. In Python, other bytes are surrogates, which no file format accepts."""
     try:
         os.fspath(name).encode()
     except UnicodeEncodeError:
@@ -168,7 +168,7 @@ def is_utf8(name: str | os.PathLike[str]) -> bool:
 
 
 def last_part(path: Path) -> str:
-    """Return the last part of a path; of `.` and `..`, that of the folder they stand for."""
+    """Return the last part of a path; for `.` and `..`, that of the folder they stand for."""
     return path.name if path.name not in ("", "..") else Path(os.path.abspath(path)).name
 
 
@@ -185,7 +185,8 @@ def _kind(entry: os.DirEntry[str]) -> str:
     try:
         if entry.is_dir():
             return "folder"
-        # A broken link counts as a missing file. Pipes and sockets do not count: opening them may block forever.
+        # A broken link counts as a missing file. Pipes and sockets do not count, because opening them may block
+        # forever.
         return "file" if entry.is_file() or (entry.is_symlink() and not os.path.exists(entry.path)) else "other"
     except OSError:  # a link to itself
         return "file"

@@ -1,4 +1,4 @@
-"""Limit how long a command waits for a Hub that does not answer."""
+"""Limits how long a command waits for a Hub that does not answer."""
 
 import logging
 import re
@@ -20,13 +20,13 @@ from huggingface_hub.errors import (
 from huggingface_hub.utils._http import default_client_factory
 
 if TYPE_CHECKING or int(huggingface_hub.__version__.partition(".")[0]) >= 2:
-    import httpx2 as httpx  # whichever of the two huggingface_hub itself uses
+    import httpx2 as httpx  # the one that huggingface_hub uses
 else:
     import httpx
 
 logger = logging.getLogger(__name__)
 
-_WRITE_S = 60.0  # the Hub needs time for a commit of many files
+_WRITE_S = 60.0  # the Hub needs time to commit many files
 _MAX_PAUSE_S = 60
 _MAX_FAILURES = 4  # consecutive refusals (429, 5xx); a failed connection counts as two
 _CUT_OFF_S = 60.0
@@ -36,14 +36,14 @@ NO_HUB = "the server at {} is not the Hub (a login page of the network, or a wro
 
 
 class HubNotReachedError(OfflineModeIsEnabled):
-    """The Hub does not answer in time. Handled like offline mode: cached files are used."""
+    """The Hub does not answer in time. As in offline mode, cached files are used."""
 
 
 def limit_hub_waits() -> None:
-    """Limit the waits of huggingface_hub's client in this process, which transformers and datasets use too.
+    """Limit the waits of huggingface_hub's client in this process, which transformers and datasets also use.
 
     By default, the client waits forever for a Hub that accepts connections and does not answer, for six minutes for a
-    file that is not cached, and as long as an overloaded Hub asks it to. With this:
+    file that is not cached, and as long as an overloaded Hub asks it to. This function changes the following:
 
     - Every request has a timeout: HF_HUB_ETAG_TIMEOUT (10 s; half of it before the first response), for downloads
       HF_HUB_DOWNLOAD_TIMEOUT (10 s), for uploads one minute.
@@ -161,7 +161,7 @@ def _send(send: Any, reach: _Reach, request: httpx.Request, *, stream: bool = Fa
         reach.fail(2, f"does not answer ({type(error).__name__}: {error})")
         reach.check(request)
         if request.method == "HEAD" and isinstance(error, httpx.NetworkError | httpx.RemoteProtocolError):
-            # Of broken connections, the client itself uses the cache only for those that were never made.
+            # The client itself uses the cache only for connections that were never made, not for broken ones.
             raise HubNotReachedError(reach.reason) from error
         raise
     if _is_refusal(response.status_code):
@@ -173,7 +173,7 @@ def _send(send: Any, reach: _Reach, request: httpx.Request, *, stream: bool = Fa
         reach.fail(1, answer)
     else:
         reach.succeed()
-    response.stream = _Watched(response.stream)
+    response.stream = _WatchedStream(response.stream)
     if not stream:
         try:
             response.read()
@@ -183,7 +183,7 @@ def _send(send: Any, reach: _Reach, request: httpx.Request, *, stream: bool = Fa
 
 
 def _is_auxiliary(request: httpx.Request) -> bool:
-    """Whether the client sends a request for its own purposes: names of agents, load counts."""
+    """Return whether the client sends a request for its own purposes, such as agent names and load counts."""
     counts = request.method == "HEAD" and request.url.host == "s3.amazonaws.com"
     return counts or request.url.path.endswith("/api/agent-harnesses")
 
@@ -204,7 +204,7 @@ def _asked_pause(response: httpx.Response) -> int:
     return int(asked[1]) if asked else 0
 
 
-class _Watched(httpx.SyncByteStream):
+class _WatchedStream(httpx.SyncByteStream):
     """A response body that is aborted if it is too slow."""
 
     def __init__(self, stream: httpx.SyncByteStream) -> None:

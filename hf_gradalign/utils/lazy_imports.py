@@ -14,13 +14,13 @@ from typing import Any
 def lazy_names(package: str) -> tuple[Callable[[str], Any], Callable[[], list[str]]]:
     """Return `__getattr__` and `__dir__` for a package that imports its names in an `if TYPE_CHECKING:` block.
 
-    They are assigned in the `else:` of that block, because type checkers take any name of a package that has a
+    Assign them in the `else:` of that block, because type checkers accept any name from a package that has a
     `__getattr__`. The block is for type checkers and is also read here, as `lazy_loader` reads a stub, so there is no
     second list to maintain. Names, and the package's modules, are imported on first use.
 
     Args:
-        package: The package's `__name__`. No name may be that of a module in it, because importing the module would
-            hide the name.
+        package: The package's `__name__`. No name may be the same as a module in the package, because importing the
+            module would hide the name.
     """
     module = sys.modules[package]
     tree = ast.parse(inspect.getsource(module))
@@ -65,7 +65,7 @@ def after_import(name: str, action: Action) -> None:
 
 
 class _Finder(MetaPathFinder):
-    """Finds modules through the other finders and makes their loaders call the actions at the end."""
+    """Finds modules through the other finders, and makes their loaders call the actions at the end."""
 
     def __init__(self) -> None:
         self.actions: dict[str, list[Action]] = {}

@@ -1,4 +1,4 @@
-"""Loader workers: their start, and what they share with the main process."""
+"""Starts loader workers, and shares numbers between them and the main process."""
 
 import os
 import sys
@@ -15,7 +15,8 @@ def start_worker(worker: int, then: Callable[[int], object] | None = None) -> No
     """Start a loader worker (a `worker_init_fn`) that ends if it cannot pass on a batch.
 
     Batches go through shared memory, /dev/shm, of which a Docker container has 64 MB by default. If it is full, Python
-    only prints a traceback, and whoever waits for the batch waits forever. If the worker ends, torch raises an error.
+    only prints a traceback, and the main process waits for the batch forever. If the worker ends, torch raises an
+    error.
 
     Args:
         worker: The worker's number.
@@ -29,7 +30,7 @@ def start_worker(worker: int, then: Callable[[int], object] | None = None) -> No
 def shared_number(dtype: torch.dtype) -> torch.Tensor:
     """Return a zero, a tensor of shape (), that loader workers share with the main process.
 
-    Where there is no shared memory (AWS Lambda, some sandboxes), there can be no workers, and it is not shared.
+    Without shared memory (AWS Lambda, some sandboxes), there can be no workers, so the number is not shared.
     """
     number = torch.zeros((), dtype=dtype)
     try:

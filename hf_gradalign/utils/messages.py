@@ -1,4 +1,4 @@
-"""Error messages of commands: one line per error, with the commands that the user runs."""
+"""Error messages of commands: one line per error, with commands as the user would type them."""
 
 import difflib
 import errno
@@ -78,8 +78,8 @@ def program(name: str) -> str:
     return SCRIPTS[name] if name in SCRIPTS and uses_scripts() else f"hf-gradalign {name}"
 
 
-def in_users_words(text: str) -> str:
-    """Replace the scripts in a text by the commands that the user runs."""
+def use_command_names(text: str) -> str:
+    """Replace the scripts in a text with the commands, if the user runs those."""
     if uses_scripts():
         return text
     text = _SCRIPT.sub(lambda match: f"hf-gradalign {_COMMANDS[match[1]]}", text)
@@ -88,19 +88,19 @@ def in_users_words(text: str) -> str:
 
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:
-    """Return the end of a message about an unknown name: similar names, or a hint at `--help`."""
+    """Return the end of a message about an unknown name: similar names, or a hint to use `--help`."""
     close = difflib.get_close_matches(name, list(known), n=3)
     return f"; did you mean {' or '.join(close)}?" if close else "; see --help"
 
 
 def first_few(items: Sequence[object], most: int = 5, separator: str = ", ") -> str:
-    """Return the first items, and how many more there are."""
+    """List the first items, and how many more there are."""
     more = f" and {len(items) - most} more" if len(items) > most else ""
     return separator.join(map(str, items[:most])) + more
 
 
-def counted(number: int, one: str, several: str) -> str:
-    """Return a number with what it counts."""
+def pluralize(number: int, one: str, several: str) -> str:
+    """Return a number with its noun, such as "1 file" or "3 files"."""
     return f"{number} {one if number == 1 else several}"
 
 
@@ -111,20 +111,20 @@ def check_choice(name: str, value: object, choices: Any) -> None:
 
 
 def is_disk_full(error: BaseException) -> bool:
-    """Return whether an error means that the disk is full. Libraries have their own errors for this."""
+    """Return whether an error means that the disk is full. Some libraries have their own errors for this."""
     if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
         return True
     return bool(_DISK_FULL.search(str(error)))
 
 
 def is_outside_fault(error: BaseException) -> bool:
-    """Return whether an error comes from the machine (disk, permissions, memory, limits), not from code."""
+    """Return whether an error comes from the machine (disk, permissions, memory, limits) and not from code."""
     error = _as_system_error(error)
     is_systems = isinstance(error, OSError) and error.errno in _STEPS
     return is_systems or is_disk_full(error) or bool(_failed_torch_save(error)) or bool(_resource_line(error))
 
 
-def require_room(folder: str | Path, n_bytes: int) -> None:
+def require_space(folder: str | Path, n_bytes: int) -> None:
     """Check that a folder can be written or created, and that its file system has enough space.
 
     Args:
@@ -145,7 +145,7 @@ def require_room(folder: str | Path, n_bytes: int) -> None:
     free = shutil.disk_usage(parent).free
     if n_bytes > free:
         raise OSError(
-            f"{folder}: about {n_bytes / 1e6:,.1f} MB are needed and {free / 1e6:,.1f} MB are free: free some "
+            f"{folder}: about {n_bytes / 1e6:,.1f} MB are needed, but {free / 1e6:,.1f} MB are free: free some "
             "space, or choose another folder"
         )
 
@@ -162,7 +162,8 @@ def error_line(
         again: What to do after the problem is solved.
 
     Raises:
-        BrokenPipeError: If the error is one, for `cli.commands.run_command`: `command | head` is no error.
+        BrokenPipeError: If the error is one, so that `cli.commands.run_command` can handle it (`command | head` is no
+            error).
     """
     if isinstance(error, BrokenPipeError):
         raise error
@@ -172,29 +173,31 @@ def error_line(
     elif isinstance(error, OSError) and error.errno in _STEPS:
         where = error.filename or folder
         text = f"{plain_text(where)}: {error.strerror}" if where else str(error.strerror)
-        text += (_free(where) if is_disk_full(error) else "") + f"; {_STEPS[error.errno].format(again=again)}"
-    elif is_disk_full(error) and not isinstance(error, ValueError):  # ours say which disk
+        text += (
+            _free_space_text(where) if is_disk_full(error) else ""
+        ) + f"; {_STEPS[error.errno].format(again=again)}"
+    elif is_disk_full(error) and not isinstance(error, ValueError):  # our own errors say which disk
         text = f"{folder}: " if folder else ""
-        text += f"No space left on device{_free(folder)}; {_STEPS[errno.ENOSPC].format(again=again)}"
-    elif match := _failed_torch_save(error):  # it drops the system's message, unless the file cannot be opened
+        text += f"No space left on device{_free_space_text(folder)}; {_STEPS[errno.ENOSPC].format(again=again)}"
+    elif match := _failed_torch_save(error):  # torch.save drops the system's message, unless the file cannot be opened
         text = f"{folder}: " if folder else ""
-        text += f"a file could not be written{_free(folder)}"
+        text += f"a file could not be written{_free_space_text(folder)}"
         text += f": {plain_text(match[1] or match[2])}" if match[1] or match[2] else ""
         text += f"; if the disk or your quota is full, {_STEPS[errno.ENOSPC].format(again=again)}"
     else:
         text = plain_text(error)
     if len(text) > _MAX_LENGTH:
-        half = _MAX_LENGTH // 2  # the end says what to do
+        half = _MAX_LENGTH // 2  # keep the end, which says what to do
         text = f"{text[:half]}... ({len(text) - _MAX_LENGTH:,} more characters) ...{text[-half:]}"
-    return in_users_words(f"error: {text}")
+    return use_command_names(f"error: {text}")
 
 
 def _as_system_error(error: BaseException) -> BaseException:
-    """Return the system error behind one of a loader worker, whose text is a traceback, or of safetensors."""
+    """Return the system error behind an error of a loader worker (whose text is a traceback) or of safetensors."""
     if isinstance(error, OSError) and (match := _FROM_WORKER.search(str(error))):
         return OSError(int(match[1]), match[2], match[3])
     match = _FROM_SAFETENSORS.search(str(error))
-    if match and int(match[2]) in _STEPS and not isinstance(error, ValueError):  # ours say more
+    if match and int(match[2]) in _STEPS and not isinstance(error, ValueError):  # our own errors say more
         return OSError(int(match[2]), match[1])
     return error
 
@@ -225,16 +228,16 @@ def _resource_line(error: BaseException) -> str | None:
 
 
 def _has_full_shared_memory(error: BaseException) -> bool:
-    """Whether a worker could not be started for it. Errors of files name the file."""
+    """Return whether shared memory is too full to start a worker. Errors about files would name a file."""
     is_full = isinstance(error, OSError) and error.errno == errno.ENOSPC and error.filename is None
     return is_full and _SHARED_MEMORY.is_dir() and shutil.disk_usage(_SHARED_MEMORY).free < _LEAST_SHARED_MEMORY
 
 
-def _free(where: object) -> str:
+def _free_space_text(where: object) -> str:
     return f" ({shutil.disk_usage(closest_existing(where)).free:,} bytes are free)" if where else ""
 
 
 def closest_existing(where: object) -> Path:
-    """Return the path as absolute, or its closest parent that exists."""
+    """Return the absolute path, or its closest parent that exists."""
     path = Path(str(where)).absolute()
     return next(each for each in (path, *path.parents) if each.exists())

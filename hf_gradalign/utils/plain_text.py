@@ -1,4 +1,4 @@
-"""Make untrusted text safe for terminals and Markdown, and normalize it for comparison."""
+"""Makes untrusted text safe for terminals and Markdown, and normalizes it for comparison."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _CODES = re.compile(
     r"|\x1b[ -/]*[0-~]?"
     r"|[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]"
 )
-# Markup within a line of Markdown: emphasis (an underscore within a word is not), code, links, tags, entities,
+# Markup within a line of Markdown: emphasis (except underscores within a word), code, links, tags, entities,
 # strikethrough, and addresses that become links automatically.
 _ACTIVE = re.compile(r"[\\`*\[\]<~]|(?<![^\W_])_|_(?![^\W_])|&(?=#?\w+;)|:(?=//)|(?<=www)\.", re.IGNORECASE)
 
@@ -37,7 +37,7 @@ QUOTED = r"""(?s)^(?:"(.*)"|'(.*)')$"""
 
 
 def plain_text(value: object) -> str:
-    """Return text, such as that of an exception, without escape codes and control characters."""
+    """Return text, such as an exception's message, without escape codes and control characters."""
     return _CODES.sub("", str(value).replace("\r\n", "\n"))
 
 
@@ -46,7 +46,7 @@ def one_line(value: object) -> str:
     return " ".join(plain_text(value).split())
 
 
-def listed(words: Sequence[str]) -> str:
+def join_words(words: Sequence[str]) -> str:
     """Return words as text: "a", "a and b", "a, b and c"; empty without words."""
     *first, last = words or [""]
     return f"{', '.join(first)} and {last}" if first else last
@@ -108,7 +108,7 @@ def composed_column(values: pa.Array | pa.ChunkedArray) -> pa.Array | pa.Chunked
 
     if isinstance(values, pa.ChunkedArray):
         return pa.chunked_array([composed_column(chunk) for chunk in values.chunks], values.type)
-    # Not by pyarrow's utf8_normalize: in version 25, the last for Python 3.10, it changes nothing.
+    # pyarrow's utf8_normalize has no effect in version 25, the last for Python 3.10.
     others = pc.invert(pc.fill_null(pc.string_is_ascii(values), True))
     if not pc.any(others).as_py():
         return values
@@ -116,10 +116,10 @@ def composed_column(values: pa.Array | pa.ChunkedArray) -> pa.Array | pa.Chunked
     return pc.replace_with_mask(values, others, pa.array(composed, values.type))
 
 
-def without_local_paths(text: str) -> str:
-    """Cut absolute paths of this machine to their last names.
+def shorten_local_paths(text: str) -> str:
+    """Shorten absolute paths of this machine to their last parts.
 
-    Text that looks like a path but does not begin with an existing folder (a part of a URL, `/` between words) stays.
+    Text that looks like a path but does not begin with an existing folder (a part of a URL, `/` between words) is kept.
     """
     for pattern in _PATHS:
         text = pattern.sub(_last_name, text)

@@ -1,4 +1,4 @@
-"""Read YAML and JSON settings (recipes, configurations, studies) safely, within size limits."""
+"""Reads YAML and JSON settings (recipes, configurations, studies) safely, within size limits."""
 
 import json
 import math
@@ -16,7 +16,7 @@ MAX_BYTES = 2_000_000
 MAX_DEPTH = 50
 """Maximum nesting of lists and mappings."""
 MAX_VALUES = 100_000
-"""Maximum number of values in a YAML file, including starts and ends of lists and mappings. They take one second."""
+"""Maximum number of values in a YAML file, including starts and ends of lists and mappings. Takes one second."""
 _MAX_INTEGER = 2**63
 _MAX_DIGITS = 400  # of a number with a fraction; doubles need up to 17, but more are valid
 _MAX_REASON = 300
@@ -182,7 +182,7 @@ def _refuse_repeated_keys(node: Any, seen: set[int]) -> None:
 
 
 def find_settings(name: str | Path, kind: str, folder: Path) -> Path:
-    """Find a settings file by its path, or by `KIND:NAME` one that comes with the package.
+    """Find a settings file by its path, or one that comes with the package by `KIND:NAME`.
 
     Args:
         name: A path, or a name such as `recipe:tcm_pcgrad`.
@@ -205,12 +205,12 @@ def read_json_object(text: str, option: str, example: str) -> dict[str, Any]:
     """Read the value of an option that takes a JSON object.
 
     Args:
-        text: What the user gave.
+        text: The user's value.
         option: The option, for messages.
         example: A valid value, for messages.
 
     Raises:
-        ValueError: If it is no JSON object.
+        ValueError: If it is not a JSON object.
     """
     try:
         content = json.loads(text)

@@ -1,4 +1,4 @@
-"""Limits for untrusted tables and JSON: no file takes hours or all memory to read, and none is ambiguous."""
+"""Limits for untrusted tables and JSON, so that no file takes hours or all memory to read or is ambiguous."""
 
 import json
 from collections.abc import Iterable, Mapping, Sized
@@ -48,7 +48,7 @@ def columns_of(rows: Iterable[Mapping[str, Any]], path: object) -> list[str]:
 
 
 def parse_json(text: str | bytes, **options: Any) -> Any:
-    """Parse JSON as `json.loads` does, but refuse objects with two different values for a name.
+    """Parse JSON like `json.loads`, but refuse objects with two different values for a name.
 
     Raises:
         ValueError: If it is not JSON, nested too deeply, or ambiguous.

@@ -1,8 +1,8 @@
-"""Adjust other libraries: import torchaudio next to a CPU-only torch, and hide progress bars.
+"""Adjusts other libraries: lets torchaudio be imported next to a CPU-only torch, and hides progress bars.
 
 The only torchaudio wheel for x86-64 Linux links its compiled extension to CUDA. Next to a torch without CUDA, importing
 it raises `OSError`. That also breaks transformers' audio models and `evaluate`, because both only check whether the
-package is installed. Everything that they (and this package) use of torchaudio is pure Python on top of torch.
+package is installed. The parts of torchaudio that they (and this package) use are pure Python on top of torch.
 torchaudio also works without its extension if its loader reports that there is none.
 """
 
@@ -17,7 +17,7 @@ TORCHAUDIO_LOADER = "torchaudio._extension.utils"
 def allow_missing_extension(loader: ModuleType) -> None:
     """Let torchaudio be imported without its extension if that needs CUDA and this torch has none.
 
-    An extension that can be loaded is loaded. If torch has CUDA, the error is raised as usual.
+    If the extension can be loaded, it is. If torch has CUDA, errors are raised as usual.
 
     Args:
         loader: The module `TORCHAUDIO_LOADER`.

@@ -17,8 +17,9 @@ _MESSAGES = (
     "is in use by",
     "is not complete and is skipped",
     "is damaged",
-    "was changed since",
-    "not among the checkpoints",
+    "has changed since",
+    "so it is not averaged",
+    "so it will not be averaged",
     "interrupted",
 )
 

@@ -158,7 +158,7 @@ def test_scores_of_another_model_are_refused(model, capsys):
     write_settings("dev.txt", model_sha256="0" * 64)
     write_settings("eval.txt", model_sha256="1" * 64)
     assert main([*FIT, "--model", "model"]) == 2
-    assert "the scores are of another model than model" in capsys.readouterr().err
+    assert "the scores come from another model than model" in capsys.readouterr().err
     assert main([*FIT, *APPLY]) == 2
     assert "eval.txt has scores of another model than dev.txt" in capsys.readouterr().err
     assert "calibration" not in json.loads((model / "config.json").read_text())
@@ -166,7 +166,7 @@ def test_scores_of_another_model_are_refused(model, capsys):
 
 def test_scores_of_unknown_origin_warn(model, capsys):
     assert main([*FIT, "--model", "model"]) == 0
-    assert "warning: dev.json, with which hf-gradalign score says" in capsys.readouterr().err
+    assert "warning: dev.json, in which hf-gradalign score writes" in capsys.readouterr().err
 
 
 def test_other_windows_warn(capsys):
@@ -272,7 +272,7 @@ def test_too_few_or_one_class(capsys):
         (["dev.txt", "kyes.tsv"], "kyes.tsv"),
         ([*FIT, "--model", "you/detector"], "there is no folder you/detector"),
         ([*FIT, "--model", "."], ". has no config.json"),
-        ([*FIT, "--model", "dev.txt"], "dev.txt is a file: a calibration is stored in the folder of a whole model"),
+        ([*FIT, "--model", "dev.txt"], "dev.txt is a file: a calibration is stored in the folder of a complete model"),
         ([*FIT, "--apply", "evla.txt", "--output_file", "llr.txt"], "evla.txt"),
         ([*FIT, "--prior", "1"], "between 0 and 1"),
         ([*FIT, "--folds", "1"], "at least 2 folds"),
@@ -281,7 +281,10 @@ def test_too_few_or_one_class(capsys):
             [*FIT, "--apply", "eval.txt", "--output_file", "llr.json"],
             "llr.json cannot be the score file, which is text",
         ),
-        ([*FIT, "--apply", "eval.txt", "--output_file", "keys.tsv"], "keys.tsv is to be read and would be replaced"),
+        (
+            [*FIT, "--apply", "eval.txt", "--output_file", "keys.tsv"],
+            "keys.tsv is an input, and the output would replace it",
+        ),
     ],
 )
 def test_errors_end_with_one_line_and_write_nothing(words, message, folder, capsys):
@@ -303,8 +306,8 @@ def test_trials_of_speaker_verification(capsys):
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        ([*FIT, "--apply", "eval.txt"], "--apply and --output_file belong together"),
-        ([*FIT, "--output_file", "llr.txt"], "--apply and --output_file belong together"),
+        ([*FIT, "--apply", "eval.txt"], "--apply and --output_file go together"),
+        ([*FIT, "--output_file", "llr.txt"], "--apply and --output_file go together"),
         ([*FIT, "--bootstrap", "1"], "--bootstrap must be 0"),
         ([*FIT, "--model", "model", "--higher_is", "spoof"], "leave out --higher_is"),
     ],

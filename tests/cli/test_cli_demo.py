@@ -37,7 +37,7 @@ def test_a_space_gets_the_options_of_the_page_and_no_secret(calls, capsys):
     [
         (["m", "--push", "you/page", "--port", "80", "--share"], "--port, --share: for a page on this machine only"),
         (["m", "--push", "you/page", "--port", "0"], "--port: for a page on this machine only"),
-        (["m", "--private"], "--private is about a Space: give --push too"),
+        (["m", "--private"], "--private is for a Space: pass --push too"),
         ([], "MODEL"),
     ],
 )

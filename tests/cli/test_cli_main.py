@@ -21,7 +21,7 @@ from hf_gradalign.cli.main import COMMANDS, main
 from hf_gradalign.experiment import command_words, parse_arguments, resume_words
 from hf_gradalign.study import Study
 from hf_gradalign.utils import messages
-from hf_gradalign.utils.messages import SCRIPTS, command, error_line, in_users_words, program
+from hf_gradalign.utils.messages import SCRIPTS, command, error_line, program, use_command_names
 
 ROOT = Path(__file__).parents[2]
 
@@ -104,13 +104,13 @@ def test_options_with_hyphens():
 
 def test_messages_name_what_the_user_has(installed):
     assert command("score") == program("score") == "hf-gradalign score"
-    assert in_users_words("see python scripts/score_audio_spoof.py or scripts/evaluate_scores.py --help") == (
+    assert use_command_names("see python scripts/score_audio_spoof.py or scripts/evaluate_scores.py --help") == (
         "see hf-gradalign score or hf-gradalign evaluate --help"
     )
-    assert in_users_words("python scripts/run_audio_spoof.py scripts/recipes/tcm_pcgrad.yaml") == (
+    assert use_command_names("python scripts/run_audio_spoof.py scripts/recipes/tcm_pcgrad.yaml") == (
         "hf-gradalign train recipe:tcm_pcgrad"
     )
-    assert in_users_words("score_audio_spoof.py: --split") == "hf-gradalign score: --split"
+    assert use_command_names("score_audio_spoof.py: --split") == "hf-gradalign score: --split"
     assert error_line(ValueError("run scripts/convert_checkpoint.py first")) == "error: run hf-gradalign convert first"
     assert command_words({"seed": 1}) == ["hf-gradalign", "train", "--seed", "1"]
     assert resume_words({}, "x") == ["hf-gradalign", "train", "--resume_from_checkpoint", "x"]
@@ -119,7 +119,7 @@ def test_messages_name_what_the_user_has(installed):
 def test_a_clone_has_its_scripts():
     assert command("score") == "python scripts/score_audio_spoof.py"
     assert command_words({}) == ["python", "scripts/run_audio_spoof.py"]
-    assert in_users_words("scripts/evaluate_scores.py") == "scripts/evaluate_scores.py"
+    assert use_command_names("scripts/evaluate_scores.py") == "scripts/evaluate_scores.py"
 
 
 def test_without_scripts_there_is_the_command(monkeypatch, tmp_path):

@@ -169,7 +169,12 @@ def test_only_scores_of_the_same_models_are_fused(capsys):
             "eval/sls.txt has scores of another model, but is in the position of",
         ),
         ("eval/sls.txt", {"model_sha256": "aasist"}, 2, "eval/sls.txt has scores of the model of aasist.txt, but"),
-        ("eval/sls.txt", {"calibration": {"slope": 2}}, 2, "which the fusion was fitted on, are not calibrated alike"),
+        (
+            "eval/sls.txt",
+            {"calibration": {"slope": 2}},
+            2,
+            "which the fusion was fitted on, only one has calibrated scores",
+        ),
         ("eval/sls.txt", {"windows": "all"}, 0, "warning: eval/sls.txt was scored with other windows than sls.txt"),
     ):
         settings_of(path, **changes)
@@ -195,7 +200,7 @@ def test_files_are_read_as_in_the_fit(capsys):
     assert read_score_file("fused.txt") == fused
     capsys.readouterr()
     assert main([*stored, "--higher_is", "bonafide"]) == 2
-    assert "aasist.txt was fitted with --higher_is spoof, but --higher_is bonafide is given" in capsys.readouterr().err
+    assert "was fitted with --higher_is spoof, but you passed --higher_is bonafide" in capsys.readouterr().err
 
 
 def test_confidences_are_converted_as_in_the_fit():
@@ -256,7 +261,9 @@ def test_odd_systems(capsys):
     assert "| aasist.txt (2) |" in captured.out
     write("dev/sls.txt", 0 * SLS, "dev")
     assert main([*DEV, *KEYS, "--overwrite"]) == 2
-    assert "All scores of sls.txt are 0, so they carry no information. Leave it out." in capsys.readouterr().err
+    assert (
+        "All scores of sls.txt are 0, so they carry no information. Leave this system out." in capsys.readouterr().err
+    )
     write("dev/sls.txt", np.where(np.arange(N) == 7, np.nan, SLS), "dev")
     assert main([*DEV, *KEYS, "--overwrite"]) == 2
     assert "dev/sls.txt: 1 of 120 scores are NaN or infinite; the first is number 8" in capsys.readouterr().err
@@ -276,8 +283,8 @@ def test_odd_systems(capsys):
     [
         (["a.txt", "--keys", "keys.tsv"], "at least two systems, not 1; for one system, use hf-gradalign calibrate"),
         ([], "at least two systems, not 0"),
-        ([*DEV, "--apply", "a", "b"], "--apply and --output_file belong together"),
-        ([*DEV, "--output_file", "a"], "--apply and --output_file belong together"),
+        ([*DEV, "--apply", "a", "b"], "--apply and --output_file go together"),
+        ([*DEV, "--output_file", "a"], "--apply and --output_file go together"),
         (["--fusion", "f.json"], "--fusion needs files to fuse"),
         ([*DEV, "--fusion", "f.json", *APPLY], "--fusion is already fitted: leave SCORES and --keys out"),
         (["--fusion", "f.json", *APPLY, "--l2", "1", "--folds", "3"], "already fitted: leave out --l2, --folds"),
@@ -293,9 +300,9 @@ def test_outputs_that_cannot_be_written(folder, capsys):
     Path("file").touch()
     for words, message in (
         (["--output_dir", "file"], f"{folder / 'file'}: File exists; move the existing file away"),
-        ([*APPLY[:-1], "eval/../eval/sls.txt"], "eval/../eval/sls.txt is to be read and would be replaced"),
-        ([*APPLY[:-1], "fused.json"], "fused.json cannot be the score file, which is text: give a name like"),
-        ([*APPLY[:-1], "keys.tsv"], "keys.tsv is to be read and would be replaced"),
+        ([*APPLY[:-1], "eval/../eval/sls.txt"], "eval/../eval/sls.txt is an input, and the output would replace it"),
+        ([*APPLY[:-1], "fused.json"], "fused.json cannot be the score file, which is text: use a name like"),
+        ([*APPLY[:-1], "keys.tsv"], "keys.tsv is an input, and the output would replace it"),
         ([*APPLY[:-1], "eval"], "eval: Is a directory; a folder is where a file should be"),
     ):
         assert main([*DEV, *KEYS, *words, "--overwrite"]) == 2
@@ -303,7 +310,7 @@ def test_outputs_that_cannot_be_written(folder, capsys):
         assert message in captured.err
         assert captured.out == ""
     assert main(["--fusion", "nothing.json", *APPLY]) == 2
-    assert "There is no file nothing.json. Give the fusion.json of an earlier fit." in capsys.readouterr().err
+    assert "There is no file nothing.json. Pass the fusion.json of an earlier fit." in capsys.readouterr().err
 
 
 def test_numbers_out_of_range(capsys):

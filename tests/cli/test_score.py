@@ -29,7 +29,7 @@ def model(tmp_path_factory):
         (["--audio", "a", "--label_map", "0=spoof", "--columns", "label"], "--label_map, --columns: only for a corpus"),
         (["--audio", "a", "--on_missing_audio", "stop"], "--on_missing_audio: only for a corpus, not with --audio"),
         (["--audio", "a", "--audio_column_name", "b", "--id_column_name", "c"], "_name, --id_column_name: only for a"),
-        (["--output_dir", "a", "--output_file", "b"], "give --output_file or --output_dir, not both"),
+        (["--output_dir", "a", "--output_file", "b"], "pass --output_file or --output_dir, not both"),
         (["--audio", "a.wav", "bad\udcff.wav"], r"bad\xff.wav: the name is not UTF-8. Rename it"),
         (["--output_file", "bad\udcff.txt"], r"bad\xff.txt: the name is not UTF-8. Rename it"),
     ],

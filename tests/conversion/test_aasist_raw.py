@@ -79,14 +79,14 @@ def test_settings_that_do_not_fit():
         (
             state,
             {"num_attention_heads": 4},
-            "--num_attention_heads is for encoders, and AASIST on raw waveforms has none",
+            "--num_attention_heads is for encoders, but AASIST on raw waveforms has none",
         ),
         (state, {"head_options": {"pool_ratios": [0.5, 0.7]}}, "pool_ratios must be three numbers"),
         (state, {"head_options": {"dilation": 2}}, "the head aasist has no option dilation; it has channels"),
         (
             of_encoder,
             {"num_sinc_filters": 70},
-            "--num_sinc_filters is for AASIST on raw waveforms, and this .* wav2vec2",
+            "--num_sinc_filters is for AASIST on raw waveforms, but this .* wav2vec2",
         ),
         (
             of_encoder,

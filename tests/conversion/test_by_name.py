@@ -163,9 +163,9 @@ def test_models_of_transformers_are_left_alone(published, tmp_path, cache):
         options = {"revision": "main", "trust_remote_code": True}
         assert model_folder(str(tmp_path / name), options) == (str(tmp_path / name), options)
     assert not cache.exists()
-    with pytest.raises(ConversionError, match=r"ours is a model of transformers and not a published .*: remove --conv"):
+    with pytest.raises(ConversionError, match=r"ours is a transformers model, not a published .*: remove --conv"):
         model_folder(str(tmp_path / "ours"), {"conversion_options": {"dilation": 2}})
-    with pytest.raises(ConversionError, match=rf"is a file; a model is a folder: pass {tmp_path / 'ours'}"):
+    with pytest.raises(ConversionError, match=rf"is a file, but a model is a folder: pass {tmp_path / 'ours'}"):
         model_folder(str(tmp_path / "ours" / "model.safetensors"), {})
 
 
@@ -180,7 +180,7 @@ def test_an_unknown_file_says_what_it_holds(tmp_path, cache):
     ):
         model_folder(str(tmp_path), {})
     (tmp_path / "config.json").write_text('{"model_type": "resnet"}')
-    with pytest.raises(ConversionError, match=rf"^If {path} belongs to a model of transformers, pass its folder, "):
+    with pytest.raises(ConversionError, match=rf"^If {path} belongs to a transformers model, pass its folder, "):
         model_folder(str(path), {})
     assert folders(cache) == []
 
@@ -201,7 +201,7 @@ def test_options_that_do_not_exist(checkpoint):
         model_folder(str(checkpoint), {"conversion_options": {"dilatation": 2}})
     with pytest.raises(TypeError, match="no option revison for loading a model: did you mean revision"):
         hf_gradalign.load_detector(str(checkpoint), revison="v2")
-    with pytest.raises(TypeError, match="published checkpoint takes no option local_files_only: there are revision, "):
+    with pytest.raises(TypeError, match="published checkpoints have no option local_files_only; available: revision, "):
         hf_gradalign.load_detector(str(checkpoint), local_files_only=True)
 
 
@@ -290,6 +290,6 @@ def test_a_cache_that_cannot_be_written(tmp_path, monkeypatch):
     (tmp_path / "home").touch()
     monkeypatch.setenv("HF_GRADALIGN_CACHE", str(tmp_path / "home" / "cache"))
     with pytest.raises(
-        OSError, match=r"cannot be converted into the cache .*give another folder with HF_GRADALIGN_CACHE"
+        OSError, match=r"cannot be converted into the cache .*choose another folder with HF_GRADALIGN_CACHE"
     ):
         model_folder(f"{FIXTURES}/antideepfake_w2v.pth", {"conversion_options": {"num_attention_heads": 4}})

@@ -178,7 +178,7 @@ def test_other_convolutions():
     convolutions = {"conv_dim": [10, 12, 14], "conv_kernel": [10, 8, 4], "conv_stride": [5, 8, 4]}
     model, state = make_published("mamba", **convolutions)
     with pytest.raises(
-        ConversionError, match=r"has 3 layers, not 7 as wav2vec 2.0: pass their strides, .* --conv_stride"
+        ConversionError, match=r"has 3 layers, not 7 as in wav2vec 2.0: pass their strides, .* --conv_stride"
     ):
         convert_state_dict(state, num_attention_heads=6)
     with pytest.raises(ConversionError, match="--conv_stride has 2 strides for 3 layers"):
@@ -244,7 +244,7 @@ def test_weights_that_are_not_finite_are_refused(value):
 
 def test_weights_of_integers_are_refused():
     _, state = make_published("conformer_tcm")
-    with pytest.raises(ConversionError, match=r"1 of integers, as in a quantized model, .*:\n    LL\.bias$"):
+    with pytest.raises(ConversionError, match=r"1 of integers, as in a quantized model; .*:\n    LL\.bias$"):
         convert_state_dict(state | {"LL.bias": torch.ones(24, dtype=torch.int8)}, num_attention_heads=6)
 
 
@@ -273,7 +273,7 @@ def test_only_published_heads_convert_back():
     backbone = make_detector("mamba").config.backbone_config
     for options, message in (
         ({"head": "mhfa"}, "no published layout for wav2vec2 with the head mhfa; known: aasist with wav2vec2; "),
-        ({"head": "sls", "head_options": {"n_frames": 33}}, r"applies a SELU to the logits, and this head does not"),
+        ({"head": "sls", "head_options": {"n_frames": 33}}, r"applies a SELU to the logits, but this head does not"),
         ({"head": "linear", "layer_merging": "sea"}, "no published layout that merges the layers of wav2vec2"),
     ):
         with pytest.raises(ConversionError, match=message):

@@ -225,7 +225,7 @@ def test_no_state_dict(tmp_path):
     with pytest.raises(ConversionError, match="entries that are not tensors: model"):
         read_state_dict(tmp_path / "more.pth")
     torch.save({"a.weight": torch.eye(3).to_sparse()}, tmp_path / "sparse.pth")
-    with pytest.raises(ConversionError, match=r"has sparse or quantized weights, and plain ones are needed: a\.weight"):
+    with pytest.raises(ConversionError, match=r"has sparse or quantized weights, but plain ones are needed: a\.weight"):
         read_state_dict(tmp_path / "sparse.pth")
     torch.save({}, tmp_path / "empty.pth")
     with pytest.raises(ConversionError, match="it has no entries"):

@@ -47,8 +47,8 @@ def test_a_file_starts_from_its_base(tmp_path):
 @pytest.mark.parametrize(
     ("content", "base", "message"),
     [
-        ("base: other.yaml", "seed: 5", "config.yaml: there is no base configuration file "),
-        ("base: base.yaml", "base: config.yaml", "config.yaml and cannot have a base of its own"),
+        ("base: other.yaml", "seed: 5", "config.yaml: the base configuration file "),
+        ("base: base.yaml", "base: config.yaml", "config.yaml, so it cannot have a base itself"),
         ("base: base.yaml", "sed: 5", "base.yaml: sed; did you mean seed"),
     ],
 )
@@ -76,12 +76,12 @@ def test_align_gradients_in_a_file_needs_no_name(tmp_path, value, method):
         (["--class_weights", "1"], "--class_weights takes two positive numbers"),
         (["--window_seconds", "-1"], "--window_seconds must be a positive number, got -1.0"),
         (["--window_seconds", "nan"], "--window_seconds must be a positive number, got nan"),
-        (["options.txt"], "unknown argument options.txt: what belongs to no option can only be a configuration file "),
+        (["options.txt"], "unknown argument options.txt: the only argument without an option is a configuration file "),
         (["--validation_fraction", "2"], "--validation_fraction must be between 0 and 1"),
-        (["--views", "clean,clean"], "two views are named clean"),
+        (["--views", "clean,clean"], "two views are called clean"),
         (["--views", "clean,codec", "--augmentation", "rawboost"], "use one of them, as in --views clean,codec,aug"),
         (["--on_bad_audio", "ignore"], "invalid choice: 'ignore'"),
-        (["missing.yaml"], "there is no configuration file missing.yaml"),
+        (["missing.yaml"], "the configuration file missing.yaml does not exist"),
     ],
 )
 def test_mistakes_end_with_a_message(capsys, arguments, message):

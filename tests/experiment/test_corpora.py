@@ -267,14 +267,14 @@ def test_a_count_of_shared_clips_that_is_not_of_all_is_told_as_such(tmp_path, la
     two_or_more = SharedClips(["a", "b"], are_all=False)
     monkeypatch.setattr("hf_gradalign.experiment.corpora.find_shared_clips", lambda clips, others: two_or_more)
     remark = load(tmp_path, corpus=[la]).remarks[0]
-    assert remark.startswith("Validation split: at least 2 of 4 clips are also trained on, such as a: ")
+    assert remark.startswith("Validation split: at least 2 of 4 clips are also trained on, such as a, so ")
 
 
 def test_clips_that_splits_share_are_told(tmp_path, la, caplog):
     assert load(tmp_path, corpus=[la]).remarks == ()
     wild = f"in_the_wild:{corpus_trees.in_the_wild(tmp_path)}"
     remarks = load(tmp_path, corpus=[wild, la], test_corpus=wild).remarks
-    assert remarks == ("Test split: 3 of 3 clips are also trained on, such as 0: the error rate is too good.",)
+    assert remarks == ("Test split: 3 of 3 clips are also trained on, such as 0, so the error rate is too good.",)
     assert remarks[0] in caplog.text
     both = load(tmp_path, corpus=[la], test_corpus=la, test_split_name="dev").remarks
     assert [remark.partition(", such")[0] for remark in both] == [

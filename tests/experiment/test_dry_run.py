@@ -6,7 +6,7 @@ import pytest
 from transformers import AutoConfig, Wav2Vec2Config
 
 from hf_gradalign.data import decode_audio
-from hf_gradalign.experiment.dry_run import is_out_of_reach, stand_in_config, synthetic_clips
+from hf_gradalign.experiment.dry_run import is_hub_unreachable, stand_in_config, synthetic_clips
 from hf_gradalign.models import SpoofDetectorConfig
 
 XLS_R = "facebook/wav2vec2-xls-r-300m"
@@ -32,11 +32,11 @@ def test_others_are_not_guessed():
 def test_out_of_reach_is_not_the_same_as_wrong(tmp_path):
     with pytest.raises(OSError, match="connect") as unreachable:
         AutoConfig.from_pretrained(XLS_R)
-    assert is_out_of_reach(unreachable.value)
+    assert is_hub_unreachable(unreachable.value)
     (tmp_path / "empty").mkdir()
     with pytest.raises((OSError, ValueError)) as wrong:
         AutoConfig.from_pretrained(str(tmp_path / "empty"))
-    assert not is_out_of_reach(wrong.value)
+    assert not is_hub_unreachable(wrong.value)
 
 
 def test_both_classes_in_two_lengths():

@@ -38,7 +38,7 @@ def test_a_named_folder_may_exist_but_not_hold_a_run(tmp_path):
     (tmp_path / "notes.txt").write_text("mine")
     assert resolve_output_folder(str(tmp_path), None, "") == (str(tmp_path), None)
     make_checkpoint(tmp_path, 3)
-    with pytest.raises(FileExistsError, match=r"already holds a run \(checkpoint-3\).*--resume_from_checkpoint"):
+    with pytest.raises(FileExistsError, match=r"already contains a run \(checkpoint-3\).*--resume_from_checkpoint"):
         resolve_output_folder(str(tmp_path), None, "")
 
 
@@ -85,7 +85,7 @@ def test_what_is_replaced_is_kept_until_the_run_is_complete(tmp_path, caplog):
 @pytest.mark.parametrize("name", ["all_results.json", "model.safetensors", "config.json"])
 def test_a_finished_run_is_not_overwritten(tmp_path, name):
     (tmp_path / name).write_text("{}")
-    with pytest.raises(FileExistsError, match=f"already holds a run .{name}"):
+    with pytest.raises(FileExistsError, match=f"already contains a run .{name}"):
         resolve_output_folder(str(tmp_path), None, "")
 
 
@@ -109,7 +109,7 @@ def test_what_a_run_resumes_from(tmp_path):
 def test_another_run_is_not_overwritten_by_a_resumed_one(tmp_path):
     make_checkpoint(tmp_path / "run", 2)
     make_checkpoint(tmp_path / "finished", 9)
-    with pytest.raises(FileExistsError, match="finished already holds a run"):
+    with pytest.raises(FileExistsError, match="finished already contains a run"):
         resolve_output_folder(str(tmp_path / "finished"), str(tmp_path / "run"), "")
 
 
@@ -144,7 +144,7 @@ def test_one_command_line_for_every_start(tmp_path, caplog):
     (run / "checkpoint-4").mkdir()
     caplog.clear()
     assert resolve_output_folder(str(run), "last", "") == begin_anew  # killed before the first checkpoint was complete
-    assert f"{run} has no complete checkpoint to resume from: the run starts over" in caplog.text
+    assert f"{run} has no complete checkpoint to resume from, so the run starts over" in caplog.text
     assert resolve_output_folder(None, str(run), "") == begin_anew
     (run / "all_results.json").write_text("{}")
     with pytest.raises(FileNotFoundError, match="has no checkpoint to resume from"):

@@ -48,7 +48,7 @@ def test_a_preemptible_job_waits_for_its_other_start(tmp_path, other_run, monkey
     with hold_output_folder(str(tmp_path / "run"), "last", "") as (_, waited):
         assert waited
     assert f"is in use by process {other_run.pid} on" in caplog.text
-    assert "waiting for it to end" in caplog.text
+    assert "Waiting for it to end" in caplog.text
 
 
 def test_an_empty_folder_is_taken_away_and_others_stay(tmp_path, monkeypatch):

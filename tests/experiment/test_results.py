@@ -84,7 +84,7 @@ def test_one_class_has_a_loss_and_no_error_rate():
     assert metrics["loss"] > 0
     assert error_rates_by_system(np.array([1.0, 2.0]), [1, 1], ["a", "b"]) == {}
     assert remarks_on(np.array([1.0, 2.0]), [1, 1]) == [
-        "All 2 clips are bonafide: they are scored, and there is no equal error rate."
+        "All 2 clips are bonafide: they are scored, but there is no equal error rate."
     ]
 
 

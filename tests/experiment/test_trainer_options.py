@@ -121,7 +121,7 @@ TABLE = {
     "eval_steps": Works("--eval_steps 0.5 --save_steps 0.5", alone=True),
     "eval_delay": Works("--eval_delay 2", run="evaluation"),
     "per_device_eval_batch_size": Works("--per_device_eval_batch_size 3"),
-    "prediction_loss_only": Refused("--prediction_loss_only True", "leaves an evaluation without scores"),
+    "prediction_loss_only": Refused("--prediction_loss_only True", "gives no scores, but a run reports them"),
     "eval_on_start": Works("--eval_on_start", run="evaluation"),
     "eval_do_concat_batches": Works("--eval_do_concat_batches False", run="compared"),
     "eval_use_gather_object": Works("--eval_use_gather_object", run="compared"),
@@ -188,8 +188,8 @@ FIELDS = {field.name for field in dataclasses.fields(TrainingArguments) if field
 LINES = {name: line for name, line in TABLE.items() if name in FIELDS}  # older versions lack some
 # Other values of the same options that would end a run, and options that they need.
 ALSO_REFUSED = [
-    Refused("--train_sampling_strategy group_by_length", "all are windows of the same length"),
-    Refused("--train_sampling_strategy batch_rebalance", "all are windows of the same length"),
+    Refused("--train_sampling_strategy group_by_length", "all clips are windows of the same length"),
+    Refused("--train_sampling_strategy batch_rebalance", "all clips are windows of the same length"),
     Refused("--label_names label", "use --label_column_name"),
     Refused("--metric_for_best_model accuracy", "accuracy is not measured; available: loss, eer"),
     Refused("--metric_for_best_model eer_threshold", "does not measure how good a model is"),

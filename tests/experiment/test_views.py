@@ -7,7 +7,7 @@ import torch
 
 from hf_gradalign.augmentation import Codec, RawBoost
 from hf_gradalign.experiment import DataArguments
-from hf_gradalign.experiment.views import build_views, parse_views, shown_views, try_views
+from hf_gradalign.experiment.views import build_views, parse_views, public_views, try_views
 
 
 @pytest.mark.parametrize(
@@ -41,16 +41,16 @@ def test_names_and_recipes_in_order(text, views):
     [
         (
             "",
-            "'' is not a view; give recipes .*, each clean, one of rawboost, .*time_frequency_mask, or a YAML",
+            "'' is not a view; use recipes .*, each clean, one of rawboost, .*time_frequency_mask, or a YAML",
         ),
         ("clean,,codec", "--views clean,,codec: '' is not a view"),
         ("clean,", "'' is not a view"),
         ("clean,noise=", "'noise=' is not a view"),
         ("clean,=codec", "'=codec' is not a view"),
-        ("clean,clean", "two views are named clean; give them names, as in a=clean,b=clean"),
-        ("x=codec,a/x.yaml", "two views are named x;"),
-        ("clean,my noise.yaml", "'my noise' cannot name a view; .* as in noise=my noise.yaml"),
-        ("clean,a/b=codec", "'a/b' cannot name a view"),
+        ("clean,clean", "two views are called clean; give them different names, as in a=clean,b=clean"),
+        ("x=codec,a/x.yaml", "two views are called x;"),
+        ("clean,my noise.yaml", "'my noise' cannot be the name of a view; .* as in noise=my noise.yaml"),
+        ("clean,a/b=codec", "'a/b' cannot be the name of a view"),
         ("clean=rawboost", "the view named clean is the unchanged clip, not rawboost"),
         ("a=clean,b_c=codec,a_b=codec,c=codec", "a_b_c in the log would mean two pairs of views"),
         ("c=clean,a_b=codec,b_c=codec,a=codec", "a_b_c in the log would mean two pairs of views"),
@@ -106,14 +106,14 @@ def test_only_one_of_the_two_options(augmentation):
 
 def test_folders_are_not_shown():
     views = parse_views("clean,augmented=rawboost,/home/me/noise.yaml,far=/home/me/rooms.json")
-    assert shown_views(views) == "clean,augmented=rawboost,noise.yaml,far=rooms.json"
-    assert parse_views(shown_views(views)).keys() == views.keys()
+    assert public_views(views) == "clean,augmented=rawboost,noise.yaml,far=rooms.json"
+    assert parse_views(public_views(views)).keys() == views.keys()
 
 
 def test_folders_of_recordings_are_not_shown(tmp_path):
     (tmp_path / "musan").mkdir()
     text = f"clean,far=musan_rir:{tmp_path}/musan:someone/rirs+codec:opus,telephone"
-    assert shown_views(parse_views(text)) == "clean,far=musan_rir:musan:someone/rirs+codec:opus,telephone"
+    assert public_views(parse_views(text)) == "clean,far=musan_rir:musan:someone/rirs+codec:opus,telephone"
 
 
 def test_builds_recipes_one_after_the_other():

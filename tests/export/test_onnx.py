@@ -216,7 +216,7 @@ def test_outputs_that_may_mean_anything_are_refused(labels, said):
 @pytest.mark.parametrize(
     ("family", "said"),
     [
-        ("whisper", "a WhisperForAudioClassification takes input_features, and only models that take waveforms can be"),
+        ("whisper", "a WhisperForAudioClassification takes input_features, but only models that take waveforms can be"),
         ("audio-spectrogram-transformer", "a ASTForAudioClassification does not accept waveforms of 4000 samples"),
     ],
 )

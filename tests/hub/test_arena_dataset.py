@@ -56,7 +56,7 @@ def test_given_labels_need_nothing_but_the_commit(offline):
     assert load_arena_dataset("o/set", labels={"a": 0, "b": 0}, revision=COMMIT[:7]).metrics == ("srr_complement",)
     assert load_arena_dataset("o/set", labels={"a": 0, "b": 1}, revision=COMMIT[:7]).metrics == ("eer_percent",)
     for revision in (None, "main", "ABCDEF1"):
-        with pytest.raises(ArenaError, match="give the one that was scored with --revision"):
+        with pytest.raises(ArenaError, match="pass the one that was scored with --revision"):
             load_arena_dataset("o/set", labels={"a": 0}, revision=revision)
 
 
@@ -134,7 +134,7 @@ def test_broken_data_sets_are_named(tmp_path, offline):
     folder = make_dataset_folder(tmp_path / "labels", labels_file=True)
     for columns, trouble in [
         ({"utterance_id": ["a", "a"], "label": [0, 1]}, "'a' has two values of the label"),
-        ({"utterance_id": ["a"], "label": [2]}, "there is '2'"),
+        ({"utterance_id": ["a"], "label": [2]}, "found '2'"),
         ({"utterance_id": ["a"], "other": [2]}, "has no column label"),
     ]:
         pq.write_table(pa.table(columns), folder / "data" / "labels.parquet")

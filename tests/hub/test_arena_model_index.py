@@ -25,7 +25,7 @@ def metadata(folder):
     return yaml.safe_load((folder / "README.md").read_text(encoding="utf-8").split("---\n")[1])
 
 
-def listed(folder):
+def join_words(folder):
     blocks = metadata(folder)["model-index"][0]["results"]
     return [
         (block["dataset"]["type"], metric["type"], metric["value"]) for block in blocks for metric in block["metrics"]
@@ -48,7 +48,7 @@ def test_everything_else_stays(folder):
     assert after == before
     assert new[0]["name"] == "older name"
     assert new[0]["results"][0] == old[0]["results"][0]
-    assert listed(folder) == [("someone/other", "eer", 0.25), ("o/set", "eer", 0.0625)]
+    assert join_words(folder) == [("someone/other", "eer", 0.25), ("o/set", "eer", 0.0625)]
     assert len(ModelCard.load(folder / "README.md").data.eval_results) == 2
     assert [path.name for path in folder.iterdir()] == ["README.md"]
 
@@ -59,7 +59,7 @@ def test_a_newer_result_takes_the_place_of_the_older_one(folder):
     add_results_to_card(folder, "m", [result(0.3, dataset="o/third")])
     add_results_to_card(folder, "m", [result(0.2, dataset_revision="2" * 40)])
     add_results_to_card(folder, "m", [result(0.5, name="another rate")])
-    assert listed(folder) == [
+    assert join_words(folder) == [
         ("someone/other", "eer", 0.25),
         ("o/set", "eer", 0.2),
         ("o/set", "accuracy", 0.9),

@@ -12,7 +12,7 @@ from noise_clips import WINDOW, draw_clip
 from tiny_detectors import make_classifier, make_detector
 
 from hf_gradalign.hub import CalibratedFolder
-from hf_gradalign.hub.model_calibration import with_calibration_section
+from hf_gradalign.hub.model_calibration import add_calibration_section
 from hf_gradalign.metrics import Calibration
 from hf_gradalign.models import small_feature_extractor
 from hf_gradalign.scoring import SpoofScorer
@@ -158,7 +158,7 @@ def test_what_cannot_hold_a_calibration(detector, tmp_path, monkeypatch):
 
 def test_detectors_with_other_label_names(tmp_path):
     make_detector(n_samples=WINDOW, id2label={0: "fake", 1: "real"}).save_pretrained(tmp_path)
-    with pytest.raises(ValueError, match="named fake, real, and those of a calibrated detector must be named"):
+    with pytest.raises(ValueError, match="named fake, real, but the outputs of a calibrated detector must"):
         CalibratedFolder(tmp_path)
 
 
@@ -174,16 +174,16 @@ def test_the_section_of_the_card():
     calibration = {**AFFINE.as_dict(), **MADE, "date": "2026-11-27", "fitted_on": files}
     limit = "- Scores are not calibrated: they rank clips and are not probabilities."
     card = f"---\nlicense: mit\n---\n\n# Model\n\n## Intended use and limits\n\n{limit}\n"
-    once = with_calibration_section(card, calibration, "| metric |\n")
+    once = add_calibration_section(card, calibration, "| metric |\n")
     assert once.index("# Model") < once.index("## Calibration") < once.index("## Intended use and limits")
     assert "not calibrated" not in once
     assert r"(\<b>dev\</b>.txt, keys.tsv), 2026-11-27" in once  # escaped
-    assert with_calibration_section(once, calibration, "| metric |\n") == once
-    replaced = with_calibration_section(once, {**PAV.as_dict(), **MADE, "date": "2026-11-28"})
+    assert add_calibration_section(once, calibration, "| metric |\n") == once
+    replaced = add_calibration_section(once, {**PAV.as_dict(), **MADE, "date": "2026-11-28"})
     assert "3 knots" in replaced
     assert "slope" not in replaced
-    new = with_calibration_section("", calibration)
+    new = add_calibration_section("", calibration)
     assert ModelCard(new).data.to_dict() == {"library_name": "transformers", "pipeline_tag": "audio-classification"}
     assert ModelCard(new).text.strip().startswith("<!-- begin")
-    assert with_calibration_section(new, calibration) == new
-    assert with_calibration_section("# Mine\n", calibration).startswith("# Mine\n\n<!-- begin")
+    assert add_calibration_section(new, calibration) == new
+    assert add_calibration_section("# Mine\n", calibration).startswith("# Mine\n\n<!-- begin")

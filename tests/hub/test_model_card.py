@@ -212,11 +212,11 @@ def test_an_older_card_is_replaced(tmp_path, facts):
 @pytest.mark.parametrize(
     ("field", "value", "message"),
     [
-        ("results", {"test": {"eer": 20.5}}, "The equal error rate on test is 20.5: give a fraction in"),
+        ("results", {"test": {"eer": 20.5}}, "The equal error rate on test is 20.5: use a fraction in"),
         ("results", {"test": {"eer": 0.2, "by_system": {"A01": -0.1}}}, "The equal error rate of A01 on test is -0.1"),
         ("results", {"test": {"eer": math.nan}}, "The equal error rate on test is nan"),
-        ("conflict_rate", 21.0, "The conflict rate is 21.0: give a fraction in"),
-        ("conflict_rate_by_epoch", [0.1, 35], "The conflict rate of epoch 2 is 35: give a fraction in"),
+        ("conflict_rate", 21.0, "The conflict rate is 21.0: use a fraction in"),
+        ("conflict_rate_by_epoch", [0.1, 35], "The conflict rate of epoch 2 is 35: use a fraction in"),
     ],
 )
 def test_rates_in_per_cent_are_refused(field, value, message):

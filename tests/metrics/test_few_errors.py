@@ -36,7 +36,7 @@ def test_no_errors():
     assert "40 bona fide and 160 spoofed clips, true error rates of 7.2 and 1.9 % would still make no error" in problem
     assert problems(-scores_with(0)) == [problem.replace("of 0 %", "of 100 %")]
     (of_speakers,) = problems(scores_with(0), n_clusters=10)
-    assert of_speakers.endswith("say nothing.")  # clips of one speaker are not independent
+    assert of_speakers.endswith("mean nothing.")  # clips of one speaker are not independent
     assert (1 - highest_without_error(40)) ** 40 == pytest.approx(0.05)
 
 
@@ -51,7 +51,7 @@ def test_intervals_and_comparisons_warn():
     with pytest.warns(UserWarning, match="Only 5 of the speakers") as caught:
         bootstrap_intervals("eer", scores_with(8), LABELS, clusters=speakers, n_draws=20)
     assert caught[0].filename == __file__
-    with pytest.warns(UserWarning, match=r"The scores separate .* p-value say nothing"):
+    with pytest.warns(UserWarning, match=r"The scores separate .* p-value mean nothing"):
         compare_systems(scores_with(8), scores_with(0), LABELS, n_draws=20)
     with warnings.catch_warnings():
         warnings.simplefilter("error")

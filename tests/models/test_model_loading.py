@@ -87,7 +87,7 @@ def test_a_classifier_without_its_head_is_called_untrained(checkpoint):
     path = checkpoint()
     for name in [name for name in load_file(f"{path}/model.safetensors") if not name.startswith("wav2vec2.")]:
         drop(path, name)
-    with pytest.raises(ValueError, match=r"\.\.\.\)\. It is not a trained classifier, and scores of random weights"):
+    with pytest.raises(ValueError, match=r"\.\.\.\)\. It is not a trained classifier, and scores from random weights"):
         load_detector(path)
 
 

@@ -103,7 +103,7 @@ def test_refusals(write):
         ScoreFileError, match=r"Line 1 of .* is LA_000 LA_E_0, but that of .* is LA_001 LA_E_1\. .* once"
     ):
         read_asv_error_rates(write(twice[0], "twice.txt"), write(twice[1][::-1], "reversed.txt"))
-    with pytest.raises(ScoreFileError, match="unknown which trial each score is of"):
+    with pytest.raises(ScoreFileError, match="unknown which trial each score belongs to"):
         read_asv_error_rates(write([line.split()[-1] + " x" for line in scores], "nameless.txt"), write(keys, "k.txt"))
     with pytest.raises(ScoreFileError, match="has no column with trial types"):
         read_asv_error_rates(score_file, write(scores, "not_keys.txt"))

@@ -132,5 +132,5 @@ def test_the_diagram_names_its_systems():
 def test_a_calibration_that_gains_nothing_is_reported():
     assert calibrate_scores(make_clips(), n_draws=0).problems == []
     (problem,) = calibrate_scores(make_clips(2 * (RAW - 11) / 5 - 2), n_draws=0).problems  # these are ratios already
-    assert problem.startswith("Held out, the calibration does not lower the Cllr (0.")
+    assert problem.startswith("On held-out clips, the calibration does not lower the Cllr (0.")
     assert "Fit on more clips and speakers like those that you will score." in problem

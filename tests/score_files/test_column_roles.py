@@ -79,7 +79,7 @@ def test_lists_give_the_role_to_no_other_column(tmp_path, name, suffix):
         pq.write_table(pa.table(columns), path)
     else:
         path.write_text(json.dumps(rows) if suffix == "json" else "\n".join(map(json.dumps, rows)))
-    with pytest.raises(ScoreFileError, match=f"{name} may be the scores, but has lists or objects, which are not read"):
+    with pytest.raises(ScoreFileError, match=f"{name} may be the scores, but contains lists or objects"):
         read_scores(path)
     assert read_scores(path, score_column="x").scores.tolist() == [0.3, 0.4]
 
@@ -92,7 +92,7 @@ def test_lists_beside_a_column_of_scores_do_not_matter(tmp_path):
     path.write_text(json.dumps({"results": [{"utt": name, "scores": classes} for name in "ab"]}))
     assert read_scores(path).scores.tolist() == [0.6, 0.6]
     path.write_text(json.dumps({"results": [{"utt": name, "scores": [1, 2], "x": 3} for name in "ab"]}))
-    with pytest.raises(ScoreFileError, match="scores may be the scores, but has lists"):
+    with pytest.raises(ScoreFileError, match="scores may be the scores, but contains lists"):
         read_scores(path)
     path.write_text('{"a": null}')
     with pytest.raises(ScoreFileError, match="none of them could be the scores"):
@@ -131,7 +131,7 @@ def test_numbers_around_names_without_a_header(write):
 def test_a_note_names_a_column_whose_name_does_not_say_scores(write):
     for name, has_note in (("output", True), ("prob", False), ("Bona Fide", False)):
         notes = read_scores(write(["file", name], NAMES, PROBABILITIES)).notes
-        assert ["its column 'output', because no other could be" in note for note in notes] == [True] * has_note
+        assert ["its column 'output', because no other" in note for note in notes] == [True] * has_note
         assert read_scores(write(["file", name], NAMES, PROBABILITIES), score_column=name).notes == ()
 
 

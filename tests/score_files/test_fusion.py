@@ -148,7 +148,7 @@ def test_few_clips():
     [
         (lambda scores: scores[:, :1], LABELS, r"at least two systems.* not \(200, 1\).*fit_calibration"),
         (lambda scores: scores[:, 0], LABELS, r"at least two systems"),
-        (lambda scores: scores * [1, 0, 1] + 7, LABELS, r"All scores of system 2 are 7, so .* Leave it out"),
+        (lambda scores: scores * [1, 0, 1] + 7, LABELS, r"All scores of system 2 are 7, so .* Leave this system out"),
         (
             lambda scores: np.where(scores == scores[3, 2], np.nan, scores),
             LABELS,
@@ -191,7 +191,7 @@ def test_a_saved_fusion_is_the_same(tmp_path):
     ("content", "reason"),
     [
         ("not JSON", "not a readable"),
-        ("[1, 2]", "it is no JSON object"),
+        ("[1, 2]", "it is not a JSON object"),
         ('{"metrics": {}}', "no entry 'systems'"),
         ({"offset": "1"}, "offset is not a number but '1'"),
         ({"offset": True}, "offset is not a number"),
@@ -204,5 +204,5 @@ def test_invalid_fusion_files(tmp_path, content, reason):
     if isinstance(content, dict):
         content = json.dumps({**fit_fusion(SCORES, LABELS).as_dict(), **content})
     path.write_text(content)
-    with pytest.raises(ScoreFileError, match=f"is not a fusion.json that hf-gradalign fuse wrote: .*{reason}"):
+    with pytest.raises(ScoreFileError, match=f"is not a fusion.json from hf-gradalign fuse: .*{reason}"):
         Fusion.load(path)

@@ -95,7 +95,7 @@ def test_systems_without_errors_are_not_compared_by_their_penalty():
         "Held out, the fusion does not beat the best single system in any metric.",
         "The difference may be chance in actDCF (a.txt, p = 1), EER (a.txt, p = 1) and minDCF (a.txt, p = 1).",
         f"Both the fusion and {report.rivals['cllr'].name} separate the classes without errors, so the difference in "
-        "Cllr follows from the penalty and says nothing. Use harder clips.",
+        "Cllr follows from the penalty and means nothing. Use harder clips.",
     ]
 
 

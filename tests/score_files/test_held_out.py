@@ -20,7 +20,7 @@ def clips_of(labels, **columns):
 def test_single_clips(labels, n_folds):
     sizes = np.bincount(labels, minlength=2)
     if sizes.min() < 2:
-        with pytest.raises(ScoreFileError, match=r"needs at least 2 of each class\. Give keys with more"):
+        with pytest.raises(ScoreFileError, match=r"needs at least 2 of each class\. Use keys with more"):
             make_folds(clips_of(labels), n_folds=n_folds)
         return
     folds = make_folds(clips_of(labels), n_folds=n_folds)

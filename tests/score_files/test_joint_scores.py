@@ -108,7 +108,7 @@ def test_labels_of_the_score_files():
     other = system("b.txt", labels=1 - labels)
     with pytest.raises(ScoreFileError, match=r"39 labels of b\.txt differ from those of a\.txt \(u01, .*--keys"):
         own_keys([first, other])
-    with pytest.raises(ScoreFileError, match=r"None of c\.txt, d\.txt has true labels in it: .*--keys"):
+    with pytest.raises(ScoreFileError, match=r"None of c\.txt, d\.txt contains true labels: .*--keys"):
         own_keys([system("c.txt"), system("d.txt")])
 
 

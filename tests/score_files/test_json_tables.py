@@ -49,7 +49,7 @@ def test_predictions_beside_a_label_are_not_the_label(write):
     np.testing.assert_allclose(clips.scores, 0.1)
     for row in rows:
         row["score"] = 1
-    with pytest.raises(ScoreFileError, match="a row has score of its own and in 'output'"):
+    with pytest.raises(ScoreFileError, match="a row has score both directly and in 'output'"):
         read_scores(write(json.dumps(rows), "a.json"))
 
 

@@ -186,7 +186,7 @@ def test_other_tables(write):
     assert clips.labels.tolist() == [1, 0]
     assert columns_of(clips) == {"language": ["en", "de"]}
     path = write("name,class\na,0\nb,1\n", "y.csv")
-    with pytest.raises(ScoreFileError, match="labels should be bonafide or spoof, but there is '0', '1'"):
+    with pytest.raises(ScoreFileError, match="labels must be bonafide or spoof; found '0', '1'"):
         read_keys(path)
     assert read_keys(path, label_map={"0": "bonafide", "1": "spoof"}).labels.tolist() == [1, 0]
 
@@ -212,7 +212,7 @@ def test_the_arenas_folder(tmp_path):
     (tmp_path / "only_labels").mkdir()
     table = pa.table({"utterance_id": ["a", "b"], "label": pa.array([1, 1], pa.int8())})
     pq.write_table(table, tmp_path / "only_labels/labels.parquet")
-    with pytest.raises(ScoreFileError, match="there is '1'"):
+    with pytest.raises(ScoreFileError, match="found '1'"):
         read_keys(tmp_path / "only_labels")
     (tmp_path / "only_labels/eval.yaml").touch()
     assert read_keys(tmp_path / "only_labels").labels.tolist() == [0, 0]
@@ -226,7 +226,7 @@ def test_other_notes_do_not_make_numbers_labels(tmp_path, notes):
     path = tmp_path / "data/test-00000-of-00001.parquet"
     pq.write_table(pa.table({"path": ["a", "b"], "label": [0, 1], "notes": notes}), path)
     for keys in (path, tmp_path):
-        with pytest.raises(ScoreFileError, match="there is '0', '1'"):
+        with pytest.raises(ScoreFileError, match="found '0', '1'"):
             read_keys(keys)
     clips = read_keys(tmp_path, label_map={"0": "spoof", "1": "bonafide"})
     assert clips.labels.tolist() == [0, 1]
@@ -244,10 +244,10 @@ def test_parquet_whose_schema_names_the_labels(tmp_path):
     dataset.to_parquet(path)
     assert read_keys(path).labels.tolist() == [1, 0, 1]
     dataset.add_item({"id": "d", "label": -1}).to_parquet(path)
-    with pytest.raises(ScoreFileError, match="there is an empty value"):
+    with pytest.raises(ScoreFileError, match="found an empty value"):
         read_keys(path)
     pq.write_table(pa.table({"id": ["a"], "label": [1]}), path)
-    with pytest.raises(ScoreFileError, match="there is '1'"):
+    with pytest.raises(ScoreFileError, match="found '1'"):
         read_keys(path)
     with pytest.raises(ScoreFileError, match="There is no file"):
         read_keys(tmp_path / "nothing.parquet")

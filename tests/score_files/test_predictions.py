@@ -72,12 +72,12 @@ def test_confidence_becomes_a_score_where_keys_show_what_it_is(write, keys, kind
 def test_confidence_without_keys_is_refused(write, kind):
     columns, header = CONFIDENCES[kind]
     path = write("s.csv", *columns, header=header)
-    with pytest.raises(ScoreFileError, match=r"No score of .* Only keys can tell: give KEYS, .*--score_is"):
+    with pytest.raises(ScoreFileError, match=r"No score of .* Only keys can tell: add KEYS, .*--score_is"):
         read_scores(path)
     # If the user says that it is confidence, the file has no true labels.
     clips = read_scores(path, score_is="confidence")
     np.testing.assert_allclose(clips.scores, P, atol=1e-12)
-    with pytest.raises(ScoreFileError, match="has no true labels in it: give KEYS"):
+    with pytest.raises(ScoreFileError, match="contains no true labels: add KEYS"):
         with_own_labels(clips)
 
 
@@ -110,7 +110,7 @@ def test_a_column_of_predictions_is_enough(write, header):
     clips = read_scores(write("s.csv", NAMES, PREDICTED, CONFIDENCE, header=header))
     np.testing.assert_allclose(clips.scores, P, atol=1e-12)
     assert clips.labels is None
-    with pytest.raises(ScoreFileError, match="has no true labels in it: give KEYS"):
+    with pytest.raises(ScoreFileError, match="contains no true labels: add KEYS"):
         with_own_labels(clips)
 
 
@@ -138,7 +138,7 @@ def test_predictions_from_the_score_itself(write, keys):
     path = write("s.csv", NAMES, PREDICTED, LOGITS, header="file,label,score")
     assert matched(path, keys).scores.tolist() == LOGITS.tolist()
     clips = read_scores(path)
-    with pytest.raises(ScoreFileError, match=r"follow exactly from its scores.*Give KEYS.*--label_column"):
+    with pytest.raises(ScoreFileError, match=r"follow exactly from its scores.*Add KEYS.*--label_column"):
         with_own_labels(clips)
     with_own_labels(read_scores(path, label_column="label"))
 
@@ -173,7 +173,7 @@ LOGIT_OF_LABEL = np.abs(LOGITS) / 2 + 1
 def test_the_logit_of_the_predicted_label_cannot_be_converted(write, keys, header):
     path = write("s.csv", NAMES, PREDICTED, LOGIT_OF_LABEL, header=header)
     for has_keys in (True, False):
-        with pytest.raises(ScoreFileError, match=r"own label, such as its logit\. Such scores cannot be compared"):
+        with pytest.raises(ScoreFileError, match=r"own label, such as a logit\. Such scores cannot be compared"):
             match_keys(read_scores(path, has_keys=has_keys), keys)
     assert matched(path, keys, score_is="score").scores.tolist() == LOGIT_OF_LABEL.tolist()
 

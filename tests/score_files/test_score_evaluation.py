@@ -123,7 +123,7 @@ def test_over_speakers():
 
 def test_spoofs_alone():
     spoofs = make_clips(SCORES[LABELS == 0], LABELS[LABELS == 0])
-    with pytest.raises(ScoreFileError, match=r"All 100 clips of some.txt are spoofed, .* give a --threshold"):
+    with pytest.raises(ScoreFileError, match=r"All 100 clips of some.txt are spoofed, .* pass a --threshold"):
         evaluate_clips(spoofs)
     result = evaluate_clips(spoofs, Settings(threshold=1.0))
     row = result.rows["spoof_acceptance_rate"]
@@ -150,7 +150,7 @@ def test_one_class_by_column_and_without_errors():
     bonafide = make_clips(SCORES[LABELS == 1], LABELS[LABELS == 1])
     rows = evaluate_clips(bonafide, Settings(threshold=1.0, n_draws=20)).rows
     assert rows["false_rejection_rate"].value == np.mean(SCORES[LABELS == 1] < 1.0)
-    with pytest.raises(ScoreFileError, match=r"are bona fide, .* share of them that is rejected, give a --threshold"):
+    with pytest.raises(ScoreFileError, match=r"are bona fide, .* share of them that is rejected, pass a --threshold"):
         evaluate_clips(bonafide)
 
 

@@ -276,7 +276,7 @@ def test_columns_can_be_named(write):
     with pytest.raises(ScoreFileError, match="has the columns number, Bona Fide LLR, clip, is real"):
         read_scores(path)
     names = {"score_column": "bona fide llr", "id_column": "clip", "label_column": "4"}
-    with pytest.raises(ScoreFileError, match=r"there is '1', '0'\. .*--label_map 0=spoof 1=bonafide"):
+    with pytest.raises(ScoreFileError, match=r"found '1', '0'\. .*--label_map 0=spoof 1=bonafide"):
         read_scores(path, **names)
     check(read_scores(path, **names, label_map={"0": "spoof", "1": "bonafide"}), [1, 0, 1])
     with pytest.raises(ScoreFileError, match=r"has no column 'llr' \(--score_column\)\. Its columns are number, Bona"):

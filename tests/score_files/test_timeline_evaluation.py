@@ -79,7 +79,7 @@ def test_arrays_of_partialspoof(windows, tmp_path):
     assert list(result.rows) == ["range_eer", "segment_eer_0.64"]
     assert result.rows["range_eer"].value == 0
     assert result.spoof_seconds == 3
-    with pytest.raises(ValueError, match=r"last 0.5 s each, so segments of 0.16 s have no label of their own"):
+    with pytest.raises(ValueError, match=r"last 0.5 s each, so segments of 0.16 s do not have "):
         evaluate(windows, labels, resolutions=[0.16])
     swapped = read_segment_labels(tmp_path / "dev_seglab_0.50.npy", label_map={"0": "bonafide", "1": "spoof"})
     assert evaluate(windows, swapped).rows["range_eer"].value > 0.5
@@ -182,7 +182,7 @@ def test_few_recordings_or_errors_give_no_intervals(tmp_path):
     labels = read_segment_labels(write_turns(tmp_path / "l.rttm", **turns))
     few, separated = evaluate_localization(timelines, labels, resolutions=[1], n_draws=10).notes
     assert "one of the classes: 9. With fewer than 10" in few
-    assert "intervals of range-based EER, segment EER at 1 s say nothing" in separated
+    assert "intervals of range-based EER, segment EER at 1 s mean nothing" in separated
     assert evaluate_localization(timelines, labels, resolutions=[1], n_draws=0).notes == ()
 
 
@@ -211,7 +211,7 @@ def test_pickles_of_every_protocol_are_read(tmp_path, protocol):
 
 def test_no_code_of_a_pickle_is_run(tmp_path):
     np.save(tmp_path / "a.npy", {"a": Touch(tmp_path / "was_run")})
-    with pytest.raises(ScoreFileError, match=r"it holds (posix|nt)\.system, and only arrays, text, numbers"):
+    with pytest.raises(ScoreFileError, match=r"it contains (posix|nt)\.system, but only arrays, text, numbers"):
         load_object_array(tmp_path / "a.npy")
     assert not (tmp_path / "was_run").exists()
 
@@ -221,11 +221,11 @@ def test_no_code_of_a_pickle_is_run(tmp_path):
     [
         (b"", "is not a .npy file of arrays, or is damaged"),
         (b"\x93NUMPY\x01\x00", "is not a .npy file of arrays, or is damaged"),
-        (np.arange(3), "does not hold a dictionary of labels"),
-        ({}, "does not hold a dictionary of labels"),
-        ({"a": np.ones((2, 2))}, "has something else than a list of labels for 'a'"),
+        (np.arange(3), "does not contain a dictionary of labels"),
+        ({}, "does not contain a dictionary of labels"),
+        ({"a": np.ones((2, 2))}, "has no list of labels for 'a'"),
         ({"a": np.array(["1", "7"])}, "Cannot tell which labels of .* mean spoof and which bona fide: 7"),
-        ({3: np.array(["1", "0"])}, "has something else than a list of labels for 3"),
+        ({3: np.array(["1", "0"])}, "has no list of labels for 3"),
     ],
     ids=range(7),
 )
@@ -273,7 +273,7 @@ def test_the_command(windows, tmp_path, capsys):
     for read in (windows, labels):
         before = read.read_bytes()
         assert evaluate_timeline.main([*words[:-1], str(read)]) == 2
-        assert "would be replaced by the output" in capsys.readouterr().err
+        assert "and the output would replace it" in capsys.readouterr().err
         assert read.read_bytes() == before
     (tmp_path / "empty").mkdir()
     assert evaluate_timeline.main([str(tmp_path / "empty"), str(labels)]) == 2

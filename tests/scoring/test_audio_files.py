@@ -32,7 +32,7 @@ def test_files_and_folders(tree, paths, ids):
     assert all(audio["path"] for audio in found["audio"])
 
 
-@pytest.mark.parametrize(("path", "message"), [("empty", "no audio files"), ("nowhere", "no file or folder nowhere")])
+@pytest.mark.parametrize(("path", "message"), [("empty", "no audio files"), ("nowhere", "nowhere does not exist")])
 def test_missing_paths_and_folders_without_audio_are_refused(tree, path, message):
     with pytest.raises(CorpusError, match=message):
         list_audio_files([path])

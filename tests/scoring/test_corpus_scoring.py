@@ -104,7 +104,7 @@ def test_a_score_file_with_other_clips_is_not_taken_for_complete(scorer, make_co
     path = tmp_path / "scores.txt"
     score_corpus(scorer, make_corpus(3), path, progress=False)
     path.write_text(change(path.read_text()))
-    with pytest.raises(ValueError, match=r"does not have the clips that were scored anymore.*--overwrite"):
+    with pytest.raises(ValueError, match=r"no longer has the clips that were scored.*--overwrite"):
         score_corpus(scorer, make_corpus(3), path, progress=False)
 
 
@@ -232,7 +232,7 @@ def test_another_model_corpus_or_setting_is_refused(detector, extractor, make_co
 
 def test_a_score_file_of_unknown_origin_is_not_overwritten(scorer, make_corpus, tmp_path):
     (tmp_path / "scores.txt").write_text("precious")
-    with pytest.raises(ValueError, match="without the settings that it was scored with"):
+    with pytest.raises(ValueError, match="but the settings it was scored with are missing"):
         score_corpus(scorer, make_corpus(3), tmp_path / "scores.txt", progress=False)
     assert (tmp_path / "scores.txt").read_text() == "precious"
 
@@ -327,7 +327,7 @@ def test_invalid_score_files_and_columns(scorer, make_corpus, tmp_path):
         score_corpus(scorer, make_corpus(3), tmp_path / "pipe", overwrite=True, progress=False)
     with pytest.raises(CorpusError, match="audio, utterance_id cannot be additional columns"):
         score_corpus(scorer, make_corpus(3), tmp_path / "scores.txt", columns=["label", "utterance_id", "audio"])
-    with pytest.raises(TypeError, match=r"must be a datasets\.Dataset, not IterableDataset; load_corpus loads one"):
+    with pytest.raises(TypeError, match=r"must be a datasets\.Dataset, not IterableDataset; load_corpus returns one"):
         score_corpus(scorer, make_corpus(3).to_iterable_dataset(), tmp_path / "scores.txt")
 
 

@@ -86,7 +86,7 @@ def test_lists_of_clips_and_of_numbers(scorer):
 
 @pytest.mark.parametrize("pair", [(CLIPS[2], RATE), (RATE, CLIPS[2])])
 def test_a_rate_among_the_clips_is_refused(scorer, pair):
-    with pytest.raises(ValueError, match=r"clip \d is the number 16000. Give a waveform's rate as sampling_rate=..."):
+    with pytest.raises(ValueError, match=r"clip \d is the number 16000. Pass a waveform's rate as sampling_rate=..."):
         scorer.score(pair)
 
 
@@ -255,8 +255,8 @@ def test_half_precision(detector, extractor):
         ({"window_seconds": 0.001}, "window_seconds must be at least 0.1, not 0.001"),
         ({"window_seconds": float("nan")}, "window_seconds must be at least 0.1, not nan"),
         ({"windows": "all", "hop_seconds": -1.0}, "hop_seconds must be positive"),
-        ({"hop_seconds": 1.0}, "only apply to windows 'all'.*not to 'first'"),
-        ({"windows": "whole", "combine": "min"}, "only apply to windows 'all'.*not to 'whole'"),
+        ({"hop_seconds": 1.0}, "apply only to windows 'all'.*not to 'first'"),
+        ({"windows": "whole", "combine": "min"}, "apply only to windows 'all'.*not to 'whole'"),
         ({"windows": "whole", "window_seconds": 1.0}, "does not apply to windows 'whole'"),
         ({"rms_level": 0}, "rms_level must be above 0"),
         ({"rms_level": float("nan")}, "rms_level must be above 0"),
@@ -277,7 +277,7 @@ def test_a_model_of_another_type_is_refused(detector, extractor):
         with pytest.raises(ValueError, match=rf"the model has weights in {message}"):
             SpoofScorer(copy.deepcopy(detector).to(kind), extractor)
     SpoofScorer(copy.deepcopy(detector).bfloat16(), extractor, dtype="bfloat16").score(CLIPS[:1])
-    with pytest.raises(ValueError, match="a DataParallel has no config: pass the model of transformers that is in it"):
+    with pytest.raises(ValueError, match="a DataParallel has no config: pass the transformers model that it contains"):
         SpoofScorer(torch.nn.DataParallel(detector), extractor)
 
 

@@ -96,7 +96,7 @@ def test_invalid_windows(scorer, options, message):
 
 
 def test_several_recordings_are_refused(scorer, tmp_path):
-    with pytest.raises(ValueError, match="a timeline is of one recording, not of 2 clips"):
+    with pytest.raises(ValueError, match="a timeline takes one recording, not 2 clips"):
         scorer.timeline([CLIP, CLIP])
     (tmp_path / "talk.wav").write_text("no audio")
     with pytest.raises(BadAudioError, match=r"the recording cannot be scored: .*talk\.wav") as caught:

@@ -106,7 +106,7 @@ def test_other_settings_are_refused(scorer, make_corpus, tmp_path):
     assert read_timeline(tmp_path / "timeline" / "utt_0001.jsonl").starts[1:2].tolist() in ([0.1], [])
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "letter.txt").write_text("Dear")
-    with pytest.raises(ValueError, match=r"has files, and none of them is the timeline\.json"):
+    with pytest.raises(ValueError, match=r"has files but no timeline\.json"):
         write(scorer, corpus, tmp_path / "mine")
 
 

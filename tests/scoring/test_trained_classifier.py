@@ -8,7 +8,7 @@ from tiny_detectors import TINY
 from transformers import AutoConfig, Wav2Vec2FeatureExtractor, Wav2Vec2ForSequenceClassification, Wav2Vec2Model
 
 from hf_gradalign.scoring import SpoofScorer
-from hf_gradalign.scoring.model_loading import suitable_workers
+from hf_gradalign.scoring.model_loading import default_worker_count
 
 CLIP = draw_clip(0, 8000)
 
@@ -49,4 +49,4 @@ def test_no_such_model(tmp_path):
 def test_loader_workers_suit_the_machine(monkeypatch, cores, processes, device, workers):
     monkeypatch.setattr(os, "sched_getaffinity", lambda pid: set(range(cores)), raising=False)
     monkeypatch.setenv("LOCAL_WORLD_SIZE", str(processes))
-    assert suitable_workers(torch.device(device)) == workers
+    assert default_worker_count(torch.device(device)) == workers

@@ -14,7 +14,7 @@ from transformers import Wav2Vec2FeatureExtractor
 
 from hf_gradalign.models import SpoofDetectorFeatureExtractor
 from hf_gradalign.scoring import SpoofScorer, Timeline, window_sharing
-from hf_gradalign.scoring.window_sharing import SeparateWindows, _diverted, window_scoring
+from hf_gradalign.scoring.window_sharing import SeparateWindows, _divert_forward, window_scoring
 
 CLIP = draw_clip(3, 4 * WINDOW + 123)
 HOP = 0.05  # ten frames of the tiny encoders
@@ -158,11 +158,11 @@ def test_a_part_that_another_thread_diverts():
     begun, done = Event(), Event()
 
     def divert_inner():
-        with _diverted(inner, lambda own, x: own(x) * 0):
+        with _divert_forward(inner, lambda own, x: own(x) * 0):
             begun.set()
             done.wait()
 
-    with ThreadPoolExecutor() as pool, _diverted(outer, lambda own, x: own(x) + 1):
+    with ThreadPoolExecutor() as pool, _divert_forward(outer, lambda own, x: own(x) + 1):
         pool.submit(divert_inner)
         begun.wait()
         found = outer(x)
@@ -233,5 +233,5 @@ def test_other_windows_than_those_of_the_calibration(caplog, monkeypatch):
     assert "other windows" not in caplog.text
     scorer.timeline(CLIP, window_seconds=0.1, hop_seconds=0.1)
     assert (
-        "fitted with other windows, and may not hold for these: window_samples was 3200 and is now 1600" in caplog.text
+        "fitted with other windows and may be wrong for these: window_samples was 3200 and is now 1600" in caplog.text
     )

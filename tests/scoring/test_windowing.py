@@ -16,7 +16,7 @@ from transformers import (
 from hf_gradalign.audio import AudioDecodingError
 from hf_gradalign.models import SpoofDetectorFeatureExtractor
 from hf_gradalign.scoring import SpoofScorer, Windowing
-from hf_gradalign.scoring.windowing import ClipWindows, settle_windowing
+from hf_gradalign.scoring.windowing import ClipWindows, choose_windowing
 
 
 @given(st.integers(1, 60), st.integers(1, 20), st.one_of(st.none(), st.integers(1, 25)))
@@ -57,7 +57,7 @@ def test_whole_is_the_clip():
 
 @pytest.mark.parametrize(("combine", "score"), [("mean", 2.0), ("median", 1.0), ("min", 0.0), ("max", 5.0)])
 def test_combination(combine, score):
-    assert Windowing(4, "all", combine=combine).combined(np.array([1.0, 0.0, 5.0])) == score
+    assert Windowing(4, "all", combine=combine).combine_scores(np.array([1.0, 0.0, 5.0])) == score
 
 
 @pytest.mark.parametrize(
@@ -89,27 +89,27 @@ def test_refusals(arguments, message):
     ids=lambda value: type(value).__name__,
 )
 def test_windows_are_no_longer_than_what_the_extractor_takes(extractor, limit):
-    whole = settle_windowing(extractor, "whole").max_samples
-    assert settle_windowing(extractor, "first", 2.0).n_samples == 32_000
+    whole = choose_windowing(extractor, "whole").max_samples
+    assert choose_windowing(extractor, "first", 2.0).n_samples == 32_000
     if limit is None:
         assert whole is None
         return
     assert whole == pytest.approx(limit, abs=160)
-    with pytest.raises(ValueError, match=r"the model takes at most .* would cut windows of 40 s: use shorter ones"):
-        settle_windowing(extractor, "all", 40.0)
-    assert settle_windowing(extractor, "all", limit / 16_000).n_samples == limit
+    with pytest.raises(ValueError, match=r"the model accepts at most .* would cut windows of 40 s: use shorter ones"):
+        choose_windowing(extractor, "all", 40.0)
+    assert choose_windowing(extractor, "all", limit / 16_000).n_samples == limit
 
 
 def test_the_default_window_is_what_the_extractor_takes():
-    assert settle_windowing(ASTFeatureExtractor(max_length=100)).n_samples == pytest.approx(16_240, abs=160)
-    assert settle_windowing(ASTFeatureExtractor()).n_samples == 66_800
+    assert choose_windowing(ASTFeatureExtractor(max_length=100)).n_samples == pytest.approx(16_240, abs=160)
+    assert choose_windowing(ASTFeatureExtractor()).n_samples == 66_800
 
 
 def test_whole_clips_that_the_extractor_would_cut_are_not_scored():
     extractor = WhisperFeatureExtractor(chunk_length=1, feature_size=20)
-    windowing = settle_windowing(extractor, "whole")
+    windowing = choose_windowing(extractor, "whole")
     for clip in ({"array": np.ones(32_000, np.float32), "sampling_rate": 16_000}, encoded(np.ones(32_000, np.float32))):
-        with pytest.raises(AudioDecodingError, match=r"longer than the 1 s that the model takes: use windows 'all'"):
+        with pytest.raises(AudioDecodingError, match=r"longer than the 1 s that the model accepts: use windows 'all'"):
             list(ClipWindows(clip, 16_000, windowing))
         clip = {"array": np.ones(16_000, np.float32), "sampling_rate": 16_000}
         assert [len(window) for window in ClipWindows(clip, 16_000, windowing)] == [16_000]

@@ -189,7 +189,7 @@ def test_no_input_is_replaced(evaluate, write, protocol, tmp_path, capsys, optio
     before = (tmp_path / "out/evaluation.json").read_bytes(), Path(protocol).read_bytes()
     assert evaluate([path, protocol, "--bootstrap", "0", option, *words]) == 2
     captured = capsys.readouterr()
-    assert "is to be read and would be replaced by the output: choose another output" in captured.err
+    assert "is an input, and the output would replace it: choose another output" in captured.err
     assert captured.out == ""
     assert ((tmp_path / "out/evaluation.json").read_bytes(), Path(protocol).read_bytes()) == before
 
@@ -201,7 +201,7 @@ def test_numbers_as_labels_do_not_matter_with_keys(evaluate, write, protocol, ca
     assert rows_of(captured.out)["EER (%)"] == [f"{100 * equal_error_rate(SCORES, LABELS)['eer']:.3f}"]
     assert "numbered.csv is unclear, so they are not used" in captured.err
     assert evaluate([path, "--bootstrap", "0"]) == 2
-    assert "labels should be bonafide or spoof" in capsys.readouterr().err
+    assert "labels must be bonafide or spoof" in capsys.readouterr().err
 
 
 def test_predicted_labels_with_their_confidence(evaluate, write, protocol, capsys):
@@ -215,9 +215,9 @@ def test_predicted_labels_with_their_confidence(evaluate, write, protocol, capsy
     assert rows_of(captured.out)["EER (%)"] == [f"{100 * equal_error_rate(SCORES, LABELS)['eer']:.3f}"]
     assert "best.csv are predictions" in captured.err
     for words, message in (
-        ([], "Only keys can tell: give KEYS"),
-        (["--score_is", "confidence"], "has no true labels in it: give KEYS"),
-        (["--score_is", "score"], "they may not be the truth"),
+        ([], "Only keys can tell: add KEYS"),
+        (["--score_is", "confidence"], "contains no true labels: add KEYS"),
+        (["--score_is", "score"], "they may not be the ground truth"),
         ([protocol, "--higher_is", "spoof"], "--score_is confidence if they are"),
     ):
         assert evaluate([path, *words, "--bootstrap", "0"]) == 2
@@ -343,7 +343,7 @@ def test_a_corpus_in_place_of_keys(evaluate, write, capsys):
     ("words", "message"),
     [
         (["nothing.txt"], "error: There is no file nothing.txt"),
-        (["plain.txt"], "plain.txt has no true labels in it: give KEYS"),
+        (["plain.txt"], "plain.txt contains no true labels: add KEYS"),
         (["plain.txt", "nowhere/keys"], "error: There is no file nowhere/keys"),
         (["plain.txt", "in_the_wild:nowhere"], "nowhere does not exist"),
         (["cm.txt", "--by", "codec"], "error: There is no column 'codec' (--by)"),

@@ -118,9 +118,9 @@ def test_a_file_that_is_there_is_not_replaced(export, save, tmp_path, capsys, na
 def test_a_folder_in_place_of_the_file(export, save, tmp_path, capsys):
     (tmp_path / "folder").mkdir()
     assert export([save(), "--output", str(tmp_path / "folder")]) == 2
-    assert "folder is a folder: give a file, such as detector.onnx" in capsys.readouterr().err
+    assert "folder is a folder: pass a file, such as detector.onnx" in capsys.readouterr().err
 
 
 def test_whole_clips_have_no_length(export, save, tmp_path, capsys):
     assert export([save(n_samples=None), "--output", str(tmp_path / "detector.onnx")]) == 2
-    assert "give --n_samples" in capsys.readouterr().err
+    assert "pass --n_samples" in capsys.readouterr().err

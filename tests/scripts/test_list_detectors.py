@@ -30,7 +30,7 @@ def test_a_filter_and_json(run, capsys):
     assert run("no", "such", "--json") == 1
     captured = capsys.readouterr()
     assert json.loads(captured.out) == []
-    assert captured.err == "error: no published detector has no and such\n"
+    assert captured.err == "error: no published detector matches no and such\n"
 
 
 def test_the_page_is_the_one_that_the_code_writes(load_script, tmp_path):

@@ -11,7 +11,7 @@ def test_nothing_to_report(script, tmp_path, capsys):
     assert script.main([str(tmp_path)]) == 2
     assert "has no results of finished trials" in capsys.readouterr().err
     assert script.main([str(tmp_path / "absent")]) == 2
-    assert "absent does not exist; give the folder of a study" in capsys.readouterr().err
+    assert "absent does not exist; pass the folder of a study" in capsys.readouterr().err
 
 
 def test_unreadable_tables_give_one_line(script, tmp_path, capsys):

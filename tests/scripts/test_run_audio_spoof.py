@@ -134,7 +134,7 @@ def test_can_be_typed_twice(run_script, tmp_path, monkeypatch, stop_before_train
 def test_a_run_is_not_overwritten(run_script, finished_run, capsys):
     before = (finished_run / "model.safetensors").read_bytes()
     assert run_script(output_dir=finished_run) == 2
-    assert "already holds a run" in capsys.readouterr().err
+    assert "already contains a run" in capsys.readouterr().err
     assert (finished_run / "model.safetensors").read_bytes() == before
 
 
@@ -232,7 +232,7 @@ def test_a_test_split_of_one_class_is_scored_without_an_error_rate(run_script, t
     printed = capsys.readouterr().out
     name = {"genuine": "bonafide", "deepfake": "spoof"}[kept]
     assert (
-        f"Test split: All {len(held_out)} clips are {name}: they are scored, and there is no equal error rate."
+        f"Test split: All {len(held_out)} clips are {name}: they are scored, but there is no equal error rate."
         in printed
     )
     results = results_of(out)

@@ -66,7 +66,7 @@ def test_a_recipe_whose_package_is_missing_in_a_stream(load_script, tmp_path, mp
         ),
         (
             {"push_to_hub": True, "hub_model_id": "a/b/c"},
-            "--push_to_hub: give a valid name with --hub_model_id namespace/name",
+            "--push_to_hub: pass a valid name with --hub_model_id namespace/name",
         ),
         ({"push_to_hub": True, "hub_model_id": "a/b"}, "--push_to_hub: no access token was found. Run `hf auth login`"),
     ],

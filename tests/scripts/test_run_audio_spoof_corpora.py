@@ -75,7 +75,7 @@ def test_a_stream(load_script, quick_options, tmp_path, la, capsys):
     assert "| training clips | streamed |" in (out / "README.md").read_text()
     assert 0 <= results_of(out)["eval_eer"] <= 1
     assert main([*words, str(tmp_path / "other"), "--max_steps", "-1"]) == 2
-    assert "set how long to train with --max_steps" in capsys.readouterr().err
+    assert "so set --max_steps" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

@@ -166,7 +166,7 @@ def test_a_folder_with_a_run_in_it(run_script, tmp_path, capsys):
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "config.json").write_text("{}")
     assert run_script("--dry_run", output_dir=tmp_path / "out") == 2
-    assert "already holds a run" in capsys.readouterr().err
+    assert "already contains a run" in capsys.readouterr().err
 
 
 def test_too_little_memory(run_script, temporary, monkeypatch, capsys):

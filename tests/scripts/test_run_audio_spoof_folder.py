@@ -76,7 +76,7 @@ def test_files_of_others_are_replaced_on_request_when_the_run_is_whole(run_scrip
     assert run_script("--overwrite", output_dir=out, seed=3) == 0
     assert json.loads((out / "run_arguments.json").read_text())["seed"] == 3
     assert run_script(output_dir=out) == 2
-    assert "already holds a run" in capsys.readouterr().err
+    assert "already contains a run" in capsys.readouterr().err
 
 
 def test_a_run_is_resumed_on_the_same_thing(run_script, finished_run, capsys, stop_before_training):

@@ -86,7 +86,7 @@ def test_killed_and_started_again_by_the_same_command_line(quick_options, tmp_pa
         assert RunCheckpoints(run).incomplete() == {}
         assert not (run / "all_results.json").exists()
     assert start(words(run), log).wait(300) == 0, log.read_text()[-3000:]
-    assert "has no complete checkpoint to resume from: the run starts over" in log.read_text()
+    assert "has no complete checkpoint to resume from, so the run starts over" in log.read_text()
 
     weights = load_file(run / "model.safetensors")
     expected = load_file(tmp_path / "whole" / "model.safetensors")

@@ -165,7 +165,7 @@ def test_numbers_as_utterance_ids(script, model, corpus, tmp_path, capsys):
     ("words", "said"),
     [
         (["--corpus", "no/such/corpus/here"], "no/such/corpus/here is neither a local path"),
-        (["--audio", "nowhere"], "no file or folder nowhere"),
+        (["--audio", "nowhere"], "nowhere does not exist"),
         (["--window_seconds", "-1"], "window_seconds must be at least 0.1"),
         (["--columns", "codec"], "no column codec; its columns are"),
         (["--split", "tset"], "has no split 'tset'; its splits are train, validation, test.\n"),

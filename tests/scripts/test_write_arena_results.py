@@ -36,7 +36,9 @@ def test_writes_and_says_what_it_found(run, words, tmp_path):
     assert (status, err) == (0, "")
     record = yaml.safe_load((tmp_path / "model" / ".eval_results" / "o" / "set" / "result.yaml").read_text())
     check_run_record(record)
-    assert f"o/set at 0123456789ab: eer_percent {record['scores']['eer_percent']:.4f}\n60 of 60 clips are scored" in out
+    assert (
+        f"o/set at 0123456789ab: eer_percent {record['scores']['eer_percent']:.4f}\n60 of 60 clips have a score" in out
+    )
     assert "threshold at the equal error rate: 0." in out
 
 
@@ -64,7 +66,7 @@ def test_spoof_only_data_sets_take_the_threshold_of_another(run, words, tmp_path
     ("more", "trouble"),
     [
         (["--slug", "No Slug"], "'No Slug' is not a slug"),
-        (["--revision", "0123"], "give the one that was scored with --revision"),
+        (["--revision", "0123"], "pass the one that was scored with --revision"),
         (["--scores", "nowhere.txt"], "There is no file nowhere.txt"),
         (["--paper_arxiv", "2509.20682", "--paper_bibtex", "nowhere.bib"], "nowhere.bib"),
         (["--push_to_hub"], "need --hub_model_id namespace/name"),
@@ -133,5 +135,7 @@ def test_a_submission_replaces_no_other_file(run, words, tmp_path):
     who = ["--hub_model_id", "a/b", "--hf_username", "a", "--contact", "c"]
     status, _, err = run(*words, "--submission", str(tmp_path / "a.yaml"), *who)
     assert status == 2
-    assert "a.yaml exists and was not written by this command: give another name, or replace it with --overwrite" in err
+    assert (
+        "a.yaml exists and was not written by this command: choose another name, or replace it with --overwrite" in err
+    )
     assert not (tmp_path / "model" / ".eval_results").exists()  # it was seen first

@@ -90,7 +90,7 @@ def test_evaluation_sets():
     ("content", "message"),
     [
         ({"cell": []}, "unknown key 'cell'; did you mean cells"),
-        ({"cells": []}, "give a list of mappings"),
+        ({"cells": []}, "write a list of mappings"),
         ({"cells": [{"seed": 1}]}, "entry 1 has no method"),
         ({"cells": [{"method": [["a"]]}]}, "method takes a value, a list of values or a range"),
         ({"cells": [{"method": []}]}, "method has no value"),

@@ -108,7 +108,7 @@ def test_a_single_seed_gets_no_verdict(finished_study):
     compared = [row for row in tables.eer if row["verdict"]]
     compared[0].update(verdict="one seed", n_paired=1, p_value=None)
     text = report.render(results, tables, QUICK, [])
-    assert f"Not judged, because a single seed says nothing of other runs: 1 of {len(compared)}." in text
+    assert f"Not judged, because a single seed says nothing about other runs: 1 of {len(compared)}." in text
     assert f"Of {len(compared) - 1} differences" in text
     for row in compared:
         row.update(verdict="one seed", n_paired=1, p_value=None)

@@ -185,7 +185,7 @@ def test_files_of_a_trial_that_were_changed_are_named(finished_study, small_stud
     (folder / name).write_text(change(text))
     before = snapshot(finished_study)
     with pytest.raises(
-        StudyError, match=rf"{name.replace('.', '[.]')} is not as the trial wrote it: .*{reason}.*Delete it"
+        StudyError, match=rf"{name.replace('.', '[.]')} was changed after the trial wrote it: .*{reason}.*Delete it"
     ):
         StudyTables(finished_study).update(None if name == "settings.json" else small_study)
     assert snapshot(finished_study) == before

@@ -21,9 +21,9 @@ def test_a_missing_evaluation_set_is_an_error_before_training(tmp_path, monkeypa
     ("name", "content", "reason"),
     [
         ("all_results.json", "{}", "'settings'"),
-        ("all_results.json", "[1]", "all_results.json is not as the trial wrote it"),
+        ("all_results.json", "[1]", "all_results.json was changed after the trial wrote it"),
         ("trainer_state.json", "{", "trainer_state.json"),
-        ("resources.json", "x", "resources.json is not as the trial wrote it"),
+        ("resources.json", "x", "resources.json was changed after the trial wrote it"),
     ],
 )
 def test_files_of_a_trained_trial_that_were_changed_are_named(tmp_path, monkeypatch, name, content, reason):

@@ -9,7 +9,7 @@ import pytest
 import torch
 from safetensors.torch import save
 
-from hf_gradalign.utils.file_faults import fault_met_in_loading, json_fault, weights_fault, weights_kind
+from hf_gradalign.utils.file_faults import describe_loading_error, json_fault, weights_fault, weights_kind
 from hf_gradalign.utils.plain_text import plain_text
 
 STATE = {"a.weight": torch.ones(40, 3), "b": torch.arange(4)}
@@ -44,7 +44,7 @@ ZIP, LEGACY = torch_bytes(), torch_bytes(_use_new_zipfile_serialization=False)
         (b"best.pth".ljust(257, b"\0") + b"ustar  \0" + b"x" * 500, "is a tar archive: unpack it first"),
         (b"GGUF" + b"\0" * 50, "is a GGUF file"),
         (SAFE[: len(SAFE) // 2], f"is truncated: it has {len(SAFE) // 2:,} of {len(SAFE):,} bytes"),
-        (SAFE[:60], "and its header alone"),
+        (SAFE[:60], "but its header alone"),
         (SAFE + b"x", "has 1 bytes too many"),
         (SAFE[:12] + b"\xff" * 9 + SAFE[21:], "has a damaged header"),
         (ZIP[: len(ZIP) // 2], f"is truncated ({len(ZIP) // 2:,} bytes"),
@@ -103,7 +103,7 @@ def test_json(content, said, tmp_path):
     [
         (["model/best.pth"], "is a zip archive of model/best.pth: unpack it first"),
         (["a/data.pkl", "a/constants.pkl", "a/code/a.py"], "is a TorchScript program, which is code, so it is not"),
-        (["a/archive_format", "a/models/model.json"], "is a program of torch.export: save the state dict of the model"),
+        (["a/archive_format", "a/models/model.json"], "is a torch.export program: save the state dict of the model"),
     ],
 )
 def test_a_zip_of_other_things(names, said, tmp_path):
@@ -114,14 +114,14 @@ def test_a_zip_of_other_things(names, said, tmp_path):
 
 
 def test_what_is_said_of_an_error():
-    said = fault_met_in_loading(
+    said = describe_loading_error(
         pickle.UnpicklingError(
             "Weights only load failed. \x1b[1mDo\x1b[0m ... Unsupported global: GLOBAL posix.system was"
         )
     )
     assert said.startswith("contains more than tensors (posix.system), which could run code")
     assert (
-        fault_met_in_loading(EOFError()) == "is truncated, damaged or of another format (EOFError): download it again"
+        describe_loading_error(EOFError()) == "is truncated, damaged or in another format (EOFError): download it again"
     )
 
 

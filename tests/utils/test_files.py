@@ -3,7 +3,7 @@ import os
 import pytest
 
 from hf_gradalign.utils.file_locks import hold_outputs
-from hf_gradalign.utils.files import refuse_device, require_free, write_text_atomically, written_when_whole
+from hf_gradalign.utils.files import refuse_device, replace_atomically, require_free, write_text_atomically
 
 
 def test_old_or_new(tmp_path, monkeypatch):
@@ -29,7 +29,7 @@ def test_old_or_new(tmp_path, monkeypatch):
     [
         lambda path: write_text_atomically(path, "text"),
         lambda path: require_free(path, overwrite=True),
-        lambda path: written_when_whole(path).__enter__(),
+        lambda path: replace_atomically(path).__enter__(),
         lambda path: hold_outputs([path]).__enter__(),
     ],
     ids=["text", "free", "draft", "lock"],
@@ -49,7 +49,7 @@ def test_devices_and_pipes_are_not_replaced(tmp_path, write):
 
 def test_a_folder_is_written_to_a_draft_first(tmp_path):
     folder = tmp_path / "deep" / "model"
-    with written_when_whole(folder) as draft:
+    with replace_atomically(folder) as draft:
         draft.mkdir()
         (draft / "a").write_text("1")
         assert not folder.exists()
@@ -57,7 +57,7 @@ def test_a_folder_is_written_to_a_draft_first(tmp_path):
     (folder / "own").write_text("mine")
 
     def fail():
-        with written_when_whole(folder) as draft:
+        with replace_atomically(folder) as draft:
             draft.mkdir()
             (draft / "a").write_text("2")
             (draft / "nowhere" / "b").write_text("3")
@@ -65,7 +65,7 @@ def test_a_folder_is_written_to_a_draft_first(tmp_path):
     with pytest.raises(FileNotFoundError):
         fail()
     assert (folder / "a").read_text() == "1"
-    with written_when_whole(folder) as draft:
+    with replace_atomically(folder) as draft:
         (draft / "sub").mkdir(parents=True)
         (draft / "a").write_text("2")
         (draft / "sub" / "b").write_text("3")
@@ -80,7 +80,7 @@ def test_a_folder_is_written_to_a_draft_first(tmp_path):
 def test_a_file_is_written_to_a_draft_first(tmp_path):
     path = tmp_path / "a.pth"
     for content in ("1", "2"):
-        with written_when_whole(path) as draft:
+        with replace_atomically(path) as draft:
             draft.write_text(content)
         assert path.read_text() == content
     assert list(tmp_path.iterdir()) == [path]

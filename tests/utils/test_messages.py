@@ -5,7 +5,7 @@ import pytest
 from torch.utils.data import DataLoader, Dataset
 
 from hf_gradalign.utils import messages
-from hf_gradalign.utils.messages import error_line, is_disk_full, is_outside_fault, require_room
+from hf_gradalign.utils.messages import error_line, is_disk_full, is_outside_fault, require_space
 
 
 @pytest.mark.parametrize(
@@ -119,10 +119,10 @@ def test_an_endless_message_is_cut():
 
 
 def test_room_is_looked_for_before_the_work(tmp_path):
-    require_room(tmp_path / "a" / "b", 1000)
+    require_space(tmp_path / "a" / "b", 1000)
     assert not (tmp_path / "a").exists()
-    with pytest.raises(OSError, match=r"c: about 1,000,000,000,000\.0 MB are needed and [\d,.]+ MB are free"):
-        require_room(tmp_path / "c", 10**18)
+    with pytest.raises(OSError, match=r"c: about 1,000,000,000,000\.0 MB are needed, but [\d,.]+ MB are free"):
+        require_space(tmp_path / "c", 10**18)
     (tmp_path / "file").touch()
     with pytest.raises(NotADirectoryError, match="file"):
-        require_room(tmp_path / "file" / "below", 1)
+        require_space(tmp_path / "file" / "below", 1)

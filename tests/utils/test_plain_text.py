@@ -8,7 +8,7 @@ from hf_gradalign.utils.plain_text import (
     markdown_cell,
     markdown_text,
     plain_text,
-    without_local_paths,
+    shorten_local_paths,
 )
 
 
@@ -38,11 +38,11 @@ def test_code_cannot_be_left():
 
 
 def test_paths_of_this_machine_are_cut(tmp_path):
-    assert without_local_paths(f'{{"a": "{tmp_path}/b c/d e.wav"}}') == '{"a": "d e.wav"}'
-    assert without_local_paths(f"x\t{tmp_path}/b c.wav\ty") == "x\tb c.wav\ty"
-    assert without_local_paths(f"la:{tmp_path}/LA --a={tmp_path}/x/ ({tmp_path}/y)") == "la:LA --a=x (y)"
+    assert shorten_local_paths(f'{{"a": "{tmp_path}/b c/d e.wav"}}') == '{"a": "d e.wav"}'
+    assert shorten_local_paths(f"x\t{tmp_path}/b c.wav\ty") == "x\tb c.wav\ty"
+    assert shorten_local_paths(f"la:{tmp_path}/LA --a={tmp_path}/x/ ({tmp_path}/y)") == "la:LA --a=x (y)"
     for text in ("https://e.org/tmp/x", "60/40", "a/b", "/no-such-folder/x", "</p>", "/tmp"):
-        assert without_local_paths(text) == text
+        assert shorten_local_paths(text) == text
 
 
 @pytest.mark.parametrize("kind", [pa.string(), pa.large_string()])

@@ -68,7 +68,7 @@ def test_headers_and_settings(tmp_path):
     with path.open("wb") as file:
         file.write(struct.pack("<Q", 10 << 30) + b'{"a"')
         file.truncate(11 << 30)  # sparse: takes no space
-    assert "has a header of 10,737,418,240 bytes, and safetensors allows 100,000,000" in weights_fault(path)
+    assert "has a header of 10,737,418,240 bytes, but safetensors allows at most 100,000,000" in weights_fault(path)
     header = DEEP_OBJECT.encode()
     path.write_bytes(struct.pack("<Q", len(header)) + header)
     assert "has a damaged header" in weights_fault(path)

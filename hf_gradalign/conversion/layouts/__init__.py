@@ -1,4 +1,4 @@
-"""Layouts of published checkpoints by name, and detection of the layout of a checkpoint."""
+"""The layouts of published checkpoints by name, and the detection of a checkpoint's layout."""
 
 from hf_gradalign.conversion.layouts import aasist, aasist_raw, conformer_tcm, linear, mamba, nes2net, sls
 from hf_gradalign.conversion.layouts.base import HeadLayout, Published, State

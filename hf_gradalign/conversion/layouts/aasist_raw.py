@@ -20,7 +20,7 @@ def _options(state: State) -> dict[str, Any]:
 
 
 def _published(state: State, encoder: Mapping[str, Any], layer_merging: str | None) -> Published:
-    """AASIST-L has its own pool ratios, and is recognized by its sizes. Other sizes get the ratios of AASIST."""
+    """Return the published facts. AASIST-L, recognized by its sizes, has its own pool ratios; others get AASIST's."""
     told = _options(state)
     is_light = ARCHITECTURES["aasist_l"].items() >= told.items()
     options = head_options("aasist", architecture_config("aasist_l" if is_light else "aasist").head_options, "sinc")

@@ -1,4 +1,4 @@
-"""What describes the layout of a published detector's checkpoints."""
+"""Classes that describe the layout of a published detector's checkpoints."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -14,7 +14,7 @@ State = Mapping[str, Tensor]
 
 @dataclass(frozen=True, kw_only=True)
 class Published:
-    """What is published about a detector beyond the shapes of its weights.
+    """Published facts about a detector beyond the shapes of its weights.
 
     Attributes:
         name: Name of the detector.
@@ -44,10 +44,10 @@ class HeadLayout:
         signature: A key that no other head has, or none without the keys in `without`.
         without: Keys that other heads have, and this one does not.
         options: Reads the head's options from the shapes.
-        classifier: Their name of the layer that computes the logits.
-        published: Tells what is published, from the head's entries, the fields of the encoder's configuration and the
-            name of the layer merging, if any.
-        encoders: Encoders (`model_type`) that the published code has with this head; `sinc` for filters of the
+        classifier: Published name of the layer that computes the logits.
+        published: Function that returns the published facts, given the head's entries, the fields of the encoder's
+            configuration and the name of the layer merging, if any.
+        encoders: Encoders (`model_type`) that the published code uses with this head; `sinc` for filters of the
             waveform, which have no weights.
         encoder_prefix: The published prefix of the encoder's keys.
         has_single_output: Whether a published detector has a single output, which is higher for bona fide.

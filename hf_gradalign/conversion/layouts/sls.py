@@ -13,8 +13,8 @@ _NAMES = [("fc0", "gate"), ("first_bn", "norm"), ("fc1", "hidden"), ("fc3", "cla
 def _options(state: State) -> dict[str, Any]:
     size, inputs = state["fc0.weight"].shape[1], state["fc1.weight"].shape[1]
     if inputs % (size // 3):
-        raise ConversionError(f"fc1 has {inputs} inputs, which is no multiple of {size // 3}, a third of the width")
-    # One or two frames more give the same scores: pooling by three drops them.
+        raise ConversionError(f"fc1 has {inputs} inputs, which is not a multiple of {size // 3}, a third of the width")
+    # One or two more frames give the same scores, because pooling by three drops them.
     return {
         "n_frames": 3 * (inputs // (size // 3)),
         "hidden_size": len(state["fc1.weight"]),

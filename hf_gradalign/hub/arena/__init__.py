@@ -1,4 +1,4 @@
-"""The Speech Anti-Spoofing Arena: detectors for its tool, and results in its forms."""
+"""The Speech Anti-Spoofing Arena: a detector class for its tool, and results in its YAML formats."""
 
 from typing import TYPE_CHECKING
 

@@ -1,4 +1,4 @@
-"""Load a data set of the Arena: its name, commit, metrics and labels. Audio is not downloaded."""
+"""Loads a data set of the Arena: its name, commit, metrics and labels. Audio is not downloaded."""
 
 import json
 import re
@@ -41,7 +41,7 @@ class ArenaDataset:
         id: `organization/name` on the Hub.
         revision: The commit that was scored, 7 to 40 hexadecimal digits.
         labels: 1 for bona fide and 0 for spoof, by utterance id.
-        name: A name for people. Defaults to the name in the id.
+        name: A readable name. Defaults to the name in the id.
         split: The split that was scored.
         metrics: Names in the Arena. Defaults to the equal error rate, or, for data sets without bona fide clips, the
             share of spoofed clips that are accepted.
@@ -61,7 +61,7 @@ class ArenaDataset:
         check_dataset_id(self.id)
         if not _COMMIT.fullmatch(self.revision):
             raise ArenaError(
-                f"'{self.revision}' is not a commit of {self.id}: give 7 to 40 lower-case hexadecimal digits"
+                f"'{self.revision}' is not a commit of {self.id}: use 7 to 40 lower-case hexadecimal digits"
             )
         if not self.labels:
             raise ArenaError(f"{self.id} has no labeled clips")
@@ -88,10 +88,10 @@ def load_arena_dataset(
     Args:
         dataset_id: `organization/name` on the Hub, or the name of one of the Arena's own data sets.
         folder: The data set on disk (`eval.yaml`, `data/labels.parquet` or `data/test-*.parquet`).
-        labels: Replaces the data set's labels: 1 for bona fide and 0 for spoof, by utterance id. Only the commit is
-            then looked up, if it is not given.
+        labels: Replaces the data set's labels: 1 for bona fide and 0 for spoof, by utterance id. Then only the commit
+            is looked up, if it is not passed.
         revision: The commit that was scored, or a branch or tag on the Hub. Defaults to the newest commit.
-        split: Defaults to the split in `eval.yaml`, or else `test`.
+        split: Defaults to the split in `eval.yaml`, or `test` without one.
         token: Access token for the Hub. None uses the one that is logged in.
 
     Raises:
@@ -133,7 +133,7 @@ def resolve_commit(dataset_id: str, revision: str | None = None, token: str | No
     Args:
         dataset_id: `organization/name` on the Hub.
         revision: A commit, branch or tag. None for the newest commit of the main branch.
-        token: As for `load_arena_dataset`.
+        token: See `load_arena_dataset`.
 
     Raises:
         ArenaError: If the Hub is needed and does not answer.
@@ -147,7 +147,7 @@ def resolve_commit(dataset_id: str, revision: str | None = None, token: str | No
             return revision
         raise ArenaError(
             f"cannot get the commit of {dataset_id} from the Hub at {constants.ENDPOINT} ({_reason(error)}): "
-            "give the one that was scored with --revision"
+            "pass the one that was scored with --revision"
         ) from error
 
 
@@ -166,7 +166,7 @@ def check_dataset_id(dataset_id: str) -> None:
 
 
 def _evaluation(path: Path) -> dict[str, Any]:
-    """Name, split and metrics from a data set's eval.yaml."""
+    """Return the name, split and metrics from a data set's eval.yaml."""
     try:
         content = read_settings(path)
         task = content["tasks"][0]
@@ -192,14 +192,14 @@ def read_labels(path: str | Path) -> dict[str, int]:
         path: A data set's folder or file, as for `hf_gradalign.score_files.read_keys`.
 
     Raises:
-        ScoreFileError: Like `read_keys`.
+        ScoreFileError: As in `read_keys`.
     """
     clips = read_keys(path, subset="all")
     return dict(zip(clips.utterance_ids.to_pylist(), np.asarray(clips.labels).tolist(), strict=True))
 
 
 def hub_labels(dataset_id: str, commit: str, split: str, token: str | None = None) -> Mapping[str, int]:
-    """Read the labels of a data set on the Hub: its small file of labels, or else only the columns with them.
+    """Read the labels of a data set on the Hub, from its small file of labels, or from only the columns with labels.
 
     Args:
         dataset_id: `organization/name`.
@@ -224,5 +224,5 @@ def hub_labels(dataset_id: str, commit: str, split: str, token: str | None = Non
     labels = map_labels(values, names=getattr(feature, "names", None), label_map=label_map_of(feature))
     by_name = dict(zip(names, labels, strict=True))
     if "" in by_name or len(by_name) < len(names):
-        raise ArenaError(f"{dataset_id} at {commit} has clips without an utterance_id, or with the same one")
+        raise ArenaError(f"{dataset_id} at {commit} has clips without an utterance_id, or several with the same one")
     return by_name

@@ -1,4 +1,4 @@
-"""The Arena's YAML forms: run record, badge and submission. They allow no further keys (version 0.4.1 of its tool)."""
+"""The Arena's YAML files: run record, badge and submission. They allow no other keys (version 0.4.1 of its tool)."""
 
 import re
 from collections.abc import Mapping
@@ -32,7 +32,7 @@ class Calibration:
 
 
 def require_form(path: str | Path) -> None:
-    """Refuse to replace a file that is not one of the Arena's forms.
+    """Refuse to replace a file that is not one of the Arena's YAML files.
 
     Raises:
         FileExistsError: If there is such a file.
@@ -46,7 +46,7 @@ def require_form(path: str | Path) -> None:
         content = None
     if not isinstance(content, dict) or not {"system", "dataset", "scores"} <= content.keys():
         raise FileExistsError(
-            f"{path} exists and was not written by this command: give another name, or replace it with --overwrite"
+            f"{path} exists and was not written by this command: choose another name, or replace it with --overwrite"
         )
 
 
@@ -90,11 +90,11 @@ def badge(record: Mapping[str, Any], scores_url: str) -> dict[str, Any]:
         scores_url: URL of the score file at a commit.
 
     Raises:
-        ArenaError: If the system has no paper, which badges need, or the URL does not name a commit.
+        ArenaError: If the system has no paper, which a badge needs, or the URL does not name a commit.
     """
     paper = record["system"]["paper"]
     if not paper:
-        raise ArenaError("the Arena's badges need a paper: give its arXiv number (--paper_arxiv)")
+        raise ArenaError("the Arena's badges need a paper: pass its arXiv number with --paper_arxiv")
     slug = record["system"]["slug"]
     return {
         "schema_version": BADGE_VERSION,
@@ -102,7 +102,7 @@ def badge(record: Mapping[str, Any], scores_url: str) -> dict[str, Any]:
         "dataset": dict(record["dataset"]),
         "scores": dict(record["scores"]),
         "arena": {"url": ARENA_URL, "system_url": f"{ARENA_URL}?system={slug}"},
-        "artifact": {"scores_url": _pinned(scores_url)},
+        "artifact": {"scores_url": _require_commit(scores_url)},
     }
 
 
@@ -130,7 +130,7 @@ def submission(
         notes: Further notes.
 
     Raises:
-        ArenaError: If something that a submission needs is missing.
+        ArenaError: If information for the submission is missing.
     """
     needed = {"code": system.code, "checkpoint": system.checkpoint, "hf_username": hf_username, "contact": contact}
     if system.paper:
@@ -153,7 +153,7 @@ def submission(
         "system": about,
         "dataset": dict(record["dataset"]),
         "scores": dict(record["scores"]),
-        "artifact": {**record["artifact"], "scores_url": _pinned(scores_url)},
+        "artifact": {**record["artifact"], "scores_url": _require_commit(scores_url)},
         "reproduction": {},
         "submitter": {"hf_username": hf_username, "contact": contact},
         "submitted_at": submitted_at.isoformat(),
@@ -169,7 +169,7 @@ def submission(
 
 
 def as_yaml(content: Mapping[str, Any]) -> str:
-    """Return the text of a form."""
+    """Return the text of the YAML file."""
     return yaml.safe_dump(dict(content), sort_keys=False, allow_unicode=True)
 
 
@@ -177,7 +177,7 @@ def _paper(paper: ArenaPaper) -> dict[str, str | None]:
     return {"arxiv_id": paper.arxiv_id, "url": paper.url, "bibtex": paper.bibtex}
 
 
-def _pinned(scores_url: str) -> str:
+def _require_commit(scores_url: str) -> str:
     if not _PINNED.fullmatch(scores_url):
         raise ArenaError(
             f"{scores_url} does not name a commit, like https://huggingface.co/<owner>/<model>/resolve/<commit>/..."

@@ -21,7 +21,7 @@ _NO = ("", "0", "false", "no", "off")
 
 
 class GradAlignModel:
-    """A detector, or any two-class audio classifier of transformers, with the interface of the Arena's tool.
+    """A detector, or any two-class transformers audio classifier, with the interface of the Arena's tool.
 
         HF_GRADALIGN_MODEL=runs/my-run speech-spoof-bench run --model-module hf_gradalign.hub.arena:GradAlignModel ...
 
@@ -47,8 +47,8 @@ class GradAlignModel:
         device: Where to compute. None uses the accelerator, if there is one.
         dtype: "float32", "bfloat16", "float16" or "auto". Published results use float32.
         trust_remote_code: Whether to run code that comes with the model.
-        raw_scores: Whether scores of a calibrated model are those before calibration.
-        scorer_options: Further arguments of `SpoofScorer`.
+        raw_scores: Whether to return a calibrated model's scores from before calibration.
+        scorer_options: Other arguments of `SpoofScorer`.
     """
 
     model: str | os.PathLike[str] | None = None
@@ -83,7 +83,7 @@ class GradAlignModel:
         """
         if not self._source:
             raise ValueError(
-                f"no model is named: set {_PREFIX}MODEL to a folder or Hub id, or set `model` in a subclass"
+                f"no model was chosen: set {_PREFIX}MODEL to a folder or Hub id, or set `model` in a subclass"
             )
         options: dict[str, Any] = {"trust_remote_code": self.trust_remote_code}
         if self.raw_scores:
@@ -113,7 +113,7 @@ class GradAlignModel:
 
         Args:
             audios: Floating-point waveforms in [-1, 1], shape (time,), or with channels, which are averaged.
-            srs: Their sampling rates in Hz. Waveforms at other rates than the model's are resampled.
+            srs: Their sampling rates in Hz. Waveforms are resampled if the model's rate is different.
 
         Returns:
             One finite score per clip. Higher means bona fide.

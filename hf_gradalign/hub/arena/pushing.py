@@ -1,4 +1,4 @@
-"""Push results to the Hub: first the scores, then the badges and submissions with the scores' URL."""
+"""Pushes results to the Hub: first the scores, then the badges and submissions with the scores' URL."""
 
 import hashlib
 from collections.abc import Iterator
@@ -30,9 +30,9 @@ def push_arena_results(
 
     Args:
         model_dir: The model's folder, with the output of `write_arena_results`.
-        repo_id: As for `publish`.
-        token: As for `publish`.
-        private: As for `publish`. The Arena can only read public repositories.
+        repo_id: See `publish`.
+        token: See `publish`.
+        private: See `publish`. The Arena can only read public repositories.
 
     Returns:
         The URL of each data set's scores at the pushed commit, by the data set's id.
@@ -59,7 +59,7 @@ def push_arena_results(
             logger.warning(f"{path} is not a badge yet: the Arena's badges need a paper (--paper_arxiv).")
         write_text_atomically(path, as_yaml(record))
     if constants.ENDPOINT != constants._HF_DEFAULT_ENDPOINT:
-        logger.warning(f"The URLs in the results are those of huggingface.co, but the model is at {where}.")
+        logger.warning(f"The URLs in the results point to huggingface.co, but the model is at {where}.")
     upload(commit_message="Arena results: where the scores are")
     return addresses
 
@@ -74,7 +74,7 @@ def find_scores(model_dir: str | Path, repo_id: str, dataset_id: str, *, token: 
         token: Access token. None uses the one that is logged in.
 
     Raises:
-        ArenaError: If the repository has other scores, or none.
+        ArenaError: If the repository has different scores, or none.
     """
     name = f"{RESULTS_FOLDER}/{dataset_id}/{SCORES_FILE}"
     try:

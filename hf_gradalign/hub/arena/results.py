@@ -1,4 +1,4 @@
-"""Evaluate a score file like the Arena, and write the results into a model's folder and its card."""
+"""Evaluates a score file like the Arena, and writes the results into a model's folder and its card."""
 
 import hashlib
 import math
@@ -30,7 +30,8 @@ from hf_gradalign.utils.settings_files import read_settings
 RESULTS_FOLDER, SCORES_FILE, RECORD_FILE = ".eval_results", "scores.txt", "result.yaml"
 MAX_SKIPPED = 0.05  # the Arena's tool stops if more clips are skipped
 _MAX_LISTED = 5
-# Scores are refused if rounding leaves fewer than this share of the different ones, and changes a metric, in points.
+# Scores are refused if rounding leaves fewer than this share of the distinct scores, and changes a metric by more than
+# this many points.
 _MIN_KEPT, _MAX_CHANGE = 0.5, 0.1
 _CARD_METRICS = {
     "eer_percent": (
@@ -93,7 +94,7 @@ def write_arena_results(
     update_card: bool = True,
     overwrite: bool = False,
 ) -> ArenaResult:
-    """Write a scoring's results into a model's folder, in the Arena's format.
+    """Write the results on a data set into a model's folder, in the Arena's format.
 
     Writes `scores.txt` and `result.yaml` to `.eval_results/<organization>/<name>/`. Until the scores have a URL,
     `result.yaml` is the record of a run. `push_arena_results` turns it into a badge.
@@ -118,7 +119,7 @@ def write_arena_results(
     folder = Path(model_dir, RESULTS_FOLDER, *dataset.id.split("/"))
     if not overwrite:
         require_form(folder / RECORD_FILE)
-        if not (folder / RECORD_FILE).exists():  # without a record, the scores may be of something else
+        if not (folder / RECORD_FILE).exists():  # without a record, the scores may belong to something else
             require_free(folder / SCORES_FILE)
     source = None if isinstance(scores, Mapping) else Path(scores)
     if not isinstance(scores, Mapping):
@@ -175,7 +176,7 @@ def evaluate_scores(
     """Compute the Arena's metrics, from scores with six decimals.
 
     Args:
-        scores: Scores by utterance id. Higher means bona fide. Those that are not finite count as missing.
+        scores: Scores by utterance id. Higher means bona fide. Scores that are not finite count as missing.
         dataset: The data set that was scored.
         calibration: The threshold for data sets without bona fide clips.
 
@@ -226,7 +227,7 @@ def evaluate_scores(
 def _measured(
     values: np.ndarray, labels: np.ndarray, dataset: ArenaDataset, calibration: Calibration | None
 ) -> tuple[dict[str, float], float | None]:
-    """Return the metrics in percent, and the threshold at the equal error rate, if it is one of them."""
+    """Return the metrics in percent, and the threshold at the equal error rate, if that is one of the metrics."""
     metrics, threshold = {}, None
     for metric in dataset.metrics:
         if metric == EQUAL_ERROR_RATE:
@@ -246,7 +247,7 @@ def _spoof_acceptance(
     if calibration is None:
         raise ArenaError(
             f"{dataset.id} is evaluated by the share of spoofed clips that a threshold accepts ({SPOOF_ACCEPTANCE}). "
-            "Give the threshold at the equal error rate on another data set with --calibration_threshold"
+            "Pass the threshold at the equal error rate on another data set with --calibration_threshold"
         )
     if not math.isfinite(calibration.threshold):
         raise ArenaError(f"the calibrated threshold is {calibration.threshold}, not a finite number")
@@ -295,7 +296,7 @@ def add_results_to_card(folder: str | os.PathLike[str], model_name: str, results
         models = metadata.setdefault("model-index", [])
         entry = _entry(models, model_name)
         for block in eval_results_to_model_index(model_name, list(results))[0]["results"]:
-            entry["results"] = _with(entry.get("results") or [], block)
+            entry["results"] = _add_block(entry.get("results") or [], block)
         metadata_save(draft, metadata)
         os.replace(draft, path)
     except (yaml.YAMLError, ValueError, TypeError, AttributeError, KeyError) as error:
@@ -305,14 +306,14 @@ def add_results_to_card(folder: str | os.PathLike[str], model_name: str, results
 
 
 def _entry(models: list[dict[str, Any]], name: str) -> dict[str, Any]:
-    """Return the model's entry, or else the first one, which has an older name."""
+    """Return the model's entry. Without one, return the first entry, whose name is an older one."""
     for entry in [*(entry for entry in models if entry.get("name") == name), *models]:
         return entry
     models.append({"name": name, "results": []})
     return models[-1]
 
 
-def _with(blocks: Iterable[dict[str, Any]], new: dict[str, Any]) -> list[dict[str, Any]]:
+def _add_block(blocks: Iterable[dict[str, Any]], new: dict[str, Any]) -> list[dict[str, Any]]:
     """Add a block to a model's results. Removes its metrics from other blocks of the same split."""
     kept: list[dict[str, Any]] = []
     position: int | None = None

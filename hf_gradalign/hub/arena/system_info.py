@@ -1,4 +1,4 @@
-"""Describe a system for the Arena, from the model's folder."""
+"""Describes a system for the Arena, from the model's folder."""
 
 import json
 import re
@@ -40,7 +40,7 @@ class ArenaSystem:
     """A system in the Arena.
 
     Attributes:
-        name: A name for people.
+        name: A readable name.
         slug: Its id in the Arena: lower-case letters, digits and hyphens.
         description: A sentence.
         code: URL of its code.
@@ -79,12 +79,12 @@ def describe_system(
     paper_arxiv: str | None = None,
     paper_bibtex: str | None = None,
 ) -> ArenaSystem:
-    """Describe a model for the Arena. Arguments that are None come from its folder.
+    """Describe a model for the Arena. Arguments that are None are read from its folder.
 
     Args:
         model_dir: The model's folder.
         repo_id: `namespace/name` of its current or future repository on the Hub.
-        name: Defaults to the repository's name, or else the folder's.
+        name: Defaults to the repository's name, or the folder's without one.
         slug: Defaults to the name in lower case with hyphens.
         description: Defaults to the encoder, head and size.
         code: Defaults to the model's page, whose card has the commands.
@@ -93,7 +93,7 @@ def describe_system(
         paper_bibtex: Its BibTeX entry. Defaults to the one in the model card with this `eprint`.
 
     Raises:
-        ArenaError: If the folder holds no model, or a name or number is not valid.
+        ArenaError: If the folder contains no model, or a name or number is not valid.
     """
     folder = Path(model_dir)
     config = folder / constants.CONFIG_NAME

@@ -26,7 +26,7 @@ def accuracy_at_threshold(scores: ArrayLike, labels: ArrayLike, threshold: float
         `f1_macro`, their mean; `false_rejection_rate` of bona fide clips and `false_acceptance_rate` of spoofed ones.
 
     Raises:
-        ValueError: If the threshold is not finite; as `equal_error_rate`.
+        ValueError: If the threshold is not finite; as for `equal_error_rate`.
     """
     return decisions(RankedScores(scores, labels).counted(), threshold)
 
@@ -66,8 +66,8 @@ def spoof_acceptance_rate(scores: ArrayLike, labels: ArrayLike, threshold: float
         `spoof_acceptance_rate`, a fraction in [0, 1].
 
     Raises:
-        ValueError: If the threshold is not finite or there is no spoofed clip; as `equal_error_rate`, except that one
-            class is enough.
+        ValueError: If the threshold is not finite or there is no spoofed clip; as for `equal_error_rate`, except that
+            one class is enough.
     """
     _require_finite(threshold)
     scores, is_bonafide = checked_one_class(scores, labels)

@@ -20,7 +20,7 @@ def roc_auc(scores: ArrayLike, labels: ArrayLike) -> dict[str, float]:
         `roc_auc`, in [0, 1]: 1 is perfect, and 0.5 is chance.
 
     Raises:
-        ValueError: As `equal_error_rate`.
+        ValueError: As for `equal_error_rate`.
     """
     counted = RankedScores(scores, labels).counted()
     warn_of_problems(counted)

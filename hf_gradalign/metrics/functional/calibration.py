@@ -1,4 +1,4 @@
-"""Calibration: scores of a detector to log-likelihood ratios, fitted on clips with labels, and its lower limit of Cllr.
+"""Calibration: maps a detector's scores to log-likelihood ratios. Also the lowest Cllr that calibration can reach.
 
 A log-likelihood ratio (LLR) says how many times more probable the score is for bona fide speech than for spoofed
 speech, as a natural logarithm. With any prior and costs, the best decision follows from it (`DetectionCosts`).
@@ -115,8 +115,8 @@ def fit_calibration(
         scores: One number per clip, higher for bona fide, shape (clips,).
         labels: One label per clip, 1 bona fide and 0 spoof, shape (clips,).
         method: "affine" or "pav".
-        prior: The prior probability of bona fide clips near which ratios should be best, in (0, 1). Both classes count
-            as if they had this share, whatever their number of clips.
+        prior: The prior probability of bona fide clips near which ratios should be best, in (0, 1). The classes are
+            weighted as if they had this share.
 
     Returns:
         The map from scores to log-likelihood ratios.
@@ -126,7 +126,7 @@ def fit_calibration(
 
     Raises:
         ValueError: If there are fewer than 5 clips of a class, the scores do not rise from spoofed to bona fide clips,
-            or an argument is out of range; as `equal_error_rate`.
+            or an argument is out of range; as for `equal_error_rate`.
     """
     if method not in get_args(CalibrationMethod):
         raise ValueError(_unknown_method(method))
@@ -145,7 +145,7 @@ def fit_calibration(
 def fit_unchecked(
     scores: NDArray[np.float64], is_bonafide: NDArray[np.bool_], method: CalibrationMethod, prior: float
 ) -> Calibration:
-    """Do the same as `fit_calibration`, for arguments that are known to be good, without regard to their number."""
+    """Fit like `fit_calibration`, without checking the arguments and the number of clips."""
     _require_rising(scores, is_bonafide)
     if method == "pav":
         return Calibration("pav", prior, knots=_pav_knots(scores, is_bonafide, prior))
@@ -195,7 +195,7 @@ def fit_logistic(
         which = f" in column {constant[0]} of the features" if features.shape[1] > 1 else ""
         raise ValueError(f"All scores{which} are equal, so they carry no information. Check the system that made them.")
     standardized = (features - centers) / scales
-    # A single system that separates the classes would only be fitted to be thrown away.
+    # Do not fit a single system that separates the classes, because the fit would be thrown away.
     fitted = None
     if l2 or features.shape[1] > 1 or not _separates(standardized[:, 0], is_bonafide):
         fitted = _regress(standardized, is_bonafide, sample_weights, l2)
@@ -226,7 +226,7 @@ def min_log_likelihood_ratio_cost(scores: ArrayLike, labels: ArrayLike) -> dict[
         `min_cllr`, in [0, 1].
 
     Raises:
-        ValueError: As `equal_error_rate`.
+        ValueError: As for `equal_error_rate`.
     """
     return {"min_cllr": min_ratio_cost(RankedScores(scores, labels).counted())}
 

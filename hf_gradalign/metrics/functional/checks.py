@@ -28,7 +28,7 @@ def checked(scores: ArrayLike, labels: ArrayLike) -> tuple[NDArray[np.float64], 
 
 
 def checked_one_class(scores: ArrayLike, labels: ArrayLike) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
-    """Do the same as `checked`, but allow clips of only one class."""
+    """Check like `checked`, but allow clips of only one class."""
     scores, labels = aligned(scores, labels, "labels")
     values = set(labels.tolist())
     if not all(value in (0, 1) for value in values):
@@ -47,7 +47,7 @@ def aligned(scores: ArrayLike, others: ArrayLike, what: str) -> tuple[NDArray[np
     Args:
         scores: Shape (clips,).
         others: Shape (clips,).
-        what: What the others are, for error messages.
+        what: A name for the others, for error messages.
 
     Raises:
         ValueError: If shapes differ, there is no score, or a score is not finite.

@@ -1,4 +1,4 @@
-"""The cost of log-likelihood ratios (Cllr): how well scores are calibrated; and warnings if they are no such ratios."""
+"""The cost of log-likelihood ratios (Cllr), which measures calibration, and warnings if scores are not such ratios."""
 
 import math
 import warnings
@@ -27,7 +27,7 @@ def log_likelihood_ratio_cost(scores: ArrayLike, labels: ArrayLike) -> dict[str,
         UserWarning: If all scores lie on one side of 0, as probabilities do.
 
     Raises:
-        ValueError: As `equal_error_rate`.
+        ValueError: As for `equal_error_rate`.
     """
     counted = RankedScores(scores, labels).counted()
     warn_of_no_ratios(counted)
@@ -43,9 +43,9 @@ def ratio_cost(counted: CountedScores) -> float:
 
 
 def ratio_problems(counted: CountedScores) -> list[str]:
-    """Look for other scores where log-likelihood ratios are needed.
+    """Return warnings about scores that are not log-likelihood ratios.
 
-    Ratios of a detector lie on both sides of 0. Probabilities and percentages do not.
+    A detector's ratios lie on both sides of 0. Probabilities and percentages do not.
 
     Returns:
         A sentence or two if all scores lie on one side of 0.

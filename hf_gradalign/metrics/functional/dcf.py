@@ -13,7 +13,7 @@ from hf_gradalign.metrics.functional.ranked_scores import CountedScores, RankedS
 
 @dataclass(frozen=True)
 class DetectionCosts:
-    """The costs of errors and the prior of spoofs; the defaults are those of ASVspoof 5.
+    """The costs of errors and the prior of spoofs. The defaults are from ASVspoof 5.
 
     Attributes:
         p_spoof: Prior probability of a spoof, in (0, 1).
@@ -66,10 +66,10 @@ def min_detection_cost(
         `min_dcf`, in [0, 1], and `threshold`, the score up to and including which a clip is rejected.
 
     Warns:
-        UserWarning: As `equal_error_rate`.
+        UserWarning: As for `equal_error_rate`.
 
     Raises:
-        ValueError: As `equal_error_rate` and `DetectionCosts`.
+        ValueError: As for `equal_error_rate` and `DetectionCosts`.
     """
     costs = DetectionCosts(p_spoof, c_miss, c_fa)
     counted = RankedScores(scores, labels).counted()
@@ -110,7 +110,7 @@ def actual_detection_cost(
         UserWarning: If all scores lie on one side of 0, as probabilities do.
 
     Raises:
-        ValueError: As `equal_error_rate` and `DetectionCosts`.
+        ValueError: As for `equal_error_rate` and `DetectionCosts`.
     """
     costs = DetectionCosts(p_spoof, c_miss, c_fa)
     counted = RankedScores(scores, labels).counted()

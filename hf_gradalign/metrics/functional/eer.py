@@ -78,7 +78,7 @@ def equal_error_rate(scores: ArrayLike, labels: ArrayLike) -> dict[str, float]:
             on the order of ties, or seem to be inverted.
 
     Raises:
-        ValueError: As `detection_error_curve`.
+        ValueError: As for `detection_error_curve`.
     """
     counted = RankedScores(scores, labels).counted()
     warn_of_problems(counted)
@@ -99,13 +99,13 @@ def interpolated_equal_error_rate(scores: ArrayLike, labels: ArrayLike) -> dict[
         labels: One label per clip, 1 bona fide and 0 spoof, shape (clips,).
 
     Returns:
-        `eer`, a fraction in [0, 1], and `threshold`, which is interpolated too.
+        `eer`, a fraction in [0, 1], and `threshold`, also interpolated.
 
     Warns:
-        UserWarning: As `equal_error_rate`.
+        UserWarning: As for `equal_error_rate`.
 
     Raises:
-        ValueError: As `detection_error_curve`.
+        ValueError: As for `detection_error_curve`.
     """
     counted = RankedScores(scores, labels).counted()
     warn_of_problems(counted)
@@ -136,7 +136,7 @@ def official_equal_error(counted: CountedScores) -> EqualError:
     n_bonafide, n_spoof = counted.n_bonafide, counted.n_spoof
 
     def excess(index: int) -> int:
-        """False rejection rate minus false acceptance rate, times both class sizes, so that it is exact."""
+        """Return the false rejection rate minus the false acceptance rate, times both class sizes to keep it exact."""
         bonafide, spoof = counted.rejected_at(index)
         return bonafide * n_spoof - (n_spoof - spoof) * n_bonafide
 
@@ -192,7 +192,7 @@ def interpolated_equal_error(counted: CountedScores) -> EqualError:
 
 
 def score_problems(counted: CountedScores) -> list[str]:
-    """Look for scores that are valid but suspicious: equal, binary, tied or inverted.
+    """Return warnings about scores that are valid but suspicious: equal, binary, tied or inverted.
 
     Returns:
         One sentence per problem, the most basic first.

@@ -51,7 +51,7 @@ class Pieces(NamedTuple):
 
 
 def cells_of_windows(starts: ArrayLike, ends: ArrayLike, scores: ArrayLike) -> Ranges:
-    """Return the score at each time from the scores of overlapping windows: that of the nearest window by its center.
+    """Return the score at each time from overlapping windows: the score of the window with the nearest center.
 
     Args:
         starts: Where windows start, in seconds, shape (windows,).
@@ -77,7 +77,7 @@ def cells_of_windows(starts: ArrayLike, ends: ArrayLike, scores: ArrayLike) -> R
 def segment_equal_error_rate(scores: Sequence[Ranges], labels: Sequence[Ranges], resolution: float) -> dict[str, float]:
     """Compute the equal error rate over segments of one length, from all recordings.
 
-    A segment is spoofed if any part of it is, and its score is the lowest one in it. The rate is the official one, of
+    A segment is spoofed if any part of it is, and its score is the lowest one in it. The rate is the official one, over
     all segments. Zhang et al., "An initial investigation for detecting partially spoofed audio" (Interspeech 2021,
     arXiv 2104.02518) and "The PartialSpoof database and countermeasures ..." (IEEE/ACM TASLP 31, 2023, arXiv
     2204.05177).
@@ -105,7 +105,7 @@ def range_equal_error_rate(scores: Sequence[Ranges], labels: Sequence[Ranges]) -
     At a threshold, the false rejection rate is the share of bona fide time with a score up to it, and the false
     acceptance rate is the share of spoofed time with a higher score. The rate is the mean of both where they are
     closest. Zhang, Wang, Cooper, Evans and Yamagishi, "Range-based equal error rate for spoof localization"
-    (Interspeech 2023, arXiv 2305.17739), who search that threshold by bisection. Here it is found among all.
+    (Interspeech 2023, arXiv 2305.17739), who search for that threshold by bisection. Here all thresholds are compared.
 
     Args:
         scores: As for `segment_equal_error_rate`.
@@ -116,7 +116,7 @@ def range_equal_error_rate(scores: Sequence[Ranges], labels: Sequence[Ranges]) -
         counts as spoof.
 
     Raises:
-        ValueError: As `segment_equal_error_rate`.
+        ValueError: As for `segment_equal_error_rate`.
     """
     rate, threshold = error_of_time(cut_pieces(scores, labels))()
     return {"range_eer": rate, "threshold": threshold}
@@ -126,7 +126,7 @@ def cut_pieces(scores: Sequence[Ranges], labels: Sequence[Ranges]) -> Pieces:
     """Cut recordings where a score or a label changes, and leave out time that lacks either.
 
     Raises:
-        ValueError: As `segment_equal_error_rate`.
+        ValueError: As for `segment_equal_error_rate`.
     """
     pieces = []
     for number, (scored, labeled) in enumerate(_pairs(scores, labels)):
@@ -142,7 +142,7 @@ def cut_segments(scores: Sequence[Ranges], labels: Sequence[Ranges], resolution:
     """Cut recordings into segments of one length, with their lowest score and label.
 
     Raises:
-        ValueError: As `segment_equal_error_rate`.
+        ValueError: As for `segment_equal_error_rate`.
     """
     length = round(resolution * _PER_SECOND)
     if length < 1:
@@ -167,11 +167,11 @@ def cut_segments(scores: Sequence[Ranges], labels: Sequence[Ranges], resolution:
 
 
 ErrorOfSample = Callable[..., EqualError]
-"""Computes an equal error from how often each recording counts, shape (recordings,). Once by default."""
+"""Computes an equal error from how often each recording counts, shape (recordings,). By default, each counts once."""
 
 
 def error_of_segments(segments: Pieces) -> ErrorOfSample:
-    """Return what computes the official equal error of segments."""
+    """Return a function that computes the official equal error of segments."""
     ranked = RankedScores(segments.scores, segments.is_bonafide)
 
     def compute(counts: NDArray[np.int64] | None = None) -> EqualError:
@@ -181,7 +181,7 @@ def error_of_segments(segments: Pieces) -> ErrorOfSample:
 
 
 def error_of_time(pieces: Pieces) -> ErrorOfSample:
-    """Return what computes the equal error by duration."""
+    """Return a function that computes the equal error by duration."""
     distinct, group = np.unique(pieces.scores, return_inverse=True)
 
     def compute(counts: NDArray[np.int64] | None = None) -> EqualError:
@@ -218,7 +218,7 @@ def _in_ticks(ranges: Ranges, what: str, number: int) -> _Ticks:
     if not np.isfinite(np.concatenate([starts, ends, values])).all():
         raise ValueError(f"Recording {number} has a time, or one of its {what}, that is NaN or infinite.")
     if what == "labels" and not np.isin(values, (0, 1)).all():
-        raise ValueError(f"Labels must be 1 (bona fide) or 0 (spoof), unlike some of recording {number}.")
+        raise ValueError(f"Labels must be 1 (bona fide) or 0 (spoof), but recording {number} has others.")
     starts, ends = (np.round(times * _PER_SECOND).astype(np.int64) for times in (starts, ends))
     if np.any(starts[1:] < ends[:-1]) or np.any(ends < starts) or np.any(starts < 0):
         raise ValueError(f"The {what} of recording {number} overlap, or are not in the order of time.")
@@ -233,7 +233,7 @@ def _edges(scored: _Ticks, labeled: _Ticks) -> NDArray[np.int64]:
 
 
 def _at(times: NDArray[np.int64], ranges: _Ticks) -> NDArray[np.float64]:
-    """Return the values of the ranges that hold these times; NaN in gaps."""
+    """Return the values of the ranges that contain these times; NaN in gaps."""
     starts, ends, values = ranges
     if not len(starts):
         return np.full(len(times), np.nan)

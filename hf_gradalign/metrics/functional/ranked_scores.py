@@ -29,7 +29,7 @@ class RankedScores:
         is_bonafide: Whether each ranked clip is bona fide, shape (clips,).
 
     Raises:
-        ValueError: As `hf_gradalign.metrics.functional.checks.checked`.
+        ValueError: As for `hf_gradalign.metrics.functional.checks.checked`.
     """
 
     def __init__(self, scores: ArrayLike, labels: ArrayLike) -> None:
@@ -174,7 +174,7 @@ class RankedTrials:
         """Return the number of trials of each type below each threshold.
 
         Args:
-            counts: How often each trial counts, in the order of the arguments, shape (trials,); by default once.
+            counts: How often each trial counts, in the order of the arguments, shape (trials,); once by default.
 
         Returns:
             Shape (3, trials + 1), from no trial to all trials.

@@ -62,7 +62,7 @@ TandemForm = Literal["2021", "2019"]
 
 @dataclass(frozen=True)
 class TandemCosts:
-    """Priors and costs of the tandem; the defaults are those of ASVspoof 2019 and 2021.
+    """Priors and costs of the tandem. The defaults are from ASVspoof 2019 and 2021.
 
     Attributes:
         p_target: Prior probability of a target trial.
@@ -123,7 +123,7 @@ def min_tandem_detection_cost(
         `min_tdcf`, in [0, 1], and `threshold`, the score up to and including which a clip is rejected.
 
     Warns:
-        UserWarning: As `equal_error_rate`.
+        UserWarning: As for `equal_error_rate`.
 
     Raises:
         ValueError: If the verifier's rates are not fractions, or leave no cost to normalize by; if `form` is unknown;

@@ -94,10 +94,10 @@ def draw_order(scores: NDArray[np.float64], labels: NDArray) -> NDArray[np.intp]
 
 
 def make_draws(labels: NDArray, clusters: Sequence[Any] | NDArray | None, seed: int, order: NDArray[np.intp]) -> Draws:
-    """Return draws of clusters if there are any, or else of clips, for the clips in `order`.
+    """Return draws of clusters if there are clusters, otherwise of clips, for the clips in `order`.
 
     Raises:
-        ValueError: If the number of clusters is not that of clips; as `ClusterDraws`.
+        ValueError: If the numbers of clusters and clips differ; as for `ClusterDraws`.
     """
     if clusters is None:
         return UtteranceDraws(labels[order], seed)
@@ -108,7 +108,7 @@ def make_draws(labels: NDArray, clusters: Sequence[Any] | NDArray | None, seed: 
 
 
 def fewest_clusters(draws: Draws, labels: NDArray) -> int | None:
-    """Return the number of clusters with clips of a class, of that with the fewest; None if single clips are drawn.
+    """Return how many clusters have clips of the class with the fewest clusters; None if single clips are drawn.
 
     Args:
         draws: The draws.
@@ -124,12 +124,12 @@ def _draw(generator: np.random.Generator, n: int) -> NDArray[np.int64]:
 
 
 def is_missing(value: Any) -> bool:
-    """Whether a value of a column stands for no value: None, NaN, empty or "-"."""
+    """Return whether a column's value stands for a missing value: None, NaN, empty or "-"."""
     return value is None or value != value or str(value).strip() in ("", "-")
 
 
 class Measured(Protocol):
-    """Metrics of samples that are given as counts of clips.
+    """Computes metrics of samples that are given as counts of clips.
 
     Attributes:
         names: The names of the metrics.
@@ -138,7 +138,7 @@ class Measured(Protocol):
     names: list[str]
 
     def __call__(self, counts: NDArray[np.int64] | None = None) -> NDArray[np.float64]:
-        """Return the metrics of a sample, shape (metrics,), NaN where undefined; by default of each clip once."""
+        """Return the metrics of a sample, shape (metrics,), NaN where undefined. By default, each clip counts once."""
         ...
 
 
@@ -146,7 +146,7 @@ class SampleValues:
     """Computes metrics of samples that are given as counts of clips.
 
     Args:
-        metrics: As `bootstrap_intervals` takes them.
+        metrics: As for `bootstrap_intervals`.
         scores: Shape (clips,).
         labels: Shape (clips,).
 
@@ -155,7 +155,7 @@ class SampleValues:
         ranked: The scores in order; None if there is no metric of this package.
 
     Raises:
-        ValueError: As `RankedScores`, if there is a metric of this package.
+        ValueError: As for `RankedScores`, if there is a metric of this package.
     """
 
     def __init__(
@@ -230,18 +230,18 @@ def bootstrap_intervals(
     Each draw samples clips with replacement within each class, or whole speakers if `clusters` are given (see
     `UtteranceDraws` and `ClusterDraws`). All metrics see the same draws. Scores are ranked once and a draw only counts
     them, so a thousand draws of 600,000 scores take seconds and the memory of a few arrays of that length
-    (`scripts/benchmark_metrics.py`). Only min Cllr takes longer, 0.03 s a draw of that length. Functions from outside
+    (`scripts/benchmark_metrics.py`). Only min Cllr takes longer, 0.03 s per draw of that length. Functions from outside
     this package get copies of the clips, which is slower.
 
     Intervals of minima over thresholds or calibrations (minDCF, min t-DCF, a-DCF, min Cllr) are too narrow and too low:
-    the minimum of a sample is lower than that of all possible clips, and that of a draw is lower still.
+    the minimum over a sample is lower than over all possible clips, and over a draw it is lower still.
 
     Args:
         metrics: One or more of: a name in `METRICS`, a `Metric`, a function of this package that takes only scores and
-            labels, or any other such function that returns a number or a mapping whose first entry is the number.
+            labels, or any other function of them that returns a number or a mapping whose first entry is the number.
         scores: One number per clip, shape (clips,).
-        labels: One label per clip, 1 bona fide and 0 spoof, shape (clips,). For other functions they may be anything,
-            such as trial types.
+        labels: One label per clip, 1 bona fide and 0 spoof, shape (clips,). For functions from outside this package,
+            they may be anything, such as trial types.
         clusters: The speaker of each clip, length `clips`.
         n_draws: The number of draws.
         confidence: Coverage of the interval.
@@ -257,8 +257,8 @@ def bootstrap_intervals(
             in some draws because they lack a class.
 
     Raises:
-        ValueError: If `n_draws` or `confidence` is out of range, if a metric is undefined in half of the draws or more,
-            or as the metrics.
+        ValueError: If `n_draws` or `confidence` is out of range, a metric is undefined in half of the draws or more, or
+            a metric raises it.
     """
     require_settings(n_draws, confidence, seed)
     scores, labels = aligned(scores, labels, "labels")
@@ -319,10 +319,10 @@ def defined(samples: NDArray[np.float64], name: str, *, stacklevel: int = 3) -> 
     """Return the draws in which a metric is defined.
 
     Warns:
-        UserWarning: If there are others, at the line that is `stacklevel` calls away.
+        UserWarning: If it is undefined in some, at the line that is `stacklevel` calls away.
 
     Raises:
-        ValueError: If these are half of the draws or fewer.
+        ValueError: If it is undefined in half of the draws or more.
     """
     kept = samples[~np.isnan(samples)]
     n_lost = len(samples) - len(kept)

@@ -70,12 +70,12 @@ def break_down(
 
     A column such as the attack describes only spoofed clips, so each attack's clips are compared with all bona fide
     clips. A column such as the codec describes both classes, so each codec's clips are compared with each other. By
-    default, the column tells which: it describes only spoofed clips if bona fide clips have no value (None, NaN, empty
-    or "-"), or all have the same value, which no spoofed clip has ("bonafide"). Clips without a value form the group
-    "unknown".
+    default, the comparison is chosen by the column: it describes only spoofed clips if bona fide clips have no value
+    (None, NaN, empty or "-"), or all have the same value, which no spoofed clip has ("bonafide"). Clips without a value
+    form the group "unknown".
 
     Args:
-        metrics: As `bootstrap_intervals` takes them.
+        metrics: As for `bootstrap_intervals`.
         scores: One number per clip, higher for bona fide, shape (clips,).
         labels: One label per clip, 1 bona fide and 0 spoof, shape (clips,).
         values: The column, length `clips`.
@@ -85,7 +85,7 @@ def break_down(
         The groups, including those with only one class, whose metrics are NaN.
 
     Raises:
-        ValueError: If the number of values is not that of clips, or `against` is unknown; as `equal_error_rate`.
+        ValueError: If the numbers of values and clips differ, or `against` is unknown; as for `equal_error_rate`.
     """
     scores, is_bonafide = checked(scores, labels)
     if len(values) != len(scores):
@@ -156,7 +156,7 @@ def equal_error_rate_by_system(scores: ArrayLike, labels: ArrayLike, systems: Se
         Fractions in [0, 1] by system, sorted by name.
 
     Raises:
-        ValueError: If the number of systems is not that of clips; as `equal_error_rate`.
+        ValueError: If the numbers of systems and clips differ; as for `equal_error_rate`.
     """
     scores, is_bonafide = checked(scores, labels)
     if len(systems) != len(scores):

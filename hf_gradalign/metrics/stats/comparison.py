@@ -62,16 +62,16 @@ def compare_systems(
     """Compare two systems that scored the same clips with a paired bootstrap test.
 
     Each draw takes the same clips (or speakers) for both systems, so the difficulty of clips cancels. The interval is
-    that of the difference over the draws. The p-value is of the two-sided test with the differences centered on the
-    observed one, `(1 + #{|d* - d| >= |d|}) / (1 + draws)` (Efron and Tibshirani, 1993, chapter 16). It cannot be less
-    than `1 / (1 + draws)`. The two systems may have different scales of scores, which a permutation of scores between
-    systems would not allow.
+    the spread of the difference over the draws. The p-value is from the two-sided test with the differences centered on
+    the observed one, `(1 + #{|d* - d| >= |d|}) / (1 + draws)` (Efron and Tibshirani, 1993, chapter 16). It cannot be
+    less than `1 / (1 + draws)`. The two systems' scores may have different scales. A permutation of scores between
+    systems would not allow this.
 
     Args:
         first: One number per clip from the first system, shape (clips,).
         second: One number per clip from the second system, for the same clips, shape (clips,).
         labels: One label per clip, 1 bona fide and 0 spoof, shape (clips,).
-        metrics: As `bootstrap_intervals` takes them.
+        metrics: As for `bootstrap_intervals`.
         clusters: The speaker of each clip.
         n_draws: The number of draws.
         confidence: Coverage of the interval.
@@ -82,10 +82,10 @@ def compare_systems(
         A comparison for each metric, by name.
 
     Warns:
-        UserWarning: As `bootstrap_intervals`, about either system.
+        UserWarning: As for `bootstrap_intervals`, about either system.
 
     Raises:
-        ValueError: As `bootstrap_intervals`.
+        ValueError: As for `bootstrap_intervals`.
     """
     require_settings(n_draws, confidence, seed)
     first, labels = aligned(first, labels, "labels")

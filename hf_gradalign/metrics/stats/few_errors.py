@@ -7,10 +7,11 @@ import warnings
 from hf_gradalign.metrics.functional.eer import official_equal_error
 from hf_gradalign.metrics.functional.ranked_scores import CountedScores
 
-# In simulations with normally distributed scores, 95 % intervals of the EER, actDCF, Cllr and AUC hold the true value
-# in 88 to 97 % of the samples with five errors of the smaller class, and in 56 to 79 % of those with one.
+# In simulations with normally distributed scores, 95 % intervals of the EER, actDCF, Cllr and AUC contain the true
+# value in 88 to 97 % of the samples with five errors of the smaller class, and in 56 to 79 % of the samples with one
+# error.
 _FEW_ERRORS = 5
-# With 5 speakers, 95 % intervals hold the true EER in 82 % of the samples. With 4, 9 to 16 % of the paired tests of
+# With 5 speakers, 95 % intervals contain the true EER in 82 % of the samples. With 4, 9 to 16 % of the paired tests of
 # equal systems have p < 0.05.
 FEW_CLUSTERS = 10
 
@@ -22,14 +23,14 @@ def sampling_problems(
     classes: tuple[str, str] = ("bona fide", "spoofed"),
     unit: str = "clips",
 ) -> list[str]:
-    """Look for reasons why bootstrap intervals and p-values of these scores may be wrong.
+    """Return reasons why bootstrap intervals and p-values of these scores may be wrong.
 
     Args:
         counted: The scores, counted once each.
         n_clusters: The number of speakers (or other clusters) of the class that has the fewest; None if single clips
             are drawn.
-        classes: What to call the class that is to be accepted and the other one.
-        unit: What the scores are of.
+        classes: Names of the class to accept and of the other class.
+        unit: The name of what is scored, in the plural.
 
     Returns:
         One sentence or two per problem.
@@ -41,9 +42,9 @@ def sampling_problems(
     if rate in (0.0, 1.0):
         problem = (
             f"The scores separate the classes, so all draws have an equal error rate of {100 * rate:g} %, and its "
-            "interval and p-value say nothing."
+            "interval and p-value mean nothing."
         )
-        if n_clusters is None:  # those of one speaker are not independent
+        if n_clusters is None:  # clips of one speaker are not independent
             bonafide, spoof = (100 * highest_without_error(n) for n in (counted.n_bonafide, counted.n_spoof))
             problem += (
                 f" With {counted.n_bonafide} {classes[0]} and {counted.n_spoof} {classes[1]} {unit}, true error rates "
@@ -64,7 +65,7 @@ def sampling_problems(
 
 
 def one_class_problems(n_wrong: int, n_clips: int, n_clusters: int | None = None) -> list[str]:
-    """Look for reasons why the bootstrap interval of an error rate of one class may be wrong.
+    """Return reasons why the bootstrap interval of one class's error rate may be wrong.
 
     Args:
         n_wrong: The number of clips on the wrong side of a threshold.
