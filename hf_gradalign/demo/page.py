@@ -24,6 +24,7 @@ from hf_gradalign.demo.recording import check_limits
 from hf_gradalign.demo.rendering import credits_html, intro_html, models_html
 from hf_gradalign.metrics import DetectionCosts
 from hf_gradalign.scoring import SpoofScorer
+from hf_gradalign.utils.signals import ending_signals, leave_closed_terminal
 
 prepare_gradio()
 
@@ -280,7 +281,7 @@ def serve(
     share: bool = False,
     **options: Any,
 ) -> None:
-    """Run the page until Ctrl-C or SIGTERM. Then its uploads are deleted.
+    """Run the page until Ctrl-C, SIGTERM, or the end of its terminal. Then its uploads are deleted.
 
     Args:
         models: Names or folders of models.
@@ -299,9 +300,10 @@ def serve(
     stopped = threading.Event()
 
     def stop(number: int, frame: FrameType | None) -> None:
+        leave_closed_terminal(number)
         stopped.set()
 
-    before = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
+    before = {number: signal.signal(number, stop) for number in ending_signals()}
     try:
         try:
             page.launch(server_name=host, server_port=port, share=share, prevent_thread_lock=True, quiet=True)

@@ -19,6 +19,7 @@ from transformers.utils import ADAPTER_SAFE_WEIGHTS_NAME, SAFE_WEIGHTS_NAME, log
 
 from hf_gradalign.training.checkpoint_integrity import read_manifest
 from hf_gradalign.utils.files import flush_to_disk, refuse_link_out, sha256_of, write_text_atomically
+from hf_gradalign.utils.signals import ending_signals, leave_closed_terminal
 
 logger = logging.get_logger(__name__)
 
@@ -74,11 +75,12 @@ class DelayedFlag:
 
 
 class SaveOnInterrupt(TrainerCallback):
-    """On the first SIGINT or SIGTERM, finishes the current update, saves a checkpoint and stops training.
+    """On the first SIGINT, SIGTERM or SIGHUP, finishes the current update, saves a checkpoint and stops training.
 
-    A second Ctrl-C interrupts at once. The processes of a distributed run stop after the same update, so a signal to
-    one of them is enough. With GPUs they stop four updates later, because no process waits for the others' flags.
-    Python handles signals only in the main thread, so training in another thread is not stopped.
+    SIGHUP comes when the terminal is closed; `nohup` makes processes ignore it. A second Ctrl-C interrupts at once. The
+    processes of a distributed run stop after the same update, so a signal to one of them is enough. With GPUs they stop
+    four updates later, because no process waits for the others' flags. Python handles signals only in the main thread,
+    so training in another thread is not stopped.
 
     Attributes:
         interrupted: Whether the run was stopped by a signal.
@@ -102,7 +104,7 @@ class SaveOnInterrupt(TrainerCallback):
         self._is_one_of_several = args.world_size > 1
         # Data loader workers are forked later and inherit the handler, so Ctrl-C does not kill them.
         is_main = threading.current_thread() is threading.main_thread()
-        for number in (signal.SIGINT, signal.SIGTERM) if is_main else ():
+        for number in ending_signals() if is_main else ():
             self._previous[number] = signal.signal(number, self._on_signal)
 
     def on_step_end(  # noqa: D102
@@ -147,6 +149,7 @@ class SaveOnInterrupt(TrainerCallback):
         if self._signalled and number == signal.SIGINT:
             self.restore_handlers()
             raise KeyboardInterrupt
+        leave_closed_terminal(number)
         self._signalled = True
         when = "within a few updates" if self._is_one_of_several else "after this update"
         logger.warning(f"{signal.Signals(number).name}: saving a checkpoint {when}, then stopping.")

@@ -24,7 +24,7 @@ class SignalAt(TrainerCallback):
                 os.kill(os.getpid(), self.number)
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_saves_a_checkpoint_and_stops(tmp_path, number):
     before = signal.getsignal(number)
     options = {"align_gradients": "gradvac", "gradient_accumulation_steps": 2, "per_device_train_batch_size": 6}
